@@ -1,0 +1,1 @@
+"""Chaos experiments for LLM inference services, as pytest tests."""
