@@ -1,0 +1,124 @@
+"""Everything this package raises on purpose. No logic, no imports from the package.
+
+LlmchaosError
+├── BadScenario          a wrong argument, found before anything starts (a collection error)
+├── NotReady             the machine lacks something: engine, image, port, permission (an ERROR, nothing was started)
+├── Unsupported          the runtime lacks an ability that a fault needs (a SKIP that names it)
+├── ProvesNothing        the trial cannot support any claim (an ERROR, never a pass)
+│   ├── InvalidExperiment    the trial was not performed as planned
+│   │   ├── NotSteady            the service was not in its steady state before the fault
+│   │   ├── FaultNotObserved     no independent witness saw the fault take hold
+│   │   ├── NoVictim             the target matches nothing that may be hit
+│   │   ├── LoadNotHeld          the load ran late, or sent less than its schedule
+│   │   ├── TooFewSamples        a number was asked for that so few samples cannot give
+│   │   └── Aborted              an abort condition was met: the fault was reverted and the trial ended
+│   └── Inconclusive         the judge cannot answer
+│       ├── NoData               a query matched no series, or no sample in its window
+│       ├── NotANumber           a query answered NaN or infinity
+│       ├── StaleData            the newest sample is too old to speak for the window
+│       ├── PartialScrape        scrapes are missing inside the window
+│       ├── PrometheusUnreachable
+│       └── TruthsDisagree       callers and Prometheus tell different stories
+├── Refuted (AssertionError) the claim is wrong: raised where a value does not exist because the system failed
+│   ├── NotRecovered         the service did not come back before our own revert, or not at all
+│   └── NotDetected          the system raised no signal of its own
+└── HealFailed           an undo did not work: the session stops, the message says how to heal by hand
+"""
+
+from __future__ import annotations
+
+
+class LlmchaosError(Exception):
+    """Base of all errors of this package."""
+
+
+class BadScenario(LlmchaosError, ValueError):
+    """A wrong argument; raised when the scenario is read."""
+
+
+class NotReady(LlmchaosError):
+    """The machine lacks something that the run needs."""
+
+
+class Unsupported(LlmchaosError):
+    """The runtime lacks an ability that the fault needs."""
+
+
+class ProvesNothing(LlmchaosError):
+    """The trial cannot support any claim."""
+
+    verdict = "invalid"
+
+
+class InvalidExperiment(ProvesNothing):
+    """The trial was not performed as planned."""
+
+
+class NotSteady(InvalidExperiment):
+    """The service was not in its steady state before the fault."""
+
+
+class FaultNotObserved(InvalidExperiment):
+    """No independent witness saw the fault take hold."""
+
+
+class NoVictim(InvalidExperiment):
+    """The target matches nothing that may be hit."""
+
+
+class LoadNotHeld(InvalidExperiment):
+    """The load ran late, or sent less than its schedule."""
+
+
+class TooFewSamples(InvalidExperiment):
+    """So few samples cannot give the number asked for."""
+
+
+class Aborted(InvalidExperiment):
+    """An abort condition was met; the fault was reverted and the trial ended."""
+
+
+class Inconclusive(ProvesNothing):
+    """The judge cannot answer."""
+
+    verdict = "inconclusive"
+
+
+class NoData(Inconclusive):
+    """A query matched no series, or no sample in its window."""
+
+
+class NotANumber(Inconclusive):
+    """A query answered NaN or infinity."""
+
+
+class StaleData(Inconclusive):
+    """The newest sample is too old to speak for the window."""
+
+
+class PartialScrape(Inconclusive):
+    """Scrapes are missing inside the window."""
+
+
+class PrometheusUnreachable(Inconclusive):
+    """Prometheus did not answer in time."""
+
+
+class TruthsDisagree(Inconclusive):
+    """Callers and Prometheus tell different stories."""
+
+
+class Refuted(LlmchaosError, AssertionError):
+    """The claim is wrong: the value asked for does not exist because the system failed."""
+
+
+class NotRecovered(Refuted):
+    """The service did not come back before our own revert, or not at all."""
+
+
+class NotDetected(Refuted):
+    """The system raised no signal of its own."""
+
+
+class HealFailed(LlmchaosError):
+    """An undo did not work."""
