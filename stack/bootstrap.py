@@ -1,0 +1,76 @@
+"""Brings a machine to a running Docker Engine and to the lab's images; run it as often as you like.
+
+python stack/bootstrap.py all                     engine, then images of the default backend
+python stack/bootstrap.py engine                  Docker Engine, Compose v2, buildx
+python stack/bootstrap.py images --backend sim    what is missing for that backend
+python stack/bootstrap.py env --backend sim       variables of a compose run, as JSON; exit 3 when images are missing
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+
+from labsetup.build import SOURCES, ensure_images, environment
+from labsetup.engine import ensure_engine
+from labsetup.recipes import BACKENDS
+from labsetup.shell import SetupError, say
+
+FAILED = 1
+IMAGES_MISSING = 3
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    try:
+        if options.command == "env":
+            return print_environment(options.backend)
+        if options.command in ("engine", "all"):
+            ensure_engine()
+        if options.command in ("images", "all"):
+            ensure_images(options.backend, source=options.source)
+    except SetupError as stopped:
+        say(str(stopped))
+        return FAILED
+    return 0
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{engine,images,env,all}")
+    commands.add_parser("engine", help="Docker Engine, Compose v2 and buildx, where they are missing")
+    for name, text in (("images", "build or pull what is missing"), ("all", "engine, then images")):
+        images = commands.add_parser(name, help=text)
+        images.add_argument(
+            "--backend", action="append", choices=BACKENDS, help="may be given more than once; default: ollama"
+        )
+        images.add_argument(
+            "--source",
+            choices=SOURCES,
+            default=os.environ.get("LLMCHAOS_IMAGE_SOURCE", "auto"),
+            help="official registry, or packages; default: whichever answers (also LLMCHAOS_IMAGE_SOURCE)",
+        )
+    environment_of = commands.add_parser("env", help="variables of a compose run, as JSON")
+    environment_of.add_argument("--backend", choices=BACKENDS, default="ollama")
+    options = parser.parse_args(arguments)
+    if options.command in ("images", "all"):
+        options.backend = options.backend or ["ollama"]
+    return options
+
+
+def print_environment(backend: str) -> int:
+    variables, missing = environment(backend)
+    if missing:
+        say(
+            f"expected images {', '.join(missing)} for the backend {backend}, the daemon has none: "
+            f"run `python stack/bootstrap.py images --backend {backend}`"
+        )
+        return IMAGES_MISSING
+    sys.stdout.write(json.dumps(variables, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
