@@ -1,0 +1,88 @@
+"""Asks Prometheus what a window says of an SLO, and refuses where it cannot know. It draws no verdict from the value."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_llmchaos.errors import Inconclusive, NoData, PartialScrape, StaleData, TruthsDisagree
+from pytest_llmchaos.prometheus import GAP_TOLERANCE
+from pytest_llmchaos.slo import SloResult, window_query
+
+if TYPE_CHECKING:
+    from pytest_llmchaos.prometheus import Prometheus
+    from pytest_llmchaos.slo import Slo
+
+
+def judged(
+    prometheus: Prometheus,
+    slo: Slo,
+    from_unix_s: float,
+    to_unix_s: float,
+    *,
+    rate_rps: float,
+    interval_s: float = 1.0,
+) -> SloResult:
+    """What happened to the SLO between the two instants; `rate_rps` is the offered rate that scales its budget.
+
+    Counters that were reset inside the window are counted by `increase()`, and the result says `estimated`.
+    """
+    for selector in (slo.good, slo.total):
+        for at_unix_s in (from_unix_s, to_unix_s):
+            _require_fresh(prometheus, selector, at_unix_s, interval_s)
+    queries = window_query(slo, to_unix_s - from_unix_s)
+    estimated = prometheus.value(queries.resets, to_unix_s) > 0
+    good = prometheus.value(queries.good_by_increase if estimated else queries.good, to_unix_s)
+    total = prometheus.value(queries.total_by_increase if estimated else queries.total, to_unix_s)
+    if not total > 0:
+        raise NoData(f"{slo.name}: no {slo.unit} between {from_unix_s:.3f} and {to_unix_s:.3f}, so no share of them")
+    if good < 0:
+        raise Inconclusive(f"{slo.name}: {slo.good} went down by {-good:g} without a reset that Prometheus saw")
+    return SloResult(
+        slo=slo,
+        good=good,
+        total=total,
+        window_s=to_unix_s - from_unix_s,
+        rate_rps=rate_rps,
+        query=f"({queries.good_by_increase}) / ({queries.total_by_increase})" if estimated else queries.ratio,
+        raw={
+            f"{name} at the window's {end}": prometheus.value(f"sum({selector})", at_unix_s)
+            for name, selector in (("good", slo.good), ("total", slo.total))
+            for end, at_unix_s in (("start", from_unix_s), ("end", to_unix_s))
+        },
+        estimated=estimated,
+    )
+
+
+def require_pushes(prometheus: Prometheus, job: str, from_unix_s: float, to_unix_s: float) -> None:
+    """Refuse unless the callers pushed all through the window: a scrape of old pushes looks fresh and is not."""
+    pushes = prometheus.raw(f'push_time_seconds{{job="{job}"}}', from_unix_s, to_unix_s)
+    if not pushes:
+        raise NoData(f"nothing was pushed as job {job!r}: do the callers reach the push gateway?")
+    for series in pushes:
+        for scraped_unix_s, pushed_unix_s in series.points:
+            if scraped_unix_s - pushed_unix_s > GAP_TOLERANCE:
+                raise PartialScrape(
+                    f"at {scraped_unix_s:.3f} the callers' last push was {scraped_unix_s - pushed_unix_s:.1f} s old, "
+                    f"at most {GAP_TOLERANCE:g} s may pass"
+                )
+
+
+def compared(result: SloResult, callers_say: float, *, edge_events: float) -> str | None:
+    """A finding if the callers' own samples give another share than Prometheus; TruthsDisagree if edges cannot explain it.
+
+    Counters are exact inside a window; requests that end between a scrape and the window's edge fall on either side of
+    it. `edge_events` says how many that can be: about the rate times two scrape intervals and a half.
+    """
+    apart_events = abs(result.value - callers_say) * result.total
+    both = f"{result.name}: Prometheus says {result.value:.6g}, the callers' samples say {callers_say:.6g}"
+    if apart_events > edge_events:
+        raise TruthsDisagree(
+            f"{both}: {apart_events:.1f} of {result.total:g} apart, the edges explain {edge_events:.1f}"
+        )
+    return f"{both}: {apart_events:.1f} of {result.total:g} {result.slo.unit} apart" if apart_events > 1 else None
+
+
+def _require_fresh(prometheus: Prometheus, selector: str, at_unix_s: float, interval_s: float) -> None:
+    newest = prometheus.value(f"min(timestamp({selector}))", at_unix_s)
+    if at_unix_s - newest > GAP_TOLERANCE * interval_s:
+        raise StaleData(f"the newest sample of {selector} is {at_unix_s - newest:.1f} s older than {at_unix_s:.3f}")

@@ -1,0 +1,211 @@
+"""Arithmetic of service levels. No clock, no I/O: numbers in, numbers out.
+
+An SLO is a share of good events among all events, over a window of days. Latency SLOs are shares as well (answers
+that took no longer than the bound), so that every SLO has a budget of events and failures that never finished count.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pytest_llmchaos.errors import BadScenario
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DAY_S = 86_400.0
+# A range needs a few scrapes to hold a rate at all: two make one, and one of them may be late or lost.
+LEAST_SCRAPES = 4
+
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_SELECTOR = re.compile(r'[a-zA-Z_:][a-zA-Z0-9_:]*(\{([^"{}]|"([^"\\]|\\.)*")*\})?')
+
+
+class InvalidSlo(BadScenario):
+    """A service level that cannot be one; the message names the place."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slo:
+    """`good` and `total` select counters; what they count is summed over all their series."""
+
+    name: str
+    objective: float
+    window_days: float
+    description: str
+    good: str
+    total: str
+    display_name: str = ""
+    unit: str = "requests"
+    threshold_s: float | None = None
+    alerts: bool = True
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise InvalidSlo(f"name must be lower-case words joined by hyphens, got {self.name!r}: write 'ttft-p95'")
+        if not 0 < self.objective < 1:
+            raise InvalidSlo(f"{self.name}: objective must be above 0 and below 1, got {self.objective}: write 0.995")
+        if not 0 < self.window_days < math.inf:
+            raise InvalidSlo(f"{self.name}: window_days must be above 0, got {self.window_days}: write 30")
+        for what, selector in (("good", self.good), ("total", self.total)):
+            if not _SELECTOR.fullmatch(selector):
+                raise InvalidSlo(
+                    f"{self.name}: {what} must select counters, got {selector!r}: "
+                    'write metric_total{label="value"} without functions, the arithmetic is added here'
+                )
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.objective:.6g} over {self.window_days:g} days"
+
+    @property
+    def error_budget(self) -> float:
+        """The share of events that may be bad."""
+        return round(1 - self.objective, 12)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BurnAlert:
+    """Alert when the budget burns `factor` times too fast over both windows; the short one ends the alert in time."""
+
+    name: str
+    severity: str
+    long_s: float
+    short_s: float
+    budget_share: float
+
+    def factor(self, window_days: float = 30) -> float:
+        """How many times too fast it must burn to spend `budget_share` of the budget within the long window."""
+        return round(self.budget_share * window_days * DAY_S / self.long_s, 6)
+
+
+# 14.4, 6 and 1 are of the Site Reliability Workbook, chapter 5 «Alerting on SLOs», table 5-8; 3 (10 % in a day) is the
+# fourth that its section on low-severity tickets and the generators of such rules use.
+BURN_ALERTS = (
+    BurnAlert(name="FastBurn", severity="page", long_s=3600, short_s=300, budget_share=0.02),
+    BurnAlert(name="MediumBurn", severity="page", long_s=6 * 3600, short_s=1800, budget_share=0.05),
+    BurnAlert(name="SlowBurn", severity="ticket", long_s=DAY_S, short_s=2 * 3600, budget_share=0.10),
+    BurnAlert(name="CreepingBurn", severity="ticket", long_s=3 * DAY_S, short_s=6 * 3600, budget_share=0.10),
+)
+
+
+def scaled_window_s(window_s: float, scale: float, scrape_interval_s: float = 1.0) -> float:
+    """A window made `scale` times shorter, in whole scrapes and never under LEAST_SCRAPES of them."""
+    if scale < 1 or scrape_interval_s <= 0:
+        raise BadScenario(f"scale must be >= 1 and the interval above 0, got {scale} and {scrape_interval_s}")
+    scrapes = max(LEAST_SCRAPES, math.ceil(round(window_s / scale / scrape_interval_s, 9)))
+    return scrapes * scrape_interval_s
+
+
+def burn_rate(value: float, slo: Slo) -> float:
+    """How many times faster than allowed the budget is spent; 1 spends it exactly in the SLO's window."""
+    return (1 - value) / slo.error_budget
+
+
+def budget_events(slo: Slo, rate_rps: float) -> float:
+    """The bad events that a whole window allows at that steady rate of events."""
+    if not rate_rps > 0:
+        raise BadScenario(f"rate_rps must be above 0, got {rate_rps}: the budget is a share of the events offered")
+    return slo.error_budget * rate_rps * slo.window_days * DAY_S
+
+
+def budget_spent(bad_events: float, slo: Slo, rate_rps: float) -> float:
+    """The share of the window's whole budget that these events cost a service that gets `rate_rps` all month."""
+    return bad_events / budget_events(slo, rate_rps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowQuery:
+    """PromQL over one exact window, to be evaluated at the window's end.
+
+    `good` and `total` are differences of the counters at both ends: exact, no extrapolation, but only where no counter
+    was reset in between, which `resets` tells. Where one was, `good_by_increase` and `total_by_increase` stay right
+    across restarts; they extrapolate to the window's edges, so they are estimates with fractions of events.
+    """
+
+    good: str
+    total: str
+    ratio: str
+    resets: str
+    good_by_increase: str
+    total_by_increase: str
+
+
+def window_query(slo: Slo, window_s: float) -> WindowQuery:
+    """The queries that count good and total events of the `window_s` seconds before the evaluation."""
+    if not window_s > 0:
+        raise BadScenario(f"window_s must be above 0, got {window_s}")
+    span = f"{round(window_s * 1000)}ms"
+
+    def difference(selector: str) -> str:
+        return f"sum({selector}) - sum({selector} offset {span})"
+
+    return WindowQuery(
+        good=difference(slo.good),
+        total=difference(slo.total),
+        ratio=f"({difference(slo.good)}) / ({difference(slo.total)})",
+        resets=f"sum(resets({slo.good}[{span}])) + sum(resets({slo.total}[{span}]))",
+        good_by_increase=f"sum(increase({slo.good}[{span}]))",
+        total_by_increase=f"sum(increase({slo.total}[{span}]))",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SloResult:
+    """What one window says of one SLO, with the query and the raw values behind it.
+
+    `value` is the share of good events; `callers_say` is the same share counted from the callers' own samples.
+    """
+
+    slo: Slo
+    good: float
+    total: float
+    window_s: float
+    rate_rps: float
+    query: str
+    raw: Mapping[str, float] = field(default_factory=dict)
+    callers_say: float | None = None
+    estimated: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.total > 0 or self.good < 0:
+            raise BadScenario(f"{self.slo.name}: needs total > 0 and good >= 0, got {self.good} of {self.total}")
+
+    @property
+    def name(self) -> str:
+        return self.slo.name
+
+    @property
+    def objective(self) -> float:
+        return self.slo.objective
+
+    @property
+    def bad(self) -> float:
+        return max(0.0, self.total - self.good)
+
+    @property
+    def value(self) -> float:
+        """At most 1: a window that opens with requests in flight can see more good ends than offers."""
+        return min(1.0, self.good / self.total)
+
+    @property
+    def met(self) -> bool:
+        return self.value >= self.objective
+
+    @property
+    def burn_rate(self) -> float:
+        return burn_rate(self.value, self.slo)
+
+    @property
+    def budget_spent(self) -> float:
+        """Share of the month's budget that this window cost, for a service that is offered `rate_rps` all month."""
+        return budget_spent(self.bad, self.slo, self.rate_rps)
+
+    def __repr__(self) -> str:
+        return (
+            f"<slo {self.name}: {self.value:.6g} of objective {self.objective:.6g}, {self.bad:.6g} of {self.total:.6g} "
+            f"{self.slo.unit} bad in {self.window_s:.1f} s, {self.budget_spent:.3g} of the budget spent, "
+            f"burn rate {self.burn_rate:.3g}>"
+        )
