@@ -1,0 +1,72 @@
+"""`python -m lab_remediator`: settings from the environment, one process, SIGTERM ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import aiohttp
+from aiohttp import web
+
+from lab_remediator.audit import Audit, AuditError
+from lab_remediator.clients import Docker, Prometheus
+from lab_remediator.loop import Remediator
+from lab_remediator.metrics import Metrics
+from lab_remediator.rules import RulesError, load_policy
+from lab_remediator.settings import Settings, SettingsError, read_settings
+from lab_remediator.web import application
+
+if TYPE_CHECKING:
+    from lab_remediator.rules import Policy
+
+
+def main() -> int:
+    """0 after SIGTERM or SIGINT, 2 where the settings, the rules or the log are not usable."""
+    try:
+        settings = read_settings(os.environ)
+        policy = load_policy(settings.rules_file.read_text(), settings.repairs, dry_run=settings.dry_run)
+        audit = Audit(settings.audit_file)
+    except (SettingsError, RulesError, AuditError, OSError) as error:
+        sys.stderr.write(f"remediator: {error}\n")
+        return 2
+    try:
+        asyncio.run(_serve(settings, policy, audit))
+    except OSError as error:
+        sys.stderr.write(f"remediator: expected to listen on {settings.host}:{settings.port}, got: {error}\n")
+        return 2
+    finally:
+        audit.close()
+    return 0
+
+
+async def _serve(settings: Settings, policy: Policy, audit: Audit) -> None:
+    metrics = Metrics(policy)
+    async with aiohttp.ClientSession() as session:
+        remediator = Remediator(
+            policy=policy,
+            prometheus=Prometheus(session, settings.prometheus_url),
+            docker=Docker(session, settings.docker_url, settings.project),
+            audit=audit,
+            metrics=metrics,
+            hold_file=settings.hold_file,
+            poll_s=settings.poll_s,
+        )
+        runner = web.AppRunner(application(remediator, metrics, settings.audit_file), access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, settings.host, settings.port).start()
+        work = asyncio.create_task(remediator.run())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, work.cancel)
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                await work
+        finally:
+            await runner.cleanup()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""The audit log, which is also the intent journal: append-only JSON lines, on disk before anything is done."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from lab_remediator.model import Evidence
+
+
+class AuditError(RuntimeError):
+    """The log cannot be kept, so nothing may be done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One line of the log."""
+
+    at: float
+    event: str
+    incident: str | None = None
+    rule: str | None = None
+    service: str | None = None
+    action: str | None = None
+    evidence: tuple[Evidence, ...] = ()
+    reason: str = ""
+
+    def line(self) -> str:
+        return json.dumps({**asdict(self), "at": round(self.at, 6)})
+
+
+class Audit:
+    """The open log of the one remediator that may write it."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file = path.open("ab+")
+        except OSError as error:
+            raise AuditError(f"expected a writable audit log at {path}, got: {error}") from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.close()
+            raise AuditError(
+                f"another remediator writes {path}: two would repair everything twice; stop one"
+            ) from error
+        self._start_on_a_new_line()
+
+    def _start_on_a_new_line(self) -> None:
+        """A line torn by a crash stays where it is, and does not take the next one with it."""
+        if self._file.seek(0, os.SEEK_END) > 0:
+            self._file.seek(-1, os.SEEK_END)
+            if self._file.read(1) != b"\n":
+                self._file.write(b"\n")
+                self._file.flush()
+
+    def write(self, entry: Entry) -> None:
+        """Returns once the line is on disk. Raises AuditError, and then nothing may be done on the strength of it."""
+        line = entry.line()
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+        try:
+            self._file.write(line.encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise AuditError(f"the audit log takes no more lines: {error}; repairs stop until it does") from error
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Every whole line so far, oldest first; torn and foreign lines are left out."""
+        self._file.seek(0)
+        return list(parsed(self._file.read().decode(errors="replace").splitlines()))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def parsed(lines: Iterable[str]) -> Iterable[dict[str, Any]]:
+    """The lines that are entries of an audit log."""
+    for line in lines:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and isinstance(entry.get("at"), (int, float)) and "event" in entry:
+            yield entry

@@ -1,0 +1,133 @@
+"""The two questions the remediator asks over HTTP: Prometheus for readings, the allow-list proxy for containers."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+from yarl import URL
+
+from lab_remediator.model import Container, Reading
+
+if TYPE_CHECKING:
+    from lab_remediator.model import Action
+    from lab_remediator.rules import Policy, Signal
+
+_ASK_TIMEOUT_S = 1.0  # an answer that comes later is not about now
+_ACT_TIMEOUT_S = 20.0  # a restart includes the container's own time to stop
+_DIE_TIMEOUT_S = 5.0
+
+
+class AskError(RuntimeError):
+    """Who was asked did not answer, or not usably."""
+
+
+class Prometheus:
+    """Instant queries, each a set of readings by service."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session, self._url = session, f"{url}/api/v1/query"
+
+    async def readings(self, signal: Signal, policy: Policy) -> dict[str, Reading]:
+        """The signal's value for each service of the policy; a service without a finite sample is absent."""
+        try:
+            async with self._session.post(
+                self._url, data={"query": signal.query}, timeout=aiohttp.ClientTimeout(total=_ASK_TIMEOUT_S)
+            ) as response:
+                body: Any = await response.json(content_type=None)
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise AskError(f"Prometheus does not answer {signal.name}: {error!r}") from error
+        if not isinstance(body, dict) or body.get("status") != "success":
+            raise AskError(f"Prometheus refuses {signal.name} ({signal.query}): {str(body)[:300]}")
+        return readings_of(body["data"], signal, policy.services)
+
+
+def readings_of(data: dict[str, Any], signal: Signal, services: tuple[str, ...]) -> dict[str, Reading]:
+    """The answer's samples by service; of several for one service the bad one counts."""
+    found: dict[str, Reading] = {}
+    kind, result = data["resultType"], data["result"]
+    samples = [({}, result)] if kind == "scalar" else [(one["metric"], one["value"]) for one in result]
+    for labels, (at, text) in samples:
+        value = float(text)
+        if math.isnan(value):
+            continue
+        for service in services if signal.by is None else (labels.get(signal.by),):
+            if service in services and (service not in found or signal.is_bad(value)):
+                found[service] = Reading(at=float(at), value=value)
+    return found
+
+
+class Docker:
+    """The few calls that the allow-list lets through. Containers are named, never given by id."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str, project: str) -> None:
+        self._session, self._url, self._project = session, url, project
+
+    async def inspect(self, service: str) -> Container | None:
+        """The service's container, None where there is none. Raises AskError, also where its labels name another owner."""
+        seen_at = time.time()
+        status, body = await self._call("GET", service, "json", _ASK_TIMEOUT_S)
+        if status == 404:
+            return None
+        if status != 200:
+            raise AskError(f"expected to see the container of {service}, got HTTP {status}: {body}")
+        labels = body["Config"]["Labels"] or {}
+        owner = (labels.get("com.docker.compose.project"), labels.get("com.docker.compose.service"))
+        if owner != (self._project, service):
+            raise AskError(f"expected the container of {service} in {self._project}, its labels say {owner}: hands off")
+        state = body["State"]
+        return Container(
+            id=body["Id"],
+            state=state["Status"],
+            health=(state.get("Health") or {}).get("Status"),
+            started_at=_unix(state["StartedAt"]),
+            restart_count=int(body.get("RestartCount", 0)),
+            exit_code=int(state.get("ExitCode", 0)),
+            seen_at=seen_at,
+        )
+
+    async def act(self, service: str, action: Action) -> None:
+        """Do it and return once the container runs again; raises AskError."""
+        if action == "restart":
+            await self._post(service, "restart?t=1", (204,))
+            return
+        if action == "kill":
+            await self._post(service, "kill?signal=SIGKILL", (204, 409))  # 409: it is not running, which is as good
+            await self._dead(service)
+        await self._post(service, "start", (204, 304))
+
+    async def _dead(self, service: str) -> None:
+        deadline = time.monotonic() + _DIE_TIMEOUT_S
+        while time.monotonic() < deadline:
+            container = await self.inspect(service)
+            if container is None or container.state in ("exited", "dead"):
+                return
+            await asyncio.sleep(0.05)
+        raise AskError(f"expected {service} to be dead {_DIE_TIMEOUT_S:g} s after SIGKILL, it is not")
+
+    async def _post(self, service: str, what: str, good: tuple[int, ...]) -> None:
+        status, body = await self._call("POST", service, what, _ACT_TIMEOUT_S)
+        if status not in good:
+            raise AskError(f"expected {what} of {service} to succeed, got HTTP {status}: {body}")
+
+    async def _call(self, method: str, service: str, what: str, timeout_s: float) -> tuple[int, Any]:
+        # The proxy matches the URL as text, so that it must go out as it stands here.
+        url = URL(f"{self._url}/containers/{self._project}-{service}-1/{what}", encoded=True)
+        try:
+            async with self._session.request(method, url, timeout=aiohttp.ClientTimeout(total=timeout_s)) as response:
+                if response.status == 200:
+                    return 200, await response.json(content_type=None)
+                return response.status, (await response.text())[:300]
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise AskError(f"the Docker proxy does not answer {method} {what} of {service}: {error!r}") from error
+
+
+def _unix(text: str) -> float:
+    """RFC 3339, cut to microseconds; Docker's year 1 for "never" becomes 0."""
+    if text.startswith("0001-"):
+        return 0.0
+    return datetime.fromisoformat(text).timestamp()

@@ -1,0 +1,171 @@
+"""The decision core: rules, observations and memory in; decisions and new memory out. No clock, no I/O."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from lab_remediator.guards import Moment, refusal
+from lab_remediator.model import Decision, Evidence, Incident, ServiceState, State
+from lab_remediator.windows import View, holds, looks_good, remember, triggered
+
+if TYPE_CHECKING:
+    from lab_remediator.model import Observations
+    from lab_remediator.rules import Policy, Rule
+
+
+def decide(policy: Policy, observed: Observations, state: State, now: float) -> tuple[tuple[Decision, ...], State]:
+    """What is to be written down and done now. An `act` is in flight until `finished` is told that it ended."""
+    state = remember(policy, observed, state)
+    decisions: list[Decision] = []
+    for service in policy.services:
+        if state.of(service).in_flight:
+            continue
+        view = View(policy=policy, observed=observed, state=state, now=now)
+        said, memory = _one_service(service, view)
+        decisions.extend(said)
+        state = _with(state, service, memory)
+    return tuple(decisions), state
+
+
+def finished(state: State, service: str, now: float) -> State:
+    """The action on the service has ended, well or not; what was seen before is about the container before it."""
+    return _with(state, service, replace(state.of(service), in_flight=False, settled_at=now))
+
+
+def _one_service(service: str, view: View) -> tuple[list[Decision], ServiceState]:
+    found = [(rule, triggered(rule, service, view)) for rule in view.policy.of(service)]
+    bad = [(rule, fact) for rule, fact in found if fact is not None]
+    if not bad:
+        return _quiet(service, view)
+
+    memory = replace(view.state.of(service), healthy_since=None)
+    said: list[Decision] = []
+    if memory.incident is None:
+        rule, fact = bad[0]
+        incident = Incident(id=f"{service}-{round(view.now * 1000)}", rule=rule.name, detected_at=view.now)
+        memory = replace(memory, incident=incident)
+        said.append(_detected(service, incident, fact))
+    view = replace(view, state=_with(view.state, service, memory))
+
+    refused: list[Decision] = []
+    for rule, fact in bad:
+        verdict = _judge(Moment(view=view, rule=rule, service=service), fact)
+        if verdict.event == "act":
+            return [*said, verdict], _acting(memory, rule, view.now)
+        refused.append(verdict)
+        if verdict.result != "no_evidence":
+            break  # what a guard or a veto stopped must not be got around by the next rule
+    news, memory = _told_once(refused, memory, view)
+    return [*said, *news], memory
+
+
+def _detected(service: str, incident: Incident, fact: Evidence) -> Decision:
+    return Decision(
+        event="detected",
+        service=service,
+        incident=incident.id,
+        rule=incident.rule,
+        evidence=(fact,),
+        reason=f"{fact.signal} is bad: {fact.value:g}" if isinstance(fact.value, float) else f"{fact.signal} is bad",
+    )
+
+
+def _judge(moment: Moment, fact: Evidence) -> Decision:
+    """Act, or the reason not to."""
+    rule, service, view = moment.rule, moment.service, moment.view
+    incident = view.state.of(service).incident
+    blank = Decision(
+        event="suppressed",
+        service=service,
+        incident=incident.id if incident else "",
+        rule=rule.name,
+        action=rule.action,
+        evidence=(fact,),
+    )
+    facts = [holds(condition, service, view, rule.guards) for condition in rule.evidence]
+    evidence = (fact, *(found for found in facts if found is not None))
+    blank = replace(blank, evidence=evidence)
+    if None in facts:
+        return replace(blank, result="no_evidence", reason=f"{rule.name}: its evidence is missing, nothing is done")
+    vetoes = (holds(condition, service, view, rule.guards) for condition in rule.unless)
+    veto = next((found for found in vetoes if found is not None), None)
+    if veto is not None:
+        return replace(
+            blank,
+            evidence=(*evidence, veto),
+            result="vetoed",
+            reason=f"{veto.signal} speaks against it: busy, not dead",
+        )
+    no = refusal(moment)
+    if no is None:
+        return replace(blank, event="act", reason=" and ".join(f"{one.signal} = {one.value}" for one in evidence))
+    if no.escalate is not None:
+        return replace(blank, event="escalated", action=no.escalate, result=no.result, reason=no.reason)
+    return replace(blank, result=no.result, reason=no.reason)
+
+
+def _told_once(refused: list[Decision], memory: ServiceState, view: View) -> tuple[list[Decision], ServiceState]:
+    """Each reason not to act is written down once per incident, the lack of evidence only where it lasts."""
+    news: list[Decision] = []
+    for no in refused:
+        incident = memory.incident
+        if incident is None:
+            break
+        if no.result == "no_evidence" and (
+            incident.acted_at is not None or view.now - incident.detected_at < view.policy.guards.evidence_wait_s
+        ):
+            continue  # evidence may be a poll behind, and after a repair the signal is: neither is news
+        key = f"{no.rule}: {no.result}" if no.event == "escalated" else f"{no.rule}: {no.reason}"
+        if key in incident.said:
+            continue
+        memory = replace(
+            memory,
+            incident=replace(incident, said=incident.said | {key}),
+            quarantined=memory.quarantined or no.action == "quarantine",
+        )
+        news.append(no)
+    return news, memory
+
+
+def _quiet(service: str, view: View) -> tuple[list[Decision], ServiceState]:
+    """No signal is bad: either the service is seen good, or nothing is known, which changes nothing."""
+    memory = view.state.of(service)
+    if not looks_good(service, view):
+        return [], replace(memory, healthy_since=None)
+    said: list[Decision] = []
+    incident = memory.incident
+    if incident is not None:
+        took_s = view.now - incident.detected_at if incident.acted_at is not None else None
+        how = "without an action of the remediator" if took_s is None else f"{took_s:.3f} s after its detection"
+        said.append(
+            Decision(
+                event="recovered",
+                service=service,
+                incident=incident.id,
+                rule=incident.rule,
+                action=incident.acted,
+                reason=f"seen good again, {how}",
+                took_s=took_s,
+            )
+        )
+    since = view.now if memory.healthy_since is None else memory.healthy_since
+    memory = replace(memory, incident=None, healthy_since=since)
+    if view.now - since >= view.policy.guards.healthy_s:
+        memory = replace(memory, attempts=0, quarantined=False)
+    return said, memory
+
+
+def _acting(memory: ServiceState, rule: Rule, now: float) -> ServiceState:
+    incident = memory.incident
+    return replace(
+        memory,
+        incident=replace(incident, rule=rule.name, acted_at=now, acted=rule.action) if incident else None,
+        in_flight=True,
+        attempts=memory.attempts + 1,
+        actions_at=(*(at for at in memory.actions_at if now - at < rule.guards.window_s), now),
+    )
+
+
+def _with(state: State, service: str, memory: ServiceState) -> State:
+    return replace(state, services={**state.services, service: memory})

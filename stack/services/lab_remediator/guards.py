@@ -1,0 +1,142 @@
+"""What may stop a repair that signal and evidence ask for. Pure; one function a guard, asked in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from lab_remediator.model import STOPPED
+from lab_remediator.windows import View, triggered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lab_remediator.rules import Rule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """Everything a guard may look at."""
+
+    view: View
+    rule: Rule
+    service: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """Why not. `escalate` asks for a human: "quarantine" stops repairs of the service, "page" only tells."""
+
+    result: str
+    reason: str
+    escalate: Literal["quarantine", "page"] | None = None
+
+
+def refusal(moment: Moment) -> Refusal | None:
+    """The first guard that says no."""
+    return next((no for guard in _GUARDS if (no := guard(moment)) is not None), None)
+
+
+def _hold(moment: Moment) -> Refusal | None:
+    if not {"*", moment.service} & moment.view.observed.held:
+        return None
+    return Refusal(
+        result="held", reason=f"operator hold on {moment.service}: remove it from the hold file to let repairs go on"
+    )
+
+
+def _quarantine(moment: Moment) -> Refusal | None:
+    if not moment.view.state.of(moment.service).quarantined:
+        return None
+    return Refusal(
+        result="quarantined",
+        reason=f"{moment.service} is in quarantine until it has been healthy for {moment.rule.guards.healthy_s:g} s",
+    )
+
+
+def _grace(moment: Moment) -> Refusal | None:
+    """A running container gets time to start; a stopped one will not start by waiting."""
+    container = moment.view.observed.containers.get(moment.service)
+    if container is None or container.state in STOPPED:
+        return None
+    age_s = moment.view.now - container.started_at
+    grace_s = moment.rule.guards.startup_grace_s
+    if age_s >= grace_s:
+        return None
+    return Refusal(result="suppressed_grace", reason=f"started less than {grace_s:g} s ago: it may still be starting")
+
+
+def _cooldown(moment: Moment) -> Refusal | None:
+    service, guards = moment.view.state.of(moment.service), moment.rule.guards
+    if not service.actions_at:
+        return None
+    wait_s = min(guards.cooldown_max_s, guards.cooldown_s * guards.backoff ** max(0, service.attempts - 1))
+    if moment.view.now - service.actions_at[-1] >= wait_s:
+        return None
+    return Refusal(result="suppressed_cooldown", reason=f"action {service.attempts} is less than {wait_s:g} s ago")
+
+
+def _detector(moment: Moment) -> Refusal | None:
+    """Every replica bad at once is a broken detector before it is a broken fleet, unless the runtime says otherwise."""
+    replicas = moment.view.policy.replicas
+    container = moment.view.observed.containers.get(moment.service)
+    proven = container is not None and container.state in STOPPED
+    if moment.service not in replicas or len(replicas) < 2 or proven:
+        return None
+    if not all(_looks_bad(replica, moment.view) for replica in replicas):
+        return None
+    return Refusal(
+        result="suppressed_detector",
+        reason=f"{', '.join(replicas)} look bad at once: suspect what watches them (probe, gateway, Prometheus) first",
+        escalate="page",
+    )
+
+
+def _one_at_a_time(moment: Moment) -> Refusal | None:
+    if moment.service not in moment.view.policy.replicas:
+        return None
+    for other in moment.view.policy.replicas:
+        if other != moment.service and _occupied(other, moment):
+            return Refusal(result="suppressed_budget", reason=f"{other} is being repaired: one replica at a time")
+    return None
+
+
+def _occupied(replica: str, moment: Moment) -> bool:
+    """An action runs, or a replica that was taken down on purpose has not been seen good again yet."""
+    service = moment.view.state.of(replica)
+    incident = service.incident
+    if service.in_flight:
+        return True
+    if incident is None or incident.acted_at is None or incident.acted == "start":
+        return False
+    return moment.view.now - incident.acted_at < moment.rule.guards.verify_s
+
+
+def _cap(moment: Moment) -> Refusal | None:
+    service, guards = moment.view.state.of(moment.service), moment.rule.guards
+    recent = sum(1 for at in service.actions_at if moment.view.now - at < guards.window_s)
+    if service.attempts < guards.max_attempts and recent < guards.max_actions:
+        return None
+    return Refusal(
+        result="quarantined",
+        reason=(
+            f"{service.attempts} actions without {guards.healthy_s:g} healthy seconds (at most {guards.max_attempts}), "
+            f"{recent} in {guards.window_s:g} s (at most {guards.max_actions}): repairs do not help, a human must look"
+        ),
+        escalate="quarantine",
+    )
+
+
+def _dry_run(moment: Moment) -> Refusal | None:
+    if not moment.view.policy.dry_run:
+        return None
+    return Refusal(result="dry_run", reason=f"dry run: would {moment.rule.action} {moment.service}")
+
+
+def _looks_bad(replica: str, view: View) -> bool:
+    return any(triggered(rule, replica, view) is not None for rule in view.policy.of(replica))
+
+
+_GUARDS: tuple[Callable[[Moment], Refusal | None], ...] = (
+    _hold, _quarantine, _grace, _cooldown, _detector, _one_at_a_time, _cap, _dry_run,
+)  # fmt: skip

@@ -1,0 +1,36 @@
+"""Metrics, health and audit over HTTP. Reads only: nothing can be asked for here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lab_remediator.loop import Remediator
+    from lab_remediator.metrics import Metrics
+
+
+def application(remediator: Remediator, metrics: Metrics, audit_file: Path) -> web.Application:
+    """`/healthz` and `/readyz`, `/metrics`, `/audit`."""
+
+    async def health(_: web.Request) -> web.Response:
+        """200 once Prometheus and the proxy have answered, and while the deciding loop turns."""
+        good = remediator.ready and remediator.live
+        body = {"ready": remediator.ready, "live": remediator.live, "answered_s_ago": remediator.answered_s_ago()}
+        return web.json_response(body, status=200 if good else 503)
+
+    async def scrape(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def audit(_: web.Request) -> web.Response:
+        return web.Response(body=audit_file.read_bytes(), content_type="application/jsonl")
+
+    app = web.Application()
+    app.add_routes(
+        [web.get("/healthz", health), web.get("/readyz", health), web.get("/metrics", scrape), web.get("/audit", audit)]
+    )
+    return app
