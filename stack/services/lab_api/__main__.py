@@ -1,0 +1,79 @@
+"""Runs the gateway until SIGTERM or SIGINT. Configuration: the LAB_ variables of `settings`."""
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+
+import uvloop
+from aiohttp import web
+from prometheus_client import disable_created_metrics
+
+from lab_api.app import create_app
+from lab_api.gateway import Gateway
+from lab_api.logs import log_json, logger
+from lab_api.settings import Settings, SettingsError
+
+
+async def serve(settings: Settings) -> None:
+    """Serves until it is told to stop, then lets requests in flight finish for as long as `drain_s` allows."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    gateway = Gateway(settings)
+    # A caller who leaves cancels the handler, and so the request upstream.
+    runner = web.AppRunner(
+        create_app(gateway),
+        handler_cancellation=True,
+        access_log=None,
+        keepalive_timeout=75.0,
+        lingering_time=1.0,
+        shutdown_timeout=0.2,
+    )
+    await runner.setup()
+    try:
+        await gateway.prober.start()
+        site = web.TCPSite(runner, settings.host, settings.port, backlog=1024)
+        await site.start()
+        logger.info("listening", extra={"host": settings.host, "port": runner.addresses[0][1]})
+        # What exists now lives as long as the process: it need not be looked at again and again.
+        gc.collect()
+        gc.freeze()
+        await stop.wait()
+        await drain(gateway)
+    finally:
+        await runner.cleanup()
+        await gateway.close()
+
+
+async def drain(gateway: Gateway) -> None:
+    """Refuses new requests, waits for those in flight, and tells the rest that they end here."""
+    gateway.draining = True
+    in_flight = len(gateway.board.exchanges)
+    finished = await gateway.board.emptied(gateway.settings.deadlines.drain_s)
+    if not finished:
+        gateway.board.abort_all()
+        await gateway.board.emptied(0.3)
+    logger.info("drained", extra={"in_flight": in_flight, "finished": finished})
+
+
+def main() -> int:
+    """0 after an orderly end, 2 if the settings or the address cannot be used."""
+    try:
+        settings = Settings.from_env(os.environ)
+    except SettingsError as error:
+        print(f"lab_api cannot start:\n{error}", file=sys.stderr)  # noqa: T201 -- there is no log yet
+        return 2
+    log_json(settings.log_level)
+    disable_created_metrics()  # they double the counters' series, and nobody reads them
+    try:
+        uvloop.run(serve(settings))
+    except OSError as error:
+        logger.error("cannot listen", extra={"host": settings.host, "port": settings.port, "detail": str(error)})
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

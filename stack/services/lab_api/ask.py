@@ -1,0 +1,92 @@
+"""Reads what a caller asks for and refuses what cannot be served. Forwards nothing."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lab_api.outcomes import GatewayError, Outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """One chat completion, with the caller's own bytes: what the gateway does not know it must not change."""
+
+    body: bytes
+    stream: bool
+
+
+def parse(body: bytes, model: str) -> Ask:
+    """The request in `body`. Raises GatewayError with a 4xx that names the field and the value."""
+    try:
+        asked = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise _refused(f"the body must be a JSON object, but it does not parse: {str(error)[:200]}") from error
+    if not isinstance(asked, dict):
+        raise _refused(f"the body must be a JSON object, got {_shown(asked)}")
+    if asked.get("model") != model:
+        _refuse_model(asked.get("model"), model)
+    _check_messages(asked.get("messages"))
+    for name, (allowed, wanted) in _FIELDS.items():
+        value = asked.get(name)
+        if value is not None and not allowed(value):
+            raise _refused(f"{name} must be {wanted}, got {_shown(value)}", param=name)
+    return Ask(body=body, stream=asked.get("stream") is True)
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _between(low: float, high: float) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+
+
+_FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "stream": (lambda value: isinstance(value, bool), "true or false"),
+    "max_tokens": (lambda value: _whole(value) and value >= 1, "a whole number from 1"),
+    "max_completion_tokens": (lambda value: _whole(value) and value >= 1, "a whole number from 1"),
+    "temperature": (_between(0, 2), "a number from 0 to 2"),
+    "top_p": (_between(0, 1), "a number from 0 to 1"),
+    "seed": (_whole, "a whole number"),
+    # A stream counts as complete when its one choice has finished, so more choices cannot be promised.
+    "n": (lambda value: _whole(value) and value == 1, "1 (one choice for each request)"),
+    "stream_options": (lambda value: isinstance(value, dict), "an object"),
+}
+
+
+def _refuse_model(asked: object, model: str) -> None:
+    if not isinstance(asked, str) or not asked:
+        raise _refused(f"model must be a name, here {model!r}, got {_shown(asked)}", param="model")
+    raise _refused(
+        f"model {asked[:100]!r} is not served here: ask for {model!r}",
+        status=404,
+        code="model_not_found",
+        param="model",
+    )
+
+
+def _check_messages(messages: object) -> None:
+    if not isinstance(messages, list) or not messages:
+        raise _refused(f"messages must be a list with at least one message, got {_shown(messages)}", param="messages")
+    for index, message in enumerate(messages):
+        where = f"messages[{index}]"
+        if not isinstance(message, dict):
+            raise _refused(f"{where} must be an object with role and content, got {_shown(message)}", param=where)
+        if not isinstance(message.get("role"), str) or not message["role"]:
+            raise _refused(
+                f"{where}.role must be a role such as 'user', got {_shown(message.get('role'))}", param=f"{where}.role"
+            )
+        if not isinstance(message.get("content"), str | list | None):
+            raise _refused(
+                f"{where}.content must be text or a list of parts, got {_shown(message['content'])}",
+                param=f"{where}.content",
+            )
+
+
+def _shown(value: object) -> str:
+    return "nothing" if value is None else json.dumps(value)[:80]
+
+
+def _refused(message: str, *, status: int = 400, code: str = "", param: str | None = None) -> GatewayError:
+    return GatewayError(outcome=Outcome.INVALID_REQUEST, message=message, status=status, code=code, param=param)

@@ -1,0 +1,113 @@
+"""Passive health of one replica, from what its requests met. The time is an argument; nothing sleeps."""
+
+from collections import deque
+from enum import IntEnum
+
+from lab_api.outcomes import REPLICA_FAILURES, Outcome
+from lab_api.settings import Ejection
+
+
+class Circuit(IntEnum):
+    """Values of `llmlab_circuit_state`."""
+
+    CLOSED = 0
+    OPEN = 1
+    HALF_OPEN = 2
+
+
+class Breaker:
+    """Opens by error ratio or by failures to connect in a row; lets single trials through once its time is over."""
+
+    def __init__(self, policy: Ejection) -> None:
+        self._policy = policy
+        self._results: deque[tuple[float, bool]] = deque()
+        self._failures = 0  # within `_results`
+        self._connect_failures = 0
+        self._opened: tuple[float, float] | None = None  # when, and for how long
+        self._trial_out = False
+        self._trips = 0
+        self.closed_at_s: float | None = None  # last time a trial closed it
+
+    def state(self, now_s: float) -> Circuit:
+        """An open circuit becomes half-open by the passing of time alone."""
+        if self._opened is None:
+            return Circuit.CLOSED
+        since_s, open_s = self._opened
+        return Circuit.OPEN if now_s < since_s + open_s else Circuit.HALF_OPEN
+
+    def allows(self, now_s: float) -> bool:
+        """Whether one more request may be sent."""
+        state = self.state(now_s)
+        return state is Circuit.CLOSED or (state is Circuit.HALF_OPEN and not self._trial_out)
+
+    def admit(self, now_s: float) -> bool:
+        """Notes that a request is being sent; True if it is the trial on which a half-open circuit decides."""
+        if self.state(now_s) is not Circuit.HALF_OPEN or self._trial_out:
+            return False
+        self._trial_out = True
+        return True
+
+    def record(self, now_s: float, outcome: Outcome, *, trial: bool) -> None:
+        """Takes what became of a request that was admitted."""
+        failed = outcome in REPLICA_FAILURES
+        if trial:
+            self._trial_out = False
+            if failed:
+                self._open(now_s)
+            elif outcome is Outcome.OK:
+                self._close(now_s)
+            return
+        if self._opened is not None or not (failed or outcome is Outcome.OK):
+            return  # it started before the circuit opened, or it says nothing about the replica
+        self._connect_failures = self._connect_failures + 1 if outcome is Outcome.CONNECT_ERROR else 0
+        self._results.append((now_s, failed))
+        self._failures += failed
+        self._forget_before(now_s - self._policy.window_s)
+        enough = len(self._results) >= self._policy.min_requests
+        if self._connect_failures >= self._policy.connect_failures or (
+            enough and self._failures >= self._policy.error_ratio * len(self._results)
+        ):
+            self._open(now_s)
+
+    def _open(self, now_s: float) -> None:
+        open_s = min(self._policy.open_s * 2**self._trips, self._policy.open_max_s)
+        self._trips = min(self._trips + 1, 30)
+        self._opened = (now_s, open_s)
+
+    def _close(self, now_s: float) -> None:
+        self._opened = None
+        self._trips = 0
+        self._connect_failures = 0
+        self._results.clear()
+        self._failures = 0
+        self.closed_at_s = now_s
+
+    def _forget_before(self, then_s: float) -> None:
+        while self._results and self._results[0][0] < then_s:
+            self._failures -= self._results.popleft()[1]
+
+
+class RetryBudget:
+    """Lets retries be a fixed share of the requests, so that failures cannot multiply the load."""
+
+    def __init__(self, *, ratio: float, burst: int) -> None:
+        self._ratio = ratio
+        self._burst = burst
+        self._saved = float(burst)
+
+    @property
+    def saved_ratio(self) -> float:
+        """0-1; 0 where nothing can be saved."""
+        return self._saved / self._burst if self._burst else 0.0
+
+    def earn(self) -> None:
+        """One request has come in."""
+        self._saved = min(self._burst, self._saved + self._ratio)
+
+    def spend(self) -> bool:
+        """True, and one retry less, if there is one."""
+        # Ten times 0.1 is a little less than 1.
+        if self._saved < 1 - 1e-9:
+            return False
+        self._saved = max(0.0, self._saved - 1)
+        return True

@@ -1,0 +1,90 @@
+"""The caller's side of a stream: starts it when there is something to say, and keeps it alive until then."""
+
+import asyncio
+import json
+import time
+from contextlib import suppress
+
+from aiohttp import web
+
+from lab_api.exchange import Exchange
+from lab_api.outcomes import GatewayError
+
+PING = b": keep-alive\n\n"
+
+
+class CallerStream:
+    """A response whose status is open until the first bytes.
+
+    After `keepalive_s` without any, a comment is sent and so the status 200: proxies on the way would cut a silent
+    connection. A failure after that can only be told inside the stream.
+    """
+
+    def __init__(self, request: web.Request, exchange: Exchange, keepalive_s: float) -> None:
+        self._request = request
+        self._exchange = exchange
+        self._keepalive_s = keepalive_s
+        self._loop = asyncio.get_running_loop()
+        self._response: web.StreamResponse | None = None
+        self._starting = asyncio.Lock()
+        self._sent_s = time.monotonic()
+        self._ping: asyncio.Task[None] | None = None
+        self._timer = self._loop.call_later(keepalive_s, self._look)
+
+    @property
+    def started(self) -> bool:
+        """Whether the caller has the status already."""
+        return self._response is not None
+
+    async def send(self, data: bytes) -> None:
+        """Sends whole events."""
+        response = self._response or await self._start()
+        self._sent_s = time.monotonic()
+        await response.write(data)
+
+    async def fail(self, error: GatewayError) -> web.StreamResponse:
+        """Tells the caller, inside the stream, that the answer is not complete. There is no [DONE] after it."""
+        body = json.dumps(error.body(self._exchange.request_id))
+        await self.send(f"data: {body}\n\n".encode())
+        return await self.end()
+
+    async def end(self) -> web.StreamResponse:
+        """Ends the response in good order."""
+        self.close()
+        response = self._response or await self._start()
+        await response.write_eof()
+        return response
+
+    def close(self) -> None:
+        """No more comments."""
+        self._timer.cancel()
+        if self._ping is not None:
+            self._ping.cancel()
+
+    def _look(self) -> None:
+        left_s = self._sent_s + self._keepalive_s - time.monotonic()
+        if left_s <= 0:
+            self._ping = self._loop.create_task(self._send_ping())
+            left_s = self._keepalive_s
+        self._timer = self._loop.call_later(left_s + 0.001, self._look)
+
+    async def _send_ping(self) -> None:
+        with suppress(ConnectionError):  # the caller has gone: the request itself is cancelled for that
+            await self.send(PING)
+
+    async def _start(self) -> web.StreamResponse:
+        async with self._starting:
+            if self._response is None:
+                response = web.StreamResponse(
+                    headers={
+                        "Content-Type": "text/event-stream; charset=utf-8",
+                        "Cache-Control": "no-store",
+                        "X-Accel-Buffering": "no",
+                        "x-request-id": self._exchange.request_id,
+                    }
+                )
+                if self._exchange.replica:
+                    response.headers["x-llmlab-replica"] = self._exchange.replica
+                await response.prepare(self._request)
+                self._response = response
+            return self._response

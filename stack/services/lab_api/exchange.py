@@ -1,0 +1,83 @@
+"""What is known about each request in flight. Records only; metrics read it when they are asked for."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from lab_api.outcomes import Outcome
+
+
+class Phase(StrEnum):
+    """Label of `llmlab_oldest_inflight_seconds`."""
+
+    QUEUED = "queued"
+    PREFILL = "prefill"
+    DECODE = "decode"
+
+
+@dataclass(kw_only=True, eq=False, slots=True)
+class Exchange:
+    """One request from its arrival to its end; times are monotonic seconds."""
+
+    request_id: str
+    arrived_s: float = field(default_factory=time.monotonic)
+    phase: Phase = Phase.QUEUED
+    phase_since_s: float = field(default_factory=time.monotonic)
+    replica: str = ""
+    attempts: int = 0
+    streaming: bool = False
+    first_token_s: float | None = None
+    last_event_s: float = 0.0
+    max_gap_s: float = 0.0
+    tokens: int = 0
+    outcome: Outcome | None = None
+    detail: str = ""
+    task: asyncio.Task[object] | None = None
+    drained: bool = False  # the gateway itself cancels it, because it is shutting down
+
+    def enter(self, phase: Phase, replica: str = "") -> None:
+        """The request begins a new phase now."""
+        self.phase = phase
+        self.replica = replica
+        self.phase_since_s = time.monotonic()
+
+
+class Board:
+    """The requests in flight."""
+
+    def __init__(self) -> None:
+        self.exchanges: set[Exchange] = set()
+        self._emptied = asyncio.Event()
+        self._emptied.set()
+
+    @contextmanager
+    def showing(self, exchange: Exchange) -> Iterator[None]:
+        """Shows the exchange as long as the block runs in its task."""
+        exchange.task = asyncio.current_task()
+        self.exchanges.add(exchange)
+        self._emptied.clear()
+        try:
+            yield
+        finally:
+            self.exchanges.discard(exchange)
+            if not self.exchanges:
+                self._emptied.set()
+
+    async def emptied(self, within_s: float) -> bool:
+        """Waits until nothing is in flight; False if that took too long."""
+        try:
+            async with asyncio.timeout(within_s):
+                await self._emptied.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def abort_all(self) -> None:
+        """Ends what is still in flight; each caller is told."""
+        for exchange in tuple(self.exchanges):
+            if exchange.task is not None and not exchange.drained:
+                exchange.drained = True
+                exchange.task.cancel()

@@ -1,0 +1,226 @@
+"""Carries a chat completion from its caller to a replica and back. Reads no environment and binds no port."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from aiohttp import web
+
+from lab_api.ask import Ask, parse
+from lab_api.breaker import RetryBudget
+from lab_api.caller import CallerStream
+from lab_api.exchange import Board, Exchange, Phase
+from lab_api.logs import logger
+from lab_api.metrics import Metrics
+from lab_api.outcomes import RETRYABLE, GatewayError, Outcome
+from lab_api.pool import Lease, Pool
+from lab_api.probe import Prober
+from lab_api.relay import CallerGoneError, relay
+from lab_api.settings import Settings
+from lab_api.upstream import Upstream
+
+_T = TypeVar("_T")
+
+
+class Gateway:
+    """The parts, and the way of a request through them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.draining = False
+        self.board = Board()
+        self.pool = Pool(
+            settings.replicas, admission=settings.admission, probing=settings.probing, ejection=settings.ejection
+        )
+        self.budget = RetryBudget(ratio=settings.retrying.ratio, burst=settings.retrying.burst)
+        self.upstream = Upstream(settings.deadlines)
+        self.prober = Prober(self.pool, path=settings.health_path, probing=settings.probing)
+        self.metrics = Metrics(model=settings.model, pool=self.pool, board=self.board, budget=self.budget)
+
+    async def close(self) -> None:
+        await self.prober.stop()
+        await self.upstream.close()
+
+    async def chat(self, request: web.Request, request_id: str) -> web.StreamResponse:
+        """Answers one chat completion, whatever becomes of it, and counts how it ended."""
+        exchange = Exchange(request_id=request_id)
+        with self.board.showing(exchange):
+            try:
+                return await self._answer(request, exchange)
+            finally:
+                self._settle(exchange)
+
+    async def _answer(self, request: web.Request, exchange: Exchange) -> web.StreamResponse:
+        caller: CallerStream | None = None
+        request_s = self.settings.deadlines.request_s
+        try:
+            async with asyncio.timeout(request_s) as deadline:
+                ask = await self._read(request)
+                self.budget.earn()
+                exchange.streaming = ask.stream
+                if not ask.stream:
+                    return await self._whole(ask, exchange)
+                caller = CallerStream(request, exchange, self.settings.deadlines.keepalive_s)
+                return await self._stream(ask, exchange, caller)
+        except GatewayError as error:
+            return await self._fail(exchange, caller, error)
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            message = f"the request was not answered within {request_s:g} s"
+            late = GatewayError(outcome=Outcome.REQUEST_TIMEOUT, message=message)
+            return await self._fail(exchange, caller, late)
+        except asyncio.CancelledError:
+            if not exchange.drained or (task := asyncio.current_task()) is None or task.uncancel() > 0:
+                exchange.outcome = Outcome.CLIENT_CANCELLED
+                raise
+            return await self._fail(exchange, caller, _shutting_down())
+        except (CallerGoneError, ConnectionError) as error:
+            exchange.outcome = Outcome.CLIENT_CANCELLED
+            exchange.detail = str(error)
+            raise asyncio.CancelledError from error
+        except Exception:  # noqa: BLE001 -- the caller of a started stream must be told, whatever failed
+            logger.exception("unexpected failure", extra={"request_id": exchange.request_id})
+            failed = GatewayError(outcome=Outcome.INTERNAL_ERROR, message="the gateway failed: see its log")
+            return await self._fail(exchange, caller, failed)
+        finally:
+            if caller is not None:
+                caller.close()
+
+    async def _read(self, request: web.Request) -> Ask:
+        """The caller's request, or a GatewayError that says what is wrong with it."""
+        if self.draining:
+            raise _shutting_down()
+        body_s = self.settings.deadlines.body_s
+        try:
+            async with asyncio.timeout(body_s):
+                body = await request.read()
+        except TimeoutError as error:
+            message = f"the body did not arrive within {body_s:g} s"
+            raise GatewayError(outcome=Outcome.INVALID_REQUEST, message=message, status=408) from error
+        except web.HTTPRequestEntityTooLarge as error:
+            message = f"the body is larger than {self.settings.admission.body_max_bytes} bytes: shorten the messages"
+            raise GatewayError(outcome=Outcome.INVALID_REQUEST, message=message, status=413) from error
+        return parse(body, self.settings.model)
+
+    async def _whole(self, ask: Ask, exchange: Exchange) -> web.StreamResponse:
+        async def attempt(lease: Lease) -> bytes:
+            body = await self.upstream.whole(lease, ask, exchange.request_id)
+            lease.end(Outcome.OK)
+            return body
+
+        body = await self._attempt(exchange, attempt)
+        exchange.outcome = Outcome.OK
+        return web.Response(body=body, content_type="application/json", headers={"x-llmlab-replica": exchange.replica})
+
+    async def _stream(self, ask: Ask, exchange: Exchange, caller: CallerStream) -> web.StreamResponse:
+        stream = await self._attempt(exchange, lambda lease: self.upstream.stream(lease, ask, exchange.request_id))
+        try:
+            exchange.enter(Phase.DECODE, stream.lease.replica.name)
+            await relay(stream, exchange, caller, gap_s=self.settings.deadlines.gap_s)
+            exchange.outcome = Outcome.OK
+            response = await caller.end()
+        except GatewayError as error:
+            stream.lease.end(error.outcome)
+            raise
+        except BaseException:
+            stream.lease.end(Outcome.CLIENT_CANCELLED)
+            raise
+        else:
+            stream.lease.end(Outcome.OK)
+            return response
+        finally:
+            await stream.release()
+
+    async def _attempt(self, exchange: Exchange, send: Callable[[Lease], Awaitable[_T]]) -> _T:
+        """The first answer that can be used, from as many replicas as the retry budget allows.
+
+        The caller has seen nothing of a failed attempt. Whoever gets the answer ends the lease.
+        """
+        tried: list[str] = []
+        reason = "first"
+        while True:
+            exchange.enter(Phase.QUEUED)
+            lease = await self._admitted(tried)
+            name = lease.replica.name
+            exchange.enter(Phase.PREFILL, name)
+            exchange.attempts += 1
+            self.metrics.attempted(name, reason)
+            try:
+                return await send(lease)
+            except GatewayError as error:
+                lease.end(error.outcome)
+                tried.append(name)
+                if not self._may_retry(error, tried):
+                    raise
+                reason = error.outcome.value
+                logger.info(
+                    "attempt failed, retrying",
+                    extra={"request_id": exchange.request_id, "replica": name, "detail": error.message},
+                )
+            except BaseException:
+                lease.end(Outcome.CLIENT_CANCELLED)
+                raise
+
+    def _may_retry(self, error: GatewayError, tried: Sequence[str]) -> bool:
+        return (
+            error.outcome in RETRYABLE
+            and len(tried) < self.settings.retrying.attempts_max
+            and self.pool.has_candidate(tried)
+            and self.budget.spend()
+        )
+
+    async def _admitted(self, tried: Sequence[str]) -> Lease:
+        """A place in a replica; how long that took is measured however it ends."""
+        began_s = time.monotonic()
+        outcome = Outcome.CLIENT_CANCELLED.value
+        try:
+            lease = await self.pool.acquire(excluding=tried, retry=bool(tried))
+            outcome = "admitted"
+            return lease
+        except GatewayError as error:
+            outcome = error.outcome.value
+            raise
+        finally:
+            self.metrics.queued(time.monotonic() - began_s, outcome)
+
+    async def _fail(self, exchange: Exchange, caller: CallerStream | None, error: GatewayError) -> web.StreamResponse:
+        """Tells the caller: by the status if that is still open, else inside the stream."""
+        exchange.outcome = error.outcome
+        exchange.detail = error.message
+        if caller is not None and caller.started:
+            return await caller.fail(error)
+        return self.refusal(error, exchange.request_id, exchange.replica)
+
+    def refusal(self, error: GatewayError, request_id: str, replica: str = "") -> web.Response:
+        """An error as an HTTP answer."""
+        response = web.json_response(error.body(request_id), status=error.status)
+        if error.asks_to_retry:
+            response.headers["Retry-After"] = str(self.settings.admission.retry_after_s)
+        if replica:
+            response.headers["x-llmlab-replica"] = replica
+        if self.draining:
+            response.force_close()
+        return response
+
+    def _settle(self, exchange: Exchange) -> None:
+        now_s = time.monotonic()
+        self.metrics.ended(exchange, now_s)
+        if exchange.outcome is not Outcome.OK:
+            logger.warning(
+                "request failed",
+                extra={
+                    "request_id": exchange.request_id,
+                    "outcome": exchange.outcome or Outcome.INTERNAL_ERROR,
+                    "detail": exchange.detail,
+                    "replica": exchange.replica,
+                    "attempts": exchange.attempts,
+                    "tokens": exchange.tokens,
+                    "duration_s": round(now_s - exchange.arrived_s, 6),
+                },
+            )
+
+
+def _shutting_down() -> GatewayError:
+    return GatewayError(outcome=Outcome.DRAINING, message="the gateway is shutting down: send it again")

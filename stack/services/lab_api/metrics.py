@@ -1,0 +1,175 @@
+"""The gateway's metrics. Gauges are read from the pool and the board at scrape time, so the hot path never sets one."""
+
+import time
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from lab_api.breaker import Circuit, RetryBudget
+from lab_api.exchange import Board, Exchange, Phase
+from lab_api.outcomes import Outcome
+from lab_api.pool import Pool
+
+OPERATION = "chat"
+# OpenTelemetry's buckets for generative AI, with tails and the edges of the lab's objectives (0.5 s and 2 s) added.
+DURATION_BUCKETS_S = (
+    *(0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92),
+    *(163.84, 327.68),
+)
+TTFT_BUCKETS_S = (
+    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2, 2.5, 5, 7.5, 10),
+    *(20, 40, 80, 160),
+)
+TOKEN_BUCKETS_S = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 10, 20, 40, 80)
+GAP_BUCKETS_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60, 120)
+QUEUE_BUCKETS_S = (0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class Metrics:
+    """Every series exists from the start, so that a first failure is an increase and not a birth."""
+
+    def __init__(self, *, model: str, pool: Pool, board: Board, budget: RetryBudget) -> None:
+        self.registry = CollectorRegistry()
+        self._model = model
+        labels = ("operation", "request_model", "error_type")
+
+        def histogram(name: str, text: str, names: tuple[str, ...], buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(name, text, names, buckets=buckets, registry=self.registry)
+
+        def counter(name: str, text: str, names: tuple[str, ...]) -> Counter:
+            return Counter(name, text, names, registry=self.registry)
+
+        self._requests = counter("llmlab_requests", "Chat completions by how they ended.", ("outcome",))
+        self._duration = histogram(
+            "gen_ai_server_request_duration_seconds",
+            "From arrival to the last byte, or to the failure.",
+            labels,
+            DURATION_BUCKETS_S,
+        )
+        self._ttft = histogram(
+            "gen_ai_server_time_to_first_token_seconds",
+            "From arrival to the first token; with an error_type: how long the caller waited in vain.",
+            labels,
+            TTFT_BUCKETS_S,
+        )
+        self._per_token = histogram(
+            "gen_ai_server_time_per_output_token_seconds", "Mean of a complete stream.", labels, TOKEN_BUCKETS_S
+        )
+        self._max_gap = histogram(
+            "llmlab_stream_max_gap_seconds", "Largest silence between data events of a stream.", (), GAP_BUCKETS_S
+        )
+        self._queue_wait = histogram(
+            "llmlab_queue_wait_seconds", "Wait for a place in a replica.", ("outcome",), QUEUE_BUCKETS_S
+        )
+        self._attempts = counter(
+            "llmlab_upstream_attempts",
+            "Requests sent to replicas; reason is 'first' or what made a retry necessary.",
+            ("replica", "reason"),
+        )
+        self._wasted = counter("llmlab_wasted_tokens", "Tokens of answers that nobody got whole.", ("reason",))
+        ProcessCollector(registry=self.registry)
+        self.registry.register(_Gauges(pool, board, budget))
+        self._create_series(pool)
+
+    def _create_series(self, pool: Pool) -> None:
+        for outcome in Outcome:
+            self._requests.labels(outcome.value)
+        for replica in pool.replicas:
+            self._attempts.labels(replica.name, "first")
+        for reason in ("client_gone", "truncated"):
+            self._wasted.labels(reason)
+        for family in (self._duration, self._ttft, self._per_token):
+            family.labels(OPERATION, self._model, "")
+        self._queue_wait.labels("admitted")
+
+    def attempted(self, replica: str, reason: str) -> None:
+        self._attempts.labels(replica, reason).inc()
+
+    def queued(self, waited_s: float, outcome: str) -> None:
+        self._queue_wait.labels(outcome).observe(waited_s)
+
+    def ended(self, exchange: Exchange, now_s: float) -> None:
+        """Counts a request once, when it is over."""
+        outcome = exchange.outcome or Outcome.INTERNAL_ERROR
+        self._requests.labels(outcome.value).inc()
+        error_type = "" if outcome is Outcome.OK else outcome.value
+        labels = (OPERATION, self._model, error_type)
+        self._duration.labels(*labels).observe(now_s - exchange.arrived_s)
+        if exchange.streaming:
+            self._count_stream(exchange, labels, now_s)
+        if exchange.tokens and error_type:
+            gone = outcome is Outcome.CLIENT_CANCELLED
+            self._wasted.labels("client_gone" if gone else "truncated").inc(exchange.tokens)
+
+    def _count_stream(self, exchange: Exchange, labels: tuple[str, str, str], now_s: float) -> None:
+        if exchange.first_token_s is None:
+            if exchange.outcome is not Outcome.INVALID_REQUEST:
+                self._ttft.labels(*labels).observe(now_s - exchange.arrived_s)
+            return
+        self._ttft.labels(OPERATION, self._model, "").observe(exchange.first_token_s - exchange.arrived_s)
+        self._max_gap.observe(exchange.max_gap_s)
+        if exchange.outcome is Outcome.OK and exchange.tokens > 1:
+            spent_s = exchange.last_event_s - exchange.first_token_s
+            self._per_token.labels(*labels).observe(spent_s / (exchange.tokens - 1))
+
+    def exposition(self) -> bytes:
+        """The text format."""
+        return generate_latest(self.registry)
+
+
+class _Gauges(Collector):
+    """The state of now."""
+
+    def __init__(self, pool: Pool, board: Board, budget: RetryBudget) -> None:
+        self._pool = pool
+        self._board = board
+        self._budget = budget
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        now_s = time.monotonic()
+        in_flight = GaugeMetricFamily("llmlab_inflight_requests", "Requests a replica works on.", labels=["replica"])
+        circuit = GaugeMetricFamily(
+            "llmlab_circuit_state", "Passive health: 0 closed, 1 open, 2 half-open.", labels=["replica"]
+        )
+        health = GaugeMetricFamily(
+            "llmlab_upstream_health", "1 where the probe finds the replica good.", labels=["replica", "probe"]
+        )
+        for replica in self._pool.replicas:
+            state = replica.breaker.state(now_s)
+            in_flight.add_metric([replica.name], replica.in_flight)
+            circuit.add_metric([replica.name], state.value)
+            health.add_metric([replica.name, "shallow"], float(replica.healthy))
+            health.add_metric([replica.name, "passive"], float(state is Circuit.CLOSED))
+        yield from (in_flight, circuit, health, *self._oldest(now_s))
+        yield GaugeMetricFamily(
+            "llmlab_queue_depth", "Requests waiting for a place in a replica.", value=self._pool.queue_depth
+        )
+        yield GaugeMetricFamily(
+            "llmlab_retry_budget_ratio", "Share of the saved-up retries that is left.", value=self._budget.saved_ratio
+        )
+
+    def _oldest(self, now_s: float) -> Iterator[GaugeMetricFamily]:
+        """Makes a hang visible before anything has finished, which no histogram can."""
+        ages_s = {("", Phase.QUEUED): 0.0}
+        silences_s = {replica.name: 0.0 for replica in self._pool.replicas}
+        for replica in self._pool.replicas:
+            ages_s |= {(replica.name, Phase.PREFILL): 0.0, (replica.name, Phase.DECODE): 0.0}
+        for exchange in self._board.exchanges:
+            key = (exchange.replica, exchange.phase)
+            ages_s[key] = max(ages_s.get(key, 0.0), now_s - exchange.phase_since_s)
+            if exchange.phase is Phase.DECODE:
+                silence_s = now_s - exchange.last_event_s
+                silences_s[exchange.replica] = max(silences_s.get(exchange.replica, 0.0), silence_s)
+        oldest = GaugeMetricFamily(
+            "llmlab_oldest_inflight_seconds", "Age of the oldest request in a phase.", labels=["replica", "phase"]
+        )
+        for (name, phase), age_s in ages_s.items():
+            oldest.add_metric([name, phase.value], age_s)
+        silence = GaugeMetricFamily(
+            "llmlab_oldest_silence_seconds", "Longest running silence of a started stream.", labels=["replica"]
+        )
+        for name, silence_s in silences_s.items():
+            silence.add_metric([name], silence_s)
+        yield from (oldest, silence)

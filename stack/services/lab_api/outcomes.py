@@ -1,0 +1,99 @@
+"""How a request can end, and what the caller is told then. No I/O."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """The label of `llmlab_requests_total`; each request ends in exactly one."""
+
+    OK = "ok"
+    INVALID_REQUEST = "invalid_request"
+    UPSTREAM_4XX = "upstream_4xx"
+    UPSTREAM_429 = "upstream_429"
+    REJECTED_QUEUE_FULL = "rejected_queue_full"
+    QUEUE_TIMEOUT = "queue_timeout"
+    NO_REPLICA = "no_replica"
+    DRAINING = "draining"
+    CONNECT_ERROR = "connect_error"
+    UPSTREAM_5XX = "upstream_5xx"
+    TTFT_TIMEOUT = "ttft_timeout"
+    STALL_TIMEOUT = "stall_timeout"
+    REQUEST_TIMEOUT = "request_timeout"
+    TRUNCATED = "truncated"
+    CORRUPTED = "corrupted"
+    INBAND_ERROR = "inband_error"
+    CLIENT_CANCELLED = "client_cancelled"
+    INTERNAL_ERROR = "internal_error"
+
+
+# What speaks against a replica. A busy one (429), a caller who left and a caller's own mistake do not.
+REPLICA_FAILURES = frozenset(
+    {
+        Outcome.CONNECT_ERROR,
+        Outcome.UPSTREAM_5XX,
+        Outcome.TTFT_TIMEOUT,
+        Outcome.STALL_TIMEOUT,
+        Outcome.TRUNCATED,
+        Outcome.CORRUPTED,
+        Outcome.INBAND_ERROR,
+    }
+)
+# What another replica may answer better, as long as the caller has seen nothing yet.
+RETRYABLE = (REPLICA_FAILURES - {Outcome.STALL_TIMEOUT}) | {Outcome.UPSTREAM_429}
+
+_STATUS = {
+    Outcome.INVALID_REQUEST: 400,
+    Outcome.UPSTREAM_429: 429,
+    Outcome.REJECTED_QUEUE_FULL: 429,
+    Outcome.QUEUE_TIMEOUT: 503,
+    Outcome.NO_REPLICA: 503,
+    Outcome.DRAINING: 503,
+    Outcome.TTFT_TIMEOUT: 504,
+    Outcome.REQUEST_TIMEOUT: 504,
+    Outcome.INTERNAL_ERROR: 500,
+}
+_ASKS_TO_RETRY = frozenset(
+    {
+        Outcome.UPSTREAM_429,
+        Outcome.REJECTED_QUEUE_FULL,
+        Outcome.QUEUE_TIMEOUT,
+        Outcome.NO_REPLICA,
+        Outcome.DRAINING,
+        Outcome.CONNECT_ERROR,
+    }
+)
+
+
+@dataclass(kw_only=True)
+class GatewayError(Exception):
+    """A request that will not be answered as asked: how it ended and what the caller reads."""
+
+    outcome: Outcome
+    message: str
+    status: int = 0
+    code: str = ""
+    param: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__init__(self.message)
+        self.status = self.status or _STATUS.get(self.outcome, 502)
+        self.code = self.code or self.outcome.value
+
+    @property
+    def asks_to_retry(self) -> bool:
+        """Whether the answer carries Retry-After."""
+        return self.outcome in _ASKS_TO_RETRY
+
+    def body(self, request_id: str) -> dict[str, object]:
+        """The error object of the OpenAI API; the same over HTTP and inside a stream."""
+        kind = "invalid_request_error" if 400 <= self.status < 500 and self.status != 429 else "server_error"
+        return {
+            "error": {
+                "message": self.message,
+                "type": "rate_limit_error" if self.status == 429 else kind,
+                "param": self.param,
+                "code": self.code,
+                "request_id": request_id,
+            }
+        }

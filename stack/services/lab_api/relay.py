@@ -1,0 +1,64 @@
+"""Carries a started stream to the caller until it is complete, or says why it is not. The hot path."""
+
+import time
+
+import aiohttp
+
+from lab_api.caller import CallerStream
+from lab_api.exchange import Exchange
+from lab_api.outcomes import GatewayError, Outcome
+from lab_api.sse import DONE
+from lab_api.upstream import Stream, failure_of
+from lab_api.watchdog import SilenceError, Watchdog
+
+
+class CallerGoneError(Exception):
+    """The caller no longer reads what it asked for."""
+
+
+async def relay(stream: Stream, exchange: Exchange, caller: CallerStream, *, gap_s: float) -> None:
+    """Returns once the caller has been sent everything, [DONE] included.
+
+    Raises GatewayError where the stream is not complete, CallerGoneError where the caller does not read on.
+    """
+    writing = False
+    scanner = stream.scanner
+    name = stream.lease.replica.name
+    readany = stream.response.content.readany
+    events = stream.head
+    try:
+        with Watchdog(gap_s) as watch:
+            exchange.first_token_s = exchange.last_event_s = watch.touched_s
+            while True:
+                exchange.tokens = scanner.events
+                if scanner.complete:
+                    events += DONE
+                writing = True
+                if events:
+                    await caller.send(events)
+                writing = False
+                if scanner.ended:
+                    break
+                events = b""
+                # Only data events are signs of life: comments of a proxy on the way are not.
+                watch.touched_s = time.monotonic()
+                while not events and not scanner.ended:
+                    chunk = await readany()
+                    if not chunk:
+                        raise failure_of(scanner, name)
+                    events = scanner.feed(chunk)
+                now_s = time.monotonic()
+                exchange.max_gap_s = max(exchange.max_gap_s, now_s - watch.touched_s)
+                exchange.last_event_s = now_s
+                watch.touched_s = now_s
+    except SilenceError as error:
+        if writing:
+            raise CallerGoneError(f"did not read for {gap_s:g} s") from error
+        exchange.max_gap_s = max(exchange.max_gap_s, gap_s)
+        message = f"{name} sent no data for {gap_s:g} s in the middle of its answer"
+        raise GatewayError(outcome=Outcome.STALL_TIMEOUT, message=message) from error
+    except aiohttp.ClientError as error:
+        message = f"{name} broke off in the middle of its answer: {type(error).__name__}"
+        raise GatewayError(outcome=Outcome.TRUNCATED, message=message) from error
+    if not scanner.complete:
+        raise failure_of(scanner, name)

@@ -1,0 +1,132 @@
+"""Reads a streamed completion by its bytes: where events end, and whether the answer is complete. No I/O.
+
+Tokens are not parsed: each event is looked at with a few byte searches, and only what may be the first token, the end
+or an error is decoded.
+"""
+
+import json
+from typing import Any
+
+DONE = b"data: [DONE]\n\n"
+EVENT_MAX_BYTES = 2**20
+_REASON = b'"finish_reason"'
+_TEXT_FIELDS = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls", "function_call")
+
+
+class Scanner:
+    """Takes chunks as they come, gives back whole data events, and remembers how the stream stands.
+
+    Comments, `[DONE]`, an error event and everything after it are never given back: the relay says these itself.
+    """
+
+    __slots__ = ("_tail", "corrupted", "done", "error", "events", "finished", "started")
+
+    def __init__(self) -> None:
+        self._tail = b""
+        self.started = False  # a first token was seen
+        self.finished = False  # a finish_reason was seen
+        self.done = False
+        self.error: str | None = None  # what an in-band error said
+        self.corrupted: str | None = None  # why the stream cannot be read on
+        self.events = 0  # data events given back, which servers make one for each token
+
+    @property
+    def complete(self) -> bool:
+        """The only end that counts: a finish_reason, then [DONE], and no error."""
+        return self.done and self.finished and self.error is None and self.corrupted is None
+
+    @property
+    def ended(self) -> bool:
+        """Nothing that follows can matter."""
+        return self.done or self.error is not None or self.corrupted is not None
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The whole events that `chunk` completes, ready to be forwarded; may be empty."""
+        if self._tail:
+            chunk = self._tail + chunk
+            self._tail = b""
+        if b"\r" in chunk:
+            # A CR at the end is kept: its LF may be in the next chunk.
+            chunk = chunk.replace(b"\r\n", b"\n")
+        end = chunk.rfind(b"\n\n") + 2
+        if end == 1:
+            end = 0
+        if end != len(chunk):
+            self._tail = chunk[end:]
+            chunk = chunk[:end]
+            if len(self._tail) > EVENT_MAX_BYTES:
+                self.corrupted = f"an event is longer than {EVENT_MAX_BYTES} bytes"
+        if not chunk:
+            return b""
+        events = chunk.count(b"\n\n")
+        if self.started and _ordinary(chunk, events):
+            self.events += events
+            return chunk
+        return self._examined(chunk)
+
+    def _examined(self, chunk: bytes) -> bytes:
+        kept: list[bytes] = []
+        for event in chunk.split(b"\n\n"):
+            data = _data_of(event)
+            if data is None:
+                continue
+            if data == b"[DONE]":
+                self.done = True
+                break
+            if not self._understood(event, data):
+                break
+            kept.append(event)
+        self.events += len(kept)
+        return b"\n\n".join([*kept, b""]) if kept else b""
+
+    def _understood(self, event: bytes, data: bytes) -> bool:
+        """Notes what the event says; False where the stream ends with it."""
+        try:
+            said = json.loads(data)
+        except (ValueError, RecursionError):
+            said = None
+        if event.startswith((b"error:", b"event: error", b"event:error")):
+            self.error = _error_text(said if said is not None else data.decode(errors="replace"))
+            return False
+        if not isinstance(said, dict):
+            self.corrupted = f"an event is not a JSON object: {data[:60]!r}"
+            return False
+        if said.get("error") is not None or said.get("object") == "error":
+            self.error = _error_text(said.get("error") or said.get("message"))
+            return False
+        choices = said.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            if isinstance(choice, dict):
+                self.finished |= choice.get("finish_reason") is not None
+                self.started |= self.finished or _says_something(choice)
+        return True
+
+
+def _ordinary(chunk: bytes, events: int) -> bool:
+    """Whether every event is one data line with a JSON object that neither ends the answer nor reports an error."""
+    return (
+        chunk.startswith(b"data: {")
+        and chunk.count(b"}\n\ndata: {") == events - 1
+        and chunk.endswith(b"}\n\n")
+        and chunk.count(_REASON) == chunk.count(b'"finish_reason":null') + chunk.count(b'"finish_reason": null')
+        and b'"error"' not in chunk
+    )
+
+
+def _data_of(event: bytes) -> bytes | None:
+    """The event's data, or None for a comment. `error: {...}` is a form that llama.cpp has used."""
+    lines = [line for line in event.split(b"\n") if line and not line.startswith(b":")]
+    if not lines:
+        return None
+    data = [line.split(b":", 1)[1].strip() for line in lines if line.startswith((b"data:", b"error:"))]
+    return b"\n".join(data) if data else b"\n".join(lines)
+
+
+def _says_something(choice: dict[str, Any]) -> bool:
+    delta = choice.get("delta")
+    return isinstance(delta, dict) and any(delta.get(name) for name in _TEXT_FIELDS)
+
+
+def _error_text(error: object) -> str:
+    message = error.get("message") if isinstance(error, dict) else error
+    return (message if isinstance(message, str) else json.dumps(error))[:300]
