@@ -1,0 +1,100 @@
+"""What all faults on one target share: choosing victims, and asking witnesses. Injects nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from pytest_llmchaos.errors import BadScenario, NoVictim
+from pytest_llmchaos.model import Fidelity, Injection, Lifetime, Primitive, Proof, RuntimeEvent
+
+_TARGET = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*(\*)?")
+
+
+def check_target(fault: str, target: object) -> str:
+    """The target, if it is a service name or a name with one `*` at its end."""
+    if not isinstance(target, str) or not _TARGET.fullmatch(target):
+        raise BadScenario(
+            f"faults.{fault}(target) must be a service name such as 'api', or 'model-*' for any one of several, got {target!r}"
+        )
+    return target
+
+
+def check_seconds(name: str, value: object, *, least: float = 0.0) -> float:
+    """The value as seconds, if it is a finite number above `least`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least < float(value) < 86400:
+        raise BadScenario(f"{name} must be a number of seconds above {least:g} and below 86400, got {value!r}")
+    return float(value)
+
+
+def victims_of(target: str, services: Sequence[str]) -> list[str]:
+    """The services that a target names, in a stable order.
+
+    Raises NoVictim, naming the services there are.
+    """
+    if target.endswith("*"):
+        found = sorted(name for name in services if name.startswith(target[:-1]))
+    else:
+        found = [name for name in services if name == target]
+    if not found:
+        raise NoVictim(
+            f"target {target!r} matches no service that may be hit; there are {', '.join(sorted(services)) or 'none'}"
+        )
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnTarget:
+    """A primitive fault aimed at a service. `model-*` means one of them, drawn from the trial's own generator."""
+
+    primitive: Primitive
+    target: str
+
+    def __str__(self) -> str:
+        return f"{self.primitive.kind} {self.target}"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.primitive.needs
+
+    @property
+    def lifetime(self) -> Lifetime:
+        return self.primitive.lifetime
+
+    @property
+    def fidelity(self) -> Fidelity:
+        return self.primitive.fidelity
+
+    @property
+    def expects(self) -> str:
+        return self.primitive.expects
+
+    @property
+    def blast_radius(self) -> int:
+        return 1
+
+    def plan(self, rng: Random, services: Sequence[str]) -> tuple[Injection, ...]:
+        victim = rng.choice(victims_of(self.target, services))
+        return (Injection(after_s=0.0, fault=self.primitive, victim=victim),)
+
+
+def first_event(
+    events: Sequence[RuntimeEvent], victim: str, actions: Mapping[str, str] | frozenset[str], **attributes: str
+) -> RuntimeEvent | None:
+    """The first event of the victim among `actions` whose attributes all match."""
+    for event in events:
+        if event.service == victim and event.action in actions:
+            if all(event.attributes.get(key) == value for key, value in attributes.items()):
+                return event
+    return None
+
+
+def event_proof(step: str, event: RuntimeEvent | None) -> Proof | None:
+    """The runtime's own event as a proof."""
+    if event is None:
+        return None
+    shown = " ".join(f"{k}={v}" for k, v in sorted(event.attributes.items()) if k in {"exitCode", "signal"})
+    witness = f"runtime event {event.action}{' ' + shown if shown else ''}"
+    return Proof(step="injected" if step == "injected" else "healed", witness=witness, at_unix_s=event.at_unix_s)

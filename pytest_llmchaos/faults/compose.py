@@ -1,0 +1,137 @@
+"""Faults made of faults: at once, one after the other, or drawn from a list. Pure planning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import TYPE_CHECKING
+
+from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.faults.base import check_seconds
+from pytest_llmchaos.model import FIDELITIES, Fidelity, Injection, Lifetime
+
+if TYPE_CHECKING:
+    from pytest_llmchaos.model import Fault
+
+
+def check_fault(where: str, fault: object) -> Fault:
+    """The fault, if it can be planned."""
+    if not callable(getattr(fault, "plan", None)) or not hasattr(fault, "lifetime"):
+        raise BadScenario(f"{where} must be a fault such as faults.kill('api'), got {fault!r}")
+    return fault  # type: ignore[return-value] # checked by its shape: third parties bring their own classes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Together:
+    """Several faults; each starts `after_s` seconds after the phase began."""
+
+    parts: tuple[tuple[float, Fault], ...]
+    verb: str = "together"
+
+    def __str__(self) -> str:
+        if self.verb == "together":
+            return "together(" + ", ".join(str(f) for _, f in self.parts) + ")"
+        return "sequence(" + ", ".join(f"{f} at +{after:g} s" for after, f in self.parts) + ")"
+
+    @property
+    def target(self) -> str:
+        return ",".join(sorted({f.target for _, f in self.parts if f.target}))
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset().union(*(f.needs for _, f in self.parts))
+
+    @property
+    def lifetime(self) -> Lifetime:
+        return "passing" if any(f.lifetime == "passing" for _, f in self.parts) else "lasting"
+
+    @property
+    def fidelity(self) -> Fidelity:
+        """The weakest of the parts: a claim may not exceed it."""
+        return max((f.fidelity for _, f in self.parts), key=FIDELITIES.index)
+
+    @property
+    def blast_radius(self) -> int:
+        return sum(f.blast_radius for _, f in self.parts)
+
+    def plan(self, rng: Random, services: Sequence[str]) -> tuple[Injection, ...]:
+        acts: list[Injection] = []
+        taken: set[str] = set()
+        for after_s, fault in self.parts:
+            free = [s for s in services if s not in taken] if fault.target.endswith("*") else list(services)
+            for act in fault.plan(rng, free):
+                acts.append(replace(act, after_s=act.after_s + after_s))
+                taken.add(act.victim)
+        return tuple(sorted(acts, key=lambda act: act.after_s))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomFaults:
+    """`n` faults drawn from `among`, spread over `within_s` seconds, never two on one victim at the same time."""
+
+    n: int
+    among: tuple[Fault, ...]
+    within_s: float
+
+    def __str__(self) -> str:
+        return f"random({self.n} among {', '.join(str(f) for f in self.among)} within {self.within_s:g} s)"
+
+    @property
+    def target(self) -> str:
+        return ",".join(sorted({f.target for f in self.among if f.target}))
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset().union(*(f.needs for f in self.among))
+
+    @property
+    def lifetime(self) -> Lifetime:
+        return "passing" if any(f.lifetime == "passing" for f in self.among) else "lasting"
+
+    @property
+    def fidelity(self) -> Fidelity:
+        return max((f.fidelity for f in self.among), key=FIDELITIES.index)
+
+    @property
+    def blast_radius(self) -> int:
+        """Acts are spread in time, so at most this many services are hit before the first is back."""
+        return max(f.blast_radius for f in self.among)
+
+    def plan(self, rng: Random, services: Sequence[str]) -> tuple[Injection, ...]:
+        slot_s = self.within_s / self.n
+        acts: list[Injection] = []
+        for index in range(self.n):
+            fault = rng.choice(self.among)
+            offset_s = round(index * slot_s + rng.random() * slot_s * 0.25, 3)
+            acts.extend(replace(act, after_s=act.after_s + offset_s) for act in fault.plan(rng, services))
+        return tuple(sorted(acts, key=lambda act: act.after_s))
+
+
+def together(*parts: Fault) -> Fault:
+    """All of these at once."""
+    if len(parts) < 2:
+        raise BadScenario(f"faults.together(...) needs at least two faults, got {len(parts)}: give one fault as it is")
+    return Together(parts=tuple((0.0, check_fault("each part of faults.together", f)) for f in parts))
+
+
+def sequence(first: Fault, *, then: Fault, after_s: float) -> Fault:
+    """One fault, and another `after_s` seconds later."""
+    gap_s = check_seconds("faults.sequence(after_s=...)", after_s)
+    start = check_fault("faults.sequence(first)", first)
+    follow = check_fault("faults.sequence(then=...)", then)
+    parts = start.parts if isinstance(start, Together) and start.verb == "sequence" else ((0.0, start),)
+    last_s = parts[-1][0]
+    return Together(parts=(*parts, (last_s + gap_s, follow)), verb="sequence")
+
+
+def random(*, n: int, among: Sequence[Fault], within_s: float = 30.0) -> Fault:
+    """`n` faults drawn by the run's seed from `among`, spread evenly (with jitter) over `within_s` seconds."""
+    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= 1000:
+        raise BadScenario(f"faults.random(n=...) must be a whole number from 1 to 1000, got {n!r}")
+    choices = tuple(check_fault("each of faults.random(among=...)", f) for f in among)
+    if not choices:
+        raise BadScenario(
+            "faults.random(among=[...]) is empty: list the faults to draw from, such as [faults.kill('api')]"
+        )
+    return RandomFaults(n=n, among=choices, within_s=check_seconds("faults.random(within_s=...)", within_s))

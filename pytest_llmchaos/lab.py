@@ -1,0 +1,391 @@
+"""The running stack, as a test sees it: load, faults, waiting, the judge. `trial` is built on this and on nothing else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmchaos import owner
+from pytest_llmchaos.errors import (
+    Aborted,
+    FaultNotObserved,
+    HealFailed,
+    InvalidExperiment,
+    NotSteady,
+    ProvesNothing,
+    Unsupported,
+)
+from pytest_llmchaos.heal import undo_until_done
+from pytest_llmchaos.model import Injection, ServiceState, Undo
+from pytest_llmchaos.record import Record
+from pytest_llmchaos.signals import Signals
+
+if TYPE_CHECKING:
+    from pytest_llmchaos.journal import Journal
+    from pytest_llmchaos.running import RunningLoad
+    from pytest_llmchaos.loads import Arrival, Load
+    from pytest_llmchaos.model import Fault
+    from pytest_llmchaos.prometheus import Prometheus
+    from pytest_llmchaos.slo import Slo
+    from pytest_llmchaos.subject import Subject
+
+TICK_S = 0.1
+PROOF_DEADLINE_S = 5.0
+HEALED_DEADLINE_S = 20.0
+
+
+class ServiceView:
+    """One service of the stack: its state now, and its address."""
+
+    def __init__(self, lab: Lab, name: str) -> None:
+        self._lab, self.name = lab, name
+
+    def __repr__(self) -> str:
+        state = self.state
+        return f"<service {self.name}: {'running' if state.running else 'down'}>"
+
+    @property
+    def state(self) -> ServiceState:
+        return self._lab.runtime.state(self.name)
+
+    @property
+    def url(self) -> str:
+        return str(self._lab.runtime.url(self.name))
+
+
+class RemediatorView:
+    """The sidecar that repairs. It can be stopped for a control arm and started again."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+
+    def __repr__(self) -> str:
+        return f"<remediator: {'running' if self.running else 'stopped'}>"
+
+    @property
+    def running(self) -> bool:
+        name = self._lab.subject.remediator
+        return bool(name) and self._lab.runtime.state(name).running
+
+    def ensure(self, on: bool) -> None:
+        if on and not self.running:
+            self._lab.runtime.start_remediator()
+        elif not on and self.running:
+            self._lab.runtime.stop_remediator()
+
+    def audit(self, since_unix_s: float = 0.0) -> list[Mapping[str, Any]]:
+        """What it saw and did since then, oldest first."""
+        return [line for line in self._lab.runtime.audit() if float(line.get("at", 0)) >= since_unix_s]
+
+
+class Injected:
+    """The faults of one block, as they took hold. `start_unix_s` is the first one's, by the runtime's own event."""
+
+    def __init__(self) -> None:
+        self.acts: list[Injection] = []
+        self.start_unix_s: float | None = None
+        self.last_unix_s: float | None = None
+        self.reverted_unix_s: float | None = None
+
+    @property
+    def victims(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(act.victim for act in self.acts))
+
+
+class Lab:
+    """The stack of this run. Not thread-safe: one trial at a time."""
+
+    def __init__(
+        self, *, runtime: Any, subject: Subject, journal: Journal, directory: Path, seed: int, say: Callable[..., None]
+    ) -> None:
+        self.runtime = runtime
+        self.subject = subject
+        self.journal = journal
+        self.directory = directory
+        self.seed = seed
+        self._say = say
+        self._prometheus: Prometheus | None = None
+        self._slos: tuple[Slo, ...] | None = None
+        self._trials = 0
+        self.record: Record | None = None
+        self.running_load: RunningLoad | None = None
+        self.signals = Signals(runtime.url(subject.pushgateway) if subject.pushgateway else None)
+
+    def __repr__(self) -> str:
+        return f"<lab on {self.runtime!r}>"
+
+    @property
+    def prometheus(self) -> Prometheus:
+        if self._prometheus is None:
+            from pytest_llmchaos.prometheus import Prometheus  # noqa: PLC0415 - its client costs import time
+
+            self._prometheus = Prometheus(self.runtime.url(self.subject.prometheus))
+        return self._prometheus
+
+    @property
+    def slos(self) -> tuple[Slo, ...]:
+        if self._slos is None:
+            from pytest_llmchaos.openslo import load_slos  # noqa: PLC0415 - yaml, needed by trials alone
+
+            self._slos = load_slos(self.subject.slo_file.read_text(), str(self.subject.slo_file))
+        return self._slos
+
+    def service(self, name: str) -> ServiceView:
+        return ServiceView(self, name)
+
+    @property
+    def remediator(self) -> RemediatorView:
+        return RemediatorView(self)
+
+    @contextmanager
+    def recording(self, worker: str = "", **about: Any) -> Iterator[Record]:
+        """A record of its own for what happens inside the block."""
+        self._trials += 1
+        name = f"{worker}-{self._trials:03d}" if worker else f"{self._trials:03d}"
+        directory = self.directory / "trials" / name
+        directory.mkdir(parents=True, exist_ok=True)
+        record = Record(self.journal, name, directory)
+        record.write("trial", samples=f"trials/{name}/samples.jsonl", **about)
+        self.record = record
+        try:
+            yield record
+        finally:
+            self.record = None
+
+    def _recorded(self) -> Record:
+        if self.record is None:
+            raise InvalidExperiment("this needs a load around it: put it inside `with lab.load(...) as load:`")
+        return self.record
+
+    def say(self, what: str, *, deadline_s: float | None = None) -> None:
+        self._say(self, what, deadline_s)
+
+    def require_clean(self) -> None:
+        """Every service that faults may hit runs, is healthy and thawed; if not, it is put right first.
+
+        Raises InvalidExperiment if that does not work.
+        """
+        for service in self.subject.targets:
+            state = self.runtime.state(service)
+            if state.paused:
+                self.runtime.undo(Undo(op="ensure_unpaused", service=service))
+            if not state.running:
+                self.runtime.undo(Undo(op="ensure_running", service=service))
+        self.runtime.wait_healthy(self.subject.targets, 60.0)
+        self._until(self.prometheus.ready, 20.0, "Prometheus is not ready")
+        self._until(self._quiet, 60.0, "an alert is firing before the trial")
+
+    def _quiet(self) -> bool:
+        return not self.firing()
+
+    def firing(self) -> list[str]:
+        """Names of the alerts that page and are firing now."""
+        found = self.prometheus.vector('ALERTS{alertstate="firing",severity="page"}', time.time(), may_be_empty=True)
+        return sorted(f"{dict(labels).get('alertname')}" for labels in found)
+
+    def _until(self, condition: Callable[[], bool], deadline_s: float, otherwise: str) -> None:
+        deadline = time.monotonic() + deadline_s
+        reason = otherwise
+        while True:
+            try:
+                if condition():
+                    return
+                reason = otherwise
+            except ProvesNothing as error:
+                reason = f"{otherwise}: {error}"
+            if time.monotonic() > deadline:
+                raise InvalidExperiment(f"{reason} (waited {deadline_s:g} s)")
+            time.sleep(TICK_S)
+
+    @contextmanager
+    def load(
+        self, load: Load, *, arrivals: Sequence[Arrival] | None = None, longest_s: float = 300.0
+    ) -> Iterator[RunningLoad]:
+        """Callers at work for the length of the block. Opens a record if none is open. Judge after the block, not in it."""
+        from pytest_llmchaos.running import RunningLoad  # noqa: PLC0415 - the layer above the generator, needed by trials alone
+        from pytest_llmchaos.seeds import rng_for  # noqa: PLC0415
+
+        if self.record is None:
+            with (
+                self.recording(scenario="lab", fault="", plan={"load": str(load)}),
+                self.load(load, longest_s=longest_s) as running,
+            ):
+                yield running
+            return
+        rng: Random = rng_for(self.seed, "lab", str(load), self._trials)
+        planned = arrivals if arrivals is not None else load.schedule(rng, longest_s)
+        running = RunningLoad(self, load, planned)
+        running.start()
+        self.record.anchor(running.t0_unix_s, running.t0_monotonic_s)
+        self.record.write("process", pid=running.pid, started=owner.process_started(running.pid))
+        self.running_load = running
+        try:
+            yield running
+        finally:
+            self.running_load = None
+            running.stop()
+
+    def hold(self, seconds: float) -> None:
+        """Let the load run for this long."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self._tick("hold", end - time.monotonic())
+
+    def hold_until(self, condition: Callable[[], bool], *, deadline_s: float, what: str) -> bool:
+        """Wait until the condition holds. False if the deadline passed first."""
+        end = time.monotonic() + deadline_s
+        while True:
+            if condition():
+                return True
+            if time.monotonic() > end:
+                return False
+            self._tick(what, end - time.monotonic())
+
+    def _tick(self, what: str, left_s: float) -> None:
+        load = self.running_load
+        if load is not None:
+            load.check_alive()
+        self.say(what, deadline_s=left_s)
+        time.sleep(TICK_S)
+
+    def hold_steady(self, steady_s: float, *, deadline_s: float | None = None) -> None:
+        """Wait until the service has been good for `steady_s` seconds in a row, to its callers and to Prometheus.
+
+        Raises NotSteady, saying what was seen, if that does not happen by the deadline (3 * steady_s + 20 s).
+        """
+        load = self._load()
+        limit_s = deadline_s if deadline_s is not None else 3 * steady_s + 20
+        last = "no request has been answered yet"
+
+        def steady() -> bool:
+            nonlocal last
+            reason = load.not_steady(steady_s)
+            if reason is None:
+                try:
+                    alerts = self.firing()
+                except ProvesNothing as error:
+                    reason = str(error)
+                else:
+                    reason = f"alerts fire: {', '.join(alerts)}" if alerts else None
+            last = reason or ""
+            return reason is None
+
+        if not self.hold_until(steady, deadline_s=limit_s, what="steady"):
+            raise NotSteady(f"the service was not good for {steady_s:g} s in a row within {limit_s:g} s: {last}")
+
+    def _load(self) -> RunningLoad:
+        if self.running_load is None:
+            raise InvalidExperiment("no load is running: put this inside `with lab.load(...) as load:`")
+        return self.running_load
+
+    @contextmanager
+    def inject(
+        self, fault: Fault | Sequence[Injection], *, abort_if: Callable[[Any], bool] | None = None
+    ) -> Iterator[Injected]:
+        """The fault, for the length of the block: written down, injected, proven; undone and proven healed at its end.
+
+        Raises Unsupported (a need the runtime lacks), FaultNotObserved, HealFailed.
+        """
+        record = self._recorded()
+        acts = self._acts(fault)
+        injected = Injected()
+        try:
+            begin = time.monotonic()
+            for act in acts:
+                if act.after_s > 0:
+                    left_s = begin + act.after_s - time.monotonic()
+                    self.hold_until(
+                        lambda due=begin + act.after_s: time.monotonic() >= due,
+                        deadline_s=max(0.0, left_s) + 1,
+                        what="fault",
+                    )  # type: ignore[misc] # a lambda's default
+                self._inject_one(record, act, injected)
+                self.abort_check(abort_if)
+            yield injected
+        finally:
+            injected.reverted_unix_s = time.time()
+            self._revert(record, injected)
+
+    def abort_check(self, abort_if: Callable[[Any], bool] | None) -> None:
+        if abort_if is not None and self.running_load is not None:
+            live = self.running_load.live_window(5.0)
+            if live.offered and abort_if(live):
+                raise Aborted(f"the abort condition was met: {live!r}; the fault was reverted")
+
+    def _acts(self, fault: Fault | Sequence[Injection]) -> Sequence[Injection]:
+        if isinstance(fault, list | tuple):
+            acts: Sequence[Injection] = fault
+        else:
+            from pytest_llmchaos.seeds import rng_for  # noqa: PLC0415
+
+            acts = fault.plan(rng_for(self.seed, "lab", str(fault), self._trials), self.subject.targets)  # type: ignore[union-attr] # a Fault, the list case is above
+        missing = sorted({need for act in acts for need in act.fault.needs} - self.runtime.abilities)
+        if missing:
+            raise Unsupported(f"the {self.runtime.name} runtime cannot {', '.join(missing)}, which this fault needs")
+        strangers = sorted({act.victim for act in acts} - set(self.subject.targets))
+        if strangers:
+            raise InvalidExperiment(
+                f"{', '.join(strangers)} may not be hit; targets are {', '.join(self.subject.targets)}"
+            )
+        return acts
+
+    def _inject_one(self, record: Record, act: Injection, injected: Injected) -> None:
+        before_s = time.time()
+        record.write(
+            "intent", step="inject", fault=act.fault.kind, victim=act.victim, undo=act.fault.undo(act.victim).as_json()
+        )
+        injected.acts.append(act)
+        act.fault.inject(self.runtime, act.victim)
+        proof = None
+        deadline = time.monotonic() + PROOF_DEADLINE_S
+        while proof is None:
+            proof = act.fault.observed(self.runtime, act.victim, before_s - 0.001)
+            if proof is None:
+                if time.monotonic() > deadline:
+                    raise FaultNotObserved(
+                        f"{act.fault.kind} {act.victim}: no witness saw it within {PROOF_DEADLINE_S:g} s; expected: {act.fault.expects}"
+                    )
+                time.sleep(0.02)
+        record.proof("injected", proof.witness, proof.at_unix_s)
+        record.event(
+            "instrument", f"{act.fault.kind} {act.victim}", at_s=record.at_s(proof.at_unix_s), service=act.victim
+        )
+        self.signals.fault(act.fault.kind, act.victim, active=True)
+        if injected.start_unix_s is None:
+            injected.start_unix_s = proof.at_unix_s
+        injected.last_unix_s = proof.at_unix_s
+
+    def _revert(self, record: Record, injected: Injected) -> None:
+        """Undo in reverse order, and prove it. Every undo is tried, also when one before it failed."""
+        since = injected.start_unix_s or time.time()
+        failed: list[str] = []
+        for act in reversed(injected.acts):
+            undo = act.fault.undo(act.victim)
+            try:
+                undo_until_done(self.runtime, undo)
+                self._prove_healed(record, act, since)
+                record.write("undone", victim=act.victim, op=undo.op, ok=True)
+            except HealFailed as error:
+                record.write("undone", victim=act.victim, op=undo.op, ok=False, why=str(error))
+                failed.append(str(error))
+            self.signals.fault(act.fault.kind, act.victim, active=False)
+        if failed:
+            record.healed = False
+            raise HealFailed("; ".join(failed))
+
+    def _prove_healed(self, record: Record, act: Injection, since_unix_s: float) -> None:
+        deadline = time.monotonic() + HEALED_DEADLINE_S
+        while True:
+            proof = act.fault.healed(self.runtime, act.victim, since_unix_s)
+            if proof is not None:
+                record.proof("healed", proof.witness, proof.at_unix_s)
+                return
+            if time.monotonic() > deadline:
+                raise HealFailed(
+                    f"{act.fault.kind} {act.victim} is not healed {HEALED_DEADLINE_S:g} s after its undo; heal by hand with `llmchaos heal`"
+                )
+            time.sleep(0.05)

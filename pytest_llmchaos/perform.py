@@ -1,0 +1,124 @@
+"""One trial, in order. The only file that knows the order; its indentation is that order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmchaos import judging, owner
+from pytest_llmchaos.errors import HealFailed, LlmchaosError, ProvesNothing, Unsupported
+from pytest_llmchaos.plan import arrivals_of
+from pytest_llmchaos.trial import Trial
+
+if TYPE_CHECKING:
+    from pytest_llmchaos.experiments import TrialPlan
+    from pytest_llmchaos.lab import Injected, Lab
+    from pytest_llmchaos.record import Record
+
+
+def perform(lab: Lab, plan: TrialPlan, *, worker: str = "") -> Trial:
+    """Perform and judge one trial. Whatever happens, its end is in the journal.
+
+    Raises ProvesNothing, Unsupported or HealFailed instead of giving a trial that supports no claim.
+    """
+    with owner.measuring(), lab.recording(worker, **_about(plan)) as record:
+        try:
+            trial = _perform(lab, plan, record)
+        except BaseException as error:
+            verdict = "heal_failed" if isinstance(error, HealFailed) else getattr(error, "verdict", "invalid")
+            reason = (
+                f"{type(error).__name__}: {error}"
+                if isinstance(error, LlmchaosError)
+                else f"{type(error).__name__}: {error!s}"
+            )
+            record.write("judged", **judging.as_json(lab, plan, record, None, verdict, reason, ()))
+            raise
+        record.write("judged", **judging.as_json(lab, plan, record, trial, "held", None, ()))
+        return trial
+
+
+def _perform(lab: Lab, plan: TrialPlan, record: Record) -> Trial:
+    experiment = plan.experiment
+    missing = sorted(plan.fault.needs - lab.runtime.abilities)
+    if missing:
+        raise Unsupported(f"the {lab.runtime.name} runtime cannot {', '.join(missing)}, which {plan.fault} needs")
+    lab.require_clean()
+    lab.remediator.ensure(experiment.remediator)
+    with lab.load(experiment.load, arrivals=arrivals_of(plan), longest_s=experiment.longest_s(plan.fault)) as load:
+        lab.signals.phase("steady")
+        with record.phase("steady", from_s=0.0):
+            lab.hold_steady(experiment.steady_s)
+        lab.signals.phase("fault")
+        with record.phase("fault"), lab.inject(plan.injections, abort_if=experiment.abort_if) as injected:
+            _hold_fault(lab, plan, record, injected)
+        lab.signals.phase("recovery")
+        with record.phase("recovery"):
+            _hold_settled(lab, plan, record, injected)
+    lab.signals.phase("none")
+    return judging.judged(lab, plan, record, load, injected)
+
+
+def _hold_fault(lab: Lab, plan: TrialPlan, record: Record, injected: Injected) -> None:
+    """Lasting: until the system has repaired itself or its deadline passed. Passing: for `fault_s`. None: as long as a settle."""
+    experiment, load = plan.experiment, lab.running_load
+    if load is None:
+        raise ProvesNothing("the load ended before the fault")
+
+    def checked(condition: Any) -> Any:
+        def inner() -> bool:
+            lab.abort_check(experiment.abort_if)
+            return bool(condition())
+
+        return inner
+
+    if plan.fault.lifetime == "passing":
+        lab.hold_until(checked(lambda: False), deadline_s=experiment.fault_s or 0.0, what="fault")
+    elif plan.fault.lifetime == "none":
+        lab.hold_until(checked(lambda: False), deadline_s=experiment.stable_s, what="no fault")
+    else:
+        last_s = record.at_s(injected.last_unix_s or record.anchor_unix_s)
+
+        def repaired() -> bool:
+            if load.recovered(last_s, experiment.stable_s) is None:
+                return False
+            states = lab.runtime.states()
+            return all(
+                states[v].running and not states[v].paused and states[v].healthy is not False for v in injected.victims
+            )
+
+        lab.hold_until(checked(repaired), deadline_s=experiment.recovery_s, what="fault")
+
+
+def _hold_settled(lab: Lab, plan: TrialPlan, record: Record, injected: Injected) -> None:
+    """After the revert: until the service has been good for `stable_s`, or the deadline passed."""
+    load = lab.running_load
+    if load is None:
+        raise ProvesNothing("the load ended before the recovery")
+    begin_s = record.now_s()
+    stable_s = plan.experiment.stable_s
+    if plan.fault.lifetime == "lasting":
+        # The stable seconds before the end of the fault phase count: they were good already.
+        begin_s -= stable_s
+    deadline_s = plan.experiment.recovery_s if plan.fault.lifetime == "passing" else 30.0
+    lab.hold_until(lambda: load.recovered(begin_s, stable_s) is not None, deadline_s=deadline_s, what="recovery")
+
+
+def _about(plan: TrialPlan) -> dict[str, Any]:
+    experiment = plan.experiment
+    return {
+        "scenario": plan.scenario,
+        "hypothesis": plan.hypothesis,
+        "fault": str(plan.fault),
+        "target": plan.fault.target,
+        "lifetime": plan.fault.lifetime,
+        "fidelity": plan.fault.fidelity,
+        "remediator": experiment.remediator,
+        "repeat": plan.repeat,
+        "plan": {
+            "load": str(experiment.load),
+            "injections": [str(act) for act in plan.injections],
+            "steady_s": experiment.steady_s,
+            "fault_s": experiment.fault_s,
+            "recovery_s": experiment.recovery_s,
+            "stable_s": experiment.stable_s,
+        },
+    }

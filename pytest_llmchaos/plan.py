@@ -1,0 +1,97 @@
+"""What a run will do, decided from the seed alone. Pure: values in, values out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.experiments import Experiment, TrialPlan
+from pytest_llmchaos.seeds import rng_for
+
+if TYPE_CHECKING:
+    from pytest_llmchaos.loads import Arrival
+    from pytest_llmchaos.model import Fault
+
+
+def plan_trial(
+    *,
+    scenario: str,
+    hypothesis: str,
+    experiment: Experiment,
+    fault: Fault,
+    repeat: int,
+    seed: int,
+    services: Sequence[str],
+) -> TrialPlan:
+    """One trial's acts, drawn from its own generator.
+
+    Raises NoVictim for a target that the stack has not, BadScenario for a plan beyond the blast radius.
+    """
+    injections = fault.plan(rng_for(seed, scenario, str(fault), repeat), services)
+    hit = {act.victim for act in injections if act.after_s == 0.0}
+    if len(hit) > experiment.blast_radius:
+        raise BadScenario(
+            f"{fault} would hit {len(hit)} services at once, blast_radius allows {experiment.blast_radius}"
+        )
+    return TrialPlan(
+        scenario=scenario,
+        hypothesis=hypothesis,
+        experiment=experiment,
+        fault=fault,
+        injections=injections,
+        repeat=repeat,
+        seed=seed,
+    )
+
+
+def arrivals_of(plan: TrialPlan) -> tuple[Arrival, ...]:
+    """The trial's requests. Drawn from a generator of their own, so that a control arm without the fault gets the same load."""
+    rng = rng_for(plan.seed, plan.scenario, "load", plan.repeat)
+    return plan.experiment.load.schedule(rng, plan.experiment.longest_s(plan.fault))
+
+
+def as_json(plan: TrialPlan) -> dict[str, Any]:
+    """The trial as it stands in a run's schedule: acts in full, arrivals by their digest."""
+    arrivals = arrivals_of(plan)
+    text = "\n".join(f"{a.due_s:.6f}\t{a.max_tokens}\t{a.prompt}" for a in arrivals)
+    return {
+        "scenario": plan.scenario,
+        "fault": str(plan.fault),
+        "repeat": plan.repeat,
+        "injections": [
+            {"after_s": act.after_s, "fault": act.fault.kind, "victim": act.victim} for act in plan.injections
+        ],
+        "load": str(plan.experiment.load),
+        "arrivals": len(arrivals),
+        "arrivals_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "remediator": plan.experiment.remediator,
+    }
+
+
+def schedule(plans: Iterable[TrialPlan]) -> list[dict[str, Any]]:
+    """The schedule of a run, in an order that no test order changes."""
+    unique = {plan.identity + f"|{plan.experiment.remediator}": plan for plan in plans}
+    return [as_json(unique[key]) for key in sorted(unique)]
+
+
+def schedule_bytes(entries: Sequence[dict[str, Any]]) -> bytes:
+    return json.dumps(list(entries), sort_keys=True, separators=(",", ":")).encode()
+
+
+def require_capacity(plan: TrialPlan, capacity_tokens_per_s: float, backend: str) -> None:
+    """Nothing, if the backend can serve the load while it is well.
+
+    Raises BadScenario: a load beyond the capacity measures the machine, not the service. Loads that mean to saturate say so
+    with `beyond_capacity=True`.
+    """
+    load = plan.experiment.load
+    if getattr(load, "beyond_capacity", False):
+        return
+    if load.tokens_per_s > capacity_tokens_per_s:
+        raise BadScenario(
+            f"scenario {plan.scenario!r} offers {load.tokens_per_s:g} tokens/s, but the {backend} backend is declared for "
+            f"{capacity_tokens_per_s:g} on 2 cores: lower rate_rps or max_tokens, or use --chaos-backend=sim"
+        )

@@ -1,0 +1,146 @@
+"""A load at work, as the gates of a trial need to see it: what came back lately, and whether that is good. It judges no claim."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmchaos.errors import LoadNotHeld
+from pytest_llmchaos.history import Limits, Window, first_sustained_good_s, windows
+from pytest_llmchaos.loadgen.process import LoadPlan, LoadProcess, LoadStatus, LoadSummary
+
+if TYPE_CHECKING:
+    from pytest_llmchaos.lab import Lab
+    from pytest_llmchaos.loads import Arrival, Load
+    from pytest_llmchaos.model import Sample
+
+MAX_LATENESS_P99_S = 0.050
+MIN_ACHIEVED = 0.98
+MAX_GENERATOR_CPU = 0.90
+START_DEADLINE_S = 20.0
+
+
+class RunningLoad:
+    """The callers of one trial. Samples arrive as they end; each is kept once."""
+
+    def __init__(self, lab: Lab, load: Load, arrivals: Sequence[Arrival]) -> None:
+        if lab.record is None:
+            raise LoadNotHeld("a load needs a record to write its samples to")
+        self._load = load
+        self._directory = lab.record.directory
+        self.limits = Limits(ttft_s=load.good_ttft_s, e2e_s=load.good_e2e_s)
+        push = lab.runtime.url(lab.subject.pushgateway) if lab.subject.pushgateway else None
+        self._process = LoadProcess(
+            LoadPlan(
+                url=lab.runtime.url(lab.subject.api),
+                model=lab.subject.model,
+                arrivals=tuple(arrivals),
+                check=lab.subject.check,
+                timeout_s=load.timeout_s,
+                good_ttft_s=load.good_ttft_s,
+                good_e2e_s=load.good_e2e_s,
+                push_url=push,
+            ),
+            self._directory,
+        )
+        self.summary: LoadSummary | None = None
+        self.samples: list[Sample] = []
+
+    def __repr__(self) -> str:
+        return f"<load {self._load}: {len(self.samples)} answered>"
+
+    def start(self) -> None:
+        self._process.start(START_DEADLINE_S)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def t0_unix_s(self) -> float:
+        return self._process.t0_unix_s
+
+    @property
+    def t0_monotonic_s(self) -> float:
+        return self._process.t0_monotonic_s
+
+    def now_s(self) -> float:
+        return self._process.now_s()
+
+    def status(self) -> LoadStatus:
+        return self._process.status()
+
+    def check_alive(self) -> None:
+        """Raises LoadNotHeld if the generator died or came to the end of its schedule: silence is not a good service."""
+        if self.summary is None and not self._process.alive:
+            raise LoadNotHeld("the load generator ended before the trial did; see load.log in the trial's folder")
+
+    def refresh(self) -> list[Sample]:
+        """All samples so far."""
+        self.samples.extend(self._process.new_samples())
+        return self.samples
+
+    def live_window(self, seconds: float) -> Window:
+        """The last `seconds` as their callers saw them, by due time."""
+        now = self.now_s()
+        return windows(self.refresh(), [("live", max(0.0, now - seconds), now)])[0]
+
+    def not_steady(self, steady_s: float) -> str | None:
+        """Why the last `steady_s` seconds were not good; None if they were."""
+        now = self.now_s()
+        if now < steady_s:
+            return f"only {now:.1f} s of load so far"
+        window = self.live_window(steady_s)
+        expected = sum(
+            1 for a in self._process.plan.arrivals if now - steady_s <= a.due_s <= now - self.limits.e2e_s / 4
+        )
+        if window.offered < max(2, int(expected * 0.5)):
+            return f"{window.offered} answers in {steady_s:g} s, at least {max(2, int(expected * 0.5))} expected"
+        bad = [s for s in self.samples if s.due_s >= now - steady_s and not self.limits.good(s)]
+        if bad:
+            return f"{len(bad)} of {window.offered} requests of the last {steady_s:g} s were bad (the first: {bad[0].outcome})"
+        return None
+
+    def recovered(self, from_s: float, stable_s: float) -> float | None:
+        """Second at which the service became good and has stayed so for `stable_s`; None if it has not yet."""
+        return first_sustained_good_s(
+            self.refresh(),
+            from_s=from_s,
+            stable_s=stable_s,
+            limits=self.limits,
+            until_s=self.now_s() - self._oldest_s(),
+        )
+
+    def _oldest_s(self) -> float:
+        """How long the oldest unanswered request has been waiting: nothing later than its start is known to be good."""
+        return float(getattr(self.status(), "oldest_inflight_s", 0.0) or 0.0)
+
+    def stop(self) -> LoadSummary:
+        if self.summary is None:
+            self.summary = self._process.stop()
+            self.refresh()
+        return self.summary
+
+    def require_held(self) -> dict[str, Any]:
+        """The generator's own health. Raises LoadNotHeld if it ran late, sent too little or had no core to itself."""
+        summary = self.stop()
+        about = {
+            "offered_rps": summary.offered_rps,
+            "achieved_ratio": summary.achieved_ratio,
+            "lateness_p99_s": summary.lateness_p99_s,
+            "generator_cpu": summary.generator_cpu,
+        }
+        if summary.achieved_ratio < MIN_ACHIEVED:
+            raise LoadNotHeld(
+                f"the load sent {summary.achieved_ratio:.1%} of its schedule, at least {MIN_ACHIEVED:.0%} needed: lower rate_rps"
+            )
+        if summary.lateness_p99_s > MAX_LATENESS_P99_S:
+            raise LoadNotHeld(
+                f"the load ran late: p99 {summary.lateness_p99_s * 1000:.0f} ms, at most {MAX_LATENESS_P99_S * 1000:.0f} ms allowed: "
+                "lower rate_rps or free a core"
+            )
+        if summary.generator_cpu > MAX_GENERATOR_CPU:
+            raise LoadNotHeld(
+                f"the load generator used {summary.generator_cpu:.0%} of its core, at most {MAX_GENERATOR_CPU:.0%} allowed"
+            )
+        return about

@@ -1,0 +1,1 @@
+"""Where the subject runs. One contract, several places."""

@@ -1,0 +1,419 @@
+"""The subject as a Docker Compose project of its own: up, down, faults by the engine's own means. It judges nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pytest_llmchaos.errors import BadScenario, HealFailed, NotReady, Unsupported
+from pytest_llmchaos.model import RuntimeEvent, ServiceState, Undo
+from pytest_llmchaos.owner import Ports, port_is_free
+from pytest_llmchaos.runtime import docker_cli
+from pytest_llmchaos.runtime.events import EventReader
+from pytest_llmchaos.subject import Subject
+
+UP_DEADLINE_S = 120
+_NEVER = "0001-01-01"
+
+
+class ComposeRuntime:
+    """One compose project `llmchaos-<uid>-<worker>`, with this run's labels on everything in it."""
+
+    name = "compose"
+
+    def __init__(self, subject: Subject, *, project: str, run: str, owner: str, directory: Path) -> None:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", project):
+            raise BadScenario(f"a compose project is named with a-z, 0-9, '_' and '-', got {project!r}")
+        self.subject = subject
+        self.project = project
+        self._labels = {"llmchaos.run": run, "llmchaos.owner": owner}
+        self._directory = directory
+        self._ports = Ports()
+        self._port_of: dict[str, int] = {}
+        self._env: dict[str, str] = {}
+        self._compose: Any = None
+        self._client: Any = None
+        self._reader: EventReader | None = None
+
+    def __repr__(self) -> str:
+        return f"<compose project {self.project}>"
+
+    @property
+    def abilities(self) -> frozenset[str]:
+        always = {
+            "kill",
+            "start",
+            "restart",
+            "pause",
+            "unpause",
+            "events",
+            "exec",
+            "limit_cpu",
+            "limit_memory",
+            "partition",
+        }
+        return frozenset(always | ({"crash"} if os.geteuid() == 0 else set()))
+
+    def targets(self) -> tuple[str, ...]:
+        return self.subject.targets
+
+    def images(self) -> dict[str, str]:
+        """Names and ids of the images in use, for the fingerprint."""
+        found = self._containers()
+        return {
+            service: f"{c.attrs['Config']['Image']} {c.attrs['Image'][:19]}" for service, c in sorted(found.items())
+        }
+
+    def prepare(self) -> None:
+        """Everything that can be wrong before anything starts.
+
+        Raises NotReady: no engine, no permission, an image that is missing, a port that is taken.
+        """
+        docker_cli.require_engine()
+        self._env = {**self._image_env(), **dict(self.subject.extra_env)}
+        for service, variable, _ in self.subject.ports:
+            wanted = os.environ.get(variable)
+            if wanted is None:
+                self._port_of[service] = self._ports.reserve()
+            elif not wanted.isdigit() or not port_is_free(int(wanted)):
+                raise NotReady(
+                    f"{variable}={wanted} is taken or no port: free it, or unset {variable} to let a free one be chosen"
+                )
+            else:
+                self._port_of[service] = int(wanted)
+            self._env[variable] = str(self._port_of[service])
+        self._env.setdefault("LLMCHAOS_DOCKER_GID", str(_socket_group()))
+        self._env["LLMCHAOS_PROJECT"] = self.project
+        self._require_images()
+
+    def _image_env(self) -> dict[str, str]:
+        if self.subject.bootstrap is None:
+            return {}
+        backend = dict(self.subject.extra_env)["LLMCHAOS_BACKEND"]
+        done = subprocess.run(
+            [sys.executable, str(self.subject.bootstrap), "env", "--backend", backend],
+            env=docker_cli.environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise NotReady(done.stderr.strip() or f"{self.subject.bootstrap} env ended with {done.returncode}")
+        return {str(k): str(v) for k, v in json.loads(done.stdout).items()}
+
+    def _require_images(self) -> None:
+        config = json.loads(docker_cli.run([*self._command(), "config", "--format", "json"], env=self._environment()))
+        missing = []
+        for name, service in sorted(config["services"].items()):
+            if "container_name" in service:
+                raise BadScenario(
+                    f"service {name!r} sets container_name {service['container_name']!r}: two runs could not stand side by side; "
+                    "remove it from the compose file"
+                )
+            image = service.get("image", "")
+            check = ["docker", "image", "inspect", "--format", "{{.Id}}", image]
+            if (
+                image
+                and subprocess.run(check, env=docker_cli.environment(), capture_output=True, check=False).returncode
+                != 0
+            ):
+                missing.append(image)
+        home_built = [image for image in missing if image.startswith("llmchaos/")]
+        if home_built:
+            raise NotReady(f"image {', '.join(home_built)} is missing: run `make setup`")
+
+    def _environment(self) -> dict[str, str]:
+        return docker_cli.environment(self._env)
+
+    def _files(self) -> list[str]:
+        files = [str(path) for path in self.subject.compose_files]
+        override = self._directory / "compose.labels.json"
+        if override.exists():
+            files.append(str(override))
+        return files
+
+    def _command(self) -> list[str]:
+        command = ["docker", "compose", "-p", self.project]
+        for file in self._files():
+            command += ["-f", file]
+        if self.subject.remediator:
+            command += ["--profile", "remediator"]
+        return command
+
+    def _write_labels(self) -> None:
+        """An override that puts this run's labels on every service, network and volume of whatever file was given."""
+        config = json.loads(docker_cli.run([*self._command(), "config", "--format", "json"], env=self._environment()))
+        override: dict[str, Any] = {"services": {name: {"labels": self._labels} for name in config["services"]}}
+        for kind in ("networks", "volumes"):
+            own = {
+                name: {"labels": self._labels}
+                for name, v in (config.get(kind) or {}).items()
+                if not (v or {}).get("external")
+            }
+            if own:
+                override[kind] = own
+        self._directory.mkdir(parents=True, exist_ok=True)
+        (self._directory / "compose.labels.json").write_text(json.dumps(override, indent=1))
+
+    def up(self, *, remediator: bool = True) -> None:
+        """Start everything and wait until the health checks pass.
+
+        Raises NotReady with compose's own words and the services' last logs.
+        """
+        if not self._port_of:
+            self.prepare()
+        self._write_labels()
+        self._client = self._new_client()
+        self._reader = EventReader(docker_cli.docker_host(), self.project)
+        self._reader.start()
+        self._compose = _project(self)
+        try:
+            self._compose.start()
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            said = error.stderr.decode(errors="replace")[-1500:] if error.stderr else str(error)
+            logs = self.logs(tail=20)
+            self.down()
+            raise NotReady(f"the stack did not come up: {said}\n{logs[-3000:]}") from None
+        if not remediator:
+            self.stop_remediator()
+
+    def _new_client(self) -> Any:
+        import docker  # noqa: PLC0415 - 0.2 s that a run without experiments must not pay
+
+        return docker.DockerClient(base_url=docker_cli.docker_host(), timeout=10)
+
+    def down(self) -> None:
+        """Remove the project. The logs are kept first."""
+        if self._client is not None:
+            with contextlib.suppress(NotReady, OSError):
+                self.keep_logs()
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        docker_cli.remove_project(self.project)
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+        self._ports.close()
+        self._port_of = {}
+
+    def logs(self, *, tail: int = 200) -> str:
+        with contextlib.suppress(NotReady):
+            command = [*self._command(), "logs", "--no-color", "--timestamps", "--tail", str(tail)]
+            return docker_cli.run(command, env=self._environment(), timeout_s=20)
+        return ""
+
+    def keep_logs(self) -> None:
+        folder = self._directory / "logs"
+        folder.mkdir(parents=True, exist_ok=True)
+        for service, container in self._containers().items():
+            (folder / f"{service}.txt").write_bytes(container.logs(timestamps=True, tail=2000))
+
+    def url(self, service: str) -> str:
+        return f"http://127.0.0.1:{self._port_of[service]}"
+
+    def _containers(self) -> dict[str, Any]:
+        found = self._client.containers.list(all=True, filters={"label": f"com.docker.compose.project={self.project}"})
+        return {
+            c.labels["com.docker.compose.service"]: c
+            for c in found
+            if c.labels.get("com.docker.compose.oneoff") != "True"
+        }
+
+    def _container(self, service: str) -> Any:
+        """The one container of a service, if it carries this run's labels: nothing else may be touched."""
+        filters = {"label": [f"com.docker.compose.project={self.project}", f"com.docker.compose.service={service}"]}
+        found = [c for c in self._client.containers.list(all=True, filters=filters)]
+        found = [c for c in found if all(c.labels.get(k) == v for k, v in self._labels.items())]
+        if not found:
+            return None
+        return found[0]
+
+    def state(self, service: str) -> ServiceState:
+        container = self._container(service)
+        if container is None:
+            return ServiceState(service=service, running=False)
+        return _state(service, container)
+
+    def states(self) -> Mapping[str, ServiceState]:
+        return {service: _state(service, c) for service, c in self._containers().items()}
+
+    def events(self, since_unix_s: float, until_unix_s: float) -> Sequence[RuntimeEvent]:
+        return self._reader.between(since_unix_s, until_unix_s) if self._reader else []
+
+    def audit(self) -> Sequence[Mapping[str, Any]]:
+        """The remediator's audit log, also when its container has stopped."""
+        container = self._container(self.subject.remediator) if self.subject.remediator else None
+        if container is None:
+            return []
+        import io  # noqa: PLC0415 - with tarfile, used here alone
+        import tarfile  # noqa: PLC0415
+
+        import docker  # noqa: PLC0415 - 0.2 s that a run without experiments must not pay
+
+        try:
+            chunks, _ = container.get_archive(self.subject.audit_file)
+        except docker.errors.NotFound:
+            return []
+        with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as tar:
+            member = tar.extractfile(tar.getmembers()[0])
+            lines = member.read().splitlines() if member else []
+        records = []
+        for line in lines:
+            with contextlib.suppress(ValueError):
+                records.append(json.loads(line))
+        return records
+
+    def start_remediator(self) -> None:
+        if self.subject.remediator:
+            docker_cli.run(
+                [*self._command(), "up", "--detach", "--wait", "--no-recreate", self.subject.remediator],
+                env=self._environment(),
+                timeout_s=60,
+            )
+
+    def stop_remediator(self) -> None:
+        container = self._container(self.subject.remediator) if self.subject.remediator else None
+        if container is not None and container.status == "running":
+            container.stop(timeout=1)
+
+    # Abilities: each the engine's own call on a container that carries this run's labels.
+
+    def kill(self, service: str) -> None:
+        self._act(service, lambda c: c.kill(signal="SIGKILL"))
+
+    def start(self, service: str) -> None:
+        self._act(service, lambda c: c.start())
+
+    def restart(self, service: str) -> None:
+        self._act(service, lambda c: c.restart(timeout=0))
+
+    def pause(self, service: str) -> None:
+        self._act(service, lambda c: c.pause())
+
+    def unpause(self, service: str) -> None:
+        self._act(service, lambda c: c.unpause())
+
+    def crash(self, service: str) -> None:
+        """End the container's first process by its number on the host, so that the engine sees it die by itself."""
+        if "crash" not in self.abilities:
+            raise Unsupported("crash needs root on the machine of the Docker daemon; kill does not")
+
+        def act(container: Any) -> None:
+            container.reload()
+            pid = int(container.attrs["State"]["Pid"])
+            if pid <= 1:
+                raise NotReady(f"{service} has no process to crash")
+            os.kill(pid, 9)
+
+        self._act(service, act)
+
+    def _act(self, service: str, act: Callable[[Any], object]) -> None:
+        container = self._container(service)
+        if container is None:
+            raise NotReady(f"service {service!r} has no container with this run's labels: nothing was touched")
+        import docker  # noqa: PLC0415 - 0.2 s that a run without experiments must not pay
+
+        try:
+            act(container)
+        except docker.errors.APIError as error:
+            raise NotReady(f"the Docker daemon refused: {error.explanation or error}") from None
+
+    def undo(self, undo: Undo) -> None:
+        """Put one service back. Content with a container that is gone or already well.
+
+        Raises HealFailed if the engine refuses for any other reason.
+        """
+        container = self._container(undo.service)
+        if container is None:
+            return
+        state = _state(undo.service, container)
+        try:
+            if state.paused and undo.op in {"ensure_unpaused", "ensure_running"}:
+                self.unpause(undo.service)
+            if undo.op == "ensure_running" and not state.running and not state.paused:
+                self.start(undo.service)
+        except NotReady as error:
+            again = self.state(undo.service)
+            if not again.running or again.paused:
+                raise HealFailed(f"{undo.op} {undo.service}: {error}; heal by hand with `llmchaos heal`") from None
+
+    def wait_healthy(self, services: Sequence[str], deadline_s: float) -> None:
+        """Wait until these services run and pass their own health checks. Raises NotReady naming the one that does not."""
+        deadline = time.monotonic() + deadline_s
+        while True:
+            states = self.states()
+            sick = [s for s in services if s not in states or not states[s].running or states[s].healthy is False]
+            if not sick:
+                return
+            if time.monotonic() > deadline:
+                raise NotReady(f"{', '.join(sick)} did not become healthy within {deadline_s:g} s")
+            time.sleep(0.1)
+
+
+def _socket_group() -> int:
+    host = docker_cli.docker_host()
+    path = host.removeprefix("unix://") if host.startswith("unix://") else "/var/run/docker.sock"
+    try:
+        return os.stat(path).st_gid if stat.S_ISSOCK(os.stat(path).st_mode) else 0  # noqa: PTH116 - one stat, not an object
+    except OSError:
+        return 0
+
+
+def _unix(stamp: str) -> float:
+    if stamp.startswith(_NEVER):
+        return 0.0
+    head, _, fraction = stamp.rstrip("Z").partition(".")
+    whole = datetime.datetime.fromisoformat(head).replace(tzinfo=datetime.UTC).timestamp()
+    return whole + (float(f"0.{fraction}") if fraction else 0.0)
+
+
+def _state(service: str, container: Any) -> ServiceState:
+    state = container.attrs["State"]
+    health = (state.get("Health") or {}).get("Status")
+    return ServiceState(
+        service=service,
+        running=bool(state["Running"]) and not state.get("Restarting", False),
+        paused=bool(state["Paused"]),
+        healthy=None if health in {None, "none"} else health == "healthy",
+        exit_code=None if state["Running"] else int(state["ExitCode"]),
+        oom_killed=bool(state["OOMKilled"]),
+        started_unix_s=_unix(state["StartedAt"]),
+        restarts=int(container.attrs.get("RestartCount", 0)),
+        identity=container.id,
+    )
+
+
+def _project(runtime: ComposeRuntime) -> Any:
+    """testcontainers' DockerCompose with what it lacks: a project name, an environment, time limits."""
+    from testcontainers.compose import DockerCompose  # noqa: PLC0415 - 0.2 s that a run without experiments must not pay
+
+    class Project(DockerCompose):
+        @property
+        def compose_command_property(self) -> list[str]:  # type: ignore[override] # a cached property there; files may be added here
+            return runtime._command()  # noqa: SLF001 - the same object in two dresses
+
+        def _run_command(self, cmd: Any, context: Any = None) -> Any:
+            if "up" in cmd:
+                cmd = [*cmd, "--wait-timeout", str(UP_DEADLINE_S), "--quiet-pull"]
+            return subprocess.run(
+                cmd,
+                cwd=context or str(self.context),
+                env=runtime._environment(),  # noqa: SLF001 - as above
+                capture_output=True,
+                check=True,
+                timeout=UP_DEADLINE_S + 30,
+            )
+
+    return Project(context=str(runtime.subject.compose_files[0].parent), wait=True)

@@ -1,0 +1,58 @@
+"""Tell Prometheus which phase and which fault are on, so that dashboards can show them as bands. Nothing depends on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Signals:
+    """Gauges of the instrument, pushed at each change. Without a pushgateway it does nothing."""
+
+    def __init__(self, push_url: str | None) -> None:
+        self._url = push_url
+        self._registry: Any = None
+        self._phase: Any = None
+        self._fault: Any = None
+        self._injected: Any = None
+        self.lost: str | None = None
+
+    def _gauges(self) -> None:
+        if self._registry is None:
+            from prometheus_client import CollectorRegistry, Counter, Gauge  # noqa: PLC0415 - 0.1 s, needed by trials alone
+
+            self._registry = CollectorRegistry()
+            self._phase = Gauge(
+                "llmchaos_phase", "1 while the trial is in this phase", ["phase"], registry=self._registry
+            )
+            self._fault = Gauge(
+                "llmchaos_fault_active", "1 while this fault is in place", ["fault", "target"], registry=self._registry
+            )
+            self._injected = Counter(
+                "llmchaos_faults_injected_total",
+                "faults injected by this run",
+                ["fault", "target"],
+                registry=self._registry,
+            )
+
+    def phase(self, name: str) -> None:
+        self._gauges()
+        for one in ("steady", "fault", "recovery"):
+            self._phase.labels(one).set(1 if one == name else 0)
+        self._push()
+
+    def fault(self, kind: str, target: str, *, active: bool) -> None:
+        self._gauges()
+        self._fault.labels(kind, target).set(1 if active else 0)
+        if active:
+            self._injected.labels(kind, target).inc()
+        self._push()
+
+    def _push(self) -> None:
+        if self._url is None:
+            return
+        from prometheus_client import push_to_gateway  # noqa: PLC0415 - as above
+
+        try:
+            push_to_gateway(self._url, job="llmchaos", registry=self._registry, timeout=1)
+        except OSError as error:  # the pushgateway may itself be the victim; bands on a dashboard are no evidence
+            self.lost = str(error)

@@ -1,0 +1,121 @@
+"""A process that outlives pytest by seconds: when pytest dies in any way, it undoes open faults and removes the stack.
+
+It holds the read end of a pipe whose write end only pytest has. A clean end says so first; anything else is a death.
+Compose stacks are not covered by testcontainers' own reaper (testcontainers-python#1049), hence this.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from pytest_llmchaos import journal
+from pytest_llmchaos.owner import process_started
+
+GOODBYE = b"clean\n"
+
+
+class Watchdog:
+    """The handle that pytest keeps. Dropping it without `dismiss` counts as a death."""
+
+    def __init__(self, process: subprocess.Popen[bytes], write_fd: int) -> None:
+        self._process = process
+        self._fd = write_fd
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def dismiss(self) -> None:
+        """The stack is gone and nothing is broken: let the watchdog end without acting."""
+        if self._fd >= 0:
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self._fd, GOODBYE)
+            os.close(self._fd)
+            self._fd = -1
+            try:
+                self._process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+
+def start(recipe: dict[str, Any], log: Path) -> Watchdog:
+    """Start the watchdog for one run. `recipe` says which journal to read and which project to remove."""
+    read_fd, write_fd = os.pipe()
+    os.set_inheritable(write_fd, False)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pytest_llmchaos.watchdog", str(read_fd), json.dumps(recipe)],
+            pass_fds=[read_fd],
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+        )
+    os.close(read_fd)
+    return Watchdog(process, write_fd)
+
+
+def kill_processes(path: Path) -> None:
+    """End the helper processes that a journal names, unless their numbers now belong to somebody else."""
+    for line in journal.read(path):
+        if line.get("kind") == "process" and process_started(int(line["pid"])) == line["started"]:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(int(line["pid"]), signal.SIGKILL)
+
+
+def clean_up(recipe: dict[str, Any]) -> None:
+    """Everything that a dead run left: its processes, its open faults, its stack."""
+    path = Path(recipe["journal"])
+    if path.exists():
+        kill_processes(path)
+    if recipe["runtime"] == "compose":
+        from pytest_llmchaos.runtime import docker_cli  # noqa: PLC0415 - only this branch needs it
+
+        if recipe.get("owned", True):
+            docker_cli.remove_project(recipe["project"])
+        elif path.exists():
+            from pytest_llmchaos.heal import undo_open  # noqa: PLC0415 - imports the SDK, which costs 0.2 s
+
+            undo_open(path, recipe)
+    elif recipe["runtime"] == "local":
+        from pytest_llmchaos.runtime.local_cleanup import remove_run  # noqa: PLC0415 - only this branch needs it
+
+        remove_run(recipe)
+
+
+def main(argv: list[str]) -> int:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    fd, recipe = int(argv[0]), json.loads(argv[1])
+    said = b""
+    while True:
+        data = os.read(fd, 4096)
+        if not data:
+            break
+        said += data
+    if GOODBYE in said:
+        return 0
+    sys.stderr.write(f"pytest (owner {recipe['owner']}) is gone without a goodbye: cleaning up {recipe['project']}\n")
+    for attempt in range(5):
+        try:
+            clean_up(recipe)
+        except Exception as error:  # noqa: BLE001 - whatever it was, the next attempt may work, and nobody else will try
+            sys.stderr.write(f"attempt {attempt + 1}: {type(error).__name__}: {error}\n")
+        else:
+            sys.stderr.write("clean\n")
+            return 0
+    sys.stderr.write("gave up: run `llmchaos heal`\n")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
