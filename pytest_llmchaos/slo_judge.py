@@ -1,4 +1,4 @@
-"""Asks Prometheus what a window says of an SLO, and refuses where it cannot know. It draws no verdict from the value."""
+"""Asks Prometheus what a window says of an SLO, and refuses where it cannot know. The verdict is not its duty."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ def judged(
     to_unix_s: float,
     *,
     rate_rps: float,
-    interval_s: float = 1.0,
 ) -> SloResult:
     """What happened to the SLO between the two instants; `rate_rps` is the offered rate that scales its budget.
 
@@ -28,7 +27,7 @@ def judged(
     """
     for selector in (slo.good, slo.total):
         for at_unix_s in (from_unix_s, to_unix_s):
-            _require_fresh(prometheus, selector, at_unix_s, interval_s)
+            _require_fresh(prometheus, selector, at_unix_s)
     queries = window_query(slo, to_unix_s - from_unix_s)
     estimated = prometheus.value(queries.resets, to_unix_s) > 0
     good = prometheus.value(queries.good_by_increase if estimated else queries.good, to_unix_s)
@@ -68,7 +67,7 @@ def require_pushes(prometheus: Prometheus, job: str, from_unix_s: float, to_unix
 
 
 def compared(result: SloResult, callers_say: float, *, edge_events: float) -> str | None:
-    """A finding if the callers' own samples give another share than Prometheus; TruthsDisagree if edges cannot explain it.
+    """A finding if the callers' samples give another share than Prometheus; TruthsDisagree beyond what edges explain.
 
     Counters are exact inside a window; requests that end between a scrape and the window's edge fall on either side of
     it. `edge_events` says how many that can be: about the rate times two scrape intervals and a half.
@@ -82,7 +81,7 @@ def compared(result: SloResult, callers_say: float, *, edge_events: float) -> st
     return f"{both}: {apart_events:.1f} of {result.total:g} {result.slo.unit} apart" if apart_events > 1 else None
 
 
-def _require_fresh(prometheus: Prometheus, selector: str, at_unix_s: float, interval_s: float) -> None:
+def _require_fresh(prometheus: Prometheus, selector: str, at_unix_s: float) -> None:
     newest = prometheus.value(f"min(timestamp({selector}))", at_unix_s)
-    if at_unix_s - newest > GAP_TOLERANCE * interval_s:
+    if at_unix_s - newest > GAP_TOLERANCE:  # scrapes are one second apart
         raise StaleData(f"the newest sample of {selector} is {at_unix_s - newest:.1f} s older than {at_unix_s:.3f}")
