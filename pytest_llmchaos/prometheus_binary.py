@@ -1,0 +1,70 @@
+"""Finds the Prometheus programs on this machine, or fetches them without root. It starts none of them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from pytest_llmchaos.errors import NotReady
+
+FETCH_DEADLINE_S = 120.0
+# The system's package manager names these packages; each holds one or two of the programs.
+_PACKAGES = {"prometheus": "prometheus", "promtool": "prometheus", "prometheus-pushgateway": "prometheus-pushgateway"}
+
+
+def cache_directory() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pytest-llmchaos" / "prometheus"
+
+
+def find(program: str) -> Path | None:
+    """`prometheus`, `promtool` or `prometheus-pushgateway`: from PATH, else from an earlier fetch."""
+    on_path = shutil.which(program)
+    if on_path:
+        return Path(on_path)
+    fetched = cache_directory() / "usr" / "bin" / program
+    return fetched if os.access(fetched, os.X_OK) else None
+
+
+def find_or_fetch(program: str) -> Path:
+    """The program, downloaded and unpacked into the cache where it is missing. Raises NotReady with the reason."""
+    found = find(program)
+    if found:
+        return found
+    if program not in _PACKAGES:
+        raise NotReady(f"program must be one of {', '.join(sorted(_PACKAGES))}, got {program!r}")
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        raise NotReady(f"{program} is not on PATH and there is no apt-get to fetch it: install Prometheus")
+    cache = cache_directory()
+    cache.mkdir(parents=True, exist_ok=True)
+    # Unpacked aside and moved as one, so that an interrupted fetch leaves nothing that looks complete.
+    with tempfile.TemporaryDirectory(dir=cache) as scratch:
+        _run(["apt-get", "download", "-q", _PACKAGES[program]], scratch, program)
+        package = next(iter(Path(scratch).glob("*.deb")))
+        _run(["dpkg-deb", "-x", str(package), "unpacked"], scratch, program)
+        target = cache / "usr" / "bin"
+        target.mkdir(parents=True, exist_ok=True)
+        for binary in (Path(scratch) / "unpacked" / "usr" / "bin").iterdir():
+            binary.replace(target / binary.name)
+    return find(program) or _missing(program)
+
+
+def _run(command: list[str], directory: str, program: str) -> None:
+    try:
+        done = subprocess.run(
+            command, cwd=directory, capture_output=True, text=True, timeout=FETCH_DEADLINE_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NotReady(f"{program} is not on PATH and {' '.join(command)} failed: {error}") from error
+    if done.returncode != 0:
+        told = (done.stderr or done.stdout).strip().splitlines()
+        raise NotReady(
+            f"{program} is not on PATH and {' '.join(command)} failed: {told[-1] if told else done.returncode}: "
+            "run `apt-get update` as root once, or install Prometheus"
+        )
+
+
+def _missing(program: str) -> Path:
+    raise NotReady(f"the package {_PACKAGES[program]} holds no {program}: install Prometheus so that it is on PATH")

@@ -1,0 +1,380 @@
+"""The judge's answers and refusals, against a real Prometheus that holds a written history."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import math
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from prometheus_server import free_port, history, prometheus_with, wait_until
+
+from pytest_llmchaos.errors import (
+    Inconclusive,
+    NoData,
+    NotANumber,
+    PartialScrape,
+    PrometheusUnreachable,
+    StaleData,
+    TruthsDisagree,
+)
+from pytest_llmchaos.prometheus import Prometheus
+from pytest_llmchaos.slo import Slo
+from pytest_llmchaos.slo_judge import compared, judged, require_pushes
+
+# Far from a whole second, so that rounding anywhere would show.
+BASE = float(int(time.time()) - 1800) + 0.25
+MINUTE = [BASE + second for second in range(61)]
+
+
+def slo(good: str, total: str) -> Slo:
+    return Slo(name="made-up", objective=0.99, window_days=30, description="made up", good=good, total=total)
+
+
+def firing(name: str, seconds: list[int]) -> dict[str, dict[float, float]]:
+    labels = f'alertname="{name}",alertstate="firing",service="api",severity="page"'
+    return {f"ALERTS{{{labels}}}": {BASE + second: 1.0 for second in seconds}}
+
+
+@pytest.fixture(scope="module")
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    series: dict[str, dict[float, float]] = {
+        'one{service="api"}': dict.fromkeys(MINUTE, 7.0),
+        'many{service="api"}': dict.fromkeys(MINUTE, 1.0),
+        'many{service="model-1"}': dict.fromkeys(MINUTE, 2.0),
+        "not_a_number": dict.fromkeys(MINUTE, math.nan),
+        "endless": dict.fromkeys(MINUTE, math.inf),
+        # 5 requests a second, 1 of them bad from second 20 to 40.
+        'answers_total{outcome="ok"}': {t: 5.0 * i - min(20, max(0, i - 20)) for i, t in enumerate(MINUTE)},
+        'answers_total{outcome="failed"}': {t: float(min(20, max(0, i - 20))) for i, t in enumerate(MINUTE)},
+        # Restarted at second 30: the counter begins again at 0.
+        "restarted_total": {t: 10.0 * (i if i < 30 else i - 30) for i, t in enumerate(MINUTE)},
+        "idle_total": dict.fromkeys(MINUTE, 3.0),
+        "ended_total": {t: float(i) for i, t in enumerate(MINUTE) if i <= 40},
+        'up{job="api",service="api"}': dict.fromkeys(MINUTE, 1.0),
+        'up{job="gap",service="gap"}': {t: 1.0 for i, t in enumerate(MINUTE) if not 20 <= i < 26},
+        'up{job="late",service="late"}': {t: 1.0 for i, t in enumerate(MINUTE) if i >= 10},
+        'up{job="ended",service="ended"}': {t: 1.0 for i, t in enumerate(MINUTE) if i <= 40},
+        'up{job="victim",service="model-1"}': {t: float(not 20 <= i < 30) for i, t in enumerate(MINUTE)},
+        'push_time_seconds{job="load"}': {t: t - 0.3 for t in MINUTE},
+        'push_time_seconds{job="stuck"}': {t: min(t, BASE + 30) for t in MINUTE},
+        **firing("Early", list(range(20))),
+        **firing("Twice", [*range(15, 18), *range(40, 45)]),
+        **firing("Once", list(range(12, 30))),
+    }
+    with history(tmp_path_factory.mktemp("prometheus"), series) as server:
+        yield server
+
+
+class TestOneNumber:
+    def test_is_the_value_at_that_very_instant(self, prometheus: Prometheus) -> None:
+        at_second_10 = prometheus.value('answers_total{outcome="ok"}', BASE + 10.9)
+
+        assert at_second_10 == 50
+
+    def test_of_nothing_is_no_data_and_names_the_query(self, prometheus: Prometheus) -> None:
+        with pytest.raises(NoData, match=r"absent_metric .*no series"):
+            prometheus.value("absent_metric", BASE + 10)
+
+    def test_before_the_first_sample_is_no_data(self, prometheus: Prometheus) -> None:
+        with pytest.raises(NoData):
+            prometheus.value("one", BASE - 1)
+
+    @pytest.mark.parametrize(
+        ("query", "shown"), [("not_a_number", "nan"), ("endless", "inf"), ("idle_total * 0 / 0", "nan")]
+    )
+    def test_that_is_none_is_refused(self, prometheus: Prometheus, query: str, shown: str) -> None:
+        with pytest.raises(NotANumber, match=shown):
+            prometheus.value(query, BASE + 10)
+
+    def test_of_two_series_is_refused_and_names_both(self, prometheus: Prometheus) -> None:
+        with pytest.raises(Inconclusive, match=r'got 2 .*service="api".*service="model-1"'):
+            prometheus.value("many", BASE + 10)
+
+    def test_may_be_a_scalar(self, prometheus: Prometheus) -> None:
+        assert prometheus.value("scalar(one) + 1", BASE + 10) == 8
+
+    def test_of_a_range_is_refused(self, prometheus: Prometheus) -> None:
+        with pytest.raises(Inconclusive, match="matrix"):
+            prometheus.value("one[5s]", BASE + 10)
+
+    def test_of_a_broken_query_tells_what_prometheus_said(self, prometheus: Prometheus) -> None:
+        with pytest.raises(Inconclusive, match="parse error"):
+            prometheus.value("sum(one", BASE + 10)
+
+
+def test_a_vector_is_keyed_by_labels(prometheus: Prometheus) -> None:
+    values = prometheus.vector("many * 2", BASE + 10)
+
+    assert values == {frozenset({("service", "api")}): 2.0, frozenset({("service", "model-1")}): 4.0}
+
+
+def test_an_empty_vector_is_an_answer_only_where_it_may_be(prometheus: Prometheus) -> None:
+    assert prometheus.vector("absent_metric", BASE + 10, may_be_empty=True) == {}
+
+    with pytest.raises(NoData):
+        prometheus.vector("absent_metric", BASE + 10)
+
+
+def test_raw_samples_keep_their_stamps_and_stay_inside_the_window(prometheus: Prometheus) -> None:
+    (series,) = prometheus.raw("one", BASE + 10, BASE + 12.5)
+
+    assert series.labels == {"__name__": "one", "service": "api"}
+    assert [round(t - BASE, 3) for t, _ in series.points] == [10, 11, 12]
+
+
+def test_raw_samples_of_an_expression_are_refused(prometheus: Prometheus) -> None:
+    with pytest.raises(Inconclusive):
+        prometheus.raw("sum(one)", BASE, BASE + 10)
+
+
+def test_a_window_that_ends_before_it_begins_is_refused(prometheus: Prometheus) -> None:
+    with pytest.raises(ValueError, match="must end after it begins"):
+        prometheus.raw("one", BASE + 10, BASE + 10)
+
+
+class TestAlerts:
+    def test_are_told_with_their_first_and_last_firing_second(self, prometheus: Prometheus) -> None:
+        once = [alert for alert in prometheus.fired(BASE + 5, BASE + 60) if alert.name == "Once"]
+
+        assert [(round(a.at_unix_s - BASE), round(a.until_unix_s - BASE), a.before) for a in once] == [(12, 29, False)]
+        assert once[0].labels == {"service": "api", "severity": "page"}
+
+    def test_that_fire_again_are_two(self, prometheus: Prometheus) -> None:
+        twice = [alert for alert in prometheus.fired(BASE + 5, BASE + 60) if alert.name == "Twice"]
+
+        assert [round(a.at_unix_s - BASE) for a in twice] == [15, 40]
+
+    def test_that_fired_before_the_window_are_marked(self, prometheus: Prometheus) -> None:
+        fired = {alert.name: alert.before for alert in prometheus.fired(BASE + 10.5, BASE + 60)}
+
+        assert fired == {"Early": True, "Once": False, "Twice": False}
+
+    def test_that_fire_in_no_second_of_the_window_are_not_told(self, prometheus: Prometheus) -> None:
+        assert prometheus.fired(BASE + 50, BASE + 60) == ()
+
+
+class TestCoverage:
+    def test_of_a_job_scraped_throughout_is_accepted(self, prometheus: Prometheus) -> None:
+        prometheus.require_coverage(["api"], BASE + 0.5, BASE + 60)
+
+    @pytest.mark.parametrize(
+        ("job", "error", "said"),
+        [
+            ("absent", NoData, "job absent has no scrape"),
+            ("gap", PartialScrape, r"gap was not scraped for 7\.0 s"),
+            ("late", PartialScrape, r"late was not scraped for 9\.5 s"),
+            ("ended", StaleData, r"newest scrape of ended is 20\.0 s older"),
+            ("victim", PartialScrape, "10 of 60 scrapes of model-1 failed"),
+        ],
+    )
+    def test_of_a_job_that_was_not_is_refused(
+        self, prometheus: Prometheus, job: str, error: type[Exception], said: str
+    ) -> None:
+        with pytest.raises(error, match=said):
+            prometheus.require_coverage(["api", job], BASE + 0.5, BASE + 60)
+
+    def test_lets_a_victim_be_down(self, prometheus: Prometheus) -> None:
+        prometheus.require_coverage(["victim"], BASE + 0.5, BASE + 60, allow_down=("model-1",))
+
+
+class TestServiceLevel:
+    ok, every = 'answers_total{outcome="ok"}', "answers_total"
+
+    def test_counts_exactly_the_events_of_the_window(self, prometheus: Prometheus) -> None:
+        result = judged(prometheus, slo(self.ok, self.every), BASE + 20, BASE + 40, rate_rps=5)
+
+        assert (result.good, result.total, result.estimated) == (80, 100, False)
+        assert result.raw["total at the window's start"] == 100
+        assert prometheus.value(result.query, BASE + 40) == 0.8
+
+    def test_is_exact_for_windows_that_no_scrape_begins_or_ends(self, prometheus: Prometheus) -> None:
+        result = judged(prometheus, slo(self.ok, self.every), BASE + 20.6, BASE + 35.4, rate_rps=5)
+
+        assert (result.good, result.total) == (60, 75)
+
+    def test_without_events_is_no_data_and_no_full_marks(self, prometheus: Prometheus) -> None:
+        with pytest.raises(NoData, match="no requests between"):
+            judged(prometheus, slo("idle_total", "idle_total"), BASE + 20, BASE + 40, rate_rps=5)
+
+    def test_with_a_misspelt_counter_is_no_data(self, prometheus: Prometheus) -> None:
+        with pytest.raises(NoData):
+            judged(prometheus, slo('answers_total{outcome="okay"}', self.every), BASE + 20, BASE + 40, rate_rps=5)
+
+    def test_of_a_counter_that_stopped_is_stale(self, prometheus: Prometheus) -> None:
+        with pytest.raises(StaleData, match=r"20\.0 s older"):
+            judged(prometheus, slo("ended_total", "ended_total"), BASE + 20, BASE + 60, rate_rps=5)
+
+    def test_of_a_restarted_counter_is_an_estimate_that_loses_nothing(self, prometheus: Prometheus) -> None:
+        result = judged(prometheus, slo("restarted_total", "restarted_total"), BASE + 20.5, BASE + 50.5, rate_rps=10)
+
+        assert result.estimated
+        assert "increase" in result.query
+        assert result.total == pytest.approx(300, rel=0.04)
+
+    def test_with_the_callers_agrees_within_the_edges(self, prometheus: Prometheus) -> None:
+        result = judged(prometheus, slo(self.ok, self.every), BASE + 20, BASE + 40, rate_rps=5)
+
+        assert compared(result, 0.805, edge_events=12) is None
+        assert "Prometheus says 0.8, the callers' samples say 0.85" in str(compared(result, 0.85, edge_events=12))
+        with pytest.raises(TruthsDisagree, match=r"20\.0 of 100 apart, the edges explain 12"):
+            compared(result, 1.0, edge_events=12)
+
+
+class TestPushes:
+    def test_all_through_the_window_are_accepted(self, prometheus: Prometheus) -> None:
+        require_pushes(prometheus, "load", BASE, BASE + 60)
+
+    def test_that_stopped_are_refused_though_scrapes_went_on(self, prometheus: Prometheus) -> None:
+        with pytest.raises(PartialScrape, match=r"last push was 3\.0 s old"):
+            require_pushes(prometheus, "stuck", BASE, BASE + 60)
+
+    def test_that_never_came_are_no_data(self, prometheus: Prometheus) -> None:
+        with pytest.raises(NoData):
+            require_pushes(prometheus, "nobody", BASE, BASE + 60)
+
+
+def test_the_clocks_offset_is_measured(prometheus: Prometheus) -> None:
+    assert abs(prometheus.clock_offset_s()) < 0.5
+
+
+def test_each_thread_may_ask(prometheus: Prometheus) -> None:
+    answers: list[float] = []
+    threads = [
+        threading.Thread(target=lambda: answers.extend(prometheus.value("one", BASE + 10) for _ in range(5)))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert answers == [7.0] * 20
+
+
+def test_a_live_server_tells_its_targets_and_forgets_a_dead_one(tmp_path_factory: pytest.TempPathFactory) -> None:
+    own, dead = free_port(), free_port()
+    config = f"""
+global: {{scrape_interval: 1s}}
+scrape_configs:
+  - job_name: api
+    static_configs: [{{targets: ["127.0.0.1:{own}"], labels: {{service: api}}}}]
+  - job_name: model
+    static_configs: [{{targets: ["127.0.0.1:{dead}"], labels: {{service: model-1}}}}]
+"""
+    exporter = http.server.ThreadingHTTPServer(("127.0.0.1", own), _Exporter)
+    threading.Thread(target=exporter.serve_forever, daemon=True).start()
+    with prometheus_with(tmp_path_factory.mktemp("live"), config) as server:
+        wait_until(lambda: [t for t in server.targets() if t.last_scrape_unix_s > 0][1:], 10, "a scrape of each target")
+        api, model = server.targets()
+        wait_until(lambda: server.vector("answer", time.time(), may_be_empty=True), 5, "a stored sample")
+        exporter.shutdown()
+        exporter.server_close()
+        wait_until(lambda: not server.vector("answer", time.time(), may_be_empty=True), 5, "the staleness marker")
+
+    assert (api.job, api.service, api.up, api.last_error) == ("api", "api", True, "")
+    assert (model.service, model.up) == ("model-1", False)
+    assert "refused" in model.last_error
+    assert abs(time.time() - api.last_scrape_unix_s) < 30
+
+
+class _Exporter(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"answer 42\n")
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@contextmanager
+def something_else(status: int, body: str, delay_s: float = 0) -> Iterator[tuple[Prometheus, list[str]]]:
+    """A server that is no Prometheus, and the paths it was asked for."""
+    asked: list[str] = []
+    released = threading.Event()
+
+    class Answer(_Exporter):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            released.wait(delay_s)
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield Prometheus(f"http://127.0.0.1:{server.server_address[1]}", timeout_s=0.3), asked
+    finally:
+        released.set()
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (200, "<html>hello</html>", "no answer|not Prometheus"),
+        (200, "{}", "not Prometheus"),
+        (503, "starting", "could not answer"),
+        (404, "nothing here", "could not answer"),
+    ],
+    ids=["a page", "other JSON", "an overloaded server", "a missing path"],
+)
+def test_what_is_not_prometheus_is_unreachable_and_asked_once(status: int, body: str, said: str) -> None:
+    with something_else(status, body) as (server, asked):
+        with pytest.raises(PrometheusUnreachable, match=said):
+            server.value("one", 1000)
+
+        assert len(asked) == 1
+
+
+def test_a_server_that_hangs_is_unreachable_after_the_deadline_and_asked_once() -> None:
+    with something_else(200, "{}", delay_s=5) as (server, asked):
+        started = time.monotonic()
+        with pytest.raises(PrometheusUnreachable, match=r"within 0\.3 s"):
+            server.value("one", 1000)
+
+        assert time.monotonic() - started < 2
+        assert len(asked) == 1
+
+
+def test_nobody_listening_is_unreachable_and_not_ready() -> None:
+    server = Prometheus(f"http://127.0.0.1:{free_port()}", timeout_s=0.3)
+
+    assert not server.ready()
+    with pytest.raises(PrometheusUnreachable):
+        server.value("one", 1000)
+
+
+def test_a_warning_makes_the_answer_inconclusive() -> None:
+    answer = {
+        "status": "success",
+        "warnings": ["remote read: 1 of 2 stores did not answer"],
+        "data": {"resultType": "vector", "result": [{"metric": {}, "value": [1000, "1"]}]},
+    }
+    with something_else(200, json.dumps(answer)) as (server, _), pytest.raises(Inconclusive, match="1 of 2 stores"):
+        server.value("one", 1000)
+
+
+def test_the_instant_is_sent_with_its_milliseconds() -> None:
+    answer = {"status": "success", "data": {"resultType": "vector", "result": [{"metric": {}, "value": [1, "1"]}]}}
+    with something_else(200, json.dumps(answer)) as (server, asked):
+        server.value("one", 1_700_000_000.1239)
+
+    assert "time=1700000000.124" in asked[0]
+
+
+def test_importing_the_judge_imports_no_http_library() -> None:
+    script = "import sys, pytest_llmchaos.slo_judge; print({'requests', 'yaml'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "set()"
