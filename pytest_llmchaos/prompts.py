@@ -1,0 +1,91 @@
+"""What callers ask: built-in sets and a user's own lines. Pure: a generator in, a prompt out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+# Small answers by default: a real 135-million-parameter model on two cores writes 60-100 tokens a second in all.
+MIN_TOKENS, MAX_TOKENS = 8, 16
+LONG_WORDS = 400
+
+ASKS = (
+    "Name one good thing about {}.",
+    "Explain {} in one sentence.",
+    "Write a short title for a text on {}.",
+    "What is the opposite of {}?",
+    "Give one example of {}.",
+    "Who would like {}, and why?",
+    "Is {} old or new? Answer briefly.",
+    "Finish the sentence: the trouble with {} is",
+)
+THEMES = (
+    "bread",
+    "the sea",
+    "a good walk",
+    "small towns",
+    "chess",
+    "rain in spring",
+    "old maps",
+    "night trains",
+    "tea",
+    "mountain huts",
+    "the violin",
+    "a quiet library",
+    "green paint",
+    "radio plays",
+    "first snow",
+    "bicycles",
+    "bridges",
+    "honey",
+    "paper boats",
+    "harbour lights",
+)
+WORDS = tuple(
+    "river,stone,window,garden,letter,morning,market,copper,forest,table,winter,silver,engine,paper,bridge,candle,harbour,"
+    "meadow,signal,thunder,village,orchard,lantern,marble,journey,pencil,castle,ribbon,anchor,blanket,compass,feather".split(
+        ","
+    )  # fmt: skip
+)
+
+
+def below(rng: Random, n: int) -> int:
+    """A whole number from 0 to n - 1. Only `random()` is promised to draw the same numbers in every Python."""
+    return int(rng.random() * n)
+
+
+def words(rng: Random, count: int) -> str:
+    return " ".join(WORDS[below(rng, len(WORDS))] for _ in range(count))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptSet:
+    """A named source of prompts. `lines` is empty for the built-in sets."""
+
+    name: str
+    lines: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.name
+
+    def draw(self, rng: Random) -> str:
+        if self.lines:
+            return self.lines[below(rng, len(self.lines))]
+        ask = ASKS[below(rng, len(ASKS))].format(THEMES[below(rng, len(THEMES))])
+        if self.name == "long-prompt":
+            return f"Read this list of words: {words(rng, LONG_WORDS)}. {ask}"
+        return ask
+
+    def draw_tokens(self, rng: Random) -> int:
+        return MIN_TOKENS + below(rng, MAX_TOKENS - MIN_TOKENS + 1)
+
+
+BUILT_IN = {name: PromptSet(name=name) for name in ("short-chat", "long-prompt")}
+
+
+def from_lines(name: str, lines: Sequence[str]) -> PromptSet:
+    """A user's own prompts. Its identity is the file's name and content: another file, another load."""
+    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:8]
+    return PromptSet(name=f"{name}:{digest}", lines=tuple(lines))
