@@ -1,0 +1,62 @@
+"""From SLOs to the tables of docs/slo.md. It rewrites what stands between its marks and nothing else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.generate.rules import alert_name, lab_windows, raised_by
+from pytest_llmchaos.slo import DAY_S
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_llmchaos.slo import Slo
+
+BEGIN, END = "<!-- generated from stack/slo.yaml: begin -->", "<!-- generated from stack/slo.yaml: end -->"
+
+
+def page(old: str, slos: Sequence[Slo], scale: float) -> str:
+    """The old page with its generated part made anew."""
+    head, begin, rest = old.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not (begin and end):
+        raise BadScenario(f"the page must hold the lines {BEGIN!r} and {END!r}, in this order: add them")
+    return f"{head}{BEGIN}\n{_slos(slos)}\n{_alerts(slos, scale)}{END}{tail}"
+
+
+def _slos(slos: Sequence[Slo]) -> str:
+    rows = [
+        f"| `{slo.name}` | {100 * slo.objective:g} % in {slo.window_days:g} days | {slo.description} | "
+        f"{_code(slo.good)} | {_code(slo.total)} | {slo.error_budget * 8 * slo.window_days * DAY_S:,.0f} |"
+        for slo in slos
+    ]
+    return "\n".join(
+        [
+            "| SLO | objective | meaning | good | of | bad events a month allows at 8 a second |",
+            "|---|---|---|---|---|---:|",
+            *rows,
+            "",
+        ]
+    )
+
+
+def _alerts(slos: Sequence[Slo], scale: float) -> str:
+    rows = [
+        f"| {w.alert.factor():g} | {w.alert.severity} | {w.alert.budget_share:.0%} in {w.alert.long_s / 3600:g} h | "
+        f"{w.alert.long_s / 3600:g} h and {w.alert.short_s / 60:g} min | {w.long} and {w.short} | "
+        f"{', '.join(f'`{alert_name(slo, w.alert)}`' for slo in slos if w in raised_by(slo, scale))} |"
+        for w in lab_windows(scale)
+    ]
+    return "\n".join(
+        [
+            "| times too fast | severity | spends of the budget | windows for a month | windows in the lab | alerts |",
+            "|---:|---|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
+def _code(selector: str) -> str:
+    return "`" + selector.replace("|", "\\|") + "`"

@@ -1,0 +1,136 @@
+"""From SLOs to Prometheus rules: error ratios over every window that an alert needs, and the alerts. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_llmchaos.slo import BURN_ALERTS, scaled_window_s
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_llmchaos.slo import BurnAlert, Slo
+
+# 30 days become 3 hours: the fast burn's hour becomes 15 s, so that a trial of a minute can start and end an alert.
+LAB_SCALE = 240.0
+# A share of three requests is an anecdote. One bad request among fewer than this never raises an alert by itself.
+LEAST_EVENTS = 8
+_WORDS = {"ttft": "TimeToFirstToken", "p95": "P95", "p99": "P99"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Windows:
+    """One burn alert with its windows as the lab uses them."""
+
+    alert: BurnAlert
+    long: str
+    short: str
+
+
+def lab_windows(scale: float) -> tuple[Windows, ...]:
+    return tuple(
+        Windows(
+            alert=alert,
+            long=f"{scaled_window_s(alert.long_s, scale):g}s",
+            short=f"{scaled_window_s(alert.short_s, scale):g}s",
+        )
+        for alert in BURN_ALERTS
+    )
+
+
+def alert_name(slo: Slo, alert: BurnAlert) -> str:
+    """`stream-completeness` and FastBurn make StreamCompletenessFastBurn."""
+    return "".join(_WORDS.get(word, word.capitalize()) for word in slo.name.split("-")) + alert.name
+
+
+def error_ratio(window: str) -> str:
+    """The name of the recorded share of bad events over a window; its label `slo` says of which SLO."""
+    return f"slo:error_ratio:rate{window}"
+
+
+def events(window: str) -> str:
+    return f"slo:events:increase{window}"
+
+
+def raised_by(slo: Slo, scale: float) -> tuple[Windows, ...]:
+    """The alerts of an SLO. A factor that even total failure does not reach would be an alert that never fires."""
+    every = lab_windows(scale) if slo.alerts else ()
+    return tuple(one for one in every if one.alert.factor(slo.window_days) * slo.error_budget < 1)
+
+
+def rules(slos: Sequence[Slo], source: str, scale: float = LAB_SCALE) -> str:
+    """The rule file, as text."""
+    table = "".join(
+        f"#   {w.alert.name:<13} {w.alert.factor():>4g} times too fast over {w.long} and {w.short} "
+        f"(of a month: {_span(w.alert.long_s)} and {_span(w.alert.short_s)}), {w.alert.severity}\n"
+        for w in lab_windows(scale)
+    )
+    head = (
+        f"# Generated from {source} by `llmchaos generate`; change that file and generate again.\n"
+        f"#\n# Windows are {scale:g} times shorter than for a month and at least 4 scrapes long; factors stay:\n{table}"
+        "# An alert needs both windows: the long one so that it matters, the short one so that it ends in time.\n"
+    )
+    return head + "groups:\n" + "\n".join(_group(slo, scale) for slo in slos)
+
+
+def _group(slo: Slo, scale: float) -> str:
+    alerts = raised_by(slo, scale)
+    shown = lab_windows(scale)[0].long
+    longs = {one.long for one in alerts}
+    windows = sorted({shown} | longs | {one.short for one in alerts}, key=lambda w: float(w[:-1]))
+    lines = [f"  - name: slo-{slo.name}", "    rules:"]
+    lines += _record("slo:objective:ratio", slo, f"vector({slo.objective:.6g})")
+    for window in windows:
+        # clamp_min: where good and total are counted at different moments, a window can hold more of the former.
+        ratio = f"1 - sum(rate({slo.good}[{window}])) / (sum(rate({slo.total}[{window}])) > 0)"
+        lines += _record(error_ratio(window), slo, f"clamp_min({ratio}, 0)")
+        if window in longs:
+            lines += _record(events(window), slo, f"sum(increase({slo.total}[{window}]))")
+    burn = f'{error_ratio(shown)}{{slo="{slo.name}"}} / {slo.error_budget:.6g}'
+    lines += _record(f"slo:burn_rate:rate{shown}", slo, burn)
+    for one in alerts:
+        lines += _alert(slo, one)
+    return "\n".join(lines) + "\n"
+
+
+def _record(name: str, slo: Slo, expression: str) -> list[str]:
+    return [
+        f"      - record: {name}",
+        f"        expr: {_quoted(expression)}",
+        f"        labels: {{slo: {slo.name}}}",
+    ]
+
+
+def _alert(slo: Slo, windows: Windows) -> list[str]:
+    alert = windows.alert
+    factor = alert.factor(slo.window_days)
+    of_slo = f'{{slo="{slo.name}"}}'
+    limit = f"{factor:g} * {slo.error_budget:.6g}"
+    share = "{{ $value | humanizePercentage }}"
+    summary = (
+        f"{slo.display_name or slo.name}: {share} of {slo.unit} bad over {windows.long}, {factor:g} times too fast"
+    )
+    return [
+        f"      - alert: {alert_name(slo, alert)}",
+        "        expr: |",
+        f"          {error_ratio(windows.long)}{of_slo} > {limit}",
+        f"            and {error_ratio(windows.short)}{of_slo} > {limit}",
+        f"            and {events(windows.long)}{of_slo} >= {LEAST_EVENTS}",
+        f'        labels: {{severity: {alert.severity}, slo: {slo.name}, signal: slo, burn: "{factor:g}"}}',
+        "        annotations:",
+        f"          summary: {_quoted(summary)}",
+        f"          description: {_quoted(slo.description)}",
+    ]
+
+
+def _quoted(text: str) -> str:
+    """A YAML scalar that holds the text whatever is in it."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _span(seconds: float) -> str:
+    for unit, length in (("d", 86_400), ("h", 3600), ("m", 60)):
+        if seconds % length == 0:
+            return f"{seconds / length:g} {unit}"
+    return f"{seconds:g} s"
