@@ -26,10 +26,10 @@ from pytest_llmchaos.signals import Signals
 
 if TYPE_CHECKING:
     from pytest_llmchaos.journal import Journal
-    from pytest_llmchaos.running import RunningLoad
     from pytest_llmchaos.loads import Arrival, Load
     from pytest_llmchaos.model import Fault
     from pytest_llmchaos.prometheus import Prometheus
+    from pytest_llmchaos.running import RunningLoad
     from pytest_llmchaos.slo import Slo
     from pytest_llmchaos.subject import Subject
 
@@ -112,6 +112,7 @@ class Lab:
         self._slos: tuple[Slo, ...] | None = None
         self._trials = 0
         self.record: Record | None = None
+        self.last_trial = ""
         self.running_load: RunningLoad | None = None
         self.signals = Signals(runtime.url(subject.pushgateway) if subject.pushgateway else None)
 
@@ -150,7 +151,7 @@ class Lab:
         directory.mkdir(parents=True, exist_ok=True)
         record = Record(self.journal, name, directory)
         record.write("trial", samples=f"trials/{name}/samples.jsonl", **about)
-        self.record = record
+        self.record, self.last_trial = record, name
         try:
             yield record
         finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmchaos import judging, owner
+from pytest_llmchaos import judging, owner, trialjson
 from pytest_llmchaos.errors import HealFailed, LlmchaosError, ProvesNothing, Unsupported
 from pytest_llmchaos.plan import arrivals_of
 from pytest_llmchaos.trial import Trial
@@ -30,9 +30,9 @@ def perform(lab: Lab, plan: TrialPlan, *, worker: str = "") -> Trial:
                 if isinstance(error, LlmchaosError)
                 else f"{type(error).__name__}: {error!s}"
             )
-            record.write("judged", **judging.as_json(lab, plan, record, None, verdict, reason, ()))
+            record.write("judged", **trialjson.as_json(plan, record, None, verdict, reason))
             raise
-        record.write("judged", **judging.as_json(lab, plan, record, trial, "held", None, ()))
+        record.write("judged", **trialjson.as_json(plan, record, trial, "held", None))
         return trial
 
 
@@ -52,7 +52,7 @@ def _perform(lab: Lab, plan: TrialPlan, record: Record) -> Trial:
             _hold_fault(lab, plan, record, injected)
         lab.signals.phase("recovery")
         with record.phase("recovery"):
-            _hold_settled(lab, plan, record, injected)
+            _hold_settled(lab, plan, record)
     lab.signals.phase("none")
     return judging.judged(lab, plan, record, load, injected)
 
@@ -88,7 +88,7 @@ def _hold_fault(lab: Lab, plan: TrialPlan, record: Record, injected: Injected) -
         lab.hold_until(checked(repaired), deadline_s=experiment.recovery_s, what="fault")
 
 
-def _hold_settled(lab: Lab, plan: TrialPlan, record: Record, injected: Injected) -> None:
+def _hold_settled(lab: Lab, plan: TrialPlan, record: Record) -> None:
     """After the revert: until the service has been good for `stable_s`, or the deadline passed."""
     load = lab.running_load
     if load is None:

@@ -1,1 +1,322 @@
-"""The door between pytest and the instrument."""
+"""The door between pytest and the instrument: options, marks, fixtures, reports. Each hook calls one named thing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_llmchaos import options
+from pytest_llmchaos.errors import HealFailed, LlmchaosError, NotReady, ProvesNothing, Unsupported
+from pytest_llmchaos.experiments import hypothesis_of
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from pytest_llmchaos.campaign import Campaign
+    from pytest_llmchaos.experiments import Experiment, TrialPlan
+    from pytest_llmchaos.lab import Lab
+    from pytest_llmchaos.trial import Trial
+
+CAMPAIGN = pytest.StashKey["Campaign"]()
+PLAN = pytest.StashKey["TrialPlan"]()
+TRIAL_NAME = pytest.StashKey[str]()
+SEED = pytest.StashKey[int]()
+RUN = pytest.StashKey[str]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    options.add(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "llmchaos(experiment): a chaos experiment; made by pytest_llmchaos.experiment(...)"
+    )
+    try:
+        resolve(config)
+    except LlmchaosError as error:
+        raise pytest.UsageError(str(error)) from None
+    if config.pluginmanager.hasplugin("xdist"):
+        config.pluginmanager.register(WithXdist(), "llmchaos-xdist")
+
+
+def resolve(config: pytest.Config) -> None:
+    """The run's seed and name: the controller's where this is an xdist worker. Wrong options end the session here."""
+    from_controller = getattr(config, "workerinput", {})
+    replay = options.given(config, "replay")
+    options.runtime_of(config), options.backend_of(config), options.repeat_of(config)
+    if "llmchaos_seed" in from_controller:
+        seed = int(from_controller["llmchaos_seed"])
+    elif replay:
+        from pytest_llmchaos.campaign import read_replay  # noqa: PLC0415 - only for replays
+
+        seed = read_replay(Path(replay))[0]
+    else:
+        seed = options.seed_of(config)
+    config.stash[SEED] = seed
+    config.stash[RUN] = str(from_controller.get("llmchaos_run", ""))
+
+
+class WithXdist:
+    """Hooks that exist only with pytest-xdist."""
+
+    def pytest_configure_node(self, node: Any) -> None:
+        from pytest_llmchaos.run import new_run_name  # noqa: PLC0415 - only where workers are
+
+        config = node.config
+        config.stash[RUN] = config.stash[RUN] or new_run_name(config.stash[SEED])
+        node.workerinput["llmchaos_seed"] = config.stash[SEED]
+        node.workerinput["llmchaos_run"] = config.stash[RUN]
+
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
+        from pytest_llmchaos.scheduling import scheduler_for  # noqa: PLC0415 - only where workers are
+
+        return scheduler_for(config, log)
+
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
+        """A worker that crashed cannot remove its stack; its watchdog does, and the next start sweeps what is left."""
+        if error:
+            reporter = node.config.pluginmanager.getplugin("terminalreporter")
+            if reporter is not None:
+                reporter.write_line(f"llmchaos: worker {node.gateway.id} died; its watchdog removes its stack")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"llmchaos: --chaos-seed={config.stash[SEED]}, backend {options.backend_of(config)}"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One trial for each fault and repeat; a single one needs no id."""
+    experiment = experiment_of(metafunc.definition)
+    if experiment is None or "trial" not in metafunc.fixturenames:
+        return
+    repeats = options.repeat_of(metafunc.config)
+    cases = [(fault, repeat) for fault in experiment.faults for repeat in range(repeats)]
+    if len(cases) > 1:
+        ids = [f"{fault}" + (f" #{repeat + 1}" if repeats > 1 else "") for fault, repeat in cases]
+        metafunc.parametrize("trial", cases, indirect=True, ids=ids)
+
+
+def experiment_of(node: Any) -> Experiment | None:
+    """The experiment of the closest mark. Raises UsageError for a mark that was not made by `experiment(...)`."""
+    mark = node.get_closest_marker("llmchaos")
+    if mark is None:
+        return None
+    found = mark.kwargs.get("experiment")
+    if found is None:
+        raise pytest.UsageError(
+            f"{node.nodeid}: pytest.mark.llmchaos takes an experiment; write `pytestmark = pytest_llmchaos.experiment(load=..., fault=...)`"
+        )
+    return found  # type: ignore[no-any-return] # a mark's arguments are untyped
+
+
+def plan_of(item: pytest.Function, campaign: Campaign) -> TrialPlan | None:
+    """The trial that an item will ask for; None for an item that asks for none."""
+    experiment = experiment_of(item)
+    if "trial" not in item.fixturenames:
+        return None
+    if experiment is None:
+        raise pytest.UsageError(
+            f"{item.nodeid} asks for `trial` but has no experiment: add `pytestmark = pytest_llmchaos.experiment(load=..., fault=...)`"
+        )
+    from pytest_llmchaos.plan import plan_trial  # noqa: PLC0415 - only where scenarios are
+
+    callspec = getattr(item, "callspec", None)
+    fault, repeat = callspec.params["trial"] if callspec and "trial" in callspec.params else (experiment.faults[0], 0)
+    return plan_trial(
+        scenario=item.path.stem.removeprefix("test_"),
+        hypothesis=hypothesis_of(item.function.__doc__ or item.module.__doc__),
+        experiment=experiment,
+        fault=fault,
+        repeat=repeat,
+        seed=campaign.settings.seed,
+        services=campaign.services,
+    )
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Plan all trials, and find what is wrong before anything starts."""
+    wanted = [i for i in session.items if isinstance(i, pytest.Function) and {"trial", "lab"} & set(i.fixturenames)]
+    if not wanted:
+        return
+    campaign = campaign_of(session.config)
+    try:
+        take_plans(campaign, wanted, session.config)
+        if not options.given(session.config, "plan") and not session.config.option.collectonly:
+            campaign.preflight()
+    except LlmchaosError as error:
+        if hasattr(session.config, "workerinput"):
+            campaign.refused = error
+        else:
+            raise pytest.UsageError(str(error)) from None
+
+
+def take_plans(campaign: Campaign, items: list[pytest.Function], config: pytest.Config) -> None:
+    plans = []
+    for item in items:
+        plan = plan_of(item, campaign)
+        if plan is not None:
+            item.stash[PLAN] = plan
+            plans.append(plan)
+    replay = options.given(config, "replay")
+    recorded = None
+    if replay:
+        from pytest_llmchaos.campaign import read_replay  # noqa: PLC0415 - only for replays
+
+        recorded = read_replay(Path(replay))[1]
+    campaign.take(plans, recorded)
+
+
+def campaign_of(config: pytest.Config) -> Campaign:
+    """The session's campaign, made at the first call."""
+    if CAMPAIGN not in config.stash:
+        from pytest_llmchaos.campaign import Campaign  # noqa: PLC0415 - only where scenarios are
+        from pytest_llmchaos.run import Settings, new_run_name  # noqa: PLC0415
+
+        seed = config.stash[SEED]
+        reports = Path(options.text_of(config, "report", "reports"))
+        run = config.stash[RUN] or new_run_name(seed)
+        reports = reports if reports.is_absolute() else config.rootpath / reports
+        settings = Settings(
+            run=run,
+            seed=seed,
+            runtime=options.runtime_of(config),
+            backend=options.backend_of(config),
+            reports=reports,
+            repeat=options.repeat_of(config),
+            worker=os.environ.get("PYTEST_XDIST_WORKER", ""),
+            replay_line=f"pytest {' '.join(config.invocation_params.args)} --chaos-seed={seed}".replace("  ", " "),
+        )
+        config.stash[CAMPAIGN] = Campaign(settings, lambda: progress_of(config))
+    return config.stash[CAMPAIGN]
+
+
+def progress_of(config: pytest.Config) -> Any:
+    """Live progress through pytest's own terminal, past its capture; silent with -q and in xdist workers."""
+    from pytest_llmchaos.progress import Progress  # noqa: PLC0415 - only where scenarios are
+
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    if reporter is None or config.get_verbosity() < 0 or hasattr(config, "workerinput"):
+        return Progress(None, tty=False)
+    capture = config.pluginmanager.getplugin("capturemanager")
+
+    def write(text: str, end: bool) -> None:
+        with capture.global_and_fixture_disabled():
+            if end:
+                reporter.ensure_newline()
+                reporter.write_line(text)
+            else:
+                reporter.rewrite(text, erase=True)
+            reporter.flush()
+
+    return Progress(write, tty=reporter.isatty)
+
+
+@pytest.fixture(scope="session")
+def lab(pytestconfig: pytest.Config) -> Lab:
+    """The running stack: `lab.load(...)`, `lab.inject(...)`, `lab.hold_steady(...)`, `lab.prometheus`, `lab.service(...)`."""
+    campaign = campaign_of(pytestconfig)
+    if campaign.refused is not None:
+        raise campaign.refused
+    return campaign.run.lab()
+
+
+@pytest.fixture
+def trial(request: pytest.FixtureRequest) -> Trial:
+    """One performance of the file's experiment, performed once and judged by every claim that asks for it."""
+    performed = campaign_of(request.config).performed(request.node.stash[PLAN])
+    request.node.stash[TRIAL_NAME] = performed.name
+    if isinstance(performed.error, Unsupported):
+        pytest.skip(str(performed.error))
+    if isinstance(performed.error, HealFailed):
+        request.session.shouldfail = f"heal_failed: {performed.error}"
+    if performed.error is not None:
+        raise performed.error
+    if performed.trial is None:
+        raise NotReady("the trial was not performed")
+    return performed.trial
+
+
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """With --chaos-plan, print the plan instead of running anything."""
+    if not options.given(session.config, "plan") or hasattr(session.config, "workerinput"):
+        return None
+    reporter = session.config.pluginmanager.getplugin("terminalreporter")
+    campaign = campaign_of(session.config)
+    for entry in campaign.schedule():
+        acts = (
+            ", ".join(f"{a['fault']} {a['victim']} at +{a['after_s']:g} s" for a in entry["injections"]) or "no fault"
+        )
+        reporter.write_line(
+            f"{entry['scenario']}: {acts}; {entry['load']}; {entry['arrivals']} arrivals {entry['arrivals_sha256'][:12]}"
+        )
+    reporter.write_line(
+        f"{len(campaign.schedule())} trials planned with --chaos-seed={campaign.settings.seed}; nothing was touched"
+    )
+    return True
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    raised = call.excinfo.value if call.excinfo else None
+    if isinstance(raised, ProvesNothing | NotReady | HealFailed):
+        report.llmchaos_error = True  # type: ignore[attr-defined] # travels to the controller as a plain attribute
+        report.longrepr = f"{type(raised).__name__}: {raised}"
+    note_claim(item, report, raised)
+    return report
+
+
+def note_claim(item: pytest.Item, report: pytest.TestReport, raised: BaseException | None) -> None:
+    """Write the claim's outcome to the journal, once: at its call, or where its trial proved nothing."""
+    name = item.stash.get(TRIAL_NAME, None)
+    if name is None or not (report.when == "call" or (report.when == "setup" and not report.passed)):
+        return
+    outcome = "error" if getattr(report, "llmchaos_error", False) or report.when == "setup" else report.outcome
+    message = (
+        None if report.passed else (str(raised).split("\n\n")[0] if raised is not None else report.longreprtext[-500:])
+    )
+    campaign_of(item.config).note_claim(name, item.nodeid, outcome, message)
+
+
+def pytest_report_teststatus(report: Any) -> tuple[str, str, str] | None:
+    """A claim whose trial proves nothing is an ERROR, also when it was found out inside the test."""
+    if report.when == "call" and getattr(report, "llmchaos_error", False):
+        return "error", "E", "ERROR"
+    return None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    campaign = session.config.stash.get(CAMPAIGN, None)
+    if campaign is not None:
+        campaign.close(int(exitstatus))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Build the report from the evidence on disk, and say in a line per trial what was found."""
+    directory = run_directory(config)
+    if directory is None or not directory.exists() or hasattr(config, "workerinput"):
+        return
+    from pytest_llmchaos import report  # noqa: PLC0415 - only where a run left evidence
+
+    page = report.build(directory)
+    terminalreporter.section("reliability")
+    for line in report.summary_lines(report.read_run(directory)):
+        terminalreporter.write_line(line)
+    shown = page if not page.is_relative_to(Path.cwd()) else page.relative_to(Path.cwd())
+    terminalreporter.write_line(f"report: {shown}")
+
+
+def run_directory(config: pytest.Config) -> Path | None:
+    campaign = config.stash.get(CAMPAIGN, None)
+    if campaign is not None:
+        return campaign.settings.directory
+    if config.stash.get(RUN, ""):
+        return config.rootpath / options.text_of(config, "report", "reports") / config.stash[RUN]
+    return None

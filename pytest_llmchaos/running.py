@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmchaos.errors import LoadNotHeld
+from pytest_llmchaos.errors import LoadNotHeld, TooFewSamples
 from pytest_llmchaos.history import Limits, Window, first_sustained_good_s, windows
 from pytest_llmchaos.loadgen.process import LoadPlan, LoadProcess, LoadStatus, LoadSummary
 
@@ -144,3 +144,16 @@ class RunningLoad:
                 f"the load generator used {summary.generator_cpu:.0%} of its core, at most {MAX_GENERATOR_CPU:.0%} allowed"
             )
         return about
+
+    def offered_rps(self) -> float:
+        """Arrivals a second that the schedule asks for around now."""
+        now = self.now_s()
+        span = min(5.0, max(0.1, now))
+        return sum(1 for a in self._process.plan.arrivals if now - span <= a.due_s < now) / span
+
+    def recent_p95_s(self, live: Window) -> float | None:
+        """p95 of the live window's whole answers; None where too few came back to say."""
+        try:
+            return live.e2e_s.p95
+        except TooFewSamples:
+            return None

@@ -85,9 +85,9 @@ def first_event(
 ) -> RuntimeEvent | None:
     """The first event of the victim among `actions` whose attributes all match."""
     for event in events:
-        if event.service == victim and event.action in actions:
-            if all(event.attributes.get(key) == value for key, value in attributes.items()):
-                return event
+        matches = all(event.attributes.get(key) == value for key, value in attributes.items())
+        if event.service == victim and event.action in actions and matches:
+            return event
     return None
 
 

@@ -32,7 +32,7 @@ class Kill:
 
     def healed(self, runtime: Any, victim: str, since_unix_s: float) -> Proof | None:
         state = runtime.state(victim)
-        if not state.running or state.paused:
+        if not state.running or state.paused or state.started_unix_s < since_unix_s:
             return None
         return Proof(step="healed", witness="runtime state running", at_unix_s=state.started_unix_s)
 

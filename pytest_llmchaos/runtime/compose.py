@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
+import datetime as dt
 import json
 import os
 import re
@@ -234,7 +234,7 @@ class ComposeRuntime:
     def _container(self, service: str) -> Any:
         """The one container of a service, if it carries this run's labels: nothing else may be touched."""
         filters = {"label": [f"com.docker.compose.project={self.project}", f"com.docker.compose.service={service}"]}
-        found = [c for c in self._client.containers.list(all=True, filters=filters)]
+        found = self._client.containers.list(all=True, filters=filters)
         found = [c for c in found if all(c.labels.get(k) == v for k, v in self._labels.items())]
         if not found:
             return None
@@ -375,7 +375,7 @@ def _unix(stamp: str) -> float:
     if stamp.startswith(_NEVER):
         return 0.0
     head, _, fraction = stamp.rstrip("Z").partition(".")
-    whole = datetime.datetime.fromisoformat(head).replace(tzinfo=datetime.UTC).timestamp()
+    whole = dt.datetime.fromisoformat(head).replace(tzinfo=dt.UTC).timestamp()
     return whole + (float(f"0.{fraction}") if fraction else 0.0)
 
 

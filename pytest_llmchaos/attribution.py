@@ -1,0 +1,114 @@
+"""Who noticed, who repaired, and when: read from events, alerts and the audit log, never assumed. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytest_llmchaos.lab import Injected
+    from pytest_llmchaos.model import RuntimeEvent
+    from pytest_llmchaos.record import Record
+
+
+def note_events(
+    record: Record, events: Sequence[RuntimeEvent], audit: Sequence[Mapping[str, Any]], fired: Sequence[Any]
+) -> None:
+    """Runtime, remediator and alerts on the trial's one clock, in the journal."""
+    for event in events:
+        detail = " ".join(f"{k}={v}" for k, v in sorted(event.attributes.items()) if k != "execID")
+        record.event(
+            "runtime",
+            f"{event.service} {event.action} {detail}".strip(),
+            at_s=record.at_s(event.at_unix_s),
+            service=event.service,
+        )
+    for line in audit:
+        what = f"{line.get('event')} {line.get('action') or ''} {line.get('service') or ''}: {line.get('rule') or line.get('reason') or ''}"
+        record.event(
+            "remediator",
+            " ".join(what.split()),
+            at_s=record.at_s(float(line["at"])),
+            service=str(line.get("service") or ""),
+        )
+    for alert in fired:
+        if not alert.before:
+            name = f"alert {alert.name} fires"
+            record.event(
+                "prometheus", name, at_s=record.at_s(alert.at_unix_s), service=str(alert.labels.get("service", ""))
+            )
+    record.events.sort(key=lambda e: float(e["at_s"]))
+
+
+def detected(
+    record: Record, fault_s: float, audit: Sequence[Mapping[str, Any]], fired: Sequence[Any]
+) -> tuple[float | None, str | None]:
+    """The first signal after the fault that the system raised by itself."""
+    signals = [(record.at_s(a.at_unix_s), f"alert {a.name}") for a in fired if not a.before]
+    signals += [
+        (record.at_s(float(line["at"])), f"remediator rule {line.get('rule')}")
+        for line in audit
+        if line.get("event") == "detected"
+    ]
+    after = sorted((at, what) for at, what in signals if at >= fault_s)
+    return (round(after[0][0] - fault_s, 3), after[0][1]) if after else (None, None)
+
+
+def victims_back(record: Record, injected: Injected) -> float | None:
+    """When the last victim ran again before the revert, by the runtime's own events; None if one did not."""
+    back: list[float] = []
+    for victim in injected.victims:
+        starts = [
+            float(e["at_s"])
+            for e in record.events
+            if e["source"] == "runtime"
+            and e["service"] == victim
+            and str(e["what"]).startswith((f"{victim} start", f"{victim} unpause"))
+            and record.at_s(injected.start_unix_s or 0.0)
+            <= float(e["at_s"])
+            <= record.at_s(injected.reverted_unix_s or 0.0)
+        ]
+        if not starts:
+            return None
+        back.append(max(starts))
+    return max(back, default=None)
+
+
+def repaired_by(injected: Injected, events: Sequence[RuntimeEvent], audit: Sequence[Mapping[str, Any]]) -> str | None:
+    """Who brought the victims back, from the runtime's events and the remediator's audit log; never assumed."""
+    if not injected.acts or injected.start_unix_s is None:
+        return None
+    if all(act.fault.kind == "restart" for act in injected.acts):
+        return "itself"
+    reverted = injected.reverted_unix_s or float("inf")
+    names: set[str] = set()
+    for victim in injected.victims:
+        start = next(
+            (e for e in events if e.service == victim and e.action == "start" and e.at_unix_s > injected.start_unix_s),
+            None,
+        )
+        if start is None:
+            continue
+        if _acted(audit, victim, start.at_unix_s):
+            names.add("remediator")
+        else:
+            names.add("instrument" if start.at_unix_s >= reverted - 0.05 else "unknown")
+    return names.pop() if len(names) == 1 else ("mixed" if names else None)
+
+
+def _acted(audit: Sequence[Mapping[str, Any]], service: str, at_unix_s: float) -> bool:
+    """Whether the remediator wrote down that it was acting on the service when the runtime saw the service start."""
+    intents = [line for line in audit if line.get("event") == "intent" and line.get("service") == service]
+    dones = {line.get("incident"): float(line["at"]) for line in audit if line.get("event") == "done"}
+    return any(
+        float(line["at"]) - 0.05 <= at_unix_s <= dones.get(line.get("incident"), float(line["at"]) + 10.0) + 0.05
+        for line in intents
+    )
+
+
+def restarts(events: Sequence[RuntimeEvent]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for event in events:
+        if event.action == "start":
+            counts[event.service] = counts.get(event.service, 0) + 1
+    return counts

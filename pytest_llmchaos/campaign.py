@@ -1,0 +1,138 @@
+"""The trials of one pytest session: planned when tests are collected, performed once when a claim first asks. No pytest here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pytest_llmchaos import plan as planning
+from pytest_llmchaos.errors import BadScenario, LlmchaosError, NotReady
+from pytest_llmchaos.experiments import TrialPlan
+from pytest_llmchaos.perform import perform
+from pytest_llmchaos.run import Run, Settings, choose_runtime
+from pytest_llmchaos.subject import lab_subject
+from pytest_llmchaos.trial import Trial
+
+
+@dataclass(frozen=True, kw_only=True)
+class Performed:
+    """A trial that was performed, or the error that it ended with; `name` is its id in the journal."""
+
+    name: str
+    trial: Trial | None
+    error: LlmchaosError | None
+
+
+class Campaign:
+    """Plans and performs. One of these per pytest process."""
+
+    def __init__(self, settings: Settings, make_progress: Callable[[], Any]) -> None:
+        self.settings = settings
+        self._make_progress = make_progress
+        self._run: Run | None = None
+        self._performed: dict[str, Performed] = {}
+        self.plans: list[TrialPlan] = []
+        self.why_runtime = ""
+        self.refused: LlmchaosError | None = None
+        self.stop_reason: str | None = None
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        return lab_subject(self.settings.backend).targets
+
+    @property
+    def run(self) -> Run:
+        if self._run is None:
+            self._run = Run(self.settings, self._make_progress())
+        return self._run
+
+    def take(self, plans: Iterable[TrialPlan], recorded: list[dict[str, Any]] | None = None) -> None:
+        """The plans of the selected tests. Raises BadScenario for a load beyond the backend, or a replay that differs."""
+        self.plans = list(plans)
+        subject = lab_subject(self.settings.backend)
+        for plan in self.plans:
+            planning.require_capacity(plan, subject.capacity_tokens_per_s, self.settings.backend)
+        if recorded is not None:
+            require_same(self.schedule(), recorded)
+
+    def schedule(self) -> list[dict[str, Any]]:
+        return planning.schedule(self.plans)
+
+    def preflight(self) -> None:
+        """Everything that can be found wrong before anything starts. Raises NotReady, or BadScenario."""
+        runtime, self.why_runtime = choose_runtime(self.settings.runtime)
+        self.settings = replace(self.settings, runtime=runtime)
+        self.run.preflight()
+        self.run.announce(self.schedule())
+
+    def performed(self, plan: TrialPlan) -> Performed:
+        """The trial of a plan: performed at the first call, remembered for the others."""
+        if self.refused is not None:
+            raise self.refused
+        key = plan.identity + f"|{id(plan.experiment)}"
+        if key not in self._performed:
+            self._performed[key] = self._perform(plan)
+        return self._performed[key]
+
+    def _perform(self, plan: TrialPlan) -> Performed:
+        lab = self.run.lab()
+        try:
+            trial = perform(lab, plan, worker=self.settings.worker)
+        except LlmchaosError as error:
+            if getattr(error, "verdict", "") == "heal_failed":
+                self.stop_reason = str(error)
+            return Performed(name=lab.last_trial, trial=None, error=error)
+        return Performed(name=trial.name, trial=trial, error=None)
+
+    def note_claim(self, trial: str, nodeid: str, outcome: str, message: str | None) -> None:
+        if self._run is not None and self._run.opened:
+            self._run.journal.write("claim", trial=trial, nodeid=nodeid, outcome=outcome, message=message)
+
+    def close(self, exit_status: int) -> None:
+        if self._run is not None:
+            self._run.close(exit_status)
+
+
+def require_same(now: list[dict[str, Any]], recorded: list[dict[str, Any]]) -> None:
+    """Raises BadScenario if any trial of now is not among the recorded ones, byte for byte."""
+    known = {planning.schedule_bytes([entry]) for entry in recorded}
+    for entry in now:
+        if planning.schedule_bytes([entry]) not in known:
+            raise BadScenario(
+                f"--chaos-replay: trial {entry['scenario']!r} with {entry['fault']!r} differs from the recorded schedule, or is not in it: "
+                "check out the commit of that run and select the same tests"
+            )
+
+
+def read_replay(path: Path) -> tuple[int, list[dict[str, Any]]]:
+    """(seed, schedule) of an earlier run's run.json. Raises BadScenario for anything that is not one."""
+    import json  # noqa: PLC0415 - only for replays
+
+    try:
+        run = json.loads(path.read_text())
+    except OSError as error:
+        raise BadScenario(
+            f"--chaos-replay: cannot read {path}: {error.strerror}; give the run.json of an earlier run"
+        ) from None
+    except ValueError as error:
+        raise BadScenario(
+            f"--chaos-replay: {path} is not JSON ({error}); give the run.json of an earlier run"
+        ) from None
+    if not isinstance(run, dict) or run.get("schema") != "llmchaos-run/1":
+        seen = run.get("schema") if isinstance(run, dict) else type(run).__name__
+        raise BadScenario(
+            f"--chaos-replay: {path} has schema {seen!r}, expected 'llmchaos-run/1': give the run.json of a run"
+        )
+    schedule, seed = run.get("schedule"), run.get("seed")
+    if (
+        not isinstance(seed, int)
+        or not isinstance(schedule, list)
+        or not all(isinstance(entry, dict) for entry in schedule)
+    ):
+        raise BadScenario(f"--chaos-replay: {path} has no seed or schedule: it was not written by a run of this plugin")
+    return seed, schedule
+
+
+__all__ = ["Campaign", "NotReady", "Performed", "read_replay", "require_same"]

@@ -1,0 +1,112 @@
+"""`llmchaos`: heal by hand, look at this machine, rebuild a report, generate what measures. It starts no experiment."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pytest_llmchaos import owner
+from pytest_llmchaos.errors import LlmchaosError, NotReady
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="llmchaos", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    heal = commands.add_parser("heal", help="undo and remove what dead runs left; live runs are not touched")
+    heal.add_argument("--dry-run", action="store_true", help="say what would be removed, and remove nothing")
+    commands.add_parser("doctor", help="check engine, compose, images and left-overs, and say what to do")
+    report = commands.add_parser("report", help="build report.html again from a run's journal and samples")
+    report.add_argument("directory", type=Path, help="the run's folder, such as reports/latest")
+    generate = commands.add_parser("generate", help="rules and dashboards from an OpenSLO file", add_help=False)
+    generate.add_argument("rest", nargs=argparse.REMAINDER)
+    budget = commands.add_parser(
+        "budget", help="what each experiment would have cost of the month's error budget", add_help=False
+    )
+    budget.add_argument("rest", nargs=argparse.REMAINDER)
+    arguments, rest = parser.parse_known_args(argv)
+    try:
+        return _run(arguments, rest)
+    except LlmchaosError as error:
+        sys.stderr.write(f"llmchaos: {error}\n")
+        return 1
+
+
+def _run(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
+    if arguments.command == "heal":
+        return heal(dry_run=arguments.dry_run)
+    if arguments.command == "doctor":
+        return doctor()
+    if arguments.command == "report":
+        return rebuild(arguments.directory)
+    if arguments.command == "budget":
+        from pytest_llmchaos import ledger  # noqa: PLC0415 - each command pays for its own imports
+
+        return ledger.main([*arguments.rest, *rest])
+    from pytest_llmchaos import generate  # noqa: PLC0415 - as above
+
+    return generate.main([*arguments.rest, *rest])
+
+
+def heal(*, dry_run: bool) -> int:
+    """Remove the stacks of dead runs, in whichever runtime."""
+    from pytest_llmchaos.sweep import dead_projects, sweep_dead_runs  # noqa: PLC0415 - as above
+
+    if dry_run:
+        found = dead_projects()
+        for project, why in found.items():
+            _say(f"would remove {project}: {why}")
+        _say(f"{len(found)} left over; nothing was touched")
+        return 0
+    removed = sweep_dead_runs(_say)
+    _say(f"removed {len(removed)}" if removed else "nothing was left over")
+    return 0
+
+
+def doctor() -> int:
+    """Each check on a line; the exit status is 1 if any failed."""
+    from pytest_llmchaos.runtime import docker_cli  # noqa: PLC0415 - as above
+    from pytest_llmchaos.sweep import dead_projects  # noqa: PLC0415
+
+    bad = 0
+    try:
+        docker_cli.require_engine()
+        version = docker_cli.run(["docker", "version", "--format", "{{.Server.Version}}"]).strip()
+        compose = docker_cli.run(["docker", "compose", "version", "--short"]).strip()
+        _say(f"ok    Docker Engine {version} at {docker_cli.docker_host()}, Compose {compose}")
+    except NotReady as error:
+        bad += 1
+        _say(f"bad   {error}")
+    else:
+        images = docker_cli.run(["docker", "image", "ls", "--format", "{{.Repository}}"]).split()
+        built = sorted({name for name in images if name.startswith("llmchaos/")})
+        _say(
+            f"{'ok   ' if built else 'note '} images built here: {', '.join(built) or 'none; `make setup` builds them'}"
+        )
+    left = dead_projects()
+    bad += bool(left)
+    _say(
+        f"bad   left over by dead runs: {', '.join(left)}; `llmchaos heal` removes them"
+        if left
+        else "ok    nothing is left over"
+    )
+    _say(f"ok    locks and ports are kept in {owner.state_dir()}")
+    return 1 if bad else 0
+
+
+def rebuild(directory: Path) -> int:
+    from pytest_llmchaos import report  # noqa: PLC0415 - as above
+
+    if not list(directory.glob("journal*.jsonl")):
+        raise NotReady(f"{directory} has no journal: give the folder of a run, such as reports/latest")
+    _say(str(report.build(directory.resolve())))
+    return 0
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""The command line and ini file of the plugin: names, help, defaults, checks. It imports no pytest, it is handed its parser."""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+from typing import Any
+
+from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.run import RUNTIMES
+from pytest_llmchaos.seeds import parse_seed
+from pytest_llmchaos.subject import BACKENDS
+
+# name, argparse settings, help. Each is `--llmchaos-NAME`, with `--chaos-NAME` as an alias where no other plugin owns it.
+OPTIONS: tuple[tuple[str, dict[str, Any], str], ...] = (
+    (
+        "seed",
+        {"metavar": "N"},
+        "Seed of every random choice; drawn and printed if not given. The same seed breaks the same things.",
+    ),
+    (
+        "runtime",
+        {"metavar": "{auto,compose,local}"},
+        "Where the stack runs: auto takes compose where a Docker daemon answers, else local.",
+    ),
+    (
+        "backend",
+        {"metavar": "{ollama,llamacpp,sim}"},
+        "Which model serves: real Ollama, the lighter llama.cpp, or a simulated engine.",
+    ),
+    (
+        "report",
+        {"metavar": "DIR"},
+        "Folder for the evidence of runs (default: reports); DIR/latest points to the newest.",
+    ),
+    ("plan", {"action": "store_true"}, "Print what would be done, and touch nothing."),
+    ("replay", {"metavar": "FILE"}, "Perform the schedule of an earlier run again, from its run.json."),
+    ("repeat", {"metavar": "N"}, "Perform every trial N times, for means and spread (default: 1)."),
+)
+INI: tuple[tuple[str, str, str], ...] = (
+    ("llmchaos_runtime", "string", "Default of --chaos-runtime."),
+    ("llmchaos_backend", "string", "Default of --chaos-backend."),
+    ("llmchaos_report", "string", "Default of --chaos-report."),
+)
+_DEST = "llmchaos_opt_"
+
+
+def add(parser: Any) -> None:
+    """Register all options. An alias that another plugin owns is given up; the canonical name always works."""
+    group = parser.getgroup("llmchaos", "chaos experiments for LLM services (pytest-llmchaos)")
+    for name, settings, text in OPTIONS:
+        both = (f"--llmchaos-{name}", f"--chaos-{name}")
+        default = {} if settings.get("action") else {"default": None}
+        try:
+            group.addoption(*both, dest=_DEST + name, help=text, **settings, **default)
+        except (ValueError, argparse.ArgumentError):
+            group.addoption(both[0], dest=_DEST + name, help=text, **settings, **default)
+    for name, kind, text in INI:
+        parser.addini(name, text, type=kind, default="")
+
+
+def given(config: Any, name: str) -> Any:
+    return config.getoption(_DEST + name)
+
+
+def text_of(config: Any, name: str, default: str) -> str:
+    """A text option: the command line's, else the ini file's, else the default."""
+    return str(given(config, name) or config.getini(f"llmchaos_{name}") or default)
+
+
+def choice_of(config: Any, name: str, choices: tuple[str, ...], default: str) -> str:
+    """Raises BadScenario, naming the choices, for anything else."""
+    value = text_of(config, name, default)
+    if value not in choices:
+        raise BadScenario(f"--chaos-{name} must be one of {', '.join(choices)}, got {value!r}")
+    return value
+
+
+def runtime_of(config: Any) -> str:
+    return choice_of(config, "runtime", RUNTIMES, "auto")
+
+
+def backend_of(config: Any) -> str:
+    return choice_of(config, "backend", BACKENDS, "ollama")
+
+
+def seed_of(config: Any) -> int:
+    """The run's seed: given, or drawn by the operating system."""
+    text = given(config, "seed")
+    return secrets.randbelow(2**32) if text is None else parse_seed(str(text))
+
+
+def repeat_of(config: Any) -> int:
+    text = given(config, "repeat")
+    if text is None:
+        return 1
+    if not str(text).isdigit() or not 1 <= int(text) <= 1000:
+        raise BadScenario(f"--chaos-repeat must be a whole number from 1 to 1000, got {text!r}")
+    return int(text)

@@ -1,0 +1,237 @@
+"""One run of one worker: its folder, journal, stack and watchdog, opened when the first trial asks and closed for sure."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmchaos import owner, watchdog
+from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.journal import SCHEMA, Journal
+from pytest_llmchaos.runtime import docker_cli
+from pytest_llmchaos.subject import Subject, lab_subject
+from pytest_llmchaos.sweep import sweep_dead_runs
+
+if TYPE_CHECKING:
+    from pytest_llmchaos.lab import Lab
+    from pytest_llmchaos.progress import Progress
+
+RUNTIMES = ("auto", "compose", "local")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the command line and the ini file decided for this run."""
+
+    run: str
+    seed: int
+    runtime: str
+    backend: str
+    reports: Path
+    repeat: int
+    worker: str
+    replay_line: str
+
+    @property
+    def directory(self) -> Path:
+        return self.reports / self.run
+
+
+def new_run_name(seed: int) -> str:
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{seed}-{os.getpid() % 10000:04d}"
+
+
+def choose_runtime(wanted: str) -> tuple[str, str]:
+    """(runtime, why) for `--chaos-runtime`."""
+    if wanted != "auto":
+        return wanted, "asked for"
+    try:
+        docker_cli.require_engine()
+    except NotReady as error:
+        return "local", str(error).split(":")[0]
+    return "compose", "a Docker daemon answers"
+
+
+class Run:
+    """The open run of this process. `lab()` starts the stack at its first call; `close()` removes it and dismisses the watchdog."""
+
+    def __init__(self, settings: Settings, progress: Progress) -> None:
+        self.settings = settings
+        self.progress = progress
+        self.subject: Subject = lab_subject(settings.backend)
+        self._lab: Lab | None = None
+        self._runtime: Any = None
+        self._watchdog: watchdog.Watchdog | None = None
+        self._journal: Journal | None = None
+        self._old_sigterm: Any = None
+        self.failed_start: BaseException | None = None
+        self.heal_failed = False
+
+    @property
+    def opened(self) -> bool:
+        return self._journal is not None
+
+    @property
+    def journal(self) -> Journal:
+        if self._journal is None:
+            name = f"journal-{self.settings.worker}.jsonl" if self.settings.worker else "journal.jsonl"
+            self._journal = Journal(self.settings.directory / name)
+        return self._journal
+
+    def announce(self, schedule: Sequence[dict[str, Any]]) -> None:
+        """Write down what will be done, before anything starts."""
+        self.journal.write(
+            "run",
+            schema=SCHEMA,
+            run=self.settings.run,
+            seed=self.settings.seed,
+            replay=self.settings.replay_line,
+            runtime=self.settings.runtime,
+            backend=self.settings.backend,
+            environment=environment(),
+            schedule=list(schedule),
+        )
+
+    def preflight(self) -> None:
+        """Find out what is missing before anything starts. Raises NotReady or BadScenario."""
+        worker = f"-{self.settings.worker}" if self.settings.worker else ""
+        project = f"llmchaos-{os.getpid()}-{owner.boot_id()[:4]}{worker}"
+        runtime = make_runtime(self.settings, self.subject, project=project, owner_id=owner.identity())
+        runtime.prepare()
+        self._runtime = runtime
+
+    def lab(self) -> Lab:
+        """The running stack. Raises NotReady, once and again, if it cannot be started."""
+        if self.failed_start is not None:
+            raise NotReady(f"the stack could not be started: {self.failed_start}") from None
+        if self._lab is None:
+            try:
+                self._lab = self._start()
+            except BaseException as error:
+                self.failed_start = error
+                self._stop_stack()
+                raise
+        return self._lab
+
+    def _start(self) -> Lab:
+        from pytest_llmchaos.lab import Lab  # noqa: PLC0415 - everything heavy hangs below it
+
+        if self._runtime is None:
+            self.preflight()
+        settings, project = self.settings, self._runtime.project
+        sweep_dead_runs(self.progress.note)
+        recipe = {
+            "runtime": settings.runtime,
+            "project": project,
+            "owner": owner.identity(),
+            "owned": True,
+            "journal": str(self.journal.path),
+            "directory": str(settings.directory),
+        }
+        self.journal.write("stack", **recipe)
+        self._watchdog = watchdog.start(recipe, settings.directory / "watchdog.log")
+        self._old_sigterm = signal.signal(signal.SIGTERM, _interrupt)
+        begin = time.monotonic()
+        self.progress.note(f"starting the stack ({settings.runtime}, {settings.backend}) as {project}")
+        self._runtime.up(remediator=True)
+        up_s = time.monotonic() - begin
+        self.journal.write("stack_up", took_s=round(up_s, 3), images=self._runtime.images())
+        self.progress.note(
+            f"stack is up after {up_s:.1f} s; Prometheus at {self._runtime.url(self.subject.prometheus)}"
+        )
+        return Lab(
+            runtime=self._runtime,
+            subject=self.subject,
+            journal=self.journal,
+            directory=settings.directory,
+            seed=settings.seed,
+            say=self.progress,
+        )
+
+    def _stop_stack(self) -> None:
+        if self._runtime is not None:
+            self._runtime.down()
+            self._runtime = None
+        if self._watchdog is not None:
+            self._watchdog.dismiss()
+            self._watchdog = None
+        if self._old_sigterm is not None:
+            signal.signal(signal.SIGTERM, self._old_sigterm)
+            self._old_sigterm = None
+
+    def close(self, exit_status: int) -> None:
+        """Remove the stack. If that fails the watchdog is left on, and tries on its own."""
+        if self._journal is None:
+            return
+        begin = time.monotonic()
+        try:
+            self._stop_stack()
+            self._journal.write("stack_down", took_s=round(time.monotonic() - begin, 3))
+        finally:
+            self._lab = None
+            self._journal.write("run_end", exit_status=exit_status)
+            self._journal.close()
+            self._journal = None
+
+
+def _interrupt(_number: int, _frame: Any) -> None:
+    """SIGTERM (a cancelled CI job) ends the session as Ctrl-C does, so that fixtures and faults are undone."""
+    raise KeyboardInterrupt("SIGTERM")
+
+
+def make_runtime(settings: Settings, subject: Subject, *, project: str, owner_id: str) -> Any:
+    if settings.runtime == "compose":
+        from pytest_llmchaos.runtime.compose import ComposeRuntime  # noqa: PLC0415 - only the runtime in use
+
+        return ComposeRuntime(subject, project=project, run=settings.run, owner=owner_id, directory=settings.directory)
+    raise NotReady(f"--chaos-runtime={settings.runtime} is not to be had in this version: start a Docker daemon")
+
+
+def environment() -> dict[str, Any]:
+    """The fingerprint of this machine: versions, kernel, cores, commit."""
+    packages = (
+        "pytest-llmchaos",
+        "pytest",
+        "pytest-xdist",
+        "locust",
+        "docker",
+        "testcontainers",
+        "prometheus-api-client",
+    )
+    versions = {}
+    for name in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return {
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "packages": versions,
+        "commit": _commit(),
+        "docker": _docker_version(),
+    }
+
+
+def _commit() -> str | None:
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, timeout=5, check=False
+        )
+        return done.stdout.strip() or None
+    return None
+
+
+def _docker_version() -> str | None:
+    with contextlib.suppress(NotReady):
+        return docker_cli.run(["docker", "version", "--format", "{{.Server.Version}}"], timeout_s=10).strip()
+    return None

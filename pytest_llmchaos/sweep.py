@@ -1,0 +1,36 @@
+"""Find and remove what dead runs left. A stack belongs to a dead run if its owner's pid, start time and boot id say so."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+
+from pytest_llmchaos import owner
+from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.runtime import docker_cli
+
+
+def dead_projects() -> dict[str, str]:
+    """Compose projects of dead runs, with the reason. Empty where no Docker daemon answers."""
+    if shutil.which("docker") is None:
+        return {}
+    dead: dict[str, str] = {}
+    try:
+        for kind in ("container", "network", "volume"):
+            for row in docker_cli.listed(kind, "label=llmchaos.owner"):
+                labels = dict(part.split("=", 1) for part in str(row.get("Labels", "")).split(",") if "=" in part)
+                project, who = labels.get("com.docker.compose.project", ""), labels.get("llmchaos.owner", "")
+                if project.startswith("llmchaos-") and not owner.alive(who):
+                    dead[project] = f"its owner {who} is gone"
+    except NotReady:
+        return {}
+    return dict(sorted(dead.items()))
+
+
+def sweep_dead_runs(note: Callable[[str], None]) -> list[str]:
+    """Remove the stacks of dead runs, never a live sibling's. Returns their projects."""
+    found = dead_projects()
+    for project, why in found.items():
+        note(f"removing {project}: {why}")
+        docker_cli.remove_project(project)
+    return list(found)
