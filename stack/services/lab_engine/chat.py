@@ -1,0 +1,207 @@
+"""Chat requests as checked values, and the JSON of their answers, in the form of OpenAI's API. Opens no socket."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from lab_engine import tokens
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+MAX_STOPS = 4  # as OpenAI's API
+# Fields that would change the answer in ways this engine does not model, and the values that ask for nothing.
+NOT_MODELLED: dict[str, tuple[Any, ...]] = {
+    "n": (None, 1),
+    "tools": (None, []),
+    "functions": (None, []),
+    "logprobs": (None, False),
+    "response_format": (None, {"type": "text"}),
+    "echo": (None, False),
+}
+
+
+class BadRequestError(ValueError):
+    """A request that is answered with a 4xx; `param` names the field at fault, if one is."""
+
+    def __init__(
+        self, message: str, *, param: str | None = None, status: int = 400, kind: str = "BadRequestError"
+    ) -> None:
+        super().__init__(message)
+        self.param = param
+        self.status = status
+        self.kind = kind
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChatRequest:
+    prompt: str  # content of the last user message
+    rendered: bytes  # all messages as one text: what the model would be given
+    stream: bool
+    include_usage: bool
+    prompt_tokens: int
+    answer_tokens: int
+    finish_reason: str
+    kept_characters: int  # of the answer; fewer than all when a stop string cut it
+
+    def piece(self, text: tokens.AnswerText, index: int) -> str:
+        at = index * tokens.TOKEN_CHARACTERS
+        return text.token(index)[: max(0, self.kept_characters - at)]
+
+
+def parse(body: bytes, *, model: str, max_model_tokens: int) -> ChatRequest:
+    data = _object(body)
+    asked = data.get("model")
+    if not isinstance(asked, str):
+        raise BadRequestError(f"'model' must be a string, got {_brief(asked)}", param="model")
+    if asked != model:
+        raise BadRequestError(
+            f"The model `{asked[:80]}` does not exist; this engine serves `{model}`.",
+            param="model", status=404, kind="NotFoundError",
+        )  # fmt: skip
+    for name, harmless in NOT_MODELLED.items():
+        if data.get(name) not in harmless:
+            raise BadRequestError(f"'{name}' is not modelled by this simulated engine: leave it out", param=name)
+    prompt, rendered = _messages(data.get("messages"))
+    stream = _flag(data, "stream")
+    options = data.get("stream_options")
+    if options is not None and not isinstance(options, dict):
+        raise BadRequestError(f"'stream_options' must be an object, got {_brief(options)}", param="stream_options")
+    if options and not stream:
+        raise BadRequestError("'stream_options' is only allowed when 'stream' is true", param="stream_options")
+    _sampling(data)
+    prompt_tokens = tokens.prompt_tokens(rendered)
+    room = max_model_tokens - prompt_tokens
+    wanted = _max_tokens(data)
+    least = wanted or 1
+    if least > room:
+        raise BadRequestError(
+            f"This model's maximum context length is {max_model_tokens} tokens. However, you requested "
+            f"{prompt_tokens + least} tokens ({prompt_tokens} in the messages, {least} in the completion). "
+            "Please reduce the length of the messages or completion.",
+            param="messages" if room < 1 else "max_tokens",
+        )
+    answer_tokens, reason = (wanted, "length") if wanted else (min(room, _own_length(prompt, data.get("seed"))), "stop")
+    kept = answer_tokens * tokens.TOKEN_CHARACTERS
+    stopped = tokens.stopped_at(prompt, _stops(data.get("stop")), answer_tokens)
+    if stopped is not None:
+        (answer_tokens, kept), reason = stopped, "stop"
+    return ChatRequest(
+        prompt=prompt,
+        rendered=rendered,
+        stream=stream,
+        include_usage=options is not None and _flag(options, "include_usage"),
+        prompt_tokens=prompt_tokens,
+        answer_tokens=answer_tokens,
+        finish_reason=reason,
+        kept_characters=kept,
+    )
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise BadRequestError(f"the body is not JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise BadRequestError(f"the body must be a JSON object, got {_brief(data)}")
+    return data
+
+
+def _messages(messages: object) -> tuple[str, bytes]:
+    if not isinstance(messages, list) or not messages:
+        raise BadRequestError(
+            f"'messages' must be a list with at least one message, got {_brief(messages)}", param="messages"
+        )
+    rendered, prompt = [], None
+    for index, message in enumerate(messages):
+        where = f"messages[{index}]"
+        if not isinstance(message, dict):
+            raise BadRequestError(f"'{where}' must be an object, got {_brief(message)}", param=where)
+        role = message.get("role")
+        if role not in ROLES:
+            raise BadRequestError(
+                f"'{where}.role' must be one of {', '.join(ROLES)}, got {_brief(role)}", param=f"{where}.role"
+            )
+        text = _content(message.get("content"), f"{where}.content")
+        rendered.append(f"<|im_start|>{role}\n{text}<|im_end|>\n")
+        if role == "user":
+            prompt = text
+    if prompt is None:
+        raise BadRequestError(
+            "'messages' has no message of role user: the answer is derived from the last one", param="messages"
+        )
+    rendered.append("<|im_start|>assistant\n")
+    try:
+        return prompt, "".join(rendered).encode()
+    except UnicodeEncodeError:
+        raise BadRequestError("'messages' holds a lone surrogate, which is not text", param="messages") from None
+
+
+def _content(content: object, where: str) -> str:
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
+        if len(texts) == len(content) and all(isinstance(text, str) for text in texts):
+            return "".join(text for text in texts if isinstance(text, str))
+        raise BadRequestError(f"'{where}' may hold parts of type text only", param=where)
+    raise BadRequestError(f"'{where}' must be a string or a list of text parts, got {_brief(content)}", param=where)
+
+
+def _max_tokens(data: dict[str, Any]) -> int | None:
+    for name in ("max_completion_tokens", "max_tokens"):
+        value = data.get(name)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise BadRequestError(f"'{name}' must be a whole number of at least 1, got {_brief(value)}", param=name)
+        return int(value)
+    return None
+
+
+def _stops(stop: object) -> tuple[str, ...]:
+    if stop is None:
+        return ()
+    stops = stop if isinstance(stop, list) else [stop]
+    if len(stops) > MAX_STOPS or not all(isinstance(each, str) and each for each in stops):
+        raise BadRequestError(
+            f"'stop' must be a string or up to {MAX_STOPS} strings, none empty, got {_brief(stop)}", param="stop"
+        )
+    return tuple(stops)
+
+
+def _sampling(data: dict[str, Any]) -> None:
+    """Sampling does not change the answer here, but a value that a real engine refuses is refused too."""
+    for name, low, high in (
+        ("temperature", 0, 2),
+        ("top_p", 0, 1),
+        ("presence_penalty", -2, 2),
+        ("frequency_penalty", -2, 2),
+    ):
+        value = data.get(name)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            raise BadRequestError(f"'{name}' must be a number from {low} to {high}, got {_brief(value)}", param=name)
+    seed = data.get("seed")
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+        raise BadRequestError(f"'seed' must be a whole number, got {_brief(seed)}", param="seed")
+
+
+def _own_length(prompt: str, seed: int | None) -> int:
+    """16 to 256 tokens for an answer whose length the caller left open: where the model would end it by itself."""
+    return 16 + int(hashlib.sha256(f"{seed}\x1f{prompt}".encode()).hexdigest()[:8], 16) % 241
+
+
+def _flag(data: dict[str, Any], name: str) -> bool:
+    value = data.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise BadRequestError(f"'{name}' must be true or false, got {_brief(value)}", param=name)
+    return bool(value)
+
+
+def _brief(value: object) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 80 else f"{text[:77]}..."

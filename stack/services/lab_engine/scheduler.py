@@ -1,0 +1,266 @@
+"""Continuous batching as a pure step function: `begin` decides a step, `finish` books it. The clock is passed in."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from lab_engine.blocks import BlockPool
+from lab_engine.stats import Stats
+from lab_engine.values import InvalidValueError, require
+
+if TYPE_CHECKING:
+    from lab_engine.speed import Speed
+
+State = Literal["frontend", "waiting", "running", "finished"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """The settings of the engine that decide what fits: vLLM's names are in the comments."""
+
+    slots: int  # max_num_seqs
+    batch_tokens: int  # max_num_batched_tokens
+    max_model_tokens: int  # max_model_len
+    blocks: int  # num_gpu_blocks
+    block_tokens: int = 16  # block_size
+    jitter: float = 0.0  # standard deviation of a step's duration, relative to its mean
+
+    def __post_init__(self) -> None:
+        for name in ("slots", "batch_tokens", "max_model_tokens", "blocks", "block_tokens"):
+            require(name, getattr(self, name), at_least=1)
+        require("jitter", self.jitter, at_most=0.5)
+        if self.blocks * self.block_tokens < self.max_model_tokens:
+            raise InvalidValueError(
+                f"the KV cache holds {self.blocks * self.block_tokens} tokens ({self.blocks} blocks of "
+                f"{self.block_tokens}), fewer than max_model_tokens {self.max_model_tokens}: raise blocks"
+            )
+
+
+@dataclass(eq=False, kw_only=True, slots=True)
+class Sequence:
+    """One request on its way through the machine. The first five fields are given, the rest is the scheduler's."""
+
+    name: str
+    arrived_s: float
+    prompt_tokens: int
+    answer_tokens: int
+    finish_reason: str = "length"
+    prefix: tuple[bytes, ...] = ()
+
+    state: State = "frontend"
+    blocks: list[int] = field(default_factory=list)
+    computed: int = 0  # tokens whose keys and values are in the cache
+    published: int = 0  # prompt blocks offered to the prefix cache
+    generated: int = 0
+    preemptions: int = 0
+    queued_s: float = 0.0
+    scheduled_s: float | None = None
+    first_token_s: float = 0.0
+    last_token_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    start_s: float
+    end_s: float
+    sequences: list[Sequence]
+    advances: list[int]  # tokens by which each sequence moves forward
+
+
+class Scheduler:
+    """First come, first served; running sequences before waiting ones; the youngest is preempted when blocks run out.
+
+    That is the policy that vLLM documents for its V1 scheduler, chunked prefill included.
+    """
+
+    def __init__(self, *, speed: Speed, limits: Limits, seed: int = 0) -> None:
+        self.speed = speed
+        self.limits = limits
+        self.pool = BlockPool(limits.blocks)
+        self.stats = Stats(limits.max_model_tokens)
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []
+        self._frontend: deque[Sequence] = deque()
+        self._random = random.Random(seed)  # noqa: S311 - timing, not secrets
+
+    @property
+    def unfinished(self) -> int:
+        return len(self._frontend) + len(self.waiting) + len(self.running)
+
+    @property
+    def next_ready_s(self) -> float | None:
+        """When the next request leaves the front end; None when none is on its way."""
+        return self._frontend[0].arrived_s + self.speed.frontend_s if self._frontend else None
+
+    def add(self, sequence: Sequence) -> None:
+        """Requests are added in order of arrival."""
+        total = sequence.prompt_tokens + sequence.answer_tokens
+        if total > self.limits.max_model_tokens:
+            raise InvalidValueError(
+                f"{sequence.name}: {total} tokens exceed max_model_tokens {self.limits.max_model_tokens}"
+            )
+        self._frontend.append(sequence)
+
+    def abort(self, sequence: Sequence, reason: str = "abort") -> bool:
+        """Take a request out at once, its blocks with it. False, and nothing done, when it has already finished."""
+        if sequence.state == "finished":
+            return False
+        place = {"frontend": self._frontend, "waiting": self.waiting, "running": self.running}[sequence.state]
+        place.remove(sequence)
+        self._release(sequence)
+        sequence.state = "finished"
+        self.stats.finished[reason] += 1
+        return True
+
+    def begin(self, now_s: float, *, slowdown: float = 1.0) -> Step | None:
+        """The next step, or None when nothing can run now."""
+        self._admit(now_s)
+        sequences: list[Sequence] = []
+        advances: list[int] = []
+        budget, preempted = self._choose_running(sequences, advances)
+        if not preempted:
+            self._choose_waiting(now_s, budget, sequences, advances)
+        if not sequences:
+            return None
+        duration_s = self._duration_s(sequences, advances) * slowdown
+        return Step(start_s=now_s, end_s=now_s + duration_s, sequences=sequences, advances=advances)
+
+    def finish(self, step: Step) -> list[Sequence]:
+        """Book the step; the sequences that got a token, in the order of the batch. A finished one has that state."""
+        stats, now_s = self.stats, step.end_s
+        emitted: list[Sequence] = []
+        prompt_tokens = 0
+        for sequence, advance in zip(step.sequences, step.advances, strict=True):
+            if sequence.state != "running":
+                continue  # aborted while the step ran
+            sequence.computed += advance
+            if sequence.published < len(sequence.prefix):
+                self._publish(sequence)
+            if sequence.computed < sequence.prompt_tokens + sequence.generated:
+                continue  # more of its prompt is to come
+            sequence.generated += 1
+            if sequence.generated == 1:
+                prompt_tokens += sequence.prompt_tokens
+                sequence.first_token_s = now_s
+                stats.first_token_s.observe(now_s - sequence.arrived_s)
+                stats.prefill_s.observe(now_s - (sequence.scheduled_s or 0.0))
+            else:
+                stats.token_gap_s.observe(now_s - sequence.last_token_s)
+            sequence.last_token_s = now_s
+            emitted.append(sequence)
+            if sequence.generated >= sequence.answer_tokens:
+                self._finish(sequence)
+        stats.steps += 1
+        stats.busy_s += step.end_s - step.start_s
+        stats.prompt_tokens += prompt_tokens
+        stats.generated_tokens += len(emitted)
+        stats.step_tokens.observe(prompt_tokens + len(emitted))
+        if any(sequence.state == "finished" for sequence in emitted):
+            self.running = [sequence for sequence in self.running if sequence.state == "running"]
+        return emitted
+
+    def _admit(self, now_s: float) -> None:
+        while self._frontend and self._frontend[0].arrived_s + self.speed.frontend_s <= now_s:
+            sequence = self._frontend.popleft()
+            sequence.queued_s = sequence.arrived_s + self.speed.frontend_s
+            sequence.state = "waiting"
+            self.waiting.append(sequence)
+
+    def _choose_running(self, sequences: list[Sequence], advances: list[int]) -> tuple[int, bool]:
+        """Tokens left of the step's budget, and whether a sequence had to be preempted."""
+        budget, preempted = self.limits.batch_tokens, False
+        block_tokens, running = self.limits.block_tokens, self.running
+        index = 0
+        while index < len(running) and budget > 0:
+            sequence = running[index]
+            advance = sequence.prompt_tokens + sequence.generated - sequence.computed
+            advance = min(advance, budget)
+            missing = -(-(sequence.computed + advance) // block_tokens) - len(sequence.blocks)
+            if missing > 0:
+                fresh = self.pool.take(missing)
+                while fresh is None and len(running) > index:
+                    self._preempt(running.pop())
+                    preempted = True
+                    fresh = self.pool.take(missing) if len(running) > index else None
+                if fresh is None:
+                    break  # it was itself the youngest
+                sequence.blocks += fresh
+            sequences.append(sequence)
+            advances.append(advance)
+            budget -= advance
+            index += 1
+        return budget, preempted
+
+    def _choose_waiting(self, now_s: float, budget: int, sequences: list[Sequence], advances: list[int]) -> None:
+        block_tokens = self.limits.block_tokens
+        while self.waiting and budget > 0 and len(self.running) < self.limits.slots:
+            sequence = self.waiting[0]
+            total = sequence.prompt_tokens + sequence.generated
+            # The last token is always computed: its logits are what the next token is drawn from.
+            cached = self.pool.lookup(sequence.prefix[: (total - 1) // block_tokens])
+            hit = len(cached) * block_tokens
+            advance = min(total - hit, budget)
+            fresh = self.pool.take(-(-(hit + advance) // block_tokens) - len(cached), cached)
+            if fresh is None:
+                break
+            self.waiting.popleft()
+            self.running.append(sequence)
+            sequence.blocks, sequence.computed, sequence.published = fresh, hit, len(cached)
+            sequence.state = "running"
+            if sequence.scheduled_s is None:
+                sequence.scheduled_s = now_s
+                self.stats.queue_s.observe(now_s - sequence.queued_s)
+                self.stats.prefix_queries += sequence.prompt_tokens
+                self.stats.prefix_hits += hit
+            sequences.append(sequence)
+            advances.append(advance)
+            budget -= advance
+
+    def _duration_s(self, sequences: list[Sequence], advances: list[int]) -> float:
+        tokens = context = 0
+        pairs = 0.0
+        for sequence, advance in zip(sequences, advances, strict=True):
+            reached = sequence.computed + advance
+            tokens += advance
+            context += reached
+            pairs += advance * (reached - (advance - 1) / 2)
+        duration_s = self.speed.duration_s(sequences=len(sequences), tokens=tokens, context_tokens=context, pairs=pairs)
+        if self.limits.jitter:
+            duration_s *= max(0.1, self._random.gauss(1, self.limits.jitter))
+        return duration_s
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Its cache is dropped and computed again later: the recompute policy, vLLM's only one."""
+        self._release(sequence)
+        sequence.computed = sequence.published = 0
+        sequence.preemptions += 1
+        sequence.state = "waiting"
+        self.waiting.appendleft(sequence)
+        self.stats.preemptions += 1
+
+    def _publish(self, sequence: Sequence) -> None:
+        ready = min(sequence.computed // self.limits.block_tokens, len(sequence.prefix))
+        for index in range(sequence.published, ready):
+            self.pool.publish(sequence.blocks[index], sequence.prefix[index])
+        sequence.published = max(sequence.published, ready)
+
+    def _release(self, sequence: Sequence) -> None:
+        self.pool.release(sequence.blocks)
+        sequence.blocks = []
+
+    def _finish(self, sequence: Sequence) -> None:
+        stats, now_s = self.stats, sequence.last_token_s
+        scheduled_s = sequence.scheduled_s or 0.0
+        self._release(sequence)
+        sequence.state = "finished"
+        stats.finished[sequence.finish_reason] += 1
+        stats.request_s.observe(now_s - sequence.arrived_s)
+        stats.inference_s.observe(now_s - scheduled_s)
+        stats.decode_s.observe(now_s - sequence.first_token_s)
+        stats.request_prompt_tokens.observe(sequence.prompt_tokens)
+        stats.request_generated_tokens.observe(sequence.generated)
+        if sequence.generated > 1:
+            stats.mean_token_s.observe((now_s - sequence.first_token_s) / (sequence.generated - 1))

@@ -1,0 +1,131 @@
+"""The HTTP face of the engine: OpenAI's API, health and metrics. Simulates nothing itself."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+
+from lab_engine import chat, replies, tokens
+from lab_engine.engine import Engine, RefusedError
+from lab_engine.exposition import EngineCollector
+from lab_engine.streams import StreamSink, WholeSink
+
+if TYPE_CHECKING:
+    from aiohttp.typedefs import Handler
+
+MAX_BODY_BYTES = 4 << 20
+ENGINE = web.AppKey("engine", Engine)
+REGISTRY = web.AppKey("registry", CollectorRegistry)
+
+
+def application(engine: Engine) -> web.Application:
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    registry.register(EngineCollector(engine))
+    app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[errors_as_json])
+    app[ENGINE] = engine
+    app[REGISTRY] = registry
+    app.add_routes(
+        [
+            web.post("/v1/chat/completions", completions),
+            web.get("/v1/models", models),
+            web.get("/health", health),
+            web.get("/metrics", metrics),
+        ]
+    )
+    return app
+
+
+@web.middleware
+async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except chat.BadRequestError as error:
+        return _refusal(str(error), kind=error.kind, status=error.status, param=error.param)
+    except RefusedError as error:
+        return _refusal(str(error), kind=error.kind, status=error.status)
+    except web.HTTPRequestEntityTooLarge:
+        return _refusal(f"the body is larger than {MAX_BODY_BYTES} bytes", kind="BadRequestError", status=413)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        text = f"{request.method} {request.path}: {error.reason}"
+        response = _refusal(
+            text, kind="NotFoundError" if error.status == 404 else "BadRequestError", status=error.status
+        )
+        if "Allow" in error.headers:
+            response.headers["Allow"] = error.headers["Allow"]
+        return response
+
+
+async def completions(request: web.Request) -> web.StreamResponse:
+    engine = request.app[ENGINE]
+    limits = engine.scheduler.limits
+    asked = chat.parse(await request.read(), model=engine.settings.model, max_model_tokens=limits.max_model_tokens)
+    name = f"chatcmpl-{uuid.uuid4().hex}"
+    head = replies.Head(request_id=name, model=engine.settings.model, created=int(time.time()))
+    prefix = tokens.prefix_hashes(asked.rendered, limits.block_tokens)
+    if asked.stream:
+        return await _streamed(request, engine, asked, head, prefix)
+    sink = WholeSink()
+    sequence = engine.submit(name, asked, prefix, sink)
+    try:
+        await sink.done
+    finally:
+        engine.abort(sequence)
+    content = tokens.answer(asked.prompt, asked.answer_tokens)[: asked.kept_characters]
+    used = replies.usage(asked.prompt_tokens, asked.answer_tokens)
+    return web.json_response(head.whole(content, asked.finish_reason, used))
+
+
+async def _streamed(
+    request: web.Request, engine: Engine, asked: chat.ChatRequest, head: replies.Head, prefix: tuple[bytes, ...]
+) -> web.StreamResponse:
+    engine.require_ready()  # while a refusal can still have a status of its own
+    response = web.StreamResponse(
+        headers={"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
+    )
+    chunked = request.version >= (1, 1)
+    if chunked:
+        response.enable_chunked_encoding()
+    await response.prepare(request)
+    if request.transport is None:
+        return response  # the caller left while the headers were written
+    sink = StreamSink(head, asked, request.transport, chunked=chunked)
+    sequence = engine.submit(head.request_id, asked, prefix, sink)
+    try:
+        await sink.done
+    finally:
+        engine.abort(sequence)
+    await response.write_eof()
+    return response
+
+
+async def models(request: web.Request) -> web.Response:
+    engine = request.app[ENGINE]
+    limits = engine.scheduler.limits
+    return web.json_response(replies.models(engine.settings.model, int(engine.started_at), limits.max_model_tokens))
+
+
+async def health(request: web.Request) -> web.Response:
+    """As vLLM's: whether the engine process is there, not whether it makes progress."""
+    life = request.app[ENGINE].life
+    return web.json_response({"status": life, "simulated": True}, status=200 if life == "serving" else 503)
+
+
+async def metrics(request: web.Request) -> web.Response:
+    return web.Response(
+        body=generate_latest(request.app[REGISTRY]),
+        headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
+    )
+
+
+def _refusal(message: str, *, kind: str, status: int, param: str | None = None) -> web.Response:
+    headers = {"Retry-After": "1"} if status == 503 else None
+    return web.json_response(
+        replies.error(message, kind=kind, status=status, param=param), status=status, headers=headers
+    )

@@ -1,0 +1,77 @@
+"""Tokens on their way to one caller: a sink that writes server-sent events, and one that collects the whole answer."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from lab_engine import replies
+from lab_engine.tokens import AnswerText
+
+if TYPE_CHECKING:
+    from lab_engine.chat import ChatRequest
+    from lab_engine.engine import RefusedError
+
+# A caller that leaves this much unread is cut off, so that slow readers cannot fill the memory.
+MOST_UNREAD_BYTES = 1 << 20
+
+
+class StreamSink:
+    """Writes each event straight to the connection: waking a task per token would cost more than making the token."""
+
+    def __init__(
+        self, head: replies.Head, request: ChatRequest, transport: asyncio.Transport, *, chunked: bool
+    ) -> None:
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._head = head
+        self._request = request
+        self._text = AnswerText(request.prompt)
+        self._prefix = head.event_prefix()
+        self._transport = transport
+        self._chunked = chunked
+
+    def token(self, index: int, *, last: bool) -> None:
+        request, piece = self._request, self._request.piece(self._text, index)
+        data = self._head.first_event() if index == 0 else b""
+        if last:
+            data += self._head.last_event(piece, request.finish_reason)
+            if request.include_usage:
+                data += self._head.usage_event(replies.usage(request.prompt_tokens, request.answer_tokens))
+            data += replies.DONE
+        else:
+            data += self._prefix + piece.encode() + replies.TOKEN_EVENT_END
+        self._write(data)
+        if last:
+            self._end()
+
+    def failed(self, error: RefusedError) -> None:
+        """As vLLM does once the status line is out: the error in band, then the end mark."""
+        self._write(replies.error_event(str(error), kind=error.kind, status=error.status) + replies.DONE)
+        self._end()
+
+    def _write(self, data: bytes) -> None:
+        if self._transport.is_closing():
+            return
+        if self._transport.get_write_buffer_size() > MOST_UNREAD_BYTES:
+            self._transport.abort()
+            return
+        self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    def _end(self) -> None:
+        if not self.done.done():
+            self.done.set_result(None)
+
+
+class WholeSink:
+    """Keeps nothing but the end: the answer is a function of the request, so there is nothing to collect."""
+
+    def __init__(self) -> None:
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def token(self, index: int, *, last: bool) -> None:  # noqa: ARG002 - the sinks' common form
+        if last and not self.done.done():
+            self.done.set_result(None)
+
+    def failed(self, error: RefusedError) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)

@@ -1,0 +1,61 @@
+"""The checkable tokens of scheme sim-v1. A caller computes the same ones and so sees loss, swaps and mix-ups."""
+
+from __future__ import annotations
+
+import hashlib
+
+TOKEN_CHARACTERS = 7  # six hexadecimal digits and a blank
+BYTES_PER_PROMPT_TOKEN = 4  # the rule of thumb for English text in byte-pair vocabularies
+
+
+class AnswerText:
+    """The endless answer to one prompt; token `i` depends on the prompt and `i` alone."""
+
+    __slots__ = ("_base",)
+
+    def __init__(self, prompt: str) -> None:
+        self._base = hashlib.sha256(f"{prompt}\x1f".encode())
+
+    def token(self, index: int) -> str:
+        digest = self._base.copy()
+        digest.update(b"%d" % index)
+        return digest.hexdigest()[:6] + " "
+
+
+def answer(prompt: str, tokens: int) -> str:
+    text = AnswerText(prompt)
+    return "".join(text.token(index) for index in range(tokens))
+
+
+def stopped_at(prompt: str, stops: tuple[str, ...], limit: int) -> tuple[int, int] | None:
+    """Tokens generated and characters kept when one of `stops` ends the answer within `limit` tokens, else None.
+
+    As in real engines the stop string itself is not part of the answer.
+    """
+    if not stops:
+        return None
+    text = AnswerText(prompt)
+    longest = max(len(stop) for stop in stops)
+    written = ""
+    for index in range(limit):
+        seen_from = max(0, len(written) - longest + 1)
+        written += text.token(index)
+        found = [at for stop in stops if (at := written.find(stop, seen_from)) >= 0]
+        if found:
+            return index + 1, min(found)
+    return None
+
+
+def prompt_tokens(rendered: bytes) -> int:
+    return max(1, -(-len(rendered) // BYTES_PER_PROMPT_TOKEN))
+
+
+def prefix_hashes(rendered: bytes, block_tokens: int) -> tuple[bytes, ...]:
+    """One hash for every full KV block of the prompt, each covering all text before it, as prefix caches need."""
+    width = block_tokens * BYTES_PER_PROMPT_TOKEN
+    chain = hashlib.blake2b(digest_size=8)
+    hashes = []
+    for at in range(0, len(rendered) - width + 1, width):
+        chain.update(rendered[at : at + width])
+        hashes.append(chain.digest())
+    return tuple(hashes)
