@@ -13,7 +13,7 @@ from prometheus_client import disable_created_metrics
 from lab_api.app import create_app
 from lab_api.gateway import Gateway
 from lab_api.logs import log_json, logger
-from lab_api.settings import Settings, SettingsError
+from lab_api.settings import Settings, SettingsError, unknown_variables
 
 
 async def serve(settings: Settings) -> None:
@@ -27,6 +27,7 @@ async def serve(settings: Settings) -> None:
         create_app(gateway),
         handler_cancellation=True,
         access_log=None,
+        auto_decompress=False,
         keepalive_timeout=75.0,
         lingering_time=1.0,
         shutdown_timeout=0.2,
@@ -35,7 +36,10 @@ async def serve(settings: Settings) -> None:
     try:
         await gateway.prober.start()
         site = web.TCPSite(runner, settings.host, settings.port, backlog=1024)
-        await site.start()
+        try:
+            await site.start()
+        except OSError as error:
+            raise SettingsError(f"LAB_HOST and LAB_PORT must be an address to listen on: {error}") from error
         logger.info("listening", extra={"host": settings.host, "port": runner.addresses[0][1]})
         # What exists now lives as long as the process: it need not be looked at again and again.
         gc.collect()
@@ -66,11 +70,14 @@ def main() -> int:
         print(f"lab_api cannot start:\n{error}", file=sys.stderr)  # noqa: T201 -- there is no log yet
         return 2
     log_json(settings.log_level)
-    disable_created_metrics()  # they double the counters' series, and nobody reads them
+    # They would double the series of the counters, and nobody reads them.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    if unknown := unknown_variables(os.environ):
+        logger.warning("variables that mean nothing to the gateway", extra={"variables": unknown})
     try:
         uvloop.run(serve(settings))
-    except OSError as error:
-        logger.error("cannot listen", extra={"host": settings.host, "port": settings.port, "detail": str(error)})
+    except SettingsError as error:
+        logger.error("cannot start", extra={"detail": str(error)})
         return 2
     return 0
 

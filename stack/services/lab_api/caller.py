@@ -48,6 +48,12 @@ class CallerStream:
         await self.send(f"data: {body}\n\n".encode())
         return await self.end()
 
+    def abort(self) -> None:
+        """Cuts the connection: a caller who does not read would keep an orderly end waiting for ever."""
+        self.close()
+        if self._request.transport is not None:
+            self._request.transport.abort()
+
     async def end(self) -> web.StreamResponse:
         """Ends the response in good order."""
         self.close()
@@ -63,10 +69,9 @@ class CallerStream:
 
     def _look(self) -> None:
         left_s = self._sent_s + self._keepalive_s - time.monotonic()
-        if left_s <= 0:
+        if left_s <= 0 and (self._ping is None or self._ping.done()):
             self._ping = self._loop.create_task(self._send_ping())
-            left_s = self._keepalive_s
-        self._timer = self._loop.call_later(left_s + 0.001, self._look)
+        self._timer = self._loop.call_later((left_s if left_s > 0 else self._keepalive_s) + 0.001, self._look)
 
     async def _send_ping(self) -> None:
         with suppress(ConnectionError):  # the caller has gone: the request itself is cancelled for that

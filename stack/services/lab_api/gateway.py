@@ -21,6 +21,7 @@ from lab_api.settings import Settings
 from lab_api.upstream import Upstream
 
 _T = TypeVar("_T")
+_LAST_WORD_S = 0.2  # to tell a caller inside the stream that it ends here; within what `drain` waits
 
 
 class Gateway:
@@ -79,6 +80,8 @@ class Gateway:
         except (CallerGoneError, ConnectionError) as error:
             exchange.outcome = Outcome.CLIENT_CANCELLED
             exchange.detail = str(error)
+            if caller is not None:
+                caller.abort()
             raise asyncio.CancelledError from error
         except Exception:  # noqa: BLE001 -- the caller of a started stream must be told, whatever failed
             logger.exception("unexpected failure", extra={"request_id": exchange.request_id})
@@ -93,6 +96,9 @@ class Gateway:
         if self.draining:
             raise _shutting_down()
         body_s = self.settings.deadlines.body_s
+        if (encoding := request.headers.get("Content-Encoding", "identity")) != "identity":
+            message = f"the body must be sent as it is, got Content-Encoding {encoding[:40]!r}"
+            raise GatewayError(outcome=Outcome.INVALID_REQUEST, message=message, status=415)
         try:
             async with asyncio.timeout(body_s):
                 body = await request.read()
@@ -102,6 +108,9 @@ class Gateway:
         except web.HTTPRequestEntityTooLarge as error:
             message = f"the body is larger than {self.settings.admission.body_max_bytes} bytes: shorten the messages"
             raise GatewayError(outcome=Outcome.INVALID_REQUEST, message=message, status=413) from error
+        except web.RequestPayloadError as error:
+            message = f"the body cannot be read: {str(error)[:100]}"
+            raise GatewayError(outcome=Outcome.INVALID_REQUEST, message=message) from error
         return parse(body, self.settings.model)
 
     async def _whole(self, ask: Ask, exchange: Exchange) -> web.StreamResponse:
@@ -190,7 +199,12 @@ class Gateway:
         exchange.outcome = error.outcome
         exchange.detail = error.message
         if caller is not None and caller.started:
-            return await caller.fail(error)
+            try:
+                async with asyncio.timeout(_LAST_WORD_S):
+                    return await caller.fail(error)
+            except (TimeoutError, ConnectionError) as gone:
+                caller.abort()
+                raise asyncio.CancelledError from gone
         return self.refusal(error, exchange.request_id, exchange.replica)
 
     def refusal(self, error: GatewayError, request_id: str, replica: str = "") -> web.Response:

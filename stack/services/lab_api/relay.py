@@ -58,6 +58,8 @@ async def relay(stream: Stream, exchange: Exchange, caller: CallerStream, *, gap
         message = f"{name} sent no data for {gap_s:g} s in the middle of its answer"
         raise GatewayError(outcome=Outcome.STALL_TIMEOUT, message=message) from error
     except aiohttp.ClientError as error:
+        if writing:  # aiohttp reports a caller who has left with the same family of errors
+            raise CallerGoneError("closed the connection") from error
         message = f"{name} broke off in the middle of its answer: {type(error).__name__}"
         raise GatewayError(outcome=Outcome.TRUNCATED, message=message) from error
     if not scanner.complete:

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+_PLAIN_VARIABLES = {
+    *("LAB_HOST", "LAB_PORT", "LAB_MODEL", "LAB_REPLICAS", "LAB_HEALTH_PATH", "LAB_API_KEY", "LAB_LOG_LEVEL")
+}
 REPLICA_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
@@ -75,7 +78,7 @@ class Deadlines(Section):
     answer_s: float = number("LAB_ANSWER_TIMEOUT_S", 30.0, low=0.01, high=3600)  # one try without streaming
     request_s: float = number("LAB_REQUEST_TIMEOUT_S", 120.0, low=0.05, high=7200)
     keepalive_s: float = number("LAB_KEEPALIVE_S", 15.0, low=0.01, high=600)  # idle timeouts on the way start at 30 s
-    drain_s: float = number("LAB_DRAIN_S", 1.5, low=0.0, high=600)
+    drain_s: float = number("LAB_DRAIN_S", 1.2, low=0.0, high=600)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +150,13 @@ class Settings:
         if problems:
             raise SettingsError("\n".join(problems))
         return settings
+
+
+def unknown_variables(env: Mapping[str, str]) -> list[str]:
+    """Variables that look like settings and are none: misspelt, or meant for another service of the lab."""
+    sections = (Admission, Deadlines, Probing, Ejection, Retrying)
+    known = {one.metadata["variable"] for section in sections for one in fields(section)} | _PLAIN_VARIABLES
+    return sorted(name for name in env if name.startswith("LAB_") and name not in known)
 
 
 def _port(text: str, problems: list[str]) -> int:

@@ -189,7 +189,8 @@ def failure_of(scanner: Scanner, name: str) -> GatewayError:
         return GatewayError(outcome=Outcome.INBAND_ERROR, message=f"{name} reported an error: {scanner.error}")
     if scanner.corrupted is not None:
         return GatewayError(outcome=Outcome.CORRUPTED, message=f"{name} sent what is not a stream: {scanner.corrupted}")
-    missing = "finish_reason" if not scanner.finished else "[DONE]"
+    # Spelt without its brackets: a careless caller may search the bytes for the real marker.
+    missing = "finish_reason" if not scanner.finished else "the DONE marker"
     return GatewayError(outcome=Outcome.TRUNCATED, message=f"{name} ended its answer without {missing}")
 
 
