@@ -1,0 +1,9 @@
+"""Journal and samples in, `run.json`, `report.html` and `summary.md` out. Decides nothing: verdicts come from the journal."""
+
+from __future__ import annotations
+
+from pytest_llmchaos.report.building import build
+from pytest_llmchaos.report.folding import fold
+from pytest_llmchaos.report.summary import junit_properties, summary_lines
+
+__all__ = ["build", "fold", "junit_properties", "summary_lines"]

@@ -1,0 +1,119 @@
+"""Facts about the whole run for the page: repeated times with their spread, and what was exercised. Pure arithmetic."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_llmchaos.report.words import NONE, number, one_line
+
+PROVED = ("held", "refuted")  # only trials that prove something count in a mean
+TIMES = {
+    "time_to_detect_s": ("MTTD", "fault start to the system's own first signal"),
+    "time_to_recover_s": ("MTTR", "fault start to the first sustained good second"),
+    "time_to_settle_s": ("settling", "end of a passing fault to the first sustained good second"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Times:
+    """One kind of time of one experiment over its trials. `missing` counts proving trials in which it never came."""
+
+    experiment: str
+    name: str
+    meaning: str
+    values_s: tuple[float, ...]
+    missing: int
+
+    @property
+    def mean_s(self) -> float:
+        return statistics.fmean(self.values_s)
+
+    @property
+    def median_s(self) -> float:
+        return statistics.median(self.values_s)
+
+    @property
+    def deviation_s(self) -> float | None:
+        return statistics.stdev(self.values_s) if len(self.values_s) > 1 else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One fault on one target: its trials' verdicts with their number, and the SLOs that were judged there."""
+
+    verdicts: Mapping[str, int]
+    slos: tuple[tuple[str, bool | None], ...]
+    """(name, whether every value met its objective; None where one of them is not known)"""
+
+
+def times(trials: Sequence[Mapping[str, Any]]) -> list[Times]:
+    """In the order in which the experiments were first performed; experiments that nothing was timed in are left out."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for trial in trials:
+        if trial["verdict"] in PROVED:
+            bare = "" if trial.get("remediator") is not False else ", no remediator"
+            groups.setdefault(f"{one_line(trial['scenario'], 60)}: {one_line(trial['fault'], 60)}{bare}", []).append(
+                trial
+            )
+    found = []
+    for experiment, its in groups.items():
+        for key, (name, meaning) in TIMES.items():
+            values = [value for trial in its if (value := number(trial.get(key))) is not None]
+            if values:
+                found.append(
+                    Times(
+                        experiment=experiment,
+                        name=name,
+                        meaning=meaning,
+                        values_s=tuple(values),
+                        missing=len(its) - len(values),
+                    )
+                )
+    return found
+
+
+def coverage(run: Mapping[str, Any]) -> tuple[list[str], list[str], dict[tuple[str, str], Cell]]:
+    """Faults, targets, and the cells that were exercised. The run's catalogue adds what could have been exercised."""
+    catalogue = run["catalogue"] if isinstance(run["catalogue"], Mapping) else {}
+    grouped: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for trial in run["trials"]:
+        grouped.setdefault((_kind(trial), _target(trial)), []).append(trial)
+    faults = _union(catalogue.get("faults"), [fault for fault, _ in grouped])
+    targets = _union(catalogue.get("targets"), [target for _, target in grouped])
+    return faults, targets, {place: _cell(trials) for place, trials in grouped.items()}
+
+
+def _cell(trials: Sequence[Mapping[str, Any]]) -> Cell:
+    verdicts: dict[str, int] = {}
+    met: dict[str, bool | None] = {}
+    for trial in trials:
+        verdicts[trial["verdict"]] = verdicts.get(trial["verdict"], 0) + 1
+        for slo in trial["slos"]:
+            name, now = one_line(slo.get("name"), 40), reached(slo)
+            before = met.get(name, True)
+            met[name] = None if now is None or before is None else now and before
+    return Cell(verdicts=verdicts, slos=tuple(met.items()))
+
+
+def reached(slo: Mapping[str, Any]) -> bool | None:
+    """Whether the value reached its objective, both being ratios of good events; None where one is missing."""
+    value, objective = number(slo.get("value")), number(slo.get("objective"))
+    return None if value is None or objective is None else value >= objective
+
+
+def _kind(trial: Mapping[str, Any]) -> str:
+    """The fault without its target: «kill api» is «kill»."""
+    name, target = one_line(trial["fault"], 80), one_line(trial.get("target"), 80)
+    return name.removesuffix(f" {target}") if target else name
+
+
+def _target(trial: Mapping[str, Any]) -> str:
+    return one_line(trial.get("victim") or trial.get("target"), 80) or NONE
+
+
+def _union(known: Any, seen: list[str]) -> list[str]:
+    listed = [one_line(item, 80) for item in known] if isinstance(known, list) else []
+    return list(dict.fromkeys([*listed, *seen]))

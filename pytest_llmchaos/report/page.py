@@ -1,0 +1,184 @@
+"""The run as one HTML page that needs nothing else: styles, scripts, drawings and data are inside. Renders, decides nothing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+from pytest_llmchaos.report import facts, words
+from pytest_llmchaos.report.curves import Curves, Raw, curves
+from pytest_llmchaos.report.moments import fault_start_s, marks
+from pytest_llmchaos.report.story import chronology, claim_words, load_words, outcome_words, raw_values, rows_of, tiles
+from pytest_llmchaos.report.summary import headline
+from pytest_llmchaos.report.timeline import sparkline, strip, timeline
+from pytest_llmchaos.report.words import number
+
+LIMIT_BYTES = 1_000_000
+HERE = files("pytest_llmchaos.report")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detail:
+    """How much of a run is shown. The page says when it shows less than all; run.json always has everything."""
+
+    points: int  # bins of a chart
+    dots: int  # single requests in all charts together
+    log_bytes: int  # of all logs together
+    cut: int  # characters of one text
+    rows: int  # of one table
+
+
+DETAILS = (
+    Detail(points=240, dots=12_000, log_bytes=120_000, cut=4000, rows=200),
+    Detail(points=120, dots=4_000, log_bytes=60_000, cut=1500, rows=60),
+    Detail(points=60, dots=0, log_bytes=0, cut=400, rows=20),
+    Detail(points=20, dots=0, log_bytes=0, cut=120, rows=5),
+)
+
+
+def page(run: Mapping[str, Any], raws: Mapping[str, Raw], logs: Mapping[str, str]) -> str:
+    """The page in the most detail that keeps it within LIMIT_BYTES."""
+    html = ""
+    for detail in DETAILS:
+        html = _render(run, raws, logs, detail)
+        if len(html.encode("utf-8", "replace")) <= LIMIT_BYTES:
+            break
+    return html
+
+
+def _render(run: Mapping[str, Any], raws: Mapping[str, Raw], logs: Mapping[str, str], detail: Detail) -> str:
+    watermark = "simulated engine" if words.is_simulated(run) else ""
+    each = detail.dots // max(1, len(run["trials"]))
+    shown = []
+    for trial in run["trials"]:
+        raw = raws.get(trial["trial"], Raw())
+        until_s = _until_s(trial, raw)
+        drawn = curves(raw, until_s=until_s, points=detail.points, dots=each)
+        shown.append(
+            {
+                "trial": trial,
+                "timeline": timeline(trial, drawn, until_s, watermark),
+                "spark": sparkline(drawn),
+                "tiles": tiles(trial, raw),
+                "chronology": chronology(trial),
+                "load": load_words(trial["load"]),
+                "spent": max(
+                    (n for slo in trial["slos"] if (n := number(slo.get("budget_spent"))) is not None), default=None
+                ),
+                "data": _data(trial, drawn, until_s),
+            }
+        )
+    style, script = _asset("vendor/uPlot.min.css") + _asset("page_files/page.css"), _asset("page_files/page.js")
+    library = f"/*\n{_asset('vendor/LICENSE')}*/\n{_asset('vendor/uPlot.iife.min.js')}"
+    faults, targets, cells = facts.coverage(run)
+    return (
+        _environment(detail)
+        .get_template("page.html.j2")
+        .render(
+            run=run,
+            headline=headline(run),
+            worst=next((verdict for verdict in words.VERDICTS if run["counts"][verdict]), "inconclusive"),
+            took=words.duration(run["started_unix_s"], run["ended_unix_s"]),
+            environment_rows=rows_of(run["environment"])[: detail.rows],
+            watermark=watermark,
+            shown=shown,
+            times=facts.times(run["trials"]),
+            coverage={"faults": faults, "targets": targets, "cells": cells},
+            logs=_tails(logs, detail.log_bytes),
+            less=detail is not DETAILS[0],
+            detail=detail,
+            style=Markup(style),  # noqa: S704  these four are our own files, and data that _json made harmless
+            script=Markup(script),  # noqa: S704
+            library=Markup(library),  # noqa: S704
+            data=_json([item["data"] for item in shown]),
+            policy=_policy(style, [library, script]),
+        )
+    )
+
+
+def _environment(detail: Detail) -> Environment:
+    """Everything is escaped, and made visible before that, by the engine and not by the template's author."""
+
+    def shown(value: Any) -> Any:
+        if isinstance(value, Markup):
+            return value
+        return words.NONE if value is None else words.visible(str(value), detail.cut)
+
+    environment = Environment(
+        loader=FunctionLoader(lambda name: _asset(f"page_files/{name}")),
+        autoescape=True,
+        finalize=shown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(words=words, number=number, reached=facts.reached, visible=shown)
+    environment.globals.update(claim_words=claim_words, outcome_words=outcome_words, raw_values=raw_values)
+    environment.globals.update(strip=strip, visible_log=lambda text: words.visible(text, LIMIT_BYTES))
+    return environment
+
+
+def _asset(name: str) -> str:
+    return HERE.joinpath(name).read_text(encoding="utf-8")
+
+
+def _policy(style: str, scripts: list[str]) -> str:
+    """A content security policy that lets run what this file wrote and nothing else, and lets nothing be fetched."""
+
+    def digest(text: str) -> str:
+        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+    allowed = " ".join(map(digest, scripts))
+    return f"default-src 'none'; script-src {allowed}; style-src {digest(style)}; img-src data:; base-uri 'none'; form-action 'none'"
+
+
+def _json(value: Any) -> Markup:
+    """JSON that cannot end its script element or open a comment, and holds only ASCII."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # noqa: S704
+
+
+def _until_s(trial: Mapping[str, Any], raw: Raw) -> float:
+    """The end of the time axis: the last phase's end, the last request's due time, or 1 s of nothing."""
+    ends = [number(phase.get("to_s")) or 0.0 for phase in trial["phases"]]
+    return max([*ends, max(raw.due_s, default=0.0), 1.0])
+
+
+def _data(trial: Mapping[str, Any], drawn: Curves, until_s: float) -> dict[str, Any]:
+    """What the interactive charts need. Times are whole milliseconds to keep the page small; -1 stands for infinity."""
+
+    def milliseconds(values: list[float | None]) -> list[int | None]:
+        return [None if value is None else -1 if value == math.inf else round(value * 1000) for value in values]
+
+    return {
+        "width_s": drawn.width_s,
+        "until_s": round(until_s, 3),
+        "offered": drawn.offered,
+        "ok": drawn.ok,
+        "bad": {kind: values for kind, values in drawn.bad.items() if any(values)},
+        "ttft_p50": milliseconds(drawn.ttft_p50_s),
+        "ttft_p95": milliseconds(drawn.ttft_p95_s),
+        "e2e_p95": milliseconds(drawn.e2e_p95_s),
+        "inflight": drawn.inflight,
+        "phases": [
+            [words.one_line(phase.get("name"), 20), number(phase.get("from_s")), number(phase.get("to_s"))]
+            for phase in trial["phases"]
+        ],
+        "marks": [[round(mark.at_s, 3), mark.css, mark.label] for mark in marks(trial) if mark.key],
+        "fault_s": fault_start_s(trial),
+    }
+
+
+def _tails(logs: Mapping[str, str], budget: int) -> dict[str, str]:
+    """The end of each log, all together within the budget."""
+    each = budget // max(1, len(logs))
+    return {name: text[-each:] for name, text in logs.items()} if each else {}

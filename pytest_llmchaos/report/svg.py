@@ -1,0 +1,102 @@
+"""Small pieces of SVG: scales, ticks, paths, escaped text. Knows nothing of trials."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from pytest_llmchaos.report.words import one_line
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """Maps `low..high` to pixels `start..end`, linear or logarithmic."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+
+    def __call__(self, value: float) -> float:
+        low, high = (math.log10(self.low), math.log10(self.high)) if self.log else (self.low, self.high)
+        here = math.log10(max(value, self.low)) if self.log else value
+        share = (here - low) / (high - low) if high > low else 0.0
+        return self.start + min(1.0, max(0.0, share)) * (self.end - self.start)
+
+
+def ticks(high: float, most: int) -> list[float]:
+    """Round values from 0 up to `high`, at most `most` steps."""
+    if high <= 0 or not math.isfinite(high):
+        return [0.0]
+    rough = high / max(1, most)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))
+    return [step * i for i in range(int(high / step + 1e-9) + 1)]
+
+
+def text(x: float, y: float, words: object, css: str = "", anchor: str = "") -> str:
+    """A text element. The words are foreign: made visible and escaped."""
+    attributes = f' class="{css}"' if css else ""
+    attributes += f' text-anchor="{anchor}"' if anchor else ""
+    return f'<text x="{x:.0f}" y="{y:.0f}"{attributes}>{escape(one_line(words))}</text>'
+
+
+def rect(x: float, y: float, to_x: float, to_y: float, css: str) -> str:
+    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(0.0, to_x - x):.1f}" height="{max(0.0, to_y - y):.1f}" class="{css}"/>'
+
+
+def line(x: float, y: float, to_x: float, to_y: float, css: str) -> str:
+    return f'<path d="M{x:.1f} {y:.1f}L{to_x:.1f} {to_y:.1f}" class="{css}"/>'
+
+
+def path(points: Iterable[tuple[float, float] | None], css: str) -> str:
+    """A line through the points in whole pixels, broken where a point is None; a lone point is drawn as a dot."""
+    data: list[str] = []
+    pen = False
+    last = (0, 0)
+    for point in points:
+        if point is None:
+            if pen and data[-1].startswith("M"):
+                data.append("h0")
+            pen = False
+            continue
+        here = (round(point[0]), round(point[1]))
+        data.append(f"l{here[0] - last[0]} {here[1] - last[1]}" if pen else f"M{here[0]} {here[1]}")
+        pen, last = True, here
+    if pen and data[-1].startswith("M"):
+        data.append("h0")
+    return f'<path d="{"".join(data).replace(" -", "-")}" class="{css}"/>' if data else ""
+
+
+def steps(tops: Sequence[float], floors: Sequence[float], xs: Sequence[float], css: str) -> str:
+    """Bars from floor to top between neighbouring xs, as one outline; bars of no height are left out."""
+    data = []
+    for i, (top, floor) in enumerate(zip(tops, floors, strict=True)):
+        if round(floor - top, 1) > 0:
+            data.append(f"M{xs[i]:.0f} {floor:.0f}V{min(top, floor - 1):.0f}H{xs[i + 1]:.0f}V{floor:.0f}z")
+    return f'<path d="{"".join(data)}" class="{css}"/>' if data else ""
+
+
+def stairs(ys: Sequence[float], xs: Sequence[float], css: str) -> str:
+    """A stepped line at height ys[i] between xs[i] and xs[i+1]."""
+    data = [f"M{xs[0]:.0f} {ys[0]:.0f}"]
+    for i, y in enumerate(ys):
+        if i and round(y) != round(ys[i - 1]):
+            data.append(f"V{y:.0f}")
+        if i + 1 == len(ys) or round(ys[i + 1]) != round(y):
+            data.append(f"H{xs[i + 1]:.0f}")
+    return f'<path d="{"".join(data)}" class="{css}"/>'
+
+
+def dots(points: Iterable[tuple[float, float]], css: str) -> str:
+    """Many dots as one path of strokes of no length, which round caps turn into dots: six bytes each."""
+    data: list[str] = []
+    last = (0, 0)
+    for point in points:
+        here = (round(point[0]), round(point[1]))
+        data.append(f"m{here[0] - last[0]} {here[1] - last[1]}h0".replace(" -", "-"))
+        last = here
+    return f'<path d="M0 0{"".join(data)}" class="{css}"/>' if data else ""
