@@ -31,8 +31,8 @@ def open_loop(
 ) -> Load:
     """`rate_rps` requests a second, evenly spaced or (`arrivals="poisson"`) at random.
 
-    `prompts` is "short-chat", "long-prompt" or a file of lines. `max_tokens` bounds each answer; without it, 8 to 16 are
-    drawn.
+    `prompts` is "short-chat", "long-prompt" or a file of lines. `max_tokens` bounds each answer; without it,
+    8 to 16 are drawn.
     All loads also take `good=Good(ttft_s=2, e2e_s=10)`, `timeout_s=10` and `beyond_capacity=False`.
     """
     who = "loads.open_loop" if arrivals == "constant" else "loads.poisson"

@@ -43,12 +43,11 @@ THEMES = (
     "paper boats",
     "harbour lights",
 )
-WORDS = tuple(
-    "river,stone,window,garden,letter,morning,market,copper,forest,table,winter,silver,engine,paper,bridge,candle,harbour,"
-    "meadow,signal,thunder,village,orchard,lantern,marble,journey,pencil,castle,ribbon,anchor,blanket,compass,feather".split(
-        ","
-    )  # fmt: skip
+_VOCABULARY = (
+    "river stone window garden letter morning market copper forest table winter silver engine paper bridge candle "
+    "harbour meadow signal thunder village orchard lantern marble journey pencil castle ribbon anchor blanket feather"
 )
+WORDS = tuple(_VOCABULARY.split())
 
 
 def below(rng: Random, n: int) -> int:

@@ -64,10 +64,10 @@ def parse(name: str, lines: Iterable[str], *, max_rows: int = MAX_ROWS) -> Trace
     if first is None:
         raise BadScenario(f"trace {name!r} is empty: expected Azure or BurstGPT CSV, or Mooncake JSONL")
     head = first[1].strip().removeprefix("\ufeff")
-    if head.startswith("{"):
-        rows = _rows(name, _chain(first, numbered), _mooncake)
-    else:
-        rows = _rows(name, numbered, _csv_reader(name, head))
+    is_json = head.startswith("{")
+    rows = _rows(
+        name, _chain(first, numbered) if is_json else numbered, _mooncake if is_json else _csv_reader(name, head)
+    )
     kept: list[Row] = []
     cut = False
     for row in rows:
@@ -102,7 +102,7 @@ def _rows(name: str, numbered: Iterator[tuple[int, str]], read: Callable[[str], 
 
 
 def _mooncake(line: str) -> Row:
-    # timestamp is in milliseconds; hash_ids (blocks of 512 tokens) say what a prefix cache could share: no load needs it.
+    # `timestamp` is in milliseconds. `hash_ids` (blocks of 512 tokens) say what a prefix cache could share: not needed.
     row = json.loads(line)
     return Row(row["timestamp"] / 1000, int(row["input_length"]), int(row["output_length"]))
 

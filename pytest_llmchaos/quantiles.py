@@ -1,0 +1,68 @@
+"""A latency distribution in which failed requests are slower than every answer. Pure."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable
+
+from pytest_llmchaos.errors import BadScenario, TooFewSamples
+
+HINT = "raise rate_rps or fault_s"
+
+
+class Quantiles:
+    """A latency of all requests of a window. Nearest rank: each answer is a value that a caller saw, or infinity."""
+
+    __slots__ = ("_censored", "_values", "_what")
+
+    def __init__(self, what: str, values: Iterable[float], censored: int = 0) -> None:
+        self._what = what
+        self._values = array("d", sorted(values))
+        self._censored = censored
+
+    def __repr__(self) -> str:
+        return f"<{self._what} of {self.count} requests, {self._censored} without an end>"
+
+    @property
+    def count(self) -> int:
+        return len(self._values) + self._censored
+
+    def at(self, q: float) -> float:
+        """The value that a share `q` of the requests stay within; infinite where so many failed.
+
+        Raises TooFewSamples below 1 / (1 - q) requests: the number would be the largest value by another name.
+        """
+        if not 0 < q < 1:
+            raise BadScenario(f"a quantile lies between 0 and 1, got {q!r}: p99 is 0.99")
+        # Decimal fractions are not exact: 1 - 0.99 is a little less than 0.01, and must not ask for 101 samples.
+        needed = math.ceil(round(1 / (1 - q), 6))
+        if self.count < needed:
+            raise TooFewSamples(f"p{100 * q:g} needs {needed} samples, got {self.count}: {HINT}")
+        rank = math.ceil(round(q * self.count, 6))
+        return self._values[rank - 1] if rank <= len(self._values) else math.inf
+
+    @property
+    def p50(self) -> float:
+        return self.at(0.50)
+
+    @property
+    def p95(self) -> float:
+        return self.at(0.95)
+
+    @property
+    def p99(self) -> float:
+        return self.at(0.99)
+
+    @property
+    def max(self) -> float:
+        if not self.count:
+            raise TooFewSamples(f"a maximum needs 1 sample, got 0: {HINT}")
+        return math.inf if self._censored else self._values[-1]
+
+    def share_within(self, bound: float) -> float:
+        """The share of requests that took at most `bound`; failed ones did not."""
+        if not self.count:
+            raise TooFewSamples(f"a share needs 1 sample, got 0: {HINT}")
+        return bisect_right(self._values, bound) / self.count
