@@ -13,10 +13,11 @@ import aiohttp
 from aiohttp import web
 
 from lab_remediator.audit import Audit, AuditError
-from lab_remediator.clients import Docker, Prometheus
+from lab_remediator.clients import Docker, Prober, Prometheus
+from lab_remediator.load import load_policy
 from lab_remediator.loop import Remediator
 from lab_remediator.metrics import Metrics
-from lab_remediator.rules import RulesError, load_policy
+from lab_remediator.rules import RulesError
 from lab_remediator.settings import Settings, SettingsError, read_settings
 from lab_remediator.web import application
 
@@ -50,6 +51,7 @@ async def _serve(settings: Settings, policy: Policy, audit: Audit) -> None:
             policy=policy,
             prometheus=Prometheus(session, settings.prometheus_url),
             docker=Docker(session, settings.docker_url, settings.project),
+            prober=Prober(session, settings.health_path),
             audit=audit,
             metrics=metrics,
             hold_file=settings.hold_file,

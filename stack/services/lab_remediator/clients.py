@@ -1,4 +1,4 @@
-"""The two questions the remediator asks over HTTP: Prometheus for readings, the allow-list proxy for containers."""
+"""What the remediator asks over HTTP: Prometheus and its own probes for readings, the proxy for containers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Prometheus:
             ) as response:
                 body: Any = await response.json(content_type=None)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            raise AskError(f"Prometheus does not answer {signal.name}: {error!r}") from error
+            raise AskError(f"Prometheus does not answer {signal.name}: {type(error).__name__}: {error}") from error
         if not isinstance(body, dict) or body.get("status") != "success":
             raise AskError(f"Prometheus refuses {signal.name} ({signal.query}): {str(body)[:300]}")
         return readings_of(body["data"], signal, policy.services)
@@ -56,9 +56,33 @@ def readings_of(data: dict[str, Any], signal: Signal, services: tuple[str, ...])
         if math.isnan(value):
             continue
         for service in services if signal.by is None else (labels.get(signal.by),):
-            if service in services and (service not in found or signal.is_bad(value)):
+            if service in services and (service not in found or signal.fires(value)):
                 found[service] = Reading(at=float(at), value=value)
     return found
+
+
+class Prober:
+    """The remediator's own look at a service: a witness that shares neither scrape nor gateway with Prometheus."""
+
+    def __init__(self, session: aiohttp.ClientSession, health_path: str) -> None:
+        self._session, self._health_path = session, health_path
+        self._worked: set[tuple[str, str]] = set()
+
+    async def reading(self, signal: Signal, service: str) -> Reading | None:
+        """1 for an answer below 400 in time, else 0. A probe that has never worked is no witness: None."""
+        at = time.time()
+        url = str(signal.probe).replace("{service}", service).replace("{health_path}", self._health_path)
+        timeout = aiohttp.ClientTimeout(total=signal.timeout_s)
+        method = "GET" if signal.post is None else "POST"
+        try:
+            async with self._session.request(method, url, json=signal.post, timeout=timeout) as response:
+                await response.read()
+                good = response.status < 400
+        except (aiohttp.ClientError, TimeoutError):
+            good = False
+        if good:
+            self._worked.add((signal.name, service))
+        return Reading(at=at, value=float(good)) if (signal.name, service) in self._worked else None
 
 
 class Docker:
@@ -68,7 +92,7 @@ class Docker:
         self._session, self._url, self._project = session, url, project
 
     async def inspect(self, service: str) -> Container | None:
-        """The service's container, None where there is none. Raises AskError, also where its labels name another owner."""
+        """The service's container, None where there is none. Raises AskError, also if its labels name another owner."""
         seen_at = time.time()
         status, body = await self._call("GET", service, "json", _ASK_TIMEOUT_S)
         if status == 404:
@@ -123,7 +147,9 @@ class Docker:
                     return 200, await response.json(content_type=None)
                 return response.status, (await response.text())[:300]
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            raise AskError(f"the Docker proxy does not answer {method} {what} of {service}: {error!r}") from error
+            raise AskError(
+                f"the Docker proxy does not answer {method} {what} of {service}: {type(error).__name__}: {error}"
+            ) from error
 
 
 def _unix(text: str) -> float:

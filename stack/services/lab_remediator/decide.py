@@ -67,7 +67,7 @@ def _detected(service: str, incident: Incident, fact: Evidence) -> Decision:
         incident=incident.id,
         rule=incident.rule,
         evidence=(fact,),
-        reason=f"{fact.signal} is bad: {fact.value:g}" if isinstance(fact.value, float) else f"{fact.signal} is bad",
+        reason=f"{fact.signal} = {fact.value}",
     )
 
 

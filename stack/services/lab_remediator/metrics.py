@@ -1,4 +1,4 @@
-"""What the remediator tells Prometheus about itself. Every series exists from the start with 0, so that a first increase is seen."""
+"""What the remediator tells Prometheus about itself. Series start at 0, so that a first increase is seen."""
 
 from __future__ import annotations
 

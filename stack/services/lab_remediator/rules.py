@@ -1,28 +1,24 @@
-"""The rules of remediation.yaml as checked values. Reads text, never files; decides nothing."""
+"""The rules as values: signals, conditions, guards. Decides nothing; where they come from is load.py's business."""
 
 from __future__ import annotations
 
 import operator
 import re
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, cast, get_args
-
-import yaml
-
-from lab_remediator.model import Action
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-SCHEMA = "llmlab-remediation/1"
+    from lab_remediator.model import Action
+
 CONDITIONS = frozenset(
     {"created", "running", "starting", "unhealthy", "paused", "restarting", "removing", "exited", "dead"}
 )
 _COMPARE: Mapping[str, Callable[[float, float], bool]] = {
     "<": operator.lt, "<=": operator.le, "==": operator.eq, "!=": operator.ne, ">=": operator.ge, ">": operator.gt,
 }  # fmt: skip
-_BAD = re.compile(r"(<=|>=|==|!=|<|>)\s*(-?\d+(?:\.\d+)?)")
-_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+FIRES = re.compile(r"(<=|>=|==|!=|<|>)\s*(-?\d+(?:\.\d+)?)")
 
 
 class RulesError(ValueError):
@@ -31,22 +27,30 @@ class RulesError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Signal:
-    """A query and the values of it that are bad; `by` is the label that names the service, None means all services."""
+    """A PromQL query, or a probe of the remediator's own (1 good, 0 not), and the values at which it fires.
+
+    `by` is the label that names the service; None means that one value speaks for all services.
+    A probe with `post` sends that body; with `only_while` it asks only while the other signal fires for the service.
+    """
 
     name: str
-    query: str
-    bad: str
+    fires_at: str
+    query: str | None = None
+    probe: str | None = None
     by: str | None = "service"
     every_s: float = 0.25
+    timeout_s: float = 1.0
+    post: Mapping[str, object] | None = None
+    only_while: str | None = None
 
-    def is_bad(self, value: float) -> bool:
-        sign, bound = cast("re.Match[str]", _BAD.fullmatch(self.bad)).groups()
+    def fires(self, value: float) -> bool:
+        sign, bound = cast("re.Match[str]", FIRES.fullmatch(self.fires_at)).groups()
         return _COMPARE[sign](value, float(bound))
 
 
 @dataclass(frozen=True, kw_only=True)
 class SignalCondition:
-    """The signal is bad now and in at least `share` of the readings of the last `for_s` seconds (N of M, in time)."""
+    """The signal fires now and in at least `share` of the readings of the last `for_s` seconds (N of M, in time)."""
 
     signal: str
     for_s: float = 0.0
@@ -114,123 +118,11 @@ class Policy:
     def of(self, service: str) -> tuple[Rule, ...]:
         return tuple(rule for rule in self.rules if service in rule.services)
 
-
-def load_policy(text: str, repairs: tuple[str, ...], *, dry_run: bool = False) -> Policy:
-    """The policy for the services in `repairs`; rules that name only other services fall away. Raises RulesError."""
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RulesError(f"expected YAML, got something else: {error}") from error
-    top = _mapping(raw, "the file", {"schema", "replicas", "guards", "signals", "rules"})
-    if top.get("schema") != SCHEMA:
-        raise RulesError(f"schema: expected {SCHEMA!r}, got {top.get('schema')!r}")
-    signals = {name: _signal(name, entry) for name, entry in _mapping(top.get("signals"), "signals").items()}
-    guards = _guards(top.get("guards", {}), Guards(), "guards")
-    rules = [_rule(entry, n, signals, guards) for n, entry in enumerate(_list(top.get("rules"), "rules"), start=1)]
-    names = [rule.name for rule in rules]
-    if double := {name for name in names if names.count(name) > 1}:
-        raise RulesError(f"rules: expected unique names, got {', '.join(sorted(double))} more than once")
-    kept = tuple(rule for rule in rules if set(rule.services) & set(repairs))
-    if not kept:
-        raise RulesError(f"rules: expected at least one rule for {', '.join(repairs)}; none names any of them")
-    used = {c.signal for r in kept for c in (*r.signal, *r.evidence, *r.unless) if isinstance(c, SignalCondition)}
-    return Policy(
-        signals={name: signal for name, signal in signals.items() if name in used},
-        rules=kept,
-        services=repairs,
-        replicas=tuple(name for name in _strings(top.get("replicas", []), "replicas") if name in repairs),
-        guards=guards,
-        dry_run=dry_run,
-    )
-
-
-def _rule(entry: object, number: int, signals: Mapping[str, Signal], guards: Guards) -> Rule:
-    raw = _mapping(entry, f"rule {number}", {f.name for f in fields(Rule)})
-    name = raw.get("name")
-    if not isinstance(name, str) or not _NAME.fullmatch(name) or name == "external":
-        raise RulesError(f"rule {number}: expected a name in lower case (not 'external'), got {name!r}")
-    where = f"rule {name}"
-    parsed = {
-        key: tuple(_condition(item, f"{where}, {key}", signals) for item in _list(raw.get(key, []), f"{where}, {key}"))
-        for key in ("signal", "evidence", "unless")
-    }
-    signal = tuple(c for c in parsed["signal"] if isinstance(c, SignalCondition))
-    if not signal or len(signal) < len(parsed["signal"]):
-        raise RulesError(f"{where}, signal: expected at least one signal and only signals, got {raw.get('signal')!r}")
-    if not parsed["evidence"]:
-        raise RulesError(f"{where}: expected evidence besides its signal, got none: one signal alone never acts")
-    again = {c.signal for c in parsed["evidence"] if isinstance(c, SignalCondition)} & {c.signal for c in signal}
-    if again:
-        raise RulesError(f"{where}: expected independent evidence, got its own signal {', '.join(sorted(again))} again")
-    services = _strings(raw.get("services"), f"{where}, services")
-    if not services:
-        raise RulesError(f"{where}, services: expected at least one service, got none")
-    if raw.get("action") not in get_args(Action):
-        raise RulesError(f"{where}, action: expected one of {', '.join(get_args(Action))}, got {raw.get('action')!r}")
-    return Rule(
-        name=name,
-        services=services,
-        signal=signal,
-        evidence=parsed["evidence"],
-        unless=parsed["unless"],
-        action=cast("Action", raw["action"]),
-        guards=_guards(raw.get("guards", {}), guards, f"{where}, guards"),
-    )
-
-
-def _signal(name: str, entry: object) -> Signal:
-    where = f"signal {name}"
-    raw = _mapping(entry, where, {"query", "bad", "by", "every_s"})
-    query, bad, by, every_s = raw.get("query"), raw.get("bad"), raw.get("by", "service"), raw.get("every_s", 0.25)
-    if not isinstance(query, str) or not query.strip():
-        raise RulesError(f"{where}, query: expected PromQL, got {query!r}")
-    if not isinstance(bad, str) or not _BAD.fullmatch(bad):
-        raise RulesError(f"{where}, bad: expected a comparison such as '< 1', got {bad!r}")
-    if by is not None and not isinstance(by, str):
-        raise RulesError(f"{where}, by: expected the label that names the service, or null for all, got {by!r}")
-    if not isinstance(every_s, (int, float)) or not 0.05 <= every_s <= 60:
-        raise RulesError(f"{where}, every_s: expected 0.05 to 60 seconds, got {every_s!r}")
-    return Signal(name=name, query=" ".join(query.split()), bad=bad, by=by, every_s=float(every_s))
-
-
-def _condition(entry: object, where: str, signals: Mapping[str, Signal]) -> Condition:
-    raw = _mapping(entry, where, {"signal", "for_s", "share", "container"})
-    if "container" in raw:
-        states = frozenset(_strings(raw["container"], f"{where}, container"))
-        if len(raw) > 1 or not states or states - CONDITIONS:
-            raise RulesError(f"{where}: expected only a list of {', '.join(sorted(CONDITIONS))}, got {raw!r}")
-        return ContainerCondition(container=states)
-    name, for_s, share = raw.get("signal"), raw.get("for_s", 0), raw.get("share", 1)
-    if name not in signals:
-        raise RulesError(f"{where}: expected one of the signals {', '.join(signals) or '(none)'}, got {name!r}")
-    if not isinstance(for_s, (int, float)) or not 0 <= for_s <= 600:
-        raise RulesError(f"{where}, for_s: expected 0 to 600 seconds, got {for_s!r}")
-    if not isinstance(share, (int, float)) or not 0 < share <= 1:
-        raise RulesError(f"{where}, share: expected a share above 0 and up to 1, got {share!r}")
-    return SignalCondition(signal=cast("str", name), for_s=float(for_s), share=float(share))
-
-
-def _guards(entry: object, base: Guards, where: str) -> Guards:
-    raw = _mapping(entry, where, {f.name for f in fields(Guards)})
-    return Guards(**{**{f.name: getattr(base, f.name) for f in fields(Guards)}, **raw})
-
-
-def _mapping(entry: object, where: str, known: set[str] | None = None) -> dict[str, Any]:
-    if not isinstance(entry, dict) or not all(isinstance(key, str) for key in entry):
-        raise RulesError(f"{where}: expected a mapping, got {entry!r}")
-    if known is not None and (unknown := sorted(set(entry) - known)):
-        raise RulesError(f"{where}: expected keys among {', '.join(sorted(known))}; got {', '.join(unknown)}")
-    return entry
-
-
-def _list(entry: object, where: str) -> list[object]:
-    if not isinstance(entry, list):
-        raise RulesError(f"{where}: expected a list, got {entry!r}")
-    return entry
-
-
-def _strings(entry: object, where: str) -> tuple[str, ...]:
-    items = _list(entry, where)
-    if not all(isinstance(item, str) for item in items):
-        raise RulesError(f"{where}: expected a list of names, got {entry!r}")
-    return tuple(cast("list[str]", items))
+    def names_of(self, service: str) -> frozenset[str]:
+        """The signals that the service's rules look at."""
+        return frozenset(
+            condition.signal
+            for rule in self.of(service)
+            for condition in (*rule.signal, *rule.evidence, *rule.unless)
+            if isinstance(condition, SignalCondition)
+        )

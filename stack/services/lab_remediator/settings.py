@@ -29,6 +29,7 @@ class Settings:
     repairs: tuple[str, ...]
     prometheus_url: str
     docker_url: str
+    health_path: str
     rules_file: Path
     audit_file: Path
     hold_file: Path
@@ -55,6 +56,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         repairs=repairs,
         prometheus_url=_url(environment, "LAB_PROMETHEUS_URL", "http://prometheus:9090"),
         docker_url=_url(environment, "LAB_DOCKER_URL", "http://docker-proxy:2375"),
+        health_path=_path(environment, "LAB_HEALTH_PATH", "/health"),
         rules_file=Path(environment.get("LAB_RULES_FILE", "/etc/remediator/remediation.yaml")),
         audit_file=audit_file,
         hold_file=Path(environment.get("LAB_HOLD_FILE", str(audit_file.parent / "hold"))),
@@ -79,6 +81,13 @@ def _url(environment: Mapping[str, str], name: str, default: str) -> str:
     parts = urlsplit(text)
     if parts.scheme != "http" or not parts.hostname:
         raise SettingsError(f"{name}: expected http://HOST:PORT, got {text!r}")
+    return text
+
+
+def _path(environment: Mapping[str, str], name: str, default: str) -> str:
+    text = environment.get(name, default)
+    if not re.fullmatch(r"/[A-Za-z0-9/._-]*", text):
+        raise SettingsError(f"{name}: expected the path of the replicas' health check (/health), got {text!r}")
     return text
 
 

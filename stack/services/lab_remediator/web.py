@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -19,15 +20,16 @@ def application(remediator: Remediator, metrics: Metrics, audit_file: Path) -> w
 
     async def health(_: web.Request) -> web.Response:
         """200 once Prometheus and the proxy have answered, and while the deciding loop turns."""
-        good = remediator.ready and remediator.live
-        body = {"ready": remediator.ready, "live": remediator.live, "answered_s_ago": remediator.answered_s_ago()}
-        return web.json_response(body, status=200 if good else 503)
+        ready = remediator.watch.ready
+        body = {"ready": ready, "live": remediator.live, "answered_s_ago": remediator.watch.answered_s_ago()}
+        return web.json_response(body, status=200 if ready and remediator.live else 503)
 
     async def scrape(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def audit(_: web.Request) -> web.Response:
-        return web.Response(body=audit_file.read_bytes(), content_type="application/jsonl")
+        body = await asyncio.to_thread(audit_file.read_bytes)
+        return web.Response(body=body, content_type="application/jsonl")
 
     app = web.Application()
     app.add_routes(

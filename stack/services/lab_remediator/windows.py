@@ -57,7 +57,7 @@ def remember(policy: Policy, observed: Observations, state: State) -> State:
         if old and reading.at <= old[-1][0]:
             continue  # the same answer seen again is not a second observation
         horizon = reading.at - keep_s.get(name, 0.0) - (_TICK_SLACK + 1) * signal.every_s
-        new = (reading.at, signal.is_bad(reading.value), reading.value)
+        new = (reading.at, signal.fires(reading.value), reading.value)
         marks[name, service] = (*(mark for mark in old if mark[0] >= horizon), new)
     return replace(state, marks=marks)
 
