@@ -131,6 +131,10 @@ def build(recipe: Recipe, tag: str, *, base: str, arch: str) -> None:
     with tempfile.TemporaryDirectory(prefix="context-", dir=cache_folder()) as name:
         context = Path(name)
         fill(context, recipe, base=base, arch=arch)
+        if built_tag(recipe, base=base, arch=arch) != tag:
+            raise SetupError(
+                f"expected the files of {recipe.name} to rest while it is built, they changed: run this again"
+            )
         arguments = [f"--build-arg=BASE={base}", f"--build-arg=MODEL={MODEL}", f"--platform=linux/{arch}"]
         run(["docker", "build", "-q", "-t", tag, *arguments, str(context)], deadline_s=BUILD_DEADLINE_S)
 
