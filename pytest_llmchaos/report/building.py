@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pytest_llmchaos.errors import LlmchaosError
 from pytest_llmchaos.model import Sample
 from pytest_llmchaos.report.curves import Raw, counted, gather
 from pytest_llmchaos.report.folding import fold
@@ -48,7 +49,10 @@ def _samples(run_dir: Path, trial: dict[str, Any]) -> Iterator[Sample]:
     named = trial.get("samples")
     path = (run_dir / str(named)).resolve() if named else None
     if path is not None and path.is_relative_to(run_dir) and path.is_file():
-        yield from read(path)
+        try:
+            yield from read(path)
+        except LlmchaosError as error:
+            trial["findings"].append(f"the charts lack samples: {error}")
 
 
 def _finite(value: Any) -> Any:

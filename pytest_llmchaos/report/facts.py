@@ -49,6 +49,16 @@ class Cell:
     """(name, whether every value met its objective; None where one of them is not known)"""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """Faults by targets, the cells that were exercised, and apart from them (what, verdict, trials) of the control arms."""
+
+    faults: list[str]
+    targets: list[str]
+    cells: Mapping[tuple[str, str], Cell]
+    controls: list[tuple[str, str, int]]
+
+
 def times(trials: Sequence[Mapping[str, Any]]) -> list[Times]:
     """In the order in which the experiments were first performed; experiments that nothing was timed in are left out."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
@@ -75,15 +85,26 @@ def times(trials: Sequence[Mapping[str, Any]]) -> list[Times]:
     return found
 
 
-def coverage(run: Mapping[str, Any]) -> tuple[list[str], list[str], dict[tuple[str, str], Cell]]:
-    """Faults, targets, and the cells that were exercised. The run's catalogue adds what could have been exercised."""
+def coverage(run: Mapping[str, Any]) -> Coverage:
+    """What was exercised. The run's catalogue, where it has one, adds what could have been."""
     catalogue = run["catalogue"] if isinstance(run["catalogue"], Mapping) else {}
     grouped: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    controls: dict[tuple[str, str], int] = {}
     for trial in run["trials"]:
-        grouped.setdefault((_kind(trial), _target(trial)), []).append(trial)
-    faults = _union(catalogue.get("faults"), [fault for fault, _ in grouped])
-    targets = _union(catalogue.get("targets"), [target for _, target in grouped])
-    return faults, targets, {place: _cell(trials) for place, trials in grouped.items()}
+        control = "without a fault" if trial["fault"] == "none" else ""
+        if trial.get("remediator") is False:
+            control = f"{control or trial['fault']} without the remediator"
+        if control:
+            key = (one_line(control, 120), str(trial["verdict"]))
+            controls[key] = controls.get(key, 0) + 1
+        else:
+            grouped.setdefault((_kind(trial), _target(trial)), []).append(trial)
+    return Coverage(
+        faults=_union(catalogue.get("faults"), [fault for fault, _ in grouped]),
+        targets=_union(catalogue.get("targets"), [target for _, target in grouped]),
+        cells={place: _cell(trials) for place, trials in grouped.items()},
+        controls=[(what, verdict, n) for (what, verdict), n in controls.items()],
+    )
 
 
 def _cell(trials: Sequence[Mapping[str, Any]]) -> Cell:

@@ -79,7 +79,6 @@ def _render(run: Mapping[str, Any], raws: Mapping[str, Raw], logs: Mapping[str, 
         )
     style, script = _asset("vendor/uPlot.min.css") + _asset("page_files/page.css"), _asset("page_files/page.js")
     library = f"/*\n{_asset('vendor/LICENSE')}*/\n{_asset('vendor/uPlot.iife.min.js')}"
-    faults, targets, cells = facts.coverage(run)
     return (
         _environment(detail)
         .get_template("page.html.j2")
@@ -92,7 +91,7 @@ def _render(run: Mapping[str, Any], raws: Mapping[str, Raw], logs: Mapping[str, 
             watermark=watermark,
             shown=shown,
             times=facts.times(run["trials"]),
-            coverage={"faults": faults, "targets": targets, "cells": cells},
+            coverage=facts.coverage(run),
             logs=_tails(logs, detail.log_bytes),
             less=detail is not DETAILS[0],
             detail=detail,

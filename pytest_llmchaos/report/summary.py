@@ -9,7 +9,6 @@ from typing import Any
 from pytest_llmchaos.report.words import (
     VERDICT_MARK,
     VERDICT_MEANS,
-    count,
     is_simulated,
     number,
     one_line,
@@ -30,9 +29,11 @@ def headline(run: Run) -> str:
         return "No experiment was performed"
     if set(counts) == {"held"}:
         return "The experiment held" if total == 1 else f"All {total} experiments held"
-    words = {"heal_failed": "left a fault behind", "invalid": "prove nothing", "inconclusive": "inconclusive"}
-    parts = [f"{n} {words.get(verdict, verdict)}" for verdict, n in counts.items()]
-    return f"{', '.join(parts)} of {count(total, 'experiment')}"
+    parts: list[str] = []
+    for verdict, n in counts.items():
+        words = {"heal_failed": "left a fault behind", "invalid": "proves nothing" if n == 1 else "prove nothing"}
+        parts.append(f"{n} {words.get(verdict, verdict)}" if parts else f"{n} of {total} {words.get(verdict, verdict)}")
+    return ", ".join(parts)
 
 
 def summary_lines(run: Run) -> list[str]:
@@ -54,7 +55,7 @@ def summary_lines(run: Run) -> list[str]:
 
 def took(trial: Trial) -> str:
     """Detection and recovery, where there was something to detect."""
-    parts = []
+    parts: list[str] = []
     for key, word, who in (
         ("time_to_detect_s", "detected", "detected_by"),
         ("time_to_recover_s", "recovered", "repaired_by"),

@@ -27,14 +27,20 @@ class Scale:
         return self.start + min(1.0, max(0.0, share)) * (self.end - self.start)
 
 
-def ticks(high: float, most: int) -> list[float]:
-    """Round values from 0 up to `high`, at most `most` steps."""
+def ticks(high: float, most: int, factors: Sequence[float] = (1, 2, 4, 5, 10, 20)) -> list[float]:
+    """Round values from 0 up to `high`: the finest round step that makes no more than `most` of them."""
     if high <= 0 or not math.isfinite(high):
         return [0.0]
-    rough = high / max(1, most)
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))
+    power = 10.0 ** math.floor(math.log10(high / most))
+    step = next(power * factor for factor in factors if int(high / (power * factor) + 1e-9) <= most)
     return [step * i for i in range(int(high / step + 1e-9) + 1)]
+
+
+def decades(low: float, high: float) -> list[float]:
+    """Round values between two positive bounds of a logarithmic scale: 1, 2 and 5 of each decade where there is room."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    factors = (1, 2, 5) if high / low < 300 else (1,)
+    return [value for power in powers for factor in factors if low * 0.999 <= (value := factor * 10.0**power) <= high]
 
 
 def text(x: float, y: float, words: object, css: str = "", anchor: str = "") -> str:
@@ -42,6 +48,12 @@ def text(x: float, y: float, words: object, css: str = "", anchor: str = "") -> 
     attributes = f' class="{css}"' if css else ""
     attributes += f' text-anchor="{anchor}"' if anchor else ""
     return f'<text x="{x:.0f}" y="{y:.0f}"{attributes}>{escape(one_line(words))}</text>'
+
+
+def keys(right: float, y: float, entries: Sequence[tuple[str, str]]) -> str:
+    """A colour key as one right-aligned text, so that no font's widths need to be known."""
+    spans = "\u2003".join(f'<tspan class="{css} swatch">■</tspan> {escape(label)}' for css, label in entries)
+    return f'<text x="{right:.0f}" y="{y:.0f}" class="key" text-anchor="end">{spans}</text>' if entries else ""
 
 
 def rect(x: float, y: float, to_x: float, to_y: float, css: str) -> str:

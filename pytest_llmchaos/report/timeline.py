@@ -15,10 +15,10 @@ from pytest_llmchaos.report.moments import Mark, marks
 from pytest_llmchaos.report.words import figure, number, one_line, seconds
 
 WIDTH, LEFT, RIGHT = 1040, 52, 12
-STRIP, ROW, HEAD = 20, 15, 22  # phase strip, one row of mark labels, the space above a lane for its name
+STRIP, ROW, HEAD = 20, 15, 27  # phase strip, one row of mark labels, the space above a lane for its name
 LANES = {"load": 66, "latency": 104, "failures": 56, "inflight": 44}
 CHAR = 6.1  # pixels that one character takes at the label's size, rounded up
-LOG_LOW_S, LOG_HIGH_S = 0.01, 1.0  # the latency scale shows at least this span, so that two trials compare at a glance
+LOG_LOW_S, LOG_HIGH_S = 0.1, 1.0  # the latency scale shows at least this decade
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ def timeline(trial: Mapping[str, Any], curves: Curves, until_s: float, watermark
         *labels,
     ]
     return Markup(  # noqa: S704  every piece of foreign text in it went through svg.text, which escapes
-        f'<svg viewBox="0 0 {WIDTH} {y + 30:.0f}" role="img" aria-label="{Markup.escape(told(trial))}">{"".join(parts)}</svg>'
+        f'<svg viewBox="0 0 {WIDTH} {y + 36:.0f}" role="img" aria-label="{Markup.escape(told(trial))}">{"".join(parts)}</svg>'
     )
 
 
@@ -115,12 +115,7 @@ def _head(frame: Frame, lane: str, title: str, keys: Sequence[tuple[str, str]] =
     """The lane's name at its left, its colour keys at its right, its floor line."""
     y = frame.tops[lane] - 7
     drawn = [svg.text(LEFT, y, title, "lane")]
-    right = float(WIDTH - RIGHT)
-    for css, label in reversed(keys):
-        right -= len(label) * CHAR
-        drawn.append(svg.text(right, y, label, "key"))
-        drawn.append(svg.rect(right - 14, y - 8, right - 4, y, f"{css} swatch"))
-        right -= 26
+    drawn.append(svg.keys(WIDTH - RIGHT, y, keys))
     drawn.append(svg.line(LEFT, frame.floor(lane), WIDTH - RIGHT, frame.floor(lane), "floor"))
     return "".join(drawn)
 
@@ -155,17 +150,16 @@ def _latency(curves: Curves, frame: Frame) -> str:
     rows = (("e2e95", curves.e2e_p95_s), ("ttft95", curves.ttft_p95_s), ("ttft50", curves.ttft_p50_s))
     finite = [value for _, row in rows for value in row if value is not None and value < math.inf]
     finite += [ttft_s for _, ttft_s in curves.dots]
-    low = min([LOG_LOW_S, *(10 ** math.floor(math.log10(value)) for value in finite if 0 < value < LOG_LOW_S)])
+    least = min((value for value in finite if value > 0), default=LOG_LOW_S)
+    low = max(min(LOG_LOW_S, 10 ** math.floor(math.log10(least))), 1e-4)
     high = max([LOG_HIGH_S, *(value * 1.3 for value in finite)])
     top, floor = frame.tops["latency"] + 7, frame.floor("latency")
-    scale = svg.Scale(low=max(low, 1e-4), high=high, start=floor, end=top, log=True)
+    scale = svg.Scale(low=low, high=high, start=floor, end=top, log=True)
     drawn = [_head(frame, "latency", "latency, seconds (log)", _latency_keys(curves))]
-    for power in range(math.ceil(math.log10(scale.low)), math.floor(math.log10(high)) + 1):
-        y = scale(10.0**power)
-        drawn += [
-            svg.line(LEFT, y, WIDTH - RIGHT, y, "grid"),
-            svg.text(LEFT - 7, y + 4, figure(10.0**power), "tick", "end"),
-        ]
+    for value in svg.decades(low, high):
+        y = scale(value)
+        drawn.append(svg.line(LEFT, y, WIDTH - RIGHT, y, "grid"))
+        drawn.append(svg.text(LEFT - 7, y + 4, figure(value), "tick", "end"))
     middles = [(a + b) / 2 for a, b in zip(frame.edges, frame.edges[1:], strict=False)]
     lost = [frame.tops["latency"] if value == math.inf else top - 2 for value in curves.ttft_p95_s]
     drawn.append(svg.steps(lost, [top - 2] * len(lost), frame.edges, "lost"))
@@ -216,13 +210,13 @@ def _inflight(curves: Curves, frame: Frame) -> str:
 
 def _axis(frame: Frame, until_s: float) -> str:
     drawn = []
-    for tick in svg.ticks(until_s, 10):
+    for tick in svg.ticks(until_s, 12, (1, 2, 5, 10, 20)):
         x = frame.x(tick)
         drawn += [
             svg.line(x, frame.bottom, x, frame.bottom + 4, "floor"),
             svg.text(x, frame.bottom + 17, figure(tick), "tick", "middle"),
         ]
-    drawn.append(svg.text(WIDTH - RIGHT, frame.bottom + 29, "seconds since the load began", "tick", "end"))
+    drawn.append(svg.text(WIDTH - RIGHT, frame.bottom + 32, "seconds since the load began", "tick", "end"))
     return "".join(drawn)
 
 

@@ -81,6 +81,8 @@ def percent(value: Any) -> str:
     seen = number(value)
     if seen is None or math.isinf(seen):
         return figure(value)
+    if 0 < abs(seen) < 0.001:
+        return figure(seen * 100, 2) + " %"
     places = 3 if 0.99 <= seen < 1 else 2 if seen < 0.1 else 1
     text = f"{seen * 100:.{places}f}"
     return (text.rstrip("0").rstrip(".") if "." in text else text) + " %"

@@ -21,6 +21,8 @@
   const seconds = (u, value) => (value == null ? "–" : value.toPrecision(3) + " s");
   const rate = (u, value) => (value == null ? "–" : value.toFixed(1) + "/s");
 
+  const named = { fault: "refuted", detected: "p95", recovered: "held", healed: "muted" };
+
   // Bands and marks that the drawing has too, behind and above each chart's lines.
   const scenery = (trial) => ({
     hooks: {
@@ -36,7 +38,6 @@
         u.ctx.restore();
       },
       draw: (u) => {
-        const named = { fault: "refuted", detected: "p95", recovered: "held", healed: "muted" };
         for (const [at, kind] of trial.marks) {
           const x = u.valToPos(at, "x", true);
           if (x < u.bbox.left || x > u.bbox.left + u.bbox.width) continue;
@@ -48,10 +49,11 @@
   });
 
   function charts(trial, key) {
-    const perSecond = (values) => values.map((n) => n / trial.width_s);
+    const held = (values) => [...values, values[values.length - 1]]; // a step needs an end
+    const perSecond = (values) => held(values.map((n) => n / trial.width_s));
     const plain = (values) => values.map((ms) => (ms === null || ms < 0 ? null : ms / 1000));
-    const xs = trial.offered.map((_, i) => i * trial.width_s);
-    const middle = xs.map((x) => x + trial.width_s / 2);
+    const middle = trial.offered.map((_, i) => (i + 0.5) * trial.width_s);
+    const xs = Array.from({ length: trial.offered.length + 1 }, (_, i) => i * trial.width_s);
     const words = { failed: "failed", wrong: "cut short or wrong", shed: "refused politely (429)" };
     const kinds = Object.keys(trial.bad);
     const second = { label: "at", value: (u, x) => (x == null ? "–" : x.toFixed(2) + " s") };
@@ -60,7 +62,7 @@
         [{ ...line("offered", "offered", { paths: uPlot.paths.stepped({ align: 1 }) }), value: rate }, { ...steps("answered in full", "ok"), value: rate }]],
       ["latency, seconds (log)", 200, [middle, plain(trial.ttft_p50), plain(trial.ttft_p95), plain(trial.e2e_p95)],
         [line("first token p50", "p50", { value: seconds }), line("first token p95", "p95", { value: seconds }), line("whole answer p95", "e2e", { value: seconds, dash: [4, 3] })], 3],
-      ["in flight, most at once", 110, [xs, trial.inflight], [steps("in flight", "e2e")]],
+      ["in flight, most at once", 110, [xs, held(trial.inflight)], [{ ...steps("in flight", "e2e"), value: (u, n) => (n == null ? "–" : n) }]],
     ];
     if (kinds.length) {
       all.splice(2, 0, ["failures per second", 120, [xs, ...kinds.map((kind) => perSecond(trial.bad[kind]))], kinds.map((kind) => ({ ...steps(words[kind], kind), value: rate }))]);
@@ -79,6 +81,15 @@
     const live = document.createElement("div");
     live.className = "live";
     figure.querySelector(".drawing").after(live);
+    const legend = document.createElement("p");
+    legend.className = "moments";
+    for (const [, kind, label] of trial.marks) {
+      const moment = document.createElement("span");
+      moment.className = "k-" + kind;
+      moment.textContent = label;
+      legend.append(moment);
+    }
+    live.append(legend);
     const { all, second, sync, drawn, zoom } = charts(trial, key);
     const axis = { stroke: colour("muted"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
     for (const [title, height, data, series, distr] of all) {
