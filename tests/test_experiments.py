@@ -1,0 +1,104 @@
+"""A wrong scenario is refused when it is read: the value, what was expected, what to do."""
+
+import pytest
+
+import pytest_llmchaos
+from pytest_llmchaos import BadScenario, experiment, faults, loads
+from pytest_llmchaos.experiments import hypothesis_of
+
+LOAD = loads.open_loop(rate_rps=2)
+KILL = faults.kill("api")
+
+
+def made(**arguments):
+    return experiment(**{"load": LOAD, "fault": KILL, **arguments}).kwargs["experiment"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"steady_s": 0}, r"steady_s=\.\.\.\) must be a number of seconds from 1 to 3600, got 0"),
+        ({"steady_s": -3}, "got -3"),
+        ({"steady_s": "8"}, "got '8'"),
+        ({"steady_s": True}, "got True"),
+        ({"steady_s": float("nan")}, "got nan"),
+        ({"steady_s": float("inf")}, "got inf"),
+        ({"steady_s": 3601}, "got 3601"),
+        ({"recovery_s": 0}, r"recovery_s=\.\.\.\) must be .* got 0"),
+        ({"recovery_s": None}, "got None"),
+        ({"stable_s": 0.1}, r"stable_s=\.\.\.\) must be .* from 0.5"),
+        ({"fault_s": 0.1}, r"fault_s=\.\.\.\) must be"),
+        ({"fault_s": "long"}, "got 'long'"),
+        ({"fault": faults.pause("api")}, "fault_s=.* is missing: 'pause api' passes"),
+        ({"fault": None}, "must be a fault such as"),
+        ({"fault": "kill api"}, "got 'kill api'"),
+        ({"fault": []}, "is empty"),
+        ({"fault": [KILL, "kill"]}, "must be a fault such as"),
+        ({"fault": [KILL, faults.kill("api")]}, "names a fault twice"),
+        ({"load": None}, "must be a load such as"),
+        ({"load": 8}, "got 8"),
+        ({"remediator": "no"}, "must be True or False, got 'no'"),
+        ({"remediator": None}, "got None"),
+        ({"abort_if": "availability < 0.5"}, "must be a function"),
+        ({"blast_radius": -1}, "must be a whole number of services, got -1"),
+        ({"blast_radius": 1.5}, "got 1.5"),
+        ({"blast_radius": True}, "got True"),
+        ({"blast_radius": 0}, "is smaller than what 'kill api' may hit"),
+        ({"fault": faults.together(KILL, faults.kill("model-1")), "blast_radius": 1}, "may hit .2 services."),
+        ({"fidelity": "perfect"}, "must be one of real, kernel, proxy, telemetry, simulated"),
+        ({"steady": 8}, "knows no argument 'steady'"),
+    ],
+)
+def test_a_wrong_argument_is_refused_with_its_value(arguments, message):
+    with pytest.raises(BadScenario, match=message):
+        made(**arguments)
+
+
+@pytest.mark.parametrize("missing", ["load", "fault"])
+def test_what_is_missing_is_named_with_an_example(missing):
+    arguments = {"load": LOAD, "fault": KILL}
+    del arguments[missing]
+
+    with pytest.raises(BadScenario, match=rf"{missing}=\.\.\.\) is missing: give it, such as {missing}="):
+        experiment(**arguments)
+
+
+def test_an_experiment_is_a_mark_with_checked_values():
+    mark = experiment(load=LOAD, fault=KILL, steady_s=5)
+
+    assert mark.name == "llmchaos"
+    assert mark.kwargs["experiment"].steady_s == 5.0
+    assert mark.kwargs["experiment"].faults == (KILL,)
+    assert mark.kwargs["experiment"].blast_radius == 1
+
+
+def test_an_experiment_decorates_a_function():
+    @experiment(load=LOAD, fault=KILL)
+    def scenario():
+        return 7
+
+    assert scenario() == 7
+    assert scenario.pytestmark[0].name == "llmchaos"
+
+
+def test_a_list_of_faults_is_one_trial_each():
+    assert [str(f) for f in made(fault=[KILL, faults.kill("model-1")]).faults] == ["kill api", "kill model-1"]
+
+
+def test_the_load_lasts_for_all_deadlines():
+    passing = made(fault=faults.pause("api"), fault_s=10)
+    late = made(fault=faults.random(n=3, among=[KILL], within_s=60))
+
+    assert passing.longest_s(passing.faults[0]) >= 3 * 8 + 20 + 10 + 40
+    assert late.longest_s(late.faults[0]) >= 60 + 40
+
+
+def test_a_hypothesis_is_the_first_paragraph_on_one_line():
+    assert hypothesis_of("It holds\n  always.\n\nMore.") == "It holds always."
+    assert hypothesis_of(None) == ""
+
+
+def test_the_public_names_are_few_sorted_and_there():
+    assert list(pytest_llmchaos.__all__) == sorted(pytest_llmchaos.__all__)
+    assert len(pytest_llmchaos.__all__) <= 12
+    assert all(hasattr(pytest_llmchaos, name) for name in pytest_llmchaos.__all__)

@@ -1,0 +1,182 @@
+"""Every fault of the catalogue keeps one contract: plan, inject, prove, undo, prove healed; idempotent and content with the gone."""
+
+import json
+import random
+
+import pytest
+from fake_runtime import FakeRuntime
+
+from pytest_llmchaos import faults
+from pytest_llmchaos.errors import BadScenario, NoVictim
+from pytest_llmchaos.model import FIDELITIES, Undo
+
+SERVICES = ("api", "model-1", "model-2")
+PRIMITIVES = [faults.kill("api"), faults.crash("api"), faults.pause("api"), faults.restart("api")]
+
+
+@pytest.fixture(params=PRIMITIVES, ids=str)
+def act(request):
+    return request.param.plan(random.Random(1), SERVICES)[0]
+
+
+def test_a_fault_says_what_it_needs_and_what_it_is(act):
+    assert act.fault.needs
+    assert act.fault.lifetime in {"lasting", "passing"}
+    assert act.fault.fidelity in FIDELITIES
+    assert act.fault.expects
+
+
+def test_an_injected_fault_is_proven_by_the_runtime(act):
+    runtime = FakeRuntime()
+    since = runtime.now()
+
+    act.fault.inject(runtime, act.victim)
+
+    proof = act.fault.observed(runtime, act.victim, since)
+    assert proof is not None
+    assert proof.step == "injected"
+    assert proof.at_unix_s > since
+
+
+def test_without_a_witness_there_is_no_proof(act):
+    runtime = FakeRuntime(deaf=True)
+
+    act.fault.inject(runtime, act.victim)
+
+    assert act.fault.observed(runtime, act.victim, 0.0) is None
+
+
+def test_a_fault_that_was_not_injected_is_not_proven(act):
+    assert act.fault.observed(FakeRuntime(), act.victim, 0.0) is None
+
+
+def test_events_from_before_the_injection_prove_nothing(act):
+    runtime = FakeRuntime()
+    act.fault.inject(runtime, act.victim)
+    runtime.undo(act.fault.undo(act.victim))
+
+    assert act.fault.observed(runtime, act.victim, runtime.now()) is None
+
+
+def test_the_undo_heals_and_the_healing_is_proven(act):
+    runtime = FakeRuntime()
+    since = runtime.now()
+    act.fault.inject(runtime, act.victim)
+
+    runtime.undo(act.fault.undo(act.victim))
+
+    assert act.fault.healed(runtime, act.victim, since) is not None
+    assert runtime.state(act.victim).running
+    assert not runtime.state(act.victim).paused
+
+
+def test_a_second_undo_changes_nothing(act):
+    runtime = FakeRuntime()
+    act.fault.inject(runtime, act.victim)
+    undo = act.fault.undo(act.victim)
+    runtime.undo(undo)
+    acted = len(runtime.touched)
+
+    runtime.undo(undo)
+
+    assert len(runtime.touched) == acted
+
+
+def test_the_undo_survives_json_and_is_content_with_a_container_that_is_gone(act):
+    runtime = FakeRuntime()
+    act.fault.inject(runtime, act.victim)
+    runtime.remove(act.victim)
+
+    runtime.undo(Undo.from_json(json.loads(json.dumps(act.fault.undo(act.victim).as_json()))))
+
+    assert act.victim not in runtime.states()
+
+
+def test_only_the_victim_is_touched(act):
+    runtime = FakeRuntime()
+
+    act.fault.inject(runtime, act.victim)
+    runtime.undo(act.fault.undo(act.victim))
+
+    assert set(runtime.touched) == {act.victim}
+
+
+@pytest.mark.parametrize("make", [faults.kill, faults.crash, faults.pause, faults.restart])
+def test_an_unknown_target_names_the_services_there_are(make):
+    with pytest.raises(NoVictim, match=r"'worker-9' matches no service.*api, model-1, model-2"):
+        make("worker-9").plan(random.Random(1), SERVICES)
+
+
+@pytest.mark.parametrize("target", ["", "a b", None, 7, "*", "api;rm", "../api", ["api"]])
+def test_a_target_that_is_no_service_name_is_refused(target):
+    with pytest.raises(BadScenario, match="must be a service name"):
+        faults.kill(target)
+
+
+def test_a_pattern_draws_one_of_several_by_the_seed():
+    drawn = {faults.kill("model-*").plan(random.Random(seed), SERVICES)[0].victim for seed in range(20)}
+
+    assert drawn == {"model-1", "model-2"}
+
+
+def test_no_fault_injects_nothing():
+    assert faults.none().plan(random.Random(1), SERVICES) == ()
+    assert str(faults.none()) == "none"
+
+
+def test_together_hits_all_its_parts_at_once_and_two_patterns_hit_two_replicas():
+    acts = faults.together(faults.kill("model-*"), faults.kill("model-*")).plan(random.Random(3), SERVICES)
+
+    assert [act.after_s for act in acts] == [0.0, 0.0]
+    assert {act.victim for act in acts} == {"model-1", "model-2"}
+
+
+def test_a_sequence_keeps_its_gaps():
+    fault = faults.sequence(faults.restart("model-1"), then=faults.restart("model-2"), after_s=3)
+    longer = faults.sequence(fault, then=faults.kill("api"), after_s=2)
+
+    assert [(act.after_s, act.victim) for act in longer.plan(random.Random(1), SERVICES)] == [
+        (0.0, "model-1"),
+        (3.0, "model-2"),
+        (5.0, "api"),
+    ]
+
+
+def test_random_faults_are_the_same_for_the_same_seed_and_stay_within_their_time():
+    fault = faults.random(n=5, among=[faults.kill("api"), faults.kill("model-*")], within_s=30)
+
+    first = fault.plan(random.Random(42), SERVICES)
+
+    assert first == fault.plan(random.Random(42), SERVICES)
+    assert first != fault.plan(random.Random(43), SERVICES)
+    assert len(first) == 5
+    assert all(0 <= act.after_s <= 30 for act in first)
+    assert [act.after_s for act in first] == sorted(act.after_s for act in first)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: faults.together(faults.kill("api")), "needs at least two faults, got 1"),
+        (lambda: faults.together(faults.kill("api"), "kill model-1"), "must be a fault such as"),
+        (lambda: faults.sequence(faults.kill("api"), then=faults.kill("api"), after_s=0), "above 0"),
+        (lambda: faults.sequence(faults.kill("api"), then=None, after_s=1), "must be a fault such as"),
+        (lambda: faults.random(n=0, among=[faults.kill("api")]), "whole number from 1 to 1000, got 0"),
+        (lambda: faults.random(n=2, among=[]), "is empty"),
+        (lambda: faults.random(n=2, among=[faults.kill("api")], within_s=-1), "above 0"),
+        (lambda: faults.random(n=True, among=[faults.kill("api")]), "whole number"),
+    ],
+)
+def test_a_wrong_composition_is_refused_with_its_value(make, message):
+    with pytest.raises(BadScenario, match=message):
+        make()
+
+
+def test_a_composition_is_as_faithful_as_its_weakest_part_and_as_wide_as_all_of_them():
+    both = faults.together(faults.kill("api"), faults.kill("model-1"))
+
+    assert both.fidelity == "real"
+    assert both.blast_radius == 2
+    assert both.lifetime == "lasting"
+    assert both.target == "api,model-1"
+    assert str(both) == "together(kill api, kill model-1)"

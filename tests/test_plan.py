@@ -1,0 +1,87 @@
+"""The same seed plans the same things, whatever else is selected; another seed plans others."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_llmchaos import BadScenario, experiment, faults, loads
+from pytest_llmchaos.errors import NoVictim
+from pytest_llmchaos.plan import as_json, plan_trial, require_capacity, schedule, schedule_bytes
+from pytest_llmchaos.seeds import MAX_SEED, parse_seed, rng_for
+
+SERVICES = ("api", "model-1", "model-2")
+
+
+def planned(*, seed=42, scenario="kill_any", fault=None, repeat=0, load=None, **more):
+    chosen = fault or faults.random(n=4, among=[faults.kill("api"), faults.kill("model-*")], within_s=20)
+    made = experiment(load=load or loads.open_loop(rate_rps=2, max_tokens=8), fault=chosen, **more).kwargs["experiment"]
+    return plan_trial(
+        scenario=scenario, hypothesis="", experiment=made, fault=chosen, repeat=repeat, seed=seed, services=SERVICES
+    )
+
+
+def test_the_same_seed_gives_the_same_bytes():
+    assert schedule_bytes([as_json(planned())]) == schedule_bytes([as_json(planned())])
+
+
+@pytest.mark.parametrize("other", [{"seed": 43}, {"scenario": "kill_other"}, {"repeat": 1}])
+def test_another_identity_draws_other_things(other):
+    assert as_json(planned())["injections"] != as_json(planned(**other))["injections"]
+
+
+def test_the_schedule_does_not_depend_on_the_order_or_on_repetition():
+    plans = [planned(scenario=name) for name in ("a", "b", "c")]
+    shuffled = [plans[2], plans[0], plans[1], plans[0]]
+
+    assert schedule_bytes(schedule(plans)) == schedule_bytes(schedule(shuffled))
+
+
+def test_the_global_generator_is_neither_used_nor_touched():
+    random.seed(1)
+    first = schedule_bytes([as_json(planned())])
+    state = random.getstate()
+    random.seed(2)
+
+    assert schedule_bytes([as_json(planned())]) == first
+    random.seed(1)
+    assert random.getstate() == state
+
+
+def test_a_control_arm_gets_the_same_load_as_the_experiment():
+    broken = planned(fault=faults.kill("api"), recovery_s=40)
+    control = planned(fault=faults.none(), recovery_s=40)
+
+    assert as_json(broken)["arrivals_sha256"] == as_json(control)["arrivals_sha256"]
+
+
+def test_an_unknown_target_names_the_services():
+    with pytest.raises(NoVictim, match="there are api, model-1, model-2"):
+        planned(fault=faults.kill("worker-9"))
+
+
+def test_a_load_beyond_the_backend_is_refused_with_both_numbers():
+    plan = planned(load=loads.open_loop(rate_rps=100, max_tokens=10))
+
+    with pytest.raises(BadScenario, match=r"offers 1000 tokens/s.*ollama backend is declared for 45"):
+        require_capacity(plan, 45.0, "ollama")
+
+
+def test_a_load_that_means_to_saturate_says_so_and_may():
+    plan = planned(load=loads.open_loop(rate_rps=100, max_tokens=10, beyond_capacity=True))
+
+    assert require_capacity(plan, 45.0, "ollama") is None
+
+
+@given(st.integers(min_value=0, max_value=MAX_SEED))
+def test_every_seed_in_range_is_read_and_gives_a_generator_of_its_own(seed):
+    assert parse_seed(str(seed)) == seed
+    assert rng_for(seed, "s", "f", 0).random() == rng_for(seed, "s", "f", 0).random()
+    assert rng_for(seed, "s", "f", 0).random() != rng_for(seed, "s", "f", 1).random()
+
+
+@pytest.mark.parametrize("text", ["", "-1", "4.2", "forty-two", "0x10", str(MAX_SEED + 1), "1e3"])
+def test_a_seed_that_is_none_is_refused_with_its_value(text):
+    with pytest.raises(BadScenario, match="must be a whole number from 0"):
+        parse_seed(text)
