@@ -11,10 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 
-from labsetup.build import SOURCES, ensure_images, environment
+from labsetup.build import SOURCES, ensure_images
 from labsetup.engine import ensure_engine
+from labsetup.images import environment
 from labsetup.recipes import BACKENDS
 from labsetup.shell import SetupError, say
 
@@ -26,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     try:
         if options.command == "env":
-            return print_environment(options.backend)
+            return print_environment(options.backend, options.format)
         if options.command in ("engine", "all"):
             ensure_engine()
         if options.command in ("images", "all"):
@@ -52,15 +54,16 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
             default=os.environ.get("LLMCHAOS_IMAGE_SOURCE", "auto"),
             help="official registry, or packages; default: whichever answers (also LLMCHAOS_IMAGE_SOURCE)",
         )
-    environment_of = commands.add_parser("env", help="variables of a compose run, as JSON")
+    environment_of = commands.add_parser("env", help="variables of a compose run")
     environment_of.add_argument("--backend", choices=BACKENDS, default="ollama")
+    environment_of.add_argument("--format", choices=("json", "shell"), default="json", help="shell: lines for `eval`")
     options = parser.parse_args(arguments)
     if options.command in ("images", "all"):
         options.backend = options.backend or ["ollama"]
     return options
 
 
-def print_environment(backend: str) -> int:
+def print_environment(backend: str, form: str) -> int:
     variables, missing = environment(backend)
     if missing:
         say(
@@ -68,7 +71,10 @@ def print_environment(backend: str) -> int:
             f"run `python stack/bootstrap.py images --backend {backend}`"
         )
         return IMAGES_MISSING
-    sys.stdout.write(json.dumps(variables, indent=2) + "\n")
+    if form == "shell":
+        sys.stdout.writelines(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
+    else:
+        sys.stdout.write(json.dumps(variables, indent=2) + "\n")
     return 0
 
 

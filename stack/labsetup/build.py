@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 import tempfile
@@ -12,8 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labsetup import debian, ingredients
+from labsetup import ingredients
+from labsetup.base import ensure_base
 from labsetup.engine import server_arch
+from labsetup.images import chosen, images_at_hand, is_at_hand
 from labsetup.recipes import (
     MODEL,
     SERVICE_PACKAGES,
@@ -45,42 +46,6 @@ def one_at_a_time() -> Iterator[None]:
             say("another set-up is running, waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def candidates(recipe: Recipe, arch: str) -> tuple[str, ...]:
-    """References that would do for `recipe`, best first: on official bases, then from packages."""
-    if recipe.base_variable is not None:
-        bases = (official_reference(recipe.base_variable), base_tag())
-        return tuple(built_tag(recipe, base=base, arch=arch) for base in bases)
-    official = official_reference(recipe.variable)
-    if not recipe.obtainable_from_packages:
-        return (official,)
-    return (official, built_tag(recipe, base=base_tag(), arch=arch))
-
-
-def images_at_hand() -> frozenset[str]:
-    """Every name under which the daemon has an image: name:tag and name@digest."""
-    listed = run(["docker", "image", "ls", "--digests", "--format", "json"], deadline_s=30)
-    return names_of(listed.splitlines())
-
-
-def names_of(lines: Iterable[str]) -> frozenset[str]:
-    names: set[str] = set()
-    for line in lines:
-        image = json.loads(line)
-        names.add(f"{image['Repository']}:{image['Tag']}")
-        names.add(f"{image['Repository']}@{image['Digest']}")
-    return frozenset(names)
-
-
-def is_at_hand(reference: str, names: frozenset[str]) -> bool:
-    """A digest says which image is meant, whatever tag it was pulled under."""
-    named, _, digest = reference.partition("@")
-    return f"{named.rpartition(':')[0]}@{digest}" in names if digest else reference in names
-
-
-def chosen(recipe: Recipe, arch: str, names: frozenset[str]) -> str | None:
-    return next((reference for reference in candidates(recipe, arch) if is_at_hand(reference, names)), None)
 
 
 def ensure_images(backends: Iterable[str], *, source: str = "auto") -> None:
@@ -174,71 +139,3 @@ def link(source: Path, target: Path) -> None:
         shutil.copytree(source, target, copy_function=os.link)
     else:
         os.link(source, target)
-
-
-def ensure_base() -> str:
-    tag = base_tag()
-    if is_at_hand(tag, images_at_hand()):
-        return tag
-    if not debian.is_debian_root():
-        raise SetupError(
-            "expected an image registry to answer, or Debian and root to build the images from packages; "
-            "found neither. Let the Docker daemon reach its registry, then check with "
-            f"`docker pull {official_reference('LLMCHAOS_PYTHON_BASE')}`"
-        )
-    debian.install(["debootstrap"])
-    say("building the base image with debootstrap")
-    with tempfile.TemporaryDirectory(prefix="llmchaos-base-") as name:
-        root = Path(name)
-        root.chmod(0o755)  # becomes the image's /, which everybody must be able to enter
-        include = "--include=python3,ca-certificates,busybox"
-        run(
-            ["debootstrap", "--variant=minbase", include, "trixie", str(root), debian.mirror()],
-            deadline_s=BUILD_DEADLINE_S,
-        )
-        (root / "usr/local/bin/wget").symlink_to("/bin/busybox")  # the official images probe themselves with wget
-        for folder in (
-            "var/cache/apt/archives",
-            "var/lib/apt/lists",
-            "usr/share/doc",
-            "usr/share/man",
-            "usr/share/locale",
-        ):
-            shutil.rmtree(root / folder)
-            (root / folder).mkdir()
-        archive = root.with_suffix(".tar")
-        try:
-            run(["tar", "-C", str(root), "--numeric-owner", "-cf", str(archive), "."], deadline_s=120)
-            run(["docker", "import", str(archive), tag], deadline_s=BUILD_DEADLINE_S)
-        finally:
-            archive.unlink(missing_ok=True)
-    return tag
-
-
-def environment(backend: str) -> tuple[dict[str, str], list[str]]:
-    """Variables a compose run of `backend` needs, and the names of the images that are missing."""
-    arch = server_arch()
-    names = images_at_hand()
-    found = {recipe.name: chosen(recipe, arch, names) for recipe in recipes_for(backend)}
-    variables = {"LLMCHAOS_BACKEND": backend, "LLMCHAOS_DOCKER_GID": str(socket_group())}
-    missing: list[str] = []
-    for recipe in recipes_for(backend):
-        reference = found[recipe.name]
-        if reference is not None:
-            variables[recipe.variable] = reference
-        elif recipe.obtainable_from_packages:
-            missing.append(recipe.name)
-    variables.setdefault("LLMCHAOS_MODEL_IMAGE", variables.get("LLMCHAOS_SERVICES_IMAGE", ""))
-    return {name: value for name, value in sorted(variables.items()) if value}, missing
-
-
-def socket_group(socket: str = "/var/run/docker.sock") -> int:
-    """Group that may use the daemon's socket inside a container; Docker Desktop gives it to root's."""
-    if os.uname().sysname != "Linux":
-        return 0
-    try:
-        return Path(socket).stat().st_gid
-    except OSError as failed:
-        raise SetupError(
-            f"expected the daemon's socket at {socket}, saw {failed.strerror}: the lab's remediator needs it"
-        ) from failed

