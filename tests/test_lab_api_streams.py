@@ -338,3 +338,19 @@ async def test_a_silent_stream_shows_in_the_gauges_before_it_ends(it: World) -> 
         response.close()
     await until(lambda: not it.gateway.board.exchanges, "nothing is in flight")
     assert await it.metric("llmlab_oldest_inflight_seconds", replica="model-1") == 0
+
+
+@in_world(replicas=1)
+async def test_a_caller_who_has_everything_need_not_wait_for_the_replica_to_hang_up(it: World) -> None:
+    it.models[0].behaviour = sends(chunk("a "), chunk("b ", finish="stop"), DONE, then="hang")
+
+    began_s = time.monotonic()
+    async with it.post() as response:
+        while not (await response.content.readany()).endswith(DONE):
+            assert not response.content.at_eof()
+        response.close()
+
+    await until(lambda: it.models[0].cancelled == 1, "the connection upstream is closed in the end")
+    assert time.monotonic() - began_s < 2
+    assert await it.outcomes() == {"ok": 1}
+    assert it.replica(0).in_flight == 0

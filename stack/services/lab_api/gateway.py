@@ -1,6 +1,7 @@
 """Carries a chat completion from its caller to a replica and back. Reads no environment and binds no port."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
@@ -74,7 +75,7 @@ class Gateway:
             return await self._fail(exchange, caller, late)
         except asyncio.CancelledError:
             if not exchange.drained or (task := asyncio.current_task()) is None or task.uncancel() > 0:
-                exchange.outcome = Outcome.CLIENT_CANCELLED
+                exchange.outcome = exchange.outcome or Outcome.CLIENT_CANCELLED
                 raise
             return await self._fail(exchange, caller, _shutting_down())
         except (CallerGoneError, ConnectionError) as error:
@@ -140,7 +141,7 @@ class Gateway:
             stream.lease.end(Outcome.OK)
             return response
         finally:
-            await stream.release()
+            self.upstream.release(stream)
 
     async def _attempt(self, exchange: Exchange, send: Callable[[Lease], Awaitable[_T]]) -> _T:
         """The first answer that can be used, from as many replicas as the retry budget allows.
@@ -222,7 +223,9 @@ class Gateway:
         now_s = time.monotonic()
         self.metrics.ended(exchange, now_s)
         if exchange.outcome is not Outcome.OK:
-            logger.warning(
+            callers_doing = exchange.outcome in {Outcome.CLIENT_CANCELLED, Outcome.INVALID_REQUEST}
+            logger.log(
+                logging.INFO if callers_doing else logging.WARNING,
                 "request failed",
                 extra={
                     "request_id": exchange.request_id,

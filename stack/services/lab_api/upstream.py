@@ -17,6 +17,8 @@ PATH = "/v1/chat/completions"
 _CALLERS_FAULT = frozenset({400, 413, 414, 415, 422})
 _BUSY = frozenset({408, 429})
 _DETAIL_MAX_BYTES = 2000
+_END_S = 0.2
+_IDLE_S = 2.0  # replicas close idle connections, llama.cpp's after 5 s; one that is just being closed fails a request
 
 
 @dataclass(kw_only=True)
@@ -28,22 +30,16 @@ class Stream:
     scanner: Scanner
     head: bytes
 
-    async def release(self) -> None:
-        """Lets the connection be used again if the replica has nothing more to say, else closes it.
-
-        Closing is what cancels the work upstream: replicas notice that their caller has gone.
-        """
-        if self.scanner.complete:
-            try:
-                async with asyncio.timeout(0.2):
-                    while await self.response.content.readany():
-                        pass
-            except (TimeoutError, aiohttp.ClientError):
-                pass
-            else:
-                self.response.release()
-                return
-        self.response.close()
+    async def read_out(self) -> None:
+        """Waits a little for the end of a complete stream, so that its connection can be used again."""
+        try:
+            async with asyncio.timeout(_END_S):
+                while await self.response.content.readany():
+                    pass
+        except (TimeoutError, aiohttp.ClientError):
+            pass
+        finally:
+            self.response.close()  # changes nothing if the end has come
 
 
 class Upstream:
@@ -51,16 +47,33 @@ class Upstream:
 
     def __init__(self, deadlines: Deadlines) -> None:
         self._deadlines = deadlines
+        self._reading_out: set[asyncio.Task[None]] = set()
         self._session = aiohttp.ClientSession(
             # Addresses change when a container comes back, so names are asked for anew.
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=1),
+            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=1, keepalive_timeout=_IDLE_S),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=deadlines.connect_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
         )
 
     async def close(self) -> None:
+        for task in tuple(self._reading_out):
+            task.cancel()
         await self._session.close()
+
+    def release(self, stream: Stream) -> None:
+        """Ends the stream's use of its connection.
+
+        A complete stream is read out by a task of its own: its caller has everything, so nothing that happens to the
+        caller now may change how the request is counted. Any other is closed, which is what cancels the work upstream:
+        replicas notice that their caller has gone.
+        """
+        if not stream.scanner.complete:
+            stream.response.close()
+            return
+        task = asyncio.create_task(stream.read_out())
+        self._reading_out.add(task)
+        task.add_done_callback(self._reading_out.discard)
 
     async def stream(self, lease: Lease, ask: Ask, request_id: str) -> Stream:
         """Raises GatewayError if no first token came."""
