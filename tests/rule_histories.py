@@ -1,0 +1,119 @@
+"""Made-up histories of the lab, second by second, for tests of its rules. Not a test itself.
+
+A history is a healthy lab with some series replaced. A value is what a scrape at that second found; None is a scrape
+that found nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Value = float | None
+Story = Callable[[int], Value]
+RATE = 8.0  # requests a second that the callers offer
+REPLICAS = ("model-1", "model-2")
+BAD_OUTCOMES = ("truncated", "stalled", "inband_error", "http_5xx", "http_429", "timeout", "refused", "corrupted")
+
+
+def steady(value: float) -> Story:
+    return lambda second: value
+
+
+def between(from_s: int, to_s: int, inside: Value, outside: Value) -> Story:
+    return lambda second: inside if from_s <= second < to_s else outside
+
+
+def counted(rate: Callable[[int], float], *, reset_at: int | None = None, gone: range = range(0)) -> Story:
+    """A counter that grows by rate(second), begins again at 0 at `reset_at` and cannot be scraped in `gone`."""
+
+    sums = [0.0]
+
+    def story(second: int) -> Value:
+        if second in gone:
+            return None
+        while len(sums) <= second:
+            last = len(sums) - 1
+            sums.append(0.0 if len(sums) == reset_at else sums[-1] + rate(last))
+        return round(sums[second], 6)
+
+    return story
+
+
+def lab(**shares: Callable[[int], float]) -> dict[str, Story]:
+    """A lab with traffic. `shares` are the callers' bad outcomes: outcome -> share of requests at each second."""
+
+    def bad(second: int) -> float:
+        return sum(share(second) for share in shares.values())
+
+    series: dict[str, Story] = {
+        'up{job="api",service="api"}': steady(1),
+        'up{job="pushgateway",service="pushgateway"}': steady(1),
+        'llmlab_queue_depth{job="api",service="api"}': steady(0),
+        "llmchaos_caller_offered_total": counted(lambda s: RATE),
+        "llmchaos_caller_good_total": counted(lambda s: RATE * (1 - bad(s))),
+        'llmchaos_caller_requests_total{outcome="ok"}': counted(lambda s: RATE * (1 - bad(s))),
+        'llmchaos_caller_requests_total{outcome="cancelled"}': steady(0),
+        'llmlab_requests_total{job="api",outcome="ok",service="api"}': counted(lambda s: RATE),
+        'llmlab_requests_total{job="api",outcome="upstream_5xx",service="api"}': steady(0),
+        'llmlab_requests_total{job="api",outcome="client_cancelled",service="api"}': steady(0),
+    }
+    for outcome in BAD_OUTCOMES:
+        series[f'llmchaos_caller_requests_total{{outcome="{outcome}"}}'] = counted(
+            lambda s, name=outcome: RATE * shares[name](s) if name in shares else 0.0  # type: ignore[misc]
+        )
+    for what in ("request_duration", "time_to_first_token"):
+        series |= histogram(f"llmchaos_caller_{what}_seconds", 'result="ok"', lambda s: RATE * (1 - bad(s)), 0.3)
+        series |= histogram(f"llmchaos_caller_{what}_seconds", 'result="failed"', lambda s: RATE * bad(s), float("inf"))
+        series |= histogram(f"gen_ai_server_{what}_seconds", 'error_type="",service="api"', lambda s: RATE, 0.3)
+    for name in REPLICAS:
+        for probe in ("shallow", "passive"):
+            labels = f'job="api",probe="{probe}",replica="{name}",service="api"'
+            series[f"llmlab_upstream_health{{{labels}}}"] = steady(1)
+        series[f'llmlab_oldest_inflight_seconds{{phase="prefill",replica="{name}",service="api"}}'] = steady(0.1)
+        series[f'llmlab_oldest_inflight_seconds{{phase="decode",replica="{name}",service="api"}}'] = steady(9)
+        series[f'llmlab_oldest_silence_seconds{{replica="{name}",service="api"}}'] = steady(0.1)
+        series[f'service_container_restarts_total{{reason="external",service="{name}"}}'] = steady(1)
+        series[f'vllm:kv_cache_usage_perc{{engine="0",service="{name}"}}'] = steady(0.97)
+        series[f'vllm:num_requests_waiting{{engine="0",service="{name}"}}'] = steady(0)
+        series[f'vllm:num_requests_running{{engine="0",service="{name}"}}'] = steady(4)
+        series[f'vllm:iteration_tokens_total_count{{engine="0",service="{name}"}}'] = counted(lambda s: 50.0)
+        series[f'DCGM_FI_DEV_XID_ERRORS{{gpu="0",service="{name}"}}'] = steady(0)
+        series[f'DCGM_FI_DEV_GPU_TEMP{{gpu="0",service="{name}"}}'] = steady(70)
+    return series
+
+
+BUCKETS = ("0.32", "0.5", "1.28", "2", "2.5", "2.56", "5.12", "10.24", "20.48", "+Inf")
+
+
+def histogram(
+    name: str, labels: str, rate: Callable[[int], float], seconds: float | Callable[[int], float]
+) -> dict[str, Story]:
+    """Requests that all take `seconds`; infinity for those that never ended."""
+    took = seconds if callable(seconds) else (lambda s, fixed=seconds: fixed)
+    series: dict[str, Story] = {f"{name}_count{{{labels}}}": counted(rate)}
+    for edge in BUCKETS:
+        series[f'{name}_bucket{{{labels},le="{edge}"}}'] = counted(
+            lambda s, limit=float(edge): rate(s) if took(s) <= limit else 0.0  # type: ignore[misc]
+        )
+    return series
+
+
+def history(series: Mapping[str, Story], seconds: int, checks: list[dict[str, Any]]) -> dict[str, Any]:
+    """One test as `promtool test rules` reads it; the history ends after `seconds`."""
+    return {
+        "interval": "1s",
+        "input_series": [
+            {"series": selector, "values": " ".join(_values(story, seconds))} for selector, story in series.items()
+        ],
+        "promql_expr_test": checks,
+    }
+
+
+def _values(story: Story, seconds: int) -> list[str]:
+    """`stale` is what Prometheus itself writes when a series vanishes between two scrapes; then there is nothing."""
+    found = [story(second) for second in range(seconds + 1)]
+    return [
+        f"{value:g}" if value is not None else ("stale" if i and found[i - 1] is not None else "_")
+        for i, value in enumerate(found)
+    ]
