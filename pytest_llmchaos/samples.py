@@ -1,6 +1,6 @@
 """Samples on disk: a header line that names the fields, then one JSON array a line, in the order in which requests ended.
 
-It reads them, and writes nothing: the load generator does that while a trial runs.
+The format in both directions; only the load generator writes such files, while a trial runs.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ SCHEMA = "llmchaos-samples/1"
 FIELDS = ("due_s", "sent_s", "first_s", "end_s", "max_gap_s", "tokens", "outcome", "replica", "request_id")
 HEADER = json.dumps({"schema": SCHEMA, "fields": FIELDS}, separators=(",", ":"))
 
+_QUOTED: dict[str, str] = {}  # a handful of replicas, a million lines
 _BLOCK_BYTES = 1 << 18
 _CODES = {outcome: code for code, outcome in enumerate(OUTCOMES)}
 _NO_FIRST = -1.0  # times count from the start of the load, so none is below 0
@@ -47,6 +48,16 @@ def load(path: Path) -> Samples:
                 number += samples.take(parse(path, whole, number))
         samples.torn = int(bool(rest.strip()))
     return samples
+
+
+def line(sample: Sample) -> str:
+    """A sample as a line of the file. Microseconds are kept: clocks are not better than that."""
+    replica = _QUOTED.get(sample.replica) or _QUOTED.setdefault(sample.replica, json.dumps(sample.replica))
+    first = "null" if sample.first_s is None else f"{sample.first_s:.6f}"
+    return (
+        f"[{sample.due_s:.6f},{sample.sent_s:.6f},{first},{sample.end_s:.6f},{sample.max_gap_s:.6f},"
+        f'{sample.tokens},"{sample.outcome}",{replica},"{sample.request_id}"]\n'
+    )
 
 
 def parse(path: Path, block: bytes, number: int = 2) -> list[list[Any]]:

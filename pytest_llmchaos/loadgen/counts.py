@@ -1,0 +1,88 @@
+"""What Prometheus is told of the callers: counters and histograms, cumulative from the start of the load.
+
+A dead server cannot count its own failures, so the callers do. A failed request is observed as infinite: a histogram of
+answers alone would get better during an outage.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.utils import floatToGoString
+
+from pytest_llmchaos.model import OUTCOMES, Outcome
+
+# OpenTelemetry's buckets for gen_ai.server.time_to_first_token, with vLLM's tail, and edges at 2 and 3 s to judge by.
+TTFT_BUCKETS_S = (
+    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2, 2.5, 3, 5, 7.5, 10),
+    *(20, 40, 80, 160),
+)
+# OpenTelemetry's buckets for gen_ai.server.request.duration, two more of the same row, and whole seconds to judge by.
+DURATION_BUCKETS_S = (
+    *(0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.5, 0.64, 1, 1.28, 2, 2.56, 3, 5, 5.12, 10, 10.24, 15, 20, 20.48),
+    *(30, 40.96, 81.92, 163.84, 327.68),
+)
+Result = Literal["ok", "failed"]
+
+
+class Histogram:
+    """One histogram. `sum_s` stays finite: a failed request adds the seconds that its caller waited."""
+
+    def __init__(self, edges_s: Sequence[float]) -> None:
+        self._edges_s = edges_s
+        self._counts = [0] * (len(edges_s) + 1)
+        self.sum_s = 0.0
+
+    def observe(self, value_s: float, result: Result) -> None:
+        self._counts[bisect_left(self._edges_s, value_s) if result == "ok" else -1] += 1
+        self.sum_s += value_s
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Cumulative, as Prometheus wants them."""
+        total, out = 0, []
+        for edge, count in zip((*map(floatToGoString, self._edges_s), "+Inf"), self._counts, strict=True):
+            total += count
+            out.append((edge, float(total)))
+        return out
+
+
+class Counts:
+    """All of the callers' series; a collector of prometheus_client. Every series exists, at 0, before the first request."""
+
+    def __init__(self, inflight: Callable[[], int]) -> None:
+        self._inflight = inflight
+        self.offered = 0
+        self.good = 0
+        self.outcomes: dict[Outcome, int] = dict.fromkeys(OUTCOMES, 0)
+        results: tuple[Result, ...] = ("ok", "failed")
+        self._ttft = {result: Histogram(TTFT_BUCKETS_S) for result in results}
+        self._duration = {result: Histogram(DURATION_BUCKETS_S) for result in results}
+
+    def ended(self, outcome: Outcome, ttft_s: float, e2e_s: float, is_good: bool) -> None:
+        self.outcomes[outcome] += 1
+        if outcome == "cancelled":
+            return
+        self.good += is_good
+        result: Result = "ok" if outcome == "ok" else "failed"
+        self._ttft[result].observe(ttft_s, result)
+        self._duration[result].observe(e2e_s, result)
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily("llmchaos_caller_offered", "Requests that were due.", self.offered)
+        requests = CounterMetricFamily("llmchaos_caller_requests", "Requests that ended.", labels=["outcome"])
+        for outcome, count in self.outcomes.items():
+            requests.add_metric([outcome], count)
+        yield requests
+        yield CounterMetricFamily("llmchaos_caller_good", "Ok requests inside every latency bound.", self.good)
+        for name, about, histograms in (
+            ("time_to_first_token", "From the due time to the first token.", self._ttft),
+            ("request_duration", "From the due time to the end of the answer.", self._duration),
+        ):
+            family = HistogramMetricFamily(f"llmchaos_caller_{name}_seconds", about, labels=["result"])
+            for result, histogram in histograms.items():
+                family.add_metric([result], histogram.buckets(), histogram.sum_s)
+            yield family
+        yield GaugeMetricFamily("llmchaos_caller_inflight", "Requests without an answer yet.", self._inflight())

@@ -1,0 +1,149 @@
+"""Locust's side of a load: one User is the arrival process. Run by `process.LoadProcess`, or by hand (docs/load.md).
+
+Alone, a process decides its own second 0. A master decides it for its workers, who take every n-th arrival each.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import gevent
+from gevent.event import AsyncResult
+from locust import User, events, task
+from locust.exception import StopUser
+from locust.runners import MasterRunner, WorkerRunner
+
+from pytest_llmchaos.loadgen import plan as plans
+from pytest_llmchaos.loadgen.driver import Driver, PushFailed
+from pytest_llmchaos.model import OUTCOMES, Sample
+
+# From the decision to the first arrival: alone, and where workers on other machines must hear of it first.
+LEAD_S = 0.1
+MASTER_LEAD_S = 1.0
+FAILED_EXIT = 3
+
+log = logging.getLogger(__name__)
+# Locust's hooks and environment have no types to check against.
+hooks: Any = events
+
+
+class CallFailed(Exception):
+    """A request that ended badly, as Locust's own statistics name it."""
+
+
+FAILURES: dict[str, CallFailed] = {outcome: CallFailed(outcome) for outcome in OUTCOMES if outcome != "ok"}
+
+
+class Alone:
+    """The only process of a load, or (with `workers`) one of several."""
+
+    def __init__(self, environment: Any, directory: Path) -> None:
+        self._environment, self._directory = environment, directory
+        self._plan, self._parent_pid = plans.load(directory)
+        self._driver: Driver | None = None
+        self._start: AsyncResult = AsyncResult()
+        # Should everything else fail, the system itself ends this process.
+        signal.alarm(int(self._plan.longest_s) + 30)
+        if isinstance(environment.runner, WorkerRunner):
+            environment.runner.register_message("llmchaos_start", lambda msg, **_: self._start.set(msg.data))
+
+    def perform(self) -> None:
+        """One load, from its first arrival to its last."""
+        runner = self._environment.runner
+        if isinstance(runner, WorkerRunner):
+            start = self._start.get()
+            worker, workers = int(start["worker"]), int(start["workers"])
+            share = list(enumerate(self._plan.arrivals))[worker::workers]
+            self._driver = Driver(self._plan, share, self._directory, self._told, worker)
+            self._driver.prepare()
+            self._driver.begin(time.monotonic() + float(start["t0_unix_s"]) - time.time())
+            self._driver.wait()
+            runner.send_message("llmchaos_done", {"worker": worker})
+            return
+        if self._parent_pid is not None and os.getppid() != self._parent_pid:
+            return
+        self._driver = Driver(self._plan, list(enumerate(self._plan.arrivals)), self._directory, self._told)
+        self._driver.prepare()
+        self._driver.begin(time.monotonic() + LEAD_S)
+        self._driver.wait()
+        gevent.spawn(self._environment.runner.quit)
+
+    def quitting(self, **_: Any) -> None:
+        if self._driver is not None:
+            self._driver.finish()
+
+    def _told(self, sample: Sample, size: int) -> None:
+        """Locust's own statistics, for its console and its master."""
+        self._environment.events.request.fire(
+            request_type="POST",
+            name="chat",
+            response_time=sample.e2e_s * 1000,
+            response_length=size,
+            exception=FAILURES.get(sample.outcome),
+            context={},
+        )
+
+
+class Master:
+    """Tells all workers when second 0 is, and ends the load when the last of them is done or its parent is gone."""
+
+    def __init__(self, environment: Any, directory: Path) -> None:
+        self._runner = environment.runner
+        plan, self._parent_pid = plans.load(directory)
+        signal.alarm(int(plan.longest_s) + 60)
+        self._done: set[int] = set()
+        self._workers = 0
+        environment.events.spawning_complete.add_listener(self._start)
+        self._runner.register_message("llmchaos_done", self._one_done)
+        gevent.spawn(self._watch)
+
+    def _start(self, **_: Any) -> None:
+        if self._workers:
+            return
+        clients = sorted(self._runner.clients)
+        self._workers = len(clients)
+        t0_unix_s = time.time() + MASTER_LEAD_S
+        for worker, client in enumerate(clients):
+            data = {"t0_unix_s": t0_unix_s, "worker": worker, "workers": len(clients)}
+            self._runner.send_message("llmchaos_start", data, client_id=client)
+
+    def _one_done(self, msg: Any, **_: Any) -> None:
+        self._done.add(int(msg.data["worker"]))
+        if len(self._done) == self._workers:
+            gevent.spawn(self._runner.quit)
+
+    def _watch(self) -> None:
+        while self._parent_pid is None or os.getppid() == self._parent_pid:
+            gevent.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+class Callers(User):
+    @task
+    def call(self) -> None:
+        environment = self.environment
+        try:
+            environment.llmchaos.perform()
+        except PushFailed as error:
+            log.error("%s", error)
+            environment.process_exit_code = FAILED_EXIT
+            gevent.spawn(environment.runner.quit)
+        raise StopUser
+
+
+def prepared(environment: Any, **_: Any) -> None:
+    directory = Path(os.environ[plans.DIRECTORY_VARIABLE])
+    if isinstance(environment.runner, MasterRunner):
+        Master(environment, directory)
+        return
+    environment.process_exit_code = 0
+    environment.llmchaos = Alone(environment, directory)
+    environment.events.quitting.add_listener(environment.llmchaos.quitting)
+
+
+hooks.init.add_listener(prepared)

@@ -1,0 +1,290 @@
+"""The load generator as the instrument holds it: start, look, stop, and be sure that it is gone. Standard library only."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import weakref
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import pytest_llmchaos
+from pytest_llmchaos.errors import LoadNotHeld, NotReady
+from pytest_llmchaos.loadgen.plan import DIRECTORY_VARIABLE, LoadPlan, own
+from pytest_llmchaos.loadgen.tail import SamplesTail, Tail, merge
+from pytest_llmchaos.model import Sample
+from pytest_llmchaos.schedules import Arrival
+
+__all__ = ["Arrival", "LoadPlan", "LoadProcess", "LoadStatus", "LoadSummary"]
+
+LOCUSTFILE = Path(__file__).with_name("locustfile.py")
+LOG = "load.log"
+POLL_S = 0.005
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadStatus:
+    """The generator's latest word, at most a quarter of a second old.
+
+    Every request due before `settled_s` has ended, and its sample has been seen; `oldest_inflight_s` is how long ago that is.
+    """
+
+    at_s: float = 0.0
+    offered: int = 0
+    sent: int = 0
+    done: int = 0
+    shed: int = 0
+    inflight: int = 0
+    outcomes: Mapping[str, int]
+    lateness_p99_s: float = 0.0
+    cpu: float = 0.0
+    push_failures: int = 0
+    settled_s: float = 0.0
+    oldest_inflight_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadSummary:
+    """What the load was, once it is over. `achieved_ratio` is sent / offered; `generator_cpu` is 1 for a whole core."""
+
+    offered: int
+    sent: int
+    done: int
+    shed: int
+    offered_rps: float
+    achieved_ratio: float
+    lateness_p99_s: float
+    generator_cpu: float
+    push_failures: int
+    ended: Literal["stopped", "schedule_end"]
+
+
+class LoadProcess:
+    """One load. As a context manager it starts at once and is gone at the end, whatever happens inside."""
+
+    def __init__(self, plan: LoadPlan, directory: Path) -> None:
+        self.plan, self.directory = plan, directory.absolute()
+        self._workers: list[int | None] = [None] if plan.processes == 1 else list(range(plan.processes))
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ending: Any = None
+        self._started: dict[str, float] = {}
+        self._stopped_s: float | None = None
+        self._summary: LoadSummary | None = None
+        self._samples = SamplesTail([directory / own("samples.jsonl", w) for w in self._workers])
+        self._status = [Tail(directory / own("status.jsonl", w)) for w in self._workers]
+        self._latest: list[dict[str, Any]] = [{} for _ in self._workers]
+        self._settled_s = 0.0
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self, deadline_s: float = 20.0) -> None:
+        """Return once second 0 is fixed. Raises NotReady, with the generator's last words, if it is not within `deadline_s`."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for worker in self._workers:
+            for name in ("started.json", "summary.json", "samples.jsonl", "status.jsonl"):
+                (self.directory / own(name, worker)).unlink(missing_ok=True)
+        self.plan.write(self.directory, os.getpid())
+        with (self.directory / LOG).open("wb") as log:
+            self._process = subprocess.Popen(
+                self._command(),
+                cwd=self.directory,
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._ending = weakref.finalize(self, _kill_group, self._process.pid)
+        deadline = time.monotonic() + deadline_s
+        files = [self.directory / own("started.json", worker) for worker in self._workers]
+        while not all(file.exists() for file in files):
+            code = self._process.poll()
+            if code is not None or time.monotonic() > deadline:
+                why = f"within {deadline_s:g} s" if code is None else f"and ended with status {code}"
+                self._end()
+                raise NotReady(f"the load generator did not start {why}; its last words:\n{self._last_words()}")
+            time.sleep(POLL_S)
+        self._started = json.loads(files[0].read_text())
+
+    @property
+    def pid(self) -> int:
+        return self._running().pid
+
+    @property
+    def t0_monotonic_s(self) -> float:
+        self._running()
+        return self._started["t0_monotonic_s"]
+
+    @property
+    def t0_unix_s(self) -> float:
+        self._running()
+        return self._started["t0_unix_s"]
+
+    def now_s(self) -> float:
+        """Seconds since the start of the load, on the samples' own clock."""
+        return time.monotonic() - self.t0_monotonic_s
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def status(self) -> LoadStatus:
+        self._look()
+        lines = [line for line in self._latest if line]
+        outcomes: dict[str, int] = {}
+        for line in lines:
+            for name, count in line["outcomes"].items():
+                outcomes[name] = outcomes.get(name, 0) + count
+        if not lines:
+            return LoadStatus(outcomes=outcomes)
+        return LoadStatus(
+            at_s=min(line["at_s"] for line in lines),
+            outcomes=outcomes,
+            lateness_p99_s=max(line["lateness_p99_s"] for line in lines),
+            cpu=max(line["cpu"] for line in lines),
+            settled_s=self._settled_s,
+            oldest_inflight_s=max(0.0, self.now_s() - self._settled_s),
+            **{
+                name: sum(line[name] for line in lines)
+                for name in ("offered", "sent", "done", "shed", "inflight", "push_failures")
+            },
+        )
+
+    def new_samples(self) -> list[Sample]:
+        """Samples that came since the last call. Afterwards `status().settled_s` speaks for what was returned so far."""
+        # The status is read first: what it calls settled is then among the samples.
+        self._look()
+        settled_s = [_settled(line) for line in self._latest]
+        fresh = self._samples.fresh()
+        self._settled_s = min(settled_s)
+        return fresh
+
+    def recent(self, since_s: float) -> list[Sample]:
+        """All samples so far of requests that were due at or after `since_s`."""
+        self._look()
+        settled_s = [_settled(line) for line in self._latest]
+        recent = self._samples.recent(since_s)
+        self._settled_s = min(settled_s)
+        return recent
+
+    def stop(self) -> LoadSummary:
+        """End the load and everything that belongs to it; the same answer however often it is called."""
+        if self._summary is None:
+            process = self._running()
+            self._stopped_s = self.now_s() if self._started else 0.0
+            patience_s = self.plan.drain_s + 5.0 + (3.0 if self.plan.processes > 1 else 0.0)
+            for number, wait_s in ((signal.SIGINT, patience_s), (signal.SIGTERM, 2.0)):
+                if process.poll() is None:
+                    process.send_signal(number)
+                    with suppress(subprocess.TimeoutExpired):
+                        process.wait(wait_s)
+            self._end()
+            if self.plan.processes > 1:
+                merge(self._samples.paths, self.directory / "samples.jsonl")
+            self._summary = self._summed()
+        return self._summary
+
+    def _summed(self) -> LoadSummary:
+        told = [self._told(worker, position) for position, worker in enumerate(self._workers)]
+        offered, sent = sum(t["offered"] for t in told), sum(t["sent"] for t in told)
+        seconds = max([t["seconds"] for t in told] + [0.001])
+        return LoadSummary(
+            offered=offered,
+            sent=sent,
+            done=sum(t["done"] for t in told),
+            shed=sum(t["shed"] for t in told),
+            offered_rps=offered / seconds,
+            achieved_ratio=sent / offered if offered else 0.0,
+            lateness_p99_s=max(t["lateness_p99_s"] for t in told),
+            generator_cpu=max(t["generator_cpu"] for t in told),
+            push_failures=sum(t["push_failures"] for t in told),
+            ended="schedule_end" if all(t["ended"] == "schedule_end" for t in told) else "stopped",
+        )
+
+    def _told(self, worker: int | None, position: int) -> dict[str, Any]:
+        """A worker's own summary. One that died leaves none: what was due is then held against what it had sent."""
+        file = self.directory / own("summary.json", worker)
+        if file.exists():
+            return dict(json.loads(file.read_text()))
+        self._look()
+        line = self._latest[position]
+        stopped_s = self._stopped_s or 0.0
+        share = self.plan.arrivals[position :: self.plan.processes]
+        return {
+            "offered": sum(1 for arrival in share if arrival.due_s <= stopped_s),
+            "seconds": stopped_s,
+            "ended": "stopped",
+            "generator_cpu": line.get("cpu", 0.0),
+            **{name: line.get(name, 0) for name in ("sent", "done", "shed", "push_failures", "lateness_p99_s")},
+        }
+
+    def _look(self) -> None:
+        for position, tail in enumerate(self._status):
+            *_, last = [b"", *tail.lines().splitlines()]
+            if last:
+                self._latest[position] = json.loads(last)
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise LoadNotHeld("the load was not started: call start() first")
+        return self._process
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._ending()
+            self._process.wait()
+
+    def _last_words(self) -> str:
+        lines = (self.directory / LOG).read_text(errors="replace").strip().splitlines()
+        return "\n".join(lines[-15:]) or "(none)"
+
+    def _command(self) -> list[str]:
+        plan = self.plan
+        command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary"]
+        command += ["--users", str(plan.processes), "--spawn-rate", str(plan.processes), "--exit-code-on-error", "0"]
+        if plan.processes > 1:
+            port = str(_free_port())
+            command += ["--processes", str(plan.processes), "--master-bind-host", "127.0.0.1"]
+            command += ["--master-bind-port", port, "--master-host", "127.0.0.1", "--master-port", port]
+        return command
+
+    def _environment(self) -> dict[str, str]:
+        # Locust reads its options from such variables too; a user's own must not change an experiment.
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("LOCUST_")}
+        package = str(Path(pytest_llmchaos.__file__).parent.parent)
+        paths = [package, *filter(None, [kept.get("PYTHONPATH")])]
+        return {**kept, "PYTHONPATH": os.pathsep.join(paths), DIRECTORY_VARIABLE: str(self.directory)}
+
+
+def _settled(line: dict[str, Any]) -> float:
+    if not line:
+        return 0.0
+    oldest = line["oldest_due_s"]
+    return float(line["at_s"] if oldest is None else oldest)
+
+
+def _kill_group(pid: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

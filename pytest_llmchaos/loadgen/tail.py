@@ -1,0 +1,75 @@
+"""Reading files that another process is still writing. Standard library only."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from pathlib import Path
+
+from pytest_llmchaos import samples
+from pytest_llmchaos.model import Sample
+
+# Requests end in the order of their lines, but for what several workers write at the same time.
+DISORDER_S = 2.0
+
+
+class Tail:
+    """What was added to a file since the last look, in whole lines."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._at = 0
+
+    def lines(self) -> bytes:
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._at)
+                added = file.read()
+        except FileNotFoundError:
+            return b""
+        whole = added[: added.rfind(b"\n") + 1]
+        self._at += len(whole)
+        return whole
+
+
+class SamplesTail:
+    """The samples of all workers while they run, each read once."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = tuple(paths)
+        self._tails = [Tail(path) for path in paths]
+        self._headers = [True] * len(self._tails)
+        self._seen: list[Sample] = []
+        self._given = 0
+
+    def fresh(self) -> list[Sample]:
+        """Samples that were not given yet."""
+        self._read()
+        given, self._given = self._given, len(self._seen)
+        return self._seen[given:]
+
+    def recent(self, since_s: float) -> list[Sample]:
+        """Samples of requests that were due at or after `since_s`, in the order in which they ended."""
+        self._read()
+        start = len(self._seen)
+        while start and self._seen[start - 1].end_s >= since_s - DISORDER_S:
+            start -= 1
+        return [sample for sample in self._seen[start:] if sample.due_s >= since_s]
+
+    def _read(self) -> None:
+        for position, tail in enumerate(self._tails):
+            block = tail.lines()
+            if block and self._headers[position]:
+                self._headers[position] = False
+                block = block.partition(b"\n")[2]
+            if block:
+                self._seen += [Sample(*row) for row in samples.parse(tail.path, block[:-1])]
+
+
+def merge(paths: Sequence[Path], into: Path) -> None:
+    """The samples of several workers in one file, in the order in which requests ended."""
+    every = [samples.load(path) for path in paths if path.exists()]
+    with into.open("w", encoding="utf-8") as file:
+        file.write(samples.HEADER + "\n")
+        for sample in heapq.merge(*every, key=lambda s: s.end_s):
+            file.write(samples.line(sample))
