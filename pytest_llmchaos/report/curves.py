@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -84,7 +85,9 @@ def curves(raw: Raw, *, until_s: float, points: int, dots: int) -> Curves:
     ttft: list[list[float]] = [[] for _ in range(bins)]
     e2e: list[list[float]] = [[] for _ in range(bins)]
     for due_s, end_s, ttft_s, kind in zip(raw.due_s, raw.end_s, raw.ttft_s, raw.kind, strict=True):
-        place = min(bins - 1, max(0, int(due_s / width_s)))
+        place = int(due_s / width_s)
+        if place >= bins:
+            place = bins - 1
         offered[place] += 1
         ttft[place].append(ttft_s)
         if kind:
@@ -140,26 +143,10 @@ def _width_s(until_s: float, points: int, samples: int) -> float:
 
 
 def _inflight(raw: Raw, width_s: float, bins: int) -> list[int]:
-    """The most requests that were under way at once in each bin."""
-    ends = sorted(raw.end_s)
-    most = [0] * bins
-    ended, place, now = 0, 0, 0
-    for begun, sent_s in enumerate(sorted(raw.sent_s)):
-        while ended < begun and ends[ended] <= sent_s:
-            ended, now = ended + 1, now - 1
-            place = _carry(most, place, min(bins - 1, int(ends[ended - 1] / width_s)), now + 1)
-        now += 1
-        place = _carry(most, place, min(bins - 1, max(0, int(sent_s / width_s))), now - 1)
+    """The most requests that were under way at once in each bin: at its beginning, or after one that left in it."""
+    sent, ended = sorted(raw.sent_s), sorted(raw.end_s)
+    most = [bisect_left(sent, i * width_s) - bisect_right(ended, i * width_s) for i in range(bins)]
+    for left, sent_s in enumerate(sent, 1):
+        now, place = left - bisect_right(ended, sent_s), min(bins - 1, int(sent_s / width_s))
         most[place] = max(most[place], now)
-    for end_s in ends[ended:]:
-        place = _carry(most, place, min(bins - 1, int(end_s / width_s)), now)
-        now -= 1
     return most
-
-
-def _carry(most: list[int], place: int, until: int, now: int) -> int:
-    """Requests that are under way when a bin begins are under way in it."""
-    while place < until:
-        place += 1
-        most[place] = max(most[place], now)
-    return place

@@ -40,15 +40,16 @@ class Detail:
 DETAILS = (
     Detail(points=240, dots=12_000, log_bytes=120_000, cut=4000, rows=200),
     Detail(points=120, dots=4_000, log_bytes=60_000, cut=1500, rows=60),
-    Detail(points=60, dots=0, log_bytes=0, cut=400, rows=20),
+    Detail(points=60, dots=0, log_bytes=20_000, cut=600, rows=30),
     Detail(points=20, dots=0, log_bytes=0, cut=120, rows=5),
 )
+POINTS = 6000  # of all charts together: more than this cannot fit, so it is not tried
 
 
 def page(run: Mapping[str, Any], raws: Mapping[str, Raw], logs: Mapping[str, str]) -> str:
     """The page in the most detail that keeps it within LIMIT_BYTES."""
     html = ""
-    for detail in DETAILS:
+    for detail in [detail for detail in DETAILS[:-1] if detail.points * len(run["trials"]) <= POINTS] + [DETAILS[-1]]:
         html = _render(run, raws, logs, detail)
         if len(html.encode("utf-8", "replace")) <= LIMIT_BYTES:
             break
@@ -70,6 +71,7 @@ def _render(run: Mapping[str, Any], raws: Mapping[str, Raw], logs: Mapping[str, 
                 "spark": sparkline(drawn),
                 "tiles": tiles(trial, raw),
                 "chronology": chronology(trial),
+                "plan": rows_of(trial.get("plan") or {}, "plan")[: detail.rows],
                 "load": load_words(trial["load"]),
                 "spent": max(
                     (n for slo in trial["slos"] if (n := number(slo.get("budget_spent"))) is not None), default=None

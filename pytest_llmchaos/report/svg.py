@@ -84,11 +84,26 @@ def path(points: Iterable[tuple[float, float] | None], css: str) -> str:
 
 
 def steps(tops: Sequence[float], floors: Sequence[float], xs: Sequence[float], css: str) -> str:
-    """Bars from floor to top between neighbouring xs, as one outline; bars of no height are left out."""
-    data = []
+    """Bars from floor to top between neighbouring xs, neighbours of one floor joined into one outline."""
+    data: list[str] = []
+    low: int | None = None  # the floor of the outline that is open
+    high = 0
     for i, (top, floor) in enumerate(zip(tops, floors, strict=True)):
-        if round(floor - top, 1) > 0:
-            data.append(f"M{xs[i]:.0f} {floor:.0f}V{min(top, floor - 1):.0f}H{xs[i + 1]:.0f}V{floor:.0f}z")
+        here, ground = min(round(top), round(floor) - 1), round(floor)
+        x = round(xs[i])
+        if floor - top < 0.05 or ground != low:
+            if low is not None:
+                data.append(f"H{x}V{low}z")
+            low = None
+            if floor - top < 0.05:
+                continue
+            data.append(f"M{x} {ground}V{here}")
+            low, high = ground, here
+        elif here != high:
+            data.append(f"H{x}V{here}")
+            high = here
+    if low is not None:
+        data.append(f"H{round(xs[-1])}V{low}z")
     return f'<path d="{"".join(data)}" class="{css}"/>' if data else ""
 
 

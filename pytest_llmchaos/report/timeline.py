@@ -126,7 +126,7 @@ def _grid(frame: Frame, lane: str, high: float, most: int = 2) -> tuple[svg.Scal
     drawn = []
     for tick in svg.ticks(high, most):
         y = scale(tick)
-        drawn.append(svg.text(LEFT - 7, y + 4, figure(tick), "tick", "end"))
+        drawn.append(svg.text(LEFT - 7, y + 4, figure(tick), "tick"))
         if tick:
             drawn.append(svg.line(LEFT, y, WIDTH - RIGHT, y, "grid"))
     return scale, "".join(drawn)
@@ -159,7 +159,7 @@ def _latency(curves: Curves, frame: Frame) -> str:
     for value in svg.decades(low, high):
         y = scale(value)
         drawn.append(svg.line(LEFT, y, WIDTH - RIGHT, y, "grid"))
-        drawn.append(svg.text(LEFT - 7, y + 4, figure(value), "tick", "end"))
+        drawn.append(svg.text(LEFT - 7, y + 4, figure(value), "tick"))
     middles = [(a + b) / 2 for a, b in zip(frame.edges, frame.edges[1:], strict=False)]
     lost = [frame.tops["latency"] if value == math.inf else top - 2 for value in curves.ttft_p95_s]
     drawn.append(svg.steps(lost, [top - 2] * len(lost), frame.edges, "lost"))
@@ -214,9 +214,9 @@ def _axis(frame: Frame, until_s: float) -> str:
         x = frame.x(tick)
         drawn += [
             svg.line(x, frame.bottom, x, frame.bottom + 4, "floor"),
-            svg.text(x, frame.bottom + 17, figure(tick), "tick", "middle"),
+            svg.text(x, frame.bottom + 17, figure(tick), "time"),
         ]
-    drawn.append(svg.text(WIDTH - RIGHT, frame.bottom + 32, "seconds since the load began", "tick", "end"))
+    drawn.append(svg.text(WIDTH - RIGHT, frame.bottom + 32, "seconds since the load began", "tick"))
     return "".join(drawn)
 
 
