@@ -3,48 +3,76 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import sys
 import time
-from typing import TextIO
+from pathlib import Path
 
 import uvloop
 from aiohttp import web
 
-from lab_engine import server, settings
+from lab_engine import admin, server, settings
+from lab_engine.boot import BootFaults
+from lab_engine.chaos import Chaos
 from lab_engine.engine import Engine
+from lab_engine.fault_kinds import CrashOnBoot, SlowLoad
+from lab_engine.log import log
+
+BANNER = "SIMULATED engine: no language model runs here, tokens are hashes and timings are modelled"
 
 
-def log(event: str, *, stream: TextIO | None = None, **details: object) -> None:
-    """One JSON line on stdout."""
-    line = json.dumps({"at": round(time.time(), 3), "service": "engine", "event": event, "simulated": True, **details})
-    (stream or sys.stdout).write(line + "\n")
-    (stream or sys.stdout).flush()
+class CannotListenError(OSError):
+    """A port that could not be opened."""
 
 
-async def serve(chosen: settings.Settings) -> None:
-    loop = asyncio.get_running_loop()
-    engine = Engine(chosen, loop.time)
-    runner = web.AppRunner(
-        server.application(engine), access_log=None, handler_cancellation=True, shutdown_timeout=chosen.drain_s
-    )
-    await runner.setup()
-    await web.TCPSite(runner, chosen.host, chosen.port).start()
-    log(
-        "listening",
-        banner="SIMULATED engine: no language model runs here, tokens are hashes and timings are modelled",
-        host=chosen.host, port=chosen.port, model=chosen.model, profile=chosen.profile.name,
-    )  # fmt: skip
+async def serve(chosen: settings.Settings, boot: BootFaults | None, slow_load: SlowLoad | None) -> int:
+    """The exit status: 0 after SIGTERM, 1 when a fault has killed the engine."""
+    engine = Engine(chosen, time.monotonic)
+    engine.load_s = slow_load.load_s if slow_load else chosen.load_s
+    chaos = Chaos(engine, boot)
+    runners = [
+        web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=chosen.drain_s)
+        for app in (server.application(engine), admin.application(chaos))
+    ]
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    stop = asyncio.create_task(stopped.wait())
     machine = asyncio.create_task(engine.run())
-    await stopped.wait()
-    log("stopping", unfinished=engine.scheduler.unfinished)
-    await runner.cleanup()
-    machine.cancel()
+    try:
+        for runner, port in zip(runners, (chosen.port, chosen.admin_port), strict=True):
+            await runner.setup()
+            await _listen(runner, chosen.host, port)
+        log(
+            "listening",
+            banner=BANNER,
+            host=chosen.host,
+            port=chosen.port,
+            admin_port=chosen.admin_port,
+            model=chosen.model,
+            profile=chosen.profile.name,
+            load_s=engine.load_s,
+        )
+        await asyncio.wait((stop, chaos.exit_status, machine), return_when=asyncio.FIRST_COMPLETED)
+        if machine.done():
+            machine.result()  # it only ever ends by a bug, which must end the process and not leave it hung
+        status = chaos.exit_status.result() if chaos.exit_status.done() else 0
+        log("stopping", unfinished=engine.scheduler.unfinished, status=status)
+        return status
+    finally:
+        for runner in runners:
+            await runner.cleanup()
+        chaos.close()
+        machine.cancel()
+        stop.cancel()
+
+
+async def _listen(runner: web.AppRunner, host: str, port: int) -> None:
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        raise CannotListenError(f"{host}:{port}: {error.strerror or error}; choose another port or free it") from None
 
 
 def main() -> int:
@@ -53,12 +81,17 @@ def main() -> int:
     except settings.BadSettingError as error:
         log("bad setting", stream=sys.stderr, error=str(error))
         return 2
+    boot = BootFaults(Path(chosen.state_dir)) if chosen.state_dir else None
+    struck = boot.due() if boot else []
+    if any(isinstance(fault, CrashOnBoot) for fault in struck):
+        log("crash on boot", error="RuntimeError: Engine core initialization failed. See root cause above.")
+        return 1
+    slow_load = next((fault for fault in struck if isinstance(fault, SlowLoad)), None)
     try:
-        uvloop.run(serve(chosen))
-    except OSError as error:
-        log("cannot listen", stream=sys.stderr, error=f"{chosen.host}:{chosen.port}: {error}")
+        return uvloop.run(serve(chosen, boot, slow_load))
+    except CannotListenError as error:
+        log("cannot listen", stream=sys.stderr, error=str(error))
         return 2
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,12 +1,20 @@
-"""The machine in real time: drives the scheduler by the event loop's clock and hands tokens to those who wait."""
+"""The machine in real time: drives the scheduler by the clock and hands tokens to those who wait. Knows no HTTP."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from typing import TYPE_CHECKING, Literal, Protocol
+import contextlib
+import random
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
-from lab_engine.scheduler import Scheduler, Sequence
+from lab_engine import fault_kinds as kinds
+from lab_engine.answers import Answer, RefusedError, Sink, corrupted
+from lab_engine.faults import Faults
+from lab_engine.gpu import Gpu, Reading
+from lab_engine.scheduler import Scheduler, Sequence, Step
+from lab_engine.stats import STEP_LATE_S, Histogram
+from lab_engine.tokens import AnswerText
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,22 +26,15 @@ Life = Literal["loading", "serving", "dead"]
 
 # Behind by more than this the machine accepts that the time is lost instead of racing through missed steps.
 MOST_CAUGHT_UP_S = 0.25
+# vLLM's text for every request that is in flight when its engine process has died (EngineDeadError).
+DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
 
 
-class RefusedError(Exception):
-    """A request that the engine cannot take now: answered with `status` and this text."""
-
-    def __init__(self, message: str, *, status: int, kind: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.kind = kind
-
-
-class Sink(Protocol):
-    """Where the tokens of one request go. Must not raise and must not block."""
-
-    def token(self, index: int, *, last: bool) -> None: ...
-    def failed(self, error: RefusedError) -> None: ...
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gauges:
+    running: int
+    waiting: int
+    cache_used_ratio: float
 
 
 class Engine:
@@ -42,27 +43,38 @@ class Engine:
         self.settings = settings
         self.clock = clock
         self.life: Life = "loading"
-        self.started_at = time.time()  # Unix seconds, a label only
+        self.faults = Faults()
         self.scheduler = Scheduler(speed=profile.speed, limits=profile.limits, seed=settings.seed)
-        self._sinks: dict[str, Sink] = {}
-        self._work = asyncio.Event()
+        self.late_s = Histogram(STEP_LATE_S)  # how late the last token of each step was handed out
+        self.load_s = settings.load_s
+        self._gpu = Gpu(profile.gpu, clock())
+        self._answers: dict[str, Answer] = {}
+        self._arrivals = 0
+        self._changed = asyncio.Event()
+        self._frozen: Gauges | None = None
+        self._loading_since_s = clock()
+
+    # What callers ask for.
 
     def require_ready(self) -> None:
         """Raise RefusedError unless a request could be taken now."""
+        if self.life == "dead" or self.faults.effects.erring:
+            self.faults.count(kinds.Exhaustion, "requests_failed")
+            self.faults.count(kinds.Xid, "requests_failed")
+            raise RefusedError(DEAD, status=500, kind="InternalServerError")
         if self.life == "loading":
             raise RefusedError("the model is still loading", status=503, kind="ServiceUnavailableError")
-        scheduler = self.scheduler
-        waiting = scheduler.unfinished - len(scheduler.running)
+        waiting = self.scheduler.unfinished - len(self.scheduler.running)
         if waiting > self.settings.queue_max:
+            most = self.settings.queue_max
             raise RefusedError(
-                f"the engine's queue is full: {waiting} requests wait, at most {self.settings.queue_max} may",
+                f"the engine's queue is full: {waiting} requests wait, at most {most} may",
                 status=503,
                 kind="ServiceUnavailableError",
             )
 
     def submit(self, name: str, request: ChatRequest, prefix: tuple[bytes, ...], sink: Sink) -> Sequence:
         self.require_ready()
-        scheduler = self.scheduler
         sequence = Sequence(
             name=name,
             arrived_s=self.clock(),
@@ -71,41 +83,163 @@ class Engine:
             finish_reason=request.finish_reason,
             prefix=prefix,
         )
-        scheduler.add(sequence)
-        self._sinks[name] = sink
-        self._work.set()
+        answer = Answer(request=request, sink=sink, text=AnswerText(request.prompt))
+        self._arrivals += 1
+        corruption = self.faults.effects.corruption
+        if corruption is not None:
+            rng = random.Random(f"{self.settings.seed}|{self._arrivals}")  # noqa: S311 - a repeatable draw, no secret
+            if corrupted(answer, corruption, list(self._answers.values()), rng):
+                self.faults.count(kinds.Corruption, "requests")
+        self.scheduler.add(sequence)
+        self._answers[name] = answer
+        self._changed.set()
         return sequence
 
     def abort(self, sequence: Sequence) -> None:
         """The caller has left. Harmless for a request that is done."""
-        self._sinks.pop(sequence.name, None)
-        self.scheduler.abort(sequence)
+        self._answers.pop(sequence.name, None)
+        if self.scheduler.abort(sequence):
+            self._changed.set()  # its blocks may be what others wait for
+
+    # What instruments ask for.
+
+    def gauges(self) -> Gauges:
+        """A hung engine reports what it last knew: nothing in it runs that could count anew."""
+        return self._frozen or self._gauges_now()
+
+    def gpu(self) -> Reading:
+        return self._gpu.read(
+            self.clock(),
+            self.scheduler.stats.busy_s,
+            reserved_bytes=self._reserved_bytes(),
+            effects=self.faults.effects,
+        )
+
+    # What faults do.
+
+    def apply_faults(self) -> None:
+        """Take over what the faults in force now add up to."""
+        effects = self.faults.effects
+        pool = self.scheduler.pool
+        pool.withheld = round(pool.count * effects.withheld_ratio)
+        if not effects.hung:
+            self._frozen = None
+        elif self._frozen is None:
+            self._frozen = self._gauges_now()
+        self._changed.set()
+
+    def die(self) -> int:
+        """The engine process ends: every request in flight fails as vLLM's do. Returns how many did."""
+        self.life = "dead"
+        return self._fail_all(RefusedError(DEAD, status=500, kind="InternalServerError"))
+
+    def drop_model(self) -> int:
+        """Load anew, once there is memory for it. Returns how many requests in flight failed."""
+        self.life = "loading"
+        return self._fail_all(
+            RefusedError("the model is being loaded anew", status=503, kind="ServiceUnavailableError")
+        )
+
+    def fail_in_flight(self) -> int:
+        return self._fail_all(RefusedError(DEAD, status=500, kind="InternalServerError"))
+
+    # The machine.
 
     async def run(self) -> None:
-        """Load, then step until cancelled."""
-        await asyncio.sleep(self.settings.load_s)
-        self.life = "serving"
-        scheduler, now_s = self.scheduler, self.clock()
+        """Load and serve, again and again, until cancelled."""
         while True:
-            step = scheduler.begin(now_s)
+            await self._load()
+            await self._serve()
+            while self.life == "dead":
+                await self._until_change()
+
+    async def _load(self) -> None:
+        self._loading_since_s = self.clock()
+        while self.life == "loading":
+            if self.faults.effects.memory_taken:
+                self._loading_since_s = self.clock()
+                await self._until_change()
+                continue
+            left_s = self._loading_since_s + self.load_s - self.clock()
+            if left_s <= 0:
+                self.scheduler.pool.forget()
+                self.life = "serving"
+                return
+            await self._until_change(left_s)
+
+    async def _serve(self) -> None:
+        scheduler, now_s = self.scheduler, self.clock()
+        while self.life == "serving":
+            effects = self.faults.effects
+            step = None if effects.hung else scheduler.begin(now_s, slowdown=effects.slowdown)
             if step is None:
-                await self._until_work()
+                ready_s = None if effects.hung else scheduler.next_ready_s
+                await self._until_change(None if ready_s is None else ready_s - self.clock())
                 now_s = self.clock()
                 continue
             # Steps follow one another on their own ideal times, so a late wake-up delays one token, not all later ones.
             await asyncio.sleep(max(0.0, step.end_s - self.clock()))
-            for sequence in scheduler.finish(step):
-                last = sequence.state == "finished"
-                sink = self._sinks.pop(sequence.name, None) if last else self._sinks.get(sequence.name)
-                if sink is not None:
-                    sink.token(sequence.generated - 1, last=last)
-            late_s = self.clock() - step.end_s
-            now_s = step.end_s if late_s <= MOST_CAUGHT_UP_S else self.clock()
+            if self._stuck():
+                while self._stuck():
+                    await self._until_change()
+                step = replace(step, end_s=self.clock())
+            if not self._model_gone():
+                now_s = self._finish(step)
 
-    async def _until_work(self) -> None:
-        self._work.clear()
-        ready_s = self.scheduler.next_ready_s
-        if ready_s is None:
-            await self._work.wait()
-        else:
-            await asyncio.sleep(max(0.0, ready_s - self.clock()))
+    def _finish(self, step: Step) -> float:
+        """Hand out the step's tokens; the time at which the next step starts."""
+        corruption = self.faults.effects.corruption
+        for sequence in self.scheduler.finish(step):
+            last = sequence.state == "finished"
+            answer = self._answers.pop(sequence.name, None) if last else self._answers.get(sequence.name)
+            if answer is None:
+                continue
+            index = sequence.generated - 1
+            if answer.corruption is not None and answer.corruption is corruption:
+                piece = answer.corrupted_piece(index)
+                self.faults.count(kinds.Corruption, "tokens")
+            else:
+                piece = answer.piece(index)
+            answer.sink.token(piece, first=index == 0, last=last)
+        if self.faults.active:
+            for lease in self.faults.active.values():
+                lease.counters["steps"] += 1
+        late_s = self.clock() - step.end_s
+        self.late_s.observe(max(0.0, late_s))
+        return step.end_s if late_s <= MOST_CAUGHT_UP_S else self.clock()
+
+    def _stuck(self) -> bool:
+        return self.faults.effects.hung and self.life == "serving"
+
+    def _model_gone(self) -> bool:
+        return self.life != "serving"
+
+    async def _until_change(self, at_most_s: float | None = None) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None if at_most_s is None else max(0.0, at_most_s)):
+                await self._changed.wait()
+        self._changed.clear()
+
+    def _fail_all(self, error: RefusedError) -> int:
+        scheduler = self.scheduler
+        for sequence in scheduler.all_unfinished():
+            scheduler.abort(sequence, "error")
+        answers, self._answers = list(self._answers.values()), {}
+        for answer in answers:
+            answer.sink.failed(error)
+        self._changed.set()
+        return len(answers)
+
+    def _gauges_now(self) -> Gauges:
+        scheduler = self.scheduler
+        running = len(scheduler.running)
+        return Gauges(
+            running=running, waiting=scheduler.unfinished - running, cache_used_ratio=scheduler.pool.used_ratio
+        )
+
+    def _reserved_bytes(self) -> int:
+        reserved = self.settings.profile.reserved_bytes
+        if self.life == "loading":
+            loaded = (self.clock() - self._loading_since_s) / self.load_s if self.load_s else 1.0
+            return int(reserved * min(1.0, loaded))
+        return reserved if self.life == "serving" else 0

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
+from lab_engine.fault_kinds import KINDS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -27,17 +29,16 @@ class EngineCollector:
         yield from self._gauges()
         yield from self._counters()
         yield from self._histograms()
+        yield from self._own()
 
     def _gauges(self) -> Iterator[Metric]:
-        scheduler = self._engine.scheduler
-        waiting = scheduler.unfinished - len(scheduler.running)
-        yield self._gauge(
-            "vllm:num_requests_running", "Number of requests in model execution batches.", len(scheduler.running)
-        )
-        yield self._gauge("vllm:num_requests_waiting", "Number of requests waiting to be processed.", waiting)
-        yield self._gauge(
-            "vllm:kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.", scheduler.pool.used_ratio
-        )
+        scheduler, now = self._engine.scheduler, self._engine.gauges()
+        for name, text, value in (
+            ("vllm:num_requests_running", "Number of requests in model execution batches.", now.running),
+            ("vllm:num_requests_waiting", "Number of requests waiting to be processed.", now.waiting),
+            ("vllm:kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.", now.cache_used_ratio),
+        ):
+            yield self._gauge(name, text, value)
         limits = scheduler.limits
         names = ("block_size", "num_gpu_blocks", "enable_prefix_caching")
         config = GaugeMetricFamily(
@@ -45,6 +46,19 @@ class EngineCollector:
         )
         config.add_metric((str(limits.block_tokens), str(limits.blocks), "True", "0"), 1)
         yield config
+
+    def _own(self) -> Iterator[Metric]:
+        """What no real engine exports."""
+        engine = self._engine
+        active = GaugeMetricFamily(
+            "llmchaos_engine_fault_active", "1 while a fault of the engine is in force.", labels=("kind",)
+        )
+        for kind in sorted(KINDS):
+            active.add_metric((kind,), float(kind in engine.faults.active))
+        yield active
+        yield self._histogram(
+            "llmchaos_engine_step_late_seconds", "How late the last token of a step left.", engine.late_s
+        )
 
     def _counters(self) -> Iterator[Metric]:
         stats = self._engine.scheduler.stats

@@ -95,6 +95,9 @@ class Scheduler:
         """When the next request leaves the front end; None when none is on its way."""
         return self._frontend[0].arrived_s + self.speed.frontend_s if self._frontend else None
 
+    def all_unfinished(self) -> list[Sequence]:
+        return [*self.running, *self.waiting, *self._frontend]
+
     def add(self, sequence: Sequence) -> None:
         """Requests are added in order of arrival."""
         total = sequence.prompt_tokens + sequence.answer_tokens
@@ -121,7 +124,7 @@ class Scheduler:
         sequences: list[Sequence] = []
         advances: list[int] = []
         budget, preempted = self._choose_running(sequences, advances)
-        if not preempted:
+        if not (preempted and sequences):
             self._choose_waiting(now_s, budget, sequences, advances)
         if not sequences:
             return None

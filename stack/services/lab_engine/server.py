@@ -10,7 +10,9 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
 from lab_engine import chat, replies, tokens
-from lab_engine.engine import Engine, RefusedError
+from lab_engine.answers import RefusedError
+from lab_engine.dcgm import GpuCollector
+from lab_engine.engine import Engine
 from lab_engine.exposition import EngineCollector
 from lab_engine.streams import StreamSink, WholeSink
 
@@ -20,15 +22,18 @@ if TYPE_CHECKING:
 MAX_BODY_BYTES = 4 << 20
 ENGINE = web.AppKey("engine", Engine)
 REGISTRY = web.AppKey("registry", CollectorRegistry)
+STARTED_AT = web.AppKey("started_at", int)  # Unix seconds, a label only
 
 
 def application(engine: Engine) -> web.Application:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     registry.register(EngineCollector(engine))
+    registry.register(GpuCollector(engine))
     app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[errors_as_json])
     app[ENGINE] = engine
     app[REGISTRY] = registry
+    app[STARTED_AT] = int(time.time())
     app.add_routes(
         [
             web.post("/v1/chat/completions", completions),
@@ -74,10 +79,9 @@ async def completions(request: web.Request) -> web.StreamResponse:
     sink = WholeSink()
     sequence = engine.submit(name, asked, prefix, sink)
     try:
-        await sink.done
+        content = await sink.done
     finally:
         engine.abort(sequence)
-    content = tokens.answer(asked.prompt, asked.answer_tokens)[: asked.kept_characters]
     used = replies.usage(asked.prompt_tokens, asked.answer_tokens)
     return web.json_response(head.whole(content, asked.finish_reason, used))
 
@@ -96,11 +100,15 @@ async def _streamed(
     if request.transport is None:
         return response  # the caller left while the headers were written
     sink = StreamSink(head, asked, request.transport, chunked=chunked)
-    sequence = engine.submit(head.request_id, asked, prefix, sink)
     try:
-        await sink.done
-    finally:
-        engine.abort(sequence)
+        sequence = engine.submit(head.request_id, asked, prefix, sink)
+    except RefusedError as error:
+        sink.failed(error)
+    else:
+        try:
+            await sink.done
+        finally:
+            engine.abort(sequence)
     await response.write_eof()
     return response
 
@@ -108,11 +116,11 @@ async def _streamed(
 async def models(request: web.Request) -> web.Response:
     engine = request.app[ENGINE]
     limits = engine.scheduler.limits
-    return web.json_response(replies.models(engine.settings.model, int(engine.started_at), limits.max_model_tokens))
+    return web.json_response(replies.models(engine.settings.model, request.app[STARTED_AT], limits.max_model_tokens))
 
 
 async def health(request: web.Request) -> web.Response:
-    """As vLLM's: whether the engine process is there, not whether it makes progress."""
+    """As vLLM's: whether an engine is there, not whether it makes progress."""
     life = request.app[ENGINE].life
     return web.json_response({"status": life, "simulated": True}, status=200 if life == "serving" else 503)
 

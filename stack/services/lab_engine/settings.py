@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ class Settings:
     profile: Profile
     queue_max: int  # requests that may wait; more are refused with 503
     load_s: float  # how long the model takes to load after the start
+    state_dir: str  # a folder that outlives the process, for faults that strike at the next start; empty without
     drain_s: float  # how long SIGTERM lets streams go on
     seed: int
 
@@ -78,14 +80,16 @@ def from_environment(variables: Mapping[str, str]) -> Settings:
     model = variables.get("LAB_MODEL", "smollm2:135m").strip()
     if not model:
         raise BadSettingError("LAB_MODEL is empty: give the name under which callers ask for the model, or unset it")
+    profile = _profile(read)
     settings = Settings(
         host=variables.get("LAB_HOST") or "127.0.0.1",
         port=port,
         admin_port=read.whole("LAB_ADMIN_PORT", min(port + 1, 65535), 1, 65535),
         model=model,
-        profile=_profile(read),
+        profile=profile,
         queue_max=read.whole("LAB_QUEUE_MAX", 4096, 0, 100_000),
-        load_s=read.number("LAB_LOAD_S", 0.0, 0, 3600),
+        load_s=read.number("LAB_LOAD_S", profile.load_s, 0, 3600),
+        state_dir=_folder(read),
         drain_s=read.number("LAB_DRAIN_S", 1.0, 0, 600),
         seed=read.whole("LAB_SEED", 0, 0, 2**63),
     )
@@ -94,6 +98,13 @@ def from_environment(variables: Mapping[str, str]) -> Settings:
             f"LAB_ADMIN_PORT and LAB_PORT are both {port}: faults need a port that callers cannot reach"
         )
     return settings
+
+
+def _folder(read: Environment) -> str:
+    folder = read.variables.get("LAB_STATE_DIR", "")
+    if folder and not os.access(folder, os.W_OK | os.X_OK):
+        raise BadSettingError(f"LAB_STATE_DIR {folder!r} is no folder that can be written to: create it or unset it")
+    return folder
 
 
 def _profile(read: Environment) -> Profile:

@@ -1,4 +1,4 @@
-"""Tokens on their way to one caller: a sink that writes server-sent events, and one that collects the whole answer."""
+"""Answers on their way to one caller: a sink that writes server-sent events, and one that collects the whole text."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from lab_engine import replies
-from lab_engine.tokens import AnswerText
 
 if TYPE_CHECKING:
+    from lab_engine.answers import RefusedError
     from lab_engine.chat import ChatRequest
-    from lab_engine.engine import RefusedError
 
 # A caller that leaves this much unread is cut off, so that slow readers cannot fill the memory.
 MOST_UNREAD_BYTES = 1 << 20
@@ -25,24 +24,21 @@ class StreamSink:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._head = head
         self._request = request
-        self._text = AnswerText(request.prompt)
         self._prefix = head.event_prefix()
         self._transport = transport
         self._chunked = chunked
 
-    def token(self, index: int, *, last: bool) -> None:
-        request, piece = self._request, self._request.piece(self._text, index)
-        data = self._head.first_event() if index == 0 else b""
-        if last:
-            data += self._head.last_event(piece, request.finish_reason)
-            if request.include_usage:
-                data += self._head.usage_event(replies.usage(request.prompt_tokens, request.answer_tokens))
-            data += replies.DONE
-        else:
-            data += self._prefix + piece.encode() + replies.TOKEN_EVENT_END
-        self._write(data)
-        if last:
-            self._end()
+    def token(self, piece: str, *, first: bool, last: bool) -> None:
+        data = self._head.first_event() if first else b""
+        if not last:
+            self._write(data + self._prefix + piece.encode() + replies.TOKEN_EVENT_END)
+            return
+        request = self._request
+        data += self._head.last_event(piece, request.finish_reason)
+        if request.include_usage:
+            data += self._head.usage_event(replies.usage(request.prompt_tokens, request.answer_tokens))
+        self._write(data + replies.DONE)
+        self._end()
 
     def failed(self, error: RefusedError) -> None:
         """As vLLM does once the status line is out: the error in band, then the end mark."""
@@ -63,14 +59,14 @@ class StreamSink:
 
 
 class WholeSink:
-    """Keeps nothing but the end: the answer is a function of the request, so there is nothing to collect."""
-
     def __init__(self) -> None:
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._pieces: list[str] = []
 
-    def token(self, index: int, *, last: bool) -> None:  # noqa: ARG002 - the sinks' common form
+    def token(self, piece: str, *, first: bool, last: bool) -> None:  # noqa: ARG002 - the sinks' common form
+        self._pieces.append(piece)
         if last and not self.done.done():
-            self.done.set_result(None)
+            self.done.set_result("".join(self._pieces))
 
     def failed(self, error: RefusedError) -> None:
         if not self.done.done():

@@ -6,14 +6,14 @@ import math
 
 
 class InvalidValueError(ValueError):
-    """A number outside what the thing it describes can be."""
+    """A value outside what the thing it describes can be."""
 
 
 def require(
-    name: str, value: float, *, at_least: float = 0.0, above: float | None = None, at_most: float = math.inf
+    name: str, value: object, *, at_least: float = 0.0, above: float | None = None, at_most: float = math.inf
 ) -> None:
-    """Raise InvalidValueError, naming the field, the bound and the number seen, unless the number lies inside."""
-    if isinstance(value, bool) or not math.isfinite(value):
+    """Raise, naming the field, the bound and what was seen, unless the value is a number inside."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise InvalidValueError(f"{name} must be a finite number, got {value!r}")
     if above is not None and not value > above:
         raise InvalidValueError(f"{name} must be greater than {above:g}, got {value!r}")
@@ -21,3 +21,14 @@ def require(
         raise InvalidValueError(f"{name} must be at least {at_least:g}, got {value!r}")
     if value > at_most:
         raise InvalidValueError(f"{name} must be at most {at_most:g}, got {value!r}")
+
+
+def require_whole(name: str, value: object, *, at_least: int, at_most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidValueError(f"{name} must be a whole number, got {value!r}")
+    require(name, value, at_least=at_least, at_most=at_most)
+
+
+def require_one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InvalidValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
