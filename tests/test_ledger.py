@@ -1,0 +1,130 @@
+"""The ledger of the error budget: what is appended is read again, whatever happened to the run."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.ledger import Entry, append, entry, read, table
+from pytest_llmchaos.slo import Slo, SloResult
+
+RESULT = SloResult(
+    slo=Slo(name="availability", objective=0.995, window_days=30, description="d", good="g", total="t"),
+    good=490,
+    total=500,
+    window_s=60,
+    rate_rps=8,
+    query="q",
+)
+
+
+def kill(**others: Any) -> Entry:
+    one = entry(RESULT, at_unix_s=1000, run="r1", trial="001", scenario="kill_api", fault="kill api", verdict="held")
+    return dataclasses.replace(one, **others)
+
+
+def test_a_result_becomes_an_entry_that_knows_its_share_of_the_budget() -> None:
+    assert (kill().bad, kill().budget_events) == (10, pytest.approx(103_680))
+    assert kill().spent == pytest.approx(RESULT.budget_spent)
+
+
+def test_what_is_appended_is_read_again_in_its_order(tmp_path: Path) -> None:
+    path = tmp_path / "reports" / "ledger.jsonl"
+    append(path, [kill(), kill(trial="002")])
+    append(path, [])
+    append(path, [kill(run="r2")])
+
+    assert read(path) == (kill(), kill(trial="002"), kill(run="r2"))
+
+
+def test_a_ledger_that_does_not_exist_is_empty(tmp_path: Path) -> None:
+    assert read(tmp_path / "none.jsonl") == ()
+
+
+def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    append(path, [kill(), kill()])
+    path.write_text(path.read_text()[:-30])
+
+    assert read(path) == (kill(),)
+
+
+@pytest.mark.parametrize("line", ["{", "[1]", "null", '{"slo": "availability"}', "text"])
+def test_a_broken_line_before_the_last_is_an_error_that_names_it(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "ledger.jsonl"
+    path.write_text(f"{line}\n")
+
+    with pytest.raises(BadScenario, match=r"ledger.jsonl:1: must be a ledger line"):
+        read(path)
+
+
+def test_fields_of_a_later_version_are_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    append(path, [kill()])
+    path.write_text(path.read_text().replace('{"at', '{"colour": "red", "at'))
+
+    assert read(path) == (kill(),)
+
+
+def test_runs_in_parallel_do_not_cut_each_others_lines(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    runs = [
+        threading.Thread(target=lambda name=f"r{i}": [append(path, [kill(run=name)] * 3) for _ in range(5)])
+        for i in range(6)
+    ]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+
+    assert sorted(one.run for one in read(path)) == sorted(f"r{i}" for i in range(6) for _ in range(15))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("bad", math.nan), ("total", -1.0), ("rate_rps", math.inf), ("objective", 1.0)]
+)
+def test_numbers_that_cannot_be_are_refused(field: str, value: float) -> None:
+    with pytest.raises(BadScenario, match="must be"):
+        kill(**{field: value})
+
+
+def test_an_slo_that_nobody_asks_anything_of_spends_all_by_one_bad_event() -> None:
+    assert kill(rate_rps=0.0).spent == math.inf
+
+
+class TestTable:
+    def test_shows_each_experiment_and_what_all_would_leave(self) -> None:
+        lines = table([kill(run="r2", at_unix_s=2000, bad=51_840.0), kill()]).splitlines()
+
+        assert lines[0].split() == [
+            "run",
+            "scenario",
+            "fault",
+            "slo",
+            "bad",
+            "of",
+            "of",
+            "the",
+            "month's",
+            "budget",
+            "verdict",
+        ]
+        assert lines[1].startswith("r1   kill_api  kill api  availability  10     500")
+        assert lines[2].endswith("50 %                   held")
+        assert lines[-1] == "availability: 2 trials in one month would spend 50 % of its budget, 50 % left"
+
+    def test_says_by_how_much_the_budget_is_overspent(self) -> None:
+        assert table([kill(bad=207_360.0)]).endswith("would spend 200 % of its budget, overspent by 100 %")
+
+    def test_can_be_of_one_slo(self) -> None:
+        assert "latency" not in table([kill(), kill(slo="latency-p95")], "availability")
+
+    def test_of_nothing_says_so(self) -> None:
+        assert table([]) == "no trial in the ledger yet"
+        assert table([kill()], "goodput") == "no trial in the ledger for goodput yet"

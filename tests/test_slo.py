@@ -1,0 +1,336 @@
+"""Service levels: what a file may say, and the arithmetic of budgets, burn rates and windows."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import promql_parser
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.loadgen.counts import DURATION_BUCKETS_S, TTFT_BUCKETS_S
+from pytest_llmchaos.openslo import load_slos
+from pytest_llmchaos.places import documents
+from pytest_llmchaos.slo import (
+    BURN_ALERTS,
+    InvalidSlo,
+    Slo,
+    SloResult,
+    budget_events,
+    budget_spent,
+    burn_rate,
+    scaled_window_s,
+    window_query,
+)
+
+LAB = (Path(__file__).parent.parent / "stack" / "slo.yaml").read_text()
+ONE = """\
+apiVersion: openslo/v1
+kind: SLO
+metadata:
+  name: availability
+  displayName: Availability
+  annotations:
+    llmchaos/unit: answers
+    llmchaos/threshold-seconds: "2.5"
+    llmchaos/alerts: "false"
+spec:
+  service: lab
+  description: >-
+    The share of
+    good ones.
+  budgetingMethod: Occurrences
+  timeWindow:
+    - duration: 4w
+      isRolling: true
+  objectives:
+    - target: 0.995
+  indicator:
+    spec:
+      ratioMetric:
+        counter: true
+        good:
+          metricSource:
+            type: Prometheus
+            spec:
+              query: asked_total{outcome="ok"}
+        total:
+          metricSource:
+            type: Prometheus
+            spec:
+              query: asked_total
+"""
+
+
+def made(objective: float = 0.99, **others: object) -> Slo:
+    values = {"name": "made-up", "window_days": 30.0, "description": "d", "good": "good_total", "total": "all_total"}
+    return Slo(objective=objective, **{**values, **others})  # type: ignore[arg-type]
+
+
+class TestFile:
+    def test_says_all_there_is_to_an_slo(self) -> None:
+        (slo,) = load_slos(ONE, "slo.yaml")
+
+        assert slo == Slo(
+            name="availability",
+            display_name="Availability",
+            objective=0.995,
+            window_days=28,
+            description="The share of good ones.",
+            good='asked_total{outcome="ok"}',
+            total="asked_total",
+            unit="answers",
+            threshold_s=2.5,
+            alerts=False,
+        )
+
+    def test_of_the_lab_holds_the_promised_levels(self) -> None:
+        objectives = {slo.name: slo.objective for slo in load_slos(LAB, "stack/slo.yaml")}
+
+        assert objectives == {
+            "availability": 0.995,
+            "availability-without-429": 0.995,
+            "latency-p95": 0.95,
+            "latency-p99": 0.99,
+            "ttft-p95": 0.95,
+            "stream-completeness": 0.999,
+            "goodput": 0.99,
+        }
+        assert all(slo.window_days == 30 and slo.description for slo in load_slos(LAB, "stack/slo.yaml"))
+
+    def test_of_the_lab_bounds_latency_at_the_edge_that_its_description_names(self) -> None:
+        for slo in load_slos(LAB, "stack/slo.yaml"):
+            if slo.threshold_s is not None:
+                edge = re.search(r'le=~?"([0-9.]+)', slo.good)
+                assert edge is not None
+                assert float(edge[1]) == slo.threshold_s, slo.name
+                assert f"within {slo.threshold_s:g} s" in slo.description, slo.name
+
+    def test_of_the_lab_bounds_latency_where_the_callers_histograms_have_an_edge(self) -> None:
+        for slo in load_slos(LAB, "stack/slo.yaml"):
+            edges_s = TTFT_BUCKETS_S if "time_to_first_token" in slo.good else DURATION_BUCKETS_S
+            assert slo.threshold_s is None or slo.threshold_s in edges_s, slo.name
+
+    def test_needs_no_annotations(self) -> None:
+        plain = re.sub(r"  displayName.*?spec:", "spec:", ONE, count=1, flags=re.DOTALL)
+
+        (slo,) = load_slos(plain, "slo.yaml")
+
+        assert (slo.unit, slo.threshold_s, slo.alerts, slo.display_name) == ("requests", None, True, "")
+
+    @pytest.mark.parametrize(
+        ("old", "new", "said"),
+        [
+            ("target: 0.995", "target: 99.5", r"slo.yaml:20:15: .*target must be a share .* got '99.5'"),
+            ("target: 0.995", 'target: "high"', r"20:15: .*target must be a number, got 'high'"),
+            (
+                "target: 0.995",
+                "target: 0.995\n    - target: 0.9",
+                r"20:5: .*exactly one objective.*got a sequence of 2",
+            ),
+            ("target: 0.995", "goal: 0.995", r"20:7: a key of spec.objectives\[0\] must be one of displayName, target"),
+            ("duration: 4w", "duration: 1 month", r"17:17: .*duration must be a duration such as 30d.*'1 month'"),
+            ("duration: 4w", "duration: 0d", "17:17: .*duration must be"),
+            ("isRolling: true", "isRolling: false", r"18:18: .*isRolling must be true \(calendar"),
+            ("isRolling: true", "isRolling: maybe", "18:18: .*isRolling must be true or false, got 'maybe'"),
+            ("      isRolling: true", "      isRolling: true\n    - duration: 30d", "17:5: .*exactly one window"),
+            (
+                "budgetingMethod: Occurrences",
+                "budgetingMethod: Timeslices",
+                "15:20: .*must be 'Occurrences', got 'Time",
+            ),
+            ("counter: true", "counter: false", r"24:18: .*counter must be true \(rates"),
+            ("type: Prometheus", "type: Datadog", "27:19: .*type must be 'Prometheus', got 'Datadog'"),
+            ("openslo/v1", "openslo/v2", "1:13: apiVersion must be 'openslo/v1', got 'openslo/v2'"),
+            ("kind: SLO", "kind: Service", "2:7: kind must be 'SLO'"),
+            ("name: availability", "name: Availability", "4:9: name must be lower-case words"),
+            ("name: availability", 'name: ""', "4:9: metadata.name must be a text"),
+            ("query: asked_total\n", "query: rate(asked_total[5m])\n", "4:9: .*total must select counters, got 'rate"),
+            ('"2.5"', '"soon"', "8:33: .*must be seconds above 0"),
+            ('"2.5"', '"-1"', "8:33: .*must be seconds above 0"),
+            ('alerts: "false"', "alerts: sometimes", "9:22: .*must be 'true' or 'false'"),
+            ("llmchaos/unit", "llmchaos/units", "7:5: a key of metadata.annotations must be one of"),
+            ("  budgetingMethod: Occurrences\n", "", "11:3: spec must have 'budgetingMethod', it has description, "),
+            ("  service: lab", "  service: lab\n  service: lab", "12:3: a key of spec must be given once"),
+            ("    - target: 0.995", "    target: 0.995", "20:5: spec.objectives must be a list, got a mapping of 1"),
+            ("      ratioMetric:\n", "      - ratioMetric:\n", "23:7: .*indicator.spec must be a mapping"),
+            ("kind: SLO", "kind: [SLO", r"must be YAML, got"),
+        ],
+    )
+    def test_that_is_wrong_is_told_where_what_was_expected_and_what_was_seen(
+        self, old: str, new: str, said: str
+    ) -> None:
+        assert old in ONE
+
+        with pytest.raises(InvalidSlo, match=said):
+            load_slos(ONE.replace(old, new, 1), "slo.yaml")
+
+    def test_that_is_empty_is_wrong(self) -> None:
+        with pytest.raises(InvalidSlo, match=r"slo.yaml:1:1: must hold at least one document"):
+            load_slos("# nothing\n", "slo.yaml")
+
+    def test_with_one_name_twice_is_wrong(self) -> None:
+        with pytest.raises(InvalidSlo, match=r"slo.yaml:39:9: metadata.name must be unique in the file, got 'availab"):
+            load_slos(f"{ONE}---\n{ONE}", "slo.yaml")
+
+    def test_with_a_character_that_yaml_forbids_is_wrong(self) -> None:
+        with pytest.raises(InvalidSlo, match="must be YAML"):
+            load_slos("a: \x00", "slo.yaml")
+
+    def test_with_text_in_place_of_a_mapping_is_wrong(self) -> None:
+        with pytest.raises(InvalidSlo, match=r"1:1: the document must be a mapping of .*, got 'text'"):
+            load_slos("text", "slo.yaml")
+
+    @given(st.text(max_size=200))
+    def test_of_any_text_is_read_or_refused_with_its_name(self, text: str) -> None:
+        with pytest.raises(InvalidSlo, match=r"odd.yaml"):
+            load_slos(text, "odd.yaml")
+
+
+def test_a_place_without_the_key_that_one_asks_for_complains_about_a_list() -> None:
+    (place,) = documents("- a", "list.yaml")
+
+    with pytest.raises(
+        BadScenario, match=r"list.yaml:1:1: the document must be a mapping with 'key', got a sequence of 1"
+    ):
+        place.optional("key")
+
+
+class TestSlo:
+    @pytest.mark.parametrize(
+        ("field", "value", "said"),
+        [
+            ("objective", 1.0, "objective must be above 0 and below 1, got 1.0"),
+            ("objective", 0.0, "got 0.0"),
+            ("objective", math.nan, "got nan"),
+            ("window_days", 0.0, "window_days must be above 0, got 0.0"),
+            ("window_days", math.inf, "got inf"),
+            ("name", "two words", "got 'two words'"),
+            ("good", "sum(x)", r"good must select counters, got 'sum\(x\)'"),
+            ("total", "x[5m]", r"total must select counters, got 'x\[5m\]'"),
+            ("total", 'x{a="b"', "total must select counters"),
+        ],
+    )
+    def test_is_refused_if_it_cannot_be_one(self, field: str, value: object, said: str) -> None:
+        with pytest.raises(InvalidSlo, match=said):
+            made(**{field: value})  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("selector", ["x", 'x{a="b"}', 'x{a=~"b{2}|c\\"}",d!="e"}', "vllm:x_total{}"])
+    def test_may_select_by_any_label(self, selector: str) -> None:
+        assert made(good=selector).good == selector
+
+    def test_prints_what_it_promises(self) -> None:
+        assert str(made(0.995)) == "made-up 0.995 over 30 days"
+
+    def test_has_a_budget_without_dust_of_floating_point(self) -> None:
+        assert made(0.995).error_budget == 0.005
+        assert made(0.999).error_budget == 0.001
+
+
+class TestBurn:
+    def test_factors_are_those_of_the_workbook(self) -> None:
+        assert [alert.factor() for alert in BURN_ALERTS] == [14.4, 6, 3, 1]
+
+    def test_factors_follow_the_window(self) -> None:
+        assert [round(alert.factor(28), 2) for alert in BURN_ALERTS] == [13.44, 5.6, 2.8, 0.93]
+
+    def test_short_windows_are_a_twelfth_of_the_long_ones(self) -> None:
+        assert {alert.long_s / alert.short_s for alert in BURN_ALERTS} == {12}
+
+    def test_at_the_objective_is_one(self) -> None:
+        assert burn_rate(0.995, made(0.995)) == pytest.approx(1)
+
+    def test_of_total_failure_is_the_inverse_of_the_budget(self) -> None:
+        assert burn_rate(0, made(0.995)) == pytest.approx(200)
+
+    @given(st.floats(1, 1e6), st.floats(1, 1e7), st.floats(0.01, 60))
+    def test_windows_are_whole_scrapes_and_at_least_four(self, scale: float, window_s: float, scrape_s: float) -> None:
+        scaled = scaled_window_s(window_s, scale, scrape_s)
+
+        assert scaled >= 4 * scrape_s
+        assert scaled / scrape_s == pytest.approx(round(scaled / scrape_s))
+        assert scaled >= window_s / scale * (1 - 1e-6)
+
+    @pytest.mark.parametrize(("scale", "interval_s"), [(0.5, 1.0), (2.0, 0.0)])
+    def test_windows_are_not_stretched(self, scale: float, interval_s: float) -> None:
+        with pytest.raises(BadScenario, match="scale must be >= 1"):
+            scaled_window_s(60, scale, interval_s)
+
+
+class TestBudget:
+    def test_is_kept_in_events_of_the_window(self) -> None:
+        """8 a second for 30 days are 20,736,000 events; half a percent of them may be bad."""
+        assert budget_events(made(0.995), 8) == pytest.approx(103_680)
+
+    def test_spent_by_an_outage_of_the_whole_service_is_its_share_of_the_allowed_downtime(self) -> None:
+        """99.9 % of 30 days allows 43.2 minutes of silence, whatever the rate."""
+        for rate_rps in (0.5, 8, 2000):
+            bad = rate_rps * 43.2 * 60 / 10
+            assert budget_spent(bad, made(0.999), rate_rps) == pytest.approx(0.1)
+
+    @given(st.floats(0, 1e6), st.floats(0, 1e6), st.floats(0.1, 1e4))
+    def test_spent_adds_up(self, one: float, other: float, rate_rps: float) -> None:
+        slo = made()
+
+        both = budget_spent(one, slo, rate_rps) + budget_spent(other, slo, rate_rps)
+
+        assert both == pytest.approx(budget_spent(one + other, slo, rate_rps), rel=1e-6, abs=1e-12)
+
+    @pytest.mark.parametrize("rate_rps", [0, -1, math.nan])
+    def test_of_no_traffic_is_not_defined(self, rate_rps: float) -> None:
+        with pytest.raises(BadScenario, match="rate_rps must be above 0"):
+            budget_events(made(), rate_rps)
+
+
+class TestWindow:
+    def test_is_written_in_milliseconds(self) -> None:
+        queries = window_query(made(), 12.3456)
+
+        assert queries.good == "sum(good_total) - sum(good_total offset 12346ms)"
+        assert queries.total == "sum(all_total) - sum(all_total offset 12346ms)"
+        assert queries.ratio == f"({queries.good}) / ({queries.total})"
+
+    @pytest.mark.parametrize("slo", load_slos(LAB, "stack/slo.yaml"), ids=lambda slo: slo.name)
+    def test_gives_queries_that_parse(self, slo: Slo) -> None:
+        for query in vars(window_query(slo, 0.5)).values():
+            promql_parser.parse(query)
+
+    @pytest.mark.parametrize("window_s", [0, -1.0, math.nan])
+    def test_without_length_is_refused(self, window_s: float) -> None:
+        with pytest.raises(BadScenario, match="window_s must be above 0"):
+            window_query(made(), window_s)
+
+
+class TestResult:
+    def result(self, good: float, total: float, **others: object) -> SloResult:
+        values = {"slo": made(0.995), "window_s": 12.0, "rate_rps": 8.0, "query": "q"}
+        return SloResult(good=good, total=total, **{**values, **others})  # type: ignore[arg-type]
+
+    def test_shows_in_a_failed_assert_what_it_counted(self) -> None:
+        assert repr(self.result(589, 600)) == (
+            "<slo made-up: 0.981667 of objective 0.995, 11 of 600 requests bad in 12.0 s, "
+            "0.000106 of the budget spent, burn rate 3.67>"
+        )
+
+    def test_meets_the_objective_exactly_at_it(self) -> None:
+        assert self.result(199, 200).met
+        assert not self.result(198, 200).met
+
+    def test_has_the_name_and_objective_of_its_slo(self) -> None:
+        result = self.result(199, 200)
+
+        assert (result.name, result.objective, result.burn_rate) == ("made-up", 0.995, pytest.approx(1))
+
+    def test_never_shows_more_good_than_there_was(self) -> None:
+        result = self.result(11, 10)
+
+        assert (result.value, result.bad, result.budget_spent) == (1, 0, 0)
+
+    @pytest.mark.parametrize(("good", "total"), [(0, 0), (-1, 5), (math.nan, 0)])
+    def test_of_nothing_is_refused(self, good: float, total: float) -> None:
+        with pytest.raises(BadScenario, match="needs total > 0"):
+            self.result(good, total)
