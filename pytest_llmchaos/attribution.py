@@ -24,7 +24,8 @@ def note_events(
             service=event.service,
         )
     for line in audit:
-        what = f"{line.get('event')} {line.get('action') or ''} {line.get('service') or ''}: {line.get('rule') or line.get('reason') or ''}"
+        about = line.get("rule") or line.get("reason") or ""
+        what = f"{line.get('event')} {line.get('action') or ''} {line.get('service') or ''}: {about}"
         record.event(
             "remediator",
             " ".join(what.split()),
@@ -54,23 +55,22 @@ def detected(
     return (round(after[0][0] - fault_s, 3), after[0][1]) if after else (None, None)
 
 
-def victims_back(record: Record, injected: Injected) -> float | None:
+def victims_back(record: Record, injected: Injected, events: Sequence[RuntimeEvent]) -> float | None:
     """When the last victim ran again before the revert, by the runtime's own events; None if one did not."""
+    from_unix_s, to_unix_s = injected.start_unix_s or 0.0, injected.reverted_unix_s or 0.0
     back: list[float] = []
     for victim in injected.victims:
-        starts = [
-            float(e["at_s"])
-            for e in record.events
-            if e["source"] == "runtime"
-            and e["service"] == victim
-            and str(e["what"]).startswith((f"{victim} start", f"{victim} unpause"))
-            and record.at_s(injected.start_unix_s or 0.0)
-            <= float(e["at_s"])
-            <= record.at_s(injected.reverted_unix_s or 0.0)
-        ]
-        if not starts:
+        up: float | None = None
+        for event in events:
+            if event.service != victim or not from_unix_s <= event.at_unix_s <= to_unix_s:
+                continue
+            if event.action in {"die", "pause"}:
+                up = None
+            elif event.action in {"start", "unpause"}:
+                up = event.at_unix_s
+        if up is None:
             return None
-        back.append(max(starts))
+        back.append(record.at_s(up))
     return max(back, default=None)
 
 

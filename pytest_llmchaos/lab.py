@@ -50,7 +50,8 @@ class ServiceView:
 
     @property
     def state(self) -> ServiceState:
-        return self._lab.runtime.state(self.name)
+        state: ServiceState = self._lab.runtime.state(self.name)
+        return state
 
     @property
     def url(self) -> str:
@@ -236,6 +237,14 @@ class Lab:
         while time.monotonic() < end:
             self._tick("hold", end - time.monotonic())
 
+    def _hold_to(self, monotonic_s: float) -> None:
+        """Wait for an instant, to the millisecond."""
+        while (left_s := monotonic_s - time.monotonic()) > 0:
+            if left_s > 2 * TICK_S:
+                self._tick("fault", left_s)
+            else:
+                time.sleep(min(left_s, 0.01))
+
     def hold_until(self, condition: Callable[[], bool], *, deadline_s: float, what: str) -> bool:
         """Wait until the condition holds. False if the deadline passed first."""
         end = time.monotonic() + deadline_s
@@ -297,13 +306,7 @@ class Lab:
         try:
             begin = time.monotonic()
             for act in acts:
-                if act.after_s > 0:
-                    left_s = begin + act.after_s - time.monotonic()
-                    self.hold_until(
-                        lambda due=begin + act.after_s: time.monotonic() >= due,
-                        deadline_s=max(0.0, left_s) + 1,
-                        what="fault",
-                    )  # type: ignore[misc] # a lambda's default
+                self._hold_to(begin + act.after_s)
                 self._inject_one(record, act, injected)
                 self.abort_check(abort_if)
             yield injected

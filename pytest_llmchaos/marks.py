@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pytest_llmchaos import experiments
+from pytest_llmchaos.errors import BadScenario
 
 
 def experiment(**arguments: Any) -> pytest.MarkDecorator:
@@ -40,11 +41,11 @@ def experiment(**arguments: Any) -> pytest.MarkDecorator:
     }
     unknown = sorted(set(arguments) - known)
     if unknown:
-        raise experiments.BadScenario(
+        raise BadScenario(
             f"experiment() knows no argument {unknown[0]!r}; it takes {', '.join(sorted(known))}"
         )
     for name in ("load", "fault"):
         if name not in arguments:
             example = "loads.open_loop(rate_rps=8)" if name == "load" else "faults.kill('api')"
-            raise experiments.BadScenario(f"experiment({name}=...) is missing: give it, such as {name}={example}")
+            raise BadScenario(f"experiment({name}=...) is missing: give it, such as {name}={example}")
     return pytest.mark.llmchaos(experiment=experiments.make(**arguments))

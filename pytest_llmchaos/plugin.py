@@ -307,7 +307,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
     page = report.build(directory)
     terminalreporter.section("reliability")
-    for line in report.summary_lines(report.read_run(directory)):
+    import json  # noqa: PLC0415 - as above
+
+    for line in report.summary_lines(json.loads((directory / "run.json").read_text())):
         terminalreporter.write_line(line)
     shown = page if not page.is_relative_to(Path.cwd()) else page.relative_to(Path.cwd())
     terminalreporter.write_line(f"report: {shown}")

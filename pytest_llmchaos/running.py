@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -44,10 +45,10 @@ class RunningLoad:
             self._directory,
         )
         self.summary: LoadSummary | None = None
-        self.samples: list[Sample] = []
+        self._due_s = [arrival.due_s for arrival in arrivals]
 
     def __repr__(self) -> str:
-        return f"<load {self._load}: {len(self.samples)} answered>"
+        return f"<load {self._load}: {self.status().done} answered>"
 
     def start(self) -> None:
         self._process.start(START_DEADLINE_S)
@@ -65,7 +66,7 @@ class RunningLoad:
         return self._process.t0_monotonic_s
 
     def now_s(self) -> float:
-        return self._process.now_s()
+        return max(0.0, self._process.now_s())  # second 0 lies a moment ahead when the load has just started
 
     def status(self) -> LoadStatus:
         return self._process.status()
@@ -75,50 +76,50 @@ class RunningLoad:
         if self.summary is None and not self._process.alive:
             raise LoadNotHeld("the load generator ended before the trial did; see load.log in the trial's folder")
 
-    def refresh(self) -> list[Sample]:
-        """All samples so far."""
-        self.samples.extend(self._process.new_samples())
-        return self.samples
+    def recent(self, since_s: float) -> list[Sample]:
+        """The samples so far of requests due at or after `since_s`."""
+        return self._process.recent(since_s)
 
     def live_window(self, seconds: float) -> Window:
         """The last `seconds` as their callers saw them, by due time."""
         now = self.now_s()
-        return windows(self.refresh(), [("live", max(0.0, now - seconds), now)])[0]
+        first = max(0.0, now - seconds)
+        return windows(self.recent(first), [("live", first, now)], limits=self.limits)[0]
 
     def not_steady(self, steady_s: float) -> str | None:
-        """Why the last `steady_s` seconds were not good; None if they were."""
+        """Why the last `steady_s` seconds were not good; None if they were.
+
+        Half of the requests that were due must have been answered: silence is not steady.
+        """
         now = self.now_s()
         if now < steady_s:
             return f"only {now:.1f} s of load so far"
         window = self.live_window(steady_s)
-        expected = sum(
-            1 for a in self._process.plan.arrivals if now - steady_s <= a.due_s <= now - self.limits.e2e_s / 4
-        )
-        if window.offered < max(2, int(expected * 0.5)):
-            return f"{window.offered} answers in {steady_s:g} s, at least {max(2, int(expected * 0.5))} expected"
-        bad = [s for s in self.samples if s.due_s >= now - steady_s and not self.limits.good(s)]
-        if bad:
-            return f"{len(bad)} of {window.offered} requests of the last {steady_s:g} s were bad (the first: {bad[0].outcome})"
+        least = max(2, self.due_between(now - steady_s, now) // 2)
+        if window.offered < least:
+            return f"{window.offered} answers in {steady_s:g} s, at least {least} expected"
+        if window.good < window.offered:
+            bad = window.offered - window.good
+            return f"{bad} of {window.offered} requests of the last {steady_s:g} s were bad ({dict(window.outcomes)})"
         return None
 
     def recovered(self, from_s: float, stable_s: float) -> float | None:
-        """Second at which the service became good and has stayed so for `stable_s`; None if it has not yet."""
+        """Second at which the service became good and has stayed so for `stable_s`; None if it has not yet.
+
+        Nothing later than the oldest unanswered request is known to be good.
+        """
+        samples = self.recent(from_s)
         return first_sustained_good_s(
-            self.refresh(),
-            from_s=from_s,
-            stable_s=stable_s,
-            limits=self.limits,
-            until_s=self.now_s() - self._oldest_s(),
+            samples, from_s=from_s, stable_s=stable_s, limits=self.limits, until_s=self.status().settled_s
         )
 
-    def _oldest_s(self) -> float:
-        """How long the oldest unanswered request has been waiting: nothing later than its start is known to be good."""
-        return float(getattr(self.status(), "oldest_inflight_s", 0.0) or 0.0)
+    def due_between(self, from_s: float, to_s: float) -> int:
+        """Arrivals that the schedule has there."""
+        return bisect_left(self._due_s, to_s) - bisect_left(self._due_s, max(0.0, from_s))
 
     def stop(self) -> LoadSummary:
         if self.summary is None:
             self.summary = self._process.stop()
-            self.refresh()
         return self.summary
 
     def require_held(self) -> dict[str, Any]:
@@ -148,8 +149,8 @@ class RunningLoad:
     def offered_rps(self) -> float:
         """Arrivals a second that the schedule asks for around now."""
         now = self.now_s()
-        span = min(5.0, max(0.1, now))
-        return sum(1 for a in self._process.plan.arrivals if now - span <= a.due_s < now) / span
+        span_s = min(5.0, max(0.1, now))
+        return self.due_between(now - span_s, now) / span_s
 
     def recent_p95_s(self, live: Window) -> float | None:
         """p95 of the live window's whole answers; None where too few came back to say."""
