@@ -1,0 +1,394 @@
+"""The set-up's decisions: which image a tag means, what is missing, what is said about it. No Docker, no network."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import subprocess
+import sys
+
+import bootstrap
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from labsetup import build, debian, engine, images, ingredients, recipes, shell
+from labsetup.recipes import RECIPES, STACK, Recipe, base_tag, built_tag, official_reference, recipes_for
+
+SERVICES = RECIPES[0]
+
+
+@pytest.fixture
+def stack(tmp_path, monkeypatch):
+    """A stack folder of our own, so that inputs can change."""
+    (tmp_path / "images/thing").mkdir(parents=True)
+    (tmp_path / "images/thing/Dockerfile").write_text("FROM x\n")
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/a.py").write_text("a = 1\n")
+    monkeypatch.setattr(recipes, "STACK", tmp_path)
+    return tmp_path
+
+
+THING = Recipe(
+    name="thing",
+    variable="LLMCHAOS_THING_IMAGE",
+    base_variable="LLMCHAOS_PYTHON_BASE",
+    inputs=("images/thing", "code"),
+    facts=("1",),
+    facts_from_packages=("p",),
+)
+
+
+def tag(recipe=THING, base="b", arch="amd64"):
+    return built_tag(recipe, base=base, arch=arch)
+
+
+# Tags: «exists» must mean «right».
+
+
+def test_the_same_bytes_give_the_same_tag(stack):
+    assert tag() == tag()
+    assert re.fullmatch(r"llmchaos/thing:[0-9a-f]{12}", tag())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda stack: (stack / "code/a.py").write_text("a = 2\n"), id="another byte"),
+        pytest.param(lambda stack: (stack / "code/b.py").write_text(""), id="a new empty file"),
+        pytest.param(lambda stack: (stack / "code/a.py").rename(stack / "code/c.py"), id="a new name"),
+        pytest.param(lambda stack: (stack / "code/a.py").chmod(0o755), id="made executable"),
+        pytest.param(lambda stack: (stack / "images/thing/Dockerfile").write_text("FROM y\n"), id="another Dockerfile"),
+    ],
+)
+def test_a_change_of_what_goes_in_changes_the_tag(stack, change):
+    before = tag()
+
+    change(stack)
+
+    assert tag() != before
+
+
+def test_what_python_leaves_behind_does_not_change_the_tag(stack):
+    before = tag()
+    (stack / "code/__pycache__").mkdir()
+    (stack / "code/__pycache__/a.cpython-313.pyc").write_bytes(b"x")
+
+    assert tag() == before
+
+
+def test_base_architecture_and_versions_are_part_of_the_tag(stack):
+    other_facts = Recipe(name="thing", variable=THING.variable, inputs=THING.inputs, facts=("2",))
+
+    assert len({tag(), tag(base="c"), tag(arch="arm64"), tag(other_facts)}) == 4
+
+
+def test_what_is_compiled_counts_only_where_it_is_compiled(stack):
+    newer = Recipe(name="thing", variable=THING.variable, inputs=THING.inputs, facts=("1",), facts_from_packages=("q",))
+
+    assert tag(newer) == tag()
+    assert tag(newer, base=base_tag()) != tag(base=base_tag())
+
+
+def test_bytes_cannot_wander_between_files(stack):
+    """Contents are hashed one by one, so that "ab"+"c" is not "a"+"bc"."""
+    (stack / "code/a.py").write_text("ab")
+    (stack / "code/b.py").write_text("c")
+    before = tag()
+    (stack / "code/a.py").write_text("a")
+    (stack / "code/b.py").write_text("bc")
+
+    assert tag() != before
+
+
+def test_every_input_of_every_recipe_exists():
+    absent = [entry for recipe in RECIPES for entry in recipe.inputs if not (STACK / entry).exists()]
+
+    assert absent == []
+
+
+# Names and pins.
+
+
+def test_home_built_images_never_carry_an_official_name():
+    names = [built_tag(recipe, base="b", arch="amd64") for recipe in RECIPES] + [base_tag()]
+
+    assert all(name.startswith("llmchaos/") for name in names)
+
+
+@pytest.mark.parametrize(
+    "variable", ["LLMCHAOS_PROMETHEUS_IMAGE", "LLMCHAOS_PUSHGATEWAY_IMAGE", "LLMCHAOS_HAPROXY_IMAGE"]
+)
+def test_official_images_are_pinned_by_digest(variable):
+    assert re.fullmatch(r"[a-z/]+:[\w.-]+@sha256:[0-9a-f]{64}", official_reference(variable))
+
+
+def test_a_pin_that_is_nowhere_is_named():
+    with pytest.raises(ValueError, match="LLMCHAOS_NO_SUCH_IMAGE"):
+        official_reference("LLMCHAOS_NO_SUCH_IMAGE", "x: ${LLMCHAOS_OTHER_IMAGE:-a:1}")
+
+
+@pytest.mark.parametrize("backend", recipes.BACKENDS)
+def test_each_backend_has_one_image_for_its_replicas(backend):
+    found = [recipe.name for recipe in recipes_for(backend) if recipe.variable == "LLMCHAOS_MODEL_IMAGE"]
+
+    assert found == ([] if backend == "sim" else [backend])
+
+
+def test_an_unknown_backend_is_answered_with_those_there_are():
+    with pytest.raises(ValueError, match=r"ollama, llamacpp, sim, got 'vllm'"):
+        recipes_for("vllm")
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-llamacpp.lock", "requirements-weights.lock"])
+def test_lock_files_have_hashes_and_name_no_index(name):
+    text = (STACK / "services" / name).read_text()
+    pins = re.findall(r"^[a-z0-9-]+==\S+", text, re.MULTILINE)
+
+    assert pins
+    assert len(re.findall(r"^[a-z0-9-]+==\S+ \\$", text, re.MULTILINE)) == len(pins)
+    assert "://" not in text
+
+
+# What the daemon has.
+
+DIGEST = "sha256:" + "a" * 64
+
+
+def listed(*images_there):
+    return images.names_of(
+        json.dumps({"Repository": repository, "Tag": tag_, "Digest": digest})
+        for repository, tag_, digest in images_there
+    )
+
+
+@pytest.mark.parametrize(
+    ("reference", "there"),
+    [
+        pytest.param("prom/x:v1", True, id="by tag"),
+        pytest.param("prom/x:v2", False, id="another tag"),
+        pytest.param(f"prom/x:v1@{DIGEST}", True, id="by tag and digest"),
+        pytest.param(f"prom/x:v9@{DIGEST}", True, id="the digest says which image is meant"),
+        pytest.param("prom/x:v1@sha256:" + "b" * 64, False, id="another digest"),
+        pytest.param(f"prom/y:v1@{DIGEST}", False, id="another name"),
+    ],
+)
+def test_an_image_is_at_hand_when_exactly_it_is(reference, there):
+    assert images.is_at_hand(reference, listed(("prom/x", "v1", DIGEST))) is there
+
+
+@pytest.fixture
+def daemon(monkeypatch):
+    """A daemon whose images are set by the test; returns the set."""
+    there: set[str] = set()
+    for module in (images, build):
+        monkeypatch.setattr(module, "server_arch", lambda: "amd64")
+        monkeypatch.setattr(module, "images_at_hand", lambda: frozenset(there))
+    monkeypatch.setattr(images, "socket_group", lambda: 999)
+    return there
+
+
+def from_packages(backend):
+    return {
+        images.candidates(recipe, "amd64")[-1] for recipe in recipes_for(backend) if recipe.obtainable_from_packages
+    }
+
+
+def test_the_environment_of_a_backend_names_every_image_that_is_there(daemon):
+    daemon.update(from_packages("ollama"))
+
+    variables, missing = images.environment("ollama")
+
+    assert missing == []
+    assert variables["LLMCHAOS_MODEL_IMAGE"].startswith("llmchaos/ollama:")
+    assert variables["LLMCHAOS_DOCKER_GID"] == "999"
+    assert variables["LLMCHAOS_BACKEND"] == "ollama"
+    assert "LLMCHAOS_GRAFANA_IMAGE" not in variables
+
+
+def test_the_simulated_engine_runs_from_the_image_of_the_services(daemon):
+    daemon.update(from_packages("sim"))
+
+    variables, _ = images.environment("sim")
+
+    assert variables["LLMCHAOS_MODEL_IMAGE"] == variables["LLMCHAOS_SERVICES_IMAGE"]
+
+
+def test_official_images_are_preferred_to_home_built_ones(daemon):
+    reference = official_reference("LLMCHAOS_PROMETHEUS_IMAGE")
+    name, _, digest = reference.partition("@")
+    daemon.update(from_packages("sim") | {f"{name.rpartition(':')[0]}@{digest}"})
+
+    assert images.environment("sim")[0]["LLMCHAOS_PROMETHEUS_IMAGE"] == reference
+
+
+def test_what_is_missing_is_named_with_the_command_that_gets_it(daemon, capsys):
+    status = bootstrap.main(["env", "--backend", "llamacpp"])
+
+    captured = capsys.readouterr()
+    assert status == 3
+    assert captured.out == ""
+    assert "services, llamacpp, prometheus, pushgateway, haproxy" in captured.err
+    assert "python stack/bootstrap.py images --backend llamacpp" in captured.err
+
+
+def test_the_environment_is_printed_as_json_and_for_a_shell(daemon, capsys):
+    daemon.update(from_packages("sim"))
+
+    assert bootstrap.main(["env", "--backend", "sim"]) == 0
+    as_json = json.loads(capsys.readouterr().out)
+    assert bootstrap.main(["env", "--backend", "sim", "--format", "shell"]) == 0
+    as_shell = capsys.readouterr().out
+
+    assert dict(line.removeprefix("export ").split("=", 1) for line in as_shell.splitlines()) == as_json
+
+
+def test_images_that_are_there_are_not_brought_again(daemon, monkeypatch):
+    daemon.update(from_packages("sim"))
+    monkeypatch.setattr(build, "bring", lambda *_args, **_options: pytest.fail("brought an image that is there"))
+    monkeypatch.setattr(build, "registry_answers", lambda: pytest.fail("asked a registry for nothing"))
+
+    build.ensure_images(["sim"])
+
+
+@pytest.mark.parametrize(("official", "grafana"), [(True, True), (False, False)])
+def test_grafana_is_brought_only_where_a_registry_has_it(daemon, monkeypatch, tmp_path, official, grafana):
+    brought: list[str] = []
+    monkeypatch.setattr(build, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(build, "registry_answers", lambda: official)
+    monkeypatch.setattr(build, "bring", lambda recipe, _arch, **_options: brought.append(recipe.name))
+
+    build.ensure_images(["sim"])
+
+    assert ("grafana" in brought) is grafana
+    assert {"services", "prometheus", "pushgateway", "haproxy"} <= set(brought)
+
+
+def test_files_that_change_during_a_build_stop_it(daemon, monkeypatch, tmp_path, stack):
+    monkeypatch.setattr(build, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(build, "STACK", stack)
+    ran: list[list[str]] = []
+    monkeypatch.setattr(build, "run", lambda command, **_options: ran.append(command))
+    old = tag()
+    (stack / "code/a.py").write_text("changed\n")
+
+    with pytest.raises(shell.SetupError, match="changed: run this again"):
+        build.build(THING, old, base="b", arch="amd64")
+    assert ran == []
+
+
+# The engine.
+
+
+def missing(monkeypatch, *parts):
+    monkeypatch.setattr(engine, "missing_parts", lambda: list(parts))
+
+
+def test_an_engine_that_answers_is_left_alone(monkeypatch):
+    missing(monkeypatch)
+    for name in ("install_plugins", "start_daemon"):
+        monkeypatch.setattr(engine, name, lambda *_: pytest.fail("touched a running engine"))
+    monkeypatch.setattr(debian, "install", lambda *_: pytest.fail("installed for a running engine"))
+
+    engine.ensure_engine()
+
+
+@pytest.mark.parametrize(
+    ("parts", "ways"),
+    [
+        (
+            ["client", "daemon", "compose", "buildx"],
+            ["docs.docker.com", "systemctl start docker", "docker-compose-plugin"],
+        ),
+        (["daemon"], ["systemctl start docker", "usermod -aG docker", "Docker Desktop"]),
+        (["compose"], ["docker-compose-plugin"]),
+        (["buildx"], ["docker-buildx-plugin"]),
+    ],
+)
+def test_where_nothing_may_be_installed_one_message_says_what_is_missing(monkeypatch, parts, ways):
+    missing(monkeypatch, *parts)
+    monkeypatch.setattr(debian, "is_debian_root", lambda: False)
+    monkeypatch.setattr(debian, "install", lambda *_: pytest.fail("installed on a machine that is not ours to change"))
+
+    with pytest.raises(shell.SetupError) as stopped:
+        engine.ensure_engine()
+
+    assert "Nothing was installed" in str(stopped.value)
+    assert [way for way in ways if way not in str(stopped.value)] == []
+
+
+def test_a_daemon_elsewhere_is_not_replaced_by_one_of_ours(monkeypatch):
+    monkeypatch.setenv("DOCKER_HOST", "tcp://elsewhere:2375")
+    monkeypatch.setattr(subprocess, "Popen", lambda *_args, **_options: pytest.fail("started a daemon"))
+
+    with pytest.raises(shell.SetupError, match="tcp://elsewhere:2375"):
+        engine.start_daemon()
+
+
+def test_failures_end_with_one_message_and_status_1(monkeypatch, capsys):
+    missing(monkeypatch, "daemon")
+    monkeypatch.setattr(debian, "is_debian_root", lambda: False)
+
+    assert bootstrap.main(["engine"]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+# Debian's archive.
+
+
+def test_the_archive_is_taken_from_apts_own_sources_without_security_fixes():
+    targets = "http://s.example/security/ Debian x-security\nhttp://n.example Node nodistro\nhttp://d.example/debian/ Debian x\n"
+
+    assert debian.archive_address(targets) == "http://d.example/debian"
+
+
+def test_sources_without_debian_are_shown():
+    with pytest.raises(shell.SetupError, match=r"n\.example Node"):
+        debian.archive_address("http://n.example Node nodistro\n")
+
+
+# Running programs.
+
+
+def test_a_failed_program_shows_its_status_and_the_end_of_its_output():
+    with pytest.raises(shell.SetupError, match=r"ended with 3:\nthe reason"):
+        shell.run([sys.executable, "-c", "import sys; print('the reason'); sys.exit(3)"], deadline_s=10)
+
+
+def test_a_program_that_hangs_is_ended_and_named():
+    with pytest.raises(shell.SetupError, match=r"within 0\.2 s"):
+        shell.run([sys.executable, "-c", "import time; time.sleep(60)"], deadline_s=0.2)
+
+
+def test_an_absent_program_is_named():
+    with pytest.raises(shell.SetupError, match="no-such-program"):
+        shell.run(["no-such-program"], deadline_s=1)
+
+
+def test_the_cache_keeps_only_what_was_filled_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(ingredients, "cache_folder", lambda: tmp_path)
+    with contextlib.suppress(InterruptedError), ingredients.kept("a/b") as (folder, empty):
+        (folder / "half").write_text("")
+        raise InterruptedError
+    after_failure = [path.name for path in (tmp_path / "a").iterdir()]
+    with ingredients.kept("a/b") as (folder, empty):
+        (folder / "whole").write_text("")
+
+    with ingredients.kept("a/b") as (folder, still_empty):
+        assert (folder / "whole").exists()
+    assert (after_failure, empty, still_empty) == ([], True, False)
+
+
+@given(st.text(max_size=20))
+def test_only_architectures_with_locked_packages_are_accepted(arch):
+    if arch not in ingredients.MACHINES:
+        with pytest.raises(shell.SetupError, match="amd64 or arm64"):
+            ingredients._machine(arch)
+
+
+def test_help_and_unknown_backends_are_answered_by_the_command_line(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        bootstrap.main(["images", "--backend", "vllm"])
+
+    assert stopped.value.code == 2
+    assert "ollama" in capsys.readouterr().err
