@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -25,8 +26,9 @@ class Limits:
     e2e_s: float = 10.0
 
     def __post_init__(self) -> None:
-        if not (self.ttft_s > 0 and self.e2e_s > 0):
-            raise BadScenario(f"limits must be above 0 s, got ttft_s={self.ttft_s!r}, e2e_s={self.e2e_s!r}")
+        for name, value in (("ttft_s", self.ttft_s), ("e2e_s", self.e2e_s)):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:  # type: ignore[redundant-expr]
+                raise BadScenario(f"Limits: {name} must be a number of seconds above 0, got {value!r}: try {name}=2")
 
     def good(self, sample: Sample) -> bool:
         return good(sample, self)
@@ -188,3 +190,50 @@ def first_sustained_good_s(
         if another and (next_bad == len(bad_s) or bad_s[next_bad] > end_s):
             return due_s
     return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Second:
+    """One second of a chart, by due time. Its quantiles are of few requests: they draw a line, and prove nothing."""
+
+    at_s: int
+    offered: int
+    ok: int
+    failed: Mapping[Outcome, int]
+    ttft_p50_s: float | None
+    ttft_p95_s: float | None
+    e2e_p95_s: float | None
+    inflight: int
+
+
+def per_second(samples: Iterable[Sample]) -> tuple[Second, ...]:
+    """Every second from 0 to the last request's. `inflight` counts requests without an answer when the second begins."""
+    counting: dict[int, _Counting] = {}
+    begun: Counter[int] = Counter()
+    for sample in samples:
+        if sample.outcome == "cancelled":
+            continue
+        at_s = math.floor(sample.due_s)
+        if at_s not in counting:
+            counting[at_s] = _Counting("second", at_s, at_s + 1)
+        counting[at_s].add(sample, is_good=False)
+        begun[math.ceil(sample.due_s)] += 1
+        begun[math.ceil(sample.end_s)] -= 1
+    rows: list[Second] = []
+    inflight = 0
+    for at_s in range(max(counting, default=-1) + 1):
+        inflight += begun[at_s]
+        window = counting.get(at_s, _Counting("second", at_s, at_s + 1)).window()
+        rows.append(
+            Second(
+                at_s=at_s,
+                offered=window.offered,
+                ok=window.ok,
+                failed={outcome: count for outcome, count in window.outcomes.items() if outcome != "ok"},
+                ttft_p50_s=window.ttft_s.nearest(0.50),
+                ttft_p95_s=window.ttft_s.nearest(0.95),
+                e2e_p95_s=window.e2e_s.nearest(0.95),
+                inflight=inflight,
+            )
+        )
+    return tuple(rows)

@@ -11,11 +11,12 @@ from typing import Any
 
 from pytest_llmchaos import traces
 from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.history import DEFAULT_LIMITS, Limits
 from pytest_llmchaos.prompts import BUILT_IN, PromptSet, from_lines
-from pytest_llmchaos.schedules import Arrival, Good, Load, Spacing, require_number
+from pytest_llmchaos.schedules import Arrival, Load, Spacing, require_number
 from pytest_llmchaos.shapes import Burst, Constant, Ramp, Shape, Sine
 
-__all__ = ["Arrival", "Good", "Load", "burst", "open_loop", "poisson", "ramp", "sine", "trace"]
+__all__ = ["Arrival", "Limits", "Load", "burst", "open_loop", "poisson", "ramp", "sine", "trace"]
 
 MAX_RPS = 100_000.0
 MAX_TOKENS = 1_000_000
@@ -33,7 +34,7 @@ def open_loop(
 
     `prompts` is "short-chat", "long-prompt" or a file of lines. `max_tokens` bounds each answer; without it,
     8 to 16 are drawn.
-    All loads also take `good=Good(ttft_s=2, e2e_s=10)`, `timeout_s=10` and `beyond_capacity=False`.
+    All loads also take `good=Limits(ttft_s=2, e2e_s=10)`, `timeout_s=10` and `beyond_capacity=False`.
     """
     who = "loads.open_loop" if arrivals == "constant" else "loads.poisson"
     shape = Constant(rate_rps=require_number(who, "rate_rps", rate_rps, above=0, at_most=MAX_RPS))
@@ -144,9 +145,9 @@ def _load(
         not isinstance(max_tokens, int) or isinstance(max_tokens, bool) or not 1 <= max_tokens <= MAX_TOKENS
     ):
         raise BadScenario(f"{who}: max_tokens must be a whole number from 1 to {MAX_TOKENS:,}, got {max_tokens!r}")
-    good = more.get("good", Good())
-    if not isinstance(good, Good):
-        raise BadScenario(f"{who}: good must be bounds such as loads.Good(ttft_s=2, e2e_s=10), got {good!r}")
+    good = more.get("good", DEFAULT_LIMITS)
+    if not isinstance(good, Limits):
+        raise BadScenario(f"{who}: good must be bounds such as loads.Limits(ttft_s=2, e2e_s=10), got {good!r}")
     beyond = more.get("beyond_capacity", False)
     if not isinstance(beyond, bool):
         raise BadScenario(f"{who}: beyond_capacity must be True or False, got {beyond!r}")

@@ -40,6 +40,13 @@ class Quantiles:
         needed = math.ceil(round(1 / (1 - q), 6))
         if self.count < needed:
             raise TooFewSamples(f"p{100 * q:g} needs {needed} samples, got {self.count}: {HINT}")
+        return self._ranked(q)
+
+    def nearest(self, q: float) -> float | None:
+        """The same for a chart, of however few requests; None of none."""
+        return self._ranked(q) if self.count else None
+
+    def _ranked(self, q: float) -> float:
         rank = math.ceil(round(q * self.count, 6))
         return self._values[rank - 1] if rank <= len(self._values) else math.inf
 

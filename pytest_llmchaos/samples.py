@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast, overload
 
@@ -18,7 +19,6 @@ SCHEMA = "llmchaos-samples/1"
 FIELDS = ("due_s", "sent_s", "first_s", "end_s", "max_gap_s", "tokens", "outcome", "replica", "request_id")
 HEADER = json.dumps({"schema": SCHEMA, "fields": FIELDS}, separators=(",", ":"))
 
-_QUOTED: dict[str, str] = {}  # a handful of replicas, a million lines
 _BLOCK_BYTES = 1 << 18
 _CODES = {outcome: code for code, outcome in enumerate(OUTCOMES)}
 _NO_FIRST = -1.0  # times count from the start of the load, so none is below 0
@@ -52,12 +52,16 @@ def load(path: Path) -> Samples:
 
 def line(sample: Sample) -> str:
     """A sample as a line of the file. Microseconds are kept: clocks are not better than that."""
-    replica = _QUOTED.get(sample.replica) or _QUOTED.setdefault(sample.replica, json.dumps(sample.replica))
     first = "null" if sample.first_s is None else f"{sample.first_s:.6f}"
     return (
         f"[{sample.due_s:.6f},{sample.sent_s:.6f},{first},{sample.end_s:.6f},{sample.max_gap_s:.6f},"
-        f'{sample.tokens},"{sample.outcome}",{replica},"{sample.request_id}"]\n'
+        f'{sample.tokens},"{sample.outcome}",{_quoted(sample.replica)},"{sample.request_id}"]\n'
     )
+
+
+@lru_cache(maxsize=256)
+def _quoted(text: str) -> str:
+    return json.dumps(text)
 
 
 def parse(path: Path, block: bytes, number: int = 2) -> list[list[Any]]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import Literal, NamedTuple
 
 from pytest_llmchaos import prompts as prompt_sets
 from pytest_llmchaos import traces
 from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.history import DEFAULT_LIMITS, Limits
 from pytest_llmchaos.prompts import PromptSet
 from pytest_llmchaos.shapes import Shape
 
@@ -48,18 +49,6 @@ class Arrival(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Good:
-    """What callers call good: latency bounds that a request must meet, counted from its due time."""
-
-    ttft_s: float = 2.0
-    e2e_s: float = 10.0
-
-    def __post_init__(self) -> None:
-        require_number("loads.Good", "ttft_s", self.ttft_s, above=0)
-        require_number("loads.Good", "e2e_s", self.e2e_s, above=0)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Load:
     """A load. `str(load)` is its identity in reports and seeds. Made by `open_loop`, `ramp`, `trace` and the like."""
 
@@ -67,7 +56,7 @@ class Load:
     spacing: Spacing = "constant"
     prompts: PromptSet
     max_tokens: int | None = None
-    good: Good = field(default_factory=Good)
+    good: Limits = DEFAULT_LIMITS
     timeout_s: float = 10.0
     speed: float = 1.0
     beyond_capacity: bool = False
