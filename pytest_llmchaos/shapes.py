@@ -127,10 +127,8 @@ class Sine:
         low = after_s
         # The curve never lies below its straight part, so the straight part's answer is late enough.
         high = max(low, count / self.mean_rps)
-        while high - low > SINE_TOLERANCE_S:
+        while high - low > max(SINE_TOLERANCE_S, 2 * math.ulp(high)):
             middle = (low + high) / 2
-            if middle in (low, high):
-                break
             if self.offered(middle) < count:
                 low = middle
             else:

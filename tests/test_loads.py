@@ -1,0 +1,380 @@
+"""Loads: what is checked at birth, and schedules as functions of a seed."""
+
+import hashlib
+import json
+import math
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pytest_llmchaos import loads, schedules, traces
+from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.history import Limits
+from pytest_llmchaos.shapes import Sine
+
+DATA = Path(__file__).parent / "data"
+
+# A busy machine is no reason to fail, and fifty examples find what thousands do here.
+quick = settings(deadline=None, max_examples=50)
+rates = st.floats(min_value=0.5, max_value=200)
+seconds = st.floats(min_value=0.1, max_value=20)
+spacings = st.sampled_from(["constant", "poisson"])
+shaped_loads = st.one_of(
+    st.builds(loads.open_loop, rate_rps=rates, arrivals=spacings),
+    st.builds(loads.ramp, from_rps=st.floats(0, 100), to_rps=rates, over_s=seconds, arrivals=spacings),
+    st.builds(
+        loads.burst, base_rps=rates, burst_rps=rates, after_s=st.floats(0, 10), burst_s=seconds, arrivals=spacings
+    ),
+    st.builds(
+        lambda mean, share, **more: loads.sine(mean_rps=mean, amplitude_rps=mean * share, **more),
+        mean=rates,
+        share=st.floats(0, 1),
+        period_s=seconds,
+        arrivals=spacings,
+    ),
+)
+
+
+def digest(arrivals):
+    return hashlib.sha256(json.dumps(arrivals).encode()).hexdigest()
+
+
+def due(load, duration_s, seed=1):
+    return [arrival.due_s for arrival in load.schedule(Random(seed), duration_s)]
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_gives_others():
+    load = loads.poisson(rate_rps=50)
+
+    assert load.schedule(Random(42), 10) == load.schedule(Random(42), 10)
+    assert load.schedule(Random(42), 10) != load.schedule(Random(43), 10)
+
+
+@pytest.mark.parametrize(
+    ("load", "expected"),
+    [
+        (loads.open_loop(), "0eaec9a5"),
+        (loads.poisson(rate_rps=20, prompts="long-prompt"), "0701144a"),
+        (loads.ramp(from_rps=0, to_rps=30, over_s=10), "fa2c551e"),
+        (loads.sine(mean_rps=10, amplitude_rps=10, period_s=7, arrivals="poisson"), "7e4f6f82"),
+        (loads.trace(DATA / "azure-2023.csv", speed=0.5), "a89cb1f8"),
+    ],
+    ids=["constant", "poisson with long prompts", "ramp", "poisson around a sine", "trace"],
+)
+def test_a_schedule_has_these_bytes_in_every_python_and_on_every_platform(load, expected):
+    assert digest(load.schedule(Random(42), 20))[:8] == expected
+
+
+@quick
+@given(load=shaped_loads, seed=st.integers(0, 2**63), duration_s=seconds)
+def test_arrivals_are_in_order_inside_the_duration_and_whole_microseconds(load, seed, duration_s):
+    try:
+        arrivals = load.schedule(Random(seed), duration_s)
+    except BadScenario:
+        # So short a stretch of so slow a load may be empty; that is refused, not returned.
+        assert load.peak_rps * duration_s < 50
+        return
+
+    times = [arrival.due_s for arrival in arrivals]
+    assert times == sorted(times)
+    assert times[0] >= 0
+    assert times[-1] < duration_s
+    assert all(round(time_s, 6) == time_s for time_s in times)
+    assert all(8 <= arrival.max_tokens <= 16 and arrival.prompt for arrival in arrivals)
+
+
+@quick
+@given(load=shaped_loads, seed=st.integers(0, 2**63), duration_s=seconds)
+def test_a_longer_duration_only_adds_requests_at_the_end(load, seed, duration_s):
+    longer = load.schedule(Random(seed), duration_s * 2 + 5)
+    try:
+        shorter = load.schedule(Random(seed), duration_s)
+    except BadScenario:
+        shorter = ()
+
+    assert longer[: len(shorter)] == shorter
+
+
+@quick
+@given(load=shaped_loads)
+def test_no_stretch_of_even_arrivals_is_faster_than_the_peak(load):
+    if load.spacing == "poisson":
+        return
+    times = due(load, 30)
+
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    assert all(gap >= 1 / load.peak_rps - 2e-6 for gap in gaps)
+
+
+def test_a_constant_load_is_evenly_spaced_from_second_0():
+    assert due(loads.open_loop(rate_rps=4), 1) == [0.0, 0.25, 0.5, 0.75]
+
+
+def test_a_poisson_load_has_the_mean_and_the_spread_of_one():
+    times = due(loads.poisson(rate_rps=100), 200)
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    mean = sum(gaps) / len(gaps)
+    deviation = math.sqrt(sum((gap - mean) ** 2 for gap in gaps) / len(gaps))
+
+    assert mean == pytest.approx(0.01, rel=0.03)
+    assert deviation == pytest.approx(mean, rel=0.05)
+
+
+def test_a_ramp_offers_the_area_under_its_line_and_then_stays():
+    load = loads.ramp(from_rps=0, to_rps=20, over_s=10)
+    times = due(load, 20)
+
+    assert sum(1 for time_s in times if time_s < 10) == 100
+    assert sum(1 for time_s in times if 10 <= time_s < 20) == 200
+    assert (load.peak_rps, load.mean_rps) == (20, 20)
+
+
+def test_a_ramp_can_lead_downwards():
+    times = due(loads.ramp(from_rps=20, to_rps=10, over_s=10), 20)
+
+    assert sum(1 for time_s in times if time_s < 10) == 150
+    assert sum(1 for time_s in times if time_s >= 10) == 100
+
+
+def test_a_burst_is_a_burst_only_where_it_was_asked_for():
+    load = loads.burst(base_rps=2, burst_rps=50, after_s=3, burst_s=2)
+    times = due(load, 10)
+
+    assert sum(1 for time_s in times if time_s < 3) == 6
+    assert sum(1 for time_s in times if 3 <= time_s < 5) == 100
+    assert sum(1 for time_s in times if time_s >= 5) == 10
+    assert (load.peak_rps, load.mean_rps) == (50, 2)
+
+
+def test_a_sine_swings_around_its_mean():
+    load = loads.sine(mean_rps=20, amplitude_rps=20, period_s=4)
+    times = due(load, 4)
+
+    first_half = sum(1 for time_s in times if time_s < 2)
+    assert len(times) == 80
+    assert first_half == pytest.approx(40 + 20 * 4 / math.pi, abs=1)
+    assert (load.peak_rps, load.mean_rps) == (40, 20)
+
+
+@quick
+@given(mean=rates, share=st.floats(0, 1), period_s=seconds, count=st.floats(0, 1000))
+def test_the_inverse_of_a_sine_is_its_inverse(mean, share, period_s, count):
+    sine = Sine(mean_rps=mean, amplitude_rps=mean * share, period_s=period_s)
+
+    assert sine.offered(sine.when(count, 0.0)) == pytest.approx(count, abs=1e-5)
+
+
+def test_tokens_per_second_are_what_the_backend_must_write_in_the_long_run():
+    assert loads.open_loop(rate_rps=8).tokens_per_s == 96
+    assert loads.open_loop(rate_rps=8, max_tokens=32).tokens_per_s == 256
+    assert loads.burst(base_rps=2, burst_rps=50, after_s=3, burst_s=2, max_tokens=10).tokens_per_s == 20
+    assert loads.trace(DATA / "mooncake.jsonl", max_tokens=9).tokens_per_s == pytest.approx(4 / 9 * 9)
+    assert loads.trace(DATA / "mooncake.jsonl").tokens_per_s == pytest.approx(2100 / 9)
+
+
+@pytest.mark.parametrize(
+    ("load", "identity"),
+    [
+        (loads.open_loop(), "constant 8/s short-chat"),
+        (loads.poisson(rate_rps=0.5, max_tokens=4), "poisson 0.5/s short-chat, 4 tokens"),
+        (loads.ramp(from_rps=1, to_rps=9, over_s=5), "constant ramp 1-9/s over 5 s short-chat"),
+        (
+            loads.burst(base_rps=2, burst_rps=40, after_s=8, burst_s=5, prompts="long-prompt"),
+            "constant 2/s with 40/s from 8 s for 5 s long-prompt",
+        ),
+        (loads.sine(mean_rps=5, amplitude_rps=2, period_s=60), "constant 5+-2/s every 60 s short-chat"),
+        (loads.trace(DATA / "burstgpt.csv", speed=10), "trace burstgpt.csv:c16b2ed7 at speed 10"),
+    ],
+)
+def test_a_load_names_itself(load, identity):
+    assert str(load) == identity
+
+
+def test_bounds_and_timeout_belong_to_the_load():
+    load = loads.open_loop(good=loads.Limits(ttft_s=0.5, e2e_s=3), timeout_s=4, beyond_capacity=True)
+
+    assert (load.good_ttft_s, load.good_e2e_s, load.timeout_s, load.beyond_capacity) == (0.5, 3, 4, True)
+    assert loads.open_loop().good == Limits(ttft_s=2, e2e_s=10)
+
+
+def test_prompts_come_from_a_file_of_lines_whose_content_is_part_of_the_identity(tmp_path):
+    file = tmp_path / "mine.txt"
+    file.write_text("one\n\n  two \n")
+    load = loads.open_loop(prompts=file)
+    before = str(load)
+    file.write_text("one\nthree\n")
+
+    assert {arrival.prompt for arrival in load.schedule(Random(1), 10)} == {"one", "two"}
+    assert before.startswith("constant 8/s mine.txt:")
+    assert str(loads.open_loop(prompts=str(file))) != before
+
+
+def test_long_prompts_are_long():
+    (arrival,) = loads.open_loop(rate_rps=1, prompts="long-prompt").schedule(Random(1), 1)
+
+    assert len(arrival.prompt.split()) > 400
+
+
+@pytest.mark.parametrize(
+    ("name", "times_s", "tokens"),
+    [
+        ("azure-2023.csv", [0.0, 4.314579, 4.541877, 4.683324, 5.220447, 7.396648, 8.143474, 9.435146], 44),
+        ("azure-2024.csv", [0.0, 0.007405, 0.132157, 0.99007], 5),
+        ("burstgpt.csv", [0.0, 40.0, 41.5, 113.0], 18),
+        ("mooncake.jsonl", [0.0, 0.0, 3.0, 9.0], 500),
+    ],
+)
+def test_a_trace_is_replayed_at_its_own_times(name, times_s, tokens):
+    arrivals = loads.trace(DATA / name).schedule(Random(1), 1000)
+
+    assert [arrival.due_s for arrival in arrivals] == times_s
+    assert arrivals[0].max_tokens == tokens
+
+
+def test_speed_squeezes_a_trace():
+    load = loads.trace(DATA / "burstgpt.csv", speed=10)
+
+    assert due(load, 1000) == [0.0, 4.0, 4.15, 11.3]
+    assert (load.peak_rps, load.mean_rps) == (10, pytest.approx(4 / 113 * 10))
+
+
+def test_a_trace_gives_prompts_of_the_recorded_length_but_not_beyond_the_cut():
+    prompts = [arrival.prompt for arrival in loads.trace(DATA / "azure-2023.csv").schedule(Random(1), 100)]
+
+    assert [len(prompt.split()) for prompt in prompts] == [374, 396, 879, 91, 91, 381, 1024, 388]
+
+
+def test_a_recorded_failure_is_sent_again_and_asks_for_one_token():
+    assert loads.trace(DATA / "burstgpt.csv").schedule(Random(1), 100)[2].max_tokens == 1
+
+
+def test_a_trace_that_was_cut_does_not_pass_for_a_quiet_service():
+    cut = traces.parse("big.csv", (DATA / "azure-2023.csv").read_text().splitlines(), max_rows=3)
+    load = schedules.Load(shape=cut, prompts=loads.open_loop().prompts)
+
+    assert len(load.schedule(Random(1), 4.4)) == 2
+    with pytest.raises(BadScenario, match=r"the first 3 requests of the trace last .* s, 60 s were asked for"):
+        load.schedule(Random(1), 60)
+
+
+def test_rows_out_of_order_are_sorted():
+    rows = traces.parse(
+        "t", ["TIMESTAMP,ContextTokens,GeneratedTokens", "2024-01-01 00:00:02,1,2", "2024-01-01 00:00:01,3,4"]
+    )
+
+    assert [(row.at_s, row.answer_tokens) for row in rows.rows] == [(0.0, 4), (1.0, 2)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "trace 't' is empty"),
+        ("\n\n", "trace 't' is empty"),
+        ("a,b,c\n1,2,3\n", "expected the columns TIMESTAMP"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\n", "has a header and no request"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\nyesterday,1,2\n", "line 2: cannot read 'yesterday,1,2'"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\n2024-01-01 00:00:00,1\n", "line 2: cannot read"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\n2024-01-01 00:00:00,-1,2\n", "line 2: expected a finite time"),
+        ("Timestamp,Request tokens,Response tokens\nnan,1,2\n", "line 2: expected a finite time"),
+        ("Timestamp,Request tokens,Response tokens\n1e300,1,2\n", "line 2: expected a finite time"),
+        ("Timestamp,Request tokens,Response tokens\n1,inf,2\n", "line 2: cannot read"),
+        ('{"timestamp": 1}\n', "line 1: cannot read"),
+        ('{"timestamp": "x", "input_length": 1, "output_length": 1}\n', "line 1: cannot read"),
+        ('{"timestamp": 1, "input_length": 1, "output_length": 1}\n{"timesta', "line 2: cannot read"),
+    ],
+)
+def test_what_is_not_a_trace_is_refused_with_its_line(tmp_path, text, message):
+    file = tmp_path / "t"
+    file.write_text(text)
+
+    with pytest.raises(BadScenario) as refused:
+        loads.trace(file)
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: loads.open_loop(rate_rps=0),
+            "loads.open_loop: rate_rps must be a number above 0 and at most 100000, got 0",
+        ),
+        (lambda: loads.open_loop(rate_rps=-1), "got -1"),
+        (lambda: loads.open_loop(rate_rps="8"), "got '8'"),
+        (lambda: loads.open_loop(rate_rps=True), "got True"),
+        (lambda: loads.open_loop(rate_rps=math.nan), "got nan"),
+        (lambda: loads.open_loop(rate_rps=math.inf), "got inf"),
+        (lambda: loads.open_loop(rate_rps=1e6), "got 1000000.0"),
+        (lambda: loads.poisson(rate_rps=0), "loads.poisson: rate_rps"),
+        (lambda: loads.open_loop(max_tokens=0), "max_tokens must be a whole number from 1"),
+        (lambda: loads.open_loop(max_tokens=1.5), "got 1.5"),
+        (lambda: loads.open_loop(max_tokens=True), "got True"),
+        (lambda: loads.open_loop(arrivals="gamma"), 'arrivals must be "constant" or "poisson", got \'gamma\''),
+        (
+            lambda: loads.open_loop(prompts="short"),
+            "prompts must be a file or one of short-chat, long-prompt; there is no file",
+        ),
+        (lambda: loads.open_loop(prompts=7), "prompts must be a file or one of short-chat, long-prompt, got 7"),
+        (lambda: loads.open_loop(good=3), "good must be bounds such as loads.Limits(ttft_s=2, e2e_s=10), got 3"),
+        (lambda: loads.open_loop(timeout_s=0), "timeout_s must be a number above 0"),
+        (lambda: loads.open_loop(beyond_capacity="yes"), "beyond_capacity must be True or False, got 'yes'"),
+        (lambda: loads.open_loop(rps=3), "loads.open_loop has no argument 'rps'"),
+        (lambda: loads.Limits(ttft_s=0), "ttft_s must be a number of seconds above 0, got 0"),
+        (lambda: loads.Limits(e2e_s=True), "e2e_s must be a number of seconds above 0, got True"),
+        (lambda: loads.ramp(from_rps=-1, to_rps=2, over_s=3), "from_rps must be a number of at least 0"),
+        (lambda: loads.ramp(from_rps=1, to_rps=0, over_s=3), "to_rps must be a number above 0"),
+        (lambda: loads.ramp(from_rps=1, to_rps=2, over_s=0), "over_s must be a number above 0, got 0"),
+        (lambda: loads.burst(base_rps=0, burst_rps=2, after_s=1, burst_s=1), "base_rps"),
+        (lambda: loads.burst(base_rps=1, burst_rps=0, after_s=1, burst_s=1), "burst_rps"),
+        (lambda: loads.burst(base_rps=1, burst_rps=2, after_s=-1, burst_s=1), "after_s"),
+        (lambda: loads.burst(base_rps=1, burst_rps=2, after_s=1, burst_s=0), "burst_s"),
+        (
+            lambda: loads.sine(mean_rps=5, amplitude_rps=6, period_s=1),
+            "amplitude_rps must be a number of at least 0 and at most 5",
+        ),
+        (lambda: loads.sine(mean_rps=5, amplitude_rps=1, period_s=0), "period_s"),
+        (lambda: loads.trace("no/such/file.csv"), "there is no file"),
+        (lambda: loads.trace(3), "path must be a file, got 3"),
+        (lambda: loads.trace(DATA / "burstgpt.csv", speed=0), "speed must be a number above 0, got 0"),
+        (lambda: loads.trace(DATA / "burstgpt.csv", prompts="short-chat"), "loads.trace has no argument 'prompts'"),
+        (lambda: loads.open_loop().schedule(Random(1), 0), "duration_s must be a number above 0, got 0"),
+        (lambda: loads.open_loop().schedule(Random(1), math.inf), "got inf"),
+        (
+            lambda: loads.ramp(from_rps=0, to_rps=1e-9, over_s=1, arrivals="poisson").schedule(Random(1), 1),
+            "sends no request in 1 s",
+        ),
+    ],
+)
+def test_a_wrong_argument_is_refused_with_its_value_before_anything_starts(make, message):
+    with pytest.raises(BadScenario) as refused:
+        make()
+    assert message in str(refused.value)
+
+
+def test_an_empty_prompt_file_is_refused(tmp_path):
+    file = tmp_path / "empty.txt"
+    file.write_text("\n \n")
+
+    with pytest.raises(BadScenario, match="is empty: write one prompt per line"):
+        loads.open_loop(prompts=file)
+
+
+def test_a_schedule_too_large_to_hold_is_refused(monkeypatch):
+    monkeypatch.setattr(schedules, "MAX_ARRIVALS", 10)
+
+    with pytest.raises(BadScenario, match="sends more than 10 requests in 2 s: lower its rate"):
+        loads.open_loop(rate_rps=8).schedule(Random(1), 2)
+
+
+def test_importing_loads_stays_light():
+    heavy = ["locust", "gevent", "geventhttpclient", "httpx", "docker", "testcontainers", "prometheus_client", "yaml"]
+    code = f"import sys, pytest_llmchaos.loads, pytest_llmchaos.loadgen.process; print([m for m in {heavy!r} if m in sys.modules])"
+    seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30).stdout
+
+    assert seen.strip() == "[]"
