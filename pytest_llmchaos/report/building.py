@@ -46,13 +46,12 @@ def _samples(run_dir: Path, trial: dict[str, Any]) -> Iterator[Sample]:
     """The trial's samples; none if its load never started. A path that leads out of the run is not followed."""
     from pytest_llmchaos.samples import read  # noqa: PLC0415
 
-    named = trial.get("samples")
-    path = (run_dir / str(named)).resolve() if named else None
-    if path is not None and path.is_relative_to(run_dir) and path.is_file():
-        try:
+    try:
+        path = (run_dir / str(trial.get("samples") or "")).resolve()
+        if path.is_relative_to(run_dir) and path.is_file():
             yield from read(path)
-        except LlmchaosError as error:
-            trial["findings"].append(f"the charts lack samples: {error}")
+    except (LlmchaosError, OSError, ValueError) as error:
+        trial["findings"].append(f"the charts lack samples: {str(error).replace(f'{run_dir}/', '')}")
 
 
 def _finite(value: Any) -> Any:

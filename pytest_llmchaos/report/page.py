@@ -8,11 +8,12 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from pytest_llmchaos.report import facts, words
 from pytest_llmchaos.report.curves import Curves, Raw, curves
@@ -106,6 +107,7 @@ def _render(run: Mapping[str, Any], raws: Mapping[str, Raw], logs: Mapping[str, 
     )
 
 
+@cache
 def _environment(detail: Detail) -> Environment:
     """Everything is escaped, and made visible before that, by the engine and not by the template's author."""
 
@@ -124,7 +126,7 @@ def _environment(detail: Detail) -> Environment:
     )
     environment.globals.update(words=words, number=number, reached=facts.reached, visible=shown)
     environment.globals.update(claim_words=claim_words, outcome_words=outcome_words, raw_values=raw_values)
-    environment.globals.update(strip=strip, visible_log=lambda text: words.visible(text, LIMIT_BYTES))
+    environment.globals.update(strip=strip, visible_log=lambda text: escape(words.visible(text, LIMIT_BYTES)))
     return environment
 
 

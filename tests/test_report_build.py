@@ -1,0 +1,170 @@
+"""From a run directory to its three files: what is tolerated, what is refused, what is left behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import reportdata
+from reportdata import Made
+
+from pytest_llmchaos import report
+from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.report import building
+
+
+def test_three_files_and_a_link_to_the_newest_run(tmp_path: Path) -> None:
+    run_dir = reportdata.run_dir(tmp_path, [Made()])
+    before = {path.name for path in run_dir.iterdir()}
+
+    page = report.build(run_dir)
+
+    assert page == run_dir / "report.html"
+    assert {path.name for path in run_dir.iterdir()} - before == {"report.html", "run.json", "summary.md"}
+    assert (tmp_path / "latest").readlink() == Path(run_dir.name)
+
+
+def test_the_link_follows_the_run_that_was_built_last(tmp_path: Path) -> None:
+    first = reportdata.run_dir(tmp_path, [Made()], seed=1)
+    second = reportdata.run_dir(tmp_path, [Made()], seed=2)
+
+    report.build(first)
+    report.build(second)
+
+    assert (tmp_path / "latest").resolve() == second
+
+
+def test_building_through_the_link_builds_the_run_it_points_to(tmp_path: Path) -> None:
+    run_dir = reportdata.run_dir(tmp_path, [Made()])
+    report.build(run_dir)
+
+    assert report.build(tmp_path / "latest") == run_dir / "report.html"
+    assert (tmp_path / "latest").readlink() == Path(run_dir.name)
+
+
+def test_a_file_of_the_users_own_named_latest_stays(tmp_path: Path) -> None:
+    run_dir = reportdata.run_dir(tmp_path, [Made()])
+    (tmp_path / "latest").mkdir()
+    (tmp_path / "latest" / "notes.txt").write_text("mine")
+
+    report.build(run_dir)
+
+    assert (tmp_path / "latest" / "notes.txt").read_text() == "mine"
+
+
+def test_the_same_files_give_the_same_bytes(tmp_path: Path) -> None:
+    run_dir = reportdata.run_dir(tmp_path, reportdata.gallery())
+    names = ("report.html", "run.json", "summary.md")
+
+    report.build(run_dir)
+    first = [(run_dir / name).read_bytes() for name in names]
+    report.build(run_dir)
+
+    assert [(run_dir / name).read_bytes() for name in names] == first
+
+
+def test_a_failed_write_leaves_the_former_report_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_dir = reportdata.run_dir(tmp_path, [Made()])
+    report.build(run_dir)
+    former = (run_dir / "report.html").read_bytes()
+
+    def full(self: Path, text: str, **options: object) -> int:
+        self.write_bytes(text[:10].encode())
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        report.build(run_dir)
+
+    assert (run_dir / "report.html").read_bytes() == former
+    assert not [path for path in run_dir.iterdir() if path.name.startswith(".")]
+
+
+def test_a_torn_last_line_is_counted_and_tolerated(tmp_path: Path) -> None:
+    run_dir = reportdata.run_dir(tmp_path, [Made()])
+    with (run_dir / "journal.jsonl").open("ab") as file:
+        file.write(b'{"at_unix_s": 17954499\xff')
+
+    page = report.build(run_dir)
+
+    run = json.loads((run_dir / "run.json").read_text())
+    assert (run["unreadable_lines"], run["counts"]["held"]) == (1, 1)
+    assert "1 journal line could not be read" in page.read_text()
+
+
+@pytest.mark.parametrize("present", [False, True], ids=["no directory", "an empty directory"])
+def test_without_a_journal_the_message_names_the_place_and_the_way_out(tmp_path: Path, present: bool) -> None:
+    place = tmp_path / "reports"
+    if present:
+        place.mkdir()
+
+    with pytest.raises(NotReady, match=r"expected journal\.jsonl in .*reports, found .*reports/latest"):
+        report.build(place)
+
+
+def test_a_trial_without_samples_still_has_its_verdict_and_timeline(tmp_path: Path) -> None:
+    run_dir = reportdata.run_dir(tmp_path, [Made()])
+    (run_dir / "trials" / "001" / "samples.jsonl").unlink()
+
+    page = report.build(run_dir).read_text()
+
+    assert "detected +1.9 s" in page
+    assert json.loads((run_dir / "run.json").read_text())["trials"][0]["verdict"] == "held"
+
+
+def test_samples_that_cannot_be_read_are_a_finding_and_no_crash(tmp_path: Path) -> None:
+    run_dir = reportdata.run_dir(tmp_path, [Made()])
+    path = run_dir / "trials" / "001" / "samples.jsonl"
+    path.write_text(path.read_text().replace('"ok"', '"splendid"', 1))
+
+    report.build(run_dir)
+
+    (finding,) = json.loads((run_dir / "run.json").read_text())["trials"][0]["findings"]
+    assert finding.startswith("the charts lack samples: trials/001/samples.jsonl, line 2: expected due_s, sent_s")
+
+
+def test_samples_outside_the_run_are_not_read(tmp_path: Path) -> None:
+    run_dir = reportdata.run_dir(tmp_path, [Made()])
+    secret = tmp_path / "samples.jsonl"
+    (run_dir / "trials" / "001" / "samples.jsonl").rename(secret)
+    journal = run_dir / "journal.jsonl"
+    journal.write_text(journal.read_text().replace("trials/001/samples.jsonl", "../samples.jsonl"))
+
+    page = report.build(run_dir).read_text()
+
+    assert "not answered in full" not in page
+    assert json.loads((run_dir / "run.json").read_text())["trials"][0]["findings"] == []
+
+
+def test_a_trial_at_once_too_long_and_too_wordy_keeps_the_page_below_its_limit(tmp_path: Path) -> None:
+    wordy = [
+        Made(repeat=i, rate_rps=2, reason="x" * 20_000, verdict="refuted", findings=["y" * 3_000] * 50)
+        for i in range(40)
+    ]
+    run_dir = reportdata.run_dir(tmp_path, wordy)
+
+    page = report.build(run_dir)
+
+    assert page.stat().st_size <= 1_000_000
+    assert "To stay below 1 MB this page shows fewer points" in page.read_text()
+    assert len(json.loads((run_dir / "run.json").read_text())["trials"][0]["reason"]) == 20_000
+
+
+def test_a_control_character_in_a_path_of_samples_is_no_crash(tmp_path: Path) -> None:
+    run_dir = reportdata.run_dir(tmp_path, [Made()])
+    journal = run_dir / "journal.jsonl"
+    journal.write_text(journal.read_text().replace("trials/001/samples.jsonl", "trials/\\u0000/samples.jsonl"))
+
+    assert report.build(run_dir).exists()
+
+
+def test_logs_are_shown_by_their_end(tmp_path: Path) -> None:
+    run_dir = reportdata.run_dir(tmp_path, [Made()])
+    (run_dir / "logs" / "api.txt").write_text("".join(f"line {i}\n" for i in range(100_000)))
+
+    page = report.build(run_dir).read_text()
+
+    assert "line 99999" in page
+    assert "line 10\n" not in page
+    assert building.logs(run_dir)["logs/api.txt"].endswith("line 99999\n")

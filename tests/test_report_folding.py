@@ -1,0 +1,204 @@
+"""Journal lines in, run.json out: the format that other programs rely on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import reportdata
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from reportdata import Made
+
+from pytest_llmchaos import report
+from pytest_llmchaos.report.folding import UNJUDGED
+from pytest_llmchaos.report.reading import journal
+
+SCHEMA = json.loads(Path(report.__file__).with_name("run.schema.json").read_text())
+
+
+def folded(tmp_path: Path, *trials: Made, **options: Any) -> dict[str, Any]:
+    return report.fold(journal(reportdata.run_dir(tmp_path, trials, **options)).lines)
+
+
+def test_a_whole_run_keeps_to_the_schema(tmp_path: Path) -> None:
+    run_dir = reportdata.run_dir(tmp_path, [*reportdata.gallery(), Made(judged=False)])
+
+    report.build(run_dir)
+
+    run = json.loads((run_dir / "run.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    jsonschema.Draft202012Validator(SCHEMA).validate(run)
+    assert len(run["trials"]) == 9
+
+
+def test_the_judges_words_are_repeated_unchanged(tmp_path: Path) -> None:
+    (trial,) = folded(tmp_path, Made(detect_s=1.9, recover_s=4.2))["trials"]
+
+    assert (trial["verdict"], trial["reason"]) == ("held", None)
+    assert (trial["time_to_detect_s"], trial["detected_by"]) == (1.9, "alert AvailabilityFastBurn")
+    assert (trial["time_to_recover_s"], trial["repaired_by"]) == (4.2, "remediator")
+    assert trial["anchor"] == {"unix_s": reportdata.T0, "monotonic_s": 4711.5}
+    assert [claim["outcome"] for claim in trial["claims"]] == ["passed"] * 3
+
+
+@pytest.mark.parametrize(
+    ("judged", "outcome", "becomes"),
+    [
+        pytest.param("held", "passed", "held", id="a claim that passed changes nothing"),
+        pytest.param("held", "failed", "refuted", id="a claim that failed refutes"),
+        pytest.param("held", "error", "invalid", id="a claim that could not be asked proves nothing"),
+        pytest.param("invalid", "failed", "invalid", id="what proves nothing cannot be refuted"),
+        pytest.param("inconclusive", "error", "inconclusive", id="an inconclusive trial stays so"),
+        pytest.param("heal_failed", "failed", "heal_failed", id="a fault left behind outweighs a claim"),
+        pytest.param("splendid", "passed", "invalid", id="a verdict that is not known proves nothing"),
+    ],
+)
+def test_verdict_after_claims(tmp_path: Path, judged: str, outcome: str, becomes: str) -> None:
+    message = None if outcome == "passed" else "assert 3 == 0"
+    made = Made(verdict=judged, claims=[("test_first", "passed", None), ("test_second", outcome, message)])
+
+    run = folded(tmp_path, made)
+
+    assert run["trials"][0]["verdict"] == becomes
+    assert run["counts"][becomes] == 1
+    if judged == "held" and outcome != "passed":
+        assert run["trials"][0]["reason"] == "assert 3 == 0"
+
+
+def test_a_trial_that_nobody_lived_to_judge_is_invalid_and_counted_from_its_samples(tmp_path: Path) -> None:
+    run_dir = reportdata.run_dir(tmp_path, [Made(judged=False, rate_rps=8, steady_s=8)], ended=False)
+
+    report.build(run_dir)
+
+    run = json.loads((run_dir / "run.json").read_text())
+    (trial,) = run["trials"]
+    assert (run["exit_status"], trial["judged"], trial["verdict"], trial["reason"]) == (
+        None,
+        False,
+        "invalid",
+        UNJUDGED,
+    )
+    steady, fault = trial["phases"]
+    assert (steady["name"], steady["offered"], steady["ok"]) == ("steady", 64, 62)
+    assert fault["name"] == "fault"
+    assert fault["offered"] > fault["ok"] > 0
+    assert fault["to_s"] > fault["from_s"] == 8
+    assert trial["undo"] == [{"fault": "kill", "victim": "api", "op": "start", "undone": False}]
+
+
+def test_journals_of_several_workers_become_one_run(tmp_path: Path) -> None:
+    run_dir = reportdata.run_dir(tmp_path, [Made(), Made(repeat=1)])
+    whole = [json.loads(line) for line in (run_dir / "journal.jsonl").read_text().splitlines()]
+    for worker, trial in (("gw0", "001"), ("gw1", "002")):
+        own = [{**line, "trial": f"{worker}-{trial}"} for line in whole if line.get("trial") == trial]
+        head = {"at_unix_s": reportdata.T0 + 1, "kind": "run", "seed": 42, "environment": None}
+        (run_dir / f"journal-{worker}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [head, *own]))
+    main = [line for line in whole if "trial" not in line]
+    (run_dir / "journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in main))
+
+    run = report.fold(journal(run_dir).lines)
+
+    assert [trial["trial"] for trial in run["trials"]] == ["gw0-001", "gw1-002"]
+    assert run["environment"]["cores"] == 2
+    assert run["run"] == run_dir.name
+
+
+def test_an_event_that_was_noted_and_judged_is_told_once(tmp_path: Path) -> None:
+    (trial,) = folded(tmp_path, Made())["trials"]
+
+    told = [(event["at_s"], event["what"]) for event in trial["events"]]
+    assert len(told) == len(set(told)) == 5
+    assert told == sorted(told)
+
+
+def test_an_undo_counts_only_when_it_came_after_its_fault_and_worked() -> None:
+    def line(kind: str, **fields: Any) -> dict[str, Any]:
+        return {"at_unix_s": 1.0, "kind": kind, "trial": "001", "victim": "api", **fields}
+
+    intent = line("intent", fault="kill", undo={"op": "start", "service": "api"})
+    undone = line("undone", op="start", ok=True)
+
+    def open_after(*lines: dict[str, Any]) -> list[bool]:
+        return [not act["undone"] for act in report.fold(lines)["trials"][0]["undo"]]
+
+    assert open_after(intent, undone) == [False]
+    assert open_after(intent, undone, intent) == [False, True]
+    assert open_after(undone, intent) == [True]
+    assert open_after(intent, {**undone, "ok": False}) == [True]
+    assert open_after(intent, {**undone, "op": "unpause"}) == [True]
+
+
+def test_each_trial_carries_the_line_that_repeats_its_experiment(tmp_path: Path) -> None:
+    (trial,) = folded(tmp_path, Made())["trials"]
+
+    expected = "pytest scenarios/test_kill_api.py --chaos-seed=42 --chaos-runtime=compose --chaos-backend=ollama"
+    assert trial["replay"] == expected
+
+
+def test_a_repeat_line_quotes_what_a_shell_would_run() -> None:
+    claim = {
+        "kind": "claim",
+        "trial": "1",
+        "nodeid": "a; rm -rf ~/test_x.py::test_y",
+        "outcome": "passed",
+        "message": None,
+    }
+
+    run = report.fold([{"kind": "run", "seed": 7, "run": "r"}, claim])
+
+    assert run["trials"][0]["replay"] == "pytest 'a; rm -rf ~/test_x.py' --chaos-seed=7"
+
+
+def test_a_number_without_a_finite_value_is_null_in_run_json(tmp_path: Path) -> None:
+    run_dir = reportdata.run_dir(tmp_path, [Made(outage_s=14)])
+    assert "Infinity" in (run_dir / "journal.jsonl").read_text()
+
+    report.build(run_dir)
+
+    text = (run_dir / "run.json").read_text()
+    assert "Infinity" not in text
+    assert "NaN" not in text
+    fault = json.loads(text)["trials"][0]["phases"][1]
+    assert fault["ttft_p95_s"] is None
+    assert fault["outcomes"]["refused"] > 100
+
+
+def test_an_empty_journal_is_a_run_of_nothing() -> None:
+    run = report.fold([])
+
+    assert (run["trials"], run["run"], sum(run["counts"].values())) == ([], "unknown", 0)
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_a_field_holds_the_run_is_reported(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """A journal is written by a program that may be broken or a later version: its report must not be lost for that."""
+    run_dir = reportdata.run_dir(tmp_path_factory.mktemp("run"), [Made(rate_rps=1, repeat=1)])
+    lines = [json.loads(line) for line in (run_dir / "journal.jsonl").read_text().splitlines()]
+    for _ in range(data.draw(st.integers(1, 6))):
+        line = data.draw(st.sampled_from(lines))
+        holder = line
+        inner = [value for value in line.values() if isinstance(value, list) and value and isinstance(value[0], dict)]
+        if inner and data.draw(st.booleans()):
+            holder = data.draw(st.sampled_from(inner))[0]
+        holder[data.draw(st.sampled_from(sorted(holder)))] = data.draw(JUNK)
+    (run_dir / "journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    page = report.build(run_dir)
+
+    run = json.loads((run_dir / "run.json").read_text(), parse_constant=pytest.fail)
+    assert page.read_text().rstrip().endswith("</html>")
+    assert report.summary_lines(run)

@@ -1,0 +1,263 @@
+"""report.html: one file, offline, complete without JavaScript, and deaf to what foreign strings ask of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import reportdata
+from reportdata import Made
+
+from pytest_llmchaos import report
+
+HOSTILE = [
+    "<script>document.title='pwned'</script>",
+    "</script><script>document.title='pwned'</script>",
+    "</style><img src=x onerror=\"document.title='pwned'\">",
+    "'\"><svg onload=document.title='pwned'>",
+    "javascript:document.title='pwned'",
+    "--><!--<script>document.title='pwned'",
+    "]]><![CDATA[<script>document.title='pwned'</script>",
+    "{{ cycler.__init__.__globals__ }} {% raw %} ${7*7} {# #}",
+    "\x00\x07\x08\x1b[2J\x1b]0;pwned\x07\x7f\x9b31m",
+    "\u202egnp.exe\u202c \u2066hidden\u2069 \u200b\ufeff\u2028\u2029 \u061c",
+    "\ud800 lone surrogate \udfff",
+    "a" * 30_000,
+    "ü̈" * 500 + "漢字" * 500 + "🧨" * 100,
+    "line\nbreak\r\nand\ttab",
+]
+
+
+class Elements(HTMLParser):
+    """Every element with its attributes, and the text outside of scripts and styles."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self._inside = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._inside = tag if tag in {"script", "style"} else ""
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if not self._inside:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def read(page: Path | str) -> Elements:
+    parser = Elements()
+    parser.feed(page if isinstance(page, str) else page.read_text(encoding="utf-8"))
+    parser.close()
+    return parser
+
+
+def built(tmp_path: Path, *trials: Made, **options: Any) -> Elements:
+    return read(report.build(reportdata.run_dir(tmp_path, trials, **options)))
+
+
+def poisoned(tmp_path: Path, hostile: str) -> Path:
+    """A run in which every string that is not the format's own is hostile."""
+    run_dir = reportdata.run_dir(
+        tmp_path, [Made(rate_rps=2, findings=["x"]), replace(reportdata.gallery()[3], rate_rps=2)]
+    )
+    kept = {"kind", "trial", "samples", "name", "step", "outcome", "lifetime", "verdict", "schema", "op"}
+
+    def poison(value: Any, key: str = "") -> Any:
+        if isinstance(value, dict):
+            return {name: poison(item, name) for name, item in value.items()}
+        if isinstance(value, list):
+            return [poison(item, key) for item in value]
+        return hostile if isinstance(value, str) and key not in kept else value
+
+    lines = [json.loads(line) for line in (run_dir / "journal.jsonl").read_text().splitlines()]
+    lines = [poison(line) for line in lines]
+    for line in lines:
+        if line["kind"] == "run":
+            line["environment"] = {hostile: {hostile: [hostile]}}
+        for phase in line.get("phases", []):
+            phase["name"] = hostile
+            phase["outcomes"] = {hostile: 3}
+        for slo in line.get("slos", []):
+            slo["name"] = hostile
+            slo["raw"] = {hostile: hostile}
+    (run_dir / "journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (run_dir / "logs" / "api.txt").write_text(hostile, encoding="utf-8", errors="surrogatepass")
+    return run_dir
+
+
+@pytest.mark.parametrize("hostile", HOSTILE, ids=lambda text: ascii(text[:24]))
+def test_hostile_text_stays_text(tmp_path: Path, hostile: str) -> None:
+    clean = read(report.build(reportdata.run_dir(tmp_path / "clean", [Made()])))
+    run_dir = poisoned(tmp_path / "poisoned", hostile)
+
+    page = read(report.build(run_dir))
+
+    assert {tag for tag, _ in page.elements} <= {tag for tag, _ in clean.elements} | {"ul", "li", "pre", "table"}
+    assert sum(tag == "script" for tag, _ in page.elements) == 3
+    names = {name for _, attributes in page.elements for name in attributes}
+    assert not [name for name in names if name.startswith("on") or name in {"src", "style", "srcdoc", "action"}]
+    links = [attributes["href"] for tag, attributes in page.elements if tag == "a"]
+    assert all(re.fullmatch(r"#[a-z]+(-\d+)?", str(link)) for link in links)
+    shown = (run_dir / "report.html").read_text(encoding="utf-8")
+    assert not re.search(
+        "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]", shown
+    )
+    for line in report.summary_lines(json.loads((run_dir / "run.json").read_text())):
+        assert line.isprintable()
+
+
+def test_data_for_the_charts_cannot_end_its_script(tmp_path: Path) -> None:
+    run_dir = poisoned(tmp_path, "</script><script>document.title='pwned'</script><!--")
+
+    page = report.build(run_dir).read_text()
+
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert data
+    assert len(json.loads(data[1])) == 2
+    assert "<" not in data[1]
+
+
+def test_the_page_fetches_nothing_and_runs_only_its_own_scripts(tmp_path: Path) -> None:
+    page = built(tmp_path, *reportdata.gallery())
+
+    text = (tmp_path / "20261123-160501-42" / "report.html").read_text()
+    assert {tag for tag, _ in page.elements}.isdisjoint(
+        {"link", "img", "iframe", "object", "embed", "base", "form", "video"}
+    )
+    assert set(re.findall(r"https?://[^\s\"'<>)]+", text)) == {
+        "https://github.com/leeoniya/uPlot"
+    }  # in its licence banner
+    assert "url(" not in text
+    assert "@import" not in text
+    policy = next(a["content"] for _, a in page.elements if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe" not in policy
+
+
+def test_every_id_that_is_referred_to_exists_once(tmp_path: Path) -> None:
+    page = built(tmp_path, *reportdata.gallery())
+
+    ids = [str(attributes["id"]) for _, attributes in page.elements if "id" in attributes]
+    wanted = {str(a["href"])[1:] for tag, a in page.elements if tag == "a"}
+    wanted |= {str(a["aria-labelledby"]) for _, a in page.elements if "aria-labelledby" in a}
+    assert len(ids) == len(set(ids))
+    assert wanted <= set(ids)
+
+
+def test_every_table_has_a_caption_and_scoped_headings(tmp_path: Path) -> None:
+    page = built(tmp_path, *reportdata.gallery())
+
+    tags = [tag for tag, _ in page.elements]
+    assert tags.count("table") == tags.count("caption") > 10
+    assert all(attributes.get("scope") in {"col", "row"} for tag, attributes in page.elements if tag == "th")
+
+
+def test_every_drawing_has_words_or_is_hidden_from_those_who_read_by_ear(tmp_path: Path) -> None:
+    page = built(tmp_path, Made())
+
+    drawings = [attributes for tag, attributes in page.elements if tag == "svg"]
+    told = [attributes["aria-label"] for attributes in drawings if attributes.get("role") == "img"]
+    story = "kill api at 8.03 s; detected +1.9 s · alert AvailabilityFastBurn; recovered +4.2 s · remediator; proved healed."
+    assert told == [f"Timeline of kill_api, fault kill api; {story}"]
+    assert all("aria-label" in drawing or drawing.get("aria-hidden") == "true" for drawing in drawings)
+
+
+@pytest.mark.parametrize(
+    ("trials", "headline"),
+    [
+        pytest.param([], "No experiment was performed", id="nothing"),
+        pytest.param([Made()], "The experiment held", id="one held"),
+        pytest.param([Made(), Made(repeat=1)], "All 2 experiments held", id="all held"),
+        pytest.param([Made(verdict="invalid", reason="x")], "1 of 1 proves nothing", id="nothing proved"),
+        pytest.param(
+            [Made(), Made(verdict="refuted", reason="x", repeat=1), Made(verdict="inconclusive", reason="y", repeat=2)],
+            "1 of 3 refuted, 1 inconclusive, 1 held",
+            id="what did not hold comes first",
+        ),
+    ],
+)
+def test_the_headline_is_the_verdict(tmp_path: Path, trials: list[Made], headline: str) -> None:
+    page = built(tmp_path, *trials)
+
+    assert headline in page.text
+
+
+def test_reason_evidence_and_repeat_line_stand_on_the_page(tmp_path: Path) -> None:
+    page = built(tmp_path, *reportdata.gallery())
+
+    for words in (
+        "LoadNotHeld: p99 lateness must be <= 0.05 s, was 0.113 s",
+        "docker event die exitCode=137",
+        'sum(llmchaos_caller_requests_total{outcome="ok"})',
+        "good at the window's end",
+        "remediator restart api",
+        "ended 3 streams without finish_reason",
+        "pytest scenarios/test_kill_api.py --chaos-seed=42",
+        "8 requests/s offered, 100 % of the schedule sent, p99 lateness 0.0042 s, generator CPU 12 %",
+        "the real thing broke",
+        "llmchaos/ollama:5b1e6cc2a9d0",
+        "log: logs/api.txt",
+    ):
+        assert re.sub(r"\W+", " ", words) in re.sub(r"\W+", " ", page.text)
+
+
+def test_times_give_n_and_spread_and_leave_out_what_proves_nothing(tmp_path: Path) -> None:
+    times = [Made(repeat=i, recover_s=value) for i, value in enumerate((4.0, 5.0, 9.0))]
+    page = built(tmp_path, *times, Made(repeat=3, recover_s=99.0, verdict="invalid", reason="late"))
+
+    assert "MTTR 3 6 s 5 s 4 \u2013 9 s 2.65 s" in page.text
+
+
+def test_what_was_not_exercised_is_said(tmp_path: Path) -> None:
+    page = built(tmp_path, Made())
+
+    assert page.text.count("NOT EXERCISED") == 6 * 4 - 1
+
+
+def test_a_control_arm_covers_nothing(tmp_path: Path) -> None:
+    page = built(tmp_path, Made(remediator=False), Made(fault="none", victim="", outage_s=0))
+
+    assert page.text.count("NOT EXERCISED") == 6 * 4
+    assert "Control arms: kill api without the remediator ✓ held without a fault ✓ held" in page.text
+
+
+def test_a_simulated_engine_is_watermarked_on_the_page_and_in_every_drawing(tmp_path: Path) -> None:
+    simulated = built(tmp_path / "sim", Made(), Made(repeat=1), backend="sim").text
+    real = built(tmp_path / "real", Made(), backend="ollama").text
+
+    assert simulated.count("simulated engine") == 2
+    assert "Simulated engine. The answers come from a program" in simulated
+    assert "imulated engine" not in real
+
+
+def test_a_run_that_was_killed_says_so(tmp_path: Path) -> None:
+    page = built(tmp_path, Made(), Made(repeat=1, judged=False), ended=False)
+
+    assert "The run did not end by itself." in page.text
+    assert "the run ended before this trial was judged" in page.text
+    assert "NOT DONE as far as the journal shows" in page.text
+
+
+def test_vendored_files_are_what_their_note_says() -> None:
+    vendor = Path(report.__file__).with_name("vendor")
+    noted = dict(re.findall(r"\| (uPlot\S+) \| ([0-9a-f]{64}) \|", (vendor / "README.md").read_text()))
+
+    found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in vendor.glob("uPlot*")}
+    assert found == noted
+    assert "Permission is hereby granted" in (vendor / "LICENSE").read_text()

@@ -1,0 +1,123 @@
+"""The run in a few lines: terminal, Markdown, JUnit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import reportdata
+from reportdata import Made
+
+from pytest_llmchaos import report
+from pytest_llmchaos.report import words
+
+
+def run_of(tmp_path: Path, *trials: Made, **options: Any) -> dict[str, Any]:
+    run_dir = reportdata.run_dir(tmp_path, trials, **options)
+    report.build(run_dir)
+    loaded: dict[str, Any] = json.loads((run_dir / "run.json").read_text())
+    return loaded
+
+
+def test_one_line_a_trial_then_the_verdict_then_how_to_repeat_it(tmp_path: Path) -> None:
+    failed = ("test_it_is_detected", "failed", "assert 7.2 <= 5\n  where 7.2 = trial.time_to_detect_s")
+    run = run_of(tmp_path, Made(), Made(scenario="kill_model", fault="kill model-1", claims=[failed], detect_s=7.2))
+
+    lines = report.summary_lines(run)
+
+    why = "assert 7.2 <= 5 where 7.2 = trial.time_to_detect_s"
+    assert lines == [
+        "✓ held         kill_api: kill api        detected 1.9 s (alert AvailabilityFastBurn), recovered 4.2 s (remediator)",
+        f"✗ refuted      kill_model: kill model-1  detected 7.2 s (alert AvailabilityFastBurn), recovered 4.2 s (remediator)  - {why}",
+        "1 of 2 refuted, 1 held",
+        "repeat: pytest scenarios/ --chaos-seed=42 --chaos-backend=ollama",
+    ]
+
+
+def test_a_killed_run_and_a_simulated_engine_are_said(tmp_path: Path) -> None:
+    lines = report.summary_lines(run_of(tmp_path, Made(judged=False), ended=False, backend="sim"))
+
+    assert lines[0].endswith("- the run ended before this trial was judged")
+    assert lines[1] == "1 of 1 proves nothing (simulated engine)"
+    assert lines[2].startswith("the run did not end by itself: its last journal line is from 2026-11-23 16:05:")
+
+
+def test_markdown_keeps_foreign_text_in_its_cell(tmp_path: Path) -> None:
+    reason = "a | b\n\n# head <b>x</b> [link](http://example.org) `code` @someone ![i](x) *bold*"
+    run_dir = reportdata.run_dir(tmp_path, [Made(verdict="refuted", reason=reason)])
+    report.build(run_dir)
+
+    table = [line for line in (run_dir / "summary.md").read_text().splitlines() if line.startswith("|")]
+
+    assert len(table) == 3
+    assert all(line.replace("\\|", "").count("|") == 8 for line in table)
+    assert "&lt;b" in table[2]
+    for raw in ("<b>", "[link](", "http://", "`code`", "@someone", "*bold*"):
+        assert raw not in table[2].replace("\\", "\0")
+
+
+def test_junit_properties_are_text_of_values_that_exist(tmp_path: Path) -> None:
+    (trial,) = run_of(tmp_path, Made(detect_s=None, detected_by=None))["trials"]
+
+    properties = dict(report.junit_properties(trial))
+
+    assert properties["llmchaos_verdict"] == "held"
+    assert properties["llmchaos_time_to_recover_s"] == "4.2"
+    assert properties["llmchaos_slo_availability_value"] == "0.867647"
+    assert "llmchaos_time_to_detect_s" not in properties
+    assert all(isinstance(value, str) and value.isprintable() for value in properties.values())
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, words.NONE),
+        (float("nan"), words.NONE),
+        (float("inf"), "∞"),
+        (0, "0"),
+        (0.0042, "0.0042"),
+        (0.00421234, "0.00421"),
+        (4.2, "4.2"),
+        (12.345, "12.3"),
+        (1234.5, "1,234"),
+        (12_000_000, "1.20e+07"),
+        (True, "True"),
+        ("text", "text"),
+    ],
+)
+def test_figures_have_three_significant_digits(value: Any, shown: str) -> None:
+    assert words.figure(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("ratio", "shown"),
+    [
+        (1, "100 %"),
+        (0.9943, "99.43 %"),
+        (0.99999, "99.999 %"),
+        (0.5, "50 %"),
+        (0.0345, "3.45 %"),
+        (0.000041, "0.0041 %"),
+        (0, "0 %"),
+    ],
+)
+def test_ratios_show_more_digits_where_they_matter(ratio: float, shown: str) -> None:
+    assert words.percent(ratio) == shown
+
+
+@pytest.mark.parametrize(
+    ("length_s", "shown"), [(0.4, "0 s"), (59.6, "1 min 0 s"), (298, "4 min 58 s"), (7260, "2 h 1 min"), (-3, "0 s")]
+)
+def test_durations_read_as_people_say_them(length_s: float, shown: str) -> None:
+    assert words.duration(1000.0, 1000.0 + length_s) == shown
+
+
+def test_what_acts_on_a_terminal_is_spelled_out() -> None:
+    assert words.visible("a\x1b[31mb\u202ec") == "a⟨U+001B⟩[31mb⟨U+202E⟩c"
+    assert words.visible("line\n\ttab é 漢 🧨") == "line\n\ttab é 漢 🧨"
+
+
+def test_a_text_too_long_says_how_much_is_missing() -> None:
+    assert words.visible("x" * 50, cut=10) == "xxxxxxxxxx… (40 more characters in run.json)"
