@@ -48,15 +48,13 @@ def _one_service(service: str, view: View) -> tuple[list[Decision], ServiceState
         said.append(_detected(service, incident, fact))
     view = replace(view, state=_with(view.state, service, memory))
 
-    refused: list[Decision] = []
-    for rule, fact in bad:
-        verdict = _judge(Moment(view=view, rule=rule, service=service), fact)
-        if verdict.event == "act":
-            return [*said, verdict], _acting(memory, rule, view.now)
-        refused.append(verdict)
-        if verdict.result != "no_evidence":
-            break  # what a guard or a veto stopped must not be got around by the next rule
-    news, memory = _told_once(refused, memory, view)
+    verdicts = [_judge(Moment(view=view, rule=rule, service=service), fact) for rule, fact in bad]
+    # The first rule with evidence counts: what a guard or a veto stopped must not be got around by the next rule.
+    verdict = next((one for one in verdicts if one.result != "no_evidence"), verdicts[0])
+    if verdict.event == "act":
+        rule = next(rule for rule, _ in bad if rule.name == verdict.rule)
+        return [*said, verdict], _acting(memory, rule, view.now)
+    news, memory = _told_once(verdict, memory, view)
     return [*said, *news], memory
 
 
@@ -87,7 +85,9 @@ def _judge(moment: Moment, fact: Evidence) -> Decision:
     evidence = (fact, *(found for found in facts if found is not None))
     blank = replace(blank, evidence=evidence)
     if None in facts:
-        return replace(blank, result="no_evidence", reason=f"{rule.name}: its evidence is missing, nothing is done")
+        return replace(
+            blank, result="no_evidence", reason="one signal alone: no rule finds its evidence, nothing is done"
+        )
     vetoes = (holds(condition, service, view, rule.guards) for condition in rule.unless)
     veto = next((found for found in vetoes if found is not None), None)
     if veto is not None:
@@ -105,27 +105,24 @@ def _judge(moment: Moment, fact: Evidence) -> Decision:
     return replace(blank, result=no.result, reason=no.reason)
 
 
-def _told_once(refused: list[Decision], memory: ServiceState, view: View) -> tuple[list[Decision], ServiceState]:
+def _told_once(no: Decision, memory: ServiceState, view: View) -> tuple[list[Decision], ServiceState]:
     """Each reason not to act is written down once per incident, the lack of evidence only where it lasts."""
-    news: list[Decision] = []
-    for no in refused:
-        incident = memory.incident
-        if incident is None:
-            break
-        if no.result == "no_evidence" and (
-            incident.acted_at is not None or view.now - incident.detected_at < view.policy.guards.evidence_wait_s
-        ):
-            continue  # evidence may be a poll behind, and after a repair the signal is: neither is news
-        key = f"{no.rule}: {no.result}" if no.event == "escalated" else f"{no.rule}: {no.reason}"
-        if key in incident.said:
-            continue
-        memory = replace(
-            memory,
-            incident=replace(incident, said=incident.said | {key}),
-            quarantined=memory.quarantined or no.action == "quarantine",
-        )
-        news.append(no)
-    return news, memory
+    incident = memory.incident
+    if incident is None:
+        return [], memory
+    if no.result == "no_evidence" and (
+        incident.acted_at is not None or view.now - incident.detected_at < view.policy.guards.evidence_wait_s
+    ):
+        return [], memory  # evidence takes time, and after a repair the signal does: neither is news
+    key = no.result if no.event == "escalated" or no.result == "no_evidence" else no.reason
+    if key in incident.said:
+        return [], memory
+    memory = replace(
+        memory,
+        incident=replace(incident, said=incident.said | {key}),
+        quarantined=memory.quarantined or no.action == "quarantine",
+    )
+    return [no], memory
 
 
 def _quiet(service: str, view: View) -> tuple[list[Decision], ServiceState]:

@@ -45,6 +45,14 @@ def _hold(moment: Moment) -> Refusal | None:
     )
 
 
+def _unknown(moment: Moment) -> Refusal | None:
+    if moment.view.container(moment.service, moment.rule.guards) is not None:
+        return None
+    return Refusal(
+        result="suppressed_unknown", reason=f"the runtime says nothing about {moment.service}: nothing to repair"
+    )
+
+
 def _quarantine(moment: Moment) -> Refusal | None:
     if not moment.view.state.of(moment.service).quarantined:
         return None
@@ -56,7 +64,7 @@ def _quarantine(moment: Moment) -> Refusal | None:
 
 def _grace(moment: Moment) -> Refusal | None:
     """A running container gets time to start; a stopped one will not start by waiting."""
-    container = moment.view.observed.containers.get(moment.service)
+    container = moment.view.container(moment.service, moment.rule.guards)
     if container is None or container.state in STOPPED:
         return None
     age_s = moment.view.now - container.started_at
@@ -79,7 +87,7 @@ def _cooldown(moment: Moment) -> Refusal | None:
 def _detector(moment: Moment) -> Refusal | None:
     """Every replica bad at once is a broken detector before it is a broken fleet, unless the runtime says otherwise."""
     replicas = moment.view.policy.replicas
-    container = moment.view.observed.containers.get(moment.service)
+    container = moment.view.container(moment.service, moment.rule.guards)
     proven = container is not None and container.state in STOPPED
     if moment.service not in replicas or len(replicas) < 2 or proven:
         return None
@@ -138,5 +146,5 @@ def _looks_bad(replica: str, view: View) -> bool:
 
 
 _GUARDS: tuple[Callable[[Moment], Refusal | None], ...] = (
-    _hold, _quarantine, _grace, _cooldown, _detector, _one_at_a_time, _cap, _dry_run,
+    _hold, _unknown, _quarantine, _grace, _cooldown, _detector, _one_at_a_time, _cap, _dry_run,
 )  # fmt: skip

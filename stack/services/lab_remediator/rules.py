@@ -81,7 +81,7 @@ class Guards:
     healthy_s: float = 15.0
     verify_s: float = 15.0  # how long a replica taken down on purpose keeps the others from being taken down too
     stale_s: float = 3.0  # an older reading is absent
-    evidence_wait_s: float = 2.0  # a signal without its evidence is written down only after this long
+    evidence_wait_s: float = 12.0  # a signal without its evidence is written down only after this long
 
     def __post_init__(self) -> None:
         for item in fields(self):
