@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.generate import docs, rules
+from pytest_llmchaos.generate.boards import boards
 from pytest_llmchaos.openslo import load_slos
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from pytest_llmchaos.slo import Slo
 
 
 def outputs(root: Path, scale: float = rules.LAB_SCALE) -> dict[Path, str]:
@@ -24,7 +27,7 @@ def outputs(root: Path, scale: float = rules.LAB_SCALE) -> dict[Path, str]:
     return {
         root / "stack" / "prometheus" / "rules" / "slo.yml": rules.rules(slos, source, scale),
         page: docs.page(page.read_text(encoding="utf-8"), slos, scale),
-        **_dashboards(root, slos),
+        **_dashboards(root, slos, scale),
     }
 
 
@@ -58,6 +61,11 @@ def main(args: Sequence[str] | None = None) -> int:
     return 1 if given.check and different else 0
 
 
-def _dashboards(root: Path, slos: Sequence[object]) -> dict[Path, str]:
-    del root, slos
-    return {}
+def _dashboards(root: Path, slos: Sequence[Slo], scale: float) -> dict[Path, str]:
+    try:
+        from pytest_llmchaos.generate.grafana import dashboard_json  # noqa: PLC0415 (an extra that only this needs)
+    except ImportError as error:
+        raise BadScenario(
+            f"dashboards need grafana-foundation-sdk: pip install 'pytest-llmchaos[generate]' ({error})"
+        ) from error
+    return {root / "dashboards" / f"{board.uid}.json": dashboard_json(board) for board in boards(slos, scale)}

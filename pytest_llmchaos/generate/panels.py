@@ -1,0 +1,78 @@
+"""The values that dashboards are made of, and the question that most of them ask. No Grafana."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["lines", "stacked", "number", "heatmap", "states", "bars"]
+Unit = Literal["s", "reqps", "percentunit", "short", "celsius", "watt", "decmbytes", "none", "percent"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """One question to Prometheus. `legend` names each series of the answer, with {{label}} filled in."""
+
+    expr: str
+    legend: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One picture. `description` says what to think when the line moves; `bad_from` colours what is beyond it.
+
+    `width` is in 24ths of the page. `may_be_empty`: nothing to show is good news, or only some backends have it.
+    """
+
+    title: str
+    description: str
+    kind: Kind
+    unit: Unit
+    queries: tuple[Query, ...]
+    width: int = 12
+    height: int = 8
+    bad_from: float | None = None
+    bad_below: float | None = None
+    lowest: float | None = 0
+    highest: float | None = None
+    may_be_empty: bool = False
+
+    def __post_init__(self) -> None:
+        if not (self.title and self.description and self.queries):
+            raise ValueError(f"a panel needs a title, a description and a query, got {self.title!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variable:
+    """A choice at the top of the page: the values of `label` of the series `metric`."""
+
+    name: str
+    title: str
+    metric: str
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Board:
+    """One page: rows of panels, each row with its heading."""
+
+    uid: str
+    title: str
+    description: str
+    rows: tuple[tuple[str, tuple[Panel, ...]], ...]
+    variables: tuple[Variable, ...] = ()
+    needs: str = ""
+
+    @property
+    def panels(self) -> tuple[Panel, ...]:
+        return tuple(panel for _, panels in self.rows for panel in panels)
+
+
+REPLICA = Variable(name="replica", title="Replica", metric="llmlab_inflight_requests", label="replica")
+ENGINES = Variable(name="engine", title="Engine", metric="vllm:num_requests_running", label="service")
+
+
+def quantiles(metric: str, selector: str = "") -> tuple[Query, ...]:
+    """p50, p95 and p99 of a histogram, each over the step of the picture."""
+    rate = f"sum by (le) (rate({metric}_bucket{selector}[$__rate_interval]))"
+    return tuple(Query(expr=f"histogram_quantile({q}, {rate})", legend=f"p{round(100 * q)}") for q in (0.5, 0.95, 0.99))

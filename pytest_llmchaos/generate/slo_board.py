@@ -1,0 +1,178 @@
+"""The overview dashboard, made from the SLOs, as a value."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_llmchaos.generate.panels import Board, Panel, Query
+from pytest_llmchaos.generate.rules import error_ratio, lab_windows
+from pytest_llmchaos.slo import BURN_ALERTS, DAY_S
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_llmchaos.slo import Slo
+
+
+def overview(slos: Sequence[Slo], scale: float) -> Board:
+    shown = lab_windows(scale)[0].long
+    alerting = [slo for slo in slos if slo.alerts]
+    return Board(
+        uid="llmchaos-overview",
+        title="LLM lab: service levels",
+        description="Does the lab keep its promises, and what is left of the error budget?",
+        rows=(
+            (
+                "Now",
+                (
+                    Panel(
+                        title="Services up",
+                        description="The api and its replicas, as far as the lab itself can see.",
+                        kind="number",
+                        unit="short",
+                        queries=(Query(expr="sum(lab:service_up)", legend="up"),),
+                        width=4,
+                        height=5,
+                        bad_below=2.5,
+                    ),
+                    Panel(
+                        title="Alerts that fire",
+                        description="Pages and tickets. Zero is good.",
+                        kind="number",
+                        unit="short",
+                        queries=(Query(expr='count(ALERTS{alertstate="firing"}) or vector(0)', legend="firing"),),
+                        width=4,
+                        height=5,
+                        bad_from=1,
+                    ),
+                    *(_share(slo) for slo in slos if slo.name in ("availability", "goodput")),
+                    Panel(
+                        title="Offered load",
+                        description="Requests a second that callers want answered.",
+                        kind="number",
+                        unit="reqps",
+                        queries=(
+                            Query(expr="sum(rate(llmchaos_caller_offered_total[$__rate_interval]))", legend="offered"),
+                        ),
+                        width=4,
+                        height=5,
+                    ),
+                    Panel(
+                        title="Whole answer, p95",
+                        description="What callers waited over the last seconds; failed requests count as slower than any.",
+                        kind="number",
+                        unit="s",
+                        queries=(Query(expr="lab:callers_latency_seconds:p95_5s", legend="p95"),),
+                        width=4,
+                        height=5,
+                        bad_from=2.56,
+                    ),
+                ),
+            ),
+            (
+                "Promises",
+                (
+                    Panel(
+                        title="Share of good events in this picture's time",
+                        description="For each service level, over the time that is shown.",
+                        kind="bars",
+                        unit="percentunit",
+                        queries=tuple(
+                            Query(expr=f"clamp_max({_good(slo)} / ({_total(slo)} > 0), 1)", legend=_promise(slo))
+                            for slo in slos
+                        ),
+                        highest=1,
+                        lowest=0.9,
+                        height=9,
+                        bad_below=0.99,
+                    ),
+                    Panel(
+                        title="Cost of this picture's time, of the month's error budget",
+                        description="Bad events against those that the same load may have in its whole window of days.",
+                        kind="bars",
+                        unit="percentunit",
+                        queries=tuple(Query(expr=_cost(slo), legend=slo.display_name or slo.name) for slo in slos),
+                        highest=0.02,
+                        height=9,
+                        bad_from=0.01,
+                    ),
+                ),
+            ),
+            (
+                "Burn",
+                (
+                    Panel(
+                        title=f"Burn rate over {shown}",
+                        description="1 spends the budget exactly in its window of days; above the red line is a page.",
+                        kind="lines",
+                        unit="short",
+                        queries=(Query(expr=f"slo:burn_rate:rate{shown}", legend="{{slo}}"),),
+                        bad_from=BURN_ALERTS[0].factor(),
+                    ),
+                    Panel(
+                        title=f"Share of bad events over {shown}",
+                        description="What the fast burn alert looks at, for the levels that have alerts.",
+                        kind="lines",
+                        unit="percentunit",
+                        queries=(
+                            Query(
+                                expr=f'{error_ratio(shown)}{{slo=~"{"|".join(slo.name for slo in alerting)}"}}',
+                                legend="{{slo}}",
+                            ),
+                        ),
+                        highest=1,
+                    ),
+                    Panel(
+                        title="Alerts",
+                        description="Everything that fires. Empty is good.",
+                        kind="states",
+                        unit="none",
+                        queries=(
+                            Query(
+                                expr='max by (alertname, service) (ALERTS{alertstate="firing"})',
+                                legend="{{alertname}} {{service}}",
+                            ),
+                        ),
+                        width=24,
+                        height=8,
+                        highest=1,
+                        may_be_empty=True,
+                    ),
+                ),
+            ),
+        ),
+    )
+
+
+def _promise(slo: Slo) -> str:
+    return f"{slo.display_name or slo.name} (promised {100 * slo.objective:g} %)"
+
+
+def _good(slo: Slo) -> str:
+    return f"sum(increase({slo.good}[$__range]))"
+
+
+def _total(slo: Slo) -> str:
+    return f"sum(increase({slo.total}[$__range]))"
+
+
+def _cost(slo: Slo) -> str:
+    """Over the range that is shown: its bad share, times the part that the range is of the window, over the budget."""
+    window_s = slo.window_days * DAY_S
+    return (
+        f"clamp_min(1 - {_good(slo)} / ({_total(slo)} > 0), 0) / {slo.error_budget:.6g} * $__range_s / {window_s:.0f}"
+    )
+
+
+def _share(slo: Slo) -> Panel:
+    return Panel(
+        title=slo.display_name or slo.name,
+        description=slo.description,
+        kind="number",
+        unit="percentunit",
+        queries=(Query(expr=f"clamp_max({_good(slo)} / ({_total(slo)} > 0), 1)", legend=slo.name),),
+        width=4,
+        height=5,
+        bad_below=slo.objective,
+        lowest=None,
+    )
