@@ -50,6 +50,8 @@ def readings_of(data: dict[str, Any], signal: Signal, services: tuple[str, ...])
     """The answer's samples by service; of several for one service the bad one counts."""
     found: dict[str, Reading] = {}
     kind, result = data["resultType"], data["result"]
+    if kind not in ("vector", "scalar"):
+        raise AskError(f"{signal.name}: expected an instant vector or a scalar, got a {kind}: {signal.query}")
     samples = [({}, result)] if kind == "scalar" else [(one["metric"], one["value"]) for one in result]
     for labels, (at, text) in samples:
         value = float(text)

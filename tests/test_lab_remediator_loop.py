@@ -1,0 +1,480 @@
+"""The remediator whole, against a Prometheus and a Docker API made up in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from lab_remediator.audit import Audit, parsed
+from lab_remediator.clients import AskError, Docker, Prober, Prometheus
+from lab_remediator.load import load_policy
+from lab_remediator.loop import Remediator
+from lab_remediator.metrics import Metrics
+from lab_remediator.rules import Signal
+from lab_remediator.web import application
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+PROJECT = "llmchaos-test"
+DEADLINE_S = 10.0
+RULES = """
+schema: llmlab-remediation/1
+guards: {cooldown_s: 0.1, startup_grace_s: 0, max_attempts: 20}
+signals: {scrape: {query: up, fires: "< 1", every_s: 0.05}}
+rules:
+  - {name: api-exited, services: [api], signal: [{signal: scrape}], evidence: [{container: [exited]}], action: start}
+  - {name: api-paused, services: [api], signal: [{signal: scrape}], evidence: [{container: [paused]}], action: kill}
+"""
+
+
+def stamp(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f") + "789Z"
+
+
+@dataclass
+class Fakes:
+    """Prometheus and Docker as the remediator sees them; `calls` are the changes asked of Docker."""
+
+    audit_file: Path
+    up: float | None = 1.0
+    state: str = "running"
+    started_at: float = field(default_factory=lambda: time.time() - 100)
+    project: str = PROJECT
+    docker_status: int = 204
+    calls: list[str] = field(default_factory=list)
+    intents_at_call: list[int] = field(default_factory=list)
+
+    def dies(self) -> None:
+        self.state, self.up = "exited", 0.0
+
+    async def query(self, request: web.Request) -> web.Response:
+        if self.up is None:
+            return web.json_response({"status": "error", "error": "not now"}, status=503)
+        sample = {"metric": {"service": "api"}, "value": [time.time(), str(self.up)]}
+        return web.json_response({"status": "success", "data": {"resultType": "vector", "result": [sample]}})
+
+    async def inspect(self, request: web.Request) -> web.Response:
+        labels = {"com.docker.compose.project": self.project, "com.docker.compose.service": "api"}
+        state = {"Status": self.state, "StartedAt": stamp(self.started_at), "ExitCode": 137}
+        return web.json_response({"Id": "abc", "State": state, "RestartCount": 0, "Config": {"Labels": labels}})
+
+    async def change(self, request: web.Request) -> web.Response:
+        self.calls.append(request.path_qs.removeprefix(f"/containers/{PROJECT}-api-1/"))
+        self.intents_at_call.append(sum(entry["event"] == "intent" for entry in self.entries()))
+        if self.docker_status != 204:
+            return web.Response(status=self.docker_status, text="no")
+        if request.match_info["what"] == "kill":
+            self.state = "exited"
+        else:
+            self.state, self.up, self.started_at = "running", 1.0, time.time()
+        return web.Response(status=204)
+
+    def entries(self) -> list[dict[str, Any]]:
+        return list(parsed(self.audit_file.read_text().splitlines()))
+
+    def events(self) -> list[str]:
+        return [entry["event"] for entry in self.entries()]
+
+
+@dataclass
+class Running:
+    """A remediator at work and how to look at it."""
+
+    fakes: Fakes
+    remediator: Remediator
+    metrics: Metrics
+    http: aiohttp.ClientSession
+    url: str
+
+    async def until(self, what: Callable[[], bool]) -> None:
+        end = time.monotonic() + DEADLINE_S
+        while not what():
+            assert time.monotonic() < end, f"not within {DEADLINE_S} s; the log has {self.fakes.events()}"
+            await asyncio.sleep(0.01)
+
+    async def rounds(self, count: int) -> None:
+        """Until Docker has been asked so many times more: what should not happen had its chance."""
+        answered = self.metrics.answers.labels("docker", "ok")
+        first = answered._value.get()
+        await self.until(lambda: answered._value.get() >= first + count)
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(name, labels)
+
+
+@asynccontextmanager
+async def served(app: web.Application) -> AsyncIterator[str]:
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def at_work(fakes: Fakes, *, dry_run: bool = False) -> AsyncIterator[Running]:
+    app = web.Application()
+    app.add_routes(
+        [
+            web.post("/api/v1/query", fakes.query),
+            web.get(f"/containers/{PROJECT}-api-1/json", fakes.inspect),
+            web.post(f"/containers/{PROJECT}-api-1/{{what}}", fakes.change),
+        ]
+    )
+    policy = load_policy(RULES, ("api",), dry_run=dry_run)
+    metrics = Metrics(policy)
+    audit = Audit(fakes.audit_file)
+    async with served(app) as url, aiohttp.ClientSession() as http:
+        remediator = Remediator(
+            policy=policy,
+            prometheus=Prometheus(http, url),
+            docker=Docker(http, url, PROJECT),
+            prober=Prober(http, "/health"),
+            audit=audit,
+            metrics=metrics,
+            hold_file=fakes.audit_file.parent / "hold",
+            poll_s=0.05,
+        )
+        async with served(application(remediator, metrics, fakes.audit_file)) as own_url:
+            work = asyncio.create_task(remediator.run())
+            try:
+                yield Running(fakes=fakes, remediator=remediator, metrics=metrics, http=http, url=own_url)
+            finally:
+                work.cancel()
+                await asyncio.wait([work])
+                audit.close()
+
+
+def perform(story: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(asyncio.wait_for(story(), DEADLINE_S * 2))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def fakes(tmp_path: Path) -> Fakes:
+    (tmp_path / "audit.jsonl").touch()
+    return Fakes(audit_file=tmp_path / "audit.jsonl")
+
+
+def test_a_killed_api_is_started_and_the_log_tells_the_whole_story(fakes: Fakes) -> None:
+    async def story() -> None:
+        async with at_work(fakes) as lab:
+            await lab.rounds(3)
+            fakes.dies()
+            await lab.until(lambda: "recovered" in fakes.events())
+            first = lab.value("service_container_restarts_total", service="api", reason="api-exited")
+            done = lab.value("remediation_actions_total", action="start", service="api", result="done")
+            recovered = lab.value("remediation_time_to_recover_seconds_count")
+
+            assert (first, done, recovered) == (1, 1, 1)
+            assert lab.value("service_container_restarts_total", service="api", reason="external") == 0
+
+    perform(story)
+
+    assert fakes.calls == ["start"]
+    assert fakes.events() == ["started", "detected", "intent", "done", "recovered"]
+    assert len({entry["incident"] for entry in fakes.entries()[1:]}) == 1
+
+
+def test_the_intent_is_on_disk_before_docker_is_asked(fakes: Fakes) -> None:
+    async def story() -> None:
+        async with at_work(fakes) as lab:
+            fakes.dies()
+            await lab.until(lambda: "done" in fakes.events())
+
+    perform(story)
+
+    assert fakes.intents_at_call == [1]
+
+
+def test_a_paused_container_is_killed_and_started(fakes: Fakes) -> None:
+    async def story() -> None:
+        async with at_work(fakes) as lab:
+            fakes.state, fakes.up = "paused", 0.0
+            await lab.until(lambda: "recovered" in fakes.events())
+
+    perform(story)
+
+    assert fakes.calls == ["kill?signal=SIGKILL", "start"]
+
+
+def test_nothing_is_done_when_the_intent_cannot_be_written(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def story() -> None:
+        async with at_work(fakes) as lab:
+            await lab.rounds(2)
+            monkeypatch.setattr(os, "fsync", full)
+            fakes.dies()
+            await lab.until(
+                lambda: lab.value("remediation_actions_total", action="start", service="api", result="failed") == 2
+            )
+            blind = list(fakes.calls)
+            monkeypatch.undo()
+            await lab.until(lambda: "done" in fakes.events())
+
+            assert blind == []
+
+    perform(story)
+
+    assert fakes.calls == ["start"]
+
+
+def test_an_action_that_docker_refuses_is_failed_and_tried_again_after_the_cooldown(fakes: Fakes) -> None:
+    async def story() -> None:
+        async with at_work(fakes) as lab:
+            fakes.docker_status = 500
+            fakes.dies()
+            await lab.until(lambda: len(fakes.calls) == 2)
+            fakes.docker_status = 204
+            await lab.until(lambda: "recovered" in fakes.events())
+
+    perform(story)
+
+    failed = [entry for entry in fakes.entries() if entry["event"] == "failed"]
+    assert len(failed) >= 2
+    assert failed[0]["reason"] == "expected start of api to succeed, got HTTP 500: no"
+
+
+def test_a_crash_between_intent_and_action_is_found_and_the_action_done_once(fakes: Fakes) -> None:
+    fakes.dies()
+    intent = {"at": time.time() - 5, "event": "intent", "incident": "api-1", "rule": "api-exited", "service": "api"}
+    fakes.audit_file.write_text(json.dumps({**intent, "action": "start"}) + "\n")
+
+    async def story() -> None:
+        async with at_work(fakes) as lab:
+            await lab.until(lambda: "recovered" in fakes.events())
+
+    perform(story)
+
+    assert fakes.calls == ["start"]
+    assert fakes.events()[:3] == ["intent", "started", "failed"]
+    assert fakes.entries()[2]["reason"] == "interrupted before it took effect"
+
+
+def test_a_crash_after_the_action_repeats_nothing(fakes: Fakes) -> None:
+    intent = {"at": time.time() - 5, "event": "intent", "incident": "api-1", "rule": "api-exited", "service": "api"}
+    fakes.audit_file.write_text(json.dumps({**intent, "action": "start"}) + "\n")
+    fakes.started_at, fakes.up = time.time() - 4, 0.0
+
+    async def story() -> None:
+        async with at_work(fakes) as lab:
+            await lab.until(lambda: "done" in fakes.events())
+            await lab.rounds(10)
+
+    perform(story)
+
+    assert fakes.calls == []
+    assert fakes.entries()[2]["reason"] == "found done after a restart of the remediator"
+
+
+def test_without_prometheus_nothing_is_done_and_the_health_check_is_red(fakes: Fakes) -> None:
+    fakes.dies()
+    fakes.up = None
+
+    async def story() -> None:
+        async with at_work(fakes) as lab:
+            await lab.rounds(10)
+            async with lab.http.get(f"{lab.url}/healthz") as response:
+                red = response.status, await response.json()
+            fakes.up = 1.0
+            fakes.state = "running"
+            await lab.until(lambda: lab.remediator.watch.ready)
+            async with lab.http.get(f"{lab.url}/healthz") as response:
+                green = response.status
+
+            assert (red[0], red[1]["ready"], green) == (503, False, 200)
+
+    perform(story)
+
+    assert fakes.events() == ["started"]
+
+
+def test_a_container_of_another_project_is_not_touched(fakes: Fakes) -> None:
+    fakes.project = "somebody-else"
+    fakes.dies()
+
+    async def story() -> None:
+        async with at_work(fakes) as lab:
+            refused = lab.metrics.answers.labels("docker", "failed")
+            await lab.until(lambda: refused._value.get() > 10)
+
+    perform(story)
+
+    assert fakes.calls == []
+
+
+def test_a_restart_by_somebody_else_is_counted_and_written_down(fakes: Fakes) -> None:
+    async def story() -> None:
+        async with at_work(fakes) as lab:
+            await lab.rounds(2)
+            fakes.started_at = time.time()
+            await lab.until(lambda: "external_restart" in fakes.events())
+
+            assert lab.value("service_container_restarts_total", service="api", reason="external") == 1
+
+    perform(story)
+
+    assert fakes.calls == []
+
+
+@pytest.mark.parametrize(("content", "waits"), [("", True), ("api\n", True), ("model-1\n", False)])
+def test_the_hold_file_holds_all_or_the_services_it_names(fakes: Fakes, content: str, waits: bool) -> None:
+    (fakes.audit_file.parent / "hold").write_text(content)
+    fakes.dies()
+
+    async def story() -> None:
+        async with at_work(fakes) as lab:
+            if waits:
+                await lab.until(lambda: "suppressed" in fakes.events())
+                await lab.rounds(5)
+                held = list(fakes.calls)
+                (fakes.audit_file.parent / "hold").unlink()
+
+                assert held == []
+            await lab.until(lambda: "done" in fakes.events())
+
+    perform(story)
+
+
+def test_a_dry_run_writes_down_and_touches_nothing(fakes: Fakes) -> None:
+    fakes.dies()
+
+    async def story() -> None:
+        async with at_work(fakes, dry_run=True) as lab:
+            await lab.until(lambda: "suppressed" in fakes.events())
+            await lab.rounds(5)
+
+            assert lab.value("remediation_actions_total", action="start", service="api", result="dry_run") == 1
+
+    perform(story)
+
+    assert fakes.calls == []
+
+
+def test_the_audit_log_and_the_metrics_can_be_read_over_http(fakes: Fakes) -> None:
+    async def story() -> None:
+        async with at_work(fakes) as lab:
+            await lab.rounds(1)
+            async with lab.http.get(f"{lab.url}/audit") as response:
+                audit = await response.text()
+            async with lab.http.get(f"{lab.url}/metrics") as response:
+                metrics = await response.text()
+
+            assert [entry["event"] for entry in parsed(audit.splitlines())] == ["started"]
+            assert 'service_container_restarts_total{reason="external",service="api"} 0.0' in metrics
+            assert "process_start_time_seconds" in metrics
+
+    perform(story)
+
+
+def test_a_probe_that_never_worked_is_no_witness_and_one_that_worked_is() -> None:
+    good = True
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(status=200 if good else 503)
+
+    async def story() -> None:
+        nonlocal good
+        app = web.Application()
+        app.add_routes([web.get("/health", answer)])
+        async with served(app) as url, aiohttp.ClientSession() as http:
+            prober = Prober(http, "/health")
+            port = url.rsplit(":", 1)[1]
+            probe = Signal(name="p", probe=f"http://{{service}}:{port}{{health_path}}", fires_at="< 1")
+            good = False
+            never = await prober.reading(probe, "127.0.0.1")
+            good = True
+            worked = await prober.reading(probe, "127.0.0.1")
+            good = False
+            failed = await prober.reading(probe, "127.0.0.1")
+
+            assert never is None
+            assert worked is not None
+            assert failed is not None
+            assert (worked.value, failed.value) == (1.0, 0.0)
+
+    perform(story)
+
+
+def test_an_error_of_a_client_says_who_did_not_answer() -> None:
+    async def story() -> None:
+        async with aiohttp.ClientSession() as http:
+            with pytest.raises(AskError, match=r"the Docker proxy does not answer GET json of api: ClientConnector"):
+                await Docker(http, "http://127.0.0.1:1", PROJECT).inspect("api")
+
+    perform(story)
+
+
+ENVIRONMENT = {
+    "PATH": os.environ["PATH"],
+    "PYTHONPATH": str(Path(__file__).parent.parent / "stack" / "services"),
+    "LAB_PROJECT": PROJECT,
+    "LAB_REPAIRS": "api",
+    "LAB_PORT": "0",
+    "LAB_PROMETHEUS_URL": "http://127.0.0.1:1",
+    "LAB_DOCKER_URL": "http://127.0.0.1:1",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("LAB_PROJECT", "", "remediator: LAB_PROJECT: expected the name of a compose project, got ''"),
+        ("LAB_RULES_FILE", "/nowhere/rules.yaml", "No such file or directory: '/nowhere/rules.yaml'"),
+        ("LAB_AUDIT_FILE", "/nowhere/audit.jsonl", "expected a writable audit log at /nowhere/audit.jsonl"),
+    ],
+)
+def test_a_bad_start_is_one_line_and_status_2(tmp_path: Path, name: str, value: str, complaint: str) -> None:
+    (tmp_path / "rules.yaml").write_text(RULES)
+    files = {"LAB_RULES_FILE": str(tmp_path / "rules.yaml"), "LAB_AUDIT_FILE": str(tmp_path / "audit.jsonl")}
+    ended = subprocess.run(
+        [sys.executable, "-m", "lab_remediator"],
+        env={**ENVIRONMENT, **files, name: value},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+
+    assert ended.returncode == 2
+    assert complaint in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_sigterm_ends_it_at_once_and_cleanly(tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text(RULES)
+    files = {"LAB_RULES_FILE": str(tmp_path / "rules.yaml"), "LAB_AUDIT_FILE": str(tmp_path / "audit.jsonl")}
+    with subprocess.Popen(
+        [sys.executable, "-m", "lab_remediator"],
+        env={**ENVIRONMENT, **files},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        started = json.loads(process.stdout.readline())
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=5)
+
+    assert started["event"] == "started"
+    assert (process.returncode, errors) == (0, "")
