@@ -325,6 +325,32 @@ def test_a_daemon_elsewhere_is_not_replaced_by_one_of_ours(monkeypatch):
         engine.start_daemon()
 
 
+def test_a_daemon_that_installing_has_started_is_not_started_twice(monkeypatch):
+    answers = iter([["client", "daemon"], []])
+    monkeypatch.setattr(engine, "missing_parts", lambda: next(answers))
+    monkeypatch.setattr(engine, "daemon_answers", lambda: True)
+    monkeypatch.setattr(engine, "has_plugin", lambda _name: True)
+    monkeypatch.setattr(debian, "is_debian_root", lambda: True)
+    monkeypatch.setattr(debian, "install", lambda _packages: None)
+    monkeypatch.setattr(engine, "start_daemon", lambda: pytest.fail("started a second daemon"))
+
+    engine.ensure_engine()
+
+
+def test_a_daemon_that_dies_at_once_shows_its_own_last_words(monkeypatch, tmp_path):
+    program = tmp_path / "dockerd"
+    program.write_text("#!/bin/sh\necho no space left >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setattr(engine, "DAEMON_LOG", tmp_path / "log")
+    monkeypatch.setattr(engine, "daemon_answers", lambda: False)
+    monkeypatch.setattr(engine, "under_systemd", lambda: False)
+
+    with pytest.raises(shell.SetupError, match="no space left"):
+        engine.start_daemon()
+
+
 def test_failures_end_with_one_message_and_status_1(monkeypatch, capsys):
     missing(monkeypatch, "daemon")
     monkeypatch.setattr(debian, "is_debian_root", lambda: False)

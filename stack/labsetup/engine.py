@@ -28,7 +28,7 @@ def ensure_engine() -> None:
         raise SetupError(advice(missing))
     if "client" in missing or ("daemon" in missing and shutil.which("dockerd") is None):
         debian.install(["docker.io", "iptables"])
-    if "daemon" in missing:
+    if "daemon" in missing and not daemon_answers():  # on some machines installing the package has started it
         start_daemon()
     plugins = [name for name in PLUGINS if not has_plugin(name)]
     if plugins:
@@ -73,6 +73,9 @@ def start_daemon() -> None:
             f"expected the daemon of DOCKER_HOST={os.environ['DOCKER_HOST']} to answer, it does not: "
             "start it, or unset DOCKER_HOST"
         )
+    if under_systemd():  # the machine has a keeper of daemons: two of them would fight
+        run(["systemctl", "start", "docker"], deadline_s=DAEMON_DEADLINE_S)
+        return
     say(f"starting dockerd, log in {DAEMON_LOG}")
     with DAEMON_LOG.open("ab") as log:
         daemon = subprocess.Popen(
@@ -84,6 +87,10 @@ def start_daemon() -> None:
             tail = DAEMON_LOG.read_text(encoding="utf-8", errors="replace")[-1500:]
             raise SetupError(f"expected dockerd to answer within {DAEMON_DEADLINE_S:g} s, it did not:\n{tail}")
         time.sleep(0.2)
+
+
+def under_systemd() -> bool:
+    return Path("/run/systemd/system").is_dir()
 
 
 def install_plugins(names: list[str]) -> None:
