@@ -1,0 +1,161 @@
+"""The engine as a process: how it starts, how it ends, and what a restart remembers."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SERVICES = Path(__file__).parents[1] / "stack" / "services"
+START_S = 15.0
+
+
+def free_ports() -> tuple[int, int]:
+    with socket.socket() as one, socket.socket() as other:
+        one.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        return one.getsockname()[1], other.getsockname()[1]
+
+
+class Process:
+    def __init__(self, **variables: str) -> None:
+        self.port, self.admin_port = free_ports()
+        environment = {
+            "PATH": os.environ["PATH"], "PYTHONPATH": str(SERVICES),
+            "LAB_PORT": str(self.port), "LAB_ADMIN_PORT": str(self.admin_port), **variables,
+        }  # fmt: skip
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "lab_engine"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+
+    def get(self, path: str) -> int:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as response:
+                return int(response.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    def answers(self, status: int = 200) -> bool:
+        try:
+            return self.get("/health") == status
+        except OSError:
+            return False
+
+    def post(self, port: int, path: str, body: dict[str, Any]) -> int:
+        data = json.dumps(body).encode()
+        asked = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data=data)
+        with urllib.request.urlopen(asked, timeout=5) as response:
+            return int(response.status)
+
+    def fault(self, kind: str, **options: Any) -> None:
+        assert self.post(self.admin_port, "/faults", {"kind": kind, "lease_s": 60, **options}) == 201
+
+    def ended(self) -> tuple[int, str, str]:
+        out, err = self.popen.communicate(timeout=START_S)
+        return self.popen.returncode, out.decode(), err.decode()
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + START_S
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {START_S} s: {what}"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Process]]:
+    started: list[Process] = []
+
+    def one(**variables: str) -> Process:
+        started.append(Process(**variables))
+        return started[-1]
+
+    yield one
+    for process in started:
+        if process.popen.poll() is None:
+            process.popen.kill()
+        process.popen.communicate()
+
+
+def test_it_starts_says_that_it_is_simulated_and_ends_on_sigterm_within_two_seconds(
+    start: Callable[..., Process],
+) -> None:
+    process = start()
+    until(process.answers, "the engine answers")
+    process.popen.send_signal(signal.SIGTERM)
+    before_s = time.monotonic()
+    status, out, err = process.ended()
+    lines = [json.loads(line) for line in out.splitlines()]
+
+    assert time.monotonic() - before_s < 2
+    assert (status, err) == (0, "")
+    assert "SIMULATED" in lines[0]["banner"]
+    assert all(line["simulated"] for line in lines)
+    assert lines[-1]["event"] == "stopping"
+
+
+def test_a_wrong_setting_is_one_line_and_exit_status_2(start: Callable[..., Process]) -> None:
+    status, out, err = start(LAB_SLOTS="none").ended()
+
+    assert (status, out) == (2, "")
+    assert json.loads(err)["error"] == "LAB_SLOTS must be a whole number, got 'none'"
+
+
+def test_a_port_in_use_is_one_line_and_exit_status_2(start: Callable[..., Process]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        status, out, err = start(LAB_PORT=str(port)).ended()
+
+    assert (status, out) == (2, "")
+    assert f"127.0.0.1:{port}: " in json.loads(err)["error"]
+
+
+def test_out_of_device_memory_ends_the_process_with_status_1(start: Callable[..., Process]) -> None:
+    process = start()
+    until(process.answers, "the engine answers")
+    process.fault("gpu_exhaustion", what="device_memory", then="die", linger_s=0.1)
+    status, out, _ = process.ended()
+
+    assert status == 1
+    assert "CUDA out of memory" in out
+
+
+def test_a_crash_on_boot_strikes_every_start_within_its_lease(start: Callable[..., Process], tmp_path: Path) -> None:
+    process = start(LAB_STATE_DIR=str(tmp_path))
+    until(process.answers, "the engine answers")
+    process.fault("crash_on_boot")
+    process.popen.kill()
+    statuses = [start(LAB_STATE_DIR=str(tmp_path)).ended()[0] for _ in range(2)]
+
+    assert statuses == [1, 1]
+
+    entries = json.loads((tmp_path / "boot-faults.json").read_text())
+    entries[0]["ends_at"] = time.time() - 1  # as if the lease were over
+    (tmp_path / "boot-faults.json").write_text(json.dumps(entries))
+    healthy = start(LAB_STATE_DIR=str(tmp_path))
+
+    until(healthy.answers, "the engine answers again")
+
+
+def test_a_slow_load_holds_back_the_next_start(start: Callable[..., Process], tmp_path: Path) -> None:
+    process = start(LAB_STATE_DIR=str(tmp_path))
+    until(process.answers, "the engine answers")
+    process.fault("slow_load", load_s=60, when="next_start")
+
+    assert process.get("/health") == 200
+
+    process.popen.kill()
+    slow = start(LAB_STATE_DIR=str(tmp_path))
+
+    until(lambda: slow.answers(503), "the engine says that it loads")
