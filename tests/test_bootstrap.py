@@ -12,7 +12,7 @@ import bootstrap
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from labsetup import build, debian, engine, images, ingredients, recipes, shell
+from labsetup import build, daemon_socket, debian, engine, images, ingredients, recipes, shell
 from labsetup.recipes import RECIPES, STACK, Recipe, base_tag, built_tag, official_reference, recipes_for
 
 SERVICES = RECIPES[0]
@@ -184,7 +184,7 @@ def daemon(monkeypatch):
     for module in (images, build):
         monkeypatch.setattr(module, "server_arch", lambda: "amd64")
         monkeypatch.setattr(module, "images_at_hand", lambda: frozenset(there))
-    monkeypatch.setattr(images, "socket_group", lambda: 999)
+    monkeypatch.setattr(images, "socket_variables", lambda: {"LLMCHAOS_DOCKER_GID": "999"})
     return there
 
 
@@ -275,6 +275,45 @@ def test_files_that_change_during_a_build_stop_it(daemon, monkeypatch, tmp_path,
     with pytest.raises(shell.SetupError, match="changed: run this again"):
         build.build(THING, old, base="b", arch="amd64")
     assert ran == []
+
+
+# The socket.
+
+
+@pytest.mark.parametrize(
+    ("daemon_is", "address", "path", "group"),
+    [
+        pytest.param(
+            "Docker Desktop []", "unix:///Users/a/.docker/run/docker.sock", "/var/run/docker.sock", "0", id="Desktop"
+        ),
+        pytest.param(
+            "Debian [name=rootless]",
+            "unix:///run/user/1000/docker.sock",
+            "/run/user/1000/docker.sock",
+            "0",
+            id="rootless",
+        ),
+    ],
+)
+def test_the_socket_is_given_as_containers_see_it(daemon_is, address, path, group):
+    assert daemon_socket.variables_for(daemon_is, address) == {
+        "LLMCHAOS_DOCKER_SOCKET": path,
+        "LLMCHAOS_DOCKER_GID": group,
+    }
+
+
+def test_the_group_of_a_socket_on_this_machine_is_read_from_it(tmp_path):
+    (tmp_path / "docker.sock").touch()
+
+    found = daemon_socket.variables_for("Debian []", f"unix://{tmp_path}/docker.sock")
+
+    assert found["LLMCHAOS_DOCKER_GID"] == str((tmp_path / "docker.sock").stat().st_gid)
+
+
+@pytest.mark.parametrize("address", ["tcp://10.0.0.1:2375", "ssh://me@there", "unix:///no/such/socket"])
+def test_a_daemon_whose_socket_cannot_be_mounted_is_refused_by_its_address(address):
+    with pytest.raises(shell.SetupError, match=re.escape(address.removeprefix("unix://"))):
+        daemon_socket.variables_for("Debian []", address)
 
 
 # The engine.

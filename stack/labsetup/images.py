@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labsetup.engine import server_arch
 from labsetup.recipes import Recipe, base_tag, built_tag, official_reference, recipes_for
-from labsetup.shell import SetupError, run
+from labsetup.shell import run
+from labsetup.daemon_socket import socket_variables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,7 +55,7 @@ def environment(backend: str) -> tuple[dict[str, str], list[str]]:
     arch = server_arch()
     names = images_at_hand()
     found = {recipe.name: chosen(recipe, arch, names) for recipe in recipes_for(backend)}
-    variables = {"LLMCHAOS_BACKEND": backend, "LLMCHAOS_DOCKER_GID": str(socket_group())}
+    variables = {"LLMCHAOS_BACKEND": backend, **socket_variables()}
     missing: list[str] = []
     for recipe in recipes_for(backend):
         reference = found[recipe.name]
@@ -66,15 +65,3 @@ def environment(backend: str) -> tuple[dict[str, str], list[str]]:
             missing.append(recipe.name)
     variables.setdefault("LLMCHAOS_MODEL_IMAGE", variables.get("LLMCHAOS_SERVICES_IMAGE", ""))
     return {name: value for name, value in sorted(variables.items()) if value}, missing
-
-
-def socket_group(socket: str = "/var/run/docker.sock") -> int:
-    """Group that may use the daemon's socket inside a container; Docker Desktop gives it to root's."""
-    if os.uname().sysname != "Linux":
-        return 0
-    try:
-        return Path(socket).stat().st_gid
-    except OSError as failed:
-        raise SetupError(
-            f"expected the daemon's socket at {socket}, saw {failed.strerror}: the lab's remediator needs it"
-        ) from failed
