@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from labsetup.daemon_socket import socket_variables
 from labsetup.engine import server_arch
 from labsetup.recipes import Recipe, base_tag, built_tag, official_reference, recipes_for
 from labsetup.shell import run
-from labsetup.daemon_socket import socket_variables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
