@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -188,10 +189,16 @@ def campaign_of(config: pytest.Config) -> Campaign:
             reports=reports,
             repeat=options.repeat_of(config),
             worker=os.environ.get("PYTEST_XDIST_WORKER", ""),
-            replay_line=f"pytest {' '.join(config.invocation_params.args)} --chaos-seed={seed}".replace("  ", " "),
+            replay_line=repeat_line(config.invocation_params.args, seed),
         )
         config.stash[CAMPAIGN] = Campaign(settings, lambda: progress_of(config))
     return config.stash[CAMPAIGN]
+
+
+def repeat_line(args: tuple[str, ...], seed: int) -> str:
+    """The command that performs the same schedule again, ready for a shell."""
+    kept = [a for a in map(str, args) if not a.startswith(("--chaos-seed=", "--llmchaos-seed="))]
+    return shlex.join(["pytest", *kept, f"--chaos-seed={seed}"])
 
 
 def progress_of(config: pytest.Config) -> Any:

@@ -36,7 +36,8 @@ class Pause:
         if state.paused or not state.running:
             return None
         event = first_event(runtime.events(since_unix_s, float("inf")), victim, frozenset({"unpause", "start"}))
-        return event_proof("healed", event)
+        at_rest = Proof(step="healed", witness="runtime state running, not paused", at_unix_s=state.started_unix_s)
+        return event_proof("healed", event) or at_rest
 
 
 def pause(target: str) -> Fault:

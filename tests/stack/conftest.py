@@ -1,0 +1,103 @@
+"""Stacks for the tests that need Docker: started once per session, and every test says why it was skipped where none can be."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pytest_llmchaos import experiment, faults, loads
+from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.perform import perform
+from pytest_llmchaos.plan import plan_trial
+from pytest_llmchaos.progress import Progress
+from pytest_llmchaos.run import Run, Settings
+from pytest_llmchaos.runtime import docker_cli
+
+ROOT = Path(__file__).parent.parent.parent
+BOOTSTRAP = ROOT / "stack" / "bootstrap.py"
+_NUMBERS = itertools.count()
+
+
+def missing(backend: str) -> str | None:
+    """Why the stack cannot be started here; None if it can."""
+    try:
+        docker_cli.require_engine()
+    except NotReady as error:
+        return str(error)
+    done = subprocess.run(
+        [sys.executable, str(BOOTSTRAP), "env", "--backend", backend], capture_output=True, text=True, check=False
+    )
+    return done.stderr.strip() if done.returncode else None
+
+
+def require(backend: str) -> None:
+    reason = missing(backend)
+    if reason:
+        pytest.skip(reason)
+
+
+def open_run(directory: Path, backend: str = "sim", seed: int = 42) -> Run:
+    settings = Settings(
+        run=f"test-{next(_NUMBERS)}",
+        seed=seed,
+        runtime="compose",
+        backend=backend,
+        reports=directory,
+        repeat=1,
+        worker="",
+        replay_line="pytest",
+    )
+    run = Run(settings, Progress(None, tty=False))
+    run.preflight()
+    run.announce([])
+    return run
+
+
+@contextlib.contextmanager
+def running(directory: Path, backend: str = "sim"):
+    run = open_run(directory, backend)
+    try:
+        yield run
+    finally:
+        run.close(0)
+
+
+@pytest.fixture(scope="session")
+def sim_run(tmp_path_factory):
+    """One stack with the simulated engine for all tests of the session."""
+    require("sim")
+    with running(tmp_path_factory.mktemp("sim-run")) as run:
+        yield run
+
+
+@pytest.fixture
+def stack_lab(sim_run):
+    return sim_run.lab()
+
+
+@pytest.fixture
+def trial_of(stack_lab):
+    """Perform one experiment on the running stack."""
+
+    def performed(fault=None, *, load=None, seed=42, scenario="test", **arguments):
+        chosen = fault if fault is not None else faults.kill("api")
+        made = experiment(
+            **{"load": load or loads.open_loop(rate_rps=20, max_tokens=8), "fault": chosen, "steady_s": 3, **arguments}
+        ).kwargs["experiment"]
+        plan = plan_trial(
+            scenario=scenario,
+            hypothesis="",
+            experiment=made,
+            fault=chosen,
+            repeat=0,
+            seed=seed,
+            services=stack_lab.subject.targets,
+        )
+        return perform(stack_lab, plan)
+
+    return performed

@@ -1,0 +1,153 @@
+"""Trials on the real stack (simulated engine): what must hold does, and nothing passes on no evidence."""
+
+import time
+from dataclasses import dataclass
+
+import pytest
+
+from pytest_llmchaos import faults, loads
+from pytest_llmchaos.errors import Aborted, FaultNotObserved, Inconclusive, NotRecovered, NotSteady, ProvesNothing, Unsupported
+from pytest_llmchaos.faults.base import OnTarget
+from pytest_llmchaos.faults.kill import Kill
+from pytest_llmchaos.journal import read
+
+pytestmark = pytest.mark.stack
+
+
+def last_judged(stack_lab):
+    return [line for line in read(stack_lab.journal.path) if line["kind"] == "judged"][-1]
+
+
+def test_a_killed_api_is_repaired_by_the_remediator(trial_of):
+    trial = trial_of()
+
+    assert trial.time_to_detect_s <= 5
+    assert trial.time_to_recover_s <= 20
+    assert trial.repaired_by == "remediator"
+    assert trial.slo("availability").budget_spent <= 0.02
+    assert trial.silently_truncated == 0
+    assert trial.fault.failed > 0
+
+
+def test_the_remediator_acts_within_three_seconds_of_the_kill(trial_of):
+    trial = trial_of()
+
+    kill_s = next(e["at_s"] for e in trial.events if e["source"] == "instrument")
+    intent_s = next(e["at_s"] for e in trial.events if e["source"] == "remediator" and e["what"].startswith("intent"))
+    assert intent_s - kill_s <= 3
+
+
+def test_without_the_remediator_the_api_stays_down(trial_of):
+    trial = trial_of(remediator=False, recovery_s=12)
+
+    with pytest.raises(NotRecovered, match="api was still down when the instrument reverted"):
+        _ = trial.time_to_recover_s
+    assert trial.repaired_by == "instrument"
+    assert trial.actions == ()
+
+
+def test_without_a_fault_nothing_alerts_and_nothing_acts(trial_of):
+    trial = trial_of(faults.none(), stable_s=8)
+
+    assert trial.alerts == ()
+    assert trial.actions == ()
+    assert trial.restarts == {}
+    assert trial.whole.availability == 1.0
+    with pytest.raises(NotRecovered, match="no fault was injected"):
+        _ = trial.time_to_recover_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class Harmless(Kill):
+    """Says that it kills, and does nothing."""
+
+    def inject(self, runtime, victim):
+        return
+
+
+def test_a_fault_that_does_not_take_hold_is_an_error(trial_of, stack_lab):
+    with pytest.raises(FaultNotObserved, match="kill api: no witness saw it"):
+        trial_of(OnTarget(primitive=Harmless(), target="api"))
+
+    assert last_judged(stack_lab)["verdict"] == "invalid"
+
+
+def test_prometheus_stopped_is_an_error(trial_of, stack_lab):
+    @dataclass(frozen=True, kw_only=True)
+    class KillTheJudgeToo(Kill):
+        def inject(self, runtime, victim):
+            runtime.kill("prometheus")
+            runtime.kill(victim)
+
+    try:
+        with pytest.raises(ProvesNothing):
+            trial_of(OnTarget(primitive=KillTheJudgeToo(), target="api"), recovery_s=10)
+        assert last_judged(stack_lab)["verdict"] in {"inconclusive", "invalid"}
+    finally:
+        stack_lab.runtime.start("prometheus")
+        stack_lab.runtime.wait_healthy(("prometheus", "api"), 60)
+
+
+def test_prometheus_frozen_is_an_error(trial_of, stack_lab):
+    @dataclass(frozen=True, kw_only=True)
+    class FreezeTheJudgeToo(Kill):
+        def inject(self, runtime, victim):
+            runtime.kill(victim)
+            runtime.pause("prometheus")
+
+    try:
+        with pytest.raises(Inconclusive):
+            trial_of(OnTarget(primitive=FreezeTheJudgeToo(), target="api"), recovery_s=10)
+    finally:
+        if stack_lab.service("prometheus").state.paused:
+            stack_lab.runtime.unpause("prometheus")
+        stack_lab.runtime.wait_healthy(("prometheus", "api"), 60)
+
+
+def test_a_service_that_is_not_good_before_the_fault_is_not_steady(trial_of, stack_lab):
+    stack_lab.remediator.ensure(False)
+    too_much = loads.open_loop(rate_rps=20, max_tokens=8, good=loads.Limits(ttft_s=0.0001, e2e_s=0.0002))
+
+    with pytest.raises(NotSteady, match="requests of the last 3 s were bad"):
+        trial_of(load=too_much)
+
+
+def test_an_abort_condition_reverts_and_ends_the_trial(trial_of, stack_lab):
+    begin = time.monotonic()
+
+    with pytest.raises(Aborted, match="the abort condition was met"):
+        trial_of(remediator=False, recovery_s=60, abort_if=lambda live: live.availability < 0.7)
+
+    assert time.monotonic() - begin < 50
+    assert stack_lab.service("api").state.running
+
+
+def test_a_need_that_the_runtime_lacks_is_named(trial_of):
+    @dataclass(frozen=True, kw_only=True)
+    class Teleport(Kill):
+        needs: frozenset[str] = frozenset({"teleport"})
+
+    with pytest.raises(Unsupported, match="the compose runtime cannot teleport"):
+        trial_of(OnTarget(primitive=Teleport(), target="api"))
+
+
+def test_a_frozen_replica_passes_and_the_service_settles(trial_of):
+    trial = trial_of(faults.pause("model-1"), fault_s=4, recovery_s=30)
+
+    assert trial.time_to_settle_s <= 25
+    with pytest.raises(NotRecovered, match="was ended by the instrument"):
+        _ = trial.time_to_recover_s
+
+
+def test_the_lab_serves_odd_shapes(stack_lab):
+    with stack_lab.load(loads.open_loop(rate_rps=10, max_tokens=4)) as load:
+        stack_lab.hold_steady(2)
+        with stack_lab.inject(faults.pause("model-1")) as injected:
+            stack_lab.hold(1)
+        stack_lab.hold(1)
+        live = load.live_window(3)
+
+    assert injected.victims == ("model-1",)
+    assert live.offered > 0
+    assert stack_lab.service("model-1").state.running
+    assert not stack_lab.service("model-1").state.paused
