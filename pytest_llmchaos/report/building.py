@@ -32,8 +32,7 @@ def build(run_dir: Path) -> Path:
     for trial in run["trials"]:
         raw = gather(_samples(run_dir, trial))
         raws[trial["trial"]] = raw
-        if not trial["judged"]:
-            trial["phases"] = counted(raw, trial["phases"])
+        trial["phases"] = counted(raw, trial["phases"])
     run = _finite(run)
     _write(run_dir / "run.json", json.dumps(run, indent=1, allow_nan=False) + "\n")
     _write(run_dir / "summary.md", markdown(run))

@@ -37,10 +37,13 @@ class Raw:
 
 @dataclass(frozen=True, kw_only=True)
 class Curves:
-    """What one trial's charts show, in bins of `width_s` by due time. A quantile is None where nothing was due and
-    infinite where so many requests failed that it has no value."""
+    """What one trial's charts show, in bins of `width_s` by due time; the last one takes the rest, half to one and a half.
+
+    A quantile is None where nothing was due, and infinite where so many requests failed that it has no value.
+    """
 
     width_s: float
+    until_s: float
     offered: list[int]
     ok: list[int]
     bad: dict[str, list[int]]
@@ -52,8 +55,12 @@ class Curves:
     """(due, time to first token) of every answered request, where they are few enough to be shown one by one."""
 
     @property
-    def until_s(self) -> float:
-        return len(self.offered) * self.width_s
+    def edges_s(self) -> list[float]:
+        return [*(i * self.width_s for i in range(len(self.offered))), self.until_s]
+
+    def per_second(self, counts: list[int]) -> list[float]:
+        last_s = self.until_s - (len(counts) - 1) * self.width_s
+        return [*(n / self.width_s for n in counts[:-1]), counts[-1] / last_s]
 
 
 def gather(samples: Iterable[Sample]) -> Raw:
@@ -79,7 +86,7 @@ def gather(samples: Iterable[Sample]) -> Raw:
 def curves(raw: Raw, *, until_s: float, points: int, dots: int) -> Curves:
     """At most `points` bins up to `until_s`; single requests too, if no more than `dots` of them were answered."""
     width_s = _width_s(until_s, points, len(raw.due_s))
-    bins = max(1, math.ceil(until_s / width_s - 1e-9))
+    bins = max(1, int(until_s / width_s + 0.5))
     offered, ok = [0] * bins, [0] * bins
     bad = {kind: [0] * bins for kind in KINDS}
     ttft: list[list[float]] = [[] for _ in range(bins)]
@@ -101,6 +108,7 @@ def curves(raw: Raw, *, until_s: float, points: int, dots: int) -> Curves:
     answered = sum(ok)
     return Curves(
         width_s=width_s,
+        until_s=until_s,
         offered=offered,
         ok=ok,
         bad=bad,
@@ -118,9 +126,12 @@ def quantile(ordered: list[float], q: float) -> float | None:
 
 
 def counted(raw: Raw, phases: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`phases` with counts by due time: for a trial that nobody lived to judge. An open phase lasts as long as the samples."""
+    """`phases`, those that nobody lived to judge with counts by due time. An open phase lasts as long as the samples."""
     told = []
     for phase in phases:
+        if phase.get("offered") is not None:
+            told.append(phase)
+            continue
         from_s = number(phase.get("from_s")) or 0.0
         to_s = number(phase.get("to_s"))
         if to_s is None:

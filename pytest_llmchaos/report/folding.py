@@ -56,6 +56,7 @@ def fold(lines: Iterable[Line]) -> dict[str, Any]:
     of_trial: dict[str, list[Line]] = {}
     exit_status = None
     started: list[float] = []
+    stack: dict[str, Any] = {}
     for line in lines:
         kind = line.get("kind")
         moment = number(line.get("at_unix_s"))
@@ -68,6 +69,9 @@ def fold(lines: Iterable[Line]) -> dict[str, Any]:
             }  # xdist: the first one wins
         elif kind == "run_end":
             exit_status = line.get("exit_status")
+        elif kind in {"stack_up", "stack_down"}:
+            stack[f"{kind[6:]}_s"] = line.get("took_s")
+            stack.update({"images": line["images"]} if "images" in line else {})
         elif "trial" in line:
             of_trial.setdefault(str(line["trial"]), []).append(line)
     folded = {
@@ -81,6 +85,7 @@ def fold(lines: Iterable[Line]) -> dict[str, Any]:
         "ended_unix_s": max(started, default=None),
         "exit_status": exit_status,
         "environment": run.get("environment") or {},
+        "stack": stack,
         "schedule": run.get("schedule") or [],
         "catalogue": run.get("catalogue") or {},
     }

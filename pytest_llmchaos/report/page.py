@@ -68,7 +68,7 @@ def _render(run: Mapping[str, Any], raws: Mapping[str, Raw], logs: Mapping[str, 
         shown.append(
             {
                 "trial": trial,
-                "timeline": timeline(trial, drawn, until_s, watermark),
+                "timeline": timeline(trial, drawn, watermark),
                 "spark": sparkline(drawn),
                 "tiles": tiles(trial, raw),
                 "chronology": chronology(trial),
@@ -77,7 +77,7 @@ def _render(run: Mapping[str, Any], raws: Mapping[str, Raw], logs: Mapping[str, 
                 "spent": max(
                     (n for slo in trial["slos"] if (n := number(slo.get("budget_spent"))) is not None), default=None
                 ),
-                "data": _data(trial, drawn, until_s),
+                "data": _data(trial, drawn),
             }
         )
     style, script = _asset("vendor/uPlot.min.css") + _asset("page_files/page.css"), _asset("page_files/page.js")
@@ -90,7 +90,7 @@ def _render(run: Mapping[str, Any], raws: Mapping[str, Raw], logs: Mapping[str, 
             headline=headline(run),
             worst=next((verdict for verdict in words.VERDICTS if run["counts"][verdict]), "inconclusive"),
             took=words.duration(run["started_unix_s"], run["ended_unix_s"]),
-            environment_rows=rows_of(run["environment"])[: detail.rows],
+            environment_rows=(rows_of(run["environment"]) + rows_of(run["stack"], "stack"))[: detail.rows],
             watermark=watermark,
             shown=shown,
             times=facts.times(run["trials"]),
@@ -156,7 +156,7 @@ def _until_s(trial: Mapping[str, Any], raw: Raw) -> float:
     return max([*ends, max(raw.due_s, default=0.0), 1.0])
 
 
-def _data(trial: Mapping[str, Any], drawn: Curves, until_s: float) -> dict[str, Any]:
+def _data(trial: Mapping[str, Any], drawn: Curves) -> dict[str, Any]:
     """What the interactive charts need. Times are whole milliseconds to keep the page small; -1 stands for infinity."""
 
     def milliseconds(values: list[float | None]) -> list[int | None]:
@@ -164,7 +164,7 @@ def _data(trial: Mapping[str, Any], drawn: Curves, until_s: float) -> dict[str, 
 
     return {
         "width_s": drawn.width_s,
-        "until_s": round(until_s, 3),
+        "until_s": round(drawn.until_s, 3),
         "offered": drawn.offered,
         "ok": drawn.ok,
         "bad": {kind: values for kind, values in drawn.bad.items() if any(values)},

@@ -116,7 +116,7 @@ def _value(value: Any) -> str:
 
 def load_words(load: Any) -> str:
     """How well the load generator kept its schedule, in one line."""
-    if not isinstance(load, Mapping):
+    if not isinstance(load, Mapping) or not load:
         return "not measured"
     return (
         f"{figure(load.get('offered_rps'))} requests/s offered, {percent(load.get('achieved_ratio'))} of the schedule sent, "
@@ -126,7 +126,7 @@ def load_words(load: Any) -> str:
 
 def rows_of(value: Any, prefix: str = "") -> list[tuple[str, str]]:
     """A nested mapping as (dotted name, value) rows."""
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and (value or not prefix):
         return [row for key, item in value.items() for row in rows_of(item, f"{prefix}.{key}" if prefix else str(key))]
     if isinstance(value, list) and any(isinstance(item, Mapping | list) for item in value):
         return [row for i, item in enumerate(value) for row in rows_of(item, f"{prefix}[{i}]")]

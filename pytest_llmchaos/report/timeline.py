@@ -34,8 +34,9 @@ class Frame:
         return self.tops[lane] + LANES[lane]
 
 
-def timeline(trial: Mapping[str, Any], curves: Curves, until_s: float, watermark: str = "") -> Markup:
-    """`until_s` is the end of the time axis. The text alternative tells the story in one sentence."""
+def timeline(trial: Mapping[str, Any], curves: Curves, watermark: str = "") -> Markup:
+    """The timeline of one trial, as long as its curves. The text alternative tells the story in one sentence."""
+    until_s = curves.until_s
     seen = [mark for mark in marks(trial) if 0 <= mark.at_s <= until_s * 1.001]
     x = svg.Scale(low=0.0, high=max(until_s, 1e-3), start=LEFT, end=WIDTH - RIGHT)
     labels, rows = _labels([mark for mark in seen if mark.key], x)
@@ -45,8 +46,7 @@ def timeline(trial: Mapping[str, Any], curves: Curves, until_s: float, watermark
         y += HEAD
         tops[lane] = y
         y += height
-    edges = [x(i * curves.width_s) for i in range(len(curves.offered) + 1)]
-    frame = Frame(x=x, tops=tops, bottom=y, edges=edges)
+    frame = Frame(x=x, tops=tops, bottom=y, edges=[x(edge_s) for edge_s in curves.edges_s])
     parts = [
         _phases(trial["phases"], frame, until_s),
         svg.text((LEFT + WIDTH) / 2, tops["latency"] + 70, watermark, "watermark", "middle") if watermark else "",
@@ -133,10 +133,10 @@ def _grid(frame: Frame, lane: str, high: float, most: int = 2) -> tuple[svg.Scal
 
 
 def _load(curves: Curves, frame: Frame) -> str:
-    offered = [n / curves.width_s for n in curves.offered]
+    offered = curves.per_second(curves.offered)
     scale, grid = _grid(frame, "load", max(offered, default=0) * 1.08 or 1)
     floor = [frame.floor("load")] * len(offered)
-    good = [scale(n / curves.width_s) for n in curves.ok]
+    good = [scale(rate) for rate in curves.per_second(curves.ok)]
     return (
         _head(frame, "load", "requests per second", [("offered", "offered"), ("ok", "answered in full")])
         + grid
@@ -182,7 +182,7 @@ def _latency_keys(curves: Curves) -> list[tuple[str, str]]:
 
 def _failures(curves: Curves, frame: Frame) -> str:
     kinds = [kind for kind in KINDS if any(curves.bad[kind])]
-    totals = [sum(curves.bad[kind][i] for kind in KINDS) / curves.width_s for i in range(len(curves.offered))]
+    totals = curves.per_second([sum(counts) for counts in zip(*curves.bad.values(), strict=True)])
     scale, grid = _grid(frame, "failures", max(totals, default=0) * 1.08 or 1)
     words = {"failed": "failed", "wrong": "cut short or wrong", "shed": "refused politely (429)"}
     drawn = [_head(frame, "failures", "failures per second", [(f"bad-{kind}", words[kind]) for kind in kinds])]
@@ -192,7 +192,7 @@ def _failures(curves: Curves, frame: Frame) -> str:
     drawn.append(grid)
     below = [0.0] * len(totals)
     for kind in kinds:
-        above = [low + n / curves.width_s for low, n in zip(below, curves.bad[kind], strict=True)]
+        above = [low + rate for low, rate in zip(below, curves.per_second(curves.bad[kind]), strict=True)]
         drawn.append(svg.steps([scale(n) for n in above], [scale(n) for n in below], frame.edges, f"bad-{kind}"))
         below = above
     return "".join(drawn)

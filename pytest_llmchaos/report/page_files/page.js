@@ -49,23 +49,23 @@
   });
 
   function charts(trial, key) {
+    const edges = [...trial.offered.map((_, i) => i * trial.width_s), trial.until_s];
     const held = (values) => [...values, values[values.length - 1]]; // a step needs an end
-    const perSecond = (values) => held(values.map((n) => n / trial.width_s));
+    const perSecond = (values) => held(values.map((n, i) => n / (edges[i + 1] - edges[i])));
     const plain = (values) => values.map((ms) => (ms === null || ms < 0 ? null : ms / 1000));
-    const middle = trial.offered.map((_, i) => (i + 0.5) * trial.width_s);
-    const xs = Array.from({ length: trial.offered.length + 1 }, (_, i) => i * trial.width_s);
+    const middle = trial.offered.map((_, i) => (edges[i] + edges[i + 1]) / 2);
     const words = { failed: "failed", wrong: "cut short or wrong", shed: "refused politely (429)" };
     const kinds = Object.keys(trial.bad);
     const second = { label: "at", value: (u, x) => (x == null ? "–" : x.toFixed(2) + " s") };
     const all = [
-      ["requests per second", 130, [xs, perSecond(trial.offered), perSecond(trial.ok)],
+      ["requests per second", 130, [edges, perSecond(trial.offered), perSecond(trial.ok)],
         [{ ...line("offered", "offered", { paths: uPlot.paths.stepped({ align: 1 }) }), value: rate }, { ...steps("answered in full", "ok"), value: rate }]],
       ["latency, seconds (log)", 200, [middle, plain(trial.ttft_p50), plain(trial.ttft_p95), plain(trial.e2e_p95)],
         [line("first token p50", "p50", { value: seconds }), line("first token p95", "p95", { value: seconds }), line("whole answer p95", "e2e", { value: seconds, dash: [4, 3] })], 3],
-      ["in flight, most at once", 110, [xs, held(trial.inflight)], [{ ...steps("in flight", "e2e"), value: (u, n) => (n == null ? "–" : n) }]],
+      ["in flight, most at once", 110, [edges, held(trial.inflight)], [{ ...steps("in flight", "e2e"), value: (u, n) => (n == null ? "–" : n) }]],
     ];
     if (kinds.length) {
-      all.splice(2, 0, ["failures per second", 120, [xs, ...kinds.map((kind) => perSecond(trial.bad[kind]))], kinds.map((kind) => ({ ...steps(words[kind], kind), value: rate }))]);
+      all.splice(2, 0, ["failures per second", 120, [edges, ...kinds.map((kind) => perSecond(trial.bad[kind]))], kinds.map((kind) => ({ ...steps(words[kind], kind), value: rate }))]);
     }
     const sync = uPlot.sync(key);
     const drawn = [];

@@ -1,0 +1,174 @@
+"""How long the report of 50 trials and 1,000,000 samples takes, how large its page is, and how much memory that needs.
+
+Compared, in one run on the same files, with the floor below which no report can get: reading every sample once.
+Each of the two runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from random import Random
+
+from pytest_llmchaos import report, samples
+
+TRIALS, SAMPLES = 50, 1_000_000
+STEADY_S, FAULT_S, RECOVERY_S = 8.0, 14.0, 12.0
+GOALS = {"time": 15.0, "page": 1_000_000}
+
+
+def make(run_dir: Path) -> None:
+    """A run as it lies on disk: every trial has an outage of its own length in its fault phase, detected and repaired."""
+    each = SAMPLES // TRIALS
+    lines: list[dict[str, object]] = [
+        {
+            "kind": "run",
+            "run": run_dir.name,
+            "seed": 42,
+            "replay": "pytest scenarios",
+            "runtime": "compose",
+            "backend": "sim",
+        }
+    ]
+    for i in range(TRIALS):
+        trial = f"{i + 1:03d}"
+        down_s = 1.0 + i % 7
+        path = run_dir / "trials" / trial / "samples.jsonl"
+        path.parent.mkdir(parents=True)
+        _write_samples(path, each, down_s, Random(i))
+        lines += _journal(trial, i, down_s, each)
+    lines.append({"kind": "run_end", "exit_status": 0})
+    text = "".join(json.dumps({"at_unix_s": 1.8e9 + i / 100, **line}) + "\n" for i, line in enumerate(lines))
+    (run_dir / "journal.jsonl").write_text(text)
+
+
+def _write_samples(path: Path, count: int, down_s: float, rng: Random) -> None:
+    rate_rps = count / (STEADY_S + FAULT_S + RECOVERY_S)
+    with path.open("w", encoding="utf-8") as file:
+        file.write(samples.HEADER + "\n")
+        for i in range(count):
+            due_s = i / rate_rps
+            if STEADY_S <= due_s < STEADY_S + down_s:
+                row = [due_s, due_s + 0.0003, None, due_s + 0.001, 0.0, 0, "refused", "", f"0123abcd-{i}"]
+            else:
+                first_s = due_s + 0.02 + rng.expovariate(100)
+                row = [due_s, due_s + 0.0003, first_s, first_s + 0.2, 0.006, 32, "ok", "model-1", f"0123abcd-{i}"]
+            file.write(json.dumps(row, separators=(",", ":")) + "\n")
+
+
+def _journal(trial: str, repeat: int, down_s: float, count: int) -> list[dict[str, object]]:
+    bounds = (
+        ("steady", 0.0, STEADY_S),
+        ("fault", STEADY_S, STEADY_S + FAULT_S),
+        ("recovery", STEADY_S + FAULT_S, 34.0),
+    )
+    about: dict[str, object] = {"scenario": "kill_api", "fault": "kill api", "target": "api", "fidelity": "real", "lifetime": "lasting"}
+    judged = {
+        **about,
+        "verdict": "held",
+        "repeat": repeat,
+        "time_to_detect_s": 1.2,
+        "detected_by": "alert AvailabilityFastBurn",
+        "time_to_recover_s": down_s,
+        "repaired_by": "remediator",
+        "proof": [{"step": "injected", "witness": "runtime event die exitCode=137", "at_s": STEADY_S}],
+        "phases": [
+            {"name": name, "from_s": a, "to_s": b, "offered": count // 3, "ok": count // 3} for name, a, b in bounds
+        ],
+        "slos": [
+            {
+                "name": f"slo-{i}",
+                "objective": 0.995,
+                "value": 0.97,
+                "query": "sum(rate(x[34s]))" * 8,
+                "budget_spent": 0.001,
+            }
+            for i in range(7)
+        ],
+        "events": [
+            {"at_s": STEADY_S + i / 4, "source": "runtime", "what": f"event {i} of the api", "service": "api"}
+            for i in range(12)
+        ],
+    }
+    claims: list[dict[str, object]] = [
+        {"kind": "claim", "trial": trial, "nodeid": f"scenarios/test_kill_api.py::test_claim_{i}", "outcome": "passed"}
+        for i in range(3)
+    ]
+    planned = {
+        "kind": "trial",
+        "trial": trial,
+        "samples": f"trials/{trial}/samples.jsonl",
+        "hypothesis": "It recovers.",
+        **about,
+    }
+    return [planned, {"kind": "judged", "trial": trial, **judged}, *claims]
+
+
+def work(what: str, run_dir: Path) -> dict[str, float]:
+    """One of the two things compared: its seconds, and the peak memory of this process in MB."""
+    began_s = time.perf_counter()
+    size = 0
+    if what == "report":
+        size = report.build(run_dir).stat().st_size
+    else:
+        for path in sorted(run_dir.glob("trials/*/samples.jsonl")):
+            size += sum(1 for _ in samples.read(path))
+    took_s = time.perf_counter() - began_s
+    return {"took_s": took_s, "size": size, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def measured(what: str, run_dir: Path) -> dict[str, float]:
+    done = subprocess.run(
+        [sys.executable, __file__, "--work", what, str(run_dir)], check=True, capture_output=True, text=True
+    )
+    told: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return told
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON on the last line")
+    parser.add_argument("--work", nargs=2, metavar=("WHAT", "DIRECTORY"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.work:
+        print(json.dumps(work(arguments.work[0], Path(arguments.work[1]))))
+        return 0
+    with tempfile.TemporaryDirectory() as directory:
+        run_dir = Path(directory) / "run"
+        run_dir.mkdir()
+        make(run_dir)
+        try:
+            floor, built = measured("read", run_dir), measured("report", run_dir)
+        except subprocess.CalledProcessError as error:
+            print(f"could not measure: {error.stderr}", file=sys.stderr)
+            return 2
+    figures = {
+        "time": {
+            "value": round(built["took_s"], 2),
+            "unit": "s",
+            "goal": "<= 15",
+            "met": built["took_s"] <= GOALS["time"],
+        },
+        "page": {"value": built["size"], "unit": "bytes", "goal": "<= 1000000", "met": built["size"] <= GOALS["page"]},
+        "memory": {"value": round(built["peak_mb"]), "unit": "MB", "goal": None, "met": None},
+    }
+    figures["time"]["peer"] = round(floor["took_s"], 2)
+    figures["memory"]["peer"] = round(floor["peak_mb"])
+    print(f"report of {TRIALS} trials and {SAMPLES:,} samples; beside it: reading every sample once")
+    for name, figure in figures.items():
+        print(
+            f"{name:<8}{figure['value']:>10} {figure['unit']:<6} goal {figure['goal'] or '-':<12} peer {figure.get('peer', '-')}"
+        )
+    if arguments.json:
+        print(json.dumps({"benchmark": "report", "figures": figures}))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
