@@ -184,8 +184,9 @@ def first_sustained_good_s(
         if end_s > until_s:
             return None
         if not is_good:
-            next_bad += 1
             continue
+        while next_bad < len(bad_s) and bad_s[next_bad] < due_s:
+            next_bad += 1
         another = i + 1 < len(seen) and seen[i + 1][0] <= end_s
         if another and (next_bad == len(bad_s) or bad_s[next_bad] > end_s):
             return due_s

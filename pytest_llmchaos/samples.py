@@ -45,9 +45,17 @@ def load(path: Path) -> Samples:
         while block := file.read(_BLOCK_BYTES):
             whole, cut, rest = (rest + block).rpartition(b"\n")
             if cut:
-                number += samples.take(parse(path, whole, number))
+                number += _taken(samples, path, whole, number)
         samples.torn = int(bool(rest.strip()))
     return samples
+
+
+def _taken(samples: Samples, path: Path, block: bytes, number: int) -> int:
+    rows = parse(path, block, number)
+    try:
+        return samples.take(rows)
+    except (TypeError, OverflowError) as error:
+        raise BadScenario(f"{path}, lines {number} to {number + len(rows) - 1}: {error}") from error
 
 
 def line(sample: Sample) -> str:
@@ -71,7 +79,7 @@ def parse(path: Path, block: bytes, number: int = 2) -> list[list[Any]]:
     except ValueError:
         rows = [_row(path, line, number + i) for i, line in enumerate(block.split(b"\n"))]
     for i, row in enumerate(rows):
-        if not isinstance(row, list) or len(row) != len(FIELDS) or row[6] not in _CODES:
+        if not isinstance(row, list) or len(row) != len(FIELDS) or str(row[6]) not in _CODES:
             raise BadScenario(f"{path}, line {number + i}: expected {', '.join(FIELDS)}, got {str(row)[:80]}")
     return cast(list[list[Any]], rows)
 

@@ -1,0 +1,267 @@
+"""History: windows, quantiles and recovery, from samples written by hand and by hypothesis."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pytest_llmchaos.errors import BadScenario, TooFewSamples
+from pytest_llmchaos.history import (
+    Limits,
+    first_bad_s,
+    first_sustained_good_s,
+    good,
+    per_second,
+    windows,
+)
+from pytest_llmchaos.model import OUTCOMES, Sample
+from pytest_llmchaos.quantiles import Quantiles
+
+LIMITS = Limits(ttft_s=1, e2e_s=5)
+quick = settings(deadline=None, max_examples=100)
+
+
+def sample(due_s, outcome="ok", *, ttft_s=0.1, e2e_s=0.5, gap_s=0.05):
+    first_s = None if ttft_s is None else due_s + ttft_s
+    return Sample(due_s, due_s, first_s, due_s + e2e_s, gap_s, 8, outcome, "model-1", f"r-{due_s}")
+
+
+samples = st.lists(
+    st.builds(
+        sample,
+        st.floats(0, 60).map(lambda x: round(x, 3)),
+        st.sampled_from([*OUTCOMES, *["ok"] * 12]),
+        ttft_s=st.one_of(st.none(), st.floats(0.01, 2)),
+        e2e_s=st.floats(0.01, 8),
+    ),
+    max_size=60,
+)
+
+
+def one(seen, from_s=0.0, to_s=100.0):
+    return windows(seen, [("fault", from_s, to_s)], LIMITS)[0]
+
+
+def test_a_window_counts_what_its_callers_saw():
+    window = one([*(sample(i / 10) for i in range(98)), sample(9.8, "http_5xx"), sample(9.9, e2e_s=6)], 0, 10)
+
+    assert (window.offered, window.ok, window.good, window.failed) == (100, 99, 98, 1)
+    assert window.outcomes == {"ok": 99, "http_5xx": 1}
+    assert (window.availability, window.goodput) == (0.99, 0.98)
+    assert (window.offered_rps, window.goodput_rps) == (10, 9.8)
+
+
+def test_a_window_prints_as_a_failing_assert_needs_it():
+    assert repr(one([sample(1), sample(2, "refused")], 0, 12)) == "<fault phase: 2 requests, 1 failed, 12.0 s>"
+
+
+def test_a_request_belongs_to_the_window_it_was_due_in_and_the_end_is_not_inside():
+    first, second = windows([sample(0), sample(4.999, e2e_s=20), sample(5)], [("steady", 0, 5), ("fault", 5, 10)])
+
+    assert (first.offered, second.offered) == (2, 1)
+
+
+def test_what_the_end_of_the_run_cut_off_counts_nowhere():
+    seen = [sample(1, "cancelled", ttft_s=None), sample(2)]
+
+    assert one(seen).offered == 1
+    assert first_bad_s(seen, 0, LIMITS) is None
+    assert per_second(seen)[1].offered == 0
+
+
+@pytest.mark.parametrize("what", ["availability", "goodput", "goodput_rps"])
+def test_an_empty_window_has_no_share(what):
+    with pytest.raises(
+        TooFewSamples, match=f"{what} needs 1 request, got 0 in <fault phase: 0 requests, 0 failed, 100.0 s>"
+    ):
+        getattr(one([]), what)
+
+
+def test_a_window_cannot_end_before_it_begins():
+    with pytest.raises(BadScenario, match="window 'fault' must end after it begins, got 3 to 2"):
+        one([], 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("q", "count", "message"),
+    [
+        ("p50", 1, "p50 needs 2 samples, got 1: raise rate_rps or fault_s"),
+        ("p95", 19, "p95 needs 20 samples, got 19: raise rate_rps or fault_s"),
+        ("p99", 99, "p99 needs 100 samples, got 99: raise rate_rps or fault_s"),
+        ("max", 0, "a maximum needs 1 sample, got 0: raise rate_rps or fault_s"),
+    ],
+)
+def test_a_quantile_of_too_few_samples_is_an_error(q, count, message):
+    with pytest.raises(TooFewSamples) as refused:
+        getattr(one([sample(i / 10) for i in range(count)]).e2e_s, q)
+    assert str(refused.value) == message
+
+
+def test_quantiles_are_values_that_a_caller_saw():
+    quantiles = Quantiles("e2e_s", [i / 100 for i in range(100, 0, -1)])
+
+    assert (quantiles.p50, quantiles.p95, quantiles.p99, quantiles.max) == (0.50, 0.95, 0.99, 1.0)
+    assert quantiles.at(0.999 - 0.9) == 0.10
+    assert quantiles.share_within(0.25) == 0.25
+    assert repr(quantiles) == "<e2e_s of 100 requests, 0 without an end>"
+
+
+def test_failed_requests_are_slower_than_every_answer():
+    window = one([*(sample(i / 10) for i in range(94)), *(sample(9.4 + i / 10, "timeout") for i in range(6))])
+
+    assert window.e2e_s.p50 == pytest.approx(0.5)
+    assert window.e2e_s.p95 == math.inf
+    assert window.ttft_s.max == math.inf
+    assert window.max_gap_s.p99 == math.inf
+    assert window.e2e_s.share_within(math.inf) == 0.94
+
+
+def test_an_answer_whose_first_token_went_unseen_showed_nothing_before_its_end():
+    window = one([sample(0, ttft_s=None, e2e_s=3), sample(1, ttft_s=None, e2e_s=3)])
+
+    assert window.ttft_s.p50 == 3
+    assert window.good == 0
+
+
+@pytest.mark.parametrize("q", [0, 1, -0.1, 1.5, 99])
+def test_a_quantile_lies_between_0_and_1(q):
+    with pytest.raises(BadScenario, match="a quantile lies between 0 and 1"):
+        Quantiles("e2e_s", [1.0]).at(q)
+
+
+@pytest.mark.parametrize("bound", [0, -1, "2", True, math.nan])
+def test_a_bound_is_a_number_of_seconds_above_0(bound):
+    with pytest.raises(BadScenario, match="ttft_s must be a number of seconds above 0, got"):
+        Limits(ttft_s=bound)
+
+
+def test_a_share_of_nothing_is_an_error():
+    with pytest.raises(TooFewSamples, match="a share needs 1 sample, got 0"):
+        Quantiles("e2e_s", []).share_within(1)
+
+
+@pytest.mark.parametrize(
+    ("seen", "is_good"),
+    [
+        (sample(0), True),
+        (sample(0, ttft_s=1, e2e_s=5), True),
+        (sample(0, ttft_s=1.001), False),
+        (sample(0, e2e_s=5.001), False),
+        (sample(0, "truncated"), False),
+        (sample(0, ttft_s=None, e2e_s=0.9), True),
+    ],
+    ids=["fast", "on both bounds", "late first token", "late end", "truncated", "unseen first token"],
+)
+def test_good_means_a_whole_answer_inside_every_bound(seen, is_good):
+    assert good(seen, LIMITS) is is_good
+    assert LIMITS.good(seen) is is_good
+
+
+def test_recovery_is_the_first_good_request_that_stays_good():
+    # Down from second 10, a single lucky answer at 14, good again from 18.
+    seen = [sample(i / 2, "refused" if 20 <= i < 36 and i != 28 else "ok") for i in range(80)]
+
+    assert first_bad_s(seen, 5, LIMITS) == 10
+    assert first_sustained_good_s(seen, 10, 5, LIMITS, 40) == 18
+    assert first_sustained_good_s(seen, 5, 4.5, LIMITS, 40) == 5
+    assert first_sustained_good_s(seen, 5, 5, LIMITS, 40) == 18
+
+
+def test_recovery_needs_its_stable_seconds_to_have_passed():
+    seen = [sample(i, "refused" if i < 5 else "ok") for i in range(10)]
+
+    assert first_sustained_good_s(seen, 0, 5, LIMITS, 9.9) is None
+    assert first_sustained_good_s(seen, 0, 5, LIMITS, 10) == 5
+
+
+def test_one_good_request_alone_proves_no_recovery():
+    assert first_sustained_good_s([sample(1)], 0, 5, LIMITS, 60) is None
+    assert first_sustained_good_s([sample(1), sample(7)], 0, 5, LIMITS, 60) is None
+    assert first_sustained_good_s([sample(1), sample(6)], 0, 5, LIMITS, 60) == 1
+
+
+def test_no_samples_are_no_recovery():
+    assert first_sustained_good_s([], 0, 5, LIMITS, 60) is None
+    assert first_bad_s([], 0, LIMITS) is None
+
+
+def test_a_service_that_stays_down_does_not_recover():
+    seen = [sample(i / 2, "timeout") for i in range(80)]
+
+    assert first_sustained_good_s(seen, 0, 2, LIMITS, 40) is None
+
+
+@quick
+@given(seen=samples, from_s=st.floats(0, 60), stable_s=st.floats(0.1, 20), until_s=st.floats(0, 90))
+def test_recovery_agrees_with_its_definition(seen, from_s, stable_s, until_s):
+    inside = [s for s in seen if s.outcome != "cancelled" and from_s <= s.due_s <= until_s]
+
+    def holds(start):
+        after = [s for s in inside if start.due_s <= s.due_s <= start.due_s + stable_s]
+        return len(after) > 1 and start.due_s + stable_s <= until_s and all(good(s, LIMITS) for s in after)
+
+    expected = min((s.due_s for s in inside if holds(s)), default=None)
+    assert first_sustained_good_s(seen, from_s, stable_s, LIMITS, until_s) == expected
+
+
+@quick
+@given(seen=samples)
+def test_the_order_of_samples_changes_no_number(seen):
+    bounds = [("a", 0, 20), ("b", 10, 70)]
+    there, back = windows(seen, bounds, LIMITS), windows(seen[::-1], bounds, LIMITS)
+
+    for one_way, other in zip(there, back, strict=True):
+        assert (one_way.offered, one_way.ok, one_way.good, dict(one_way.outcomes)) == (
+            other.offered,
+            other.ok,
+            other.good,
+            dict(other.outcomes),
+        )
+        assert one_way.e2e_s.nearest(0.9) == other.e2e_s.nearest(0.9)
+    assert per_second(seen) == per_second(seen[::-1])
+
+
+@quick
+@given(seen=samples)
+def test_every_request_is_counted_once_and_good_ones_are_ok(seen):
+    (window,) = windows(seen, [("all", 0, math.inf)], LIMITS)
+
+    assert window.offered == sum(1 for s in seen if s.outcome != "cancelled")
+    assert window.good <= window.ok <= window.offered
+    assert window.e2e_s.count == window.ttft_s.count == window.max_gap_s.count == window.offered
+    assert sum(second.offered for second in per_second(seen)) == window.offered
+
+
+@quick
+@given(seen=samples.filter(lambda seen: any(s.outcome == "ok" for s in seen)), q=st.floats(0.01, 0.99))
+def test_a_failure_in_place_of_an_answer_makes_no_quantile_better(seen, q):
+    at = next(i for i, s in enumerate(seen) if s.outcome == "ok")
+    worse = [*seen[:at], replace(seen[at], outcome="timeout"), *seen[at + 1 :]]
+
+    assert one(worse).e2e_s.nearest(q) >= one(seen).e2e_s.nearest(q)
+
+
+def test_a_chart_has_every_second_with_what_was_due_and_what_was_in_flight():
+    seen = [
+        sample(0.2, e2e_s=0.4),
+        sample(0.5, ttft_s=0.2, e2e_s=2.6),
+        sample(0.6, "http_429", e2e_s=0.1),
+        sample(3.0, "timeout", ttft_s=None, e2e_s=1.5),
+    ]
+    rows = per_second(seen)
+
+    assert [(row.at_s, row.offered, row.ok, dict(row.failed), row.inflight) for row in rows] == [
+        (0, 3, 2, {"http_429": 1}, 0),
+        (1, 0, 0, {}, 1),
+        (2, 0, 0, {}, 1),
+        (3, 1, 0, {"timeout": 1}, 2),
+    ]
+    assert (rows[0].ttft_p50_s, rows[0].ttft_p95_s, rows[1].ttft_p50_s, rows[3].e2e_p95_s) == (
+        pytest.approx(0.2),
+        math.inf,
+        None,
+        math.inf,
+    )
+    assert per_second([]) == ()
