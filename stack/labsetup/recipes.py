@@ -42,7 +42,8 @@ class Recipe:
             raise ValueError(f"expected a variable LLMCHAOS_..., got {self.variable!r}: the compose files use no other")
 
 
-SERVICE_PACKAGES = ("lab_api", "lab_engine", "lab_remediator")
+# All in one image: they share their packages, and a layer of code has but a few hundred kilobytes.
+SERVICE_PACKAGES = tuple(sorted({path.parent.name for path in SERVICES.glob("lab_*/__main__.py")} - {"lab_llamacpp"}))
 
 RECIPES = (
     Recipe(
