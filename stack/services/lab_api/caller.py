@@ -13,6 +13,11 @@ from lab_api.outcomes import GatewayError
 PING = b": keep-alive\n\n"
 
 
+class _EventStream(web.StreamResponse):
+    # The headers go out with the first event: one packet and one wake-up less on the way to the first token.
+    _send_headers_immediately = False
+
+
 class CallerStream:
     """A response whose status is open until the first bytes.
 
@@ -45,8 +50,7 @@ class CallerStream:
     async def fail(self, error: GatewayError) -> web.StreamResponse:
         """Tells the caller, inside the stream, that the answer is not complete. There is no [DONE] after it."""
         body = json.dumps(error.body(self._exchange.request_id))
-        await self.send(f"data: {body}\n\n".encode())
-        return await self.end()
+        return await self.end(f"data: {body}\n\n".encode())
 
     def abort(self) -> None:
         """Cuts the connection: a caller who does not read would keep an orderly end waiting for ever."""
@@ -54,11 +58,11 @@ class CallerStream:
         if self._request.transport is not None:
             self._request.transport.abort()
 
-    async def end(self) -> web.StreamResponse:
-        """Ends the response in good order."""
+    async def end(self, last: bytes) -> web.StreamResponse:
+        """Sends the last events and ends the response in good order."""
         self.close()
         response = self._response or await self._start()
-        await response.write_eof()
+        await response.write_eof(last)
         return response
 
     def close(self) -> None:
@@ -80,7 +84,7 @@ class CallerStream:
     async def _start(self) -> web.StreamResponse:
         async with self._starting:
             if self._response is None:
-                response = web.StreamResponse(
+                response = _EventStream(
                     headers={
                         "Content-Type": "text/event-stream; charset=utf-8",
                         "Cache-Control": "no-store",

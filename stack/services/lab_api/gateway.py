@@ -128,9 +128,8 @@ class Gateway:
         stream = await self._attempt(exchange, lambda lease: self.upstream.stream(lease, ask, exchange.request_id))
         try:
             exchange.enter(Phase.DECODE, stream.lease.replica.name)
-            await relay(stream, exchange, caller, gap_s=self.settings.deadlines.gap_s)
+            response = await relay(stream, exchange, caller, gap_s=self.settings.deadlines.gap_s)
             exchange.outcome = Outcome.OK
-            response = await caller.end()
         except GatewayError as error:
             stream.lease.end(error.outcome)
             raise

@@ -3,6 +3,7 @@
 import time
 
 import aiohttp
+from aiohttp import web
 
 from lab_api.caller import CallerStream
 from lab_api.exchange import Exchange
@@ -16,8 +17,8 @@ class CallerGoneError(Exception):
     """The caller no longer reads what it asked for."""
 
 
-async def relay(stream: Stream, exchange: Exchange, caller: CallerStream, *, gap_s: float) -> None:
-    """Returns once the caller has been sent everything, [DONE] included.
+async def relay(stream: Stream, exchange: Exchange, caller: CallerStream, *, gap_s: float) -> web.StreamResponse:
+    """The response, once the caller has been sent everything, [DONE] included.
 
     Raises GatewayError where the stream is not complete, CallerGoneError where the caller does not read on.
     """
@@ -31,14 +32,14 @@ async def relay(stream: Stream, exchange: Exchange, caller: CallerStream, *, gap
             exchange.first_token_s = exchange.last_event_s = watch.touched_s
             while True:
                 exchange.tokens = scanner.events
-                if scanner.complete:
-                    events += DONE
                 writing = True
+                if scanner.complete:
+                    return await caller.end(events + DONE)
                 if events:
                     await caller.send(events)
                 writing = False
                 if scanner.ended:
-                    break
+                    raise failure_of(scanner, name)
                 events = b""
                 # Only data events are signs of life: comments of a proxy on the way are not.
                 watch.touched_s = time.monotonic()
@@ -62,5 +63,3 @@ async def relay(stream: Stream, exchange: Exchange, caller: CallerStream, *, gap
             raise CallerGoneError("closed the connection") from error
         message = f"{name} broke off in the middle of its answer: {type(error).__name__}"
         raise GatewayError(outcome=Outcome.TRUNCATED, message=message) from error
-    if not scanner.complete:
-        raise failure_of(scanner, name)
