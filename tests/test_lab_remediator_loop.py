@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -148,7 +149,7 @@ async def at_work(fakes: Fakes, *, dry_run: bool = False) -> AsyncIterator[Runni
             policy=policy,
             prometheus=Prometheus(http, url),
             docker=Docker(http, url, PROJECT),
-            prober=Prober(http, "/health"),
+            prober=Prober(http, "/health", {}),
             audit=audit,
             metrics=metrics,
             hold_file=fakes.audit_file.parent / "hold",
@@ -398,15 +399,15 @@ def test_a_probe_that_never_worked_is_no_witness_and_one_that_worked_is() -> Non
         app = web.Application()
         app.add_routes([web.get("/health", answer)])
         async with served(app) as url, aiohttp.ClientSession() as http:
-            prober = Prober(http, "/health")
             port = url.rsplit(":", 1)[1]
-            probe = Signal(name="p", probe=f"http://{{service}}:{port}{{health_path}}", fires_at="< 1")
+            prober = Prober(http, "/health", {"api:8000": f"127.0.0.1:{port}"})
+            probe = Signal(name="p", probe="http://{service}:8000{health_path}", fires_at="< 1")
             good = False
-            never = await prober.reading(probe, "127.0.0.1")
+            never = await prober.reading(probe, "api")
             good = True
-            worked = await prober.reading(probe, "127.0.0.1")
+            worked = await prober.reading(probe, "api")
             good = False
-            failed = await prober.reading(probe, "127.0.0.1")
+            failed = await prober.reading(probe, "api")
 
             assert never is None
             assert worked is not None
@@ -461,20 +462,26 @@ def test_a_bad_start_is_one_line_and_status_2(tmp_path: Path, name: str, value: 
     assert len(ended.stderr.splitlines()) == 1
 
 
-def test_sigterm_ends_it_at_once_and_cleanly(tmp_path: Path) -> None:
+def test_sigterm_ends_it_at_once_and_cleanly_although_a_scraper_holds_its_connection(tmp_path: Path) -> None:
     (tmp_path / "rules.yaml").write_text(RULES)
     files = {"LAB_RULES_FILE": str(tmp_path / "rules.yaml"), "LAB_AUDIT_FILE": str(tmp_path / "audit.jsonl")}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     with subprocess.Popen(
         [sys.executable, "-m", "lab_remediator"],
-        env={**ENVIRONMENT, **files},
+        env={**ENVIRONMENT, **files, "LAB_PORT": str(port)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
         assert process.stdout is not None
         started = json.loads(process.stdout.readline())
-        process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=5)
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as scraper:
+            scraper.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+            scraper.recv(1)
+            process.send_signal(signal.SIGTERM)
+            _, errors = process.communicate(timeout=2)
 
     assert started["event"] == "started"
     assert (process.returncode, errors) == (0, "")

@@ -140,6 +140,11 @@ def test_the_environment_needs_only_the_project_and_what_may_be_repaired() -> No
         ("LAB_DRY_RUN", "yes", "LAB_DRY_RUN: expected 0 or 1, got 'yes'"),
         ("LAB_DOCKER_URL", "unix:///var/run/docker.sock", "LAB_DOCKER_URL: expected http://HOST:PORT, got 'unix"),
         ("LAB_PROMETHEUS_URL", "prometheus:9090", "LAB_PROMETHEUS_URL: expected http://HOST:PORT"),
+        (
+            "LAB_ADDRESSES",
+            "api=127.0.0.1:1",
+            "LAB_ADDRESSES: expected SERVICE:PORT=HOST:PORT,..., got 'api=127.0.0.1:1'",
+        ),
         ("LAB_HEALTH_PATH", "health", "LAB_HEALTH_PATH: expected the path of the replicas' health check"),
     ],
 )

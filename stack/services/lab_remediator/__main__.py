@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from lab_remediator.rules import Policy
 
 
+_LAST_ANSWER_S = 0.2
+
+
 def main() -> int:
     """0 after SIGTERM or SIGINT, 2 where the settings, the rules or the log are not usable."""
     try:
@@ -51,13 +54,15 @@ async def _serve(settings: Settings, policy: Policy, audit: Audit) -> None:
             policy=policy,
             prometheus=Prometheus(session, settings.prometheus_url),
             docker=Docker(session, settings.docker_url, settings.project),
-            prober=Prober(session, settings.health_path),
+            prober=Prober(session, settings.health_path, settings.addresses),
             audit=audit,
             metrics=metrics,
             hold_file=settings.hold_file,
             poll_s=settings.poll_s,
         )
-        runner = web.AppRunner(application(remediator, metrics, settings.audit_file), access_log=None)
+        app = application(remediator, metrics, settings.audit_file)
+        # Prometheus keeps its connection open; without a limit the end would wait for it.
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=_LAST_ANSWER_S)
         await runner.setup()
         await web.TCPSite(runner, settings.host, settings.port).start()
         work = asyncio.create_task(remediator.run())

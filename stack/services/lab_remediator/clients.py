@@ -14,6 +14,8 @@ from yarl import URL
 from lab_remediator.model import Container, Reading
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from lab_remediator.model import Action
     from lab_remediator.rules import Policy, Signal
 
@@ -66,14 +68,14 @@ def readings_of(data: dict[str, Any], signal: Signal, services: tuple[str, ...])
 class Prober:
     """The remediator's own look at a service: a witness that shares neither scrape nor gateway with Prometheus."""
 
-    def __init__(self, session: aiohttp.ClientSession, health_path: str) -> None:
-        self._session, self._health_path = session, health_path
+    def __init__(self, session: aiohttp.ClientSession, health_path: str, addresses: Mapping[str, str]) -> None:
+        self._session, self._health_path, self._addresses = session, health_path, addresses
         self._worked: set[tuple[str, str]] = set()
 
     async def reading(self, signal: Signal, service: str) -> Reading | None:
         """1 for an answer below 400 in time, else 0. A probe that has never worked is no witness: None."""
         at = time.time()
-        url = str(signal.probe).replace("{service}", service).replace("{health_path}", self._health_path)
+        url = self._url(signal, service)
         timeout = aiohttp.ClientTimeout(total=signal.timeout_s)
         method = "GET" if signal.post is None else "POST"
         try:
@@ -85,6 +87,11 @@ class Prober:
         if good:
             self._worked.add((signal.name, service))
         return Reading(at=at, value=float(good)) if (signal.name, service) in self._worked else None
+
+    def _url(self, signal: Signal, service: str) -> URL:
+        url = URL(str(signal.probe).replace("{service}", service).replace("{health_path}", self._health_path))
+        host, _, port = self._addresses.get(f"{url.host}:{url.port}", "").rpartition(":")
+        return url.with_host(host).with_port(int(port)) if host else url
 
 
 class Docker:

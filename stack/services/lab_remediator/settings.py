@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _SERVICE = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+_ADDRESS = re.compile(r"[a-z0-9][a-z0-9_.-]*:[0-9]{1,5}")
 
 
 class SettingsError(ValueError):
@@ -30,6 +31,7 @@ class Settings:
     prometheus_url: str
     docker_url: str
     health_path: str
+    addresses: Mapping[str, str]  # host:port of a probe -> host:port to ask instead
     rules_file: Path
     audit_file: Path
     hold_file: Path
@@ -56,6 +58,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         repairs=repairs,
         prometheus_url=_url(environment, "LAB_PROMETHEUS_URL", "http://prometheus:9090"),
         docker_url=_url(environment, "LAB_DOCKER_URL", "http://docker-proxy:2375"),
+        addresses=_addresses(environment.get("LAB_ADDRESSES", "")),
         health_path=_path(environment, "LAB_HEALTH_PATH", "/health"),
         rules_file=Path(environment.get("LAB_RULES_FILE", "/etc/remediator/remediation.yaml")),
         audit_file=audit_file,
@@ -89,6 +92,15 @@ def _path(environment: Mapping[str, str], name: str, default: str) -> str:
     if not re.fullmatch(r"/[A-Za-z0-9/._-]*", text):
         raise SettingsError(f"{name}: expected the path of the replicas' health check (/health), got {text!r}")
     return text
+
+
+def _addresses(text: str) -> Mapping[str, str]:
+    """Where services have no names of their own: api:8000=127.0.0.1:21001,..."""
+    pairs = [pair.partition("=") for pair in text.split(",") if pair]
+    for name, _, address in pairs:
+        if not _ADDRESS.fullmatch(name) or not _ADDRESS.fullmatch(address):
+            raise SettingsError(f"LAB_ADDRESSES: expected SERVICE:PORT=HOST:PORT,..., got {text!r}")
+    return {name: address for name, _, address in pairs}
 
 
 def _flag(environment: Mapping[str, str], name: str) -> bool:
