@@ -20,6 +20,15 @@ from pytest_llmchaos import report, samples
 
 TRIALS, SAMPLES = 50, 1_000_000
 STEADY_S, FAULT_S, RECOVERY_S = 8.0, 14.0, 12.0
+SLOS = (
+    "availability",
+    "availability-without-429",
+    "latency-p95",
+    "latency-p99",
+    "ttft-p95",
+    "stream-completeness",
+    "goodput",
+)
 GOALS = {"time": 15.0, "page": 1_000_000}
 
 
@@ -68,7 +77,13 @@ def _journal(trial: str, repeat: int, down_s: float, count: int) -> list[dict[st
         ("fault", STEADY_S, STEADY_S + FAULT_S),
         ("recovery", STEADY_S + FAULT_S, 34.0),
     )
-    about: dict[str, object] = {"scenario": "kill_api", "fault": "kill api", "target": "api", "fidelity": "real", "lifetime": "lasting"}
+    about: dict[str, object] = {
+        "scenario": "kill_api",
+        "fault": "kill api",
+        "target": "api",
+        "fidelity": "real",
+        "lifetime": "lasting",
+    }
     judged = {
         **about,
         "verdict": "held",
@@ -81,19 +96,15 @@ def _journal(trial: str, repeat: int, down_s: float, count: int) -> list[dict[st
         "phases": [
             {"name": name, "from_s": a, "to_s": b, "offered": count // 3, "ok": count // 3} for name, a, b in bounds
         ],
-        "slos": [
-            {
-                "name": f"slo-{i}",
-                "objective": 0.995,
-                "value": 0.97,
-                "query": "sum(rate(x[34s]))" * 8,
-                "budget_spent": 0.001,
-            }
-            for i in range(7)
-        ],
+        "slos": [_slo(name) for name in SLOS],
         "events": [
-            {"at_s": STEADY_S + i / 4, "source": "runtime", "what": f"event {i} of the api", "service": "api"}
-            for i in range(12)
+            {
+                "at_s": STEADY_S + i / 4,
+                "source": "prometheus",
+                "what": f"alert LatencyP99MediumBurn {i} fires",
+                "service": "api",
+            }
+            for i in range(20)
         ],
     }
     claims: list[dict[str, object]] = [
@@ -108,6 +119,14 @@ def _journal(trial: str, repeat: int, down_s: float, count: int) -> list[dict[st
         **about,
     }
     return [planned, {"kind": "judged", "trial": trial, **judged}, *claims]
+
+
+def _slo(name: str) -> dict[str, object]:
+    """As long as the judge's own: a ratio of differences of two counters, with the raw values."""
+    ratio = " - ".join(f'sum(llmchaos_caller_requests_total{{outcome="{name}"}} offset {n}34000ms)' for n in range(3))
+    raw = {f"{what} at the window's {end}": 25.0 for what in ("good", "total") for end in ("start", "end")}
+    values = {"objective": 0.995, "value": 0.8, "budget_spent": 0.0001, "callers_say": 0.8, "burn_rate": 40.0}
+    return {"name": name, "query": f"({ratio}) / ({ratio})", "raw": raw, "window_s": 34.0, "estimated": False, **values}
 
 
 def work(what: str, run_dir: Path) -> dict[str, float]:
