@@ -32,7 +32,7 @@ class CallerStream:
         self._loop = asyncio.get_running_loop()
         self._response: web.StreamResponse | None = None
         self._starting = asyncio.Lock()
-        self._sent_s = time.monotonic()
+        self.sent_s = time.monotonic()
         self._ping: asyncio.Task[None] | None = None
         self._timer = self._loop.call_later(keepalive_s, self._look)
 
@@ -41,11 +41,9 @@ class CallerStream:
         """Whether the caller has the status already."""
         return self._response is not None
 
-    async def send(self, data: bytes) -> None:
-        """Sends whole events."""
-        response = self._response or await self._start()
-        self._sent_s = time.monotonic()
-        await response.write(data)
+    async def response(self) -> web.StreamResponse:
+        """The response with its status decided. Who writes whole events to it renews `sent_s`."""
+        return self._response or await self._start()
 
     async def fail(self, error: GatewayError) -> web.StreamResponse:
         """Tells the caller, inside the stream, that the answer is not complete. There is no [DONE] after it."""
@@ -61,7 +59,7 @@ class CallerStream:
     async def end(self, last: bytes) -> web.StreamResponse:
         """Sends the last events and ends the response in good order."""
         self.close()
-        response = self._response or await self._start()
+        response = await self.response()
         await response.write_eof(last)
         return response
 
@@ -72,14 +70,14 @@ class CallerStream:
             self._ping.cancel()
 
     def _look(self) -> None:
-        left_s = self._sent_s + self._keepalive_s - time.monotonic()
+        left_s = self.sent_s + self._keepalive_s - time.monotonic()
         if left_s <= 0 and (self._ping is None or self._ping.done()):
             self._ping = self._loop.create_task(self._send_ping())
         self._timer = self._loop.call_later((left_s if left_s > 0 else self._keepalive_s) + 0.001, self._look)
 
     async def _send_ping(self) -> None:
         with suppress(ConnectionError):  # the caller has gone: the request itself is cancelled for that
-            await self.send(PING)
+            await (await self.response()).write(PING)
 
     async def _start(self) -> web.StreamResponse:
         async with self._starting:

@@ -29,14 +29,16 @@ async def relay(stream: Stream, exchange: Exchange, caller: CallerStream, *, gap
     events = stream.head
     try:
         with Watchdog(gap_s) as watch:
-            exchange.first_token_s = exchange.last_event_s = watch.touched_s
+            exchange.first_token_s = exchange.last_event_s = caller.sent_s = watch.touched_s
+            writing = True
+            write = (await caller.response()).write
             while True:
                 exchange.tokens = scanner.events
                 writing = True
                 if scanner.complete:
                     return await caller.end(events + DONE)
                 if events:
-                    await caller.send(events)
+                    await write(events)
                 writing = False
                 if scanner.ended:
                     raise failure_of(scanner, name)
@@ -50,8 +52,7 @@ async def relay(stream: Stream, exchange: Exchange, caller: CallerStream, *, gap
                     events = scanner.feed(chunk)
                 now_s = time.monotonic()
                 exchange.max_gap_s = max(exchange.max_gap_s, now_s - watch.touched_s)
-                exchange.last_event_s = now_s
-                watch.touched_s = now_s
+                exchange.last_event_s = caller.sent_s = watch.touched_s = now_s
     except SilenceError as error:
         if writing:
             raise CallerGoneError(f"did not read for {gap_s:g} s") from error
