@@ -1,0 +1,107 @@
+"""The instrument's end of supervisord's socket. One connection a call; knows nothing of services but their names."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+import time
+import xmlrpc.client
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytest_llmchaos.errors import NotReady
+
+SOCKET = "s.sock"
+CALL_DEADLINE_S = 10.0
+_DIE_DEADLINE_S = 5.0
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP over a unix socket, reached through its open folder: the kernel takes no socket path above 107 bytes."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__("localhost", timeout=CALL_DEADLINE_S)
+        self._folder = folder
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(CALL_DEADLINE_S)
+        folder = os.open(self._folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self.sock.connect(f"/proc/self/fd/{folder}/{SOCKET}")
+        except OSError:
+            self.sock.close()
+            raise
+        finally:
+            os.close(folder)
+
+
+class _Transport(xmlrpc.client.Transport):
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def make_connection(self, _host: Any) -> _Connection:
+        return _Connection(self._folder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What supervisord says of one service. `pid` is 0 and `exit_code` set where it does not run."""
+
+    pid: int
+    running: bool
+    paused: bool
+    started_unix_s: float
+    exit_code: int | None
+    problem: str
+
+
+class Control:
+    """Calls to one supervisord. Not thread-safe; each thread takes one of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def call(self, method: str, *arguments: str) -> Any:
+        """Raises NotReady if supervisord does not answer, or refuses."""
+        try:
+            with xmlrpc.client.ServerProxy("http://localhost", transport=_Transport(self._folder)) as proxy:
+                return getattr(proxy, f"llmchaos.{method}")(*arguments)
+        except xmlrpc.client.Fault as fault:
+            raise NotReady(f"supervisord refused {method} {' '.join(arguments)}: {fault.faultString}") from None
+        except (OSError, http.client.HTTPException, xmlrpc.client.Error) as error:
+            raise NotReady(
+                f"supervisord in {self._folder} does not answer {method}: {type(error).__name__}: {error}"
+            ) from None
+
+    def answers(self) -> bool:
+        try:
+            self.inspect()
+        except NotReady:
+            return False
+        return True
+
+    def inspect(self) -> Mapping[str, Seen]:
+        return {
+            service: Seen(
+                pid=int(seen["pid"]),
+                running=bool(seen["running"]),
+                paused=bool(seen["paused"]),
+                started_unix_s=float(seen["started"]),
+                exit_code=None if seen["exit_code"] < 0 else int(seen["exit_code"]),
+                problem=str(seen["problem"]),
+            )
+            for service, seen in self.call("inspect").items()
+        }
+
+    def wait_dead(self, service: str, deadline_s: float = _DIE_DEADLINE_S) -> None:
+        """Raises NotReady if the service still runs after so long."""
+        deadline = time.monotonic() + deadline_s
+        while self.inspect()[service].pid:
+            if time.monotonic() > deadline:
+                raise NotReady(f"{service} still runs {deadline_s:g} s after SIGKILL: is it stuck in the kernel?")
+            time.sleep(0.005)

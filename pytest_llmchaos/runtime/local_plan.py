@@ -1,0 +1,166 @@
+"""Compose files read as programs: the same services, commands and settings, on loopback ports and folders of this run. Starts nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pytest_llmchaos.errors import BadScenario
+
+_VARIABLE = re.compile(r"\$\{(?P<name>[A-Z0-9_]+)(?:(?P<kind>:?[-?])(?P<rest>[^}]*))?\}|\$\$")
+_PORT_VARIABLES = re.compile(r"LAB_([A-Z]+_)?PORT")
+_HEALTH_URL = re.compile(r"http://(?:127\.0\.0\.1|localhost):(?P<port>\d+)(?P<path>/[\w/.-]*)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Health:
+    """A service's health check as compose has it. `warm`: a model that is healthy only once it has answered."""
+
+    url: str
+    warm: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """One service as a process. `command` is the compose file's own, translated; empty where the image brings it."""
+
+    service: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    health: Health | None
+    background: bool  # compose gives it fewer CPU shares than the rest
+    folders: Mapping[str, str] = field(default_factory=dict)  # path in the container -> path here
+
+
+class Addresses:
+    """Where each service's port is on this machine; a port that nobody asked for before is reserved."""
+
+    def __init__(self, reserve: Callable[[], int], given: Mapping[tuple[str, int], int]) -> None:
+        self._reserve = reserve
+        self._ports = dict(given)
+
+    def port(self, service: str, port: int) -> int:
+        if (service, port) not in self._ports:
+            self._ports[service, port] = self._reserve()
+        return self._ports[service, port]
+
+    def of(self, service: str, port: int) -> str:
+        return f"127.0.0.1:{self.port(service, port)}"
+
+    def known(self) -> dict[str, str]:
+        """`service:port` -> address of every port asked for so far."""
+        return {f"{service}:{port}": self.of(service, port) for service, port in sorted(self._ports)}
+
+    def translate(self, text: str, services: Sequence[str]) -> str:
+        """The text with every `service:port` of these services replaced by its address here."""
+        names = "|".join(re.escape(name) for name in sorted(services, key=len, reverse=True))
+        pattern = re.compile(rf"(?<![\w.-])({names}):(\d{{2,5}})(?!\d)")
+        return pattern.sub(lambda found: self.of(found[1], int(found[2])), text)
+
+
+def read_services(files: Sequence[Path], variables: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """The `services` of compose files, later files over earlier ones, with `${VARIABLES}` put in."""
+    import yaml  # noqa: PLC0415 - 30 ms that a run without experiments must not pay
+
+    merged: dict[str, dict[str, Any]] = {}
+    for file in files:
+        try:
+            document = yaml.safe_load(file.read_text())
+        except (OSError, yaml.YAMLError) as error:
+            raise BadScenario(f"{file} must be a compose file: {error}") from None
+        for name, service in (document.get("services") or {}).items():
+            merged[name] = _over(merged.get(name, {}), service)
+    return {name: _put_in(service, variables) for name, service in merged.items()}
+
+
+def _over(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """Compose's merge, as far as the lab's files use it: mappings merge, volumes add up, anything else is replaced."""
+    merged = dict(base)
+    for key, value in top.items():
+        old = merged.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            merged[key] = _over(old, value)
+        elif key in {"volumes", "tmpfs"} and isinstance(old, list) and isinstance(value, list):
+            merged[key] = [*old, *value]
+        else:
+            merged[key] = value
+    return merged
+
+
+def _put_in(value: Any, variables: Mapping[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _put_in(one, variables) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_put_in(one, variables) for one in value]
+    return _VARIABLE.sub(lambda found: _variable(found, variables), value) if isinstance(value, str) else value
+
+
+def _variable(found: re.Match[str], variables: Mapping[str, str]) -> str:
+    if found["name"] is None:
+        return "$"
+    value = variables.get(found["name"], "")
+    return value if value or found["kind"] != ":-" else found["rest"]
+
+
+class Translator:
+    """Turns one compose service into a program. `stack` is the folder that the files' relative paths start from."""
+
+    def __init__(self, *, stack: Path, work: Path, addresses: Addresses, services: Sequence[str]) -> None:
+        self._stack, self._work, self._addresses, self._services = stack, work, addresses, services
+
+    def program(self, name: str, service: Mapping[str, Any]) -> Program:
+        folders = self._folders(name, service)
+        environment = {
+            key: self._setting(name, key, str(value), folders)
+            for key, value in (service.get("environment") or {}).items()
+        }
+        command = service.get("command") or ()
+        if isinstance(command, str):
+            raise BadScenario(f"service {name!r}: the command must be a list, got {command!r}")
+        return Program(
+            service=name,
+            command=tuple(self._text(str(word), folders) for word in command),
+            environment=environment,
+            health=self._health(name, (service.get("healthcheck") or {}).get("test") or ()),
+            background=int(service.get("cpu_shares", 1024)) < 1024,
+            folders=folders,
+        )
+
+    def _folders(self, name: str, service: Mapping[str, Any]) -> dict[str, str]:
+        """What is mounted where: files of the stack as they lie there, volumes and temporary folders in the run's folder."""
+        found: dict[str, str] = {}
+        for volume in service.get("volumes") or ():
+            source, _, target = str(volume).partition(":")
+            target = target.partition(":")[0]
+            if source.startswith("."):
+                found[target] = str((self._stack / source).resolve())
+            elif not source.startswith("/"):
+                found[target] = str(self._work / "volumes" / source)
+        for line in service.get("tmpfs") or ():
+            found[str(line).partition(":")[0]] = str(self._work / "tmp" / name)
+        return found
+
+    def _setting(self, service: str, key: str, value: str, folders: Mapping[str, str]) -> str:
+        if value == "0.0.0.0":  # noqa: S104 - the address that is replaced
+            return "127.0.0.1"
+        if _PORT_VARIABLES.fullmatch(key) and value.isdigit():
+            return str(self._addresses.port(service, int(value)))
+        return self._text(value, folders)
+
+    def _text(self, text: str, folders: Mapping[str, str]) -> str:
+        if folders:  # all at once: what one replacement brings may look like another container path
+            inside = "|".join(re.escape(path) for path in sorted(folders, key=len, reverse=True))
+            text = re.sub(rf"(?<![\w./-])({inside})(?=/|$)", lambda found: folders[found[1]], text)
+        return self._addresses.translate(text, self._services)
+
+    def _health(self, name: str, test: Sequence[str]) -> Health | None:
+        words = [str(word) for word in test]
+        if len(words) >= 4 and words[1].endswith("probe.sh"):
+            return Health(url=f"http://{self._addresses.of(name, int(words[2]))}{words[3]}", warm=len(words) > 4)
+        found = _HEALTH_URL.search(" ".join(words))
+        if found is None:
+            return None
+        return Health(url=f"http://{self._addresses.of(name, int(found['port']))}{found['path']}", warm=False)

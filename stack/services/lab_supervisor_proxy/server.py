@@ -1,0 +1,151 @@
+"""The proxy's two HTTP servers: Docker calls, and metrics with health. It knows nothing of how processes are run."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import threading
+import time
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+from lab_supervisor_proxy.calls import AllowList, Call
+from lab_supervisor_proxy.processes import NoProcessError, Processes, SupervisorError
+
+if TYPE_CHECKING:
+    from lab_supervisor_proxy.settings import Settings
+
+_REQUESTS = "llmlab_supervisor_proxy_requests_total"
+
+
+def say(event: str, **facts: object) -> None:
+    line = {"at": time.time(), "service": "supervisor-proxy", "event": event, **facts}
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler], settings: Settings) -> None:
+        self.processes = Processes(settings.socket, settings.project)
+        self.allowed = AllowList(settings.project, settings.repairs)
+        super().__init__(address, handler)
+
+    def server_bind(self) -> None:
+        """Without the reverse look-up of the address that http.server makes: it can hang, and nobody reads its answer."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+
+class _Counted:
+    """Requests by verdict and verb."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._lock = threading.Lock()
+
+    def add(self, verdict: str, verb: str) -> None:
+        with self._lock:
+            self._counts[verdict, verb] += 1
+
+    def text(self) -> str:
+        with self._lock:
+            counts = sorted(self._counts.items())
+        lines = [f"# HELP {_REQUESTS} Requests by verdict of the allow-list.", f"# TYPE {_REQUESTS} counter"]
+        lines += [f'{_REQUESTS}{{verdict="{verdict}",call="{verb}"}} {count}' for (verdict, verb), count in counts]
+        return "\n".join(lines) + "\n"
+
+
+_counted = _Counted()
+
+
+class _Answer(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = 60
+    server: _Server
+
+    def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - the name is the library's
+        """Silence: what acts, and what is denied, is written by `_tell`."""
+
+    def _send(self, status: int, body: str, kind: str = "application/json") -> None:
+        data = b"" if status in (204, 304) else body.encode()
+        self.send_response(status)
+        if data:
+            self.send_header("Content-Type", kind)
+        if status not in (204, 304):
+            self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+def _answer(processes: Processes, call: Call) -> tuple[int, Any]:
+    """Status and body, as the Docker daemon would answer the call."""
+    if call.verb in {"list", "inspect"}:
+        return 200, processes.listed() if call.verb == "list" else processes.inspected(call.service)
+    if call.verb == "kill":
+        ran = processes.kill(call.service, call.signal)
+        return (204, {}) if ran else (409, {"message": f"{call.service} is not running"})
+    if call.verb == "restart":
+        processes.restart(call.service, call.grace_s)
+        return 204, {}
+    did = processes.start(call.service) if call.verb == "start" else processes.stop(call.service, call.grace_s)
+    return (204 if did else 304), {}
+
+
+class _DockerCalls(_Answer):
+    def do_GET(self) -> None:
+        self._serve()
+
+    def do_POST(self) -> None:
+        self._serve()
+
+    def _serve(self) -> None:
+        begin = time.monotonic()
+        has_body = self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers
+        if has_body or "Upgrade" in self.headers:
+            self.close_connection = True  # the body is left unread
+        call = None if self.close_connection and has_body else self.server.allowed.call(self.command, self.path)
+        status, body = (
+            self._done(call) if call else (403, {"message": "denied: the allow-list does not know this call"})
+        )
+        _counted.add("allowed" if call else "denied", call.verb if call else "none")
+        if self.command != "GET" or call is None:
+            self._tell("allowed" if call else "denied", status, time.monotonic() - begin)
+        self._send(status, json.dumps(body))
+
+    def _done(self, call: Call) -> tuple[int, Any]:
+        try:
+            return _answer(self.server.processes, call)
+        except NoProcessError as missing:
+            return 404, {"message": f"no such service: {missing}"}
+        except SupervisorError as error:
+            return 500, {"message": str(error)}
+
+    def _tell(self, verdict: str, status: int, took_s: float) -> None:
+        facts = {"verdict": verdict, "method": self.command, "url": self.path, "status": status}
+        say("call", **facts, duration_s=round(took_s, 4))
+
+
+class _Metrics(_Answer):
+    def do_GET(self) -> None:
+        if self.path == "/healthz":
+            good = self.server.processes.answers()
+            self._send(200 if good else 503, json.dumps({"supervisord": good}))
+        elif self.path == "/metrics":
+            self._send(200, _counted.text(), "text/plain; version=0.0.4")
+        else:
+            self._send(404, json.dumps({"message": "expected /metrics or /healthz"}))
+
+
+def servers(settings: Settings) -> tuple[ThreadingHTTPServer, ThreadingHTTPServer]:
+    """Calls, and metrics: bound and not yet served."""
+    return (
+        _Server((settings.host, settings.port), _DockerCalls, settings),
+        _Server((settings.host, settings.metrics_port), _Metrics, settings),
+    )
