@@ -344,6 +344,7 @@ def _judged(made: Made, rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
                 "value": share,
                 "query": query,
                 "budget_spent": (1 - share) * len(rows) / (0.005 * made.rate_rps * 30 * 86400),
+                "burn_rate": (1 - share) / 0.005,
                 "callers_say": share,
                 "raw": raw,
             },

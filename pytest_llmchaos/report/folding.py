@@ -44,8 +44,8 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
-_PHASE = ("name", "from_s", "to_s", "offered", "ok", "outcomes", "ttft_p95_s")
-_SLO = ("name", "objective", "value", "query", "budget_spent", "callers_say")
+_PHASE = ("name", "from_s", "to_s", "offered", "ok", "outcomes", "ttft_p95_s", "e2e_p95_s")
+_SLO = ("name", "objective", "value", "query", "budget_spent", "burn_rate", "callers_say")
 _PROOF = ("step", "witness", "at_s")
 _EVENT = ("at_s", "source", "what", "service")
 

@@ -124,7 +124,11 @@ def _environment(detail: Detail) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(words=words, number=number, reached=facts.reached, visible=shown)
+
+    def short(value: Any, cut: int = 100) -> str | None:
+        return None if value is None else words.one_line(value, cut)
+
+    environment.globals.update(short=short, words=words, number=number, reached=facts.reached, visible=shown)
     environment.globals.update(claim_words=claim_words, outcome_words=outcome_words, raw_values=raw_values)
     environment.globals.update(strip=strip, visible_log=lambda text: escape(words.visible(text, LIMIT_BYTES)))
     return environment

@@ -12,7 +12,7 @@ from pytest_llmchaos.report.words import FIDELITY_MEANS, NONE, at, figure, numbe
 
 Trial = Mapping[str, Any]
 
-SLO_FIELDS = {"name", "objective", "value", "query", "budget_spent", "callers_say"}
+SLO_FIELDS = {"name", "objective", "value", "query", "budget_spent", "burn_rate", "callers_say"}
 FINAL = {"held", "refuted"}
 
 
