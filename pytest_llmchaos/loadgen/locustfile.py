@@ -65,12 +65,11 @@ class Alone:
             self._driver.wait()
             runner.send_message("llmchaos_done", {"worker": worker})
             return
-        if self._parent_pid is not None and os.getppid() != self._parent_pid:
-            return
-        self._driver = Driver(self._plan, list(enumerate(self._plan.arrivals)), self._directory, self._told)
-        self._driver.prepare()
-        self._driver.begin(time.monotonic() + LEAD_S)
-        self._driver.wait()
+        if self._parent_pid in (None, os.getppid()):
+            self._driver = Driver(self._plan, list(enumerate(self._plan.arrivals)), self._directory, self._told)
+            self._driver.prepare()
+            self._driver.begin(time.monotonic() + LEAD_S)
+            self._driver.wait()
         gevent.spawn(self._environment.runner.quit)
 
     def quitting(self, **_: Any) -> None:

@@ -1,0 +1,474 @@
+"""The load generator, against a server that misbehaves on request: what it calls each answer, and that it always ends."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from load_server import Server, event, tokens_of
+
+from pytest_llmchaos import samples
+from pytest_llmchaos.errors import BadScenario, LoadNotHeld, NotReady
+from pytest_llmchaos.history import windows
+from pytest_llmchaos.loadgen import answers
+from pytest_llmchaos.loadgen.counts import DURATION_BUCKETS_S, TTFT_BUCKETS_S, Counts
+from pytest_llmchaos.loadgen.plan import LoadPlan, load
+from pytest_llmchaos.loadgen.process import LoadProcess
+from pytest_llmchaos.loadgen.recorder import Lateness
+from pytest_llmchaos.model import OUTCOMES
+from pytest_llmchaos.schedules import Arrival
+
+DEADLINE_S = 30
+BEHAVIOURS = {
+    "ok": "ok",
+    "crlf": "ok",
+    "role": "ok",
+    "gap": "ok",
+    "split": "ok",
+    "nodone": "truncated",
+    "nofinish": "truncated",
+    "cleanend": "truncated",
+    "cut": "truncated",
+    "short": "truncated",
+    "wrong": "corrupted",
+    "double": "corrupted",
+    "malformed": "corrupted",
+    "garbage": "corrupted",
+    "error": "inband_error",
+    "s500": "http_5xx",
+    "s503": "http_5xx",
+    "s404": "http_4xx",
+    "s429": "http_429",
+    "stall": "stalled",
+    "trickle": "timeout",
+    "silent": "timeout",
+    "hang": "timeout",
+    "reset": "refused",
+}
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def until(condition, what):
+    deadline = time.monotonic() + DEADLINE_S
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"waited {DEADLINE_S} s for {what}"
+        time.sleep(0.01)
+    return value
+
+
+def gone(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def plan(server, prompts, *, every_s=0.02, **more):
+    arrivals = tuple(Arrival(round(i * every_s, 6), prompt, 5) for i, prompt in enumerate(prompts))
+    return LoadPlan(url=server.url, model="m", arrivals=arrivals, **{"check": "sim-v1", **more})
+
+
+@pytest.fixture(scope="module")
+def performed(tmp_path_factory):
+    """One load in which every way to misbehave is met once, watched while it runs."""
+    directory = tmp_path_factory.mktemp("load")
+    with Server() as server:
+        whole = plan(
+            server,
+            [f"{behaviour} {i}" for i, behaviour in enumerate(BEHAVIOURS)],
+            timeout_s=2,
+            stall_s=1,
+            push_url=server.url,
+            headers={"Authorization": "Bearer abc"},
+            drain_s=5,
+        )
+        with LoadProcess(whole, directory) as process:
+            fresh, live, settled = [], [], []
+            while process.alive:
+                fresh += process.new_samples()
+                live.append(process.status())
+                settled.append((len(fresh), live[-1].settled_s))
+                time.sleep(0.05)
+            summary = process.stop()
+            fresh += process.new_samples()
+            yield {
+                "process": process,
+                "summary": summary,
+                "fresh": fresh,
+                "live": live,
+                "settled": settled,
+                "server": server,
+                "samples": list(samples.read(directory / "samples.jsonl")),
+                "recent": process.recent(0.2),
+            }
+
+
+def by_prompt(performed):
+    """The sample of each behaviour, found by what the server got."""
+    asked = {headers["x-request-id"]: body["messages"][0]["content"] for headers, body in performed["server"].seen}
+    return {asked[s.request_id].split()[0]: s for s in performed["samples"]}
+
+
+@pytest.mark.parametrize(("behaviour", "outcome"), BEHAVIOURS.items())
+def test_every_way_to_misbehave_has_its_name(performed, behaviour, outcome):
+    assert by_prompt(performed)[behaviour].outcome == outcome
+
+
+def test_each_request_is_one_sample_and_leaves_on_its_second(performed):
+    arrivals = performed["process"].plan.arrivals
+
+    assert sorted(s.due_s for s in performed["samples"]) == [a.due_s for a in arrivals]
+    assert all(s.sent_s >= s.due_s and s.end_s >= s.sent_s for s in performed["samples"])
+
+
+def test_the_first_token_is_timed_when_it_comes_not_the_first_event(performed):
+    process, seen = performed["process"], by_prompt(performed)
+
+    for behaviour in ("ok", "role"):
+        wrote_s = performed["server"].wrote_s[seen[behaviour].request_id] - process.t0_monotonic_s
+        assert wrote_s <= seen[behaviour].first_s <= wrote_s + 0.5
+    assert seen["role"].ttft_s >= 0.1
+    assert seen["silent"].first_s is None
+
+
+def test_a_keep_alive_comment_does_not_hide_a_gap(performed):
+    assert by_prompt(performed)["gap"].max_gap_s >= 0.28
+
+
+def test_tokens_are_counted_and_the_replica_is_named(performed):
+    seen = by_prompt(performed)
+
+    assert (seen["ok"].tokens, seen["role"].tokens, seen["split"].tokens, seen["cleanend"].tokens) == (5, 5, 5, 4)
+    assert (seen["ok"].replica, seen["s500"].replica) == ("model-1", "")
+
+
+def test_a_request_asks_what_the_plan_says(performed):
+    headers, body = performed["server"].seen[0]
+
+    assert body == {
+        "model": "m",
+        "stream": True,
+        "temperature": 0,
+        "max_tokens": 5,
+        "messages": [{"role": "user", "content": "ok 0"}],
+    }
+    assert headers["authorization"] == "Bearer abc"
+
+
+def test_time_runs_out_when_the_plan_says(performed):
+    seen = by_prompt(performed)
+
+    for behaviour in ("stall", "trickle", "silent", "hang"):
+        assert 2 <= seen[behaviour].e2e_s < 3
+
+
+def test_samples_come_while_the_load_runs_each_once(performed):
+    assert performed["fresh"] == performed["samples"]
+    assert performed["recent"] == [s for s in performed["samples"] if s.due_s >= 0.2]
+
+
+def test_the_status_tells_how_it_goes(performed):
+    last, total = performed["live"][-1], len(BEHAVIOURS)
+    waiting = [status for status in performed["live"] if status.inflight]
+
+    assert (last.offered, last.sent, last.done, last.shed, last.inflight) == (total, total, total, 0, 0)
+    assert sum(last.outcomes.values()) == total
+    assert any(status.oldest_inflight_s > 1 for status in waiting)
+
+
+def test_what_is_settled_has_been_seen(performed):
+    """Live recovery is judged up to `settled_s`: no sample may come later that was due before it."""
+    for seen, settled_s in performed["settled"]:
+        assert all(s.due_s >= settled_s for s in performed["samples"][seen:])
+    assert performed["settled"][-1][1] > performed["process"].plan.arrivals[-1].due_s
+
+
+def test_the_summary_tells_how_it_went(performed):
+    summary, total = performed["summary"], len(BEHAVIOURS)
+
+    assert (summary.offered, summary.sent, summary.done, summary.shed) == (total, total, total, 0)
+    assert (summary.achieved_ratio, summary.ended, summary.push_failures) == (1.0, "schedule_end", 0)
+    assert 0 < summary.lateness_p99_s < 1
+    assert 0 < summary.generator_cpu < 1
+
+
+def series(text, name):
+    return {
+        line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name)
+    }
+
+
+def test_zeros_are_pushed_before_the_first_arrival(performed):
+    at_s, path, text = performed["server"].pushed[0]
+
+    assert path == "/metrics/job/load"
+    assert at_s < performed["process"].t0_monotonic_s
+    assert series(text, "llmchaos_caller_offered_total") == {"llmchaos_caller_offered_total": 0}
+    assert set(series(text, "llmchaos_caller_requests_total").values()) == {0}
+    assert len(series(text, "llmchaos_caller_requests_total")) == len(OUTCOMES)
+
+
+def test_the_last_push_agrees_with_the_samples(performed):
+    text = performed["server"].pushed[-1][2]
+    (window,) = windows(performed["samples"], [("all", 0, 100)])
+    ok = {
+        kind: f'llmchaos_caller_{kind}_seconds_count{{result="ok"}}'
+        for kind in ("time_to_first_token", "request_duration")
+    }
+    counted = series(text, "llmchaos_caller_")
+
+    assert counted["llmchaos_caller_offered_total"] == window.offered
+    assert counted["llmchaos_caller_good_total"] == window.good
+    assert counted["llmchaos_caller_inflight"] == 0
+    for outcome in OUTCOMES:
+        assert counted[f'llmchaos_caller_requests_total{{outcome="{outcome}"}}'] == window.outcomes.get(outcome, 0)
+    assert [counted[name] for name in ok.values()] == [window.ok, window.ok]
+
+
+def test_a_failed_request_is_observed_as_infinite(performed):
+    text = performed["server"].pushed[-1][2]
+    failed = series(text, "llmchaos_caller_request_duration_seconds_bucket{")
+
+    assert failed['llmchaos_caller_request_duration_seconds_bucket{le="327.68",result="failed"}'] == 0
+    assert failed['llmchaos_caller_request_duration_seconds_bucket{le="+Inf",result="failed"}'] == 19
+
+
+def test_stopping_gives_up_what_is_still_unanswered_and_says_so(tmp_path):
+    with Server() as server:
+        prompts = ["ok 1", "silent 2", "silent 3", *[f"ok {i}" for i in range(4, 2000)]]
+        process = LoadProcess(plan(server, prompts, timeout_s=60, drain_s=0.2), tmp_path)
+        process.start()
+        until(lambda: process.status().done >= 10, "ten answers")
+        began_s = time.monotonic()
+        summary = process.stop()
+
+        assert time.monotonic() - began_s < 10
+        assert process.stop() is summary
+        assert not process.alive
+    (window,) = windows(samples.read(tmp_path / "samples.jsonl"), [("all", 0, 100)])
+    cancelled = [s for s in samples.read(tmp_path / "samples.jsonl") if s.outcome == "cancelled"]
+    assert {0.02, 0.04} <= {s.due_s for s in cancelled}
+    assert window.offered == window.ok
+    assert summary.ended == "stopped"
+    assert summary.offered == summary.sent == summary.done == window.offered + len(cancelled)
+    assert 10 <= summary.offered < 1000
+
+
+def test_two_workers_share_one_schedule_and_one_clock(tmp_path):
+    with Server() as server:
+        whole = plan(server, [f"ok {i}" for i in range(100)], stream=False, processes=2, push_url=server.url)
+        with LoadProcess(whole, tmp_path) as process:
+            until(lambda: not process.alive, "the end of the schedule")
+            summary = process.stop()
+        groups = {path for _, path, _ in server.pushed}
+    seen = list(samples.read(tmp_path / "samples.jsonl"))
+
+    assert [len(list(samples.read(tmp_path / f"samples-{worker}.jsonl"))) for worker in range(2)] == [50, 50]
+    assert sorted(s.due_s for s in seen) == [a.due_s for a in whole.arrivals]
+    assert {s.outcome for s in seen} == {"ok"}
+    assert (summary.offered, summary.done, summary.achieved_ratio, summary.ended) == (100, 100, 1.0, "schedule_end")
+    assert groups == {"/metrics/job/load/worker/0", "/metrics/job/load/worker/1"}
+    started = [json.loads((tmp_path / f"started-{worker}.json").read_text()) for worker in range(2)]
+    assert started[0]["t0_monotonic_s"] == pytest.approx(started[1]["t0_monotonic_s"], abs=0.005)
+
+
+def test_a_load_ends_with_the_process_that_started_it(tmp_path):
+    with Server() as server:
+        code = (
+            "import sys, time; from pathlib import Path; from pytest_llmchaos.loadgen.process import *\n"
+            f"arrivals = tuple(Arrival(i / 50, f'ok {{i}}', 5) for i in range(50000))\n"
+            f"process = LoadProcess(LoadPlan(url={server.url!r}, model='m', arrivals=arrivals), Path({str(tmp_path)!r}))\n"
+            "process.start(); print(process.pid, flush=True); time.sleep(600)\n"
+        )
+        parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        try:
+            pid = int(parent.stdout.readline())
+        finally:
+            parent.send_signal(signal.SIGKILL)
+            parent.wait(DEADLINE_S)
+            parent.stdout.close()
+        until(lambda: gone(pid), "the load generator to notice that its parent is gone")
+        assert json.loads((tmp_path / "summary.json").read_text())["ended"] == "stopped"
+
+
+def test_a_load_that_cannot_start_says_why_and_leaves_nothing_behind(tmp_path):
+    with Server() as server:
+        server.push_status = 500
+        process = LoadProcess(plan(server, ["ok 1"], push_url=server.url), tmp_path)
+        with pytest.raises(NotReady, match=rf"the push gateway at {server.url} does not take the callers' counters"):
+            process.start()
+    assert not process.alive
+    assert gone(process.pid)
+
+
+def test_what_was_due_but_not_sent_is_counted_and_served_to_prometheus(tmp_path):
+    port = free_port()
+    with Server() as server:
+        whole = plan(server, ["silent 1"] * 5, every_s=0.01, timeout_s=60, drain_s=0.1, max_inflight=2, serve_port=port)
+        late = Arrival(60.0, "ok", 5)
+        with LoadProcess(replace(whole, arrivals=(*whole.arrivals, late)), tmp_path) as process:
+            until(lambda: process.status().offered == 5, "five arrivals")
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=DEADLINE_S) as answer:
+                counted = series(answer.read().decode(), "llmchaos_caller_")
+            status, summary = process.status(), process.stop()
+
+    assert (counted["llmchaos_caller_offered_total"], counted["llmchaos_caller_inflight"]) == (5, 2)
+    assert (status.sent, status.shed, status.inflight, status.done) == (2, 3, 2, 0)
+    assert (summary.offered, summary.sent, summary.shed, summary.achieved_ratio) == (5, 2, 3, 0.4)
+
+
+def test_a_generator_that_was_killed_is_not_a_quiet_service(tmp_path):
+    with Server() as server:
+        process = LoadProcess(plan(server, [f"ok {i}" for i in range(3000)], every_s=0.01), tmp_path)
+        process.start()
+        until(lambda: process.status().done >= 3, "three answers")
+        os.killpg(process.pid, signal.SIGKILL)
+        until(lambda: not process.alive, "the kill")
+        sent = process.status().sent
+        until(lambda: process.now_s() > sent * 0.01 + 1, "a second without arrivals")
+        summary = process.stop()
+
+    assert summary.achieved_ratio < 0.98
+    assert summary.ended == "stopped"
+
+
+def test_a_load_that_was_not_started_has_no_clock(tmp_path):
+    with Server() as server:
+        process = LoadProcess(plan(server, ["ok 1"]), tmp_path)
+    with pytest.raises(LoadNotHeld, match="call start"):
+        process.now_s()
+    assert not process.alive
+    assert process.status().sent == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"url": "127.0.0.1:8000"}, "url must look like http://127.0.0.1:8000, got '127.0.0.1:8000'"),
+        ({"push_url": "ftp://x"}, "push_url must look like"),
+        ({"path": "v1"}, "path must begin with /, got 'v1'"),
+        ({"arrivals": ()}, "arrivals must not be empty"),
+        ({"arrivals": (Arrival(1, "a", 1), Arrival(0, "b", 1))}, "arrivals must be in order of due_s"),
+        ({"check": "sim-v2"}, "check must be None or \"sim-v1\", got 'sim-v2'"),
+        ({"timeout_s": 0}, "timeout_s must be above 0, got 0"),
+        ({"drain_s": -1}, "drain_s must be at least 0, got -1"),
+        ({"processes": 0}, "processes must be at least 1, got 0"),
+        ({"max_inflight": 0}, "max_inflight must be at least 1, got 0"),
+        ({"headers": {"X": "a\r\nY: b"}}, "header 'X' must be plain ASCII on one line"),
+    ],
+)
+def test_a_wrong_plan_is_refused_with_its_value(wrong, message):
+    with pytest.raises(BadScenario) as refused:
+        LoadPlan(**{"url": "http://127.0.0.1:1", "model": "m", "arrivals": (Arrival(0, "a", 1),), **wrong})
+    assert message in str(refused.value)
+
+
+def test_a_plan_crosses_to_the_other_process_unchanged(tmp_path):
+    whole = LoadPlan(url="http://127.0.0.1:1", model="m", arrivals=(Arrival(0.25, 'a "ü"\n', 3),), headers={"A": "b"})
+    whole.write(tmp_path, 123)
+
+    assert load(tmp_path) == (whole, 123)
+
+
+def test_the_simulated_engine_s_tokens_are_known_in_advance():
+    assert answers.expected_text("sim-v1", "hi", 2) == "".join(tokens_of("hi", 2))
+    assert answers.expected_text("sim-v1", "grüß", 1) == tokens_of("grüß", 1)[0]
+    assert answers.expected_text(None, "hi", 2) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "outcome"),
+    [
+        (b'{"choices":[{"message":{"content":"a"},"finish_reason":"stop"}]}', "ok"),
+        (b'{"choices":[{"message":{"content":null},"finish_reason":"stop"}]}', "ok"),
+        (b'{"choices":[{"message":{"content":"a"},"finish_reason":null}]}', "truncated"),
+        (b'{"error":{"message":"no"}}', "inband_error"),
+        (b'{"choices":[]}', "corrupted"),
+        (b"[]", "corrupted"),
+        (b"<html>", "corrupted"),
+        (b"", "corrupted"),
+    ],
+)
+def test_a_whole_answer_is_judged_like_a_stream(body, outcome):
+    assert answers.of_whole(body).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("body", "outcome"),
+    [
+        (event({"content": "a"}, "stop") + b"data: [DONE]", "ok"),
+        (event({"content": "a"}, "stop") + b"data: [DONE]\n\n", "ok"),
+        (event({"content": "a"}, "stop") + b'data: {"choices":[],"usage":{}}\n\ndata: [DONE]\n\n', "ok"),
+        (event({"content": "data: [DONE]"}), "truncated"),
+        (event({"content": "a"}, "stop") + b"event: error\ndata: {}\n\ndata: [DONE]\n\n", "inband_error"),
+        (b'data: {"choices":[1]}\n\ndata: [DONE]\n\n', "corrupted"),
+        (b"data: 7\n\ndata: [DONE]\n\n", "corrupted"),
+        (b'data: {"a":1},{"b":2}\n\ndata: [DONE]\n\n', "corrupted"),
+        (event({"content": "a"}) + b'data: {"choi', "truncated"),
+        (b"", "truncated"),
+    ],
+    ids=[
+        "no newline after the end",
+        "whole",
+        "usage after the finish",
+        "an end inside a token",
+        "error event",
+        "choice that is none",
+        "event that is none",
+        "two objects in one event",
+        "cut off in an event",
+        "empty",
+    ],
+)
+def test_a_stream_is_complete_only_with_a_finish_and_an_end_and_no_error(body, outcome):
+    assert answers.of_stream(body).outcome == outcome
+
+
+def test_lateness_is_the_99th_percentile_of_all_requests():
+    lateness = Lateness()
+    assert lateness.p99_s() == 0
+    for _ in range(99):
+        lateness.add(0.0011)
+    lateness.add(0.04)
+
+    assert lateness.p99_s() == pytest.approx(0.00125)
+    for _ in range(5):
+        lateness.add(3.0)
+    assert lateness.p99_s() == 3.0
+
+
+def test_a_value_on_an_edge_is_inside_its_bucket():
+    counts = Counts(lambda: 0)
+    counts.ended("ok", 2.0, 2.0, is_good=True)
+    families = {family.name: family for family in counts.collect()}
+    buckets = {
+        sample.labels["le"]: sample.value
+        for sample in families["llmchaos_caller_time_to_first_token_seconds"].samples
+        if sample.name.endswith("_bucket") and sample.labels["result"] == "ok"
+    }
+
+    assert (buckets["1.0"], buckets["2.0"], buckets["+Inf"]) == (0, 1, 1)
+    assert list(TTFT_BUCKETS_S) == sorted(set(TTFT_BUCKETS_S))
+    assert list(DURATION_BUCKETS_S) == sorted(set(DURATION_BUCKETS_S))
+
+
+def test_nobody_listening_is_refused_not_waited_for(tmp_path):
+    url = f"http://127.0.0.1:{free_port()}"
+    whole = LoadPlan(url=url, model="m", arrivals=tuple(Arrival(i / 50, "a", 1) for i in range(20)))
+    with LoadProcess(whole, tmp_path) as process:
+        until(lambda: not process.alive, "the end of the schedule")
+    (window,) = windows(samples.read(tmp_path / "samples.jsonl"), [("all", 0, 100)])
+
+    assert dict(window.outcomes) == {"refused": 20}
