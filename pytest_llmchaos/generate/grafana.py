@@ -64,10 +64,12 @@ def dashboard_json(board: Board) -> str:
         )
     for variable in board.variables:
         built = built.with_variable(_variable(variable))
-    for heading, panels in board.rows:
-        built = built.with_row(dashboard.Row(heading))
-        for panel in panels:
-            built = built.with_panel(_panel(panel))
+    for one, left, top in board.placed():
+        if isinstance(one, str):
+            built = built.with_row(dashboard.Row(one).grid_pos(dm.GridPos(x=0, y=top, w=24, h=1)))
+        else:
+            place = dm.GridPos(x=left, y=top, w=one.width, h=one.height)
+            built = built.with_panel(_panel(one).grid_pos(place))
     return json.dumps(json.loads(JSONEncoder(sort_keys=True).encode(built.build())), indent=2, sort_keys=True) + "\n"
 
 
@@ -93,8 +95,6 @@ def _panel(panel: Panel) -> Any:
         .description(panel.description)
         .datasource(DATASOURCE)
         .unit(panel.unit)
-        .span(panel.width)
-        .height(panel.height)
         .thresholds(_thresholds(panel))
         .no_value("nothing" if panel.may_be_empty else "no data")
         .interval(_STEP)

@@ -63,6 +63,21 @@ class Board:
     variables: tuple[Variable, ...] = ()
     needs: str = ""
 
+    def placed(self) -> tuple[tuple[str | Panel, int, int], ...]:
+        """Headings and panels with their left column and top line, in Grafana's grid: no panel over the edge."""
+        found: list[tuple[str | Panel, int, int]] = []
+        top = 0
+        for heading, panels in self.rows:
+            found.append((heading, 0, top))
+            top, left, tallest = top + 1, 0, 0
+            for panel in panels:
+                if left + panel.width > 24:
+                    top, left, tallest = top + tallest, 0, 0
+                found.append((panel, left, top))
+                left, tallest = left + panel.width, max(tallest, panel.height)
+            top += tallest
+        return tuple(found)
+
     @property
     def panels(self) -> tuple[Panel, ...]:
         return tuple(panel for _, panels in self.rows for panel in panels)

@@ -31,7 +31,7 @@ def overview(slos: Sequence[Slo], scale: float) -> Board:
                         kind="number",
                         unit="short",
                         queries=(Query(expr="sum(lab:service_up)", legend="up"),),
-                        width=4,
+                        width=6,
                         height=5,
                         bad_below=2.5,
                     ),
@@ -41,11 +41,10 @@ def overview(slos: Sequence[Slo], scale: float) -> Board:
                         kind="number",
                         unit="short",
                         queries=(Query(expr='count(ALERTS{alertstate="firing"}) or vector(0)', legend="firing"),),
-                        width=4,
+                        width=6,
                         height=5,
                         bad_from=1,
                     ),
-                    *(_share(slo) for slo in slos if slo.name in ("availability", "goodput")),
                     Panel(
                         title="Offered load",
                         description="Requests a second that callers want answered.",
@@ -54,7 +53,7 @@ def overview(slos: Sequence[Slo], scale: float) -> Board:
                         queries=(
                             Query(expr="sum(rate(llmchaos_caller_offered_total[$__rate_interval]))", legend="offered"),
                         ),
-                        width=4,
+                        width=6,
                         height=5,
                     ),
                     Panel(
@@ -63,7 +62,7 @@ def overview(slos: Sequence[Slo], scale: float) -> Board:
                         kind="number",
                         unit="s",
                         queries=(Query(expr="lab:callers_latency_seconds:p95_5s", legend="p95"),),
-                        width=4,
+                        width=6,
                         height=5,
                         bad_from=2.56,
                     ),
@@ -72,19 +71,19 @@ def overview(slos: Sequence[Slo], scale: float) -> Board:
             (
                 "Promises",
                 (
+                    *(_share(slo, width) for slo, width in zip(slos, _widths(len(slos)), strict=True)),
                     Panel(
-                        title="Share of good events in this picture's time",
-                        description="For each service level, over the time that is shown.",
+                        title="Bad events in this picture's time, in multiples of what the promise allows",
+                        description="1 is what a whole window of days may look like; above it the promise is not kept.",
                         kind="bars",
-                        unit="percentunit",
+                        unit="short",
                         queries=tuple(
-                            Query(expr=f"clamp_max({_good(slo)} / ({_total(slo)} > 0), 1)", legend=_promise(slo))
+                            Query(expr=f"{_bad_share(slo)} / {slo.error_budget:.6g}", legend=_promise(slo))
                             for slo in slos
                         ),
-                        highest=1,
-                        lowest=0.9,
+                        highest=BURN_ALERTS[0].factor(),
                         height=9,
-                        bad_below=0.99,
+                        bad_from=1,
                     ),
                     Panel(
                         title="Cost of this picture's time, of the month's error budget",
@@ -144,6 +143,12 @@ def overview(slos: Sequence[Slo], scale: float) -> Board:
     )
 
 
+def _widths(count: int) -> list[int]:
+    """Columns for so many panels side by side; what is left over goes to the first ones."""
+    least, more = divmod(24, count) if count <= 8 else (3, 0)
+    return [least + (number < more) for number in range(count)]
+
+
 def _promise(slo: Slo) -> str:
     return f"{slo.display_name or slo.name} (promised {100 * slo.objective:g} %)"
 
@@ -156,23 +161,24 @@ def _total(slo: Slo) -> str:
     return f"sum(increase({slo.total}[$__range]))"
 
 
+def _bad_share(slo: Slo) -> str:
+    return f"clamp_min(1 - {_good(slo)} / ({_total(slo)} > 0), 0)"
+
+
 def _cost(slo: Slo) -> str:
     """Over the range that is shown: its bad share, times the part that the range is of the window, over the budget."""
-    window_s = slo.window_days * DAY_S
-    return (
-        f"clamp_min(1 - {_good(slo)} / ({_total(slo)} > 0), 0) / {slo.error_budget:.6g} * $__range_s / {window_s:.0f}"
-    )
+    return f"{_bad_share(slo)} / {slo.error_budget:.6g} * $__range_s / {slo.window_days * DAY_S:.0f}"
 
 
-def _share(slo: Slo) -> Panel:
+def _share(slo: Slo, width: int) -> Panel:
     return Panel(
         title=slo.display_name or slo.name,
-        description=slo.description,
+        description=f"Over the time that is shown. {slo.description}",
         kind="number",
         unit="percentunit",
         queries=(Query(expr=f"clamp_max({_good(slo)} / ({_total(slo)} > 0), 1)", legend=slo.name),),
-        width=4,
-        height=5,
+        width=width,
+        height=4,
         bad_below=slo.objective,
         lowest=None,
     )

@@ -1,0 +1,187 @@
+"""Scales, axes, bands and legends of the pictures: where a value lands on the paper, and how it is written."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_llmchaos.generate.panels import Panel
+
+COLOURS = ("#3274d9", "#e0752d", "#3f9c35", "#c4162a", "#8f3bb8", "#b8860b", "#0f8a8a", "#d6459b", "#6b7280", "#7a5230")
+GOOD, BAD = "#2f8f3e", "#c4162a"
+_BAND_COLOURS = {"steady": "#e8f3ea", "fault": "#fbe9e7", "recovery": "#e7eefb"}
+_PER_LINE = 92  # characters of legend that fit on half a page
+Box = tuple[float, float, float, float]  # left, top, width, height
+Span = tuple[float, float]  # Unix seconds
+Points = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """One series: its name in the legend, and (Unix seconds, value) points."""
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Band:
+    """A span of time behind the lines: a phase, or a fault."""
+
+    label: str
+    from_unix_s: float
+    to_unix_s: float
+    fault: bool
+
+
+def x_of(at_unix_s: float, span: Span, plot: Box) -> float:
+    return plot[0] + (at_unix_s - span[0]) / (span[1] - span[0]) * plot[2]
+
+
+def y_of(value: float, low: float, high: float, plot: Box) -> float:
+    inside = min(max(value, low), high)
+    return plot[1] + plot[3] * (1 - (inside - low) / (high - low))
+
+
+def runs(points: Points, span: Span, *, split_at_change: bool = False) -> list[list[tuple[float, float]]]:
+    """Unbroken stretches: a gap of more than two steps stays a gap, and what is no number is one."""
+    step_s = max(1.0, (span[1] - span[0]) / 300)
+    found: list[list[tuple[float, float]]] = []
+    for t, v in points:
+        if not math.isfinite(v):
+            continue
+        joins = found and t - found[-1][-1][0] <= 2.5 * step_s and not (split_at_change and v != found[-1][-1][1])
+        if joins:
+            found[-1].append((t, v))
+        else:
+            found.append([(t, v)])
+    return found
+
+
+def stacked(answers: Sequence[Answer]) -> list[Points]:
+    """Each series on top of those before it."""
+    below: dict[float, float] = {}
+    found: list[Points] = []
+    for answer in answers:
+        points = [(t, v + below.get(t, 0.0)) for t, v in answer.points if math.isfinite(v)]
+        below |= dict(points)
+        found.append(points)
+    return found
+
+
+def bands(spans: Sequence[Band], span: Span, plot: Box) -> str:
+    """Phases as pale bands with their names above the plot's floor, faults as a red edge and a stripe."""
+    parts = []
+    for band in spans:
+        left, right = (x_of(min(max(t, span[0]), span[1]), span, plot) for t in (band.from_unix_s, band.to_unix_s))
+        if right - left < 0.5:
+            continue
+        if band.fault:
+            parts.append(
+                f'<rect x="{left:.1f}" y="{plot[1]:.1f}" width="{right - left:.1f}" height="4" fill="{BAD}"/>'
+                f'<line x1="{left:.1f}" x2="{left:.1f}" y1="{plot[1]:.1f}" y2="{plot[1] + plot[3]:.1f}" stroke="{BAD}"/>'
+                f'<text class="f" x="{left + 4:.1f}" y="{plot[1] + 15:.1f}" style="fill:{BAD}">{escape(band.label)}</text>'
+            )
+        else:
+            colour = _BAND_COLOURS.get(band.label, "#eef1f4")
+            parts.append(
+                f'<rect x="{left:.1f}" y="{plot[1]:.1f}" width="{right - left:.1f}" height="{plot[3]:.1f}" fill="{colour}"/>'
+            )
+    return "".join(parts)
+
+
+def time_axis(span: Span, plot: Box) -> str:
+    """Seconds from the left edge, and the clock's time there."""
+    seconds = span[1] - span[0]
+    step = next(s for s in (5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 86_400) if seconds / s <= 8 or s == 86_400)
+    floor = plot[1] + plot[3]
+    parts = [f'<line x1="{plot[0]}" x2="{plot[0] + plot[2]}" y1="{floor}" y2="{floor}" stroke="#9aa5b1"/>']
+    for second in range(0, int(seconds) + 1, step):
+        x = x_of(span[0] + second, span, plot)
+        word = time.strftime("%H:%M:%S", time.gmtime(span[0])) if second == 0 else f"+{second} s"
+        anchor = "start" if second == 0 else "middle"
+        parts.append(f'<text class="f" x="{x:.1f}" y="{floor + 12:.1f}" text-anchor="{anchor}">{word}</text>')
+    return "".join(parts)
+
+
+def value_axis(panel: Panel, low: float, high: float, plot: Box) -> str:
+    parts = []
+    for number in range(5):
+        value = low + (high - low) * number / 4
+        y = y_of(value, low, high, plot)
+        parts.append(
+            f'<line x1="{plot[0]}" x2="{plot[0] + plot[2]}" y1="{y:.1f}" y2="{y:.1f}" stroke="#e4e7eb"/>'
+            f'<text class="f" x="{plot[0] - 6}" y="{y + 3:.1f}" text-anchor="end">{shown(value, panel.unit)}</text>'
+        )
+    return "".join(parts)
+
+
+def legend_height(answers: Sequence[Answer], width: float) -> float:
+    return 15.0 * len(_legend_lines(answers, width)) + 4
+
+
+def legend(answers: Sequence[Answer], plot: Box, inner: Box) -> str:
+    parts = []
+    y = plot[1] + plot[3] + 28
+    for line in _legend_lines(answers, inner[2]):
+        x = inner[0] + 4
+        for number, name in line:
+            colour = COLOURS[number % len(COLOURS)]
+            parts.append(
+                f'<rect x="{x:.0f}" y="{y - 8:.0f}" width="10" height="8" fill="{colour}"/>'
+                f'<text class="f" x="{x + 14:.0f}" y="{y:.0f}">{escape(name)}</text>'
+            )
+            x += 26 + 5.8 * len(name)
+        y += 15
+    return "".join(parts)
+
+
+def _legend_lines(answers: Sequence[Answer], width: float) -> list[list[tuple[int, str]]]:
+    lines: list[list[tuple[int, str]]] = [[]]
+    used = 0.0
+    for number, answer in enumerate(answers):
+        wide = 26 + 5.8 * len(answer.name)
+        if lines[-1] and used + wide > width:
+            lines.append([])
+            used = 0.0
+        lines[-1].append((number, answer.name))
+        used += wide
+    return lines
+
+
+# unit -> what one of it is called, and from how many on the next larger one reads better: (limit, divisor, name)
+_UNITS: dict[str, tuple[float, str, tuple[float, float, str]]] = {
+    "percentunit": (100, " %", (math.inf, 1, "")),
+    "percent": (1, " %", (math.inf, 1, "")),
+    "s": (1, " s", (math.inf, 1, "")),
+    "reqps": (1, "/s", (math.inf, 1, "")),
+    "decmbytes": (1, " MB", (1000, 1000, " GB")),
+    "celsius": (1, " \N{DEGREE SIGN}C", (math.inf, 1, "")),
+    "watt": (1, " W", (math.inf, 1, "")),
+    "short": (1, "", (10_000, 1000, " k")),
+}
+
+
+def shown(value: float, unit: str) -> str:
+    """A value with its unit, as short as it can be read."""
+    if not math.isfinite(value):
+        return "never" if value > 0 else "no data"
+    if unit == "s" and 0 < abs(value) < 1:
+        return f"{1000 * value:.3g} ms"
+    times, name, (limit, divisor, larger) = _UNITS.get(unit, _UNITS["short"])
+    return f"{value / divisor:.3g}{larger}" if abs(value) >= limit else f"{value * times:.3g}{name}"
+
+
+def edge(name: str) -> str:
+    """A bucket's upper edge; the last one is where requests are that never ended."""
+    return "never" if name == "+Inf" else shown(float(name), "s")
+
+
+def is_bad(panel: Panel, value: float) -> bool:
+    beyond = panel.bad_from is not None and value >= panel.bad_from
+    return beyond or (panel.bad_below is not None and value < panel.bad_below)

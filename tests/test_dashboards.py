@@ -1,0 +1,284 @@
+"""The dashboards without a Grafana: read again through its SDK, consistent with the provisioning, and drawn."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import promql_parser
+import pytest
+import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+
+from pytest_llmchaos.generate.axes import Answer, Band, shown
+from pytest_llmchaos.generate.boards import boards
+from pytest_llmchaos.generate.panels import Board, Panel, Query
+from pytest_llmchaos.generate.pictures import substituted
+from pytest_llmchaos.generate.rules import LAB_SCALE
+from pytest_llmchaos.generate.svg import page
+from pytest_llmchaos.openslo import load_slos
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # of the schema that every Grafana from 10 on provisions
+    from grafana_foundation_sdk.models import dashboard as dm
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted((ROOT / "dashboards").glob("*.json"))
+PROVISIONING = ROOT / "stack" / "grafana" / "provisioning"
+BOARDS = boards(load_slos((ROOT / "stack" / "slo.yaml").read_text(), "stack/slo.yaml"), LAB_SCALE)
+VARIABLE = re.compile(r"\$(?!__)(\w+)")
+
+
+def read(path: Path) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(path.read_text())
+    return value
+
+
+def panels(board: dict[str, Any]) -> list[dict[str, Any]]:
+    return [panel for panel in board["panels"] if panel["type"] != "row"]
+
+
+def datasource() -> dict[str, Any]:
+    (one,) = yaml.safe_load((PROVISIONING / "datasources" / "prometheus.yml").read_text())["datasources"]
+    return dict(one)
+
+
+def test_there_is_one_for_each_question_of_an_operator() -> None:
+    assert {path.stem for path in FILES} == {
+        "llmchaos-overview",
+        "llmchaos-requests",
+        "llmchaos-latency",
+        "llmchaos-repair",
+        "llmchaos-saturation",
+        "llmchaos-engine",
+    }
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+class TestFile:
+    def test_is_read_and_written_again_by_the_typed_sdk_without_loss(self, path: Path) -> None:
+        again = JSONEncoder(sort_keys=True).encode(dm.Dashboard.from_json(read(path)))
+
+        assert json.loads(again) == read(path)
+
+    def test_has_its_own_uid_and_is_of_a_grafana_that_is_provisioned(self, path: Path) -> None:
+        board = read(path)
+
+        assert board["uid"] == path.stem
+        assert len(board["uid"]) <= 40
+        assert board["schemaVersion"] >= 36
+
+    def test_asks_only_the_provisioned_datasource(self, path: Path) -> None:
+        board = read(path)
+        asked = [*board["annotations"]["list"], *board.get("templating", {}).get("list", []), *panels(board)]
+        asked += [target for panel in panels(board) for target in panel["targets"]]
+
+        wanted = {"type": datasource()["type"], "uid": datasource()["uid"]}
+        assert [one["datasource"] for one in asked] == [wanted] * len(asked)
+
+    def test_says_what_each_panel_means_and_in_what_unit(self, path: Path) -> None:
+        for panel in panels(read(path)):
+            assert panel["title"], panel
+            assert len(panel["description"]) > 10, panel["title"]
+            assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
+
+    def test_names_every_query_and_its_series(self, path: Path) -> None:
+        for panel in panels(read(path)):
+            references = [target["refId"] for target in panel["targets"]]
+            assert references == sorted(set(references)), panel["title"]
+            assert all(references), panel["title"]
+            for target in panel["targets"]:
+                assert target["legendFormat"], panel["title"]
+
+    def test_has_no_panel_on_top_of_another(self, path: Path) -> None:
+        places = [panel["gridPos"] for panel in read(path)["panels"]]
+
+        assert all(place["x"] + place["w"] <= 24 for place in places)
+        for one, other in itertools.combinations(places, 2):
+            apart_x = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
+            apart_y = one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
+            assert apart_x or apart_y, (one, other)
+
+    def test_asks_what_prometheus_can_parse(self, path: Path) -> None:
+        for panel in panels(read(path)):
+            for target in panel["targets"]:
+                names = VARIABLE.findall(target["expr"])
+                promql_parser.parse(substituted(target["expr"], 300, 1, dict.fromkeys(names, ".*")))
+
+    def test_uses_no_variable_that_it_does_not_offer(self, path: Path) -> None:
+        board = read(path)
+        offered = {one["name"] for one in board.get("templating", {}).get("list", [])}
+        used = {name for panel in panels(board) for t in panel["targets"] for name in VARIABLE.findall(t["expr"])}
+
+        assert used == offered
+
+    def test_shows_faults_and_phases_as_bands(self, path: Path) -> None:
+        shown_bands = {one["name"]: one["expr"] for one in read(path)["annotations"]["list"]}
+
+        assert shown_bands["Faults"] == "llmchaos_fault_active == 1"
+        assert shown_bands["Phases"] == "llmchaos_phase == 1"
+
+    def test_asks_for_a_rate_over_what_the_step_allows(self, path: Path) -> None:
+        """A range of its own would skip samples when one looks at a day, or be empty when one looks at a minute."""
+        for panel in panels(read(path)):
+            for target in panel["targets"]:
+                assert not re.search(r"(rate|increase)\([^\[]*\[\d", target["expr"]), panel["title"]
+
+
+def test_records_that_panels_read_are_made_by_the_rules() -> None:
+    made = {
+        rule["record"]
+        for path in (ROOT / "stack" / "prometheus" / "rules").glob("*.yml")
+        for group in yaml.safe_load(path.read_text())["groups"]
+        for rule in group["rules"]
+        if "record" in rule
+    }
+    read_ = {
+        name
+        for board in BOARDS
+        for panel in board.panels
+        for query in panel.queries
+        for name in re.findall(r"\b(?:slo|lab):[a-z0-9_:]+", query.expr)
+    }
+
+    assert read_
+    assert read_ <= made
+
+
+def test_every_slo_has_its_share_and_its_cost_on_the_overview() -> None:
+    overview = BOARDS[0]
+    for slo in load_slos((ROOT / "stack" / "slo.yaml").read_text(), "stack/slo.yaml"):
+        titles = [panel.title for panel in overview.panels]
+        assert slo.display_name in titles
+        assert sum(slo.good in query.expr for panel in overview.panels for query in panel.queries) >= 3
+
+
+def test_the_provider_reads_the_folder_that_compose_mounts() -> None:
+    (provider,) = yaml.safe_load((PROVISIONING / "dashboards" / "llmchaos.yml").read_text())["providers"]
+    compose = yaml.safe_load((ROOT / "stack" / "compose.yaml").read_text())
+    mounts = {volume.split(":")[-2]: volume for volume in compose["services"]["grafana"]["volumes"]}
+
+    assert "dashboards" in mounts[provider["options"]["path"]]
+    assert "./grafana/provisioning" in mounts["/etc/grafana/provisioning"]
+    assert provider["allowUiUpdates"] is False
+
+
+def test_the_datasource_is_the_stacks_prometheus_and_knows_the_scrape_interval() -> None:
+    scraped = yaml.safe_load((ROOT / "stack" / "prometheus" / "prometheus.yml").read_text())["global"]
+
+    assert datasource()["url"] == "http://prometheus:9090"
+    assert datasource()["jsonData"]["timeInterval"] == scraped["scrape_interval"]
+
+
+class TestMacros:
+    def test_are_replaced_as_grafana_documents(self) -> None:
+        expr = 'a[$__rate_interval] b[$__interval] c[$__range] * $__range_s {x=~"$replica"}'
+
+        assert substituted(expr, 300, 1, {"replica": ".*"}) == 'a[4s] b[1s] c[300s] * 300 {x=~".*"}'
+
+    def test_of_a_long_range_follow_the_step(self) -> None:
+        assert substituted("a[$__rate_interval]", 86_400, 288, {}) == "a[289s]"
+
+
+class TestPicture:
+    span = (1000.0, 1060.0)
+
+    def drawn(self, kind: Any, *answers: Answer, **others: Any) -> str:
+        panel = Panel(
+            title="<b>Title</b>",
+            description="d",
+            kind=kind,
+            unit=others.pop("unit", "s"),
+            queries=(Query(expr="x", legend="l"),),
+            **others,
+        )
+        board = Board(uid="u", title="Board & <script>", description="d", rows=(("Row", (panel,)),))
+        bands = (
+            Band(label="steady", from_unix_s=1000, to_unix_s=1020, fault=False),
+            Band(label="kill <api>", from_unix_s=1020, to_unix_s=1030, fault=True),
+        )
+        picture = page(board, {panel.title: answers}, bands, self.span)
+        ET.fromstring(picture)
+        return picture
+
+    def line(self, name: str = "a", skip: range = range(0), value: float = 1.0) -> Answer:
+        return Answer(name=name, points=tuple((1000.0 + i, value) for i in range(60) if i not in skip))
+
+    @pytest.mark.parametrize("kind", ["lines", "stacked", "states", "number", "bars"])
+    def test_of_hostile_names_holds_no_markup_of_theirs(self, kind: str) -> None:
+        picture = self.drawn(kind, self.line("</text><script>alert(1)</script>"), highest=2)
+
+        assert "<script" not in picture
+        assert "<b>" not in picture
+
+    def test_keeps_a_gap_where_nothing_was_scraped(self) -> None:
+        assert self.drawn("lines", self.line()).count("<polyline") == 1
+        assert self.drawn("lines", self.line(skip=range(20, 30))).count("<polyline") == 2
+
+    def test_shows_the_fault_and_the_phase(self) -> None:
+        picture = self.drawn("lines", self.line())
+
+        assert "kill &lt;api&gt;" in picture
+        assert "#e8f3ea" in picture
+
+    def test_says_that_there_is_no_data(self) -> None:
+        assert "no data" in self.drawn("lines")
+        assert "as it should be" in self.drawn("states", may_be_empty=True)
+
+    def test_of_a_histogram_has_a_row_for_what_never_ended(self) -> None:
+        ended = Answer(name="0.5", points=((1010.0, 3.0), (1011.0, 0.0)))
+        every = Answer(name="+Inf", points=((1010.0, 3.0), (1011.0, 4.0)))
+
+        picture = self.drawn("heatmap", every, ended)
+
+        assert picture.count("#b4460f") == 2
+        assert ">never<" in picture
+        assert ">500 ms<" in picture
+
+    @pytest.mark.parametrize(("value", "colour"), [(0.999, "#2f8f3e"), (0.99, "#c4162a")])
+    def test_of_a_number_is_red_where_the_promise_is_broken(self, value: float, colour: str) -> None:
+        answer = Answer(name="a", points=((1060.0, value),))
+
+        assert f"fill:{colour}" in self.drawn("number", answer, bad_below=0.995, unit="percentunit")
+
+    def test_of_what_is_no_number_is_no_line(self) -> None:
+        nan = Answer(name="a", points=tuple((1000.0 + i, math.nan) for i in range(60)))
+
+        assert "<polyline" not in self.drawn("lines", nan)
+
+    def test_scales_to_what_it_shows(self) -> None:
+        picture = self.drawn("lines", self.line(value=200), unit="short")
+
+        assert ">216<" in picture
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (0.981, "percentunit", "98.1 %"),
+        (0.25, "s", "250 ms"),
+        (2.5, "s", "2.5 s"),
+        (0, "s", "0 s"),
+        (7.96, "reqps", "7.96/s"),
+        (20_480, "decmbytes", "20.5 GB"),
+        (512, "decmbytes", "512 MB"),
+        (71, "celsius", "71 °C"),
+        (12_500, "short", "12.5 k"),
+        (3, "none", "3"),
+        (math.inf, "s", "never"),
+        (math.nan, "s", "no data"),
+    ],
+)
+def test_values_are_written_with_their_unit(value: float, unit: str, text: str) -> None:
+    assert shown(value, unit) == text
+
+
+def test_a_panel_without_words_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs a title, a description and a query"):
+        Panel(title="t", description="", kind="lines", unit="s", queries=(Query(expr="x", legend="l"),))
