@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pytest_llmchaos import ledger
 from pytest_llmchaos import plan as planning
 from pytest_llmchaos.errors import BadScenario, LlmchaosError, NotReady
 from pytest_llmchaos.experiments import TrialPlan
 from pytest_llmchaos.perform import perform
-from pytest_llmchaos.run import Run, Settings, choose_runtime
+from pytest_llmchaos.run import Run, Settings
 from pytest_llmchaos.subject import lab_subject
 from pytest_llmchaos.trial import Trial
 
@@ -34,7 +36,6 @@ class Campaign:
         self._run: Run | None = None
         self._performed: dict[str, Performed] = {}
         self.plans: list[TrialPlan] = []
-        self.why_runtime = ""
         self.refused: LlmchaosError | None = None
         self.stop_reason: str | None = None
 
@@ -62,8 +63,6 @@ class Campaign:
 
     def preflight(self) -> None:
         """Everything that can be found wrong before anything starts. Raises NotReady, or BadScenario."""
-        runtime, self.why_runtime = choose_runtime(self.settings.runtime)
-        self.settings = replace(self.settings, runtime=runtime)
         self.run.preflight()
         self.run.announce(self.schedule())
 
@@ -84,7 +83,24 @@ class Campaign:
             if getattr(error, "verdict", "") == "heal_failed":
                 self.stop_reason = str(error)
             return Performed(name=lab.last_trial, trial=None, error=error)
+        self._keep_ledger(trial)
         return Performed(name=trial.name, trial=trial, error=None)
+
+    def _keep_ledger(self, trial: Trial) -> None:
+        """What this trial would cost of the month's budgets, beside all earlier ones."""
+        entries = [
+            ledger.entry(
+                result,
+                at_unix_s=time.time(),
+                run=self.settings.run,
+                trial=trial.name,
+                scenario=trial.plan.scenario,
+                fault=str(trial.plan.fault),
+                verdict="judged",
+            )
+            for result in trial.slos.values()
+        ]
+        ledger.append(self.settings.reports / "ledger.jsonl", entries)
 
     def note_claim(self, trial: str, nodeid: str, outcome: str, message: str | None) -> None:
         if self._run is not None and self._run.opened:

@@ -21,10 +21,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     report.add_argument("directory", type=Path, help="the run's folder, such as reports/latest")
     generate = commands.add_parser("generate", help="rules and dashboards from an OpenSLO file", add_help=False)
     generate.add_argument("rest", nargs=argparse.REMAINDER)
-    budget = commands.add_parser(
-        "budget", help="what each experiment would have cost of the month's error budget", add_help=False
+    budget = commands.add_parser("budget", help="what each experiment would cost of the month's error budget")
+    budget.add_argument(
+        "--ledger", type=Path, default=Path("reports/ledger.jsonl"), help="default: reports/ledger.jsonl"
     )
-    budget.add_argument("rest", nargs=argparse.REMAINDER)
+    budget.add_argument("--slo", help="only this service level")
     arguments, rest = parser.parse_known_args(argv)
     try:
         return _run(arguments, rest)
@@ -43,7 +44,8 @@ def _run(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
     if arguments.command == "budget":
         from pytest_llmchaos import ledger  # noqa: PLC0415 - each command pays for its own imports
 
-        return ledger.main([*arguments.rest, *rest])
+        _say(ledger.table(ledger.read(arguments.ledger), arguments.slo))
+        return 0
     from pytest_llmchaos import generate  # noqa: PLC0415 - as above
 
     return generate.main([*arguments.rest, *rest])
@@ -51,10 +53,10 @@ def _run(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
 
 def heal(*, dry_run: bool) -> int:
     """Remove the stacks of dead runs, in whichever runtime."""
-    from pytest_llmchaos.sweep import dead_projects, sweep_dead_runs  # noqa: PLC0415 - as above
+    from pytest_llmchaos.sweep import left_over, sweep_dead_runs  # noqa: PLC0415 - as above
 
     if dry_run:
-        found = dead_projects()
+        found = left_over()
         for project, why in found.items():
             _say(f"would remove {project}: {why}")
         _say(f"{len(found)} left over; nothing was touched")
@@ -67,7 +69,7 @@ def heal(*, dry_run: bool) -> int:
 def doctor() -> int:
     """Each check on a line; the exit status is 1 if any failed."""
     from pytest_llmchaos.runtime import docker_cli  # noqa: PLC0415 - as above
-    from pytest_llmchaos.sweep import dead_projects  # noqa: PLC0415
+    from pytest_llmchaos.sweep import left_over  # noqa: PLC0415
 
     bad = 0
     try:
@@ -84,7 +86,7 @@ def doctor() -> int:
         _say(
             f"{'ok   ' if built else 'note '} images built here: {', '.join(built) or 'none; `make setup` builds them'}"
         )
-    left = dead_projects()
+    left = left_over()
     bad += bool(left)
     _say(
         f"bad   left over by dead runs: {', '.join(left)}; `llmchaos heal` removes them"

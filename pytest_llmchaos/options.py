@@ -26,7 +26,7 @@ OPTIONS: tuple[tuple[str, dict[str, Any], str], ...] = (
     (
         "backend",
         {"metavar": "{ollama,llamacpp,sim}"},
-        "Which model serves: real Ollama, the lighter llama.cpp, or a simulated engine.",
+        "Which model serves: real Ollama (default of compose), llama.cpp (default of local), or a simulated engine.",
     ),
     (
         "report",
@@ -80,8 +80,9 @@ def runtime_of(config: Any) -> str:
     return choice_of(config, "runtime", RUNTIMES, "auto")
 
 
-def backend_of(config: Any) -> str:
-    return choice_of(config, "backend", BACKENDS, "ollama")
+def backend_of(config: Any) -> str | None:
+    """The backend asked for; None where none was, and the runtime's own default holds."""
+    return choice_of(config, "backend", BACKENDS, "ollama") if text_of(config, "backend", "") else None
 
 
 def seed_of(config: Any) -> int:

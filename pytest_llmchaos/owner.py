@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import os
 import socket
 import tempfile
@@ -87,7 +88,7 @@ class Ports:
         folder = state_dir() / "ports"
         folder.mkdir(exist_ok=True)
         first = PORTS.start + (os.getpid() * 97) % len(PORTS)
-        for port in (*range(first, PORTS.stop), *range(PORTS.start, first)):
+        for port in itertools.chain(range(first, PORTS.stop), range(PORTS.start, first)):
             fd = os.open(folder / f"{port}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -86,7 +86,19 @@ class WithXdist:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    return f"llmchaos: --chaos-seed={config.stash[SEED]}, backend {options.backend_of(config)}"
+    backend = options.backend_of(config) or "the runtime's own"
+    return f"llmchaos: --chaos-seed={config.stash[SEED]}, runtime {options.runtime_of(config)}, backend {backend}"
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+    """Where the trials will run, and why there."""
+    campaign = config.stash.get(CAMPAIGN, None)
+    if campaign is None or config.get_verbosity() < 0:
+        return []
+    settings = campaign.settings
+    return [
+        f"llmchaos: runtime {settings.runtime} ({settings.why_runtime}), backend {settings.backend}, run {settings.run}"
+    ]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -175,20 +187,22 @@ def campaign_of(config: pytest.Config) -> Campaign:
     """The session's campaign, made at the first call."""
     if CAMPAIGN not in config.stash:
         from pytest_llmchaos.campaign import Campaign  # noqa: PLC0415 - only where scenarios are
-        from pytest_llmchaos.run import Settings, new_run_name  # noqa: PLC0415
+        from pytest_llmchaos.run import Settings, choose_runtime, default_backend, new_run_name  # noqa: PLC0415
 
         seed = config.stash[SEED]
         reports = Path(options.text_of(config, "report", "reports"))
         run = config.stash[RUN] or new_run_name(seed)
         reports = reports if reports.is_absolute() else config.rootpath / reports
+        runtime, why = choose_runtime(options.runtime_of(config))
         settings = Settings(
             run=run,
             seed=seed,
-            runtime=options.runtime_of(config),
-            backend=options.backend_of(config),
+            runtime=runtime,
+            backend=options.backend_of(config) or default_backend(runtime),
             reports=reports,
             repeat=options.repeat_of(config),
             worker=os.environ.get("PYTEST_XDIST_WORKER", ""),
+            why_runtime=why,
             replay_line=repeat_line(config.invocation_params.args, seed),
         )
         config.stash[CAMPAIGN] = Campaign(settings, lambda: progress_of(config))

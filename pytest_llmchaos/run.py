@@ -40,6 +40,7 @@ class Settings:
     repeat: int
     worker: str
     replay_line: str
+    why_runtime: str = "asked for"
 
     @property
     def directory(self) -> Path:
@@ -59,6 +60,11 @@ def choose_runtime(wanted: str) -> tuple[str, str]:
     except NotReady as error:
         return "local", str(error).split(":")[0]
     return "compose", "a Docker daemon answers"
+
+
+def default_backend(runtime: str) -> str:
+    """The real model that a runtime serves without being asked: what its set-up brings."""
+    return "llamacpp" if runtime == "local" else "ollama"
 
 
 class Run:
@@ -189,11 +195,14 @@ def _interrupt(_number: int, _frame: Any) -> None:
 
 
 def make_runtime(settings: Settings, subject: Subject, *, project: str, owner_id: str) -> Any:
+    """The runtime that the settings name, not yet started."""
     if settings.runtime == "compose":
         from pytest_llmchaos.runtime.compose import ComposeRuntime  # noqa: PLC0415 - only the runtime in use
 
         return ComposeRuntime(subject, project=project, run=settings.run, owner=owner_id, directory=settings.directory)
-    raise NotReady(f"--chaos-runtime={settings.runtime} is not to be had in this version: start a Docker daemon")
+    from pytest_llmchaos.runtime.local import LocalRuntime  # noqa: PLC0415 - as above
+
+    return LocalRuntime(subject, project=project, run=settings.run, owner=owner_id, directory=settings.directory)
 
 
 def environment() -> dict[str, Any]:

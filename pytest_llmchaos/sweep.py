@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from pytest_llmchaos import owner
 from pytest_llmchaos.errors import NotReady
-from pytest_llmchaos.runtime import docker_cli
+from pytest_llmchaos.runtime import docker_cli, local_cleanup
 
 
 def dead_projects() -> dict[str, str]:
@@ -27,10 +27,21 @@ def dead_projects() -> dict[str, str]:
     return dict(sorted(dead.items()))
 
 
+def left_over() -> dict[str, str]:
+    """What dead runs left in any runtime: project and reason."""
+    local = {str(recipe["project"]): str(recipe["why"]) for recipe in local_cleanup.dead_runs()}
+    return {**dead_projects(), **local}
+
+
 def sweep_dead_runs(note: Callable[[str], None]) -> list[str]:
     """Remove the stacks of dead runs, never a live sibling's. Returns their projects."""
-    found = dead_projects()
-    for project, why in found.items():
+    removed = []
+    for project, why in dead_projects().items():
         note(f"removing {project}: {why}")
         docker_cli.remove_project(project)
-    return list(found)
+        removed.append(project)
+    for recipe in local_cleanup.dead_runs():
+        note(f"removing {recipe['project']}: {recipe['why']}")
+        local_cleanup.remove_run(recipe)
+        removed.append(str(recipe["project"]))
+    return removed

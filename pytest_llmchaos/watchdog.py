@@ -80,12 +80,7 @@ def clean_up(recipe: dict[str, Any]) -> None:
     if recipe["runtime"] == "compose":
         from pytest_llmchaos.runtime import docker_cli  # noqa: PLC0415 - only this branch needs it
 
-        if recipe.get("owned", True):
-            docker_cli.remove_project(recipe["project"])
-        elif path.exists():
-            from pytest_llmchaos.heal import undo_open  # noqa: PLC0415 - imports the SDK, which costs 0.2 s
-
-            undo_open(path, recipe)
+        docker_cli.remove_project(recipe["project"])
     elif recipe["runtime"] == "local":
         from pytest_llmchaos.runtime.local_cleanup import remove_run  # noqa: PLC0415 - only this branch needs it
 

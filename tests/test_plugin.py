@@ -76,7 +76,9 @@ def chaos(pytester, double):
 
     def run(*args, fault='faults.kill("api")', text=SCENARIO, **files):
         pytester.makepyfile(**(files or {"test_scenario": text.format(fault=fault)}))
-        return pytester.runpytest_inprocess("-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:locust", *args)
+        return pytester.runpytest_inprocess(
+            "-p", "no:hypothesispytest", "-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:locust", *args
+        )
 
     return run
 

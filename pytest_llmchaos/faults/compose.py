@@ -127,7 +127,7 @@ def sequence(first: Fault, *, then: Fault, after_s: float) -> Fault:
 
 def random(*, n: int, among: Sequence[Fault], within_s: float = 30.0) -> Fault:
     """`n` faults drawn by the run's seed from `among`, spread evenly (with jitter) over `within_s` seconds."""
-    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= 1000:
+    if type(n) is not int or not 1 <= n <= 1000:
         raise BadScenario(f"faults.random(n=...) must be a whole number from 1 to 1000, got {n!r}")
     choices = tuple(check_fault("each of faults.random(among=...)", f) for f in among)
     if not choices:

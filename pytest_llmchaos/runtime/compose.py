@@ -401,7 +401,7 @@ def _project(runtime: ComposeRuntime) -> Any:
 
     class Project(DockerCompose):
         @property
-        def compose_command_property(self) -> list[str]:  # type: ignore[override] # a cached property there; files may be added here
+        def compose_command_property(self) -> list[str]:
             return runtime._command()  # noqa: SLF001 - the same object in two dresses
 
         def _run_command(self, cmd: Any, context: Any = None) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.model import RuntimeEvent
@@ -46,7 +46,8 @@ class EventReader:
                     "event": list(ACTIONS),
                     "label": f"com.docker.compose.project={self._project}",
                 }
-                self._stream = client.events(since=f"{since:.9f}", filters=filters, decode=True)
+                # The daemon takes fractions of seconds, which the SDK's own types do not know.
+                self._stream = client.events(since=cast("int", f"{since:.9f}"), filters=filters, decode=True)
                 self._ready.set()
                 for raw in self._stream:
                     event = _event(raw)

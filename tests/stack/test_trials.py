@@ -6,7 +6,15 @@ from dataclasses import dataclass
 import pytest
 
 from pytest_llmchaos import faults, loads
-from pytest_llmchaos.errors import Aborted, FaultNotObserved, Inconclusive, NotRecovered, NotSteady, ProvesNothing, Unsupported
+from pytest_llmchaos.errors import (
+    Aborted,
+    FaultNotObserved,
+    Inconclusive,
+    NotRecovered,
+    NotSteady,
+    ProvesNothing,
+    Unsupported,
+)
 from pytest_llmchaos.faults.base import OnTarget
 from pytest_llmchaos.faults.kill import Kill
 from pytest_llmchaos.journal import read

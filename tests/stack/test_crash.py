@@ -1,0 +1,121 @@
+"""Whatever dies, nothing stays broken: the stack and every process of the run are gone, and nothing else is touched."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+import sessions
+
+from conftest import require
+from pytest_llmchaos.owner import process_started
+from pytest_llmchaos.runtime import docker_cli
+from pytest_llmchaos.sweep import dead_projects
+
+pytestmark = pytest.mark.stack
+
+GONE_DEADLINE_S = 5.0
+
+
+@pytest.fixture
+def bystander():
+    """A foreign container next to the run's own, and with a look-alike name."""
+    require("sim")
+    image = docker_cli.run(
+        ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "llmchaos/services"]
+    ).split()[0]
+    name = f"llmchaos-bystander-{os.getpid()}"
+    docker_cli.run(["docker", "run", "--detach", "--name", name, "--entrypoint", "sleep", image, "600"])
+    yield name
+    docker_cli.run(["docker", "rm", "--force", name])
+
+
+def state_of(container):
+    return docker_cli.run(
+        ["docker", "inspect", "--format", "{{.State.Running}} {{.State.Paused}} {{.State.StartedAt}}", container]
+    )
+
+
+def test_sigkill_in_the_middle_of_the_fault_leaves_nothing(tmp_path, bystander):
+    before = state_of(bystander)
+    child = sessions.start(tmp_path, "scenarios", "-k", "kill_api", "--chaos-backend=sim")
+    try:
+        sessions.wait_for(lambda: sessions.of_kind(tmp_path, "proof"), 90, "the fault was proven")
+        stack = sessions.of_kind(tmp_path, "stack")[0]
+        load = sessions.of_kind(tmp_path, "process")[0]
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    killed = time.monotonic()
+
+    sessions.wait_for(lambda: not sessions.leftovers(stack["project"]), GONE_DEADLINE_S, "the stack was gone")
+
+    assert time.monotonic() - killed <= GONE_DEADLINE_S
+    sessions.wait_for(lambda: process_started(load["pid"]) != load["started"], 1, "the load generator was gone")
+    assert state_of(bystander) == before
+
+
+def test_a_run_that_was_killed_still_reports(tmp_path):
+    require("sim")
+    child = sessions.start(tmp_path, "scenarios", "-k", "kill_api", "--chaos-backend=sim")
+    try:
+        sessions.wait_for(lambda: sessions.of_kind(tmp_path, "proof"), 90, "the fault was proven")
+        stack = sessions.of_kind(tmp_path, "stack")[0]
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    sessions.wait_for(lambda: not sessions.leftovers(stack["project"]), GONE_DEADLINE_S, "the stack was gone")
+    directory = next(tmp_path.glob("2*"))
+
+    done = subprocess.run(["llmchaos", "report", str(directory)], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    trial = sessions.run_json(tmp_path)["trials"][0]
+    assert trial["verdict"] == "invalid"
+    assert "ended before" in trial["reason"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_cancelled_run_undoes_its_fault_and_removes_its_stack(tmp_path, number):
+    require("sim")
+    child = sessions.start(tmp_path, "scenarios", "-k", "kill_api", "--chaos-backend=sim")
+    try:
+        sessions.wait_for(lambda: sessions.of_kind(tmp_path, "proof"), 90, "the fault was proven")
+        stack = sessions.of_kind(tmp_path, "stack")[0]
+        child.send_signal(number)
+        child.wait(timeout=30)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            child.kill()
+
+    assert sessions.leftovers(stack["project"]) == []
+    assert sessions.of_kind(tmp_path, "undone")[0]["ok"] is True
+    assert child.returncode == 2
+
+
+def test_when_the_watchdog_dies_first_the_next_start_heals(tmp_path):
+    require("sim")
+    child = sessions.start(tmp_path / "first", "scenarios", "-k", "kill_api", "--chaos-backend=sim")
+    try:
+        sessions.wait_for(lambda: sessions.of_kind(tmp_path / "first", "proof"), 90, "the fault was proven")
+        stack = sessions.of_kind(tmp_path / "first", "stack")[0]
+        subprocess.run(["pkill", "-KILL", "-f", f"pytest_llmchaos.watchdog .*{stack['project']}"], check=True)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    assert sessions.leftovers(stack["project"])
+
+    planned = subprocess.run(["llmchaos", "heal", "--dry-run"], capture_output=True, text=True, check=True)
+    assert f"would remove {stack['project']}" in planned.stdout
+    assert sessions.leftovers(stack["project"])
+
+    healed = subprocess.run(["llmchaos", "heal"], capture_output=True, text=True, check=True)
+    assert f"removing {stack['project']}" in healed.stdout
+    assert sessions.leftovers(stack["project"]) == []
+
+
+def test_a_living_sibling_is_never_swept(stack_lab):
+    assert stack_lab.runtime.project not in dead_projects()
+    assert sessions.leftovers(stack_lab.runtime.project)
