@@ -164,6 +164,12 @@ def run_dir(
             },
         }
     ]
+    images = {
+        "api": "llmchaos/services:9f2c41d07a55 sha256:1cfb4c354449",
+        "model-1": "llmchaos/ollama:5b1e6cc2a9d0 sha256:30b6e59ba6cf",
+        "prometheus": "llmchaos/prometheus:0be77d1f2c43 sha256:8cfaf196e723",
+    }
+    journal.append({"at_unix_s": T0 - 2, "kind": "stack_up", "took_s": 3.412, "images": images})
     at_unix_s = T0
     for i, made in enumerate(trials, 1):
         trial = f"{i:03d}"
@@ -172,6 +178,7 @@ def run_dir(
         journal += lines(made, trial, at_unix_s, rows)
         at_unix_s += made.steady_s + made.fault_s + made.recovery_s + 3
     if ended:
+        journal.append({"at_unix_s": at_unix_s, "kind": "stack_down", "took_s": 0.487})
         journal.append({"at_unix_s": at_unix_s, "kind": "run_end", "exit_status": 0})
     (run / "journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in journal))
     (run / "logs").mkdir()
@@ -200,11 +207,6 @@ def environment() -> dict[str, Any]:
         "cores": 2,
         "memory_bytes": 25276502016,
         "docker": "20.10.24",
-        "images": {
-            "api": "llmchaos/services:9f2c41d07a55 (built here)",
-            "model": "llmchaos/ollama:5b1e6cc2a9d0 (built here)",
-            "prometheus": "llmchaos/prometheus:0be77d1f2c43 (built here)",
-        },
         "model": "smollm2:135m, Q4_1, sha256:7d2f…",
     }
 

@@ -107,6 +107,13 @@ def test_journals_of_several_workers_become_one_run(tmp_path: Path) -> None:
     assert run["run"] == run_dir.name
 
 
+def test_the_images_that_ran_and_the_stacks_own_times_are_part_of_the_run(tmp_path: Path) -> None:
+    stack = folded(tmp_path, Made())["stack"]
+
+    assert (stack["up_s"], stack["down_s"]) == (3.412, 0.487)
+    assert stack["images"]["model-1"] == "llmchaos/ollama:5b1e6cc2a9d0 sha256:30b6e59ba6cf"
+
+
 def test_an_event_that_was_noted_and_judged_is_told_once(tmp_path: Path) -> None:
     (trial,) = folded(tmp_path, Made())["trials"]
 
