@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import socket
@@ -20,6 +21,7 @@ UP_DEADLINE_S = 60
 SOCKET = "/var/run/docker.sock"
 
 
+@functools.cache  # one answer for the whole session, even if files of the stack change meanwhile
 def variables_of(backend: str) -> dict[str, str]:
     done = subprocess.run(
         [sys.executable, STACK / "bootstrap.py", "env", "--backend", backend],
