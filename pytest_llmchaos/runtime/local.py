@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,15 +15,15 @@ from pytest_llmchaos.model import RuntimeEvent, ServiceState, Undo
 from pytest_llmchaos.owner import Ports, port_is_free
 from pytest_llmchaos.runtime import local_cleanup
 from pytest_llmchaos.runtime.local_control import Control, Seen
-from pytest_llmchaos.runtime.local_files import EVENTS, json_lines, supervisord_command, write_supervisord
+from pytest_llmchaos.runtime.local_daemon import Daemon
+from pytest_llmchaos.runtime.local_files import EVENTS, json_lines, write_supervisord
 from pytest_llmchaos.runtime.local_health import healthy
 from pytest_llmchaos.runtime.local_plan import Addresses, Program
 from pytest_llmchaos.runtime.local_programs import Programs
 from pytest_llmchaos.subject import Subject
 
 UP_DEADLINE_S = 60.0
-_LOOK_EVERY_S = 0.02
-_INHERITED = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SSL_CERT_FILE")
+_LOOK_EVERY_S = 0.05
 
 
 class LocalRuntime:
@@ -33,7 +32,7 @@ class LocalRuntime:
     name = "local"
     fidelity = "process, not container"
 
-    def __init__(self, subject: Subject, *, project: str, run: str, owner: str, directory: Path) -> None:
+    def __init__(self, subject: Subject, *, project: str, run: str, owner: str, directory: Path) -> None:  # noqa: ARG002 - `run` names labels, which processes have not
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", project):
             raise BadScenario(f"a project is named with a-z, 0-9, '_' and '-', got {project!r}")
         if subject.bootstrap is None:
@@ -42,7 +41,7 @@ class LocalRuntime:
             )
         self.subject = subject
         self.project = project
-        self._run, self._owner = run, owner
+        self._owner = owner
         self._directory = directory.resolve()
         self._work = local_cleanup.work_folder(self._directory, project)
         self._backend = dict(subject.extra_env)["LLMCHAOS_BACKEND"]
@@ -50,8 +49,8 @@ class LocalRuntime:
         self._addresses: Addresses | None = None
         self._set: Programs | None = None
         self._programs: dict[str, Program] = {}
-        self._supervisord: subprocess.Popen[bytes] | None = None
         self._control = Control(self._work)
+        self._daemon = Daemon(self._work, self._control)
 
     def __repr__(self) -> str:
         return f"<local project {self.project}>"
@@ -112,11 +111,9 @@ class LocalRuntime:
         if self._set is None:
             self.prepare()
         assert self._set is not None  # noqa: S101 - prepare() has set it
-        (self._work / "logs").mkdir(parents=True, exist_ok=True)
-        (self._work / EVENTS).touch()
         write_supervisord(self._work, self._set.processes(self._programs, self._work, self._reserved()))
         try:
-            self._start_supervisord()
+            self._daemon.start(project=self.project, owner=self._owner, directory=self._directory)
             wanted = [s for s in self._programs if remediator or s != self.subject.remediator]
             for service in wanted:
                 self._control.call("start", service)
@@ -125,46 +122,12 @@ class LocalRuntime:
             self.down()
             raise
 
-    def _start_supervisord(self) -> None:
-        import pytest_llmchaos  # noqa: PLC0415 - for its place on disk
-
-        marks = {
-            local_cleanup.RUN: self.project,
-            local_cleanup.OWNER: self._owner,
-            local_cleanup.DIRECTORY: str(self._directory),
-        }
-        environment = {name: os.environ[name] for name in _INHERITED if name in os.environ} | marks
-        environment["PYTHONPATH"] = str(Path(pytest_llmchaos.__file__).parent.parent)
-        log = self._work / "logs" / "supervisord-start.txt"
-        with log.open("wb") as out:
-            self._supervisord = subprocess.Popen(
-                supervisord_command(),
-                cwd=self._work,
-                env=environment,
-                stdin=subprocess.PIPE,  # held open by this process alone: supervisord ends when it closes
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
-            )
-        deadline = time.monotonic() + UP_DEADLINE_S
-        while not self._control.answers():
-            if self._supervisord.poll() is not None or time.monotonic() > deadline:
-                raise NotReady(f"supervisord did not start: {log.read_text(errors='replace').strip()[-1500:]}")
-            time.sleep(0.01)
-
     def down(self) -> None:
         """End every process of the run. The logs are kept first."""
         with contextlib.suppress(OSError):
             self.keep_logs()
-        if self._supervisord is not None:
-            assert self._supervisord.stdin is not None  # noqa: S101 - it was opened with a pipe
-            self._supervisord.stdin.close()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._supervisord.wait(timeout=2)
+        self._daemon.stop()
         local_cleanup.end_processes(self.project)
-        if self._supervisord is not None:
-            self._supervisord.wait()
-            self._supervisord = None
         local_cleanup.remove_folder(self._work)
         self._ports.close()
         self._addresses, self._set, self._programs = None, None, {}

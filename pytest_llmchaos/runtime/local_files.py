@@ -68,6 +68,8 @@ def _quoted(name: str, value: str) -> str:
 
 def write_supervisord(work: Path, processes: Sequence[Process]) -> None:
     """The socket is named relative to the folder that supervisord starts in: the kernel takes no path above 107 bytes."""
+    (work / "logs").mkdir(parents=True, exist_ok=True)
+    (work / EVENTS).touch()
     head = f"""\
 [supervisord]
 nodaemon = true

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +19,9 @@ from pytest_llmchaos import prometheus_binary
 from pytest_llmchaos.errors import NotReady
 
 _EXTRA = 'pip install "pytest-llmchaos[local]"'
-_PACKAGES = ("supervisor", "aiohttp", "prometheus_client", "yaml")
+_PACKAGES = ("supervisor", "aiohttp", "uvloop", "prometheus_client", "yaml")
 _DOWNLOAD_DEADLINE_S = 600.0
+_CREATE_DEADLINE_S = 30.0
 _HOW_TO = {
     "prometheus": (
         "Debian or Ubuntu: `apt-get install prometheus`; macOS: `brew install prometheus`; "
@@ -159,15 +161,15 @@ def _create_model(program: Path, model: str, store: Path) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
+    deadline = time.monotonic() + _CREATE_DEADLINE_S
     try:
-        # The client itself waits for the server, for seconds; more than that is a failure.
-        for _ in range(50):
+        while True:
             done = _run([str(program), "create", model, "-f", str(store / "Modelfile")], model, **settings)
             if done.returncode == 0:
                 return
-            if serving.poll() is not None:
-                break
-        raise NotReady(f"ollama could not make {model} from the weights: {done.stderr.strip()[-500:]}")
+            if serving.poll() is not None or time.monotonic() > deadline:
+                raise NotReady(f"ollama could not make {model} from the weights: {done.stderr.strip()[-500:]}")
+            time.sleep(0.1)  # the server is still starting
     finally:
         serving.kill()
         serving.wait()
