@@ -17,10 +17,11 @@ from markupsafe import Markup, escape
 
 from pytest_llmchaos.report import facts, words
 from pytest_llmchaos.report.curves import Curves, Raw, curves
+from pytest_llmchaos.report.glances import sparkline, strip
 from pytest_llmchaos.report.moments import fault_start_s, marks
 from pytest_llmchaos.report.story import chronology, claim_words, load_words, outcome_words, raw_values, rows_of, tiles
 from pytest_llmchaos.report.summary import headline
-from pytest_llmchaos.report.timeline import sparkline, strip, timeline
+from pytest_llmchaos.report.timeline import timeline
 from pytest_llmchaos.report.words import number
 
 LIMIT_BYTES = 1_000_000
