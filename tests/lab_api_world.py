@@ -227,7 +227,7 @@ async def world(replicas: int = 2, **env: str) -> AsyncIterator[World]:
             "LAB_MODEL": MODEL,
             "LAB_REPLICAS": ",".join(f"{model.name}={model.url}" for model in models),
             "LAB_PROBE_INTERVAL_S": "0.02",
-            "LAB_PROBE_TIMEOUT_S": "0.2",
+            "LAB_PROBE_TIMEOUT_S": "2",
             "LAB_SLOW_START_S": "0",
         }
         | env

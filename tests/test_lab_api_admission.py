@@ -7,6 +7,8 @@ import pytest
 import uvloop
 from lab_api_world import World, answers, ask, chunk, good, hangs, in_world, sends, until, whole, world
 
+from lab_api.pool import Probed
+
 
 async def _fill(it: World, count: int) -> list[asyncio.Future]:
     """Requests that stay with the replicas until they are cancelled."""
@@ -27,7 +29,7 @@ async def test_a_full_queue_answers_429_at_once_with_retry_after(it: World) -> N
     answer = await it.chat()
 
     assert (answer.status, answer.error["code"], answer.headers["Retry-After"]) == (429, "rejected_queue_full", "3")
-    assert time.monotonic() - began_s < 0.5
+    assert time.monotonic() - began_s < 2
     assert await it.metric("llmlab_queue_depth") == 2
     it.models[0].behaviour = good
     running[0].cancel()
@@ -98,15 +100,17 @@ async def test_without_any_replica_requests_get_503_at_once_and_readiness_is_los
     assert (await it.get("/healthz")).status == 200
 
 
-@in_world(replicas=1, LAB_CONCURRENCY="1", LAB_QUEUE_TIMEOUT_S="10")
+@in_world(replicas=1, LAB_CONCURRENCY="1", LAB_QUEUE_TIMEOUT_S="10", LAB_PROBE_INTERVAL_S="30")
 async def test_those_who_wait_are_sent_away_when_the_last_replica_goes(it: World) -> None:
-    await _fill(it, 1)
+    running = await _fill(it, 1)
     waiting = asyncio.ensure_future(it.chat())
     await until(lambda: it.gateway.pool.queue_depth == 1, "it waits")
 
-    await it.models[0].stop()
+    it.replica(0).probed(Probed.REFUSED, it.gateway.pool.clock())
+    it.gateway.pool.wake()
 
     assert (await waiting).error["code"] == "no_replica"
+    running[0].cancel()
 
 
 @in_world(LAB_EJECT_MIN_REQUESTS="100000", LAB_PROBE_INTERVAL_S="30")
@@ -121,7 +125,7 @@ async def test_a_connection_that_is_refused_is_retried_and_three_in_a_row_eject(
     assert await it.metric("llmlab_upstream_health", replica="model-1", probe="passive") == 0
 
 
-@in_world(LAB_EJECT_MIN_REQUESTS="4", LAB_EJECT_S="0.2", LAB_RETRY_BURST="50")
+@in_world(LAB_EJECT_MIN_REQUESTS="4", LAB_EJECT_S="600", LAB_RETRY_BURST="50")
 async def test_a_replica_with_errors_is_ejected_though_its_health_is_good_and_let_in_by_one_trial(it: World) -> None:
     it.models[0].behaviour = answers(500)
     got = [await it.chat() for _ in range(20)]
@@ -131,8 +135,8 @@ async def test_a_replica_with_errors_is_ejected_though_its_health_is_good_and_le
     assert it.replica(0).healthy
 
     it.models[0].behaviour = hangs
-    clock = it.gateway.pool.clock
-    await until(lambda: it.replica(0).breaker.state(clock()).name == "HALF_OPEN", "the circuit is half-open")
+    clock = it.gateway.pool.clock = lambda: time.monotonic() + 600
+    assert await it.metric("llmlab_circuit_state", replica="model-1") == 2
     trial = asyncio.ensure_future(it.chat())
     await until(lambda: len(it.models[0].asked) == 5, "one trial is sent")
     for _ in range(5):
@@ -234,7 +238,7 @@ async def test_an_answer_without_streaming_is_passed_on_as_it_is(it: World) -> N
 )
 def test_an_incomplete_answer_without_streaming_is_never_a_200(behaviour, status: int, outcome: str) -> None:
     async def story() -> None:
-        async with world(replicas=1, LAB_ANSWER_TIMEOUT_S="0.15") as it:
+        async with world(replicas=1, LAB_ANSWER_TIMEOUT_S="0.15" if behaviour is hangs else "10") as it:
             it.models[0].behaviour = behaviour
             answer = await it.chat(ask(stream=False))
 

@@ -63,7 +63,7 @@ def test_a_broken_stream_ends_with_an_error_event_and_never_with_done(
     pieces: list[bytes], then: str, outcome: str
 ) -> None:
     async def story() -> None:
-        async with world(replicas=1, LAB_GAP_TIMEOUT_S="0.15") as it:
+        async with world(replicas=1, LAB_GAP_TIMEOUT_S="0.15" if then == "hang" else "10") as it:
             it.models[0].behaviour = sends(*pieces, then=then)
             answer = await it.chat(headers={"x-request-id": "mine"})
 
@@ -97,7 +97,7 @@ async def test_comments_do_not_hide_a_stall(it: World) -> None:
     assert await it.metric("llmlab_stream_max_gap_seconds_sum") >= 0.2
 
 
-@in_world(LAB_TTFT_TIMEOUT_S="0.15")
+@in_world(LAB_TTFT_TIMEOUT_S="0.5")
 async def test_a_replica_that_only_says_its_role_is_replaced_before_the_caller_sees_anything(it: World) -> None:
     it.models[0].behaviour = sends(chunk("", role="assistant"), then="hang")
 
@@ -178,13 +178,13 @@ async def test_a_replica_that_never_answers_becomes_a_504_in_time(it: World) -> 
     answer = await it.chat()
 
     assert (answer.status, answer.error["code"]) == (504, "ttft_timeout")
-    assert 0.1 <= time.monotonic() - began_s < 1
+    assert 0.1 <= time.monotonic() - began_s < 3
     await until(lambda: it.models[0].cancelled == 1, "the hung request is cancelled upstream")
     assert await it.metric("gen_ai_server_time_to_first_token_seconds_count", error_type="ttft_timeout") == 1
     assert await it.metric("gen_ai_server_time_to_first_token_seconds_count", error_type="") == 0
 
 
-@in_world(replicas=1, LAB_REQUEST_TIMEOUT_S="0.3")
+@in_world(replicas=1, LAB_REQUEST_TIMEOUT_S="0.6")
 async def test_the_whole_request_has_a_deadline_even_while_tokens_flow(it: World) -> None:
     async def drip(request):
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
@@ -212,7 +212,7 @@ async def test_a_waiting_caller_is_kept_alive_by_comments_and_told_of_a_failure_
     assert b"[DONE]" not in answer.body
 
 
-@in_world(LAB_KEEPALIVE_S="0.05", LAB_TTFT_TIMEOUT_S="0.2")
+@in_world(LAB_KEEPALIVE_S="0.05", LAB_TTFT_TIMEOUT_S="0.5")
 async def test_a_comment_is_not_a_first_byte_so_the_retry_still_happens(it: World) -> None:
     it.models[0].behaviour = hangs
 
@@ -351,6 +351,6 @@ async def test_a_caller_who_has_everything_need_not_wait_for_the_replica_to_hang
         response.close()
 
     await until(lambda: it.models[0].cancelled == 1, "the connection upstream is closed in the end")
-    assert time.monotonic() - began_s < 2
+    assert time.monotonic() - began_s < 4
     assert await it.outcomes() == {"ok": 1}
     assert it.replica(0).in_flight == 0

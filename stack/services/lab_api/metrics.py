@@ -128,7 +128,7 @@ class _Gauges(Collector):
         self._budget = budget
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        now_s = time.monotonic()
+        now_s = self._pool.clock()
         in_flight = GaugeMetricFamily("llmlab_inflight_requests", "Requests a replica works on.", labels=["replica"])
         circuit = GaugeMetricFamily(
             "llmlab_circuit_state", "Passive health: 0 closed, 1 open, 2 half-open.", labels=["replica"]
@@ -142,7 +142,7 @@ class _Gauges(Collector):
             circuit.add_metric([replica.name], state.value)
             health.add_metric([replica.name, "shallow"], float(replica.healthy))
             health.add_metric([replica.name, "passive"], float(state is Circuit.CLOSED))
-        yield from (in_flight, circuit, health, *self._oldest(now_s))
+        yield from (in_flight, circuit, health, *self._oldest(time.monotonic()))
         yield GaugeMetricFamily(
             "llmlab_queue_depth", "Requests waiting for a place in a replica.", value=self._pool.queue_depth
         )
