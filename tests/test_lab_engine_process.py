@@ -159,3 +159,26 @@ def test_a_slow_load_holds_back_the_next_start(start: Callable[..., Process], tm
     slow = start(LAB_STATE_DIR=str(tmp_path))
 
     until(lambda: slow.answers(503), "the engine says that it loads")
+
+
+def test_faults_can_be_started_listed_and_ended_from_inside_the_container(start: Callable[..., Process]) -> None:
+    process = start()
+    until(process.answers, "the engine answers")
+
+    def call(*arguments: str, port: int = process.admin_port) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "lab_engine.fault", *arguments],
+            env={"PYTHONPATH": str(SERVICES), "LAB_ADMIN_PORT": str(port)},
+            capture_output=True, text=True, check=False, timeout=START_S,
+        )  # fmt: skip
+
+    started = call("start", '{"kind": "hang", "lease_s": 30}')
+    refused = call("start", '{"kind": "hang"}')
+    listed = json.loads(call("list").stdout)["faults"]
+    ended = json.loads(call("end", json.loads(started.stdout)["id"]).stdout)
+
+    assert [each["state"] for each in listed] == ["active"]
+    assert ended["state"] == "ended"
+    assert refused.returncode == 1
+    assert "lease_s is missing" in refused.stderr
+    assert call("list", port=free_ports()[0]).returncode == 2

@@ -1,0 +1,40 @@
+"""`python -m lab_engine.fault`: a caller of the admin port for use inside the container, where nothing else reaches it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import urllib.error
+import urllib.request
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Prints the admin port's answer. Exit status 1 when it refuses, 2 when nobody listens there."""
+    parser = argparse.ArgumentParser(prog="python -m lab_engine.fault", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("start", help="start a fault").add_argument("json", help='{"kind": "hang", "lease_s": 30}')
+    verbs.add_parser("list", help="all faults with their counters")
+    verbs.add_parser("end", help="end a fault").add_argument("id", help="as `start` has told it")
+    given = parser.parse_args(arguments)
+    port = os.environ.get("LAB_ADMIN_PORT") or str(int(os.environ.get("LAB_PORT") or "8080") + 1)
+    path = f"/faults/{given.id}" if given.verb == "end" else "/faults"
+    request = urllib.request.Request(  # noqa: S310 - always http, always this host
+        f"http://127.0.0.1:{port}{path}",
+        data=given.json.encode() if given.verb == "start" else None,
+        method={"start": "POST", "list": "GET", "end": "DELETE"}[given.verb],
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310 - as above
+            sys.stdout.write(response.read().decode() + "\n")
+            return 0
+    except urllib.error.HTTPError as error:
+        sys.stderr.write(error.read().decode() + "\n")
+        return 1
+    except OSError as error:
+        sys.stderr.write(f"no admin port on 127.0.0.1:{port} ({error}): is this the engine's container?\n")
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
