@@ -388,33 +388,46 @@ def test_the_audit_log_and_the_metrics_can_be_read_over_http(fakes: Fakes) -> No
     perform(story)
 
 
-def test_a_probe_that_never_worked_is_no_witness_and_one_that_worked_is() -> None:
-    good = True
+def readings_of_probes(*statuses: int) -> list[float | None]:
+    """What a prober makes of these answers in turn; 0 is no answer at all."""
+    found: list[float | None] = []
+    turn = iter(statuses)
+    now = 0
 
-    async def answer(_: web.Request) -> web.Response:
-        return web.Response(status=200 if good else 503)
+    async def answer(request: web.Request) -> web.Response:
+        if now == 0:
+            assert request.transport is not None
+            request.transport.abort()
+        return web.Response(status=now or 200)
 
     async def story() -> None:
-        nonlocal good
+        nonlocal now
         app = web.Application()
         app.add_routes([web.get("/health", answer)])
         async with served(app) as url, aiohttp.ClientSession() as http:
             port = url.rsplit(":", 1)[1]
             prober = Prober(http, "/health", {"api:8000": f"127.0.0.1:{port}"})
             probe = Signal(name="p", probe="http://{service}:8000{health_path}", fires_at="< 1")
-            good = False
-            never = await prober.reading(probe, "api")
-            good = True
-            worked = await prober.reading(probe, "api")
-            good = False
-            failed = await prober.reading(probe, "api")
-
-            assert never is None
-            assert worked is not None
-            assert failed is not None
-            assert (worked.value, failed.value) == (1.0, 0.0)
+            for now in turn:  # noqa: B007 - read by answer()
+                reading = await prober.reading(probe, "api")
+                found.append(None if reading is None else reading.value)
 
     perform(story)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("statuses", "readings"),
+    [
+        ((0, 0), [None, None]),
+        ((200, 0, 500), [1.0, 0.0, 0.0]),
+        ((503, 0), [None, 0.0]),
+        ((404, 429), [None, None]),
+    ],
+    ids=["never reached", "silence and failure", "busy is alive", "a wrong question says nothing"],
+)
+def test_a_probe_tells_dead_from_busy_from_unreachable(statuses: tuple[int, ...], readings: list[float | None]) -> None:
+    assert readings_of_probes(*statuses) == readings
 
 
 def test_an_error_of_a_client_says_who_did_not_answer() -> None:

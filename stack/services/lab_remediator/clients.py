@@ -70,23 +70,30 @@ class Prober:
 
     def __init__(self, session: aiohttp.ClientSession, health_path: str, addresses: Mapping[str, str]) -> None:
         self._session, self._health_path, self._addresses = session, health_path, addresses
-        self._worked: set[tuple[str, str]] = set()
+        self._reached: set[str] = set()
 
     async def reading(self, signal: Signal, service: str) -> Reading | None:
-        """1 for an answer below 400 in time, else 0. A probe that has never worked is no witness: None."""
+        """1 for a good answer in time, 0 for silence or a failure; None where the probe is no witness.
+
+        That is the case while no probe has ever reached the service (it may not be reachable from here at all), and for
+        answers that speak of the question (4xx) or of being busy (503).
+        """
         at = time.time()
         url = self._url(signal, service)
         timeout = aiohttp.ClientTimeout(total=signal.timeout_s)
         method = "GET" if signal.post is None else "POST"
+        status = 0
         try:
             async with self._session.request(method, url, json=signal.post, timeout=timeout) as response:
                 await response.read()
-                good = response.status < 400
+                status = response.status
         except (aiohttp.ClientError, TimeoutError):
-            good = False
-        if good:
-            self._worked.add((signal.name, service))
-        return Reading(at=at, value=float(good)) if (signal.name, service) in self._worked else None
+            status = 0
+        if status:
+            self._reached.add(url.authority)
+        if url.authority not in self._reached or 400 <= status < 500 or status == 503:
+            return None
+        return Reading(at=at, value=float(0 < status < 400))
 
     def _url(self, signal: Signal, service: str) -> URL:
         url = URL(str(signal.probe).replace("{service}", service).replace("{health_path}", self._health_path))
