@@ -119,6 +119,16 @@ def _cell(trials: Sequence[Mapping[str, Any]]) -> Cell:
     return Cell(verdicts=verdicts, slos=tuple(met.items()))
 
 
+def most_spent(trial: Mapping[str, Any]) -> tuple[float, str] | None:
+    """The share of a month's error budget that the trial cost, and the service level that paid most; None if none was judged."""
+    spent = [
+        (value, one_line(slo.get("name"), 40))
+        for slo in trial["slos"]
+        if (value := number(slo.get("budget_spent"))) is not None
+    ]
+    return max(spent, key=lambda pair: pair[0], default=None)
+
+
 def reached(slo: Mapping[str, Any]) -> bool | None:
     """Whether the value reached its objective, both being ratios of good events; None where one is missing."""
     value, objective = number(slo.get("value")), number(slo.get("objective"))

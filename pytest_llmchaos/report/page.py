@@ -75,9 +75,7 @@ def _render(run: Mapping[str, Any], raws: Mapping[str, Raw], logs: Mapping[str, 
                 "chronology": chronology(trial),
                 "plan": rows_of(trial.get("plan") or {}, "plan")[: detail.rows],
                 "load": load_words(trial["load"]),
-                "spent": max(
-                    (n for slo in trial["slos"] if (n := number(slo.get("budget_spent"))) is not None), default=None
-                ),
+                "spent": (facts.most_spent(trial) or (None, ""))[0],
                 "data": _data(trial, drawn),
             }
         )

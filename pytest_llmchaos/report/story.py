@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pytest_llmchaos.report.curves import Raw
+from pytest_llmchaos.report.facts import most_spent
 from pytest_llmchaos.report.moments import fault_start_s
 from pytest_llmchaos.report.words import FIDELITY_MEANS, NONE, at, figure, number, one_line, percent, seconds
 
@@ -21,12 +22,9 @@ def tiles(trial: Trial, raw: Raw) -> list[tuple[str, str, str]]:
     found = [_detected(trial), _recovered(trial)]
     if number(trial.get("time_to_settle_s")) is not None:
         found.append(("settled", seconds(trial["time_to_settle_s"]), "after the fault ended"))
-    spent = [(value, slo) for slo in trial["slos"] if (value := number(slo.get("budget_spent"))) is not None]
-    if spent:
-        value, slo = max(spent, key=lambda pair: pair[0])
-        found.append(
-            ("month's error budget spent", percent(value), f"{one_line(slo.get('name'), 40)}, the most of {len(spent)}")
-        )
+    spent = most_spent(trial)
+    if spent is not None:
+        found.append(("month's error budget spent", percent(spent[0]), f"{spent[1]}, the most of {len(trial['slos'])}"))
     total = sum(raw.outcomes.values())
     if total:
         lost = total - raw.outcomes["ok"]

@@ -6,7 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from pytest_llmchaos.report.facts import most_spent
 from pytest_llmchaos.report.words import (
+    NONE,
     VERDICT_MARK,
     VERDICT_MEANS,
     is_simulated,
@@ -119,11 +121,11 @@ def markdown(run: Run) -> str:
     for trial in run["trials"]:
         cells = [
             f"{VERDICT_MARK[str(trial['verdict'])]} {trial['verdict']}",
-            _md(trial["scenario"]),
+            _md(f"{trial['scenario']}{_arm(trial)}"),
             _md(f"{trial['fault']} · {trial['fidelity'] or 'fidelity unknown'}"),
             _md(_by(trial, "time_to_detect_s", "detected_by")),
             _md(_by(trial, "time_to_recover_s", "repaired_by")),
-            _md(", ".join(f"{slo.get('name')} {percent(slo.get('budget_spent'))}" for slo in trial["slos"])),
+            _md(f"{percent(spent[0])} · {spent[1]}" if (spent := most_spent(trial)) else NONE),
             _md(why(trial).removeprefix("- ")),
         ]
         lines.append(f"| {' | '.join(cells)} |")
@@ -133,9 +135,13 @@ def markdown(run: Run) -> str:
 
 
 def _title(trial: Trial) -> str:
-    again = f" #{trial['repeat']}" if trial.get("repeat") else ""
+    return one_line(f"{trial['scenario']}: {trial['fault']}{_arm(trial)}", 80)
+
+
+def _arm(trial: Trial) -> str:
+    """What sets this trial apart from others of its experiment."""
     bare = " without remediator" if trial.get("remediator") is False else ""
-    return one_line(f"{trial['scenario']}: {trial['fault']}{bare}{again}", 80)
+    return bare + (f" #{trial['repeat']}" if trial.get("repeat") else "")
 
 
 def _by(trial: Trial, key: str, who: str) -> str:
