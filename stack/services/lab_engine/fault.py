@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     port = os.environ.get("LAB_ADMIN_PORT") or str(int(os.environ.get("LAB_PORT") or "8080") + 1)
     path = f"/faults/{given.id}" if given.verb == "end" else "/faults"
-    request = urllib.request.Request(  # noqa: S310 - always http, always this host
+    request = urllib.request.Request(
         f"http://127.0.0.1:{port}{path}",
         data=given.json.encode() if given.verb == "start" else None,
         method={"start": "POST", "list": "GET", "end": "DELETE"}[given.verb],
