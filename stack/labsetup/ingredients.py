@@ -151,7 +151,8 @@ def _compile_ollama(folder: Path, flags: str) -> None:
 
 
 def modelfile(weights_name: str) -> str:
-    return f"FROM ./{weights_name}\nPARAMETER temperature 0\n# {MODEL}\n"
+    """One thread a replica: two that spin on two cores starve everything beside them, and then each other."""
+    return f"FROM ./{weights_name}\nPARAMETER temperature 0\nPARAMETER num_thread 1\n# {MODEL}\n"
 
 
 def packaged_program(package: str, program: str) -> list[Path]:
