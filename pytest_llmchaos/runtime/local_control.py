@@ -44,8 +44,10 @@ class _Transport(xmlrpc.client.Transport):
         super().__init__()
         self._folder = folder
 
-    def make_connection(self, _host: Any) -> _Connection:
-        return _Connection(self._folder)
+    def make_connection(self, host: Any) -> _Connection:
+        connection = _Connection(self._folder)
+        self._connection = (host, connection)  # what `close` closes
+        return connection
 
 
 @dataclass(frozen=True, kw_only=True)

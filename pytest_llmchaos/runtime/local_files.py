@@ -52,9 +52,9 @@ class Process:
 
 
 def _escaped(text: str) -> str:
-    """supervisor expands `%(name)s`, and takes ` ;` for a comment."""
-    if "\n" in text or " ;" in text:
-        raise NotReady(f"supervisord cannot be told {text!r}: use a path without line breaks and semicolons")
+    """supervisor expands `%(name)s`, and takes ` ;` and ` #` for comments."""
+    if any(odd in text for odd in ("\n", " ;", " #")):
+        raise NotReady(f"supervisord cannot be told {text!r}: use a path without line breaks, ` ;` and ` #`")
     return text.replace("%", "%%")
 
 
@@ -67,7 +67,7 @@ def _quoted(name: str, value: str) -> str:
 
 
 def write_supervisord(work: Path, processes: Sequence[Process]) -> None:
-    """The socket is named relative to the folder that supervisord starts in: the kernel takes no path above 107 bytes."""
+    """The socket is named by way of the folder that supervisord starts in: the kernel takes no path above 107 bytes."""
     (work / "logs").mkdir(parents=True, exist_ok=True)
     (work / EVENTS).touch()
     head = f"""\
@@ -80,7 +80,7 @@ childlogdir = {_escaped(str(work / "logs"))}
 loglevel = info
 
 [unix_http_server]
-file = {SOCKET}
+file = /proc/self/cwd/{SOCKET}
 chmod = 0600
 
 [rpcinterface:supervisor]

@@ -42,8 +42,10 @@ class _Transport(xmlrpc.client.Transport):
         super().__init__()
         self._path = path
 
-    def make_connection(self, _host: Any) -> _Connection:
-        return _Connection(self._path)
+    def make_connection(self, host: Any) -> _Connection:
+        connection = _Connection(self._path)
+        self._connection = (host, connection)  # what `close` closes
+        return connection
 
 
 class Processes:

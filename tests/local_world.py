@@ -1,0 +1,86 @@
+"""A supervisord with small programs in place of the lab's services. Not a test itself."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from pytest_llmchaos import owner
+from pytest_llmchaos.runtime import local_cleanup
+from pytest_llmchaos.runtime.local_control import Control
+from pytest_llmchaos.runtime.local_daemon import Daemon
+from pytest_llmchaos.runtime.local_files import EVENTS, Process, json_lines, write_supervisord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+SLEEPER = "import time\nwhile True: time.sleep(60)"
+# A service with a child of its own, which tells the child's number in a file.
+PARENT = """
+import os, time
+child = os.fork()
+if child:
+    with open(os.environ["CHILD_FILE"] + ".new", "w") as file: file.write(str(child))
+    os.rename(os.environ["CHILD_FILE"] + ".new", os.environ["CHILD_FILE"])
+while True: time.sleep(60)
+"""
+DEAF = "import signal, time\nsignal.signal(15, signal.SIG_IGN)\nprint('deaf', flush=True)\nwhile True: time.sleep(60)"
+
+
+def wait_until(condition: Callable[[], object], deadline_s: float = 5.0, what: str = "the condition") -> None:
+    end = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < end, f"{what} did not come true within {deadline_s} s"
+        time.sleep(0.01)
+
+
+class World:
+    """One run below `directory`; `control` speaks to its supervisord."""
+
+    def __init__(self, directory: Path, project: str) -> None:
+        self.directory, self.project = directory, project
+        self.work = local_cleanup.work_folder(directory, project)
+        self.work.mkdir(parents=True)
+        self.control = Control(self.work)
+        self.daemon = Daemon(self.work, self.control)
+
+    @property
+    def recipe(self) -> dict[str, str]:
+        return {"project": self.project, "directory": str(self.directory)}
+
+    def process(self, service: str, program: str = SLEEPER, **environment: str) -> Process:
+        """A service that runs this Python text."""
+        script = self.work / f"{service}.py"
+        script.write_text(program)
+        command = (sys.executable, "-S", str(script))
+        return Process(service=service, command=command, environment={"SHOWS": service, **environment})
+
+    def start(self, *processes: Process, owner_id: str = "") -> None:
+        write_supervisord(self.work, processes)
+        who = owner_id or owner.identity()
+        self.daemon.start(project=self.project, owner=who, directory=self.directory)
+        for process in processes:
+            self.control.call("start", process.service)
+
+    def events(self, service: str) -> list[tuple[str, dict[str, str]]]:
+        return [(e["action"], e["attributes"]) for e in json_lines(self.work / EVENTS) if e["service"] == service]
+
+    def times(self, action: str) -> list[float]:
+        return [float(e["at"]) for e in json_lines(self.work / EVENTS) if e["action"] == action]
+
+    def pid(self, service: str) -> int:
+        return self.control.inspect()[service].pid
+
+
+@contextlib.contextmanager
+def world(directory: Path, name: str = "world") -> Iterator[World]:
+    made = World(directory, f"llmchaos-test-{os.getpid()}-{name}")
+    try:
+        yield made
+    finally:
+        made.daemon.stop()
+        local_cleanup.remove_run(made.recipe)

@@ -1,0 +1,249 @@
+"""Processes under supervisord: acts, events with times, and an end that leaves nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from local_world import DEAF, PARENT, wait_until, world
+
+from pytest_llmchaos import owner
+from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.runtime import local_cleanup
+from pytest_llmchaos.runtime.local_files import Process
+from pytest_llmchaos.runtime.local_supervisor import group_members
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from local_world import World
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[World]:
+    with world(tmp_path) as made:
+        yield made
+
+
+def test_a_killed_service_is_seen_dead_at_once_with_its_exit_code_and_stays_down(lab: World) -> None:
+    lab.start(lab.process("api"))
+    begin = time.time()
+
+    assert lab.control.call("kill", "api", "SIGKILL")
+    wait_until(lambda: lab.times("die"), what="the death in the events")
+
+    assert lab.events("api") == [("start", {}), ("kill", {"signal": "9"}), ("die", {"exitCode": "137"})]
+    assert begin <= lab.times("kill")[0] <= lab.times("die")[0] < begin + 0.5  # supervisor alone may take a second
+    seen = lab.control.inspect()["api"]
+    assert (seen.running, seen.pid, seen.exit_code) == (False, 0, 137)
+
+
+def test_a_crashed_service_dies_without_a_kill_in_the_events(lab: World) -> None:
+    lab.start(lab.process("api"))
+
+    assert lab.control.call("crash", "api")
+    wait_until(lambda: lab.times("die"), what="the death in the events")
+
+    assert lab.events("api") == [("start", {}), ("die", {"exitCode": "137"})]
+
+
+@pytest.mark.parametrize(
+    ("command", "code"), [("import sys; sys.exit(3)", "3"), ("import os; os.kill(os.getpid(), 15)", "143")]
+)
+def test_a_service_that_ends_by_itself_tells_how(lab: World, command: str, code: str) -> None:
+    lab.start(lab.process("api", command))
+
+    wait_until(lambda: lab.times("die"), what="the death in the events")
+
+    assert lab.events("api")[-1] == ("die", {"exitCode": code})
+    assert lab.control.inspect()["api"].exit_code == int(code)
+
+
+def test_a_program_that_does_not_exist_is_refused_by_name(lab: World) -> None:
+    with pytest.raises(NotReady, match=r"no-such-program"):
+        lab.start(Process(service="api", command=("/no-such-program",), environment={}))
+
+
+@pytest.mark.parametrize("act", [("kill", "api", "SIGKILL"), ("crash", "api")])
+def test_the_children_of_a_service_die_with_it(lab: World, tmp_path: Path, act: tuple[str, ...]) -> None:
+    child_file = tmp_path / "child"
+    lab.start(lab.process("api", PARENT, CHILD_FILE=str(child_file)))
+    wait_until(child_file.exists, what="the child")
+    child = int(child_file.read_text())
+
+    lab.control.call(*act)
+
+    wait_until(lambda: owner.process_started(child) == "", what="the child's death")
+
+
+def test_pause_stops_every_process_of_the_service_and_unpause_wakes_them(lab: World, tmp_path: Path) -> None:
+    child_file = tmp_path / "child"
+    lab.start(lab.process("api", PARENT, CHILD_FILE=str(child_file)))
+    wait_until(child_file.exists, what="the child")
+    group = lab.pid("api")
+
+    assert lab.control.call("pause", "api")
+    assert sorted(group_members(group).values()) == ["T", "T"]
+    assert lab.control.inspect()["api"].paused
+
+    assert lab.control.call("unpause", "api")
+    assert "T" not in group_members(group).values()
+    assert not lab.control.inspect()["api"].paused
+    assert [action for action, _ in lab.events("api")] == ["start", "pause", "unpause"]
+
+
+def test_a_service_frozen_by_somebody_else_is_seen_frozen(lab: World) -> None:
+    lab.start(lab.process("api"))
+
+    os.kill(lab.pid("api"), signal.SIGSTOP)
+
+    wait_until(lambda: lab.control.inspect()["api"].paused, what="seeing the frozen service")
+
+
+def test_a_paused_service_dies_of_a_kill(lab: World) -> None:
+    lab.start(lab.process("api"))
+    lab.control.call("pause", "api")
+
+    lab.control.call("kill", "api", "SIGKILL")
+
+    lab.control.wait_dead("api", 2)
+
+
+def test_what_cannot_be_done_is_told_and_changes_nothing(lab: World) -> None:
+    lab.start(lab.process("api"))
+
+    assert not lab.control.call("start", "api")
+    assert not lab.control.call("unpause", "api")
+    with pytest.raises(NotReady, match="stranger"):
+        lab.control.call("kill", "stranger", "SIGKILL")
+
+    assert lab.events("api") == [("start", {})]
+
+
+def test_a_service_started_again_has_a_later_start(lab: World) -> None:
+    lab.start(lab.process("api"))
+    first = lab.control.inspect()["api"].started_unix_s
+    lab.control.call("kill", "api", "SIGKILL")
+    lab.control.wait_dead("api")
+
+    lab.control.call("start", "api")
+
+    again = lab.control.inspect()["api"]
+    assert again.running
+    assert again.exit_code is None
+    assert again.started_unix_s > first
+
+
+def test_services_get_their_own_settings_whatever_characters_these_have(lab: World, tmp_path: Path) -> None:
+    told, value = tmp_path / "told", "50% of {x} 'y', $HOME=#1;"
+    command = "import os; open(os.environ['TOLD'], 'w').write(os.environ['ODD'])"
+    lab.start(lab.process("api", command, TOLD=str(told), ODD=value))
+
+    wait_until(lambda: lab.times("die"), what="the end of the service")
+
+    assert told.read_text() == value
+
+
+def test_stopping_ends_deaf_and_frozen_services_at_once(lab: World) -> None:
+    lab.start(lab.process("api", DEAF), lab.process("model-1"))
+    lab.control.call("pause", "model-1")
+    begin = time.monotonic()
+
+    lab.daemon.stop()
+
+    wait_until(lambda: not local_cleanup.processes_of(lab.project), 1.0, "the end of every process")
+    assert time.monotonic() - begin < 1.0
+
+
+def test_a_folder_deeper_than_a_socket_path_may_be_works(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 60) / ("e" * 60)
+    deep.mkdir(parents=True)
+
+    with world(deep) as lab:
+        lab.start(lab.process("api"))
+
+        assert lab.control.inspect()["api"].running
+
+
+def test_two_runs_side_by_side_do_not_see_each_other(tmp_path: Path) -> None:
+    with world(tmp_path, "one") as one, world(tmp_path, "two") as two:
+        one.start(one.process("api"))
+        two.start(two.process("api"))
+
+        one.daemon.stop()
+        local_cleanup.remove_run(one.recipe)
+
+        assert two.control.inspect()["api"].running
+        assert not one.work.exists()
+
+
+_OWNER = textwrap.dedent("""
+    import pathlib, sys, time
+    sys.path.insert(0, sys.argv[2])
+    from local_world import World
+    lab = World(pathlib.Path(sys.argv[1]), sys.argv[3])
+    lab.start(lab.process("api"), lab.process("model-1"))
+    lab.control.call("pause", "model-1")
+    print("up", flush=True)
+    time.sleep(600)
+""")
+
+
+def _dead_owner(tmp_path: Path, project: str, *, freeze_supervisord: bool) -> None:
+    """A process that started a run and was killed by SIGKILL."""
+    command = [sys.executable, "-c", _OWNER, str(tmp_path), str(Path(__file__).parent), project]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as starter:
+        assert starter.stdout is not None
+        assert starter.stdout.readline() == "up\n"
+        if freeze_supervisord:
+            pid_file = local_cleanup.work_folder(tmp_path, project) / "supervisord.pid"
+            os.kill(int(pid_file.read_text()), signal.SIGSTOP)
+        starter.kill()
+
+
+def test_services_end_by_themselves_when_their_owner_is_killed(tmp_path: Path) -> None:
+    project = f"llmchaos-test-{os.getpid()}-orphans"
+    try:
+        _dead_owner(tmp_path, project, freeze_supervisord=False)
+
+        wait_until(lambda: not local_cleanup.processes_of(project), 3.0, "the end of every process")
+    finally:
+        local_cleanup.remove_run({"project": project, "directory": str(tmp_path)})
+
+
+def test_a_dead_run_is_found_and_removed_even_where_its_supervisord_stands_still(tmp_path: Path) -> None:
+    project = f"llmchaos-test-{os.getpid()}-frozen"
+    try:
+        _dead_owner(tmp_path, project, freeze_supervisord=True)
+        found = [run for run in local_cleanup.dead_runs() if run["project"] == project]
+        assert [run["directory"] for run in found] == [str(tmp_path)]
+        assert len(local_cleanup.processes_of(project)) == 3
+        begin = time.monotonic()
+
+        local_cleanup.remove_run(found[0])
+
+        assert time.monotonic() - begin < 3.0
+        assert not local_cleanup.processes_of(project)
+        assert not (tmp_path / "local").exists()
+        assert (tmp_path / "logs" / "events.jsonl").exists()  # what happened is kept
+    finally:
+        local_cleanup.remove_run({"project": project, "directory": str(tmp_path)})
+
+
+def test_a_live_run_is_no_dead_run(lab: World) -> None:
+    lab.start(lab.process("api"))
+
+    assert lab.project not in {run["project"] for run in local_cleanup.dead_runs()}
+
+
+def test_removing_a_run_that_is_gone_is_nothing(tmp_path: Path) -> None:
+    local_cleanup.remove_run({"project": "llmchaos-never-was", "directory": str(tmp_path)})
+
+    assert list(tmp_path.iterdir()) == []
