@@ -40,7 +40,7 @@ def counted(rate: Callable[[int], float], *, reset_at: int | None = None, gone: 
     return story
 
 
-def lab(**shares: Callable[[int], float]) -> dict[str, Story]:
+def lab(rate: float = RATE, **shares: Callable[[int], float]) -> dict[str, Story]:
     """A lab with traffic. `shares` are the callers' bad outcomes: outcome -> share of requests at each second."""
 
     def bad(second: int) -> float:
@@ -50,22 +50,22 @@ def lab(**shares: Callable[[int], float]) -> dict[str, Story]:
         'up{job="api",service="api"}': steady(1),
         'up{job="pushgateway",service="pushgateway"}': steady(1),
         'llmlab_queue_depth{job="api",service="api"}': steady(0),
-        "llmchaos_caller_offered_total": counted(lambda s: RATE),
-        "llmchaos_caller_good_total": counted(lambda s: RATE * (1 - bad(s))),
-        'llmchaos_caller_requests_total{outcome="ok"}': counted(lambda s: RATE * (1 - bad(s))),
+        "llmchaos_caller_offered_total": counted(lambda s: rate),
+        "llmchaos_caller_good_total": counted(lambda s: rate * (1 - bad(s))),
+        'llmchaos_caller_requests_total{outcome="ok"}': counted(lambda s: rate * (1 - bad(s))),
         'llmchaos_caller_requests_total{outcome="cancelled"}': steady(0),
-        'llmlab_requests_total{job="api",outcome="ok",service="api"}': counted(lambda s: RATE),
+        'llmlab_requests_total{job="api",outcome="ok",service="api"}': counted(lambda s: rate),
         'llmlab_requests_total{job="api",outcome="upstream_5xx",service="api"}': steady(0),
         'llmlab_requests_total{job="api",outcome="client_cancelled",service="api"}': steady(0),
     }
     for outcome in BAD_OUTCOMES:
         series[f'llmchaos_caller_requests_total{{outcome="{outcome}"}}'] = counted(
-            lambda s, name=outcome: RATE * shares[name](s) if name in shares else 0.0  # type: ignore[misc]
+            lambda s, name=outcome: rate * shares[name](s) if name in shares else 0.0  # type: ignore[misc]
         )
     for what in ("request_duration", "time_to_first_token"):
-        series |= histogram(f"llmchaos_caller_{what}_seconds", 'result="ok"', lambda s: RATE * (1 - bad(s)), 0.3)
-        series |= histogram(f"llmchaos_caller_{what}_seconds", 'result="failed"', lambda s: RATE * bad(s), float("inf"))
-        series |= histogram(f"gen_ai_server_{what}_seconds", 'error_type="",service="api"', lambda s: RATE, 0.3)
+        series |= histogram(f"llmchaos_caller_{what}_seconds", 'result="ok"', lambda s: rate * (1 - bad(s)), 0.3)
+        series |= histogram(f"llmchaos_caller_{what}_seconds", 'result="failed"', lambda s: rate * bad(s), float("inf"))
+        series |= histogram(f"gen_ai_server_{what}_seconds", 'error_type="",service="api"', lambda s: rate, 0.3)
     for name in REPLICAS:
         for probe in ("shallow", "passive"):
             labels = f'job="api",probe="{probe}",replica="{name}",service="api"'

@@ -276,13 +276,17 @@ class TestSilence:
     def test_without_any_series(self, tmp_path: Path) -> None:
         promtool(tmp_path, ({"unrelated": steady(1)}, 30, [never_fired(30)]))
 
-    def test_when_one_of_seven_requests_fails(self, tmp_path: Path) -> None:
-        """Too few to mean anything, though it is far more than the budget."""
+    def test_when_one_request_of_many_fails(self, tmp_path: Path) -> None:
+        """Far more than the budget of a short past allows, and yet no more than an accident."""
+        few = lab(refused=lambda s: 1 / RATE if s == 20 else 0)
+        promtool(tmp_path, (few, 60, [never_fired(60)]))
+
+    def test_is_broken_when_two_of_few_requests_fail(self, tmp_path: Path) -> None:
         few: dict[str, Story] = {
-            'llmchaos_caller_requests_total{outcome="ok"}': lambda s: float(min(6, s)),
-            'llmchaos_caller_requests_total{outcome="http_5xx"}': lambda s: float(s >= 3),
+            'llmchaos_caller_requests_total{outcome="ok"}': lambda s: float(s // 2),
+            'llmchaos_caller_requests_total{outcome="http_5xx"}': lambda s: float(min(3, max(0, s - 20))),
         }
-        promtool(tmp_path, (few, 30, [never_fired(30)]))
+        promtool(tmp_path, (few, 30, [fired_at(24, "AvailabilityFastBurn")]))
 
     def test_when_the_callers_start_again_from_zero(self, tmp_path: Path) -> None:
         series = {
@@ -324,7 +328,7 @@ def test_each_factor_separates_what_is_below_from_what_is_above(slo: Slo, tmp_pa
         name = alert_name(slo, one.alert)
         for times, check in ((0.93, never_fired(60, name)), (1.07, fired_at(60, name))):
             if share * times < 1:
-                histories.append((lab(**{how: lambda s, x=share * times: x}), 60, [check]))
+                histories.append((lab(rate=200, **{how: lambda s, x=share * times: x}), 60, [check]))
 
     promtool(tmp_path, *histories)
 

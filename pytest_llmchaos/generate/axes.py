@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 COLOURS = ("#3274d9", "#e0752d", "#3f9c35", "#c4162a", "#8f3bb8", "#b8860b", "#0f8a8a", "#d6459b", "#6b7280", "#7a5230")
 GOOD, BAD = "#2f8f3e", "#c4162a"
 _BAND_COLOURS = {"steady": "#e8f3ea", "fault": "#fbe9e7", "recovery": "#e7eefb"}
-_PER_LINE = 92  # characters of legend that fit on half a page
 Box = tuple[float, float, float, float]  # left, top, width, height
 Span = tuple[float, float]  # Unix seconds
 Points = Sequence[tuple[float, float]]
@@ -43,9 +42,47 @@ def x_of(at_unix_s: float, span: Span, plot: Box) -> float:
     return plot[0] + (at_unix_s - span[0]) / (span[1] - span[0]) * plot[2]
 
 
-def y_of(value: float, low: float, high: float, plot: Box) -> float:
-    inside = min(max(value, low), high)
-    return plot[1] + plot[3] * (1 - (inside - low) / (high - low))
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """From values to heights; `log` for what spans milliseconds to minutes."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def y_of(self, value: float, plot: Box) -> float:
+        low, high, at = (self._bent(v) for v in (self.low, self.high, min(max(value, self.low), self.high)))
+        return plot[1] + plot[3] * (1 - (at - low) / (high - low))
+
+    def ticks(self) -> list[float]:
+        if not self.log:
+            step = _round_step((self.high - self.low) / 4)
+            first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+            return [number * step for number in range(first, last + 1)]
+        first, last = math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9)
+        return [10.0**power for power in range(first, last + 1)]
+
+    def _bent(self, value: float) -> float:
+        return math.log10(value) if self.log else value
+
+
+def _round_step(least: float) -> float:
+    """The smallest of 1, 2, 2.5, 5 times a power of ten that is not below."""
+    power = 10.0 ** math.floor(math.log10(least))
+    return next(times * power for times in (1, 2, 2.5, 5, 10) if times * power >= least * (1 - 1e-9))
+
+
+def scale_of(panel: Panel, values: Sequence[float], marks: Sequence[float]) -> Scale:
+    """Room for all the values, and for a limit that is not far above them."""
+    if panel.log:
+        positive = [value for value in values if value > 0] or [0.1]
+        return Scale(low=10 ** math.floor(math.log10(min(positive))), high=max(positive) * 1.5, log=True)
+    most = max(values, default=0.0)
+    near = [mark for mark in marks if mark < 3 * most]
+    low = min(values, default=0.0) if panel.lowest is None else panel.lowest
+    if panel.bad_below is not None:
+        low = min(*values, panel.bad_below) * 0.98
+    return Scale(low=low, high=(panel.highest or max([most, *near])) * 1.06 or 1.0)
 
 
 def runs(points: Points, span: Span, *, split_at_change: bool = False) -> list[list[tuple[float, float]]]:
@@ -74,25 +111,36 @@ def stacked(answers: Sequence[Answer]) -> list[Points]:
     return found
 
 
-def bands(spans: Sequence[Band], span: Span, plot: Box) -> str:
-    """Phases as pale bands with their names above the plot's floor, faults as a red edge and a stripe."""
+def phases(spans: Sequence[Band], span: Span, plot: Box) -> str:
+    """Pale bands behind everything."""
     parts = []
-    for band in spans:
-        left, right = (x_of(min(max(t, span[0]), span[1]), span, plot) for t in (band.from_unix_s, band.to_unix_s))
-        if right - left < 0.5:
-            continue
-        if band.fault:
-            parts.append(
-                f'<rect x="{left:.1f}" y="{plot[1]:.1f}" width="{right - left:.1f}" height="4" fill="{BAD}"/>'
-                f'<line x1="{left:.1f}" x2="{left:.1f}" y1="{plot[1]:.1f}" y2="{plot[1] + plot[3]:.1f}" stroke="{BAD}"/>'
-                f'<text class="f" x="{left + 4:.1f}" y="{plot[1] + 15:.1f}" style="fill:{BAD}">{escape(band.label)}</text>'
-            )
-        else:
-            colour = _BAND_COLOURS.get(band.label, "#eef1f4")
-            parts.append(
-                f'<rect x="{left:.1f}" y="{plot[1]:.1f}" width="{right - left:.1f}" height="{plot[3]:.1f}" fill="{colour}"/>'
-            )
+    for band in (band for band in spans if not band.fault):
+        left, right = _edges(band, span, plot)
+        colour = _BAND_COLOURS.get(band.label, "#eef1f4")
+        parts.append(
+            f'<rect x="{left:.1f}" y="{plot[1]:.1f}" width="{right - left:.1f}" height="{plot[3]:.1f}" fill="{colour}"/>'
+        )
     return "".join(parts)
+
+
+def faults(spans: Sequence[Band], span: Span, plot: Box, *, named: bool = True) -> str:
+    """In front of everything: a stripe over the time that each was in place, a line where it began, and its name."""
+    parts = []
+    for band in (band for band in spans if band.fault):
+        left, right = _edges(band, span, plot)
+        parts.append(
+            f'<rect x="{left:.1f}" y="{plot[1] - 4:.1f}" width="{right - left:.1f}" height="4" fill="{BAD}"/>'
+            f'<line x1="{left:.1f}" x2="{left:.1f}" y1="{plot[1]:.1f}" y2="{plot[1] + plot[3]:.1f}" stroke="{BAD}"/>'
+        )
+        if named:
+            label = f'<text class="f" x="{left + 4:.1f}" y="{plot[1] + 10:.1f}" style="fill:{BAD}">{escape(band.label)}</text>'
+            parts.append(label)
+    return "".join(parts)
+
+
+def _edges(band: Band, span: Span, plot: Box) -> tuple[float, float]:
+    left, right = (x_of(min(max(t, span[0]), span[1]), span, plot) for t in (band.from_unix_s, band.to_unix_s))
+    return left, right
 
 
 def time_axis(span: Span, plot: Box) -> str:
@@ -109,16 +157,21 @@ def time_axis(span: Span, plot: Box) -> str:
     return "".join(parts)
 
 
-def value_axis(panel: Panel, low: float, high: float, plot: Box) -> str:
+def value_axis(panel: Panel, scale: Scale, plot: Box) -> str:
     parts = []
-    for number in range(5):
-        value = low + (high - low) * number / 4
-        y = y_of(value, low, high, plot)
+    for value in scale.ticks():
+        y = scale.y_of(value, plot)
         parts.append(
-            f'<line x1="{plot[0]}" x2="{plot[0] + plot[2]}" y1="{y:.1f}" y2="{y:.1f}" stroke="#e4e7eb"/>'
+            f'<line x1="{plot[0]}" x2="{plot[0] + plot[2]}" y1="{y:.1f}" y2="{y:.1f}" stroke="#dfe3e8"/>'
             f'<text class="f" x="{plot[0] - 6}" y="{y + 3:.1f}" text-anchor="end">{shown(value, panel.unit)}</text>'
         )
     return "".join(parts)
+
+
+def cut(text: str, width: float, per_letter: float) -> str:
+    """The text, or as much of it as fits, escaped."""
+    letters = int(width / per_letter)
+    return escape(text if len(text) <= letters else text[: max(1, letters - 1)] + "\N{HORIZONTAL ELLIPSIS}")
 
 
 def legend_height(answers: Sequence[Answer], width: float) -> float:

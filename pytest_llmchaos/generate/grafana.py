@@ -99,7 +99,7 @@ def _panel(panel: Panel) -> Any:
         .no_value("nothing" if panel.may_be_empty else "no data")
         .interval(_STEP)
     )
-    if panel.lowest is not None and panel.kind != "states":
+    if panel.lowest is not None and panel.kind != "states" and not panel.log:
         made = made.min(panel.lowest)
     if panel.highest is not None and panel.kind != "states":
         made = made.max(panel.highest)
@@ -124,6 +124,8 @@ def _lines(panel: Panel) -> timeseries.Panel:
         .legend(_legend(cm.LegendDisplayMode.TABLE, ["mean", "max", "lastNotNull"]))
         .tooltip(common.VizTooltipOptions().mode(cm.TooltipDisplayMode.MULTI).sort(cm.SortOrder.DESCENDING))
     )
+    if panel.log:
+        made = made.scale_distribution(common.ScaleDistributionConfig().type(cm.ScaleDistribution.LOG).log(10))
     if panel.bad_from is not None or panel.bad_below is not None:
         made = made.thresholds_style(common.GraphThresholdsStyleConfig().mode(cm.GraphThresholdsStyleMode.LINE))
     if panel.kind == "stacked":

@@ -35,6 +35,7 @@ class Panel:
     bad_below: float | None = None
     lowest: float | None = 0
     highest: float | None = None
+    log: bool = False
     may_be_empty: bool = False
 
     def __post_init__(self) -> None:

@@ -30,8 +30,8 @@ REPAIR = Board(
                     unit="none",
                     queries=(
                         Query(
-                            expr='max by (alertname, service, slo) (ALERTS{alertstate="firing"})',
-                            legend="{{alertname}} {{service}}{{slo}}",
+                            expr='max by (alertname, service) (ALERTS{alertstate="firing"})',
+                            legend="{{alertname}} {{service}}",
                         ),
                     ),
                     width=24,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pytest_llmchaos.generate.panels import Board, Panel
 
 COLUMN, LINE, GAP = 52, 30, 8
+NAMES = 230  # room for the names beside bars of states
 PAGE_WIDTH = 24 * COLUMN + GAP
 INK, FAINT, PAPER, FRAME = "#1f2933", "#6b7785", "#ffffff", "#d9dee4"
 STYLE = (
@@ -60,7 +61,7 @@ def _panel(
     left, top, width, height = box
     frame = (
         f'<rect x="{left}" y="{top}" width="{width}" height="{height}" rx="3" fill="{PAPER}" stroke="{FRAME}"/>'
-        f'<text class="t" x="{left + 8}" y="{top + 17}">{escape(panel.title)}</text>'
+        f'<text class="t" x="{left + 8}" y="{top + 17}">{axes.cut(panel.title, width - 12, 7.3)}</text>'
     )
     inner = (left + 8, top + 26, width - 16, height - 34)
     if not answers:
@@ -70,38 +71,45 @@ def _panel(
         return frame + _number(panel, answers[0], inner)
     if panel.kind == "bars":
         return frame + _bars(panel, answers, inner)
-    plot = (inner[0] + 52, inner[1], inner[2] - 56, inner[3] - 16 - axes.legend_height(answers, inner[2]))
+    plot = (inner[0] + 52, inner[1] + 6, inner[2] - 56, inner[3] - 22 - axes.legend_height(answers, inner[2]))
+    if panel.kind == "heatmap":
+        plot = (plot[0], plot[1], plot[2], inner[3] - 22)
     if panel.kind == "states":
-        plot = (inner[0] + 190, inner[1], inner[2] - 194, inner[3] - 16)
+        plot = (inner[0] + NAMES, inner[1] + 6, inner[2] - NAMES - 4, inner[3] - 22)
     drawn = {"heatmap": _heatmap, "states": _states}.get(panel.kind, _lines)(panel, answers, span, plot)
-    legend = "" if panel.kind in ("heatmap", "states") else axes.legend(answers, plot, inner)
-    return frame + axes.bands(bands, span, plot) + drawn + axes.time_axis(span, plot) + legend
+    plain = panel.kind in ("heatmap", "states")
+    return "".join(
+        (
+            frame,
+            axes.phases(bands, span, plot),
+            drawn,
+            axes.faults(bands, span, plot, named=panel.kind != "states"),
+            axes.time_axis(span, plot),
+            "" if plain else axes.legend(answers, plot, inner),
+        )
+    )
 
 
 def _lines(panel: Panel, answers: tuple[Answer, ...], span: tuple[float, float], plot: Box) -> str:
     stacked = panel.kind == "stacked"
     stacks = axes.stacked(answers) if stacked else [answer.points for answer in answers]
-    finite = [v for points in stacks for _, v in points if math.isfinite(v)]
     marks = [limit for limit in (panel.bad_from, panel.bad_below) if limit is not None]
-    top_value = panel.highest or max([*finite, *(m for m in marks if finite and m < 3 * max(finite)), 1e-9]) * 1.08
-    low = min(finite, default=0.0) if panel.lowest is None else panel.lowest
-    if panel.bad_below is not None and finite:
-        low = min(*finite, panel.bad_below) * 0.98
-    parts = [axes.value_axis(panel, low, top_value, plot)]
+    scale = axes.scale_of(panel, [v for points in stacks for _, v in points if math.isfinite(v)], marks)
+    parts = [axes.value_axis(panel, scale, plot)]
     order = list(enumerate(stacks))
     for number, points in reversed(order) if stacked else order:
         colour = COLOURS[number % len(COLOURS)]
         for run in axes.runs(points, span):
-            path = " ".join(f"{axes.x_of(t, span, plot):.1f},{axes.y_of(v, low, top_value, plot):.1f}" for t, v in run)
+            at = [(axes.x_of(t, span, plot), scale.y_of(v, plot)) for t, v in run]
             if stacked:
-                base = axes.y_of(low, low, top_value, plot)
-                ends = f"{axes.x_of(run[-1][0], span, plot):.1f},{base:.1f} {axes.x_of(run[0][0], span, plot):.1f},{base:.1f}"
-                parts.append(f'<polygon points="{path} {ends}" fill="{colour}" fill-opacity="0.75"/>')
-            else:
-                parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
+                floor = plot[1] + plot[3]
+                at = [(at[0][0], floor), *at, (at[-1][0], floor)]
+            path = " ".join(f"{x:.1f},{y:.1f}" for x, y in at)
+            look = f'fill="{colour}"' if stacked else f'fill="none" stroke="{colour}" stroke-width="1.8"'
+            parts.append(f'<{"polygon" if stacked else "polyline"} points="{path}" {look}/>')
     for mark in marks:
-        if low <= mark <= top_value:
-            y = axes.y_of(mark, low, top_value, plot)
+        if scale.low <= mark <= scale.high:
+            y = scale.y_of(mark, plot)
             parts.append(
                 f'<line x1="{plot[0]}" x2="{plot[0] + plot[2]}" y1="{y:.1f}" y2="{y:.1f}" stroke="{BAD}" '
                 'stroke-dasharray="4 3"/>'
@@ -124,12 +132,15 @@ def _heatmap(_: Panel, answers: tuple[Answer, ...], span: tuple[float, float], p
     times = sorted({t for _, row in shown for t in row})
     step_s = min((b - a for a, b in itertools.pairwise(times)), default=1.0)
     tall = plot[3] / max(1, len(shown))
+    every = math.ceil(11 / tall)  # a label needs that many pixels; the last row, of what never ended, always has one
     parts = []
     for number, (row, cells) in enumerate(shown):
         y = plot[1] + plot[3] - (number + 1) * tall
-        parts.append(
+        last = len(shown) - 1
+        named = number == last or (number % every == 0 and number <= last - every)
+        parts += [
             f'<text class="f" x="{plot[0] - 6}" y="{y + tall / 2 + 3:.1f}" text-anchor="end">{axes.edge(row.name)}</text>'
-        )
+        ] * named
         wide = max(1.0, step_s / (span[1] - span[0]) * plot[2])
         parts += [
             f'<rect x="{axes.x_of(t, span, plot):.1f}" y="{y:.1f}" width="{wide:.1f}" height="{max(1, tall - 1):.1f}" '
@@ -147,7 +158,8 @@ def _states(panel: Panel, answers: tuple[Answer, ...], span: tuple[float, float]
     for number, answer in enumerate(sorted(answers, key=lambda answer: answer.name)):
         y = plot[1] + number * tall
         parts.append(
-            f'<text class="f" x="{plot[0] - 6}" y="{y + tall / 2 + 3:.1f}" text-anchor="end">{escape(answer.name)}</text>'
+            f'<text class="f" x="{plot[0] - 6}" y="{y + tall / 2 + 3:.1f}" text-anchor="end">'
+            f"{axes.cut(answer.name, NAMES - 8, 5.9)}</text>"
         )
         for run in axes.runs(answer.points, span, split_at_change=True):
             colour = GOOD if run[0][1] >= 1 and not panel.may_be_empty else BAD
@@ -179,11 +191,11 @@ def _bars(panel: Panel, answers: tuple[Answer, ...], box: Box) -> str:
         y = box[1] + number * tall
         share = min(1.0, max(0.0, (value - low) / (high - low)))
         colour = BAD if axes.is_bad(panel, value) else GOOD
-        room = box[2] - 310
+        room = box[2] - 376
         parts.append(
-            f'<text x="{box[0]}" y="{y + tall / 2 + 4:.1f}">{escape(answer.name)}</text>'
-            f'<rect x="{box[0] + 240}" y="{y + 3:.1f}" width="{room:.1f}" height="{tall - 8:.1f}" fill="#eceff2"/>'
-            f'<rect x="{box[0] + 240}" y="{y + 3:.1f}" width="{room * share:.1f}" height="{tall - 8:.1f}" fill="{colour}"/>'
+            f'<text x="{box[0]}" y="{y + tall / 2 + 4:.1f}">{axes.cut(answer.name, 292, 7)}</text>'
+            f'<rect x="{box[0] + 296}" y="{y + 3:.1f}" width="{room:.1f}" height="{tall - 8:.1f}" fill="#eceff2"/>'
+            f'<rect x="{box[0] + 296}" y="{y + 3:.1f}" width="{room * share:.1f}" height="{tall - 8:.1f}" fill="{colour}"/>'
             f'<text x="{box[0] + box[2]}" y="{y + tall / 2 + 4:.1f}" text-anchor="end">{axes.shown(value, panel.unit)}</text>'
         )
     return "".join(parts)
