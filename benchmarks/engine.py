@@ -99,8 +99,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def measured(command: list[str], port: int, shape: dict[str, str]) -> dict[str, float]:
-    """Runs the server on the last core and the callers on the first."""
+def measured(command: list[str], port: int, shape: dict[str, str], *, real_time: bool) -> dict[str, float]:
+    """Runs the server on the last core and the callers on the first; neither ever needs more than half of its core."""
     cores = sorted(os.sched_getaffinity(0))
     process = subprocess.Popen(
         command,
@@ -111,6 +111,9 @@ def measured(command: list[str], port: int, shape: dict[str, str]) -> dict[str, 
         os.sched_setaffinity(process.pid, {cores[-1]})
         os.sched_setaffinity(0, {cores[0]})
         _wait_for(port)
+        if real_time:
+            for pid in (process.pid, 0):
+                os.sched_setscheduler(pid, os.SCHED_RR, os.sched_param(10))
         before_mib, before_s = _memory_mib(process.pid), _cpu_s(process.pid)
         started_s = time.perf_counter()
         figures = judged(*uvloop.run(drive(port)))
@@ -119,6 +122,8 @@ def measured(command: list[str], port: int, shape: dict[str, str]) -> dict[str, 
         return figures
     finally:
         os.sched_setaffinity(0, set(cores))
+        if real_time:
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
         process.terminate()
         process.wait(10)
 
@@ -209,6 +214,9 @@ def figure(value: float, unit: str, goal: str = "", peer: float | None = None) -
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument(
+        "--busy", action="store_true", help="measure although other work runs, at real-time priority (root)"
+    )
     parser.add_argument("--naive", type=int, metavar="PORT", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.naive:
@@ -218,7 +226,7 @@ def main() -> int:
         print("this benchmark needs two cores: one for the engine and one for its callers", file=sys.stderr)
         return 2
     busy = busy_share(1.0)
-    if busy > 0.25:
+    if busy > 0.25 and not arguments.busy:
         print(
             f"other work takes {busy:.0%} of this machine, so timing errors would be its own: try later",
             file=sys.stderr,
@@ -226,9 +234,9 @@ def main() -> int:
         return 2
     # Per step 3 ms and the rest by sequence, so that 300 of them make 10,000 tokens a second.
     shape = {"LAB_TOKEN_GAP_S": "0.003", "LAB_TOKENS_PER_S": str(STREAMS / (GAP_S - 0.003)), "LAB_SLOTS": str(STREAMS)}
-    ours = measured([sys.executable, "-m", "lab_engine"], free_port(), shape)
+    ours = measured([sys.executable, "-m", "lab_engine"], free_port(), shape, real_time=arguments.busy)
     port = free_port()
-    peer = measured([sys.executable, __file__, "--naive", str(port)], port, {})
+    peer = measured([sys.executable, __file__, "--naive", str(port)], port, {}, real_time=arguments.busy)
     figures = {
         "tokens_per_s": figure(ours["tokens_per_s"], "tokens/s", ">= 9900", peer["tokens_per_s"]),
         "timing_error_p50": figure(ours["p50_s"] * 1000, "ms", "", peer["p50_s"] * 1000),
