@@ -19,9 +19,10 @@ from pytest_llmchaos.errors import BadScenario, LoadNotHeld, NotReady
 from pytest_llmchaos.history import windows
 from pytest_llmchaos.loadgen import answers
 from pytest_llmchaos.loadgen.counts import DURATION_BUCKETS_S, TTFT_BUCKETS_S, Counts
-from pytest_llmchaos.loadgen.plan import LoadPlan, load
-from pytest_llmchaos.loadgen.process import LoadProcess
+from pytest_llmchaos.loadgen.plan import DIRECTORY_VARIABLE, LoadPlan, load
+from pytest_llmchaos.loadgen.process import LOCUSTFILE, LoadProcess
 from pytest_llmchaos.loadgen.recorder import Lateness
+from pytest_llmchaos.loadgen.tail import merge
 from pytest_llmchaos.model import OUTCOMES
 from pytest_llmchaos.schedules import Arrival
 
@@ -282,6 +283,38 @@ def test_two_workers_share_one_schedule_and_one_clock(tmp_path):
     assert groups == {"/metrics/job/load/worker/0", "/metrics/job/load/worker/1"}
     started = [json.loads((tmp_path / f"started-{worker}.json").read_text()) for worker in range(2)]
     assert started[0]["t0_monotonic_s"] == pytest.approx(started[1]["t0_monotonic_s"], abs=0.005)
+
+
+def test_workers_started_by_hand_share_a_load_as_the_documentation_says(tmp_path):
+    """What docs/load.md says of several machines, with one folder for each of them."""
+    port = str(free_port())
+    with Server() as server:
+        whole = plan(server, [f"ok {i}" for i in range(40)])
+        processes = []
+        for name in ("master", "first", "second"):
+            (tmp_path / name).mkdir()
+            whole.write(tmp_path / name)
+            role = ["--worker", "--master-host", "127.0.0.1", "--master-port", port]
+            if name == "master":
+                role = ["--master", "--expect-workers", "2", "--headless", "--users", "2", "--spawn-rate", "2"]
+                role += ["--master-bind-host", "127.0.0.1", "--master-bind-port", port]
+            command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--exit-code-on-error", "0", *role]
+            environment = {**os.environ, DIRECTORY_VARIABLE: str(tmp_path / name)}
+            quiet = subprocess.DEVNULL
+            processes.append(subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=quiet, stderr=quiet))
+        try:
+            codes = [process.wait(DEADLINE_S * 2) for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+    files = sorted(tmp_path.glob("*/samples-*.jsonl"))
+    merge(files, tmp_path / "samples.jsonl")
+
+    assert codes == [0, 0, 0]
+    assert [len(list(samples.read(file))) for file in files] == [20, 20]
+    assert sorted(s.due_s for s in samples.read(tmp_path / "samples.jsonl")) == [a.due_s for a in whole.arrivals]
+    assert {s.outcome for s in samples.read(tmp_path / "samples.jsonl")} == {"ok"}
 
 
 def test_a_load_ends_with_the_process_that_started_it(tmp_path):

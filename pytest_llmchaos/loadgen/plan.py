@@ -80,8 +80,8 @@ class LoadPlan:
         """Seconds after which the generator is certainly done, and is ended by the system's own alarm if it is not."""
         return self.arrivals[-1].due_s + self.timeout_s + self.drain_s + 30
 
-    def write(self, directory: Path, parent_pid: int) -> None:
-        """Leave the plan where the generator finds it. `parent_pid` is whose end ends the load."""
+    def write(self, directory: Path, parent_pid: int | None = None) -> None:
+        """Leave the plan where the generator finds it. `parent_pid` is whose end ends the load; None: nobody's."""
         about = {key: value for key, value in asdict(self).items() if key != "arrivals"}
         (directory / PLAN).write_text(json.dumps({**about, "parent_pid": parent_pid}))
         with (directory / SCHEDULE).open("w", encoding="utf-8") as file:
