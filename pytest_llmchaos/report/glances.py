@@ -12,10 +12,12 @@ from pytest_llmchaos.report.curves import Curves
 
 def sparkline(curves: Curves) -> Markup:
     """Answered in full against failed over the trial, as small as a word."""
-    xs = [i * 150 / len(curves.offered) for i in range(len(curves.offered) + 1)]
-    most = max(curves.offered, default=0) or 1
-    good = [26 - 24 * ok / most for ok in curves.ok]
-    all_ = [26 - 24 * offered / most for offered in curves.offered]
+    x = svg.Scale(low=0.0, high=curves.until_s, start=0, end=150)
+    xs = [x(edge_s) for edge_s in curves.edges_s]
+    offered = curves.per_second(curves.offered)
+    most = max(offered) or 1
+    good = [26 - 24 * rate / most for rate in curves.per_second(curves.ok)]
+    all_ = [26 - 24 * rate / most for rate in offered]
     drawn = svg.steps(all_, good, xs, "bad-failed") + svg.steps(good, [26.0] * len(good), xs, "ok")
     return Markup(f'<svg viewBox="0 0 150 26" class="spark" aria-hidden="true">{drawn}</svg>')  # noqa: S704  numbers only
 
