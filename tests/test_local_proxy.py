@@ -1,0 +1,195 @@
+"""The allow-list in front of supervisord: the same sentences as in front of the Docker socket, and Docker's answers."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from local_world import DEAF, wait_until, world
+
+from lab_supervisor_proxy.calls import AllowList, Call
+from lab_supervisor_proxy.server import servers
+from lab_supervisor_proxy.settings import Settings, SettingsError, read_settings
+from pytest_llmchaos.runtime.local_control import SOCKET
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from local_world import World
+
+PROJECT = "llmchaos-1-abc"
+NAME = f"/containers/{PROJECT}-api-1"
+LIST = f"/containers/json?all=1&filters=%7B%22label%22%3A%5B%22com.docker.compose.project%3D{PROJECT}%22%5D%7D"
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "call"),
+    [
+        ("GET", LIST, Call(verb="list")),
+        ("GET", f"{NAME}/json", Call(verb="inspect", service="api")),
+        ("GET", f"/v1.41{NAME}/json", Call(verb="inspect", service="api")),
+        ("POST", f"{NAME}/start", Call(verb="start", service="api")),
+        ("POST", f"{NAME}/restart?t=1", Call(verb="restart", service="api", grace_s=1)),
+        ("POST", f"{NAME}/stop", Call(verb="stop", service="api")),
+        ("POST", f"{NAME}/kill?signal=SIGKILL", Call(verb="kill", service="api")),
+        ("POST", f"{NAME}/kill?signal=SIGTERM", Call(verb="kill", service="api", signal="SIGTERM")),
+    ],
+)
+def test_what_the_remediator_needs_is_allowed(method: str, url: str, call: Call) -> None:
+    assert AllowList(PROJECT, ("api", "model-1")).call(method, url) == call
+
+
+@pytest.mark.parametrize(
+    ("method", "url"),
+    [
+        ("POST", "/containers/create"),
+        ("POST", f"{NAME}/exec"),
+        ("POST", f"{NAME}/json"),
+        ("GET", f"{NAME}/start"),
+        ("DELETE", NAME),
+        ("GET", "/containers/json?all=1"),
+        ("GET", LIST.replace(PROJECT, "other")),
+        ("GET", f"/containers/{PROJECT}-prometheus-1/json"),
+        ("GET", f"/containers/other{PROJECT}-api-1/json"),
+        ("GET", f"/containers/{PROJECT}-api-2/json"),
+        ("GET", f"//containers/{PROJECT}-api-1/json"),
+        ("GET", f"/containers/../containers/{PROJECT}-api-1/json"),
+        ("GET", f"/containers/{PROJECT}%2Dapi-1/json"),
+        ("GET", f"/v1.24{NAME}/json"),
+        ("GET", f"http://x{NAME}/json"),
+        ("POST", f"{NAME}/kill?signal=SIGSTOP"),
+        ("POST", f"{NAME}/restart?t=100"),
+        ("POST", f"{NAME}/start?detachKeys=x"),
+        ("GET", f"{NAME}/json\n"),
+    ],
+)
+def test_everything_else_is_denied(method: str, url: str) -> None:
+    assert AllowList(PROJECT, ("api", "model-1")).call(method, url) is None
+
+
+def test_every_wrong_setting_is_named_at_once() -> None:
+    with pytest.raises(SettingsError) as told:
+        read_settings({"LAB_PROJECT": "No!", "LAB_PORT": "x", "LAB_REPAIRS": ""})
+
+    assert all(
+        name in str(told.value) for name in ("LAB_PROJECT", "'No!'", "LAB_PORT", "LAB_REPAIRS", "LAB_SUPERVISOR_SOCKET")
+    )
+
+
+class Proxy:
+    """The proxy in front of a world of processes; calls are by service."""
+
+    def __init__(self, lab: World) -> None:
+        settings = Settings(
+            host="127.0.0.1", port=0, metrics_port=0, project=PROJECT, repairs=("api",), socket=lab.work / SOCKET
+        )
+        self.lab = lab
+        self._servers = servers(settings)
+        for server in self._servers:
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    def call(
+        self, method: str, url: str, *, metrics: bool = False, headers: dict[str, str] | None = None
+    ) -> tuple[int, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", self._servers[metrics].server_port, timeout=10)
+        try:
+            connection.request(method, url, headers=headers or {})
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        finally:
+            connection.close()
+
+    def state(self) -> dict[str, Any]:
+        status, body = self.call("GET", f"{NAME}/json")
+        assert status == 200
+        state: dict[str, Any] = json.loads(body)["State"]
+        return state
+
+    def close(self) -> None:
+        for server in self._servers:
+            server.shutdown()
+            server.server_close()
+
+
+@pytest.fixture
+def proxy(tmp_path: Path) -> Iterator[Proxy]:
+    with world(tmp_path) as lab:
+        lab.start(lab.process("api"), lab.process("prometheus"))
+        made = Proxy(lab)
+        yield made
+        made.close()
+
+
+def test_a_service_is_seen_as_docker_would_show_it(proxy: Proxy) -> None:
+    running = proxy.state()
+    proxy.lab.control.call("pause", "api")
+    paused = proxy.state()
+    proxy.lab.control.call("kill", "api", "SIGKILL")
+    proxy.lab.control.wait_dead("api")
+    exited = proxy.state()
+
+    assert (running["Status"], running["Running"], running["Paused"]) == ("running", True, False)
+    assert running["StartedAt"].endswith("+00:00")
+    assert (paused["Status"], paused["Running"], paused["Paused"]) == ("paused", True, True)
+    assert (exited["Status"], exited["Running"], exited["ExitCode"], exited["Pid"]) == ("exited", False, 137, 0)
+    body = json.loads(proxy.call("GET", f"{NAME}/json")[1])
+    assert body["Config"]["Labels"] == {"com.docker.compose.project": PROJECT, "com.docker.compose.service": "api"}
+
+
+def test_all_services_are_listed_and_only_the_repairable_may_be_touched(proxy: Proxy) -> None:
+    status, body = proxy.call("GET", LIST)
+
+    assert status == 200
+    assert [one["Names"] for one in json.loads(body)] == [[f"/{PROJECT}-api-1"], [f"/{PROJECT}-prometheus-1"]]
+    assert proxy.call("POST", f"/containers/{PROJECT}-prometheus-1/kill")[0] == 403
+    assert proxy.lab.control.inspect()["prometheus"].running
+
+
+def test_starting_what_runs_and_killing_what_does_not_is_answered_as_docker_does(proxy: Proxy) -> None:
+    assert proxy.call("POST", f"{NAME}/start")[0] == 304
+    assert proxy.call("POST", f"{NAME}/kill?signal=SIGKILL")[0] == 204
+    proxy.lab.control.wait_dead("api")
+    assert proxy.call("POST", f"{NAME}/kill?signal=SIGKILL")[0] == 409
+    assert proxy.call("POST", f"{NAME}/stop?t=1")[0] == 304
+    assert proxy.call("POST", f"{NAME}/start")[0] == 204
+    assert proxy.state()["Running"]
+
+
+@pytest.mark.parametrize("program", ["import time\nwhile True: time.sleep(60)", DEAF], ids=["polite", "deaf"])
+def test_a_restart_ends_also_who_does_not_listen(tmp_path: Path, program: str) -> None:
+    with world(tmp_path) as lab:
+        lab.start(lab.process("api", program))
+        if program == DEAF:
+            log = lab.work / "logs" / "api.txt"
+            wait_until(lambda: log.exists() and "deaf" in log.read_text(), what="the deaf program")
+        first = lab.pid("api")
+        proxy = Proxy(lab)
+        try:
+            assert proxy.call("POST", f"{NAME}/restart?t=1")[0] == 204
+        finally:
+            proxy.close()
+
+        assert lab.pid("api") not in {0, first}
+        actions = [action for action, _ in lab.events("api")]
+        assert actions[-4:] == ["die", "stop", "start", "restart"]
+        assert actions.count("kill") == (2 if program == DEAF else 1)
+
+
+def test_a_call_with_a_body_or_an_upgrade_is_denied(proxy: Proxy) -> None:
+    assert proxy.call("POST", f"{NAME}/start", headers={"Content-Length": "2", "X": "y"})[0] == 403
+    assert proxy.call("POST", f"{NAME}/start", headers={"Upgrade": "tcp"})[0] == 403
+
+
+def test_health_tells_whether_supervisord_answers_and_denials_are_counted(proxy: Proxy) -> None:
+    assert proxy.call("GET", "/healthz", metrics=True)[0] == 200
+    proxy.call("POST", "/containers/create")
+    assert 'verdict="denied"' in proxy.call("GET", "/metrics", metrics=True)[1]
+
+    proxy.lab.daemon.stop()
+
+    assert proxy.call("GET", "/healthz", metrics=True)[0] == 503
+    assert proxy.call("GET", f"{NAME}/json")[0] == 500
