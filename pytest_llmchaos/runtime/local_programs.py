@@ -74,7 +74,7 @@ class Programs:
                     addresses.of(service, 8000 if service == "api" else 8080)
                 extra["LAB_ADDRESSES"] = ",".join(f"{k}={v}" for k, v in addresses.known().items())
                 api = self._services["api"].get("environment") or {}
-                extra |= {k: str(v) for k, v in api.items() if k == "LAB_HEALTH_PATH" and k not in program.environment}
+                extra |= {k: str(v) for k, v in api.items() if k == "LAB_HEALTH_PATH"}  # one lab, one health path
                 command = _python(program)
             case _ if name in _MODELS and self._backend != "sim":
                 command = self._model_server(name, extra, addresses)
