@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -371,6 +372,15 @@ def test_a_schedule_too_large_to_hold_is_refused(monkeypatch):
 
     with pytest.raises(BadScenario, match="sends more than 10 requests in 2 s: lower its rate"):
         loads.open_loop(rate_rps=8).schedule(Random(1), 2)
+
+
+def test_the_examples_of_the_documentation_run():
+    text = (Path(__file__).parent.parent / "docs" / "load.md").read_text()
+    examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+    assert len(examples) == 2
+    for example in examples:
+        exec(example, {})
 
 
 def test_importing_loads_stays_light():

@@ -9,6 +9,7 @@ import secrets
 import signal
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ from pytest_llmchaos.schedules import Arrival
 BEAT_S = 0.25
 FLUSH_S = 0.1
 PUSH_TIMEOUT_S = 1.0
+NICE = -10
 # An arrival that was due this recently when the load was stopped is not held against the generator.
 UNSENT_GRACE_S = 0.05
 # After so many late arrivals in a row, let answers be read before the next one leaves.
@@ -34,6 +36,14 @@ MOST_AT_ONCE = 16
 
 Ended = Literal["stopped", "schedule_end"]
 OnRequest = Callable[[Sample, int], None]
+
+
+def _hurry() -> None:
+    """Where both share a machine, the experiment's clock must not wait behind the service under test. Needs root."""
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, NICE)
+        # Linux shares a core between sessions first, and only then among the processes of one.
+        Path("/proc/self/autogroup").write_text(str(NICE), encoding="ascii")
 
 
 class PushFailed(Exception):
@@ -78,6 +88,7 @@ class Driver:
             start_http_server(self._plan.serve_port, addr="127.0.0.1", registry=self._registry)
         if self._push is not None and not self._pushed(attempts=3):
             raise PushFailed(f"the push gateway at {self._plan.push_url} does not take the callers' counters")
+        _hurry()
         # The schedule stays; without it, a collection takes microseconds instead of milliseconds.
         gc.collect()
         gc.freeze()
@@ -200,7 +211,7 @@ class Driver:
         if answer.ended == "complete" or verdict.outcome == "inband_error":
             return verdict
         if answer.ended == "cut":
-            return answers.Verdict("truncated", verdict.tokens)
+            return answers.Verdict("cut", verdict.tokens)
         silent = answer.first_s is not None and answer.end_s - answer.last_s >= self._plan.stall_s
         return answers.Verdict("stalled" if silent else "timeout", verdict.tokens)
 
