@@ -2,7 +2,7 @@
 
 llama.cpp is timed alone first (prompts of two lengths, one stream and four), and those four numbers are all that the
 simulation is given. Then both serve the same Poisson arrivals at rising load. `--svg FILE` draws the two curves.
-Needs `xllamacpp` and the weights (`--weights FILE.gguf`); takes about 75 seconds of one core.
+Needs `xllamacpp` and weights; takes about 75 seconds of one core.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from lab_engine.speed import Speed  # noqa: E402
 
 SLOTS, ANSWER_TOKENS, SECONDS = 4, 8, 15.0
 LOADS = (0.3, 0.5, 0.7, 0.9)  # shares of the capacity that the simulation predicts
+FETCHED = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pytest-llmchaos" / "weights"
 WORDS = ["river", "stone", "light", "garden", "winter", "music", "letter", "window", "silver", "morning"]
 
 
@@ -176,16 +177,20 @@ def drawn(rows: list[dict[str, Any]]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--weights", type=Path, help="a .gguf file; without it the one that the set-up has fetched")
     parser.add_argument("--svg", type=Path)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--busy", action="store_true", help="other work runs: take real-time priority (root)")
     arguments = parser.parse_args()
+    weights = arguments.weights or next(iter(sorted(FETCHED.glob("*/model.gguf"))), None)
+    if weights is None:
+        print(f"no weights under {FETCHED}: run `make setup`, or name a file with --weights", file=sys.stderr)
+        return 2
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     cores = sorted(os.sched_getaffinity(0))
-    settings = {"LAB_MODEL_FILE": str(arguments.weights), "LAB_THREADS": "1", "LAB_PARALLEL": str(SLOTS)}
+    settings = {"LAB_MODEL_FILE": str(weights), "LAB_THREADS": "1", "LAB_PARALLEL": str(SLOTS)}
     server = subprocess.Popen(
         [sys.executable, "-m", "lab_llamacpp"],
         env={

@@ -59,6 +59,7 @@ REQUESTS: dict[str, tuple[Any, int, str]] = {
     "more than fits": ({"messages": MESSAGES, "max_tokens": 9000}, 400, "maximum context length is 8192 tokens"),
     "a prompt too long": ({"messages": [{"role": "user", "content": "x" * 40_000}]}, 400, "maximum context length"),
     "a stop of nothing": ({"messages": MESSAGES, "stop": ""}, 400, "'stop' must be a string or up to 4 strings"),
+    "a stop longer than any answer": ({"messages": MESSAGES, "stop": "x" * 2000}, 400, "of 1 to 1000 characters"),
     "five stops": ({"messages": MESSAGES, "stop": list("abcde")}, 400, "up to 4 strings"),
     "too hot": ({"messages": MESSAGES, "temperature": 3}, 400, "'temperature' must be a number from 0 to 2, got 3"),
     "a seed in words": ({"messages": MESSAGES, "seed": "x"}, 400, "'seed' must be a whole number"),

@@ -6,9 +6,12 @@ import json
 import math
 from itertools import pairwise
 
+from hypothesis import given
+from hypothesis import strategies as st
 from lab_engine_world import World, until, world
 
 from lab_engine.stats import one_two_five
+from lab_engine.tokens import stopped_at
 
 # From vLLM's documentation of its metrics.
 FIRST_TOKEN_EDGES = (
@@ -90,6 +93,20 @@ def test_a_stop_string_ends_the_answer_before_itself_even_across_two_tokens() ->
             assert body["usage"]["completion_tokens"] == 5
 
     asyncio.run(scenario())
+
+
+@given(st.text(max_size=8), st.lists(st.text("0123456789abcdef ", min_size=1, max_size=9), min_size=1, max_size=3))
+def test_stop_strings_cut_where_a_search_of_the_whole_text_would(prompt: str, stops: list[str]) -> None:
+    whole = "".join(sim_v1(prompt, 30))
+    ends = {stop: whole.find(stop) + len(stop) for stop in stops if stop in whole}
+    cut = stopped_at(prompt, tuple(stops), 30)
+
+    if not ends:
+        assert cut is None
+        return
+    tokens = -(-min(ends.values()) // 7)  # the token in which the first of them is complete
+    complete = [whole.find(stop) for stop, end in ends.items() if end <= tokens * 7]
+    assert cut == (tokens, min(complete))
 
 
 def test_without_max_tokens_the_model_ends_by_itself_at_a_length_that_the_seed_repeats() -> None:

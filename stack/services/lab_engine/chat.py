@@ -11,6 +11,7 @@ from lab_engine import tokens
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 MAX_STOPS = 4  # as OpenAI's API
+MAX_STOP_CHARACTERS = 1000  # searching for longer ones would hold up everybody else's tokens
 # Fields that would change the answer in ways this engine does not model, and the values that ask for nothing.
 NOT_MODELLED: dict[str, tuple[Any, ...]] = {
     "n": (None, 1),
@@ -165,9 +166,11 @@ def _stops(stop: object) -> tuple[str, ...]:
     if stop is None:
         return ()
     stops = stop if isinstance(stop, list) else [stop]
-    if len(stops) > MAX_STOPS or not all(isinstance(each, str) and each for each in stops):
+    if len(stops) > MAX_STOPS or not all(isinstance(one, str) and 0 < len(one) <= MAX_STOP_CHARACTERS for one in stops):
         raise BadRequestError(
-            f"'stop' must be a string or up to {MAX_STOPS} strings, none empty, got {_brief(stop)}", param="stop"
+            f"'stop' must be a string or up to {MAX_STOPS} strings, each of 1 to {MAX_STOP_CHARACTERS} characters, "
+            f"got {_brief(stop)}",
+            param="stop",
         )
     return tuple(stops)
 

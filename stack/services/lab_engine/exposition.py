@@ -39,6 +39,12 @@ class EngineCollector:
             ("vllm:kv_cache_usage_perc", "KV-cache usage. 1 means 100 percent usage.", now.cache_used_ratio),
         ):
             yield self._gauge(name, text, value)
+        reasons = GaugeMetricFamily(
+            "vllm:num_requests_waiting_by_reason", "Number of waiting requests by reason.", labels=(*LABELS, "reason")
+        )
+        reasons.add_metric((*self._labels, "capacity"), now.waiting)
+        reasons.add_metric((*self._labels, "deferred"), 0)
+        yield reasons
         limits = scheduler.limits
         names = ("block_size", "num_gpu_blocks", "enable_prefix_caching")
         config = GaugeMetricFamily(

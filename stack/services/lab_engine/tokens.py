@@ -35,14 +35,15 @@ def stopped_at(prompt: str, stops: tuple[str, ...], limit: int) -> tuple[int, in
     if not stops:
         return None
     text = AnswerText(prompt)
-    longest = max(len(stop) for stop in stops)
-    written = ""
+    kept = max(len(stop) for stop in stops) - 1  # so much of what came before can still begin a stop string
+    tail, tail_at = "", 0
     for index in range(limit):
-        seen_from = max(0, len(written) - longest + 1)
-        written += text.token(index)
-        found = [at for stop in stops if (at := written.find(stop, seen_from)) >= 0]
+        tail += text.token(index)
+        found = [at for stop in stops if (at := tail.find(stop)) >= 0]
         if found:
-            return index + 1, min(found)
+            return index + 1, tail_at + min(found)
+        dropped = max(0, len(tail) - kept)
+        tail, tail_at = tail[dropped:], tail_at + dropped
     return None
 
 
