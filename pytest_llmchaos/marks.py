@@ -41,9 +41,7 @@ def experiment(**arguments: Any) -> pytest.MarkDecorator:
     }
     unknown = sorted(set(arguments) - known)
     if unknown:
-        raise BadScenario(
-            f"experiment() knows no argument {unknown[0]!r}; it takes {', '.join(sorted(known))}"
-        )
+        raise BadScenario(f"experiment() knows no argument {unknown[0]!r}; it takes {', '.join(sorted(known))}")
     for name in ("load", "fault"):
         if name not in arguments:
             example = "loads.open_loop(rate_rps=8)" if name == "load" else "faults.kill('api')"

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 Outcome = Literal[
     "ok",
     "truncated",
+    "cut",
     "stalled",
     "inband_error",
     "http_4xx",
@@ -23,6 +24,7 @@ Outcome = Literal[
 OUTCOMES: tuple[Outcome, ...] = (
     "ok",
     "truncated",
+    "cut",
     "stalled",
     "inband_error",
     "http_4xx",
@@ -44,6 +46,7 @@ class Sample:
     """What one caller saw of one request. Times are seconds since the start of the load, on the monotonic clock.
 
     `due_s` is when the request should have left; latencies count from it, so a late generator cannot hide an outage.
+    `truncated` ended cleanly before it was complete, which no status code shows; `cut` broke off, which every caller notices.
     `cancelled` marks a request that the end of the run cut off: it is evidence of nothing.
     """
 

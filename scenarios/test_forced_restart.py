@@ -2,7 +2,7 @@
 
 from pytest_llmchaos import experiment, faults, loads
 
-LOAD = loads.open_loop(rate_rps=3, prompts="short-chat", max_tokens=8)
+LOAD = loads.open_loop(rate_rps=2, prompts="short-chat", max_tokens=8)
 
 rolling = experiment(
     load=LOAD,

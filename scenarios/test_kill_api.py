@@ -3,7 +3,7 @@
 from pytest_llmchaos import experiment, faults, loads
 
 pytestmark = experiment(
-    load=loads.open_loop(rate_rps=3, prompts="short-chat", max_tokens=8),
+    load=loads.open_loop(rate_rps=2, prompts="short-chat", max_tokens=8),
     fault=faults.kill("api"),
     steady_s=8,
     recovery_s=40,

@@ -5,7 +5,7 @@ The gateway sends requests on to the replica that is left; the remediator starts
 
 from pytest_llmchaos import experiment, faults, loads
 
-LOAD = loads.open_loop(rate_rps=3, prompts="short-chat", max_tokens=8)
+LOAD = loads.open_loop(rate_rps=2, prompts="short-chat", max_tokens=8)
 
 one_replica = experiment(load=LOAD, fault=faults.kill("model-1"), steady_s=8, recovery_s=40)
 both_replicas = experiment(

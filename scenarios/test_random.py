@@ -6,7 +6,7 @@
 from pytest_llmchaos import experiment, faults, loads
 
 pytestmark = experiment(
-    load=loads.open_loop(rate_rps=3, prompts="short-chat", max_tokens=8),
+    load=loads.open_loop(rate_rps=2, prompts="short-chat", max_tokens=8),
     fault=faults.random(
         n=3,
         among=[faults.kill("api"), faults.kill("model-*"), faults.restart("model-*"), faults.restart("api")],

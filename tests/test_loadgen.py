@@ -36,7 +36,7 @@ BEHAVIOURS = {
     "nodone": "truncated",
     "nofinish": "truncated",
     "cleanend": "truncated",
-    "cut": "truncated",
+    "cut": "cut",
     "short": "truncated",
     "wrong": "corrupted",
     "double": "corrupted",

@@ -15,7 +15,7 @@ from pytest_llmchaos.report.words import number
 
 WIDTHS_S = (0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
 SHED = frozenset({"http_429"})  # refused politely: the caller knows and may come again
-WRONG = frozenset({"truncated", "corrupted", "inband_error"})  # an answer that began, and is not the answer
+WRONG = frozenset({"truncated", "cut", "corrupted", "inband_error"})  # an answer that began, and is not the answer
 KINDS = ("failed", "wrong", "shed")
 
 

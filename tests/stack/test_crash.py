@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -69,7 +70,12 @@ def test_a_run_that_was_killed_still_reports(tmp_path):
     sessions.wait_for(lambda: not sessions.leftovers(stack["project"]), GONE_DEADLINE_S, "the stack was gone")
     directory = next(tmp_path.glob("2*"))
 
-    done = subprocess.run(["llmchaos", "report", str(directory)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest_llmchaos.cli", "report", str(directory)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
     assert done.returncode == 0, done.stderr
     trial = sessions.run_json(tmp_path)["trials"][0]
@@ -107,11 +113,15 @@ def test_when_the_watchdog_dies_first_the_next_start_heals(tmp_path):
         child.wait()
     assert sessions.leftovers(stack["project"])
 
-    planned = subprocess.run(["llmchaos", "heal", "--dry-run"], capture_output=True, text=True, check=True)
+    planned = subprocess.run(
+        [sys.executable, "-m", "pytest_llmchaos.cli", "heal", "--dry-run"], capture_output=True, text=True, check=True
+    )
     assert f"would remove {stack['project']}" in planned.stdout
     assert sessions.leftovers(stack["project"])
 
-    healed = subprocess.run(["llmchaos", "heal"], capture_output=True, text=True, check=True)
+    healed = subprocess.run(
+        [sys.executable, "-m", "pytest_llmchaos.cli", "heal"], capture_output=True, text=True, check=True
+    )
     assert f"removing {stack['project']}" in healed.stdout
     assert sessions.leftovers(stack["project"]) == []
 

@@ -1,0 +1,64 @@
+"""What the documents say is true of the code: examples run, every fault and option is named."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from pytest_llmchaos import faults, loads, options
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda b: b.strip().splitlines()[0][:40])
+def test_every_example_of_the_readme_runs(block):
+    names: dict[str, object] = {}
+
+    exec(compile(block, "README.md", "exec"), names)
+
+    assert [name for name in names if name.startswith("test_")]
+
+
+def test_the_readme_shows_the_shipped_scenario():
+    shipped = ast.parse((ROOT / "scenarios" / "test_kill_api.py").read_text())
+    shown = ast.parse(BLOCKS[0])
+
+    assert ast.dump(shown) == ast.dump(shipped)
+
+
+def test_the_two_commands_are_in_the_readme_and_in_the_makefile():
+    makefile = (ROOT / "Makefile").read_text()
+
+    for command in ("chaos", "test"):
+        assert f"make {command}" in README
+        assert re.search(rf"^{command}:", makefile, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", faults.__all__)
+def test_every_fault_is_documented(name):
+    assert f"faults.{name}(" in README
+
+
+@pytest.mark.parametrize("name", ["open_loop", "poisson", "ramp", "burst", "sine", "trace"])
+def test_every_load_is_documented(name):
+    assert hasattr(loads, name)
+    assert f"loads.{name}" in README
+    assert f"loads.{name}" in (ROOT / "docs" / "load.md").read_text()
+
+
+@pytest.mark.parametrize("name", [row[0] for row in options.OPTIONS])
+def test_every_option_is_documented(name):
+    assert f"--chaos-{name}" in README
+
+
+@pytest.mark.parametrize("name", [row[0] for row in options.INI])
+def test_every_ini_key_is_documented(name):
+    assert name in README
+
+
+@pytest.mark.parametrize("page", sorted(re.findall(r"\]\(([^)#:]+)\)", README)))
+def test_every_link_leads_somewhere(page):
+    assert (ROOT / page).exists()
