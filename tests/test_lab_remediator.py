@@ -228,6 +228,26 @@ def test_a_window_with_a_hole_is_not_covered() -> None:
     assert world.acts() == []
 
 
+def test_a_slow_probe_is_not_stale_before_its_next_answer_can_come() -> None:
+    text = RULES.replace("second: {query: second,", "second: {probe: 'http://{service}:1/', every_s: 1, timeout_s: 4,")
+    world = World(policy=load_policy(text, SERVICES))
+    probed_at = START
+    for step in range(80):
+        now = START + step * 0.25
+        probed_at = now if step % 20 == 0 else probed_at
+        observed = Observations(
+            readings={
+                ("scrape", "api"): Reading(at=now, value=0.0),
+                ("second", "api"): Reading(at=probed_at, value=0.0),
+            },
+            containers={"api": replace(running("api"), seen_at=now)},
+        )
+        decisions, world.state = decide(world.policy, observed, world.state, now)
+        world.log.extend(decisions)
+
+    assert world.acts() == [("api", "kill")]
+
+
 def test_the_same_answer_seen_twice_is_one_observation() -> None:
     state = State()
     reading = Reading(at=START, value=0.0)
@@ -505,7 +525,8 @@ def test_whatever_happens_no_action_breaks_a_guard(story: list[dict[str, object]
                 assert len({fact.signal for fact in act.evidence}) >= 2
                 assert not before.of(act.service).in_flight
                 assert world.containers[act.service] is not None
-                assert world.values["scrape" if act.service == "api" else "probe", act.service] == 0.0
+                # An absent answer leaves the last one valid until it is stale; a good one ends it at once.
+                assert world.values["scrape" if act.service == "api" else "probe", act.service] != 1.0
                 earlier = before.of(act.service).actions_at
                 assert not earlier or world.now - earlier[-1] >= 2
                 assert world.state.of(act.service).attempts <= 3

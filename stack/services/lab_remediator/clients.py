@@ -78,7 +78,6 @@ class Prober:
         That is the case while no probe has ever reached the service (it may not be reachable from here at all), and for
         answers that speak of the question (4xx) or of being busy (503).
         """
-        at = time.time()
         url = self._url(signal, service)
         timeout = aiohttp.ClientTimeout(total=signal.timeout_s)
         method = "GET" if signal.post is None else "POST"
@@ -93,7 +92,7 @@ class Prober:
             self._reached.add(url.authority)
         if url.authority not in self._reached or 400 <= status < 500 or status == 503:
             return None
-        return Reading(at=at, value=float(0 < status < 400))
+        return Reading(at=time.time(), value=float(0 < status < 400))
 
     def _url(self, signal: Signal, service: str) -> URL:
         url = URL(str(signal.probe).replace("{service}", service).replace("{health_path}", self._health_path))

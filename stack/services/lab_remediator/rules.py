@@ -43,6 +43,11 @@ class Signal:
     post: Mapping[str, object] | None = None
     only_while: str | None = None
 
+    @property
+    def period_s(self) -> float:
+        """The longest time between two answers while nothing is wrong with who asks."""
+        return self.every_s if self.probe is None else self.every_s + self.timeout_s
+
     def fires(self, value: float) -> bool:
         sign, bound = cast("re.Match[str]", FIRES.fullmatch(self.fires_at)).groups()
         return _COMPARE[sign](value, float(bound))

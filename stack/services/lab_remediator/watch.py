@@ -124,7 +124,8 @@ class Watch:
     async def _probe(self, signal: Signal, service: str) -> None:
         if signal.only_while is not None:
             gate = self._readings.get((signal.only_while, service))
-            if gate is None or not self._policy.signals[signal.only_while].fires(gate.value):
+            stale = gate is None or time.time() - gate.at > self._policy.guards.stale_s
+            if gate is None or stale or not self._policy.signals[signal.only_while].fires(gate.value):
                 return
         reading = await self._prober.reading(signal, service)
         if reading is not None:

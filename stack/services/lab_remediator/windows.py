@@ -38,11 +38,15 @@ class View:
             return None
         return seen
 
+    def patience_s(self, signal: str, guards: Guards) -> float:
+        """How old the newest mark may be; a slow probe's answers cannot come faster than its time limit."""
+        return max(guards.stale_s, _TICK_SLACK * self.policy.signals[signal].period_s)
+
     def marks(self, signal: str, service: str, guards: Guards) -> tuple[tuple[float, bool, float], ...]:
         """The marks since the service's last action, or none where the newest is stale."""
         settled_at = self.state.of(service).settled_at
         marks = tuple(mark for mark in self.state.marks.get((signal, service), ()) if mark[0] > settled_at)
-        return marks if marks and self.now - marks[-1][0] <= guards.stale_s else ()
+        return marks if marks and self.now - marks[-1][0] <= self.patience_s(signal, guards) else ()
 
 
 def remember(policy: Policy, observed: Observations, state: State) -> State:
@@ -56,7 +60,7 @@ def remember(policy: Policy, observed: Observations, state: State) -> State:
         old = marks.get((name, service), ())
         if old and reading.at <= old[-1][0]:
             continue  # the same answer seen again is not a second observation
-        horizon = reading.at - keep_s.get(name, 0.0) - (_TICK_SLACK + 1) * signal.every_s
+        horizon = reading.at - keep_s.get(name, 0.0) - (_TICK_SLACK + 1) * signal.period_s
         new = (reading.at, signal.fires(reading.value), reading.value)
         marks[name, service] = (*(mark for mark in old if mark[0] >= horizon), new)
     return replace(state, marks=marks)
@@ -73,11 +77,12 @@ def holds(condition: Condition, service: str, view: View, guards: Guards) -> Evi
     if not marks or not marks[-1][1]:
         return None
     at, _, value = marks[-1]
-    every_s = view.policy.signals[condition.signal].every_s
     if condition.for_s:
-        window = [mark for mark in marks if mark[0] >= at - condition.for_s - _TICK_SLACK * every_s]
+        slack_s = _TICK_SLACK * view.policy.signals[condition.signal].period_s
+        window = [mark for mark in marks if mark[0] >= at - condition.for_s - slack_s]
+        patience_s = view.patience_s(condition.signal, guards)
         covered = at - window[0][0] >= condition.for_s
-        gaps = any(later[0] - earlier[0] > guards.stale_s for earlier, later in pairwise(window))
+        gaps = any(later[0] - earlier[0] > patience_s for earlier, later in pairwise(window))
         if not covered or gaps or sum(mark[1] for mark in window) < condition.share * len(window):
             return None
     return Evidence(signal=condition.signal, value=value, at=at)
