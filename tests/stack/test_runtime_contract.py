@@ -1,0 +1,302 @@
+"""What every runtime promises to trials, asked of each of them with the same words. The engine is simulated."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from conftest import require
+from pytest_llmchaos import owner
+from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.model import Undo
+from pytest_llmchaos.prometheus import Prometheus
+from pytest_llmchaos.runtime import local_needs
+from pytest_llmchaos.runtime.compose import ComposeRuntime
+from pytest_llmchaos.runtime.local import LocalRuntime
+from pytest_llmchaos.subject import lab_subject
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
+
+RUNTIMES = {"compose": ComposeRuntime, "local": LocalRuntime}
+_NUMBERS = itertools.count()
+
+
+def new_runtime(name, directory):
+    """A runtime that is not up. Skips, with the reason, where this machine lacks what it needs."""
+    if name == "compose":
+        require("sim")
+    else:
+        try:
+            local_needs.require_packages("sim")
+            for program in ("prometheus", "prometheus-pushgateway"):
+                local_needs.server(program)
+        except NotReady as error:
+            pytest.skip(str(error))
+    return RUNTIMES[name](
+        lab_subject("sim"),
+        project=f"llmchaos-contract-{os.getpid()}-{next(_NUMBERS)}",
+        run="contract",
+        owner=owner.identity(),
+        directory=directory,
+    )
+
+
+@pytest.fixture(scope="module", params=sorted(RUNTIMES))
+def up(request, tmp_path_factory):
+    runtime = new_runtime(request.param, tmp_path_factory.mktemp(request.param))
+    runtime.prepare()
+    runtime.up(remediator=False)
+    yield runtime
+    runtime.down()
+
+
+@pytest.fixture
+def runtime(up):
+    """The stack with every target well and nobody who repairs."""
+    up.stop_remediator()
+    for service in up.targets():
+        up.undo(Undo(op="ensure_running", service=service))
+    up.wait_healthy(up.targets(), 30)
+    return up
+
+
+def wait_until(condition, deadline_s=5.0, what="it"):
+    deadline = time.monotonic() + deadline_s
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"{what} did not happen within {deadline_s:g} s"
+        time.sleep(0.02)
+
+
+def happened(runtime, service, action, since):
+    """The first such event since then, waited for."""
+    return wait_until(
+        lambda: next(
+            (e for e in runtime.events(since, float("inf")) if (e.service, e.action) == (service, action)), None
+        ),
+        what=f"{action} {service}",
+    )
+
+
+def status(url, timeout_s=2.0):
+    try:
+        with urllib.request.urlopen(url, timeout=timeout_s) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return None
+
+
+def test_its_abilities_are_methods(runtime):
+    asked = {"kill", "start", "restart", "crash", "pause", "unpause", "events"}
+
+    assert asked <= runtime.abilities | ({"crash"} if os.geteuid() else set())
+    assert all(callable(getattr(runtime, ability)) for ability in asked & runtime.abilities)
+
+
+def test_everything_runs_and_answers_where_the_runtime_says(runtime):
+    assert set(runtime.targets()) <= {name for name, state in runtime.states().items() if state.running}
+    assert status(runtime.url("api") + "/readyz") == 200
+    assert status(runtime.url("prometheus") + "/-/ready") == 200
+    assert status(runtime.url("pushgateway") + "/-/ready") == 200
+    assert {"api", "model-1", "model-2", "prometheus"} <= runtime.images().keys()
+
+
+def test_prometheus_scrapes_every_part_of_the_lab(runtime):
+    prometheus = Prometheus(runtime.url("prometheus"))
+
+    def down():
+        return {target.service for target in prometheus.targets() if not target.up}
+
+    wait_until(lambda: down() == {"remediator"}, 10, "scraping all but the stopped remediator")
+    jobs = {target.job for target in prometheus.targets()}
+    assert jobs == {"api", "model", "prometheus", "pushgateway", "remediator", "docker-proxy"}
+
+
+def test_a_killed_service_dies_of_137_and_stays_down(runtime):
+    since = time.time()
+
+    runtime.kill("api")
+
+    died = happened(runtime, "api", "die", since)
+    killed = happened(runtime, "api", "kill", since)
+    assert died.attributes["exitCode"] == "137"
+    assert killed.attributes["signal"] == "9"
+    assert since - 0.01 <= killed.at_unix_s <= time.time()
+    state = runtime.state("api")
+    assert (state.running, state.paused, state.exit_code) == (False, False, 137)
+    assert status(runtime.url("api") + "/healthz") is None
+    time.sleep(1.5)  # nothing may happen in this time, so there is nothing to wait for
+    assert not runtime.state("api").running
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="compose lets only root crash a container's process")
+def test_a_crashed_service_dies_without_anybody_having_killed_it(runtime):
+    since = time.time()
+
+    runtime.crash("model-1")
+
+    assert happened(runtime, "model-1", "die", since).attributes["exitCode"] == "137"
+    assert not [e for e in runtime.events(since, float("inf")) if e.action == "kill"]
+    assert not runtime.state("model-1").running
+
+
+def test_a_started_service_comes_back_at_its_old_address(runtime):
+    url = runtime.url("api")
+    first = runtime.state("api")
+    since = time.time()
+    runtime.kill("api")
+    happened(runtime, "api", "die", since)
+
+    runtime.start("api")
+
+    begun = happened(runtime, "api", "start", since)
+    runtime.wait_healthy(["api"], 20)
+    again = runtime.state("api")
+    assert again.running
+    assert again.started_unix_s > first.started_unix_s
+    assert abs(again.started_unix_s - begun.at_unix_s) < 1
+    assert again.identity == first.identity
+    assert runtime.url("api") == url
+    assert status(url + "/healthz") == 200
+
+
+def test_a_restarted_service_dies_and_comes_back_by_itself(runtime):
+    since = time.time()
+
+    runtime.restart("model-2")
+
+    died, begun = happened(runtime, "model-2", "die", since), happened(runtime, "model-2", "start", since)
+    assert died.at_unix_s <= begun.at_unix_s
+    assert runtime.state("model-2").running
+
+
+def test_a_paused_service_stands_still_with_its_connections_open(runtime):
+    since = time.time()
+
+    runtime.pause("api")
+
+    happened(runtime, "api", "pause", since)
+    state = runtime.state("api")
+    assert (state.running, state.paused) == (True, True)
+    begin = time.monotonic()
+    assert status(runtime.url("api") + "/healthz", timeout_s=0.5) is None
+    assert time.monotonic() - begin >= 0.5  # it hung, it was not refused
+
+    runtime.unpause("api")
+
+    happened(runtime, "api", "unpause", since)
+    assert not runtime.state("api").paused
+    wait_until(lambda: status(runtime.url("api") + "/healthz") == 200, what="answering again")
+
+
+@pytest.mark.parametrize("act", ["kill", "pause", "restart", "crash"])
+def test_an_unknown_service_is_refused_and_nothing_is_touched(runtime, act):
+    if act not in runtime.abilities:
+        pytest.skip(f"the {runtime.name} runtime cannot {act} here")
+    since = time.time()
+
+    with pytest.raises(NotReady, match="stranger"):
+        getattr(runtime, act)("stranger")
+
+    assert not runtime.state("stranger").running
+    assert [e for e in runtime.events(since, float("inf")) if e.action in {"kill", "die", "pause", "start"}] == []
+
+
+def test_an_undo_can_be_done_again_and_on_a_service_that_does_not_exist(runtime):
+    since = time.time()
+    runtime.kill("model-1")
+    happened(runtime, "model-1", "die", since)
+
+    for _ in range(2):
+        runtime.undo(Undo(op="ensure_running", service="model-1"))
+    runtime.undo(Undo(op="ensure_running", service="stranger"))
+    runtime.pause("model-2")
+    for _ in range(2):
+        runtime.undo(Undo(op="ensure_unpaused", service="model-2"))
+
+    assert runtime.state("model-1").running
+    assert not runtime.state("model-2").paused
+    happened(runtime, "model-1", "start", since)
+    assert len([e for e in runtime.events(since, float("inf")) if e.action == "start"]) == 1
+
+
+def test_a_service_that_was_frozen_and_killed_is_put_back(runtime):
+    since = time.time()
+    runtime.pause("model-1")
+    runtime.kill("model-1")
+    happened(runtime, "model-1", "die", since)
+
+    runtime.undo(Undo(op="ensure_running", service="model-1"))
+
+    runtime.wait_healthy(["model-1"], 20)
+    assert not runtime.state("model-1").paused
+
+
+def test_events_are_only_those_of_the_time_asked_for(runtime):
+    since = time.time()
+    runtime.pause("model-1")
+    between = happened(runtime, "model-1", "pause", since).at_unix_s
+    runtime.unpause("model-1")
+    later = happened(runtime, "model-1", "unpause", since).at_unix_s
+
+    assert since <= between < later
+    assert {e.action for e in runtime.events(since, between)} & {"pause", "unpause"} == {"pause"}
+    assert {e.action for e in runtime.events(between + 1e-6, later)} & {"pause", "unpause"} == {"unpause"}
+    assert list(runtime.events(since - 1000, since - 999)) == []
+
+
+def test_who_does_not_become_healthy_is_named(runtime):
+    since = time.time()
+    runtime.kill("model-2")
+    happened(runtime, "model-2", "die", since)
+
+    with pytest.raises(NotReady, match="model-2"):
+        runtime.wait_healthy(["api", "model-2"], 0.5)
+
+
+def test_the_remediator_starts_repairs_tells_and_stops(runtime):
+    since = time.time()
+    runtime.start_remediator()
+    assert runtime.state("remediator").running
+    runtime.kill("api")
+    died = happened(runtime, "api", "die", since)
+
+    begun = wait_until(
+        lambda: next((e for e in runtime.events(died.at_unix_s, float("inf")) if e.action == "start"), None),
+        20,
+        "the repair",
+    )
+    runtime.stop_remediator()
+
+    assert not runtime.state("remediator").running
+    told = [line for line in runtime.audit() if line["at"] >= since and line.get("service") == "api"]
+    intent = next(line for line in told if line["event"] == "intent")
+    assert (begun.service, intent["action"]) == ("api", "start")
+    assert died.at_unix_s <= intent["at"] <= begun.at_unix_s + 0.05
+    assert any("exited (137)" in str(one["value"]) for one in intent["evidence"])
+
+
+@pytest.mark.parametrize("name", sorted(RUNTIMES))
+def test_up_without_a_remediator_and_down_twice_leave_nothing(name, tmp_path):
+    runtime = new_runtime(name, tmp_path)
+    runtime.prepare()
+    try:
+        runtime.up(remediator=False)
+        assert not runtime.state("remediator").running
+        assert runtime.state("api").running
+        url = runtime.url("api")
+    finally:
+        runtime.down()
+    runtime.down()
+
+    assert status(url + "/healthz") is None
+    assert {log.name for log in (tmp_path / "logs").iterdir()} >= {"api.txt", "model-1.txt", "prometheus.txt"}
