@@ -103,6 +103,27 @@ def test_it_starts_says_that_it_is_simulated_and_ends_on_sigterm_within_two_seco
     assert lines[-1]["event"] == "stopping"
 
 
+def test_sigterm_ends_even_a_hung_engine_with_streams_open_within_two_seconds(start: Callable[..., Process]) -> None:
+    process = start()
+    until(process.answers, "the engine answers")
+    asked = {
+        "model": "smollm2:135m",
+        "stream": True,
+        "max_tokens": 8000,
+        "messages": [{"role": "user", "content": "x"}],
+    }
+    url = f"http://127.0.0.1:{process.port}/v1/chat/completions"
+    with urllib.request.urlopen(urllib.request.Request(url, data=json.dumps(asked).encode()), timeout=5) as stream:
+        assert stream.readline().startswith(b"data: ")
+        process.fault("hang")
+        process.popen.send_signal(signal.SIGTERM)
+        before_s = time.monotonic()
+        status, _, err = process.ended()
+
+    assert time.monotonic() - before_s < 2
+    assert (status, err) == (0, "")
+
+
 def test_a_wrong_setting_is_one_line_and_exit_status_2(start: Callable[..., Process]) -> None:
     status, out, err = start(LAB_SLOTS="none").ended()
 

@@ -32,7 +32,7 @@ async def serve(chosen: settings.Settings, boot: BootFaults | None, slow_load: S
     engine.load_s = slow_load.load_s if slow_load else chosen.load_s
     chaos = Chaos(engine, boot)
     runners = [
-        web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=chosen.drain_s)
+        web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=chosen.drain_s + 0.2)
         for app in (server.application(engine), admin.application(chaos))
     ]
     stopped = asyncio.Event()
@@ -61,8 +61,8 @@ async def serve(chosen: settings.Settings, boot: BootFaults | None, slow_load: S
         log("stopping", unfinished=engine.scheduler.unfinished, status=status)
         return status
     finally:
-        for runner in runners:
-            await runner.cleanup()
+        asyncio.get_running_loop().call_later(chosen.drain_s, engine.fail_in_flight)
+        await asyncio.gather(*(runner.cleanup() for runner in runners))
         chaos.close()
         machine.cancel()
         stop.cancel()
