@@ -1,0 +1,252 @@
+"""The lab's monitoring is wired: what is promised is scraped, every question has an answer, every alert can fire.
+
+Each check is shown to catch what it is for: the tests named "... is noticed" break one thing and expect the complaint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import time
+from pathlib import Path
+
+import infra
+import pytest
+import yaml
+
+from pytest_llmchaos import faults, loads
+from pytest_llmchaos.generate.boards import boards
+from pytest_llmchaos.generate.pictures import Asked, draw
+from pytest_llmchaos.generate.rules import LAB_SCALE
+from pytest_llmchaos.openslo import load_slos
+
+pytestmark = pytest.mark.stack
+
+ROOT = Path(__file__).parent.parent.parent
+CONFIG = yaml.safe_load((ROOT / "stack" / "prometheus" / "prometheus.yml").read_text())
+GROUPS = [
+    group
+    for path in sorted((ROOT / "stack" / "prometheus" / "rules").glob("*.yml"))
+    for group in yaml.safe_load(path.read_text())["groups"]
+]
+SLOS = load_slos((ROOT / "stack" / "slo.yaml").read_text(), "stack/slo.yaml")
+BOARDS = boards(SLOS, LAB_SCALE)
+SERVICES = ("api", "model-1", "model-2", "prometheus", "pushgateway", "remediator", "docker-proxy")
+# Another backend's, asked for by a trigger that works with all of them.
+OF_OTHER_BACKENDS = ("llamacpp:n_decode_total",)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Observed:
+    """A lab that has served load and had its api killed and repaired; and when."""
+
+    lab: object
+    from_unix_s: float
+    to_unix_s: float
+
+
+@pytest.fixture(scope="module")
+def observed(sim_run):
+    lab = sim_run.lab()
+    started = time.time()
+    lab.remediator.ensure(True)
+    with (
+        lab.recording(scenario="infra", fault="kill api", plan={"load": "30 requests a second"}),
+        lab.load(loads.open_loop(rate_rps=30, max_tokens=8), longest_s=90),
+    ):
+        lab.hold(8)
+        with lab.inject(faults.kill("api")):
+            lab.hold(12)
+        lab.hold(6)
+    return Observed(lab=lab, from_unix_s=started, to_unix_s=time.time())
+
+
+@pytest.fixture(scope="module")
+def fired(observed):
+    """What fires while one thing after the other breaks and nobody repairs."""
+    lab = observed.lab
+    started = time.time()
+    lab.remediator.ensure(False)
+
+    def engine(service, **fault):
+        container = f"{lab.runtime.project}-{service}-1"
+        command = ["docker", "exec", container, "python3", "-m", "lab_engine.fault", "start", json.dumps(fault)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    with (
+        lab.recording(scenario="infra", fault="one after the other", plan={"load": "30 requests a second"}),
+        lab.load(loads.open_loop(rate_rps=30, max_tokens=8), longest_s=150),
+    ):
+        lab.hold(4)
+        engine("model-1", kind="xid", code=43, engine="survives", lease_s=4)
+        engine("model-2", kind="hang", lease_s=9)
+        lab.hold(11)
+        for model in ("model-1", "model-2"):
+            engine(model, kind="cpu_fallback", slowdown=250, lease_s=10)
+        lab.hold(14)
+        for model in ("model-1", "model-2"):
+            lab.runtime.kill(model)
+        lab.runtime.kill("pushgateway")
+        lab.hold(8)
+        for service in ("pushgateway", "model-1", "model-2"):
+            lab.runtime.start(service)
+        lab.hold(5)
+    names = {alert.name for alert in lab.prometheus.fired(started, time.time())}
+    lab.remediator.ensure(True)
+    return names
+
+
+def complaints_about(observed, expressions):
+    told = infra.unknown(observed.lab.prometheus, expressions, observed.from_unix_s, observed.to_unix_s)
+    return [one for one in told if not any(name in one for name in OF_OTHER_BACKENDS)]
+
+
+class TestScrapes:
+    def test_every_service_is_scraped_and_up(self, observed):
+        assert infra.unscraped(CONFIG, SERVICES, observed.lab.prometheus.targets()) == []
+
+    def test_a_missing_scrape_job_is_noticed(self, observed):
+        jobs = [job for job in CONFIG["scrape_configs"] if job["job_name"] != "pushgateway"]
+
+        found = infra.unscraped({"scrape_configs": jobs}, SERVICES, observed.lab.prometheus.targets())
+
+        assert found == ["pushgateway is not scraped"]
+
+    def test_the_window_is_covered_but_for_the_victim(self, observed):
+        jobs = [job["job_name"] for job in CONFIG["scrape_configs"]]
+
+        observed.lab.prometheus.require_coverage(
+            jobs, observed.from_unix_s + 2, observed.to_unix_s, allow_down=("api", "remediator")
+        )
+
+
+class TestQuestions:
+    def test_every_metric_and_label_that_rules_and_panels_use_exists(self, observed):
+        assert complaints_about(observed, infra.questions(GROUPS, BOARDS)) == []
+
+    def test_every_metric_and_label_that_the_slos_use_exists(self, observed):
+        assert complaints_about(observed, [selector for slo in SLOS for selector in (slo.good, slo.total)]) == []
+
+    def test_every_metric_and_label_that_the_remediator_uses_exists(self, observed):
+        signals = yaml.safe_load((ROOT / "stack" / "remediation.yaml").read_text())["signals"]
+
+        assert complaints_about(observed, [one["query"] for one in signals.values() if "query" in one]) == []
+
+    @pytest.mark.parametrize(
+        ("expression", "complaint"),
+        [
+            ("sum(rate(llmlab_request_total[5s]))", "llmlab_request_total does not exist"),
+            ('llmlab_requests_total{result="ok"}', "llmlab_requests_total has no label result"),
+            (
+                "sum by (backend) (llmlab_inflight_requests)",
+                "no metric of sum by (backend) (llmlab_inflight_requests) has the label backend",
+            ),
+        ],
+        ids=["metric", "label", "grouping"],
+    )
+    def test_a_misspelt_name_is_noticed(self, observed, expression, complaint):
+        assert complaints_about(observed, [expression]) == [complaint]
+
+
+class TestRules:
+    def test_every_rule_is_loaded_and_healthy(self, observed):
+        names = [rule.get("alert") or rule["record"] for group in GROUPS for rule in group["rules"]]
+
+        assert infra.broken_rules(observed.lab.prometheus, names) == []
+
+    def test_a_rule_that_is_not_loaded_is_noticed(self, observed):
+        found = infra.broken_rules(observed.lab.prometheus, ["ServiceDown", "ServiceDownn"])
+
+        assert found == ["ServiceDownn is not loaded"]
+
+
+class TestDashboards:
+    def asked(self, observed):
+        return Asked(observed.lab.prometheus.url, observed.from_unix_s, observed.to_unix_s)
+
+    def test_every_panel_has_data(self, observed):
+        assert infra.empty_panels(BOARDS, self.asked(observed)) == []
+
+    def test_a_broken_panel_is_noticed(self, observed):
+        board = BOARDS[1]
+        heading, (panel, *others) = board.rows[0]
+        query = dataclasses.replace(panel.queries[0], expr=panel.queries[0].expr.replace("offered", "ofered"))
+        broken = dataclasses.replace(panel, title="Broken", queries=(query,))
+        mutant = dataclasses.replace(board, rows=((heading, (broken, *others)), *board.rows[1:]))
+
+        assert infra.empty_panels([mutant], self.asked(observed)) == [f"{board.title}: Broken"]
+
+    @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
+    def test_is_drawn_with_the_fault_in_it(self, observed, board):
+        picture = draw(board, self.asked(observed))
+
+        assert "no data" not in picture
+        assert "kill api" in picture
+
+
+class TestSeries:
+    def test_no_label_takes_its_values_from_requests(self, observed):
+        at = observed.to_unix_s
+
+        assert infra.crowded(observed.lab.prometheus, at) == []
+        assert infra.request_like(observed.lab.prometheus, at) == []
+
+    def test_more_requests_make_no_more_series(self, observed):
+        prometheus = observed.lab.prometheus
+        of_lab = 'count({__name__=~"llmlab_.*|gen_ai_.*|llmchaos_caller_.*"})'
+        before = prometheus.value(of_lab, time.time())
+        with (
+            observed.lab.recording(scenario="infra", fault="", plan={"load": "40 requests a second"}),
+            observed.lab.load(loads.open_loop(rate_rps=40, max_tokens=4), longest_s=30),
+        ):
+            observed.lab.hold(6)
+
+        assert prometheus.value(of_lab, time.time()) <= before
+
+    def test_a_crowd_of_series_is_noticed(self, observed, monkeypatch):
+        monkeypatch.setattr(infra, "MOST_SERIES", 5)
+
+        assert infra.crowded(observed.lab.prometheus, observed.to_unix_s)
+
+    def test_counters_of_the_killed_api_keep_their_increase(self, observed):
+        """Against the callers' own count, which no restart interrupts: nothing but the last second before it is lost."""
+        window = f"{round(observed.to_unix_s - observed.from_unix_s)}s"
+        api, callers = (
+            observed.lab.prometheus.value(f'sum(increase({metric}{{outcome="ok"}}[{window}]))', observed.to_unix_s)
+            for metric in ("llmlab_requests_total", "llmchaos_caller_requests_total")
+        )
+
+        assert callers * 0.85 <= api <= callers * 1.1
+
+    def test_the_restart_is_counted_with_its_cause(self, observed):
+        counted = observed.lab.prometheus.vector(
+            'sum by (reason) (service_container_restarts_total{service="api"}) > 0', observed.to_unix_s
+        )
+
+        assert any("api" in dict(labels)["reason"] for labels in counted)
+
+
+class TestAlerts:
+    def test_the_killed_api_raises_the_alerts_that_are_meant_for_it(self, observed):
+        fired = {alert.name for alert in observed.lab.prometheus.fired(observed.from_unix_s, observed.to_unix_s)}
+
+        assert {"ServiceDown", "AvailabilityFastBurn"} <= fired
+
+    @pytest.mark.parametrize(
+        ("alert", "cause"),
+        [
+            ("GpuXid", "an XID that the engine survives"),
+            ("EngineStalled", "a hung engine"),
+            ("RequestStuck", "a hung engine"),
+            ("LatencyP95High", "an engine on the CPU"),
+            ("TimeToFirstTokenP95High", "an engine on the CPU"),
+            ("LatencyP99FastBurn", "an engine on the CPU"),
+            ("ServiceDown", "both replicas killed"),
+            ("ApiErrorsHigh", "both replicas killed"),
+            ("PushgatewayDown", "the push gateway killed"),
+        ],
+    )
+    def test_fires_by_its_experiment(self, fired, alert, cause):
+        assert alert in fired, f"{cause} must raise {alert}; what fired: {sorted(fired)}"
