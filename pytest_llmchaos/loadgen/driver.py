@@ -89,6 +89,7 @@ class Driver:
         if self._push is not None and not self._pushed(attempts=3):
             raise PushFailed(f"the push gateway at {self._plan.push_url} does not take the callers' counters")
         _hurry()
+        self._wire.warm_up()
         # The schedule stays; without it, a collection takes microseconds instead of milliseconds.
         gc.collect()
         gc.freeze()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -91,6 +92,11 @@ class Wire:
         self._idle: list[Any] = []
         self.authority = parts.netloc
         self.prefix = parts.path.rstrip("/")
+
+    def warm_up(self) -> None:
+        """Look the host up once: the first look-up imports half of the codecs, which must not be the first caller's time."""
+        with suppress(OSError):
+            socket.getaddrinfo(self._host, self._port)
 
     def head(self, method: str, path: str, headers: Mapping[str, str]) -> bytes:
         """The request up to its Content-Length and whatever differs from one request to the next."""
