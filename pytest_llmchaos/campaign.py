@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,12 @@ from pytest_llmchaos.trial import Trial
 
 @dataclass(frozen=True, kw_only=True)
 class Performed:
-    """A trial that was performed, or the error that it ended with; `name` is its id in the journal."""
+    """A trial that was performed, or the error that it ended with. `name` is its id in the journal, `judged` its line there."""
 
     name: str
     trial: Trial | None
     error: LlmchaosError | None
+    judged: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Campaign:
@@ -82,9 +83,9 @@ class Campaign:
         except LlmchaosError as error:
             if getattr(error, "verdict", "") == "heal_failed":
                 self.stop_reason = str(error)
-            return Performed(name=lab.last_trial, trial=None, error=error)
+            return Performed(name=lab.last_trial, trial=None, error=error, judged=lab.last_judged)
         self._keep_ledger(trial)
-        return Performed(name=trial.name, trial=trial, error=None)
+        return Performed(name=trial.name, trial=trial, error=None, judged=lab.last_judged)
 
     def _keep_ledger(self, trial: Trial) -> None:
         """What this trial would cost of the month's budgets, beside all earlier ones."""

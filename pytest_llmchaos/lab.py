@@ -19,6 +19,7 @@ from pytest_llmchaos.errors import (
     ProvesNothing,
     Unsupported,
 )
+from pytest_llmchaos.flood import Floodable
 from pytest_llmchaos.heal import undo_until_done
 from pytest_llmchaos.model import Injection, ServiceState, Undo
 from pytest_llmchaos.record import Record
@@ -103,7 +104,7 @@ class Lab:
     def __init__(
         self, *, runtime: Any, subject: Subject, journal: Journal, directory: Path, seed: int, say: Callable[..., None]
     ) -> None:
-        self.runtime = runtime
+        self.runtime: Any = Floodable(runtime, self)
         self.subject = subject
         self.journal = journal
         self.directory = directory
@@ -114,6 +115,7 @@ class Lab:
         self._trials = 0
         self.record: Record | None = None
         self.last_trial = ""
+        self.last_judged: dict[str, Any] = {}
         self.running_load: RunningLoad | None = None
         self.signals = Signals(runtime.url(subject.pushgateway) if subject.pushgateway else None)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmchaos import judging, owner, trialjson
-from pytest_llmchaos.errors import HealFailed, LlmchaosError, ProvesNothing, Unsupported
+from pytest_llmchaos.errors import HealFailed, ProvesNothing, Unsupported
 from pytest_llmchaos.plan import arrivals_of
 from pytest_llmchaos.trial import Trial
 
@@ -20,27 +20,24 @@ def perform(lab: Lab, plan: TrialPlan, *, worker: str = "") -> Trial:
 
     Raises ProvesNothing, Unsupported or HealFailed instead of giving a trial that supports no claim.
     """
+    missing = sorted(plan.fault.needs - lab.runtime.abilities)
+    if missing:
+        raise Unsupported(f"the {lab.runtime.name} runtime cannot {', '.join(missing)}, which {plan.fault} needs")
     with owner.measuring(), lab.recording(worker, **_about(plan)) as record:
         try:
             trial = _perform(lab, plan, record)
         except BaseException as error:
             verdict = "heal_failed" if isinstance(error, HealFailed) else getattr(error, "verdict", "invalid")
-            reason = (
-                f"{type(error).__name__}: {error}"
-                if isinstance(error, LlmchaosError)
-                else f"{type(error).__name__}: {error!s}"
-            )
-            record.write("judged", **trialjson.as_json(plan, record, None, verdict, reason))
+            lab.last_judged = trialjson.as_json(plan, record, None, verdict, f"{type(error).__name__}: {error}")
+            record.write("judged", **lab.last_judged)
             raise
-        record.write("judged", **trialjson.as_json(plan, record, trial, "held", None))
+        lab.last_judged = trialjson.as_json(plan, record, trial, "held", None)
+        record.write("judged", **lab.last_judged)
         return trial
 
 
 def _perform(lab: Lab, plan: TrialPlan, record: Record) -> Trial:
     experiment = plan.experiment
-    missing = sorted(plan.fault.needs - lab.runtime.abilities)
-    if missing:
-        raise Unsupported(f"the {lab.runtime.name} runtime cannot {', '.join(missing)}, which {plan.fault} needs")
     lab.require_clean()
     lab.remediator.ensure(experiment.remediator)
     with lab.load(experiment.load, arrivals=arrivals_of(plan), longest_s=experiment.longest_s(plan.fault)) as load:

@@ -250,6 +250,10 @@ def trial(request: pytest.FixtureRequest) -> Trial:
     """One performance of the file's experiment, performed once and judged by every claim that asks for it."""
     performed = campaign_of(request.config).performed(request.node.stash[PLAN])
     request.node.stash[TRIAL_NAME] = performed.name
+    if performed.judged:
+        from pytest_llmchaos import report  # noqa: PLC0415 - only where a trial was performed
+
+        request.node.user_properties.extend(report.junit_properties({"trial": performed.name, **performed.judged}))
     if isinstance(performed.error, Unsupported):
         pytest.skip(str(performed.error))
     if isinstance(performed.error, HealFailed):

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pytest_llmchaos.lab import Lab
     from pytest_llmchaos.progress import Progress
 
+# The primitive faults that a report's coverage table speaks of.
+CATALOGUE = ("kill", "crash", "restart", "pause", "overload")
 RUNTIMES = ("auto", "compose", "local")
 
 
@@ -105,6 +107,7 @@ class Run:
             backend=self.settings.backend,
             environment=environment(),
             schedule=list(schedule),
+            catalogue={"faults": list(CATALOGUE), "targets": list(self.subject.targets)},
         )
 
     def preflight(self) -> None:

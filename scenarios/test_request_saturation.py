@@ -1,0 +1,38 @@
+"""Two and a half times the capacity is shed, not suffered: who is admitted stays inside the bounds, nobody restarts a busy
+service, and all is well again within 30 s after.
+
+The gateway answers what it cannot serve with 429 or 503 at once; the remediator must see the difference between busy and dead.
+"""
+
+from pytest_llmchaos import experiment, faults, loads
+
+pytestmark = experiment(
+    load=loads.open_loop(rate_rps=2, prompts="short-chat", max_tokens=8, good=loads.Limits(ttft_s=6, e2e_s=10)),
+    fault=faults.overload("api", times=2.5),
+    steady_s=8,
+    fault_s=15,
+    recovery_s=45,
+)
+
+
+def test_saturation_is_detected(trial):
+    assert trial.time_to_detect_s <= 15
+
+
+def test_what_cannot_be_served_is_refused_and_not_left_hanging(trial):
+    assert set(trial.fault.outcomes) - {"ok", "http_429", "http_5xx"} == set() or not any(
+        trial.fault.outcomes[name] for name in set(trial.fault.outcomes) - {"ok", "http_429", "http_5xx"}
+    )
+
+
+def test_admitted_requests_stay_inside_their_bounds(trial):
+    assert trial.fault.good >= 0.95 * trial.fault.ok
+
+
+def test_a_busy_service_is_not_restarted(trial):
+    assert trial.actions == ()
+    assert trial.restarts == {}
+
+
+def test_the_service_is_back_to_normal_within_30_s(trial):
+    assert trial.time_to_settle_s <= 30
