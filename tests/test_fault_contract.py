@@ -180,3 +180,15 @@ def test_a_composition_is_as_faithful_as_its_weakest_part_and_as_wide_as_all_of_
     assert both.lifetime == "lasting"
     assert both.target == "api,model-1"
     assert str(both) == "together(kill api, kill model-1)"
+
+
+@pytest.mark.parametrize("times", [1, 0.5, 11, "2", True, None, float("nan")])
+def test_an_overload_is_more_than_the_capacity_and_not_absurd(times):
+    with pytest.raises(BadScenario, match="must be above 1 and at most 10"):
+        faults.overload("api", times=times)
+
+
+@pytest.mark.parametrize("max_tokens", [0, -1, 2.5, True, "8", 5000])
+def test_an_overload_asks_for_a_whole_number_of_tokens(max_tokens):
+    with pytest.raises(BadScenario, match="whole number from 1 to 4096"):
+        faults.overload("api", max_tokens=max_tokens)

@@ -42,10 +42,15 @@ class Overload:
 
 def overload(target: str = "api", *, times: float = 2.5, max_tokens: int = 64) -> Fault:
     """Offer `times` the backend's declared capacity to a service, on top of the trial's own load."""
-    if isinstance(times, bool) or not isinstance(times, int | float) or not 1 < float(times) <= 10:
-        raise BadScenario(f"faults.overload(times=...) must be above 1 and at most 10, got {times!r}")
+    factor = _factor(times)
     if type(max_tokens) is not int or not 1 <= max_tokens <= 4096:
         raise BadScenario(f"faults.overload(max_tokens=...) must be a whole number from 1 to 4096, got {max_tokens!r}")
     return OnTarget(
-        primitive=Overload(times=float(times), max_tokens=max_tokens), target=check_target("overload", target)
+        primitive=Overload(times=factor, max_tokens=max_tokens), target=check_target("overload", target)
     )
+
+
+def _factor(times: object) -> float:
+    if isinstance(times, bool) or not isinstance(times, int | float) or not 1 < float(times) <= 10:
+        raise BadScenario(f"faults.overload(times=...) must be above 1 and at most 10, got {times!r}")
+    return float(times)
