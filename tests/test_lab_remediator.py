@@ -21,7 +21,7 @@ RULES = """
 schema: llmlab-remediation/1
 replicas: [model-1, model-2]
 guards: {startup_grace_s: 20, cooldown_s: 2, backoff: 2, cooldown_max_s: 10, max_attempts: 3, healthy_s: 15,
-         max_actions: 6, window_s: 600, verify_s: 15, stale_s: 3, evidence_wait_s: 5}
+         recovered_s: 1, max_actions: 6, window_s: 600, verify_s: 15, stale_s: 3, evidence_wait_s: 5}
 signals:
   scrape: {query: up, fires: "< 1"}
   probe: {query: health, by: replica, fires: "< 1"}
@@ -376,12 +376,23 @@ def test_a_recovery_is_told_with_its_time_once_it_is_seen() -> None:
     assert detected_at + 1.25 <= world.now
 
 
+def test_a_lull_is_no_recovery() -> None:
+    world = World()
+    for _ in range(2):
+        world.values["scrape", "api"] = 0.0
+        world.run(1)
+        world.values["scrape", "api"] = 1.0
+        world.run(0.75)
+
+    assert [decision.event for decision in world.log] == ["detected"]
+
+
 def test_a_recovery_by_somebody_else_takes_no_credit() -> None:
     world = World(held=frozenset({"api"}))
     world.dies("api")
     world.tick()
     world.lives("api")
-    recovered = world.run(1)
+    recovered = world.run(2)
 
     assert [(d.event, d.action, d.took_s) for d in recovered] == [("recovered", None, None)]
 
@@ -400,7 +411,7 @@ def test_replicas_are_taken_down_one_at_a_time() -> None:
     assert world.results() == ["suppressed_budget"]
 
     world.values["probe", "model-1"] = 1.0
-    world.run(1)
+    world.run(2)
 
     assert world.acts() == [("model-1", "kill"), ("model-2", "start")]
 

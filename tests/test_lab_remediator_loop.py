@@ -36,7 +36,7 @@ PROJECT = "llmchaos-test"
 DEADLINE_S = 10.0
 RULES = """
 schema: llmlab-remediation/1
-guards: {cooldown_s: 0.1, startup_grace_s: 0, max_attempts: 20}
+guards: {cooldown_s: 0.1, startup_grace_s: 0, recovered_s: 0.1, max_attempts: 20}
 signals: {scrape: {query: up, fires: "< 1", every_s: 0.05}}
 rules:
   - {name: api-exited, services: [api], signal: [{signal: scrape}], evidence: [{container: [exited]}], action: start}

@@ -130,27 +130,29 @@ def _quiet(service: str, view: View) -> tuple[list[Decision], ServiceState]:
     memory = view.state.of(service)
     if not looks_good(service, view):
         return [], replace(memory, healthy_since=None)
-    said: list[Decision] = []
-    incident = memory.incident
-    if incident is not None:
-        took_s = view.now - incident.detected_at if incident.acted_at is not None else None
-        how = "without an action of the remediator" if took_s is None else f"{took_s:.3f} s after its detection"
-        said.append(
-            Decision(
-                event="recovered",
-                service=service,
-                incident=incident.id,
-                rule=incident.rule,
-                action=incident.acted,
-                reason=f"seen good again, {how}",
-                took_s=took_s,
-            )
-        )
     since = view.now if memory.healthy_since is None else memory.healthy_since
-    memory = replace(memory, incident=None, healthy_since=since)
+    memory = replace(memory, healthy_since=since)
+    said: list[Decision] = []
+    if memory.incident is not None and view.now - since >= view.policy.guards.recovered_s:
+        said.append(_recovered(service, memory.incident, since))
+        memory = replace(memory, incident=None)
     if view.now - since >= view.policy.guards.healthy_s:
         memory = replace(memory, attempts=0, quarantined=False)
     return said, memory
+
+
+def _recovered(service: str, incident: Incident, since: float) -> Decision:
+    took_s = since - incident.detected_at if incident.acted_at is not None else None
+    how = "without an action of the remediator" if took_s is None else f"{took_s:.3f} s after its detection"
+    return Decision(
+        event="recovered",
+        service=service,
+        incident=incident.id,
+        rule=incident.rule,
+        action=incident.acted,
+        reason=f"good again since {since:.3f}, {how}",
+        took_s=took_s,
+    )
 
 
 def _acting(memory: ServiceState, rule: Rule, now: float) -> ServiceState:

@@ -84,6 +84,9 @@ class Guards:
     max_actions: int = 12  # in any window_s, healthy spells or not: a flapping service is not repaired for ever
     window_s: float = 600.0
     healthy_s: float = 15.0
+    recovered_s: float = (
+        2.0  # good for this long before an incident is over; its time counts from the first good moment
+    )
     verify_s: float = 15.0  # how long a replica taken down on purpose keeps the others from being taken down too
     stale_s: float = 3.0  # an older reading is absent
     evidence_wait_s: float = 12.0  # a signal without its evidence is written down only after this long
