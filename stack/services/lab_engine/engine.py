@@ -12,9 +12,10 @@ from lab_engine import fault_kinds as kinds
 from lab_engine.answers import Answer, RefusedError, Sink, corrupted
 from lab_engine.faults import Faults
 from lab_engine.gpu import Gpu, Reading
-from lab_engine.scheduler import Scheduler, Sequence, Step
+from lab_engine.scheduler import Scheduler
 from lab_engine.stats import STEP_LATE_S, Histogram
 from lab_engine.tokens import AnswerText
+from lab_engine.work import Sequence, Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lab_engine.gpu import GpuModel
-from lab_engine.scheduler import Limits
 from lab_engine.speed import Speed
 from lab_engine.values import require
+from lab_engine.work import Limits
 
 # Memory that vLLM takes of the device at the start (gpu_memory_utilization), and what it needs besides weights and
 # cache for activations and CUDA graphs (the order of what its start-up log reports for such models).

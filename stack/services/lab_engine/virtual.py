@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from lab_engine.scheduler import Scheduler, Sequence
+    from lab_engine.scheduler import Scheduler
+    from lab_engine.work import Sequence
 
 
 def run(
