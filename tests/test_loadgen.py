@@ -97,13 +97,17 @@ def performed(tmp_path_factory):
         )
         with LoadProcess(whole, directory) as process:
             fresh, live, settled = [], [], []
-            while process.alive:
-                fresh += process.new_samples()
+
+            def look():
+                fresh.extend(process.new_samples())
                 live.append(process.status())
                 settled.append((len(fresh), live[-1].settled_s))
+
+            while process.alive:
+                look()
                 time.sleep(0.05)
             summary = process.stop()
-            fresh += process.new_samples()
+            look()
             yield {
                 "process": process,
                 "summary": summary,
