@@ -29,7 +29,8 @@ sys.path.insert(0, str(SERVICES))
 
 from lab_engine import virtual  # noqa: E402 - the path above comes first
 from lab_engine.profiles import PROFILES  # noqa: E402
-from lab_engine.scheduler import Scheduler, Sequence  # noqa: E402
+from lab_engine.scheduler import Scheduler  # noqa: E402
+from lab_engine.work import Sequence  # noqa: E402
 
 STREAMS, TOKENS_PER_S = 300, 10_000
 GAP_S = STREAMS / TOKENS_PER_S

@@ -27,8 +27,9 @@ SERVICES = Path(__file__).parents[1] / "stack" / "services"
 sys.path.insert(0, str(SERVICES))
 
 from lab_engine import virtual  # noqa: E402 - the path above comes first
-from lab_engine.scheduler import Limits, Scheduler, Sequence  # noqa: E402
+from lab_engine.scheduler import Scheduler  # noqa: E402
 from lab_engine.speed import Speed  # noqa: E402
+from lab_engine.work import Limits, Sequence  # noqa: E402
 
 SLOTS, ANSWER_TOKENS, SECONDS = 4, 8, 15.0
 LOADS = (0.3, 0.5, 0.7, 0.9)  # shares of the capacity that the simulation predicts

@@ -16,8 +16,9 @@ from lab_engine import admin, server, settings
 from lab_engine.boot import BootFaults
 from lab_engine.chaos import Chaos
 from lab_engine.engine import Engine
-from lab_engine.scheduler import Limits, Scheduler, Sequence
+from lab_engine.scheduler import Scheduler
 from lab_engine.speed import Speed
+from lab_engine.work import Limits, Sequence
 
 MODEL = "smollm2:135m"
 

@@ -10,8 +10,9 @@ from lab_engine_world import machine, poisson, request
 
 from lab_engine import virtual
 from lab_engine.profiles import PROFILES
-from lab_engine.scheduler import Limits, Scheduler, Sequence
+from lab_engine.scheduler import Scheduler
 from lab_engine.values import InvalidValueError
+from lab_engine.work import Limits, Sequence
 
 
 def times(scheduler: Scheduler, arrivals: list[Sequence]) -> list[tuple[str, int, float]]:
