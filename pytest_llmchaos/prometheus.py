@@ -153,7 +153,10 @@ class Prometheus:
         interval_s: float = 1.0,
         allow_down: Sequence[str] = (),
     ) -> None:
-        """Refuse unless each job was scraped throughout the window and, but for services in `allow_down`, up."""
+        """Refuse unless each job was scraped throughout the window.
+
+        A scrape that failed counts as none, but for services in `allow_down`; a single one leaves no gap that matters.
+        """
         limit_s = GAP_TOLERANCE * interval_s
         for job in jobs:
             found = self.raw(f'up{{job="{job}"}}', from_unix_s, to_unix_s)
@@ -163,19 +166,21 @@ class Prometheus:
                 )
             for series in found:
                 name = series.labels.get("service") or series.labels.get("instance", job)
-                stamps = [from_unix_s, *(t for t, _ in series.points)]
+                good = [t for t, up in series.points if up == 1 or name in allow_down]
+                failed = len(series.points) - len(good)
+                stamps = [from_unix_s, *good]
                 silent_s = to_unix_s - stamps[-1]
-                if silent_s > limit_s:
+                if silent_s > limit_s and not failed:
                     raise StaleData(f"the newest scrape of {name} is {silent_s:.1f} s older than the window's end")
-                gap_s, at_s = max((b - a, a) for a, b in itertools.pairwise(stamps))
+                gap_s, at_s = max((b - a, a) for a, b in itertools.pairwise([*stamps, to_unix_s]))
                 if gap_s > limit_s:
-                    raise PartialScrape(
-                        f"{name} was not scraped for {gap_s:.1f} s from {at_s:.3f} on, at most {limit_s:g} s may pass"
+                    why = (
+                        f"{failed} of {len(series.points)} scrapes failed, and it was no victim"
+                        if failed
+                        else "none came"
                     )
-                down = sum(1 for _, up in series.points if up == 0)
-                if down and name not in allow_down:
                     raise PartialScrape(
-                        f"{down} of {len(series.points)} scrapes of {name} failed, and it was no victim"
+                        f"{name} was not scraped for {gap_s:.1f} s from {at_s:.3f} on, at most {limit_s:g} s may pass: {why}"
                     )
 
     def clock_offset_s(self) -> float:

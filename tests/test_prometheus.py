@@ -63,6 +63,8 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         'up{job="late",service="late"}': {t: 1.0 for i, t in enumerate(MINUTE) if i >= 10},
         'up{job="ended",service="ended"}': {t: 1.0 for i, t in enumerate(MINUTE) if i <= 40},
         'up{job="victim",service="model-1"}': {t: float(not 20 <= i < 30) for i, t in enumerate(MINUTE)},
+        'up{job="hiccup",service="hiccup"}': {t: float(i != 20) for i, t in enumerate(MINUTE)},
+        'up{job="dead",service="dead"}': dict.fromkeys(MINUTE, 0.0),
         'push_time_seconds{job="load"}': {t: t - 0.3 for t in MINUTE},
         'push_time_seconds{job="stuck"}': {t: min(t, BASE + 30) for t in MINUTE},
         **firing("Early", list(range(20))),
@@ -172,7 +174,12 @@ class TestCoverage:
             ("gap", PartialScrape, r"gap was not scraped for 7\.0 s"),
             ("late", PartialScrape, r"late was not scraped for 9\.5 s"),
             ("ended", StaleData, r"newest scrape of ended is 20\.0 s older"),
-            ("victim", PartialScrape, "10 of 60 scrapes of model-1 failed"),
+            (
+                "victim",
+                PartialScrape,
+                r"model-1 was not scraped for 11\.0 s .*: 10 of 60 scrapes failed, and it was no victim",
+            ),
+            ("dead", PartialScrape, "dead was not scraped for 59.5 s .* 60 of 60 scrapes failed"),
         ],
     )
     def test_of_a_job_that_was_not_is_refused(
@@ -180,6 +187,9 @@ class TestCoverage:
     ) -> None:
         with pytest.raises(error, match=said):
             prometheus.require_coverage(["api", job], BASE + 0.5, BASE + 60)
+
+    def test_forgives_a_single_failed_scrape(self, prometheus: Prometheus) -> None:
+        prometheus.require_coverage(["hiccup"], BASE + 0.5, BASE + 60)
 
     def test_lets_a_victim_be_down(self, prometheus: Prometheus) -> None:
         prometheus.require_coverage(["victim"], BASE + 0.5, BASE + 60, allow_down=("model-1",))
