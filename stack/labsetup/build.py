@@ -123,7 +123,6 @@ def fill(context: Path, recipe: Recipe, *, base: str, arch: str) -> None:
             link(ingredients.weights(), context / "weights/model.gguf")
         case "ollama":
             link(ingredients.weights(), context / "weights/model.gguf")
-            (context / "weights/Modelfile").write_text(ingredients.modelfile("model.gguf"), encoding="utf-8")
             (context / "bin").mkdir()
             if base == base_tag():
                 link(ingredients.ollama_binary(arch), context / "bin/ollama")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labsetup import debian
-from labsetup.recipes import MODEL, OLLAMA_VERSION, SERVICES
+from labsetup.recipes import OLLAMA_VERSION, SERVICES
 from labsetup.shell import SetupError, cache_folder, run, say, succeeds
 
 if TYPE_CHECKING:
@@ -148,11 +148,6 @@ def _compile_ollama(folder: Path, flags: str) -> None:
             deadline_s=COMPILE_DEADLINE_S,
             env={"GOBIN": str(folder), "CGO_ENABLED": "1", "CGO_CFLAGS": compiler, "CGO_CXXFLAGS": compiler},
         )
-
-
-def modelfile(weights_name: str) -> str:
-    """One thread a replica: two that spin on two cores starve everything beside them, and then each other."""
-    return f"FROM ./{weights_name}\nPARAMETER temperature 0\nPARAMETER num_thread 1\n# {MODEL}\n"
 
 
 def packaged_program(package: str, program: str) -> list[Path]:
