@@ -19,7 +19,8 @@ from locust.exception import StopUser
 from locust.runners import MasterRunner, WorkerRunner
 
 from pytest_llmchaos.loadgen import plan as plans
-from pytest_llmchaos.loadgen.driver import Driver, PushFailed
+from pytest_llmchaos.loadgen.driver import Driver
+from pytest_llmchaos.loadgen.pushing import PushFailed
 from pytest_llmchaos.model import OUTCOMES, Sample
 
 # From the decision to the first arrival: alone, and where workers on other machines must hear of it first.

@@ -10,15 +10,14 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import pytest_llmchaos
 from pytest_llmchaos.errors import LoadNotHeld, NotReady
+from pytest_llmchaos.loadgen.health import LoadStatus, LoadSummary, status_of, summary_of
 from pytest_llmchaos.loadgen.plan import DIRECTORY_VARIABLE, LoadPlan, own
 from pytest_llmchaos.loadgen.tail import SamplesTail, Tail, merge
 from pytest_llmchaos.model import Sample
@@ -29,43 +28,6 @@ __all__ = ["Arrival", "LoadPlan", "LoadProcess", "LoadStatus", "LoadSummary"]
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 LOG = "load.log"
 POLL_S = 0.005
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadStatus:
-    """The generator's latest word, at most a quarter of a second old.
-
-    Every request due before `settled_s` has ended, and its sample has been seen; `oldest_inflight_s` is how long ago that is.
-    """
-
-    at_s: float = 0.0
-    offered: int = 0
-    sent: int = 0
-    done: int = 0
-    shed: int = 0
-    inflight: int = 0
-    outcomes: Mapping[str, int]
-    lateness_p99_s: float = 0.0
-    cpu: float = 0.0
-    push_failures: int = 0
-    settled_s: float = 0.0
-    oldest_inflight_s: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadSummary:
-    """What the load was, once it is over. `achieved_ratio` is sent / offered; `generator_cpu` is 1 for a whole core."""
-
-    offered: int
-    sent: int
-    done: int
-    shed: int
-    offered_rps: float
-    achieved_ratio: float
-    lateness_p99_s: float
-    generator_cpu: float
-    push_failures: int
-    ended: Literal["stopped", "schedule_end"]
 
 
 class LoadProcess:
@@ -147,40 +109,23 @@ class LoadProcess:
     def status(self) -> LoadStatus:
         self._look()
         lines = [line for line in self._latest if line]
-        outcomes: dict[str, int] = {}
-        for line in lines:
-            for name, count in line["outcomes"].items():
-                outcomes[name] = outcomes.get(name, 0) + count
-        if not lines:
-            return LoadStatus(outcomes=outcomes)
-        return LoadStatus(
-            at_s=min(line["at_s"] for line in lines),
-            outcomes=outcomes,
-            lateness_p99_s=max(line["lateness_p99_s"] for line in lines),
-            cpu=max(line["cpu"] for line in lines),
-            settled_s=self._settled_s,
-            oldest_inflight_s=max(0.0, self.now_s() - self._settled_s),
-            **{
-                name: sum(line[name] for line in lines)
-                for name in ("offered", "sent", "done", "shed", "inflight", "push_failures")
-            },
-        )
+        return status_of(lines, self._settled_s, self.now_s()) if lines else LoadStatus(outcomes={})
 
     def new_samples(self) -> list[Sample]:
         """Samples that came since the last call. Afterwards `status().settled_s` speaks for what was returned so far."""
         # The status is read first: what it calls settled is then among the samples.
         self._look()
-        settled_s = [_settled(line) for line in self._latest]
+        settled_s = self._told_settled_s()
         fresh = self._samples.fresh()
-        self._settled_s = min(settled_s)
+        self._settled_s = settled_s
         return fresh
 
     def recent(self, since_s: float) -> list[Sample]:
         """All samples so far of requests that were due at or after `since_s`."""
         self._look()
-        settled_s = [_settled(line) for line in self._latest]
+        settled_s = self._told_settled_s()
         recent = self._samples.recent(since_s)
-        self._settled_s = min(settled_s)
+        self._settled_s = settled_s
         return recent
 
     def stop(self) -> LoadSummary:
@@ -197,35 +142,18 @@ class LoadProcess:
             self._end()
             if self.plan.processes > 1:
                 merge(self._samples.paths, self.directory / "samples.jsonl")
-            self._summary = self._summed()
+            self._summary = summary_of([self._told(worker, place) for place, worker in enumerate(self._workers)])
         return self._summary
 
-    def _summed(self) -> LoadSummary:
-        told = [self._told(worker, position) for position, worker in enumerate(self._workers)]
-        offered, sent = sum(t["offered"] for t in told), sum(t["sent"] for t in told)
-        seconds = max([t["seconds"] for t in told] + [0.001])
-        return LoadSummary(
-            offered=offered,
-            sent=sent,
-            done=sum(t["done"] for t in told),
-            shed=sum(t["shed"] for t in told),
-            offered_rps=offered / seconds,
-            achieved_ratio=sent / offered if offered else 0.0,
-            lateness_p99_s=max(t["lateness_p99_s"] for t in told),
-            generator_cpu=max(t["generator_cpu"] for t in told),
-            push_failures=sum(t["push_failures"] for t in told),
-            ended="schedule_end" if all(t["ended"] == "schedule_end" for t in told) else "stopped",
-        )
-
-    def _told(self, worker: int | None, position: int) -> dict[str, Any]:
+    def _told(self, worker: int | None, place: int) -> dict[str, Any]:
         """A worker's own summary. One that died leaves none: what was due is then held against what it had sent."""
         file = self.directory / own("summary.json", worker)
         if file.exists():
             return dict(json.loads(file.read_text()))
         self._look()
-        line = self._latest[position]
+        line = self._latest[place]
         stopped_s = self._stopped_s or 0.0
-        share = self.plan.arrivals[position :: self.plan.processes]
+        share = self.plan.arrivals[place :: self.plan.processes]
         return {
             "offered": sum(1 for arrival in share if arrival.due_s <= stopped_s),
             "seconds": stopped_s,
@@ -234,11 +162,14 @@ class LoadProcess:
             **{name: line.get(name, 0) for name in ("sent", "done", "shed", "push_failures", "lateness_p99_s")},
         }
 
+    def _told_settled_s(self) -> float:
+        return min(float(line.get("settled_s", 0.0)) for line in self._latest)
+
     def _look(self) -> None:
-        for position, tail in enumerate(self._status):
+        for place, tail in enumerate(self._status):
             *_, last = [b"", *tail.lines().splitlines()]
             if last:
-                self._latest[position] = json.loads(last)
+                self._latest[place] = json.loads(last)
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
@@ -270,13 +201,6 @@ class LoadProcess:
         package = str(Path(pytest_llmchaos.__file__).parent.parent)
         paths = [package, *filter(None, [kept.get("PYTHONPATH")])]
         return {**kept, "PYTHONPATH": os.pathsep.join(paths), DIRECTORY_VARIABLE: str(self.directory)}
-
-
-def _settled(line: dict[str, Any]) -> float:
-    if not line:
-        return 0.0
-    oldest = line["oldest_due_s"]
-    return float(line["at_s"] if oldest is None else oldest)
 
 
 def _kill_group(pid: int) -> None:

@@ -1,0 +1,88 @@
+"""One request from its due time to its sample: what is sent, and what the answer is called."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+
+import gevent
+
+from pytest_llmchaos.loadgen import answers
+from pytest_llmchaos.loadgen.plan import LoadPlan
+from pytest_llmchaos.loadgen.wire import Answer, Wire
+from pytest_llmchaos.model import Outcome, Sample
+from pytest_llmchaos.schedules import Arrival
+
+
+class Caller:
+    """All callers of one process. `t0_s` is second 0 on the monotonic clock."""
+
+    def __init__(self, plan: LoadPlan) -> None:
+        self._plan = plan
+        self.wire = Wire(plan.url)
+        self.t0_s = 0.0
+        self._name = secrets.token_hex(4)
+        head = {"Content-Type": "application/json", "Accept": "text/event-stream, application/json", **plan.headers}
+        self._head = self.wire.head("POST", plan.path, head)
+        # Temperature 0: what a model answers must not depend on anything that we do not record.
+        settings = {"model": plan.model, "stream": plan.stream, "temperature": 0}
+        self._body = json.dumps(settings, separators=(",", ":"))[:-1].encode()
+
+    def call(self, index: int, arrival: Arrival) -> tuple[Sample, int]:
+        """Ask, wait, judge: the sample, and the size of the answer. Never raises; a caller that is killed was `cancelled`."""
+        due_s = arrival.due_s
+        sent_s = time.monotonic() - self.t0_s
+        request_id = f"{self._name}-{index}"
+        try:
+            answer = self.wire.exchange(
+                self._request(arrival, request_id),
+                timeout_s=self._plan.timeout_s - (sent_s - due_s),
+                stream=self._plan.stream,
+            )
+        except gevent.GreenletExit:
+            return self.cancelled(index, arrival, sent_s), 0
+        outcome, tokens = self._verdict(answer, arrival)
+        first_s = answer.end_s if answer.first_s is None and outcome == "ok" else answer.first_s
+        gap_s = answer.max_gap_s
+        if answer.first_s is not None and answer.ended == "timeout":
+            gap_s = max(gap_s, answer.end_s - answer.last_s)
+        sample = Sample(
+            due_s,
+            sent_s,
+            None if first_s is None else first_s - self.t0_s,
+            answer.end_s - self.t0_s,
+            gap_s,
+            tokens,
+            outcome,
+            answer.replica,
+            request_id,
+        )
+        return sample, len(answer.body)
+
+    def cancelled(self, index: int, arrival: Arrival, sent_s: float) -> Sample:
+        end_s = time.monotonic() - self.t0_s
+        return Sample(arrival.due_s, sent_s, None, end_s, 0.0, 0, "cancelled", "", f"{self._name}-{index}")
+
+    def _request(self, arrival: Arrival, request_id: str) -> bytes:
+        prompt = json.dumps(arrival.prompt).encode()
+        messages = b'"messages":[{"role":"user","content":%b}]' % prompt
+        body = b'%b,"max_tokens":%d,%b}' % (self._body, arrival.max_tokens, messages)
+        own = b"X-Request-Id: %b\r\nContent-Length: %d\r\n\r\n" % (request_id.encode(), len(body))
+        return self._head + own + body
+
+    def _verdict(self, answer: Answer, arrival: Arrival) -> answers.Verdict:
+        at_once: Outcome | None = answers.of_status(answer.status) if answer.status else None
+        if answer.ended in ("refused", "garbled"):
+            at_once = "refused" if answer.ended == "refused" else "corrupted"
+        if at_once is not None:
+            return answers.Verdict(at_once, 0)
+        expected = answers.expected_text(self._plan.check, arrival.prompt, arrival.max_tokens)
+        judge = answers.of_stream if self._plan.stream else answers.of_whole
+        verdict = judge(bytes(answer.body), expected)
+        if answer.ended == "complete" or verdict.outcome == "inband_error":
+            return verdict
+        if answer.ended == "cut":
+            return answers.Verdict("cut", verdict.tokens)
+        silent = answer.first_s is not None and answer.end_s - answer.last_s >= self._plan.stall_s
+        return answers.Verdict("stalled" if silent else "timeout", verdict.tokens)
