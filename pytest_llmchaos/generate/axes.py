@@ -151,6 +151,8 @@ def time_axis(span: Span, plot: Box) -> str:
     parts = [f'<line x1="{plot[0]}" x2="{plot[0] + plot[2]}" y1="{floor}" y2="{floor}" stroke="#9aa5b1"/>']
     for second in range(0, int(seconds) + 1, step):
         x = x_of(span[0] + second, span, plot)
+        if second and x - plot[0] < 66:
+            continue  # the clock's time stands there
         word = time.strftime("%H:%M:%S", time.gmtime(span[0])) if second == 0 else f"+{second} s"
         anchor = "start" if second == 0 else "middle"
         parts.append(f'<text class="f" x="{x:.1f}" y="{floor + 12:.1f}" text-anchor="{anchor}">{word}</text>')

@@ -141,9 +141,10 @@ def _heatmap(_: Panel, answers: tuple[Answer, ...], span: tuple[float, float], p
         parts += [
             f'<text class="f" x="{plot[0] - 6}" y="{y + tall / 2 + 3:.1f}" text-anchor="end">{axes.edge(row.name)}</text>'
         ] * named
-        wide = max(1.0, step_s / (span[1] - span[0]) * plot[2])
+        end = plot[0] + plot[2]
+        wide = max(1.0, step_s / (span[1] - span[0]) * plot[2] - 0.5)
         parts += [
-            f'<rect x="{axes.x_of(t, span, plot):.1f}" y="{y:.1f}" width="{wide:.1f}" height="{max(1, tall - 1):.1f}" '
+            f'<rect x="{axes.x_of(t, span, plot):.1f}" y="{y:.1f}" width="{min(wide, end - axes.x_of(t, span, plot)):.1f}" height="{max(1, tall - 1):.1f}" '
             f'fill="#b4460f" fill-opacity="{0.15 + 0.85 * math.sqrt(v / most):.2f}"/>'
             for t, v in cells.items()
             if v > 0.01
@@ -164,7 +165,8 @@ def _states(panel: Panel, answers: tuple[Answer, ...], span: tuple[float, float]
         for run in axes.runs(answer.points, span, split_at_change=True):
             colour = GOOD if run[0][1] >= 1 and not panel.may_be_empty else BAD
             x = axes.x_of(run[0][0], span, plot)
-            wide = max(2.0, axes.x_of(run[-1][0], span, plot) - x + plot[2] / (span[1] - span[0]))
+            right = min(plot[0] + plot[2], axes.x_of(run[-1][0] + 1, span, plot))  # the last sample counts for a second
+            wide = max(2.0, right - x)
             parts.append(
                 f'<rect x="{x:.1f}" y="{y + 1:.1f}" width="{wide:.1f}" height="{tall - 3:.1f}" fill="{colour}"/>'
             )
