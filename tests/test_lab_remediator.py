@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 RULES = """
 schema: llmlab-remediation/1
 replicas: [model-1, model-2]
-guards: {startup_grace_s: 20, cooldown_s: 2, backoff: 2, cooldown_max_s: 10, max_attempts: 3, healthy_s: 15,
+guards: {startup_grace_s: 20, cooldown_s: 2, backoff: 2, cooldown_max_s: 10, glitch_s: 1.5, max_attempts: 3, healthy_s: 15,
          recovered_s: 1, max_actions: 6, window_s: 600, verify_s: 15, stale_s: 3, evidence_wait_s: 5}
 signals:
   scrape: {query: up, fires: "< 1"}
@@ -191,7 +191,22 @@ def test_an_old_look_at_the_container_is_no_evidence() -> None:
 
     decisions, _ = decide(policy(), observed, State(), START + 3.5)
 
-    assert [decision.event for decision in decisions] == ["detected"]
+    assert decisions == ()
+
+
+def test_one_lost_scrape_is_not_an_incident_and_two_are() -> None:
+    world = World()
+    world.run(1)
+    world.values["scrape", "api"] = 0.0
+    world.run(1)
+    world.values["scrape", "api"] = 1.0
+    world.run(5)
+    one = list(world.log)
+    world.values["scrape", "api"] = 0.0
+    world.run(2)
+
+    assert one == []
+    assert [decision.event for decision in world.log] == ["detected"]
 
 
 def test_a_running_service_needs_n_of_m_from_two_signals() -> None:
@@ -380,7 +395,7 @@ def test_a_lull_is_no_recovery() -> None:
     world = World()
     for _ in range(2):
         world.values["scrape", "api"] = 0.0
-        world.run(1)
+        world.run(1.75)
         world.values["scrape", "api"] = 1.0
         world.run(0.75)
 

@@ -39,18 +39,20 @@ def _one_service(service: str, view: View) -> tuple[list[Decision], ServiceState
     if not bad:
         return _quiet(service, view)
 
-    memory = replace(view.state.of(service), healthy_since=None)
-    said: list[Decision] = []
-    if memory.incident is None:
-        rule, fact = bad[0]
-        incident = Incident(id=f"{service}-{round(view.now * 1000)}", rule=rule.name, detected_at=view.now)
-        memory = replace(memory, incident=incident)
-        said.append(_detected(service, incident, fact))
-    view = replace(view, state=_with(view.state, service, memory))
-
     verdicts = [_judge(Moment(view=view, rule=rule, service=service), fact) for rule, fact in bad]
     # The first rule with evidence counts: what a guard or a veto stopped must not be got around by the next rule.
     verdict = next((one for one in verdicts if one.result != "no_evidence"), verdicts[0])
+    memory = view.state.of(service)
+    since = view.now if memory.suspected_since is None else memory.suspected_since
+    memory = replace(memory, healthy_since=None, suspected_since=since)
+    said: list[Decision] = []
+    if memory.incident is None:
+        if verdict.result == "no_evidence" and view.now - since < view.policy.guards.glitch_s:
+            return [], memory  # one lost scrape on a busy machine is not an incident
+        incident = Incident(id=f"{service}-{round(view.now * 1000)}", rule=verdict.rule or "", detected_at=view.now)
+        memory = replace(memory, incident=incident)
+        said.append(_detected(incident, verdict))
+    verdict = replace(verdict, incident=memory.incident.id if memory.incident else "")
     if verdict.event == "act":
         rule = next(rule for rule, _ in bad if rule.name == verdict.rule)
         return [*said, verdict], _acting(memory, rule, view.now)
@@ -58,25 +60,24 @@ def _one_service(service: str, view: View) -> tuple[list[Decision], ServiceState
     return [*said, *news], memory
 
 
-def _detected(service: str, incident: Incident, fact: Evidence) -> Decision:
+def _detected(incident: Incident, verdict: Decision) -> Decision:
     return Decision(
         event="detected",
-        service=service,
+        service=verdict.service,
         incident=incident.id,
         rule=incident.rule,
-        evidence=(fact,),
-        reason=f"{fact.signal} = {fact.value}",
+        evidence=verdict.evidence[:1],
+        reason=f"{verdict.evidence[0].signal} = {verdict.evidence[0].value}",
     )
 
 
 def _judge(moment: Moment, fact: Evidence) -> Decision:
     """Act, or the reason not to."""
     rule, service, view = moment.rule, moment.service, moment.view
-    incident = view.state.of(service).incident
     blank = Decision(
         event="suppressed",
         service=service,
-        incident=incident.id if incident else "",
+        incident="",
         rule=rule.name,
         action=rule.action,
         evidence=(fact,),
@@ -129,9 +130,9 @@ def _quiet(service: str, view: View) -> tuple[list[Decision], ServiceState]:
     """No signal is bad: either the service is seen good, or nothing is known, which changes nothing."""
     memory = view.state.of(service)
     if not looks_good(service, view):
-        return [], replace(memory, healthy_since=None)
+        return [], replace(memory, healthy_since=None, suspected_since=None)
     since = view.now if memory.healthy_since is None else memory.healthy_since
-    memory = replace(memory, healthy_since=since)
+    memory = replace(memory, healthy_since=since, suspected_since=None)
     said: list[Decision] = []
     if memory.incident is not None and view.now - since >= view.policy.guards.recovered_s:
         said.append(_recovered(service, memory.incident, since))

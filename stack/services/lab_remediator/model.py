@@ -106,6 +106,7 @@ class ServiceState:
     actions_at: tuple[float, ...] = ()
     settled_at: float = -math.inf  # end of the last action: older evidence speaks about the container before it
     healthy_since: float | None = None
+    suspected_since: float | None = None  # a signal fires, with or without evidence
     quarantined: bool = False
 
 

@@ -89,6 +89,7 @@ class Guards:
     )
     verify_s: float = 15.0  # how long a replica taken down on purpose keeps the others from being taken down too
     stale_s: float = 3.0  # an older reading is absent
+    glitch_s: float = 1.5  # a signal without evidence must last longer than one lost scrape to be an incident
     evidence_wait_s: float = 12.0  # a signal without its evidence is written down only after this long
 
     def __post_init__(self) -> None:
