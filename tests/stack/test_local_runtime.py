@@ -1,0 +1,228 @@
+"""The local runtime as a whole: sessions that are killed, runs side by side, starts that fail, and where it writes. No Docker."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+import sessions
+
+from pytest_llmchaos import owner
+from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.owner import process_started
+from pytest_llmchaos.runtime import local_cleanup, local_needs
+from pytest_llmchaos.runtime.local import LocalRuntime
+from pytest_llmchaos.subject import lab_subject, stack_dir
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
+
+GONE_DEADLINE_S = 3.0
+LOCAL = ("--chaos-runtime=local", "--chaos-backend=sim", "--chaos-seed=7")
+SCENARIO = '''"""A killed api is repaired."""
+from pytest_llmchaos import experiment, faults, loads
+pytestmark = experiment(load=loads.open_loop(rate_rps=10, max_tokens=8), fault=faults.kill("api"), steady_s=1, recovery_s=20, stable_s=1)
+def test_repaired(trial):
+    assert trial.repaired_by == "remediator"
+'''
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs():
+    try:
+        local_needs.require_packages("sim")
+        for program in ("prometheus", "prometheus-pushgateway"):
+            local_needs.server(program)
+    except NotReady as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def scenario(tmp_path):
+    file = tmp_path / "test_scenario.py"
+    file.write_text(SCENARIO)
+    return str(file)
+
+
+def new_runtime(directory, name="a", backend="sim"):
+    return LocalRuntime(
+        lab_subject(backend),
+        project=f"llmchaos-test-{os.getpid()}-{name}",
+        run="test",
+        owner=owner.identity(),
+        directory=directory,
+    )
+
+
+def project_of(reports):
+    return sessions.of_kind(reports, "stack")[0]["project"]
+
+
+def end(child):
+    child.kill()
+    child.wait()
+
+
+def test_a_trial_needs_no_docker_and_tells_who_repaired(tmp_path, scenario):
+    reports = tmp_path / "reports"
+
+    code, out = sessions.run(reports, scenario, *LOCAL, env={"DOCKER_HOST": "unix:///nonexistent/docker.sock"})
+
+    assert code == 0, out[-4000:]
+    run = sessions.run_json(reports)
+    trial = run["trials"][0]
+    assert (run["runtime"], run["backend"], trial["verdict"], trial["repaired_by"]) == (
+        "local",
+        "sim",
+        "held",
+        "remediator",
+    )
+    for name in ("report.html", "summary.md", "journal.jsonl", "logs/api.txt", "logs/events.jsonl"):
+        assert (reports / "latest" / name).stat().st_size > 0
+    assert local_cleanup.processes_of(project_of(reports)) == {}
+
+
+@pytest.mark.parametrize("boundary", ["stack", "stack_up", "trial", "intent", "proof", "undone", "judged"])
+def test_sigkill_at_any_line_of_the_journal_leaves_no_process(tmp_path, scenario, boundary):
+    reports = tmp_path / "reports"
+    child = sessions.start(reports, scenario, *LOCAL)
+    try:
+        sessions.wait_for(
+            lambda: sessions.of_kind(reports, boundary), 90, f"the line {boundary}: {sessions.said(reports)}"
+        )
+    finally:
+        end(child)
+    killed = time.monotonic()
+
+    project = project_of(reports)
+    sessions.wait_for(lambda: not local_cleanup.processes_of(project), GONE_DEADLINE_S, "every process was gone")
+    assert time.monotonic() - killed <= GONE_DEADLINE_S
+    for load in sessions.of_kind(reports, "process"):
+        sessions.wait_for(lambda load=load: process_started(load["pid"]) != load["started"], 2, "the load was gone")
+    directory = Path(sessions.of_kind(reports, "stack")[0]["directory"])
+    sessions.wait_for(lambda: not (directory / "local").exists(), GONE_DEADLINE_S, "its folder was gone")
+
+
+def test_a_frozen_stack_whose_watchdog_is_gone_is_healed_by_hand(tmp_path, scenario):
+    reports = tmp_path / "reports"
+    child = sessions.start(reports, scenario, *LOCAL)
+    try:
+        sessions.wait_for(lambda: sessions.of_kind(reports, "proof"), 90, "the fault was proven")
+        project = project_of(reports)
+        watchdog = next(pid for pid in _children(child.pid) if b"pytest_llmchaos.watchdog" in _command(pid))
+        os.kill(watchdog, signal.SIGKILL)
+        for pid in local_cleanup.processes_of(project):
+            os.kill(pid, signal.SIGSTOP)
+    finally:
+        end(child)
+    assert local_cleanup.processes_of(project)
+
+    healed = subprocess.run(
+        [sys.executable, "-m", "pytest_llmchaos.cli", "heal"], capture_output=True, text=True, check=True
+    )
+
+    assert f"removing {project}" in healed.stdout
+    assert local_cleanup.processes_of(project) == {}
+
+
+def _children(pid):
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _command(pid):
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_cancelled_run_undoes_its_fault_and_ends_its_processes(tmp_path, scenario, number):
+    reports = tmp_path / "reports"
+    child = sessions.start(reports, scenario, *LOCAL)
+    try:
+        sessions.wait_for(lambda: sessions.of_kind(reports, "proof"), 90, "the fault was proven")
+        child.send_signal(number)
+        child.wait(timeout=30)
+    finally:
+        end(child)
+
+    assert local_cleanup.processes_of(project_of(reports)) == {}
+    assert sessions.of_kind(reports, "undone")[0]["ok"] is True
+    assert child.returncode == 2
+
+
+def test_two_runs_side_by_side_keep_to_themselves(tmp_path):
+    one, two = new_runtime(tmp_path, "one"), new_runtime(tmp_path, "two")
+    try:
+        one.up(remediator=False)
+        two.up(remediator=False)
+        assert one.url("api") != two.url("api")
+
+        one.kill("api")
+        one.down()
+
+        assert two.state("api").running
+        assert not [e for e in two.events(0, float("inf")) if e.action == "kill"]
+        with urllib.request.urlopen(two.url("api") + "/readyz", timeout=2) as answer:
+            assert answer.status == 200
+    finally:
+        one.down()
+        two.down()
+    assert local_cleanup.processes_of(one.project) == local_cleanup.processes_of(two.project) == {}
+
+
+@pytest.fixture
+def own_stack(tmp_path, monkeypatch):
+    """A copy of the lab's files that nobody else touches."""
+    stack = tmp_path / "stack"
+    shutil.copytree(stack_dir(), stack, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr("pytest_llmchaos.subject.stack_dir", lambda: stack)
+    return stack
+
+
+def test_it_writes_nothing_outside_its_own_folder(tmp_path, own_stack, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(local_needs.cache_folder().parent))
+    for variable in ("HOME", "TMPDIR"):
+        (tmp_path / variable).mkdir()
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+    before = sorted(own_stack.rglob("*"))
+    runtime = new_runtime(tmp_path / "reports")
+    try:
+        runtime.up()
+        runtime.kill("model-1")
+    finally:
+        runtime.down()
+
+    assert sorted(own_stack.rglob("*")) == before
+    assert [path.name for path in (tmp_path / "reports").iterdir()] == ["logs"]
+    assert [*(tmp_path / "HOME").iterdir(), *(tmp_path / "TMPDIR").iterdir()] == []
+
+
+def test_a_port_that_is_asked_for_is_taken_and_one_in_use_is_named(tmp_path, monkeypatch):
+    ports = owner.Ports()
+    free = ports.reserve()
+    monkeypatch.setenv("LLMCHAOS_API_PORT", str(free))
+    runtime = new_runtime(tmp_path)
+
+    runtime.prepare()
+
+    assert runtime.url("api") == f"http://127.0.0.1:{free}"
+    monkeypatch.setenv("LLMCHAOS_API_PORT", "x")
+    with pytest.raises(NotReady, match="LLMCHAOS_API_PORT=x is taken or no port"):
+        new_runtime(tmp_path).prepare()
+    ports.close()
+
+
+def test_a_service_that_cannot_start_is_named_with_its_own_last_words(tmp_path, own_stack):
+    override = own_stack / "compose.sim.yaml"
+    override.write_text(override.read_text().replace("LAB_PORT: ", "LAB_SLOTS: none\n    LAB_PORT: "))
+    runtime = new_runtime(tmp_path / "reports")
+
+    with pytest.raises(NotReady, match=r"(?s)model-\d has ended \(2\) and its log ends:.*LAB_SLOTS"):
+        runtime.up()
+
+    assert local_cleanup.processes_of(runtime.project) == {}
