@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lab_remediator.decide import decide, finished
 from lab_remediator.load import load_policy
-from lab_remediator.model import Container, Decision, Observations, Reading, State
+from lab_remediator.model import Container, Decision, Observations, Reading, ServiceState, State
 
 if TYPE_CHECKING:
     from lab_remediator.rules import Policy
@@ -346,6 +346,25 @@ def test_a_quarantine_ends_when_the_service_has_been_healthy_for_a_while() -> No
     world.tick()
 
     assert world.log[-1].event == "act"
+
+
+def test_a_quarantine_remembered_from_before_a_crash_holds() -> None:
+    world = World(state=State(services={"api": ServiceState(quarantined=True)}))
+    world.dies("api")
+    world.run(10)
+
+    assert world.acts() == []
+    assert world.results() == ["quarantined"]
+
+
+def test_a_service_whose_container_nobody_knows_is_not_repaired_whatever_the_signals_say() -> None:
+    world = World()
+    world.containers["api"] = None
+    world.values |= {("scrape", "api"): 0.0, ("second", "api"): 0.0}
+    world.run(10)
+
+    assert world.acts() == []
+    assert world.results() == ["suppressed_unknown"]
 
 
 def test_a_service_that_flaps_is_given_up_although_it_is_healthy_in_between() -> None:
