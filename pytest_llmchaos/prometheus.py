@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 Labels = frozenset[tuple[str, str]]
 
-# A scrape may be late by its own timeout and by one interval of the scrape loop; past that, one is missing.
-GAP_TOLERANCE = 2.5
+# Scrape intervals between two samples: two where one scrape was lost, and the lateness of a busy machine. Two lost in a
+# row are three, and too much.
+GAP_TOLERANCE = 2.9
 
 
 @dataclass(frozen=True, kw_only=True)

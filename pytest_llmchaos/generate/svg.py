@@ -143,12 +143,12 @@ def _heatmap(_: Panel, answers: tuple[Answer, ...], span: tuple[float, float], p
         ] * named
         end = plot[0] + plot[2]
         wide = max(1.0, step_s / (span[1] - span[0]) * plot[2] - 0.5)
-        parts += [
-            f'<rect x="{axes.x_of(t, span, plot):.1f}" y="{y:.1f}" width="{min(wide, end - axes.x_of(t, span, plot)):.1f}" height="{max(1, tall - 1):.1f}" '
-            f'fill="#b4460f" fill-opacity="{0.15 + 0.85 * math.sqrt(v / most):.2f}"/>'
-            for t, v in cells.items()
-            if v > 0.01
-        ]
+        for t, v in ((t, v) for t, v in cells.items() if v > 0.01):
+            x = axes.x_of(t, span, plot)
+            parts.append(
+                f'<rect x="{x:.1f}" y="{y:.1f}" width="{min(wide, end - x):.1f}" height="{max(1, tall - 1):.1f}" '
+                f'fill="#b4460f" fill-opacity="{0.15 + 0.85 * math.sqrt(v / most):.2f}"/>'
+            )
     return "".join(parts)
 
 

