@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 
 import gevent
 from gevent import socket, ssl
+from gevent.event import AsyncResult
 from gevent.monkey import get_original
 from geventhttpclient._parser import HTTPParseError, HTTPResponseParser
 
@@ -68,7 +70,19 @@ class Answer(HTTPResponseParser):
         # An interim answer (1xx) is followed by the real one.
         self.complete = self.get_code() >= 200
 
-    def saw(self, seen: int, now_s: float) -> bool:
+    def take(self, data: bytes, now_s: float, stream: bool) -> bool:
+        """Take what was received (nothing: the end); True once no more needs to be read."""
+        seen = len(self.body)
+        self.feed(data)
+        said_so = stream and len(self.body) > seen and self._saw(seen, now_s)
+        done = said_so or self.complete
+        if data and not done:
+            return False
+        self.ended = "complete" if done else "cut" if self.began else "refused"
+        self.end_s = now_s
+        return True
+
+    def _saw(self, seen: int, now_s: float) -> bool:
         """Take the times of the events in `body[seen:]`; True once the stream has said that it is done."""
         body = self.body
         if self.first_s is None:
@@ -134,19 +148,12 @@ class Wire:
             self._idle.pop().close()
 
     def _receive(self, connection: Any, answer: Answer, stream: bool) -> None:
-        receive, feed, clock = connection.recv, answer.feed, time.monotonic
-        while not answer.complete:
-            data = receive(RECEIVE_BYTES)
-            now_s = clock()
-            seen = len(answer.body)
-            feed(data)
-            if stream and len(answer.body) > seen and answer.saw(seen, now_s):
-                answer.end_s = now_s
-                answer.ended = "complete"
-                return
-            if not data:
-                break
-        answer.ended = "complete" if answer.complete else "cut" if answer.began else "refused"
+        if self._tls is None:
+            _read_in_the_hub(connection, answer, stream)
+            return
+        # What TLS has decrypted and not yet given out makes no socket readable, so this must ask again and again.
+        while not answer.take(connection.recv(RECEIVE_BYTES), time.monotonic(), stream):
+            pass
 
     def _connected(self) -> Any:
         while self._idle:
@@ -191,6 +198,31 @@ class Wire:
             self._idle.append(connection)
         else:
             connection.close()
+
+
+def _read_in_the_hub(connection: Any, answer: Answer, stream: bool) -> None:
+    """Read an answer without waking its greenlet for each of its pieces: half of the work of a stream would be switching."""
+    number, clock = connection.fileno(), time.monotonic
+    over: Any = AsyncResult()
+    watcher = gevent.get_hub().loop.io(number, 1)
+
+    def readable() -> None:
+        try:
+            if answer.take(os.read(number, RECEIVE_BYTES), clock(), stream):
+                watcher.stop()
+                over.set(None)
+        except BlockingIOError:
+            pass
+        except (OSError, HTTPParseError) as error:
+            watcher.stop()
+            over.set_exception(error)
+
+    watcher.start(readable)
+    try:
+        over.get()
+    finally:
+        watcher.stop()
+        watcher.close()
 
 
 _poll = get_original("select", "poll")
