@@ -16,7 +16,7 @@ from pytest_llmchaos.owner import Ports, port_is_free
 from pytest_llmchaos.runtime import local_cleanup
 from pytest_llmchaos.runtime.local_control import Control, Seen
 from pytest_llmchaos.runtime.local_daemon import Daemon
-from pytest_llmchaos.runtime.local_files import EVENTS, json_lines, write_supervisord
+from pytest_llmchaos.runtime.local_files import EVENTS, Process, json_lines, write_supervisord
 from pytest_llmchaos.runtime.local_health import healthy
 from pytest_llmchaos.runtime.local_plan import Addresses, Program
 from pytest_llmchaos.runtime.local_programs import Programs
@@ -49,6 +49,7 @@ class LocalRuntime:
         self._addresses: Addresses | None = None
         self._set: Programs | None = None
         self._programs: dict[str, Program] = {}
+        self._processes: list[Process] = []
         self._control = Control(self._work)
         self._daemon = Daemon(self._work, self._control)
 
@@ -64,10 +65,7 @@ class LocalRuntime:
 
     def images(self) -> dict[str, str]:
         """What runs in place of images, for the fingerprint: each service's command without its options."""
-        return {
-            process.service: " ".join(word for word in process.command if not word.startswith("--"))
-            for process in (self._set.processes(self._programs, self._work, self._reserved()) if self._set else ())
-        }
+        return {one.service: " ".join(w for w in one.command if not w.startswith("--")) for one in self._processes}
 
     def prepare(self) -> None:
         """Everything that can be wrong before anything starts; what can be fetched without root is fetched.
@@ -111,7 +109,8 @@ class LocalRuntime:
         if self._set is None:
             self.prepare()
         assert self._set is not None  # noqa: S101 - prepare() has set it
-        write_supervisord(self._work, self._set.processes(self._programs, self._work, self._reserved()))
+        self._processes = self._set.processes(self._programs, self._work, self._reserved())
+        write_supervisord(self._work, self._processes)
         try:
             self._daemon.start(project=self.project, owner=self._owner, directory=self._directory)
             wanted = [s for s in self._programs if remediator or s != self.subject.remediator]
