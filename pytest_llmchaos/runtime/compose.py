@@ -110,7 +110,7 @@ class ComposeRuntime:
         )
         if done.returncode != 0:
             raise NotReady(done.stderr.strip() or f"{self.subject.bootstrap} env ended with {done.returncode}")
-        return {str(k): str(v) for k, v in json.loads(done.stdout).items()}
+        return {str(k): os.environ.get(str(k), str(v)) for k, v in json.loads(done.stdout).items()}
 
     def _require_images(self) -> None:
         config = json.loads(docker_cli.run([*self._command(), "config", "--format", "json"], env=self._environment()))

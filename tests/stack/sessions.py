@@ -69,7 +69,7 @@ def wait_for(condition: Callable[[], Any], deadline_s: float, what: str) -> Any:
 
 
 def lines(reports: Path) -> list[dict[str, Any]]:
-    return [line for path in sorted(reports.glob("*/journal*.jsonl")) for line in journal.read(path)]
+    return [line for path in sorted(reports.glob("2*/journal*.jsonl")) for line in journal.read(path)]
 
 
 def of_kind(reports: Path, kind: str) -> list[dict[str, Any]]:

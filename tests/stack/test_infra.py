@@ -81,8 +81,8 @@ def fired(observed):
     ):
         lab.hold(4)
         engine("model-1", kind="xid", code=43, engine="survives", lease_s=4)
-        engine("model-2", kind="hang", lease_s=9)
-        lab.hold(11)
+        engine("model-2", kind="hang", lease_s=12)
+        lab.hold(14)
         for model in ("model-1", "model-2"):
             engine(model, kind="cpu_fallback", slowdown=250, lease_s=10)
         lab.hold(14)
@@ -95,6 +95,10 @@ def fired(observed):
         lab.hold(5)
     names = {alert.name for alert in lab.prometheus.fired(started, time.time())}
     lab.remediator.ensure(True)
+    deadline = time.monotonic() + 20
+    while infra.unscraped(CONFIG, SERVICES, lab.prometheus.targets()):
+        assert time.monotonic() < deadline, "the remediator was not scraped within 20 s of its start"
+        time.sleep(0.2)
     return names
 
 
