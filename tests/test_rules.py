@@ -255,6 +255,27 @@ def test_alerts_when(case: Case, tmp_path: Path) -> None:
     promtool(tmp_path, ({**lab(), **case.series}, case.seconds, checks))
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("lab:service_up == 0", "lab:service_up == 2"),
+        ('probe="shallow"', 'probe="shalow"'),
+        ('"service", "$1"', '"servce", "$1"'),
+        ('"for": "1s"', '"for": "30s"'),
+    ],
+    ids=["condition", "selector", "label", "patience"],
+)
+def test_a_broken_rule_is_noticed(old: str, new: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests above have teeth: each of these mutants turns one of them red."""
+    case = next(case for case in CASES if case.says == "the api's probe of one replica fails for 20 s")
+    assert any(old.replace('"', '\\"') in json.dumps(group) or old in json.dumps(group) for group in all_groups())
+    text = json.dumps(all_groups()).replace(old.replace('"', '\\"'), new.replace('"', '\\"')).replace(old, new)
+    monkeypatch.setattr("test_rules.all_groups", lambda: json.loads(text))
+
+    with pytest.raises(AssertionError, match="FAILED"):
+        test_alerts_when(case, tmp_path)
+
+
 def test_every_alert_has_a_history_in_which_it_fires() -> None:
     fired = {one.alert for case in CASES for one in case.firing}
 
