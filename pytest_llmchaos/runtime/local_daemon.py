@@ -11,7 +11,7 @@ from pathlib import Path
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.runtime import local_cleanup
 from pytest_llmchaos.runtime.local_control import Control
-from pytest_llmchaos.runtime.local_files import supervisord_command
+from pytest_llmchaos.runtime.local_files import python_path, supervisord_command
 
 START_DEADLINE_S = 30.0
 _END_DEADLINE_S = 2.0
@@ -36,7 +36,7 @@ class Daemon:
 
         marks = {local_cleanup.RUN: project, local_cleanup.OWNER: owner, local_cleanup.DIRECTORY: str(directory)}
         environment = {name: os.environ[name] for name in _INHERITED if name in os.environ} | marks
-        environment["PYTHONPATH"] = str(Path(pytest_llmchaos.__file__).parent.parent)
+        environment["PYTHONPATH"] = python_path(Path(pytest_llmchaos.__file__).parent.parent)
         environment["PYTHONDONTWRITEBYTECODE"] = "1"
         log = self._work / "logs" / "supervisord-start.txt"
         with log.open("wb") as out:

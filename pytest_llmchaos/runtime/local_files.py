@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -92,6 +93,11 @@ events_file = {_escaped(str(work / EVENTS))}
 
 """
     (work / CONFIG).write_text(head + "\n".join(process.section(work) for process in processes))
+
+
+def python_path(first: Path) -> str:
+    """PYTHONPATH for a process of the run: what it is made of, then what this process was given."""
+    return os.pathsep.join(part for part in (str(first), os.environ.get("PYTHONPATH", "")) if part)
 
 
 def supervisord_command() -> list[str]:

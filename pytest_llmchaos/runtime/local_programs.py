@@ -9,7 +9,7 @@ from pathlib import Path
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.runtime import local_needs
 from pytest_llmchaos.runtime.local_control import SOCKET
-from pytest_llmchaos.runtime.local_files import Process, write_prometheus
+from pytest_llmchaos.runtime.local_files import Process, python_path, write_prometheus
 from pytest_llmchaos.runtime.local_plan import Addresses, Program, Translator, read_services
 
 OPTIONAL = frozenset({"grafana"})  # a compose profile that the local runtime has not
@@ -82,7 +82,7 @@ class Programs:
                 command = _python(program)
         if name in _MODELS and self._backend == "sim":
             extra["LAB_ADMIN_PORT"] = str(addresses.port(name, 8081))
-        extra["PYTHONPATH"] = str(self._stack / "services")
+        extra["PYTHONPATH"] = python_path(self._stack / "services")
         extra["PYTHONUNBUFFERED"] = extra["PYTHONDONTWRITEBYTECODE"] = "1"
         return Process(
             service=name, command=command, environment={**program.environment, **extra}, background=program.background
