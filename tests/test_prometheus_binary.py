@@ -1,0 +1,96 @@
+"""Finding Prometheus' programs: PATH first, then an earlier fetch, then a fetch, then words that help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.prometheus_binary import cache_directory, find, find_or_fetch
+
+APT = """#!/bin/sh
+echo "$@" >> {asked}
+: > prometheus_2.42_amd64.deb
+"""
+DPKG = """#!/bin/sh
+/bin/mkdir -p unpacked/usr/bin
+for name in prometheus promtool; do echo '#!/bin/sh' > unpacked/usr/bin/$name; /bin/chmod +x unpacked/usr/bin/$name; done
+"""
+
+
+def program(path: Path, text: str = "#!/bin/sh\n") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty PATH and an empty cache."""
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def test_what_is_on_path_is_taken(machine: Path) -> None:
+    mine = program(machine / "bin" / "promtool")
+    program(cache_directory() / "usr" / "bin" / "promtool")
+
+    assert find("promtool") == mine
+    assert find_or_fetch("promtool") == mine
+
+
+def test_what_was_fetched_before_is_taken_again(machine: Path) -> None:
+    fetched = program(cache_directory() / "usr" / "bin" / "promtool")
+
+    assert find_or_fetch("promtool") == fetched
+
+
+def test_what_was_left_half_fetched_is_not(machine: Path) -> None:
+    program(cache_directory() / "usr" / "bin" / "promtool").chmod(0o644)
+
+    assert find("promtool") is None
+
+
+def test_one_fetch_brings_all_programs_of_the_package_and_leaves_nothing_else(machine: Path) -> None:
+    asked = machine / "asked"
+    program(machine / "bin" / "apt-get", APT.format(asked=asked))
+    program(machine / "bin" / "dpkg-deb", DPKG)
+
+    found = find_or_fetch("promtool")
+
+    assert found == cache_directory() / "usr" / "bin" / "promtool"
+    assert find_or_fetch("prometheus").name == "prometheus"
+    assert asked.read_text() == "download -q prometheus\n"
+    assert [path.name for path in cache_directory().iterdir()] == ["usr"]
+
+
+def test_without_a_package_manager_it_says_what_to_do(machine: Path) -> None:
+    with pytest.raises(
+        NotReady, match="promtool is not on PATH and there is no apt-get to fetch it: install Prometheus"
+    ):
+        find_or_fetch("promtool")
+
+
+def test_a_fetch_that_fails_tells_the_package_managers_words_and_the_way_out(machine: Path) -> None:
+    program(machine / "bin" / "apt-get", "#!/bin/sh\necho 'E: Unable to locate package prometheus' >&2\nexit 100\n")
+    program(machine / "bin" / "dpkg-deb", DPKG)
+
+    with pytest.raises(NotReady, match="Unable to locate package prometheus: run `apt-get update` as root once"):
+        find_or_fetch("prometheus")
+
+
+def test_a_package_without_the_program_is_told(machine: Path) -> None:
+    program(machine / "bin" / "apt-get", APT.format(asked=machine / "asked"))
+    program(machine / "bin" / "dpkg-deb", DPKG)
+
+    with pytest.raises(NotReady, match="the package prometheus-pushgateway holds no prometheus-pushgateway"):
+        find_or_fetch("prometheus-pushgateway")
+
+
+def test_other_programs_are_not_fetched(machine: Path) -> None:
+    with pytest.raises(NotReady, match=r"program must be one of .*, got 'rm'"):
+        find_or_fetch("rm")
