@@ -1,0 +1,152 @@
+"""The stack up and down through the instrument, beside plain `docker compose up --wait` and `down` of the same files in one
+run; and what a trial costs beyond the phases that the system itself needed.
+
+The backend is `sim`, images must be there. Each is done `--rounds` times in turn; the median counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from pytest_llmchaos import experiment, faults, loads, owner
+from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.journal import read
+from pytest_llmchaos.perform import perform
+from pytest_llmchaos.plan import plan_trial
+from pytest_llmchaos.progress import Progress
+from pytest_llmchaos.run import Run, Settings
+from pytest_llmchaos.runtime import docker_cli
+from pytest_llmchaos.runtime.compose import ComposeRuntime
+from pytest_llmchaos.subject import lab_subject
+
+BACKEND = "sim"
+
+
+def plain(runtime: ComposeRuntime) -> tuple[float, float]:
+    """Seconds of `docker compose up --wait` and of `down` with the very same files and environment."""
+    command, env = runtime._command(), runtime._environment()  # noqa: SLF001 - the same command is the point
+    begin = time.perf_counter()
+    docker_cli.run([*command, "up", "--wait"], env=env, timeout_s=120)
+    up_s = time.perf_counter() - begin
+    begin = time.perf_counter()
+    docker_cli.run([*command, "down", "-v", "-t", "1"], env=env, timeout_s=60)
+    return up_s, time.perf_counter() - begin
+
+
+def ours(runtime: ComposeRuntime) -> tuple[float, float]:
+    begin = time.perf_counter()
+    runtime.up()
+    up_s = time.perf_counter() - begin
+    begin = time.perf_counter()
+    runtime.down()
+    return up_s, time.perf_counter() - begin
+
+
+def fresh(directory: Path) -> ComposeRuntime:
+    runtime = ComposeRuntime(
+        lab_subject(BACKEND), project="llmchaos-bench", run="bench", owner=owner.identity(), directory=directory
+    )
+    runtime.prepare()
+    runtime._write_labels()  # noqa: SLF001 - so that both sides start the same services with the same labels
+    return runtime
+
+
+def trial_cost(directory: Path) -> float:
+    """Seconds of one kill_api trial on a warm stack, less the phases it recorded."""
+    settings = Settings(
+        run="bench",
+        seed=42,
+        runtime="compose",
+        backend=BACKEND,
+        reports=directory,
+        repeat=1,
+        worker="",
+        replay_line="python benchmarks/stack.py",
+    )
+    run = Run(settings, Progress(None, tty=False))
+    try:
+        run.preflight()
+        run.announce([])
+        lab = run.lab()
+        made = experiment(load=loads.open_loop(rate_rps=10, max_tokens=8), fault=faults.kill("api"), steady_s=4)
+        plan = plan_trial(
+            scenario="kill_api",
+            hypothesis="",
+            experiment=made.kwargs["experiment"],
+            fault=faults.kill("api"),
+            repeat=0,
+            seed=42,
+            services=lab.subject.targets,
+        )
+        begin = time.perf_counter()
+        perform(lab, plan)
+        took_s = time.perf_counter() - begin
+        phases = [line for line in read(run.journal.path) if line["kind"] == "phase"]
+        return took_s - sum(float(line["to_s"]) - float(line["from_s"]) for line in phases)
+    finally:
+        run.close(0)
+
+
+def measure(rounds: int) -> dict[str, dict[str, Any]]:
+    up_s: list[float] = []
+    down_s: list[float] = []
+    peer_up_s: list[float] = []
+    peer_down_s: list[float] = []
+    with tempfile.TemporaryDirectory(prefix="llmchaos-bench-") as folder:
+        for number in range(rounds):
+            for measured, into in ((ours, (up_s, down_s)), (plain, (peer_up_s, peer_down_s))):
+                taken = measured(fresh(Path(folder) / f"{measured.__name__}-{number}"))
+                into[0].append(taken[0])
+                into[1].append(taken[1])
+        cost_s = statistics.median(trial_cost(Path(folder) / f"trial-{number}") for number in range(rounds))
+    up, down = statistics.median(up_s), statistics.median(down_s)
+    peer_up, peer_down = statistics.median(peer_up_s), statistics.median(peer_down_s)
+    return {
+        "up over plain compose": figure(up / peer_up, "ratio", 1.3, peer_up),
+        "up": figure(up, "s", 5.0, peer_up),
+        "down over plain compose": figure(down / peer_down, "ratio", 1.3, peer_down),
+        "down": figure(down, "s", 1.0, peer_down),
+        "kill_api beyond its phases": figure(cost_s, "s", 5.0, None),
+    }
+
+
+def figure(value: float, unit: str, goal: float, peer: float | None) -> dict[str, Any]:
+    return {
+        "value": round(value, 3),
+        "unit": unit,
+        "goal": f"<= {goal:g}",
+        "met": value <= goal,
+        "peer": peer and round(peer, 3),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print the figures as one JSON line at the end")
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    try:
+        figures = measure(arguments.rounds)
+    except NotReady as error:
+        print(f"could not measure: {error}", file=sys.stderr)
+        return 2
+    print(f"{'figure':<28} {'value':>9} {'goal':>8} {'plain compose':>14}")
+    for name, one in figures.items():
+        peer = "" if one["peer"] is None else f"{one['peer']:.2f} s"
+        print(
+            f"{name:<28} {one['value']:>7.2f} {one['unit'][:1]} {one['goal']:>8} {peer:>14}  {'met' if one['met'] else 'NOT MET'}"
+        )
+    if arguments.json:
+        print(json.dumps({"benchmark": "stack", "figures": figures}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
