@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pytest_llmchaos.progress import Progress
 
 # The primitive faults that a report's coverage table speaks of.
-CATALOGUE = ("kill", "crash", "restart", "pause", "overload")
+CATALOGUE = ("kill", "crash", "restart", "pause", "partition", "limit_cpu", "limit_memory", "overload")
 RUNTIMES = ("auto", "compose", "local")
 
 

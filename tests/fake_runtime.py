@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from pytest_llmchaos.errors import HealFailed, NotReady
-from pytest_llmchaos.model import RuntimeEvent, ServiceState, Undo
+from pytest_llmchaos.model import Proof, RuntimeEvent, ServiceState, Undo
+from pytest_llmchaos.runtime.restrict import RELEASES
 
-ALL = frozenset({"kill", "start", "restart", "pause", "unpause", "crash", "events", "exec"})
+ALL = frozenset({"kill", "start", "restart", "pause", "unpause", "crash", "events"}) | {*RELEASES.values()}
 
 
 class FakeRuntime:
@@ -29,6 +30,7 @@ class FakeRuntime:
         self.broken = broken
         self.touched: list[str] = []
         self.abilities = ALL
+        self._restricted: dict[tuple[str, str], float] = {}
 
     def now(self) -> float:
         return float(next(self._clock))
@@ -80,12 +82,41 @@ class FakeRuntime:
     def unpause(self, service: str) -> None:
         self._change(service, "unpause", paused=False)
 
+    def partition(self, service: str) -> None:
+        self._restrict("partition", service, 0)
+
+    def limit_cpu(self, service: str, cores: float) -> None:
+        self._restrict("limit_cpu", service, cores)
+
+    def limit_memory(self, service: str, mebibytes: int) -> None:
+        self._restrict("limit_memory", service, mebibytes)
+
+    def _restrict(self, kind: str, service: str, amount: float) -> None:
+        self._change(service, kind)
+        self._restricted[kind, service] = amount
+
+    def restricted(self, kind: str, service: str, since_unix_s: float, amount: float = 0) -> Proof | None:
+        for event in self._events:
+            on = (event.service, event.action) == (service, kind) and event.at_unix_s >= since_unix_s
+            if on and self._restricted.get((kind, service)) == amount:
+                return Proof(step="injected", witness="the fake's own word", at_unix_s=event.at_unix_s)
+        return None
+
+    def released(self, kind: str, service: str) -> Proof | None:
+        if (kind, service) in self._restricted or not self.state(service).running:
+            return None
+        return Proof(step="healed", witness="the fake's own word", at_unix_s=self.now())
+
     def undo(self, undo: Undo) -> None:
         if self.broken:
             raise HealFailed(f"the fake refuses {undo.op} {undo.service}")
         if undo.service not in self._states:
             return
         state = self._states[undo.service]
+        restriction = (RELEASES.get(undo.op, ""), undo.service)
+        if restriction in self._restricted:
+            self._change(undo.service, undo.op)
+            del self._restricted[restriction]
         if state.paused:
             self.unpause(undo.service)
         if undo.op == "ensure_running" and not self._states[undo.service].running:

@@ -11,7 +11,15 @@ from pytest_llmchaos.errors import BadScenario, NoVictim
 from pytest_llmchaos.model import FIDELITIES, Undo
 
 SERVICES = ("api", "model-1", "model-2")
-PRIMITIVES = [faults.kill("api"), faults.crash("api"), faults.pause("api"), faults.restart("api")]
+PRIMITIVES = [
+    faults.kill("api"),
+    faults.crash("api"),
+    faults.pause("api"),
+    faults.restart("api"),
+    faults.partition("api"),
+    faults.limit_cpu("api", cores=0.1),
+    faults.limit_memory("api", mebibytes=64),
+]
 
 
 @pytest.fixture(params=PRIMITIVES, ids=str)
@@ -101,7 +109,7 @@ def test_only_the_victim_is_touched(act):
     assert set(runtime.touched) == {act.victim}
 
 
-@pytest.mark.parametrize("make", [faults.kill, faults.crash, faults.pause, faults.restart])
+@pytest.mark.parametrize("make", [faults.kill, faults.crash, faults.pause, faults.restart, faults.partition])
 def test_an_unknown_target_names_the_services_there_are(make):
     with pytest.raises(NoVictim, match=r"'worker-9' matches no service.*api, model-1, model-2"):
         make("worker-9").plan(random.Random(1), SERVICES)
@@ -192,3 +200,23 @@ def test_an_overload_is_more_than_the_capacity_and_not_absurd(times):
 def test_an_overload_asks_for_a_whole_number_of_tokens(max_tokens):
     with pytest.raises(BadScenario, match="whole number from 1 to 4096"):
         faults.overload("api", max_tokens=max_tokens)
+
+
+@pytest.mark.parametrize("cores", [0, 0.001, -1, True, "1", None, float("nan"), 2000])
+def test_a_share_of_the_processor_is_a_number_that_the_engine_takes(cores):
+    with pytest.raises(BadScenario, match=r"cores=.* must be a number from 0.01 to 1024"):
+        faults.limit_cpu("api", cores=cores)
+
+
+@pytest.mark.parametrize("mebibytes", [0, 5, -1, 64.0, True, "64", None, 2**25])
+def test_a_limit_of_memory_is_a_whole_number_that_the_engine_takes(mebibytes):
+    with pytest.raises(BadScenario, match=r"mebibytes=.* must be a whole number from 6"):
+        faults.limit_memory("api", mebibytes=mebibytes)
+
+
+def test_a_weaker_limit_than_the_one_asked_for_is_no_proof():
+    runtime = FakeRuntime()
+    strong = faults.limit_cpu("api", cores=0.1).plan(random.Random(1), SERVICES)[0]
+    runtime.limit_cpu("api", 0.5)
+
+    assert strong.fault.observed(runtime, "api", 0.0) is None

@@ -18,7 +18,7 @@ from typing import Any
 from pytest_llmchaos.errors import BadScenario, HealFailed, NotReady, Unsupported
 from pytest_llmchaos.model import RuntimeEvent, ServiceState, Undo
 from pytest_llmchaos.owner import Ports, port_is_free
-from pytest_llmchaos.runtime import docker_cli
+from pytest_llmchaos.runtime import docker_cli, restrict
 from pytest_llmchaos.runtime.events import EventReader
 from pytest_llmchaos.subject import Subject
 
@@ -26,7 +26,7 @@ UP_DEADLINE_S = 120
 _NEVER = "0001-01-01"
 
 
-class ComposeRuntime:
+class ComposeRuntime(restrict.Restrictable):
     """One compose project `llmchaos-<uid>-<worker>`, with this run's labels on everything in it."""
 
     name = "compose"
@@ -44,6 +44,7 @@ class ComposeRuntime:
         self._compose: Any = None
         self._client: Any = None
         self._reader: EventReader | None = None
+        self._found: dict[str, restrict.AsFound] = {}
 
     def __repr__(self) -> str:
         return f"<compose project {self.project}>"
@@ -57,7 +58,6 @@ class ComposeRuntime:
             "pause",
             "unpause",
             "events",
-            "exec",
             "limit_cpu",
             "limit_memory",
             "partition",
@@ -185,8 +185,18 @@ class ComposeRuntime:
             logs = self.logs(tail=20)
             self.down()
             raise NotReady(f"the stack did not come up: {said}\n{logs[-3000:]}") from None
+        self._remember()
         if not remediator:
             self.stop_remediator()
+
+    def _remember(self) -> None:
+        """What every target has now, so that a fault's undo can give it back, also from another process."""
+        self._found = {
+            service: restrict.as_found(container)
+            for service in self.subject.targets
+            if (container := self._container(service)) is not None
+        }
+        restrict.keep(self._directory / "as_found.json", self._found)
 
     def _new_client(self) -> Any:
         import docker  # noqa: PLC0415 - 0.2 s that a run without experiments must not pay
@@ -340,13 +350,15 @@ class ComposeRuntime:
             return
         state = _state(undo.service, container)
         try:
+            if undo.op in restrict.RELEASES:
+                self.release(restrict.RELEASES[undo.op], undo.service)
             if state.paused and undo.op in {"ensure_unpaused", "ensure_running"}:
                 self.unpause(undo.service)
             if undo.op == "ensure_running" and not state.running and not state.paused:
                 self.start(undo.service)
         except NotReady as error:
             again = self.state(undo.service)
-            if not again.running or again.paused:
+            if undo.op in restrict.RELEASES or not again.running or again.paused:
                 raise HealFailed(f"{undo.op} {undo.service}: {error}; heal by hand with `llmchaos heal`") from None
 
     def wait_healthy(self, services: Sequence[str], deadline_s: float) -> None:
