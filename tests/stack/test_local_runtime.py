@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import jsonschema
 import pytest
 import sessions
 
@@ -27,7 +29,7 @@ GONE_DEADLINE_S = 3.0
 LOCAL = ("--chaos-runtime=local", "--chaos-backend=sim", "--chaos-seed=7")
 SCENARIO = '''"""A killed api is repaired."""
 from pytest_llmchaos import experiment, faults, loads
-pytestmark = experiment(load=loads.open_loop(rate_rps=10, max_tokens=8), fault=faults.kill("api"), steady_s=1, recovery_s=20, stable_s=1)
+pytestmark = experiment(load=loads.open_loop(rate_rps=10, max_tokens=8), fault=faults.kill("api"), steady_s=8, recovery_s=20, stable_s=1)
 def test_repaired(trial):
     assert trial.repaired_by == "remediator"
 '''
@@ -76,6 +78,7 @@ def test_a_trial_needs_no_docker_and_tells_who_repaired(tmp_path, scenario):
 
     assert code == 0, out[-4000:]
     run = sessions.run_json(reports)
+    jsonschema.validate(run, json.loads((sessions.ROOT / "pytest_llmchaos/report/run.schema.json").read_text()))
     trial = run["trials"][0]
     assert (run["runtime"], run["backend"], trial["verdict"], trial["repaired_by"]) == (
         "local",
@@ -86,6 +89,35 @@ def test_a_trial_needs_no_docker_and_tells_who_repaired(tmp_path, scenario):
     for name in ("report.html", "summary.md", "journal.jsonl", "logs/api.txt", "logs/events.jsonl"):
         assert (reports / "latest" / name).stat().st_size > 0
     assert local_cleanup.processes_of(project_of(reports)) == {}
+
+
+ARMS = '''"""The claims of kill_api without its remediator, and without its fault."""
+import pytest
+from pytest_llmchaos import experiment, faults, loads
+from pytest_llmchaos.errors import NotRecovered
+LOAD = loads.open_loop(rate_rps=10, max_tokens=8)
+
+@experiment(load=LOAD, fault=faults.kill("api"), steady_s=8, recovery_s=5, stable_s=1, remediator=False)
+def test_without_the_remediator_it_stays_down(trial):
+    with pytest.raises(NotRecovered):
+        trial.time_to_recover_s
+    assert (trial.repaired_by, trial.actions) == ("instrument", ())
+
+@experiment(load=LOAD, fault=faults.none(), steady_s=8, recovery_s=5, stable_s=3)
+def test_without_a_fault_nothing_acts(trial):
+    assert (trial.actions, trial.restarts, trial.whole.availability) == ((), {}, 1.0)
+'''
+
+
+def test_the_control_arms_hold(tmp_path):
+    file = tmp_path / "test_arms.py"
+    file.write_text(ARMS)
+    reports = tmp_path / "reports"
+
+    code, out = sessions.run(reports, str(file), *LOCAL)
+
+    assert code == 0, out[-4000:]
+    assert [trial["verdict"] for trial in sessions.run_json(reports)["trials"]] == ["held", "held"]
 
 
 @pytest.mark.parametrize("boundary", ["stack", "stack_up", "trial", "intent", "proof", "undone", "judged"])
