@@ -26,7 +26,26 @@ if TYPE_CHECKING:
     from pytest_llmchaos.progress import Progress
 
 # The primitive faults that a report's coverage table speaks of.
-CATALOGUE = ("kill", "crash", "restart", "pause", "partition", "limit_cpu", "limit_memory", "overload")
+CATALOGUE = (
+    "kill",
+    "crash",
+    "restart",
+    "pause",
+    "partition",
+    "limit_cpu",
+    "limit_memory",
+    "overload",
+    "hang",
+    "gpu_saturation",
+    "gpu_exhaustion",
+    "xid",
+    "cpu_fallback",
+    "thermal_throttling",
+    "corrupted_output",
+    "slow_load",
+    "crash_on_boot",
+    "memory_leak",
+)
 RUNTIMES = ("auto", "compose", "local")
 
 

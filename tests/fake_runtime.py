@@ -8,10 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 from pytest_llmchaos.errors import HealFailed, NotReady
+from pytest_llmchaos.faults.engine import EngineFaultState, EngineReport
 from pytest_llmchaos.model import Proof, RuntimeEvent, ServiceState, Undo
 from pytest_llmchaos.runtime.restrict import RELEASES
 
-ALL = frozenset({"kill", "start", "restart", "pause", "unpause", "crash", "events"}) | {*RELEASES.values()}
+ALL = frozenset({"kill", "start", "restart", "pause", "unpause", "crash", "events", "engine"}) | {*RELEASES.values()}
 
 
 class FakeRuntime:
@@ -31,6 +32,8 @@ class FakeRuntime:
         self.touched: list[str] = []
         self.abilities = ALL
         self._restricted: dict[tuple[str, str], float] = {}
+        self._engine_faults: dict[tuple[str, str], EngineFaultState] = {}
+        self._boot_faults: set[str] = set()
 
     def now(self) -> float:
         return float(next(self._clock))
@@ -71,6 +74,8 @@ class FakeRuntime:
 
     def start(self, service: str) -> None:
         self._change(service, "start", running=True, exit_code=None, started_unix_s=0.0)
+        if service in self._boot_faults:
+            self._change(service, "die", {"exitCode": "1"}, running=False, exit_code=1)
 
     def restart(self, service: str) -> None:
         self.crash(service)
@@ -107,17 +112,48 @@ class FakeRuntime:
             return None
         return Proof(step="healed", witness="the fake's own word", at_unix_s=self.now())
 
+    def engine_start(self, service: str, kind: str, *, lease_s: float, **options: Any) -> str:
+        """Every fault of an engine is at once seen by Prometheus, and by the runtime where the engine dies of it."""
+        self._change(service, kind)
+        died = options.get("then") == "die" or options.get("engine") == "dies"
+        if died:
+            self._change(service, "die", {"exitCode": "1"}, running=False, exit_code=1)
+        elif kind == "crash_on_boot":
+            self._boot_faults.add(service)
+        else:
+            counters = {"requests": 1.0, "bytes": 1.0}
+            state = EngineFaultState(
+                id="f1", kind=kind, active=True, started_unix_s=self.now(), counters={} if self.deaf else counters
+            )
+            self._engine_faults[service, kind] = state
+        return "f1"
+
+    def engine_faults(self, service: str) -> EngineReport | None:
+        if not self.state(service).running:
+            return None
+        found = tuple(fault for (name, _), fault in self._engine_faults.items() if name == service)
+        return EngineReport(at_unix_s=self.now(), faults=found)
+
+    def engine_signal(self, query: str) -> float | None:
+        shown = any(f'"{service}"' in query or "{outcome" in query for service, _ in self._engine_faults)
+        return 1.0 if shown and not self.deaf else None
+
     def undo(self, undo: Undo) -> None:
         if self.broken:
             raise HealFailed(f"the fake refuses {undo.op} {undo.service}")
         if undo.service not in self._states:
             return
         state = self._states[undo.service]
+        fault = (undo.service, str(undo.args.get("kind", "")))
+        if fault in self._engine_faults:
+            self._change(undo.service, undo.op)
+            del self._engine_faults[fault]
+        self._boot_faults.discard(undo.service)
         restriction = (RELEASES.get(undo.op, ""), undo.service)
         if restriction in self._restricted:
             self._change(undo.service, undo.op)
             del self._restricted[restriction]
         if state.paused:
             self.unpause(undo.service)
-        if undo.op == "ensure_running" and not self._states[undo.service].running:
+        if undo.op in {"ensure_running", "engine_end"} and not self._states[undo.service].running:
             self.start(undo.service)

@@ -1,21 +1,38 @@
 """The catalogue of faults. Names only; each lives in a file of its own."""
 
 from pytest_llmchaos.faults.compose import random, sequence, together
+from pytest_llmchaos.faults.corrupted_output import corrupted_output
+from pytest_llmchaos.faults.cpu_fallback import cpu_fallback
 from pytest_llmchaos.faults.crash import crash
+from pytest_llmchaos.faults.crash_on_boot import crash_on_boot
+from pytest_llmchaos.faults.gpu_exhaustion import gpu_exhaustion
+from pytest_llmchaos.faults.gpu_saturation import gpu_saturation
+from pytest_llmchaos.faults.hang import hang
 from pytest_llmchaos.faults.kill import kill
 from pytest_llmchaos.faults.limit_cpu import limit_cpu
 from pytest_llmchaos.faults.limit_memory import limit_memory
+from pytest_llmchaos.faults.memory_leak import memory_leak
 from pytest_llmchaos.faults.none import none
 from pytest_llmchaos.faults.overload import overload
 from pytest_llmchaos.faults.partition import partition
 from pytest_llmchaos.faults.pause import pause
 from pytest_llmchaos.faults.restart import restart
+from pytest_llmchaos.faults.slow_load import slow_load
+from pytest_llmchaos.faults.thermal_throttling import thermal_throttling
+from pytest_llmchaos.faults.xid import xid
 
 __all__ = [
+    "corrupted_output",
+    "cpu_fallback",
     "crash",
+    "crash_on_boot",
+    "gpu_exhaustion",
+    "gpu_saturation",
+    "hang",
     "kill",
     "limit_cpu",
     "limit_memory",
+    "memory_leak",
     "none",
     "overload",
     "partition",
@@ -23,5 +40,8 @@ __all__ = [
     "random",
     "restart",
     "sequence",
+    "slow_load",
+    "thermal_throttling",
     "together",
+    "xid",
 ]

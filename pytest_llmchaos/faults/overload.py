@@ -45,9 +45,7 @@ def overload(target: str = "api", *, times: float = 2.5, max_tokens: int = 64) -
     factor = _factor(times)
     if type(max_tokens) is not int or not 1 <= max_tokens <= 4096:
         raise BadScenario(f"faults.overload(max_tokens=...) must be a whole number from 1 to 4096, got {max_tokens!r}")
-    return OnTarget(
-        primitive=Overload(times=factor, max_tokens=max_tokens), target=check_target("overload", target)
-    )
+    return OnTarget(primitive=Overload(times=factor, max_tokens=max_tokens), target=check_target("overload", target))
 
 
 def _factor(times: object) -> float:

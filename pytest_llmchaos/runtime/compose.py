@@ -18,7 +18,8 @@ from typing import Any
 from pytest_llmchaos.errors import BadScenario, HealFailed, NotReady, Unsupported
 from pytest_llmchaos.model import RuntimeEvent, ServiceState, Undo
 from pytest_llmchaos.owner import Ports, port_is_free
-from pytest_llmchaos.runtime import docker_cli, restrict
+from pytest_llmchaos.runtime import docker_cli, removal, restrict
+from pytest_llmchaos.runtime.engine import BOOT_FILE, UNDO_OP, EngineAbility
 from pytest_llmchaos.runtime.events import EventReader
 from pytest_llmchaos.subject import Subject
 
@@ -26,7 +27,7 @@ UP_DEADLINE_S = 120
 _NEVER = "0001-01-01"
 
 
-class ComposeRuntime(restrict.Restrictable):
+class ComposeRuntime(restrict.Restrictable, EngineAbility):
     """One compose project `llmchaos-<uid>-<worker>`, with this run's labels on everything in it."""
 
     name = "compose"
@@ -62,7 +63,7 @@ class ComposeRuntime(restrict.Restrictable):
             "limit_memory",
             "partition",
         }
-        return frozenset(always | ({"crash"} if os.geteuid() == 0 else set()))
+        return frozenset(always | ({"crash"} if os.geteuid() == 0 else set())) | self.engine_abilities
 
     def targets(self) -> tuple[str, ...]:
         return self.subject.targets
@@ -211,7 +212,7 @@ class ComposeRuntime(restrict.Restrictable):
         if self._reader is not None:
             self._reader.close()
             self._reader = None
-        docker_cli.remove_project(self.project)
+        removal.remove_owned(self.project, self._labels["llmchaos.owner"])
         if self._client is not None:
             self._client.close()
             self._client = None
@@ -329,6 +330,25 @@ class ComposeRuntime(restrict.Restrictable):
 
         self._act(service, act)
 
+    def _ask_engine(self, service: str, verb: str, argument: str = "") -> Mapping[str, Any]:
+        """The admin port is reached from inside the container: no network leads to it."""
+        words = [word for word in ("python3", "-m", "lab_engine.fault", verb, argument) if word]
+        done: list[Any] = []
+        self._act(service, lambda c: done.append(c.exec_run(words, demux=True)))
+        out, error = (piece.decode(errors="replace").strip() if piece else "" for piece in done[0].output)
+        if done[0].exit_code != 0:
+            raise NotReady(f"the engine of {service} did not do `{verb}` ({done[0].exit_code}): {error or out}")
+        answer: Mapping[str, Any] = json.loads(out)
+        return answer
+
+    def _forget_boot_faults(self, service: str) -> None:
+        def act(container: Any) -> None:
+            folder = dict(one.split("=", 1) for one in container.attrs["Config"]["Env"]).get("LAB_STATE_DIR")
+            if folder:
+                container.put_archive(folder, _archive(BOOT_FILE, b"[]"))
+
+        self._act(service, act)
+
     def _act(self, service: str, act: Callable[[Any], object]) -> None:
         container = self._container(service)
         if container is None:
@@ -345,6 +365,9 @@ class ComposeRuntime(restrict.Restrictable):
 
         Raises HealFailed if the engine refuses for any other reason.
         """
+        if undo.op == UNDO_OP:
+            self.undo_engine(undo)
+            return
         container = self._container(undo.service)
         if container is None:
             return
@@ -372,6 +395,19 @@ class ComposeRuntime(restrict.Restrictable):
             if time.monotonic() > deadline:
                 raise NotReady(f"{', '.join(sick)} did not become healthy within {deadline_s:g} s")
             time.sleep(0.1)
+
+
+def _archive(name: str, content: bytes) -> bytes:
+    """A tar with one file that anybody in the container may write, whoever its user is."""
+    import io  # noqa: PLC0415 - with tarfile, seldom used
+    import tarfile  # noqa: PLC0415
+
+    about = tarfile.TarInfo(name)
+    about.size, about.mode = len(content), 0o666
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        tar.addfile(about, io.BytesIO(content))
+    return packed.getvalue()
 
 
 def _socket_group() -> int:

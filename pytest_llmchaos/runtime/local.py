@@ -14,6 +14,7 @@ from pytest_llmchaos.errors import BadScenario, HealFailed, NotReady
 from pytest_llmchaos.model import RuntimeEvent, ServiceState, Undo
 from pytest_llmchaos.owner import Ports, port_is_free
 from pytest_llmchaos.runtime import local_cleanup
+from pytest_llmchaos.runtime.engine import ADMIN_PORT, BOOT_FILE, UNDO_OP, EngineAbility, ask_admin_port
 from pytest_llmchaos.runtime.local_control import Control, Seen
 from pytest_llmchaos.runtime.local_daemon import Daemon
 from pytest_llmchaos.runtime.local_files import EVENTS, Process, json_lines, write_supervisord
@@ -26,7 +27,7 @@ UP_DEADLINE_S = 60.0
 _LOOK_EVERY_S = 0.05
 
 
-class LocalRuntime:
+class LocalRuntime(EngineAbility):
     """One supervisord with the lab's services, all below one folder and named `llmchaos-...` in their environment."""
 
     name = "local"
@@ -58,7 +59,7 @@ class LocalRuntime:
 
     @property
     def abilities(self) -> frozenset[str]:
-        return frozenset({"kill", "start", "restart", "crash", "pause", "unpause", "events"})
+        return frozenset({"kill", "start", "restart", "crash", "pause", "unpause", "events"}) | self.engine_abilities
 
     def targets(self) -> tuple[str, ...]:
         return self.subject.targets
@@ -208,6 +209,14 @@ class LocalRuntime:
         """End the service's first process past supervisord, which sees it die by itself."""
         self._act("crash", service)
 
+    def _ask_engine(self, service: str, verb: str, argument: str = "") -> Mapping[str, Any]:
+        return ask_admin_port(self._reserved().of(service, ADMIN_PORT), verb, argument)
+
+    def _forget_boot_faults(self, service: str) -> None:
+        folder = self._programs[service].environment.get("LAB_STATE_DIR")
+        if folder:
+            (Path(folder) / BOOT_FILE).unlink(missing_ok=True)
+
     def _act(self, act: str, service: str, *arguments: str) -> None:
         if not self._control.call(act, service, *arguments):
             raise NotReady(f"cannot {act} {service}: it {_in_words(self.state(service))}; nothing was touched")
@@ -217,6 +226,9 @@ class LocalRuntime:
 
         Raises HealFailed if supervisord refuses.
         """
+        if undo.op == UNDO_OP:
+            self.undo_engine(undo)
+            return
         state = self.state(undo.service)
         if not state.identity:
             return
