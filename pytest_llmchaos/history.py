@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, compress
+from operator import and_, sub
 from types import MappingProxyType
 
+from pytest_llmchaos.columns import CANCELLED, OK, Columns, columns_of
 from pytest_llmchaos.errors import BadScenario, TooFewSamples
-from pytest_llmchaos.model import Outcome, Sample
+from pytest_llmchaos.model import OUTCOMES, Outcome, Sample
 from pytest_llmchaos.quantiles import HINT, Quantiles
 
 
@@ -95,71 +98,64 @@ class Window:
         return part / self.offered
 
 
-class _Counting:
-    """One window while samples stream past."""
-
-    def __init__(self, name: str, from_s: float, to_s: float) -> None:
-        if not from_s <= to_s:
-            raise BadScenario(f"window {name!r} must end after it begins, got {from_s!r} to {to_s!r}")
-        self.name, self.from_s, self.to_s = name, from_s, to_s
-        self.ok = self.good = 0
-        self.outcomes: dict[Outcome, int] = {}
-        self.ttft_s, self.e2e_s, self.max_gap_s = array("d"), array("d"), array("d")
-
-    def add(self, sample: Sample, is_good: bool) -> None:
-        outcome = sample.outcome
-        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
-        if outcome != "ok":
-            return
-        self.ok += 1
-        self.good += is_good
-        self.e2e_s.append(sample.end_s - sample.due_s)
-        self.max_gap_s.append(sample.max_gap_s)
-        # An answer whose first token went unseen showed its caller nothing before its end.
-        first_s = sample.end_s if sample.first_s is None else sample.first_s
-        self.ttft_s.append(first_s - sample.due_s)
-
-    def window(self) -> Window:
-        offered = sum(self.outcomes.values())
-        failed = offered - self.ok
-        return Window(
-            name=self.name,
-            from_s=self.from_s,
-            to_s=self.to_s,
-            offered=offered,
-            ok=self.ok,
-            good=self.good,
-            outcomes=MappingProxyType(self.outcomes),
-            ttft_s=Quantiles("ttft_s", self.ttft_s, failed),
-            e2e_s=Quantiles("e2e_s", self.e2e_s, failed),
-            max_gap_s=Quantiles("max_gap_s", self.max_gap_s, failed),
-        )
-
-
 def windows(
     samples: Iterable[Sample], bounds: Sequence[tuple[str, float, float]], limits: Limits = DEFAULT_LIMITS
 ) -> tuple[Window, ...]:
-    """One window per (name, from_s, to_s), by due time, in one pass. Windows may overlap; the end is not inside."""
-    counting = [_Counting(*bound) for bound in bounds]
-    for sample in samples:
-        if sample.outcome == "cancelled":
-            continue
-        due_s = sample.due_s
-        is_good = good(sample, limits)
-        for one in counting:
-            if one.from_s <= due_s < one.to_s:
-                one.add(sample, is_good)
-    return tuple(one.window() for one in counting)
+    """One window per (name, from_s, to_s), by due time. Windows may overlap; the end is not inside."""
+    columns = columns_of(samples)
+    good_ones = _good(columns, limits)
+    return tuple(_window(columns, good_ones, *bound) for bound in bounds)
+
+
+def _good(columns: Columns, limits: Limits) -> list[bool]:
+    """For each sample what `good` says of it."""
+    ttft_s, e2e_s = limits.ttft_s, limits.e2e_s
+    rows = zip(columns.outcomes, columns.due_s, columns.first_s, columns.end_s, strict=True)
+    return [
+        code == OK and end - due <= e2e_s and (end if first < 0 else first) - due <= ttft_s
+        for code, due, first, end in rows
+    ]
+
+
+def _window(columns: Columns, good_ones: list[bool], name: str, from_s: float, to_s: float) -> Window:
+    if not from_s <= to_s:
+        raise BadScenario(f"window {name!r} must end after it begins, got {from_s!r} to {to_s!r}")
+    inside = [from_s <= due < to_s for due in columns.due_s]
+    counts = Counter(compress(columns.outcomes, inside))
+    del counts[CANCELLED]
+    ok = [code == OK for code in columns.outcomes]
+    ok = list(map(and_, inside, ok))
+    due_s, end_s = array("d", compress(columns.due_s, ok)), array("d", compress(columns.end_s, ok))
+    # An answer whose first token went unseen showed its caller nothing before its end.
+    first_s = [end if first < 0 else first for first, end in zip(compress(columns.first_s, ok), end_s, strict=True)]
+    offered, answered = counts.total(), len(due_s)
+    failed = offered - answered
+    return Window(
+        name=name,
+        from_s=from_s,
+        to_s=to_s,
+        offered=offered,
+        ok=answered,
+        good=sum(compress(good_ones, inside)),
+        outcomes=MappingProxyType({OUTCOMES[code]: count for code, count in counts.items()}),
+        ttft_s=Quantiles("ttft_s", map(sub, first_s, due_s), failed),
+        e2e_s=Quantiles("e2e_s", map(sub, end_s, due_s), failed),
+        max_gap_s=Quantiles("max_gap_s", compress(columns.max_gap_s, ok), failed),
+    )
+
+
+def _evidence(samples: Iterable[Sample], from_s: float, until_s: float, limits: Limits) -> Iterator[tuple[float, bool]]:
+    """Due time and goodness of what was due from `from_s` to `until_s`, both included."""
+    columns = columns_of(samples)
+    rows = zip(columns.due_s, _good(columns, limits), columns.outcomes, strict=True)
+    return ((due, is_good) for due, is_good, code in rows if from_s <= due <= until_s and code != CANCELLED)
 
 
 def first_bad_s(
     samples: Iterable[Sample], from_s: float, limits: Limits = DEFAULT_LIMITS, until_s: float = math.inf
 ) -> float | None:
     """When the first request was due, from `from_s` to `until_s`, that did not get a good answer."""
-    return min(
-        (s.due_s for s in samples if from_s <= s.due_s <= until_s and s.outcome != "cancelled" and not good(s, limits)),
-        default=None,
-    )
+    return min((due for due, is_good in _evidence(samples, from_s, until_s, limits) if not is_good), default=None)
 
 
 def first_sustained_good_s(
@@ -169,14 +165,13 @@ def first_sustained_good_s(
     limits: Limits = DEFAULT_LIMITS,
     until_s: float = math.inf,
 ) -> float | None:
-    """When the service was good for good: the due time of the first good request, at or after `from_s`, that is followed by
-    `stable_s` seconds with at least one more request and none that was bad. Those seconds must end by `until_s`.
+    """When the service was good for good.
 
+    That is the due time of the first good request, at or after `from_s`, that is followed by `stable_s` seconds with at
+    least one more request and none that was bad. Those seconds must end by `until_s`.
     While a load still runs, `until_s` is the due time of its oldest unanswered request: nothing later is known to be good.
     """
-    seen = sorted(
-        (s.due_s, good(s, limits)) for s in samples if from_s <= s.due_s <= until_s and s.outcome != "cancelled"
-    )
+    seen = sorted(_evidence(samples, from_s, until_s, limits))
     bad_s = [due_s for due_s, is_good in seen if not is_good]
     next_bad = 0
     for i, (due_s, is_good) in enumerate(seen):
@@ -207,34 +202,46 @@ class Second:
     inflight: int
 
 
+class _Counting:
+    """One second while samples stream past."""
+
+    __slots__ = ("codes", "e2e_s", "ttft_s")
+
+    def __init__(self) -> None:
+        self.codes: list[int] = []
+        self.ttft_s: list[float] = []
+        self.e2e_s: list[float] = []
+
+    def second(self, at_s: int, inflight: int) -> Second:
+        counts = Counter(self.codes)
+        failed = len(self.codes) - counts[OK]
+        ttft_s, e2e_s = Quantiles("ttft_s", self.ttft_s, failed), Quantiles("e2e_s", self.e2e_s, failed)
+        return Second(
+            at_s=at_s,
+            offered=len(self.codes),
+            ok=counts[OK],
+            failed={OUTCOMES[code]: count for code, count in counts.items() if code != OK},
+            ttft_p50_s=ttft_s.nearest(0.50),
+            ttft_p95_s=ttft_s.nearest(0.95),
+            e2e_p95_s=e2e_s.nearest(0.95),
+            inflight=inflight,
+        )
+
+
 def per_second(samples: Iterable[Sample]) -> tuple[Second, ...]:
     """Every second from 0 to the last request's. `inflight` counts requests without an answer when the second begins."""
-    counting: dict[int, _Counting] = {}
+    columns = columns_of(samples)
+    counting: defaultdict[int, _Counting] = defaultdict(_Counting)
     begun: Counter[int] = Counter()
-    for sample in samples:
-        if sample.outcome == "cancelled":
+    for code, due, first, end in zip(columns.outcomes, columns.due_s, columns.first_s, columns.end_s, strict=True):
+        if code == CANCELLED:
             continue
-        at_s = math.floor(sample.due_s)
-        if at_s not in counting:
-            counting[at_s] = _Counting("second", at_s, at_s + 1)
-        counting[at_s].add(sample, is_good=False)
-        begun[math.ceil(sample.due_s)] += 1
-        begun[math.ceil(sample.end_s)] -= 1
-    rows: list[Second] = []
-    inflight = 0
-    for at_s in range(max(counting, default=-1) + 1):
-        inflight += begun[at_s]
-        window = counting.get(at_s, _Counting("second", at_s, at_s + 1)).window()
-        rows.append(
-            Second(
-                at_s=at_s,
-                offered=window.offered,
-                ok=window.ok,
-                failed={outcome: count for outcome, count in window.outcomes.items() if outcome != "ok"},
-                ttft_p50_s=window.ttft_s.nearest(0.50),
-                ttft_p95_s=window.ttft_s.nearest(0.95),
-                e2e_p95_s=window.e2e_s.nearest(0.95),
-                inflight=inflight,
-            )
-        )
-    return tuple(rows)
+        one = counting[int(due)]
+        one.codes.append(code)
+        begun[math.ceil(due)] += 1
+        begun[math.ceil(end)] -= 1
+        if code == OK:
+            one.ttft_s.append((end if first < 0 else first) - due)
+            one.e2e_s.append(end - due)
+    inflight = accumulate(begun[at_s] for at_s in range(max(counting, default=-1) + 1))
+    return tuple(counting[at_s].second(at_s, waiting) for at_s, waiting in enumerate(inflight))

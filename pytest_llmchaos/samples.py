@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast, overload
 
+from pytest_llmchaos.columns import CODES, NO_FIRST, Columns
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.model import OUTCOMES, Sample
 
@@ -20,8 +21,6 @@ FIELDS = ("due_s", "sent_s", "first_s", "end_s", "max_gap_s", "tokens", "outcome
 HEADER = json.dumps({"schema": SCHEMA, "fields": FIELDS}, separators=(",", ":"))
 
 _BLOCK_BYTES = 1 << 18
-_CODES = {outcome: code for code, outcome in enumerate(OUTCOMES)}
-_NO_FIRST = -1.0  # times count from the start of the load, so none is below 0
 
 
 def read(path: Path) -> Iterator[Sample]:
@@ -79,7 +78,7 @@ def parse(path: Path, block: bytes, number: int = 2) -> list[list[Any]]:
     except ValueError:
         rows = [_row(path, line, number + i) for i, line in enumerate(block.split(b"\n"))]
     for i, row in enumerate(rows):
-        if not isinstance(row, list) or len(row) != len(FIELDS) or str(row[6]) not in _CODES:
+        if not isinstance(row, list) or len(row) != len(FIELDS) or str(row[6]) not in CODES:
             raise BadScenario(f"{path}, line {number + i}: expected {', '.join(FIELDS)}, got {str(row)[:80]}")
     return cast(list[list[Any]], rows)
 
@@ -106,9 +105,9 @@ class Samples(Sequence[Sample]):
 
     def __init__(self) -> None:
         self.torn = 0
-        self._times = tuple(array("d") for _ in range(5))
+        self.columns = Columns()
+        self._sent_s = array("d")
         self._tokens = array("l")
-        self._outcomes = bytearray()
         self._replicas: list[str] = []
         self._ids: list[str] = []
         self._names: dict[str, str] = {}
@@ -118,11 +117,14 @@ class Samples(Sequence[Sample]):
         if not rows:
             return 0
         due, sent, first, end, gap, tokens, outcomes, replicas, ids = zip(*rows, strict=True)
-        columns = (due, sent, [_NO_FIRST if f is None else f for f in first], end, gap)
-        for column, values in zip(self._times, columns, strict=True):
-            column.extend(values)
+        columns = self.columns
+        columns.due_s.extend(due)
+        columns.first_s.extend([NO_FIRST if f is None else f for f in first])
+        columns.end_s.extend(end)
+        columns.max_gap_s.extend(gap)
+        columns.outcomes.extend(map(CODES.__getitem__, outcomes))
+        self._sent_s.extend(sent)
         self._tokens.extend(tokens)
-        self._outcomes.extend(map(_CODES.__getitem__, outcomes))
         name = self._names.setdefault
         self._replicas.extend([name(r, r) for r in replicas])
         self._ids.extend(ids)
@@ -138,21 +140,24 @@ class Samples(Sequence[Sample]):
     def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        first = self._times[2][index]
+        columns = self.columns
+        first = columns.first_s[index]
         return Sample(
-            due_s=self._times[0][index],
-            sent_s=self._times[1][index],
+            due_s=columns.due_s[index],
+            sent_s=self._sent_s[index],
             first_s=None if first < 0 else first,
-            end_s=self._times[3][index],
-            max_gap_s=self._times[4][index],
+            end_s=columns.end_s[index],
+            max_gap_s=columns.max_gap_s[index],
             tokens=self._tokens[index],
-            outcome=OUTCOMES[self._outcomes[index]],
+            outcome=OUTCOMES[columns.outcomes[index]],
             replica=self._replicas[index],
             request_id=self._ids[index],
         )
 
     def __iter__(self) -> Iterator[Sample]:
-        rows = zip(*self._times, self._tokens, self._outcomes, self._replicas, self._ids, strict=True)
+        columns = self.columns
+        times = (columns.due_s, self._sent_s, columns.first_s, columns.end_s, columns.max_gap_s)
+        rows = zip(*times, self._tokens, columns.outcomes, self._replicas, self._ids, strict=True)
         for due, sent, first, end, gap, tokens, code, replica, name in rows:
             sample = _new(Sample)
             _set_due(sample, due)

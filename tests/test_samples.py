@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from pytest_llmchaos import samples
 from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.history import first_bad_s, per_second, windows
 from pytest_llmchaos.loadgen.tail import SamplesTail, merge
 from pytest_llmchaos.model import OUTCOMES, Sample
 
@@ -48,6 +49,18 @@ def test_what_is_read_is_what_was_written(tmp_path_factory, seen):
     assert list(samples.read(path)) == seen
     assert [loaded[i] for i in range(len(loaded))] == seen
     assert loaded[1:3] == seen[1:3]
+
+
+@settings(deadline=None, max_examples=50)
+@given(seen=st.lists(a_sample, max_size=30))
+def test_columns_and_objects_give_the_same_numbers(tmp_path_factory, seen):
+    loaded = samples.load(written(tmp_path_factory.mktemp("s") / "samples.jsonl", seen))
+    bounds = [("all", 0.0, 1e9), ("early", 0.0, 300.0)]
+
+    assert list(map(repr, windows(loaded, bounds))) == list(map(repr, windows(seen, bounds)))
+    assert [w.outcomes for w in windows(loaded, bounds)] == [w.outcomes for w in windows(seen, bounds)]
+    assert per_second(loaded) == per_second(seen)
+    assert first_bad_s(loaded, 10) == first_bad_s(seen, 10)
 
 
 def test_columns_count_from_the_end_too(tmp_path):

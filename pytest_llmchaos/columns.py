@@ -1,0 +1,44 @@
+"""Samples as columns: what their judgement needs, walked at a fraction of the cost of objects. Pure."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from pytest_llmchaos.model import OUTCOMES, Sample
+
+CODES = {outcome: code for code, outcome in enumerate(OUTCOMES)}
+OK, CANCELLED = CODES["ok"], CODES["cancelled"]
+# Times count from the start of the load, so none is below 0.
+NO_FIRST = -1.0
+
+
+def _doubles() -> array[float]:
+    return array("d")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """One entry per sample in each. `first_s` is NO_FIRST where no token came, `outcomes` holds places in OUTCOMES."""
+
+    due_s: array[float] = field(default_factory=_doubles)
+    first_s: array[float] = field(default_factory=_doubles)
+    end_s: array[float] = field(default_factory=_doubles)
+    max_gap_s: array[float] = field(default_factory=_doubles)
+    outcomes: bytearray = field(default_factory=bytearray)
+
+
+def columns_of(samples: Iterable[Sample]) -> Columns:
+    """The columns that `samples` brings along, or columns made of them."""
+    ready = getattr(samples, "columns", None)
+    if isinstance(ready, Columns):
+        return ready
+    made = Columns()
+    for sample in samples:
+        made.due_s.append(sample.due_s)
+        made.first_s.append(NO_FIRST if sample.first_s is None else sample.first_s)
+        made.end_s.append(sample.end_s)
+        made.max_gap_s.append(sample.max_gap_s)
+        made.outcomes.append(CODES[sample.outcome])
+    return made
