@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 from pytest_llmchaos import owner
 from pytest_llmchaos.errors import NotReady
-from pytest_llmchaos.runtime import docker_cli, local_cleanup
+from pytest_llmchaos.runtime import docker_cli, local_cleanup, removal
 
 
 def dead_projects() -> dict[str, str]:
-    """Compose projects of dead runs, with the reason. Empty where no Docker daemon answers."""
+    """Compose projects of dead runs, with their owner. Empty where no Docker daemon answers."""
     if shutil.which("docker") is None:
         return {}
     dead: dict[str, str] = {}
@@ -21,7 +21,7 @@ def dead_projects() -> dict[str, str]:
                 labels = dict(part.split("=", 1) for part in str(row.get("Labels", "")).split(",") if "=" in part)
                 project, who = labels.get("com.docker.compose.project", ""), labels.get("llmchaos.owner", "")
                 if project.startswith("llmchaos-") and not owner.alive(who):
-                    dead[project] = f"its owner {who} is gone"
+                    dead[project] = who
     except NotReady:
         return {}
     return dict(sorted(dead.items()))
@@ -30,18 +30,22 @@ def dead_projects() -> dict[str, str]:
 def left_over() -> dict[str, str]:
     """What dead runs left in any runtime: project and reason."""
     local = {str(recipe["project"]): str(recipe["why"]) for recipe in local_cleanup.dead_runs()}
-    return {**dead_projects(), **local}
+    return {**{project: _why(who) for project, who in dead_projects().items()}, **local}
 
 
 def sweep_dead_runs(note: Callable[[str], None]) -> list[str]:
     """Remove the stacks of dead runs, never a live sibling's. Returns their projects."""
     removed = []
-    for project, why in dead_projects().items():
-        note(f"removing {project}: {why}")
-        docker_cli.remove_project(project)
+    for project, who in dead_projects().items():
+        note(f"removing {project}: {_why(who)}")
+        removal.remove_dead(project, who)
         removed.append(project)
     for recipe in local_cleanup.dead_runs():
         note(f"removing {recipe['project']}: {recipe['why']}")
         local_cleanup.remove_run(recipe)
         removed.append(str(recipe["project"]))
     return removed
+
+
+def _why(who: str) -> str:
+    return f"its owner {who} is gone"

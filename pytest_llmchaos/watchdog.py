@@ -78,9 +78,9 @@ def clean_up(recipe: dict[str, Any]) -> None:
     if path.exists():
         kill_processes(path)
     if recipe["runtime"] == "compose":
-        from pytest_llmchaos.runtime import docker_cli  # noqa: PLC0415 - only this branch needs it
+        from pytest_llmchaos.runtime import removal  # noqa: PLC0415 - only this branch needs it
 
-        docker_cli.remove_project(recipe["project"])
+        removal.remove_dead(recipe["project"], recipe["owner"])
     elif recipe["runtime"] == "local":
         from pytest_llmchaos.runtime.local_cleanup import remove_run  # noqa: PLC0415 - only this branch needs it
 
