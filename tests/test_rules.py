@@ -185,6 +185,17 @@ CASES = [
         firing=(fires("EngineStalled", page("progress", "model-2"), after_s=8, gone_s=44),),
     ),
     Case(
+        says="an engine that was idle takes no step when work comes",
+        series={
+            'vllm:num_requests_running{engine="0",service="model-2"}': steady(0),
+            'vllm:num_requests_waiting{engine="0",service="model-2"}': between(20, 40, 3, 0),
+            'vllm:iteration_tokens_total_count{engine="0",service="model-2"}': counted(
+                lambda s: 0 if 20 <= s < 40 else 50
+            ),
+        },
+        firing=(fires("EngineStalled", page("progress", "model-2"), after_s=8, gone_s=44),),
+    ),
+    Case(
         says="an engine is busy to the limit and takes its steps",
         series={
             'vllm:num_requests_running{engine="0",service="model-2"}': steady(256),
