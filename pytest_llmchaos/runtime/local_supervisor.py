@@ -144,6 +144,10 @@ class Control:
         if process.pid:
             return False
         process.spawn()
+        if process.pid:
+            # The child makes its group itself, a moment later: who is killed before that must have one.
+            with contextlib.suppress(PermissionError, ProcessLookupError):
+                os.setpgid(process.pid, process.pid)
         process.transition()
         if process.spawnerr:
             raise RPCError(Faults.SPAWN_ERROR, f"{service}: {process.spawnerr}")
