@@ -1,0 +1,63 @@
+"""A GPU that runs out of memory costs a restart, not the service: the dead engine is repaired within 20 s without a human; a full
+KV cache makes callers wait, and nobody loses an answer or restarts anything. Needs the simulated engine.
+"""
+
+from pytest_llmchaos import experiment, faults, loads
+
+out_of_memory = experiment(
+    load=loads.open_loop(rate_rps=5, prompts="short-chat", max_tokens=8),
+    fault=faults.gpu_exhaustion("model-1"),
+    steady_s=5,
+    recovery_s=40,
+)
+full_cache = experiment(
+    # More than a small model on two cores could serve: these replicas are simulated.
+    load=loads.open_loop(rate_rps=24, prompts="short-chat", max_tokens=32, beyond_capacity=True),
+    fault=faults.together(
+        faults.gpu_exhaustion("model-1", what="kv_cache", ratio=0.9993),
+        faults.gpu_exhaustion("model-2", what="kv_cache", ratio=0.9993),
+    ),
+    steady_s=5,
+    fault_s=15,
+    recovery_s=40,
+)
+
+
+@out_of_memory
+def test_an_engine_out_of_memory_is_detected(trial):
+    assert trial.time_to_detect_s <= 5
+
+
+@out_of_memory
+def test_an_engine_out_of_memory_is_repaired_by_the_remediator(trial):
+    assert trial.time_to_recover_s <= 20
+    assert trial.repaired_by == "remediator"
+
+
+@out_of_memory
+def test_an_engine_out_of_memory_keeps_the_error_budget(trial):
+    assert trial.slo("availability").budget_spent <= 0.02
+    assert trial.silently_truncated == 0
+
+
+@full_cache
+def test_a_full_cache_is_detected(trial):
+    assert trial.time_to_detect_s <= 15
+
+
+@full_cache
+def test_a_full_cache_makes_callers_wait_and_loses_no_answer(trial):
+    assert trial.fault.e2e_s.p50 > 1.5 * trial.steady.e2e_s.p50  # or the fault did not reach them
+    assert trial.slo("availability").budget_spent <= 0.02
+    assert trial.silently_truncated == 0
+
+
+@full_cache
+def test_a_full_cache_needs_no_restart(trial):
+    assert trial.actions == ()
+    assert trial.restarts == {}
+
+
+@full_cache
+def test_callers_are_served_again_soon_after(trial):
+    assert trial.time_to_settle_s <= 20

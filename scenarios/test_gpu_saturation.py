@@ -1,0 +1,37 @@
+"""A neighbour that takes 98 % of both GPUs' time makes answers late, not wrong: it is noticed within 15 s, nothing is restarted,
+no request is lost, and the service is back to normal within 15 s after. Needs the simulated engine.
+"""
+
+from pytest_llmchaos import experiment, faults, loads
+
+pytestmark = experiment(
+    # More than a small model on two cores could serve: these replicas are simulated.
+    load=loads.open_loop(rate_rps=5, prompts="short-chat", max_tokens=16, beyond_capacity=True),
+    fault=faults.together(faults.gpu_saturation("model-1", share=0.98), faults.gpu_saturation("model-2", share=0.98)),
+    steady_s=5,
+    fault_s=20,
+    recovery_s=40,
+)
+
+
+def test_gpu_saturation_is_detected(trial):
+    assert trial.time_to_detect_s <= 15
+
+
+def test_gpu_saturation_needs_no_restart(trial):
+    assert trial.actions == ()
+    assert trial.restarts == {}
+
+
+def test_gpu_saturation_loses_no_request(trial):
+    assert trial.slo("availability").budget_spent <= 0.001
+    assert trial.silently_truncated == 0
+
+
+def test_callers_wait_longer_and_not_too_long(trial):
+    assert trial.fault.e2e_s.p50 > 2 * trial.steady.e2e_s.p50  # or the fault did not reach them
+    assert trial.fault.e2e_s.p95 <= 10
+
+
+def test_the_service_is_back_to_normal_within_15_s(trial):
+    assert trial.time_to_settle_s <= 15
