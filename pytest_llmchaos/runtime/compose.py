@@ -239,17 +239,17 @@ class ComposeRuntime(restrict.Restrictable, EngineAbility):
         return {
             c.labels["com.docker.compose.service"]: c
             for c in found
-            if c.labels.get("com.docker.compose.oneoff") != "True"
+            if c.labels.get("com.docker.compose.oneoff") != "True" and self._is_mine(c)
         }
 
     def _container(self, service: str) -> Any:
         """The one container of a service, if it carries this run's labels: nothing else may be touched."""
         filters = {"label": [f"com.docker.compose.project={self.project}", f"com.docker.compose.service={service}"]}
         found = self._client.containers.list(all=True, filters=filters)
-        found = [c for c in found if all(c.labels.get(k) == v for k, v in self._labels.items())]
-        if not found:
-            return None
-        return found[0]
+        return next((c for c in found if self._is_mine(c)), None)
+
+    def _is_mine(self, container: Any) -> bool:
+        return all(container.labels.get(key) == value for key, value in self._labels.items())
 
     def state(self, service: str) -> ServiceState:
         container = self._container(service)

@@ -85,14 +85,23 @@ class Restrictable:
                 self._client.networks.get(name).disconnect(container)
             cut_connections(container)
 
+        self._as_remembered(service)
         self._act(service, act)
 
     def limit_cpu(self, service: str, cores: float) -> None:
-        self._act(service, lambda c: _set_cpu(c, self._found[service], round(cores * 1e9)))
+        found = self._as_remembered(service)
+        self._act(service, lambda c: _set_cpu(c, found, round(cores * 1e9)))
 
     def limit_memory(self, service: str, mebibytes: int) -> None:
         size = mebibytes * MIB
+        self._as_remembered(service)
         self._act(service, lambda c: c.update(mem_limit=size, memswap_limit=size))
+
+    def _as_remembered(self, service: str) -> AsFound:
+        """Nothing is taken away that could not be given back."""
+        if service not in self._found:
+            raise NotReady(f"service {service!r} had no container when the run began: nothing was touched")
+        return self._found[service]
 
     def restricted(self, kind: str, service: str, since_unix_s: float, amount: float = 0) -> Proof | None:
         """Proof that the engine reported it and that the kernel shows it; None until both do."""

@@ -1,0 +1,206 @@
+"""Nothing without this run's labels is ever touched: drawn plans among own, foreign and look-alike containers of a fake engine."""
+
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pytest_llmchaos import experiment, faults
+from pytest_llmchaos.errors import BadScenario, NotReady
+from pytest_llmchaos.loads import open_loop
+from pytest_llmchaos.model import Undo
+from pytest_llmchaos.runtime import docker_cli, removal, restrict
+from pytest_llmchaos.runtime.compose import ComposeRuntime
+from pytest_llmchaos.subject import lab_subject
+
+PROJECT, RUN, OWNER = "llmchaos-1-abcd", "run-1", "1:2:boot"
+OWN = {"llmchaos.run": RUN, "llmchaos.owner": OWNER}
+SERVICES = ("api", "model-1", "model-2")
+UNDOS = ("ensure_running", "ensure_unpaused", "ensure_connected", "ensure_cpu", "ensure_memory")
+ACTS = [
+    faults.kill,
+    faults.pause,
+    faults.restart,
+    faults.partition,
+    lambda target: faults.limit_cpu(target, cores=0.1),
+    lambda target: faults.limit_memory(target, mebibytes=64),
+]
+
+
+@dataclass
+class Container:
+    """As the SDK shows one, and a note of every call that would change it."""
+
+    id: str
+    labels: dict[str, str]
+    running: bool
+    paused: bool
+    touched: list[str] = field(default_factory=list)
+
+    @property
+    def status(self):
+        return "running" if self.running else "exited"
+
+    @property
+    def attrs(self):
+        state = {
+            "Running": self.running,
+            "Paused": self.paused,
+            "ExitCode": 0,
+            "OOMKilled": False,
+            "StartedAt": "0001-01-01T00:00:00Z",
+            "Pid": 0,
+        }
+        networks = {"net": {"Aliases": [self.id], "IPAMConfig": None}}
+        return {"State": state, "HostConfig": {"Memory": 1}, "NetworkSettings": {"Networks": networks}}
+
+    def reload(self):
+        return None
+
+    def __getattr__(self, name):
+        if name not in {"kill", "pause", "unpause", "restart", "start", "stop", "update", "connect", "disconnect"}:
+            raise AttributeError(name)
+
+        def call(*_args, **_named):
+            self.touched.append(name)
+
+        return call
+
+
+class Engine:
+    """The SDK's client, as far as the runtime uses it: filters select as the daemon's do."""
+
+    def __init__(self, containers):
+        self._all = containers
+        self.containers = self.networks = self
+
+    def list(self, *, all, filters):  # noqa: A002 - the SDK's name
+        wanted = filters["label"] if isinstance(filters["label"], list) else [filters["label"]]
+        pairs = [one.split("=", 1) for one in wanted]
+        return [c for c in self._all if all and {k: c.labels.get(k) for k, _ in pairs} == dict(pairs)]
+
+    def get(self, _name):
+        return self
+
+    def connect(self, container, **_about):
+        container.connect()
+
+    def disconnect(self, container):
+        container.disconnect()
+
+    def info(self):
+        return {"MemTotal": 2**34}
+
+
+def labelled(kind, service):
+    """Containers that are ours, a stranger's, or look like ours in all but one thing."""
+    compose = {"com.docker.compose.project": PROJECT, "com.docker.compose.service": service}
+    return {
+        "own": {**compose, **OWN},
+        "foreign": {},
+        "other project": {**compose, **OWN, "com.docker.compose.project": PROJECT + "-2"},
+        "same project, no labels": compose,
+        "same project, another run": {**compose, **OWN, "llmchaos.run": "run-2"},
+        "same project, another owner": {**compose, **OWN, "llmchaos.owner": "2:2:boot"},
+        "same project, run alone": {**compose, "llmchaos.run": RUN},
+        "labels without a project": {**OWN, "com.docker.compose.service": service},
+    }[kind]
+
+
+KINDS = st.sampled_from(
+    [
+        "own",
+        "foreign",
+        "other project",
+        "same project, no labels",
+        "same project, another run",
+        "same project, another owner",
+        "same project, run alone",
+        "labels without a project",
+    ]
+)
+WORLDS = st.lists(st.tuples(KINDS, st.sampled_from(SERVICES), st.booleans(), st.booleans()), max_size=8)
+
+
+def world_of(drawn):
+    return [
+        Container(f"{index:012d}", labelled(kind, service), running, running and paused)
+        for index, (kind, service, running, paused) in enumerate(drawn)
+    ]
+
+
+def runtime_on(containers):
+    runtime = ComposeRuntime(lab_subject("sim"), project=PROJECT, run=RUN, owner=OWNER, directory=Path("unused"))
+    runtime._client = Engine(containers)
+    for service in SERVICES:
+        container = runtime._container(service)
+        if container is not None:
+            runtime._found[service] = restrict.as_found(container)
+    return runtime
+
+
+@settings(max_examples=1000, deadline=None)
+@given(
+    drawn=WORLDS,
+    act=st.sampled_from(ACTS),
+    target=st.sampled_from([*SERVICES, "model-*"]),
+    seed=st.integers(0, 99),
+    undo=st.sampled_from(UNDOS),
+)
+def test_a_drawn_plan_touches_only_its_victim_among_this_runs_containers(drawn, act, target, seed, undo):
+    containers = world_of(drawn)
+    runtime = runtime_on(containers)
+    (injection,) = act(target).plan(random.Random(seed), SERVICES)
+    own = [
+        c
+        for c in containers
+        if OWN.items() <= c.labels.items()
+        and c.labels.get("com.docker.compose.project") == PROJECT
+        and c.labels["com.docker.compose.service"] == injection.victim
+    ]
+
+    if own:
+        injection.fault.inject(runtime, injection.victim)
+        assert [c.touched for c in containers if c.touched]
+    else:
+        with pytest.raises(NotReady, match="nothing was touched"):
+            injection.fault.inject(runtime, injection.victim)
+    runtime.undo(Undo(op=undo, service=injection.victim))
+
+    touched = [c for c in containers if c.touched]
+    assert all(c in own for c in touched)
+    assert len(touched) <= 1
+
+
+def test_a_fault_beyond_the_declared_blast_radius_is_refused():
+    both = faults.together(faults.kill("model-*"), faults.kill("model-*"))
+
+    assert experiment(load=open_loop(rate_rps=1), fault=both, blast_radius=2).name == "llmchaos"
+    with pytest.raises(BadScenario, match=r"blast_radius=1\) is smaller than what .* may hit \(2 services\)"):
+        experiment(load=open_loop(rate_rps=1), fault=both, blast_radius=1)
+
+
+def test_what_is_removed_must_carry_the_project_and_the_owner(monkeypatch):
+    commands = []
+
+    def run(command, **_):
+        commands.append(command)
+        return "one\ntwo\n" if "--quiet" in command else ""
+
+    monkeypatch.setattr(docker_cli, "run", run)
+
+    assert removal.remove_owned(PROJECT, OWNER) == 6
+
+    listings = [command for command in commands if "--quiet" in command]
+    assert len(listings) == 3
+    for command in listings:
+        assert f"label=com.docker.compose.project={PROJECT}" in command
+        assert f"label=llmchaos.owner={OWNER}" in command
+    assert [command[1:3] for command in commands if command not in listings] == [
+        ["rm", "--force"],
+        ["network", "rm"],
+        ["volume", "rm"],
+    ]
