@@ -12,6 +12,11 @@ from pytest_llmchaos.errors import LlmchaosError, NotReady
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    given = list(sys.argv[1:] if argv is None else argv)
+    if given[:1] == ["generate"]:
+        from pytest_llmchaos import generate  # noqa: PLC0415 - it has options of its own, and costs imports of its own
+
+        return generate.main(given[1:])
     parser = argparse.ArgumentParser(prog="llmchaos", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     heal = commands.add_parser("heal", help="undo and remove what dead runs left; live runs are not touched")
@@ -19,36 +24,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands.add_parser("doctor", help="check engine, compose, images and left-overs, and say what to do")
     report = commands.add_parser("report", help="build report.html again from a run's journal and samples")
     report.add_argument("directory", type=Path, help="the run's folder, such as reports/latest")
-    generate = commands.add_parser("generate", help="rules and dashboards from an OpenSLO file", add_help=False)
-    generate.add_argument("rest", nargs=argparse.REMAINDER)
+    commands.add_parser(
+        "generate", help="rules and dashboards from an OpenSLO file; `llmchaos generate --help` says more"
+    )
     budget = commands.add_parser("budget", help="what each experiment would cost of the month's error budget")
     budget.add_argument(
         "--ledger", type=Path, default=Path("reports/ledger.jsonl"), help="default: reports/ledger.jsonl"
     )
     budget.add_argument("--slo", help="only this service level")
-    arguments, rest = parser.parse_known_args(argv)
+    arguments = parser.parse_args(given)
     try:
-        return _run(arguments, rest)
+        return _run(arguments)
     except LlmchaosError as error:
         sys.stderr.write(f"llmchaos: {error}\n")
         return 1
 
 
-def _run(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
+def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "heal":
         return heal(dry_run=arguments.dry_run)
     if arguments.command == "doctor":
         return doctor()
     if arguments.command == "report":
         return rebuild(arguments.directory)
-    if arguments.command == "budget":
-        from pytest_llmchaos import ledger  # noqa: PLC0415 - each command pays for its own imports
+    from pytest_llmchaos import ledger  # noqa: PLC0415 - each command pays for its own imports
 
-        _say(ledger.table(ledger.read(arguments.ledger), arguments.slo))
-        return 0
-    from pytest_llmchaos import generate  # noqa: PLC0415 - as above
-
-    return generate.main([*arguments.rest, *rest])
+    _say(ledger.table(ledger.read(arguments.ledger), arguments.slo))
+    return 0
 
 
 def heal(*, dry_run: bool) -> int:

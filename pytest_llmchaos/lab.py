@@ -181,7 +181,14 @@ class Lab:
                 self.runtime.undo(Undo(op="ensure_running", service=service))
         self.runtime.wait_healthy(self.subject.targets, 60.0)
         self._until(self.prometheus.ready, 20.0, "Prometheus is not ready")
+        self._until(self._scraped, 20.0, "Prometheus does not scrape every job yet")
         self._until(self._quiet, 60.0, "an alert is firing before the trial")
+
+    def _scraped(self) -> bool:
+        """Whether every target was scraped, and was up. The first scrape comes 5 s after Prometheus' start, whoever asks."""
+        targets = self.prometheus.targets()
+        jobs = {target.job for target in targets if target.up and target.last_scrape_unix_s > 0}
+        return jobs >= set(self.subject.scrape_jobs) and all(t.up for t in targets if t.job in self.subject.scrape_jobs)
 
     def _quiet(self) -> bool:
         return not self.firing()
