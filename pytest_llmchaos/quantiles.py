@@ -4,12 +4,32 @@ from __future__ import annotations
 
 import math
 from array import array
-from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pytest_llmchaos.errors import BadScenario, TooFewSamples
 
 HINT = "raise rate_rps or fault_s"
+_MANY = 10_000
+_GUESSES = 1000
+
+
+def nth(values: Sequence[float], rank: int) -> float:
+    """The value at `rank` (from 1) in ascending order.
+
+    Of many values only those around a guess are sorted, so that ten times the samples cost no more than ten times the time.
+    """
+    if len(values) < _MANY:
+        return sorted(values)[rank - 1]
+    guesses = sorted(values[:: len(values) // _GUESSES])
+    at = rank * len(guesses) // len(values)
+    margin = len(guesses) // 20
+    low = guesses[max(0, at - margin)] if at > margin else -math.inf
+    high = guesses[at + margin] if at + margin < len(guesses) else math.inf
+    below = sum([value < low for value in values])
+    near = [value for value in values if low <= value <= high]
+    if below < rank <= below + len(near):
+        return sorted(near)[rank - below - 1]
+    return sorted(values)[rank - 1]
 
 
 class Quantiles:
@@ -19,7 +39,7 @@ class Quantiles:
 
     def __init__(self, what: str, values: Iterable[float], censored: int = 0) -> None:
         self._what = what
-        self._values = array("d", sorted(values))
+        self._values = array("d", values)
         self._censored = censored
 
     def __repr__(self) -> str:
@@ -48,7 +68,7 @@ class Quantiles:
 
     def _ranked(self, q: float) -> float:
         rank = math.ceil(round(q * self.count, 6))
-        return self._values[rank - 1] if rank <= len(self._values) else math.inf
+        return nth(self._values, rank) if rank <= len(self._values) else math.inf
 
     @property
     def p50(self) -> float:
@@ -66,10 +86,10 @@ class Quantiles:
     def max(self) -> float:
         if not self.count:
             raise TooFewSamples(f"a maximum needs 1 sample, got 0: {HINT}")
-        return math.inf if self._censored else self._values[-1]
+        return math.inf if self._censored else max(self._values)
 
     def share_within(self, bound: float) -> float:
         """The share of requests that took at most `bound`; failed ones did not."""
         if not self.count:
             raise TooFewSamples(f"a share needs 1 sample, got 0: {HINT}")
-        return bisect_right(self._values, bound) / self.count
+        return sum([value <= bound for value in self._values]) / self.count

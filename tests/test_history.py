@@ -17,7 +17,7 @@ from pytest_llmchaos.history import (
     windows,
 )
 from pytest_llmchaos.model import OUTCOMES, Sample
-from pytest_llmchaos.quantiles import Quantiles
+from pytest_llmchaos.quantiles import Quantiles, nth
 
 LIMITS = Limits(ttft_s=1, e2e_s=5)
 quick = settings(deadline=None, max_examples=100)
@@ -106,6 +106,18 @@ def test_quantiles_are_values_that_a_caller_saw():
     assert quantiles.at(0.999 - 0.9) == 0.10
     assert quantiles.share_within(0.25) == 0.25
     assert repr(quantiles) == "<e2e_s of 100 requests, 0 without an end>"
+
+
+@pytest.mark.parametrize("order", [list, reversed, lambda seen: sorted(seen, key=lambda x: (x * 7919) % 10007)])
+def test_a_quantile_of_many_samples_is_the_same_without_sorting_them_all(order):
+    seen = [float(i) for i in order(range(30_000))]
+    # Every 30th value, from which the place of a quantile is guessed, is a lie here.
+    odd = [1e9 if i % 30 == 0 else float(i) for i in range(30_000)]
+
+    for rank in (1, 2, 299, 15_000, 29_700, 30_000):
+        assert nth(seen, rank) == rank - 1
+        assert nth(odd, rank) == sorted(odd)[rank - 1]
+    assert nth([5.0] * 30_000, 15_000) == 5
 
 
 def test_failed_requests_are_slower_than_every_answer():
