@@ -100,7 +100,9 @@ class Proxy:
         return int(answer.split()[1]), answer.decode(errors="replace")
 
     def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        """The whole lines so far; the last one may still be on its way."""
+        whole = self.log.read_text().rpartition("\n")[0]
+        return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
 
     def logged(self, wanted: tuple[str, int, str, str]) -> int:
         """How many lines of the log say this."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import TYPE_CHECKING, cast
 
@@ -89,10 +90,10 @@ class Remediator:
                 self._carry_out(decision)
             for service in self._policy.services:
                 self._metrics.quarantined.labels(service).set(self._state.of(service).quarantined)
-            try:
-                await asyncio.wait_for(news.wait(), 1.0)
-            except TimeoutError:
-                continue
+            # Not wait_for, which before Python 3.12 loses a cancellation that comes together with the news.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await news.wait()
             news.clear()
 
     def _carry_out(self, decision: Decision) -> None:
