@@ -73,6 +73,7 @@ def lab(rate: float = RATE, **shares: Callable[[int], float]) -> dict[str, Story
         series[f'llmlab_oldest_inflight_seconds{{phase="prefill",replica="{name}",service="api"}}'] = steady(0.1)
         series[f'llmlab_oldest_inflight_seconds{{phase="decode",replica="{name}",service="api"}}'] = steady(9)
         series[f'llmlab_oldest_silence_seconds{{replica="{name}",service="api"}}'] = steady(0.1)
+        series[f'llmlab_inflight_requests{{replica="{name}",service="api"}}'] = steady(2)
         series[f'service_container_restarts_total{{reason="external",service="{name}"}}'] = steady(1)
         series[f'vllm:kv_cache_usage_perc{{engine="0",service="{name}"}}'] = steady(0.97)
         series[f'vllm:num_requests_waiting{{engine="0",service="{name}"}}'] = steady(0)

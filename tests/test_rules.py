@@ -185,15 +185,26 @@ CASES = [
         firing=(fires("EngineStalled", page("progress", "model-2"), after_s=8, gone_s=44),),
     ),
     Case(
-        says="an engine that was idle takes no step when work comes",
+        says="an engine's gauges froze while it was idle, and what the api sends it is lost",
         series={
             'vllm:num_requests_running{engine="0",service="model-2"}': steady(0),
-            'vllm:num_requests_waiting{engine="0",service="model-2"}': between(20, 40, 3, 0),
+            'vllm:num_requests_waiting{engine="0",service="model-2"}': steady(0),
             'vllm:iteration_tokens_total_count{engine="0",service="model-2"}': counted(
                 lambda s: 0 if 20 <= s < 40 else 50
             ),
         },
         firing=(fires("EngineStalled", page("progress", "model-2"), after_s=8, gone_s=44),),
+    ),
+    Case(
+        says="an engine has nothing to do",
+        series={
+            'vllm:num_requests_running{engine="0",service="model-2"}': steady(0),
+            'vllm:num_requests_waiting{engine="0",service="model-2"}': steady(0),
+            'llmlab_inflight_requests{replica="model-2",service="api"}': steady(0),
+            'vllm:iteration_tokens_total_count{engine="0",service="model-2"}': steady(50),
+        },
+        firing=(),
+        silent=("EngineStalled",),
     ),
     Case(
         says="an engine is busy to the limit and takes its steps",
@@ -301,7 +312,7 @@ class TestSilence:
         idle: dict[str, Story] = {
             name: steady(0) if "_total" in name or "_bucket" in name or "_count" in name else story
             for name, story in lab().items()
-            if not name.startswith("vllm:num_requests")
+            if not name.startswith(("vllm:num_requests", "llmlab_inflight"))
         }
         promtool(tmp_path, (idle, 60, [never_fired(60)]))
 
