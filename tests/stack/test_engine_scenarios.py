@@ -1,0 +1,119 @@
+"""Faults of the simulated engine on the real stack: each takes hold and leaves nothing; the scenarios hold, and their other arms do not."""
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pytest_llmchaos import faults, loads
+from pytest_llmchaos.errors import ProvesNothing
+from pytest_llmchaos.perform import perform
+from pytest_llmchaos.plan import plan_trial
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
+
+SCENARIOS = Path(__file__).parents[2] / "scenarios"
+
+
+def claims_of(file):
+    """Every claim of a scenario with its experiment."""
+    spec = importlib.util.spec_from_file_location(f"scenario_{file}", SCENARIOS / f"test_{file}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = {}
+    for name, claim in vars(module).items():
+        if name.startswith("test_"):
+            own = getattr(claim, "pytestmark", None)
+            mark = own[0] if own else module.pytestmark
+            found[name] = (claim, mark.kwargs["experiment"])
+    return found
+
+
+FAULTS = [
+    faults.xid("model-1"),
+    faults.xid("model-1", code=48, engine="errors"),
+    faults.xid("model-1", code=13, engine="survives"),
+    faults.thermal_throttling("model-1"),
+    faults.corrupted_output("model-1"),
+    faults.slow_load("model-1"),
+    faults.crash_on_boot("model-1", for_s=60),
+    faults.memory_leak("model-1"),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f"{f} {dict(f.primitive.options)}")
+def test_a_fault_takes_hold_and_its_end_leaves_nothing(stack_lab, fault):
+    stack_lab.require_clean()
+    stack_lab.remediator.ensure(False)  # or it would be the one who heals
+    with stack_lab.load(loads.open_loop(rate_rps=8, max_tokens=4)):
+        stack_lab.hold_steady(1)
+        with stack_lab.inject(fault) as injected:
+            assert injected.victims == ("model-1",)
+
+    stack_lab.runtime.wait_healthy(("model-1",), 20)
+    assert stack_lab.runtime.engine_faults("model-1").in_force(fault.primitive.kind) is None
+
+
+@pytest.fixture
+def verdicts(stack_lab):
+    """Perform one of a scenario's experiments, changed as asked, and say of each of its claims whether it held."""
+
+    def judged(file, of, *, fault=None, **changed):
+        found = claims_of(file)
+        original = found[of][1]
+        made = replace(original, **changed, **({"faults": (fault,)} if fault else {}))
+        plan = plan_trial(
+            scenario=file,
+            hypothesis="",
+            experiment=made,
+            fault=made.faults[0],
+            repeat=0,
+            seed=42,
+            services=stack_lab.subject.targets,
+        )
+        trial = perform(stack_lab, plan)
+        held = {}
+        for name, (claim, experiment) in found.items():
+            if experiment is original:
+                try:
+                    claim(trial)
+                    held[name] = True
+                except (AssertionError, ProvesNothing):
+                    held[name] = False
+        return held
+
+    return judged
+
+
+@pytest.mark.parametrize(
+    ("file", "repair"),
+    [
+        ("hung_model", "test_a_hung_replica_is_restarted_by_the_remediator"),
+        ("gpu_exhaustion", "test_an_engine_out_of_memory_is_repaired_by_the_remediator"),
+    ],
+)
+def test_it_holds_with_the_remediator_and_is_refuted_without(verdicts, file, repair):
+    assert all(verdicts(file, repair).values())
+
+    without = verdicts(file, repair, remediator=False, recovery_s=20.0)
+
+    assert without[repair] is False
+
+
+@pytest.mark.parametrize(
+    ("file", "patience"),
+    [
+        ("busy_model", "test_a_busy_engine_is_not_restarted"),
+        ("gpu_saturation", "test_gpu_saturation_needs_no_restart"),
+        ("gpu_exhaustion", "test_a_full_cache_needs_no_restart"),
+    ],
+)
+def test_it_holds_as_long_as_nobody_restarts_what_is_only_busy(verdicts, file, patience):
+    assert all(verdicts(file, patience).values())
+
+    fault = claims_of(file)[patience][1].faults[0]
+    rash = faults.sequence(fault, then=faults.restart("model-1"), after_s=3)
+    with_restart = verdicts(file, patience, fault=rash)
+
+    assert with_restart[patience] is False
