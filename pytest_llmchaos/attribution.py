@@ -10,6 +10,11 @@ if TYPE_CHECKING:
     from pytest_llmchaos.model import RuntimeEvent
     from pytest_llmchaos.record import Record
 
+# The runtime's and the remediator's stamps come from one clock; what is left is the time between a call and its record.
+CLOCK_SLACK_S = 0.05
+# An intent without an end (its writer died) speaks for this long.
+ACTION_LIMIT_S = 10.0
+
 
 def note_events(
     record: Record, events: Sequence[RuntimeEvent], audit: Sequence[Mapping[str, Any]], fired: Sequence[Any]
@@ -98,12 +103,18 @@ def repaired_by(injected: Injected, events: Sequence[RuntimeEvent], audit: Seque
 
 def _acted(audit: Sequence[Mapping[str, Any]], service: str, at_unix_s: float) -> bool:
     """Whether the remediator wrote down that it was acting on the service when the runtime saw the service start."""
-    intents = [line for line in audit if line.get("event") == "intent" and line.get("service") == service]
-    dones = {line.get("incident"): float(line["at"]) for line in audit if line.get("event") == "done"}
-    return any(
-        float(line["at"]) - 0.05 <= at_unix_s <= dones.get(line.get("incident"), float(line["at"]) + 10.0) + 0.05
-        for line in intents
-    )
+    for number, line in enumerate(audit):
+        if line.get("event") != "intent" or line.get("service") != service:
+            continue
+        begin_s = float(line["at"])
+        ends = (
+            float(later["at"])
+            for later in audit[number + 1 :]
+            if later.get("incident") == line.get("incident") and later.get("event") in {"done", "failed"}
+        )
+        if begin_s - CLOCK_SLACK_S <= at_unix_s <= next(ends, begin_s + ACTION_LIMIT_S) + CLOCK_SLACK_S:
+            return True
+    return False
 
 
 def restarts(events: Sequence[RuntimeEvent]) -> dict[str, int]:

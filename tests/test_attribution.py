@@ -1,0 +1,128 @@
+"""Who noticed and who repaired is read from records: a start that nobody wrote down is nobody's."""
+
+import pytest
+
+from pytest_llmchaos import faults
+from pytest_llmchaos.attribution import detected, repaired_by, restarts, victims_back
+from pytest_llmchaos.journal import Journal
+from pytest_llmchaos.lab import Injected
+from pytest_llmchaos.model import Injection, RuntimeEvent
+from pytest_llmchaos.record import Record
+
+KILL = faults.kill("api").primitive
+RESTART = faults.restart("api").primitive
+
+
+def event(at, action, service="api"):
+    return RuntimeEvent(at_unix_s=at, service=service, action=action)
+
+
+def injected(start=100.0, reverted=140.0, victims=("api",), fault=KILL):
+    done = Injected()
+    done.acts = [Injection(after_s=0.0, fault=fault, victim=v) for v in victims]
+    done.start_unix_s = done.last_unix_s = start
+    done.reverted_unix_s = reverted
+    return done
+
+
+def acted(begin, end=None, service="api", incident="i1"):
+    lines = [{"at": begin, "event": "intent", "service": service, "incident": incident}]
+    if end is not None:
+        lines.append({"at": end, "event": "done", "service": service, "incident": incident})
+    return lines
+
+
+@pytest.fixture
+def record(tmp_path):
+    made = Record(Journal(tmp_path / "journal.jsonl"), "001", tmp_path)
+    made.anchor(90.0, 0.0)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("start", "audit", "who"),
+    [
+        (102.0, acted(101.8, 102.1), "remediator"),
+        (102.0, acted(101.8), "remediator"),
+        (102.0, [], "unknown"),
+        (102.0, acted(103.0, 103.5), "unknown"),
+        (102.0, acted(90.0, 91.0), "unknown"),
+        (102.0, acted(101.8, 102.1, service="model-1"), "unknown"),
+        (140.1, [], "instrument"),
+    ],
+    ids=[
+        "inside its action",
+        "its writer died",
+        "nobody",
+        "before it acted",
+        "an old action",
+        "another service",
+        "our revert",
+    ],
+)
+def test_the_repair_is_credited_to_whoever_wrote_it_down(start, audit, who):
+    assert repaired_by(injected(), [event(100.0, "die"), event(start, "start")], audit) == who
+
+
+def test_each_action_speaks_for_its_own_time_alone():
+    audit = acted(101.0, 101.5) + acted(110.0, 110.5)
+
+    assert repaired_by(injected(), [event(100.0, "die"), event(105.0, "start")], audit) == "unknown"
+
+
+def test_a_forced_restart_needs_nobody():
+    assert repaired_by(injected(fault=RESTART), [event(100.0, "die"), event(100.5, "start")], []) == "itself"
+
+
+def test_two_repairers_are_mixed_and_none_is_none():
+    events = [event(102.0, "start"), event(103.0, "start", "model-1")]
+
+    assert repaired_by(injected(victims=("api", "model-1")), events, acted(101.9, 102.1)) == "mixed"
+    assert repaired_by(injected(), [], []) is None
+    assert repaired_by(Injected(), [], []) is None
+
+
+def test_a_victim_is_back_when_it_last_started_and_stayed_up(record):
+    events = [event(100.0, "die"), event(102.0, "start"), event(104.0, "die"), event(106.0, "start")]
+
+    assert victims_back(record, injected(), events) == pytest.approx(16.0)
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [],
+        [event(100.0, "die")],
+        [event(102.0, "start"), event(104.0, "die")],
+        [event(141.0, "start")],
+        [event(102.0, "start", "db")],
+    ],
+    ids=["no event", "never started", "died again", "after our revert", "another service"],
+)
+def test_a_victim_that_is_not_up_before_the_revert_is_not_back(record, events):
+    assert victims_back(record, injected(), events) is None
+
+
+class Fired:
+    def __init__(self, name, at, before=False):
+        self.name, self.at_unix_s, self.before, self.labels = name, at, before, {}
+
+
+def test_the_first_signal_after_the_fault_detects_it(record):
+    audit = [{"at": 101.5, "event": "detected", "rule": "api-exited"}]
+
+    assert detected(record, 10.0, audit, [Fired("ServiceDown", 102.0)]) == (1.5, "remediator rule api-exited")
+    assert detected(record, 10.0, [], [Fired("ServiceDown", 102.0)]) == (2.0, "alert ServiceDown")
+
+
+def test_a_signal_from_before_the_fault_detects_nothing(record):
+    audit = [{"at": 99.0, "event": "detected", "rule": "api-exited"}]
+
+    assert detected(record, 10.0, audit, [Fired("ServiceDown", 105.0, before=True)]) == (None, None)
+
+
+def test_restarts_are_counted_per_service():
+    assert restarts([event(1, "start"), event(2, "die"), event(3, "start"), event(4, "start", "model-1")]) == {
+        "api": 2,
+        "model-1": 1,
+    }
