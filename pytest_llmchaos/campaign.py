@@ -14,7 +14,6 @@ from pytest_llmchaos.errors import BadScenario, LlmchaosError, NotReady
 from pytest_llmchaos.experiments import TrialPlan
 from pytest_llmchaos.perform import perform
 from pytest_llmchaos.run import Run, Settings
-from pytest_llmchaos.subject import lab_subject
 from pytest_llmchaos.trial import Trial
 
 
@@ -42,7 +41,7 @@ class Campaign:
 
     @property
     def services(self) -> tuple[str, ...]:
-        return lab_subject(self.settings.backend).targets
+        return self.settings.subject.targets
 
     @property
     def run(self) -> Run:
@@ -53,7 +52,7 @@ class Campaign:
     def take(self, plans: Iterable[TrialPlan], recorded: list[dict[str, Any]] | None = None) -> None:
         """The plans of the selected tests. Raises BadScenario for a load beyond the backend, or a replay that differs."""
         self.plans = list(plans)
-        subject = lab_subject(self.settings.backend)
+        subject = self.settings.subject
         for plan in self.plans:
             planning.require_capacity(plan, subject.capacity_tokens_per_s, self.settings.backend)
         if recorded is not None:

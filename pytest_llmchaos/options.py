@@ -6,10 +6,11 @@ import argparse
 import secrets
 from typing import Any
 
+from pytest_llmchaos.byo import own_subject
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.run import RUNTIMES
 from pytest_llmchaos.seeds import parse_seed
-from pytest_llmchaos.subject import BACKENDS
+from pytest_llmchaos.subject import BACKENDS, Subject
 
 # name, argparse settings, help. Each is `--llmchaos-NAME`, with `--chaos-NAME` as an alias where no other plugin owns it.
 OPTIONS: tuple[tuple[str, dict[str, Any], str], ...] = (
@@ -34,6 +35,7 @@ OPTIONS: tuple[tuple[str, dict[str, Any], str], ...] = (
         "Folder for the evidence of runs (default: reports); DIR/latest points to the newest.",
     ),
     ("plan", {"action": "store_true"}, "Print what would be done, and touch nothing."),
+    ("unleash", {"action": "store_true"}, "Really hit a stack that is attached to (llmchaos_attach); else only plan."),
     ("replay", {"metavar": "FILE"}, "Perform the schedule of an earlier run again, from its run.json."),
     ("repeat", {"metavar": "N"}, "Perform every trial N times, for means and spread (default: 1)."),
 )
@@ -41,8 +43,17 @@ INI: tuple[tuple[str, str, str], ...] = (
     ("llmchaos_runtime", "string", "Default of --chaos-runtime."),
     ("llmchaos_backend", "string", "Default of --chaos-backend."),
     ("llmchaos_report", "string", "Default of --chaos-report."),
+    ("llmchaos_compose", "linelist", "Your own compose file, or several, in place of the lab."),
+    ("llmchaos_services", "linelist", "Which service of it is what, a line each, such as 'api: web'."),
+    ("llmchaos_slo", "string", "Your OpenSLO file, over your own metrics."),
+    (
+        "llmchaos_attach",
+        "bool",
+        "Your stack runs already: take part in it and leave it running (needs --chaos-unleash).",
+    ),
 )
 _DEST = "llmchaos_opt_"
+LEASHED = "leashed: the stack is not the instrument's own (llmchaos_attach); pass --chaos-unleash to hit it"
 
 
 def add(parser: Any) -> None:
@@ -83,6 +94,22 @@ def runtime_of(config: Any) -> str:
 def backend_of(config: Any) -> str | None:
     """The backend asked for; None where none was, and the runtime's own default holds."""
     return choice_of(config, "backend", BACKENDS, "ollama") if text_of(config, "backend", "") else None
+
+
+def own_subject_of(config: Any) -> Subject | None:
+    """The user's own stack, where the ini file names one."""
+    return own_subject(
+        compose=config.getini("llmchaos_compose") or (),
+        services=config.getini("llmchaos_services") or (),
+        slo=str(config.getini("llmchaos_slo") or ""),
+        attach=bool(config.getini("llmchaos_attach")),
+        folder=config.inipath.parent if config.inipath else config.rootpath,
+    )
+
+
+def leashed(config: Any) -> bool:
+    """Whether the stack is one that must not be touched: it is not ours, and nobody said that it may be."""
+    return bool(config.getini("llmchaos_attach")) and not given(config, "unleash")
 
 
 def seed_of(config: Any) -> int:

@@ -158,7 +158,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     campaign = campaign_of(session.config)
     try:
         take_plans(campaign, wanted, session.config)
-        if not options.given(session.config, "plan") and not session.config.option.collectonly:
+        if not only_plans(session.config) and not session.config.option.collectonly:
             campaign.preflight()
     except LlmchaosError as error:
         if hasattr(session.config, "workerinput"):
@@ -183,6 +183,10 @@ def take_plans(campaign: Campaign, items: list[pytest.Function], config: pytest.
     campaign.take(plans, recorded)
 
 
+def only_plans(config: pytest.Config) -> bool:
+    return bool(options.given(config, "plan")) or options.leashed(config)
+
+
 def campaign_of(config: pytest.Config) -> Campaign:
     """The session's campaign, made at the first call."""
     if CAMPAIGN not in config.stash:
@@ -193,12 +197,14 @@ def campaign_of(config: pytest.Config) -> Campaign:
         reports = Path(options.text_of(config, "report", "reports"))
         run = config.stash[RUN] or new_run_name(seed)
         reports = reports if reports.is_absolute() else config.rootpath / reports
-        runtime, why = choose_runtime(options.runtime_of(config))
+        own = options.own_subject_of(config)
+        runtime, why = choose_runtime(options.runtime_of(config), own=own is not None)
         settings = Settings(
             run=run,
             seed=seed,
             runtime=runtime,
-            backend=options.backend_of(config) or default_backend(runtime),
+            backend="own" if own else options.backend_of(config) or default_backend(runtime),
+            own=own,
             reports=reports,
             repeat=options.repeat_of(config),
             worker=os.environ.get("PYTEST_XDIST_WORKER", ""),
@@ -206,6 +212,8 @@ def campaign_of(config: pytest.Config) -> Campaign:
             replay_line=repeat_line(config.invocation_params.args, seed),
         )
         config.stash[CAMPAIGN] = Campaign(settings, lambda: progress_of(config))
+        if options.leashed(config):
+            config.stash[CAMPAIGN].refused = NotReady(options.LEASHED)
     return config.stash[CAMPAIGN]
 
 
@@ -266,8 +274,8 @@ def trial(request: pytest.FixtureRequest) -> Trial:
 
 
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
-    """With --chaos-plan, print the plan instead of running anything."""
-    if not options.given(session.config, "plan") or hasattr(session.config, "workerinput"):
+    """With --chaos-plan, or on the leash, print the plan instead of running anything."""
+    if not only_plans(session.config) or hasattr(session.config, "workerinput"):
         return None
     reporter = session.config.pluginmanager.getplugin("terminalreporter")
     campaign = campaign_of(session.config)
@@ -281,6 +289,8 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     reporter.write_line(
         f"{len(campaign.schedule())} trials planned with --chaos-seed={campaign.settings.seed}; nothing was touched"
     )
+    if options.leashed(session.config) and not options.given(session.config, "plan"):
+        pytest.exit(options.LEASHED, returncode=pytest.ExitCode.NO_TESTS_COLLECTED)
     return True
 
 

@@ -14,9 +14,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmchaos import owner, watchdog
-from pytest_llmchaos.errors import NotReady
-from pytest_llmchaos.journal import SCHEMA, Journal
+from pytest_llmchaos import byo, owner, watchdog
+from pytest_llmchaos.errors import BadScenario, NotReady
+from pytest_llmchaos.journal import SCHEMA, Journal, open_intents
 from pytest_llmchaos.runtime import docker_cli
 from pytest_llmchaos.subject import Subject, lab_subject
 from pytest_llmchaos.sweep import sweep_dead_runs
@@ -62,18 +62,27 @@ class Settings:
     worker: str
     replay_line: str
     why_runtime: str = "asked for"
+    own: Subject | None = None  # a user's own stack, in place of the lab
 
     @property
     def directory(self) -> Path:
         return self.reports / self.run
+
+    @property
+    def subject(self) -> Subject:
+        return self.own or lab_subject(self.backend)
 
 
 def new_run_name(seed: int) -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{seed}-{os.getpid() % 10000:04d}"
 
 
-def choose_runtime(wanted: str) -> tuple[str, str]:
-    """(runtime, why) for `--chaos-runtime`."""
+def choose_runtime(wanted: str, *, own: bool = False) -> tuple[str, str]:
+    """(runtime, why) for `--chaos-runtime`. A user's own stack is a compose file, so there is nothing to choose."""
+    if own:
+        if wanted == "local":
+            raise BadScenario("llmchaos_compose needs Docker Compose, got --chaos-runtime=local: leave the option away")
+        return "compose", "llmchaos_compose is set"
     if wanted != "auto":
         return wanted, "asked for"
     try:
@@ -94,12 +103,13 @@ class Run:
     def __init__(self, settings: Settings, progress: Progress) -> None:
         self.settings = settings
         self.progress = progress
-        self.subject: Subject = lab_subject(settings.backend)
+        self.subject: Subject = settings.subject
         self._lab: Lab | None = None
         self._runtime: Any = None
         self._watchdog: watchdog.Watchdog | None = None
         self._journal: Journal | None = None
         self._old_sigterm: Any = None
+        self._noted: dict[str, Any] = {}
         self.failed_start: BaseException | None = None
         self.heal_failed = False
 
@@ -133,6 +143,9 @@ class Run:
         """Find out what is missing before anything starts. Raises NotReady or BadScenario."""
         worker = f"-{self.settings.worker}" if self.settings.worker else ""
         project = f"llmchaos-{os.getpid()}-{owner.boot_id()[:4]}{worker}"
+        if self.subject.own:
+            self.subject = byo.examined(self.subject)
+            project = self.subject.project or project
         runtime = make_runtime(self.settings, self.subject, project=project, owner_id=owner.identity())
         runtime.prepare()
         self._runtime = runtime
@@ -161,22 +174,33 @@ class Run:
             "runtime": settings.runtime,
             "project": project,
             "owner": owner.identity(),
-            "owned": True,
+            "owned": not self.subject.attach,
             "journal": str(self.journal.path),
             "directory": str(settings.directory),
         }
+        if self.subject.attach:
+            from pytest_llmchaos.runtime import attach  # noqa: PLC0415 - only the runtime in use
+
+            self._noted = {**recipe, "run": settings.run, "targets": list(self.subject.targets)}
+            attach.note(self._noted)
+            recipe = self._noted
         self.journal.write("stack", **recipe)
         self._watchdog = watchdog.start(recipe, settings.directory / "watchdog.log")
         self._old_sigterm = signal.signal(signal.SIGTERM, _interrupt)
         begin = time.monotonic()
-        self.progress.note(f"starting the stack ({settings.runtime}, {settings.backend}) as {project}")
+        doing = (
+            "taking part in"
+            if self.subject.attach
+            else f"starting the stack ({settings.runtime}, {settings.backend}) as"
+        )
+        self.progress.note(f"{doing} {project}")
         self._runtime.up(remediator=True)
         up_s = time.monotonic() - begin
         self.journal.write("stack_up", took_s=round(up_s, 3), images=self._runtime.images())
         self.progress.note(
             f"stack is up after {up_s:.1f} s; Prometheus at {self._runtime.url(self.subject.prometheus)}"
         )
-        return Lab(
+        lab = Lab(
             runtime=self._runtime,
             subject=self.subject,
             journal=self.journal,
@@ -184,6 +208,10 @@ class Run:
             seed=settings.seed,
             say=self.progress,
         )
+        if self.subject.own:
+            url = self._runtime.url(self.subject.prometheus)
+            byo.require_metrics(url, lab.slos, pushed=self.subject.pushgateway is not None)
+        return lab
 
     def _stop_stack(self) -> None:
         if self._runtime is not None:
@@ -192,6 +220,11 @@ class Run:
         if self._watchdog is not None:
             self._watchdog.dismiss()
             self._watchdog = None
+        if self._noted and not open_intents(self.journal.path):
+            from pytest_llmchaos.runtime import attach  # noqa: PLC0415 - only the runtime in use
+
+            attach.forget(self._noted)
+            self._noted = {}
         if self._old_sigterm is not None:
             signal.signal(signal.SIGTERM, self._old_sigterm)
             self._old_sigterm = None
@@ -218,6 +251,10 @@ def _interrupt(_number: int, _frame: Any) -> None:
 
 def make_runtime(settings: Settings, subject: Subject, *, project: str, owner_id: str) -> Any:
     """The runtime that the settings name, not yet started."""
+    if subject.attach:
+        from pytest_llmchaos.runtime.attach import AttachedRuntime  # noqa: PLC0415 - only the runtime in use
+
+        return AttachedRuntime(subject, project=project, run=settings.run, owner=owner_id, directory=settings.directory)
     if settings.runtime == "compose":
         from pytest_llmchaos.runtime.compose import ComposeRuntime  # noqa: PLC0415 - only the runtime in use
 

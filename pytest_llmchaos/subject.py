@@ -37,6 +37,9 @@ class Subject:
     audit_file: str = "/audit/audit.jsonl"
     scrape_jobs: tuple[str, ...] = ()
     extra_env: tuple[tuple[str, str], ...] = field(default=())
+    own: bool = False  # a user's own stack, not the reference lab
+    attach: bool = False  # it runs already under `project`, and is left running
+    project: str = ""
 
 
 def stack_dir() -> Path:

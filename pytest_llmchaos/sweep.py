@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from pytest_llmchaos import owner
 from pytest_llmchaos.errors import NotReady
-from pytest_llmchaos.runtime import docker_cli, local_cleanup, removal
+from pytest_llmchaos.runtime import attach, docker_cli, local_cleanup, removal
 
 
 def dead_projects() -> dict[str, str]:
@@ -30,16 +30,21 @@ def dead_projects() -> dict[str, str]:
 def left_over() -> dict[str, str]:
     """What dead runs left in any runtime: project and reason."""
     local = {str(recipe["project"]): str(recipe["why"]) for recipe in local_cleanup.dead_runs()}
-    return {**{project: _why(who) for project, who in dead_projects().items()}, **local}
+    attached = {f"open faults of {r['project']}": _why(r["owner"]) for r in attach.dead_runs()}
+    return {**attached, **{project: _why(who) for project, who in dead_projects().items()}, **local}
 
 
 def sweep_dead_runs(note: Callable[[str], None]) -> list[str]:
-    """Remove the stacks of dead runs, never a live sibling's. Returns their projects."""
+    """Remove the stacks of dead runs and the faults they left in others', never a live sibling's. Returns what it removed."""
     removed = []
     for project, who in dead_projects().items():
         note(f"removing {project}: {_why(who)}")
         removal.remove_dead(project, who)
         removed.append(project)
+    for recipe in attach.dead_runs():
+        note(f"removing open faults of {recipe['project']}: {_why(recipe['owner'])}")
+        attach.heal(recipe)
+        removed.append(f"open faults of {recipe['project']}")
     for recipe in local_cleanup.dead_runs():
         note(f"removing {recipe['project']}: {recipe['why']}")
         local_cleanup.remove_run(recipe)

@@ -77,7 +77,11 @@ def clean_up(recipe: dict[str, Any]) -> None:
     path = Path(recipe["journal"])
     if path.exists():
         kill_processes(path)
-    if recipe["runtime"] == "compose":
+    if not recipe["owned"]:
+        from pytest_llmchaos.runtime import attach  # noqa: PLC0415 - only this branch needs it
+
+        attach.heal(recipe)
+    elif recipe["runtime"] == "compose":
         from pytest_llmchaos.runtime import removal  # noqa: PLC0415 - only this branch needs it
 
         removal.remove_dead(recipe["project"], recipe["owner"])

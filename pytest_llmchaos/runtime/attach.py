@@ -1,0 +1,173 @@
+"""A compose project that somebody else started: faults hit what its owner allowed, and it is left running as it was found."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pytest_llmchaos import journal, owner
+from pytest_llmchaos.errors import NotReady, Unsupported
+from pytest_llmchaos.heal import undo_until_done
+from pytest_llmchaos.model import Undo
+from pytest_llmchaos.runtime import docker_cli, restrict
+from pytest_llmchaos.runtime.compose import ComposeRuntime
+from pytest_llmchaos.runtime.events import EventReader
+from pytest_llmchaos.subject import Subject
+
+ALLOW = "llmchaos.allow"
+
+
+class AttachedRuntime(ComposeRuntime):
+    """The same abilities on containers that carry `llmchaos.allow=true`; others are looked at and never acted on."""
+
+    name = "attached"
+
+    def __repr__(self) -> str:
+        return f"<attached to compose project {self.project}>"
+
+    def _is_mine(self, container: Any) -> bool:  # noqa: ARG002 - to be looked at is no harm; `_act` asks for the label
+        return True
+
+    def prepare(self) -> None:
+        """Raises NotReady, naming everything that is missing: a running stack, labels on the targets, published ports."""
+        docker_cli.require_engine()
+        self._client = self._new_client()
+        found = self._containers()
+        if not found:
+            files = " ".join(f"-f {file}" for file in self.subject.compose_files)
+            raise NotReady(
+                f"no container of project {self.project!r} runs: start it (`docker compose {files} up -d --wait`)"
+            )
+        problems = []
+        for service in self.subject.targets:
+            if service not in found:
+                problems.append(f"target {service!r} has no container")
+            elif found[service].labels.get(ALLOW) != "true":
+                problems.append(
+                    f"target {service!r} lacks the label {ALLOW}=true: add it to the service, and start it again"
+                )
+        for service, _, _ in self.subject.ports:
+            port = _host_port(found.get(service))
+            if port is None:
+                problems.append(f"service {service!r} publishes no fixed port on this machine")
+            else:
+                self._port_of[service] = port
+        if problems:
+            raise NotReady(f"project {self.project}: " + "; ".join(problems) + "; nothing was touched")
+
+    def up(self, *, remediator: bool = True) -> None:  # noqa: ARG002 - it is as its owner left it
+        """Take part: listen to events and remember how everything was found."""
+        if self._client is None:
+            self.prepare()
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._reader = EventReader(docker_cli.docker_host(), self.project)
+        self._reader.start()
+        self._remember()
+
+    def take_over(self, found: dict[str, restrict.AsFound]) -> None:
+        """In place of a dead run: only to undo, with what that run had remembered."""
+        self._client = self._new_client()
+        self._found = found
+
+    def down(self) -> None:
+        """Leave. The stack stays."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def start_remediator(self) -> None:
+        raise Unsupported(
+            f"{self.subject.remediator} does not run, and a stack that is not ours is not changed: start it"
+        )
+
+    def stop_remediator(self) -> None:
+        raise Unsupported(
+            "remediator=False would stop a service of a stack that is not ours: stop it yourself for this trial"
+        )
+
+    def _act(self, service: str, act: Callable[[Any], object]) -> None:
+        container = self._container(service)
+        if container is None or container.labels.get(ALLOW) != "true":
+            raise NotReady(f"service {service!r} has no container with the label {ALLOW}=true: nothing was touched")
+        super()._act(service, act)
+
+
+def _host_port(container: Any) -> int | None:
+    """The port that the compose file fixes. One that the engine draws would change with every start, under the callers' feet."""
+    bound = container.attrs["HostConfig"].get("PortBindings") if container is not None else {}
+    for bindings in (bound or {}).values():
+        for binding in bindings or []:
+            if int(binding.get("HostPort") or 0):
+                return int(binding["HostPort"])
+    return None
+
+
+# Recipes of attached runs: they leave no labels behind, so what must be undone is found through these files.
+
+
+def note(recipe: dict[str, Any]) -> None:
+    """Write down that this run is attached, before its first fault; `noted` says where."""
+    folder = owner.state_dir() / "attached"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{str(recipe['owner']).replace(':', '-')}.json"
+    recipe["noted"] = str(path)
+    path.write_text(json.dumps(recipe))
+
+
+def forget(recipe: Mapping[str, Any]) -> None:
+    """Nothing of this run is open any more."""
+    Path(str(recipe["noted"])).unlink(missing_ok=True)
+
+
+def dead_runs() -> Iterator[dict[str, Any]]:
+    """Recipes of attached runs whose process is gone."""
+    for path in sorted((owner.state_dir() / "attached").glob("*.json")):
+        with contextlib.suppress(OSError, ValueError):
+            recipe = json.loads(path.read_text())
+            if not owner.alive(str(recipe["owner"])):
+                yield recipe
+
+
+def heal(recipe: Mapping[str, Any]) -> None:
+    """Undo every fault that a dead attached run left open, and forget the run."""
+    path, directory = Path(recipe["journal"]), Path(recipe["directory"])
+    pending = [Undo.from_json(one) for one in journal.open_intents(path)] if path.exists() else []
+    if pending:
+        runtime = AttachedRuntime(
+            _bare(tuple(recipe["targets"])),
+            project=str(recipe["project"]),
+            run=str(recipe["run"]),
+            owner=str(recipe["owner"]),
+            directory=directory,
+        )
+        runtime.take_over(restrict.kept(directory / "as_found.json"))
+        for undo in pending:
+            undo_until_done(runtime, undo)
+        runtime.down()
+    forget(recipe)
+
+
+def _bare(targets: tuple[str, ...]) -> Subject:
+    """As much of a subject as an undo needs."""
+    return Subject(
+        compose_files=(),
+        targets=targets,
+        ports=(),
+        api="",
+        prometheus="",
+        pushgateway=None,
+        remediator=None,
+        model="",
+        check=None,
+        slo_file=Path(),
+        bootstrap=None,
+        capacity_tokens_per_s=1.0,
+        own=True,
+        attach=True,
+    )

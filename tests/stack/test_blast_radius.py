@@ -1,0 +1,74 @@
+"""On the real daemon: look-alikes of this run's containers are neither acted on, nor mistaken for them, nor removed."""
+
+import contextlib
+import os
+
+import pytest
+
+from conftest import require
+from pytest_llmchaos import faults, owner
+from pytest_llmchaos.runtime import docker_cli, removal
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
+
+PROJECT, SERVICE = "com.docker.compose.project", "com.docker.compose.service"
+
+
+@contextlib.contextmanager
+def container(name, **labels):
+    image = docker_cli.run(
+        ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "llmchaos/services"]
+    ).split()[0]
+    command = ["docker", "run", "--detach", "--init", "--network", "none", "--name", name]
+    for key, value in labels.items():
+        command += ["--label", f"{key}={value}"]
+    docker_cli.run([*command, "--entrypoint", "sleep", image, "600"])
+    try:
+        yield name
+    finally:
+        with contextlib.suppress(Exception):
+            docker_cli.run(["docker", "rm", "--force", name])
+
+
+def state_of(name):
+    shown = "{{.State.Status}} {{.State.StartedAt}} {{.HostConfig.CpuQuota}} {{.HostConfig.Memory}} {{.RestartCount}}"
+    return docker_cli.run(["docker", "inspect", "--format", shown, name])
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [faults.kill("api"), faults.pause("api"), faults.restart("api"), faults.limit_cpu("api", cores=0.5)],
+    ids=str,
+)
+def test_faults_pass_by_containers_that_only_look_like_this_runs(fault, stack_lab):
+    runtime, primitive = stack_lab.runtime, fault.primitive
+    stack_lab.remediator.ensure(False)
+    unlabelled = {PROJECT: runtime.project, SERVICE: "api"}
+    another_runs = {**unlabelled, "llmchaos.run": "another", "llmchaos.owner": owner.identity()}
+    name = f"{runtime.project}-api"
+    with container(f"{name}-2", **unlabelled) as first, container(f"{name}-3", **another_runs) as second:
+        before = [state_of(first), state_of(second)]
+        real = runtime.state("api").identity
+        try:
+            primitive.inject(runtime, "api")
+        finally:
+            runtime.undo(primitive.undo("api"))
+
+        assert runtime.state("api").identity == runtime.states()["api"].identity == real
+        assert [state_of(first), state_of(second)] == before
+    runtime.wait_healthy(("api",), 30)
+
+
+def test_a_removal_leaves_what_carries_the_project_but_not_the_owner():
+    require("sim")
+    project, dead = f"llmchaos-removal-{os.getpid()}", "1:2:other"
+    with (
+        container(f"{project}-api-1", **{PROJECT: project, "llmchaos.owner": dead}) as own,
+        container(f"{project}-api-2", **{PROJECT: project}) as bare,
+        container(f"{project}-api-3", **{PROJECT: project, "llmchaos.owner": owner.identity()}) as living,
+    ):
+        assert removal.remove_owned(project, dead) == 1
+
+        left = {row["Names"] for row in docker_cli.listed("container", f"label={PROJECT}={project}")}
+        assert left == {bare, living}
+        assert own not in left

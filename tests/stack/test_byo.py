@@ -1,0 +1,266 @@
+"""A user's own compose file, which shares nothing with the lab: its scenarios hold, and one that runs for others is left as it was."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import sessions
+
+from conftest import BOOTSTRAP, ROOT, require
+from pytest_llmchaos import cli, owner
+from pytest_llmchaos.errors import NotReady, Unsupported
+from pytest_llmchaos.journal import Journal
+from pytest_llmchaos.runtime import attach, docker_cli
+from pytest_llmchaos.runtime.attach import AttachedRuntime
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(280)]
+
+EXAMPLE = ROOT / "examples" / "byo"
+
+
+@pytest.fixture
+def stack(tmp_path):
+    """A copy of the example, and the images that this machine has for it."""
+    require("sim")
+    command = [sys.executable, str(BOOTSTRAP), "env", "--backend", "sim"]
+    images = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    folder = tmp_path / "byo"
+    shutil.copytree(EXAMPLE, folder)
+    folder.chmod(0o755)
+    tmp_path.chmod(0o755)
+    environment = {
+        "FAQ_IMAGE": images["LLMCHAOS_SERVICES_IMAGE"],
+        "FAQ_PROMETHEUS_IMAGE": images["LLMCHAOS_PROMETHEUS_IMAGE"],
+    }
+    return folder, environment
+
+
+def pytest_in(folder, environment, *args):
+    command = [sys.executable, "-m", "pytest", "-p", "no:randomly", "-p", "no:cacheprovider", *args]
+    done = subprocess.run(
+        command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, timeout=250, check=False
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def containers():
+    return {row["ID"] for row in docker_cli.listed("container")}
+
+
+def changed(path, *pairs):
+    text = path.read_text()
+    for old, new in pairs:
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)
+
+
+def test_the_example_holds_on_a_stack_of_its_own_and_nothing_is_left(stack):
+    folder, environment = stack
+
+    code, said = pytest_in(folder, environment)
+
+    assert code == 0, said
+    assert re.search(r"\b5 passed\b", said), said
+    run = sessions.run_json(folder / "reports")
+    assert {trial["verdict"] for trial in run["trials"]} == {"held"}
+    project = sessions.of_kind(folder / "reports", "stack")[0]["project"]
+    assert sessions.leftovers(project) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("compose.yaml", "    init: true\n", "    init: true\n    container_name: faq\n", "sets container_name 'faq'"),
+        ("compose.yaml", "${FAQ_PORT:-18080}:8080", "18080:8080", "'faq' publishes the fixed port 18080"),
+        ("compose.yaml", '    ports: ["127.0.0.1:${FAQ_PORT:-18080}:8080"]\n', "", "'faq' publishes no port"),
+        ("pyproject.toml", '"prometheus: prometheus"', '"prometheus: prom"', "names 'prom', which the compose file has not"),
+        ("pyproject.toml", '"targets: faq"', '"targets: desk"', "matches no service that may be hit; there are desk"),
+    ],
+)  # fmt: skip
+def test_what_would_go_wrong_later_is_explained_before_anything_starts(stack, file, old, new, message):
+    folder, environment = stack
+    changed(folder / file, (old, new))
+    before = containers()
+
+    code, said = pytest_in(folder, environment)
+
+    assert code != 0
+    assert message in said
+    assert not containers() - before
+
+
+def test_a_metric_that_nobody_exports_is_an_error_that_names_it(stack):
+    folder, environment = stack
+    changed(folder / "slo.yaml", ("faq_answers_total", "desk_answers_total"))
+
+    code, said = pytest_in(folder, environment, "-k", "restarted")
+
+    assert code != 0
+    assert "knows no metric desk_answers_total" in said
+    project = sessions.of_kind(folder / "reports", "stack")[0]["project"]
+    assert sessions.leftovers(project) == []
+
+
+@pytest.fixture
+def running(stack):
+    """The example, started by somebody else."""
+    folder, environment = stack
+    changed(
+        folder / "pyproject.toml", ('llmchaos_slo = "slo.yaml"', 'llmchaos_slo = "slo.yaml"\nllmchaos_attach = true')
+    )
+    project = f"faqdesk{os.getpid()}"
+    environment = {**environment, "COMPOSE_PROJECT_NAME": project, "FAQ_PORT": "29180", "FAQ_PROMETHEUS_PORT": "29190"}
+
+    def compose(*words):
+        command = ["docker", "compose", "-f", str(folder / "compose.yaml"), *words]
+        return docker_cli.run(command, env=docker_cli.environment(environment), timeout_s=90)
+
+    compose("up", "--detach", "--wait")
+    yield folder, environment, project, compose
+    compose("down", "--volumes", "--timeout", "1")
+
+
+def looks(project):
+    """What an owner would notice of a stack: which containers, since when, in which state."""
+    names = sorted(
+        row["Names"] for row in docker_cli.listed("container", f"label=com.docker.compose.project={project}")
+    )
+    shown = "{{.Id}} {{.State.Status}} {{.State.StartedAt}} {{.State.Paused}}"
+    return [docker_cli.run(["docker", "inspect", "--format", shown, name]).strip() for name in names]
+
+
+def test_a_stack_of_others_is_hit_only_off_the_leash_and_left_running(running):
+    folder, environment, project, compose = running
+    before = looks(project)
+    assert len(before) == 2
+
+    code, said = pytest_in(folder, environment, "-k", "frozen")
+
+    assert code == pytest.ExitCode.NO_TESTS_COLLECTED, said
+    assert "pause faq at +0 s" in said
+    assert "pass --chaos-unleash" in said
+    assert not (folder / "reports").exists()
+    assert looks(project) == before
+
+    code, said = pytest_in(folder, environment, "-k", "frozen", "--chaos-unleash")
+
+    assert code == 0, said
+    assert re.search(r"\b3 passed\b", said), said
+    assert looks(project) == before
+
+    changed(folder / "compose.yaml", ('llmchaos.allow: "true"', 'llmchaos.allow: "no"'))
+    compose("up", "--detach", "--wait")
+    before = looks(project)
+
+    code, said = pytest_in(folder, environment, "-k", "frozen", "--chaos-unleash")
+
+    assert code != 0
+    assert "target 'faq' lacks the label llmchaos.allow=true" in said
+    assert looks(project) == before
+
+
+def test_faults_in_a_stack_of_others_are_undone_when_pytest_is_killed(running):
+    folder, environment, project, _ = running
+    before = looks(project)
+    reports = folder / "reports"
+    arguments = [str(folder / "scenarios"), "-c", str(folder / "pyproject.toml"), "-k", "frozen", "--chaos-unleash"]
+    child = sessions.start(reports, *arguments, env=environment)
+    try:
+        sessions.wait_for(lambda: sessions.of_kind(reports, "proof"), 60, "the fault was proven")
+        assert "paused true" in " ".join(" ".join((one.split()[1], one.split()[3])) for one in looks(project))
+    finally:
+        child.kill()
+        child.wait()
+
+    sessions.wait_for(lambda: looks(project) == before, 3, "the stack was as before")
+
+
+@pytest.fixture
+def pair():
+    """Two services of one project that somebody else started, of which `open` may be hit and `shut` may not."""
+    require("sim")
+    listing = ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "llmchaos/services"]
+    image = docker_cli.run(listing).split()[0]
+    project, names = f"byo-pair-{os.getpid()}", []
+    for service, allow in (("open", "true"), ("shut", "no")):
+        names.append(f"{project}-{service}-1")
+        labels = [
+            f"com.docker.compose.project={project}",
+            f"com.docker.compose.service={service}",
+            f"{attach.ALLOW}={allow}",
+        ]
+        command = ["docker", "run", "--detach", "--init", "--name", names[-1], "--entrypoint", "sleep"]
+        docker_cli.run([*command, *(word for label in labels for word in ("--label", label)), image, "300"])
+    yield project
+    docker_cli.run(["docker", "rm", "--force", *names])
+
+
+def attached(project, directory, targets=("open",), ports=()):
+    subject = replace(attach._bare(targets), ports=ports, remediator="shut")
+    return AttachedRuntime(subject, project=project, run="run", owner=owner.identity(), directory=directory)
+
+
+def test_only_what_its_owner_allowed_is_acted_on(pair, tmp_path):
+    runtime = attached(pair, tmp_path)
+    runtime.up()
+    before = looks(pair)
+    try:
+        for act in (runtime.kill, runtime.pause, runtime.restart, runtime.crash, runtime.partition):
+            with pytest.raises(NotReady, match="nothing was touched"):
+                act("shut")
+        with pytest.raises(Unsupported, match="would stop a service of a stack that is not ours"):
+            runtime.stop_remediator()
+        assert runtime.state("shut").running
+        assert runtime.audit() == []
+    finally:
+        runtime.down()
+
+    assert looks(pair) == before
+
+
+def test_what_is_missing_for_taking_part_is_in_one_message(pair, tmp_path):
+    runtime = attached(pair, tmp_path, targets=("open", "shut", "gone"), ports=(("open", "", 0),))
+
+    with pytest.raises(NotReady) as caught:
+        runtime.prepare()
+    runtime.down()
+
+    said = str(caught.value)
+    assert "target 'shut' lacks the label llmchaos.allow=true" in said
+    assert "target 'gone' has no container" in said
+    assert "service 'open' publishes no fixed port" in said
+    with pytest.raises(NotReady, match="no container of project 'nobody-here' runs"):
+        attached("nobody-here", tmp_path).prepare()
+
+
+def test_faults_that_a_dead_run_left_in_a_stack_of_others_are_undone_by_heal(pair, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    runtime = attached(pair, tmp_path)
+    runtime.up()
+    before = looks(pair)
+    journal = Journal(tmp_path / "journal.jsonl")
+    for op in ("ensure_connected", "ensure_unpaused"):
+        journal.write("intent", trial="001", victim="open", undo={"op": op, "service": "open", "args": {}})
+    recipe = {"runtime": "compose", "owned": False, "project": pair, "run": "run", "targets": ["open"]}
+    recipe |= {"owner": "1:1:another-boot", "journal": str(journal.path), "directory": str(tmp_path)}
+    attach.note(recipe)
+    runtime.partition("open")
+    runtime.pause("open")
+    assert looks(pair) != before
+
+    cli.heal(dry_run=True)
+    assert f"would remove open faults of {pair}: its owner 1:1:another-boot is gone" in capsys.readouterr().out
+    assert runtime.state("open").paused
+    cli.heal(dry_run=False)
+
+    assert looks(pair) == before
+    assert runtime.released("partition", "open") is not None
+    assert list(attach.dead_runs()) == []
+    runtime.down()
+    journal.close()

@@ -1,0 +1,239 @@
+"""A user's own stack in four ini keys: what is missing or wrong is one clear error, and a stack of others is on the leash."""
+
+import http.server
+import json
+import threading
+
+import pytest
+
+from pytest_llmchaos import byo
+from pytest_llmchaos.errors import BadScenario, NotReady
+from pytest_llmchaos.runtime import docker_cli
+from pytest_llmchaos.slo import Slo
+
+SERVICES = ["api: web", "prometheus: prom", "targets: web worker"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "compose.yaml").write_text("services: {}\n")
+    (tmp_path / "slo.yaml").write_text("")
+    return tmp_path
+
+
+def subject_of(folder, *, services=SERVICES, compose=("compose.yaml",), slo="slo.yaml", attach=False):
+    return byo.own_subject(compose=list(compose), services=list(services), slo=slo, attach=attach, folder=folder)
+
+
+def test_four_keys_are_a_subject(folder):
+    subject = subject_of(
+        folder, services=[*SERVICES, "pushgateway: push", "model: m:1b", "tokens_per_s: 80", "jobs: web node"]
+    )
+
+    assert subject.targets == ("web", "worker")
+    assert (subject.api, subject.prometheus, subject.pushgateway, subject.remediator) == ("web", "prom", "push", None)
+    assert (subject.model, subject.capacity_tokens_per_s, subject.scrape_jobs) == ("m:1b", 80.0, ("web", "node"))
+    assert subject.compose_files == (folder / "compose.yaml",)
+    assert subject.own
+    assert not subject.attach
+
+
+def test_without_a_compose_file_the_lab_is_the_subject(folder):
+    assert subject_of(folder, compose=(), services=(), slo="") is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"compose": ()}, "llmchaos_services needs llmchaos_compose"),
+        ({"compose": (), "services": (), "slo": "", "attach": True}, "llmchaos_attach needs llmchaos_compose"),
+        ({"compose": ("no.yaml",)}, r"llmchaos_compose: no file at .*no\.yaml"),
+        ({"slo": ""}, "llmchaos_slo must be the path"),
+        ({"slo": "no.yaml"}, r"llmchaos_slo: no file at .*no\.yaml"),
+        ({"services": ["api: web"]}, "must name 'prometheus', it has api"),
+        ({"services": []}, "must name 'api', it has nothing"),
+        ({"services": ["web"]}, "a colon and a value.*got 'web'"),
+        ({"services": ["gateway: web"]}, "each line must be one of api, .*got 'gateway: web'"),
+        ({"services": [*SERVICES, "api: two"]}, "each role once; got 'api: two'"),
+        ({"services": ["api: web two", *SERVICES[1:]]}, "api must be one name, got 'web two'"),
+        ({"services": ["api: we;b", *SERVICES[1:]]}, "api must name services of the compose file, got 'we;b'"),
+        ({"services": ["api:", *SERVICES[1:]]}, "api must be one name, got ''"),
+        ({"services": [*SERVICES, "tokens_per_s: many"]}, "tokens_per_s must be a number above 0, got 'many'"),
+        ({"services": [*SERVICES, "tokens_per_s: 0"]}, "tokens_per_s must be a number above 0, got '0'"),
+    ],
+)
+def test_a_key_that_is_wrong_or_missing_is_named(folder, changes, message):
+    with pytest.raises(BadScenario, match=message):
+        subject_of(folder, **changes)
+
+
+@pytest.mark.parametrize(
+    ("port", "host", "variable", "inside"),
+    [
+        ("127.0.0.1:${WEB_PORT:-8080}:80", "$", "WEB_PORT", "80"),
+        ("${WEB_PORT}:80/tcp", "$", "WEB_PORT", "80"),
+        ("${IP:-127.0.0.1}:${WEB_PORT:?set it}:80", "$", "WEB_PORT", "80"),
+        ("${WEB_PORT}:${INSIDE}", "$", "WEB_PORT", "$"),
+        ("8080:80", "8080", "", "80"),
+        ("127.0.0.1:8080:80", "8080", "", "80"),
+        ("80", "", "", "80"),
+        ({"target": 80, "published": "${WEB_PORT:-1}"}, "${WEB_PORT:-1}", "WEB_PORT", "80"),
+        ({"target": 80, "published": "8080"}, "8080", "", "80"),
+        ({"target": 80}, "", "", "80"),
+    ],
+)
+def test_the_variable_of_a_published_port_is_found(port, host, variable, inside):
+    assert byo._published(port) == (host, variable, inside)
+
+
+@pytest.fixture
+def compose_says(monkeypatch):
+    """What `docker compose config` prints."""
+
+    def says(**services):
+        text = json.dumps({"name": "shop", "services": services})
+        monkeypatch.setattr(docker_cli, "require_engine", lambda: None)
+        monkeypatch.setattr(docker_cli, "run", lambda command, **_: text)
+
+    return says
+
+
+GOOD = {
+    "web": {"ports": ["127.0.0.1:${WEB_PORT:-1}:80", "127.0.0.1:${WEB_ADMIN:-2}:81"]},
+    "prom": {"ports": ["${PROM_PORT:-2}:9090"]},
+    "worker": {},
+}
+
+
+def test_the_first_port_of_a_service_is_its_address_and_all_get_free_ones(folder, compose_says):
+    compose_says(**GOOD)
+
+    subject = byo.examined(subject_of(folder))
+
+    assert {name: variable for name, variable, _ in subject.ports} == {"web": "WEB_PORT", "prom": "PROM_PORT"}
+    assert {variable for _, variable, _ in subject.ports} == {"WEB_PORT", "WEB_ADMIN", "PROM_PORT"}
+    assert subject.project == ""
+
+
+def test_everything_that_would_go_wrong_later_is_in_one_message(folder, compose_says):
+    compose_says(web={"container_name": "web", "ports": ["8080:80"]}, prom={})
+
+    with pytest.raises(BadScenario) as caught:
+        byo.examined(subject_of(folder))
+
+    said = str(caught.value)
+    assert "names 'worker', which the compose file has not; it has prom, web" in said
+    assert "sets container_name 'web'" in said
+    assert 'fixed port 8080: two runs could not stand side by side; write "127.0.0.1:${WEB_PORT:-8080}:80"' in said
+    assert "service 'prom' publishes no port" in said
+
+
+def test_a_stack_that_runs_already_may_have_fixed_ports_and_keeps_its_project(folder, compose_says):
+    compose_says(web={"container_name": "web", "ports": ["8080:80"]}, prom={"ports": ["9090:9090"]}, worker={})
+
+    assert byo.examined(subject_of(folder, attach=True)).project == "shop"
+
+
+@pytest.fixture
+def prometheus():
+    """Answers as Prometheus does; it knows `sampled` by its series and `declared` by its HELP line."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            data = [{}] if self.path.endswith("series?match[]=sampled") else {}
+            if self.path.endswith("metadata?metric=declared"):
+                data = {"declared": [{}]}
+            body = json.dumps({"status": "success", "data": data}).encode()
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            return None
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def slo_over(good, total):
+    return Slo(name="one", objective=0.9, window_days=30, description="", good=good, total=total)
+
+
+def test_metrics_are_known_by_a_series_or_by_their_declaration(prometheus):
+    byo.require_metrics(prometheus, [slo_over('sampled{code="200"}', "declared_total")], pushed=False)
+
+
+def test_a_metric_that_nobody_exports_is_named(prometheus, monkeypatch):
+    monkeypatch.setattr(byo, "METRICS_DEADLINE_S", 0.3)
+
+    with pytest.raises(NotReady, match="knows no metric missing_total: is the service scraped"):
+        byo.require_metrics(prometheus, [slo_over('missing_total{code="200"}', "sampled")], pushed=False)
+
+
+def test_counts_of_the_callers_need_a_pushgateway(prometheus):
+    slo = slo_over('llmchaos_caller_requests_total{outcome="ok"}', "llmchaos_caller_requests_total")
+
+    byo.require_metrics(prometheus, [slo], pushed=True)
+    with pytest.raises(NotReady, match="name a 'pushgateway' in llmchaos_services"):
+        byo.require_metrics(prometheus, [slo], pushed=False)
+
+
+SCENARIO = """
+from pytest_llmchaos import experiment, faults, loads
+
+pytestmark = experiment(load=loads.open_loop(rate_rps=2, max_tokens=8), fault=faults.kill({target!r}))
+
+def test_one(trial):
+    assert trial
+"""
+
+
+@pytest.fixture
+def chaos(pytester, folder, monkeypatch):
+    """pytest in a folder whose ini file names a stack; whatever would touch it is an error."""
+
+    def run(*args, attach="false", target="web"):
+        monkeypatch.setattr("pytest_llmchaos.campaign.Campaign.preflight", lambda self: pytest.fail("touched"))
+        lines = "".join(f"\n    {line}" for line in SERVICES)
+        pytester.makeini(
+            f"[pytest]\nllmchaos_compose = {folder}/compose.yaml\nllmchaos_services = {lines}\n"
+            f"llmchaos_slo = {folder}/slo.yaml\nllmchaos_attach = {attach}\n"
+        )
+        pytester.makepyfile(test_scenario=SCENARIO.format(target=target))
+        return pytester.runpytest_inprocess("-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:locust", *args)
+
+    return run
+
+
+def test_a_stack_of_others_is_only_planned_for_and_the_session_does_not_pass(chaos):
+    result = chaos(attach="true")
+
+    result.stdout.fnmatch_lines(["*kill web at +0 s*", "*nothing was touched*"])
+    assert "leashed: the stack is not the instrument's own (llmchaos_attach); pass --chaos-unleash" in str(
+        result.outlines
+    )
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+def test_a_plan_that_was_asked_for_is_a_success(chaos):
+    assert chaos("--chaos-plan", attach="true").ret == 0
+
+
+def test_targets_are_those_of_the_ini_file_and_not_of_the_lab(chaos):
+    result = chaos("--chaos-plan", target="model-1")
+
+    assert "'model-1' matches no service that may be hit; there are web, worker" in str(
+        result.outlines + result.errlines
+    )
+
+
+def test_an_own_stack_does_not_run_as_local_processes(chaos):
+    result = chaos("--chaos-runtime=local", "--chaos-plan")
+
+    assert "llmchaos_compose needs Docker Compose, got --chaos-runtime=local" in str(result.outlines + result.errlines)
+    assert result.ret != 0
