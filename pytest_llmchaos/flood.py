@@ -41,11 +41,11 @@ class Floodable:
         return can | {"overload"}
 
     def overload(self, victim: str, times: float, max_tokens: int) -> None:
-        """Start the flood. Its rate is what makes `times` the declared capacity in answers of `max_tokens`."""
+        """Start the flood. Its rate makes `times` the most that the backend serves, in answers of `max_tokens`."""
         lab, record = self._lab, self._lab.record
         if victim != lab.subject.api or record is None:
             raise InvalidExperiment(f"only {lab.subject.api} can be flooded, and only under a load; got {victim!r}")
-        self._rate_rps = times * lab.subject.capacity_tokens_per_s / max_tokens
+        self._rate_rps = times * (lab.subject.peak_tokens_per_s or lab.subject.capacity_tokens_per_s) / max_tokens
         count = math.ceil(self._rate_rps * LONGEST_S)
         words = "Count slowly from one to a hundred, one number after the other."
         arrivals = tuple(Arrival(i / self._rate_rps, f"{words} ({i})", max_tokens) for i in range(count))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Overload:
-    """`times` the capacity that the backend declares, in answers of `max_tokens`."""
+    """`times` the most that the backend serves, in answers of `max_tokens`."""
 
     times: float
     max_tokens: int
@@ -41,7 +41,7 @@ class Overload:
 
 
 def overload(target: str = "api", *, times: float = 2.5, max_tokens: int = 64) -> Fault:
-    """Offer `times` the backend's declared capacity to a service, on top of the trial's own load."""
+    """Offer `times` the most that the backend serves to a service, on top of the trial's own load."""
     factor = _factor(times)
     if type(max_tokens) is not int or not 1 <= max_tokens <= 4096:
         raise BadScenario(f"faults.overload(max_tokens=...) must be a whole number from 1 to 4096, got {max_tokens!r}")
