@@ -21,7 +21,7 @@ ROLES = ("api", "prometheus", "pushgateway", "remediator", "targets", "model", "
 EXAMPLE = 'llmchaos_services = ["api: web", "prometheus: prometheus", "targets: web worker"]'
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)[^}]*\}")
-METRICS_DEADLINE_S = 10.0
+METRICS_DEADLINE_S = 20.0  # a Prometheus scrapes for the first time 5 to 6 s after its start
 
 
 def own_subject(

@@ -88,9 +88,15 @@ class Desk(BaseHTTPRequestHandler):
         """Callers and Prometheus count; a line a request would only fill the disk."""
 
 
+class Server(ThreadingHTTPServer):
+    """Many callers may knock at once while it is frozen."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+
 def main() -> None:
-    server = ThreadingHTTPServer(("0.0.0.0", int(os.environ.get("FAQ_LISTEN", "8080"))), Desk)  # noqa: S104 - in a container
-    server.daemon_threads = True
+    server = Server(("0.0.0.0", int(os.environ.get("FAQ_LISTEN", "8080"))), Desk)  # noqa: S104 - in a container
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
     server.serve_forever()
 

@@ -82,14 +82,14 @@ class AttachedRuntime(ComposeRuntime):
             self._client = None
 
     def start_remediator(self) -> None:
-        raise Unsupported(
-            f"{self.subject.remediator} does not run, and a stack that is not ours is not changed: start it"
-        )
+        if self.subject.remediator:
+            why = f"{self.subject.remediator} does not run, and a stack that is not ours is not changed"
+            raise Unsupported(f"{why}: start it yourself, or take it out of llmchaos_services")
 
     def stop_remediator(self) -> None:
-        raise Unsupported(
-            "remediator=False would stop a service of a stack that is not ours: stop it yourself for this trial"
-        )
+        if self.subject.remediator and self.state(self.subject.remediator).running:
+            why = "remediator=False would stop a service of a stack that is not ours"
+            raise Unsupported(f"{why}: stop it yourself for this trial")
 
     def _act(self, service: str, act: Callable[[Any], object]) -> None:
         container = self._container(service)

@@ -216,6 +216,9 @@ def test_only_what_its_owner_allowed_is_acted_on(pair, tmp_path):
                 act("shut")
         with pytest.raises(Unsupported, match="would stop a service of a stack that is not ours"):
             runtime.stop_remediator()
+        runtime.subject = replace(runtime.subject, remediator=None)
+        runtime.start_remediator()
+        runtime.stop_remediator()
         assert runtime.state("shut").running
         assert runtime.audit() == []
     finally:
