@@ -41,6 +41,9 @@ def pytest_configure(config: pytest.Config) -> None:
     except LlmchaosError as error:
         raise pytest.UsageError(str(error)) from None
     if config.pluginmanager.hasplugin("xdist"):
+        if only_plans(config):
+            # A plan is printed by one process; workers would know nothing of it and perform it.
+            config.option.dist, config.option.tx, config.option.numprocesses = "no", [], None
         config.pluginmanager.register(WithXdist(), "llmchaos-xdist")
 
 
@@ -126,10 +129,17 @@ def experiment_of(node: Any) -> Experiment | None:
     return found  # type: ignore[no-any-return] # a mark's arguments are untyped
 
 
+def asks_for(item: pytest.Function, name: str) -> bool:
+    """Whether an item uses this plugin's fixture of that name, and not one that a test suite defines for itself."""
+    info = getattr(item, "_fixtureinfo", None)
+    found = info.name2fixturedefs.get(name, ()) if info is not None else ()
+    return bool(found) and found[-1].func.__module__ == __name__
+
+
 def plan_of(item: pytest.Function, campaign: Campaign) -> TrialPlan | None:
     """The trial that an item will ask for; None for an item that asks for none."""
     experiment = experiment_of(item)
-    if "trial" not in item.fixturenames:
+    if not asks_for(item, "trial"):
         return None
     if experiment is None:
         raise pytest.UsageError(
@@ -152,7 +162,9 @@ def plan_of(item: pytest.Function, campaign: Campaign) -> TrialPlan | None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Plan all trials, and find what is wrong before anything starts."""
-    wanted = [i for i in session.items if isinstance(i, pytest.Function) and {"trial", "lab"} & set(i.fixturenames)]
+    wanted = [
+        i for i in session.items if isinstance(i, pytest.Function) and (asks_for(i, "trial") or asks_for(i, "lab"))
+    ]
     if not wanted:
         return
     campaign = campaign_of(session.config)

@@ -295,3 +295,11 @@ def test_importing_the_plugin_is_cheap_and_pulls_in_nothing_heavy():
     took, heavy = done.stdout.split(maxsplit=1)
     assert heavy.strip() == "[]"
     assert float(took) < 0.5  # the goal is 0.030 s and is measured in benchmarks/; here only a gross slip is caught
+
+
+def test_a_fixture_of_the_same_name_that_a_suite_defines_itself_is_its_own(chaos, double):
+    own = "import pytest\n\n@pytest.fixture\ndef {0}():\n    return 7\n\ndef test_it({0}):\n    assert {0} == 7\n"
+
+    chaos(test_a=own.format("lab"), test_b=own.format("trial")).assert_outcomes(passed=2)
+
+    assert double.performed == []
