@@ -220,6 +220,13 @@ def test_a_stack_of_others_is_only_planned_for_and_the_session_does_not_pass(cha
     assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
 
 
+def test_workers_do_not_slip_the_leash(chaos):
+    result = chaos("-n", "2", attach="true")
+
+    result.stdout.fnmatch_lines(["*kill web at +0 s*", "*nothing was touched*"])
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+
+
 def test_a_plan_that_was_asked_for_is_a_success(chaos):
     assert chaos("--chaos-plan", attach="true").ret == 0
 
