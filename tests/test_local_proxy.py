@@ -117,7 +117,9 @@ class Proxy:
 
 @pytest.fixture
 def proxy(tmp_path: Path) -> Iterator[Proxy]:
-    with world(tmp_path) as lab:
+    deep = tmp_path / ("d" * 100)  # deeper than a socket path may be
+    deep.mkdir()
+    with world(deep) as lab:
         lab.start(lab.process("api"), lab.process("prometheus"))
         made = Proxy(lab)
         yield made

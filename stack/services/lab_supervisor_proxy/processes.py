@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import socket
 import threading
 import time
@@ -34,7 +35,15 @@ class _Connection(http.client.HTTPConnection):
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(_CALL_TIMEOUT_S)
-        self.sock.connect(str(self._path))
+        # By way of its open folder: the kernel takes no socket path above 107 bytes.
+        folder = os.open(self._path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self.sock.connect(f"/proc/self/fd/{folder}/{self._path.name}")
+        except OSError:
+            self.sock.close()
+            raise
+        finally:
+            os.close(folder)
 
 
 class _Transport(xmlrpc.client.Transport):
