@@ -132,7 +132,7 @@ def experiment_of(node: Any) -> Experiment | None:
 def asks_for(item: pytest.Function, name: str) -> bool:
     """Whether an item uses this plugin's fixture of that name, and not one that a test suite defines for itself."""
     info = getattr(item, "_fixtureinfo", None)
-    found = info.name2fixturedefs.get(name, ()) if info is not None else ()
+    found: list[Any] = list(info.name2fixturedefs.get(name, ())) if info is not None else []
     return bool(found) and found[-1].func.__module__ == __name__
 
 

@@ -200,6 +200,8 @@ class Run:
         self.progress.note(
             f"stack is up after {up_s:.1f} s; Prometheus at {self._runtime.url(self.subject.prometheus)}"
         )
+        if not self.subject.own:
+            self.progress.note(dashboards_line(getattr(self._runtime, "dashboards", None)))
         lab = Lab(
             runtime=self._runtime,
             subject=self.subject,
@@ -247,6 +249,13 @@ class Run:
 def _interrupt(_number: int, _frame: Any) -> None:
     """SIGTERM (a cancelled CI job) ends the session as Ctrl-C does, so that fixtures and faults are undone."""
     raise KeyboardInterrupt("SIGTERM")
+
+
+def dashboards_line(url: str | None) -> str:
+    """Where the dashboards are, or how to get them."""
+    if url is not None:
+        return f"dashboards at {url}"
+    return "dashboards are not served: no Grafana here; where its image can be pulled, `make setup` brings it (docs/slo.md shows them)"
 
 
 def make_runtime(settings: Settings, subject: Subject, *, project: str, owner_id: str) -> Any:

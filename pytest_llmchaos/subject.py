@@ -51,6 +51,12 @@ def stack_dir() -> Path:
     return packaged if packaged.is_dir() else Path(__file__).parent.parent / "stack"
 
 
+def dashboards_dir() -> Path:
+    """The dashboards that Grafana is provisioned with: beside the package in a checkout, inside it in an installed wheel."""
+    packaged = Path(__file__).parent / "_dashboards"
+    return packaged if packaged.is_dir() else Path(__file__).parent.parent / "dashboards"
+
+
 def lab_subject(backend: str) -> Subject:
     """The reference stack with one of its model backends.
 

@@ -21,9 +21,10 @@ from pytest_llmchaos.owner import Ports, port_is_free
 from pytest_llmchaos.runtime import docker_cli, removal, restrict
 from pytest_llmchaos.runtime.engine import BOOT_FILE, UNDO_OP, EngineAbility
 from pytest_llmchaos.runtime.events import EventReader
-from pytest_llmchaos.subject import Subject
+from pytest_llmchaos.subject import Subject, dashboards_dir
 
 UP_DEADLINE_S = 120
+GRAFANA_IMAGE = "LLMCHAOS_GRAFANA_IMAGE"  # named by the set-up only where the image can be had
 _NEVER = "0001-01-01"
 
 
@@ -65,6 +66,11 @@ class ComposeRuntime(restrict.Restrictable, EngineAbility):
         }
         return frozenset(always | ({"crash"} if os.geteuid() == 0 else set())) | self.engine_abilities
 
+    @property
+    def dashboards(self) -> str | None:
+        """Where Grafana shows the dashboards; None where its image is not to be had."""
+        return self.url("grafana") if "grafana" in self._port_of else None
+
     def targets(self) -> tuple[str, ...]:
         return self.subject.targets
 
@@ -93,6 +99,10 @@ class ComposeRuntime(restrict.Restrictable, EngineAbility):
             else:
                 self._port_of[service] = int(wanted)
             self._env[variable] = str(self._port_of[service])
+        if GRAFANA_IMAGE in self._env:
+            self._port_of["grafana"] = self._ports.reserve()
+            self._env["LLMCHAOS_GRAFANA_PORT"] = str(self._port_of["grafana"])
+            self._env["LLMCHAOS_DASHBOARDS"] = str(dashboards_dir())
         self._env.setdefault("LLMCHAOS_DOCKER_GID", str(_socket_group()))
         self._env["LLMCHAOS_PROJECT"] = self.project
         self._require_images()
@@ -150,6 +160,8 @@ class ComposeRuntime(restrict.Restrictable, EngineAbility):
             command += ["-f", file]
         if self.subject.remediator:
             command += ["--profile", "remediator"]
+        if GRAFANA_IMAGE in self._env:
+            command += ["--profile", "grafana"]
         return command
 
     def _write_labels(self) -> None:
