@@ -1,8 +1,8 @@
 # Everything starts here: `make chaos` performs an experiment, `make test` checks the product itself.
 
 PYTHON ?= python3
-BACKEND ?= ollama
-BACKENDS ?= $(BACKEND)
+BACKEND ?=
+BACKENDS ?= $(or $(BACKEND),ollama)
 PYTEST_ARGS ?=
 VENV := .venv
 RUN := $(VENV)/bin
@@ -26,9 +26,11 @@ $(VENV)/.ready: $(VENV)/bin/python requirements.lock pyproject.toml
 	$(RUN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-chaos: setup ## perform the experiment kill_api against a real model; BACKEND=llamacpp or sim for lighter ones
+chaos: $(VENV)/.ready ## perform the experiment kill_api against a real model; BACKEND=llamacpp or sim for lighter ones
+	@$(BOOTSTRAP) all $(foreach backend,$(BACKENDS),--backend $(backend)) \
+		|| echo "no Docker stack on this machine: the lab runs as processes, with llama.cpp as its model"
 	@status=0; \
-	$(RUN)/python -m pytest scenarios/ -k kill_api --llmchaos-backend $(BACKEND) $(PYTEST_ARGS) || status=$$?; \
+	$(RUN)/python -m pytest scenarios/ -k kill_api $(if $(BACKEND),--llmchaos-backend $(BACKEND)) $(PYTEST_ARGS) || status=$$?; \
 	if [ -e reports/latest/report.html ]; then echo "report: $$(cd reports/latest && pwd -P)/report.html"; fi; \
 	exit $$status
 
