@@ -98,13 +98,24 @@ def coverage(run: Mapping[str, Any]) -> Coverage:
             key = (one_line(control, 120), str(trial["verdict"]))
             controls[key] = controls.get(key, 0) + 1
         else:
-            grouped.setdefault((_kind(trial), _target(trial)), []).append(trial)
+            for place in _places(trial):
+                grouped.setdefault(place, []).append(trial)
     return Coverage(
         faults=_union(catalogue.get("faults"), [fault for fault, _ in grouped]),
         targets=_union(catalogue.get("targets"), [target for _, target in grouped]),
         cells={place: _cell(trials) for place, trials in grouped.items()},
         controls=[(what, verdict, n) for (what, verdict), n in controls.items()],
     )
+
+
+def _places(trial: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Each primitive fault with each part it hit: a fault made of several counts once for every one of them."""
+    plan = trial.get("plan")
+    acts = plan.get("injections") if isinstance(plan, Mapping) else None
+    found = [tuple(str(act).split(" ")[:2]) for act in acts or () if str(act).count(" ") >= 2]
+    return list(dict.fromkeys((one_line(kind, 40), one_line(part, 60)) for kind, part in found)) or [
+        (_kind(trial), _target(trial))
+    ]
 
 
 def _cell(trials: Sequence[Mapping[str, Any]]) -> Cell:
