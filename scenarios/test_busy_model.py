@@ -1,4 +1,4 @@
-"""A replica that computes on its CPU, three hundred times slower, is busy and not hung: nobody restarts it, and callers get whole
+"""A replica that computes on its CPU, two hundred times slower, is busy and not hung: nobody restarts it, and callers get whole
 answers.
 
 The twin of test_hung_model.py: callers wait for a first token here too, but the step counter goes on. Needs the simulated engine.
@@ -8,7 +8,7 @@ from pytest_llmchaos import experiment, faults, loads
 
 pytestmark = experiment(
     load=loads.open_loop(rate_rps=5, prompts="short-chat", max_tokens=4),
-    fault=faults.together(faults.cpu_fallback("model-1", slowdown=300), faults.cpu_fallback("model-2", slowdown=300)),
+    fault=faults.together(faults.cpu_fallback("model-1", slowdown=200), faults.cpu_fallback("model-2", slowdown=200)),
     steady_s=5,
     fault_s=20,
     recovery_s=40,
