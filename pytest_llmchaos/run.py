@@ -134,7 +134,7 @@ class Run:
             replay=self.settings.replay_line,
             runtime=self.settings.runtime,
             backend=self.settings.backend,
-            environment=environment(),
+            environment={**environment(), "services run as": getattr(self._runtime, "fidelity", "containers")},
             schedule=list(schedule),
             catalogue={"faults": list(CATALOGUE), "targets": list(self.subject.targets)},
         )
