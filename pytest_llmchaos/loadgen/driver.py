@@ -64,6 +64,8 @@ class Driver:
         self._cpu = Cpu()
         self._greenlets: list[Any] = []
         self._sent = self._shed = 0
+        # Taken before anybody is told that the load runs: a parent that dies right then must still be missed.
+        self.parent_pid = os.getppid()
 
     def prepare(self) -> None:
         """Everything that must be there before the first arrival. Raises PushFailed."""
@@ -160,13 +162,12 @@ class Driver:
         self._on_request(sample, size)
 
     def _beat(self) -> None:
-        parent = os.getppid()
         while True:
             for _ in range(2):
                 gevent.sleep(BEAT_S / 2)
                 self._recorder.flush()
             self._recorder.status(self._status())
-            if os.getppid() != parent:
+            if os.getppid() != self.parent_pid:
                 os.kill(os.getpid(), signal.SIGINT)
 
     def _push_often(self, gateway: Gateway) -> None:

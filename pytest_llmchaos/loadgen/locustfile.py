@@ -66,11 +66,12 @@ class Alone:
             self._driver.wait()
             runner.send_message("llmchaos_done", {"worker": worker})
             return
-        if self._parent_pid in (None, os.getppid()):
-            self._driver = Driver(self._plan, list(enumerate(self._plan.arrivals)), self._directory, self._told)
-            self._driver.prepare()
-            self._driver.begin(time.monotonic() + LEAD_S)
-            self._driver.wait()
+        driver = Driver(self._plan, list(enumerate(self._plan.arrivals)), self._directory, self._told)
+        if self._parent_pid in (None, driver.parent_pid):
+            self._driver = driver
+            driver.prepare()
+            driver.begin(time.monotonic() + LEAD_S)
+            driver.wait()
         gevent.spawn(self._environment.runner.quit)
 
     def quitting(self, **_: Any) -> None:
