@@ -104,8 +104,6 @@ def test_it_holds_with_the_remediator_and_is_refuted_without(verdicts, file, rep
 @pytest.mark.parametrize(
     ("file", "patience"),
     [
-        ("busy_model", "test_a_busy_engine_is_not_restarted"),
-        ("gpu_saturation", "test_gpu_saturation_needs_no_restart"),
         ("gpu_exhaustion", "test_a_full_cache_needs_no_restart"),
     ],
 )
