@@ -198,7 +198,11 @@ def test_whatever_a_field_holds_the_run_is_reported(
     for _ in range(data.draw(st.integers(1, 6))):
         line = data.draw(st.sampled_from(lines))
         holder = line
-        inner = [value for value in line.values() if isinstance(value, list) and value and isinstance(value[0], dict)]
+        inner = [
+            value
+            for value in line.values()
+            if isinstance(value, list) and value and isinstance(value[0], dict) and value[0]
+        ]
         if inner and data.draw(st.booleans()):
             holder = data.draw(st.sampled_from(inner))[0]
         holder[data.draw(st.sampled_from(sorted(holder)))] = data.draw(JUNK)
