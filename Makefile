@@ -36,7 +36,7 @@ chaos: $(VENV)/.ready ## perform the experiment kill_api against a real model; B
 
 test: BACKENDS = ollama llamacpp sim
 test: setup lint ## lint, then every test of the product; those in tests/stack/ start containers
-	$(RUN)/python -m pytest tests --ignore=tests/stack -n 2 $(PYTEST_ARGS)
+	$(RUN)/python -m pytest tests --ignore=tests/stack $(PYTEST_ARGS)
 	$(RUN)/python -m pytest tests/stack -p no:randomly $(PYTEST_ARGS)
 
 lint: $(VENV)/.ready ## ruff and mypy
