@@ -1,4 +1,4 @@
-"""The docker client and compose as commands: find the engine, run one command with a deadline, remove a project. No pytest, no SDK."""
+"""The docker client and compose as commands: find the engine, run one command with a deadline, list what there is. No pytest, no SDK."""
 
 from __future__ import annotations
 
@@ -108,25 +108,3 @@ def listed(kind: str, *filters: str) -> list[dict[str, Any]]:
     for one in filters:
         command += ["--filter", one]
     return [json.loads(line) for line in run(command).splitlines() if line.strip()]
-
-
-def remove_project(project: str, *, timeout_s: float = 30.0) -> None:
-    """Remove every container, network and volume of one compose project. Idempotent; content with what is already gone."""
-    label = f"label=com.docker.compose.project={project}"
-    ids = run(["docker", "ps", "--all", "--quiet", "--filter", label]).split()
-    if ids:
-        _tolerant(["docker", "rm", "--force", "--volumes", *ids], timeout_s)
-    networks = run(["docker", "network", "ls", "--quiet", "--filter", label]).split()
-    if networks:
-        _tolerant(["docker", "network", "rm", *networks], timeout_s)
-    volumes = run(["docker", "volume", "ls", "--quiet", "--filter", label]).split()
-    if volumes:
-        _tolerant(["docker", "volume", "rm", "--force", *volumes], timeout_s)
-
-
-def _tolerant(command: list[str], timeout_s: float) -> None:
-    try:
-        run(command, timeout_s=timeout_s)
-    except NotReady as error:
-        if "No such" not in str(error) and "already in progress" not in str(error) and "not found" not in str(error):
-            raise
