@@ -182,16 +182,12 @@ class Lab:
         self.runtime.wait_healthy(self.subject.targets, 60.0)
         self._until(self.prometheus.ready, 20.0, "Prometheus is not ready")
         self._until(self._scraped, 20.0, "Prometheus does not scrape every job yet")
-        self._until(self._quiet, 60.0, "an alert is firing before the trial")
 
     def _scraped(self) -> bool:
         """Whether every target was scraped, and was up. The first scrape comes 5 s after Prometheus' start, whoever asks."""
         targets = self.prometheus.targets()
         jobs = {target.job for target in targets if target.up and target.last_scrape_unix_s > 0}
         return jobs >= set(self.subject.scrape_jobs) and all(t.up for t in targets if t.job in self.subject.scrape_jobs)
-
-    def _quiet(self) -> bool:
-        return not self.firing()
 
     def firing(self) -> list[str]:
         """Names of the alerts that page and are firing now."""
@@ -214,27 +210,38 @@ class Lab:
 
     @contextmanager
     def load(
-        self, load: Load, *, arrivals: Sequence[Arrival] | None = None, longest_s: float = 300.0
+        self,
+        load: Load,
+        *,
+        arrivals: Sequence[Arrival] | None = None,
+        longest_s: float = 300.0,
+        meanwhile: Callable[[], None] | None = None,
     ) -> Iterator[RunningLoad]:
-        """Callers at work for the length of the block. Opens a record if none is open. Judge after the block, not in it."""
+        """Callers at work for the length of the block. Opens a record if none is open. Judge after the block, not in it.
+
+        `meanwhile` is called while the generator's program starts, which takes a second; the first request leaves after it.
+        """
         from pytest_llmchaos.running import RunningLoad  # noqa: PLC0415 - the layer above the generator, needed by trials alone
         from pytest_llmchaos.seeds import rng_for  # noqa: PLC0415
 
         if self.record is None:
             with (
                 self.recording(scenario="lab", fault="", plan={"load": str(load)}),
-                self.load(load, longest_s=longest_s) as running,
+                self.load(load, longest_s=longest_s, meanwhile=meanwhile) as running,
             ):
                 yield running
             return
         rng: Random = rng_for(self.seed, "lab", str(load), self._trials)
         planned = arrivals if arrivals is not None else load.schedule(rng, longest_s)
         running = RunningLoad(self, load, planned)
-        running.start()
-        self.record.anchor(running.t0_unix_s, running.t0_monotonic_s)
+        running.launch()
         self.record.write("process", pid=running.pid, started=owner.process_started(running.pid))
-        self.running_load = running
         try:
+            if meanwhile is not None:
+                meanwhile()
+            running.start()
+            self.record.anchor(running.t0_unix_s, running.t0_monotonic_s)
+            self.running_load = running
             yield running
         finally:
             self.running_load = None

@@ -38,9 +38,13 @@ def perform(lab: Lab, plan: TrialPlan, *, worker: str = "") -> Trial:
 
 def _perform(lab: Lab, plan: TrialPlan, record: Record) -> Trial:
     experiment = plan.experiment
-    lab.require_clean()
-    lab.remediator.ensure(experiment.remediator)
-    with lab.load(experiment.load, arrivals=arrivals_of(plan), longest_s=experiment.longest_s(plan.fault)) as load:
+
+    def look_round() -> None:
+        lab.require_clean()
+        lab.remediator.ensure(experiment.remediator)
+
+    longest_s = experiment.longest_s(plan.fault)
+    with lab.load(experiment.load, arrivals=arrivals_of(plan), longest_s=longest_s, meanwhile=look_round) as load:
         lab.signals.phase("steady")
         with record.phase("steady", from_s=0.0):
             lab.hold_steady(experiment.steady_s)

@@ -50,6 +50,10 @@ class RunningLoad:
     def __repr__(self) -> str:
         return f"<load {self._load}: {self.status().done} answered>"
 
+    def launch(self) -> None:
+        """Let the generator get ready; it sends nothing before `start`."""
+        self._process.launch()
+
     def start(self) -> None:
         self._process.start(START_DEADLINE_S)
 

@@ -27,6 +27,7 @@ from pytest_llmchaos.model import OUTCOMES
 from pytest_llmchaos.schedules import Arrival
 
 DEADLINE_S = 30
+LEAD_S = 0.1  # from the generator's decision to its second 0, see locustfile.py
 BEHAVIOURS = {
     "ok": "ok",
     "crlf": "ok",
@@ -388,6 +389,57 @@ def test_a_load_that_was_not_started_has_no_clock(tmp_path):
         process.now_s()
     assert not process.alive
     assert process.status().sent == 0
+
+
+def launched(process, tmp_path):
+    """The program has started, and would decide its second 0 now if it were not to wait."""
+    process.launch()
+    until(lambda: "users spawned" in (tmp_path / "load.log").read_text(), "Locust to be ready")
+
+
+def test_a_load_that_was_launched_begins_when_it_is_started(tmp_path):
+    with Server() as server:
+        process = LoadProcess(plan(server, ["ok 1", "ok 2"]), tmp_path)
+        launched(process, tmp_path)
+        with pytest.raises(LoadNotHeld, match="call start"):
+            process.now_s()
+        called_s = time.monotonic()
+        process.start()
+        decided_s = process.t0_monotonic_s - LEAD_S
+        until(lambda: process.status().done == 2, "two answers")
+        process.stop()
+
+    assert decided_s >= called_s
+
+
+def test_a_load_that_was_launched_and_never_started_sends_nothing_and_is_gone(tmp_path):
+    with Server() as server:
+        process = LoadProcess(plan(server, ["ok 1"]), tmp_path)
+        launched(process, tmp_path)
+        summary = process.stop()
+
+    assert gone(process.pid)
+    assert (summary.offered, summary.sent) == (0, 0)
+    assert not (tmp_path / "started.json").exists()
+
+
+def test_a_load_that_waits_ends_with_the_process_that_launched_it(tmp_path):
+    with Server() as server:
+        code = (
+            "import time; from pathlib import Path; from pytest_llmchaos.loadgen.process import *\n"
+            f"process = LoadProcess(LoadPlan(url={server.url!r}, model='m', arrivals=(Arrival(0, 'ok 1', 5),)), Path({str(tmp_path)!r}))\n"
+            "process.launch(); print(process.pid, flush=True); time.sleep(600)\n"
+        )
+        parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        try:
+            pid = int(parent.stdout.readline())
+            until(lambda: "users spawned" in (tmp_path / "load.log").read_text(), "Locust to be ready")
+        finally:
+            parent.send_signal(signal.SIGKILL)
+            parent.wait(DEADLINE_S)
+            parent.stdout.close()
+        until(lambda: gone(pid), "the load generator to notice that its parent is gone")
+        assert not (tmp_path / "started.json").exists()
 
 
 @pytest.mark.parametrize(

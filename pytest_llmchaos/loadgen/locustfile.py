@@ -26,6 +26,7 @@ from pytest_llmchaos.model import OUTCOMES, Sample
 # From the decision to the first arrival: alone, and where workers on other machines must hear of it first.
 LEAD_S = 0.1
 MASTER_LEAD_S = 1.0
+GO_POLL_S = 0.005
 FAILED_EXIT = 3
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,15 @@ class CallFailed(Exception):
 
 
 FAILURES: dict[str, CallFailed] = {outcome: CallFailed(outcome) for outcome in OUTCOMES if outcome != "ok"}
+
+
+def may_begin(directory: Path, parent_pid: int | None) -> bool:
+    """Wait for the parent's word, see `plan.GO`; False if the parent is gone. A load that is nobody's begins at once."""
+    while parent_pid is not None and not (directory / plans.GO).exists():
+        if os.getppid() != parent_pid:
+            return False
+        gevent.sleep(GO_POLL_S)
+    return True
 
 
 class Alone:
@@ -67,7 +77,7 @@ class Alone:
             runner.send_message("llmchaos_done", {"worker": worker})
             return
         driver = Driver(self._plan, list(enumerate(self._plan.arrivals)), self._directory, self._told)
-        if self._parent_pid in (None, driver.parent_pid):
+        if self._parent_pid in (None, driver.parent_pid) and may_begin(self._directory, self._parent_pid):
             self._driver = driver
             driver.prepare()
             driver.begin(time.monotonic() + LEAD_S)
@@ -94,7 +104,7 @@ class Master:
     """Tells all workers when second 0 is, and ends the load when the last of them is done or its parent is gone."""
 
     def __init__(self, environment: Any, directory: Path) -> None:
-        self._runner = environment.runner
+        self._runner, self._directory = environment.runner, directory
         plan, self._parent_pid = plans.load(directory)
         signal.alarm(int(plan.longest_s) + 60)
         self._done: set[int] = set()
@@ -104,7 +114,7 @@ class Master:
         gevent.spawn(self._watch)
 
     def _start(self, **_: Any) -> None:
-        if self._workers:
+        if self._workers or not may_begin(self._directory, self._parent_pid):
             return
         clients = sorted(self._runner.clients)
         self._workers = len(clients)

@@ -14,7 +14,8 @@ from pytest_llmchaos.schedules import Arrival
 
 # The environment variable that names the folder in which the generator finds its plan and leaves its files.
 DIRECTORY_VARIABLE = "LLMCHAOS_LOAD_DIRECTORY"
-PLAN, SCHEDULE = "plan.json", "schedule.jsonl"
+# GO appears when the load may begin: the program takes a second to start, and need not be waited for.
+PLAN, SCHEDULE, GO = "plan.json", "schedule.jsonl", "go"
 
 
 def own(name: str, worker: int | None) -> str:

@@ -18,7 +18,7 @@ from typing import Any, Self
 import pytest_llmchaos
 from pytest_llmchaos.errors import LoadNotHeld, NotReady
 from pytest_llmchaos.loadgen.health import LoadStatus, LoadSummary, status_of, summary_of
-from pytest_llmchaos.loadgen.plan import DIRECTORY_VARIABLE, LoadPlan, own
+from pytest_llmchaos.loadgen.plan import DIRECTORY_VARIABLE, GO, LoadPlan, own
 from pytest_llmchaos.loadgen.tail import SamplesTail, Tail, merge
 from pytest_llmchaos.model import Sample
 from pytest_llmchaos.schedules import Arrival
@@ -55,9 +55,10 @@ class LoadProcess:
     ) -> None:
         self.stop()
 
-    def start(self, deadline_s: float = 20.0) -> None:
-        """Return once second 0 is fixed. Raises NotReady, with the generator's last words, if it is not within `deadline_s`."""
+    def launch(self) -> None:
+        """Start the program and return: it gets ready while others do, and sends nothing before `start`."""
         self.directory.mkdir(parents=True, exist_ok=True)
+        (self.directory / GO).unlink(missing_ok=True)
         for worker in self._workers:
             for name in ("started.json", "summary.json", "samples.jsonl", "status.jsonl"):
                 (self.directory / own(name, worker)).unlink(missing_ok=True)
@@ -73,10 +74,17 @@ class LoadProcess:
                 start_new_session=True,
             )
         self._ending = weakref.finalize(self, _kill_group, self._process.pid)
+
+    def start(self, deadline_s: float = 20.0) -> None:
+        """Return once second 0 is fixed. Raises NotReady, with the generator's last words, if it is not within `deadline_s`."""
+        if self._process is None:
+            self.launch()
+        process = self._running()
+        (self.directory / GO).touch()
         deadline = time.monotonic() + deadline_s
         files = [self.directory / own("started.json", worker) for worker in self._workers]
         while not all(file.exists() for file in files):
-            code = self._process.poll()
+            code = process.poll()
             if code is not None or time.monotonic() > deadline:
                 why = f"within {deadline_s:g} s" if code is None else f"and ended with status {code}"
                 self._end()
@@ -90,13 +98,16 @@ class LoadProcess:
 
     @property
     def t0_monotonic_s(self) -> float:
-        self._running()
-        return self._started["t0_monotonic_s"]
+        return self._clock()["t0_monotonic_s"]
 
     @property
     def t0_unix_s(self) -> float:
-        self._running()
-        return self._started["t0_unix_s"]
+        return self._clock()["t0_unix_s"]
+
+    def _clock(self) -> dict[str, float]:
+        if not self._started:
+            raise LoadNotHeld("the load was not started: call start() first")
+        return self._started
 
     def now_s(self) -> float:
         """Seconds since the start of the load, on the samples' own clock."""
@@ -135,7 +146,7 @@ class LoadProcess:
             self._stopped_s = self.now_s() if self._started else 0.0
             patience_s = self.plan.drain_s + 5.0 + (3.0 if self.plan.processes > 1 else 0.0)
             for number, wait_s in ((signal.SIGINT, patience_s), (signal.SIGTERM, 2.0)):
-                if process.poll() is None:
+                if process.poll() is None and self._started:
                     process.send_signal(number)
                     with suppress(subprocess.TimeoutExpired):
                         process.wait(wait_s)
@@ -153,7 +164,7 @@ class LoadProcess:
         self._look()
         line = self._latest[place]
         stopped_s = self._stopped_s or 0.0
-        share = self.plan.arrivals[place :: self.plan.processes]
+        share = self.plan.arrivals[place :: self.plan.processes] if self._started else ()
         return {
             "offered": sum(1 for arrival in share if arrival.due_s <= stopped_s),
             "seconds": stopped_s,
