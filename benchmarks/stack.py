@@ -31,7 +31,7 @@ BACKEND = "sim"
 
 def plain(runtime: ComposeRuntime) -> tuple[float, float]:
     """Seconds of `docker compose up --wait` and of `down` with the very same files and environment."""
-    command, env = runtime._command(), runtime._environment()  # noqa: SLF001 - the same command is the point
+    command, env = runtime.compose.command(), runtime.compose.environment()
     begin = time.perf_counter()
     docker_cli.run([*command, "up", "--wait"], env=env, timeout_s=120)
     up_s = time.perf_counter() - begin
@@ -54,7 +54,7 @@ def fresh(directory: Path) -> ComposeRuntime:
         lab_subject(BACKEND), project="llmchaos-bench", run="bench", owner=owner.identity(), directory=directory
     )
     runtime.prepare()
-    runtime._write_labels()  # noqa: SLF001 - so that both sides start the same services with the same labels
+    runtime.compose.write_labels()  # so that both sides start the same services with the same labels
     return runtime
 
 

@@ -54,7 +54,7 @@ class AttachedRuntime(ComposeRuntime):
             if port is None:
                 problems.append(f"service {service!r} publishes no fixed port on this machine")
             else:
-                self._port_of[service] = port
+                self.compose.port_of[service] = port
         if problems:
             raise NotReady(f"project {self.project}: " + "; ".join(problems) + "; nothing was touched")
 

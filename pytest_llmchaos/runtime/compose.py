@@ -7,9 +7,7 @@ import datetime as dt
 import json
 import os
 import re
-import stat
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,14 +15,13 @@ from typing import Any
 
 from pytest_llmchaos.errors import BadScenario, HealFailed, NotReady, Unsupported
 from pytest_llmchaos.model import RuntimeEvent, ServiceState, Undo
-from pytest_llmchaos.owner import Ports, port_is_free
 from pytest_llmchaos.runtime import docker_cli, removal, restrict
+from pytest_llmchaos.runtime.compose_project import ComposeProject
 from pytest_llmchaos.runtime.engine import BOOT_FILE, UNDO_OP, EngineAbility
 from pytest_llmchaos.runtime.events import EventReader
-from pytest_llmchaos.subject import Subject, dashboards_dir
+from pytest_llmchaos.subject import Subject
 
 UP_DEADLINE_S = 120
-GRAFANA_IMAGE = "LLMCHAOS_GRAFANA_IMAGE"  # named by the set-up only where the image can be had
 _NEVER = "0001-01-01"
 
 
@@ -40,10 +37,7 @@ class ComposeRuntime(restrict.Restrictable, EngineAbility):
         self.project = project
         self._labels = {"llmchaos.run": run, "llmchaos.owner": owner}
         self._directory = directory
-        self._ports = Ports()
-        self._port_of: dict[str, int] = {}
-        self._env: dict[str, str] = {}
-        self._compose: Any = None
+        self.compose = ComposeProject(subject, name=project, labels=self._labels, directory=directory)
         self._client: Any = None
         self._reader: EventReader | None = None
         self._found: dict[str, restrict.AsFound] = {}
@@ -69,7 +63,7 @@ class ComposeRuntime(restrict.Restrictable, EngineAbility):
     @property
     def dashboards(self) -> str | None:
         """Where Grafana shows the dashboards; None where its image is not to be had."""
-        return self.url("grafana") if "grafana" in self._port_of else None
+        return self.url("grafana") if "grafana" in self.compose.port_of else None
 
     def targets(self) -> tuple[str, ...]:
         return self.subject.targets
@@ -86,113 +80,21 @@ class ComposeRuntime(restrict.Restrictable, EngineAbility):
 
         Raises NotReady: no engine, no permission, an image that is missing, a port that is taken.
         """
-        docker_cli.require_engine()
-        self._env = {**self._image_env(), **dict(self.subject.extra_env)}
-        for service, variable, _ in self.subject.ports:
-            wanted = os.environ.get(variable)
-            if wanted is None:
-                self._port_of[service] = self._ports.reserve()
-            elif not wanted.isdigit() or not port_is_free(int(wanted)):
-                raise NotReady(
-                    f"{variable}={wanted} is taken or no port: free it, or unset {variable} to let a free one be chosen"
-                )
-            else:
-                self._port_of[service] = int(wanted)
-            self._env[variable] = str(self._port_of[service])
-        if GRAFANA_IMAGE in self._env:
-            self._port_of["grafana"] = self._ports.reserve()
-            self._env["LLMCHAOS_GRAFANA_PORT"] = str(self._port_of["grafana"])
-            self._env["LLMCHAOS_DASHBOARDS"] = str(dashboards_dir())
-        self._env.setdefault("LLMCHAOS_DOCKER_GID", str(_socket_group()))
-        self._env["LLMCHAOS_PROJECT"] = self.project
-        self._require_images()
-
-    def _image_env(self) -> dict[str, str]:
-        if self.subject.bootstrap is None:
-            return {}
-        backend = dict(self.subject.extra_env)["LLMCHAOS_BACKEND"]
-        done = subprocess.run(
-            [sys.executable, str(self.subject.bootstrap), "env", "--backend", backend],
-            env=docker_cli.environment(),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise NotReady(done.stderr.strip() or f"{self.subject.bootstrap} env ended with {done.returncode}")
-        return {str(k): os.environ.get(str(k), str(v)) for k, v in json.loads(done.stdout).items()}
-
-    def _require_images(self) -> None:
-        config = json.loads(docker_cli.run([*self._command(), "config", "--format", "json"], env=self._environment()))
-        missing = []
-        for name, service in sorted(config["services"].items()):
-            if "container_name" in service:
-                raise BadScenario(
-                    f"service {name!r} sets container_name {service['container_name']!r}: two runs could not stand side by side; "
-                    "remove it from the compose file"
-                )
-            image = service.get("image", "")
-            check = ["docker", "image", "inspect", "--format", "{{.Id}}", image]
-            if (
-                image
-                and subprocess.run(check, env=docker_cli.environment(), capture_output=True, check=False).returncode
-                != 0
-            ):
-                missing.append(image)
-        home_built = [image for image in missing if image.startswith("llmchaos/")]
-        if home_built:
-            raise NotReady(f"image {', '.join(home_built)} is missing: run `make setup`")
-
-    def _environment(self) -> dict[str, str]:
-        return docker_cli.environment(self._env)
-
-    def _files(self) -> list[str]:
-        files = [str(path) for path in self.subject.compose_files]
-        override = self._directory / "compose.labels.json"
-        if override.exists():
-            files.append(str(override))
-        return files
-
-    def _command(self) -> list[str]:
-        command = ["docker", "compose", "-p", self.project]
-        for file in self._files():
-            command += ["-f", file]
-        if self.subject.remediator:
-            command += ["--profile", "remediator"]
-        if GRAFANA_IMAGE in self._env:
-            command += ["--profile", "grafana"]
-        return command
-
-    def _write_labels(self) -> None:
-        """An override that puts this run's labels on every service, network and volume of whatever file was given."""
-        config = json.loads(docker_cli.run([*self._command(), "config", "--format", "json"], env=self._environment()))
-        override: dict[str, Any] = {"services": {name: {"labels": self._labels} for name in config["services"]}}
-        for kind in ("networks", "volumes"):
-            own = {
-                name: {"labels": self._labels}
-                for name, v in (config.get(kind) or {}).items()
-                if not (v or {}).get("external")
-            }
-            if own:
-                override[kind] = own
-        self._directory.mkdir(parents=True, exist_ok=True)
-        (self._directory / "compose.labels.json").write_text(json.dumps(override, indent=1))
+        self.compose.prepare()
 
     def up(self, *, remediator: bool = True) -> None:
         """Start everything and wait until the health checks pass.
 
         Raises NotReady with compose's own words and the services' last logs.
         """
-        if not self._port_of:
+        if not self.compose.port_of:
             self.prepare()
-        self._write_labels()
+        self.compose.write_labels()
         self._client = self._new_client()
         self._reader = EventReader(docker_cli.docker_host(), self.project)
         self._reader.start()
-        self._compose = _project(self)
         try:
-            self._compose.start()
+            _testcontainers(self).start()
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
             said = error.stderr.decode(errors="replace")[-1500:] if error.stderr else str(error)
             logs = self.logs(tail=20)
@@ -228,13 +130,12 @@ class ComposeRuntime(restrict.Restrictable, EngineAbility):
         if self._client is not None:
             self._client.close()
             self._client = None
-        self._ports.close()
-        self._port_of = {}
+        self.compose.close()
 
     def logs(self, *, tail: int = 200) -> str:
         with contextlib.suppress(NotReady):
-            command = [*self._command(), "logs", "--no-color", "--timestamps", "--tail", str(tail)]
-            return docker_cli.run(command, env=self._environment(), timeout_s=20)
+            command = [*self.compose.command(), "logs", "--no-color", "--timestamps", "--tail", str(tail)]
+            return docker_cli.run(command, env=self.compose.environment(), timeout_s=20)
         return ""
 
     def keep_logs(self) -> None:
@@ -244,7 +145,7 @@ class ComposeRuntime(restrict.Restrictable, EngineAbility):
             (folder / f"{service}.txt").write_bytes(container.logs(timestamps=True, tail=2000))
 
     def url(self, service: str) -> str:
-        return f"http://127.0.0.1:{self._port_of[service]}"
+        return f"http://127.0.0.1:{self.compose.port_of[service]}"
 
     def _containers(self) -> dict[str, Any]:
         found = self._client.containers.list(all=True, filters={"label": f"com.docker.compose.project={self.project}"})
@@ -301,8 +202,8 @@ class ComposeRuntime(restrict.Restrictable, EngineAbility):
     def start_remediator(self) -> None:
         if self.subject.remediator:
             docker_cli.run(
-                [*self._command(), "up", "--detach", "--wait", "--no-recreate", self.subject.remediator],
-                env=self._environment(),
+                [*self.compose.command(), "up", "--detach", "--wait", "--no-recreate", self.subject.remediator],
+                env=self.compose.environment(),
                 timeout_s=60,
             )
 
@@ -422,15 +323,6 @@ def _archive(name: str, content: bytes) -> bytes:
     return packed.getvalue()
 
 
-def _socket_group() -> int:
-    host = docker_cli.docker_host()
-    path = host.removeprefix("unix://") if host.startswith("unix://") else "/var/run/docker.sock"
-    try:
-        return os.stat(path).st_gid if stat.S_ISSOCK(os.stat(path).st_mode) else 0  # noqa: PTH116 - one stat, not an object
-    except OSError:
-        return 0
-
-
 def _unix(stamp: str) -> float:
     if stamp.startswith(_NEVER):
         return 0.0
@@ -455,14 +347,14 @@ def _state(service: str, container: Any) -> ServiceState:
     )
 
 
-def _project(runtime: ComposeRuntime) -> Any:
+def _testcontainers(runtime: ComposeRuntime) -> Any:
     """testcontainers' DockerCompose with what it lacks: a project name, an environment, time limits."""
     from testcontainers.compose import DockerCompose  # noqa: PLC0415 - 0.2 s that a run without experiments must not pay
 
     class Project(DockerCompose):
         @property
         def compose_command_property(self) -> list[str]:
-            return runtime._command()  # noqa: SLF001 - the same object in two dresses
+            return runtime.compose.command()
 
         def _run_command(self, cmd: Any, context: Any = None) -> Any:
             if "up" in cmd:
@@ -470,7 +362,7 @@ def _project(runtime: ComposeRuntime) -> Any:
             return subprocess.run(
                 cmd,
                 cwd=context or str(self.context),
-                env=runtime._environment(),  # noqa: SLF001 - as above
+                env=runtime.compose.environment(),
                 capture_output=True,
                 check=True,
                 timeout=UP_DEADLINE_S + 30,

@@ -25,9 +25,9 @@ IMAGE_DEADLINE_S, START_DEADLINE_S = 180, 90
 
 
 def compose(lab, *arguments, deadline_s=START_DEADLINE_S):
-    command = [*lab.runtime._command(), "--profile", "grafana", *arguments]
+    command = [*lab.runtime.compose.command(), "--profile", "grafana", *arguments]
     return subprocess.run(
-        command, env=lab.runtime._environment(), capture_output=True, text=True, timeout=deadline_s, check=False
+        command, env=lab.runtime.compose.environment(), capture_output=True, text=True, timeout=deadline_s, check=False
     )
 
 
