@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 from pytest_llmchaos.errors import BadScenario, NoVictim
 from pytest_llmchaos.model import Fidelity, Injection, Lifetime, Primitive, Proof, RuntimeEvent
@@ -98,3 +99,17 @@ def event_proof(step: str, event: RuntimeEvent | None) -> Proof | None:
     shown = " ".join(f"{k}={v}" for k, v in sorted(event.attributes.items()) if k in {"exitCode", "signal"})
     witness = f"runtime event {event.action}{' ' + shown if shown else ''}"
     return Proof(step="injected" if step == "injected" else "healed", witness=witness, at_unix_s=event.at_unix_s)
+
+
+def died(runtime: Any, victim: str, since_unix_s: float, **attributes: str) -> Proof | None:
+    """Proof that the victim's process ended after `since_unix_s`, from the runtime's own event."""
+    events = runtime.events(since_unix_s, float("inf"))
+    return event_proof("injected", first_event(events, victim, frozenset({"die"}), **attributes))
+
+
+def runs_again(runtime: Any, victim: str, since_unix_s: float) -> Proof | None:
+    """Proof that the victim was started after `since_unix_s`, and runs."""
+    state = runtime.state(victim)
+    if not state.running or state.paused or state.started_unix_s < since_unix_s:
+        return None
+    return Proof(step="healed", witness="runtime state running", at_unix_s=state.started_unix_s)

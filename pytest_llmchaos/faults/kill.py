@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmchaos.faults.base import OnTarget, check_target, event_proof, first_event
+from pytest_llmchaos.faults.base import OnTarget, check_target, died, runs_again
 from pytest_llmchaos.model import Fidelity, Lifetime, Proof, Undo
 
 if TYPE_CHECKING:
@@ -27,14 +27,10 @@ class Kill:
         return Undo(op="ensure_running", service=victim)
 
     def observed(self, runtime: Any, victim: str, since_unix_s: float) -> Proof | None:
-        events = runtime.events(since_unix_s, float("inf"))
-        return event_proof("injected", first_event(events, victim, frozenset({"die"}), exitCode="137"))
+        return died(runtime, victim, since_unix_s, exitCode="137")
 
     def healed(self, runtime: Any, victim: str, since_unix_s: float) -> Proof | None:
-        state = runtime.state(victim)
-        if not state.running or state.paused or state.started_unix_s < since_unix_s:
-            return None
-        return Proof(step="healed", witness="runtime state running", at_unix_s=state.started_unix_s)
+        return runs_again(runtime, victim, since_unix_s)
 
 
 def kill(target: str) -> Fault:
