@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from fake_runtime import FakeRuntime
-from test_lab_engine_process import Process, until
+from lab_engine_process import Process, until
 
 from lab_engine import fault_kinds
 from pytest_llmchaos import faults

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import local_world
 import pytest
 from local_world import DEAF, PARENT, wait_until, world
 
@@ -211,7 +212,7 @@ _OWNER = textwrap.dedent("""
 
 def _dead_owner(tmp_path: Path, project: str, *, freeze_supervisord: bool) -> None:
     """A process that started a run and was killed by SIGKILL."""
-    command = [sys.executable, "-c", _OWNER, str(tmp_path), str(Path(__file__).parent), project]
+    command = [sys.executable, "-c", _OWNER, str(tmp_path), str(Path(local_world.__file__).parent), project]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as starter:
         assert starter.stdout is not None
         assert starter.stdout.readline() == "up\n"

@@ -22,9 +22,9 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-CONFIG = Path(__file__).parent.parent / "stack" / "docker-proxy" / "haproxy.cfg"
+CONFIG = Path(__file__).parents[2] / "stack" / "docker-proxy" / "haproxy.cfg"
 CALLS: dict[str, dict[str, dict[str, Any]]] = json.loads(
-    (Path(__file__).parent / "data" / "docker_proxy_calls.json").read_text()
+    (Path(__file__).parents[1] / "data" / "docker_proxy_calls.json").read_text()
 )
 NAMES = {"project": "llmchaos-a", "foreign": "llmchaos-ab-api-1", "id": "4f1c" * 16, "short_id": "4f1c4f1c4f1c"}
 HAPROXY = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")

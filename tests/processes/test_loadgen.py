@@ -12,16 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from load_server import Server, event, tokens_of
+from load_server import Server
 
 from pytest_llmchaos import samples
-from pytest_llmchaos.errors import BadScenario, LoadNotHeld, NotReady
+from pytest_llmchaos.errors import LoadNotHeld, NotReady
 from pytest_llmchaos.history import windows
-from pytest_llmchaos.loadgen import answers
-from pytest_llmchaos.loadgen.counts import DURATION_BUCKETS_S, TTFT_BUCKETS_S, Counts
-from pytest_llmchaos.loadgen.plan import DIRECTORY_VARIABLE, LoadPlan, load
+from pytest_llmchaos.loadgen.plan import DIRECTORY_VARIABLE, LoadPlan
 from pytest_llmchaos.loadgen.process import LOCUSTFILE, LoadProcess
-from pytest_llmchaos.loadgen.recorder import Lateness
 from pytest_llmchaos.loadgen.tail import merge
 from pytest_llmchaos.model import OUTCOMES
 from pytest_llmchaos.schedules import Arrival
@@ -440,117 +437,6 @@ def test_a_load_that_waits_ends_with_the_process_that_launched_it(tmp_path):
             parent.stdout.close()
         until(lambda: gone(pid), "the load generator to notice that its parent is gone")
         assert not (tmp_path / "started.json").exists()
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"url": "127.0.0.1:8000"}, "url must look like http://127.0.0.1:8000, got '127.0.0.1:8000'"),
-        ({"push_url": "ftp://x"}, "push_url must look like"),
-        ({"path": "v1"}, "path must begin with /, got 'v1'"),
-        ({"arrivals": ()}, "arrivals must not be empty"),
-        ({"arrivals": (Arrival(1, "a", 1), Arrival(0, "b", 1))}, "arrivals must be in order of due_s"),
-        ({"check": "sim-v2"}, "check must be None or \"sim-v1\", got 'sim-v2'"),
-        ({"timeout_s": 0}, "timeout_s must be above 0, got 0"),
-        ({"drain_s": -1}, "drain_s must be at least 0, got -1"),
-        ({"processes": 0}, "processes must be at least 1, got 0"),
-        ({"max_inflight": 0}, "max_inflight must be at least 1, got 0"),
-        ({"headers": {"X": "a\r\nY: b"}}, "header 'X' must be plain ASCII on one line"),
-    ],
-)
-def test_a_wrong_plan_is_refused_with_its_value(wrong, message):
-    with pytest.raises(BadScenario) as refused:
-        LoadPlan(**{"url": "http://127.0.0.1:1", "model": "m", "arrivals": (Arrival(0, "a", 1),), **wrong})
-    assert message in str(refused.value)
-
-
-def test_a_plan_crosses_to_the_other_process_unchanged(tmp_path):
-    whole = LoadPlan(url="http://127.0.0.1:1", model="m", arrivals=(Arrival(0.25, 'a "ü"\n', 3),), headers={"A": "b"})
-    whole.write(tmp_path, 123)
-
-    assert load(tmp_path) == (whole, 123)
-
-
-def test_the_simulated_engine_s_tokens_are_known_in_advance():
-    assert answers.expected_text("sim-v1", "hi", 2) == "".join(tokens_of("hi", 2))
-    assert answers.expected_text("sim-v1", "grüß", 1) == tokens_of("grüß", 1)[0]
-    assert answers.expected_text(None, "hi", 2) is None
-
-
-@pytest.mark.parametrize(
-    ("body", "outcome"),
-    [
-        (b'{"choices":[{"message":{"content":"a"},"finish_reason":"stop"}]}', "ok"),
-        (b'{"choices":[{"message":{"content":null},"finish_reason":"stop"}]}', "ok"),
-        (b'{"choices":[{"message":{"content":"a"},"finish_reason":null}]}', "truncated"),
-        (b'{"error":{"message":"no"}}', "inband_error"),
-        (b'{"choices":[]}', "corrupted"),
-        (b"[]", "corrupted"),
-        (b"<html>", "corrupted"),
-        (b"", "corrupted"),
-    ],
-)
-def test_a_whole_answer_is_judged_like_a_stream(body, outcome):
-    assert answers.of_whole(body).outcome == outcome
-
-
-@pytest.mark.parametrize(
-    ("body", "outcome"),
-    [
-        (event({"content": "a"}, "stop") + b"data: [DONE]", "ok"),
-        (event({"content": "a"}, "stop") + b"data: [DONE]\n\n", "ok"),
-        (event({"content": "a"}, "stop") + b'data: {"choices":[],"usage":{}}\n\ndata: [DONE]\n\n', "ok"),
-        (event({"content": "data: [DONE]"}), "truncated"),
-        (event({"content": "a"}, "stop") + b"event: error\ndata: {}\n\ndata: [DONE]\n\n", "inband_error"),
-        (b'data: {"choices":[1]}\n\ndata: [DONE]\n\n', "corrupted"),
-        (b"data: 7\n\ndata: [DONE]\n\n", "corrupted"),
-        (b'data: {"a":1},{"b":2}\n\ndata: [DONE]\n\n', "corrupted"),
-        (event({"content": "a"}) + b'data: {"choi', "truncated"),
-        (b"", "truncated"),
-    ],
-    ids=[
-        "no newline after the end",
-        "whole",
-        "usage after the finish",
-        "an end inside a token",
-        "error event",
-        "choice that is none",
-        "event that is none",
-        "two objects in one event",
-        "cut off in an event",
-        "empty",
-    ],
-)
-def test_a_stream_is_complete_only_with_a_finish_and_an_end_and_no_error(body, outcome):
-    assert answers.of_stream(body).outcome == outcome
-
-
-def test_lateness_is_the_99th_percentile_of_all_requests():
-    lateness = Lateness()
-    assert lateness.p99_s() == 0
-    for _ in range(99):
-        lateness.add(0.0011)
-    lateness.add(0.04)
-
-    assert lateness.p99_s() == pytest.approx(0.00125)
-    for _ in range(5):
-        lateness.add(3.0)
-    assert lateness.p99_s() == 3.0
-
-
-def test_a_value_on_an_edge_is_inside_its_bucket():
-    counts = Counts(lambda: 0)
-    counts.ended("ok", 2.0, 2.0, is_good=True)
-    families = {family.name: family for family in counts.collect()}
-    buckets = {
-        sample.labels["le"]: sample.value
-        for sample in families["llmchaos_caller_time_to_first_token_seconds"].samples
-        if sample.name.endswith("_bucket") and sample.labels["result"] == "ok"
-    }
-
-    assert (buckets["1.0"], buckets["2.0"], buckets["+Inf"]) == (0, 1, 1)
-    assert list(TTFT_BUCKETS_S) == sorted(set(TTFT_BUCKETS_S))
-    assert list(DURATION_BUCKETS_S) == sorted(set(DURATION_BUCKETS_S))
 
 
 def test_nobody_listening_is_refused_not_waited_for(tmp_path):
