@@ -37,10 +37,10 @@ def test_a_hung_engine_answers_health_and_freezes_its_heartbeat_until_the_lease_
     async def scenario() -> None:
         async with world() as lab:
             tasks = await hold_streams(lab, 3)
-            fault = await lab.fault("hang", lease_s=1.0)
+            fault = await lab.fault("hang", lease_s=0.6)
             before = await lab.metrics()
             late = asyncio.create_task(lab.chat("hello"))
-            done, _ = await asyncio.wait([late], timeout=0.4)
+            done, _ = await asyncio.wait([late], timeout=0.2)
             after = await lab.metrics()
 
             assert not done

@@ -1,6 +1,7 @@
 """Imports go one way: a module imports only from lower layers, and the instrument and the subject never import each other."""
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -27,8 +28,13 @@ def modules():
     return sorted(p for p in PACKAGE.rglob("*.py") if "_stack" not in p.parts)
 
 
+@functools.cache
 def imports_of(path, *, runtime_only):
     """Names of the modules that a file imports; those for type checkers alone are left out on request."""
+    return tuple(_imports_of(path, runtime_only))
+
+
+def _imports_of(path, runtime_only):
     tree = ast.parse(path.read_text())
     skipped = set()
     for node in ast.walk(tree):
