@@ -1,6 +1,7 @@
 """Chaos experiments for LLM inference services, as pytest tests."""
 
-from pytest_llmchaos import faults, loads
+from typing import TYPE_CHECKING
+
 from pytest_llmchaos.errors import (
     BadScenario,
     HealFailed,
@@ -11,7 +12,10 @@ from pytest_llmchaos.errors import (
     ProvesNothing,
     Unsupported,
 )
-from pytest_llmchaos.marks import experiment
+
+if TYPE_CHECKING:
+    from pytest_llmchaos import faults, loads
+    from pytest_llmchaos.marks import experiment
 
 __all__ = [
     "BadScenario",
@@ -26,3 +30,15 @@ __all__ = [
     "faults",
     "loads",
 ]
+
+if not TYPE_CHECKING:  # a type checker would believe that every name exists here
+
+    def __getattr__(name: str) -> object:
+        """What only scenarios need: every pytest run of an environment imports this package, for the plugin's sake."""
+        from importlib import import_module  # noqa: PLC0415 - the point of it
+
+        if name in {"faults", "loads"}:
+            return import_module(f"{__name__}.{name}")
+        if name == "experiment":
+            return import_module(f"{__name__}.marks").experiment
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

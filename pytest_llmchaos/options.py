@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import secrets
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pytest_llmchaos.byo import own_subject
 from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.run import RUNTIMES
 from pytest_llmchaos.seeds import parse_seed
-from pytest_llmchaos.subject import BACKENDS, Subject
+from pytest_llmchaos.subject import BACKENDS
+
+if TYPE_CHECKING:
+    from pytest_llmchaos.subject import Subject
+
+RUNTIMES = ("auto", "compose", "local")
 
 # name, argparse settings, help. Each is `--llmchaos-NAME`, with `--chaos-NAME` as an alias where no other plugin owns it.
 OPTIONS: tuple[tuple[str, dict[str, Any], str], ...] = (
@@ -98,6 +101,8 @@ def backend_of(config: Any) -> str | None:
 
 def own_subject_of(config: Any) -> Subject | None:
     """The user's own stack, where the ini file names one."""
+    from pytest_llmchaos.byo import own_subject  # noqa: PLC0415 - only where scenarios are
+
     return own_subject(
         compose=config.getini("llmchaos_compose") or (),
         services=config.getini("llmchaos_services") or (),

@@ -11,7 +11,6 @@ import pytest
 
 from pytest_llmchaos import options
 from pytest_llmchaos.errors import HealFailed, LlmchaosError, NotReady, ProvesNothing, Unsupported
-from pytest_llmchaos.experiments import hypothesis_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -145,7 +144,8 @@ def plan_of(item: pytest.Function, campaign: Campaign) -> TrialPlan | None:
         raise pytest.UsageError(
             f"{item.nodeid} asks for `trial` but has no experiment: add `pytestmark = pytest_llmchaos.experiment(load=..., fault=...)`"
         )
-    from pytest_llmchaos.plan import plan_trial  # noqa: PLC0415 - only where scenarios are
+    from pytest_llmchaos.experiments import hypothesis_of  # noqa: PLC0415 - only where scenarios are
+    from pytest_llmchaos.plan import plan_trial  # noqa: PLC0415 - as above
 
     callspec = getattr(item, "callspec", None)
     fault, repeat = callspec.params["trial"] if callspec and "trial" in callspec.params else (experiment.faults[0], 0)

@@ -46,7 +46,6 @@ CATALOGUE = (
     "crash_on_boot",
     "memory_leak",
 )
-RUNTIMES = ("auto", "compose", "local")
 
 
 @dataclass(frozen=True, kw_only=True)
