@@ -12,7 +12,9 @@ from pytest_llmchaos.faults.engine import EngineFaultState, EngineReport
 from pytest_llmchaos.model import Proof, RuntimeEvent, ServiceState, Undo
 from pytest_llmchaos.runtime.restrict import RELEASES
 
-ALL = frozenset({"kill", "start", "restart", "pause", "unpause", "crash", "events", "engine"}) | {*RELEASES.values()}
+ALL = frozenset({"kill", "start", "restart", "pause", "unpause", "crash", "events", "engine", "overload"}) | {
+    *RELEASES.values()
+}
 
 
 class FakeRuntime:
@@ -34,6 +36,7 @@ class FakeRuntime:
         self._restricted: dict[tuple[str, str], float] = {}
         self._engine_faults: dict[tuple[str, str], EngineFaultState] = {}
         self._boot_faults: set[str] = set()
+        self._floods: dict[str, float] = {}
 
     def now(self) -> float:
         return float(next(self._clock))
@@ -138,10 +141,29 @@ class FakeRuntime:
         shown = any(f'"{service}"' in query or "{outcome" in query for service, _ in self._engine_faults)
         return 1.0 if shown and not self.deaf else None
 
+    def overload(self, service: str, times: float, max_tokens: int) -> None:
+        self._change(service, "overload", {"times": f"{times:g}", "max_tokens": str(max_tokens)})
+        self._floods[service] = self.now()
+
+    def overload_seen(self, service: str, since_unix_s: float) -> Proof | None:
+        at_unix_s = self._floods.get(service, 0.0)
+        if at_unix_s < since_unix_s or not at_unix_s or self.deaf:
+            return None
+        return Proof(step="injected", witness="the fake's own word", at_unix_s=at_unix_s)
+
+    def overload_gone(self, service: str) -> Proof | None:
+        if service in self._floods:
+            return None
+        return Proof(step="healed", witness="the fake's own word", at_unix_s=self.now())
+
     def undo(self, undo: Undo) -> None:
         if self.broken:
             raise HealFailed(f"the fake refuses {undo.op} {undo.service}")
         if undo.service not in self._states:
+            return
+        if undo.op == "stop_overload":
+            if self._floods.pop(undo.service, None):
+                self._change(undo.service, undo.op)
             return
         state = self._states[undo.service]
         fault = (undo.service, str(undo.args.get("kind", "")))

@@ -3,7 +3,7 @@
 import pytest
 
 from pytest_llmchaos import faults
-from pytest_llmchaos.attribution import detected, repaired_by, restarts, victims_back
+from pytest_llmchaos.attribution import detected, note_events, repaired_by, restarts, victims_back
 from pytest_llmchaos.journal import Journal
 from pytest_llmchaos.lab import Injected
 from pytest_llmchaos.model import Injection, RuntimeEvent
@@ -13,8 +13,8 @@ KILL = faults.kill("api").primitive
 RESTART = faults.restart("api").primitive
 
 
-def event(at, action, service="api"):
-    return RuntimeEvent(at_unix_s=at, service=service, action=action)
+def event(at, action, service="api", **attributes):
+    return RuntimeEvent(at_unix_s=at, service=service, action=action, attributes=attributes)
 
 
 def injected(start=100.0, reverted=140.0, victims=("api",), fault=KILL):
@@ -84,8 +84,10 @@ def test_two_repairers_are_mixed_and_none_is_none():
 
 def test_a_victim_is_back_when_it_last_started_and_stayed_up(record):
     events = [event(100.0, "die"), event(102.0, "start"), event(104.0, "die"), event(106.0, "start")]
+    frozen = [event(100.0, "pause"), event(101.0, "exec_start"), event(103.0, "unpause")]
 
     assert victims_back(record, injected(), events) == pytest.approx(16.0)
+    assert victims_back(record, injected(), frozen) == pytest.approx(13.0)
 
 
 @pytest.mark.parametrize(
@@ -104,8 +106,8 @@ def test_a_victim_that_is_not_up_before_the_revert_is_not_back(record, events):
 
 
 class Fired:
-    def __init__(self, name, at, before=False):
-        self.name, self.at_unix_s, self.before, self.labels = name, at, before, {}
+    def __init__(self, name, at, before=False, **labels):
+        self.name, self.at_unix_s, self.before, self.labels = name, at, before, labels
 
 
 def test_the_first_signal_after_the_fault_detects_it(record):
@@ -126,3 +128,24 @@ def test_restarts_are_counted_per_service():
         "api": 2,
         "model-1": 1,
     }
+
+
+def test_what_everybody_wrote_down_is_told_on_one_clock_in_order(record):
+    audit = [
+        {"at": 101.5, "event": "detected", "rule": "api-exited", "service": "api"},
+        {"at": 101.6, "event": "intent", "action": "start", "rule": "api-exited", "service": "api"},
+        {"at": 95.0, "event": "suppressed", "reason": "startup grace"},
+    ]
+    events = [event(102.0, "start", execID="7"), event(100.0, "die", exitCode="137", execID="7")]
+    fired = [Fired("ServiceDown", 101.0, service="api"), Fired("Old", 101.0, before=True)]
+
+    note_events(record, events, audit, fired)
+
+    assert [(e["at_s"], e["source"], e["what"], e["service"]) for e in record.events] == [
+        (5.0, "remediator", "suppressed : startup grace", ""),
+        (10.0, "runtime", "api die exitCode=137", "api"),
+        (11.0, "prometheus", "alert ServiceDown fires", "api"),
+        (11.5, "remediator", "detected api: api-exited", "api"),
+        (11.6, "remediator", "intent start api: api-exited", "api"),
+        (12.0, "runtime", "api start", "api"),
+    ]

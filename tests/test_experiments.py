@@ -46,6 +46,7 @@ def made(**arguments):
         ({"blast_radius": 0}, "is smaller than what 'kill api' may hit"),
         ({"fault": faults.together(KILL, faults.kill("model-1")), "blast_radius": 1}, "may hit .2 services."),
         ({"fidelity": "perfect"}, "must be one of real, kernel, proxy, telemetry, simulated"),
+        ({"fault": faults.hang("model-1"), "fault_s": 9, "fidelity": "real"}, "asks for more than 'hang model-1' is"),
         ({"steady": 8}, "knows no argument 'steady'"),
     ],
 )
@@ -70,6 +71,11 @@ def test_an_experiment_is_a_mark_with_checked_values():
     assert mark.kwargs["experiment"].steady_s == 5.0
     assert mark.kwargs["experiment"].faults == (KILL,)
     assert mark.kwargs["experiment"].blast_radius == 1
+
+
+def test_a_fault_may_be_as_faithful_as_is_asked_or_more():
+    assert made(fidelity="real").faults == (KILL,)
+    assert made(fidelity="simulated", fault=[KILL, faults.hang("model-1")], fault_s=9).faults[0] == KILL
 
 
 def test_an_experiment_decorates_a_function():

@@ -19,6 +19,7 @@ PRIMITIVES = [
     faults.partition("api"),
     faults.limit_cpu("api", cores=0.1),
     faults.limit_memory("api", mebibytes=64),
+    faults.overload("api"),
     faults.hang("model-1"),
     faults.gpu_saturation("model-1"),
     faults.gpu_exhaustion("model-1"),
@@ -89,6 +90,26 @@ def test_the_undo_heals_and_the_healing_is_proven(act):
     assert act.fault.healed(runtime, act.victim, since) is not None
     assert runtime.state(act.victim).running
     assert not runtime.state(act.victim).paused
+
+
+def test_what_is_still_in_force_is_not_healed():
+    runtime = FakeRuntime()
+    act = faults.overload("api").plan(random.Random(1), SERVICES)[0]
+    act.fault.inject(runtime, act.victim)
+
+    assert act.fault.healed(runtime, act.victim, 0.0) is None
+
+
+@pytest.mark.parametrize("fault", [fault for fault in PRIMITIVES if "overload" not in fault.needs], ids=str)
+def test_a_victim_that_is_down_is_not_healed(fault):
+    act = fault.plan(random.Random(1), SERVICES)[0]
+    runtime = FakeRuntime()
+    since = runtime.now()
+    act.fault.inject(runtime, act.victim)
+    runtime.undo(act.fault.undo(act.victim))
+    runtime.crash(act.victim)
+
+    assert act.fault.healed(runtime, act.victim, since) is None
 
 
 def test_a_second_undo_changes_nothing(act):
@@ -200,7 +221,33 @@ def test_a_composition_is_as_faithful_as_its_weakest_part_and_as_wide_as_all_of_
     assert both.blast_radius == 2
     assert both.lifetime == "lasting"
     assert both.target == "api,model-1"
+    assert both.needs == faults.kill("api").needs
     assert str(both) == "together(kill api, kill model-1)"
+
+
+def test_a_draw_is_as_faithful_as_the_weakest_of_its_faults_and_as_wide_as_the_widest():
+    drawn = faults.random(n=3, among=[faults.kill("api"), faults.hang("model-1"), faults.pause("model-2")], within_s=9)
+
+    assert drawn.fidelity == "simulated"
+    assert drawn.blast_radius == 1
+    assert drawn.lifetime == "passing"
+    assert drawn.target == "api,model-1,model-2"
+    assert drawn.needs == faults.kill("api").needs | faults.hang("model-1").needs | faults.pause("model-2").needs
+    assert str(drawn) == "random(3 among kill api, hang model-1, pause model-2 within 9 s)"
+
+
+def test_a_sequence_and_an_act_print_with_their_times():
+    fault = faults.sequence(faults.kill("api"), then=faults.pause("model-1"), after_s=2.5)
+
+    assert str(fault) == "sequence(kill api at +0 s, pause model-1 at +2.5 s)"
+    assert [str(act) for act in fault.plan(random.Random(1), SERVICES)] == [
+        "kill api at +0 s",
+        "pause model-1 at +2.5 s",
+    ]
+
+
+def test_a_fault_expects_what_its_primitive_does():
+    assert faults.kill("api").expects == faults.kill("api").primitive.expects
 
 
 @pytest.mark.parametrize("times", [1, 0.5, 11, "2", True, None, float("nan")])

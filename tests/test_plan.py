@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from pytest_llmchaos import BadScenario, experiment, faults, loads
 from pytest_llmchaos.errors import NoVictim
+from pytest_llmchaos.model import Injection
 from pytest_llmchaos.plan import as_json, plan_trial, require_capacity, schedule, schedule_bytes
 from pytest_llmchaos.seeds import MAX_SEED, parse_seed, rng_for
 
@@ -59,6 +60,23 @@ def test_a_control_arm_gets_the_same_load_as_the_experiment():
 def test_an_unknown_target_names_the_services():
     with pytest.raises(NoVictim, match="there are api, model-1, model-2"):
         planned(fault=faults.kill("worker-9"))
+
+
+class WiderThanItSays:
+    """A third party's fault that hits two services and declares one."""
+
+    target, needs, lifetime, fidelity, blast_radius = "api", frozenset(), "lasting", "real", 1
+
+    def plan(self, _rng, services):
+        return tuple(Injection(after_s=0.0, fault=faults.kill("api").primitive, victim=name) for name in services[:2])
+
+    def __str__(self):
+        return "wide"
+
+
+def test_a_plan_beyond_the_blast_radius_is_refused_whatever_the_fault_declares():
+    with pytest.raises(BadScenario, match="wide would hit 2 services at once, blast_radius allows 1"):
+        planned(fault=WiderThanItSays())
 
 
 def test_a_load_beyond_the_backend_is_refused_with_both_numbers():

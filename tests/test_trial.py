@@ -1,0 +1,175 @@
+"""What a claim is given: values where they exist, errors with the reason where they do not; and the same as JSON."""
+
+import json
+
+import pytest
+
+from pytest_llmchaos import BadScenario, NotDetected, NotRecovered, experiment, faults, loads
+from pytest_llmchaos.errors import InvalidExperiment, NoData
+from pytest_llmchaos.history import windows
+from pytest_llmchaos.journal import Journal
+from pytest_llmchaos.model import Sample
+from pytest_llmchaos.plan import plan_trial
+from pytest_llmchaos.record import Record
+from pytest_llmchaos.slo import Slo, SloResult
+from pytest_llmchaos.trial import Trial
+from pytest_llmchaos.trialjson import as_json
+
+SLO = Slo(name="availability", objective=0.99, window_days=30, description="made up", good="good", total="total")
+JUDGED = SloResult(slo=SLO, good=98, total=100, window_s=30.0, rate_rps=2.0, query="good / total", raw={"good": 98.0})
+
+
+def sample(due_s, outcome="ok"):
+    first_s = due_s + 0.1 if outcome == "ok" else None
+    return Sample(due_s, due_s, first_s, due_s + 0.5, 0.0, 8, outcome, "model-1", f"r-{due_s:g}")
+
+
+# 200 good answers, then a second in which three of four go wrong in three ways.
+SAMPLES = [
+    *(sample(i / 20) for i in range(200)),
+    *(sample(10 + i / 4, outcome) for i, outcome in enumerate(("truncated", "refused", "truncated", "ok"))),
+]
+BOUNDS = [("steady", 0.0, 10.0), ("fault", 10.0, 11.0), ("recovery", 11.0, 12.0), ("whole", 0.0, 12.0)]
+
+
+@pytest.fixture
+def plan():
+    mark = experiment(load=loads.open_loop(rate_rps=2), fault=faults.kill("api"), recovery_s=20)
+    made = mark.kwargs["experiment"]
+    return plan_trial(
+        scenario="kill_api",
+        hypothesis="It holds.",
+        experiment=made,
+        fault=made.faults[0],
+        repeat=0,
+        seed=42,
+        services=("api",),
+    )
+
+
+@pytest.fixture
+def trial(plan):
+    def with_(**values):
+        return Trial(
+            **{
+                "name": "001",
+                "plan": plan,
+                "windows": {w.name: w for w in windows(SAMPLES, BOUNDS)},
+                "slos": {"availability": JUDGED},
+                "slo_errors": {"ttft-p95": NoData("no data for ttft-p95")},
+                "detect_s": 1.5,
+                "detected_by": "alert ServiceDown",
+                "recover_s": 4.25,
+                "recover_why_not": "",
+                "settle_s": 0.5,
+                "repaired_by": "remediator",
+                "victims": ("api",),
+                "alerts": ("ServiceDown",),
+                "actions": (),
+                "restarts": {"api": 1},
+                "findings": (),
+                "events": (),
+                "load": {"achieved_ratio": 1.0},
+                **values,
+            }
+        )
+
+    return with_
+
+
+def test_times_are_given_where_they_exist(trial):
+    seen = trial()
+
+    assert (seen.time_to_detect_s, seen.time_to_recover_s, seen.time_to_settle_s) == (1.5, 4.25, 0.5)
+    assert repr(seen) == "<trial 001: kill_api, kill api>"
+
+
+@pytest.mark.parametrize(
+    ("values", "name", "error", "message"),
+    [
+        ({"detect_s": None}, "time_to_detect_s", NotDetected, "no alert fired .* after kill api"),
+        ({"recover_s": None, "recover_why_not": "still down"}, "time_to_recover_s", NotRecovered, "still down"),
+        ({"settle_s": None}, "time_to_settle_s", NotRecovered, "did not settle within 20 s of the fault's end"),
+    ],
+)
+def test_a_time_that_does_not_exist_says_why(trial, values, name, error, message):
+    with pytest.raises(error, match=message):
+        getattr(trial(**values), name)
+
+
+def test_an_slo_is_its_result_or_what_kept_prometheus_from_answering(trial):
+    seen = trial()
+
+    assert seen.slo("availability") is JUDGED
+    with pytest.raises(NoData, match="no data for ttft-p95"):
+        seen.slo("ttft-p95")
+    with pytest.raises(BadScenario, match=r"trial.slo\('ttft'\): there is no such SLO; .* availability, ttft-p95"):
+        seen.slo("ttft")
+
+
+def test_phases_are_windows_of_the_callers_samples(trial):
+    seen = trial()
+
+    assert (seen.steady.offered, seen.fault.offered, seen.recovery.offered, seen.whole.offered) == (200, 4, 0, 204)
+    assert seen.fault.availability == 0.25
+    assert (seen.silently_truncated, seen.failed) == (2, 3)
+
+
+def test_a_phase_that_the_trial_had_not_is_refused_by_name(trial):
+    with pytest.raises(InvalidExperiment, match="this trial had no fault phase; it had steady"):
+        _ = trial(windows={"steady": trial().steady}).fault
+
+
+@pytest.fixture
+def record(tmp_path):
+    made = Record(Journal(tmp_path / "journal.jsonl"), "001", tmp_path)
+    made.anchor(90.0, 0.0)
+    made.proof("injected", "runtime event die", 100.0)
+    return made
+
+
+def test_a_judged_trial_becomes_plain_json_without_the_phase_that_is_all_of_them(trial, plan, record):
+    entry = as_json(plan, record, trial(), "held", None)
+
+    assert json.loads(json.dumps(entry, allow_nan=False)) == entry
+    assert (entry["fault"], entry["victim"], entry["verdict"]) == ("kill api", "api", "held")
+    assert entry["proof"] == [{"step": "injected", "witness": "runtime event die", "at_s": 10.0}]
+    assert [phase["name"] for phase in entry["phases"]] == ["steady", "fault", "recovery"]
+    assert entry["phases"][1]["outcomes"] == {"ok": 1, "truncated": 2, "refused": 1}
+    assert entry["slos"][0]["value"] == 0.98
+    assert entry["slos"][0]["callers_say"] is None
+
+
+def test_a_quantile_that_too_few_samples_or_failures_give_is_null(trial, plan, record):
+    steady, fault, _ = as_json(plan, record, trial(), "held", None)["phases"]
+
+    assert steady["e2e_p99_s"] == pytest.approx(0.5)
+    assert (fault["e2e_p99_s"], fault["ttft_p95_s"]) == (None, None)
+
+
+def test_a_quantile_among_failures_is_infinite_and_therefore_null(trial, plan, record):
+    lost = windows([sample(i / 20, "refused") for i in range(200)], [("steady", 0.0, 10.0)])
+
+    (phase,) = as_json(plan, record, trial(windows={"steady": lost[0]}), "held", None)["phases"]
+
+    assert lost[0].e2e_s.p95 == float("inf")
+    assert phase["e2e_p95_s"] is None
+
+
+def test_what_could_not_be_judged_is_told_as_far_as_it_is_known(plan, record):
+    entry = as_json(plan, record, None, "invalid", "the load ran late")
+
+    assert (entry["verdict"], entry["reason"], entry["phases"], entry["slos"]) == (
+        "invalid",
+        "the load ran late",
+        [],
+        [],
+    )
+    assert entry["time_to_detect_s"] is None
+
+
+def test_times_of_a_sample_count_from_when_it_was_due():
+    late = Sample(1.0, 1.4, 1.5, 3.0, 0.1, 8, "ok", "model-1", "r-1")
+
+    assert (late.ttft_s, late.e2e_s) == (0.5, 2.0)
+    assert sample(1.0, "refused").ttft_s is None
