@@ -86,6 +86,12 @@ def test_a_load_beyond_the_backend_is_refused_with_both_numbers():
         require_capacity(plan, 45.0, "ollama")
 
 
+def test_a_load_of_just_what_the_backend_is_declared_for_may():
+    plan = planned(load=loads.open_loop(rate_rps=5, max_tokens=9))
+
+    assert require_capacity(plan, 45.0, "ollama") is None
+
+
 def test_a_load_that_means_to_saturate_says_so_and_may():
     plan = planned(load=loads.open_loop(rate_rps=100, max_tokens=10, beyond_capacity=True))
 
