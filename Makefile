@@ -7,9 +7,11 @@ PYTEST_ARGS ?=
 VENV := .venv
 RUN := $(VENV)/bin
 BOOTSTRAP := $(RUN)/python stack/bootstrap.py
+# Tests of layers 0 to 2, which have no clock and do no I/O.
+PURE := attribution engine_faults experiments fault_contract history loads plan samples slo subject trial
 
 .DEFAULT_GOAL := help
-.PHONY: help setup chaos test lint bench generate lock clean
+.PHONY: help setup chaos test coverage lint bench generate lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,8 +38,14 @@ chaos: $(VENV)/.ready ## perform the experiment kill_api against a real model; B
 
 test: BACKENDS = ollama llamacpp sim
 test: setup lint ## lint, then every test of the product; those in tests/stack/ start containers
-	$(RUN)/python -m pytest tests --ignore=tests/stack $(PYTEST_ARGS)
+	$(RUN)/python -m pytest tests --ignore=tests/processes --ignore=tests/stack -n 2 $(PYTEST_ARGS)
+	@$(MAKE) --no-print-directory coverage
+	$(RUN)/python -m pytest tests/processes $(PYTEST_ARGS)
 	$(RUN)/python -m pytest tests/stack -p no:randomly $(PYTEST_ARGS)
+
+coverage: $(VENV)/.ready ## every branch of the pure layers is taken by their own tests
+	$(RUN)/coverage run -m pytest -q --hypothesis-profile=gate $(PURE:%=tests/test_%.py)
+	$(RUN)/coverage report
 
 lint: $(VENV)/.ready ## ruff and mypy
 	$(RUN)/ruff check .

@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,14 @@ def test_the_instrument_never_imports_the_subject(path):
 @pytest.mark.parametrize("path", sorted((ROOT / "stack").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
 def test_the_subject_never_imports_the_instrument(path):
     assert not [name for name in imports_of(path, runtime_only=False) if name.split(".")[0] == "pytest_llmchaos"]
+
+
+def test_the_gate_on_branch_coverage_covers_the_pure_layers_and_nothing_else():
+    included = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["coverage"]["run"]["include"]
+    pure = {name for name, layer in LAYERS.items() if layer <= 2}
+
+    assert {Path(path).parts[1].removesuffix(".py") for path in included} == pure
+    assert [path for path in included if not list(ROOT.glob(path))] == []
 
 
 def test_the_rule_catches_an_upward_import(tmp_path):
