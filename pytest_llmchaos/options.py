@@ -62,15 +62,35 @@ LEASHED = "leashed: the stack is not the instrument's own (llmchaos_attach); pas
 def add(parser: Any) -> None:
     """Register all options. An alias that another plugin owns is given up; the canonical name always works."""
     group = parser.getgroup("llmchaos", "chaos experiments for LLM services (pytest-llmchaos)")
+    taken, given_up = _taken(parser), []
     for name, settings, text in OPTIONS:
-        both = (f"--llmchaos-{name}", f"--chaos-{name}")
-        default = {} if settings.get("action") else {"default": None}
+        canonical, alias = f"--llmchaos-{name}", f"--chaos-{name}"
+        about = {
+            "dest": _DEST + name,
+            "help": text,
+            **settings,
+            **({} if settings.get("action") else {"default": None}),
+        }
         try:
-            group.addoption(*both, dest=_DEST + name, help=text, **settings, **default)
+            group.addoption(canonical, *([] if alias in taken else [alias]), **about)
         except (ValueError, argparse.ArgumentError):
-            group.addoption(both[0], dest=_DEST + name, help=text, **settings, **default)
+            taken.add(alias)
+            group.addoption(canonical, **about)
+        given_up += [name] if alias in taken else []
+    group.addoption("--llmchaos-given-up", dest=_DEST + "given_up", default=given_up, help=argparse.SUPPRESS)
     for name, kind, text in INI:
         parser.addini(name, text, type=kind, default="")
+
+
+def _taken(parser: Any) -> set[str]:
+    """Options that other plugins own: pytest 8 tells of a conflict only when it parses, too late to give up an alias."""
+    groups = [*getattr(parser, "_groups", ()), getattr(parser, "_anonymous", None)]
+    return {name for group in groups for option in getattr(group, "options", ()) for name in option.names()}
+
+
+def spelled(config: Any, name: str) -> str:
+    """An option as a command line has to write it: by its alias, unless another plugin owns that."""
+    return f"--llmchaos-{name}" if name in given(config, "given_up") else f"--chaos-{name}"
 
 
 def given(config: Any, name: str) -> Any:

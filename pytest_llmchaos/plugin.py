@@ -89,7 +89,8 @@ class WithXdist:
 
 def pytest_report_header(config: pytest.Config) -> str:
     backend = options.backend_of(config) or "the runtime's own"
-    return f"llmchaos: --chaos-seed={config.stash[SEED]}, runtime {options.runtime_of(config)}, backend {backend}"
+    seed = f"{options.spelled(config, 'seed')}={config.stash[SEED]}"
+    return f"llmchaos: {seed}, runtime {options.runtime_of(config)}, backend {backend}"
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
@@ -221,7 +222,7 @@ def campaign_of(config: pytest.Config) -> Campaign:
             repeat=options.repeat_of(config),
             worker=os.environ.get("PYTEST_XDIST_WORKER", ""),
             why_runtime=why,
-            replay_line=repeat_line(config.invocation_params.args, seed),
+            replay_line=repeat_line(config, seed),
         )
         config.stash[CAMPAIGN] = Campaign(settings, lambda: progress_of(config))
         if options.leashed(config):
@@ -229,10 +230,11 @@ def campaign_of(config: pytest.Config) -> Campaign:
     return config.stash[CAMPAIGN]
 
 
-def repeat_line(args: tuple[str, ...], seed: int) -> str:
+def repeat_line(config: pytest.Config, seed: int) -> str:
     """The command that performs the same schedule again, ready for a shell."""
-    kept = [a for a in map(str, args) if not a.startswith(("--chaos-seed=", "--llmchaos-seed="))]
-    return shlex.join(["pytest", *kept, f"--chaos-seed={seed}"])
+    ours = {f"--llmchaos-seed={seed}", f"{options.spelled(config, 'seed')}={seed}"}
+    kept = [a for a in map(str, config.invocation_params.args) if a not in ours]
+    return shlex.join(["pytest", *kept, f"{options.spelled(config, 'seed')}={seed}"])
 
 
 def progress_of(config: pytest.Config) -> Any:
@@ -298,9 +300,8 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
         reporter.write_line(
             f"{entry['scenario']}: {acts}; {entry['load']}; {entry['arrivals']} arrivals {entry['arrivals_sha256'][:12]}"
         )
-    reporter.write_line(
-        f"{len(campaign.schedule())} trials planned with --chaos-seed={campaign.settings.seed}; nothing was touched"
-    )
+    seed = f"{options.spelled(session.config, 'seed')}={campaign.settings.seed}"
+    reporter.write_line(f"{len(campaign.schedule())} trials planned with {seed}; nothing was touched")
     if options.leashed(session.config) and not options.given(session.config, "plan"):
         pytest.exit(options.LEASHED, returncode=pytest.ExitCode.NO_TESTS_COLLECTED)
     return True

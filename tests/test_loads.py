@@ -96,8 +96,9 @@ def test_a_longer_duration_only_adds_requests_at_the_end(load, seed, duration_s)
     def sent(length_s):
         try:
             return load.schedule(Random(seed), length_s)
-        except BadScenario as error:  # so slow a load, and so short a time, that nothing is sent
-            assert "sends no request" in str(error)
+        except BadScenario as error:
+            if "sends no request" not in str(error):  # a slow load in a short time: an answer as good as any
+                raise
             return ()
 
     shorter = sent(duration_s)

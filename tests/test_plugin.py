@@ -1,6 +1,7 @@
 """The plugin as its users meet it: options, marks, verdicts, plans. No stack is started here; trials are performed by a double."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -199,14 +200,34 @@ def test_the_canonical_names_work_as_well(chaos):
     chaos("--llmchaos-plan", "--llmchaos-seed=42").stdout.fnmatch_lines(["*--chaos-seed=42; nothing was touched*"])
 
 
-def test_an_alias_that_another_plugin_owns_is_given_up(pytester):
-    pytester.makepyfile(other="def pytest_addoption(parser):\n    parser.addoption('--chaos-seed', default=None)\n")
-    pytester.syspathinsert()
-    pytester.makepyfile(test_it="def test_it():\n    assert True\n")
+def test_an_alias_that_another_installed_plugin_owns_is_given_up(pytester, monkeypatch):
+    about = pytester.mkdir("other_chaos-1.0.dist-info")
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: other-chaos\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[pytest11]\nother_chaos = other_chaos\n")
+    pytester.makepyfile(
+        other_chaos="""
+        def pytest_addoption(parser):
+            parser.addoption("--chaos-seed", default=None)
 
-    result = pytester.runpytest_inprocess("-p", "other", "--llmchaos-seed=3", "-p", "no:locust")
+        def pytest_report_header(config):
+            return f"other chaos: {config.getoption('--chaos-seed')}"
+        """,
+        test_scenario=SCENARIO.format(fault='faults.kill("api")'),
+    )
+    monkeypatch.setenv("PYTHONPATH", str(pytester.path), prepend=os.pathsep)
 
-    result.assert_outcomes(passed=1)
+    result = pytester.runpytest_subprocess(
+        "-p", "no:locust", "--chaos-seed=theirs", "--llmchaos-seed=3", "--chaos-runtime=local", "--chaos-plan"
+    )
+
+    assert result.ret == 0
+    result.stdout.fnmatch_lines_random(
+        [
+            "other chaos: theirs",
+            "llmchaos: --llmchaos-seed=3, runtime local, *",
+            "1 trials planned with --llmchaos-seed=3; nothing was touched",
+        ]
+    )
 
 
 @pytest.mark.parametrize(

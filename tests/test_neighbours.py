@@ -1,0 +1,123 @@
+"""Beside other plugins, each alone and all at once: verdicts stay what they are, and each trial is performed once."""
+
+from pathlib import Path
+
+import pytest
+from test_plugin import SCENARIO
+
+CONFTEST = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_plugin import Double
+from pytest_llmchaos.campaign import Campaign
+
+class Told(Double):
+    def perform(self, campaign, plan):
+        with open("performed.txt", "a") as file:
+            file.write(f"{{plan.scenario}}: {{plan.fault}}\\n")
+        return super().perform(campaign, plan)
+
+double = Told()
+Campaign._perform = lambda campaign, plan: double.perform(campaign, plan)
+Campaign.preflight = lambda campaign: None
+"""
+FAULTS = '[faults.kill("api"), faults.kill("model-1")]'
+ONCE_EACH = sorted(f"{name}: {fault}" for name in ("one", "two") for fault in ("kill api", "kill model-1"))
+NEIGHBOURS = {"xdist", "randomly", "timeout", "html", "metadata", "hypothesispytest", "locust"}
+
+
+def without(*names):
+    return [part for name in sorted(names) for part in ("-p", f"no:{name}")]
+
+
+@pytest.fixture
+def suite(pytester):
+    """A project with two scenarios of two faults, a claim that is refuted, one that has no data, and a plain test."""
+    pytester.makeconftest(CONFTEST)
+    text = SCENARIO.format(fault=FAULTS)
+    bad = (
+        "\ndef test_late(trial):\n    assert trial.time_to_detect_s <= 1\n"
+        "\ndef test_blind(trial):\n    assert trial.slo('gone').value > 0\n"
+    )
+    pytester.makepyfile(test_one=text, test_two=text + bad, test_plain="def test_it():\n    pass\n")
+    return pytester
+
+
+def performed(suite):
+    return sorted((suite.path / "performed.txt").read_text().splitlines())
+
+
+EXPECTED = {"passed": 9, "failed": 2, "errors": 2}
+
+
+def test_alone_without_any_of_them(suite):
+    result = suite.runpytest_subprocess(*without(*NEIGHBOURS))
+
+    result.assert_outcomes(**EXPECTED)
+    assert performed(suite) == ONCE_EACH
+
+
+@pytest.mark.parametrize(
+    ("neighbours", "options"),
+    [
+        ({"randomly"}, ["--randomly-seed=7"]),
+        ({"timeout"}, ["--timeout=60", "--timeout-method=signal"]),
+        ({"html", "metadata"}, ["--html=page.html", "--self-contained-html"]),
+    ],
+    ids=["randomly", "timeout", "html"],
+)
+def test_beside_one(suite, neighbours, options):
+    result = suite.runpytest_inprocess(*without(*NEIGHBOURS - neighbours), *options)
+
+    result.assert_outcomes(**EXPECTED)
+    assert performed(suite) == ONCE_EACH
+
+
+def test_a_page_of_pytest_html_says_what_proved_nothing_and_why(suite):
+    suite.runpytest_inprocess(*without(*NEIGHBOURS - {"html", "metadata"}), "--html=page.html", "--self-contained-html")
+
+    assert (suite.path / "page.html").read_text().count("NoData: no data for gone") == 2
+
+
+def test_a_trial_that_pytest_timeout_cuts_off_is_no_pass_and_the_next_one_is_performed(suite):
+    suite.makeconftest(
+        CONFTEST
+        + """
+import threading
+perform = Campaign._perform
+def hung_once(campaign, plan):
+    if not campaign.__dict__.setdefault("hung", False):
+        campaign.hung = True
+        threading.Event().wait(60)
+    return perform(campaign, plan)
+Campaign._perform = hung_once
+"""
+    )
+
+    result = suite.runpytest_inprocess(
+        *without(*NEIGHBOURS - {"timeout"}), "--timeout=0.3", "--timeout-method=signal", "test_one.py"
+    )
+
+    result.stdout.fnmatch_lines(["*Timeout*0.3*"])
+    outcomes = result.parseoutcomes()
+    assert outcomes.get("errors", 0) >= 1
+    assert performed(suite)[-1] == "one: kill model-1"
+
+
+def test_among_all_of_them_with_two_workers(suite, monkeypatch):
+    """Also the plugin that Locust brings along is loaded here: it must not pull gevent into the process of the tests."""
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    with (suite.path / "conftest.py").open("a") as file:
+        file.write(
+            "\n\ndef pytest_sessionfinish():\n    with open('gevent.txt', 'a') as file:\n"
+            "        file.write('gevent\\n' if 'gevent' in sys.modules else 'none\\n')\n"
+        )
+
+    result = suite.runpytest_subprocess(
+        "-n", "2", "--randomly-seed=7", "--timeout=60", "--html=page.html", "--self-contained-html"
+    )
+
+    result.assert_outcomes(**EXPECTED)
+    assert performed(suite) == ONCE_EACH
+    assert set((suite.path / "gevent.txt").read_text().split()) == {"none"}
+    assert "test_two.py::test_blind" in (suite.path / "page.html").read_text()
