@@ -9,12 +9,14 @@ RUN := $(VENV)/bin
 BOOTSTRAP := $(RUN)/python stack/bootstrap.py
 # Tests of layers 0 to 2, which have no clock and do no I/O.
 PURE := attribution engine_faults experiments fault_contract history loads plan samples slo subject trial
+OLDEST_PYTEST := 8.4
+TOUCHES_PYTEST := byo experiments layers neighbours plan plugin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup chaos test coverage lint bench generate lock clean
+.PHONY: help setup chaos test coverage test-oldest lint bench generate lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready ## environment, Docker Engine where it is missing, images; quick when all is there
 	@$(BOOTSTRAP) all $(foreach backend,$(BACKENDS),--backend $(backend))
@@ -39,13 +41,20 @@ chaos: $(VENV)/.ready ## perform the experiment kill_api against a real model; B
 test: BACKENDS = ollama llamacpp sim
 test: setup lint ## lint, then every test of the product; those in tests/stack/ start containers
 	$(RUN)/python -m pytest tests --ignore=tests/processes --ignore=tests/stack -n 2 $(PYTEST_ARGS)
-	@$(MAKE) --no-print-directory coverage
+	@$(MAKE) --no-print-directory coverage test-oldest
 	$(RUN)/python -m pytest tests/processes $(PYTEST_ARGS)
 	$(RUN)/python -m pytest tests/stack -p no:randomly $(PYTEST_ARGS)
 
 coverage: $(VENV)/.ready ## every branch of the pure layers is taken by their own tests
 	$(RUN)/coverage run -m pytest -q --hypothesis-profile=gate $(PURE:%=tests/test_%.py)
 	$(RUN)/coverage report
+
+$(VENV)/pytest-$(OLDEST_PYTEST): $(VENV)/.ready
+	$(RUN)/python -m pip install --quiet --no-deps --upgrade --target $@ 'pytest==$(OLDEST_PYTEST).*'
+	@touch $@
+
+test-oldest: $(VENV)/pytest-$(OLDEST_PYTEST) ## what touches pytest, with the oldest pytest that is supported
+	PYTHONPATH=$(CURDIR)/$< $(RUN)/python -m pytest $(TOUCHES_PYTEST:%=tests/test_%.py) $(PYTEST_ARGS)
 
 lint: $(VENV)/.ready ## ruff and mypy
 	$(RUN)/ruff check .
