@@ -72,7 +72,11 @@ class Campaign:
             raise self.refused
         key = plan.identity + f"|{id(plan.experiment)}"
         if key not in self._performed:
-            self._performed[key] = self._perform(plan)
+            try:
+                self._performed[key] = self._perform(plan)
+            finally:
+                if self._run is not None:
+                    self._run.progress.done()
         return self._performed[key]
 
     def _perform(self, plan: TrialPlan) -> Performed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -252,10 +253,22 @@ def progress_of(config: pytest.Config) -> Any:
                 reporter.ensure_newline()
                 reporter.write_line(text)
             else:
-                reporter.rewrite(text, erase=True)
+                # A line that wraps could not be written over.
+                reporter.rewrite(text[: shutil.get_terminal_size().columns - 1], erase=True)
+            if not text:
+                give_back_line(reporter, config.invocation_params.dir)
             reporter.flush()
 
     return Progress(write, tty=reporter.isatty)
+
+
+def give_back_line(reporter: Any, folder: Path) -> None:
+    """An updating line stood where pytest had written which file it is in: it gets that back, and goes on behind it."""
+    current = reporter.currentfspath
+    if isinstance(current, Path):
+        reporter.rewrite(f"{current.relative_to(folder) if current.is_relative_to(folder) else current} ")
+    else:  # -v: the whole id is written anew, once the line is known to be gone
+        reporter.currentfspath = None
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 
 TERMINAL_EVERY_S = 0.5
 PLAIN_EVERY_S = 5.0
+LIVE_S = 5.0
 
 
 class Progress:
@@ -34,20 +36,25 @@ class Progress:
         self._write(self.line(lab, phase, left_s), not self._tty)
 
     def line(self, lab: Lab, phase: str, left_s: float | None) -> str:
-        """Phase, rates, errors and p95 of the last five seconds, and the most that the phase can still take."""
-        parts = [f"{phase:<8}"]
+        """Phase, the most that it can still take, rates, failures and p95 of the last five seconds: below 80 characters."""
+        left = f" ({left_s:.0f} s left)" if left_s is not None and left_s > 0 else ""
         load = lab.running_load
-        if load is not None:
-            live = load.live_window(5.0)
-            seconds = max(0.1, min(5.0, load.now_s()))
-            parts.append(f"{load.now_s():6.1f} s")
-            parts.append(f"answered {live.offered / seconds:5.1f}/s of {load.offered_rps():5.1f}/s")
-            parts.append(f"failed {live.offered - live.ok:3d}")
-            p95 = load.recent_p95_s(live)
-            parts.append(f"p95 {p95:6.3f} s" if p95 is not None else "p95      -  ")
-        if left_s is not None and left_s > 0:
-            parts.append(f"at most {left_s:3.0f} s more")
-        return "  ".join(parts)
+        if load is None:
+            return f"{phase}{left}"
+        live = load.live_window(LIVE_S)
+        answered_rps = live.offered / max(0.1, min(LIVE_S, load.now_s()))
+        p95_s = load.recent_p95_s(live)
+        shown = "-" if p95_s is None else "inf" if p95_s == math.inf else f"{p95_s:.2f} s"
+        return (
+            f"{phase} {load.now_s():.0f} s{left}  offered {load.offered_rps():.1f}/s, answered {answered_rps:.1f}  "
+            f"failed {live.offered - live.ok}  p95 {shown}"
+        )
+
+    def done(self) -> None:
+        """The trial has ended: its updating line gives way to pytest's own."""
+        if self._write is not None and self._tty and self._last_s:
+            self._write("", False)
+        self._last_s, self._phase = 0.0, ""
 
     def note(self, text: str) -> None:
         """One line of its own."""
