@@ -1,7 +1,8 @@
 """How long it takes to judge samples on disk, and how much memory: 100,000 of them, 1,000,000, and the ratio of the two.
 
-Judged means read once, then all that a trial's verdict needs of them: windows of all phases with their quantiles, the
-second of recovery, the first bad second, and the rows of a chart. Each size runs in a process of its own.
+Judged is what happens at the end of every trial, by the same calls: `judging.judged` over the trial's folder, then the
+trial as JSON and the quantiles that claims ask for. Only what others have to say (events, alerts, Prometheus) is made up, for
+none of it grows with the samples. Each size runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -15,9 +16,16 @@ import tempfile
 import time
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
+from typing import Any
 
-from pytest_llmchaos import history, samples
-from pytest_llmchaos.model import Sample
+from pytest_llmchaos import experiment, faults, history, judging, loads, samples
+from pytest_llmchaos.journal import Journal
+from pytest_llmchaos.lab import Injected
+from pytest_llmchaos.model import RuntimeEvent, Sample
+from pytest_llmchaos.plan import plan_trial
+from pytest_llmchaos.record import PhaseBounds, Record
+from pytest_llmchaos.trialjson import as_json
 
 SMALL, LARGE = 100_000, 1_000_000
 RATE_RPS = 1000.0
@@ -52,30 +60,59 @@ def write(path: Path, count: int) -> None:
             )
 
 
-def judge(path: Path, count: int) -> dict[str, float]:
-    length_s = count / RATE_RPS
-    bounds = [("steady", 0.0, 0.4 * length_s), ("fault", 0.4 * length_s, 0.6 * length_s)]
-    bounds += [("recovery", 0.6 * length_s, length_s), ("whole", 0.0, length_s)]
+def lab_of(events: list[RuntimeEvent]) -> Any:
+    """A lab that has these events to tell, no alert, and nothing to disagree with."""
+    return SimpleNamespace(
+        subject=SimpleNamespace(pushgateway=None, remediator=None, scrape_jobs=()),
+        slos=(),
+        runtime=SimpleNamespace(events=lambda *_: events),
+        prometheus=SimpleNamespace(fired=lambda *_: (), clock_offset_s=lambda: 0.0),
+    )
+
+
+def judge(directory: Path, count: int) -> dict[str, float]:
+    length_s, anchor_s = count / RATE_RPS, 1_000_000.0
+    fault_s, back_s = 0.4 * length_s, 0.5 * length_s
+    kill = faults.kill("api")
+    made = experiment(load=loads.open_loop(rate_rps=RATE_RPS), fault=kill, stable_s=5).kwargs["experiment"]
+    plan = plan_trial(
+        scenario="judge", hypothesis="", experiment=made, fault=kill, repeat=0, seed=42, services=("api",)
+    )
+    record = Record(Journal(directory / "journal.jsonl"), "001", directory)
+    record.anchor(anchor_s, 0.0)
+    bounds = [("steady", 0.0, fault_s), ("fault", fault_s, 0.6 * length_s), ("recovery", 0.6 * length_s, length_s)]
+    record.phases += [PhaseBounds(name=name, from_s=from_s, to_s=to_s) for name, from_s, to_s in bounds]
+    injected = Injected()
+    injected.acts = list(plan.injections)
+    injected.start_unix_s = injected.last_unix_s = anchor_s + fault_s
+    injected.reverted_unix_s = anchor_s + length_s
+    events = [
+        RuntimeEvent(at_unix_s=anchor_s + at_s, service="api", action=action)
+        for at_s, action in ((fault_s, "die"), (back_s - 1, "start"))
+    ]
+    load: Any = SimpleNamespace(require_held=dict, limits=LIMITS)
     began_s = time.perf_counter()
-    seen = samples.load(path)
-    read_s = time.perf_counter() - began_s
-    windows = history.windows(seen, bounds, LIMITS)
-    quantiles = [(w.ttft_s.p95, w.e2e_s.p99, w.availability, w.goodput) for w in windows]
-    good_s = history.first_sustained_good_s(seen, 0.4 * length_s, 5, LIMITS, length_s)
-    bad_s = history.first_bad_s(seen, 0.0, LIMITS)
-    rows = history.per_second(seen)
+    trial = judging.judged(lab_of(events), plan, record, load, injected)
+    entry = as_json(plan, record, trial, "held", None)
+    asked = [(w.ttft_s.p95, w.e2e_s.p99, w.availability, w.goodput) for w in trial.windows.values()]
     judged_s = time.perf_counter() - began_s
-    right = bad_s == 0.4 * length_s and good_s == 0.5 * length_s and len(rows) == length_s and len(quantiles) == 4
+    right = (
+        abs(trial.time_to_recover_s - 0.1 * length_s) < 0.01
+        and trial.whole.offered == count
+        and trial.failed == trial.whole.outcomes["refused"] == count // 10
+        and len(entry["phases"]) == len(asked) - 1 == 3
+    )
     if not right:
-        raise SystemExit(f"judged wrongly: bad from {bad_s}, good from {good_s}, {len(rows)} seconds")
+        raise SystemExit(f"judged wrongly: {entry}")
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"read_s": read_s, "judged_s": judged_s, "peak_mb": peak_mb}
+    return {"judged_s": judged_s, "peak_mb": peak_mb}
 
 
 def measured(directory: Path, count: int) -> dict[str, float]:
-    path = directory / f"{count}.jsonl"
-    write(path, count)
-    command = [sys.executable, __file__, "--judge", str(path), str(count)]
+    trial = directory / str(count)
+    trial.mkdir()
+    write(trial / "samples.jsonl", count)
+    command = [sys.executable, __file__, "--judge", str(trial), str(count)]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     if answer.returncode:
         print(answer.stderr.strip(), file=sys.stderr)
@@ -86,16 +123,16 @@ def measured(directory: Path, count: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--judge", nargs=2, metavar=("FILE", "COUNT"), help=argparse.SUPPRESS)
+    parser.add_argument("--judge", nargs=2, metavar=("FOLDER", "COUNT"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.judge:
         print(json.dumps(judge(Path(args.judge[0]), int(args.judge[1]))))
         return
     with tempfile.TemporaryDirectory() as directory:
         results = {count: measured(Path(directory), count) for count in (SMALL, LARGE)}
-    print(f"{'samples':>10} {'read':>8} {'judged':>8} {'memory':>8}")
+    print(f"{'samples':>10} {'judged':>8} {'memory':>8}")
     for count, result in results.items():
-        print(f"{count:>10,} {result['read_s']:>6.2f} s {result['judged_s']:>6.2f} s {result['peak_mb']:>5.0f} MB")
+        print(f"{count:>10,} {result['judged_s']:>6.2f} s {result['peak_mb']:>5.0f} MB")
     seconds, memory = results[LARGE]["judged_s"], results[LARGE]["peak_mb"]
     ratio = seconds / results[SMALL]["judged_s"]
     print(f"10 times the samples cost {ratio:.1f} times the time")
