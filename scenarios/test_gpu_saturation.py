@@ -1,21 +1,24 @@
-"""A neighbour that takes 98 % of both GPUs' time makes answers late, not wrong: it is noticed within 15 s, nothing is restarted,
-no request is lost, and the service is back to normal within 15 s after. Needs the simulated engine.
+"""A neighbour that takes 98 % of both GPUs' time makes answers late, not wrong: it is noticed within 20 s, nothing is restarted,
+no request is lost, and the service is back to normal within 15 s after.
+
+What notices it is the burn rate of the latency objective, which needs most of its 15 s window. The load stays below what the
+gateway lets in, so that callers meet a slow GPU and not a full queue (tests/test_scenario_strengths.py does the arithmetic).
+Needs the simulated engine.
 """
 
 from pytest_llmchaos import experiment, faults, loads
 
 pytestmark = experiment(
-    # More than a small model on two cores could serve: these replicas are simulated.
-    load=loads.open_loop(rate_rps=5, prompts="short-chat", max_tokens=16, beyond_capacity=True),
+    load=loads.open_loop(rate_rps=2, prompts="short-chat", max_tokens=16),
     fault=faults.together(faults.gpu_saturation("model-1", share=0.98), faults.gpu_saturation("model-2", share=0.98)),
     steady_s=5,
-    fault_s=20,
+    fault_s=25,
     recovery_s=40,
 )
 
 
 def test_gpu_saturation_is_detected(trial):
-    assert trial.time_to_detect_s <= 15
+    assert trial.time_to_detect_s <= 20
 
 
 def test_gpu_saturation_needs_no_restart(trial):
