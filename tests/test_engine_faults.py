@@ -1,12 +1,15 @@
 """Faults of the simulated engine from the instrument's side: what is asked of the admin port, what counts as proof, how it is undone."""
 
+import inspect
 import json
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from fake_runtime import FakeRuntime
 from lab_engine_process import Process, until
+from test_fault_contract import PRIMITIVES
 
 from lab_engine import fault_kinds
 from pytest_llmchaos import faults
@@ -89,6 +92,27 @@ def test_a_wrong_argument_is_refused_with_its_value(make, message):
 def test_no_claim_on_a_simulated_fault_may_be_more_than_simulated(fault):
     assert fault.fidelity == "simulated"
     assert "engine" in fault.needs
+
+
+def takes_only_a_target(make):
+    return all(
+        name == "target" or one.default is not one.empty for name, one in inspect.signature(make).parameters.items()
+    )
+
+
+def test_each_fault_that_the_engine_knows_is_one_file_of_the_catalogue_and_goes_through_the_contract():
+    makers = [getattr(faults, name) for name in faults.__all__]
+    made = [
+        make("model-1")
+        for make in makers
+        if "target" in inspect.signature(make).parameters and takes_only_a_target(make)
+    ]
+    folder = Path(inspect.getfile(faults)).parent
+
+    assert {fault.primitive.kind for fault in made if "engine" in fault.needs} == set(fault_kinds.KINDS)
+    assert {fault.primitive.kind for fault in PRIMITIVES if "engine" in fault.needs} == set(fault_kinds.KINDS)
+    assert {fault.primitive.kind for fault in ON_ENGINE + DYING} == set(fault_kinds.KINDS)
+    assert all((folder / f"{kind}.py").is_file() for kind in fault_kinds.KINDS)
 
 
 # Proof

@@ -1,11 +1,13 @@
 """Faults of the simulated engine on the real stack: each takes hold and leaves nothing; the scenarios hold, and their other arms do not."""
 
 import importlib.util
+import random
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from lab_engine.fault_kinds import KINDS
 from pytest_llmchaos import faults, loads
 from pytest_llmchaos.errors import ProvesNothing
 from pytest_llmchaos.perform import perform
@@ -40,6 +42,25 @@ FAULTS = [
     faults.crash_on_boot("model-1", for_s=60),
     faults.memory_leak("model-1"),
 ]
+# Scenarios, and the claim that says who must have acted, or that nobody may.
+REPAIRED = [
+    ("hung_model", "test_a_hung_replica_is_restarted_by_the_remediator"),
+    ("gpu_exhaustion", "test_an_engine_out_of_memory_is_repaired_by_the_remediator"),
+]
+ONLY_BUSY = [
+    ("gpu_exhaustion", "test_a_full_cache_needs_no_restart"),
+    ("busy_model", "test_a_busy_engine_is_not_restarted"),
+    ("gpu_saturation", "test_gpu_saturation_needs_no_restart"),
+]
+
+
+def test_every_fault_that_the_engine_knows_is_performed_here_on_its_own_or_in_a_scenario():
+    experiments = [claims_of(file)[claim][1] for file, claim in REPAIRED + ONLY_BUSY]
+    performed = {fault.primitive.kind for fault in FAULTS}
+    for fault in (one for experiment in experiments for one in experiment.faults):
+        performed |= {act.fault.kind for act in fault.plan(random.Random(1), ("model-1", "model-2"))}
+
+    assert performed == set(KINDS)
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f"{f} {dict(f.primitive.options)}")
@@ -86,13 +107,7 @@ def verdicts(stack_lab):
     return judged
 
 
-@pytest.mark.parametrize(
-    ("file", "repair"),
-    [
-        ("hung_model", "test_a_hung_replica_is_restarted_by_the_remediator"),
-        ("gpu_exhaustion", "test_an_engine_out_of_memory_is_repaired_by_the_remediator"),
-    ],
-)
+@pytest.mark.parametrize(("file", "repair"), REPAIRED)
 def test_it_holds_with_the_remediator_and_is_refuted_without(verdicts, file, repair):
     assert all(verdicts(file, repair).values())
 
@@ -101,12 +116,7 @@ def test_it_holds_with_the_remediator_and_is_refuted_without(verdicts, file, rep
     assert without[repair] is False
 
 
-@pytest.mark.parametrize(
-    ("file", "patience"),
-    [
-        ("gpu_exhaustion", "test_a_full_cache_needs_no_restart"),
-    ],
-)
+@pytest.mark.parametrize(("file", "patience"), ONLY_BUSY)
 def test_it_holds_as_long_as_nobody_restarts_what_is_only_busy(verdicts, file, patience):
     assert all(verdicts(file, patience).values())
 
