@@ -6,6 +6,7 @@ import json
 import math
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lab_engine_world import World, until, world
@@ -72,6 +73,47 @@ def test_usage_comes_last_in_a_stream_that_asks_for_it() -> None:
 
             assert events[-2]["choices"] == []
             assert events[-2]["usage"]["completion_tokens"] == 4
+
+    asyncio.run(scenario())
+
+
+def test_usage_counts_the_tokens_up_to_a_stop_string_and_is_left_out_unless_asked_for() -> None:
+    async def scenario() -> None:
+        async with world() as lab:
+            stop = sim_v1("hello", 10)[3].strip()
+            asked = await lab.events("hello", max_tokens=10, stop=stop, stream_options={"include_usage": True})
+            not_asked = await lab.events("hello", max_tokens=10, stop=stop)
+
+            assert asked[-2]["usage"]["completion_tokens"] == 4
+            assert asked[-2]["usage"]["total_tokens"] == asked[-2]["usage"]["prompt_tokens"] + 4
+            assert not any(event.get("usage") for event in not_asked[:-1])
+            assert contents(asked) == contents(not_asked) == sim_v1("hello", 3)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_the_newer_name_of_max_tokens_wins_over_the_older_one(stream: bool) -> None:
+    async def scenario() -> None:
+        async with world() as lab:
+            bounds = {"max_completion_tokens": 3, "max_tokens": 9}
+            if stream:
+                assert contents(await lab.events("hello", **bounds)) == sim_v1("hello", 3)
+            else:
+                status, body = await lab.chat("hello", **bounds)
+                assert (status, body["usage"]["completion_tokens"]) == (200, 3)
+
+    asyncio.run(scenario())
+
+
+def test_the_seed_gives_a_stream_and_a_whole_answer_the_same_length_and_changes_no_token() -> None:
+    async def scenario() -> None:
+        async with world(LAB_TOKEN_GAP_S="0.001") as lab:
+            status, body = await lab.chat("hello", max_tokens=None, seed=5)
+            count = body["usage"]["completion_tokens"]
+
+            assert (status, body["choices"][0]["message"]["content"]) == (200, "".join(sim_v1("hello", count)))
+            assert contents(await lab.events("hello", max_tokens=None, seed=5)) == sim_v1("hello", count)
 
     asyncio.run(scenario())
 
