@@ -1,0 +1,174 @@
+"""The lab on a real GPU: vLLM's official image and NVIDIA's exporter under the same scrape jobs, dashboards and remediator.
+
+Runs where the GPU, its container toolkit, the images and a model are; elsewhere it is skipped and names what is missing. A first
+start compiles for minutes, so the lab is started once for all claims.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from conftest import BOOTSTRAP, ROOT
+from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.runtime import docker_cli
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(1200)]
+
+STACK = ROOT / "stack"
+FILES = (STACK / "compose.yaml", STACK / "compose.gpu.yaml")
+PROFILES = ("--profile", "gpu", "--profile", "remediator")
+FIRST_START_S = 900
+REPAIR_S = 30
+TARGETS = {"api", "model-1", "model-2", "dcgm-exporter", "prometheus", "pushgateway", "docker-proxy", "remediator"}
+
+
+def prints(*command: str) -> str | None:
+    """What the command prints; None where it cannot be run or fails."""
+    if shutil.which(command[0]) is None:
+        return None
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return done.stdout if done.returncode == 0 else None
+
+
+def official_images() -> list[str]:
+    """The images that only this override uses, as the environment or the file names them."""
+    services = yaml.safe_load(FILES[1].read_text(encoding="utf-8"))["services"]
+    found = (re.fullmatch(r"\$\{(\w+):-(.+)\}", services[name]["image"]) for name in ("model-1", "dcgm-exporter"))
+    return [os.environ.get(one[1]) or one[2] for one in found if one]
+
+
+def missing() -> str | None:
+    """Why the lab cannot be started on a GPU here; None if it can."""
+    if not prints("nvidia-smi", "--list-gpus"):
+        return "needs an NVIDIA GPU: `nvidia-smi --list-gpus` names none"
+    try:
+        docker_cli.require_engine()
+    except NotReady as error:
+        return str(error)
+    if "nvidia" not in (prints("docker", "info", "--format", "{{json .Runtimes}}") or ""):
+        return "needs NVIDIA's container toolkit: `docker info` lists no nvidia runtime"
+    for image in official_images():
+        if prints("docker", "image", "inspect", image) is None:
+            return f"needs the image {image}: `docker pull {image}`"
+    model = os.environ.get("LLMCHAOS_GPU_MODEL", "")
+    if not (Path(model) / "config.json").is_file():
+        return f"needs LLMCHAOS_GPU_MODEL, a folder with a model in Hugging Face's form, got {model!r}"
+    command = [sys.executable, str(BOOTSTRAP), "env", "--backend", "sim"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stderr.strip() if done.returncode else None
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def get(url: str, body: dict[str, Any] | None = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    asked = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json"})
+    with urllib.request.urlopen(asked, timeout=20) as answer:
+        return json.load(answer)
+
+
+def until(condition: Callable[[], bool], within_s: float, what: str) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
+        time.sleep(0.2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lab:
+    api: str
+    prometheus: str
+    compose: Callable[..., str]
+
+    def answers(self) -> bool:
+        question = {"model": "smollm2:135m", "max_tokens": 4, "messages": [{"role": "user", "content": "Say hi"}]}
+        try:
+            return bool(get(f"{self.api}/v1/chat/completions", question)["choices"][0]["message"]["content"])
+        except (OSError, urllib.error.URLError):
+            return False
+
+    def asked(self, query: str) -> list[Any]:
+        return list(get(f"{self.prometheus}/api/v1/query?query={query}")["data"]["result"])
+
+    def up(self) -> set[str]:
+        return {one["metric"]["service"] for one in self.asked("up") if one["value"][1] == "1"}
+
+
+@contextmanager
+def lab_of(files: tuple[Path, ...], variables: dict[str, str]) -> Iterator[Lab]:
+    """The lab made of these compose files, started; gone afterwards."""
+    project = f"gpu-{uuid.uuid4().hex[:8]}"
+    names = ("LLMCHAOS_API_PORT", "LLMCHAOS_PROMETHEUS_PORT", "LLMCHAOS_PUSHGATEWAY_PORT")
+    ports = dict(zip(names, map(str, free_ports(3)), strict=True))
+    given = [part for file in files for part in ("-f", str(file))]
+
+    def compose(*arguments: str) -> str:
+        command = ["docker", "compose", "-p", project, *given, *PROFILES, *arguments]
+        return docker_cli.run(command, env=docker_cli.environment({**variables, **ports}), timeout_s=FIRST_START_S + 60)
+
+    try:
+        compose("up", "-d", "--wait", f"--wait-timeout={FIRST_START_S}")
+        base = "http://127.0.0.1:"
+        yield Lab(api=base + ports[names[0]], prometheus=base + ports[names[1]], compose=compose)
+    finally:
+        compose("down", "-v", "-t", "1")
+
+
+@pytest.fixture(scope="module")
+def gpu_lab() -> Iterator[Lab]:
+    reason = missing()
+    if reason:
+        pytest.skip(reason)
+    variables = json.loads(str(prints(sys.executable, str(BOOTSTRAP), "env", "--backend", "sim")))
+    with lab_of(FILES, {**variables, "LLMCHAOS_BACKEND": "gpu"}) as lab:
+        yield lab
+
+
+def test_vllm_answers_through_the_gateway(gpu_lab: Lab) -> None:
+    assert gpu_lab.answers()
+
+
+def test_the_same_jobs_scrape_both_replicas_and_the_gpu(gpu_lab: Lab) -> None:
+    until(lambda: gpu_lab.up() >= TARGETS, 30, f"{sorted(TARGETS - gpu_lab.up())} are scraped")
+
+
+def test_every_engine_and_gpu_metric_of_the_dashboards_is_there(gpu_lab: Lab) -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "dashboards").glob("*.json"))
+    shown = set(re.findall(r"vllm:[a-z_]+|DCGM_FI_[A-Z_]+", text))
+
+    assert gpu_lab.answers()  # counters begin with the first request
+    assert any(name.startswith("DCGM_FI_") for name in shown)
+    for name in sorted(shown):
+        until(lambda metric=name: bool(gpu_lab.asked(metric)), 30, f"{name} has a sample")
+
+
+def test_a_killed_api_is_started_again_by_the_remediator(gpu_lab: Lab) -> None:
+    assert gpu_lab.answers()
+
+    gpu_lab.compose("kill", "api")
+
+    until(gpu_lab.answers, REPAIR_S, "the api answers again")
