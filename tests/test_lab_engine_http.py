@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import math
+import re
 from itertools import pairwise
 
 import pytest
@@ -252,11 +253,15 @@ def test_the_engine_says_in_every_place_that_it_is_simulated() -> None:
         async with world() as lab:
             async with lab.http.get(f"{lab.url}/v1/models") as response:
                 models = await response.json()
-            metrics = await lab.metrics()
+            async with lab.http.get(f"{lab.url}/metrics") as response:
+                metrics = await response.text()
+            gpu_names = set(re.findall(r'modelName="([^"]*)"', metrics))
 
             assert models["data"][0]["owned_by"] == "llmchaos-sim"
             assert models["data"][0]["simulated"] is True
-            assert metrics["llmchaos_simulated"] == 1
+            assert "\nllmchaos_simulated 1.0\n" in metrics
+            assert len(gpu_names) == 1
+            assert gpu_names.pop().endswith("(simulated)")
 
     asyncio.run(scenario())
 
