@@ -1,9 +1,9 @@
 """A neighbour that takes 98 % of both GPUs' time makes answers late, not wrong: it is noticed within 20 s, nothing is restarted,
 no request is lost, and the service is back to normal within 15 s after.
 
-What notices it is the burn rate of the latency objective, which needs most of its 15 s window. The load stays below what the
-gateway lets in, so that callers meet a slow GPU and not a full queue (tests/test_scenario_strengths.py does the arithmetic).
-Needs the simulated engine.
+What notices it is the burn rate of the latency objective: soon after a quiet start, and at the latest when its 15 s window holds
+nothing from before. The load stays below what the gateway lets in, so that callers meet a slow GPU and not a full queue
+(tests/test_scenario_strengths.py does the arithmetic). Needs the simulated engine.
 """
 
 from pytest_llmchaos import experiment, faults, loads
