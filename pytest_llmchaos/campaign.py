@@ -35,9 +35,8 @@ class Campaign:
         self._make_progress = make_progress
         self._run: Run | None = None
         self._performed: dict[str, Performed] = {}
-        self.plans: list[TrialPlan] = []
+        self._schedule: list[dict[str, Any]] = []
         self.refused: LlmchaosError | None = None
-        self.stop_reason: str | None = None
 
     @property
     def services(self) -> tuple[str, ...]:
@@ -51,15 +50,17 @@ class Campaign:
 
     def take(self, plans: Iterable[TrialPlan], recorded: list[dict[str, Any]] | None = None) -> None:
         """The plans of the selected tests. Raises BadScenario for a load beyond the backend, or a replay that differs."""
-        self.plans = list(plans)
+        taken = list(plans)
         subject = self.settings.subject
-        for plan in self.plans:
+        for plan in taken:
             planning.require_capacity(plan, subject.capacity_tokens_per_s, self.settings.backend)
+        self._schedule = planning.schedule(taken)
         if recorded is not None:
-            require_same(self.schedule(), recorded)
+            require_same(self._schedule, recorded)
 
     def schedule(self) -> list[dict[str, Any]]:
-        return planning.schedule(self.plans)
+        """What the selected tests will do, as it is written down before anything starts."""
+        return self._schedule
 
     def preflight(self) -> None:
         """Everything that can be found wrong before anything starts. Raises NotReady, or BadScenario."""
@@ -84,8 +85,6 @@ class Campaign:
         try:
             trial = perform(lab, plan, worker=self.settings.worker)
         except LlmchaosError as error:
-            if getattr(error, "verdict", "") == "heal_failed":
-                self.stop_reason = str(error)
             return Performed(name=lab.last_trial, trial=None, error=error, judged=lab.last_judged)
         self._keep_ledger(trial)
         return Performed(name=trial.name, trial=trial, error=None, judged=lab.last_judged)

@@ -103,6 +103,20 @@ class ServiceState:
     identity: str = ""
 
 
+# Every way to undo a fault, each known to the runtimes: whoever finds a dead run's journal can do them without that run's code.
+UNDO_OPS = frozenset(
+    {
+        "engine_end",
+        "ensure_connected",
+        "ensure_cpu",
+        "ensure_memory",
+        "ensure_running",
+        "ensure_unpaused",
+        "stop_overload",
+    }
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Undo:
     """How to undo one fault: an operation of the runtime on one service. Serialisable, so that another process can do it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmchaos.errors import BadScenario
@@ -14,6 +15,9 @@ from pytest_llmchaos.seeds import rng_for
 if TYPE_CHECKING:
     from pytest_llmchaos.loads import Arrival
     from pytest_llmchaos.model import Fault
+
+# What primitive faults declare of themselves and of their proof: not how strong they are.
+DECLARED = frozenset({"kind", "needs", "lifetime", "fidelity", "expects", "witness", "counter"})
 
 
 def plan_trial(
@@ -54,27 +58,50 @@ def arrivals_of(plan: TrialPlan) -> tuple[Arrival, ...]:
 
 
 def as_json(plan: TrialPlan) -> dict[str, Any]:
-    """The trial as it stands in a run's schedule: acts in full, arrivals by their digest."""
+    """The trial as it stands in a run's schedule: acts in full with their options, arrivals by their digest."""
     arrivals = arrivals_of(plan)
-    text = "\n".join(f"{a.due_s:.6f}\t{a.max_tokens}\t{a.prompt}" for a in arrivals)
+    text = "\n".join([f"{due_s:.6f}\t{tokens}\t{prompt}" for due_s, prompt, tokens in arrivals])
+    experiment = plan.experiment
     return {
         "scenario": plan.scenario,
         "fault": str(plan.fault),
         "repeat": plan.repeat,
         "injections": [
-            {"after_s": act.after_s, "fault": act.fault.kind, "victim": act.victim} for act in plan.injections
+            {"after_s": act.after_s, "fault": act.fault.kind, "victim": act.victim, "options": _options(act.fault)}
+            for act in plan.injections
         ],
-        "load": str(plan.experiment.load),
+        "load": str(experiment.load),
         "arrivals": len(arrivals),
         "arrivals_sha256": hashlib.sha256(text.encode()).hexdigest(),
-        "remediator": plan.experiment.remediator,
+        "phases": {
+            "steady_s": experiment.steady_s,
+            "fault_s": experiment.fault_s,
+            "recovery_s": experiment.recovery_s,
+            "stable_s": experiment.stable_s,
+        },
+        "remediator": experiment.remediator,
     }
 
 
+def _options(primitive: Any) -> dict[str, Any]:
+    """How strong a fault is: its own fields, beside those that say what it is and how it is proven."""
+    own = fields(primitive) if is_dataclass(primitive) else ()
+    return {one.name: _plain(getattr(primitive, one.name)) for one in own if one.name not in DECLARED}
+
+
+def _plain(value: object) -> Any:
+    """A value whose JSON is the same in every process; what has no such form is told by its type alone."""
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, str | int | float) else type(value).__name__
+
+
 def schedule(plans: Iterable[TrialPlan]) -> list[dict[str, Any]]:
-    """The schedule of a run, in an order that no test order changes."""
-    unique = {plan.identity + f"|{plan.experiment.remediator}": plan for plan in plans}
-    return [as_json(unique[key]) for key in sorted(unique)]
+    """The schedule of a run, in an order that no test order changes. Claims of one trial count once."""
+    trials = {(plan.identity, id(plan.experiment)): plan for plan in plans}
+    entries = {schedule_bytes([entry]): entry for entry in map(as_json, trials.values())}
+    ordered = sorted(entries, key=lambda text: (*(entries[text][key] for key in ("scenario", "fault", "repeat")), text))
+    return [entries[text] for text in ordered]
 
 
 def schedule_bytes(entries: Sequence[dict[str, Any]]) -> bytes:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmchaos import byo, owner, watchdog
 from pytest_llmchaos.errors import BadScenario, NotReady
+from pytest_llmchaos.faults import foreign_names
 from pytest_llmchaos.journal import SCHEMA, Journal, open_intents
 from pytest_llmchaos.runtime import docker_cli
 from pytest_llmchaos.subject import Subject, lab_subject
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from pytest_llmchaos.lab import Lab
     from pytest_llmchaos.progress import Progress
 
-# The primitive faults that a report's coverage table speaks of.
+# The primitive faults that a report's coverage table speaks of, before those that other packages bring.
 CATALOGUE = (
     "kill",
     "crash",
@@ -110,7 +111,6 @@ class Run:
         self._old_sigterm: Any = None
         self._noted: dict[str, Any] = {}
         self.failed_start: BaseException | None = None
-        self.heal_failed = False
 
     @property
     def opened(self) -> bool:
@@ -135,7 +135,7 @@ class Run:
             backend=self.settings.backend,
             environment={**environment(), "services run as": getattr(self._runtime, "fidelity", "containers")},
             schedule=list(schedule),
-            catalogue={"faults": list(CATALOGUE), "targets": list(self.subject.targets)},
+            catalogue={"faults": [*CATALOGUE, *foreign_names()], "targets": list(self.subject.targets)},
         )
 
     def preflight(self) -> None:

@@ -1,4 +1,6 @@
-"""The catalogue of faults. Names only; each lives in a file of its own."""
+"""The catalogue of faults. Names only; each lives in a file of its own, and other packages add theirs (docs/faults.md)."""
+
+from typing import Any
 
 from pytest_llmchaos.faults.compose import random, sequence, together
 from pytest_llmchaos.faults.corrupted_output import corrupted_output
@@ -16,6 +18,7 @@ from pytest_llmchaos.faults.none import none
 from pytest_llmchaos.faults.overload import overload
 from pytest_llmchaos.faults.partition import partition
 from pytest_llmchaos.faults.pause import pause
+from pytest_llmchaos.faults.plugged import factory, found
 from pytest_llmchaos.faults.restart import restart
 from pytest_llmchaos.faults.slow_load import slow_load
 from pytest_llmchaos.faults.thermal_throttling import thermal_throttling
@@ -45,3 +48,20 @@ __all__ = [
     "together",
     "xid",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """A fault that another package brings. One of that name here is found before this is asked: none can be shadowed."""
+    make = None if name.startswith("_") else factory(name)
+    if make is None:
+        raise AttributeError(f"there is no faults.{name}; there are {', '.join(__dir__())}")
+    return make
+
+
+def foreign_names() -> list[str]:
+    """Names of the faults that other packages bring."""
+    return sorted(set(found()) - set(__all__))
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *foreign_names()})

@@ -1,0 +1,206 @@
+"""Faults of other packages: a real distribution on the path of a child pytest, and what is said of one that is wrong."""
+
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fake_runtime import FakeRuntime
+
+from pytest_llmchaos import faults
+from pytest_llmchaos.faults import plugged
+from pytest_llmchaos.journal import read
+from pytest_llmchaos.model import UNDO_OPS
+from pytest_llmchaos.run import CATALOGUE
+
+ROOT = Path(__file__).parent.parent
+TOML, MODULE, SCENARIO, _CONTRACT = re.findall(
+    r"```(?:toml|python)\n(.*?)```", (ROOT / "docs" / "faults.md").read_text(), re.DOTALL
+)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The package of docs/faults.md, built and installed as its users would."""
+    source, site = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
+    (source / "pyproject.toml").write_text(TOML)
+    (source / "chaos_migration.py").write_text(MODULE)
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index"]
+    options = ["--no-deps", "--no-build-isolation", "--target", str(site), str(source)]
+    subprocess.run([*command, *options], check=True, capture_output=True, text=True)
+    return site
+
+
+def by_hand(site, name, entries, module, version="1.0"):
+    """A distribution as an installer leaves it: its metadata beside its module."""
+    info = site / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    lines = "".join(f"{key} = {value}\n" for key, value in entries.items())
+    (info / "entry_points.txt").write_text(f"[{plugged.GROUP}]\n{lines}")
+    (site / f"{name.replace('-', '_')}.py").write_text(module)
+    return site
+
+
+def child(folder, *paths, code):
+    """What a fresh interpreter says that finds these folders on its path."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([*map(str, paths), str(ROOT)])}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+
+
+def asked(folder, *paths, what='faults.stun("api")'):
+    """The one error of asking for a fault."""
+    done = child(
+        folder,
+        *paths,
+        code=f"from pytest_llmchaos import BadScenario, faults\ntry:\n print({what})\nexcept BadScenario as e:\n print(e)",
+    )
+    assert done.stderr == ""
+    return done.stdout.strip()
+
+
+def test_a_distribution_of_another_package_is_planned_like_any_fault(tmp_path, installed):
+    (tmp_path / "test_migration.py").write_text(SCENARIO)
+    args = ["--chaos-plan", "--chaos-seed=42", "-p", "no:cacheprovider", "-p", "no:locust", "-p", "no:randomly"]
+
+    done = child(tmp_path, installed, code=f"import pytest, sys; sys.exit(pytest.main({args!r}))")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"migration: live_migration model-[12] at \+0 s; constant 2/s", done.stdout)
+    assert "1 trials planned with --chaos-seed=42; nothing was touched" in done.stdout
+
+
+def test_it_is_listed_and_the_report_knows_it_and_no_name_of_the_catalogue_is_taken(tmp_path, installed):
+    shadow = by_hand(tmp_path / "shadow", "shadow", {"kill": "shadow:kill"}, "def kill(target):\n    return 'mine'\n")
+    code = (
+        "import json; from pytest_llmchaos import faults\n"
+        "print(json.dumps([dir(faults), faults.foreign_names(), str(faults.kill('api')), str(faults.live_migration('api'))]))"
+    )
+
+    listed, foreign, kill, own = json.loads(child(tmp_path, installed, shadow, code=code).stdout)
+
+    assert set(listed) == {*faults.__all__, "live_migration"}
+    assert foreign == ["live_migration"]
+    assert (kill, own) == ("kill api", "live_migration api")
+
+
+def test_the_coverage_table_of_a_run_lists_it(tmp_path, installed):
+    code = """
+from pathlib import Path
+from pytest_llmchaos.run import Run, Settings
+run = Run(Settings(run="r", seed=1, runtime="compose", backend="sim", reports=Path(), repeat=1, worker="", replay_line=""), None)
+run.announce([])
+"""
+    done = child(tmp_path, installed, code=code)
+
+    assert done.returncode == 0, done.stderr
+    (line,) = read(tmp_path / "r" / "journal.jsonl")
+    assert line["catalogue"]["faults"] == [*CATALOGUE, "live_migration"]
+
+
+def test_the_example_keeps_the_contract_that_all_faults_keep():
+    names = {}
+    exec(compile(MODULE, "docs/faults.md", "exec"), names)
+    fault = plugged.check_foreign("it", "live_migration", names["live_migration"]("api"))
+    (act,) = fault.plan(random.Random(1), ("api",))
+    runtime = FakeRuntime()
+    since = runtime.now()
+
+    assert act.fault.observed(runtime, "api", since) is None
+    act.fault.inject(runtime, "api")
+    assert act.fault.observed(runtime, "api", since).at_unix_s > since
+    runtime.undo(act.fault.undo("api"))
+    assert act.fault.healed(runtime, "api", since) is not None
+
+
+GOOD = MODULE.replace("live_migration", "stun")
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'): repair or uninstall it"),
+        ("other = 1", "AttributeError"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("def stun(:", "SyntaxError"),
+        ("stun = 7", "must be a function that makes a fault, got 7"),
+        ("def stun(target):\n    return None", "must be a fault such as faults.kill('api'), got None"),
+        ("def stun(target):\n    return 'kill api'", "must be a fault such as faults.kill('api'), got 'kill api'"),
+        (
+            "from pytest_llmchaos import faults\ndef stun(target):\n    return faults.together(faults.kill('api'), faults.kill('api'))",
+            "must make OnTarget(primitive=..., target=...) whose primitive has inject, undo, observed, healed; got Together",
+        ),
+        (GOOD.replace("def healed", "def heeled"), "got OnTarget without healed"),
+        (GOOD.replace('kind: str = "stun"', 'kind: str = "daze"'), "has kind='daze', expected 'stun'"),
+        (GOOD.replace('frozenset({"pause", "unpause", "events"})', "frozenset()"), "has needs=frozenset(), expected"),
+        (
+            GOOD.replace('frozenset({"pause", "unpause", "events"})', '"pause"'),
+            "has needs='pause', expected a frozenset",
+        ),
+        (GOOD.replace('"passing"', '"short"'), "has lifetime='short', expected 'lasting' or 'passing'"),
+        (GOOD.replace('"kernel"', '"perfect"'), "has fidelity='perfect', expected one of real, kernel"),
+        (GOOD.replace("    expects", "    expected"), "has expects=None, expected the signal that should show it"),
+        (GOOD.replace('Undo(op="ensure_unpaused"', 'Undo(op="thaw"'), "expected an Undo whose op is one of engine_end"),
+        (GOOD.replace('Undo(op="ensure_unpaused", service=victim)', "None"), "is undone by None"),
+    ],
+)
+def test_a_wrong_one_is_one_error_that_names_its_distribution(tmp_path, module, message):
+    site = by_hand(tmp_path / "site", "chaos-stun", {"stun": "chaos_stun:stun"}, module, version="2.3")
+
+    said = asked(tmp_path, site)
+
+    assert "faults.stun of chaos-stun 2.3 (chaos_stun:stun)" in said
+    assert message in said
+    assert len(said.splitlines()) == 1
+
+
+def test_two_packages_with_one_name_are_both_named(tmp_path):
+    sites = [by_hand(tmp_path / name, name, {"stun": f"{name}:stun"}, GOOD) for name in ("one", "two")]
+
+    said = asked(tmp_path, *sites)
+
+    assert (
+        said == "faults.stun is claimed by one 1.0 (one:stun) and two 1.0 (two:stun): expected one; uninstall the other"
+    )
+
+
+def test_one_package_twice_on_the_path_is_one(tmp_path):
+    site = by_hand(tmp_path / "site", "stun", {"stun": "stun:stun"}, GOOD)
+
+    assert asked(tmp_path, site, site) == "stun api"
+
+
+def test_a_name_that_nobody_has_is_an_attribute_that_is_missing():
+    with pytest.raises(AttributeError, match=r"there is no faults\.stun; there are .*kill.*xid"):
+        _ = faults.stun
+
+
+def test_importing_the_plugin_looks_for_no_fault(tmp_path):
+    code = (
+        "import importlib.metadata as m\n"
+        "def never(**k): raise SystemExit(f'looked for {k}')\n"
+        "m.entry_points = never\n"
+        "import pytest_llmchaos.plugin, pytest_llmchaos.faults\n"
+        "pytest_llmchaos.faults.kill('api')\n"
+        "pytest_llmchaos.faults.stun"
+    )
+
+    done = child(tmp_path, code=code)
+
+    assert done.stderr.strip() == "looked for {'group': 'pytest_llmchaos.faults'}"
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in faults.__all__ if name not in {"none", "random", "sequence", "together"}]
+)
+def test_the_catalogue_keeps_to_what_is_asked_of_others(name):
+    options = {"limit_cpu": {"cores": 0.1}, "limit_memory": {"mebibytes": 64}}.get(name, {})
+    fault = getattr(faults, name)("api", **options)
+
+    assert plugged.check_foreign("it", name, fault) is fault
+    assert fault.primitive.undo("api").op in UNDO_OPS
