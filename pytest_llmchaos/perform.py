@@ -74,7 +74,9 @@ def _hold_fault(lab: Lab, plan: TrialPlan, record: Record, injected: Injected) -
     if plan.fault.lifetime == "passing":
         lab.hold_until(checked(lambda: False), deadline_s=experiment.fault_s or 0.0, what="fault")
     elif plan.fault.lifetime == "none":
-        lab.hold_until(checked(lambda: False), deadline_s=experiment.stable_s, what="no fault")
+        # As long as a passing fault of the same experiment, so that both arms see the same part of the load.
+        longest_s = max(experiment.stable_s, experiment.fault_s or 0.0)
+        lab.hold_until(checked(lambda: False), deadline_s=longest_s, what="no fault")
     else:
         last_s = record.at_s(injected.last_unix_s or record.anchor_unix_s)
 

@@ -45,6 +45,11 @@ class Trial:
         return f"<trial {self.name}: {self.plan.scenario}, {self.plan.fault}>"
 
     @property
+    def is_control(self) -> bool:
+        """Whether this is the arm without a fault, where nothing may be detected and nothing has to recover."""
+        return self.plan.fault.lifetime == "none"
+
+    @property
     def time_to_detect_s(self) -> float:
         """Seconds from the fault's start to the first signal that the system itself raised. Raises NotDetected."""
         if self.detect_s is None:

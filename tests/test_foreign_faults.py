@@ -1,6 +1,5 @@
 """Faults of other packages: a real distribution on the path of a child pytest, and what is said of one that is wrong."""
 
-import json
 import os
 import random
 import re
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 from fake_runtime import FakeRuntime
 
-from pytest_llmchaos import faults
+from pytest_llmchaos import BadScenario, faults
 from pytest_llmchaos.faults import plugged
 from pytest_llmchaos.journal import read
 from pytest_llmchaos.model import UNDO_OPS
@@ -53,15 +52,29 @@ def child(folder, *paths, code):
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
 
 
-def asked(folder, *paths, what='faults.stun("api")'):
-    """The one error of asking for a fault."""
-    done = child(
-        folder,
-        *paths,
-        code=f"from pytest_llmchaos import BadScenario, faults\ntry:\n print({what})\nexcept BadScenario as e:\n print(e)",
-    )
-    assert done.stderr == ""
-    return done.stdout.strip()
+@pytest.fixture
+def asked(monkeypatch):
+    """The one error of asking for a fault that these folders hold, or the fault as text."""
+
+    def said(*sites, name="stun"):
+        for site in sites:
+            monkeypatch.syspath_prepend(site)
+        try:
+            return str(getattr(faults, name)("api"))
+        except BadScenario as error:
+            return str(error)
+
+    _forget()
+    yield said
+    monkeypatch.undo()
+    _forget()
+
+
+def _forget():
+    plugged.found.cache_clear()
+    plugged.factory.cache_clear()
+    for module in ("chaos_stun", "one", "two"):
+        sys.modules.pop(module, None)
 
 
 def test_a_distribution_of_another_package_is_planned_like_any_fault(tmp_path, installed):
@@ -73,20 +86,6 @@ def test_a_distribution_of_another_package_is_planned_like_any_fault(tmp_path, i
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"migration: live_migration model-[12] at \+0 s; constant 2/s", done.stdout)
     assert "1 trials planned with --chaos-seed=42; nothing was touched" in done.stdout
-
-
-def test_it_is_listed_and_the_report_knows_it_and_no_name_of_the_catalogue_is_taken(tmp_path, installed):
-    shadow = by_hand(tmp_path / "shadow", "shadow", {"kill": "shadow:kill"}, "def kill(target):\n    return 'mine'\n")
-    code = (
-        "import json; from pytest_llmchaos import faults\n"
-        "print(json.dumps([dir(faults), faults.foreign_names(), str(faults.kill('api')), str(faults.live_migration('api'))]))"
-    )
-
-    listed, foreign, kill, own = json.loads(child(tmp_path, installed, shadow, code=code).stdout)
-
-    assert set(listed) == {*faults.__all__, "live_migration"}
-    assert foreign == ["live_migration"]
-    assert (kill, own) == ("kill api", "live_migration api")
 
 
 def test_the_coverage_table_of_a_run_lists_it(tmp_path, installed):
@@ -149,30 +148,39 @@ GOOD = MODULE.replace("live_migration", "stun")
         (GOOD.replace('Undo(op="ensure_unpaused", service=victim)', "None"), "is undone by None"),
     ],
 )
-def test_a_wrong_one_is_one_error_that_names_its_distribution(tmp_path, module, message):
+def test_a_wrong_one_is_one_error_that_names_its_distribution(tmp_path, asked, module, message):
     site = by_hand(tmp_path / "site", "chaos-stun", {"stun": "chaos_stun:stun"}, module, version="2.3")
 
-    said = asked(tmp_path, site)
+    said = asked(site)
 
     assert "faults.stun of chaos-stun 2.3 (chaos_stun:stun)" in said
     assert message in said
     assert len(said.splitlines()) == 1
 
 
-def test_two_packages_with_one_name_are_both_named(tmp_path):
+def test_two_packages_with_one_name_are_both_named(tmp_path, asked):
     sites = [by_hand(tmp_path / name, name, {"stun": f"{name}:stun"}, GOOD) for name in ("one", "two")]
 
-    said = asked(tmp_path, *sites)
+    said = asked(*sites)
 
     assert (
         said == "faults.stun is claimed by one 1.0 (one:stun) and two 1.0 (two:stun): expected one; uninstall the other"
     )
 
 
-def test_one_package_twice_on_the_path_is_one(tmp_path):
-    site = by_hand(tmp_path / "site", "stun", {"stun": "stun:stun"}, GOOD)
+def test_one_package_twice_on_the_path_is_one(tmp_path, asked):
+    sites = [by_hand(tmp_path / name, "chaos-stun", {"stun": "chaos_stun:stun"}, GOOD) for name in ("here", "there")]
 
-    assert asked(tmp_path, site, site) == "stun api"
+    assert asked(*sites) == "stun api"
+    assert dir(faults) == sorted([*faults.__all__, "stun"])
+    assert faults.foreign_names() == ["stun"]
+
+
+def test_a_name_of_the_catalogue_cannot_be_taken(tmp_path, asked):
+    site = by_hand(tmp_path / "site", "chaos-stun", {"kill": "chaos_stun:stun"}, GOOD)
+
+    assert asked(site, name="kill") == "kill api"
+    assert dir(faults) == sorted(faults.__all__)
 
 
 def test_a_name_that_nobody_has_is_an_attribute_that_is_missing():

@@ -15,6 +15,7 @@ LAYERS = {
     "errors": 0,
     "model": 1,
     "seeds": 2, "faults": 2, "prompts": 2, "schedules": 2, "shapes": 2, "traces": 2, "loads": 2, "history": 2, "columns": 2, "quantiles": 2,
+    "effects": 2,
     "slo": 2,
     "byo": 3, "places": 2, "openslo": 2, "experiments": 2, "plan": 2, "trial": 2, "attribution": 2, "trialjson": 2, "subject": 2,
     "journal": 3, "owner": 3, "prometheus": 3, "promapi": 3, "samples": 3, "runtime": 3, "loadgen": 3, "slo_judge": 3,

@@ -1,6 +1,7 @@
 """The same seed plans the same things, whatever else is selected; another seed plans others."""
 
 import random
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
@@ -8,6 +9,8 @@ from hypothesis import strategies as st
 
 from pytest_llmchaos import BadScenario, experiment, faults, loads
 from pytest_llmchaos.errors import NoVictim
+from pytest_llmchaos.faults.base import OnTarget
+from pytest_llmchaos.faults.kill import Kill
 from pytest_llmchaos.model import Injection
 from pytest_llmchaos.plan import as_json, plan_trial, require_capacity, schedule, schedule_bytes
 from pytest_llmchaos.seeds import MAX_SEED, parse_seed, rng_for
@@ -48,6 +51,63 @@ def test_the_global_generator_is_neither_used_nor_touched():
     assert schedule_bytes([as_json(planned())]) == first
     random.seed(1)
     assert random.getstate() == state
+
+
+def test_two_experiments_of_one_file_that_share_a_fault_both_stand_in_the_schedule_in_one_order():
+    slow, fast = (planned(load=loads.open_loop(rate_rps=rate, max_tokens=8)) for rate in (1, 2))
+
+    assert len(schedule([slow, fast])) == 2
+    assert schedule_bytes(schedule([slow, fast])) == schedule_bytes(schedule([fast, slow, fast]))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"fault": faults.limit_cpu("api", cores=0.2)},
+        {"fault": faults.limit_memory("api", mebibytes=64)},
+        {"steady_s": 9},
+        {"fault_s": 6},
+        {"recovery_s": 41},
+        {"stable_s": 5},
+        {"remediator": False},
+        {"load": loads.open_loop(rate_rps=3, max_tokens=8)},
+        {"load": loads.open_loop(rate_rps=2, max_tokens=9)},
+        {"load": loads.poisson(rate_rps=2, max_tokens=8)},
+    ],
+    ids=", ".join,
+)
+def test_whatever_is_changed_in_a_scenario_changes_its_schedule(other):
+    same = {"fault": faults.limit_cpu("api", cores=0.1), "fault_s": 5}
+
+    assert as_json(planned(**same)) == as_json(planned(**same))
+    assert as_json(planned(**same)) != as_json(planned(**{**same, **other}))
+
+
+def test_the_strength_of_a_fault_stands_in_the_schedule():
+    (limit,) = as_json(planned(fault=faults.limit_cpu("api", cores=0.1), fault_s=5))["injections"]
+    (share,) = as_json(planned(fault=faults.gpu_saturation("model-1", share=0.5), fault_s=5))["injections"]
+
+    assert limit == {"after_s": 0.0, "fault": "limit_cpu", "victim": "api", "options": {"cores": 0.1}}
+    assert share["options"] == {"options": [["share", 0.5]], "lease_s": 300.0}
+
+
+def test_what_has_no_stable_text_is_told_by_its_type():
+    @dataclass(frozen=True, kw_only=True)
+    class Odd(Kill):
+        how: object = object()
+        when: tuple[object, ...] = (None, 1, object())
+
+    odd, plain = (OnTarget(primitive=one, target="api") for one in (Odd(), Kill()))
+    assert as_json(planned(fault=odd))["injections"][0]["options"] == {"how": "object", "when": [None, 1, "object"]}
+    assert as_json(planned(fault=plain))["injections"][0]["options"] == {}
+
+
+def test_more_victims_at_once_than_the_blast_radius_allows_are_refused():
+    two = faults.together(faults.kill("api"), faults.kill("model-1"))
+    made = experiment(load=loads.open_loop(rate_rps=2), fault=faults.kill("api")).kwargs["experiment"]
+
+    with pytest.raises(BadScenario, match="would hit 2 services at once, blast_radius allows 1"):
+        plan_trial(scenario="s", hypothesis="", experiment=made, fault=two, repeat=0, seed=1, services=SERVICES)
 
 
 def test_a_control_arm_gets_the_same_load_as_the_experiment():

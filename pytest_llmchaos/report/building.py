@@ -12,8 +12,10 @@ from typing import Any
 from pytest_llmchaos.errors import LlmchaosError
 from pytest_llmchaos.model import Sample
 from pytest_llmchaos.report.curves import Raw, counted, gather
+from pytest_llmchaos.report.facts import times
 from pytest_llmchaos.report.folding import fold
 from pytest_llmchaos.report.page import page
+from pytest_llmchaos.report.pairs import effect
 from pytest_llmchaos.report.reading import journal, logs
 from pytest_llmchaos.report.summary import markdown
 
@@ -33,6 +35,9 @@ def build(run_dir: Path) -> Path:
         raw = gather(_samples(run_dir, trial))
         raws[trial["trial"]] = raw
         trial["phases"] = counted(raw, trial["phases"])
+    for trial in run["trials"]:
+        trial["effect"] = effect(trial, run["trials"], raws)
+    run["times"] = [spread.as_json() for spread in times(run["trials"])]
     run = _finite(run)
     _write(run_dir / "run.json", json.dumps(run, indent=1, allow_nan=False) + "\n")
     _write(run_dir / "summary.md", markdown(run))

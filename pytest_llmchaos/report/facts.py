@@ -21,11 +21,19 @@ TIMES = {
 class Times:
     """One kind of time of one experiment over its trials. `missing` counts proving trials in which it never came."""
 
-    experiment: str
+    scenario: str
+    fault: str
+    remediator: bool
+    key: str
     name: str
     meaning: str
     values_s: tuple[float, ...]
     missing: int
+
+    @property
+    def experiment(self) -> str:
+        bare = "" if self.remediator else ", no remediator"
+        return f"{one_line(self.scenario, 60)}: {one_line(self.fault, 60)}{bare}"
 
     @property
     def mean_s(self) -> float:
@@ -38,6 +46,26 @@ class Times:
     @property
     def deviation_s(self) -> float | None:
         return statistics.stdev(self.values_s) if len(self.values_s) > 1 else None
+
+    def as_json(self) -> dict[str, Any]:
+        """As it stands in run.json, to the millisecond like the times that it sums up."""
+        figures = {
+            "mean_s": self.mean_s,
+            "median_s": self.median_s,
+            "deviation_s": self.deviation_s,
+            "least_s": min(self.values_s),
+            "most_s": max(self.values_s),
+        }
+        rounded = {name: None if value is None else round(value, 3) for name, value in figures.items()}
+        return {
+            "scenario": self.scenario,
+            "fault": self.fault,
+            "remediator": self.remediator,
+            "time": self.key,
+            "n": len(self.values_s),
+            "never": self.missing,
+            **rounded,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,21 +89,22 @@ class Coverage:
 
 def times(trials: Sequence[Mapping[str, Any]]) -> list[Times]:
     """In the order in which the experiments were first performed; experiments that nothing was timed in are left out."""
-    groups: dict[str, list[Mapping[str, Any]]] = {}
+    groups: dict[tuple[str, str, bool], list[Mapping[str, Any]]] = {}
     for trial in trials:
         if trial["verdict"] in PROVED:
-            bare = "" if trial.get("remediator") is not False else ", no remediator"
-            groups.setdefault(f"{one_line(trial['scenario'], 60)}: {one_line(trial['fault'], 60)}{bare}", []).append(
-                trial
-            )
+            identity = (str(trial["scenario"]), str(trial["fault"]), trial.get("remediator") is not False)
+            groups.setdefault(identity, []).append(trial)
     found = []
-    for experiment, its in groups.items():
+    for (scenario, fault, remediator), its in groups.items():
         for key, (name, meaning) in TIMES.items():
             values = [value for trial in its if (value := number(trial.get(key))) is not None]
             if values:
                 found.append(
                     Times(
-                        experiment=experiment,
+                        scenario=scenario,
+                        fault=fault,
+                        remediator=remediator,
+                        key=key,
                         name=name,
                         meaning=meaning,
                         values_s=tuple(values),

@@ -21,6 +21,7 @@ from pytest_llmchaos.report.glances import sparkline, strip
 from pytest_llmchaos.report.moments import fault_start_s, marks
 from pytest_llmchaos.report.story import chronology, claim_words, load_words, outcome_words, raw_values, rows_of, tiles
 from pytest_llmchaos.report.summary import headline
+from pytest_llmchaos.report.tables import effect_rows
 from pytest_llmchaos.report.timeline import timeline
 from pytest_llmchaos.report.words import number
 
@@ -93,6 +94,7 @@ def _render(run: Mapping[str, Any], raws: Mapping[str, Raw], logs: Mapping[str, 
             watermark=watermark,
             shown=shown,
             times=facts.times(run["trials"]),
+            effects=effect_rows(run["trials"]),
             coverage=facts.coverage(run),
             logs=_tails(logs, detail.log_bytes),
             less=detail is not DETAILS[0],

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pytest_llmchaos.report.facts import most_spent
+from pytest_llmchaos.report.facts import most_spent, times
+from pytest_llmchaos.report.tables import effect_rows, time_lines, time_rows
 from pytest_llmchaos.report.words import (
     NONE,
     VERDICT_MARK,
@@ -18,6 +19,9 @@ from pytest_llmchaos.report.words import (
     seconds,
     utc,
 )
+
+TIME_HEADS = ("time", "n", "mean", "median", "least to most", "standard deviation", "never")
+EFFECT_HEADS = ("measure", "with the fault", "without", "difference", "95 % interval")
 
 Run = Mapping[str, Any]
 Trial = Mapping[str, Any]
@@ -47,6 +51,7 @@ def summary_lines(run: Run) -> list[str]:
         verdict = str(trial["verdict"])
         line = f"{VERDICT_MARK[verdict]} {verdict:<12} {_title(trial):<{min(wide, 44)}}  {took(trial)}"
         lines.append(f"{line}  {why(trial)}".rstrip())
+    lines += time_lines(times(trials))
     lines.append(headline(run) + (" (simulated engine)" if is_simulated(run) else ""))
     if run["exit_status"] is None:
         lines.append("the run did not end by itself: its last journal line is from " + utc(run["ended_unix_s"]))
@@ -129,9 +134,19 @@ def markdown(run: Run) -> str:
             _md(why(trial).removeprefix("- ")),
         ]
         lines.append(f"| {' | '.join(cells)} |")
+    lines += _table("repeated", TIME_HEADS, time_rows(times(run["trials"])))
+    lines += _table("against its control arm", EFFECT_HEADS, effect_rows(run["trials"]))
     if run["replay"]:
         lines += ["", f"Repeat: {_code(run['replay'])}"]
     return "\n".join(lines) + "\n"
+
+
+def _table(first: str, heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    """A table of foreign text; nothing where it would be empty."""
+    if not rows:
+        return []
+    lines = ["", f"| {' | '.join((first, *heads))} |", "|---" * (len(heads) + 1) + "|"]
+    return lines + [f"| {' | '.join(map(_md, row))} |" for row in rows]
 
 
 def _title(trial: Trial) -> str:
