@@ -14,6 +14,7 @@ from pytest_llmchaos.errors import BadScenario, LlmchaosError, NotReady
 from pytest_llmchaos.experiments import TrialPlan
 from pytest_llmchaos.perform import perform
 from pytest_llmchaos.run import Run, Settings
+from pytest_llmchaos.seeds import MAX_SEED
 from pytest_llmchaos.trial import Trial
 
 
@@ -120,9 +121,18 @@ def require_same(now: list[dict[str, Any]], recorded: list[dict[str, Any]]) -> N
     for entry in now:
         if planning.schedule_bytes([entry]) not in known:
             raise BadScenario(
-                f"--chaos-replay: trial {entry['scenario']!r} with {entry['fault']!r} differs from the recorded schedule, or is not in it: "
-                "check out the commit of that run and select the same tests"
+                f"--chaos-replay: trial {entry['scenario']!r} with {entry['fault']!r} differs from the recorded schedule: "
+                f"{_difference(entry, recorded)}; check out the commit of that run and select the same tests"
             )
+
+
+def _difference(entry: Mapping[str, Any], recorded: Iterable[Mapping[str, Any]]) -> str:
+    for other in recorded:
+        if all(other.get(key) == entry[key] for key in ("scenario", "fault", "repeat")):
+            for key, value in entry.items():
+                if other.get(key) != value:
+                    return f"{key} is {value!r}, was {other.get(key)!r}"
+    return f"it has no repeat {entry['repeat']} of that"
 
 
 def read_replay(path: Path) -> tuple[int, list[dict[str, Any]]]:
@@ -135,7 +145,7 @@ def read_replay(path: Path) -> tuple[int, list[dict[str, Any]]]:
         raise BadScenario(
             f"--chaos-replay: cannot read {path}: {error.strerror}; give the run.json of an earlier run"
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadScenario(
             f"--chaos-replay: {path} is not JSON ({error}); give the run.json of an earlier run"
         ) from None
@@ -146,7 +156,8 @@ def read_replay(path: Path) -> tuple[int, list[dict[str, Any]]]:
         )
     schedule, seed = run.get("schedule"), run.get("seed")
     if (
-        not isinstance(seed, int)
+        type(seed) is not int
+        or not 0 <= seed <= MAX_SEED
         or not isinstance(schedule, list)
         or not all(isinstance(entry, dict) for entry in schedule)
     ):

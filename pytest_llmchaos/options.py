@@ -143,6 +143,17 @@ def seed_of(config: Any) -> int:
     return secrets.randbelow(2**32) if text is None else parse_seed(str(text))
 
 
+def replayed_seed(config: Any, recorded: int) -> int:
+    """The seed of the run that is performed again. Raises BadScenario where another one was given beside it."""
+    text = given(config, "seed")
+    if text is not None and parse_seed(str(text)) != recorded:
+        raise BadScenario(
+            f"--chaos-seed={text} contradicts --chaos-replay={given(config, 'replay')}, whose run had the seed {recorded}: "
+            "leave one of them away"
+        )
+    return recorded
+
+
 def repeat_of(config: Any) -> int:
     text = given(config, "repeat")
     if text is None:

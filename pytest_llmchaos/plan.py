@@ -71,8 +71,6 @@ def as_json(plan: TrialPlan) -> dict[str, Any]:
             for act in plan.injections
         ],
         "load": str(experiment.load),
-        "arrivals": len(arrivals),
-        "arrivals_sha256": hashlib.sha256(text.encode()).hexdigest(),
         "phases": {
             "steady_s": experiment.steady_s,
             "fault_s": experiment.fault_s,
@@ -80,6 +78,8 @@ def as_json(plan: TrialPlan) -> dict[str, Any]:
             "stable_s": experiment.stable_s,
         },
         "remediator": experiment.remediator,
+        "arrivals": len(arrivals),
+        "arrivals_sha256": hashlib.sha256(text.encode()).hexdigest(),
     }
 
 

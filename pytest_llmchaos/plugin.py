@@ -57,7 +57,7 @@ def resolve(config: pytest.Config) -> None:
     elif replay:
         from pytest_llmchaos.campaign import read_replay  # noqa: PLC0415 - only for replays
 
-        seed = read_replay(Path(replay))[0]
+        seed = options.replayed_seed(config, read_replay(Path(replay))[0])
     else:
         seed = options.seed_of(config)
     config.stash[SEED] = seed

@@ -272,28 +272,122 @@ def test_a_trial_without_an_experiment_says_what_to_add(chaos):
     ("text", "message"),
     [
         ("{", "is not JSON"),
+        ("", "is not JSON"),
+        ("\xff", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("1" * 5000, "is not JSON"),
+        ("null", "schema 'NoneType'"),
         ("[]", "schema 'list'"),
+        ("{}", "schema None"),
         ('{"schema": "other/1"}', "schema 'other/1', expected 'llmchaos-run/1'"),
+        ('{"schema": "llmchaos-run/2", "seed": 1, "schedule": []}', "schema 'llmchaos-run/2'"),
         ('{"schema": "llmchaos-run/1"}', "has no seed or schedule"),
+        ('{"schema": "llmchaos-run/1", "seed": 1}', "has no seed or schedule"),
+        ('{"schema": "llmchaos-run/1", "schedule": []}', "has no seed or schedule"),
         ('{"schema": "llmchaos-run/1", "seed": "x", "schedule": []}', "has no seed or schedule"),
+        ('{"schema": "llmchaos-run/1", "seed": null, "schedule": []}', "has no seed or schedule"),
+        ('{"schema": "llmchaos-run/1", "seed": true, "schedule": []}', "has no seed or schedule"),
+        ('{"schema": "llmchaos-run/1", "seed": 1.5, "schedule": []}', "has no seed or schedule"),
+        ('{"schema": "llmchaos-run/1", "seed": -1, "schedule": []}', "has no seed or schedule"),
+        ('{"schema": "llmchaos-run/1", "seed": 9223372036854775808, "schedule": []}', "has no seed or schedule"),
+        ('{"schema": "llmchaos-run/1", "seed": 1, "schedule": {}}', "has no seed or schedule"),
         ('{"schema": "llmchaos-run/1", "seed": 1, "schedule": [1]}', "has no seed or schedule"),
     ],
+    ids=lambda value: value[:60],
 )
 def test_a_replay_of_something_else_is_refused(tmp_path, text, message):
     path = tmp_path / "run.json"
-    path.write_text(text)
+    path.write_text(text, encoding="latin-1")
 
     with pytest.raises(BadScenario, match=message):
         read_replay(path)
 
 
-def test_a_replay_takes_the_recorded_seed_and_refuses_another_schedule(chaos, tmp_path):
+def test_a_replay_of_a_folder_is_refused(tmp_path):
+    with pytest.raises(BadScenario, match="Is a directory; give the run"):
+        read_replay(tmp_path)
+
+
+@pytest.fixture
+def recorded(chaos, tmp_path):
+    """The run.json of a run with seed 5, as far as a replay needs it; made from what the plan of `fault` is."""
+
+    def record(fault='faults.kill("api")', **more):
+        campaigns = []
+        original = Campaign.take
+
+        def take(campaign, plans, recorded=None):
+            original(campaign, plans, recorded)
+            campaigns.append(campaign)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Campaign, "take", take)
+            chaos("--chaos-plan", "--chaos-seed=5", fault=fault)
+        path = tmp_path / "run.json"
+        run = {"schema": "llmchaos-run/1", "seed": 5, "schedule": campaigns[0].schedule(), **more}
+        path.write_text(json.dumps(run))
+        return f"--chaos-replay={path}"
+
+    return record
+
+
+def test_a_replay_takes_the_recorded_seed_and_performs_the_same(chaos, double, recorded):
+    result = chaos(recorded())
+
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["llmchaos: --chaos-seed=5,*"])
+    assert double.performed == ["kill api"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "difference"),
+    [
+        (
+            'faults.kill("model-1")',
+            "'scenario' with 'kill model-1' differs from the recorded schedule: it has no repeat 0 of that",
+        ),
+        ('faults.kill("api"), steady_s=9', "phases is {'steady_s': 9.0, 'fault_s': None"),
+        ('faults.kill("api"), remediator=False', "remediator is False, was True"),
+    ],
+)
+def test_a_scenario_that_was_changed_since_is_refused(chaos, double, recorded, fault, difference):
+    result = chaos(recorded(), fault=fault)
+
+    assert difference in result.stderr.str()
+    assert double.performed == []
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+
+
+def test_a_victim_that_was_recorded_otherwise_is_refused(chaos, double, recorded, tmp_path):
+    option = recorded('faults.kill("model-*")')
     path = tmp_path / "run.json"
-    path.write_text(json.dumps({"schema": "llmchaos-run/1", "seed": 5, "schedule": []}))
+    run = json.loads(path.read_text())
+    (act,) = run["schedule"][0]["injections"]
+    act["victim"] = "model-2" if act["victim"] == "model-1" else "model-1"
+    path.write_text(json.dumps(run))
 
-    result = chaos(f"--chaos-replay={path}")
+    result = chaos(option, fault='faults.kill("model-*")')
 
-    assert "differs from the recorded schedule" in result.stderr.str()
+    assert "injections is [{'after_s': 0.0, 'fault': 'kill', 'victim': " in result.stderr.str()
+    assert double.performed == []
+
+
+def test_a_seed_beside_a_replay_must_be_the_recorded_one(chaos, double, recorded):
+    option = recorded()
+
+    other = chaos(option, "--chaos-seed=6")
+    assert "--chaos-seed=6 contradicts --chaos-replay=" in other.stderr.str()
+    assert "whose run had the seed 5: leave one of them away" in other.stderr.str()
+    assert double.performed == []
+
+    chaos(option, "--chaos-seed=5").assert_outcomes(passed=2)
+
+
+def test_more_repeats_than_were_recorded_are_refused(chaos, double, recorded):
+    result = chaos(recorded(), "--chaos-repeat=2")
+
+    assert "differs from the recorded schedule: it has no repeat 1 of that" in result.stderr.str()
+    assert double.performed == []
 
 
 def test_help_teaches_each_option(pytester):
