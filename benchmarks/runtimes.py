@@ -1,11 +1,15 @@
-"""How long a stack takes to come up and to be gone, in each runtime that this machine can run. The engine is simulated.
+"""How long a stack takes to come up and to be gone, and what a trial of kill_api costs on a warm one, in each runtime that
+this machine can run. The engine is simulated.
 
-Up ends when every service is healthy, remediator included; down when nothing of it is left.
+Up ends when every service is healthy, remediator included; down when nothing of it is left. `beyond` is the trial's wall time
+less its phases, which the system itself needed; it is split into what comes before the first request, between the phases and
+after the last one. The first trial of a stack does not count: Prometheus takes its first scrape 5 s after its own start.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import sys
@@ -14,16 +18,29 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pytest_llmchaos import owner
+from pytest_llmchaos import experiment, faults, loads, owner
 from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.journal import read
+from pytest_llmchaos.perform import perform
+from pytest_llmchaos.plan import plan_trial
+from pytest_llmchaos.progress import Progress
+from pytest_llmchaos.run import Run, Settings
 from pytest_llmchaos.runtime.compose import ComposeRuntime
 from pytest_llmchaos.runtime.local import LocalRuntime
 from pytest_llmchaos.subject import lab_subject
 
 RUNTIMES = {"compose": ComposeRuntime, "local": LocalRuntime}
+GOALS = {
+    ("compose", "up"): 5.0,
+    ("compose", "down"): 1.0,
+    ("local", "up"): 3.0,
+    ("local", "down"): 0.5,
+    ("local", "beyond"): 3.0,
+}
+WHAT = ("prepare", "up", "down", "beyond", "before", "between", "after")
 
 
-def once(name: str, number: int, backend: str) -> tuple[float, float, float]:
+def stack_times(name: str, number: int, backend: str) -> dict[str, float]:
     """Seconds to prepare, come up and go down."""
     with tempfile.TemporaryDirectory() as directory:
         runtime: Any = RUNTIMES[name](
@@ -42,30 +59,106 @@ def once(name: str, number: int, backend: str) -> tuple[float, float, float]:
         finally:
             down_from = time.monotonic()
             runtime.down()
-        return prepared - begin, up - prepared, time.monotonic() - down_from
+        return {"prepare": prepared - begin, "up": up - prepared, "down": time.monotonic() - down_from}
+
+
+def trial_times(name: str, repeat: int, backend: str) -> list[dict[str, float]]:
+    """What each of `repeat` trials of kill_api cost beyond its phases, on one warm stack."""
+    with tempfile.TemporaryDirectory() as directory:
+        settings = Settings(
+            run="bench",
+            seed=42,
+            runtime=name,
+            backend=backend,
+            reports=Path(directory),
+            repeat=repeat,
+            worker="",
+            replay_line="python benchmarks/runtimes.py",
+        )
+        run = Run(settings, Progress(None, tty=False))
+        try:
+            run.preflight()
+            run.announce([])
+            return [_trial(run, number) for number in range(repeat + 1)][1:]
+        finally:
+            run.close(0)
+
+
+def _trial(run: Run, number: int) -> dict[str, float]:
+    lab, fault = run.lab(), faults.kill("api")
+    load = loads.open_loop(rate_rps=2 if run.settings.backend != "sim" else 10, max_tokens=8)
+    made = experiment(load=load, fault=fault, steady_s=4)
+    plan = plan_trial(
+        scenario="kill_api",
+        hypothesis="",
+        experiment=made.kwargs["experiment"],
+        fault=fault,
+        repeat=number,
+        seed=42,
+        services=lab.subject.targets,
+    )
+    begin_unix_s, begin_s = time.time(), time.perf_counter()
+    perform(lab, plan)
+    took_s = time.perf_counter() - begin_s
+    mine = [line for line in read(run.journal.path) if line.get("trial") == lab.last_trial]
+    phases = [line for line in mine if line["kind"] == "phase"]
+    anchor = next(line for line in mine if line["kind"] == "anchor")
+    in_phases_s = sum(float(line["to_s"]) - float(line["from_s"]) for line in phases)
+    before_s = float(anchor["unix_s"]) - begin_unix_s
+    return {
+        "beyond": took_s - in_phases_s,
+        "before": before_s,
+        "between": float(phases[-1]["to_s"]) - in_phases_s,
+        "after": took_s - before_s - float(phases[-1]["to_s"]),
+    }
+
+
+def measured(name: str, repeat: int, backend: str) -> dict[str, list[float]]:
+    """Every figure of one runtime -> its values. Raises NotReady where it cannot run here."""
+    rows = [stack_times(name, number, backend) for number in range(repeat)] + trial_times(name, repeat, backend)
+    return {what: [row[what] for row in rows if what in row] for what in WHAT}
+
+
+def figures_of(name: str, seen: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
+    found = {}
+    for what, values in seen.items():
+        value, goal = statistics.median(values), GOALS.get((name, what))
+        met = None if goal is None else value <= goal
+        found[f"{name} {what}"] = {
+            "value": round(value, 3),
+            "unit": "s",
+            "goal": goal and f"<= {goal:g}",
+            "met": met,
+            "worst": round(max(values), 3),
+        }
+    return found
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeat", type=int, default=5, help="how many times each runtime comes up (default 5)")
+    parser.add_argument("--repeat", type=int, default=5, help="how many stacks and trials of each runtime (default 5)")
     parser.add_argument("--backend", default="sim", help="sim (default), llamacpp or ollama")
     parser.add_argument("--runtime", choices=sorted(RUNTIMES), help="only this one")
+    parser.add_argument("--json", action="store_true", help="print the figures as one JSON line at the end")
     chosen = parser.parse_args()
     load = os.getloadavg()[0]
     print(f"{chosen.backend}, {chosen.repeat} times each, {os.cpu_count()} cores, load average {load:.1f} before")
-    print(f"{'runtime':<10}{'prepare s':>12}{'up s':>10}{'(worst)':>10}{'down s':>10}{'(worst)':>10}")
+    figures: dict[str, dict[str, Any]] = {}
+    print(f"{'median (worst) s':<18}" + "".join(f"{what:>15}" for what in WHAT))
     for name in [chosen.runtime] if chosen.runtime else sorted(RUNTIMES):
         try:
-            times = [once(name, number, chosen.backend) for number in range(chosen.repeat)]
+            seen = measured(name, chosen.repeat, chosen.backend)
         except NotReady as error:
-            print(f"{name:<10}cannot run here: {error}")
+            print(f"{name:<18}cannot run here: {error}")
             continue
-        prepare, up, down = (list(column) for column in zip(*times, strict=True))
-        print(
-            f"{name:<10}{statistics.median(prepare):>12.2f}{statistics.median(up):>10.2f}{max(up):>10.2f}"
-            f"{statistics.median(down):>10.2f}{max(down):>10.2f}"
-        )
-    return 0
+        figures |= figures_of(name, seen)
+        print(f"{name:<18}" + "".join(f"{statistics.median(v):>7.2f} ({max(v):5.2f})" for v in seen.values()))
+    for name, one in figures.items():
+        if one["goal"]:
+            print(f"{name}: {one['value']:.2f} s, goal {one['goal']} s, {'met' if one['met'] else 'NOT MET'}")
+    if chosen.json:
+        print(json.dumps({"benchmark": "runtimes", "figures": figures}))
+    return 0 if figures else 2
 
 
 if __name__ == "__main__":

@@ -134,10 +134,10 @@ class Undo:
 
 
 class Runtime(Protocol):
-    """Where the subject runs. What it can do beyond this is named in `abilities`, each a method of the same name.
+    """Where the subject runs. What it can do beyond this is named in `abilities`.
 
-    Abilities: kill, start, restart, crash, pause, unpause, partition, unpartition, limit_cpu, unlimit_cpu, limit_memory,
-    unlimit_memory, events, exec.
+    Methods of the same name: kill, start, restart, crash, pause, unpause, partition, limit_cpu, limit_memory, events.
+    `engine`: it reaches the simulated engine's admin port. `oom_kill`: the kernel ends a service at its memory limit.
     """
 
     name: str

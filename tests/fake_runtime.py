@@ -12,9 +12,8 @@ from pytest_llmchaos.faults.engine import EngineFaultState, EngineReport
 from pytest_llmchaos.model import Proof, RuntimeEvent, ServiceState, Undo
 from pytest_llmchaos.runtime.restrict import RELEASES
 
-ALL = frozenset({"kill", "start", "restart", "pause", "unpause", "crash", "events", "engine", "overload"}) | {
-    *RELEASES.values()
-}
+_ACTS = frozenset({"kill", "start", "restart", "pause", "unpause", "crash", "events"})
+ALL = _ACTS | {*RELEASES.values(), "engine", "oom_kill", "overload"}
 
 
 class FakeRuntime:

@@ -28,6 +28,21 @@ if child:
     os.rename(os.environ["CHILD_FILE"] + ".new", os.environ["CHILD_FILE"])
 while True: time.sleep(60)
 """
+# A service that asks for 256 MiB whenever the file ASK is there, and tells in TOLD whether it got them.
+GREEDY = """
+import os, time
+ask, told = os.environ["ASK"], os.environ["TOLD"]
+while True:
+    if os.path.exists(ask):
+        try:
+            answer = "given" if bytearray(256 << 20) else ""
+        except MemoryError:
+            answer = "refused"
+        os.unlink(ask)
+        with open(told + ".new", "w") as file: file.write(answer)
+        os.rename(told + ".new", told)
+    time.sleep(0.01)
+"""
 DEAF = "import signal, time\nsignal.signal(15, signal.SIG_IGN)\nprint('deaf', flush=True)\nwhile True: time.sleep(60)"
 
 

@@ -15,14 +15,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LimitMemory:
-    """An engine on cgroup v1 refuses a limit below what is in use; on v2 the OOM killer answers it."""
+    """An engine on cgroup v1 refuses a limit below what is in use; on v2 the OOM killer answers it.
+
+    Processes without a container are limited one by one, and refused what they ask for beyond it: nobody kills them.
+    """
 
     mebibytes: int
     kind: str = "limit_memory"
     needs: frozenset[str] = frozenset({"limit_memory", "events"})
     lifetime: Lifetime = "passing"
     fidelity: Fidelity = "kernel"
-    expects: str = "memory near its limit, latency grows; an OOM kill (137, OOMKilled) once more is needed"
+    expects: str = "memory near its limit, latency grows; when it needs more an OOM kill (137), or a refusal"
 
     def inject(self, runtime: Any, victim: str) -> None:
         runtime.limit_memory(victim, self.mebibytes)

@@ -20,6 +20,6 @@ def memory_leak(target: str, *, bytes_per_s: int = 32 << 20) -> Fault:
         options=(("bytes_per_s", rate), ("at_most_bytes", 1 << 30)),
         counter="bytes",
         witness='delta(process_resident_memory_bytes{service="{victim}"}[4s]) > 1e6',
-        needs=frozenset({"engine", "start", "limit_memory"}),  # without a limit nothing would ever end it
+        needs=frozenset({"engine", "start", "oom_kill"}),  # without a limit nothing would ever end it
     )
     return on_engine(fault, target)

@@ -56,6 +56,7 @@ class ComposeRuntime(restrict.Restrictable, EngineAbility):
             "events",
             "limit_cpu",
             "limit_memory",
+            "oom_kill",
             "partition",
         }
         return frozenset(always | ({"crash"} if os.geteuid() == 0 else set())) | self.engine_abilities

@@ -21,13 +21,14 @@ from pytest_llmchaos.runtime.local_files import EVENTS, Process, json_lines, wri
 from pytest_llmchaos.runtime.local_health import healthy
 from pytest_llmchaos.runtime.local_plan import Addresses, Program
 from pytest_llmchaos.runtime.local_programs import Programs
+from pytest_llmchaos.runtime.local_restrict import RELEASE, MemoryLimitable
 from pytest_llmchaos.subject import Subject
 
 UP_DEADLINE_S = 60.0
 _LOOK_EVERY_S = 0.05
 
 
-class LocalRuntime(EngineAbility):
+class LocalRuntime(MemoryLimitable, EngineAbility):
     """One supervisord with the lab's services, all below one folder and named `llmchaos-...` in their environment."""
 
     name = "local"
@@ -59,7 +60,8 @@ class LocalRuntime(EngineAbility):
 
     @property
     def abilities(self) -> frozenset[str]:
-        return frozenset({"kill", "start", "restart", "crash", "pause", "unpause", "events"}) | self.engine_abilities
+        own = {"kill", "start", "restart", "crash", "pause", "unpause", "limit_memory", "events"}
+        return frozenset(own) | self.engine_abilities
 
     def targets(self) -> tuple[str, ...]:
         return self.subject.targets
@@ -233,13 +235,15 @@ class LocalRuntime(EngineAbility):
         if not state.identity:
             return
         try:
+            if undo.op == RELEASE:
+                self.release(undo.service)
             if state.paused and undo.op in {"ensure_unpaused", "ensure_running"}:
                 self._control.call("unpause", undo.service)
             if undo.op == "ensure_running" and not state.running:
                 self._control.call("start", undo.service)
         except NotReady as error:
             again = self.state(undo.service)
-            if not again.running or again.paused:
+            if undo.op == RELEASE or not again.running or again.paused:
                 raise HealFailed(f"{undo.op} {undo.service}: {error}; heal by hand with `llmchaos heal`") from None
 
     def wait_healthy(self, services: Sequence[str], deadline_s: float) -> None:

@@ -20,20 +20,11 @@ from supervisor import events
 from supervisor.states import RUNNING_STATES
 from supervisor.xmlrpc import Faults, RPCError
 
+from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.runtime.local_processes import MIB, group_members, limit_data, own_data_limit
+
 _PR_SET_PDEATHSIG = 1
-_FROZEN_DEADLINE_S = 0.5
-
-
-def group_members(group: int) -> dict[int, str]:
-    """Process number -> state letter of every process of a group, from the kernel."""
-    found = {}
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError, IndexError):
-                fields = Path(entry.path, "stat").read_text().rpartition(")")[2].split()
-                if int(fields[2]) == group:
-                    found[int(entry.name)] = fields[0]
-    return found
+_FROZEN_DEADLINE_S = 5.0  # a process stops when it next runs, which on a busy machine takes its time
 
 
 class _Wake:
@@ -190,6 +181,25 @@ class Control:
                 raise RPCError(Faults.FAILED, f"{service} did not {action} within {_FROZEN_DEADLINE_S:g} s")
             time.sleep(0.001)
         self._note(service, action)
+        return True
+
+    def limit_memory(self, service: str, mebibytes: str) -> bool:
+        """Let each process of the service take so much memory of its own. False if it did not run."""
+        return self._limit(service, int(mebibytes) * MIB, "limit_memory", mebibytes=mebibytes)
+
+    def unlimit_memory(self, service: str) -> bool:
+        """Let the service's processes take what they could when they were started. False if it did not run."""
+        return self._limit(service, own_data_limit(), "unlimit_memory")
+
+    def _limit(self, service: str, size: int, action: str, **attributes: str) -> bool:
+        process = self._process(service)
+        if not process.pid:
+            return False
+        try:
+            limit_data(process.pid, size)
+        except NotReady as error:
+            raise RPCError(Faults.FAILED, str(error)) from None
+        self._note(service, action, **attributes)
         return True
 
     def note(self, service: str, action: str) -> bool:

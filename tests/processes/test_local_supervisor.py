@@ -20,7 +20,7 @@ from pytest_llmchaos import owner
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.runtime import local_cleanup
 from pytest_llmchaos.runtime.local_files import Process
-from pytest_llmchaos.runtime.local_supervisor import group_members
+from pytest_llmchaos.runtime.local_processes import group_members
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

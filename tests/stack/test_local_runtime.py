@@ -120,6 +120,47 @@ def test_the_control_arms_hold(tmp_path):
     assert [trial["verdict"] for trial in sessions.run_json(reports)["trials"]] == ["held", "held"]
 
 
+FAULTS = '''"""What the runtime can, and what it cannot."""
+import pytest
+from pytest_llmchaos import experiment, faults, loads
+
+def part(fault, **phases):
+    return experiment(load=loads.open_loop(rate_rps=10, max_tokens=8), fault=fault, steady_s=4, stable_s=1, **phases)
+
+@part(faults.limit_memory("model-1", mebibytes=200), fault_s=2, recovery_s=10)
+def test_limit_memory(trial):
+    assert (trial.victims, trial.actions, trial.whole.availability) == (("model-1",), (), 1.0)
+
+@part(faults.partition("api"), fault_s=2)
+def test_partition(trial): ...
+
+@part(faults.limit_cpu("api", cores=0.5), fault_s=2)
+def test_limit_cpu(trial): ...
+
+@part(faults.memory_leak("model-1"), recovery_s=10)
+def test_memory_leak(trial): ...
+'''
+
+
+def test_memory_can_be_limited_and_what_the_runtime_lacks_is_a_skip_that_names_it(tmp_path):
+    file = tmp_path / "test_faults.py"
+    file.write_text(FAULTS)
+    reports = tmp_path / "reports"
+
+    code, out = sessions.run(reports, str(file), "-rs", *LOCAL)
+
+    assert code == 0, out[-4000:]
+    trials = {trial["fault"].split()[0]: trial for trial in sessions.run_json(reports)["trials"]}
+    assert [trial["verdict"] for trial in trials.values()] == ["held", "unsupported", "unsupported", "unsupported"]
+    for lacking, fault in {"partition": "partition", "limit_cpu": "limit_cpu", "oom_kill": "memory_leak"}.items():
+        why = f"the local runtime cannot {lacking}, which {fault}"
+        assert why in trials[fault]["reason"]
+        assert why in out
+    injected, healed = sessions.of_kind(reports, "proof")
+    assert f"{200 * 2**20} bytes of data" in injected["witness"]
+    assert "limit_memory of model-1 is as found" in healed["witness"]
+
+
 @pytest.mark.parametrize("boundary", ["stack", "stack_up", "trial", "intent", "proof", "undone", "judged"])
 def test_sigkill_at_any_line_of_the_journal_leaves_no_process(tmp_path, scenario, boundary):
     reports = tmp_path / "reports"

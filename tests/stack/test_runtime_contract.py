@@ -7,11 +7,12 @@ import os
 import time
 import urllib.error
 import urllib.request
+from dataclasses import replace
 
 import pytest
 
 from conftest import require
-from pytest_llmchaos import owner
+from pytest_llmchaos import faults, owner
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.model import Undo
 from pytest_llmchaos.prometheus import Prometheus
@@ -96,7 +97,7 @@ def status(url, timeout_s=2.0):
 
 
 def test_its_abilities_are_methods(runtime):
-    asked = {"kill", "start", "restart", "crash", "pause", "unpause", "events"}
+    asked = {"kill", "start", "restart", "crash", "pause", "unpause", "limit_memory", "events"}
 
     assert asked <= runtime.abilities | ({"crash"} if os.geteuid() else set())
     assert all(callable(getattr(runtime, ability)) for ability in asked & runtime.abilities)
@@ -239,6 +240,46 @@ def test_a_service_that_was_frozen_and_killed_is_put_back(runtime):
 
     runtime.wait_healthy(["model-1"], 20)
     assert not runtime.state("model-1").paused
+
+
+def test_memory_that_is_taken_away_is_proven_by_the_kernel_and_given_back(runtime):
+    since = time.time()
+    fault, undo = faults.limit_memory("api", mebibytes=200).primitive, Undo(op="ensure_memory", service="api")
+    assert fault.observed(runtime, "api", since) is None
+    assert fault.healed(runtime, "api", since) is not None
+
+    fault.inject(runtime, "api")
+    try:
+        proof = wait_until(lambda: fault.observed(runtime, "api", since), what="the proof of the limit")
+        assert f"{200 * 2**20} bytes" in proof.witness
+        assert since <= proof.at_unix_s <= time.time()
+        assert replace(fault, mebibytes=199).observed(runtime, "api", since) is None
+        assert fault.observed(runtime, "api", proof.at_unix_s + 1e-6) is None
+        assert fault.healed(runtime, "api", since) is None
+        assert status(runtime.url("api") + "/healthz") == 200
+    finally:
+        runtime.undo(undo)
+
+    assert fault.healed(runtime, "api", since) is not None
+    runtime.undo(undo)
+    runtime.undo(replace(undo, service="stranger"))
+    assert fault.healed(runtime, "api", since) is not None
+    assert fault.observed(runtime, "api", since) is None
+    assert not [e for e in runtime.events(since, float("inf")) if e.action in {"die", "start"}]
+
+
+def test_a_service_that_died_under_its_limit_is_no_obstacle_to_the_undo(runtime):
+    since = time.time()
+    fault = faults.limit_memory("model-1", mebibytes=200).primitive
+    fault.inject(runtime, "model-1")
+    runtime.kill("model-1")
+    happened(runtime, "model-1", "die", since)
+    assert fault.healed(runtime, "model-1", since) is None
+
+    runtime.undo(fault.undo("model-1"))
+    runtime.undo(Undo(op="ensure_running", service="model-1"))
+
+    wait_until(lambda: fault.healed(runtime, "model-1", since), what="the proof that the limit is gone")
 
 
 def test_events_are_only_those_of_the_time_asked_for(runtime):
