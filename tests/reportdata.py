@@ -140,7 +140,13 @@ def lines(made: Made, trial: str, at_unix_s: float, rows: Sequence[tuple[Any, ..
 
 
 def run_dir(
-    directory: Path, trials: Sequence[Made], *, seed: int = 42, backend: str = "ollama", ended: bool = True
+    directory: Path,
+    trials: Sequence[Made],
+    *,
+    seed: int = 42,
+    backend: str = "ollama",
+    ended: bool = True,
+    ran_as: str = "containers",
 ) -> Path:
     """A whole run directory under `directory`, as `reports/<run>` is."""
     run = directory / f"20261123-160501-{seed}"
@@ -157,7 +163,7 @@ def run_dir(
             "runtime": "compose",
             "backend": backend,
             "schedule": [],
-            "environment": environment(),
+            "environment": {**environment(), "services run as": ran_as},
             "catalogue": {
                 "faults": ["kill", "crash", "restart", "pause", "partition", "limit_cpu"],
                 "targets": ["api", "model-1", "model-2", "prometheus"],

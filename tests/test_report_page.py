@@ -88,7 +88,7 @@ def poisoned(tmp_path: Path, hostile: str) -> Path:
     lines = [poison(line) for line in lines]
     for line in lines:
         if line["kind"] == "run":
-            line["environment"] = {hostile: {hostile: [hostile]}}
+            line["environment"] = {hostile: {hostile: [hostile]}, "services run as": hostile}
         for phase in line.get("phases", []):
             phase["name"] = hostile
             phase["outcomes"] = {hostile: 3}
@@ -196,6 +196,13 @@ def test_the_headline_is_the_verdict(tmp_path: Path, trials: list[Made], headlin
     page = built(tmp_path, *trials)
 
     assert headline in page.text
+
+
+def test_services_that_were_no_containers_are_said_beside_the_runtime_and_beside_the_fidelity(tmp_path: Path) -> None:
+    text = built(tmp_path, Made(), ran_as="process, not container").text
+
+    assert "runtime compose · process, not container" in text
+    assert "fidelity real the real thing broke, by the runtime's own means; process, not container" in text
 
 
 def test_reason_evidence_and_repeat_line_stand_on_the_page(tmp_path: Path) -> None:

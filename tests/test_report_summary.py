@@ -44,6 +44,19 @@ def test_a_killed_run_and_a_simulated_engine_are_said(tmp_path: Path) -> None:
     assert lines[2].startswith("the run did not end by itself: its last journal line is from 2026-11-23 16:05:")
 
 
+@pytest.mark.parametrize(
+    ("ran_as", "shown"),
+    [("process, not container", " runtime (process, not container), backend"), ("containers", " runtime, backend")],
+)
+def test_markdown_says_what_services_ran_as_where_that_was_not_containers(
+    tmp_path: Path, ran_as: str, shown: str
+) -> None:
+    run = reportdata.run_dir(tmp_path, [Made()], ran_as=ran_as)
+    report.build(run)
+
+    assert shown in (run / "summary.md").read_text()
+
+
 def test_markdown_keeps_foreign_text_in_its_cell(tmp_path: Path) -> None:
     reason = "a | b\n\n# head <b>x</b> [link](http://example.org) `code` @someone ![i](x) *bold*"
     run_dir = reportdata.run_dir(tmp_path, [Made(verdict="refuted", reason=reason)])

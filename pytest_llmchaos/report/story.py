@@ -17,8 +17,8 @@ SLO_FIELDS = {"name", "objective", "value", "query", "budget_spent", "burn_rate"
 FINAL = {"held", "refuted"}
 
 
-def tiles(trial: Trial, raw: Raw) -> list[tuple[str, str, str]]:
-    """(what, value, how) of the figures that a reader looks for first."""
+def tiles(trial: Trial, raw: Raw, ran_as: str = "") -> list[tuple[str, str, str]]:
+    """(what, value, how) of the figures that a reader looks for first. `ran_as`: services that were no containers."""
     found = [_detected(trial), _recovered(trial)]
     if number(trial.get("time_to_settle_s")) is not None:
         found.append(("settled", seconds(trial["time_to_settle_s"]), "after the fault ended"))
@@ -30,7 +30,8 @@ def tiles(trial: Trial, raw: Raw) -> list[tuple[str, str, str]]:
         lost = total - raw.outcomes["ok"]
         found.append(("requests", f"{total:,}", f"{lost:,} not answered in full" if lost else "all answered in full"))
     fidelity = one_line(trial.get("fidelity"), 20)
-    found.append(("fidelity", fidelity or NONE, FIDELITY_MEANS.get(fidelity, "")))
+    means = "; ".join(part for part in (FIDELITY_MEANS.get(fidelity, ""), ran_as) if part)
+    found.append(("fidelity", fidelity or NONE, means))
     return found
 
 

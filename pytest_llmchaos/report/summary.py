@@ -16,6 +16,7 @@ from pytest_llmchaos.report.words import (
     number,
     one_line,
     percent,
+    ran_as,
     seconds,
     utc,
 )
@@ -116,7 +117,8 @@ def markdown(run: Run) -> str:
     lines = [f"## {_md(headline(run))}", ""]
     if is_simulated(run):
         lines += ["**Simulated engine**: says nothing about a real model's speed.", ""]
-    what = f"{_md(run['runtime'])} runtime, backend {_md(run['backend'])}"
+    unlike = f" ({_md(ran_as(run))})" if ran_as(run) else ""
+    what = f"{_md(run['runtime'])} runtime{unlike}, backend {_md(run['backend'])}"
     lines.append(f"Run {_code(run['run'])}, seed {_code(run['seed'])}, {what}, {utc(run['started_unix_s'])}")
     lines += [
         "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -42,6 +43,13 @@ def visible(text: str, cut: int = 4000) -> str:
 def one_line(value: Any, cut: int = 200) -> str:
     """The text of `value` on one line: for tables, terminals and attributes."""
     return visible(" ".join(str(value).split()) if value is not None else "", cut)
+
+
+def ran_as(run: Mapping[str, Any]) -> str:
+    """What the services ran as where that was not containers, such as "process, not container"; else empty."""
+    environment = run["environment"]
+    told = environment.get("services run as") if isinstance(environment, Mapping) else None
+    return "" if told in (None, "containers") else one_line(told, 60)
 
 
 def number(value: Any) -> float | None:
