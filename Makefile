@@ -64,7 +64,7 @@ lint: $(VENV)/.ready ## ruff and mypy
 bench: setup ## the figures of docs and README, measured on this machine
 	@set -e; for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(RUN)/python $$benchmark; done
 
-generate: $(VENV)/.ready ## rules and dashboards from stack/slo.yaml
+generate: $(VENV)/.ready ## rules, dashboards, triggers and tables from stack/slo.yaml
 	$(RUN)/llmchaos generate
 
 lock: $(VENV)/bin/python ## resolve all lock files anew

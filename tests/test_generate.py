@@ -11,7 +11,12 @@ from pytest_llmchaos.cli import main as llmchaos
 from pytest_llmchaos.generate import main
 
 ROOT = Path(__file__).parent.parent
-WRITTEN = ["stack/prometheus/rules/slo.yml", "docs/slo.md", "dashboards/llmchaos-overview.json"]
+WRITTEN = [
+    "stack/prometheus/rules/slo.yml",
+    "docs/slo.md",
+    "dashboards/llmchaos-overview.json",
+    "stack/remediation.slo.yaml",
+]
 
 
 @pytest.fixture
@@ -39,7 +44,7 @@ def test_a_change_by_hand_is_told_by_the_check_and_undone_by_the_command(
 ) -> None:
     path = checkout / name
     wanted = path.read_text()
-    path.write_text(wanted.replace("99.5 %" if "99.5 %" in wanted else "0.995", "nothing", 1))
+    path.write_text(wanted.replace(next(said for said in ("99.5 %", "0.995", "0.005") if said in wanted), "nothing", 1))
 
     assert main(["--root", str(checkout), "--check"]) == 1
     assert f"+++ generated/{name}" in capsys.readouterr().out
@@ -57,7 +62,7 @@ def test_a_missing_file_is_made(checkout: Path) -> None:
     assert main(["--root", str(checkout), "--check"]) == 0
 
 
-def test_a_change_of_an_objective_reaches_rules_page_and_dashboard(checkout: Path) -> None:
+def test_a_change_of_an_objective_reaches_rules_page_dashboard_and_triggers(checkout: Path) -> None:
     slo = checkout / "stack" / "slo.yaml"
     slo.write_text(slo.read_text().replace("target: 0.995", "target: 0.998", 1))
 
@@ -65,6 +70,7 @@ def test_a_change_of_an_objective_reaches_rules_page_and_dashboard(checkout: Pat
     assert "vector(0.998)" in (checkout / WRITTEN[0]).read_text()
     assert "| 99.8 % in 30 days |" in (checkout / WRITTEN[1]).read_text()
     assert "(promised 99.8 %)" in (checkout / WRITTEN[2]).read_text()
+    assert "/ 0.002" in (checkout / WRITTEN[3]).read_text()
 
 
 def test_other_windows_are_written_and_printed(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,6 +78,7 @@ def test_other_windows_are_written_and_printed(checkout: Path, capsys: pytest.Ca
 
     assert "FastBurn: 14.4 times too fast over 60s and 5s" in capsys.readouterr().out
     assert "rate60s" in (checkout / WRITTEN[0]).read_text()
+    assert "rate60s" in (checkout / WRITTEN[3]).read_text()
 
 
 @pytest.mark.parametrize(

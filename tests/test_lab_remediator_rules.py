@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lab_remediator.load import load_policy
+from lab_remediator.load import load_policy, read_policy
 from lab_remediator.rules import RulesError
 from lab_remediator.settings import SettingsError, read_settings
 
@@ -23,20 +23,22 @@ rules:
 
 
 def test_the_shipped_rules_cover_every_service_of_the_lab() -> None:
-    policy = load_policy(SHIPPED.read_text(), ("api", "model-1", "model-2"))
+    policy = read_policy(SHIPPED, ("api", "model-1", "model-2"))
 
     assert {service for rule in policy.rules for service in rule.services} == {"api", "model-1", "model-2"}
     assert policy.replicas == ("model-1", "model-2")
 
 
 def test_every_signal_in_the_shipped_rules_is_used() -> None:
-    policy = load_policy(SHIPPED.read_text(), ("api", "model-1", "model-2"))
+    policy = read_policy(SHIPPED, ("api", "model-1", "model-2"))
 
-    assert set(policy.signals) == set(yaml.safe_load(SHIPPED.read_text())["signals"])
+    assert {name for name in policy.signals if not name.startswith("slo-")} == set(
+        yaml.safe_load(SHIPPED.read_text())["signals"]
+    )
 
 
 def test_every_shipped_kill_of_a_running_replica_can_be_vetoed_by_progress() -> None:
-    policy = load_policy(SHIPPED.read_text(), ("model-1", "model-2"))
+    policy = read_policy(SHIPPED, ("model-1", "model-2"))
     kills = [rule for rule in policy.rules if rule.action != "start" and rule.name != "replica-paused"]
 
     assert kills
@@ -45,7 +47,7 @@ def test_every_shipped_kill_of_a_running_replica_can_be_vetoed_by_progress() -> 
 
 
 def test_rules_for_services_that_may_not_be_repaired_fall_away_with_their_signals() -> None:
-    policy = load_policy(SHIPPED.read_text(), ("api",))
+    policy = read_policy(SHIPPED, ("api",))
 
     assert {rule.name.split("-")[0] for rule in policy.rules} == {"api"}
     assert "replica-scrape" not in policy.signals
@@ -105,6 +107,59 @@ def test_a_bad_rule_is_one_clear_error(old: str, new: str, complaint: str) -> No
     assert old in GOOD
     with pytest.raises(RulesError) as error:
         load_policy(GOOD.replace(old, new, 1), ("api",))
+
+    assert complaint in str(error.value)
+
+
+WITH_MORE = GOOD.replace("signals:", "signals_from: more.yaml\nsignals:", 1).replace(
+    "{signal: scrape}", "{signal: slo-burn}"
+)
+MORE = """
+schema: llmlab-remediation/1
+signals:
+  slo-burn: {query: burn, by: null, fires: "> 14.4"}
+"""
+
+
+def test_signals_of_the_file_beside_are_signals_like_any_other(tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text(WITH_MORE)
+    (tmp_path / "more.yaml").write_text(MORE)
+
+    policy = read_policy(tmp_path / "rules.yaml", ("api",))
+
+    assert policy.signals["slo-burn"].fires_at == "> 14.4"
+
+
+@pytest.mark.parametrize(
+    ("rules", "more", "complaint"),
+    [
+        (WITH_MORE, None, "signals_from: expected more.yaml beside"),
+        (
+            WITH_MORE.replace("more.yaml", "../more.yaml"),
+            MORE,
+            "expected the name of a file beside rules.yaml, got '../",
+        ),
+        (WITH_MORE.replace("more.yaml", "[a]"), MORE, "expected the name of a file beside rules.yaml, got ['a']"),
+        (WITH_MORE, MORE.replace("slo-burn", "scrape"), "more.yaml: expected signals that are not in the rules' file"),
+        (
+            WITH_MORE,
+            MORE.replace("slo-burn", "slo-x"),
+            "expected one of the signals scrape, second, slo-x, got 'slo-burn'",
+        ),
+        (WITH_MORE, MORE.replace("/1", "/2"), "more.yaml, schema: expected 'llmlab-remediation/1', got"),
+        (WITH_MORE, MORE + "rules: []", "more.yaml: expected keys among schema, signals; got rules"),
+        (WITH_MORE, MORE.replace('"> 14.4"', "fast"), "signal slo-burn, fires: expected a comparison"),
+        (WITH_MORE, "]", "more.yaml: expected YAML, got something else"),
+        (WITH_MORE, "", "more.yaml: expected a mapping, got None"),
+    ],
+)
+def test_a_bad_file_of_signals_is_one_clear_error(rules: str, more: str | None, complaint: str, tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text(rules)
+    if more is not None:
+        (tmp_path / "more.yaml").write_text(more)
+
+    with pytest.raises(RulesError) as error:
+        read_policy(tmp_path / "rules.yaml", ("api",))
 
     assert complaint in str(error.value)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.generate import docs, rules
+from pytest_llmchaos.generate import docs, rules, triggers
 from pytest_llmchaos.generate.boards import boards
 from pytest_llmchaos.openslo import load_slos
 
@@ -27,6 +27,7 @@ def outputs(root: Path, scale: float = rules.LAB_SCALE) -> dict[Path, str]:
     page = root / "docs" / "slo.md"
     return {
         root / "stack" / "prometheus" / "rules" / "slo.yml": rules.rules(slos, source, scale),
+        root / "stack" / "remediation.slo.yaml": triggers.triggers(slos, source, scale),
         page: docs.page(page.read_text(encoding="utf-8"), slos, scale),
         **_dashboards(root, slos, scale),
     }

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from lab_remediator.audit import Audit, AuditError
 from lab_remediator.clients import Docker, Prober, Prometheus
-from lab_remediator.load import load_policy
+from lab_remediator.load import read_policy
 from lab_remediator.loop import Remediator
 from lab_remediator.metrics import Metrics
 from lab_remediator.rules import RulesError
@@ -32,7 +32,7 @@ def main() -> int:
     """0 after SIGTERM or SIGINT, 2 where the settings, the rules or the log are not usable."""
     try:
         settings = read_settings(os.environ)
-        policy = load_policy(settings.rules_file.read_text(), settings.repairs, dry_run=settings.dry_run)
+        policy = read_policy(settings.rules_file, settings.repairs, dry_run=settings.dry_run)
         audit = Audit(settings.audit_file)
     except (SettingsError, RulesError, AuditError, OSError) as error:
         sys.stderr.write(f"remediator: {error}\n")

@@ -1,4 +1,4 @@
-"""remediation.yaml: text in, a checked policy out. Reads no file, decides nothing."""
+"""remediation.yaml and the signals beside it: a checked policy out. Decides nothing."""
 
 from __future__ import annotations
 
@@ -24,21 +24,46 @@ from lab_remediator.rules import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 SCHEMA = "llmlab-remediation/1"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 
 
-def load_policy(text: str, repairs: tuple[str, ...], *, dry_run: bool = False) -> Policy:
-    """The policy for the services in `repairs`; rules that name only other services fall away. Raises RulesError."""
+def read_policy(rules_file: Path, repairs: tuple[str, ...], *, dry_run: bool = False) -> Policy:
+    """`load_policy` of a file and of what it takes signals from, which lies beside it. Raises RulesError and OSError."""
+    text = rules_file.read_text()
+    name = _document(text, "the file").get("signals_from")
+    if name is None:
+        return load_policy(text, repairs, dry_run=dry_run)
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise RulesError(f"signals_from: expected the name of a file beside {rules_file.name}, got {name!r}")
     try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RulesError(f"expected YAML, got something else: {error}") from error
-    top = _mapping(raw, "the file", {"schema", "replicas", "guards", "signals", "rules"})
-    if top.get("schema") != SCHEMA:
-        raise RulesError(f"schema: expected {SCHEMA!r}, got {top.get('schema')!r}")
-    signals = {name: _signal(name, entry) for name, entry in _mapping(top.get("signals"), "signals").items()}
+        more = rules_file.with_name(name).read_text()
+    except FileNotFoundError as error:
+        raise RulesError(
+            f"signals_from: expected {name} beside {rules_file}, there is none: `llmchaos generate` writes it"
+        ) from error
+    return load_policy(text, repairs, more=more, dry_run=dry_run)
+
+
+def load_policy(text: str, repairs: tuple[str, ...], *, more: str | None = None, dry_run: bool = False) -> Policy:
+    """The policy for the services in `repairs`; rules that name only other services fall away. Raises RulesError.
+
+    `more` is the text of the file that `signals_from` names: further signals, and nothing else.
+    """
+    top = _document(text, "the file", {"replicas", "guards", "signals", "signals_from", "rules"})
+    entries = dict(_mapping(top.get("signals"), "signals"))
+    if (source := top.get("signals_from")) is not None:
+        if more is None:
+            raise RulesError(f"signals_from: expected the text of {source!r} besides, got none")
+        others = _mapping(_document(more, str(source), {"signals"}).get("signals"), f"{source}, signals")
+        if double := sorted(set(entries) & set(others)):
+            raise RulesError(
+                f"{source}: expected signals that are not in the rules' file, got {', '.join(double)} again"
+            )
+        entries |= others
+    signals = {name: _signal(name, entry) for name, entry in entries.items()}
     for signal in signals.values():
         if signal.only_while is not None and signal.only_while not in signals:
             raise RulesError(f"signal {signal.name}, only_while: expected a signal, got {signal.only_while!r}")
@@ -60,6 +85,17 @@ def load_policy(text: str, repairs: tuple[str, ...], *, dry_run: bool = False) -
         guards=guards,
         dry_run=dry_run,
     )
+
+
+def _document(text: str, where: str, known: set[str] | None = None) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RulesError(f"{where}: expected YAML, got something else: {error}") from error
+    top = _mapping(raw, where, known and known | {"schema"})
+    if top.get("schema") != SCHEMA:
+        raise RulesError(f"{where}, schema: expected {SCHEMA!r}, got {top.get('schema')!r}")
+    return top
 
 
 def _rule(entry: object, number: int, signals: Mapping[str, Signal], guards: Guards) -> Rule:

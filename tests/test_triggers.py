@@ -1,0 +1,106 @@
+"""The remediator's signals that follow from slo.yaml: what they say of a history, and what the shipped rules make of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import promql_parser
+import pytest
+import yaml
+from rule_histories import lab
+from test_lab_remediator import SERVICES, World
+from test_rules import SLOS, promtool
+
+from lab_remediator.load import read_policy
+from pytest_llmchaos.generate.rules import LAB_SCALE, alert_name, raised_by
+from pytest_llmchaos.generate.triggers import signal_name, triggers
+from pytest_llmchaos.slo import Slo
+
+STACK = Path(__file__).parent.parent / "stack"
+SIGNALS: dict[str, dict[str, Any]] = yaml.safe_load(triggers(SLOS, "stack/slo.yaml"))["signals"]
+WITH_ALERTS = [slo for slo in SLOS if slo.alerts]
+
+
+def test_every_slo_with_alerts_has_one() -> None:
+    assert list(SIGNALS) == [signal_name(slo) for slo in WITH_ALERTS]
+    for signal in SIGNALS.values():
+        promql_parser.parse(signal["query"])
+
+
+@pytest.mark.parametrize("slo", WITH_ALERTS, ids=lambda slo: slo.name)
+def test_fires_where_its_alert_does(slo: Slo, tmp_path: Path) -> None:
+    """At the same seconds of the same outage: quiet before it, while it is short, and soon after it."""
+    how = "truncated" if slo.name == "stream-completeness" else "refused"
+    signal = SIGNALS[signal_name(slo)]
+    alert = alert_name(slo, raised_by(slo, LAB_SCALE)[0].alert)
+    fires = f"count(({signal['query']}) {signal['fires']}) or vector(0)"
+    alerts = f'count(ALERTS{{alertname="{alert}",alertstate="firing"}}) or vector(0)'
+
+    def check(expr: str, at_s: int, value: float) -> dict[str, Any]:
+        return {"expr": expr, "eval_time": f"{at_s}s", "exp_samples": [{"labels": "{}", "value": value}]}
+
+    checks = [
+        check(expr, at_s, value) for at_s, value in ((19, 0), (36, 1), (39, 1), (46, 0)) for expr in (fires, alerts)
+    ]
+    promtool(tmp_path, (lab(**{how: lambda s: 1.0 if 20 <= s < 40 else 0.0}), 60, checks))
+
+
+@pytest.mark.parametrize("slo", WITH_ALERTS, ids=lambda slo: slo.name)
+def test_says_how_fast_the_budget_burns_and_nothing_without_requests(slo: Slo, tmp_path: Path) -> None:
+    how = "truncated" if slo.name == "stream-completeness" else "refused"
+    query = SIGNALS[signal_name(slo)]["query"]
+    half = {
+        "expr": f"round({query})",
+        "eval_time": "40s",
+        "exp_samples": [{"labels": f'{{slo="{slo.name}"}}', "value": round(0.5 / slo.error_budget)}],
+    }
+    nothing = {"expr": query, "eval_time": "40s", "exp_samples": []}
+
+    promtool(tmp_path, (lab(**{how: lambda s: 0.5}), 40, [half]), (lab(rate=0), 40, [nothing]))
+
+
+def test_without_alerts_there_are_no_signals() -> None:
+    assert yaml.safe_load(triggers([slo for slo in SLOS if not slo.alerts], "slo.yaml"))["signals"] == {}
+
+
+class TestShippedRules:
+    """The api's own failures are one witness, the callers' budgets the other."""
+
+    def world(self, **values: float) -> World:
+        world = World(policy=read_policy(STACK / "remediation.yaml", SERVICES))
+        world.values = {("api-scrape", "api"): 1.0, ("replicas-good", "api"): 1.0}
+        world.values |= {(name.replace("_", "-"), "api"): value for name, value in values.items()}
+        return world
+
+    def test_an_api_that_fails_is_restarted_when_the_callers_budget_burns(self) -> None:
+        world = self.world(api_errors=0.9, slo_availability_burn=180)
+        world.run(10)
+
+        assert world.acts() == [("api", "restart")]
+
+    @pytest.mark.parametrize("burn", [{}, {"slo_availability_burn": 14.4}], ids=["no callers", "within the factor"])
+    def test_errors_that_no_caller_notices_are_no_reason(self, burn: dict[str, float]) -> None:
+        world = self.world(api_errors=0.9, **burn)
+        world.run(60)
+
+        assert world.acts() == []
+
+    def test_a_burning_budget_alone_is_no_reason(self) -> None:
+        world = self.world(api_errors=0.0, slo_availability_burn=180, slo_latency_p95_burn=20)
+        world.run(60)
+
+        assert world.log == []
+
+    def test_an_api_that_nobody_gets_an_answer_from_is_restarted(self) -> None:
+        world = self.world(api_latency_p95=20.48, slo_latency_p95_burn=20, callers_served=0)
+        world.run(10)
+
+        assert world.acts() == [("api", "restart")]
+
+    def test_an_api_that_is_late_and_serves_is_busy(self) -> None:
+        world = self.world(api_latency_p95=20.48, slo_latency_p95_burn=20, callers_served=0.4)
+        world.run(60)
+
+        assert world.acts() == []
+        assert "vetoed" in world.results()
