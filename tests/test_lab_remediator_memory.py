@@ -184,7 +184,16 @@ def test_restarts_by_the_runtime_between_two_looks_are_all_counted() -> None:
     restarts.seen("api", CONTAINER)
     (restart,) = restarts.seen("api", replace(CONTAINER, started_at=110.0, restart_count=3))
 
-    assert restart.count == 3
+    assert (restart.reason, restart.count) == ("runtime", 3)
+
+
+def test_an_own_start_and_those_of_the_runtime_after_it_are_told_apart() -> None:
+    restarts = Restarts()
+    restarts.seen("api", CONTAINER)
+    restarts.expect("api", "gone", 109.0)
+    found = restarts.seen("api", replace(CONTAINER, started_at=112.0, restart_count=3))
+
+    assert [(one.reason, one.count) for one in found] == [("gone", 1), ("runtime", 2)]
 
 
 def test_a_recreated_container_is_one_restart_and_one_never_started_is_none() -> None:

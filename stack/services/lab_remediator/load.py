@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 import yaml
 
 from lab_remediator.model import Action
+from lab_remediator.restarts import NOT_OURS
 from lab_remediator.rules import (
     CONDITIONS,
     FIRES,
@@ -101,8 +102,8 @@ def _document(text: str, where: str, known: set[str] | None = None) -> dict[str,
 def _rule(entry: object, number: int, signals: Mapping[str, Signal], guards: Guards) -> Rule:
     raw = _mapping(entry, f"rule {number}", {f.name for f in fields(Rule)})
     name = raw.get("name")
-    if not isinstance(name, str) or not _NAME.fullmatch(name) or name == "external":
-        raise RulesError(f"rule {number}: expected a name in lower case (not 'external'), got {name!r}")
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or name in NOT_OURS:
+        raise RulesError(f"rule {number}: expected a name in lower case (not {' or '.join(NOT_OURS)}), got {name!r}")
     where = f"rule {name}"
     parsed = {
         key: tuple(_condition(item, f"{where}, {key}", signals) for item in _list(raw.get(key, []), f"{where}, {key}"))

@@ -11,7 +11,7 @@ from lab_remediator.audit import Audit, AuditError, Entry
 from lab_remediator.clients import AskError, Docker, Prober, Prometheus
 from lab_remediator.decide import decide, finished
 from lab_remediator.replay import Intent, replayed
-from lab_remediator.restarts import EXTERNAL, Restarts
+from lab_remediator.restarts import NOT_OURS, RUNTIME, Restarts
 from lab_remediator.watch import Troubles, Watch
 
 if TYPE_CHECKING:
@@ -161,8 +161,9 @@ class Remediator:
             self._settle(intent, container)
         for restart in self._restarts.seen(service, container):
             self._metrics.restarts.labels(service, restart.reason).inc(restart.count)
-            if restart.reason == EXTERNAL:
-                reason = f"started by somebody else at {restart.started_at:.3f}"
+            if restart.reason in NOT_OURS:
+                who = "its restart policy" if restart.reason == RUNTIME else "somebody else"
+                reason = f"started by {who} at {restart.started_at:.3f}"
                 self._write(Entry(at=time.time(), event="external_restart", service=service, reason=reason))
 
     def _settle(self, intent: Intent, container: Container) -> None:

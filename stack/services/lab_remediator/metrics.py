@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.process_collector import ProcessCollector
 
-from lab_remediator.restarts import EXTERNAL
+from lab_remediator.restarts import NOT_OURS
 
 if TYPE_CHECKING:
     from lab_remediator.rules import Policy
@@ -53,7 +53,8 @@ class Metrics:
         )
         for service in policy.services:
             self.quarantined.labels(service)
-            self.restarts.labels(service, EXTERNAL)
+            for reason in NOT_OURS:
+                self.restarts.labels(service, reason)
             for rule in policy.of(service):
                 self.restarts.labels(service, rule.name)
                 for result in ("done", "failed"):

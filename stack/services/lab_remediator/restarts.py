@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lab_remediator.model import Container
 
-EXTERNAL = "external"
+EXTERNAL = "external"  # an operator, or whoever else asked for it
+RUNTIME = "runtime"  # the container's own restart policy
+NOT_OURS = (EXTERNAL, RUNTIME)
 _CLOCK_SLACK_S = 0.5  # intent and StartedAt come from two programs' clocks on one machine
 
 
 @dataclass(frozen=True, kw_only=True)
 class Restart:
-    """One observed restart and whom it belongs to: a rule's name, or "external"."""
+    """One observed restart and whom it belongs to: a rule's name, or one of NOT_OURS."""
 
     service: str
     reason: str
@@ -45,12 +47,13 @@ class Restarts:
         self._last[service] = container
         if last is None or (container.id == last.id and container.started_at == last.started_at):
             return ()
-        count = max(1, container.restart_count - last.restart_count) if container.id == last.id else 1
-        rule, since = self._own.get(service, (EXTERNAL, 0.0))
-        if rule == EXTERNAL or container.started_at < since - _CLOCK_SLACK_S:
-            return (Restart(service=service, reason=EXTERNAL, count=count, started_at=container.started_at),)
+        by_policy = container.restart_count - last.restart_count if container.id == last.id else 0
+        count, other = max(1, by_policy), RUNTIME if by_policy > 0 else EXTERNAL
+        rule, since = self._own.get(service, (other, 0.0))
+        if rule == other or container.started_at < since - _CLOCK_SLACK_S:
+            return (Restart(service=service, reason=other, count=count, started_at=container.started_at),)
         del self._own[service]
         own = Restart(service=service, reason=rule, count=1, started_at=container.started_at)
         if count == 1:
             return (own,)
-        return (own, Restart(service=service, reason=EXTERNAL, count=count - 1, started_at=container.started_at))
+        return (own, Restart(service=service, reason=other, count=count - 1, started_at=container.started_at))
