@@ -264,6 +264,11 @@ CASES += [burn_case(slo) for slo in SLOS if slo.alerts]
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.says)
 def test_alerts_when(case: Case, tmp_path: Path) -> None:
+    promtool(tmp_path, ({**lab(), **case.series}, case.seconds, checks_of(case)))
+
+
+def checks_of(case: Case) -> list[dict[str, Any]]:
+    """Not before the fault, in time, with exactly its labels, to the end, and gone after it."""
     checks = []
     for one in case.firing:
         checks.append(never_fired(FAULT_S - 1, one.alert))
@@ -273,9 +278,7 @@ def test_alerts_when(case: Case, tmp_path: Path) -> None:
             firing_exactly(one.until_s, labels, one.alert),
             firing_exactly(one.gone_s, {}, one.alert),
         ]
-    checks += [never_fired(case.seconds, alert) for alert in case.silent]
-
-    promtool(tmp_path, ({**lab(), **case.series}, case.seconds, checks))
+    return checks + [never_fired(case.seconds, alert) for alert in case.silent]
 
 
 @pytest.mark.parametrize(
@@ -391,38 +394,68 @@ def test_latency_of_requests_that_never_ended_counts_as_too_slow(tmp_path: Path)
     promtool(tmp_path, (series, 40, checks))
 
 
-def test_indicators_say_what_callers_and_api_saw(tmp_path: Path) -> None:
-    def check(expr: str, value: float, labels: str = "{}") -> dict[str, Any]:
-        return {"expr": f"round({expr}, 0.01)", "eval_time": "40s", "exp_samples": [{"labels": labels, "value": value}]}
+def says(expr: str, value: float, labels: str = "{}") -> dict[str, Any]:
+    return {"expr": f"round({expr}, 0.01)", "eval_time": "40s", "exp_samples": [{"labels": labels, "value": value}]}
 
+
+# Of callers a quarter is refused; the api takes two requests a second for each of theirs and fails half.
+SAID_OF_THE_LAB = [
+    says("lab:api_latency_seconds:p50_5s", 0.16),
+    says("lab:api_latency_seconds:p95_5s", 0.3),
+    says("lab:api_latency_seconds:p99_5s", 0.32),
+    says("lab:api_requests:rate5s", 16),
+    says("lab:api_error_ratio:rate5s", 0.5),
+    says("lab:api_ttft_seconds:p95_5s", 0.3),
+    says("lab:callers_availability:rate5s", 0.75),
+    says("lab:callers_latency_seconds:p50_5s", 0.21),
+    says("lab:callers_latency_seconds:p95_5s", 20.48),
+    says("lab:callers_latency_seconds:p99_5s", 20.48),
+    says("lab:callers_ttft_seconds:p95_5s", 20.48),
+    says('lab:service_up{service="model-1"} * 1', 1, '{service="model-1"}'),
+]
+
+
+def said_of(slo: Slo) -> list[dict[str, Any]]:
+    """A fifth of the answers breaks off, which every SLO counts as bad; the history is 40 s long."""
+    of_slo = f'{{slo="{slo.name}"}}'
+    bad = 0.2
+    alerts = raised_by(slo, LAB_SCALE)
+    windows = {one.long for one in alerts} | {one.short for one in alerts} | {lab_windows(LAB_SCALE)[0].long}
+    return [
+        says(f"slo:objective:ratio{of_slo} * 100", round(100 * slo.objective, 2), of_slo),
+        says(f"slo:burn_rate:rate{lab_windows(LAB_SCALE)[0].long}{of_slo}", round(bad / slo.error_budget, 2), of_slo),
+        *(says(f"slo:error_ratio:rate{window}{of_slo}", bad, of_slo) for window in sorted(windows)),
+        *(
+            says(
+                f"slo:events:increase{one.long}{of_slo} / {RATE * min(40, float(one.long[:-1]))} > bool 0.97", 1, of_slo
+            )
+            for one in alerts
+        ),
+    ]
+
+
+def test_indicators_say_what_callers_and_api_saw(tmp_path: Path) -> None:
     series = {
         **lab(refused=lambda s: 0.25),
         'llmlab_requests_total{outcome="upstream_5xx"}': counted(lambda s: RATE),
     }
-    quantiles = [
-        check(f"lab:{side}_latency_seconds:{q}_5s < 0.5 or vector(9)", value)
-        for side, q, value in (
-            ("api", "p50", 0.16),
-            ("api", "p95", 0.3),
-            ("api", "p99", 0.32),
-            ("callers", "p50", 0.21),
-        )
-    ]
-    checks = [
-        *quantiles,
-        check("lab:api_requests:rate5s", 16),
-        check("lab:api_error_ratio:rate5s", 0.5),
-        check("lab:api_ttft_seconds:p95_5s", 0.3),
-        check("lab:callers_availability:rate5s", 0.75),
-        check("lab:callers_latency_seconds:p95_5s", 20.48),
-        check("lab:callers_latency_seconds:p99_5s", 20.48),
-        check("lab:callers_ttft_seconds:p95_5s", 20.48),
-        check('slo:burn_rate:rate15s{slo="availability"}', 50, '{slo="availability"}'),
-        check('slo:objective:ratio{slo="availability"} * 100', 99.5, '{slo="availability"}'),
-        check('lab:service_up{service="model-1"} * 1', 1, '{service="model-1"}'),
-    ]
 
-    promtool(tmp_path, (series, 40, checks))
+    promtool(tmp_path, (series, 40, SAID_OF_THE_LAB))
+
+
+@pytest.mark.parametrize("slo", SLOS, ids=lambda slo: slo.name)
+def test_records_of_an_slo_are_its_arithmetic(slo: Slo, tmp_path: Path) -> None:
+    promtool(tmp_path, (lab(truncated=lambda s: 0.2), 40, said_of(slo)))
+
+
+def test_every_record_has_a_history_that_says_what_it_is() -> None:
+    checks = [*SAID_OF_THE_LAB, *(check for slo in SLOS for check in said_of(slo))]
+    said = {
+        found for check in checks for found in re.findall(r'((?:lab|slo):[\w:]+)(?:{slo="([\w-]+)"})?', check["expr"])
+    }
+
+    records = [rule for rule in all_rules() if "record" in rule]
+    assert {(rule["record"], rule.get("labels", {}).get("slo", "")) for rule in records} == said
 
 
 def test_promtool_accepts_every_file_without_a_complaint() -> None:

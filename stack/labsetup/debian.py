@@ -76,8 +76,8 @@ def archive_address(targets: str) -> str:
     raise SetupError(f"expected an archive of origin Debian among apt's sources, saw:\n{targets.strip() or 'none'}")
 
 
-def unpack_newer(packages: Sequence[str], into: Path) -> None:
-    """Downloads `packages` of the newer suite with lists and cache of their own, and unpacks them below `into`.
+def unpack_newer(packages: Sequence[str], into: Path, suite: str = NEWER_SUITE) -> None:
+    """Downloads `packages` of another suite with lists and cache of their own, and unpacks them below `into`.
 
     The machine's own package lists and versions stay as they are.
     """
@@ -87,7 +87,7 @@ def unpack_newer(packages: Sequence[str], into: Path) -> None:
         for folder in ("lists/partial", "cache/archives/partial", "deb"):
             (scratch / folder).mkdir(parents=True)
         sources = scratch / "sources.list"
-        sources.write_text(f"deb [signed-by={KEYRING}] {mirror()} {NEWER_SUITE} main\n", encoding="utf-8")
+        sources.write_text(f"deb [signed-by={KEYRING}] {mirror()} {suite} main\n", encoding="utf-8")
         options = {
             "Dir::Etc::SourceList": sources,
             "Dir::Etc::SourceParts": "/dev/null",
