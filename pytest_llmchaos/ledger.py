@@ -111,7 +111,7 @@ def table(entries: Sequence[Entry], slo: str | None = None) -> str:
     chosen = [one for one in sorted(entries, key=lambda one: one.at_unix_s) if slo in (None, one.slo)]
     if not chosen:
         return f"no trial in the ledger{f' for {slo}' if slo else ''} yet"
-    head = ("run", "scenario", "fault", "slo", "bad", "of", "of the month's budget", "verdict")
+    head = ("run", "scenario", "fault", "slo", "bad events", "of events", "of the month's budget", "verdict")
     rows = [
         (one.run, one.scenario, one.fault, one.slo, f"{one.bad:g}", f"{one.total:g}", _percent(one.spent), one.verdict)
         for one in chosen
@@ -124,13 +124,22 @@ def table(entries: Sequence[Entry], slo: str | None = None) -> str:
 
 
 def _totals(entries: Sequence[Entry]) -> list[str]:
-    totals = []
-    for slo in sorted({one.slo for one in entries}):
+    """One line an SLO, with the budget as a bar that is spent from the left."""
+    slos = sorted({one.slo for one in entries})
+    totals = ["all of them within one month:"]
+    for slo in slos:
         spent = sum(one.spent for one in entries if one.slo == slo)
         trials = sum(1 for one in entries if one.slo == slo)
         left = f"{_percent(1 - spent)} left" if spent <= 1 else f"overspent by {_percent(spent - 1)}"
-        totals.append(f"{slo}: {trials} trials in one month would spend {_percent(spent)} of its budget, {left}")
+        of = f"of the budget spent by {trials} trial{'s' if trials > 1 else ''}"
+        totals.append(f"{slo.ljust(max(map(len, slos)))}  [{_bar(spent)}]  {_percent(spent)} {of}, {left}")
     return totals
+
+
+def _bar(spent: float, width: int = 20) -> str:
+    """What is spent at all has a mark, and what is left has one as long as something is."""
+    full = min(width, max(int(spent > 0), int(min(spent, 1) * width)))
+    return "#" * full + "." * (width - full)
 
 
 def _percent(share: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from pytest_llmchaos.places import Place, documents
-from pytest_llmchaos.slo import InvalidSlo, Slo
+from pytest_llmchaos.slo import SELECTOR, InvalidSlo, Slo
 
 _DAYS = {"d": 1.0, "w": 7.0, "h": 1 / 24}
 _DURATION = re.compile(r"(\d+)([dwh])")
@@ -101,7 +101,11 @@ def _selector(metric: Place) -> str:
     source.only("type", "spec")
     source.child("type").exactly("Prometheus")
     source.child("spec").only("query")
-    return " ".join(source.child("spec").child("query").text().split())
+    query = source.child("spec").child("query")
+    selector = " ".join(query.text().split())
+    if not SELECTOR.fullmatch(selector):
+        query.fail('a selector such as metric_total{label="value"}, without functions (the arithmetic is added here)')
+    return selector
 
 
 def _seconds(place: Place) -> float:

@@ -21,7 +21,8 @@ DAY_S = 86_400.0
 LEAST_SCRAPES = 4
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-_SELECTOR = re.compile(r'[a-zA-Z_:][a-zA-Z0-9_:]*(\{([^"{}]|"([^"\\]|\\.)*")*\})?')
+_LABEL = r"""[a-zA-Z_]\w*\s*(=|!=|=~|!~)\s*("([^"\\]|\\.)*"|'([^'\\]|\\.)*')"""
+SELECTOR = re.compile(rf"[a-zA-Z_:][a-zA-Z0-9_:]*(\{{\s*({_LABEL}\s*(,\s*{_LABEL}\s*)*,?)?\s*\}})?", re.ASCII)
 
 
 class InvalidSlo(BadScenario):
@@ -51,7 +52,7 @@ class Slo:
         if not 0 < self.window_days < math.inf:
             raise InvalidSlo(f"{self.name}: window_days must be above 0, got {self.window_days}: write 30")
         for what, selector in (("good", self.good), ("total", self.total)):
-            if not _SELECTOR.fullmatch(selector):
+            if not SELECTOR.fullmatch(selector):
                 raise InvalidSlo(
                     f"{self.name}: {what} must select counters, got {selector!r}: "
                     'write metric_total{label="value"} without functions, the arithmetic is added here'

@@ -102,25 +102,36 @@ class TestTable:
     def test_shows_each_experiment_and_what_all_would_leave(self) -> None:
         lines = table([kill(run="r2", at_unix_s=2000, bad=51_840.0), kill()]).splitlines()
 
-        assert lines[0].split() == [
-            "run",
-            "scenario",
-            "fault",
-            "slo",
-            "bad",
-            "of",
-            "of",
-            "the",
-            "month's",
-            "budget",
-            "verdict",
-        ]
-        assert lines[1].startswith("r1   kill_api  kill api  availability  10     500")
+        assert lines[0] == (
+            "run  scenario  fault     slo           bad events  of events  of the month's budget  verdict"
+        )
+        assert lines[1].startswith("r1   kill_api  kill api  availability  10          500")
         assert lines[2].endswith("50 %                   held")
-        assert lines[-1] == "availability: 2 trials in one month would spend 50 % of its budget, 50 % left"
+        assert lines[-2:] == [
+            "all of them within one month:",
+            "availability  [##########..........]  50 % of the budget spent by 2 trials, 50 % left",
+        ]
 
     def test_says_by_how_much_the_budget_is_overspent(self) -> None:
-        assert table([kill(bad=207_360.0)]).endswith("would spend 200 % of its budget, overspent by 100 %")
+        assert table([kill(bad=207_360.0)]).endswith(
+            f"[{'#' * 20}]  200 % of the budget spent by 1 trial, overspent by 100 %"
+        )
+
+    @pytest.mark.parametrize(
+        ("bad", "bar"),
+        [
+            (0.0, "...................."),
+            (1.0, "#..................."),
+            (51_840.0, "##########.........."),
+            (103_679.0, "###################."),
+            (103_680.0, "####################"),
+        ],
+    )
+    def test_draws_the_budget(self, bad: float, bar: str) -> None:
+        assert f"[{bar}]" in table([kill(bad=bad)])
+
+    def test_of_no_load_is_spent_by_one_bad_event(self) -> None:
+        assert f"[{'#' * 20}]  inf %" in table([kill(rate_rps=0.0)])
 
     def test_can_be_of_one_slo(self) -> None:
         assert "latency" not in table([kill(), kill(slo="latency-p95")], "availability")

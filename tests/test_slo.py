@@ -149,7 +149,16 @@ class TestFile:
             ("kind: SLO", "kind: Service", "2:7: kind must be 'SLO'"),
             ("name: availability", "name: Availability", "4:9: name must be lower-case words"),
             ("name: availability", 'name: ""', "4:9: metadata.name must be a text"),
-            ("query: asked_total\n", "query: rate(asked_total[5m])\n", "4:9: .*total must select counters, got 'rate"),
+            (
+                "query: asked_total\n",
+                "query: rate(asked_total[5m])\n",
+                r"34:22: .*total.*query must be a selector .*, got 'rate",
+            ),
+            (
+                "query: asked_total\n",
+                "query: asked_total{code=200}\n",
+                r"34:22: .*must be a selector .*, got 'asked_total\{",
+            ),
             ('"2.5"', '"soon"', "8:33: .*must be seconds above 0"),
             ('"2.5"', '"-1"', "8:33: .*must be seconds above 0"),
             ('alerts: "false"', "alerts: sometimes", "9:22: .*must be 'true' or 'false'"),
@@ -213,13 +222,17 @@ class TestSlo:
             ("good", "sum(x)", r"good must select counters, got 'sum\(x\)'"),
             ("total", "x[5m]", r"total must select counters, got 'x\[5m\]'"),
             ("total", 'x{a="b"', "total must select counters"),
+            ("total", "x{a=b}", "total must select counters"),
+            ("total", 'x{"b"}', "total must select counters"),
         ],
     )
     def test_is_refused_if_it_cannot_be_one(self, field: str, value: object, said: str) -> None:
         with pytest.raises(InvalidSlo, match=said):
             made(**{field: value})  # type: ignore[arg-type]
 
-    @pytest.mark.parametrize("selector", ["x", 'x{a="b"}', 'x{a=~"b{2}|c\\"}",d!="e"}', "vllm:x_total{}"])
+    @pytest.mark.parametrize(
+        "selector", ["x", 'x{a="b"}', "x{ a!='b' , }", 'x{a=~"b{2}|c\\"}",d!="e"}', "vllm:x_total{}"]
+    )
     def test_may_select_by_any_label(self, selector: str) -> None:
         assert made(good=selector).good == selector
 
