@@ -159,6 +159,17 @@ def test_every_slo_has_its_share_and_its_cost_on_the_overview() -> None:
         assert sum(slo.good in query.expr for panel in overview.panels for query in panel.queries) >= 3
 
 
+def test_the_overview_says_first_what_was_promised_what_is_left_and_how_fast_it_burns() -> None:
+    titles = [panel.title for panel in BOARDS[0].panels]
+    order = [
+        titles.index(next(title for title in titles if title.startswith(start)))
+        for start in ("Availability", "Left of the month", "Burn rate", "Services up", "Alerts")
+    ]
+
+    assert order == sorted(order)
+    assert order[0] == 0
+
+
 def test_the_provider_reads_the_folder_that_compose_mounts() -> None:
     (provider,) = yaml.safe_load((PROVISIONING / "dashboards" / "llmchaos.yml").read_text())["providers"]
     compose = yaml.safe_load((ROOT / "stack" / "compose.yaml").read_text())
@@ -262,6 +273,8 @@ class TestPicture:
     ("value", "unit", "text"),
     [
         (0.981, "percentunit", "98.1 %"),
+        (0.949749, "percentunit", "94.97 %"),
+        (0.000171, "percentunit", "0.0171 %"),
         (0.25, "s", "250 ms"),
         (2.5, "s", "2.5 s"),
         (0, "s", "0 s"),

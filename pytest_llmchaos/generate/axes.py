@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 COLOURS = ("#3274d9", "#e0752d", "#3f9c35", "#c4162a", "#8f3bb8", "#b8860b", "#0f8a8a", "#d6459b", "#6b7280", "#7a5230")
 GOOD, BAD = "#2f8f3e", "#c4162a"
+_OVER = f"fill:{BAD};paint-order:stroke;stroke:#fff;stroke-width:3px"  # readable over whatever is drawn there
 _BAND_COLOURS = {"steady": "#e8f3ea", "fault": "#fbe9e7", "recovery": "#e7eefb"}
 Box = tuple[float, float, float, float]  # left, top, width, height
 Span = tuple[float, float]  # Unix seconds
@@ -133,7 +134,9 @@ def faults(spans: Sequence[Band], span: Span, plot: Box, *, named: bool = True) 
             f'<line x1="{left:.1f}" x2="{left:.1f}" y1="{plot[1]:.1f}" y2="{plot[1] + plot[3]:.1f}" stroke="{BAD}"/>'
         )
         if named:
-            label = f'<text class="f" x="{left + 4:.1f}" y="{plot[1] + 10:.1f}" style="fill:{BAD}">{escape(band.label)}</text>'
+            label = (
+                f'<text class="f" x="{left + 4:.1f}" y="{plot[1] + 10:.1f}" style="{_OVER}">{escape(band.label)}</text>'
+            )
             parts.append(label)
     return "".join(parts)
 
@@ -228,6 +231,8 @@ def shown(value: float, unit: str) -> str:
         return "never" if value > 0 else "no data"
     if unit == "s" and 0 < abs(value) < 1:
         return f"{1000 * value:.3g} ms"
+    if unit == "percentunit" and abs(value) >= 0.01:
+        return f"{100 * value:.2f}".rstrip("0").rstrip(".") + " %"
     times, name, (limit, divisor, larger) = _UNITS.get(unit, _UNITS["short"])
     return f"{value / divisor:.3g}{larger}" if abs(value) >= limit else f"{value * times:.3g}{name}"
 

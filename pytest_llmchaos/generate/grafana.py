@@ -135,12 +135,12 @@ def _lines(panel: Panel) -> timeseries.Panel:
 
 def _number(panel: Panel) -> stat.Panel:
     graph = cm.BigValueGraphMode.NONE
+    made = stat.Panel().decimals(2) if panel.unit == "percentunit" else stat.Panel()
     return (
-        stat.Panel()
-        .graph_mode(graph)
+        made.graph_mode(graph)
         .color_mode(cm.BigValueColorMode.BACKGROUND if _judges(panel) else cm.BigValueColorMode.NONE)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
-        .text_mode(cm.BigValueTextMode.VALUE)
+        .text_mode(cm.BigValueTextMode.VALUE_AND_NAME)
     )
 
 

@@ -97,10 +97,10 @@ REPAIR = Board(
                     bad_from=1,
                 ),
                 Panel(
-                    title="The remediator's own sight",
+                    title="The remediator's questions without an answer",
                     description="Questions to Prometheus and Docker that got no usable answer. It does not act while blind.",
                     kind="lines",
-                    unit="short",
+                    unit="reqps",
                     queries=(
                         Query(
                             expr='sum by (source) (rate(remediation_answers_total{result="failed"}[$__rate_interval]))',

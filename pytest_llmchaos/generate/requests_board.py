@@ -85,7 +85,7 @@ REQUESTS = Board(
                     ),
                 ),
                 Panel(
-                    title="Tokens that nobody got",
+                    title="Tokens per second that nobody got",
                     description="Computed for callers who left, or for answers that broke off.",
                     kind="lines",
                     unit="short",

@@ -77,8 +77,8 @@ SATURATION = Board(
                     width=8,
                 ),
                 Panel(
-                    title="Circuits",
-                    description="0 closed (takes requests), 1 open (takes none), 2 half-open (is tried).",
+                    title="Circuit: 0 closed, 1 open, 2 half-open",
+                    description="Closed takes requests, open takes none, half-open takes one to see.",
                     kind="lines",
                     unit="none",
                     queries=(Query(expr='llmlab_circuit_state{replica=~"$replica"}', legend="{{replica}}"),),

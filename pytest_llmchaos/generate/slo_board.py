@@ -23,6 +23,64 @@ def overview(slos: Sequence[Slo], scale: float) -> Board:
         description="Does the lab keep its promises, and what is left of the error budget?",
         rows=(
             (
+                "Promises",
+                (
+                    *(_share(slo, width) for slo, width in zip(slos, _widths(len(slos)), strict=True)),
+                    Panel(
+                        title="Bad events in this picture's time, in multiples of what the promise allows",
+                        description="1 is what a whole window of days may look like; above it the promise is not kept.",
+                        kind="bars",
+                        unit="short",
+                        queries=tuple(
+                            Query(expr=f"{_bad_share(slo)} / {slo.error_budget:.6g}", legend=_promise(slo))
+                            for slo in slos
+                        ),
+                        highest=BURN_ALERTS[0].factor(),
+                        height=9,
+                        bad_from=1,
+                    ),
+                    Panel(
+                        title="Left of the month's error budget, if nothing else went wrong in it",
+                        description="What the time that is shown leaves of the bad events that the same load may have in its "
+                        "whole window of days. One experiment should not take more than a hundredth.",
+                        kind="bars",
+                        unit="percentunit",
+                        queries=tuple(
+                            Query(expr=f"1 - {_cost(slo)}", legend=slo.display_name or slo.name) for slo in slos
+                        ),
+                        highest=1,
+                        height=9,
+                        bad_below=0.99,
+                    ),
+                ),
+            ),
+            (
+                "Burn",
+                (
+                    Panel(
+                        title=f"Burn rate over {shown} (1: just as fast as allowed)",
+                        description="1 spends the budget exactly in its window of days; above the red line is a page.",
+                        kind="lines",
+                        unit="short",
+                        queries=(Query(expr=f"slo:burn_rate:rate{shown}", legend="{{slo}}"),),
+                        bad_from=BURN_ALERTS[0].factor(),
+                    ),
+                    Panel(
+                        title=f"Share of bad events over {shown}",
+                        description="What the fast burn alert looks at, for the levels that have alerts.",
+                        kind="lines",
+                        unit="percentunit",
+                        queries=(
+                            Query(
+                                expr=f'{error_ratio(shown)}{{slo=~"{"|".join(slo.name for slo in alerting)}"}}',
+                                legend="{{slo}}",
+                            ),
+                        ),
+                        highest=1,
+                    ),
+                ),
+            ),
+            (
                 "Now",
                 (
                     Panel(
@@ -65,61 +123,6 @@ def overview(slos: Sequence[Slo], scale: float) -> Board:
                         width=6,
                         height=5,
                         bad_from=2.56,
-                    ),
-                ),
-            ),
-            (
-                "Promises",
-                (
-                    *(_share(slo, width) for slo, width in zip(slos, _widths(len(slos)), strict=True)),
-                    Panel(
-                        title="Bad events in this picture's time, in multiples of what the promise allows",
-                        description="1 is what a whole window of days may look like; above it the promise is not kept.",
-                        kind="bars",
-                        unit="short",
-                        queries=tuple(
-                            Query(expr=f"{_bad_share(slo)} / {slo.error_budget:.6g}", legend=_promise(slo))
-                            for slo in slos
-                        ),
-                        highest=BURN_ALERTS[0].factor(),
-                        height=9,
-                        bad_from=1,
-                    ),
-                    Panel(
-                        title="Cost of this picture's time, of the month's error budget",
-                        description="Bad events against those that the same load may have in its whole window of days.",
-                        kind="bars",
-                        unit="percentunit",
-                        queries=tuple(Query(expr=_cost(slo), legend=slo.display_name or slo.name) for slo in slos),
-                        highest=0.02,
-                        height=9,
-                        bad_from=0.01,
-                    ),
-                ),
-            ),
-            (
-                "Burn",
-                (
-                    Panel(
-                        title=f"Burn rate over {shown}",
-                        description="1 spends the budget exactly in its window of days; above the red line is a page.",
-                        kind="lines",
-                        unit="short",
-                        queries=(Query(expr=f"slo:burn_rate:rate{shown}", legend="{{slo}}"),),
-                        bad_from=BURN_ALERTS[0].factor(),
-                    ),
-                    Panel(
-                        title=f"Share of bad events over {shown}",
-                        description="What the fast burn alert looks at, for the levels that have alerts.",
-                        kind="lines",
-                        unit="percentunit",
-                        queries=(
-                            Query(
-                                expr=f'{error_ratio(shown)}{{slo=~"{"|".join(slo.name for slo in alerting)}"}}',
-                                legend="{{slo}}",
-                            ),
-                        ),
-                        highest=1,
                     ),
                     Panel(
                         title="Alerts",
@@ -176,7 +179,11 @@ def _share(slo: Slo, width: int) -> Panel:
         description=f"Over the time that is shown. {slo.description}",
         kind="number",
         unit="percentunit",
-        queries=(Query(expr=f"clamp_max({_good(slo)} / ({_total(slo)} > 0), 1)", legend=slo.name),),
+        queries=(
+            Query(
+                expr=f"clamp_max({_good(slo)} / ({_total(slo)} > 0), 1)", legend=f"promised {100 * slo.objective:g} %"
+            ),
+        ),
         width=width,
         height=4,
         bad_below=slo.objective,

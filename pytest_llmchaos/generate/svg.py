@@ -178,10 +178,13 @@ def _number(panel: Panel, answer: Answer, box: Box) -> str:
     colour = INK
     if panel.bad_from is not None or panel.bad_below is not None:
         colour = BAD if axes.is_bad(panel, value) else GOOD
-    y = box[1] + box[3] / 2 + 12
+    y = box[1] + box[3] / 2 + 8
     x = box[0] + box[2] / 2
     word = axes.shown(value, panel.unit)
-    return f'<text class="n" x="{x:.0f}" y="{y:.0f}" text-anchor="middle" style="fill:{colour}">{word}</text>'
+    return (
+        f'<text class="n" x="{x:.0f}" y="{y:.0f}" text-anchor="middle" style="fill:{colour}">{word}</text>'
+        f'<text class="f" x="{x:.0f}" y="{y + 20:.0f}" text-anchor="middle">{axes.cut(answer.name, box[2], 5.9)}</text>'
+    )
 
 
 def _bars(panel: Panel, answers: tuple[Answer, ...], box: Box) -> str:
