@@ -59,9 +59,9 @@ def load_policy(text: str, repairs: tuple[str, ...], *, more: str | None = None,
         if more is None:
             raise RulesError(f"signals_from: expected the text of {source!r} besides, got none")
         others = _mapping(_document(more, str(source), {"signals"}).get("signals"), f"{source}, signals")
-        if double := sorted(set(entries) & set(others)):
+        if twice := sorted(set(entries) & set(others)):
             raise RulesError(
-                f"{source}: expected signals that are not in the rules' file, got {', '.join(double)} again"
+                f"{source}: expected signals that are not in the rules' file, got {', '.join(twice)} again"
             )
         entries |= others
     signals = {name: _signal(name, entry) for name, entry in entries.items()}
