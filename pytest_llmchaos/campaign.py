@@ -85,13 +85,13 @@ class Campaign:
         lab = self.run.lab()
         try:
             trial = perform(lab, plan, worker=self.settings.worker)
+            self._keep_ledger(trial)
         except LlmchaosError as error:
             return Performed(name=lab.last_trial, trial=None, error=error, judged=lab.last_judged)
-        self._keep_ledger(trial)
         return Performed(name=trial.name, trial=trial, error=None, judged=lab.last_judged)
 
     def _keep_ledger(self, trial: Trial) -> None:
-        """What this trial would cost of the month's budgets, beside all earlier ones."""
+        """What this trial would cost of the month's budgets, beside all earlier ones. Raises NotReady if it cannot be kept."""
         entries = [
             ledger.entry(
                 result,
@@ -104,15 +104,19 @@ class Campaign:
             )
             for result in trial.slos.values()
         ]
-        ledger.append(self.settings.reports / "ledger.jsonl", entries)
+        path = self.settings.reports / "ledger.jsonl"
+        try:
+            ledger.append(path, entries)
+        except OSError as error:
+            raise NotReady(f"the ledger {path} cannot be written: {error.strerror or error}") from error
 
     def note_claim(self, trial: str, nodeid: str, outcome: str, message: str | None) -> None:
         if self._run is not None and self._run.opened:
-            self._run.journal.write("claim", trial=trial, nodeid=nodeid, outcome=outcome, message=message)
+            self._run.journal.note("claim", trial=trial, nodeid=nodeid, outcome=outcome, message=message)
 
-    def close(self, exit_status: int) -> None:
-        if self._run is not None:
-            self._run.close(exit_status)
+    def close(self, exit_status: int) -> list[str]:
+        """Remove the stack. Returns what did not go well."""
+        return [] if self._run is None else self._run.close(exit_status)
 
 
 def require_same(now: list[dict[str, Any]], recorded: list[dict[str, Any]]) -> None:

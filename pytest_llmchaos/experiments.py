@@ -45,9 +45,10 @@ class Experiment:
     def longest_s(self, fault: Fault) -> float:
         """The most seconds that a trial can need load for: the deadlines of all its phases."""
         steady_s = self.steady_s * STEADY_DEADLINE_FACTOR + STEADY_DEADLINE_MARGIN_S
-        return math.ceil(
-            steady_s + (self.fault_s or 0.0) + self.recovery_s + SETTLE_S + self.stable_s + last_act_s(fault) + 15.0
-        )
+        acts_s = last_act_s(fault)
+        if acts_s:
+            acts_s += self.recovery_s  # the longest that acts wait for earlier victims to be back
+        return math.ceil(steady_s + (self.fault_s or 0.0) + self.recovery_s + SETTLE_S + self.stable_s + acts_s + 15.0)
 
 
 @dataclass(frozen=True, kw_only=True)

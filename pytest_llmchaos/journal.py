@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -9,18 +10,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pytest_llmchaos.errors import JournalLost
+
 SCHEMA = "llmchaos-journal/1"
 
 
 class Journal:
     """One file of JSON lines, written and fsynced one by one, so that a dead process leaves at most one torn line.
 
-    Raises OSError (a full disk, say) from `write`: what could not be written down is then not done either.
+    `write` comes before an act, and raises JournalLost (a full disk, say): what could not be written down is then not done
+    either. `note` comes after one, on the way out; it never raises, and `lost` keeps what it could not write.
     """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
+        self.lost: JournalLost | None = None
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
 
     def __repr__(self) -> str:
@@ -28,10 +33,21 @@ class Journal:
 
     def write(self, kind: str, **fields: Any) -> None:
         line = json.dumps({"at_unix_s": round(time.time(), 6), "kind": kind, **fields}, ensure_ascii=True, default=str)
-        data = line.encode() + b"\n"
-        while data:
-            data = data[os.write(self._fd, data) :]
-        os.fsync(self._fd)
+        # What a failed write left of its line must not swallow this one.
+        data = (b"\n" if self.lost else b"") + line.encode() + b"\n"
+        try:
+            while data:
+                data = data[os.write(self._fd, data) :]
+            os.fsync(self._fd)
+        except OSError as error:
+            why = f"{error.strerror or error}: make room there, then run again"
+            lost = JournalLost(f"the line {kind!r} cannot be written to {self.path}: {why}")
+            self.lost = self.lost or lost
+            raise lost from None
+
+    def note(self, kind: str, **fields: Any) -> None:
+        with contextlib.suppress(JournalLost):
+            self.write(kind, **fields)
 
     def close(self) -> None:
         if self._fd >= 0:

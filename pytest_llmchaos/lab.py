@@ -16,11 +16,12 @@ from pytest_llmchaos.errors import (
     HealFailed,
     InvalidExperiment,
     NotSteady,
+    NoVictim,
     ProvesNothing,
     Unsupported,
 )
 from pytest_llmchaos.flood import Floodable
-from pytest_llmchaos.heal import undo_until_done
+from pytest_llmchaos.heal import healed, over, undo_until_done
 from pytest_llmchaos.model import Injection, ServiceState, Undo
 from pytest_llmchaos.record import Record
 from pytest_llmchaos.signals import Signals
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 TICK_S = 0.1
 PROOF_DEADLINE_S = 5.0
-HEALED_DEADLINE_S = 20.0
 
 
 class ServiceView:
@@ -89,6 +89,7 @@ class Injected:
 
     def __init__(self) -> None:
         self.acts: list[Injection] = []
+        self.proven: list[tuple[Injection, float]] = []
         self.start_unix_s: float | None = None
         self.last_unix_s: float | None = None
         self.reverted_unix_s: float | None = None
@@ -173,6 +174,9 @@ class Lab:
 
         Raises InvalidExperiment if that does not work.
         """
+        gone = sorted(set(self.subject.targets) - set(self.runtime.states()))
+        if gone:
+            raise InvalidExperiment(f"{', '.join(gone)} was removed by somebody else: this stack is no longer whole")
         for service in self.subject.targets:
             state = self.runtime.state(service)
             if state.paused:
@@ -310,11 +314,17 @@ class Lab:
 
     @contextmanager
     def inject(
-        self, fault: Fault | Sequence[Injection], *, abort_if: Callable[[Any], bool] | None = None
+        self,
+        fault: Fault | Sequence[Injection],
+        *,
+        abort_if: Callable[[Any], bool] | None = None,
+        blast_radius: int | None = None,
+        patience_s: float = 40.0,
     ) -> Iterator[Injected]:
         """The fault, for the length of the block: written down, injected, proven; undone and proven healed at its end.
 
-        Raises Unsupported (a need the runtime lacks), FaultNotObserved, HealFailed.
+        An act that would leave more than `blast_radius` services hit at once waits, all acts together for `patience_s`.
+        Raises Unsupported (a need the runtime lacks), FaultNotObserved, HealFailed, Aborted (an act waited in vain).
         """
         record = self._recorded()
         acts = self._acts(fault)
@@ -323,12 +333,27 @@ class Lab:
             begin = time.monotonic()
             for act in acts:
                 self._hold_to(begin + act.after_s)
+                if blast_radius is not None and injected.proven:
+                    self._await_room(act, injected, blast_radius, begin + act.after_s + patience_s)
                 self._inject_one(record, act, injected)
                 self.abort_check(abort_if)
             yield injected
         finally:
             injected.reverted_unix_s = time.time()
             self._revert(record, injected)
+
+    def _await_room(self, act: Injection, injected: Injected, blast_radius: int, deadline_s: float) -> None:
+        """Wait until the services that are still hit and this victim are within the blast radius, and it can be hit at all."""
+        while True:
+            hit = {done.victim for done, since in injected.proven if not over(self.runtime, done, since)} | {act.victim}
+            if len(hit) <= blast_radius and self.runtime.state(act.victim).running:
+                return
+            if time.monotonic() > deadline_s:
+                raise Aborted(
+                    f"{act} was not done: {', '.join(sorted(hit))} would be hit at once, blast_radius={blast_radius} allows fewer, "
+                    "and the earlier ones are not back; all were reverted"
+                )
+            self._tick("fault", deadline_s - time.monotonic())
 
     def abort_check(self, abort_if: Callable[[Any], bool] | None) -> None:
         if abort_if is not None and self.running_load is not None:
@@ -378,34 +403,32 @@ class Lab:
         if injected.start_unix_s is None:
             injected.start_unix_s = proof.at_unix_s
         injected.last_unix_s = proof.at_unix_s
+        injected.proven.append((act, proof.at_unix_s))
 
     def _revert(self, record: Record, injected: Injected) -> None:
-        """Undo in reverse order, and prove it. Every undo is tried, also when one before it failed."""
+        """Undo in reverse order, and prove it. Every undo is tried, also when one before it failed.
+
+        Raises HealFailed; NoVictim where a victim was removed by somebody else, which leaves nothing to undo and no claim.
+        """
         since = injected.start_unix_s or 0.0  # without a proof of the start, a healthy state is all there is to see
         failed: list[str] = []
+        gone: list[str] = []
         for act in reversed(injected.acts):
             undo = act.fault.undo(act.victim)
             try:
                 undo_until_done(self.runtime, undo)
-                self._prove_healed(record, act, since)
-                record.write("undone", victim=act.victim, op=undo.op, ok=True)
+                proof = healed(self.runtime, act, since)
+                record.proof("healed", proof.witness, proof.at_unix_s)
+                record.note("undone", victim=act.victim, op=undo.op, ok=True)
+            except NoVictim as error:
+                record.note("undone", victim=act.victim, op=undo.op, ok=True, why=str(error))
+                gone.append(str(error))
             except HealFailed as error:
-                record.write("undone", victim=act.victim, op=undo.op, ok=False, why=str(error))
+                record.note("undone", victim=act.victim, op=undo.op, ok=False, why=str(error))
                 failed.append(str(error))
             self.signals.fault(act.fault.kind, act.victim, active=False)
         if failed:
             record.healed = False
             raise HealFailed("; ".join(failed))
-
-    def _prove_healed(self, record: Record, act: Injection, since_unix_s: float) -> None:
-        deadline = time.monotonic() + HEALED_DEADLINE_S
-        while True:
-            proof = act.fault.healed(self.runtime, act.victim, since_unix_s)
-            if proof is not None:
-                record.proof("healed", proof.witness, proof.at_unix_s)
-                return
-            if time.monotonic() > deadline:
-                raise HealFailed(
-                    f"{act.fault.kind} {act.victim} is not healed {HEALED_DEADLINE_S:g} s after its undo; heal by hand with `llmchaos heal`"
-                )
-            time.sleep(0.05)
+        if gone:
+            raise NoVictim("; ".join(gone))

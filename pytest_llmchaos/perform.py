@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmchaos import judging, owner, trialjson
-from pytest_llmchaos.errors import HealFailed, ProvesNothing, Unsupported
+from pytest_llmchaos.errors import HealFailed, InvalidExperiment, ProvesNothing, Unsupported
 from pytest_llmchaos.plan import arrivals_of
 from pytest_llmchaos.trial import Trial
 
@@ -27,13 +27,21 @@ def perform(lab: Lab, plan: TrialPlan, *, worker: str = "") -> Trial:
         try:
             trial = _perform(lab, plan, record)
         except BaseException as error:
-            verdict = "heal_failed" if isinstance(error, HealFailed) else getattr(error, "verdict", "invalid")
-            lab.last_judged = trialjson.as_json(plan, record, None, verdict, f"{type(error).__name__}: {error}")
-            record.write("judged", **lab.last_judged)
-            raise
+            ended = _broken_off(error) if isinstance(error, OSError) else error
+            verdict = "heal_failed" if isinstance(ended, HealFailed) else getattr(ended, "verdict", "invalid")
+            lab.last_judged = trialjson.as_json(plan, record, None, verdict, f"{type(ended).__name__}: {ended}")
+            record.note("judged", **lab.last_judged)
+            if ended is error:
+                raise
+            raise ended from error
         lab.last_judged = trialjson.as_json(plan, record, trial, "held", None)
         record.write("judged", **lab.last_judged)
         return trial
+
+
+def _broken_off(error: OSError) -> InvalidExperiment:
+    """What the machine did to the trial: a daemon that does not answer, a disk that is full."""
+    return InvalidExperiment(f"the trial broke off: {type(error).__name__}: {error}")
 
 
 def _perform(lab: Lab, plan: TrialPlan, record: Record) -> Trial:
@@ -49,7 +57,12 @@ def _perform(lab: Lab, plan: TrialPlan, record: Record) -> Trial:
         with record.phase("steady", from_s=0.0):
             lab.hold_steady(experiment.steady_s)
         lab.signals.phase("fault")
-        with record.phase("fault"), lab.inject(plan.injections, abort_if=experiment.abort_if) as injected:
+        limits: dict[str, Any] = {
+            "abort_if": experiment.abort_if,
+            "blast_radius": experiment.blast_radius,
+            "patience_s": experiment.recovery_s,
+        }
+        with record.phase("fault"), lab.inject(plan.injections, **limits) as injected:
             _hold_fault(lab, plan, record, injected)
         lab.signals.phase("recovery")
         with record.phase("recovery"):
@@ -84,8 +97,9 @@ def _hold_fault(lab: Lab, plan: TrialPlan, record: Record, injected: Injected) -
             if load.recovered(last_s, experiment.stable_s) is None:
                 return False
             states = lab.runtime.states()
-            return all(
-                states[v].running and not states[v].paused and states[v].healthy is not False for v in injected.victims
+            back = [states[v] for v in injected.victims if v in states]
+            return len(back) == len(injected.victims) and all(
+                one.running and not one.paused and one.healthy is not False for one in back
             )
 
         lab.hold_until(checked(repaired), deadline_s=experiment.recovery_s, what="fault")

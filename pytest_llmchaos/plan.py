@@ -14,7 +14,7 @@ from pytest_llmchaos.seeds import rng_for
 
 if TYPE_CHECKING:
     from pytest_llmchaos.loads import Arrival
-    from pytest_llmchaos.model import Fault
+    from pytest_llmchaos.model import Fault, Injection
 
 # What primitive faults declare of themselves and of their proof: not how strong they are.
 DECLARED = frozenset({"kind", "needs", "lifetime", "fidelity", "expects", "witness", "counter"})
@@ -35,11 +35,9 @@ def plan_trial(
     Raises NoVictim for a target that the stack has not, BadScenario for a plan beyond the blast radius.
     """
     injections = fault.plan(rng_for(seed, scenario, str(fault), repeat), services)
-    hit = {act.victim for act in injections if act.after_s == 0.0}
-    if len(hit) > experiment.blast_radius:
-        raise BadScenario(
-            f"{fault} would hit {len(hit)} services at once, blast_radius allows {experiment.blast_radius}"
-        )
+    hit = most_at_once(injections)
+    if hit > experiment.blast_radius:
+        raise BadScenario(f"{fault} would hit {hit} services at once, blast_radius allows {experiment.blast_radius}")
     return TrialPlan(
         scenario=scenario,
         hypothesis=hypothesis,
@@ -48,6 +46,26 @@ def plan_trial(
         injections=injections,
         repeat=repeat,
         seed=seed,
+    )
+
+
+def most_at_once(injections: Sequence[Injection]) -> int:
+    """The most services that a plan is sure to hit at once.
+
+    A passing act stays until all are reverted. A lasting one is the system's to repair, and a later act waits for that (`lab`).
+    """
+    return max(
+        (
+            len(
+                {
+                    a.victim
+                    for a in injections
+                    if a.after_s == now_s or (a.after_s < now_s and a.fault.lifetime == "passing")
+                }
+            )
+            for now_s in {act.after_s for act in injections}
+        ),
+        default=0,
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llmchaos import options
-from pytest_llmchaos.errors import HealFailed, LlmchaosError, NotReady, ProvesNothing, Unsupported
+from pytest_llmchaos.errors import HealFailed, JournalLost, LlmchaosError, NotReady, ProvesNothing, Unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -26,6 +26,8 @@ PLAN = pytest.StashKey["TrialPlan"]()
 TRIAL_NAME = pytest.StashKey[str]()
 SEED = pytest.StashKey[int]()
 RUN = pytest.StashKey[str]()
+UNCLEAN = pytest.StashKey[list[str]]()
+WORKER_DIED = pytest.StashKey[bool]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -81,8 +83,9 @@ class WithXdist:
         return scheduler_for(config, log)
 
     def pytest_testnodedown(self, node: Any, error: object) -> None:
-        """A worker that crashed cannot remove its stack; its watchdog does, and the next start sweeps what is left."""
+        """A worker that crashed cannot remove its stack; its watchdog does, and what that leaves is swept at the end."""
         if error:
+            node.config.stash[WORKER_DIED] = True
             reporter = node.config.pluginmanager.getplugin("terminalreporter")
             if reporter is not None:
                 reporter.write_line(f"llmchaos: worker {node.gateway.id} died; its watchdog removes its stack")
@@ -293,6 +296,8 @@ def trial(request: pytest.FixtureRequest) -> Trial:
         pytest.skip(str(performed.error))
     if isinstance(performed.error, HealFailed):
         request.session.shouldfail = f"heal_failed: {performed.error}"
+    if isinstance(performed.error, JournalLost):
+        request.session.shouldfail = "journal lost: nothing more is done that cannot be written down"
     if performed.error is not None:
         raise performed.error
     if performed.trial is None:
@@ -355,18 +360,42 @@ def pytest_report_teststatus(report: Any) -> tuple[str, str, str] | None:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     campaign = session.config.stash.get(CAMPAIGN, None)
-    if campaign is not None:
-        campaign.close(int(exitstatus))
+    problems = [] if campaign is None else campaign.close(int(exitstatus))
+    if session.config.stash.get(WORKER_DIED, False):
+        problems += swept()
+    if problems:
+        session.config.stash[UNCLEAN] = problems
+        session.exitstatus = exitstatus or pytest.ExitCode.INTERNAL_ERROR
+
+
+def swept() -> list[str]:
+    """Remove what workers left that crashed. Returns what did not go well."""
+    from pytest_llmchaos.sweep import sweep_dead_runs  # noqa: PLC0415 - only where a worker died
+
+    try:
+        sweep_dead_runs(lambda _: None)
+    except (LlmchaosError, OSError) as error:
+        return [f"what a crashed worker left is not removed: {error}; run `llmchaos heal`"]
+    return []
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Build the report from the evidence on disk, and say in a line per trial what was found."""
+    """Say what did not go well, build the report from the evidence on disk, and say in a line per trial what was found."""
+    for problem in config.stash.get(UNCLEAN, []):
+        terminalreporter.write_line(f"llmchaos: {problem}", red=True)
     directory = run_directory(config)
     if directory is None or not directory.exists() or hasattr(config, "workerinput"):
         return
     from pytest_llmchaos import report  # noqa: PLC0415 - only where a run left evidence
 
-    page = report.build(directory)
+    try:
+        page = report.build(directory)
+    except OSError as error:
+        again = f"`llmchaos report {directory}` builds it later"
+        terminalreporter.write_line(
+            f"llmchaos: the report cannot be written: {error.strerror or error}; {again}", red=True
+        )
+        return
     terminalreporter.section("reliability")
     import json  # noqa: PLC0415 - as above
 

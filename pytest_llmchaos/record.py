@@ -48,6 +48,9 @@ class Record:
     def write(self, kind: str, **fields: Any) -> None:
         self.journal.write(kind, trial=self.trial, **fields)
 
+    def note(self, kind: str, **fields: Any) -> None:
+        self.journal.note(kind, trial=self.trial, **fields)
+
     def now_s(self) -> float:
         return time.monotonic() - self._monotonic_s
 
@@ -75,7 +78,7 @@ class Record:
     def proof(self, step: str, witness: str, at_unix_s: float) -> None:
         entry = {"step": step, "witness": witness, "at_s": self.at_s(at_unix_s)}
         self.proofs.append(entry)
-        self.write("proof", **entry)
+        (self.write if step == "injected" else self.note)("proof", **entry)
 
     @contextmanager
     def phase(self, name: str, *, from_s: float | None = None) -> Iterator[None]:
@@ -88,5 +91,5 @@ class Record:
         finally:
             end = max(begin, round(self.now_s(), 3))
             self.phases.append(PhaseBounds(name=name, from_s=begin, to_s=end))
-            self.write("phase", name=name, from_s=begin, to_s=end)
+            self.note("phase", name=name, from_s=begin, to_s=end)
             self.phase_now = ""

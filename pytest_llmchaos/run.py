@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmchaos import byo, owner, watchdog
-from pytest_llmchaos.errors import BadScenario, NotReady
+from pytest_llmchaos.errors import BadScenario, LlmchaosError, NotReady
 from pytest_llmchaos.faults import foreign_names
 from pytest_llmchaos.journal import SCHEMA, Journal, open_intents
 from pytest_llmchaos.runtime import docker_cli
@@ -157,9 +157,12 @@ class Run:
             try:
                 self._lab = self._start()
             except BaseException as error:
-                self.failed_start = error
+                ended = NotReady(f"{type(error).__name__}: {error}") if isinstance(error, OSError) else error
+                self.failed_start = ended
                 self._stop_stack()
-                raise
+                if ended is error:
+                    raise
+                raise ended from error
         return self._lab
 
     def _start(self) -> Lab:
@@ -230,19 +233,26 @@ class Run:
             signal.signal(signal.SIGTERM, self._old_sigterm)
             self._old_sigterm = None
 
-    def close(self, exit_status: int) -> None:
-        """Remove the stack. If that fails the watchdog is left on, and tries on its own."""
+    def close(self, exit_status: int) -> list[str]:
+        """Remove the stack, and say what did not go well. If that fails the watchdog is left on, and tries on its own."""
         if self._journal is None:
-            return
+            return []
+        problems = []
         begin = time.monotonic()
         try:
             self._stop_stack()
-            self._journal.write("stack_down", took_s=round(time.monotonic() - begin, 3))
-        finally:
-            self._lab = None
-            self._journal.write("run_end", exit_status=exit_status)
-            self._journal.close()
-            self._journal = None
+            self._journal.note("stack_down", took_s=round(time.monotonic() - begin, 3))
+        except (LlmchaosError, OSError) as error:
+            problems.append(
+                f"the stack is not removed yet, its watchdog goes on with it: {error}; see `llmchaos doctor`"
+            )
+        self._lab = None
+        self._journal.note("run_end", exit_status=exit_status)
+        if self._journal.lost is not None:
+            problems.append(f"the journal is not whole: {self._journal.lost}")
+        self._journal.close()
+        self._journal = None
+        return problems
 
 
 def _interrupt(_number: int, _frame: Any) -> None:

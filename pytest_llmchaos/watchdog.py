@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from pytest_llmchaos import journal
 from pytest_llmchaos.owner import process_started
 
 GOODBYE = b"clean\n"
+GIVE_UP_S = 60.0  # a Docker daemon that is being restarted is back long before
+PAUSE_S = 0.2
 
 
 class Watchdog:
@@ -103,17 +106,26 @@ def main(argv: list[str]) -> int:
         said += data
     if GOODBYE in said:
         return 0
-    sys.stderr.write(f"pytest (owner {recipe['owner']}) is gone without a goodbye: cleaning up {recipe['project']}\n")
-    for attempt in range(5):
+    _say(f"pytest (owner {recipe['owner']}) is gone without a goodbye: cleaning up {recipe['project']}")
+    deadline = time.monotonic() + GIVE_UP_S
+    while True:
         try:
             clean_up(recipe)
         except Exception as error:  # noqa: BLE001 - whatever it was, the next attempt may work, and nobody else will try
-            sys.stderr.write(f"attempt {attempt + 1}: {type(error).__name__}: {error}\n")
+            _say(f"not clean yet: {type(error).__name__}: {error}")
         else:
-            sys.stderr.write("clean\n")
+            _say("clean")
             return 0
-    sys.stderr.write("gave up: run `llmchaos heal`\n")
-    return 1
+        if time.monotonic() > deadline:
+            _say("gave up: run `llmchaos heal`")
+            return 1
+        time.sleep(PAUSE_S)
+
+
+def _say(what: str) -> None:
+    """Into the log beside the journal. A disk that is full must not keep it from its work."""
+    with contextlib.suppress(OSError):
+        os.write(sys.stderr.fileno(), f"{what}\n".encode())
 
 
 if __name__ == "__main__":

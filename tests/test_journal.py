@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from pytest_llmchaos.errors import JournalLost
 from pytest_llmchaos.journal import Journal, open_intents, read
 
 
@@ -54,8 +55,29 @@ def test_a_full_disk_is_an_error_and_not_silence(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "write", full)
 
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(
+        JournalLost, match=r"the line 'intent' cannot be written to .*: No space left on device: make room"
+    ):
         journal.write("intent", victim="api")
+
+
+def test_on_the_way_out_a_full_disk_stops_nothing_and_is_remembered(tmp_path, monkeypatch):
+    journal = Journal(tmp_path / "journal.jsonl")
+    write, room = os.write, [10]
+
+    def full(fd, data):
+        if not room[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        part, room[0] = data[: room[0]], 0
+        return write(fd, part)
+
+    monkeypatch.setattr(os, "write", full)
+    journal.note("undone", victim="api")
+    monkeypatch.undo()
+    journal.note("stack_down")
+
+    assert "'undone' cannot be written" in str(journal.lost)
+    assert [line["kind"] for line in read(journal.path)] == ["stack_down"]
 
 
 def intent(journal, victim, op="ensure_running"):

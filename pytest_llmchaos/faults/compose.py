@@ -68,7 +68,10 @@ class Together:
 
 @dataclass(frozen=True, kw_only=True)
 class RandomFaults:
-    """`n` faults drawn from `among`, spread over `within_s` seconds, never two on one victim at the same time."""
+    """`n` faults drawn from `among`, spread over `within_s` seconds.
+
+    One that would go beyond the experiment's blast radius, or hit a victim that is down, waits until an earlier one is over.
+    """
 
     n: int
     among: tuple[Fault, ...]
@@ -95,8 +98,12 @@ class RandomFaults:
 
     @property
     def blast_radius(self) -> int:
-        """Acts are spread in time, so at most this many services are hit before the first is back."""
-        return max(f.blast_radius for f in self.among)
+        """A lasting act waits until the system has repaired the one before; passing ones stay until all are reverted."""
+        widest = max(f.blast_radius for f in self.among)
+        staying = [f for f in self.among if f.lifetime == "passing"]
+        stay = self.n * widest if any("*" in f.target for f in staying) else sum(f.blast_radius for f in staying)
+        lasting = max((f.blast_radius for f in self.among if f.lifetime != "passing"), default=0)
+        return min(self.n * widest, stay + lasting)
 
     def plan(self, rng: Random, services: Sequence[str]) -> tuple[Injection, ...]:
         slot_s = self.within_s / self.n

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_llmchaos import journal, owner
-from pytest_llmchaos.errors import NotReady, Unsupported
+from pytest_llmchaos.errors import HealFailed, NotReady, Unsupported
 from pytest_llmchaos.heal import undo_until_done
 from pytest_llmchaos.model import Undo
 from pytest_llmchaos.runtime import docker_cli, restrict
@@ -135,7 +135,7 @@ def dead_runs() -> Iterator[dict[str, Any]]:
 
 
 def heal(recipe: Mapping[str, Any]) -> None:
-    """Undo every fault that a dead attached run left open, and forget the run."""
+    """Undo every fault that a dead attached run left open, and forget the run. Raises HealFailed after every one was tried."""
     path, directory = Path(recipe["journal"]), Path(recipe["directory"])
     pending = [Undo.from_json(one) for one in journal.open_intents(path)] if path.exists() else []
     if pending:
@@ -147,9 +147,15 @@ def heal(recipe: Mapping[str, Any]) -> None:
             directory=directory,
         )
         runtime.take_over(restrict.kept(directory / "as_found.json"))
+        failed = []
         for undo in pending:
-            undo_until_done(runtime, undo)
+            try:
+                undo_until_done(runtime, undo)
+            except HealFailed as error:
+                failed.append(str(error))
         runtime.down()
+        if failed:
+            raise HealFailed("; ".join(failed))
     forget(recipe)
 
 
