@@ -1,11 +1,15 @@
 """The journal survives the death of its writer: every line is on disk before it returns, at most the last is torn."""
 
+import ast
 import errno
 import json
 import os
+from pathlib import Path
 
+import jsonschema
 import pytest
 
+import pytest_llmchaos
 from pytest_llmchaos.errors import JournalLost
 from pytest_llmchaos.journal import Journal, open_intents, read
 
@@ -103,3 +107,39 @@ def test_an_undo_that_failed_leaves_its_intent_open(tmp_path):
     journal.write("undone", trial="001", victim="api", op="ensure_running", ok=False)
 
     assert len(open_intents(journal.path)) == 1
+
+
+PACKAGE = Path(pytest_llmchaos.__file__).parent
+
+
+def schema():
+    return json.loads((PACKAGE / "journal.schema.json").read_text())
+
+
+def test_the_schema_names_every_kind_of_line_that_the_package_writes():
+    written = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            called = node.func.attr if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) else ""
+            owner = ast.unparse(node.func.value).rpartition(".")[2] if called in {"write", "note"} else ""
+            if owner in {"journal", "_journal", "record", "self"} and isinstance(node.args[0], ast.Constant):
+                written.add(node.args[0].value)
+    written.add("proof")  # chosen between both ways of writing
+
+    jsonschema.Draft202012Validator.check_schema(schema())
+    assert {one["properties"]["kind"]["const"] for one in schema()["oneOf"]} == written
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"kind": "intent", "trial": "001", "step": "inject", "fault": "kill", "victim": "api"},
+        {"kind": "undone", "trial": "001", "victim": "api", "op": "ensure_running", "ok": "yes"},
+        {"kind": "stack", "project": "p"},
+        {"kind": "unheard of"},
+    ],
+    ids=lambda line: line["kind"],
+)
+def test_a_line_that_could_not_be_healed_from_is_not_in_the_schema(line):
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"at_unix_s": 1.0, **line}, schema())

@@ -1,37 +1,59 @@
-"""pytest is killed at every boundary of a trial: whatever was written down last, all of the run is gone within seconds."""
+"""pytest is killed before and after every line of a trial's journal: whatever was written down last, all of the run is gone in 3 s.
 
+Every line, every fault: on a tiny stack, because what is left behind does not depend on what services do (`tiny_stack`). Three
+sessions die side by side, each with a project of its own; the sweep of dead runs is switched off in them, so that nobody but a
+run's own watchdog can have cleaned up. The lists of lines are compared with what a trial that lives really writes, so that none can
+be missing. A stack that others started has its own way back, the undo of what is open: there, every line between a fault's intent and
+its end counts, and the stack must be as it was. Last, the whole lab dies once with each fault in force.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import queue
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
+import jsonschema
 import pytest
 import sessions
+import tiny_stack
+from tiny_stack import FAULTS, GONE_DEADLINE_S, Engine
 
-from conftest import require
-from pytest_llmchaos.owner import process_started
+from conftest import ROOT, require
 from pytest_llmchaos.runtime import docker_cli
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
 
-GONE_DEADLINE_S = 3.0
+SCHEMA = ROOT / "pytest_llmchaos" / "journal.schema.json"
+SIDE_BY_SIDE = 3
+BEFORE = [
+    ("run", 1), ("stack", 1), ("stack_up", 1), ("trial", 1), ("anchor", 1), ("process", 1),
+    ("phase_begin", 1), ("phase", 1), ("phase_begin", 2),
+]  # fmt: skip
+IN_FORCE = [("intent", 1), ("proof", 1), ("event", 1), ("proof", 2), ("undone", 1)]
+AFTER = [("phase", 2), ("phase_begin", 3), ("phase", 3)]
+JUDGED = [("finding", 1), ("judged", 1), ("claim", 1), ("stack_down", 1), ("run_end", 1)]
+# What the engine itself reported of the fault is copied into the journal once the trial is judged.
+REPORTED = {"kill": [("event", 2)], "pause": [("event", 2)], "partition": [], "limit_cpu": [], "limit_memory": []}
+LINES = {fault: [*BEFORE, *IN_FORCE, *AFTER, *REPORTED[fault], *JUDGED] for fault in FAULTS}
 
-SCENARIO = '''
-"""It is killed before it can be judged."""
-from pytest_llmchaos import experiment, faults, loads
-
-pytestmark = experiment(
-    load=loads.open_loop(rate_rps=10, max_tokens=4), fault=faults.{fault}, remediator=False,
-    steady_s=1, recovery_s=2, stable_s=1{more}
-)
-
-def test_it(trial):
-    assert trial.whole.offered
-'''
-
-# Kills its own process before or after the line of a kind is written, the n-th time that it is.
-KILLER = """
-import os, signal
+# In the sessions that die or are watched: nobody but a run's own watchdog cleans up, and they do not wait for each other.
+ALONE = """
+import contextlib, os, signal
+from pytest_llmchaos import owner, run
 from pytest_llmchaos.journal import Journal
 
+run.sweep_dead_runs = lambda note: []
+owner.measuring = contextlib.nullcontext
+"""
+# Kills its own process before or after the line of a kind is written, the n-th time that it is.
+KILLER = (
+    ALONE
+    + """
 write, left = Journal.write, [{number}]
 
 def write_and_die(self, kind, **fields):
@@ -45,45 +67,172 @@ def write_and_die(self, kind, **fields):
 
 Journal.write = write_and_die
 """
+)
 
-PASSING = ", fault_s=1"
-FAULTS = {
-    "kill": ('kill("api")', ""),
-    "pause": ('pause("model-1")', PASSING),
-    "partition": ('partition("model-1")', PASSING),
-    "limit_cpu": ('limit_cpu("model-1", cores=0.2)', PASSING),
-    "limit_memory": ('limit_memory("model-1", mebibytes=128)', PASSING),
-}
-# fault, when, kind of line, the how many-th of its kind. Before a fault nothing depends on which it is.
-BOUNDARIES = [
-    ("kill", "after", "stack", 1),
-    ("kill", "before", "stack_up", 1),
-    ("kill", "before", "anchor", 1),
-    ("kill", "after", "phase", 1),
-    *(
-        (fault, when, kind, number)
-        for fault in ("kill", "pause")
-        for when, kind, number in [
-            ("after", "intent", 1),
-            ("before", "proof", 1),
-            ("after", "proof", 1),
-            ("before", "proof", 2),
-        ]
-    ),
-    ("kill", "after", "undone", 1),
-    ("partition", "after", "proof", 1),
-    ("limit_cpu", "after", "proof", 1),
-    ("limit_memory", "after", "proof", 1),
-    ("kill", "before", "stack_down", 1),
-]
+OWN = [
+    (fault, when, kind, number)
+    for fault in FAULTS
+    for kind, number in LINES[fault]
+    for when in ("before", "after")
+]  # fmt: skip
+ATTACHED = [
+    ("attached", *case)
+    for case in OWN
+    if case[2:] in IN_FORCE or case[1:] == ("before", "phase", 2)
+]  # fmt: skip
 
 
-def start(tmp_path, fault, killer=""):
+@pytest.fixture(scope="module")
+def image():
     require("sim")
-    call, more = FAULTS[fault]
+    return tiny_stack.image()
+
+
+def named(case):
+    return "-".join(map(str, case))
+
+
+def chosen(request, name):
+    """The cases that were not deselected."""
+    params = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    return [one[name] for one in params if name in one]
+
+
+def in_the_background(perish, cases):
+    """A few cases at a time: each mostly waits. Gives case -> future, and leaves none behind."""
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        futures = {case: pool.submit(perish, case) for case in cases}
+        yield futures
+        for future in futures.values():
+            future.cancel()
+
+
+def die(tiny, *arguments):
+    """The process number and the time of death of a session that kills itself."""
+    child = tiny.start(*arguments)
+    try:
+        child.wait(timeout=60)
+    finally:
+        child.kill()
+        child.wait()
+    died_s = time.monotonic()
+    assert child.returncode == -signal.SIGKILL, sessions.said(tiny.reports)
+    return child.pid, died_s
+
+
+@pytest.fixture(scope="module")
+def own(request, image, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own")
+
+    def perish(case):
+        fault, when, kind, number = case
+        killer = KILLER.format(when=when, kind=kind, number=number)
+        tiny = tiny_stack.make(folder / named(case), image, fault=fault, conftest=killer)
+        engine = Engine()
+        try:
+            pid, died_s = die(tiny)
+            return tiny_stack.clean_after_s(tiny, tiny_stack.project_of(pid), engine, died_s)
+        finally:
+            engine.close()
+
+    yield from in_the_background(perish, chosen(request, "case"))
+
+
+@pytest.mark.parametrize("case", OWN, ids=named)
+def test_nothing_is_left_of_a_run_that_was_killed(own, case, record_testsuite_property):
+    took_s = own[case].result()
+
+    record_testsuite_property(f"gone after a kill {named(case)}, in seconds", round(took_s, 3))
+
+
+def kinds(reports):
+    """The kinds of a journal's lines with their numbers; a row of events or findings is one: nothing happens between them."""
+    seen, found = {}, []
+    for kind, _ in itertools.groupby(line["kind"] for line in sessions.lines(reports)):
+        seen[kind] = seen.get(kind, 0) + 1
+        found.append((kind, seen[kind]))
+    return found
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_no_line_of_a_trial_is_missing_here(image, tmp_path, fault):
+    tiny = tiny_stack.make(tmp_path / "lives", image, fault=fault, conftest=ALONE)
+
+    code, said = tiny.run()
+
+    assert code == 0, said
+    assert kinds(tiny.reports) == LINES[fault]
+    schema = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
+    assert [str(problem) for line in sessions.lines(tiny.reports) for problem in schema.iter_errors(line)] == []
+
+
+@pytest.fixture(scope="module")
+def attached(request, image, tmp_path_factory):
+    """Stacks that somebody else started, one for each of the sessions that die side by side."""
+    folder, cases, stacks = tmp_path_factory.mktemp("attached"), chosen(request, "attached_case"), queue.Queue()
+    ups = []
+
+    def compose(environment, *words):
+        command = ["docker", "compose", "-f", str(tiny_stack.HERE / "compose.yaml"), *words]
+        docker_cli.run(command, env=docker_cli.environment(environment), timeout_s=90)
+
+    def perish(case):
+        _, fault, when, kind, number = case
+        environment = stacks.get()
+        killer = KILLER.format(when=when, kind=kind, number=number)
+        tiny = tiny_stack.make(folder / named(case), image, fault=fault, attach=True, conftest=killer)
+        tiny.environment.update(environment)
+        engine, project = Engine(), environment["COMPOSE_PROJECT_NAME"]
+        try:
+            before = engine.looks(project)
+            _, died_s = die(tiny, "--chaos-unleash")
+            while (after := engine.looks(project)) != before or tiny_stack.processes_of(tiny.folder):
+                assert time.monotonic() - died_s <= GONE_DEADLINE_S, f"{before} became {after}"
+                time.sleep(0.05)
+            return time.monotonic() - died_s
+        finally:
+            engine.close()
+            stacks.put(environment)
+
+    try:
+        for number in range(min(SIDE_BY_SIDE, len(cases))):
+            ports = {"TINY_DESK_PORT": str(29310 + number), "TINY_JUDGE_PORT": str(29320 + number)}
+            environment = {"TINY_IMAGE": image, "COMPOSE_PROJECT_NAME": f"tinydesk{os.getpid()}-{number}", **ports}
+            ups.append(environment)
+            compose(environment, "up", "--detach", "--wait")
+            stacks.put(environment)
+        yield from in_the_background(perish, cases)
+    finally:
+        for environment in ups:
+            compose(environment, "down", "--volumes", "--timeout", "0")
+
+
+@pytest.mark.parametrize("attached_case", ATTACHED, ids=named)
+def test_a_stack_of_others_is_as_it_was(attached, attached_case, record_testsuite_property):
+    took_s = attached[attached_case].result()
+
+    record_testsuite_property(f"healed after a kill {named(attached_case)}, in seconds", round(took_s, 3))
+
+
+LAB = '''
+"""It is killed before it can be judged."""
+from pytest_llmchaos import experiment, faults, loads
+
+pytestmark = experiment(
+    load=loads.open_loop(rate_rps=10, max_tokens=4), fault=faults.{fault}, remediator=False,
+    steady_s=1, recovery_s=2, stable_s=1, fault_s=1
+)
+
+def test_it(trial):
+    assert trial.whole.offered
+'''
+
+
+def start_on_the_lab(tmp_path, fault, killer=""):
+    require("sim")
     suite = tmp_path / "suite"
     suite.mkdir()
-    (suite / "test_doomed.py").write_text(SCENARIO.format(fault=call, more=more))
+    (suite / "test_doomed.py").write_text(LAB.format(fault=FAULTS[fault][0].replace("desk", "model-1")))
     (suite / "conftest.py").write_text(killer)
     (suite / "pytest.ini").write_text("[pytest]\n")
     reports = tmp_path / "reports"
@@ -91,32 +240,31 @@ def start(tmp_path, fault, killer=""):
     return sessions.start(reports, *arguments, "--chaos-backend=sim", "--chaos-runtime=compose"), reports
 
 
-def gone_after_s(reports):
-    """Seconds until no container, network, volume or process of the run is left. Fails past the deadline."""
-    begin = time.monotonic()
-    project = sessions.of_kind(reports, "stack")[0]["project"]
-    sessions.wait_for(lambda: not sessions.leftovers(project), GONE_DEADLINE_S, "the stack was gone")
-    took_s = time.monotonic() - begin
-    helpers = sessions.of_kind(reports, "process")
-    assert [one for one in helpers if process_started(one["pid"]) == one["started"]] == []
-    return took_s
+def lab_gone_after_s(tmp_path, project, died_s):
+    engine = Engine()
+    tiny = tiny_stack.Tiny(folder=tmp_path, environment={})
+    try:
+        return tiny_stack.clean_after_s(tiny, project, engine, died_s)
+    finally:
+        engine.close()
 
 
-@pytest.mark.parametrize("boundary", BOUNDARIES, ids=lambda b: "-".join(map(str, b)))
-def test_nothing_is_left_of_a_run_that_was_killed(tmp_path, boundary, record_testsuite_property):
-    fault, when, kind, number = boundary
-    child, reports = start(tmp_path, fault, KILLER.format(when=when, kind=kind, number=number))
+@pytest.mark.parametrize("fault", FAULTS)
+def test_nothing_is_left_of_the_whole_lab_either(tmp_path, fault, record_testsuite_property):
+    child, reports = start_on_the_lab(tmp_path, fault, KILLER.format(when="after", kind="proof", number=1))
     try:
         child.wait(timeout=60)
     finally:
         child.kill()
+    died_s = time.monotonic()
 
     assert child.returncode == -signal.SIGKILL, sessions.said(reports)
-    record_testsuite_property(f"gone after a kill {when} {kind} ({fault}), in seconds", round(gone_after_s(reports), 3))
+    took_s = lab_gone_after_s(tmp_path, tiny_stack.project_of(child.pid), died_s)
+    record_testsuite_property(f"whole lab gone after a kill in {fault}, in seconds", round(took_s, 3))
 
 
 def test_nothing_is_left_of_a_run_that_was_killed_while_its_stack_came_up(tmp_path):
-    child, reports = start(tmp_path, "kill")
+    child, reports = start_on_the_lab(tmp_path, "kill")
     try:
         line = sessions.wait_for(lambda: sessions.of_kind(reports, "stack"), 30, "the stack was announced")[0]
         label = f"label=com.docker.compose.project={line['project']}"
@@ -124,8 +272,9 @@ def test_nothing_is_left_of_a_run_that_was_killed_while_its_stack_came_up(tmp_pa
     finally:
         child.kill()
         child.wait()
+    died_s = time.monotonic()
 
     assert sessions.of_kind(reports, "stack_up") == []
-    gone_after_s(reports)
+    lab_gone_after_s(tmp_path, line["project"], died_s)
     time.sleep(1.5)  # nothing may come in this time, so there is nothing to wait for
     assert sessions.leftovers(line["project"]) == []

@@ -1,0 +1,231 @@
+"""Trials in a row in one pytest process: does anything grow? Memory, files, threads, processes, containers, ports, disk.
+
+Compared with itself: each resource is looked at from outside after every trial, and the slope of a straight line through these
+points (least squares) says how much of it each trial costs. The first fifth is left out: caches fill, code is loaded. Only the
+evidence on disk may grow; what else grows is a leak. The backend is `sim`, so a trial is seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_llmchaos import owner
+from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.journal import read
+from pytest_llmchaos.runtime import docker_cli, local_cleanup
+
+SCENARIO = '''"""A model that is killed and a model that freezes, again and again."""
+from pytest_llmchaos import experiment, faults, loads
+
+LOAD = loads.open_loop(rate_rps=10, max_tokens=4)
+
+@experiment(load=LOAD, fault=faults.kill("model-1"), remediator=False, steady_s=1, recovery_s=1, stable_s=1)
+def test_killed(trial):
+    assert trial.whole.offered
+
+@experiment(load=LOAD, fault=faults.pause("model-2"), remediator=False, steady_s=1, fault_s=1, recovery_s=5, stable_s=1)
+def test_frozen(trial):
+    assert trial.whole.offered
+'''
+# Below this a trial a hundred times as long still leaves no trace that anybody would notice.
+GOALS = {
+    "memory of pytest": (64.0, "KiB/trial"),
+    "open files": (0.02, "/trial"),
+    "threads": (0.02, "/trial"),
+    "child processes": (0.02, "/trial"),
+    "processes of the run": (0.02, "/trial"),
+    "containers": (0.0, "/trial"),
+    "networks": (0.0, "/trial"),
+    "volumes": (0.0, "/trial"),
+    "listening ports": (0.02, "/trial"),
+    "disk beyond the evidence": (1.0, "KiB/trial"),
+}
+EVIDENCE = ("journal.jsonl", "trials", "logs", "run.json", "report.html", "summary.md")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What the session held right after a trial."""
+
+    after_trials: int
+    held: dict[str, float]
+    evidence_kib: float
+
+
+class Watcher:
+    """Looks at one session from outside: /proc, the engine, the disk."""
+
+    def __init__(self, pid: int, reports: Path, runtime: str) -> None:
+        self._proc, self._reports, self._runtime = Path("/proc", str(pid)), reports, runtime
+        self._temporary = Path(tempfile.gettempdir())
+        self._state = owner.state_dir()
+
+    def look(self, after_trials: int, project: str) -> Seen:
+        children = _descendants(int(self._proc.name))
+        compose = f"label=com.docker.compose.project={project}"
+        engine = (lambda kind: float(len(docker_cli.listed(kind, compose)))) if self._runtime == "compose" else _nothing
+        run = next(self._reports.glob("2*"))
+        evidence_kib = sum(_kib(run / name) for name in EVIDENCE)
+        held = {
+            "memory of pytest": _rss_kib(self._proc),
+            "open files": _entries(self._proc / "fd"),
+            "threads": _entries(self._proc / "task"),
+            "child processes": float(len(children)),
+            "processes of the run": float(len(local_cleanup.processes_of(project))),
+            "containers": engine("container"),
+            "networks": engine("network"),
+            "volumes": engine("volume"),
+            "listening ports": float(_listening()),
+            "disk beyond the evidence": _kib(run) - evidence_kib + _kib(self._state) + _kib(self._temporary, depth=1),
+        }
+        return Seen(after_trials=after_trials, held=held, evidence_kib=evidence_kib)
+
+
+def _nothing(_kind: str) -> float:
+    return 0.0
+
+
+def _entries(folder: Path) -> float:
+    return float(sum(1 for _ in folder.iterdir()))
+
+
+def _rss_kib(process: Path) -> float:
+    line = next(line for line in (process / "status").read_text().splitlines() if line.startswith("VmRSS:"))
+    return float(line.split()[1])
+
+
+def _descendants(pid: int) -> list[int]:
+    found = []
+    with suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in map(int, (task / "children").read_text().split()):
+                found += [child, *_descendants(child)]
+    return found
+
+
+def _listening() -> int:
+    """Sockets in state LISTEN on this machine, IPv4 and IPv6."""
+    tables = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
+    rows = [row.split() for table in tables if table.exists() for row in table.read_text().splitlines()[1:]]
+    return sum(1 for row in rows if row[3] == "0A")
+
+
+def _kib(path: Path, *, depth: int = 99) -> float:
+    """Bytes in files below a path, in KiB; `depth` 1 looks at the files of the folder itself alone."""
+    total = 0
+    for folder, folders, files in os.walk(path) if path.is_dir() else iter([(str(path.parent), [], [path.name])]):
+        for name in files:
+            with suppress(OSError):
+                total += (Path(folder) / name).lstat().st_size
+        if depth == 1:
+            folders.clear()
+    return total / 1024
+
+
+def slope(points: Sequence[tuple[float, float]]) -> float:
+    """Of the straight line through these points, by least squares."""
+    mean_x = sum(x for x, _ in points) / len(points)
+    mean_y = sum(y for _, y in points) / len(points)
+    spread = sum((x - mean_x) ** 2 for x, _ in points)
+    return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread if spread else 0.0
+
+
+def judged_trials(journal: Path) -> int:
+    return sum(1 for line in read(journal) if line["kind"] == "judged") if journal.exists() else 0
+
+
+def session(folder: Path, runtime: str, trials: int) -> subprocess.Popen[bytes]:
+    (folder / "test_soak.py").write_text(SCENARIO)
+    (folder / "pytest.ini").write_text("[pytest]\n")
+    words = ["-m", "pytest", str(folder), f"--rootdir={folder}", "-c", str(folder / "pytest.ini"), "-q"]
+    words += ["-p", "no:randomly", "-p", "no:cacheprovider", f"--chaos-report={folder / 'reports'}", "--chaos-seed=1"]
+    words += [f"--chaos-runtime={runtime}", "--chaos-backend=sim", f"--chaos-repeat={(trials + 1) // 2}"]
+    with (folder / "output.txt").open("wb") as output:
+        return subprocess.Popen([sys.executable, *words], stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+
+
+def watched(folder: Path, runtime: str, trials: int, note: Callable[[str], None]) -> Iterator[Seen]:
+    """One look after every trial. Raises NotReady if the session ends badly or performs too few."""
+    process = session(folder, runtime, trials)
+    watcher, seen = Watcher(process.pid, folder / "reports", runtime), 0
+    began_s = time.monotonic()
+    try:
+        while process.poll() is None and seen < trials:
+            journal = next(iter((folder / "reports").glob("2*/journal.jsonl")), Path("none"))
+            done = judged_trials(journal)
+            if done > seen:
+                seen = done
+                project = next(line["project"] for line in read(journal) if line["kind"] == "stack")
+                yield watcher.look(done, project)
+                if done % 10 == 0:
+                    note(f"{done} trials after {time.monotonic() - began_s:.0f} s")
+            time.sleep(0.02)
+        if process.wait(timeout=60) != 0 or seen < trials - 1:
+            raise NotReady(f"after {seen} trials: {(folder / 'output.txt').read_text()[-1500:]}")
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(timeout=60)
+
+
+def figures_of(points: Sequence[Seen]) -> dict[str, dict[str, object]]:
+    counted = points[len(points) // 5 :]
+    figures: dict[str, dict[str, object]] = {}
+    for name, (goal, unit) in GOALS.items():
+        value = slope([(one.after_trials, one.held[name]) for one in counted])
+        first, last = counted[0].held[name], counted[-1].held[name]
+        met = value <= goal + 1e-9
+        figures[name] = {
+            "value": round(value, 4), "unit": unit, "goal": f"<= {goal:g}", "met": met, "first": first, "last": last,
+        }  # fmt: skip
+    evidence = slope([(one.after_trials, one.evidence_kib) for one in counted])
+    figures["evidence"] = {"value": round(evidence, 1), "unit": "KiB/trial", "goal": None, "met": None}
+    return figures
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print the figures as one JSON line at the end")
+    parser.add_argument("--trials", type=int, default=100, help="how many in a row (default 100, at least 10)")
+    parser.add_argument("--runtime", choices=("local", "compose"), default="local")
+    arguments = parser.parse_args()
+    trials = max(10, arguments.trials)
+    folder = Path(tempfile.mkdtemp(prefix="llmchaos-soak-"))
+    try:
+        began_s = time.monotonic()
+        points = list(watched(folder, arguments.runtime, trials, lambda text: print(text, file=sys.stderr)))
+        took_s = time.monotonic() - began_s
+        figures = figures_of(points)
+    except NotReady as error:
+        print(f"could not measure: {error}", file=sys.stderr)
+        return 2
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    print(
+        f"{points[-1].after_trials} trials on {arguments.runtime}/sim in {took_s:.0f} s; slopes without the first fifth"
+    )
+    print(f"{'what':<26}{'slope':>12} {'unit':<11}{'goal':>9}{'first':>11}{'last':>11}")
+    for name, one in figures.items():
+        verdict = "" if one["met"] is None else "met" if one["met"] else "NOT MET"
+        print(
+            f"{name:<26}{one['value']:>12} {one['unit']:<11}{one['goal'] or '':>9}"
+            f"{one.get('first', ''):>11}{one.get('last', ''):>11}  {verdict}"
+        )
+    if arguments.json:
+        print(json.dumps({"benchmark": "soak", "figures": figures}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""A Docker daemon of one's own beside the machine's, so that it can be restarted without disturbing anybody. Not a test itself."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+READY_DEADLINE_S = 30.0
+
+
+class Daemon:
+    """dockerd with its own data, sockets, networks and containerd."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def host(self) -> str:
+        return f"unix://{self._folder}/docker.sock"
+
+    def start(self) -> None:
+        folder = self._folder
+        command = ["dockerd", "--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec", "--host", self.host]
+        command += ["--pidfile", f"{folder}/pid", "--bridge", "none", "--iptables=false", "--ip6tables=false"]
+        command += ["--default-address-pool", "base=10.213.0.0/16,size=24", "--shutdown-timeout", "1"]
+        with (folder / "log.txt").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + READY_DEADLINE_S
+        while not self.answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"dockerd did not start: {(folder / 'log.txt').read_text()[-2000:]}")
+            time.sleep(0.05)
+
+    def answers(self) -> bool:
+        asked = ["docker", "-H", self.host, "version", "--format", "{{.Server.Version}}"]
+        return subprocess.run(asked, capture_output=True, check=False).returncode == 0
+
+    def load(self, image: str) -> None:
+        with subprocess.Popen(["docker", "save", image], stdout=subprocess.PIPE) as save:
+            subprocess.run(
+                ["docker", "-H", self.host, "load", "--quiet"], stdin=save.stdout, check=True, capture_output=True
+            )
+
+    def end(self, number: int = signal.SIGTERM) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(timeout=30)
+            self._process = None
+
+
+@contextlib.contextmanager
+def second_daemon(folder: Path) -> Iterator[Daemon]:
+    """Skips, saying why, where one cannot be started."""
+    if os.geteuid() != 0 or shutil.which("dockerd") is None:
+        pytest.skip("needs root and a dockerd on PATH")
+    daemon = Daemon(folder)
+    try:
+        daemon.start()
+        yield daemon
+    finally:
+        with contextlib.suppress(OSError, subprocess.SubprocessError, AssertionError):
+            if not daemon.answers():
+                daemon.start()
+            everything = ["docker", "-H", daemon.host, "ps", "--all", "--quiet"]
+            found = subprocess.run(everything, capture_output=True, text=True, check=True).stdout.split()
+            if found:
+                subprocess.run(["docker", "-H", daemon.host, "rm", "--force", *found], capture_output=True, check=True)
+        daemon.end()
+        _unmounted(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unmounted(folder: Path) -> None:
+    """A daemon leaves mounts of its own behind when it is killed."""
+    with open("/proc/self/mounts") as mounts:  # noqa: PTH123 - a kernel table, no file
+        ours = [line.split()[1] for line in mounts if line.split()[1].startswith(str(folder))]
+    for mount in reversed(ours):
+        subprocess.run(["umount", "--lazy", mount], check=False)

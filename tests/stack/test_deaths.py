@@ -1,0 +1,330 @@
+"""What else can go wrong in the middle of a fault: disks, daemons, workers, timers, other people. All of it ends clean, and says so."""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import sessions
+import tiny_stack
+from second_daemon import second_daemon
+from tiny_stack import LONG, Engine, clean_after_s
+
+from conftest import require
+from pytest_llmchaos.runtime import docker_cli
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
+
+
+@pytest.fixture(scope="module")
+def image():
+    require("sim")
+    return tiny_stack.image()
+
+
+@pytest.fixture
+def engine():
+    made = Engine()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def tiny(image, tmp_path):
+    """A scenario whose pause lasts until something else ends it."""
+    return tiny_stack.make(tmp_path / "tiny", image, fault="pause", more=LONG)
+
+
+def in_force(reports, child):
+    """Wait until the fault is proven; gives the line that names the stack."""
+
+    def proven():
+        assert child.poll() is None, sessions.said(reports)
+        return sessions.of_kind(reports, "proof")
+
+    sessions.wait_for(proven, 60, "the fault was proven")
+    return sessions.of_kind(reports, "stack")[0]
+
+
+@contextlib.contextmanager
+def ended(child):
+    """The session does not outlive the test, whatever happens."""
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.wait()
+
+
+def no_noise(said):
+    """One clear error: no traceback, nothing of pytest's inner life."""
+    assert "Traceback" not in said, said
+    assert "INTERNALERROR" not in said, said
+
+
+def test_a_worker_that_crashes_takes_its_stack_with_it(tiny, engine):
+    with ended(tiny.start("-p", "xdist", "-n", "1", "--max-worker-restart=0")) as child:
+        stack = in_force(tiny.reports, child)
+        worker = int(stack["owner"].split(":")[0])
+        assert worker != child.pid
+        os.kill(worker, signal.SIGKILL)
+        died_s = time.monotonic()
+        sessions.wait_for(lambda: not engine.left(stack["project"]), tiny_stack.GONE_DEADLINE_S, "the stack was gone")
+        child.wait(timeout=30)
+        clean_after_s(tiny, stack["project"], engine, died_s, deadline_s=40)
+
+    said = (tiny.reports / "output.txt").read_text()
+    assert child.returncode == 1, said
+    assert "llmchaos: worker gw0 died; its watchdog removes its stack" in said
+
+
+def test_what_a_crashed_worker_and_its_watchdog_left_is_swept_at_the_end(tiny, engine):
+    with ended(tiny.start("-p", "xdist", "-n", "1", "--max-worker-restart=0")) as child:
+        stack = in_force(tiny.reports, child)
+        subprocess.run(["pkill", "-KILL", "-f", f"pytest_llmchaos.watchdog .*{stack['project']}"], check=True)
+        os.kill(int(stack["owner"].split(":")[0]), signal.SIGKILL)
+        child.wait(timeout=30)
+
+    assert engine.left(stack["project"]) == []
+
+
+def test_a_timer_that_ends_the_process_at_once_leaves_nothing(tiny, engine):
+    with ended(tiny.start("--timeout=12", "--timeout-method=thread")) as child:
+        stack = in_force(tiny.reports, child)
+        child.wait(timeout=30)
+        took_s = clean_after_s(tiny, stack["project"], engine, time.monotonic())
+
+    assert child.returncode == 1
+    assert "Timeout" in (tiny.reports / "output.txt").read_text()
+    assert sessions.of_kind(tiny.reports, "undone") == []
+    assert took_s <= tiny_stack.GONE_DEADLINE_S
+
+
+def test_two_sessions_side_by_side_leave_each_other_alone(image, tmp_path, engine):
+    first, second = (tiny_stack.make(tmp_path / name, image, fault="pause", more=LONG) for name in ("first", "second"))
+    with ended(first.start()) as living:
+        stack = in_force(first.reports, living)
+        before = engine.looks(stack["project"])
+        with ended(second.start()):
+            # It sweeps what dead runs left before it starts its own stack, and then waits for its turn to measure.
+            sessions.wait_for(lambda: sessions.of_kind(second.reports, "stack_up"), 60, "the second stack was up")
+            project = sessions.of_kind(second.reports, "stack")[0]["project"]
+            assert engine.left(project)
+            assert engine.looks(stack["project"]) == before
+        clean_after_s(second, project, engine, time.monotonic())
+        healed = subprocess.run(
+            [sys.executable, "-m", "pytest_llmchaos.cli", "heal"], capture_output=True, text=True, check=True
+        )
+
+        assert stack["project"] not in healed.stdout
+        assert engine.looks(stack["project"]) == before
+        living.send_signal(signal.SIGINT)
+        living.wait(timeout=30)
+    assert [line["ok"] for line in sessions.of_kind(first.reports, "undone")] == [True]
+    assert engine.left(stack["project"]) == []
+
+
+@pytest.mark.parametrize("fault", ["pause", "partition", "limit_cpu"])
+def test_a_target_that_somebody_else_removes_ends_the_trial_without_a_verdict(image, tmp_path, engine, fault):
+    tiny = tiny_stack.make(tmp_path / "tiny", image, fault=fault, more=", recovery_s=3, fault_s=3")
+    tiny.scenario("later", *tiny_stack.FAULTS["kill"])
+    with ended(tiny.start()) as child:
+        stack = in_force(tiny.reports, child)
+        docker_cli.run(["docker", "rm", "--force", f"{stack['project']}-desk-1"])
+        child.wait(timeout=60)
+
+    said = (tiny.reports / "output.txt").read_text()
+    assert child.returncode == 1, said
+    no_noise(said)
+    assert f"NoVictim: desk was removed by somebody else while {fault} was in force: nothing is left to undo" in said
+    assert "desk was removed by somebody else: this stack is no longer whole" in said
+    assert [line["ok"] for line in sessions.of_kind(tiny.reports, "undone")] == [True]
+    assert [trial["verdict"] for trial in sessions.run_json(tiny.reports)["trials"]] == ["invalid", "invalid"]
+    assert engine.left(stack["project"]) == []
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A small disk of its own for the evidence."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], check=True)
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(disk):
+    with contextlib.suppress(OSError), (disk / "filler").open("wb", buffering=0) as filler:
+        while True:
+            filler.write(b"\0" * 4096)
+    assert os.statvfs(disk).f_bavail == 0
+
+
+def test_a_disk_that_fills_up_in_a_fault_is_one_clear_error_and_everything_is_undone(image, tmp_path, disk, engine):
+    tiny = tiny_stack.make(tmp_path / "tiny", image, fault="pause", more=", recovery_s=3, fault_s=3")
+    tiny.scenario("later", *tiny_stack.FAULTS["kill"])
+    with ended(tiny.start(f"--chaos-report={disk}")) as child:
+        stack = in_force(disk, child)
+        fill(disk)
+        child.wait(timeout=60)
+
+    said = (tiny.reports / "output.txt").read_text()
+    assert child.returncode not in {0, 2}, said
+    no_noise(said)
+    assert re.search(
+        r"JournalLost: the line '\w+' cannot be written to .*journal.jsonl: No space left on device", said
+    ), said
+    assert len(re.findall(r"^ERROR ", said, flags=re.MULTILINE)) == 1, said
+    assert "journal lost: nothing more is done that cannot be written down" in said
+    assert "llmchaos: the journal is not whole" in said
+    assert "the report cannot be written" in said
+    assert engine.left(stack["project"]) == []
+    assert tiny_stack.processes_of(tiny.folder) == []
+
+
+def test_a_full_disk_does_not_keep_the_watchdog_from_its_work(tiny, disk, engine):
+    with ended(tiny.start(f"--chaos-report={disk}")) as child:
+        stack = in_force(disk, child)
+        fill(disk)
+    died_s = time.monotonic()
+
+    clean_after_s(tiny, stack["project"], engine, died_s)
+
+
+def compose(tiny, *words):
+    command = ["docker", "compose", "-f", str(tiny.folder / "compose.yaml"), *words]
+    return docker_cli.run(command, env=docker_cli.environment(tiny.environment), timeout_s=90)
+
+
+@pytest.fixture
+def taken_over(image, tmp_path, engine):
+    """A stack that somebody else started, a scenario that kills its desk, and a taker of the desk's port."""
+    tiny = tiny_stack.make(tmp_path / "tiny", image, fault="kill", more=", recovery_s=3", attach=True)
+    project = f"tinydesk{os.getpid()}"
+    tiny.environment.update(COMPOSE_PROJECT_NAME=project, TINY_DESK_PORT="29330", TINY_JUDGE_PORT="29331")
+    compose(tiny, "up", "--detach", "--wait")
+    yield tiny, project
+    compose(tiny, "down", "--volumes", "--timeout", "0")
+
+
+def take_port(port):
+    """Somebody else listens where the dead desk did: the daemon will refuse to start it."""
+
+    def taken():
+        taker = socket.socket()
+        taker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            taker.bind(("127.0.0.1", port))
+        except OSError:
+            taker.close()
+            return None
+        taker.listen()
+        return taker
+
+    return sessions.wait_for(taken, 5, f"port {port} was free")
+
+
+def refused(container):
+    """What the daemon says of its last try to start it."""
+    return docker_cli.run(["docker", "inspect", "--format", "{{.State.Error}}", container]).strip()
+
+
+def test_an_undo_that_the_daemon_refuses_ends_the_session_and_is_healed_by_the_command_that_it_names(
+    taken_over, engine
+):
+    tiny, project = taken_over
+    tiny.scenario("later", *tiny_stack.FAULTS["pause"])
+    before = engine.looks(project)
+    with ended(tiny.start("--chaos-unleash")) as child:
+        in_force(tiny.reports, child)
+        taker = take_port(29330)
+        begin_s = time.monotonic()
+        child.wait(timeout=60)
+        tried_s = time.monotonic() - begin_s
+
+    said = (tiny.reports / "output.txt").read_text()
+    assert child.returncode == 1, said
+    no_noise(said)
+    assert tried_s >= 15, "it was not retried until the deadline"
+    assert f"HealFailed: could not undo ensure_running on desk of {project} within 15 s" in said
+    assert "heal by hand with `llmchaos heal`" in said
+    assert "stopping after" in said or "heal_failed:" in said
+    trials = sessions.run_json(tiny.reports)["trials"]
+    assert [(trial["verdict"], trial["healed"]) for trial in trials] == [("heal_failed", False)]
+    assert engine.looks(project) != before
+
+    taker.close()
+    healed = subprocess.run(
+        [sys.executable, "-m", "pytest_llmchaos.cli", "heal"], capture_output=True, text=True, check=True
+    )
+
+    assert f"removing open faults of {project}" in healed.stdout
+    assert engine.looks(project) == before
+
+
+def test_an_undo_that_works_at_a_later_try_is_no_failure(taken_over, engine):
+    tiny, project = taken_over
+    before = engine.looks(project)
+    with ended(tiny.start("--chaos-unleash")) as child:
+        stack = in_force(tiny.reports, child)
+        assert stack["project"] == project
+        with contextlib.closing(take_port(29330)):
+            sessions.wait_for(lambda: refused(f"{project}-desk-1"), 30, "the daemon refused an undo")
+        child.wait(timeout=60)
+
+    said = (tiny.reports / "output.txt").read_text()
+    assert "HealFailed" not in said
+    assert [line["ok"] for line in sessions.of_kind(tiny.reports, "undone")] == [True]
+    assert engine.looks(project) == before
+
+
+@pytest.fixture(scope="module")
+def daemon(image, tmp_path_factory):
+    with second_daemon(tmp_path_factory.mktemp("daemon")) as made:
+        made.load(image)
+        yield made
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
+def test_a_daemon_that_is_restarted_in_a_fault_is_waited_for_and_nothing_is_left(image, tmp_path, daemon, number):
+    tiny = tiny_stack.make(tmp_path / "tiny", image, fault="pause", more=", recovery_s=3, fault_s=2")
+    tiny.environment["DOCKER_HOST"] = daemon.host
+    with ended(tiny.start()) as child:
+        stack = in_force(tiny.reports, child)
+        daemon.end(number)
+        daemon.start()
+        child.wait(timeout=90)
+
+    said = (tiny.reports / "output.txt").read_text()
+    engine = Engine(daemon.host)
+    assert child.returncode == 1, said
+    no_noise(said)
+    assert sessions.run_json(tiny.reports)["trials"][0]["verdict"] in {"invalid", "heal_failed"}
+    assert engine.left(stack["project"]) == []
+    assert tiny_stack.processes_of(tiny.folder) == []
+
+
+def test_a_daemon_that_is_down_when_pytest_dies_is_cleaned_once_it_is_back(image, tmp_path, daemon):
+    tiny = tiny_stack.make(tmp_path / "tiny", image, fault="pause", more=LONG)
+    tiny.environment["DOCKER_HOST"] = daemon.host
+    with ended(tiny.start()) as child:
+        stack = in_force(tiny.reports, child)
+        daemon.end()
+    sessions.wait_for(
+        lambda: "not clean yet" in watchdogs_log(tiny), 10, "the watchdog met a daemon that does not answer"
+    )
+    daemon.start()
+    engine = Engine(daemon.host)
+
+    clean_after_s(tiny, stack["project"], engine, time.monotonic(), deadline_s=5)
+
+
+def watchdogs_log(tiny):
+    return "".join(path.read_text() for path in tiny.reports.glob("2*/watchdog.log"))

@@ -1,0 +1,53 @@
+"""A desk that answers `ok` in the words of the chat API, and a judge that knows every metric and has no number. Standard library."""
+
+from __future__ import annotations
+
+import json
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+EVENTS = ({"delta": {"content": "ok"}, "finish_reason": None}, {"delta": {}, "finish_reason": "stop"})
+ANSWER = "".join(f"data: {json.dumps({'choices': [{'index': 0, **one}]})}\n\n" for one in EVENTS) + "data: [DONE]\n\n"
+
+
+class Both(BaseHTTPRequestHandler):
+    """Answers the callers as a desk and the instrument as a judge, whichever is asked for."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        asked = self.rfile.read(int(self.headers.get("content-length") or 0)).decode()
+        if self.path == "/v1/chat/completions":
+            self._say(ANSWER, "text/event-stream")
+        else:
+            self._judge(parse_qs(asked))
+
+    def do_GET(self) -> None:
+        self._judge(parse_qs(urlsplit(self.path).query))
+
+    def _judge(self, asked: dict[str, list[str]]) -> None:
+        path, query = urlsplit(self.path).path, asked.get("query", [""])[0]
+        if path.endswith("/series"):
+            self._data([{}])
+        elif path.endswith("/targets"):
+            self._data({"activeTargets": []})
+        else:
+            self._data({"resultType": "matrix" if query.endswith("]") else "vector", "result": []})
+
+    def _data(self, data: object) -> None:
+        self._say(json.dumps({"status": "success", "data": data}), "application/json")
+
+    def _say(self, text: str, kind: str) -> None:
+        body = text.encode()
+        self.send_response(200)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class' name
+        """Nobody reads it."""
+
+
+ThreadingHTTPServer.daemon_threads = True
+ThreadingHTTPServer(("0.0.0.0", 8080), Both).serve_forever()
