@@ -1,0 +1,223 @@
+"""An onlooker beside the instrument: the runtime's events, the alerts, the remediator's words, and answers as a caller gets them.
+
+It shares no code, no process and no path with the instrument: it reads `docker events` and `docker logs`, asks Prometheus
+which alerts fire instead of what it has stored, and calls the api over sockets of its own. It judges nothing: it prints what
+it saw as JSON lines until its standard input is closed. Times are Unix seconds on its own clock, but for `event`, which
+has the daemon's `timeNano`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+EVERY_S = 0.02
+FIRST_TOKEN_S = 2.0  # what callers call good, as the load's own default says
+WHOLE_S = 10.0
+READY_S = 15.0
+_TOKEN = re.compile(rb'"content": ?"[^"]')
+_FINISHED = re.compile(rb'"finish_reason": ?"')
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """What to look at."""
+
+    project: str
+    api_url: str
+    prometheus_url: str
+    model: str
+
+
+class Onlooker:
+    """All watchers of one process."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        question = {"model": place.model, "messages": [{"role": "user", "content": "are you there"}]}
+        self._body = json.dumps({**question, "stream": True, "max_tokens": 4}).encode()
+        self._began_s = time.time()
+        self._firing: set[str] | None = None
+        self._probed = asyncio.Event()
+        self._asked = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until standard input is closed."""
+        watchers = [self._events(), self._log(), self._every(self._ask_alerts), self._every(self._probe)]
+        tasks = [asyncio.create_task(one) for one in watchers]
+        ready = asyncio.create_task(self._ready())
+        await asyncio.wait([ready, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        if ready.done():
+            tell("ready")
+            ended = asyncio.create_task(_end_of_input())
+            await asyncio.wait([ended, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            if task.done():  # a watcher that stopped by itself saw less than it says
+                tell("blind", why=str(task.exception() or "a docker command ended"))
+            task.cancel()
+
+    async def _ready(self) -> None:
+        await self._probed.wait()
+        await self._asked.wait()
+
+    async def _events(self) -> None:
+        filters = [f"label=com.docker.compose.project={self._place.project}", "type=container"]
+        filters += [f"event={action}" for action in ("die", "start", "pause", "unpause")]
+        command = ["docker", "events", "--since", f"{self._began_s:.6f}", "--format", "{{json .}}"]
+        async for line in _lines(*command, *(part for one in filters for part in ("--filter", one))):
+            attributes = line["Actor"]["Attributes"]
+            tell(
+                "event",
+                at=line["timeNano"] / 1e9,
+                service=attributes["com.docker.compose.service"],
+                action=line["Action"],
+            )
+
+    async def _log(self) -> None:
+        """The remediator's standard output: it says there what it writes into its audit log."""
+        whose = [
+            f"label=com.docker.compose.project={self._place.project}",
+            "label=com.docker.compose.service=remediator",
+        ]
+        filters = (part for one in whose for part in ("--filter", one))
+        found = await asyncio.create_subprocess_exec("docker", "ps", "-q", *filters, stdout=subprocess.PIPE)
+        container = (await found.communicate())[0].decode().strip()
+        async for line in _lines("docker", "logs", "--follow", "--since", f"{self._began_s:.6f}", container):
+            if line.get("event") == "detected":
+                tell("signal", at=time.time(), name=f"remediator rule {line['rule']}")
+
+    async def _every(self, act: Callable[[float], Awaitable[None]]) -> None:
+        """An open loop: each act leaves at its instant, whatever became of those before it."""
+        running: set[asyncio.Task[None]] = set()
+        due_s = time.time()
+        while True:
+            task = asyncio.ensure_future(act(due_s))
+            running.add(task)
+            task.add_done_callback(running.discard)
+            due_s += EVERY_S
+            await asyncio.sleep(max(0.0, due_s - time.time()))
+
+    async def _ask_alerts(self, due_s: float) -> None:
+        """Alerts that fire now and did not when last asked."""
+        asked_s = time.time()
+        try:
+            async with asyncio.timeout(1.0):
+                body = b"".join([part async for part in _ask(self._place.prometheus_url, "GET", "/api/v1/alerts")])
+        except (OSError, TimeoutError):
+            return
+        alerts = json.loads(body)["data"]["alerts"]
+        firing = {json.dumps(one["labels"], sort_keys=True) for one in alerts if one["state"] == "firing"}
+        for labels in firing - (firing if self._firing is None else self._firing):
+            tell("signal", at=time.time(), name=f"alert {json.loads(labels)['alertname']}")
+        self._firing = firing
+        tell("look", asked=asked_s, answered=time.time(), late=asked_s - due_s)
+        self._asked.set()
+
+    async def _probe(self, due_s: float) -> None:
+        sent_s = time.time()
+        good = False
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(WHOLE_S):
+                good = await self._answered(due_s)
+        tell("probe", due=due_s, good=good, late=sent_s - due_s)
+        if good:
+            self._probed.set()
+
+    async def _answered(self, due_s: float) -> bool:
+        """Whether a whole answer came, and its first token in time."""
+        body, first_s = b"", float("inf")
+        async for part in _ask(self._place.api_url, "POST", "/v1/chat/completions", self._body):
+            body += part
+            if _TOKEN.search(body):
+                first_s = min(first_s, time.time())
+        return b"[DONE]" in body and _FINISHED.search(body) is not None and first_s - due_s <= FIRST_TOKEN_S
+
+
+def tell(saw: str, **what: Any) -> None:
+    print(json.dumps({"saw": saw, **what}), flush=saw != "probe")
+
+
+async def _ask(url: str, method: str, path: str, body: bytes = b"") -> Any:
+    """The parts of an answer's body as they come. HTTP/1.0: no chunks, and the end of the connection is the end."""
+    host = urlsplit(url)
+    reader, writer = await asyncio.open_connection(host.hostname, host.port)
+    try:
+        head = f"{method} {path} HTTP/1.0\r\nHost: {host.netloc}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+        answered = await reader.readuntil(b"\r\n\r\n")
+        if answered.split(b" ", 2)[1] != b"200":
+            return
+        while part := await reader.read(1 << 16):
+            yield part
+    except asyncio.IncompleteReadError as error:
+        raise ConnectionError("no whole answer") from error
+    finally:
+        writer.close()
+
+
+async def _lines(*command: str) -> Any:
+    """The JSON objects that a command prints, as they come."""
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, limit=1 << 20
+    )
+    assert process.stdout is not None
+    try:
+        while line := await process.stdout.readline():
+            with contextlib.suppress(ValueError):
+                yield json.loads(line)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+
+
+async def _end_of_input() -> None:
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await reader.read()
+
+
+@contextlib.contextmanager
+def watching(place: Place, out: Path) -> Iterator[None]:
+    """The onlooker at work for the length of the block, in a process of its own; what it saw is in `out`."""
+    with out.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, __file__, json.dumps(vars(place))], stdin=subprocess.PIPE, stdout=file
+        )
+    try:
+        deadline = time.monotonic() + READY_S
+        while b'"ready"' not in out.read_bytes():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the onlooker sees nothing after {READY_S:g} s: {out.read_text()[-500:]}")
+            time.sleep(EVERY_S)
+        yield
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            process.wait(5.0)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _hurry() -> None:
+    """Where all share a machine, the onlooker's clock must not wait behind what it looks at. Needs root."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, -10)
+        Path("/proc/self/autogroup").write_text("-10", encoding="ascii")
+
+
+if __name__ == "__main__":
+    _hurry()
+    asyncio.run(Onlooker(Place(**json.loads(sys.argv[1]))).run())

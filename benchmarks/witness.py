@@ -1,0 +1,141 @@
+"""The instrument's times to detect and to recover beside those of an independent onlooker in the same trial.
+
+The onlooker (`peers/onlooker.py`) shares no code with the instrument: it reads the runtime's events, asks Prometheus every
+20 ms which alerts fire, reads what the remediator says, and calls the api every 20 ms. The load is 50 requests a second, so
+neither side can see a recovery more sharply than 20 ms. The backend is `sim`, images must be there; each fault is performed
+`--rounds` times. A figure is the largest difference of all rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from peers.moments import WITHIN_S, Blind, differences, seen
+from peers.onlooker import Place, watching
+
+from pytest_llmchaos import experiment, faults, loads
+from pytest_llmchaos.errors import LlmchaosError
+from pytest_llmchaos.lab import Lab
+from pytest_llmchaos.perform import perform
+from pytest_llmchaos.plan import plan_trial
+from pytest_llmchaos.progress import Progress
+from pytest_llmchaos.run import Run, Settings
+
+BACKEND = "sim"
+STABLE_S = 3.0
+FAULTS = {
+    "kill api": faults.kill("api"),
+    "kill both models": faults.together(faults.kill("model-1"), faults.kill("model-2")),
+}
+
+
+def once(lab: Lab, name: str, number: int, directory: Path) -> dict[str, float]:
+    """One trial: the instrument's numbers less the onlooker's, in seconds."""
+    made = experiment(
+        load=loads.open_loop(rate_rps=50, max_tokens=4), fault=FAULTS[name], steady_s=3, stable_s=STABLE_S
+    )
+    plan = plan_trial(
+        scenario="witness",
+        hypothesis="",
+        experiment=made.kwargs["experiment"],
+        fault=FAULTS[name],
+        repeat=number,
+        seed=42,
+        services=lab.subject.targets,
+    )
+    lab.require_clean()
+    lab.remediator.ensure(True)
+    place = Place(
+        project=lab.runtime.project,
+        api_url=lab.service("api").url,
+        prometheus_url=lab.prometheus.url,
+        model=lab.subject.model,
+    )
+    out = directory / "seen.jsonl"
+    with watching(place, out):
+        trial = perform(lab, plan)
+    there = seen([json.loads(line) for line in out.read_text().splitlines()], trial.victims, STABLE_S)
+    told = {"detect_s": trial.time_to_detect_s, "recover_s": trial.time_to_recover_s}
+    found = differences(told, there)
+    row = "".join(f"{told[one]:>10.3f}{found[one] * 1000:>+10.0f}" for one in ("detect_s", "recover_s"))
+    print(f"{name:<20}{row}   {trial.detected_by}", flush=True)
+    return found
+
+
+def measure(rounds: int) -> dict[str, dict[str, Any]]:
+    print(f"{'fault':<20}{'detect s':>10}{'apart ms':>10}{'recover s':>10}{'apart ms':>10}   detected by")
+    apart: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory(prefix="llmchaos-bench-") as folder:
+        settings = Settings(
+            run="bench",
+            seed=42,
+            runtime="compose",
+            backend=BACKEND,
+            reports=Path(folder),
+            repeat=1,
+            worker="",
+            replay_line="python benchmarks/witness.py",
+        )
+        run = Run(settings, Progress(None, tty=False))
+        try:
+            run.preflight()
+            run.announce([])
+            lab = run.lab()
+            for number in range(rounds):
+                for name in FAULTS:
+                    try:
+                        found = once(lab, name, number, Path(folder))
+                    except Blind as error:
+                        print(f"{name:<20}left out, the onlooker saw too little: {error}", flush=True)
+                        continue
+                    for what, seconds in found.items():
+                        apart.setdefault(f"{name}: {what.removesuffix('_s')}", []).append(seconds)
+        finally:
+            run.close(0)
+    return {name: figure(values) for name, values in apart.items()}
+
+
+def figure(values: list[float]) -> dict[str, Any]:
+    worst = max(abs(value) for value in values)
+    return {
+        "value": round(worst, 3),
+        "unit": "s",
+        "goal": f"<= {WITHIN_S:g}",
+        "met": worst <= WITHIN_S,
+        "peer": None,
+        "median": round(statistics.median(values), 3),
+        "n": len(values),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print the figures as one JSON line at the end")
+    parser.add_argument("--rounds", type=int, default=8)
+    arguments = parser.parse_args()
+    try:
+        figures = measure(arguments.rounds)
+    except LlmchaosError as error:
+        print(f"could not measure: {error}", file=sys.stderr)
+        return 2
+    if not figures:
+        print("could not measure: the onlooker saw too little in every round", file=sys.stderr)
+        return 2
+    for name, one in figures.items():
+        print(
+            f"{name:<26} apart by at most {one['value']:.3f} s, goal {one['goal']} s, median {one['median']:+.3f} s, n {one['n']}: "
+            f"{'met' if one['met'] else 'NOT MET'}"
+        )
+    if arguments.json:
+        print(json.dumps({"benchmark": "witness", "figures": figures}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""Times against an independent witness: a process that shares no code and no path with the instrument."""
+
+import json
+
+import pytest
+from moments import Blind, complaints, differences, seen
+from onlooker import Place, watching
+
+from pytest_llmchaos import faults, loads
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
+
+STABLE_S = 3.0
+# One request every 20 ms: neither the instrument nor the witness can see an instant more sharply than that.
+LOAD = loads.open_loop(rate_rps=50, max_tokens=4)
+PERFORMANCES = 3  # until the witness itself had a clear view; a difference is never tried again
+
+
+@pytest.fixture
+def both(trial_of, stack_lab, tmp_path):
+    """A trial, and what the witness saw of it."""
+
+    def performed(fault):
+        stack_lab.require_clean()
+        stack_lab.remediator.ensure(True)
+        place = Place(
+            project=stack_lab.runtime.project,
+            api_url=stack_lab.service("api").url,
+            prometheus_url=stack_lab.prometheus.url,
+            model=stack_lab.subject.model,
+        )
+        out = tmp_path / "seen.jsonl"
+        for left in reversed(range(PERFORMANCES)):
+            with watching(place, out):
+                trial = trial_of(fault, load=LOAD, stable_s=STABLE_S)
+            try:
+                return trial, seen([json.loads(line) for line in out.read_text().splitlines()], trial.victims, STABLE_S)
+            except Blind:
+                if not left:
+                    raise
+        raise AssertionError("never reached")
+
+    return performed
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [faults.kill("api"), faults.together(faults.kill("model-1"), faults.kill("model-2"))],
+    ids=["the api", "both models"],
+)
+def test_detection_and_recovery_agree_with_the_witness(both, fault, record_property):
+    trial, there = both(fault)
+
+    told = {"detect_s": trial.time_to_detect_s, "recover_s": trial.time_to_recover_s}
+    for name, apart in differences(told, there).items():
+        record_property(name, f"{told[name]:.3f} s, {apart:+.3f} s from the witness")
+    assert complaints(told, trial.detected_by, there) == []

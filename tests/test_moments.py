@@ -1,0 +1,122 @@
+"""What the onlooker beside the instrument makes of what it saw: the comparison that the stack's test rests on can fail."""
+
+import pytest
+from moments import Blind, complaints, differences, seen
+
+FAULT_S = 1000.0
+
+
+def lines(*, hit=FAULT_S, back=1001.0, good_from=1001.5, signal=1000.9, relapse=None, until=1010.0):
+    """A service that is hit, noticed, started again and good; looked at every 20 ms."""
+    steps = [990.0 + 0.02 * step for step in range(round((until - 990.0) / 0.02))]
+    made = [
+        {"saw": "event", "at": hit, "service": "api", "action": "die"},
+        {"saw": "event", "at": back, "service": "api", "action": "start"},
+        {"saw": "signal", "at": signal, "name": "alert ServiceDown"},
+        {"saw": "signal", "at": signal + 0.05, "name": "remediator rule api-exited"},
+        {"saw": "signal", "at": signal + 5, "name": "alert AvailabilityFastBurn"},
+    ]
+    made += [{"saw": "look", "asked": at, "answered": at, "late": 0.0} for at in steps]
+    return made + [
+        {"saw": "probe", "due": at, "good": not (hit <= at < good_from or at == relapse), "late": 0.0} for at in steps
+    ]
+
+
+def without(made, saw, from_s, to_s):
+    return [one for one in made if one["saw"] != saw or not from_s < one.get("answered", one.get("due")) < to_s]
+
+
+def test_it_counts_from_the_runtimes_event_to_the_first_signal_and_to_good_answers():
+    there = seen(lines(), ["api"], 3.0)
+
+    assert there.detect_s == pytest.approx(0.9)
+    assert there.recover_s == pytest.approx(1.5, abs=0.021)
+    assert there.detected_by == {"alert ServiceDown", "remediator rule api-exited"}
+
+
+def test_a_signal_from_before_the_fault_is_none():
+    made = [*lines(), {"saw": "signal", "at": FAULT_S - 2, "name": "alert Other"}]
+
+    assert seen(made, ["api"], 3.0).detect_s == pytest.approx(0.9)
+
+
+def test_good_answers_before_every_victim_runs_are_no_recovery():
+    made = [
+        *lines(back=1001.0, good_from=1001.1),
+        {"saw": "event", "at": FAULT_S + 0.02, "service": "model-1", "action": "die"},
+        {"saw": "event", "at": 1004.0, "service": "model-1", "action": "start"},
+    ]
+
+    assert seen(made, ["api", "model-1"], 3.0).recover_s == pytest.approx(4.0)
+
+
+def test_where_no_caller_suffered_the_victims_return_counts():
+    assert seen(lines(good_from=FAULT_S), ["api"], 3.0).recover_s == pytest.approx(1.0)
+
+
+def test_a_relapse_within_the_stable_seconds_moves_the_recovery():
+    made = lines()
+    relapse = min(one["due"] for one in made if one["saw"] == "probe" and one["due"] > 1003)
+
+    assert seen(lines(relapse=relapse), ["api"], 3.0).recover_s == pytest.approx(3.0, abs=0.05)
+
+
+def test_what_the_instrument_says_within_the_bound_is_borne_out():
+    there = seen(lines(), ["api"], 3.0)
+    told = {"detect_s": there.detect_s - 0.099, "recover_s": there.recover_s + 0.099}
+
+    assert complaints(told, "alert ServiceDown", there) == []
+    assert differences(told, there) == pytest.approx({"detect_s": -0.099, "recover_s": 0.099})
+
+
+@pytest.mark.parametrize("shift_s", [0.15, -0.15])
+def test_a_fault_start_that_is_150_ms_off_is_told_for_both_times(shift_s):
+    made = lines()
+    there = seen(made, ["api"], 3.0)
+    told = {"detect_s": there.detect_s, "recover_s": there.recover_s}
+    made[0]["at"] += shift_s
+
+    found = complaints(told, "alert ServiceDown", seen(made, ["api"], 3.0))
+
+    assert [line.split(":")[0] for line in found] == ["detect_s", "recover_s"]
+    assert f"{shift_s:+.3f} s, at most 0.1 s may lie between" in found[0]
+
+
+def test_another_signal_than_the_first_is_told():
+    there = seen(lines(), ["api"], 3.0)
+    told = {"detect_s": there.detect_s, "recover_s": there.recover_s}
+
+    (found,) = complaints(told, "alert AvailabilityFastBurn", there)
+
+    assert found.startswith("detected by alert AvailabilityFastBurn, the onlooker first saw alert ServiceDown")
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_number_that_is_none_is_not_borne_out(number):
+    there = seen(lines(), ["api"], 3.0)
+
+    assert len(complaints({"detect_s": number, "recover_s": number}, "alert ServiceDown", there)) == 2
+
+
+BLIND = {
+    "no hit": (lambda made: made[1:], "no event says that api was hit"),
+    "no return": (lambda made: [made[0], *made[2:]], "no event says that api came back"),
+    "no signal": (lambda made: [one for one in made if one["saw"] != "signal"], "no signal was raised"),
+    "alerts unseen": (lambda made: without(made, "look", 1000.5, 1000.7), r"alerts went unseen for 0\.2"),
+    "callers unseen": (lambda made: without(made, "probe", 1001.2, 1001.4), r"the api went unseen for 0\.2"),
+    "a watcher died": (
+        lambda made: [*made, {"saw": "blind", "why": "a docker command ended"}],
+        "a docker command ended",
+    ),
+    "a late probe": (
+        lambda made: [*made, {"saw": "probe", "due": 1001.0, "good": False, "late": 0.3}],
+        r"a probe left 0\.300 s late",
+    ),
+    "never good": (lambda made: [{**one, "good": False} if one["saw"] == "probe" else one for one in made], "never"),
+}
+
+
+@pytest.mark.parametrize(("change", "said"), BLIND.values(), ids=BLIND)
+def test_an_onlooker_that_saw_too_little_contradicts_nobody_and_confirms_nothing(change, said):
+    with pytest.raises(Blind, match=said):
+        seen(change(lines()), ["api"], 3.0)
