@@ -64,6 +64,7 @@ def judged(lab: Lab, plan: TrialPlan, record: Record, load: RunningLoad, injecte
     parts = {w.name: w for w in windows(evidence.samples, [*bounds, ("whole", 0.0, math.inf)], limits=load.limits)}
     if not parts["whole"].offered:
         raise InvalidExperiment("no request was answered in the whole trial: nothing can be said of the service")
+    _require_one_clock(lab)
     _require_agreement(lab, record, parts["whole"], evidence)
     _require_coverage(lab, record, injected)
     slos, slo_errors = _slos(lab, plan, record, evidence)
@@ -123,6 +124,16 @@ def _await_last_push(lab: Lab, load: RunningLoad) -> float:
     )
 
 
+def _require_one_clock(lab: Lab) -> None:
+    """Every time in a verdict may come from either clock. Raises TruthsDisagree."""
+    offset_s = lab.prometheus.clock_offset_s()
+    if not abs(offset_s) <= CLOCK_TOLERANCE_S:
+        raise TruthsDisagree(
+            f"Prometheus' clock is {offset_s:+.3f} s off ours, at most {CLOCK_TOLERANCE_S} s allowed: run both on one "
+            "machine, or on machines that one time server keeps"
+        )
+
+
 def _require_agreement(lab: Lab, record: Record, whole: Window, evidence: Evidence) -> None:
     """Callers' samples against Prometheus over the whole trial. Raises TruthsDisagree."""
     if lab.subject.pushgateway is None:
@@ -138,29 +149,30 @@ def _require_agreement(lab: Lab, record: Record, whole: Window, evidence: Eviden
         raise TruthsDisagree(
             f"availability of the whole trial: callers say {whole.availability:.4f}, Prometheus says {theirs:.4f}"
         )
-    offset_s = lab.prometheus.clock_offset_s()
-    if abs(offset_s) > CLOCK_TOLERANCE_S:
-        raise TruthsDisagree(f"Prometheus' clock is {offset_s:+.3f} s off ours, at most {CLOCK_TOLERANCE_S} s allowed")
     _compare_p95(lab, record, whole, at)
     _second_opinion(lab, record, whole, at)
 
 
 def _compare_p95(lab: Lab, record: Record, whole: Window, at_unix_s: float) -> None:
-    """The callers' p95 must lie in the bucket in which Prometheus' histogram puts it: a finding with both if it does not."""
+    """The callers' p95 must lie in the bucket in which Prometheus' histogram puts it, which is all that a histogram knows.
+
+    In the bucket beside it is a finding with both numbers; farther away raises TruthsDisagree.
+    """
     query = "sum by (le) (llmchaos_caller_request_duration_seconds_bucket)"
-    found = lab.prometheus.vector(query, at_unix_s, may_be_empty=True)
+    found = lab.prometheus.vector(query, at_unix_s)
     buckets = sorted((float(dict(labels)["le"]), count) for labels, count in found.items())
     try:
         mine = whole.e2e_s.p95
     except TooFewSamples:
         return
-    lower = 0.0
-    for upper, count in buckets:
-        if count >= 0.95 * buckets[-1][1]:
-            if not lower <= mine <= upper:
-                record.finding(f"p95: callers say {mine:.3f} s, Prometheus' histogram {lower:g} to {upper:g} s")
-            return
-        lower = upper
+    edges = [0.0, *(upper for upper, _ in buckets)]
+    theirs = next(i for i, (_, count) in enumerate(buckets) if count >= 0.95 * buckets[-1][1])
+    if edges[theirs] <= mine <= edges[theirs + 1]:
+        return
+    both = f"p95: callers say {mine:.3f} s, Prometheus' histogram {edges[theirs]:g} to {edges[theirs + 1]:g} s"
+    if not edges[max(0, theirs - 1)] <= mine <= edges[min(len(edges) - 1, theirs + 2)]:
+        raise TruthsDisagree(f"{both}, and not the bucket beside it either")
+    record.finding(both)
 
 
 def _second_opinion(lab: Lab, record: Record, whole: Window, at_unix_s: float) -> None:

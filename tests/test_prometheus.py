@@ -255,6 +255,14 @@ def test_the_clocks_offset_is_measured(prometheus: Prometheus) -> None:
     assert abs(prometheus.clock_offset_s()) < 0.5
 
 
+@pytest.mark.parametrize("offset_s", [3.0, -3.0])
+def test_a_clock_that_is_off_is_told_with_its_sign(offset_s: float) -> None:
+    now = f"{time.time() + offset_s:.3f}"
+    answer = {"status": "success", "data": {"resultType": "scalar", "result": [0, now]}}
+    with something_else(200, json.dumps(answer)) as (server, _):
+        assert server.clock_offset_s() == pytest.approx(offset_s, abs=0.3)
+
+
 def test_each_thread_may_ask(prometheus: Prometheus) -> None:
     answers: list[float] = []
     threads = [

@@ -1,0 +1,287 @@
+"""Every gate of validity, and what trips it: a trial that one of them stops proves nothing, and is no pass."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from judged_world import KILLED_S, RATE_RPS, Performed, judge
+
+from pytest_llmchaos import faults, judging, lab
+from pytest_llmchaos.errors import (
+    FaultNotObserved,
+    HealFailed,
+    InvalidExperiment,
+    LoadNotHeld,
+    NoData,
+    NotSteady,
+    PartialScrape,
+    ProvesNothing,
+    TooFewSamples,
+    TruthsDisagree,
+)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    with judge(tmp_path_factory.mktemp("gates")) as served:
+        yield served
+
+
+@pytest.fixture
+def performed(world, tmp_path):
+    return Performed(tmp_path, *world)
+
+
+def clock(now_unix_s):
+    """The lab's clock, and nobody else's."""
+    return SimpleNamespace(time=now_unix_s, monotonic=time.monotonic, sleep=time.sleep)
+
+
+def judged(performed):
+    with performed.load() as (record, running):
+        return judging.judged(performed.lab, performed.plan, record, running, performed.injected)
+
+
+def test_a_trial_that_no_gate_stops_is_judged(performed):
+    trial = judged(performed)
+
+    assert trial.time_to_detect_s == pytest.approx(1.3, abs=0.01)
+    assert trial.time_to_recover_s == pytest.approx(2.0, abs=0.01)
+    assert trial.detected_by == "alert ServiceDown"
+    assert trial.slo("availability").value < 0.995
+    # Requests that ended between a scrape and the fault fall on either side of it; nothing else is worth a word.
+    assert [one for one in trial.findings if "requests apart" not in one] == []
+
+
+class TestLoadOnTime:
+    @pytest.mark.parametrize(
+        ("changed", "said"),
+        [
+            ({"achieved_ratio": 0.979}, r"the load sent 97\.9% of its schedule, at least 98% needed: lower rate_rps"),
+            ({"lateness_p99_s": 0.051}, "the load ran late: p99 51 ms, at most 50 ms allowed"),
+            ({"generator_cpu": 0.91}, "the load generator used 91% of its core, at most 90% allowed"),
+        ],
+        ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+    )
+    def test_beyond_a_bound_is_not_held(self, performed, changed, said):
+        performed.summary = replace(performed.summary, **changed)
+
+        with pytest.raises(LoadNotHeld, match=said):
+            judged(performed)
+
+    def test_at_every_bound_is_held(self, performed):
+        bounds = {"achieved_ratio": 0.98, "lateness_p99_s": 0.05, "generator_cpu": 0.9}
+        performed.summary = replace(performed.summary, **bounds)
+
+        assert judged(performed).load["lateness_p99_s"] == 0.05
+
+    def test_without_a_single_answer_says_nothing(self, performed):
+        performed.seen = []
+
+        with pytest.raises(InvalidExperiment, match="no request was answered in the whole trial"):
+            judged(performed)
+
+
+class TestTwoTruths:
+    def test_whose_shares_differ_disagree(self, performed):
+        performed.seen[5] = replace(performed.seen[5], outcome="truncated")
+
+        with pytest.raises(TruthsDisagree, match=r"callers say 0\.8719, Prometheus says 0\.8750"):
+            judged(performed)
+
+    def test_whose_counts_never_meet_are_no_data(self, performed, monkeypatch):
+        monkeypatch.setattr(judging, "LAST_PUSH_DEADLINE_S", 0.0)
+        performed.summary = replace(performed.summary, done=performed.summary.done + 1)
+
+        with pytest.raises(NoData, match=r"Prometheus has (nothing|320\.0) of the callers' 321 answers"):
+            judged(performed)
+
+    def slowed(self, performed, to_s):
+        """The slowest tenth of the good answers as late as this; an infinite p95 would be no number to compare."""
+        performed.seen = [one for one in performed.seen if one.outcome == "ok"]
+        performed.seen = [
+            replace(one, end_s=one.due_s + to_s) if i % 10 == 0 else one for i, one in enumerate(performed.seen)
+        ]
+        return SimpleNamespace(e2e_s=judging.windows(performed.seen, [("whole", 0, 99)])[0].e2e_s)
+
+    @pytest.mark.parametrize("slow_s", [0.05, 0.079])
+    def test_agree_where_p95_lies_in_the_histograms_bucket(self, performed, slow_s):
+        assert self.compared(performed, self.slowed(performed, slow_s)) == []
+
+    def test_whose_p95_lies_in_the_bucket_beside_it_are_a_finding(self, performed):
+        (found,) = self.compared(performed, self.slowed(performed, 0.12))
+
+        assert found == "p95: callers say 0.120 s, Prometheus' histogram 0.04 to 0.08 s"
+
+    @pytest.mark.parametrize("slow_s", [0.17, float("inf")])
+    def test_whose_p95_lies_farther_away_disagree(self, performed, slow_s):
+        with pytest.raises(
+            TruthsDisagree, match=r"p95: callers say .*, Prometheus' histogram 0\.04 to 0\.08 s, and not"
+        ):
+            self.compared(performed, self.slowed(performed, slow_s))
+
+    def test_without_a_histogram_are_no_data(self, performed):
+        with pytest.raises(NoData):
+            self.compared(performed, self.slowed(performed, 0.05), at_unix_s=performed.t0_unix_s - 60)
+
+    def compared(self, performed, whole, at_unix_s=None):
+        """Against the histogram as it was just before the fault: good answers alone."""
+        with performed.load() as (record, _):
+            at = performed.t0_unix_s + KILLED_S if at_unix_s is None else at_unix_s
+            judging._compare_p95(performed.lab, record, whole, at)
+            return record.findings
+
+    @pytest.mark.parametrize("offset_s", [0.26, -0.26, float("nan")])
+    def test_on_two_clocks_disagree(self, performed, monkeypatch, offset_s):
+        monkeypatch.setattr(performed.lab.prometheus, "clock_offset_s", lambda: offset_s)
+
+        with pytest.raises(TruthsDisagree, match=r"Prometheus' clock is .* s off ours, at most 0\.25 s allowed"):
+            judged(performed)
+
+    def test_on_two_clocks_disagree_also_where_callers_push_nowhere(self, performed, monkeypatch):
+        monkeypatch.setattr(performed.lab.prometheus, "clock_offset_s", lambda: 3.0)
+        performed.lab.subject = replace(performed.lab.subject, pushgateway=None)
+
+        with pytest.raises(TruthsDisagree, match=r"clock is \+3\.000 s off"):
+            judged(performed)
+
+
+class TestScrapes:
+    def test_that_are_missing_for_who_was_no_victim_are_partial(self, performed):
+        performed.lab.subject = replace(performed.lab.subject, scrape_jobs=("api", "gap"))
+
+        with pytest.raises(PartialScrape, match=r"gap was not scraped for 5\.0 s"):
+            judged(performed)
+
+    def test_that_failed_on_a_service_that_was_not_hit_are_partial(self, performed):
+        performed.runtime._events = []
+        performed.injected.acts = [replace(performed.injected.acts[0], victim="model-1")]
+
+        with pytest.raises(PartialScrape, match=r"api was not scraped .* and it was no victim"):
+            judged(performed)
+
+    def test_of_a_job_that_is_not_there_are_no_data(self, performed):
+        performed.lab.subject = replace(performed.lab.subject, scrape_jobs=("api", "engine"))
+
+        with pytest.raises(NoData, match="job engine has no scrape"):
+            judged(performed)
+
+
+def test_a_quantile_of_too_few_samples_makes_the_claim_an_error_and_no_pass(performed):
+    trial = judged(performed)
+
+    assert trial.steady.offered == KILLED_S * RATE_RPS
+    assert trial.steady.e2e_s.p99 < 0.1
+    with pytest.raises(TooFewSamples, match="p99 needs 100 samples, got 40"):
+        _ = trial.recovery.e2e_s.p99
+    assert issubclass(TooFewSamples, ProvesNothing)
+
+
+class TestSteadyState:
+    """The last three seconds before the fault, as `hold_steady` asks for them."""
+
+    @pytest.fixture
+    def steady(self, performed):
+        """Why the service is not steady at second 7 (None: it is), with some samples changed."""
+
+        def asked(change=lambda seen: seen, *, now_s=7.0):
+            with performed.load() as (_, running):
+                seen = change([one for one in performed.seen if one.end_s <= now_s])
+                running._process = SimpleNamespace(
+                    now_s=lambda: now_s, recent=lambda since_s: [one for one in seen if one.due_s >= since_s]
+                )
+                return running.not_steady(3.0)
+
+        return asked
+
+    def test_is_there_when_every_answer_was_good(self, steady):
+        assert steady() is None
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            (lambda seen: [*seen[:-3], replace(seen[-3], outcome="http_5xx"), *seen[-2:]], "1 of 60 requests"),
+            (lambda seen: [*seen[:-3], replace(seen[-3], end_s=99.0), *seen[-2:]], "1 of 60 requests"),
+            (lambda seen: [one for one in seen if one.due_s < 4.5], "answers in 3 s, at least 30 expected"),
+            (lambda seen: [], "0 answers in 3 s, at least 30 expected"),
+        ],
+        ids=["one failed", "one was slow", "half are silent", "all are silent"],
+    )
+    def test_is_not_there(self, steady, change, said):
+        assert said in steady(change)
+
+    def test_needs_its_seconds_to_have_passed(self, steady):
+        assert steady(now_s=2.9) == "only 2.9 s of load so far"
+
+    def test_that_never_comes_is_an_error_that_says_why(self, performed, monkeypatch):
+        monkeypatch.setattr(lab, "TICK_S", 0.001)
+        with performed.load() as (_, running):
+            running.not_steady = lambda _: "1 of 60 requests of the last 3 s were bad"
+            running.check_alive = lambda: None
+            performed.lab.running_load = running
+
+            with pytest.raises(NotSteady, match="not good for 3 s in a row within 0 s: 1 of 60 requests"):
+                performed.lab.hold_steady(3.0, deadline_s=0.0)
+
+    def test_is_not_there_while_an_alert_fires(self, performed, monkeypatch):
+        monkeypatch.setattr(lab, "time", clock(lambda: performed.t0_unix_s + KILLED_S + 2))
+        with performed.load() as (_, running):
+            running.not_steady = lambda _: None
+            performed.lab.running_load = running
+
+            with pytest.raises(NotSteady, match="alerts fire: ServiceDown"):
+                performed.lab.hold_steady(3.0, deadline_s=0.0)
+
+    def test_of_a_load_that_died_is_not_waited_for(self, performed):
+        with performed.load() as (_, running):
+            running.summary = None
+            running._process = SimpleNamespace(alive=False, now_s=lambda: 1.0)
+            performed.lab.running_load = running
+
+            with pytest.raises(LoadNotHeld, match="ended before the trial did"):
+                performed.lab.hold_steady(3.0)
+            performed.lab.running_load = None
+
+
+class TestFault:
+    @pytest.fixture
+    def inject(self, performed, monkeypatch):
+        monkeypatch.setattr(lab, "PROOF_DEADLINE_S", 0.0)
+        monkeypatch.setattr(lab, "HEALED_DEADLINE_S", 0.0)
+        monkeypatch.setattr(lab, "undo_until_done", lambda runtime, undo: runtime.undo(undo))
+        monkeypatch.setattr(lab, "time", clock(performed.runtime.now))
+
+        def acted(**runtime):
+            for name, value in runtime.items():
+                setattr(performed.runtime, name, value)
+            with performed.lab.recording() as record:
+                performed.lab.signals = SimpleNamespace(fault=lambda *_, **__: None)
+                with performed.lab.inject(faults.kill("api")):
+                    return record
+
+        return acted
+
+    def test_that_was_seen_to_begin_and_to_end_passes(self, inject):
+        record = inject()
+
+        assert [proof["step"] for proof in record.proofs] == ["injected", "healed"]
+        assert record.healed
+
+    def test_that_nobody_saw_is_not_observed_and_is_undone(self, inject, performed):
+        with pytest.raises(FaultNotObserved, match="kill api: no witness saw it within 0 s"):
+            inject(deaf=True)
+
+        assert performed.runtime.state("api").running
+
+    def test_whose_undo_fails_stops_the_session(self, inject):
+        with pytest.raises(HealFailed, match="the fake refuses ensure_running api"):
+            inject(broken=True)
+
+    def test_that_is_not_seen_to_be_gone_stops_the_session(self, inject, performed):
+        with pytest.raises(HealFailed, match="kill api is not healed 0 s after its undo; heal by hand"):
+            inject(undo=lambda undo: None)
+
+        assert not performed.runtime.state("api").running
