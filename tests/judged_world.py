@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pytest_llmchaos.prometheus import Prometheus
 
 RATE_RPS = 20
-KILLED_S, BACK_S, GOOD_S, REVERTED_S, END_S = 8.0, 9.5, 10.0, 14.0, 16.0
+KILLED_S, BACK_S, GOOD_S, REVERTED_S, END_S = 8.0, 8.4, 8.6, 14.0, 16.0
 # Prometheus still has the last counts when a slow machine comes to the last test.
 AFTERWARDS_S = 240
 
@@ -69,7 +69,7 @@ def told(t0_unix_s: float) -> dict[str, dict[float, float]]:
             series.setdefault(f'up{{job="{job}",service="{job}"}}', {})[at] = float(up)
         if not KILLED_S <= second < KILLED_S + 4:
             series.setdefault('up{job="gap",service="gap"}', {})[at] = 1.0
-        if KILLED_S + 1 <= second < BACK_S + 2:
+        if KILLED_S + 1 <= second < KILLED_S + 4:
             firing = 'alertname="ServiceDown",alertstate="firing",service="api",severity="page"'
             series.setdefault(f"ALERTS{{{firing}}}", {})[at] = 1.0
     return series
