@@ -23,7 +23,7 @@ def perform(lab: Lab, plan: TrialPlan, *, worker: str = "") -> Trial:
     missing = sorted(plan.fault.needs - lab.runtime.abilities)
     if missing:
         raise Unsupported(f"the {lab.runtime.name} runtime cannot {', '.join(missing)}, which {plan.fault} needs")
-    with owner.measuring(), lab.recording(worker, **_about(plan)) as record:
+    with owner.measuring(say=lab.say), lab.recording(worker, **_about(plan)) as record:
         try:
             trial = _perform(lab, plan, record)
         except BaseException as error:

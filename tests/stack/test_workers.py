@@ -1,0 +1,48 @@
+"""Two xdist workers on one machine: each has a stack of its own, and they measure one after the other."""
+
+import pytest
+import sessions
+
+from conftest import require
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
+
+SCENARIO = '''"""{name} is repaired."""
+from pytest_llmchaos import experiment, faults, loads
+
+pytestmark = experiment(
+    load=loads.open_loop(rate_rps=10, max_tokens=4), fault=faults.kill("{name}"), steady_s=2, stable_s=2
+)
+
+
+def test_it_is_repaired(trial):
+    assert trial.repaired_by == "remediator"
+'''
+
+
+def test_each_worker_has_a_stack_of_its_own_and_they_measure_in_turn(tmp_path):
+    require("sim")
+    files = []
+    for name in ("api", "model-1"):
+        file = tmp_path / f"test_{name.replace('-', '_')}.py"
+        file.write_text(SCENARIO.format(name=name))
+        files.append(str(file))
+    reports = tmp_path / "reports"
+
+    code, out = sessions.run(reports, *files, "-p", "xdist", "-n", "2", "--chaos-backend=sim", "--chaos-seed=42")
+
+    assert code == 0, out[-4000:]
+    stacks = sessions.of_kind(reports, "stack")
+    assert len({one["project"] for one in stacks}) == 2
+    journals = sorted(path.name for path in reports.glob("2*/journal*.jsonl"))
+    assert journals == ["journal-gw0.jsonl", "journal-gw1.jsonl"]
+    # A trial holds the machine from its first line to its verdict.
+    begun = sorted(one["at_unix_s"] for one in sessions.of_kind(reports, "trial"))
+    ended = sorted(one["at_unix_s"] for one in sessions.of_kind(reports, "judged"))
+    assert len(begun) == len(ended) == 2
+    assert ended[0] <= begun[1]
+    up = sorted(one["at_unix_s"] for one in sessions.of_kind(reports, "stack_up"))
+    down = sorted(one["at_unix_s"] for one in sessions.of_kind(reports, "stack_down"))
+    assert up[1] < down[0], "the two stacks never stood side by side, so nothing was shown"
+    for stack in stacks:
+        assert sessions.leftovers(stack["project"]) == []

@@ -1,0 +1,141 @@
+"""What processes of one machine share: the slot to measure in goes to one, tells who waits for whom, and outlives nobody."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from contextlib import contextmanager
+
+import pytest
+
+from pytest_llmchaos import owner
+from pytest_llmchaos.errors import NotReady
+
+HOLD = """
+import subprocess, sys, time
+from pytest_llmchaos import owner
+with owner.measuring(sys.argv[1]):
+    child = subprocess.Popen([sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"], stdout=sys.stdout)
+    time.sleep(60)
+"""
+DEADLINE_S = 20.0
+
+
+@pytest.fixture
+def slot():
+    """A slot of this test's own."""
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    yield name
+    owner.slot_file(name).unlink(missing_ok=True)
+
+
+@contextmanager
+def held(slot, **env):
+    """The slot in another process' hands, which has a child of its own."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, slot], stdout=subprocess.PIPE, env={**os.environ, **env}, start_new_session=True
+    )
+    try:
+        assert process.stdout.readline() == b"\n"
+        yield process
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+
+
+def test_the_slot_is_one_for_all_and_whoever_waits_is_told_for_whom(slot):
+    heard = []
+    with (
+        held(slot) as other,
+        pytest.raises(NotReady) as refused,
+        owner.measuring(slot, 0.3, lambda *a, **b: heard.append((a, b))),
+    ):
+        pytest.fail("two trials measured at once")
+
+    assert str(refused.value) == (
+        f"the trial of process {other.pid} has held this machine's measurement slot for 0.3 s: wait for it or stop it"
+    )
+    what, deadline = heard[0]
+    assert what == (f"waiting for the trial of process {other.pid}",)
+    assert 0 < deadline["deadline_s"] <= 0.3
+
+
+def test_the_slot_is_free_the_moment_its_holder_is_killed_though_its_children_live(slot):
+    with held(slot) as other:
+        with pytest.raises(NotReady), owner.measuring(slot, 0.0):
+            pass
+        other.kill()
+        other.wait()
+
+        begin = time.monotonic()
+        with owner.measuring(slot, DEADLINE_S):
+            assert time.monotonic() - begin < 5
+
+
+def test_a_waiting_trial_goes_on_when_the_other_ends(slot):
+    with held(slot) as other:
+        killed = []
+
+        def say(what, deadline_s):
+            if not killed:
+                killed.append(what)
+                other.kill()
+
+        with owner.measuring(slot, DEADLINE_S, say):
+            assert killed
+
+
+def test_the_slot_is_the_same_whatever_folders_a_job_has_of_its_own(slot, tmp_path):
+    with (
+        held(slot, XDG_RUNTIME_DIR=str(tmp_path), TMPDIR=str(tmp_path)),
+        pytest.raises(NotReady),
+        owner.measuring(slot, 0.0),
+    ):
+        pytest.fail("two trials measured at once")
+
+
+def test_the_slot_can_be_taken_again_and_belongs_to_every_user(slot):
+    for _ in range(2):
+        with owner.measuring(slot, 0.0):
+            path = owner.slot_file(slot)
+            assert path.read_text() == str(os.getpid())
+            assert path.stat().st_mode & 0o777 == 0o666
+
+
+@pytest.mark.parametrize("written", ["", "\x1b[2Jhello", "-1", "99999999999999999999999"])
+def test_what_others_write_into_the_slot_is_not_repeated(slot, written):
+    path = owner.slot_file(slot)
+    with owner.measuring(slot, 0.0):
+        path.write_text(written)
+        with (
+            pytest.raises(NotReady, match=r"^(another trial|the trial of process \d+) has held"),
+            owner.measuring(slot, 0.0),
+        ):
+            pass
+
+
+def test_a_link_in_the_slots_place_is_not_followed(slot, tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("untouched")
+    owner.slot_file(slot).symlink_to(victim)
+
+    with (
+        pytest.raises(NotReady, match=r"cannot open .*-test-.*\.lock, on which all trials of this machine agree"),
+        owner.measuring(slot),
+    ):
+        pass
+
+    assert victim.read_text() == "untouched"
+
+
+def test_ports_of_two_runs_never_meet():
+    one, other = owner.Ports(), owner.Ports()
+    try:
+        taken = [one.reserve(), other.reserve(), one.reserve(), other.reserve()]
+        assert len(set(taken)) == 4
+    finally:
+        one.close()
+        other.close()
