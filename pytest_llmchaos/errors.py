@@ -18,6 +18,7 @@ LlmchaosError
 │       ├── NotANumber           a query answered NaN or infinity
 │       ├── StaleData            the newest sample is too old to speak for the window
 │       ├── PartialScrape        scrapes are missing inside the window
+│       ├── CounterReset         a counter began again at 0 inside the window
 │       ├── PrometheusUnreachable
 │       └── TruthsDisagree       callers and Prometheus tell different stories
 ├── Refuted (AssertionError) the claim is wrong: raised where a value does not exist because the system failed
@@ -103,6 +104,10 @@ class StaleData(Inconclusive):
 
 class PartialScrape(Inconclusive):
     """Scrapes are missing inside the window."""
+
+
+class CounterReset(Inconclusive):
+    """A counter began again at 0 inside the window: what its process counted last is lost."""
 
 
 class PrometheusUnreachable(Inconclusive):

@@ -122,16 +122,13 @@ class WindowQuery:
     """PromQL over one exact window, to be evaluated at the window's end.
 
     `good` and `total` are differences of the counters at both ends: exact, no extrapolation, but only where no counter
-    was reset in between, which `resets` tells. Where one was, `good_by_increase` and `total_by_increase` stay right
-    across restarts; they extrapolate to the window's edges, so they are estimates with fractions of events.
+    was reset in between, which `resets` tells.
     """
 
     good: str
     total: str
     ratio: str
     resets: str
-    good_by_increase: str
-    total_by_increase: str
 
 
 def window_query(slo: Slo, window_s: float) -> WindowQuery:
@@ -148,8 +145,6 @@ def window_query(slo: Slo, window_s: float) -> WindowQuery:
         total=difference(slo.total),
         ratio=f"({difference(slo.good)}) / ({difference(slo.total)})",
         resets=f"sum(resets({slo.good}[{span}])) + sum(resets({slo.total}[{span}]))",
-        good_by_increase=f"sum(increase({slo.good}[{span}]))",
-        total_by_increase=f"sum(increase({slo.total}[{span}]))",
     )
 
 
@@ -168,7 +163,6 @@ class SloResult:
     query: str
     raw: Mapping[str, float] = field(default_factory=dict)
     callers_say: float | None = None
-    estimated: bool = False
 
     def __post_init__(self) -> None:
         if not self.total > 0 or self.good < 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_llmchaos.errors import Inconclusive, NoData, PartialScrape, StaleData, TruthsDisagree
+from pytest_llmchaos.errors import CounterReset, Inconclusive, NoData, PartialScrape, StaleData, TruthsDisagree
 from pytest_llmchaos.prometheus import GAP_TOLERANCE
 from pytest_llmchaos.slo import SloResult, window_query
 
@@ -23,15 +23,20 @@ def judged(
 ) -> SloResult:
     """What happened to the SLO between the two instants; `rate_rps` is the offered rate that scales its budget.
 
-    Counters that were reset inside the window are counted by `increase()`, and the result says `estimated`.
+    Raises CounterReset, NoData, StaleData or NotANumber where nobody can know.
     """
     for selector in (slo.good, slo.total):
         for at_unix_s in (from_unix_s, to_unix_s):
             _require_fresh(prometheus, selector, at_unix_s)
     queries = window_query(slo, to_unix_s - from_unix_s)
-    estimated = prometheus.value(queries.resets, to_unix_s) > 0
-    good = prometheus.value(queries.good_by_increase if estimated else queries.good, to_unix_s)
-    total = prometheus.value(queries.total_by_increase if estimated else queries.total, to_unix_s)
+    resets = prometheus.value(queries.resets, to_unix_s)
+    if resets > 0:
+        raise CounterReset(
+            f"{slo.name}: {slo.good} or {slo.total} began again at 0 within the window ({resets:g} resets): what was counted "
+            "between the last scrape and the end of its process is lost, and an outage is just that; take the SLO from "
+            "counters that outlive the service, such as the callers' own (llmchaos_caller_*), or judge by trial.whole"
+        )
+    good, total = prometheus.value(queries.good, to_unix_s), prometheus.value(queries.total, to_unix_s)
     if not total > 0:
         raise NoData(f"{slo.name}: no {slo.unit} between {from_unix_s:.3f} and {to_unix_s:.3f}, so no share of them")
     if good < 0:
@@ -42,13 +47,12 @@ def judged(
         total=total,
         window_s=to_unix_s - from_unix_s,
         rate_rps=rate_rps,
-        query=f"({queries.good_by_increase}) / ({queries.total_by_increase})" if estimated else queries.ratio,
+        query=queries.ratio,
         raw={
             f"{name} at the window's {end}": prometheus.value(f"sum({selector})", at_unix_s)
             for name, selector in (("good", slo.good), ("total", slo.total))
             for end, at_unix_s in (("start", from_unix_s), ("end", to_unix_s))
         },
-        estimated=estimated,
     )
 
 

@@ -81,5 +81,4 @@ def _slo_json(result: SloResult) -> dict[str, Any]:
         "callers_say": None if result.callers_say is None else round(result.callers_say, 6),
         "raw": dict(result.raw),
         "window_s": round(result.window_s, 3),
-        "estimated": result.estimated,
     }

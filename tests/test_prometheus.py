@@ -17,6 +17,7 @@ import pytest
 from prometheus_server import free_port, history
 
 from pytest_llmchaos.errors import (
+    CounterReset,
     Inconclusive,
     NoData,
     NotANumber,
@@ -201,7 +202,7 @@ class TestServiceLevel:
     def test_counts_exactly_the_events_of_the_window(self, prometheus: Prometheus) -> None:
         result = judged(prometheus, slo(self.ok, self.every), BASE + 20, BASE + 40, rate_rps=5)
 
-        assert (result.good, result.total, result.estimated) == (80, 100, False)
+        assert (result.good, result.total) == (80, 100)
         assert result.raw["total at the window's start"] == 100
         assert prometheus.value(result.query, BASE + 40) == 0.8
 
@@ -222,12 +223,15 @@ class TestServiceLevel:
         with pytest.raises(StaleData, match=r"20\.0 s older"):
             judged(prometheus, slo("ended_total", "ended_total"), BASE + 20, BASE + 60, rate_rps=5)
 
-    def test_of_a_restarted_counter_is_an_estimate_that_loses_nothing(self, prometheus: Prometheus) -> None:
-        result = judged(prometheus, slo("restarted_total", "restarted_total"), BASE + 20.5, BASE + 50.5, rate_rps=10)
+    @pytest.mark.parametrize(("good", "every"), [("restarted_total", "one"), ("one", "restarted_total")])
+    def test_of_a_counter_that_began_again_is_refused(self, prometheus: Prometheus, good: str, every: str) -> None:
+        with pytest.raises(CounterReset, match=r"made-up: .*restarted_total.* began again at 0 .*\(1 resets\)"):
+            judged(prometheus, slo(good, every), BASE + 20.5, BASE + 50.5, rate_rps=10)
 
-        assert result.estimated
-        assert "increase" in result.query
-        assert result.total == pytest.approx(300, rel=0.04)
+    def test_of_a_counter_that_began_again_before_the_window_is_exact(self, prometheus: Prometheus) -> None:
+        result = judged(prometheus, slo("restarted_total", "restarted_total"), BASE + 30, BASE + 50, rate_rps=10)
+
+        assert (result.good, result.total) == (200, 200)
 
     def test_with_the_callers_agrees_within_the_edges(self, prometheus: Prometheus) -> None:
         result = judged(prometheus, slo(self.ok, self.every), BASE + 20, BASE + 40, rate_rps=5)
