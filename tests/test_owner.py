@@ -7,11 +7,13 @@ import sys
 import time
 import uuid
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 
 from pytest_llmchaos import owner
 from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.progress import Progress
 
 HOLD = """
 import subprocess, sys, time
@@ -139,3 +141,13 @@ def test_ports_of_two_runs_never_meet():
     finally:
         one.close()
         other.close()
+
+
+def test_a_person_sees_for_whom_a_trial_waits():
+    written = []
+    progress = Progress(lambda text, _: written.append(text), tty=False)
+    lab = SimpleNamespace(record=None, running_load=None)
+
+    progress(lab, "waiting for the trial of process 7", 1799.6)
+
+    assert written == ["waiting for the trial of process 7  at most 1800 s more"]
