@@ -8,7 +8,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 BOOTSTRAP := $(RUN)/python stack/bootstrap.py
 # Tests of layers 0 to 2, which have no clock and do no I/O.
-PURE := attribution engine_faults experiments fault_contract history loads plan samples slo subject trial
+PURE := attribution effects engine_faults experiments fault_contract foreign_faults history loads plan samples slo subject trial
 OLDEST_PYTEST := 8.4
 TOUCHES_PYTEST := byo experiments layers neighbours plan plugin
 

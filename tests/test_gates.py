@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 from judged_world import KILLED_S, RATE_RPS, Performed, judge
 
-from pytest_llmchaos import faults, judging, lab
+from pytest_llmchaos import faults, heal, judging, lab
 from pytest_llmchaos.errors import (
     FaultNotObserved,
     HealFailed,
@@ -243,7 +244,7 @@ class TestFault:
     @pytest.fixture
     def inject(self, performed, monkeypatch):
         monkeypatch.setattr(lab, "PROOF_DEADLINE_S", 0.0)
-        monkeypatch.setattr(lab, "HEALED_DEADLINE_S", 0.0)
+        monkeypatch.setattr(lab, "healed", partial(heal.healed, deadline_s=0.0))
         monkeypatch.setattr(lab, "undo_until_done", lambda runtime, undo: runtime.undo(undo))
         monkeypatch.setattr(lab, "time", clock(performed.runtime.now))
 

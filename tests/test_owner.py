@@ -150,4 +150,4 @@ def test_a_person_sees_for_whom_a_trial_waits():
 
     progress(lab, "waiting for the trial of process 7", 1799.6)
 
-    assert written == ["waiting for the trial of process 7  at most 1800 s more"]
+    assert written == ["waiting for the trial of process 7 (1800 s left)"]

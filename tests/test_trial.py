@@ -1,6 +1,7 @@
 """What a claim is given: values where they exist, errors with the reason where they do not; and the same as JSON."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -95,6 +96,11 @@ def test_times_are_given_where_they_exist(trial):
 def test_a_time_that_does_not_exist_says_why(trial, values, name, error, message):
     with pytest.raises(error, match=message):
         getattr(trial(**values), name)
+
+
+def test_the_control_arm_says_that_it_is_one(trial, plan):
+    assert not trial().is_control
+    assert trial(plan=replace(plan, fault=faults.none())).is_control
 
 
 def test_an_slo_is_its_result_or_what_kept_prometheus_from_answering(trial):
