@@ -10,7 +10,7 @@ BOOTSTRAP := $(RUN)/python stack/bootstrap.py
 # Tests of layers 0 to 2, which have no clock and do no I/O.
 PURE := attribution effects engine_faults experiments fault_contract foreign_faults history loads plan samples slo subject trial
 OLDEST_PYTEST := 8.4
-TOUCHES_PYTEST := byo experiments layers neighbours plan plugin
+TOUCHES_PYTEST := test_byo test_experiments test_layers test_plan test_plugin processes/test_neighbours processes/test_progress
 
 .DEFAULT_GOAL := help
 .PHONY: help setup chaos test coverage test-oldest lint bench generate lock clean
@@ -54,7 +54,7 @@ $(VENV)/pytest-$(OLDEST_PYTEST): $(VENV)/.ready
 	@touch $@
 
 test-oldest: $(VENV)/pytest-$(OLDEST_PYTEST) ## what touches pytest, with the oldest pytest that is supported
-	PYTHONPATH=$(CURDIR)/$< $(RUN)/python -m pytest $(TOUCHES_PYTEST:%=tests/test_%.py) $(PYTEST_ARGS)
+	PYTHONPATH=$(CURDIR)/$< $(RUN)/python -m pytest $(TOUCHES_PYTEST:%=tests/%.py) $(PYTEST_ARGS)
 
 lint: $(VENV)/.ready ## ruff and mypy
 	$(RUN)/ruff check .

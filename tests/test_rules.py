@@ -310,7 +310,7 @@ def test_every_alert_has_a_history_in_which_it_fires() -> None:
 
 class TestSilence:
     def test_in_a_healthy_soak(self, tmp_path: Path) -> None:
-        promtool(tmp_path, (lab(), 120, [never_fired(120)]))
+        promtool(tmp_path, (lab(), 60, [never_fired(60)]))
 
     def test_without_any_traffic(self, tmp_path: Path) -> None:
         idle: dict[str, Story] = {
@@ -318,7 +318,7 @@ class TestSilence:
             for name, story in lab().items()
             if not name.startswith(("vllm:num_requests", "llmlab_inflight"))
         }
-        promtool(tmp_path, (idle, 60, [never_fired(60)]))
+        promtool(tmp_path, (idle, 40, [never_fired(40)]))
 
     def test_without_any_series(self, tmp_path: Path) -> None:
         promtool(tmp_path, ({"unrelated": steady(1)}, 30, [never_fired(30)]))

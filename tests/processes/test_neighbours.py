@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import pytest
+import test_plugin
 from test_plugin import SCENARIO
 
 CONFTEST = f"""
 import sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path.insert(0, {str(Path(test_plugin.__file__).parent)!r})
 from test_plugin import Double
 from pytest_llmchaos.campaign import Campaign
 
