@@ -111,6 +111,12 @@ def test_the_gate_on_branch_coverage_covers_the_pure_layers_and_nothing_else():
     assert [path for path in included if not list(ROOT.glob(path))] == []
 
 
+def test_every_file_of_tests_has_a_name_of_its_own_so_that_all_can_be_run_at_once():
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+
+    assert sorted(names) == sorted(set(names))
+
+
 def test_the_rule_catches_an_upward_import(tmp_path):
     bad = tmp_path / "model.py"
     bad.write_text("from pytest_llmchaos.lab import Lab\nfrom pytest_llmchaos import perform\n")
