@@ -2,12 +2,13 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
-from pytest_llmchaos import errors
+from pytest_llmchaos import errors, options
 from pytest_llmchaos.campaign import Campaign, Performed, read_replay
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.scheduling import is_scenario
@@ -390,12 +391,15 @@ def test_more_repeats_than_were_recorded_are_refused(chaos, double, recorded):
     assert double.performed == []
 
 
-def test_help_teaches_each_option(pytester):
-    text = pytester.runpytest_inprocess("--help", "-p", "no:locust").stdout.str()
+def test_help_teaches_each_option_in_a_sentence(pytester):
+    shown = pytester.runpytest_inprocess("--help", "-p", "no:locust").stdout.str()
 
-    for option in ("seed", "runtime", "backend", "report", "plan", "replay", "repeat"):
-        assert f"--llmchaos-{option}" in text
-        assert f"--chaos-{option}" in text
+    for name, _, text in options.OPTIONS:
+        assert f"--llmchaos-{name}" in shown
+        assert f"--chaos-{name}" in shown
+        assert text in " ".join(shown.split())
+        assert re.fullmatch(r"[A-Z].+\.", text)
+    assert "given-up" not in shown
 
 
 HEAVY = {
