@@ -332,8 +332,10 @@ def pytest_runtest_makereport(
     report = yield
     raised = call.excinfo.value if call.excinfo else None
     if isinstance(raised, ProvesNothing | NotReady | HealFailed):
-        report.llmchaos_error = True  # type: ignore[attr-defined] # travels to the controller as a plain attribute
         report.longrepr = f"{type(raised).__name__}: {raised}"
+        if report.when == "call":
+            # pytest, JUnit files and HTML pages call an error what went wrong before a test could judge, and this did.
+            report.when = "setup"
     note_claim(item, report, raised)
     return report
 
@@ -343,18 +345,11 @@ def note_claim(item: pytest.Item, report: pytest.TestReport, raised: BaseExcepti
     name = item.stash.get(TRIAL_NAME, None)
     if name is None or not (report.when == "call" or (report.when == "setup" and not report.passed)):
         return
-    outcome = "error" if getattr(report, "llmchaos_error", False) or report.when == "setup" else report.outcome
+    outcome = "error" if report.when == "setup" else report.outcome
     message = (
         None if report.passed else (str(raised).split("\n\n")[0] if raised is not None else report.longreprtext[-500:])
     )
     campaign_of(item.config).note_claim(name, item.nodeid, outcome, message)
-
-
-def pytest_report_teststatus(report: Any) -> tuple[str, str, str] | None:
-    """A claim whose trial proves nothing is an ERROR, also when it was found out inside the test."""
-    if report.when == "call" and getattr(report, "llmchaos_error", False):
-        return "error", "E", "ERROR"
-    return None
 
 
 @pytest.hookimpl(trylast=True)

@@ -1,6 +1,8 @@
 """Beside other plugins, each alone and all at once: verdicts stay what they are, and each trial is performed once."""
 
+import re
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 import test_plugin
@@ -74,10 +76,18 @@ def test_beside_one(suite, neighbours, options):
     assert performed(suite) == ONCE_EACH
 
 
-def test_a_page_of_pytest_html_says_what_proved_nothing_and_why(suite):
-    suite.runpytest_inprocess(*without(*NEIGHBOURS - {"html", "metadata"}), "--html=page.html", "--self-contained-html")
+def test_a_page_of_pytest_html_and_a_junit_file_tell_what_proved_nothing_from_what_was_refuted(suite):
+    html = ["--html=page.html", "--self-contained-html"]
 
-    assert (suite.path / "page.html").read_text().count("NoData: no data for gone") == 2
+    suite.runpytest_inprocess(*without(*NEIGHBOURS - {"html", "metadata"}), *html, "--junitxml=junit.xml")
+
+    page = (suite.path / "page.html").read_text()
+    (judged,) = ET.parse(suite.path / "junit.xml").getroot()
+    assert page.count("NoData: no data for gone") == 2
+    assert re.search(r"\b2\s+Errors\b", page)
+    assert re.search(r"\b2\s+Failed\b", page)
+    assert (judged.get("errors"), judged.get("failures"), judged.get("tests")) == ("2", "2", "13")
+    assert all("NoData" in str(error.get("message")) for error in judged.iter("error"))
 
 
 def test_a_trial_that_pytest_timeout_cuts_off_is_no_pass_and_the_next_one_is_performed(suite):
