@@ -73,14 +73,15 @@ def double(monkeypatch):
 
 
 @pytest.fixture
-def chaos(pytester, double):
-    """Run pytest in a fresh folder with scenario files; trials are performed by the double."""
+def chaos(pytester, double, monkeypatch):
+    """Run pytest, with no other plugin, in a fresh folder with scenario files; trials are performed by the double."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
     def run(*args, fault='faults.kill("api")', text=SCENARIO, **files):
         pytester.makepyfile(**(files or {"test_scenario": text.format(fault=fault)}))
-        return pytester.runpytest_inprocess(
-            "-p", "no:hypothesispytest", "-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:locust", *args
-        )
+        # Any runtime will do, and this one is chosen without asking for a Docker daemon.
+        common = ("-p", "pytest_llmchaos.plugin", "-p", "no:cacheprovider", "--chaos-runtime=local")
+        return pytester.runpytest_inprocess(*common, *args)
 
     return run
 
@@ -193,7 +194,9 @@ def test_the_same_seed_prints_the_same_plan_whatever_is_selected_and_in_any_orde
     assert len(everything) == 2
     assert plan("test_b.py", "test_a.py") == everything
     assert plan("-k", "test_a") == everything[:1]
-    shuffled = pytester.runpytest_inprocess("--chaos-plan", "--chaos-seed=7", "-p", "randomly", "-p", "no:locust")
+    shuffled = pytester.runpytest_inprocess(
+        "-p", "pytest_llmchaos.plugin", "--chaos-plan", "--chaos-seed=7", "-p", "pytest_randomly"
+    )
     assert [line for line in shuffled.outlines if " arrivals " in line] == everything
 
 

@@ -57,7 +57,7 @@ def test_says_how_fast_the_budget_burns_and_nothing_without_requests(slo: Slo, t
     }
     nothing = {"expr": query, "eval_time": "40s", "exp_samples": []}
 
-    promtool(tmp_path, (lab(**{how: lambda s: 0.5}), 40, [half]), (lab(rate=0), 40, [nothing]))
+    promtool(tmp_path, (lab(**{how: lambda s: 0.5}), 40, [half]), (lab(rate=0), 40, [nothing]), every_s=5)
 
 
 def test_without_alerts_there_are_no_signals() -> None:

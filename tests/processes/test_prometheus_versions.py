@@ -24,7 +24,7 @@ from pytest_llmchaos.generate.pictures import substituted
 from pytest_llmchaos.generate.rules import LAB_SCALE
 from pytest_llmchaos.prometheus_binary import cache_directory
 
-STACK = Path(__file__).parent.parent / "stack"
+STACK = Path(__file__).parents[2] / "stack"
 VERSIONS = {"bookworm": "2.42", "trixie": "2.53", "unstable": "3"}
 
 
