@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 CLOCK_SLACK_S = 0.05
 # An intent without an end (its writer died) speaks for this long.
 ACTION_LIMIT_S = 10.0
+SIGNAL_MISSING = "signal missing: the fault is proven, yet no alert fired and the remediator noticed nothing"
 
 
 def note_events(
@@ -58,6 +59,11 @@ def detected(
     ]
     after = sorted((at, what) for at, what in signals if at >= fault_s)
     return (round(after[0][0] - fault_s, 3), after[0][1]) if after else (None, None)
+
+
+def unnoticed(injected: Injected, detect_s: float | None) -> bool:
+    """Whether a fault that a witness saw raised no signal of the system's own: a finding, for nobody would have been called."""
+    return injected.start_unix_s is not None and detect_s is None
 
 
 def victims_back(record: Record, injected: Injected, events: Sequence[RuntimeEvent]) -> float | None:

@@ -11,7 +11,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos import slo_judge
-from pytest_llmchaos.attribution import detected, note_events, repaired_by, restarts, victims_back
+from pytest_llmchaos.attribution import (
+    SIGNAL_MISSING,
+    detected,
+    note_events,
+    repaired_by,
+    restarts,
+    unnoticed,
+    victims_back,
+)
 from pytest_llmchaos.errors import Inconclusive, InvalidExperiment, NoData, TooFewSamples, TruthsDisagree
 from pytest_llmchaos.history import Limits, Window, first_bad_s, first_sustained_good_s, windows
 from pytest_llmchaos.samples import Samples
@@ -74,8 +82,8 @@ def judged(lab: Lab, plan: TrialPlan, record: Record, load: RunningLoad, injecte
     note_events(record, runtime_events, audit, fired)
     detect_s, detected_by = detected(record, evidence.fault_s, audit, fired)
     recover_s, why_not = _recovered(record, plan, injected, evidence, runtime_events)
-    if injected.acts and detect_s is None:
-        record.finding("signal missing: the fault is proven, yet no alert fired and the remediator noticed nothing")
+    if unnoticed(injected, detect_s):
+        record.finding(SIGNAL_MISSING)
     return Trial(
         name=record.trial,
         plan=plan,

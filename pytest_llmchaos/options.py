@@ -121,7 +121,9 @@ def backend_of(config: Any) -> str | None:
 
 def own_subject_of(config: Any) -> Subject | None:
     """The user's own stack, where the ini file names one."""
-    from pytest_llmchaos.byo import own_subject  # noqa: PLC0415 - only where scenarios are
+    if not any(config.getini(f"llmchaos_{key}") for key in ("compose", "services", "slo", "attach")):
+        return None
+    from pytest_llmchaos.byo import own_subject  # noqa: PLC0415 - only for a user's own stack
 
     return own_subject(
         compose=config.getini("llmchaos_compose") or (),
@@ -135,6 +137,16 @@ def own_subject_of(config: Any) -> Subject | None:
 def leashed(config: Any) -> bool:
     """Whether the stack is one that must not be touched: it is not ours, and nobody said that it may be."""
     return bool(config.getini("llmchaos_attach")) and not given(config, "unleash")
+
+
+def check(config: Any) -> None:
+    """Raises BadScenario for whatever is wrong with the options and the ini file by themselves."""
+    runtime, own = runtime_of(config), own_subject_of(config)
+    backend_of(config), repeat_of(config)
+    if own is not None:
+        from pytest_llmchaos.run import choose_runtime  # noqa: PLC0415 - only for a user's own stack
+
+        choose_runtime(runtime, own=True)
 
 
 def seed_of(config: Any) -> int:
@@ -158,6 +170,6 @@ def repeat_of(config: Any) -> int:
     text = given(config, "repeat")
     if text is None:
         return 1
-    if not str(text).isdigit() or not 1 <= int(text) <= 1000:
+    if not str(text).isdecimal() or not 1 <= int(text) <= 1000:
         raise BadScenario(f"--chaos-repeat must be a whole number from 1 to 1000, got {text!r}")
     return int(text)

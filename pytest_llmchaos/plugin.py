@@ -53,7 +53,7 @@ def resolve(config: pytest.Config) -> None:
     """The run's seed and name: the controller's where this is an xdist worker. Wrong options end the session here."""
     from_controller = getattr(config, "workerinput", {})
     replay = options.given(config, "replay")
-    options.runtime_of(config), options.backend_of(config), options.repeat_of(config)
+    options.check(config)
     if "llmchaos_seed" in from_controller:
         seed = int(from_controller["llmchaos_seed"])
     elif replay:

@@ -120,7 +120,13 @@ class Run:
     def journal(self) -> Journal:
         if self._journal is None:
             name = f"journal-{self.settings.worker}.jsonl" if self.settings.worker else "journal.jsonl"
-            self._journal = Journal(self.settings.directory / name)
+            try:
+                self._journal = Journal(self.settings.directory / name)
+            except OSError as error:
+                raise NotReady(
+                    f"cannot write the run's evidence to {self.settings.directory}: {error.strerror}; "
+                    "give a folder that can be written to with --chaos-report"
+                ) from None
         return self._journal
 
     def announce(self, schedule: Sequence[dict[str, Any]]) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from pytest_llmchaos import faults
-from pytest_llmchaos.attribution import detected, note_events, repaired_by, restarts, victims_back
+from pytest_llmchaos.attribution import detected, note_events, repaired_by, restarts, unnoticed, victims_back
 from pytest_llmchaos.journal import Journal
 from pytest_llmchaos.lab import Injected
 from pytest_llmchaos.model import Injection, RuntimeEvent
@@ -121,6 +121,18 @@ def test_a_signal_from_before_the_fault_detects_nothing(record):
     audit = [{"at": 99.0, "event": "detected", "rule": "api-exited"}]
 
     assert detected(record, 10.0, audit, [Fired("ServiceDown", 105.0, before=True)]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("start", "detect_s", "missing"),
+    [
+        pytest.param(100.0, None, True, id="a proven fault that nothing told of"),
+        pytest.param(100.0, 1.5, False, id="a fault that an alert told of"),
+        pytest.param(None, None, False, id="no fault, so nothing to tell of"),
+    ],
+)
+def test_a_proven_fault_without_a_signal_is_unnoticed(start, detect_s, missing):
+    assert unnoticed(injected(start=start), detect_s) is missing
 
 
 def test_restarts_are_counted_per_service():

@@ -163,6 +163,33 @@ def test_a_failed_heal_stops_the_session(chaos, double):
     assert result.ret != 0
 
 
+def test_the_terminal_says_what_was_found_and_the_line_that_repeats_it(chaos, double, monkeypatch):
+    """A failing campaign: announced and journalled as on a stack, performed by the double."""
+
+    def perform(campaign, plan):
+        journal = campaign.run.journal
+        journal.write("trial", trial="001", scenario=plan.scenario, fault=str(plan.fault), repeat=plan.repeat)
+        journal.write("judged", trial="001", verdict="held", reason=None, time_to_detect_s=1.5, detected_by="alert X")
+        return double.perform(campaign, plan)
+
+    monkeypatch.setattr(Campaign, "preflight", lambda self: self.run.announce(self.schedule()))
+    monkeypatch.setattr(Campaign, "_perform", perform)
+    double.repaired_by = "unknown"
+
+    result = chaos("--chaos-runtime=compose", "--chaos-backend=sim", "--chaos-seed=9", "-k", "test_one or test_two")
+
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*= reliability =*",
+            "✗ refuted *scenario: kill api*detected 1.5 s (alert X)*assert 'unknown' == 'remediator'*",
+            "1 of 1 refuted (simulated engine)",
+            "repeat: pytest * --chaos-runtime=compose --chaos-backend=sim -k 'test_one or test_two' --chaos-seed=9",
+            "report: *report.html",
+        ]
+    )
+
+
 def test_claims_of_a_scenario_share_a_scope_and_other_tests_are_spread(tmp_path):
     (tmp_path / "test_chaos.py").write_text("from pytest_llmchaos import experiment\n")
     (tmp_path / "test_plain.py").write_text("def test_it(): ...\n")
@@ -238,16 +265,47 @@ def test_an_alias_that_another_installed_plugin_owns_is_given_up(pytester, monke
     ("args", "message"),
     [
         (["--chaos-seed=forty"], "--chaos-seed must be a whole number*'forty'"),
+        (["--chaos-seed="], "--chaos-seed must be a whole number*''"),
+        (["--chaos-seed=-1"], "--chaos-seed must be a whole number from 0*'-1'"),
+        (["--chaos-seed=1.5"], "--chaos-seed must be a whole number*'1.5'"),
         (["--chaos-backend=gpt"], "--chaos-backend must be one of ollama, llamacpp, sim, got 'gpt'"),
         (["--chaos-runtime=k8s"], "--chaos-runtime must be one of auto, compose, local, got 'k8s'"),
         (["--chaos-repeat=0"], "--chaos-repeat must be a whole number from 1 to 1000, got '0'"),
+        (["--chaos-repeat=-2"], "--chaos-repeat must be a whole number from 1 to 1000, got '-2'"),
+        (["--chaos-repeat=1.5"], "--chaos-repeat must be a whole number from 1 to 1000, got '1.5'"),
+        (["--chaos-repeat=1001"], "--chaos-repeat must be a whole number from 1 to 1000, got '1001'"),
+        (["--chaos-repeat=\u00b2"], "--chaos-repeat must be a whole number from 1 to 1000, got '\u00b2'"),
         (["--chaos-replay=none.json"], "cannot read none.json"),
+        (["--chaos-replay=."], "cannot read .: Is a directory"),
+        (["-o", "llmchaos_runtime=k8s"], "--chaos-runtime must be one of auto, compose, local, got 'k8s'"),
+        (["-o", "llmchaos_backend=gpt"], "--chaos-backend must be one of ollama, llamacpp, sim, got 'gpt'"),
+        (["-o", "llmchaos_attach=maybe"], "invalid truth value 'maybe'"),  # pytest's own words
+        (["-o", "llmchaos_attach=true"], "llmchaos_attach needs llmchaos_compose"),
+        (["-o", "llmchaos_slo=slo.yaml"], "llmchaos_slo needs llmchaos_compose"),
+        (["-o", "llmchaos_services=api"], "llmchaos_services needs llmchaos_compose"),
+        (["-o", "llmchaos_compose=none.yaml"], "llmchaos_services must name 'api', it has nothing"),
     ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
 )
 def test_a_wrong_option_is_one_clear_error(chaos, double, args, message):
     result = chaos(*args)
 
-    result.stderr.fnmatch_lines([f"*{message}*"])
+    result.stderr.fnmatch_lines([f"ERROR: *{message}*"])
+    assert result.stderr.str().count("ERROR") == 1
+    assert "INTERNALERROR" not in result.stdout.str()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert double.performed == []
+
+
+def test_evidence_that_cannot_be_written_is_one_clear_error_before_anything_starts(
+    chaos, double, monkeypatch, tmp_path
+):
+    (tmp_path / "taken").write_text("mine")
+    monkeypatch.setattr(Campaign, "preflight", lambda self: self.run.announce(self.schedule()))
+
+    result = chaos("--chaos-runtime=compose", f"--chaos-report={tmp_path / 'taken'}")
+
+    result.stderr.fnmatch_lines(["ERROR: cannot write the run's evidence to *taken/*: Not a directory; give a folder*"])
     assert double.performed == []
 
 

@@ -10,6 +10,7 @@ from pytest_llmchaos.errors import (
     Aborted,
     FaultNotObserved,
     Inconclusive,
+    NotDetected,
     NotRecovered,
     NotSteady,
     ProvesNothing,
@@ -137,6 +138,17 @@ def test_a_need_that_the_runtime_lacks_is_named(trial_of):
 
     with pytest.raises(Unsupported, match="the compose runtime cannot teleport"):
         trial_of(OnTarget(primitive=Teleport(), target="api"))
+
+
+def test_a_fault_that_is_real_and_that_nothing_notices_is_a_finding(trial_of, stack_lab):
+    trial = trial_of(faults.limit_cpu("model-2", cores=1.9), fault_s=2, stable_s=2)
+
+    assert [proof["step"] for proof in last_judged(stack_lab)["proof"]] == ["injected", "healed"]
+    assert trial.findings == (
+        "signal missing: the fault is proven, yet no alert fired and the remediator noticed nothing",
+    )
+    with pytest.raises(NotDetected, match="no alert fired"):
+        _ = trial.time_to_detect_s
 
 
 def test_a_frozen_replica_passes_and_the_service_settles(trial_of):

@@ -1,0 +1,229 @@
+"""The block that injects: what is written down, what ends it early, and what is said when a fault cannot be undone."""
+
+import functools
+import itertools
+import time
+from dataclasses import dataclass, replace
+
+import pytest
+from fake_runtime import FakeRuntime
+
+from pytest_llmchaos import experiment, faults, heal, loads, perform
+from pytest_llmchaos import lab as lab_module
+from pytest_llmchaos.errors import Aborted, FaultNotObserved, HealFailed, InvalidExperiment, Unsupported
+from pytest_llmchaos.faults.base import OnTarget
+from pytest_llmchaos.faults.kill import Kill
+from pytest_llmchaos.history import windows
+from pytest_llmchaos.journal import Journal, open_intents, read
+from pytest_llmchaos.lab import Lab
+from pytest_llmchaos.model import Injection, Sample
+from pytest_llmchaos.plan import plan_trial
+from pytest_llmchaos.subject import lab_subject
+
+
+class Clocked(FakeRuntime):
+    """The fake, on the wall clock: what it reports happened after it was asked to."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self._clock = itertools.count(int(time.time()) + 1)
+
+
+class Callers:
+    """A load of which one in `of` requests fails."""
+
+    def __init__(self, of=2, offered=10):
+        outcomes = ["ok" if number % of else "refused" for number in range(offered)]
+        self._samples = [
+            Sample(number / 10, number / 10, None, number / 10 + 0.1, 0.0, 1, outcome, "", f"r{number}")
+            for number, outcome in enumerate(outcomes)
+        ]
+
+    def live_window(self, seconds):
+        return windows(self._samples, [("live", 0.0, seconds)])[0]
+
+
+@pytest.fixture
+def lab_on(tmp_path, monkeypatch):
+    """A lab on a fake runtime, with no patience: its deadlines are over at the first look."""
+    monkeypatch.setattr(lab_module, "PROOF_DEADLINE_S", 0.0)
+    monkeypatch.setattr(lab_module, "HEALED_DEADLINE_S", 0.0)
+    monkeypatch.setattr(lab_module, "undo_until_done", functools.partial(heal.undo_until_done, deadline_s=0.0))
+    made = []
+
+    def make(runtime):
+        subject = replace(lab_subject("sim"), pushgateway=None)
+        journal = Journal(tmp_path / "journal.jsonl")
+        made.append(journal)
+        return Lab(runtime=runtime, subject=subject, journal=journal, directory=tmp_path, seed=42, say=lambda *_: None)
+
+    yield make
+    for journal in made:
+        journal.close()
+
+
+def written(lab, *kinds):
+    return [line for line in read(lab.journal.path) if line["kind"] in kinds]
+
+
+def hold(lab, fault, inside=lambda: None, **options):
+    """The block of `lab.inject`, and `inside` in it."""
+    with lab.inject(fault, **options):
+        inside()
+
+
+def test_a_fault_is_written_down_before_it_acts_and_undone_at_the_end_of_its_block(lab_on):
+    runtime = Clocked()
+    lab = lab_on(runtime)
+
+    with lab.recording(), lab.inject(faults.kill("api")) as injected:
+        assert not runtime.state("api").running
+
+    assert runtime.state("api").running
+    assert injected.victims == ("api",)
+    assert [line["kind"] for line in written(lab, "intent", "proof", "undone")] == [
+        "intent",
+        "proof",
+        "proof",
+        "undone",
+    ]
+    assert open_intents(lab.journal.path) == []
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["right after the injection", "while the fault is held"])
+def test_an_abort_condition_ends_the_block_and_reverts(lab_on, inside):
+    runtime = Clocked()
+    lab = lab_on(runtime)
+    lab.running_load = Callers(of=2)
+    broken = lambda live: live.availability < 0.7  # noqa: E731 - as a scenario writes it
+
+    met = r"the abort condition was met: <live phase: 10 requests, 5 failed, 5\.0 s>; the fault was reverted"
+    with lab.recording(), pytest.raises(Aborted, match=met):
+        hold(lab, faults.kill("api"), lambda: lab.abort_check(broken), abort_if=None if inside else broken)
+
+    assert runtime.state("api").running
+    assert [line["ok"] for line in written(lab, "undone")] == [True]
+
+
+@pytest.mark.parametrize(
+    ("callers", "condition"),
+    [
+        pytest.param(Callers(of=10), lambda live: live.availability < 0.7, id="a condition that is not met"),
+        pytest.param(Callers(offered=0), lambda live: live.availability < 0.7, id="no answer yet, so nothing to ask"),
+        pytest.param(None, lambda live: True, id="no load"),
+        pytest.param(Callers(), None, id="no condition"),
+    ],
+)
+def test_nothing_else_aborts(lab_on, callers, condition):
+    lab = lab_on(Clocked())
+    lab.running_load = callers
+
+    with lab.recording(), lab.inject(faults.kill("api"), abort_if=condition) as injected:
+        lab.abort_check(condition)
+
+    assert injected.reverted_unix_s is not None
+
+
+def test_an_undo_that_fails_is_told_with_how_to_heal_by_hand_and_stays_open_in_the_journal(lab_on):
+    lab = lab_on(Clocked(broken=True))
+
+    with (
+        lab.recording() as record,
+        pytest.raises(HealFailed, match=r"could not undo ensure_running on api .* heal by hand with `llmchaos heal`"),
+    ):
+        hold(lab, faults.kill("api"))
+
+    assert record.healed is False
+    assert [line["ok"] for line in written(lab, "undone")] == [False]
+    assert [undo["service"] for undo in open_intents(lab.journal.path)] == ["api"]
+
+
+def test_a_healing_that_no_witness_sees_is_a_failed_one(lab_on):
+    @dataclass(frozen=True, kw_only=True)
+    class Scarred(Kill):
+        def healed(self, runtime, victim, since_unix_s):
+            return None
+
+    lab = lab_on(Clocked())
+
+    with (
+        lab.recording(),
+        pytest.raises(HealFailed, match=r"kill api is not healed .* heal by hand with `llmchaos heal`"),
+    ):
+        hold(lab, OnTarget(primitive=Scarred(), target="api"))
+
+
+def test_every_undo_is_tried_also_after_one_that_failed(lab_on):
+    runtime = Clocked()
+    lab = lab_on(runtime)
+    undo = runtime.undo
+
+    def stubborn(one):
+        if one.service == "api":
+            raise HealFailed("api stays down")
+        undo(one)
+
+    runtime.undo = stubborn
+    with lab.recording(), pytest.raises(HealFailed, match="api stays down"):
+        hold(lab, faults.together(faults.kill("model-1"), faults.kill("api")))
+
+    assert runtime.state("model-1").running
+    assert sorted((line["victim"], line["ok"]) for line in written(lab, "undone")) == [
+        ("api", False),
+        ("model-1", True),
+    ]
+
+
+def test_a_fault_that_no_witness_saw_is_undone_and_proves_nothing(lab_on):
+    runtime = Clocked(deaf=True)
+    lab = lab_on(runtime)
+
+    with (
+        lab.recording(),
+        pytest.raises(FaultNotObserved, match="kill api: no witness saw it within 0 s; expected: up == 0"),
+    ):
+        hold(lab, faults.kill("api"), lambda: pytest.fail("the block must not be entered"))
+
+    assert runtime.state("api").running
+
+
+def test_what_cannot_or_may_not_be_done_is_refused_before_anything_is_written(lab_on):
+    runtime = Clocked()
+    runtime.abilities = frozenset({"events"})
+    lab = lab_on(runtime)
+    stranger = [Injection(after_s=0.0, fault=Kill(needs=frozenset()), victim="prometheus")]
+
+    with lab.recording():
+        with pytest.raises(Unsupported, match="the fake runtime cannot kill, start, which this fault needs"):
+            hold(lab, faults.kill("api"))
+        with pytest.raises(InvalidExperiment, match="prometheus may not be hit; targets are api, model-1, model-2"):
+            hold(lab, stranger)
+    with pytest.raises(InvalidExperiment, match="needs a load around it"):
+        hold(lab, faults.kill("api"))
+
+    assert written(lab, "intent") == []
+    assert runtime.touched == []
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict"),
+    [(HealFailed("api stays down"), "heal_failed"), (Aborted("enough"), "invalid"), (KeyboardInterrupt(), "invalid")],
+    ids=["heal_failed", "aborted", "interrupted"],
+)
+def test_however_a_trial_ends_its_verdict_is_in_the_journal(lab_on, monkeypatch, error, verdict):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(perform, "_perform", fail)
+    lab = lab_on(Clocked())
+    fault = faults.kill("api")
+    made = experiment(load=loads.open_loop(rate_rps=2, max_tokens=8), fault=fault).kwargs["experiment"]
+    plan = plan_trial(
+        scenario="s", hypothesis="", experiment=made, fault=fault, repeat=0, seed=1, services=lab.subject.targets
+    )
+
+    with pytest.raises(type(error)):
+        perform.perform(lab, plan)
+
+    (judged,) = written(lab, "judged")
+    assert (judged["verdict"], judged["reason"]) == (verdict, f"{type(error).__name__}: {error}")
