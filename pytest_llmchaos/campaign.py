@@ -33,15 +33,12 @@ class Campaign:
 
     def __init__(self, settings: Settings, make_progress: Callable[[], Any]) -> None:
         self.settings = settings
+        self.services: tuple[str, ...] = settings.subject.targets
         self._make_progress = make_progress
         self._run: Run | None = None
         self._performed: dict[str, Performed] = {}
         self._schedule: list[dict[str, Any]] = []
         self.refused: LlmchaosError | None = None
-
-    @property
-    def services(self) -> tuple[str, ...]:
-        return self.settings.subject.targets
 
     @property
     def run(self) -> Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,6 +60,12 @@ def words(rng: Random, count: int) -> str:
     return " ".join(WORDS[below(rng, len(WORDS))] for _ in range(count))
 
 
+@functools.cache
+def _asks() -> tuple[tuple[str, ...], ...]:
+    """Each way of asking, of each theme: filled in once, for schedules are long and plans hold many."""
+    return tuple(tuple(ask.format(theme) for theme in THEMES) for ask in ASKS)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PromptSet:
     """A named source of prompts. `lines` is empty for the built-in sets."""
@@ -72,7 +79,7 @@ class PromptSet:
     def draw(self, rng: Random) -> str:
         if self.lines:
             return self.lines[below(rng, len(self.lines))]
-        ask = ASKS[below(rng, len(ASKS))].format(THEMES[below(rng, len(THEMES))])
+        ask = _asks()[below(rng, len(ASKS))][below(rng, len(THEMES))]
         if self.name == "long-prompt":
             return f"Read this list of words: {words(rng, LONG_WORDS)}. {ask}"
         return ask

@@ -129,15 +129,14 @@ class Load:
         return tuple(arrivals)
 
     def _drawn(self, rng: Random, shape: Shape) -> Iterator[Arrival]:
-        count, after_s = 0.0, 0.0
-        if self.spacing == "poisson":
-            count = -math.log(1 - rng.random())
+        when, draw, draw_tokens, tokens = shape.when, self.prompts.draw, self.prompts.draw_tokens, self.max_tokens
+        poisson = self.spacing == "poisson"
+        count, after_s = -math.log(1 - rng.random()) if poisson else 0.0, 0.0
         while True:
-            after_s = shape.when(count, after_s)
+            after_s = when(count, after_s)
             # Whole microseconds: platforms whose logarithm differs in the last bit still agree on the bytes.
-            due_s = round(after_s, 6)
-            yield Arrival(due_s, self.prompts.draw(rng), self.max_tokens or self.prompts.draw_tokens(rng))
-            count += -math.log(1 - rng.random()) if self.spacing == "poisson" else 1.0
+            yield Arrival(round(after_s, 6), draw(rng), tokens or draw_tokens(rng))
+            count += -math.log(1 - rng.random()) if poisson else 1.0
 
     def _replayed(self, rng: Random) -> Iterator[Arrival]:
         assert isinstance(self.shape, traces.Trace)  # noqa: S101 - for the type checker: callers have looked
