@@ -18,7 +18,6 @@ import sessions
 
 from pytest_llmchaos import owner
 from pytest_llmchaos.errors import NotReady
-from pytest_llmchaos.owner import process_started
 from pytest_llmchaos.runtime import local_cleanup, local_needs
 from pytest_llmchaos.runtime.local import LocalRuntime
 from pytest_llmchaos.subject import lab_subject, stack_dir
@@ -71,12 +70,30 @@ def end(child):
     child.wait()
 
 
-def test_a_trial_needs_no_docker_and_tells_who_repaired(tmp_path, scenario):
-    reports = tmp_path / "reports"
+def contents(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
-    code, out = sessions.run(reports, scenario, *LOCAL, env={"DOCKER_HOST": "unix:///nonexistent/docker.sock"})
+
+def test_a_trial_needs_no_docker_tells_who_repaired_and_writes_nothing_elsewhere(tmp_path, scenario):
+    reports, cache = tmp_path / "reports", local_needs.cache_folder()
+    env = {"DOCKER_HOST": "unix:///nonexistent/docker.sock", "XDG_CACHE_HOME": str(cache.parent), "XDG_RUNTIME_DIR": ""}
+    for variable in ("HOME", "TMPDIR"):
+        (tmp_path / variable).mkdir()
+        env[variable] = str(tmp_path / variable)
+    before = contents(cache), contents(stack_dir())
+
+    code, out = sessions.run(reports, scenario, *LOCAL, env={**env, "PYTHONDONTWRITEBYTECODE": "1"})
 
     assert code == 0, out[-4000:]
+    assert (contents(cache), contents(stack_dir())) == before
+    assert contents(tmp_path / "HOME") == set()
+    locks = [path for path in (tmp_path / "TMPDIR").rglob("*") if path.is_file()]
+    assert {(path.suffix, path.stat().st_size) for path in locks} == {(".lock", 0)}
+    assert {path.name for path in (reports / "latest").resolve().parent.iterdir()} == {
+        "output.txt",
+        "latest",
+        (reports / "latest").resolve().name,
+    }
     run = sessions.run_json(reports)
     jsonschema.validate(run, json.loads((sessions.ROOT / "pytest_llmchaos/report/run.schema.json").read_text()))
     trial = run["trials"][0]
@@ -161,25 +178,24 @@ def test_memory_can_be_limited_and_what_the_runtime_lacks_is_a_skip_that_names_i
     assert "limit_memory of model-1 is as found" in healed["witness"]
 
 
-@pytest.mark.parametrize("boundary", ["stack", "stack_up", "trial", "intent", "proof", "undone", "judged"])
-def test_sigkill_at_any_line_of_the_journal_leaves_no_process(tmp_path, scenario, boundary):
+@pytest.mark.parametrize("frozen", ["services", "supervisord", "everything"])
+def test_what_stands_still_dies_with_pytest_too(tmp_path, scenario, frozen):
     reports = tmp_path / "reports"
     child = sessions.start(reports, scenario, *LOCAL)
     try:
-        sessions.wait_for(
-            lambda: sessions.of_kind(reports, boundary), 90, f"the line {boundary}: {sessions.said(reports)}"
-        )
+        sessions.wait_for(lambda: sessions.of_kind(reports, "proof"), 90, f"the proof: {sessions.said(reports)}")
+        project = project_of(reports)
+        supervisord = int(next(reports.glob("2*/local/*/supervisord.pid")).read_text())
+        for pid in local_cleanup.processes_of(project):
+            if frozen == "everything" or (pid == supervisord) == (frozen == "supervisord"):
+                os.kill(pid, signal.SIGSTOP)
     finally:
         end(child)
     killed = time.monotonic()
 
-    project = project_of(reports)
     sessions.wait_for(lambda: not local_cleanup.processes_of(project), GONE_DEADLINE_S, "every process was gone")
     assert time.monotonic() - killed <= GONE_DEADLINE_S
-    for load in sessions.of_kind(reports, "process"):
-        sessions.wait_for(lambda load=load: process_started(load["pid"]) != load["started"], 2, "the load was gone")
-    directory = Path(sessions.of_kind(reports, "stack")[0]["directory"])
-    sessions.wait_for(lambda: not (directory / "local").exists(), GONE_DEADLINE_S, "its folder was gone")
+    sessions.wait_for(lambda: not list(reports.glob("2*/local")), GONE_DEADLINE_S, "its folder was gone")
 
 
 def test_a_frozen_stack_whose_watchdog_is_gone_is_healed_by_hand(tmp_path, scenario):
@@ -246,6 +262,23 @@ def test_two_runs_side_by_side_keep_to_themselves(tmp_path):
         one.down()
         two.down()
     assert local_cleanup.processes_of(one.project) == local_cleanup.processes_of(two.project) == {}
+
+
+def test_workers_side_by_side_have_a_stack_each(tmp_path, scenario):
+    second = tmp_path / "test_second.py"
+    second.write_text(Path(scenario).read_text())
+    reports = tmp_path / "reports"
+
+    code, out = sessions.run(reports, scenario, str(second), "-p", "xdist", "-n", "2", *LOCAL)
+
+    assert code == 0, out[-4000:]
+    projects = {line["project"] for line in sessions.of_kind(reports, "stack")}
+    ups = sorted(line["at_unix_s"] for line in sessions.of_kind(reports, "stack_up"))
+    downs = sorted(line["at_unix_s"] for line in sessions.of_kind(reports, "stack_down"))
+    assert len(projects) == 2
+    assert ups[1] < downs[0]  # both were up at once
+    assert [trial["verdict"] for trial in sessions.run_json(reports)["trials"]] == ["held", "held"]
+    assert [project for project in projects if local_cleanup.processes_of(project)] == []
 
 
 @pytest.fixture

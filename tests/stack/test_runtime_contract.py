@@ -27,8 +27,8 @@ RUNTIMES = {"compose": ComposeRuntime, "local": LocalRuntime}
 _NUMBERS = itertools.count()
 
 
-def new_runtime(name, directory):
-    """A runtime that is not up. Skips, with the reason, where this machine lacks what it needs."""
+def require_runtime(name):
+    """Skips, with the reason, where this machine lacks what a runtime needs."""
     if name == "compose":
         require("sim")
     else:
@@ -38,6 +38,11 @@ def new_runtime(name, directory):
                 local_needs.server(program)
         except NotReady as error:
             pytest.skip(str(error))
+
+
+def new_runtime(name, directory):
+    """A runtime that is not up."""
+    require_runtime(name)
     return RUNTIMES[name](
         lab_subject("sim"),
         project=f"llmchaos-contract-{os.getpid()}-{next(_NUMBERS)}",

@@ -1,0 +1,116 @@
+"""One seed, two runtimes: what a run leaves for its reader differs in the runtime, the environment and what was measured."""
+
+from __future__ import annotations
+
+import json
+
+import jsonschema
+import pytest
+import sessions
+from test_runtime_contract import RUNTIMES, require_runtime
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
+
+SCENARIO = '''"""A killed api is repaired; without a fault nothing acts."""
+import pytest
+from pytest_llmchaos import experiment, faults, loads
+from pytest_llmchaos.errors import NotRecovered
+LOAD = loads.open_loop(rate_rps=10, max_tokens=8)
+
+@experiment(load=LOAD, fault=faults.kill("api"), steady_s=6, recovery_s=20, stable_s=1)
+def test_repaired(trial):
+    assert trial.repaired_by == "remediator"
+
+@experiment(load=LOAD, fault=faults.kill("model-*"), steady_s=4, recovery_s=5, stable_s=1, remediator=False)
+def test_not_repaired(trial):
+    with pytest.raises(NotRecovered):
+        trial.time_to_recover_s
+
+@experiment(load=LOAD, fault=faults.none(), steady_s=4, recovery_s=5, stable_s=2)
+def test_nothing_acts(trial):
+    assert trial.actions == ()
+'''
+MAY_DIFFER = {"runtime", "environment", "images", "run", "replay"}
+# Values of measurements, by name or ending; whether one is there at all must not differ.
+MEASURED = {
+    "offered",
+    "ok",
+    "outcomes",
+    "value",
+    "budget_spent",
+    "burn_rate",
+    "callers_say",
+    "raw",
+    "estimated",
+    "load",
+}
+CHRONICLE = {"events", "findings"}  # when Prometheus' alerts begin and end is a matter of milliseconds
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """run.json of each runtime."""
+    folder = tmp_path_factory.mktemp("alike")
+    for name in RUNTIMES:
+        require_runtime(name)
+    (folder / "test_alike.py").write_text(SCENARIO)
+    found = {}
+    for name in RUNTIMES:
+        options = (f"--chaos-runtime={name}", "--chaos-backend=sim", "--chaos-seed=7")
+        code, out = sessions.run(folder / name, str(folder / "test_alike.py"), *options)
+        assert code == 0, out[-4000:]
+        found[name] = sessions.run_json(folder / name)
+    return found
+
+
+def told(value, key=""):
+    """What must be alike: everything but what may differ; of a measurement only that it was made."""
+    if key in MEASURED or key.endswith("_s"):
+        return "measured" if value is not None else None
+    if isinstance(value, dict):
+        return {name: told(one, name) for name, one in value.items() if name not in MAY_DIFFER | CHRONICLE}
+    if isinstance(value, list):
+        return [told(one, key) for one in value]
+    return value
+
+
+def test_two_runs_of_one_seed_tell_the_same(runs):
+    compose, local = (told(runs[name]) for name in ("compose", "local"))
+
+    assert local == compose
+    assert local["seed"] == 7
+    assert [trial["verdict"] for trial in local["trials"]] == ["held"] * 3
+
+
+def test_they_had_the_same_schedule_and_victims(runs):
+    compose, local = (runs[name] for name in ("compose", "local"))
+
+    assert local["schedule"] == compose["schedule"]
+    assert len(local["schedule"]) == 3
+    assert all(len(one["arrivals_sha256"]) == 64 for one in local["schedule"])
+    assert [trial["victim"] for trial in local["trials"]] == [trial["victim"] for trial in compose["trials"]]
+
+
+def test_they_saw_the_same_acts_of_the_runtime(runs):
+    def acts(run):
+        return [
+            sorted({event["what"] for event in trial["events"] if event["source"] == "runtime"})
+            for trial in run["trials"]
+        ]
+
+    assert acts(runs["local"]) == acts(runs["compose"])
+
+
+def test_what_differs_is_said(runs):
+    assert {name: run["runtime"] for name, run in runs.items()} == {"compose": "compose", "local": "local"}
+    ran_as = {name: run["environment"]["services run as"] for name, run in runs.items()}
+    assert ran_as == {"compose": "containers", "local": "process, not container"}
+    assert runs["local"]["environment"].keys() == runs["compose"]["environment"].keys()
+    assert runs["local"]["stack"].keys() == runs["compose"]["stack"].keys()
+
+
+@pytest.mark.parametrize("name", sorted(RUNTIMES))
+def test_both_keep_the_format(runs, name):
+    schema = json.loads((sessions.ROOT / "pytest_llmchaos/report/run.schema.json").read_text())
+
+    jsonschema.validate(runs[name], schema)
