@@ -41,7 +41,7 @@ def find_or_fetch(program: str) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     # Unpacked aside and moved as one, so that an interrupted fetch leaves nothing that looks complete.
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
-        _run(["apt-get", "download", "-q", _PACKAGES[program]], scratch, program)
+        _download(scratch, program)
         package = next(iter(Path(scratch).glob("*.deb")))
         _run(["dpkg-deb", "-x", str(package), "unpacked"], scratch, program)
         target = cache / "usr" / "bin"
@@ -49,6 +49,30 @@ def find_or_fetch(program: str) -> Path:
         for binary in (Path(scratch) / "unpacked" / "usr" / "bin").iterdir():
             binary.replace(target / binary.name)
     return find(program) or _missing(program)
+
+
+def _download(scratch: str, program: str) -> None:
+    """The package's file in `scratch`. A machine's package lists may be empty, and only root may fill them: our own do as well."""
+    wanted = ["download", "-q", _PACKAGES[program]]
+    try:
+        _run(["apt-get", *wanted], scratch, program)
+    except NotReady as without_lists:
+        lists, cache = Path(scratch, "lists"), Path(scratch, "cache")
+        for folder in (lists / "partial", cache / "archives" / "partial"):
+            folder.mkdir(parents=True)
+        options = {
+            "Dir::State::Lists": lists,
+            "Dir::Cache": cache,
+            "Acquire::Languages": "none",
+            "APT::Sandbox::User": "root",  # whom apt would change to may not write here; without root it changes to nobody
+            "APT::Update::Post-Invoke": "",  # what the machine does after its own updates is not ours to do
+        }
+        apt = ["apt-get", *(f"-o{name}={value}" for name, value in options.items())]
+        try:
+            _run([*apt, "update", "-q"], scratch, program)
+            _run([*apt, *wanted], scratch, program)
+        except NotReady:
+            raise without_lists from None
 
 
 def _run(command: list[str], directory: str, program: str) -> None:

@@ -83,6 +83,21 @@ def test_a_fetch_that_fails_tells_the_package_managers_words_and_the_way_out(mac
         find_or_fetch("prometheus")
 
 
+def test_a_machine_without_package_lists_gets_lists_of_its_own_for_the_fetch(machine: Path) -> None:
+    asked = machine / "asked"
+    needs_lists = (
+        f'case "$*" in download*) echo "E: Unable to locate package" >&2; exit 100;; *update*) exit 0;; esac\n{APT}'
+    )
+    program(machine / "bin" / "apt-get", "#!/bin/sh\n" + needs_lists.format(asked=asked))
+    program(machine / "bin" / "dpkg-deb", DPKG)
+
+    assert find_or_fetch("prometheus").name == "prometheus"
+
+    assert "-oDir::State::Lists=" in asked.read_text()
+    assert asked.read_text().endswith("download -q prometheus\n")
+    assert [path.name for path in cache_directory().iterdir()] == ["usr"]
+
+
 def test_a_package_without_the_program_is_told(machine: Path) -> None:
     program(machine / "bin" / "apt-get", APT.format(asked=machine / "asked"))
     program(machine / "bin" / "dpkg-deb", DPKG)
