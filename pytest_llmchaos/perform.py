@@ -20,6 +20,7 @@ def perform(lab: Lab, plan: TrialPlan, *, worker: str = "") -> Trial:
 
     Raises ProvesNothing, Unsupported or HealFailed instead of giving a trial that supports no claim.
     """
+    lab.last_trial, lab.last_judged = "", {}  # whoever is refused below must not be taken for the trial before
     missing = sorted(plan.fault.needs - lab.runtime.abilities)
     if missing:
         raise Unsupported(f"the {lab.runtime.name} runtime cannot {', '.join(missing)}, which {plan.fault} needs")

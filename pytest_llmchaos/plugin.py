@@ -343,7 +343,7 @@ def pytest_runtest_makereport(
 def note_claim(item: pytest.Item, report: pytest.TestReport, raised: BaseException | None) -> None:
     """Write the claim's outcome to the journal, once: at its call, or where its trial proved nothing."""
     name = item.stash.get(TRIAL_NAME, None)
-    if name is None or not (report.when == "call" or (report.when == "setup" and not report.passed)):
+    if not name or not (report.when == "call" or (report.when == "setup" and not report.passed)):
         return
     outcome = "error" if report.when == "setup" else report.outcome
     message = (

@@ -167,12 +167,12 @@ def test_memory_can_be_limited_and_what_the_runtime_lacks_is_a_skip_that_names_i
     code, out = sessions.run(reports, str(file), "-rs", *LOCAL)
 
     assert code == 0, out[-4000:]
-    trials = {trial["fault"].split()[0]: trial for trial in sessions.run_json(reports)["trials"]}
-    assert [trial["verdict"] for trial in trials.values()] == ["held", "unsupported", "unsupported", "unsupported"]
     for lacking, fault in {"partition": "partition", "limit_cpu": "limit_cpu", "oom_kill": "memory_leak"}.items():
-        why = f"the local runtime cannot {lacking}, which {fault}"
-        assert why in trials[fault]["reason"]
-        assert why in out
+        assert f"the local runtime cannot {lacking}, which {fault}" in out
+    assert "1 passed, 3 skipped" in out
+    # What was not performed is no trial, and no claim of the one before it.
+    trials = sessions.run_json(reports)["trials"]
+    assert [(trial["verdict"], len(trial["claims"])) for trial in trials] == [("held", 1)]
     injected, healed = sessions.of_kind(reports, "proof")
     assert f"{200 * 2**20} bytes of data" in injected["witness"]
     assert "limit_memory of model-1 is as found" in healed["witness"]
@@ -180,6 +180,7 @@ def test_memory_can_be_limited_and_what_the_runtime_lacks_is_a_skip_that_names_i
 
 @pytest.mark.parametrize("frozen", ["services", "supervisord", "everything"])
 def test_what_stands_still_dies_with_pytest_too(tmp_path, scenario, frozen):
+    Path(scenario).write_text(SCENARIO.replace("steady_s=8", "steady_s=1"))
     reports = tmp_path / "reports"
     child = sessions.start(reports, scenario, *LOCAL)
     try:
