@@ -1,26 +1,39 @@
 """pytest is killed before and after every line of a trial's journal: whatever was written down last, all of the run is gone in 3 s.
 
-Every line, every fault: on a tiny stack, because what is left behind does not depend on what services do (`tiny_stack`). Three
-sessions die side by side, each with a project of its own; the sweep of dead runs is switched off in them, so that nobody but a
-run's own watchdog can have cleaned up. The lists of lines are compared with what a trial that lives really writes, so that none can
-be missing. A stack that others started has its own way back, the undo of what is open: there, every line between a fault's intent and
-its end counts, and the stack must be as it was. Last, the whole lab dies once with each fault in force.
+On a tiny stack, because what is left behind does not depend on what services do (`tiny_stack`). A few sessions die side by side,
+each with a project of its own; the sweep of dead runs is switched off in them, so that nobody but a run's own watchdog can have
+cleaned up. The lists of lines are compared with what a trial of each fault really writes, so that none can be missing.
+
+From a fault's intent to its end every line is a death for every fault. Outside of that no fault is in force, and up to there no code
+has asked which it will be: these lines are deaths in trials of `kill` alone. A stack that others started has its own way back, the
+undo of what is open: there the stack must be as it was. Last, the whole lab dies once with each fault in force.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import queue
 import signal
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import jsonschema
 import pytest
 import sessions
 import tiny_stack
+from dying import (
+    AFTER,
+    BEFORE,
+    IN_FORCE,
+    JUDGED,
+    KILLER,
+    SIDE_BY_SIDE,
+    chosen,
+    die,
+    in_the_background,
+    kinds,
+    named,
+)
 from tiny_stack import FAULTS, GONE_DEADLINE_S, Engine
 
 from conftest import ROOT, require
@@ -29,95 +42,26 @@ from pytest_llmchaos.runtime import docker_cli
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
 
 SCHEMA = ROOT / "pytest_llmchaos" / "journal.schema.json"
-SIDE_BY_SIDE = 3
-BEFORE = [
-    ("run", 1), ("stack", 1), ("stack_up", 1), ("trial", 1), ("anchor", 1), ("process", 1),
-    ("phase_begin", 1), ("phase", 1), ("phase_begin", 2),
-]  # fmt: skip
-IN_FORCE = [("intent", 1), ("proof", 1), ("event", 1), ("proof", 2), ("undone", 1)]
-AFTER = [("phase", 2), ("phase_begin", 3), ("phase", 3)]
-JUDGED = [("finding", 1), ("judged", 1), ("claim", 1), ("stack_down", 1), ("run_end", 1)]
 # What the engine itself reported of the fault is copied into the journal once the trial is judged.
 REPORTED = {"kill": [("event", 2)], "pause": [("event", 2)], "partition": [], "limit_cpu": [], "limit_memory": []}
 LINES = {fault: [*BEFORE, *IN_FORCE, *AFTER, *REPORTED[fault], *JUDGED] for fault in FAULTS}
 
-# In the sessions that die or are watched: nobody but a run's own watchdog cleans up, and they do not wait for each other.
-ALONE = """
-import contextlib, os, signal
-from pytest_llmchaos import owner, run
-from pytest_llmchaos.journal import Journal
-
-run.sweep_dead_runs = lambda note: []
-owner.measuring = contextlib.nullcontext
-"""
-# Kills its own process before or after the line of a kind is written, the n-th time that it is.
-KILLER = (
-    ALONE
-    + """
-write, left = Journal.write, [{number}]
-
-def write_and_die(self, kind, **fields):
-    left[0] -= kind == {kind!r}
-    dies = kind == {kind!r} and left[0] == 0
-    if dies and {when!r} == "before":
-        os.kill(os.getpid(), signal.SIGKILL)
-    write(self, kind, **fields)
-    if dies:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-Journal.write = write_and_die
-"""
-)
-
+LAST = ("before", "phase", 2)  # the end of the block that a fault is in force in
 OWN = [
     (fault, when, kind, number)
     for fault in FAULTS
     for kind, number in LINES[fault]
     for when in ("before", "after")
-]  # fmt: skip
-ATTACHED = [
-    ("attached", *case)
-    for case in OWN
-    if case[2:] in IN_FORCE or case[1:] == ("before", "phase", 2)
-]  # fmt: skip
+    if fault == "kill" or (kind, number) in IN_FORCE or (when, kind, number) == LAST
+]
+ATTACHED = [case for case in OWN if (case[2:] in IN_FORCE or case[1:] == LAST) and case[1:3] != ("before", "intent")]
+LIVING = [(fault, "never", "dies", 1) for fault in FAULTS]
 
 
 @pytest.fixture(scope="module")
 def image():
     require("sim")
     return tiny_stack.image()
-
-
-def named(case):
-    return "-".join(map(str, case))
-
-
-def chosen(request, name):
-    """The cases that were not deselected."""
-    params = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
-    return [one[name] for one in params if name in one]
-
-
-def in_the_background(perish, cases):
-    """A few cases at a time: each mostly waits. Gives case -> future, and leaves none behind."""
-    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        futures = {case: pool.submit(perish, case) for case in cases}
-        yield futures
-        for future in futures.values():
-            future.cancel()
-
-
-def die(tiny, *arguments):
-    """The process number and the time of death of a session that kills itself."""
-    child = tiny.start(*arguments)
-    try:
-        child.wait(timeout=60)
-    finally:
-        child.kill()
-        child.wait()
-    died_s = time.monotonic()
-    assert child.returncode == -signal.SIGKILL, sessions.said(tiny.reports)
-    return child.pid, died_s
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +74,11 @@ def own(request, image, tmp_path_factory):
         tiny = tiny_stack.make(folder / named(case), image, fault=fault, conftest=killer)
         engine = Engine()
         try:
-            pid, died_s = die(tiny)
+            if case in LIVING:
+                code, said = tiny.run()
+                assert code == 0, said
+                return tiny.reports
+            pid, died_s = die(tiny.start(), tiny.reports)
             return tiny_stack.clean_after_s(tiny, tiny_stack.project_of(pid), engine, died_s)
         finally:
             engine.close()
@@ -145,25 +93,13 @@ def test_nothing_is_left_of_a_run_that_was_killed(own, case, record_testsuite_pr
     record_testsuite_property(f"gone after a kill {named(case)}, in seconds", round(took_s, 3))
 
 
-def kinds(reports):
-    """The kinds of a journal's lines with their numbers; a row of events or findings is one: nothing happens between them."""
-    seen, found = {}, []
-    for kind, _ in itertools.groupby(line["kind"] for line in sessions.lines(reports)):
-        seen[kind] = seen.get(kind, 0) + 1
-        found.append((kind, seen[kind]))
-    return found
+@pytest.mark.parametrize("case", LIVING, ids=named)
+def test_no_line_of_a_trial_is_missing_here(own, case):
+    reports = own[case].result()
 
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_no_line_of_a_trial_is_missing_here(image, tmp_path, fault):
-    tiny = tiny_stack.make(tmp_path / "lives", image, fault=fault, conftest=ALONE)
-
-    code, said = tiny.run()
-
-    assert code == 0, said
-    assert kinds(tiny.reports) == LINES[fault]
+    assert kinds(reports) == LINES[case[0]]
     schema = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
-    assert [str(problem) for line in sessions.lines(tiny.reports) for problem in schema.iter_errors(line)] == []
+    assert [str(problem) for line in sessions.lines(reports) for problem in schema.iter_errors(line)] == []
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +113,7 @@ def attached(request, image, tmp_path_factory):
         docker_cli.run(command, env=docker_cli.environment(environment), timeout_s=90)
 
     def perish(case):
-        _, fault, when, kind, number = case
+        fault, when, kind, number = case
         environment = stacks.get()
         killer = KILLER.format(when=when, kind=kind, number=number)
         tiny = tiny_stack.make(folder / named(case), image, fault=fault, attach=True, conftest=killer)
@@ -185,7 +121,7 @@ def attached(request, image, tmp_path_factory):
         engine, project = Engine(), environment["COMPOSE_PROJECT_NAME"]
         try:
             before = engine.looks(project)
-            _, died_s = die(tiny, "--chaos-unleash")
+            _, died_s = die(tiny.start("--chaos-unleash"), tiny.reports)
             while (after := engine.looks(project)) != before or tiny_stack.processes_of(tiny.folder):
                 assert time.monotonic() - died_s <= GONE_DEADLINE_S, f"{before} became {after}"
                 time.sleep(0.05)

@@ -1,0 +1,102 @@
+"""The local runtime: pytest is killed before and after every line of a trial's journal, and no process of the run is left in 3 s.
+
+As `test_journal_boundaries` does it for containers. The sessions that die do not wait for Prometheus' first scrape, which changes
+nothing that would be left behind.
+"""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import sessions
+import tiny_stack
+from dying import AFTER, ALONE, BEFORE, IN_FORCE, JUDGED, KILLER, chosen, die, in_the_background, kinds, named
+
+from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.runtime import local_cleanup, local_needs
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
+
+GONE_DEADLINE_S = 3.0
+SCENARIO = '''
+"""A model that is hit."""
+from pytest_llmchaos import experiment, faults, loads
+
+pytestmark = experiment(
+    load=loads.open_loop(rate_rps=10, max_tokens=2), fault=faults.{call}("model-1"), remediator=False,
+    steady_s=1, recovery_s=2, stable_s=0.5, fault_s=0.5
+)
+
+def test_it(trial):
+    assert trial.whole.offered
+'''
+AT_ONCE = """
+from pytest_llmchaos.lab import Lab
+
+Lab._scraped = lambda self: True
+"""
+FAULTS = ("kill", "pause")
+LINES = [*BEFORE, *IN_FORCE, *AFTER, ("event", 2), *JUDGED]
+# Before a fault's intent and after its end nothing depends on which fault it is.
+CASES = [
+    (fault, when, kind, number)
+    for fault in FAULTS
+    for kind, number in (LINES if fault == "kill" else IN_FORCE)
+    for when in ("before", "after")
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs():
+    try:
+        local_needs.require_packages("sim")
+        for program in ("prometheus", "prometheus-pushgateway"):
+            local_needs.server(program)
+    except NotReady as error:
+        pytest.skip(str(error))
+
+
+def start(folder, fault, conftest):
+    folder.mkdir()
+    (folder / "test_doomed.py").write_text(SCENARIO.format(call=fault))
+    (folder / "conftest.py").write_text(conftest)
+    (folder / "pytest.ini").write_text("[pytest]\n")
+    arguments = [str(folder), f"--rootdir={folder}", f"--confcutdir={folder}", "-c", str(folder / "pytest.ini")]
+    options = ("--chaos-runtime=local", "--chaos-backend=sim")
+    return sessions.start(folder / "reports", *arguments, *options), folder / "reports"
+
+
+@pytest.fixture(scope="module")
+def dead(request, tmp_path_factory):
+    home = tmp_path_factory.mktemp("local")
+
+    def perish(case):
+        fault, when, kind, number = case
+        folder = home / named(case)
+        pid, died_s = die(*start(folder, fault, KILLER.format(when=when, kind=kind, number=number) + AT_ONCE))
+        while True:
+            left = [*local_cleanup.processes_of(tiny_stack.project_of(pid)), *tiny_stack.processes_of(folder)]
+            left += [str(path) for path in (folder / "reports").glob("2*/local")]
+            took_s = time.monotonic() - died_s
+            if not left:
+                return took_s
+            assert took_s <= GONE_DEADLINE_S, f"{took_s:.1f} s after the death there are left: {left}"
+            time.sleep(0.05)
+
+    yield from in_the_background(perish, chosen(request, "case"))
+
+
+@pytest.mark.parametrize("case", CASES, ids=named)
+def test_no_process_is_left_of_a_run_that_was_killed(dead, case, record_testsuite_property):
+    took_s = dead[case].result()
+
+    record_testsuite_property(f"local run gone after a kill {named(case)}, in seconds", round(took_s, 3))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_no_line_of_a_trial_is_missing_here(tmp_path, fault):
+    child, reports = start(tmp_path / "lives", fault, ALONE)
+
+    assert child.wait(timeout=60) == 0, sessions.said(reports)
+    assert kinds(reports) == LINES
