@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -19,9 +20,11 @@ def docker_host() -> str:
 
     The client resolves contexts and the SDK does not, so it is resolved once and given to both.
     """
-    given = os.environ.get("DOCKER_HOST")
-    if given:
-        return given
+    return os.environ.get("DOCKER_HOST") or _host_of_context()
+
+
+@functools.cache  # a process for each command of ours would double their cost
+def _host_of_context() -> str:
     if shutil.which("docker") is None:
         return "unix:///var/run/docker.sock"
     done = subprocess.run(

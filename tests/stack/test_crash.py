@@ -17,7 +17,7 @@ from pytest_llmchaos.sweep import dead_projects
 
 pytestmark = pytest.mark.stack
 
-GONE_DEADLINE_S = 5.0
+GONE_DEADLINE_S = 3.0
 
 
 @pytest.fixture
