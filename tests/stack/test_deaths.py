@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import sessions
@@ -67,6 +68,10 @@ def no_noise(said):
     assert "INTERNALERROR" not in said, said
 
 
+def command_of(pid):
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
 def test_a_worker_that_crashes_takes_its_stack_with_it(tiny, engine):
     with ended(tiny.start("-p", "xdist", "-n", "1", "--max-worker-restart=0")) as child:
         stack = in_force(tiny.reports, child)
@@ -86,7 +91,8 @@ def test_a_worker_that_crashes_takes_its_stack_with_it(tiny, engine):
 def test_what_a_crashed_worker_and_its_watchdog_left_is_swept_at_the_end(tiny, engine):
     with ended(tiny.start("-p", "xdist", "-n", "1", "--max-worker-restart=0")) as child:
         stack = in_force(tiny.reports, child)
-        subprocess.run(["pkill", "-KILL", "-f", f"pytest_llmchaos.watchdog .*{stack['project']}"], check=True)
+        (watchdog,) = (pid for pid in tiny_stack.pids_of(tiny.folder) if b"pytest_llmchaos.watchdog" in command_of(pid))
+        os.kill(watchdog, signal.SIGKILL)
         os.kill(int(stack["owner"].split(":")[0]), signal.SIGKILL)
         child.wait(timeout=30)
 
@@ -153,8 +159,8 @@ def disk(tmp_path):
     """A small disk of its own for the evidence."""
     if os.geteuid() != 0:
         pytest.skip("only root can mount a small disk")
-    folder = tmp_path / "disk"
-    folder.mkdir()
+    folder = tmp_path / "tiny" / "disk"
+    folder.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], check=True)
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
@@ -189,7 +195,7 @@ def test_a_disk_that_fills_up_in_a_fault_is_one_clear_error_and_everything_is_un
     assert tiny_stack.processes_of(tiny.folder) == []
 
 
-def test_a_full_disk_does_not_keep_the_watchdog_from_its_work(tiny, disk, engine):
+def test_a_full_disk_does_not_keep_the_watchdog_from_its_work(disk, tiny, engine):
     with ended(tiny.start(f"--chaos-report={disk}")) as child:
         stack = in_force(disk, child)
         fill(disk)

@@ -96,7 +96,7 @@ def make(
     folder: Path, image_name: str, *, fault: str = "", more: str = "", attach: bool = False, conftest: str = ""
 ) -> Tiny:
     """A fresh folder with one scenario; `fault` is a name of FAULTS."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for path in (folder, *folder.parents[:3]):
         with suppress(PermissionError):
             path.chmod(0o755)  # containers run as nobody and read `desk.py` there
@@ -143,16 +143,23 @@ def _comparable(found: restrict.AsFound) -> Any:
     return networks, found.cpus_nano, found.cpu_quota_us, found.memory_bytes, found.swap_bytes
 
 
-def processes_of(folder: Path) -> list[str]:
+def pids_of(folder: Path) -> list[int]:
     """Every process that was started for a session of this folder: its watchdog, its callers, compose commands."""
     mark, found = str(folder).encode(), []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if int(process.name) != os.getpid() and mark in (process / "cmdline").read_bytes():
-                if owner.process_started(int(process.name)):
-                    found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-            elif mark in (process / "environ").read_bytes() and owner.process_started(int(process.name)):
-                found.append(f"{process.name} by its environment")
+            told = (process / "cmdline").read_bytes() + b"\0" + (process / "environ").read_bytes()
+            if mark in told and int(process.name) != os.getpid() and owner.process_started(int(process.name)):
+                found.append(int(process.name))
+    return found
+
+
+def processes_of(folder: Path) -> list[str]:
+    """The same in words."""
+    found = []
+    for pid in pids_of(folder):
+        with suppress(OSError):
+            found.append(f"process {pid}: {Path(f'/proc/{pid}/cmdline').read_bytes()[:120]!r}")
     return found
 
 
