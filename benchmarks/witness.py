@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from peers.moments import WITHIN_S, Blind, differences, seen
 from peers.onlooker import Place, watching
 
 from pytest_llmchaos import experiment, faults, loads
-from pytest_llmchaos.errors import LlmchaosError
+from pytest_llmchaos.errors import LlmchaosError, ProvesNothing
 from pytest_llmchaos.lab import Lab
 from pytest_llmchaos.perform import perform
 from pytest_llmchaos.plan import plan_trial
@@ -69,6 +70,7 @@ def once(lab: Lab, name: str, number: int, directory: Path) -> dict[str, float]:
 
 
 def measure(rounds: int) -> dict[str, dict[str, Any]]:
+    print(f"load average {os.getloadavg()[0]:.1f} at the start; above 2 on 2 cores, rounds are left out")
     print(f"{'fault':<20}{'detect s':>10}{'apart ms':>10}{'recover s':>10}{'apart ms':>10}   detected by")
     apart: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory(prefix="llmchaos-bench-") as folder:
@@ -91,8 +93,8 @@ def measure(rounds: int) -> dict[str, dict[str, Any]]:
                 for name in FAULTS:
                     try:
                         found = once(lab, name, number, Path(folder))
-                    except Blind as error:
-                        print(f"{name:<20}left out, the onlooker saw too little: {error}", flush=True)
+                    except (Blind, ProvesNothing) as error:
+                        print(f"{name:<20}left out, {type(error).__name__}: {error}", flush=True)
                         continue
                     for what, seconds in found.items():
                         apart.setdefault(f"{name}: {what.removesuffix('_s')}", []).append(seconds)
@@ -125,7 +127,7 @@ def main() -> int:
         print(f"could not measure: {error}", file=sys.stderr)
         return 2
     if not figures:
-        print("could not measure: the onlooker saw too little in every round", file=sys.stderr)
+        print("could not measure: no round proved anything", file=sys.stderr)
         return 2
     for name, one in figures.items():
         print(

@@ -43,8 +43,8 @@ def seen(lines: Sequence[Line], victims: Collection[str], stable_s: float) -> Mo
     if not signals:
         raise Blind("no signal was raised")
     recovered_s = _recovered_s(lines, events, victims, stable_s)
-    _require_sight(lines, start_s, recovered_s + stable_s)
     first_s = signals[0][0]
+    _require_sight(lines, start_s, first_s, recovered_s)
     return Moments(
         detect_s=first_s - start_s,
         detected_by=frozenset(name for at, name in signals if at <= first_s + WITHIN_S),
@@ -70,20 +70,22 @@ def _recovered_s(lines: Sequence[Line], events: Sequence[Line], victims: Collect
     raise Blind("callers never got good answers again")
 
 
-def _require_sight(lines: Sequence[Line], from_s: float, to_s: float) -> None:
+def _require_sight(lines: Sequence[Line], start_s: float, signal_s: float, stable_from_s: float) -> None:
+    """Alerts must have been looked at up to the first signal, and callers sent up to the recovery, without a gap."""
     told = [line["why"] for line in lines if line["saw"] == "blind"]
     if told:
         raise Blind(told[0])
-    looks = sorted(line["answered"] for line in lines if line["saw"] == "look")
-    dues = sorted(line["due"] for line in lines if line["saw"] == "probe")
-    late = max((line["late"] for line in lines if line["saw"] == "probe" and from_s <= line["due"] <= to_s), default=0)
-    for what, stamps in (("alerts", looks), ("the api", dues)):
-        inside = [from_s, *(at for at in stamps if from_s <= at <= to_s), to_s]
+    looks = [line["answered"] for line in lines if line["saw"] == "look"]
+    dues = [line["due"] for line in lines if line["saw"] == "probe"]
+    for what, stamps, to_s in (("alerts", looks, signal_s), ("the api", dues, stable_from_s)):
+        inside = [start_s, *sorted(at for at in stamps if start_s <= at <= to_s), to_s]
         gap_s = max(b - a for a, b in itertools.pairwise(inside))
         if gap_s > BLIND_S:
             raise Blind(f"{what} went unseen for {gap_s:.3f} s, at most {BLIND_S:g} s may pass")
-    if late > BLIND_S:
-        raise Blind(f"a probe left {late:.3f} s late, at most {BLIND_S:g} s may pass")
+    probes = (line for line in lines if line["saw"] == "probe" and start_s <= line["due"] <= stable_from_s)
+    late_s = max((line["late"] for line in probes), default=0.0)
+    if late_s > BLIND_S:
+        raise Blind(f"a probe left {late_s:.3f} s late, at most {BLIND_S:g} s may pass")
 
 
 def differences(told: Mapping[str, float], there: Moments) -> dict[str, float]:
