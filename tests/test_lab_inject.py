@@ -47,7 +47,7 @@ class Callers:
 def lab_on(tmp_path, monkeypatch):
     """A lab on a fake runtime, with no patience: its deadlines are over at the first look."""
     monkeypatch.setattr(lab_module, "PROOF_DEADLINE_S", 0.0)
-    monkeypatch.setattr(lab_module, "HEALED_DEADLINE_S", 0.0)
+    monkeypatch.setattr(lab_module, "healed", functools.partial(heal.healed, deadline_s=0.0))
     monkeypatch.setattr(lab_module, "undo_until_done", functools.partial(heal.undo_until_done, deadline_s=0.0))
     made = []
 

@@ -77,7 +77,8 @@ def drawn(load, seed, duration_s):
     try:
         return load.schedule(Random(seed), duration_s)
     except BadScenario as error:
-        assert "sends no request" in str(error)  # a slow load in a short time
+        if "sends no request" not in str(error):  # a slow load in a short time: an answer as good as any
+            raise
         return ()
 
 

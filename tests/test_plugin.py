@@ -80,7 +80,7 @@ def chaos(pytester, double, monkeypatch):
     def run(*args, fault='faults.kill("api")', text=SCENARIO, **files):
         pytester.makepyfile(**(files or {"test_scenario": text.format(fault=fault)}))
         # Any runtime will do, and this one is chosen without asking for a Docker daemon.
-        common = ("-p", "pytest_llmchaos.plugin", "-p", "no:cacheprovider", "--chaos-runtime=local")
+        common = ("-p", "pytest_llmchaos.plugin", "-p", "no:cacheprovider", "-o", "llmchaos_runtime=local")
         return pytester.runpytest_inprocess(*common, *args)
 
     return run
