@@ -199,8 +199,10 @@ def test_what_is_removed_must_carry_the_project_and_the_owner(monkeypatch):
     for command in listings:
         assert f"label=com.docker.compose.project={PROJECT}" in command
         assert f"label=llmchaos.owner={OWNER}" in command
-    assert [command[1:3] for command in commands if command not in listings] == [
-        ["rm", "--force"],
-        ["network", "rm"],
-        ["volume", "rm"],
+    first, *rest = [command for command in commands if command not in listings]
+    assert first == ["docker", "rm", "--force", "--volumes", "one", "two"]
+    assert sorted(rest) == [
+        ["docker", "network", "rm", "one"],
+        ["docker", "network", "rm", "two"],
+        ["docker", "volume", "rm", "--force", "one", "two"],
     ]

@@ -7,6 +7,7 @@ import itertools
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pytest_llmchaos.errors import NotReady
@@ -17,19 +18,24 @@ STRAGGLER_S = 0.3
 
 
 def remove_owned(project: str, owner: str) -> int:
-    """Remove containers, networks and volumes of one run; returns how many there were. Content with what is already gone."""
+    """Remove containers, networks and volumes of one run; returns how many there were. Content with what is already gone.
+
+    Whatever does not wait for another is asked for at the same time: most of a removal is the engine's own work.
+    """
     filters = ["--filter", f"label=com.docker.compose.project={project}", "--filter", f"label=llmchaos.owner={owner}"]
-    count = 0
-    for listing, removal in (
-        (["docker", "ps", "--all", "--quiet"], ["docker", "rm", "--force", "--volumes"]),
-        (["docker", "network", "ls", "--quiet"], ["docker", "network", "rm"]),
-        (["docker", "volume", "ls", "--quiet"], ["docker", "volume", "rm", "--force"]),
-    ):
-        found = docker_cli.run([*listing, *filters]).split()
-        count += len(found)
-        if found:
-            _remove([*removal, *found])
-    return count
+    listings = (["docker", "ps", "--all"], ["docker", "network", "ls"], ["docker", "volume", "ls"])
+    with ThreadPoolExecutor() as pool:
+        found = pool.map(lambda listing: docker_cli.run([*listing, "--quiet", *filters]).split(), listings)
+        containers, networks, volumes = found
+        if containers:
+            _remove(["docker", "rm", "--force", "--volumes", *containers])
+        # These can go once no container holds them. The client would remove one network after the other.
+        removals = [["docker", "network", "rm", one] for one in networks]
+        if volumes:
+            removals.append(["docker", "volume", "rm", "--force", *volumes])
+        for _ in pool.map(_remove, removals):
+            pass
+    return len(containers) + len(networks) + len(volumes)
 
 
 def remove_dead(project: str, owner: str) -> None:
