@@ -177,7 +177,7 @@ def test_one_package_twice_on_the_path_is_one(tmp_path, asked):
 
 
 def test_a_name_of_the_catalogue_cannot_be_taken(tmp_path, asked):
-    site = by_hand(tmp_path / "site", "chaos-stun", {"kill": "chaos_stun:stun"}, GOOD)
+    site = by_hand(tmp_path / "site", "chaos-stun", {"kill": "chaos_stun:stun", "engine": "chaos_stun:stun"}, GOOD)
 
     assert asked(site, name="kill") == "kill api"
     assert dir(faults) == sorted(faults.__all__)

@@ -60,7 +60,7 @@ def __getattr__(name: str) -> Any:
 
 def foreign_names() -> list[str]:
     """Names of the faults that other packages bring."""
-    return sorted(set(found()) - set(__all__))
+    return sorted(set(found()) - set(globals()))
 
 
 def __dir__() -> list[str]:
