@@ -270,7 +270,10 @@ def dashboards_line(url: str | None) -> str:
     """Where the dashboards are, or how to get them."""
     if url is not None:
         return f"dashboards at {url}"
-    return "dashboards are not served: no Grafana here; where its image can be pulled, `make setup` brings it (docs/slo.md shows them)"
+    return (
+        "dashboards are not served: no Grafana here; where its image can be pulled, `make setup` brings it "
+        "(docs/dashboards has a picture of each)"
+    )
 
 
 def make_runtime(settings: Settings, subject: Subject, *, project: str, owner_id: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -91,10 +90,14 @@ def labels_of(prometheus: Prometheus, metric: str, from_unix_s: float, to_unix_s
     return {name for labels in found for name, _ in labels} | ({"__name__"} if found else set())
 
 
-def broken_rules(prometheus: Prometheus, wanted: Iterable[str]) -> list[str]:
-    """Rules that are not loaded, or that Prometheus cannot evaluate."""
+def loaded_rules(prometheus: Prometheus) -> dict[str, Mapping[str, Any]]:
+    """What Prometheus says of its rules, by name."""
     answer = requests.get(f"{prometheus.url}/api/v1/rules", timeout=5).json()["data"]["groups"]
-    loaded = {rule["name"]: rule for group in answer for rule in group["rules"]}
+    return {rule["name"]: rule for group in answer for rule in group["rules"]}
+
+
+def broken_rules(loaded: Mapping[str, Mapping[str, Any]], wanted: Iterable[str]) -> list[str]:
+    """Rules that are not loaded, or that Prometheus cannot evaluate."""
     complaints = [f"{name} is not loaded" for name in sorted(set(wanted) - set(loaded))]
     return complaints + [f"{name}: {rule['lastError']}" for name, rule in loaded.items() if rule["health"] != "ok"]
 
@@ -106,6 +109,18 @@ def empty_panels(boards: Iterable[Board], asked: Asked) -> list[str]:
         variables = {variable.name: ".*" for variable in board.variables}
         shown = (panel for panel in board.panels if not panel.may_be_empty)
         complaints += [f"{board.title}: {panel.title}" for panel in shown if not asked.answers(panel, variables)]
+    return complaints
+
+
+def without_choices(boards: Iterable[Board], prometheus: Prometheus, at_unix_s: float) -> list[str]:
+    """Variables for which Grafana's label_values() would be empty."""
+    complaints = []
+    for board in boards:
+        for variable in board.variables:
+            found = prometheus.vector(
+                f'count by ({variable.label}) ({variable.metric}{{{variable.label}!=""}})', at_unix_s, may_be_empty=True
+            )
+            complaints += [] if found else [f"{board.title}: ${variable.name} has nothing to choose from"]
     return complaints
 
 
@@ -122,10 +137,3 @@ def request_like(prometheus: Prometheus, at_unix_s: float) -> list[str]:
     for labels in prometheus.vector('{__name__=~"llmlab_.*|gen_ai_.*|llmchaos_.*|remediation_.*"}', at_unix_s):
         complaints |= {f"{name}={value!r}" for name, value in labels if odd.search(value)}
     return sorted(complaints)
-
-
-@contextlib.contextmanager
-def replaced(values: list[Any], old: Any, new: Any) -> Iterator[list[Any]]:
-    """A copy of the list with one member changed: a mutant."""
-    assert old in values
-    yield [new if value is old or value == old else value for value in values]

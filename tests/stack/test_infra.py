@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import uuid
 from pathlib import Path
 
 import alert_arms
 import infra
 import pytest
+import requests
 import yaml
 
 from pytest_llmchaos import faults, loads
+from pytest_llmchaos.errors import NoData
 from pytest_llmchaos.generate.boards import boards
+from pytest_llmchaos.generate.panels import Variable
 from pytest_llmchaos.generate.pictures import Asked, draw
 from pytest_llmchaos.generate.rules import LAB_SCALE
 from pytest_llmchaos.openslo import load_slos
@@ -33,6 +37,7 @@ SLOS = load_slos((ROOT / "stack" / "slo.yaml").read_text(), "stack/slo.yaml")
 BOARDS = boards(SLOS, LAB_SCALE)
 ALERTS = [rule["alert"] for group in GROUPS for rule in group["rules"] if "alert" in rule]
 ARMS = alert_arms.arms(SLOS)
+OF_THE_LAB = 'count({__name__=~"llmlab_.*|gen_ai_.*|llmchaos_caller_.*"})'
 SERVICES = ("api", "model-1", "model-2", "prometheus", "pushgateway", "remediator", "docker-proxy")
 # Another backend's, asked for by a trigger that works with all of them.
 OF_OTHER_BACKENDS = ("llamacpp:n_decode_total",)
@@ -112,6 +117,10 @@ class TestScrapes:
             jobs, observed.from_unix_s, observed.to_unix_s, allow_down=("api", "remediator")
         )
 
+    def test_a_window_that_nobody_scraped_is_noticed(self, observed):
+        with pytest.raises(NoData, match="job grafana has no scrape"):
+            observed.lab.prometheus.require_coverage(["grafana"], observed.from_unix_s, observed.to_unix_s)
+
 
 class TestQuestions:
     def test_every_metric_and_label_that_rules_and_panels_use_exists(self, observed):
@@ -146,12 +155,14 @@ class TestRules:
     def test_every_rule_is_loaded_and_healthy(self, observed):
         names = [rule.get("alert") or rule["record"] for group in GROUPS for rule in group["rules"]]
 
-        assert infra.broken_rules(observed.lab.prometheus, names) == []
+        assert infra.broken_rules(infra.loaded_rules(observed.lab.prometheus), names) == []
 
-    def test_a_rule_that_is_not_loaded_is_noticed(self, observed):
-        found = infra.broken_rules(observed.lab.prometheus, ["ServiceDown", "ServiceDownn"])
+    def test_a_rule_that_is_not_loaded_or_fails_is_noticed(self, observed):
+        loaded = infra.loaded_rules(observed.lab.prometheus)
+        failing = {**loaded["GpuHot"], "health": "err", "lastError": "many-to-many matching"}
+        found = infra.broken_rules({**loaded, "GpuHot": failing}, ["ServiceDown", "ServiceDownn"])
 
-        assert found == ["ServiceDownn is not loaded"]
+        assert found == ["ServiceDownn is not loaded", "GpuHot: many-to-many matching"]
 
 
 class TestDashboards:
@@ -161,7 +172,18 @@ class TestDashboards:
     def test_every_panel_has_data(self, observed):
         assert infra.empty_panels(BOARDS, self.asked(observed)) == []
 
-    def test_a_broken_panel_is_noticed(self, observed):
+    def test_every_variable_has_choices(self, observed):
+        assert infra.without_choices(BOARDS, observed.lab.prometheus, observed.to_unix_s) == []
+
+    def test_a_variable_without_choices_is_noticed(self, observed):
+        variable = Variable(name="pod", title="Pod", metric="llmlab_inflight_requests", label="pod")
+        mutant = dataclasses.replace(BOARDS[0], variables=(variable,))
+
+        found = infra.without_choices([mutant], observed.lab.prometheus, observed.to_unix_s)
+
+        assert found == [f"{mutant.title}: $pod has nothing to choose from"]
+
+    def test_a_broken_panel_is_noticed_and_drawn_as_one(self, observed):
         board = BOARDS[1]
         heading, (panel, *others) = board.rows[0]
         query = dataclasses.replace(panel.queries[0], expr=panel.queries[0].expr.replace("offered", "ofered"))
@@ -169,6 +191,7 @@ class TestDashboards:
         mutant = dataclasses.replace(board, rows=((heading, (broken, *others)), *board.rows[1:]))
 
         assert infra.empty_panels([mutant], self.asked(observed)) == [f"{board.title}: Broken"]
+        assert "no data" in draw(mutant, self.asked(observed))
 
     @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
     def test_is_drawn_with_the_fault_in_it(self, observed, board):
@@ -187,15 +210,28 @@ class TestSeries:
 
     def test_more_requests_make_no_more_series(self, observed):
         prometheus = observed.lab.prometheus
-        of_lab = 'count({__name__=~"llmlab_.*|gen_ai_.*|llmchaos_caller_.*"})'
-        before = prometheus.value(of_lab, time.time())
+        before = prometheus.value(OF_THE_LAB, time.time())
         with (
             observed.lab.recording(scenario="infra", fault="", plan={"load": "40 requests a second"}),
             observed.lab.load(loads.open_loop(rate_rps=40, max_tokens=4), longest_s=30),
         ):
             observed.lab.hold(6)
 
-        assert prometheus.value(of_lab, time.time()) <= before
+        assert prometheus.value(OF_THE_LAB, time.time()) <= before
+
+    def test_a_label_that_takes_its_values_from_requests_is_noticed(self, observed):
+        prometheus, pushed = observed.lab.prometheus, f"{observed.lab.runtime.url('pushgateway')}/metrics/job/mutant"
+        before = prometheus.value(OF_THE_LAB, time.time())
+        lines = [f'llmlab_mutant{{request="{uuid.uuid4()}"}} 1\n' for _ in range(3)]
+        requests.post(pushed, data="".join(lines), timeout=5).raise_for_status()
+        try:
+            alert_arms.until(lambda: prometheus.value(OF_THE_LAB, time.time()) == before + 3, "three series more")
+            found = infra.request_like(prometheus, time.time())
+        finally:
+            requests.delete(pushed, timeout=5).raise_for_status()
+        alert_arms.until(lambda: prometheus.value(OF_THE_LAB, time.time()) == before, "their end")
+
+        assert len(found) == 3
 
     def test_a_crowd_of_series_is_noticed(self, observed, monkeypatch):
         monkeypatch.setattr(infra, "MOST_SERIES", 5)
@@ -210,14 +246,26 @@ class TestSeries:
             for metric in ("llmlab_requests_total", "llmchaos_caller_requests_total")
         )
 
+        resets = observed.lab.prometheus.value(
+            f'max(resets(llmlab_requests_total{{outcome="ok"}}[{window}]))', observed.to_unix_s
+        )
+        assert resets == 1
         assert callers * 0.85 <= api <= callers * 1.1
 
-    def test_the_restart_is_counted_with_its_cause(self, observed):
+    def test_the_remediators_restart_is_counted_with_its_rule(self, observed):
         counted = observed.lab.prometheus.vector(
             'sum by (reason) (service_container_restarts_total{service="api"}) > 0', observed.to_unix_s
         )
 
-        assert any("api" in dict(labels)["reason"] for labels in counted)
+        assert {dict(labels)["reason"] for labels in counted} <= {"api-exited", "api-unresponsive"}
+
+    def test_a_restart_policys_restart_is_counted_as_the_runtimes(self, observed):
+        """An operator's are those that make ServiceFlapping fire."""
+        lab = observed.lab
+        if "crash" not in lab.runtime.abilities:
+            pytest.skip("to end a process behind the engine's back needs root on its machine")
+        with alert_arms.watched_on_hold(lab), alert_arms.restart_policy(lab, "model-2"):
+            alert_arms.counted(lab, "model-2", "runtime", lambda: lab.runtime.crash("model-2"))
 
 
 class TestAlerts:

@@ -94,6 +94,7 @@ def test_a_trial_needs_no_docker_tells_who_repaired_and_writes_nothing_elsewhere
         "latest",
         (reports / "latest").resolve().name,
     }
+    assert "dashboards are not served" in out
     run = sessions.run_json(reports)
     jsonschema.validate(run, json.loads((sessions.ROOT / "pytest_llmchaos/report/run.schema.json").read_text()))
     trial = run["trials"][0]
