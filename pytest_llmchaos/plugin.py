@@ -97,15 +97,12 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"llmchaos: {seed}, runtime {options.runtime_of(config)}, backend {backend}"
 
 
-def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
-    """Where the trials will run, and why there."""
-    campaign = config.stash.get(CAMPAIGN, None)
-    if campaign is None or config.get_verbosity() < 0:
-        return []
-    settings = campaign.settings
-    return [
-        f"llmchaos: runtime {settings.runtime} ({settings.why_runtime}), backend {settings.backend}, run {settings.run}"
-    ]
+def say_where(config: pytest.Config, campaign: Campaign) -> None:
+    """Where the trials will run, and why there: before anything is looked for or fetched, which may take its time."""
+    reporter, settings = config.pluginmanager.getplugin("terminalreporter"), campaign.settings
+    if reporter is not None and config.get_verbosity() >= 0 and not hasattr(config, "workerinput"):
+        where = f"runtime {settings.runtime} ({settings.why_runtime}), backend {settings.backend}"
+        reporter.write_line(f"llmchaos: {where}, run {settings.run}")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -176,6 +173,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     try:
         take_plans(campaign, wanted, session.config)
         if not only_plans(session.config) and not session.config.option.collectonly:
+            say_where(session.config, campaign)
             campaign.preflight()
     except LlmchaosError as error:
         if hasattr(session.config, "workerinput"):

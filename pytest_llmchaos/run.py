@@ -88,7 +88,7 @@ def choose_runtime(wanted: str, *, own: bool = False) -> tuple[str, str]:
     try:
         docker_cli.require_engine()
     except NotReady as error:
-        return "local", str(error).split(":")[0]
+        return "local", str(error).partition(": ")[0]
     return "compose", "a Docker daemon answers"
 
 

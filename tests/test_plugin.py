@@ -100,6 +100,17 @@ def test_a_list_of_faults_is_one_trial_each_with_readable_ids(chaos, double):
     assert double.performed == ["kill api", "kill model-1"]
 
 
+def test_it_says_which_runtime_was_chosen_and_why(chaos, monkeypatch):
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+
+    chosen, asked, quiet = chaos(), chaos("--chaos-runtime=local"), chaos("-q")
+
+    nobody = "no Docker daemon answers at unix:///nonexistent/docker.sock"
+    chosen.stdout.fnmatch_lines([f"llmchaos: runtime local ({nobody}), backend llamacpp, run *"])
+    asked.stdout.fnmatch_lines(["llmchaos: runtime local (asked for), backend llamacpp, run *"])
+    quiet.stdout.no_fnmatch_line("llmchaos: runtime*")
+
+
 def test_repeat_performs_every_trial_again(chaos, double):
     chaos("--chaos-repeat=3").assert_outcomes(passed=6)
 

@@ -82,9 +82,10 @@ def test_a_trial_needs_no_docker_tells_who_repaired_and_writes_nothing_elsewhere
         env[variable] = str(tmp_path / variable)
     before = contents(cache), contents(stack_dir())
 
-    code, out = sessions.run(reports, scenario, *LOCAL, env={**env, "PYTHONDONTWRITEBYTECODE": "1"})
+    code, out = sessions.run(reports, scenario, *LOCAL[1:], env={**env, "PYTHONDONTWRITEBYTECODE": "1"})
 
     assert code == 0, out[-4000:]
+    assert "llmchaos: runtime local (no Docker daemon answers" in out
     assert (contents(cache), contents(stack_dir())) == before
     assert contents(tmp_path / "HOME") == set()
     locks = [path for path in (tmp_path / "TMPDIR").rglob("*") if path.is_file()]
