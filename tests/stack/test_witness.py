@@ -48,10 +48,10 @@ def both(trial_of, stack_lab, tmp_path):
     [faults.kill("api"), faults.together(faults.kill("model-1"), faults.kill("model-2"))],
     ids=["the api", "both models"],
 )
-def test_detection_and_recovery_agree_with_the_witness(both, fault, record_property):
+def test_detection_and_recovery_agree_with_the_witness(both, fault, request):
     trial, there = both(fault)
 
     told = {"detect_s": trial.time_to_detect_s, "recover_s": trial.time_to_recover_s}
     for name, apart in differences(told, there).items():
-        record_property(name, f"{told[name]:.3f} s, {apart:+.3f} s from the witness")
+        request.node.user_properties.append((name, f"{told[name]:.3f} s, {apart:+.3f} s from the witness"))
     assert complaints(told, trial.detected_by, there) == []
