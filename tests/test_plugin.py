@@ -103,7 +103,7 @@ def test_a_list_of_faults_is_one_trial_each_with_readable_ids(chaos, double):
 def test_it_says_which_runtime_was_chosen_and_why(chaos, monkeypatch):
     monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
 
-    chosen, asked, quiet = chaos(), chaos("--chaos-runtime=local"), chaos("-q")
+    chosen, asked, quiet = chaos("--chaos-runtime=auto"), chaos("--chaos-runtime=local"), chaos("-q")
 
     nobody = "no Docker daemon answers at unix:///nonexistent/docker.sock"
     chosen.stdout.fnmatch_lines([f"llmchaos: runtime local ({nobody}), backend llamacpp, run *"])
