@@ -20,8 +20,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from pytest_llmchaos import experiment, faults, history, judging, loads, samples
+from pytest_llmchaos.injecting import Injected
 from pytest_llmchaos.journal import Journal
-from pytest_llmchaos.lab import Injected
 from pytest_llmchaos.model import RuntimeEvent, Sample
 from pytest_llmchaos.plan import plan_trial
 from pytest_llmchaos.record import PhaseBounds, Record

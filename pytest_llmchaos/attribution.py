@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_llmchaos.lab import Injected
+    from pytest_llmchaos.injecting import Injected
     from pytest_llmchaos.model import RuntimeEvent
     from pytest_llmchaos.record import Record
 

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_llmchaos.experiments import TrialPlan
-    from pytest_llmchaos.lab import Injected, Lab
+    from pytest_llmchaos.injecting import Injected
+    from pytest_llmchaos.lab import Lab
     from pytest_llmchaos.model import RuntimeEvent
     from pytest_llmchaos.record import Record
     from pytest_llmchaos.running import RunningLoad

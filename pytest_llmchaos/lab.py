@@ -12,16 +12,13 @@ from typing import TYPE_CHECKING, Any
 from pytest_llmchaos import owner
 from pytest_llmchaos.errors import (
     Aborted,
-    FaultNotObserved,
-    HealFailed,
     InvalidExperiment,
     NotSteady,
-    NoVictim,
     ProvesNothing,
     Unsupported,
 )
 from pytest_llmchaos.flood import Floodable
-from pytest_llmchaos.heal import healed, over, undo_until_done
+from pytest_llmchaos.injecting import Injected, Injector
 from pytest_llmchaos.model import Injection, ServiceState, Undo
 from pytest_llmchaos.record import Record
 from pytest_llmchaos.signals import Signals
@@ -36,7 +33,6 @@ if TYPE_CHECKING:
     from pytest_llmchaos.subject import Subject
 
 TICK_S = 0.1
-PROOF_DEADLINE_S = 5.0
 
 
 class ServiceView:
@@ -82,21 +78,6 @@ class RemediatorView:
     def audit(self, since_unix_s: float = 0.0) -> list[Mapping[str, Any]]:
         """What it saw and did since then, oldest first."""
         return [line for line in self._lab.runtime.audit() if float(line.get("at", 0)) >= since_unix_s]
-
-
-class Injected:
-    """The faults of one block, as they took hold. `start_unix_s` is the first one's, by the runtime's own event."""
-
-    def __init__(self) -> None:
-        self.acts: list[Injection] = []
-        self.proven: list[tuple[Injection, float]] = []
-        self.start_unix_s: float | None = None
-        self.last_unix_s: float | None = None
-        self.reverted_unix_s: float | None = None
-
-    @property
-    def victims(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(act.victim for act in self.acts))
 
 
 class Lab:
@@ -328,24 +309,23 @@ class Lab:
         """
         record = self._recorded()
         acts = self._acts(fault)
-        injected = Injected()
+        injector = Injector(self.runtime, record, self.signals)
         try:
             begin = time.monotonic()
             for act in acts:
                 self._hold_to(begin + act.after_s)
-                if blast_radius is not None and injected.proven:
-                    self._await_room(act, injected, blast_radius, begin + act.after_s + patience_s)
-                self._inject_one(record, act, injected)
+                if blast_radius is not None and injector.injected.proven:
+                    self._await_room(act, injector, blast_radius, begin + act.after_s + patience_s)
+                injector.act(act)
                 self.abort_check(abort_if)
-            yield injected
+            yield injector.injected
         finally:
-            injected.reverted_unix_s = time.time()
-            self._revert(record, injected)
+            injector.revert()
 
-    def _await_room(self, act: Injection, injected: Injected, blast_radius: int, deadline_s: float) -> None:
+    def _await_room(self, act: Injection, injector: Injector, blast_radius: int, deadline_s: float) -> None:
         """Wait until the services that are still hit and this victim are within the blast radius, and it can be hit at all."""
         while True:
-            hit = {done.victim for done, since in injected.proven if not over(self.runtime, done, since)} | {act.victim}
+            hit = injector.still_hit() | {act.victim}
             if len(hit) <= blast_radius and self.runtime.state(act.victim).running:
                 return
             if time.monotonic() > deadline_s:
@@ -377,58 +357,3 @@ class Lab:
                 f"{', '.join(strangers)} may not be hit; targets are {', '.join(self.subject.targets)}"
             )
         return acts
-
-    def _inject_one(self, record: Record, act: Injection, injected: Injected) -> None:
-        before_s = time.time()
-        record.write(
-            "intent", step="inject", fault=act.fault.kind, victim=act.victim, undo=act.fault.undo(act.victim).as_json()
-        )
-        injected.acts.append(act)
-        act.fault.inject(self.runtime, act.victim)
-        proof = None
-        deadline = time.monotonic() + PROOF_DEADLINE_S
-        while proof is None:
-            proof = act.fault.observed(self.runtime, act.victim, before_s - 0.001)
-            if proof is None:
-                if time.monotonic() > deadline:
-                    raise FaultNotObserved(
-                        f"{act.fault.kind} {act.victim}: no witness saw it within {PROOF_DEADLINE_S:g} s; expected: {act.fault.expects}"
-                    )
-                time.sleep(0.02)
-        record.proof("injected", proof.witness, proof.at_unix_s)
-        record.event(
-            "instrument", f"{act.fault.kind} {act.victim}", at_s=record.at_s(proof.at_unix_s), service=act.victim
-        )
-        self.signals.fault(act.fault.kind, act.victim, active=True)
-        if injected.start_unix_s is None:
-            injected.start_unix_s = proof.at_unix_s
-        injected.last_unix_s = proof.at_unix_s
-        injected.proven.append((act, proof.at_unix_s))
-
-    def _revert(self, record: Record, injected: Injected) -> None:
-        """Undo in reverse order, and prove it. Every undo is tried, also when one before it failed.
-
-        Raises HealFailed; NoVictim where a victim was removed by somebody else, which leaves nothing to undo and no claim.
-        """
-        since = injected.start_unix_s or 0.0  # without a proof of the start, a healthy state is all there is to see
-        failed: list[str] = []
-        gone: list[str] = []
-        for act in reversed(injected.acts):
-            undo = act.fault.undo(act.victim)
-            try:
-                undo_until_done(self.runtime, undo)
-                proof = healed(self.runtime, act, since)
-                record.proof("healed", proof.witness, proof.at_unix_s)
-                record.note("undone", victim=act.victim, op=undo.op, ok=True)
-            except NoVictim as error:
-                record.note("undone", victim=act.victim, op=undo.op, ok=True, why=str(error))
-                gone.append(str(error))
-            except HealFailed as error:
-                record.note("undone", victim=act.victim, op=undo.op, ok=False, why=str(error))
-                failed.append(str(error))
-            self.signals.fault(act.fault.kind, act.victim, active=False)
-        if failed:
-            record.healed = False
-            raise HealFailed("; ".join(failed))
-        if gone:
-            raise NoVictim("; ".join(gone))

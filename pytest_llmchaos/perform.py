@@ -11,7 +11,8 @@ from pytest_llmchaos.trial import Trial
 
 if TYPE_CHECKING:
     from pytest_llmchaos.experiments import TrialPlan
-    from pytest_llmchaos.lab import Injected, Lab
+    from pytest_llmchaos.injecting import Injected
+    from pytest_llmchaos.lab import Lab
     from pytest_llmchaos.record import Record
 
 

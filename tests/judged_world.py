@@ -14,8 +14,9 @@ from fake_runtime import FakeRuntime
 from prometheus_server import history
 
 from pytest_llmchaos import experiment, faults, loads, samples
+from pytest_llmchaos.injecting import Injected
 from pytest_llmchaos.journal import Journal
-from pytest_llmchaos.lab import Injected, Lab
+from pytest_llmchaos.lab import Lab
 from pytest_llmchaos.loadgen.counts import Counts
 from pytest_llmchaos.loadgen.health import LoadSummary
 from pytest_llmchaos.model import Injection, RuntimeEvent, Sample

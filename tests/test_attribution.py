@@ -4,8 +4,8 @@ import pytest
 
 from pytest_llmchaos import faults
 from pytest_llmchaos.attribution import detected, note_events, repaired_by, restarts, unnoticed, victims_back
+from pytest_llmchaos.injecting import Injected
 from pytest_llmchaos.journal import Journal
-from pytest_llmchaos.lab import Injected
 from pytest_llmchaos.model import Injection, RuntimeEvent
 from pytest_llmchaos.record import Record
 

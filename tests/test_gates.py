@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from judged_world import KILLED_S, RATE_RPS, Performed, judge
 
-from pytest_llmchaos import faults, heal, judging, lab
+from pytest_llmchaos import faults, heal, injecting, judging, lab
 from pytest_llmchaos.errors import (
     FaultNotObserved,
     HealFailed,
@@ -243,10 +243,10 @@ class TestSteadyState:
 class TestFault:
     @pytest.fixture
     def inject(self, performed, monkeypatch):
-        monkeypatch.setattr(lab, "PROOF_DEADLINE_S", 0.0)
-        monkeypatch.setattr(lab, "healed", partial(heal.healed, deadline_s=0.0))
-        monkeypatch.setattr(lab, "undo_until_done", lambda runtime, undo: runtime.undo(undo))
-        monkeypatch.setattr(lab, "time", clock(performed.runtime.now))
+        monkeypatch.setattr(injecting, "PROOF_DEADLINE_S", 0.0)
+        monkeypatch.setattr(injecting, "healed", partial(heal.healed, deadline_s=0.0))
+        monkeypatch.setattr(injecting, "undo_until_done", lambda runtime, undo: runtime.undo(undo))
+        monkeypatch.setattr(injecting, "time", clock(performed.runtime.now))
 
         def acted(**runtime):
             for name, value in runtime.items():

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 import pytest
 from fake_runtime import FakeRuntime
 
-from pytest_llmchaos import experiment, faults, heal, loads, perform
-from pytest_llmchaos import lab as lab_module
+from pytest_llmchaos import experiment, faults, heal, injecting, loads, perform
 from pytest_llmchaos.errors import Aborted, FaultNotObserved, HealFailed, InvalidExperiment, Unsupported
 from pytest_llmchaos.faults.base import OnTarget
 from pytest_llmchaos.faults.kill import Kill
@@ -46,9 +45,9 @@ class Callers:
 @pytest.fixture
 def lab_on(tmp_path, monkeypatch):
     """A lab on a fake runtime, with no patience: its deadlines are over at the first look."""
-    monkeypatch.setattr(lab_module, "PROOF_DEADLINE_S", 0.0)
-    monkeypatch.setattr(lab_module, "healed", functools.partial(heal.healed, deadline_s=0.0))
-    monkeypatch.setattr(lab_module, "undo_until_done", functools.partial(heal.undo_until_done, deadline_s=0.0))
+    monkeypatch.setattr(injecting, "PROOF_DEADLINE_S", 0.0)
+    monkeypatch.setattr(injecting, "healed", functools.partial(heal.healed, deadline_s=0.0))
+    monkeypatch.setattr(injecting, "undo_until_done", functools.partial(heal.undo_until_done, deadline_s=0.0))
     made = []
 
     def make(runtime):

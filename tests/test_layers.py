@@ -20,7 +20,7 @@ LAYERS = {
     "byo": 3, "places": 2, "openslo": 2, "experiments": 2, "plan": 2, "trial": 2, "attribution": 2, "trialjson": 2, "subject": 2,
     "journal": 3, "owner": 3, "prometheus": 3, "promapi": 3, "samples": 3, "runtime": 3, "loadgen": 3, "slo_judge": 3,
     "heal": 3, "record": 3, "signals": 3, "sweep": 3, "prometheus_binary": 3, "watchdog": 3, "ledger": 3,
-    "running": 4, "flood": 4, "lab": 4, "judging": 4, "perform": 4, "run": 4, "progress": 4, "campaign": 4,
+    "running": 4, "flood": 4, "injecting": 4, "lab": 4, "judging": 4, "perform": 4, "run": 4, "progress": 4, "campaign": 4,
     "report": 5, "generate": 5,
     "options": 6, "marks": 6, "scheduling": 6, "plugin": 6, "cli": 6,
 }  # fmt: skip
