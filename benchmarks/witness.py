@@ -9,6 +9,7 @@ neither side can see a recovery more sharply than 20 ms. The backend is `sim`, i
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -58,7 +59,7 @@ def once(lab: Lab, name: str, number: int, directory: Path) -> dict[str, float]:
         prometheus_url=lab.prometheus.url,
         model=lab.subject.model,
     )
-    out = directory / "seen.jsonl"
+    out = directory / f"seen-{name.replace(' ', '-')}-{number}.jsonl"
     with watching(place, out):
         trial = perform(lab, plan)
     there = seen([json.loads(line) for line in out.read_text().splitlines()], trial.victims, STABLE_S)
@@ -69,11 +70,12 @@ def once(lab: Lab, name: str, number: int, directory: Path) -> dict[str, float]:
     return found
 
 
-def measure(rounds: int) -> dict[str, dict[str, Any]]:
+def measure(rounds: int, keep: Path | None) -> dict[str, dict[str, Any]]:
     print(f"load average {os.getloadavg()[0]:.1f} at the start; above 2 on 2 cores, rounds are left out")
     print(f"{'fault':<20}{'detect s':>10}{'apart ms':>10}{'recover s':>10}{'apart ms':>10}   detected by")
     apart: dict[str, list[float]] = {}
-    with tempfile.TemporaryDirectory(prefix="llmchaos-bench-") as folder:
+    with contextlib.ExitStack() as stack:
+        folder = keep or stack.enter_context(tempfile.TemporaryDirectory(prefix="llmchaos-bench-"))
         settings = Settings(
             run="bench",
             seed=42,
@@ -120,9 +122,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON line at the end")
     parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="leave there what both sides saw")
     arguments = parser.parse_args()
     try:
-        figures = measure(arguments.rounds)
+        figures = measure(arguments.rounds, arguments.keep)
     except LlmchaosError as error:
         print(f"could not measure: {error}", file=sys.stderr)
         return 2

@@ -69,6 +69,11 @@ class Settings:
         return self.reports / self.run
 
     @property
+    def stack_directory(self) -> Path:
+        """What belongs to this process' own stack: labels, states as found, logs. Workers of one run have one stack each."""
+        return self.directory / self.worker if self.worker else self.directory
+
+    @property
     def subject(self) -> Subject:
         return self.own or lab_subject(self.backend)
 
@@ -184,7 +189,7 @@ class Run:
             "owner": owner.identity(),
             "owned": not self.subject.attach,
             "journal": str(self.journal.path),
-            "directory": str(settings.directory),
+            "directory": str(settings.stack_directory),
         }
         if self.subject.attach:
             from pytest_llmchaos.runtime import attach  # noqa: PLC0415 - only the runtime in use
@@ -193,7 +198,7 @@ class Run:
             attach.note(self._noted)
             recipe = self._noted
         self.journal.write("stack", **recipe)
-        self._watchdog = watchdog.start(recipe, settings.directory / "watchdog.log")
+        self._watchdog = watchdog.start(recipe, settings.stack_directory / "watchdog.log")
         self._old_sigterm = signal.signal(signal.SIGTERM, _interrupt)
         begin = time.monotonic()
         doing = (
@@ -278,17 +283,19 @@ def dashboards_line(url: str | None) -> str:
 
 def make_runtime(settings: Settings, subject: Subject, *, project: str, owner_id: str) -> Any:
     """The runtime that the settings name, not yet started."""
+    about = {"project": project, "run": settings.run, "owner": owner_id}
+    directory = settings.stack_directory
     if subject.attach:
         from pytest_llmchaos.runtime.attach import AttachedRuntime  # noqa: PLC0415 - only the runtime in use
 
-        return AttachedRuntime(subject, project=project, run=settings.run, owner=owner_id, directory=settings.directory)
+        return AttachedRuntime(subject, **about, directory=directory)
     if settings.runtime == "compose":
         from pytest_llmchaos.runtime.compose import ComposeRuntime  # noqa: PLC0415 - only the runtime in use
 
-        return ComposeRuntime(subject, project=project, run=settings.run, owner=owner_id, directory=settings.directory)
+        return ComposeRuntime(subject, **about, directory=directory)
     from pytest_llmchaos.runtime.local import LocalRuntime  # noqa: PLC0415 - as above
 
-    return LocalRuntime(subject, project=project, run=settings.run, owner=owner_id, directory=settings.directory)
+    return LocalRuntime(subject, **about, directory=directory)
 
 
 def environment() -> dict[str, Any]:

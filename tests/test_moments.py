@@ -6,7 +6,7 @@ from moments import Blind, complaints, differences, seen
 FAULT_S = 1000.0
 
 
-def lines(*, hit=FAULT_S, back=1001.0, good_from=1001.5, signal=1000.9, relapse=None, until=1010.0):
+def lines(*, hit=FAULT_S, back=1001.0, good_from=1001.5, signal=1000.9, until=1010.0):
     """A service that is hit, noticed, started again and good; looked at every 20 ms."""
     steps = [990.0 + 0.02 * step for step in range(round((until - 990.0) / 0.02))]
     made = [
@@ -17,9 +17,7 @@ def lines(*, hit=FAULT_S, back=1001.0, good_from=1001.5, signal=1000.9, relapse=
         {"saw": "signal", "at": signal + 5, "name": "alert AvailabilityFastBurn"},
     ]
     made += [{"saw": "look", "asked": at, "answered": at, "late": 0.0} for at in steps]
-    return made + [
-        {"saw": "probe", "due": at, "good": not (hit <= at < good_from or at == relapse), "late": 0.0} for at in steps
-    ]
+    return made + [{"saw": "probe", "due": at, "good": not hit <= at < good_from, "late": 0.0} for at in steps]
 
 
 def without(made, saw, from_s, to_s):
@@ -54,11 +52,21 @@ def test_where_no_caller_suffered_the_victims_return_counts():
     assert seen(lines(good_from=FAULT_S), ["api"], 3.0).recover_s == pytest.approx(1.0)
 
 
-def test_a_relapse_within_the_stable_seconds_moves_the_recovery():
-    made = lines()
-    relapse = min(one["due"] for one in made if one["saw"] == "probe" and one["due"] > 1003)
+def relapsed(*after_s):
+    dues = [one["due"] for one in lines() if one["saw"] == "probe"]
+    bad = {next(due for due in dues if due > FAULT_S + seconds) for seconds in after_s}
+    return [{**one, "good": one["good"] and one["due"] not in bad} if one["saw"] == "probe" else one for one in lines()]
 
-    assert seen(lines(relapse=relapse), ["api"], 3.0).recover_s == pytest.approx(3.0, abs=0.05)
+
+def test_a_relapse_within_the_stable_seconds_moves_the_recovery():
+    there = seen(relapsed(*(2.5 + 0.02 * step for step in range(20))), ["api"], 3.0)
+
+    assert there.recover_s == pytest.approx(2.9, abs=0.05)
+
+
+def test_where_good_and_bad_alternate_nobody_can_say_when_it_ended():
+    with pytest.raises(Blind, match=r"good and bad by turns: the last bad ones 0\.\d+ s apart"):
+        seen(relapsed(2.5, 2.8), ["api"], 3.0)
 
 
 def test_what_the_instrument_says_within_the_bound_is_borne_out():

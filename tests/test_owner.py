@@ -14,6 +14,7 @@ import pytest
 from pytest_llmchaos import owner
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.progress import Progress
+from pytest_llmchaos.run import Settings, make_runtime
 
 HOLD = """
 import subprocess, sys, time
@@ -151,3 +152,18 @@ def test_a_person_sees_for_whom_a_trial_waits():
     progress(lab, "waiting for the trial of process 7", 1799.6)
 
     assert written == ["waiting for the trial of process 7 (1800 s left)"]
+
+
+@pytest.mark.parametrize("runtime", ["compose", "local"])
+def test_the_stacks_of_workers_share_no_folder(tmp_path, runtime):
+    def folder_of(worker):
+        common = {"run": "r", "seed": 1, "runtime": runtime, "backend": "sim", "repeat": 1, "replay_line": "pytest"}
+        settings = Settings(**common, reports=tmp_path, worker=worker)
+        made = make_runtime(settings, settings.subject, project=f"p-{worker}", owner_id=f"owner-{worker}")
+        assert made._directory == settings.stack_directory
+        return made._directory
+
+    one, other, alone = folder_of("gw0"), folder_of("gw1"), folder_of("")
+
+    assert alone == tmp_path / "r"
+    assert {one, other} == {alone / "gw0", alone / "gw1"}

@@ -66,8 +66,16 @@ def _recovered_s(lines: Sequence[Line], events: Sequence[Line], victims: Collect
         return back_s
     for due, good in probes:
         if good and not any(due <= at <= due + stable_s for at in bad):
+            _require_edge([at for at in bad if at < due], due)
             return max(back_s, float(due))
     raise Blind("callers never got good answers again")
+
+
+def _require_edge(bad: Sequence[float], good_s: float) -> None:
+    """Where good and bad answers alternate, two callers who ask in turn see the last bad one at different times."""
+    gap_s = max((b - a for a, b in itertools.pairwise([*bad[-2:], good_s])), default=0.0)
+    if gap_s > BLIND_S:
+        raise Blind(f"answers were good and bad by turns: the last bad ones {gap_s:.3f} s apart, at most {BLIND_S:g} s")
 
 
 def _require_sight(lines: Sequence[Line], start_s: float, signal_s: float, stable_from_s: float) -> None:

@@ -29,7 +29,9 @@ def test_each_worker_has_a_stack_of_its_own_and_they_measure_in_turn(tmp_path):
         files.append(str(file))
     reports = tmp_path / "reports"
 
-    code, out = sessions.run(reports, *files, "-p", "xdist", "-n", "2", "--chaos-backend=sim", "--chaos-seed=42")
+    code, out = sessions.run(
+        reports, *files, "-p", "xdist", "-n", "2", "--chaos-backend=sim", "--chaos-seed=42", timeout_s=200
+    )
 
     assert code == 0, out[-4000:]
     stacks = sessions.of_kind(reports, "stack")
