@@ -58,6 +58,7 @@ class Lab:
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
         self.server.daemon_threads = True
+        self.server.handle_error = lambda *_: None  # an onlooker that was told to end hangs up
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
 
 
