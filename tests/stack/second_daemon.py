@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 READY_DEADLINE_S = 30.0
+# With `--bridge none` a daemon deletes docker0, whosever it is; with the default one it would share it.
+BRIDGE, ADDRESS = f"lcd-{os.getpid()}"[:15], "10.212.0.1/24"
 
 
 class Daemon:
@@ -33,7 +35,7 @@ class Daemon:
     def start(self) -> None:
         folder = self._folder
         command = ["dockerd", "--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec", "--host", self.host]
-        command += ["--pidfile", f"{folder}/pid", "--bridge", "none", "--iptables=false", "--ip6tables=false"]
+        command += ["--pidfile", f"{folder}/pid", "--bridge", BRIDGE, "--iptables=false", "--ip6tables=false"]
         command += ["--default-address-pool", "base=10.213.0.0/16,size=24", "--shutdown-timeout", "1"]
         with (folder / "log.txt").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
@@ -63,10 +65,12 @@ class Daemon:
 @contextlib.contextmanager
 def second_daemon(folder: Path) -> Iterator[Daemon]:
     """Skips, saying why, where one cannot be started."""
-    if os.geteuid() != 0 or shutil.which("dockerd") is None:
-        pytest.skip("needs root and a dockerd on PATH")
+    if os.geteuid() != 0 or shutil.which("dockerd") is None or shutil.which("ip") is None:
+        pytest.skip("needs root, and dockerd and ip on PATH")
     daemon = Daemon(folder)
     try:
+        for command in (["link", "add", BRIDGE, "type", "bridge"], ["addr", "add", ADDRESS, "dev", BRIDGE]):
+            subprocess.run(["ip", *command], check=True, capture_output=True)
         daemon.start()
         yield daemon
     finally:
@@ -78,6 +82,7 @@ def second_daemon(folder: Path) -> Iterator[Daemon]:
             if found:
                 subprocess.run(["docker", "-H", daemon.host, "rm", "--force", *found], capture_output=True, check=True)
         daemon.end()
+        subprocess.run(["ip", "link", "delete", BRIDGE], check=False, capture_output=True)
         _unmounted(folder)
         shutil.rmtree(folder, ignore_errors=True)
 
