@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 from fake_runtime import FakeRuntime
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pytest_llmchaos import experiment, faults
@@ -61,6 +61,10 @@ def test_a_plan_keeps_to_its_blast_radius_or_is_refused(fault, radius, seed):
 
 @settings(max_examples=300, deadline=None)
 @given(fault=COMPOSED, seed=st.integers(0, 999))
+@example(
+    fault=faults.random(n=4, among=[faults.random(n=1, among=[faults.kill("api"), faults.pause("model-1")])]), seed=0
+)
+@example(fault=faults.random(n=2, among=[faults.together(faults.pause("model-*"), faults.pause("model-*"))]), seed=0)
 def test_a_fault_never_hits_more_than_it_says(fault, seed):
     with contextlib.suppress(NoVictim):
         assert most_at_once(fault.plan(random.Random(seed), SERVICES)) <= fault.blast_radius

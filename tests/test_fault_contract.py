@@ -280,3 +280,20 @@ def test_a_weaker_limit_than_the_one_asked_for_is_no_proof():
     runtime.limit_cpu("api", 0.5)
 
     assert strong.fault.observed(runtime, "api", 0.0) is None
+
+
+@pytest.mark.parametrize(
+    ("among", "widest"),
+    [
+        ([faults.pause("api")], 1),
+        ([faults.pause("model-*")], 4),
+        ([faults.pause("api"), faults.kill("model-1")], 2),
+        ([faults.random(n=1, among=[faults.pause("api")])], 1),
+        ([faults.random(n=1, among=[faults.pause("api"), faults.kill("model-1")])], 4),
+        ([faults.together(faults.pause("api"), faults.pause("model-1"))], 2),
+        ([faults.together(faults.pause("api"), faults.pause("model-*"))], 8),
+    ],
+    ids=["one service", "a pattern", "two", "a draw of one", "a draw of two", "both", "one and a pattern"],
+)
+def test_a_draw_of_four_may_hit_whatever_its_passing_faults_leave_behind(among, widest):
+    assert faults.random(n=4, among=among).blast_radius == widest
