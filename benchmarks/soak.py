@@ -20,7 +20,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_llmchaos import owner
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.journal import read
 from pytest_llmchaos.runtime import docker_cli, local_cleanup
@@ -52,6 +51,7 @@ GOALS = {
     "disk beyond the evidence": (1.0, "KiB/trial"),
 }
 EVIDENCE = ("journal.jsonl", "trials", "logs", "run.json", "report.html", "summary.md")
+STACK = "local"  # where processes keep their data while they run, Prometheus' among it; gone with the stack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,23 +60,22 @@ class Seen:
 
     after_trials: int
     held: dict[str, float]
-    evidence_kib: float
+    may_grow_kib: dict[str, float]
 
 
 class Watcher:
     """Looks at one session from outside: /proc, the engine, the disk."""
 
-    def __init__(self, pid: int, reports: Path, runtime: str) -> None:
-        self._proc, self._reports, self._runtime = Path("/proc", str(pid)), reports, runtime
-        self._temporary = Path(tempfile.gettempdir())
-        self._state = owner.state_dir()
+    def __init__(self, pid: int, folder: Path, runtime: str) -> None:
+        self._proc, self._folder, self._runtime = Path("/proc", str(pid)), folder, runtime
 
     def look(self, after_trials: int, project: str) -> Seen:
         children = _descendants(int(self._proc.name))
         compose = f"label=com.docker.compose.project={project}"
         engine = (lambda kind: float(len(docker_cli.listed(kind, compose)))) if self._runtime == "compose" else _nothing
-        run = next(self._reports.glob("2*"))
-        evidence_kib = sum(_kib(run / name) for name in EVIDENCE)
+        run = next((self._folder / "reports").glob("2*"))
+        evidence_kib = sum(_kib(run / name) for name in EVIDENCE) + _kib(self._folder / "reports" / "ledger.jsonl")
+        stack_kib = _kib(run / STACK)
         held = {
             "memory of pytest": _rss_kib(self._proc),
             "open files": _entries(self._proc / "fd"),
@@ -87,9 +86,13 @@ class Watcher:
             "networks": engine("network"),
             "volumes": engine("volume"),
             "listening ports": float(_listening()),
-            "disk beyond the evidence": _kib(run) - evidence_kib + _kib(self._state) + _kib(self._temporary, depth=1),
+            "disk beyond the evidence": _kib(self._folder) - evidence_kib - stack_kib,
         }
-        return Seen(after_trials=after_trials, held=held, evidence_kib=evidence_kib)
+        return Seen(
+            after_trials=after_trials,
+            held=held,
+            may_grow_kib={"evidence": evidence_kib, "data of the running stack": stack_kib},
+        )
 
 
 def _nothing(_kind: str) -> float:
@@ -121,15 +124,12 @@ def _listening() -> int:
     return sum(1 for row in rows if row[3] == "0A")
 
 
-def _kib(path: Path, *, depth: int = 99) -> float:
-    """Bytes in files below a path, in KiB; `depth` 1 looks at the files of the folder itself alone."""
+def _kib(path: Path) -> float:
+    """Bytes in the files at and below a path, in KiB."""
     total = 0
-    for folder, folders, files in os.walk(path) if path.is_dir() else iter([(str(path.parent), [], [path.name])]):
-        for name in files:
-            with suppress(OSError):
-                total += (Path(folder) / name).lstat().st_size
-        if depth == 1:
-            folders.clear()
+    for one in (path, *path.rglob("*")):
+        with suppress(OSError):
+            total += one.lstat().st_size if one.is_file() else 0
     return total / 1024
 
 
@@ -151,14 +151,18 @@ def session(folder: Path, runtime: str, trials: int) -> subprocess.Popen[bytes]:
     words = ["-m", "pytest", str(folder), f"--rootdir={folder}", "-c", str(folder / "pytest.ini"), "-q"]
     words += ["-p", "no:randomly", "-p", "no:cacheprovider", f"--chaos-report={folder / 'reports'}", "--chaos-seed=1"]
     words += [f"--chaos-runtime={runtime}", "--chaos-backend=sim", f"--chaos-repeat={(trials + 1) // 2}"]
+    (folder / "tmp").mkdir()
+    environment = {**os.environ, "TMPDIR": str(folder / "tmp")}  # so that what it leaves there is seen
     with (folder / "output.txt").open("wb") as output:
-        return subprocess.Popen([sys.executable, *words], stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        return subprocess.Popen(
+            [sys.executable, *words], stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
+        )
 
 
 def watched(folder: Path, runtime: str, trials: int, note: Callable[[str], None]) -> Iterator[Seen]:
     """One look after every trial. Raises NotReady if the session ends badly or performs too few."""
     process = session(folder, runtime, trials)
-    watcher, seen = Watcher(process.pid, folder / "reports", runtime), 0
+    watcher, seen = Watcher(process.pid, folder, runtime), 0
     began_s = time.monotonic()
     try:
         while process.poll() is None and seen < trials:
@@ -189,8 +193,9 @@ def figures_of(points: Sequence[Seen]) -> dict[str, dict[str, object]]:
         figures[name] = {
             "value": round(value, 4), "unit": unit, "goal": f"<= {goal:g}", "met": met, "first": first, "last": last,
         }  # fmt: skip
-    evidence = slope([(one.after_trials, one.evidence_kib) for one in counted])
-    figures["evidence"] = {"value": round(evidence, 1), "unit": "KiB/trial", "goal": None, "met": None}
+    for name in counted[0].may_grow_kib:
+        value = slope([(one.after_trials, one.may_grow_kib[name]) for one in counted])
+        figures[name] = {"value": round(value, 1), "unit": "KiB/trial", "goal": None, "met": None}
     return figures
 
 
