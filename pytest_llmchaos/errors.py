@@ -11,7 +11,7 @@ LlmchaosError
 │   │   ├── NoVictim             the target matches nothing that may be hit
 │   │   ├── LoadNotHeld          the load ran late, or sent less than its schedule
 │   │   ├── TooFewSamples        a number was asked for that so few samples cannot give
-│   │   ├── JournalLost          the journal cannot be written: the session stops, everything is undone
+│   │   ├── EvidenceLost         a disk is full, say: the session stops, everything is undone
 │   │   └── Aborted              an abort condition was met: the fault was reverted and the trial ended
 │   └── Inconclusive         the judge cannot answer
 │       ├── NoData               a query matched no series, or no sample in its window
@@ -76,8 +76,8 @@ class TooFewSamples(InvalidExperiment):
     """So few samples cannot give the number asked for."""
 
 
-class JournalLost(InvalidExperiment):
-    """The journal cannot be written: what could not be written down is not done, and the session stops."""
+class EvidenceLost(InvalidExperiment):
+    """The journal or a trial's samples cannot be written: what cannot be written down is not done, and the session stops."""
 
 
 class Aborted(InvalidExperiment):

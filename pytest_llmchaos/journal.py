@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pytest_llmchaos.errors import JournalLost
+from pytest_llmchaos.errors import EvidenceLost
 
 SCHEMA = "llmchaos-journal/1"
 
@@ -18,14 +18,14 @@ SCHEMA = "llmchaos-journal/1"
 class Journal:
     """One file of JSON lines, written and fsynced one by one, so that a dead process leaves at most one torn line.
 
-    `write` comes before an act, and raises JournalLost (a full disk, say): what could not be written down is then not done
+    `write` comes before an act, and raises EvidenceLost (a full disk, say): what could not be written down is then not done
     either. `note` comes after one, on the way out; it never raises, and `lost` keeps what it could not write.
     """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self.lost: JournalLost | None = None
+        self.lost: EvidenceLost | None = None
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
 
     def __repr__(self) -> str:
@@ -41,12 +41,12 @@ class Journal:
             os.fsync(self._fd)
         except OSError as error:
             why = f"{error.strerror or error}: make room there, then run again"
-            lost = JournalLost(f"the line {kind!r} cannot be written to {self.path}: {why}")
+            lost = EvidenceLost(f"the line {kind!r} cannot be written to {self.path}: {why}")
             self.lost = self.lost or lost
             raise lost from None
 
     def note(self, kind: str, **fields: Any) -> None:
-        with contextlib.suppress(JournalLost):
+        with contextlib.suppress(EvidenceLost):
             self.write(kind, **fields)
 
     def close(self) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmchaos import judging, owner, trialjson
-from pytest_llmchaos.errors import HealFailed, InvalidExperiment, ProvesNothing, Unsupported
+from pytest_llmchaos.errors import EvidenceLost, HealFailed, InvalidExperiment, ProvesNothing, Unsupported
 from pytest_llmchaos.plan import arrivals_of
 from pytest_llmchaos.trial import Trial
 
@@ -43,6 +44,8 @@ def perform(lab: Lab, plan: TrialPlan, *, worker: str = "") -> Trial:
 
 def _broken_off(error: OSError) -> InvalidExperiment:
     """What the machine did to the trial: a daemon that does not answer, a disk that is full."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}:
+        return EvidenceLost(f"{error.filename or 'a file of the trial'} cannot be written: {error.strerror}")
     return InvalidExperiment(f"the trial broke off: {type(error).__name__}: {error}")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llmchaos import options
-from pytest_llmchaos.errors import HealFailed, JournalLost, LlmchaosError, NotReady, ProvesNothing, Unsupported
+from pytest_llmchaos.errors import EvidenceLost, HealFailed, LlmchaosError, NotReady, ProvesNothing, Unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -294,8 +294,8 @@ def trial(request: pytest.FixtureRequest) -> Trial:
         pytest.skip(str(performed.error))
     if isinstance(performed.error, HealFailed):
         request.session.shouldfail = f"heal_failed: {performed.error}"
-    if isinstance(performed.error, JournalLost):
-        request.session.shouldfail = "journal lost: nothing more is done that cannot be written down"
+    if isinstance(performed.error, EvidenceLost):
+        request.session.shouldfail = "evidence lost: nothing more is done that cannot be written down"
     if performed.error is not None:
         raise performed.error
     if performed.trial is None:

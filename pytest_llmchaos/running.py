@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_left
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmchaos.errors import LoadNotHeld, TooFewSamples
+from pytest_llmchaos.errors import EvidenceLost, LoadNotHeld, TooFewSamples
 from pytest_llmchaos.history import Limits, Window, first_sustained_good_s, windows
 from pytest_llmchaos.loadgen.process import LoadPlan, LoadProcess, LoadStatus, LoadSummary
 
@@ -78,6 +79,7 @@ class RunningLoad:
     def check_alive(self) -> None:
         """Raises LoadNotHeld if the generator died or came to the end of its schedule: silence is not a good service."""
         if self.summary is None and not self._process.alive:
+            self._require_room()
             raise LoadNotHeld("the load generator ended before the trial did; see load.log in the trial's folder")
 
     def recent(self, since_s: float) -> list[Sample]:
@@ -129,6 +131,9 @@ class RunningLoad:
     def require_held(self) -> dict[str, Any]:
         """The generator's own health. Raises LoadNotHeld if it ran late, sent too little or had no core to itself."""
         summary = self.stop()
+        if not self._process.told:
+            self._require_room()
+            raise LoadNotHeld("the load generator left no summary, so it died; see load.log in the trial's folder")
         about = {
             "offered_rps": summary.offered_rps,
             "achieved_ratio": summary.achieved_ratio,
@@ -149,6 +154,11 @@ class RunningLoad:
                 f"the load generator used {summary.generator_cpu:.0%} of its core, at most {MAX_GENERATOR_CPU:.0%} allowed"
             )
         return about
+
+    def _require_room(self) -> None:
+        """Raises EvidenceLost if the samples' disk is full: a generator that cannot write says so nowhere else."""
+        if os.statvfs(self._directory).f_bavail == 0:
+            raise EvidenceLost(f"the callers' samples cannot be written to {self._directory}: its disk is full")
 
     def offered_rps(self) -> float:
         """Arrivals a second that the schedule asks for around now."""

@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 import pytest_llmchaos
-from pytest_llmchaos.errors import JournalLost
+from pytest_llmchaos.errors import EvidenceLost
 from pytest_llmchaos.journal import Journal, open_intents, read
 
 
@@ -60,7 +60,7 @@ def test_a_full_disk_is_an_error_and_not_silence(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "write", full)
 
     with pytest.raises(
-        JournalLost, match=r"the line 'intent' cannot be written to .*: No space left on device: make room"
+        EvidenceLost, match=r"the line 'intent' cannot be written to .*: No space left on device: make room"
     ):
         journal.write("intent", victim="api")
 

@@ -156,6 +156,11 @@ class LoadProcess:
             self._summary = summary_of([self._told(worker, place) for place, worker in enumerate(self._workers)])
         return self._summary
 
+    @property
+    def told(self) -> bool:
+        """Whether every worker left its own summary. One that died, or whose disk was full, did not."""
+        return all((self.directory / own("summary.json", worker)).exists() for worker in self._workers)
+
     def _told(self, worker: int | None, place: int) -> dict[str, Any]:
         """A worker's own summary. One that died leaves none: what was due is then held against what it had sent."""
         file = self.directory / own("summary.json", worker)

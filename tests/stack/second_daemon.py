@@ -60,6 +60,8 @@ class Daemon:
             self._process.send_signal(number)
             self._process.wait(timeout=30)
             self._process = None
+        if number == signal.SIGKILL:  # its containerd would go on, and not answer the next one
+            os.kill(int((self._folder / "exec" / "containerd" / "containerd.pid").read_text()), number)
 
 
 @contextlib.contextmanager

@@ -167,29 +167,39 @@ def disk(tmp_path):
 
 
 def fill(disk):
-    with contextlib.suppress(OSError), (disk / "filler").open("wb", buffering=0) as filler:
-        while True:
-            filler.write(b"\0" * 4096)
+    fill_file(disk / "filler", b"\0" * 4096)
     assert os.statvfs(disk).f_bavail == 0
 
 
-def test_a_disk_that_fills_up_in_a_fault_is_one_clear_error_and_everything_is_undone(image, tmp_path, disk, engine):
+def fill_file(path, with_what=b"\n"):
+    with contextlib.suppress(OSError), path.open("ab", buffering=0) as file:
+        while True:
+            file.write(with_what)
+
+
+@pytest.mark.parametrize("full", ["journal", "samples"])
+def test_a_disk_that_fills_up_in_a_fault_is_one_clear_error_and_all_is_undone(image, tmp_path, disk, engine, full):
     tiny = tiny_stack.make(tmp_path / "tiny", image, fault="pause", more=", recovery_s=3, fault_s=3")
     tiny.scenario("later", *tiny_stack.FAULTS["kill"])
     with ended(tiny.start(f"--chaos-report={disk}")) as child:
         stack = in_force(disk, child)
         fill(disk)
+        if full == "journal":  # what is left of its last block: a few more lines would fit in
+            (journal,) = disk.glob("2*/journal.jsonl")
+            fill_file(journal)
         child.wait(timeout=60)
 
     said = (tiny.reports / "output.txt").read_text()
     assert child.returncode not in {0, 2}, said
     no_noise(said)
-    assert re.search(
-        r"JournalLost: the line '\w+' cannot be written to .*journal.jsonl: No space left on device", said
-    ), said
+    told = {
+        "journal": r"EvidenceLost: the line '\w+' cannot be written to .*journal.jsonl: No space left on device",
+        "samples": r"EvidenceLost: the callers' samples cannot be written to .*: its disk is full",
+    }
+    assert re.search(told[full], said), said
     assert len(re.findall(r"^ERROR ", said, flags=re.MULTILINE)) == 1, said
-    assert "journal lost: nothing more is done that cannot be written down" in said
-    assert "llmchaos: the journal is not whole" in said
+    assert "evidence lost: nothing more is done that cannot be written down" in said
+    assert "llmchaos: the journal is not whole" in said or full == "samples"
     assert "the report cannot be written" in said
     assert engine.left(stack["project"]) == []
     assert tiny_stack.processes_of(tiny.folder) == []
