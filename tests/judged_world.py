@@ -150,4 +150,5 @@ class Performed:
             (record.directory / "samples.jsonl").write_text("".join(lines))
             running = RunningLoad(self.lab, self.plan.experiment.load, ARRIVALS)
             running.summary = self.summary
+            (record.directory / "summary.json").touch()  # which every generator that lived to its end leaves
             yield record, running
