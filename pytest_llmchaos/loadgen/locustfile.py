@@ -29,6 +29,9 @@ MASTER_LEAD_S = 1.0
 GO_POLL_S = 0.005
 FAILED_EXIT = 3
 
+# Locust ends by SIGINT. What a shell runs in its background, as some CI runners do, inherits it ignored, and so would we.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 log = logging.getLogger(__name__)
 # Locust's hooks and environment have no types to check against.
 hooks: Any = events

@@ -269,6 +269,27 @@ def test_stopping_gives_up_what_is_still_unanswered_and_says_so(tmp_path):
     assert 10 <= summary.offered < 1000
 
 
+@pytest.fixture
+def in_the_background():
+    """SIGINT ignored, as in whatever a shell runs with `&`: child processes inherit that."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("in_the_background")
+def test_a_load_in_the_background_of_a_shell_ends_as_quickly_as_any_other(tmp_path):
+    with Server() as server:
+        process = LoadProcess(plan(server, [f"ok {i}" for i in range(2000)]), tmp_path)
+        process.start()
+        until(lambda: process.status().done >= 10, "ten answers")
+        began_s = time.monotonic()
+        summary = process.stop()
+
+    assert time.monotonic() - began_s < process.plan.drain_s + 2.0  # told in vain, it would be waited for 5 s longer
+    assert summary.ended == "stopped"
+
+
 def test_two_workers_share_one_schedule_and_one_clock(tmp_path):
     with Server() as server:
         whole = plan(server, [f"ok {i}" for i in range(100)], stream=False, processes=2, push_url=server.url)
