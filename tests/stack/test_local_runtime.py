@@ -93,6 +93,7 @@ def test_a_trial_needs_no_docker_tells_who_repaired_and_writes_nothing_elsewhere
     assert {path.name for path in (reports / "latest").resolve().parent.iterdir()} == {
         "output.txt",
         "latest",
+        "ledger.jsonl",
         (reports / "latest").resolve().name,
     }
     assert "dashboards are not served" in out
