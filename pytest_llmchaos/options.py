@@ -121,7 +121,8 @@ def backend_of(config: Any) -> str | None:
 
 def own_subject_of(config: Any) -> Subject | None:
     """The user's own stack, where the ini file names one."""
-    if not any(config.getini(f"llmchaos_{key}") for key in ("compose", "services", "slo", "attach")):
+    attach = attached(config)
+    if not attach and not any(config.getini(f"llmchaos_{key}") for key in ("compose", "services", "slo")):
         return None
     from pytest_llmchaos.byo import own_subject  # noqa: PLC0415 - only for a user's own stack
 
@@ -129,14 +130,22 @@ def own_subject_of(config: Any) -> Subject | None:
         compose=config.getini("llmchaos_compose") or (),
         services=config.getini("llmchaos_services") or (),
         slo=str(config.getini("llmchaos_slo") or ""),
-        attach=bool(config.getini("llmchaos_attach")),
+        attach=attach,
         folder=config.inipath.parent if config.inipath else config.rootpath,
     )
 
 
+def attached(config: Any) -> bool:
+    """Whether the stack is somebody else's. Raises BadScenario for anything but true or false."""
+    try:
+        return bool(config.getini("llmchaos_attach"))
+    except ValueError as error:
+        raise BadScenario(f"llmchaos_attach must be true or false: {error}") from None
+
+
 def leashed(config: Any) -> bool:
     """Whether the stack is one that must not be touched: it is not ours, and nobody said that it may be."""
-    return bool(config.getini("llmchaos_attach")) and not given(config, "unleash")
+    return attached(config) and not given(config, "unleash")
 
 
 def check(config: Any) -> None:
