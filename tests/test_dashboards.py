@@ -23,6 +23,7 @@ from pytest_llmchaos.generate.pictures import substituted
 from pytest_llmchaos.generate.rules import LAB_SCALE
 from pytest_llmchaos.generate.svg import page
 from pytest_llmchaos.openslo import load_slos
+from pytest_llmchaos.run import dashboards_line
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # of the schema that every Grafana from 10 on provisions
@@ -30,6 +31,7 @@ with warnings.catch_warnings():
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "dashboards").glob("*.json"))
+PICTURES = ROOT / "docs" / "dashboards"
 PROVISIONING = ROOT / "stack" / "grafana" / "provisioning"
 BOARDS = boards(load_slos((ROOT / "stack" / "slo.yaml").read_text(), "stack/slo.yaml"), LAB_SCALE)
 VARIABLE = re.compile(r"\$(?!__)(\w+)")
@@ -185,6 +187,19 @@ def test_the_datasource_is_the_stacks_prometheus_and_knows_the_scrape_interval()
 
     assert datasource()["url"] == "http://prometheus:9090"
     assert datasource()["jsonData"]["timeInterval"] == scraped["scrape_interval"]
+
+
+def test_a_run_says_where_they_are_or_how_to_get_them() -> None:
+    assert dashboards_line("http://127.0.0.1:3000") == "dashboards at http://127.0.0.1:3000"
+    assert dashboards_line(None).startswith("dashboards are not served: no Grafana here")
+    assert "docs/dashboards" in dashboards_line(None)
+
+
+def test_there_is_a_picture_of_each_and_of_nothing_else() -> None:
+    shown_there = re.findall(r"\]\(([\w-]+)\.svg\)", (PICTURES / "README.md").read_text())
+
+    assert [board.uid for board in BOARDS] == shown_there
+    assert {path.stem for path in PICTURES.glob("*.svg")} == set(shown_there)
 
 
 class TestMacros:
