@@ -289,7 +289,7 @@ def test_a_weaker_limit_than_the_one_asked_for_is_no_proof():
         ([faults.pause("model-*")], 4),
         ([faults.pause("api"), faults.kill("model-1")], 2),
         ([faults.random(n=1, among=[faults.pause("api")])], 1),
-        ([faults.random(n=1, among=[faults.pause("api"), faults.kill("model-1")])], 4),
+        ([faults.random(n=1, among=[faults.pause("api"), faults.kill("model-1")])], 2),
         ([faults.together(faults.pause("api"), faults.pause("model-1"))], 2),
         ([faults.together(faults.pause("api"), faults.pause("model-*"))], 8),
     ],

@@ -100,8 +100,8 @@ class RandomFaults:
     def blast_radius(self) -> int:
         """A lasting act waits until the system has repaired the one before; passing ones stay until all are reverted."""
         widest = max(f.blast_radius for f in self.among)
-        staying = [f for f in self.among if f.lifetime == "passing"]
-        stay = self.n * widest if any(_varies(f) for f in staying) else sum(f.blast_radius for f in staying)
+        staying = {name for f in self.among if f.lifetime == "passing" for name in f.target.split(",")}
+        stay = self.n * widest if any("*" in name for name in staying) else len(staying)
         lasting = max((f.blast_radius for f in self.among if f.lifetime != "passing"), default=0)
         return min(self.n * widest, stay + lasting)
 
@@ -113,15 +113,6 @@ class RandomFaults:
             offset_s = round(index * slot_s + rng.random() * slot_s * 0.25, 3)
             acts.extend(replace(act, after_s=act.after_s + offset_s) for act in fault.plan(rng, services))
         return tuple(sorted(acts, key=lambda act: act.after_s))
-
-
-def _varies(fault: Fault) -> bool:
-    """Whether two plans of a fault may hit different services."""
-    if isinstance(fault, RandomFaults):
-        return len(fault.among) > 1 or _varies(fault.among[0])
-    if isinstance(fault, Together):
-        return any(_varies(part) for _, part in fault.parts)
-    return "*" in fault.target
 
 
 def together(*parts: Fault) -> Fault:

@@ -135,7 +135,7 @@ def test_two_sessions_side_by_side_leave_each_other_alone(image, tmp_path, engin
     assert engine.left(stack["project"]) == []
 
 
-@pytest.mark.parametrize("fault", ["pause", "partition", "limit_cpu"])
+@pytest.mark.parametrize("fault", ["pause", "partition"])
 def test_a_target_that_somebody_else_removes_ends_the_trial_without_a_verdict(image, tmp_path, engine, fault):
     tiny = tiny_stack.make(tmp_path / "tiny", image, fault=fault, more=", recovery_s=3, fault_s=3")
     tiny.scenario("later", *tiny_stack.FAULTS["kill"])

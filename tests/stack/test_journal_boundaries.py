@@ -168,7 +168,9 @@ def start_on_the_lab(tmp_path, fault, killer=""):
     require("sim")
     suite = tmp_path / "suite"
     suite.mkdir()
-    (suite / "test_doomed.py").write_text(LAB.format(fault=FAULTS[fault][0].replace("desk", "model-1")))
+    (suite / "test_doomed.py").write_text(
+        LAB.format(fault=FAULTS[fault][0].replace("desk", "model-1").replace("=64", "=128"))
+    )
     (suite / "conftest.py").write_text(killer)
     (suite / "pytest.ini").write_text("[pytest]\n")
     reports = tmp_path / "reports"
