@@ -6,7 +6,8 @@ cleaned up. The lists of lines are compared with what a trial of each fault real
 
 From a fault's intent to its end every line is a death for every fault. Outside of that no fault is in force, and up to there no code
 has asked which it will be: these lines are deaths in trials of `kill` alone. A stack that others started has its own way back, the
-undo of what is open: there the stack must be as it was. Last, the whole lab dies once with each fault in force.
+undo of what is open: there the stack must be as it was, wherever between two acts on a container the run died. Last, the whole lab
+dies once with each fault in force.
 """
 
 from __future__ import annotations
@@ -54,7 +55,15 @@ OWN = [
     for when in ("before", "after")
     if fault == "kill" or (kind, number) in IN_FORCE or (when, kind, number) == LAST
 ]
-ATTACHED = [case for case in OWN if (case[2:] in IN_FORCE or case[1:] == LAST) and case[1:3] != ("before", "intent")]
+# The places between which something is done to the container, or undone.
+TURNS = [
+    ("after", "intent", 1),
+    ("before", "proof", 1),
+    ("after", "event", 1),
+    ("before", "proof", 2),
+    ("after", "undone", 1),
+]
+ATTACHED = [(fault, *turn) for fault in FAULTS for turn in TURNS]
 LIVING = [(fault, "never", "dies", 1) for fault in FAULTS]
 
 
