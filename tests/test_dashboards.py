@@ -189,6 +189,14 @@ def test_the_datasource_is_the_stacks_prometheus_and_knows_the_scrape_interval()
     assert datasource()["jsonData"]["timeInterval"] == scraped["scrape_interval"]
 
 
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
+def test_its_committed_picture_is_of_the_panels_that_it_has_now(board: Board) -> None:
+    texts = {text.text for text in ET.parse(PICTURES / f"{board.uid}.svg").iter() if text.tag.endswith("text")}
+
+    assert {board.title, board.description, *(panel.title for panel in board.panels)} <= texts
+    assert "no data" not in texts
+
+
 def test_a_run_says_where_they_are_or_how_to_get_them() -> None:
     assert dashboards_line("http://127.0.0.1:3000") == "dashboards at http://127.0.0.1:3000"
     assert dashboards_line(None).startswith("dashboards are not served: no Grafana here")

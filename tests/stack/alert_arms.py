@@ -148,7 +148,8 @@ def arms(slos: Sequence[Slo]) -> tuple[Arm, ...]:
         ),
         Arm(
             says="the engines compute on the CPU, far below the load",
-            broken=injected(both(faults.cpu_fallback, slowdown=250)),
+            # An answer waits 5 s and takes 3 s: late enough, and within the 10 s that its callers have patience.
+            broken=injected(both(faults.cpu_fallback, slowdown=60)),
             raises=("LatencyP95High", "TimeToFirstTokenP95High", "QueueBacklog", "LatencyP99FastBurn"),
         ),
         Arm(
