@@ -8,16 +8,17 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 READY_DEADLINE_S = 30.0
-# With `--bridge none` a daemon deletes docker0, whosever it is; with the default one it would share it.
+# A daemon deletes docker0, whosever it is, with `--bridge none`, and at a second start with `--default-address-pool`; without
+# a bridge of its own it would share it.
 BRIDGE, ADDRESS = f"lcd-{os.getpid()}"[:15], "10.212.0.1/24"
 
 
@@ -36,7 +37,7 @@ class Daemon:
         folder = self._folder
         command = ["dockerd", "--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec", "--host", self.host]
         command += ["--pidfile", f"{folder}/pid", "--bridge", BRIDGE, "--iptables=false", "--ip6tables=false"]
-        command += ["--default-address-pool", "base=10.213.0.0/16,size=24", "--shutdown-timeout", "1"]
+        command += ["--shutdown-timeout", "1"]
         with (folder / "log.txt").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + READY_DEADLINE_S
@@ -60,8 +61,10 @@ class Daemon:
             self._process.send_signal(number)
             self._process.wait(timeout=30)
             self._process = None
-        if number == signal.SIGKILL:  # its containerd would go on, and not answer the next one
-            os.kill(int((self._folder / "exec" / "containerd" / "containerd.pid").read_text()), number)
+        if number == signal.SIGKILL:  # its containerd would go on, and the next one would wait for it in vain
+            pid_file = self._folder / "exec" / "containerd" / "containerd.pid"
+            os.kill(int(pid_file.read_text()), number)
+            pid_file.unlink()
 
 
 @contextlib.contextmanager
@@ -69,7 +72,7 @@ def second_daemon(folder: Path) -> Iterator[Daemon]:
     """Skips, saying why, where one cannot be started."""
     if os.geteuid() != 0 or shutil.which("dockerd") is None or shutil.which("ip") is None:
         pytest.skip("needs root, and dockerd and ip on PATH")
-    daemon = Daemon(folder)
+    daemon, others = Daemon(folder), bridges()
     try:
         for command in (["link", "add", BRIDGE, "type", "bridge"], ["addr", "add", ADDRESS, "dev", BRIDGE]):
             subprocess.run(["ip", *command], check=True, capture_output=True)
@@ -83,10 +86,19 @@ def second_daemon(folder: Path) -> Iterator[Daemon]:
             found = subprocess.run(everything, capture_output=True, text=True, check=True).stdout.split()
             if found:
                 subprocess.run(["docker", "-H", daemon.host, "rm", "--force", *found], capture_output=True, check=True)
+            subprocess.run(
+                ["docker", "-H", daemon.host, "network", "prune", "--force"], capture_output=True, check=True
+            )
         daemon.end()
         subprocess.run(["ip", "link", "delete", BRIDGE], check=False, capture_output=True)
         _unmounted(folder)
         shutil.rmtree(folder, ignore_errors=True)
+        assert "docker0" in bridges() or "docker0" not in others, "the second daemon deleted the first one's bridge"
+
+
+def bridges() -> set[str]:
+    """The network bridges that this machine has."""
+    return {path.parent.name for path in Path("/sys/class/net").glob("*/bridge")}
 
 
 def _unmounted(folder: Path) -> None:
