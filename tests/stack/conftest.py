@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,9 @@ from pytest_llmchaos.plan import plan_trial
 from pytest_llmchaos.progress import Progress
 from pytest_llmchaos.run import Run, Settings
 from pytest_llmchaos.runtime import docker_cli
+
+# A shell's background job ignores SIGINT, and so would every session that a test starts here and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent.parent
 BOOTSTRAP = ROOT / "stack" / "bootstrap.py"
