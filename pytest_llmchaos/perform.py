@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import time
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmchaos import judging, owner, trialjson
 from pytest_llmchaos.errors import EvidenceLost, HealFailed, InvalidExperiment, ProvesNothing, Unsupported
+from pytest_llmchaos.heal import over
 from pytest_llmchaos.plan import arrivals_of
 from pytest_llmchaos.trial import Trial
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from pytest_llmchaos.injecting import Injected
     from pytest_llmchaos.lab import Lab
     from pytest_llmchaos.record import Record
+
+LOOK_EVERY_S = 0.5  # to ask an engine for its faults costs a process in its container
 
 
 def perform(lab: Lab, plan: TrialPlan, *, worker: str = "") -> Trial:
@@ -97,15 +101,15 @@ def _hold_fault(lab: Lab, plan: TrialPlan, record: Record, injected: Injected) -
         lab.hold_until(checked(lambda: False), deadline_s=longest_s, what="no fault")
     else:
         last_s = record.at_s(injected.last_unix_s or record.anchor_unix_s)
+        next_look_s = 0.0
 
         def repaired() -> bool:
-            if load.recovered(last_s, experiment.stable_s) is None:
+            """Callers are served again, and nothing of the fault is left: the former may come without the latter."""
+            nonlocal next_look_s
+            if load.recovered(last_s, experiment.stable_s) is None or time.monotonic() < next_look_s:
                 return False
-            states = lab.runtime.states()
-            back = [states[v] for v in injected.victims if v in states]
-            return len(back) == len(injected.victims) and all(
-                one.running and not one.paused and one.healthy is not False for one in back
-            )
+            next_look_s = time.monotonic() + LOOK_EVERY_S
+            return all(over(lab.runtime, act, since) for act, since in injected.proven)
 
         lab.hold_until(checked(repaired), deadline_s=experiment.recovery_s, what="fault")
 

@@ -226,3 +226,36 @@ def test_however_a_trial_ends_its_verdict_is_in_the_journal(lab_on, monkeypatch,
 
     (judged,) = written(lab, "judged")
     assert (judged["verdict"], judged["reason"]) == (verdict, f"{type(error).__name__}: {error}")
+
+
+class Served(Callers):
+    """Callers who are well, whatever has become of the victim: another replica serves them."""
+
+    def recovered(self, from_s, stable_s):
+        return from_s
+
+
+@pytest.mark.parametrize("fault", [faults.hang("model-1"), faults.kill("model-1")], ids=str)
+@pytest.mark.parametrize("repaired", [True, False], ids=["repaired", "never repaired"])
+def test_a_lasting_fault_is_held_until_nothing_of_it_is_left_not_just_until_callers_are_well(
+    lab_on, monkeypatch, fault, repaired
+):
+    runtime, looks = Clocked(), itertools.count(1)
+    lab = lab_on(runtime)
+    lab.running_load = Served()
+    made = experiment(load=loads.open_loop(rate_rps=2), fault=fault, recovery_s=1).kwargs["experiment"]
+    plan = plan_trial(
+        scenario="s", hypothesis="", experiment=made, fault=fault, repeat=0, seed=1, services=lab.subject.targets
+    )
+
+    def tick(*_):
+        if next(looks) == 3 and repaired:
+            runtime.undo(plan.injections[0].fault.undo("model-1"))
+
+    monkeypatch.setattr(lab, "_tick", tick)
+    monkeypatch.setattr(perform, "LOOK_EVERY_S", 0.0)
+
+    with lab.recording() as record, lab.inject(plan.injections) as injected:
+        perform._hold_fault(lab, plan, record, injected)
+
+    assert (next(looks) < 6) is repaired, "the deadline ends what nobody repairs, and nothing else does"
