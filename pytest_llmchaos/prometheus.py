@@ -187,7 +187,9 @@ class Prometheus:
     def clock_offset_s(self) -> float:
         """Seconds by which Prometheus' clock is ahead of ours; its error is half of the round trip."""
         before = time.time()
-        _, result = self._connection.query("time()", None)
+        kind, result = self._connection.query("time()", None)
+        if kind != "scalar":
+            raise NoData(f"time() must be a scalar, {self.url} answers with a {kind}: is that Prometheus?")
         return float(result[1]) - (before + time.time()) / 2
 
     def _instant(self, query: str, at_unix_s: float) -> list[tuple[Labels, float]]:

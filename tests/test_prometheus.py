@@ -267,6 +267,12 @@ def test_a_clock_that_is_off_is_told_with_its_sign(offset_s: float) -> None:
         assert server.clock_offset_s() == pytest.approx(offset_s, abs=0.3)
 
 
+def test_what_cannot_tell_the_time_is_asked_whether_it_is_prometheus() -> None:
+    answer = {"status": "success", "data": {"resultType": "vector", "result": []}}
+    with something_else(200, json.dumps(answer)) as (server, _), pytest.raises(NoData, match="is that Prometheus"):
+        server.clock_offset_s()
+
+
 def test_each_thread_may_ask(prometheus: Prometheus) -> None:
     answers: list[float] = []
     threads = [

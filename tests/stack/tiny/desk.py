@@ -1,13 +1,22 @@
-"""A desk that answers `ok` in the words of the chat API, and a judge that knows every metric and has no number. Standard library."""
+"""A desk that answers `ok` in the words of the chat API, and a judge that knows every metric and no number but the time. Stdlib only."""
 
 from __future__ import annotations
 
 import json
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 EVENTS = ({"delta": {"content": "ok"}, "finish_reason": None}, {"delta": {}, "finish_reason": "stop"})
 ANSWER = "".join(f"data: {json.dumps({'choices': [{'index': 0, **one}]})}\n\n" for one in EVENTS) + "data: [DONE]\n\n"
+
+
+def answer_to(query: str) -> dict[str, object]:
+    """What Prometheus would say that has no sample of anything."""
+    if query == "time()":
+        now = time.time()
+        return {"resultType": "scalar", "result": [now, str(now)]}
+    return {"resultType": "matrix" if query.endswith("]") else "vector", "result": []}
 
 
 class Both(BaseHTTPRequestHandler):
@@ -32,7 +41,7 @@ class Both(BaseHTTPRequestHandler):
         elif path.endswith("/targets"):
             self._data({"activeTargets": []})
         else:
-            self._data({"resultType": "matrix" if query.endswith("]") else "vector", "result": []})
+            self._data(answer_to(query))
 
     def _data(self, data: object) -> None:
         self._say(json.dumps({"status": "success", "data": data}), "application/json")
