@@ -16,7 +16,7 @@ import sessions
 
 SIDE_BY_SIDE = 4
 BEFORE = [
-    ("run", 1), ("stack", 1), ("stack_up", 1), ("trial", 1), ("anchor", 1), ("process", 1),
+    ("run", 1), ("stack", 1), ("stack_up", 1), ("trial", 1), ("process", 1), ("anchor", 1),
     ("phase_begin", 1), ("phase", 1), ("phase_begin", 2),
 ]  # fmt: skip
 IN_FORCE = [("intent", 1), ("proof", 1), ("event", 1), ("proof", 2), ("undone", 1)]
