@@ -187,6 +187,15 @@ def test_restarts_by_the_runtime_between_two_looks_are_all_counted() -> None:
     assert (restart.reason, restart.count) == ("runtime", 3)
 
 
+def test_a_look_between_the_end_and_the_restart_by_the_runtime_hides_nothing() -> None:
+    restarts = Restarts()
+    restarts.seen("api", CONTAINER)
+    assert restarts.seen("api", replace(CONTAINER, restart_count=1)) == ()
+    (restart,) = restarts.seen("api", replace(CONTAINER, started_at=110.0, restart_count=1))
+
+    assert (restart.reason, restart.count) == ("runtime", 1)
+
+
 def test_an_own_start_and_those_of_the_runtime_after_it_are_told_apart() -> None:
     restarts = Restarts()
     restarts.seen("api", CONTAINER)

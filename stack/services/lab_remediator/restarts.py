@@ -40,12 +40,16 @@ class Restarts:
         self._own.pop(service, None)
 
     def seen(self, service: str, container: Container) -> tuple[Restart, ...]:
-        """Restarts since the last look; the first look only sets the base. A container never started is no base."""
+        """Restarts since the last start that was seen; the first look only sets the base. A container never started is no base.
+
+        A look at a container that is down changes nothing: the engine counts a restart before it performs it.
+        """
         last = self._last.get(service)
-        if container.started_at <= 0:
+        same = last is not None and container.id == last.id and container.started_at == last.started_at
+        if container.started_at <= 0 or same:
             return ()
         self._last[service] = container
-        if last is None or (container.id == last.id and container.started_at == last.started_at):
+        if last is None:
             return ()
         by_policy = container.restart_count - last.restart_count if container.id == last.id else 0
         count, other = max(1, by_policy), RUNTIME if by_policy > 0 else EXTERNAL
