@@ -98,7 +98,7 @@ def _require_sight(lines: Sequence[Line], start_s: float, signal_s: float, stabl
 
 def differences(told: Mapping[str, float], there: Moments) -> dict[str, float]:
     """Signed seconds, the instrument's number less the onlooker's."""
-    return {name: told[name] - getattr(there, name) for name in ("detect_s", "recover_s")}
+    return {name: value - getattr(there, name) for name, value in told.items()}
 
 
 def complaints(told: Mapping[str, float], detected_by: str, there: Moments, within_s: float = WITHIN_S) -> list[str]:
