@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pytest_llmchaos.subject import Subject
 
 TICK_S = 0.1
+QUIET_DEADLINE_S = 150.0  # what counts restarts looks back for two minutes
 
 
 class ServiceView:
@@ -167,12 +168,19 @@ class Lab:
         self.runtime.wait_healthy(self.subject.targets, 60.0)
         self._until(self.prometheus.ready, 20.0, "Prometheus is not ready")
         self._until(self._scraped, 20.0, "Prometheus does not scrape every job yet")
+        self._until(self._quiet, QUIET_DEADLINE_S, "an alert from before the trial is still firing")
 
     def _scraped(self) -> bool:
         """Whether every target was scraped, and was up. The first scrape comes 5 s after Prometheus' start, whoever asks."""
         targets = self.prometheus.targets()
         jobs = {target.job for target in targets if target.up and target.last_scrape_unix_s > 0}
         return jobs >= set(self.subject.scrape_jobs) and all(t.up for t in targets if t.job in self.subject.scrape_jobs)
+
+    def _quiet(self) -> bool:
+        alerts = self.firing()
+        if alerts:
+            self.say(f"waiting for the end of {', '.join(alerts)}")
+        return not alerts
 
     def firing(self) -> list[str]:
         """Names of the alerts that page and are firing now."""

@@ -27,6 +27,7 @@ from pytest_llmchaos.model import OUTCOMES, Sample
 LEAD_S = 0.1
 MASTER_LEAD_S = 1.0
 GO_POLL_S = 0.005
+GO_PATIENCE_S = 180  # how long the parent may look round before it says so
 FAILED_EXIT = 3
 
 # Locust ends by SIGINT. What a shell runs in its background, as some CI runners do, inherits it ignored, and so would we.
@@ -62,7 +63,7 @@ class Alone:
         self._driver: Driver | None = None
         self._start: AsyncResult = AsyncResult()
         # Should everything else fail, the system itself ends this process.
-        signal.alarm(int(self._plan.longest_s) + 30)
+        signal.alarm(int(self._plan.longest_s) + GO_PATIENCE_S + 30)
         if isinstance(environment.runner, WorkerRunner):
             environment.runner.register_message("llmchaos_start", lambda msg, **_: self._start.set(msg.data))
 
@@ -109,7 +110,7 @@ class Master:
     def __init__(self, environment: Any, directory: Path) -> None:
         self._runner, self._directory = environment.runner, directory
         plan, self._parent_pid = plans.load(directory)
-        signal.alarm(int(plan.longest_s) + 60)
+        signal.alarm(int(plan.longest_s) + GO_PATIENCE_S + 60)
         self._done: set[int] = set()
         self._workers = 0
         environment.events.spawning_complete.add_listener(self._start)
