@@ -13,7 +13,7 @@ from pytest_llmchaos.errors import ProvesNothing
 from pytest_llmchaos.perform import perform
 from pytest_llmchaos.plan import plan_trial
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
 

@@ -8,7 +8,7 @@ from onlooker import Place, watching
 
 from pytest_llmchaos import faults, loads
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
 STABLE_S = 3.0
 # One request every 20 ms: neither the instrument nor the witness can see an instant more sharply than that.
