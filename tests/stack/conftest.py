@@ -17,7 +17,7 @@ from pytest_llmchaos.perform import perform
 from pytest_llmchaos.plan import plan_trial
 from pytest_llmchaos.progress import Progress
 from pytest_llmchaos.run import Run, Settings
-from pytest_llmchaos.runtime import docker_cli
+from pytest_llmchaos.runtime import docker_cli, local_needs
 
 # A shell's background job ignores SIGINT, and so would every session that a test starts here and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -69,6 +69,17 @@ def running(directory: Path, backend: str = "sim"):
         yield run
     finally:
         run.close(0)
+
+
+@pytest.fixture(scope="session")
+def local_programs():
+    """What the local runtime is made of; skips with what is missing."""
+    try:
+        local_needs.require_packages("sim")
+        for program in ("prometheus", "prometheus-pushgateway"):
+            local_needs.server(program)
+    except NotReady as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

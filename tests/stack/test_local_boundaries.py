@@ -13,10 +13,9 @@ import sessions
 import tiny_stack
 from dying import AFTER, ALONE, BEFORE, IN_FORCE, JUDGED, KILLER, chosen, die, in_the_background, kinds, named
 
-from pytest_llmchaos.errors import NotReady
-from pytest_llmchaos.runtime import local_cleanup, local_needs
+from pytest_llmchaos.runtime import local_cleanup
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(180), pytest.mark.usefixtures("local_programs")]
 
 GONE_DEADLINE_S = 3.0
 SCENARIO = '''
@@ -46,16 +45,6 @@ CASES = [
     for kind, number in (LINES if fault == "kill" else IN_FORCE)
     for when in ("before", "after")
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def programs():
-    try:
-        local_needs.require_packages("sim")
-        for program in ("prometheus", "prometheus-pushgateway"):
-            local_needs.server(program)
-    except NotReady as error:
-        pytest.skip(str(error))
 
 
 def start(folder, fault, conftest):

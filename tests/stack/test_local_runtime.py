@@ -22,7 +22,7 @@ from pytest_llmchaos.runtime import local_cleanup, local_needs
 from pytest_llmchaos.runtime.local import LocalRuntime
 from pytest_llmchaos.subject import lab_subject, stack_dir
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(180), pytest.mark.usefixtures("local_programs")]
 
 GONE_DEADLINE_S = 3.0
 LOCAL = ("--chaos-runtime=local", "--chaos-backend=sim", "--chaos-seed=7")
@@ -32,16 +32,6 @@ pytestmark = experiment(load=loads.open_loop(rate_rps=10, max_tokens=8), fault=f
 def test_repaired(trial):
     assert trial.repaired_by == "remediator"
 '''
-
-
-@pytest.fixture(scope="module", autouse=True)
-def programs():
-    try:
-        local_needs.require_packages("sim")
-        for program in ("prometheus", "prometheus-pushgateway"):
-            local_needs.server(program)
-    except NotReady as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture
