@@ -58,13 +58,14 @@ def named(case: Sequence[Any]) -> str:
 
 
 def chosen(request: pytest.FixtureRequest, name: str) -> list[Any]:
-    """The cases that were not deselected."""
-    params = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
-    return [one[name] for one in params if name in one]
+    """The asking file's cases that were not deselected, in the order in which they will be asked for."""
+    items = [item for item in request.session.items if item.path == request.path and hasattr(item, "callspec")]
+    return [item.callspec.params[name] for item in items if name in item.callspec.params]
 
 
 def in_the_background(perish: Callable[[Any], Any], cases: Sequence[Any]) -> Iterator[dict[Any, Future[Any]]]:
     """A few cases at a time: each mostly waits. Gives case -> future, and leaves none behind."""
+    assert len(set(cases)) == len(cases), "each case dies once"
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         futures = {case: pool.submit(perish, case) for case in cases}
         yield futures
