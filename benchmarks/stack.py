@@ -15,13 +15,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pytest_llmchaos import experiment, faults, loads, owner
+from runtimes import trial_times
+
+from pytest_llmchaos import owner
 from pytest_llmchaos.errors import NotReady
-from pytest_llmchaos.journal import read
-from pytest_llmchaos.perform import perform
-from pytest_llmchaos.plan import plan_trial
-from pytest_llmchaos.progress import Progress
-from pytest_llmchaos.run import Run, Settings
 from pytest_llmchaos.runtime import docker_cli
 from pytest_llmchaos.runtime.compose import ComposeRuntime
 from pytest_llmchaos.subject import lab_subject
@@ -58,45 +55,6 @@ def fresh(directory: Path) -> ComposeRuntime:
     return runtime
 
 
-def trial_cost(directory: Path) -> float:
-    """Seconds of one kill_api trial on a warm stack, less the phases it recorded."""
-    settings = Settings(
-        run="bench",
-        seed=42,
-        runtime="compose",
-        backend=BACKEND,
-        reports=directory,
-        repeat=1,
-        worker="",
-        replay_line="python benchmarks/stack.py",
-    )
-    run = Run(settings, Progress(None, tty=False))
-    try:
-        run.preflight()
-        run.announce([])
-        lab = run.lab()
-        made = experiment(load=loads.open_loop(rate_rps=10, max_tokens=8), fault=faults.kill("api"), steady_s=4)
-        # The second trial counts: Prometheus takes its first scrape 5 s after its own start, whoever asks.
-        plan = plan_trial(
-            scenario="kill_api",
-            hypothesis="",
-            experiment=made.kwargs["experiment"],
-            fault=faults.kill("api"),
-            repeat=0,
-            seed=42,
-            services=lab.subject.targets,
-        )
-        perform(lab, plan)
-        seen = len([line for line in read(run.journal.path) if line["kind"] == "phase"])
-        begin = time.perf_counter()
-        perform(lab, plan)
-        took_s = time.perf_counter() - begin
-        phases = [line for line in read(run.journal.path) if line["kind"] == "phase"][seen:]
-        return took_s - sum(float(line["to_s"]) - float(line["from_s"]) for line in phases)
-    finally:
-        run.close(0)
-
-
 def measure(rounds: int) -> dict[str, dict[str, Any]]:
     up_s: list[float] = []
     down_s: list[float] = []
@@ -108,7 +66,7 @@ def measure(rounds: int) -> dict[str, dict[str, Any]]:
                 taken = measured(fresh(Path(folder) / f"{measured.__name__}-{number}"))
                 into[0].append(taken[0])
                 into[1].append(taken[1])
-        cost_s = statistics.median(trial_cost(Path(folder) / f"trial-{number}") for number in range(rounds))
+    cost_s = statistics.median(trial["beyond"] for trial in trial_times("compose", rounds, BACKEND))
     up, down = statistics.median(up_s), statistics.median(down_s)
     peer_up, peer_down = statistics.median(peer_up_s), statistics.median(peer_down_s)
     return {

@@ -104,8 +104,11 @@ def _file(key: str, path: Path) -> Path:
 def examined(subject: Subject) -> Subject:
     """The subject with what its compose file says: project name, and the variables through which ports are published.
 
-    Raises BadScenario listing everything in the compose file that would go wrong later.
+    Raises BadScenario listing everything in the compose file that would go wrong later, InvalidSlo for the SLO file.
     """
+    from pytest_llmchaos.openslo import slos_of  # noqa: PLC0415 - yaml, which the import of the plugin must not pay for
+
+    slos_of(subject.slo_file)
     docker_cli.require_engine()
     command = ["docker", "compose"]
     for file in subject.compose_files:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from pytest_llmchaos.places import Place, documents
 from pytest_llmchaos.slo import SELECTOR, InvalidSlo, Slo
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _DAYS = {"d": 1.0, "w": 7.0, "h": 1 / 24}
 _DURATION = re.compile(r"(\d+)([dwh])")
@@ -13,6 +17,15 @@ _DURATION = re.compile(r"(\d+)([dwh])")
 _UNIT = "llmchaos/unit"
 _THRESHOLD_S = "llmchaos/threshold-seconds"
 _ALERTS = "llmchaos/alerts"
+
+
+def slos_of(path: Path) -> tuple[Slo, ...]:
+    """Every SLO of the file, in its order. Raises InvalidSlo, also for a file that is no text."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidSlo(f"{path}: must be a text file in UTF-8 that can be read: {error}") from None
+    return load_slos(text, str(path))
 
 
 def load_slos(text: str, source: str) -> tuple[Slo, ...]:

@@ -2,14 +2,16 @@
 
 import http.server
 import json
+import shutil
 import threading
+from pathlib import Path
 
 import pytest
 
 from pytest_llmchaos import byo
 from pytest_llmchaos.errors import BadScenario, NotReady
 from pytest_llmchaos.runtime import docker_cli
-from pytest_llmchaos.slo import Slo
+from pytest_llmchaos.slo import InvalidSlo, Slo
 
 SERVICES = ["api: web", "prometheus: prom", "targets: web worker"]
 
@@ -17,7 +19,7 @@ SERVICES = ["api: web", "prometheus: prom", "targets: web worker"]
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "compose.yaml").write_text("services: {}\n")
-    (tmp_path / "slo.yaml").write_text("")
+    shutil.copy(Path(__file__).parent / "stack" / "tiny" / "slo.yaml", tmp_path)
     return tmp_path
 
 
@@ -126,6 +128,22 @@ def test_everything_that_would_go_wrong_later_is_in_one_message(folder, compose_
     assert "sets container_name 'web'" in said
     assert 'fixed port 8080: two runs could not stand side by side; write "127.0.0.1:${WEB_PORT:-8080}:80"' in said
     assert "service 'prom' publishes no port" in said
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        (b"", r"slo\.yaml:1:1: must hold at least one document of kind SLO, got none"),
+        (b"kind: [", r"slo\.yaml"),
+        (b"\xff\xfe", r"slo\.yaml: must be a text file in UTF-8 that can be read"),
+    ],
+)
+def test_service_levels_that_cannot_be_are_told_before_anything_starts(folder, monkeypatch, written, message):
+    monkeypatch.setattr(docker_cli, "require_engine", lambda: pytest.fail("the engine was asked first"))
+    (folder / "slo.yaml").write_bytes(written)
+
+    with pytest.raises(InvalidSlo, match=message):
+        byo.examined(subject_of(folder))
 
 
 def test_a_stack_that_runs_already_may_have_fixed_ports_and_keeps_its_project(folder, compose_says):

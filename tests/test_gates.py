@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from judged_world import KILLED_S, RATE_RPS, Performed, judge
+from prometheus_server import history
 
 from pytest_llmchaos import faults, heal, injecting, judging, lab
 from pytest_llmchaos.errors import (
@@ -228,6 +229,18 @@ class TestSteadyState:
 
             with pytest.raises(NotSteady, match="alerts fire: ServiceDown"):
                 performed.lab.hold_steady(3.0, deadline_s=0.0)
+
+    def test_is_what_ends_an_alert_of_callers_and_only_services_alerts_are_waited_for_before(self, performed, tmp_path):
+        page = 'alertstate="firing",severity="page"'
+        series = {
+            f'ALERTS{{alertname="AvailabilityFastBurn",signal="slo",{page}}}': {time.time(): 1.0},
+            f'ALERTS{{alertname="ServiceFlapping",signal="restarts",{page}}}': {time.time(): 1.0},
+            f'ALERTS{{alertname="OfSomebodyElse",{page}}}': {time.time(): 1.0},
+        }
+        (tmp_path / "after").mkdir()
+        with history(tmp_path / "after", series) as performed.lab._prometheus:
+            assert performed.lab.firing() == ["AvailabilityFastBurn", "OfSomebodyElse", "ServiceFlapping"]
+            assert performed.lab.firing(of_services=True) == ["OfSomebodyElse", "ServiceFlapping"]
 
     def test_of_a_load_that_died_is_not_waited_for(self, performed):
         with performed.load() as (_, running):

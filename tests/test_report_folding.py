@@ -160,6 +160,15 @@ def test_a_repeat_line_quotes_what_a_shell_would_run() -> None:
     assert run["trials"][0]["replay"] == "pytest 'a; rm -rf ~/test_x.py' --chaos-seed=7"
 
 
+def test_a_repeat_line_is_spelled_as_the_runs_own() -> None:
+    claim = {"kind": "claim", "trial": "1", "nodeid": "a.py::test_y", "outcome": "passed", "message": None}
+    started = {"kind": "run", "seed": 0, "run": "r", "runtime": "local", "replay": "pytest a.py --llmchaos-seed=0"}
+
+    run = report.fold([started, claim])
+
+    assert run["trials"][0]["replay"] == "pytest a.py --llmchaos-seed=0 --llmchaos-runtime=local"
+
+
 def test_a_number_without_a_finite_value_is_null_in_run_json(tmp_path: Path) -> None:
     run_dir = reportdata.run_dir(tmp_path, [Made(outage_s=14)])
     assert "Infinity" in (run_dir / "journal.jsonl").read_text()

@@ -18,7 +18,7 @@ from pytest_llmchaos.generate.axes import Answer, Band
 from pytest_llmchaos.generate.boards import boards
 from pytest_llmchaos.generate.rules import LAB_SCALE
 from pytest_llmchaos.generate.svg import page
-from pytest_llmchaos.openslo import load_slos
+from pytest_llmchaos.openslo import slos_of
 from pytest_llmchaos.promapi import Connection
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def main(args: Sequence[str] | None = None) -> int:
     asked = Asked(given.prometheus, end_s - given.last, end_s)
     given.to.mkdir(parents=True, exist_ok=True)
     try:
-        for board in boards(load_slos(given.slo.read_text("utf-8"), str(given.slo)), LAB_SCALE):
+        for board in boards(slos_of(given.slo), LAB_SCALE):
             picture = draw(board, asked)
             path = given.to / f"{board.uid}.svg"
             path.write_text(picture, encoding="utf-8")

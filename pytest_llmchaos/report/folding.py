@@ -200,6 +200,7 @@ def _replay(trial: Line, run: Line) -> str | None:
     files = sorted({str(claim["nodeid"]).split("::")[0] for claim in trial["claims"] if claim["nodeid"]})
     if not files or run["seed"] is None:
         return run["replay"] if isinstance(run["replay"], str) else None
-    options = [f"--chaos-seed={run['seed']}"]
-    options += [f"--chaos-{name}={run[name]}" for name in ("runtime", "backend") if run[name]]
+    # The run's own line has the seed always, and spells it as it can be spelled beside the plugins that are installed there.
+    ours = "--llmchaos" if "--llmchaos-seed=" in str(run["replay"]) else "--chaos"
+    options = [f"{ours}-{name}={run[name]}" for name in ("seed", "runtime", "backend") if run[name] not in (None, "")]
     return shlex.join(["pytest", *files, *options])

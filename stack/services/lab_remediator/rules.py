@@ -81,7 +81,7 @@ class Guards:
     backoff: float = 2.0
     cooldown_max_s: float = 60.0
     max_attempts: int = 5  # without a healthy spell in between, then quarantine
-    max_actions: int = 12  # in any window_s, healthy spells or not: a flapping service is not repaired for ever
+    max_actions: int = 20  # in any window_s, healthy spells or not: a flapping service is not repaired for ever
     window_s: float = 600.0
     healthy_s: float = 15.0
     recovered_s: float = (
