@@ -1,7 +1,7 @@
 """The stack up and down through the instrument, beside plain `docker compose up --wait` and `down` of the same files in one
 run; and what a trial costs beyond the phases that the system itself needed.
 
-The backend is `sim`, images must be there. Each is done `--rounds` times in turn; the median counts.
+The backend is `sim`, images must be there. Each is done `--rounds` times in turn, trials at most 3 times; the median counts.
 """
 
 from __future__ import annotations

@@ -242,6 +242,13 @@ class TestSteadyState:
             assert performed.lab.firing() == ["AvailabilityFastBurn", "OfSomebodyElse", "ServiceFlapping"]
             assert performed.lab.firing(of_services=True) == ["OfSomebodyElse", "ServiceFlapping"]
 
+    @pytest.mark.parametrize(("signal", "waited_for"), [("slo", False), ("restarts", True)])
+    def test_of_services_alone_is_what_a_trial_waits_for_before_its_load(self, performed, tmp_path, signal, waited_for):
+        series = f'ALERTS{{alertname="Earlier",signal="{signal}",alertstate="firing",severity="page"}}'
+        (tmp_path / "after").mkdir()
+        with history(tmp_path / "after", {series: {time.time(): 1.0}}) as performed.lab._prometheus:
+            assert performed.lab._quiet() is not waited_for
+
     def test_of_a_load_that_died_is_not_waited_for(self, performed):
         with performed.load() as (_, running):
             running.summary = None
