@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.loadgen.counts import DURATION_BUCKETS_S, TTFT_BUCKETS_S
-from pytest_llmchaos.openslo import load_slos
+from pytest_llmchaos.openslo import load_slos, slos_of
 from pytest_llmchaos.places import documents
 from pytest_llmchaos.slo import (
     BURN_ALERTS,
@@ -27,7 +27,8 @@ from pytest_llmchaos.slo import (
     window_query,
 )
 
-LAB = (Path(__file__).parent.parent / "stack" / "slo.yaml").read_text()
+LAB_FILE = Path(__file__).parent.parent / "stack" / "slo.yaml"
+LAB = LAB_FILE.read_text()
 ONE = """\
 apiVersion: openslo/v1
 kind: SLO
@@ -101,6 +102,9 @@ class TestFile:
             "goodput": 0.99,
         }
         assert all(slo.window_days == 30 and slo.description for slo in load_slos(LAB, "stack/slo.yaml"))
+
+    def test_of_the_lab_is_read_from_its_file_as_from_its_text(self) -> None:
+        assert slos_of(LAB_FILE) == load_slos(LAB, str(LAB_FILE))
 
     def test_of_the_lab_bounds_latency_at_the_edge_that_its_description_names(self) -> None:
         for slo in load_slos(LAB, "stack/slo.yaml"):
@@ -193,6 +197,13 @@ class TestFile:
     def test_with_text_in_place_of_a_mapping_is_wrong(self) -> None:
         with pytest.raises(InvalidSlo, match=r"1:1: the document must be a mapping of .*, got 'text'"):
             load_slos("text", "slo.yaml")
+
+    def test_that_is_no_text_is_wrong_and_so_is_one_that_is_not_there(self, tmp_path: Path) -> None:
+        (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
+
+        for name in ("bytes.yaml", "missing.yaml"):
+            with pytest.raises(InvalidSlo, match=rf"{name}: must be a text file in UTF-8 that can be read: "):
+                slos_of(tmp_path / name)
 
     @given(st.text(max_size=200))
     def test_of_any_text_is_read_or_refused_with_its_name(self, text: str) -> None:
