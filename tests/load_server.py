@@ -34,6 +34,8 @@ class Server:
         self.seen = []
         self.pushed = []
         self.push_status = 200
+        self.push_s = 0.0
+        self.pushing = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
@@ -75,6 +77,9 @@ class Server:
         headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines if line)}
         body = await reader.readexactly(int(headers["content-length"]))
         if first.startswith("PUT"):
+            self.pushing += 1
+            await asyncio.sleep(self.push_s)
+            self.pushing -= 1
             self.pushed.append((time.monotonic(), first.split()[1], body.decode()))
             writer.write(b"HTTP/1.1 %d OK\r\nContent-Length: 0\r\n\r\n" % self.push_status)
             return True

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import gevent
+from gevent.event import Event
 from prometheus_client import CollectorRegistry, start_http_server
 
 from pytest_llmchaos.loadgen.caller import Caller
 from pytest_llmchaos.loadgen.counts import Counts
 from pytest_llmchaos.loadgen.plan import LoadPlan, own
+from pytest_llmchaos.loadgen.pushing import TIMEOUT_S as PUSH_TIMEOUT_S
 from pytest_llmchaos.loadgen.pushing import Gateway
 from pytest_llmchaos.loadgen.recorder import Cpu, Lateness, Recorder, write_json
 from pytest_llmchaos.model import Sample
@@ -63,6 +65,8 @@ class Driver:
         self._recorder = Recorder(directory / own("samples.jsonl", worker), directory / own("status.jsonl", worker))
         self._cpu = Cpu()
         self._greenlets: list[Any] = []
+        self._pushing: list[Any] = []
+        self._no_more_pushes = Event()
         self._sent = self._shed = 0
         # Taken before anybody is told that the load runs: a parent that dies right then must still be missed.
         self.parent_pid = os.getppid()
@@ -87,7 +91,7 @@ class Driver:
         self._cpu = Cpu()
         self._greenlets = [gevent.spawn(self._arrive), gevent.spawn(self._beat)]
         if self._gateway is not None:
-            self._greenlets.append(gevent.spawn(self._push_often, self._gateway))
+            self._pushing = [gevent.spawn(self._push_often, self._gateway)]
         started = {"t0_monotonic_s": t0_monotonic_s, "t0_unix_s": t0_unix_s, "pid": os.getpid()}
         write_json(self._directory / own("started.json", self._worker), started)
 
@@ -106,7 +110,10 @@ class Driver:
         self._greenlets[0].kill()
         gevent.joinall([greenlet for _, greenlet in self._inflight.values()], timeout=self._plan.drain_s)
         gevent.killall([greenlet for _, greenlet in self._inflight.values()], timeout=1.0)
-        gevent.killall(self._greenlets, timeout=2.0)
+        # Given up half-way, a push could still reach the gateway after the last one, and put the older counts back.
+        self._no_more_pushes.set()
+        gevent.joinall(self._pushing, timeout=2 * PUSH_TIMEOUT_S)
+        gevent.killall([*self._greenlets, *self._pushing], timeout=2.0)
         for index, (arrival, _) in list(self._inflight.items()):
             # A caller that was killed before it drew breath has not told of its own end.
             self._ended(index, self._caller.cancelled(index, arrival, self._now_s()), 0)
@@ -171,8 +178,7 @@ class Driver:
                 os.kill(os.getpid(), signal.SIGINT)
 
     def _push_often(self, gateway: Gateway) -> None:
-        while True:
-            gevent.sleep(BEAT_S)
+        while not self._no_more_pushes.wait(BEAT_S):
             gateway.push()
 
     def _status(self) -> dict[str, Any]:

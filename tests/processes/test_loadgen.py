@@ -369,6 +369,22 @@ def test_a_load_that_cannot_start_says_why_and_leaves_nothing_behind(tmp_path):
     assert gone(process.pid)
 
 
+def test_the_last_push_is_the_last_to_arrive_also_where_one_is_under_way_at_the_end(tmp_path):
+    with Server() as server:
+        whole = plan(server, [f"ok {i}" for i in range(400)], stream=False, push_url=server.url)
+        with LoadProcess(whole, tmp_path) as process:
+            server.push_s = 0.8
+            until(lambda: server.pushing, "a push that takes its time")
+            server.push_s, answered = 0.0, len(server.seen)
+            until(lambda: len(server.seen) > answered + 2, "answers that this push knows nothing of")
+            summary = process.stop()
+        until(lambda: not server.pushing, "the slow push to have arrived")
+        _, _, last = server.pushed[-1]
+
+    assert summary.ended == "stopped"
+    assert series(last, "llmchaos_caller_requests")['llmchaos_caller_requests_total{outcome="ok"}'] == summary.done > 0
+
+
 def test_what_was_due_but_not_sent_is_counted_and_served_to_prometheus(tmp_path):
     port = free_port()
     with Server() as server:
