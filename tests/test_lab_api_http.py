@@ -36,6 +36,7 @@ GOOD_MESSAGES = [{"role": "user", "content": "x"}]
         ),
         pytest.param(ask(stream="yes"), 400, "stream", id="stream is text"),
         pytest.param(ask(max_tokens=0), 400, "max_tokens", id="max_tokens is 0"),
+        pytest.param(ask(max_tokens=10**400), 400, "from 1 to 1000000000", id="max_tokens is beyond all models"),
         pytest.param(ask(max_tokens=True), 400, "max_tokens", id="max_tokens is true"),
         pytest.param(ask(max_tokens=1.5), 400, "1.5", id="max_tokens is a fraction"),
         pytest.param(ask(temperature="hot"), 400, "hot", id="temperature is text"),
@@ -113,11 +114,16 @@ async def test_a_request_id_that_could_confuse_logs_is_replaced(it: World) -> No
 async def test_with_a_key_set_only_its_holders_come_in_and_health_stays_open(it: World) -> None:
     refused = [
         await it.chat(headers=headers)
-        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic s3cret"})
+        for headers in (
+            {},
+            {"Authorization": "Bearer wrong"},
+            {"Authorization": "Basic s3cret"},
+            {"Authorization": "Bearer \udcff"},
+        )
     ]
     admitted = await it.chat(headers={"Authorization": "Bearer s3cret"})
 
-    assert [(answer.status, answer.headers["WWW-Authenticate"]) for answer in refused] == [(401, "Bearer")] * 3
+    assert [(answer.status, answer.headers["WWW-Authenticate"]) for answer in refused] == [(401, "Bearer")] * 4
     assert all("s3cret" not in answer.body.decode() for answer in refused)
     assert admitted.complete
     assert (await it.get("/v1/models")).status == 401

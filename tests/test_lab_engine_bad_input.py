@@ -55,6 +55,11 @@ REQUESTS: dict[str, tuple[Any, int, str]] = {
         b'{"model":"smollm2:135m","messages":[{"role":"user","content":"\\ud800"}]}', 400, "lone surrogate",
     ),
     "no tokens": ({"messages": MESSAGES, "max_tokens": 0}, 400, "'max_tokens' must be a whole number of at least 1"),
+    "tokens beyond all models": (
+        {"messages": MESSAGES, "max_tokens": 10**4299},
+        400,
+        "a whole number of at least 1 and at most 1000000000",
+    ),
     "tokens in words": ({"messages": MESSAGES, "max_tokens": "ten"}, 400, "got \"ten\""),
     "more than fits": ({"messages": MESSAGES, "max_tokens": 9000}, 400, "maximum context length is 8192 tokens"),
     "a prompt too long": ({"messages": [{"role": "user", "content": "x" * 40_000}]}, 400, "maximum context length"),

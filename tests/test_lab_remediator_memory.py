@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import resource
+import signal
 from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -82,6 +86,38 @@ def test_a_log_that_cannot_be_written_is_an_error_that_names_it(tmp_path: Path) 
         Audit(tmp_path / "missing" / "audit.jsonl")
 
 
+def test_a_line_that_was_refused_does_not_appear_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with closing(Audit(tmp_path / "audit.jsonl")) as audit:
+        audit.write(Entry(at=1.0, event="started"))
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", full)
+            with pytest.raises(AuditError, match=r"takes no more lines: .*No space left"):
+                audit.write(Entry(at=2.0, event="intent", service="api", action="start"))
+        audit.write(Entry(at=3.0, event="recovered"))
+
+        assert [entry["at"] for entry in audit.entries()] == [1.0, 3.0]
+
+
+def test_of_a_line_for_which_the_disk_had_half_the_room_nothing_stays(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with closing(Audit(tmp_path / "audit.jsonl")) as audit:
+        audit.write(Entry(at=1.0, event="started"))
+        whole = (tmp_path / "audit.jsonl").read_bytes()
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 10, before[1]))
+        try:
+            with pytest.raises(AuditError, match="takes no more lines"):
+                audit.write(Entry(at=2.0, event="intent"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, handler)
+
+    assert (tmp_path / "audit.jsonl").read_bytes() == whole
+
+
 def test_an_empty_log_remembers_nothing() -> None:
     state, open_intents = replayed([{"at": 1.0, "event": "started", "service": None}], POLICY)
 
@@ -128,6 +164,14 @@ def test_a_quarantine_outlives_a_crash() -> None:
     state, _ = replayed([line("escalated", 10, action="quarantine")], POLICY)
 
     assert state.of("api").quarantined
+
+
+def test_a_quarantine_that_was_lifted_stays_lifted() -> None:
+    ended = [line("detected", 5), line("escalated", 10, action="quarantine"), line("recovered", 30)]
+
+    assert replayed([*ended, line("detected", 31)], POLICY)[0].of("api").quarantined
+    assert not replayed([*ended, line("detected", 3600)], POLICY)[0].of("api").quarantined
+    assert not replayed([*ended, line("intent", 31), line("detected", 32)], POLICY)[0].of("api").quarantined
 
 
 def test_lines_of_services_that_are_not_ours_any_more_are_passed_over() -> None:

@@ -137,6 +137,19 @@ CASES = [
         silent=("ApiErrorsHigh",),
     ),
     Case(
+        says="callers ask wrongly, and the replicas say so",
+        series={
+            f'llmlab_requests_total{{{API},outcome="ok",service="api"}}': counted(
+                lambda s: RATE / 2 if 20 <= s < 40 else RATE
+            ),
+            f'llmlab_requests_total{{{API},outcome="upstream_4xx",service="api"}}': counted(
+                lambda s: RATE / 2 if 20 <= s < 40 else 0
+            ),
+        },
+        firing=(),
+        silent=("ApiErrorsHigh",),
+    ),
+    Case(
         says="answers take 8 s instead of 0.3 s",
         series=histogram(
             "gen_ai_server_request_duration_seconds",
@@ -223,7 +236,7 @@ CASES = [
     ),
     Case(
         says="a GPU is hot",
-        series={'DCGM_FI_DEV_GPU_TEMP{gpu="0",service="model-1"}': between(20, 40, 95, 70)},
+        series={'DCGM_FI_DEV_GPU_TEMP{gpu="0",service="model-1"}': between(20, 40, 88, 82)},
         firing=(fires("GpuHot", ticket("gpu", "model-1"), after_s=4, gone_s=40),),
     ),
     Case(

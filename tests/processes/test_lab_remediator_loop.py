@@ -54,6 +54,7 @@ class Fakes:
     started_at: float = field(default_factory=lambda: time.time() - 100)
     project: str = PROJECT
     docker_status: int = 204
+    started_by_others: bool = False
     calls: list[str] = field(default_factory=list)
     intents_at_call: list[int] = field(default_factory=list)
 
@@ -76,6 +77,8 @@ class Fakes:
         self.intents_at_call.append(sum(entry["event"] == "intent" for entry in self.entries()))
         if self.docker_status != 204:
             return web.Response(status=self.docker_status, text="no")
+        if self.started_by_others:
+            return web.Response(status=304)
         if request.match_info["what"] == "kill":
             self.state = "exited"
         else:
@@ -200,6 +203,22 @@ def test_the_intent_is_on_disk_before_docker_is_asked(fakes: Fakes) -> None:
     perform(story)
 
     assert fakes.intents_at_call == [1]
+
+
+def test_a_later_restart_is_not_credited_to_an_action_that_found_the_service_running(fakes: Fakes) -> None:
+    async def story() -> None:
+        async with at_work(fakes) as lab:
+            await lab.rounds(2)
+            fakes.dies()
+            fakes.started_by_others = True
+            await lab.until(lambda: "done" in fakes.events())
+            fakes.state, fakes.up, fakes.started_at = "running", 1.0, time.time()
+            await lab.until(
+                lambda: lab.value("service_container_restarts_total", service="api", reason="external") == 1
+            )
+            assert lab.value("service_container_restarts_total", service="api", reason="api-exited") == 0
+
+    perform(story)
 
 
 def test_a_paused_container_is_killed_and_started(fakes: Fakes) -> None:

@@ -66,7 +66,9 @@ def _require_key(request: web.Request, api_key: str) -> None:
     if not api_key or not request.path.startswith("/v1/"):
         return
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), api_key.encode()):
+    if scheme.lower() == "bearer" and hmac.compare_digest(
+        given.strip().encode(errors="surrogateescape"), api_key.encode()
+    ):
         return
     raise GatewayError(
         outcome=Outcome.INVALID_REQUEST,

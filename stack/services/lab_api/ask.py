@@ -42,10 +42,12 @@ def _between(low: float, high: float) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
+# No model answers with so many, and no engine has to make sense of a number of thousands of digits.
+_TOKENS = (lambda value: _whole(value) and 1 <= value <= 10**9, "a whole number from 1 to 1000000000")
 _FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "stream": (lambda value: isinstance(value, bool), "true or false"),
-    "max_tokens": (lambda value: _whole(value) and value >= 1, "a whole number from 1"),
-    "max_completion_tokens": (lambda value: _whole(value) and value >= 1, "a whole number from 1"),
+    "max_tokens": _TOKENS,
+    "max_completion_tokens": _TOKENS,
     "temperature": (_between(0, 2), "a number from 0 to 2"),
     "top_p": (_between(0, 1), "a number from 0 to 1"),
     "seed": (_whole, "a whole number"),

@@ -23,6 +23,9 @@ NOT_MODELLED: dict[str, tuple[Any, ...]] = {
 }
 
 
+_MOST_TOKENS = 10**9  # beyond any model's context; Python refuses to print numbers of thousands of digits
+
+
 class BadRequestError(ValueError):
     """A request that is answered with a 4xx; `param` names the field at fault, if one is."""
 
@@ -156,8 +159,11 @@ def _max_tokens(data: dict[str, Any]) -> int | None:
         value = data.get(name)
         if value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise BadRequestError(f"'{name}' must be a whole number of at least 1, got {_brief(value)}", param=name)
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST_TOKENS:
+            raise BadRequestError(
+                f"'{name}' must be a whole number of at least 1 and at most {_MOST_TOKENS}, got {_brief(value)}",
+                param=name,
+            )
         return int(value)
     return None
 

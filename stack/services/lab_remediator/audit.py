@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -42,7 +44,8 @@ class Audit:
 
     def __init__(self, path: Path) -> None:
         try:
-            self._file = path.open("ab+")
+            # Unbuffered: a line that was refused must not come to the disk with a later one.
+            self._file = path.open("ab+", buffering=0)
         except OSError as error:
             raise AuditError(f"expected a writable audit log at {path}, got: {error}") from error
         try:
@@ -60,18 +63,20 @@ class Audit:
             self._file.seek(-1, os.SEEK_END)
             if self._file.read(1) != b"\n":
                 self._file.write(b"\n")
-                self._file.flush()
 
     def write(self, entry: Entry) -> None:
         """Returns once the line is on disk. Raises AuditError, and then nothing may be done on the strength of it."""
         line = entry.line()
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
+        data, before = line.encode() + b"\n", os.fstat(self._file.fileno()).st_size
         try:
-            self._file.write(line.encode() + b"\n")
-            self._file.flush()
+            if self._file.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(self._file.fileno())
         except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(before)
             raise AuditError(f"the audit log takes no more lines: {error}; repairs stop until it does") from error
 
     def entries(self) -> list[dict[str, Any]]:

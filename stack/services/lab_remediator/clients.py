@@ -129,15 +129,15 @@ class Docker:
             seen_at=seen_at,
         )
 
-    async def act(self, service: str, action: Action) -> None:
-        """Do it and return once the container runs again; raises AskError."""
+    async def act(self, service: str, action: Action) -> bool:
+        """Do it and return once the container runs again: whether we started it, or it ran already. Raises AskError."""
         if action == "restart":
             await self._post(service, "restart?t=1", (204,))
-            return
+            return True
         if action == "kill":
             await self._post(service, "kill?signal=SIGKILL", (204, 409))  # 409: it is not running, which is as good
             await self._dead(service)
-        await self._post(service, "start", (204, 304))
+        return await self._post(service, "start", (204, 304)) == 204
 
     async def _dead(self, service: str) -> None:
         deadline = time.monotonic() + _DIE_TIMEOUT_S
@@ -148,10 +148,11 @@ class Docker:
             await asyncio.sleep(0.05)
         raise AskError(f"expected {service} to be dead {_DIE_TIMEOUT_S:g} s after SIGKILL, it is not")
 
-    async def _post(self, service: str, what: str, good: tuple[int, ...]) -> None:
+    async def _post(self, service: str, what: str, good: tuple[int, ...]) -> int:
         status, body = await self._call("POST", service, what, _ACT_TIMEOUT_S)
         if status not in good:
             raise AskError(f"expected {what} of {service} to succeed, got HTTP {status}: {body}")
+        return status
 
     async def _call(self, method: str, service: str, what: str, timeout_s: float) -> tuple[int, Any]:
         # The proxy matches the URL as text, so that it must go out as it stands here.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lab_remediator.rules import Policy
 
 _LIVE_S = 5.0  # a loop that has not turned for so long is stuck
-_LAST_ACTION_S = 1.5  # of the 2 s between SIGTERM and SIGKILL
+_LAST_ACTION_S = 0.8  # of the second between SIGTERM and SIGKILL
 
 
 class Remediator:
@@ -131,11 +131,13 @@ class Remediator:
         begun = time.monotonic()
         self._restarts.expect(service, intent.rule, intent.at)
         try:
-            await self._docker.act(service, action)
+            started = await self._docker.act(service, action)
         except AskError as error:
             self._restarts.forget(service)
             self._ended(intent, failed=True, reason=str(error))
             return
+        if not started:
+            self._restarts.forget(service)
         await self.watch.look_at(service)
         self._ended(intent, failed=False, reason=f"{action} took {time.monotonic() - begun:.3f} s")
 

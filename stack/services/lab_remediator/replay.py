@@ -49,14 +49,17 @@ def replayed(entries: Iterable[dict[str, Any]], policy: Policy) -> tuple[State, 
 
 def _after(memory: ServiceState, entry: dict[str, Any], at: float, policy: Policy) -> ServiceState:
     event, incident = entry["event"], memory.incident
+    healed = memory.healthy_since is not None and at - memory.healthy_since >= policy.guards.healthy_s
     if event == "detected":
         return replace(
-            memory, incident=Incident(id=str(entry.get("incident")), rule=str(entry.get("rule")), detected_at=at)
+            memory,
+            quarantined=memory.quarantined and not healed,
+            incident=Incident(id=str(entry.get("incident")), rule=str(entry.get("rule")), detected_at=at),
         )
     if event == "intent":
-        healed = memory.healthy_since is not None and at - memory.healthy_since >= policy.guards.healthy_s
         return replace(
             memory,
+            quarantined=False,  # in quarantine it would not have been written
             attempts=1 if healed else memory.attempts + 1,
             actions_at=(*memory.actions_at, at),
             healthy_since=None,
