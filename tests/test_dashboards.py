@@ -203,6 +203,17 @@ def test_a_run_says_where_they_are_or_how_to_get_them() -> None:
     assert "docs/dashboards" in dashboards_line(None)
 
 
+@pytest.mark.parametrize(("makefile", "command"), [(True, "`make setup`"), (False, "stack/bootstrap.py all --backend")])
+def test_the_way_to_get_dashboards_is_one_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, makefile: bool, command: str
+) -> None:
+    if makefile:
+        (tmp_path / "Makefile").touch()
+    monkeypatch.setattr("pytest_llmchaos.subject.stack_dir", lambda: tmp_path / "stack")
+
+    assert command in dashboards_line(None)
+
+
 def test_there_is_a_picture_of_each_and_of_nothing_else() -> None:
     shown_there = re.findall(r"\]\(([\w-]+)\.svg\)", (PICTURES / "README.md").read_text())
 
@@ -302,8 +313,8 @@ class TestPicture:
         (2.5, "s", "2.5 s"),
         (0, "s", "0 s"),
         (7.96, "reqps", "7.96/s"),
-        (20_480, "decmbytes", "20.5 GB"),
-        (512, "decmbytes", "512 MB"),
+        (20_480, "mbytes", "20 GiB"),
+        (512, "mbytes", "512 MiB"),
         (71, "celsius", "71 °C"),
         (12_500, "short", "12.5 k"),
         (3, "none", "3"),

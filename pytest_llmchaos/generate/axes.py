@@ -218,7 +218,7 @@ _UNITS: dict[str, tuple[float, str, tuple[float, float, str]]] = {
     "percent": (1, " %", (math.inf, 1, "")),
     "s": (1, " s", (math.inf, 1, "")),
     "reqps": (1, "/s", (math.inf, 1, "")),
-    "decmbytes": (1, " MB", (1000, 1000, " GB")),
+    "mbytes": (1, " MiB", (1024, 1024, " GiB")),
     "celsius": (1, " \N{DEGREE SIGN}C", (math.inf, 1, "")),
     "watt": (1, " W", (math.inf, 1, "")),
     "short": (1, "", (10_000, 1000, " k")),

@@ -90,11 +90,11 @@ ENGINE = Board(
                     "Memory in use",
                     "Taken in advance by the engine, so a change is news.",
                     _of("DCGM_FI_DEV_FB_USED"),
-                    "decmbytes",
+                    "mbytes",
                 ),
                 _line(
                     "Temperature",
-                    "Above 88 degrees it slows itself down.",
+                    "From 88 degrees on it slows itself down.",
                     'max by (service) (DCGM_FI_DEV_GPU_TEMP{service=~"$engine"})',
                     "celsius",
                 ),

@@ -167,9 +167,11 @@ def _heatmap(_: Panel) -> heatmap.Panel:
     )
 
 
-def _states(_: Panel) -> statetimeline.Panel:
-    up = dm.ValueMappingResult(text="yes", color=_GREEN)
-    down = dm.ValueMappingResult(text="no", color=_RED)
+def _states(panel: Panel) -> statetimeline.Panel:
+    # What may be empty is what nobody wants to see: alerts that fire, faults that are on.
+    yes, no = (_RED, _GREEN) if panel.may_be_empty else (_GREEN, _RED)
+    up = dm.ValueMappingResult(text="yes", color=yes)
+    down = dm.ValueMappingResult(text="no", color=no)
     return (
         statetimeline.Panel()
         .mappings([dm.ValueMap(options={"1": up, "0": down})])

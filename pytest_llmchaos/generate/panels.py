@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["lines", "stacked", "number", "heatmap", "states", "bars"]
-Unit = Literal["s", "reqps", "percentunit", "short", "celsius", "watt", "decmbytes", "none", "percent"]
+Unit = Literal["s", "reqps", "percentunit", "short", "celsius", "watt", "mbytes", "none", "percent"]
 
 
 @dataclass(frozen=True, kw_only=True)
