@@ -7,6 +7,7 @@ PYTEST_ARGS ?=
 VENV := .venv
 RUN := $(VENV)/bin
 BOOTSTRAP := $(RUN)/python stack/bootstrap.py
+TAKES_COMPOSE := $(RUN)/python -c 'import sys; from pytest_llmchaos.run import choose_runtime; sys.exit(choose_runtime("auto")[0] != "compose")'
 # Tests of layers 0 to 2, which have no clock and do no I/O.
 PURE := attribution effects engine_faults experiments fault_contract foreign_faults history loads plan samples slo subject trial
 OLDEST_PYTEST := 8.4
@@ -23,7 +24,7 @@ setup: $(VENV)/.ready ## environment, Docker Engine where it is missing, images;
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "expected Python 3.11 or newer, %s is %d.%d: run make PYTHON=/path/to/python3.11" % (sys.executable, *sys.version_info[:2]))'
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.ready: $(VENV)/bin/python requirements.lock pyproject.toml
 	$(RUN)/python -m pip install --quiet --require-hashes -r requirements.lock
@@ -31,11 +32,14 @@ $(VENV)/.ready: $(VENV)/bin/python requirements.lock pyproject.toml
 	@touch $@
 
 chaos: $(VENV)/.ready ## perform the experiment kill_api against a real model; BACKEND=llamacpp or sim for lighter ones
-	@$(BOOTSTRAP) all $(foreach backend,$(BACKENDS),--backend $(backend)) \
-		|| echo "no Docker stack on this machine: the lab runs as processes, with llama.cpp as its model"
-	@status=0; \
-	$(RUN)/python -m pytest scenarios/ -k kill_api $(if $(BACKEND),--llmchaos-backend $(BACKEND)) $(PYTEST_ARGS) || status=$$?; \
-	if [ -e reports/latest/report.html ]; then echo "report: $$(cd reports/latest && pwd -P)/report.html"; fi; \
+	@runtime=; before=$$(readlink reports/latest); \
+	if $(BOOTSTRAP) all $(foreach backend,$(BACKENDS),--backend $(backend)); then :; \
+	elif [ -n "$(findstring -runtime,$(PYTEST_ARGS))" ]; then :; \
+	elif $(TAKES_COMPOSE); then echo "a Docker daemon answers, so the lab would run there: set up what is missing, or give PYTEST_ARGS='--llmchaos-runtime local'" >&2; exit 1; \
+	else runtime="--llmchaos-runtime local"; echo "no Docker stack on this machine: the lab runs as processes$(if $(BACKEND),,, with llama.cpp as its model)"; fi; \
+	status=0; \
+	$(RUN)/python -m pytest scenarios/ -k kill_api $$runtime $(if $(BACKEND),--llmchaos-backend $(BACKEND)) $(PYTEST_ARGS) || status=$$?; \
+	if [ "$$(readlink reports/latest)" != "$$before" ] && [ -e reports/latest/report.html ]; then echo "report: $$(cd reports/latest && pwd -P)/report.html"; fi; \
 	exit $$status
 
 test: BACKENDS = ollama llamacpp sim
@@ -62,7 +66,9 @@ lint: $(VENV)/.ready ## ruff and mypy
 	$(RUN)/mypy
 
 bench: setup ## the figures of docs and README, measured on this machine
-	@set -e; for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(RUN)/python $$benchmark; done
+	@status=0; for benchmark in benchmarks/*.py; do echo "== $$benchmark"; \
+		$(RUN)/python $$benchmark || { status=$$?; echo "== $$benchmark ended with $$status" >&2; }; \
+	done; exit $$status
 
 generate: $(VENV)/.ready ## rules, dashboards, triggers and tables from stack/slo.yaml
 	$(RUN)/llmchaos generate

@@ -13,6 +13,7 @@ import json
 import os
 import shlex
 import sys
+from pathlib import Path
 
 from labsetup.build import SOURCES, ensure_images
 from labsetup.engine import ensure_engine
@@ -68,7 +69,7 @@ def print_environment(backend: str, form: str) -> int:
     if missing:
         say(
             f"expected images {', '.join(missing)} for the backend {backend}, the daemon has none: "
-            f"run `python stack/bootstrap.py images --backend {backend}`"
+            f"run `{shlex.join([sys.executable, str(Path(__file__).absolute()), 'images', '--backend', backend])}`"
         )
         return IMAGES_MISSING
     if form == "shell":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -177,6 +178,18 @@ def test_an_image_is_at_hand_when_exactly_it_is(reference, there):
     assert images.is_at_hand(reference, listed(("prom/x", "v1", DIGEST))) is there
 
 
+def test_the_daemons_images_are_asked_for_in_words_that_a_client_of_version_20_knows(monkeypatch):
+    def client(command, *, deadline_s):
+        assert deadline_s > 0
+        shown = command[command.index("--format") + 1]
+        line = json.dumps({"Repository": "prom/x", "Tag": "v1", "Digest": DIGEST})
+        return f"{shown.replace('{{json .}}', line)}\n"  # it prints whatever is no template of its own
+
+    monkeypatch.setattr(images, "run", client)
+
+    assert images.images_at_hand() == {"prom/x:v1", f"prom/x@{DIGEST}"}
+
+
 @pytest.fixture
 def daemon(monkeypatch):
     """A daemon whose images are set by the test; returns the set."""
@@ -229,7 +242,7 @@ def test_what_is_missing_is_named_with_the_command_that_gets_it(daemon, capsys):
     assert status == 3
     assert captured.out == ""
     assert "services, llamacpp, prometheus, pushgateway, haproxy" in captured.err
-    assert "python stack/bootstrap.py images --backend llamacpp" in captured.err
+    assert f"run `{sys.executable} {STACK / 'bootstrap.py'} images --backend llamacpp`" in captured.err
 
 
 def test_the_environment_is_printed_as_json_and_for_a_shell(daemon, capsys):
@@ -246,7 +259,57 @@ def test_the_environment_is_printed_as_json_and_for_a_shell(daemon, capsys):
 def test_images_that_are_there_are_not_brought_again(daemon, monkeypatch):
     daemon.update(from_packages("sim"))
     monkeypatch.setattr(build, "bring", lambda *_args, **_options: pytest.fail("brought an image that is there"))
-    monkeypatch.setattr(build, "registry_answers", lambda: pytest.fail("asked a registry for nothing"))
+    monkeypatch.setattr(build, "registry_answers", lambda _patience_s: pytest.fail("asked a registry for nothing"))
+    reference = official_reference("LLMCHAOS_GRAFANA_IMAGE")
+    name, _, digest = reference.partition("@")
+    daemon.add(f"{name.rpartition(':')[0]}@{digest}")
+
+    build.ensure_images(["sim"])
+
+
+@pytest.mark.parametrize("registry", ["has it", "refuses it", "does not answer", "is not wanted"])
+def test_grafana_alone_is_asked_for_once_a_day_and_never_needed(daemon, monkeypatch, tmp_path, registry):
+    asked: list[float] = []
+    pulled: list[str] = []
+
+    def run(command, *, deadline_s):
+        pulled.append(command[-1])
+        if registry == "refuses it":
+            raise shell.SetupError(f"no such image within {deadline_s:g} s")
+
+    def answers(patience_s):
+        asked.append(patience_s)
+        return registry != "does not answer"
+
+    daemon.update(from_packages("sim"))
+    monkeypatch.setattr(build, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(build, "registry_answers", answers)
+    monkeypatch.setattr(build, "run", run)
+    source = "packages" if registry == "is not wanted" else "auto"
+
+    build.ensure_images(["sim"], source=source)
+    if registry != "has it":  # as a daemon that has it by then would not be asked again
+        build.ensure_images(["sim"], source=source)
+
+    assert asked == ([] if registry == "is not wanted" else [build.OPTIONAL_REGISTRY_DEADLINE_S])
+    assert pulled == [official_reference("LLMCHAOS_GRAFANA_IMAGE")] * (registry in {"has it", "refuses it"})
+
+
+def test_a_registry_that_refused_is_asked_again_the_next_day(monkeypatch, tmp_path):
+    monkeypatch.setattr(build, "cache_folder", lambda: tmp_path)
+    build.bring_optional([RECIPES[-1]], "amd64", official=False)
+    today = build.refused_lately()
+    os.utime(tmp_path / build.REFUSED, (1, 1))
+
+    assert (today, build.refused_lately()) == (True, False)
+
+
+def test_without_a_cache_nothing_is_brought_that_is_not_needed(daemon, monkeypatch):
+    def cache():
+        raise PermissionError
+
+    daemon.update(from_packages("sim"))
+    monkeypatch.setattr(build, "cache_folder", cache)
 
     build.ensure_images(["sim"])
 
@@ -255,7 +318,7 @@ def test_images_that_are_there_are_not_brought_again(daemon, monkeypatch):
 def test_grafana_is_brought_only_where_a_registry_has_it(daemon, monkeypatch, tmp_path, official, grafana):
     brought: list[str] = []
     monkeypatch.setattr(build, "cache_folder", lambda: tmp_path)
-    monkeypatch.setattr(build, "registry_answers", lambda: official)
+    monkeypatch.setattr(build, "registry_answers", lambda _patience_s: official)
     monkeypatch.setattr(build, "bring", lambda recipe, _arch, **_options: brought.append(recipe.name))
 
     build.ensure_images(["sim"])
@@ -374,6 +437,28 @@ def test_a_daemon_that_installing_has_started_is_not_started_twice(monkeypatch):
     monkeypatch.setattr(engine, "start_daemon", lambda: pytest.fail("started a second daemon"))
 
     engine.ensure_engine()
+
+
+@pytest.mark.parametrize(
+    ("brings_client", "installed"),
+    [
+        pytest.param(True, [["docker.io", "iptables"]], id="docker.io depends on its client"),
+        pytest.param(False, [["docker.io", "iptables"], ["docker-cli"]], id="docker.io only recommends its client"),
+    ],
+)
+def test_the_client_is_installed_where_the_engines_package_lacks_it(monkeypatch, brings_client, installed):
+    asked = []
+    answers = iter([["client", "daemon"], []])
+    monkeypatch.setattr(engine, "missing_parts", lambda: next(answers))
+    monkeypatch.setattr(engine, "daemon_answers", lambda: True)
+    monkeypatch.setattr(engine, "has_plugin", lambda _name: True)
+    monkeypatch.setattr(engine.shutil, "which", lambda _name: "/usr/bin/docker" if brings_client else None)
+    monkeypatch.setattr(debian, "is_debian_root", lambda: True)
+    monkeypatch.setattr(debian, "install", asked.append)
+
+    engine.ensure_engine()
+
+    assert asked == installed
 
 
 def test_a_daemon_that_dies_at_once_shows_its_own_last_words(monkeypatch, tmp_path):

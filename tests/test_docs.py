@@ -10,6 +10,8 @@ from pytest_llmchaos import faults, loads, options
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+FOLDERS = ("benchmarks", "dashboards", "docs", "examples", "pytest_llmchaos", "scenarios", "stack", "tests")
+PAGES = sorted([*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))])
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -59,6 +61,18 @@ def test_every_ini_key_is_documented(name):
     assert name in README
 
 
-@pytest.mark.parametrize("page", sorted(re.findall(r"\]\(([^)#:]+)\)", README)))
-def test_every_link_leads_somewhere(page):
-    assert (ROOT / page).exists()
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_what_a_page_links_to_and_every_path_that_it_names_is_there(page):
+    text = page.read_text()
+    links = [page.parent / link for link in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", text)]
+    paths = [ROOT / path for path in re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]+)`", text)]
+
+    assert [str(path) for path in (*links, *paths) if not path.exists()] == []
+
+
+def test_the_pages_have_links_and_paths_to_look_at():
+    """Else the test above would hold of nothing."""
+    slo = (ROOT / "docs" / "slo.md").read_text()
+
+    assert "](docs/" in README
+    assert "`tests/processes/test_prometheus_versions.py`" in slo

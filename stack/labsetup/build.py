@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 
 PULL_DEADLINE_S = 900.0
 BUILD_DEADLINE_S = 900.0
+REGISTRY_DEADLINE_S = 90.0
+OPTIONAL_REGISTRY_DEADLINE_S = 15.0  # nobody waits longer for what is not needed
+OPTIONAL_PULL_DEADLINE_S = 300.0
+ASK_AGAIN_S = 86_400.0
+REFUSED = "optional-images-refused"  # in the cache: when the registry was last asked for them in vain
 SOURCES = ("auto", "official", "packages")
 PACKAGES = {"prometheus": "prometheus", "pushgateway": "prometheus-pushgateway"}  # recipe: Debian's name
 
@@ -55,34 +60,59 @@ def ensure_images(backends: Iterable[str], *, source: str = "auto") -> None:
     names = images_at_hand()
     missing = [recipe for recipe in wanted.values() if chosen(recipe, arch, names) is None]
     required = [recipe for recipe in missing if recipe.obtainable_from_packages]
-    if not required:
+    optional = [recipe for recipe in missing if not recipe.obtainable_from_packages]
+    if not required and (not optional or source == "packages" or (source == "auto" and refused_lately())):
         return
     with one_at_a_time():
-        official = source == "official" or (source == "auto" and registry_answers())
-        say(
-            "images come from the official registry"
-            if official
-            else "no image registry answers: building from packages"
-        )
-        for recipe in missing if official else required:
+        patience_s = REGISTRY_DEADLINE_S if required else OPTIONAL_REGISTRY_DEADLINE_S
+        official = source == "official" or (source == "auto" and registry_answers(patience_s))
+        if required:
+            say(
+                "images come from the official registry"
+                if official
+                else "no image registry answers: building from packages"
+            )
+        for recipe in required:
             bring(recipe, arch, official=official)
+        bring_optional(optional, arch, official=official)
 
 
-def registry_answers() -> bool:
+def registry_answers(patience_s: float) -> bool:
     """Asked by pulling what is needed anyway and is small; a daemon behind a mirror answers as truly as one without."""
     try:
-        run(["docker", "pull", "-q", official_reference("LLMCHAOS_PUSHGATEWAY_IMAGE")], deadline_s=90)
+        run(["docker", "pull", "-q", official_reference("LLMCHAOS_PUSHGATEWAY_IMAGE")], deadline_s=patience_s)
     except SetupError:
         return False
     return True
 
 
-def bring(recipe: Recipe, arch: str, *, official: bool) -> None:
+def bring_optional(recipes: Iterable[Recipe], arch: str, *, official: bool) -> None:
+    """What the lab does without if need be: pulled where that works, and where it does not, not asked for again the same day."""
+    for recipe in recipes:
+        try:
+            if official:
+                bring(recipe, arch, official=True, patience_s=OPTIONAL_PULL_DEADLINE_S)
+                continue
+        except SetupError as refused:
+            say(f"{recipe.name} is left out: {str(refused).splitlines()[-1]}")
+        (cache_folder() / REFUSED).touch()
+
+
+def refused_lately() -> bool:
+    try:
+        return time.time() - (cache_folder() / REFUSED).stat().st_mtime < ASK_AGAIN_S
+    except FileNotFoundError:
+        return False
+    except OSError:  # no cache to write into: nothing was needed, so nothing is in vain
+        return True
+
+
+def bring(recipe: Recipe, arch: str, *, official: bool, patience_s: float = PULL_DEADLINE_S) -> None:
     began = time.monotonic()
     if recipe.base_variable is None and official:
         reference = official_reference(recipe.variable)
         say(f"pulling {reference}")
-        run(["docker", "pull", "-q", reference], deadline_s=PULL_DEADLINE_S)
+        run(["docker", "pull", "-q", reference], deadline_s=patience_s)
     else:
         base = official_reference(recipe.base_variable) if official and recipe.base_variable else ensure_base()
         reference = built_tag(recipe, base=base, arch=arch)

@@ -28,6 +28,8 @@ def ensure_engine() -> None:
         raise SetupError(advice(missing))
     if "client" in missing or ("daemon" in missing and shutil.which("dockerd") is None):
         debian.install(["docker.io", "iptables"])
+        if shutil.which("docker") is None:  # from Debian 13 on the client is a package that docker.io only recommends
+            debian.install(["docker-cli"])
     if "daemon" in missing and not daemon_answers():  # on some machines installing the package has started it
         start_daemon()
     plugins = [name for name in PLUGINS if not has_plugin(name)]

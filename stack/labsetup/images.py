@@ -27,7 +27,8 @@ def candidates(recipe: Recipe, arch: str) -> tuple[str, ...]:
 
 def images_at_hand() -> frozenset[str]:
     """Every name under which the daemon has an image: name:tag and name@digest."""
-    listed = run(["docker", "image", "ls", "--digests", "--format", "json"], deadline_s=30)
+    # The template, as the word `json` is a format only from client 23 on.
+    listed = run(["docker", "image", "ls", "--digests", "--format", "{{json .}}"], deadline_s=30)
     return names_of(listed.splitlines())
 
 
