@@ -54,24 +54,32 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def heal(*, dry_run: bool) -> int:
-    """Remove the stacks of dead runs, in whichever runtime."""
-    from pytest_llmchaos.sweep import left_over, sweep_dead_runs  # noqa: PLC0415 - as above
+    """Remove the stacks of dead runs, in whichever runtime. 1 if there is a Docker that could not be looked at."""
+    from pytest_llmchaos import sweep  # noqa: PLC0415 - as above
+    from pytest_llmchaos.runtime import docker_cli  # noqa: PLC0415
 
+    docker = sweep.in_docker()
+    if docker.unseen:
+        _say(f"Docker was not looked at: {docker.unseen}")
+    elsewhere = " outside Docker" if docker.unseen else ""
     if dry_run:
-        found = left_over()
+        found = sweep.left_over(docker)
         for project, why in found.items():
             _say(f"would remove {project}: {why}")
-        _say(f"{len(found)} left over; nothing was touched")
-        return 0
-    removed = sweep_dead_runs(_say)
-    _say(f"removed {len(removed)}" if removed else "nothing was left over")
-    return 0
+        _say(f"{len(found)} left over{elsewhere}; nothing was touched")
+    else:
+        removed = sweep.sweep_dead_runs(_say, docker)
+        _say(f"removed {len(removed)}" if removed else f"nothing was left over{elsewhere}")
+    for project, why in sweep.left_alone(docker).items():
+        _say(f"left alone {project}: {why}")
+    return 1 if docker.unseen and docker_cli.is_wanted() else 0
 
 
 def doctor() -> int:
     """Each check on a line; the exit status is 1 if any failed."""
-    from pytest_llmchaos.runtime import docker_cli  # noqa: PLC0415 - as above
-    from pytest_llmchaos.sweep import left_over  # noqa: PLC0415
+    from pytest_llmchaos import sweep  # noqa: PLC0415 - as above
+    from pytest_llmchaos.runtime import docker_cli  # noqa: PLC0415
+    from pytest_llmchaos.subject import setup_command  # noqa: PLC0415
 
     bad = 0
     try:
@@ -85,16 +93,19 @@ def doctor() -> int:
     else:
         images = docker_cli.run(["docker", "image", "ls", "--format", "{{.Repository}}"]).split()
         built = sorted({name for name in images if name.startswith("llmchaos/")})
-        _say(
-            f"{'ok   ' if built else 'note '} images built here: {', '.join(built) or 'none; `make setup` builds them'}"
-        )
-    left = left_over()
+        there = ", ".join(built) or f"none; `{setup_command()}` builds them"
+        _say(f"{'ok   ' if built else 'note '} images built here: {there}")
+    docker = sweep.in_docker()
+    left, alone = sweep.left_over(docker), sweep.left_alone(docker)
     bad += bool(left)
-    _say(
-        f"bad   left over by dead runs: {', '.join(left)}; `llmchaos heal` removes them"
-        if left
-        else "ok    nothing is left over"
-    )
+    if left:
+        _say(f"bad   left over by dead runs: {', '.join(left)}; `llmchaos heal` removes them")
+    if alone:
+        _say(f"note  perhaps left over: {', '.join(alone)}; `llmchaos heal` says how to remove them by hand")
+    if docker.unseen:
+        _say(f"note  whether something is left over in Docker is not known: {docker.unseen}")
+    elif not left and not alone:
+        _say("ok    nothing is left over")
     _say(f"ok    locks and ports are kept in {owner.state_dir()}")
     return 1 if bad else 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from pytest_llmchaos.errors import HealFailed, LlmchaosError, NotReady, NoVictim
+from pytest_llmchaos.errors import HealFailed, LlmchaosError, NoVictim
 from pytest_llmchaos.model import Injection, Proof, Runtime, Undo
 
 UNDO_DEADLINE_S = 15.0
@@ -17,10 +17,10 @@ def undo_until_done(runtime: Runtime, undo: Undo, deadline_s: float = UNDO_DEADL
     while True:
         try:
             runtime.undo(undo)
-        except (LlmchaosError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - a fault of another package may raise anything, and nobody else undoes it
             if time.monotonic() > deadline:
                 raise HealFailed(
-                    f"could not undo {undo.op} on {undo.service} of {runtime.project} within {deadline_s:g} s: {error}; "
+                    f"could not undo {undo.op} on {undo.service} of {runtime.project} within {deadline_s:g} s: {_said(error)}; "
                     "heal by hand with `llmchaos heal`"
                 ) from None
             time.sleep(0.2)
@@ -44,13 +44,20 @@ def healed(runtime: Runtime, act: Injection, since_unix_s: float, deadline_s: fl
                 raise NoVictim(
                     f"{act.victim} was removed by somebody else while {act.fault.kind} was in force: nothing is left to undo"
                 )
-        except (HealFailed, NotReady, OSError) as error:  # a daemon that restarts, say: ask again
-            why = f": {error}"
+        except NoVictim:
+            raise
+        except Exception as error:  # noqa: BLE001 - a daemon that restarts, say: ask again; a fault of another package may raise anything
+            why = f": {_said(error)}"
         if time.monotonic() > deadline:
             raise HealFailed(
                 f"{act.fault.kind} {act.victim} is not healed {deadline_s:g} s after its undo{why}; heal by hand with `llmchaos heal`"
             )
         time.sleep(0.05)
+
+
+def _said(error: Exception) -> str:
+    """Errors of this package and of the system speak for themselves; a KeyError, say, does not."""
+    return str(error) if isinstance(error, LlmchaosError | OSError) else f"{type(error).__name__}: {error}"
 
 
 def over(runtime: Runtime, act: Injection, since_unix_s: float) -> bool:

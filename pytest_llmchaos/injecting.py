@@ -72,31 +72,52 @@ class Injector:
         injected.proven.append((act, proof.at_unix_s))
 
     def revert(self) -> None:
-        """Undo in reverse order, and prove it. Every undo is tried, also when one before it failed.
+        """Undo in reverse order, and prove it. Every undo is tried, also when one before it failed or was interrupted.
 
-        Raises HealFailed; NoVictim where a victim was removed by somebody else, which leaves nothing to undo and no claim.
+        Raises what interrupted it (a second Ctrl-C), else HealFailed, else NoVictim where a victim was removed by somebody else,
+        which leaves nothing to undo and no claim.
         """
         record, injected = self._record, self.injected
         injected.reverted_unix_s = time.time()
         since = injected.start_unix_s or 0.0  # without a proof of the start, a healthy state is all there is to see
         failed: list[str] = []
         gone: list[str] = []
+        interrupt: BaseException | None = None
         for act in reversed(injected.acts):
-            undo = act.fault.undo(act.victim)
             try:
-                undo_until_done(self._runtime, undo)
-                proof = healed(self._runtime, act, since)
-                record.proof("healed", proof.witness, proof.at_unix_s)
-                record.note("undone", victim=act.victim, op=undo.op, ok=True)
+                self._undo(act, since)
             except NoVictim as error:
-                record.note("undone", victim=act.victim, op=undo.op, ok=True, why=str(error))
                 gone.append(str(error))
             except HealFailed as error:
-                record.note("undone", victim=act.victim, op=undo.op, ok=False, why=str(error))
                 failed.append(str(error))
-            self._signals.fault(act.fault.kind, act.victim, active=False)
+            except BaseException as error:  # noqa: BLE001 - whatever it was, the acts before this one must be undone too
+                failed.append(
+                    f"the undo of {act.fault.kind} {act.victim} broke off: {type(error).__name__}: {error}; "
+                    "heal by hand with `llmchaos heal`"
+                )
+                if not isinstance(error, Exception):
+                    interrupt = interrupt or error
+        record.healed = record.healed and not failed
+        if interrupt is not None:
+            raise interrupt
         if failed:
-            record.healed = False
             raise HealFailed("; ".join(failed))
         if gone:
             raise NoVictim("; ".join(gone))
+
+    def _undo(self, act: Injection, since_unix_s: float) -> None:
+        """One act undone and proven healed, or written down as one that is not."""
+        record, undo = self._record, act.fault.undo(act.victim)
+        try:
+            undo_until_done(self._runtime, undo)
+            proof = healed(self._runtime, act, since_unix_s)
+            record.proof("healed", proof.witness, proof.at_unix_s)
+            record.note("undone", victim=act.victim, op=undo.op, ok=True)
+        except NoVictim as error:
+            record.note("undone", victim=act.victim, op=undo.op, ok=True, why=str(error))
+            raise
+        except BaseException as error:
+            record.note("undone", victim=act.victim, op=undo.op, ok=False, why=str(error) or type(error).__name__)
+            raise
+        finally:
+            self._signals.fault(act.fault.kind, act.victim, active=False)

@@ -5,27 +5,79 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import itertools
 import os
+import platform
+import re
 import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 from pytest_llmchaos.errors import NotReady
 
+Life = Literal["alive", "dead", "unknown"]
 PORTS = range(21000, 29000)  # below Linux' ephemeral range (32768-60999), so that no outgoing connection takes one
 
 
 def state_dir() -> Path:
     """This user's folder for locks; short-lived facts only, nothing of worth."""
     base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
-    path = base / f"pytest-llmchaos-{os.getuid()}"
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if path.stat().st_uid != os.getuid():
-        raise NotReady(f"{path} belongs to another user: remove it or set XDG_RUNTIME_DIR to a folder of your own")
+    return _private(base / f"pytest-llmchaos-{os.getuid()}", "XDG_RUNTIME_DIR")
+
+
+def lasting_dir() -> Path:
+    """This user's folder for what must still be known after a logout or a boot. Raises NotReady if there can be none."""
+    return _private(_lasting(), "XDG_STATE_HOME")
+
+
+def lasting_files(pattern: str) -> list[Path]:
+    """What is kept there. Nothing where there is no such folder, or it is another's: nobody else is believed."""
+    try:
+        folder = _lasting()
+        return sorted(folder.glob(pattern)) if folder.is_absolute() and _is_ours(folder) else []
+    except OSError:
+        return []
+
+
+def _lasting() -> Path:
+    base = os.environ.get("XDG_STATE_HOME", "")
+    if not base.startswith("/"):  # the XDG specification: a relative path is to be ignored
+        base = os.path.expanduser("~/.local/state")  # noqa: PTH111 - which raises nothing where there is no home
+    return Path(base) / "pytest-llmchaos"
+
+
+def _private(path: Path, variable: str) -> Path:
+    """The folder, which this user alone may enter. `variable` is what can be set to have it elsewhere."""
+    hint = f"set {variable} to a folder of your own"
+    if not path.is_absolute():
+        raise NotReady(f"this user has no home folder: {hint}")
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not _is_ours(path):
+            raise NotReady(f"{path} belongs to another user: remove it or {hint}")
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o700)
+    except OSError as error:
+        raise NotReady(f"cannot use {path}: {error.strerror}; {hint}") from None
     return path
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether it is this user's, and so is the link where it is one: another's could lead to any folder of ours."""
+    return {path.lstat().st_uid, path.stat().st_uid} == {os.geteuid()}
+
+
+def machine() -> str:
+    """A name of this machine that a boot does not change."""
+    try:
+        told = Path("/etc/machine-id").read_text().strip()
+    except OSError:
+        told = ""
+    return told or platform.node()
 
 
 def boot_id() -> str:
@@ -45,21 +97,51 @@ def process_started(pid: int) -> str:
     return "" if fields[0] == "Z" else fields[19]
 
 
+def pid_namespace() -> str:
+    """The number of the namespace that this process' number belongs to; a container has one of its own. "" if nobody tells."""
+    try:
+        return "".join(filter(str.isdigit, str(Path("/proc/self/ns/pid").readlink())))
+    except OSError:
+        return ""
+
+
 def identity(pid: int | None = None) -> str:
-    """`pid:start:boot` of a process: the owner label of everything that a run makes."""
+    """`pid:start:boot:namespace` of a process: the owner label of everything that a run makes."""
     who = os.getpid() if pid is None else pid
-    return f"{who}:{process_started(who)}:{boot_id()}"
+    return f"{who}:{process_started(who)}:{boot_id()}:{pid_namespace()}"
 
 
-def alive(owner: str) -> bool:
-    """Whether the process of an owner label still runs. A label that cannot be read counts as alive: never sweep on doubt."""
+def life(owner: str, *, same_kernel: bool = True) -> Life:
+    """What is known of the process of an owner label. Nothing, if it cannot be read or its process cannot be seen from here.
+
+    `same_kernel` says that the owner ran on this machine; only then does another boot tell that it is gone.
+    """
     parts = owner.split(":")
-    if len(parts) != 3 or not parts[0].isdigit():
-        return True
-    pid, started, boot = parts
+    # Three parts are from before labels told the namespace.
+    if len(parts) not in {3, 4} or not re.fullmatch("[0-9]{1,10}", parts[0]):
+        return "unknown"
+    pid, started, boot, *namespace = parts
+    if "unknown" in {boot, boot_id()}:
+        return "unknown"
     if boot != boot_id():
-        return False
-    return process_started(int(pid)) == started
+        return "dead" if same_kernel else "unknown"
+    if namespace and namespace != [pid_namespace()]:
+        return "unknown"
+    return "alive" if process_started(int(pid)) == started else "dead"
+
+
+_PROJECT = re.compile(r"llmchaos-[0-9]+-[0-9a-f]{4}(-[a-z0-9_-]+)?")
+
+
+def project_name(pid: int, worker: str = "") -> str:
+    """The name of a run's own stack. A process of the same number in another namespace, or after a boot, makes another."""
+    where = hashlib.sha256(f"{boot_id()}:{pid_namespace()}".encode()).hexdigest()[:4]
+    return f"llmchaos-{pid}-{where}" + (f"-{worker}" if worker else "")
+
+
+def is_project_name(name: str) -> bool:
+    """Whether `project_name` could have made it."""
+    return _PROJECT.fullmatch(name) is not None
 
 
 def port_is_free(port: int) -> bool:

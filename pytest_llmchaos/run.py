@@ -19,7 +19,7 @@ from pytest_llmchaos.errors import BadScenario, LlmchaosError, NotReady
 from pytest_llmchaos.faults import foreign_names
 from pytest_llmchaos.journal import SCHEMA, Journal, open_intents
 from pytest_llmchaos.runtime import docker_cli
-from pytest_llmchaos.subject import Subject, lab_subject
+from pytest_llmchaos.subject import Subject, lab_subject, setup_command
 from pytest_llmchaos.sweep import sweep_dead_runs
 
 if TYPE_CHECKING:
@@ -151,14 +151,20 @@ class Run:
 
     def preflight(self) -> None:
         """Find out what is missing before anything starts. Raises NotReady or BadScenario."""
-        worker = f"-{self.settings.worker}" if self.settings.worker else ""
-        project = f"llmchaos-{os.getpid()}-{owner.boot_id()[:4]}{worker}"
+        project = owner.project_name(os.getpid(), self.settings.worker)
         if self.subject.own:
             self.subject = byo.examined(self.subject)
             project = self.subject.project or project
         runtime = make_runtime(self.settings, self.subject, project=project, owner_id=owner.identity())
         runtime.prepare()
         self._runtime = runtime
+
+    def unclaimed(self) -> list[str]:
+        """The records of `lab.load` since the last call: the test that made them speaks for them."""
+        if self._lab is None:
+            return []
+        names, self._lab.unclaimed = self._lab.unclaimed, []
+        return names
 
     def lab(self) -> Lab:
         """The running stack. Raises NotReady, once and again, if it cannot be started."""
@@ -202,7 +208,7 @@ class Run:
         self._old_sigterm = signal.signal(signal.SIGTERM, _interrupt)
         begin = time.monotonic()
         doing = (
-            "taking part in"
+            "taking part, once no other trial of this machine is on, in"
             if self.subject.attach
             else f"starting the stack ({settings.runtime}, {settings.backend}) as"
         )
@@ -228,14 +234,16 @@ class Run:
             byo.require_metrics(url, lab.slos, pushed=self.subject.pushgateway is not None)
         return lab
 
-    def _stop_stack(self) -> None:
+    def _stop_stack(self) -> list[str]:
+        """Remove the stack, or leave that of others. Returns what is still broken in one that stays: its watchdog heals it."""
+        broken = self._open_faults() if self.subject.attach else []
         if self._runtime is not None:
             self._runtime.down()
             self._runtime = None
         if self._watchdog is not None:
-            self._watchdog.dismiss()
+            (self._watchdog.leave if broken else self._watchdog.dismiss)()
             self._watchdog = None
-        if self._noted and not open_intents(self.journal.path):
+        if self._noted and not broken:
             from pytest_llmchaos.runtime import attach  # noqa: PLC0415 - only the runtime in use
 
             attach.forget(self._noted)
@@ -243,15 +251,30 @@ class Run:
         if self._old_sigterm is not None:
             signal.signal(signal.SIGTERM, self._old_sigterm)
             self._old_sigterm = None
+        return broken
+
+    def _open_faults(self) -> list[str]:
+        """The services in which a fault is not undone, as far as the journal knows."""
+        if self._journal is None:
+            return []
+        return sorted({str(undo["service"]) for undo in open_intents(self._journal.path)})
 
     def close(self, exit_status: int) -> list[str]:
-        """Remove the stack, and say what did not go well. If that fails the watchdog is left on, and tries on its own."""
+        """Remove the stack, and say what did not go well. If that fails the watchdog is left on, and tries on its own.
+
+        So it is where faults are open in a stack that stays.
+        """
         if self._journal is None:
             return []
         problems = []
         begin = time.monotonic()
         try:
-            self._stop_stack()
+            broken = self._stop_stack()
+            if broken:
+                problems.append(
+                    f"faults in {', '.join(broken)} are not undone, and the stack is left running: the watchdog goes on with them; "
+                    "see `llmchaos doctor`, and heal by hand with `llmchaos heal`"
+                )
             self._journal.note("stack_down", took_s=round(time.monotonic() - begin, 3))
         except (LlmchaosError, OSError) as error:
             problems.append(
@@ -276,7 +299,7 @@ def dashboards_line(url: str | None) -> str:
     if url is not None:
         return f"dashboards at {url}"
     return (
-        "dashboards are not served: no Grafana here; where its image can be pulled, `make setup` brings it "
+        f"dashboards are not served: no Grafana here; where its image can be pulled, `{setup_command()}` brings it "
         "(docs/dashboards has a picture of each)"
     )
 
@@ -296,6 +319,14 @@ def make_runtime(settings: Settings, subject: Subject, *, project: str, owner_id
     from pytest_llmchaos.runtime.local import LocalRuntime  # noqa: PLC0415 - as above
 
     return LocalRuntime(subject, **about, directory=directory)
+
+
+def abilities_of(settings: Settings) -> frozenset[str]:
+    """What faults may need of the runtime that the settings name. Nothing is started or asked."""
+    from pytest_llmchaos.flood import OWN_ABILITIES  # noqa: PLC0415 - only for plans
+
+    can: frozenset[str] = make_runtime(settings, settings.subject, project="plan", owner_id="").abilities
+    return can | OWN_ABILITIES
 
 
 def environment() -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,6 +57,14 @@ def dashboards_dir() -> Path:
     """The dashboards that Grafana is provisioned with: beside the package in a checkout, inside it in an installed wheel."""
     packaged = Path(__file__).parent / "_dashboards"
     return packaged if packaged.is_dir() else Path(__file__).parent.parent / "dashboards"
+
+
+def setup_command(backend: str = BACKENDS[0]) -> str:
+    """What brings an engine and a backend's images: in a checkout its Makefile, which an installed wheel has not."""
+    stack = stack_dir()
+    if (stack.parent / "Makefile").is_file():
+        return "make setup" if backend == BACKENDS[0] else f"make setup BACKEND={backend}"
+    return shlex.join([sys.executable, str(stack / "bootstrap.py"), "all", "--backend", backend])
 
 
 def lab_subject(backend: str) -> Subject:

@@ -1,43 +1,77 @@
-"""Find and remove what dead runs left. A stack belongs to a dead run if its owner's pid, start time and boot id say so."""
+"""Find and remove what dead runs left. A stack belongs to a dead run if its owner's pid, start time, boot and pid namespace say so."""
 
 from __future__ import annotations
 
-import shutil
+import shlex
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from pytest_llmchaos import owner
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.runtime import attach, docker_cli, local_cleanup, removal
 
 
-def dead_projects() -> dict[str, str]:
-    """Compose projects of dead runs, with their owner. Empty where no Docker daemon answers."""
-    if shutil.which("docker") is None:
-        return {}
-    dead: dict[str, str] = {}
+@dataclass(frozen=True, kw_only=True)
+class InDocker:
+    """Compose projects, with their owner, of runs that do not live or cannot be seen. `unseen` is why nobody could look."""
+
+    dead: dict[str, str] = field(default_factory=dict)
+    doubtful: dict[str, str] = field(default_factory=dict)
+    unseen: str = ""
+
+
+def in_docker() -> InDocker:
+    if not docker_cli.is_wanted():
+        return InDocker(unseen="there is no docker client on PATH, and DOCKER_HOST is not set")
+    found: dict[owner.Life, dict[str, str]] = {"alive": {}, "dead": {}, "unknown": {}}
     try:
+        here = docker_cli.on_this_kernel()
         for kind in ("container", "network", "volume"):
             for row in docker_cli.listed(kind, "label=llmchaos.owner"):
                 labels = dict(part.split("=", 1) for part in str(row.get("Labels", "")).split(",") if "=" in part)
                 project, who = labels.get("com.docker.compose.project", ""), labels.get("llmchaos.owner", "")
-                if project.startswith("llmchaos-") and not owner.alive(who):
-                    dead[project] = who
-    except NotReady:
-        return {}
-    return dict(sorted(dead.items()))
+                if project.startswith("llmchaos-"):
+                    found[owner.life(who, same_kernel=here)][project] = who
+    except NotReady as error:
+        return InDocker(unseen=str(error))
+    return InDocker(dead=dict(sorted(found["dead"].items())), doubtful=dict(sorted(found["unknown"].items())))
 
 
-def left_over() -> dict[str, str]:
+def dead_projects() -> dict[str, str]:
+    """Compose projects of dead runs, with their owner. Empty where no Docker daemon answers."""
+    return in_docker().dead
+
+
+def left_over(docker: InDocker) -> dict[str, str]:
     """What dead runs left in any runtime: project and reason."""
     local = {str(recipe["project"]): str(recipe["why"]) for recipe in local_cleanup.dead_runs()}
     attached = {f"open faults of {r['project']}": _why(r["owner"]) for r in attach.dead_runs()}
-    return {**attached, **{project: _why(who) for project, who in dead_projects().items()}, **local}
+    return {**attached, **{project: _why(who) for project, who in docker.dead.items()}, **local}
 
 
-def sweep_dead_runs(note: Callable[[str], None]) -> list[str]:
+def left_alone(docker: InDocker) -> dict[str, str]:
+    """What may belong to a run that lives where it cannot be seen from here: project, why, and how to remove it by hand."""
+    alone = {project: _doubt(who, by_hand(who)) for project, who in docker.doubtful.items()}
+    for recipe in attach.doubtful_runs():
+        how = f"undo its faults, then rm {shlex.quote(str(recipe['noted']))}"
+        alone[f"open faults of {recipe['project']}"] = _doubt(str(recipe["owner"]), how)
+    alone |= {run["project"]: _doubt(run["owner"], run["how"]) for run in local_cleanup.doubtful_runs()}
+    return alone
+
+
+def by_hand(who: str) -> str:
+    """Commands that remove all of one owner."""
+    label = shlex.quote(f"label=llmchaos.owner={who}")
+    return (
+        f"docker rm -fv $(docker ps -aq --filter {label}); docker network rm $(docker network ls -q --filter {label}); "
+        f"docker volume rm $(docker volume ls -q --filter {label})"
+    )
+
+
+def sweep_dead_runs(note: Callable[[str], None], docker: InDocker | None = None) -> list[str]:
     """Remove the stacks of dead runs and the faults they left in others', never a live sibling's. Returns what it removed."""
     removed = []
-    for project, who in dead_projects().items():
+    for project, who in (docker or in_docker()).dead.items():
         note(f"removing {project}: {_why(who)}")
         removal.remove_dead(project, who)
         removed.append(project)
@@ -54,3 +88,7 @@ def sweep_dead_runs(note: Callable[[str], None]) -> list[str]:
 
 def _why(who: str) -> str:
     return f"its owner {who} is gone"
+
+
+def _doubt(who: str, how: str) -> str:
+    return f"its owner {who} may live in another pid namespace or on another machine; if it does not: {how}"

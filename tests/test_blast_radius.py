@@ -1,6 +1,9 @@
 """Nothing without this run's labels is ever touched: drawn plans among own, foreign and look-alike containers of a fake engine."""
 
+import os
 import random
+import signal
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -106,6 +109,7 @@ def labelled(kind, service):
         "same project, another run": {**compose, **OWN, "llmchaos.run": "run-2"},
         "same project, another owner": {**compose, **OWN, "llmchaos.owner": "2:2:boot"},
         "same project, run alone": {**compose, "llmchaos.run": RUN},
+        "a command beside the service": {**compose, **OWN, "com.docker.compose.oneoff": "True"},
         "labels without a project": {**OWN, "com.docker.compose.service": service},
     }[kind]
 
@@ -119,6 +123,7 @@ KINDS = st.sampled_from(
         "same project, another run",
         "same project, another owner",
         "same project, run alone",
+        "a command beside the service",
         "labels without a project",
     ]
 )
@@ -160,6 +165,7 @@ def test_a_drawn_plan_touches_only_its_victim_among_this_runs_containers(drawn, 
         if OWN.items() <= c.labels.items()
         and c.labels.get("com.docker.compose.project") == PROJECT
         and c.labels["com.docker.compose.service"] == injection.victim
+        and "com.docker.compose.oneoff" not in c.labels
     ]
 
     if own:
@@ -173,6 +179,48 @@ def test_a_drawn_plan_touches_only_its_victim_among_this_runs_containers(drawn, 
     touched = [c for c in containers if c.touched]
     assert all(c in own for c in touched)
     assert len(touched) <= 1
+
+
+def test_what_compose_run_made_beside_a_service_is_not_taken_for_it():
+    beside, own = (
+        Container(name, labelled(kind, "api"), running=True, paused=False)
+        for name, kind in (("beside", "a command beside the service"), ("own", "own"))
+    )
+    runtime = runtime_on([beside, own])
+
+    runtime.kill("api")
+
+    assert (beside.touched, own.touched) == ([], ["kill"])
+    assert runtime.state("api").identity == "own"
+
+
+@pytest.fixture
+def crashed(monkeypatch):
+    """Crash the one container of which the daemon says that it has this process; returns whom a signal went to."""
+    killed = []
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "kill", lambda pid, number: killed.append((pid, number)))
+
+    def crash(identity, pid, refusal=None):
+        container = Container(identity, labelled("own", "api"), running=True, paused=False)
+        monkeypatch.setattr(Container, "attrs", {**container.attrs, "State": {"Pid": pid}})
+        with pytest.raises(NotReady, match=refusal) if refusal else nullcontext():
+            runtime_on([container]).crash("api")
+        return killed
+
+    return crash
+
+
+def test_a_process_that_the_kernel_knows_as_the_containers_is_crashed(crashed):
+    of_this_process = Path("/proc/self/cgroup").read_text().split()[0]
+
+    assert crashed(of_this_process, os.getpid()) == [(os.getpid(), signal.SIGKILL)]
+
+
+def test_a_process_that_only_has_the_number_that_the_daemon_says_is_not_crashed(crashed):
+    assert crashed("f00d" * 16, os.getpid(), "another machine or in another pid namespace.*nothing was touched") == []
+    assert crashed("f00d" * 16, 2**31 - 1, "nothing was touched") == []
+    assert crashed("f00d" * 16, 0, "no process to crash") == []
 
 
 def test_a_fault_beyond_the_declared_blast_radius_is_refused():

@@ -2,16 +2,21 @@
 
 import http.server
 import json
+import os
 import shutil
+import subprocess
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pytest_llmchaos import byo
+from pytest_llmchaos import byo, owner
 from pytest_llmchaos.errors import BadScenario, NotReady
-from pytest_llmchaos.runtime import docker_cli
+from pytest_llmchaos.run import Run, Settings
+from pytest_llmchaos.runtime import attach, docker_cli
 from pytest_llmchaos.slo import InvalidSlo, Slo
+from pytest_llmchaos.watchdog import Watchdog
 
 SERVICES = ["api: web", "prometheus: prom", "targets: web worker"]
 
@@ -215,14 +220,14 @@ def test_one(trial):
 def chaos(pytester, folder, monkeypatch):
     """pytest in a folder whose ini file names a stack; whatever would touch it is an error."""
 
-    def run(*args, attach="false", target="web"):
+    def run(*args, attach="false", target="web", **files):
         monkeypatch.setattr("pytest_llmchaos.campaign.Campaign.preflight", lambda self: pytest.fail("touched"))
         lines = "".join(f"\n    {line}" for line in SERVICES)
         pytester.makeini(
             f"[pytest]\nllmchaos_compose = {folder}/compose.yaml\nllmchaos_services = {lines}\n"
             f"llmchaos_slo = {folder}/slo.yaml\nllmchaos_attach = {attach}\n"
         )
-        pytester.makepyfile(test_scenario=SCENARIO.format(target=target))
+        pytester.makepyfile(**(files or {"test_scenario": SCENARIO.format(target=target)}))
         return pytester.runpytest_inprocess("-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:locust", *args)
 
     return run
@@ -249,6 +254,46 @@ def test_a_plan_that_was_asked_for_is_a_success(chaos):
     assert chaos("--chaos-plan", attach="true").ret == 0
 
 
+UNIT = "def test_unit():\n    assert True\n"
+BY_HAND = "def test_by_hand(lab):\n    assert lab\n"
+THROUGH = (
+    "import pytest\n\n@pytest.fixture\ndef mine(lab):\n    return lab\n\ndef test_by_hand(mine):\n    assert mine\n"
+)
+
+
+def test_tests_that_ask_for_no_stack_run_on_the_leash_as_without_it(chaos):
+    result = chaos(attach="true", test_unit=UNIT)
+
+    result.assert_outcomes(passed=1)
+    assert "leashed" not in str(result.outlines)
+    assert result.ret == 0
+
+
+@pytest.mark.parametrize("text", [BY_HAND, THROUGH], ids=["asked for", "asked for by a fixture"])
+def test_the_leash_holds_whoever_uses_the_lab_without_a_trial(chaos, text):
+    result = chaos(attach="true", test_unit=UNIT, test_hand=text)
+
+    result.assert_outcomes()
+    assert "leashed: the stack is not the instrument's own" in str(result.outlines)
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+def test_the_leash_holds_whoever_asks_for_the_lab_while_a_test_runs(chaos):
+    late = "def test_late(request):\n    request.getfixturevalue('lab')\n"
+
+    result = chaos(attach="true", test_late=late)
+
+    result.assert_outcomes(errors=1)
+    assert "NotReady: leashed: the stack is not the instrument's own" in str(result.outlines)
+
+
+def test_a_plan_that_was_asked_for_runs_nothing_even_if_there_is_nothing_to_plan(chaos):
+    result = chaos("--chaos-plan", attach="true", test_unit=UNIT)
+
+    result.assert_outcomes()
+    result.stdout.fnmatch_lines(["0 trials planned*nothing was touched"])
+
+
 def test_targets_are_those_of_the_ini_file_and_not_of_the_lab(chaos):
     result = chaos("--chaos-plan", target="model-1")
 
@@ -262,3 +307,195 @@ def test_an_own_stack_does_not_run_as_local_processes(chaos):
 
     assert "llmchaos_compose needs Docker Compose, got --chaos-runtime=local" in str(result.outlines + result.errlines)
     assert result.ret != 0
+
+
+class Left:
+    """A runtime that is only left."""
+
+    def down(self):
+        return None
+
+
+@pytest.fixture
+def ending(tmp_path, monkeypatch):
+    """A run that is about to end, with one fault in its journal; and what its watchdog is told."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+
+    def make(*, attached, undone):
+        subject = replace(attach._bare(("web",)), attach=attached)
+        about = {"seed": 1, "runtime": "compose", "backend": "own", "repeat": 1, "worker": "", "replay_line": ""}
+        run = Run(Settings(run="r", own=subject, reports=tmp_path, **about), None)
+        run.journal.write("intent", trial="001", victim="web", undo={"op": "ensure_running", "service": "web"})
+        run.journal.write("undone", trial="001", victim="web", op="ensure_running", ok=undone)
+        if attached:
+            run._noted = {"owner": owner.identity()}
+            attach.note(run._noted)
+        read_fd, write_fd = os.pipe()
+        heard = tmp_path / "heard"
+        with heard.open("wb") as out:
+            process = subprocess.Popen(["cat"], stdin=read_fd, stdout=out)
+        os.close(read_fd)
+        run._runtime, run._watchdog = Left(), Watchdog(process, write_fd)
+        problems = run.close(0)
+        reap(process.pid)
+        return problems, heard.read_bytes(), list((owner.lasting_dir() / "attached").glob("*.json"))
+
+    return make
+
+
+def reap(pid):
+    """Wait for a child that nobody else waits for."""
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:
+        return
+
+
+def test_a_fault_that_is_open_in_a_stack_of_others_keeps_the_watchdog_at_work_and_is_told(ending):
+    problems, heard, noted = ending(attached=True, undone=False)
+
+    (said,) = problems
+    assert "faults in web are not undone" in said
+    assert "`llmchaos heal`" in said
+    assert heard == b""
+    assert len(noted) == 1
+
+
+@pytest.mark.parametrize(
+    ("attached", "undone"),
+    [
+        pytest.param(True, True, id="nothing is open"),
+        pytest.param(False, False, id="the stack with the open fault is removed"),
+    ],
+)
+def test_where_nothing_is_left_to_heal_the_watchdog_is_dismissed(ending, attached, undone):
+    assert ending(attached=attached, undone=undone) == ([], b"clean\n", [])
+
+
+class Target:
+    """A container of a stack of others, as the SDK shows it."""
+
+    id = "0123456789abcdef"
+
+    def __init__(self, service, status="running"):
+        self.status = status
+        self.labels = {"com.docker.compose.service": service, attach.ALLOW: "true"}
+        self.limit = {"Memory": 64}
+
+    @property
+    def attrs(self):
+        networks = {"net": {"Aliases": [], "IPAMConfig": None}}
+        return {"HostConfig": self.limit, "NetworkSettings": {"Networks": networks}}
+
+
+class Client:
+    """The SDK's client, on these containers."""
+
+    def __init__(self, *containers):
+        self.containers = self
+        self._all = containers
+
+    def list(self, *, filters, **_):
+        chosen = str(filters["label"]).rpartition("com.docker.compose.service=")
+        return [c for c in self._all if not chosen[0] or c.labels["com.docker.compose.service"] in chosen[2]]
+
+    def close(self):
+        return None
+
+
+@pytest.fixture
+def taking_part(tmp_path, monkeypatch):
+    """A runtime that is attached to these containers, with a measurement slot and notes that are the test's own."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(owner, "slot_file", lambda name: tmp_path / f"{name}.lock")
+    monkeypatch.setattr(docker_cli, "require_engine", lambda: None)
+    monkeypatch.setattr(attach, "EventReader", lambda *_: Reader())
+
+    def make(*containers):
+        subject = attach._bare(tuple(c.labels["com.docker.compose.service"] for c in containers))
+        runtime = attach.AttachedRuntime(
+            subject, project="shop", run="run", owner=owner.identity(), directory=tmp_path / "r"
+        )
+        monkeypatch.setattr(runtime, "_new_client", lambda: Client(*containers))
+        return runtime
+
+    return make
+
+
+class Reader:
+    """Hears nothing."""
+
+    def start(self):
+        return None
+
+    def close(self):
+        return None
+
+
+STOPPED = [
+    pytest.param("exited", r"target 'web' does not run \(exited\): start it", id="exited"),
+    pytest.param("created", r"target 'web' does not run \(created\): start it", id="created"),
+    pytest.param("paused", "target 'web' is paused: unpause it", id="paused"),
+]
+
+
+@pytest.mark.parametrize(("status", "message"), STOPPED)
+def test_a_target_that_its_owner_stopped_is_told_before_anything_starts(taking_part, status, message):
+    runtime = taking_part(Target("web", status), Target("worker"))
+
+    with pytest.raises(NotReady, match=f"project shop: {message}.*; nothing was touched") as caught:
+        runtime.prepare()
+
+    assert "worker" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("status", "message"), STOPPED)
+def test_a_target_that_was_stopped_since_is_told_when_the_run_begins(taking_part, status, message):
+    web = Target("web")
+    runtime = taking_part(web)
+    runtime.prepare()
+    web.status = status
+
+    with pytest.raises(NotReady, match=message):
+        runtime.up()
+
+    assert runtime._found == {}
+
+
+def test_what_another_run_has_stopped_is_no_reason_to_refuse_but_its_end_is_waited_for(taking_part):
+    runtime = taking_part(Target("web", "exited"))
+    attach.note({"owner": "1:1:another-boot", "project": "shop"})
+
+    runtime.prepare()
+
+    with pytest.raises(NotReady, match="target 'web' does not run"):
+        runtime.up()
+
+
+def test_notes_of_other_projects_excuse_nothing(taking_part):
+    runtime = taking_part(Target("web", "exited"))
+    attach.note({"owner": "1:1:another-boot", "project": "library"})
+    (owner.lasting_dir() / "attached" / "torn.json").write_text("[")
+    (owner.lasting_dir() / "attached" / "odd.json").write_text("[]")
+
+    with pytest.raises(NotReady, match="target 'web' does not run"):
+        runtime.prepare()
+
+
+def test_how_a_stack_of_others_was_found_is_seen_while_no_trial_of_a_sibling_is_on(taking_part):
+    web = Target("web")
+    runtime = taking_part(web)
+    runtime.prepare()
+
+    with owner.measuring(deadline_s=0.0):
+        web.limit = {"Memory": 8}  # a sibling's fault
+        attaching = threading.Thread(target=runtime.up)
+        attaching.start()
+        attaching.join(timeout=0.3)
+        assert attaching.is_alive()
+        web.limit = {"Memory": 64}
+    attaching.join(timeout=30)
+
+    assert runtime._found["web"].memory_bytes == 64
+    with owner.measuring(deadline_s=0.0):
+        pass  # it is free again

@@ -9,13 +9,13 @@ import pytest
 from fake_runtime import FakeRuntime
 
 from pytest_llmchaos import experiment, faults, heal, injecting, loads, perform
-from pytest_llmchaos.errors import Aborted, FaultNotObserved, HealFailed, InvalidExperiment, Unsupported
+from pytest_llmchaos.errors import Aborted, FaultNotObserved, HealFailed, InvalidExperiment, NotReady, Unsupported
 from pytest_llmchaos.faults.base import OnTarget
 from pytest_llmchaos.faults.kill import Kill
 from pytest_llmchaos.history import windows
 from pytest_llmchaos.journal import Journal, open_intents, read
 from pytest_llmchaos.lab import Lab
-from pytest_llmchaos.model import Injection, Sample
+from pytest_llmchaos.model import Injection, Proof, Sample, Undo
 from pytest_llmchaos.plan import plan_trial
 from pytest_llmchaos.subject import lab_subject
 
@@ -173,6 +173,109 @@ def test_every_undo_is_tried_also_after_one_that_failed(lab_on):
     ]
 
 
+def second_ctrl_c(runtime, *services):
+    """From now on the undo in these services is interrupted."""
+    undo = runtime.undo
+
+    def interrupted(one):
+        if one.service in services:
+            raise KeyboardInterrupt(f"again, at {one.service}")
+        undo(one)
+
+    runtime.undo = interrupted
+
+
+def test_every_undo_is_tried_also_after_one_that_was_interrupted_and_the_session_ends(lab_on):
+    runtime = Clocked()
+    lab = lab_on(runtime)
+    second_ctrl_c(runtime, "api")
+
+    with lab.recording() as record, pytest.raises(KeyboardInterrupt, match="again, at api"):
+        hold(lab, faults.together(faults.kill("model-1"), faults.kill("model-2"), faults.kill("api")))
+
+    assert runtime.state("model-1").running
+    assert runtime.state("model-2").running
+    assert [(line["victim"], line["ok"]) for line in written(lab, "undone")] == [
+        ("api", False),
+        ("model-2", True),
+        ("model-1", True),
+    ]
+    assert [undo["service"] for undo in open_intents(lab.journal.path)] == ["api"]
+    assert record.healed is False
+
+
+def test_the_first_of_several_interrupts_is_the_one_that_is_raised(lab_on):
+    runtime = Clocked()
+    lab = lab_on(runtime)
+    second_ctrl_c(runtime, "api", "model-1")
+
+    with lab.recording(), pytest.raises(KeyboardInterrupt, match="again, at api"):
+        hold(lab, faults.together(faults.kill("model-1"), faults.kill("model-2"), faults.kill("api")))
+
+    assert runtime.state("model-2").running
+
+
+@pytest.mark.parametrize("step", ["undo", "healed"])
+def test_a_fault_of_another_package_that_raises_anything_at_its_end_has_failed_to_heal(lab_on, step):
+    @dataclass(frozen=True, kw_only=True)
+    class Faulty(Kill):
+        pass
+
+    def broken(self, *_):
+        raise ValueError("not what I expected")
+
+    runtime = Clocked()
+    lab = lab_on(runtime)
+    faulty = OnTarget(primitive=Faulty(), target="api")
+
+    with lab.recording() as record, pytest.raises(HealFailed, match=r"ValueError: not what I expected.*llmchaos heal"):
+        hold(lab, faults.together(faults.kill("model-1"), faulty), lambda: setattr(Faulty, step, broken))
+
+    assert runtime.state("model-1").running
+    assert ("model-1", True) in [(line["victim"], line["ok"]) for line in written(lab, "undone")]
+    assert [undo["service"] for undo in open_intents(lab.journal.path)] == ["api"]
+    assert record.healed is False
+
+
+@pytest.mark.parametrize(
+    "error", [NotReady("the daemon restarts"), OSError("no answer"), KeyError("not yet")], ids=repr
+)
+def test_what_could_not_be_told_at_the_first_look_is_asked_again(error):
+    runtime, seen = Clocked(), []
+
+    @dataclass(frozen=True, kw_only=True)
+    class Hesitant(Kill):
+        def healed(self, runtime, victim, since_unix_s):
+            seen.append(victim)
+            if len(seen) == 1:
+                raise error
+            return Proof(step="healed", witness="the second look", at_unix_s=1.0)
+
+    proof = heal.healed(runtime, Injection(after_s=0.0, fault=Hesitant(), victim="api"), 0.0)
+
+    assert proof.witness == "the second look"
+
+
+@pytest.mark.parametrize(
+    "error", [NotReady("the daemon restarts"), OSError("no answer"), KeyError("not yet")], ids=repr
+)
+def test_an_undo_that_did_not_work_is_tried_again(error):
+    runtime = Clocked()
+    runtime.kill("api")
+    undo, tried = runtime.undo, []
+
+    def at_the_second_try(one):
+        tried.append(one)
+        if len(tried) == 1:
+            raise error
+        undo(one)
+
+    runtime.undo = at_the_second_try
+    heal.undo_until_done(runtime, Undo(op="ensure_running", service="api"))
+
+    assert runtime.state("api").running
+
+
 def test_a_fault_that_no_witness_saw_is_undone_and_proves_nothing(lab_on):
     runtime = Clocked(deaf=True)
     lab = lab_on(runtime)
@@ -201,6 +304,26 @@ def test_what_cannot_or_may_not_be_done_is_refused_before_anything_is_written(la
         hold(lab, faults.kill("api"))
 
     assert written(lab, "intent") == []
+    assert runtime.touched == []
+
+
+@pytest.mark.parametrize(
+    ("stop", "message"),
+    [
+        ("kill", "model-1 does not run, and a stack that is not ours is not changed: start it yourself"),
+        ("pause", "model-1 is paused, and a stack that is not ours is not changed: unpause it yourself"),
+    ],
+)
+def test_what_its_owner_stopped_in_a_stack_of_others_is_not_started_again(lab_on, stop, message):
+    runtime = Clocked()
+    getattr(runtime, stop)("model-1")
+    runtime.touched.clear()
+    lab = lab_on(runtime)
+    lab.subject = replace(lab.subject, attach=True)
+
+    with pytest.raises(InvalidExperiment, match=message):
+        lab.require_clean()
+
     assert runtime.touched == []
 
 

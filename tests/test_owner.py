@@ -134,6 +134,82 @@ def test_a_link_in_the_slots_place_is_not_followed(slot, tmp_path):
     assert victim.read_text() == "untouched"
 
 
+HERE = owner.pid_namespace()
+
+
+def gone_pid():
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    return process.pid
+
+
+@pytest.mark.parametrize(
+    ("label", "here", "elsewhere"),
+    [
+        ("{me}", "alive", "alive"),
+        ("{gone}:5:{boot}:{ns}", "dead", "dead"),
+        ("{gone}:5:{boot}", "dead", "dead"),  # as labels were before they told the namespace
+        ("{pid}:1:{boot}:{ns}", "dead", "dead"),
+        ("{gone}:5:{boot}:1", "unknown", "unknown"),
+        ("{pid}:{started}:{boot}:1", "unknown", "unknown"),
+        ("{gone}:5:another:{ns}", "dead", "unknown"),
+        ("{gone}:5:another", "dead", "unknown"),
+        ("{gone}:5:unknown:", "unknown", "unknown"),
+        ("", "unknown", "unknown"),
+        ("x:5:{boot}", "unknown", "unknown"),
+        ("9" * 5000 + ":5:{boot}", "unknown", "unknown"),
+        ("1:2:3:4:5", "unknown", "unknown"),
+    ],
+)
+def test_an_owner_is_dead_only_where_that_can_be_seen(label, here, elsewhere):
+    who = label.format(
+        me=owner.identity(),
+        pid=os.getpid(),
+        started=owner.process_started(os.getpid()),
+        gone=gone_pid(),
+        boot=owner.boot_id(),
+        ns=HERE,
+    )
+
+    assert owner.life(who) == here
+    assert owner.life(who, same_kernel=False) == elsewhere
+
+
+def test_a_label_tells_the_namespace_that_its_number_is_of(monkeypatch):
+    assert HERE.isdecimal()
+    assert owner.identity().split(":") == [
+        str(os.getpid()), owner.process_started(os.getpid()), owner.boot_id(), HERE
+    ]  # fmt: skip
+
+    monkeypatch.setattr(owner, "pid_namespace", lambda: "1")
+
+    assert owner.life(f"{os.getpid()}:1:{owner.boot_id()}:{HERE}") == "unknown"
+
+
+def test_processes_of_the_same_number_in_two_namespaces_name_their_stacks_apart(monkeypatch):
+    names = {owner.project_name(7), owner.project_name(7, "gw0"), owner.project_name(8)}
+    monkeypatch.setattr(owner, "pid_namespace", lambda: "1")
+    names |= {owner.project_name(7), owner.project_name(7, "gw0")}
+
+    assert len(names) == 5
+    assert all(owner.is_project_name(name) for name in names)
+    assert not any(map(owner.is_project_name, ["", "etc", "llmchaos-7", "llmchaos-7-abcd/..", "llmchaos-7-abcd\n"]))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a link of another user's")
+def test_a_link_that_another_user_laid_is_no_folder_of_ours(tmp_path, monkeypatch):
+    (tmp_path / "ours").mkdir(mode=0o755)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    link = tmp_path / f"pytest-llmchaos-{os.getuid()}"
+    link.symlink_to(tmp_path / "ours")
+    os.chown(link, 65533, 65533, follow_symlinks=False)
+
+    with pytest.raises(NotReady, match="belongs to another user"):
+        owner.state_dir()
+
+    assert (tmp_path / "ours").stat().st_mode & 0o777 == 0o755
+
+
 def test_ports_of_two_runs_never_meet():
     one, other = owner.Ports(), owner.Ports()
     try:

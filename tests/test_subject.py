@@ -1,18 +1,21 @@
 """What is under test: a backend that exists, and files that are where they are said to be."""
 
+import sys
+
 import pytest
 
+from pytest_llmchaos import subject
 from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.subject import BACKENDS, dashboards_dir, lab_subject, stack_dir
+from pytest_llmchaos.subject import BACKENDS, dashboards_dir, lab_subject, setup_command, stack_dir
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_file_of_a_backend_s_stack_is_there(backend):
-    subject = lab_subject(backend)
+    lab = lab_subject(backend)
 
-    assert [file for file in (*subject.compose_files, subject.slo_file, subject.bootstrap) if not file.is_file()] == []
-    assert 0 < subject.capacity_tokens_per_s <= subject.peak_tokens_per_s
-    assert ("LLMCHAOS_BACKEND", backend) in subject.extra_env
+    assert [file for file in (*lab.compose_files, lab.slo_file, lab.bootstrap) if not file.is_file()] == []
+    assert 0 < lab.capacity_tokens_per_s <= lab.peak_tokens_per_s
+    assert ("LLMCHAOS_BACKEND", backend) in lab.extra_env
 
 
 def test_an_unknown_backend_names_those_there_are():
@@ -23,3 +26,17 @@ def test_an_unknown_backend_names_those_there_are():
 def test_the_stack_and_its_dashboards_are_found():
     assert (stack_dir() / "compose.yaml").is_file()
     assert list(dashboards_dir().glob("*.json"))
+
+
+def test_a_checkout_is_set_up_by_its_makefile(tmp_path, monkeypatch):
+    (tmp_path / "Makefile").touch()
+    monkeypatch.setattr(subject, "stack_dir", lambda: tmp_path / "stack")
+
+    assert [setup_command(), setup_command("sim")] == ["make setup", "make setup BACKEND=sim"]
+
+
+def test_what_a_wheel_brought_is_set_up_by_the_program_it_brought(tmp_path, monkeypatch):
+    monkeypatch.setattr(subject, "stack_dir", lambda: tmp_path / "_stack")
+    monkeypatch.setattr(sys, "executable", "/a python")
+
+    assert setup_command("sim") == f"'/a python' {tmp_path}/_stack/bootstrap.py all --backend sim"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,12 +44,13 @@ class AttachedRuntime(ComposeRuntime):
             )
         problems = []
         for service in self.subject.targets:
-            if service not in found:
-                problems.append(f"target {service!r} has no container")
-            elif found[service].labels.get(ALLOW) != "true":
+            if service in found and found[service].labels.get(ALLOW) != "true":
                 problems.append(
                     f"target {service!r} lacks the label {ALLOW}=true: add it to the service, and start it again"
                 )
+            # What another run of this project has stopped is back when `up` looks: a dead one is healed first, a living one waited for.
+            if service not in found or not noted_for(self.project):
+                problems += _not_running(service, found.get(service))
         for service, _, _ in self.subject.ports:
             port = _host_port(found.get(service))
             if port is None:
@@ -59,18 +61,40 @@ class AttachedRuntime(ComposeRuntime):
             raise NotReady(f"project {self.project}: " + "; ".join(problems) + "; nothing was touched")
 
     def up(self, *, remediator: bool = True) -> None:  # noqa: ARG002 - it is as its owner left it
-        """Take part: listen to events and remember how everything was found."""
+        """Take part: listen to events and remember how everything was found, once no trial of this machine is on."""
         if self._client is None:
             self.prepare()
         self._directory.mkdir(parents=True, exist_ok=True)
         self._reader = EventReader(docker_cli.docker_host(), self.project)
         self._reader.start()
-        self._remember()
+        # A sibling's trial may be on: what it takes away must not be taken for what the owner gave.
+        with owner.measuring():
+            self._require_running()
+            self._remember()
 
-    def take_over(self, found: dict[str, restrict.AsFound]) -> None:
-        """In place of a dead run: only to undo, with what that run had remembered."""
-        self._client = self._new_client()
-        self._found = found
+    def _require_running(self) -> None:
+        """What was found to run before may have been stopped since."""
+        found = self._containers()
+        problems = [
+            problem for service in self.subject.targets for problem in _not_running(service, found.get(service))
+        ]
+        if problems:
+            raise NotReady(f"project {self.project}: " + "; ".join(problems) + "; nothing was touched")
+
+    def take_over(self, found: dict[str, restrict.AsFound], daemon: str) -> None:
+        """In place of a dead run: only to undo, with what that run had remembered, at the daemon that it had spoken to.
+
+        Raises HealFailed if that one does not answer: another would have no container, and that would look like undone.
+        """
+        import docker  # noqa: PLC0415 - 0.2 s that a run without experiments must not pay
+
+        self._daemon, self._found = daemon, found
+        try:
+            self._client = self._new_client()
+        except docker.errors.DockerException as error:
+            raise HealFailed(
+                f"the Docker daemon at {daemon}, which has project {self.project}, does not answer: {error}"
+            ) from None
 
     def down(self) -> None:
         """Leave. The stack stays."""
@@ -98,6 +122,17 @@ class AttachedRuntime(ComposeRuntime):
         super()._act(service, act)
 
 
+def _not_running(service: str, container: Any) -> list[str]:
+    """What keeps a target from being one: its owner has stopped it, and it is not ours to start."""
+    if container is None:
+        return [f"target {service!r} has no container"]
+    if container.status == "paused":
+        return [f"target {service!r} is paused: unpause it (`docker compose unpause {service}`)"]
+    if container.status != "running":
+        return [f"target {service!r} does not run ({container.status}): start it (`docker compose start {service}`)"]
+    return []
+
+
 def _host_port(container: Any) -> int | None:
     """The port that the compose file fixes. One that the engine draws would change with every start, under the callers' feet."""
     bound = container.attrs["HostConfig"].get("PortBindings") if container is not None else {}
@@ -112,12 +147,22 @@ def _host_port(container: Any) -> int | None:
 
 
 def note(recipe: dict[str, Any]) -> None:
-    """Write down that this run is attached, before its first fault; `noted` says where."""
-    folder = owner.state_dir() / "attached"
+    """Write down that this run is attached, and to which daemon's stack, before its first fault; `noted` says where."""
+    folder = owner.lasting_dir() / "attached"
     folder.mkdir(exist_ok=True)
     path = folder / f"{str(recipe['owner']).replace(':', '-')}.json"
-    recipe["noted"] = str(path)
-    path.write_text(json.dumps(recipe))
+    recipe |= {"noted": str(path), "daemon": docker_cli.docker_host(), "machine": owner.machine()}
+    fresh = path.with_suffix(".new")
+    with fresh.open("w") as file:
+        json.dump(recipe, file)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)  # or the name could be lost with the machine's power
+    finally:
+        os.close(fd)
 
 
 def forget(recipe: Mapping[str, Any]) -> None:
@@ -125,13 +170,35 @@ def forget(recipe: Mapping[str, Any]) -> None:
     Path(str(recipe["noted"])).unlink(missing_ok=True)
 
 
-def dead_runs() -> Iterator[dict[str, Any]]:
-    """Recipes of attached runs whose process is gone."""
-    for path in sorted((owner.state_dir() / "attached").glob("*.json")):
+def _notes() -> Iterator[dict[str, Any]]:
+    """What attached runs of this user wrote down and did not take back. What cannot be read is passed over."""
+    for path in owner.lasting_files("attached/*.json"):
         with contextlib.suppress(OSError, ValueError):
             recipe = json.loads(path.read_text())
-            if not owner.alive(str(recipe["owner"])):
+            if isinstance(recipe, dict) and {"owner", "project", "machine"} <= recipe.keys():
                 yield recipe
+
+
+def noted_for(project: str) -> bool:
+    """Whether a run that is attached to this project, or was and died, may have something to give back."""
+    return any(recipe["project"] == project for recipe in _notes())
+
+
+def _runs(life: owner.Life) -> Iterator[dict[str, Any]]:
+    """Recipes of attached runs of whose process this is known. A home may be shared by machines that cannot see each other's."""
+    for recipe in _notes():
+        if owner.life(str(recipe["owner"]), same_kernel=recipe["machine"] == owner.machine()) == life:
+            yield recipe
+
+
+def dead_runs() -> Iterator[dict[str, Any]]:
+    """Recipes of attached runs whose process is gone."""
+    return _runs("dead")
+
+
+def doubtful_runs() -> Iterator[dict[str, Any]]:
+    """Recipes of attached runs whose process cannot be seen from here."""
+    return _runs("unknown")
 
 
 def heal(recipe: Mapping[str, Any]) -> None:
@@ -146,7 +213,7 @@ def heal(recipe: Mapping[str, Any]) -> None:
             owner=str(recipe["owner"]),
             directory=directory,
         )
-        runtime.take_over(restrict.kept(directory / "as_found.json"))
+        runtime.take_over(restrict.kept(directory / "as_found.json"), str(recipe["daemon"]))
         failed = []
         for undo in pending:
             try:

@@ -7,6 +7,7 @@ import datetime as dt
 import json
 import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -39,6 +40,7 @@ class ComposeRuntime(restrict.Restrictable, EngineAbility):
         self._directory = directory
         self.compose = ComposeProject(subject, name=project, labels=self._labels, directory=directory)
         self._client: Any = None
+        self._daemon = ""
         self._reader: EventReader | None = None
         self._found: dict[str, restrict.AsFound] = {}
 
@@ -117,7 +119,7 @@ class ComposeRuntime(restrict.Restrictable, EngineAbility):
     def _new_client(self) -> Any:
         import docker  # noqa: PLC0415 - 0.2 s that a run without experiments must not pay
 
-        return docker.DockerClient(base_url=docker_cli.docker_host(), timeout=10)
+        return docker.DockerClient(base_url=self._daemon or docker_cli.docker_host(), timeout=10)
 
     def down(self) -> None:
         """Remove the project. The logs are kept first."""
@@ -150,17 +152,17 @@ class ComposeRuntime(restrict.Restrictable, EngineAbility):
 
     def _containers(self) -> dict[str, Any]:
         found = self._client.containers.list(all=True, filters={"label": f"com.docker.compose.project={self.project}"})
-        return {
-            c.labels["com.docker.compose.service"]: c
-            for c in found
-            if c.labels.get("com.docker.compose.oneoff") != "True" and self._is_mine(c)
-        }
+        return {c.labels["com.docker.compose.service"]: c for c in found if self._serves(c)}
 
     def _container(self, service: str) -> Any:
         """The one container of a service, if it carries this run's labels: nothing else may be touched."""
         filters = {"label": [f"com.docker.compose.project={self.project}", f"com.docker.compose.service={service}"]}
         found = self._client.containers.list(all=True, filters=filters)
-        return next((c for c in found if self._is_mine(c)), None)
+        return next((c for c in found if self._serves(c)), None)
+
+    def _serves(self, container: Any) -> bool:
+        """Not what `docker compose run` made beside the service, under its name and with its labels."""
+        return container.labels.get("com.docker.compose.oneoff") != "True" and self._is_mine(container)
 
     def _is_mine(self, container: Any) -> bool:
         return all(container.labels.get(key) == value for key, value in self._labels.items())
@@ -237,10 +239,15 @@ class ComposeRuntime(restrict.Restrictable, EngineAbility):
 
         def act(container: Any) -> None:
             container.reload()
-            pid = int(container.attrs["State"]["Pid"])
-            if pid <= 1:
+            if int(container.attrs["State"]["Pid"]) <= 1:
                 raise NotReady(f"{service} has no process to crash")
-            os.kill(pid, 9)
+            pid = restrict.process_here(container)
+            if pid is None:
+                raise NotReady(
+                    f"cannot crash {service}: the process that the Docker daemon names is not its container's here, so the daemon "
+                    "runs on another machine or in another pid namespace; use faults.kill; nothing was touched"
+                )
+            os.kill(pid, signal.SIGKILL)
 
         self._act(service, act)
 

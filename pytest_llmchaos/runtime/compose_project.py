@@ -14,7 +14,7 @@ from typing import Any
 from pytest_llmchaos.errors import BadScenario, NotReady
 from pytest_llmchaos.owner import Ports, port_is_free
 from pytest_llmchaos.runtime import docker_cli
-from pytest_llmchaos.subject import Subject, dashboards_dir
+from pytest_llmchaos.subject import BACKENDS, Subject, dashboards_dir, setup_command
 
 GRAFANA_IMAGE = "LLMCHAOS_GRAFANA_IMAGE"  # named by the set-up only where the image can be had
 
@@ -97,7 +97,8 @@ class ComposeProject:
                 missing.append(image)
         home_built = [image for image in missing if image.startswith("llmchaos/")]
         if home_built:
-            raise NotReady(f"image {', '.join(home_built)} is missing: run `make setup`")
+            command = setup_command(dict(self._subject.extra_env).get("LLMCHAOS_BACKEND", BACKENDS[0]))
+            raise NotReady(f"image {', '.join(home_built)} is missing: run `{command}`")
 
     def environment(self) -> dict[str, str]:
         return docker_cli.environment(self._env)

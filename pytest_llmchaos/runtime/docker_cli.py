@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.subject import setup_command
 
-SETUP = "run `make setup` (Debian as root), or install Docker Engine with Compose v2"
+SETUP = f"run `{setup_command()}` (Debian as root), or install Docker Engine with Compose v2"
+ANSWER_DEADLINE_S = 15.0
 
 
 def docker_host() -> str:
@@ -23,17 +25,25 @@ def docker_host() -> str:
     return os.environ.get("DOCKER_HOST") or _host_of_context()
 
 
+def is_wanted() -> bool:
+    """Whether there is a Docker to ask at all: a client, or the address of a daemon."""
+    return shutil.which("docker") is not None or bool(os.environ.get("DOCKER_HOST"))
+
+
+def on_this_kernel() -> bool:
+    """Whether the daemon runs on this machine, as far as its address tells."""
+    return docker_host().startswith("unix://")
+
+
 @functools.cache  # a process for each command of ours would double their cost
 def _host_of_context() -> str:
     if shutil.which("docker") is None:
         return "unix:///var/run/docker.sock"
-    done = subprocess.run(
-        ["docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"],
-        capture_output=True,
-        text=True,
-        timeout=10,
-        check=False,
-    )
+    command = ["docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except subprocess.TimeoutExpired:
+        raise NotReady(f"`{' '.join(command)}` did not end within 10 s: set DOCKER_HOST") from None
     return done.stdout.strip() or "unix:///var/run/docker.sock"
 
 
@@ -76,14 +86,7 @@ def require_engine() -> None:
     host = docker_host()
     if shutil.which("docker") is None:
         raise NotReady(f"the docker client is not on PATH: {SETUP}, or use --chaos-runtime=local")
-    done = subprocess.run(
-        ["docker", "version", "--format", "{{.Server.Version}}"],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=15,
-        check=False,
-    )
+    done = _answer("version", "--format", "{{.Server.Version}}")
     if done.returncode != 0:
         if "permission denied" in done.stderr.lower():
             raise NotReady(
@@ -91,16 +94,27 @@ def require_engine() -> None:
                 "(`sudo usermod -aG docker $USER`, then log in again), or use --chaos-runtime=local"
             )
         raise NotReady(f"no Docker daemon answers at {host}: start it or {SETUP}, or use --chaos-runtime=local")
-    version = subprocess.run(
-        ["docker", "compose", "version", "--short"],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=15,
-        check=False,
-    )
+    version = _answer("compose", "version", "--short")
     if version.returncode != 0 or not version.stdout.strip().lstrip("v").startswith(("2", "3", "4", "5")):
         raise NotReady(f"Compose v2 is missing (`docker compose version` failed): {SETUP}")
+
+
+def _answer(*words: str) -> subprocess.CompletedProcess[str]:
+    """What a question to the daemon brings, whatever its exit status. Raises NotReady if it hangs."""
+    try:
+        return subprocess.run(
+            ["docker", *words],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=ANSWER_DEADLINE_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise NotReady(
+            f"the Docker daemon at {docker_host()} gave no answer within {ANSWER_DEADLINE_S:g} s: restart it, "
+            "or use --chaos-runtime=local"
+        ) from None
 
 
 def listed(kind: str, *filters: str) -> list[dict[str, Any]]:

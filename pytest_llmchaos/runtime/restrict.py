@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -29,13 +30,19 @@ _EVENTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class AsFound:
-    """What a container had before anything was taken away. 0 means unlimited."""
+    """What a container had before anything was taken away. 0 means unlimited, and for the period the engine's own."""
 
     networks: dict[str, dict[str, Any]]
     cpus_nano: int
     cpu_quota_us: int
     memory_bytes: int
     swap_bytes: int
+    cpu_period_us: int = 0
+
+    @property
+    def cpu(self) -> tuple[int, int, int]:
+        """What must be equal for the same share of the processor. A period that was set is never 0 again, but the engine's own."""
+        return self.cpus_nano, self.cpu_quota_us, self.cpu_period_us or PERIOD_US
 
 
 def as_found(container: Any) -> AsFound:
@@ -45,6 +52,8 @@ def as_found(container: Any) -> AsFound:
         name: {
             "aliases": [alias for alias in (about.get("Aliases") or []) if alias != short],
             "ipv4": (about.get("IPAMConfig") or {}).get("IPv4Address"),
+            "ipv6": (about.get("IPAMConfig") or {}).get("IPv6Address"),
+            "mac": _chosen_mac(about),
         }
         for name, about in (container.attrs["NetworkSettings"]["Networks"] or {}).items()
     }
@@ -54,7 +63,18 @@ def as_found(container: Any) -> AsFound:
         cpu_quota_us=max(0, int(host.get("CpuQuota") or 0)),
         memory_bytes=int(host.get("Memory") or 0),
         swap_bytes=int(host.get("MemorySwap") or 0),
+        cpu_period_us=int(host.get("CpuPeriod") or 0),
     )
+
+
+def _chosen_mac(endpoint: Mapping[str, Any]) -> str | None:
+    """The hardware address of an endpoint, except one that the engine made of its IPv4 address.
+
+    The endpoint may come back with another IPv4 address, and then a sibling with its former one would be given that too.
+    """
+    mac, ipv4 = endpoint.get("MacAddress") or None, str(endpoint.get("IPAddress") or "")
+    made = "02:42:" + ":".join(f"{int(part):02x}" for part in ipv4.split(".")) if ipv4 else None
+    return None if mac == made else mac
 
 
 def keep(path: Path, found: Mapping[str, AsFound]) -> None:
@@ -73,6 +93,7 @@ class Restrictable:
     """Abilities of a runtime of containers. `_act` and `_container` see to it that only this run's containers are touched."""
 
     _client: Any
+    _daemon: str  # its address; "" where it is the one that this shell would ask
     _found: dict[str, AsFound]
     _act: Callable[[str, Callable[[Any], object]], None]
     _container: Callable[[str], Any]
@@ -90,7 +111,7 @@ class Restrictable:
 
     def limit_cpu(self, service: str, cores: float) -> None:
         found = self._as_remembered(service)
-        self._act(service, lambda c: _set_cpu(c, found, round(cores * 1e9)))
+        self._act(service, lambda c: _set_cpu(c, found, round(cores * 1e9), self._daemon))
 
     def limit_memory(self, service: str, mebibytes: int) -> None:
         size = mebibytes * MIB
@@ -135,7 +156,7 @@ class Restrictable:
         if kind == "partition":
             self._act(service, lambda c: self._connect(c, found))
         elif kind == "limit_cpu":
-            self._act(service, lambda c: _set_cpu(c, found, found.cpus_nano or found.cpu_quota_us * 10_000))
+            self._act(service, lambda c: _give_back_cpu(c, found, self._daemon))
         else:
             # An unlimited container cannot be had back by an update; all memory of the machine is as good as that.
             size = found.memory_bytes or self._machine_bytes()
@@ -149,7 +170,7 @@ class Restrictable:
         if kind == "partition":
             return set(found.networks) <= set(now.networks)
         if kind == "limit_cpu":
-            return (found.cpus_nano, found.cpu_quota_us) == (now.cpus_nano, now.cpu_quota_us)
+            return found.cpu == now.cpu
         if found.memory_bytes:
             return found.memory_bytes == now.memory_bytes
         return now.memory_bytes == 0 or now.memory_bytes >= self._machine_bytes()
@@ -158,7 +179,14 @@ class Restrictable:
         missing = set(found.networks) - set(as_found(container).networks)
         for name in sorted(missing):
             about = found.networks[name]
-            self._client.networks.get(name).connect(container, aliases=about["aliases"], ipv4_address=about["ipv4"])
+            self._client.networks.get(name).connect(
+                container,
+                aliases=about["aliases"],
+                ipv4_address=about["ipv4"],
+                ipv6_address=about.get("ipv6"),
+                # Engines before API 1.44 pass over it here, and take the one that the container was made with by themselves.
+                mac_address=about.get("mac"),
+            )
 
     def _machine_bytes(self) -> int:
         return int(self._client.info()["MemTotal"])
@@ -179,22 +207,40 @@ class Restrictable:
         return None
 
 
-def _set_cpu(container: Any, found: AsFound, nano: int) -> None:
+def _set_cpu(container: Any, found: AsFound, nano: int, daemon: str) -> None:
     """The engine keeps whole cores and quotas apart and refuses to mix them: speak in the one that the container was made with."""
     if found.cpus_nano:
-        docker_cli.run(["docker", "update", "--cpus", f"{nano / 1e9:.9f}", container.id])
+        env = docker_cli.environment({"DOCKER_HOST": daemon} if daemon else None)
+        docker_cli.run(["docker", "update", "--cpus", f"{nano / 1e9:.9f}", container.id], env=env)
     else:
-        container.update(cpu_period=PERIOD_US, cpu_quota=nano * PERIOD_US // 10**9 if nano else -1)
+        container.update(cpu_period=PERIOD_US, cpu_quota=nano * PERIOD_US // 10**9)
+
+
+def _give_back_cpu(container: Any, found: AsFound, daemon: str) -> None:
+    if found.cpus_nano:
+        _set_cpu(container, found, found.cpus_nano, daemon)
+    else:
+        container.update(cpu_period=found.cpu_period_us or PERIOD_US, cpu_quota=found.cpu_quota_us or -1)
+
+
+def process_here(container: Any) -> int | None:
+    """The number of the container's first process on this machine; None where the kernel does not say that it is the container's.
+
+    The daemon may run on another machine, or in another pid namespace: its numbers are then other processes' here.
+    """
+    pid = int(container.attrs["State"]["Pid"])
+    try:
+        return pid if pid > 1 and container.id in Path(f"/proc/{pid}/cgroup").read_text() else None
+    except OSError:
+        return None
 
 
 def inside(container: Any, proc: str, path: str) -> str | None:
     """A file of the container's kernel view: from outside where this is the daemon's machine and user, else by `cat` within."""
-    pid = int(container.attrs["State"]["Pid"])
-    try:
-        if pid > 1 and container.id in Path(f"/proc/{pid}/cgroup").read_text():
+    pid = process_here(container)
+    if pid is not None:
+        with contextlib.suppress(OSError):
             return Path(f"/proc/{pid}/{proc}{path}").read_text()
-    except OSError:
-        pass
     within = f"/proc/1/{path}" if path.startswith("net/") else f"/{path}"
     done = container.exec_run(["cat", within])
     return done.output.decode(errors="replace") if done.exit_code == 0 else None
@@ -232,12 +278,8 @@ def _first_word(text: str | None) -> str | None:
 
 def cut_connections(container: Any) -> None:
     """End every TCP connection of the container, where this is the daemon's machine, we are root and `ss` is there."""
-    pid = int(container.attrs["State"]["Pid"])
-    try:
-        ours = pid > 1 and container.id in Path(f"/proc/{pid}/cgroup").read_text()
-    except OSError:
-        ours = False
-    if not ours or os.geteuid() != 0 or not (shutil.which("nsenter") and shutil.which("ss")):
+    pid = process_here(container)
+    if pid is None or os.geteuid() != 0 or not (shutil.which("nsenter") and shutil.which("ss")):
         return
     command = ["nsenter", "--target", str(pid), "--net", "ss", "--kill", "--tcp", "--numeric", "state", "connected"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)

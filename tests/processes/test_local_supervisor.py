@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import statistics
@@ -233,7 +234,7 @@ def test_services_end_by_themselves_when_their_owner_is_killed(tmp_path: Path) -
 
 
 def test_a_dead_run_is_found_and_removed_even_where_its_supervisord_stands_still(tmp_path: Path) -> None:
-    project = f"llmchaos-test-{os.getpid()}-frozen"
+    project = owner.project_name(os.getpid(), "frozen")
     try:
         _dead_owner(tmp_path, project, freeze_supervisord=True)
         found = [run for run in local_cleanup.dead_runs() if run["project"] == project]
@@ -261,3 +262,119 @@ def test_removing_a_run_that_is_gone_is_nothing(tmp_path: Path) -> None:
     local_cleanup.remove_run({"project": "llmchaos-never-was", "directory": str(tmp_path)})
 
     assert list(tmp_path.iterdir()) == []
+
+
+DEAD = "1:1:another-boot"
+
+
+@contextlib.contextmanager
+def _marked(project: str, directory: Path, who: str = DEAD) -> Iterator[int]:
+    """A process that says it is of a run."""
+    marks = {local_cleanup.RUN: project, local_cleanup.DIRECTORY: str(directory), local_cleanup.OWNER: who}
+    with subprocess.Popen(["sleep", "60"], env=os.environ | marks) as process:
+        wait_until(lambda: local_cleanup.RUN.encode() in Path(f"/proc/{process.pid}/environ").read_bytes())
+        try:
+            yield process.pid
+        finally:
+            process.kill()
+
+
+def _found(project: str) -> list[str]:
+    return [run["directory"] for run in local_cleanup.dead_runs() if run["project"] == project]
+
+
+def test_what_another_users_process_says_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = owner.project_name(os.getpid(), "other-user")
+    with _marked(project, tmp_path) as pid:
+        assert _found(project) == [str(tmp_path)]
+        assert set(local_cleanup.processes_of(project)) == {pid}
+
+        monkeypatch.setattr(os, "geteuid", lambda: 65533)
+
+        assert _found(project) == []
+        assert local_cleanup.processes_of(project) == {}
+
+
+@pytest.mark.parametrize("project", ["", "../../etc", "..", "llmchaos-1-abcd/../../etc", "llmchaos-1", "etc"])
+def test_a_name_that_no_run_has_is_no_run_to_remove(tmp_path: Path, project: str) -> None:
+    with _marked(project, tmp_path):
+        assert _found(project) == []
+
+
+def test_a_project_of_which_one_owner_lives_is_not_dead(tmp_path: Path) -> None:
+    project = owner.project_name(os.getpid(), "two-owners")
+    with _marked(project, tmp_path / "one"), _marked(project, tmp_path / "two", owner.identity()):
+        assert _found(project) == []
+
+
+def test_a_run_whose_owner_cannot_be_seen_from_here_is_not_dead(tmp_path: Path) -> None:
+    project = owner.project_name(os.getpid(), "elsewhere")
+    with _marked(project, tmp_path, f"999999:1:{owner.boot_id()}:1"):
+        assert _found(project) == []
+
+
+def _work(directory: Path, project: str) -> Path:
+    """A run's folder with a log, without its processes."""
+    work = local_cleanup.work_folder(directory, project)
+    (work / "logs").mkdir(parents=True)
+    (work / "logs" / "api.txt").write_text("from the service")
+    (work / "events.jsonl").write_text("{}")
+    return work
+
+
+def test_logs_are_kept_and_replace_older_ones(tmp_path: Path) -> None:
+    work = _work(tmp_path, "llmchaos-never-was")
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "api.txt").write_text("older")
+
+    local_cleanup.remove_run({"project": work.name, "directory": str(tmp_path)})
+
+    kept = {path.name: path.read_text() for path in (tmp_path / "logs").iterdir()}
+    assert kept == {"api.txt": "from the service", "events.jsonl": "{}"}
+    assert not (tmp_path / "local").exists()
+
+
+def test_logs_are_never_written_onto_or_through_a_link(tmp_path: Path) -> None:
+    work = _work(tmp_path, "llmchaos-never-was")
+    victim = tmp_path / "victim"
+    victim.write_text("untouched")
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "api.txt").symlink_to(victim)
+
+    local_cleanup.keep_logs(work, tmp_path)
+
+    assert victim.read_text() == "untouched"
+    assert (tmp_path / "logs" / "api.txt").read_text() == "from the service"
+    assert not (tmp_path / "logs" / "api.txt").is_symlink()
+
+
+def test_logs_are_never_written_into_a_folder_that_is_a_link(tmp_path: Path) -> None:
+    work = _work(tmp_path / "run", "llmchaos-never-was")
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "run" / "logs").symlink_to(tmp_path / "victim")
+
+    local_cleanup.remove_run({"project": work.name, "directory": str(tmp_path / "run")})
+
+    assert list((tmp_path / "victim").iterdir()) == []
+    assert not work.exists()
+
+
+def test_a_log_that_is_a_link_or_a_pipe_is_not_read(tmp_path: Path) -> None:
+    work = _work(tmp_path, "llmchaos-never-was")
+    (tmp_path / "secret").write_text("secret")
+    (work / "logs" / "link.txt").symlink_to(tmp_path / "secret")
+    os.mkfifo(work / "logs" / "pipe.txt")
+
+    local_cleanup.keep_logs(work, tmp_path)
+
+    assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == ["api.txt", "events.jsonl"]
+
+
+def test_nothing_is_removed_through_a_link(tmp_path: Path) -> None:
+    work = _work(tmp_path / "others", "llmchaos-never-was")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "local").symlink_to(tmp_path / "others" / "local")
+
+    local_cleanup.remove_run({"project": work.name, "directory": str(tmp_path / "mine")})
+
+    assert (work / "logs" / "api.txt").exists()

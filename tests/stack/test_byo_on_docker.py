@@ -243,7 +243,7 @@ def test_what_is_missing_for_taking_part_is_in_one_message(pair, tmp_path):
 
 
 def test_faults_that_a_dead_run_left_in_a_stack_of_others_are_undone_by_heal(pair, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     runtime = attached(pair, tmp_path)
     runtime.up()
     before = looks(pair)

@@ -207,8 +207,8 @@ def test_a_frozen_stack_whose_watchdog_is_gone_is_healed_by_hand(tmp_path, scena
     assert local_cleanup.processes_of(project)
 
     healed = subprocess.run(
-        [sys.executable, "-m", "pytest_llmchaos.cli", "heal"], capture_output=True, text=True, check=True
-    )
+        [sys.executable, "-m", "pytest_llmchaos.cli", "heal"], capture_output=True, text=True, check=False
+    )  # 1 where a Docker is there that does not answer
 
     assert f"removing {project}" in healed.stdout
     assert local_cleanup.processes_of(project) == {}

@@ -112,7 +112,7 @@ def make(
 
 
 def project_of(pid: int) -> str:
-    return f"llmchaos-{pid}-{owner.boot_id()[:4]}"
+    return owner.project_name(pid)
 
 
 class Engine:

@@ -1,0 +1,336 @@
+"""What dead runs left is found wherever it is; on doubt it stays, and where nobody could look that is said."""
+
+import json
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import docker
+import pytest
+
+from pytest_llmchaos import cli, owner, sweep
+from pytest_llmchaos.errors import HealFailed, NotReady
+from pytest_llmchaos.journal import Journal
+from pytest_llmchaos.run import choose_runtime
+from pytest_llmchaos.runtime import attach, docker_cli, local_cleanup, removal, restrict
+
+GONE = f"999999999:5:{owner.boot_id()}:{owner.pid_namespace()}"
+ELSEWHERE = f"7:5:{owner.boot_id()}:1"
+OTHER_BOOT = "7:5:another:1"
+NO_DAEMON = "unix:///nowhere/docker.sock"
+
+
+@pytest.fixture(autouse=True)
+def notes(tmp_path, monkeypatch):
+    """No process, note or daemon of this machine counts."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("DOCKER_HOST", NO_DAEMON)
+    monkeypatch.setattr(local_cleanup, "_runs", dict)
+    return tmp_path / "state" / "pytest-llmchaos"
+
+
+@pytest.fixture
+def daemon(monkeypatch):
+    """A daemon that has a stack of each of these owners; returns what was removed."""
+    removed = []
+    monkeypatch.setattr(docker_cli, "is_wanted", lambda: True)
+    monkeypatch.setattr(removal, "remove_dead", lambda project, who: removed.append((project, who)))
+
+    def has(**owners):
+        def listed(kind, *_):
+            return [
+                {"Labels": f"com.docker.compose.project={name},a=b,llmchaos.owner={who}"}
+                for name, who in owners.items()
+                if kind == "network"
+            ]
+
+        monkeypatch.setattr(docker_cli, "listed", listed)
+        return removed
+
+    return has
+
+
+def docker_that(monkeypatch, folder, script):
+    """A docker client that does this, the only one on PATH."""
+    program = folder / "bin" / "docker"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+
+
+def healed(capsys, *arguments):
+    status = cli.main(["heal", *arguments])
+    return status, capsys.readouterr().out
+
+
+STACKS = {
+    "llmchaos-gone": GONE,
+    "llmchaos-alive": owner.identity(),
+    "llmchaos-elsewhere": ELSEWHERE,
+    "llmchaos-boot": OTHER_BOOT,
+    "llmchaos-odd": "who knows; $(reboot)",
+    "not-ours": GONE,
+}
+
+
+def test_only_stacks_of_dead_runs_are_removed_and_doubtful_ones_are_named_with_the_way_out(daemon, capsys):
+    removed = daemon(**STACKS)
+
+    status, said = healed(capsys)
+
+    assert status == 0
+    assert removed == [("llmchaos-boot", OTHER_BOOT), ("llmchaos-gone", GONE)]
+    alone = [line for line in said.splitlines() if line.startswith("left alone ")]
+    assert [line.split()[2] for line in alone] == ["llmchaos-elsewhere:", "llmchaos-odd:"]
+    assert f"docker rm -fv $(docker ps -aq --filter label=llmchaos.owner={ELSEWHERE})" in alone[0]
+    assert alone[1].count(shlex.quote(f"label=llmchaos.owner={STACKS['llmchaos-odd']}")) == 3
+
+
+def test_another_boot_is_no_death_where_the_daemon_is_on_another_machine(daemon, capsys, monkeypatch):
+    monkeypatch.setenv("DOCKER_HOST", "tcp://10.0.0.1:2376")
+    removed = daemon(**STACKS)
+
+    _, said = healed(capsys)
+
+    assert removed == [("llmchaos-gone", GONE)]
+    assert "left alone llmchaos-boot" in said
+
+
+def test_a_dry_run_says_the_same_and_removes_nothing(daemon, capsys):
+    removed = daemon(**STACKS)
+
+    status, said = healed(capsys, "--dry-run")
+
+    assert (status, removed) == (0, [])
+    assert "would remove llmchaos-gone: its owner" in said
+    assert "2 left over; nothing was touched" in said
+    assert "left alone llmchaos-elsewhere" in said
+
+
+@pytest.mark.parametrize("arguments", [(), ("--dry-run",)])
+def test_a_daemon_that_does_not_answer_is_no_clean_machine(capsys, monkeypatch, tmp_path, arguments):
+    docker_that(monkeypatch, tmp_path, "echo 'Cannot connect to the Docker daemon' >&2; exit 1")
+
+    status, said = healed(capsys, *arguments)
+
+    assert status == 1
+    assert "Docker was not looked at: `docker container ls" in said
+    assert "Cannot connect to the Docker daemon" in said
+    assert "left over outside Docker" in said
+
+
+def test_without_any_docker_only_that_is_said(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("DOCKER_HOST")
+
+    status, said = healed(capsys)
+
+    assert status == 0
+    assert said == (
+        "Docker was not looked at: there is no docker client on PATH, and DOCKER_HOST is not set\n"
+        "nothing was left over outside Docker\n"
+    )
+
+
+def test_a_daemons_address_without_a_client_is_a_docker_that_was_not_looked_at(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    status, said = healed(capsys)
+
+    assert status == 1
+    assert "Docker was not looked at: the docker client is not on PATH" in said
+
+
+def doctors(capsys):
+    cli.main(["doctor"])
+    return capsys.readouterr().out.splitlines()
+
+
+def test_the_doctor_calls_clean_only_what_was_looked_at(daemon, capsys, monkeypatch):
+    monkeypatch.setattr(docker_cli, "require_engine", lambda: None)
+    monkeypatch.setattr(docker_cli, "run", lambda *_, **__: "1")
+    daemon(**{"llmchaos-alive": owner.identity()})
+    assert "ok    nothing is left over" in doctors(capsys)
+
+    daemon(**STACKS)
+    said = doctors(capsys)
+    assert "bad   left over by dead runs: llmchaos-boot, llmchaos-gone; `llmchaos heal` removes them" in said
+    assert any(line.startswith("note  perhaps left over: llmchaos-elsewhere, llmchaos-odd;") for line in said)
+
+    monkeypatch.setattr(sweep, "in_docker", lambda: sweep.InDocker(unseen="it sleeps"))
+    said = doctors(capsys)
+    assert "note  whether something is left over in Docker is not known: it sleeps" in said
+    assert not [line for line in said if "nothing is left over" in line]
+
+
+def test_a_daemon_that_hangs_is_not_ready(capsys, monkeypatch, tmp_path):
+    docker_that(monkeypatch, tmp_path, "exec sleep 60")
+    monkeypatch.setattr(docker_cli, "ANSWER_DEADLINE_S", 0.1)
+    monkeypatch.setattr(docker_cli, "listed", lambda *_: pytest.fail("would wait again"))
+    monkeypatch.setattr(sweep, "in_docker", lambda: sweep.InDocker(unseen="it hangs"))
+    hangs = f"the Docker daemon at {NO_DAEMON} gave no answer within 0.1 s"
+
+    with pytest.raises(NotReady, match=hangs):
+        docker_cli.require_engine()
+
+    assert choose_runtime("auto") == ("local", hangs)
+    assert doctors(capsys)[0].startswith(f"bad   {hangs}")
+
+
+def test_a_compose_that_hangs_is_not_ready(monkeypatch, tmp_path):
+    docker_that(monkeypatch, tmp_path, '[ "$1" = version ] || exec sleep 60')
+    monkeypatch.setattr(docker_cli, "ANSWER_DEADLINE_S", 0.5)
+
+    with pytest.raises(NotReady, match="gave no answer"):
+        docker_cli.require_engine()
+
+
+def test_a_context_that_hangs_is_not_ready(monkeypatch):
+    def hang(command, **_):
+        raise subprocess.TimeoutExpired(command, 10)
+
+    monkeypatch.setattr(subprocess, "run", hang)
+    monkeypatch.setattr(docker_cli.shutil, "which", lambda _: "docker")
+
+    with pytest.raises(NotReady, match=r"docker context inspect.*set DOCKER_HOST"):
+        docker_cli._host_of_context.__wrapped__()
+
+
+# Notes of attached runs
+
+
+def noted(directory, **changes):
+    """The note of a run that is attached, with one fault open."""
+    directory.mkdir(exist_ok=True)
+    journal = Journal(directory / "journal.jsonl")
+    journal.write("intent", trial="001", victim="web", undo={"op": "ensure_running", "service": "web", "args": {}})
+    journal.close()
+    (directory / "as_found.json").write_text("{}")
+    recipe = {"owner": GONE, "project": "shop", "run": "r", "targets": ["web"]}
+    recipe |= {"journal": str(journal.path), "directory": str(directory)}
+    attach.note(recipe)
+    path = owner.lasting_dir() / "attached" / recipe["noted"].rpartition("/")[2]
+    if changes:
+        path.write_text(json.dumps({**recipe, **changes}))
+    return path
+
+
+def test_a_note_outlives_a_logout_and_is_this_users_alone(notes, tmp_path, monkeypatch):
+    notes.mkdir(parents=True, mode=0o755)
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(Path(f"/proc/self/fd/{fd}").readlink()))
+
+    path = noted(tmp_path / "r")
+
+    assert path.is_relative_to(notes)
+    assert notes.stat().st_mode & 0o777 == 0o700
+    assert synced[-2:] == [path.with_suffix(".new"), path.parent]
+    assert [recipe["daemon"] for recipe in attach.dead_runs()] == [NO_DAEMON]
+    assert list(attach.doubtful_runs()) == []
+
+
+@pytest.mark.parametrize("state", ["", "relative/folder"])
+def test_notes_are_kept_at_home_unless_told_otherwise(tmp_path, monkeypatch, state):
+    monkeypatch.setenv("XDG_STATE_HOME", state)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    assert owner.lasting_dir() == tmp_path / ".local" / "state" / "pytest-llmchaos"
+
+
+def test_where_no_note_can_be_kept_that_is_told(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+
+    assert list(attach.dead_runs()) == []
+    with pytest.raises(NotReady, match=r"cannot use .*set XDG_STATE_HOME to a folder of your own"):
+        owner.lasting_dir()
+
+
+def test_notes_of_another_user_are_not_believed(tmp_path, monkeypatch):
+    noted(tmp_path / "r")
+    assert list(attach.dead_runs()) != []
+
+    monkeypatch.setattr(os, "geteuid", lambda: 65533)
+
+    assert list(attach.dead_runs()) == []
+    with pytest.raises(NotReady, match="belongs to another user"):
+        owner.lasting_dir()
+
+
+def test_a_note_of_another_machine_is_left_alone(tmp_path, capsys, monkeypatch):
+    path = noted(tmp_path / "r", owner=OTHER_BOOT, machine="another")
+    monkeypatch.setattr(sweep, "in_docker", sweep.InDocker)
+
+    status, said = healed(capsys)
+
+    assert status == 0
+    assert f"left alone open faults of shop: its owner {OTHER_BOOT} may live" in said
+    assert f"undo its faults, then rm {path}" in said
+    assert path.exists()
+
+
+def test_a_note_from_before_the_last_boot_of_this_machine_is_of_a_dead_run(tmp_path):
+    noted(tmp_path / "r", owner=OTHER_BOOT)
+
+    assert [recipe["project"] for recipe in attach.dead_runs()] == ["shop"]
+
+
+def test_faults_are_undone_at_the_daemon_that_the_dead_run_spoke_to(tmp_path, monkeypatch):
+    noted(tmp_path / "r")
+    asked = []
+
+    class Client:
+        def __init__(self, base_url, timeout):
+            asked.append((base_url, timeout))
+            self.containers = self
+
+        def list(self, **_):
+            return []
+
+        def close(self):
+            return None
+
+    monkeypatch.setattr(docker, "DockerClient", Client)
+    monkeypatch.setenv("DOCKER_HOST", "unix:///another/docker.sock")
+
+    assert sweep.sweep_dead_runs(lambda _: None, sweep.InDocker()) == ["open faults of shop"]
+    assert [address for address, _ in asked] == [NO_DAEMON]
+    assert list(attach.dead_runs()) == []
+
+
+def test_processor_time_is_given_back_at_the_daemon_that_the_dead_run_spoke_to(monkeypatch):
+    environments = []
+    monkeypatch.setattr(docker_cli, "run", lambda command, env: environments.append(env))
+    found = restrict.AsFound(networks={}, cpus_nano=10**9, cpu_quota_us=0, memory_bytes=0, swap_bytes=0)
+    container = type("Container", (), {"id": "f00d"})
+
+    restrict._give_back_cpu(container, found, "unix:///theirs.sock")
+    restrict._give_back_cpu(container, found, "")
+
+    assert [env["DOCKER_HOST"] for env in environments] == ["unix:///theirs.sock", NO_DAEMON]
+
+
+def test_a_daemon_that_is_gone_does_not_count_as_undone(tmp_path, monkeypatch):
+    def refuse(**_):
+        raise docker.errors.DockerException("Error while fetching server API version")
+
+    path = noted(tmp_path / "r")
+    monkeypatch.setattr(docker, "DockerClient", refuse)
+
+    with pytest.raises(HealFailed, match=f"the Docker daemon at {NO_DAEMON}, which has project shop, does not answer"):
+        sweep.sweep_dead_runs(lambda _: None, sweep.InDocker())
+
+    assert path.exists()
+
+
+def test_a_local_run_that_cannot_be_seen_is_named_with_its_processes(tmp_path, monkeypatch, capsys):
+    project = owner.project_name(7)
+    monkeypatch.setattr(local_cleanup, "_runs", lambda: {(project, str(tmp_path), ELSEWHERE): {12, 11}})
+    monkeypatch.setattr(sweep, "in_docker", sweep.InDocker)
+
+    _, said = healed(capsys)
+
+    assert f"left alone {project}: its owner {ELSEWHERE} may live" in said
+    assert f"kill -KILL 11 12; rm -r {tmp_path}/local/{project}" in said
