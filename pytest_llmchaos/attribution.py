@@ -66,10 +66,10 @@ def unnoticed(injected: Injected, detect_s: float | None) -> bool:
     return injected.start_unix_s is not None and detect_s is None
 
 
-def victims_back(record: Record, injected: Injected, events: Sequence[RuntimeEvent]) -> float | None:
-    """When the last victim ran again before the revert, by the runtime's own events; None if one did not."""
+def victims_back(record: Record, injected: Injected, events: Sequence[RuntimeEvent]) -> dict[str, float | None]:
+    """When each victim ran again before the revert, by the runtime's own events; None for one that did not."""
     from_unix_s, to_unix_s = injected.start_unix_s or 0.0, injected.reverted_unix_s or 0.0
-    back: list[float] = []
+    back: dict[str, float | None] = {}
     for victim in injected.victims:
         up: float | None = None
         for event in events:
@@ -79,10 +79,8 @@ def victims_back(record: Record, injected: Injected, events: Sequence[RuntimeEve
                 up = None
             elif event.action in {"start", "unpause"}:
                 up = event.at_unix_s
-        if up is None:
-            return None
-        back.append(record.at_s(up))
-    return max(back, default=None)
+        back[victim] = None if up is None else record.at_s(up)
+    return back
 
 
 def repaired_by(injected: Injected, events: Sequence[RuntimeEvent], audit: Sequence[Mapping[str, Any]]) -> str | None:
@@ -94,17 +92,31 @@ def repaired_by(injected: Injected, events: Sequence[RuntimeEvent], audit: Seque
     reverted = injected.reverted_unix_s or float("inf")
     names: set[str] = set()
     for victim in injected.victims:
-        start = next(
-            (e for e in events if e.service == victim and e.action == "start" and e.at_unix_s > injected.start_unix_s),
-            None,
-        )
-        if start is None:
+        at_unix_s = _lasting_start(injected, victim, events, reverted)
+        if at_unix_s is None:
             continue
-        if _acted(audit, victim, start.at_unix_s):
+        if _acted(audit, victim, at_unix_s):
             names.add("remediator")
         else:
-            names.add("instrument" if start.at_unix_s >= reverted - 0.05 else "unknown")
+            names.add("instrument" if at_unix_s >= reverted - CLOCK_SLACK_S else "unknown")
     return names.pop() if len(names) == 1 else ("mixed" if names else None)
+
+
+def _lasting_start(
+    injected: Injected, victim: str, events: Sequence[RuntimeEvent], reverted_unix_s: float
+) -> float | None:
+    """When the victim started for good: after a start that died again before our revert, somebody else's counts."""
+    forced = {at for act, at in injected.proven if act.victim == victim and act.fault.kind == "restart"}
+    start: float | None = None
+    for event in events:
+        at = event.at_unix_s
+        if event.service != victim or at <= (injected.start_unix_s or 0.0):
+            continue
+        if event.action == "die" and at <= reverted_unix_s and at not in forced:
+            start = None
+        elif event.action == "start" and start is None:
+            start = at
+    return start
 
 
 def _acted(audit: Sequence[Mapping[str, Any]], service: str, at_unix_s: float) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from pytest_llmchaos import plan as planning
 from pytest_llmchaos.errors import BadScenario, LlmchaosError, NotReady
 from pytest_llmchaos.experiments import TrialPlan
 from pytest_llmchaos.perform import perform
-from pytest_llmchaos.run import Run, Settings
+from pytest_llmchaos.run import Run, Settings, abilities_of
 from pytest_llmchaos.seeds import MAX_SEED
 from pytest_llmchaos.trial import Trial
 
@@ -38,6 +39,7 @@ class Campaign:
         self._run: Run | None = None
         self._performed: dict[str, Performed] = {}
         self._schedule: list[dict[str, Any]] = []
+        self._needs: dict[tuple[str, str], frozenset[str]] = {}
         self.refused: LlmchaosError | None = None
 
     @property
@@ -53,12 +55,21 @@ class Campaign:
         for plan in taken:
             planning.require_capacity(plan, subject.capacity_tokens_per_s, self.settings.backend)
         self._schedule = planning.schedule(taken)
+        self._needs = {(plan.scenario, str(plan.fault)): plan.fault.needs for plan in taken}
         if recorded is not None:
             require_same(self._schedule, recorded)
 
     def schedule(self) -> list[dict[str, Any]]:
         """What the selected tests will do, as it is written down before anything starts."""
         return self._schedule
+
+    def lacking(self, entry: Mapping[str, Any]) -> list[str]:
+        """What the runtime cannot do and a trial of the schedule needs: it will be skipped."""
+        return sorted(self._needs[entry["scenario"], entry["fault"]] - self._abilities)
+
+    @functools.cached_property
+    def _abilities(self) -> frozenset[str]:
+        return abilities_of(self.settings)
 
     def preflight(self) -> None:
         """Everything that can be found wrong before anything starts. Raises NotReady, or BadScenario."""
@@ -107,9 +118,11 @@ class Campaign:
         except OSError as error:
             raise NotReady(f"the ledger {path} cannot be written: {error.strerror or error}") from error
 
-    def note_claim(self, trial: str, nodeid: str, outcome: str, message: str | None) -> None:
+    def note_claim(self, trial: str | None, nodeid: str, outcome: str, message: str | None) -> None:
+        """A test's outcome, for the trial that it asked for and for every load that it ran by itself."""
         if self._run is not None and self._run.opened:
-            self._run.journal.note("claim", trial=trial, nodeid=nodeid, outcome=outcome, message=message)
+            for name in (*([trial] if trial else []), *self._run.unclaimed()):
+                self._run.journal.note("claim", trial=name, nodeid=nodeid, outcome=outcome, message=message)
 
     def close(self, exit_status: int) -> list[str]:
         """Remove the stack. Returns what did not go well."""

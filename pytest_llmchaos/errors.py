@@ -132,3 +132,12 @@ class NotDetected(Refuted):
 
 class HealFailed(LlmchaosError):
     """An undo did not work."""
+
+
+# What the outcome of one claim makes of a trial that held.
+CLAIM_MAKES = {"failed": "refuted", "error": "invalid"}
+
+
+def verdict_of(error: BaseException) -> str:
+    """The verdict on a trial that ended with this error."""
+    return "heal_failed" if isinstance(error, HealFailed) else getattr(error, "verdict", "invalid")

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.faults.apart import told_apart
 from pytest_llmchaos.faults.compose import check_fault
+from pytest_llmchaos.faults.engine import leased
 from pytest_llmchaos.model import FIDELITIES, Fidelity, Injection
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 STEADY_DEADLINE_FACTOR = 3.0
 STEADY_DEADLINE_MARGIN_S = 20.0
 SETTLE_S = 30.0
+LEASE_MARGIN_S = 60.0  # to prove and to undo the acts of one trial
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,11 +103,7 @@ def make(
         )
     for one in faults:
         check_fault("experiment(fault=...)", one)
-    names = [str(one) for one in faults]
-    if len(set(names)) != len(names):
-        raise BadScenario(
-            f"experiment(fault=[...]) names a fault twice ({', '.join(names)}): use --chaos-repeat to repeat trials"
-        )
+    faults = told_apart(faults)
     _seconds("steady_s", steady_s, 1, 3600)
     _seconds("recovery_s", recovery_s, 1, 3600)
     _seconds("stable_s", stable_s, 0.5, 600)
@@ -114,18 +113,19 @@ def make(
     if abort_if is not None and not callable(abort_if):
         raise BadScenario(f"experiment(abort_if=...) must be a function of the live window, got {abort_if!r}")
     widest = max(one.blast_radius for one in faults)
-    limit = widest if blast_radius is None else blast_radius
+    limit: object = widest if blast_radius is None else blast_radius
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
         raise BadScenario(f"experiment(blast_radius=...) must be a whole number of services, got {blast_radius!r}")
     if widest > limit:
+        wide = next(str(one) for one in faults if one.blast_radius == widest)
         raise BadScenario(
-            f"experiment(blast_radius={limit}) is smaller than what {names[0]!r} may hit ({widest} services): "
+            f"experiment(blast_radius={limit}) is smaller than what {wide!r} may hit ({widest} services): "
             "raise it or choose a smaller fault"
         )
     _check_fidelity(faults, fidelity)
     return Experiment(
         load=load,
-        faults=faults,
+        faults=tuple(leased(one, _in_force_s(one, fault_s, recovery_s)) for one in faults),
         steady_s=float(steady_s),
         fault_s=None if fault_s is None else float(fault_s),
         recovery_s=float(recovery_s),
@@ -152,6 +152,14 @@ def _check_fault_s(faults: tuple[Fault, ...], fault_s: float | None) -> None:
         raise BadScenario(
             f"experiment(fault_s=...) is missing: {passing[0]!r} passes, so say for how many seconds it lasts"
         )
+
+
+def _in_force_s(fault: Fault, fault_s: float | None, recovery_s: float) -> float:
+    """The most seconds from a trial's first act to the undo of its last."""
+    acts_s = last_act_s(fault)
+    waits_s = recovery_s if acts_s else 0.0  # the longest that acts wait for earlier victims to be back
+    held_s = recovery_s if fault.lifetime == "lasting" or fault_s is None else fault_s
+    return float(acts_s + waits_s + held_s + LEASE_MARGIN_S)
 
 
 def _check_fidelity(faults: tuple[Fault, ...], fidelity: object) -> None:

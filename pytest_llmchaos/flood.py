@@ -15,6 +15,7 @@ from pytest_llmchaos.schedules import Arrival
 if TYPE_CHECKING:
     from pytest_llmchaos.lab import Lab
 
+OWN_ABILITIES = frozenset({"overload"})
 LONGEST_S = 600.0
 # The flood is proven by the gateway's own count of requests, as Prometheus scraped it: not by the word of who sent them.
 SEEN_SHARE = 0.5
@@ -38,7 +39,7 @@ class Floodable:
     @property
     def abilities(self) -> frozenset[str]:
         can: frozenset[str] = self._runtime.abilities
-        return can | {"overload"}
+        return can | OWN_ABILITIES
 
     def overload(self, victim: str, times: float, max_tokens: int) -> None:
         """Start the flood. Its rate makes `times` the most that the backend serves, in answers of `max_tokens`."""

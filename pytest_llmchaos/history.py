@@ -86,11 +86,16 @@ class Window:
     @property
     def goodput_rps(self) -> float:
         self._share("goodput_rps", self.good)
-        return self.good / self.seconds
+        return self._rate("goodput_rps", self.good)
 
     @property
     def offered_rps(self) -> float:
-        return self.offered / self.seconds
+        return self._rate("offered_rps", self.offered)
+
+    def _rate(self, what: str, count: int) -> float:
+        if not 0 < self.seconds < math.inf:
+            raise TooFewSamples(f"{what} needs a phase that has a length, got {self!r}")
+        return count / self.seconds
 
     def _share(self, what: str, part: int) -> float:
         if not self.offered:
@@ -149,6 +154,16 @@ def _evidence(samples: Iterable[Sample], from_s: float, until_s: float, limits: 
     columns = columns_of(samples)
     rows = zip(columns.due_s, _good(columns, limits), columns.outcomes, strict=True)
     return ((due, is_good) for due, is_good, code in rows if from_s <= due <= until_s and code != CANCELLED)
+
+
+def first_unknown_s(samples: Iterable[Sample]) -> float:
+    """When the first request was due that its caller gave up because the load ended; infinite if there is none.
+
+    Whether it would have been answered, nobody knows: it may have hung.
+    """
+    columns = columns_of(samples)
+    rows = zip(columns.due_s, columns.outcomes, strict=True)
+    return min((due for due, code in rows if code == CANCELLED), default=math.inf)
 
 
 def first_bad_s(

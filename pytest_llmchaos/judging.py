@@ -21,7 +21,7 @@ from pytest_llmchaos.attribution import (
     victims_back,
 )
 from pytest_llmchaos.errors import Inconclusive, InvalidExperiment, NoData, TooFewSamples, TruthsDisagree
-from pytest_llmchaos.history import Limits, Window, first_bad_s, first_sustained_good_s, windows
+from pytest_llmchaos.history import Limits, Window, first_bad_s, first_sustained_good_s, first_unknown_s, windows
 from pytest_llmchaos.samples import Samples
 from pytest_llmchaos.samples import load as load_samples
 from pytest_llmchaos.trial import Trial
@@ -50,27 +50,35 @@ SECOND_OPINION_TOLERANCE = 0.01
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What a trial left. Seconds are on the trial's clock; `counted_unix_s` is when Prometheus had every count."""
+    """What a trial left. Seconds are on the trial's clock; `counted_unix_s` is when Prometheus had every count.
+
+    What became of requests that were due after `known_s` nobody knows: the trial ended first.
+    """
 
     samples: Samples
     limits: Limits
     fault_s: float
-    end_s: float
+    known_s: float
     counted_unix_s: float
 
 
 def judged(lab: Lab, plan: TrialPlan, record: Record, load: RunningLoad, injected: Injected) -> Trial:
     """The trial with all its values."""
     about_load = load.require_held()
+    samples = load_samples(record.directory / "samples.jsonl")
+    ended_s = record.phases[-1].to_s
     evidence = Evidence(
-        samples=load_samples(record.directory / "samples.jsonl"),
+        samples=samples,
         limits=load.limits,
         fault_s=record.at_s(injected.start_unix_s) if injected.start_unix_s is not None else _fault_phase(record),
-        end_s=record.phases[-1].to_s,
+        known_s=min(ended_s, first_unknown_s(samples)),
         counted_unix_s=_await_last_push(lab, load),
     )
     bounds = [(p.name, p.from_s, p.to_s) for p in record.phases]
-    parts = {w.name: w for w in windows(evidence.samples, [*bounds, ("whole", 0.0, math.inf)], limits=load.limits)}
+    # The load outlives the last phase by a moment; a window's end is not inside it.
+    last_due_s = math.nextafter(max(samples.columns.due_s, default=0.0), math.inf)
+    whole = ("whole", 0.0, max(ended_s, last_due_s))
+    parts = {w.name: w for w in windows(samples, [*bounds, whole], limits=load.limits)}
     if not parts["whole"].offered:
         raise InvalidExperiment("no request was answered in the whole trial: nothing can be said of the service")
     _require_one_clock(lab)
@@ -243,19 +251,20 @@ def _recovered(
         return None, f"{plan.fault} was ended by the instrument: ask for trial.time_to_settle_s"
     stable_s, fault_s = plan.experiment.stable_s, evidence.fault_s
     reverted_s = record.at_s(injected.reverted_unix_s)
-    back = victims_back(record, injected, events)
-    if back is None:
-        down = ", ".join(injected.victims)
-        return (
-            None,
-            f"{down} was still down when the instrument reverted the fault, {reverted_s - fault_s:.1f} s after it",
+    back_s = victims_back(record, injected, events)
+    down = [victim for victim, at_s in back_s.items() if at_s is None]
+    if down:
+        return None, (
+            f"{' and '.join(down)} had not started again when the instrument reverted the fault, "
+            f"{reverted_s - fault_s:.1f} s after it"
         )
+    back = max(at_s for at_s in back_s.values() if at_s is not None)
     good = first_sustained_good_s(
         evidence.samples,
         from_s=record.at_s(injected.last_unix_s),
         stable_s=stable_s,
         limits=evidence.limits,
-        until_s=evidence.end_s,
+        until_s=evidence.known_s,
     )
     if good is None:
         return None, f"callers never saw {stable_s:g} s without a bad request after {plan.fault}"
@@ -279,6 +288,6 @@ def _settled(record: Record, plan: TrialPlan, injected: Injected, evidence: Evid
         from_s=reverted_s,
         stable_s=plan.experiment.stable_s,
         limits=evidence.limits,
-        until_s=evidence.end_s,
+        until_s=evidence.known_s,
     )
     return None if settled is None else round(max(0.0, settled - reverted_s), 3)

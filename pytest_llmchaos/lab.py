@@ -99,6 +99,7 @@ class Lab:
         self.record: Record | None = None
         self.last_trial = ""
         self.last_judged: dict[str, Any] = {}
+        self.unclaimed: list[str] = []  # records that `load` opened by itself, for whose tests they are to speak
         self.running_load: RunningLoad | None = None
         self.signals = Signals(runtime.url(subject.pushgateway) if subject.pushgateway else None)
 
@@ -154,13 +155,18 @@ class Lab:
     def require_clean(self) -> None:
         """Every service that faults may hit runs, is healthy and thawed; if not, it is put right first.
 
-        Raises InvalidExperiment if that does not work.
+        Raises InvalidExperiment if that does not work, or where it is not ours to do: in a stack that somebody else started.
         """
         gone = sorted(set(self.subject.targets) - set(self.runtime.states()))
         if gone:
             raise InvalidExperiment(f"{', '.join(gone)} was removed by somebody else: this stack is no longer whole")
         for service in self.subject.targets:
             state = self.runtime.state(service)
+            if self.subject.attach and (state.paused or not state.running):
+                how, mend = ("is paused", "unpause") if state.paused else ("does not run", "start")
+                raise InvalidExperiment(
+                    f"{service} {how}, and a stack that is not ours is not changed: {mend} it yourself"
+                )
             if state.paused:
                 self.runtime.undo(Undo(op="ensure_unpaused", service=service))
             if not state.running:
@@ -221,9 +227,11 @@ class Lab:
 
         if self.record is None:
             with (
-                self.recording(scenario="lab", fault="", plan={"load": str(load)}),
+                self.recording(scenario="lab", fault="", plan={"load": str(load)}) as record,
+                record.left_to_its_test(),
                 self.load(load, longest_s=longest_s, meanwhile=meanwhile) as running,
             ):
+                self.unclaimed.append(record.trial)
                 yield running
             return
         rng: Random = rng_for(self.seed, "lab", str(load), self._trials)

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmchaos import judging, owner, trialjson
-from pytest_llmchaos.errors import EvidenceLost, HealFailed, InvalidExperiment, ProvesNothing, Unsupported
+from pytest_llmchaos.errors import EvidenceLost, InvalidExperiment, ProvesNothing, Unsupported, verdict_of
 from pytest_llmchaos.heal import over
 from pytest_llmchaos.plan import arrivals_of
 from pytest_llmchaos.trial import Trial
@@ -35,8 +35,9 @@ def perform(lab: Lab, plan: TrialPlan, *, worker: str = "") -> Trial:
             trial = _perform(lab, plan, record)
         except BaseException as error:
             ended = _broken_off(error) if isinstance(error, OSError) else error
-            verdict = "heal_failed" if isinstance(ended, HealFailed) else getattr(ended, "verdict", "invalid")
-            lab.last_judged = trialjson.as_json(plan, record, None, verdict, f"{type(ended).__name__}: {ended}")
+            lab.last_judged = trialjson.as_json(
+                plan, record, None, verdict_of(ended), f"{type(ended).__name__}: {ended}"
+            )
             record.note("judged", **lab.last_judged)
             if ended is error:
                 raise

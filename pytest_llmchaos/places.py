@@ -74,7 +74,11 @@ class Place:
     def number(self) -> float:
         if self._kind() != "scalar" or self.node.tag not in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
             self.fail("a number")
-        return float(self.node.value)
+        try:
+            value = float(self.node.value)
+        except ValueError:  # YAML's own: .inf, 0x10, 1:30
+            self.fail("a decimal number")
+        return value
 
     def flag(self) -> bool:
         if self._kind() != "scalar" or self.node.tag != "tag:yaml.org,2002:bool":

@@ -11,10 +11,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llmchaos import options
-from pytest_llmchaos.errors import EvidenceLost, HealFailed, LlmchaosError, NotReady, ProvesNothing, Unsupported
+from pytest_llmchaos.errors import (
+    CLAIM_MAKES,
+    EvidenceLost,
+    HealFailed,
+    LlmchaosError,
+    NotReady,
+    ProvesNothing,
+    Unsupported,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
 
     from pytest_llmchaos.campaign import Campaign
     from pytest_llmchaos.experiments import Experiment, TrialPlan
@@ -164,9 +172,7 @@ def plan_of(item: pytest.Function, campaign: Campaign) -> TrialPlan | None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Plan all trials, and find what is wrong before anything starts."""
-    wanted = [
-        i for i in session.items if isinstance(i, pytest.Function) and (asks_for(i, "trial") or asks_for(i, "lab"))
-    ]
+    wanted = asking(session)
     if not wanted:
         return
     campaign = campaign_of(session.config)
@@ -180,6 +186,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             campaign.refused = error
         else:
             raise pytest.UsageError(str(error)) from None
+
+
+def asking(session: pytest.Session) -> list[pytest.Function]:
+    """The collected items that will use the stack."""
+    return [i for i in session.items if isinstance(i, pytest.Function) and (asks_for(i, "trial") or asks_for(i, "lab"))]
 
 
 def take_plans(campaign: Campaign, items: list[pytest.Function], config: pytest.Config) -> None:
@@ -292,10 +303,6 @@ def trial(request: pytest.FixtureRequest) -> Trial:
         request.node.user_properties.extend(report.junit_properties({"trial": performed.name, **performed.judged}))
     if isinstance(performed.error, Unsupported):
         pytest.skip(str(performed.error))
-    if isinstance(performed.error, HealFailed):
-        request.session.shouldfail = f"heal_failed: {performed.error}"
-    if isinstance(performed.error, EvidenceLost):
-        request.session.shouldfail = "evidence lost: nothing more is done that cannot be written down"
     if performed.error is not None:
         raise performed.error
     if performed.trial is None:
@@ -304,8 +311,10 @@ def trial(request: pytest.FixtureRequest) -> Trial:
 
 
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
-    """With --chaos-plan, or on the leash, print the plan instead of running anything."""
+    """With --chaos-plan, or on the leash where a test asks for the stack, print the plan instead of running anything."""
     if not only_plans(session.config) or hasattr(session.config, "workerinput"):
+        return None
+    if not options.given(session.config, "plan") and not asking(session):
         return None
     reporter = session.config.pluginmanager.getplugin("terminalreporter")
     campaign = campaign_of(session.config)
@@ -315,6 +324,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
         )
         reporter.write_line(
             f"{entry['scenario']}: {acts}; {entry['load']}; {entry['arrivals']} arrivals {entry['arrivals_sha256'][:12]}"
+            + (f" (skipped: needs {', '.join(lacking)})" if (lacking := campaign.lacking(entry)) else "")
         )
     seed = f"{options.spelled(session.config, 'seed')}={campaign.settings.seed}"
     reporter.write_line(f"{len(campaign.schedule())} trials planned with {seed}; nothing was touched")
@@ -329,6 +339,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     raised = call.excinfo.value if call.excinfo else None
+    stop_after(raised, item.session)
     if isinstance(raised, ProvesNothing | NotReady | HealFailed):
         report.longrepr = f"{type(raised).__name__}: {raised}"
         if report.when == "call":
@@ -338,16 +349,42 @@ def pytest_runtest_makereport(
     return report
 
 
+def stop_after(raised: BaseException | None, session: pytest.Session) -> None:
+    """After a failed heal or lost evidence nothing more may run, whichever fixture, test or block it came from."""
+    for error in behind(raised):
+        if isinstance(error, HealFailed):
+            session.shouldfail = f"heal_failed: {error}"
+            return
+        if isinstance(error, EvidenceLost):
+            session.shouldfail = "evidence lost: nothing more is done that cannot be written down"
+
+
+def behind(raised: BaseException | None) -> Iterator[BaseException]:
+    """An error, and all that it came of: on its way out of a test, another may have taken its place, or a group holds it."""
+    waiting, seen = [raised], set[int]()
+    while waiting:
+        error = waiting.pop(0)
+        if error is not None and id(error) not in seen:
+            seen.add(id(error))
+            yield error
+            waiting += [error.__cause__, error.__context__]
+            if isinstance(error, BaseExceptionGroup):
+                waiting += error.exceptions
+
+
 def note_claim(item: pytest.Item, report: pytest.TestReport, raised: BaseException | None) -> None:
     """Write the claim's outcome to the journal, once: at its call, or where its trial proved nothing."""
-    name = item.stash.get(TRIAL_NAME, None)
-    if not name or not (report.when == "call" or (report.when == "setup" and not report.passed)):
+    campaign = item.config.stash.get(CAMPAIGN, None)
+    if campaign is None or not (report.when == "call" or (report.when == "setup" and not report.passed)):
         return
     outcome = "error" if report.when == "setup" else report.outcome
+    if ("llmchaos_verdict", "held") in item.user_properties and outcome in CLAIM_MAKES:
+        at = item.user_properties.index(("llmchaos_verdict", "held"))
+        item.user_properties[at] = ("llmchaos_verdict", CLAIM_MAKES[outcome])
     message = (
         None if report.passed else (str(raised).split("\n\n")[0] if raised is not None else report.longreprtext[-500:])
     )
-    campaign_of(item.config).note_claim(name, item.nodeid, outcome, message)
+    campaign.note_claim(item.stash.get(TRIAL_NAME, None), item.nodeid, outcome, message)
 
 
 @pytest.hookimpl(trylast=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pytest_llmchaos.errors import LlmchaosError, verdict_of
 from pytest_llmchaos.journal import Journal
 
 
@@ -79,6 +80,20 @@ class Record:
         entry = {"step": step, "witness": witness, "at_s": self.at_s(at_unix_s)}
         self.proofs.append(entry)
         (self.write if step == "injected" else self.note)("proof", **entry)
+
+    @contextmanager
+    def left_to_its_test(self) -> Iterator[None]:
+        """For what no trial judges: it held, unless it broke off here or a claim of its test fails."""
+        verdict, reason = "held", ""
+        try:
+            yield
+        except BaseException as error:
+            refutes = isinstance(error, AssertionError)
+            if isinstance(error, KeyboardInterrupt | SystemExit | LlmchaosError) and not refutes:
+                verdict, reason = verdict_of(error), f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            self.note("judged", verdict=verdict, reason=reason or None)
 
     @contextmanager
     def phase(self, name: str, *, from_s: float | None = None) -> Iterator[None]:

@@ -95,7 +95,8 @@ class RunningLoad:
     def not_steady(self, steady_s: float) -> str | None:
         """Why the last `steady_s` seconds were not good; None if they were.
 
-        Half of the requests that were due must have been answered: silence is not steady.
+        Half of the requests that were due must have been answered, and none may wait for longer than a good one does:
+        silence is not steady.
         """
         now = self.now_s()
         if now < steady_s:
@@ -107,6 +108,17 @@ class RunningLoad:
         if window.good < window.offered:
             bad = window.offered - window.good
             return f"{bad} of {window.offered} requests of the last {steady_s:g} s were bad ({dict(window.outcomes)})"
+        return self._overdue()
+
+    def _overdue(self) -> str | None:
+        """What the oldest request under way has waited for too long to be good any more; None if it has not."""
+        status, limits = self.status(), self.limits
+        for what, since_s, limit_s in (
+            ("its first token", status.begun_s, limits.ttft_s),
+            ("the end of its answer", status.settled_s, limits.e2e_s),
+        ):
+            if status.at_s - since_s > limit_s:
+                return f"a request has waited {status.at_s - since_s:.1f} s for {what}, at most {limit_s:g} s are good"
         return None
 
     def recovered(self, from_s: float, stable_s: float) -> float | None:
@@ -140,6 +152,11 @@ class RunningLoad:
             "lateness_p99_s": summary.lateness_p99_s,
             "generator_cpu": summary.generator_cpu,
         }
+        if summary.shed:
+            # They left no sample, and it is in an outage that too many wait at once: what remains would look better.
+            raise LoadNotHeld(
+                f"{summary.shed} requests were not sent, because too many were under way at once: lower rate_rps or timeout_s"
+            )
         if summary.achieved_ratio < MIN_ACHIEVED:
             raise LoadNotHeld(
                 f"the load sent {summary.achieved_ratio:.1%} of its schedule, at least {MIN_ACHIEVED:.0%} needed: lower rate_rps"

@@ -122,13 +122,14 @@ class WindowQuery:
     """PromQL over one exact window, to be evaluated at the window's end.
 
     `good` and `total` are differences of the counters at both ends: exact, no extrapolation, but only where no counter
-    was reset in between, which `resets` tells.
+    was reset in between, which `resets` tells, and none that was there at the start is `gone` at the end.
     """
 
     good: str
     total: str
     ratio: str
     resets: str
+    gone: str
 
 
 def window_query(slo: Slo, window_s: float) -> WindowQuery:
@@ -145,6 +146,7 @@ def window_query(slo: Slo, window_s: float) -> WindowQuery:
         total=difference(slo.total),
         ratio=f"({difference(slo.good)}) / ({difference(slo.total)})",
         resets=f"sum(resets({slo.good}[{span}])) + sum(resets({slo.total}[{span}]))",
+        gone=" or ".join(f"({one} offset {span} unless {one})" for one in dict.fromkeys((slo.good, slo.total))),
     )
 
 

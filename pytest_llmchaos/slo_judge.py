@@ -36,6 +36,16 @@ def judged(
             "between the last scrape and the end of its process is lost, and an outage is just that; take the SLO from "
             "counters that outlive the service, such as the callers' own (llmchaos_caller_*), or judge by trial.whole"
         )
+    gone = prometheus.vector(queries.gone, to_unix_s, may_be_empty=True)
+    if gone:
+        names = "; ".join(
+            ", ".join(f'{key}="{value}"' for key, value in sorted(labels)) for labels in sorted(map(sorted, gone))
+        )
+        raise CounterReset(
+            f"{slo.name}: of {slo.good} or {slo.total}, series that were there at the window's start are gone at its end "
+            f"({names}): what they counted in between is lost; take the SLO from counters that outlive the service, such as "
+            "the callers' own (llmchaos_caller_*), or judge by trial.whole"
+        )
     good, total = prometheus.value(queries.good, to_unix_s), prometheus.value(queries.total, to_unix_s)
     if not total > 0:
         raise NoData(f"{slo.name}: no {slo.unit} between {from_unix_s:.3f} and {to_unix_s:.3f}, so no share of them")

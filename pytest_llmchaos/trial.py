@@ -70,6 +70,10 @@ class Trial:
     def time_to_settle_s(self) -> float:
         """Seconds from the end of a passing fault until the service was good for good. Raises NotRecovered."""
         if self.settle_s is None:
+            if self.plan.fault.lifetime != "passing":
+                raise NotRecovered(
+                    f"{self.plan.fault} is no fault that we end, so nothing settled after it: ask for trial.time_to_recover_s"
+                )
             raise NotRecovered(
                 f"the service did not settle within {self.plan.experiment.recovery_s:g} s of the fault's end"
             )

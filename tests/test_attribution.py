@@ -74,6 +74,29 @@ def test_a_forced_restart_needs_nobody():
     assert repaired_by(injected(fault=RESTART), [event(100.0, "die"), event(100.5, "start")], []) == "itself"
 
 
+def test_a_start_that_died_again_is_no_repair():
+    again = [event(100.0, "die"), event(102.0, "start"), event(103.0, "die")]
+
+    assert repaired_by(injected(), [*again, event(140.1, "start")], acted(101.8, 102.1)) == "instrument"
+    assert repaired_by(injected(), [*again, event(105.0, "start")], acted(104.8, 105.1)) == "remediator"
+    assert repaired_by(injected(), again, acted(101.8, 102.1)) is None
+
+
+def test_what_dies_after_our_revert_takes_no_credit_away():
+    events = [event(100.0, "die"), event(102.0, "start"), event(141.0, "die"), event(142.0, "start")]
+
+    assert repaired_by(injected(), events, acted(101.8, 102.1)) == "remediator"
+
+
+def test_a_restart_that_we_forced_takes_no_credit_away():
+    done = injected()
+    done.acts.append(Injection(after_s=5.0, fault=RESTART, victim="api"))
+    done.proven = [(done.acts[0], 100.0), (done.acts[1], 105.0)]
+    events = [event(100.0, "die"), event(102.0, "start"), event(105.0, "die"), event(105.4, "start")]
+
+    assert repaired_by(done, events, acted(101.8, 102.1)) == "remediator"
+
+
 def test_two_repairers_are_mixed_and_none_is_none():
     events = [event(102.0, "start"), event(103.0, "start", "model-1")]
 
@@ -86,8 +109,8 @@ def test_a_victim_is_back_when_it_last_started_and_stayed_up(record):
     events = [event(100.0, "die"), event(102.0, "start"), event(104.0, "die"), event(106.0, "start")]
     frozen = [event(100.0, "pause"), event(101.0, "exec_start"), event(103.0, "unpause")]
 
-    assert victims_back(record, injected(), events) == pytest.approx(16.0)
-    assert victims_back(record, injected(), frozen) == pytest.approx(13.0)
+    assert victims_back(record, injected(), events) == {"api": pytest.approx(16.0)}
+    assert victims_back(record, injected(), frozen) == {"api": pytest.approx(13.0)}
 
 
 @pytest.mark.parametrize(
@@ -102,7 +125,16 @@ def test_a_victim_is_back_when_it_last_started_and_stayed_up(record):
     ids=["no event", "never started", "died again", "after our revert", "another service"],
 )
 def test_a_victim_that_is_not_up_before_the_revert_is_not_back(record, events):
-    assert victims_back(record, injected(), events) is None
+    assert victims_back(record, injected(), events) == {"api": None}
+
+
+def test_each_victim_is_back_or_not_by_itself(record):
+    events = [event(102.0, "start"), event(104.0, "start", "db")]
+
+    assert victims_back(record, injected(victims=("api", "model-1")), events) == {
+        "api": pytest.approx(12.0),
+        "model-1": None,
+    }
 
 
 class Fired:

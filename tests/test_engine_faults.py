@@ -14,7 +14,7 @@ from test_fault_contract import PRIMITIVES
 from lab_engine import fault_kinds
 from pytest_llmchaos import faults
 from pytest_llmchaos.errors import BadScenario, HealFailed, NotReady
-from pytest_llmchaos.faults.engine import LEASE_S, EngineFaultState, EngineReport
+from pytest_llmchaos.faults.engine import LEASE_S, LONGEST_LEASE_S, EngineFaultState, EngineReport
 from pytest_llmchaos.model import ServiceState, Undo
 from pytest_llmchaos.runtime.engine import EngineAbility, ask_admin_port
 from pytest_llmchaos.subject import lab_subject
@@ -78,6 +78,7 @@ def in_force(kind, *, at=1000.0, active=True, **counters):
         (lambda: faults.corrupted_output("model-1", share=0), r"share=.*above 0"),
         (lambda: faults.slow_load("model-1", load_s="30"), r"load_s=.*got '30'"),
         (lambda: faults.crash_on_boot("model-1", for_s=0), r"for_s=.*above 0"),
+        (lambda: faults.crash_on_boot("model-1", for_s=301), r"for_s=.*at most 300, got 301"),
         (lambda: faults.memory_leak("model-1", bytes_per_s=1), r"bytes_per_s=.*got 1"),
         (lambda: faults.hang("model 1"), "must be a service name"),
         (lambda: faults.hang(None), "must be a service name"),
@@ -184,6 +185,10 @@ def test_a_crash_on_boot_meets_its_victim_at_once_and_ends_by_itself():
     assert not runtime.state("model-1").running
     assert crash.lease_s == 3
     assert primitive(faults.hang("model-1")).lease_s == LEASE_S
+
+
+def test_the_longest_lease_is_what_the_engine_grants():
+    assert LONGEST_LEASE_S == fault_kinds.LONGEST_LEASE_S
 
 
 # The ability

@@ -5,9 +5,11 @@ import pytest
 import pytest_llmchaos
 from pytest_llmchaos import BadScenario, experiment, faults, loads
 from pytest_llmchaos.experiments import hypothesis_of
+from pytest_llmchaos.faults.base import OnTarget
 
 LOAD = loads.open_loop(rate_rps=2)
 KILL = faults.kill("api")
+CPU = faults.limit_cpu("api", cores=0.1)
 
 
 def made(**arguments):
@@ -35,6 +37,19 @@ def made(**arguments):
         ({"fault": []}, "is empty"),
         ({"fault": [KILL, "kill"]}, "must be a fault such as"),
         ({"fault": [KILL, faults.kill("api")]}, "names a fault twice"),
+        (
+            {
+                "fault": [faults.together(KILL, CPU), faults.together(KILL, faults.limit_cpu("api", cores=0.5))],
+                "fault_s": 9,
+            },
+            "2 faults that differ and share the name 'together.*', by which results are kept: give each a scenario file",
+        ),
+        ({"fault": faults.hang("model-1"), "recovery_s": 3560}, "'hang model-1' for 3620 s, .* after 3600 s: shorten"),
+        ({"fault": faults.gpu_saturation("model-1"), "fault_s": 3600}, "'gpu_saturation model-1' for 3660 s"),
+        (
+            {"fault": faults.sequence(KILL, then=faults.hang("model-1"), after_s=3000), "recovery_s": 300},
+            "'hang model-1' for 3660 s",
+        ),
         ({"load": None}, "must be a load such as"),
         ({"load": 8}, "got 8"),
         ({"remediator": "no"}, "must be True or False, got 'no'"),
@@ -45,6 +60,7 @@ def made(**arguments):
         ({"blast_radius": True}, "got True"),
         ({"blast_radius": 0}, "is smaller than what 'kill api' may hit"),
         ({"fault": faults.together(KILL, faults.kill("model-1")), "blast_radius": 1}, "may hit .2 services."),
+        ({"fault": [KILL, faults.together(KILL, faults.kill("model-1"))], "blast_radius": 1}, "than what 'together"),
         ({"fidelity": "perfect"}, "must be one of real, kernel, proxy, telemetry, simulated"),
         ({"fault": faults.hang("model-1"), "fault_s": 9, "fidelity": "real"}, "asks for more than 'hang model-1' is"),
         ({"steady": 8}, "knows no argument 'steady'"),
@@ -89,6 +105,63 @@ def test_an_experiment_decorates_a_function():
 
 def test_a_list_of_faults_is_one_trial_each():
     assert [str(f) for f in made(fault=[KILL, faults.kill("model-1")]).faults] == ["kill api", "kill model-1"]
+
+
+@pytest.mark.parametrize(
+    ("alike", "names"),
+    [
+        (
+            [CPU, faults.limit_cpu("api", cores=0.5), KILL],
+            ["limit_cpu(cores=0.1) api", "limit_cpu(cores=0.5) api", "kill api"],
+        ),
+        (
+            [faults.xid("model-1", code=48, engine=fate) for fate in ("errors", "survives")],
+            ["xid(engine=errors) model-1", "xid(engine=survives) model-1"],
+        ),
+        (
+            [faults.gpu_saturation("model-1", share=share) for share in (0.5, 0.8)],
+            ["gpu_saturation(share=0.5) model-1", "gpu_saturation(share=0.8) model-1"],
+        ),
+        ([CPU, faults.limit_cpu("model-1", cores=0.5)], ["limit_cpu api", "limit_cpu model-1"]),
+    ],
+    ids=["cores", "fate", "share", "another target needs no more"],
+)
+def test_faults_that_differ_in_strength_alone_have_it_in_their_names(alike, names):
+    assert [str(one) for one in made(fault=alike, fault_s=9).faults] == names
+
+
+def test_faults_of_others_that_do_not_tell_their_strength_are_not_taken_for_one():
+    class Odd:
+        kind, lifetime, needs, fidelity = "odd", "lasting", frozenset({"kill"}), "real"
+
+    with pytest.raises(BadScenario, match="2 faults that differ and share the name 'odd api'"):
+        made(fault=[OnTarget(primitive=Odd(), target="api"), OnTarget(primitive=Odd(), target="api")])
+
+
+def leases(fault):
+    parts = [part for _, part in getattr(fault, "parts", ())] or list(getattr(fault, "among", ())) or [fault]
+    return [getattr(part.primitive, "lease_s", None) for part in parts]
+
+
+HANG, BUSY = faults.hang("model-1"), faults.gpu_saturation("model-1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"fault": HANG}, [300.0]),
+        ({"fault": HANG, "recovery_s": 600}, [660.0]),
+        ({"fault": HANG, "fault_s": 900, "recovery_s": 600}, [660.0]),
+        ({"fault": BUSY, "fault_s": 3500}, [3560.0]),
+        ({"fault": BUSY, "fault_s": 9, "recovery_s": 3600}, [300.0]),
+        ({"fault": faults.sequence(BUSY, then=KILL, after_s=200), "fault_s": 100, "recovery_s": 40}, [400.0, None]),
+        ({"fault": faults.random(n=2, among=[HANG, KILL], within_s=200)}, [340.0, None]),
+        ({"fault": faults.crash_on_boot("model-1", for_s=6), "recovery_s": 600}, [6.0]),
+        ({"fault": faults.xid("model-1"), "recovery_s": 600}, [300.0]),
+    ],
+)
+def test_a_fault_of_the_engine_does_not_end_by_itself_before_its_trial_has_ended_it(arguments, expected):
+    assert leases(made(**arguments).faults[0]) == expected
 
 
 def test_the_load_lasts_for_all_deadlines():

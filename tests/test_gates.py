@@ -8,7 +8,7 @@ from functools import partial
 from types import SimpleNamespace
 
 import pytest
-from judged_world import KILLED_S, RATE_RPS, Performed, judge
+from judged_world import END_S, KILLED_S, RATE_RPS, Performed, judge
 from prometheus_server import history
 
 from pytest_llmchaos import faults, heal, injecting, judging, lab
@@ -18,12 +18,14 @@ from pytest_llmchaos.errors import (
     InvalidExperiment,
     LoadNotHeld,
     NoData,
+    NotRecovered,
     NotSteady,
     PartialScrape,
     ProvesNothing,
     TooFewSamples,
     TruthsDisagree,
 )
+from pytest_llmchaos.loadgen.health import LoadStatus
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,7 @@ class TestLoadOnTime:
         [
             ({"achieved_ratio": 0.979}, r"the load sent 97\.9% of its schedule, at least 98% needed: lower rate_rps"),
             ({"lateness_p99_s": 0.051}, "the load ran late: p99 51 ms, at most 50 ms allowed"),
+            ({"shed": 1}, "1 requests were not sent, because too many were under way at once: lower rate_rps"),
             ({"generator_cpu": 0.91}, "the load generator used 91% of its core, at most 90% allowed"),
         ],
         ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -85,6 +88,20 @@ class TestLoadOnTime:
 
         with pytest.raises(InvalidExperiment, match="no request was answered in the whole trial"):
             judged(performed)
+
+    def test_is_whole_from_its_first_request_to_its_last(self, performed):
+        trial = judged(performed)
+
+        assert trial.whole.offered == len(performed.seen)
+        assert (trial.whole.from_s, trial.whole.to_s) == (0.0, END_S)
+        assert trial.whole.offered_rps == pytest.approx(RATE_RPS)
+
+    def test_that_ends_before_an_answer_came_knows_of_no_recovery(self, performed):
+        """Four good seconds are asked for; of a request in the midst of them nobody knows whether it hung."""
+        performed.seen = [replace(s, outcome="cancelled") if s.due_s == 12.0 else s for s in performed.seen]
+
+        with pytest.raises(NotRecovered, match="callers never saw 4 s without a bad request"):
+            _ = judged(performed).time_to_recover_s
 
 
 class TestTwoTruths:
@@ -182,11 +199,14 @@ class TestSteadyState:
     def steady(self, performed):
         """Why the service is not steady at second 7 (None: it is), with some samples changed."""
 
-        def asked(change=lambda seen: seen, *, now_s=7.0):
+        def asked(change=lambda seen: seen, *, now_s=7.0, begun_s=6.9, settled_s=6.9):
+            status = LoadStatus(at_s=6.95, begun_s=begun_s, settled_s=settled_s, outcomes={})
             with performed.load() as (_, running):
                 seen = change([one for one in performed.seen if one.end_s <= now_s])
                 running._process = SimpleNamespace(
-                    now_s=lambda: now_s, recent=lambda since_s: [one for one in seen if one.due_s >= since_s]
+                    now_s=lambda: now_s,
+                    recent=lambda since_s: [one for one in seen if one.due_s >= since_s],
+                    status=lambda: status,
                 )
                 return running.not_steady(3.0)
 
@@ -207,6 +227,13 @@ class TestSteadyState:
     )
     def test_is_not_there(self, steady, change, said):
         assert said in steady(change)
+
+    def test_is_not_there_while_a_request_waits_for_longer_than_a_good_one_does(self, steady):
+        hung = "a request has waited 2.0 s for its first token, at most 2 s are good"
+
+        assert steady(begun_s=4.949) == hung
+        assert steady(begun_s=4.951) is None
+        assert "for the end of its answer, at most 10 s are good" in steady(settled_s=-3.1)
 
     def test_needs_its_seconds_to_have_passed(self, steady):
         assert steady(now_s=2.9) == "only 2.9 s of load so far"

@@ -12,6 +12,7 @@ from pytest_llmchaos.history import (
     Limits,
     first_bad_s,
     first_sustained_good_s,
+    first_unknown_s,
     good,
     per_second,
     windows,
@@ -69,6 +70,18 @@ def test_what_the_end_of_the_run_cut_off_counts_nowhere():
     assert one(seen).offered == 1
     assert first_bad_s(seen, 0, LIMITS) is None
     assert per_second(seen)[1].offered == 0
+
+
+def test_what_the_end_of_the_run_cut_off_is_unknown_from_its_due_time_on():
+    assert first_unknown_s([sample(3), sample(2, "cancelled"), sample(1, "cancelled"), sample(0, "timeout")]) == 1
+    assert first_unknown_s([sample(3)]) == math.inf
+
+
+@pytest.mark.parametrize("what", ["offered_rps", "goodput_rps"])
+@pytest.mark.parametrize("to_s", [1.0, math.inf])
+def test_a_window_without_a_length_has_no_rate(what, to_s):
+    with pytest.raises(TooFewSamples, match=f"{what} needs a phase that has a length"):
+        getattr(replace(one([sample(1)]), from_s=1.0, to_s=to_s), what)
 
 
 @pytest.mark.parametrize("what", ["availability", "goodput", "goodput_rps"])

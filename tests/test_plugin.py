@@ -5,13 +5,19 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
+from xml.etree import ElementTree as ET
 
 import pytest
+from fake_runtime import FakeRuntime
 
 from pytest_llmchaos import errors, options
 from pytest_llmchaos.campaign import Campaign, Performed, read_replay
 from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.lab import Lab
+from pytest_llmchaos.run import Run
 from pytest_llmchaos.scheduling import is_scenario
+from pytest_llmchaos.subject import lab_subject
 from pytest_llmchaos.trial import Trial
 
 SCENARIO = '''
@@ -154,6 +160,76 @@ def test_a_value_that_does_not_exist_because_the_system_failed_is_a_failure(chao
     result.stdout.fnmatch_lines(["*NotRecovered: still down*"])
 
 
+def test_a_junit_file_says_what_became_of_each_claim(chaos, double, monkeypatch, pytester):
+    perform = double.perform
+    monkeypatch.setattr(
+        double, "perform", lambda *args: replace(perform(*args), judged={"verdict": "held", "slos": []})
+    )
+    double.repaired_by = "unknown"
+
+    chaos("--junitxml=claims.xml")
+
+    cases = ET.parse(pytester.path / "claims.xml").iter("testcase")
+    assert {case.get("name"): case.find(".//property[@name='llmchaos_verdict']").get("value") for case in cases} == {
+        "test_one": "held",
+        "test_two": "refuted",
+    }
+
+
+def test_a_load_outside_a_trial_is_judged_by_its_test(chaos, monkeypatch):
+    def lab(run):
+        run._lab = run._lab or Lab(
+            runtime=FakeRuntime(),
+            subject=replace(lab_subject("sim"), pushgateway=None),
+            journal=run.journal,
+            directory=run.settings.directory,
+            seed=1,
+            say=print,
+        )
+        return run._lab
+
+    monkeypatch.setattr(Campaign, "preflight", lambda self: self.run.announce(self.schedule()))
+    monkeypatch.setattr(Run, "lab", lab)
+    text = """
+from contextlib import contextmanager
+import pytest
+from pytest_llmchaos import faults
+from pytest_llmchaos.errors import LoadNotHeld
+
+@pytest.fixture
+def loaded(lab):
+    @contextmanager
+    def loaded():
+        with lab.recording(scenario="lab", fault="") as record, record.left_to_its_test():
+            lab.unclaimed.append(record.trial)
+            yield
+    return loaded
+
+def test_good(loaded):
+    with loaded():
+        pass
+
+def test_wrong(loaded):
+    with loaded():
+        assert 1 == 2
+
+def test_late(loaded):
+    with loaded():
+        raise LoadNotHeld("late")
+
+def test_skipped(loaded):
+    with loaded():
+        pytest.skip("not today")
+"""
+
+    result = chaos("--chaos-backend=sim", text=text.replace("{", "{{").replace("}", "}}"))
+
+    result.assert_outcomes(passed=1, failed=1, errors=1, skipped=1)
+    result.stdout.fnmatch_lines(
+        ["✓ held * lab*", "✗ refuted * lab*assert 1 == 2*", "∅ invalid * lab*LoadNotHeld: late*", "✓ held * lab*"]
+    )
+
+
 def test_a_need_that_the_runtime_lacks_is_a_skip_that_names_it(chaos, double):
     double.error = errors.Unsupported("the local runtime cannot partition, which this fault needs")
 
@@ -172,6 +248,49 @@ def test_a_failed_heal_stops_the_session(chaos, double):
     result.stdout.fnmatch_lines(["*heal_failed: could not undo*"])
     assert double.performed == ["kill api"]
     assert result.ret != 0
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        pytest.param("    raise HealFailed('api stays down')", "heal_failed: api stays down", id="a failed heal"),
+        pytest.param(
+            "    raise EvidenceLost('the disk is full')", "evidence lost: nothing more is done", id="lost evidence"
+        ),
+        pytest.param(
+            "    try:\n        raise HealFailed('api stays down')\n    finally:\n        raise ValueError('the load broke off')",
+            "heal_failed: api stays down",
+            id="a failed heal behind another error",
+        ),
+        pytest.param(
+            "    raise ExceptionGroup('teardown', [ValueError(), HealFailed('api stays down')])",
+            "heal_failed: api stays down",
+            id="a failed heal in a group",
+        ),
+    ],
+)
+@pytest.mark.parametrize("where", ["test", "setup", "teardown"])
+def test_after_a_failed_heal_or_lost_evidence_nothing_more_runs_wherever_it_came_from(
+    chaos, double, body, reason, where
+):
+    head = "import pytest\nfrom pytest_llmchaos.errors import EvidenceLost, HealFailed\n\n"
+    fixture = {"setup": f"{body}\n    yield", "teardown": f"    yield\n{body}"}.get(where, "    yield")
+    test = body if where == "test" else "    pass"
+    first = f"{head}@pytest.fixture\ndef around():\n{fixture}\n\ndef test_it(around):\n{test}\n"
+
+    result = chaos(test_a=first, test_b=SCENARIO.format(fault='faults.kill("api")'))
+
+    result.stdout.fnmatch_lines([f"*{reason}*"])
+    assert double.performed == []
+    assert result.ret != 0
+
+
+def test_other_errors_of_a_test_stop_nothing(chaos, double):
+    first = "from pytest_llmchaos.errors import NotReady\n\ndef test_it():\n    raise NotReady('no engine')\n"
+
+    chaos(test_a=first, test_b=SCENARIO.format(fault='faults.kill("api")')).assert_outcomes(errors=1, passed=2)
+
+    assert double.performed == ["kill api"]
 
 
 def test_the_terminal_says_what_was_found_and_the_line_that_repeats_it(chaos, double, monkeypatch):
@@ -218,6 +337,25 @@ def test_the_plan_is_printed_and_nothing_is_performed(chaos, double):
     )
     assert double.performed == []
     assert result.ret == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "arguments", "says"),
+    [
+        ('faults.hang("model-1")', ("--chaos-backend=sim",), ""),
+        ('faults.hang("model-1")', ("--chaos-runtime=compose", "--chaos-backend=ollama"), " (skipped: needs engine)"),
+        ('faults.memory_leak("model-1")', ("--chaos-backend=sim",), " (skipped: needs oom_kill)"),
+        ('faults.memory_leak("model-1")', (), " (skipped: needs engine, oom_kill)"),
+        ('faults.memory_leak("model-1")', ("--chaos-runtime=compose", "--chaos-backend=sim"), ""),
+        ('faults.overload("api"), fault_s=5', (), ""),
+    ],
+)
+def test_the_plan_says_what_would_be_skipped_and_why(chaos, fault, arguments, says):
+    result = chaos("--chaos-plan", "--chaos-seed=42", *arguments, fault=fault)
+
+    (line,) = [line for line in result.outlines if " arrivals " in line]
+    assert result.ret == 0
+    assert line.partition(" (")[1] + line.partition(" (")[2] == says
 
 
 def test_the_same_seed_prints_the_same_plan_whatever_is_selected_and_in_any_order(chaos, pytester):
@@ -290,7 +428,7 @@ def test_an_alias_that_another_installed_plugin_owns_is_given_up(pytester, monke
         (["--chaos-replay=."], "cannot read .: Is a directory"),
         (["-o", "llmchaos_runtime=k8s"], "--chaos-runtime must be one of auto, compose, local, got 'k8s'"),
         (["-o", "llmchaos_backend=gpt"], "--chaos-backend must be one of ollama, llamacpp, sim, got 'gpt'"),
-        (["-o", "llmchaos_attach=maybe"], "*invalid truth value 'maybe'"),  # in pytest 9 its own words
+        (["-o", "llmchaos_attach=maybe"], "llmchaos_attach must be true or false: invalid truth value 'maybe'"),
         (["-o", "llmchaos_attach=true"], "llmchaos_attach needs llmchaos_compose"),
         (["-o", "llmchaos_slo=slo.yaml"], "llmchaos_slo needs llmchaos_compose"),
         (["-o", "llmchaos_services=api"], "llmchaos_services needs llmchaos_compose"),

@@ -58,6 +58,9 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         # Restarted at second 30: the counter begins again at 0.
         "restarted_total": {t: 10.0 * (i if i < 30 else i - 30) for i, t in enumerate(MINUTE)},
         "idle_total": dict.fromkeys(MINUTE, 3.0),
+        # Longer than Prometheus looks back, which is five minutes.
+        'leaving_total{replica="a"}': {BASE + i: 4.0 * i for i in range(401)},
+        'leaving_total{replica="b"}': {BASE + i: 2.0 * i for i in range(31)},
         "ended_total": {t: float(i) for i, t in enumerate(MINUTE) if i <= 40},
         'up{job="api",service="api"}': dict.fromkeys(MINUTE, 1.0),
         'up{job="gap",service="gap"}': {t: 1.0 for i, t in enumerate(MINUTE) if not 20 <= i < 26},
@@ -227,6 +230,12 @@ class TestServiceLevel:
     def test_of_a_counter_that_began_again_is_refused(self, prometheus: Prometheus, good: str, every: str) -> None:
         with pytest.raises(CounterReset, match=r"made-up: .*restarted_total.* began again at 0 .*\(1 resets\)"):
             judged(prometheus, slo(good, every), BASE + 20.5, BASE + 50.5, rate_rps=10)
+
+    def test_of_which_a_replica_left_is_refused(self, prometheus: Prometheus) -> None:
+        with pytest.raises(
+            CounterReset, match=r'gone at its end \(__name__="leaving_total", replica="b"\): what they counted'
+        ):
+            judged(prometheus, slo("leaving_total", "leaving_total"), BASE + 20, BASE + 390, rate_rps=5)
 
     def test_of_a_counter_that_began_again_before_the_window_is_exact(self, prometheus: Prometheus) -> None:
         result = judged(prometheus, slo("restarted_total", "restarted_total"), BASE + 30, BASE + 50, rate_rps=10)

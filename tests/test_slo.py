@@ -164,6 +164,8 @@ class TestFile:
                 r"34:22: .*must be a selector .*, got 'asked_total\{",
             ),
             ('"2.5"', '"soon"', "8:33: .*must be seconds above 0"),
+            ("target: 0.995", "target: .nan", "20:15: .*target must be a decimal number, got '.nan'"),
+            ("target: 0.995", "target: 0x1", "20:15: .*target must be a decimal number, got '0x1'"),
             ('"2.5"', '"-1"', "8:33: .*must be seconds above 0"),
             ('alerts: "false"', "alerts: sometimes", "9:22: .*must be 'true' or 'false'"),
             ("llmchaos/unit", "llmchaos/units", "7:5: a key of metadata.annotations must be one of"),
@@ -317,6 +319,9 @@ class TestWindow:
         assert queries.good == "sum(good_total) - sum(good_total offset 12346ms)"
         assert queries.total == "sum(all_total) - sum(all_total offset 12346ms)"
         assert queries.ratio == f"({queries.good}) / ({queries.total})"
+        assert queries.gone == (
+            "(good_total offset 12346ms unless good_total) or (all_total offset 12346ms unless all_total)"
+        )
 
     @pytest.mark.parametrize("slo", load_slos(LAB, "stack/slo.yaml"), ids=lambda slo: slo.name)
     def test_gives_queries_that_parse(self, slo: Slo) -> None:

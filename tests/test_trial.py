@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from pytest_llmchaos import BadScenario, NotDetected, NotRecovered, experiment, faults, loads
-from pytest_llmchaos.errors import InvalidExperiment, NoData
+from pytest_llmchaos.errors import HealFailed, InvalidExperiment, NoData, NotSteady, verdict_of
 from pytest_llmchaos.history import windows
 from pytest_llmchaos.journal import Journal
 from pytest_llmchaos.model import Sample
@@ -90,12 +90,37 @@ def test_times_are_given_where_they_exist(trial):
     [
         ({"detect_s": None}, "time_to_detect_s", NotDetected, "no alert fired .* after kill api"),
         ({"recover_s": None, "recover_why_not": "still down"}, "time_to_recover_s", NotRecovered, "still down"),
-        ({"settle_s": None}, "time_to_settle_s", NotRecovered, "did not settle within 20 s of the fault's end"),
+        (
+            {"settle_s": None},
+            "time_to_settle_s",
+            NotRecovered,
+            "kill api is no fault that we end, .*: ask for trial.time_to_recover_s",
+        ),
     ],
 )
 def test_a_time_that_does_not_exist_says_why(trial, values, name, error, message):
     with pytest.raises(error, match=message):
         getattr(trial(**values), name)
+
+
+def test_a_service_that_did_not_settle_says_so(trial, plan):
+    seen = trial(settle_s=None, plan=replace(plan, fault=faults.pause("api")))
+
+    with pytest.raises(NotRecovered, match="did not settle within 20 s of the fault's end"):
+        _ = seen.time_to_settle_s
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict"),
+    [
+        (HealFailed("left"), "heal_failed"),
+        (NoData("none"), "inconclusive"),
+        (NotSteady("not yet"), "invalid"),
+        (KeyboardInterrupt(), "invalid"),
+    ],
+)
+def test_an_error_is_a_verdict_on_its_trial(error, verdict):
+    assert verdict_of(error) == verdict
 
 
 def test_the_control_arm_says_that_it_is_one(trial, plan):

@@ -48,13 +48,18 @@ def victims_of(target: str, services: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class OnTarget:
-    """A primitive fault aimed at a service. `model-*` means one of them, drawn from the trial's own generator."""
+    """A primitive fault aimed at a service. `model-*` means one of them, drawn from the trial's own generator.
+
+    `strength` is set only where an experiment has several of one kind and target: it is a part of the name then.
+    """
 
     primitive: Primitive
     target: str
+    strength: str = ""
 
     def __str__(self) -> str:
-        return f"{self.primitive.kind} {self.target}"
+        strength = f"({self.strength})" if self.strength else ""
+        return f"{self.primitive.kind}{strength} {self.target}"
 
     @property
     def needs(self) -> frozenset[str]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmchaos.faults.base import check_seconds
-from pytest_llmchaos.faults.engine import EngineDeath, on_engine
+from pytest_llmchaos.faults.engine import LEASE_S, EngineDeath, check_number, on_engine
 
 if TYPE_CHECKING:
     from pytest_llmchaos.model import Fault
@@ -24,6 +23,6 @@ class CrashOnBoot(EngineDeath):
 
 def crash_on_boot(target: str, *, for_s: float = 6) -> Fault:
     """Restart the engine, and let every start of the next `for_s` seconds end with exit status 1. Then its cause is gone."""
-    lease_s = check_seconds("faults.crash_on_boot(for_s=...)", for_s)
+    lease_s = check_number("crash_on_boot(for_s=...)", for_s, above=0, at_most=LEASE_S)
     expects = "the process exits with 1 at each start; ServiceDown fires, repairs are tried again and again with growing pauses"
     return on_engine(CrashOnBoot(kind="crash_on_boot", expects=expects, lease_s=lease_s), target)

@@ -6,18 +6,21 @@ Only an engine that says it is simulated has such a port, so nothing here is mor
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.faults.base import OnTarget, check_target, event_proof, first_event
+from pytest_llmchaos.faults.compose import RandomFaults, Together
 from pytest_llmchaos.model import Fidelity, Lifetime, Primitive, Proof, Undo
 
 if TYPE_CHECKING:
     from pytest_llmchaos.model import Fault
 
-# Longer than any phase of a trial, shorter than anybody's patience: the engine ends a fault by itself if nobody else does.
+# Shorter than anybody's patience: the engine ends a fault by itself if nobody else does. An experiment whose phases are longer
+# asks for more.
 LEASE_S = 300.0
+LONGEST_LEASE_S = 3600.0  # stack/services/lab_engine/fault_kinds.py grants no more
 Option = str | int | float
 
 
@@ -108,6 +111,25 @@ class EngineDeath(EngineFault):
 
 def on_engine(primitive: Primitive, target: object) -> Fault:
     return OnTarget(primitive=primitive, target=check_target(primitive.kind, target))
+
+
+def leased(fault: Fault, for_s: float) -> Fault:
+    """The fault, if need be with longer leases: none of its parts may end by itself within `for_s`, unless that is its way."""
+    if isinstance(fault, Together):
+        return replace(fault, parts=tuple((after_s, leased(part, for_s)) for after_s, part in fault.parts))
+    if isinstance(fault, RandomFaults):
+        return replace(fault, among=tuple(leased(part, for_s) for part in fault.among))
+    if not isinstance(fault, OnTarget) or not isinstance(fault.primitive, EngineFault):
+        return fault
+    primitive = fault.primitive
+    if isinstance(primitive, EngineDeath) or for_s <= primitive.lease_s:
+        return fault
+    if for_s > LONGEST_LEASE_S:
+        raise BadScenario(
+            f"experiment(...) may need {str(fault)!r} for {for_s:g} s, margins included; the engine ends every fault after "
+            f"{LONGEST_LEASE_S:g} s: shorten fault_s, recovery_s, or the time from the first fault to the last"
+        )
+    return replace(fault, primitive=replace(primitive, lease_s=for_s))
 
 
 def check_number(where: str, value: object, *, above: float, at_most: float) -> float:

@@ -18,6 +18,10 @@ TOKEN = re.compile(rb'content"\s*:\s*"[^"]')
 DONE = re.compile(rb"(?:^|\n)data: ?\[DONE\]\r?\n")
 
 
+# What the parser raises for bytes that are no JSON, and for JSON nested deeper than it goes.
+_NO_JSON = (ValueError, RecursionError)
+
+
 class Verdict(NamedTuple):
     outcome: Outcome
     tokens: int
@@ -43,7 +47,7 @@ def of_stream(body: bytes, expected: str | None = None) -> Verdict:
             failed = True
         try:
             for choice in (event.get("choices") or [])[:1]:
-                text.append(choice["delta"].get("content") or "")
+                text.append(_text(choice["delta"].get("content")))
                 finished = finished or bool(choice.get("finish_reason"))
         except (KeyError, TypeError, AttributeError):
             malformed = True
@@ -55,6 +59,13 @@ def of_stream(body: bytes, expected: str | None = None) -> Verdict:
     if not (done and finished):
         return Verdict("truncated", tokens)
     return Verdict(_compared("".join(text), expected), tokens)
+
+
+def _text(content: Any) -> str:
+    """The text of an answer; the field may be null. Raises TypeError for a list of parts, a number and the like."""
+    if content is not None and not isinstance(content, str):
+        raise TypeError(content)
+    return content or ""
 
 
 def _payloads(body: bytes) -> tuple[list[bytes], bool, bool]:
@@ -75,9 +86,9 @@ def of_whole(body: bytes, expected: str | None = None) -> Verdict:
         if answer.get("error"):
             return Verdict("inband_error", 0)
         choice = answer["choices"][0]
-        text = choice["message"]["content"] or ""
+        text = _text(choice["message"]["content"])
         tokens = int((answer.get("usage") or {}).get("completion_tokens", 0))
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+    except (*_NO_JSON, KeyError, TypeError, AttributeError, IndexError, OverflowError):
         return Verdict("corrupted", 0)
     if not choice.get("finish_reason"):
         return Verdict("truncated", tokens)
@@ -95,7 +106,7 @@ def _events(payloads: list[bytes]) -> tuple[list[dict[str, Any]], bool]:
     """All events, and whether one of them was none. One call for all: it costs half as much as one call each."""
     try:
         events = json.loads(b"[" + b",".join(payloads) + b"]")
-    except ValueError:
+    except _NO_JSON:
         events = []
     if len(events) != len(payloads):
         events = [_event(payload) for payload in payloads]
@@ -106,7 +117,7 @@ def _events(payloads: list[bytes]) -> tuple[list[dict[str, Any]], bool]:
 def _event(payload: bytes) -> Any:
     try:
         return json.loads(payload)
-    except ValueError:
+    except _NO_JSON:
         return None
 
 

@@ -22,6 +22,7 @@ class Caller:
         self._plan = plan
         self.wire = Wire(plan.url)
         self.t0_s = 0.0
+        self._arriving: dict[int, Answer] = {}
         self._name = secrets.token_hex(4)
         head = {"Content-Type": "application/json", "Accept": "text/event-stream, application/json", **plan.headers}
         self._head = self.wire.head("POST", plan.path, head)
@@ -34,14 +35,18 @@ class Caller:
         due_s = arrival.due_s
         sent_s = time.monotonic() - self.t0_s
         request_id = f"{self._name}-{index}"
+        answer = self._arriving[index] = Answer()
         try:
-            answer = self.wire.exchange(
+            self.wire.exchange(
                 self._request(arrival, request_id),
                 timeout_s=self._plan.timeout_s - (sent_s - due_s),
                 stream=self._plan.stream,
+                answer=answer,
             )
         except gevent.GreenletExit:
             return self.cancelled(index, arrival, sent_s), 0
+        finally:
+            del self._arriving[index]
         outcome, tokens = self._verdict(answer, arrival)
         first_s = answer.end_s if answer.first_s is None and outcome == "ok" else answer.first_s
         gap_s = answer.max_gap_s
@@ -59,6 +64,10 @@ class Caller:
             request_id,
         )
         return sample, len(answer.body)
+
+    def has_begun(self, index: int) -> bool:
+        """Whether the answer to a request that is under way has shown its first token."""
+        return index in self._arriving and self._arriving[index].first_s is not None
 
     def cancelled(self, index: int, arrival: Arrival, sent_s: float) -> Sample:
         end_s = time.monotonic() - self.t0_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import signal
 import time
@@ -185,8 +186,10 @@ class Driver:
         at_s = self._now_s()
         dispatched = self._sent + self._shed
         # Nothing is known of a request that waits for its answer, nor of one that should have left and has not.
-        open_s = [arrival.due_s for arrival, _ in list(self._inflight.values())[:1]]
-        open_s += [arrival.due_s for _, arrival in self._numbered[dispatched : dispatched + 1]]
+        unsent_s = [round(at_s, 6), *(arrival.due_s for _, arrival in self._numbered[dispatched : dispatched + 1])]
+        open_s = ((index, arrival.due_s) for index, (arrival, _) in self._inflight.items())
+        oldest_s = next((arrival.due_s for arrival, _ in self._inflight.values()), math.inf)
+        mute_s = next((due_s for index, due_s in open_s if not self._caller.has_begun(index)), math.inf)
         return {
             "at_s": round(at_s, 6),
             "offered": self._counts.offered,
@@ -194,7 +197,8 @@ class Driver:
             "done": sum(self._counts.outcomes.values()),
             "shed": self._shed,
             "inflight": len(self._inflight),
-            "settled_s": min([round(at_s, 6), *open_s]),
+            "settled_s": min(oldest_s, *unsent_s),
+            "begun_s": min(mute_s, *unsent_s),
             "outcomes": {name: count for name, count in self._counts.outcomes.items() if count},
             "lateness_p99_s": round(self._lateness.p99_s(), 6),
             "cpu": round(self._cpu.lately(), 4),

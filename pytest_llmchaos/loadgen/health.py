@@ -14,7 +14,7 @@ class LoadStatus:
     """The generator's latest word, at most a quarter of a second old.
 
     Every request due before `settled_s` has ended, and its sample has been seen; `oldest_inflight_s` is how long ago
-    that is.
+    that is. Every request due before `begun_s` has shown its first token or has ended.
     """
 
     at_s: float = 0.0
@@ -28,6 +28,7 @@ class LoadStatus:
     cpu: float = 0.0
     push_failures: int = 0
     settled_s: float = 0.0
+    begun_s: float = 0.0
     oldest_inflight_s: float = 0.0
 
 
@@ -59,6 +60,7 @@ def status_of(lines: Sequence[Mapping[str, Any]], settled_s: float, now_s: float
         lateness_p99_s=max(line["lateness_p99_s"] for line in lines),
         cpu=max(line["cpu"] for line in lines),
         settled_s=settled_s,
+        begun_s=min(line["begun_s"] for line in lines),
         oldest_inflight_s=max(0.0, now_s - settled_s),
         **{name: sum(line[name] for line in lines) for name in (*COUNTS, "inflight")},
     )

@@ -118,9 +118,12 @@ class Wire:
         lines += [f"{name}: {value}" for name, value in headers.items()]
         return ("\r\n".join(lines) + "\r\n").encode()
 
-    def exchange(self, request: bytes, *, timeout_s: float, stream: bool) -> Answer:
-        """Send, and read until the answer is whole (a stream: until it says so). Never raises for what a server does."""
-        answer = Answer()
+    def exchange(self, request: bytes, *, timeout_s: float, stream: bool, answer: Answer | None = None) -> Answer:
+        """Send, and read until the answer is whole (a stream: until it says so). Never raises for what a server does.
+
+        Who wants to see it arrive gives the `answer` that is to be filled.
+        """
+        answer = answer or Answer()
         connection = None
         alarm = gevent.Timeout(max(0.001, timeout_s))
         alarm.start()

@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pytest_llmchaos.errors import CLAIM_MAKES
 from pytest_llmchaos.report.words import VERDICTS, number, one_line
 
 SCHEMA = "llmchaos-run/1"
@@ -135,7 +136,7 @@ def _verdict(trial: Line) -> tuple[str, str | None]:
     if verdict not in VERDICTS:
         return "invalid", f"the journal names the verdict {one_line(verdict, 40)!r}, which this version does not know"
     if verdict == "held":
-        for outcome, becomes in (("failed", "refuted"), ("error", "invalid")):
+        for outcome, becomes in CLAIM_MAKES.items():
             told = next((claim for claim in trial["claims"] if claim["outcome"] == outcome), None)
             if told is not None:
                 return becomes, reason or told["message"] or f"{told['nodeid']} {outcome}"

@@ -19,7 +19,9 @@ FINAL = {"held", "refuted"}
 
 def tiles(trial: Trial, raw: Raw, ran_as: str = "") -> list[tuple[str, str, str]]:
     """(what, value, how) of the figures that a reader looks for first. `ran_as`: services that were no containers."""
-    found = [_detected(trial), _recovered(trial)]
+    found = [_detected(trial)]
+    if trial.get("lifetime") not in {"passing", "none"}:
+        found.append(_recovered(trial))
     if number(trial.get("time_to_settle_s")) is not None:
         found.append(("settled", seconds(trial["time_to_settle_s"]), "after the fault ended"))
     spent = most_spent(trial)

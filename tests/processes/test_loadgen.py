@@ -198,6 +198,18 @@ def test_what_is_settled_has_been_seen(performed):
     assert performed["settled"][-1][1] > performed["process"].plan.arrivals[-1].due_s
 
 
+@pytest.mark.parametrize(("first", "has_begun"), [("stall", True), ("hang", False)])
+def test_a_request_that_waits_has_begun_once_its_first_token_is_there(tmp_path, first, has_begun):
+    with Server() as server:
+        whole = plan(server, [f"{first} 0", *(f"ok {i}" for i in range(1, 400))], stall_s=60, timeout_s=60, drain_s=0.1)
+        with LoadProcess(whole, tmp_path) as process:
+            until(lambda: process.new_samples() and process.status().done > 20, "twenty answers to later requests")
+            status = process.status()
+
+    assert status.settled_s == 0.0
+    assert (status.begun_s > 0.0) is has_begun
+
+
 def test_the_summary_tells_how_it_went(performed):
     summary, total = performed["summary"], len(BEHAVIOURS)
 
