@@ -302,6 +302,11 @@ class TestPicture:
 
         assert re.findall(r'text-anchor="end">(\d+)<', picture) == ["0", "100", "200"]
 
+    def test_is_divided_at_round_numbers_of_the_unit_that_it_speaks_in(self) -> None:
+        picture = self.drawn("lines", self.line(value=20_480), unit="mbytes")
+
+        assert re.findall(r'text-anchor="end">([^<]+)<', picture) == ["0 MiB", "10 GiB", "20 GiB"]
+
 
 @pytest.mark.parametrize(
     ("value", "unit", "text"),

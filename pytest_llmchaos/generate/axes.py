@@ -45,11 +45,12 @@ def x_of(at_unix_s: float, span: Span, plot: Box) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """From values to heights; `log` for what spans milliseconds to minutes."""
+    """From values to heights; `log` for what spans milliseconds to minutes. Ticks are round numbers of `unit`."""
 
     low: float
     high: float
     log: bool = False
+    unit: float = 1.0
 
     def y_of(self, value: float, plot: Box) -> float:
         low, high, at = (self._bent(v) for v in (self.low, self.high, min(max(value, self.low), self.high)))
@@ -57,7 +58,7 @@ class Scale:
 
     def ticks(self) -> list[float]:
         if not self.log:
-            step = _round_step((self.high - self.low) / 4)
+            step = self.unit * _round_step((self.high - self.low) / 4 / self.unit)
             first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
             return [number * step for number in range(first, last + 1)]
         first, last = math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9)
@@ -83,7 +84,9 @@ def scale_of(panel: Panel, values: Sequence[float], marks: Sequence[float]) -> S
     low = min(values, default=0.0) if panel.lowest is None else panel.lowest
     if panel.bad_below is not None:
         low = min(*values, panel.bad_below) * 0.98
-    return Scale(low=low, high=(panel.highest or max([most, *near])) * 1.06 or 1.0)
+    high = (panel.highest or max([most, *near])) * 1.06 or 1.0
+    limit, divisor, _ = _UNITS.get(panel.unit, _UNITS["short"])[2]
+    return Scale(low=low, high=high, unit=divisor if high >= limit else 1.0)
 
 
 def runs(points: Points, span: Span, *, split_at_change: bool = False) -> list[list[tuple[float, float]]]:
