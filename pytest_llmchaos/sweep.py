@@ -37,11 +37,6 @@ def in_docker() -> InDocker:
     return InDocker(dead=dict(sorted(found["dead"].items())), doubtful=dict(sorted(found["unknown"].items())))
 
 
-def dead_projects() -> dict[str, str]:
-    """Compose projects of dead runs, with their owner. Empty where no Docker daemon answers."""
-    return in_docker().dead
-
-
 def left_over(docker: InDocker) -> dict[str, str]:
     """What dead runs left in any runtime: project and reason."""
     local = {str(recipe["project"]): str(recipe["why"]) for recipe in local_cleanup.dead_runs()}

@@ -187,9 +187,9 @@ class Driver:
         dispatched = self._sent + self._shed
         # Nothing is known of a request that waits for its answer, nor of one that should have left and has not.
         unsent_s = [round(at_s, 6), *(arrival.due_s for _, arrival in self._numbered[dispatched : dispatched + 1])]
-        open_s = ((index, arrival.due_s) for index, (arrival, _) in self._inflight.items())
-        oldest_s = next((arrival.due_s for arrival, _ in self._inflight.values()), math.inf)
-        mute_s = next((due_s for index, due_s in open_s if not self._caller.has_begun(index)), math.inf)
+        open_s = {index: arrival.due_s for index, (arrival, _) in self._inflight.items()}
+        oldest_s = next(iter(open_s.values()), math.inf)
+        mute_s = next((due_s for index, due_s in open_s.items() if not self._caller.has_begun(index)), math.inf)
         return {
             "at_s": round(at_s, 6),
             "offered": self._counts.offered,

@@ -13,7 +13,7 @@ import sessions
 from conftest import require
 from pytest_llmchaos.owner import process_started
 from pytest_llmchaos.runtime import docker_cli
-from pytest_llmchaos.sweep import dead_projects
+from pytest_llmchaos.sweep import in_docker
 
 pytestmark = pytest.mark.stack
 
@@ -127,5 +127,8 @@ def test_when_the_watchdog_dies_first_the_next_start_heals(tmp_path):
 
 
 def test_a_living_sibling_is_never_swept(stack_lab):
-    assert stack_lab.runtime.project not in dead_projects()
+    docker = in_docker()
+
+    assert docker.unseen == ""  # or nobody would have looked
+    assert stack_lab.runtime.project not in {**docker.dead, **docker.doubtful}
     assert sessions.leftovers(stack_lab.runtime.project)
