@@ -19,17 +19,20 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any
 
-from pytest_llmchaos import experiment, faults, history, judging, loads, samples
-from pytest_llmchaos.injecting import Injected
-from pytest_llmchaos.journal import Journal
+from pytest_llmchaos import experiment, faults, loads
+from pytest_llmchaos.evidence import samples_file
+from pytest_llmchaos.evidence.journal import Journal
+from pytest_llmchaos.evidence.trial_record import PhaseBounds, Record
+from pytest_llmchaos.lab.injector import Injected
 from pytest_llmchaos.model import RuntimeEvent, Sample
-from pytest_llmchaos.plan import plan_trial
-from pytest_llmchaos.record import PhaseBounds, Record
-from pytest_llmchaos.trialjson import as_json
+from pytest_llmchaos.plan.schedule import plan_trial
+from pytest_llmchaos.stats import windows
+from pytest_llmchaos.trial import judge as judging
+from pytest_llmchaos.trial.trial_json import as_json
 
 SMALL, LARGE = 100_000, 1_000_000
 RATE_RPS = 1000.0
-LIMITS = history.Limits(ttft_s=2, e2e_s=10)
+LIMITS = windows.Limits(ttft_s=2, e2e_s=10)
 
 
 def write(path: Path, count: int) -> None:
@@ -37,14 +40,14 @@ def write(path: Path, count: int) -> None:
     rng = Random(42)
     down_s = (0.4 * count / RATE_RPS, 0.5 * count / RATE_RPS)
     with path.open("w", encoding="utf-8") as file:
-        file.write(samples.HEADER + "\n")
+        file.write(samples_file.HEADER + "\n")
         for i in range(count):
             due_s = i / RATE_RPS
             is_down = down_s[0] <= due_s < down_s[1]
             first_s = None if is_down else due_s + 0.02 + rng.expovariate(100)
             end_s = due_s + 0.001 if first_s is None else first_s + 0.2
             file.write(
-                samples.line(
+                samples_file.line(
                     Sample(
                         due_s,
                         due_s + 0.0003,

@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_llmchaos.errors import NotReady
-from pytest_llmchaos.journal import read
-from pytest_llmchaos.runtime import docker_cli, local_cleanup
+from pytest_llmchaos.evidence.journal import read
+from pytest_llmchaos.runtime.docker import docker_cli
+from pytest_llmchaos.runtime.local import cleanup
 
 SCENARIO = '''"""A model that is killed and a model that freezes, again and again."""
 from pytest_llmchaos import experiment, faults, loads
@@ -81,7 +82,7 @@ class Watcher:
             "open files": _entries(self._proc / "fd"),
             "threads": _entries(self._proc / "task"),
             "child processes": float(len(children)),
-            "processes of the run": float(len(local_cleanup.processes_of(project))),
+            "processes of the run": float(len(cleanup.processes_of(project))),
             "containers": engine("container"),
             "networks": engine("network"),
             "volumes": engine("volume"),

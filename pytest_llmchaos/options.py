@@ -7,11 +7,11 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.seeds import parse_seed
-from pytest_llmchaos.subject import BACKENDS
+from pytest_llmchaos.plan.seeds import parse_seed
+from pytest_llmchaos.subject.lab import BACKENDS
 
 if TYPE_CHECKING:
-    from pytest_llmchaos.subject import Subject
+    from pytest_llmchaos.subject.lab import Subject
 
 RUNTIMES = ("auto", "compose", "local")
 
@@ -124,7 +124,7 @@ def own_subject_of(config: Any) -> Subject | None:
     attach = attached(config)
     if not attach and not any(config.getini(f"llmchaos_{key}") for key in ("compose", "services", "slo")):
         return None
-    from pytest_llmchaos.byo import own_subject  # noqa: PLC0415 - only for a user's own stack
+    from pytest_llmchaos.subject.own_stack import own_subject  # noqa: PLC0415 - only for a user's own stack
 
     return own_subject(
         compose=config.getini("llmchaos_compose") or (),
@@ -153,7 +153,7 @@ def check(config: Any) -> None:
     runtime, own = runtime_of(config), own_subject_of(config)
     backend_of(config), repeat_of(config)
     if own is not None:
-        from pytest_llmchaos.run import choose_runtime  # noqa: PLC0415 - only for a user's own stack
+        from pytest_llmchaos.session.run import choose_runtime  # noqa: PLC0415 - only for a user's own stack
 
         choose_runtime(runtime, own=True)
 

@@ -24,10 +24,10 @@ from pytest_llmchaos.errors import (
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-    from pytest_llmchaos.campaign import Campaign
-    from pytest_llmchaos.experiments import Experiment, TrialPlan
-    from pytest_llmchaos.lab import Lab
-    from pytest_llmchaos.trial import Trial
+    from pytest_llmchaos.lab.lab import Lab
+    from pytest_llmchaos.plan.experiment import Experiment, TrialPlan
+    from pytest_llmchaos.session.campaign import Campaign
+    from pytest_llmchaos.trial.trial import Trial
 
 CAMPAIGN = pytest.StashKey["Campaign"]()
 PLAN = pytest.StashKey["TrialPlan"]()
@@ -65,7 +65,7 @@ def resolve(config: pytest.Config) -> None:
     if "llmchaos_seed" in from_controller:
         seed = int(from_controller["llmchaos_seed"])
     elif replay:
-        from pytest_llmchaos.campaign import read_replay  # noqa: PLC0415 - only for replays
+        from pytest_llmchaos.session.campaign import read_replay  # noqa: PLC0415 - only for replays
 
         seed = options.replayed_seed(config, read_replay(Path(replay))[0])
     else:
@@ -78,7 +78,7 @@ class WithXdist:
     """Hooks that exist only with pytest-xdist."""
 
     def pytest_configure_node(self, node: Any) -> None:
-        from pytest_llmchaos.run import new_run_name  # noqa: PLC0415 - only where workers are
+        from pytest_llmchaos.session.run import new_run_name  # noqa: PLC0415 - only where workers are
 
         config = node.config
         config.stash[RUN] = config.stash[RUN] or new_run_name(config.stash[SEED])
@@ -86,7 +86,7 @@ class WithXdist:
         node.workerinput["llmchaos_run"] = config.stash[RUN]
 
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
-        from pytest_llmchaos.scheduling import scheduler_for  # noqa: PLC0415 - only where workers are
+        from pytest_llmchaos.xdist import scheduler_for  # noqa: PLC0415 - only where workers are
 
         return scheduler_for(config, log)
 
@@ -154,8 +154,8 @@ def plan_of(item: pytest.Function, campaign: Campaign) -> TrialPlan | None:
         raise pytest.UsageError(
             f"{item.nodeid} asks for `trial` but has no experiment: add `pytestmark = pytest_llmchaos.experiment(load=..., fault=...)`"
         )
-    from pytest_llmchaos.experiments import hypothesis_of  # noqa: PLC0415 - only where scenarios are
-    from pytest_llmchaos.plan import plan_trial  # noqa: PLC0415 - as above
+    from pytest_llmchaos.plan.experiment import hypothesis_of  # noqa: PLC0415 - only where scenarios are
+    from pytest_llmchaos.plan.schedule import plan_trial  # noqa: PLC0415 - as above
 
     callspec = getattr(item, "callspec", None)
     fault, repeat = callspec.params["trial"] if callspec and "trial" in callspec.params else (experiment.faults[0], 0)
@@ -203,7 +203,7 @@ def take_plans(campaign: Campaign, items: list[pytest.Function], config: pytest.
     replay = options.given(config, "replay")
     recorded = None
     if replay:
-        from pytest_llmchaos.campaign import read_replay  # noqa: PLC0415 - only for replays
+        from pytest_llmchaos.session.campaign import read_replay  # noqa: PLC0415 - only for replays
 
         recorded = read_replay(Path(replay))[1]
     campaign.take(plans, recorded)
@@ -216,8 +216,8 @@ def only_plans(config: pytest.Config) -> bool:
 def campaign_of(config: pytest.Config) -> Campaign:
     """The session's campaign, made at the first call."""
     if CAMPAIGN not in config.stash:
-        from pytest_llmchaos.campaign import Campaign  # noqa: PLC0415 - only where scenarios are
-        from pytest_llmchaos.run import Settings, choose_runtime, default_backend, new_run_name  # noqa: PLC0415
+        from pytest_llmchaos.session.campaign import Campaign  # noqa: PLC0415 - only where scenarios are
+        from pytest_llmchaos.session.run import Settings, choose_runtime, default_backend, new_run_name  # noqa: PLC0415
 
         seed = config.stash[SEED]
         reports = Path(options.text_of(config, "report", "reports"))
@@ -252,7 +252,7 @@ def repeat_line(config: pytest.Config, seed: int) -> str:
 
 def progress_of(config: pytest.Config) -> Any:
     """Live progress through pytest's own terminal, past its capture; silent with -q and in xdist workers."""
-    from pytest_llmchaos.progress import Progress  # noqa: PLC0415 - only where scenarios are
+    from pytest_llmchaos.session.progress import Progress  # noqa: PLC0415 - only where scenarios are
 
     reporter = config.pluginmanager.getplugin("terminalreporter")
     if reporter is None or config.get_verbosity() < 0 or hasattr(config, "workerinput"):
@@ -400,7 +400,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 def swept() -> list[str]:
     """Remove what workers left that crashed. Returns what did not go well."""
-    from pytest_llmchaos.sweep import sweep_dead_runs  # noqa: PLC0415 - only where a worker died
+    from pytest_llmchaos.cleanup.sweep import sweep_dead_runs  # noqa: PLC0415 - only where a worker died
 
     try:
         sweep_dead_runs(lambda _: None)

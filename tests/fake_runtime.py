@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from pytest_llmchaos.errors import HealFailed, NotReady
-from pytest_llmchaos.faults.engine import EngineFaultState, EngineReport
+from pytest_llmchaos.faults.engine_faults import EngineFaultState, EngineReport
 from pytest_llmchaos.model import Proof, RuntimeEvent, ServiceState, Undo
-from pytest_llmchaos.runtime.restrict import RELEASES
+from pytest_llmchaos.runtime.docker.restrictions import RELEASES
 
 _ACTS = frozenset({"kill", "start", "restart", "pause", "unpause", "crash", "events"})
 ALL = _ACTS | {*RELEASES.values(), "engine", "oom_kill", "overload"}

@@ -13,24 +13,25 @@ from typing import TYPE_CHECKING, Any
 from fake_runtime import FakeRuntime
 from prometheus_server import history
 
-from pytest_llmchaos import experiment, faults, loads, samples
-from pytest_llmchaos.injecting import Injected
-from pytest_llmchaos.journal import Journal
-from pytest_llmchaos.lab import Lab
-from pytest_llmchaos.loadgen.counts import Counts
-from pytest_llmchaos.loadgen.health import LoadSummary
+from pytest_llmchaos import experiment, faults, loads
+from pytest_llmchaos.evidence import samples_file
+from pytest_llmchaos.evidence.journal import Journal
+from pytest_llmchaos.evidence.trial_record import PhaseBounds
+from pytest_llmchaos.lab.injector import Injected
+from pytest_llmchaos.lab.lab import Lab
+from pytest_llmchaos.lab.live_load import RunningLoad
+from pytest_llmchaos.loadgen.metrics import Counts
+from pytest_llmchaos.loadgen.status import LoadSummary
+from pytest_llmchaos.loads.arrivals import Arrival
 from pytest_llmchaos.model import Injection, RuntimeEvent, Sample
-from pytest_llmchaos.plan import plan_trial
-from pytest_llmchaos.record import PhaseBounds
-from pytest_llmchaos.running import RunningLoad
-from pytest_llmchaos.schedules import Arrival
-from pytest_llmchaos.subject import lab_subject
+from pytest_llmchaos.plan.schedule import plan_trial
+from pytest_llmchaos.subject.lab import lab_subject
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pytest_llmchaos.prometheus import Prometheus
+    from pytest_llmchaos.prometheus.queries import Prometheus
 
 RATE_RPS = 20
 KILLED_S, BACK_S, GOOD_S, REVERTED_S, END_S = 8.0, 8.4, 8.6, 14.0, 16.0
@@ -146,7 +147,7 @@ class Performed:
             record.anchor(self.t0_unix_s, time.monotonic() - (time.time() - self.t0_unix_s))
             bounds = (("steady", 0.0, KILLED_S), ("fault", KILLED_S, REVERTED_S), ("recovery", REVERTED_S, END_S))
             record.phases = [PhaseBounds(name=name, from_s=a, to_s=b) for name, a, b in bounds]
-            lines = [samples.HEADER + "\n", *map(samples.line, self.seen)]
+            lines = [samples_file.HEADER + "\n", *map(samples_file.line, self.seen)]
             (record.directory / "samples.jsonl").write_text("".join(lines))
             running = RunningLoad(self.lab, self.plan.experiment.load, ARRIVALS)
             running.summary = self.summary

@@ -8,11 +8,11 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from pytest_llmchaos import owner
-from pytest_llmchaos.runtime import local_cleanup
-from pytest_llmchaos.runtime.local_control import Control
-from pytest_llmchaos.runtime.local_daemon import Daemon
-from pytest_llmchaos.runtime.local_files import EVENTS, Process, json_lines, write_supervisord
+from pytest_llmchaos.host import identity
+from pytest_llmchaos.runtime.local import cleanup
+from pytest_llmchaos.runtime.local.control import Control
+from pytest_llmchaos.runtime.local.daemon import Daemon
+from pytest_llmchaos.runtime.local.supervisord_config import EVENTS, Process, json_lines, write_supervisord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,7 +58,7 @@ class World:
 
     def __init__(self, directory: Path, project: str) -> None:
         self.directory, self.project = directory, project
-        self.work = local_cleanup.work_folder(directory, project)
+        self.work = cleanup.work_folder(directory, project)
         self.work.mkdir(parents=True)
         self.control = Control(self.work)
         self.daemon = Daemon(self.work, self.control)
@@ -76,7 +76,7 @@ class World:
 
     def start(self, *processes: Process, owner_id: str = "") -> None:
         write_supervisord(self.work, processes)
-        who = owner_id or owner.identity()
+        who = owner_id or identity.owner_label()
         self.daemon.start(project=self.project, owner=who, directory=self.directory)
         for process in processes:
             self.control.call("start", process.service)
@@ -98,4 +98,4 @@ def world(directory: Path, name: str = "world") -> Iterator[World]:
         yield made
     finally:
         made.daemon.stop()
-        local_cleanup.remove_run(made.recipe)
+        cleanup.remove_run(made.recipe)

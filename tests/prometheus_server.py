@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_llmchaos.errors import NotReady
-from pytest_llmchaos.prometheus import Prometheus
-from pytest_llmchaos.prometheus_binary import find_or_fetch
+from pytest_llmchaos.prometheus.binary import find_or_fetch
+from pytest_llmchaos.prometheus.queries import Prometheus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from pytest_llmchaos import byo, owner
+from pytest_llmchaos.cleanup.watchdog import Watchdog
 from pytest_llmchaos.errors import BadScenario, NotReady
-from pytest_llmchaos.run import Run, Settings
-from pytest_llmchaos.runtime import attach, docker_cli
-from pytest_llmchaos.slo import InvalidSlo, Slo
-from pytest_llmchaos.watchdog import Watchdog
+from pytest_llmchaos.host import identity, measurement_lock, state_dirs
+from pytest_llmchaos.runtime.docker import attached as attach
+from pytest_llmchaos.runtime.docker import docker_cli
+from pytest_llmchaos.session.run import Run, Settings
+from pytest_llmchaos.slo.arithmetic import InvalidSlo, Slo
+from pytest_llmchaos.subject import own_stack
 
 SERVICES = ["api: web", "prometheus: prom", "targets: web worker"]
 
@@ -29,7 +31,7 @@ def folder(tmp_path):
 
 
 def subject_of(folder, *, services=SERVICES, compose=("compose.yaml",), slo="slo.yaml", attach=False):
-    return byo.own_subject(compose=list(compose), services=list(services), slo=slo, attach=attach, folder=folder)
+    return own_stack.own_subject(compose=list(compose), services=list(services), slo=slo, attach=attach, folder=folder)
 
 
 def test_four_keys_are_a_subject(folder):
@@ -90,7 +92,7 @@ def test_a_key_that_is_wrong_or_missing_is_named(folder, changes, message):
     ],
 )
 def test_the_variable_of_a_published_port_is_found(port, host, variable, inside):
-    assert byo._published(port) == (host, variable, inside)
+    assert own_stack._published(port) == (host, variable, inside)
 
 
 @pytest.fixture
@@ -115,7 +117,7 @@ GOOD = {
 def test_the_first_port_of_a_service_is_its_address_and_all_get_free_ones(folder, compose_says):
     compose_says(**GOOD)
 
-    subject = byo.examined(subject_of(folder))
+    subject = own_stack.examined(subject_of(folder))
 
     assert {name: variable for name, variable, _ in subject.ports} == {"web": "WEB_PORT", "prom": "PROM_PORT"}
     assert {variable for _, variable, _ in subject.ports} == {"WEB_PORT", "WEB_ADMIN", "PROM_PORT"}
@@ -126,7 +128,7 @@ def test_everything_that_would_go_wrong_later_is_in_one_message(folder, compose_
     compose_says(web={"container_name": "web", "ports": ["8080:80"]}, prom={})
 
     with pytest.raises(BadScenario) as caught:
-        byo.examined(subject_of(folder))
+        own_stack.examined(subject_of(folder))
 
     said = str(caught.value)
     assert "names 'worker', which the compose file has not; it has prom, web" in said
@@ -148,13 +150,13 @@ def test_service_levels_that_cannot_be_are_told_before_anything_starts(folder, m
     (folder / "slo.yaml").write_bytes(written)
 
     with pytest.raises(InvalidSlo, match=message):
-        byo.examined(subject_of(folder))
+        own_stack.examined(subject_of(folder))
 
 
 def test_a_stack_that_runs_already_may_have_fixed_ports_and_keeps_its_project(folder, compose_says):
     compose_says(web={"container_name": "web", "ports": ["8080:80"]}, prom={"ports": ["9090:9090"]}, worker={})
 
-    assert byo.examined(subject_of(folder, attach=True)).project == "shop"
+    assert own_stack.examined(subject_of(folder, attach=True)).project == "shop"
 
 
 @pytest.fixture
@@ -188,22 +190,22 @@ def slo_over(good, total):
 
 
 def test_metrics_are_known_by_a_series_or_by_their_declaration(prometheus):
-    byo.require_metrics(prometheus, [slo_over('sampled{code="200"}', "declared_total")], pushed=False)
+    own_stack.require_metrics(prometheus, [slo_over('sampled{code="200"}', "declared_total")], pushed=False)
 
 
 def test_a_metric_that_nobody_exports_is_named(prometheus, monkeypatch):
-    monkeypatch.setattr(byo, "METRICS_DEADLINE_S", 0.3)
+    monkeypatch.setattr(own_stack, "METRICS_DEADLINE_S", 0.3)
 
     with pytest.raises(NotReady, match="knows no metric missing_total: is the service scraped"):
-        byo.require_metrics(prometheus, [slo_over('missing_total{code="200"}', "sampled")], pushed=False)
+        own_stack.require_metrics(prometheus, [slo_over('missing_total{code="200"}', "sampled")], pushed=False)
 
 
 def test_counts_of_the_callers_need_a_pushgateway(prometheus):
     slo = slo_over('llmchaos_caller_requests_total{outcome="ok"}', "llmchaos_caller_requests_total")
 
-    byo.require_metrics(prometheus, [slo], pushed=True)
+    own_stack.require_metrics(prometheus, [slo], pushed=True)
     with pytest.raises(NotReady, match="name a 'pushgateway' in llmchaos_services"):
-        byo.require_metrics(prometheus, [slo], pushed=False)
+        own_stack.require_metrics(prometheus, [slo], pushed=False)
 
 
 SCENARIO = """
@@ -221,7 +223,7 @@ def chaos(pytester, folder, monkeypatch):
     """pytest in a folder whose ini file names a stack; whatever would touch it is an error."""
 
     def run(*args, attach="false", target="web", **files):
-        monkeypatch.setattr("pytest_llmchaos.campaign.Campaign.preflight", lambda self: pytest.fail("touched"))
+        monkeypatch.setattr("pytest_llmchaos.session.campaign.Campaign.preflight", lambda self: pytest.fail("touched"))
         lines = "".join(f"\n    {line}" for line in SERVICES)
         pytester.makeini(
             f"[pytest]\nllmchaos_compose = {folder}/compose.yaml\nllmchaos_services = {lines}\n"
@@ -328,7 +330,7 @@ def ending(tmp_path, monkeypatch):
         run.journal.write("intent", trial="001", victim="web", undo={"op": "ensure_running", "service": "web"})
         run.journal.write("undone", trial="001", victim="web", op="ensure_running", ok=undone)
         if attached:
-            run._noted = {"owner": owner.identity()}
+            run._noted = {"owner": identity.owner_label()}
             attach.note(run._noted)
         read_fd, write_fd = os.pipe()
         heard = tmp_path / "heard"
@@ -338,7 +340,7 @@ def ending(tmp_path, monkeypatch):
         run._runtime, run._watchdog = Left(), Watchdog(process, write_fd)
         problems = run.close(0)
         reap(process.pid)
-        return problems, heard.read_bytes(), list((owner.lasting_dir() / "attached").glob("*.json"))
+        return problems, heard.read_bytes(), list((state_dirs.lasting_dir() / "attached").glob("*.json"))
 
     return make
 
@@ -407,14 +409,14 @@ class Client:
 def taking_part(tmp_path, monkeypatch):
     """A runtime that is attached to these containers, with a measurement slot and notes that are the test's own."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    monkeypatch.setattr(owner, "slot_file", lambda name: tmp_path / f"{name}.lock")
+    monkeypatch.setattr(measurement_lock, "slot_file", lambda name: tmp_path / f"{name}.lock")
     monkeypatch.setattr(docker_cli, "require_engine", lambda: None)
     monkeypatch.setattr(attach, "EventReader", lambda *_: Reader())
 
     def make(*containers):
         subject = attach._bare(tuple(c.labels["com.docker.compose.service"] for c in containers))
         runtime = attach.AttachedRuntime(
-            subject, project="shop", run="run", owner=owner.identity(), directory=tmp_path / "r"
+            subject, project="shop", run="run", owner=identity.owner_label(), directory=tmp_path / "r"
         )
         monkeypatch.setattr(runtime, "_new_client", lambda: Client(*containers))
         return runtime
@@ -475,8 +477,8 @@ def test_what_another_run_has_stopped_is_no_reason_to_refuse_but_its_end_is_wait
 def test_notes_of_other_projects_excuse_nothing(taking_part):
     runtime = taking_part(Target("web", "exited"))
     attach.note({"owner": "1:1:another-boot", "project": "library"})
-    (owner.lasting_dir() / "attached" / "torn.json").write_text("[")
-    (owner.lasting_dir() / "attached" / "odd.json").write_text("[]")
+    (state_dirs.lasting_dir() / "attached" / "torn.json").write_text("[")
+    (state_dirs.lasting_dir() / "attached" / "odd.json").write_text("[]")
 
     with pytest.raises(NotReady, match="target 'web' does not run"):
         runtime.prepare()
@@ -487,7 +489,7 @@ def test_how_a_stack_of_others_was_found_is_seen_while_no_trial_of_a_sibling_is_
     runtime = taking_part(web)
     runtime.prepare()
 
-    with owner.measuring(deadline_s=0.0):
+    with measurement_lock.measuring(deadline_s=0.0):
         web.limit = {"Memory": 8}  # a sibling's fault
         attaching = threading.Thread(target=runtime.up)
         attaching.start()
@@ -497,5 +499,5 @@ def test_how_a_stack_of_others_was_found_is_seen_while_no_trial_of_a_sibling_is_
     attaching.join(timeout=30)
 
     assert runtime._found["web"].memory_bytes == 64
-    with owner.measuring(deadline_s=0.0):
+    with measurement_lock.measuring(deadline_s=0.0):
         pass  # it is free again

@@ -14,10 +14,10 @@ from test_fault_contract import PRIMITIVES
 from lab_engine import fault_kinds
 from pytest_llmchaos import faults
 from pytest_llmchaos.errors import BadScenario, HealFailed, NotReady
-from pytest_llmchaos.faults.engine import LEASE_S, LONGEST_LEASE_S, EngineFaultState, EngineReport
+from pytest_llmchaos.faults.engine_faults import LEASE_S, LONGEST_LEASE_S, EngineFaultState, EngineReport
 from pytest_llmchaos.model import ServiceState, Undo
-from pytest_llmchaos.runtime.engine import EngineAbility, ask_admin_port
-from pytest_llmchaos.subject import lab_subject
+from pytest_llmchaos.runtime.simulated_engine import EngineAbility, ask_admin_port
+from pytest_llmchaos.subject.lab import lab_subject
 
 ON_ENGINE = [
     faults.hang("model-1"),

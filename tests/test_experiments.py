@@ -4,8 +4,8 @@ import pytest
 
 import pytest_llmchaos
 from pytest_llmchaos import BadScenario, experiment, faults, loads
-from pytest_llmchaos.experiments import hypothesis_of
 from pytest_llmchaos.faults.base import OnTarget
+from pytest_llmchaos.plan.experiment import hypothesis_of
 
 LOAD = loads.open_loop(rate_rps=2)
 KILL = faults.kill("api")

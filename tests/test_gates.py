@@ -11,7 +11,7 @@ import pytest
 from judged_world import END_S, KILLED_S, RATE_RPS, Performed, judge
 from prometheus_server import history
 
-from pytest_llmchaos import faults, heal, injecting, judging, lab
+from pytest_llmchaos import faults
 from pytest_llmchaos.errors import (
     FaultNotObserved,
     HealFailed,
@@ -25,7 +25,10 @@ from pytest_llmchaos.errors import (
     TooFewSamples,
     TruthsDisagree,
 )
-from pytest_llmchaos.loadgen.health import LoadStatus
+from pytest_llmchaos.lab import injector, lab
+from pytest_llmchaos.loadgen.status import LoadStatus
+from pytest_llmchaos.runtime import undo as heal
+from pytest_llmchaos.trial import judge as judging
 
 
 @pytest.fixture(scope="module")
@@ -290,10 +293,10 @@ class TestSteadyState:
 class TestFault:
     @pytest.fixture
     def inject(self, performed, monkeypatch):
-        monkeypatch.setattr(injecting, "PROOF_DEADLINE_S", 0.0)
-        monkeypatch.setattr(injecting, "healed", partial(heal.healed, deadline_s=0.0))
-        monkeypatch.setattr(injecting, "undo_until_done", lambda runtime, undo: runtime.undo(undo))
-        monkeypatch.setattr(injecting, "time", clock(performed.runtime.now))
+        monkeypatch.setattr(injector, "PROOF_DEADLINE_S", 0.0)
+        monkeypatch.setattr(injector, "healed", partial(heal.healed, deadline_s=0.0))
+        monkeypatch.setattr(injector, "undo_until_done", lambda runtime, undo: runtime.undo(undo))
+        monkeypatch.setattr(injector, "time", clock(performed.runtime.now))
 
         def acted(**runtime):
             for name, value in runtime.items():

@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_llmchaos.errors import BadScenario, TooFewSamples
-from pytest_llmchaos.history import (
+from pytest_llmchaos.model import OUTCOMES, Sample
+from pytest_llmchaos.stats.quantiles import Quantiles, nth
+from pytest_llmchaos.stats.windows import (
     Limits,
     first_bad_s,
     first_sustained_good_s,
@@ -17,8 +19,6 @@ from pytest_llmchaos.history import (
     per_second,
     windows,
 )
-from pytest_llmchaos.model import OUTCOMES, Sample
-from pytest_llmchaos.quantiles import Quantiles, nth
 
 LIMITS = Limits(ttft_s=1, e2e_s=5)
 quick = settings(deadline=None, max_examples=100)

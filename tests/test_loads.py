@@ -14,10 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_llmchaos import loads, schedules, traces
+from pytest_llmchaos import loads
 from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.history import Limits
-from pytest_llmchaos.shapes import Sine
+from pytest_llmchaos.loads import arrivals as schedules
+from pytest_llmchaos.loads import traces
+from pytest_llmchaos.loads.shapes import Sine
+from pytest_llmchaos.stats.windows import Limits
 
 DATA = Path(__file__).parent / "data"
 

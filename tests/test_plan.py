@@ -12,8 +12,8 @@ from pytest_llmchaos.errors import NoVictim
 from pytest_llmchaos.faults.base import OnTarget
 from pytest_llmchaos.faults.kill import Kill
 from pytest_llmchaos.model import Injection
-from pytest_llmchaos.plan import as_json, plan_trial, require_capacity, schedule, schedule_bytes
-from pytest_llmchaos.seeds import MAX_SEED, parse_seed, rng_for
+from pytest_llmchaos.plan.schedule import as_json, plan_trial, require_capacity, schedule, schedule_bytes
+from pytest_llmchaos.plan.seeds import MAX_SEED, parse_seed, rng_for
 
 SERVICES = ("api", "model-1", "model-2")
 

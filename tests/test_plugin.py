@@ -12,13 +12,13 @@ import pytest
 from fake_runtime import FakeRuntime
 
 from pytest_llmchaos import errors, options
-from pytest_llmchaos.campaign import Campaign, Performed, read_replay
 from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.lab import Lab
-from pytest_llmchaos.run import Run
-from pytest_llmchaos.scheduling import is_scenario
-from pytest_llmchaos.subject import lab_subject
-from pytest_llmchaos.trial import Trial
+from pytest_llmchaos.lab.lab import Lab
+from pytest_llmchaos.session.campaign import Campaign, Performed, read_replay
+from pytest_llmchaos.session.run import Run
+from pytest_llmchaos.subject.lab import lab_subject
+from pytest_llmchaos.trial.trial import Trial
+from pytest_llmchaos.xdist import is_scenario
 
 SCENARIO = '''
 """It holds."""

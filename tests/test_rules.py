@@ -19,8 +19,8 @@ from rule_histories import RATE, Story, between, counted, histogram, history, la
 
 from pytest_llmchaos import generate
 from pytest_llmchaos.generate.rules import LAB_SCALE, alert_name, lab_windows, raised_by, rules
-from pytest_llmchaos.openslo import load_slos
-from pytest_llmchaos.slo import Slo
+from pytest_llmchaos.slo.arithmetic import Slo
+from pytest_llmchaos.slo.openslo import load_slos
 
 ROOT = Path(__file__).parent.parent
 RULES = sorted((ROOT / "stack" / "prometheus" / "rules").glob("*.yml"))

@@ -7,14 +7,14 @@ import pytest
 
 from pytest_llmchaos import BadScenario, NotDetected, NotRecovered, experiment, faults, loads
 from pytest_llmchaos.errors import HealFailed, InvalidExperiment, NoData, NotSteady, verdict_of
-from pytest_llmchaos.history import windows
-from pytest_llmchaos.journal import Journal
+from pytest_llmchaos.evidence.journal import Journal
+from pytest_llmchaos.evidence.trial_record import Record
 from pytest_llmchaos.model import Sample
-from pytest_llmchaos.plan import plan_trial
-from pytest_llmchaos.record import Record
-from pytest_llmchaos.slo import Slo, SloResult
-from pytest_llmchaos.trial import Trial
-from pytest_llmchaos.trialjson import as_json
+from pytest_llmchaos.plan.schedule import plan_trial
+from pytest_llmchaos.slo.arithmetic import Slo, SloResult
+from pytest_llmchaos.stats.windows import windows
+from pytest_llmchaos.trial.trial import Trial
+from pytest_llmchaos.trial.trial_json import as_json
 
 SLO = Slo(name="availability", objective=0.99, window_days=30, description="made up", good="good", total="total")
 JUDGED = SloResult(slo=SLO, good=98, total=100, window_s=30.0, rate_rps=2.0, query="good / total", raw={"good": 98.0})

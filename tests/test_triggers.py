@@ -14,8 +14,8 @@ from test_rules import SLOS, promtool
 
 from lab_remediator.load import read_policy
 from pytest_llmchaos.generate.rules import LAB_SCALE, alert_name, raised_by
-from pytest_llmchaos.generate.triggers import signal_name, triggers
-from pytest_llmchaos.slo import Slo
+from pytest_llmchaos.generate.signals import signal_name, triggers
+from pytest_llmchaos.slo.arithmetic import Slo
 
 STACK = Path(__file__).parent.parent / "stack"
 SIGNALS: dict[str, dict[str, Any]] = yaml.safe_load(triggers(SLOS, "stack/slo.yaml"))["signals"]

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 from load_server import Server
 
-from pytest_llmchaos import samples
 from pytest_llmchaos.errors import LoadNotHeld, NotReady
-from pytest_llmchaos.history import windows
-from pytest_llmchaos.loadgen.plan import DIRECTORY_VARIABLE, LoadPlan
+from pytest_llmchaos.evidence import samples_file
+from pytest_llmchaos.loadgen.load_plan import DIRECTORY_VARIABLE, LoadPlan
 from pytest_llmchaos.loadgen.process import LOCUSTFILE, LoadProcess
 from pytest_llmchaos.loadgen.tail import merge
+from pytest_llmchaos.loads.arrivals import Arrival
 from pytest_llmchaos.model import OUTCOMES
-from pytest_llmchaos.schedules import Arrival
+from pytest_llmchaos.stats.windows import windows
 
 DEADLINE_S = 30
 LEAD_S = 0.1  # from the generator's decision to its second 0, see locustfile.py
@@ -113,7 +113,7 @@ def performed(tmp_path_factory):
                 "live": live,
                 "settled": settled,
                 "server": server,
-                "samples": list(samples.read(directory / "samples.jsonl")),
+                "samples": list(samples_file.read(directory / "samples.jsonl")),
                 "recent": process.recent(0.2),
             }
 
@@ -272,8 +272,8 @@ def test_stopping_gives_up_what_is_still_unanswered_and_says_so(tmp_path):
         assert time.monotonic() - began_s < 10
         assert process.stop() is summary
         assert not process.alive
-    (window,) = windows(samples.read(tmp_path / "samples.jsonl"), [("all", 0, 100)])
-    cancelled = [s for s in samples.read(tmp_path / "samples.jsonl") if s.outcome == "cancelled"]
+    (window,) = windows(samples_file.read(tmp_path / "samples.jsonl"), [("all", 0, 100)])
+    cancelled = [s for s in samples_file.read(tmp_path / "samples.jsonl") if s.outcome == "cancelled"]
     assert {0.02, 0.04} <= {s.due_s for s in cancelled}
     assert window.offered == window.ok
     assert summary.ended == "stopped"
@@ -309,9 +309,9 @@ def test_two_workers_share_one_schedule_and_one_clock(tmp_path):
             until(lambda: not process.alive, "the end of the schedule")
             summary = process.stop()
         groups = {path for _, path, _ in server.pushed}
-    seen = list(samples.read(tmp_path / "samples.jsonl"))
+    seen = list(samples_file.read(tmp_path / "samples.jsonl"))
 
-    assert [len(list(samples.read(tmp_path / f"samples-{worker}.jsonl"))) for worker in range(2)] == [50, 50]
+    assert [len(list(samples_file.read(tmp_path / f"samples-{worker}.jsonl"))) for worker in range(2)] == [50, 50]
     assert sorted(s.due_s for s in seen) == [a.due_s for a in whole.arrivals]
     assert {s.outcome for s in seen} == {"ok"}
     assert (summary.offered, summary.done, summary.achieved_ratio, summary.ended) == (100, 100, 1.0, "schedule_end")
@@ -347,9 +347,9 @@ def test_workers_started_by_hand_share_a_load_as_the_documentation_says(tmp_path
     merge(files, tmp_path / "samples.jsonl")
 
     assert codes == [0, 0, 0]
-    assert [len(list(samples.read(file))) for file in files] == [20, 20]
-    assert sorted(s.due_s for s in samples.read(tmp_path / "samples.jsonl")) == [a.due_s for a in whole.arrivals]
-    assert {s.outcome for s in samples.read(tmp_path / "samples.jsonl")} == {"ok"}
+    assert [len(list(samples_file.read(file))) for file in files] == [20, 20]
+    assert sorted(s.due_s for s in samples_file.read(tmp_path / "samples.jsonl")) == [a.due_s for a in whole.arrivals]
+    assert {s.outcome for s in samples_file.read(tmp_path / "samples.jsonl")} == {"ok"}
 
 
 def test_a_load_ends_with_the_process_that_started_it(tmp_path):
@@ -493,6 +493,6 @@ def test_nobody_listening_is_refused_not_waited_for(tmp_path):
     whole = LoadPlan(url=url, model="m", arrivals=tuple(Arrival(i / 50, "a", 1) for i in range(20)))
     with LoadProcess(whole, tmp_path) as process:
         until(lambda: not process.alive, "the end of the schedule")
-    (window,) = windows(samples.read(tmp_path / "samples.jsonl"), [("all", 0, 100)])
+    (window,) = windows(samples_file.read(tmp_path / "samples.jsonl"), [("all", 0, 100)])
 
     assert dict(window.outcomes) == {"refused": 20}

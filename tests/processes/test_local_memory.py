@@ -11,7 +11,7 @@ import pytest
 from local_world import GREEDY, PARENT, wait_until, world
 
 from pytest_llmchaos.errors import NotReady
-from pytest_llmchaos.runtime.local_processes import MIB, data_limit, data_limits, limit_data, own_data_limit
+from pytest_llmchaos.runtime.local.process_groups import MIB, data_limit, data_limits, limit_data, own_data_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,7 +12,7 @@ from local_world import DEAF, wait_until, world
 
 from lab_supervisor_proxy.server import servers
 from lab_supervisor_proxy.settings import Settings
-from pytest_llmchaos.runtime.local_control import SOCKET
+from pytest_llmchaos.runtime.local.control import SOCKET
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,7 @@ CONFTEST = f"""
 import sys
 sys.path.insert(0, {str(Path(test_plugin.__file__).parent)!r})
 from test_plugin import Double
-from pytest_llmchaos.campaign import Campaign
+from pytest_llmchaos.session.campaign import Campaign
 
 class Told(Double):
     def perform(self, campaign, plan):

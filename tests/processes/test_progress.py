@@ -28,11 +28,11 @@ from types import SimpleNamespace
 sys.path.insert(0, {str(Path(load_server.__file__).parent)!r})
 from load_server import Server
 from test_plugin import Double
-from pytest_llmchaos.campaign import Campaign
-from pytest_llmchaos.journal import Journal
-from pytest_llmchaos.record import Record
-from pytest_llmchaos.running import RunningLoad
-from pytest_llmchaos.schedules import Arrival
+from pytest_llmchaos.session.campaign import Campaign
+from pytest_llmchaos.evidence.journal import Journal
+from pytest_llmchaos.evidence.trial_record import Record
+from pytest_llmchaos.lab.live_load import RunningLoad
+from pytest_llmchaos.loads.arrivals import Arrival
 
 def perform(campaign, plan):
     progress = campaign._make_progress()

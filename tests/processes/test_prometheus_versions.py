@@ -19,10 +19,10 @@ from labsetup.shell import SetupError
 from prometheus_server import prometheus_with, wait_until
 from rule_histories import lab
 
-from pytest_llmchaos.generate.boards import boards
+from pytest_llmchaos.generate.boards.all_boards import boards
 from pytest_llmchaos.generate.pictures import substituted
 from pytest_llmchaos.generate.rules import LAB_SCALE
-from pytest_llmchaos.prometheus_binary import cache_directory
+from pytest_llmchaos.prometheus.binary import cache_directory
 
 STACK = Path(__file__).parents[2] / "stack"
 VERSIONS = {"bookworm": "2.42", "trixie": "2.53", "unstable": "3"}

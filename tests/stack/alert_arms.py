@@ -17,7 +17,7 @@ from pytest_llmchaos.generate.rules import LAB_SCALE, alert_name, raised_by
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from pytest_llmchaos.slo import Slo
+    from pytest_llmchaos.slo.arithmetic import Slo
 
 FIRES_WITHIN_S = 30.0
 LONG = ("SlowBurn", "CreepingBurn")

@@ -13,11 +13,12 @@ import pytest
 
 from pytest_llmchaos import experiment, faults, loads
 from pytest_llmchaos.errors import NotReady
-from pytest_llmchaos.perform import perform
-from pytest_llmchaos.plan import plan_trial
-from pytest_llmchaos.progress import Progress
-from pytest_llmchaos.run import Run, Settings
-from pytest_llmchaos.runtime import docker_cli, local_needs
+from pytest_llmchaos.plan.schedule import plan_trial
+from pytest_llmchaos.runtime.docker import docker_cli
+from pytest_llmchaos.runtime.local import prerequisites
+from pytest_llmchaos.session.progress import Progress
+from pytest_llmchaos.session.run import Run, Settings
+from pytest_llmchaos.trial.perform import perform
 
 # A shell's background job ignores SIGINT, and so would every session that a test starts here and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -75,9 +76,9 @@ def running(directory: Path, backend: str = "sim"):
 def local_programs():
     """What the local runtime is made of; skips with what is missing."""
     try:
-        local_needs.require_packages("sim")
+        prerequisites.require_packages("sim")
         for program in ("prometheus", "prometheus-pushgateway"):
-            local_needs.server(program)
+            prerequisites.server(program)
     except NotReady as error:
         pytest.skip(str(error))
 

@@ -26,12 +26,14 @@ JUDGED = [("finding", 1), ("judged", 1), ("claim", 1), ("stack_down", 1), ("run_
 # share two cores nothing is measured.
 ALONE = """
 import contextlib, os, signal
-from pytest_llmchaos import owner, run, running
-from pytest_llmchaos.journal import Journal
+from pytest_llmchaos.host import measurement_lock
+from pytest_llmchaos.lab import live_load
+from pytest_llmchaos.session import run
+from pytest_llmchaos.evidence.journal import Journal
 
 run.sweep_dead_runs = lambda note: []
-owner.measuring = lambda **_: contextlib.nullcontext()
-running.MAX_LATENESS_P99_S, running.MIN_ACHIEVED, running.MAX_GENERATOR_CPU = 60.0, 0.0, 60.0
+measurement_lock.measuring = lambda **_: contextlib.nullcontext()
+live_load.MAX_LATENESS_P99_S, live_load.MIN_ACHIEVED, live_load.MAX_GENERATOR_CPU = 60.0, 0.0, 60.0
 """
 # Kills its own process before or after the line of a kind is written, the n-th time that it is.
 KILLER = (

@@ -13,8 +13,8 @@ from pytest_llmchaos.generate.pictures import Asked, substituted
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from pytest_llmchaos.generate.panels import Board
-    from pytest_llmchaos.prometheus import Prometheus, Target
+    from pytest_llmchaos.generate.boards.panels import Board
+    from pytest_llmchaos.prometheus.queries import Prometheus, Target
 
 # More series than this under one name means that some label takes its values from requests.
 MOST_SERIES = 400

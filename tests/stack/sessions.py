@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pytest_llmchaos import journal
-from pytest_llmchaos.runtime import docker_cli
+from pytest_llmchaos.evidence import journal
+from pytest_llmchaos.runtime.docker import docker_cli
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -12,11 +12,13 @@ import pytest
 import sessions
 
 from conftest import BOOTSTRAP, ROOT, require
-from pytest_llmchaos import cli, owner
+from pytest_llmchaos import cli
 from pytest_llmchaos.errors import NotReady, Unsupported
-from pytest_llmchaos.journal import Journal
-from pytest_llmchaos.runtime import attach, docker_cli
-from pytest_llmchaos.runtime.attach import AttachedRuntime
+from pytest_llmchaos.evidence.journal import Journal
+from pytest_llmchaos.host import identity
+from pytest_llmchaos.runtime.docker import attached as attach
+from pytest_llmchaos.runtime.docker import docker_cli
+from pytest_llmchaos.runtime.docker.attached import AttachedRuntime
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(280)]
 
@@ -203,7 +205,7 @@ def pair():
 
 def attached(project, directory, targets=("open",), ports=()):
     subject = replace(attach._bare(targets), ports=ports, remediator="shut")
-    return AttachedRuntime(subject, project=project, run="run", owner=owner.identity(), directory=directory)
+    return AttachedRuntime(subject, project=project, run="run", owner=identity.owner_label(), directory=directory)
 
 
 def test_only_what_its_owner_allowed_is_acted_on(pair, tmp_path):

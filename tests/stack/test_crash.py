@@ -11,9 +11,9 @@ import pytest
 import sessions
 
 from conftest import require
-from pytest_llmchaos.owner import process_started
-from pytest_llmchaos.runtime import docker_cli
-from pytest_llmchaos.sweep import in_docker
+from pytest_llmchaos.cleanup.sweep import in_docker
+from pytest_llmchaos.host.identity import process_started
+from pytest_llmchaos.runtime.docker import docker_cli
 
 pytestmark = pytest.mark.stack
 
@@ -107,7 +107,7 @@ def test_when_the_watchdog_dies_first_the_next_start_heals(tmp_path):
     try:
         sessions.wait_for(lambda: sessions.of_kind(tmp_path / "first", "proof"), 90, "the fault was proven")
         stack = sessions.of_kind(tmp_path / "first", "stack")[0]
-        subprocess.run(["pkill", "-KILL", "-f", f"pytest_llmchaos.watchdog .*{stack['project']}"], check=True)
+        subprocess.run(["pkill", "-KILL", "-f", f"pytest_llmchaos.cleanup.watchdog .*{stack['project']}"], check=True)
     finally:
         child.send_signal(signal.SIGKILL)
         child.wait()

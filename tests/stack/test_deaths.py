@@ -17,7 +17,7 @@ from second_daemon import second_daemon
 from tiny_stack import LONG, Engine, clean_after_s
 
 from conftest import require
-from pytest_llmchaos.runtime import docker_cli
+from pytest_llmchaos.runtime.docker import docker_cli
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
 
@@ -91,7 +91,9 @@ def test_a_worker_that_crashes_takes_its_stack_with_it(tiny, engine):
 def test_what_a_crashed_worker_and_its_watchdog_left_is_swept_at_the_end(tiny, engine):
     with ended(tiny.start("-p", "xdist", "-n", "1", "--max-worker-restart=0")) as child:
         stack = in_force(tiny.reports, child)
-        (watchdog,) = (pid for pid in tiny_stack.pids_of(tiny.folder) if b"pytest_llmchaos.watchdog" in command_of(pid))
+        (watchdog,) = (
+            pid for pid in tiny_stack.pids_of(tiny.folder) if b"pytest_llmchaos.cleanup.watchdog" in command_of(pid)
+        )
         os.kill(watchdog, signal.SIGKILL)
         os.kill(int(stack["owner"].split(":")[0]), signal.SIGKILL)
         child.wait(timeout=30)

@@ -10,8 +10,8 @@ import pytest
 from lab_engine.fault_kinds import KINDS
 from pytest_llmchaos import faults, loads
 from pytest_llmchaos.errors import ProvesNothing
-from pytest_llmchaos.perform import perform
-from pytest_llmchaos.plan import plan_trial
+from pytest_llmchaos.plan.schedule import plan_trial
+from pytest_llmchaos.trial.perform import perform
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 

@@ -28,7 +28,7 @@ import yaml
 
 from conftest import BOOTSTRAP, ROOT
 from conftest import missing as no_stack
-from pytest_llmchaos.runtime import docker_cli
+from pytest_llmchaos.runtime.docker import docker_cli
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(1200)]
 

@@ -13,9 +13,9 @@ import requests
 import yaml
 
 from pytest_llmchaos import loads
-from pytest_llmchaos.generate.boards import boards
+from pytest_llmchaos.generate.boards.all_boards import boards
 from pytest_llmchaos.generate.rules import LAB_SCALE
-from pytest_llmchaos.openslo import load_slos
+from pytest_llmchaos.slo.openslo import load_slos
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 

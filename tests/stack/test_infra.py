@@ -18,11 +18,11 @@ import yaml
 
 from pytest_llmchaos import faults, loads
 from pytest_llmchaos.errors import NoData
-from pytest_llmchaos.generate.boards import boards
-from pytest_llmchaos.generate.panels import Variable
+from pytest_llmchaos.generate.boards.all_boards import boards
+from pytest_llmchaos.generate.boards.panels import Variable
 from pytest_llmchaos.generate.pictures import Asked, draw
 from pytest_llmchaos.generate.rules import LAB_SCALE
-from pytest_llmchaos.openslo import load_slos
+from pytest_llmchaos.slo.openslo import load_slos
 
 pytestmark = pytest.mark.stack
 

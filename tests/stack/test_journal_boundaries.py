@@ -38,11 +38,11 @@ from dying import (
 from tiny_stack import FAULTS, GONE_DEADLINE_S, Engine
 
 from conftest import ROOT, require
-from pytest_llmchaos.runtime import docker_cli
+from pytest_llmchaos.runtime.docker import docker_cli
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
 
-SCHEMA = ROOT / "pytest_llmchaos" / "journal.schema.json"
+SCHEMA = ROOT / "pytest_llmchaos" / "evidence" / "journal.schema.json"
 # What the engine itself reported of the fault is copied into the journal once the trial is judged.
 REPORTED = {"kill": [("event", 2)], "pause": [("event", 2)], "partition": [], "limit_cpu": [], "limit_memory": []}
 LINES = {fault: [*BEFORE, *IN_FORCE, *AFTER, *REPORTED[fault], *JUDGED] for fault in FAULTS}

@@ -13,7 +13,7 @@ import sessions
 import tiny_stack
 from dying import AFTER, ALONE, BEFORE, IN_FORCE, JUDGED, KILLER, chosen, die, in_the_background, kinds, named
 
-from pytest_llmchaos.runtime import local_cleanup
+from pytest_llmchaos.runtime.local import cleanup
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180), pytest.mark.usefixtures("local_programs")]
 
@@ -31,7 +31,7 @@ def test_it(trial):
     assert trial.whole.offered
 '''
 AT_ONCE = """
-from pytest_llmchaos.lab import Lab
+from pytest_llmchaos.lab.lab import Lab
 
 Lab._scraped = lambda self: True
 """
@@ -66,7 +66,7 @@ def dead(request, tmp_path_factory):
         folder = home / named(case)
         pid, died_s = die(*start(folder, fault, KILLER.format(when=when, kind=kind, number=number) + AT_ONCE))
         while True:
-            left = [*local_cleanup.processes_of(tiny_stack.project_of(pid)), *tiny_stack.processes_of(folder)]
+            left = [*cleanup.processes_of(tiny_stack.project_of(pid)), *tiny_stack.processes_of(folder)]
             left += [str(path) for path in (folder / "reports").glob("2*/local")]
             took_s = time.monotonic() - died_s
             if not left:

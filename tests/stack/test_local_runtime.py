@@ -16,11 +16,11 @@ import jsonschema
 import pytest
 import sessions
 
-from pytest_llmchaos import owner
 from pytest_llmchaos.errors import NotReady
-from pytest_llmchaos.runtime import local_cleanup, local_needs
-from pytest_llmchaos.runtime.local import LocalRuntime
-from pytest_llmchaos.subject import lab_subject, stack_dir
+from pytest_llmchaos.host import identity, ports
+from pytest_llmchaos.runtime.local import cleanup, prerequisites
+from pytest_llmchaos.runtime.local.runtime import LocalRuntime
+from pytest_llmchaos.subject.lab import lab_subject, stack_dir
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180), pytest.mark.usefixtures("local_programs")]
 
@@ -46,7 +46,7 @@ def new_runtime(directory, name="a", backend="sim"):
         lab_subject(backend),
         project=f"llmchaos-test-{os.getpid()}-{name}",
         run="test",
-        owner=owner.identity(),
+        owner=identity.owner_label(),
         directory=directory,
     )
 
@@ -65,7 +65,7 @@ def contents(folder):
 
 
 def test_a_trial_needs_no_docker_tells_who_repaired_and_writes_nothing_elsewhere(tmp_path, scenario):
-    reports, cache = tmp_path / "reports", local_needs.cache_folder()
+    reports, cache = tmp_path / "reports", prerequisites.cache_folder()
     env = {"DOCKER_HOST": "unix:///nonexistent/docker.sock", "XDG_CACHE_HOME": str(cache.parent), "XDG_RUNTIME_DIR": ""}
     for variable in ("HOME", "TMPDIR"):
         (tmp_path / variable).mkdir()
@@ -98,7 +98,7 @@ def test_a_trial_needs_no_docker_tells_who_repaired_and_writes_nothing_elsewhere
     )
     for name in ("report.html", "summary.md", "journal.jsonl", "logs/api.txt", "logs/events.jsonl"):
         assert (reports / "latest" / name).stat().st_size > 0
-    assert local_cleanup.processes_of(project_of(reports)) == {}
+    assert cleanup.processes_of(project_of(reports)) == {}
 
 
 ARMS = '''"""The claims of kill_api without its remediator, and without its fault."""
@@ -180,14 +180,14 @@ def test_what_stands_still_dies_with_pytest_too(tmp_path, scenario, frozen):
         sessions.wait_for(lambda: sessions.of_kind(reports, "proof"), 90, f"the proof: {sessions.said(reports)}")
         project = project_of(reports)
         supervisord = int(next(reports.glob("2*/local/*/supervisord.pid")).read_text())
-        for pid in local_cleanup.processes_of(project):
+        for pid in cleanup.processes_of(project):
             if frozen == "everything" or (pid == supervisord) == (frozen == "supervisord"):
                 os.kill(pid, signal.SIGSTOP)
     finally:
         end(child)
     killed = time.monotonic()
 
-    sessions.wait_for(lambda: not local_cleanup.processes_of(project), GONE_DEADLINE_S, "every process was gone")
+    sessions.wait_for(lambda: not cleanup.processes_of(project), GONE_DEADLINE_S, "every process was gone")
     assert time.monotonic() - killed <= GONE_DEADLINE_S
     sessions.wait_for(lambda: not list(reports.glob("2*/local")), GONE_DEADLINE_S, "its folder was gone")
 
@@ -198,20 +198,20 @@ def test_a_frozen_stack_whose_watchdog_is_gone_is_healed_by_hand(tmp_path, scena
     try:
         sessions.wait_for(lambda: sessions.of_kind(reports, "proof"), 90, "the fault was proven")
         project = project_of(reports)
-        watchdog = next(pid for pid in _children(child.pid) if b"pytest_llmchaos.watchdog" in _command(pid))
+        watchdog = next(pid for pid in _children(child.pid) if b"pytest_llmchaos.cleanup.watchdog" in _command(pid))
         os.kill(watchdog, signal.SIGKILL)
-        for pid in local_cleanup.processes_of(project):
+        for pid in cleanup.processes_of(project):
             os.kill(pid, signal.SIGSTOP)
     finally:
         end(child)
-    assert local_cleanup.processes_of(project)
+    assert cleanup.processes_of(project)
 
     healed = subprocess.run(
         [sys.executable, "-m", "pytest_llmchaos.cli", "heal"], capture_output=True, text=True, check=False
     )  # 1 where a Docker is there that does not answer
 
     assert f"removing {project}" in healed.stdout
-    assert local_cleanup.processes_of(project) == {}
+    assert cleanup.processes_of(project) == {}
 
 
 def _children(pid):
@@ -233,7 +233,7 @@ def test_a_cancelled_run_undoes_its_fault_and_ends_its_processes(tmp_path, scena
     finally:
         end(child)
 
-    assert local_cleanup.processes_of(project_of(reports)) == {}
+    assert cleanup.processes_of(project_of(reports)) == {}
     assert sessions.of_kind(reports, "undone")[0]["ok"] is True
     assert child.returncode == 2
 
@@ -255,7 +255,7 @@ def test_two_runs_side_by_side_keep_to_themselves(tmp_path):
     finally:
         one.down()
         two.down()
-    assert local_cleanup.processes_of(one.project) == local_cleanup.processes_of(two.project) == {}
+    assert cleanup.processes_of(one.project) == cleanup.processes_of(two.project) == {}
 
 
 def test_workers_side_by_side_have_a_stack_each(tmp_path, scenario):
@@ -272,7 +272,7 @@ def test_workers_side_by_side_have_a_stack_each(tmp_path, scenario):
     assert len(projects) == 2
     assert ups[1] < downs[0]  # both were up at once
     assert [trial["verdict"] for trial in sessions.run_json(reports)["trials"]] == ["held", "held"]
-    assert [project for project in projects if local_cleanup.processes_of(project)] == []
+    assert [project for project in projects if cleanup.processes_of(project)] == []
 
 
 @pytest.fixture
@@ -280,12 +280,12 @@ def own_stack(tmp_path, monkeypatch):
     """A copy of the lab's files that nobody else touches."""
     stack = tmp_path / "stack"
     shutil.copytree(stack_dir(), stack, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr("pytest_llmchaos.subject.stack_dir", lambda: stack)
+    monkeypatch.setattr("pytest_llmchaos.subject.lab.stack_dir", lambda: stack)
     return stack
 
 
 def test_it_writes_nothing_outside_its_own_folder(tmp_path, own_stack, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(local_needs.cache_folder().parent))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(prerequisites.cache_folder().parent))
     for variable in ("HOME", "TMPDIR"):
         (tmp_path / variable).mkdir()
         monkeypatch.setenv(variable, str(tmp_path / variable))
@@ -303,8 +303,8 @@ def test_it_writes_nothing_outside_its_own_folder(tmp_path, own_stack, monkeypat
 
 
 def test_a_port_that_is_asked_for_is_taken_and_one_in_use_is_named(tmp_path, monkeypatch):
-    ports = owner.Ports()
-    free = ports.reserve()
+    held = ports.Ports()
+    free = held.reserve()
     monkeypatch.setenv("LLMCHAOS_API_PORT", str(free))
     runtime = new_runtime(tmp_path)
 
@@ -325,4 +325,4 @@ def test_a_service_that_cannot_start_is_named_with_its_own_last_words(tmp_path, 
     with pytest.raises(NotReady, match=r"(?s)model-\d has ended \(2\) and its log ends:.*LAB_SLOTS"):
         runtime.up()
 
-    assert local_cleanup.processes_of(runtime.project) == {}
+    assert cleanup.processes_of(runtime.project) == {}

@@ -10,7 +10,7 @@ import pytest
 import sessions
 
 from conftest import ROOT, require
-from pytest_llmchaos.plan import schedule_bytes
+from pytest_llmchaos.plan.schedule import schedule_bytes
 
 pytestmark = pytest.mark.stack
 

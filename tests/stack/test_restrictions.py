@@ -9,7 +9,7 @@ import pytest
 
 from pytest_llmchaos import faults
 from pytest_llmchaos.model import Undo
-from pytest_llmchaos.runtime import docker_cli
+from pytest_llmchaos.runtime.docker import docker_cli
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
 

@@ -12,14 +12,15 @@ from dataclasses import replace
 import pytest
 
 from conftest import require
-from pytest_llmchaos import faults, owner
+from pytest_llmchaos import faults
 from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.host import identity
 from pytest_llmchaos.model import Undo
-from pytest_llmchaos.prometheus import Prometheus
-from pytest_llmchaos.runtime import local_needs
-from pytest_llmchaos.runtime.compose import ComposeRuntime
-from pytest_llmchaos.runtime.local import LocalRuntime
-from pytest_llmchaos.subject import lab_subject
+from pytest_llmchaos.prometheus.queries import Prometheus
+from pytest_llmchaos.runtime.docker.compose import ComposeRuntime
+from pytest_llmchaos.runtime.local import prerequisites
+from pytest_llmchaos.runtime.local.runtime import LocalRuntime
+from pytest_llmchaos.subject.lab import lab_subject
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
 
@@ -33,9 +34,9 @@ def require_runtime(name):
         require("sim")
     else:
         try:
-            local_needs.require_packages("sim")
+            prerequisites.require_packages("sim")
             for program in ("prometheus", "prometheus-pushgateway"):
-                local_needs.server(program)
+                prerequisites.server(program)
         except NotReady as error:
             pytest.skip(str(error))
 
@@ -47,7 +48,7 @@ def new_runtime(name, directory):
         lab_subject("sim"),
         project=f"llmchaos-contract-{os.getpid()}-{next(_NUMBERS)}",
         run="contract",
-        owner=owner.identity(),
+        owner=identity.owner_label(),
         directory=directory,
     )
 

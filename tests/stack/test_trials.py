@@ -16,9 +16,9 @@ from pytest_llmchaos.errors import (
     ProvesNothing,
     Unsupported,
 )
+from pytest_llmchaos.evidence.journal import read
 from pytest_llmchaos.faults.base import OnTarget
 from pytest_llmchaos.faults.kill import Kill
-from pytest_llmchaos.journal import read
 
 pytestmark = pytest.mark.stack
 

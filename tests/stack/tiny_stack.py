@@ -21,8 +21,8 @@ import docker
 import sessions
 
 from conftest import BOOTSTRAP
-from pytest_llmchaos import owner
-from pytest_llmchaos.runtime import docker_cli, restrict
+from pytest_llmchaos.host import identity
+from pytest_llmchaos.runtime.docker import docker_cli, restrictions
 
 HERE = Path(__file__).parent / "tiny"
 GONE_DEADLINE_S = 3.0
@@ -112,7 +112,7 @@ def make(
 
 
 def project_of(pid: int) -> str:
-    return owner.project_name(pid)
+    return identity.project_name(pid)
 
 
 class Engine:
@@ -132,13 +132,13 @@ class Engine:
         """What a fault could have changed of each container: whether it runs, its networks, its limits."""
         chosen = {"label": f"com.docker.compose.project={project}"}
         found = sorted(self._client.containers.list(all=True, filters=chosen), key=lambda one: one.name)
-        return [(one.id, one.status, _comparable(restrict.as_found(one))) for one in found]
+        return [(one.id, one.status, _comparable(restrictions.as_found(one))) for one in found]
 
     def close(self) -> None:
         self._client.close()
 
 
-def _comparable(found: restrict.AsFound) -> Any:
+def _comparable(found: restrictions.AsFound) -> Any:
     networks = {name: sorted(about["aliases"]) for name, about in found.networks.items()}
     return networks, found.cpus_nano, found.cpu_quota_us, found.memory_bytes, found.swap_bytes
 
@@ -149,7 +149,7 @@ def pids_of(folder: Path) -> list[int]:
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             told = (process / "cmdline").read_bytes() + b"\0" + (process / "environ").read_bytes()
-            if mark in told and int(process.name) != os.getpid() and owner.process_started(int(process.name)):
+            if mark in told and int(process.name) != os.getpid() and identity.process_started(int(process.name)):
                 found.append(int(process.name))
     return found
 
@@ -173,7 +173,7 @@ def clean_after_s(
     while True:
         left = [
             *engine.left(project),
-            *(one for one in processes_of(tiny.folder) if "pytest_llmchaos.watchdog" not in one),
+            *(one for one in processes_of(tiny.folder) if "pytest_llmchaos.cleanup.watchdog" not in one),
         ]
         took_s = time.monotonic() - died_s
         if not left:
