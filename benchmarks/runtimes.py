@@ -27,7 +27,8 @@ from pytest_llmchaos.plan.schedule import plan_trial
 from pytest_llmchaos.runtime.docker.compose import ComposeRuntime
 from pytest_llmchaos.runtime.local.runtime import LocalRuntime
 from pytest_llmchaos.session.progress import Progress
-from pytest_llmchaos.session.run import Run, Settings
+from pytest_llmchaos.session.run import Run
+from pytest_llmchaos.session.settings import Settings
 from pytest_llmchaos.subject.lab import lab_subject
 from pytest_llmchaos.trial.perform import perform
 

@@ -26,7 +26,8 @@ from pytest_llmchaos.errors import LlmchaosError, ProvesNothing
 from pytest_llmchaos.lab.lab import Lab
 from pytest_llmchaos.plan.schedule import plan_trial
 from pytest_llmchaos.session.progress import Progress
-from pytest_llmchaos.session.run import Run, Settings
+from pytest_llmchaos.session.run import Run
+from pytest_llmchaos.session.settings import Settings
 from pytest_llmchaos.trial.perform import perform
 
 BACKEND = "sim"

@@ -153,7 +153,7 @@ def check(config: Any) -> None:
     runtime, own = runtime_of(config), own_subject_of(config)
     backend_of(config), repeat_of(config)
     if own is not None:
-        from pytest_llmchaos.session.run import choose_runtime  # noqa: PLC0415 - only for a user's own stack
+        from pytest_llmchaos.session.settings import choose_runtime  # noqa: PLC0415 - only for a user's own stack
 
         choose_runtime(runtime, own=True)
 

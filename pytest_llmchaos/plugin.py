@@ -65,7 +65,7 @@ def resolve(config: pytest.Config) -> None:
     if "llmchaos_seed" in from_controller:
         seed = int(from_controller["llmchaos_seed"])
     elif replay:
-        from pytest_llmchaos.session.campaign import read_replay  # noqa: PLC0415 - only for replays
+        from pytest_llmchaos.session.replay import read_replay  # noqa: PLC0415 - only for replays
 
         seed = options.replayed_seed(config, read_replay(Path(replay))[0])
     else:
@@ -78,7 +78,7 @@ class WithXdist:
     """Hooks that exist only with pytest-xdist."""
 
     def pytest_configure_node(self, node: Any) -> None:
-        from pytest_llmchaos.session.run import new_run_name  # noqa: PLC0415 - only where workers are
+        from pytest_llmchaos.session.settings import new_run_name  # noqa: PLC0415 - only where workers are
 
         config = node.config
         config.stash[RUN] = config.stash[RUN] or new_run_name(config.stash[SEED])
@@ -203,7 +203,7 @@ def take_plans(campaign: Campaign, items: list[pytest.Function], config: pytest.
     replay = options.given(config, "replay")
     recorded = None
     if replay:
-        from pytest_llmchaos.session.campaign import read_replay  # noqa: PLC0415 - only for replays
+        from pytest_llmchaos.session.replay import read_replay  # noqa: PLC0415 - only for replays
 
         recorded = read_replay(Path(replay))[1]
     campaign.take(plans, recorded)
@@ -217,7 +217,7 @@ def campaign_of(config: pytest.Config) -> Campaign:
     """The session's campaign, made at the first call."""
     if CAMPAIGN not in config.stash:
         from pytest_llmchaos.session.campaign import Campaign  # noqa: PLC0415 - only where scenarios are
-        from pytest_llmchaos.session.run import Settings, choose_runtime, default_backend, new_run_name  # noqa: PLC0415
+        from pytest_llmchaos.session.settings import Settings, choose_runtime, default_backend, new_run_name  # noqa: PLC0415
 
         seed = config.stash[SEED]
         reports = Path(options.text_of(config, "report", "reports"))

@@ -14,9 +14,11 @@ import pytest
 from pytest_llmchaos.cleanup.watchdog import Watchdog
 from pytest_llmchaos.errors import BadScenario, NotReady
 from pytest_llmchaos.host import identity, measurement_lock, state_dirs
+from pytest_llmchaos.prometheus import required_metrics
 from pytest_llmchaos.runtime.docker import attached as attach
-from pytest_llmchaos.runtime.docker import docker_cli
-from pytest_llmchaos.session.run import Run, Settings
+from pytest_llmchaos.runtime.docker import docker_cli, preflight
+from pytest_llmchaos.session.run import Run
+from pytest_llmchaos.session.settings import Settings
 from pytest_llmchaos.slo.arithmetic import InvalidSlo, Slo
 from pytest_llmchaos.subject import own_stack
 
@@ -92,7 +94,7 @@ def test_a_key_that_is_wrong_or_missing_is_named(folder, changes, message):
     ],
 )
 def test_the_variable_of_a_published_port_is_found(port, host, variable, inside):
-    assert own_stack._published(port) == (host, variable, inside)
+    assert preflight._published(port) == (host, variable, inside)
 
 
 @pytest.fixture
@@ -117,7 +119,7 @@ GOOD = {
 def test_the_first_port_of_a_service_is_its_address_and_all_get_free_ones(folder, compose_says):
     compose_says(**GOOD)
 
-    subject = own_stack.examined(subject_of(folder))
+    subject = preflight.examine(subject_of(folder))
 
     assert {name: variable for name, variable, _ in subject.ports} == {"web": "WEB_PORT", "prom": "PROM_PORT"}
     assert {variable for _, variable, _ in subject.ports} == {"WEB_PORT", "WEB_ADMIN", "PROM_PORT"}
@@ -128,7 +130,7 @@ def test_everything_that_would_go_wrong_later_is_in_one_message(folder, compose_
     compose_says(web={"container_name": "web", "ports": ["8080:80"]}, prom={})
 
     with pytest.raises(BadScenario) as caught:
-        own_stack.examined(subject_of(folder))
+        preflight.examine(subject_of(folder))
 
     said = str(caught.value)
     assert "names 'worker', which the compose file has not; it has prom, web" in said
@@ -150,13 +152,13 @@ def test_service_levels_that_cannot_be_are_told_before_anything_starts(folder, m
     (folder / "slo.yaml").write_bytes(written)
 
     with pytest.raises(InvalidSlo, match=message):
-        own_stack.examined(subject_of(folder))
+        preflight.examine(subject_of(folder))
 
 
 def test_a_stack_that_runs_already_may_have_fixed_ports_and_keeps_its_project(folder, compose_says):
     compose_says(web={"container_name": "web", "ports": ["8080:80"]}, prom={"ports": ["9090:9090"]}, worker={})
 
-    assert own_stack.examined(subject_of(folder, attach=True)).project == "shop"
+    assert preflight.examine(subject_of(folder, attach=True)).project == "shop"
 
 
 @pytest.fixture
@@ -190,22 +192,22 @@ def slo_over(good, total):
 
 
 def test_metrics_are_known_by_a_series_or_by_their_declaration(prometheus):
-    own_stack.require_metrics(prometheus, [slo_over('sampled{code="200"}', "declared_total")], pushed=False)
+    required_metrics.require_metrics(prometheus, [slo_over('sampled{code="200"}', "declared_total")], pushed=False)
 
 
 def test_a_metric_that_nobody_exports_is_named(prometheus, monkeypatch):
-    monkeypatch.setattr(own_stack, "METRICS_DEADLINE_S", 0.3)
+    monkeypatch.setattr(required_metrics, "METRICS_DEADLINE_S", 0.3)
 
     with pytest.raises(NotReady, match="knows no metric missing_total: is the service scraped"):
-        own_stack.require_metrics(prometheus, [slo_over('missing_total{code="200"}', "sampled")], pushed=False)
+        required_metrics.require_metrics(prometheus, [slo_over('missing_total{code="200"}', "sampled")], pushed=False)
 
 
 def test_counts_of_the_callers_need_a_pushgateway(prometheus):
     slo = slo_over('llmchaos_caller_requests_total{outcome="ok"}', "llmchaos_caller_requests_total")
 
-    own_stack.require_metrics(prometheus, [slo], pushed=True)
+    required_metrics.require_metrics(prometheus, [slo], pushed=True)
     with pytest.raises(NotReady, match="name a 'pushgateway' in llmchaos_services"):
-        own_stack.require_metrics(prometheus, [slo], pushed=False)
+        required_metrics.require_metrics(prometheus, [slo], pushed=False)
 
 
 SCENARIO = """

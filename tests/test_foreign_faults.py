@@ -91,7 +91,8 @@ def test_a_distribution_of_another_package_is_planned_like_any_fault(tmp_path, i
 def test_the_coverage_table_of_a_run_lists_it(tmp_path, installed):
     code = """
 from pathlib import Path
-from pytest_llmchaos.session.run import Run, Settings
+from pytest_llmchaos.session.run import Run
+from pytest_llmchaos.session.settings import Settings
 run = Run(Settings(run="r", seed=1, runtime="compose", backend="sim", reports=Path(), repeat=1, worker="", replay_line=""), None)
 run.announce([])
 """

@@ -28,6 +28,7 @@ from pytest_llmchaos.errors import (
 from pytest_llmchaos.lab import injector, lab
 from pytest_llmchaos.loadgen.status import LoadStatus
 from pytest_llmchaos.runtime import undo as heal
+from pytest_llmchaos.trial import agreement
 from pytest_llmchaos.trial import judge as judging
 
 
@@ -147,7 +148,7 @@ class TestTwoTruths:
     def test_of_which_one_has_no_histogram_are_no_data(self, performed):
         whole = judging.windows(performed.seen, [("whole", 0, 99)])[0]
         with performed.load() as (record, _), pytest.raises(NoData, match="llmchaos_caller_request_duration"):
-            judging._compare_p95(performed.lab, record, whole, performed.t0_unix_s - 60)
+            agreement._compare_p95(performed.lab, record, whole, performed.t0_unix_s - 60)
 
     @pytest.mark.parametrize("offset_s", [0.26, -0.26, float("nan")])
     def test_on_two_clocks_disagree(self, performed, monkeypatch, offset_s):

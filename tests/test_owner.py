@@ -14,7 +14,7 @@ import pytest
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.host import identity, measurement_lock, ports, state_dirs
 from pytest_llmchaos.session.progress import Progress
-from pytest_llmchaos.session.run import Settings, make_runtime
+from pytest_llmchaos.session.settings import Settings, make_runtime
 
 HOLD = """
 import subprocess, sys, time

@@ -14,7 +14,8 @@ from fake_runtime import FakeRuntime
 from pytest_llmchaos import errors, options
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.lab.lab import Lab
-from pytest_llmchaos.session.campaign import Campaign, Performed, read_replay
+from pytest_llmchaos.session.campaign import Campaign, Performed
+from pytest_llmchaos.session.replay import read_replay
 from pytest_llmchaos.session.run import Run
 from pytest_llmchaos.subject.lab import lab_subject
 from pytest_llmchaos.trial.trial import Trial

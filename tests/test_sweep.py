@@ -16,7 +16,7 @@ from pytest_llmchaos.evidence.journal import Journal
 from pytest_llmchaos.host import identity, state_dirs
 from pytest_llmchaos.runtime.docker import attached, docker_cli, removal, restrictions
 from pytest_llmchaos.runtime.local import cleanup
-from pytest_llmchaos.session.run import choose_runtime
+from pytest_llmchaos.session.settings import choose_runtime
 
 GONE = f"999999999:5:{identity.boot_id()}:{identity.pid_namespace()}"
 ELSEWHERE = f"7:5:{identity.boot_id()}:1"

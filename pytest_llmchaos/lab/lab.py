@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
@@ -14,7 +14,8 @@ from pytest_llmchaos.evidence.trial_record import Record
 from pytest_llmchaos.host import identity
 from pytest_llmchaos.lab.injector import Injected, Injector
 from pytest_llmchaos.lab.overload import Floodable
-from pytest_llmchaos.model import Injection, ServiceState, Undo
+from pytest_llmchaos.lab.views import RemediatorView, ServiceView
+from pytest_llmchaos.model import Injection, Undo
 from pytest_llmchaos.prometheus.annotations import Signals
 
 if TYPE_CHECKING:
@@ -28,51 +29,6 @@ if TYPE_CHECKING:
 
 TICK_S = 0.1
 QUIET_DEADLINE_S = 150.0  # what counts restarts looks back for two minutes
-
-
-class ServiceView:
-    """One service of the stack: its state now, and its address."""
-
-    def __init__(self, lab: Lab, name: str) -> None:
-        self._lab, self.name = lab, name
-
-    def __repr__(self) -> str:
-        state = self.state
-        return f"<service {self.name}: {'running' if state.running else 'down'}>"
-
-    @property
-    def state(self) -> ServiceState:
-        state: ServiceState = self._lab.runtime.state(self.name)
-        return state
-
-    @property
-    def url(self) -> str:
-        return str(self._lab.runtime.url(self.name))
-
-
-class RemediatorView:
-    """The sidecar that repairs. It can be stopped for a control arm and started again."""
-
-    def __init__(self, lab: Lab) -> None:
-        self._lab = lab
-
-    def __repr__(self) -> str:
-        return f"<remediator: {'running' if self.running else 'stopped'}>"
-
-    @property
-    def running(self) -> bool:
-        name = self._lab.subject.remediator
-        return bool(name) and self._lab.runtime.state(name).running
-
-    def ensure(self, on: bool) -> None:
-        if on and not self.running:
-            self._lab.runtime.start_remediator()
-        elif not on and self.running:
-            self._lab.runtime.stop_remediator()
-
-    def audit(self, since_unix_s: float = 0.0) -> list[Mapping[str, Any]]:
-        """What it saw and did since then, oldest first."""
-        return [line for line in self._lab.runtime.audit() if float(line.get("at", 0)) >= since_unix_s]
 
 
 class Lab:

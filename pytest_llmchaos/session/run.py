@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import platform
 import signal
-import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmchaos.cleanup import watchdog
 from pytest_llmchaos.cleanup.sweep import sweep_dead_runs
-from pytest_llmchaos.errors import BadScenario, LlmchaosError, NotReady
+from pytest_llmchaos.errors import LlmchaosError, NotReady
 from pytest_llmchaos.evidence.journal import SCHEMA, Journal, open_intents
 from pytest_llmchaos.faults import foreign_names
 from pytest_llmchaos.host import identity
-from pytest_llmchaos.runtime.docker import docker_cli
-from pytest_llmchaos.subject import own_stack
-from pytest_llmchaos.subject.lab import Subject, lab_subject, setup_command
+from pytest_llmchaos.prometheus.required_metrics import require_metrics
+from pytest_llmchaos.runtime.docker import preflight
+from pytest_llmchaos.session.environment import environment
+from pytest_llmchaos.session.settings import Settings, make_runtime
+from pytest_llmchaos.subject.lab import Subject, setup_command
 
 if TYPE_CHECKING:
     from pytest_llmchaos.lab.lab import Lab
@@ -49,59 +45,6 @@ CATALOGUE = (
     "crash_on_boot",
     "memory_leak",
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What the command line and the ini file decided for this run."""
-
-    run: str
-    seed: int
-    runtime: str
-    backend: str
-    reports: Path
-    repeat: int
-    worker: str
-    replay_line: str
-    why_runtime: str = "asked for"
-    own: Subject | None = None  # a user's own stack, in place of the lab
-
-    @property
-    def directory(self) -> Path:
-        return self.reports / self.run
-
-    @property
-    def stack_directory(self) -> Path:
-        """What belongs to this process' own stack: labels, states as found, logs. Workers of one run have one stack each."""
-        return self.directory / self.worker if self.worker else self.directory
-
-    @property
-    def subject(self) -> Subject:
-        return self.own or lab_subject(self.backend)
-
-
-def new_run_name(seed: int) -> str:
-    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{seed}-{os.getpid() % 10000:04d}"
-
-
-def choose_runtime(wanted: str, *, own: bool = False) -> tuple[str, str]:
-    """(runtime, why) for `--chaos-runtime`. A user's own stack is a compose file, so there is nothing to choose."""
-    if own:
-        if wanted == "local":
-            raise BadScenario("llmchaos_compose needs Docker Compose, got --chaos-runtime=local: leave the option away")
-        return "compose", "llmchaos_compose is set"
-    if wanted != "auto":
-        return wanted, "asked for"
-    try:
-        docker_cli.require_engine()
-    except NotReady as error:
-        return "local", str(error).partition(": ")[0]
-    return "compose", "a Docker daemon answers"
-
-
-def default_backend(runtime: str) -> str:
-    """The real model that a runtime serves without being asked: what its set-up brings."""
-    return "llamacpp" if runtime == "local" else "ollama"
 
 
 class Run:
@@ -155,7 +98,7 @@ class Run:
         """Find out what is missing before anything starts. Raises NotReady or BadScenario."""
         project = identity.project_name(os.getpid(), self.settings.worker)
         if self.subject.own:
-            self.subject = own_stack.examined(self.subject)
+            self.subject = preflight.examine(self.subject)
             project = self.subject.project or project
         runtime = make_runtime(self.settings, self.subject, project=project, owner_id=identity.owner_label())
         runtime.prepare()
@@ -233,7 +176,7 @@ class Run:
         )
         if self.subject.own:
             url = self._runtime.url(self.subject.prometheus)
-            own_stack.require_metrics(url, lab.slos, pushed=self.subject.pushgateway is not None)
+            require_metrics(url, lab.slos, pushed=self.subject.pushgateway is not None)
         return lab
 
     def _stop_stack(self) -> list[str]:
@@ -304,69 +247,3 @@ def dashboards_line(url: str | None) -> str:
         f"dashboards are not served: no Grafana here; where its image can be pulled, `{setup_command()}` brings it "
         "(docs/dashboards has a picture of each)"
     )
-
-
-def make_runtime(settings: Settings, subject: Subject, *, project: str, owner_id: str) -> Any:
-    """The runtime that the settings name, not yet started."""
-    about = {"project": project, "run": settings.run, "owner": owner_id}
-    directory = settings.stack_directory
-    if subject.attach:
-        from pytest_llmchaos.runtime.docker.attached import AttachedRuntime  # noqa: PLC0415 - only the runtime in use
-
-        return AttachedRuntime(subject, **about, directory=directory)
-    if settings.runtime == "compose":
-        from pytest_llmchaos.runtime.docker.compose import ComposeRuntime  # noqa: PLC0415 - only the runtime in use
-
-        return ComposeRuntime(subject, **about, directory=directory)
-    from pytest_llmchaos.runtime.local.runtime import LocalRuntime  # noqa: PLC0415 - as above
-
-    return LocalRuntime(subject, **about, directory=directory)
-
-
-def abilities_of(settings: Settings) -> frozenset[str]:
-    """What faults may need of the runtime that the settings name. Nothing is started or asked."""
-    from pytest_llmchaos.lab.overload import OWN_ABILITIES  # noqa: PLC0415 - only for plans
-
-    can: frozenset[str] = make_runtime(settings, settings.subject, project="plan", owner_id="").abilities
-    return can | OWN_ABILITIES
-
-
-def environment() -> dict[str, Any]:
-    """The fingerprint of this machine: versions, kernel, cores, commit."""
-    packages = (
-        "pytest-llmchaos",
-        "pytest",
-        "pytest-xdist",
-        "locust",
-        "docker",
-        "testcontainers",
-        "prometheus-api-client",
-    )
-    versions = {}
-    for name in packages:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
-    return {
-        "python": platform.python_version(),
-        "kernel": platform.release(),
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "packages": versions,
-        "commit": _commit(),
-        "docker": _docker_version(),
-    }
-
-
-def _commit() -> str | None:
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, timeout=5, check=False
-        )
-        return done.stdout.strip() or None
-    return None
-
-
-def _docker_version() -> str | None:
-    with contextlib.suppress(NotReady):
-        return docker_cli.run(["docker", "version", "--format", "{{.Server.Version}}"], timeout_s=10).strip()
-    return None

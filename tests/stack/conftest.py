@@ -17,7 +17,8 @@ from pytest_llmchaos.plan.schedule import plan_trial
 from pytest_llmchaos.runtime.docker import docker_cli
 from pytest_llmchaos.runtime.local import prerequisites
 from pytest_llmchaos.session.progress import Progress
-from pytest_llmchaos.session.run import Run, Settings
+from pytest_llmchaos.session.run import Run
+from pytest_llmchaos.session.settings import Settings
 from pytest_llmchaos.trial.perform import perform
 
 # A shell's background job ignores SIGINT, and so would every session that a test starts here and interrupts.
