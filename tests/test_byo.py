@@ -28,7 +28,7 @@ SERVICES = ["api: web", "prometheus: prom", "targets: web worker"]
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "compose.yaml").write_text("services: {}\n")
-    shutil.copy(Path(__file__).parent / "stack" / "tiny" / "slo.yaml", tmp_path)
+    shutil.copy(Path(__file__).parent / "support" / "tiny" / "slo.yaml", tmp_path)
     return tmp_path
 
 

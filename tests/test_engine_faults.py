@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fake_runtime import FakeRuntime
-from lab_engine_process import Process, until
-from test_fault_contract import PRIMITIVES
+from support.fake_runtime import FakeRuntime
+from support.lab_engine_process import Process
+from support.primitives import PRIMITIVES
+from support.waiting import until
 
 from lab_engine import fault_kinds
 from pytest_llmchaos import faults

@@ -8,8 +8,8 @@ from functools import partial
 from types import SimpleNamespace
 
 import pytest
-from judged_world import END_S, KILLED_S, RATE_RPS, Performed, judge
-from prometheus_server import history
+from support.judged_world import END_S, KILLED_S, RATE_RPS, Performed, judge
+from support.prometheus_server import history
 
 from pytest_llmchaos import faults
 from pytest_llmchaos.errors import (

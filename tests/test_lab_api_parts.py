@@ -6,7 +6,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lab_api_world import DONE, chunk
+from support.lab_api_world import DONE, chunk
 
 from lab_api.breaker import Breaker, Circuit, RetryBudget
 from lab_api.outcomes import RETRYABLE, GatewayError, Outcome

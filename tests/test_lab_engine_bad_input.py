@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab_engine_world import MODEL, World, until, world
+from support.lab_engine_world import MODEL, World, world
+from support.waiting import until_async
 
 from lab_engine.boot import BootFaults
 from lab_engine.fault_kinds import CrashOnBoot
@@ -204,7 +205,7 @@ def test_a_full_queue_refuses_with_503_and_when_to_come_back() -> None:
     async def scenario() -> None:
         async with world(LAB_QUEUE_MAX="0", LAB_SLOTS="1", LAB_FIRST_TOKEN_S="5", LAB_TOKEN_GAP_S="0.01") as lab:
             first = asyncio.create_task(lab.chat())
-            await until(lambda: lab.engine.scheduler.unfinished == 1, "the first request waits")
+            await until_async(lambda: lab.engine.scheduler.unfinished == 1, "the first request waits")
             async with lab.http.post(f"{lab.url}/v1/chat/completions", json=lab.ask()) as response:
                 assert response.status == 503
                 assert response.headers["Retry-After"] == "1"

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, replace
 
 import pytest
-from fake_runtime import FakeRuntime
+from support.fake_runtime import FakeRuntime
 
 from pytest_llmchaos import experiment, faults, loads
 from pytest_llmchaos.errors import Aborted, FaultNotObserved, HealFailed, InvalidExperiment, NotReady, Unsupported

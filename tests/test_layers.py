@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -136,6 +137,31 @@ def test_every_file_of_tests_has_a_name_of_its_own_so_that_all_can_be_run_at_onc
     names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
 
     assert sorted(names) == sorted(set(names))
+
+
+def test_no_test_imports_a_test_module():
+    tests = sorted((ROOT / "tests").rglob("*.py"))
+    names = {path.stem for path in tests if path.stem.startswith("test_")}
+    borrowed = {str(path.relative_to(ROOT)): sorted(set(imports_of(path)) & names) for path in tests}
+
+    assert {path: found for path, found in borrowed.items() if found} == {}
+
+
+def test_helpers_of_tests_stand_in_support():
+    beside = [path for path in (ROOT / "tests").rglob("*.py") if "support" not in path.parts]
+
+    assert [path.name for path in beside if not path.name.startswith("test_") and path.name != "conftest.py"] == []
+
+
+def test_waiting_with_a_deadline_is_written_once():
+    found = [
+        f"{path.relative_to(ROOT)}: {node.name}"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and re.match(r"(until|wait_(until|for))", node.name)
+    ]
+
+    assert found == ["tests/support/waiting.py: until", "tests/support/waiting.py: until_async"]
 
 
 def test_the_rule_catches_an_upward_import():

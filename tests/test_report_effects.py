@@ -9,8 +9,8 @@ from typing import Any
 
 import jsonschema
 import pytest
-import reportdata
-from reportdata import Made
+from support import reportdata
+from support.reportdata import Made
 
 from pytest_llmchaos import report
 from pytest_llmchaos.report import formatting

@@ -8,10 +8,10 @@ from typing import Any
 
 import jsonschema
 import pytest
-import reportdata
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from reportdata import Made
+from support import reportdata
+from support.reportdata import Made
 
 from pytest_llmchaos import report
 from pytest_llmchaos.report.fold import UNJUDGED

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from lab_engine_process import SERVICES, START_S, Process, free_ports, until
+from support.lab_engine_process import SERVICES, START_S, Process, free_ports
+from support.waiting import until
 
 
 @pytest.fixture

@@ -9,9 +9,8 @@ from __future__ import annotations
 import time
 
 import pytest
-import sessions
-import tiny_stack
-from dying import AFTER, ALONE, BEFORE, IN_FORCE, JUDGED, KILLER, chosen, die, in_the_background, kinds, named
+from support import sessions, tiny_stack
+from support.dying import AFTER, ALONE, BEFORE, IN_FORCE, JUDGED, KILLER, chosen, die, in_the_background, kinds, named
 
 from pytest_llmchaos.runtime.local import cleanup
 

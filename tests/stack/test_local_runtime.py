@@ -14,7 +14,8 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-import sessions
+from support import sessions
+from support.waiting import until
 
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.host import identity, ports
@@ -177,7 +178,7 @@ def test_what_stands_still_dies_with_pytest_too(tmp_path, scenario, frozen):
     reports = tmp_path / "reports"
     child = sessions.start(reports, scenario, *LOCAL)
     try:
-        sessions.wait_for(lambda: sessions.of_kind(reports, "proof"), 90, f"the proof: {sessions.said(reports)}")
+        until(lambda: sessions.of_kind(reports, "proof"), f"the proof: {sessions.said(reports)}", 90)
         project = project_of(reports)
         supervisord = int(next(reports.glob("2*/local/*/supervisord.pid")).read_text())
         for pid in cleanup.processes_of(project):
@@ -187,16 +188,16 @@ def test_what_stands_still_dies_with_pytest_too(tmp_path, scenario, frozen):
         end(child)
     killed = time.monotonic()
 
-    sessions.wait_for(lambda: not cleanup.processes_of(project), GONE_DEADLINE_S, "every process was gone")
+    until(lambda: not cleanup.processes_of(project), "every process was gone", GONE_DEADLINE_S)
     assert time.monotonic() - killed <= GONE_DEADLINE_S
-    sessions.wait_for(lambda: not list(reports.glob("2*/local")), GONE_DEADLINE_S, "its folder was gone")
+    until(lambda: not list(reports.glob("2*/local")), "its folder was gone", GONE_DEADLINE_S)
 
 
 def test_a_frozen_stack_whose_watchdog_is_gone_is_healed_by_hand(tmp_path, scenario):
     reports = tmp_path / "reports"
     child = sessions.start(reports, scenario, *LOCAL)
     try:
-        sessions.wait_for(lambda: sessions.of_kind(reports, "proof"), 90, "the fault was proven")
+        until(lambda: sessions.of_kind(reports, "proof"), "the fault was proven", 90)
         project = project_of(reports)
         watchdog = next(pid for pid in _children(child.pid) if b"pytest_llmchaos.cleanup.watchdog" in _command(pid))
         os.kill(watchdog, signal.SIGKILL)
@@ -227,7 +228,7 @@ def test_a_cancelled_run_undoes_its_fault_and_ends_its_processes(tmp_path, scena
     reports = tmp_path / "reports"
     child = sessions.start(reports, scenario, *LOCAL)
     try:
-        sessions.wait_for(lambda: sessions.of_kind(reports, "proof"), 90, "the fault was proven")
+        until(lambda: sessions.of_kind(reports, "proof"), "the fault was proven", 90)
         child.send_signal(number)
         child.wait(timeout=30)
     finally:

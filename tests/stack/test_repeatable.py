@@ -7,9 +7,9 @@ import sys
 
 import jsonschema
 import pytest
-import sessions
+from support import sessions
+from support.stacks import ROOT, require
 
-from conftest import ROOT, require
 from pytest_llmchaos.plan.schedule import schedule_bytes
 
 pytestmark = pytest.mark.stack

@@ -7,8 +7,8 @@ import re
 
 import jsonschema
 import pytest
-import sessions
-from test_runtime_contract import RUNTIMES, require_runtime
+from support import sessions
+from support.runtimes import RUNTIMES, require_runtime
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
 

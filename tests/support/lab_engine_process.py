@@ -7,16 +7,15 @@ import os
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    pass
 
-SERVICES = Path(__file__).parents[1] / "stack" / "services"
+SERVICES = Path(__file__).parents[2] / "stack" / "services"
 START_S = 15.0
 
 
@@ -63,10 +62,3 @@ class Process:
     def ended(self) -> tuple[int, str, str]:
         out, err = self.popen.communicate(timeout=START_S)
         return self.popen.returncode, out.decode(), err.decode()
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + START_S
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {START_S} s: {what}"
-        time.sleep(0.01)

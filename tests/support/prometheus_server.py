@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import socket
 import subprocess
-import time
 from typing import TYPE_CHECKING
 
 import pytest
+from support.waiting import until
 
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.prometheus.binary import find_or_fetch
@@ -35,14 +35,6 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until(condition: object, deadline_s: float, what: str) -> None:
-    assert callable(condition)
-    end = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < end, f"{what} did not happen within {deadline_s} s"
-        time.sleep(0.02)
-
-
 @contextlib.contextmanager
 def prometheus_with(directory: Path, config: str = "") -> Iterator[Prometheus]:
     """A server on a free loopback port whose data are in `directory`."""
@@ -62,7 +54,7 @@ def prometheus_with(directory: Path, config: str = "") -> Iterator[Prometheus]:
         )
         try:
             server = Prometheus(f"http://127.0.0.1:{port}")
-            wait_until(server.ready, START_DEADLINE_S, "Prometheus becoming ready")
+            until(server.ready, "Prometheus becoming ready", START_DEADLINE_S)
             yield server
         finally:
             process.kill()

@@ -11,6 +11,8 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
+from support.waiting import until
+
 from pytest_llmchaos import faults
 from pytest_llmchaos.generate.rules import LAB_SCALE, alert_name, raised_by
 
@@ -69,7 +71,9 @@ def watched_on_hold(lab: Any) -> Iterator[None]:
     try:
         inside(lab, "remediator", "touch", hold)  # an empty one holds all
         until(
-            lambda: lab.prometheus.vector(*restarts("model-1", "external"), may_be_empty=True), "the counters' scrape"
+            lambda: lab.prometheus.vector(*restarts("model-1", "external"), may_be_empty=True),
+            "the counters' scrape",
+            20.0,
         )
         yield
     finally:
@@ -95,7 +99,7 @@ def counted(lab: Any, service: str, reason: str, restart: Callable[[], object]) 
 
     before = value()
     restart()
-    until(lambda: value() == before + 1, f"one restart of {service} counted as {reason}")
+    until(lambda: value() == before + 1, f"one restart of {service} counted as {reason}", 20.0)
 
 
 def restarts(service: str, reason: str) -> tuple[str, float]:
@@ -110,13 +114,6 @@ def inside(lab: Any, service: str, *command: str) -> None:
 def docker(*command: str) -> None:
     done = subprocess.run(["docker", *command], capture_output=True, text=True, timeout=10, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def until(condition: Callable[[], object], what: str, deadline_s: float = 20.0) -> None:
-    deadline = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {deadline_s:g} s"
-        time.sleep(0.1)
 
 
 def arms(slos: Sequence[Slo]) -> tuple[Arm, ...]:

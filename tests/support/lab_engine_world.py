@@ -4,13 +4,14 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
+from support.waiting import until_async
 
 from lab_engine import admin, server, settings
 from lab_engine.boot import BootFaults
@@ -117,7 +118,7 @@ async def world(boot: BootFaults | None = None, **variables: str) -> AsyncIterat
     try:
         async with aiohttp.ClientSession(timeout=timeout) as http:
             if not chosen.load_s:
-                await until(lambda: engine.life == "serving", "the engine serves")
+                await until_async(lambda: engine.life == "serving", "the engine serves")
             yield World(engine, chaos, *urls, http)
     finally:
         chaos.close()
@@ -125,11 +126,3 @@ async def world(boot: BootFaults | None = None, **variables: str) -> AsyncIterat
             await runner.cleanup()
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-
-
-async def until(condition: Callable[[], bool], what: str, within_s: float = 10.0) -> None:
-    """Waits for the condition; fails by name if it does not come true."""
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {within_s} s: {what}"
-        await asyncio.sleep(0.002)

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import docker
-import sessions
+from support import sessions
+from support.stacks import BOOTSTRAP
+from support.waiting import until
 
-from conftest import BOOTSTRAP
 from pytest_llmchaos.host import identity
 from pytest_llmchaos.runtime.docker import docker_cli, restrictions
 
@@ -177,7 +178,7 @@ def clean_after_s(
         ]
         took_s = time.monotonic() - died_s
         if not left:
-            sessions.wait_for(lambda: not processes_of(tiny.folder), 10, "the watchdog has ended")
+            until(lambda: not processes_of(tiny.folder), "the watchdog has ended", 10)
             return took_s
         assert took_s <= deadline_s, (
             f"{took_s:.1f} s after the death there are left: {left}\n{sessions.said(tiny.reports)}"

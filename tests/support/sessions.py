@@ -6,8 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,16 +54,6 @@ def run(reports: Path, *args: str, env: dict[str, str] | None = None, timeout_s:
 
 def said(reports: Path) -> str:
     return (reports / "output.txt").read_text()[-4000:]
-
-
-def wait_for(condition: Callable[[], Any], deadline_s: float, what: str) -> Any:
-    deadline = time.monotonic() + deadline_s
-    while True:
-        found = condition()
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"{what} within {deadline_s:g} s"
-        time.sleep(0.02)
 
 
 def lines(reports: Path) -> list[dict[str, Any]]:

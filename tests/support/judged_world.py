@@ -10,8 +10,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fake_runtime import FakeRuntime
-from prometheus_server import history
+from support.fake_runtime import FakeRuntime
+from support.prometheus_server import history
 
 from pytest_llmchaos import experiment, faults, loads
 from pytest_llmchaos.evidence import samples_file

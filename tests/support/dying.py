@@ -12,7 +12,7 @@ from subprocess import Popen
 from typing import Any
 
 import pytest
-import sessions
+from support import sessions
 
 SIDE_BY_SIDE = 4
 BEFORE = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import time
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.host import identity
@@ -15,7 +14,7 @@ from pytest_llmchaos.runtime.local.daemon import Daemon
 from pytest_llmchaos.runtime.local.supervisord_config import EVENTS, Process, json_lines, write_supervisord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 SLEEPER = "import time\nwhile True: time.sleep(60)"
@@ -44,13 +43,6 @@ while True:
     time.sleep(0.01)
 """
 DEAF = "import signal, time\nsignal.signal(15, signal.SIG_IGN)\nprint('deaf', flush=True)\nwhile True: time.sleep(60)"
-
-
-def wait_until(condition: Callable[[], object], deadline_s: float = 5.0, what: str = "the condition") -> None:
-    end = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < end, f"{what} did not come true within {deadline_s} s"
-        time.sleep(0.01)
 
 
 class World:

@@ -3,7 +3,6 @@
 import asyncio
 import functools
 import json
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -33,14 +32,6 @@ def chunk(text: str = "", *, role: str | None = None, finish: str | None = None)
 def ask(*, stream: bool = True, **more: Any) -> dict[str, Any]:
     """A request that the gateway accepts."""
     return {"model": MODEL, "stream": stream, "messages": [{"role": "user", "content": "hello"}], **more}
-
-
-async def until(condition: Callable[[], bool], what: str, within_s: float = 5.0) -> None:
-    """Waits for the condition; fails by name if it does not come true."""
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {within_s} s: {what}"
-        await asyncio.sleep(0.002)
 
 
 def sends(*pieces: bytes, then: str = "end") -> Behaviour:
