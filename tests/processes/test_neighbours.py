@@ -5,6 +5,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from support import plugin_double
 from support.plugin_double import SCENARIO
 
 CONFTEST = f"""

@@ -25,7 +25,7 @@ import sys, time
 from pathlib import Path
 from types import SimpleNamespace
 
-sys.path.insert(0, {str(Path(load_server.__file__).parent)!r})
+sys.path.insert(0, {str(Path(load_server.__file__).parent.parent)!r})
 from support.load_server import Server
 from support.plugin_double import Double
 from pytest_llmchaos.session.campaign import Campaign

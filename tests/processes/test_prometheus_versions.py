@@ -54,7 +54,7 @@ def programs(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture
 def chosen(programs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """That version is the one that the other tests' helpers start."""
-    for module in ("test_rules", "prometheus_server"):
+    for module in ("support.rule_cases", "support.prometheus_server"):
         monkeypatch.setattr(f"{module}.program", lambda name: str(programs / name))
     return programs
 
