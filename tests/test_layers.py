@@ -86,6 +86,14 @@ def test_every_room_exists():
     assert sorted({room_of_file(p) for p in modules()} - {None}) == sorted(ROOMS)
 
 
+def test_every_folder_of_rooms_has_a_readme_of_a_few_lines():
+    folders = [PACKAGE, *(PACKAGE / room.replace(".", "/") for room in ROOMS if not (PACKAGE / f"{room}.py").is_file())]
+
+    lines = {str(folder.relative_to(ROOT)): len((folder / "README.md").read_text().splitlines()) for folder in folders}
+
+    assert {folder: count for folder, count in lines.items() if not 3 <= count <= 20} == {}
+
+
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_a_module_imports_only_from_its_own_room_and_rooms_above_it_in_the_list(path):
     ours = room_of_file(path)
