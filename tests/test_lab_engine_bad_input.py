@@ -9,7 +9,7 @@ import pytest
 from lab_engine_world import MODEL, World, until, world
 
 from lab_engine.boot import BootFaults
-from lab_engine.fault_kinds import CrashOnBoot
+from lab_engine.faults.crash_on_boot import CrashOnBoot
 from lab_engine.settings import BadSettingError, from_environment
 
 SETTINGS = {

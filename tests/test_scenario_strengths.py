@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from lab_api.settings import Deadlines
-from lab_engine import fault_kinds, settings, virtual
-from lab_engine.faults import Faults
+from lab_engine import settings, virtual
+from lab_engine.faults import parse
+from lab_engine.leases import Faults
 from lab_engine.scheduler import Scheduler
 from lab_engine.work import Sequence
 
@@ -42,7 +43,7 @@ def slowdown_of(experiment: Any) -> float:
     one, other = (fault.primitive for _, fault in experiment.faults[0].parts)
     assert one == other
     faults = Faults()
-    faults.start(*fault_kinds.parse({"kind": one.kind, "lease_s": 60, **dict(one.options)}), 0.0)
+    faults.start(*parse({"kind": one.kind, "lease_s": 60, **dict(one.options)}), 0.0)
     return faults.effects.slowdown
 
 

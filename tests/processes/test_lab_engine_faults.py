@@ -7,9 +7,9 @@ import time
 import pytest
 from lab_engine_world import World, until, world
 
-from lab_engine.fault_kinds import KINDS, parse
-from lab_engine.faults import Faults
+from lab_engine.faults import KINDS, parse
 from lab_engine.gpu import HW_THERMAL, Gpu
+from lab_engine.leases import Faults
 from lab_engine.profiles import A100_40GB
 
 SIM_V1_HELLO = "".join(hashlib.sha256(f"hello\x1f{index}".encode()).hexdigest()[:6] + " " for index in range(4))

@@ -16,7 +16,7 @@ from lab_engine import admin, server, settings
 from lab_engine.boot import BootFaults
 from lab_engine.chaos import Chaos
 from lab_engine.engine import Engine
-from lab_engine.fault_kinds import CrashOnBoot, SlowLoad
+from lab_engine.faults.base import StartFailedError
 from lab_engine.log import log
 
 BANNER = "SIMULATED engine: no language model runs here, tokens are hashes and timings are modelled"
@@ -26,10 +26,10 @@ class CannotListenError(OSError):
     """A port that could not be opened."""
 
 
-async def serve(chosen: settings.Settings, boot: BootFaults | None, slow_load: SlowLoad | None) -> int:
+async def serve(chosen: settings.Settings, boot: BootFaults | None, load_s: float) -> int:
     """The exit status: 0 after SIGTERM, 1 when a fault has killed the engine."""
     engine = Engine(chosen, time.monotonic)
-    engine.load_s = slow_load.load_s if slow_load else chosen.load_s
+    engine.load_s = load_s
     chaos = Chaos(engine, boot)
     runners = [
         web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=chosen.drain_s + 0.2)
@@ -82,13 +82,14 @@ def main() -> int:
         log("bad setting", stream=sys.stderr, error=str(error))
         return 2
     boot = BootFaults(Path(chosen.state_dir)) if chosen.state_dir else None
-    struck = boot.due() if boot else []
-    if any(isinstance(fault, CrashOnBoot) for fault in struck):
-        log("crash on boot", error="RuntimeError: Engine core initialization failed. See root cause above.")
-        return 1
-    slow_load = next((fault for fault in struck if isinstance(fault, SlowLoad)), None)
+    load_s = chosen.load_s
     try:
-        return uvloop.run(serve(chosen, boot, slow_load))
+        for fault in boot.due() if boot else ():
+            load_s = fault.boot() or load_s
+        return uvloop.run(serve(chosen, boot, load_s))
+    except StartFailedError as error:
+        log("crash on boot", error=str(error))
+        return 1
     except CannotListenError as error:
         log("cannot listen", stream=sys.stderr, error=str(error))
         return 2
