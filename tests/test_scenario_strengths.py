@@ -10,10 +10,11 @@ import pytest
 import yaml
 
 from lab_api.settings import Deadlines
-from lab_engine import settings, virtual
+from lab_engine import virtual
 from lab_engine.faults import parse
 from lab_engine.leases import Faults
 from lab_engine.scheduler import Scheduler
+from lab_engine.settings import Settings
 from lab_engine.work import Sequence
 
 ROOT = Path(__file__).parents[1]
@@ -49,7 +50,7 @@ def slowdown_of(experiment: Any) -> float:
 
 def served(scenario: str, *, slowdown: float | None = None, times: float = 1.0) -> Served:
     experiment = experiment_of(scenario)
-    load, profile = experiment.load, settings.from_environment({}).profile
+    load, profile = experiment.load, Settings.from_env({}).profile
     every_s = REPLICAS / (times * load.mean_rps)
     arrivals = [
         Sequence(name=str(n), arrived_s=n * every_s, prompt_tokens=PROMPT_TOKENS, answer_tokens=load.max_tokens)

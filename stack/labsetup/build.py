@@ -17,7 +17,6 @@ from labsetup.engine import server_arch
 from labsetup.images import chosen, images_at_hand, is_at_hand
 from labsetup.recipes import (
     MODEL,
-    SERVICE_PACKAGES,
     STACK,
     Recipe,
     base_tag,
@@ -141,15 +140,13 @@ def fill(context: Path, recipe: Recipe, *, base: str, arch: str) -> None:
     for script in ("probe.sh", "warm.sh"):
         if f"images/{script}" in recipe.inputs:
             shutil.copy(STACK / "images" / script, context / script)
+    for package in (entry for entry in recipe.inputs if entry.startswith("services/lab_")):
+        shutil.copytree(STACK / package, context / package, ignore=skip)
     match recipe.name:
         case "services":
             link(ingredients.site_packages("requirements.lock", arch), context / "site")
-            for package in SERVICE_PACKAGES:
-                if (STACK / "services" / package).is_dir():
-                    shutil.copytree(STACK / "services" / package, context / "services" / package, ignore=skip)
         case "llamacpp":
             link(ingredients.site_packages("requirements-llamacpp.lock", arch), context / "site")
-            shutil.copytree(STACK / "services/lab_llamacpp", context / "services/lab_llamacpp", ignore=skip)
             link(ingredients.weights(), context / "weights/model.gguf")
         case "ollama":
             link(ingredients.weights(), context / "weights/model.gguf")

@@ -43,7 +43,7 @@ class Recipe:
 
 
 # All in one image: they share their packages, and a layer of code has but a few hundred kilobytes.
-SERVICE_PACKAGES = tuple(sorted({path.parent.name for path in SERVICES.glob("lab_*/__main__.py")} - {"lab_llamacpp"}))
+SERVICE_PACKAGES = tuple(sorted({path.parent.name for path in SERVICES.glob("lab_*/__init__.py")} - {"lab_llamacpp"}))
 
 RECIPES = (
     Recipe(
@@ -77,6 +77,7 @@ RECIPES = (
             "images/warm.sh",
             "services/requirements-llamacpp.lock",
             "services/requirements-weights.lock",
+            "services/lab_common",
             "services/lab_llamacpp",
         ),
     ),
