@@ -14,8 +14,8 @@ import pytest
 import requests
 import test_rules
 import yaml
-from labsetup import debian
-from labsetup.shell import SetupError
+from offline import debian
+from offline.shell import SetupError
 from prometheus_server import prometheus_with, wait_until
 from rule_histories import lab
 
