@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Shorter than anybody's patience: the engine ends a fault by itself if nobody else does. An experiment whose phases are longer
 # asks for more.
 LEASE_S = 300.0
-LONGEST_LEASE_S = 3600.0  # stack/services/lab_engine/fault_kinds.py grants no more
+LONGEST_LEASE_S = 3600.0  # stack/services/lab_engine/faults/base.py grants no more
 Option = str | int | float
 
 

@@ -8,9 +8,9 @@ import pytest
 from support.lab_engine_world import World, world
 from support.waiting import until_async
 
-from lab_engine.fault_kinds import KINDS, parse
-from lab_engine.faults import Faults
+from lab_engine.faults import KINDS, parse
 from lab_engine.gpu import HW_THERMAL, Gpu
+from lab_engine.leases import Faults
 from lab_engine.profiles import A100_40GB
 
 SIM_V1_HELLO = "".join(hashlib.sha256(f"hello\x1f{index}".encode()).hexdigest()[:6] + " " for index in range(4))

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import requests
 import yaml
-from labsetup import debian
-from labsetup.shell import SetupError
+from offline import debian
+from offline.shell import SetupError
 from support import rule_cases
 from support.prometheus_server import prometheus_with
 from support.rule_histories import lab

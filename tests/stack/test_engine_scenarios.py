@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab_engine.fault_kinds import KINDS
+from lab_engine.faults import KINDS
 from pytest_llmchaos import faults, loads
 from pytest_llmchaos.errors import ProvesNothing
 from pytest_llmchaos.plan.schedule import plan_trial

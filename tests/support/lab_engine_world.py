@@ -13,11 +13,12 @@ from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 from support.waiting import until_async
 
-from lab_engine import admin, server, settings
+from lab_engine import admin, server
 from lab_engine.boot import BootFaults
 from lab_engine.chaos import Chaos
 from lab_engine.engine import Engine
 from lab_engine.scheduler import Scheduler
+from lab_engine.settings import Settings
 from lab_engine.speed import Speed
 from lab_engine.work import Limits, Sequence
 
@@ -100,7 +101,7 @@ class World:
 @asynccontextmanager
 async def world(boot: BootFaults | None = None, **variables: str) -> AsyncIterator[World]:
     """A served engine that has loaded its model unless LAB_LOAD_S says that this takes time."""
-    chosen = settings.from_environment(variables)
+    chosen = Settings.from_env(variables)
     engine = Engine(chosen, time.monotonic)
     chaos = Chaos(engine, boot)
     runners = [

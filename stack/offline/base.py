@@ -6,10 +6,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from labsetup import debian
-from labsetup.images import images_at_hand, is_at_hand
-from labsetup.recipes import base_tag, official_reference
-from labsetup.shell import SetupError, run, say
+from offline import debian
+from offline.daemon_images import images_at_hand, is_at_hand
+from offline.recipes import base_tag, official_reference
+from offline.shell import SetupError, run, say
 
 BASE_DEADLINE_S = 900.0
 

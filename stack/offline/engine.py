@@ -9,8 +9,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from labsetup import debian
-from labsetup.shell import SetupError, run, say, succeeds
+from offline import debian
+from offline.shell import SetupError, run, say, succeeds
 
 DAEMON_LOG = Path("/var/log/dockerd-llmchaos.log")
 DAEMON_DEADLINE_S = 60.0

@@ -6,7 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from lab_engine import fault_kinds as kinds
+from lab_engine.effects import Effects
+from lab_engine.faults import Fault, options
 
 MOST_REMEMBERED = 100
 
@@ -24,7 +25,7 @@ class Lease:
     """One fault from its start to its end."""
 
     id: str
-    fault: kinds.Fault
+    fault: Fault
     lease_s: float
     started_s: float
     ended_s: float | None = None
@@ -40,26 +41,10 @@ class Lease:
             "ended_by": self.ended_by,
             "lease_s": self.lease_s,
             "left_s": round(max(0.0, self.started_s + self.lease_s - now_s), 3) if active else 0.0,
-            "options": kinds.options(self.fault),
+            "options": options(self.fault),
             "counters": dict(self.counters),
             "simulated": True,
         }
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Effects:
-    """What all faults in force do to the machine together."""
-
-    hung: bool = False
-    slowdown: float = 1.0
-    withheld_ratio: float = 0.0  # of the KV blocks
-    neighbour_share: float = 0.0  # of the GPU's time
-    memory_taken: bool = False  # no device memory is left for a model
-    on_cpu: bool = False
-    clock_ratio: float = 1.0
-    xid: int = 0
-    erring: bool = False  # the process lives and answers every request with 500
-    corruption: kinds.Corruption | None = None
 
 
 class Faults:
@@ -69,7 +54,7 @@ class Faults:
         self._ended: dict[str, Lease] = {}
         self._started = 0
 
-    def start(self, fault: kinds.Fault, lease_s: float, now_s: float) -> Lease:
+    def start(self, fault: Fault, lease_s: float, now_s: float) -> Lease:
         if fault.kind in self.active:
             other = self.active[fault.kind]
             raise FaultConflictError(f"{fault.kind} is already in force as {other.id}: end that one first")
@@ -101,39 +86,21 @@ class Faults:
     def all(self) -> list[Lease]:
         return [*self._ended.values(), *self.active.values()]
 
-    def count(self, kind: type[kinds.Fault], what: str, by: int = 1) -> None:
+    def count(self, kind: str, what: str) -> None:
         """Note something that the fault did, when it is in force."""
-        lease = self.active.get(kind.kind)
+        lease = self.active.get(kind)
         if lease is not None:
-            lease.counters[what] += by
+            lease.counters[what] += 1
 
-    def of(self, kind: type[kinds.Fault]) -> Lease | None:
-        return self.active.get(kind.kind)
+    def count_refusal(self) -> None:
+        """Note a request that the engine refused because it is dead or erring."""
+        for lease in self.active.values():
+            if lease.fault.refuses:
+                lease.counters["requests_failed"] += 1
 
 
 def _sum(active: dict[str, Lease]) -> Effects:
-    total: dict[str, Any] = {"slowdown": 1.0}
+    total = Effects()
     for lease in active.values():
-        match lease.fault:
-            case kinds.Hang():
-                total["hung"] = True
-            case kinds.Saturation(share=share):
-                total["slowdown"] /= 1 - share
-                total["neighbour_share"] = share
-            case kinds.Exhaustion(what="kv_cache", ratio=ratio):
-                total["withheld_ratio"] = ratio
-            case kinds.Exhaustion():
-                total["memory_taken"] = True
-            case kinds.Xid(code=code, engine=engine):
-                total |= {"xid": code, "erring": engine == "errors"}
-            case kinds.CpuFallback(slowdown=slowdown):
-                total["slowdown"] *= slowdown
-                total["on_cpu"] = True
-            case kinds.Thermal(clock_ratio=ratio):
-                total["slowdown"] /= ratio
-                total["clock_ratio"] = ratio
-            case kinds.Corruption() as corruption:
-                total["corruption"] = corruption
-            case _:
-                pass
-    return Effects(**total)
+        total = lease.fault.effects(total)
+    return total

@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labsetup import ingredients
-from labsetup.base import ensure_base
-from labsetup.engine import server_arch
-from labsetup.images import chosen, images_at_hand, is_at_hand
-from labsetup.recipes import (
+from offline import ingredients
+from offline.base import ensure_base
+from offline.daemon_images import chosen, images_at_hand, is_at_hand
+from offline.engine import server_arch
+from offline.recipes import (
     MODEL,
-    SERVICE_PACKAGES,
+    NOT_CONTENT,
     STACK,
     Recipe,
     base_tag,
@@ -25,7 +25,7 @@ from labsetup.recipes import (
     official_reference,
     recipes_for,
 )
-from labsetup.shell import SetupError, cache_folder, run, say
+from offline.shell import SetupError, cache_folder, run, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -136,20 +136,18 @@ def build(recipe: Recipe, tag: str, *, base: str, arch: str) -> None:
 
 def fill(context: Path, recipe: Recipe, *, base: str, arch: str) -> None:
     """Lays out everything that the image's Dockerfile copies."""
-    skip = shutil.ignore_patterns("__pycache__", "*.pyc")
-    shutil.copytree(STACK / "images" / recipe.name, context, dirs_exist_ok=True, ignore=skip)
+    skip = shutil.ignore_patterns(*NOT_CONTENT, "*.pyc")
+    shutil.copytree(recipe.folder / "images" / recipe.name, context, dirs_exist_ok=True, ignore=skip)
     for script in ("probe.sh", "warm.sh"):
         if f"images/{script}" in recipe.inputs:
             shutil.copy(STACK / "images" / script, context / script)
+    for package in (entry for entry in recipe.inputs if entry.startswith("services/lab_")):
+        shutil.copytree(STACK / package, context / package, ignore=skip)
     match recipe.name:
         case "services":
             link(ingredients.site_packages("requirements.lock", arch), context / "site")
-            for package in SERVICE_PACKAGES:
-                if (STACK / "services" / package).is_dir():
-                    shutil.copytree(STACK / "services" / package, context / "services" / package, ignore=skip)
         case "llamacpp":
             link(ingredients.site_packages("requirements-llamacpp.lock", arch), context / "site")
-            shutil.copytree(STACK / "services/lab_llamacpp", context / "services/lab_llamacpp", ignore=skip)
             link(ingredients.weights(), context / "weights/model.gguf")
         case "ollama":
             link(ingredients.weights(), context / "weights/model.gguf")

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labsetup import debian
-from labsetup.recipes import OLLAMA_VERSION, SERVICES
-from labsetup.shell import SetupError, cache_folder, run, say, succeeds
+from offline import debian
+from offline.recipes import OLLAMA_VERSION, SERVICES
+from offline.shell import SetupError, cache_folder, run, say, succeeds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from labsetup.shell import SetupError, run
+from offline.shell import SetupError, run
 
 USUAL_SOCKET = "/var/run/docker.sock"
 ROOTS_GROUP = 0

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labsetup.shell import SetupError, run, say
+from offline.shell import SetupError, run, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

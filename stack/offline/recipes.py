@@ -1,4 +1,4 @@
-"""What each image is made of, and the tag that follows from it. Pure: reads this folder's files, runs nothing."""
+"""What each image is made of, and the tag that follows from it. Reads files of stack/, runs nothing."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 STACK = Path(__file__).resolve().parent.parent
+OFFLINE = STACK / "offline"
 SERVICES = STACK / "services"
 BACKENDS = ("ollama", "llamacpp", "sim")
 OLLAMA_VERSION = "v0.24.0"
 MODEL = "smollm2:135m"
 BASE_RECIPE = "debootstrap minbase trixie: python3 ca-certificates busybox; wget of busybox; no lists, no docs; 2"
 TAG_CHARS = 12
-NOT_CONTENT = frozenset({"__pycache__", ".mypy_cache", ".ruff_cache"})
+NOT_CONTENT = frozenset({"__pycache__", ".mypy_cache", ".ruff_cache", "README.md"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,14 +24,14 @@ class Recipe:
 
     `variable` is the name by which the compose files ask for it. An image with `base_variable` is built in any case,
     on that official base or on ours; the others are official programs, built from packages only where no registry
-    answers.
+    answers, and their Dockerfiles lie in stack/offline/images.
     """
 
     name: str
     variable: str
     backends: tuple[str, ...] = BACKENDS
     base_variable: str | None = None
-    inputs: tuple[str, ...] = ()  # files and folders below stack/ that go into the image
+    inputs: tuple[str, ...] = ()  # files and folders below `folder` that go into the image
     facts: tuple[str, ...] = ()  # what goes in and is no file here: versions of what is fetched or compiled
     facts_from_packages: tuple[str, ...] = ()  # the same, where the base is ours
     obtainable_from_packages: bool = True
@@ -41,9 +42,13 @@ class Recipe:
         if not self.variable.startswith("LLMCHAOS_"):
             raise ValueError(f"expected a variable LLMCHAOS_..., got {self.variable!r}: the compose files use no other")
 
+    @property
+    def folder(self) -> Path:
+        return STACK if self.base_variable else OFFLINE
+
 
 # All in one image: they share their packages, and a layer of code has but a few hundred kilobytes.
-SERVICE_PACKAGES = tuple(sorted({path.parent.name for path in SERVICES.glob("lab_*/__main__.py")} - {"lab_llamacpp"}))
+SERVICE_PACKAGES = tuple(sorted({path.parent.name for path in SERVICES.glob("lab_*/__init__.py")} - {"lab_llamacpp"}))
 
 RECIPES = (
     Recipe(
@@ -77,6 +82,7 @@ RECIPES = (
             "images/warm.sh",
             "services/requirements-llamacpp.lock",
             "services/requirements-weights.lock",
+            "services/lab_common",
             "services/lab_llamacpp",
         ),
     ),
@@ -129,7 +135,7 @@ def built_tag(recipe: Recipe, *, base: str, arch: str) -> str:
         digest.update(fact.encode() + b"\0")
     for path in input_files(recipe):
         mode = b"x" if path.stat().st_mode & 0o100 else b"-"
-        digest.update(path.relative_to(STACK).as_posix().encode() + b"\0" + mode + b"\0")
+        digest.update(path.relative_to(recipe.folder).as_posix().encode() + b"\0" + mode + b"\0")
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return f"llmchaos/{recipe.name}:{_short(digest.hexdigest())}"
 
@@ -138,7 +144,7 @@ def input_files(recipe: Recipe) -> list[Path]:
     """Every file that goes into the image, in one order on every machine."""
     files: set[Path] = set()
     for entry in recipe.inputs:
-        path = STACK / entry
+        path = recipe.folder / entry
         files.update(found for found in ([path] if path.is_file() else path.rglob("*")) if _is_content(found))
     return sorted(files)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from labsetup.daemon_socket import socket_variables
-from labsetup.engine import server_arch
-from labsetup.recipes import Recipe, base_tag, built_tag, official_reference, recipes_for
-from labsetup.shell import run
+from offline.daemon_socket import socket_variables
+from offline.engine import server_arch
+from offline.recipes import Recipe, base_tag, built_tag, official_reference, recipes_for
+from offline.shell import run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
