@@ -141,14 +141,19 @@ def test_an_slo_is_its_result_or_what_kept_prometheus_from_answering(trial):
 def test_phases_are_windows_of_the_callers_samples(trial):
     seen = trial()
 
-    assert (seen.steady.offered, seen.fault.offered, seen.recovery.offered, seen.whole.offered) == (200, 4, 0, 204)
-    assert seen.fault.availability == 0.25
+    assert (seen.before_fault.offered, seen.during_fault.offered, seen.after_fault.offered, seen.whole.offered) == (
+        200,
+        4,
+        0,
+        204,
+    )
+    assert seen.during_fault.availability == 0.25
     assert (seen.silently_truncated, seen.failed) == (2, 3)
 
 
 def test_a_phase_that_the_trial_had_not_is_refused_by_name(trial):
     with pytest.raises(InvalidExperiment, match="this trial had no fault phase; it had steady"):
-        _ = trial(windows={"steady": trial().steady}).fault
+        _ = trial(windows={"steady": trial().before_fault}).during_fault
 
 
 @pytest.fixture

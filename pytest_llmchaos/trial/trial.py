@@ -97,15 +97,18 @@ class Trial:
         return self.windows[name]
 
     @property
-    def steady(self) -> Window:
+    def before_fault(self) -> Window:
+        """What callers saw of the steady phase."""
         return self.phase("steady")
 
     @property
-    def fault(self) -> Window:
+    def during_fault(self) -> Window:
+        """What callers saw of the fault phase."""
         return self.phase("fault")
 
     @property
-    def recovery(self) -> Window:
+    def after_fault(self) -> Window:
+        """What callers saw of the recovery phase."""
         return self.phase("recovery")
 
     @property

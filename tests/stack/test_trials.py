@@ -35,7 +35,7 @@ def test_a_killed_api_is_repaired_by_the_remediator(trial_of):
     assert trial.repaired_by == "remediator"
     assert trial.slo("availability").budget_spent <= 0.02
     assert trial.silently_truncated == 0
-    assert trial.fault.failed > 0
+    assert trial.during_fault.failed > 0
 
 
 def test_the_remediator_acts_within_three_seconds_of_the_kill(trial_of):
@@ -59,7 +59,7 @@ def test_without_a_fault_nothing_alerts_and_nothing_acts(trial_of):
     trial = trial_of(faults.none(), fault_s=8, stable_s=4)
 
     assert trial.is_control
-    assert 7.9 <= trial.fault.seconds <= 10  # as long as a fault would have lasted
+    assert 7.9 <= trial.during_fault.seconds <= 10  # as long as a fault would have lasted
     assert trial.alerts == ()
     assert trial.actions == ()
     assert trial.restarts == {}
@@ -117,7 +117,9 @@ def test_prometheus_frozen_is_an_error(trial_of, stack_lab):
 
 def test_a_service_that_is_not_good_before_the_fault_is_not_steady(trial_of, stack_lab):
     stack_lab.remediator.ensure(False)
-    too_much = loads.open_loop(rate_rps=20, max_tokens=8, good=loads.Limits(ttft_s=0.0001, e2e_s=0.0002))
+    too_much = loads.open_loop(
+        rate_rps=20, max_tokens=8, latency_targets=loads.LatencyTargets(ttft_s=0.0001, e2e_s=0.0002)
+    )
 
     with pytest.raises(NotSteady, match="requests of the last 3 s were bad"):
         trial_of(load=too_much)
