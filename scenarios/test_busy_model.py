@@ -13,7 +13,7 @@ pytestmark = experiment(
     fault=faults.together(faults.cpu_fallback("model-1", slowdown=300), faults.cpu_fallback("model-2", slowdown=300)),
     steady_s=5,
     fault_s=25,
-    recovery_s=40,
+    settle_within_s=40,
 )
 
 

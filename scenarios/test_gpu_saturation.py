@@ -13,7 +13,7 @@ pytestmark = experiment(
     fault=faults.together(faults.gpu_saturation("model-1", share=0.98), faults.gpu_saturation("model-2", share=0.98)),
     steady_s=5,
     fault_s=25,
-    recovery_s=40,
+    settle_within_s=40,
 )
 
 

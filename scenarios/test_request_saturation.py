@@ -13,7 +13,7 @@ pytestmark = experiment(
     fault=faults.overload("api", times=2.5),
     steady_s=8,
     fault_s=20,
-    recovery_s=45,
+    settle_within_s=45,
 )
 
 

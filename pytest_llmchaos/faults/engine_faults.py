@@ -127,7 +127,7 @@ def leased(fault: Fault, for_s: float) -> Fault:
     if for_s > LONGEST_LEASE_S:
         raise BadScenario(
             f"experiment(...) may need {str(fault)!r} for {for_s:g} s, margins included; the engine ends every fault after "
-            f"{LONGEST_LEASE_S:g} s: shorten fault_s, recovery_s, or the time from the first fault to the last"
+            f"{LONGEST_LEASE_S:g} s: shorten fault_s, the deadline, or the time from the first fault to the last"
         )
     return replace(fault, primitive=replace(primitive, lease_s=for_s))
 

@@ -92,7 +92,7 @@ def as_json(plan: TrialPlan) -> dict[str, Any]:
         "phases": {
             "steady_s": experiment.steady_s,
             "fault_s": experiment.fault_s,
-            "recovery_s": experiment.recovery_s,
+            "recovery_s": experiment.deadline_s(plan.fault),
             "stable_s": experiment.stable_s,
         },
         "remediator": experiment.remediator,

@@ -75,7 +75,7 @@ class Trial:
                     f"{self.plan.fault} is no fault that we end, so nothing settled after it: ask for trial.time_to_recover_s"
                 )
             raise NotRecovered(
-                f"the service did not settle within {self.plan.experiment.recovery_s:g} s of the fault's end"
+                f"the service did not settle within {self.plan.experiment.deadline_s(self.plan.fault):g} s of the fault's end"
             )
         return self.settle_s
 

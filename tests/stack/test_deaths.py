@@ -139,7 +139,7 @@ def test_two_sessions_side_by_side_leave_each_other_alone(image, tmp_path, engin
 
 @pytest.mark.parametrize("fault", ["pause", "partition"])
 def test_a_target_that_somebody_else_removes_ends_the_trial_without_a_verdict(image, tmp_path, engine, fault):
-    tiny = tiny_stack.make(tmp_path / "tiny", image, fault=fault, more=", recovery_s=3, fault_s=3")
+    tiny = tiny_stack.make(tmp_path / "tiny", image, fault=fault, more=", settle_within_s=3, fault_s=3")
     tiny.scenario("later", *tiny_stack.FAULTS["kill"])
     with ended(tiny.start()) as child:
         stack = in_force(tiny.reports, child)
@@ -181,7 +181,7 @@ def fill_file(path, with_what=b"\n"):
 
 @pytest.mark.parametrize("full", ["journal", "samples"])
 def test_a_disk_that_fills_up_in_a_fault_is_one_clear_error_and_all_is_undone(image, tmp_path, disk, engine, full):
-    tiny = tiny_stack.make(tmp_path / "tiny", image, fault="pause", more=", recovery_s=3, fault_s=3")
+    tiny = tiny_stack.make(tmp_path / "tiny", image, fault="pause", more=", settle_within_s=3, fault_s=3")
     tiny.scenario("later", *tiny_stack.FAULTS["kill"])
     with ended(tiny.start(f"--chaos-report={disk}")) as child:
         stack = in_force(disk, child)
@@ -224,7 +224,7 @@ def compose(tiny, *words):
 @pytest.fixture
 def taken_over(image, tmp_path, engine):
     """A stack that somebody else started, a scenario that kills its desk, and a taker of the desk's port."""
-    tiny = tiny_stack.make(tmp_path / "tiny", image, fault="kill", more=", recovery_s=3", attach=True)
+    tiny = tiny_stack.make(tmp_path / "tiny", image, fault="kill", more=", repair_within_s=3", attach=True)
     project = f"tinydesk{os.getpid()}"
     tiny.environment.update(COMPOSE_PROJECT_NAME=project, TINY_DESK_PORT="29330", TINY_JUDGE_PORT="29331")
     compose(tiny, "up", "--detach", "--wait")
@@ -312,7 +312,7 @@ def daemon(image, tmp_path_factory):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
 def test_a_daemon_that_is_restarted_in_a_fault_is_waited_for_and_nothing_is_left(image, tmp_path, daemon, number):
-    tiny = tiny_stack.make(tmp_path / "tiny", image, fault="pause", more=", recovery_s=3, fault_s=2")
+    tiny = tiny_stack.make(tmp_path / "tiny", image, fault="pause", more=", settle_within_s=3, fault_s=2")
     tiny.environment["DOCKER_HOST"] = daemon.host
     with ended(tiny.start()) as child:
         stack = in_force(tiny.reports, child)

@@ -165,7 +165,7 @@ from pytest_llmchaos import experiment, faults, loads
 
 pytestmark = experiment(
     load=loads.open_loop(rate_rps=10, max_tokens=4), fault=faults.{fault}, remediator=False,
-    steady_s=1, recovery_s=2, stable_s=1, fault_s=1
+    steady_s=1, stable_s=1{more}
 )
 
 def test_it(trial):
@@ -177,8 +177,10 @@ def start_on_the_lab(tmp_path, fault, killer=""):
     require("sim")
     suite = tmp_path / "suite"
     suite.mkdir()
+    call = FAULTS[fault][0]
+    more = ", repair_within_s=2" if fault == "kill" else ", settle_within_s=2, fault_s=1"
     (suite / "test_doomed.py").write_text(
-        LAB.format(fault=FAULTS[fault][0].replace("desk", "model-1").replace("=64", "=128"))
+        LAB.format(fault=call.replace("desk", "model-1").replace("=64", "=128"), more=more)
     )
     (suite / "conftest.py").write_text(killer)
     (suite / "pytest.ini").write_text("[pytest]\n")

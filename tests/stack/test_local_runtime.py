@@ -29,7 +29,8 @@ GONE_DEADLINE_S = 3.0
 LOCAL = ("--chaos-runtime=local", "--chaos-backend=sim", "--chaos-seed=7")
 SCENARIO = '''"""A killed api is repaired."""
 from pytest_llmchaos import experiment, faults, loads
-pytestmark = experiment(load=loads.open_loop(rate_rps=10, max_tokens=8), fault=faults.kill("api"), steady_s=8, recovery_s=20, stable_s=1)
+LOAD = loads.open_loop(rate_rps=10, max_tokens=8)
+pytestmark = experiment(load=LOAD, fault=faults.kill("api"), steady_s=8, repair_within_s=20, stable_s=1)
 def test_repaired(trial):
     assert trial.repaired_by == "remediator"
 '''
@@ -108,13 +109,13 @@ from pytest_llmchaos import experiment, faults, loads
 from pytest_llmchaos.errors import NotRecovered
 LOAD = loads.open_loop(rate_rps=10, max_tokens=8)
 
-@experiment(load=LOAD, fault=faults.kill("api"), steady_s=8, recovery_s=5, stable_s=1, remediator=False)
+@experiment(load=LOAD, fault=faults.kill("api"), steady_s=8, repair_within_s=5, stable_s=1, remediator=False)
 def test_without_the_remediator_it_stays_down(trial):
     with pytest.raises(NotRecovered):
         trial.time_to_recover_s
     assert (trial.repaired_by, trial.actions) == ("instrument", ())
 
-@experiment(load=LOAD, fault=faults.none(), steady_s=8, recovery_s=5, stable_s=3)
+@experiment(load=LOAD, fault=faults.none(), steady_s=8, repair_within_s=5, stable_s=3)
 def test_without_a_fault_nothing_acts(trial):
     assert (trial.actions, trial.restarts, trial.whole.availability) == ((), {}, 1.0)
 '''
@@ -138,7 +139,7 @@ from pytest_llmchaos import experiment, faults, loads
 def part(fault, **phases):
     return experiment(load=loads.open_loop(rate_rps=10, max_tokens=8), fault=fault, steady_s=4, stable_s=1, **phases)
 
-@part(faults.limit_memory("model-1", mebibytes=200), fault_s=2, recovery_s=10)
+@part(faults.limit_memory("model-1", mebibytes=200), fault_s=2, settle_within_s=10)
 def test_limit_memory(trial):
     assert (trial.victims, trial.actions, trial.whole.availability) == (("model-1",), (), 1.0)
 
@@ -148,7 +149,7 @@ def test_partition(trial): ...
 @part(faults.limit_cpu("api", cores=0.5), fault_s=2)
 def test_limit_cpu(trial): ...
 
-@part(faults.memory_leak("model-1"), recovery_s=10)
+@part(faults.memory_leak("model-1"), repair_within_s=10)
 def test_memory_leak(trial): ...
 '''
 

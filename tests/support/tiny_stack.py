@@ -49,7 +49,7 @@ llmchaos_services =
 llmchaos_slo = slo.yaml
 llmchaos_attach = {attach}
 """
-LASTING, PASSING = ", recovery_s=1", ", recovery_s=2, fault_s=0.5"
+LASTING, PASSING = ", repair_within_s=1", ", settle_within_s=2, fault_s=0.5"
 FAULTS = {
     "kill": ('kill("desk")', LASTING),
     "pause": ('pause("desk")', PASSING),
@@ -58,7 +58,7 @@ FAULTS = {
     "limit_memory": ('limit_memory("desk", mebibytes=64)', PASSING),
 }
 # A hold that is over only when the test has done what it came for.
-LONG = ", recovery_s=5, fault_s=90"
+LONG = ", settle_within_s=5, fault_s=90"
 
 
 def image() -> str:
