@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import secrets
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.plan.seeds import parse_seed
 from pytest_llmchaos.subject.lab import BACKENDS
+from pytest_llmchaos.subject.own_stack import OwnKeys, own_subject, refuse_services
 
 if TYPE_CHECKING:
     from pytest_llmchaos.subject.lab import Subject
@@ -47,7 +49,14 @@ INI: tuple[tuple[str, str, str], ...] = (
     ("llmchaos_backend", "string", "Default of --chaos-backend."),
     ("llmchaos_report", "string", "Default of --chaos-report."),
     ("llmchaos_compose", "linelist", "Your own compose file, or several, in place of the lab."),
-    ("llmchaos_services", "linelist", "Which service of it is what, a line each, such as 'api: web'."),
+    ("llmchaos_api", "string", "The service of it that takes the callers' requests."),
+    ("llmchaos_prometheus", "string", "Its Prometheus."),
+    ("llmchaos_targets", "args", "Its services that faults may hit."),
+    ("llmchaos_pushgateway", "string", "Its pushgateway, for the callers' own counters."),
+    ("llmchaos_remediator", "string", "Its remediator, stopped for control arms."),
+    ("llmchaos_model", "string", "The model of the callers' requests (default: default)."),
+    ("llmchaos_jobs", "args", "Prometheus jobs that must be scraped without a gap."),
+    ("llmchaos_tokens_per_s", "float", "Answer tokens a second that the stack can serve (default: 1000)."),
     ("llmchaos_slo", "string", "Your OpenSLO file, over your own metrics."),
     (
         "llmchaos_attach",
@@ -55,6 +64,7 @@ INI: tuple[tuple[str, str, str], ...] = (
         "Your stack runs already: take part in it and leave it running (needs --chaos-unleash).",
     ),
 )
+_NO_VALUE: dict[str, object] = {"args": (), "linelist": (), "bool": False, "float": None}
 _DEST = "llmchaos_opt_"
 LEASHED = "leashed: the stack is not the instrument's own (llmchaos_attach); pass --chaos-unleash to hit it"
 
@@ -78,8 +88,9 @@ def add(parser: Any) -> None:
             group.addoption(canonical, **about)
         given_up += [name] if alias in taken else []
     group.addoption("--llmchaos-given-up", dest=_DEST + "given_up", default=given_up, help=argparse.SUPPRESS)
+    parser.addini("llmchaos_services", "No longer used: each role has a key of its own.", type="linelist", default=())
     for name, kind, text in INI:
-        parser.addini(name, text, type=kind, default="")
+        parser.addini(name, text, type=kind, default=_NO_VALUE.get(kind, ""))
 
 
 def _taken(parser: Any) -> set[str]:
@@ -120,27 +131,26 @@ def backend_of(config: Any) -> str | None:
 
 
 def own_subject_of(config: Any) -> Subject | None:
-    """The user's own stack, where the ini file names one."""
-    attach = attached(config)
-    if not attach and not any(config.getini(f"llmchaos_{key}") for key in ("compose", "services", "slo")):
-        return None
-    from pytest_llmchaos.subject.own_stack import own_subject  # noqa: PLC0415 - only for a user's own stack
+    """The user's own stack, where the ini file names one. Raises BadScenario for a key that is wrong or missing."""
+    refuse_services(_ini(config, "services"), toml=str(config.inipath).endswith(".toml"))
+    read: dict[str, Any] = {one.name: _ini(config, one.name) for one in fields(OwnKeys)}
+    read |= {name: tuple(value) for name, value in read.items() if isinstance(value, list)}
+    return own_subject(OwnKeys(**read), config.inipath.parent if config.inipath else config.rootpath)
 
-    return own_subject(
-        compose=config.getini("llmchaos_compose") or (),
-        services=config.getini("llmchaos_services") or (),
-        slo=str(config.getini("llmchaos_slo") or ""),
-        attach=attach,
-        folder=config.inipath.parent if config.inipath else config.rootpath,
-    )
+
+def _ini(config: Any, name: str) -> Any:
+    """An ini key's value. Raises BadScenario where it is not of its type."""
+    try:
+        return config.getini(f"llmchaos_{name}")
+    except Exception as error:  # noqa: BLE001 - a ValueError, from pytest 9.2 on a UsageError: pytest is not imported here
+        kind = next(kind for key, kind, _ in INI if key == f"llmchaos_{name}")
+        what = {"bool": "true or false", "float": "a number"}.get(kind, f"of the type {kind}")
+        raise BadScenario(f"llmchaos_{name} must be {what}: {error}") from None
 
 
 def attached(config: Any) -> bool:
-    """Whether the stack is somebody else's. Raises BadScenario for anything but true or false."""
-    try:
-        return bool(config.getini("llmchaos_attach"))
-    except Exception as error:  # noqa: BLE001 - a ValueError, from pytest 9.2 on a UsageError: pytest is not imported here
-        raise BadScenario(f"llmchaos_attach must be true or false: {error}") from None
+    """Whether the stack is not the instrument's own. Raises BadScenario for anything but true or false."""
+    return bool(_ini(config, "attach"))
 
 
 def leashed(config: Any) -> bool:

@@ -383,8 +383,10 @@ def test_an_alias_that_another_installed_plugin_owns_is_given_up(pytester, monke
         (["-o", "llmchaos_attach=maybe"], "llmchaos_attach must be true or false: invalid truth value 'maybe'"),
         (["-o", "llmchaos_attach=true"], "llmchaos_attach needs llmchaos_compose"),
         (["-o", "llmchaos_slo=slo.yaml"], "llmchaos_slo needs llmchaos_compose"),
-        (["-o", "llmchaos_services=api"], "llmchaos_services needs llmchaos_compose"),
-        (["-o", "llmchaos_compose=none.yaml"], "llmchaos_services must name 'api', it has nothing"),
+        (["-o", "llmchaos_api=web"], "llmchaos_api needs llmchaos_compose"),
+        (["-o", "llmchaos_compose=none.yaml"], "llmchaos_api is missing, the service that takes the callers' requests"),
+        (["-o", "llmchaos_tokens_per_s=many"], "llmchaos_tokens_per_s must be a number: *many"),
+        (["-o", "llmchaos_services=api: web"], "llmchaos_services is no ini key: each role has its own, so write"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )

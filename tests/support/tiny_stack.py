@@ -42,10 +42,9 @@ def test_it(trial):
 INI = """
 [pytest]
 llmchaos_compose = compose.yaml
-llmchaos_services =
-    api: desk
-    prometheus: judge
-    targets: desk
+llmchaos_api = desk
+llmchaos_prometheus = judge
+llmchaos_targets = desk
 llmchaos_slo = slo.yaml
 llmchaos_attach = {attach}
 """
