@@ -20,7 +20,7 @@ ROOMS = (
     "evidence", "host", "prometheus",
     "runtime", "runtime.docker", "runtime.local",
     "loadgen", "cleanup", "lab", "trial", "report", "generate", "session",
-    "experiment_mark", "options", "xdist", "cli", "plugin",
+    "experiment_mark", "options", "chaos_session", "xdist", "cli", "plugin",
 )  # fmt: skip
 PURE = ("errors", "model", "stats", "loads", "faults", "slo", "plan", "subject")
 # The pure files of a room that has others beside them.
@@ -29,6 +29,7 @@ PURE_FILES = {
     "pytest_llmchaos/trial/trial.py",
     "pytest_llmchaos/trial/trial_json.py",
 }
+DOORS = {PACKAGE / f"{name}.py" for name in ("plugin", "experiment_mark", "chaos_session", "xdist")}
 MAX_ROOMS = 28
 MAX_LEVELS = 10
 
@@ -120,7 +121,7 @@ def test_there_are_few_rooms_on_few_levels(capsys):
 def test_only_the_doors_import_pytest(path):
     uses = "pytest" in set(imports_of(path))
 
-    assert not uses or path in {PACKAGE / "plugin.py", PACKAGE / "experiment_mark.py"}
+    assert not uses or path in DOORS
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))

@@ -329,7 +329,9 @@ def test_the_same_seed_prints_the_same_plan_whatever_is_selected_and_in_any_orde
 
 
 def test_the_canonical_names_work_as_well(chaos):
-    chaos("--llmchaos-plan", "--llmchaos-seed=42").stdout.fnmatch_lines(["*--chaos-seed=42; nothing was touched*"])
+    chaos("--llmchaos-plan", "--llmchaos-seed=42").stdout.fnmatch_lines(["*--llmchaos-seed=42; nothing was touched*"])
+    wrong = chaos("--llmchaos-repeat=0").stderr.str()
+    assert "--llmchaos-repeat must be a whole number from 1 to 1000, got '0'" in wrong
 
 
 def test_an_alias_that_another_installed_plugin_owns_is_given_up(pytester, monkeypatch):
@@ -378,8 +380,8 @@ def test_an_alias_that_another_installed_plugin_owns_is_given_up(pytester, monke
         (["--chaos-repeat=\u00b2"], "--chaos-repeat must be a whole number from 1 to 1000, got '\u00b2'"),
         (["--chaos-replay=none.json"], "cannot read none.json"),
         (["--chaos-replay=."], "cannot read .: Is a directory"),
-        (["-o", "llmchaos_runtime=k8s"], "--chaos-runtime must be one of auto, compose, local, got 'k8s'"),
-        (["-o", "llmchaos_backend=gpt"], "--chaos-backend must be one of ollama, llamacpp, sim, got 'gpt'"),
+        (["-o", "llmchaos_runtime=k8s"], "llmchaos_runtime must be one of auto, compose, local, got 'k8s'"),
+        (["-o", "llmchaos_backend=gpt"], "llmchaos_backend must be one of ollama, llamacpp, sim, got 'gpt'"),
         (["-o", "llmchaos_attach=maybe"], "llmchaos_attach must be true or false: invalid truth value 'maybe'"),
         (["-o", "llmchaos_attach=true"], "llmchaos_attach needs llmchaos_compose"),
         (["-o", "llmchaos_slo=slo.yaml"], "llmchaos_slo needs llmchaos_compose"),
@@ -542,7 +544,7 @@ def test_a_seed_beside_a_replay_must_be_the_recorded_one(chaos, double, recorded
 
     other = chaos(option, "--chaos-seed=6")
     assert "--chaos-seed=6 contradicts --chaos-replay=" in other.stderr.str()
-    assert "whose run had the seed 5: leave one of them away" in other.stderr.str()
+    assert "whose run had the seed 5: drop one of them" in other.stderr.str()
     assert double.performed == []
 
     chaos(option, "--chaos-seed=5").assert_outcomes(passed=2)
@@ -563,12 +565,15 @@ def test_help_teaches_each_option_in_a_sentence(pytester):
         assert f"--chaos-{name}" in shown
         assert text in " ".join(shown.split())
         assert re.fullmatch(r"[A-Z].+\.", text)
-    assert "given-up" not in shown
 
 
 HEAVY = {
     *("docker", "testcontainers", "locust", "gevent", "httpx", "requests", "prometheus_client", "yaml", "jinja2"),
-    *(f"pytest_llmchaos.{name}" for name in ("faults", "loads", "experiments", "run", "lab", "campaign", "report")),
+    *(
+        f"pytest_llmchaos.{name}"
+        for name in ("faults", "loads", "plan.experiment", "session.campaign", "lab.lab", "report")
+    ),
+    "pytest_llmchaos.chaos_session",
 }
 
 
