@@ -22,7 +22,6 @@ from pytest_llmchaos.session.settings import Settings, make_runtime
 from pytest_llmchaos.subject.lab import Subject, setup_command
 
 if TYPE_CHECKING:
-    from pytest_llmchaos.lab.lab import Lab
     from pytest_llmchaos.session.progress import Progress
 
 # The primitive faults that a report's coverage table speaks of, before those that other packages bring.
