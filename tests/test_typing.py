@@ -7,7 +7,7 @@ import pytest
 from mypy import api
 
 ROOT = Path(__file__).parent.parent
-SNIPPETS = ROOT / "tests" / "typing"
+SNIPPETS = ROOT / "tests" / "support" / "typing"
 
 
 @pytest.fixture(scope="module")
