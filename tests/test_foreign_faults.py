@@ -14,7 +14,6 @@ from pytest_llmchaos import BadScenario, faults
 from pytest_llmchaos.evidence.journal import read
 from pytest_llmchaos.faults import entry_points
 from pytest_llmchaos.model import UNDO_OPS
-from pytest_llmchaos.session.run import CATALOGUE
 
 ROOT = Path(__file__).parent.parent
 TOML, MODULE, SCENARIO, _CONTRACT = re.findall(
@@ -100,7 +99,7 @@ run.announce([])
 
     assert done.returncode == 0, done.stderr
     (line,) = read(tmp_path / "r" / "journal.jsonl")
-    assert line["catalogue"]["faults"] == [*CATALOGUE, "live_migration"]
+    assert line["catalogue"]["faults"] == [*faults.CATALOGUE, "live_migration"]
 
 
 def test_the_example_keeps_the_contract_that_all_faults_keep():
@@ -132,8 +131,12 @@ GOOD = MODULE.replace("live_migration", "stun")
         ("def stun(target):\n    return None", "must be a fault such as faults.kill('api'), got None"),
         ("def stun(target):\n    return 'kill api'", "must be a fault such as faults.kill('api'), got 'kill api'"),
         (
-            "from pytest_llmchaos import faults\ndef stun(target):\n    return faults.together(faults.kill('api'), faults.kill('api'))",
-            "must make OnTarget(primitive=..., target=...) whose primitive has inject, undo, observed, healed; got Together",
+            "from pytest_llmchaos import faults\ndef stun(target):\n    return faults.random(n=1, among=[faults.kill('api')])",
+            "must make OnTarget(primitive=..., target=...) whose primitive has inject, undo, observed, healed; got RandomFaults",
+        ),
+        (
+            "from pytest_llmchaos import faults\ndef stun(target):\n    return faults.kill(['api', 'model-1'])",
+            "has kind='kill'",
         ),
         (GOOD.replace("def healed", "def heeled"), "got OnTarget without healed"),
         (GOOD.replace('kind: str = "stun"', 'kind: str = "daze"'), "has kind='daze', expected 'stun'"),

@@ -109,6 +109,25 @@ def test_an_undo_that_failed_leaves_its_intent_open(tmp_path):
     assert len(open_intents(journal.path)) == 1
 
 
+def test_of_two_intents_alike_the_one_is_open_whose_id_was_not_undone(tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    for number, megabytes in ((1, "64"), (2, "32")):
+        undo = {"op": "ensure_memory", "service": "api", "args": {"had": megabytes}}
+        journal.write("intent", id=f"001#{number}", trial="001", victim="api", undo=undo)
+    journal.write("undone", intent="001#2", trial="001", victim="api", op="ensure_memory", ok=True)
+
+    assert [undo["args"] for undo in open_intents(journal.path)] == [{"had": "64"}]
+
+
+def test_an_intent_whose_undo_is_no_undo_keeps_no_other_from_being_found(tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    for undo in ("ensure_running", None, 7):
+        journal.write("intent", trial="001", victim="api", undo=undo)
+    intent(journal, "model-1")
+
+    assert [undo["service"] for undo in open_intents(journal.path)] == ["model-1"]
+
+
 PACKAGE = Path(pytest_llmchaos.__file__).parent
 
 

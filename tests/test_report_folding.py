@@ -137,6 +137,8 @@ def test_an_undo_counts_only_when_it_came_after_its_fault_and_worked() -> None:
     assert open_after(undone, intent) == [True]
     assert open_after(intent, {**undone, "ok": False}) == [True]
     assert open_after(intent, {**undone, "op": "unpause"}) == [True]
+    first, second = {**intent, "id": "001#1"}, {**intent, "id": "001#2"}
+    assert open_after(first, second, {**undone, "intent": "001#2"}) == [True, False]
 
 
 def test_each_trial_carries_the_line_that_repeats_its_experiment(tmp_path: Path) -> None:

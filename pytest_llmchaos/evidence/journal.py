@@ -70,12 +70,19 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def open_intents(path: Path) -> list[dict[str, Any]]:
-    """The undo of every fault that was announced and not yet undone, newest first."""
-    pending: dict[tuple[str, str, str], dict[str, Any]] = {}
+    """The undo of every fault that was announced and not yet undone, newest first.
+
+    Each is matched by the id of its intent. Journals of earlier versions lack ids: there victim and operation must do.
+    """
+    pending: dict[tuple[str, ...], dict[str, Any]] = {}
     for line in read(path):
-        key = (str(line.get("trial")), str(line.get("victim")), str(line.get("op") or line.get("undo", {}).get("op")))
-        if line.get("kind") == "intent":
-            pending[key] = line["undo"]
+        undo = line.get("undo")
+        if line.get("kind") == "intent" and isinstance(undo, dict):
+            pending[_intent_key(line, line.get("id"), undo.get("op"))] = undo
         elif line.get("kind") == "undone" and line.get("ok"):
-            pending.pop(key, None)
+            pending.pop(_intent_key(line, line.get("intent"), line.get("op")), None)
     return list(pending.values())[::-1]
+
+
+def _intent_key(line: dict[str, Any], intent: object, op: object) -> tuple[str, ...]:
+    return (str(intent),) if intent is not None else (str(line.get("trial")), str(line.get("victim")), str(op))

@@ -35,6 +35,7 @@ class Record:
         self.proofs: list[dict[str, Any]] = []
         self.phase_now = ""
         self.healed = True
+        self._intents = 0
         self._unix_s = time.time()
         self._monotonic_s = time.monotonic()
 
@@ -76,10 +77,15 @@ class Record:
         self.findings.append(what)
         self.write("finding", what=what)
 
-    def proof(self, step: str, witness: str, at_unix_s: float) -> None:
+    def new_intent(self) -> str:
+        """An id for one act, unique in the journal: what is undone is matched by it."""
+        self._intents += 1
+        return f"{self.trial}#{self._intents}"
+
+    def proof(self, step: str, witness: str, at_unix_s: float, *, intent: str) -> None:
         entry = {"step": step, "witness": witness, "at_s": self.at_s(at_unix_s)}
         self.proofs.append(entry)
-        (self.write if step == "injected" else self.note)("proof", **entry)
+        (self.write if step == "injected" else self.note)("proof", intent=intent, **entry)
 
     @contextmanager
     def left_to_its_test(self) -> Iterator[None]:

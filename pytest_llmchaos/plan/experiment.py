@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.faults.compositions import check_fault
-from pytest_llmchaos.faults.engine_faults import leased
-from pytest_llmchaos.faults.fault_names import told_apart
+from pytest_llmchaos.faults.fault_names import with_unique_names
 from pytest_llmchaos.model import FIDELITIES, Fidelity, Injection
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ class Experiment:
     def longest_s(self, fault: Fault) -> float:
         """The most seconds that a trial can need load for: the deadlines of all its phases."""
         steady_s = self.steady_s * STEADY_DEADLINE_FACTOR + STEADY_DEADLINE_MARGIN_S
-        deadline_s, acts_s = self.deadline_s(fault), last_act_s(fault)
+        deadline_s, acts_s = self.deadline_s(fault), fault.last_act_s
         if acts_s:
             acts_s += deadline_s  # the longest that acts wait for earlier victims to be back
         return math.ceil(steady_s + (self.fault_s or 0.0) + deadline_s + SETTLE_S + self.stable_s + acts_s + 15.0)
@@ -78,15 +77,6 @@ class TrialPlan:
     @property
     def identity(self) -> str:
         return f"{self.scenario}|{self.fault}|{self.repeat}"
-
-
-def last_act_s(fault: Fault) -> float:
-    """An upper bound for the offset of a fault's last act."""
-    within_s = getattr(fault, "within_s", None)
-    if within_s is not None:
-        return float(within_s)
-    parts = getattr(fault, "parts", ())
-    return max((after_s + last_act_s(part) for after_s, part in parts), default=0.0)
 
 
 def experiment(
@@ -131,7 +121,7 @@ def experiment(
         )
     for one in faults:
         check_fault("experiment(fault=...)", one)
-    faults = told_apart(faults)
+    faults = with_unique_names(faults)
     _seconds("steady_s", steady_s, 1, 3600)
     _seconds("stable_s", stable_s, 0.5, 600)
     _check_fault_s(faults, fault_s)
@@ -154,7 +144,7 @@ def experiment(
         blast_radius=_checked_blast_radius(faults, blast_radius),
         abort_if=abort_if,
     )
-    return replace(made, faults=tuple(leased(one, _in_force_s(made, one)) for one in faults))
+    return replace(made, faults=tuple(one.with_lease(_in_force_s(made, one)) for one in faults))
 
 
 def _seconds(name: str, value: object, least: float, most: float) -> None:
@@ -207,7 +197,7 @@ def _checked_blast_radius(faults: tuple[Fault, ...], blast_radius: int | None) -
 
 def _in_force_s(experiment: Experiment, fault: Fault) -> float:
     """The most seconds from a trial's first act to the revert of its last."""
-    deadline_s, fault_s, acts_s = experiment.deadline_s(fault), experiment.fault_s, last_act_s(fault)
+    deadline_s, fault_s, acts_s = experiment.deadline_s(fault), experiment.fault_s, fault.last_act_s
     waits_s = deadline_s if acts_s else 0.0  # the longest that acts wait for earlier victims to be back
     held_s = deadline_s if fault.lifetime == "lasting" or fault_s is None else fault_s
     return float(acts_s + waits_s + held_s + LEASE_MARGIN_S)

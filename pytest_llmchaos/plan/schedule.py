@@ -5,19 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.faults.base import options_of
 from pytest_llmchaos.plan.experiment import Experiment, TrialPlan
 from pytest_llmchaos.plan.seeds import rng_for
 
 if TYPE_CHECKING:
     from pytest_llmchaos.loads import Arrival
     from pytest_llmchaos.model import Fault, Injection
-
-# What primitive faults declare of themselves and of their proof: not how strong they are.
-DECLARED = frozenset({"kind", "needs", "lifetime", "fidelity", "expects", "witness", "counter"})
 
 
 def plan_trial(
@@ -85,7 +82,12 @@ def as_json(plan: TrialPlan) -> dict[str, Any]:
         "fault": str(plan.fault),
         "repeat": plan.repeat,
         "injections": [
-            {"after_s": act.after_s, "fault": act.fault.kind, "victim": act.victim, "options": _options(act.fault)}
+            {
+                "after_s": act.after_s,
+                "fault": act.fault.kind,
+                "victim": act.victim,
+                "options": {name: _plain(value) for name, value in options_of(act.fault).items()},
+            }
             for act in plan.injections
         ],
         "load": str(experiment.load),
@@ -99,12 +101,6 @@ def as_json(plan: TrialPlan) -> dict[str, Any]:
         "arrivals": len(arrivals),
         "arrivals_sha256": hashlib.sha256(text.encode()).hexdigest(),
     }
-
-
-def _options(primitive: Any) -> dict[str, Any]:
-    """How strong a fault is: its own fields, beside those that say what it is and how it is proven."""
-    own = fields(primitive) if is_dataclass(primitive) else ()
-    return {one.name: _plain(getattr(primitive, one.name)) for one in own if one.name not in DECLARED}
 
 
 def _plain(value: object) -> Any:

@@ -183,15 +183,17 @@ def _findings(lines: list[Line], judged: Line) -> list[str]:
 def _undo(lines: list[Line]) -> list[dict[str, Any]]:
     """Every fault that was announced, with its undo and whether the journal shows that undo done afterwards."""
     undo: list[dict[str, Any]] = []
+    ids: list[object] = []  # of the intents; journals of earlier versions lack them
     for line in lines:
         victim = line.get("victim")
         if line["kind"] == "intent":
             act = line.get("undo")
             op = act.get("op") if isinstance(act, Mapping) else None
             undo.append({"fault": line.get("fault"), "victim": victim, "op": op, "undone": False})
+            ids.append(line.get("id"))
         elif line["kind"] == "undone" and line.get("ok") is True:
-            for entry in undo:
-                if (entry["victim"], entry["op"]) == (victim, line.get("op")):
+            for entry, intent in zip(undo, ids, strict=True):
+                if (entry["victim"], entry["op"], intent) == (victim, line.get("op"), line.get("intent")):
                     entry["undone"] = True
     return undo
 

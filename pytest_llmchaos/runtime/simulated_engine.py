@@ -1,4 +1,4 @@
-"""The ability `engine`: faults on the admin port of a simulated engine, whichever runtime it runs in. It judges nothing."""
+"""The ability `engine`: faults on the admin port of a simulated engine, whichever runtime it runs in."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmchaos.errors import HealFailed, Inconclusive, NotReady
-from pytest_llmchaos.faults.engine_faults import EngineFaultState, EngineReport
+from pytest_llmchaos.model import EngineFaultState, EngineOption, EngineReport
 from pytest_llmchaos.prometheus.queries import Prometheus
 
 if TYPE_CHECKING:
-    from pytest_llmchaos.model import ServiceState, Undo
+    from pytest_llmchaos.model import ServiceState, Undo, UndoOp
     from pytest_llmchaos.subject.lab import Subject
 
 # What the engine keeps in its state folder for faults that strike at the next start, and the kinds that do.
 BOOT_FILE = "boot-faults.json"
 _AT_BOOT = frozenset({"crash_on_boot", "slow_load"})
-UNDO_OP = "engine_end"
 ADMIN_PORT = 8081  # in the compose file's numbers: the engine's own port and one
 _DEADLINE_S = 5.0
 
@@ -58,7 +57,11 @@ class EngineAbility:
         simulated = dict(self.subject.extra_env).get("LLMCHAOS_BACKEND") == "sim"
         return frozenset({"engine"} if simulated else ())
 
-    def engine_start(self, service: str, kind: str, *, lease_s: float, **options: object) -> str:
+    @property
+    def engine_undo_ops(self) -> Mapping[str, UndoOp]:
+        return {"engine_end": self.undo_engine}
+
+    def engine_start(self, service: str, kind: str, *, lease_s: float, **options: EngineOption) -> str:
         """Start a fault; its id."""
         asked = json.dumps({"kind": kind, "lease_s": lease_s, **options})
         return str(self._ask_engine(service, "start", asked)["id"])
@@ -89,7 +92,7 @@ class EngineAbility:
 
         Content with a service that is gone. Raises HealFailed as long as the engine does not answer.
         """
-        service, kind = undo.service, str(undo.args["kind"])
+        service, kind = undo.service, str(undo.args.get("kind"))
         state = self.state(service)
         if not state.identity:
             return

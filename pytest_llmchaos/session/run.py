@@ -12,7 +12,7 @@ from pytest_llmchaos.cleanup import watchdog
 from pytest_llmchaos.cleanup.sweep import sweep_dead_runs
 from pytest_llmchaos.errors import LlmchaosError, NotReady
 from pytest_llmchaos.evidence.journal import SCHEMA, Journal, open_intents
-from pytest_llmchaos.faults import foreign_names
+from pytest_llmchaos.faults import CATALOGUE, foreign_names
 from pytest_llmchaos.host import identity
 from pytest_llmchaos.lab.lab import Lab
 from pytest_llmchaos.prometheus.required_metrics import require_metrics
@@ -22,29 +22,8 @@ from pytest_llmchaos.session.settings import Settings, make_runtime
 from pytest_llmchaos.subject.lab import Subject, setup_command
 
 if TYPE_CHECKING:
+    from pytest_llmchaos.model import Runtime
     from pytest_llmchaos.session.progress import Progress
-
-# The primitive faults that a report's coverage table speaks of, before those that other packages bring.
-CATALOGUE = (
-    "kill",
-    "crash",
-    "restart",
-    "pause",
-    "partition",
-    "limit_cpu",
-    "limit_memory",
-    "overload",
-    "hang",
-    "gpu_saturation",
-    "gpu_exhaustion",
-    "xid",
-    "cpu_fallback",
-    "thermal_throttling",
-    "corrupted_output",
-    "slow_load",
-    "crash_on_boot",
-    "memory_leak",
-)
 
 
 class Run:
@@ -55,7 +34,7 @@ class Run:
         self.progress = progress
         self.subject: Subject = settings.subject
         self._lab: Lab | None = None
-        self._runtime: Any = None
+        self._runtime: Runtime | None = None
         self._watchdog: watchdog.Watchdog | None = None
         self._journal: Journal | None = None
         self._old_sigterm: Any = None
@@ -81,6 +60,7 @@ class Run:
 
     def announce(self, schedule: Sequence[dict[str, Any]]) -> None:
         """Write down what will be done, before anything starts."""
+        runtime = self._runtime
         self.journal.write(
             "run",
             schema=SCHEMA,
@@ -89,12 +69,12 @@ class Run:
             replay=self.settings.replay_line,
             runtime=self.settings.runtime,
             backend=self.settings.backend,
-            environment={**environment(), "services run as": getattr(self._runtime, "fidelity", "containers")},
+            environment={**environment(), "services run as": runtime.services_run_as if runtime else "containers"},
             schedule=list(schedule),
             catalogue={"faults": [*CATALOGUE, *foreign_names()], "targets": list(self.subject.targets)},
         )
 
-    def preflight(self) -> None:
+    def preflight(self) -> Runtime:
         """Find out what is missing before anything starts. Raises NotReady or BadScenario."""
         project = identity.project_name(os.getpid(), self.settings.worker)
         if self.subject.own:
@@ -103,6 +83,7 @@ class Run:
         runtime = make_runtime(self.settings, self.subject, project=project, owner_id=identity.owner_label())
         runtime.prepare()
         self._runtime = runtime
+        return runtime
 
     def unclaimed(self) -> list[str]:
         """The records of `lab.load` since the last call: the test that made them speaks for them."""
@@ -128,9 +109,8 @@ class Run:
         return self._lab
 
     def _start(self) -> Lab:
-        if self._runtime is None:
-            self.preflight()
-        settings, project = self.settings, self._runtime.project
+        runtime = self._runtime or self.preflight()
+        settings, project = self.settings, runtime.project
         sweep_dead_runs(self.progress.note)
         recipe = {
             "runtime": settings.runtime,
@@ -154,16 +134,14 @@ class Run:
             else f"starting the stack ({settings.runtime}, {settings.backend}) as"
         )
         self.progress.note(f"{doing} {project}")
-        self._runtime.up(remediator=True)
+        runtime.up(remediator=True)
         up_s = time.monotonic() - begin
-        self.journal.write("stack_up", took_s=round(up_s, 3), images=self._runtime.images())
-        self.progress.note(
-            f"stack is up after {up_s:.1f} s; Prometheus at {self._runtime.url(self.subject.prometheus)}"
-        )
+        self.journal.write("stack_up", took_s=round(up_s, 3), images=runtime.images())
+        self.progress.note(f"stack is up after {up_s:.1f} s; Prometheus at {runtime.url(self.subject.prometheus)}")
         if not self.subject.own:
-            self.progress.note(dashboards_line(getattr(self._runtime, "dashboards", None)))
+            self.progress.note(dashboards_line(runtime.dashboards))
         lab = Lab(
-            runtime=self._runtime,
+            runtime=runtime,
             subject=self.subject,
             journal=self.journal,
             directory=settings.directory,
@@ -171,7 +149,7 @@ class Run:
             say=self.progress,
         )
         if self.subject.own:
-            url = self._runtime.url(self.subject.prometheus)
+            url = runtime.url(self.subject.prometheus)
             require_metrics(url, lab.slos, pushed=self.subject.pushgateway is not None)
         return lab
 

@@ -6,9 +6,10 @@ import errno
 import time
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmchaos.errors import EvidenceLost, InvalidExperiment, ProvesNothing, Unsupported, verdict_of
+from pytest_llmchaos.errors import EvidenceLost, InvalidExperiment, ProvesNothing, verdict_of
 from pytest_llmchaos.host import measurement_lock
 from pytest_llmchaos.plan.schedule import arrivals_of
+from pytest_llmchaos.runtime.abilities import granted
 from pytest_llmchaos.runtime.undo import over
 from pytest_llmchaos.trial import judge, trial_json
 from pytest_llmchaos.trial.trial import Trial
@@ -28,9 +29,7 @@ def perform(lab: Lab, plan: TrialPlan, *, worker: str = "") -> Trial:
     Raises ProvesNothing, Unsupported or HealFailed instead of giving a trial that supports no claim.
     """
     lab.last_trial, lab.last_judged = "", {}  # whoever is refused below must not be taken for the trial before
-    missing = sorted(plan.fault.needs - lab.runtime.abilities)
-    if missing:
-        raise Unsupported(f"the {lab.runtime.name} runtime cannot {', '.join(missing)}, which {plan.fault} needs")
+    granted(lab.runtime, plan.fault.needs, str(plan.fault))
     with measurement_lock.measuring(say=lab.say), lab.recording(worker, **_about(plan)) as record:
         try:
             trial = _perform(lab, plan, record)

@@ -18,22 +18,25 @@ from typing import Any
 
 import docker
 
-from pytest_llmchaos.errors import BadScenario, HealFailed, NotReady, Unsupported
-from pytest_llmchaos.model import RuntimeEvent, ServiceState, Undo
+from pytest_llmchaos.errors import BadScenario, NotReady, Unsupported
+from pytest_llmchaos.model import RuntimeEvent, ServiceState, UndoOp
 from pytest_llmchaos.runtime.docker import docker_cli, removal, restrictions
 from pytest_llmchaos.runtime.docker.events import EventReader
 from pytest_llmchaos.runtime.docker.project import ComposeProject
-from pytest_llmchaos.runtime.simulated_engine import BOOT_FILE, UNDO_OP, EngineAbility
+from pytest_llmchaos.runtime.overload import OverloadAbility
+from pytest_llmchaos.runtime.simulated_engine import BOOT_FILE, EngineAbility
+from pytest_llmchaos.runtime.undo import UndoRegistry
 from pytest_llmchaos.subject.lab import Subject
 
 UP_DEADLINE_S = 120
 _NEVER = "0001-01-01"
 
 
-class ComposeRuntime(restrictions.Restrictable, EngineAbility):
+class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, OverloadAbility):
     """One compose project `llmchaos-<uid>-<worker>`, with this run's labels on everything in it."""
 
     name = "compose"
+    services_run_as = "containers"
 
     def __init__(self, subject: Subject, *, project: str, run: str, owner: str, directory: Path) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", project):
@@ -64,6 +67,7 @@ class ComposeRuntime(restrictions.Restrictable, EngineAbility):
             "limit_memory",
             "oom_kill",
             "partition",
+            "overload",
         }
         return frozenset(always | ({"crash"} if os.geteuid() == 0 else set())) | self.engine_abilities
 
@@ -276,29 +280,14 @@ class ComposeRuntime(restrictions.Restrictable, EngineAbility):
         except docker.errors.APIError as error:
             raise NotReady(f"the Docker daemon refused: {error.explanation or error}") from None
 
-    def undo(self, undo: Undo) -> None:
-        """Put one service back. Content with a container that is gone or already well.
-
-        Raises HealFailed if the engine refuses for any other reason.
-        """
-        if undo.op == UNDO_OP:
-            self.undo_engine(undo)
-            return
-        container = self._container(undo.service)
-        if container is None:
-            return
-        state = _state(undo.service, container)
-        try:
-            if undo.op in restrictions.RELEASES:
-                self.release(restrictions.RELEASES[undo.op], undo.service)
-            if state.paused and undo.op in {"ensure_unpaused", "ensure_running"}:
-                self.unpause(undo.service)
-            if undo.op == "ensure_running" and not state.running and not state.paused:
-                self.start(undo.service)
-        except NotReady as error:
-            again = self.state(undo.service)
-            if undo.op in restrictions.RELEASES or not again.running or again.paused:
-                raise HealFailed(f"{undo.op} {undo.service}: {error}; heal by hand with `llmchaos heal`") from None
+    @property
+    def undo_ops(self) -> Mapping[str, UndoOp]:
+        return {
+            **super().undo_ops,
+            **self.restriction_undo_ops,
+            **self.engine_undo_ops,
+            **self.overload_undo_ops,
+        }
 
     def wait_healthy(self, services: Sequence[str], deadline_s: float) -> None:
         """Wait until these services run and pass their own health checks. Raises NotReady naming the one that does not."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from pytest_llmchaos.errors import NotReady
-from pytest_llmchaos.model import Proof
+from pytest_llmchaos.model import Proof, Undo, UndoOp
 from pytest_llmchaos.runtime.docker import docker_cli
 
 PERIOD_US = 100_000
@@ -146,6 +146,13 @@ class Restrictable:
         ):
             return None
         return Proof(step="healed", witness=f"engine: {kind} of {service} is as found", at_unix_s=time.time())
+
+    @property
+    def restriction_undo_ops(self) -> Mapping[str, UndoOp]:
+        return dict.fromkeys(RELEASES, self._give_back)
+
+    def _give_back(self, undo: Undo) -> None:
+        self.release(RELEASES[undo.op], undo.service)
 
     def release(self, kind: str, service: str) -> None:
         """Give back what was taken; nothing where nothing is missing."""
