@@ -176,6 +176,7 @@ def test_one_package_twice_on_the_path_is_one(tmp_path, asked):
     sites = [by_hand(tmp_path / name, "chaos-stun", {"stun": "chaos_stun:stun"}, GOOD) for name in ("here", "there")]
 
     assert asked(*sites) == "stun api"
+    assert str(faults.foreign("stun")("api")) == "stun api"
     assert dir(faults) == sorted([*faults.__all__, "stun"])
     assert faults.foreign_names() == ["stun"]
 
@@ -190,6 +191,8 @@ def test_a_name_of_the_catalogue_cannot_be_taken(tmp_path, asked):
 def test_a_name_that_nobody_has_is_an_attribute_that_is_missing():
     with pytest.raises(AttributeError, match=r"there is no faults\.stun; there are .*kill.*xid"):
         _ = faults.stun
+    with pytest.raises(BadScenario, match=r"faults\.foreign\('stun'\): no installed package brings it; there are none"):
+        faults.foreign("stun")
 
 
 def test_importing_the_plugin_looks_for_no_fault(tmp_path):

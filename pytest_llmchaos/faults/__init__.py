@@ -92,7 +92,7 @@ def foreign(name: str) -> Callable[..., Fault]:
     return make
 
 
-if not TYPE_CHECKING:  # a type checker would believe that every name exists here
+if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe that every name exists here
 
     def __getattr__(name: str) -> Callable[..., Fault]:
         """A fault that another package brings. One of that name here is found before this is asked: none can be shadowed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
@@ -38,12 +39,12 @@ def on_targets(primitive: Primitive, target: object) -> Fault:
     return aimed[0] if len(aimed) == 1 else Together(parts=tuple((0.0, one) for one in aimed))
 
 
-class _Composition:
+class _Composition(ABC):
     """What a fault made of faults derives from its members."""
 
     @property
-    def members(self) -> tuple[Fault, ...]:
-        raise NotImplementedError
+    @abstractmethod
+    def members(self) -> tuple[Fault, ...]: ...
 
     @property
     def target(self) -> str:

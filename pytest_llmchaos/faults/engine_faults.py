@@ -5,6 +5,7 @@ Only an engine that says it is simulated has such a port, so nothing here is mor
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Protocol, Self
@@ -61,7 +62,7 @@ class OnEngine:
         return Proof(step="healed", witness=f"the engine lists no {self.kind} in force", at_unix_s=report.at_unix_s)
 
 
-class EngineFault(OnEngine):
+class EngineFault(OnEngine, ABC):
     """One that is in force until it is ended. The engine and Prometheus are its witnesses.
 
     `counter`: what the engine must have counted, where the fault does something that can be counted.
@@ -72,9 +73,10 @@ class EngineFault(OnEngine):
     def inject(self, runtime: CanReachEngine, victim: str) -> None:
         self.start(runtime, victim)
 
+    @abstractmethod
     def witness(self, victim: str) -> str:
         """A query that has a sample only while Prometheus sees the fault show."""
-        raise NotImplementedError
+        ...
 
     def number(self, option: str) -> float:
         return float(dict(self.options)[option])
