@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pytest_llmchaos.model import Fault, Runtime
     from pytest_llmchaos.prometheus.queries import Prometheus
     from pytest_llmchaos.slo.arithmetic import Slo
+    from pytest_llmchaos.stats.windows import Window
     from pytest_llmchaos.subject.lab import Subject
 
     Say = Callable[["Lab", str, float | None], None]
@@ -268,7 +269,7 @@ class Lab:
         self,
         fault: Fault | Sequence[Injection],
         *,
-        abort_if: Callable[[Any], bool] | None = None,
+        abort_if: Callable[[Window], bool] | None = None,
         blast_radius: int | None = None,
         patience_s: float = 40.0,
     ) -> Iterator[Injected]:
@@ -307,7 +308,7 @@ class Lab:
                 )
             self._tick("fault", deadline_s - time.monotonic())
 
-    def abort_check(self, abort_if: Callable[[Any], bool] | None) -> None:
+    def abort_check(self, abort_if: Callable[[Window], bool] | None) -> None:
         if abort_if is not None and self.running_load is not None:
             live = self.running_load.live_window(5.0)
             if live.offered and abort_if(live):

@@ -14,7 +14,7 @@ import tarfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import docker
 
@@ -27,6 +27,10 @@ from pytest_llmchaos.runtime.overload import OverloadAbility
 from pytest_llmchaos.runtime.simulated_engine import BOOT_FILE, EngineAbility
 from pytest_llmchaos.runtime.undo import UndoRegistry
 from pytest_llmchaos.subject.lab import Subject
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+    from docker.models.containers import Container, ExecResult
 
 UP_DEADLINE_S = 120
 _NEVER = "0001-01-01"
@@ -46,7 +50,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         self._labels = {"llmchaos.run": run, "llmchaos.owner": owner}
         self._directory = directory
         self.compose = ComposeProject(subject, name=project, labels=self._labels, directory=directory)
-        self._client: Any = None
+        self._client: DockerClient | None = None
         self._daemon = ""
         self._reader: EventReader | None = None
         self._found: dict[str, restrictions.AsFound] = {}
@@ -124,7 +128,13 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         }
         restrictions.keep(self._directory / "as_found.json", self._found)
 
-    def _new_client(self) -> Any:
+    @property
+    def _sdk(self) -> DockerClient:
+        if self._client is None:
+            raise NotReady(f"{self!r} is not up: call up() first")
+        return self._client
+
+    def _new_client(self) -> DockerClient:
         return docker.DockerClient(base_url=self._daemon or docker_cli.docker_host(), timeout=10)
 
     def down(self) -> None:
@@ -156,21 +166,21 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
     def url(self, service: str) -> str:
         return f"http://127.0.0.1:{self.compose.port_of[service]}"
 
-    def _containers(self) -> dict[str, Any]:
-        found = self._client.containers.list(all=True, filters={"label": f"com.docker.compose.project={self.project}"})
+    def _containers(self) -> dict[str, Container]:
+        found = self._sdk.containers.list(all=True, filters={"label": f"com.docker.compose.project={self.project}"})
         return {c.labels["com.docker.compose.service"]: c for c in found if self._serves(c)}
 
-    def _container(self, service: str) -> Any:
+    def _container(self, service: str) -> Container | None:
         """The one container of a service, if it carries this run's labels: nothing else may be touched."""
-        filters = {"label": [f"com.docker.compose.project={self.project}", f"com.docker.compose.service={service}"]}
-        found = self._client.containers.list(all=True, filters=filters)
+        labels = [f"com.docker.compose.project={self.project}", f"com.docker.compose.service={service}"]
+        found = self._sdk.containers.list(all=True, filters={"label": labels})
         return next((c for c in found if self._serves(c)), None)
 
-    def _serves(self, container: Any) -> bool:
+    def _serves(self, container: Container) -> bool:
         """Not what `docker compose run` made beside the service, under its name and with its labels."""
         return container.labels.get("com.docker.compose.oneoff") != "True" and self._is_mine(container)
 
-    def _is_mine(self, container: Any) -> bool:
+    def _is_mine(self, container: Container) -> bool:
         return all(container.labels.get(key) == value for key, value in self._labels.items())
 
     def state(self, service: str) -> ServiceState:
@@ -238,7 +248,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         if "crash" not in self.abilities:
             raise Unsupported("crash needs root on the machine of the Docker daemon; kill does not")
 
-        def act(container: Any) -> None:
+        def act(container: Container) -> None:
             container.reload()
             if int(container.attrs["State"]["Pid"]) <= 1:
                 raise NotReady(f"{service} has no process to crash")
@@ -255,23 +265,25 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
     def _ask_engine(self, service: str, verb: str, argument: str = "") -> Mapping[str, Any]:
         """The admin port is reached from inside the container: no network leads to it."""
         words = [word for word in ("python3", "-m", "lab_engine.fault", verb, argument) if word]
-        done: list[Any] = []
+        done: list[ExecResult] = []
         self._act(service, lambda c: done.append(c.exec_run(words, demux=True)))
-        out, error = (piece.decode(errors="replace").strip() if piece else "" for piece in done[0].output)
+        out, error = (
+            piece.decode(errors="replace").strip() if isinstance(piece, bytes) else "" for piece in done[0].output
+        )
         if done[0].exit_code != 0:
             raise NotReady(f"the engine of {service} did not do `{verb}` ({done[0].exit_code}): {error or out}")
         answer: Mapping[str, Any] = json.loads(out)
         return answer
 
     def _forget_boot_faults(self, service: str) -> None:
-        def act(container: Any) -> None:
+        def act(container: Container) -> None:
             folder = dict(one.split("=", 1) for one in container.attrs["Config"]["Env"]).get("LAB_STATE_DIR")
             if folder:
                 container.put_archive(folder, _archive(BOOT_FILE, b"[]"))
 
         self._act(service, act)
 
-    def _act(self, service: str, act: Callable[[Any], object]) -> None:
+    def _act(self, service: str, act: Callable[[Container], object]) -> None:
         container = self._container(service)
         if container is None:
             raise NotReady(f"service {service!r} has no container with this run's labels: nothing was touched")
@@ -320,7 +332,7 @@ def _unix(stamp: str) -> float:
     return whole + (float(f"0.{fraction}") if fraction else 0.0)
 
 
-def _state(service: str, container: Any) -> ServiceState:
+def _state(service: str, container: Container) -> ServiceState:
     state = container.attrs["State"]
     health = (state.get("Health") or {}).get("Status")
     return ServiceState(
@@ -332,7 +344,7 @@ def _state(service: str, container: Any) -> ServiceState:
         oom_killed=bool(state["OOMKilled"]),
         started_unix_s=_unix(state["StartedAt"]),
         restarts=int(container.attrs.get("RestartCount", 0)),
-        identity=container.id,
+        identity=str(container.id),
     )
 
 
