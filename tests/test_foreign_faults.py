@@ -13,6 +13,7 @@ from support.fake_runtime import FakeRuntime
 from pytest_llmchaos import BadScenario, faults
 from pytest_llmchaos.evidence.journal import read
 from pytest_llmchaos.faults import entry_points
+from pytest_llmchaos.faults.base import options_of
 from pytest_llmchaos.model import UNDO_OPS
 
 ROOT = Path(__file__).parent.parent
@@ -102,9 +103,18 @@ run.announce([])
     assert line["catalogue"]["faults"] == [*faults.CATALOGUE, "live_migration"]
 
 
-def test_the_example_keeps_the_contract_that_all_faults_keep():
+@pytest.mark.parametrize(
+    "module",
+    [
+        MODULE,
+        re.sub(r"ClassVar\[(.*)\] =", r"\1 =", MODULE),
+        MODULE.replace("@dataclass(frozen=True, kw_only=True)\n", ""),
+    ],
+    ids=["class variables", "dataclass fields", "no dataclass"],
+)
+def test_the_example_keeps_the_contract_that_all_faults_keep(module):
     names = {}
-    exec(compile(MODULE, "docs/faults.md", "exec"), names)
+    exec(compile(module, "docs/faults.md", "exec", dont_inherit=True), names)
     fault = entry_points.check_foreign("it", "live_migration", names["live_migration"]("api"))
     (act,) = fault.plan(random.Random(1), ("api",))
     runtime = FakeRuntime()
@@ -115,6 +125,8 @@ def test_the_example_keeps_the_contract_that_all_faults_keep():
     assert act.fault.observed(runtime, "api", since).at_unix_s > since
     runtime.undo(act.fault.undo("api"))
     assert act.fault.healed(runtime, "api", since) is not None
+    assert options_of(act.fault) == dict(fault.strength) == {}
+    assert fault.with_lease(900) == fault
 
 
 GOOD = MODULE.replace("live_migration", "stun")
@@ -139,7 +151,10 @@ GOOD = MODULE.replace("live_migration", "stun")
             "has kind='kill'",
         ),
         (GOOD.replace("def healed", "def heeled"), "got OnTarget without healed"),
-        (GOOD.replace('kind: str = "stun"', 'kind: str = "daze"'), "has kind='daze', expected 'stun'"),
+        (
+            GOOD.replace('kind: ClassVar[str] = "stun"', 'kind: ClassVar[str] = "daze"'),
+            "has kind='daze', expected 'stun'",
+        ),
         (GOOD.replace('frozenset({"pause", "unpause", "events"})', "frozenset()"), "has needs=frozenset(), expected"),
         (
             GOOD.replace('frozenset({"pause", "unpause", "events"})', '"pause"'),

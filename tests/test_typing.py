@@ -11,15 +11,18 @@ SNIPPETS = ROOT / "tests" / "support" / "typing"
 
 
 @pytest.fixture(scope="module")
-def told():
-    """What mypy says of the snippets, as (file, line, text, code)."""
-    files = [str(path) for path in sorted(SNIPPETS.glob("*.py"))]
+def told(tmp_path_factory):
+    """What mypy says of the snippets and of the example in docs/faults.md, as (file, line, text, code)."""
+    docs = (ROOT / "docs" / "faults.md").read_text()
+    example = tmp_path_factory.mktemp("docs") / "chaos_migration.py"
+    example.write_text(re.search(r"`chaos_migration.py`:\n\n```python\n(.*?)```", docs, re.DOTALL)[1])
+    files = [str(path) for path in (*sorted(SNIPPETS.glob("*.py")), example)]
     out, err, _ = api.run(["--config-file", str(ROOT / "pyproject.toml"), "--hide-error-context", *files])
     assert not err
     return re.findall(r"^\S*?(\w+\.py):(\d+): error: (.*)  \[([\w-]+)\]$", out, re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", ["surface_right.py", "seam_right.py"])
+@pytest.mark.parametrize("name", ["surface_right.py", "seam_right.py", "chaos_migration.py"])
 def test_what_is_used_right_is_no_error(told, name):
     assert [one for one in told if one[0] == name] == []
 

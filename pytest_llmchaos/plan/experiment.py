@@ -106,7 +106,7 @@ def experiment(
         again (40).
       stable_s: seconds in a row without a bad request that count as recovered.
       remediator: False performs the control arm without the remediator.
-      fidelity: the least that the claims need: real, kernel, proxy, telemetry or simulated.
+      fidelity: the least that the claims need: real, kernel or simulated.
       blast_radius: the most services that may be hit at once (the fault's own).
       abort_if: a function of the live window; True ends the trial at once and reverts.
 
