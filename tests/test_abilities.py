@@ -1,7 +1,9 @@
 """The words of `needs` and `abilities` and the protocols of the seam are tied together, for faults and for runtimes."""
 
 import inspect
+import re
 import typing
+from pathlib import Path
 
 import pytest
 from support.fake_runtime import FakeRuntime
@@ -111,3 +113,10 @@ def test_an_unknown_undo_in_a_dead_runs_journal_keeps_no_other_from_being_done(t
         attached.heal({**about, "targets": ["api"], "daemon": "", "noted": str(tmp_path / "noted")})
 
     assert started == ["model-1", "api"]
+
+
+def test_the_docs_for_faults_of_ones_own_name_every_ability_and_every_undo():
+    text = (Path(__file__).parent.parent / "docs" / "faults.md").read_text()
+
+    assert [word for word in (*ABILITIES, *UNDO_OPS) if not re.search(rf"\b{word}\b", text)] == []
+    assert [one.__name__ for one in ABILITIES.values() if f"`{one.__name__}`" not in text] == []

@@ -6,7 +6,7 @@ import http.client
 import json
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from pytest_llmchaos.errors import HealFailed, Inconclusive, NotReady
 from pytest_llmchaos.model import EngineFaultState, EngineOption, EngineReport
@@ -23,12 +23,30 @@ ADMIN_PORT = 8081  # in the compose file's numbers: the engine's own port and on
 _DEADLINE_S = 5.0
 
 
+class ListedFault(TypedDict):
+    """One fault in the admin port's answer to `list`."""
+
+    id: str
+    kind: str
+    state: str
+    lease_s: float
+    left_s: float
+    counters: Mapping[str, float]
+
+
+class EngineAnswer(TypedDict, total=False):
+    """What the admin port answers: `id` to `start`, `faults` to `list`."""
+
+    id: str
+    faults: list[ListedFault]
+
+
 class EngineAbility:
     """What a runtime inherits to have the ability. It brings the way to the admin port, and to the engine's state folder."""
 
     subject: Subject
 
-    def _ask_engine(self, service: str, verb: str, argument: str = "") -> Mapping[str, Any]:
+    def _ask_engine(self, service: str, verb: str, argument: str = "") -> EngineAnswer:
         """The admin port's answer to `start` (JSON), `list` or `end` (id).
 
         Raises NotReady with the port's own words, or saying that nobody listens.
@@ -111,7 +129,7 @@ class EngineAbility:
             raise HealFailed(f"cannot end {kind} on {service}: {error}; heal by hand with `llmchaos heal`") from None
 
 
-def ask_admin_port(address: str, verb: str, argument: str) -> Mapping[str, Any]:
+def ask_admin_port(address: str, verb: str, argument: str) -> EngineAnswer:
     """What `lab_engine.fault` does inside a container, for an admin port that can be reached from here."""
     method, path, body = {
         "start": ("POST", "/faults", argument.encode()),
@@ -129,11 +147,11 @@ def ask_admin_port(address: str, verb: str, argument: str) -> Mapping[str, Any]:
         connection.close()
     if response.status >= 400:
         raise NotReady(f"the engine at {address} refused `{verb}`: {text}")
-    answer: Mapping[str, Any] = json.loads(text)
+    answer: EngineAnswer = json.loads(text)
     return answer
 
 
-def _state(told: Mapping[str, Any], now_unix_s: float) -> EngineFaultState:
+def _state(told: ListedFault, now_unix_s: float) -> EngineFaultState:
     active = told["state"] == "active"
     age_s = float(told["lease_s"]) - float(told["left_s"]) if active else 0.0
     return EngineFaultState(

@@ -14,7 +14,7 @@ import tarfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import docker
 
@@ -24,13 +24,14 @@ from pytest_llmchaos.runtime.docker import docker_cli, removal, restrictions
 from pytest_llmchaos.runtime.docker.events import EventReader
 from pytest_llmchaos.runtime.docker.project import ComposeProject
 from pytest_llmchaos.runtime.overload import OverloadAbility
-from pytest_llmchaos.runtime.simulated_engine import BOOT_FILE, EngineAbility
+from pytest_llmchaos.runtime.simulated_engine import BOOT_FILE, EngineAbility, EngineAnswer
 from pytest_llmchaos.runtime.undo import UndoRegistry
 from pytest_llmchaos.subject.lab import Subject
 
 if TYPE_CHECKING:
     from docker import DockerClient
     from docker.models.containers import Container, ExecResult
+    from testcontainers.compose import DockerCompose
 
 UP_DEADLINE_S = 120
 _NEVER = "0001-01-01"
@@ -195,7 +196,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
     def events(self, since_unix_s: float, until_unix_s: float) -> Sequence[RuntimeEvent]:
         return self._reader.between(since_unix_s, until_unix_s) if self._reader else []
 
-    def audit(self) -> Sequence[Mapping[str, Any]]:
+    def audit(self) -> Sequence[Mapping[str, object]]:
         """The remediator's audit log, also when its container has stopped."""
         container = self._container(self.subject.remediator) if self.subject.remediator else None
         if container is None:
@@ -262,7 +263,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
 
         self._act(service, act)
 
-    def _ask_engine(self, service: str, verb: str, argument: str = "") -> Mapping[str, Any]:
+    def _ask_engine(self, service: str, verb: str, argument: str = "") -> EngineAnswer:
         """The admin port is reached from inside the container: no network leads to it."""
         words = [word for word in ("python3", "-m", "lab_engine.fault", verb, argument) if word]
         done: list[ExecResult] = []
@@ -272,7 +273,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         )
         if done[0].exit_code != 0:
             raise NotReady(f"the engine of {service} did not do `{verb}` ({done[0].exit_code}): {error or out}")
-        answer: Mapping[str, Any] = json.loads(out)
+        answer: EngineAnswer = json.loads(out)
         return answer
 
     def _forget_boot_faults(self, service: str) -> None:
@@ -348,7 +349,7 @@ def _state(service: str, container: Container) -> ServiceState:
     )
 
 
-def _testcontainers(runtime: ComposeRuntime) -> Any:
+def _testcontainers(runtime: ComposeRuntime) -> DockerCompose:
     """testcontainers' DockerCompose with what it lacks: a project name, an environment, time limits."""
     from testcontainers.compose import DockerCompose  # noqa: PLC0415 - 0.2 s that a run without experiments must not pay
 
@@ -357,7 +358,7 @@ def _testcontainers(runtime: ComposeRuntime) -> Any:
         def compose_command_property(self) -> list[str]:
             return runtime.compose.command()
 
-        def _run_command(self, cmd: Any, context: Any = None) -> Any:
+        def _run_command(self, cmd: str | list[str], context: str | None = None) -> subprocess.CompletedProcess[bytes]:
             if "up" in cmd:
                 cmd = [*cmd, "--wait-timeout", str(UP_DEADLINE_S), "--quiet-pull"]
             return subprocess.run(

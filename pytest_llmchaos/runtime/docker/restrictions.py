@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.model import Proof, Undo, UndoOp
@@ -32,11 +32,20 @@ _EVENTS = {
 }
 
 
+class Endpoint(TypedDict):
+    """How a container takes part in one network."""
+
+    aliases: list[str]
+    ipv4: str | None
+    ipv6: NotRequired[str | None]  # what earlier versions kept lacks these two
+    mac: NotRequired[str | None]
+
+
 @dataclass(frozen=True, kw_only=True)
 class AsFound:
     """What a container had before anything was taken away. 0 means unlimited, and for the period the engine's own."""
 
-    networks: dict[str, dict[str, Any]]
+    networks: dict[str, Endpoint]
     cpus_nano: int
     cpu_quota_us: int
     memory_bytes: int
@@ -52,7 +61,7 @@ class AsFound:
 def as_found(container: Container) -> AsFound:
     host = container.attrs["HostConfig"]
     short = str(container.id)[:12]
-    networks = {
+    networks: dict[str, Endpoint] = {
         name: {
             "aliases": [alias for alias in (about.get("Aliases") or []) if alias != short],
             "ipv4": (about.get("IPAMConfig") or {}).get("IPv4Address"),
@@ -71,7 +80,7 @@ def as_found(container: Container) -> AsFound:
     )
 
 
-def _chosen_mac(endpoint: Mapping[str, Any]) -> str | None:
+def _chosen_mac(endpoint: Mapping[str, str | None]) -> str | None:
     """The hardware address of an endpoint, except one that the engine made of its IPv4 address.
 
     The endpoint may come back with another IPv4 address, and then a sibling with its former one would be given that too.

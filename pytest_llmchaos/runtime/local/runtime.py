@@ -8,7 +8,6 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from pytest_llmchaos.errors import BadScenario, NotReady
 from pytest_llmchaos.host.ports import Ports, port_is_free
@@ -22,7 +21,7 @@ from pytest_llmchaos.runtime.local.memory_limit import MemoryLimitable
 from pytest_llmchaos.runtime.local.programs import Programs
 from pytest_llmchaos.runtime.local.supervisord_config import EVENTS, Process, json_lines, write_supervisord
 from pytest_llmchaos.runtime.overload import OverloadAbility
-from pytest_llmchaos.runtime.simulated_engine import ADMIN_PORT, BOOT_FILE, EngineAbility, ask_admin_port
+from pytest_llmchaos.runtime.simulated_engine import ADMIN_PORT, BOOT_FILE, EngineAbility, EngineAnswer, ask_admin_port
 from pytest_llmchaos.runtime.undo import UndoRegistry
 from pytest_llmchaos.subject.lab import Subject
 
@@ -175,7 +174,7 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility
         ]
         return [event for event in found if since_unix_s <= event.at_unix_s <= until_unix_s]
 
-    def audit(self) -> Sequence[Mapping[str, Any]]:
+    def audit(self) -> Sequence[Mapping[str, object]]:
         """The remediator's audit log, also when it has stopped."""
         program = self._programs.get(self.subject.remediator or "")
         return json_lines(Path(program.environment["LAB_AUDIT_FILE"])) if program else []
@@ -214,7 +213,7 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility
         """End the service's first process past supervisord, which sees it die by itself."""
         self._act("crash", service)
 
-    def _ask_engine(self, service: str, verb: str, argument: str = "") -> Mapping[str, Any]:
+    def _ask_engine(self, service: str, verb: str, argument: str = "") -> EngineAnswer:
         return ask_admin_port(self._reserved().of(service, ADMIN_PORT), verb, argument)
 
     def _forget_boot_faults(self, service: str) -> None:
