@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from subprocess import Popen
@@ -22,6 +22,7 @@ BEFORE = [
 IN_FORCE = [("intent", 1), ("proof", 1), ("event", 1), ("proof", 2), ("undone", 1)]
 AFTER = [("phase", 2), ("phase_begin", 3), ("phase", 3)]
 JUDGED = [("finding", 1), ("judged", 1), ("claim", 1), ("stack_down", 1), ("run_end", 1)]
+STAGES = {"before": BEFORE, "in force": IN_FORCE, "after": AFTER, "judged": JUDGED}
 # In the sessions that die or are watched: nobody but a run's own watchdog cleans up, they do not wait for each other, and as they
 # share two cores nothing is measured.
 ALONE = """
@@ -55,6 +56,12 @@ Journal.write = write_and_die
 
 def named(case: Sequence[Any]) -> str:
     return "-".join(map(str, case))
+
+
+def stage(parameters: Mapping[str, Any]) -> tuple[str, str]:
+    """What a case stands for where not all of them run: its fault, and the part of the trial in which it dies."""
+    fault, _, kind, number = parameters["case"]
+    return fault, next((name for name, lines in STAGES.items() if (kind, number) in lines), "reported")
 
 
 def chosen(request: pytest.FixtureRequest, name: str) -> list[Any]:

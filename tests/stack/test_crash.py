@@ -83,6 +83,7 @@ def test_a_run_that_was_killed_still_reports(tmp_path):
     assert "ended before" in trial["reason"]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_a_cancelled_run_undoes_its_fault_and_removes_its_stack(tmp_path, number):
     require("sim")

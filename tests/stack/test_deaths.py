@@ -135,6 +135,7 @@ def test_two_sessions_side_by_side_leave_each_other_alone(image, tmp_path, engin
     assert engine.left(stack["project"]) == []
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("fault", ["pause", "partition"])
 def test_a_target_that_somebody_else_removes_ends_the_trial_without_a_verdict(image, tmp_path, engine, fault):
     tiny = tiny_stack.make(tmp_path / "tiny", image, fault=fault, more=", recovery_s=3, fault_s=3")
@@ -177,6 +178,7 @@ def fill_file(path, with_what=b"\n"):
             file.write(with_what)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("full", ["journal", "samples"])
 def test_a_disk_that_fills_up_in_a_fault_is_one_clear_error_and_all_is_undone(image, tmp_path, disk, engine, full):
     tiny = tiny_stack.make(tmp_path / "tiny", image, fault="pause", more=", recovery_s=3, fault_s=3")
@@ -308,6 +310,7 @@ def daemon(image, tmp_path_factory):
         yield made
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
 def test_a_daemon_that_is_restarted_in_a_fault_is_waited_for_and_nothing_is_left(image, tmp_path, daemon, number):
     tiny = tiny_stack.make(tmp_path / "tiny", image, fault="pause", more=", recovery_s=3, fault_s=2")

@@ -63,6 +63,7 @@ def test_every_fault_that_the_engine_knows_is_performed_here_on_its_own_or_in_a_
     assert performed == set(KINDS)
 
 
+@pytest.mark.sampled(share=0.25)
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f"{f} {dict(f.primitive.options)}")
 def test_a_fault_takes_hold_and_its_end_leaves_nothing(stack_lab, fault):
     stack_lab.require_clean()
@@ -106,6 +107,7 @@ def verdicts(stack_lab):
     return judged
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(("file", "repair"), REPAIRED)
 def test_it_holds_with_the_remediator_and_is_refuted_without(verdicts, file, repair):
     assert verdicts(file, repair) == {}
@@ -115,6 +117,7 @@ def test_it_holds_with_the_remediator_and_is_refuted_without(verdicts, file, rep
     assert repair in without
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(("file", "patience"), ONLY_BUSY)
 def test_it_holds_as_long_as_nobody_restarts_what_is_only_busy(verdicts, file, patience):
     assert verdicts(file, patience) == {}

@@ -171,6 +171,7 @@ def test_memory_can_be_limited_and_what_the_runtime_lacks_is_a_skip_that_names_i
     assert "limit_memory of model-1 is as found" in healed["witness"]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("frozen", ["services", "supervisord", "everything"])
 def test_what_stands_still_dies_with_pytest_too(tmp_path, scenario, frozen):
     Path(scenario).write_text(SCENARIO.replace("steady_s=8", "steady_s=1"))
@@ -222,6 +223,7 @@ def _command(pid):
     return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_a_cancelled_run_undoes_its_fault_and_ends_its_processes(tmp_path, scenario, number):
     reports = tmp_path / "reports"
