@@ -23,17 +23,23 @@ IN_FORCE = [("intent", 1), ("proof", 1), ("event", 1), ("proof", 2), ("undone", 
 AFTER = [("phase", 2), ("phase_begin", 3), ("phase", 3)]
 JUDGED = [("finding", 1), ("judged", 1), ("claim", 1), ("stack_down", 1), ("run_end", 1)]
 STAGES = {"before": BEFORE, "in force": IN_FORCE, "after": AFTER, "judged": JUDGED}
-# In the sessions that die or are watched: nobody but a run's own watchdog cleans up, they do not wait for each other, and as they
-# share two cores nothing is measured.
-ALONE = """
+# In sessions beside which others run: as they share two cores, nothing is measured.
+BESIDE_OTHERS = """
+from pytest_llmchaos import running
+running.MAX_LATENESS_P99_S, running.MIN_ACHIEVED, running.MAX_GENERATOR_CPU = 60.0, 0.0, 60.0
+"""
+# In those that die or are watched here: nobody but a run's own watchdog cleans up, and they do not wait for each other either.
+ALONE = (
+    BESIDE_OTHERS
+    + """
 import contextlib, os, signal
-from pytest_llmchaos import owner, run, running
+from pytest_llmchaos import owner, run
 from pytest_llmchaos.journal import Journal
 
 run.sweep_dead_runs = lambda note: []
 owner.measuring = lambda **_: contextlib.nullcontext()
-running.MAX_LATENESS_P99_S, running.MIN_ACHIEVED, running.MAX_GENERATOR_CPU = 60.0, 0.0, 60.0
 """
+)
 # Kills its own process before or after the line of a kind is written, the n-th time that it is.
 KILLER = (
     ALONE

@@ -4,10 +4,12 @@ import contextlib
 import os
 
 import pytest
+import sessions
 
 from conftest import require
 from pytest_llmchaos import faults, owner
 from pytest_llmchaos.runtime import docker_cli, removal
+from pytest_llmchaos.sweep import in_docker
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
 
@@ -72,3 +74,11 @@ def test_a_removal_leaves_what_carries_the_project_but_not_the_owner():
         left = {row["Names"] for row in docker_cli.listed("container", f"label={PROJECT}={project}")}
         assert left == {bare, living}
         assert own not in left
+
+
+def test_a_living_sibling_is_never_swept(stack_lab):
+    docker = in_docker()
+
+    assert docker.unseen == ""  # or nobody would have looked
+    assert stack_lab.runtime.project not in {**docker.dead, **docker.doubtful}
+    assert sessions.leftovers(stack_lab.runtime.project)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import sessions
 import tiny_stack
+from dying import BESIDE_OTHERS
 from second_daemon import second_daemon
 from tiny_stack import LONG, Engine, clean_after_s
 
@@ -28,6 +29,10 @@ def image():
     return tiny_stack.image()
 
 
+def make(folder, image, **more):
+    return tiny_stack.make(folder, image, conftest=BESIDE_OTHERS, **more)
+
+
 @pytest.fixture
 def engine():
     made = Engine()
@@ -38,7 +43,7 @@ def engine():
 @pytest.fixture
 def tiny(image, tmp_path):
     """A scenario whose pause lasts until something else ends it."""
-    return tiny_stack.make(tmp_path / "tiny", image, fault="pause", more=LONG)
+    return make(tmp_path / "tiny", image, fault="pause", more=LONG)
 
 
 def in_force(reports, child):
@@ -112,7 +117,7 @@ def test_a_timer_that_ends_the_process_at_once_leaves_nothing(tiny, engine):
 
 
 def test_two_sessions_side_by_side_leave_each_other_alone(image, tmp_path, engine):
-    first, second = (tiny_stack.make(tmp_path / name, image, fault="pause", more=LONG) for name in ("first", "second"))
+    first, second = (make(tmp_path / name, image, fault="pause", more=LONG) for name in ("first", "second"))
     with ended(first.start()) as living:
         stack = in_force(first.reports, living)
         before = engine.looks(stack["project"])
@@ -138,7 +143,7 @@ def test_two_sessions_side_by_side_leave_each_other_alone(image, tmp_path, engin
 @pytest.mark.sampled
 @pytest.mark.parametrize("fault", ["pause", "partition"])
 def test_a_target_that_somebody_else_removes_ends_the_trial_without_a_verdict(image, tmp_path, engine, fault):
-    tiny = tiny_stack.make(tmp_path / "tiny", image, fault=fault, more=", recovery_s=3, fault_s=3")
+    tiny = make(tmp_path / "tiny", image, fault=fault, more=", recovery_s=3, fault_s=3")
     tiny.scenario("later", *tiny_stack.FAULTS["kill"])
     with ended(tiny.start()) as child:
         stack = in_force(tiny.reports, child)
@@ -181,7 +186,7 @@ def fill_file(path, with_what=b"\n"):
 @pytest.mark.sampled
 @pytest.mark.parametrize("full", ["journal", "samples"])
 def test_a_disk_that_fills_up_in_a_fault_is_one_clear_error_and_all_is_undone(image, tmp_path, disk, engine, full):
-    tiny = tiny_stack.make(tmp_path / "tiny", image, fault="pause", more=", recovery_s=3, fault_s=3")
+    tiny = make(tmp_path / "tiny", image, fault="pause", more=", recovery_s=3, fault_s=3")
     tiny.scenario("later", *tiny_stack.FAULTS["kill"])
     with ended(tiny.start(f"--chaos-report={disk}")) as child:
         stack = in_force(disk, child)
@@ -224,7 +229,7 @@ def compose(tiny, *words):
 @pytest.fixture
 def taken_over(image, tmp_path, engine):
     """A stack that somebody else started, a scenario that kills its desk, and a taker of the desk's port."""
-    tiny = tiny_stack.make(tmp_path / "tiny", image, fault="kill", more=", recovery_s=3", attach=True)
+    tiny = make(tmp_path / "tiny", image, fault="kill", more=", recovery_s=3", attach=True)
     project = f"tinydesk{os.getpid()}"
     tiny.environment.update(COMPOSE_PROJECT_NAME=project, TINY_DESK_PORT="29330", TINY_JUDGE_PORT="29331")
     compose(tiny, "up", "--detach", "--wait")
@@ -313,7 +318,7 @@ def daemon(image, tmp_path_factory):
 @pytest.mark.sampled
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
 def test_a_daemon_that_is_restarted_in_a_fault_is_waited_for_and_nothing_is_left(image, tmp_path, daemon, number):
-    tiny = tiny_stack.make(tmp_path / "tiny", image, fault="pause", more=", recovery_s=3, fault_s=2")
+    tiny = make(tmp_path / "tiny", image, fault="pause", more=", recovery_s=3, fault_s=2")
     tiny.environment["DOCKER_HOST"] = daemon.host
     with ended(tiny.start()) as child:
         stack = in_force(tiny.reports, child)
@@ -331,7 +336,7 @@ def test_a_daemon_that_is_restarted_in_a_fault_is_waited_for_and_nothing_is_left
 
 
 def test_a_daemon_that_is_down_when_pytest_dies_is_cleaned_once_it_is_back(image, tmp_path, daemon):
-    tiny = tiny_stack.make(tmp_path / "tiny", image, fault="pause", more=LONG)
+    tiny = make(tmp_path / "tiny", image, fault="pause", more=LONG)
     tiny.environment["DOCKER_HOST"] = daemon.host
     with ended(tiny.start()) as child:
         stack = in_force(tiny.reports, child)

@@ -12,7 +12,7 @@ import pytest
 import requests
 import yaml
 
-from pytest_llmchaos import loads
+from pytest_llmchaos import loads, owner
 from pytest_llmchaos.generate.boards import boards
 from pytest_llmchaos.generate.rules import LAB_SCALE
 from pytest_llmchaos.openslo import load_slos
@@ -54,6 +54,7 @@ def grafana(sim_run):
         assert up.returncode == 0, up.stderr + compose(lab, "logs", "grafana").stdout[-3000:]
         port = compose(lab, "port", "grafana", "3000").stdout.strip().rpartition(":")[2]
         with (
+            owner.measuring(),
             lab.recording(scenario="grafana", fault="", plan={"load": "30 requests a second"}),
             lab.load(loads.open_loop(rate_rps=30, max_tokens=8), longest_s=60),
         ):

@@ -17,7 +17,7 @@ import requests
 import yaml
 from dying import chosen
 
-from pytest_llmchaos import faults, loads
+from pytest_llmchaos import faults, loads, owner
 from pytest_llmchaos.errors import NoData
 from pytest_llmchaos.generate.boards import boards
 from pytest_llmchaos.generate.panels import Variable
@@ -68,6 +68,7 @@ def observed(sim_run):
     await_scrapes(lab)
     started = time.time()
     with (
+        owner.measuring(),
         lab.recording(scenario="infra", fault="kill api", plan={"load": "30 requests a second"}),
         lab.load(loads.open_loop(rate_rps=30, max_tokens=8), longest_s=90),
     ):
@@ -85,6 +86,7 @@ def fired(request, observed):
     lab.remediator.ensure(False)
     try:
         with (
+            owner.measuring(),
             lab.recording(scenario="infra", fault="one after the other", plan={"load": "30 requests a second"}),
             lab.load(loads.open_loop(rate_rps=30, max_tokens=8), longest_s=300),
         ):

@@ -119,6 +119,7 @@ def test_without_a_fault_nothing_acts(trial):
 '''
 
 
+@pytest.mark.nightly("test_trials has both arms; what the local runtime adds to a trial is in the one above")
 def test_the_control_arms_hold(tmp_path):
     file = tmp_path / "test_arms.py"
     file.write_text(ARMS)
@@ -260,6 +261,9 @@ def test_two_runs_side_by_side_keep_to_themselves(tmp_path):
     assert local_cleanup.processes_of(one.project) == local_cleanup.processes_of(two.project) == {}
 
 
+@pytest.mark.nightly(
+    "test_workers has them with containers; test_two_runs_side_by_side_keep_to_themselves, without workers"
+)
 def test_workers_side_by_side_have_a_stack_each(tmp_path, scenario):
     second = tmp_path / "test_second.py"
     second.write_text(Path(scenario).read_text())

@@ -38,6 +38,9 @@ def written(folder, fault, stable_s=2):
     return str(path)
 
 
+@pytest.mark.nightly(
+    "test_plugin repeats trials, test_report_effects has the times of many, test_trials performs many on one stack"
+)
 def test_repeated_trials_give_mttd_and_mttr_with_n_and_spread(tmp_path):
     require("sim")
     scenario = written(tmp_path, 'faults.kill("api")')
