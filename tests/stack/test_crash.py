@@ -70,7 +70,7 @@ def test_sigkill_in_the_middle_of_the_fault_leaves_nothing_but_a_report(tmp_path
     assert "ended before" in trial["reason"]
 
 
-@pytest.mark.sampled
+@pytest.mark.nightly("test_deaths cancels a session on a small stack, test_local_runtime the lab by either signal")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_a_cancelled_run_undoes_its_fault_and_removes_its_stack(tmp_path, number):
     require("sim")
@@ -87,28 +87,3 @@ def test_a_cancelled_run_undoes_its_fault_and_removes_its_stack(tmp_path, number
     assert sessions.leftovers(stack["project"]) == []
     assert sessions.of_kind(tmp_path, "undone")[0]["ok"] is True
     assert child.returncode == 2
-
-
-def test_when_the_watchdog_dies_first_the_next_start_heals(tmp_path):
-    require("sim")
-    child = sessions.start(tmp_path / "first", "scenarios", "-k", "kill_api", "--chaos-backend=sim")
-    try:
-        sessions.wait_for(lambda: sessions.of_kind(tmp_path / "first", "proof"), 90, "the fault was proven")
-        stack = sessions.of_kind(tmp_path / "first", "stack")[0]
-        subprocess.run(["pkill", "-KILL", "-f", f"pytest_llmchaos.watchdog .*{stack['project']}"], check=True)
-    finally:
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-    assert sessions.leftovers(stack["project"])
-
-    planned = subprocess.run(
-        [sys.executable, "-m", "pytest_llmchaos.cli", "heal", "--dry-run"], capture_output=True, text=True, check=True
-    )
-    assert f"would remove {stack['project']}" in planned.stdout
-    assert sessions.leftovers(stack["project"])
-
-    healed = subprocess.run(
-        [sys.executable, "-m", "pytest_llmchaos.cli", "heal"], capture_output=True, text=True, check=True
-    )
-    assert f"removing {stack['project']}" in healed.stdout
-    assert sessions.leftovers(stack["project"]) == []

@@ -93,15 +93,38 @@ def test_a_worker_that_crashes_takes_its_stack_with_it(tiny, engine):
     assert "llmchaos: worker gw0 died; its watchdog removes its stack" in said
 
 
+def kill_watchdog(tiny):
+    (watchdog,) = (pid for pid in tiny_stack.pids_of(tiny.folder) if b"pytest_llmchaos.watchdog" in command_of(pid))
+    os.kill(watchdog, signal.SIGKILL)
+
+
 def test_what_a_crashed_worker_and_its_watchdog_left_is_swept_at_the_end(tiny, engine):
     with ended(tiny.start("-p", "xdist", "-n", "1", "--max-worker-restart=0")) as child:
         stack = in_force(tiny.reports, child)
-        (watchdog,) = (pid for pid in tiny_stack.pids_of(tiny.folder) if b"pytest_llmchaos.watchdog" in command_of(pid))
-        os.kill(watchdog, signal.SIGKILL)
+        kill_watchdog(tiny)
         os.kill(int(stack["owner"].split(":")[0]), signal.SIGKILL)
         child.wait(timeout=30)
 
     assert engine.left(stack["project"]) == []
+
+
+def heal(*options):
+    command = [sys.executable, "-m", "pytest_llmchaos.cli", "heal", *options]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_when_the_watchdog_dies_first_what_is_left_is_healed_by_hand(tiny, engine):
+    with ended(tiny.start()) as child:
+        project = in_force(tiny.reports, child)["project"]
+        kill_watchdog(tiny)
+    left = engine.left(project)
+    assert left
+
+    assert f"would remove {project}" in heal("--dry-run")
+    assert engine.left(project) == left
+
+    assert f"removing {project}" in heal()
+    assert engine.left(project) == []
 
 
 def test_a_timer_that_ends_the_process_at_once_leaves_nothing(tiny, engine):
@@ -128,11 +151,8 @@ def test_two_sessions_side_by_side_leave_each_other_alone(image, tmp_path, engin
             assert engine.left(project)
             assert engine.looks(stack["project"]) == before
         clean_after_s(second, project, engine, time.monotonic())
-        healed = subprocess.run(
-            [sys.executable, "-m", "pytest_llmchaos.cli", "heal"], capture_output=True, text=True, check=True
-        )
 
-        assert stack["project"] not in healed.stdout
+        assert stack["project"] not in heal()
         assert engine.looks(stack["project"]) == before
         living.send_signal(signal.SIGINT)
         living.wait(timeout=30)
@@ -284,11 +304,8 @@ def test_an_undo_that_the_daemon_refuses_ends_the_session_and_is_healed_by_the_c
     assert engine.looks(project) != before
 
     taker.close()
-    healed = subprocess.run(
-        [sys.executable, "-m", "pytest_llmchaos.cli", "heal"], capture_output=True, text=True, check=True
-    )
 
-    assert f"removing open faults of {project}" in healed.stdout
+    assert f"removing open faults of {project}" in heal()
     assert engine.looks(project) == before
 
 

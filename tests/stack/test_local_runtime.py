@@ -41,6 +41,14 @@ def scenario(tmp_path):
     return str(file)
 
 
+@pytest.fixture
+def doomed(tmp_path):
+    """The same with a short beginning, for sessions that die in its fault."""
+    file = tmp_path / "test_doomed.py"
+    file.write_text(SCENARIO.replace("steady_s=8", "steady_s=1"))
+    return str(file)
+
+
 def new_runtime(directory, name="a", backend="sim"):
     return LocalRuntime(
         lab_subject(backend),
@@ -174,10 +182,9 @@ def test_memory_can_be_limited_and_what_the_runtime_lacks_is_a_skip_that_names_i
 
 @pytest.mark.sampled
 @pytest.mark.parametrize("frozen", ["services", "supervisord", "everything"])
-def test_what_stands_still_dies_with_pytest_too(tmp_path, scenario, frozen):
-    Path(scenario).write_text(SCENARIO.replace("steady_s=8", "steady_s=1"))
+def test_what_stands_still_dies_with_pytest_too(tmp_path, doomed, frozen):
     reports = tmp_path / "reports"
-    child = sessions.start(reports, scenario, *LOCAL)
+    child = sessions.start(reports, doomed, *LOCAL)
     try:
         sessions.wait_for(lambda: sessions.of_kind(reports, "proof"), 90, f"the proof: {sessions.said(reports)}")
         project = project_of(reports)
@@ -194,9 +201,9 @@ def test_what_stands_still_dies_with_pytest_too(tmp_path, scenario, frozen):
     sessions.wait_for(lambda: not list(reports.glob("2*/local")), GONE_DEADLINE_S, "its folder was gone")
 
 
-def test_a_frozen_stack_whose_watchdog_is_gone_is_healed_by_hand(tmp_path, scenario):
+def test_a_frozen_stack_whose_watchdog_is_gone_is_healed_by_hand(tmp_path, doomed):
     reports = tmp_path / "reports"
-    child = sessions.start(reports, scenario, *LOCAL)
+    child = sessions.start(reports, doomed, *LOCAL)
     try:
         sessions.wait_for(lambda: sessions.of_kind(reports, "proof"), 90, "the fault was proven")
         project = project_of(reports)
@@ -226,9 +233,9 @@ def _command(pid):
 
 @pytest.mark.sampled
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-def test_a_cancelled_run_undoes_its_fault_and_ends_its_processes(tmp_path, scenario, number):
+def test_a_cancelled_run_undoes_its_fault_and_ends_its_processes(tmp_path, doomed, number):
     reports = tmp_path / "reports"
-    child = sessions.start(reports, scenario, *LOCAL)
+    child = sessions.start(reports, doomed, *LOCAL)
     try:
         sessions.wait_for(lambda: sessions.of_kind(reports, "proof"), 90, "the fault was proven")
         child.send_signal(number)
