@@ -12,15 +12,16 @@ TAKES_COMPOSE := $(RUN)/python -c 'import sys; from pytest_llmchaos.run import c
 PURE := attribution effects engine_faults experiments fault_contract foreign_faults history loads plan samples slo subject trial
 OLDEST_PYTEST := 8.4
 TOUCHES_PYTEST := test_byo test_experiments test_layers test_plan test_plugin processes/test_neighbours processes/test_progress
-# Files of tests/stack/. What measures nothing runs side by side: sessions that die by the dozen, those that die one by one and sweep
-# what others left, and stacks that only stand. Then what measures: on one stack, beside whole sessions, which measure in turn. Last
-# and alone, what is compared within milliseconds.
+# Files of tests/stack/. Sessions that die by the dozen fill both cores. Beside those that die one by one, and sweep what others left,
+# stacks stand that are looked at. Of what measures, one lane is on one stack and one has whole sessions, and they measure in turn.
+# Last and alone comes what is compared within milliseconds.
 stack-files = $(1:%=tests/stack/test_%.py)
-DYING := $(call stack-files,journal_boundaries)
-CRASHING := $(call stack-files,crash deaths)
-STANDING := $(call stack-files,local_boundaries compose docker_proxy_on_docker gpu runtime_contract)
+BOUNDARIES := $(call stack-files,journal_boundaries local_boundaries)
+DYING := $(call stack-files,crash deaths)
+STANDING := $(call stack-files,compose docker_proxy_on_docker gpu runtime_contract)
 SHARING := $(call stack-files,blast_radius_on_docker restrictions trials engine_scenarios infra grafana)
 ALONE := $(call stack-files,witness)
+LISTED = $(BOUNDARIES) $(DYING) $(STANDING) $(SHARING) $(ALONE)
 # What `make test` draws, and in which order it runs: always the same for a commit. `make test-all` has its own.
 DRAWN ?= --drawn-by=HEAD --hypothesis-profile=gate
 ORDER ?= 1
@@ -79,8 +80,9 @@ parts: $(VENV)/.ready $(VENV)/pytest-$(OLDEST_PYTEST)
 	$(PART) coverage $(MAKE) --no-print-directory coverage
 	$(PART) oldest $(MAKE) --no-print-directory test-oldest
 	$(PART) processes $(PYTEST) tests/processes --randomly-seed=$(ORDER)
-	$(PART) deaths $(STACK_TESTS) $(DYING) // $(STACK_TESTS) $(CRASHING) // $(STACK_TESTS) $(STANDING)
-	$(PART) trials $(STACK_TESTS) $(SHARING) // $(STACK_TESTS) tests/stack $(addprefix --ignore=,$(DYING) $(CRASHING) $(STANDING) $(SHARING) $(ALONE))
+	$(PART) boundaries $(STACK_TESTS) $(BOUNDARIES)
+	$(PART) deaths $(STACK_TESTS) $(DYING) // $(STACK_TESTS) $(STANDING)
+	$(PART) trials $(STACK_TESTS) $(SHARING) // $(STACK_TESTS) tests/stack $(LISTED:%=--ignore=%)
 	$(PART) witness $(STACK_TESTS) $(ALONE)
 
 programs: $(VENV)/.ready ## what only tests need and no lock file has: haproxy, a browser
