@@ -115,7 +115,7 @@ def other_arm(file, claim):
     return {"fault": faults.sequence(fault, then=faults.restart("model-1"), after_s=3), "fault_s": 6.0}
 
 
-@pytest.mark.sampled(by=lambda parameters: (parameters["file"], parameters["claim"]) in REPAIRED)
+@pytest.mark.sampled
 @pytest.mark.parametrize(("file", "claim"), REPAIRED + ONLY_BUSY)
 def test_it_holds_where_what_is_broken_is_repaired_and_what_is_busy_left_alone(verdicts, file, claim):
     assert verdicts(file, claim) == {}

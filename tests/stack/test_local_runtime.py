@@ -161,6 +161,7 @@ def test_memory_leak(trial): ...
 '''
 
 
+@pytest.mark.nightly("test_runtime_contract limits memory in both runtimes; test_plugin makes a skip of what one lacks")
 def test_memory_can_be_limited_and_what_the_runtime_lacks_is_a_skip_that_names_it(tmp_path):
     file = tmp_path / "test_faults.py"
     file.write_text(FAULTS)

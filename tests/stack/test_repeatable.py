@@ -100,6 +100,9 @@ def test_a_run_is_performed_again_from_its_run_json_with_the_same_victims(tmp_pa
         assert sessions.of_kind(reports, "stack") == []
 
 
+@pytest.mark.nightly(
+    "test_foreign_faults plans a fault of a package that it installs, test_fault_contract has the contract"
+)
 def test_the_fault_of_another_package_is_performed_and_proven(tmp_path):
     """The package, the scenario and the test of docs/faults.md, as they stand there."""
     require("sim")
