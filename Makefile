@@ -14,13 +14,13 @@ OLDEST_PYTEST := 8.4
 TOUCHES_PYTEST := test_byo test_experiments test_layers test_plan test_plugin processes/test_neighbours processes/test_progress
 # Files of tests/stack/. Sessions that die by the dozen fill both cores. Beside those that die one by one, and sweep what others left,
 # stacks stand that are looked at. Of what measures, one lane is on one stack and one has whole sessions, and they measure in turn.
-# Last and alone comes what is compared within milliseconds.
+# Last and alone come the real model, which needs both cores, and what is compared within milliseconds.
 stack-files = $(1:%=tests/stack/test_%.py)
 BOUNDARIES := $(call stack-files,journal_boundaries local_boundaries)
 DYING := $(call stack-files,crash deaths)
 STANDING := $(call stack-files,compose docker_proxy_on_docker gpu runtime_contract)
 SHARING := $(call stack-files,blast_radius_on_docker restrictions trials engine_scenarios infra grafana)
-ALONE := $(call stack-files,witness)
+ALONE := $(call stack-files,sessions witness)
 LISTED = $(BOUNDARIES) $(DYING) $(STANDING) $(SHARING) $(ALONE)
 # What `make test` draws, and in which order it runs: always the same for a commit. `make test-all` has its own.
 DRAWN ?= --drawn-by=HEAD --hypothesis-profile=gate
@@ -83,7 +83,7 @@ parts: $(VENV)/.ready $(VENV)/pytest-$(OLDEST_PYTEST)
 	$(PART) boundaries $(STACK_TESTS) $(BOUNDARIES)
 	$(PART) deaths $(STACK_TESTS) $(DYING) // $(STACK_TESTS) $(STANDING)
 	$(PART) trials $(STACK_TESTS) $(SHARING) // $(STACK_TESTS) tests/stack $(LISTED:%=--ignore=%)
-	$(PART) witness $(STACK_TESTS) $(ALONE)
+	$(PART) alone $(STACK_TESTS) $(ALONE)
 
 programs: $(VENV)/.ready ## what only tests need and no lock file has: haproxy, a browser
 	@$(BOOTSTRAP) programs

@@ -62,6 +62,9 @@ def test_repeated_trials_give_mttd_and_mttr_with_n_and_spread(tmp_path):
     assert "MTTR" in (tmp_path / "reports" / "latest" / "report.html").read_text()
 
 
+@pytest.mark.nightly(
+    "test_plugin performs a replay and refuses one of something else; test_schedule has the same bytes"
+)
 def test_a_run_is_performed_again_from_its_run_json_with_the_same_victims(tmp_path):
     require("sim")
     arms = '[faults.kill("model-*"), faults.none()]'
