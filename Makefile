@@ -7,7 +7,7 @@ PYTEST_ARGS ?=
 VENV := .venv
 RUN := $(VENV)/bin
 BOOTSTRAP := $(RUN)/python stack/bootstrap.py
-TAKES_COMPOSE := $(RUN)/python -c 'import sys; from pytest_llmchaos.run import choose_runtime; sys.exit(choose_runtime("auto")[0] != "compose")'
+TAKES_COMPOSE := $(RUN)/python -c 'import sys; from pytest_llmchaos.session.settings import choose_runtime; sys.exit(choose_runtime("auto")[0] != "compose")'
 # Tests of layers 0 to 2, which have no clock and do no I/O.
 PURE := attribution effects engine_faults experiments fault_contract foreign_faults history loads plan samples slo subject trial
 OLDEST_PYTEST := 8.4

@@ -19,17 +19,20 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any
 
-from pytest_llmchaos import experiment, faults, history, judging, loads, samples
-from pytest_llmchaos.injecting import Injected
-from pytest_llmchaos.journal import Journal
+from pytest_llmchaos import experiment, faults, loads
+from pytest_llmchaos.evidence import samples_file
+from pytest_llmchaos.evidence.journal import Journal
+from pytest_llmchaos.evidence.trial_record import PhaseBounds, Record
+from pytest_llmchaos.lab.injector import Injected
 from pytest_llmchaos.model import RuntimeEvent, Sample
-from pytest_llmchaos.plan import plan_trial
-from pytest_llmchaos.record import PhaseBounds, Record
-from pytest_llmchaos.trialjson import as_json
+from pytest_llmchaos.plan.schedule import plan_trial
+from pytest_llmchaos.stats import windows
+from pytest_llmchaos.trial import judge as judging
+from pytest_llmchaos.trial.trial_json import as_json
 
 SMALL, LARGE = 100_000, 1_000_000
 RATE_RPS = 1000.0
-LIMITS = history.Limits(ttft_s=2, e2e_s=10)
+LIMITS = windows.LatencyTargets(ttft_s=2, e2e_s=10)
 
 
 def write(path: Path, count: int) -> None:
@@ -37,14 +40,14 @@ def write(path: Path, count: int) -> None:
     rng = Random(42)
     down_s = (0.4 * count / RATE_RPS, 0.5 * count / RATE_RPS)
     with path.open("w", encoding="utf-8") as file:
-        file.write(samples.HEADER + "\n")
+        file.write(samples_file.HEADER + "\n")
         for i in range(count):
             due_s = i / RATE_RPS
             is_down = down_s[0] <= due_s < down_s[1]
             first_s = None if is_down else due_s + 0.02 + rng.expovariate(100)
             end_s = due_s + 0.001 if first_s is None else first_s + 0.2
             file.write(
-                samples.line(
+                samples_file.line(
                     Sample(
                         due_s,
                         due_s + 0.0003,
@@ -94,7 +97,7 @@ def judge(directory: Path, count: int) -> dict[str, float]:
     began_s = time.perf_counter()
     trial = judging.judged(lab_of(events), plan, record, load, injected)
     entry = as_json(plan, record, trial, "held", None)
-    asked = [(w.ttft_s.p95, w.e2e_s.p99, w.availability, w.goodput) for w in trial.windows.values()]
+    asked = [(w.ttft_s.p95, w.e2e_s.p99, w.availability, w.goodput_ratio) for w in trial.windows.values()]
     judged_s = time.perf_counter() - began_s
     right = (
         abs(trial.time_to_recover_s - 0.1 * length_s) < 0.01

@@ -28,8 +28,10 @@ from typing import Any
 
 import uvloop
 
-from pytest_llmchaos import history, loads, samples
+from pytest_llmchaos import loads
+from pytest_llmchaos.evidence import samples_file
 from pytest_llmchaos.loadgen.process import LoadPlan, LoadProcess
+from pytest_llmchaos.stats import windows
 
 TOKENS = 32
 FIRST_S, NEXT_S = 0.020, 0.005
@@ -180,8 +182,8 @@ def ours(url: str, *, stream: bool, rate_rps: float, seconds: float) -> Result:
         while process.alive:
             time.sleep(0.1)
         summary, told = process.stop(), truth(url)
-        seen = samples.load(Path(directory) / "samples.jsonl")
-    (window,) = history.windows(seen, [("all", 0, seconds + 1)])
+        seen = samples_file.load(Path(directory) / "samples.jsonl")
+    (window,) = windows.windows(seen, [("all", 0, seconds + 1)])
     return Result(
         what="streams" if stream else "plain",
         who="llmchaos",

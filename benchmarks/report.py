@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 from random import Random
 
-from pytest_llmchaos import report, samples
+from pytest_llmchaos import report
+from pytest_llmchaos.evidence import samples_file
 
 TRIALS, SAMPLES = 50, 1_000_000
 STEADY_S, FAULT_S, RECOVERY_S = 8.0, 14.0, 12.0
@@ -60,7 +61,7 @@ def make(run_dir: Path) -> None:
 def _write_samples(path: Path, count: int, down_s: float, rng: Random) -> None:
     rate_rps = count / (STEADY_S + FAULT_S + RECOVERY_S)
     with path.open("w", encoding="utf-8") as file:
-        file.write(samples.HEADER + "\n")
+        file.write(samples_file.HEADER + "\n")
         for i in range(count):
             due_s = i / rate_rps
             if STEADY_S <= due_s < STEADY_S + down_s:
@@ -137,7 +138,7 @@ def work(what: str, run_dir: Path) -> dict[str, float]:
         size = report.build(run_dir).stat().st_size
     else:
         for path in sorted(run_dir.glob("trials/*/samples.jsonl")):
-            size += sum(1 for _ in samples.read(path))
+            size += sum(1 for _ in samples_file.read(path))
     took_s = time.perf_counter() - began_s
     return {"took_s": took_s, "size": size, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 

@@ -19,16 +19,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pytest_llmchaos import experiment, faults, loads, owner
+from pytest_llmchaos import experiment, faults, loads
 from pytest_llmchaos.errors import NotReady
-from pytest_llmchaos.journal import read
-from pytest_llmchaos.perform import perform
-from pytest_llmchaos.plan import plan_trial
-from pytest_llmchaos.progress import Progress
-from pytest_llmchaos.run import Run, Settings
-from pytest_llmchaos.runtime.compose import ComposeRuntime
-from pytest_llmchaos.runtime.local import LocalRuntime
-from pytest_llmchaos.subject import lab_subject
+from pytest_llmchaos.evidence.journal import read
+from pytest_llmchaos.host import identity
+from pytest_llmchaos.plan.schedule import plan_trial
+from pytest_llmchaos.runtime.docker.compose import ComposeRuntime
+from pytest_llmchaos.runtime.local.runtime import LocalRuntime
+from pytest_llmchaos.session.progress import Progress
+from pytest_llmchaos.session.run import Run
+from pytest_llmchaos.session.settings import Settings
+from pytest_llmchaos.subject.lab import lab_subject
+from pytest_llmchaos.trial.perform import perform
 
 RUNTIMES = {"compose": ComposeRuntime, "local": LocalRuntime}
 GOALS = {
@@ -50,7 +52,7 @@ def stack_times(name: str, number: int, backend: str) -> dict[str, float]:
             lab_subject(backend),
             project=f"llmchaos-bench-{os.getpid()}-{number}",
             run="bench",
-            owner=owner.identity(),
+            owner=identity.owner_label(),
             directory=Path(directory),
         )
         begin = time.monotonic()

@@ -21,19 +21,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_llmchaos.errors import NotReady
-from pytest_llmchaos.journal import read
-from pytest_llmchaos.runtime import docker_cli, local_cleanup
+from pytest_llmchaos.evidence.journal import read
+from pytest_llmchaos.runtime.docker import docker_cli
+from pytest_llmchaos.runtime.local import cleanup
 
 SCENARIO = '''"""A model that is killed and a model that freezes, again and again."""
 from pytest_llmchaos import experiment, faults, loads
 
 LOAD = loads.open_loop(rate_rps=10, max_tokens=4)
 
-@experiment(load=LOAD, fault=faults.kill("model-1"), remediator=False, steady_s=1, recovery_s=1, stable_s=1)
+@experiment(load=LOAD, fault=faults.kill("model-1"), remediator=False, steady_s=1, repair_within_s=1, stable_s=1)
 def test_killed(trial):
     assert trial.whole.offered
 
-@experiment(load=LOAD, fault=faults.pause("model-2"), remediator=False, steady_s=1, fault_s=1, recovery_s=5, stable_s=1)
+@experiment(load=LOAD, fault=faults.pause("model-2"), remediator=False, steady_s=1, fault_s=1, settle_within_s=5, stable_s=1)
 def test_frozen(trial):
     assert trial.whole.offered
 '''
@@ -81,7 +82,7 @@ class Watcher:
             "open files": _entries(self._proc / "fd"),
             "threads": _entries(self._proc / "task"),
             "child processes": float(len(children)),
-            "processes of the run": float(len(local_cleanup.processes_of(project))),
+            "processes of the run": float(len(cleanup.processes_of(project))),
             "containers": engine("container"),
             "networks": engine("network"),
             "volumes": engine("volume"),

@@ -17,11 +17,11 @@ from typing import Any
 
 from runtimes import trial_times
 
-from pytest_llmchaos import owner
 from pytest_llmchaos.errors import NotReady
-from pytest_llmchaos.runtime import docker_cli
-from pytest_llmchaos.runtime.compose import ComposeRuntime
-from pytest_llmchaos.subject import lab_subject
+from pytest_llmchaos.host import identity
+from pytest_llmchaos.runtime.docker import docker_cli
+from pytest_llmchaos.runtime.docker.compose import ComposeRuntime
+from pytest_llmchaos.subject.lab import lab_subject
 
 BACKEND = "sim"
 
@@ -48,7 +48,7 @@ def ours(runtime: ComposeRuntime) -> tuple[float, float]:
 
 def fresh(directory: Path) -> ComposeRuntime:
     runtime = ComposeRuntime(
-        lab_subject(BACKEND), project="llmchaos-bench", run="bench", owner=owner.identity(), directory=directory
+        lab_subject(BACKEND), project="llmchaos-bench", run="bench", owner=identity.owner_label(), directory=directory
     )
     runtime.prepare()
     runtime.compose.write_labels()  # so that both sides start the same services with the same labels

@@ -23,11 +23,12 @@ from peers.onlooker import Place, watching
 
 from pytest_llmchaos import experiment, faults, loads
 from pytest_llmchaos.errors import LlmchaosError, ProvesNothing
-from pytest_llmchaos.lab import Lab
-from pytest_llmchaos.perform import perform
-from pytest_llmchaos.plan import plan_trial
-from pytest_llmchaos.progress import Progress
-from pytest_llmchaos.run import Run, Settings
+from pytest_llmchaos.lab.lab import Lab
+from pytest_llmchaos.plan.schedule import plan_trial
+from pytest_llmchaos.session.progress import Progress
+from pytest_llmchaos.session.run import Run
+from pytest_llmchaos.session.settings import Settings
+from pytest_llmchaos.trial.perform import perform
 
 BACKEND = "sim"
 STABLE_S = 3.0

@@ -15,7 +15,7 @@ from pytest_llmchaos.errors import (
 
 if TYPE_CHECKING:
     from pytest_llmchaos import faults, loads
-    from pytest_llmchaos.marks import experiment
+    from pytest_llmchaos.experiment_mark import experiment
 
 __all__ = [
     "BadScenario",
@@ -40,5 +40,5 @@ if not TYPE_CHECKING:  # a type checker would believe that every name exists her
         if name in {"faults", "loads"}:
             return import_module(f"{__name__}.{name}")
         if name == "experiment":
-            return import_module(f"{__name__}.marks").experiment
+            return import_module(f"{__name__}.experiment_mark").experiment
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

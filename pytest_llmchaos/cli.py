@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytest_llmchaos import owner
 from pytest_llmchaos.errors import LlmchaosError, NotReady
+from pytest_llmchaos.host import state_dirs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,7 +47,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return doctor()
     if arguments.command == "report":
         return rebuild(arguments.directory)
-    from pytest_llmchaos import ledger  # noqa: PLC0415 - each command pays for its own imports
+    from pytest_llmchaos.evidence import ledger  # noqa: PLC0415 - each command pays for its own imports
 
     _say(ledger.table(ledger.read(arguments.ledger), arguments.slo))
     return 0
@@ -55,8 +55,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def heal(*, dry_run: bool) -> int:
     """Remove the stacks of dead runs, in whichever runtime. 1 if there is a Docker that could not be looked at."""
-    from pytest_llmchaos import sweep  # noqa: PLC0415 - as above
-    from pytest_llmchaos.runtime import docker_cli  # noqa: PLC0415
+    from pytest_llmchaos.cleanup import sweep  # noqa: PLC0415 - as above
+    from pytest_llmchaos.runtime.docker import docker_cli  # noqa: PLC0415
 
     docker = sweep.in_docker()
     if docker.unseen:
@@ -77,9 +77,9 @@ def heal(*, dry_run: bool) -> int:
 
 def doctor() -> int:
     """Each check on a line; the exit status is 1 if any failed."""
-    from pytest_llmchaos import sweep  # noqa: PLC0415 - as above
-    from pytest_llmchaos.runtime import docker_cli  # noqa: PLC0415
-    from pytest_llmchaos.subject import setup_command  # noqa: PLC0415
+    from pytest_llmchaos.cleanup import sweep  # noqa: PLC0415 - as above
+    from pytest_llmchaos.runtime.docker import docker_cli  # noqa: PLC0415
+    from pytest_llmchaos.subject.lab import setup_command  # noqa: PLC0415
 
     bad = 0
     try:
@@ -106,7 +106,7 @@ def doctor() -> int:
         _say(f"note  whether something is left over in Docker is not known: {docker.unseen}")
     elif not left and not alone:
         _say("ok    nothing is left over")
-    _say(f"ok    locks and ports are kept in {owner.state_dir()}")
+    _say(f"ok    locks and ports are kept in {state_dirs.state_dir()}")
     return 1 if bad else 0
 
 

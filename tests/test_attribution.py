@@ -3,11 +3,11 @@
 import pytest
 
 from pytest_llmchaos import faults
-from pytest_llmchaos.attribution import detected, note_events, repaired_by, restarts, unnoticed, victims_back
-from pytest_llmchaos.injecting import Injected
-from pytest_llmchaos.journal import Journal
+from pytest_llmchaos.evidence.journal import Journal
+from pytest_llmchaos.evidence.trial_record import Record
+from pytest_llmchaos.lab.injector import Injected
 from pytest_llmchaos.model import Injection, RuntimeEvent
-from pytest_llmchaos.record import Record
+from pytest_llmchaos.trial.attribution import detected, note_events, repaired_by, restarts, unnoticed, victims_back
 
 KILL = faults.kill("api").primitive
 RESTART = faults.restart("api").primitive

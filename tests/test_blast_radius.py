@@ -15,9 +15,9 @@ from pytest_llmchaos import experiment, faults
 from pytest_llmchaos.errors import BadScenario, NotReady
 from pytest_llmchaos.loads import open_loop
 from pytest_llmchaos.model import Undo
-from pytest_llmchaos.runtime import docker_cli, removal, restrict
-from pytest_llmchaos.runtime.compose import ComposeRuntime
-from pytest_llmchaos.subject import lab_subject
+from pytest_llmchaos.runtime.docker import docker_cli, removal, restrictions
+from pytest_llmchaos.runtime.docker.compose import ComposeRuntime
+from pytest_llmchaos.subject.lab import lab_subject
 
 PROJECT, RUN, OWNER = "llmchaos-1-abcd", "run-1", "1:2:boot"
 OWN = {"llmchaos.run": RUN, "llmchaos.owner": OWNER}
@@ -143,7 +143,7 @@ def runtime_on(containers):
     for service in SERVICES:
         container = runtime._container(service)
         if container is not None:
-            runtime._found[service] = restrict.as_found(container)
+            runtime._found[service] = restrictions.as_found(container)
     return runtime
 
 

@@ -8,18 +8,18 @@ import time
 from dataclasses import replace
 
 import pytest
-from fake_runtime import FakeRuntime
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support.fake_runtime import FakeRuntime
 
 from pytest_llmchaos import experiment, faults
 from pytest_llmchaos.errors import Aborted, BadScenario, HealFailed, NoVictim
-from pytest_llmchaos.journal import Journal, read
-from pytest_llmchaos.lab import Lab
+from pytest_llmchaos.evidence.journal import Journal, read
+from pytest_llmchaos.lab.lab import Lab
 from pytest_llmchaos.loads import open_loop
 from pytest_llmchaos.model import Injection
-from pytest_llmchaos.plan import most_at_once, plan_trial
-from pytest_llmchaos.subject import lab_subject
+from pytest_llmchaos.plan.schedule import most_at_once, plan_trial
+from pytest_llmchaos.subject.lab import lab_subject
 
 SERVICES = ("api", "model-1", "model-2")
 TARGETS = st.sampled_from([*SERVICES, "model-*"])
@@ -158,7 +158,7 @@ def test_a_victim_that_somebody_removed_leaves_nothing_to_undo_and_no_claim(lab)
 
 
 def test_an_undo_that_fails_is_retried_until_its_deadline_and_does_not_keep_the_others_from_theirs(lab, monkeypatch):
-    monkeypatch.setattr("pytest_llmchaos.heal.undo_until_done.__defaults__", (0.3,))
+    monkeypatch.setattr("pytest_llmchaos.runtime.undo.undo_until_done.__defaults__", (0.3,))
     real, tried = lab.runtime._runtime.undo, []
 
     def refuses(undo):

@@ -1,4 +1,4 @@
-"""A user's own stack in four ini keys: what is missing or wrong is one clear error, and a stack of others is on the leash."""
+"""A user's own stack in ini keys: what is missing or wrong is one clear error, and a stack of others is on the leash."""
 
 import http.server
 import json
@@ -11,31 +11,39 @@ from pathlib import Path
 
 import pytest
 
-from pytest_llmchaos import byo, owner
+from pytest_llmchaos.cleanup.watchdog import Watchdog
 from pytest_llmchaos.errors import BadScenario, NotReady
-from pytest_llmchaos.run import Run, Settings
-from pytest_llmchaos.runtime import attach, docker_cli
-from pytest_llmchaos.slo import InvalidSlo, Slo
-from pytest_llmchaos.watchdog import Watchdog
+from pytest_llmchaos.host import identity, measurement_lock, state_dirs
+from pytest_llmchaos.prometheus import required_metrics
+from pytest_llmchaos.runtime.docker import attached as attach
+from pytest_llmchaos.runtime.docker import docker_cli, preflight
+from pytest_llmchaos.session.run import Run
+from pytest_llmchaos.session.settings import Settings
+from pytest_llmchaos.slo.arithmetic import InvalidSlo, Slo
+from pytest_llmchaos.subject import own_stack
 
-SERVICES = ["api: web", "prometheus: prom", "targets: web worker"]
+KEYS = {
+    "compose": ("compose.yaml",),
+    "api": "web",
+    "prometheus": "prom",
+    "targets": ("web", "worker"),
+    "slo": "slo.yaml",
+}
 
 
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "compose.yaml").write_text("services: {}\n")
-    shutil.copy(Path(__file__).parent / "stack" / "tiny" / "slo.yaml", tmp_path)
+    shutil.copy(Path(__file__).parent / "support" / "tiny" / "slo.yaml", tmp_path)
     return tmp_path
 
 
-def subject_of(folder, *, services=SERVICES, compose=("compose.yaml",), slo="slo.yaml", attach=False):
-    return byo.own_subject(compose=list(compose), services=list(services), slo=slo, attach=attach, folder=folder)
+def subject_of(folder, **changes):
+    return own_stack.own_subject(own_stack.OwnKeys(**{**KEYS, **changes}), folder)
 
 
-def test_four_keys_are_a_subject(folder):
-    subject = subject_of(
-        folder, services=[*SERVICES, "pushgateway: push", "model: m:1b", "tokens_per_s: 80", "jobs: web node"]
-    )
+def test_keys_are_a_subject(folder):
+    subject = subject_of(folder, pushgateway="push", model="m:1b", tokens_per_s=80.0, jobs=("web", "node"))
 
     assert subject.targets == ("web", "worker")
     assert (subject.api, subject.prometheus, subject.pushgateway, subject.remediator) == ("web", "prom", "push", None)
@@ -46,32 +54,49 @@ def test_four_keys_are_a_subject(folder):
 
 
 def test_without_a_compose_file_the_lab_is_the_subject(folder):
-    assert subject_of(folder, compose=(), services=(), slo="") is None
+    assert own_stack.own_subject(own_stack.OwnKeys(), folder) is None
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"compose": ()}, "llmchaos_services needs llmchaos_compose"),
-        ({"compose": (), "services": (), "slo": "", "attach": True}, "llmchaos_attach needs llmchaos_compose"),
+        ({"compose": ()}, "llmchaos_api needs llmchaos_compose"),
         ({"compose": ("no.yaml",)}, r"llmchaos_compose: no file at .*no\.yaml"),
         ({"slo": ""}, "llmchaos_slo must be the path"),
         ({"slo": "no.yaml"}, r"llmchaos_slo: no file at .*no\.yaml"),
-        ({"services": ["api: web"]}, "must name 'prometheus', it has api"),
-        ({"services": []}, "must name 'api', it has nothing"),
-        ({"services": ["web"]}, "a colon and a value.*got 'web'"),
-        ({"services": ["gateway: web"]}, "each line must be one of api, .*got 'gateway: web'"),
-        ({"services": [*SERVICES, "api: two"]}, "each role once; got 'api: two'"),
-        ({"services": ["api: web two", *SERVICES[1:]]}, "api must be one name, got 'web two'"),
-        ({"services": ["api: we;b", *SERVICES[1:]]}, "api must name services of the compose file, got 'we;b'"),
-        ({"services": ["api:", *SERVICES[1:]]}, "api must be one name, got ''"),
-        ({"services": [*SERVICES, "tokens_per_s: many"]}, "tokens_per_s must be a number above 0, got 'many'"),
-        ({"services": [*SERVICES, "tokens_per_s: 0"]}, "tokens_per_s must be a number above 0, got '0'"),
+        ({"api": ""}, "llmchaos_api is missing, the service that .*: add it, such as llmchaos_api = web"),
+        ({"prometheus": ""}, "llmchaos_prometheus is missing"),
+        ({"targets": ()}, "llmchaos_targets is missing, .* such as llmchaos_targets = web worker"),
+        ({"api": "web two"}, "llmchaos_api must be the name of one service of the compose file, got 'web two'"),
+        ({"api": "we;b"}, "llmchaos_api must be .* got 'we;b'"),
+        ({"remediator": "fix er"}, "llmchaos_remediator must be .* got 'fix er'"),
+        ({"targets": ("web", "wor;ker")}, "llmchaos_targets must be names of services .* got 'wor;ker'"),
+        ({"tokens_per_s": 0.0}, "llmchaos_tokens_per_s must be a number above 0 and below 1e9, got 0"),
+        ({"tokens_per_s": float("nan")}, "llmchaos_tokens_per_s must be .* got nan"),
     ],
 )
 def test_a_key_that_is_wrong_or_missing_is_named(folder, changes, message):
     with pytest.raises(BadScenario, match=message):
         subject_of(folder, **changes)
+
+
+def test_a_stack_that_runs_already_needs_a_compose_file_too(folder):
+    with pytest.raises(BadScenario, match="llmchaos_attach needs llmchaos_compose"):
+        own_stack.own_subject(own_stack.OwnKeys(attach=True), folder)
+
+
+@pytest.mark.parametrize(
+    ("toml", "written"),
+    [
+        (True, 'llmchaos_api = "web"\nllmchaos_targets = ["web", "worker"]\nllmchaos_tokens_per_s = 500'),
+        (False, "llmchaos_api = web\nllmchaos_targets = web worker\nllmchaos_tokens_per_s = 500"),
+    ],
+)
+def test_the_former_key_for_all_roles_is_refused_with_the_lines_to_write(toml, written):
+    with pytest.raises(BadScenario) as refused:
+        own_stack.refuse_services(["api: web", "targets: web worker", "tokens_per_s: 500"], toml=toml)
+
+    assert str(refused.value) == f"llmchaos_services is no ini key: each role has its own, so write\n{written}"
 
 
 @pytest.mark.parametrize(
@@ -90,7 +115,7 @@ def test_a_key_that_is_wrong_or_missing_is_named(folder, changes, message):
     ],
 )
 def test_the_variable_of_a_published_port_is_found(port, host, variable, inside):
-    assert byo._published(port) == (host, variable, inside)
+    assert preflight._published(port) == (host, variable, inside)
 
 
 @pytest.fixture
@@ -115,7 +140,7 @@ GOOD = {
 def test_the_first_port_of_a_service_is_its_address_and_all_get_free_ones(folder, compose_says):
     compose_says(**GOOD)
 
-    subject = byo.examined(subject_of(folder))
+    subject = preflight.examine(subject_of(folder))
 
     assert {name: variable for name, variable, _ in subject.ports} == {"web": "WEB_PORT", "prom": "PROM_PORT"}
     assert {variable for _, variable, _ in subject.ports} == {"WEB_PORT", "WEB_ADMIN", "PROM_PORT"}
@@ -126,10 +151,10 @@ def test_everything_that_would_go_wrong_later_is_in_one_message(folder, compose_
     compose_says(web={"container_name": "web", "ports": ["8080:80"]}, prom={})
 
     with pytest.raises(BadScenario) as caught:
-        byo.examined(subject_of(folder))
+        preflight.examine(subject_of(folder))
 
     said = str(caught.value)
-    assert "names 'worker', which the compose file has not; it has prom, web" in said
+    assert "llmchaos_targets names 'worker', which the compose file has not; it has prom, web" in said
     assert "sets container_name 'web'" in said
     assert 'fixed port 8080: two runs could not stand side by side; write "127.0.0.1:${WEB_PORT:-8080}:80"' in said
     assert "service 'prom' publishes no port" in said
@@ -148,13 +173,13 @@ def test_service_levels_that_cannot_be_are_told_before_anything_starts(folder, m
     (folder / "slo.yaml").write_bytes(written)
 
     with pytest.raises(InvalidSlo, match=message):
-        byo.examined(subject_of(folder))
+        preflight.examine(subject_of(folder))
 
 
 def test_a_stack_that_runs_already_may_have_fixed_ports_and_keeps_its_project(folder, compose_says):
     compose_says(web={"container_name": "web", "ports": ["8080:80"]}, prom={"ports": ["9090:9090"]}, worker={})
 
-    assert byo.examined(subject_of(folder, attach=True)).project == "shop"
+    assert preflight.examine(subject_of(folder, attach=True)).project == "shop"
 
 
 @pytest.fixture
@@ -188,22 +213,22 @@ def slo_over(good, total):
 
 
 def test_metrics_are_known_by_a_series_or_by_their_declaration(prometheus):
-    byo.require_metrics(prometheus, [slo_over('sampled{code="200"}', "declared_total")], pushed=False)
+    required_metrics.require_metrics(prometheus, [slo_over('sampled{code="200"}', "declared_total")], pushed=False)
 
 
 def test_a_metric_that_nobody_exports_is_named(prometheus, monkeypatch):
-    monkeypatch.setattr(byo, "METRICS_DEADLINE_S", 0.3)
+    monkeypatch.setattr(required_metrics, "METRICS_DEADLINE_S", 0.3)
 
     with pytest.raises(NotReady, match="knows no metric missing_total: is the service scraped"):
-        byo.require_metrics(prometheus, [slo_over('missing_total{code="200"}', "sampled")], pushed=False)
+        required_metrics.require_metrics(prometheus, [slo_over('missing_total{code="200"}', "sampled")], pushed=False)
 
 
 def test_counts_of_the_callers_need_a_pushgateway(prometheus):
     slo = slo_over('llmchaos_caller_requests_total{outcome="ok"}', "llmchaos_caller_requests_total")
 
-    byo.require_metrics(prometheus, [slo], pushed=True)
-    with pytest.raises(NotReady, match="name a 'pushgateway' in llmchaos_services"):
-        byo.require_metrics(prometheus, [slo], pushed=False)
+    required_metrics.require_metrics(prometheus, [slo], pushed=True)
+    with pytest.raises(NotReady, match="set llmchaos_pushgateway"):
+        required_metrics.require_metrics(prometheus, [slo], pushed=False)
 
 
 SCENARIO = """
@@ -221,11 +246,10 @@ def chaos(pytester, folder, monkeypatch):
     """pytest in a folder whose ini file names a stack; whatever would touch it is an error."""
 
     def run(*args, attach="false", target="web", **files):
-        monkeypatch.setattr("pytest_llmchaos.campaign.Campaign.preflight", lambda self: pytest.fail("touched"))
-        lines = "".join(f"\n    {line}" for line in SERVICES)
+        monkeypatch.setattr("pytest_llmchaos.session.campaign.Campaign.preflight", lambda self: pytest.fail("touched"))
         pytester.makeini(
-            f"[pytest]\nllmchaos_compose = {folder}/compose.yaml\nllmchaos_services = {lines}\n"
-            f"llmchaos_slo = {folder}/slo.yaml\nllmchaos_attach = {attach}\n"
+            f"[pytest]\nllmchaos_compose = {folder}/compose.yaml\nllmchaos_slo = {folder}/slo.yaml\n"
+            f"llmchaos_api = web\nllmchaos_prometheus = prom\nllmchaos_targets = web worker\nllmchaos_attach = {attach}\n"
         )
         pytester.makepyfile(**(files or {"test_scenario": SCENARIO.format(target=target)}))
         return pytester.runpytest_inprocess("-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:locust", *args)
@@ -328,7 +352,7 @@ def ending(tmp_path, monkeypatch):
         run.journal.write("intent", trial="001", victim="web", undo={"op": "ensure_running", "service": "web"})
         run.journal.write("undone", trial="001", victim="web", op="ensure_running", ok=undone)
         if attached:
-            run._noted = {"owner": owner.identity()}
+            run._noted = {"owner": identity.owner_label()}
             attach.note(run._noted)
         read_fd, write_fd = os.pipe()
         heard = tmp_path / "heard"
@@ -338,7 +362,7 @@ def ending(tmp_path, monkeypatch):
         run._runtime, run._watchdog = Left(), Watchdog(process, write_fd)
         problems = run.close(0)
         reap(process.pid)
-        return problems, heard.read_bytes(), list((owner.lasting_dir() / "attached").glob("*.json"))
+        return problems, heard.read_bytes(), list((state_dirs.lasting_dir() / "attached").glob("*.json"))
 
     return make
 
@@ -407,14 +431,14 @@ class Client:
 def taking_part(tmp_path, monkeypatch):
     """A runtime that is attached to these containers, with a measurement slot and notes that are the test's own."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    monkeypatch.setattr(owner, "slot_file", lambda name: tmp_path / f"{name}.lock")
+    monkeypatch.setattr(measurement_lock, "slot_file", lambda name: tmp_path / f"{name}.lock")
     monkeypatch.setattr(docker_cli, "require_engine", lambda: None)
     monkeypatch.setattr(attach, "EventReader", lambda *_: Reader())
 
     def make(*containers):
         subject = attach._bare(tuple(c.labels["com.docker.compose.service"] for c in containers))
         runtime = attach.AttachedRuntime(
-            subject, project="shop", run="run", owner=owner.identity(), directory=tmp_path / "r"
+            subject, project="shop", run="run", owner=identity.owner_label(), directory=tmp_path / "r"
         )
         monkeypatch.setattr(runtime, "_new_client", lambda: Client(*containers))
         return runtime
@@ -475,8 +499,8 @@ def test_what_another_run_has_stopped_is_no_reason_to_refuse_but_its_end_is_wait
 def test_notes_of_other_projects_excuse_nothing(taking_part):
     runtime = taking_part(Target("web", "exited"))
     attach.note({"owner": "1:1:another-boot", "project": "library"})
-    (owner.lasting_dir() / "attached" / "torn.json").write_text("[")
-    (owner.lasting_dir() / "attached" / "odd.json").write_text("[]")
+    (state_dirs.lasting_dir() / "attached" / "torn.json").write_text("[")
+    (state_dirs.lasting_dir() / "attached" / "odd.json").write_text("[]")
 
     with pytest.raises(NotReady, match="target 'web' does not run"):
         runtime.prepare()
@@ -487,7 +511,7 @@ def test_how_a_stack_of_others_was_found_is_seen_while_no_trial_of_a_sibling_is_
     runtime = taking_part(web)
     runtime.prepare()
 
-    with owner.measuring(deadline_s=0.0):
+    with measurement_lock.measuring(deadline_s=0.0):
         web.limit = {"Memory": 8}  # a sibling's fault
         attaching = threading.Thread(target=runtime.up)
         attaching.start()
@@ -497,5 +521,5 @@ def test_how_a_stack_of_others_was_found_is_seen_while_no_trial_of_a_sibling_is_
     attaching.join(timeout=30)
 
     assert runtime._found["web"].memory_bytes == 64
-    with owner.measuring(deadline_s=0.0):
+    with measurement_lock.measuring(deadline_s=0.0):
         pass  # it is free again

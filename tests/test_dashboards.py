@@ -17,13 +17,13 @@ import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 from pytest_llmchaos.generate.axes import Answer, Band, shown
-from pytest_llmchaos.generate.boards import boards
-from pytest_llmchaos.generate.panels import Board, Panel, Query
+from pytest_llmchaos.generate.boards.all_boards import boards
+from pytest_llmchaos.generate.boards.panels import Board, Panel, Query
 from pytest_llmchaos.generate.pictures import substituted
 from pytest_llmchaos.generate.rules import LAB_SCALE
 from pytest_llmchaos.generate.svg import page
-from pytest_llmchaos.openslo import load_slos
-from pytest_llmchaos.run import dashboards_line
+from pytest_llmchaos.session.run import dashboards_line
+from pytest_llmchaos.slo.openslo import load_slos
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # of the schema that every Grafana from 10 on provisions
@@ -209,7 +209,7 @@ def test_the_way_to_get_dashboards_is_one_that_is_there(
 ) -> None:
     if makefile:
         (tmp_path / "Makefile").touch()
-    monkeypatch.setattr("pytest_llmchaos.subject.stack_dir", lambda: tmp_path / "stack")
+    monkeypatch.setattr("pytest_llmchaos.subject.lab.stack_dir", lambda: tmp_path / "stack")
 
     assert command in dashboards_line(None)
 

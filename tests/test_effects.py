@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmchaos.effects import Estimate, difference, median, share
+from pytest_llmchaos.stats.intervals import Estimate, difference, median, share
 
 COUNTS = st.integers(min_value=1, max_value=500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 TIMES = st.lists(st.floats(min_value=0, max_value=100) | st.just(math.inf), min_size=1, max_size=60)

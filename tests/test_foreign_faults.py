@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from fake_runtime import FakeRuntime
+from support.fake_runtime import FakeRuntime
 
 from pytest_llmchaos import BadScenario, faults
-from pytest_llmchaos.faults import plugged
-from pytest_llmchaos.journal import read
+from pytest_llmchaos.evidence.journal import read
+from pytest_llmchaos.faults import entry_points
 from pytest_llmchaos.model import UNDO_OPS
-from pytest_llmchaos.run import CATALOGUE
+from pytest_llmchaos.session.run import CATALOGUE
 
 ROOT = Path(__file__).parent.parent
 TOML, MODULE, SCENARIO, _CONTRACT = re.findall(
@@ -40,7 +40,7 @@ def by_hand(site, name, entries, module, version="1.0"):
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
     lines = "".join(f"{key} = {value}\n" for key, value in entries.items())
-    (info / "entry_points.txt").write_text(f"[{plugged.GROUP}]\n{lines}")
+    (info / "entry_points.txt").write_text(f"[{entry_points.GROUP}]\n{lines}")
     (site / f"{name.replace('-', '_')}.py").write_text(module)
     return site
 
@@ -71,8 +71,8 @@ def asked(monkeypatch):
 
 
 def _forget():
-    plugged.found.cache_clear()
-    plugged.factory.cache_clear()
+    entry_points.found.cache_clear()
+    entry_points.factory.cache_clear()
     for module in ("chaos_stun", "one", "two"):
         sys.modules.pop(module, None)
 
@@ -91,7 +91,8 @@ def test_a_distribution_of_another_package_is_planned_like_any_fault(tmp_path, i
 def test_the_coverage_table_of_a_run_lists_it(tmp_path, installed):
     code = """
 from pathlib import Path
-from pytest_llmchaos.run import Run, Settings
+from pytest_llmchaos.session.run import Run
+from pytest_llmchaos.session.settings import Settings
 run = Run(Settings(run="r", seed=1, runtime="compose", backend="sim", reports=Path(), repeat=1, worker="", replay_line=""), None)
 run.announce([])
 """
@@ -105,7 +106,7 @@ run.announce([])
 def test_the_example_keeps_the_contract_that_all_faults_keep():
     names = {}
     exec(compile(MODULE, "docs/faults.md", "exec"), names)
-    fault = plugged.check_foreign("it", "live_migration", names["live_migration"]("api"))
+    fault = entry_points.check_foreign("it", "live_migration", names["live_migration"]("api"))
     (act,) = fault.plan(random.Random(1), ("api",))
     runtime = FakeRuntime()
     since = runtime.now()
@@ -177,7 +178,7 @@ def test_one_package_twice_on_the_path_is_one(tmp_path, asked):
 
 
 def test_a_name_of_the_catalogue_cannot_be_taken(tmp_path, asked):
-    site = by_hand(tmp_path / "site", "chaos-stun", {"kill": "chaos_stun:stun", "engine": "chaos_stun:stun"}, GOOD)
+    site = by_hand(tmp_path / "site", "chaos-stun", {"kill": "chaos_stun:stun", "base": "chaos_stun:stun"}, GOOD)
 
     assert asked(site, name="kill") == "kill api"
     assert dir(faults) == sorted(faults.__all__)
@@ -210,5 +211,5 @@ def test_the_catalogue_keeps_to_what_is_asked_of_others(name):
     options = {"limit_cpu": {"cores": 0.1}, "limit_memory": {"mebibytes": 64}}.get(name, {})
     fault = getattr(faults, name)("api", **options)
 
-    assert plugged.check_foreign("it", name, fault) is fault
+    assert entry_points.check_foreign("it", name, fault) is fault
     assert fault.primitive.undo("api").op in UNDO_OPS

@@ -8,10 +8,10 @@ from functools import partial
 from types import SimpleNamespace
 
 import pytest
-from judged_world import END_S, KILLED_S, RATE_RPS, Performed, judge
-from prometheus_server import history
+from support.judged_world import END_S, KILLED_S, RATE_RPS, Performed, judge
+from support.prometheus_server import history
 
-from pytest_llmchaos import faults, heal, injecting, judging, lab
+from pytest_llmchaos import faults
 from pytest_llmchaos.errors import (
     FaultNotObserved,
     HealFailed,
@@ -25,7 +25,11 @@ from pytest_llmchaos.errors import (
     TooFewSamples,
     TruthsDisagree,
 )
-from pytest_llmchaos.loadgen.health import LoadStatus
+from pytest_llmchaos.lab import injector, lab
+from pytest_llmchaos.loadgen.status import LoadStatus
+from pytest_llmchaos.runtime import undo as heal
+from pytest_llmchaos.trial import agreement
+from pytest_llmchaos.trial import judge as judging
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +148,7 @@ class TestTwoTruths:
     def test_of_which_one_has_no_histogram_are_no_data(self, performed):
         whole = judging.windows(performed.seen, [("whole", 0, 99)])[0]
         with performed.load() as (record, _), pytest.raises(NoData, match="llmchaos_caller_request_duration"):
-            judging._compare_p95(performed.lab, record, whole, performed.t0_unix_s - 60)
+            agreement._compare_p95(performed.lab, record, whole, performed.t0_unix_s - 60)
 
     @pytest.mark.parametrize("offset_s", [0.26, -0.26, float("nan")])
     def test_on_two_clocks_disagree(self, performed, monkeypatch, offset_s):
@@ -185,10 +189,10 @@ class TestScrapes:
 def test_a_quantile_of_too_few_samples_makes_the_claim_an_error_and_no_pass(performed):
     trial = judged(performed)
 
-    assert trial.steady.offered == KILLED_S * RATE_RPS
-    assert trial.steady.e2e_s.p99 < 0.1
+    assert trial.before_fault.offered == KILLED_S * RATE_RPS
+    assert trial.before_fault.e2e_s.p99 < 0.1
     with pytest.raises(TooFewSamples, match="p99 needs 100 samples, got 40"):
-        _ = trial.recovery.e2e_s.p99
+        _ = trial.after_fault.e2e_s.p99
     assert issubclass(TooFewSamples, ProvesNothing)
 
 
@@ -290,10 +294,10 @@ class TestSteadyState:
 class TestFault:
     @pytest.fixture
     def inject(self, performed, monkeypatch):
-        monkeypatch.setattr(injecting, "PROOF_DEADLINE_S", 0.0)
-        monkeypatch.setattr(injecting, "healed", partial(heal.healed, deadline_s=0.0))
-        monkeypatch.setattr(injecting, "undo_until_done", lambda runtime, undo: runtime.undo(undo))
-        monkeypatch.setattr(injecting, "time", clock(performed.runtime.now))
+        monkeypatch.setattr(injector, "PROOF_DEADLINE_S", 0.0)
+        monkeypatch.setattr(injector, "healed", partial(heal.healed, deadline_s=0.0))
+        monkeypatch.setattr(injector, "undo_until_done", lambda runtime, undo: runtime.undo(undo))
+        monkeypatch.setattr(injector, "time", clock(performed.runtime.now))
 
         def acted(**runtime):
             for name, value in runtime.items():

@@ -11,7 +11,7 @@ import pytest
 
 import pytest_llmchaos
 from pytest_llmchaos.errors import EvidenceLost
-from pytest_llmchaos.journal import Journal, open_intents, read
+from pytest_llmchaos.evidence.journal import Journal, open_intents, read
 
 
 def test_lines_are_read_back_in_order(tmp_path):
@@ -113,7 +113,7 @@ PACKAGE = Path(pytest_llmchaos.__file__).parent
 
 
 def schema():
-    return json.loads((PACKAGE / "journal.schema.json").read_text())
+    return json.loads((PACKAGE / "evidence" / "journal.schema.json").read_text())
 
 
 def test_the_schema_names_every_kind_of_line_that_the_package_writes():

@@ -6,18 +6,21 @@ import time
 from dataclasses import dataclass, replace
 
 import pytest
-from fake_runtime import FakeRuntime
+from support.fake_runtime import FakeRuntime
 
-from pytest_llmchaos import experiment, faults, heal, injecting, loads, perform
+from pytest_llmchaos import experiment, faults, loads
 from pytest_llmchaos.errors import Aborted, FaultNotObserved, HealFailed, InvalidExperiment, NotReady, Unsupported
+from pytest_llmchaos.evidence.journal import Journal, open_intents, read
 from pytest_llmchaos.faults.base import OnTarget
 from pytest_llmchaos.faults.kill import Kill
-from pytest_llmchaos.history import windows
-from pytest_llmchaos.journal import Journal, open_intents, read
-from pytest_llmchaos.lab import Lab
+from pytest_llmchaos.lab import injector
+from pytest_llmchaos.lab.lab import Lab
 from pytest_llmchaos.model import Injection, Proof, Sample, Undo
-from pytest_llmchaos.plan import plan_trial
-from pytest_llmchaos.subject import lab_subject
+from pytest_llmchaos.plan.schedule import plan_trial
+from pytest_llmchaos.runtime import undo as heal
+from pytest_llmchaos.stats.windows import windows
+from pytest_llmchaos.subject.lab import lab_subject
+from pytest_llmchaos.trial import perform
 
 
 class Clocked(FakeRuntime):
@@ -45,9 +48,9 @@ class Callers:
 @pytest.fixture
 def lab_on(tmp_path, monkeypatch):
     """A lab on a fake runtime, with no patience: its deadlines are over at the first look."""
-    monkeypatch.setattr(injecting, "PROOF_DEADLINE_S", 0.0)
-    monkeypatch.setattr(injecting, "healed", functools.partial(heal.healed, deadline_s=0.0))
-    monkeypatch.setattr(injecting, "undo_until_done", functools.partial(heal.undo_until_done, deadline_s=0.0))
+    monkeypatch.setattr(injector, "PROOF_DEADLINE_S", 0.0)
+    monkeypatch.setattr(injector, "healed", functools.partial(heal.healed, deadline_s=0.0))
+    monkeypatch.setattr(injector, "undo_until_done", functools.partial(heal.undo_until_done, deadline_s=0.0))
     made = []
 
     def make(runtime):
@@ -366,7 +369,7 @@ def test_a_lasting_fault_is_held_until_nothing_of_it_is_left_not_just_until_call
     runtime, looks = Clocked(), itertools.count(1)
     lab = lab_on(runtime)
     lab.running_load = Served()
-    made = experiment(load=loads.open_loop(rate_rps=2), fault=fault, recovery_s=1).kwargs["experiment"]
+    made = experiment(load=loads.open_loop(rate_rps=2), fault=fault, repair_within_s=1).kwargs["experiment"]
     plan = plan_trial(
         scenario="s", hypothesis="", experiment=made, fault=fault, repeat=0, seed=1, services=lab.subject.targets
     )

@@ -2,6 +2,8 @@
 
 import ast
 import functools
+import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -10,20 +12,26 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "pytest_llmchaos"
 
-# Lower numbers know nothing of higher ones. A package stands for everything in it.
-LAYERS = {
-    "errors": 0,
-    "model": 1,
-    "seeds": 2, "faults": 2, "prompts": 2, "schedules": 2, "shapes": 2, "traces": 2, "loads": 2, "history": 2, "columns": 2, "quantiles": 2,
-    "effects": 2,
-    "slo": 2,
-    "byo": 3, "places": 2, "openslo": 2, "experiments": 2, "plan": 2, "trial": 2, "attribution": 2, "trialjson": 2, "subject": 2,
-    "journal": 3, "owner": 3, "prometheus": 3, "promapi": 3, "samples": 3, "runtime": 3, "loadgen": 3, "slo_judge": 3,
-    "heal": 3, "record": 3, "signals": 3, "sweep": 3, "prometheus_binary": 3, "watchdog": 3, "ledger": 3,
-    "running": 4, "flood": 4, "injecting": 4, "lab": 4, "judging": 4, "perform": 4, "run": 4, "progress": 4, "campaign": 4,
-    "report": 5, "generate": 5,
-    "options": 6, "marks": 6, "scheduling": 6, "plugin": 6, "cli": 6,
-}  # fmt: skip
+# The rooms, from the ground up. A file imports from its own room and from rooms above it in this list; an import for type
+# checkers alone counts too. `runtime.docker` is the folder runtime/docker; other files of runtime/ are the room `runtime`.
+ROOMS = (
+    "errors", "model",
+    "stats", "loads", "faults", "slo", "plan", "subject",
+    "evidence", "host", "prometheus",
+    "runtime", "runtime.docker", "runtime.local",
+    "loadgen", "cleanup", "lab", "trial", "report", "generate", "session",
+    "experiment_mark", "options", "chaos_session", "xdist", "cli", "plugin",
+)  # fmt: skip
+PURE = ("errors", "model", "stats", "loads", "faults", "slo", "plan", "subject")
+# The pure files of a room that has others beside them.
+PURE_FILES = {
+    "pytest_llmchaos/trial/attribution.py",
+    "pytest_llmchaos/trial/trial.py",
+    "pytest_llmchaos/trial/trial_json.py",
+}
+DOORS = {PACKAGE / f"{name}.py" for name in ("plugin", "experiment_mark", "chaos_session", "xdist")}
+MAX_ROOMS = 28
+MAX_LEVELS = 10
 
 
 def modules():
@@ -31,83 +39,106 @@ def modules():
 
 
 @functools.cache
-def imports_of(path, *, runtime_only):
-    """Names of the modules that a file imports; those for type checkers alone are left out on request."""
-    return tuple(_imports_of(path, runtime_only))
+def imports_of(path):
+    """Dotted names of what a file imports, those for type checkers alone included."""
+    return tuple(_imports_of(ast.parse(path.read_text())))
 
 
-def _imports_of(path, runtime_only):
-    tree = ast.parse(path.read_text())
-    skipped = set()
+def _imports_of(tree):
     for node in ast.walk(tree):
-        if runtime_only and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            skipped.update(id(child) for child in ast.walk(node))
-    for node in ast.walk(tree):
-        if id(node) in skipped:
-            continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
-            if node.module == "pytest_llmchaos":
-                yield from (f"pytest_llmchaos.{alias.name}" for alias in node.names)
+            if node.module.startswith("pytest_llmchaos"):
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def layer_of(dotted):
-    parts = dotted.split(".")
-    return LAYERS[parts[1]] if len(parts) > 1 and parts[1] in LAYERS else None
+def room_of(dotted):
+    """The room of a dotted name below the package; None for the package itself."""
+    parts = dotted.split(".")[1:]
+    return next((room for room in (".".join(parts[:2]), parts[0] if parts else "") if room in ROOMS), None)
 
 
-def part_of(path):
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def room_of_file(path):
+    return room_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
 
 
-def test_every_module_has_a_layer():
-    missing = sorted({part_of(p) for p in modules()} - set(LAYERS) - {"__init__"})
+def arrows_of(path):
+    """The other rooms that a file imports from."""
+    ours = room_of_file(path)
+    found = {room_of(name) for name in imports_of(path) if name.split(".")[0] == "pytest_llmchaos"}
+    return found - {None, ours}
 
-    assert missing == []
+
+def levels(arrows):
+    """The level of each room: 1 imports from none, each other stands one above the highest that it imports from."""
+    found = {}
+    for room in ROOMS:
+        found[room] = 1 + max((found[other] for source, other in arrows if source == room), default=0)
+    return found
+
+
+def test_every_module_stands_in_a_room():
+    assert [p for p in modules() if room_of_file(p) is None and p != PACKAGE / "__init__.py"] == []
+
+
+def test_every_room_exists():
+    assert sorted({room_of_file(p) for p in modules()} - {None}) == sorted(ROOMS)
+
+
+def test_every_folder_of_rooms_has_a_readme_of_a_few_lines():
+    folders = [PACKAGE, *(PACKAGE / room.replace(".", "/") for room in ROOMS if not (PACKAGE / f"{room}.py").is_file())]
+
+    lines = {str(folder.relative_to(ROOT)): len((folder / "README.md").read_text().splitlines()) for folder in folders}
+
+    assert {folder: count for folder, count in lines.items() if not 3 <= count <= 20} == {}
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_a_module_imports_only_from_lower_layers(path):
-    part = part_of(path)
-    if part == "__init__":
+def test_a_module_imports_only_from_its_own_room_and_rooms_above_it_in_the_list(path):
+    ours = room_of_file(path)
+    if ours is None:
         return
-    upward = [
-        name
-        for name in imports_of(path, runtime_only=True)
-        if name.startswith("pytest_llmchaos.") and (layer_of(name) or 0) > LAYERS[part]
-    ]
+    upward = [room for room in arrows_of(path) if ROOMS.index(room) > ROOMS.index(ours)]
 
     assert upward == []
 
 
+def test_there_are_few_rooms_on_few_levels(capsys):
+    arrows = {(room_of_file(path), other) for path in modules() for other in arrows_of(path) if room_of_file(path)}
+    height = max(levels(arrows).values())
+    with capsys.disabled():
+        sys.stdout.write(
+            f"\nrooms {len(ROOMS)} (at most {MAX_ROOMS}), levels {height} (at most {MAX_LEVELS}), arrows {len(arrows)}\n"
+        )
+
+    assert len(ROOMS) <= MAX_ROOMS
+    assert height <= MAX_LEVELS
+
+
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_only_the_doors_import_pytest(path):
-    uses = "pytest" in set(imports_of(path, runtime_only=False))
+    uses = "pytest" in set(imports_of(path))
 
-    assert not uses or path.name in {"plugin.py", "marks.py"}
+    assert not uses or path in DOORS
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_the_instrument_never_imports_the_subject(path):
-    assert not [
-        name
-        for name in imports_of(path, runtime_only=False)
-        if name.split(".")[0].startswith(("lab_", "labsetup", "stack"))
-    ]
+    assert not [name for name in imports_of(path) if name.split(".")[0].startswith(("lab_", "offline", "stack"))]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "stack").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
 def test_the_subject_never_imports_the_instrument(path):
-    assert not [name for name in imports_of(path, runtime_only=False) if name.split(".")[0] == "pytest_llmchaos"]
+    assert not [name for name in imports_of(path) if name.split(".")[0] == "pytest_llmchaos"]
 
 
-def test_the_gate_on_branch_coverage_covers_the_pure_layers_and_nothing_else():
+def test_the_gate_on_branch_coverage_covers_the_pure_rooms_and_nothing_else():
     included = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["coverage"]["run"]["include"]
-    pure = {name for name, layer in LAYERS.items() if layer <= 2}
+    rooms = {f"pytest_llmchaos/{room}" + (".py" if (PACKAGE / f"{room}.py").is_file() else "/*") for room in PURE}
 
-    assert {Path(path).parts[1].removesuffix(".py") for path in included} == pure
+    assert set(included) == rooms | PURE_FILES
     assert [path for path in included if not list(ROOT.glob(path))] == []
 
 
@@ -117,10 +148,39 @@ def test_every_file_of_tests_has_a_name_of_its_own_so_that_all_can_be_run_at_onc
     assert sorted(names) == sorted(set(names))
 
 
-def test_the_rule_catches_an_upward_import(tmp_path):
-    bad = tmp_path / "model.py"
-    bad.write_text("from pytest_llmchaos.lab import Lab\nfrom pytest_llmchaos import perform\n")
+def test_no_test_imports_a_test_module():
+    tests = sorted((ROOT / "tests").rglob("*.py"))
+    names = {path.stem for path in tests if path.stem.startswith("test_")}
+    borrowed = {str(path.relative_to(ROOT)): sorted(set(imports_of(path)) & names) for path in tests}
 
-    names = list(imports_of(bad, runtime_only=True))
+    assert {path: found for path, found in borrowed.items() if found} == {}
 
-    assert [layer_of(name) for name in names if layer_of(name) is not None] == [4, 4]
+
+def test_helpers_of_tests_stand_in_support():
+    beside = [path for path in (ROOT / "tests").rglob("*.py") if "support" not in path.parts]
+
+    assert [path.name for path in beside if not path.name.startswith("test_") and path.name != "conftest.py"] == []
+
+
+def test_waiting_with_a_deadline_is_written_once():
+    found = [
+        f"{path.relative_to(ROOT)}: {node.name}"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and re.match(r"(until|wait_(until|for))", node.name)
+    ]
+
+    assert found == ["tests/support/waiting.py: until", "tests/support/waiting.py: until_async"]
+
+
+def test_the_rule_catches_an_upward_import():
+    for_types = "if TYPE_CHECKING:\n    from pytest_llmchaos.trial.perform import perform\n"
+    tree = ast.parse(f"from pytest_llmchaos.lab.lab import Lab\nfrom pytest_llmchaos import report\n{for_types}")
+
+    assert {room_of(name) for name in _imports_of(tree)} == {None, "lab", "report", "trial"}
+
+
+def test_a_room_stands_one_level_above_the_highest_that_it_imports_from():
+    found = levels({("model", "errors"), ("stats", "errors"), ("loads", "stats")})
+
+    assert [found[room] for room in ("errors", "model", "stats", "loads", "faults")] == [1, 2, 2, 3, 1]

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.ledger import Entry, append, entry, read, table
-from pytest_llmchaos.slo import Slo, SloResult
+from pytest_llmchaos.evidence.ledger import Entry, append, entry, read, table
+from pytest_llmchaos.slo.arithmetic import Slo, SloResult
 
 RESULT = SloResult(
     slo=Slo(name="availability", objective=0.995, window_days=30, description="d", good="g", total="t"),

@@ -1,14 +1,14 @@
 """The parts of the load generator: its plan, how it judges an answer, and what it counts. No process is started."""
 
 import pytest
-from load_server import event, tokens_of
+from support.load_server import event, tokens_of
 
 from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.loadgen import answers
-from pytest_llmchaos.loadgen.counts import DURATION_BUCKETS_S, TTFT_BUCKETS_S, Counts
-from pytest_llmchaos.loadgen.plan import LoadPlan, load
+from pytest_llmchaos.loadgen import classify
+from pytest_llmchaos.loadgen.load_plan import LoadPlan, load
+from pytest_llmchaos.loadgen.metrics import DURATION_BUCKETS_S, TTFT_BUCKETS_S, Counts
 from pytest_llmchaos.loadgen.recorder import Lateness
-from pytest_llmchaos.schedules import Arrival
+from pytest_llmchaos.loads.arrivals import Arrival
 
 
 @pytest.mark.parametrize(
@@ -41,9 +41,9 @@ def test_a_plan_crosses_to_the_other_process_unchanged(tmp_path):
 
 
 def test_the_simulated_engine_s_tokens_are_known_in_advance():
-    assert answers.expected_text("sim-v1", "hi", 2) == "".join(tokens_of("hi", 2))
-    assert answers.expected_text("sim-v1", "grüß", 1) == tokens_of("grüß", 1)[0]
-    assert answers.expected_text(None, "hi", 2) is None
+    assert classify.expected_text("sim-v1", "hi", 2) == "".join(tokens_of("hi", 2))
+    assert classify.expected_text("sim-v1", "grüß", 1) == tokens_of("grüß", 1)[0]
+    assert classify.expected_text(None, "hi", 2) is None
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_the_simulated_engine_s_tokens_are_known_in_advance():
     ],
 )
 def test_a_whole_answer_is_judged_like_a_stream(body, outcome):
-    assert answers.of_whole(body).outcome == outcome
+    assert classify.of_whole(body).outcome == outcome
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_whole_answer_is_judged_like_a_stream(body, outcome):
     ],
 )
 def test_a_stream_is_complete_only_with_a_finish_and_an_end_and_no_error(body, outcome):
-    assert answers.of_stream(body).outcome == outcome
+    assert classify.of_stream(body).outcome == outcome
 
 
 def test_lateness_is_the_99th_percentile_of_all_requests():

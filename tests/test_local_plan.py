@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from pytest_llmchaos.errors import BadScenario, NotReady
-from pytest_llmchaos.runtime import local_needs, local_programs
-from pytest_llmchaos.runtime.local_files import CONFIG, Process, json_lines, write_supervisord
-from pytest_llmchaos.runtime.local_plan import Addresses, Translator, read_services
-from pytest_llmchaos.runtime.local_programs import Programs
-from pytest_llmchaos.subject import lab_subject, stack_dir
+from pytest_llmchaos.runtime.local import prerequisites
+from pytest_llmchaos.runtime.local import programs as local_programs
+from pytest_llmchaos.runtime.local.compose_reader import Addresses, Translator, read_services
+from pytest_llmchaos.runtime.local.programs import Programs
+from pytest_llmchaos.runtime.local.supervisord_config import CONFIG, Process, json_lines, write_supervisord
+from pytest_llmchaos.subject.lab import lab_subject, stack_dir
 
 SERVICES = ("api", "model-1", "model-2", "prometheus", "remediator")
 
@@ -132,10 +133,10 @@ def test_a_health_check_in_shell_is_read_too(tmp_path: Path) -> None:
 
 @pytest.fixture
 def nothing_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_needs, "server", lambda program: Path("/bin") / program)
-    monkeypatch.setattr(local_needs, "weights", lambda lock: Path("/weights/model.gguf"))
-    monkeypatch.setattr(local_needs, "ollama_program", lambda: Path("/bin/ollama"))
-    monkeypatch.setattr(local_needs, "ollama_models", lambda program, model, lock: Path("/weights/ollama"))
+    monkeypatch.setattr(prerequisites, "server", lambda program: Path("/bin") / program)
+    monkeypatch.setattr(prerequisites, "weights", lambda lock: Path("/weights/model.gguf"))
+    monkeypatch.setattr(prerequisites, "ollama_program", lambda: Path("/bin/ollama"))
+    monkeypatch.setattr(prerequisites, "ollama_models", lambda program, model, lock: Path("/weights/ollama"))
 
 
 @pytest.mark.usefixtures("nothing_fetched")
@@ -209,9 +210,9 @@ def test_missing_packages_are_named_with_the_way_to_get_them(monkeypatch: pytest
     )
 
     with pytest.raises(NotReady, match=r'needs supervisor, xllamacpp in .*pip install "pytest-llmchaos\[local\]"'):
-        local_needs.require_packages("llamacpp")
+        prerequisites.require_packages("llamacpp")
     with pytest.raises(NotReady, match=r"needs supervisor in "):
-        local_needs.require_packages("sim")
+        prerequisites.require_packages("sim")
 
 
 def test_a_missing_prometheus_is_explained_for_every_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -219,7 +220,7 @@ def test_a_missing_prometheus_is_explained_for_every_system(monkeypatch: pytest.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
     with pytest.raises(NotReady) as told:
-        local_needs.server("prometheus")
+        prerequisites.server("prometheus")
 
     assert all(way in str(told.value) for way in ("apt-get install", "brew install", "go install"))
 
@@ -227,11 +228,11 @@ def test_a_missing_prometheus_is_explained_for_every_system(monkeypatch: pytest.
 def test_given_weights_are_used_and_must_exist(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LLMCHAOS_WEIGHTS", str(tmp_path / "w.gguf"))
     with pytest.raises(NotReady, match=r"w\.gguf"):
-        local_needs.weights(tmp_path / "lock")
+        prerequisites.weights(tmp_path / "lock")
 
     (tmp_path / "w.gguf").touch()
 
-    assert local_needs.weights(tmp_path / "lock") == tmp_path / "w.gguf"
+    assert prerequisites.weights(tmp_path / "lock") == tmp_path / "w.gguf"
 
 
 def test_weights_that_cannot_be_had_leave_nothing_in_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -240,7 +241,7 @@ def test_weights_that_cannot_be_had_leave_nothing_in_the_cache(monkeypatch: pyte
     (tmp_path / "lock").write_text("no-index-has-this @ file:///nowhere/none.whl\n")
 
     with pytest.raises(NotReady, match=r"set LLMCHAOS_WEIGHTS .* or use --chaos-backend=sim"):
-        local_needs.weights(tmp_path / "lock")
+        prerequisites.weights(tmp_path / "lock")
 
     assert list((tmp_path / "cache" / "pytest-llmchaos" / "weights").iterdir()) == []
 
@@ -250,7 +251,7 @@ def test_no_ollama_is_told_with_what_serves_the_same_weights(monkeypatch: pytest
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
     with pytest.raises(NotReady, match="--chaos-backend=llamacpp"):
-        local_needs.ollama_program()
+        prerequisites.ollama_program()
 
 
 def test_grafana_is_left_to_compose() -> None:

@@ -11,15 +11,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from pytest_llmchaos import owner
 from pytest_llmchaos.errors import NotReady
-from pytest_llmchaos.progress import Progress
-from pytest_llmchaos.run import Settings, make_runtime
+from pytest_llmchaos.host import identity, measurement_lock, ports, state_dirs
+from pytest_llmchaos.session.progress import Progress
+from pytest_llmchaos.session.settings import Settings, make_runtime
 
 HOLD = """
 import subprocess, sys, time
-from pytest_llmchaos import owner
-with owner.measuring(sys.argv[1]):
+from pytest_llmchaos.host import measurement_lock
+with measurement_lock.measuring(sys.argv[1]):
     child = subprocess.Popen([sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"], stdout=sys.stdout)
     time.sleep(60)
 """
@@ -31,7 +31,7 @@ def slot():
     """A slot of this test's own."""
     name = f"test-{uuid.uuid4().hex[:8]}"
     yield name
-    owner.slot_file(name).unlink(missing_ok=True)
+    measurement_lock.slot_file(name).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -54,7 +54,7 @@ def test_the_slot_is_one_for_all_and_whoever_waits_is_told_for_whom(slot):
     with (
         held(slot) as other,
         pytest.raises(NotReady) as refused,
-        owner.measuring(slot, 0.3, lambda *a, **b: heard.append((a, b))),
+        measurement_lock.measuring(slot, 0.3, lambda *a, **b: heard.append((a, b))),
     ):
         pytest.fail("two trials measured at once")
 
@@ -68,13 +68,13 @@ def test_the_slot_is_one_for_all_and_whoever_waits_is_told_for_whom(slot):
 
 def test_the_slot_is_free_the_moment_its_holder_is_killed_though_its_children_live(slot):
     with held(slot) as other:
-        with pytest.raises(NotReady), owner.measuring(slot, 0.0):
+        with pytest.raises(NotReady), measurement_lock.measuring(slot, 0.0):
             pass
         other.kill()
         other.wait()
 
         begin = time.monotonic()
-        with owner.measuring(slot, DEADLINE_S):
+        with measurement_lock.measuring(slot, DEADLINE_S):
             assert time.monotonic() - begin < 5
 
 
@@ -87,7 +87,7 @@ def test_a_waiting_trial_goes_on_when_the_other_ends(slot):
                 killed.append(what)
                 other.kill()
 
-        with owner.measuring(slot, DEADLINE_S, say):
+        with measurement_lock.measuring(slot, DEADLINE_S, say):
             assert killed
 
 
@@ -95,27 +95,27 @@ def test_the_slot_is_the_same_whatever_folders_a_job_has_of_its_own(slot, tmp_pa
     with (
         held(slot, XDG_RUNTIME_DIR=str(tmp_path), TMPDIR=str(tmp_path)),
         pytest.raises(NotReady),
-        owner.measuring(slot, 0.0),
+        measurement_lock.measuring(slot, 0.0),
     ):
         pytest.fail("two trials measured at once")
 
 
 def test_the_slot_can_be_taken_again_and_belongs_to_every_user(slot):
     for _ in range(2):
-        with owner.measuring(slot, 0.0):
-            path = owner.slot_file(slot)
+        with measurement_lock.measuring(slot, 0.0):
+            path = measurement_lock.slot_file(slot)
             assert path.read_text() == str(os.getpid())
             assert path.stat().st_mode & 0o777 == 0o666
 
 
 @pytest.mark.parametrize("written", ["", "\x1b[2Jhello", "-1", "99999999999999999999999"])
 def test_what_others_write_into_the_slot_is_not_repeated(slot, written):
-    path = owner.slot_file(slot)
-    with owner.measuring(slot, 0.0):
+    path = measurement_lock.slot_file(slot)
+    with measurement_lock.measuring(slot, 0.0):
         path.write_text(written)
         with (
             pytest.raises(NotReady, match=r"^(another trial|the trial of process \d+) has held"),
-            owner.measuring(slot, 0.0),
+            measurement_lock.measuring(slot, 0.0),
         ):
             pass
 
@@ -123,18 +123,18 @@ def test_what_others_write_into_the_slot_is_not_repeated(slot, written):
 def test_a_link_in_the_slots_place_is_not_followed(slot, tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("untouched")
-    owner.slot_file(slot).symlink_to(victim)
+    measurement_lock.slot_file(slot).symlink_to(victim)
 
     with (
         pytest.raises(NotReady, match=r"cannot open .*-test-.*\.lock, on which all trials of this machine agree"),
-        owner.measuring(slot),
+        measurement_lock.measuring(slot),
     ):
         pass
 
     assert victim.read_text() == "untouched"
 
 
-HERE = owner.pid_namespace()
+HERE = identity.pid_namespace()
 
 
 def gone_pid():
@@ -163,37 +163,37 @@ def gone_pid():
 )
 def test_an_owner_is_dead_only_where_that_can_be_seen(label, here, elsewhere):
     who = label.format(
-        me=owner.identity(),
+        me=identity.owner_label(),
         pid=os.getpid(),
-        started=owner.process_started(os.getpid()),
+        started=identity.process_started(os.getpid()),
         gone=gone_pid(),
-        boot=owner.boot_id(),
+        boot=identity.boot_id(),
         ns=HERE,
     )
 
-    assert owner.life(who) == here
-    assert owner.life(who, same_kernel=False) == elsewhere
+    assert identity.liveness(who) == here
+    assert identity.liveness(who, same_kernel=False) == elsewhere
 
 
 def test_a_label_tells_the_namespace_that_its_number_is_of(monkeypatch):
     assert HERE.isdecimal()
-    assert owner.identity().split(":") == [
-        str(os.getpid()), owner.process_started(os.getpid()), owner.boot_id(), HERE
+    assert identity.owner_label().split(":") == [
+        str(os.getpid()), identity.process_started(os.getpid()), identity.boot_id(), HERE
     ]  # fmt: skip
 
-    monkeypatch.setattr(owner, "pid_namespace", lambda: "1")
+    monkeypatch.setattr(identity, "pid_namespace", lambda: "1")
 
-    assert owner.life(f"{os.getpid()}:1:{owner.boot_id()}:{HERE}") == "unknown"
+    assert identity.liveness(f"{os.getpid()}:1:{identity.boot_id()}:{HERE}") == "unknown"
 
 
 def test_processes_of_the_same_number_in_two_namespaces_name_their_stacks_apart(monkeypatch):
-    names = {owner.project_name(7), owner.project_name(7, "gw0"), owner.project_name(8)}
-    monkeypatch.setattr(owner, "pid_namespace", lambda: "1")
-    names |= {owner.project_name(7), owner.project_name(7, "gw0")}
+    names = {identity.project_name(7), identity.project_name(7, "gw0"), identity.project_name(8)}
+    monkeypatch.setattr(identity, "pid_namespace", lambda: "1")
+    names |= {identity.project_name(7), identity.project_name(7, "gw0")}
 
     assert len(names) == 5
-    assert all(owner.is_project_name(name) for name in names)
-    assert not any(map(owner.is_project_name, ["", "etc", "llmchaos-7", "llmchaos-7-abcd/..", "llmchaos-7-abcd\n"]))
+    assert all(identity.is_project_name(name) for name in names)
+    assert not any(map(identity.is_project_name, ["", "etc", "llmchaos-7", "llmchaos-7-abcd/..", "llmchaos-7-abcd\n"]))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a link of another user's")
@@ -205,13 +205,13 @@ def test_a_link_that_another_user_laid_is_no_folder_of_ours(tmp_path, monkeypatc
     os.chown(link, 65533, 65533, follow_symlinks=False)
 
     with pytest.raises(NotReady, match="belongs to another user"):
-        owner.state_dir()
+        state_dirs.state_dir()
 
     assert (tmp_path / "ours").stat().st_mode & 0o777 == 0o755
 
 
 def test_ports_of_two_runs_never_meet():
-    one, other = owner.Ports(), owner.Ports()
+    one, other = ports.Ports(), ports.Ports()
     try:
         taken = [one.reserve(), other.reserve(), one.reserve(), other.reserve()]
         assert len(set(taken)) == 4

@@ -12,8 +12,8 @@ from pytest_llmchaos.errors import NoVictim
 from pytest_llmchaos.faults.base import OnTarget
 from pytest_llmchaos.faults.kill import Kill
 from pytest_llmchaos.model import Injection
-from pytest_llmchaos.plan import as_json, plan_trial, require_capacity, schedule, schedule_bytes
-from pytest_llmchaos.seeds import MAX_SEED, parse_seed, rng_for
+from pytest_llmchaos.plan.schedule import as_json, plan_trial, require_capacity, schedule, schedule_bytes
+from pytest_llmchaos.plan.seeds import MAX_SEED, parse_seed, rng_for
 
 SERVICES = ("api", "model-1", "model-2")
 
@@ -67,7 +67,7 @@ def test_two_experiments_of_one_file_that_share_a_fault_both_stand_in_the_schedu
         {"fault": faults.limit_memory("api", mebibytes=64)},
         {"steady_s": 9},
         {"fault_s": 6},
-        {"recovery_s": 41},
+        {"settle_within_s": 41},
         {"stable_s": 5},
         {"remediator": False},
         {"load": loads.open_loop(rate_rps=3, max_tokens=8)},
@@ -111,8 +111,8 @@ def test_more_victims_at_once_than_the_blast_radius_allows_are_refused():
 
 
 def test_a_control_arm_gets_the_same_load_as_the_experiment():
-    broken = planned(fault=faults.kill("api"), recovery_s=40)
-    control = planned(fault=faults.none(), recovery_s=40)
+    broken = planned(fault=faults.kill("api"), repair_within_s=40)
+    control = planned(fault=faults.none(), repair_within_s=40)
 
     assert as_json(broken)["arrivals_sha256"] == as_json(control)["arrivals_sha256"]
 

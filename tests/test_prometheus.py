@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from prometheus_server import free_port, history
+from support.prometheus_server import free_port, history
 
 from pytest_llmchaos.errors import (
     CounterReset,
@@ -26,9 +26,9 @@ from pytest_llmchaos.errors import (
     StaleData,
     TruthsDisagree,
 )
-from pytest_llmchaos.prometheus import Prometheus
-from pytest_llmchaos.slo import Slo
-from pytest_llmchaos.slo_judge import compared, judged, require_pushes
+from pytest_llmchaos.prometheus.queries import Prometheus
+from pytest_llmchaos.slo.arithmetic import Slo
+from pytest_llmchaos.trial.slo_verdict import compared, judged, require_pushes
 
 # Far from a whole second, so that rounding anywhere would show.
 BASE = float(int(time.time()) - 1800) + 0.25
@@ -385,7 +385,7 @@ def test_the_instant_is_sent_with_its_milliseconds() -> None:
 
 
 def test_importing_the_judge_imports_no_http_library() -> None:
-    script = "import sys, pytest_llmchaos.slo_judge; print({'requests', 'yaml'} & set(sys.modules))"
+    script = "import sys, pytest_llmchaos.trial.slo_verdict; print({'requests', 'yaml'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "set()"

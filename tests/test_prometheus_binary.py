@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pytest_llmchaos.errors import NotReady
-from pytest_llmchaos.prometheus_binary import cache_directory, find, find_or_fetch
+from pytest_llmchaos.prometheus.binary import cache_directory, find, find_or_fetch
 
 APT = """#!/bin/sh
 echo "$@" >> {asked}

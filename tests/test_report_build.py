@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-import reportdata
-from reportdata import Made
+from support import reportdata
+from support.reportdata import Made
 
 from pytest_llmchaos import report
 from pytest_llmchaos.errors import NotReady
-from pytest_llmchaos.report import building
+from pytest_llmchaos.report import builder
 
 
 def test_three_files_and_a_link_to_the_newest_run(tmp_path: Path) -> None:
@@ -167,4 +167,4 @@ def test_logs_are_shown_by_their_end(tmp_path: Path) -> None:
 
     assert "line 99999" in page
     assert "line 10\n" not in page
-    assert building.logs(run_dir)["logs/api.txt"].endswith("line 99999\n")
+    assert builder.logs(run_dir)["logs/api.txt"].endswith("line 99999\n")

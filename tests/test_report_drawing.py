@@ -8,17 +8,17 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-import reportdata
 from hypothesis import given
 from hypothesis import strategies as st
-from reportdata import Made
+from support import reportdata
+from support.reportdata import Made
 
 from pytest_llmchaos import report
 from pytest_llmchaos.model import Sample
 from pytest_llmchaos.report import svg
-from pytest_llmchaos.report.curves import curves, gather, quantile
-from pytest_llmchaos.report.moments import marks
-from pytest_llmchaos.report.reading import journal
+from pytest_llmchaos.report.binning import curves, gather, quantile
+from pytest_llmchaos.report.journal_reader import journal
+from pytest_llmchaos.report.markers import marks
 from pytest_llmchaos.report.timeline import timeline
 
 

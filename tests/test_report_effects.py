@@ -9,11 +9,11 @@ from typing import Any
 
 import jsonschema
 import pytest
-import reportdata
-from reportdata import Made
+from support import reportdata
+from support.reportdata import Made
 
 from pytest_llmchaos import report
-from pytest_llmchaos.report import words
+from pytest_llmchaos.report import formatting
 
 SCHEMA = json.loads(Path(report.__file__).with_name("run.schema.json").read_text())
 BROKEN = Made(rate_rps=10, outage_s=4.2)
@@ -105,7 +105,7 @@ def test_a_median_of_mostly_failed_requests_has_no_number_and_says_so(tmp_path: 
     assert (first["fault"], first["value"], first["low"], first["high"]) == (None, None, None, None)
     assert first["control"] > 0
     assert "median time to first token | never came | " in summary
-    assert f"| no finite value | {words.NONE} |" in summary
+    assert f"| no finite value | {formatting.NONE} |" in summary
 
 
 def test_repeated_times_stand_in_every_part_of_the_report(tmp_path: Path) -> None:

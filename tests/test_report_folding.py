@@ -8,14 +8,14 @@ from typing import Any
 
 import jsonschema
 import pytest
-import reportdata
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from reportdata import Made
+from support import reportdata
+from support.reportdata import Made
 
 from pytest_llmchaos import report
-from pytest_llmchaos.report.folding import UNJUDGED
-from pytest_llmchaos.report.reading import journal
+from pytest_llmchaos.report.fold import UNJUDGED
+from pytest_llmchaos.report.journal_reader import journal
 
 SCHEMA = json.loads(Path(report.__file__).with_name("run.schema.json").read_text())
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import reportdata
-from reportdata import Made
+from support import reportdata
+from support.reportdata import Made
 
 from pytest_llmchaos import report
-from pytest_llmchaos.report import words
+from pytest_llmchaos.report import formatting
 
 
 def run_of(tmp_path: Path, *trials: Made, **options: Any) -> dict[str, Any]:
@@ -86,8 +86,8 @@ def test_junit_properties_are_text_of_values_that_exist(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "shown"),
     [
-        (None, words.NONE),
-        (float("nan"), words.NONE),
+        (None, formatting.NONE),
+        (float("nan"), formatting.NONE),
         (float("inf"), "∞"),
         (0, "0"),
         (0.0042, "0.0042"),
@@ -101,7 +101,7 @@ def test_junit_properties_are_text_of_values_that_exist(tmp_path: Path) -> None:
     ],
 )
 def test_figures_have_three_significant_digits(value: Any, shown: str) -> None:
-    assert words.figure(value) == shown
+    assert formatting.figure(value) == shown
 
 
 @pytest.mark.parametrize(
@@ -117,20 +117,20 @@ def test_figures_have_three_significant_digits(value: Any, shown: str) -> None:
     ],
 )
 def test_ratios_show_more_digits_where_they_matter(ratio: float, shown: str) -> None:
-    assert words.percent(ratio) == shown
+    assert formatting.percent(ratio) == shown
 
 
 @pytest.mark.parametrize(
     ("length_s", "shown"), [(0.4, "0 s"), (59.6, "1 min 0 s"), (298, "4 min 58 s"), (7260, "2 h 1 min"), (-3, "0 s")]
 )
 def test_durations_read_as_people_say_them(length_s: float, shown: str) -> None:
-    assert words.duration(1000.0, 1000.0 + length_s) == shown
+    assert formatting.duration(1000.0, 1000.0 + length_s) == shown
 
 
 def test_what_acts_on_a_terminal_is_spelled_out() -> None:
-    assert words.visible("a\x1b[31mb\u202ec") == "a⟨U+001B⟩[31mb⟨U+202E⟩c"
-    assert words.visible("line\n\ttab é 漢 🧨") == "line\n\ttab é 漢 🧨"
+    assert formatting.visible("a\x1b[31mb\u202ec") == "a⟨U+001B⟩[31mb⟨U+202E⟩c"
+    assert formatting.visible("line\n\ttab é 漢 🧨") == "line\n\ttab é 漢 🧨"
 
 
 def test_a_text_too_long_says_how_much_is_missing() -> None:
-    assert words.visible("x" * 50, cut=10) == "xxxxxxxxxx… (40 more characters in run.json)"
+    assert formatting.visible("x" * 50, cut=10) == "xxxxxxxxxx… (40 more characters in run.json)"

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from pytest_llmchaos.model import Undo
-from pytest_llmchaos.runtime import restrict
-from pytest_llmchaos.runtime.compose import ComposeRuntime
-from pytest_llmchaos.subject import lab_subject
+from pytest_llmchaos.runtime.docker import restrictions
+from pytest_llmchaos.runtime.docker.compose import ComposeRuntime
+from pytest_llmchaos.subject.lab import lab_subject
 
 LABELS = {"llmchaos.run": "run-1", "llmchaos.owner": "1:2:boot"}
 
@@ -59,7 +59,7 @@ def runtime_on(container, directory=Path("unused")):
         lab_subject("sim"), project="llmchaos-1", run="run-1", owner="1:2:boot", directory=directory
     )
     runtime._client = Engine(container)
-    runtime._found = {"api": restrict.as_found(container)}
+    runtime._found = {"api": restrictions.as_found(container)}
     return runtime
 
 
@@ -121,8 +121,8 @@ FIXED = {"IPv4Address": "10.0.0.9", "IPv6Address": "2001:db8::9"}
 def test_a_network_is_given_back_with_the_addresses_that_were_set(endpoint, ipv4, ipv6, mac, tmp_path):
     runtime = runtime_on(Container(endpoint=endpoint))
     runtime.partition("api")
-    restrict.keep(tmp_path / "as_found.json", runtime._found)
-    runtime._found = restrict.kept(tmp_path / "as_found.json")
+    restrictions.keep(tmp_path / "as_found.json", runtime._found)
+    runtime._found = restrictions.kept(tmp_path / "as_found.json")
 
     runtime.undo(Undo(op="ensure_connected", service="api"))
 

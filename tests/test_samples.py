@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_llmchaos import samples
 from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.history import first_bad_s, per_second, windows
+from pytest_llmchaos.evidence import samples_file
 from pytest_llmchaos.loadgen.tail import SamplesTail, merge
 from pytest_llmchaos.model import OUTCOMES, Sample
+from pytest_llmchaos.stats.windows import first_bad_s, per_second, windows
 
 micro = st.integers(0, 10**9).map(lambda n: n / 1e6)
 a_sample = st.builds(
@@ -29,7 +29,7 @@ ONE = Sample(0.25, 0.2503, 0.3, 0.75, 0.02, 8, "ok", "model-1", "ab12-0")
 
 
 def written(path, seen, tail=""):
-    path.write_text(samples.HEADER + "\n" + "".join(map(samples.line, seen)) + tail, encoding="utf-8")
+    path.write_text(samples_file.HEADER + "\n" + "".join(map(samples_file.line, seen)) + tail, encoding="utf-8")
     return path
 
 
@@ -44,9 +44,9 @@ def numbered(count, *, worker=0, workers=1):
 @given(seen=st.lists(a_sample, max_size=20))
 def test_what_is_read_is_what_was_written(tmp_path_factory, seen):
     path = written(tmp_path_factory.mktemp("s") / "samples.jsonl", seen)
-    loaded = samples.load(path)
+    loaded = samples_file.load(path)
 
-    assert list(samples.read(path)) == seen
+    assert list(samples_file.read(path)) == seen
     assert [loaded[i] for i in range(len(loaded))] == seen
     assert loaded[1:3] == seen[1:3]
 
@@ -54,7 +54,7 @@ def test_what_is_read_is_what_was_written(tmp_path_factory, seen):
 @settings(deadline=None, max_examples=50)
 @given(seen=st.lists(a_sample, max_size=30))
 def test_columns_and_objects_give_the_same_numbers(tmp_path_factory, seen):
-    loaded = samples.load(written(tmp_path_factory.mktemp("s") / "samples.jsonl", seen))
+    loaded = samples_file.load(written(tmp_path_factory.mktemp("s") / "samples.jsonl", seen))
     bounds = [("all", 0.0, 1e9), ("early", 0.0, 300.0)]
 
     assert list(map(repr, windows(loaded, bounds))) == list(map(repr, windows(seen, bounds)))
@@ -64,7 +64,7 @@ def test_columns_and_objects_give_the_same_numbers(tmp_path_factory, seen):
 
 
 def test_columns_count_from_the_end_too(tmp_path):
-    loaded = samples.load(written(tmp_path / "s", numbered(5)))
+    loaded = samples_file.load(written(tmp_path / "s", numbered(5)))
 
     assert loaded[-1] == numbered(5)[-1]
     with pytest.raises(IndexError):
@@ -72,29 +72,29 @@ def test_columns_count_from_the_end_too(tmp_path):
 
 
 def test_a_line_that_was_cut_off_is_left_out_and_counted(tmp_path):
-    loaded = samples.load(written(tmp_path / "s", [ONE], tail=samples.line(ONE)[:30]))
+    loaded = samples_file.load(written(tmp_path / "s", [ONE], tail=samples_file.line(ONE)[:30]))
 
     assert list(loaded) == [ONE]
     assert loaded.torn == 1
 
 
-@pytest.mark.parametrize("text", ["", samples.HEADER[:20]], ids=["empty", "cut off in the header"])
+@pytest.mark.parametrize("text", ["", samples_file.HEADER[:20]], ids=["empty", "cut off in the header"])
 def test_a_file_without_a_whole_header_has_no_samples(tmp_path, text):
     (tmp_path / "s").write_text(text)
 
-    assert list(samples.read(tmp_path / "s")) == []
+    assert list(samples_file.read(tmp_path / "s")) == []
 
 
 def test_a_header_alone_has_no_samples(tmp_path):
-    loaded = samples.load(written(tmp_path / "s", []))
+    loaded = samples_file.load(written(tmp_path / "s", []))
 
     assert (len(loaded), loaded.torn) == (0, 0)
 
 
 def test_many_blocks_are_one_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(samples, "_BLOCK_BYTES", 100)
+    monkeypatch.setattr(samples_file, "_BLOCK_BYTES", 100)
 
-    assert list(samples.read(written(tmp_path / "s", numbered(500)))) == numbered(500)
+    assert list(samples_file.read(written(tmp_path / "s", numbered(500)))) == numbered(500)
 
 
 @pytest.mark.parametrize(
@@ -103,35 +103,38 @@ def test_many_blocks_are_one_file(tmp_path, monkeypatch):
         ("nonsense\n", "line 1: expected the header"),
         ("[1,2]\n", "line 1: expected the header"),
         ('{"schema": "llmchaos-samples/9", "fields": []}\n', "another version wrote it"),
-        (samples.HEADER + "\n" + samples.line(ONE) + "[1,2]\n", "line 3: expected due_s, sent_s"),
-        (samples.HEADER + "\n" + samples.line(ONE) + "{}\n", "line 3: expected due_s, sent_s"),
-        (samples.HEADER + "\n" + samples.line(ONE) + "oops\n", "line 3: expected a JSON array"),
-        (samples.HEADER + "\n" + samples.line(ONE).replace('"ok"', '"fine"'), "line 2: expected due_s, sent_s"),
-        (samples.HEADER + "\n" + samples.line(ONE).replace('"ok"', "[]"), "line 2: expected due_s, sent_s"),
-        (samples.HEADER + "\n" + samples.line(ONE).replace("0.750000", '"soon"'), "lines 2 to 2: "),
+        (samples_file.HEADER + "\n" + samples_file.line(ONE) + "[1,2]\n", "line 3: expected due_s, sent_s"),
+        (samples_file.HEADER + "\n" + samples_file.line(ONE) + "{}\n", "line 3: expected due_s, sent_s"),
+        (samples_file.HEADER + "\n" + samples_file.line(ONE) + "oops\n", "line 3: expected a JSON array"),
+        (
+            samples_file.HEADER + "\n" + samples_file.line(ONE).replace('"ok"', '"fine"'),
+            "line 2: expected due_s, sent_s",
+        ),
+        (samples_file.HEADER + "\n" + samples_file.line(ONE).replace('"ok"', "[]"), "line 2: expected due_s, sent_s"),
+        (samples_file.HEADER + "\n" + samples_file.line(ONE).replace("0.750000", '"soon"'), "lines 2 to 2: "),
     ],
 )
 def test_what_is_not_a_samples_file_is_refused_with_its_line(tmp_path, text, message):
     (tmp_path / "s").write_text(text)
 
     with pytest.raises(BadScenario) as refused:
-        list(samples.read(tmp_path / "s"))
+        list(samples_file.read(tmp_path / "s"))
     assert message in str(refused.value)
     assert str(tmp_path / "s") in str(refused.value)
 
 
 def test_the_header_names_the_fields_of_a_sample():
-    assert tuple(json.loads(samples.HEADER)["fields"]) == Sample.__slots__
+    assert tuple(json.loads(samples_file.HEADER)["fields"]) == Sample.__slots__
 
 
 def test_a_growing_file_gives_each_sample_once(tmp_path):
     path = tmp_path / "samples.jsonl"
     tail = SamplesTail([path])
     before = tail.fresh()
-    written(path, numbered(3), tail=samples.line(ONE)[:10])
+    written(path, numbered(3), tail=samples_file.line(ONE)[:10])
     first = tail.fresh()
     with path.open("a") as file:
-        file.write(samples.line(ONE)[10:])
+        file.write(samples_file.line(ONE)[10:])
     second = tail.fresh()
 
     assert (before, first, second, tail.fresh()) == ([], numbered(3), [ONE], [])
@@ -149,4 +152,4 @@ def test_the_samples_of_all_workers_become_one_file_in_order_of_their_ends(tmp_p
     paths = [written(tmp_path / f"samples-{w}.jsonl", numbered(50, worker=w, workers=2)) for w in range(2)]
     merge([*paths, tmp_path / "missing"], tmp_path / "samples.jsonl")
 
-    assert [s.tokens for s in samples.read(tmp_path / "samples.jsonl")] == list(range(50))
+    assert [s.tokens for s in samples_file.read(tmp_path / "samples.jsonl")] == list(range(50))

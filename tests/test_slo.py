@@ -12,10 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.loadgen.counts import DURATION_BUCKETS_S, TTFT_BUCKETS_S
-from pytest_llmchaos.openslo import load_slos, slos_of
-from pytest_llmchaos.places import documents
-from pytest_llmchaos.slo import (
+from pytest_llmchaos.loadgen.metrics import DURATION_BUCKETS_S, TTFT_BUCKETS_S
+from pytest_llmchaos.slo.arithmetic import (
     BURN_ALERTS,
     InvalidSlo,
     Slo,
@@ -26,6 +24,8 @@ from pytest_llmchaos.slo import (
     scaled_window_s,
     window_query,
 )
+from pytest_llmchaos.slo.openslo import load_slos, slos_of
+from pytest_llmchaos.slo.yaml_nodes import documents
 
 LAB_FILE = Path(__file__).parent.parent / "stack" / "slo.yaml"
 LAB = LAB_FILE.read_text()

@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
-from pytest_llmchaos import subject
 from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.subject import BACKENDS, dashboards_dir, lab_subject, setup_command, stack_dir
+from pytest_llmchaos.subject import lab as subject
+from pytest_llmchaos.subject.lab import BACKENDS, dashboards_dir, lab_subject, setup_command, stack_dir
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -9,14 +9,17 @@ from pathlib import Path
 import docker
 import pytest
 
-from pytest_llmchaos import cli, owner, sweep
+from pytest_llmchaos import cli
+from pytest_llmchaos.cleanup import sweep
 from pytest_llmchaos.errors import HealFailed, NotReady
-from pytest_llmchaos.journal import Journal
-from pytest_llmchaos.run import choose_runtime
-from pytest_llmchaos.runtime import attach, docker_cli, local_cleanup, removal, restrict
+from pytest_llmchaos.evidence.journal import Journal
+from pytest_llmchaos.host import identity, state_dirs
+from pytest_llmchaos.runtime.docker import attached, docker_cli, removal, restrictions
+from pytest_llmchaos.runtime.local import cleanup
+from pytest_llmchaos.session.settings import choose_runtime
 
-GONE = f"999999999:5:{owner.boot_id()}:{owner.pid_namespace()}"
-ELSEWHERE = f"7:5:{owner.boot_id()}:1"
+GONE = f"999999999:5:{identity.boot_id()}:{identity.pid_namespace()}"
+ELSEWHERE = f"7:5:{identity.boot_id()}:1"
 OTHER_BOOT = "7:5:another:1"
 NO_DAEMON = "unix:///nowhere/docker.sock"
 
@@ -26,7 +29,7 @@ def notes(tmp_path, monkeypatch):
     """No process, note or daemon of this machine counts."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("DOCKER_HOST", NO_DAEMON)
-    monkeypatch.setattr(local_cleanup, "_runs", dict)
+    monkeypatch.setattr(cleanup, "_runs", dict)
     return tmp_path / "state" / "pytest-llmchaos"
 
 
@@ -67,7 +70,7 @@ def healed(capsys, *arguments):
 
 STACKS = {
     "llmchaos-gone": GONE,
-    "llmchaos-alive": owner.identity(),
+    "llmchaos-alive": identity.owner_label(),
     "llmchaos-elsewhere": ELSEWHERE,
     "llmchaos-boot": OTHER_BOOT,
     "llmchaos-odd": "who knows; $(reboot)",
@@ -151,7 +154,7 @@ def doctors(capsys):
 def test_the_doctor_calls_clean_only_what_was_looked_at(daemon, capsys, monkeypatch):
     monkeypatch.setattr(docker_cli, "require_engine", lambda: None)
     monkeypatch.setattr(docker_cli, "run", lambda *_, **__: "1")
-    daemon(**{"llmchaos-alive": owner.identity()})
+    daemon(**{"llmchaos-alive": identity.owner_label()})
     assert "ok    nothing is left over" in doctors(capsys)
 
     daemon(**STACKS)
@@ -210,8 +213,8 @@ def noted(directory, **changes):
     (directory / "as_found.json").write_text("{}")
     recipe = {"owner": GONE, "project": "shop", "run": "r", "targets": ["web"]}
     recipe |= {"journal": str(journal.path), "directory": str(directory)}
-    attach.note(recipe)
-    path = owner.lasting_dir() / "attached" / recipe["noted"].rpartition("/")[2]
+    attached.note(recipe)
+    path = state_dirs.lasting_dir() / "attached" / recipe["noted"].rpartition("/")[2]
     if changes:
         path.write_text(json.dumps({**recipe, **changes}))
     return path
@@ -227,8 +230,8 @@ def test_a_note_outlives_a_logout_and_is_this_users_alone(notes, tmp_path, monke
     assert path.is_relative_to(notes)
     assert notes.stat().st_mode & 0o777 == 0o700
     assert synced[-2:] == [path.with_suffix(".new"), path.parent]
-    assert [recipe["daemon"] for recipe in attach.dead_runs()] == [NO_DAEMON]
-    assert list(attach.doubtful_runs()) == []
+    assert [recipe["daemon"] for recipe in attached.dead_runs()] == [NO_DAEMON]
+    assert list(attached.doubtful_runs()) == []
 
 
 @pytest.mark.parametrize("state", ["", "relative/folder"])
@@ -236,27 +239,27 @@ def test_notes_are_kept_at_home_unless_told_otherwise(tmp_path, monkeypatch, sta
     monkeypatch.setenv("XDG_STATE_HOME", state)
     monkeypatch.setenv("HOME", str(tmp_path))
 
-    assert owner.lasting_dir() == tmp_path / ".local" / "state" / "pytest-llmchaos"
+    assert state_dirs.lasting_dir() == tmp_path / ".local" / "state" / "pytest-llmchaos"
 
 
 def test_where_no_note_can_be_kept_that_is_told(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
 
-    assert list(attach.dead_runs()) == []
+    assert list(attached.dead_runs()) == []
     with pytest.raises(NotReady, match=r"cannot use .*set XDG_STATE_HOME to a folder of your own"):
-        owner.lasting_dir()
+        state_dirs.lasting_dir()
 
 
 def test_notes_of_another_user_are_not_believed(tmp_path, monkeypatch):
     noted(tmp_path / "r")
-    assert list(attach.dead_runs()) != []
+    assert list(attached.dead_runs()) != []
 
     monkeypatch.setattr(os, "geteuid", lambda: 65533)
 
-    assert list(attach.dead_runs()) == []
+    assert list(attached.dead_runs()) == []
     with pytest.raises(NotReady, match="belongs to another user"):
-        owner.lasting_dir()
+        state_dirs.lasting_dir()
 
 
 def test_a_note_of_another_machine_is_left_alone(tmp_path, capsys, monkeypatch):
@@ -274,7 +277,7 @@ def test_a_note_of_another_machine_is_left_alone(tmp_path, capsys, monkeypatch):
 def test_a_note_from_before_the_last_boot_of_this_machine_is_of_a_dead_run(tmp_path):
     noted(tmp_path / "r", owner=OTHER_BOOT)
 
-    assert [recipe["project"] for recipe in attach.dead_runs()] == ["shop"]
+    assert [recipe["project"] for recipe in attached.dead_runs()] == ["shop"]
 
 
 def test_faults_are_undone_at_the_daemon_that_the_dead_run_spoke_to(tmp_path, monkeypatch):
@@ -297,17 +300,17 @@ def test_faults_are_undone_at_the_daemon_that_the_dead_run_spoke_to(tmp_path, mo
 
     assert sweep.sweep_dead_runs(lambda _: None, sweep.InDocker()) == ["open faults of shop"]
     assert [address for address, _ in asked] == [NO_DAEMON]
-    assert list(attach.dead_runs()) == []
+    assert list(attached.dead_runs()) == []
 
 
 def test_processor_time_is_given_back_at_the_daemon_that_the_dead_run_spoke_to(monkeypatch):
     environments = []
     monkeypatch.setattr(docker_cli, "run", lambda command, env: environments.append(env))
-    found = restrict.AsFound(networks={}, cpus_nano=10**9, cpu_quota_us=0, memory_bytes=0, swap_bytes=0)
+    found = restrictions.AsFound(networks={}, cpus_nano=10**9, cpu_quota_us=0, memory_bytes=0, swap_bytes=0)
     container = type("Container", (), {"id": "f00d"})
 
-    restrict._give_back_cpu(container, found, "unix:///theirs.sock")
-    restrict._give_back_cpu(container, found, "")
+    restrictions._give_back_cpu(container, found, "unix:///theirs.sock")
+    restrictions._give_back_cpu(container, found, "")
 
     assert [env["DOCKER_HOST"] for env in environments] == ["unix:///theirs.sock", NO_DAEMON]
 
@@ -326,8 +329,8 @@ def test_a_daemon_that_is_gone_does_not_count_as_undone(tmp_path, monkeypatch):
 
 
 def test_a_local_run_that_cannot_be_seen_is_named_with_its_processes(tmp_path, monkeypatch, capsys):
-    project = owner.project_name(7)
-    monkeypatch.setattr(local_cleanup, "_runs", lambda: {(project, str(tmp_path), ELSEWHERE): {12, 11}})
+    project = identity.project_name(7)
+    monkeypatch.setattr(cleanup, "_runs", lambda: {(project, str(tmp_path), ELSEWHERE): {12, 11}})
     monkeypatch.setattr(sweep, "in_docker", sweep.InDocker)
 
     _, said = healed(capsys)

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from pytest_llmchaos.faults.compose import random, sequence, together
+from pytest_llmchaos.faults.compositions import random, sequence, together
 from pytest_llmchaos.faults.corrupted_output import corrupted_output
 from pytest_llmchaos.faults.cpu_fallback import cpu_fallback
 from pytest_llmchaos.faults.crash import crash
 from pytest_llmchaos.faults.crash_on_boot import crash_on_boot
+from pytest_llmchaos.faults.entry_points import factory, found
 from pytest_llmchaos.faults.gpu_exhaustion import gpu_exhaustion
 from pytest_llmchaos.faults.gpu_saturation import gpu_saturation
 from pytest_llmchaos.faults.hang import hang
@@ -18,7 +19,6 @@ from pytest_llmchaos.faults.none import none
 from pytest_llmchaos.faults.overload import overload
 from pytest_llmchaos.faults.partition import partition
 from pytest_llmchaos.faults.pause import pause
-from pytest_llmchaos.faults.plugged import factory, found
 from pytest_llmchaos.faults.restart import restart
 from pytest_llmchaos.faults.slow_load import slow_load
 from pytest_llmchaos.faults.thermal_throttling import thermal_throttling

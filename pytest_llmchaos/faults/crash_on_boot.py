@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmchaos.faults.engine import LEASE_S, EngineDeath, check_number, on_engine
+from pytest_llmchaos.faults.engine_faults import LEASE_S, EngineDeath, check_number, on_engine
 
 if TYPE_CHECKING:
     from pytest_llmchaos.model import Fault

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_llmchaos.faults.engine import EngineFault, on_engine
+from pytest_llmchaos.faults.engine_faults import EngineFault, on_engine
 
 if TYPE_CHECKING:
     from pytest_llmchaos.model import Fault

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_llmchaos.faults.engine import EngineDeath, EngineFault, check_choice, check_whole, on_engine
+from pytest_llmchaos.faults.engine_faults import EngineDeath, EngineFault, check_choice, check_whole, on_engine
 
 if TYPE_CHECKING:
     from pytest_llmchaos.model import Fault

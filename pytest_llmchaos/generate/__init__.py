@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.generate import docs, rules, triggers
-from pytest_llmchaos.generate.boards import boards
-from pytest_llmchaos.openslo import load_slos
+from pytest_llmchaos.generate import docs, rules, signals
+from pytest_llmchaos.generate.boards.all_boards import boards
+from pytest_llmchaos.slo.openslo import load_slos
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_llmchaos.slo import Slo
+    from pytest_llmchaos.slo.arithmetic import Slo
 
 
 def outputs(root: Path, scale: float = rules.LAB_SCALE) -> dict[Path, str]:
@@ -27,7 +27,7 @@ def outputs(root: Path, scale: float = rules.LAB_SCALE) -> dict[Path, str]:
     page = root / "docs" / "slo.md"
     return {
         root / "stack" / "prometheus" / "rules" / "slo.yml": rules.rules(slos, source, scale),
-        root / "stack" / "remediation.slo.yaml": triggers.triggers(slos, source, scale),
+        root / "stack" / "remediation.slo.yaml": signals.triggers(slos, source, scale),
         page: docs.page(page.read_text(encoding="utf-8"), slos, scale),
         **_dashboards(root, slos, scale),
     }

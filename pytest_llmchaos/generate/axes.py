@@ -10,7 +10,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pytest_llmchaos.generate.panels import Panel
+    from pytest_llmchaos.generate.boards.panels import Panel
 
 COLOURS = ("#3274d9", "#e0752d", "#3f9c35", "#c4162a", "#8f3bb8", "#b8860b", "#0f8a8a", "#d6459b", "#6b7280", "#7a5230")
 GOOD, BAD = "#2f8f3e", "#c4162a"

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.generate.rules import alert_name, lab_windows, raised_by
-from pytest_llmchaos.slo import DAY_S
+from pytest_llmchaos.slo.arithmetic import DAY_S
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_llmchaos.slo import Slo
+    from pytest_llmchaos.slo.arithmetic import Slo
 
 BEGIN, END = "<!-- generated from stack/slo.yaml: begin -->", "<!-- generated from stack/slo.yaml: end -->"
 

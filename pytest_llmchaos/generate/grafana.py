@@ -22,7 +22,7 @@ from grafana_foundation_sdk.models import heatmap as hm
 from grafana_foundation_sdk.models import prometheus as pm
 
 if TYPE_CHECKING:
-    from pytest_llmchaos.generate.panels import Board, Panel, Variable
+    from pytest_llmchaos.generate.boards.panels import Board, Panel, Variable
 
 # The same uid stands in the provisioned datasource.
 DATASOURCE = cm.DataSourceRef(type_val="prometheus", uid="llmchaos-prometheus")

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import LlmchaosError
 from pytest_llmchaos.generate.axes import Answer, Band
-from pytest_llmchaos.generate.boards import boards
+from pytest_llmchaos.generate.boards.all_boards import boards
 from pytest_llmchaos.generate.rules import LAB_SCALE
 from pytest_llmchaos.generate.svg import page
-from pytest_llmchaos.openslo import slos_of
-from pytest_llmchaos.promapi import Connection
+from pytest_llmchaos.prometheus.http import Connection
+from pytest_llmchaos.slo.openslo import slos_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_llmchaos.generate.panels import Board, Panel
+    from pytest_llmchaos.generate.boards.panels import Board, Panel
 
 SCRAPE_S = 1.0
 _BANDS = (("llmchaos_phase == 1", "{{phase}}"), ("llmchaos_fault_active == 1", "{{fault}} {{target}}"))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_llmchaos.slo import BURN_ALERTS, scaled_window_s
+from pytest_llmchaos.slo.arithmetic import BURN_ALERTS, scaled_window_s
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_llmchaos.slo import BurnAlert, Slo
+    from pytest_llmchaos.slo.arithmetic import BurnAlert, Slo
 
 # 30 days become 3 hours: the fast burn's hour becomes 15 s, so that a trial of a minute can start and end an alert.
 LAB_SCALE = 240.0

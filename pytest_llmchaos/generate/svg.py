@@ -13,7 +13,7 @@ from pytest_llmchaos.generate.axes import BAD, COLOURS, GOOD, Answer, Band, Box
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_llmchaos.generate.panels import Board, Panel
+    from pytest_llmchaos.generate.boards.panels import Board, Panel
 
 COLUMN, LINE, GAP = 52, 30, 8
 NAMES = 230  # room for the names beside bars of states

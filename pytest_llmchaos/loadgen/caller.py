@@ -8,11 +8,11 @@ import time
 
 import gevent
 
-from pytest_llmchaos.loadgen import answers
-from pytest_llmchaos.loadgen.plan import LoadPlan
+from pytest_llmchaos.loadgen import classify
+from pytest_llmchaos.loadgen.load_plan import LoadPlan
 from pytest_llmchaos.loadgen.wire import Answer, Wire
+from pytest_llmchaos.loads.arrivals import Arrival
 from pytest_llmchaos.model import Outcome, Sample
-from pytest_llmchaos.schedules import Arrival
 
 
 class Caller:
@@ -80,18 +80,18 @@ class Caller:
         own = b"X-Request-Id: %b\r\nContent-Length: %d\r\n\r\n" % (request_id.encode(), len(body))
         return self._head + own + body
 
-    def _verdict(self, answer: Answer, arrival: Arrival) -> answers.Verdict:
-        at_once: Outcome | None = answers.of_status(answer.status) if answer.status else None
+    def _verdict(self, answer: Answer, arrival: Arrival) -> classify.Verdict:
+        at_once: Outcome | None = classify.of_status(answer.status) if answer.status else None
         if answer.ended in ("refused", "garbled"):
             at_once = "refused" if answer.ended == "refused" else "corrupted"
         if at_once is not None:
-            return answers.Verdict(at_once, 0)
-        expected = answers.expected_text(self._plan.check, arrival.prompt, arrival.max_tokens)
-        judge = answers.of_stream if self._plan.stream else answers.of_whole
+            return classify.Verdict(at_once, 0)
+        expected = classify.expected_text(self._plan.check, arrival.prompt, arrival.max_tokens)
+        judge = classify.of_stream if self._plan.stream else classify.of_whole
         verdict = judge(bytes(answer.body), expected)
         if answer.ended == "complete" or verdict.outcome == "inband_error":
             return verdict
         if answer.ended == "cut":
-            return answers.Verdict("cut", verdict.tokens)
+            return classify.Verdict("cut", verdict.tokens)
         silent = answer.first_s is not None and answer.end_s - answer.last_s >= self._plan.stall_s
-        return answers.Verdict("stalled" if silent else "timeout", verdict.tokens)
+        return classify.Verdict("stalled" if silent else "timeout", verdict.tokens)

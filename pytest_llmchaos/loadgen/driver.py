@@ -17,13 +17,13 @@ from gevent.event import Event
 from prometheus_client import CollectorRegistry, start_http_server
 
 from pytest_llmchaos.loadgen.caller import Caller
-from pytest_llmchaos.loadgen.counts import Counts
-from pytest_llmchaos.loadgen.plan import LoadPlan, own
-from pytest_llmchaos.loadgen.pushing import TIMEOUT_S as PUSH_TIMEOUT_S
-from pytest_llmchaos.loadgen.pushing import Gateway
+from pytest_llmchaos.loadgen.load_plan import LoadPlan, own
+from pytest_llmchaos.loadgen.metrics import Counts
+from pytest_llmchaos.loadgen.pushgateway import TIMEOUT_S as PUSH_TIMEOUT_S
+from pytest_llmchaos.loadgen.pushgateway import Gateway
 from pytest_llmchaos.loadgen.recorder import Cpu, Lateness, Recorder, write_json
+from pytest_llmchaos.loads.arrivals import Arrival
 from pytest_llmchaos.model import Sample
-from pytest_llmchaos.schedules import Arrival
 
 BEAT_S = 0.25
 NICE = -10

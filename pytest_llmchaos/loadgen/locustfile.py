@@ -18,9 +18,9 @@ from locust import User, events, task
 from locust.exception import StopUser
 from locust.runners import MasterRunner, WorkerRunner
 
-from pytest_llmchaos.loadgen import plan as plans
+from pytest_llmchaos.loadgen import load_plan as plans
 from pytest_llmchaos.loadgen.driver import Driver
-from pytest_llmchaos.loadgen.pushing import PushFailed
+from pytest_llmchaos.loadgen.pushgateway import PushFailed
 from pytest_llmchaos.model import OUTCOMES, Sample
 
 # From the decision to the first arrival: alone, and where workers on other machines must hear of it first.

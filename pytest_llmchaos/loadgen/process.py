@@ -15,13 +15,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import pytest_llmchaos
 from pytest_llmchaos.errors import LoadNotHeld, NotReady
-from pytest_llmchaos.loadgen.health import LoadStatus, LoadSummary, status_of, summary_of
-from pytest_llmchaos.loadgen.plan import DIRECTORY_VARIABLE, GO, LoadPlan, own
+from pytest_llmchaos.host.import_root import import_root
+from pytest_llmchaos.loadgen.load_plan import DIRECTORY_VARIABLE, GO, LoadPlan, own
+from pytest_llmchaos.loadgen.status import LoadStatus, LoadSummary, status_of, summary_of
 from pytest_llmchaos.loadgen.tail import SamplesTail, Tail, merge
+from pytest_llmchaos.loads.arrivals import Arrival
 from pytest_llmchaos.model import Sample
-from pytest_llmchaos.schedules import Arrival
 
 __all__ = ["Arrival", "LoadPlan", "LoadProcess", "LoadStatus", "LoadSummary"]
 
@@ -214,7 +214,7 @@ class LoadProcess:
     def _environment(self) -> dict[str, str]:
         # Locust reads its options from such variables too; a user's own must not change an experiment.
         kept = {name: value for name, value in os.environ.items() if not name.startswith("LOCUST_")}
-        package = str(Path(pytest_llmchaos.__file__).parent.parent)
+        package = str(import_root())
         paths = [package, *filter(None, [kept.get("PYTHONPATH")])]
         return {**kept, "PYTHONPATH": os.pathsep.join(paths), DIRECTORY_VARIABLE: str(self.directory)}
 

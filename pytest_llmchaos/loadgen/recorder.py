@@ -10,8 +10,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from pytest_llmchaos.evidence.samples_file import HEADER, line
 from pytest_llmchaos.model import Sample
-from pytest_llmchaos.samples import HEADER, line
 
 # Lateness is counted in bins of a quarter of a millisecond up to a second: fine enough for bounds of 10 and 50 ms.
 _BIN_S = 0.00025

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytest_llmchaos import samples
+from pytest_llmchaos.evidence import samples_file
 from pytest_llmchaos.model import Sample
 
 # Requests end in the order of their lines, but for what several workers write at the same time.
@@ -63,13 +63,13 @@ class SamplesTail:
                 self._headers[position] = False
                 block = block.partition(b"\n")[2]
             if block:
-                self._seen += [Sample(*row) for row in samples.parse(tail.path, block[:-1])]
+                self._seen += [Sample(*row) for row in samples_file.parse(tail.path, block[:-1])]
 
 
 def merge(paths: Sequence[Path], into: Path) -> None:
     """The samples of several workers in one file, in the order in which requests ended."""
-    every = [samples.load(path) for path in paths if path.exists()]
+    every = [samples_file.load(path) for path in paths if path.exists()]
     with into.open("w", encoding="utf-8") as file:
-        file.write(samples.HEADER + "\n")
+        file.write(samples_file.HEADER + "\n")
         for sample in heapq.merge(*every, key=lambda s: s.end_s):
-            file.write(samples.line(sample))
+            file.write(samples_file.line(sample))

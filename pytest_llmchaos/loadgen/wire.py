@@ -18,7 +18,7 @@ from gevent.event import AsyncResult
 from gevent.monkey import get_original
 from geventhttpclient._parser import HTTPParseError, HTTPResponseParser
 
-from pytest_llmchaos.loadgen.answers import DONE, TOKEN
+from pytest_llmchaos.loadgen.classify import DONE, TOKEN
 
 Ended = Literal["complete", "cut", "refused", "timeout", "garbled"]
 RECEIVE_BYTES = 65536

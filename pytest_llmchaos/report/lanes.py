@@ -9,8 +9,8 @@ from itertools import accumulate
 from typing import Any
 
 from pytest_llmchaos.report import svg
-from pytest_llmchaos.report.curves import KINDS, Curves
-from pytest_llmchaos.report.words import figure, number, percent
+from pytest_llmchaos.report.binning import KINDS, Curves
+from pytest_llmchaos.report.formatting import figure, number, percent
 
 WIDTH, LEFT, RIGHT = 1040, 52, 12
 HEAD = 27  # the space above a lane for its name

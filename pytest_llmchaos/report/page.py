@@ -15,15 +15,23 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from pytest_llmchaos.report import facts, words
-from pytest_llmchaos.report.curves import Curves, Raw, curves
-from pytest_llmchaos.report.glances import sparkline, strip
-from pytest_llmchaos.report.moments import fault_start_s, marks
-from pytest_llmchaos.report.story import chronology, claim_words, load_words, outcome_words, raw_values, rows_of, tiles
+from pytest_llmchaos.report import aggregates, formatting
+from pytest_llmchaos.report.binning import Curves, Raw, curves
+from pytest_llmchaos.report.formatting import number
+from pytest_llmchaos.report.markers import fault_start_s, marks
+from pytest_llmchaos.report.sparklines import sparkline, strip
 from pytest_llmchaos.report.summary import headline
 from pytest_llmchaos.report.tables import effect_rows
 from pytest_llmchaos.report.timeline import timeline
-from pytest_llmchaos.report.words import number
+from pytest_llmchaos.report.trial_view import (
+    chronology,
+    claim_words,
+    load_words,
+    outcome_words,
+    raw_values,
+    rows_of,
+    tiles,
+)
 
 LIMIT_BYTES = 1_000_000
 HERE = files("pytest_llmchaos.report")
@@ -60,7 +68,7 @@ def page(run: Mapping[str, Any], raws: Mapping[str, Raw], logs: Mapping[str, str
 
 
 def _render(run: Mapping[str, Any], raws: Mapping[str, Raw], logs: Mapping[str, str], detail: Detail) -> str:
-    watermark = "simulated engine" if words.is_simulated(run) else ""
+    watermark = "simulated engine" if formatting.is_simulated(run) else ""
     each = detail.dots // max(1, len(run["trials"]))
     shown = []
     for trial in run["trials"]:
@@ -72,11 +80,11 @@ def _render(run: Mapping[str, Any], raws: Mapping[str, Raw], logs: Mapping[str, 
                 "trial": trial,
                 "timeline": timeline(trial, drawn, watermark),
                 "spark": sparkline(drawn),
-                "tiles": tiles(trial, raw, words.ran_as(run)),
+                "tiles": tiles(trial, raw, formatting.ran_as(run)),
                 "chronology": chronology(trial),
                 "plan": rows_of(trial.get("plan") or {}, "plan")[: detail.rows],
                 "load": load_words(trial["load"]),
-                "spent": (facts.most_spent(trial) or (None, ""))[0],
+                "spent": (aggregates.most_spent(trial) or (None, ""))[0],
                 "data": _data(trial, drawn),
             }
         )
@@ -88,14 +96,14 @@ def _render(run: Mapping[str, Any], raws: Mapping[str, Raw], logs: Mapping[str, 
         .render(
             run=run,
             headline=headline(run),
-            worst=next((verdict for verdict in words.VERDICTS if run["counts"][verdict]), "inconclusive"),
-            took=words.duration(run["started_unix_s"], run["ended_unix_s"]),
+            worst=next((verdict for verdict in formatting.VERDICTS if run["counts"][verdict]), "inconclusive"),
+            took=formatting.duration(run["started_unix_s"], run["ended_unix_s"]),
             environment_rows=(rows_of(run["environment"]) + rows_of(run["stack"], "stack"))[: detail.rows],
             watermark=watermark,
             shown=shown,
-            times=facts.times(run["trials"]),
+            times=aggregates.times(run["trials"]),
             effects=effect_rows(run["trials"]),
-            coverage=facts.coverage(run),
+            coverage=aggregates.coverage(run),
             logs=_tails(logs, detail.log_bytes),
             less=detail is not DETAILS[0],
             detail=detail,
@@ -115,7 +123,7 @@ def _environment(detail: Detail) -> Environment:
     def shown(value: Any) -> Any:
         if isinstance(value, Markup):
             return value
-        return words.NONE if value is None else words.visible(str(value), detail.cut)
+        return formatting.NONE if value is None else formatting.visible(str(value), detail.cut)
 
     environment = Environment(
         loader=FunctionLoader(lambda name: _asset(f"page_files/{name}")),
@@ -127,11 +135,11 @@ def _environment(detail: Detail) -> Environment:
     )
 
     def short(value: Any, cut: int = 100) -> str | None:
-        return None if value is None else words.one_line(value, cut)
+        return None if value is None else formatting.one_line(value, cut)
 
-    environment.globals.update(short=short, words=words, number=number, reached=facts.reached, visible=shown)
+    environment.globals.update(short=short, words=formatting, number=number, reached=aggregates.reached, visible=shown)
     environment.globals.update(claim_words=claim_words, outcome_words=outcome_words, raw_values=raw_values)
-    environment.globals.update(strip=strip, visible_log=lambda text: escape(words.visible(text, LIMIT_BYTES)))
+    environment.globals.update(strip=strip, visible_log=lambda text: escape(formatting.visible(text, LIMIT_BYTES)))
     return environment
 
 
@@ -178,7 +186,7 @@ def _data(trial: Mapping[str, Any], drawn: Curves) -> dict[str, Any]:
         "e2e_p95": milliseconds(drawn.e2e_p95_s),
         "inflight": drawn.inflight,
         "phases": [
-            [words.one_line(phase.get("name"), 20), number(phase.get("from_s")), number(phase.get("to_s"))]
+            [formatting.one_line(phase.get("name"), 20), number(phase.get("from_s")), number(phase.get("to_s"))]
             for phase in trial["phases"]
         ],
         "marks": [[round(mark.at_s, 3), mark.css, mark.label] for mark in marks(trial) if mark.key],

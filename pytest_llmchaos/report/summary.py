@@ -6,9 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pytest_llmchaos.report.facts import most_spent, times
-from pytest_llmchaos.report.tables import effect_rows, time_lines, time_rows
-from pytest_llmchaos.report.words import (
+from pytest_llmchaos.report.aggregates import most_spent, times
+from pytest_llmchaos.report.formatting import (
     NONE,
     VERDICT_MARK,
     VERDICT_MEANS,
@@ -20,6 +19,7 @@ from pytest_llmchaos.report.words import (
     seconds,
     utc,
 )
+from pytest_llmchaos.report.tables import effect_rows, time_lines, time_rows
 
 TIME_HEADS = ("time", "n", "mean", "median", "least to most", "standard deviation", "never")
 EFFECT_HEADS = ("measure", "with the fault", "without", "difference", "95 % interval")

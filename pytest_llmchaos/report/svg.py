@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from pytest_llmchaos.report.words import one_line
+from pytest_llmchaos.report.formatting import one_line
 
 
 @dataclass(frozen=True, kw_only=True)

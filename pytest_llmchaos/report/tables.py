@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pytest_llmchaos.report.facts import Times
-from pytest_llmchaos.report.words import NONE, figure, number, one_line, percent, seconds
+from pytest_llmchaos.report.aggregates import Times
+from pytest_llmchaos.report.formatting import NONE, figure, number, one_line, percent, seconds
 
 MEASURES = {
     "availability": "availability",

@@ -8,10 +8,10 @@ from typing import Any
 from markupsafe import Markup
 
 from pytest_llmchaos.report import lanes, svg
-from pytest_llmchaos.report.curves import Curves
+from pytest_llmchaos.report.binning import Curves
+from pytest_llmchaos.report.formatting import figure, number, one_line, seconds
 from pytest_llmchaos.report.lanes import HEAD, LANES, LEFT, RIGHT, WIDTH, Frame
-from pytest_llmchaos.report.moments import Mark, marks
-from pytest_llmchaos.report.words import figure, number, one_line, seconds
+from pytest_llmchaos.report.markers import Mark, marks
 
 STRIP, ROW = 20, 15  # the phase strip, one row of mark labels
 CHAR = 6.1  # pixels that one character takes at the label's size, rounded up

@@ -13,20 +13,21 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import local_world
 import pytest
-from local_world import DEAF, PARENT, wait_until, world
+from support import local_world
+from support.local_world import DEAF, PARENT, world
+from support.waiting import until
 
-from pytest_llmchaos import owner
 from pytest_llmchaos.errors import NotReady
-from pytest_llmchaos.runtime import local_cleanup
-from pytest_llmchaos.runtime.local_files import Process
-from pytest_llmchaos.runtime.local_processes import group_members
+from pytest_llmchaos.host import identity
+from pytest_llmchaos.runtime.local import cleanup
+from pytest_llmchaos.runtime.local.process_groups import group_members
+from pytest_llmchaos.runtime.local.supervisord_config import Process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from local_world import World
+    from support.local_world import World
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def test_a_killed_service_is_seen_dead_at_once_with_its_exit_code_and_stays_down
     begin = time.time()
 
     assert lab.control.call("kill", "api", "SIGKILL")
-    wait_until(lambda: lab.times("die"), what="the death in the events")
+    until(lambda: lab.times("die"), "the death in the events")
 
     assert lab.events("api") == [("start", {}), ("kill", {"signal": "9"}), ("die", {"exitCode": "137"})]
     assert begin <= lab.times("kill")[0] <= lab.times("die")[0] <= time.time()
@@ -64,7 +65,7 @@ def test_a_crashed_service_dies_without_a_kill_in_the_events(lab: World) -> None
     lab.start(lab.process("api"))
 
     assert lab.control.call("crash", "api")
-    wait_until(lambda: lab.times("die"), what="the death in the events")
+    until(lambda: lab.times("die"), "the death in the events")
 
     assert lab.events("api") == [("start", {}), ("die", {"exitCode": "137"})]
 
@@ -75,7 +76,7 @@ def test_a_crashed_service_dies_without_a_kill_in_the_events(lab: World) -> None
 def test_a_service_that_ends_by_itself_tells_how(lab: World, command: str, code: str) -> None:
     lab.start(lab.process("api", command))
 
-    wait_until(lambda: lab.times("die"), what="the death in the events")
+    until(lambda: lab.times("die"), "the death in the events")
 
     assert lab.events("api")[-1] == ("die", {"exitCode": code})
     assert lab.control.inspect()["api"].exit_code == int(code)
@@ -90,18 +91,18 @@ def test_a_program_that_does_not_exist_is_refused_by_name(lab: World) -> None:
 def test_the_children_of_a_service_die_with_it(lab: World, tmp_path: Path, act: tuple[str, ...]) -> None:
     child_file = tmp_path / "child"
     lab.start(lab.process("api", PARENT, CHILD_FILE=str(child_file)))
-    wait_until(child_file.exists, what="the child")
+    until(child_file.exists, "the child")
     child = int(child_file.read_text())
 
     lab.control.call(*act)
 
-    wait_until(lambda: owner.process_started(child) == "", what="the child's death")
+    until(lambda: identity.process_started(child) == "", "the child's death")
 
 
 def test_pause_stops_every_process_of_the_service_and_unpause_wakes_them(lab: World, tmp_path: Path) -> None:
     child_file = tmp_path / "child"
     lab.start(lab.process("api", PARENT, CHILD_FILE=str(child_file)))
-    wait_until(child_file.exists, what="the child")
+    until(child_file.exists, "the child")
     group = lab.pid("api")
 
     assert lab.control.call("pause", "api")
@@ -119,7 +120,7 @@ def test_a_service_frozen_by_somebody_else_is_seen_frozen(lab: World) -> None:
 
     os.kill(lab.pid("api"), signal.SIGSTOP)
 
-    wait_until(lambda: lab.control.inspect()["api"].paused, what="seeing the frozen service")
+    until(lambda: lab.control.inspect()["api"].paused, "seeing the frozen service")
 
 
 def test_a_paused_service_dies_of_a_kill(lab: World) -> None:
@@ -161,7 +162,7 @@ def test_services_get_their_own_settings_whatever_characters_these_have(lab: Wor
     command = "import os; open(os.environ['TOLD'], 'w').write(os.environ['ODD'])"
     lab.start(lab.process("api", command, TOLD=str(told), ODD=value))
 
-    wait_until(lambda: lab.times("die"), what="the end of the service")
+    until(lambda: lab.times("die"), "the end of the service")
 
     assert told.read_text() == value
 
@@ -173,7 +174,7 @@ def test_stopping_ends_deaf_and_frozen_services_at_once(lab: World) -> None:
 
     lab.daemon.stop()
 
-    wait_until(lambda: not local_cleanup.processes_of(lab.project), 1.0, "the end of every process")
+    until(lambda: not cleanup.processes_of(lab.project), "the end of every process", 1.0)
     assert time.monotonic() - begin < 1.0
 
 
@@ -193,7 +194,7 @@ def test_two_runs_side_by_side_do_not_see_each_other(tmp_path: Path) -> None:
         two.start(two.process("api"))
 
         one.daemon.stop()
-        local_cleanup.remove_run(one.recipe)
+        cleanup.remove_run(one.recipe)
 
         assert two.control.inspect()["api"].running
         assert not one.work.exists()
@@ -202,7 +203,7 @@ def test_two_runs_side_by_side_do_not_see_each_other(tmp_path: Path) -> None:
 _OWNER = textwrap.dedent("""
     import pathlib, sys, time
     sys.path.insert(0, sys.argv[2])
-    from local_world import World
+    from support.local_world import World
     lab = World(pathlib.Path(sys.argv[1]), sys.argv[3])
     lab.start(lab.process("api"), lab.process("model-1"))
     lab.control.call("pause", "model-1")
@@ -213,12 +214,12 @@ _OWNER = textwrap.dedent("""
 
 def _dead_owner(tmp_path: Path, project: str, *, freeze_supervisord: bool) -> None:
     """A process that started a run and was killed by SIGKILL."""
-    command = [sys.executable, "-c", _OWNER, str(tmp_path), str(Path(local_world.__file__).parent), project]
+    command = [sys.executable, "-c", _OWNER, str(tmp_path), str(Path(local_world.__file__).parent.parent), project]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as starter:
         assert starter.stdout is not None
         assert starter.stdout.readline() == "up\n"
         if freeze_supervisord:
-            pid_file = local_cleanup.work_folder(tmp_path, project) / "supervisord.pid"
+            pid_file = cleanup.work_folder(tmp_path, project) / "supervisord.pid"
             os.kill(int(pid_file.read_text()), signal.SIGSTOP)
         starter.kill()
 
@@ -228,38 +229,38 @@ def test_services_end_by_themselves_when_their_owner_is_killed(tmp_path: Path) -
     try:
         _dead_owner(tmp_path, project, freeze_supervisord=False)
 
-        wait_until(lambda: not local_cleanup.processes_of(project), 3.0, "the end of every process")
+        until(lambda: not cleanup.processes_of(project), "the end of every process", 3.0)
     finally:
-        local_cleanup.remove_run({"project": project, "directory": str(tmp_path)})
+        cleanup.remove_run({"project": project, "directory": str(tmp_path)})
 
 
 def test_a_dead_run_is_found_and_removed_even_where_its_supervisord_stands_still(tmp_path: Path) -> None:
-    project = owner.project_name(os.getpid(), "frozen")
+    project = identity.project_name(os.getpid(), "frozen")
     try:
         _dead_owner(tmp_path, project, freeze_supervisord=True)
-        found = [run for run in local_cleanup.dead_runs() if run["project"] == project]
+        found = [run for run in cleanup.dead_runs() if run["project"] == project]
         assert [run["directory"] for run in found] == [str(tmp_path)]
-        assert len(local_cleanup.processes_of(project)) == 3
+        assert len(cleanup.processes_of(project)) == 3
         begin = time.monotonic()
 
-        local_cleanup.remove_run(found[0])
+        cleanup.remove_run(found[0])
 
         assert time.monotonic() - begin < 3.0
-        assert not local_cleanup.processes_of(project)
+        assert not cleanup.processes_of(project)
         assert not (tmp_path / "local").exists()
         assert (tmp_path / "logs" / "events.jsonl").exists()  # what happened is kept
     finally:
-        local_cleanup.remove_run({"project": project, "directory": str(tmp_path)})
+        cleanup.remove_run({"project": project, "directory": str(tmp_path)})
 
 
 def test_a_live_run_is_no_dead_run(lab: World) -> None:
     lab.start(lab.process("api"))
 
-    assert lab.project not in {run["project"] for run in local_cleanup.dead_runs()}
+    assert lab.project not in {run["project"] for run in cleanup.dead_runs()}
 
 
 def test_removing_a_run_that_is_gone_is_nothing(tmp_path: Path) -> None:
-    local_cleanup.remove_run({"project": "llmchaos-never-was", "directory": str(tmp_path)})
+    cleanup.remove_run({"project": "llmchaos-never-was", "directory": str(tmp_path)})
 
     assert list(tmp_path.iterdir()) == []
 
@@ -270,9 +271,9 @@ DEAD = "1:1:another-boot"
 @contextlib.contextmanager
 def _marked(project: str, directory: Path, who: str = DEAD) -> Iterator[int]:
     """A process that says it is of a run."""
-    marks = {local_cleanup.RUN: project, local_cleanup.DIRECTORY: str(directory), local_cleanup.OWNER: who}
+    marks = {cleanup.RUN: project, cleanup.DIRECTORY: str(directory), cleanup.OWNER: who}
     with subprocess.Popen(["sleep", "60"], env=os.environ | marks) as process:
-        wait_until(lambda: local_cleanup.RUN.encode() in Path(f"/proc/{process.pid}/environ").read_bytes())
+        until(lambda: cleanup.RUN.encode() in Path(f"/proc/{process.pid}/environ").read_bytes())
         try:
             yield process.pid
         finally:
@@ -280,19 +281,19 @@ def _marked(project: str, directory: Path, who: str = DEAD) -> Iterator[int]:
 
 
 def _found(project: str) -> list[str]:
-    return [run["directory"] for run in local_cleanup.dead_runs() if run["project"] == project]
+    return [run["directory"] for run in cleanup.dead_runs() if run["project"] == project]
 
 
 def test_what_another_users_process_says_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    project = owner.project_name(os.getpid(), "other-user")
+    project = identity.project_name(os.getpid(), "other-user")
     with _marked(project, tmp_path) as pid:
         assert _found(project) == [str(tmp_path)]
-        assert set(local_cleanup.processes_of(project)) == {pid}
+        assert set(cleanup.processes_of(project)) == {pid}
 
         monkeypatch.setattr(os, "geteuid", lambda: 65533)
 
         assert _found(project) == []
-        assert local_cleanup.processes_of(project) == {}
+        assert cleanup.processes_of(project) == {}
 
 
 @pytest.mark.parametrize("project", ["", "../../etc", "..", "llmchaos-1-abcd/../../etc", "llmchaos-1", "etc"])
@@ -302,20 +303,20 @@ def test_a_name_that_no_run_has_is_no_run_to_remove(tmp_path: Path, project: str
 
 
 def test_a_project_of_which_one_owner_lives_is_not_dead(tmp_path: Path) -> None:
-    project = owner.project_name(os.getpid(), "two-owners")
-    with _marked(project, tmp_path / "one"), _marked(project, tmp_path / "two", owner.identity()):
+    project = identity.project_name(os.getpid(), "two-owners")
+    with _marked(project, tmp_path / "one"), _marked(project, tmp_path / "two", identity.owner_label()):
         assert _found(project) == []
 
 
 def test_a_run_whose_owner_cannot_be_seen_from_here_is_not_dead(tmp_path: Path) -> None:
-    project = owner.project_name(os.getpid(), "elsewhere")
-    with _marked(project, tmp_path, f"999999:1:{owner.boot_id()}:1"):
+    project = identity.project_name(os.getpid(), "elsewhere")
+    with _marked(project, tmp_path, f"999999:1:{identity.boot_id()}:1"):
         assert _found(project) == []
 
 
 def _work(directory: Path, project: str) -> Path:
     """A run's folder with a log, without its processes."""
-    work = local_cleanup.work_folder(directory, project)
+    work = cleanup.work_folder(directory, project)
     (work / "logs").mkdir(parents=True)
     (work / "logs" / "api.txt").write_text("from the service")
     (work / "events.jsonl").write_text("{}")
@@ -327,7 +328,7 @@ def test_logs_are_kept_and_replace_older_ones(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "api.txt").write_text("older")
 
-    local_cleanup.remove_run({"project": work.name, "directory": str(tmp_path)})
+    cleanup.remove_run({"project": work.name, "directory": str(tmp_path)})
 
     kept = {path.name: path.read_text() for path in (tmp_path / "logs").iterdir()}
     assert kept == {"api.txt": "from the service", "events.jsonl": "{}"}
@@ -341,7 +342,7 @@ def test_logs_are_never_written_onto_or_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "api.txt").symlink_to(victim)
 
-    local_cleanup.keep_logs(work, tmp_path)
+    cleanup.keep_logs(work, tmp_path)
 
     assert victim.read_text() == "untouched"
     assert (tmp_path / "logs" / "api.txt").read_text() == "from the service"
@@ -353,7 +354,7 @@ def test_logs_are_never_written_into_a_folder_that_is_a_link(tmp_path: Path) -> 
     (tmp_path / "victim").mkdir()
     (tmp_path / "run" / "logs").symlink_to(tmp_path / "victim")
 
-    local_cleanup.remove_run({"project": work.name, "directory": str(tmp_path / "run")})
+    cleanup.remove_run({"project": work.name, "directory": str(tmp_path / "run")})
 
     assert list((tmp_path / "victim").iterdir()) == []
     assert not work.exists()
@@ -365,7 +366,7 @@ def test_a_log_that_is_a_link_or_a_pipe_is_not_read(tmp_path: Path) -> None:
     (work / "logs" / "link.txt").symlink_to(tmp_path / "secret")
     os.mkfifo(work / "logs" / "pipe.txt")
 
-    local_cleanup.keep_logs(work, tmp_path)
+    cleanup.keep_logs(work, tmp_path)
 
     assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == ["api.txt", "events.jsonl"]
 
@@ -375,6 +376,6 @@ def test_nothing_is_removed_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "local").symlink_to(tmp_path / "others" / "local")
 
-    local_cleanup.remove_run({"project": work.name, "directory": str(tmp_path / "mine")})
+    cleanup.remove_run({"project": work.name, "directory": str(tmp_path / "mine")})
 
     assert (work / "logs" / "api.txt").exists()

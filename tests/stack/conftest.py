@@ -5,44 +5,24 @@ from __future__ import annotations
 import contextlib
 import itertools
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from support.stacks import require
 
 from pytest_llmchaos import experiment, faults, loads
 from pytest_llmchaos.errors import NotReady
-from pytest_llmchaos.perform import perform
-from pytest_llmchaos.plan import plan_trial
-from pytest_llmchaos.progress import Progress
-from pytest_llmchaos.run import Run, Settings
-from pytest_llmchaos.runtime import docker_cli, local_needs
+from pytest_llmchaos.plan.schedule import plan_trial
+from pytest_llmchaos.runtime.local import prerequisites
+from pytest_llmchaos.session.progress import Progress
+from pytest_llmchaos.session.run import Run
+from pytest_llmchaos.session.settings import Settings
+from pytest_llmchaos.trial.perform import perform
 
 # A shell's background job ignores SIGINT, and so would every session that a test starts here and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-ROOT = Path(__file__).parent.parent.parent
-BOOTSTRAP = ROOT / "stack" / "bootstrap.py"
 _NUMBERS = itertools.count()
-
-
-def missing(backend: str) -> str | None:
-    """Why the stack cannot be started here; None if it can."""
-    try:
-        docker_cli.require_engine()
-    except NotReady as error:
-        return str(error)
-    done = subprocess.run(
-        [sys.executable, str(BOOTSTRAP), "env", "--backend", backend], capture_output=True, text=True, check=False
-    )
-    return done.stderr.strip() if done.returncode else None
-
-
-def require(backend: str) -> None:
-    reason = missing(backend)
-    if reason:
-        pytest.skip(reason)
 
 
 def open_run(directory: Path, backend: str = "sim", seed: int = 42) -> Run:
@@ -75,9 +55,9 @@ def running(directory: Path, backend: str = "sim"):
 def local_programs():
     """What the local runtime is made of; skips with what is missing."""
     try:
-        local_needs.require_packages("sim")
+        prerequisites.require_packages("sim")
         for program in ("prometheus", "prometheus-pushgateway"):
-            local_needs.server(program)
+            prerequisites.server(program)
     except NotReady as error:
         pytest.skip(str(error))
 

@@ -4,12 +4,13 @@ import contextlib
 import os
 
 import pytest
-import sessions
+from support import sessions
+from support.stacks import require
 
-from conftest import require
-from pytest_llmchaos import faults, owner
-from pytest_llmchaos.runtime import docker_cli, removal
-from pytest_llmchaos.sweep import in_docker
+from pytest_llmchaos import faults
+from pytest_llmchaos.cleanup.sweep import in_docker
+from pytest_llmchaos.host import identity
+from pytest_llmchaos.runtime.docker import docker_cli, removal
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
 
@@ -46,7 +47,7 @@ def test_faults_pass_by_containers_that_only_look_like_this_runs(fault, stack_la
     runtime, primitive = stack_lab.runtime, fault.primitive
     stack_lab.remediator.ensure(False)
     unlabelled = {PROJECT: runtime.project, SERVICE: "api"}
-    another_runs = {**unlabelled, "llmchaos.run": "another", "llmchaos.owner": owner.identity()}
+    another_runs = {**unlabelled, "llmchaos.run": "another", "llmchaos.owner": identity.owner_label()}
     name = f"{runtime.project}-api"
     with container(f"{name}-2", **unlabelled) as first, container(f"{name}-3", **another_runs) as second:
         before = [state_of(first), state_of(second)]
@@ -67,7 +68,7 @@ def test_a_removal_leaves_what_carries_the_project_but_not_the_owner():
     with (
         container(f"{project}-api-1", **{PROJECT: project, "llmchaos.owner": dead}) as own,
         container(f"{project}-api-2", **{PROJECT: project}) as bare,
-        container(f"{project}-api-3", **{PROJECT: project, "llmchaos.owner": owner.identity()}) as living,
+        container(f"{project}-api-3", **{PROJECT: project, "llmchaos.owner": identity.owner_label()}) as living,
     ):
         assert removal.remove_owned(project, dead) == 1
 

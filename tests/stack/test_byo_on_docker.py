@@ -9,14 +9,17 @@ import sys
 from dataclasses import replace
 
 import pytest
-import sessions
+from support import sessions
+from support.stacks import BOOTSTRAP, ROOT, require
+from support.waiting import until
 
-from conftest import BOOTSTRAP, ROOT, require
-from pytest_llmchaos import cli, owner
+from pytest_llmchaos import cli
 from pytest_llmchaos.errors import NotReady, Unsupported
-from pytest_llmchaos.journal import Journal
-from pytest_llmchaos.runtime import attach, docker_cli
-from pytest_llmchaos.runtime.attach import AttachedRuntime
+from pytest_llmchaos.evidence.journal import Journal
+from pytest_llmchaos.host import identity
+from pytest_llmchaos.runtime.docker import attached as attach
+from pytest_llmchaos.runtime.docker import docker_cli
+from pytest_llmchaos.runtime.docker.attached import AttachedRuntime
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(280)]
 
@@ -173,13 +176,13 @@ def test_faults_in_a_stack_of_others_are_undone_when_pytest_is_killed(running):
     arguments = [str(folder / "scenarios"), "-c", str(folder / "pyproject.toml"), "-k", "frozen", "--chaos-unleash"]
     child = sessions.start(reports, *arguments, env=environment)
     try:
-        sessions.wait_for(lambda: sessions.of_kind(reports, "proof"), 60, "the fault was proven")
+        until(lambda: sessions.of_kind(reports, "proof"), "the fault was proven", 60)
         assert "paused true" in " ".join(" ".join((one.split()[1], one.split()[3])) for one in looks(project))
     finally:
         child.kill()
         child.wait()
 
-    sessions.wait_for(lambda: looks(project) == before, 3, "the stack was as before")
+    until(lambda: looks(project) == before, "the stack was as before", 3)
 
 
 @pytest.fixture
@@ -204,7 +207,7 @@ def pair():
 
 def attached(project, directory, targets=("open",), ports=()):
     subject = replace(attach._bare(targets), ports=ports, remediator="shut")
-    return AttachedRuntime(subject, project=project, run="run", owner=owner.identity(), directory=directory)
+    return AttachedRuntime(subject, project=project, run="run", owner=identity.owner_label(), directory=directory)
 
 
 def test_only_what_its_owner_allowed_is_acted_on(pair, tmp_path):

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from lab_engine.fault_kinds import KINDS
+from lab_engine.faults import KINDS
 from pytest_llmchaos import faults, loads
 from pytest_llmchaos.errors import ProvesNothing
-from pytest_llmchaos.perform import perform
-from pytest_llmchaos.plan import plan_trial
+from pytest_llmchaos.plan.schedule import plan_trial
+from pytest_llmchaos.trial.perform import perform
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
@@ -110,7 +110,7 @@ def verdicts(stack_lab):
 def other_arm(file, claim):
     """Without the remediator nobody repairs; and what is only busy is restarted by somebody rash."""
     if (file, claim) in REPAIRED:
-        return {"remediator": False, "recovery_s": 20.0}
+        return {"remediator": False, "repair_within_s": 20.0}
     fault = claims_of(file)[claim][1].faults[0]
     return {"fault": faults.sequence(fault, then=faults.restart("model-1"), after_s=3), "fault_s": 6.0}
 

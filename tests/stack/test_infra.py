@@ -10,20 +10,21 @@ import time
 import uuid
 from pathlib import Path
 
-import alert_arms
-import infra
 import pytest
 import requests
 import yaml
-from dying import chosen
+from support import alert_arms, infra
+from support.dying import chosen
+from support.waiting import until
 
-from pytest_llmchaos import faults, loads, owner
+from pytest_llmchaos import faults, loads
 from pytest_llmchaos.errors import NoData
-from pytest_llmchaos.generate.boards import boards
-from pytest_llmchaos.generate.panels import Variable
+from pytest_llmchaos.generate.boards.all_boards import boards
+from pytest_llmchaos.generate.boards.panels import Variable
 from pytest_llmchaos.generate.pictures import Asked, draw
 from pytest_llmchaos.generate.rules import LAB_SCALE
-from pytest_llmchaos.openslo import load_slos
+from pytest_llmchaos.host.measurement_lock import measuring
+from pytest_llmchaos.slo.openslo import load_slos
 
 pytestmark = pytest.mark.stack
 
@@ -68,7 +69,7 @@ def observed(sim_run):
     await_scrapes(lab)
     started = time.time()
     with (
-        owner.measuring(),
+        measuring(),
         lab.recording(scenario="infra", fault="kill api", plan={"load": "30 requests a second"}),
         lab.load(loads.open_loop(rate_rps=30, max_tokens=8), longest_s=90),
     ):
@@ -86,7 +87,7 @@ def fired(request, observed):
     lab.remediator.ensure(False)
     try:
         with (
-            owner.measuring(),
+            measuring(),
             lab.recording(scenario="infra", fault="one after the other", plan={"load": "30 requests a second"}),
             lab.load(loads.open_loop(rate_rps=30, max_tokens=8), longest_s=300),
         ):
@@ -228,11 +229,11 @@ class TestSeries:
         lines = [f'llmlab_mutant{{request="{uuid.uuid4()}"}} 1\n' for _ in range(3)]
         requests.post(pushed, data="".join(lines), timeout=5).raise_for_status()
         try:
-            alert_arms.until(lambda: prometheus.value(OF_THE_LAB, time.time()) == before + 3, "three series more")
+            until(lambda: prometheus.value(OF_THE_LAB, time.time()) == before + 3, "three series more")
             found = infra.request_like(prometheus, time.time())
         finally:
             requests.delete(pushed, timeout=5).raise_for_status()
-        alert_arms.until(lambda: prometheus.value(OF_THE_LAB, time.time()) == before, "their end")
+        until(lambda: prometheus.value(OF_THE_LAB, time.time()) == before, "their end")
 
         assert len(found) == 3
 

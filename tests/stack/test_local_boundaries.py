@@ -9,11 +9,23 @@ from __future__ import annotations
 import time
 
 import pytest
-import sessions
-import tiny_stack
-from dying import AFTER, ALONE, BEFORE, IN_FORCE, JUDGED, KILLER, chosen, die, in_the_background, kinds, named, stage
+from support import sessions, tiny_stack
+from support.dying import (
+    AFTER,
+    ALONE,
+    BEFORE,
+    IN_FORCE,
+    JUDGED,
+    KILLER,
+    chosen,
+    die,
+    in_the_background,
+    kinds,
+    named,
+    stage,
+)
 
-from pytest_llmchaos.runtime import local_cleanup
+from pytest_llmchaos.runtime.local import cleanup
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180), pytest.mark.usefixtures("local_programs")]
 
@@ -24,18 +36,18 @@ from pytest_llmchaos import experiment, faults, loads
 
 pytestmark = experiment(
     load=loads.open_loop(rate_rps=10, max_tokens=2), fault=faults.{call}("model-1"), remediator=False,
-    steady_s=1, recovery_s=2, stable_s=0.5, fault_s=0.5
+    steady_s=1, stable_s=0.5, {within}=2, fault_s=0.5
 )
 
 def test_it(trial):
     assert trial.whole.offered
 '''
 AT_ONCE = """
-from pytest_llmchaos.lab import Lab
+from pytest_llmchaos.lab.lab import Lab
 
 Lab._scraped = lambda self: True
 """
-FAULTS = ("kill", "pause")
+FAULTS = {"kill": "repair_within_s", "pause": "settle_within_s"}  # with the deadline of each
 # What happens to be found while a trial is judged is copied in a row, after everything is over: it is no place to die at.
 LINES = [*BEFORE, *IN_FORCE, *AFTER, *JUDGED[1:]]
 # Before a fault's intent and after its end nothing depends on which fault it is.
@@ -49,7 +61,7 @@ CASES = [
 
 def start(folder, fault, conftest):
     folder.mkdir()
-    (folder / "test_doomed.py").write_text(SCENARIO.format(call=fault))
+    (folder / "test_doomed.py").write_text(SCENARIO.format(call=fault, within=FAULTS[fault]))
     (folder / "conftest.py").write_text(conftest)
     (folder / "pytest.ini").write_text("[pytest]\n")
     arguments = [str(folder), f"--rootdir={folder}", f"--confcutdir={folder}", "-c", str(folder / "pytest.ini")]
@@ -66,7 +78,7 @@ def dead(request, tmp_path_factory):
         folder = home / named(case)
         pid, died_s = die(*start(folder, fault, KILLER.format(when=when, kind=kind, number=number) + AT_ONCE))
         while True:
-            left = [*local_cleanup.processes_of(tiny_stack.project_of(pid)), *tiny_stack.processes_of(folder)]
+            left = [*cleanup.processes_of(tiny_stack.project_of(pid)), *tiny_stack.processes_of(folder)]
             left += [str(path) for path in (folder / "reports").glob("2*/local")]
             took_s = time.monotonic() - died_s
             if not left:

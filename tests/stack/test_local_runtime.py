@@ -14,13 +14,14 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-import sessions
+from support import sessions
+from support.waiting import until
 
-from pytest_llmchaos import owner
 from pytest_llmchaos.errors import NotReady
-from pytest_llmchaos.runtime import local_cleanup, local_needs
-from pytest_llmchaos.runtime.local import LocalRuntime
-from pytest_llmchaos.subject import lab_subject, stack_dir
+from pytest_llmchaos.host import identity, ports
+from pytest_llmchaos.runtime.local import cleanup, prerequisites
+from pytest_llmchaos.runtime.local.runtime import LocalRuntime
+from pytest_llmchaos.subject.lab import lab_subject, stack_dir
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180), pytest.mark.usefixtures("local_programs")]
 
@@ -28,7 +29,8 @@ GONE_DEADLINE_S = 3.0
 LOCAL = ("--chaos-runtime=local", "--chaos-backend=sim", "--chaos-seed=7")
 SCENARIO = '''"""A killed api is repaired."""
 from pytest_llmchaos import experiment, faults, loads
-pytestmark = experiment(load=loads.open_loop(rate_rps=10, max_tokens=8), fault=faults.kill("api"), steady_s=8, recovery_s=20, stable_s=1)
+LOAD = loads.open_loop(rate_rps=10, max_tokens=8)
+pytestmark = experiment(load=LOAD, fault=faults.kill("api"), steady_s=8, repair_within_s=20, stable_s=1)
 def test_repaired(trial):
     assert trial.repaired_by == "remediator"
 '''
@@ -54,7 +56,7 @@ def new_runtime(directory, name="a", backend="sim"):
         lab_subject(backend),
         project=f"llmchaos-test-{os.getpid()}-{name}",
         run="test",
-        owner=owner.identity(),
+        owner=identity.owner_label(),
         directory=directory,
     )
 
@@ -73,7 +75,7 @@ def contents(folder):
 
 
 def test_a_trial_needs_no_docker_tells_who_repaired_and_writes_nothing_elsewhere(tmp_path, scenario):
-    reports, cache = tmp_path / "reports", local_needs.cache_folder()
+    reports, cache = tmp_path / "reports", prerequisites.cache_folder()
     env = {"DOCKER_HOST": "unix:///nonexistent/docker.sock", "XDG_CACHE_HOME": str(cache.parent), "XDG_RUNTIME_DIR": ""}
     for variable in ("HOME", "TMPDIR"):
         (tmp_path / variable).mkdir()
@@ -106,7 +108,7 @@ def test_a_trial_needs_no_docker_tells_who_repaired_and_writes_nothing_elsewhere
     )
     for name in ("report.html", "summary.md", "journal.jsonl", "logs/api.txt", "logs/events.jsonl"):
         assert (reports / "latest" / name).stat().st_size > 0
-    assert local_cleanup.processes_of(project_of(reports)) == {}
+    assert cleanup.processes_of(project_of(reports)) == {}
 
 
 ARMS = '''"""The claims of kill_api without its remediator, and without its fault."""
@@ -115,13 +117,13 @@ from pytest_llmchaos import experiment, faults, loads
 from pytest_llmchaos.errors import NotRecovered
 LOAD = loads.open_loop(rate_rps=10, max_tokens=8)
 
-@experiment(load=LOAD, fault=faults.kill("api"), steady_s=8, recovery_s=5, stable_s=1, remediator=False)
+@experiment(load=LOAD, fault=faults.kill("api"), steady_s=8, repair_within_s=5, stable_s=1, remediator=False)
 def test_without_the_remediator_it_stays_down(trial):
     with pytest.raises(NotRecovered):
         trial.time_to_recover_s
     assert (trial.repaired_by, trial.actions) == ("instrument", ())
 
-@experiment(load=LOAD, fault=faults.none(), steady_s=8, recovery_s=5, stable_s=3)
+@experiment(load=LOAD, fault=faults.none(), steady_s=8, repair_within_s=5, stable_s=3)
 def test_without_a_fault_nothing_acts(trial):
     assert (trial.actions, trial.restarts, trial.whole.availability) == ((), {}, 1.0)
 '''
@@ -146,7 +148,7 @@ from pytest_llmchaos import experiment, faults, loads
 def part(fault, **phases):
     return experiment(load=loads.open_loop(rate_rps=10, max_tokens=8), fault=fault, steady_s=4, stable_s=1, **phases)
 
-@part(faults.limit_memory("model-1", mebibytes=200), fault_s=2, recovery_s=10)
+@part(faults.limit_memory("model-1", mebibytes=200), fault_s=2, settle_within_s=10)
 def test_limit_memory(trial):
     assert (trial.victims, trial.actions, trial.whole.availability) == (("model-1",), (), 1.0)
 
@@ -156,7 +158,7 @@ def test_partition(trial): ...
 @part(faults.limit_cpu("api", cores=0.5), fault_s=2)
 def test_limit_cpu(trial): ...
 
-@part(faults.memory_leak("model-1"), recovery_s=10)
+@part(faults.memory_leak("model-1"), repair_within_s=10)
 def test_memory_leak(trial): ...
 '''
 
@@ -187,41 +189,41 @@ def test_what_stands_still_dies_with_pytest_too(tmp_path, doomed, frozen):
     reports = tmp_path / "reports"
     child = sessions.start(reports, doomed, *LOCAL)
     try:
-        sessions.wait_for(lambda: sessions.of_kind(reports, "proof"), 90, f"the proof: {sessions.said(reports)}")
+        until(lambda: sessions.of_kind(reports, "proof"), f"the proof: {sessions.said(reports)}", 90)
         project = project_of(reports)
         supervisord = int(next(reports.glob("2*/local/*/supervisord.pid")).read_text())
-        for pid in local_cleanup.processes_of(project):
+        for pid in cleanup.processes_of(project):
             if frozen == "everything" or (pid == supervisord) == (frozen == "supervisord"):
                 os.kill(pid, signal.SIGSTOP)
     finally:
         end(child)
     killed = time.monotonic()
 
-    sessions.wait_for(lambda: not local_cleanup.processes_of(project), GONE_DEADLINE_S, "every process was gone")
+    until(lambda: not cleanup.processes_of(project), "every process was gone", GONE_DEADLINE_S)
     assert time.monotonic() - killed <= GONE_DEADLINE_S
-    sessions.wait_for(lambda: not list(reports.glob("2*/local")), GONE_DEADLINE_S, "its folder was gone")
+    until(lambda: not list(reports.glob("2*/local")), "its folder was gone", GONE_DEADLINE_S)
 
 
 def test_a_frozen_stack_whose_watchdog_is_gone_is_healed_by_hand(tmp_path, doomed):
     reports = tmp_path / "reports"
     child = sessions.start(reports, doomed, *LOCAL)
     try:
-        sessions.wait_for(lambda: sessions.of_kind(reports, "proof"), 90, "the fault was proven")
+        until(lambda: sessions.of_kind(reports, "proof"), "the fault was proven", 90)
         project = project_of(reports)
-        watchdog = next(pid for pid in _children(child.pid) if b"pytest_llmchaos.watchdog" in _command(pid))
+        watchdog = next(pid for pid in _children(child.pid) if b"pytest_llmchaos.cleanup.watchdog" in _command(pid))
         os.kill(watchdog, signal.SIGKILL)
-        for pid in local_cleanup.processes_of(project):
+        for pid in cleanup.processes_of(project):
             os.kill(pid, signal.SIGSTOP)
     finally:
         end(child)
-    assert local_cleanup.processes_of(project)
+    assert cleanup.processes_of(project)
 
     healed = subprocess.run(
         [sys.executable, "-m", "pytest_llmchaos.cli", "heal"], capture_output=True, text=True, check=False
     )  # 1 where a Docker is there that does not answer
 
     assert f"removing {project}" in healed.stdout
-    assert local_cleanup.processes_of(project) == {}
+    assert cleanup.processes_of(project) == {}
 
 
 def _children(pid):
@@ -238,13 +240,13 @@ def test_a_cancelled_run_undoes_its_fault_and_ends_its_processes(tmp_path, doome
     reports = tmp_path / "reports"
     child = sessions.start(reports, doomed, *LOCAL)
     try:
-        sessions.wait_for(lambda: sessions.of_kind(reports, "proof"), 90, "the fault was proven")
+        until(lambda: sessions.of_kind(reports, "proof"), "the fault was proven", 90)
         child.send_signal(number)
         child.wait(timeout=30)
     finally:
         end(child)
 
-    assert local_cleanup.processes_of(project_of(reports)) == {}
+    assert cleanup.processes_of(project_of(reports)) == {}
     assert sessions.of_kind(reports, "undone")[0]["ok"] is True
     assert child.returncode == 2
 
@@ -266,7 +268,7 @@ def test_two_runs_side_by_side_keep_to_themselves(tmp_path):
     finally:
         one.down()
         two.down()
-    assert local_cleanup.processes_of(one.project) == local_cleanup.processes_of(two.project) == {}
+    assert cleanup.processes_of(one.project) == cleanup.processes_of(two.project) == {}
 
 
 @pytest.mark.nightly(
@@ -286,7 +288,7 @@ def test_workers_side_by_side_have_a_stack_each(tmp_path, scenario):
     assert len(projects) == 2
     assert ups[1] < downs[0]  # both were up at once
     assert [trial["verdict"] for trial in sessions.run_json(reports)["trials"]] == ["held", "held"]
-    assert [project for project in projects if local_cleanup.processes_of(project)] == []
+    assert [project for project in projects if cleanup.processes_of(project)] == []
 
 
 @pytest.fixture
@@ -294,12 +296,12 @@ def own_stack(tmp_path, monkeypatch):
     """A copy of the lab's files that nobody else touches."""
     stack = tmp_path / "stack"
     shutil.copytree(stack_dir(), stack, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr("pytest_llmchaos.subject.stack_dir", lambda: stack)
+    monkeypatch.setattr("pytest_llmchaos.subject.lab.stack_dir", lambda: stack)
     return stack
 
 
 def test_it_writes_nothing_outside_its_own_folder(tmp_path, own_stack, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(local_needs.cache_folder().parent))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(prerequisites.cache_folder().parent))
     for variable in ("HOME", "TMPDIR"):
         (tmp_path / variable).mkdir()
         monkeypatch.setenv(variable, str(tmp_path / variable))
@@ -317,8 +319,8 @@ def test_it_writes_nothing_outside_its_own_folder(tmp_path, own_stack, monkeypat
 
 
 def test_a_port_that_is_asked_for_is_taken_and_one_in_use_is_named(tmp_path, monkeypatch):
-    ports = owner.Ports()
-    free = ports.reserve()
+    held = ports.Ports()
+    free = held.reserve()
     monkeypatch.setenv("LLMCHAOS_API_PORT", str(free))
     runtime = new_runtime(tmp_path)
 
@@ -339,4 +341,4 @@ def test_a_service_that_cannot_start_is_named_with_its_own_last_words(tmp_path, 
     with pytest.raises(NotReady, match=r"(?s)model-\d has ended \(2\) and its log ends:.*LAB_SLOTS"):
         runtime.up()
 
-    assert local_cleanup.processes_of(runtime.project) == {}
+    assert cleanup.processes_of(runtime.project) == {}

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_llmchaos import faults
 from pytest_llmchaos.model import Undo
-from pytest_llmchaos.runtime import docker_cli
+from pytest_llmchaos.runtime.docker import docker_cli
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
 
@@ -91,7 +91,7 @@ def test_a_published_port_answers_again_after_a_partition(stack_lab):
 
 @pytest.mark.nightly("test_trials settles after a frozen replica; above, a partition is proven and undone")
 def test_a_partitioned_replica_is_survived_and_the_service_settles(trial_of):
-    trial = trial_of(faults.partition("model-1"), fault_s=4, recovery_s=30)
+    trial = trial_of(faults.partition("model-1"), fault_s=4, settle_within_s=30)
 
     assert trial.time_to_settle_s <= 10
     assert trial.victims == ("model-1",)

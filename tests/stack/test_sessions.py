@@ -8,10 +8,10 @@ import sys
 
 import jsonschema
 import pytest
-import sessions
+from support import sessions
+from support.stacks import ROOT, require
 
-from conftest import ROOT, require
-from pytest_llmchaos.owner import state_dir
+from pytest_llmchaos.host.state_dirs import state_dir
 
 pytestmark = pytest.mark.stack
 
@@ -112,7 +112,7 @@ def test_no_permission_is_named_with_what_to_do(tmp_path):
         "from pytest_llmchaos.errors import NotReady\n"
         "try:\n docker_cli.require_engine()\nexcept NotReady as e:\n print(e)"
     )
-    preload = f"import pytest_llmchaos.runtime.docker_cli; {code}"
+    preload = f"import pytest_llmchaos.runtime.docker.docker_cli; {code}"
     done = subprocess.run([sys.executable, "-c", preload], capture_output=True, text=True, check=False, cwd="/")
 
     assert "no permission to use the Docker daemon" in done.stdout, done.stderr

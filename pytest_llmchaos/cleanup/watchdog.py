@@ -1,0 +1,139 @@
+"""A process that outlives pytest by seconds: when pytest dies in any way, it undoes open faults and removes the stack.
+
+It holds the read end of a pipe whose write end only pytest has. A clean end says so first; anything else is a death.
+Compose stacks are not covered by testcontainers' own reaper (testcontainers-python#1049), hence this.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from pytest_llmchaos.evidence import journal
+from pytest_llmchaos.host.identity import process_started
+
+GOODBYE = b"clean\n"
+GIVE_UP_S = 60.0  # a Docker daemon that is being restarted is back long before
+PAUSE_S = 0.2
+
+
+class Watchdog:
+    """The handle that pytest keeps. Dropping it without `dismiss` counts as a death."""
+
+    def __init__(self, process: subprocess.Popen[bytes], write_fd: int) -> None:
+        self._process = process
+        self._fd = write_fd
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def dismiss(self) -> None:
+        """The stack is gone and nothing is broken: let the watchdog end without acting."""
+        if self._fd >= 0:
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self._fd, GOODBYE)
+            os.close(self._fd)
+            self._fd = -1
+            try:
+                self._process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+    def leave(self) -> None:
+        """Something is still broken: let the watchdog go to work at once, without waiting for it."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            self._process.returncode = 0  # it outlives us on purpose, of which Popen would warn
+
+
+def start(recipe: dict[str, Any], log: Path) -> Watchdog:
+    """Start the watchdog for one run. `recipe` says which journal to read and which project to remove."""
+    read_fd, write_fd = os.pipe()
+    os.set_inheritable(write_fd, False)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pytest_llmchaos.cleanup.watchdog", str(read_fd), json.dumps(recipe)],
+            pass_fds=[read_fd],
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+        )
+    os.close(read_fd)
+    return Watchdog(process, write_fd)
+
+
+def kill_processes(path: Path) -> None:
+    """End the helper processes that a journal names, unless their numbers now belong to somebody else."""
+    for line in journal.read(path):
+        if line.get("kind") == "process" and process_started(int(line["pid"])) == line["started"]:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(int(line["pid"]), signal.SIGKILL)
+
+
+def clean_up(recipe: dict[str, Any]) -> None:
+    """Everything that a dead run left: its processes, its open faults, its stack."""
+    path = Path(recipe["journal"])
+    if path.exists():
+        kill_processes(path)
+    if not recipe["owned"]:
+        from pytest_llmchaos.runtime.docker import attached  # noqa: PLC0415 - only this branch needs it
+
+        attached.heal(recipe)
+    elif recipe["runtime"] == "compose":
+        from pytest_llmchaos.runtime.docker import removal  # noqa: PLC0415 - only this branch needs it
+
+        removal.remove_dead(recipe["project"], recipe["owner"])
+    elif recipe["runtime"] == "local":
+        from pytest_llmchaos.runtime.local.cleanup import remove_run  # noqa: PLC0415 - only this branch needs it
+
+        remove_run(recipe)
+
+
+def main(argv: list[str]) -> int:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    fd, recipe = int(argv[0]), json.loads(argv[1])
+    said = b""
+    while True:
+        data = os.read(fd, 4096)
+        if not data:
+            break
+        said += data
+    if GOODBYE in said:
+        return 0
+    _say(f"pytest (owner {recipe['owner']}) is gone without a goodbye: cleaning up {recipe['project']}")
+    deadline = time.monotonic() + GIVE_UP_S
+    while True:
+        try:
+            clean_up(recipe)
+        except Exception as error:  # noqa: BLE001 - whatever it was, the next attempt may work, and nobody else will try
+            _say(f"not clean yet: {type(error).__name__}: {error}")
+        else:
+            _say("clean")
+            return 0
+        if time.monotonic() > deadline:
+            _say("gave up: run `llmchaos heal`")
+            return 1
+        time.sleep(PAUSE_S)
+
+
+def _say(what: str) -> None:
+    """Into the log beside the journal. A disk that is full must not keep it from its work."""
+    with contextlib.suppress(OSError):
+        os.write(sys.stderr.fileno(), f"{what}\n".encode())
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

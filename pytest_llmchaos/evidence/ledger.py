@@ -1,0 +1,153 @@
+"""What experiments would cost of the month, kept across runs in one append-only file. It judges nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING
+
+from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.slo.arithmetic import DAY_S
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from pytest_llmchaos.slo.arithmetic import SloResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One SLO of one trial. `bad` of `total` events in `window_s`, out of `budget_events` that the SLO's window allows."""
+
+    at_unix_s: float
+    run: str
+    trial: str
+    scenario: str
+    fault: str
+    slo: str
+    objective: float
+    window_days: float
+    rate_rps: float
+    window_s: float
+    good: float
+    total: float
+    bad: float
+    verdict: str
+
+    def __post_init__(self) -> None:
+        numbers = (self.at_unix_s, self.rate_rps, self.window_s, self.good, self.total, self.bad, self.window_days)
+        if not all(math.isfinite(number) and number >= 0 for number in numbers):
+            raise BadScenario(f"a ledger's numbers must be finite and not below 0, got {numbers}")
+        if not 0 < self.objective < 1:
+            raise BadScenario(f"objective must be above 0 and below 1, got {self.objective}")
+
+    @property
+    def budget_events(self) -> float:
+        return round(1 - self.objective, 12) * self.rate_rps * self.window_days * DAY_S
+
+    @property
+    def spent(self) -> float:
+        """Share of the whole budget."""
+        return self.bad / self.budget_events if self.budget_events else math.inf
+
+
+def entry(
+    result: SloResult, *, at_unix_s: float, run: str, trial: str, scenario: str, fault: str, verdict: str
+) -> Entry:
+    """A trial's result as a line of the ledger."""
+    return Entry(
+        at_unix_s=at_unix_s,
+        run=run,
+        trial=trial,
+        scenario=scenario,
+        fault=fault,
+        slo=result.name,
+        objective=result.objective,
+        window_days=result.slo.window_days,
+        rate_rps=result.rate_rps,
+        window_s=result.window_s,
+        good=result.good,
+        total=result.total,
+        bad=result.bad,
+        verdict=verdict,
+    )
+
+
+def append(path: Path, entries: Iterable[Entry]) -> None:
+    """One write per call, so that runs in parallel do not cut each other's lines."""
+    text = "".join(json.dumps(asdict(one), sort_keys=True) + "\n" for one in entries)
+    if not text:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(descriptor, text.encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read(path: Path) -> tuple[Entry, ...]:
+    """Every line that is whole. A torn last line of a run that died is left out; any other is an error."""
+    if not path.is_file():
+        return ()
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    found = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            found.append(_entry(json.loads(line)))
+        except (ValueError, TypeError, KeyError) as error:
+            if number == len(lines) and not line.endswith("\n"):
+                break
+            raise BadScenario(f"{path}:{number}: must be a ledger line, got {line.strip()[:80]!r}: {error}") from error
+    return tuple(found)
+
+
+def table(entries: Sequence[Entry], slo: str | None = None) -> str:
+    """For people: what each experiment cost, the newest last, and what all of them together would leave."""
+    chosen = [one for one in sorted(entries, key=lambda one: one.at_unix_s) if slo in (None, one.slo)]
+    if not chosen:
+        return f"no trial in the ledger{f' for {slo}' if slo else ''} yet"
+    head = ("run", "scenario", "fault", "slo", "bad events", "of events", "of the month's budget", "verdict")
+    rows = [
+        (one.run, one.scenario, one.fault, one.slo, f"{one.bad:g}", f"{one.total:g}", _percent(one.spent), one.verdict)
+        for one in chosen
+    ]
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]
+    ]
+    return "\n".join([*lines, "", *_totals(chosen)])
+
+
+def _totals(entries: Sequence[Entry]) -> list[str]:
+    """One line an SLO, with the budget as a bar that is spent from the left."""
+    slos = sorted({one.slo for one in entries})
+    totals = ["all of them within one month:"]
+    for slo in slos:
+        spent = sum(one.spent for one in entries if one.slo == slo)
+        trials = sum(1 for one in entries if one.slo == slo)
+        left = f"{_percent(1 - spent)} left" if spent <= 1 else f"overspent by {_percent(spent - 1)}"
+        of = f"of the budget spent by {trials} trial{'s' if trials > 1 else ''}"
+        totals.append(f"{slo.ljust(max(map(len, slos)))}  [{_bar(spent)}]  {_percent(spent)} {of}, {left}")
+    return totals
+
+
+def _bar(spent: float, width: int = 20) -> str:
+    """What is spent at all has a mark, and what is left has one as long as something is."""
+    full = min(width, max(int(spent > 0), int(min(spent, 1) * width)))
+    return "#" * full + "." * (width - full)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
+
+
+def _entry(line: object) -> Entry:
+    if not isinstance(line, dict):
+        raise TypeError(f"a mapping was expected, not {type(line).__name__}")
+    known = {one.name for one in fields(Entry)}
+    return Entry(**{name: value for name, value in line.items() if name in known})

@@ -1,0 +1,188 @@
+"""Samples on disk: a header line that names the fields, then one JSON array a line, in the order in which requests ended.
+
+The format in both directions; only the load generator writes such files, while a trial runs.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast, overload
+
+from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.model import OUTCOMES, Sample
+from pytest_llmchaos.stats.columns import CODES, NO_FIRST, Columns
+
+SCHEMA = "llmchaos-samples/1"
+FIELDS = ("due_s", "sent_s", "first_s", "end_s", "max_gap_s", "tokens", "outcome", "replica", "request_id")
+HEADER = json.dumps({"schema": SCHEMA, "fields": FIELDS}, separators=(",", ":"))
+
+_BLOCK_BYTES = 1 << 18
+
+
+def read(path: Path) -> Iterator[Sample]:
+    """All samples of one trial, oldest end first. A last line that was cut off while being written is left out."""
+    yield from load(path)
+
+
+def load(path: Path) -> Samples:
+    """All samples of one trial, as compact columns: read once, walk as often as needed (1,000,000 need 150 MB).
+
+    Raises BadScenario, with the line's number, for a file that holds something else.
+    """
+    samples = Samples()
+    with path.open("rb") as file:
+        header = file.readline()
+        if not header.endswith(b"\n"):
+            samples.torn = int(bool(header))
+            return samples
+        _check_header(path, header)
+        rest, number = b"", 2
+        while block := file.read(_BLOCK_BYTES):
+            whole, cut, rest = (rest + block).rpartition(b"\n")
+            if cut:
+                number += _taken(samples, path, whole, number)
+        samples.torn = int(bool(rest.strip()))
+    return samples
+
+
+def _taken(samples: Samples, path: Path, block: bytes, number: int) -> int:
+    rows = parse(path, block, number)
+    try:
+        return samples.take(rows)
+    except (TypeError, OverflowError) as error:
+        raise BadScenario(f"{path}, lines {number} to {number + len(rows) - 1}: {error}") from error
+
+
+def line(sample: Sample) -> str:
+    """A sample as a line of the file. Microseconds are kept: clocks are not better than that."""
+    first = "null" if sample.first_s is None else f"{sample.first_s:.6f}"
+    return (
+        f"[{sample.due_s:.6f},{sample.sent_s:.6f},{first},{sample.end_s:.6f},{sample.max_gap_s:.6f},"
+        f'{sample.tokens},"{sample.outcome}",{_quoted(sample.replica)},"{sample.request_id}"]\n'
+    )
+
+
+@lru_cache(maxsize=256)
+def _quoted(text: str) -> str:
+    return json.dumps(text)
+
+
+def parse(path: Path, block: bytes, number: int = 2) -> list[list[Any]]:
+    """The rows of whole lines; `number` is the first one's, for the message. One call for many lines: it is twice as fast."""
+    try:
+        rows = json.loads(b"[" + block.replace(b"\n", b",") + b"]")
+    except ValueError:
+        rows = [_row(path, line, number + i) for i, line in enumerate(block.split(b"\n"))]
+    for i, row in enumerate(rows):
+        if not isinstance(row, list) or len(row) != len(FIELDS) or str(row[6]) not in CODES:
+            raise BadScenario(f"{path}, line {number + i}: expected {', '.join(FIELDS)}, got {str(row)[:80]}")
+    return cast(list[list[Any]], rows)
+
+
+def _row(path: Path, line: bytes, number: int) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise BadScenario(f"{path}, line {number}: expected a JSON array, got {line[:80]!r}") from error
+
+
+def _check_header(path: Path, line: bytes) -> None:
+    try:
+        header = json.loads(line)
+        seen = (header["schema"], tuple(header["fields"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadScenario(f"{path}, line 1: expected the header {HEADER}, got {line[:80]!r}") from error
+    if seen != (SCHEMA, FIELDS):
+        raise BadScenario(f"{path}, line 1: expected the header {HEADER}, got {line[:200]!r}: another version wrote it")
+
+
+class Samples(Sequence[Sample]):
+    """Samples as columns; each Sample is made when it is looked at. `torn` counts lines that were cut off (0 or 1)."""
+
+    def __init__(self) -> None:
+        self.torn = 0
+        self.columns = Columns()
+        self._sent_s = array("d")
+        self._tokens = array("l")
+        self._replicas: list[str] = []
+        self._ids: list[str] = []
+        self._names: dict[str, str] = {}
+
+    def take(self, rows: list[list[Any]]) -> int:
+        """Append rows as `parse` gives them; their number."""
+        if not rows:
+            return 0
+        due, sent, first, end, gap, tokens, outcomes, replicas, ids = zip(*rows, strict=True)
+        columns = self.columns
+        columns.due_s.extend(due)
+        columns.first_s.extend([NO_FIRST if f is None else f for f in first])
+        columns.end_s.extend(end)
+        columns.max_gap_s.extend(gap)
+        columns.outcomes.extend(map(CODES.__getitem__, outcomes))
+        self._sent_s.extend(sent)
+        self._tokens.extend(tokens)
+        name = self._names.setdefault
+        self._replicas.extend([name(r, r) for r in replicas])
+        self._ids.extend(ids)
+        return len(rows)
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        columns = self.columns
+        first = columns.first_s[index]
+        return Sample(
+            due_s=columns.due_s[index],
+            sent_s=self._sent_s[index],
+            first_s=None if first < 0 else first,
+            end_s=columns.end_s[index],
+            max_gap_s=columns.max_gap_s[index],
+            tokens=self._tokens[index],
+            outcome=OUTCOMES[columns.outcomes[index]],
+            replica=self._replicas[index],
+            request_id=self._ids[index],
+        )
+
+    def __iter__(self) -> Iterator[Sample]:
+        columns = self.columns
+        times = (columns.due_s, self._sent_s, columns.first_s, columns.end_s, columns.max_gap_s)
+        rows = zip(*times, self._tokens, columns.outcomes, self._replicas, self._ids, strict=True)
+        for due, sent, first, end, gap, tokens, code, replica, name in rows:
+            sample = _new(Sample)
+            _set_due(sample, due)
+            _set_sent(sample, sent)
+            _set_first(sample, None if first < 0 else first)
+            _set_end(sample, end)
+            _set_gap(sample, gap)
+            _set_tokens(sample, tokens)
+            _set_outcome(sample, OUTCOMES[code])
+            _set_replica(sample, replica)
+            _set_id(sample, name)
+            yield sample
+
+
+# A frozen dataclass sets each field through object.__setattr__; its slots' own setters take half the time, and a million
+# samples are walked several times in a judgement.
+_new = cast(Callable[[type[Sample]], Sample], object.__new__)
+(
+    _set_due,
+    _set_sent,
+    _set_first,
+    _set_end,
+    _set_gap,
+    _set_tokens,
+    _set_outcome,
+    _set_replica,
+    _set_id,
+) = (cast(Callable[[Sample, Any], None], getattr(Sample, name).__set__) for name in FIELDS)

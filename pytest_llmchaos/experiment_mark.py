@@ -1,0 +1,58 @@
+"""The mark that makes a test file a scenario."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ParamSpec
+
+import pytest
+
+from pytest_llmchaos.plan import experiment as plan
+from pytest_llmchaos.plan.experiment import Experiment
+
+if TYPE_CHECKING:
+    from pytest_llmchaos.model import Fault
+
+P = ParamSpec("P")
+
+
+def _as_mark(make: Callable[P, Experiment]) -> Callable[P, pytest.MarkDecorator]:
+    """The same signature, with the experiment inside pytest's mark."""
+
+    @functools.wraps(make)
+    def marked(*args: P.args, **kwargs: P.kwargs) -> pytest.MarkDecorator:
+        return pytest.mark.llmchaos(experiment=make(*args, **kwargs))
+
+    return marked
+
+
+# `pytestmark = experiment(...)` for a file, `@experiment(...)` for one test.
+experiment = _as_mark(plan.experiment)
+
+
+def experiment_of(node: pytest.Item) -> Experiment:
+    """The experiment of the closest mark.
+
+    Raises UsageError for an item without a mark, and for a mark that `experiment(...)` did not make.
+    """
+    mark = node.get_closest_marker("llmchaos")
+    if mark is None:
+        raise pytest.UsageError(
+            f"{node.nodeid} asks for `trial` but has no experiment: add `pytestmark = pytest_llmchaos.experiment(load=..., fault=...)`"
+        )
+    found = mark.kwargs.get("experiment")
+    if not isinstance(found, Experiment):
+        raise pytest.UsageError(
+            f"{node.nodeid}: pytest.mark.llmchaos takes an experiment; write `pytestmark = pytest_llmchaos.experiment(load=..., fault=...)`"
+        )
+    return found
+
+
+def cases_of(node: pytest.Item, repeats: int) -> dict[str, tuple[Fault, int]]:
+    """Each fault and repeat of an item's experiment, by its id."""
+    return {
+        f"{fault}" + (f" #{repeat + 1}" if repeats > 1 else ""): (fault, repeat)
+        for fault in experiment_of(node).faults
+        for repeat in range(repeats)
+    }

@@ -1,0 +1,114 @@
+"""Faults that other packages bring, through the entry point group `pytest_llmchaos.faults`.
+
+Nothing is looked for before a name is asked for that the catalogue itself has not, so importing costs nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.faults.base import OnTarget
+from pytest_llmchaos.faults.compositions import check_fault
+from pytest_llmchaos.model import FIDELITIES, UNDO_OPS, Undo
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+    from pytest_llmchaos.model import Fault
+
+GROUP = "pytest_llmchaos.faults"
+ACTS = ("inject", "undo", "observed", "healed")
+
+
+@functools.cache
+def found() -> dict[str, tuple[EntryPoint, ...]]:
+    """What the installed packages offer, by name, each once however often its folder stands on the path."""
+    from importlib.metadata import entry_points  # noqa: PLC0415 - costs time, and few scenarios need it
+
+    offered: dict[str, dict[tuple[str, str], EntryPoint]] = {}
+    for point in entry_points(group=GROUP):
+        offered.setdefault(point.name, {}).setdefault((_owner(point), point.value), point)
+    return {name: tuple(points.values()) for name, points in sorted(offered.items())}
+
+
+@functools.cache
+def factory(name: str) -> Callable[..., Fault] | None:
+    """The maker of a fault that another package brings; None where no package has that name.
+
+    Raises BadScenario where two packages claim the name, or where what it stands for cannot be imported or called.
+    """
+    points = found().get(name, ())
+    if not points:
+        return None
+    if len(points) > 1:
+        owners = " and ".join(sorted(_whence(point) for point in points))
+        raise BadScenario(f"faults.{name} is claimed by {owners}: expected one; uninstall the other")
+    (point,) = points
+    try:
+        make = point.load()
+    except Exception as error:  # noqa: BLE001 - foreign code may raise anything, and is named for it
+        raise BadScenario(
+            f"faults.{name} of {_whence(point)} cannot be imported ({type(error).__name__}: {error}): repair or uninstall it"
+        ) from None
+    if not callable(make):
+        raise BadScenario(f"faults.{name} of {_whence(point)} must be a function that makes a fault, got {make!r}")
+
+    @functools.wraps(make)
+    def checked(*args: Any, **options: Any) -> Fault:
+        return check_foreign(f"faults.{name} of {_whence(point)}", name, make(*args, **options))
+
+    return checked
+
+
+def check_foreign(where: str, name: str, fault: object) -> Fault:
+    """The fault, if it is one act on a target that says of itself what every fault of the catalogue says.
+
+    Raises BadScenario. Journals, the undo after a crash and the coverage table rely on what is asked for here.
+    """
+    check_fault(f"what {where} makes", fault)
+    lacks = [act for act in ACTS if not callable(getattr(getattr(fault, "primitive", None), act, None))]
+    if not isinstance(fault, OnTarget) or lacks:
+        raise BadScenario(
+            f"{where} must make OnTarget(primitive=..., target=...) whose primitive has {', '.join(ACTS)}; "
+            f"got {type(fault).__name__}{f' without {lacks[0]}' if lacks else ''}"
+        )
+    primitive: Any = fault.primitive
+    expected: dict[str, tuple[Callable[[Any], bool], str]] = {
+        "kind": (lambda it: it == name, f"{name!r}, the name by which reports know it"),
+        "needs": (_words, "a frozenset of abilities, such as frozenset({'kill', 'events'})"),
+        "lifetime": (lambda it: it in {"lasting", "passing"}, "'lasting' or 'passing'"),
+        "fidelity": (lambda it: it in FIDELITIES, f"one of {', '.join(FIDELITIES)}"),
+        "expects": (_text, "the signal that should show it, in words"),
+    }
+    for what, (right, words) in expected.items():
+        told = getattr(primitive, what, None)
+        if not right(told):
+            raise BadScenario(f"{where} has {what}={told!r}, expected {words}")
+    undo = primitive.undo(fault.target)
+    if not isinstance(undo, Undo) or undo.op not in UNDO_OPS:
+        raise BadScenario(
+            f"{where} is undone by {undo!r}, expected an Undo whose op is one of {', '.join(sorted(UNDO_OPS))}: "
+            "after a crash another process undoes it, and knows no others"
+        )
+    return fault
+
+
+def _words(value: object) -> bool:
+    return isinstance(value, frozenset) and bool(value) and all(_text(item) for item in value)
+
+
+def _text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _owner(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else "an unnamed distribution"
+
+
+def _whence(point: EntryPoint) -> str:
+    """The distribution and what it points to, for a message."""
+    version = f" {point.dist.version}" if point.dist else ""
+    return f"{_owner(point)}{version} ({point.value})"

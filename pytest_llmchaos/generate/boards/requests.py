@@ -1,0 +1,111 @@
+"""The dashboard of requests and errors, as a value."""
+
+from __future__ import annotations
+
+from pytest_llmchaos.generate.boards.panels import REPLICA, Board, Panel, Query
+
+CALLERS = "llmchaos_caller"
+
+REQUESTS = Board(
+    uid="llmchaos-requests",
+    title="LLM lab: requests and errors",
+    description="What callers asked for, what became of it, and what the api says of itself.",
+    rows=(
+        (
+            "What callers saw",
+            (
+                Panel(
+                    title="Offered and answered",
+                    description="Offered counts every request that was due, sent or not. A gap below it is lost work.",
+                    kind="lines",
+                    unit="reqps",
+                    queries=(
+                        Query(expr=f"sum(rate({CALLERS}_offered_total[$__rate_interval]))", legend="offered"),
+                        Query(
+                            expr=f'sum(rate({CALLERS}_requests_total{{outcome="ok"}}[$__rate_interval]))', legend="ok"
+                        ),
+                        Query(expr=f"sum(rate({CALLERS}_good_total[$__rate_interval]))", legend="within every bound"),
+                    ),
+                ),
+                Panel(
+                    title="Failures by kind",
+                    description="Every failure that a caller saw. Refused and timeout: nobody there. "
+                    "Truncated and stalled: an answer broke off.",
+                    kind="stacked",
+                    unit="reqps",
+                    queries=(
+                        Query(
+                            expr=f'sum by (outcome) (rate({CALLERS}_requests_total{{outcome!~"ok|cancelled"}}'
+                            "[$__rate_interval]))",
+                            legend="{{outcome}}",
+                        ),
+                    ),
+                ),
+                Panel(
+                    title="Availability that callers saw",
+                    description="Good answers among all answers of the last seconds. Below the line the budget shrinks "
+                    "faster than it may.",
+                    kind="lines",
+                    unit="percentunit",
+                    queries=(Query(expr="lab:callers_availability:rate5s", legend="availability"),),
+                    bad_below=0.995,
+                    highest=1,
+                    width=24,
+                    height=6,
+                ),
+            ),
+        ),
+        (
+            "What the api says",
+            (
+                Panel(
+                    title="Requests by outcome",
+                    description="The api's own count. A dead api counts nothing: compare with the callers above.",
+                    kind="stacked",
+                    unit="reqps",
+                    queries=(
+                        Query(
+                            expr="sum by (outcome) (rate(llmlab_requests_total[$__rate_interval])) > 0",
+                            legend="{{outcome}}",
+                        ),
+                    ),
+                ),
+                Panel(
+                    title="Tries per replica",
+                    description="First tries and retries. More tries than requests is amplification; one line at zero "
+                    "is a replica that gets no work.",
+                    kind="stacked",
+                    unit="reqps",
+                    queries=(
+                        Query(
+                            expr='sum by (replica, reason) (rate(llmlab_upstream_attempts_total{replica=~"$replica"}'
+                            "[$__rate_interval]))",
+                            legend="{{replica}} {{reason}}",
+                        ),
+                    ),
+                ),
+                Panel(
+                    title="Tokens per second that nobody got",
+                    description="Computed for callers who left, or for answers that broke off.",
+                    kind="lines",
+                    unit="short",
+                    queries=(
+                        Query(
+                            expr="sum by (reason) (rate(llmlab_wasted_tokens_total[$__rate_interval]))",
+                            legend="{{reason}}",
+                        ),
+                    ),
+                ),
+                Panel(
+                    title="Retries left in the budget",
+                    description="At zero the api retries no more, so that retries cannot pull down what still stands.",
+                    kind="lines",
+                    unit="percentunit",
+                    queries=(Query(expr="llmlab_retry_budget_ratio", legend="left"),),
+                    highest=1,
+                ),
+            ),
+        ),
+    ),
+    variables=(REPLICA,),
+)

@@ -1,0 +1,45 @@
+"""From SLOs to signals of the remediator: how fast each budget burns for the callers. No I/O."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_llmchaos.generate.rules import LAB_SCALE, alert_name, error_ratio, raised_by
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_llmchaos.slo.arithmetic import Slo
+
+SCHEMA = "llmlab-remediation/1"
+
+
+def triggers(slos: Sequence[Slo], source: str, scale: float = LAB_SCALE) -> str:
+    """The signal file, as text. It reads what the rules of the same SLOs record, and fires where their alert does."""
+    head = (
+        f"# Generated from {source} by `llmchaos generate`; change that file and generate again.\n"
+        "#\n# Signals that remediation.yaml's rules may use: how many times too fast the callers' budget burns, over both\n"
+        "# windows of the SLO's quickest alert. Without requests there is no value, and so no reason to act.\n"
+        f"schema: {SCHEMA}\n\nsignals:"
+    )
+    signals = [_signal(slo, scale) for slo in slos if raised_by(slo, scale)]
+    return "\n".join([head, *signals]) if signals else f"{head} {{}}\n"
+
+
+def signal_name(slo: Slo) -> str:
+    return f"slo-{slo.name}-burn"
+
+
+def _signal(slo: Slo, scale: float) -> str:
+    quickest = raised_by(slo, scale)[0]
+    long, short = (f'{error_ratio(window)}{{slo="{slo.name}"}}' for window in (quickest.long, quickest.short))
+    # The smaller of the two: the long window says that it matters, the short one that it goes on.
+    return (
+        f"  {signal_name(slo)}: # {alert_name(slo, quickest.alert)}\n"
+        f"    query: |\n"
+        f"      ({long} <= {short}\n"
+        f"        or {short}) / {slo.error_budget:.6g}\n"
+        f"    by: null\n"
+        f"    every_s: 1\n"
+        f'    fires: "> {quickest.alert.factor(slo.window_days):g}"\n'
+    )

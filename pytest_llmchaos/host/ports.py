@@ -1,0 +1,59 @@
+"""Loopback ports reserved against sibling runs."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import itertools
+import os
+import socket
+
+from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.host.state_dirs import state_dir
+
+PORTS = range(21000, 29000)  # below Linux' ephemeral range (32768-60999), so that no outgoing connection takes one
+
+
+def port_is_free(port: int) -> bool:
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(("127.0.0.1", port))
+        except OSError as error:
+            if error.errno in {errno.EADDRINUSE, errno.EACCES}:
+                return False
+            raise
+    return True
+
+
+class Ports:
+    """Loopback ports reserved against sibling runs of this user for as long as this object is open.
+
+    Fixed ports survive a kill and restart of the container behind them; ephemeral ones change.
+    """
+
+    def __init__(self) -> None:
+        self._locks: list[int] = []
+
+    def reserve(self) -> int:
+        """A free port. Raises NotReady if none of the range is free."""
+        folder = state_dir() / "ports"
+        folder.mkdir(exist_ok=True)
+        first = PORTS.start + (os.getpid() * 97) % len(PORTS)
+        for port in itertools.chain(range(first, PORTS.stop), range(PORTS.start, first)):
+            fd = os.open(folder / f"{port}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.close(fd)
+                continue
+            if port_is_free(port):
+                self._locks.append(fd)
+                return port
+            os.close(fd)
+        raise NotReady(f"no free loopback port between {PORTS.start} and {PORTS.stop - 1}: stop what uses them")
+
+    def close(self) -> None:
+        for fd in self._locks:
+            os.close(fd)
+        self._locks.clear()

@@ -1,0 +1,123 @@
+"""Faults of one block: written down before they act, proven, undone in reverse order and proven healed. When, is for others to say."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmchaos.errors import FaultNotObserved, HealFailed, NoVictim
+from pytest_llmchaos.runtime.undo import healed, over, undo_until_done
+
+if TYPE_CHECKING:
+    from pytest_llmchaos.evidence.trial_record import Record
+    from pytest_llmchaos.model import Injection
+    from pytest_llmchaos.prometheus.annotations import Signals
+
+PROOF_DEADLINE_S = 5.0
+
+
+class Injected:
+    """The faults of one block, as they took hold. `start_unix_s` is the first one's, by the runtime's own event."""
+
+    def __init__(self) -> None:
+        self.acts: list[Injection] = []
+        self.proven: list[tuple[Injection, float]] = []
+        self.start_unix_s: float | None = None
+        self.last_unix_s: float | None = None
+        self.reverted_unix_s: float | None = None
+
+    @property
+    def victims(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(act.victim for act in self.acts))
+
+
+class Injector:
+    """Acts on one runtime, and writes what it does into one record. What it did is in `injected`."""
+
+    def __init__(self, runtime: Any, record: Record, signals: Signals) -> None:
+        self._runtime, self._record, self._signals = runtime, record, signals
+        self.injected = Injected()
+
+    def still_hit(self) -> set[str]:
+        """The services of which a fault is still in force."""
+        return {act.victim for act, since in self.injected.proven if not over(self._runtime, act, since)}
+
+    def act(self, act: Injection) -> None:
+        """Write down, inject, prove. Raises FaultNotObserved where no witness saw it in time."""
+        record, injected = self._record, self.injected
+        before_s = time.time()
+        record.write(
+            "intent", step="inject", fault=act.fault.kind, victim=act.victim, undo=act.fault.undo(act.victim).as_json()
+        )
+        injected.acts.append(act)
+        act.fault.inject(self._runtime, act.victim)
+        proof = None
+        deadline = time.monotonic() + PROOF_DEADLINE_S
+        while proof is None:
+            proof = act.fault.observed(self._runtime, act.victim, before_s - 0.001)
+            if proof is None:
+                if time.monotonic() > deadline:
+                    raise FaultNotObserved(
+                        f"{act.fault.kind} {act.victim}: no witness saw it within {PROOF_DEADLINE_S:g} s; expected: {act.fault.expects}"
+                    )
+                time.sleep(0.02)
+        record.proof("injected", proof.witness, proof.at_unix_s)
+        record.event(
+            "instrument", f"{act.fault.kind} {act.victim}", at_s=record.at_s(proof.at_unix_s), service=act.victim
+        )
+        self._signals.fault(act.fault.kind, act.victim, active=True)
+        if injected.start_unix_s is None:
+            injected.start_unix_s = proof.at_unix_s
+        injected.last_unix_s = proof.at_unix_s
+        injected.proven.append((act, proof.at_unix_s))
+
+    def revert(self) -> None:
+        """Undo in reverse order, and prove it. Every undo is tried, also when one before it failed or was interrupted.
+
+        Raises what interrupted it (a second Ctrl-C), else HealFailed, else NoVictim where a victim was removed by somebody else,
+        which leaves nothing to undo and no claim.
+        """
+        record, injected = self._record, self.injected
+        injected.reverted_unix_s = time.time()
+        since = injected.start_unix_s or 0.0  # without a proof of the start, a healthy state is all there is to see
+        failed: list[str] = []
+        gone: list[str] = []
+        interrupt: BaseException | None = None
+        for act in reversed(injected.acts):
+            try:
+                self._undo(act, since)
+            except NoVictim as error:
+                gone.append(str(error))
+            except HealFailed as error:
+                failed.append(str(error))
+            except BaseException as error:  # noqa: BLE001 - whatever it was, the acts before this one must be undone too
+                failed.append(
+                    f"the undo of {act.fault.kind} {act.victim} broke off: {type(error).__name__}: {error}; "
+                    "heal by hand with `llmchaos heal`"
+                )
+                if not isinstance(error, Exception):
+                    interrupt = interrupt or error
+        record.healed = record.healed and not failed
+        if interrupt is not None:
+            raise interrupt
+        if failed:
+            raise HealFailed("; ".join(failed))
+        if gone:
+            raise NoVictim("; ".join(gone))
+
+    def _undo(self, act: Injection, since_unix_s: float) -> None:
+        """One act undone and proven healed, or written down as one that is not."""
+        record, undo = self._record, act.fault.undo(act.victim)
+        try:
+            undo_until_done(self._runtime, undo)
+            proof = healed(self._runtime, act, since_unix_s)
+            record.proof("healed", proof.witness, proof.at_unix_s)
+            record.note("undone", victim=act.victim, op=undo.op, ok=True)
+        except NoVictim as error:
+            record.note("undone", victim=act.victim, op=undo.op, ok=True, why=str(error))
+            raise
+        except BaseException as error:
+            record.note("undone", victim=act.victim, op=undo.op, ok=False, why=str(error) or type(error).__name__)
+            raise
+        finally:
+            self._signals.fault(act.fault.kind, act.victim, active=False)

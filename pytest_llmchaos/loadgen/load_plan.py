@@ -1,0 +1,103 @@
+"""What the load generator is told, and the files through which both sides speak. Values only; standard library only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.loads.arrivals import Arrival
+
+# The environment variable that names the folder in which the generator finds its plan and leaves its files.
+DIRECTORY_VARIABLE = "LLMCHAOS_LOAD_DIRECTORY"
+# GO appears when the load may begin: the program takes a second to start, and need not be waited for.
+PLAN, SCHEDULE, GO = "plan.json", "schedule.jsonl", "go"
+
+
+def own(name: str, worker: int | None) -> str:
+    """The file of that name which belongs to one worker: `samples.jsonl`, or `samples-1.jsonl` where there are several."""
+    stem, dot, suffix = name.partition(".")
+    return name if worker is None else f"{stem}-{worker}{dot}{suffix}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadPlan:
+    """One load on one service.
+
+    `check="sim-v1"` compares each answer with the text that the simulated engine derives from the prompt.
+    A stream that was silent for `stall_s` when its time was up is `stalled`, one that still trickled is a `timeout`.
+    More than `max_inflight` requests at once are not sent but counted as shed, which makes the trial invalid.
+    """
+
+    url: str
+    model: str
+    arrivals: tuple[Arrival, ...]
+    path: str = "/v1/chat/completions"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    stream: bool = True
+    check: str | None = None
+    timeout_s: float = 10.0
+    stall_s: float = 2.0
+    good_ttft_s: float = 2.0
+    good_e2e_s: float = 10.0
+    push_url: str | None = None
+    serve_port: int | None = None
+    drain_s: float = 2.0
+    processes: int = 1
+    max_inflight: int = 5000
+
+    def __post_init__(self) -> None:
+        for name, url in (("url", self.url), ("push_url", self.push_url)):
+            parts = urlsplit(url or "http://unset")
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise BadScenario(f"LoadPlan: {name} must look like http://127.0.0.1:8000, got {url!r}")
+        if not self.path.startswith("/"):
+            raise BadScenario(f"LoadPlan: path must begin with /, got {self.path!r}")
+        if not self.arrivals:
+            raise BadScenario("LoadPlan: arrivals must not be empty: a load that sends nothing proves nothing")
+        if any(a.due_s > b.due_s for a, b in zip(self.arrivals, self.arrivals[1:], strict=False)):
+            raise BadScenario("LoadPlan: arrivals must be in order of due_s")
+        if self.check not in (None, "sim-v1"):
+            raise BadScenario(f'LoadPlan: check must be None or "sim-v1", got {self.check!r}')
+        for name, least in (("timeout_s", 0), ("stall_s", 0), ("good_ttft_s", 0), ("good_e2e_s", 0)):
+            if not getattr(self, name) > least:
+                raise BadScenario(f"LoadPlan: {name} must be above {least}, got {getattr(self, name)!r}")
+        for name, least in (("drain_s", 0), ("processes", 1), ("max_inflight", 1)):
+            if not getattr(self, name) >= least:
+                raise BadScenario(f"LoadPlan: {name} must be at least {least}, got {getattr(self, name)!r}")
+        self._check_headers()
+
+    def _check_headers(self) -> None:
+        for name, value in self.headers.items():
+            if not name.isascii() or not value.isascii() or set("\r\n") & set(name + value):
+                raise BadScenario(f"LoadPlan: header {name!r} must be plain ASCII on one line, got {value!r}")
+
+    @property
+    def longest_s(self) -> float:
+        """Seconds after which the generator is certainly done, and is ended by the system's own alarm if it is not."""
+        return self.arrivals[-1].due_s + self.timeout_s + self.drain_s + 30
+
+    def write(self, directory: Path, parent_pid: int | None = None) -> None:
+        """Leave the plan where the generator finds it. `parent_pid` is whose end ends the load; None: nobody's."""
+        about = {key: value for key, value in asdict(self).items() if key != "arrivals"}
+        (directory / PLAN).write_text(json.dumps({**about, "parent_pid": parent_pid}))
+        with (directory / SCHEDULE).open("w", encoding="utf-8") as file:
+            file.writelines(f"{json.dumps(arrival)}\n" for arrival in self.arrivals)
+
+
+def load(directory: Path) -> tuple[LoadPlan, int | None]:
+    """The plan in `directory`, and the process whose end ends the load (None: nobody's)."""
+    about: dict[str, Any] = json.loads((directory / PLAN).read_text())
+    parent_pid = about.pop("parent_pid", None)
+    with (directory / SCHEDULE).open(encoding="utf-8") as lines:
+        return LoadPlan(arrivals=tuple(read_schedule(lines)), **about), parent_pid
+
+
+def read_schedule(lines: Iterable[str]) -> Iterator[Arrival]:
+    for line in lines:
+        due_s, prompt, max_tokens = json.loads(line)
+        yield Arrival(float(due_s), str(prompt), int(max_tokens))

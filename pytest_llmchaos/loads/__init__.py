@@ -1,0 +1,260 @@
+"""What callers do, by name: steady, random, ramping, bursting or recorded requests. All arguments are checked at once.
+
+Requests leave on schedule whatever the answers do (an open loop): a load that waits for answers hides the outage.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.loads import traces
+from pytest_llmchaos.loads.arrivals import Arrival, Load, Spacing, require_number
+from pytest_llmchaos.loads.prompts import BUILT_IN, PromptSet, from_lines
+from pytest_llmchaos.loads.shapes import Burst, Constant, Ramp, Shape, Sine
+from pytest_llmchaos.stats.windows import DEFAULT_TARGETS, LatencyTargets
+
+__all__ = ["Arrival", "LatencyTargets", "Load", "burst", "open_loop", "poisson", "ramp", "sine", "trace"]
+
+MAX_RPS = 100_000.0
+MAX_TOKENS = 1_000_000
+
+
+def open_loop(
+    *,
+    rate_rps: float = 8,
+    prompts: str | Path = "short-chat",
+    max_tokens: int | None = None,
+    arrivals: Spacing = "constant",
+    latency_targets: LatencyTargets = DEFAULT_TARGETS,
+    timeout_s: float = 10,
+    beyond_capacity: bool = False,
+) -> Load:
+    """`rate_rps` requests a second, evenly spaced or (`arrivals="poisson"`) at random.
+
+    Args:
+      rate_rps: requests a second.
+      prompts: "short-chat", "long-prompt" or a file with one prompt a line.
+      max_tokens: the longest answer; without it 8 to 16 tokens are drawn per request.
+      arrivals: "constant" (evenly spaced) or "poisson" (independent of each other).
+      latency_targets: bounds in seconds that a good answer meets.
+      timeout_s: seconds from the due time until a caller gives up.
+      beyond_capacity: True for a load that means to saturate the backend.
+
+    Raises BadScenario for a value outside its bounds. The other loads share these
+    arguments.
+    """
+    who = "loads.open_loop" if arrivals == "constant" else "loads.poisson"
+    shape = Constant(rate_rps=require_number(who, "rate_rps", rate_rps, above=0, at_most=MAX_RPS))
+    return _load(
+        who,
+        shape,
+        arrivals=arrivals,
+        prompts=prompts,
+        max_tokens=max_tokens,
+        latency_targets=latency_targets,
+        timeout_s=timeout_s,
+        beyond_capacity=beyond_capacity,
+    )
+
+
+def poisson(
+    *,
+    rate_rps: float = 8,
+    prompts: str | Path = "short-chat",
+    max_tokens: int | None = None,
+    latency_targets: LatencyTargets = DEFAULT_TARGETS,
+    timeout_s: float = 10,
+    beyond_capacity: bool = False,
+) -> Load:
+    """`rate_rps` requests a second on average, each independent of the others."""
+    return open_loop(
+        rate_rps=rate_rps,
+        prompts=prompts,
+        max_tokens=max_tokens,
+        arrivals="poisson",
+        latency_targets=latency_targets,
+        timeout_s=timeout_s,
+        beyond_capacity=beyond_capacity,
+    )
+
+
+def ramp(
+    *,
+    from_rps: float,
+    to_rps: float,
+    over_s: float,
+    prompts: str | Path = "short-chat",
+    max_tokens: int | None = None,
+    arrivals: Spacing = "constant",
+    latency_targets: LatencyTargets = DEFAULT_TARGETS,
+    timeout_s: float = 10,
+    beyond_capacity: bool = False,
+) -> Load:
+    """A rate that moves in a straight line for `over_s` seconds and stays where it arrived."""
+    who = "loads.ramp"
+    shape = Ramp(
+        from_rps=require_number(who, "from_rps", from_rps, at_least=0, at_most=MAX_RPS),
+        to_rps=require_number(who, "to_rps", to_rps, above=0, at_most=MAX_RPS),
+        over_s=require_number(who, "over_s", over_s, above=0),
+    )
+    return _load(
+        who,
+        shape,
+        arrivals=arrivals,
+        prompts=prompts,
+        max_tokens=max_tokens,
+        latency_targets=latency_targets,
+        timeout_s=timeout_s,
+        beyond_capacity=beyond_capacity,
+    )
+
+
+def burst(
+    *,
+    base_rps: float,
+    burst_rps: float,
+    after_s: float,
+    burst_s: float,
+    prompts: str | Path = "short-chat",
+    max_tokens: int | None = None,
+    arrivals: Spacing = "constant",
+    latency_targets: LatencyTargets = DEFAULT_TARGETS,
+    timeout_s: float = 10,
+    beyond_capacity: bool = False,
+) -> Load:
+    """`base_rps` requests a second, but `burst_rps` for `burst_s` seconds once `after_s` seconds have passed."""
+    who = "loads.burst"
+    shape = Burst(
+        base_rps=require_number(who, "base_rps", base_rps, above=0, at_most=MAX_RPS),
+        burst_rps=require_number(who, "burst_rps", burst_rps, above=0, at_most=MAX_RPS),
+        after_s=require_number(who, "after_s", after_s, at_least=0),
+        burst_s=require_number(who, "burst_s", burst_s, above=0),
+    )
+    return _load(
+        who,
+        shape,
+        arrivals=arrivals,
+        prompts=prompts,
+        max_tokens=max_tokens,
+        latency_targets=latency_targets,
+        timeout_s=timeout_s,
+        beyond_capacity=beyond_capacity,
+    )
+
+
+def sine(
+    *,
+    mean_rps: float,
+    amplitude_rps: float,
+    period_s: float,
+    prompts: str | Path = "short-chat",
+    max_tokens: int | None = None,
+    arrivals: Spacing = "constant",
+    latency_targets: LatencyTargets = DEFAULT_TARGETS,
+    timeout_s: float = 10,
+    beyond_capacity: bool = False,
+) -> Load:
+    """A rate that swings by `amplitude_rps` around its mean, once every `period_s` seconds."""
+    who = "loads.sine"
+    mean = require_number(who, "mean_rps", mean_rps, above=0, at_most=MAX_RPS)
+    shape = Sine(
+        mean_rps=mean,
+        amplitude_rps=require_number(who, "amplitude_rps", amplitude_rps, at_least=0, at_most=mean),
+        period_s=require_number(who, "period_s", period_s, above=0),
+    )
+    return _load(
+        who,
+        shape,
+        arrivals=arrivals,
+        prompts=prompts,
+        max_tokens=max_tokens,
+        latency_targets=latency_targets,
+        timeout_s=timeout_s,
+        beyond_capacity=beyond_capacity,
+    )
+
+
+def trace(
+    path: str | Path,
+    *,
+    speed: float = 1.0,
+    max_tokens: int | None = None,
+    latency_targets: LatencyTargets = DEFAULT_TARGETS,
+    timeout_s: float = 10,
+    beyond_capacity: bool = False,
+) -> Load:
+    """A recorded trace (Azure LLM inference CSV, BurstGPT CSV or Mooncake JSONL), replayed `speed` times as fast.
+
+    Prompts are made of as many words as the record has tokens, at most 1,024; answers are as long as recorded, or
+    `max_tokens`.
+    """
+    who = "loads.trace"
+    file = _file(who, "path", path)
+    rate = require_number(who, "speed", speed, above=0)
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        shape = traces.parse(file.name, lines)
+    return _load(
+        who,
+        shape,
+        max_tokens=max_tokens,
+        latency_targets=latency_targets,
+        timeout_s=timeout_s,
+        beyond_capacity=beyond_capacity,
+        speed=rate,
+    )
+
+
+def _load(
+    who: str,
+    shape: Shape | traces.Trace,
+    *,
+    max_tokens: object,
+    latency_targets: object,
+    timeout_s: object,
+    beyond_capacity: object,
+    arrivals: object = "constant",
+    prompts: object = "short-chat",
+    speed: float = 1.0,
+) -> Load:
+    if arrivals not in ("constant", "poisson"):
+        raise BadScenario(f'{who}: arrivals must be "constant" or "poisson", got {arrivals!r}')
+    if max_tokens is not None and (
+        not isinstance(max_tokens, int) or isinstance(max_tokens, bool) or not 1 <= max_tokens <= MAX_TOKENS
+    ):
+        raise BadScenario(f"{who}: max_tokens must be a whole number from 1 to {MAX_TOKENS:,}, got {max_tokens!r}")
+    if not isinstance(latency_targets, LatencyTargets):
+        raise BadScenario(
+            f"{who}: latency_targets must be bounds such as loads.LatencyTargets(ttft_s=2, e2e_s=10), got {latency_targets!r}"
+        )
+    if not isinstance(beyond_capacity, bool):
+        raise BadScenario(f"{who}: beyond_capacity must be True or False, got {beyond_capacity!r}")
+    return Load(
+        shape=shape,
+        spacing="poisson" if arrivals == "poisson" else "constant",
+        prompts=_prompts(who, prompts),
+        max_tokens=max_tokens,
+        latency_targets=latency_targets,
+        timeout_s=require_number(who, "timeout_s", timeout_s, above=0, at_most=3600),
+        speed=speed,
+        beyond_capacity=beyond_capacity,
+    )
+
+
+def _prompts(who: str, prompts: object) -> PromptSet:
+    if isinstance(prompts, str) and prompts in BUILT_IN:
+        return BUILT_IN[prompts]
+    file = _file(who, "prompts", prompts, besides=f" or one of {', '.join(BUILT_IN)}")
+    lines = [line.strip() for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    if not lines:
+        raise BadScenario(f"{who}: the prompt file {str(file)!r} is empty: write one prompt per line")
+    return from_lines(file.name, lines)
+
+
+def _file(who: str, name: str, path: object, besides: str = "") -> Path:
+    if not isinstance(path, str | Path):
+        raise BadScenario(f"{who}: {name} must be a file{besides}, got {path!r}")
+    file = Path(path)
+    if not file.is_file():
+        raise BadScenario(f"{who}: {name} must be a file{besides}; there is no file {str(file.absolute())!r}")
+    return file

@@ -1,0 +1,139 @@
+"""The value that all loads are: when each request leaves and what it asks, as a function of a seed. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+from typing import Literal, NamedTuple
+
+from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.loads import prompts as prompt_sets
+from pytest_llmchaos.loads import traces
+from pytest_llmchaos.loads.prompts import PromptSet
+from pytest_llmchaos.loads.shapes import Shape
+from pytest_llmchaos.stats.windows import DEFAULT_TARGETS, LatencyTargets
+
+Spacing = Literal["constant", "poisson"]
+# Prompts of a trace are cut to this: the lab's models have contexts of 2,048 tokens, answers included.
+TRACE_PROMPT_TOKENS = 1024
+# A schedule is held in memory and written down before anything starts.
+MAX_ARRIVALS = 2_000_000
+
+
+def require_number(
+    who: str,
+    name: str,
+    value: object,
+    *,
+    above: float = -math.inf,
+    at_least: float = -math.inf,
+    at_most: float = math.inf,
+) -> float:
+    """`value` as a number inside the bounds. Raises BadScenario, with the value and what was expected."""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if number and above < value <= at_most and at_least <= value:  # type: ignore[operator]
+        return float(value)  # type: ignore[arg-type]
+    low = f" above {above:g}" if above > -math.inf else f" of at least {at_least:g}" if at_least > -math.inf else ""
+    high = f" and at most {at_most:g}" if at_most < math.inf else ""
+    raise BadScenario(f"{who}: {name} must be a number{low}{high}, got {value!r}: try {name}={max(1.0, above):g}")
+
+
+class Arrival(NamedTuple):
+    """One request of a schedule: when it leaves, in seconds from the load's start, and what it asks."""
+
+    due_s: float
+    prompt: str
+    max_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """A load. `str(load)` is its identity in reports and seeds. Made by `open_loop`, `ramp`, `trace` and the like."""
+
+    shape: Shape | traces.Trace
+    spacing: Spacing = "constant"
+    prompts: PromptSet
+    max_tokens: int | None = None
+    latency_targets: LatencyTargets = DEFAULT_TARGETS
+    timeout_s: float = 10.0
+    speed: float = 1.0
+    beyond_capacity: bool = False
+
+    def __str__(self) -> str:
+        if isinstance(self.shape, traces.Trace):
+            what = f"trace {self.shape.identity} at speed {self.speed:g}"
+        else:
+            what = f"{self.spacing} {self.shape} {self.prompts}"
+        tokens = f", {self.max_tokens} tokens" if self.max_tokens is not None else ""
+        return f"{what}{tokens}"
+
+    @property
+    def peak_rps(self) -> float:
+        """The highest rate that the load asks for."""
+        if isinstance(self.shape, traces.Trace):
+            return self.shape.peak_rps() * self.speed
+        return self.shape.peak_rps
+
+    @property
+    def mean_rps(self) -> float:
+        """The rate in the long run: a ramp's end, the base of a burst."""
+        if isinstance(self.shape, traces.Trace):
+            return len(self.shape.rows) / max(self.shape.length_s, 1.0) * self.speed
+        return self.shape.mean_rps
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Answer tokens a second in the long run: what the backend must be able to write while it is well."""
+        if self.max_tokens is not None:
+            return self.mean_rps * self.max_tokens
+        if isinstance(self.shape, traces.Trace):
+            total = sum(max(1, row.answer_tokens) for row in self.shape.rows)
+            return self.mean_rps * total / len(self.shape.rows)
+        return self.mean_rps * (prompt_sets.MIN_TOKENS + prompt_sets.MAX_TOKENS) / 2
+
+    def schedule(self, rng: Random, duration_s: float) -> tuple[Arrival, ...]:
+        """All requests of the first `duration_s` seconds, in order.
+
+        The same generator state gives the same bytes everywhere; a longer duration only adds requests at the end.
+        Raises BadScenario if that is no request at all, or more than a cut trace has.
+        """
+        require_number("load.schedule", "duration_s", duration_s, above=0)
+        source = self._replayed(rng) if isinstance(self.shape, traces.Trace) else self._drawn(rng, self.shape)
+        arrivals: list[Arrival] = []
+        for arrival in source:
+            if arrival.due_s >= duration_s:
+                break
+            if len(arrivals) == MAX_ARRIVALS:
+                raise BadScenario(
+                    f"{self} sends more than {MAX_ARRIVALS:,} requests in {duration_s:g} s: lower its rate"
+                )
+            arrivals.append(arrival)
+        else:
+            if isinstance(self.shape, traces.Trace) and self.shape.cut:
+                raise BadScenario(
+                    f"{self}: the first {len(self.shape.rows)} requests of the trace last {arrivals[-1].due_s:g} s, "
+                    f"{duration_s:g} s were asked for: cut the file to the part you need, or lower speed"
+                )
+        if not arrivals:
+            raise BadScenario(f"{self} sends no request in {duration_s:g} s: raise its rate or the duration")
+        return tuple(arrivals)
+
+    def _drawn(self, rng: Random, shape: Shape) -> Iterator[Arrival]:
+        when, draw, draw_tokens, tokens = shape.when, self.prompts.draw, self.prompts.draw_tokens, self.max_tokens
+        poisson = self.spacing == "poisson"
+        count, after_s = -math.log(1 - rng.random()) if poisson else 0.0, 0.0
+        while True:
+            after_s = when(count, after_s)
+            # Whole microseconds: platforms whose logarithm differs in the last bit still agree on the bytes.
+            yield Arrival(round(after_s, 6), draw(rng), tokens or draw_tokens(rng))
+            count += -math.log(1 - rng.random()) if poisson else 1.0
+
+    def _replayed(self, rng: Random) -> Iterator[Arrival]:
+        assert isinstance(self.shape, traces.Trace)  # noqa: S101 - for the type checker: callers have looked
+        for row in self.shape.rows:
+            # No provider bills in words; one common English word is close to one token.
+            text = prompt_sets.words(rng, max(1, min(row.prompt_tokens, TRACE_PROMPT_TOKENS)))
+            # BurstGPT keeps failed requests as answers of 0 tokens. They were sent, so they are sent again.
+            yield Arrival(round(row.at_s / self.speed, 6), text, self.max_tokens or max(1, row.answer_tokens))

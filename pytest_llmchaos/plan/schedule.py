@@ -1,0 +1,142 @@
+"""What a run will do, decided from the seed alone. Pure: values in, values out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.plan.experiment import Experiment, TrialPlan
+from pytest_llmchaos.plan.seeds import rng_for
+
+if TYPE_CHECKING:
+    from pytest_llmchaos.loads import Arrival
+    from pytest_llmchaos.model import Fault, Injection
+
+# What primitive faults declare of themselves and of their proof: not how strong they are.
+DECLARED = frozenset({"kind", "needs", "lifetime", "fidelity", "expects", "witness", "counter"})
+
+
+def plan_trial(
+    *,
+    scenario: str,
+    hypothesis: str,
+    experiment: Experiment,
+    fault: Fault,
+    repeat: int,
+    seed: int,
+    services: Sequence[str],
+) -> TrialPlan:
+    """One trial's acts, drawn from its own generator.
+
+    Raises NoVictim for a target that the stack has not, BadScenario for a plan beyond the blast radius.
+    """
+    injections = fault.plan(rng_for(seed, scenario, str(fault), repeat), services)
+    hit = most_at_once(injections)
+    if hit > experiment.blast_radius:
+        raise BadScenario(f"{fault} would hit {hit} services at once, blast_radius allows {experiment.blast_radius}")
+    return TrialPlan(
+        scenario=scenario,
+        hypothesis=hypothesis,
+        experiment=experiment,
+        fault=fault,
+        injections=injections,
+        repeat=repeat,
+        seed=seed,
+    )
+
+
+def most_at_once(injections: Sequence[Injection]) -> int:
+    """The most services that a plan is sure to hit at once.
+
+    A passing act stays until all are reverted. A lasting one is the system's to repair, and a later act waits for that (`lab`).
+    """
+    return max(
+        (
+            len(
+                {
+                    a.victim
+                    for a in injections
+                    if a.after_s == now_s or (a.after_s < now_s and a.fault.lifetime == "passing")
+                }
+            )
+            for now_s in {act.after_s for act in injections}
+        ),
+        default=0,
+    )
+
+
+def arrivals_of(plan: TrialPlan) -> tuple[Arrival, ...]:
+    """The trial's requests. Drawn from a generator of their own, so that a control arm without the fault gets the same load."""
+    rng = rng_for(plan.seed, plan.scenario, "load", plan.repeat)
+    return plan.experiment.load.schedule(rng, plan.experiment.longest_s(plan.fault))
+
+
+def as_json(plan: TrialPlan) -> dict[str, Any]:
+    """The trial as it stands in a run's schedule: acts in full with their options, arrivals by their digest."""
+    arrivals = arrivals_of(plan)
+    text = "\n".join([f"{due_s:.6f}\t{tokens}\t{prompt}" for due_s, prompt, tokens in arrivals])
+    experiment = plan.experiment
+    return {
+        "scenario": plan.scenario,
+        "fault": str(plan.fault),
+        "repeat": plan.repeat,
+        "injections": [
+            {"after_s": act.after_s, "fault": act.fault.kind, "victim": act.victim, "options": _options(act.fault)}
+            for act in plan.injections
+        ],
+        "load": str(experiment.load),
+        "phases": {
+            "steady_s": experiment.steady_s,
+            "fault_s": experiment.fault_s,
+            "recovery_s": experiment.deadline_s(plan.fault),
+            "stable_s": experiment.stable_s,
+        },
+        "remediator": experiment.remediator,
+        "arrivals": len(arrivals),
+        "arrivals_sha256": hashlib.sha256(text.encode()).hexdigest(),
+    }
+
+
+def _options(primitive: Any) -> dict[str, Any]:
+    """How strong a fault is: its own fields, beside those that say what it is and how it is proven."""
+    own = fields(primitive) if is_dataclass(primitive) else ()
+    return {one.name: _plain(getattr(primitive, one.name)) for one in own if one.name not in DECLARED}
+
+
+def _plain(value: object) -> Any:
+    """A value whose JSON is the same in every process; what has no such form is told by its type alone."""
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, str | int | float) else type(value).__name__
+
+
+def schedule(plans: Iterable[TrialPlan]) -> list[dict[str, Any]]:
+    """The schedule of a run, in an order that no test order changes. Claims of one trial count once."""
+    trials = {(plan.identity, id(plan.experiment)): plan for plan in plans}
+    entries = {schedule_bytes([entry]): entry for entry in map(as_json, trials.values())}
+    ordered = sorted(entries, key=lambda text: (*(entries[text][key] for key in ("scenario", "fault", "repeat")), text))
+    return [entries[text] for text in ordered]
+
+
+def schedule_bytes(entries: Sequence[dict[str, Any]]) -> bytes:
+    return json.dumps(list(entries), sort_keys=True, separators=(",", ":")).encode()
+
+
+def require_capacity(plan: TrialPlan, capacity_tokens_per_s: float, backend: str) -> None:
+    """Nothing, if the backend can serve the load while it is well.
+
+    Raises BadScenario: a load beyond the capacity measures the machine, not the service. Loads that mean to saturate say so
+    with `beyond_capacity=True`.
+    """
+    load = plan.experiment.load
+    if getattr(load, "beyond_capacity", False):
+        return
+    if load.tokens_per_s > capacity_tokens_per_s:
+        raise BadScenario(
+            f"scenario {plan.scenario!r} offers {load.tokens_per_s:g} tokens/s, but the {backend} backend is declared for "
+            f"{capacity_tokens_per_s:g} on 2 cores: lower rate_rps or max_tokens, or use --chaos-backend=sim"
+        )

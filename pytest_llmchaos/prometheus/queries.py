@@ -1,0 +1,215 @@
+"""Prometheus as a judge: a typed answer or a typed refusal. No rounding, and no value made from missing data.
+
+An object of `Prometheus` may be shared by threads: each gets its own connection.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from pytest_llmchaos.errors import Inconclusive, NoData, NotANumber, PartialScrape, StaleData
+from pytest_llmchaos.prometheus.http import Connection
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+Labels = frozenset[tuple[str, str]]
+
+# Scrape intervals between two samples: two where one scrape was lost, and the lateness of a busy machine. Two lost in a
+# row are three, and too much.
+GAP_TOLERANCE = 2.9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """One series with its stored samples: (Unix seconds, value), oldest first, stamped when Prometheus scraped them."""
+
+    labels: Mapping[str, str]
+    points: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FiredAlert:
+    """One spell of one alert's firing. `before`: it fired when the window opened; nothing in the window caused it."""
+
+    name: str
+    labels: Mapping[str, str]
+    at_unix_s: float
+    until_unix_s: float
+    before: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """One scrape target as Prometheus sees it now. `last_scrape_unix_s` is 0 for one never scraped."""
+
+    job: str
+    service: str
+    url: str
+    up: bool
+    last_error: str
+    last_scrape_unix_s: float
+
+
+class Prometheus:
+    """A Prometheus server, asked at exact instants."""
+
+    def __init__(self, url: str, timeout_s: float = 3.0) -> None:
+        self.url = url.rstrip("/")
+        self.timeout_s = timeout_s
+        self._connection = Connection(self.url, timeout_s)
+
+    def __repr__(self) -> str:
+        return f"<Prometheus at {self.url}>"
+
+    def ready(self) -> bool:
+        """Whether the server says that it can answer queries now."""
+        return self._connection.status("/-/ready") == 200
+
+    def value(self, query: str, at_unix_s: float) -> float:
+        """The one number that `query` gives at that instant."""
+        values = self.vector(query, at_unix_s)
+        if len(values) > 1:
+            found = "; ".join(sorted(_shown(labels) for labels in values))
+            raise Inconclusive(
+                f"{query} must give one series at {at_unix_s:.3f}, got {len(values)} ({found}): aggregate it"
+            )
+        return next(iter(values.values()))
+
+    def vector(self, query: str, at_unix_s: float, *, may_be_empty: bool = False) -> dict[Labels, float]:
+        """The numbers that `query` gives at that instant, by labels. An empty answer is NoData unless it may be."""
+        found: dict[Labels, float] = {}
+        for labels, value in self._instant(query, at_unix_s):
+            if not math.isfinite(value):
+                raise NotANumber(
+                    f"{query} gave {value} for {_shown(labels)} at {at_unix_s:.3f}: no events to divide by?"
+                )
+            found[labels] = value
+        if not found and not may_be_empty:
+            raise NoData(f"{query} matched no series at {at_unix_s:.3f}: is the metric scraped, and its name right?")
+        return found
+
+    def raw(self, selector: str, from_unix_s: float, to_unix_s: float) -> tuple[Series, ...]:
+        """The stored samples of a selector inside [from, to], with the stamps that Prometheus gave them."""
+        if not to_unix_s > from_unix_s:
+            raise ValueError(f"a window must end after it begins, got {from_unix_s} to {to_unix_s}")
+        # One interval more than asked, then cut here: Prometheus 2 includes a range's left end, Prometheus 3 does not.
+        range_ms = math.ceil((to_unix_s - from_unix_s) * 1000) + 1
+        kind, result = self._connection.query(f"{selector}[{range_ms}ms]", to_unix_s)
+        if kind != "matrix":
+            raise Inconclusive(f"{selector} must be a plain selector, Prometheus answered with a {kind}")
+        found = []
+        for one in result:
+            points = tuple((float(t), float(v)) for t, v in one.get("values", ()) if float(t) >= from_unix_s - 0.0005)
+            if points:
+                found.append(Series(labels=dict(one["metric"]), points=points))
+        return tuple(found)
+
+    def fired(self, from_unix_s: float, to_unix_s: float, *, interval_s: float = 1.0) -> tuple[FiredAlert, ...]:
+        """Every spell of firing inside the window, by its first firing evaluation, oldest first."""
+        selector = 'ALERTS{alertstate="firing"}'
+        already = {
+            labels - {("__name__", "ALERTS")} for labels in self.vector(selector, from_unix_s, may_be_empty=True)
+        }
+        fired = []
+        for series in self.raw(selector, from_unix_s, to_unix_s):
+            labels = {k: v for k, v in series.labels.items() if k != "__name__"}
+            before = frozenset(labels.items()) in already
+            shown = {k: v for k, v in labels.items() if k not in ("alertname", "alertstate")}
+            for spell in _spells(series.points, GAP_TOLERANCE * interval_s):
+                first, last = spell[0][0], spell[-1][0]
+                same = before and first <= from_unix_s + GAP_TOLERANCE * interval_s
+                fired.append(
+                    FiredAlert(name=labels["alertname"], labels=shown, at_unix_s=first, until_unix_s=last, before=same)
+                )
+        return tuple(sorted(fired, key=lambda alert: (alert.at_unix_s, alert.name)))
+
+    def targets(self) -> tuple[Target, ...]:
+        """The active scrape targets, sorted by job and service."""
+        active = self._connection.asked("targets", lambda api: api.get_targets(state="active"))["activeTargets"]
+        found = [
+            Target(
+                job=one["labels"].get("job", ""),
+                service=one["labels"].get("service", ""),
+                url=one["scrapeUrl"],
+                up=one["health"] == "up",
+                last_error=one["lastError"],
+                last_scrape_unix_s=max(0.0, datetime.fromisoformat(one["lastScrape"]).timestamp()),
+            )
+            for one in active
+        ]
+        return tuple(sorted(found, key=lambda target: (target.job, target.service)))
+
+    def require_coverage(
+        self,
+        jobs: Sequence[str],
+        from_unix_s: float,
+        to_unix_s: float,
+        *,
+        interval_s: float = 1.0,
+        allow_down: Sequence[str] = (),
+    ) -> None:
+        """Refuse unless each job was scraped throughout the window.
+
+        A scrape that failed counts as none, but for services in `allow_down`; a single one leaves no gap that matters.
+        """
+        limit_s = GAP_TOLERANCE * interval_s
+        for job in jobs:
+            found = self.raw(f'up{{job="{job}"}}', from_unix_s, to_unix_s)
+            if not found:
+                raise NoData(
+                    f"job {job} has no scrape between {from_unix_s:.3f} and {to_unix_s:.3f}: is it configured?"
+                )
+            for series in found:
+                name = series.labels.get("service") or series.labels.get("instance", job)
+                good = [t for t, up in series.points if up == 1 or name in allow_down]
+                failed = len(series.points) - len(good)
+                stamps = [from_unix_s, *good]
+                silent_s = to_unix_s - stamps[-1]
+                if silent_s > limit_s and not failed:
+                    raise StaleData(f"the newest scrape of {name} is {silent_s:.1f} s older than the window's end")
+                gap_s, at_s = max((b - a, a) for a, b in itertools.pairwise([*stamps, to_unix_s]))
+                if gap_s > limit_s:
+                    why = (
+                        f"{failed} of {len(series.points)} scrapes failed, and it was no victim"
+                        if failed
+                        else "none came"
+                    )
+                    raise PartialScrape(
+                        f"{name} was not scraped for {gap_s:.1f} s from {at_s:.3f} on, at most {limit_s:g} s may pass: {why}"
+                    )
+
+    def clock_offset_s(self) -> float:
+        """Seconds by which Prometheus' clock is ahead of ours; its error is half of the round trip."""
+        before = time.time()
+        kind, result = self._connection.query("time()", None)
+        if kind != "scalar":
+            raise NoData(f"time() must be a scalar, {self.url} answers with a {kind}: is that Prometheus?")
+        return float(result[1]) - (before + time.time()) / 2
+
+    def _instant(self, query: str, at_unix_s: float) -> list[tuple[Labels, float]]:
+        kind, result = self._connection.query(query, at_unix_s)
+        if kind == "scalar":
+            return [(frozenset(), float(result[1]))]
+        if kind != "vector":
+            raise Inconclusive(f"{query} must give numbers at one instant, Prometheus answered with a {kind}")
+        return [(frozenset(one["metric"].items()), float(one["value"][1])) for one in result]
+
+
+def _shown(labels: Labels) -> str:
+    return "{" + ", ".join(f'{k}="{v}"' for k, v in sorted(labels)) + "}"
+
+
+def _spells(points: Sequence[tuple[float, float]], gap_s: float) -> list[list[tuple[float, float]]]:
+    spells: list[list[tuple[float, float]]] = []
+    for point in points:
+        if spells and point[0] - spells[-1][-1][0] <= gap_s:
+            spells[-1].append(point)
+        else:
+            spells.append([point])
+    return spells

@@ -1,0 +1,55 @@
+"""Metrics that service levels rest on, looked up in a Prometheus."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pytest_llmchaos.errors import NotReady
+
+if TYPE_CHECKING:
+    from pytest_llmchaos.slo.arithmetic import Slo
+
+
+METRICS_DEADLINE_S = 20.0  # a Prometheus scrapes for the first time 5 to 6 s after its start
+
+
+def require_metrics(url: str, slos: Sequence[Slo], *, pushed: bool) -> None:
+    """Every metric that the service levels rest on is known to this Prometheus.
+
+    Raises NotReady listing those that are not: no verdict could rest on them.
+    """
+    names = {selector.partition("{")[0] for slo in slos for selector in (slo.good, slo.total)}
+    callers = {name for name in names if name.startswith("llmchaos_")}
+    if callers and not pushed:
+        raise NotReady(
+            f"the SLO file asks for {', '.join(sorted(callers))}, which the callers count and push: "
+            "set llmchaos_pushgateway, or write SLOs over your service's own metrics"
+        )
+    deadline = time.monotonic() + METRICS_DEADLINE_S
+    while missing := sorted(name for name in names - callers if not _known(url, name)):
+        if time.monotonic() > deadline:
+            raise NotReady(
+                f"Prometheus at {url} knows no metric {', '.join(missing)}: is the service scraped, and its name right? "
+                "(the SLO file's queries name it)"
+            )
+        time.sleep(0.2)
+
+
+def _known(url: str, name: str) -> bool:
+    """Whether a metric was ever scraped: by its name, or declared by its HELP and TYPE before its first sample."""
+    import urllib.request  # noqa: PLC0415 - costs time that a run of the lab need not pay
+
+    declared = [name, re.sub(r"_(total|bucket|count|sum)$", "", name)]
+    asked = [f"/api/v1/series?match[]={name}", *(f"/api/v1/metadata?metric={one}" for one in declared)]
+    try:
+        for path in asked:
+            with urllib.request.urlopen(url + path, timeout=3) as answer:  # noqa: S310 - the stack's own Prometheus
+                if json.load(answer).get("data"):
+                    return True
+    except (OSError, ValueError):
+        return False
+    return False

@@ -1,0 +1,190 @@
+"""Facts about the whole run for the page: repeated times with their spread, and what was exercised. Pure arithmetic."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_llmchaos.report.formatting import NONE, number, one_line
+
+PROVED = ("held", "refuted")  # only trials that prove something count in a mean
+TIMES = {
+    "time_to_detect_s": ("MTTD", "fault start to the system's own first signal"),
+    "time_to_recover_s": ("MTTR", "fault start to the first sustained good second"),
+    "time_to_settle_s": ("settling", "end of a passing fault to the first sustained good second"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Times:
+    """One kind of time of one experiment over its trials. `missing` counts proving trials in which it never came."""
+
+    scenario: str
+    fault: str
+    remediator: bool
+    key: str
+    name: str
+    meaning: str
+    values_s: tuple[float, ...]
+    missing: int
+
+    @property
+    def experiment(self) -> str:
+        bare = "" if self.remediator else ", no remediator"
+        return f"{one_line(self.scenario, 60)}: {one_line(self.fault, 60)}{bare}"
+
+    @property
+    def mean_s(self) -> float:
+        return statistics.fmean(self.values_s)
+
+    @property
+    def median_s(self) -> float:
+        return statistics.median(self.values_s)
+
+    @property
+    def deviation_s(self) -> float | None:
+        return statistics.stdev(self.values_s) if len(self.values_s) > 1 else None
+
+    def as_json(self) -> dict[str, Any]:
+        """As it stands in run.json, to the millisecond like the times that it sums up."""
+        figures = {
+            "mean_s": self.mean_s,
+            "median_s": self.median_s,
+            "deviation_s": self.deviation_s,
+            "least_s": min(self.values_s),
+            "most_s": max(self.values_s),
+        }
+        rounded = {name: None if value is None else round(value, 3) for name, value in figures.items()}
+        return {
+            "scenario": self.scenario,
+            "fault": self.fault,
+            "remediator": self.remediator,
+            "time": self.key,
+            "n": len(self.values_s),
+            "never": self.missing,
+            **rounded,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One fault on one target: its trials' verdicts with their number, and the SLOs that were judged there."""
+
+    verdicts: Mapping[str, int]
+    slos: tuple[tuple[str, bool | None], ...]
+    """(name, whether every value met its objective; None where one of them is not known)"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """Faults by targets, the cells that were exercised, and apart from them (what, verdict, trials) of the control arms."""
+
+    faults: list[str]
+    targets: list[str]
+    cells: Mapping[tuple[str, str], Cell]
+    controls: list[tuple[str, str, int]]
+
+
+def times(trials: Sequence[Mapping[str, Any]]) -> list[Times]:
+    """In the order in which the experiments were first performed; experiments that nothing was timed in are left out."""
+    groups: dict[tuple[str, str, bool], list[Mapping[str, Any]]] = {}
+    for trial in trials:
+        if trial["verdict"] in PROVED:
+            identity = (str(trial["scenario"]), str(trial["fault"]), trial.get("remediator") is not False)
+            groups.setdefault(identity, []).append(trial)
+    found = []
+    for (scenario, fault, remediator), its in groups.items():
+        for key, (name, meaning) in TIMES.items():
+            values = [value for trial in its if (value := number(trial.get(key))) is not None]
+            if values:
+                found.append(
+                    Times(
+                        scenario=scenario,
+                        fault=fault,
+                        remediator=remediator,
+                        key=key,
+                        name=name,
+                        meaning=meaning,
+                        values_s=tuple(values),
+                        missing=len(its) - len(values),
+                    )
+                )
+    return found
+
+
+def coverage(run: Mapping[str, Any]) -> Coverage:
+    """What was exercised. The run's catalogue, where it has one, adds what could have been."""
+    catalogue = run["catalogue"] if isinstance(run["catalogue"], Mapping) else {}
+    grouped: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    controls: dict[tuple[str, str], int] = {}
+    for trial in run["trials"]:
+        control = "without a fault" if trial["fault"] == "none" else ""
+        if trial.get("remediator") is False:
+            control = f"{control or trial['fault']} without the remediator"
+        if control:
+            key = (one_line(control, 120), str(trial["verdict"]))
+            controls[key] = controls.get(key, 0) + 1
+        else:
+            for place in _places(trial):
+                grouped.setdefault(place, []).append(trial)
+    return Coverage(
+        faults=_union(catalogue.get("faults"), [fault for fault, _ in grouped]),
+        targets=_union(catalogue.get("targets"), [target for _, target in grouped]),
+        cells={place: _cell(trials) for place, trials in grouped.items()},
+        controls=[(what, verdict, n) for (what, verdict), n in controls.items()],
+    )
+
+
+def _places(trial: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Each primitive fault with each part it hit: a fault made of several counts once for every one of them."""
+    plan = trial.get("plan")
+    acts = plan.get("injections") if isinstance(plan, Mapping) else None
+    found = [tuple(str(act).split(" ")[:2]) for act in acts or () if str(act).count(" ") >= 2]
+    return list(dict.fromkeys((one_line(kind, 40), one_line(part, 60)) for kind, part in found)) or [
+        (_kind(trial), _target(trial))
+    ]
+
+
+def _cell(trials: Sequence[Mapping[str, Any]]) -> Cell:
+    verdicts: dict[str, int] = {}
+    met: dict[str, bool | None] = {}
+    for trial in trials:
+        verdicts[trial["verdict"]] = verdicts.get(trial["verdict"], 0) + 1
+        for slo in trial["slos"]:
+            name, now = one_line(slo.get("name"), 40), reached(slo)
+            before = met.get(name, True)
+            met[name] = None if now is None or before is None else now and before
+    return Cell(verdicts=verdicts, slos=tuple(met.items()))
+
+
+def most_spent(trial: Mapping[str, Any]) -> tuple[float, str] | None:
+    """The share of a month's error budget that the trial cost, and the service level that paid most; None if none was judged."""
+    spent = [
+        (value, one_line(slo.get("name"), 40))
+        for slo in trial["slos"]
+        if (value := number(slo.get("budget_spent"))) is not None
+    ]
+    return max(spent, key=lambda pair: pair[0], default=None)
+
+
+def reached(slo: Mapping[str, Any]) -> bool | None:
+    """Whether the value reached its objective, both being ratios of good events; None where one is missing."""
+    value, objective = number(slo.get("value")), number(slo.get("objective"))
+    return None if value is None or objective is None else value >= objective
+
+
+def _kind(trial: Mapping[str, Any]) -> str:
+    """The fault without its target: «kill api» is «kill»."""
+    name, target = one_line(trial["fault"], 80), one_line(trial.get("target"), 80)
+    return name.removesuffix(f" {target}") if target else name
+
+
+def _target(trial: Mapping[str, Any]) -> str:
+    return one_line(trial.get("victim") or trial.get("target"), 80) or NONE
+
+
+def _union(known: Any, seen: list[str]) -> list[str]:
+    listed = [one_line(item, 80) for item in known] if isinstance(known, list) else []
+    return list(dict.fromkeys([*listed, *seen]))

@@ -1,0 +1,163 @@
+"""Samples into the few hundred points that a chart can show. Pure and one pass; a million samples fit in 40 MB."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pytest_llmchaos.model import Sample
+from pytest_llmchaos.report.formatting import number
+
+WIDTHS_S = (0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
+SHED = frozenset({"http_429"})  # refused politely: the caller knows and may come again
+WRONG = frozenset({"truncated", "cut", "corrupted", "inband_error"})  # an answer that began, and is not the answer
+KINDS = ("failed", "wrong", "shed")
+
+
+@dataclass(kw_only=True)
+class Raw:
+    """One trial's samples as columns. `cancelled` requests are evidence of nothing and are left out."""
+
+    due_s: array[float] = field(default_factory=lambda: array("d"))
+    sent_s: array[float] = field(default_factory=lambda: array("d"))
+    end_s: array[float] = field(default_factory=lambda: array("d"))
+    ttft_s: array[float] = field(default_factory=lambda: array("d"))  # infinite where the request failed
+    kind: bytearray = field(default_factory=bytearray)  # 0 ok, else 1 + index in KINDS
+    outcomes: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def until_s(self) -> float:
+        return max(self.end_s, default=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curves:
+    """What one trial's charts show, in bins of `width_s` by due time; the last one takes the rest, half to one and a half.
+
+    A quantile is None where nothing was due, and infinite where so many requests failed that it has no value.
+    """
+
+    width_s: float
+    until_s: float
+    offered: list[int]
+    ok: list[int]
+    bad: dict[str, list[int]]
+    ttft_p50_s: list[float | None]
+    ttft_p95_s: list[float | None]
+    e2e_p95_s: list[float | None]
+    inflight: list[int]
+    dots: list[tuple[float, float]]
+    """(due, time to first token) of every answered request, where they are few enough to be shown one by one."""
+
+    @property
+    def edges_s(self) -> list[float]:
+        return [*(i * self.width_s for i in range(len(self.offered))), self.until_s]
+
+    def per_second(self, counts: list[int]) -> list[float]:
+        last_s = self.until_s - (len(counts) - 1) * self.width_s
+        return [*(n / self.width_s for n in counts[:-1]), counts[-1] / last_s]
+
+
+def gather(samples: Iterable[Sample]) -> Raw:
+    raw = Raw()
+    for sample in samples:
+        outcome = sample.outcome
+        if outcome == "cancelled":
+            continue
+        raw.outcomes[outcome] += 1
+        raw.due_s.append(sample.due_s)
+        raw.sent_s.append(sample.sent_s)
+        raw.end_s.append(sample.end_s)
+        first_s = sample.first_s
+        if outcome == "ok" and first_s is not None:
+            raw.ttft_s.append(first_s - sample.due_s)
+            raw.kind.append(0)
+        else:
+            raw.ttft_s.append(math.inf)
+            raw.kind.append(0 if outcome == "ok" else 1 + KINDS.index(_kind(outcome)))
+    return raw
+
+
+def curves(raw: Raw, *, until_s: float, points: int, dots: int) -> Curves:
+    """At most `points` bins up to `until_s`; single requests too, if no more than `dots` of them were answered."""
+    width_s = _width_s(until_s, points, len(raw.due_s))
+    bins = max(1, int(until_s / width_s + 0.5))
+    offered, ok = [0] * bins, [0] * bins
+    bad = {kind: [0] * bins for kind in KINDS}
+    ttft: list[list[float]] = [[] for _ in range(bins)]
+    e2e: list[list[float]] = [[] for _ in range(bins)]
+    for due_s, end_s, ttft_s, kind in zip(raw.due_s, raw.end_s, raw.ttft_s, raw.kind, strict=True):
+        place = int(due_s / width_s)
+        if place >= bins:
+            place = bins - 1
+        offered[place] += 1
+        ttft[place].append(ttft_s)
+        if kind:
+            bad[KINDS[kind - 1]][place] += 1
+            e2e[place].append(math.inf)
+        else:
+            ok[place] += 1
+            e2e[place].append(end_s - due_s)
+    for values in (*ttft, *e2e):
+        values.sort()
+    answered = sum(ok)
+    return Curves(
+        width_s=width_s,
+        until_s=until_s,
+        offered=offered,
+        ok=ok,
+        bad=bad,
+        ttft_p50_s=[quantile(values, 0.5) for values in ttft],
+        ttft_p95_s=[quantile(values, 0.95) for values in ttft],
+        e2e_p95_s=[quantile(values, 0.95) for values in e2e],
+        inflight=_inflight(raw, width_s, bins),
+        dots=[(d, t) for d, t in zip(raw.due_s, raw.ttft_s, strict=True) if t < math.inf] if answered <= dots else [],
+    )
+
+
+def quantile(ordered: list[float], q: float) -> float | None:
+    """Nearest rank: a value that was measured. Of fewer than 1/(1-q) requests it is the slowest of them."""
+    return ordered[max(0, math.ceil(q * len(ordered)) - 1)] if ordered else None
+
+
+def counted(raw: Raw, phases: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`phases`, those that nobody lived to judge with counts by due time. An open phase lasts as long as the samples."""
+    told = []
+    for phase in phases:
+        if phase.get("offered") is not None:
+            told.append(phase)
+            continue
+        from_s = number(phase.get("from_s")) or 0.0
+        to_s = number(phase.get("to_s"))
+        if to_s is None:
+            to_s = max(from_s, raw.until_s)
+        inside = [i for i, due_s in enumerate(raw.due_s) if from_s <= due_s < to_s]
+        told.append({**phase, "to_s": to_s, "offered": len(inside), "ok": sum(not raw.kind[i] for i in inside)})
+    return told
+
+
+def _kind(outcome: str) -> str:
+    return "shed" if outcome in SHED else "wrong" if outcome in WRONG else "failed"
+
+
+def _width_s(until_s: float, points: int, samples: int) -> float:
+    """The finest of WIDTHS_S that keeps to `points` bins and puts some requests in each; below 1 s only for dense loads."""
+    for width_s in WIDTHS_S:
+        if until_s / width_s <= points and (width_s >= 1 or samples * width_s >= 20 * until_s):
+            return width_s
+    return max(until_s / points, WIDTHS_S[-1])
+
+
+def _inflight(raw: Raw, width_s: float, bins: int) -> list[int]:
+    """The most requests that were under way at once in each bin: at its beginning, or after one that left in it."""
+    sent, ended = sorted(raw.sent_s), sorted(raw.end_s)
+    most = [bisect_left(sent, i * width_s) - bisect_right(ended, i * width_s) for i in range(bins)]
+    for left, sent_s in enumerate(sent, 1):
+        now, place = left - bisect_right(ended, sent_s), min(bins - 1, int(sent_s / width_s))
+        most[place] = max(most[place], now)
+    return most

@@ -1,0 +1,86 @@
+"""Builds a run's report from the files it left: the only part of the report that writes. Atomic: whole files or none."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pytest_llmchaos.errors import LlmchaosError
+from pytest_llmchaos.model import Sample
+from pytest_llmchaos.report.aggregates import times
+from pytest_llmchaos.report.binning import Raw, counted, gather
+from pytest_llmchaos.report.control_arms import effect
+from pytest_llmchaos.report.fold import fold
+from pytest_llmchaos.report.journal_reader import journal, logs
+from pytest_llmchaos.report.page import page
+from pytest_llmchaos.report.summary import markdown
+
+
+def build(run_dir: Path) -> Path:
+    """Writes run.json, report.html and summary.md beside the journal, points `latest` to the run, returns report.html.
+
+    Needs nothing but the run's own files, so a run that was killed can be reported later, and twice gives the same bytes.
+    Raises NotReady where there is no journal.
+    """
+    run_dir = run_dir.resolve()
+    read = journal(run_dir)
+    run = fold(read.lines)
+    run["unreadable_lines"] = read.unreadable
+    raws: dict[str, Raw] = {}
+    for trial in run["trials"]:
+        raw = gather(_samples(run_dir, trial))
+        raws[trial["trial"]] = raw
+        trial["phases"] = counted(raw, trial["phases"])
+    for trial in run["trials"]:
+        trial["effect"] = effect(trial, run["trials"], raws)
+    run["times"] = [spread.as_json() for spread in times(run["trials"])]
+    run = _finite(run)
+    _write(run_dir / "run.json", json.dumps(run, indent=1, allow_nan=False) + "\n")
+    _write(run_dir / "summary.md", markdown(run))
+    _write(run_dir / "report.html", page(run, raws, logs(run_dir)))
+    _point(run_dir.parent / "latest", run_dir.name)
+    return run_dir / "report.html"
+
+
+def _samples(run_dir: Path, trial: dict[str, Any]) -> Iterator[Sample]:
+    """The trial's samples; none if its load never started. A path that leads out of the run is not followed."""
+    from pytest_llmchaos.evidence.samples_file import read  # noqa: PLC0415
+
+    try:
+        path = (run_dir / str(trial.get("samples") or "")).resolve()
+        if path.is_relative_to(run_dir) and path.is_file():
+            yield from read(path)
+    except (LlmchaosError, OSError, ValueError) as error:
+        trial["findings"].append(f"the charts lack samples: {str(error).replace(f'{run_dir}/', '')}")
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity: what had no finite value (a quantile of mostly failed requests) is null there."""
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write(path: Path, text: str) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_text(text, encoding="utf-8", errors="backslashreplace")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _point(link: Path, name: str) -> None:
+    """Points `link` to the run beside it. Something that is no link is a user's own file and stays."""
+    if link.exists() and not link.is_symlink():
+        return
+    draft = link.with_name(f".{link.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    draft.symlink_to(name, target_is_directory=True)
+    draft.replace(link)

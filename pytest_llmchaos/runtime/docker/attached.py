@@ -1,0 +1,247 @@
+"""A compose project that somebody else started: faults hit what its owner allowed, and it is left running as it was found."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pytest_llmchaos.errors import HealFailed, NotReady, Unsupported
+from pytest_llmchaos.evidence import journal
+from pytest_llmchaos.host import identity, measurement_lock, state_dirs
+from pytest_llmchaos.model import Undo
+from pytest_llmchaos.runtime.docker import docker_cli, restrictions
+from pytest_llmchaos.runtime.docker.compose import ComposeRuntime
+from pytest_llmchaos.runtime.docker.events import EventReader
+from pytest_llmchaos.runtime.undo import undo_until_done
+from pytest_llmchaos.subject.lab import Subject
+
+ALLOW = "llmchaos.allow"
+
+
+class AttachedRuntime(ComposeRuntime):
+    """The same abilities on containers that carry `llmchaos.allow=true`; others are looked at and never acted on."""
+
+    name = "attached"
+
+    def __repr__(self) -> str:
+        return f"<attached to compose project {self.project}>"
+
+    def _is_mine(self, container: Any) -> bool:  # noqa: ARG002 - to be looked at is no harm; `_act` asks for the label
+        return True
+
+    def prepare(self) -> None:
+        """Raises NotReady, naming everything that is missing: a running stack, labels on the targets, published ports."""
+        docker_cli.require_engine()
+        self._client = self._new_client()
+        found = self._containers()
+        if not found:
+            files = " ".join(f"-f {file}" for file in self.subject.compose_files)
+            raise NotReady(
+                f"no container of project {self.project!r} runs: start it (`docker compose {files} up -d --wait`)"
+            )
+        problems = []
+        for service in self.subject.targets:
+            if service in found and found[service].labels.get(ALLOW) != "true":
+                problems.append(
+                    f"target {service!r} lacks the label {ALLOW}=true: add it to the service, and start it again"
+                )
+            # What another run of this project has stopped is back when `up` looks: a dead one is healed first, a living one waited for.
+            if service not in found or not noted_for(self.project):
+                problems += _not_running(service, found.get(service))
+        for service, _, _ in self.subject.ports:
+            port = _host_port(found.get(service))
+            if port is None:
+                problems.append(f"service {service!r} publishes no fixed port on this machine")
+            else:
+                self.compose.port_of[service] = port
+        if problems:
+            raise NotReady(f"project {self.project}: " + "; ".join(problems) + "; nothing was touched")
+
+    def up(self, *, remediator: bool = True) -> None:  # noqa: ARG002 - it is as its owner left it
+        """Take part: listen to events and remember how everything was found, once no trial of this machine is on."""
+        if self._client is None:
+            self.prepare()
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._reader = EventReader(docker_cli.docker_host(), self.project)
+        self._reader.start()
+        # A sibling's trial may be on: what it takes away must not be taken for what the owner gave.
+        with measurement_lock.measuring():
+            self._require_running()
+            self._remember()
+
+    def _require_running(self) -> None:
+        """What was found to run before may have been stopped since."""
+        found = self._containers()
+        problems = [
+            problem for service in self.subject.targets for problem in _not_running(service, found.get(service))
+        ]
+        if problems:
+            raise NotReady(f"project {self.project}: " + "; ".join(problems) + "; nothing was touched")
+
+    def take_over(self, found: dict[str, restrictions.AsFound], daemon: str) -> None:
+        """In place of a dead run: only to undo, with what that run had remembered, at the daemon that it had spoken to.
+
+        Raises HealFailed if that one does not answer: another would have no container, and that would look like undone.
+        """
+        import docker  # noqa: PLC0415 - 0.2 s that a run without experiments must not pay
+
+        self._daemon, self._found = daemon, found
+        try:
+            self._client = self._new_client()
+        except docker.errors.DockerException as error:
+            raise HealFailed(
+                f"the Docker daemon at {daemon}, which has project {self.project}, does not answer: {error}"
+            ) from None
+
+    def down(self) -> None:
+        """Leave. The stack stays."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def start_remediator(self) -> None:
+        if self.subject.remediator:
+            why = f"{self.subject.remediator} does not run, and a stack that is not ours is not changed"
+            raise Unsupported(f"{why}: start it yourself, or remove llmchaos_remediator")
+
+    def stop_remediator(self) -> None:
+        if self.subject.remediator and self.state(self.subject.remediator).running:
+            why = "remediator=False would stop a service of a stack that is not ours"
+            raise Unsupported(f"{why}: stop it yourself for this trial")
+
+    def _act(self, service: str, act: Callable[[Any], object]) -> None:
+        container = self._container(service)
+        if container is None or container.labels.get(ALLOW) != "true":
+            raise NotReady(f"service {service!r} has no container with the label {ALLOW}=true: nothing was touched")
+        super()._act(service, act)
+
+
+def _not_running(service: str, container: Any) -> list[str]:
+    """What keeps a target from being one: its owner has stopped it, and it is not ours to start."""
+    if container is None:
+        return [f"target {service!r} has no container"]
+    if container.status == "paused":
+        return [f"target {service!r} is paused: unpause it (`docker compose unpause {service}`)"]
+    if container.status != "running":
+        return [f"target {service!r} does not run ({container.status}): start it (`docker compose start {service}`)"]
+    return []
+
+
+def _host_port(container: Any) -> int | None:
+    """The port that the compose file fixes. One that the engine draws would change with every start, under the callers' feet."""
+    bound = container.attrs["HostConfig"].get("PortBindings") if container is not None else {}
+    for bindings in (bound or {}).values():
+        for binding in bindings or []:
+            if int(binding.get("HostPort") or 0):
+                return int(binding["HostPort"])
+    return None
+
+
+# Recipes of attached runs: they leave no labels behind, so what must be undone is found through these files.
+
+
+def note(recipe: dict[str, Any]) -> None:
+    """Write down that this run is attached, and to which daemon's stack, before its first fault; `noted` says where."""
+    folder = state_dirs.lasting_dir() / "attached"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{str(recipe['owner']).replace(':', '-')}.json"
+    recipe |= {"noted": str(path), "daemon": docker_cli.docker_host(), "machine": identity.machine()}
+    fresh = path.with_suffix(".new")
+    with fresh.open("w") as file:
+        json.dump(recipe, file)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)  # or the name could be lost with the machine's power
+    finally:
+        os.close(fd)
+
+
+def forget(recipe: Mapping[str, Any]) -> None:
+    """Nothing of this run is open any more."""
+    Path(str(recipe["noted"])).unlink(missing_ok=True)
+
+
+def _notes() -> Iterator[dict[str, Any]]:
+    """What attached runs of this user wrote down and did not take back. What cannot be read is passed over."""
+    for path in state_dirs.lasting_files("attached/*.json"):
+        with contextlib.suppress(OSError, ValueError):
+            recipe = json.loads(path.read_text())
+            if isinstance(recipe, dict) and {"owner", "project", "machine"} <= recipe.keys():
+                yield recipe
+
+
+def noted_for(project: str) -> bool:
+    """Whether a run that is attached to this project, or was and died, may have something to give back."""
+    return any(recipe["project"] == project for recipe in _notes())
+
+
+def _runs(life: identity.Liveness) -> Iterator[dict[str, Any]]:
+    """Recipes of attached runs of whose process this is known. A home may be shared by machines that cannot see each other's."""
+    for recipe in _notes():
+        if identity.liveness(str(recipe["owner"]), same_kernel=recipe["machine"] == identity.machine()) == life:
+            yield recipe
+
+
+def dead_runs() -> Iterator[dict[str, Any]]:
+    """Recipes of attached runs whose process is gone."""
+    return _runs("dead")
+
+
+def doubtful_runs() -> Iterator[dict[str, Any]]:
+    """Recipes of attached runs whose process cannot be seen from here."""
+    return _runs("unknown")
+
+
+def heal(recipe: Mapping[str, Any]) -> None:
+    """Undo every fault that a dead attached run left open, and forget the run. Raises HealFailed after every one was tried."""
+    path, directory = Path(recipe["journal"]), Path(recipe["directory"])
+    pending = [Undo.from_json(one) for one in journal.open_intents(path)] if path.exists() else []
+    if pending:
+        runtime = AttachedRuntime(
+            _bare(tuple(recipe["targets"])),
+            project=str(recipe["project"]),
+            run=str(recipe["run"]),
+            owner=str(recipe["owner"]),
+            directory=directory,
+        )
+        runtime.take_over(restrictions.kept(directory / "as_found.json"), str(recipe["daemon"]))
+        failed = []
+        for undo in pending:
+            try:
+                undo_until_done(runtime, undo)
+            except HealFailed as error:
+                failed.append(str(error))
+        runtime.down()
+        if failed:
+            raise HealFailed("; ".join(failed))
+    forget(recipe)
+
+
+def _bare(targets: tuple[str, ...]) -> Subject:
+    """As much of a subject as an undo needs."""
+    return Subject(
+        compose_files=(),
+        targets=targets,
+        ports=(),
+        api="",
+        prometheus="",
+        pushgateway=None,
+        remediator=None,
+        model="",
+        check=None,
+        slo_file=Path(),
+        bootstrap=None,
+        capacity_tokens_per_s=1.0,
+        own=True,
+        attach=True,
+    )

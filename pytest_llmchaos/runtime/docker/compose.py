@@ -1,0 +1,379 @@
+"""The subject as a Docker Compose project of its own: up, down, faults by the engine's own means. It judges nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pytest_llmchaos.errors import BadScenario, HealFailed, NotReady, Unsupported
+from pytest_llmchaos.model import RuntimeEvent, ServiceState, Undo
+from pytest_llmchaos.runtime.docker import docker_cli, removal, restrictions
+from pytest_llmchaos.runtime.docker.events import EventReader
+from pytest_llmchaos.runtime.docker.project import ComposeProject
+from pytest_llmchaos.runtime.simulated_engine import BOOT_FILE, UNDO_OP, EngineAbility
+from pytest_llmchaos.subject.lab import Subject
+
+UP_DEADLINE_S = 120
+_NEVER = "0001-01-01"
+
+
+class ComposeRuntime(restrictions.Restrictable, EngineAbility):
+    """One compose project `llmchaos-<uid>-<worker>`, with this run's labels on everything in it."""
+
+    name = "compose"
+
+    def __init__(self, subject: Subject, *, project: str, run: str, owner: str, directory: Path) -> None:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", project):
+            raise BadScenario(f"a compose project is named with a-z, 0-9, '_' and '-', got {project!r}")
+        self.subject = subject
+        self.project = project
+        self._labels = {"llmchaos.run": run, "llmchaos.owner": owner}
+        self._directory = directory
+        self.compose = ComposeProject(subject, name=project, labels=self._labels, directory=directory)
+        self._client: Any = None
+        self._daemon = ""
+        self._reader: EventReader | None = None
+        self._found: dict[str, restrictions.AsFound] = {}
+
+    def __repr__(self) -> str:
+        return f"<compose project {self.project}>"
+
+    @property
+    def abilities(self) -> frozenset[str]:
+        always = {
+            "kill",
+            "start",
+            "restart",
+            "pause",
+            "unpause",
+            "events",
+            "limit_cpu",
+            "limit_memory",
+            "oom_kill",
+            "partition",
+        }
+        return frozenset(always | ({"crash"} if os.geteuid() == 0 else set())) | self.engine_abilities
+
+    @property
+    def dashboards(self) -> str | None:
+        """Where Grafana shows the dashboards; None where its image is not to be had."""
+        return self.url("grafana") if "grafana" in self.compose.port_of else None
+
+    def targets(self) -> tuple[str, ...]:
+        return self.subject.targets
+
+    def images(self) -> dict[str, str]:
+        """Names and ids of the images in use, for the fingerprint."""
+        found = self._containers()
+        return {
+            service: f"{c.attrs['Config']['Image']} {c.attrs['Image'][:19]}" for service, c in sorted(found.items())
+        }
+
+    def prepare(self) -> None:
+        """Everything that can be wrong before anything starts.
+
+        Raises NotReady: no engine, no permission, an image that is missing, a port that is taken.
+        """
+        self.compose.prepare()
+
+    def up(self, *, remediator: bool = True) -> None:
+        """Start everything and wait until the health checks pass.
+
+        Raises NotReady with compose's own words and the services' last logs.
+        """
+        if not self.compose.port_of:
+            self.prepare()
+        self.compose.write_labels()
+        self._client = self._new_client()
+        self._reader = EventReader(docker_cli.docker_host(), self.project)
+        self._reader.start()
+        try:
+            _testcontainers(self).start()
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            said = error.stderr.decode(errors="replace")[-1500:] if error.stderr else str(error)
+            logs = self.logs(tail=20)
+            self.down()
+            raise NotReady(f"the stack did not come up: {said}\n{logs[-3000:]}") from None
+        self._remember()
+        if not remediator:
+            self.stop_remediator()
+
+    def _remember(self) -> None:
+        """What every target has now, so that a fault's undo can give it back, also from another process."""
+        self._found = {
+            service: restrictions.as_found(container)
+            for service in self.subject.targets
+            if (container := self._container(service)) is not None
+        }
+        restrictions.keep(self._directory / "as_found.json", self._found)
+
+    def _new_client(self) -> Any:
+        import docker  # noqa: PLC0415 - 0.2 s that a run without experiments must not pay
+
+        return docker.DockerClient(base_url=self._daemon or docker_cli.docker_host(), timeout=10)
+
+    def down(self) -> None:
+        """Remove the project. The logs are kept first."""
+        if self._client is not None:
+            with contextlib.suppress(NotReady, OSError):
+                self.keep_logs()
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        removal.remove_owned(self.project, self._labels["llmchaos.owner"])
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+        self.compose.close()
+
+    def logs(self, *, tail: int = 200) -> str:
+        with contextlib.suppress(NotReady):
+            command = [*self.compose.command(), "logs", "--no-color", "--timestamps", "--tail", str(tail)]
+            return docker_cli.run(command, env=self.compose.environment(), timeout_s=20)
+        return ""
+
+    def keep_logs(self) -> None:
+        folder = self._directory / "logs"
+        folder.mkdir(parents=True, exist_ok=True)
+        for service, container in self._containers().items():
+            (folder / f"{service}.txt").write_bytes(container.logs(timestamps=True, tail=2000))
+
+    def url(self, service: str) -> str:
+        return f"http://127.0.0.1:{self.compose.port_of[service]}"
+
+    def _containers(self) -> dict[str, Any]:
+        found = self._client.containers.list(all=True, filters={"label": f"com.docker.compose.project={self.project}"})
+        return {c.labels["com.docker.compose.service"]: c for c in found if self._serves(c)}
+
+    def _container(self, service: str) -> Any:
+        """The one container of a service, if it carries this run's labels: nothing else may be touched."""
+        filters = {"label": [f"com.docker.compose.project={self.project}", f"com.docker.compose.service={service}"]}
+        found = self._client.containers.list(all=True, filters=filters)
+        return next((c for c in found if self._serves(c)), None)
+
+    def _serves(self, container: Any) -> bool:
+        """Not what `docker compose run` made beside the service, under its name and with its labels."""
+        return container.labels.get("com.docker.compose.oneoff") != "True" and self._is_mine(container)
+
+    def _is_mine(self, container: Any) -> bool:
+        return all(container.labels.get(key) == value for key, value in self._labels.items())
+
+    def state(self, service: str) -> ServiceState:
+        container = self._container(service)
+        if container is None:
+            return ServiceState(service=service, running=False)
+        return _state(service, container)
+
+    def states(self) -> Mapping[str, ServiceState]:
+        return {service: _state(service, c) for service, c in self._containers().items()}
+
+    def events(self, since_unix_s: float, until_unix_s: float) -> Sequence[RuntimeEvent]:
+        return self._reader.between(since_unix_s, until_unix_s) if self._reader else []
+
+    def audit(self) -> Sequence[Mapping[str, Any]]:
+        """The remediator's audit log, also when its container has stopped."""
+        container = self._container(self.subject.remediator) if self.subject.remediator else None
+        if container is None:
+            return []
+        import io  # noqa: PLC0415 - with tarfile, used here alone
+        import tarfile  # noqa: PLC0415
+
+        import docker  # noqa: PLC0415 - 0.2 s that a run without experiments must not pay
+
+        try:
+            chunks, _ = container.get_archive(self.subject.audit_file)
+        except docker.errors.NotFound:
+            return []
+        with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as tar:
+            member = tar.extractfile(tar.getmembers()[0])
+            lines = member.read().splitlines() if member else []
+        records = []
+        for line in lines:
+            with contextlib.suppress(ValueError):
+                records.append(json.loads(line))
+        return records
+
+    def start_remediator(self) -> None:
+        if self.subject.remediator:
+            docker_cli.run(
+                [*self.compose.command(), "up", "--detach", "--wait", "--no-recreate", self.subject.remediator],
+                env=self.compose.environment(),
+                timeout_s=60,
+            )
+
+    def stop_remediator(self) -> None:
+        container = self._container(self.subject.remediator) if self.subject.remediator else None
+        if container is not None and container.status == "running":
+            container.stop(timeout=1)
+
+    # Abilities: each the engine's own call on a container that carries this run's labels.
+
+    def kill(self, service: str) -> None:
+        self._act(service, lambda c: c.kill(signal="SIGKILL"))
+
+    def start(self, service: str) -> None:
+        self._act(service, lambda c: c.start())
+
+    def restart(self, service: str) -> None:
+        self._act(service, lambda c: c.restart(timeout=0))
+
+    def pause(self, service: str) -> None:
+        self._act(service, lambda c: c.pause())
+
+    def unpause(self, service: str) -> None:
+        self._act(service, lambda c: c.unpause())
+
+    def crash(self, service: str) -> None:
+        """End the container's first process by its number on the host, so that the engine sees it die by itself."""
+        if "crash" not in self.abilities:
+            raise Unsupported("crash needs root on the machine of the Docker daemon; kill does not")
+
+        def act(container: Any) -> None:
+            container.reload()
+            if int(container.attrs["State"]["Pid"]) <= 1:
+                raise NotReady(f"{service} has no process to crash")
+            pid = restrictions.process_here(container)
+            if pid is None:
+                raise NotReady(
+                    f"cannot crash {service}: the process that the Docker daemon names is not its container's here, so the daemon "
+                    "runs on another machine or in another pid namespace; use faults.kill; nothing was touched"
+                )
+            os.kill(pid, signal.SIGKILL)
+
+        self._act(service, act)
+
+    def _ask_engine(self, service: str, verb: str, argument: str = "") -> Mapping[str, Any]:
+        """The admin port is reached from inside the container: no network leads to it."""
+        words = [word for word in ("python3", "-m", "lab_engine.fault", verb, argument) if word]
+        done: list[Any] = []
+        self._act(service, lambda c: done.append(c.exec_run(words, demux=True)))
+        out, error = (piece.decode(errors="replace").strip() if piece else "" for piece in done[0].output)
+        if done[0].exit_code != 0:
+            raise NotReady(f"the engine of {service} did not do `{verb}` ({done[0].exit_code}): {error or out}")
+        answer: Mapping[str, Any] = json.loads(out)
+        return answer
+
+    def _forget_boot_faults(self, service: str) -> None:
+        def act(container: Any) -> None:
+            folder = dict(one.split("=", 1) for one in container.attrs["Config"]["Env"]).get("LAB_STATE_DIR")
+            if folder:
+                container.put_archive(folder, _archive(BOOT_FILE, b"[]"))
+
+        self._act(service, act)
+
+    def _act(self, service: str, act: Callable[[Any], object]) -> None:
+        container = self._container(service)
+        if container is None:
+            raise NotReady(f"service {service!r} has no container with this run's labels: nothing was touched")
+        import docker  # noqa: PLC0415 - 0.2 s that a run without experiments must not pay
+
+        try:
+            act(container)
+        except docker.errors.APIError as error:
+            raise NotReady(f"the Docker daemon refused: {error.explanation or error}") from None
+
+    def undo(self, undo: Undo) -> None:
+        """Put one service back. Content with a container that is gone or already well.
+
+        Raises HealFailed if the engine refuses for any other reason.
+        """
+        if undo.op == UNDO_OP:
+            self.undo_engine(undo)
+            return
+        container = self._container(undo.service)
+        if container is None:
+            return
+        state = _state(undo.service, container)
+        try:
+            if undo.op in restrictions.RELEASES:
+                self.release(restrictions.RELEASES[undo.op], undo.service)
+            if state.paused and undo.op in {"ensure_unpaused", "ensure_running"}:
+                self.unpause(undo.service)
+            if undo.op == "ensure_running" and not state.running and not state.paused:
+                self.start(undo.service)
+        except NotReady as error:
+            again = self.state(undo.service)
+            if undo.op in restrictions.RELEASES or not again.running or again.paused:
+                raise HealFailed(f"{undo.op} {undo.service}: {error}; heal by hand with `llmchaos heal`") from None
+
+    def wait_healthy(self, services: Sequence[str], deadline_s: float) -> None:
+        """Wait until these services run and pass their own health checks. Raises NotReady naming the one that does not."""
+        deadline = time.monotonic() + deadline_s
+        while True:
+            states = self.states()
+            sick = [s for s in services if s not in states or not states[s].running or states[s].healthy is False]
+            if not sick:
+                return
+            if time.monotonic() > deadline:
+                raise NotReady(f"{', '.join(sick)} did not become healthy within {deadline_s:g} s")
+            time.sleep(0.1)
+
+
+def _archive(name: str, content: bytes) -> bytes:
+    """A tar with one file that anybody in the container may write, whoever its user is."""
+    import io  # noqa: PLC0415 - with tarfile, seldom used
+    import tarfile  # noqa: PLC0415
+
+    about = tarfile.TarInfo(name)
+    about.size, about.mode = len(content), 0o666
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        tar.addfile(about, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def _unix(stamp: str) -> float:
+    if stamp.startswith(_NEVER):
+        return 0.0
+    head, _, fraction = stamp.rstrip("Z").partition(".")
+    whole = dt.datetime.fromisoformat(head).replace(tzinfo=dt.UTC).timestamp()
+    return whole + (float(f"0.{fraction}") if fraction else 0.0)
+
+
+def _state(service: str, container: Any) -> ServiceState:
+    state = container.attrs["State"]
+    health = (state.get("Health") or {}).get("Status")
+    return ServiceState(
+        service=service,
+        running=bool(state["Running"]) and not state.get("Restarting", False),
+        paused=bool(state["Paused"]),
+        healthy=None if health in {None, "none"} else health == "healthy",
+        exit_code=None if state["Running"] else int(state["ExitCode"]),
+        oom_killed=bool(state["OOMKilled"]),
+        started_unix_s=_unix(state["StartedAt"]),
+        restarts=int(container.attrs.get("RestartCount", 0)),
+        identity=container.id,
+    )
+
+
+def _testcontainers(runtime: ComposeRuntime) -> Any:
+    """testcontainers' DockerCompose with what it lacks: a project name, an environment, time limits."""
+    from testcontainers.compose import DockerCompose  # noqa: PLC0415 - 0.2 s that a run without experiments must not pay
+
+    class Project(DockerCompose):
+        @property
+        def compose_command_property(self) -> list[str]:
+            return runtime.compose.command()
+
+        def _run_command(self, cmd: Any, context: Any = None) -> Any:
+            if "up" in cmd:
+                cmd = [*cmd, "--wait-timeout", str(UP_DEADLINE_S), "--quiet-pull"]
+            return subprocess.run(
+                cmd,
+                cwd=context or str(self.context),
+                env=runtime.compose.environment(),
+                capture_output=True,
+                check=True,
+                timeout=UP_DEADLINE_S + 30,
+            )
+
+    return Project(context=str(runtime.subject.compose_files[0].parent), wait=True)

@@ -1,0 +1,97 @@
+"""What a user's compose file publishes, and what in it would go wrong later."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.runtime.docker import docker_cli
+from pytest_llmchaos.subject.lab import Subject
+from pytest_llmchaos.subject.own_stack import named_services
+
+if TYPE_CHECKING:
+    pass
+
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)[^}]*\}")
+
+
+def examine(subject: Subject) -> Subject:
+    """The subject with what its compose file says: project name, and the variables through which ports are published.
+
+    Raises BadScenario listing everything in the compose file that would go wrong later, InvalidSlo for the SLO file.
+    """
+    from pytest_llmchaos.slo.openslo import slos_of  # noqa: PLC0415 - yaml, which the import of the plugin must not pay for
+
+    slos_of(subject.slo_file)
+    docker_cli.require_engine()
+    command = ["docker", "compose"]
+    for file in subject.compose_files:
+        command += ["-f", str(file)]
+    config = json.loads(docker_cli.run([*command, "config", "--no-interpolate", "--format", "json"]))
+    services: dict[str, Any] = config["services"]
+    problems = [
+        f"{key} names {name!r}, which the compose file has not; it has {', '.join(sorted(services))}"
+        for name, key in named_services(subject).items()
+        if name not in services
+    ]
+    if subject.attach:
+        _complain(subject, problems)
+        return replace(subject, project=str(config["name"]))
+    ports = []
+    for name, about in sorted(services.items()):
+        if "container_name" in about:
+            problems.append(
+                f"service {name!r} sets container_name {about['container_name']!r}: two runs could not stand side by side; remove it"
+            )
+        for port in about.get("ports") or []:
+            host, variable, inside = _published(port)
+            if host and not variable:
+                problems.append(
+                    f"service {name!r} publishes the fixed port {host}: two runs could not stand side by side; "
+                    f'write "127.0.0.1:${{{_variable_for(name)}:-{host}}}:{inside}"'
+                )
+            elif variable:
+                ports.append((name, variable, int(inside) if inside.isdigit() else 0))
+    for name, _, _ in subject.ports:
+        if name in services and name not in {one for one, _, _ in ports} and not _fixed(services[name]):
+            problems.append(
+                f"service {name!r} publishes no port, and is reached from outside the stack: "
+                f'add ports: ["127.0.0.1:${{{_variable_for(name)}:-0}}:CONTAINER_PORT"]'
+            )
+    _complain(subject, problems)
+    wanted = [next(port for port in ports if port[0] == name) for name, _, _ in subject.ports]
+    # The last port of a service is the one that its address is made of.
+    return replace(subject, ports=(*(port for port in ports if port not in wanted), *wanted))
+
+
+def _complain(subject: Subject, problems: Sequence[str]) -> None:
+    if problems:
+        raise BadScenario(f"{subject.compose_files[0]}: " + "; ".join(problems))
+
+
+def _published(port: Any) -> tuple[str, str, str]:
+    """(host port, variable that it comes from, port inside) of one entry; nothing published gives an empty host port."""
+    if isinstance(port, dict):
+        host, inside = str(port.get("published") or ""), str(port["target"])
+    else:
+        # A variable's default may hold a colon itself: hide the variables while the text is taken apart.
+        held = _VARIABLE.findall(str(port)), re.split(r":", _VARIABLE.sub("$", str(port)).partition("/")[0])
+        parts = held[1]
+        inside, host = parts[-1], parts[-2] if len(parts) > 1 else ""
+        if host == "$":
+            return "$", held[0][-2 if inside == "$" else -1], inside
+    match = _VARIABLE.search(host)
+    return host, match[1] if match else "", inside
+
+
+def _fixed(service: dict[str, Any]) -> bool:
+    return any(_published(port)[0] for port in service.get("ports") or [])
+
+
+def _variable_for(service: str) -> str:
+    return re.sub(r"[^A-Z0-9]", "_", service.upper()) + "_PORT"

@@ -1,0 +1,145 @@
+"""What `docker compose` is told for one run: files, environment, ports, labels. It starts nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pytest_llmchaos.errors import BadScenario, NotReady
+from pytest_llmchaos.host.ports import Ports, port_is_free
+from pytest_llmchaos.runtime.docker import docker_cli
+from pytest_llmchaos.subject.lab import BACKENDS, Subject, dashboards_dir, setup_command
+
+GRAFANA_IMAGE = "LLMCHAOS_GRAFANA_IMAGE"  # named by the set-up only where the image can be had
+
+
+class ComposeProject:
+    """One compose project. `labels` go onto everything in it; `port_of` has the ports of this run once it is prepared."""
+
+    def __init__(self, subject: Subject, *, name: str, labels: Mapping[str, str], directory: Path) -> None:
+        self._subject = subject
+        self.name = name
+        self._labels = dict(labels)
+        self._directory = directory
+        self._ports = Ports()
+        self._env: dict[str, str] = {}
+        self.port_of: dict[str, int] = {}
+
+    def close(self) -> None:
+        """Give the reserved ports back."""
+        self._ports.close()
+        self.port_of = {}
+
+    def prepare(self) -> None:
+        """Everything that can be wrong before anything starts.
+
+        Raises NotReady: no engine, no permission, an image that is missing, a port that is taken.
+        """
+        docker_cli.require_engine()
+        self._env = {**self._image_env(), **dict(self._subject.extra_env)}
+        for service, variable, _ in self._subject.ports:
+            wanted = os.environ.get(variable)
+            if wanted is None:
+                self.port_of[service] = self._ports.reserve()
+            elif not wanted.isdigit() or not port_is_free(int(wanted)):
+                raise NotReady(
+                    f"{variable}={wanted} is taken or no port: free it, or unset {variable} to let a free one be chosen"
+                )
+            else:
+                self.port_of[service] = int(wanted)
+            self._env[variable] = str(self.port_of[service])
+        if GRAFANA_IMAGE in self._env:
+            self.port_of["grafana"] = self._ports.reserve()
+            self._env["LLMCHAOS_GRAFANA_PORT"] = str(self.port_of["grafana"])
+            self._env["LLMCHAOS_DASHBOARDS"] = str(dashboards_dir())
+        self._env.setdefault("LLMCHAOS_DOCKER_GID", str(_socket_group()))
+        self._env["LLMCHAOS_PROJECT"] = self.name
+        self._require_images()
+
+    def _image_env(self) -> dict[str, str]:
+        if self._subject.bootstrap is None:
+            return {}
+        backend = dict(self._subject.extra_env)["LLMCHAOS_BACKEND"]
+        done = subprocess.run(
+            [sys.executable, str(self._subject.bootstrap), "env", "--backend", backend],
+            env=docker_cli.environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise NotReady(done.stderr.strip() or f"{self._subject.bootstrap} env ended with {done.returncode}")
+        return {str(k): os.environ.get(str(k), str(v)) for k, v in json.loads(done.stdout).items()}
+
+    def _require_images(self) -> None:
+        config = json.loads(docker_cli.run([*self.command(), "config", "--format", "json"], env=self.environment()))
+        missing = []
+        for name, service in sorted(config["services"].items()):
+            if "container_name" in service:
+                raise BadScenario(
+                    f"service {name!r} sets container_name {service['container_name']!r}: two runs could not stand side by side; "
+                    "remove it from the compose file"
+                )
+            image = service.get("image", "")
+            check = ["docker", "image", "inspect", "--format", "{{.Id}}", image]
+            if (
+                image
+                and subprocess.run(check, env=docker_cli.environment(), capture_output=True, check=False).returncode
+                != 0
+            ):
+                missing.append(image)
+        home_built = [image for image in missing if image.startswith("llmchaos/")]
+        if home_built:
+            command = setup_command(dict(self._subject.extra_env).get("LLMCHAOS_BACKEND", BACKENDS[0]))
+            raise NotReady(f"image {', '.join(home_built)} is missing: run `{command}`")
+
+    def environment(self) -> dict[str, str]:
+        return docker_cli.environment(self._env)
+
+    def _files(self) -> list[str]:
+        files = [str(path) for path in self._subject.compose_files]
+        override = self._directory / "compose.labels.json"
+        if override.exists():
+            files.append(str(override))
+        return files
+
+    def command(self) -> list[str]:
+        command = ["docker", "compose", "-p", self.name]
+        for file in self._files():
+            command += ["-f", file]
+        if self._subject.remediator:
+            command += ["--profile", "remediator"]
+        if GRAFANA_IMAGE in self._env:
+            command += ["--profile", "grafana"]
+        return command
+
+    def write_labels(self) -> None:
+        """An override that puts this run's labels on every service, network and volume of whatever file was given."""
+        config = json.loads(docker_cli.run([*self.command(), "config", "--format", "json"], env=self.environment()))
+        override: dict[str, Any] = {"services": {name: {"labels": self._labels} for name in config["services"]}}
+        for kind in ("networks", "volumes"):
+            own = {
+                name: {"labels": self._labels}
+                for name, v in (config.get(kind) or {}).items()
+                if not (v or {}).get("external")
+            }
+            if own:
+                override[kind] = own
+        self._directory.mkdir(parents=True, exist_ok=True)
+        (self._directory / "compose.labels.json").write_text(json.dumps(override, indent=1))
+
+
+def _socket_group() -> int:
+    host = docker_cli.docker_host()
+    path = host.removeprefix("unix://") if host.startswith("unix://") else "/var/run/docker.sock"
+    try:
+        return os.stat(path).st_gid if stat.S_ISSOCK(os.stat(path).st_mode) else 0  # noqa: PTH116 - one stat, not an object
+    except OSError:
+        return 0

@@ -1,0 +1,287 @@
+"""Take a container's networks, processor time or memory away through the engine, see it in the kernel, and give it back as found."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.model import Proof
+from pytest_llmchaos.runtime.docker import docker_cli
+
+PERIOD_US = 100_000
+MIB = 2**20
+RELEASES = {"ensure_connected": "partition", "ensure_cpu": "limit_cpu", "ensure_memory": "limit_memory"}
+# Engine event that tells when each took hold: (type, action).
+_EVENTS = {
+    "partition": ("network", "disconnect"),
+    "limit_cpu": ("container", "update"),
+    "limit_memory": ("container", "update"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AsFound:
+    """What a container had before anything was taken away. 0 means unlimited, and for the period the engine's own."""
+
+    networks: dict[str, dict[str, Any]]
+    cpus_nano: int
+    cpu_quota_us: int
+    memory_bytes: int
+    swap_bytes: int
+    cpu_period_us: int = 0
+
+    @property
+    def cpu(self) -> tuple[int, int, int]:
+        """What must be equal for the same share of the processor. A period that was set is never 0 again, but the engine's own."""
+        return self.cpus_nano, self.cpu_quota_us, self.cpu_period_us or PERIOD_US
+
+
+def as_found(container: Any) -> AsFound:
+    host = container.attrs["HostConfig"]
+    short = container.id[:12]
+    networks = {
+        name: {
+            "aliases": [alias for alias in (about.get("Aliases") or []) if alias != short],
+            "ipv4": (about.get("IPAMConfig") or {}).get("IPv4Address"),
+            "ipv6": (about.get("IPAMConfig") or {}).get("IPv6Address"),
+            "mac": _chosen_mac(about),
+        }
+        for name, about in (container.attrs["NetworkSettings"]["Networks"] or {}).items()
+    }
+    return AsFound(
+        networks=networks,
+        cpus_nano=int(host.get("NanoCpus") or 0),
+        cpu_quota_us=max(0, int(host.get("CpuQuota") or 0)),
+        memory_bytes=int(host.get("Memory") or 0),
+        swap_bytes=int(host.get("MemorySwap") or 0),
+        cpu_period_us=int(host.get("CpuPeriod") or 0),
+    )
+
+
+def _chosen_mac(endpoint: Mapping[str, Any]) -> str | None:
+    """The hardware address of an endpoint, except one that the engine made of its IPv4 address.
+
+    The endpoint may come back with another IPv4 address, and then a sibling with its former one would be given that too.
+    """
+    mac, ipv4 = endpoint.get("MacAddress") or None, str(endpoint.get("IPAddress") or "")
+    made = "02:42:" + ":".join(f"{int(part):02x}" for part in ipv4.split(".")) if ipv4 else None
+    return None if mac == made else mac
+
+
+def keep(path: Path, found: Mapping[str, AsFound]) -> None:
+    """On disk before the first fault: another process must be able to give back what was taken."""
+    with path.open("w") as file:
+        json.dump({service: asdict(one) for service, one in found.items()}, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def kept(path: Path) -> dict[str, AsFound]:
+    return {service: AsFound(**one) for service, one in json.loads(path.read_text()).items()}
+
+
+class Restrictable:
+    """Abilities of a runtime of containers. `_act` and `_container` see to it that only this run's containers are touched."""
+
+    _client: Any
+    _daemon: str  # its address; "" where it is the one that this shell would ask
+    _found: dict[str, AsFound]
+    _act: Callable[[str, Callable[[Any], object]], None]
+    _container: Callable[[str], Any]
+
+    def partition(self, service: str) -> None:
+        """Take the container off all its networks. Connections that its peers keep pooled would survive that, so they are cut."""
+
+        def act(container: Any) -> None:
+            for name in as_found(container).networks:
+                self._client.networks.get(name).disconnect(container)
+            cut_connections(container)
+
+        self._as_remembered(service)
+        self._act(service, act)
+
+    def limit_cpu(self, service: str, cores: float) -> None:
+        found = self._as_remembered(service)
+        self._act(service, lambda c: _set_cpu(c, found, round(cores * 1e9), self._daemon))
+
+    def limit_memory(self, service: str, mebibytes: int) -> None:
+        size = mebibytes * MIB
+        self._as_remembered(service)
+        self._act(service, lambda c: c.update(mem_limit=size, memswap_limit=size))
+
+    def _as_remembered(self, service: str) -> AsFound:
+        """Nothing is taken away that could not be given back."""
+        if service not in self._found:
+            raise NotReady(f"service {service!r} had no container when the run began: nothing was touched")
+        return self._found[service]
+
+    def restricted(self, kind: str, service: str, since_unix_s: float, amount: float = 0) -> Proof | None:
+        """Proof that the engine reported it and that the kernel shows it; None until both do."""
+        container = self._container(service)
+        if container is None:
+            return None
+        at_unix_s = self._engine_event(kind, container.id, since_unix_s)
+        seen = shows(kind, container, amount)
+        if at_unix_s is None or seen is None:
+            return None
+        action = " ".join(_EVENTS[kind])
+        return Proof(step="injected", witness=f"engine event {action}; {seen}", at_unix_s=at_unix_s)
+
+    def released(self, kind: str, service: str) -> Proof | None:
+        """Proof that the container runs with what it had when the run began; None until it does."""
+        container = self._container(service)
+        if (
+            container is None
+            or not container.attrs["State"]["Running"]
+            or not self._is_released(kind, container, service)
+        ):
+            return None
+        return Proof(step="healed", witness=f"engine: {kind} of {service} is as found", at_unix_s=time.time())
+
+    def release(self, kind: str, service: str) -> None:
+        """Give back what was taken; nothing where nothing is missing."""
+        container = self._container(service)
+        found = self._found.get(service)
+        if container is None or found is None or self._is_released(kind, container, service):
+            return
+        if kind == "partition":
+            self._act(service, lambda c: self._connect(c, found))
+        elif kind == "limit_cpu":
+            self._act(service, lambda c: _give_back_cpu(c, found, self._daemon))
+        else:
+            # An unlimited container cannot be had back by an update; all memory of the machine is as good as that.
+            size = found.memory_bytes or self._machine_bytes()
+            swap = found.swap_bytes if found.memory_bytes else size
+            self._act(service, lambda c: c.update(mem_limit=size, memswap_limit=swap))
+
+    def _is_released(self, kind: str, container: Any, service: str) -> bool:
+        found, now = self._found.get(service), as_found(container)
+        if found is None:
+            return False
+        if kind == "partition":
+            return set(found.networks) <= set(now.networks)
+        if kind == "limit_cpu":
+            return found.cpu == now.cpu
+        if found.memory_bytes:
+            return found.memory_bytes == now.memory_bytes
+        return now.memory_bytes == 0 or now.memory_bytes >= self._machine_bytes()
+
+    def _connect(self, container: Any, found: AsFound) -> None:
+        missing = set(found.networks) - set(as_found(container).networks)
+        for name in sorted(missing):
+            about = found.networks[name]
+            self._client.networks.get(name).connect(
+                container,
+                aliases=about["aliases"],
+                ipv4_address=about["ipv4"],
+                ipv6_address=about.get("ipv6"),
+                # Engines before API 1.44 pass over it here, and take the one that the container was made with by themselves.
+                mac_address=about.get("mac"),
+            )
+
+    def _machine_bytes(self) -> int:
+        return int(self._client.info()["MemTotal"])
+
+    def _engine_event(self, kind: str, container_id: str, since_unix_s: float) -> float | None:
+        category, action = _EVENTS[kind]
+        raw_events = self._client.events(
+            # The daemon takes fractions of seconds, which the SDK's own types do not know.
+            since=cast("int", f"{since_unix_s:.9f}"),
+            until=cast("int", f"{time.time():.9f}"),
+            filters={"type": category, "event": action},
+            decode=True,
+        )
+        for raw in raw_events:
+            actor = raw["Actor"]
+            if container_id in {actor["ID"], actor["Attributes"].get("container")}:
+                return float(raw["timeNano"]) / 1e9
+        return None
+
+
+def _set_cpu(container: Any, found: AsFound, nano: int, daemon: str) -> None:
+    """The engine keeps whole cores and quotas apart and refuses to mix them: speak in the one that the container was made with."""
+    if found.cpus_nano:
+        env = docker_cli.environment({"DOCKER_HOST": daemon} if daemon else None)
+        docker_cli.run(["docker", "update", "--cpus", f"{nano / 1e9:.9f}", container.id], env=env)
+    else:
+        container.update(cpu_period=PERIOD_US, cpu_quota=nano * PERIOD_US // 10**9)
+
+
+def _give_back_cpu(container: Any, found: AsFound, daemon: str) -> None:
+    if found.cpus_nano:
+        _set_cpu(container, found, found.cpus_nano, daemon)
+    else:
+        container.update(cpu_period=found.cpu_period_us or PERIOD_US, cpu_quota=found.cpu_quota_us or -1)
+
+
+def process_here(container: Any) -> int | None:
+    """The number of the container's first process on this machine; None where the kernel does not say that it is the container's.
+
+    The daemon may run on another machine, or in another pid namespace: its numbers are then other processes' here.
+    """
+    pid = int(container.attrs["State"]["Pid"])
+    try:
+        return pid if pid > 1 and container.id in Path(f"/proc/{pid}/cgroup").read_text() else None
+    except OSError:
+        return None
+
+
+def inside(container: Any, proc: str, path: str) -> str | None:
+    """A file of the container's kernel view: from outside where this is the daemon's machine and user, else by `cat` within."""
+    pid = process_here(container)
+    if pid is not None:
+        with contextlib.suppress(OSError):
+            return Path(f"/proc/{pid}/{proc}{path}").read_text()
+    within = f"/proc/1/{path}" if path.startswith("net/") else f"/{path}"
+    done = container.exec_run(["cat", within])
+    return done.output.decode(errors="replace") if done.exit_code == 0 else None
+
+
+def interfaces(container: Any) -> set[str] | None:
+    """Network interfaces that the kernel shows in the container, without loopback."""
+    text = inside(container, "", "net/dev")
+    return None if text is None else {line.partition(":")[0].strip() for line in text.splitlines()[2:]} - {"lo"}
+
+
+def shows(kind: str, container: Any, amount: float) -> str | None:
+    """The kernel's own word that the restriction is on; None if it does not say so."""
+    if kind == "partition":
+        left = interfaces(container)
+        return "kernel: only the loopback interface is left" if left == set() else None
+    if kind == "limit_cpu":
+        wanted = round(amount * PERIOD_US)
+        text = inside(container, "root/", "sys/fs/cgroup/cpu/cpu.cfs_quota_us") or _first_word(
+            inside(container, "root/", "sys/fs/cgroup/cpu.max")
+        )
+        what = f"a quota of {wanted} us in {PERIOD_US}"
+    else:
+        wanted = int(amount * MIB)
+        text = inside(container, "root/", "sys/fs/cgroup/memory/memory.limit_in_bytes") or inside(
+            container, "root/", "sys/fs/cgroup/memory.max"
+        )
+        what = f"a limit of {wanted} bytes"
+    return f"kernel: {what}" if text is not None and text.strip() == str(wanted) else None
+
+
+def _first_word(text: str | None) -> str | None:
+    return text.split()[0] if text else None
+
+
+def cut_connections(container: Any) -> None:
+    """End every TCP connection of the container, where this is the daemon's machine, we are root and `ss` is there."""
+    pid = process_here(container)
+    if pid is None or os.geteuid() != 0 or not (shutil.which("nsenter") and shutil.which("ss")):
+        return
+    command = ["nsenter", "--target", str(pid), "--net", "ss", "--kill", "--tcp", "--numeric", "state", "connected"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    if done.returncode != 0:
+        raise NotReady(f"`{' '.join(command)}` ended with {done.returncode}: {done.stderr.strip()[-300:]}")

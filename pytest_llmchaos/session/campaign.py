@@ -1,0 +1,129 @@
+"""The trials of one pytest session: planned when tests are collected, performed once when a claim first asks. No pytest here."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pytest_llmchaos.errors import LlmchaosError, NotReady
+from pytest_llmchaos.evidence import ledger
+from pytest_llmchaos.plan import schedule as planning
+from pytest_llmchaos.plan.experiment import TrialPlan
+from pytest_llmchaos.session.replay import require_same
+from pytest_llmchaos.session.run import Run
+from pytest_llmchaos.session.settings import Settings, abilities_of
+from pytest_llmchaos.trial.perform import perform
+from pytest_llmchaos.trial.trial import Trial
+
+
+@dataclass(frozen=True, kw_only=True)
+class Performed:
+    """A trial that was performed, or the error that it ended with. `name` is its id in the journal, `judged` its line there."""
+
+    name: str
+    trial: Trial | None
+    error: LlmchaosError | None
+    judged: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Campaign:
+    """Plans and performs. One of these per pytest process."""
+
+    def __init__(self, settings: Settings, make_progress: Callable[[], Any]) -> None:
+        self.settings = settings
+        self.services: tuple[str, ...] = settings.subject.targets
+        self._make_progress = make_progress
+        self._run: Run | None = None
+        self._performed: dict[str, Performed] = {}
+        self._schedule: list[dict[str, Any]] = []
+        self._needs: dict[tuple[str, str], frozenset[str]] = {}
+        self.refused: LlmchaosError | None = None
+
+    @property
+    def run(self) -> Run:
+        if self._run is None:
+            self._run = Run(self.settings, self._make_progress())
+        return self._run
+
+    def take(self, plans: Iterable[TrialPlan], recorded: list[dict[str, Any]] | None = None) -> None:
+        """The plans of the selected tests. Raises BadScenario for a load beyond the backend, or a replay that differs."""
+        taken = list(plans)
+        subject = self.settings.subject
+        for plan in taken:
+            planning.require_capacity(plan, subject.capacity_tokens_per_s, self.settings.backend)
+        self._schedule = planning.schedule(taken)
+        self._needs = {(plan.scenario, str(plan.fault)): plan.fault.needs for plan in taken}
+        if recorded is not None:
+            require_same(self._schedule, recorded)
+
+    def schedule(self) -> list[dict[str, Any]]:
+        """What the selected tests will do, as it is written down before anything starts."""
+        return self._schedule
+
+    def lacking(self, entry: Mapping[str, Any]) -> list[str]:
+        """What the runtime cannot do and a trial of the schedule needs: it will be skipped."""
+        return sorted(self._needs[entry["scenario"], entry["fault"]] - self._abilities)
+
+    @functools.cached_property
+    def _abilities(self) -> frozenset[str]:
+        return abilities_of(self.settings)
+
+    def preflight(self) -> None:
+        """Everything that can be found wrong before anything starts. Raises NotReady, or BadScenario."""
+        self.run.preflight()
+        self.run.announce(self.schedule())
+
+    def performed(self, plan: TrialPlan) -> Performed:
+        """The trial of a plan: performed at the first call, remembered for the others."""
+        if self.refused is not None:
+            raise self.refused
+        key = plan.identity + f"|{id(plan.experiment)}"
+        if key not in self._performed:
+            try:
+                self._performed[key] = self._perform(plan)
+            finally:
+                if self._run is not None:
+                    self._run.progress.done()
+        return self._performed[key]
+
+    def _perform(self, plan: TrialPlan) -> Performed:
+        lab = self.run.lab()
+        try:
+            trial = perform(lab, plan, worker=self.settings.worker)
+            self._keep_ledger(trial)
+        except LlmchaosError as error:
+            return Performed(name=lab.last_trial, trial=None, error=error, judged=lab.last_judged)
+        return Performed(name=trial.name, trial=trial, error=None, judged=lab.last_judged)
+
+    def _keep_ledger(self, trial: Trial) -> None:
+        """What this trial would cost of the month's budgets, beside all earlier ones. Raises NotReady if it cannot be kept."""
+        entries = [
+            ledger.entry(
+                result,
+                at_unix_s=time.time(),
+                run=self.settings.run,
+                trial=trial.name,
+                scenario=trial.plan.scenario,
+                fault=str(trial.plan.fault),
+                verdict="judged",
+            )
+            for result in trial.slos.values()
+        ]
+        path = self.settings.reports / "ledger.jsonl"
+        try:
+            ledger.append(path, entries)
+        except OSError as error:
+            raise NotReady(f"the ledger {path} cannot be written: {error.strerror or error}") from error
+
+    def note_claim(self, trial: str | None, nodeid: str, outcome: str, message: str | None) -> None:
+        """A test's outcome, for the trial that it asked for and for every load that it ran by itself."""
+        if self._run is not None and self._run.opened:
+            for name in (*([trial] if trial else []), *self._run.unclaimed()):
+                self._run.journal.note("claim", trial=name, nodeid=nodeid, outcome=outcome, message=message)
+
+    def close(self, exit_status: int) -> list[str]:
+        """Remove the stack. Returns what did not go well."""
+        return [] if self._run is None else self._run.close(exit_status)

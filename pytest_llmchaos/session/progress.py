@@ -1,0 +1,62 @@
+"""What a person sees while a trial runs: one updating line in a terminal, a plain line now and then in CI. It only talks."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_llmchaos.lab.lab import Lab
+
+TERMINAL_EVERY_S = 0.5
+PLAIN_EVERY_S = 5.0
+LIVE_S = 5.0
+
+
+class Progress:
+    """Writes through `write(text, end_of_line)`; `tty` chooses the updating line; without `write` it is silent."""
+
+    def __init__(self, write: Callable[[str, bool], None] | None, *, tty: bool) -> None:
+        self._write = write
+        self._tty = tty
+        self._last_s = 0.0
+        self._phase = ""
+
+    def __call__(self, lab: Lab, what: str, left_s: float | None) -> None:
+        if self._write is None:
+            return
+        now = time.monotonic()
+        phase = lab.record.phase_now if lab.record and lab.record.phase_now else what
+        every_s = TERMINAL_EVERY_S if self._tty else PLAIN_EVERY_S
+        if phase == self._phase and now - self._last_s < every_s:
+            return
+        self._last_s, self._phase = now, phase
+        self._write(self.line(lab, phase, left_s), not self._tty)
+
+    def line(self, lab: Lab, phase: str, left_s: float | None) -> str:
+        """Phase, the most that it can still take, rates, failures and p95 of the last five seconds: below 80 characters."""
+        left = f" ({left_s:.0f} s left)" if left_s is not None and left_s > 0 else ""
+        load = lab.running_load
+        if load is None:
+            return f"{phase}{left}"
+        live = load.live_window(LIVE_S)
+        answered_rps = live.offered / max(0.1, min(LIVE_S, load.now_s()))
+        p95_s = load.recent_p95_s(live)
+        shown = "-" if p95_s is None else "inf" if p95_s == math.inf else f"{p95_s:.2f} s"
+        return (
+            f"{phase} {load.now_s():.0f} s{left}  offered {load.offered_rps():.1f}/s, answered {answered_rps:.1f}  "
+            f"failed {live.offered - live.ok}  p95 {shown}"
+        )
+
+    def done(self) -> None:
+        """The trial has ended: its updating line gives way to pytest's own."""
+        if self._write is not None and self._tty and self._last_s:
+            self._write("", False)
+        self._last_s, self._phase = 0.0, ""
+
+    def note(self, text: str) -> None:
+        """One line of its own."""
+        if self._write is not None:
+            self._write(text, True)

@@ -1,0 +1,249 @@
+"""One run of one worker: its folder, journal, stack and watchdog, opened when the first trial asks and closed for sure."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmchaos.cleanup import watchdog
+from pytest_llmchaos.cleanup.sweep import sweep_dead_runs
+from pytest_llmchaos.errors import LlmchaosError, NotReady
+from pytest_llmchaos.evidence.journal import SCHEMA, Journal, open_intents
+from pytest_llmchaos.faults import foreign_names
+from pytest_llmchaos.host import identity
+from pytest_llmchaos.prometheus.required_metrics import require_metrics
+from pytest_llmchaos.runtime.docker import preflight
+from pytest_llmchaos.session.environment import environment
+from pytest_llmchaos.session.settings import Settings, make_runtime
+from pytest_llmchaos.subject.lab import Subject, setup_command
+
+if TYPE_CHECKING:
+    from pytest_llmchaos.lab.lab import Lab
+    from pytest_llmchaos.session.progress import Progress
+
+# The primitive faults that a report's coverage table speaks of, before those that other packages bring.
+CATALOGUE = (
+    "kill",
+    "crash",
+    "restart",
+    "pause",
+    "partition",
+    "limit_cpu",
+    "limit_memory",
+    "overload",
+    "hang",
+    "gpu_saturation",
+    "gpu_exhaustion",
+    "xid",
+    "cpu_fallback",
+    "thermal_throttling",
+    "corrupted_output",
+    "slow_load",
+    "crash_on_boot",
+    "memory_leak",
+)
+
+
+class Run:
+    """The open run of this process. `lab()` starts the stack at its first call; `close()` removes it and dismisses the watchdog."""
+
+    def __init__(self, settings: Settings, progress: Progress) -> None:
+        self.settings = settings
+        self.progress = progress
+        self.subject: Subject = settings.subject
+        self._lab: Lab | None = None
+        self._runtime: Any = None
+        self._watchdog: watchdog.Watchdog | None = None
+        self._journal: Journal | None = None
+        self._old_sigterm: Any = None
+        self._noted: dict[str, Any] = {}
+        self.failed_start: BaseException | None = None
+
+    @property
+    def opened(self) -> bool:
+        return self._journal is not None
+
+    @property
+    def journal(self) -> Journal:
+        if self._journal is None:
+            name = f"journal-{self.settings.worker}.jsonl" if self.settings.worker else "journal.jsonl"
+            try:
+                self._journal = Journal(self.settings.directory / name)
+            except OSError as error:
+                raise NotReady(
+                    f"cannot write the run's evidence to {self.settings.directory}: {error.strerror}; "
+                    "give a folder that can be written to with --chaos-report"
+                ) from None
+        return self._journal
+
+    def announce(self, schedule: Sequence[dict[str, Any]]) -> None:
+        """Write down what will be done, before anything starts."""
+        self.journal.write(
+            "run",
+            schema=SCHEMA,
+            run=self.settings.run,
+            seed=self.settings.seed,
+            replay=self.settings.replay_line,
+            runtime=self.settings.runtime,
+            backend=self.settings.backend,
+            environment={**environment(), "services run as": getattr(self._runtime, "fidelity", "containers")},
+            schedule=list(schedule),
+            catalogue={"faults": [*CATALOGUE, *foreign_names()], "targets": list(self.subject.targets)},
+        )
+
+    def preflight(self) -> None:
+        """Find out what is missing before anything starts. Raises NotReady or BadScenario."""
+        project = identity.project_name(os.getpid(), self.settings.worker)
+        if self.subject.own:
+            self.subject = preflight.examine(self.subject)
+            project = self.subject.project or project
+        runtime = make_runtime(self.settings, self.subject, project=project, owner_id=identity.owner_label())
+        runtime.prepare()
+        self._runtime = runtime
+
+    def unclaimed(self) -> list[str]:
+        """The records of `lab.load` since the last call: the test that made them speaks for them."""
+        if self._lab is None:
+            return []
+        names, self._lab.unclaimed = self._lab.unclaimed, []
+        return names
+
+    def lab(self) -> Lab:
+        """The running stack. Raises NotReady, once and again, if it cannot be started."""
+        if self.failed_start is not None:
+            raise NotReady(f"the stack could not be started: {self.failed_start}") from None
+        if self._lab is None:
+            try:
+                self._lab = self._start()
+            except BaseException as error:
+                ended = NotReady(f"{type(error).__name__}: {error}") if isinstance(error, OSError) else error
+                self.failed_start = ended
+                self._stop_stack()
+                if ended is error:
+                    raise
+                raise ended from error
+        return self._lab
+
+    def _start(self) -> Lab:
+        from pytest_llmchaos.lab.lab import Lab  # noqa: PLC0415 - everything heavy hangs below it
+
+        if self._runtime is None:
+            self.preflight()
+        settings, project = self.settings, self._runtime.project
+        sweep_dead_runs(self.progress.note)
+        recipe = {
+            "runtime": settings.runtime,
+            "project": project,
+            "owner": identity.owner_label(),
+            "owned": not self.subject.attach,
+            "journal": str(self.journal.path),
+            "directory": str(settings.stack_directory),
+        }
+        if self.subject.attach:
+            from pytest_llmchaos.runtime.docker import attached  # noqa: PLC0415 - only the runtime in use
+
+            self._noted = {**recipe, "run": settings.run, "targets": list(self.subject.targets)}
+            attached.note(self._noted)
+            recipe = self._noted
+        self.journal.write("stack", **recipe)
+        self._watchdog = watchdog.start(recipe, settings.stack_directory / "watchdog.log")
+        self._old_sigterm = signal.signal(signal.SIGTERM, _interrupt)
+        begin = time.monotonic()
+        doing = (
+            "taking part, once no other trial of this machine is on, in"
+            if self.subject.attach
+            else f"starting the stack ({settings.runtime}, {settings.backend}) as"
+        )
+        self.progress.note(f"{doing} {project}")
+        self._runtime.up(remediator=True)
+        up_s = time.monotonic() - begin
+        self.journal.write("stack_up", took_s=round(up_s, 3), images=self._runtime.images())
+        self.progress.note(
+            f"stack is up after {up_s:.1f} s; Prometheus at {self._runtime.url(self.subject.prometheus)}"
+        )
+        if not self.subject.own:
+            self.progress.note(dashboards_line(getattr(self._runtime, "dashboards", None)))
+        lab = Lab(
+            runtime=self._runtime,
+            subject=self.subject,
+            journal=self.journal,
+            directory=settings.directory,
+            seed=settings.seed,
+            say=self.progress,
+        )
+        if self.subject.own:
+            url = self._runtime.url(self.subject.prometheus)
+            require_metrics(url, lab.slos, pushed=self.subject.pushgateway is not None)
+        return lab
+
+    def _stop_stack(self) -> list[str]:
+        """Remove the stack, or leave that of others. Returns what is still broken in one that stays: its watchdog heals it."""
+        broken = self._open_faults() if self.subject.attach else []
+        if self._runtime is not None:
+            self._runtime.down()
+            self._runtime = None
+        if self._watchdog is not None:
+            (self._watchdog.leave if broken else self._watchdog.dismiss)()
+            self._watchdog = None
+        if self._noted and not broken:
+            from pytest_llmchaos.runtime.docker import attached  # noqa: PLC0415 - only the runtime in use
+
+            attached.forget(self._noted)
+            self._noted = {}
+        if self._old_sigterm is not None:
+            signal.signal(signal.SIGTERM, self._old_sigterm)
+            self._old_sigterm = None
+        return broken
+
+    def _open_faults(self) -> list[str]:
+        """The services in which a fault is not undone, as far as the journal knows."""
+        if self._journal is None:
+            return []
+        return sorted({str(undo["service"]) for undo in open_intents(self._journal.path)})
+
+    def close(self, exit_status: int) -> list[str]:
+        """Remove the stack, and say what did not go well. If that fails the watchdog is left on, and tries on its own.
+
+        So it is where faults are open in a stack that stays.
+        """
+        if self._journal is None:
+            return []
+        problems = []
+        begin = time.monotonic()
+        try:
+            broken = self._stop_stack()
+            if broken:
+                problems.append(
+                    f"faults in {', '.join(broken)} are not undone, and the stack is left running: the watchdog goes on with them; "
+                    "see `llmchaos doctor`, and heal by hand with `llmchaos heal`"
+                )
+            self._journal.note("stack_down", took_s=round(time.monotonic() - begin, 3))
+        except (LlmchaosError, OSError) as error:
+            problems.append(
+                f"the stack is not removed yet, its watchdog goes on with it: {error}; see `llmchaos doctor`"
+            )
+        self._lab = None
+        self._journal.note("run_end", exit_status=exit_status)
+        if self._journal.lost is not None:
+            problems.append(f"the journal is not whole: {self._journal.lost}")
+        self._journal.close()
+        self._journal = None
+        return problems
+
+
+def _interrupt(_number: int, _frame: Any) -> None:
+    """SIGTERM (a cancelled CI job) ends the session as Ctrl-C does, so that fixtures and faults are undone."""
+    raise KeyboardInterrupt("SIGTERM")
+
+
+def dashboards_line(url: str | None) -> str:
+    """Where the dashboards are, or how to get them."""
+    if url is not None:
+        return f"dashboards at {url}"
+    return (
+        f"dashboards are not served: no Grafana here; where its image can be pulled, `{setup_command()}` brings it "
+        "(docs/dashboards has a picture of each)"
+    )

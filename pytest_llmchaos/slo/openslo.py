@@ -1,0 +1,131 @@
+"""Reads SLOs from OpenSLO v1 YAML: the part of the format that a ratio of counters needs. The rest it refuses."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from pytest_llmchaos.slo.arithmetic import SELECTOR, InvalidSlo, Slo
+from pytest_llmchaos.slo.yaml_nodes import Place, documents
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_DAYS = {"d": 1.0, "w": 7.0, "h": 1 / 24}
+_DURATION = re.compile(r"(\d+)([dwh])")
+# What OpenSLO has no word for. Annotations are where it lets vendors put such things.
+_UNIT = "llmchaos/unit"
+_THRESHOLD_S = "llmchaos/threshold-seconds"
+_ALERTS = "llmchaos/alerts"
+
+
+def slos_of(path: Path) -> tuple[Slo, ...]:
+    """Every SLO of the file, in its order. Raises InvalidSlo, also for a file that is no text."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidSlo(f"{path}: must be a text file in UTF-8 that can be read: {error}") from None
+    return load_slos(text, str(path))
+
+
+def load_slos(text: str, source: str) -> tuple[Slo, ...]:
+    """Every SLO of the text, in its order. `source` names the text in complaints."""
+    found: dict[str, Slo] = {}
+    for document in documents(text, source, InvalidSlo):
+        document.only("apiVersion", "kind", "metadata", "spec")
+        document.child("apiVersion").exactly("openslo/v1")
+        document.child("kind").exactly("SLO")
+        slo = _slo(document.child("metadata"), document.child("spec"))
+        if slo.name in found:
+            document.child("metadata").child("name").fail("unique in the file")
+        found[slo.name] = slo
+    if not found:
+        raise InvalidSlo(f"{source}:1:1: must hold at least one document of kind SLO, got none")
+    return tuple(found.values())
+
+
+def _slo(metadata: Place, spec: Place) -> Slo:
+    metadata.only("name", "displayName", "annotations", "labels")
+    spec.only("description", "service", "indicator", "timeWindow", "budgetingMethod", "objectives")
+    spec.child("budgetingMethod").exactly("Occurrences")
+    name = metadata.child("name")
+    display_name = metadata.optional("displayName")
+    annotations = metadata.optional("annotations")
+    if annotations is not None:
+        annotations.only(_UNIT, _THRESHOLD_S, _ALERTS)
+    unit = annotations.optional(_UNIT) if annotations else None
+    threshold_s = annotations.optional(_THRESHOLD_S) if annotations else None
+    alerts = annotations.optional(_ALERTS) if annotations else None
+    indicator = spec.child("indicator")
+    indicator.only("metadata", "spec")
+    indicator.child("spec").only("ratioMetric")
+    ratio = indicator.child("spec").child("ratioMetric")
+    ratio.only("counter", "good", "total")
+    if not ratio.child("counter").flag():
+        ratio.child("counter").fail("true (rates and gauges cannot be added up to events)")
+    try:
+        return Slo(
+            name=name.text(),
+            display_name=display_name.text() if display_name else "",
+            description=" ".join(spec.child("description").text().split()),
+            objective=_objective(spec.child("objectives")),
+            window_days=_window_days(spec.child("timeWindow")),
+            good=_selector(ratio.child("good")),
+            total=_selector(ratio.child("total")),
+            unit=unit.text() if unit else "requests",
+            threshold_s=_seconds(threshold_s) if threshold_s else None,
+            alerts=alerts is None or alerts.exactly("true", "false") == "true",
+        )
+    except InvalidSlo as error:
+        if str(error).startswith(f"{name.source}:"):
+            raise
+        mark = name.node.start_mark
+        raise InvalidSlo(f"{name.source}:{mark.line + 1}:{mark.column + 1}: {error}") from error
+
+
+def _objective(objectives: Place) -> float:
+    found = list(objectives.items())
+    if len(found) != 1:
+        objectives.fail("a list of exactly one objective (write a second SLO for a second target)")
+    found[0].only("displayName", "target")
+    target = found[0].child("target")
+    if not 0 < target.number() < 1:
+        target.fail("a share above 0 and below 1 (99.5 % is 0.995)")
+    return target.number()
+
+
+def _window_days(windows: Place) -> float:
+    found = list(windows.items())
+    if len(found) != 1:
+        windows.fail("a list of exactly one window")
+    found[0].only("duration", "isRolling")
+    if not found[0].child("isRolling").flag():
+        found[0].child("isRolling").fail("true (calendar months are not supported)")
+    duration = found[0].child("duration")
+    match = _DURATION.fullmatch(duration.text())
+    if match is None or int(match[1]) == 0:
+        duration.fail("a duration such as 30d, 4w or 12h")
+    return int(match[1]) * _DAYS[match[2]]
+
+
+def _selector(metric: Place) -> str:
+    metric.only("metricSource")
+    source = metric.child("metricSource")
+    source.only("type", "spec")
+    source.child("type").exactly("Prometheus")
+    source.child("spec").only("query")
+    query = source.child("spec").child("query")
+    selector = " ".join(query.text().split())
+    if not SELECTOR.fullmatch(selector):
+        query.fail('a selector such as metric_total{label="value"}, without functions (the arithmetic is added here)')
+    return selector
+
+
+def _seconds(place: Place) -> float:
+    try:
+        seconds = float(place.text())
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        place.fail("seconds above 0, as a text")
+    return seconds

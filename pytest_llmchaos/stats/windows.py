@@ -1,0 +1,267 @@
+"""Samples to numbers: counts, shares and quantiles per window, and when a service was good again. Pure: no clock, no I/O.
+
+A failed request counts as slower than every answer (right-censored): an outage can make no quantile look better.
+A request that the end of the run cut off (`cancelled`) counts nowhere.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, compress
+from operator import and_, sub
+from types import MappingProxyType
+
+from pytest_llmchaos.errors import BadScenario, TooFewSamples
+from pytest_llmchaos.model import OUTCOMES, Outcome, Sample
+from pytest_llmchaos.stats.columns import CANCELLED, OK, Columns, columns_of
+from pytest_llmchaos.stats.quantiles import HINT, Quantiles
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyTargets:
+    """What callers call good: an ok answer inside both bounds, counted from the due time."""
+
+    ttft_s: float = 2.0
+    e2e_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name, value in (("ttft_s", self.ttft_s), ("e2e_s", self.e2e_s)):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:  # type: ignore[redundant-expr]
+                raise BadScenario(
+                    f"LatencyTargets: {name} must be a number of seconds above 0, got {value!r}: try {name}=2"
+                )
+
+    def good(self, sample: Sample) -> bool:
+        return good(sample, self)
+
+
+DEFAULT_TARGETS = LatencyTargets()
+
+
+def good(sample: Sample, limits: LatencyTargets = DEFAULT_TARGETS) -> bool:
+    """Whether the caller got a whole answer inside every bound."""
+    if sample.outcome != "ok" or sample.end_s - sample.due_s > limits.e2e_s:
+        return False
+    return (sample.end_s if sample.first_s is None else sample.first_s) - sample.due_s <= limits.ttft_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """What callers saw of the requests that were due from `from_s` up to `to_s`. `good` met every latency bound."""
+
+    name: str
+    from_s: float
+    to_s: float
+    offered: int
+    ok: int
+    good: int
+    outcomes: Mapping[Outcome, int]
+    ttft_s: Quantiles = field(repr=False)
+    e2e_s: Quantiles = field(repr=False)
+    max_gap_s: Quantiles = field(repr=False)
+
+    def __repr__(self) -> str:
+        return f"<{self.name} phase: {self.offered} requests, {self.failed} failed, {self.seconds:.1f} s>"
+
+    @property
+    def seconds(self) -> float:
+        return self.to_s - self.from_s
+
+    @property
+    def failed(self) -> int:
+        return self.offered - self.ok
+
+    @property
+    def availability(self) -> float:
+        """Share of requests that got a whole, correct answer. Raises TooFewSamples where there was no request."""
+        return self._share("availability", self.ok)
+
+    @property
+    def goodput_ratio(self) -> float:
+        """Share of *offered* requests that were good: a failed one lowers it."""
+        return self._share("goodput_ratio", self.good)
+
+    @property
+    def goodput_rps(self) -> float:
+        """Good answers a second."""
+        self._share("goodput_rps", self.good)
+        return self._rate("goodput_rps", self.good)
+
+    @property
+    def offered_rps(self) -> float:
+        return self._rate("offered_rps", self.offered)
+
+    def _rate(self, what: str, count: int) -> float:
+        if not 0 < self.seconds < math.inf:
+            raise TooFewSamples(f"{what} needs a phase that has a length, got {self!r}")
+        return count / self.seconds
+
+    def _share(self, what: str, part: int) -> float:
+        if not self.offered:
+            raise TooFewSamples(f"{what} needs 1 request, got 0 in {self!r}: {HINT}")
+        return part / self.offered
+
+
+def windows(
+    samples: Iterable[Sample], bounds: Sequence[tuple[str, float, float]], limits: LatencyTargets = DEFAULT_TARGETS
+) -> tuple[Window, ...]:
+    """One window per (name, from_s, to_s), by due time. Windows may overlap; the end is not inside."""
+    columns = columns_of(samples)
+    good_ones = _good(columns, limits)
+    return tuple(_window(columns, good_ones, *bound) for bound in bounds)
+
+
+def _good(columns: Columns, limits: LatencyTargets) -> list[bool]:
+    """For each sample what `good` says of it."""
+    ttft_s, e2e_s = limits.ttft_s, limits.e2e_s
+    rows = zip(columns.outcomes, columns.due_s, columns.first_s, columns.end_s, strict=True)
+    return [
+        code == OK and end - due <= e2e_s and (end if first < 0 else first) - due <= ttft_s
+        for code, due, first, end in rows
+    ]
+
+
+def _window(columns: Columns, good_ones: list[bool], name: str, from_s: float, to_s: float) -> Window:
+    if not from_s <= to_s:
+        raise BadScenario(f"window {name!r} must end after it begins, got {from_s!r} to {to_s!r}")
+    inside = [from_s <= due < to_s for due in columns.due_s]
+    counts = Counter(compress(columns.outcomes, inside))
+    del counts[CANCELLED]
+    ok = [code == OK for code in columns.outcomes]
+    ok = list(map(and_, inside, ok))
+    due_s, end_s = array("d", compress(columns.due_s, ok)), array("d", compress(columns.end_s, ok))
+    # An answer whose first token went unseen showed its caller nothing before its end.
+    first_s = [end if first < 0 else first for first, end in zip(compress(columns.first_s, ok), end_s, strict=True)]
+    offered, answered = counts.total(), len(due_s)
+    failed = offered - answered
+    return Window(
+        name=name,
+        from_s=from_s,
+        to_s=to_s,
+        offered=offered,
+        ok=answered,
+        good=sum(compress(good_ones, inside)),
+        outcomes=MappingProxyType({OUTCOMES[code]: count for code, count in counts.items()}),
+        ttft_s=Quantiles("ttft_s", map(sub, first_s, due_s), failed),
+        e2e_s=Quantiles("e2e_s", map(sub, end_s, due_s), failed),
+        max_gap_s=Quantiles("max_gap_s", compress(columns.max_gap_s, ok), failed),
+    )
+
+
+def _evidence(
+    samples: Iterable[Sample], from_s: float, until_s: float, limits: LatencyTargets
+) -> Iterator[tuple[float, bool]]:
+    """Due time and goodness of what was due from `from_s` to `until_s`, both included."""
+    columns = columns_of(samples)
+    rows = zip(columns.due_s, _good(columns, limits), columns.outcomes, strict=True)
+    return ((due, is_good) for due, is_good, code in rows if from_s <= due <= until_s and code != CANCELLED)
+
+
+def first_unknown_s(samples: Iterable[Sample]) -> float:
+    """When the first request was due that its caller gave up because the load ended; infinite if there is none.
+
+    Whether it would have been answered, nobody knows: it may have hung.
+    """
+    columns = columns_of(samples)
+    rows = zip(columns.due_s, columns.outcomes, strict=True)
+    return min((due for due, code in rows if code == CANCELLED), default=math.inf)
+
+
+def first_bad_s(
+    samples: Iterable[Sample], from_s: float, limits: LatencyTargets = DEFAULT_TARGETS, until_s: float = math.inf
+) -> float | None:
+    """When the first request was due, from `from_s` to `until_s`, that did not get a good answer."""
+    return min((due for due, is_good in _evidence(samples, from_s, until_s, limits) if not is_good), default=None)
+
+
+def first_sustained_good_s(
+    samples: Iterable[Sample],
+    from_s: float,
+    stable_s: float,
+    limits: LatencyTargets = DEFAULT_TARGETS,
+    until_s: float = math.inf,
+) -> float | None:
+    """When the service was good for good.
+
+    That is the due time of the first good request, at or after `from_s`, that is followed by `stable_s` seconds with at
+    least one more request and none that was bad. Those seconds must end by `until_s`.
+    While a load still runs, `until_s` is the due time of its oldest unanswered request: nothing later is known to be good.
+    """
+    seen = sorted(_evidence(samples, from_s, until_s, limits))
+    bad_s = [due_s for due_s, is_good in seen if not is_good]
+    next_bad = 0
+    for i, (due_s, is_good) in enumerate(seen):
+        end_s = due_s + stable_s
+        if end_s > until_s:
+            return None
+        if not is_good:
+            continue
+        while next_bad < len(bad_s) and bad_s[next_bad] < due_s:
+            next_bad += 1
+        another = i + 1 < len(seen) and seen[i + 1][0] <= end_s
+        if another and (next_bad == len(bad_s) or bad_s[next_bad] > end_s):
+            return due_s
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Second:
+    """One second of a chart, by due time. Its quantiles are of few requests: they draw a line, and prove nothing."""
+
+    at_s: int
+    offered: int
+    ok: int
+    failed: Mapping[Outcome, int]
+    ttft_p50_s: float | None
+    ttft_p95_s: float | None
+    e2e_p95_s: float | None
+    inflight: int
+
+
+class _Counting:
+    """One second while samples stream past."""
+
+    __slots__ = ("codes", "e2e_s", "ttft_s")
+
+    def __init__(self) -> None:
+        self.codes: list[int] = []
+        self.ttft_s: list[float] = []
+        self.e2e_s: list[float] = []
+
+    def second(self, at_s: int, inflight: int) -> Second:
+        counts = Counter(self.codes)
+        failed = len(self.codes) - counts[OK]
+        ttft_s, e2e_s = Quantiles("ttft_s", self.ttft_s, failed), Quantiles("e2e_s", self.e2e_s, failed)
+        return Second(
+            at_s=at_s,
+            offered=len(self.codes),
+            ok=counts[OK],
+            failed={OUTCOMES[code]: count for code, count in counts.items() if code != OK},
+            ttft_p50_s=ttft_s.nearest(0.50),
+            ttft_p95_s=ttft_s.nearest(0.95),
+            e2e_p95_s=e2e_s.nearest(0.95),
+            inflight=inflight,
+        )
+
+
+def per_second(samples: Iterable[Sample]) -> tuple[Second, ...]:
+    """Every second from 0 to the last request's. `inflight` counts requests without an answer when the second begins."""
+    columns = columns_of(samples)
+    counting: defaultdict[int, _Counting] = defaultdict(_Counting)
+    begun: Counter[int] = Counter()
+    for code, due, first, end in zip(columns.outcomes, columns.due_s, columns.first_s, columns.end_s, strict=True):
+        if code == CANCELLED:
+            continue
+        one = counting[int(due)]
+        one.codes.append(code)
+        begun[math.ceil(due)] += 1
+        begun[math.ceil(end)] -= 1
+        if code == OK:
+            one.ttft_s.append((end if first < 0 else first) - due)
+            one.e2e_s.append(end - due)
+    inflight = accumulate(begun[at_s] for at_s in range(max(counting, default=-1) + 1))
+    return tuple(counting[at_s].second(at_s, waiting) for at_s, waiting in enumerate(inflight))

@@ -1,0 +1,105 @@
+"""What is under test: which compose files, which services may be hit, where the callers and the judge go. No I/O but reading paths."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pytest_llmchaos.errors import BadScenario
+
+PACKAGE = Path(__file__).parent.parent
+BACKENDS = ("ollama", "llamacpp", "sim")
+
+# Tokens per second that each backend holds on 2 cores with the rest of the stack beside it; a load above it measures the
+# machine, not the service. Real models: 60-100 tokens/s in all were measured on such a machine, of which a trial may ask 60 %.
+# The most that was seen of each backend there, all cores given to it: what an overload has to exceed.
+PEAK_TOKENS_PER_S = {"ollama": 110.0, "llamacpp": 110.0, "sim": 4_000.0}
+CAPACITY_TOKENS_PER_S = {"ollama": 45.0, "llamacpp": 45.0, "sim": 4_000.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A stack as the instrument needs to know it.
+
+    `targets` are the services that faults may hit; `ports` the services that are reached from outside, with the
+    environment variable through which the compose file takes the host port.
+    """
+
+    compose_files: tuple[Path, ...]
+    targets: tuple[str, ...]
+    ports: tuple[tuple[str, str, int], ...]
+    api: str
+    prometheus: str
+    pushgateway: str | None
+    remediator: str | None
+    model: str
+    check: str | None
+    slo_file: Path
+    bootstrap: Path | None
+    capacity_tokens_per_s: float
+    peak_tokens_per_s: float = 0.0
+    audit_file: str = "/audit/audit.jsonl"
+    scrape_jobs: tuple[str, ...] = ()
+    extra_env: tuple[tuple[str, str], ...] = field(default=())
+    own: bool = False  # a user's own stack, not the reference lab
+    attach: bool = False  # it runs already under `project`, and is left running
+    project: str = ""
+
+
+def stack_dir() -> Path:
+    """The reference stack: beside the package in a checkout, inside it in an installed wheel."""
+    packaged = PACKAGE / "_stack"
+    return packaged if packaged.is_dir() else PACKAGE.parent / "stack"
+
+
+def dashboards_dir() -> Path:
+    """The dashboards that Grafana is provisioned with: beside the package in a checkout, inside it in an installed wheel."""
+    packaged = PACKAGE / "_dashboards"
+    return packaged if packaged.is_dir() else PACKAGE.parent / "dashboards"
+
+
+def setup_command(backend: str = BACKENDS[0]) -> str:
+    """What brings an engine and a backend's images: in a checkout its Makefile, which an installed wheel has not."""
+    stack = stack_dir()
+    if (stack.parent / "Makefile").is_file():
+        return "make setup" if backend == BACKENDS[0] else f"make setup BACKEND={backend}"
+    return shlex.join([sys.executable, str(stack / "bootstrap.py"), "all", "--backend", backend])
+
+
+def lab_subject(backend: str) -> Subject:
+    """The reference stack with one of its model backends.
+
+    Raises BadScenario for a backend that does not exist.
+    """
+    if backend not in BACKENDS:
+        raise BadScenario(f"--chaos-backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    stack = stack_dir()
+    files = [stack / "compose.yaml"]
+    if backend != "ollama":
+        files.append(stack / f"compose.{backend}.yaml")
+    jobs = (
+        ("api", "prometheus", "pushgateway") if backend == "ollama" else ("api", "model", "prometheus", "pushgateway")
+    )
+    return Subject(
+        compose_files=tuple(files),
+        targets=("api", "model-1", "model-2"),
+        ports=(
+            ("api", "LLMCHAOS_API_PORT", 8000),
+            ("prometheus", "LLMCHAOS_PROMETHEUS_PORT", 9090),
+            ("pushgateway", "LLMCHAOS_PUSHGATEWAY_PORT", 9091),
+        ),
+        api="api",
+        prometheus="prometheus",
+        pushgateway="pushgateway",
+        remediator="remediator",
+        model="smollm2:135m",
+        check="sim-v1" if backend == "sim" else None,
+        slo_file=stack / "slo.yaml",
+        bootstrap=stack / "bootstrap.py",
+        capacity_tokens_per_s=CAPACITY_TOKENS_PER_S[backend],
+        peak_tokens_per_s=PEAK_TOKENS_PER_S[backend],
+        scrape_jobs=jobs,
+        extra_env=(("LLMCHAOS_BACKEND", backend),),
+    )

@@ -1,0 +1,113 @@
+"""A user's own stack as the subject, read from ini keys."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.subject.lab import Subject
+
+DEFAULT_TOKENS_PER_S = 1000.0
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_LISTS = ("targets", "jobs")
+_NEEDED = {
+    "api": ("the service that takes the callers' requests", "web"),
+    "prometheus": ("the service that judges", "prometheus"),
+    "targets": ("the services that faults may hit", "web worker"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnKeys:
+    """The ini keys that describe a user's own stack. Field `api` is the key `llmchaos_api`, and so on."""
+
+    compose: tuple[str, ...] = ()
+    api: str = ""
+    prometheus: str = ""
+    targets: tuple[str, ...] = ()
+    pushgateway: str = ""
+    remediator: str = ""
+    model: str = ""
+    jobs: tuple[str, ...] = ()
+    tokens_per_s: float | None = None
+    slo: str = ""
+    attach: bool = False
+
+
+def own_subject(keys: OwnKeys, folder: Path) -> Subject | None:
+    """The subject that the ini keys describe; None where no key is set. Paths count from `folder`.
+
+    Raises BadScenario naming the key.
+    """
+    given = [one.name for one in fields(keys) if getattr(keys, one.name) not in ("", (), None, False)]
+    if not given:
+        return None
+    if not keys.compose:
+        raise BadScenario(f"llmchaos_{given[0]} needs llmchaos_compose, the path of your compose file: add it")
+    for name, (what, example) in _NEEDED.items():
+        if name not in given:
+            raise BadScenario(f"llmchaos_{name} is missing, {what}: add it, such as llmchaos_{name} = {example}")
+    _check_names(keys)
+    if not keys.slo:
+        raise BadScenario("llmchaos_slo must be the path of an OpenSLO file over your own metrics: add it")
+    tokens_per_s = DEFAULT_TOKENS_PER_S if keys.tokens_per_s is None else keys.tokens_per_s
+    if not 0 < tokens_per_s < 1e9:
+        raise BadScenario(f"llmchaos_tokens_per_s must be a number above 0 and below 1e9, got {tokens_per_s:g}")
+    return Subject(
+        compose_files=tuple(_file("llmchaos_compose", folder / path) for path in keys.compose),
+        targets=keys.targets,
+        ports=tuple((name, "", 0) for name in (keys.api, keys.prometheus, keys.pushgateway) if name),
+        api=keys.api,
+        prometheus=keys.prometheus,
+        pushgateway=keys.pushgateway or None,
+        remediator=keys.remediator or None,
+        model=keys.model or "default",
+        check=None,
+        slo_file=_file("llmchaos_slo", folder / keys.slo),
+        bootstrap=None,
+        capacity_tokens_per_s=tokens_per_s,
+        scrape_jobs=keys.jobs,
+        own=True,
+        attach=keys.attach,
+    )
+
+
+def named_services(subject: Subject) -> dict[str, str]:
+    """The services that the keys name, each with the first key that names it."""
+    pairs = [(subject.api, "api"), (subject.prometheus, "prometheus"), (subject.pushgateway, "pushgateway")]
+    pairs += [(subject.remediator, "remediator"), *((target, "targets") for target in subject.targets)]
+    return {name: f"llmchaos_{key}" for name, key in reversed(pairs) if name is not None}
+
+
+def refuse_services(lines: Sequence[str], *, toml: bool) -> None:
+    """Raises BadScenario for the former key `llmchaos_services`, with the lines to write in its place."""
+    if lines:
+        pairs = [(role.strip(), value.strip()) for role, _, value in (line.partition(":") for line in lines)]
+        written = "\n".join(f"llmchaos_{role} = {_written(role, value, toml=toml)}" for role, value in pairs)
+        raise BadScenario(f"llmchaos_services is no ini key: each role has its own, so write\n{written}")
+
+
+def _written(role: str, value: str, *, toml: bool) -> str:
+    if not toml or role == "tokens_per_s":
+        return value
+    return json.dumps(value.split() if role in _LISTS else value)
+
+
+def _check_names(keys: OwnKeys) -> None:
+    for key in ("api", "prometheus", "pushgateway", "remediator"):
+        name = getattr(keys, key)
+        if name and not _NAME.fullmatch(name):
+            raise BadScenario(f"llmchaos_{key} must be the name of one service of the compose file, got {name!r}")
+    for name in keys.targets:
+        if not _NAME.fullmatch(name):
+            raise BadScenario(f"llmchaos_targets must be names of services of the compose file, got {name!r}")
+
+
+def _file(key: str, path: Path) -> Path:
+    if not path.is_file():
+        raise BadScenario(f"{key}: no file at {path}: paths count from the folder of the ini file")
+    return path.resolve()

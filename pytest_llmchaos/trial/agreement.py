@@ -1,0 +1,100 @@
+"""Agreement of the callers' samples with Prometheus."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from pytest_llmchaos.errors import Inconclusive, NoData, TooFewSamples, TruthsDisagree
+from pytest_llmchaos.stats.windows import Window
+
+if TYPE_CHECKING:
+    from pytest_llmchaos.evidence.trial_record import Record
+    from pytest_llmchaos.lab.injector import Injected
+    from pytest_llmchaos.lab.lab import Lab
+
+
+# The callers' counters are pushed at their true end and scraped after it, so whole-trial counts must agree to the event; one
+# event in a thousand is left for rounding.
+TRUTHS_TOLERANCE = 0.001
+
+
+CLOCK_TOLERANCE_S = 0.25
+
+
+# The api's own share of good answers may differ by this before it is worth a finding.
+SECOND_OPINION_TOLERANCE = 0.01
+
+
+def require_one_clock(lab: Lab) -> None:
+    """Every time in a verdict may come from either clock. Raises TruthsDisagree."""
+    offset_s = lab.prometheus.clock_offset_s()
+    if not abs(offset_s) <= CLOCK_TOLERANCE_S:
+        raise TruthsDisagree(
+            f"Prometheus' clock is {offset_s:+.3f} s off ours, at most {CLOCK_TOLERANCE_S} s allowed: run both on one "
+            "machine, or on machines that one time server keeps"
+        )
+
+
+def require_agreement(lab: Lab, record: Record, whole: Window, counted_unix_s: float) -> None:
+    """Callers' samples against Prometheus over the whole trial. Raises TruthsDisagree."""
+    if lab.subject.pushgateway is None:
+        return
+    query = 'sum by (outcome) (llmchaos_caller_requests_total{outcome!="cancelled"})'
+    told = {dict(labels)["outcome"]: value for labels, value in lab.prometheus.vector(query, counted_unix_s).items()}
+    total = sum(told.values())
+    if total <= 0:
+        raise NoData("Prometheus counted no request of the callers")
+    theirs = told.get("ok", 0.0) / total
+    if abs(whole.availability - theirs) > TRUTHS_TOLERANCE:
+        raise TruthsDisagree(
+            f"availability of the whole trial: callers say {whole.availability:.4f}, Prometheus says {theirs:.4f}"
+        )
+    _compare_p95(lab, record, whole, counted_unix_s)
+    _second_opinion(lab, record, whole, counted_unix_s)
+
+
+def _compare_p95(lab: Lab, record: Record, whole: Window, at_unix_s: float) -> None:
+    """The callers' p95 must lie in the bucket in which Prometheus' histogram puts it, which is all that a histogram knows.
+
+    In the bucket beside it is a finding with both numbers; farther away raises TruthsDisagree.
+    """
+    query = "sum by (le) (llmchaos_caller_request_duration_seconds_bucket)"
+    found = lab.prometheus.vector(query, at_unix_s)
+    buckets = sorted((float(dict(labels)["le"]), count) for labels, count in found.items())
+    try:
+        mine = whole.e2e_s.p95
+    except TooFewSamples:
+        return
+    edges = [0.0, *(upper for upper, _ in buckets)]
+    theirs = next(i for i, (_, count) in enumerate(buckets) if count >= 0.95 * buckets[-1][1])
+    if edges[theirs] <= mine <= edges[theirs + 1]:
+        return
+    both = f"p95: callers say {mine:.3f} s, Prometheus' histogram {edges[theirs]:g} to {edges[theirs + 1]:g} s"
+    if not edges[max(0, theirs - 1)] <= mine <= edges[min(len(edges) - 1, theirs + 2)]:
+        raise TruthsDisagree(f"{both}, and not the bucket beside it either")
+    record.finding(both)
+
+
+def _second_opinion(lab: Lab, record: Record, whole: Window, at_unix_s: float) -> None:
+    """What the service says of itself, where it differs: a finding, for a dead server cannot count its own failures."""
+    span = f"{max(1, round(at_unix_s - record.anchor_unix_s))}s"
+    query = (
+        f'sum(increase(llmlab_requests_total{{outcome="ok"}}[{span}])) / '
+        f'sum(increase(llmlab_requests_total{{outcome!="client_cancelled"}}[{span}]))'
+    )
+    try:
+        own = lab.prometheus.value(query, at_unix_s)
+    except Inconclusive:
+        return
+    if abs(own - whole.availability) > SECOND_OPINION_TOLERANCE:
+        record.finding(f"the api's own counters say availability {own:.4f}, its callers {whole.availability:.4f}")
+
+
+def require_coverage(lab: Lab, record: Record, injected: Injected) -> None:
+    """Raises PartialScrape or StaleData where scrapes are missing that the verdict rests on."""
+    steady = next((p for p in record.phases if p.name == "steady"), None)
+    if steady is None or not lab.subject.scrape_jobs:
+        return
+    first = record.unix_s(max(0.0, steady.to_s - 4.0))
+    lab.prometheus.require_coverage(lab.subject.scrape_jobs, first, time.time() - 0.5, allow_down=injected.victims)

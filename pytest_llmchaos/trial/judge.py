@@ -1,0 +1,213 @@
+"""From what was recorded to a judged trial: detection, recovery, repair, SLOs, and whether both truths agree.
+
+It runs after the load has stopped, and raises whatever makes the trial prove nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pytest_llmchaos.errors import Inconclusive, InvalidExperiment, NoData
+from pytest_llmchaos.evidence.samples_file import Samples
+from pytest_llmchaos.evidence.samples_file import load as load_samples
+from pytest_llmchaos.stats.windows import LatencyTargets, first_bad_s, first_sustained_good_s, first_unknown_s, windows
+from pytest_llmchaos.trial import slo_verdict
+from pytest_llmchaos.trial.agreement import require_agreement, require_coverage, require_one_clock
+from pytest_llmchaos.trial.attribution import (
+    SIGNAL_MISSING,
+    detected,
+    note_events,
+    repaired_by,
+    restarts,
+    unnoticed,
+    victims_back,
+)
+from pytest_llmchaos.trial.trial import Trial
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_llmchaos.evidence.trial_record import Record
+    from pytest_llmchaos.lab.injector import Injected
+    from pytest_llmchaos.lab.lab import Lab
+    from pytest_llmchaos.lab.live_load import RunningLoad
+    from pytest_llmchaos.model import RuntimeEvent
+    from pytest_llmchaos.plan.experiment import TrialPlan
+    from pytest_llmchaos.slo.arithmetic import SloResult
+
+LAST_PUSH_DEADLINE_S = 10.0
+# A request can be counted up to one push (0.25 s), one scrape and its timeout after it ended.
+EDGE_S = 2.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What a trial left. Seconds are on the trial's clock; `counted_unix_s` is when Prometheus had every count.
+
+    What became of requests that were due after `known_s` nobody knows: the trial ended first.
+    """
+
+    samples: Samples
+    limits: LatencyTargets
+    fault_s: float
+    known_s: float
+    counted_unix_s: float
+
+
+def judged(lab: Lab, plan: TrialPlan, record: Record, load: RunningLoad, injected: Injected) -> Trial:
+    """The trial with all its values."""
+    about_load = load.require_held()
+    samples = load_samples(record.directory / "samples.jsonl")
+    ended_s = record.phases[-1].to_s
+    evidence = Evidence(
+        samples=samples,
+        limits=load.limits,
+        fault_s=record.at_s(injected.start_unix_s) if injected.start_unix_s is not None else _fault_phase(record),
+        known_s=min(ended_s, first_unknown_s(samples)),
+        counted_unix_s=_await_last_push(lab, load),
+    )
+    bounds = [(p.name, p.from_s, p.to_s) for p in record.phases]
+    # The load outlives the last phase by a moment; a window's end is not inside it.
+    last_due_s = math.nextafter(max(samples.columns.due_s, default=0.0), math.inf)
+    whole = ("whole", 0.0, max(ended_s, last_due_s))
+    parts = {w.name: w for w in windows(samples, [*bounds, whole], limits=load.limits)}
+    if not parts["whole"].offered:
+        raise InvalidExperiment("no request was answered in the whole trial: nothing can be said of the service")
+    require_one_clock(lab)
+    require_agreement(lab, record, parts["whole"], evidence.counted_unix_s)
+    require_coverage(lab, record, injected)
+    slos, slo_errors = _slos(lab, plan, record, evidence)
+    runtime_events = lab.runtime.events(record.anchor_unix_s, time.time())
+    audit = lab.remediator.audit(record.anchor_unix_s) if lab.subject.remediator else []
+    fired = lab.prometheus.fired(record.unix_s(evidence.fault_s), time.time())
+    note_events(record, runtime_events, audit, fired)
+    detect_s, detected_by = detected(record, evidence.fault_s, audit, fired)
+    recover_s, why_not = _recovered(record, plan, injected, evidence, runtime_events)
+    if unnoticed(injected, detect_s):
+        record.finding(SIGNAL_MISSING)
+    return Trial(
+        name=record.trial,
+        plan=plan,
+        windows=parts,
+        slos=slos,
+        slo_errors=slo_errors,
+        detect_s=detect_s,
+        detected_by=detected_by,
+        recover_s=recover_s,
+        recover_why_not=why_not,
+        settle_s=_settled(record, plan, injected, evidence),
+        repaired_by=repaired_by(injected, runtime_events, audit),
+        victims=injected.victims,
+        alerts=tuple(sorted({alert.name for alert in fired if not alert.before})),
+        actions=tuple(line for line in audit if line.get("event") in {"done", "failed"}),
+        restarts=restarts(runtime_events),
+        findings=tuple(record.findings),
+        events=tuple(record.events),
+        load=about_load,
+    )
+
+
+def _fault_phase(record: Record) -> float:
+    return next((p.from_s for p in record.phases if p.name == "fault"), 0.0)
+
+
+def _await_last_push(lab: Lab, load: RunningLoad) -> float:
+    """The time at which Prometheus has every one of the callers' counts. Raises NoData if they never arrive whole."""
+    if lab.subject.pushgateway is None:
+        return time.time()
+    expected = load.stop().done
+    deadline = time.monotonic() + LAST_PUSH_DEADLINE_S
+    seen: float | str = "nothing"
+    while time.monotonic() < deadline:
+        now = time.time()
+        try:
+            seen = lab.prometheus.value("sum(llmchaos_caller_requests_total)", now)
+        except NoData:
+            seen = "nothing"
+        if seen == expected:
+            return now
+        time.sleep(0.1)
+    raise NoData(
+        f"Prometheus has {seen} of the callers' {expected} answers {LAST_PUSH_DEADLINE_S:g} s after the load ended: "
+        "is it, or the pushgateway, down?"
+    )
+
+
+def _slos(
+    lab: Lab, plan: TrialPlan, record: Record, evidence: Evidence
+) -> tuple[dict[str, SloResult], dict[str, Inconclusive]]:
+    """Each SLO over the window from the fault's start to the last push; what Prometheus cannot answer, as its error."""
+    callers = windows(evidence.samples, [("since the fault", evidence.fault_s, math.inf)], limits=evidence.limits)[0]
+    results: dict[str, SloResult] = {}
+    errors: dict[str, Inconclusive] = {}
+    rate_rps = plan.experiment.load.mean_rps
+    from_unix_s = record.unix_s(evidence.fault_s)
+    for slo in lab.slos:
+        try:
+            result = slo_verdict.judged(lab.prometheus, slo, from_unix_s, evidence.counted_unix_s, rate_rps=rate_rps)
+            if slo.name == "availability" and callers.offered:
+                result = replace(result, callers_say=callers.availability)
+                edge_events = max(2.0, EDGE_S * rate_rps)
+                finding = slo_verdict.compared(result, callers.availability, edge_events=edge_events)
+                if finding:
+                    record.finding(finding)
+        except Inconclusive as error:
+            errors[slo.name] = error
+        else:
+            results[slo.name] = result
+    return results, errors
+
+
+def _recovered(
+    record: Record, plan: TrialPlan, injected: Injected, evidence: Evidence, events: Sequence[RuntimeEvent]
+) -> tuple[float | None, str]:
+    """(seconds from the fault to the first sustained good second, "") or (None, why there is none)."""
+    if not injected.acts or injected.reverted_unix_s is None or injected.last_unix_s is None:
+        return None, "no fault was injected, so nothing had to recover"
+    if plan.fault.lifetime == "passing":
+        return None, f"{plan.fault} was ended by the instrument: ask for trial.time_to_settle_s"
+    stable_s, fault_s = plan.experiment.stable_s, evidence.fault_s
+    reverted_s = record.at_s(injected.reverted_unix_s)
+    back_s = victims_back(record, injected, events)
+    down = [victim for victim, at_s in back_s.items() if at_s is None]
+    if down:
+        return None, (
+            f"{' and '.join(down)} had not started again when the instrument reverted the fault, "
+            f"{reverted_s - fault_s:.1f} s after it"
+        )
+    back = max(at_s for at_s in back_s.values() if at_s is not None)
+    good = first_sustained_good_s(
+        evidence.samples,
+        from_s=record.at_s(injected.last_unix_s),
+        stable_s=stable_s,
+        limits=evidence.limits,
+        until_s=evidence.known_s,
+    )
+    if good is None:
+        return None, f"callers never saw {stable_s:g} s without a bad request after {plan.fault}"
+    suffered = first_bad_s(evidence.samples, from_s=fault_s, limits=evidence.limits) is not None
+    recovered = max(back, good) if suffered else back
+    if recovered > reverted_s:
+        return None, (
+            f"the service came back {recovered - fault_s:.1f} s after the fault, but only after the instrument's own revert "
+            f"at {reverted_s - fault_s:.1f} s"
+        )
+    return round(recovered - fault_s, 3), ""
+
+
+def _settled(record: Record, plan: TrialPlan, injected: Injected, evidence: Evidence) -> float | None:
+    """Seconds from the end of a passing fault until the service was good for good."""
+    if plan.fault.lifetime != "passing" or injected.reverted_unix_s is None:
+        return None
+    reverted_s = record.at_s(injected.reverted_unix_s)
+    settled = first_sustained_good_s(
+        evidence.samples,
+        from_s=reverted_s,
+        stable_s=plan.experiment.stable_s,
+        limits=evidence.limits,
+        until_s=evidence.known_s,
+    )
+    return None if settled is None else round(max(0.0, settled - reverted_s), 3)

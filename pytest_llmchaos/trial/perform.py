@@ -1,0 +1,154 @@
+"""One trial, in order. The only file that knows the order; its indentation is that order."""
+
+from __future__ import annotations
+
+import errno
+import time
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmchaos.errors import EvidenceLost, InvalidExperiment, ProvesNothing, Unsupported, verdict_of
+from pytest_llmchaos.host import measurement_lock
+from pytest_llmchaos.plan.schedule import arrivals_of
+from pytest_llmchaos.runtime.undo import over
+from pytest_llmchaos.trial import judge, trial_json
+from pytest_llmchaos.trial.trial import Trial
+
+if TYPE_CHECKING:
+    from pytest_llmchaos.evidence.trial_record import Record
+    from pytest_llmchaos.lab.injector import Injected
+    from pytest_llmchaos.lab.lab import Lab
+    from pytest_llmchaos.plan.experiment import TrialPlan
+
+LOOK_EVERY_S = 0.5  # to ask an engine for its faults costs a process in its container
+
+
+def perform(lab: Lab, plan: TrialPlan, *, worker: str = "") -> Trial:
+    """Perform and judge one trial. Whatever happens, its end is in the journal.
+
+    Raises ProvesNothing, Unsupported or HealFailed instead of giving a trial that supports no claim.
+    """
+    lab.last_trial, lab.last_judged = "", {}  # whoever is refused below must not be taken for the trial before
+    missing = sorted(plan.fault.needs - lab.runtime.abilities)
+    if missing:
+        raise Unsupported(f"the {lab.runtime.name} runtime cannot {', '.join(missing)}, which {plan.fault} needs")
+    with measurement_lock.measuring(say=lab.say), lab.recording(worker, **_about(plan)) as record:
+        try:
+            trial = _perform(lab, plan, record)
+        except BaseException as error:
+            ended = _broken_off(error) if isinstance(error, OSError) else error
+            lab.last_judged = trial_json.as_json(
+                plan, record, None, verdict_of(ended), f"{type(ended).__name__}: {ended}"
+            )
+            record.note("judged", **lab.last_judged)
+            if ended is error:
+                raise
+            raise ended from error
+        lab.last_judged = trial_json.as_json(plan, record, trial, "held", None)
+        record.write("judged", **lab.last_judged)
+        return trial
+
+
+def _broken_off(error: OSError) -> InvalidExperiment:
+    """What the machine did to the trial: a daemon that does not answer, a disk that is full."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}:
+        return EvidenceLost(f"{error.filename or 'a file of the trial'} cannot be written: {error.strerror}")
+    return InvalidExperiment(f"the trial broke off: {type(error).__name__}: {error}")
+
+
+def _perform(lab: Lab, plan: TrialPlan, record: Record) -> Trial:
+    experiment = plan.experiment
+
+    def look_round() -> None:
+        lab.require_clean()
+        lab.remediator.ensure(experiment.remediator)
+
+    longest_s = experiment.longest_s(plan.fault)
+    with lab.load(experiment.load, arrivals=arrivals_of(plan), longest_s=longest_s, meanwhile=look_round) as load:
+        lab.signals.phase("steady")
+        with record.phase("steady", from_s=0.0):
+            lab.hold_steady(experiment.steady_s)
+        lab.signals.phase("fault")
+        limits: dict[str, Any] = {
+            "abort_if": experiment.abort_if,
+            "blast_radius": experiment.blast_radius,
+            "patience_s": experiment.deadline_s(plan.fault),
+        }
+        with record.phase("fault"), lab.inject(plan.injections, **limits) as injected:
+            _hold_fault(lab, plan, record, injected)
+        lab.signals.phase("recovery")
+        with record.phase("recovery"):
+            _hold_settled(lab, plan, record)
+    lab.signals.phase("none")
+    return judge.judged(lab, plan, record, load, injected)
+
+
+def _hold_fault(lab: Lab, plan: TrialPlan, record: Record, injected: Injected) -> None:
+    """Lasting: until the system has repaired itself or its deadline passed. Passing: for `fault_s`. None: as long as a settle."""
+    experiment, load = plan.experiment, lab.running_load
+    if load is None:
+        raise ProvesNothing("the load ended before the fault")
+
+    def checked(condition: Any) -> Any:
+        def inner() -> bool:
+            lab.abort_check(experiment.abort_if)
+            return bool(condition())
+
+        return inner
+
+    if plan.fault.lifetime == "passing":
+        lab.hold_until(checked(lambda: False), deadline_s=experiment.fault_s or 0.0, what="fault")
+    elif plan.fault.lifetime == "none":
+        # As long as a passing fault of the same experiment, so that both arms see the same part of the load.
+        longest_s = max(experiment.stable_s, experiment.fault_s or 0.0)
+        lab.hold_until(checked(lambda: False), deadline_s=longest_s, what="no fault")
+    else:
+        last_s = record.at_s(injected.last_unix_s or record.anchor_unix_s)
+        next_look_s = 0.0
+
+        def repaired() -> bool:
+            """Callers are served again, and nothing of the fault is left: the former may come without the latter."""
+            nonlocal next_look_s
+            if load.recovered(last_s, experiment.stable_s) is None or time.monotonic() < next_look_s:
+                return False
+            next_look_s = time.monotonic() + LOOK_EVERY_S
+            return all(over(lab.runtime, act, since) for act, since in injected.proven)
+
+        lab.hold_until(checked(repaired), deadline_s=experiment.deadline_s(plan.fault), what="fault")
+
+
+def _hold_settled(lab: Lab, plan: TrialPlan, record: Record) -> None:
+    """After the revert: until the service has been good for `stable_s`, or the deadline passed."""
+    load = lab.running_load
+    if load is None:
+        raise ProvesNothing("the load ended before the recovery")
+    begin_s = record.now_s()
+    stable_s = plan.experiment.stable_s
+    if plan.fault.lifetime == "lasting":
+        # The stable seconds before the end of the fault phase count: they were good already.
+        begin_s -= stable_s
+    deadline_s = plan.experiment.deadline_s(plan.fault) if plan.fault.lifetime == "passing" else 30.0
+    lab.hold_until(lambda: load.recovered(begin_s, stable_s) is not None, deadline_s=deadline_s, what="recovery")
+
+
+def _about(plan: TrialPlan) -> dict[str, Any]:
+    experiment = plan.experiment
+    return {
+        "scenario": plan.scenario,
+        "hypothesis": plan.hypothesis,
+        "fault": str(plan.fault),
+        "target": plan.fault.target,
+        "lifetime": plan.fault.lifetime,
+        "fidelity": plan.fault.fidelity,
+        "remediator": experiment.remediator,
+        "repeat": plan.repeat,
+        "plan": {
+            "load": str(experiment.load),
+            "injections": [str(act) for act in plan.injections],
+            "steady_s": experiment.steady_s,
+            "fault_s": experiment.fault_s,
+            "recovery_s": experiment.deadline_s(plan.fault),
+            "repair_within_s": experiment.repair_within_s,
+            "settle_within_s": experiment.settle_within_s,
+            "stable_s": experiment.stable_s,
+        },
+    }

@@ -1,0 +1,101 @@
+"""Asks Prometheus what a window says of an SLO, and refuses where it cannot know. The verdict is not its duty."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_llmchaos.errors import CounterReset, Inconclusive, NoData, PartialScrape, StaleData, TruthsDisagree
+from pytest_llmchaos.prometheus.queries import GAP_TOLERANCE
+from pytest_llmchaos.slo.arithmetic import SloResult, window_query
+
+if TYPE_CHECKING:
+    from pytest_llmchaos.prometheus.queries import Prometheus
+    from pytest_llmchaos.slo.arithmetic import Slo
+
+
+def judged(
+    prometheus: Prometheus,
+    slo: Slo,
+    from_unix_s: float,
+    to_unix_s: float,
+    *,
+    rate_rps: float,
+) -> SloResult:
+    """What happened to the SLO between the two instants; `rate_rps` is the offered rate that scales its budget.
+
+    Raises CounterReset, NoData, StaleData or NotANumber where nobody can know.
+    """
+    for selector in (slo.good, slo.total):
+        for at_unix_s in (from_unix_s, to_unix_s):
+            _require_fresh(prometheus, selector, at_unix_s)
+    queries = window_query(slo, to_unix_s - from_unix_s)
+    resets = prometheus.value(queries.resets, to_unix_s)
+    if resets > 0:
+        raise CounterReset(
+            f"{slo.name}: {slo.good} or {slo.total} began again at 0 within the window ({resets:g} resets): what was counted "
+            "between the last scrape and the end of its process is lost, and an outage is just that; take the SLO from "
+            "counters that outlive the service, such as the callers' own (llmchaos_caller_*), or judge by trial.whole"
+        )
+    gone = prometheus.vector(queries.gone, to_unix_s, may_be_empty=True)
+    if gone:
+        names = "; ".join(
+            ", ".join(f'{key}="{value}"' for key, value in sorted(labels)) for labels in sorted(map(sorted, gone))
+        )
+        raise CounterReset(
+            f"{slo.name}: of {slo.good} or {slo.total}, series that were there at the window's start are gone at its end "
+            f"({names}): what they counted in between is lost; take the SLO from counters that outlive the service, such as "
+            "the callers' own (llmchaos_caller_*), or judge by trial.whole"
+        )
+    good, total = prometheus.value(queries.good, to_unix_s), prometheus.value(queries.total, to_unix_s)
+    if not total > 0:
+        raise NoData(f"{slo.name}: no {slo.unit} between {from_unix_s:.3f} and {to_unix_s:.3f}, so no share of them")
+    if good < 0:
+        raise Inconclusive(f"{slo.name}: {slo.good} went down by {-good:g} without a reset that Prometheus saw")
+    return SloResult(
+        slo=slo,
+        good=good,
+        total=total,
+        window_s=to_unix_s - from_unix_s,
+        rate_rps=rate_rps,
+        query=queries.ratio,
+        raw={
+            f"{name} at the window's {end}": prometheus.value(f"sum({selector})", at_unix_s)
+            for name, selector in (("good", slo.good), ("total", slo.total))
+            for end, at_unix_s in (("start", from_unix_s), ("end", to_unix_s))
+        },
+    )
+
+
+def require_pushes(prometheus: Prometheus, job: str, from_unix_s: float, to_unix_s: float) -> None:
+    """Refuse unless the callers pushed all through the window: a scrape of old pushes looks fresh and is not."""
+    pushes = prometheus.raw(f'push_time_seconds{{job="{job}"}}', from_unix_s, to_unix_s)
+    if not pushes:
+        raise NoData(f"nothing was pushed as job {job!r}: do the callers reach the push gateway?")
+    for series in pushes:
+        for scraped_unix_s, pushed_unix_s in series.points:
+            if scraped_unix_s - pushed_unix_s > GAP_TOLERANCE:
+                raise PartialScrape(
+                    f"at {scraped_unix_s:.3f} the callers' last push was {scraped_unix_s - pushed_unix_s:.1f} s old, "
+                    f"at most {GAP_TOLERANCE:g} s may pass"
+                )
+
+
+def compared(result: SloResult, callers_say: float, *, edge_events: float) -> str | None:
+    """A finding if the callers' samples give another share than Prometheus; TruthsDisagree beyond what edges explain.
+
+    Counters are exact inside a window; requests that end between a scrape and the window's edge fall on either side of
+    it. `edge_events` says how many that can be: about the rate times two scrape intervals and a half.
+    """
+    apart_events = abs(result.value - callers_say) * result.total
+    both = f"{result.name}: Prometheus says {result.value:.6g}, the callers' samples say {callers_say:.6g}"
+    if apart_events > edge_events:
+        raise TruthsDisagree(
+            f"{both}: {apart_events:.1f} of {result.total:g} apart, the edges explain {edge_events:.1f}"
+        )
+    return f"{both}: {apart_events:.1f} of {result.total:g} {result.slo.unit} apart" if apart_events > 1 else None
+
+
+def _require_fresh(prometheus: Prometheus, selector: str, at_unix_s: float) -> None:
+    newest = prometheus.value(f"min(timestamp({selector}))", at_unix_s)
+    if at_unix_s - newest > GAP_TOLERANCE:  # scrapes are one second apart
+        raise StaleData(f"the newest sample of {selector} is {at_unix_s - newest:.1f} s older than {at_unix_s:.3f}")

@@ -1,0 +1,125 @@
+"""One performed experiment as its claims see it: values with good reprs, and errors where a value does not exist. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pytest_llmchaos.errors import BadScenario, Inconclusive, InvalidExperiment, NotDetected, NotRecovered
+
+if TYPE_CHECKING:
+    from pytest_llmchaos.plan.experiment import TrialPlan
+    from pytest_llmchaos.slo.arithmetic import SloResult
+    from pytest_llmchaos.stats.windows import Window
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One performance of an experiment, judged. Times are seconds.
+
+    `detected_by` names the signal, `repaired_by` who brought the victim back: "remediator", "instrument" (our own revert),
+    "itself" (a restart that needs nobody), "unknown", or None where nothing had to be repaired.
+    """
+
+    name: str
+    plan: TrialPlan
+    windows: Mapping[str, Window]
+    slos: Mapping[str, SloResult]
+    slo_errors: Mapping[str, Inconclusive]
+    detect_s: float | None
+    detected_by: str | None
+    recover_s: float | None
+    recover_why_not: str
+    settle_s: float | None
+    repaired_by: str | None
+    victims: tuple[str, ...]
+    alerts: tuple[str, ...]
+    actions: tuple[Mapping[str, Any], ...]
+    restarts: Mapping[str, int]
+    findings: tuple[str, ...]
+    events: Sequence[Mapping[str, Any]] = field(repr=False)
+    load: Mapping[str, float] = field(repr=False)
+
+    def __repr__(self) -> str:
+        return f"<trial {self.name}: {self.plan.scenario}, {self.plan.fault}>"
+
+    @property
+    def is_control(self) -> bool:
+        """Whether this is the arm without a fault, where nothing may be detected and nothing has to recover."""
+        return self.plan.fault.lifetime == "none"
+
+    @property
+    def time_to_detect_s(self) -> float:
+        """Seconds from the fault's start to the first signal that the system itself raised. Raises NotDetected."""
+        if self.detect_s is None:
+            raise NotDetected(f"no alert fired and the remediator noticed nothing after {self.plan.fault}")
+        return self.detect_s
+
+    @property
+    def time_to_recover_s(self) -> float:
+        """Seconds from the fault's start to the first sustained good second, before our own revert.
+
+        Counts from the fault, not from its revert: callers suffer from then on. Raises NotRecovered.
+        """
+        if self.recover_s is None:
+            raise NotRecovered(self.recover_why_not)
+        return self.recover_s
+
+    @property
+    def time_to_settle_s(self) -> float:
+        """Seconds from the end of a passing fault until the service was good for good. Raises NotRecovered."""
+        if self.settle_s is None:
+            if self.plan.fault.lifetime != "passing":
+                raise NotRecovered(
+                    f"{self.plan.fault} is no fault that we end, so nothing settled after it: ask for trial.time_to_recover_s"
+                )
+            raise NotRecovered(
+                f"the service did not settle within {self.plan.experiment.deadline_s(self.plan.fault):g} s of the fault's end"
+            )
+        return self.settle_s
+
+    def slo(self, name: str) -> SloResult:
+        """Prometheus' verdict on one SLO, from the fault's start to the trial's end.
+
+        Raises BadScenario for an SLO that slo.yaml has not, and what kept Prometheus from answering.
+        """
+        if name in self.slo_errors:
+            raise self.slo_errors[name]
+        if name not in self.slos:
+            known = ", ".join(sorted({*self.slos, *self.slo_errors}))
+            raise BadScenario(f"trial.slo({name!r}): there is no such SLO; slo.yaml has {known}")
+        return self.slos[name]
+
+    def phase(self, name: str) -> Window:
+        if name not in self.windows:
+            raise InvalidExperiment(f"this trial had no {name} phase; it had {', '.join(self.windows)}")
+        return self.windows[name]
+
+    @property
+    def before_fault(self) -> Window:
+        """What callers saw of the steady phase."""
+        return self.phase("steady")
+
+    @property
+    def during_fault(self) -> Window:
+        """What callers saw of the fault phase."""
+        return self.phase("fault")
+
+    @property
+    def after_fault(self) -> Window:
+        """What callers saw of the recovery phase."""
+        return self.phase("recovery")
+
+    @property
+    def whole(self) -> Window:
+        return self.phase("whole")
+
+    @property
+    def silently_truncated(self) -> int:
+        """Answers that ended cleanly, without an error, before they were complete: the failure no status code shows."""
+        return int(self.whole.outcomes.get("truncated", 0))
+
+    @property
+    def failed(self) -> int:
+        return int(self.whole.offered - self.whole.ok)

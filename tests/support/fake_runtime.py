@@ -1,0 +1,180 @@
+"""A runtime in memory: states, events and abilities behave as the real ones do, so that contracts can be tested in no time."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pytest_llmchaos.errors import HealFailed, NotReady
+from pytest_llmchaos.faults.engine_faults import EngineFaultState, EngineReport
+from pytest_llmchaos.model import Proof, RuntimeEvent, ServiceState, Undo
+from pytest_llmchaos.runtime.docker.restrictions import RELEASES
+
+_ACTS = frozenset({"kill", "start", "restart", "pause", "unpause", "crash", "events"})
+ALL = _ACTS | {*RELEASES.values(), "engine", "oom_kill", "overload"}
+
+
+class FakeRuntime:
+    """`deaf` drops events (no witness), `broken` refuses undos, `touched` records every service that was acted on."""
+
+    name = "fake"
+    project = "llmchaos-fake"
+
+    def __init__(
+        self, services: Sequence[str] = ("api", "model-1", "model-2"), *, deaf: bool = False, broken: bool = False
+    ) -> None:
+        self._clock = itertools.count(1000)
+        self._states = {s: ServiceState(service=s, running=True, healthy=True, started_unix_s=1.0) for s in services}
+        self._events: list[RuntimeEvent] = []
+        self.deaf = deaf
+        self.broken = broken
+        self.touched: list[str] = []
+        self.abilities = ALL
+        self._restricted: dict[tuple[str, str], float] = {}
+        self._engine_faults: dict[tuple[str, str], EngineFaultState] = {}
+        self._boot_faults: set[str] = set()
+        self._floods: dict[str, float] = {}
+
+    def now(self) -> float:
+        return float(next(self._clock))
+
+    def targets(self) -> tuple[str, ...]:
+        return tuple(self._states)
+
+    def state(self, service: str) -> ServiceState:
+        return self._states.get(service, ServiceState(service=service, running=False))
+
+    def states(self) -> Mapping[str, ServiceState]:
+        return dict(self._states)
+
+    def events(self, since_unix_s: float, until_unix_s: float) -> Sequence[RuntimeEvent]:
+        return [e for e in self._events if since_unix_s <= e.at_unix_s <= until_unix_s]
+
+    def remove(self, service: str) -> None:
+        """Somebody else removes the container."""
+        del self._states[service]
+
+    def _change(self, service: str, action: str, attributes: Mapping[str, str] | None = None, **changes: Any) -> None:
+        if service not in self._states:
+            raise NotReady(f"no container for {service}")
+        self.touched.append(service)
+        at = self.now()
+        if "started_unix_s" in changes:
+            changes["started_unix_s"] = at
+        self._states[service] = replace(self._states[service], **changes)
+        if not self.deaf:
+            self._events.append(RuntimeEvent(at_unix_s=at, service=service, action=action, attributes=attributes or {}))
+
+    def kill(self, service: str) -> None:
+        self._change(service, "kill", {"signal": "9"})
+        self._change(service, "die", {"exitCode": "137"}, running=False, paused=False, exit_code=137)
+
+    def crash(self, service: str) -> None:
+        self._change(service, "die", {"exitCode": "137"}, running=False, paused=False, exit_code=137)
+
+    def start(self, service: str) -> None:
+        self._change(service, "start", running=True, exit_code=None, started_unix_s=0.0)
+        if service in self._boot_faults:
+            self._change(service, "die", {"exitCode": "1"}, running=False, exit_code=1)
+
+    def restart(self, service: str) -> None:
+        self.crash(service)
+        self.start(service)
+
+    def pause(self, service: str) -> None:
+        self._change(service, "pause", paused=True)
+
+    def unpause(self, service: str) -> None:
+        self._change(service, "unpause", paused=False)
+
+    def partition(self, service: str) -> None:
+        self._restrict("partition", service, 0)
+
+    def limit_cpu(self, service: str, cores: float) -> None:
+        self._restrict("limit_cpu", service, cores)
+
+    def limit_memory(self, service: str, mebibytes: int) -> None:
+        self._restrict("limit_memory", service, mebibytes)
+
+    def _restrict(self, kind: str, service: str, amount: float) -> None:
+        self._change(service, kind)
+        self._restricted[kind, service] = amount
+
+    def restricted(self, kind: str, service: str, since_unix_s: float, amount: float = 0) -> Proof | None:
+        for event in self._events:
+            on = (event.service, event.action) == (service, kind) and event.at_unix_s >= since_unix_s
+            if on and self._restricted.get((kind, service)) == amount:
+                return Proof(step="injected", witness="the fake's own word", at_unix_s=event.at_unix_s)
+        return None
+
+    def released(self, kind: str, service: str) -> Proof | None:
+        if (kind, service) in self._restricted or not self.state(service).running:
+            return None
+        return Proof(step="healed", witness="the fake's own word", at_unix_s=self.now())
+
+    def engine_start(self, service: str, kind: str, *, lease_s: float, **options: Any) -> str:
+        """Every fault of an engine is at once seen by Prometheus, and by the runtime where the engine dies of it."""
+        self._change(service, kind)
+        died = options.get("then") == "die" or options.get("engine") == "dies"
+        if died:
+            self._change(service, "die", {"exitCode": "1"}, running=False, exit_code=1)
+        elif kind == "crash_on_boot":
+            self._boot_faults.add(service)
+        else:
+            counters = {"requests": 1.0, "bytes": 1.0}
+            state = EngineFaultState(
+                id="f1", kind=kind, active=True, started_unix_s=self.now(), counters={} if self.deaf else counters
+            )
+            self._engine_faults[service, kind] = state
+        return "f1"
+
+    def engine_faults(self, service: str) -> EngineReport | None:
+        if not self.state(service).running:
+            return None
+        found = tuple(fault for (name, _), fault in self._engine_faults.items() if name == service)
+        return EngineReport(at_unix_s=self.now(), faults=found)
+
+    def engine_signal(self, query: str) -> float | None:
+        shown = any(f'"{service}"' in query or "{outcome" in query for service, _ in self._engine_faults)
+        return 1.0 if shown and not self.deaf else None
+
+    def overload(self, service: str, times: float, max_tokens: int) -> None:
+        self._change(service, "overload", {"times": f"{times:g}", "max_tokens": str(max_tokens)})
+        self._floods[service] = self.now()
+
+    def overload_seen(self, service: str, since_unix_s: float) -> Proof | None:
+        at_unix_s = self._floods.get(service, 0.0)
+        if at_unix_s < since_unix_s or not at_unix_s or self.deaf:
+            return None
+        return Proof(step="injected", witness="the fake's own word", at_unix_s=at_unix_s)
+
+    def overload_gone(self, service: str) -> Proof | None:
+        if service in self._floods:
+            return None
+        return Proof(step="healed", witness="the fake's own word", at_unix_s=self.now())
+
+    def undo(self, undo: Undo) -> None:
+        if self.broken:
+            raise HealFailed(f"the fake refuses {undo.op} {undo.service}")
+        if undo.service not in self._states:
+            return
+        if undo.op == "stop_overload":
+            if self._floods.pop(undo.service, None):
+                self._change(undo.service, undo.op)
+            return
+        state = self._states[undo.service]
+        fault = (undo.service, str(undo.args.get("kind", "")))
+        if fault in self._engine_faults:
+            self._change(undo.service, undo.op)
+            del self._engine_faults[fault]
+        self._boot_faults.discard(undo.service)
+        restriction = (RELEASES.get(undo.op, ""), undo.service)
+        if restriction in self._restricted:
+            self._change(undo.service, undo.op)
+            del self._restricted[restriction]
+        if state.paused:
+            self.unpause(undo.service)
+        if undo.op in {"ensure_running", "engine_end"} and not self._states[undo.service].running:
+            self.start(undo.service)
