@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from support import sessions
 
-SIDE_BY_SIDE = 4
+SIDE_BY_SIDE = 3
 BEFORE = [
     ("run", 1), ("stack", 1), ("stack_up", 1), ("trial", 1), ("process", 1), ("anchor", 1),
     ("phase_begin", 1), ("phase", 1), ("phase_begin", 2),
