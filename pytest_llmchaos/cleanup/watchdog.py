@@ -18,6 +18,8 @@ from typing import Any
 
 from pytest_llmchaos.evidence import journal
 from pytest_llmchaos.host.identity import process_started
+from pytest_llmchaos.runtime.docker import removal
+from pytest_llmchaos.runtime.local.cleanup import remove_run
 
 GOODBYE = b"clean\n"
 GIVE_UP_S = 60.0  # a Docker daemon that is being restarted is back long before
@@ -92,12 +94,8 @@ def clean_up(recipe: dict[str, Any]) -> None:
 
         attached.heal(recipe)
     elif recipe["runtime"] == "compose":
-        from pytest_llmchaos.runtime.docker import removal  # noqa: PLC0415 - only this branch needs it
-
         removal.remove_dead(recipe["project"], recipe["owner"])
     elif recipe["runtime"] == "local":
-        from pytest_llmchaos.runtime.local.cleanup import remove_run  # noqa: PLC0415 - only this branch needs it
-
         remove_run(recipe)
 
 

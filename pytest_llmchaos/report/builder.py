@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_llmchaos.errors import LlmchaosError
+from pytest_llmchaos.evidence.samples_file import read
 from pytest_llmchaos.model import Sample
 from pytest_llmchaos.report.aggregates import times
 from pytest_llmchaos.report.binning import Raw, counted, gather
@@ -48,8 +49,6 @@ def build(run_dir: Path) -> Path:
 
 def _samples(run_dir: Path, trial: dict[str, Any]) -> Iterator[Sample]:
     """The trial's samples; none if its load never started. A path that leads out of the run is not followed."""
-    from pytest_llmchaos.evidence.samples_file import read  # noqa: PLC0415
-
     try:
         path = (run_dir / str(trial.get("samples") or "")).resolve()
         if path.is_relative_to(run_dir) and path.is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,6 @@ def _difference(entry: Mapping[str, Any], recorded: Iterable[Mapping[str, Any]])
 
 def read_replay(path: Path) -> tuple[int, list[dict[str, Any]]]:
     """(seed, schedule) of an earlier run's run.json. Raises BadScenario for anything that is not one."""
-    import json  # noqa: PLC0415 - only for replays
-
     try:
         run = json.loads(path.read_text())
     except OSError as error:

@@ -14,14 +14,14 @@ from pytest_llmchaos.errors import LlmchaosError, NotReady
 from pytest_llmchaos.evidence.journal import SCHEMA, Journal, open_intents
 from pytest_llmchaos.faults import foreign_names
 from pytest_llmchaos.host import identity
+from pytest_llmchaos.lab.lab import Lab
 from pytest_llmchaos.prometheus.required_metrics import require_metrics
-from pytest_llmchaos.runtime.docker import preflight
+from pytest_llmchaos.runtime.docker import attached, preflight
 from pytest_llmchaos.session.environment import environment
 from pytest_llmchaos.session.settings import Settings, make_runtime
 from pytest_llmchaos.subject.lab import Subject, setup_command
 
 if TYPE_CHECKING:
-    from pytest_llmchaos.lab.lab import Lab
     from pytest_llmchaos.session.progress import Progress
 
 # The primitive faults that a report's coverage table speaks of, before those that other packages bring.
@@ -128,8 +128,6 @@ class Run:
         return self._lab
 
     def _start(self) -> Lab:
-        from pytest_llmchaos.lab.lab import Lab  # noqa: PLC0415 - everything heavy hangs below it
-
         if self._runtime is None:
             self.preflight()
         settings, project = self.settings, self._runtime.project
@@ -143,8 +141,6 @@ class Run:
             "directory": str(settings.stack_directory),
         }
         if self.subject.attach:
-            from pytest_llmchaos.runtime.docker import attached  # noqa: PLC0415 - only the runtime in use
-
             self._noted = {**recipe, "run": settings.run, "targets": list(self.subject.targets)}
             attached.note(self._noted)
             recipe = self._noted
@@ -189,8 +185,6 @@ class Run:
             (self._watchdog.leave if broken else self._watchdog.dismiss)()
             self._watchdog = None
         if self._noted and not broken:
-            from pytest_llmchaos.runtime.docker import attached  # noqa: PLC0415 - only the runtime in use
-
             attached.forget(self._noted)
             self._noted = {}
         if self._old_sigterm is not None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pytest_llmchaos.trial.trial import Action
+
 if TYPE_CHECKING:
     from pytest_llmchaos.evidence.trial_record import Record
     from pytest_llmchaos.lab.injector import Injected
     from pytest_llmchaos.model import RuntimeEvent
+    from pytest_llmchaos.trial.trial import Repairer
 
 # The runtime's and the remediator's stamps come from one clock; what is left is the time between a call and its record.
 CLOCK_SLACK_S = 0.05
@@ -83,14 +86,31 @@ def victims_back(record: Record, injected: Injected, events: Sequence[RuntimeEve
     return back
 
 
-def repaired_by(injected: Injected, events: Sequence[RuntimeEvent], audit: Sequence[Mapping[str, Any]]) -> str | None:
+def actions_of(record: Record, audit: Sequence[Mapping[str, Any]]) -> tuple[Action, ...]:
+    """The remediator's acts that have ended, from its audit log."""
+    return tuple(
+        Action(
+            at_s=record.at_s(float(line["at"])),
+            action=str(line.get("action") or ""),
+            service=str(line.get("service") or ""),
+            rule=str(line.get("rule") or ""),
+            succeeded=line["event"] == "done",
+        )
+        for line in audit
+        if line.get("event") in {"done", "failed"}
+    )
+
+
+def repaired_by(
+    injected: Injected, events: Sequence[RuntimeEvent], audit: Sequence[Mapping[str, Any]]
+) -> Repairer | None:
     """Who brought the victims back, from the runtime's events and the remediator's audit log; never assumed."""
     if not injected.acts or injected.start_unix_s is None:
         return None
     if all(act.fault.kind == "restart" for act in injected.acts):
         return "itself"
     reverted = injected.reverted_unix_s or float("inf")
-    names: set[str] = set()
+    names: set[Repairer] = set()
     for victim in injected.victims:
         at_unix_s = _lasting_start(injected, victim, events, reverted)
         if at_unix_s is None:

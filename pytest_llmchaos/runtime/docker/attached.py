@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import docker
+
 from pytest_llmchaos.errors import HealFailed, NotReady, Unsupported
 from pytest_llmchaos.evidence import journal
 from pytest_llmchaos.host import identity, measurement_lock, state_dirs
@@ -87,8 +89,6 @@ class AttachedRuntime(ComposeRuntime):
 
         Raises HealFailed if that one does not answer: another would have no container, and that would look like undone.
         """
-        import docker  # noqa: PLC0415 - 0.2 s that a run without experiments must not pay
-
         self._daemon, self._found = daemon, found
         try:
             self._client = self._new_client()
