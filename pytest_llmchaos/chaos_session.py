@@ -99,13 +99,14 @@ class ChaosSession:
 
     def pytest_runtestloop(self) -> bool | None:
         """With `--chaos-plan`, or on the leash, print the plan instead of running anything."""
-        terminal = terminal_of(self.config)
-        if not self.only_plans or self.is_worker or terminal is None:
+        if not self.only_plans or self.is_worker:
             return None
-        for line in plan_lines(self.campaign):
-            terminal.write_line(line)
         seed = f"{options.spelled(self.config, 'seed')}={self.campaign.settings.seed}"
-        terminal.write_line(f"{len(self.campaign.schedule())} trials planned with {seed}; nothing was touched")
+        last = f"{len(self.campaign.schedule())} trials planned with {seed}; nothing was touched"
+        terminal = terminal_of(self.config)
+        for line in (*plan_lines(self.campaign), last):
+            if terminal is not None:
+                terminal.write_line(line)
         if options.leashed(self.config) and not options.given(self.config, "plan"):
             pytest.exit(options.leash_message(self.config), returncode=pytest.ExitCode.NO_TESTS_COLLECTED)
         return True

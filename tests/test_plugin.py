@@ -328,6 +328,12 @@ def test_the_same_seed_prints_the_same_plan_whatever_is_selected_and_in_any_orde
     assert [line for line in shuffled.outlines if " arrivals " in line] == everything
 
 
+def test_a_plan_performs_nothing_where_no_terminal_can_show_it(chaos, double):
+    chaos("--chaos-plan", "-p", "no:terminal")
+
+    assert double.performed == []
+
+
 def test_the_canonical_names_work_as_well(chaos):
     chaos("--llmchaos-plan", "--llmchaos-seed=42").stdout.fnmatch_lines(["*--llmchaos-seed=42; nothing was touched*"])
     wrong = chaos("--llmchaos-repeat=0").stderr.str()
