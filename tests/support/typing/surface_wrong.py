@@ -16,6 +16,7 @@ loads.open_loop(rate=8)  # call-arg: Unexpected keyword argument "rate"
 loads.ramp(from_rps=1, to_rps=2)  # call-arg: Missing named argument "over_s"
 loads.open_loop(good=loads.LatencyTargets())  # call-arg: Unexpected keyword argument "good"
 loads.open_loop(arrivals="gamma")  # arg-type: Argument "arrivals"
+faults.kil("api")  # attr-defined: Module has no attribute "kil"
 faults.pause()  # call-arg: Missing positional argument "target"
 
 
