@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_llmchaos.errors import CounterReset, Inconclusive, NoData, PartialScrape, StaleData, TruthsDisagree
+from pytest_llmchaos.errors import CounterReset, Inconclusive, NoData, StaleData, TruthsDisagree
 from pytest_llmchaos.prometheus.queries import GAP_TOLERANCE
 from pytest_llmchaos.slo.arithmetic import SloResult, window_query
 
@@ -64,20 +64,6 @@ def judged(
             for end, at_unix_s in (("start", from_unix_s), ("end", to_unix_s))
         },
     )
-
-
-def require_pushes(prometheus: Prometheus, job: str, from_unix_s: float, to_unix_s: float) -> None:
-    """Refuse unless the callers pushed all through the window: a scrape of old pushes looks fresh and is not."""
-    pushes = prometheus.raw(f'push_time_seconds{{job="{job}"}}', from_unix_s, to_unix_s)
-    if not pushes:
-        raise NoData(f"nothing was pushed as job {job!r}: do the callers reach the push gateway?")
-    for series in pushes:
-        for scraped_unix_s, pushed_unix_s in series.points:
-            if scraped_unix_s - pushed_unix_s > GAP_TOLERANCE:
-                raise PartialScrape(
-                    f"at {scraped_unix_s:.3f} the callers' last push was {scraped_unix_s - pushed_unix_s:.1f} s old, "
-                    f"at most {GAP_TOLERANCE:g} s may pass"
-                )
 
 
 def compared(result: SloResult, callers_say: float, *, edge_events: float) -> str | None:
