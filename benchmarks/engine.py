@@ -16,12 +16,11 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
+import httpx
 import uvloop
 
 SERVICES = Path(__file__).parents[1] / "stack" / "services"
@@ -133,8 +132,8 @@ def _wait_for(port: int) -> None:
     deadline_s = time.monotonic() + 15
     while True:
         try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
-        except (OSError, urllib.error.URLError):
+            httpx.get(f"http://127.0.0.1:{port}/health", timeout=2, trust_env=False).raise_for_status()
+        except httpx.HTTPError:
             if time.monotonic() > deadline_s:
                 print("the server did not start within 15 s", file=sys.stderr)
                 sys.exit(2)

@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ import uvloop
 
 from pytest_llmchaos import loads
 from pytest_llmchaos.evidence import samples_file
+from pytest_llmchaos.host.http_client import request
 from pytest_llmchaos.loadgen.process import LoadPlan, LoadProcess
 from pytest_llmchaos.stats import windows
 
@@ -170,8 +170,8 @@ def null_server() -> Iterator[str]:
 
 
 def truth(url: str) -> dict[str, float]:
-    with urllib.request.urlopen(f"{url}/truth", timeout=5) as answer:
-        return {name: float(value) for name, value in json.loads(answer.read()).items()}
+    answer = request("GET", f"{url}/truth", timeout_s=5)
+    return {name: float(value) for name, value in answer.json().items()}
 
 
 def ours(url: str, *, stream: bool, rate_rps: float, seconds: float) -> Result:

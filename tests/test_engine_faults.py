@@ -348,5 +348,5 @@ def test_the_real_admin_port_is_understood(process):
 
 
 def test_a_port_where_nobody_listens_is_told():
-    with pytest.raises(NotReady, match=r"no admin port answers at 127\.0\.0\.1:9: ConnectionRefusedError"):
+    with pytest.raises(NotReady, match=r"no admin port answers at 127\.0\.0\.1:9: ConnectError"):
         ask_admin_port("127.0.0.1:9", "list", "")
