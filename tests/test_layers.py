@@ -144,6 +144,20 @@ def test_the_instrument_never_imports_the_subject(path):
     assert not [name for name in imports_of(path) if name.split(".")[0].startswith(("lab_", "offline", "stack"))]
 
 
+# Where names of the lab's metrics and headers may stand: its own subject, its dashboards, its remediator's signals.
+OF_THE_LAB = ("subject/lab.py", "generate/boards/", "generate/signals.py")
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_the_instrument_names_no_metric_or_header_of_the_lab(path):
+    assert "llmlab" not in path.read_text().lower() or str(path.relative_to(PACKAGE)).startswith(OF_THE_LAB)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_the_callers_metrics_are_named_in_one_file(path):
+    assert "llmchaos_caller" not in path.read_text() or path == PACKAGE / "model.py"
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "stack").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
 def test_the_subject_never_imports_the_instrument(path):
     assert not [name for name in imports_of(path) if name.split(".")[0] == "pytest_llmchaos"]

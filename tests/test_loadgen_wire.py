@@ -89,8 +89,8 @@ def test_what_breaks_the_protocol_is_an_error_and_its_status_is_known(name):
 
 @pytest.mark.parametrize("split", [list, in_single_bytes], ids=["at once", "byte by byte"])
 def test_the_replica_is_named_by_a_header(split):
-    answer = Answer()
-    for piece in split([OK + b"X-LLMLAB-Replica: model-\xe9\r\nContent-Length: 0\r\n\r\n"]):
+    answer = Answer(b"x-replica")
+    for piece in split([OK + b"X-Replica: model-\xe9\r\nContent-Length: 0\r\n\r\n"]):
         answer.take(piece, 0.0, stream=False)
 
     assert answer.replica == "model-é"

@@ -24,14 +24,17 @@ Ended = Literal["complete", "cut", "refused", "timeout", "garbled"]
 RECEIVE_BYTES = 65536
 # How long a finished stream may take to close its last chunk, before its connection is given up.
 TAIL_S = 1.0
-REPLICA = b"x-llmlab-replica"
 UNPARSABLE = (HttpParserError, HttpParserUpgrade)
 
 
 class Answer:
-    """One response as it arrives. `end_s` and the like are monotonic seconds."""
+    """One response as it arrives. `end_s` and the like are monotonic seconds.
 
-    def __init__(self) -> None:
+    `replica_header`, in lower case, names the header whose value becomes `replica`.
+    """
+
+    def __init__(self, replica_header: bytes = b"") -> None:
+        self._replica_header = replica_header
         self.body = bytearray()
         self.replica = ""
         self.began = self.complete = self.keep_alive = False
@@ -65,7 +68,7 @@ class Answer:
         name = name.lower()
         if name == b"content-length" or (name == b"transfer-encoding" and value.lower().endswith(b"chunked")):
             self._framed = True
-        elif name == REPLICA:
+        elif name == self._replica_header:
             self.replica = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:

@@ -105,6 +105,13 @@ class EngineAbility:
             return None
         return max(found.values(), default=None)
 
+    def engine_witness(self, kind: str, victim: str) -> str:
+        """The subject's query for a fault that its gateway can see."""
+        query = self.subject.witness_query(kind, victim)
+        if query is None:
+            raise Inconclusive(f"the subject names no query that shows {kind}, so nothing could prove it")
+        return query
+
     def undo_engine(self, undo: Undo) -> None:
         """End every fault of one kind, in force or due at the next start, and see that the service runs.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import CounterReset, Inconclusive, NoData, StaleData, TruthsDisagree
+from pytest_llmchaos.model import CALLERS
 from pytest_llmchaos.prometheus.queries import GAP_TOLERANCE
 from pytest_llmchaos.slo.arithmetic import SloResult, window_query
 
@@ -34,7 +35,7 @@ def judged(
         raise CounterReset(
             f"{slo.name}: {slo.good} or {slo.total} began again at 0 within the window ({resets:g} resets): what was counted "
             "between the last scrape and the end of its process is lost, and an outage is just that; take the SLO from "
-            "counters that outlive the service, such as the callers' own (llmchaos_caller_*), or judge by trial.whole"
+            f"counters that outlive the service, such as the callers' own ({CALLERS}_*), or judge by trial.whole"
         )
     gone = prometheus.vector(queries.gone, to_unix_s, may_be_empty=True)
     if gone:
@@ -44,7 +45,7 @@ def judged(
         raise CounterReset(
             f"{slo.name}: of {slo.good} or {slo.total}, series that were there at the window's start are gone at its end "
             f"({names}): what they counted in between is lost; take the SLO from counters that outlive the service, such as "
-            "the callers' own (llmchaos_caller_*), or judge by trial.whole"
+            f"the callers' own ({CALLERS}_*), or judge by trial.whole"
         )
     good, total = prometheus.value(queries.good, to_unix_s), prometheus.value(queries.total, to_unix_s)
     if not total > 0:

@@ -84,6 +84,7 @@ def performed(tmp_path_factory):
             stall_s=1,
             push_url=server.url,
             headers={"Authorization": "Bearer abc"},
+            replica_header="X-Llmlab-Replica",
             drain_s=5,
         )
         with LoadProcess(whole, directory) as process:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llmchaos.generate.boards.panels import Board, Panel, Query
 from pytest_llmchaos.generate.rules import error_ratio, lab_windows
+from pytest_llmchaos.model import CALLER_OFFERED
 from pytest_llmchaos.slo.arithmetic import BURN_ALERTS, DAY_S
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def _now() -> Row:
                 description="Requests a second that callers want answered.",
                 kind="number",
                 unit="reqps",
-                queries=(Query(expr="sum(rate(llmchaos_caller_offered_total[$__rate_interval]))", legend="offered"),),
+                queries=(Query(expr=f"sum(rate({CALLER_OFFERED}_total[$__rate_interval]))", legend="offered"),),
                 width=6,
                 height=5,
             ),
