@@ -92,7 +92,6 @@ class ServiceState:
     paused: bool = False
     healthy: bool | None = None
     exit_code: int | None = None
-    oom_killed: bool = False
     started_unix_s: float = 0.0
     restarts: int = 0
     identity: str = ""
