@@ -105,7 +105,7 @@ lint: $(VENV)/.ready ## ruff and mypy
 	$(RUN)/mypy
 
 bench: setup ## the figures of docs and README, measured on this machine
-	@status=0; for benchmark in benchmarks/*.py; do echo "== $$benchmark"; \
+	@status=0; for benchmark in $(sort $(filter-out benchmarks/figures.py,$(wildcard benchmarks/*.py))); do echo "== $$benchmark"; \
 		$(RUN)/python $$benchmark || { status=$$?; echo "== $$benchmark ended with $$status" >&2; }; \
 	done; exit $$status
 

@@ -10,7 +10,6 @@ between them has the other. The gateway runs with every pattern on and is scrape
 import argparse
 import asyncio
 import gc
-import json
 import os
 import random
 import socket
@@ -26,6 +25,7 @@ from typing import cast
 import aiohttp
 import uvloop
 from aiohttp import web
+from figures import Figure, figure, publish
 
 TOKENS = 32
 FIRST_S, NEXT_S = 0.020, 0.005
@@ -331,26 +331,22 @@ def main() -> int:
     if not seen["nothing"].held:
         print("cannot measure: the load does not hold without anything in between", file=sys.stderr)
         return 2
-    if asked.json:
-        print(json.dumps({"benchmark": "api", "figures": _figures(seen, rising)}))
+    publish("api", _figures(seen, rising), as_json=asked.json)
     return 0
 
 
-def _figures(seen: dict[str, Seen], rising: dict[int, Seen]) -> dict[str, dict[str, object]]:
+def _figures(seen: dict[str, Seen], rising: dict[int, Seen]) -> dict[str, Figure]:
     def added(name: str, q: float) -> float:
         return round(seen[name].quantile(q) - seen["nothing"].quantile(q), 6)
-
-    def figure(value: float, unit: str, goal: str, met: bool, peer: float | None = None) -> dict[str, object]:
-        return {"value": value, "unit": unit, "goal": goal, "met": met} | ({"peer": peer} if peer is not None else {})
 
     p50, p99 = added("lab_api", 0.5), added("lab_api", 0.99)
     held = max((rate for rate, one in rising.items() if one.held), default=0)
     whole = all(one.complete == one.offered for one in seen.values())
     return {
-        "added_ttft_p50_s": figure(p50, "s", "<= 0.001", p50 <= 0.001, added("naive pass-through", 0.5)),
-        "added_ttft_p99_s": figure(p99, "s", "<= 0.005", p99 <= 0.005, added("naive pass-through", 0.99)),
-        "streams_per_core_rps": figure(held, "streams/s", ">= 400", held >= 400),
-        "complete": figure(float(whole), "1 if every stream was", "== 1", whole),
+        "added_ttft_p50_s": figure(p50, "s", "<= 0.001", peer=added("naive pass-through", 0.5), digits=6),
+        "added_ttft_p99_s": figure(p99, "s", "<= 0.005", peer=added("naive pass-through", 0.99), digits=6),
+        "streams_per_core_rps": figure(held, "streams/s", ">= 400"),
+        "complete": figure(float(whole), "1 if every stream was", "== 1"),
     }
 
 

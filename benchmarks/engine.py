@@ -16,13 +16,13 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
+import httpx
 import uvloop
+from figures import figure, publish
 
 SERVICES = Path(__file__).parents[1] / "stack" / "services"
 sys.path.insert(0, str(SERVICES))
@@ -133,8 +133,8 @@ def _wait_for(port: int) -> None:
     deadline_s = time.monotonic() + 15
     while True:
         try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
-        except (OSError, urllib.error.URLError):
+            httpx.get(f"http://127.0.0.1:{port}/health", timeout=2, trust_env=False).raise_for_status()
+        except httpx.HTTPError:
             if time.monotonic() > deadline_s:
                 print("the server did not start within 15 s", file=sys.stderr)
                 sys.exit(2)
@@ -205,13 +205,6 @@ def naive(port: int) -> None:
     web.run_app(app, host="127.0.0.1", port=port, print=None, access_log=None)
 
 
-def figure(value: float, unit: str, goal: str = "", peer: float | None = None) -> dict[str, Any]:
-    limit = float(goal.split()[1].replace(",", "")) if goal else 0.0
-    met = None if not goal else (value <= limit if goal.startswith("<=") else value >= limit)
-    rounded = None if peer is None else round(peer, 3)
-    return {"value": round(value, 3), "unit": unit, "goal": goal or None, "met": met, "peer": rounded}
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true")
@@ -239,22 +232,17 @@ def main() -> int:
     port = free_port()
     peer = measured([sys.executable, __file__, "--naive", str(port)], port, {}, real_time=arguments.busy)
     figures = {
-        "tokens_per_s": figure(ours["tokens_per_s"], "tokens/s", ">= 9900", peer["tokens_per_s"]),
-        "timing_error_p50": figure(ours["p50_s"] * 1000, "ms", "", peer["p50_s"] * 1000),
-        "timing_error_p99": figure(ours["p99_s"] * 1000, "ms", "<= 10", peer["p99_s"] * 1000),
-        "share_of_one_core": figure(ours["cpu"], "cores", "<= 1", peer["cpu"]),
-        "memory_grown": figure(ours["grown_mib"], "MiB", "<= 64", peer["grown_mib"]),
+        "tokens_per_s": figure(ours["tokens_per_s"], "tokens/s", ">= 9900", peer=peer["tokens_per_s"]),
+        "timing_error_p50": figure(ours["p50_s"] * 1000, "ms", peer=peer["p50_s"] * 1000),
+        "timing_error_p99": figure(ours["p99_s"] * 1000, "ms", "<= 10", peer=peer["p99_s"] * 1000),
+        "share_of_one_core": figure(ours["cpu"], "cores", "<= 1", peer=peer["cpu"]),
+        "memory_grown": figure(ours["grown_mib"], "MiB", "<= 64", peer=peer["grown_mib"]),
     }
     for profile, rate_rps in (("llama-3.1-8b-a100-40gb", 3.0), ("gpt-oss-120b-h200", 5.0)):
         wall_s, tokens = hour(profile, rate_rps)
         figures[f"hour_of_{profile}_at_{rate_rps:g}_rps"] = figure(wall_s, "s", "<= 20")
         print(f"an hour of {profile} at {rate_rps:g} requests/s: {tokens:,} tokens in {wall_s:.1f} s")
-    print(f"{'figure':46}{'engine':>12}{'naive':>12}  unit      goal")
-    for name, each in figures.items():
-        beside = "" if each["peer"] is None else f"{each['peer']:,.2f}"
-        print(f"{name:46}{each['value']:>12,.2f}{beside:>12}  {each['unit']:9} {each['goal'] or ''}")
-    if arguments.json:
-        print(json.dumps({"benchmark": "engine", "figures": figures}))
+    publish("engine", figures, as_json=arguments.json)
     return 0
 
 

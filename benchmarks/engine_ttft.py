@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from figures import figure, publish
 
 SERVICES = Path(__file__).parents[1] / "stack" / "services"
 sys.path.insert(0, str(SERVICES))
@@ -221,11 +222,8 @@ def main() -> int:
     figures = {}
     for row in result["rows"]:
         ratio = row["simulated_mean_s"] / row["llamacpp_mean_s"]
-        figures[f"simulated_over_real_at_{row['load']:g}"] = {
-            "value": round(ratio, 3), "unit": "ratio of means", "goal": None, "met": None, "peer": 1.0,
-        }  # fmt: skip
-    if arguments.json:
-        print(json.dumps({"benchmark": "engine_ttft", "figures": figures}))
+        figures[f"simulated_over_real_at_{row['load']:g}"] = figure(ratio, "ratio of means", peer=1.0)
+    publish("engine_ttft", figures, as_json=arguments.json)
     return 0
 
 

@@ -7,10 +7,11 @@ in place; each module in turn, many rounds. The figure is the median of all roun
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
+
+from figures import figure, publish
 
 ROUNDS = 31
 OURS = "pytest_llmchaos.plugin"
@@ -43,15 +44,9 @@ def main() -> None:
     for module, values in taken.items():
         print(f"{module:<28} {min(values):>5.1f} ms {statistics.median(values):>5.1f} ms")
     median_ms = {module: statistics.median(values) for module, values in taken.items()}
-    figure = {
-        "value": round(median_ms[OURS], 2),
-        "unit": "ms",
-        "goal": f"<= {GOAL_MS:g}",
-        "met": median_ms[OURS] <= GOAL_MS,
-        "peer": {module: round(median_ms[module], 2) for module in PEERS},
-    }
-    if args.json:
-        print(json.dumps({"benchmark": "import", "figures": {"plugin_import": figure}}))
+    peers = {module: round(median_ms[module], 2) for module in PEERS}
+    found = figure(median_ms[OURS], "ms", f"<= {GOAL_MS:g}", peer=peers, digits=2)
+    publish("import", {"plugin_import": found}, as_json=args.json)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any
 
+from figures import figure, publish
+
 from pytest_llmchaos import experiment, faults, loads
 from pytest_llmchaos.evidence import samples_file
 from pytest_llmchaos.evidence.journal import Journal
@@ -140,12 +142,8 @@ def main() -> None:
     ratio = seconds / results[SMALL]["judged_s"]
     print(f"10 times the samples cost {ratio:.1f} times the time")
     goals = (("judged_1m", seconds, "s", 10.0), ("memory_1m", memory, "MB", 400.0), ("ratio_10x", ratio, "times", 11.0))
-    figures = {
-        name: {"value": round(value, 2), "unit": unit, "goal": f"<= {goal:g}", "met": value <= goal, "peer": None}
-        for name, value, unit, goal in goals
-    }
-    if args.json:
-        print(json.dumps({"benchmark": "judge", "figures": figures}))
+    figures = {name: figure(value, unit, f"<= {goal:g}", digits=2) for name, value, unit, goal in goals}
+    publish("judge", figures, as_json=args.json)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,9 +26,11 @@ from random import Random
 from typing import Any
 
 import uvloop
+from figures import Figure, figure, publish
 
 from pytest_llmchaos import loads
 from pytest_llmchaos.evidence import samples_file
+from pytest_llmchaos.host.http_client import request
 from pytest_llmchaos.loadgen.process import LoadPlan, LoadProcess
 from pytest_llmchaos.stats import windows
 
@@ -170,8 +171,8 @@ def null_server() -> Iterator[str]:
 
 
 def truth(url: str) -> dict[str, float]:
-    with urllib.request.urlopen(f"{url}/truth", timeout=5) as answer:
-        return {name: float(value) for name, value in json.loads(answer.read()).items()}
+    answer = request("GET", f"{url}/truth", timeout_s=5)
+    return {name: float(value) for name, value in answer.json().items()}
 
 
 def ours(url: str, *, stream: bool, rate_rps: float, seconds: float) -> Result:
@@ -236,22 +237,18 @@ def measured(seconds: float) -> list[Result]:
     return results
 
 
-def figures(results: list[Result]) -> dict[str, dict[str, Any]]:
+def figures(results: list[Result]) -> dict[str, Figure]:
     plain, plain_peer, streams, streams_peer, slow, slow_peer = results
 
     def error_s(result: Result) -> float:
         return abs((result.ttft_p50_s or 0.0) - result.truth_p50_s)
 
-    def figure(value: float, unit: str, goal: str, met: bool, other: float | None) -> dict[str, Any]:
-        return {"value": round(value, 6), "unit": unit, "goal": goal, "met": met, "peer": other and round(other, 6)}
-
-    late_plain, late_streams = plain.lateness_p99_s or 0.0, streams.lateness_p99_s or 0.0
     return {
-        "plain_2000_rps_held": figure(plain.held, "share", ">= 0.99", plain.held >= 0.99, plain_peer.held),
-        "plain_lateness_p99": figure(late_plain, "s", "<= 0.01", late_plain <= 0.01, None),
-        "streams_600_rps_held": figure(streams.held, "share", ">= 0.99", streams.held >= 0.99, streams_peer.held),
-        "streams_lateness_p99": figure(late_streams, "s", "<= 0.01", late_streams <= 0.01, None),
-        "ttft_p50_error": figure(error_s(slow), "s", "<= 0.002", error_s(slow) <= 0.002, error_s(slow_peer)),
+        "plain_2000_rps_held": figure(plain.held, "share", ">= 0.99", peer=plain_peer.held, digits=6),
+        "plain_lateness_p99": figure(plain.lateness_p99_s or 0.0, "s", "<= 0.01", digits=6),
+        "streams_600_rps_held": figure(streams.held, "share", ">= 0.99", peer=streams_peer.held, digits=6),
+        "streams_lateness_p99": figure(streams.lateness_p99_s or 0.0, "s", "<= 0.01", digits=6),
+        "ttft_p50_error": figure(error_s(slow), "s", "<= 0.002", peer=error_s(slow_peer), digits=6),
     }
 
 
@@ -272,13 +269,7 @@ def main() -> None:
     print(
         f"{'task':<8} {'generator':<13} {'asked':>8} {'held':>7} {'late p99':>10} {'ttft p50 (true)':>18} {'core':>6} {'server':>6}"
     )
-    found = figures(measured(args.seconds))
-    for name, figure in found.items():
-        print(
-            f"{name}: {figure['value']} {figure['unit']}, goal {figure['goal']}: {'met' if figure['met'] else 'not met'}"
-        )
-    if args.json:
-        print(json.dumps({"benchmark": "load", "figures": found}))
+    publish("load", figures(measured(args.seconds)), as_json=args.json)
 
 
 if __name__ == "__main__":

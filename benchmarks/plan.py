@@ -8,13 +8,14 @@ caches of compiled files. The plan must be whole, and the same each time.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from figures import figure, publish
 
 EXPERIMENTS = 1000
 GOAL_S = 2.0
@@ -86,15 +87,8 @@ def main() -> None:
             ours = planned(write(Path(directory) / f"ours-{files}", files, HEAD, CLAIM))
             alone = collected(write(Path(directory) / f"alone-{files}", files, "", PLAIN))
             print(f"{f'{files:,} files':<24} {ours:>10.2f} s {alone:>10.2f} s")
-            figures[f"plan_1000_in_{files}_files"] = {
-                "value": round(ours, 2),
-                "unit": "s",
-                "goal": f"<= {GOAL_S:g}",
-                "met": ours <= GOAL_S,
-                "peer": round(alone, 2),
-            }
-    if args.json:
-        print(json.dumps({"benchmark": "plan", "figures": figures}))
+            figures[f"plan_1000_in_{files}_files"] = figure(ours, "s", f"<= {GOAL_S:g}", peer=alone, digits=2)
+    publish("plan", figures, as_json=args.json)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 from random import Random
 
+from figures import figure, publish
+
 from pytest_llmchaos import report
 from pytest_llmchaos.evidence import samples_file
 
@@ -169,24 +171,12 @@ def main() -> int:
             print(f"could not measure: {error.stderr}", file=sys.stderr)
             return 2
     figures = {
-        "time": {
-            "value": round(built["took_s"], 2),
-            "unit": "s",
-            "goal": "<= 15",
-            "met": built["took_s"] <= GOALS["time"],
-        },
-        "page": {"value": built["size"], "unit": "bytes", "goal": "<= 1000000", "met": built["size"] <= GOALS["page"]},
-        "memory": {"value": round(built["peak_mb"]), "unit": "MB", "goal": None, "met": None},
+        "time": figure(built["took_s"], "s", f"<= {GOALS['time']:g}", peer=floor["took_s"], digits=2),
+        "page": figure(built["size"], "bytes", f"<= {GOALS['page']:.0f}", digits=0),
+        "memory": figure(built["peak_mb"], "MB", peer=floor["peak_mb"], digits=0),
     }
-    figures["time"]["peer"] = round(floor["took_s"], 2)
-    figures["memory"]["peer"] = round(floor["peak_mb"])
     print(f"report of {TRIALS} trials and {SAMPLES:,} samples; beside it: reading every sample once")
-    for name, figure in figures.items():
-        print(
-            f"{name:<8}{figure['value']:>10} {figure['unit']:<6} goal {figure['goal'] or '-':<12} peer {figure.get('peer', '-')}"
-        )
-    if arguments.json:
-        print(json.dumps({"benchmark": "report", "figures": figures}))
+    publish("report", figures, as_json=arguments.json)
     return 0
 
 

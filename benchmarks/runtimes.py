@@ -10,14 +10,14 @@ The first trial of a stack does not count: Prometheus takes its first scrape 5 s
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+
+from figures import Figure, figure, publish
 
 from pytest_llmchaos import experiment, faults, loads
 from pytest_llmchaos.errors import NotReady
@@ -125,18 +125,12 @@ def measured(name: str, repeat: int, backend: str) -> dict[str, list[float]]:
     return {what: [row[what] for row in rows if what in row] for what in WHAT}
 
 
-def figures_of(name: str, seen: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
+def figures_of(name: str, seen: dict[str, list[float]]) -> dict[str, Figure]:
     found = {}
     for what, values in seen.items():
-        value, goal = statistics.median(values), GOALS.get((name, what))
-        met = None if goal is None else value <= goal
-        found[f"{name} {what}"] = {
-            "value": round(value, 3),
-            "unit": "s",
-            "goal": goal and f"<= {goal:g}",
-            "met": met,
-            "worst": round(max(values), 3),
-        }
+        goal = GOALS.get((name, what))
+        limit = None if goal is None else f"<= {goal:g}"
+        found[f"{name} {what}"] = figure(statistics.median(values), "s", limit, worst=round(max(values), 3))
     return found
 
 
@@ -151,7 +145,7 @@ def main() -> int:
     chosen = parser.parse_args()
     load = os.getloadavg()[0]
     print(f"{chosen.backend}, {chosen.repeat} times each, {os.cpu_count()} cores, load average {load:.1f} before")
-    figures: dict[str, dict[str, Any]] = {}
+    figures: dict[str, Figure] = {}
     print(f"{'median (worst) s':<18}" + "".join(f"{what:>15}" for what in WHAT))
     for name in [chosen.runtime] if chosen.runtime else sorted(RUNTIMES):
         try:
@@ -161,11 +155,7 @@ def main() -> int:
             continue
         figures |= figures_of(name, seen)
         print(f"{name:<18}" + "".join(f"{statistics.median(v):>7.2f} ({max(v):5.2f})" for v in seen.values()))
-    for name, one in figures.items():
-        if one["goal"]:
-            print(f"{name}: {one['value']:.2f} s, goal {one['goal']} s, {'met' if one['met'] else 'NOT MET'}")
-    if chosen.json:
-        print(json.dumps({"benchmark": "runtimes", "figures": figures}))
+    publish("runtimes", figures, as_json=chosen.json)
     return 0 if figures else 2
 
 

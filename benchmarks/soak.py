@@ -8,7 +8,6 @@ evidence on disk may grow; what else grows is a leak. The backend is `sim`, so a
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -19,6 +18,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from figures import Figure, figure, publish
 
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.evidence.journal import read
@@ -184,19 +185,16 @@ def watched(folder: Path, runtime: str, trials: int, note: Callable[[str], None]
             process.wait(timeout=60)
 
 
-def figures_of(points: Sequence[Seen]) -> dict[str, dict[str, object]]:
+def figures_of(points: Sequence[Seen]) -> dict[str, Figure]:
     counted = points[len(points) // 5 :]
-    figures: dict[str, dict[str, object]] = {}
+    figures: dict[str, Figure] = {}
     for name, (goal, unit) in GOALS.items():
         value = slope([(one.after_trials, one.held[name]) for one in counted])
         first, last = counted[0].held[name], counted[-1].held[name]
-        met = value <= goal + 1e-9
-        figures[name] = {
-            "value": round(value, 4), "unit": unit, "goal": f"<= {goal:g}", "met": met, "first": first, "last": last,
-        }  # fmt: skip
+        figures[name] = figure(value, unit, f"<= {goal:g}", digits=4, first=first, last=last)
     for name in counted[0].may_grow_kib:
         value = slope([(one.after_trials, one.may_grow_kib[name]) for one in counted])
-        figures[name] = {"value": round(value, 1), "unit": "KiB/trial", "goal": None, "met": None}
+        figures[name] = figure(value, "KiB/trial", digits=1)
     return figures
 
 
@@ -221,15 +219,7 @@ def main() -> int:
     print(
         f"{points[-1].after_trials} trials on {arguments.runtime}/sim in {took_s:.0f} s; slopes without the first fifth"
     )
-    print(f"{'what':<26}{'slope':>12} {'unit':<11}{'goal':>9}{'first':>11}{'last':>11}")
-    for name, one in figures.items():
-        verdict = "" if one["met"] is None else "met" if one["met"] else "NOT MET"
-        print(
-            f"{name:<26}{one['value']:>12} {one['unit']:<11}{one['goal'] or '':>9}"
-            f"{one.get('first', ''):>11}{one.get('last', ''):>11}  {verdict}"
-        )
-    if arguments.json:
-        print(json.dumps({"benchmark": "soak", "figures": figures}))
+    publish("soak", figures, as_json=arguments.json)
     return 0
 
 

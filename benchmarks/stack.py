@@ -7,14 +7,13 @@ The backend is `sim`, images must be there. Each is done `--rounds` times in tur
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
+from figures import Figure, figure, publish
 from runtimes import trial_times
 
 from pytest_llmchaos.errors import NotReady
@@ -55,7 +54,7 @@ def fresh(directory: Path) -> ComposeRuntime:
     return runtime
 
 
-def measure(rounds: int) -> dict[str, dict[str, Any]]:
+def measure(rounds: int) -> dict[str, Figure]:
     up_s: list[float] = []
     down_s: list[float] = []
     peer_up_s: list[float] = []
@@ -70,21 +69,11 @@ def measure(rounds: int) -> dict[str, dict[str, Any]]:
     up, down = statistics.median(up_s), statistics.median(down_s)
     peer_up, peer_down = statistics.median(peer_up_s), statistics.median(peer_down_s)
     return {
-        "up over plain compose": figure(up / peer_up, "ratio", 1.3, peer_up),
-        "up": figure(up, "s", 5.0, peer_up),
-        "down over plain compose": figure(down / peer_down, "ratio", 1.3, peer_down),
-        "down": figure(down, "s", 1.0, peer_down),
-        "kill_api beyond its phases": figure(cost_s, "s", 5.0, None),
-    }
-
-
-def figure(value: float, unit: str, goal: float, peer: float | None) -> dict[str, Any]:
-    return {
-        "value": round(value, 3),
-        "unit": unit,
-        "goal": f"<= {goal:g}",
-        "met": value <= goal,
-        "peer": peer and round(peer, 3),
+        "up over plain compose": figure(up / peer_up, "ratio", "<= 1.3", peer=peer_up),
+        "up": figure(up, "s", "<= 5", peer=peer_up),
+        "down over plain compose": figure(down / peer_down, "ratio", "<= 1.3", peer=peer_down),
+        "down": figure(down, "s", "<= 1", peer=peer_down),
+        "kill_api beyond its phases": figure(cost_s, "s", "<= 5"),
     }
 
 
@@ -98,14 +87,7 @@ def main() -> int:
     except NotReady as error:
         print(f"could not measure: {error}", file=sys.stderr)
         return 2
-    print(f"{'figure':<28} {'value':>9} {'goal':>8} {'plain compose':>14}")
-    for name, one in figures.items():
-        peer = "" if one["peer"] is None else f"{one['peer']:.2f} s"
-        print(
-            f"{name:<28} {one['value']:>7.2f} {one['unit'][:1]} {one['goal']:>8} {peer:>14}  {'met' if one['met'] else 'NOT MET'}"
-        )
-    if arguments.json:
-        print(json.dumps({"benchmark": "stack", "figures": figures}))
+    publish("stack", figures, as_json=arguments.json)
     return 0
 
 

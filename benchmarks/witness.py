@@ -16,8 +16,8 @@ import statistics
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
+from figures import Figure, figure, publish
 from peers.moments import WITHIN_S, Blind, differences, seen
 from peers.onlooker import Place, watching
 
@@ -71,7 +71,7 @@ def once(lab: Lab, name: str, number: int, directory: Path) -> dict[str, float]:
     return found
 
 
-def measure(rounds: int, keep: Path | None) -> dict[str, dict[str, Any]]:
+def measure(rounds: int, keep: Path | None) -> dict[str, Figure]:
     print(f"load average {os.getloadavg()[0]:.1f} at the start; above 2 on 2 cores, rounds are left out")
     print(f"{'fault':<20}{'detect s':>10}{'apart ms':>10}{'recover s':>10}{'apart ms':>10}   detected by")
     apart: dict[str, list[float]] = {}
@@ -103,20 +103,13 @@ def measure(rounds: int, keep: Path | None) -> dict[str, dict[str, Any]]:
                         apart.setdefault(f"{name}: {what.removesuffix('_s')}", []).append(seconds)
         finally:
             run.close(0)
-    return {name: figure(values) for name, values in apart.items()}
+    return {name: worst_of(values) for name, values in apart.items()}
 
 
-def figure(values: list[float]) -> dict[str, Any]:
-    worst = max(abs(value) for value in values)
-    return {
-        "value": round(worst, 3),
-        "unit": "s",
-        "goal": f"<= {WITHIN_S:g}",
-        "met": worst <= WITHIN_S,
-        "peer": None,
-        "median": round(statistics.median(values), 3),
-        "n": len(values),
-    }
+def worst_of(values: list[float]) -> Figure:
+    """The largest difference of all rounds."""
+    worst, median = max(abs(value) for value in values), round(statistics.median(values), 3)
+    return figure(worst, "s", f"<= {WITHIN_S:g}", median=median, n=len(values))
 
 
 def main() -> int:
@@ -133,13 +126,7 @@ def main() -> int:
     if not figures:
         print("could not measure: no round proved anything", file=sys.stderr)
         return 2
-    for name, one in figures.items():
-        print(
-            f"{name:<26} apart by at most {one['value']:.3f} s, goal {one['goal']} s, median {one['median']:+.3f} s, n {one['n']}: "
-            f"{'met' if one['met'] else 'NOT MET'}"
-        )
-    if arguments.json:
-        print(json.dumps({"benchmark": "witness", "figures": figures}))
+    publish("witness", figures, as_json=arguments.json)
     return 0
 
 

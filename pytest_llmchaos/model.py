@@ -22,6 +22,14 @@ Outcome = Literal[
     "cancelled",
 ]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+# Metrics of the callers. Prometheus gets the first three as counters, whose names end in _total.
+CALLERS = "llmchaos_caller"
+CALLER_OFFERED = f"{CALLERS}_offered"
+CALLER_REQUESTS = f"{CALLERS}_requests"
+CALLER_GOOD = f"{CALLERS}_good"
+CALLER_INFLIGHT = f"{CALLERS}_inflight"
+CALLER_TTFT = f"{CALLERS}_time_to_first_token_seconds"
+CALLER_DURATION = f"{CALLERS}_request_duration_seconds"
 Lifetime = Literal["lasting", "passing", "none"]
 Fidelity = Literal["real", "kernel", "simulated"]
 FIDELITIES: tuple[Fidelity, ...] = get_args(Fidelity)  # from the strongest to the weakest
@@ -84,7 +92,6 @@ class ServiceState:
     paused: bool = False
     healthy: bool | None = None
     exit_code: int | None = None
-    oom_killed: bool = False
     started_unix_s: float = 0.0
     restarts: int = 0
     identity: str = ""
@@ -225,6 +232,9 @@ class CanReachEngine(Protocol):
     def engine_start(self, service: str, kind: str, *, lease_s: float, **options: EngineOption) -> str: ...
     def engine_faults(self, service: str) -> EngineReport | None: ...
     def engine_signal(self, query: str) -> float | None: ...
+    def engine_witness(self, kind: str, victim: str) -> str:
+        """The subject's query with a sample only while Prometheus sees such a fault show."""
+        ...
 
 
 @runtime_checkable

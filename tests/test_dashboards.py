@@ -1,27 +1,23 @@
-"""The dashboards without a Grafana: read again through its SDK, consistent with the provisioning, and drawn."""
+"""The dashboards without a Grafana: read again through its SDK and consistent with the provisioning."""
 
 from __future__ import annotations
 
 import itertools
 import json
-import math
 import re
 import warnings
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree as ET
 
 import promql_parser
 import pytest
 import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from support.grafana_queries import substituted
 
-from pytest_llmchaos.generate.axes import Answer, Band, shown
 from pytest_llmchaos.generate.boards.all_boards import boards
-from pytest_llmchaos.generate.boards.panels import Board, Panel, Query
-from pytest_llmchaos.generate.pictures import substituted
+from pytest_llmchaos.generate.boards.panels import Panel, Query
 from pytest_llmchaos.generate.rules import LAB_SCALE
-from pytest_llmchaos.generate.svg import page
 from pytest_llmchaos.session.run import dashboards_line
 from pytest_llmchaos.slo.openslo import load_slos
 
@@ -31,7 +27,6 @@ with warnings.catch_warnings():
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "dashboards").glob("*.json"))
-PICTURES = ROOT / "docs" / "dashboards"
 PROVISIONING = ROOT / "stack" / "grafana" / "provisioning"
 BOARDS = boards(load_slos((ROOT / "stack" / "slo.yaml").read_text(), "stack/slo.yaml"), LAB_SCALE)
 VARIABLE = re.compile(r"\$(?!__)(\w+)")
@@ -189,18 +184,9 @@ def test_the_datasource_is_the_stacks_prometheus_and_knows_the_scrape_interval()
     assert datasource()["jsonData"]["timeInterval"] == scraped["scrape_interval"]
 
 
-@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
-def test_its_committed_picture_is_of_the_panels_that_it_has_now(board: Board) -> None:
-    texts = {text.text for text in ET.parse(PICTURES / f"{board.uid}.svg").iter() if text.tag.endswith("text")}
-
-    assert {board.title, board.description, *(panel.title for panel in board.panels)} <= texts
-    assert "no data" not in texts
-
-
 def test_a_run_says_where_they_are_or_how_to_get_them() -> None:
     assert dashboards_line("http://127.0.0.1:3000") == "dashboards at http://127.0.0.1:3000"
     assert dashboards_line(None).startswith("dashboards are not served: no Grafana here")
-    assert "docs/dashboards" in dashboards_line(None)
 
 
 @pytest.mark.parametrize(("makefile", "command"), [(True, "`make setup`"), (False, "stack/bootstrap.py all --backend")])
@@ -214,13 +200,6 @@ def test_the_way_to_get_dashboards_is_one_that_is_there(
     assert command in dashboards_line(None)
 
 
-def test_there_is_a_picture_of_each_and_of_nothing_else() -> None:
-    shown_there = re.findall(r"\]\(([\w-]+)\.svg\)", (PICTURES / "README.md").read_text())
-
-    assert [board.uid for board in BOARDS] == shown_there
-    assert {path.stem for path in PICTURES.glob("*.svg")} == set(shown_there)
-
-
 class TestMacros:
     def test_are_replaced_as_grafana_documents(self) -> None:
         expr = 'a[$__rate_interval] b[$__interval] c[$__range] * $__range_s {x=~"$replica"}'
@@ -229,106 +208,6 @@ class TestMacros:
 
     def test_of_a_long_range_follow_the_step(self) -> None:
         assert substituted("a[$__rate_interval]", 86_400, 288, {}) == "a[289s]"
-
-
-class TestPicture:
-    span = (1000.0, 1060.0)
-
-    def drawn(self, kind: Any, *answers: Answer, **others: Any) -> str:
-        panel = Panel(
-            title="<b>Title</b>",
-            description="d",
-            kind=kind,
-            unit=others.pop("unit", "s"),
-            queries=(Query(expr="x", legend="l"),),
-            **others,
-        )
-        board = Board(uid="u", title="Board & <script>", description="d", rows=(("Row", (panel,)),))
-        bands = (
-            Band(label="steady", from_unix_s=1000, to_unix_s=1020, fault=False),
-            Band(label="kill <api>", from_unix_s=1020, to_unix_s=1030, fault=True),
-        )
-        picture = page(board, {panel.title: answers}, bands, self.span)
-        ET.fromstring(picture)
-        return picture
-
-    def line(self, name: str = "a", skip: range = range(0), value: float = 1.0) -> Answer:
-        return Answer(name=name, points=tuple((1000.0 + i, value) for i in range(60) if i not in skip))
-
-    @pytest.mark.parametrize("kind", ["lines", "stacked", "states", "number", "bars"])
-    def test_of_hostile_names_holds_no_markup_of_theirs(self, kind: str) -> None:
-        picture = self.drawn(kind, self.line("</text><script>alert(1)</script>"), highest=2)
-
-        assert "<script" not in picture
-        assert "<b>" not in picture
-
-    def test_keeps_a_gap_where_nothing_was_scraped(self) -> None:
-        assert self.drawn("lines", self.line()).count("<polyline") == 1
-        assert self.drawn("lines", self.line(skip=range(20, 30))).count("<polyline") == 2
-
-    def test_shows_the_fault_and_the_phase(self) -> None:
-        picture = self.drawn("lines", self.line())
-
-        assert "kill &lt;api&gt;" in picture
-        assert "#e8f3ea" in picture
-
-    def test_says_that_there_is_no_data(self) -> None:
-        assert "no data" in self.drawn("lines")
-        assert "as it should be" in self.drawn("states", may_be_empty=True)
-
-    def test_of_a_histogram_has_a_row_for_what_never_ended(self) -> None:
-        ended = Answer(name="0.5", points=((1010.0, 3.0), (1011.0, 0.0)))
-        every = Answer(name="+Inf", points=((1010.0, 3.0), (1011.0, 4.0)))
-
-        picture = self.drawn("heatmap", every, ended)
-
-        assert picture.count("#b4460f") == 2
-        assert ">never<" in picture
-        assert ">500 ms<" in picture
-
-    @pytest.mark.parametrize(("value", "colour"), [(0.999, "#2f8f3e"), (0.99, "#c4162a")])
-    def test_of_a_number_is_red_where_the_promise_is_broken(self, value: float, colour: str) -> None:
-        answer = Answer(name="a", points=((1060.0, value),))
-
-        assert f"fill:{colour}" in self.drawn("number", answer, bad_below=0.995, unit="percentunit")
-
-    def test_of_what_is_no_number_is_no_line(self) -> None:
-        nan = Answer(name="a", points=tuple((1000.0 + i, math.nan) for i in range(60)))
-
-        assert "<polyline" not in self.drawn("lines", nan)
-
-    def test_scales_to_what_it_shows(self) -> None:
-        picture = self.drawn("lines", self.line(value=200), unit="short")
-
-        assert re.findall(r'text-anchor="end">(\d+)<', picture) == ["0", "100", "200"]
-
-    def test_is_divided_at_round_numbers_of_the_unit_that_it_speaks_in(self) -> None:
-        picture = self.drawn("lines", self.line(value=20_480), unit="mbytes")
-
-        assert re.findall(r'text-anchor="end">([^<]+)<', picture) == ["0 MiB", "10 GiB", "20 GiB"]
-
-
-@pytest.mark.parametrize(
-    ("value", "unit", "text"),
-    [
-        (0.981, "percentunit", "98.1 %"),
-        (0.949749, "percentunit", "94.97 %"),
-        (0.000171, "percentunit", "0.0171 %"),
-        (0.25, "s", "250 ms"),
-        (2.5, "s", "2.5 s"),
-        (0, "s", "0 s"),
-        (7.96, "reqps", "7.96/s"),
-        (20_480, "mbytes", "20 GiB"),
-        (512, "mbytes", "512 MiB"),
-        (71, "celsius", "71 °C"),
-        (12_500, "short", "12.5 k"),
-        (3, "none", "3"),
-        (math.inf, "s", "never"),
-        (math.nan, "s", "no data"),
-    ],
-)
-def test_values_are_written_with_their_unit(value: float, unit: str, text: str) -> None:
-    assert shown(value, unit) == text
 
 
 def test_a_panel_without_words_is_refused() -> None:

@@ -14,7 +14,7 @@ from support.waiting import until
 
 from lab_engine import faults as engine_faults
 from pytest_llmchaos import faults
-from pytest_llmchaos.errors import BadScenario, HealFailed, NotReady
+from pytest_llmchaos.errors import BadScenario, HealFailed, Inconclusive, NotReady
 from pytest_llmchaos.faults.engine_faults import LEASE_S, LONGEST_LEASE_S
 from pytest_llmchaos.model import EngineFaultState, EngineReport, ServiceState, Undo
 from pytest_llmchaos.runtime.simulated_engine import EngineAbility, ask_admin_port
@@ -265,6 +265,18 @@ def test_the_start_of_a_fault_is_what_is_gone_of_its_lease():
     assert report.in_force("xid") is None
 
 
+def test_what_the_gateway_sees_of_a_fault_is_the_subjects_to_name():
+    engine = Engine()
+    engine.subject = lab_subject("sim")
+
+    assert engine.engine_witness("slow_load", "model-2") == (
+        'llmlab_upstream_health{replica="model-2",probe="shallow"} == 0'
+    )
+    engine.subject = replace(lab_subject("sim"), witness_queries=())
+    with pytest.raises(Inconclusive, match="names no query that shows slow_load"):
+        engine.engine_witness("slow_load", "model-2")
+
+
 def test_an_engine_that_is_down_has_nothing_to_say():
     engine = Engine()
     engine.refuses = "nobody listens"
@@ -348,5 +360,5 @@ def test_the_real_admin_port_is_understood(process):
 
 
 def test_a_port_where_nobody_listens_is_told():
-    with pytest.raises(NotReady, match=r"no admin port answers at 127\.0\.0\.1:9: ConnectionRefusedError"):
+    with pytest.raises(NotReady, match=r"no admin port answers at 127\.0\.0\.1:9: ConnectError"):
         ask_admin_port("127.0.0.1:9", "list", "")

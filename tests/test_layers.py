@@ -124,9 +124,38 @@ def test_only_the_doors_import_pytest(path):
     assert not uses or path in DOORS
 
 
+# httpx is the one HTTP client. Exceptions: what prometheus-api-client is made of, and what xmlrpc is over a unix socket.
+OTHER_CLIENTS = {
+    PACKAGE / "prometheus" / "http.py": {"requests"},
+    PACKAGE / "runtime" / "local" / "control.py": {"http.client"},
+}
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_there_is_one_http_client_outside_the_load_generator(path):
+    found = set(imports_of(path)) & {"requests", "http.client", "urllib.request", "urllib3", "aiohttp"}
+
+    assert found <= OTHER_CLIENTS.get(path, set())
+    assert "httpx" not in imports_of(path) or path == PACKAGE / "host" / "http_client.py"
+
+
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_the_instrument_never_imports_the_subject(path):
     assert not [name for name in imports_of(path) if name.split(".")[0].startswith(("lab_", "offline", "stack"))]
+
+
+# Where names of the lab's metrics and headers may stand: its own subject, its dashboards, its remediator's signals.
+OF_THE_LAB = ("subject/lab.py", "generate/boards/", "generate/signals.py")
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_the_instrument_names_no_metric_or_header_of_the_lab(path):
+    assert "llmlab" not in path.read_text().lower() or str(path.relative_to(PACKAGE)).startswith(OF_THE_LAB)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_the_callers_metrics_are_named_in_one_file(path):
+    assert "llmchaos_caller" not in path.read_text() or path == PACKAGE / "model.py"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "stack").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))

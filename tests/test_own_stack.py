@@ -34,6 +34,7 @@ def test_keys_are_a_subject(folder):
     assert subject.targets == ("web", "worker")
     assert (subject.api, subject.prometheus, subject.pushgateway, subject.remediator) == ("web", "prom", "push", None)
     assert (subject.model, subject.capacity_tokens_per_s, subject.scrape_jobs) == ("m:1b", 80.0, ("web", "node"))
+    assert (subject.replica_header, subject.availability_query, subject.requests_query) == (None, None, None)
     assert subject.compose_files == (folder / "compose.yaml",)
     assert subject.own
     assert not subject.attach

@@ -28,7 +28,7 @@ from pytest_llmchaos.errors import (
 )
 from pytest_llmchaos.prometheus.queries import Prometheus
 from pytest_llmchaos.slo.arithmetic import Slo
-from pytest_llmchaos.trial.slo_verdict import compared, judged, require_pushes
+from pytest_llmchaos.trial.slo_verdict import compared, judged
 
 # Far from a whole second, so that rounding anywhere would show.
 BASE = float(int(time.time()) - 1800) + 0.25
@@ -69,8 +69,6 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         'up{job="victim",service="model-1"}': {t: float(not 20 <= i < 30) for i, t in enumerate(MINUTE)},
         'up{job="hiccup",service="hiccup"}': {t: float(i != 20) for i, t in enumerate(MINUTE)},
         'up{job="dead",service="dead"}': dict.fromkeys(MINUTE, 0.0),
-        'push_time_seconds{job="load"}': {t: t - 0.3 for t in MINUTE},
-        'push_time_seconds{job="stuck"}': {t: min(t, BASE + 30) for t in MINUTE},
         **firing("Early", list(range(20))),
         **firing("Twice", [*range(15, 18), *range(40, 45)]),
         **firing("Once", list(range(12, 30))),
@@ -249,19 +247,6 @@ class TestServiceLevel:
         assert "Prometheus says 0.8, the callers' samples say 0.85" in str(compared(result, 0.85, edge_events=12))
         with pytest.raises(TruthsDisagree, match=r"20\.0 of 100 apart, the edges explain 12"):
             compared(result, 1.0, edge_events=12)
-
-
-class TestPushes:
-    def test_all_through_the_window_are_accepted(self, prometheus: Prometheus) -> None:
-        require_pushes(prometheus, "load", BASE, BASE + 60)
-
-    def test_that_stopped_are_refused_though_scrapes_went_on(self, prometheus: Prometheus) -> None:
-        with pytest.raises(PartialScrape, match=r"last push was 3\.0 s old"):
-            require_pushes(prometheus, "stuck", BASE, BASE + 60)
-
-    def test_that_never_came_are_no_data(self, prometheus: Prometheus) -> None:
-        with pytest.raises(NoData):
-            require_pushes(prometheus, "nobody", BASE, BASE + 60)
 
 
 def test_the_clocks_offset_is_measured(prometheus: Prometheus) -> None:

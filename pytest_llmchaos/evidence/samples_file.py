@@ -37,7 +37,6 @@ def load(path: Path) -> Samples:
     with path.open("rb") as file:
         header = file.readline()
         if not header.endswith(b"\n"):
-            samples.torn = int(bool(header))
             return samples
         _check_header(path, header)
         rest, number = b"", 2
@@ -45,7 +44,6 @@ def load(path: Path) -> Samples:
             whole, cut, rest = (rest + block).rpartition(b"\n")
             if cut:
                 number += _taken(samples, path, whole, number)
-        samples.torn = int(bool(rest.strip()))
     return samples
 
 
@@ -101,10 +99,9 @@ def _check_header(path: Path, line: bytes) -> None:
 
 
 class Samples(Sequence[Sample]):
-    """Samples as columns; each Sample is made when it is looked at. `torn` counts lines that were cut off (0 or 1)."""
+    """Samples as columns; each Sample is made when it is looked at."""
 
     def __init__(self) -> None:
-        self.torn = 0
         self.columns = Columns()
         self._sent_s = array("d")
         self._tokens = array("l")

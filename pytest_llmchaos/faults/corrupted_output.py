@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pytest_llmchaos.faults.compositions import Target, on_targets
 from pytest_llmchaos.faults.engine_faults import EngineFault, check_choice, check_number
+from pytest_llmchaos.model import CALLER_REQUESTS
 
 if TYPE_CHECKING:
     from pytest_llmchaos.model import Fault, Lifetime
@@ -18,7 +19,7 @@ class CorruptedOutput(EngineFault):
     counter: ClassVar[str] = "requests"
 
     def witness(self, victim: str) -> str:  # noqa: ARG002 - callers do not know who answered them wrongly
-        return 'sum(increase(llmchaos_caller_requests_total{outcome="corrupted"}[5s])) > 0'
+        return f'sum(increase({CALLER_REQUESTS}_total{{outcome="corrupted"}}[5s])) > 0'
 
 
 def corrupted_output(target: Target, *, how: str = "garbage", share: float = 1.0) -> Fault:

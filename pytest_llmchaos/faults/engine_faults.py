@@ -5,7 +5,6 @@ Only an engine that says it is simulated has such a port, so nothing here is mor
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Protocol, Self
@@ -62,7 +61,7 @@ class OnEngine:
         return Proof(step="healed", witness=f"the engine lists no {self.kind} in force", at_unix_s=report.at_unix_s)
 
 
-class EngineFault(OnEngine, ABC):
+class EngineFault(OnEngine):
     """One that is in force until it is ended. The engine and Prometheus are its witnesses.
 
     `counter`: what the engine must have counted, where the fault does something that can be counted.
@@ -73,10 +72,9 @@ class EngineFault(OnEngine, ABC):
     def inject(self, runtime: CanReachEngine, victim: str) -> None:
         self.start(runtime, victim)
 
-    @abstractmethod
-    def witness(self, victim: str) -> str:
-        """A query that has a sample only while Prometheus sees the fault show."""
-        ...
+    def witness(self, victim: str) -> str | None:  # noqa: ARG002 - for those that name a query
+        """A query that has a sample only while Prometheus sees the fault show. None: the subject names it."""
+        return None
 
     def number(self, option: str) -> float:
         return float(dict(self.options)[option])
@@ -99,7 +97,7 @@ class EngineFault(OnEngine, ABC):
         count = fault.counters.get(self.counter, 0) if self.counter else None
         if count == 0:
             return None
-        query = self.witness(victim)
+        query = self.witness(victim) or runtime.engine_witness(self.kind, victim)
         seen = runtime.engine_signal(query)
         if seen is None:
             return None

@@ -18,13 +18,6 @@ class Hang(EngineFault):
         "the step counter stands still, callers wait at the gateway; RequestStuck and EngineStalled fire"
     )
 
-    def witness(self, victim: str) -> str:
-        # A caller of the gateway has waited this long for a first token, or in a silent stream, and nothing of it is the engine's word.
-        return (
-            f'max(llmlab_oldest_inflight_seconds{{replica="{victim}",phase="prefill"}}'
-            f' or llmlab_oldest_silence_seconds{{replica="{victim}"}}) > 0.5'
-        )
-
 
 def hang(target: Target) -> Fault:
     """Hang the engine: requests go in, no token comes out, and `/health` stays green. Only a restart ends it."""

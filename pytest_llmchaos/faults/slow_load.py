@@ -16,9 +16,6 @@ class SlowLoad(EngineFault):
     lifetime: ClassVar[Lifetime] = "passing"
     expects: ClassVar[str] = "the replica's health path answers 503, the gateway sends it nothing; ServiceDown fires"
 
-    def witness(self, victim: str) -> str:
-        return f'llmlab_upstream_health{{replica="{victim}",probe="shallow"}} == 0'
-
 
 def slow_load(target: Target, *, load_s: float = 30) -> Fault:
     """Unload the model and take `load_s` to load it. The replica answers 503 until then, or until the fault is ended."""

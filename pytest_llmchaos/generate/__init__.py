@@ -1,9 +1,10 @@
-"""`llmchaos generate`: everything that follows from slo.yaml, written where it is committed."""
+"""`llmchaos generate`: Prometheus rules, tables and dashboards from an OpenSLO file."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
+import math
 import sys
 import warnings
 from pathlib import Path
@@ -12,65 +13,160 @@ from typing import TYPE_CHECKING
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.generate import docs, rules, signals
 from pytest_llmchaos.generate.boards.all_boards import boards
-from pytest_llmchaos.slo.openslo import load_slos
+from pytest_llmchaos.generate.boards.slo import own_overview
+from pytest_llmchaos.slo.openslo import slos_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from pytest_llmchaos.slo.arithmetic import Slo
+    from pytest_llmchaos.generate.boards.panels import Board
+
+# Every generated file says this of itself.
+MARK = "by `llmchaos generate`"
+EPILOG = """
+examples:
+  llmchaos generate --slo slo.yaml --out monitoring              for alerts on a month of traffic
+  llmchaos generate --slo slo.yaml --out monitoring --scale 240  for experiments of a minute or two
+
+Written are slo.rules.yml (recording rules and burn alerts: name it in rule_files of prometheus.yml), slo.md (the same
+as tables) and, where grafana-foundation-sdk is installed, slo-overview.json (a dashboard for Grafana 10 and later).
+Without --slo, what is committed in a checkout of this project is made again.
+"""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """0: all is as it must be; 1: `--check` found a difference; 2: the input is wrong."""
+    given = _parser().parse_args(args)
+    if (given.slo is None) != (given.out is None):
+        return _refuse("--slo FILE and --out DIR belong together: give both")
+    own = given.slo is not None
+    scale = given.scale or (1.0 if own else rules.LAB_SCALE)
+    base = given.out if own else given.root
+    try:
+        wanted = outputs_of(given.slo, given.out, scale) if own else outputs(given.root, scale)
+        if own and not (given.force or given.check):
+            _require_ours(wanted)
+        changed = _compare(wanted, base) if given.check else _write(wanted, base)
+    except (BadScenario, OSError) as error:
+        return _refuse(str(error))
+    for windows in rules.lab_windows(scale):
+        sys.stdout.write(
+            f"{windows.alert.name}: {windows.alert.factor():g} times too fast over {windows.long} and {windows.short}\n"
+        )
+    return 1 if given.check and changed else 0
 
 
 def outputs(root: Path, scale: float = rules.LAB_SCALE) -> dict[Path, str]:
     """What each generated file of a checkout must hold."""
     source = "stack/slo.yaml"
-    slos = load_slos((root / source).read_text(encoding="utf-8"), source)
+    if not (root / source).is_file():
+        raise BadScenario(
+            f"{root} has no {source}: give --slo FILE and --out DIR for SLOs of your own, or run in a checkout"
+        )
+    slos = slos_of(root / source, source)
     page = root / "docs" / "slo.md"
+    made = {board.uid: dashboard_json(board) for board in boards(slos, scale)}
     return {
         root / "stack" / "prometheus" / "rules" / "slo.yml": rules.rules(slos, source, scale),
         root / "stack" / "remediation.slo.yaml": signals.triggers(slos, source, scale),
         page: docs.page(page.read_text(encoding="utf-8"), slos, scale),
-        **_dashboards(root, slos, scale),
+        **{root / "dashboards" / f"{uid}.json": text for uid, text in made.items()},
     }
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """0: all is as it must be; 1: `--check` found a difference; 2: the input is wrong."""
-    parser = argparse.ArgumentParser(prog="llmchaos generate", description=__doc__)
-    parser.add_argument("--root", type=Path, default=Path.cwd(), help="the checkout (default: here)")
-    parser.add_argument("--scale", type=float, default=rules.LAB_SCALE, help="how many times shorter than for a month")
-    parser.add_argument("--check", action="store_true", help="write nothing; tell what differs")
-    given = parser.parse_args(args)
+def outputs_of(slo_file: Path, out: Path, scale: float) -> dict[Path, str]:
+    """What each file that is generated from a user's SLOs must hold."""
+    slos, source = slos_of(slo_file), slo_file.name
+    written = {
+        out / "slo.rules.yml": rules.rules(slos, source, scale),
+        out / "slo.md": docs.own_page(slos, source, scale),
+    }
     try:
-        wanted = outputs(given.root, given.scale)
-    except (BadScenario, FileNotFoundError) as error:
-        sys.stderr.write(f"llmchaos generate: {error}\n")
-        return 2
-    different = [path for path, text in wanted.items() if not path.is_file() or path.read_text("utf-8") != text]
-    for path in different:
-        name = path.relative_to(given.root)
-        if given.check:
-            old = path.read_text("utf-8").splitlines(keepends=True) if path.is_file() else []
-            new = wanted[path].splitlines(keepends=True)
-            sys.stdout.writelines(difflib.unified_diff(old, new, f"committed/{name}", f"generated/{name}", n=1))
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(wanted[path], encoding="utf-8")
-            sys.stdout.write(f"wrote {name}\n")
-    for windows in rules.lab_windows(given.scale):
-        sys.stdout.write(
-            f"{windows.alert.name}: {windows.alert.factor():g} times too fast over {windows.long} and {windows.short}\n"
-        )
-    return 1 if given.check and different else 0
+        written[out / "slo-overview.json"] = dashboard_json(own_overview(slos, source, scale))
+    except BadScenario as error:
+        sys.stdout.write(f"no dashboard: {error}\n")
+    return written
 
 
-def _dashboards(root: Path, slos: Sequence[Slo], scale: float) -> dict[Path, str]:
+def dashboard_json(board: Board) -> str:
+    """The board as Grafana's JSON. Raises BadScenario where the SDK is missing."""
     try:
         with warnings.catch_warnings():
             # The SDK prefers the schema that only Grafana 12 knows; provisioned files of the older one serve every Grafana.
             warnings.simplefilter("ignore", DeprecationWarning)
-            from pytest_llmchaos.generate.grafana import dashboard_json  # noqa: PLC0415 (an extra that only this needs)
+            from pytest_llmchaos.generate import grafana  # noqa: PLC0415 (an extra that only this needs)
     except ImportError as error:
         raise BadScenario(
             f"dashboards need grafana-foundation-sdk: pip install 'pytest-llmchaos[generate]' ({error})"
         ) from error
-    return {root / "dashboards" / f"{board.uid}.json": dashboard_json(board) for board in boards(slos, scale)}
+    return grafana.dashboard_json(board)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="llmchaos generate",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--slo", type=Path, metavar="FILE", help="your SLOs, in OpenSLO v1 (docs/slo.md says more)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the folder to write to; made where it is missing")
+    parser.add_argument(
+        "--scale",
+        type=_scale,
+        metavar="N",
+        help="make the alerts' windows N times shorter (default: 1, windows of a month; for a checkout 240)",
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; print what differs and exit with 1 if it does"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="overwrite files in DIR that this command did not generate"
+    )
+    parser.add_argument("--root", type=Path, default=Path.cwd(), metavar="DIR", help="the checkout (default: here)")
+    return parser
+
+
+def _scale(text: str) -> float:
+    value = float(text)
+    if not 1 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of at least 1, got {text!r}")
+    return value
+
+
+def _require_ours(wanted: Mapping[Path, str]) -> None:
+    """Raises BadScenario for files that exist and were not generated."""
+    foreign = [path for path in wanted if path.exists() and MARK not in path.read_text("utf-8", errors="replace")]
+    if foreign:
+        names = ", ".join(map(str, foreign))
+        raise BadScenario(f"not generated by this command: {names}; move it away or add --force. Nothing was written")
+
+
+def _write(wanted: Mapping[Path, str], base: Path) -> bool:
+    different = _different(wanted)
+    for path in different:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(wanted[path], encoding="utf-8")
+        sys.stdout.write(f"wrote {path.relative_to(base)}\n")
+    return bool(different)
+
+
+def _compare(wanted: Mapping[Path, str], base: Path) -> bool:
+    different = _different(wanted)
+    for path in different:
+        name = path.relative_to(base)
+        old = path.read_text("utf-8", errors="replace").splitlines(keepends=True) if path.is_file() else []
+        new = wanted[path].splitlines(keepends=True)
+        sys.stdout.writelines(difflib.unified_diff(old, new, f"committed/{name}", f"generated/{name}", n=1))
+    return bool(different)
+
+
+def _different(wanted: Mapping[Path, str]) -> list[Path]:
+    return [
+        path for path, text in wanted.items() if not path.is_file() or path.read_text("utf-8", errors="replace") != text
+    ]
+
+
+def _refuse(why: str) -> int:
+    sys.stderr.write(f"llmchaos generate: {why}\n")
+    return 2

@@ -25,6 +25,14 @@ def page(old: str, slos: Sequence[Slo], scale: float) -> str:
     return f"{head}{BEGIN}\n{_slos(slos)}\n{_alerts(slos, scale)}{END}{tail}"
 
 
+def own_page(slos: Sequence[Slo], source: str, scale: float) -> str:
+    """A page of the tables alone."""
+    return (
+        f"<!-- Generated from {source} by `llmchaos generate`; change that file and generate again. -->\n\n"
+        f"# Service levels\n\n{_slos(slos)}\n{_alerts(slos, scale)}"
+    )
+
+
 def _slos(slos: Sequence[Slo]) -> str:
     rows = [
         f"| `{slo.name}` | {100 * slo.objective:g} % in {slo.window_days:g} days | {slo.description} | "
@@ -50,7 +58,7 @@ def _alerts(slos: Sequence[Slo], scale: float) -> str:
     ]
     return "\n".join(
         [
-            "| times too fast | severity | spends of the budget | windows for a month | windows in the lab | alerts |",
+            "| times too fast | severity | spends of the budget | windows for a month | windows in the rules | alerts |",
             "|---:|---|---|---|---|---|",
             *rows,
             "",

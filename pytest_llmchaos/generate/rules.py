@@ -66,9 +66,12 @@ def rules(slos: Sequence[Slo], source: str, scale: float = LAB_SCALE) -> str:
         f"(of a month: {_span(w.alert.long_s)} and {_span(w.alert.short_s)}), {w.alert.severity}\n"
         for w in lab_windows(scale)
     )
+    windows = "Windows are for a month"
+    if scale > 1:
+        windows = f"Windows are {scale:g} times shorter than for a month and at least 4 scrapes long; factors stay"
     head = (
         f"# Generated from {source} by `llmchaos generate`; change that file and generate again.\n"
-        f"#\n# Windows are {scale:g} times shorter than for a month and at least 4 scrapes long; factors stay:\n{table}"
+        f"#\n# {windows}:\n{table}"
         "# An alert needs both windows: the long one so that it matters, the short one so that it ends in time.\n"
     )
     return head + "groups:\n" + "\n".join(_group(slo, scale) for slo in slos)

@@ -40,6 +40,7 @@ class RunningLoad:
                 model=subject.model,
                 arrivals=tuple(arrivals),
                 check=subject.check,
+                replica_header=subject.replica_header,
                 timeout_s=load.timeout_s,
                 good_ttft_s=self.limits.ttft_s,
                 good_e2e_s=self.limits.e2e_s,

@@ -37,6 +37,10 @@ class ProcessFlood:
         subject = self._subject
         if service != subject.api:
             raise InvalidExperiment(f"only {subject.api} can be flooded, got {service!r}")
+        if subject.requests_query is None:
+            raise InvalidExperiment(
+                f"a flood of {service} could not be proven: of the requests that arrive there, only the lab's are known"
+            )
         self._rate_rps = times * (subject.peak_tokens_per_s or subject.capacity_tokens_per_s) / max_tokens
         count = math.ceil(self._rate_rps * LONGEST_S)
         words = "Count slowly from one to a hundred, one number after the other."
@@ -52,9 +56,8 @@ class ProcessFlood:
         now = time.time()
         if self._process is None or now - since_unix_s < 3:
             return None
-        query = "sum(rate(llmlab_requests_total[3s])) + max_over_time(sum(llmlab_queue_depth)[3s:1s])"
         try:
-            seen = self._prometheus().value(query, now)
+            seen = self._prometheus().value(str(self._subject.requests_query), now)
         except Inconclusive:
             return None
         if seen < SEEN_SHARE * self._rate_rps:

@@ -25,6 +25,7 @@ class Caller:
         self._arriving: dict[int, Answer] = {}
         self._name = secrets.token_hex(4)
         head = {"Content-Type": "application/json", "Accept": "text/event-stream, application/json", **plan.headers}
+        self._replica_header = (plan.replica_header or "").lower().encode()
         self._head = self.wire.head("POST", plan.path, head)
         # Temperature 0: what a model answers must not depend on anything that we do not record.
         settings = {"model": plan.model, "stream": plan.stream, "temperature": 0}
@@ -35,7 +36,7 @@ class Caller:
         due_s = arrival.due_s
         sent_s = time.monotonic() - self.t0_s
         request_id = f"{self._name}-{index}"
-        answer = self._arriving[index] = Answer()
+        answer = self._arriving[index] = Answer(self._replica_header)
         try:
             self.wire.exchange(
                 self._request(arrival, request_id),

@@ -30,6 +30,7 @@ class LoadPlan:
 
     `check="sim-v1"` compares each answer with the text that the simulated engine derives from the prompt.
     A stream that was silent for `stall_s` when its time was up is `stalled`, one that still trickled is a `timeout`.
+    `replica_header` is the response header that names the replica.
     More than `max_inflight` requests at once are not sent but counted as shed, which makes the trial invalid.
     """
 
@@ -38,6 +39,7 @@ class LoadPlan:
     arrivals: tuple[Arrival, ...]
     path: str = "/v1/chat/completions"
     headers: Mapping[str, str] = field(default_factory=dict)
+    replica_header: str | None = None
     stream: bool = True
     check: str | None = None
     timeout_s: float = 10.0

@@ -13,7 +13,16 @@ from typing import Literal
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.utils import floatToGoString
 
-from pytest_llmchaos.model import OUTCOMES, Outcome
+from pytest_llmchaos.model import (
+    CALLER_DURATION,
+    CALLER_GOOD,
+    CALLER_INFLIGHT,
+    CALLER_OFFERED,
+    CALLER_REQUESTS,
+    CALLER_TTFT,
+    OUTCOMES,
+    Outcome,
+)
 
 # OpenTelemetry's buckets for gen_ai.server.time_to_first_token, with vLLM's tail, and edges at 2 and 3 s to judge by.
 TTFT_BUCKETS_S = (
@@ -71,18 +80,18 @@ class Counts:
         self._duration[result].observe(e2e_s, result)
 
     def collect(self) -> Iterator[Metric]:
-        yield CounterMetricFamily("llmchaos_caller_offered", "Requests that were due.", self.offered)
-        requests = CounterMetricFamily("llmchaos_caller_requests", "Requests that ended.", labels=["outcome"])
+        yield CounterMetricFamily(CALLER_OFFERED, "Requests that were due.", self.offered)
+        requests = CounterMetricFamily(CALLER_REQUESTS, "Requests that ended.", labels=["outcome"])
         for outcome, count in self.outcomes.items():
             requests.add_metric([outcome], count)
         yield requests
-        yield CounterMetricFamily("llmchaos_caller_good", "Ok requests inside every latency bound.", self.good)
+        yield CounterMetricFamily(CALLER_GOOD, "Ok requests inside every latency bound.", self.good)
         for name, about, histograms in (
-            ("time_to_first_token", "From the due time to the first token.", self._ttft),
-            ("request_duration", "From the due time to the end of the answer.", self._duration),
+            (CALLER_TTFT, "From the due time to the first token.", self._ttft),
+            (CALLER_DURATION, "From the due time to the end of the answer.", self._duration),
         ):
-            family = HistogramMetricFamily(f"llmchaos_caller_{name}_seconds", about, labels=["result"])
+            family = HistogramMetricFamily(name, about, labels=["result"])
             for result, histogram in histograms.items():
                 family.add_metric([result], histogram.buckets(), histogram.sum_s)
             yield family
-        yield GaugeMetricFamily("llmchaos_caller_inflight", "Requests without an answer yet.", self._inflight())
+        yield GaugeMetricFamily(CALLER_INFLIGHT, "Requests without an answer yet.", self._inflight())

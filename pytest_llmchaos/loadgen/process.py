@@ -120,16 +120,7 @@ class LoadProcess:
     def status(self) -> LoadStatus:
         self._look()
         lines = [line for line in self._latest if line]
-        return status_of(lines, self._settled_s, self.now_s()) if lines else LoadStatus(outcomes={})
-
-    def new_samples(self) -> list[Sample]:
-        """Samples that came since the last call. Afterwards `status().settled_s` speaks for what was returned so far."""
-        # The status is read first: what it calls settled is then among the samples.
-        self._look()
-        settled_s = self._told_settled_s()
-        fresh = self._samples.fresh()
-        self._settled_s = settled_s
-        return fresh
+        return status_of(lines, self._settled_s) if lines else LoadStatus(outcomes={})
 
     def recent(self, since_s: float) -> list[Sample]:
         """All samples so far of requests that were due at or after `since_s`."""

@@ -13,8 +13,8 @@ COUNTS = ("offered", "sent", "done", "shed", "push_failures")
 class LoadStatus:
     """The generator's latest word, at most a quarter of a second old.
 
-    Every request due before `settled_s` has ended, and its sample has been seen; `oldest_inflight_s` is how long ago
-    that is. Every request due before `begun_s` has shown its first token or has ended.
+    Every request due before `settled_s` has ended, and its sample has been seen.
+    Every request due before `begun_s` has shown its first token or has ended.
     """
 
     at_s: float = 0.0
@@ -29,7 +29,6 @@ class LoadStatus:
     push_failures: int = 0
     settled_s: float = 0.0
     begun_s: float = 0.0
-    oldest_inflight_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +47,7 @@ class LoadSummary:
     ended: Literal["stopped", "schedule_end"]
 
 
-def status_of(lines: Sequence[Mapping[str, Any]], settled_s: float, now_s: float) -> LoadStatus:
+def status_of(lines: Sequence[Mapping[str, Any]], settled_s: float) -> LoadStatus:
     """The status of all workers; `lines` holds the latest of each."""
     outcomes: dict[str, int] = {}
     for line in lines:
@@ -61,7 +60,6 @@ def status_of(lines: Sequence[Mapping[str, Any]], settled_s: float, now_s: float
         cpu=max(line["cpu"] for line in lines),
         settled_s=settled_s,
         begun_s=min(line["begun_s"] for line in lines),
-        oldest_inflight_s=max(0.0, now_s - settled_s),
         **{name: sum(line[name] for line in lines) for name in (*COUNTS, "inflight")},
     )
 

@@ -40,13 +40,6 @@ class SamplesTail:
         self._tails = [Tail(path) for path in paths]
         self._headers = [True] * len(self._tails)
         self._seen: list[Sample] = []
-        self._given = 0
-
-    def fresh(self) -> list[Sample]:
-        """Samples that were not given yet."""
-        self._read()
-        given, self._given = self._given, len(self._seen)
-        return self._seen[given:]
 
     def recent(self, since_s: float) -> list[Sample]:
         """Samples of requests that were due at or after `since_s`, in the order in which they ended."""

@@ -1,6 +1,6 @@
-"""HTTP/1.1 for one load: keep-alive connections and a parser in C. It knows no outcome; it says what happened on the wire.
+"""HTTP/1.1 for one load: keep-alive connections, and httptools' parser in C.
 
-`geventhttpclient`'s own client builds headers anew and hides when each chunk came; its parser is what we need.
+Clients of gevent build headers anew for each request and hide when each chunk came.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import gevent
 from gevent import socket, ssl
 from gevent.event import AsyncResult
 from gevent.monkey import get_original
-from geventhttpclient._parser import HTTPParseError, HTTPResponseParser
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from pytest_llmchaos.loadgen.classify import DONE, TOKEN
 
@@ -24,61 +24,79 @@ Ended = Literal["complete", "cut", "refused", "timeout", "garbled"]
 RECEIVE_BYTES = 65536
 # How long a finished stream may take to close its last chunk, before its connection is given up.
 TAIL_S = 1.0
+UNPARSABLE = (HttpParserError, HttpParserUpgrade)
 
 
-class Answer(HTTPResponseParser):
-    """One response as it arrives. `end_s` and the like are monotonic seconds."""
+class Answer:
+    """One response as it arrives. `end_s` and the like are monotonic seconds.
 
-    def __init__(self) -> None:
-        super().__init__()
+    `replica_header`, in lower case, names the header whose value becomes `replica`.
+    """
+
+    def __init__(self, replica_header: bytes = b"") -> None:
+        self._replica_header = replica_header
         self.body = bytearray()
         self.replica = ""
-        self.began = self.complete = False
+        self.began = self.complete = self.keep_alive = False
         self.ended: Ended = "cut"
         self.first_s: float | None = None
         self.last_s = 0.0
         self.end_s = 0.0
         self.max_gap_s = 0.0
-        self._name = ""
-        self._named = False
+        self._framed = self._until_close = False
+        self._status = 0
+        self._parser: HttpResponseParser | None = HttpResponseParser(self)
 
     @property
     def status(self) -> int:
-        return int(self.get_code()) if self.began else 0
+        return self._status if self._parser is None else self._parser.get_status_code() if self.began else 0
 
-    def _on_message_begin(self) -> None:
+    def release(self) -> None:
+        """Drop the parser, whose callbacks refer to this answer: a circle is left to the garbage collector."""
+        self._status, self._parser = self.status, None
+
+    def feed(self, data: bytes) -> None:
+        """Parse what was received. Raises one of UNPARSABLE."""
+        if self._parser is not None:
+            self._parser.feed_data(data)
+
+    def on_message_begin(self) -> None:
         self.began = True
+        self._framed = False
 
-    def _on_status(self, text: str) -> None: ...
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name == b"content-length" or (name == b"transfer-encoding" and value.lower().endswith(b"chunked")):
+            self._framed = True
+        elif name == self._replica_header:
+            self.replica = value.decode("latin-1")
 
-    def _on_header_field(self, text: str) -> None:
-        # Both names and values can arrive in pieces.
-        self._name = self._name + text if self._named else text
-        self._named = True
+    def on_headers_complete(self) -> None:
+        self._until_close = not self._framed
 
-    def _on_header_value(self, text: str) -> None:
-        self._named = False
-        if self._name.lower() == "x-llmlab-replica":
-            self.replica += text
-
-    def _on_headers_complete(self) -> None: ...
-
-    def _on_body(self, data: bytearray) -> None:
+    def on_body(self, data: bytes) -> None:
         self.body += data
 
-    def _on_message_complete(self) -> None:
+    def on_message_complete(self) -> None:
+        self._until_close = False
         # An interim answer (1xx) is followed by the real one.
-        self.complete = self.get_code() >= 200
+        if self._parser is not None and self.status >= 200:
+            # The parser knows this until the callback returns.
+            self.complete, self.keep_alive = True, self._parser.should_keep_alive()
 
     def take(self, data: bytes, now_s: float, stream: bool) -> bool:
         """Take what was received (nothing: the end); True once no more needs to be read."""
-        seen = len(self.body)
-        self.feed(data)
-        said_so = stream and len(self.body) > seen and self._saw(seen, now_s)
-        done = said_so or self.complete
-        if data and not done:
-            return False
-        self.ended = "complete" if done else "cut" if self.began else "refused"
+        if data:
+            seen = len(self.body)
+            self.feed(data)
+            said_so = stream and len(self.body) > seen and self._saw(seen, now_s)
+            if not (said_so or self.complete):
+                return False
+            self.ended = "complete"
+        elif self._until_close:
+            self.complete, self.ended = True, "complete"
+        else:
+            self.ended = "cut" if self.status else "garbled" if self.began else "refused"
         self.end_s = now_s
         return True
 
@@ -135,14 +153,16 @@ class Wire:
             if expired is not alarm:
                 raise
             answer.ended = "timeout"
-        except HTTPParseError:
+        except UNPARSABLE:
             answer.ended = "cut" if answer.status else "garbled"
         except OSError:
             answer.ended = "cut" if answer.began else "refused"
         finally:
             alarm.close()
             answer.end_s = answer.end_s or time.monotonic()
-            if connection is not None:
+            if connection is None:
+                answer.release()
+            else:
                 self._put_back(connection, answer)
         return answer
 
@@ -175,29 +195,31 @@ class Wire:
         return connection
 
     def _put_back(self, connection: Any, answer: Answer) -> None:
-        if answer.ended == "complete" and answer.complete:
-            if answer.should_keep_alive():
-                self._idle.append(connection)
-                return
-        elif answer.ended == "complete":
-            # Nobody waits for this: the answer is known, only its last chunk is under way.
+        if answer.ended == "complete" and not answer.complete:
+            # No caller waits for this: the answer is known, only its last chunk is under way.
             gevent.spawn(self._read_tail, connection, answer)
             return
-        connection.close()
+        answer.release()
+        if answer.ended == "complete" and answer.keep_alive:
+            self._idle.append(connection)
+        else:
+            connection.close()
 
     def _read_tail(self, connection: Any, answer: Answer) -> None:
         try:
             connection.settimeout(TAIL_S)
             while not answer.complete:
                 data = connection.recv(RECEIVE_BYTES)
-                answer.feed(data)
                 if not data:
                     break
+                answer.feed(data)
             connection.settimeout(None)
-        except (OSError, HTTPParseError):
+        except (OSError, *UNPARSABLE):
             connection.close()
             return
-        if answer.complete and answer.should_keep_alive():
+        finally:
+            answer.release()
+        if answer.keep_alive:
             self._idle.append(connection)
         else:
             connection.close()
@@ -216,7 +238,7 @@ def _read_in_the_hub(connection: Any, answer: Answer, stream: bool) -> None:
                 over.set(None)
         except BlockingIOError:
             pass
-        except (OSError, HTTPParseError) as error:
+        except (OSError, *UNPARSABLE) as error:
             watcher.stop()
             over.set_exception(error)
 

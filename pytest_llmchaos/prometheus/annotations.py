@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, push_to_gateway
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+from pytest_llmchaos.host.http_client import request
 
 
 class Signals:
@@ -51,6 +54,15 @@ class Signals:
         if self._url is None:
             return
         try:
-            push_to_gateway(self._url, job="llmchaos", registry=self._registry, timeout=1)
+            answer = request(
+                "PUT",
+                f"{self._url}/metrics/job/llmchaos",
+                content=generate_latest(self._registry),
+                headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4},
+                timeout_s=1,
+            )
         except OSError as error:  # the pushgateway may itself be the victim; bands on a dashboard are no evidence
             self.lost = str(error)
+        else:
+            if not answer.is_success:
+                self.lost = f"the pushgateway answered {answer.status_code}: {answer.text}"

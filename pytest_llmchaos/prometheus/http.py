@@ -28,7 +28,6 @@ class Connection(threading.local):
         self.url = url
         self.timeout_s = timeout_s
         self._api: Any = None
-        self._session: Any = None
         self._envelope: dict[str, Any] = {}
 
     def query(self, query: str, at_unix_s: float | None) -> tuple[str, Any]:
@@ -58,22 +57,13 @@ class Connection(threading.local):
                 raise PrometheusUnreachable(f"{self.url} could not answer {what}: {error}") from error
             raise Inconclusive(f"Prometheus refuses {what}: {told}") from error
 
-    def status(self, path: str) -> int | None:
-        """The HTTP status of a plain path, or None where nothing answers in time."""
-        self._connected()
-        session: requests.Session = self._session
-        try:
-            return session.get(self.url + path, timeout=self.timeout_s).status_code
-        except requests.RequestException:
-            return None
-
     def _connected(self) -> Any:
         if self._api is None:
-            self._session = requests.Session()
-            self._session.trust_env = False  # a proxy of the environment has no business between judge and loopback
-            self._session.hooks["response"].append(self._keep_envelope)
+            session = requests.Session()
+            session.trust_env = False  # a proxy of the environment has no business between judge and loopback
+            session.hooks["response"].append(self._keep_envelope)
             self._api = PrometheusConnect(
-                self.url, session=self._session, timeout=self.timeout_s, retry=Retry(total=0, redirect=0)
+                self.url, session=session, timeout=self.timeout_s, retry=Retry(total=0, redirect=0)
             )
         return self._api
 

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import Inconclusive, NoData, NotANumber, PartialScrape, StaleData
+from pytest_llmchaos.host.http_client import request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -70,7 +71,10 @@ class Prometheus:
 
     def ready(self) -> bool:
         """Whether the server says that it can answer queries now."""
-        return self._connection.status("/-/ready") == 200
+        try:
+            return request("GET", f"{self.url}/-/ready", timeout_s=self.timeout_s).status_code == 200
+        except OSError:
+            return False
 
     def value(self, query: str, at_unix_s: float) -> float:
         """The one number that `query` gives at that instant."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
-import urllib.request
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.host.http_client import request
 
 if TYPE_CHECKING:
     from pytest_llmchaos.slo.arithmetic import Slo
@@ -45,10 +44,7 @@ def _known(url: str, name: str) -> bool:
     declared = [name, re.sub(r"_(total|bucket|count|sum)$", "", name)]
     asked = [f"/api/v1/series?match[]={name}", *(f"/api/v1/metadata?metric={one}" for one in declared)]
     try:
-        for path in asked:
-            with urllib.request.urlopen(url + path, timeout=3) as answer:  # noqa: S310 - the stack's own Prometheus
-                if json.load(answer).get("data"):
-                    return True
-    except (OSError, ValueError):
+        answers = (request("GET", url + path, timeout_s=3) for path in asked)
+        return any(answer.is_success and answer.json().get("data") for answer in answers)
+    except (OSError, ValueError, AttributeError):
         return False
-    return False

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypedDict
 
 from pytest_llmchaos.errors import HealFailed, Inconclusive, NotReady
+from pytest_llmchaos.host.http_client import request
 from pytest_llmchaos.model import EngineFaultState, EngineOption, EngineReport
 from pytest_llmchaos.prometheus.queries import Prometheus
 
@@ -105,6 +105,13 @@ class EngineAbility:
             return None
         return max(found.values(), default=None)
 
+    def engine_witness(self, kind: str, victim: str) -> str:
+        """The subject's query for a fault that its gateway can see."""
+        query = self.subject.witness_query(kind, victim)
+        if query is None:
+            raise Inconclusive(f"the subject names no query that shows {kind}, so nothing could prove it")
+        return query
+
     def undo_engine(self, undo: Undo) -> None:
         """End every fault of one kind, in force or due at the next start, and see that the service runs.
 
@@ -136,18 +143,13 @@ def ask_admin_port(address: str, verb: str, argument: str) -> EngineAnswer:
         "list": ("GET", "/faults", None),
         "end": ("DELETE", f"/faults/{argument}", None),
     }[verb]
-    connection = http.client.HTTPConnection(address, timeout=_DEADLINE_S)
     try:
-        connection.request(method, path, body)
-        response = connection.getresponse()
-        text = response.read().decode(errors="replace")
-    except (OSError, http.client.HTTPException) as error:
-        raise NotReady(f"no admin port answers at {address}: {type(error).__name__} {error}") from None
-    finally:
-        connection.close()
-    if response.status >= 400:
-        raise NotReady(f"the engine at {address} refused `{verb}`: {text}")
-    answer: EngineAnswer = json.loads(text)
+        response = request(method, f"http://{address}{path}", content=body, timeout_s=_DEADLINE_S)
+    except OSError as error:
+        raise NotReady(f"no admin port answers at {address}: {error}") from None
+    if response.status_code >= 400:
+        raise NotReady(f"the engine at {address} refused `{verb}`: {response.text}")
+    answer: EngineAnswer = response.json()
     return answer
 
 

@@ -215,7 +215,4 @@ def dashboards_line(url: str | None) -> str:
     """Where the dashboards are, or how to get them."""
     if url is not None:
         return f"dashboards at {url}"
-    return (
-        f"dashboards are not served: no Grafana here; where its image can be pulled, `{setup_command()}` brings it "
-        "(docs/dashboards has a picture of each)"
-    )
+    return f"dashboards are not served: no Grafana here; where its image can be pulled, `{setup_command()}` brings it"

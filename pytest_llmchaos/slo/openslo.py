@@ -19,13 +19,16 @@ _THRESHOLD_S = "llmchaos/threshold-seconds"
 _ALERTS = "llmchaos/alerts"
 
 
-def slos_of(path: Path) -> tuple[Slo, ...]:
-    """Every SLO of the file, in its order. Raises InvalidSlo, also for a file that is no text."""
+def slos_of(path: Path, name: str = "") -> tuple[Slo, ...]:
+    """Every SLO of the file, in its order. Complaints call it `name`, or else by its path.
+
+    Raises InvalidSlo, also for a file that is no text.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidSlo(f"{path}: must be a text file in UTF-8 that can be read: {error}") from None
-    return load_slos(text, str(path))
+    return load_slos(text, name or str(path))
 
 
 def load_slos(text: str, source: str) -> tuple[Slo, ...]:

@@ -60,13 +60,6 @@ class Quantiles:
         needed = math.ceil(round(1 / (1 - q), 6))
         if self.count < needed:
             raise TooFewSamples(f"p{100 * q:g} needs {needed} samples, got {self.count}: {HINT}")
-        return self._ranked(q)
-
-    def nearest(self, q: float) -> float | None:
-        """The same for a chart, of however few requests; None of none."""
-        return self._ranked(q) if self.count else None
-
-    def _ranked(self, q: float) -> float:
         rank = math.ceil(round(q * self.count, 6))
         return nth(self._values, rank) if rank <= len(self._values) else math.inf
 
@@ -87,9 +80,3 @@ class Quantiles:
         if not self.count:
             raise TooFewSamples(f"a maximum needs 1 sample, got 0: {HINT}")
         return math.inf if self._censored else max(self._values)
-
-    def share_within(self, bound: float) -> float:
-        """The share of requests that took at most `bound`; failed ones did not."""
-        if not self.count:
-            raise TooFewSamples(f"a share needs 1 sample, got 0: {HINT}")
-        return sum([value <= bound for value in self._values]) / self.count

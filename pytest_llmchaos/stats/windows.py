@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, compress
+from itertools import compress
 from operator import and_, sub
 from types import MappingProxyType
 
@@ -35,18 +35,8 @@ class LatencyTargets:
                     f"LatencyTargets: {name} must be a number of seconds above 0, got {value!r}: try {name}=2"
                 )
 
-    def good(self, sample: Sample) -> bool:
-        return good(sample, self)
-
 
 DEFAULT_TARGETS = LatencyTargets()
-
-
-def good(sample: Sample, limits: LatencyTargets = DEFAULT_TARGETS) -> bool:
-    """Whether the caller got a whole answer inside every bound."""
-    if sample.outcome != "ok" or sample.end_s - sample.due_s > limits.e2e_s:
-        return False
-    return (sample.end_s if sample.first_s is None else sample.first_s) - sample.due_s <= limits.ttft_s
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +106,7 @@ def windows(
 
 
 def _good(columns: Columns, limits: LatencyTargets) -> list[bool]:
-    """For each sample what `good` says of it."""
+    """For each sample whether its caller got a whole answer inside both bounds."""
     ttft_s, e2e_s = limits.ttft_s, limits.e2e_s
     rows = zip(columns.outcomes, columns.due_s, columns.first_s, columns.end_s, strict=True)
     return [
@@ -206,62 +196,3 @@ def first_sustained_good_s(
         if another and (next_bad == len(bad_s) or bad_s[next_bad] > end_s):
             return due_s
     return None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Second:
-    """One second of a chart, by due time. Its quantiles are of few requests: they draw a line, and prove nothing."""
-
-    at_s: int
-    offered: int
-    ok: int
-    failed: Mapping[Outcome, int]
-    ttft_p50_s: float | None
-    ttft_p95_s: float | None
-    e2e_p95_s: float | None
-    inflight: int
-
-
-class _Counting:
-    """One second while samples stream past."""
-
-    __slots__ = ("codes", "e2e_s", "ttft_s")
-
-    def __init__(self) -> None:
-        self.codes: list[int] = []
-        self.ttft_s: list[float] = []
-        self.e2e_s: list[float] = []
-
-    def second(self, at_s: int, inflight: int) -> Second:
-        counts = Counter(self.codes)
-        failed = len(self.codes) - counts[OK]
-        ttft_s, e2e_s = Quantiles("ttft_s", self.ttft_s, failed), Quantiles("e2e_s", self.e2e_s, failed)
-        return Second(
-            at_s=at_s,
-            offered=len(self.codes),
-            ok=counts[OK],
-            failed={OUTCOMES[code]: count for code, count in counts.items() if code != OK},
-            ttft_p50_s=ttft_s.nearest(0.50),
-            ttft_p95_s=ttft_s.nearest(0.95),
-            e2e_p95_s=e2e_s.nearest(0.95),
-            inflight=inflight,
-        )
-
-
-def per_second(samples: Iterable[Sample]) -> tuple[Second, ...]:
-    """Every second from 0 to the last request's. `inflight` counts requests without an answer when the second begins."""
-    columns = columns_of(samples)
-    counting: defaultdict[int, _Counting] = defaultdict(_Counting)
-    begun: Counter[int] = Counter()
-    for code, due, first, end in zip(columns.outcomes, columns.due_s, columns.first_s, columns.end_s, strict=True):
-        if code == CANCELLED:
-            continue
-        one = counting[int(due)]
-        one.codes.append(code)
-        begun[math.ceil(due)] += 1
-        begun[math.ceil(end)] -= 1
-        if code == OK:
-            one.ttft_s.append((end if first < 0 else first) - due)
-            one.e2e_s.append(end - due)
-    inflight = accumulate(begun[at_s] for at_s in range(max(counting, default=-1) + 1))
-    return tuple(counting[at_s].second(at_s, waiting) for at_s, waiting in enumerate(inflight))

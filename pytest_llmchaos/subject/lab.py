@@ -40,12 +40,36 @@ class Subject:
     bootstrap: Path | None
     capacity_tokens_per_s: float
     peak_tokens_per_s: float = 0.0
+    # The response header in which the service names the replica that served a request.
+    replica_header: str | None = None
+    # What the service says of its own availability over the last $span, and of the requests a second that arrive or wait.
+    availability_query: str | None = None
+    requests_query: str | None = None
+    # Of a fault's kind: a query with a sample only while Prometheus sees the fault show on $victim.
+    witness_queries: tuple[tuple[str, str], ...] = ()
     audit_file: str = "/audit/audit.jsonl"
     scrape_jobs: tuple[str, ...] = ()
     extra_env: tuple[tuple[str, str], ...] = field(default=())
     own: bool = False  # a user's own stack, not the reference lab
     attach: bool = False  # it runs already under `project`, and is left running
     project: str = ""
+
+    def witness_query(self, kind: str, victim: str) -> str | None:
+        return next((query.replace("$victim", victim) for name, query in self.witness_queries if name == kind), None)
+
+
+# Faults that only the lab's gateway sees.
+_WITNESSES = (
+    # A caller of the gateway has waited this long for a first token, or in a silent stream. Nothing of it is the engine's word.
+    (
+        "hang",
+        (
+            'max(llmlab_oldest_inflight_seconds{replica="$victim",phase="prefill"}'
+            ' or llmlab_oldest_silence_seconds{replica="$victim"}) > 0.5'
+        ),
+    ),
+    ("slow_load", 'llmlab_upstream_health{replica="$victim",probe="shallow"} == 0'),
+)
 
 
 def stack_dir() -> Path:
@@ -101,5 +125,10 @@ def lab_subject(backend: str) -> Subject:
         capacity_tokens_per_s=CAPACITY_TOKENS_PER_S[backend],
         peak_tokens_per_s=PEAK_TOKENS_PER_S[backend],
         scrape_jobs=jobs,
+        witness_queries=_WITNESSES,
+        replica_header="x-llmlab-replica",
+        availability_query='sum(increase(llmlab_requests_total{outcome="ok"}[$span])) / '
+        'sum(increase(llmlab_requests_total{outcome!="client_cancelled"}[$span]))',
+        requests_query="sum(rate(llmlab_requests_total[3s])) + max_over_time(sum(llmlab_queue_depth)[3s:1s])",
         extra_env=(("LLMCHAOS_BACKEND", backend),),
     )

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import Inconclusive, NoData, TooFewSamples, TruthsDisagree
+from pytest_llmchaos.model import CALLER_DURATION, CALLER_REQUESTS
 from pytest_llmchaos.stats.windows import Window
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def require_agreement(lab: Lab, record: Record, whole: Window, counted_unix_s: f
     """Callers' samples against Prometheus over the whole trial. Raises TruthsDisagree."""
     if lab.subject.pushgateway is None:
         return
-    query = 'sum by (outcome) (llmchaos_caller_requests_total{outcome!="cancelled"})'
+    query = f'sum by (outcome) ({CALLER_REQUESTS}_total{{outcome!="cancelled"}})'
     told = {dict(labels)["outcome"]: value for labels, value in lab.prometheus.vector(query, counted_unix_s).items()}
     total = sum(told.values())
     if total <= 0:
@@ -59,7 +60,7 @@ def _compare_p95(lab: Lab, record: Record, whole: Window, at_unix_s: float) -> N
 
     In the bucket beside it is a finding with both numbers; farther away raises TruthsDisagree.
     """
-    query = "sum by (le) (llmchaos_caller_request_duration_seconds_bucket)"
+    query = f"sum by (le) ({CALLER_DURATION}_bucket)"
     found = lab.prometheus.vector(query, at_unix_s)
     buckets = sorted((float(dict(labels)["le"]), count) for labels, count in found.items())
     try:
@@ -78,13 +79,11 @@ def _compare_p95(lab: Lab, record: Record, whole: Window, at_unix_s: float) -> N
 
 def _second_opinion(lab: Lab, record: Record, whole: Window, at_unix_s: float) -> None:
     """What the service says of itself, where it differs: a finding, for a dead server cannot count its own failures."""
+    if lab.subject.availability_query is None:
+        return
     span = f"{max(1, round(at_unix_s - record.anchor_unix_s))}s"
-    query = (
-        f'sum(increase(llmlab_requests_total{{outcome="ok"}}[{span}])) / '
-        f'sum(increase(llmlab_requests_total{{outcome!="client_cancelled"}}[{span}]))'
-    )
     try:
-        own = lab.prometheus.value(query, at_unix_s)
+        own = lab.prometheus.value(lab.subject.availability_query.replace("$span", span), at_unix_s)
     except Inconclusive:
         return
     if abs(own - whole.availability) > SECOND_OPINION_TOLERANCE:

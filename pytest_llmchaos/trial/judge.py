@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pytest_llmchaos.errors import Inconclusive, InvalidExperiment, NoData
 from pytest_llmchaos.evidence.samples_file import Samples
 from pytest_llmchaos.evidence.samples_file import load as load_samples
+from pytest_llmchaos.model import CALLER_REQUESTS
 from pytest_llmchaos.stats.windows import LatencyTargets, first_bad_s, first_sustained_good_s, first_unknown_s, windows
 from pytest_llmchaos.trial import slo_verdict
 from pytest_llmchaos.trial.agreement import require_agreement, require_coverage, require_one_clock
@@ -125,7 +126,7 @@ def _await_last_push(lab: Lab, load: RunningLoad) -> float:
     while time.monotonic() < deadline:
         now = time.time()
         try:
-            seen = lab.prometheus.value("sum(llmchaos_caller_requests_total)", now)
+            seen = lab.prometheus.value(f"sum({CALLER_REQUESTS}_total)", now)
         except NoData:
             seen = "nothing"
         if seen == expected:

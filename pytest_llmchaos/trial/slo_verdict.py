@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_llmchaos.errors import CounterReset, Inconclusive, NoData, PartialScrape, StaleData, TruthsDisagree
+from pytest_llmchaos.errors import CounterReset, Inconclusive, NoData, StaleData, TruthsDisagree
+from pytest_llmchaos.model import CALLERS
 from pytest_llmchaos.prometheus.queries import GAP_TOLERANCE
 from pytest_llmchaos.slo.arithmetic import SloResult, window_query
 
@@ -34,7 +35,7 @@ def judged(
         raise CounterReset(
             f"{slo.name}: {slo.good} or {slo.total} began again at 0 within the window ({resets:g} resets): what was counted "
             "between the last scrape and the end of its process is lost, and an outage is just that; take the SLO from "
-            "counters that outlive the service, such as the callers' own (llmchaos_caller_*), or judge by trial.whole"
+            f"counters that outlive the service, such as the callers' own ({CALLERS}_*), or judge by trial.whole"
         )
     gone = prometheus.vector(queries.gone, to_unix_s, may_be_empty=True)
     if gone:
@@ -44,7 +45,7 @@ def judged(
         raise CounterReset(
             f"{slo.name}: of {slo.good} or {slo.total}, series that were there at the window's start are gone at its end "
             f"({names}): what they counted in between is lost; take the SLO from counters that outlive the service, such as "
-            "the callers' own (llmchaos_caller_*), or judge by trial.whole"
+            f"the callers' own ({CALLERS}_*), or judge by trial.whole"
         )
     good, total = prometheus.value(queries.good, to_unix_s), prometheus.value(queries.total, to_unix_s)
     if not total > 0:
@@ -64,20 +65,6 @@ def judged(
             for end, at_unix_s in (("start", from_unix_s), ("end", to_unix_s))
         },
     )
-
-
-def require_pushes(prometheus: Prometheus, job: str, from_unix_s: float, to_unix_s: float) -> None:
-    """Refuse unless the callers pushed all through the window: a scrape of old pushes looks fresh and is not."""
-    pushes = prometheus.raw(f'push_time_seconds{{job="{job}"}}', from_unix_s, to_unix_s)
-    if not pushes:
-        raise NoData(f"nothing was pushed as job {job!r}: do the callers reach the push gateway?")
-    for series in pushes:
-        for scraped_unix_s, pushed_unix_s in series.points:
-            if scraped_unix_s - pushed_unix_s > GAP_TOLERANCE:
-                raise PartialScrape(
-                    f"at {scraped_unix_s:.3f} the callers' last push was {scraped_unix_s - pushed_unix_s:.1f} s old, "
-                    f"at most {GAP_TOLERANCE:g} s may pass"
-                )
 
 
 def compared(result: SloResult, callers_say: float, *, edge_events: float) -> str | None:

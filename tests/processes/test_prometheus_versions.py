@@ -16,12 +16,12 @@ import yaml
 from offline import debian
 from offline.shell import SetupError
 from support import rule_cases
+from support.grafana_queries import substituted
 from support.prometheus_server import prometheus_with
 from support.rule_histories import lab
 from support.waiting import until
 
 from pytest_llmchaos.generate.boards.all_boards import boards
-from pytest_llmchaos.generate.pictures import substituted
 from pytest_llmchaos.generate.rules import LAB_SCALE
 from pytest_llmchaos.prometheus.binary import cache_directory
 

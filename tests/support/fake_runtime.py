@@ -21,6 +21,7 @@ from pytest_llmchaos.model import (
 )
 from pytest_llmchaos.runtime.docker.restrictions import RELEASES
 from pytest_llmchaos.runtime.undo import UndoRegistry
+from pytest_llmchaos.subject.lab import lab_subject
 
 
 class FakeRuntime(UndoRegistry):
@@ -147,6 +148,9 @@ class FakeRuntime(UndoRegistry):
             return None
         found = tuple(fault for (name, _), fault in self._engine_faults.items() if name == service)
         return EngineReport(at_unix_s=self.now(), faults=found)
+
+    def engine_witness(self, kind: str, victim: str) -> str:
+        return str(lab_subject("sim").witness_query(kind, victim))
 
     def engine_signal(self, query: str) -> float | None:
         shown = any(f'"{service}"' in query or "{outcome" in query for service, _ in self._engine_faults)

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import promql_parser
 import requests
-
-from pytest_llmchaos.generate.pictures import Asked, substituted
+from support.grafana_queries import substituted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from support.grafana_queries import Asked
 
     from pytest_llmchaos.generate.boards.panels import Board
     from pytest_llmchaos.prometheus.queries import Prometheus, Target
@@ -108,7 +109,7 @@ def empty_panels(boards: Iterable[Board], asked: Asked) -> list[str]:
     for board in boards:
         variables = {variable.name: ".*" for variable in board.variables}
         shown = (panel for panel in board.panels if not panel.may_be_empty)
-        complaints += [f"{board.title}: {panel.title}" for panel in shown if not asked.answers(panel, variables)]
+        complaints += [f"{board.title}: {panel.title}" for panel in shown if not asked.values(panel, variables)]
     return complaints
 
 

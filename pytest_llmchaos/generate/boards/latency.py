@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pytest_llmchaos.generate.boards.panels import Board, Panel, Query, quantiles
+from pytest_llmchaos.model import CALLER_DURATION, CALLER_TTFT
 
-CALLERS = "llmchaos_caller"
 SERVER = "gen_ai_server"
 
 
@@ -29,7 +29,7 @@ LATENCY = Board(
                 _heat(
                     "Whole answers, as callers saw them",
                     "From the moment a request was due. Requests that failed stand in the topmost row: they never came.",
-                    f"{CALLERS}_request_duration_seconds",
+                    CALLER_DURATION,
                 ),
                 Panel(
                     title="Whole answers, quantiles",
@@ -38,7 +38,7 @@ LATENCY = Board(
                     kind="lines",
                     unit="s",
                     log=True,
-                    queries=quantiles(f"{CALLERS}_request_duration_seconds"),
+                    queries=quantiles(CALLER_DURATION),
                 ),
             ),
         ),
@@ -48,7 +48,7 @@ LATENCY = Board(
                 _heat(
                     "Time to first token, as callers saw it",
                     "From the moment a request was due. Requests that never got one stand in the topmost row.",
-                    f"{CALLERS}_time_to_first_token_seconds",
+                    CALLER_TTFT,
                 ),
                 Panel(
                     title="Time to first token, quantiles",
@@ -56,7 +56,7 @@ LATENCY = Board(
                     kind="lines",
                     unit="s",
                     log=True,
-                    queries=quantiles(f"{CALLERS}_time_to_first_token_seconds"),
+                    queries=quantiles(CALLER_TTFT),
                     bad_from=2,
                 ),
             ),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from pytest_llmchaos.generate.boards.panels import REPLICA, Board, Panel, Query
-
-CALLERS = "llmchaos_caller"
+from pytest_llmchaos.model import CALLER_GOOD, CALLER_OFFERED, CALLER_REQUESTS
 
 REQUESTS = Board(
     uid="llmchaos-requests",
@@ -20,11 +19,11 @@ REQUESTS = Board(
                     kind="lines",
                     unit="reqps",
                     queries=(
-                        Query(expr=f"sum(rate({CALLERS}_offered_total[$__rate_interval]))", legend="offered"),
+                        Query(expr=f"sum(rate({CALLER_OFFERED}_total[$__rate_interval]))", legend="offered"),
                         Query(
-                            expr=f'sum(rate({CALLERS}_requests_total{{outcome="ok"}}[$__rate_interval]))', legend="ok"
+                            expr=f'sum(rate({CALLER_REQUESTS}_total{{outcome="ok"}}[$__rate_interval]))', legend="ok"
                         ),
-                        Query(expr=f"sum(rate({CALLERS}_good_total[$__rate_interval]))", legend="within every bound"),
+                        Query(expr=f"sum(rate({CALLER_GOOD}_total[$__rate_interval]))", legend="within every bound"),
                     ),
                 ),
                 Panel(
@@ -35,8 +34,7 @@ REQUESTS = Board(
                     unit="reqps",
                     queries=(
                         Query(
-                            expr=f'sum by (outcome) (rate({CALLERS}_requests_total{{outcome!~"ok|cancelled"}}'
-                            "[$__rate_interval]))",
+                            expr=f'sum by (outcome) (rate({CALLER_REQUESTS}_total{{outcome!~"ok|cancelled"}}[$__rate_interval]))',
                             legend="{{outcome}}",
                         ),
                     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pytest_llmchaos.generate.boards.panels import REPLICA, Board, Panel, Query, quantiles
+from pytest_llmchaos.model import CALLER_INFLIGHT
 
 SATURATION = Board(
     uid="llmchaos-saturation",
@@ -25,7 +26,7 @@ SATURATION = Board(
                     description="Sent and not answered. It keeps growing while nothing comes back.",
                     kind="lines",
                     unit="short",
-                    queries=(Query(expr="sum(llmchaos_caller_inflight)", legend="callers"),),
+                    queries=(Query(expr=f"sum({CALLER_INFLIGHT})", legend="callers"),),
                 ),
                 Panel(
                     title="Oldest request in flight",

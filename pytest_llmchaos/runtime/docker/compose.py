@@ -342,7 +342,6 @@ def _state(service: str, container: Container) -> ServiceState:
         paused=bool(state["Paused"]),
         healthy=None if health in {None, "none"} else health == "healthy",
         exit_code=None if state["Running"] else int(state["ExitCode"]),
-        oom_killed=bool(state["OOMKilled"]),
         started_unix_s=_unix(state["StartedAt"]),
         restarts=int(container.attrs.get("RestartCount", 0)),
         identity=str(container.id),

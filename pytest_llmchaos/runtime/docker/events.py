@@ -30,7 +30,6 @@ class EventReader:
         self._lock = threading.Lock()
         self._ready = threading.Event()
         self._closing = False
-        self._error: Exception | None = None
         self._stream: CancellableStream[dict[str, Any]] | None = None
         self._thread = threading.Thread(target=self._read, name="llmchaos-events", daemon=True)
 
@@ -58,8 +57,8 @@ class EventReader:
                         if event not in self._events:
                             self._events.append(event)
                     since = event.at_unix_s
-            except Exception as error:  # noqa: BLE001 - the daemon may be restarted under us; the stream is reopened from `since`
-                self._error = error
+            except Exception:  # noqa: BLE001, S110 - the daemon may be restarted under us; the stream is reopened from `since`
+                pass
             if not self._closing:
                 time.sleep(0.2)
 

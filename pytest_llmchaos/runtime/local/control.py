@@ -20,7 +20,10 @@ _DIE_DEADLINE_S = 5.0
 
 
 class _Connection(http.client.HTTPConnection):
-    """HTTP over a unix socket, reached through its open folder: the kernel takes no socket path above 107 bytes."""
+    """HTTP over a unix socket, reached through its open folder: the kernel takes no socket path above 107 bytes.
+
+    Not through httpx: httpcore 1.0 leaves the socket of a refused connection to the garbage collector, which warns.
+    """
 
     def __init__(self, folder: Path) -> None:
         super().__init__("localhost", timeout=CALL_DEADLINE_S)

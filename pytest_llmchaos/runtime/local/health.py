@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-from urllib.parse import urlsplit
+from urllib.parse import urljoin
 
+from pytest_llmchaos.host.http_client import request
 from pytest_llmchaos.runtime.local.compose_reader import Health
 
 _PROBE_TIMEOUT_S = 1.0
@@ -23,20 +23,12 @@ def healthy(health: Health | None, model: str) -> bool:
 
 def _answers_a_token(health_url: str, model: str) -> bool:
     ask = {"model": model, "max_tokens": 1, "messages": [{"role": "user", "content": "Hi"}]}
-    parts = urlsplit(health_url)
-    return _status("POST", f"http://{parts.netloc}/v1/chat/completions", json.dumps(ask), _TOKEN_TIMEOUT_S) == 200
+    return _status("POST", urljoin(health_url, "/v1/chat/completions"), json.dumps(ask), _TOKEN_TIMEOUT_S) == 200
 
 
 def _status(method: str, url: str, body: str | None, timeout_s: float) -> int:
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=timeout_s)
+    headers = {"Content-Type": "application/json"} if body else {}
     try:
-        connection.request(method, parts.path, body, {"Content-Type": "application/json"} if body else {})
-        response = connection.getresponse()
-        response.read()
-    except (OSError, http.client.HTTPException):
+        return request(method, url, content=body, headers=headers, timeout_s=timeout_s).status_code
+    except OSError:
         return 599
-    else:
-        return response.status
-    finally:
-        connection.close()
