@@ -318,13 +318,12 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
         return None
     reporter = session.config.pluginmanager.getplugin("terminalreporter")
     campaign = campaign_of(session.config)
-    for entry in campaign.schedule():
-        acts = (
-            ", ".join(f"{a['fault']} {a['victim']} at +{a['after_s']:g} s" for a in entry["injections"]) or "no fault"
-        )
+    for trial in campaign.schedule():
+        plan, entry = trial.plan, trial.entry
+        acts = ", ".join(map(str, plan.injections)) or "no fault"
         reporter.write_line(
-            f"{entry['scenario']}: {acts}; {entry['load']}; {entry['arrivals']} arrivals {entry['arrivals_sha256'][:12]}"
-            + (f" (skipped: needs {', '.join(lacking)})" if (lacking := campaign.lacking(entry)) else "")
+            f"{plan.scenario}: {acts}; {entry.load}; {entry.arrivals} arrivals {entry.arrivals_sha256[:12]}"
+            + (f" (skipped: needs {', '.join(lacking)})" if (lacking := campaign.lacking(plan)) else "")
         )
     seed = f"{options.spelled(session.config, 'seed')}={campaign.settings.seed}"
     reporter.write_line(f"{len(campaign.schedule())} trials planned with {seed}; nothing was touched")

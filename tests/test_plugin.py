@@ -10,6 +10,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from fake_runtime import FakeRuntime
+from msgspec import to_builtins
 
 from pytest_llmchaos import errors, options
 from pytest_llmchaos.errors import BadScenario
@@ -189,7 +190,9 @@ def test_a_load_outside_a_trial_is_judged_by_its_test(chaos, monkeypatch):
         )
         return run._lab
 
-    monkeypatch.setattr(Campaign, "preflight", lambda self: self.run.announce(self.schedule()))
+    monkeypatch.setattr(
+        Campaign, "preflight", lambda self: self.run.announce([trial.entry for trial in self.schedule()])
+    )
     monkeypatch.setattr(Run, "lab", lab)
     text = """
 from contextlib import contextmanager
@@ -303,7 +306,9 @@ def test_the_terminal_says_what_was_found_and_the_line_that_repeats_it(chaos, do
         journal.write("judged", trial="001", verdict="held", reason=None, time_to_detect_s=1.5, detected_by="alert X")
         return double.perform(campaign, plan)
 
-    monkeypatch.setattr(Campaign, "preflight", lambda self: self.run.announce(self.schedule()))
+    monkeypatch.setattr(
+        Campaign, "preflight", lambda self: self.run.announce([trial.entry for trial in self.schedule()])
+    )
     monkeypatch.setattr(Campaign, "_perform", perform)
     double.repaired_by = "unknown"
 
@@ -451,7 +456,9 @@ def test_evidence_that_cannot_be_written_is_one_clear_error_before_anything_star
     chaos, double, monkeypatch, tmp_path
 ):
     (tmp_path / "taken").write_text("mine")
-    monkeypatch.setattr(Campaign, "preflight", lambda self: self.run.announce(self.schedule()))
+    monkeypatch.setattr(
+        Campaign, "preflight", lambda self: self.run.announce([trial.entry for trial in self.schedule()])
+    )
 
     result = chaos("--chaos-runtime=compose", f"--chaos-report={tmp_path / 'taken'}")
 
@@ -536,7 +543,11 @@ def recorded(chaos, tmp_path):
             patch.setattr(Campaign, "take", take)
             chaos("--chaos-plan", "--chaos-seed=5", fault=fault)
         path = tmp_path / "run.json"
-        run = {"schema": "llmchaos-run/1", "seed": 5, "schedule": campaigns[0].schedule(), **more}
+        run = {
+            "schema": "llmchaos-run/1",
+            "seed": 5,
+            "schedule": to_builtins([trial.entry for trial in campaigns[0].schedule()]),
+        } | more
         path.write_text(json.dumps(run))
         return f"--chaos-replay={path}"
 

@@ -24,9 +24,11 @@ SETTLE_S = 30.0
 LEASE_MARGIN_S = 60.0  # to prove and to undo the acts of one trial
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Experiment:
     """Load, faults and phases of a scenario. Made by `experiment(...)`, which checks every argument.
+
+    Each mark makes its own: equal only to itself, so that it can be a key.
 
     `steady_s`: seconds in a row that the service must be good before the fault.
     `fault_s`: how long a passing fault lasts; None for a lasting one.
@@ -67,8 +69,9 @@ class TrialPlan:
     seed: int
 
     @property
-    def identity(self) -> str:
-        return f"{self.scenario}|{self.fault}|{self.repeat}"
+    def key(self) -> tuple[str, str, int, Experiment]:
+        """What the claims of one trial share."""
+        return self.scenario, str(self.fault), self.repeat, self.experiment
 
 
 def last_act_s(fault: Fault) -> float:

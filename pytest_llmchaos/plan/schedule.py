@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, fields, is_dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+from msgspec import UNSET, UnsetType
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.plan.experiment import Experiment, TrialPlan
@@ -18,6 +21,50 @@ if TYPE_CHECKING:
 
 # What primitive faults declare of themselves and of their proof: not how strong they are.
 DECLARED = frozenset({"kind", "needs", "lifetime", "fidelity", "expects", "witness", "counter"})
+
+Json = Annotated[object, msgspec.Meta(extra_json_schema={})]
+"""Any JSON value."""
+
+
+class ScheduledAct(msgspec.Struct, frozen=True, kw_only=True):
+    """One planned act and how strong it is."""
+
+    after_s: int | float
+    """Seconds after the fault phase began."""
+    fault: str
+    victim: str
+    options: dict[str, Json] | UnsetType = UNSET
+
+
+class ScheduledPhases(msgspec.Struct, frozen=True, kw_only=True):
+    """Lengths and deadlines of a trial's phases, in seconds."""
+
+    steady_s: int | float
+    fault_s: int | float | None
+    recovery_s: int | float
+    stable_s: int | float
+
+
+class ScheduleEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One trial in a run's schedule. Runs of earlier versions lack the fields with a default."""
+
+    scenario: str
+    fault: str
+    repeat: int
+    injections: tuple[ScheduledAct, ...]
+    load: str
+    phases: ScheduledPhases | UnsetType = UNSET
+    remediator: bool | UnsetType = UNSET
+    arrivals: int
+    arrivals_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduledTrial:
+    """A plan and its entry in the schedule."""
+
+    plan: TrialPlan
+    entry: ScheduleEntry
 
 
 def plan_trial(
@@ -75,55 +122,64 @@ def arrivals_of(plan: TrialPlan) -> tuple[Arrival, ...]:
     return plan.experiment.load.schedule(rng, plan.experiment.longest_s(plan.fault))
 
 
-def as_json(plan: TrialPlan) -> dict[str, Any]:
+def entry_of(plan: TrialPlan) -> ScheduleEntry:
     """The trial as it stands in a run's schedule: acts in full with their options, arrivals by their digest."""
     arrivals = arrivals_of(plan)
     text = "\n".join([f"{due_s:.6f}\t{tokens}\t{prompt}" for due_s, prompt, tokens in arrivals])
     experiment = plan.experiment
-    return {
-        "scenario": plan.scenario,
-        "fault": str(plan.fault),
-        "repeat": plan.repeat,
-        "injections": [
-            {"after_s": act.after_s, "fault": act.fault.kind, "victim": act.victim, "options": _options(act.fault)}
+    return ScheduleEntry(
+        scenario=plan.scenario,
+        fault=str(plan.fault),
+        repeat=plan.repeat,
+        injections=tuple(
+            ScheduledAct(after_s=act.after_s, fault=act.fault.kind, victim=act.victim, options=_options(act.fault))
             for act in plan.injections
-        ],
-        "load": str(experiment.load),
-        "phases": {
-            "steady_s": experiment.steady_s,
-            "fault_s": experiment.fault_s,
-            "recovery_s": experiment.recovery_s,
-            "stable_s": experiment.stable_s,
-        },
-        "remediator": experiment.remediator,
-        "arrivals": len(arrivals),
-        "arrivals_sha256": hashlib.sha256(text.encode()).hexdigest(),
-    }
+        ),
+        load=str(experiment.load),
+        phases=ScheduledPhases(
+            steady_s=experiment.steady_s,
+            fault_s=experiment.fault_s,
+            recovery_s=experiment.recovery_s,
+            stable_s=experiment.stable_s,
+        ),
+        remediator=experiment.remediator,
+        arrivals=len(arrivals),
+        arrivals_sha256=hashlib.sha256(text.encode()).hexdigest(),
+    )
 
 
-def _options(primitive: Any) -> dict[str, Any]:
+def _options(primitive: object) -> dict[str, Json]:
     """How strong a fault is: its own fields, beside those that say what it is and how it is proven."""
     own = fields(primitive) if is_dataclass(primitive) else ()
     return {one.name: _plain(getattr(primitive, one.name)) for one in own if one.name not in DECLARED}
 
 
-def _plain(value: object) -> Any:
+def _plain(value: object) -> Json:
     """A value whose JSON is the same in every process; what has no such form is told by its type alone."""
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value if value is None or isinstance(value, str | int | float) else type(value).__name__
 
 
-def schedule(plans: Iterable[TrialPlan]) -> list[dict[str, Any]]:
-    """The schedule of a run, in an order that no test order changes. Claims of one trial count once."""
-    trials = {(plan.identity, id(plan.experiment)): plan for plan in plans}
-    entries = {schedule_bytes([entry]): entry for entry in map(as_json, trials.values())}
-    ordered = sorted(entries, key=lambda text: (*(entries[text][key] for key in ("scenario", "fault", "repeat")), text))
-    return [entries[text] for text in ordered]
+def schedule(plans: Iterable[TrialPlan]) -> list[ScheduledTrial]:
+    """The trials of a run, in an order that no test order changes. Claims of one trial count once."""
+    trials = {plan.key: plan for plan in plans}
+    found = {
+        schedule_bytes([entry]): ScheduledTrial(plan=plan, entry=entry)
+        for plan in trials.values()
+        for entry in [entry_of(plan)]
+    }
+    return [
+        trial
+        for _, trial in sorted(
+            found.items(), key=lambda pair: (pair[1].entry.scenario, pair[1].entry.fault, pair[1].entry.repeat, pair[0])
+        )
+    ]
 
 
-def schedule_bytes(entries: Sequence[dict[str, Any]]) -> bytes:
-    return json.dumps(list(entries), sort_keys=True, separators=(",", ":")).encode()
+def schedule_bytes(entries: Sequence[object]) -> bytes:
+    """Entries, or their JSON values, as bytes that can be compared."""
+    return json.dumps(msgspec.to_builtins(list(entries)), sort_keys=True, separators=(",", ":")).encode()
 
 
 def require_capacity(plan: TrialPlan, capacity_tokens_per_s: float, backend: str) -> None:

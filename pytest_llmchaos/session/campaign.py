@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from pytest_llmchaos.errors import LlmchaosError, NotReady
 from pytest_llmchaos.evidence import ledger
 from pytest_llmchaos.plan import schedule as planning
 from pytest_llmchaos.plan.experiment import TrialPlan
+from pytest_llmchaos.plan.schedule import Json, ScheduledTrial
 from pytest_llmchaos.session.replay import require_same
 from pytest_llmchaos.session.run import Run
 from pytest_llmchaos.session.settings import Settings, abilities_of
@@ -37,9 +38,8 @@ class Campaign:
         self.services: tuple[str, ...] = settings.subject.targets
         self._make_progress = make_progress
         self._run: Run | None = None
-        self._performed: dict[str, Performed] = {}
-        self._schedule: list[dict[str, Any]] = []
-        self._needs: dict[tuple[str, str], frozenset[str]] = {}
+        self._performed: dict[Hashable, Performed] = {}
+        self._schedule: list[ScheduledTrial] = []
         self.refused: LlmchaosError | None = None
 
     @property
@@ -48,24 +48,23 @@ class Campaign:
             self._run = Run(self.settings, self._make_progress())
         return self._run
 
-    def take(self, plans: Iterable[TrialPlan], recorded: list[dict[str, Any]] | None = None) -> None:
+    def take(self, plans: Iterable[TrialPlan], recorded: list[dict[str, Json]] | None = None) -> None:
         """The plans of the selected tests. Raises BadScenario for a load beyond the backend, or a replay that differs."""
         taken = list(plans)
         subject = self.settings.subject
         for plan in taken:
             planning.require_capacity(plan, subject.capacity_tokens_per_s, self.settings.backend)
         self._schedule = planning.schedule(taken)
-        self._needs = {(plan.scenario, str(plan.fault)): plan.fault.needs for plan in taken}
         if recorded is not None:
-            require_same(self._schedule, recorded)
+            require_same([trial.entry for trial in self._schedule], recorded)
 
-    def schedule(self) -> list[dict[str, Any]]:
-        """What the selected tests will do, as it is written down before anything starts."""
+    def schedule(self) -> list[ScheduledTrial]:
+        """The trials of the selected tests, known before anything starts."""
         return self._schedule
 
-    def lacking(self, entry: Mapping[str, Any]) -> list[str]:
-        """What the runtime cannot do and a trial of the schedule needs: it will be skipped."""
-        return sorted(self._needs[entry["scenario"], entry["fault"]] - self._abilities)
+    def lacking(self, plan: TrialPlan) -> list[str]:
+        """Abilities that a trial needs and the runtime lacks: the trial will be skipped."""
+        return sorted(plan.fault.needs - self._abilities)
 
     @functools.cached_property
     def _abilities(self) -> frozenset[str]:
@@ -74,13 +73,13 @@ class Campaign:
     def preflight(self) -> None:
         """Everything that can be found wrong before anything starts. Raises NotReady, or BadScenario."""
         self.run.preflight()
-        self.run.announce(self.schedule())
+        self.run.announce([trial.entry for trial in self._schedule])
 
     def performed(self, plan: TrialPlan) -> Performed:
         """The trial of a plan: performed at the first call, remembered for the others."""
         if self.refused is not None:
             raise self.refused
-        key = plan.identity + f"|{id(plan.experiment)}"
+        key = plan.key
         if key not in self._performed:
             try:
                 self._performed[key] = self._perform(plan)

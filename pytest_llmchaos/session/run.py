@@ -8,6 +8,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from pytest_llmchaos.cleanup import watchdog
 from pytest_llmchaos.cleanup.sweep import sweep_dead_runs
 from pytest_llmchaos.errors import LlmchaosError, NotReady
@@ -22,6 +24,7 @@ from pytest_llmchaos.subject.lab import Subject, setup_command
 
 if TYPE_CHECKING:
     from pytest_llmchaos.lab.lab import Lab
+    from pytest_llmchaos.plan.schedule import ScheduleEntry
     from pytest_llmchaos.session.progress import Progress
 
 # The primitive faults that a report's coverage table speaks of, before those that other packages bring.
@@ -79,7 +82,7 @@ class Run:
                 ) from None
         return self._journal
 
-    def announce(self, schedule: Sequence[dict[str, Any]]) -> None:
+    def announce(self, schedule: Sequence[ScheduleEntry]) -> None:
         """Write down what will be done, before anything starts."""
         self.journal.write(
             "run",
@@ -90,7 +93,7 @@ class Run:
             runtime=self.settings.runtime,
             backend=self.settings.backend,
             environment={**environment(), "services run as": getattr(self._runtime, "fidelity", "containers")},
-            schedule=list(schedule),
+            schedule=msgspec.to_builtins(list(schedule)),
             catalogue={"faults": [*CATALOGUE, *foreign_names()], "targets": list(self.subject.targets)},
         )
 
