@@ -38,7 +38,6 @@ OUTCOMES: tuple[Outcome, ...] = (
 Lifetime = Literal["lasting", "passing", "none"]
 Fidelity = Literal["real", "kernel", "proxy", "telemetry", "simulated"]
 FIDELITIES: tuple[Fidelity, ...] = ("real", "kernel", "proxy", "telemetry", "simulated")
-Verdict = Literal["held", "refuted", "invalid", "inconclusive", "heal_failed"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -297,17 +297,15 @@ def trial(request: pytest.FixtureRequest) -> Trial:
     """One performance of the file's experiment, performed once and judged by every claim that asks for it."""
     performed = campaign_of(request.config).performed(request.node.stash[PLAN])
     request.node.stash[TRIAL_NAME] = performed.name
-    if performed.judged:
-        from pytest_llmchaos import report  # noqa: PLC0415 - only where a trial was performed
+    if performed.result is not None:
+        import msgspec  # noqa: PLC0415 - only where a trial was performed
 
-        request.node.user_properties.extend(report.junit_properties({"trial": performed.name, **performed.judged}))
+        from pytest_llmchaos import report  # noqa: PLC0415 - as above
+
+        request.node.user_properties.extend(report.junit_properties(msgspec.to_builtins(performed.result)))
     if isinstance(performed.error, Unsupported):
         pytest.skip(str(performed.error))
-    if performed.error is not None:
-        raise performed.error
-    if performed.trial is None:
-        raise NotReady("the trial was not performed")
-    return performed.trial
+    return performed.require()
 
 
 def pytest_runtestloop(session: pytest.Session) -> bool | None:

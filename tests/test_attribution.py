@@ -185,7 +185,7 @@ def test_what_everybody_wrote_down_is_told_on_one_clock_in_order(record):
 
     note_events(record, events, audit, fired)
 
-    assert [(e["at_s"], e["source"], e["what"], e["service"]) for e in record.events] == [
+    assert [(e.at_s, e.source, e.what, e.service) for e in record.events] == [
         (5.0, "remediator", "suppressed : startup grace", ""),
         (10.0, "runtime", "api die exitCode=137", "api"),
         (11.0, "prometheus", "alert ServiceDown fires", "api"),

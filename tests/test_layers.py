@@ -26,7 +26,7 @@ PURE = ("errors", "model", "stats", "loads", "faults", "slo", "plan", "subject")
 PURE_FILES = {
     "pytest_llmchaos/trial/attribution.py",
     "pytest_llmchaos/trial/trial.py",
-    "pytest_llmchaos/trial/trial_json.py",
+    "pytest_llmchaos/trial/result.py",
 }
 MAX_ROOMS = 28
 MAX_LEVELS = 10

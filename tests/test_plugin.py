@@ -14,11 +14,14 @@ from msgspec import to_builtins
 
 from pytest_llmchaos import errors, options
 from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.evidence import journal_lines as lines
+from pytest_llmchaos.evidence.trial_result import LoadResult, TrialResult
 from pytest_llmchaos.lab.lab import Lab
-from pytest_llmchaos.session.campaign import Campaign, Performed
+from pytest_llmchaos.session.campaign import Campaign
 from pytest_llmchaos.session.replay import read_replay
 from pytest_llmchaos.session.run import Run
 from pytest_llmchaos.subject.lab import lab_subject
+from pytest_llmchaos.trial.perform import Performed
 from pytest_llmchaos.trial.trial import Trial
 from pytest_llmchaos.xdist import is_scenario
 
@@ -67,7 +70,7 @@ class Double:
             restarts={},
             findings=(),
             events=(),
-            load={},
+            load=LoadResult(),
         )
         return Performed(name="001", trial=trial, error=None)
 
@@ -165,7 +168,7 @@ def test_a_value_that_does_not_exist_because_the_system_failed_is_a_failure(chao
 def test_a_junit_file_says_what_became_of_each_claim(chaos, double, monkeypatch, pytester):
     perform = double.perform
     monkeypatch.setattr(
-        double, "perform", lambda *args: replace(perform(*args), judged={"verdict": "held", "slos": []})
+        double, "perform", lambda *args: replace(perform(*args), result=TrialResult(trial="001", verdict="held"))
     )
     double.repaired_by = "unknown"
 
@@ -187,6 +190,7 @@ def test_a_load_outside_a_trial_is_judged_by_its_test(chaos, monkeypatch):
             directory=run.settings.directory,
             seed=1,
             say=print,
+            opened=run._own_records.append,
         )
         return run._lab
 
@@ -199,13 +203,14 @@ from contextlib import contextmanager
 import pytest
 from pytest_llmchaos import faults
 from pytest_llmchaos.errors import LoadNotHeld
+from pytest_llmchaos.evidence.trial_result import Planned
 
 @pytest.fixture
 def loaded(lab):
     @contextmanager
     def loaded():
-        with lab.recording(scenario="lab", fault="") as record, record.left_to_its_test():
-            lab.unclaimed.append(record.trial)
+        with lab.recording(Planned(scenario="lab")) as record, record.left_to_its_test():
+            lab._opened(record.trial)
             yield
     return loaded
 
@@ -302,8 +307,9 @@ def test_the_terminal_says_what_was_found_and_the_line_that_repeats_it(chaos, do
 
     def perform(campaign, plan):
         journal = campaign.run.journal
-        journal.write("trial", trial="001", scenario=plan.scenario, fault=str(plan.fault), repeat=plan.repeat)
-        journal.write("judged", trial="001", verdict="held", reason=None, time_to_detect_s=1.5, detected_by="alert X")
+        planned = {"trial": "001", "scenario": plan.scenario, "fault": str(plan.fault), "repeat": plan.repeat}
+        journal.write(lines.TrialBegin(samples="", **planned))
+        journal.write(lines.Judged(verdict="held", time_to_detect_s=1.5, detected_by="alert X", **planned))
         return double.perform(campaign, plan)
 
     monkeypatch.setattr(

@@ -46,9 +46,7 @@ class Injector:
         """Write down, inject, prove. Raises FaultNotObserved where no witness saw it in time."""
         record, injected = self._record, self.injected
         before_s = time.time()
-        record.write(
-            "intent", step="inject", fault=act.fault.kind, victim=act.victim, undo=act.fault.undo(act.victim).as_json()
-        )
+        record.intent(act.fault.kind, act.victim, act.fault.undo(act.victim))
         injected.acts.append(act)
         act.fault.inject(self._runtime, act.victim)
         proof = None
@@ -112,12 +110,12 @@ class Injector:
             undo_until_done(self._runtime, undo)
             proof = healed(self._runtime, act, since_unix_s)
             record.proof("healed", proof.witness, proof.at_unix_s)
-            record.note("undone", victim=act.victim, op=undo.op, ok=True)
+            record.undone(act.victim, undo.op, ok=True)
         except NoVictim as error:
-            record.note("undone", victim=act.victim, op=undo.op, ok=True, why=str(error))
+            record.undone(act.victim, undo.op, ok=True, why=str(error))
             raise
         except BaseException as error:
-            record.note("undone", victim=act.victim, op=undo.op, ok=False, why=str(error) or type(error).__name__)
+            record.undone(act.victim, undo.op, ok=False, why=str(error) or type(error).__name__)
             raise
         finally:
             self._signals.fault(act.fault.kind, act.victim, active=False)

@@ -56,7 +56,7 @@ class Floodable:
         self._flood = LoadProcess(plan, record.directory / "overload")
         self._flood.start()
         pid = self._flood.pid
-        record.write("process", pid=pid, started=identity.process_started(pid))
+        record.process(pid, identity.process_started(pid))
 
     def overload_seen(self, victim: str, since_unix_s: float) -> Proof | None:
         """Proof that requests arrive at the gateway at the flood's rate; None if Prometheus has not seen that yet."""

@@ -6,10 +6,9 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec import UNSET, UnsetType
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.plan.experiment import Experiment, TrialPlan
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
 # What primitive faults declare of themselves and of their proof: not how strong they are.
 DECLARED = frozenset({"kind", "needs", "lifetime", "fidelity", "expects", "witness", "counter"})
 
-Json = Annotated[object, msgspec.Meta(extra_json_schema={})]
-"""Any JSON value."""
-
 
 class ScheduledAct(msgspec.Struct, frozen=True, kw_only=True):
     """One planned act and how strong it is."""
@@ -33,7 +29,7 @@ class ScheduledAct(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds after the fault phase began."""
     fault: str
     victim: str
-    options: dict[str, Json] | UnsetType = UNSET
+    options: dict[str, object]
 
 
 class ScheduledPhases(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,15 +42,15 @@ class ScheduledPhases(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ScheduleEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One trial in a run's schedule. Runs of earlier versions lack the fields with a default."""
+    """One trial in a run's schedule."""
 
     scenario: str
     fault: str
     repeat: int
     injections: tuple[ScheduledAct, ...]
     load: str
-    phases: ScheduledPhases | UnsetType = UNSET
-    remediator: bool | UnsetType = UNSET
+    phases: ScheduledPhases
+    remediator: bool
     arrivals: int
     arrivals_sha256: str
 
@@ -148,13 +144,13 @@ def entry_of(plan: TrialPlan) -> ScheduleEntry:
     )
 
 
-def _options(primitive: object) -> dict[str, Json]:
+def _options(primitive: object) -> dict[str, object]:
     """How strong a fault is: its own fields, beside those that say what it is and how it is proven."""
     own = fields(primitive) if is_dataclass(primitive) else ()
     return {one.name: _plain(getattr(primitive, one.name)) for one in own if one.name not in DECLARED}
 
 
-def _plain(value: object) -> Json:
+def _plain(value: object) -> object:
     """A value whose JSON is the same in every process; what has no such form is told by its type alone."""
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]

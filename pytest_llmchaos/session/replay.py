@@ -10,11 +10,11 @@ import msgspec
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.plan import schedule as planning
-from pytest_llmchaos.plan.schedule import Json, ScheduleEntry
+from pytest_llmchaos.plan.schedule import ScheduleEntry
 from pytest_llmchaos.plan.seeds import MAX_SEED
 
 
-def require_same(now: Sequence[ScheduleEntry], recorded: Sequence[Mapping[str, Json]]) -> None:
+def require_same(now: Sequence[ScheduleEntry], recorded: Sequence[Mapping[str, object]]) -> None:
     """Raises BadScenario if any trial of now is not among the recorded ones, byte for byte."""
     known = {planning.schedule_bytes([entry]) for entry in recorded}
     for entry in now:
@@ -25,7 +25,7 @@ def require_same(now: Sequence[ScheduleEntry], recorded: Sequence[Mapping[str, J
             )
 
 
-def _difference(entry: ScheduleEntry, recorded: Iterable[Mapping[str, Json]]) -> str:
+def _difference(entry: ScheduleEntry, recorded: Iterable[Mapping[str, object]]) -> str:
     plain = json.loads(json.dumps(msgspec.to_builtins(entry)))
     for other in recorded:
         if all(other.get(key) == plain[key] for key in ("scenario", "fault", "repeat")):
@@ -35,7 +35,7 @@ def _difference(entry: ScheduleEntry, recorded: Iterable[Mapping[str, Json]]) ->
     return f"it has no repeat {entry.repeat} of that"
 
 
-def read_replay(path: Path) -> tuple[int, list[dict[str, Json]]]:
+def read_replay(path: Path) -> tuple[int, list[dict[str, object]]]:
     """(seed, schedule) of an earlier run's run.json. Raises BadScenario for anything that is not one."""
     try:
         run = json.loads(path.read_text())

@@ -44,7 +44,7 @@ def note_events(
             record.event(
                 "prometheus", name, at_s=record.at_s(alert.at_unix_s), service=str(alert.labels.get("service", ""))
             )
-    record.events.sort(key=lambda e: float(e["at_s"]))
+    record.events.sort(key=lambda event: event.at_s)
 
 
 def detected(

@@ -18,6 +18,7 @@ import yaml
 
 from pytest_llmchaos import faults, loads
 from pytest_llmchaos.errors import NoData
+from pytest_llmchaos.evidence.trial_result import Planned
 from pytest_llmchaos.generate.boards.all_boards import boards
 from pytest_llmchaos.generate.boards.panels import Variable
 from pytest_llmchaos.generate.pictures import Asked, draw
@@ -67,7 +68,7 @@ def observed(sim_run):
     await_scrapes(lab)
     started = time.time()
     with (
-        lab.recording(scenario="infra", fault="kill api", plan={"load": "30 requests a second"}),
+        lab.recording(Planned(scenario="infra", fault="kill api")),
         lab.load(loads.open_loop(rate_rps=30, max_tokens=8), longest_s=90),
     ):
         lab.hold(8)
@@ -84,7 +85,7 @@ def fired(observed):
     lab.remediator.ensure(False)
     try:
         with (
-            lab.recording(scenario="infra", fault="one after the other", plan={"load": "30 requests a second"}),
+            lab.recording(Planned(scenario="infra", fault="one after the other")),
             lab.load(loads.open_loop(rate_rps=30, max_tokens=8), longest_s=300),
         ):
             lab.hold(2)
@@ -212,7 +213,7 @@ class TestSeries:
         prometheus = observed.lab.prometheus
         before = prometheus.value(OF_THE_LAB, time.time())
         with (
-            observed.lab.recording(scenario="infra", fault="", plan={"load": "40 requests a second"}),
+            observed.lab.recording(Planned(scenario="infra", fault="")),
             observed.lab.load(loads.open_loop(rate_rps=40, max_tokens=4), longest_s=30),
         ):
             observed.lab.hold(6)

@@ -41,8 +41,8 @@ def test_a_killed_api_is_repaired_by_the_remediator(trial_of):
 def test_the_remediator_acts_within_three_seconds_of_the_kill(trial_of):
     trial = trial_of()
 
-    kill_s = next(e["at_s"] for e in trial.events if e["source"] == "instrument")
-    intent_s = next(e["at_s"] for e in trial.events if e["source"] == "remediator" and e["what"].startswith("intent"))
+    kill_s = next(e.at_s for e in trial.events if e.source == "instrument")
+    intent_s = next(e.at_s for e in trial.events if e.source == "remediator" and e.what.startswith("intent"))
     assert intent_s - kill_s <= 3
 
 
