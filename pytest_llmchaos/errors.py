@@ -139,7 +139,7 @@ class HealFailed(LlmchaosError):
 
 
 # What the outcome of one claim makes of a trial that held.
-CLAIM_MAKES = {"failed": "refuted", "error": "invalid"}
+CLAIM_MAKES: dict[str, Verdict] = {"failed": "refuted", "error": "invalid"}
 
 
 def verdict_of(error: BaseException) -> Verdict:

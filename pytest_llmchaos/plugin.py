@@ -298,11 +298,9 @@ def trial(request: pytest.FixtureRequest) -> Trial:
     performed = campaign_of(request.config).performed(request.node.stash[PLAN])
     request.node.stash[TRIAL_NAME] = performed.name
     if performed.result is not None:
-        import msgspec  # noqa: PLC0415 - only where a trial was performed
+        from pytest_llmchaos import report  # noqa: PLC0415 - only where a trial was performed
 
-        from pytest_llmchaos import report  # noqa: PLC0415 - as above
-
-        request.node.user_properties.extend(report.junit_properties(msgspec.to_builtins(performed.result)))
+        request.node.user_properties.extend(report.junit_properties(performed.result))
     if isinstance(performed.error, Unsupported):
         pytest.skip(str(performed.error))
     return performed.require()
@@ -424,9 +422,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         )
         return
     terminalreporter.section("reliability")
-    import json  # noqa: PLC0415 - as above
-
-    for line in report.summary_lines(json.loads((directory / "run.json").read_text())):
+    for line in report.summary_lines(report.read_run(directory / "run.json")):
         terminalreporter.write_line(line)
     shown = page if not page.is_relative_to(Path.cwd()) else page.relative_to(Path.cwd())
     terminalreporter.write_line(f"report: {shown}")

@@ -75,7 +75,7 @@ def poisoned(tmp_path: Path, hostile: str) -> Path:
     run_dir = reportdata.run_dir(
         tmp_path, [Made(rate_rps=2, findings=["x"]), replace(reportdata.gallery()[3], rate_rps=2)]
     )
-    kept = {"kind", "trial", "samples", "name", "step", "outcome", "lifetime", "verdict", "schema", "op"}
+    kept = {"kind", "trial", "samples", "name", "step", "outcome", "lifetime", "fidelity", "verdict", "schema", "op"}
 
     def poison(value: Any, key: str = "") -> Any:
         if isinstance(value, dict):
@@ -94,7 +94,7 @@ def poisoned(tmp_path: Path, hostile: str) -> Path:
             phase["outcomes"] = {hostile: 3}
         for slo in line.get("slos", []):
             slo["name"] = hostile
-            slo["raw"] = {hostile: hostile}
+            slo["raw"] = {hostile: 1.5}
     (run_dir / "journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (run_dir / "logs" / "api.txt").write_text(hostile, encoding="utf-8", errors="surrogatepass")
     return run_dir
@@ -117,7 +117,9 @@ def test_hostile_text_stays_text(tmp_path: Path, hostile: str) -> None:
     assert not re.search(
         "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]", shown
     )
-    for line in report.summary_lines(json.loads((run_dir / "run.json").read_text())):
+    run = report.read_run(run_dir / "run.json")
+    assert run.unreadable == ()
+    for line in report.summary_lines(run):
         assert line.isprintable()
 
 

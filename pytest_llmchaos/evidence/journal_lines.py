@@ -158,11 +158,8 @@ class RunEnd(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="r
     exit_status: int
 
 
-Line = (
-    RunBegin
-    | Stack
-    | StackUp
-    | TrialBegin
+TrialLine = (
+    TrialBegin
     | AnchorSet
     | Process
     | PhaseBegin
@@ -174,7 +171,6 @@ Line = (
     | Finding
     | Judged
     | Claim
-    | StackDown
-    | RunEnd
 )
+Line = RunBegin | Stack | StackUp | TrialLine | StackDown | RunEnd
 KINDS: tuple[type[msgspec.Struct], ...] = get_args(Line)

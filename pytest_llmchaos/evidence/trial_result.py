@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from pytest_llmchaos.errors import Verdict
 from pytest_llmchaos.model import Fidelity, Lifetime
 
 SCHEMA: Final = "llmchaos-run/1"
+TimeName = Literal["time_to_detect_s", "time_to_recover_s", "time_to_settle_s"]
 ClaimOutcome = Literal["passed", "failed", "error", "skipped"]
 Count = Annotated[int, Meta(ge=0)]
 
@@ -73,7 +74,7 @@ class PhaseResult(msgspec.Struct, frozen=True, kw_only=True):
 class SloVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """One service level over a trial, by Prometheus."""
 
-    added: ClassVar[frozenset[str]] = frozenset({"burn_rate", "raw", "window_s"})
+    added: ClassVar[frozenset[str]] = frozenset({"burn_rate", "raw", "window_s", "estimated"})
 
     name: str
     """Name of the service level."""
@@ -93,6 +94,8 @@ class SloVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """The values that Prometheus returned."""
     window_s: float | None = None
     """Seconds from the fault's start to the end of the window."""
+    estimated: bool | UnsetType = UNSET
+    """Whether the value was interpolated; runs of an early version have it."""
 
 
 class LoadResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -277,7 +280,7 @@ class TimeResult(msgspec.Struct, frozen=True, kw_only=True):
     scenario: str
     fault: str
     remediator: bool
-    time: Literal["time_to_detect_s", "time_to_recover_s", "time_to_settle_s"]
+    time: TimeName
     n: Annotated[int, Meta(ge=1)]
     """Trials in which it came."""
     never: Count
@@ -333,6 +336,10 @@ class Unreadable(msgspec.Struct, frozen=True, kw_only=True):
     """Number of the line, from 1."""
     why: str
     """What was expected there."""
+    kind: str | None = None
+    """Kind of the line, where that is readable."""
+    trial: str | None = None
+    """Its trial, where that is readable."""
 
 
 class RunResult(msgspec.Struct, frozen=True, kw_only=True):
