@@ -20,7 +20,7 @@ from pytest_llmchaos.model import Fidelity, Lifetime
 SCHEMA: Final = "llmchaos-run/1"
 TimeName = Literal["time_to_detect_s", "time_to_recover_s", "time_to_settle_s"]
 ClaimOutcome = Literal["passed", "failed", "error", "skipped"]
-Count = Annotated[int, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]  # the largest that every JSON reader keeps exactly
 
 
 class ProofNote(msgspec.Struct, frozen=True, kw_only=True):

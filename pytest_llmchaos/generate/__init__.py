@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.generate import docs, rules, signals
 from pytest_llmchaos.generate.boards.all_boards import boards
+from pytest_llmchaos.generate.schemas import schemas
 from pytest_llmchaos.slo.openslo import load_slos
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def outputs(root: Path, scale: float = rules.LAB_SCALE) -> dict[Path, str]:
         root / "stack" / "remediation.slo.yaml": signals.triggers(slos, source, scale),
         page: docs.page(page.read_text(encoding="utf-8"), slos, scale),
         **_dashboards(root, slos, scale),
+        **schemas(root),
     }
 
 
