@@ -33,7 +33,7 @@ from pytest_llmchaos.trial.result import judged_result
 
 SMALL, LARGE = 100_000, 1_000_000
 RATE_RPS = 1000.0
-LIMITS = windows.Limits(ttft_s=2, e2e_s=10)
+LIMITS = windows.LatencyTargets(ttft_s=2, e2e_s=10)
 
 
 def write(path: Path, count: int) -> None:
@@ -98,7 +98,7 @@ def judge(directory: Path, count: int) -> dict[str, float]:
     began_s = time.perf_counter()
     trial = judging.judged(lab_of(events), plan, record, load, injected)
     entry = judged_result(record, trial)
-    asked = [(w.ttft_s.p95, w.e2e_s.p99, w.availability, w.goodput) for w in trial.windows.values()]
+    asked = [(w.ttft_s.p95, w.e2e_s.p99, w.availability, w.goodput_ratio) for w in trial.windows.values()]
     judged_s = time.perf_counter() - began_s
     right = (
         abs(trial.time_to_recover_s - 0.1 * length_s) < 0.01

@@ -30,11 +30,11 @@ from pytest_llmchaos import experiment, faults, loads
 
 LOAD = loads.open_loop(rate_rps=10, max_tokens=4)
 
-@experiment(load=LOAD, fault=faults.kill("model-1"), remediator=False, steady_s=1, recovery_s=1, stable_s=1)
+@experiment(load=LOAD, fault=faults.kill("model-1"), remediator=False, steady_s=1, repair_within_s=1, stable_s=1)
 def test_killed(trial):
     assert trial.whole.offered
 
-@experiment(load=LOAD, fault=faults.pause("model-2"), remediator=False, steady_s=1, fault_s=1, recovery_s=5, stable_s=1)
+@experiment(load=LOAD, fault=faults.pause("model-2"), remediator=False, steady_s=1, fault_s=1, settle_within_s=5, stable_s=1)
 def test_frozen(trial):
     assert trial.whole.offered
 '''

@@ -1,49 +1,58 @@
-"""The mark that makes a test file a scenario. Nothing but the mark."""
+"""The mark that makes a test file a scenario."""
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ParamSpec
 
 import pytest
 
-from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.plan import experiment as experiments
+from pytest_llmchaos.plan import experiment as plan
+from pytest_llmchaos.plan.experiment import Experiment
+
+if TYPE_CHECKING:
+    from pytest_llmchaos.model import Fault
+
+P = ParamSpec("P")
 
 
-def experiment(**arguments: Any) -> pytest.MarkDecorator:
-    """An experiment as a pytest mark: `pytestmark = experiment(...)` for a file, `@experiment(...)` for one test.
+def _as_mark(make: Callable[P, Experiment]) -> Callable[P, pytest.MarkDecorator]:
+    """The same signature, with the experiment inside pytest's mark."""
 
-    Keyword arguments:
-      load: what callers do, such as `loads.open_loop(rate_rps=8)`.
-      fault: what breaks, such as `faults.kill("api")`; a list makes one trial each.
-      steady_s: seconds in a row that the service must be good before the fault (8).
-      fault_s: seconds that a passing fault lasts (needed for those, such as `faults.pause`).
-      recovery_s: deadline in seconds; a lasting fault must be repaired by the system within it (40).
-      stable_s: seconds in a row without a bad request that count as recovered (4).
-      remediator: False performs the control arm without the remediator (True).
-      fidelity: the least that the claims need: real, kernel, proxy, telemetry or simulated.
-      blast_radius: the most services that may be hit at once (what the fault says).
-      abort_if: a function of the live window; True ends the trial at once and reverts.
+    @functools.wraps(make)
+    def marked(*args: P.args, **kwargs: P.kwargs) -> pytest.MarkDecorator:
+        return pytest.mark.llmchaos(experiment=make(*args, **kwargs))
 
-    Raises BadScenario for anything else, before anything starts.
+    return marked
+
+
+# `pytestmark = experiment(...)` for a file, `@experiment(...)` for one test.
+experiment = _as_mark(plan.experiment)
+
+
+def experiment_of(node: pytest.Item) -> Experiment:
+    """The experiment of the closest mark.
+
+    Raises UsageError for an item without a mark, and for a mark that `experiment(...)` did not make.
     """
-    known = {
-        "load",
-        "fault",
-        "steady_s",
-        "fault_s",
-        "recovery_s",
-        "stable_s",
-        "remediator",
-        "fidelity",
-        "blast_radius",
-        "abort_if",
+    mark = node.get_closest_marker("llmchaos")
+    if mark is None:
+        raise pytest.UsageError(
+            f"{node.nodeid} asks for `trial` but has no experiment: add `pytestmark = pytest_llmchaos.experiment(load=..., fault=...)`"
+        )
+    found = mark.kwargs.get("experiment")
+    if not isinstance(found, Experiment):
+        raise pytest.UsageError(
+            f"{node.nodeid}: pytest.mark.llmchaos takes an experiment; write `pytestmark = pytest_llmchaos.experiment(load=..., fault=...)`"
+        )
+    return found
+
+
+def cases_of(node: pytest.Item, repeats: int) -> dict[str, tuple[Fault, int]]:
+    """Each fault and repeat of an item's experiment, by its id."""
+    return {
+        f"{fault}" + (f" #{repeat + 1}" if repeats > 1 else ""): (fault, repeat)
+        for fault in experiment_of(node).faults
+        for repeat in range(repeats)
     }
-    unknown = sorted(set(arguments) - known)
-    if unknown:
-        raise BadScenario(f"experiment() knows no argument {unknown[0]!r}; it takes {', '.join(sorted(known))}")
-    for name in ("load", "fault"):
-        if name not in arguments:
-            example = "loads.open_loop(rate_rps=8)" if name == "load" else "faults.kill('api')"
-            raise BadScenario(f"experiment({name}=...) is missing: give it, such as {name}={example}")
-    return pytest.mark.llmchaos(experiment=experiments.make(**arguments))

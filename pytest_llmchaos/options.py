@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import secrets
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.plan.seeds import parse_seed
 from pytest_llmchaos.subject.lab import BACKENDS
+from pytest_llmchaos.subject.own_stack import OwnKeys, own_subject, refuse_services
 
 if TYPE_CHECKING:
     from pytest_llmchaos.subject.lab import Subject
@@ -47,7 +50,14 @@ INI: tuple[tuple[str, str, str], ...] = (
     ("llmchaos_backend", "string", "Default of --chaos-backend."),
     ("llmchaos_report", "string", "Default of --chaos-report."),
     ("llmchaos_compose", "linelist", "Your own compose file, or several, in place of the lab."),
-    ("llmchaos_services", "linelist", "Which service of it is what, a line each, such as 'api: web'."),
+    ("llmchaos_api", "string", "The service of it that takes the callers' requests."),
+    ("llmchaos_prometheus", "string", "Its Prometheus."),
+    ("llmchaos_targets", "args", "Its services that faults may hit."),
+    ("llmchaos_pushgateway", "string", "Its pushgateway, for the callers' own counters."),
+    ("llmchaos_remediator", "string", "Its remediator, stopped for control arms."),
+    ("llmchaos_model", "string", "The model of the callers' requests (default: default)."),
+    ("llmchaos_jobs", "args", "Prometheus jobs that must be scraped without a gap."),
+    ("llmchaos_tokens_per_s", "float", "Answer tokens a second that the stack can serve (default: 1000)."),
     ("llmchaos_slo", "string", "Your OpenSLO file, over your own metrics."),
     (
         "llmchaos_attach",
@@ -55,14 +65,22 @@ INI: tuple[tuple[str, str, str], ...] = (
         "Your stack runs already: take part in it and leave it running (needs --chaos-unleash).",
     ),
 )
+_NO_VALUE: dict[str, object] = {"args": (), "linelist": (), "bool": False, "float": None}
 _DEST = "llmchaos_opt_"
-LEASHED = "leashed: the stack is not the instrument's own (llmchaos_attach); pass --chaos-unleash to hit it"
+SPELLING = "llmchaos-spelling"
 
 
-def add(parser: Any) -> None:
+@dataclass(frozen=True)
+class Spelling:
+    """The options whose alias another plugin owns. Registered with pytest's plugin manager, which carries it."""
+
+    given_up: frozenset[str]
+
+
+def add(parser: Any) -> Spelling:
     """Register all options. An alias that another plugin owns is given up; the canonical name always works."""
     group = parser.getgroup("llmchaos", "chaos experiments for LLM services (pytest-llmchaos)")
-    taken, given_up = _taken(parser), []
+    taken, given_up = _taken(parser), set[str]()
     for name, settings, text in OPTIONS:
         canonical, alias = f"--llmchaos-{name}", f"--chaos-{name}"
         about = {
@@ -76,10 +94,12 @@ def add(parser: Any) -> None:
         except (ValueError, argparse.ArgumentError):
             taken.add(alias)
             group.addoption(canonical, **about)
-        given_up += [name] if alias in taken else []
-    group.addoption("--llmchaos-given-up", dest=_DEST + "given_up", default=given_up, help=argparse.SUPPRESS)
+        if alias in taken:
+            given_up.add(name)
+    parser.addini("llmchaos_services", "No longer used: each role has a key of its own.", type="linelist", default=())
     for name, kind, text in INI:
-        parser.addini(name, text, type=kind, default="")
+        parser.addini(name, text, type=kind, default=_NO_VALUE.get(kind, ""))
+    return Spelling(frozenset(given_up))
 
 
 def _taken(parser: Any) -> set[str]:
@@ -89,8 +109,10 @@ def _taken(parser: Any) -> set[str]:
 
 
 def spelled(config: Any, name: str) -> str:
-    """An option as a command line has to write it: by its alias, unless another plugin owns that."""
-    return f"--llmchaos-{name}" if name in given(config, "given_up") else f"--chaos-{name}"
+    """An option as the command line has it or has to write it: by its alias, unless another plugin owns that."""
+    canonical = f"--llmchaos-{name}"
+    written = any(str(word).partition("=")[0] == canonical for word in config.invocation_params.args)
+    return canonical if written or name in config.pluginmanager.getplugin(SPELLING).given_up else f"--chaos-{name}"
 
 
 def given(config: Any, name: str) -> Any:
@@ -106,8 +128,15 @@ def choice_of(config: Any, name: str, choices: tuple[str, ...], default: str) ->
     """Raises BadScenario, naming the choices, for anything else."""
     value = text_of(config, name, default)
     if value not in choices:
-        raise BadScenario(f"--chaos-{name} must be one of {', '.join(choices)}, got {value!r}")
+        key = spelled(config, name) if given(config, name) else f"llmchaos_{name}"
+        raise BadScenario(f"{key} must be one of {', '.join(choices)}, got {value!r}")
     return value
+
+
+def reports_of(config: Any) -> Path:
+    """The folder for the evidence of runs."""
+    folder: Path = config.rootpath / text_of(config, "report", "reports")
+    return folder
 
 
 def runtime_of(config: Any) -> str:
@@ -120,42 +149,51 @@ def backend_of(config: Any) -> str | None:
 
 
 def own_subject_of(config: Any) -> Subject | None:
-    """The user's own stack, where the ini file names one."""
-    attach = attached(config)
-    if not attach and not any(config.getini(f"llmchaos_{key}") for key in ("compose", "services", "slo")):
-        return None
-    from pytest_llmchaos.subject.own_stack import own_subject  # noqa: PLC0415 - only for a user's own stack
+    """The user's own stack, where the ini file names one. Raises BadScenario for a key that is wrong or missing."""
+    refuse_services(_ini(config, "services"), toml=str(config.inipath).endswith(".toml"))
+    read: dict[str, Any] = {one.name: _ini(config, one.name) for one in fields(OwnKeys)}
+    read |= {name: tuple(value) for name, value in read.items() if isinstance(value, list)}
+    return own_subject(OwnKeys(**read), config.inipath.parent if config.inipath else config.rootpath)
 
-    return own_subject(
-        compose=config.getini("llmchaos_compose") or (),
-        services=config.getini("llmchaos_services") or (),
-        slo=str(config.getini("llmchaos_slo") or ""),
-        attach=attach,
-        folder=config.inipath.parent if config.inipath else config.rootpath,
-    )
+
+def _ini(config: Any, name: str) -> Any:
+    """An ini key's value. Raises BadScenario where it is not of its type."""
+    try:
+        return config.getini(f"llmchaos_{name}")
+    except Exception as error:  # noqa: BLE001 - a ValueError, from pytest 9.2 on a UsageError: pytest is not imported here
+        kind = next(kind for key, kind, _ in INI if key == f"llmchaos_{name}")
+        what = {"bool": "true or false", "float": "a number"}.get(kind, f"of the type {kind}")
+        raise BadScenario(f"llmchaos_{name} must be {what}: {error}") from None
 
 
 def attached(config: Any) -> bool:
-    """Whether the stack is somebody else's. Raises BadScenario for anything but true or false."""
-    try:
-        return bool(config.getini("llmchaos_attach"))
-    except Exception as error:  # noqa: BLE001 - a ValueError, from pytest 9.2 on a UsageError: pytest is not imported here
-        raise BadScenario(f"llmchaos_attach must be true or false: {error}") from None
+    """Whether the stack is not the instrument's own. Raises BadScenario for anything but true or false."""
+    return bool(_ini(config, "attach"))
 
 
 def leashed(config: Any) -> bool:
-    """Whether the stack is one that must not be touched: it is not ours, and nobody said that it may be."""
+    """Whether the stack must not be touched: it is attached to, and `--chaos-unleash` is not given."""
     return attached(config) and not given(config, "unleash")
+
+
+def leash_message(config: Any) -> str:
+    return (
+        f"leashed: the stack is not the instrument's own (llmchaos_attach); pass {spelled(config, 'unleash')} to hit it"
+    )
+
+
+def only_plans(config: Any) -> bool:
+    return bool(given(config, "plan")) or leashed(config)
 
 
 def check(config: Any) -> None:
     """Raises BadScenario for whatever is wrong with the options and the ini file by themselves."""
     runtime, own = runtime_of(config), own_subject_of(config)
     backend_of(config), repeat_of(config)
-    if own is not None:
-        from pytest_llmchaos.session.settings import choose_runtime  # noqa: PLC0415 - only for a user's own stack
-
-        choose_runtime(runtime, own=True)
+    if own is not None and runtime == "local":
+        raise BadScenario(
+            f"llmchaos_compose needs Docker Compose, got {spelled(config, 'runtime')}=local: drop the option"
+        )
 
 
 def seed_of(config: Any) -> int:
@@ -169,8 +207,8 @@ def replayed_seed(config: Any, recorded: int) -> int:
     text = given(config, "seed")
     if text is not None and parse_seed(str(text)) != recorded:
         raise BadScenario(
-            f"--chaos-seed={text} contradicts --chaos-replay={given(config, 'replay')}, whose run had the seed {recorded}: "
-            "leave one of them away"
+            f"{spelled(config, 'seed')}={text} contradicts {spelled(config, 'replay')}={given(config, 'replay')}, "
+            f"whose run had the seed {recorded}: drop one of them"
         )
     return recorded
 
@@ -180,5 +218,5 @@ def repeat_of(config: Any) -> int:
     if text is None:
         return 1
     if not str(text).isdecimal() or not 1 <= int(text) <= 1000:
-        raise BadScenario(f"--chaos-repeat must be a whole number from 1 to 1000, got {text!r}")
+        raise BadScenario(f"{spelled(config, 'repeat')} must be a whole number from 1 to 1000, got {text!r}")
     return int(text)

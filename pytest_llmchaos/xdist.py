@@ -1,20 +1,70 @@
-"""Keep the claims of one scenario file on one xdist worker, so that its trial is performed once. Nothing else moves."""
+"""Hooks that exist only with pytest-xdist: one seed and run name for all workers, one worker for each scenario file."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import pytest
 from xdist.scheduler.loadscope import LoadScopeScheduling
+
+from pytest_llmchaos import options
+from pytest_llmchaos.errors import LlmchaosError
+from pytest_llmchaos.host.identity import new_run_name
+
+if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
+
+
+class WithXdist:
+    """The hooks of the process that starts the workers."""
+
+    def __init__(self, config: pytest.Config, seed: int) -> None:
+        self.config = config
+        self.seed = seed
+        self.run = ""
+        self._worker_died = False
+        self._problems: list[str] = []
+
+    def pytest_configure_node(self, node: WorkerController) -> None:
+        self.run = self.run or new_run_name(self.seed)
+        node.workerinput["llmchaos_seed"] = self.seed
+        node.workerinput["llmchaos_run"] = self.run
+
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> object:
+        """Our scheduler for the default `--dist load`; None leaves a distribution that the user chose alone."""
+        return ScenarioScheduling(config, log) if config.getvalue("dist") == "load" else None
+
+    def pytest_testnodedown(self, node: WorkerController, error: object) -> None:
+        """A worker that crashed cannot remove its stack; its watchdog does, and what that leaves is swept at the end."""
+        if error:
+            self._worker_died = True
+            reporter = self.config.pluginmanager.getplugin("terminalreporter")
+            if reporter is not None:
+                reporter.write_line(f"llmchaos: worker {node.gateway.id} died; its watchdog removes its stack")
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        self._problems = swept() if self._worker_died else []
+        if self._problems:
+            session.exitstatus = exitstatus or pytest.ExitCode.INTERNAL_ERROR
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        directory = options.reports_of(self.config) / self.run
+        if self.run and (self._problems or directory.exists()):
+            from pytest_llmchaos.chaos_session import write_problems, write_summary  # noqa: PLC0415 - only where a run left evidence
+
+            write_problems(terminalreporter, self._problems)
+            write_summary(terminalreporter, directory)
 
 
 class ScenarioScheduling(LoadScopeScheduling):  # type: ignore[misc] # xdist's scheduler classes are untyped
     """Scenario files are one scope each; every other test is a scope of its own, as with `--dist load`.
 
-    xdist's own loadgroup mark is dead with pytest 9.2 (pytest-xdist#1386), so scopes are told by the file's text.
+    xdist's own loadgroup mark is dead with pytest 9.2 (pytest-xdist#1386), so a file's text tells its scope.
     """
 
-    def __init__(self, config: Any, log: Any) -> None:
+    def __init__(self, config: pytest.Config, log: Any) -> None:
         super().__init__(config, log)
         self._scenario_files: dict[str, bool] = {}
 
@@ -32,6 +82,12 @@ def is_scenario(path: Path) -> bool:
         return False
 
 
-def scheduler_for(config: Any, log: Any) -> Any:
-    """Our scheduler for the default `--dist load`; None leaves a distribution that the user chose alone."""
-    return ScenarioScheduling(config, log) if config.getvalue("dist") == "load" else None
+def swept() -> list[str]:
+    """Remove what crashed workers left. Returns what did not go well."""
+    from pytest_llmchaos.cleanup.sweep import sweep_dead_runs  # noqa: PLC0415 - only where a worker died
+
+    try:
+        sweep_dead_runs(lambda _: None)
+    except (LlmchaosError, OSError) as error:
+        return [f"what a crashed worker left is not removed: {error}; run `llmchaos heal`"]
+    return []

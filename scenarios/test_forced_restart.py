@@ -8,13 +8,13 @@ rolling = experiment(
     load=LOAD,
     fault=faults.sequence(faults.restart("model-1"), then=faults.restart("model-2"), after_s=8),
     steady_s=8,
-    recovery_s=40,
+    repair_within_s=40,
 )
 all_at_once = experiment(
     load=LOAD,
     fault=faults.together(faults.restart("api"), faults.restart("model-1"), faults.restart("model-2")),
     steady_s=8,
-    recovery_s=60,
+    repair_within_s=60,
 )
 
 

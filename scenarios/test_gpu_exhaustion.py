@@ -8,7 +8,7 @@ out_of_memory = experiment(
     load=loads.open_loop(rate_rps=5, prompts="short-chat", max_tokens=8),
     fault=faults.gpu_exhaustion("model-1"),
     steady_s=5,
-    recovery_s=40,
+    repair_within_s=40,
 )
 full_cache = experiment(
     # More than a small model on two cores could serve: these replicas are simulated.
@@ -19,7 +19,7 @@ full_cache = experiment(
     ),
     steady_s=5,
     fault_s=15,
-    recovery_s=40,
+    settle_within_s=40,
 )
 
 
@@ -47,7 +47,7 @@ def test_a_full_cache_is_detected(trial):
 
 @full_cache
 def test_a_full_cache_makes_callers_wait_and_loses_no_answer(trial):
-    assert trial.fault.e2e_s.p50 > 1.5 * trial.steady.e2e_s.p50  # or the fault did not reach them
+    assert trial.during_fault.e2e_s.p50 > 1.5 * trial.before_fault.e2e_s.p50  # or the fault did not reach them
     assert trial.slo("availability").budget_spent <= 0.02
     assert trial.silently_truncated == 0
 

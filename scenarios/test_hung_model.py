@@ -11,7 +11,7 @@ pytestmark = experiment(
     load=loads.open_loop(rate_rps=5, prompts="short-chat", max_tokens=8),
     fault=faults.hang("model-1"),
     steady_s=5,
-    recovery_s=40,
+    repair_within_s=40,
 )
 
 

@@ -6,7 +6,7 @@ pytestmark = experiment(
     load=loads.open_loop(rate_rps=2, prompts="short-chat", max_tokens=8),
     fault=faults.kill("api"),
     steady_s=8,
-    recovery_s=40,
+    repair_within_s=40,
 )
 
 

@@ -7,9 +7,9 @@ from pytest_llmchaos import experiment, faults, loads
 
 LOAD = loads.open_loop(rate_rps=2, prompts="short-chat", max_tokens=8)
 
-one_replica = experiment(load=LOAD, fault=faults.kill("model-1"), steady_s=8, recovery_s=40)
+one_replica = experiment(load=LOAD, fault=faults.kill("model-1"), steady_s=8, repair_within_s=40)
 both_replicas = experiment(
-    load=LOAD, fault=faults.together(faults.kill("model-1"), faults.kill("model-2")), steady_s=8, recovery_s=60
+    load=LOAD, fault=faults.together(faults.kill("model-1"), faults.kill("model-2")), steady_s=8, repair_within_s=60
 )
 
 

@@ -13,7 +13,7 @@ pytestmark = experiment(
         within_s=45,
     ),
     steady_s=8,
-    recovery_s=60,
+    repair_within_s=60,
     blast_radius=1,
 )
 

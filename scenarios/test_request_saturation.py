@@ -7,11 +7,13 @@ The gateway answers what it cannot serve with 429 or 503 at once; the remediator
 from pytest_llmchaos import experiment, faults, loads
 
 pytestmark = experiment(
-    load=loads.open_loop(rate_rps=2, prompts="short-chat", max_tokens=8, good=loads.Limits(ttft_s=8, e2e_s=10)),
+    load=loads.open_loop(
+        rate_rps=2, prompts="short-chat", max_tokens=8, latency_targets=loads.LatencyTargets(ttft_s=8, e2e_s=10)
+    ),
     fault=faults.overload("api", times=2.5),
     steady_s=8,
     fault_s=20,
-    recovery_s=45,
+    settle_within_s=45,
 )
 
 
@@ -22,13 +24,13 @@ def test_saturation_is_detected(trial):
 
 def test_what_cannot_be_served_is_refused_and_not_left_hanging(trial):
     hanging = {
-        name: count for name, count in trial.fault.outcomes.items() if name not in {"ok", "http_429", "http_5xx"}
+        name: count for name, count in trial.during_fault.outcomes.items() if name not in {"ok", "http_429", "http_5xx"}
     }
     assert not any(hanging.values())
 
 
 def test_admitted_requests_stay_inside_their_bounds(trial):
-    assert trial.fault.good >= 0.95 * trial.fault.ok
+    assert trial.during_fault.good >= 0.95 * trial.during_fault.ok
 
 
 def test_a_busy_service_is_not_restarted(trial):

@@ -15,11 +15,11 @@ import shlex
 import sys
 from pathlib import Path
 
-from labsetup.build import SOURCES, ensure_images
-from labsetup.engine import ensure_engine
-from labsetup.images import environment
-from labsetup.recipes import BACKENDS
-from labsetup.shell import SetupError, say
+from offline.build import SOURCES, ensure_images
+from offline.daemon_images import environment
+from offline.engine import ensure_engine
+from offline.recipes import BACKENDS
+from offline.shell import SetupError, say
 
 FAILED = 1
 IMAGES_MISSING = 3

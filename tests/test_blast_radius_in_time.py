@@ -8,9 +8,9 @@ import time
 from dataclasses import replace
 
 import pytest
-from fake_runtime import FakeRuntime
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support.fake_runtime import FakeRuntime
 
 from pytest_llmchaos import experiment, faults
 from pytest_llmchaos.errors import Aborted, BadScenario, HealFailed, NoVictim

@@ -8,13 +8,14 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import bootstrap
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from labsetup import build, daemon_socket, debian, engine, images, ingredients, recipes, shell
-from labsetup.recipes import RECIPES, STACK, Recipe, base_tag, built_tag, official_reference, recipes_for
+from offline import build, daemon_images, daemon_socket, debian, engine, ingredients, recipes, shell
+from offline.recipes import RECIPES, STACK, Recipe, base_tag, built_tag, official_reference, recipes_for
 
 SERVICES = RECIPES[0]
 
@@ -79,13 +80,13 @@ def test_what_python_leaves_behind_does_not_change_the_tag(stack):
 
 
 def test_base_architecture_and_versions_are_part_of_the_tag(stack):
-    other_facts = Recipe(name="thing", variable=THING.variable, inputs=THING.inputs, facts=("2",))
+    other_facts = replace(THING, facts=("2",))
 
     assert len({tag(), tag(base="c"), tag(arch="arm64"), tag(other_facts)}) == 4
 
 
 def test_what_is_compiled_counts_only_where_it_is_compiled(stack):
-    newer = Recipe(name="thing", variable=THING.variable, inputs=THING.inputs, facts=("1",), facts_from_packages=("q",))
+    newer = replace(THING, facts_from_packages=("q",))
 
     assert tag(newer) == tag()
     assert tag(newer, base=base_tag()) != tag(base=base_tag())
@@ -103,9 +104,25 @@ def test_bytes_cannot_wander_between_files(stack):
 
 
 def test_every_input_of_every_recipe_exists():
-    absent = [entry for recipe in RECIPES for entry in recipe.inputs if not (STACK / entry).exists()]
+    absent = [entry for recipe in RECIPES for entry in recipe.inputs if not (recipe.folder / entry).exists()]
 
     assert absent == []
+
+
+def test_what_is_built_only_without_a_registry_has_its_files_in_the_folder_for_that():
+    images = {recipe.name: recipe.folder / "images" / recipe.name for recipe in RECIPES if recipe.inputs}
+
+    assert {name for name, folder in images.items() if folder.parent.parent.name == "offline"} == {
+        *("prometheus", "pushgateway", "haproxy")
+    }
+    assert all((folder / "Dockerfile").is_file() for folder in images.values())
+
+
+def test_a_readme_does_not_change_the_tag(stack):
+    before = tag()
+    (stack / "code/README.md").write_text("What this is for.")
+
+    assert tag() == before
 
 
 # Names and pins.
@@ -157,7 +174,7 @@ DIGEST = "sha256:" + "a" * 64
 
 
 def listed(*images_there):
-    return images.names_of(
+    return daemon_images.names_of(
         json.dumps({"Repository": repository, "Tag": tag_, "Digest": digest})
         for repository, tag_, digest in images_there
     )
@@ -175,7 +192,7 @@ def listed(*images_there):
     ],
 )
 def test_an_image_is_at_hand_when_exactly_it_is(reference, there):
-    assert images.is_at_hand(reference, listed(("prom/x", "v1", DIGEST))) is there
+    assert daemon_images.is_at_hand(reference, listed(("prom/x", "v1", DIGEST))) is there
 
 
 def test_the_daemons_images_are_asked_for_in_words_that_a_client_of_version_20_knows(monkeypatch):
@@ -185,32 +202,34 @@ def test_the_daemons_images_are_asked_for_in_words_that_a_client_of_version_20_k
         line = json.dumps({"Repository": "prom/x", "Tag": "v1", "Digest": DIGEST})
         return f"{shown.replace('{{json .}}', line)}\n"  # it prints whatever is no template of its own
 
-    monkeypatch.setattr(images, "run", client)
+    monkeypatch.setattr(daemon_images, "run", client)
 
-    assert images.images_at_hand() == {"prom/x:v1", f"prom/x@{DIGEST}"}
+    assert daemon_images.images_at_hand() == {"prom/x:v1", f"prom/x@{DIGEST}"}
 
 
 @pytest.fixture
 def daemon(monkeypatch):
     """A daemon whose images are set by the test; returns the set."""
     there: set[str] = set()
-    for module in (images, build):
+    for module in (daemon_images, build):
         monkeypatch.setattr(module, "server_arch", lambda: "amd64")
         monkeypatch.setattr(module, "images_at_hand", lambda: frozenset(there))
-    monkeypatch.setattr(images, "socket_variables", lambda: {"LLMCHAOS_DOCKER_GID": "999"})
+    monkeypatch.setattr(daemon_images, "socket_variables", lambda: {"LLMCHAOS_DOCKER_GID": "999"})
     return there
 
 
 def from_packages(backend):
     return {
-        images.candidates(recipe, "amd64")[-1] for recipe in recipes_for(backend) if recipe.obtainable_from_packages
+        daemon_images.candidates(recipe, "amd64")[-1]
+        for recipe in recipes_for(backend)
+        if recipe.obtainable_from_packages
     }
 
 
 def test_the_environment_of_a_backend_names_every_image_that_is_there(daemon):
     daemon.update(from_packages("ollama"))
 
-    variables, missing = images.environment("ollama")
+    variables, missing = daemon_images.environment("ollama")
 
     assert missing == []
     assert variables["LLMCHAOS_MODEL_IMAGE"].startswith("llmchaos/ollama:")
@@ -222,7 +241,7 @@ def test_the_environment_of_a_backend_names_every_image_that_is_there(daemon):
 def test_the_simulated_engine_runs_from_the_image_of_the_services(daemon):
     daemon.update(from_packages("sim"))
 
-    variables, _ = images.environment("sim")
+    variables, _ = daemon_images.environment("sim")
 
     assert variables["LLMCHAOS_MODEL_IMAGE"] == variables["LLMCHAOS_SERVICES_IMAGE"]
 
@@ -232,7 +251,7 @@ def test_official_images_are_preferred_to_home_built_ones(daemon):
     name, _, digest = reference.partition("@")
     daemon.update(from_packages("sim") | {f"{name.rpartition(':')[0]}@{digest}"})
 
-    assert images.environment("sim")[0]["LLMCHAOS_PROMETHEUS_IMAGE"] == reference
+    assert daemon_images.environment("sim")[0]["LLMCHAOS_PROMETHEUS_IMAGE"] == reference
 
 
 def test_what_is_missing_is_named_with_the_command_that_gets_it(daemon, capsys):

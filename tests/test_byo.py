@@ -1,4 +1,4 @@
-"""A user's own stack in four ini keys: what is missing or wrong is one clear error, and a stack of others is on the leash."""
+"""A user's own stack in ini keys: what is missing or wrong is one clear error, and a stack of others is on the leash."""
 
 import http.server
 import json
@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from journals import intend, undo
+from support.journals import intend, undo
 
 from pytest_llmchaos.cleanup.watchdog import Watchdog
 from pytest_llmchaos.errors import BadScenario, NotReady
@@ -24,24 +24,28 @@ from pytest_llmchaos.session.settings import Settings
 from pytest_llmchaos.slo.arithmetic import InvalidSlo, Slo
 from pytest_llmchaos.subject import own_stack
 
-SERVICES = ["api: web", "prometheus: prom", "targets: web worker"]
+KEYS = {
+    "compose": ("compose.yaml",),
+    "api": "web",
+    "prometheus": "prom",
+    "targets": ("web", "worker"),
+    "slo": "slo.yaml",
+}
 
 
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "compose.yaml").write_text("services: {}\n")
-    shutil.copy(Path(__file__).parent / "stack" / "tiny" / "slo.yaml", tmp_path)
+    shutil.copy(Path(__file__).parent / "support" / "tiny" / "slo.yaml", tmp_path)
     return tmp_path
 
 
-def subject_of(folder, *, services=SERVICES, compose=("compose.yaml",), slo="slo.yaml", attach=False):
-    return own_stack.own_subject(compose=list(compose), services=list(services), slo=slo, attach=attach, folder=folder)
+def subject_of(folder, **changes):
+    return own_stack.own_subject(own_stack.OwnKeys(**{**KEYS, **changes}), folder)
 
 
-def test_four_keys_are_a_subject(folder):
-    subject = subject_of(
-        folder, services=[*SERVICES, "pushgateway: push", "model: m:1b", "tokens_per_s: 80", "jobs: web node"]
-    )
+def test_keys_are_a_subject(folder):
+    subject = subject_of(folder, pushgateway="push", model="m:1b", tokens_per_s=80.0, jobs=("web", "node"))
 
     assert subject.targets == ("web", "worker")
     assert (subject.api, subject.prometheus, subject.pushgateway, subject.remediator) == ("web", "prom", "push", None)
@@ -52,32 +56,49 @@ def test_four_keys_are_a_subject(folder):
 
 
 def test_without_a_compose_file_the_lab_is_the_subject(folder):
-    assert subject_of(folder, compose=(), services=(), slo="") is None
+    assert own_stack.own_subject(own_stack.OwnKeys(), folder) is None
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"compose": ()}, "llmchaos_services needs llmchaos_compose"),
-        ({"compose": (), "services": (), "slo": "", "attach": True}, "llmchaos_attach needs llmchaos_compose"),
+        ({"compose": ()}, "llmchaos_api needs llmchaos_compose"),
         ({"compose": ("no.yaml",)}, r"llmchaos_compose: no file at .*no\.yaml"),
         ({"slo": ""}, "llmchaos_slo must be the path"),
         ({"slo": "no.yaml"}, r"llmchaos_slo: no file at .*no\.yaml"),
-        ({"services": ["api: web"]}, "must name 'prometheus', it has api"),
-        ({"services": []}, "must name 'api', it has nothing"),
-        ({"services": ["web"]}, "a colon and a value.*got 'web'"),
-        ({"services": ["gateway: web"]}, "each line must be one of api, .*got 'gateway: web'"),
-        ({"services": [*SERVICES, "api: two"]}, "each role once; got 'api: two'"),
-        ({"services": ["api: web two", *SERVICES[1:]]}, "api must be one name, got 'web two'"),
-        ({"services": ["api: we;b", *SERVICES[1:]]}, "api must name services of the compose file, got 'we;b'"),
-        ({"services": ["api:", *SERVICES[1:]]}, "api must be one name, got ''"),
-        ({"services": [*SERVICES, "tokens_per_s: many"]}, "tokens_per_s must be a number above 0, got 'many'"),
-        ({"services": [*SERVICES, "tokens_per_s: 0"]}, "tokens_per_s must be a number above 0, got '0'"),
+        ({"api": ""}, "llmchaos_api is missing, the service that .*: add it, such as llmchaos_api = web"),
+        ({"prometheus": ""}, "llmchaos_prometheus is missing"),
+        ({"targets": ()}, "llmchaos_targets is missing, .* such as llmchaos_targets = web worker"),
+        ({"api": "web two"}, "llmchaos_api must be the name of one service of the compose file, got 'web two'"),
+        ({"api": "we;b"}, "llmchaos_api must be .* got 'we;b'"),
+        ({"remediator": "fix er"}, "llmchaos_remediator must be .* got 'fix er'"),
+        ({"targets": ("web", "wor;ker")}, "llmchaos_targets must be names of services .* got 'wor;ker'"),
+        ({"tokens_per_s": 0.0}, "llmchaos_tokens_per_s must be a number above 0 and below 1e9, got 0"),
+        ({"tokens_per_s": float("nan")}, "llmchaos_tokens_per_s must be .* got nan"),
     ],
 )
 def test_a_key_that_is_wrong_or_missing_is_named(folder, changes, message):
     with pytest.raises(BadScenario, match=message):
         subject_of(folder, **changes)
+
+
+def test_a_stack_that_runs_already_needs_a_compose_file_too(folder):
+    with pytest.raises(BadScenario, match="llmchaos_attach needs llmchaos_compose"):
+        own_stack.own_subject(own_stack.OwnKeys(attach=True), folder)
+
+
+@pytest.mark.parametrize(
+    ("toml", "written"),
+    [
+        (True, 'llmchaos_api = "web"\nllmchaos_targets = ["web", "worker"]\nllmchaos_tokens_per_s = 500'),
+        (False, "llmchaos_api = web\nllmchaos_targets = web worker\nllmchaos_tokens_per_s = 500"),
+    ],
+)
+def test_the_former_key_for_all_roles_is_refused_with_the_lines_to_write(toml, written):
+    with pytest.raises(BadScenario) as refused:
+        own_stack.refuse_services(["api: web", "targets: web worker", "tokens_per_s: 500"], toml=toml)
+
+    assert str(refused.value) == f"llmchaos_services is no ini key: each role has its own, so write\n{written}"
 
 
 @pytest.mark.parametrize(
@@ -135,7 +156,7 @@ def test_everything_that_would_go_wrong_later_is_in_one_message(folder, compose_
         preflight.examine(subject_of(folder))
 
     said = str(caught.value)
-    assert "names 'worker', which the compose file has not; it has prom, web" in said
+    assert "llmchaos_targets names 'worker', which the compose file has not; it has prom, web" in said
     assert "sets container_name 'web'" in said
     assert 'fixed port 8080: two runs could not stand side by side; write "127.0.0.1:${WEB_PORT:-8080}:80"' in said
     assert "service 'prom' publishes no port" in said
@@ -208,7 +229,7 @@ def test_counts_of_the_callers_need_a_pushgateway(prometheus):
     slo = slo_over('llmchaos_caller_requests_total{outcome="ok"}', "llmchaos_caller_requests_total")
 
     required_metrics.require_metrics(prometheus, [slo], pushed=True)
-    with pytest.raises(NotReady, match="name a 'pushgateway' in llmchaos_services"):
+    with pytest.raises(NotReady, match="set llmchaos_pushgateway"):
         required_metrics.require_metrics(prometheus, [slo], pushed=False)
 
 
@@ -228,10 +249,9 @@ def chaos(pytester, folder, monkeypatch):
 
     def run(*args, attach="false", target="web", **files):
         monkeypatch.setattr("pytest_llmchaos.session.campaign.Campaign.preflight", lambda self: pytest.fail("touched"))
-        lines = "".join(f"\n    {line}" for line in SERVICES)
         pytester.makeini(
-            f"[pytest]\nllmchaos_compose = {folder}/compose.yaml\nllmchaos_services = {lines}\n"
-            f"llmchaos_slo = {folder}/slo.yaml\nllmchaos_attach = {attach}\n"
+            f"[pytest]\nllmchaos_compose = {folder}/compose.yaml\nllmchaos_slo = {folder}/slo.yaml\n"
+            f"llmchaos_api = web\nllmchaos_prometheus = prom\nllmchaos_targets = web worker\nllmchaos_attach = {attach}\n"
         )
         pytester.makepyfile(**(files or {"test_scenario": SCENARIO.format(target=target)}))
         return pytester.runpytest_inprocess("-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:locust", *args)

@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fake_runtime import FakeRuntime
-from lab_engine_process import Process, until
-from test_fault_contract import PRIMITIVES
+from support.fake_runtime import FakeRuntime
+from support.lab_engine_process import Process
+from support.primitives import PRIMITIVES
+from support.waiting import until
 
-from lab_engine import fault_kinds
+from lab_engine import faults as engine_faults
 from pytest_llmchaos import faults
 from pytest_llmchaos.errors import BadScenario, HealFailed, NotReady
 from pytest_llmchaos.faults.engine_faults import LEASE_S, LONGEST_LEASE_S, EngineFaultState, EngineReport
@@ -110,10 +111,17 @@ def test_each_fault_that_the_engine_knows_is_one_file_of_the_catalogue_and_goes_
     ]
     folder = Path(inspect.getfile(faults)).parent
 
-    assert {fault.primitive.kind for fault in made if "engine" in fault.needs} == set(fault_kinds.KINDS)
-    assert {fault.primitive.kind for fault in PRIMITIVES if "engine" in fault.needs} == set(fault_kinds.KINDS)
-    assert {fault.primitive.kind for fault in ON_ENGINE + DYING} == set(fault_kinds.KINDS)
-    assert all((folder / f"{kind}.py").is_file() for kind in fault_kinds.KINDS)
+    assert {fault.primitive.kind for fault in made if "engine" in fault.needs} == set(engine_faults.KINDS)
+    assert {fault.primitive.kind for fault in PRIMITIVES if "engine" in fault.needs} == set(engine_faults.KINDS)
+    assert {fault.primitive.kind for fault in ON_ENGINE + DYING} == set(engine_faults.KINDS)
+    assert all((folder / f"{kind}.py").is_file() for kind in engine_faults.KINDS)
+
+
+def test_each_fault_of_the_engine_is_one_file_of_its_name_and_all_of_them_are_registered():
+    files = {path.stem for path in Path(inspect.getfile(engine_faults)).parent.glob("*.py")}
+
+    assert set(engine_faults.KINDS) == files - {"__init__", "base"}
+    assert all(fault.__module__ == f"lab_engine.faults.{kind}" for kind, fault in engine_faults.KINDS.items())
 
 
 # Proof
@@ -188,7 +196,7 @@ def test_a_crash_on_boot_meets_its_victim_at_once_and_ends_by_itself():
 
 
 def test_the_longest_lease_is_what_the_engine_grants():
-    assert LONGEST_LEASE_S == fault_kinds.LONGEST_LEASE_S
+    assert LONGEST_LEASE_S == engine_faults.LONGEST_LEASE_S
 
 
 # The ability
@@ -240,10 +248,10 @@ def test_what_a_fault_asks_for_is_what_the_engine_knows(fault):
 
     engine.engine_start("model-1", one.kind, lease_s=one.lease_s, **dict(one.options))
 
-    made, lease_s = fault_kinds.parse(json.loads(engine.asked[0][2]))
+    made, lease_s = engine_faults.parse(json.loads(engine.asked[0][2]))
     assert made.kind == one.kind
     assert lease_s == one.lease_s
-    assert dict(one.options).items() <= fault_kinds.options(made).items()
+    assert dict(one.options).items() <= engine_faults.options(made).items()
 
 
 def test_the_start_of_a_fault_is_what_is_gone_of_its_lease():

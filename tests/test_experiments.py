@@ -1,10 +1,13 @@
 """A wrong scenario is refused when it is read: the value, what was expected, what to do."""
 
+import inspect
+
 import pytest
 
 import pytest_llmchaos
 from pytest_llmchaos import BadScenario, experiment, faults, loads
 from pytest_llmchaos.faults.base import OnTarget
+from pytest_llmchaos.plan import experiment as plan
 from pytest_llmchaos.plan.experiment import hypothesis_of
 
 LOAD = loads.open_loop(rate_rps=2)
@@ -26,8 +29,20 @@ def made(**arguments):
         ({"steady_s": float("nan")}, "got nan"),
         ({"steady_s": float("inf")}, "got inf"),
         ({"steady_s": 3601}, "got 3601"),
-        ({"recovery_s": 0}, r"recovery_s=\.\.\.\) must be .* got 0"),
-        ({"recovery_s": None}, "got None"),
+        ({"repair_within_s": 0}, r"repair_within_s=\.\.\.\) must be .* got 0"),
+        ({"repair_within_s": "soon"}, "got 'soon'"),
+        (
+            {"settle_within_s": 9},
+            r"settle_within_s=\.\.\.\) is for passing faults, and 'kill api' lasts: give repair_within_s, the seconds from",
+        ),
+        (
+            {"fault": [faults.pause("api"), faults.none()], "fault_s": 2, "repair_within_s": 9},
+            r"repair_within_s=\.\.\.\) is for lasting faults, and 'pause api' passes: give settle_within_s, the seconds from",
+        ),
+        (
+            {"fault": faults.pause("api"), "fault_s": 2, "settle_within_s": True},
+            r"settle_within_s=\.\.\.\) must be .* True",
+        ),
         ({"stable_s": 0.1}, r"stable_s=\.\.\.\) must be .* from 0.5"),
         ({"fault_s": 0.1}, r"fault_s=\.\.\.\) must be"),
         ({"fault_s": "long"}, "got 'long'"),
@@ -44,10 +59,13 @@ def made(**arguments):
             },
             "2 faults that differ and share the name 'together.*', by which results are kept: give each a scenario file",
         ),
-        ({"fault": faults.hang("model-1"), "recovery_s": 3560}, "'hang model-1' for 3620 s, .* after 3600 s: shorten"),
+        (
+            {"fault": faults.hang("model-1"), "repair_within_s": 3560},
+            "'hang model-1' for 3620 s, .* after 3600 s: shorten",
+        ),
         ({"fault": faults.gpu_saturation("model-1"), "fault_s": 3600}, "'gpu_saturation model-1' for 3660 s"),
         (
-            {"fault": faults.sequence(KILL, then=faults.hang("model-1"), after_s=3000), "recovery_s": 300},
+            {"fault": faults.sequence(KILL, then=faults.hang("model-1"), after_s=3000), "repair_within_s": 300},
             "'hang model-1' for 3660 s",
         ),
         ({"load": None}, "must be a load such as"),
@@ -63,7 +81,6 @@ def made(**arguments):
         ({"fault": [KILL, faults.together(KILL, faults.kill("model-1"))], "blast_radius": 1}, "than what 'together"),
         ({"fidelity": "perfect"}, "must be one of real, kernel, proxy, telemetry, simulated"),
         ({"fault": faults.hang("model-1"), "fault_s": 9, "fidelity": "real"}, "asks for more than 'hang model-1' is"),
-        ({"steady": 8}, "knows no argument 'steady'"),
     ],
 )
 def test_a_wrong_argument_is_refused_with_its_value(arguments, message):
@@ -72,12 +89,52 @@ def test_a_wrong_argument_is_refused_with_its_value(arguments, message):
 
 
 @pytest.mark.parametrize("missing", ["load", "fault"])
-def test_what_is_missing_is_named_with_an_example(missing):
+def test_what_is_missing_is_the_type_error_of_python(missing):
     arguments = {"load": LOAD, "fault": KILL}
     del arguments[missing]
 
-    with pytest.raises(BadScenario, match=rf"{missing}=\.\.\.\) is missing: give it, such as {missing}="):
+    with pytest.raises(TypeError, match=rf"experiment\(\) missing 1 required keyword-only argument: '{missing}'"):
         experiment(**arguments)
+
+
+@pytest.mark.parametrize("unknown", ["steady", "recovery_s"])
+def test_what_is_unknown_is_the_type_error_of_python(unknown):
+    with pytest.raises(TypeError, match=rf"experiment\(\) got an unexpected keyword argument '{unknown}'"):
+        made(**{unknown: 8})
+
+
+def test_the_mark_has_the_signature_and_the_docstring_of_the_plan():
+    assert inspect.signature(experiment).parameters == inspect.signature(plan.experiment).parameters
+    assert experiment.__doc__ == plan.experiment.__doc__
+
+
+@pytest.mark.parametrize(
+    ("arguments", "deadlines_s"),
+    [
+        ({}, [40]),
+        ({"repair_within_s": 7}, [7]),
+        ({"fault": faults.pause("api"), "fault_s": 2}, [40]),
+        ({"fault": faults.pause("api"), "fault_s": 2, "settle_within_s": 8}, [8]),
+        ({"fault": [KILL, faults.none()], "repair_within_s": 7}, [7, 7]),
+        ({"fault": faults.none(), "repair_within_s": 7}, [7]),
+        ({"fault": faults.none(), "settle_within_s": 8}, [8]),
+        (
+            {
+                "fault": [KILL, faults.pause("api"), faults.none()],
+                "fault_s": 2,
+                "repair_within_s": 7,
+                "settle_within_s": 8,
+            },
+            [7, 8, 8],
+        ),
+    ],
+)
+def test_lasting_faults_have_one_deadline_and_passing_ones_another_and_a_control_arm_that_of_its_fault(
+    arguments, deadlines_s
+):
+    experiment = made(**arguments)
+
+    assert [experiment.deadline_s(fault) for fault in experiment.faults] == deadlines_s
 
 
 def test_an_experiment_is_a_mark_with_checked_values():
@@ -150,14 +207,17 @@ HANG, BUSY = faults.hang("model-1"), faults.gpu_saturation("model-1")
     ("arguments", "expected"),
     [
         ({"fault": HANG}, [300.0]),
-        ({"fault": HANG, "recovery_s": 600}, [660.0]),
-        ({"fault": HANG, "fault_s": 900, "recovery_s": 600}, [660.0]),
+        ({"fault": HANG, "repair_within_s": 600}, [660.0]),
+        ({"fault": HANG, "fault_s": 900, "repair_within_s": 600}, [660.0]),
         ({"fault": BUSY, "fault_s": 3500}, [3560.0]),
-        ({"fault": BUSY, "fault_s": 9, "recovery_s": 3600}, [300.0]),
-        ({"fault": faults.sequence(BUSY, then=KILL, after_s=200), "fault_s": 100, "recovery_s": 40}, [400.0, None]),
+        ({"fault": BUSY, "fault_s": 9, "settle_within_s": 3600}, [300.0]),
+        (
+            {"fault": faults.sequence(BUSY, then=KILL, after_s=200), "fault_s": 100, "settle_within_s": 40},
+            [400.0, None],
+        ),
         ({"fault": faults.random(n=2, among=[HANG, KILL], within_s=200)}, [340.0, None]),
-        ({"fault": faults.crash_on_boot("model-1", for_s=6), "recovery_s": 600}, [6.0]),
-        ({"fault": faults.xid("model-1"), "recovery_s": 600}, [300.0]),
+        ({"fault": faults.crash_on_boot("model-1", for_s=6), "repair_within_s": 600}, [6.0]),
+        ({"fault": faults.xid("model-1"), "repair_within_s": 600}, [300.0]),
     ],
 )
 def test_a_fault_of_the_engine_does_not_end_by_itself_before_its_trial_has_ended_it(arguments, expected):

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from fake_runtime import FakeRuntime
+from support.fake_runtime import FakeRuntime
 
 from pytest_llmchaos import BadScenario, faults
 from pytest_llmchaos.evidence.journal import read

@@ -8,8 +8,8 @@ from functools import partial
 from types import SimpleNamespace
 
 import pytest
-from judged_world import END_S, KILLED_S, RATE_RPS, Performed, judge
-from prometheus_server import history
+from support.judged_world import END_S, KILLED_S, RATE_RPS, Performed, judge
+from support.prometheus_server import history
 
 from pytest_llmchaos import faults
 from pytest_llmchaos.errors import (
@@ -189,10 +189,10 @@ class TestScrapes:
 def test_a_quantile_of_too_few_samples_makes_the_claim_an_error_and_no_pass(performed):
     trial = judged(performed)
 
-    assert trial.steady.offered == KILLED_S * RATE_RPS
-    assert trial.steady.e2e_s.p99 < 0.1
+    assert trial.before_fault.offered == KILLED_S * RATE_RPS
+    assert trial.before_fault.e2e_s.p99 < 0.1
     with pytest.raises(TooFewSamples, match="p99 needs 100 samples, got 40"):
-        _ = trial.recovery.e2e_s.p99
+        _ = trial.after_fault.e2e_s.p99
     assert issubclass(TooFewSamples, ProvesNothing)
 
 

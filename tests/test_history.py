@@ -11,7 +11,7 @@ from pytest_llmchaos.errors import BadScenario, TooFewSamples
 from pytest_llmchaos.model import OUTCOMES, Sample
 from pytest_llmchaos.stats.quantiles import Quantiles, nth
 from pytest_llmchaos.stats.windows import (
-    Limits,
+    LatencyTargets,
     first_bad_s,
     first_sustained_good_s,
     first_unknown_s,
@@ -20,7 +20,7 @@ from pytest_llmchaos.stats.windows import (
     windows,
 )
 
-LIMITS = Limits(ttft_s=1, e2e_s=5)
+LIMITS = LatencyTargets(ttft_s=1, e2e_s=5)
 quick = settings(deadline=None, max_examples=100)
 
 
@@ -50,7 +50,7 @@ def test_a_window_counts_what_its_callers_saw():
 
     assert (window.offered, window.ok, window.good, window.failed) == (100, 99, 98, 1)
     assert window.outcomes == {"ok": 99, "http_5xx": 1}
-    assert (window.availability, window.goodput) == (0.99, 0.98)
+    assert (window.availability, window.goodput_ratio) == (0.99, 0.98)
     assert (window.offered_rps, window.goodput_rps) == (10, 9.8)
 
 
@@ -84,7 +84,7 @@ def test_a_window_without_a_length_has_no_rate(what, to_s):
         getattr(replace(one([sample(1)]), from_s=1.0, to_s=to_s), what)
 
 
-@pytest.mark.parametrize("what", ["availability", "goodput", "goodput_rps"])
+@pytest.mark.parametrize("what", ["availability", "goodput_ratio", "goodput_rps"])
 def test_an_empty_window_has_no_share(what):
     with pytest.raises(
         TooFewSamples, match=f"{what} needs 1 request, got 0 in <fault phase: 0 requests, 0 failed, 100.0 s>"
@@ -159,7 +159,7 @@ def test_a_quantile_lies_between_0_and_1(q):
 @pytest.mark.parametrize("bound", [0, -1, "2", True, math.nan])
 def test_a_bound_is_a_number_of_seconds_above_0(bound):
     with pytest.raises(BadScenario, match="ttft_s must be a number of seconds above 0, got"):
-        Limits(ttft_s=bound)
+        LatencyTargets(ttft_s=bound)
 
 
 def test_a_share_of_nothing_is_an_error():

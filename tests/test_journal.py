@@ -7,12 +7,14 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from journals import intend, undo
+from support.journals import intend, undo
 
 import pytest_llmchaos
 from pytest_llmchaos.errors import EvidenceLost
 from pytest_llmchaos.evidence import journal_lines as lines
 from pytest_llmchaos.evidence.journal import NAMES, Journal, open_intents, read
+from pytest_llmchaos.evidence.journal import lines as lines_of
+from pytest_llmchaos.plan.seeds import MAX_SEED
 
 
 def test_lines_are_read_back_in_order(tmp_path):
@@ -131,3 +133,13 @@ def test_the_schema_names_every_kind_of_line_that_the_package_writes():
 def test_a_line_that_could_not_be_healed_from_is_not_in_the_schema(line):
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"at_unix_s": 1.0, **line}, schema())
+
+
+def test_the_largest_seed_is_read_back(tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    about = {"schema": lines.SCHEMA, "run": "r", "runtime": "compose", "backend": "sim", "schedule": ()}
+    journal.write(lines.RunBegin(seed=MAX_SEED, **about))
+
+    (found,) = lines_of(journal.path)
+
+    assert found.line.seed == MAX_SEED

@@ -5,7 +5,8 @@ import time
 
 import pytest
 import uvloop
-from lab_api_world import World, answers, ask, chunk, good, hangs, in_world, sends, until, whole, world
+from support.lab_api_world import World, answers, ask, chunk, good, hangs, in_world, sends, whole, world
+from support.waiting import until_async
 
 from lab_api.pool import Probed
 
@@ -15,7 +16,9 @@ async def _fill(it: World, count: int) -> list[asyncio.Future]:
     for model in it.models:
         model.behaviour = hangs
     tasks = [asyncio.ensure_future(it.chat()) for _ in range(count)]
-    await until(lambda: sum(len(model.asked) for model in it.models) == count, "all requests have reached replicas")
+    await until_async(
+        lambda: sum(len(model.asked) for model in it.models) == count, "all requests have reached replicas"
+    )
     return tasks
 
 
@@ -23,7 +26,7 @@ async def _fill(it: World, count: int) -> list[asyncio.Future]:
 async def test_a_full_queue_answers_429_at_once_with_retry_after(it: World) -> None:
     running = await _fill(it, 1)
     waiting = [asyncio.ensure_future(it.chat()) for _ in range(2)]
-    await until(lambda: it.gateway.pool.queue_depth == 2, "the queue is full")
+    await until_async(lambda: it.gateway.pool.queue_depth == 2, "the queue is full")
 
     began_s = time.monotonic()
     answer = await it.chat()
@@ -53,7 +56,7 @@ async def test_the_queue_is_served_in_its_order(it: World) -> None:
     waiting = []
     for number in range(4):
         waiting.append(asyncio.ensure_future(it.chat(ask(seed=number))))
-        await until(lambda: it.gateway.pool.queue_depth == len(waiting), "it waits")
+        await until_async(lambda: it.gateway.pool.queue_depth == len(waiting), "it waits")
     it.models[0].behaviour = good
     running[0].cancel()
     await asyncio.gather(*waiting)
@@ -68,7 +71,7 @@ async def test_requests_go_to_the_replica_with_the_fewest_in_flight_and_never_be
 
     assert [len(model.asked) for model in it.models] == [3, 3]
     tasks.append(asyncio.ensure_future(it.chat()))
-    await until(lambda: it.gateway.pool.queue_depth == 1, "the seventh waits")
+    await until_async(lambda: it.gateway.pool.queue_depth == 1, "the seventh waits")
     for task in tasks:
         task.cancel()
 
@@ -76,14 +79,14 @@ async def test_requests_go_to_the_replica_with_the_fewest_in_flight_and_never_be
 @in_world()
 async def test_a_refused_replica_gets_no_traffic_and_gets_it_back_when_it_returns(it: World) -> None:
     await it.models[0].stop()
-    await until(lambda: not it.replica(0).healthy, "the probe sees it")
+    await until_async(lambda: not it.replica(0).healthy, "the probe sees it")
 
     assert [(await it.chat()).headers["x-llmlab-replica"] for _ in range(4)] == ["model-2"] * 4
     assert await it.metric("llmlab_upstream_health", replica="model-1", probe="shallow") == 0
     assert (await it.get("/readyz")).status == 200
 
     await it.models[0].start()
-    await until(lambda: it.replica(0).healthy, "the probe sees it again")
+    await until_async(lambda: it.replica(0).healthy, "the probe sees it again")
     assert {(await it.chat()).headers["x-llmlab-replica"] for _ in range(4)} == {"model-1", "model-2"}
 
 
@@ -91,7 +94,7 @@ async def test_a_refused_replica_gets_no_traffic_and_gets_it_back_when_it_return
 async def test_without_any_replica_requests_get_503_at_once_and_readiness_is_lost(it: World) -> None:
     for model in it.models:
         await model.stop()
-    await until(lambda: not it.gateway.pool.ready, "the probes see it")
+    await until_async(lambda: not it.gateway.pool.ready, "the probes see it")
 
     answer = await it.chat()
 
@@ -104,7 +107,7 @@ async def test_without_any_replica_requests_get_503_at_once_and_readiness_is_los
 async def test_those_who_wait_are_sent_away_when_the_last_replica_goes(it: World) -> None:
     running = await _fill(it, 1)
     waiting = asyncio.ensure_future(it.chat())
-    await until(lambda: it.gateway.pool.queue_depth == 1, "it waits")
+    await until_async(lambda: it.gateway.pool.queue_depth == 1, "it waits")
 
     it.replica(0).probed(Probed.REFUSED, it.gateway.pool.clock())
     it.gateway.pool.wake()
@@ -138,15 +141,15 @@ async def test_a_replica_with_errors_is_ejected_though_its_health_is_good_and_le
     clock = it.gateway.pool.clock = lambda: time.monotonic() + 600
     assert await it.metric("llmlab_circuit_state", replica="model-1") == 2
     trial = asyncio.ensure_future(it.chat())
-    await until(lambda: len(it.models[0].asked) == 5, "one trial is sent")
+    await until_async(lambda: len(it.models[0].asked) == 5, "one trial is sent")
     for _ in range(5):
         assert (await it.chat()).headers["x-llmlab-replica"] == "model-2"
     assert len(it.models[0].asked) == 5
 
     trial.cancel()
-    await until(lambda: it.replica(0).in_flight == 0, "the trial is over without a result")
+    await until_async(lambda: it.replica(0).in_flight == 0, "the trial is over without a result")
     it.models[0].behaviour = good
-    await until(lambda: it.replica(0).breaker.allows(clock()), "the next trial may go")
+    await until_async(lambda: it.replica(0).breaker.allows(clock()), "the next trial may go")
     assert (await it.chat()).headers["x-llmlab-replica"] == "model-1"
     assert it.replica(0).breaker.state(clock()).name == "CLOSED"
 
@@ -187,7 +190,7 @@ async def test_a_replica_that_is_busy_alone_answers_429_with_retry_after(it: Wor
 @in_world(replicas=1, LAB_PROBE_FALL="2", LAB_PROBE_TIMEOUT_S="0.05", LAB_PROBE_INTERVAL_S="0.01")
 async def test_probes_of_a_hung_replica_never_pile_up_and_need_two_failures(it: World) -> None:
     it.models[0].health = hangs
-    await until(lambda: not it.replica(0).healthy, "the probe gives up")
+    await until_async(lambda: not it.replica(0).healthy, "the probe gives up")
 
     assert it.models[0].probes_at_once_max == 1
     assert it.replica(0)._bad_probes >= 2
@@ -198,13 +201,13 @@ async def test_probes_of_a_hung_replica_never_pile_up_and_need_two_failures(it: 
 @in_world(replicas=1, LAB_SLOW_START_S="30", LAB_CONCURRENCY="10")
 async def test_a_replica_that_comes_back_gets_its_load_little_by_little(it: World) -> None:
     await it.models[0].stop()
-    await until(lambda: not it.replica(0).healthy, "the probe sees it")
+    await until_async(lambda: not it.replica(0).healthy, "the probe sees it")
     await it.models[0].start()
-    await until(lambda: it.replica(0).healthy, "the probe sees it again")
+    await until_async(lambda: it.replica(0).healthy, "the probe sees it again")
 
     first = await _fill(it, 1)
     second = asyncio.ensure_future(it.chat())
-    await until(lambda: it.gateway.pool.queue_depth == 1, "the second waits though ten would be allowed")
+    await until_async(lambda: it.gateway.pool.queue_depth == 1, "the second waits though ten would be allowed")
 
     for task in (*first, second):
         task.cancel()

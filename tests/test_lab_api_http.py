@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import uvloop
-from lab_api_world import MODEL, World, ask, in_world, world
+from support.lab_api_world import MODEL, World, ask, in_world, world
 
 SERVICES = Path(__file__).parents[1] / "stack" / "services"
 GOOD_MESSAGES = [{"role": "user", "content": "x"}]

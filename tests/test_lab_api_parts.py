@@ -6,14 +6,15 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lab_api_world import DONE, chunk
+from support.lab_api_world import DONE, chunk
 
 from lab_api.breaker import Breaker, Circuit, RetryBudget
 from lab_api.outcomes import RETRYABLE, GatewayError, Outcome
 from lab_api.pool import Pool, Probed
-from lab_api.settings import Admission, Ejection, Probing, Settings, SettingsError, unknown_variables
+from lab_api.settings import Admission, Ejection, Probing, Settings, unknown_variables
 from lab_api.sse import EVENT_MAX_BYTES, Scanner
 from lab_api.watchdog import SilenceError, Watchdog
+from lab_common.settings import SettingsError
 
 TEXTS = st.text(min_size=1, max_size=20)
 

@@ -6,34 +6,57 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab_engine_world import MODEL, World, until, world
+from support.lab_engine_world import MODEL, World, world
+from support.waiting import until_async
 
+from lab_common.settings import SettingsError
 from lab_engine.boot import BootFaults
-from lab_engine.fault_kinds import CrashOnBoot
-from lab_engine.settings import BadSettingError, from_environment
+from lab_engine.faults.crash_on_boot import CrashOnBoot
+from lab_engine.settings import Settings
 
 SETTINGS = {
-    "a port that is no number": ({"LAB_PORT": "http"}, "LAB_PORT must be a whole number, got 'http'"),
-    "a port out of range": ({"LAB_PORT": "70000"}, "LAB_PORT must be at most 65535, got 70000"),
-    "an admin port that callers can reach": ({"LAB_PORT": "90", "LAB_ADMIN_PORT": "90"}, "both 90"),
-    "an empty model name": ({"LAB_MODEL": " "}, "LAB_MODEL is empty"),
-    "an unknown profile": ({"LAB_PROFILE": "h100"}, "LAB_PROFILE 'h100' is not known; there are fast, gpt-oss-120b"),
+    "a port that is no number": ({"LAB_PORT": "http"}, "LAB_PORT: expected a whole number from 1 to 65535, got 'http'"),
+    "a port out of range": ({"LAB_PORT": "70000"}, "LAB_PORT: expected a whole number from 1 to 65535, got '70000'"),
+    "an admin port that callers can reach": (
+        {"LAB_PORT": "90", "LAB_ADMIN_PORT": "90"},
+        "LAB_ADMIN_PORT: expected a port that callers cannot reach, got 90, which is also LAB_PORT",
+    ),
+    "an empty model name": (
+        {"LAB_MODEL": " "},
+        "LAB_MODEL: expected the name under which callers ask for the model, got ' '",
+    ),
+    "an unknown profile": ({"LAB_PROFILE": "h100"}, "LAB_PROFILE: expected one of fast, gpt-oss-120b"),
     "a shape for a real machine": (
         {"LAB_PROFILE": "gpt-oss-120b-h200", "LAB_TOKEN_GAP_S": "0.1"},
-        "LAB_TOKEN_GAP_S: only LAB_PROFILE=fast is shaped by it",
+        "LAB_TOKEN_GAP_S: expected LAB_PROFILE=fast, the only one shaped by it",
     ),
-    "a token gap of nothing": ({"LAB_TOKEN_GAP_S": "0"}, "LAB_TOKEN_GAP_S must be at least 1e-06, got 0.0"),
-    "a speed that is no number": ({"LAB_TOKENS_PER_S": "fast"}, "LAB_TOKENS_PER_S must be a number, got 'fast'"),
-    "an infinite speed": ({"LAB_TOKENS_PER_S": "inf"}, "LAB_TOKENS_PER_S must be a finite number, got inf"),
-    "a latency that is not a number": ({"LAB_FIRST_TOKEN_S": "nan"}, "LAB_FIRST_TOKEN_S must be a finite number"),
-    "no slots": ({"LAB_SLOTS": "0"}, "LAB_SLOTS must be at least 1, got 0"),
-    "half a slot": ({"LAB_SLOTS": "0.5"}, "LAB_SLOTS must be a whole number, got '0.5'"),
+    "a token gap of nothing": (
+        {"LAB_TOKEN_GAP_S": "0"},
+        "LAB_TOKEN_GAP_S: expected a number from 1e-06 to 1e+06, got '0'",
+    ),
+    "a speed that is no number": (
+        {"LAB_TOKENS_PER_S": "fast"},
+        "LAB_TOKENS_PER_S: expected a number from 1e-06 to 1e+06, got 'fast'",
+    ),
+    "an infinite speed": (
+        {"LAB_TOKENS_PER_S": "inf"},
+        "LAB_TOKENS_PER_S: expected a number from 1e-06 to 1e+06, got 'inf'",
+    ),
+    "a latency that is not a number": (
+        {"LAB_FIRST_TOKEN_S": "nan"},
+        "LAB_FIRST_TOKEN_S: expected a number from 1e-06 to 1e+06, got 'nan'",
+    ),
+    "no slots": ({"LAB_SLOTS": "0"}, "LAB_SLOTS: expected a whole number from 1 to 1000000000, got '0'"),
+    "half a slot": ({"LAB_SLOTS": "0.5"}, "LAB_SLOTS: expected a whole number from 1 to 1000000000, got '0.5'"),
     "a cache smaller than one request": ({"LAB_KV_BLOCKS": "10"}, "LAB_KV_BLOCKS: the KV cache holds 160 tokens"),
     "a model longer than the cache": ({"LAB_MAX_MODEL_TOKENS": "999999"}, "fewer than max_model_tokens 999999"),
-    "jitter beyond belief": ({"LAB_JITTER": "2"}, "LAB_JITTER must be at most 0.5, got 2"),
-    "a negative queue": ({"LAB_QUEUE_MAX": "-1"}, "LAB_QUEUE_MAX must be at least 0, got -1"),
-    "a load time of days": ({"LAB_LOAD_S": "1e9"}, "LAB_LOAD_S must be at most 3600"),
-    "a state folder that is not there": ({"LAB_STATE_DIR": "/nowhere/at/all"}, "'/nowhere/at/all' is no folder"),
+    "jitter beyond belief": ({"LAB_JITTER": "2"}, "LAB_JITTER: expected a number from 0 to 0.5, got '2'"),
+    "a negative queue": ({"LAB_QUEUE_MAX": "-1"}, "LAB_QUEUE_MAX: expected a whole number from 0 to 100000, got '-1'"),
+    "a load time of days": ({"LAB_LOAD_S": "1e9"}, "LAB_LOAD_S: expected a number from 0 to 3600, got '1e9'"),
+    "a state folder that is not there": (
+        {"LAB_STATE_DIR": "/nowhere/at/all"},
+        "LAB_STATE_DIR: expected a folder that can be written to, got '/nowhere/at/all'",
+    ),
 }
 
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -132,8 +155,8 @@ ADMIN_CALLS: dict[str, tuple[str, str, Any, int, str]] = {
 def test_a_wrong_setting_is_one_error_that_names_variable_and_value(case: str) -> None:
     variables, message = SETTINGS[case]
 
-    with pytest.raises(BadSettingError) as caught:
-        from_environment(variables)
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env(variables)
 
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -204,7 +227,7 @@ def test_a_full_queue_refuses_with_503_and_when_to_come_back() -> None:
     async def scenario() -> None:
         async with world(LAB_QUEUE_MAX="0", LAB_SLOTS="1", LAB_FIRST_TOKEN_S="5", LAB_TOKEN_GAP_S="0.01") as lab:
             first = asyncio.create_task(lab.chat())
-            await until(lambda: lab.engine.scheduler.unfinished == 1, "the first request waits")
+            await until_async(lambda: lab.engine.scheduler.unfinished == 1, "the first request waits")
             async with lab.http.post(f"{lab.url}/v1/chat/completions", json=lab.ask()) as response:
                 assert response.status == 503
                 assert response.headers["Retry-After"] == "1"

@@ -10,7 +10,8 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lab_engine_world import World, until, world
+from support.lab_engine_world import World, world
+from support.waiting import until_async
 
 from lab_engine.stats import one_two_five
 from lab_engine.tokens import stopped_at
@@ -185,16 +186,16 @@ def test_a_caller_that_leaves_frees_its_place_in_queue_before_the_first_token_an
         running = lab.http.post(f"{lab.url}/v1/chat/completions", json=lab.ask("bye", stream=stream, max_tokens=5000))
         if not stream:
             task = asyncio.ensure_future(running.__aenter__())
-            await until(lambda: lab.engine.scheduler.unfinished == 1, "the request is in")
+            await until_async(lambda: lab.engine.scheduler.unfinished == 1, "the request is in")
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         else:
             async with running as response:
-                await until(lambda: lab.engine.scheduler.unfinished == 1, "the request is in")
+                await until_async(lambda: lab.engine.scheduler.unfinished == 1, "the request is in")
                 if after_bytes:
                     await response.content.readuntil(b"\n\n")
                 response.close()
-        await until(lambda: lab.engine.scheduler.unfinished == 0, "its place is free")
+        await until_async(lambda: lab.engine.scheduler.unfinished == 0, "its place is free")
 
     async def scenario() -> None:
         async with world() as lab:
@@ -239,7 +240,9 @@ def test_a_caller_that_does_not_read_is_cut_off_before_it_fills_the_memory() -> 
             for _ in range(4):  # one answer may fit into the kernel's buffers, four do not
                 writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body))
                 writer.write(body)
-            await until(lambda: lab.engine.scheduler.stats.finished["abort"] == 1, "the engine gives up on it", 20)
+            await until_async(
+                lambda: lab.engine.scheduler.stats.finished["abort"] == 1, "the engine gives up on it", 20
+            )
             writer.close()
             del reader
 

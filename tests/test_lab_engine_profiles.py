@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from lab_engine_world import request
+from support.lab_engine_world import request
 
 from lab_engine.profiles import PROFILES, Profile
 from lab_engine.scheduler import Scheduler

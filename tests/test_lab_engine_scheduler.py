@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lab_engine_world import machine, poisson, request
+from support.lab_engine_world import machine, poisson, request
 
 from lab_engine import virtual
 from lab_engine.profiles import PROFILES

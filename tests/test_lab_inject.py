@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, replace
 
 import pytest
-from fake_runtime import FakeRuntime
+from support.fake_runtime import FakeRuntime
 
 from pytest_llmchaos import experiment, faults, loads
 from pytest_llmchaos.errors import Aborted, FaultNotObserved, HealFailed, InvalidExperiment, NotReady, Unsupported
@@ -370,7 +370,7 @@ def test_a_lasting_fault_is_held_until_nothing_of_it_is_left_not_just_until_call
     runtime, looks = Clocked(), itertools.count(1)
     lab = lab_on(runtime)
     lab.running_load = Served()
-    made = experiment(load=loads.open_loop(rate_rps=2), fault=fault, recovery_s=1).kwargs["experiment"]
+    made = experiment(load=loads.open_loop(rate_rps=2), fault=fault, repair_within_s=1).kwargs["experiment"]
     plan = plan_trial(
         scenario="s", hypothesis="", experiment=made, fault=fault, repeat=0, seed=1, services=lab.subject.targets
     )

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lab_common.settings import SettingsError
 from lab_remediator.load import load_policy, read_policy
 from lab_remediator.rules import RulesError
-from lab_remediator.settings import SettingsError, read_settings
+from lab_remediator.settings import Settings
 
 SHIPPED = Path(__file__).parent.parent / "stack" / "remediation.yaml"
 GOOD = """
@@ -175,7 +176,7 @@ ENVIRONMENT = {"LAB_PROJECT": "llmchaos-1-gw0", "LAB_REPAIRS": "api, model-1,mod
 
 
 def test_the_environment_needs_only_the_project_and_what_may_be_repaired() -> None:
-    settings = read_settings(ENVIRONMENT)
+    settings = Settings.from_env(ENVIRONMENT)
 
     assert settings.repairs == ("api", "model-1", "model-2")
     assert settings.host == "127.0.0.1"
@@ -191,7 +192,7 @@ def test_the_environment_needs_only_the_project_and_what_may_be_repaired() -> No
         ("LAB_REPAIRS", "", "LAB_REPAIRS: expected different services separated by commas"),
         ("LAB_REPAIRS", "api,api", "got 'api,api'"),
         ("LAB_REPAIRS", "api,a/b", "got 'api,a/b'"),
-        ("LAB_PORT", "http", "LAB_PORT: expected a number from 0 to 65535, got 'http'"),
+        ("LAB_PORT", "http", "LAB_PORT: expected a whole number from 0 to 65535, got 'http'"),
         ("LAB_POLL_S", "0", "LAB_POLL_S: expected a number from 0.05 to 10, got '0'"),
         ("LAB_DRY_RUN", "yes", "LAB_DRY_RUN: expected 0 or 1, got 'yes'"),
         ("LAB_DOCKER_URL", "unix:///var/run/docker.sock", "LAB_DOCKER_URL: expected http://HOST:PORT, got 'unix"),
@@ -206,6 +207,6 @@ def test_the_environment_needs_only_the_project_and_what_may_be_repaired() -> No
 )
 def test_a_bad_variable_is_one_clear_error(name: str, value: str, complaint: str) -> None:
     with pytest.raises(SettingsError) as error:
-        read_settings({**ENVIRONMENT, name: value})
+        Settings.from_env({**ENVIRONMENT, name: value})
 
     assert complaint in str(error.value)

@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -19,7 +20,7 @@ ROOMS = (
     "evidence", "host", "prometheus",
     "runtime", "runtime.docker", "runtime.local",
     "loadgen", "cleanup", "lab", "trial", "report", "generate", "session",
-    "experiment_mark", "options", "xdist", "cli", "plugin",
+    "experiment_mark", "options", "chaos_session", "xdist", "cli", "plugin",
 )  # fmt: skip
 PURE = ("errors", "model", "stats", "loads", "faults", "slo", "plan", "subject")
 # The pure files of a room that has others beside them.
@@ -28,6 +29,7 @@ PURE_FILES = {
     "pytest_llmchaos/trial/trial.py",
     "pytest_llmchaos/trial/result.py",
 }
+DOORS = {PACKAGE / f"{name}.py" for name in ("plugin", "experiment_mark", "chaos_session", "xdist")}
 MAX_ROOMS = 28
 MAX_LEVELS = 10
 
@@ -85,6 +87,14 @@ def test_every_room_exists():
     assert sorted({room_of_file(p) for p in modules()} - {None}) == sorted(ROOMS)
 
 
+def test_every_folder_of_rooms_has_a_readme_of_a_few_lines():
+    folders = [PACKAGE, *(PACKAGE / room.replace(".", "/") for room in ROOMS if not (PACKAGE / f"{room}.py").is_file())]
+
+    lines = {str(folder.relative_to(ROOT)): len((folder / "README.md").read_text().splitlines()) for folder in folders}
+
+    assert {folder: count for folder, count in lines.items() if not 3 <= count <= 20} == {}
+
+
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_a_module_imports_only_from_its_own_room_and_rooms_above_it_in_the_list(path):
     ours = room_of_file(path)
@@ -111,12 +121,12 @@ def test_there_are_few_rooms_on_few_levels(capsys):
 def test_only_the_doors_import_pytest(path):
     uses = "pytest" in set(imports_of(path))
 
-    assert not uses or path in {PACKAGE / "plugin.py", PACKAGE / "experiment_mark.py"}
+    assert not uses or path in DOORS
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_the_instrument_never_imports_the_subject(path):
-    assert not [name for name in imports_of(path) if name.split(".")[0].startswith(("lab_", "labsetup", "stack"))]
+    assert not [name for name in imports_of(path) if name.split(".")[0].startswith(("lab_", "offline", "stack"))]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "stack").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
@@ -136,6 +146,31 @@ def test_every_file_of_tests_has_a_name_of_its_own_so_that_all_can_be_run_at_onc
     names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
 
     assert sorted(names) == sorted(set(names))
+
+
+def test_no_test_imports_a_test_module():
+    tests = sorted((ROOT / "tests").rglob("*.py"))
+    names = {path.stem for path in tests if path.stem.startswith("test_")}
+    borrowed = {str(path.relative_to(ROOT)): sorted(set(imports_of(path)) & names) for path in tests}
+
+    assert {path: found for path, found in borrowed.items() if found} == {}
+
+
+def test_helpers_of_tests_stand_in_support():
+    beside = [path for path in (ROOT / "tests").rglob("*.py") if "support" not in path.parts]
+
+    assert [path.name for path in beside if not path.name.startswith("test_") and path.name != "conftest.py"] == []
+
+
+def test_waiting_with_a_deadline_is_written_once():
+    found = [
+        f"{path.relative_to(ROOT)}: {node.name}"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and re.match(r"(until|wait_(until|for))", node.name)
+    ]
+
+    assert found == ["tests/support/waiting.py: until", "tests/support/waiting.py: until_async"]
 
 
 def test_the_rule_catches_an_upward_import():

@@ -1,7 +1,7 @@
 """The parts of the load generator: its plan, how it judges an answer, and what it counts. No process is started."""
 
 import pytest
-from load_server import event, tokens_of
+from support.load_server import event, tokens_of
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.loadgen import classify

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from lab_common.settings import SettingsError
 from lab_supervisor_proxy.calls import AllowList, Call
-from lab_supervisor_proxy.settings import SettingsError, read_settings
+from lab_supervisor_proxy.settings import Settings
 
 PROJECT = "llmchaos-1-abc"
 NAME = f"/containers/{PROJECT}-api-1"
@@ -59,7 +60,7 @@ def test_everything_else_is_denied(method: str, url: str) -> None:
 
 def test_every_wrong_setting_is_named_at_once() -> None:
     with pytest.raises(SettingsError) as told:
-        read_settings({"LAB_PROJECT": "No!", "LAB_PORT": "x", "LAB_REPAIRS": ""})
+        Settings.from_env({"LAB_PROJECT": "No!", "LAB_PORT": "x", "LAB_REPAIRS": ""})
 
     assert all(
         name in str(told.value) for name in ("LAB_PROJECT", "'No!'", "LAB_PORT", "LAB_REPAIRS", "LAB_SUPERVISOR_SOCKET")

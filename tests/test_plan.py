@@ -71,7 +71,7 @@ def test_two_experiments_of_one_file_that_share_a_fault_both_stand_in_the_schedu
         {"fault": faults.limit_memory("api", mebibytes=64)},
         {"steady_s": 9},
         {"fault_s": 6},
-        {"recovery_s": 41},
+        {"settle_within_s": 41},
         {"stable_s": 5},
         {"remediator": False},
         {"load": loads.open_loop(rate_rps=3, max_tokens=8)},
@@ -115,8 +115,8 @@ def test_more_victims_at_once_than_the_blast_radius_allows_are_refused():
 
 
 def test_a_control_arm_gets_the_same_load_as_the_experiment():
-    broken = planned(fault=faults.kill("api"), recovery_s=40)
-    control = planned(fault=faults.none(), recovery_s=40)
+    broken = planned(fault=faults.kill("api"), repair_within_s=40)
+    control = planned(fault=faults.none(), repair_within_s=40)
 
     assert entry_of(broken).arrivals_sha256 == entry_of(control).arrivals_sha256
 

@@ -9,70 +9,20 @@ from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 import pytest
-from fake_runtime import FakeRuntime
 from msgspec import to_builtins
+from support.fake_runtime import FakeRuntime
+from support.plugin_double import SCENARIO, Double
 
 from pytest_llmchaos import errors, options
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.evidence import journal_lines as lines
-from pytest_llmchaos.evidence.trial_result import LoadResult, TrialResult
+from pytest_llmchaos.evidence.trial_result import TrialResult
 from pytest_llmchaos.lab.lab import Lab
 from pytest_llmchaos.session.campaign import Campaign
 from pytest_llmchaos.session.replay import read_replay
 from pytest_llmchaos.session.run import Run
 from pytest_llmchaos.subject.lab import lab_subject
-from pytest_llmchaos.trial.perform import Performed
-from pytest_llmchaos.trial.trial import Trial
 from pytest_llmchaos.xdist import is_scenario
-
-SCENARIO = '''
-"""It holds."""
-from pytest_llmchaos import experiment, faults, loads
-
-pytestmark = experiment(load=loads.open_loop(rate_rps=2, max_tokens=8), fault={fault})
-
-def test_one(trial):
-    assert trial.time_to_detect_s <= 5
-
-def test_two(trial):
-    assert trial.repaired_by == "remediator"
-'''
-
-
-class Double:
-    """Performs nothing: gives a prepared trial or a prepared error, and remembers how often it was asked."""
-
-    def __init__(self):
-        self.error = None
-        self.detect_s = 1.5
-        self.repaired_by = "remediator"
-        self.performed = []
-
-    def perform(self, campaign, plan):
-        self.performed.append(str(plan.fault))
-        if self.error is not None:
-            return Performed(name="001", trial=None, error=self.error)
-        trial = Trial(
-            name="001",
-            plan=plan,
-            windows={},
-            slos={},
-            slo_errors={"gone": errors.NoData("no data for gone")},
-            detect_s=self.detect_s,
-            detected_by="alert X",
-            recover_s=None,
-            recover_why_not="still down",
-            settle_s=None,
-            repaired_by=self.repaired_by,
-            victims=("api",),
-            alerts=(),
-            actions=(),
-            restarts={},
-            findings=(),
-            events=(),
-            load=LoadResult(),
-        )
-        return Performed(name="001", trial=trial, error=None)
 
 
 @pytest.fixture
@@ -389,7 +339,9 @@ def test_the_same_seed_prints_the_same_plan_whatever_is_selected_and_in_any_orde
 
 
 def test_the_canonical_names_work_as_well(chaos):
-    chaos("--llmchaos-plan", "--llmchaos-seed=42").stdout.fnmatch_lines(["*--chaos-seed=42; nothing was touched*"])
+    chaos("--llmchaos-plan", "--llmchaos-seed=42").stdout.fnmatch_lines(["*--llmchaos-seed=42; nothing was touched*"])
+    wrong = chaos("--llmchaos-repeat=0").stderr.str()
+    assert "--llmchaos-repeat must be a whole number from 1 to 1000, got '0'" in wrong
 
 
 def test_an_alias_that_another_installed_plugin_owns_is_given_up(pytester, monkeypatch):
@@ -438,13 +390,15 @@ def test_an_alias_that_another_installed_plugin_owns_is_given_up(pytester, monke
         (["--chaos-repeat=\u00b2"], "--chaos-repeat must be a whole number from 1 to 1000, got '\u00b2'"),
         (["--chaos-replay=none.json"], "cannot read none.json"),
         (["--chaos-replay=."], "cannot read .: Is a directory"),
-        (["-o", "llmchaos_runtime=k8s"], "--chaos-runtime must be one of auto, compose, local, got 'k8s'"),
-        (["-o", "llmchaos_backend=gpt"], "--chaos-backend must be one of ollama, llamacpp, sim, got 'gpt'"),
+        (["-o", "llmchaos_runtime=k8s"], "llmchaos_runtime must be one of auto, compose, local, got 'k8s'"),
+        (["-o", "llmchaos_backend=gpt"], "llmchaos_backend must be one of ollama, llamacpp, sim, got 'gpt'"),
         (["-o", "llmchaos_attach=maybe"], "llmchaos_attach must be true or false: invalid truth value 'maybe'"),
         (["-o", "llmchaos_attach=true"], "llmchaos_attach needs llmchaos_compose"),
         (["-o", "llmchaos_slo=slo.yaml"], "llmchaos_slo needs llmchaos_compose"),
-        (["-o", "llmchaos_services=api"], "llmchaos_services needs llmchaos_compose"),
-        (["-o", "llmchaos_compose=none.yaml"], "llmchaos_services must name 'api', it has nothing"),
+        (["-o", "llmchaos_api=web"], "llmchaos_api needs llmchaos_compose"),
+        (["-o", "llmchaos_compose=none.yaml"], "llmchaos_api is missing, the service that takes the callers' requests"),
+        (["-o", "llmchaos_tokens_per_s=many"], "llmchaos_tokens_per_s must be a number: *many"),
+        (["-o", "llmchaos_services=api: web"], "llmchaos_services is no ini key: each role has its own, so write"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )
@@ -606,7 +560,7 @@ def test_a_seed_beside_a_replay_must_be_the_recorded_one(chaos, double, recorded
 
     other = chaos(option, "--chaos-seed=6")
     assert "--chaos-seed=6 contradicts --chaos-replay=" in other.stderr.str()
-    assert "whose run had the seed 5: leave one of them away" in other.stderr.str()
+    assert "whose run had the seed 5: drop one of them" in other.stderr.str()
     assert double.performed == []
 
     chaos(option, "--chaos-seed=5").assert_outcomes(passed=2)
@@ -627,12 +581,15 @@ def test_help_teaches_each_option_in_a_sentence(pytester):
         assert f"--chaos-{name}" in shown
         assert text in " ".join(shown.split())
         assert re.fullmatch(r"[A-Z].+\.", text)
-    assert "given-up" not in shown
 
 
 HEAVY = {
     *("docker", "testcontainers", "locust", "gevent", "httpx", "requests", "prometheus_client", "yaml", "jinja2"),
-    *(f"pytest_llmchaos.{name}" for name in ("faults", "loads", "experiments", "run", "lab", "campaign", "report")),
+    *(
+        f"pytest_llmchaos.{name}"
+        for name in ("faults", "loads", "plan.experiment", "session.campaign", "lab.lab", "report")
+    ),
+    "pytest_llmchaos.chaos_session",
 }
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from prometheus_server import free_port, history
+from support.prometheus_server import free_port, history
 
 from pytest_llmchaos.errors import (
     CounterReset,

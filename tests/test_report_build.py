@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-import reportdata
-from reportdata import Made
+from support import reportdata
+from support.reportdata import Made
 
 from pytest_llmchaos import report
 from pytest_llmchaos.errors import NotReady

@@ -8,10 +8,10 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-import reportdata
 from hypothesis import given
 from hypothesis import strategies as st
-from reportdata import Made
+from support import reportdata
+from support.reportdata import Made
 
 from pytest_llmchaos import report
 from pytest_llmchaos.model import Sample

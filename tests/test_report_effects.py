@@ -10,8 +10,8 @@ from typing import Any
 import jsonschema
 import msgspec
 import pytest
-import reportdata
-from reportdata import Made
+from support import reportdata
+from support.reportdata import Made
 
 from pytest_llmchaos import report
 from pytest_llmchaos.evidence.trial_result import RunResult

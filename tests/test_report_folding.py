@@ -9,11 +9,11 @@ from typing import Any
 import jsonschema
 import msgspec
 import pytest
-import reportdata
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from journals import written
-from reportdata import Made
+from support import reportdata
+from support.journals import written
+from support.reportdata import Made
 
 from pytest_llmchaos import report
 from pytest_llmchaos.evidence.journal import Written

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import reportdata
-from reportdata import Made
+from support import reportdata
+from support.reportdata import Made
 
 from pytest_llmchaos import report
 from pytest_llmchaos.evidence.trial_result import RunResult

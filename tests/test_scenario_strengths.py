@@ -10,9 +10,11 @@ import pytest
 import yaml
 
 from lab_api.settings import Deadlines
-from lab_engine import fault_kinds, settings, virtual
-from lab_engine.faults import Faults
+from lab_engine import virtual
+from lab_engine.faults import parse
+from lab_engine.leases import Faults
 from lab_engine.scheduler import Scheduler
+from lab_engine.settings import Settings
 from lab_engine.work import Sequence
 
 ROOT = Path(__file__).parents[1]
@@ -42,13 +44,13 @@ def slowdown_of(experiment: Any) -> float:
     one, other = (fault.primitive for _, fault in experiment.faults[0].parts)
     assert one == other
     faults = Faults()
-    faults.start(*fault_kinds.parse({"kind": one.kind, "lease_s": 60, **dict(one.options)}), 0.0)
+    faults.start(*parse({"kind": one.kind, "lease_s": 60, **dict(one.options)}), 0.0)
     return faults.effects.slowdown
 
 
 def served(scenario: str, *, slowdown: float | None = None, times: float = 1.0) -> Served:
     experiment = experiment_of(scenario)
-    load, profile = experiment.load, settings.from_environment({}).profile
+    load, profile = experiment.load, Settings.from_env({}).profile
     every_s = REPLICAS / (times * load.mean_rps)
     arrivals = [
         Sequence(name=str(n), arrived_s=n * every_s, prompt_tokens=PROMPT_TOKENS, answer_tokens=load.max_tokens)

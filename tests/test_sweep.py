@@ -8,8 +8,8 @@ from pathlib import Path
 
 import docker
 import pytest
-from journals import intend
 from msgspec.structs import replace
+from support.journals import intend
 
 from pytest_llmchaos import cli
 from pytest_llmchaos.cleanup import sweep

@@ -37,7 +37,7 @@ BOUNDS = [("steady", 0.0, 10.0), ("fault", 10.0, 11.0), ("recovery", 11.0, 12.0)
 
 @pytest.fixture
 def plan():
-    mark = experiment(load=loads.open_loop(rate_rps=2), fault=faults.kill("api"), recovery_s=20)
+    mark = experiment(load=loads.open_loop(rate_rps=2), fault=faults.kill("api"), repair_within_s=20)
     made = mark.kwargs["experiment"]
     return plan_trial(
         scenario="kill_api",
@@ -108,7 +108,7 @@ def test_a_time_that_does_not_exist_says_why(trial, values, name, error, message
 def test_a_service_that_did_not_settle_says_so(trial, plan):
     seen = trial(settle_s=None, plan=replace(plan, fault=faults.pause("api")))
 
-    with pytest.raises(NotRecovered, match="did not settle within 20 s of the fault's end"):
+    with pytest.raises(NotRecovered, match="did not settle within 40 s of the fault's end"):
         _ = seen.time_to_settle_s
 
 
@@ -143,14 +143,19 @@ def test_an_slo_is_its_result_or_what_kept_prometheus_from_answering(trial):
 def test_phases_are_windows_of_the_callers_samples(trial):
     seen = trial()
 
-    assert (seen.steady.offered, seen.fault.offered, seen.recovery.offered, seen.whole.offered) == (200, 4, 0, 204)
-    assert seen.fault.availability == 0.25
+    assert (seen.before_fault.offered, seen.during_fault.offered, seen.after_fault.offered, seen.whole.offered) == (
+        200,
+        4,
+        0,
+        204,
+    )
+    assert seen.during_fault.availability == 0.25
     assert (seen.silently_truncated, seen.failed) == (2, 3)
 
 
 def test_a_phase_that_the_trial_had_not_is_refused_by_name(trial):
     with pytest.raises(InvalidExperiment, match="this trial had no fault phase; it had steady"):
-        _ = trial(windows={"steady": trial().steady}).fault
+        _ = trial(windows={"steady": trial().before_fault}).during_fault
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from typing import Any
 import promql_parser
 import pytest
 import yaml
-from rule_histories import lab
-from test_lab_remediator import SERVICES, World
-from test_rules import SLOS, promtool
+from support.remediator_world import SERVICES, World
+from support.rule_cases import SLOS, promtool
+from support.rule_histories import lab
 
 from lab_remediator.load import read_policy
 from pytest_llmchaos.generate.rules import LAB_SCALE, alert_name, raised_by

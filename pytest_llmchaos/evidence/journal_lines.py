@@ -12,7 +12,6 @@ from pytest_llmchaos.evidence.trial_result import (
     Anchor,
     Catalogue,
     ClaimResult,
-    Count,
     EventNote,
     Planned,
     ProofNote,
@@ -28,7 +27,7 @@ class RunBegin(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=
 
     schema: Literal["llmchaos-journal/1"]
     run: str
-    seed: Count
+    seed: Annotated[int, Meta(ge=0)]
     replay: str | UnsetType = UNSET
     runtime: str
     backend: str

@@ -194,13 +194,27 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True):
 class PlanNote(msgspec.Struct, frozen=True, kw_only=True):
     """What a trial was to do."""
 
-    added: ClassVar[frozenset[str]] = frozenset({"load", "injections", "steady_s", "fault_s", "recovery_s", "stable_s"})
+    added: ClassVar[frozenset[str]] = frozenset(
+        {
+            "load",
+            "injections",
+            "steady_s",
+            "fault_s",
+            "recovery_s",
+            "repair_within_s",
+            "settle_within_s",
+            "stable_s",
+        }
+    )
 
     load: str | None = None
     injections: tuple[str, ...] = ()
     steady_s: float | None = None
     fault_s: float | None = None
     recovery_s: float | None = None
+    """The deadline that counts: of the repair for a lasting fault, of settling for a passing one."""
+    repair_within_s: float | None = None
+    settle_within_s: float | None = None
     stable_s: float | None = None
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Shorter than anybody's patience: the engine ends a fault by itself if nobody else does. An experiment whose phases are longer
 # asks for more.
 LEASE_S = 300.0
-LONGEST_LEASE_S = 3600.0  # stack/services/lab_engine/fault_kinds.py grants no more
+LONGEST_LEASE_S = 3600.0  # stack/services/lab_engine/faults/base.py grants no more
 Option = str | int | float
 
 
@@ -127,7 +127,7 @@ def leased(fault: Fault, for_s: float) -> Fault:
     if for_s > LONGEST_LEASE_S:
         raise BadScenario(
             f"experiment(...) may need {str(fault)!r} for {for_s:g} s, margins included; the engine ends every fault after "
-            f"{LONGEST_LEASE_S:g} s: shorten fault_s, recovery_s, or the time from the first fault to the last"
+            f"{LONGEST_LEASE_S:g} s: shorten fault_s, the deadline, or the time from the first fault to the last"
         )
     return replace(fault, primitive=replace(primitive, lease_s=for_s))
 

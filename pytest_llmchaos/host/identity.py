@@ -6,10 +6,15 @@ import hashlib
 import os
 import platform
 import re
+import time
 from pathlib import Path
 from typing import Literal
 
 Liveness = Literal["alive", "dead", "unknown"]
+
+
+def new_run_name(seed: int) -> str:
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{seed}-{os.getpid() % 10000:04d}"
 
 
 def machine() -> str:

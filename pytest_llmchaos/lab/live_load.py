@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pytest_llmchaos.errors import EvidenceLost, LoadNotHeld, TooFewSamples
 from pytest_llmchaos.evidence.trial_result import LoadResult
 from pytest_llmchaos.loadgen.process import LoadPlan, LoadProcess, LoadStatus, LoadSummary
-from pytest_llmchaos.stats.windows import Limits, Window, first_sustained_good_s, windows
+from pytest_llmchaos.stats.windows import Window, first_sustained_good_s, windows
 
 if TYPE_CHECKING:
     from pytest_llmchaos.lab.lab import Lab
@@ -31,7 +31,7 @@ class RunningLoad:
             raise LoadNotHeld("a load needs a record to write its samples to")
         self._load = load
         self._directory = lab.record.directory
-        self.limits = Limits(ttft_s=load.good_ttft_s, e2e_s=load.good_e2e_s)
+        self.limits = load.latency_targets
         push = lab.runtime.url(lab.subject.pushgateway) if lab.subject.pushgateway else None
         self._process = LoadProcess(
             LoadPlan(
@@ -40,8 +40,8 @@ class RunningLoad:
                 arrivals=tuple(arrivals),
                 check=lab.subject.check,
                 timeout_s=load.timeout_s,
-                good_ttft_s=load.good_ttft_s,
-                good_e2e_s=load.good_e2e_s,
+                good_ttft_s=self.limits.ttft_s,
+                good_e2e_s=self.limits.e2e_s,
                 push_url=push,
             ),
             self._directory,

@@ -5,18 +5,16 @@ Requests leave on schedule whatever the answers do (an open loop): a load that w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.loads import traces
 from pytest_llmchaos.loads.arrivals import Arrival, Load, Spacing, require_number
 from pytest_llmchaos.loads.prompts import BUILT_IN, PromptSet, from_lines
 from pytest_llmchaos.loads.shapes import Burst, Constant, Ramp, Shape, Sine
-from pytest_llmchaos.stats.windows import DEFAULT_LIMITS, Limits
+from pytest_llmchaos.stats.windows import DEFAULT_TARGETS, LatencyTargets
 
-__all__ = ["Arrival", "Limits", "Load", "burst", "open_loop", "poisson", "ramp", "sine", "trace"]
+__all__ = ["Arrival", "LatencyTargets", "Load", "burst", "open_loop", "poisson", "ramp", "sine", "trace"]
 
 MAX_RPS = 100_000.0
 MAX_TOKENS = 1_000_000
@@ -28,24 +26,57 @@ def open_loop(
     prompts: str | Path = "short-chat",
     max_tokens: int | None = None,
     arrivals: Spacing = "constant",
-    **more: Any,
+    latency_targets: LatencyTargets = DEFAULT_TARGETS,
+    timeout_s: float = 10,
+    beyond_capacity: bool = False,
 ) -> Load:
     """`rate_rps` requests a second, evenly spaced or (`arrivals="poisson"`) at random.
 
-    `prompts` is "short-chat", "long-prompt" or a file of lines. `max_tokens` bounds each answer; without it,
-    8 to 16 are drawn.
-    All loads also take `good=Limits(ttft_s=2, e2e_s=10)`, `timeout_s=10` and `beyond_capacity=False`.
+    Args:
+      rate_rps: requests a second.
+      prompts: "short-chat", "long-prompt" or a file with one prompt a line.
+      max_tokens: the longest answer; without it 8 to 16 tokens are drawn per request.
+      arrivals: "constant" (evenly spaced) or "poisson" (independent of each other).
+      latency_targets: bounds in seconds that a good answer meets.
+      timeout_s: seconds from the due time until a caller gives up.
+      beyond_capacity: True for a load that means to saturate the backend.
+
+    Raises BadScenario for a value outside its bounds. The other loads share these
+    arguments.
     """
     who = "loads.open_loop" if arrivals == "constant" else "loads.poisson"
     shape = Constant(rate_rps=require_number(who, "rate_rps", rate_rps, above=0, at_most=MAX_RPS))
-    return _load(who, shape, more, arrivals=arrivals, prompts=prompts, max_tokens=max_tokens)
+    return _load(
+        who,
+        shape,
+        arrivals=arrivals,
+        prompts=prompts,
+        max_tokens=max_tokens,
+        latency_targets=latency_targets,
+        timeout_s=timeout_s,
+        beyond_capacity=beyond_capacity,
+    )
 
 
 def poisson(
-    *, rate_rps: float = 8, prompts: str | Path = "short-chat", max_tokens: int | None = None, **more: Any
+    *,
+    rate_rps: float = 8,
+    prompts: str | Path = "short-chat",
+    max_tokens: int | None = None,
+    latency_targets: LatencyTargets = DEFAULT_TARGETS,
+    timeout_s: float = 10,
+    beyond_capacity: bool = False,
 ) -> Load:
     """`rate_rps` requests a second on average, each independent of the others."""
-    return open_loop(rate_rps=rate_rps, prompts=prompts, max_tokens=max_tokens, arrivals="poisson", **more)
+    return open_loop(
+        rate_rps=rate_rps,
+        prompts=prompts,
+        max_tokens=max_tokens,
+        arrivals="poisson",
+        latency_targets=latency_targets,
+        timeout_s=timeout_s,
+        beyond_capacity=beyond_capacity,
+    )
 
 
 def ramp(
@@ -56,7 +87,9 @@ def ramp(
     prompts: str | Path = "short-chat",
     max_tokens: int | None = None,
     arrivals: Spacing = "constant",
-    **more: Any,
+    latency_targets: LatencyTargets = DEFAULT_TARGETS,
+    timeout_s: float = 10,
+    beyond_capacity: bool = False,
 ) -> Load:
     """A rate that moves in a straight line for `over_s` seconds and stays where it arrived."""
     who = "loads.ramp"
@@ -65,7 +98,16 @@ def ramp(
         to_rps=require_number(who, "to_rps", to_rps, above=0, at_most=MAX_RPS),
         over_s=require_number(who, "over_s", over_s, above=0),
     )
-    return _load(who, shape, more, arrivals=arrivals, prompts=prompts, max_tokens=max_tokens)
+    return _load(
+        who,
+        shape,
+        arrivals=arrivals,
+        prompts=prompts,
+        max_tokens=max_tokens,
+        latency_targets=latency_targets,
+        timeout_s=timeout_s,
+        beyond_capacity=beyond_capacity,
+    )
 
 
 def burst(
@@ -77,7 +119,9 @@ def burst(
     prompts: str | Path = "short-chat",
     max_tokens: int | None = None,
     arrivals: Spacing = "constant",
-    **more: Any,
+    latency_targets: LatencyTargets = DEFAULT_TARGETS,
+    timeout_s: float = 10,
+    beyond_capacity: bool = False,
 ) -> Load:
     """`base_rps` requests a second, but `burst_rps` for `burst_s` seconds once `after_s` seconds have passed."""
     who = "loads.burst"
@@ -87,7 +131,16 @@ def burst(
         after_s=require_number(who, "after_s", after_s, at_least=0),
         burst_s=require_number(who, "burst_s", burst_s, above=0),
     )
-    return _load(who, shape, more, arrivals=arrivals, prompts=prompts, max_tokens=max_tokens)
+    return _load(
+        who,
+        shape,
+        arrivals=arrivals,
+        prompts=prompts,
+        max_tokens=max_tokens,
+        latency_targets=latency_targets,
+        timeout_s=timeout_s,
+        beyond_capacity=beyond_capacity,
+    )
 
 
 def sine(
@@ -98,7 +151,9 @@ def sine(
     prompts: str | Path = "short-chat",
     max_tokens: int | None = None,
     arrivals: Spacing = "constant",
-    **more: Any,
+    latency_targets: LatencyTargets = DEFAULT_TARGETS,
+    timeout_s: float = 10,
+    beyond_capacity: bool = False,
 ) -> Load:
     """A rate that swings by `amplitude_rps` around its mean, once every `period_s` seconds."""
     who = "loads.sine"
@@ -108,10 +163,27 @@ def sine(
         amplitude_rps=require_number(who, "amplitude_rps", amplitude_rps, at_least=0, at_most=mean),
         period_s=require_number(who, "period_s", period_s, above=0),
     )
-    return _load(who, shape, more, arrivals=arrivals, prompts=prompts, max_tokens=max_tokens)
+    return _load(
+        who,
+        shape,
+        arrivals=arrivals,
+        prompts=prompts,
+        max_tokens=max_tokens,
+        latency_targets=latency_targets,
+        timeout_s=timeout_s,
+        beyond_capacity=beyond_capacity,
+    )
 
 
-def trace(path: str | Path, *, speed: float = 1.0, max_tokens: int | None = None, **more: Any) -> Load:
+def trace(
+    path: str | Path,
+    *,
+    speed: float = 1.0,
+    max_tokens: int | None = None,
+    latency_targets: LatencyTargets = DEFAULT_TARGETS,
+    timeout_s: float = 10,
+    beyond_capacity: bool = False,
+) -> Load:
     """A recorded trace (Azure LLM inference CSV, BurstGPT CSV or Mooncake JSONL), replayed `speed` times as fast.
 
     Prompts are made of as many words as the record has tokens, at most 1,024; answers are as long as recorded, or
@@ -122,44 +194,50 @@ def trace(path: str | Path, *, speed: float = 1.0, max_tokens: int | None = None
     rate = require_number(who, "speed", speed, above=0)
     with file.open(encoding="utf-8", errors="replace") as lines:
         shape = traces.parse(file.name, lines)
-    return _load(who, shape, more, max_tokens=max_tokens, speed=rate)
+    return _load(
+        who,
+        shape,
+        max_tokens=max_tokens,
+        latency_targets=latency_targets,
+        timeout_s=timeout_s,
+        beyond_capacity=beyond_capacity,
+        speed=rate,
+    )
 
 
 def _load(
     who: str,
     shape: Shape | traces.Trace,
-    more: Mapping[str, Any],
     *,
     max_tokens: object,
+    latency_targets: object,
+    timeout_s: object,
+    beyond_capacity: object,
     arrivals: object = "constant",
     prompts: object = "short-chat",
     speed: float = 1.0,
 ) -> Load:
-    known = ("good", "timeout_s", "beyond_capacity")
-    for name in more:
-        if name not in known:
-            raise BadScenario(f"{who} has no argument {name!r}: besides its own it takes {', '.join(known)}")
     if arrivals not in ("constant", "poisson"):
         raise BadScenario(f'{who}: arrivals must be "constant" or "poisson", got {arrivals!r}')
     if max_tokens is not None and (
         not isinstance(max_tokens, int) or isinstance(max_tokens, bool) or not 1 <= max_tokens <= MAX_TOKENS
     ):
         raise BadScenario(f"{who}: max_tokens must be a whole number from 1 to {MAX_TOKENS:,}, got {max_tokens!r}")
-    good = more.get("good", DEFAULT_LIMITS)
-    if not isinstance(good, Limits):
-        raise BadScenario(f"{who}: good must be bounds such as loads.Limits(ttft_s=2, e2e_s=10), got {good!r}")
-    beyond = more.get("beyond_capacity", False)
-    if not isinstance(beyond, bool):
-        raise BadScenario(f"{who}: beyond_capacity must be True or False, got {beyond!r}")
+    if not isinstance(latency_targets, LatencyTargets):
+        raise BadScenario(
+            f"{who}: latency_targets must be bounds such as loads.LatencyTargets(ttft_s=2, e2e_s=10), got {latency_targets!r}"
+        )
+    if not isinstance(beyond_capacity, bool):
+        raise BadScenario(f"{who}: beyond_capacity must be True or False, got {beyond_capacity!r}")
     return Load(
         shape=shape,
         spacing="poisson" if arrivals == "poisson" else "constant",
         prompts=_prompts(who, prompts),
         max_tokens=max_tokens,
-        good=good,
-        timeout_s=require_number(who, "timeout_s", more.get("timeout_s", 10.0), above=0, at_most=3600),
+        latency_targets=latency_targets,
+        timeout_s=require_number(who, "timeout_s", timeout_s, above=0, at_most=3600),
         speed=speed,
-        beyond_capacity=beyond,
+        beyond_capacity=beyond_capacity,
     )
 
 

@@ -13,7 +13,7 @@ from pytest_llmchaos.loads import prompts as prompt_sets
 from pytest_llmchaos.loads import traces
 from pytest_llmchaos.loads.prompts import PromptSet
 from pytest_llmchaos.loads.shapes import Shape
-from pytest_llmchaos.stats.windows import DEFAULT_LIMITS, Limits
+from pytest_llmchaos.stats.windows import DEFAULT_TARGETS, LatencyTargets
 
 Spacing = Literal["constant", "poisson"]
 # Prompts of a trace are cut to this: the lab's models have contexts of 2,048 tokens, answers included.
@@ -56,7 +56,7 @@ class Load:
     spacing: Spacing = "constant"
     prompts: PromptSet
     max_tokens: int | None = None
-    good: Limits = DEFAULT_LIMITS
+    latency_targets: LatencyTargets = DEFAULT_TARGETS
     timeout_s: float = 10.0
     speed: float = 1.0
     beyond_capacity: bool = False
@@ -68,14 +68,6 @@ class Load:
             what = f"{self.spacing} {self.shape} {self.prompts}"
         tokens = f", {self.max_tokens} tokens" if self.max_tokens is not None else ""
         return f"{what}{tokens}"
-
-    @property
-    def good_ttft_s(self) -> float:
-        return self.good.ttft_s
-
-    @property
-    def good_e2e_s(self) -> float:
-        return self.good.e2e_s
 
     @property
     def peak_rps(self) -> float:

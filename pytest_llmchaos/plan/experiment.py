@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.faults.compositions import check_fault
@@ -17,10 +17,12 @@ from pytest_llmchaos.model import FIDELITIES, Fidelity, Injection
 if TYPE_CHECKING:
     from pytest_llmchaos.loads import Load
     from pytest_llmchaos.model import Fault
+    from pytest_llmchaos.stats.windows import Window
 
 STEADY_DEADLINE_FACTOR = 3.0
 STEADY_DEADLINE_MARGIN_S = 20.0
 SETTLE_S = 30.0
+WITHIN_S = 40.0  # default of repair_within_s and settle_within_s
 LEASE_MARGIN_S = 60.0  # to prove and to undo the acts of one trial
 
 
@@ -28,32 +30,39 @@ LEASE_MARGIN_S = 60.0  # to prove and to undo the acts of one trial
 class Experiment:
     """Load, faults and phases of a scenario. Made by `experiment(...)`, which checks every argument.
 
-    Each mark makes its own: equal only to itself, so that it can be a key.
+    `repair_within_s` and `settle_within_s` are None where they were not given.
 
-    `steady_s`: seconds in a row that the service must be good before the fault.
-    `fault_s`: how long a passing fault lasts; None for a lasting one.
-    `recovery_s`: deadline; for a lasting fault from its start until the system has repaired itself, for a passing one from
-    its end until the service has settled. `stable_s`: seconds in a row without a bad request that count as recovered.
+    Each mark makes its own: equal only to itself, so that it can be a key.
     """
 
     load: Load
     faults: tuple[Fault, ...]
     steady_s: float
     fault_s: float | None
-    recovery_s: float
+    repair_within_s: float | None
+    settle_within_s: float | None
     stable_s: float
     remediator: bool
     fidelity: Fidelity | None
     blast_radius: int
-    abort_if: Callable[[Any], bool] | None
+    abort_if: Callable[[Window], bool] | None
+
+    def deadline_s(self, fault: Fault) -> float:
+        """Seconds that the system has to repair a lasting fault, or to settle after a passing one.
+
+        A control arm has the deadline of the fault that it is compared with.
+        """
+        applying = {"lasting": [self.repair_within_s], "passing": [self.settle_within_s]}
+        given = applying.get(fault.lifetime, [self.repair_within_s, self.settle_within_s])
+        return max((within_s for within_s in given if within_s is not None), default=WITHIN_S)
 
     def longest_s(self, fault: Fault) -> float:
         """The most seconds that a trial can need load for: the deadlines of all its phases."""
         steady_s = self.steady_s * STEADY_DEADLINE_FACTOR + STEADY_DEADLINE_MARGIN_S
-        acts_s = last_act_s(fault)
+        deadline_s, acts_s = self.deadline_s(fault), last_act_s(fault)
         if acts_s:
-            acts_s += self.recovery_s  # the longest that acts wait for earlier victims to be back
-        return math.ceil(steady_s + (self.fault_s or 0.0) + self.recovery_s + SETTLE_S + self.stable_s + acts_s + 15.0)
+            acts_s += deadline_s  # the longest that acts wait for earlier victims to be back
+        return math.ceil(steady_s + (self.fault_s or 0.0) + deadline_s + SETTLE_S + self.stable_s + acts_s + 15.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,20 +92,39 @@ def last_act_s(fault: Fault) -> float:
     return max((after_s + last_act_s(part) for after_s, part in parts), default=0.0)
 
 
-def make(
+def experiment(
     *,
     load: Load,
     fault: Fault | Sequence[Fault],
     steady_s: float = 8,
     fault_s: float | None = None,
-    recovery_s: float = 40,
+    repair_within_s: float | None = None,
+    settle_within_s: float | None = None,
     stable_s: float = 4,
     remediator: bool = True,
     fidelity: Fidelity | None = None,
     blast_radius: int | None = None,
-    abort_if: Callable[[Any], bool] | None = None,
+    abort_if: Callable[[Window], bool] | None = None,
 ) -> Experiment:
-    """A checked experiment. Raises BadScenario with the value, what was expected and what to do."""
+    """An experiment: what callers do, what breaks, and what the system has to do about it.
+
+    Args:
+      load: what callers do, such as `loads.open_loop(rate_rps=8)`.
+      fault: what breaks, such as `faults.kill("api")`; a list makes one trial each.
+      steady_s: seconds in a row that the service must be good before the fault.
+      fault_s: seconds that a passing fault lasts; required for one, such as `faults.pause`.
+      repair_within_s: seconds from a lasting fault's start until the system must have
+        repaired itself (40).
+      settle_within_s: seconds from a passing fault's end until the service must be good
+        again (40).
+      stable_s: seconds in a row without a bad request that count as recovered.
+      remediator: False performs the control arm without the remediator.
+      fidelity: the least that the claims need: real, kernel, proxy, telemetry or simulated.
+      blast_radius: the most services that may be hit at once (the fault's own).
+      abort_if: a function of the live window; True ends the trial at once and reverts.
+
+    Raises BadScenario for a wrong value, before anything starts.
+    """
     if not callable(getattr(load, "schedule", None)):
         raise BadScenario(f"experiment(load=...) must be a load such as loads.open_loop(rate_rps=8), got {load!r}")
     faults = tuple(fault) if isinstance(fault, list | tuple) else (fault,)
@@ -108,36 +136,28 @@ def make(
         check_fault("experiment(fault=...)", one)
     faults = told_apart(faults)
     _seconds("steady_s", steady_s, 1, 3600)
-    _seconds("recovery_s", recovery_s, 1, 3600)
     _seconds("stable_s", stable_s, 0.5, 600)
     _check_fault_s(faults, fault_s)
+    _check_within(faults, repair_within_s, settle_within_s)
     if not isinstance(remediator, bool):
         raise BadScenario(f"experiment(remediator=...) must be True or False, got {remediator!r}")
     if abort_if is not None and not callable(abort_if):
         raise BadScenario(f"experiment(abort_if=...) must be a function of the live window, got {abort_if!r}")
-    widest = max(one.blast_radius for one in faults)
-    limit: object = widest if blast_radius is None else blast_radius
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
-        raise BadScenario(f"experiment(blast_radius=...) must be a whole number of services, got {blast_radius!r}")
-    if widest > limit:
-        wide = next(str(one) for one in faults if one.blast_radius == widest)
-        raise BadScenario(
-            f"experiment(blast_radius={limit}) is smaller than what {wide!r} may hit ({widest} services): "
-            "raise it or choose a smaller fault"
-        )
     _check_fidelity(faults, fidelity)
-    return Experiment(
+    made = Experiment(
         load=load,
-        faults=tuple(leased(one, _in_force_s(one, fault_s, recovery_s)) for one in faults),
+        faults=faults,
         steady_s=float(steady_s),
         fault_s=None if fault_s is None else float(fault_s),
-        recovery_s=float(recovery_s),
+        repair_within_s=None if repair_within_s is None else float(repair_within_s),
+        settle_within_s=None if settle_within_s is None else float(settle_within_s),
         stable_s=float(stable_s),
         remediator=remediator,
         fidelity=fidelity,
-        blast_radius=limit,
+        blast_radius=_checked_blast_radius(faults, blast_radius),
         abort_if=abort_if,
     )
+    return replace(made, faults=tuple(leased(one, _in_force_s(made, one)) for one in faults))
 
 
 def _seconds(name: str, value: object, least: float, most: float) -> None:
@@ -157,11 +177,42 @@ def _check_fault_s(faults: tuple[Fault, ...], fault_s: float | None) -> None:
         )
 
 
-def _in_force_s(fault: Fault, fault_s: float | None, recovery_s: float) -> float:
-    """The most seconds from a trial's first act to the undo of its last."""
-    acts_s = last_act_s(fault)
-    waits_s = recovery_s if acts_s else 0.0  # the longest that acts wait for earlier victims to be back
-    held_s = recovery_s if fault.lifetime == "lasting" or fault_s is None else fault_s
+def _check_within(faults: tuple[Fault, ...], repair_within_s: object, settle_within_s: object) -> None:
+    """Each deadline must be a number of seconds, and one of the faults must have it: a control arm alone may have either."""
+    lifetimes = {one.lifetime for one in faults}
+    for name, value, lifetime, other in (
+        ("repair_within_s", repair_within_s, "lasting", "settle_within_s, the seconds from its end until all is well"),
+        ("settle_within_s", settle_within_s, "passing", "repair_within_s, the seconds from its start until its repair"),
+    ):
+        if value is None:
+            continue
+        _seconds(name, value, 1, 3600)
+        if lifetimes != {"none"} and lifetime not in lifetimes:
+            what = "passes" if lifetime == "lasting" else "lasts"
+            raise BadScenario(
+                f"experiment({name}=...) is for {lifetime} faults, and {str(faults[0])!r} {what}: give {other}"
+            )
+
+
+def _checked_blast_radius(faults: tuple[Fault, ...], blast_radius: int | None) -> int:
+    widest = max(one.blast_radius for one in faults)
+    limit: object = widest if blast_radius is None else blast_radius
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
+        raise BadScenario(f"experiment(blast_radius=...) must be a whole number of services, got {blast_radius!r}")
+    if widest > limit:
+        wide = next(str(one) for one in faults if one.blast_radius == widest)
+        raise BadScenario(
+            f"experiment(blast_radius={limit}) is smaller than what {wide!r} may hit ({widest} services): "
+            "raise it or choose a smaller fault"
+        )
+    return limit
+
+
+def _in_force_s(experiment: Experiment, fault: Fault) -> float:
+    """The most seconds from a trial's first act to the revert of its last."""
+    deadline_s, fault_s, acts_s = experiment.deadline_s(fault), experiment.fault_s, last_act_s(fault)
+    waits_s = deadline_s if acts_s else 0.0  # the longest that acts wait for earlier victims to be back
+    held_s = deadline_s if fault.lifetime == "lasting" or fault_s is None else fault_s
     return float(acts_s + waits_s + held_s + LEASE_MARGIN_S)
 
 

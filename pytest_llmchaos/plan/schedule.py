@@ -135,7 +135,7 @@ def entry_of(plan: TrialPlan) -> ScheduleEntry:
         phases=ScheduledPhases(
             steady_s=experiment.steady_s,
             fault_s=experiment.fault_s,
-            recovery_s=experiment.recovery_s,
+            recovery_s=experiment.deadline_s(plan.fault),
             stable_s=experiment.stable_s,
         ),
         remediator=experiment.remediator,

@@ -27,7 +27,7 @@ def require_metrics(url: str, slos: Sequence[Slo], *, pushed: bool) -> None:
     if callers and not pushed:
         raise NotReady(
             f"the SLO file asks for {', '.join(sorted(callers))}, which the callers count and push: "
-            "name a 'pushgateway' in llmchaos_services, or write SLOs over your service's own metrics"
+            "set llmchaos_pushgateway, or write SLOs over your service's own metrics"
         )
     deadline = time.monotonic() + METRICS_DEADLINE_S
     while missing := sorted(name for name in names - callers if not _known(url, name)):

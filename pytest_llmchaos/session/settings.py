@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmchaos.errors import BadScenario, NotReady
+from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.runtime.docker import docker_cli
 from pytest_llmchaos.subject.lab import Subject, lab_subject
 
@@ -45,15 +43,9 @@ class Settings:
         return self.own or lab_subject(self.backend)
 
 
-def new_run_name(seed: int) -> str:
-    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{seed}-{os.getpid() % 10000:04d}"
-
-
 def choose_runtime(wanted: str, *, own: bool = False) -> tuple[str, str]:
     """(runtime, why) for `--chaos-runtime`. A user's own stack is a compose file, so there is nothing to choose."""
     if own:
-        if wanted == "local":
-            raise BadScenario("llmchaos_compose needs Docker Compose, got --chaos-runtime=local: leave the option away")
         return "compose", "llmchaos_compose is set"
     if wanted != "auto":
         return wanted, "asked for"

@@ -22,7 +22,7 @@ from pytest_llmchaos.stats.quantiles import HINT, Quantiles
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class LatencyTargets:
     """What callers call good: an ok answer inside both bounds, counted from the due time."""
 
     ttft_s: float = 2.0
@@ -31,16 +31,18 @@ class Limits:
     def __post_init__(self) -> None:
         for name, value in (("ttft_s", self.ttft_s), ("e2e_s", self.e2e_s)):
             if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:  # type: ignore[redundant-expr]
-                raise BadScenario(f"Limits: {name} must be a number of seconds above 0, got {value!r}: try {name}=2")
+                raise BadScenario(
+                    f"LatencyTargets: {name} must be a number of seconds above 0, got {value!r}: try {name}=2"
+                )
 
     def good(self, sample: Sample) -> bool:
         return good(sample, self)
 
 
-DEFAULT_LIMITS = Limits()
+DEFAULT_TARGETS = LatencyTargets()
 
 
-def good(sample: Sample, limits: Limits = DEFAULT_LIMITS) -> bool:
+def good(sample: Sample, limits: LatencyTargets = DEFAULT_TARGETS) -> bool:
     """Whether the caller got a whole answer inside every bound."""
     if sample.outcome != "ok" or sample.end_s - sample.due_s > limits.e2e_s:
         return False
@@ -79,12 +81,13 @@ class Window:
         return self._share("availability", self.ok)
 
     @property
-    def goodput(self) -> float:
+    def goodput_ratio(self) -> float:
         """Share of *offered* requests that were good: a failed one lowers it."""
-        return self._share("goodput", self.good)
+        return self._share("goodput_ratio", self.good)
 
     @property
     def goodput_rps(self) -> float:
+        """Good answers a second."""
         self._share("goodput_rps", self.good)
         return self._rate("goodput_rps", self.good)
 
@@ -104,7 +107,7 @@ class Window:
 
 
 def windows(
-    samples: Iterable[Sample], bounds: Sequence[tuple[str, float, float]], limits: Limits = DEFAULT_LIMITS
+    samples: Iterable[Sample], bounds: Sequence[tuple[str, float, float]], limits: LatencyTargets = DEFAULT_TARGETS
 ) -> tuple[Window, ...]:
     """One window per (name, from_s, to_s), by due time. Windows may overlap; the end is not inside."""
     columns = columns_of(samples)
@@ -112,7 +115,7 @@ def windows(
     return tuple(_window(columns, good_ones, *bound) for bound in bounds)
 
 
-def _good(columns: Columns, limits: Limits) -> list[bool]:
+def _good(columns: Columns, limits: LatencyTargets) -> list[bool]:
     """For each sample what `good` says of it."""
     ttft_s, e2e_s = limits.ttft_s, limits.e2e_s
     rows = zip(columns.outcomes, columns.due_s, columns.first_s, columns.end_s, strict=True)
@@ -149,7 +152,9 @@ def _window(columns: Columns, good_ones: list[bool], name: str, from_s: float, t
     )
 
 
-def _evidence(samples: Iterable[Sample], from_s: float, until_s: float, limits: Limits) -> Iterator[tuple[float, bool]]:
+def _evidence(
+    samples: Iterable[Sample], from_s: float, until_s: float, limits: LatencyTargets
+) -> Iterator[tuple[float, bool]]:
     """Due time and goodness of what was due from `from_s` to `until_s`, both included."""
     columns = columns_of(samples)
     rows = zip(columns.due_s, _good(columns, limits), columns.outcomes, strict=True)
@@ -167,7 +172,7 @@ def first_unknown_s(samples: Iterable[Sample]) -> float:
 
 
 def first_bad_s(
-    samples: Iterable[Sample], from_s: float, limits: Limits = DEFAULT_LIMITS, until_s: float = math.inf
+    samples: Iterable[Sample], from_s: float, limits: LatencyTargets = DEFAULT_TARGETS, until_s: float = math.inf
 ) -> float | None:
     """When the first request was due, from `from_s` to `until_s`, that did not get a good answer."""
     return min((due for due, is_good in _evidence(samples, from_s, until_s, limits) if not is_good), default=None)
@@ -177,7 +182,7 @@ def first_sustained_good_s(
     samples: Iterable[Sample],
     from_s: float,
     stable_s: float,
-    limits: Limits = DEFAULT_LIMITS,
+    limits: LatencyTargets = DEFAULT_TARGETS,
     until_s: float = math.inf,
 ) -> float | None:
     """When the service was good for good.

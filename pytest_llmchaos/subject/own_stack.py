@@ -2,91 +2,109 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.subject.lab import Subject
 
-if TYPE_CHECKING:
-    pass
-
-ROLES = ("api", "prometheus", "pushgateway", "remediator", "targets", "model", "jobs", "tokens_per_s")
-EXAMPLE = 'llmchaos_services = ["api: web", "prometheus: prometheus", "targets: web worker"]'
+DEFAULT_TOKENS_PER_S = 1000.0
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_LISTS = ("targets", "jobs")
+_NEEDED = {
+    "api": ("the service that takes the callers' requests", "web"),
+    "prometheus": ("the service that judges", "prometheus"),
+    "targets": ("the services that faults may hit", "web worker"),
+}
 
 
-def own_subject(
-    *, compose: Sequence[str], services: Sequence[str], slo: str, attach: bool, folder: Path
-) -> Subject | None:
-    """The subject that the ini keys describe; None where `llmchaos_compose` is not set. Paths count from `folder`.
+@dataclass(frozen=True, kw_only=True)
+class OwnKeys:
+    """The ini keys that describe a user's own stack. Field `api` is the key `llmchaos_api`, and so on."""
+
+    compose: tuple[str, ...] = ()
+    api: str = ""
+    prometheus: str = ""
+    targets: tuple[str, ...] = ()
+    pushgateway: str = ""
+    remediator: str = ""
+    model: str = ""
+    jobs: tuple[str, ...] = ()
+    tokens_per_s: float | None = None
+    slo: str = ""
+    attach: bool = False
+
+
+def own_subject(keys: OwnKeys, folder: Path) -> Subject | None:
+    """The subject that the ini keys describe; None where no key is set. Paths count from `folder`.
 
     Raises BadScenario naming the key.
     """
-    if not compose:
-        given = [name for name, value in (("services", services), ("slo", slo), ("attach", attach)) if value]
-        if given:
-            raise BadScenario(f"llmchaos_{given[0]} needs llmchaos_compose, the path of your compose file: add it")
+    given = [one.name for one in fields(keys) if getattr(keys, one.name) not in ("", (), None, False)]
+    if not given:
         return None
-    roles = _roles(services)
-    for role in ("api", "prometheus", "targets"):
-        if role not in roles:
-            raise BadScenario(
-                f"llmchaos_services must name {role!r}, it has {', '.join(roles) or 'nothing'}: {EXAMPLE}"
-            )
-    if not slo:
+    if not keys.compose:
+        raise BadScenario(f"llmchaos_{given[0]} needs llmchaos_compose, the path of your compose file: add it")
+    for name, (what, example) in _NEEDED.items():
+        if name not in given:
+            raise BadScenario(f"llmchaos_{name} is missing, {what}: add it, such as llmchaos_{name} = {example}")
+    _check_names(keys)
+    if not keys.slo:
         raise BadScenario("llmchaos_slo must be the path of an OpenSLO file over your own metrics: add it")
-    files = [_file("llmchaos_compose", folder / path) for path in compose]
-    ported = tuple((roles[role], "", 0) for role in ("api", "prometheus", "pushgateway") if role in roles)
+    tokens_per_s = DEFAULT_TOKENS_PER_S if keys.tokens_per_s is None else keys.tokens_per_s
+    if not 0 < tokens_per_s < 1e9:
+        raise BadScenario(f"llmchaos_tokens_per_s must be a number above 0 and below 1e9, got {tokens_per_s:g}")
     return Subject(
-        compose_files=tuple(files),
-        targets=tuple(roles["targets"].split()),
-        ports=ported,
-        api=roles["api"],
-        prometheus=roles["prometheus"],
-        pushgateway=roles.get("pushgateway"),
-        remediator=roles.get("remediator"),
-        model=roles.get("model", "default"),
+        compose_files=tuple(_file("llmchaos_compose", folder / path) for path in keys.compose),
+        targets=keys.targets,
+        ports=tuple((name, "", 0) for name in (keys.api, keys.prometheus, keys.pushgateway) if name),
+        api=keys.api,
+        prometheus=keys.prometheus,
+        pushgateway=keys.pushgateway or None,
+        remediator=keys.remediator or None,
+        model=keys.model or "default",
         check=None,
-        slo_file=_file("llmchaos_slo", folder / slo),
+        slo_file=_file("llmchaos_slo", folder / keys.slo),
         bootstrap=None,
-        capacity_tokens_per_s=_capacity(roles.get("tokens_per_s", "1000")),
-        scrape_jobs=tuple(roles.get("jobs", "").split()),
+        capacity_tokens_per_s=tokens_per_s,
+        scrape_jobs=keys.jobs,
         own=True,
-        attach=attach,
+        attach=keys.attach,
     )
 
 
-def _roles(lines: Iterable[str]) -> dict[str, str]:
-    roles: dict[str, str] = {}
-    for line in lines:
-        role, colon, value = (part.strip() for part in line.partition(":"))
-        if not colon or role not in ROLES or role in roles:
-            raise BadScenario(
-                f"llmchaos_services: each line must be one of {', '.join(ROLES)}, a colon and a value, each role once; "
-                f"got {line!r}: {EXAMPLE}"
-            )
-        words = value.split()
-        if not words or (role not in {"targets", "jobs"} and len(words) > 1):
-            raise BadScenario(f"llmchaos_services: {role} must be one name, got {value!r}: {EXAMPLE}")
-        if role not in {"model", "tokens_per_s"} and not all(_NAME.fullmatch(word) for word in words):
-            raise BadScenario(f"llmchaos_services: {role} must name services of the compose file, got {value!r}")
-        roles[role] = " ".join(words)
-    return roles
+def named_services(subject: Subject) -> dict[str, str]:
+    """The services that the keys name, each with the first key that names it."""
+    pairs = [(subject.api, "api"), (subject.prometheus, "prometheus"), (subject.pushgateway, "pushgateway")]
+    pairs += [(subject.remediator, "remediator"), *((target, "targets") for target in subject.targets)]
+    return {name: f"llmchaos_{key}" for name, key in reversed(pairs) if name is not None}
 
 
-def _capacity(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1e9:
-        raise BadScenario(
-            f"llmchaos_services: tokens_per_s must be a number above 0, got {text!r}: write 'tokens_per_s: 500'"
-        )
-    return value
+def refuse_services(lines: Sequence[str], *, toml: bool) -> None:
+    """Raises BadScenario for the former key `llmchaos_services`, with the lines to write in its place."""
+    if lines:
+        pairs = [(role.strip(), value.strip()) for role, _, value in (line.partition(":") for line in lines)]
+        written = "\n".join(f"llmchaos_{role} = {_written(role, value, toml=toml)}" for role, value in pairs)
+        raise BadScenario(f"llmchaos_services is no ini key: each role has its own, so write\n{written}")
+
+
+def _written(role: str, value: str, *, toml: bool) -> str:
+    if not toml or role == "tokens_per_s":
+        return value
+    return json.dumps(value.split() if role in _LISTS else value)
+
+
+def _check_names(keys: OwnKeys) -> None:
+    for key in ("api", "prometheus", "pushgateway", "remediator"):
+        name = getattr(keys, key)
+        if name and not _NAME.fullmatch(name):
+            raise BadScenario(f"llmchaos_{key} must be the name of one service of the compose file, got {name!r}")
+    for name in keys.targets:
+        if not _NAME.fullmatch(name):
+            raise BadScenario(f"llmchaos_targets must be names of services of the compose file, got {name!r}")
 
 
 def _file(key: str, path: Path) -> Path:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pytest_llmchaos.errors import Inconclusive, InvalidExperiment, NoData
 from pytest_llmchaos.evidence.samples_file import Samples
 from pytest_llmchaos.evidence.samples_file import load as load_samples
-from pytest_llmchaos.stats.windows import Limits, first_bad_s, first_sustained_good_s, first_unknown_s, windows
+from pytest_llmchaos.stats.windows import LatencyTargets, first_bad_s, first_sustained_good_s, first_unknown_s, windows
 from pytest_llmchaos.trial import slo_verdict
 from pytest_llmchaos.trial.agreement import require_agreement, require_coverage, require_one_clock
 from pytest_llmchaos.trial.attribution import (
@@ -51,7 +51,7 @@ class JudgeInput:
     """
 
     samples: Samples
-    limits: Limits
+    limits: LatencyTargets
     fault_s: float
     known_s: float
     counted_unix_s: float

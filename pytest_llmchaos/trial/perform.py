@@ -111,7 +111,7 @@ def _perform(lab: Lab, plan: TrialPlan, record: Record) -> Trial:
             plan.injections,
             abort_if=experiment.abort_if,
             blast_radius=experiment.blast_radius,
-            patience_s=experiment.recovery_s,
+            patience_s=experiment.deadline_s(plan.fault),
         )
         with record.phase("fault"), injection as injected:
             _hold_fault(lab, plan, record, injected)
@@ -153,7 +153,7 @@ def _hold_fault(lab: Lab, plan: TrialPlan, record: Record, injected: Injected) -
             next_look_s = time.monotonic() + LOOK_EVERY_S
             return all(over(lab.runtime, act, since) for act, since in injected.proven)
 
-        lab.hold_until(checked(repaired), deadline_s=experiment.recovery_s, what="fault")
+        lab.hold_until(checked(repaired), deadline_s=experiment.deadline_s(plan.fault), what="fault")
 
 
 def _hold_settled(lab: Lab, plan: TrialPlan, record: Record) -> None:
@@ -166,5 +166,5 @@ def _hold_settled(lab: Lab, plan: TrialPlan, record: Record) -> None:
     if plan.fault.lifetime == "lasting":
         # The stable seconds before the end of the fault phase count: they were good already.
         begin_s -= stable_s
-    deadline_s = plan.experiment.recovery_s if plan.fault.lifetime == "passing" else 30.0
+    deadline_s = plan.experiment.deadline_s(plan.fault) if plan.fault.lifetime == "passing" else 30.0
     lab.hold_until(lambda: load.recovered(begin_s, stable_s) is not None, deadline_s=deadline_s, what="recovery")

@@ -36,7 +36,9 @@ def planned_of(plan: TrialPlan) -> Planned:
             injections=tuple(str(act) for act in plan.injections),
             steady_s=experiment.steady_s,
             fault_s=experiment.fault_s,
-            recovery_s=experiment.recovery_s,
+            recovery_s=experiment.deadline_s(plan.fault),
+            repair_within_s=experiment.repair_within_s,
+            settle_within_s=experiment.settle_within_s,
             stable_s=experiment.stable_s,
         ),
     )

@@ -76,7 +76,7 @@ class Trial:
                     f"{self.plan.fault} is no fault that we end, so nothing settled after it: ask for trial.time_to_recover_s"
                 )
             raise NotRecovered(
-                f"the service did not settle within {self.plan.experiment.recovery_s:g} s of the fault's end"
+                f"the service did not settle within {self.plan.experiment.deadline_s(self.plan.fault):g} s of the fault's end"
             )
         return self.settle_s
 
@@ -98,15 +98,18 @@ class Trial:
         return self.windows[name]
 
     @property
-    def steady(self) -> Window:
+    def before_fault(self) -> Window:
+        """What callers saw of the steady phase."""
         return self.phase("steady")
 
     @property
-    def fault(self) -> Window:
+    def during_fault(self) -> Window:
+        """What callers saw of the fault phase."""
         return self.phase("fault")
 
     @property
-    def recovery(self) -> Window:
+    def after_fault(self) -> Window:
+        """What callers saw of the recovery phase."""
         return self.phase("recovery")
 
     @property

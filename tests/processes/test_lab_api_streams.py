@@ -7,7 +7,8 @@ import time
 import pytest
 import uvloop
 from aiohttp import web
-from lab_api_world import DONE, World, answers, ask, chunk, good, hangs, in_world, sends, until, world
+from support.lab_api_world import DONE, World, answers, ask, chunk, good, hangs, in_world, sends, world
+from support.waiting import until_async
 
 
 @in_world()
@@ -179,7 +180,7 @@ async def test_a_replica_that_never_answers_becomes_a_504_in_time(it: World) -> 
 
     assert (answer.status, answer.error["code"]) == (504, "ttft_timeout")
     assert 0.1 <= time.monotonic() - began_s < 3
-    await until(lambda: it.models[0].cancelled == 1, "the hung request is cancelled upstream")
+    await until_async(lambda: it.models[0].cancelled == 1, "the hung request is cancelled upstream")
     assert await it.metric("gen_ai_server_time_to_first_token_seconds_count", error_type="ttft_timeout") == 1
     assert await it.metric("gen_ai_server_time_to_first_token_seconds_count", error_type="") == 0
 
@@ -197,7 +198,7 @@ async def test_the_whole_request_has_a_deadline_even_while_tokens_flow(it: World
     answer = await it.chat()
 
     assert answer.error["code"] == "request_timeout"
-    await until(lambda: it.models[0].cancelled == 1, "the endless stream is cancelled upstream")
+    await until_async(lambda: it.models[0].cancelled == 1, "the endless stream is cancelled upstream")
 
 
 @in_world(replicas=1, LAB_KEEPALIVE_S="0.05", LAB_TTFT_TIMEOUT_S="0.3")
@@ -232,7 +233,7 @@ async def _leave(it: World, *, after_first_token: bool) -> None:
         await opened.content.readany()
         opened.close()
     else:
-        await until(lambda: bool(it.models[0].asked), "the replica has the request")
+        await until_async(lambda: bool(it.models[0].asked), "the replica has the request")
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -245,8 +246,8 @@ def test_a_caller_who_leaves_ends_the_work_upstream(after_first_token: bool) -> 
             it.models[0].behaviour = sends(chunk("a "), then="hang") if after_first_token else hangs
             await _leave(it, after_first_token=after_first_token)
 
-            await until(lambda: it.models[0].cancelled == 1, "the upstream request is cancelled")
-            await until(lambda: it.replica(0).in_flight == 0, "the place is free again")
+            await until_async(lambda: it.models[0].cancelled == 1, "the upstream request is cancelled")
+            await until_async(lambda: it.replica(0).in_flight == 0, "the place is free again")
             assert await it.outcomes() == {"client_cancelled": 1}
             assert await it.metric("llmlab_wasted_tokens_total", reason="client_gone") == int(after_first_token)
             assert it.replica(0).breaker.allows(0)
@@ -258,11 +259,11 @@ def test_a_caller_who_leaves_ends_the_work_upstream(after_first_token: bool) -> 
 async def test_a_caller_without_streaming_who_leaves_ends_the_work_upstream_too(it: World) -> None:
     it.models[0].behaviour = hangs
     task = asyncio.ensure_future(it.chat(ask(stream=False)))
-    await until(lambda: bool(it.models[0].asked), "the replica has the request")
+    await until_async(lambda: bool(it.models[0].asked), "the replica has the request")
     task.cancel()
 
-    await until(lambda: it.models[0].cancelled == 1, "the upstream request is cancelled")
-    await until(lambda: not it.gateway.board.exchanges, "nothing is in flight")
+    await until_async(lambda: it.models[0].cancelled == 1, "the upstream request is cancelled")
+    await until_async(lambda: not it.gateway.board.exchanges, "nothing is in flight")
     assert await it.outcomes() == {"client_cancelled": 1}
 
 
@@ -270,13 +271,13 @@ async def test_a_caller_without_streaming_who_leaves_ends_the_work_upstream_too(
 async def test_a_caller_who_leaves_the_queue_never_reaches_a_replica(it: World) -> None:
     it.models[0].behaviour = hangs
     first = asyncio.ensure_future(it.chat())
-    await until(lambda: len(it.models[0].asked) == 1, "the first request runs")
+    await until_async(lambda: len(it.models[0].asked) == 1, "the first request runs")
     second = asyncio.ensure_future(it.chat())
-    await until(lambda: it.gateway.pool.queue_depth == 1, "the second request waits")
+    await until_async(lambda: it.gateway.pool.queue_depth == 1, "the second request waits")
 
     second.cancel()
 
-    await until(lambda: it.gateway.pool.queue_depth == 0, "the second request has left the queue")
+    await until_async(lambda: it.gateway.pool.queue_depth == 0, "the second request has left the queue")
     it.models[0].behaviour = good
     first.cancel()
     assert (await it.chat()).complete
@@ -299,7 +300,7 @@ async def test_a_caller_who_does_not_read_loses_the_place_and_the_replica_is_not
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: lab\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     writer.write(head + body)
 
-    await until(lambda: it.models[0].cancelled == 1, "the flood is cancelled")
+    await until_async(lambda: it.models[0].cancelled == 1, "the flood is cancelled")
 
     assert await it.outcomes() == {"client_cancelled": 1}
     assert it.replica(0).breaker.state(it.gateway.pool.clock()).name == "CLOSED"
@@ -336,7 +337,7 @@ async def test_a_silent_stream_shows_in_the_gauges_before_it_ends(it: World) -> 
         assert await it.metric("llmlab_oldest_silence_seconds", replica="model-1") > 0
         assert await it.metric("llmlab_oldest_inflight_seconds", replica="model-1", phase="prefill") == 0
         response.close()
-    await until(lambda: not it.gateway.board.exchanges, "nothing is in flight")
+    await until_async(lambda: not it.gateway.board.exchanges, "nothing is in flight")
     assert await it.metric("llmlab_oldest_inflight_seconds", replica="model-1") == 0
 
 
@@ -350,7 +351,7 @@ async def test_a_caller_who_has_everything_need_not_wait_for_the_replica_to_hang
             assert not response.content.at_eof()
         response.close()
 
-    await until(lambda: it.models[0].cancelled == 1, "the connection upstream is closed in the end")
+    await until_async(lambda: it.models[0].cancelled == 1, "the connection upstream is closed in the end")
     assert time.monotonic() - began_s < 4
     assert await it.outcomes() == {"ok": 1}
     assert it.replica(0).in_flight == 0

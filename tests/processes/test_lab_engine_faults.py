@@ -5,11 +5,12 @@ import hashlib
 import time
 
 import pytest
-from lab_engine_world import World, until, world
+from support.lab_engine_world import World, world
+from support.waiting import until_async
 
-from lab_engine.fault_kinds import KINDS, parse
-from lab_engine.faults import Faults
+from lab_engine.faults import KINDS, parse
 from lab_engine.gpu import HW_THERMAL, Gpu
+from lab_engine.leases import Faults
 from lab_engine.profiles import A100_40GB
 
 SIM_V1_HELLO = "".join(hashlib.sha256(f"hello\x1f{index}".encode()).hexdigest()[:6] + " " for index in range(4))
@@ -24,7 +25,7 @@ async def says_hello(lab: World) -> str:
 async def hold_streams(lab: World, count: int, *, max_tokens: int = 4000) -> list[asyncio.Task]:
     """Streams that are being decoded when this returns."""
     tasks = [asyncio.create_task(lab.events(f"caller {each}", max_tokens=max_tokens)) for each in range(count)]
-    await until(lambda: len(lab.engine.scheduler.running) == count, f"{count} streams run")
+    await until_async(lambda: len(lab.engine.scheduler.running) == count, f"{count} streams run")
     return tasks
 
 
@@ -84,8 +85,8 @@ def test_an_exhausted_kv_cache_preempts_and_queues_and_loses_no_answer() -> None
             tasks = await hold_streams(lab, 20, max_tokens=400)
             fault = await lab.fault("gpu_exhaustion", what="kv_cache", ratio=0.9)
             stats = lab.engine.scheduler.stats
-            await until(lambda: stats.preemptions > 0, "something is preempted")
-            await until(lambda: lab.engine.gauges().waiting > 0, "something waits")
+            await until_async(lambda: stats.preemptions > 0, "something is preempted")
+            await until_async(lambda: lab.engine.gauges().waiting > 0, "something waits")
             metrics = await lab.metrics()
 
             assert metrics["vllm:kv_cache_usage_perc"] > 0.9
@@ -129,7 +130,7 @@ def test_out_of_device_memory_can_recover_once_the_memory_is_free_again() -> Non
             assert await lab.health() == 503
 
             await lab.heal(fault)
-            await until(lambda: lab.engine.life == "serving", "the model is loaded anew")
+            await until_async(lambda: lab.engine.life == "serving", "the model is loaded anew")
 
             assert await says_hello(lab) == SIM_V1_HELLO
             assert not lab.chaos.exit_status.done()
@@ -278,7 +279,7 @@ def test_a_slow_load_drops_the_model_and_fails_what_is_in_flight() -> None:
             assert (await lab.metrics())["DCGM_FI_DEV_FB_FREE"] > 0
 
             await lab.heal(fault)  # loading goes on at its own speed, which is at once here
-            await until(lambda: lab.engine.life == "serving", "the model is loaded")
+            await until_async(lambda: lab.engine.life == "serving", "the model is loaded")
 
             assert await says_hello(lab) == SIM_V1_HELLO
 
@@ -291,7 +292,7 @@ def test_a_memory_leak_takes_real_memory_up_to_its_bound_and_gives_it_back() -> 
             before = (await lab.metrics())["process_resident_memory_bytes"]
             fault = await lab.fault("memory_leak", bytes_per_s=1 << 30, at_most_bytes=64 << 20)
             lease = lab.engine.faults.find(fault["id"])
-            await until(lambda: lease.counters["bytes"] == 64 << 20, "the bound is reached")
+            await until_async(lambda: lease.counters["bytes"] == 64 << 20, "the bound is reached")
             during = (await lab.metrics())["process_resident_memory_bytes"]
             await lab.heal(fault)
             after = (await lab.metrics())["process_resident_memory_bytes"]

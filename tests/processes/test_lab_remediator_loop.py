@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 from aiohttp import web
+from support.remediator_rules import PROJECT, RULES
 
 from lab_remediator.audit import Audit, parsed
 from lab_remediator.clients import AskError, Docker, Prober, Prometheus
@@ -28,16 +29,7 @@ from lab_remediator.web import application
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-PROJECT = "llmchaos-test"
 DEADLINE_S = 10.0
-RULES = """
-schema: llmlab-remediation/1
-guards: {cooldown_s: 0.1, startup_grace_s: 0, recovered_s: 0.1, max_attempts: 20}
-signals: {scrape: {query: up, fires: "< 1", every_s: 0.05}}
-rules:
-  - {name: api-exited, services: [api], signal: [{signal: scrape}], evidence: [{container: [exited]}], action: start}
-  - {name: api-paused, services: [api], signal: [{signal: scrape}], evidence: [{container: [paused]}], action: kill}
-"""
 
 
 def stamp(at: float) -> str:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_lab_remediator_loop import PROJECT, RULES
+from support.remediator_rules import PROJECT, RULES
 
 ENVIRONMENT = {
     "PATH": os.environ["PATH"],

@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from load_server import Server
+from support.load_server import Server
+from support.waiting import until
 
 from pytest_llmchaos.errors import LoadNotHeld, NotReady
 from pytest_llmchaos.evidence import samples_file
@@ -57,14 +58,6 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def until(condition, what):
-    deadline = time.monotonic() + DEADLINE_S
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {DEADLINE_S} s for {what}"
-        time.sleep(0.01)
-    return value
 
 
 def gone(pid):
@@ -203,7 +196,11 @@ def test_a_request_that_waits_has_begun_once_its_first_token_is_there(tmp_path, 
     with Server() as server:
         whole = plan(server, [f"{first} 0", *(f"ok {i}" for i in range(1, 400))], stall_s=60, timeout_s=60, drain_s=0.1)
         with LoadProcess(whole, tmp_path) as process:
-            until(lambda: process.new_samples() and process.status().done > 20, "twenty answers to later requests")
+            until(
+                lambda: process.new_samples() and process.status().done > 20,
+                "twenty answers to later requests",
+                DEADLINE_S,
+            )
             status = process.status()
 
     assert status.settled_s == 0.0
@@ -265,7 +262,7 @@ def test_stopping_gives_up_what_is_still_unanswered_and_says_so(tmp_path):
         prompts = ["ok 1", "silent 2", "silent 3", *[f"ok {i}" for i in range(4, 2000)]]
         process = LoadProcess(plan(server, prompts, timeout_s=60, drain_s=0.2), tmp_path)
         process.start()
-        until(lambda: process.status().done >= 10, "ten answers")
+        until(lambda: process.status().done >= 10, "ten answers", DEADLINE_S)
         began_s = time.monotonic()
         summary = process.stop()
 
@@ -294,7 +291,7 @@ def test_a_load_in_the_background_of_a_shell_ends_as_quickly_as_any_other(tmp_pa
     with Server() as server:
         process = LoadProcess(plan(server, [f"ok {i}" for i in range(2000)]), tmp_path)
         process.start()
-        until(lambda: process.status().done >= 10, "ten answers")
+        until(lambda: process.status().done >= 10, "ten answers", DEADLINE_S)
         began_s = time.monotonic()
         summary = process.stop()
 
@@ -306,7 +303,7 @@ def test_two_workers_share_one_schedule_and_one_clock(tmp_path):
     with Server() as server:
         whole = plan(server, [f"ok {i}" for i in range(100)], stream=False, processes=2, push_url=server.url)
         with LoadProcess(whole, tmp_path) as process:
-            until(lambda: not process.alive, "the end of the schedule")
+            until(lambda: not process.alive, "the end of the schedule", DEADLINE_S)
             summary = process.stop()
         groups = {path for _, path, _ in server.pushed}
     seen = list(samples_file.read(tmp_path / "samples.jsonl"))
@@ -367,7 +364,7 @@ def test_a_load_ends_with_the_process_that_started_it(tmp_path):
             parent.send_signal(signal.SIGKILL)
             parent.wait(DEADLINE_S)
             parent.stdout.close()
-        until(lambda: gone(pid), "the load generator to notice that its parent is gone")
+        until(lambda: gone(pid), "the load generator to notice that its parent is gone", DEADLINE_S)
         assert json.loads((tmp_path / "summary.json").read_text())["ended"] == "stopped"
 
 
@@ -386,11 +383,11 @@ def test_the_last_push_is_the_last_to_arrive_also_where_one_is_under_way_at_the_
         whole = plan(server, [f"ok {i}" for i in range(400)], stream=False, push_url=server.url)
         with LoadProcess(whole, tmp_path) as process:
             server.push_s = 0.8
-            until(lambda: server.pushing, "a push that takes its time")
+            until(lambda: server.pushing, "a push that takes its time", DEADLINE_S)
             server.push_s, answered = 0.0, len(server.seen)
-            until(lambda: len(server.seen) > answered + 2, "answers that this push knows nothing of")
+            until(lambda: len(server.seen) > answered + 2, "answers that this push knows nothing of", DEADLINE_S)
             summary = process.stop()
-        until(lambda: not server.pushing, "the slow push to have arrived")
+        until(lambda: not server.pushing, "the slow push to have arrived", DEADLINE_S)
         _, _, last = server.pushed[-1]
 
     assert summary.ended == "stopped"
@@ -403,7 +400,7 @@ def test_what_was_due_but_not_sent_is_counted_and_served_to_prometheus(tmp_path)
         whole = plan(server, ["silent 1"] * 5, every_s=0.01, timeout_s=60, drain_s=0.1, max_inflight=2, serve_port=port)
         late = Arrival(60.0, "ok", 5)
         with LoadProcess(replace(whole, arrivals=(*whole.arrivals, late)), tmp_path) as process:
-            until(lambda: process.status().offered == 5, "five arrivals")
+            until(lambda: process.status().offered == 5, "five arrivals", DEADLINE_S)
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=DEADLINE_S) as answer:
                 counted = series(answer.read().decode(), "llmchaos_caller_")
             status, summary = process.status(), process.stop()
@@ -417,11 +414,11 @@ def test_a_generator_that_was_killed_is_not_a_quiet_service(tmp_path):
     with Server() as server:
         process = LoadProcess(plan(server, [f"ok {i}" for i in range(3000)], every_s=0.01), tmp_path)
         process.start()
-        until(lambda: process.status().done >= 3, "three answers")
+        until(lambda: process.status().done >= 3, "three answers", DEADLINE_S)
         os.killpg(process.pid, signal.SIGKILL)
-        until(lambda: not process.alive, "the kill")
+        until(lambda: not process.alive, "the kill", DEADLINE_S)
         sent = process.status().sent
-        until(lambda: process.now_s() > sent * 0.01 + 1, "a second without arrivals")
+        until(lambda: process.now_s() > sent * 0.01 + 1, "a second without arrivals", DEADLINE_S)
         summary = process.stop()
 
     assert summary.achieved_ratio < 0.98
@@ -440,7 +437,7 @@ def test_a_load_that_was_not_started_has_no_clock(tmp_path):
 def launched(process, tmp_path):
     """The program has started, and would decide its second 0 now if it were not to wait."""
     process.launch()
-    until(lambda: "users spawned" in (tmp_path / "load.log").read_text(), "Locust to be ready")
+    until(lambda: "users spawned" in (tmp_path / "load.log").read_text(), "Locust to be ready", DEADLINE_S)
 
 
 def test_a_load_that_was_launched_begins_when_it_is_started(tmp_path):
@@ -452,7 +449,7 @@ def test_a_load_that_was_launched_begins_when_it_is_started(tmp_path):
         called_s = time.monotonic()
         process.start()
         decided_s = process.t0_monotonic_s - LEAD_S
-        until(lambda: process.status().done == 2, "two answers")
+        until(lambda: process.status().done == 2, "two answers", DEADLINE_S)
         process.stop()
 
     assert decided_s >= called_s
@@ -479,12 +476,12 @@ def test_a_load_that_waits_ends_with_the_process_that_launched_it(tmp_path):
         parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
         try:
             pid = int(parent.stdout.readline())
-            until(lambda: "users spawned" in (tmp_path / "load.log").read_text(), "Locust to be ready")
+            until(lambda: "users spawned" in (tmp_path / "load.log").read_text(), "Locust to be ready", DEADLINE_S)
         finally:
             parent.send_signal(signal.SIGKILL)
             parent.wait(DEADLINE_S)
             parent.stdout.close()
-        until(lambda: gone(pid), "the load generator to notice that its parent is gone")
+        until(lambda: gone(pid), "the load generator to notice that its parent is gone", DEADLINE_S)
         assert not (tmp_path / "started.json").exists()
 
 
@@ -492,7 +489,7 @@ def test_nobody_listening_is_refused_not_waited_for(tmp_path):
     url = f"http://127.0.0.1:{free_port()}"
     whole = LoadPlan(url=url, model="m", arrivals=tuple(Arrival(i / 50, "a", 1) for i in range(20)))
     with LoadProcess(whole, tmp_path) as process:
-        until(lambda: not process.alive, "the end of the schedule")
+        until(lambda: not process.alive, "the end of the schedule", DEADLINE_S)
     (window,) = windows(samples_file.read(tmp_path / "samples.jsonl"), [("all", 0, 100)])
 
     assert dict(window.outcomes) == {"refused": 20}

@@ -8,7 +8,8 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from local_world import GREEDY, PARENT, wait_until, world
+from support.local_world import GREEDY, PARENT, world
+from support.waiting import until
 
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.runtime.local.process_groups import MIB, data_limit, data_limits, limit_data, own_data_limit
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from local_world import World
+    from support.local_world import World
 
 NOBODY = 65534
 
@@ -31,7 +32,7 @@ def lab(tmp_path: Path) -> Iterator[World]:
 def test_every_process_of_the_service_is_limited_and_no_other(lab: World, tmp_path: Path) -> None:
     child_file = tmp_path / "child"
     lab.start(lab.process("api", PARENT, CHILD_FILE=str(child_file)), lab.process("model-1"))
-    wait_until(child_file.exists, what="the child")
+    until(child_file.exists, "the child")
     pids = [lab.pid("api"), int(child_file.read_text())]
 
     assert lab.control.call("limit_memory", "api", "128")
@@ -53,7 +54,7 @@ def test_what_goes_beyond_the_limit_is_refused_until_it_is_lifted(lab: World, tm
     def answer() -> str:
         told.unlink(missing_ok=True)
         ask.touch()
-        wait_until(told.exists, what="the answer")
+        until(told.exists, "the answer")
         return told.read_text()
 
     assert answer() == "given"

@@ -8,7 +8,8 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from local_world import DEAF, wait_until, world
+from support.local_world import DEAF, world
+from support.waiting import until
 
 from lab_supervisor_proxy.server import servers
 from lab_supervisor_proxy.settings import Settings
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from local_world import World
+    from support.local_world import World
 
 PROJECT = "llmchaos-1-abc"
 NAME = f"/containers/{PROJECT}-api-1"
@@ -112,7 +113,7 @@ def test_a_restart_ends_also_who_does_not_listen(tmp_path: Path, program: str) -
         lab.start(lab.process("api", program))
         if program == DEAF:
             log = lab.work / "logs" / "api.txt"
-            wait_until(lambda: log.exists() and "deaf" in log.read_text(), what="the deaf program")
+            until(lambda: log.exists() and "deaf" in log.read_text(), "the deaf program")
         first = lab.pid("api")
         proxy = Proxy(lab)
         try:

@@ -13,9 +13,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import local_world
 import pytest
-from local_world import DEAF, PARENT, wait_until, world
+from support import local_world
+from support.local_world import DEAF, PARENT, world
+from support.waiting import until
 
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.host import identity
@@ -26,7 +27,7 @@ from pytest_llmchaos.runtime.local.supervisord_config import Process
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from local_world import World
+    from support.local_world import World
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def test_a_killed_service_is_seen_dead_at_once_with_its_exit_code_and_stays_down
     begin = time.time()
 
     assert lab.control.call("kill", "api", "SIGKILL")
-    wait_until(lambda: lab.times("die"), what="the death in the events")
+    until(lambda: lab.times("die"), "the death in the events")
 
     assert lab.events("api") == [("start", {}), ("kill", {"signal": "9"}), ("die", {"exitCode": "137"})]
     assert begin <= lab.times("kill")[0] <= lab.times("die")[0] <= time.time()
@@ -64,7 +65,7 @@ def test_a_crashed_service_dies_without_a_kill_in_the_events(lab: World) -> None
     lab.start(lab.process("api"))
 
     assert lab.control.call("crash", "api")
-    wait_until(lambda: lab.times("die"), what="the death in the events")
+    until(lambda: lab.times("die"), "the death in the events")
 
     assert lab.events("api") == [("start", {}), ("die", {"exitCode": "137"})]
 
@@ -75,7 +76,7 @@ def test_a_crashed_service_dies_without_a_kill_in_the_events(lab: World) -> None
 def test_a_service_that_ends_by_itself_tells_how(lab: World, command: str, code: str) -> None:
     lab.start(lab.process("api", command))
 
-    wait_until(lambda: lab.times("die"), what="the death in the events")
+    until(lambda: lab.times("die"), "the death in the events")
 
     assert lab.events("api")[-1] == ("die", {"exitCode": code})
     assert lab.control.inspect()["api"].exit_code == int(code)
@@ -90,18 +91,18 @@ def test_a_program_that_does_not_exist_is_refused_by_name(lab: World) -> None:
 def test_the_children_of_a_service_die_with_it(lab: World, tmp_path: Path, act: tuple[str, ...]) -> None:
     child_file = tmp_path / "child"
     lab.start(lab.process("api", PARENT, CHILD_FILE=str(child_file)))
-    wait_until(child_file.exists, what="the child")
+    until(child_file.exists, "the child")
     child = int(child_file.read_text())
 
     lab.control.call(*act)
 
-    wait_until(lambda: identity.process_started(child) == "", what="the child's death")
+    until(lambda: identity.process_started(child) == "", "the child's death")
 
 
 def test_pause_stops_every_process_of_the_service_and_unpause_wakes_them(lab: World, tmp_path: Path) -> None:
     child_file = tmp_path / "child"
     lab.start(lab.process("api", PARENT, CHILD_FILE=str(child_file)))
-    wait_until(child_file.exists, what="the child")
+    until(child_file.exists, "the child")
     group = lab.pid("api")
 
     assert lab.control.call("pause", "api")
@@ -119,7 +120,7 @@ def test_a_service_frozen_by_somebody_else_is_seen_frozen(lab: World) -> None:
 
     os.kill(lab.pid("api"), signal.SIGSTOP)
 
-    wait_until(lambda: lab.control.inspect()["api"].paused, what="seeing the frozen service")
+    until(lambda: lab.control.inspect()["api"].paused, "seeing the frozen service")
 
 
 def test_a_paused_service_dies_of_a_kill(lab: World) -> None:
@@ -161,7 +162,7 @@ def test_services_get_their_own_settings_whatever_characters_these_have(lab: Wor
     command = "import os; open(os.environ['TOLD'], 'w').write(os.environ['ODD'])"
     lab.start(lab.process("api", command, TOLD=str(told), ODD=value))
 
-    wait_until(lambda: lab.times("die"), what="the end of the service")
+    until(lambda: lab.times("die"), "the end of the service")
 
     assert told.read_text() == value
 
@@ -173,7 +174,7 @@ def test_stopping_ends_deaf_and_frozen_services_at_once(lab: World) -> None:
 
     lab.daemon.stop()
 
-    wait_until(lambda: not cleanup.processes_of(lab.project), 1.0, "the end of every process")
+    until(lambda: not cleanup.processes_of(lab.project), "the end of every process", 1.0)
     assert time.monotonic() - begin < 1.0
 
 
@@ -202,7 +203,7 @@ def test_two_runs_side_by_side_do_not_see_each_other(tmp_path: Path) -> None:
 _OWNER = textwrap.dedent("""
     import pathlib, sys, time
     sys.path.insert(0, sys.argv[2])
-    from local_world import World
+    from support.local_world import World
     lab = World(pathlib.Path(sys.argv[1]), sys.argv[3])
     lab.start(lab.process("api"), lab.process("model-1"))
     lab.control.call("pause", "model-1")
@@ -213,7 +214,7 @@ _OWNER = textwrap.dedent("""
 
 def _dead_owner(tmp_path: Path, project: str, *, freeze_supervisord: bool) -> None:
     """A process that started a run and was killed by SIGKILL."""
-    command = [sys.executable, "-c", _OWNER, str(tmp_path), str(Path(local_world.__file__).parent), project]
+    command = [sys.executable, "-c", _OWNER, str(tmp_path), str(Path(local_world.__file__).parent.parent), project]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as starter:
         assert starter.stdout is not None
         assert starter.stdout.readline() == "up\n"
@@ -228,7 +229,7 @@ def test_services_end_by_themselves_when_their_owner_is_killed(tmp_path: Path) -
     try:
         _dead_owner(tmp_path, project, freeze_supervisord=False)
 
-        wait_until(lambda: not cleanup.processes_of(project), 3.0, "the end of every process")
+        until(lambda: not cleanup.processes_of(project), "the end of every process", 3.0)
     finally:
         cleanup.remove_run(project, tmp_path)
 
@@ -272,7 +273,7 @@ def _marked(project: str, directory: Path, who: str = DEAD) -> Iterator[int]:
     """A process that says it is of a run."""
     marks = {cleanup.RUN: project, cleanup.DIRECTORY: str(directory), cleanup.OWNER: who}
     with subprocess.Popen(["sleep", "60"], env=os.environ | marks) as process:
-        wait_until(lambda: cleanup.RUN.encode() in Path(f"/proc/{process.pid}/environ").read_bytes())
+        until(lambda: cleanup.RUN.encode() in Path(f"/proc/{process.pid}/environ").read_bytes())
         try:
             yield process.pid
         finally:

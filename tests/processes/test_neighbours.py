@@ -5,13 +5,13 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
-import test_plugin
-from test_plugin import SCENARIO
+from support import plugin_double
+from support.plugin_double import SCENARIO
 
 CONFTEST = f"""
 import sys
-sys.path.insert(0, {str(Path(test_plugin.__file__).parent)!r})
-from test_plugin import Double
+sys.path.insert(0, {str(Path(plugin_double.__file__).parent.parent)!r})
+from support.plugin_double import Double
 from pytest_llmchaos.session.campaign import Campaign
 
 class Told(Double):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 from onlooker import Place, watching
+from support.waiting import until
 
 EVENT = {
     "timeNano": 1700000000123456789,
@@ -81,23 +82,16 @@ def looking(lab, out):
         yield lambda: [json.loads(line) for line in out.read_text().splitlines() if line.endswith("}")]
 
 
-def wait_for(condition):
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_it_tells_events_signals_and_answers(world, tmp_path):
     out = tmp_path / "seen.jsonl"
     with looking(world, out) as lines:
         began_s = time.time()
         world.firing = True
-        wait_for(lambda: sum(one["saw"] == "signal" for one in lines()) == 2)
+        until(lambda: sum(one["saw"] == "signal" for one in lines()) == 2)
         fired_s = time.time()
         world.status = 503
         failed_s = time.time()
-        wait_for(lambda: any(one["saw"] == "probe" and not one["good"] for one in lines()))
+        until(lambda: any(one["saw"] == "probe" and not one["good"] for one in lines()))
 
     seen = lines()
     assert {"saw": "event", "at": 1700000000.1234567, "service": "api", "action": "die"} in seen
@@ -121,7 +115,7 @@ def test_it_tells_events_signals_and_answers(world, tmp_path):
 def test_half_an_answer_is_no_good_answer(world, tmp_path, chunks):
     with looking(world, tmp_path / "seen.jsonl") as lines:
         world.chunks = chunks
-        wait_for(lambda: any(one["saw"] == "probe" and not one["good"] for one in lines()))
+        until(lambda: any(one["saw"] == "probe" and not one["good"] for one in lines()))
 
 
 def test_a_watcher_that_ends_by_itself_is_told(world, tmp_path):
@@ -129,4 +123,4 @@ def test_a_watcher_that_ends_by_itself_is_told(world, tmp_path):
     out = tmp_path / "seen.jsonl"
 
     with looking(world, out) as lines:
-        wait_for(lambda: any(one["saw"] == "blind" for one in lines()))
+        until(lambda: any(one["saw"] == "blind" for one in lines()))

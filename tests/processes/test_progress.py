@@ -13,8 +13,8 @@ import termios
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import load_server
 import pytest
+from support import load_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,9 +25,9 @@ import sys, time
 from pathlib import Path
 from types import SimpleNamespace
 
-sys.path.insert(0, {str(Path(load_server.__file__).parent)!r})
-from load_server import Server
-from test_plugin import Double
+sys.path.insert(0, {str(Path(load_server.__file__).parent.parent)!r})
+from support.load_server import Server
+from support.plugin_double import Double
 from pytest_llmchaos.session.campaign import Campaign
 from pytest_llmchaos.evidence.journal import Journal
 from pytest_llmchaos.evidence.trial_record import Record

@@ -8,7 +8,8 @@ import time
 from typing import Any
 
 import pytest
-from prometheus_server import free_port, prometheus_with, wait_until
+from support.prometheus_server import free_port, prometheus_with
+from support.waiting import until
 
 
 def test_a_live_server_tells_its_targets_and_forgets_a_dead_one(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -24,12 +25,12 @@ scrape_configs:
     exporter = http.server.ThreadingHTTPServer(("127.0.0.1", own), _Exporter)
     threading.Thread(target=exporter.serve_forever, daemon=True).start()
     with prometheus_with(tmp_path_factory.mktemp("live"), config) as server:
-        wait_until(lambda: [t for t in server.targets() if t.last_scrape_unix_s > 0][1:], 10, "a scrape of each target")
+        until(lambda: [t for t in server.targets() if t.last_scrape_unix_s > 0][1:], "a scrape of each target", 10)
         api, model = server.targets()
-        wait_until(lambda: server.vector("answer", time.time(), may_be_empty=True), 5, "a stored sample")
+        until(lambda: server.vector("answer", time.time(), may_be_empty=True), "a stored sample", 5)
         exporter.shutdown()
         exporter.server_close()
-        wait_until(lambda: not server.vector("answer", time.time(), may_be_empty=True), 5, "the staleness marker")
+        until(lambda: not server.vector("answer", time.time(), may_be_empty=True), "the staleness marker", 5)
 
     assert (api.job, api.service, api.up, api.last_error) == ("api", "api", True, "")
     assert (model.service, model.up) == ("model-1", False)

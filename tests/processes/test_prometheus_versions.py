@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 import requests
-import test_rules
 import yaml
-from labsetup import debian
-from labsetup.shell import SetupError
-from prometheus_server import prometheus_with, wait_until
-from rule_histories import lab
+from offline import debian
+from offline.shell import SetupError
+from support import rule_cases
+from support.prometheus_server import prometheus_with
+from support.rule_histories import lab
+from support.waiting import until
 
 from pytest_llmchaos.generate.boards.all_boards import boards
 from pytest_llmchaos.generate.pictures import substituted
@@ -53,15 +54,15 @@ def programs(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture
 def chosen(programs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """That version is the one that the other tests' helpers start."""
-    for module in ("test_rules", "prometheus_server"):
+    for module in ("support.rule_cases", "support.prometheus_server"):
         monkeypatch.setattr(f"{module}.program", lambda name: str(programs / name))
     return programs
 
 
 def questions() -> list[str]:
     """What rules, dashboards and the remediator ask; a rate's window as Grafana would put it in."""
-    found = [rule["expr"] for rule in test_rules.all_rules()]
-    for board in boards(test_rules.SLOS, LAB_SCALE):
+    found = [rule["expr"] for rule in rule_cases.all_rules()]
+    for board in boards(rule_cases.SLOS, LAB_SCALE):
         variables = {variable.name: ".*" for variable in board.variables}
         found += [substituted(query.expr, 60, 1, variables) for panel in board.panels for query in panel.queries]
     for name in ("remediation.yaml", "remediation.slo.yaml"):
@@ -73,7 +74,7 @@ def questions() -> list[str]:
 def test_every_question_is_accepted(chosen: Path, tmp_path: Path) -> None:
     records = [{"record": f"asked:{number}", "expr": expr} for number, expr in enumerate(questions())]
     (tmp_path / "asked.yml").write_text(json.dumps({"groups": [{"name": "asked", "rules": records}]}))
-    files = [*map(str, test_rules.RULES), str(tmp_path / "asked.yml")]
+    files = [*map(str, rule_cases.RULES), str(tmp_path / "asked.yml")]
 
     done = subprocess.run([chosen / "promtool", "check", "rules", *files], capture_output=True, text=True, check=False)
 
@@ -84,14 +85,14 @@ def test_every_question_is_accepted(chosen: Path, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("chosen")
 def test_every_alert_fires_with_its_labels_and_ends(tmp_path: Path) -> None:
     """Of the generated rules those of one SLO: the others differ by a name and a number."""
-    others = {test_rules.burn_case(slo).says for slo in test_rules.SLOS[1:]}
+    others = {rule_cases.burn_case(slo).says for slo in rule_cases.SLOS[1:]}
     histories = [
-        ({**lab(), **case.series}, case.seconds, test_rules.checks_of(case))
-        for case in test_rules.CASES
+        ({**lab(), **case.series}, case.seconds, rule_cases.checks_of(case))
+        for case in rule_cases.CASES
         if case.says not in others
     ]
 
-    test_rules.promtool(tmp_path, *histories)
+    rule_cases.promtool(tmp_path, *histories)
 
 
 @pytest.mark.usefixtures("chosen")
@@ -108,4 +109,4 @@ def test_the_server_loads_the_rules_and_answers_every_question(tmp_path: Path) -
             groups = requests.get(f"{server.url}/api/v1/rules", timeout=5).json()["data"]["groups"]
             return {rule["health"] for group in groups for rule in group["rules"]} == {"ok"}
 
-        wait_until(evaluated, 20, "a good evaluation of every rule")
+        until(evaluated, "a good evaluation of every rule", 20)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import reportdata
-from reportdata import Made
-from test_report_page import HOSTILE, poisoned
+from support import reportdata
+from support.hostile_run import HOSTILE, poisoned
+from support.reportdata import Made
 
 from pytest_llmchaos import report
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from support.stacks import require
 
 from pytest_llmchaos import experiment, faults, loads
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.plan.schedule import plan_trial
-from pytest_llmchaos.runtime.docker import docker_cli
 from pytest_llmchaos.runtime.local import prerequisites
 from pytest_llmchaos.session.progress import Progress
 from pytest_llmchaos.session.run import Run
@@ -24,27 +22,7 @@ from pytest_llmchaos.trial.perform import perform
 # A shell's background job ignores SIGINT, and so would every session that a test starts here and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-ROOT = Path(__file__).parent.parent.parent
-BOOTSTRAP = ROOT / "stack" / "bootstrap.py"
 _NUMBERS = itertools.count()
-
-
-def missing(backend: str) -> str | None:
-    """Why the stack cannot be started here; None if it can."""
-    try:
-        docker_cli.require_engine()
-    except NotReady as error:
-        return str(error)
-    done = subprocess.run(
-        [sys.executable, str(BOOTSTRAP), "env", "--backend", backend], capture_output=True, text=True, check=False
-    )
-    return done.stderr.strip() if done.returncode else None
-
-
-def require(backend: str) -> None:
-    reason = missing(backend)
-    if reason:
-        pytest.skip(reason)
 
 
 def open_run(directory: Path, backend: str = "sim", seed: int = 42) -> Run:

@@ -4,8 +4,8 @@ import contextlib
 import os
 
 import pytest
+from support.stacks import require
 
-from conftest import require
 from pytest_llmchaos import faults
 from pytest_llmchaos.host import identity
 from pytest_llmchaos.runtime.docker import docker_cli, removal

@@ -9,10 +9,11 @@ import sys
 from dataclasses import replace
 
 import pytest
-import sessions
-from journals import intend
+from support import sessions
+from support.journals import intend
+from support.stacks import BOOTSTRAP, ROOT, require
+from support.waiting import until
 
-from conftest import BOOTSTRAP, ROOT, require
 from pytest_llmchaos import cli
 from pytest_llmchaos.errors import NotReady, Unsupported
 from pytest_llmchaos.evidence.journal import Journal
@@ -176,13 +177,13 @@ def test_faults_in_a_stack_of_others_are_undone_when_pytest_is_killed(running):
     arguments = [str(folder / "scenarios"), "-c", str(folder / "pyproject.toml"), "-k", "frozen", "--chaos-unleash"]
     child = sessions.start(reports, *arguments, env=environment)
     try:
-        sessions.wait_for(lambda: sessions.of_kind(reports, "proof"), 60, "the fault was proven")
+        until(lambda: sessions.of_kind(reports, "proof"), "the fault was proven", 60)
         assert "paused true" in " ".join(" ".join((one.split()[1], one.split()[3])) for one in looks(project))
     finally:
         child.kill()
         child.wait()
 
-    sessions.wait_for(lambda: looks(project) == before, 3, "the stack was as before")
+    until(lambda: looks(project) == before, "the stack was as before", 3)
 
 
 @pytest.fixture

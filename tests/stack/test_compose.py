@@ -13,7 +13,7 @@ import urllib.request
 import uuid
 
 import pytest
-from labsetup.recipes import BACKENDS, STACK
+from offline.recipes import BACKENDS, STACK
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
 

@@ -8,9 +8,10 @@ import sys
 import time
 
 import pytest
-import sessions
+from support import sessions
+from support.stacks import require
+from support.waiting import until
 
-from conftest import require
 from pytest_llmchaos.cleanup.sweep import in_docker
 from pytest_llmchaos.host.identity import process_started
 from pytest_llmchaos.runtime.docker import docker_cli
@@ -43,7 +44,7 @@ def test_sigkill_in_the_middle_of_the_fault_leaves_nothing(tmp_path, bystander):
     before = state_of(bystander)
     child = sessions.start(tmp_path, "scenarios", "-k", "kill_api", "--chaos-backend=sim")
     try:
-        sessions.wait_for(lambda: sessions.of_kind(tmp_path, "proof"), 90, "the fault was proven")
+        until(lambda: sessions.of_kind(tmp_path, "proof"), "the fault was proven", 90)
         stack = sessions.of_kind(tmp_path, "stack")[0]
         load = sessions.of_kind(tmp_path, "process")[0]
     finally:
@@ -51,10 +52,10 @@ def test_sigkill_in_the_middle_of_the_fault_leaves_nothing(tmp_path, bystander):
         child.wait()
     killed = time.monotonic()
 
-    sessions.wait_for(lambda: not sessions.leftovers(stack["project"]), GONE_DEADLINE_S, "the stack was gone")
+    until(lambda: not sessions.leftovers(stack["project"]), "the stack was gone", GONE_DEADLINE_S)
 
     assert time.monotonic() - killed <= GONE_DEADLINE_S
-    sessions.wait_for(lambda: process_started(load["pid"]) != load["started"], 1, "the load generator was gone")
+    until(lambda: process_started(load["pid"]) != load["started"], "the load generator was gone", 1)
     assert state_of(bystander) == before
 
 
@@ -62,12 +63,12 @@ def test_a_run_that_was_killed_still_reports(tmp_path):
     require("sim")
     child = sessions.start(tmp_path, "scenarios", "-k", "kill_api", "--chaos-backend=sim")
     try:
-        sessions.wait_for(lambda: sessions.of_kind(tmp_path, "proof"), 90, "the fault was proven")
+        until(lambda: sessions.of_kind(tmp_path, "proof"), "the fault was proven", 90)
         stack = sessions.of_kind(tmp_path, "stack")[0]
     finally:
         child.send_signal(signal.SIGKILL)
         child.wait()
-    sessions.wait_for(lambda: not sessions.leftovers(stack["project"]), GONE_DEADLINE_S, "the stack was gone")
+    until(lambda: not sessions.leftovers(stack["project"]), "the stack was gone", GONE_DEADLINE_S)
     directory = next(tmp_path.glob("2*"))
 
     done = subprocess.run(
@@ -88,7 +89,7 @@ def test_a_cancelled_run_undoes_its_fault_and_removes_its_stack(tmp_path, number
     require("sim")
     child = sessions.start(tmp_path, "scenarios", "-k", "kill_api", "--chaos-backend=sim")
     try:
-        sessions.wait_for(lambda: sessions.of_kind(tmp_path, "proof"), 90, "the fault was proven")
+        until(lambda: sessions.of_kind(tmp_path, "proof"), "the fault was proven", 90)
         stack = sessions.of_kind(tmp_path, "stack")[0]
         child.send_signal(number)
         child.wait(timeout=30)
@@ -105,7 +106,7 @@ def test_when_the_watchdog_dies_first_the_next_start_heals(tmp_path):
     require("sim")
     child = sessions.start(tmp_path / "first", "scenarios", "-k", "kill_api", "--chaos-backend=sim")
     try:
-        sessions.wait_for(lambda: sessions.of_kind(tmp_path / "first", "proof"), 90, "the fault was proven")
+        until(lambda: sessions.of_kind(tmp_path / "first", "proof"), "the fault was proven", 90)
         stack = sessions.of_kind(tmp_path / "first", "stack")[0]
         subprocess.run(["pkill", "-KILL", "-f", f"pytest_llmchaos.cleanup.watchdog .*{stack['project']}"], check=True)
     finally:

@@ -11,12 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
-import sessions
-import tiny_stack
-from second_daemon import second_daemon
-from tiny_stack import LONG, Engine, clean_after_s
+from support import sessions, tiny_stack
+from support.second_daemon import second_daemon
+from support.stacks import require
+from support.tiny_stack import LONG, Engine, clean_after_s
+from support.waiting import until
 
-from conftest import require
 from pytest_llmchaos.runtime.docker import docker_cli
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
@@ -48,7 +48,7 @@ def in_force(reports, child):
         assert child.poll() is None, sessions.said(reports)
         return sessions.of_kind(reports, "proof")
 
-    sessions.wait_for(proven, 60, "the fault was proven")
+    until(proven, "the fault was proven", 60)
     return sessions.of_kind(reports, "stack")[0]
 
 
@@ -79,7 +79,7 @@ def test_a_worker_that_crashes_takes_its_stack_with_it(tiny, engine):
         assert worker != child.pid
         os.kill(worker, signal.SIGKILL)
         died_s = time.monotonic()
-        sessions.wait_for(lambda: not engine.left(stack["project"]), tiny_stack.GONE_DEADLINE_S, "the stack was gone")
+        until(lambda: not engine.left(stack["project"]), "the stack was gone", tiny_stack.GONE_DEADLINE_S)
         child.wait(timeout=30)
         clean_after_s(tiny, stack["project"], engine, died_s, deadline_s=40)
 
@@ -120,7 +120,7 @@ def test_two_sessions_side_by_side_leave_each_other_alone(image, tmp_path, engin
         before = engine.looks(stack["project"])
         with ended(second.start()):
             # It sweeps what dead runs left before it starts its own stack, and then waits for its turn to measure.
-            sessions.wait_for(lambda: sessions.of_kind(second.reports, "stack_up"), 60, "the second stack was up")
+            until(lambda: sessions.of_kind(second.reports, "stack_up"), "the second stack was up", 60)
             project = sessions.of_kind(second.reports, "stack")[0]["project"]
             assert engine.left(project)
             assert engine.looks(stack["project"]) == before
@@ -139,7 +139,7 @@ def test_two_sessions_side_by_side_leave_each_other_alone(image, tmp_path, engin
 
 @pytest.mark.parametrize("fault", ["pause", "partition"])
 def test_a_target_that_somebody_else_removes_ends_the_trial_without_a_verdict(image, tmp_path, engine, fault):
-    tiny = tiny_stack.make(tmp_path / "tiny", image, fault=fault, more=", recovery_s=3, fault_s=3")
+    tiny = tiny_stack.make(tmp_path / "tiny", image, fault=fault, more=", settle_within_s=3, fault_s=3")
     tiny.scenario("later", *tiny_stack.FAULTS["kill"])
     with ended(tiny.start()) as child:
         stack = in_force(tiny.reports, child)
@@ -181,7 +181,7 @@ def fill_file(path, with_what=b"\n"):
 
 @pytest.mark.parametrize("full", ["journal", "samples"])
 def test_a_disk_that_fills_up_in_a_fault_is_one_clear_error_and_all_is_undone(image, tmp_path, disk, engine, full):
-    tiny = tiny_stack.make(tmp_path / "tiny", image, fault="pause", more=", recovery_s=3, fault_s=3")
+    tiny = tiny_stack.make(tmp_path / "tiny", image, fault="pause", more=", settle_within_s=3, fault_s=3")
     tiny.scenario("later", *tiny_stack.FAULTS["kill"])
     with ended(tiny.start(f"--chaos-report={disk}")) as child:
         stack = in_force(disk, child)
@@ -224,7 +224,7 @@ def compose(tiny, *words):
 @pytest.fixture
 def taken_over(image, tmp_path, engine):
     """A stack that somebody else started, a scenario that kills its desk, and a taker of the desk's port."""
-    tiny = tiny_stack.make(tmp_path / "tiny", image, fault="kill", more=", recovery_s=3", attach=True)
+    tiny = tiny_stack.make(tmp_path / "tiny", image, fault="kill", more=", repair_within_s=3", attach=True)
     project = f"tinydesk{os.getpid()}"
     tiny.environment.update(COMPOSE_PROJECT_NAME=project, TINY_DESK_PORT="29330", TINY_JUDGE_PORT="29331")
     compose(tiny, "up", "--detach", "--wait")
@@ -246,7 +246,7 @@ def take_port(port):
         taker.listen()
         return taker
 
-    return sessions.wait_for(taken, 5, f"port {port} was free")
+    return until(taken, f"port {port} was free", 5)
 
 
 def refused(container):
@@ -294,7 +294,7 @@ def test_an_undo_that_works_at_a_later_try_is_no_failure(taken_over, engine):
         stack = in_force(tiny.reports, child)
         assert stack["project"] == project
         with contextlib.closing(take_port(29330)):
-            sessions.wait_for(lambda: refused(f"{project}-desk-1"), 30, "the daemon refused an undo")
+            until(lambda: refused(f"{project}-desk-1"), "the daemon refused an undo", 30)
         child.wait(timeout=60)
 
     said = (tiny.reports / "output.txt").read_text()
@@ -312,7 +312,7 @@ def daemon(image, tmp_path_factory):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
 def test_a_daemon_that_is_restarted_in_a_fault_is_waited_for_and_nothing_is_left(image, tmp_path, daemon, number):
-    tiny = tiny_stack.make(tmp_path / "tiny", image, fault="pause", more=", recovery_s=3, fault_s=2")
+    tiny = tiny_stack.make(tmp_path / "tiny", image, fault="pause", more=", settle_within_s=3, fault_s=2")
     tiny.environment["DOCKER_HOST"] = daemon.host
     with ended(tiny.start()) as child:
         stack = in_force(tiny.reports, child)
@@ -335,9 +335,7 @@ def test_a_daemon_that_is_down_when_pytest_dies_is_cleaned_once_it_is_back(image
     with ended(tiny.start()) as child:
         stack = in_force(tiny.reports, child)
         daemon.end()
-    sessions.wait_for(
-        lambda: "not clean yet" in watchdogs_log(tiny), 10, "the watchdog met a daemon that does not answer"
-    )
+    until(lambda: "not clean yet" in watchdogs_log(tiny), "the watchdog met a daemon that does not answer", 10)
     daemon.start()
     engine = Engine(daemon.host)
 

@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 import uuid
 from dataclasses import dataclass, field
@@ -15,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIG = ROOT / "stack" / "docker-proxy" / "haproxy.cfg"
@@ -99,13 +99,6 @@ class Lab:
         return [*started, others, docker("network", "ls", "-q", "--filter", f"name={self.project}")]
 
 
-def until(look: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + DEADLINE_S
-    while not look():
-        assert time.monotonic() < end, f"no {what} within {DEADLINE_S} s"
-        time.sleep(0.05)
-
-
 def sleeper(name: str, project: str, service: str, image: str) -> str:
     labels = [f"com.docker.compose.project={project}", f"com.docker.compose.service={service}"]
     marks = [part for label in labels for part in ("--label", label)]
@@ -137,7 +130,7 @@ def lab() -> Iterator[Lab]:
         port = int(docker("port", proxy, "2375/tcp").rsplit(":", 1)[1])
         names = {"project": project, "foreign": foreign, "id": ids[0], "short_id": ids[0][:12]}
         running = Lab(project=project, foreign=foreign, proxy=proxy, port=port, names=names)
-        until(lambda: answers(running), "answer of the proxy")
+        until(lambda: answers(running), "answer of the proxy", DEADLINE_S)
         yield running
     finally:
         subprocess.run(["docker", "rm", "-f", "-v", *made], capture_output=True, timeout=60, check=False)
@@ -168,7 +161,7 @@ def test_all_forbidden_calls_together_change_nothing_and_each_is_logged(lab: Lab
         lines = [json.loads(line) for line in docker("logs", lab.proxy).splitlines() if line[:1] + line[-1:] == "{}"]
         return {(line["method"], line["url"]) for line in lines if (line["verdict"], line["status"]) == ("denied", 403)}
 
-    until(lambda: wanted <= logged(), "line for every call")
+    until(lambda: wanted <= logged(), "line for every call", DEADLINE_S)
 
     assert lab.everything() == before
 

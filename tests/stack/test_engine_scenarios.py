@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab_engine.fault_kinds import KINDS
+from lab_engine.faults import KINDS
 from pytest_llmchaos import faults, loads
 from pytest_llmchaos.errors import ProvesNothing
 from pytest_llmchaos.plan.schedule import plan_trial
@@ -110,7 +110,7 @@ def verdicts(stack_lab):
 def test_it_holds_with_the_remediator_and_is_refuted_without(verdicts, file, repair):
     assert verdicts(file, repair) == {}
 
-    without = verdicts(file, repair, remediator=False, recovery_s=20.0)
+    without = verdicts(file, repair, remediator=False, repair_within_s=20.0)
 
     assert repair in without
 

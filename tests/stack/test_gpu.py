@@ -13,7 +13,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 import uuid
@@ -25,9 +24,10 @@ from typing import Any
 
 import pytest
 import yaml
+from support.stacks import BOOTSTRAP, ROOT
+from support.stacks import missing as no_stack
+from support.waiting import until
 
-from conftest import BOOTSTRAP, ROOT
-from conftest import missing as no_stack
 from pytest_llmchaos.runtime.docker import docker_cli
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(1200)]
@@ -84,13 +84,6 @@ def get(url: str, body: dict[str, Any] | None = None) -> Any:
     asked = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json"})
     with urllib.request.urlopen(asked, timeout=20) as answer:
         return json.load(answer)
-
-
-def until(condition: Callable[[], bool], within_s: float, what: str) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
-        time.sleep(0.2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +143,7 @@ def test_the_model_answers_through_the_gateway(gpu_lab: Lab) -> None:
 
 
 def test_the_same_jobs_scrape_both_replicas_and_the_gpu(gpu_lab: Lab) -> None:
-    until(lambda: gpu_lab.up() >= TARGETS, 30, f"{sorted(TARGETS - gpu_lab.up())} are scraped")
+    until(lambda: gpu_lab.up() >= TARGETS, f"{sorted(TARGETS - gpu_lab.up())} are scraped", 30)
 
 
 def test_every_engine_and_gpu_metric_of_the_dashboards_is_there(gpu_lab: Lab) -> None:
@@ -160,7 +153,7 @@ def test_every_engine_and_gpu_metric_of_the_dashboards_is_there(gpu_lab: Lab) ->
     assert gpu_lab.answers()  # counters begin with the first request
     assert any(name.startswith("DCGM_FI_") for name in shown)
     for name in sorted(shown):
-        until(lambda metric=name: bool(gpu_lab.asked(metric)), 30, f"{name} has a sample")
+        until(lambda metric=name: bool(gpu_lab.asked(metric)), f"{name} has a sample", 30)
 
 
 def test_a_killed_api_is_started_again_by_the_remediator(gpu_lab: Lab) -> None:
@@ -168,4 +161,4 @@ def test_a_killed_api_is_started_again_by_the_remediator(gpu_lab: Lab) -> None:
 
     gpu_lab.compose("kill", "api")
 
-    until(gpu_lab.answers, REPAIR_S, "the api answers again")
+    until(gpu_lab.answers, "the api answers again", REPAIR_S)

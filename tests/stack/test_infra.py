@@ -10,11 +10,11 @@ import time
 import uuid
 from pathlib import Path
 
-import alert_arms
-import infra
 import pytest
 import requests
 import yaml
+from support import alert_arms, infra
+from support.waiting import until
 
 from pytest_llmchaos import faults, loads
 from pytest_llmchaos.errors import NoData
@@ -226,11 +226,11 @@ class TestSeries:
         lines = [f'llmlab_mutant{{request="{uuid.uuid4()}"}} 1\n' for _ in range(3)]
         requests.post(pushed, data="".join(lines), timeout=5).raise_for_status()
         try:
-            alert_arms.until(lambda: prometheus.value(OF_THE_LAB, time.time()) == before + 3, "three series more")
+            until(lambda: prometheus.value(OF_THE_LAB, time.time()) == before + 3, "three series more")
             found = infra.request_like(prometheus, time.time())
         finally:
             requests.delete(pushed, timeout=5).raise_for_status()
-        alert_arms.until(lambda: prometheus.value(OF_THE_LAB, time.time()) == before, "their end")
+        until(lambda: prometheus.value(OF_THE_LAB, time.time()) == before, "their end")
 
         assert len(found) == 3
 

@@ -20,9 +20,8 @@ import time
 
 import jsonschema
 import pytest
-import sessions
-import tiny_stack
-from dying import (
+from support import sessions, tiny_stack
+from support.dying import (
     AFTER,
     BEFORE,
     IN_FORCE,
@@ -35,9 +34,10 @@ from dying import (
     kinds,
     named,
 )
-from tiny_stack import FAULTS, GONE_DEADLINE_S, Engine
+from support.stacks import ROOT, require
+from support.tiny_stack import FAULTS, GONE_DEADLINE_S, Engine
+from support.waiting import until
 
-from conftest import ROOT, require
 from pytest_llmchaos.runtime.docker import docker_cli
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
@@ -165,7 +165,7 @@ from pytest_llmchaos import experiment, faults, loads
 
 pytestmark = experiment(
     load=loads.open_loop(rate_rps=10, max_tokens=4), fault=faults.{fault}, remediator=False,
-    steady_s=1, recovery_s=2, stable_s=1, fault_s=1
+    steady_s=1, stable_s=1{more}
 )
 
 def test_it(trial):
@@ -177,8 +177,10 @@ def start_on_the_lab(tmp_path, fault, killer=""):
     require("sim")
     suite = tmp_path / "suite"
     suite.mkdir()
+    call = FAULTS[fault][0]
+    more = ", repair_within_s=2" if fault == "kill" else ", settle_within_s=2, fault_s=1"
     (suite / "test_doomed.py").write_text(
-        LAB.format(fault=FAULTS[fault][0].replace("desk", "model-1").replace("=64", "=128"))
+        LAB.format(fault=call.replace("desk", "model-1").replace("=64", "=128"), more=more)
     )
     (suite / "conftest.py").write_text(killer)
     (suite / "pytest.ini").write_text("[pytest]\n")
@@ -213,9 +215,9 @@ def test_nothing_is_left_of_the_whole_lab_either(tmp_path, fault, record_testsui
 def test_nothing_is_left_of_a_run_that_was_killed_while_its_stack_came_up(tmp_path):
     child, reports = start_on_the_lab(tmp_path, "kill")
     try:
-        line = sessions.wait_for(lambda: sessions.of_kind(reports, "stack"), 30, "the stack was announced")[0]
+        line = until(lambda: sessions.of_kind(reports, "stack"), "the stack was announced", 30)[0]
         label = f"label=com.docker.compose.project={line['project']}"
-        sessions.wait_for(lambda: docker_cli.listed("container", label), 30, "the first container was made")
+        until(lambda: docker_cli.listed("container", label), "the first container was made", 30)
     finally:
         child.kill()
         child.wait()

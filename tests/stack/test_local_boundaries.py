@@ -9,9 +9,8 @@ from __future__ import annotations
 import time
 
 import pytest
-import sessions
-import tiny_stack
-from dying import AFTER, ALONE, BEFORE, IN_FORCE, JUDGED, KILLER, chosen, die, in_the_background, kinds, named
+from support import sessions, tiny_stack
+from support.dying import AFTER, ALONE, BEFORE, IN_FORCE, JUDGED, KILLER, chosen, die, in_the_background, kinds, named
 
 from pytest_llmchaos.runtime.local import cleanup
 
@@ -24,7 +23,7 @@ from pytest_llmchaos import experiment, faults, loads
 
 pytestmark = experiment(
     load=loads.open_loop(rate_rps=10, max_tokens=2), fault=faults.{call}("model-1"), remediator=False,
-    steady_s=1, recovery_s=2, stable_s=0.5, fault_s=0.5
+    steady_s=1, stable_s=0.5, {within}=2, fault_s=0.5
 )
 
 def test_it(trial):
@@ -35,7 +34,7 @@ from pytest_llmchaos.lab.lab import Lab
 
 Lab._scraped = lambda self: True
 """
-FAULTS = ("kill", "pause")
+FAULTS = {"kill": "repair_within_s", "pause": "settle_within_s"}  # with the deadline of each
 # What happens to be found while a trial is judged is copied in a row, after everything is over: it is no place to die at.
 LINES = [*BEFORE, *IN_FORCE, *AFTER, *JUDGED[1:]]
 # Before a fault's intent and after its end nothing depends on which fault it is.
@@ -49,7 +48,7 @@ CASES = [
 
 def start(folder, fault, conftest):
     folder.mkdir()
-    (folder / "test_doomed.py").write_text(SCENARIO.format(call=fault))
+    (folder / "test_doomed.py").write_text(SCENARIO.format(call=fault, within=FAULTS[fault]))
     (folder / "conftest.py").write_text(conftest)
     (folder / "pytest.ini").write_text("[pytest]\n")
     arguments = [str(folder), f"--rootdir={folder}", f"--confcutdir={folder}", "-c", str(folder / "pytest.ini")]

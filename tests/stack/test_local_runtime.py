@@ -14,7 +14,8 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-import sessions
+from support import sessions
+from support.waiting import until
 
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.host import identity, ports
@@ -28,7 +29,8 @@ GONE_DEADLINE_S = 3.0
 LOCAL = ("--chaos-runtime=local", "--chaos-backend=sim", "--chaos-seed=7")
 SCENARIO = '''"""A killed api is repaired."""
 from pytest_llmchaos import experiment, faults, loads
-pytestmark = experiment(load=loads.open_loop(rate_rps=10, max_tokens=8), fault=faults.kill("api"), steady_s=8, recovery_s=20, stable_s=1)
+LOAD = loads.open_loop(rate_rps=10, max_tokens=8)
+pytestmark = experiment(load=LOAD, fault=faults.kill("api"), steady_s=8, repair_within_s=20, stable_s=1)
 def test_repaired(trial):
     assert trial.repaired_by == "remediator"
 '''
@@ -107,13 +109,13 @@ from pytest_llmchaos import experiment, faults, loads
 from pytest_llmchaos.errors import NotRecovered
 LOAD = loads.open_loop(rate_rps=10, max_tokens=8)
 
-@experiment(load=LOAD, fault=faults.kill("api"), steady_s=8, recovery_s=5, stable_s=1, remediator=False)
+@experiment(load=LOAD, fault=faults.kill("api"), steady_s=8, repair_within_s=5, stable_s=1, remediator=False)
 def test_without_the_remediator_it_stays_down(trial):
     with pytest.raises(NotRecovered):
         trial.time_to_recover_s
     assert (trial.repaired_by, trial.actions) == ("instrument", ())
 
-@experiment(load=LOAD, fault=faults.none(), steady_s=8, recovery_s=5, stable_s=3)
+@experiment(load=LOAD, fault=faults.none(), steady_s=8, repair_within_s=5, stable_s=3)
 def test_without_a_fault_nothing_acts(trial):
     assert (trial.actions, trial.restarts, trial.whole.availability) == ((), {}, 1.0)
 '''
@@ -137,7 +139,7 @@ from pytest_llmchaos import experiment, faults, loads
 def part(fault, **phases):
     return experiment(load=loads.open_loop(rate_rps=10, max_tokens=8), fault=fault, steady_s=4, stable_s=1, **phases)
 
-@part(faults.limit_memory("model-1", mebibytes=200), fault_s=2, recovery_s=10)
+@part(faults.limit_memory("model-1", mebibytes=200), fault_s=2, settle_within_s=10)
 def test_limit_memory(trial):
     assert (trial.victims, trial.actions, trial.whole.availability) == (("model-1",), (), 1.0)
 
@@ -147,7 +149,7 @@ def test_partition(trial): ...
 @part(faults.limit_cpu("api", cores=0.5), fault_s=2)
 def test_limit_cpu(trial): ...
 
-@part(faults.memory_leak("model-1"), recovery_s=10)
+@part(faults.memory_leak("model-1"), repair_within_s=10)
 def test_memory_leak(trial): ...
 '''
 
@@ -177,7 +179,7 @@ def test_what_stands_still_dies_with_pytest_too(tmp_path, scenario, frozen):
     reports = tmp_path / "reports"
     child = sessions.start(reports, scenario, *LOCAL)
     try:
-        sessions.wait_for(lambda: sessions.of_kind(reports, "proof"), 90, f"the proof: {sessions.said(reports)}")
+        until(lambda: sessions.of_kind(reports, "proof"), f"the proof: {sessions.said(reports)}", 90)
         project = project_of(reports)
         supervisord = int(next(reports.glob("2*/local/*/supervisord.pid")).read_text())
         for pid in cleanup.processes_of(project):
@@ -187,16 +189,16 @@ def test_what_stands_still_dies_with_pytest_too(tmp_path, scenario, frozen):
         end(child)
     killed = time.monotonic()
 
-    sessions.wait_for(lambda: not cleanup.processes_of(project), GONE_DEADLINE_S, "every process was gone")
+    until(lambda: not cleanup.processes_of(project), "every process was gone", GONE_DEADLINE_S)
     assert time.monotonic() - killed <= GONE_DEADLINE_S
-    sessions.wait_for(lambda: not list(reports.glob("2*/local")), GONE_DEADLINE_S, "its folder was gone")
+    until(lambda: not list(reports.glob("2*/local")), "its folder was gone", GONE_DEADLINE_S)
 
 
 def test_a_frozen_stack_whose_watchdog_is_gone_is_healed_by_hand(tmp_path, scenario):
     reports = tmp_path / "reports"
     child = sessions.start(reports, scenario, *LOCAL)
     try:
-        sessions.wait_for(lambda: sessions.of_kind(reports, "proof"), 90, "the fault was proven")
+        until(lambda: sessions.of_kind(reports, "proof"), "the fault was proven", 90)
         project = project_of(reports)
         watchdog = next(pid for pid in _children(child.pid) if b"pytest_llmchaos.cleanup.watchdog" in _command(pid))
         os.kill(watchdog, signal.SIGKILL)
@@ -227,7 +229,7 @@ def test_a_cancelled_run_undoes_its_fault_and_ends_its_processes(tmp_path, scena
     reports = tmp_path / "reports"
     child = sessions.start(reports, scenario, *LOCAL)
     try:
-        sessions.wait_for(lambda: sessions.of_kind(reports, "proof"), 90, "the fault was proven")
+        until(lambda: sessions.of_kind(reports, "proof"), "the fault was proven", 90)
         child.send_signal(number)
         child.wait(timeout=30)
     finally:

@@ -7,9 +7,9 @@ import sys
 
 import jsonschema
 import pytest
-import sessions
+from support import sessions
+from support.stacks import ROOT, require
 
-from conftest import ROOT, require
 from pytest_llmchaos.plan.schedule import schedule_bytes
 
 pytestmark = pytest.mark.stack
@@ -20,7 +20,7 @@ SCENARIO = '''
 from pytest_llmchaos import experiment, faults, loads
 
 pytestmark = experiment(
-    load=loads.open_loop(rate_rps=20, max_tokens=8), fault={fault}, steady_s=2, stable_s={stable_s}, recovery_s=30
+    load=loads.open_loop(rate_rps=20, max_tokens=8), fault={fault}, steady_s=2, stable_s={stable_s}, repair_within_s=30
 )
 
 def test_it_comes_back(trial):

@@ -90,7 +90,7 @@ def test_a_published_port_answers_again_after_a_partition(stack_lab):
 
 
 def test_a_partitioned_replica_is_survived_and_the_service_settles(trial_of):
-    trial = trial_of(faults.partition("model-1"), fault_s=4, recovery_s=30)
+    trial = trial_of(faults.partition("model-1"), fault_s=4, settle_within_s=30)
 
     assert trial.time_to_settle_s <= 10
     assert trial.victims == ("model-1",)

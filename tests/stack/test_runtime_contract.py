@@ -10,35 +10,19 @@ import urllib.request
 from dataclasses import replace
 
 import pytest
+from support.runtimes import RUNTIMES, require_runtime
+from support.waiting import until
 
-from conftest import require
 from pytest_llmchaos import faults
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.host import identity
 from pytest_llmchaos.model import Undo
 from pytest_llmchaos.prometheus.queries import Prometheus
-from pytest_llmchaos.runtime.docker.compose import ComposeRuntime
-from pytest_llmchaos.runtime.local import prerequisites
-from pytest_llmchaos.runtime.local.runtime import LocalRuntime
 from pytest_llmchaos.subject.lab import lab_subject
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
 
-RUNTIMES = {"compose": ComposeRuntime, "local": LocalRuntime}
 _NUMBERS = itertools.count()
-
-
-def require_runtime(name):
-    """Skips, with the reason, where this machine lacks what a runtime needs."""
-    if name == "compose":
-        require("sim")
-    else:
-        try:
-            prerequisites.require_packages("sim")
-            for program in ("prometheus", "prometheus-pushgateway"):
-                prerequisites.server(program)
-        except NotReady as error:
-            pytest.skip(str(error))
 
 
 def new_runtime(name, directory):
@@ -72,23 +56,14 @@ def runtime(up):
     return up
 
 
-def wait_until(condition, deadline_s=5.0, what="it"):
-    deadline = time.monotonic() + deadline_s
-    while True:
-        found = condition()
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"{what} did not happen within {deadline_s:g} s"
-        time.sleep(0.02)
-
-
 def happened(runtime, service, action, since):
     """The first such event since then, waited for."""
-    return wait_until(
+    return until(
         lambda: next(
             (e for e in runtime.events(since, float("inf")) if (e.service, e.action) == (service, action)), None
         ),
-        what=f"{action} {service}",
+        f"{action} {service}",
+        5.0,
     )
 
 
@@ -123,7 +98,7 @@ def test_prometheus_scrapes_every_part_of_the_lab(runtime):
     def down():
         return {target.service for target in prometheus.targets() if not target.up}
 
-    wait_until(lambda: down() == {"remediator"}, 10, "scraping all but the stopped remediator")
+    until(lambda: down() == {"remediator"}, "scraping all but the stopped remediator", 10)
     jobs = {target.job for target in prometheus.targets()}
     assert jobs == {"api", "model", "prometheus", "pushgateway", "remediator", "docker-proxy"}
 
@@ -202,7 +177,7 @@ def test_a_paused_service_stands_still_with_its_connections_open(runtime):
 
     happened(runtime, "api", "unpause", since)
     assert not runtime.state("api").paused
-    wait_until(lambda: status(runtime.url("api") + "/healthz") == 200, what="answering again")
+    until(lambda: status(runtime.url("api") + "/healthz") == 200, "answering again", 5.0)
 
 
 @pytest.mark.parametrize("act", ["kill", "pause", "restart", "crash"])
@@ -256,7 +231,7 @@ def test_memory_that_is_taken_away_is_proven_by_the_kernel_and_given_back(runtim
 
     fault.inject(runtime, "api")
     try:
-        proof = wait_until(lambda: fault.observed(runtime, "api", since), what="the proof of the limit")
+        proof = until(lambda: fault.observed(runtime, "api", since), "the proof of the limit", 5.0)
         assert f"{200 * 2**20} bytes" in proof.witness
         assert since <= proof.at_unix_s <= time.time()
         assert replace(fault, mebibytes=199).observed(runtime, "api", since) is None
@@ -285,7 +260,7 @@ def test_a_service_that_died_under_its_limit_is_no_obstacle_to_the_undo(runtime)
     runtime.undo(fault.undo("model-1"))
     runtime.undo(Undo(op="ensure_running", service="model-1"))
 
-    wait_until(lambda: fault.healed(runtime, "model-1", since), what="the proof that the limit is gone")
+    until(lambda: fault.healed(runtime, "model-1", since), "the proof that the limit is gone", 5.0)
 
 
 def test_events_are_only_those_of_the_time_asked_for(runtime):
@@ -317,10 +292,10 @@ def test_the_remediator_starts_repairs_tells_and_stops(runtime):
     runtime.kill("api")
     died = happened(runtime, "api", "die", since)
 
-    begun = wait_until(
+    begun = until(
         lambda: next((e for e in runtime.events(died.at_unix_s, float("inf")) if e.action == "start"), None),
-        20,
         "the repair",
+        20,
     )
     runtime.stop_remediator()
 

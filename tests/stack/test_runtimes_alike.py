@@ -7,8 +7,8 @@ import re
 
 import jsonschema
 import pytest
-import sessions
-from test_runtime_contract import RUNTIMES, require_runtime
+from support import sessions
+from support.runtimes import RUNTIMES, require_runtime
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
 
@@ -18,16 +18,16 @@ from pytest_llmchaos import experiment, faults, loads
 from pytest_llmchaos.errors import NotRecovered
 LOAD = loads.open_loop(rate_rps=10, max_tokens=8)
 
-@experiment(load=LOAD, fault=faults.kill("api"), steady_s=6, recovery_s=20, stable_s=1)
+@experiment(load=LOAD, fault=faults.kill("api"), steady_s=6, repair_within_s=20, stable_s=1)
 def test_repaired(trial):
     assert trial.repaired_by == "remediator"
 
-@experiment(load=LOAD, fault=faults.kill("model-*"), steady_s=4, recovery_s=5, stable_s=1, remediator=False)
+@experiment(load=LOAD, fault=faults.kill("model-*"), steady_s=4, repair_within_s=5, stable_s=1, remediator=False)
 def test_not_repaired(trial):
     with pytest.raises(NotRecovered):
         trial.time_to_recover_s
 
-@experiment(load=LOAD, fault=faults.none(), steady_s=4, recovery_s=5, stable_s=2)
+@experiment(load=LOAD, fault=faults.none(), steady_s=4, repair_within_s=5, stable_s=2)
 def test_nothing_acts(trial):
     assert trial.actions == ()
 '''

@@ -8,9 +8,9 @@ import sys
 
 import jsonschema
 import pytest
-import sessions
+from support import sessions
+from support.stacks import ROOT, require
 
-from conftest import ROOT, require
 from pytest_llmchaos.host.state_dirs import state_dir
 
 pytestmark = pytest.mark.stack

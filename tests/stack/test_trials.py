@@ -35,7 +35,7 @@ def test_a_killed_api_is_repaired_by_the_remediator(trial_of):
     assert trial.repaired_by == "remediator"
     assert trial.slo("availability").budget_spent <= 0.02
     assert trial.silently_truncated == 0
-    assert trial.fault.failed > 0
+    assert trial.during_fault.failed > 0
 
 
 def test_the_remediator_acts_within_three_seconds_of_the_kill(trial_of):
@@ -47,7 +47,7 @@ def test_the_remediator_acts_within_three_seconds_of_the_kill(trial_of):
 
 
 def test_without_the_remediator_the_api_stays_down(trial_of):
-    trial = trial_of(remediator=False, recovery_s=12)
+    trial = trial_of(remediator=False, repair_within_s=12)
 
     with pytest.raises(NotRecovered, match="api had not started again when the instrument reverted"):
         _ = trial.time_to_recover_s
@@ -59,7 +59,7 @@ def test_without_a_fault_nothing_alerts_and_nothing_acts(trial_of):
     trial = trial_of(faults.none(), fault_s=8, stable_s=4)
 
     assert trial.is_control
-    assert 7.9 <= trial.fault.seconds <= 10  # as long as a fault would have lasted
+    assert 7.9 <= trial.during_fault.seconds <= 10  # as long as a fault would have lasted
     assert trial.alerts == ()
     assert trial.actions == ()
     assert trial.restarts == {}
@@ -92,7 +92,7 @@ def test_prometheus_stopped_is_an_error(trial_of, stack_lab):
 
     try:
         with pytest.raises(ProvesNothing):
-            trial_of(OnTarget(primitive=KillTheJudgeToo(), target="api"), recovery_s=10)
+            trial_of(OnTarget(primitive=KillTheJudgeToo(), target="api"), repair_within_s=10)
         assert last_judged(stack_lab)["verdict"] in {"inconclusive", "invalid"}
     finally:
         stack_lab.runtime.start("prometheus")
@@ -108,7 +108,7 @@ def test_prometheus_frozen_is_an_error(trial_of, stack_lab):
 
     try:
         with pytest.raises(Inconclusive):
-            trial_of(OnTarget(primitive=FreezeTheJudgeToo(), target="api"), recovery_s=10)
+            trial_of(OnTarget(primitive=FreezeTheJudgeToo(), target="api"), repair_within_s=10)
     finally:
         if stack_lab.service("prometheus").state.paused:
             stack_lab.runtime.unpause("prometheus")
@@ -117,7 +117,9 @@ def test_prometheus_frozen_is_an_error(trial_of, stack_lab):
 
 def test_a_service_that_is_not_good_before_the_fault_is_not_steady(trial_of, stack_lab):
     stack_lab.remediator.ensure(False)
-    too_much = loads.open_loop(rate_rps=20, max_tokens=8, good=loads.Limits(ttft_s=0.0001, e2e_s=0.0002))
+    too_much = loads.open_loop(
+        rate_rps=20, max_tokens=8, latency_targets=loads.LatencyTargets(ttft_s=0.0001, e2e_s=0.0002)
+    )
 
     with pytest.raises(NotSteady, match="requests of the last 3 s were bad"):
         trial_of(load=too_much)
@@ -127,7 +129,7 @@ def test_an_abort_condition_reverts_and_ends_the_trial(trial_of, stack_lab):
     begin = time.monotonic()
 
     with pytest.raises(Aborted, match="the abort condition was met"):
-        trial_of(remediator=False, recovery_s=60, abort_if=lambda live: live.availability < 0.7)
+        trial_of(remediator=False, repair_within_s=60, abort_if=lambda live: live.availability < 0.7)
 
     assert time.monotonic() - begin < 50
     assert stack_lab.service("api").state.running
@@ -154,7 +156,7 @@ def test_a_fault_that_is_real_and_that_nothing_notices_is_a_finding(trial_of, st
 
 
 def test_a_frozen_replica_passes_and_the_service_settles(trial_of):
-    trial = trial_of(faults.pause("model-1"), fault_s=4, recovery_s=30)
+    trial = trial_of(faults.pause("model-1"), fault_s=4, settle_within_s=30)
 
     assert trial.time_to_settle_s <= 25
     with pytest.raises(NotRecovered, match="was ended by the instrument"):

@@ -1,9 +1,8 @@
 """Two xdist workers on one machine: each has a stack of its own, and they measure one after the other."""
 
 import pytest
-import sessions
-
-from conftest import require
+from support import sessions
+from support.stacks import require
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(240)]
 

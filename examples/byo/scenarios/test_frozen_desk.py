@@ -7,7 +7,7 @@ pytestmark = experiment(
     fault=faults.pause("faq"),
     steady_s=3,
     fault_s=4,
-    recovery_s=30,
+    settle_within_s=30,
 )
 
 

@@ -6,7 +6,7 @@ pytestmark = experiment(
     load=loads.open_loop(rate_rps=5, max_tokens=8),
     fault=faults.restart("faq"),
     steady_s=3,
-    recovery_s=30,
+    repair_within_s=30,
 )
 
 

@@ -110,7 +110,7 @@ class AttachedRuntime(ComposeRuntime):
     def start_remediator(self) -> None:
         if self.subject.remediator:
             why = f"{self.subject.remediator} does not run, and a stack that is not ours is not changed"
-            raise Unsupported(f"{why}: start it yourself, or take it out of llmchaos_services")
+            raise Unsupported(f"{why}: start it yourself, or remove llmchaos_remediator")
 
     def stop_remediator(self) -> None:
         if self.subject.remediator and self.state(self.subject.remediator).running:

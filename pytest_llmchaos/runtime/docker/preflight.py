@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.runtime.docker import docker_cli
 from pytest_llmchaos.subject.lab import Subject
+from pytest_llmchaos.subject.own_stack import named_services
 
 if TYPE_CHECKING:
     pass
@@ -33,11 +34,10 @@ def examine(subject: Subject) -> Subject:
         command += ["-f", str(file)]
     config = json.loads(docker_cli.run([*command, "config", "--no-interpolate", "--format", "json"]))
     services: dict[str, Any] = config["services"]
-    named = [subject.api, subject.prometheus, subject.pushgateway, subject.remediator, *subject.targets]
     problems = [
-        f"llmchaos_services names {name!r}, which the compose file has not; it has {', '.join(sorted(services))}"
-        for name in dict.fromkeys(named)
-        if name is not None and name not in services
+        f"{key} names {name!r}, which the compose file has not; it has {', '.join(sorted(services))}"
+        for name, key in named_services(subject).items()
+        if name not in services
     ]
     if subject.attach:
         _complain(subject, problems)

@@ -1,9 +1,7 @@
 """Runs the gateway until SIGTERM or SIGINT. Configuration: the LAB_ variables of `settings`."""
 
-import asyncio
 import gc
 import os
-import signal
 import sys
 
 import uvloop
@@ -13,14 +11,14 @@ from prometheus_client import disable_created_metrics
 from lab_api.app import create_app
 from lab_api.gateway import Gateway
 from lab_api.logs import log_json, logger
-from lab_api.settings import Settings, SettingsError, unknown_variables
+from lab_api.settings import Settings, unknown_variables
+from lab_common.settings import CANNOT_START, SettingsError, refuse
+from lab_common.signals import stop_event
 
 
 async def serve(settings: Settings) -> None:
     """Serves until it is told to stop, then lets requests in flight finish for as long as `drain_s` allows."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = stop_event()
     gateway = Gateway(settings)
     # A caller who leaves cancels the handler, and so the request upstream.
     runner = web.AppRunner(
@@ -67,8 +65,7 @@ def main() -> int:
     try:
         settings = Settings.from_env(os.environ)
     except SettingsError as error:
-        print(f"lab_api cannot start:\n{error}", file=sys.stderr)  # noqa: T201 -- there is no log yet
-        return 2
+        return refuse("lab_api", error)
     log_json(settings.log_level)
     # They would double the series of the counters, and nobody reads them.
     disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -78,7 +75,7 @@ def main() -> int:
         uvloop.run(serve(settings))
     except SettingsError as error:
         logger.error("cannot start", extra={"detail": str(error)})
-        return 2
+        return CANNOT_START
     return 0
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -12,12 +11,15 @@ from pathlib import Path
 import uvloop
 from aiohttp import web
 
-from lab_engine import admin, server, settings
+from lab_common.settings import SettingsError, refuse
+from lab_common.signals import stop_event
+from lab_engine import admin, server
 from lab_engine.boot import BootFaults
 from lab_engine.chaos import Chaos
 from lab_engine.engine import Engine
-from lab_engine.fault_kinds import CrashOnBoot, SlowLoad
+from lab_engine.faults.base import StartFailedError
 from lab_engine.log import log
+from lab_engine.settings import Settings
 
 BANNER = "SIMULATED engine: no language model runs here, tokens are hashes and timings are modelled"
 
@@ -26,19 +28,16 @@ class CannotListenError(OSError):
     """A port that could not be opened."""
 
 
-async def serve(chosen: settings.Settings, boot: BootFaults | None, slow_load: SlowLoad | None) -> int:
+async def serve(chosen: Settings, boot: BootFaults | None, load_s: float) -> int:
     """The exit status: 0 after SIGTERM, 1 when a fault has killed the engine."""
     engine = Engine(chosen, time.monotonic)
-    engine.load_s = slow_load.load_s if slow_load else chosen.load_s
+    engine.load_s = load_s
     chaos = Chaos(engine, boot)
     runners = [
         web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=chosen.drain_s + 0.2)
         for app in (server.application(engine), admin.application(chaos))
     ]
-    stopped = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    stop = asyncio.create_task(stopped.wait())
+    stop = asyncio.create_task(stop_event().wait())
     machine = asyncio.create_task(engine.run())
     try:
         for runner, port in zip(runners, (chosen.port, chosen.admin_port), strict=True):
@@ -72,26 +71,27 @@ async def _listen(runner: web.AppRunner, host: str, port: int) -> None:
     try:
         await web.TCPSite(runner, host, port).start()
     except OSError as error:
-        raise CannotListenError(f"{host}:{port}: {error.strerror or error}; choose another port or free it") from None
+        raise CannotListenError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another port or free it"
+        ) from None
 
 
 def main() -> int:
     try:
-        chosen = settings.from_environment(os.environ)
-    except settings.BadSettingError as error:
-        log("bad setting", stream=sys.stderr, error=str(error))
-        return 2
+        chosen = Settings.from_env(os.environ)
+    except SettingsError as error:
+        return refuse("lab_engine", error)
     boot = BootFaults(Path(chosen.state_dir)) if chosen.state_dir else None
-    struck = boot.due() if boot else []
-    if any(isinstance(fault, CrashOnBoot) for fault in struck):
-        log("crash on boot", error="RuntimeError: Engine core initialization failed. See root cause above.")
-        return 1
-    slow_load = next((fault for fault in struck if isinstance(fault, SlowLoad)), None)
+    load_s = chosen.load_s
     try:
-        return uvloop.run(serve(chosen, boot, slow_load))
+        for fault in boot.due() if boot else ():
+            load_s = fault.boot() or load_s
+        return uvloop.run(serve(chosen, boot, load_s))
+    except StartFailedError as error:
+        log("crash on boot", error=str(error))
+        return 1
     except CannotListenError as error:
-        log("cannot listen", stream=sys.stderr, error=str(error))
-        return 2
+        return refuse("lab_engine", error)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from lab_engine import fault_kinds
+from lab_engine import faults
 from lab_engine.chaos import Chaos
-from lab_engine.faults import FaultConflictError, UnknownFaultError
+from lab_engine.leases import FaultConflictError, UnknownFaultError
 from lab_engine.values import InvalidValueError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ async def start(request: web.Request) -> web.Response:
         data = json.loads(await request.read())
     except (ValueError, RecursionError) as error:
         raise InvalidValueError(f"the body is not JSON: {error}") from None
-    lease = chaos.start(*fault_kinds.parse(data))
+    lease = chaos.start(*faults.parse(data))
     return web.json_response(lease.described(chaos.engine.clock()), status=201)
 
 

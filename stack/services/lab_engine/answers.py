@@ -1,18 +1,16 @@
-"""The text of one answer, piece by piece, right or corrupted. Knows nothing of time."""
+"""The text of one answer, piece by piece, right or corrupted."""
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
-
-from lab_engine.tokens import AnswerText
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
-    from lab_engine.chat import ChatRequest
-    from lab_engine.fault_kinds import Corruption
+    import random
+    from collections.abc import Iterable
 
-STRANGER = "what another caller asked"  # whose answer a swapped one is when nobody else is being served
+    from lab_engine.chat import ChatRequest
+    from lab_engine.tokens import AnswerText
 
 
 class RefusedError(Exception):
@@ -31,6 +29,15 @@ class Sink(Protocol):
     def failed(self, error: RefusedError) -> None: ...
 
 
+class Corruption(Protocol):
+    """A fault that makes answers wrong."""
+
+    kind: ClassVar[str]
+
+    def corrupt(self, answer: Answer, others: Iterable[Answer], rng: random.Random) -> bool:
+        """Mark `answer` for corruption, or leave it right. `others` are being given too."""
+
+
 @dataclass(eq=False, kw_only=True, slots=True)
 class Answer:
     """One answer on its way: what was asked, where it goes, and the corruption that hit it on arrival, if any."""
@@ -39,7 +46,7 @@ class Answer:
     sink: Sink
     text: AnswerText
     corruption: Corruption | None = None
-    false_text: AnswerText | None = None  # what `wrong` and `swapped` give instead
+    false_text: AnswerText | None = None  # what is given instead; None: characters without sense
 
     def piece(self, index: int) -> str:
         return self.request.piece(self.text, index)
@@ -48,17 +55,3 @@ class Answer:
         if self.false_text is None:
             return "!" * len(self.piece(index))
         return self.request.piece(self.false_text, index)
-
-
-def corrupted(answer: Answer, corruption: Corruption, others: list[Answer], rng: random.Random) -> bool:
-    """Mark the answer for corruption when the dice say so."""
-    if rng.random() >= corruption.share:
-        return False
-    answer.corruption = corruption
-    prompt = answer.request.prompt
-    if corruption.how == "wrong":
-        answer.false_text = AnswerText(f"{prompt}\x1fwrong")
-    elif corruption.how == "swapped":
-        strangers = [other.request.prompt for other in others if other.request.prompt != prompt]
-        answer.false_text = AnswerText(strangers[0] if strangers else STRANGER)
-    return True

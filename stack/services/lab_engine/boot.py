@@ -6,7 +6,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from lab_engine import fault_kinds as kinds
+from lab_engine.faults import Fault, options, parse
 from lab_engine.log import log
 from lab_engine.values import InvalidValueError
 
@@ -20,18 +20,18 @@ class BootFaults:
     def __init__(self, folder: Path) -> None:
         self._path = folder / "boot-faults.json"
 
-    def due(self) -> list[kinds.Fault]:
+    def due(self) -> list[Fault]:
         """What strikes this start. Entries whose lease is over are dropped."""
         entries = [entry for entry in self._read() if entry["ends_at"] > time.time()]
         self._write(entries)
-        return [kinds.parse(entry["fault"] | {"lease_s": 1})[0] for entry in entries]
+        return [parse(entry["fault"] | {"lease_s": 1})[0] for entry in entries]
 
-    def add(self, fault: kinds.Fault, lease_s: float) -> None:
-        data = {"kind": fault.kind, **kinds.options(fault)}
+    def add(self, fault: Fault, lease_s: float) -> None:
+        data = {"kind": fault.kind, **options(fault)}
         others = [entry for entry in self._read() if entry["fault"]["kind"] != fault.kind]
         self._write([*others, {"fault": data, "ends_at": time.time() + lease_s}])
 
-    def remove(self, fault: kinds.Fault) -> None:
+    def remove(self, fault: Fault) -> None:
         entries = self._read()
         kept = [entry for entry in entries if entry["fault"]["kind"] != fault.kind]
         if kept != entries:
@@ -41,7 +41,7 @@ class BootFaults:
         try:
             entries = json.loads(self._path.read_text(encoding="utf-8"))
             for entry in entries:
-                kinds.parse(entry["fault"] | {"lease_s": 1})
+                parse(entry["fault"] | {"lease_s": 1})
                 float(entry["ends_at"])
         except FileNotFoundError:
             return []

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from lab_engine import fault_kinds as kinds
-from lab_engine.faults import FaultConflictError, Lease
-from lab_engine.leak import Leak
+from lab_engine.leases import FaultConflictError, Lease
 from lab_engine.log import log
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lab_engine.boot import BootFaults
     from lab_engine.engine import Engine
+    from lab_engine.faults import Fault
 
 
 class Chaos:
@@ -23,22 +24,23 @@ class Chaos:
         self.exit_status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._boot = boot
         self._ends: dict[str, asyncio.TimerHandle] = {}
-        self._leak: Leak | None = None
+        self._undo: dict[str, Callable[[], None]] = {}
 
-    def start(self, fault: kinds.Fault, lease_s: float) -> Lease:
+    def start(self, fault: Fault, lease_s: float) -> Lease:
         engine = self.engine
         if engine.life == "dead":
             raise FaultConflictError(f"the engine is dead, so {fault.kind} would change nothing: wait for its restart")
-        at_boot = isinstance(fault, kinds.CrashOnBoot) or (isinstance(fault, kinds.SlowLoad) and fault.when != "now")
-        if at_boot and self._boot is None:
+        if fault.at_boot and self._boot is None:
             raise FaultConflictError(f"{fault.kind} must outlive the process: set LAB_STATE_DIR to a folder that does")
         lease = engine.faults.start(fault, lease_s, engine.clock())
         self._ends[lease.id] = asyncio.get_running_loop().call_later(lease_s, self.end, lease.id, "lease")
         log("fault started", fault=lease.described(engine.clock()))
-        if at_boot and self._boot is not None:
+        if fault.at_boot and self._boot is not None:
             self._boot.add(fault, lease_s)
         engine.apply_faults()
-        self._strike(lease)
+        undo = fault.strike(self, lease.counters)
+        if undo is not None:
+            self._undo[lease.id] = undo
         return lease
 
     def end(self, id_: str, by: str = "request") -> Lease:
@@ -49,11 +51,9 @@ class Chaos:
         handle = self._ends.pop(id_, None)
         if handle is not None:
             handle.cancel()
-        if isinstance(lease.fault, kinds.MemoryLeak) and self._leak is not None:
-            self._leak.stop()
-            self._leak = None
-        if isinstance(lease.fault, kinds.SlowLoad):
-            engine.load_s = engine.settings.load_s
+        undo = self._undo.pop(id_, None)
+        if undo is not None:
+            undo()
         if self._boot is not None:
             self._boot.remove(lease.fault)
         engine.apply_faults()
@@ -61,45 +61,35 @@ class Chaos:
         return lease
 
     def close(self) -> None:
-        """Forget all timers and free leaked memory; the faults end with the process."""
+        """Forget all timers and free what faults hold; the faults end with the process."""
         for handle in self._ends.values():
             handle.cancel()
-        if self._leak is not None:
-            self._leak.stop()
+        for undo in self._undo.values():
+            undo()
 
-    def _strike(self, lease: Lease) -> None:
-        """What a fault does once, at its start."""
-        engine = self.engine
-        match lease.fault:
-            case kinds.Exhaustion(what="device_memory", then=then, linger_s=linger_s):
-                log(
-                    "torch.OutOfMemoryError",
-                    message="CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 0 bytes free.",
-                )
-                if then == "die":
-                    self._die(lease, linger_s)
-                else:
-                    lease.counters["requests_failed"] += engine.die()
-                    engine.life = "loading"
-                    engine.load_s = engine.settings.load_s
-            case kinds.Xid(code=code, engine=fate, linger_s=linger_s):
-                log("kernel", message=f"NVRM: Xid (PCI:0000:17:00): {code}, pid=1, name=python3 (simulated)")
-                if fate == "dies":
-                    self._die(lease, linger_s)
-                elif fate == "errors":
-                    lease.counters["requests_failed"] += engine.fail_in_flight()
-            case kinds.SlowLoad(load_s=load_s, when="now"):
-                engine.load_s = load_s
-                lease.counters["requests_failed"] += engine.drop_model()
-            case kinds.MemoryLeak() as leak:
-                self._leak = Leak(leak, lease)
-            case _:
-                pass
+    # What a fault may do, see `faults.base.Struck`.
 
-    def _die(self, lease: Lease, linger_s: float) -> None:
+    def fail_in_flight(self) -> int:
+        return self.engine.fail_in_flight()
+
+    def end_process(self, linger_s: float) -> int:
         """As vLLM's API server, which outlives its engine process only to say so."""
-        lease.counters["requests_failed"] += self.engine.die()
+        failed = self.engine.die()
         asyncio.get_running_loop().call_later(linger_s, self._exit)
+        return failed
+
+    def crash_and_load(self) -> int:
+        failed = self.engine.die()
+        self.engine.life = "loading"
+        self.restore_load_time()
+        return failed
+
+    def drop_model(self, load_s: float) -> int:
+        self.engine.load_s = load_s
+        return self.engine.drop_model()
+
+    def restore_load_time(self) -> None:
+        self.engine.load_s = self.engine.settings.load_s
 
     def _exit(self) -> None:
         log("engine dead", status=1)

@@ -8,10 +8,9 @@ import random
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from lab_engine import fault_kinds as kinds
-from lab_engine.answers import Answer, RefusedError, Sink, corrupted
-from lab_engine.faults import Faults
+from lab_engine.answers import Answer, RefusedError, Sink
 from lab_engine.gpu import Gpu, Reading
+from lab_engine.leases import Faults
 from lab_engine.scheduler import Scheduler
 from lab_engine.stats import STEP_LATE_S, Histogram
 from lab_engine.tokens import AnswerText
@@ -60,8 +59,7 @@ class Engine:
     def require_ready(self) -> None:
         """Raise RefusedError unless a request could be taken now."""
         if self.life == "dead" or self.faults.effects.erring:
-            self.faults.count(kinds.Exhaustion, "requests_failed")
-            self.faults.count(kinds.Xid, "requests_failed")
+            self.faults.count_refusal()
             raise RefusedError(DEAD, status=500, kind="InternalServerError")
         if self.life == "loading":
             raise RefusedError("the model is still loading", status=503, kind="ServiceUnavailableError")
@@ -89,8 +87,8 @@ class Engine:
         corruption = self.faults.effects.corruption
         if corruption is not None:
             rng = random.Random(f"{self.settings.seed}|{self._arrivals}")  # noqa: S311 - a repeatable draw, no secret
-            if corrupted(answer, corruption, list(self._answers.values()), rng):
-                self.faults.count(kinds.Corruption, "requests")
+            if corruption.corrupt(answer, self._answers.values(), rng):
+                self.faults.count(corruption.kind, "requests")
         self.scheduler.add(sequence)
         self._answers[name] = answer
         self._changed.set()
@@ -198,7 +196,7 @@ class Engine:
             index = sequence.generated - 1
             if answer.corruption is not None and answer.corruption is corruption:
                 piece = answer.corrupted_piece(index)
-                self.faults.count(kinds.Corruption, "tokens")
+                self.faults.count(corruption.kind, "tokens")
             else:
                 piece = answer.piece(index)
             answer.sink.token(piece, first=index == 0, last=last)

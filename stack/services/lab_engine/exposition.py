@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-from lab_engine.fault_kinds import KINDS
+from lab_engine.faults import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

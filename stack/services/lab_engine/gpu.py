@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from lab_engine.faults import Effects
 from lab_engine.values import require
+
+if TYPE_CHECKING:
+    from lab_engine.effects import Effects
 
 MEBIBYTE = 1 << 20
 
 # Bits of DCGM_FI_DEV_CLOCK_THROTTLE_REASONS, from nvml.h (nvmlClocksThrottleReasons).
 IDLE, SW_THERMAL, HW_SLOWDOWN, HW_THERMAL = 0x1, 0x20, 0x8, 0x40
-LOST_CODES = (79,)  # «GPU has fallen off the bus»: nothing can be read from it any more
 SAMPLE_S = 1.0  # DCGM's default sampling interval
 WARMING_S = 20.0  # time constant of the heat sink
 
@@ -65,7 +67,7 @@ class Gpu:
     def read(self, now_s: float, busy_s: float, *, reserved_bytes: int, effects: Effects) -> Reading:
         """`busy_s` is the engine's total so far, `reserved_bytes` what it holds of the device's memory."""
         model = self.model
-        if effects.xid in LOST_CODES:
+        if effects.gpu_lost:
             return Reading(lost=True, xid=effects.xid)
         self._sample(now_s, busy_s)
         ours = 0.0 if effects.on_cpu else self._busy_ratio

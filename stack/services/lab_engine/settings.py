@@ -1,4 +1,4 @@
-"""The settings from environment variables, checked before anything starts. Opens no socket and no file."""
+"""Settings of the simulated engine."""
 
 from __future__ import annotations
 
@@ -6,24 +6,83 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from lab_common.settings import Section, number, parsed, text, whole
 from lab_engine import profiles
 from lab_engine.profiles import PROFILES, Profile
-from lab_engine.values import InvalidValueError, require
+from lab_engine.values import InvalidValueError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SHAPING = {"LAB_FIRST_TOKEN_S": "first_token_s", "LAB_TOKEN_GAP_S": "token_gap_s", "LAB_TOKENS_PER_S": "tokens_per_s"}
+SHAPING = {"first_token_s": "LAB_FIRST_TOKEN_S", "token_gap_s": "LAB_TOKEN_GAP_S", "tokens_per_s": "LAB_TOKENS_PER_S"}
 LIMITS = {
-    "LAB_SLOTS": "slots",
-    "LAB_BATCH_TOKENS": "batch_tokens",
-    "LAB_MAX_MODEL_TOKENS": "max_model_tokens",
-    "LAB_KV_BLOCKS": "blocks",
+    "slots": "LAB_SLOTS",
+    "batch_tokens": "LAB_BATCH_TOKENS",
+    "max_model_tokens": "LAB_MAX_MODEL_TOKENS",
+    "blocks": "LAB_KV_BLOCKS",
 }
 
 
-class BadSettingError(ValueError):
-    """An environment variable that cannot be used."""
+def _folder(given: str) -> str:
+    if not os.access(given, os.W_OK | os.X_OK):
+        raise ValueError("a folder that can be written to")
+    return given
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment(Section):
+    """What the variables say; the profile fills in what they leave open."""
+
+    host: str = text("LAB_HOST", "127.0.0.1")
+    port: int = whole("LAB_PORT", 8080, 1, 65535)
+    admin_port: int | None = whole("LAB_ADMIN_PORT", None, 1, 65535)
+    model: str = text(
+        "LAB_MODEL", "smollm2:135m", pattern=".+", expected="the name under which callers ask for the model"
+    )
+    profile: str = text(
+        "LAB_PROFILE", "fast", pattern="|".join(PROFILES), expected=f"one of {', '.join(sorted(PROFILES))}"
+    )
+    first_token_s: float | None = number(SHAPING["first_token_s"], None, 1e-6, 1e6)
+    token_gap_s: float | None = number(SHAPING["token_gap_s"], None, 1e-6, 1e6)
+    tokens_per_s: float | None = number(SHAPING["tokens_per_s"], None, 1e-6, 1e6)
+    slots: int | None = whole(LIMITS["slots"], None, 1, 10**9)
+    batch_tokens: int | None = whole(LIMITS["batch_tokens"], None, 1, 10**9)
+    max_model_tokens: int | None = whole(LIMITS["max_model_tokens"], None, 1, 10**9)
+    blocks: int | None = whole(LIMITS["blocks"], None, 1, 10**9)
+    jitter: float = number("LAB_JITTER", 0.0, 0, 0.5)
+    queue_max: int = whole("LAB_QUEUE_MAX", 4096, 0, 100_000)
+    load_s: float | None = number("LAB_LOAD_S", None, 0, 3600)
+    state_dir: str = parsed("LAB_STATE_DIR", _folder, str)
+    drain_s: float = number("LAB_DRAIN_S", 1.0, 0, 600)
+    seed: int = whole("LAB_SEED", 0, 0, 2**63)
+
+    def chosen_admin_port(self) -> int:
+        return self.admin_port or min(self.port + 1, 65535)
+
+    def chosen_profile(self) -> Profile:
+        """Raises InvalidValueError where the limits do not fit together."""
+        shape = {name: value for name in SHAPING if (value := getattr(self, name)) is not None}
+        limits = {name: value for name in LIMITS if (value := getattr(self, name)) is not None}
+        profile = profiles.fast(**shape) if shape else PROFILES[self.profile]
+        return replace(profile, limits=replace(profile.limits, jitter=self.jitter, **limits))
+
+    def conflicts(self) -> list[str]:
+        problems = []
+        if self.chosen_admin_port() == self.port:
+            problems.append(
+                f"LAB_ADMIN_PORT: expected a port that callers cannot reach, got {self.port}, which is also LAB_PORT"
+            )
+        shaping = self._given(SHAPING)
+        if shaping and self.profile != "fast":
+            problems.append(f"{shaping}: expected LAB_PROFILE=fast, the only one shaped by it, got {self.profile!r}")
+        try:
+            self.chosen_profile()
+        except InvalidValueError as error:
+            problems.append(f"{self._given(LIMITS)}: {error}")
+        return problems
+
+    def _given(self, names: Mapping[str, str]) -> str:
+        return ", ".join(sorted(variable for name, variable in names.items() if getattr(self, name) is not None))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,95 +98,20 @@ class Settings:
     drain_s: float  # how long SIGTERM lets streams go on
     seed: int
 
-
-class Environment:
-    """Numbers from environment variables; a wrong one raises one error that names variable, bound and value."""
-
-    def __init__(self, variables: Mapping[str, str]) -> None:
-        self.variables = variables
-
-    def whole(self, name: str, default: int, least: int, most: int) -> int:
-        text = self.variables.get(name)
-        if text is None:
-            return default
-        try:
-            value = int(text)
-        except ValueError:
-            raise BadSettingError(f"{name} must be a whole number, got {text!r}") from None
-        return int(self._inside(name, value, least, most))
-
-    def number(self, name: str, default: float, least: float, most: float) -> float:
-        text = self.variables.get(name)
-        if text is None:
-            return default
-        try:
-            value = float(text)
-        except ValueError:
-            raise BadSettingError(f"{name} must be a number, got {text!r}") from None
-        return self._inside(name, value, least, most)
-
-    def _inside(self, name: str, value: float, least: float, most: float) -> float:
-        try:
-            require(name, value, at_least=least, at_most=most)
-        except InvalidValueError as error:
-            raise BadSettingError(str(error)) from None
-        return value
-
-
-def from_environment(variables: Mapping[str, str]) -> Settings:
-    read = Environment(variables)
-    port = read.whole("LAB_PORT", 8080, 1, 65535)
-    model = variables.get("LAB_MODEL", "smollm2:135m").strip()
-    if not model:
-        raise BadSettingError("LAB_MODEL is empty: give the name under which callers ask for the model, or unset it")
-    profile = _profile(read)
-    settings = Settings(
-        host=variables.get("LAB_HOST") or "127.0.0.1",
-        port=port,
-        admin_port=read.whole("LAB_ADMIN_PORT", min(port + 1, 65535), 1, 65535),
-        model=model,
-        profile=profile,
-        queue_max=read.whole("LAB_QUEUE_MAX", 4096, 0, 100_000),
-        load_s=read.number("LAB_LOAD_S", profile.load_s, 0, 3600),
-        state_dir=_folder(read),
-        drain_s=read.number("LAB_DRAIN_S", 1.0, 0, 600),
-        seed=read.whole("LAB_SEED", 0, 0, 2**63),
-    )
-    if settings.admin_port == settings.port:
-        raise BadSettingError(
-            f"LAB_ADMIN_PORT and LAB_PORT are both {port}: faults need a port that callers cannot reach"
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Settings:
+        """Raises SettingsError with one line for each thing that is wrong."""
+        read = Environment.from_env(env)
+        profile = read.chosen_profile()
+        return cls(
+            host=read.host,
+            port=read.port,
+            admin_port=read.chosen_admin_port(),
+            model=read.model,
+            profile=profile,
+            queue_max=read.queue_max,
+            load_s=profile.load_s if read.load_s is None else read.load_s,
+            state_dir=read.state_dir,
+            drain_s=read.drain_s,
+            seed=read.seed,
         )
-    return settings
-
-
-def _folder(read: Environment) -> str:
-    folder = read.variables.get("LAB_STATE_DIR", "")
-    if folder and not os.access(folder, os.W_OK | os.X_OK):
-        raise BadSettingError(f"LAB_STATE_DIR {folder!r} is no folder that can be written to: create it or unset it")
-    return folder
-
-
-def _profile(read: Environment) -> Profile:
-    name = read.variables.get("LAB_PROFILE", "fast")
-    if name not in PROFILES:
-        raise BadSettingError(f"LAB_PROFILE {name!r} is not known; there are {', '.join(sorted(PROFILES))}")
-    profile = PROFILES[name]
-    shape = {
-        field: read.number(variable, 0.0, 1e-6, 1e6)
-        for variable, field in SHAPING.items()
-        if variable in read.variables
-    }
-    if shape and name != "fast":
-        given = ", ".join(sorted(set(SHAPING) & set(read.variables)))
-        raise BadSettingError(f"{given}: only LAB_PROFILE=fast is shaped by it, and the profile is {name!r}: unset one")
-    if shape:
-        profile = profiles.fast(**shape)
-    changed = {
-        field: read.whole(variable, 1, 1, 10**9) for variable, field in LIMITS.items() if variable in read.variables
-    }
-    jitter = read.number("LAB_JITTER", 0.0, 0, 0.5)
-    try:
-        return replace(profile, limits=replace(profile.limits, jitter=jitter, **changed))
-    except InvalidValueError as error:
-        given = ", ".join(sorted(set(LIMITS) & set(read.variables)))
-        raise BadSettingError(f"{given}: {error}") from error

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
-import time
-from types import FrameType
 
 import xllamacpp
 
-from lab_llamacpp.settings import Settings, SettingsError, from_environment
+from lab_common.log import Log
+from lab_common.settings import SettingsError, refuse
+from lab_common.signals import exit_at_once
+from lab_llamacpp.settings import Settings
 
-
-def say(event: str, **facts: object) -> None:
-    sys.stdout.write(json.dumps({"at": time.time(), "service": "llamacpp", "event": event, **facts}) + "\n")
-    sys.stdout.flush()
+log = Log("llamacpp")
 
 
 def parameters(settings: Settings) -> xllamacpp.CommonParams:
@@ -41,23 +38,14 @@ def parameters(settings: Settings) -> xllamacpp.CommonParams:
     return params
 
 
-def end(number: int, _: FrameType | None) -> None:
-    # Not sys.exit: a running generation holds the server's threads for seconds, and callers of a dying replica
-    # need the connection to end now.
-    say("ends", signal=signal.Signals(number).name)
-    os._exit(0)
-
-
 def main() -> int:
     try:
-        settings = from_environment(os.environ)
+        settings = Settings.from_env(os.environ)
     except SettingsError as wrong:
-        sys.stderr.write(f"lab_llamacpp: {wrong}\n")
-        return 2
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
+        return refuse("lab_llamacpp", wrong)
+    exit_at_once(log)  # callers of a dying replica need their connections to end now
     server = xllamacpp.Server(parameters(settings))
-    say("listening", address=server.listening_address, model=settings.model, parallel=settings.parallel)
+    log("listening", address=server.listening_address, model=settings.model, parallel=settings.parallel)
     while True:
         signal.pause()
 

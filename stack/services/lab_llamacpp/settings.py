@@ -1,59 +1,33 @@
-"""Settings of the llama.cpp runner, read from the environment and checked. Opens nothing."""
+"""Settings of the llama.cpp runner."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from lab_common.settings import Section, parsed, text, whole
 
 
-class SettingsError(Exception):
-    """Every setting that is wrong, one a line."""
+def _model_file(given: str = "/opt/lab/models/model.gguf") -> Path:
+    if not Path(given).is_file():
+        raise ValueError(f"the path of a .gguf file, there is none at {given!r}")
+    return Path(given)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(Section):
     """What the server is started with. `context_tokens` is shared by all `parallel` requests."""
 
-    host: str
-    port: int
-    model: str
-    model_file: Path
-    parallel: int
-    context_tokens: int
-    threads: int
+    host: str = text("LAB_HOST", "127.0.0.1")
+    port: int = whole("LAB_PORT", 8080, 1, 65535)
+    model: str = text("LAB_MODEL", "smollm2:135m")
+    model_file: Path = parsed("LAB_MODEL_FILE", _model_file, _model_file)
+    parallel: int = whole("LAB_PARALLEL", 2, 1, 64)
+    context_tokens: int = whole("LAB_CONTEXT_TOKENS", 2048, 128, 131_072)
+    threads: int = whole("LAB_THREADS", 2, 1, 256)
 
-
-def from_environment(variables: Mapping[str, str]) -> Settings:
-    problems: list[str] = []
-
-    def whole(name: str, default: int, least: int, most: int) -> int:
-        text = variables.get(name) or str(default)
-        if text.isascii() and text.isdigit() and least <= int(text) <= most:
-            return int(text)
-        problems.append(f"{name} must be a whole number in {least}..{most}, got {text!r}")
-        return default
-
-    model_file = Path(variables.get("LAB_MODEL_FILE") or "/opt/lab/models/model.gguf")
-    if not model_file.is_file():
-        problems.append(f"LAB_MODEL_FILE must name a .gguf file, there is none at {str(model_file)!r}")
-    settings = Settings(
-        host=variables.get("LAB_HOST") or "127.0.0.1",
-        port=whole("LAB_PORT", 8080, 1, 65535),
-        model=variables.get("LAB_MODEL") or "smollm2:135m",
-        model_file=model_file,
-        parallel=whole("LAB_PARALLEL", 2, 1, 64),
-        context_tokens=whole("LAB_CONTEXT_TOKENS", 2048, 128, 131_072),
-        threads=whole("LAB_THREADS", 2, 1, 256),
-    )
-    if settings.context_tokens // settings.parallel < 128:
-        problems.append(
-            f"LAB_CONTEXT_TOKENS must leave 128 tokens to each of LAB_PARALLEL={settings.parallel} requests, "
-            f"got {settings.context_tokens}"
-        )
-    if problems:
-        raise SettingsError("\n".join(problems))
-    return settings
+    def conflicts(self) -> list[str]:
+        if self.context_tokens // self.parallel >= 128:
+            return []
+        each = f"128 tokens for each of LAB_PARALLEL={self.parallel} requests"
+        return [f"LAB_CONTEXT_TOKENS: expected {each}, got {self.context_tokens}"]

@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import sys
 from typing import TYPE_CHECKING
 
 import aiohttp
 from aiohttp import web
 
+from lab_common.settings import CANNOT_START, SettingsError, refuse
+from lab_common.signals import ENDING
 from lab_remediator.audit import Audit, AuditError
 from lab_remediator.clients import Docker, Prober, Prometheus
 from lab_remediator.load import read_policy
 from lab_remediator.loop import Remediator
 from lab_remediator.metrics import Metrics
 from lab_remediator.rules import RulesError
-from lab_remediator.settings import Settings, SettingsError, read_settings
+from lab_remediator.settings import Settings
 from lab_remediator.web import application
 
 if TYPE_CHECKING:
@@ -31,17 +32,16 @@ _LAST_ANSWER_S = 0.2
 def main() -> int:
     """0 after SIGTERM or SIGINT, 2 where the settings, the rules or the log are not usable."""
     try:
-        settings = read_settings(os.environ)
+        settings = Settings.from_env(os.environ)
         policy = read_policy(settings.rules_file, settings.repairs, dry_run=settings.dry_run)
         audit = Audit(settings.audit_file)
     except (SettingsError, RulesError, AuditError, OSError) as error:
-        sys.stderr.write(f"remediator: {error}\n")
-        return 2
+        return refuse("remediator", error)
     try:
         asyncio.run(_serve(settings, policy, audit))
     except OSError as error:
         sys.stderr.write(f"remediator: expected to listen on {settings.host}:{settings.port}, got: {error}\n")
-        return 2
+        return CANNOT_START
     finally:
         audit.close()
     return 0
@@ -66,7 +66,7 @@ async def _serve(settings: Settings, policy: Policy, audit: Audit) -> None:
         await runner.setup()
         await web.TCPSite(runner, settings.host, settings.port).start()
         work = asyncio.create_task(remediator.run())
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in ENDING:
             asyncio.get_running_loop().add_signal_handler(number, work.cancel)
         try:
             with contextlib.suppress(asyncio.CancelledError):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import socket
-import sys
 import threading
 import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
+from lab_common.log import Log
 from lab_supervisor_proxy.calls import AllowList, Call
 from lab_supervisor_proxy.processes import NoProcessError, Processes, SupervisorError
 
@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 _REQUESTS = "llmlab_supervisor_proxy_requests_total"
 
 
-def say(event: str, **facts: object) -> None:
-    line = {"at": time.time(), "service": "supervisor-proxy", "event": event, **facts}
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
+log = Log("supervisor-proxy")
 
 
 class _Server(ThreadingHTTPServer):
@@ -130,7 +127,7 @@ class _DockerCalls(_Answer):
 
     def _tell(self, verdict: str, status: int, took_s: float) -> None:
         facts = {"verdict": verdict, "method": self.command, "url": self.path, "status": status}
-        say("call", **facts, duration_s=round(took_s, 4))
+        log("call", **facts, duration_s=round(took_s, 4))
 
 
 class _Metrics(_Answer):

@@ -1,0 +1,271 @@
+"""A pytest session with experiments: its plan, its trials, its outcome and its report."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_llmchaos import options, report
+from pytest_llmchaos.errors import (
+    CLAIM_MAKES,
+    EvidenceLost,
+    HealFailed,
+    LlmchaosError,
+    NotReady,
+    ProvesNothing,
+    Unsupported,
+)
+from pytest_llmchaos.experiment_mark import experiment_of
+from pytest_llmchaos.host.identity import new_run_name
+from pytest_llmchaos.plan.experiment import TrialPlan, hypothesis_of
+from pytest_llmchaos.plan.schedule import plan_trial
+from pytest_llmchaos.session.campaign import Campaign
+from pytest_llmchaos.session.progress import Progress
+from pytest_llmchaos.session.replay import read_replay
+from pytest_llmchaos.session.settings import Settings, choose_runtime, default_backend
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pytest_llmchaos.lab.lab import Lab
+    from pytest_llmchaos.trial.trial import Trial
+
+PLAN = pytest.StashKey[TrialPlan]()
+TRIAL_NAME = pytest.StashKey[str]()
+
+
+class ChaosSession:
+    """The hooks of a session in which a test asks for `trial` or `lab`. Registered by the plugin, once."""
+
+    def __init__(self, config: pytest.Config, seed: int) -> None:
+        self.config = config
+        self.is_worker = hasattr(config, "workerinput")
+        self.only_plans = options.only_plans(config)
+        self.campaign = Campaign(settings_of(config, seed), lambda: progress_of(config))
+        self._problems: list[str] = []
+        if options.leashed(config):
+            self.campaign.refused = NotReady(options.leash_message(config))
+
+    def plan(self, items: Sequence[pytest.Function]) -> None:
+        """Plan the trials of these items, and find what is wrong before anything starts. Raises UsageError."""
+        try:
+            self._take(items)
+            if not self.only_plans and not self.config.option.collectonly:
+                self._say_where()
+                self.campaign.preflight()
+        except LlmchaosError as error:
+            if not self.is_worker:
+                raise pytest.UsageError(str(error)) from None
+            self.campaign.refused = error
+
+    def _take(self, items: Sequence[pytest.Function]) -> None:
+        for item in items:
+            item.stash[PLAN] = plan_of(item, self.campaign)
+        replay = options.given(self.config, "replay")
+        recorded = read_replay(Path(replay))[1] if replay else None
+        self.campaign.take([item.stash[PLAN] for item in items], recorded)
+
+    def _say_where(self) -> None:
+        """Where the trials will run and why there, before anything is looked for or fetched."""
+        terminal, settings = terminal_of(self.config), self.campaign.settings
+        if terminal is not None and not self.is_worker and self.config.get_verbosity() >= 0:
+            where = f"runtime {settings.runtime} ({settings.why_runtime}), backend {settings.backend}"
+            terminal.write_line(f"llmchaos: {where}, run {settings.run}")
+
+    def lab(self) -> Lab:
+        if self.campaign.refused is not None:
+            raise self.campaign.refused
+        return self.campaign.run.lab()
+
+    def trial(self, item: pytest.Item) -> Trial:
+        """The trial of an item. Raises what it ended with; a runtime that lacks an ability is a SKIP."""
+        performed = self.campaign.performed(item.stash[PLAN])
+        item.stash[TRIAL_NAME] = performed.name
+        if performed.result is not None:
+            item.user_properties.extend(report.junit_properties(performed.result))
+        if isinstance(performed.error, Unsupported):
+            pytest.skip(str(performed.error))
+        return performed.require()
+
+    def pytest_runtestloop(self) -> bool | None:
+        """With `--chaos-plan`, or on the leash, print the plan instead of running anything."""
+        terminal = terminal_of(self.config)
+        if not self.only_plans or self.is_worker or terminal is None:
+            return None
+        for line in plan_lines(self.campaign):
+            terminal.write_line(line)
+        seed = f"{options.spelled(self.config, 'seed')}={self.campaign.settings.seed}"
+        terminal.write_line(f"{len(self.campaign.schedule())} trials planned with {seed}; nothing was touched")
+        if options.leashed(self.config) and not options.given(self.config, "plan"):
+            pytest.exit(options.leash_message(self.config), returncode=pytest.ExitCode.NO_TESTS_COLLECTED)
+        return True
+
+    def note_report(self, item: pytest.Item, found: pytest.TestReport, raised: BaseException | None) -> None:
+        """Judge a test's report: what proves nothing is an ERROR, and its outcome goes to the journal."""
+        stop_after(raised, item.session)
+        if isinstance(raised, ProvesNothing | NotReady | HealFailed):
+            found.longrepr = f"{type(raised).__name__}: {raised}"
+            if found.when == "call":
+                # pytest, JUnit files and HTML pages call an error what went wrong before a test could judge, and this did.
+                found.when = "setup"
+        self._note_claim(item, found, raised)
+
+    def _note_claim(self, item: pytest.Item, found: pytest.TestReport, raised: BaseException | None) -> None:
+        """Write the claim's outcome to the journal, once: at its call, or where its trial proved nothing."""
+        if not (found.when == "call" or (found.when == "setup" and not found.passed)):
+            return
+        outcome = "error" if found.when == "setup" else found.outcome
+        if ("llmchaos_verdict", "held") in item.user_properties and outcome in CLAIM_MAKES:
+            at = item.user_properties.index(("llmchaos_verdict", "held"))
+            item.user_properties[at] = ("llmchaos_verdict", CLAIM_MAKES[outcome])
+        said = found.longreprtext[-500:] if raised is None else str(raised).split("\n\n")[0]
+        message = None if found.passed else said
+        self.campaign.note_claim(item.stash.get(TRIAL_NAME, None), item.nodeid, outcome, message)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        self._problems = self.campaign.close(int(exitstatus))
+        if self._problems:
+            session.exitstatus = exitstatus or pytest.ExitCode.INTERNAL_ERROR
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        write_problems(terminalreporter, self._problems)
+        if not self.is_worker:
+            write_summary(terminalreporter, self.campaign.settings.directory)
+
+
+def settings_of(config: pytest.Config, seed: int) -> Settings:
+    """What the command line, the ini file and an xdist controller decided for this run."""
+    own = options.own_subject_of(config)
+    runtime, why = choose_runtime(options.runtime_of(config), own=own is not None)
+    return Settings(
+        run=str(getattr(config, "workerinput", {}).get("llmchaos_run", "")) or new_run_name(seed),
+        seed=seed,
+        runtime=runtime,
+        backend="own" if own else options.backend_of(config) or default_backend(runtime),
+        own=own,
+        reports=options.reports_of(config),
+        repeat=options.repeat_of(config),
+        worker=os.environ.get("PYTEST_XDIST_WORKER", ""),
+        why_runtime=why,
+        replay_line=repeat_line(config, seed),
+    )
+
+
+def repeat_line(config: pytest.Config, seed: int) -> str:
+    """The command that performs the same schedule again, ready for a shell."""
+    spelled = f"{options.spelled(config, 'seed')}={seed}"
+    kept = [a for a in map(str, config.invocation_params.args) if a not in {f"--llmchaos-seed={seed}", spelled}]
+    return shlex.join(["pytest", *kept, spelled])
+
+
+def plan_of(item: pytest.Function, campaign: Campaign) -> TrialPlan:
+    """The trial that an item will ask for. Raises UsageError where it has no experiment."""
+    experiment = experiment_of(item)
+    callspec = getattr(item, "callspec", None)
+    fault, repeat = callspec.params["trial"] if callspec and "trial" in callspec.params else (experiment.faults[0], 0)
+    return plan_trial(
+        scenario=item.path.stem.removeprefix("test_"),
+        hypothesis=hypothesis_of(item.function.__doc__ or item.module.__doc__),
+        experiment=experiment,
+        fault=fault,
+        repeat=repeat,
+        seed=campaign.settings.seed,
+        services=campaign.services,
+    )
+
+
+def plan_lines(campaign: Campaign) -> Iterator[str]:
+    """A line for each trial of the schedule."""
+    for trial in campaign.schedule():
+        plan, entry = trial.plan, trial.entry
+        acts = ", ".join(map(str, plan.injections)) or "no fault"
+        lacking = campaign.lacking(plan)
+        skipped = f" (skipped: needs {', '.join(lacking)})" if lacking else ""
+        yield f"{plan.scenario}: {acts}; {entry.load}; {entry.arrivals} arrivals {entry.arrivals_sha256[:12]}{skipped}"
+
+
+def stop_after(raised: BaseException | None, session: pytest.Session) -> None:
+    """After a failed revert or lost evidence nothing more may run, whichever fixture, test or block it came from."""
+    for error in causes_of(raised):
+        if isinstance(error, HealFailed):
+            session.shouldfail = f"heal_failed: {error}"
+            return
+        if isinstance(error, EvidenceLost):
+            session.shouldfail = "evidence lost: nothing more is done that cannot be written down"
+
+
+def causes_of(raised: BaseException | None) -> Iterator[BaseException]:
+    """An error and all that it came of: another may have taken its place on its way out of a test, or a group holds it."""
+    waiting, seen = [raised], set[int]()
+    while waiting:
+        error = waiting.pop(0)
+        if error is not None and id(error) not in seen:
+            seen.add(id(error))
+            yield error
+            waiting += [error.__cause__, error.__context__]
+            if isinstance(error, BaseExceptionGroup):
+                waiting += error.exceptions
+
+
+def write_problems(terminal: pytest.TerminalReporter, problems: Sequence[str]) -> None:
+    for problem in problems:
+        terminal.write_line(f"llmchaos: {problem}", red=True)
+
+
+def write_summary(terminal: pytest.TerminalReporter, directory: Path) -> None:
+    """Build the report from the evidence on disk, and write a line for each trial."""
+    if not directory.exists():
+        return
+    try:
+        page = report.build(directory)
+    except OSError as error:
+        again = f"`llmchaos report {directory}` builds it later"
+        write_problems(terminal, [f"the report cannot be written: {error.strerror or error}; {again}"])
+        return
+    terminal.section("reliability")
+    for line in report.summary_lines(report.read_run(directory / "run.json")):
+        terminal.write_line(line)
+    shown = page if not page.is_relative_to(Path.cwd()) else page.relative_to(Path.cwd())
+    terminal.write_line(f"report: {shown}")
+
+
+def terminal_of(config: pytest.Config) -> pytest.TerminalReporter | None:
+    found: pytest.TerminalReporter | None = config.pluginmanager.getplugin("terminalreporter")
+    return found
+
+
+def progress_of(config: pytest.Config) -> Progress:
+    """Live progress through pytest's own terminal, past its capture; silent with -q and in xdist workers."""
+    reporter = terminal_of(config)
+    if reporter is None or config.get_verbosity() < 0 or hasattr(config, "workerinput"):
+        return Progress(None, tty=False)
+    capture = config.pluginmanager.getplugin("capturemanager")
+
+    def write(text: str, end: bool) -> None:
+        with capture.global_and_fixture_disabled():
+            if end:
+                reporter.ensure_newline()
+                reporter.write_line(text)
+            else:
+                # A line that wraps could not be written over.
+                reporter.rewrite(text[: shutil.get_terminal_size().columns - 1], erase=True)
+            if not text:
+                restore_line(reporter, config.invocation_params.dir)
+            reporter.flush()
+
+    return Progress(write, tty=bool(reporter.isatty))
+
+
+def restore_line(reporter: pytest.TerminalReporter, folder: Path) -> None:
+    """Write again the file's name that the updating line has replaced."""
+    current = reporter.currentfspath
+    if isinstance(current, Path):
+        reporter.rewrite(f"{current.relative_to(folder) if current.is_relative_to(folder) else current} ")
+    else:  # -v: the whole id is written anew, once the line is known to be gone
+        reporter.currentfspath = None

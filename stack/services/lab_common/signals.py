@@ -1,0 +1,34 @@
+"""The end of a service by SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from lab_common.log import Log
+
+ENDING = (signal.SIGTERM, signal.SIGINT)
+
+
+def stop_event() -> asyncio.Event:
+    """Set by the signal, in the running loop: for services that let requests finish."""
+    stop = asyncio.Event()
+    for number in ENDING:
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+def exit_at_once(log: Log) -> None:
+    """For services whose threads would hold the process for seconds: not even `sys.exit` ends those."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        log("ends", signal=signal.Signals(number).name)
+        os._exit(0)
+
+    for number in ENDING:
+        signal.signal(number, end)

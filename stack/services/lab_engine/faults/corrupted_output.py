@@ -1,0 +1,49 @@
+"""Answers are wrong though fast and complete."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from lab_engine.faults.base import Fault, register
+from lab_engine.tokens import AnswerText
+from lab_engine.values import require, require_one_of
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Iterable
+
+    from lab_engine.answers import Answer
+    from lab_engine.effects import Effects
+
+STRANGER = "what another caller asked"  # its answer is given when no other caller is being served
+
+
+@register
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CorruptedOutput(Fault):
+    """`garbage` is what NaN logits give, `wrong` another text, `swapped` another prompt's answer."""
+
+    kind: ClassVar[str] = "corrupted_output"
+    how: str = "garbage"
+    share: float = 1.0  # of the requests that arrive
+
+    def __post_init__(self) -> None:
+        require_one_of("how", self.how, ("garbage", "wrong", "swapped"))
+        require("share", self.share, above=0, at_most=1)
+
+    def effects(self, others: Effects) -> Effects:
+        return replace(others, corruption=self)
+
+    def corrupt(self, answer: Answer, others: Iterable[Answer], rng: random.Random) -> bool:
+        """Mark the answer for corruption when the dice say so."""
+        if rng.random() >= self.share:
+            return False
+        answer.corruption = self
+        prompt = answer.request.prompt
+        if self.how == "wrong":
+            answer.false_text = AnswerText(f"{prompt}\x1fwrong")
+        elif self.how == "swapped":
+            strangers = (other.request.prompt for other in others if other.request.prompt != prompt)
+            answer.false_text = AnswerText(next(strangers, STRANGER))
+        return True

@@ -1,0 +1,21 @@
+"""Every start within the lease ends with exit status 1 before the port is open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lab_engine.faults.base import Fault, StartFailedError, register
+
+
+@register
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CrashOnBoot(Fault):
+    kind: ClassVar[str] = "crash_on_boot"
+
+    @property
+    def at_boot(self) -> bool:
+        return True
+
+    def boot(self) -> None:
+        raise StartFailedError("RuntimeError: Engine core initialization failed. See root cause above.")

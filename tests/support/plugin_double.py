@@ -1,0 +1,57 @@
+"""A scenario, and a double that performs its trials."""
+
+from __future__ import annotations
+
+from pytest_llmchaos import errors
+from pytest_llmchaos.evidence.trial_result import LoadResult
+from pytest_llmchaos.trial.perform import Performed
+from pytest_llmchaos.trial.trial import Trial
+
+SCENARIO = '''
+"""It holds."""
+from pytest_llmchaos import experiment, faults, loads
+
+pytestmark = experiment(load=loads.open_loop(rate_rps=2, max_tokens=8), fault={fault})
+
+def test_one(trial):
+    assert trial.time_to_detect_s <= 5
+
+def test_two(trial):
+    assert trial.repaired_by == "remediator"
+'''
+
+
+class Double:
+    """Performs nothing: gives a prepared trial or a prepared error, and remembers how often it was asked."""
+
+    def __init__(self):
+        self.error = None
+        self.detect_s = 1.5
+        self.repaired_by = "remediator"
+        self.performed = []
+
+    def perform(self, campaign, plan):
+        self.performed.append(str(plan.fault))
+        if self.error is not None:
+            return Performed(name="001", trial=None, error=self.error)
+        trial = Trial(
+            name="001",
+            plan=plan,
+            windows={},
+            slos={},
+            slo_errors={"gone": errors.NoData("no data for gone")},
+            detect_s=self.detect_s,
+            detected_by="alert X",
+            recover_s=None,
+            recover_why_not="still down",
+            settle_s=None,
+            repaired_by=self.repaired_by,
+            victims=("api",),
+            alerts=(),
+            actions=(),
+            restarts={},
+            findings=(),
+            events=(),
+            load=LoadResult(),
+        )
+        return Performed(name="001", trial=trial, error=None)

@@ -1,0 +1,76 @@
+"""Whole pytest sessions as child processes, and what they leave behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from pytest_llmchaos.evidence import journal
+from pytest_llmchaos.runtime.docker import docker_cli
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def start(reports: Path, *args: str, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """pytest in a session of its own, so that signals hit it alone. What it says goes to `output.txt`."""
+    reports.mkdir(parents=True, exist_ok=True)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:randomly",
+        "-p",
+        "no:cacheprovider",
+        f"--chaos-report={reports}",
+        *args,
+    ]
+    with (reports / "output.txt").open("wb") as output:
+        return subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def run(reports: Path, *args: str, env: dict[str, str] | None = None, timeout_s: float = 240) -> tuple[int, str]:
+    process = start(reports, *args, env=env)
+    try:
+        process.wait(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise AssertionError(f"pytest did not end within {timeout_s:g} s:\n{said(reports)}") from None
+    return process.returncode, (reports / "output.txt").read_text()
+
+
+def said(reports: Path) -> str:
+    return (reports / "output.txt").read_text()[-4000:]
+
+
+def lines(reports: Path) -> list[dict[str, Any]]:
+    return [line for path in sorted(reports.glob("2*/journal*.jsonl")) for line in journal.read(path)]
+
+
+def of_kind(reports: Path, kind: str) -> list[dict[str, Any]]:
+    return [line for line in lines(reports) if line["kind"] == kind]
+
+
+def leftovers(project: str) -> list[str]:
+    """Containers, networks and volumes of a compose project."""
+    label = f"label=com.docker.compose.project={project}"
+    found = [f"container {row['Names']}" for row in docker_cli.listed("container", label)]
+    found += [f"network {row['Name']}" for row in docker_cli.listed("network", label)]
+    return found + [f"volume {row['Name']}" for row in docker_cli.listed("volume", label)]
+
+
+def run_json(reports: Path) -> dict[str, Any]:
+    return dict(json.loads((reports / "latest" / "run.json").read_text()))

@@ -1,0 +1,35 @@
+"""Skips tests that need the lab's stack where it cannot start."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.runtime.docker import docker_cli
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+BOOTSTRAP = ROOT / "stack" / "bootstrap.py"
+
+
+def missing(backend: str) -> str | None:
+    """Why the stack cannot be started here; None if it can."""
+    try:
+        docker_cli.require_engine()
+    except NotReady as error:
+        return str(error)
+    done = subprocess.run(
+        [sys.executable, str(BOOTSTRAP), "env", "--backend", backend], capture_output=True, text=True, check=False
+    )
+    return done.stderr.strip() if done.returncode else None
+
+
+def require(backend: str) -> None:
+    reason = missing(backend)
+    if reason:
+        pytest.skip(reason)

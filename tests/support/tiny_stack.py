@@ -1,0 +1,185 @@
+"""Sessions on the least stack there is (`tiny/`): two small containers, up in a second. Not a test itself.
+
+What a dead run leaves does not depend on what its services do: containers, networks, limits, processes, a journal. So the many
+deaths are died here, and a few of them on the whole lab.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+from support import sessions
+from support.stacks import BOOTSTRAP
+from support.waiting import until
+
+from pytest_llmchaos.host import identity
+from pytest_llmchaos.runtime.docker import docker_cli, restrictions
+
+HERE = Path(__file__).parent / "tiny"
+GONE_DEADLINE_S = 3.0
+
+SCENARIO = '''
+"""A desk that is hit."""
+from pytest_llmchaos import experiment, faults, loads
+
+pytestmark = experiment(
+    load=loads.open_loop(rate_rps=10, max_tokens=2), fault=faults.{fault}, remediator=False, steady_s=1, stable_s=0.5{more}
+)
+
+def test_it(trial):
+    assert trial.whole.offered
+'''
+INI = """
+[pytest]
+llmchaos_compose = compose.yaml
+llmchaos_api = desk
+llmchaos_prometheus = judge
+llmchaos_targets = desk
+llmchaos_slo = slo.yaml
+llmchaos_attach = {attach}
+"""
+LASTING, PASSING = ", repair_within_s=1", ", settle_within_s=2, fault_s=0.5"
+FAULTS = {
+    "kill": ('kill("desk")', LASTING),
+    "pause": ('pause("desk")', PASSING),
+    "partition": ('partition("desk")', PASSING),
+    "limit_cpu": ('limit_cpu("desk", cores=0.5)', PASSING),
+    "limit_memory": ('limit_memory("desk", mebibytes=64)', PASSING),
+}
+# A hold that is over only when the test has done what it came for.
+LONG = ", settle_within_s=5, fault_s=90"
+
+
+def image() -> str:
+    """The lab's image of services: Python, and nothing of it but that is used."""
+    command = [sys.executable, str(BOOTSTRAP), "env", "--backend", "sim"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return str(json.loads(told)["LLMCHAOS_SERVICES_IMAGE"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiny:
+    """One user's folder: a scenario, the stack's files, an ini file. `environment` names the image, and what is attached to."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    @property
+    def reports(self) -> Path:
+        return self.folder / "reports"
+
+    def scenario(self, name: str, fault: str, more: str) -> None:
+        (self.folder / f"test_{name}.py").write_text(SCENARIO.format(fault=fault, more=more))
+
+    def arguments(self, *more: str) -> list[str]:
+        found = [str(self.folder), f"--rootdir={self.folder}", f"--confcutdir={self.folder}"]
+        return [*found, "-c", str(self.folder / "pytest.ini"), *more]
+
+    def start(self, *more: str) -> subprocess.Popen[bytes]:
+        return sessions.start(self.reports, *self.arguments(*more), env=self.environment)
+
+    def run(self, *more: str, timeout_s: float = 90) -> tuple[int, str]:
+        return sessions.run(self.reports, *self.arguments(*more), env=self.environment, timeout_s=timeout_s)
+
+
+def make(
+    folder: Path, image_name: str, *, fault: str = "", more: str = "", attach: bool = False, conftest: str = ""
+) -> Tiny:
+    """A fresh folder with one scenario; `fault` is a name of FAULTS."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in (folder, *folder.parents[:3]):
+        with suppress(PermissionError):
+            path.chmod(0o755)  # containers run as nobody and read `desk.py` there
+    for name in ("compose.yaml", "desk.py", "slo.yaml"):
+        shutil.copy(HERE / name, folder)
+    (folder / "pytest.ini").write_text(INI.format(attach=str(attach).lower()))
+    (folder / "conftest.py").write_text(conftest)
+    tiny = Tiny(folder=folder, environment={"TINY_IMAGE": image_name})
+    if fault:
+        call, usual = FAULTS[fault]
+        tiny.scenario("doomed", call, more or usual)
+    return tiny
+
+
+def project_of(pid: int) -> str:
+    return identity.project_name(pid)
+
+
+class Engine:
+    """The daemon, asked without a process for each question. One per thread."""
+
+    def __init__(self, host: str | None = None) -> None:
+        self._client: Any = docker.DockerClient(base_url=host or docker_cli.docker_host(), timeout=20)
+
+    def left(self, project: str) -> list[str]:
+        """Containers, networks and volumes of a compose project."""
+        chosen = {"label": f"com.docker.compose.project={project}"}
+        found = [f"container {one['Names']}" for one in self._client.api.containers(all=True, filters=chosen)]
+        found += [f"network {one['Name']}" for one in self._client.api.networks(filters=chosen)]
+        return found + [f"volume {one['Name']}" for one in self._client.api.volumes(filters=chosen)["Volumes"] or []]
+
+    def looks(self, project: str) -> list[Any]:
+        """What a fault could have changed of each container: whether it runs, its networks, its limits."""
+        chosen = {"label": f"com.docker.compose.project={project}"}
+        found = sorted(self._client.containers.list(all=True, filters=chosen), key=lambda one: one.name)
+        return [(one.id, one.status, _comparable(restrictions.as_found(one))) for one in found]
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _comparable(found: restrictions.AsFound) -> Any:
+    networks = {name: sorted(about["aliases"]) for name, about in found.networks.items()}
+    return networks, found.cpus_nano, found.cpu_quota_us, found.memory_bytes, found.swap_bytes
+
+
+def pids_of(folder: Path) -> list[int]:
+    """Every process that was started for a session of this folder: its watchdog, its callers, compose commands."""
+    mark, found = str(folder).encode(), []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            told = (process / "cmdline").read_bytes() + b"\0" + (process / "environ").read_bytes()
+            if mark in told and int(process.name) != os.getpid() and identity.process_started(int(process.name)):
+                found.append(int(process.name))
+    return found
+
+
+def processes_of(folder: Path) -> list[str]:
+    """The same in words."""
+    found = []
+    for pid in pids_of(folder):
+        with suppress(OSError):
+            found.append(f"process {pid}: {Path(f'/proc/{pid}/cmdline').read_bytes()[:120]!r}")
+    return found
+
+
+def clean_after_s(
+    tiny: Tiny, project: str, engine: Engine, died_s: float, *, deadline_s: float = GONE_DEADLINE_S
+) -> float:
+    """Seconds from a death until nothing of the session is left, in the engine or as a process. Fails past the deadline.
+
+    The watchdog itself looks a second time, for what a command that died may still have brought forth, and ends after that.
+    """
+    while True:
+        left = [
+            *engine.left(project),
+            *(one for one in processes_of(tiny.folder) if "pytest_llmchaos.cleanup.watchdog" not in one),
+        ]
+        took_s = time.monotonic() - died_s
+        if not left:
+            until(lambda: not processes_of(tiny.folder), "the watchdog has ended", 10)
+            return took_s
+        assert took_s <= deadline_s, (
+            f"{took_s:.1f} s after the death there are left: {left}\n{sessions.said(tiny.reports)}"
+        )
+        time.sleep(0.05)

@@ -1,0 +1,102 @@
+"""What the lab's services share: settings declared as fields, log lines."""
+
+import json
+import re
+from dataclasses import dataclass
+
+import pytest
+
+import lab_api.settings
+import lab_engine.settings
+import lab_llamacpp.settings
+import lab_remediator.settings
+import lab_supervisor_proxy.settings
+from lab_common.log import Log
+from lab_common.settings import Section, SettingsError, flag, number, refuse, section, text, whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner(Section):
+    rate: float = number("LAB_RATE", 0.5, 0, 1)
+    count: int | None = whole("LAB_COUNT", None, -1, 9)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer(Section):
+    name: str = text("LAB_NAME", pattern="[a-z]+", expected="a name")
+    key: str = text("LAB_KEY", pattern="[a-z]*", expected="letters", secret=True)
+    dry: bool = flag("LAB_DRY")
+    inner: Inner = section(Inner)  # noqa: RUF009 - declares a field
+
+    def conflicts(self) -> list[str]:
+        return ["LAB_DRY: expected 0 where LAB_COUNT is set, got '1'"] if self.dry and self.inner.count else []
+
+
+def problems(**env: str) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        Outer.from_env(env)
+    return str(caught.value).splitlines()
+
+
+def test_unset_and_empty_variables_have_their_defaults():
+    assert Outer.from_env({"LAB_NAME": " a ", "LAB_RATE": ""}) == Outer(name="a")
+
+
+def test_values_are_read_from_their_variables_and_a_secret_is_not_shown():
+    env = {"LAB_NAME": "a", "LAB_KEY": "hidden", "LAB_RATE": "1e-1", "LAB_COUNT": "-1"}
+
+    assert Outer.from_env(env) == Outer(name="a", key="hidden", inner=Inner(rate=0.1, count=-1))
+    assert "hidden" not in repr(Outer.from_env(env))
+    assert Outer.variables() == {"LAB_NAME", "LAB_KEY", "LAB_DRY", "LAB_RATE", "LAB_COUNT"}
+
+
+def test_all_that_is_wrong_is_named_at_once_with_what_was_expected():
+    assert problems(LAB_RATE="nan", LAB_COUNT="10", LAB_DRY="yes", LAB_KEY="s3cret") == [
+        "LAB_NAME: expected a name, got ''",
+        "LAB_KEY: expected letters, got a value that is not shown",
+        "LAB_DRY: expected 0 or 1, got 'yes'",
+        "LAB_RATE: expected a number from 0 to 1, got 'nan'",
+        "LAB_COUNT: expected a whole number from -1 to 9, got '10'",
+    ]
+
+
+@pytest.mark.parametrize("given", ["1_0", "+1", "1.0", "٣", "0x1", "9" * 5000])
+def test_a_whole_number_is_digits(given: str):
+    assert problems(LAB_NAME="a", LAB_COUNT=given)[0].startswith("LAB_COUNT: expected a whole number from -1 to 9")
+
+
+def test_values_that_are_right_one_by_one_may_conflict():
+    assert problems(LAB_NAME="a", LAB_DRY="1", LAB_COUNT="3") == ["LAB_DRY: expected 0 where LAB_COUNT is set, got '1'"]
+
+
+def test_a_refused_start_is_one_line_for_each_problem_and_status_2(capsys: pytest.CaptureFixture[str]):
+    assert refuse("desk", SettingsError("A: wrong\nB: wrong")) == 2
+    assert capsys.readouterr().err == "desk: A: wrong\ndesk: B: wrong\n"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        lab_api.settings.Settings,
+        lab_engine.settings.Environment,
+        lab_llamacpp.settings.Settings,
+        lab_remediator.settings.Settings,
+        lab_supervisor_proxy.settings.Settings,
+    ],
+    ids=lambda settings: settings.__module__.split(".")[0],
+)
+def test_each_variable_of_a_service_is_named_when_its_value_cannot_be(settings: type[Section]):
+    names = {"LAB_HOST", "LAB_MODEL", "LAB_HOLD_FILE", "LAB_RULES_FILE", "LAB_AUDIT_FILE", "LAB_SUPERVISOR_SOCKET"}
+    with pytest.raises(SettingsError) as caught:
+        settings.from_env(dict.fromkeys(settings.variables(), " \x7f "))
+    named = {re.match("LAB_[A-Z_]+", line)[0] for line in str(caught.value).splitlines()}
+
+    assert named == settings.variables() - names
+
+
+def test_a_log_line_has_time_service_event_and_facts(capsys: pytest.CaptureFixture[str]):
+    Log("desk", {"simulated": True})("listening", port=1)
+    line = json.loads(capsys.readouterr().out)
+
+    assert line.pop("at") > 1_700_000_000
+    assert line == {"service": "desk", "event": "listening", "simulated": True, "port": 1}
