@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +87,12 @@ class Record:
         at_s = round(self.now_s() if at_s is None else at_s, 3)
         self.events.append(EventNote(at_s=at_s, source=source, what=what, service=service))
         self.journal.write(lines.Event(trial=self.trial, at_s=at_s, source=source, what=what, service=service))
+
+    def note_events(self, notes: Sequence[EventNote]) -> None:
+        """Events that were read after they had happened; the record's own are in order of time again afterwards."""
+        for note in notes:
+            self.event(note.source, note.what, at_s=note.at_s, service=note.service or "")
+        self.events.sort(key=lambda event: event.at_s)
 
     def finding(self, what: str) -> None:
         self.findings.append(what)

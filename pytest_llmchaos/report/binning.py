@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from pytest_llmchaos.evidence.trial_result import PhaseResult
 from pytest_llmchaos.model import Sample
+from pytest_llmchaos.stats.quantiles import nearest_rank
 
 WIDTHS_S = (0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
 SHED = frozenset({"http_429"})  # refused politely: the caller knows and may come again
@@ -123,7 +124,7 @@ def curves(raw: Raw, *, until_s: float, points: int, dots: int) -> Curves:
 
 def quantile(ordered: list[float], q: float) -> float | None:
     """Nearest rank: a value that was measured. Of fewer than 1/(1-q) requests it is the slowest of them."""
-    return ordered[max(0, math.ceil(q * len(ordered)) - 1)] if ordered else None
+    return ordered[nearest_rank(q, len(ordered)) - 1] if ordered else None
 
 
 def counted(raw: Raw, phases: Iterable[PhaseResult]) -> tuple[PhaseResult, ...]:

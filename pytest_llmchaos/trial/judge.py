@@ -19,7 +19,7 @@ from pytest_llmchaos.trial.agreement import require_agreement, require_coverage,
 from pytest_llmchaos.trial.attribution import (
     SIGNAL_MISSING,
     detected,
-    note_events,
+    events_of,
     repaired_by,
     restarts,
     unnoticed,
@@ -83,7 +83,7 @@ def judged(lab: Lab, plan: TrialPlan, record: Record, load: RunningLoad, injecte
     runtime_events = lab.runtime.events(record.anchor_unix_s, time.time())
     audit = lab.remediator.audit(record.anchor_unix_s) if lab.subject.remediator else []
     fired = lab.prometheus.fired(record.unix_s(evidence.fault_s), time.time())
-    note_events(record, runtime_events, audit, fired)
+    record.note_events(events_of(record, runtime_events, audit, fired))
     detect_s, detected_by = detected(record, evidence.fault_s, audit, fired)
     recover_s, why_not = _recovered(record, plan, injected, evidence, runtime_events)
     if unnoticed(injected, detect_s):
