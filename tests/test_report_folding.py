@@ -17,7 +17,9 @@ from support.reportdata import Made
 
 from pytest_llmchaos import report
 from pytest_llmchaos.evidence.journal import Written
+from pytest_llmchaos.evidence.journal_lines import Intent
 from pytest_llmchaos.evidence.trial_result import Anchor, RunResult
+from pytest_llmchaos.model import UNDO_OPS
 from pytest_llmchaos.report.fold import UNJUDGED
 from pytest_llmchaos.report.journal_reader import journal
 
@@ -42,6 +44,13 @@ def test_a_whole_run_keeps_to_the_schema(tmp_path: Path) -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     jsonschema.Draft202012Validator(SCHEMA).validate(run)
     assert len(run["trials"]) == 9
+
+
+def test_the_made_up_journal_is_one_that_a_run_writes(tmp_path: Path) -> None:
+    found = journal(reportdata.run_dir(tmp_path, [*reportdata.gallery(), Made(judged=False)]))
+
+    assert found.unreadable == ()
+    assert {one.line.undo.op for one in found.lines if isinstance(one.line, Intent)} <= UNDO_OPS
 
 
 def test_the_judges_words_are_repeated_unchanged(tmp_path: Path) -> None:
@@ -96,7 +105,7 @@ def test_a_trial_that_nobody_lived_to_judge_is_invalid_and_counted_from_its_samp
     assert fault["name"] == "fault"
     assert fault["offered"] > fault["ok"] > 0
     assert fault["to_s"] > fault["from_s"] == 8
-    assert trial["undo"] == [{"fault": "kill", "victim": "api", "op": "start", "undone": False}]
+    assert trial["undo"] == [{"fault": "kill", "victim": "api", "op": "ensure_running", "undone": False}]
 
 
 def test_journals_of_several_workers_become_one_run(tmp_path: Path) -> None:

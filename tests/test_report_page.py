@@ -165,7 +165,7 @@ def test_reason_evidence_and_repeat_line_stand_on_the_page(tmp_path: Path) -> No
 
     for words in (
         "LoadNotHeld: p99 lateness must be <= 0.05 s, was 0.113 s",
-        "docker event die exitCode=137",
+        "runtime event die exitCode=137",
         'sum(llmchaos_caller_requests_total{outcome="ok"})',
         "good at the window's end",
         "remediator restart api",
