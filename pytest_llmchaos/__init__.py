@@ -1,5 +1,6 @@
 """Chaos experiments for LLM inference services, as pytest tests."""
 
+import importlib
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import (
@@ -35,10 +36,8 @@ if not TYPE_CHECKING:  # a type checker would believe that every name exists her
 
     def __getattr__(name: str) -> object:
         """What only scenarios need: every pytest run of an environment imports this package, for the plugin's sake."""
-        from importlib import import_module  # noqa: PLC0415 - the point of it
-
         if name in {"faults", "loads"}:
-            return import_module(f"{__name__}.{name}")
+            return importlib.import_module(f"{__name__}.{name}")
         if name == "experiment":
-            return import_module(f"{__name__}.experiment_mark").experiment
+            return importlib.import_module(f"{__name__}.experiment_mark").experiment
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,8 +7,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pytest_llmchaos import report
+from pytest_llmchaos.cleanup import sweep
 from pytest_llmchaos.errors import LlmchaosError, NotReady
+from pytest_llmchaos.evidence import ledger
 from pytest_llmchaos.host import state_dirs
+from pytest_llmchaos.runtime.docker import docker_cli
+from pytest_llmchaos.subject.lab import setup_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,17 +52,12 @@ def _run(arguments: argparse.Namespace) -> int:
         return doctor()
     if arguments.command == "report":
         return rebuild(arguments.directory)
-    from pytest_llmchaos.evidence import ledger  # noqa: PLC0415 - each command pays for its own imports
-
     _say(ledger.table(ledger.read(arguments.ledger), arguments.slo))
     return 0
 
 
 def heal(*, dry_run: bool) -> int:
     """Remove the stacks of dead runs, in whichever runtime. 1 if there is a Docker that could not be looked at."""
-    from pytest_llmchaos.cleanup import sweep  # noqa: PLC0415 - as above
-    from pytest_llmchaos.runtime.docker import docker_cli  # noqa: PLC0415
-
     docker = sweep.in_docker()
     if docker.unseen:
         _say(f"Docker was not looked at: {docker.unseen}")
@@ -77,10 +77,6 @@ def heal(*, dry_run: bool) -> int:
 
 def doctor() -> int:
     """Each check on a line; the exit status is 1 if any failed."""
-    from pytest_llmchaos.cleanup import sweep  # noqa: PLC0415 - as above
-    from pytest_llmchaos.runtime.docker import docker_cli  # noqa: PLC0415
-    from pytest_llmchaos.subject.lab import setup_command  # noqa: PLC0415
-
     bad = 0
     try:
         docker_cli.require_engine()
@@ -111,8 +107,6 @@ def doctor() -> int:
 
 
 def rebuild(directory: Path) -> int:
-    from pytest_llmchaos import report  # noqa: PLC0415 - as above
-
     if not list(directory.glob("journal*.jsonl")):
         raise NotReady(f"{directory} has no journal: give the folder of a run, such as reports/latest")
     _say(str(report.build(directory.resolve())))

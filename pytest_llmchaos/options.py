@@ -1,4 +1,4 @@
-"""The command line and ini file of the plugin: names, help, defaults, checks. It imports no pytest, it is handed its parser."""
+"""The command line and ini file of the plugin: names, help, defaults, checks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import argparse
 import secrets
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+import pytest
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.plan.seeds import parse_seed
@@ -45,7 +47,8 @@ OPTIONS: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("replay", {"metavar": "FILE"}, "Perform the schedule of an earlier run again, from its run.json."),
     ("repeat", {"metavar": "N"}, "Perform every trial N times, for means and spread (default: 1)."),
 )
-INI: tuple[tuple[str, str, str], ...] = (
+IniType = Literal["string", "linelist", "args", "bool", "float"]
+INI: tuple[tuple[str, IniType, str], ...] = (
     ("llmchaos_runtime", "string", "Default of --chaos-runtime."),
     ("llmchaos_backend", "string", "Default of --chaos-backend."),
     ("llmchaos_report", "string", "Default of --chaos-report."),
@@ -77,7 +80,7 @@ class Spelling:
     given_up: frozenset[str]
 
 
-def add(parser: Any) -> Spelling:
+def add(parser: pytest.Parser) -> Spelling:
     """Register all options. An alias that another plugin owns is given up; the canonical name always works."""
     group = parser.getgroup("llmchaos", "chaos experiments for LLM services (pytest-llmchaos)")
     taken, given_up = _taken(parser), set[str]()
@@ -102,29 +105,29 @@ def add(parser: Any) -> Spelling:
     return Spelling(frozenset(given_up))
 
 
-def _taken(parser: Any) -> set[str]:
+def _taken(parser: pytest.Parser) -> set[str]:
     """Options that other plugins own: pytest 8 tells of a conflict only when it parses, too late to give up an alias."""
     groups = [*getattr(parser, "_groups", ()), getattr(parser, "_anonymous", None)]
     return {name for group in groups for option in getattr(group, "options", ()) for name in option.names()}
 
 
-def spelled(config: Any, name: str) -> str:
+def spelled(config: pytest.Config, name: str) -> str:
     """An option as the command line has it or has to write it: by its alias, unless another plugin owns that."""
     canonical = f"--llmchaos-{name}"
     written = any(str(word).partition("=")[0] == canonical for word in config.invocation_params.args)
     return canonical if written or name in config.pluginmanager.getplugin(SPELLING).given_up else f"--chaos-{name}"
 
 
-def given(config: Any, name: str) -> Any:
+def given(config: pytest.Config, name: str) -> Any:
     return config.getoption(_DEST + name)
 
 
-def text_of(config: Any, name: str, default: str) -> str:
+def text_of(config: pytest.Config, name: str, default: str) -> str:
     """A text option: the command line's, else the ini file's, else the default."""
     return str(given(config, name) or config.getini(f"llmchaos_{name}") or default)
 
 
-def choice_of(config: Any, name: str, choices: tuple[str, ...], default: str) -> str:
+def choice_of(config: pytest.Config, name: str, choices: tuple[str, ...], default: str) -> str:
     """Raises BadScenario, naming the choices, for anything else."""
     value = text_of(config, name, default)
     if value not in choices:
@@ -133,22 +136,22 @@ def choice_of(config: Any, name: str, choices: tuple[str, ...], default: str) ->
     return value
 
 
-def reports_of(config: Any) -> Path:
+def reports_of(config: pytest.Config) -> Path:
     """The folder for the evidence of runs."""
     folder: Path = config.rootpath / text_of(config, "report", "reports")
     return folder
 
 
-def runtime_of(config: Any) -> str:
+def runtime_of(config: pytest.Config) -> str:
     return choice_of(config, "runtime", RUNTIMES, "auto")
 
 
-def backend_of(config: Any) -> str | None:
+def backend_of(config: pytest.Config) -> str | None:
     """The backend asked for; None where none was, and the runtime's own default holds."""
     return choice_of(config, "backend", BACKENDS, "ollama") if text_of(config, "backend", "") else None
 
 
-def own_subject_of(config: Any) -> Subject | None:
+def own_subject_of(config: pytest.Config) -> Subject | None:
     """The user's own stack, where the ini file names one. Raises BadScenario for a key that is wrong or missing."""
     refuse_services(_ini(config, "services"), toml=str(config.inipath).endswith(".toml"))
     read: dict[str, Any] = {one.name: _ini(config, one.name) for one in fields(OwnKeys)}
@@ -156,37 +159,37 @@ def own_subject_of(config: Any) -> Subject | None:
     return own_subject(OwnKeys(**read), config.inipath.parent if config.inipath else config.rootpath)
 
 
-def _ini(config: Any, name: str) -> Any:
+def _ini(config: pytest.Config, name: str) -> Any:
     """An ini key's value. Raises BadScenario where it is not of its type."""
     try:
         return config.getini(f"llmchaos_{name}")
-    except Exception as error:  # noqa: BLE001 - a ValueError, from pytest 9.2 on a UsageError: pytest is not imported here
+    except (ValueError, TypeError, pytest.UsageError) as error:
         kind = next(kind for key, kind, _ in INI if key == f"llmchaos_{name}")
         what = {"bool": "true or false", "float": "a number"}.get(kind, f"of the type {kind}")
         raise BadScenario(f"llmchaos_{name} must be {what}: {error}") from None
 
 
-def attached(config: Any) -> bool:
+def attached(config: pytest.Config) -> bool:
     """Whether the stack is not the instrument's own. Raises BadScenario for anything but true or false."""
     return bool(_ini(config, "attach"))
 
 
-def leashed(config: Any) -> bool:
+def leashed(config: pytest.Config) -> bool:
     """Whether the stack must not be touched: it is attached to, and `--chaos-unleash` is not given."""
     return attached(config) and not given(config, "unleash")
 
 
-def leash_message(config: Any) -> str:
+def leash_message(config: pytest.Config) -> str:
     return (
         f"leashed: the stack is not the instrument's own (llmchaos_attach); pass {spelled(config, 'unleash')} to hit it"
     )
 
 
-def only_plans(config: Any) -> bool:
+def only_plans(config: pytest.Config) -> bool:
     return bool(given(config, "plan")) or leashed(config)
 
 
-def check(config: Any) -> None:
+def check(config: pytest.Config) -> None:
     """Raises BadScenario for whatever is wrong with the options and the ini file by themselves."""
     runtime, own = runtime_of(config), own_subject_of(config)
     backend_of(config), repeat_of(config)
@@ -196,13 +199,13 @@ def check(config: Any) -> None:
         )
 
 
-def seed_of(config: Any) -> int:
+def seed_of(config: pytest.Config) -> int:
     """The run's seed: given, or drawn by the operating system."""
     text = given(config, "seed")
     return secrets.randbelow(2**32) if text is None else parse_seed(str(text))
 
 
-def replayed_seed(config: Any, recorded: int) -> int:
+def replayed_seed(config: pytest.Config, recorded: int) -> int:
     """The seed of the run that is performed again. Raises BadScenario where another one was given beside it."""
     text = given(config, "seed")
     if text is not None and parse_seed(str(text)) != recorded:
@@ -213,7 +216,7 @@ def replayed_seed(config: Any, recorded: int) -> int:
     return recorded
 
 
-def repeat_of(config: Any) -> int:
+def repeat_of(config: pytest.Config) -> int:
     text = given(config, "repeat")
     if text is None:
         return 1

@@ -7,7 +7,16 @@ from pytest_llmchaos.evidence.journal import Journal
 from pytest_llmchaos.evidence.trial_record import Record
 from pytest_llmchaos.lab.injector import Injected
 from pytest_llmchaos.model import Injection, RuntimeEvent
-from pytest_llmchaos.trial.attribution import detected, events_of, repaired_by, restarts, unnoticed, victims_back
+from pytest_llmchaos.trial.attribution import (
+    actions_of,
+    detected,
+    events_of,
+    repaired_by,
+    restarts,
+    unnoticed,
+    victims_back,
+)
+from pytest_llmchaos.trial.trial import Action
 
 KILL = faults.kill("api").primitive
 RESTART = faults.restart("api").primitive
@@ -193,3 +202,16 @@ def test_what_everybody_wrote_down_is_told_on_one_clock_in_order(record):
         (11.6, "remediator", "intent start api: api-exited", "api"),
         (12.0, "runtime", "api start", "api"),
     ]
+
+
+def test_the_remediators_acts_are_those_that_ended(record):
+    audit = [
+        {"at": 101.0, "event": "intent", "action": "start", "service": "api", "rule": "api-exited"},
+        {"at": 101.5, "event": "done", "action": "start", "service": "api", "rule": "api-exited"},
+        {"at": 103.0, "event": "failed", "action": None, "service": None, "rule": None},
+    ]
+
+    assert actions_of(record, audit) == (
+        Action(at_s=11.5, action="start", service="api", rule="api-exited", succeeded=True),
+        Action(at_s=13.0, action="", service="", rule="", succeeded=False),
+    )

@@ -125,6 +125,16 @@ def test_a_readme_does_not_change_the_tag(stack):
     assert tag() == before
 
 
+@pytest.mark.parametrize("name", ["services", "llamacpp"])
+def test_an_image_has_every_package_that_its_programs_import(name):
+    recipe = next(recipe for recipe in RECIPES if recipe.name == name)
+    packages = {entry.removeprefix("services/") for entry in recipe.inputs if entry.startswith("services/lab_")}
+    sources = [path.read_text() for package in packages for path in (STACK / "services" / package).rglob("*.py")]
+    imported = {found for text in sources for found in re.findall(r"^\s*(?:from|import) (lab_\w+)", text, re.MULTILINE)}
+
+    assert imported - packages == set()
+
+
 # Names and pins.
 
 

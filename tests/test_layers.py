@@ -29,7 +29,7 @@ PURE_FILES = {
     "pytest_llmchaos/trial/trial.py",
     "pytest_llmchaos/trial/result.py",
 }
-DOORS = {PACKAGE / f"{name}.py" for name in ("plugin", "experiment_mark", "chaos_session", "xdist")}
+DOORS = {PACKAGE / f"{name}.py" for name in ("plugin", "options", "experiment_mark", "chaos_session", "xdist")}
 MAX_ROOMS = 28
 MAX_LEVELS = 10
 

@@ -18,6 +18,8 @@ from pytest_llmchaos.evidence import journal
 from pytest_llmchaos.evidence.journal_lines import Process
 from pytest_llmchaos.evidence.run_manifest import RunManifest, manifest_from
 from pytest_llmchaos.host.identity import process_started
+from pytest_llmchaos.runtime.docker import removal
+from pytest_llmchaos.runtime.local.cleanup import remove_run
 
 GOODBYE = b"clean\n"
 GIVE_UP_S = 60.0  # a Docker daemon that is being restarted is back long before
@@ -93,12 +95,8 @@ def clean_up(manifest: RunManifest) -> None:
 
         attached.heal(manifest)
     elif manifest.runtime == "compose":
-        from pytest_llmchaos.runtime.docker import removal  # noqa: PLC0415 - only this branch needs it
-
         removal.remove_dead(manifest.project, manifest.owner)
     elif manifest.runtime == "local":
-        from pytest_llmchaos.runtime.local.cleanup import remove_run  # noqa: PLC0415 - only this branch needs it
-
         remove_run(manifest.project, Path(manifest.directory))
 
 

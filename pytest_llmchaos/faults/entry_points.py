@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmchaos.errors import BadScenario
@@ -26,8 +27,6 @@ ACTS = ("inject", "undo", "observed", "healed")
 @functools.cache
 def found() -> dict[str, tuple[EntryPoint, ...]]:
     """What the installed packages offer, by name, each once however often its folder stands on the path."""
-    from importlib.metadata import entry_points  # noqa: PLC0415 - costs time, and few scenarios need it
-
     offered: dict[str, dict[tuple[str, str], EntryPoint]] = {}
     for point in entry_points(group=GROUP):
         offered.setdefault(point.name, {}).setdefault((_owner(point), point.value), point)

@@ -14,10 +14,14 @@ from pytest_llmchaos.evidence.trial_record import UNPLANNED, Record
 from pytest_llmchaos.evidence.trial_result import Planned, PlanNote
 from pytest_llmchaos.host import identity
 from pytest_llmchaos.lab.injector import Injected, Injector
+from pytest_llmchaos.lab.live_load import RunningLoad
 from pytest_llmchaos.lab.overload import Floodable
 from pytest_llmchaos.lab.views import RemediatorView, ServiceView
 from pytest_llmchaos.model import Injection, Undo
+from pytest_llmchaos.plan.seeds import rng_for
 from pytest_llmchaos.prometheus.annotations import Signals
+from pytest_llmchaos.prometheus.queries import Prometheus
+from pytest_llmchaos.slo.openslo import slos_of
 
 if TYPE_CHECKING:
     from pytest_llmchaos.evidence.journal import Journal
@@ -67,16 +71,12 @@ class Lab:
     @property
     def prometheus(self) -> Prometheus:
         if self._prometheus is None:
-            from pytest_llmchaos.prometheus.queries import Prometheus  # noqa: PLC0415 - its client costs import time
-
             self._prometheus = Prometheus(self.runtime.url(self.subject.prometheus))
         return self._prometheus
 
     @property
     def slos(self) -> tuple[Slo, ...]:
         if self._slos is None:
-            from pytest_llmchaos.slo.openslo import slos_of  # noqa: PLC0415 - yaml, needed by trials alone
-
             self._slos = slos_of(self.subject.slo_file)
         return self._slos
 
@@ -180,9 +180,6 @@ class Lab:
 
         `meanwhile` is called while the generator's program starts, which takes a second; the first request leaves after it.
         """
-        from pytest_llmchaos.lab.live_load import RunningLoad  # noqa: PLC0415 - the layer above the generator, needed by trials alone
-        from pytest_llmchaos.plan.seeds import rng_for  # noqa: PLC0415
-
         if self.record is None:
             with (
                 self.recording(Planned(scenario="lab", fault="", plan=PlanNote(load=str(load)))) as record,
@@ -321,8 +318,6 @@ class Lab:
         if isinstance(fault, list | tuple):
             acts: Sequence[Injection] = fault
         else:
-            from pytest_llmchaos.plan.seeds import rng_for  # noqa: PLC0415
-
             acts = fault.plan(rng_for(self.seed, "lab", str(fault), self._trials), self.subject.targets)  # type: ignore[union-attr] # a Fault, the list case is above
         missing = sorted({need for act in acts for need in act.fault.needs} - self.runtime.abilities)
         if missing:

@@ -21,14 +21,14 @@ from pytest_llmchaos.evidence.run_manifest import RunManifest
 from pytest_llmchaos.evidence.trial_result import Catalogue
 from pytest_llmchaos.faults import foreign_names
 from pytest_llmchaos.host import identity
+from pytest_llmchaos.lab.lab import Lab
 from pytest_llmchaos.prometheus.required_metrics import require_metrics
-from pytest_llmchaos.runtime.docker import preflight
+from pytest_llmchaos.runtime.docker import attached, preflight
 from pytest_llmchaos.session.environment import environment
 from pytest_llmchaos.session.settings import Settings, make_runtime
 from pytest_llmchaos.subject.lab import Subject, setup_command
 
 if TYPE_CHECKING:
-    from pytest_llmchaos.lab.lab import Lab
     from pytest_llmchaos.plan.schedule import ScheduleEntry
     from pytest_llmchaos.session.progress import Progress
 
@@ -141,8 +141,6 @@ class Run:
         return self._lab
 
     def _start(self) -> Lab:
-        from pytest_llmchaos.lab.lab import Lab  # noqa: PLC0415 - everything heavy hangs below it
-
         if self._runtime is None:
             self.preflight()
         settings, project = self.settings, self._runtime.project
@@ -156,8 +154,6 @@ class Run:
             directory=str(settings.stack_directory),
         )
         if self.subject.attach:
-            from pytest_llmchaos.runtime.docker import attached  # noqa: PLC0415 - only the runtime in use
-
             manifest = replace(manifest, run=settings.run, targets=tuple(self.subject.targets))
             manifest = self._noted = attached.note(manifest)
         self.journal.write(lines.Stack(**structs.asdict(manifest)))
@@ -202,8 +198,6 @@ class Run:
             (self._watchdog.leave if broken else self._watchdog.dismiss)()
             self._watchdog = None
         if self._noted is not None and not broken:
-            from pytest_llmchaos.runtime.docker import attached  # noqa: PLC0415 - only the runtime in use
-
             attached.forget(self._noted)
             self._noted = None
         if self._old_sigterm is not None:

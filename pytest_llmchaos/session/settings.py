@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.lab.overload import OWN_ABILITIES
 from pytest_llmchaos.runtime.docker import docker_cli
+from pytest_llmchaos.runtime.docker.attached import AttachedRuntime
+from pytest_llmchaos.runtime.docker.compose import ComposeRuntime
+from pytest_llmchaos.runtime.local.runtime import LocalRuntime
 from pytest_llmchaos.subject.lab import Subject, lab_subject
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,21 +67,13 @@ def make_runtime(settings: Settings, subject: Subject, *, project: str, owner_id
     about = {"project": project, "run": settings.run, "owner": owner_id}
     directory = settings.stack_directory
     if subject.attach:
-        from pytest_llmchaos.runtime.docker.attached import AttachedRuntime  # noqa: PLC0415 - only the runtime in use
-
         return AttachedRuntime(subject, **about, directory=directory)
     if settings.runtime == "compose":
-        from pytest_llmchaos.runtime.docker.compose import ComposeRuntime  # noqa: PLC0415 - only the runtime in use
-
         return ComposeRuntime(subject, **about, directory=directory)
-    from pytest_llmchaos.runtime.local.runtime import LocalRuntime  # noqa: PLC0415 - as above
-
     return LocalRuntime(subject, **about, directory=directory)
 
 
 def abilities_of(settings: Settings) -> frozenset[str]:
     """What faults may need of the runtime that the settings name. Nothing is started or asked."""
-    from pytest_llmchaos.lab.overload import OWN_ABILITIES  # noqa: PLC0415 - only for plans
-
     can: frozenset[str] = make_runtime(settings, settings.subject, project="plan", owner_id="").abilities
     return can | OWN_ABILITIES

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import yaml
+
 from pytest_llmchaos.errors import BadScenario
 
 if TYPE_CHECKING:
@@ -103,8 +105,6 @@ class Place:
 
 def documents(text: str, source: str, error: type[BadScenario] = BadScenario) -> tuple[Place, ...]:
     """The YAML documents of a text."""
-    import yaml  # noqa: PLC0415 (slow to import, and most who import this package never read a file)
-
     try:
         nodes: list[Any] = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
     except yaml.MarkedYAMLError as bad:

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.evidence.trial_result import EventNote
+from pytest_llmchaos.trial.trial import Action
 
 if TYPE_CHECKING:
     from pytest_llmchaos.evidence.trial_record import Record
     from pytest_llmchaos.lab.injector import Injected
     from pytest_llmchaos.model import RuntimeEvent
     from pytest_llmchaos.prometheus.queries import FiredAlert
+    from pytest_llmchaos.trial.trial import Repairer
 
 Audit = Sequence[Mapping[str, object]]
 """Lines of the remediator's audit log, oldest first."""
@@ -96,14 +98,29 @@ def victims_back(record: Record, injected: Injected, events: Sequence[RuntimeEve
     return back
 
 
-def repaired_by(injected: Injected, events: Sequence[RuntimeEvent], audit: Audit) -> str | None:
+def actions_of(record: Record, audit: Audit) -> tuple[Action, ...]:
+    """The remediator's acts that have ended, from its audit log."""
+    return tuple(
+        Action(
+            at_s=record.at_s(_at_unix_s(line)),
+            action=str(line.get("action") or ""),
+            service=str(line.get("service") or ""),
+            rule=str(line.get("rule") or ""),
+            succeeded=line["event"] == "done",
+        )
+        for line in audit
+        if line.get("event") in {"done", "failed"}
+    )
+
+
+def repaired_by(injected: Injected, events: Sequence[RuntimeEvent], audit: Audit) -> Repairer | None:
     """Who brought the victims back, from the runtime's events and the remediator's audit log; never assumed."""
     if not injected.acts or injected.start_unix_s is None:
         return None
     if all(act.fault.kind == "restart" for act in injected.acts):
         return "itself"
     reverted = injected.reverted_unix_s or float("inf")
-    names: set[str] = set()
+    names: set[Repairer] = set()
     for victim in injected.victims:
         at_unix_s = _lasting_start(injected, victim, events, reverted)
         if at_unix_s is None:

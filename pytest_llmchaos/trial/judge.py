@@ -18,6 +18,7 @@ from pytest_llmchaos.trial import slo_verdict
 from pytest_llmchaos.trial.agreement import require_agreement, require_coverage, require_one_clock
 from pytest_llmchaos.trial.attribution import (
     SIGNAL_MISSING,
+    actions_of,
     detected,
     events_of,
     repaired_by,
@@ -102,7 +103,7 @@ def judged(lab: Lab, plan: TrialPlan, record: Record, load: RunningLoad, injecte
         repaired_by=repaired_by(injected, runtime_events, audit),
         victims=injected.victims,
         alerts=tuple(sorted({alert.name for alert in fired if not alert.before})),
-        actions=tuple(line for line in audit if line.get("event") in {"done", "failed"}),
+        actions=actions_of(record, audit),
         restarts=restarts(runtime_events),
         findings=tuple(record.findings),
         events=tuple(record.events),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pytest_llmchaos.errors import BadScenario, Inconclusive, InvalidExperiment, NotDetected, NotRecovered
 
@@ -15,12 +15,28 @@ if TYPE_CHECKING:
     from pytest_llmchaos.stats.windows import Window
 
 
+# Who brought the victims back; "mixed" where it was not the same for all of them.
+Repairer = Literal["remediator", "instrument", "itself", "unknown", "mixed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Action:
+    """One act of the remediator, ended. `at_s` is in seconds since the load's start."""
+
+    at_s: float
+    action: str
+    service: str
+    rule: str
+    succeeded: bool
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """One performance of an experiment, judged. Times are seconds.
 
     `detected_by` names the signal, `repaired_by` who brought the victim back: "remediator", "instrument" (our own revert),
-    "itself" (a restart that needs nobody), "unknown", or None where nothing had to be repaired.
+    "itself" (a restart that needs nobody), "unknown", "mixed" (not the same for all victims), or None where nothing had
+    to be repaired.
     """
 
     name: str
@@ -33,10 +49,10 @@ class Trial:
     recover_s: float | None
     recover_why_not: str
     settle_s: float | None
-    repaired_by: str | None
+    repaired_by: Repairer | None
     victims: tuple[str, ...]
     alerts: tuple[str, ...]
-    actions: tuple[Mapping[str, object], ...]
+    actions: tuple[Action, ...]
     restarts: Mapping[str, int]
     findings: tuple[str, ...]
     events: tuple[EventNote, ...] = field(repr=False)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import docker
 from msgspec.structs import replace
 
 from pytest_llmchaos.errors import HealFailed, NotReady, Unsupported
@@ -88,8 +89,6 @@ class AttachedRuntime(ComposeRuntime):
 
         Raises HealFailed if that one does not answer: another would have no container, and that would look like undone.
         """
-        import docker  # noqa: PLC0415 - 0.2 s that a run without experiments must not pay
-
         self._daemon, self._found = daemon, found
         try:
             self._client = self._new_client()

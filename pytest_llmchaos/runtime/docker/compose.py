@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import io
 import json
 import os
 import re
 import signal
 import subprocess
+import tarfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import docker
 
 from pytest_llmchaos.errors import BadScenario, HealFailed, NotReady, Unsupported
 from pytest_llmchaos.model import RuntimeEvent, ServiceState, Undo
@@ -117,8 +121,6 @@ class ComposeRuntime(restrictions.Restrictable, EngineAbility):
         restrictions.keep(self._directory / "as_found.json", self._found)
 
     def _new_client(self) -> Any:
-        import docker  # noqa: PLC0415 - 0.2 s that a run without experiments must not pay
-
         return docker.DockerClient(base_url=self._daemon or docker_cli.docker_host(), timeout=10)
 
     def down(self) -> None:
@@ -184,11 +186,6 @@ class ComposeRuntime(restrictions.Restrictable, EngineAbility):
         container = self._container(self.subject.remediator) if self.subject.remediator else None
         if container is None:
             return []
-        import io  # noqa: PLC0415 - with tarfile, used here alone
-        import tarfile  # noqa: PLC0415
-
-        import docker  # noqa: PLC0415 - 0.2 s that a run without experiments must not pay
-
         try:
             chunks, _ = container.get_archive(self.subject.audit_file)
         except docker.errors.NotFound:
@@ -274,8 +271,6 @@ class ComposeRuntime(restrictions.Restrictable, EngineAbility):
         container = self._container(service)
         if container is None:
             raise NotReady(f"service {service!r} has no container with this run's labels: nothing was touched")
-        import docker  # noqa: PLC0415 - 0.2 s that a run without experiments must not pay
-
         try:
             act(container)
         except docker.errors.APIError as error:
@@ -320,9 +315,6 @@ class ComposeRuntime(restrictions.Restrictable, EngineAbility):
 
 def _archive(name: str, content: bytes) -> bytes:
     """A tar with one file that anybody in the container may write, whoever its user is."""
-    import io  # noqa: PLC0415 - with tarfile, seldom used
-    import tarfile  # noqa: PLC0415
-
     about = tarfile.TarInfo(name)
     about.size, about.mode = len(content), 0o666
     packed = io.BytesIO()

@@ -7,6 +7,8 @@ import time
 from collections.abc import Sequence
 from typing import Any, cast
 
+import docker
+
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.model import RuntimeEvent
 
@@ -35,8 +37,6 @@ class EventReader:
             raise NotReady("the Docker daemon did not open its event stream within 10 s: is it overloaded?")
 
     def _read(self) -> None:
-        import docker  # noqa: PLC0415 - 0.2 s that a run without experiments must not pay
-
         since = time.time()
         while not self._closing:
             try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.runtime.docker import docker_cli
+from pytest_llmchaos.slo.openslo import slos_of
 from pytest_llmchaos.subject.lab import Subject
 from pytest_llmchaos.subject.own_stack import named_services
 
@@ -25,8 +26,6 @@ def examine(subject: Subject) -> Subject:
 
     Raises BadScenario listing everything in the compose file that would go wrong later, InvalidSlo for the SLO file.
     """
-    from pytest_llmchaos.slo.openslo import slos_of  # noqa: PLC0415 - yaml, which the import of the plugin must not pay for
-
     slos_of(subject.slo_file)
     docker_cli.require_engine()
     command = ["docker", "compose"]

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.host.ports import Ports
 from pytest_llmchaos.prometheus import binary
 
 _EXTRA = 'pip install "pytest-llmchaos[local]"'
@@ -151,8 +152,6 @@ def ollama_models(program: Path, model: str, lock: Path) -> Path:
 
 
 def _create_model(program: Path, model: str, store: Path) -> None:
-    from pytest_llmchaos.host.ports import Ports  # noqa: PLC0415 - used once in the life of a cache
-
     ports = Ports()
     settings = {"OLLAMA_HOST": f"127.0.0.1:{ports.reserve()}", "OLLAMA_MODELS": str(store), "HOME": str(store)}
     serving = subprocess.Popen(
