@@ -9,12 +9,32 @@ RUN := $(VENV)/bin
 BOOTSTRAP := $(RUN)/python stack/bootstrap.py
 TAKES_COMPOSE := $(RUN)/python -c 'import sys; from pytest_llmchaos.session.settings import choose_runtime; sys.exit(choose_runtime("auto")[0] != "compose")'
 # Tests of layers 0 to 2, which have no clock and do no I/O.
-PURE := attribution effects engine_faults experiments fault_contract foreign_faults history loads plan samples slo subject trial
+PURE := attribution effects engine_faults experiments fault_contract foreign_faults history loads own_stack plan samples slo subject trial
 OLDEST_PYTEST := 8.4
 TOUCHES_PYTEST := test_byo test_experiments test_layers test_plan test_plugin processes/test_neighbours processes/test_progress
+# Files of tests/stack/. Sessions that die by the dozen fill both cores. Beside those that die one by one, and sweep what others left,
+# stacks stand that are looked at. Of what measures, one lane is on one stack and one has whole sessions, and they measure in turn.
+# Last and alone come the real model, which needs both cores, and what is compared within milliseconds.
+stack-files = $(1:%=tests/stack/test_%.py)
+BOUNDARIES := $(call stack-files,journal_boundaries local_boundaries)
+DYING := $(call stack-files,crash deaths)
+STANDING := $(call stack-files,compose docker_proxy_on_docker gpu runtime_contract)
+SHARING := $(call stack-files,blast_radius_on_docker restrictions trials engine_scenarios infra grafana)
+ALONE := $(call stack-files,sessions witness)
+LISTED = $(BOUNDARIES) $(DYING) $(STANDING) $(SHARING) $(ALONE)
+# What `make test` draws, and in which order it runs: always the same for a commit. `make test-all` has its own.
+DRAWN ?= --drawn-by=HEAD --hypothesis-profile=gate
+ORDER ?= 1
+ifndef SEED
+SEED := $(strip $(shell od -An -N2 -tu2 /dev/urandom))
+endif
+PYTEST = $(RUN)/python -m pytest $(DRAWN) $(PYTEST_ARGS)
+STACK_TESTS = $(PYTEST) -p no:randomly
+MINUTES := $(RUN)/python tests/support/minutes.py
+PART = @$(MINUTES) part
 
 .DEFAULT_GOAL := help
-.PHONY: help setup chaos test coverage test-oldest lint bench generate lock clean
+.PHONY: help setup chaos test test-all parts programs coverage test-oldest lint bench generate lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,14 +63,33 @@ chaos: $(VENV)/.ready ## perform the experiment kill_api against a real model; B
 	exit $$status
 
 test: BACKENDS = ollama llamacpp sim
-test: setup lint ## lint, then every test of the product; those in tests/stack/ start containers
-	$(RUN)/python -m pytest tests --ignore=tests/processes --ignore=tests/stack -n 2 $(PYTEST_ARGS)
-	@$(MAKE) --no-print-directory coverage test-oldest
-	$(RUN)/python -m pytest tests/processes $(PYTEST_ARGS)
-	$(RUN)/python -m pytest tests/stack -p no:randomly $(PYTEST_ARGS)
+test: setup programs ## within 15 minutes: lint, and of every kind of test those that the commit draws (docs/tests.md)
+	@$(MAKE) --no-print-directory parts
+	@$(MINUTES) end
+
+test-all: BACKENDS = ollama llamacpp sim
+test-all: setup programs ## every test, with new examples and in a new order; SEED=... repeats them
+	@$(MAKE) --no-print-directory parts DRAWN=--hypothesis-seed=$(SEED) ORDER=$(SEED)
+	@echo "make test-all SEED=$(SEED) draws the same examples and the same order"
+
+parts: $(VENV)/.ready $(VENV)/pytest-$(OLDEST_PYTEST)
+	@echo "drawn with $(DRAWN), in the order of --randomly-seed=$(ORDER)"
+	@$(MINUTES) begin
+	$(PART) lint $(MAKE) --no-print-directory lint
+	$(PART) units $(PYTEST) tests --ignore=tests/processes --ignore=tests/stack -n 2 --randomly-seed=$(ORDER)
+	$(PART) coverage $(MAKE) --no-print-directory coverage
+	$(PART) oldest $(MAKE) --no-print-directory test-oldest
+	$(PART) processes $(PYTEST) tests/processes --randomly-seed=$(ORDER)
+	$(PART) boundaries $(STACK_TESTS) $(BOUNDARIES)
+	$(PART) deaths $(STACK_TESTS) $(DYING) // $(STACK_TESTS) $(STANDING)
+	$(PART) trials $(STACK_TESTS) $(SHARING) // $(STACK_TESTS) tests/stack $(LISTED:%=--ignore=%)
+	$(PART) alone $(STACK_TESTS) $(ALONE)
+
+programs: $(VENV)/.ready ## what only tests need and no lock file has: haproxy, a browser
+	@$(BOOTSTRAP) programs
 
 coverage: $(VENV)/.ready ## every branch of the pure layers is taken by their own tests
-	$(RUN)/coverage run -m pytest -q --hypothesis-profile=gate $(PURE:%=tests/test_%.py)
+	$(RUN)/coverage run -m pytest -q --hypothesis-profile=gate --randomly-seed=$(ORDER) $(PURE:%=tests/test_%.py)
 	$(RUN)/coverage report
 
 $(VENV)/pytest-$(OLDEST_PYTEST): $(VENV)/.ready
@@ -58,7 +97,7 @@ $(VENV)/pytest-$(OLDEST_PYTEST): $(VENV)/.ready
 	@touch $@
 
 test-oldest: $(VENV)/pytest-$(OLDEST_PYTEST) ## what touches pytest, with the oldest pytest that is supported
-	PYTHONPATH=$(CURDIR)/$< $(RUN)/python -m pytest $(TOUCHES_PYTEST:%=tests/%.py) $(PYTEST_ARGS)
+	PYTHONPATH=$(CURDIR)/$< $(PYTEST) $(TOUCHES_PYTEST:%=tests/%.py) --randomly-seed=$(ORDER)
 
 lint: $(VENV)/.ready ## ruff and mypy
 	$(RUN)/ruff check .

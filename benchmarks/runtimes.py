@@ -33,7 +33,7 @@ from pytest_llmchaos.session.settings import Settings
 from pytest_llmchaos.subject.lab import lab_subject
 from pytest_llmchaos.trial.perform import perform
 
-RUNTIMES = {"compose": ComposeRuntime, "local": LocalRuntime}
+RUNTIMES: dict[str, type[ComposeRuntime | LocalRuntime]] = {"compose": ComposeRuntime, "local": LocalRuntime}
 GOALS = {
     ("compose", "up"): 5.0,
     ("compose", "down"): 1.0,
@@ -49,7 +49,7 @@ WHAT = ("prepare", "up", "down", "steady", "beyond", "before", "between", "after
 def stack_times(name: str, number: int, backend: str) -> dict[str, float]:
     """Seconds to prepare, come up and go down."""
     with tempfile.TemporaryDirectory() as directory:
-        runtime: Any = RUNTIMES[name](
+        runtime = RUNTIMES[name](
             lab_subject(backend),
             project=f"llmchaos-bench-{os.getpid()}-{number}",
             run="bench",

@@ -41,8 +41,8 @@ def experiment_of(node: pytest.Item) -> Experiment:
         raise pytest.UsageError(
             f"{node.nodeid} asks for `trial` but has no experiment: add `pytestmark = pytest_llmchaos.experiment(load=..., fault=...)`"
         )
-    found = mark.kwargs.get("experiment")
-    if not isinstance(found, Experiment):
+    found: Experiment | None = mark.kwargs.get("experiment")
+    if found is None:
         raise pytest.UsageError(
             f"{node.nodeid}: pytest.mark.llmchaos takes an experiment; write `pytestmark = pytest_llmchaos.experiment(load=..., fault=...)`"
         )

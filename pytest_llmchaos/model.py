@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 Outcome = Literal[
     "ok",
@@ -21,23 +21,10 @@ Outcome = Literal[
     "corrupted",
     "cancelled",
 ]
-OUTCOMES: tuple[Outcome, ...] = (
-    "ok",
-    "truncated",
-    "cut",
-    "stalled",
-    "inband_error",
-    "http_4xx",
-    "http_5xx",
-    "http_429",
-    "timeout",
-    "refused",
-    "corrupted",
-    "cancelled",
-)
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 Lifetime = Literal["lasting", "passing", "none"]
-Fidelity = Literal["real", "kernel", "proxy", "telemetry", "simulated"]
-FIDELITIES: tuple[Fidelity, ...] = ("real", "kernel", "proxy", "telemetry", "simulated")
+Fidelity = Literal["real", "kernel", "simulated"]
+FIDELITIES: tuple[Fidelity, ...] = get_args(Fidelity)  # from the strongest to the weakest
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,65 +89,260 @@ class ServiceState:
     identity: str = ""
 
 
-# Every way to undo a fault, each known to the runtimes: whoever finds a dead run's journal can do them without that run's code.
-UNDO_OPS = frozenset(
-    {
-        "engine_end",
-        "ensure_connected",
-        "ensure_cpu",
-        "ensure_memory",
-        "ensure_running",
-        "ensure_unpaused",
-        "stop_overload",
-    }
-)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Undo:
     """How to undo one fault: an operation of the runtime on one service. Serialisable, so that another process can do it."""
 
     op: str
     service: str
-    args: Mapping[str, Any] = field(default_factory=dict)
+    args: Mapping[str, object] = field(default_factory=dict)
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         return {"op": self.op, "service": self.service, "args": dict(self.args)}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Undo:
-        return cls(op=str(value["op"]), service=str(value["service"]), args=dict(value.get("args", {})))
+    def from_json(cls, value: Mapping[str, object]) -> Undo:
+        """The undo of a journal's line. Whatever stands there makes one: the runtime names an operation that it lacks."""
+        args = value.get("args")
+        return cls(
+            op=str(value.get("op", "")),
+            service=str(value.get("service", "")),
+            args=dict(args) if isinstance(args, Mapping) else {},
+        )
 
 
-class Runtime(Protocol):
-    """Where the subject runs. What it can do beyond this is named in `abilities`.
+EngineOption = str | int | float
 
-    Methods of the same name: kill, start, restart, crash, pause, unpause, partition, limit_cpu, limit_memory, events.
-    `engine`: it reaches the simulated engine's admin port. `oom_kill`: the kernel ends a service at its memory limit.
-    """
+
+@dataclass(frozen=True, kw_only=True)
+class EngineFaultState:
+    """One fault as the engine reports it. `counters` is the engine's own count of what the fault has done so far."""
+
+    id: str
+    kind: str
+    active: bool
+    started_unix_s: float
+    counters: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineReport:
+    """All faults that an engine lists, at one moment."""
+
+    at_unix_s: float
+    faults: tuple[EngineFaultState, ...]
+
+    def in_force(self, kind: str) -> EngineFaultState | None:
+        return next((one for one in self.faults if one.kind == kind and one.active), None)
+
+
+# What a runtime can do, one small protocol per ability. A fault's methods name the one they need, so that the type checker
+# sees both sides; `needs` and `abilities` name them in words, and ABILITIES ties the words to the protocols.
+
+
+@runtime_checkable
+class HasEvents(Protocol):
+    """Reports what happened to its services."""
+
+    def events(self, since_unix_s: float, until_unix_s: float) -> Sequence[RuntimeEvent]: ...
+
+
+@runtime_checkable
+class CanKill(Protocol):
+    """Kills a service so that no restart policy answers."""
+
+    def kill(self, service: str) -> None: ...
+
+
+@runtime_checkable
+class CanStart(Protocol):
+    """Starts a service that does not run."""
+
+    def start(self, service: str) -> None: ...
+
+
+@runtime_checkable
+class CanRestart(Protocol):
+    """Restarts a service by force."""
+
+    def restart(self, service: str) -> None: ...
+
+
+@runtime_checkable
+class CanCrash(Protocol):
+    """Ends a service's own process, so that the runtime sees it die by itself."""
+
+    def crash(self, service: str) -> None: ...
+
+
+@runtime_checkable
+class CanPause(Protocol):
+    """Freezes a service and thaws it."""
+
+    def pause(self, service: str) -> None: ...
+    def unpause(self, service: str) -> None: ...
+
+
+@runtime_checkable
+class ProvesRestrictions(Protocol):
+    """Proves that something was taken from a service, and that it was given back."""
+
+    def restricted(self, kind: str, service: str, since_unix_s: float, amount: float = 0) -> Proof | None: ...
+    def released(self, kind: str, service: str) -> Proof | None: ...
+
+
+@runtime_checkable
+class CanPartition(ProvesRestrictions, Protocol):
+    """Takes a service off all its networks."""
+
+    def partition(self, service: str) -> None: ...
+
+
+@runtime_checkable
+class CanLimitCpu(ProvesRestrictions, Protocol):
+    """Limits the processor time of a service."""
+
+    def limit_cpu(self, service: str, cores: float) -> None: ...
+
+
+@runtime_checkable
+class CanLimitMemory(ProvesRestrictions, Protocol):
+    """Limits the memory of a service."""
+
+    def limit_memory(self, service: str, mebibytes: int) -> None: ...
+
+
+@runtime_checkable
+class HasOomKiller(CanLimitMemory, Protocol):
+    """Runs services where the kernel ends one that needs more than its limit. It is no method of its own."""
+
+
+@runtime_checkable
+class CanReachEngine(Protocol):
+    """Reaches the admin port of a simulated engine."""
+
+    def engine_start(self, service: str, kind: str, *, lease_s: float, **options: EngineOption) -> str: ...
+    def engine_faults(self, service: str) -> EngineReport | None: ...
+    def engine_signal(self, query: str) -> float | None: ...
+
+
+@runtime_checkable
+class CanOverload(Protocol):
+    """Floods a service with the callers that the lab lends it."""
+
+    def overload(self, service: str, times: float, max_tokens: int) -> None: ...
+    def overload_seen(self, service: str, since_unix_s: float) -> Proof | None: ...
+    def overload_gone(self, service: str) -> Proof | None: ...
+
+
+class Flood(Protocol):
+    """Callers on top of a trial's own. The lab lends them to the runtime while faults are injected."""
+
+    def start(self, service: str, times: float, max_tokens: int) -> None: ...
+    def seen(self, service: str, since_unix_s: float) -> Proof | None: ...
+    def gone(self) -> Proof | None: ...
+    def stop(self) -> None: ...
+
+
+UndoOp = Callable[[Undo], None]
+
+
+class Runtime(HasEvents, Protocol):
+    """Where the subject runs. What it can do beyond this is named in `abilities`."""
 
     name: str
     project: str
+    services_run_as: str  # in words, for the report
+    flood: Flood | None
 
     @property
     def abilities(self) -> frozenset[str]: ...
-    def up(self, *, remediator: bool) -> None: ...
+    @property
+    def dashboards(self) -> str | None:
+        """Address of the dashboards; None if they are not served."""
+        ...
+
+    @property
+    def undo_ops(self) -> Mapping[str, UndoOp]:
+        """Every undo that it can do, by the name that journals keep. Each is idempotent."""
+        ...
+
+    def prepare(self) -> None:
+        """Find everything that is wrong before anything starts. Raises NotReady."""
+        ...
+
+    def up(self, *, remediator: bool = True) -> None: ...
     def down(self) -> None: ...
     def targets(self) -> tuple[str, ...]:
         """Services that a fault may hit."""
         ...
 
+    def images(self) -> Mapping[str, str]:
+        """What each service runs, for the fingerprint."""
+        ...
+
+    def logs(self, *, tail: int = 200) -> str: ...
     def url(self, service: str) -> str: ...
     def state(self, service: str) -> ServiceState: ...
     def states(self) -> Mapping[str, ServiceState]: ...
-    def events(self, since_unix_s: float, until_unix_s: float) -> Sequence[RuntimeEvent]: ...
-    def audit(self) -> Sequence[Mapping[str, Any]]:
+    def wait_healthy(self, services: Sequence[str], deadline_s: float) -> None:
+        """Wait until these services run and pass their own health checks. Raises NotReady naming one that does not."""
+        ...
+
+    def audit(self) -> Sequence[Mapping[str, object]]:
         """The remediator's own record of what it saw and did, oldest first."""
         ...
 
+    def start_remediator(self) -> None: ...
+    def stop_remediator(self) -> None: ...
     def undo(self, undo: Undo) -> None:
         """Do one undo; idempotent, and content with a service that is already gone."""
         ...
+
+
+class AbleRuntime(
+    Runtime,
+    CanKill,
+    CanStart,
+    CanRestart,
+    CanCrash,
+    CanPause,
+    CanPartition,
+    CanLimitCpu,
+    CanLimitMemory,
+    CanReachEngine,
+    CanOverload,
+    Protocol,
+):
+    """What a fault is handed: a runtime with every ability. `needs` says which of them the fault may use."""
+
+
+# The words of `needs` and `abilities`, and what a runtime that has one provides.
+ABILITIES: Mapping[str, type] = {
+    "kill": CanKill,
+    "crash": CanCrash,
+    "start": CanStart,
+    "restart": CanRestart,
+    "pause": CanPause,
+    "unpause": CanPause,
+    "partition": CanPartition,
+    "limit_cpu": CanLimitCpu,
+    "limit_memory": CanLimitMemory,
+    "oom_kill": HasOomKiller,
+    "overload": CanOverload,
+    "events": HasEvents,
+    "engine": CanReachEngine,
+}
+# Every undo that a fault may write into the journal, and the ability that brings it.
+UNDO_OPS: Mapping[str, str] = {
+    "ensure_running": "start",
+    "ensure_unpaused": "unpause",
+    "ensure_connected": "partition",
+    "ensure_cpu": "limit_cpu",
+    "ensure_memory": "limit_memory",
+    "engine_end": "engine",
+    "stop_overload": "overload",
+}
 
 
 class Primitive(Protocol):
@@ -179,13 +361,13 @@ class Primitive(Protocol):
         """The signal that should show it, in words."""
         ...
 
-    def inject(self, runtime: Any, victim: str) -> None: ...
+    def inject(self, runtime: AbleRuntime, victim: str) -> None: ...
     def undo(self, victim: str) -> Undo: ...
-    def observed(self, runtime: Any, victim: str, since_unix_s: float) -> Proof | None:
+    def observed(self, runtime: AbleRuntime, victim: str, since_unix_s: float) -> Proof | None:
         """Proof that the fault took hold after `since_unix_s`, or None if no witness saw it yet."""
         ...
 
-    def healed(self, runtime: Any, victim: str, since_unix_s: float) -> Proof | None:
+    def healed(self, runtime: AbleRuntime, victim: str, since_unix_s: float) -> Proof | None:
         """Proof that nothing of the fault is left, or None."""
         ...
 
@@ -202,6 +384,7 @@ class Injection:
         return f"{self.fault.kind} {self.victim} at +{self.after_s:g} s"
 
 
+@runtime_checkable
 class Fault(Protocol):
     """What an experiment is given: a primitive with a target, or a composition. `str(fault)` is its identity in reports and seeds."""
 
@@ -216,6 +399,24 @@ class Fault(Protocol):
     @property
     def blast_radius(self) -> int:
         """The most services that may be hit at once."""
+        ...
+
+    @property
+    def last_act_s(self) -> float:
+        """An upper bound for the seconds from the first act to the last."""
+        ...
+
+    @property
+    def strength(self) -> Mapping[str, object]:
+        """How strong it is, by the names of its options; empty for a composition."""
+        ...
+
+    def named_by(self, options: Sequence[str]) -> Fault:
+        """The same fault with these of its options in its name."""
+        ...
+
+    def with_lease(self, for_s: float) -> Fault:
+        """The same fault, no part of which ends by itself within `for_s`, unless that is its way."""
         ...
 
     def plan(self, rng: Random, services: Sequence[str]) -> tuple[Injection, ...]:

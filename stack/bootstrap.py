@@ -3,6 +3,7 @@
 python stack/bootstrap.py all                     engine, then images of the default backend
 python stack/bootstrap.py engine                  Docker Engine, Compose v2, buildx
 python stack/bootstrap.py images --backend sim    what is missing for that backend
+python stack/bootstrap.py programs                what only tests need: haproxy, a browser
 python stack/bootstrap.py env --backend sim       variables of a compose run, as JSON; exit 3 when images are missing
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from offline.build import SOURCES, ensure_images
 from offline.daemon_images import environment
+from offline.debian import ensure_programs
 from offline.engine import ensure_engine
 from offline.recipes import BACKENDS
 from offline.shell import SetupError, say
@@ -30,6 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.command == "env":
             return print_environment(options.backend, options.format)
+        if options.command == "programs":
+            ensure_programs()
         if options.command in ("engine", "all"):
             ensure_engine()
         if options.command in ("images", "all"):
@@ -42,8 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{engine,images,env,all}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{engine,images,env,all,programs}")
     commands.add_parser("engine", help="Docker Engine, Compose v2 and buildx, where they are missing")
+    commands.add_parser("programs", help="what only tests need: haproxy, a browser")
     for name, text in (("images", "build or pull what is missing"), ("all", "engine, then images")):
         images = commands.add_parser(name, help=text)
         images.add_argument(

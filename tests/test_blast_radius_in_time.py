@@ -107,7 +107,7 @@ def kinds(lab):
 def test_an_act_waits_until_the_system_has_repaired_the_one_before(lab):
     runtime, seen = lab.runtime, []
     kill = runtime.kill
-    runtime._runtime.kill = lambda service: (seen.append(runtime.state("api").running), kill(service))
+    runtime.kill = lambda service: (seen.append(runtime.state("api").running), kill(service))
     repair = threading.Timer(0.3, lambda: runtime.start("api"))
     repair.start()
 
@@ -159,7 +159,7 @@ def test_a_victim_that_somebody_removed_leaves_nothing_to_undo_and_no_claim(lab)
 
 def test_an_undo_that_fails_is_retried_until_its_deadline_and_does_not_keep_the_others_from_theirs(lab, monkeypatch):
     monkeypatch.setattr("pytest_llmchaos.runtime.undo.undo_until_done.__defaults__", (0.3,))
-    real, tried = lab.runtime._runtime.undo, []
+    real, tried = lab.runtime.undo, []
 
     def refuses(undo):
         tried.append(undo.service)
@@ -167,7 +167,7 @@ def test_an_undo_that_fails_is_retried_until_its_deadline_and_does_not_keep_the_
             raise HealFailed("the daemon refuses")
         real(undo)
 
-    lab.runtime._runtime.undo = refuses
+    lab.runtime.undo = refuses
     with (
         pytest.raises(
             HealFailed, match=r"could not undo ensure_running on model-1 .* heal by hand with `llmchaos heal`"
@@ -182,7 +182,7 @@ def test_an_undo_that_fails_is_retried_until_its_deadline_and_does_not_keep_the_
 
 
 def test_an_undo_that_works_at_the_second_try_is_healed(lab):
-    real, tried = lab.runtime._runtime.undo, []
+    real, tried = lab.runtime.undo, []
 
     def refuses_once(undo):
         tried.append(undo.service)
@@ -190,7 +190,7 @@ def test_an_undo_that_works_at_the_second_try_is_healed(lab):
             raise OSError("the daemon is being restarted")
         real(undo)
 
-    lab.runtime._runtime.undo = refuses_once
+    lab.runtime.undo = refuses_once
     with lab.inject(TWO_KILLS[:1]):
         pass
 

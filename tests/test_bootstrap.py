@@ -512,6 +512,36 @@ def test_failures_end_with_one_message_and_status_1(monkeypatch, capsys):
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+# Programs that only tests need.
+
+
+@pytest.mark.parametrize(
+    ("there", "installed"),
+    [
+        pytest.param([], ["haproxy", "chromium"], id="none"),
+        pytest.param(["google-chrome"], ["haproxy"], id="any browser will do"),
+        pytest.param(["haproxy", "chromium"], None, id="all"),
+    ],
+)
+def test_what_only_tests_need_is_installed_where_it_is_missing(monkeypatch, there, installed):
+    asked = []
+    monkeypatch.setattr(debian.shutil, "which", lambda name, path: name if name in there else None)
+    monkeypatch.setattr(debian, "is_debian_root", lambda: True)
+    monkeypatch.setattr(debian, "install", asked.append)
+
+    assert bootstrap.main(["programs"]) == 0
+    assert asked == ([installed] if installed else [])
+
+
+def test_where_nothing_may_be_installed_the_one_command_is_said(monkeypatch, capsys):
+    monkeypatch.setattr(debian.shutil, "which", lambda name, path: None)
+    monkeypatch.setattr(debian, "is_debian_root", lambda: False)
+    monkeypatch.setattr(debian, "install", lambda *_: pytest.fail("installed on a machine that is not ours to change"))
+
+    assert bootstrap.main(["programs"]) == 1
+    assert "run `sudo apt-get install -y --no-install-recommends haproxy chromium`" in capsys.readouterr().err
+
+
 # Debian's archive.
 
 

@@ -79,7 +79,7 @@ def made(**arguments):
         ({"blast_radius": 0}, "is smaller than what 'kill api' may hit"),
         ({"fault": faults.together(KILL, faults.kill("model-1")), "blast_radius": 1}, "may hit .2 services."),
         ({"fault": [KILL, faults.together(KILL, faults.kill("model-1"))], "blast_radius": 1}, "than what 'together"),
-        ({"fidelity": "perfect"}, "must be one of real, kernel, proxy, telemetry, simulated"),
+        ({"fidelity": "perfect"}, "must be one of real, kernel, simulated"),
         ({"fault": faults.hang("model-1"), "fault_s": 9, "fidelity": "real"}, "asks for more than 'hang model-1' is"),
     ],
 )

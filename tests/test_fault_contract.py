@@ -1,5 +1,6 @@
 """Every fault of the catalogue keeps one contract: plan, inject, prove, undo, prove healed; idempotent and content with the gone."""
 
+import functools
 import json
 import random
 
@@ -127,7 +128,7 @@ def test_an_unknown_target_names_the_services_there_are(make):
         make("worker-9").plan(random.Random(1), SERVICES)
 
 
-@pytest.mark.parametrize("target", ["", "a b", None, 7, "*", "api;rm", "../api", ["api"]])
+@pytest.mark.parametrize("target", ["", "a b", None, 7, "*", "api;rm", "../api", ["api", 7]])
 def test_a_target_that_is_no_service_name_is_refused(target):
     with pytest.raises(BadScenario, match="must be a service name"):
         faults.kill(target)
@@ -275,3 +276,51 @@ def test_a_weaker_limit_than_the_one_asked_for_is_no_proof():
 )
 def test_a_draw_of_four_may_hit_whatever_its_passing_faults_leave_behind(among, widest):
     assert faults.random(n=4, among=among).blast_radius == widest
+
+
+def everything_with_a_target():
+    names = [name for name in faults.__all__ if name not in {"none", "random", "sequence", "together"}]
+    options = {"limit_cpu": {"cores": 0.1}, "limit_memory": {"mebibytes": 64}}
+    return [functools.partial(getattr(faults, name), **options.get(name, {})) for name in names]
+
+
+@pytest.mark.parametrize("make", everything_with_a_target(), ids=lambda make: make.func.__name__)
+def test_several_targets_are_all_hit_at_once_as_by_together(make):
+    both = make(["model-1", "model-2"])
+
+    assert both == faults.together(make("model-1"), make("model-2"))
+    assert both.blast_radius == 2
+    assert [(act.after_s, act.victim) for act in both.plan(random.Random(1), SERVICES)] == [
+        (0.0, "model-1"),
+        (0.0, "model-2"),
+    ]
+
+
+def test_a_list_of_one_target_is_that_target_and_patterns_in_a_list_draw_one_service_each():
+    drawn = faults.kill(["model-*", "model-*"]).plan(random.Random(1), SERVICES)
+
+    assert faults.kill(["api"]) == faults.kill("api")
+    assert {act.victim for act in drawn} == {"model-1", "model-2"}
+
+
+@pytest.mark.parametrize("targets", [[], ["api", "api"]])
+def test_targets_are_one_or_more_services_each_named_once(targets):
+    with pytest.raises(BadScenario, match=r"faults\.kill\(target\) must name at least one service, and each once"):
+        faults.kill(targets)
+
+
+def test_a_fault_answers_for_its_last_act_its_strength_and_its_lease():
+    late = faults.sequence(faults.kill("api"), then=faults.together(faults.hang("model-1"), KILLS), after_s=3)
+    drawn = faults.random(n=2, among=[faults.hang("model-1")], within_s=20)
+
+    assert [one.last_act_s for one in (faults.none(), faults.kill("api"), late, drawn)] == [0.0, 0.0, 3.0, 20.0]
+    assert faults.limit_cpu("api", cores=0.1).strength == {"cores": 0.1}
+    assert faults.gpu_saturation("model-1", share=0.5).strength == {"share": 0.5, "lease_s": 300.0}
+    assert [dict(one.strength) for one in (faults.none(), faults.kill("api"), late, drawn)] == [{}] * 4
+    assert faults.none().named_by(["cores"]) == faults.none()
+    assert faults.none().with_lease(900) == faults.none()
+    assert late.named_by(["cores"]) == late
+    assert drawn.with_lease(400).among[0].strength["lease_s"] == 400
+
+
+KILLS = faults.kill(["model-2", "api"])

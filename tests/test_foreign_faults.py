@@ -13,8 +13,8 @@ from support.fake_runtime import FakeRuntime
 from pytest_llmchaos import BadScenario, faults
 from pytest_llmchaos.evidence.journal import read
 from pytest_llmchaos.faults import entry_points
+from pytest_llmchaos.faults.base import options_of
 from pytest_llmchaos.model import UNDO_OPS
-from pytest_llmchaos.session.run import CATALOGUE
 
 ROOT = Path(__file__).parent.parent
 TOML, MODULE, SCENARIO, _CONTRACT = re.findall(
@@ -100,12 +100,21 @@ run.announce([])
 
     assert done.returncode == 0, done.stderr
     (line,) = read(tmp_path / "r" / "journal.jsonl")
-    assert line["catalogue"]["faults"] == [*CATALOGUE, "live_migration"]
+    assert line["catalogue"]["faults"] == [*faults.CATALOGUE, "live_migration"]
 
 
-def test_the_example_keeps_the_contract_that_all_faults_keep():
+@pytest.mark.parametrize(
+    "module",
+    [
+        MODULE,
+        re.sub(r"ClassVar\[(.*)\] =", r"\1 =", MODULE),
+        MODULE.replace("@dataclass(frozen=True, kw_only=True)\n", ""),
+    ],
+    ids=["class variables", "dataclass fields", "no dataclass"],
+)
+def test_the_example_keeps_the_contract_that_all_faults_keep(module):
     names = {}
-    exec(compile(MODULE, "docs/faults.md", "exec"), names)
+    exec(compile(module, "docs/faults.md", "exec", dont_inherit=True), names)
     fault = entry_points.check_foreign("it", "live_migration", names["live_migration"]("api"))
     (act,) = fault.plan(random.Random(1), ("api",))
     runtime = FakeRuntime()
@@ -116,6 +125,8 @@ def test_the_example_keeps_the_contract_that_all_faults_keep():
     assert act.fault.observed(runtime, "api", since).at_unix_s > since
     runtime.undo(act.fault.undo("api"))
     assert act.fault.healed(runtime, "api", since) is not None
+    assert options_of(act.fault) == dict(fault.strength) == {}
+    assert fault.with_lease(900) == fault
 
 
 GOOD = MODULE.replace("live_migration", "stun")
@@ -132,11 +143,18 @@ GOOD = MODULE.replace("live_migration", "stun")
         ("def stun(target):\n    return None", "must be a fault such as faults.kill('api'), got None"),
         ("def stun(target):\n    return 'kill api'", "must be a fault such as faults.kill('api'), got 'kill api'"),
         (
-            "from pytest_llmchaos import faults\ndef stun(target):\n    return faults.together(faults.kill('api'), faults.kill('api'))",
-            "must make OnTarget(primitive=..., target=...) whose primitive has inject, undo, observed, healed; got Together",
+            "from pytest_llmchaos import faults\ndef stun(target):\n    return faults.random(n=1, among=[faults.kill('api')])",
+            "must make OnTarget(primitive=..., target=...) whose primitive has inject, undo, observed, healed; got RandomFaults",
+        ),
+        (
+            "from pytest_llmchaos import faults\ndef stun(target):\n    return faults.kill(['api', 'model-1'])",
+            "has kind='kill'",
         ),
         (GOOD.replace("def healed", "def heeled"), "got OnTarget without healed"),
-        (GOOD.replace('kind: str = "stun"', 'kind: str = "daze"'), "has kind='daze', expected 'stun'"),
+        (
+            GOOD.replace('kind: ClassVar[str] = "stun"', 'kind: ClassVar[str] = "daze"'),
+            "has kind='daze', expected 'stun'",
+        ),
         (GOOD.replace('frozenset({"pause", "unpause", "events"})', "frozenset()"), "has needs=frozenset(), expected"),
         (
             GOOD.replace('frozenset({"pause", "unpause", "events"})', '"pause"'),
@@ -173,6 +191,7 @@ def test_one_package_twice_on_the_path_is_one(tmp_path, asked):
     sites = [by_hand(tmp_path / name, "chaos-stun", {"stun": "chaos_stun:stun"}, GOOD) for name in ("here", "there")]
 
     assert asked(*sites) == "stun api"
+    assert str(faults.foreign("stun")("api")) == "stun api"
     assert dir(faults) == sorted([*faults.__all__, "stun"])
     assert faults.foreign_names() == ["stun"]
 
@@ -187,6 +206,8 @@ def test_a_name_of_the_catalogue_cannot_be_taken(tmp_path, asked):
 def test_a_name_that_nobody_has_is_an_attribute_that_is_missing():
     with pytest.raises(AttributeError, match=r"there is no faults\.stun; there are .*kill.*xid"):
         _ = faults.stun
+    with pytest.raises(BadScenario, match=r"faults\.foreign\('stun'\): no installed package brings it; there are none"):
+        faults.foreign("stun")
 
 
 def test_importing_the_plugin_looks_for_no_fault(tmp_path):

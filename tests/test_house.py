@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "pytest_llmchaos"
 DOORS = ("plugin.py", "chaos_session.py", "experiment_mark.py", "xdist.py")
-MAX_INNER_IMPORTS = 20
+MAX_INNER_IMPORTS = 15
 MAX_HOOK_LINES = 15
 MAX_ANY_PER_1000_LINES = 19.0
 

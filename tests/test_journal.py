@@ -108,6 +108,35 @@ def test_an_undo_that_failed_leaves_its_intent_open(tmp_path):
     assert len(open_intents(journal.path)) == 1
 
 
+def test_of_two_intents_alike_the_one_is_open_whose_id_was_not_undone(tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    for number, megabytes in ((1, "64"), (2, "32")):
+        note = lines.UndoNote(op="ensure_memory", service="api", args={"had": megabytes})
+        about = {"trial": "001", "step": "inject", "fault": "limit_memory", "victim": "api"}
+        journal.write(lines.Intent(id=f"001#{number}", undo=note, **about))
+    journal.write(lines.Undone(intent="001#2", trial="001", victim="api", op="ensure_memory", ok=True))
+
+    assert [undo.args for undo in open_intents(journal.path)] == [{"had": "64"}]
+
+
+def test_an_intent_whose_undo_is_no_undo_keeps_no_other_from_being_found(tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    intend(journal, "model-1")
+    odd = [{"kind": "intent", "trial": "001", "victim": "api", "undo": undo} for undo in ("ensure_running", None, 7)]
+    with journal.path.open("a") as file:
+        file.writelines(json.dumps(line) + "\n" for line in odd)
+
+    assert [undo.service for undo in open_intents(journal.path)] == ["model-1"]
+
+
+def test_of_an_odd_intent_the_undo_is_enough(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    undo = {"op": "ensure_running", "service": "api", "args": {}}
+    path.write_text(json.dumps({"kind": "intent", "fault": 7, "undo": undo}) + "\n")
+
+    assert [(undo.op, undo.service) for undo in open_intents(path)] == [("ensure_running", "api")]
+
+
 PACKAGE = Path(pytest_llmchaos.__file__).parent
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import itertools
+import sys
 import time
 from dataclasses import dataclass, replace
 
@@ -141,6 +142,22 @@ def test_an_undo_that_fails_is_told_with_how_to_heal_by_hand_and_stays_open_in_t
     assert [undo.service for undo in open_intents(lab.journal.path)] == ["api"]
 
 
+def test_two_faults_of_one_kind_on_one_service_are_two_intents_and_the_one_that_was_not_undone_is_open(lab_on):
+    runtime = Clocked()
+    lab = lab_on(runtime)
+    second_ctrl_c(runtime, "api", times=1)
+    twice = faults.sequence(faults.limit_cpu("api", cores=0.5), then=faults.limit_cpu("api", cores=0.1), after_s=0.01)
+
+    with lab.recording(), pytest.raises(KeyboardInterrupt):
+        hold(lab, twice)
+
+    intents, undone = written(lab, "intent"), written(lab, "undone")
+    assert [line["id"] for line in intents] == ["001#1", "001#2"]
+    assert [(line["intent"], line["ok"]) for line in undone] == [("001#2", False), ("001#1", True)]
+    assert {line["intent"] for line in written(lab, "proof")} == {"001#1", "001#2"}
+    assert len(open_intents(lab.journal.path)) == 1
+
+
 def test_a_healing_that_no_witness_sees_is_a_failed_one(lab_on):
     @dataclass(frozen=True, kw_only=True)
     class Scarred(Kill):
@@ -177,12 +194,12 @@ def test_every_undo_is_tried_also_after_one_that_failed(lab_on):
     ]
 
 
-def second_ctrl_c(runtime, *services):
-    """From now on the undo in these services is interrupted."""
-    undo = runtime.undo
+def second_ctrl_c(runtime, *services, times=sys.maxsize):
+    """From now on the undo in these services is interrupted, so many times."""
+    undo, left = runtime.undo, itertools.count(times, -1)
 
     def interrupted(one):
-        if one.service in services:
+        if one.service in services and next(left) > 0:
             raise KeyboardInterrupt(f"again, at {one.service}")
         undo(one)
 
@@ -293,11 +310,15 @@ def test_a_fault_that_no_witness_saw_is_undone_and_proves_nothing(lab_on):
     assert runtime.state("api").running
 
 
+class Needless(Kill):
+    needs = frozenset()
+
+
 def test_what_cannot_or_may_not_be_done_is_refused_before_anything_is_written(lab_on):
     runtime = Clocked()
     runtime.abilities = frozenset({"events"})
     lab = lab_on(runtime)
-    stranger = [Injection(after_s=0.0, fault=Kill(needs=frozenset()), victim="prometheus")]
+    stranger = [Injection(after_s=0.0, fault=Needless(), victim="prometheus")]
 
     with lab.recording():
         with pytest.raises(Unsupported, match="the fake runtime cannot kill, start, which this fault needs"):

@@ -6,12 +6,15 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from support import minutes
 
+STACK = Path(__file__).parent / "stack"
 MAKEFILE = Path(__file__).parent.parent / "Makefile"
 PYTHON = """#!/bin/sh
 case "$*" in
     stack/bootstrap.py*) exit $FAKE_BOOTSTRAP ;;
     -c*) exit $FAKE_NO_COMPOSE ;;
+    tests/support/minutes.py*) echo "did: $*"; exit $FAKE_STATUS ;;
     -m\\ pytest*)
         echo "asked: $*"
         [ -z "$FAKE_RUN" ] || { mkdir "reports/$FAKE_RUN"; : > "reports/$FAKE_RUN/report.html"; ln -sfn "$FAKE_RUN" reports/latest; }
@@ -111,6 +114,62 @@ def test_a_benchmark_that_could_not_measure_does_not_stop_those_after_it(checkou
     ]
     assert "benchmarks/b.py ended with 2" in done.stderr
     assert done.returncode != 0
+
+
+def parts(done):
+    """The parts that were run, with their commands."""
+    runs = [
+        line.split(" part ")[1] for line in done.stdout.splitlines() if line.startswith("did:") and " part " in line
+    ]
+    return dict(run.split(" ", 1) for run in runs)
+
+
+def test_the_gate_draws_by_the_commit_and_the_same_examples_in_the_same_order(checkout):
+    done = made(checkout, "test", "PYTEST_ARGS=--durations=3")
+
+    assert done.returncode == 0, done.stderr
+    drawn = "--drawn-by=HEAD --hypothesis-profile=gate"
+    found = parts(done)
+    assert set(found) == set(minutes.budgets(minutes.PAGE.read_text()))
+    for name in set(found) - {"lint", "coverage", "oldest"}:
+        assert found[name].count("-m pytest") == found[name].count(f"{drawn} --durations=3"), name
+    assert "--randomly-seed=1" in found["units"]
+    assert done.stdout.splitlines()[-1] == "did: tests/support/minutes.py end"
+
+
+def test_all_of_them_draw_anew_and_the_line_that_repeats_them_is_said(checkout):
+    first, second = (made(checkout, "test-all").stdout for _ in range(2))
+    again = made(checkout, "test-all", "SEED=77")
+
+    assert first != second
+    assert "make test-all SEED=77" in again.stdout
+    found = parts(again)
+    assert "--hypothesis-seed=77" in found["units"]
+    assert "--randomly-seed=77" in found["units"]
+    assert "--drawn-by" not in again.stdout
+    assert "minutes.py end" not in again.stdout
+
+
+def test_a_part_that_fails_ends_the_gate(checkout):
+    done = made(checkout, "test", FAKE_STATUS="1")
+
+    assert done.returncode != 0
+    assert "part" not in done.stdout
+
+
+def test_every_file_of_the_stacks_tests_runs_in_one_lane_of_one_part(checkout):
+    done = made(checkout, "test")
+    lanes = [
+        lane.split() for name, commands in parts(done).items() if "stack" in commands for lane in commands.split(" // ")
+    ]
+    files = [path.name for path in STACK.glob("test_*.py")]
+
+    for file in files:
+        here = f"tests/stack/{file}"
+        runs = [lane for lane in lanes if here in lane or ("tests/stack" in lane and f"--ignore={here}" not in lane)]
+        assert len(runs) == 1, file
+    named = {word.rpartition("/")[2] for lane in lanes for word in lane if word.startswith("tests/stack/")}
+    assert named <= set(files)
 
 
 @pytest.mark.parametrize(("status", "left"), [("1", False), ("0", True)], ids=["failed", "made"])

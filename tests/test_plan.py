@@ -126,10 +126,8 @@ def test_an_unknown_target_names_the_services():
         planned(fault=faults.kill("worker-9"))
 
 
-class WiderThanItSays:
-    """A third party's fault that hits two services and declares one."""
-
-    target, needs, lifetime, fidelity, blast_radius = "api", frozenset(), "lasting", "real", 1
+class WiderThanItSays(OnTarget):
+    """A fault that hits two services and declares one."""
 
     def plan(self, _rng, services):
         return tuple(Injection(after_s=0.0, fault=faults.kill("api").primitive, victim=name) for name in services[:2])
@@ -140,7 +138,7 @@ class WiderThanItSays:
 
 def test_a_plan_beyond_the_blast_radius_is_refused_whatever_the_fault_declares():
     with pytest.raises(BadScenario, match="wide would hit 2 services at once, blast_radius allows 1"):
-        planned(fault=WiderThanItSays())
+        planned(fault=WiderThanItSays(primitive=Kill(), target="api"))
 
 
 def test_a_load_beyond_the_backend_is_refused_with_both_numbers():

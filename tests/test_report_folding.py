@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from support import reportdata
 from support.journals import written
 from support.reportdata import Made
@@ -50,7 +51,7 @@ def test_the_made_up_journal_is_one_that_a_run_writes(tmp_path: Path) -> None:
     found = journal(reportdata.run_dir(tmp_path, [*reportdata.gallery(), Made(judged=False)]))
 
     assert found.unreadable == ()
-    assert {one.line.undo.op for one in found.lines if isinstance(one.line, Intent)} <= UNDO_OPS
+    assert {one.line.undo.op for one in found.lines if isinstance(one.line, Intent)} <= UNDO_OPS.keys()
 
 
 def test_the_judges_words_are_repeated_unchanged(tmp_path: Path) -> None:
@@ -141,8 +142,8 @@ def test_an_event_that_was_noted_and_judged_is_told_once(tmp_path: Path) -> None
 
 
 def test_an_undo_counts_only_when_it_came_after_its_fault_and_worked() -> None:
-    def undone(op: str = "start", *, ok: bool = True) -> Written:
-        return written("undone", trial="001", victim="api", op=op, ok=ok)
+    def undone(op: str = "start", *, ok: bool = True, **more: str) -> Written:
+        return written("undone", trial="001", victim="api", op=op, ok=ok, **more)
 
     undo = {"op": "start", "service": "api", "args": {}}
     intent = written("intent", trial="001", victim="api", step="inject", fault="kill", undo=undo)
@@ -155,6 +156,8 @@ def test_an_undo_counts_only_when_it_came_after_its_fault_and_worked() -> None:
     assert open_after(undone(), intent) == [True]
     assert open_after(intent, undone(ok=False)) == [True]
     assert open_after(intent, undone("unpause")) == [True]
+    first, second = (structs.replace(intent, line=structs.replace(intent.line, id=one)) for one in ("001#1", "001#2"))
+    assert open_after(first, second, undone(intent="001#2")) == [True, False]
 
 
 def test_each_trial_carries_the_line_that_repeats_its_experiment(tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_a_phase_that_the_trial_had_not_is_refused_by_name(trial):
 def record(tmp_path):
     made = Record(Journal(tmp_path / "journal.jsonl"), "001", tmp_path)
     made.anchor(90.0, 0.0)
-    made.proof("injected", "runtime event die", 100.0)
+    made.proof("injected", "runtime event die", 100.0, intent="001#1")
     return made
 
 

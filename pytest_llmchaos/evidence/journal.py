@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from pytest_llmchaos.errors import EvidenceLost
-from pytest_llmchaos.evidence.journal_lines import KINDS, Intent, Line, Undone
+from pytest_llmchaos.evidence.journal_lines import KINDS, Line
 from pytest_llmchaos.model import Undo
 
 NAMES = frozenset(str(kind.__struct_config__.tag) for kind in KINDS)
@@ -125,16 +125,23 @@ def read(path: Path) -> Iterator[dict[str, object]]:
 
 
 def open_intents(path: Path) -> list[Undo]:
-    """The undo of every fault that was announced and not yet undone, newest first."""
-    pending: dict[tuple[str, str, str], Undo] = {}
-    for written in lines(path):
-        line = written.line if isinstance(written, Written) else None
-        if isinstance(line, Intent):
-            undo = line.undo
-            pending[line.trial, line.victim, undo.op] = Undo(op=undo.op, service=undo.service, args=undo.args)
-        elif isinstance(line, Undone) and line.ok:
-            pending.pop((line.trial, line.victim, line.op), None)
+    """The undo of every fault that was announced and not yet undone, newest first.
+
+    Each is matched by the id of its intent. Journals of earlier versions lack ids: there victim and operation must do.
+    Only the undo itself has to be readable: whatever else is odd in a line, its fault is undone.
+    """
+    pending: dict[tuple[str, ...], Undo] = {}
+    for line in read(path):
+        undo = line.get("undo")
+        if line["kind"] == "intent" and isinstance(undo, dict):
+            pending[_intent_key(line, line.get("id"), undo.get("op"))] = Undo.from_json(undo)
+        elif line["kind"] == "undone" and line.get("ok") is True:
+            pending.pop(_intent_key(line, line.get("intent"), line.get("op")), None)
     return list(pending.values())[::-1]
+
+
+def _intent_key(line: dict[str, object], intent: object, op: object) -> tuple[str, ...]:
+    return (str(intent),) if intent is not None else (str(line.get("trial")), str(line.get("victim")), str(op))
 
 
 def _finite(text: str) -> float | None:

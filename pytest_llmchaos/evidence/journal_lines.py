@@ -20,6 +20,7 @@ from pytest_llmchaos.evidence.trial_result import (
 
 SCHEMA: Final = "llmchaos-journal/1"
 Trial = Annotated[str, Meta(description="which trial of the run; `trials/<trial>/` holds its samples")]
+IntentId = Annotated[str, Meta(description="id of the intent; earlier versions wrote none")]
 
 
 class RunBegin(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="run"):
@@ -98,6 +99,7 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="i
 
     trial: Trial
     id: str | UnsetType = UNSET
+    """Unique in the journal; earlier versions wrote none."""
     step: Literal["inject"]
     fault: str
     victim: str
@@ -108,7 +110,7 @@ class Undone(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="u
     """An undo is over; `ok` false leaves its intent open."""
 
     trial: Trial
-    id: str | UnsetType = UNSET
+    intent: IntentId | UnsetType = UNSET
     victim: str
     op: str
     ok: bool
@@ -119,6 +121,7 @@ class Proved(ProofNote, frozen=True, kw_only=True, tag_field="kind", tag="proof"
     """An independent witness saw the fault take hold, or saw that nothing of it is left."""
 
     trial: Trial
+    intent: IntentId | UnsetType = UNSET
 
 
 class Event(EventNote, frozen=True, kw_only=True, tag_field="kind", tag="event"):

@@ -43,6 +43,7 @@ class Record:
         self.proofs: list[ProofNote] = []
         self.phase_now = ""
         self.healed = True
+        self._intents = 0
         self._unix_s = time.time()
         self._monotonic_s = time.monotonic()
 
@@ -61,13 +62,18 @@ class Record:
         """A helper process, which must not outlive the run."""
         self.journal.write(lines.Process(trial=self.trial, pid=pid, started=started))
 
-    def intent(self, fault: str, victim: str, undo: Undo) -> None:
-        """A fault that is about to be injected, and how to undo it."""
+    def intent(self, fault: str, victim: str, undo: Undo) -> str:
+        """Write down a fault that is about to be injected, and how to undo it. Returns the id of the act."""
+        self._intents += 1
+        intent = f"{self.trial}#{self._intents}"  # unique in the journal: what is undone is matched by it
         note = lines.UndoNote(op=undo.op, service=undo.service, args=dict(undo.args))
-        self.journal.write(lines.Intent(trial=self.trial, step="inject", fault=fault, victim=victim, undo=note))
+        self.journal.write(
+            lines.Intent(trial=self.trial, id=intent, step="inject", fault=fault, victim=victim, undo=note)
+        )
+        return intent
 
-    def undone(self, victim: str, op: str, *, ok: bool, why: str | UnsetType = UNSET) -> None:
-        self.journal.note(lines.Undone(trial=self.trial, victim=victim, op=op, ok=ok, why=why))
+    def undone(self, intent: str, victim: str, op: str, *, ok: bool, why: str | UnsetType = UNSET) -> None:
+        self.journal.note(lines.Undone(trial=self.trial, intent=intent, victim=victim, op=op, ok=ok, why=why))
 
     def now_s(self) -> float:
         return time.monotonic() - self._monotonic_s
@@ -98,10 +104,10 @@ class Record:
         self.findings.append(what)
         self.journal.write(lines.Finding(trial=self.trial, what=what))
 
-    def proof(self, step: Literal["injected", "healed"], witness: str, at_unix_s: float) -> None:
+    def proof(self, step: Literal["injected", "healed"], witness: str, at_unix_s: float, *, intent: str) -> None:
         at_s = self.at_s(at_unix_s)
         self.proofs.append(ProofNote(step=step, witness=witness, at_s=at_s))
-        line = lines.Proved(trial=self.trial, step=step, witness=witness, at_s=at_s)
+        line = lines.Proved(trial=self.trial, intent=intent, step=step, witness=witness, at_s=at_s)
         (self.journal.write if step == "injected" else self.journal.note)(line)
 
     @contextmanager

@@ -1,7 +1,9 @@
-"""The catalogue of faults. Names only; each lives in a file of its own, and other packages add theirs (docs/faults.md)."""
+"""The catalogue of faults. Each lives in a file of its own, and other packages add theirs (docs/faults.md)."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
+from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.faults.compositions import random, sequence, together
 from pytest_llmchaos.faults.corrupted_output import corrupted_output
 from pytest_llmchaos.faults.cpu_fallback import cpu_fallback
@@ -23,6 +25,7 @@ from pytest_llmchaos.faults.restart import restart
 from pytest_llmchaos.faults.slow_load import slow_load
 from pytest_llmchaos.faults.thermal_throttling import thermal_throttling
 from pytest_llmchaos.faults.xid import xid
+from pytest_llmchaos.model import Fault
 
 __all__ = [
     "corrupted_output",
@@ -50,12 +53,53 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """A fault that another package brings. One of that name here is found before this is asked: none can be shadowed."""
-    make = None if name.startswith("_") else factory(name)
+# What a report's coverage table lists, in its order, before the faults that other packages bring.
+CATALOGUE: tuple[str, ...] = tuple(
+    make.__name__
+    for make in (
+        kill,
+        crash,
+        restart,
+        pause,
+        partition,
+        limit_cpu,
+        limit_memory,
+        overload,
+        hang,
+        gpu_saturation,
+        gpu_exhaustion,
+        xid,
+        cpu_fallback,
+        thermal_throttling,
+        corrupted_output,
+        slow_load,
+        crash_on_boot,
+        memory_leak,
+    )
+)
+
+
+def foreign(name: str) -> Callable[..., Fault]:
+    """The maker of a fault that another package brings, for type checkers: they do not know `faults.<name>`.
+
+    Raises BadScenario if no installed package has that name.
+    """
+    make = factory(name)
     if make is None:
-        raise AttributeError(f"there is no faults.{name}; there are {', '.join(__dir__())}")
+        raise BadScenario(
+            f"faults.foreign({name!r}): no installed package brings it; there are {', '.join(foreign_names()) or 'none'}"
+        )
     return make
+
+
+if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe that every name exists here
+
+    def __getattr__(name: str) -> Callable[..., Fault]:
+        """A fault that another package brings. One of that name here is found before this is asked: none can be shadowed."""
+        make = None if name.startswith("_") else factory(name)
+        if make is None:
+            raise AttributeError(f"there is no faults.{name}; there are {', '.join(__dir__())}")
+        return make
 
 
 def foreign_names() -> list[str]:

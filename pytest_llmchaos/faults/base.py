@@ -1,15 +1,26 @@
-"""What all faults on one target share: choosing victims, and asking witnesses. Injects nothing."""
+"""Parts that faults on one target share: victims, bases of primitives, proofs by the runtime's own witnesses."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from random import Random
-from typing import Any
+from typing import ClassVar, Protocol, runtime_checkable
 
 from pytest_llmchaos.errors import BadScenario, NoVictim
-from pytest_llmchaos.model import Fidelity, Injection, Lifetime, Primitive, Proof, RuntimeEvent
+from pytest_llmchaos.model import (
+    Fidelity,
+    HasEvents,
+    Injection,
+    Lifetime,
+    Primitive,
+    Proof,
+    ProvesRestrictions,
+    Runtime,
+    RuntimeEvent,
+    Undo,
+)
 
 _TARGET = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*(\*)?")
 
@@ -46,20 +57,38 @@ def victims_of(target: str, services: Sequence[str]) -> list[str]:
     return found
 
 
+def options_of(primitive: Primitive) -> dict[str, object]:
+    """How strong a primitive is: its own dataclass fields, without what every primitive declares."""
+    it: object = primitive
+    own = fields(it) if is_dataclass(it) else ()
+    return {one.name: getattr(it, one.name) for one in own if one.name not in vars(Primitive)}
+
+
+@runtime_checkable
+class Leased(Protocol):
+    """A primitive that ends by itself after a while, and whose strength its fields do not show as they are."""
+
+    @property
+    def strength(self) -> Mapping[str, object]: ...
+    def with_lease(self, for_s: float, name: str) -> Primitive:
+        """The same one, which does not end by itself within `for_s`. Raises BadScenario with `name` for too long."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class OnTarget:
     """A primitive fault aimed at a service. `model-*` means one of them, drawn from the trial's own generator.
 
-    `strength` is set only where an experiment has several of one kind and target: it is a part of the name then.
+    `shown`: options that are a part of the name, because the experiment has several faults of this kind and target.
     """
 
     primitive: Primitive
     target: str
-    strength: str = ""
+    shown: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        strength = f"({self.strength})" if self.strength else ""
-        return f"{self.primitive.kind}{strength} {self.target}"
+        strength = ", ".join(f"{name}={self.strength.get(name)}" for name in self.shown)
+        return f"{self.primitive.kind}{f'({strength})' if strength else ''} {self.target}"
 
     @property
     def needs(self) -> frozenset[str]:
@@ -81,9 +110,71 @@ class OnTarget:
     def blast_radius(self) -> int:
         return 1
 
+    @property
+    def last_act_s(self) -> float:
+        return 0.0
+
+    @property
+    def strength(self) -> Mapping[str, object]:
+        return self.primitive.strength if isinstance(self.primitive, Leased) else options_of(self.primitive)
+
+    def named_by(self, options: Sequence[str]) -> OnTarget:
+        return replace(self, shown=tuple(options))
+
+    def with_lease(self, for_s: float) -> OnTarget:
+        if not isinstance(self.primitive, Leased):
+            return self
+        return replace(self, primitive=self.primitive.with_lease(for_s, str(self)))
+
     def plan(self, rng: Random, services: Sequence[str]) -> tuple[Injection, ...]:
         victim = rng.choice(victims_of(self.target, services))
         return (Injection(after_s=0.0, fault=self.primitive, victim=victim),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActFault:
+    """An act that ends a service's process. The system must bring the service back.
+
+    `exit_code`: status with which the process must end for a proof; "" for any.
+    """
+
+    lifetime: ClassVar[Lifetime] = "lasting"
+    fidelity: ClassVar[Fidelity] = "real"
+    expects: ClassVar[str] = "up == 0 or a failing health probe; ServiceDown fires"
+    exit_code: ClassVar[str] = ""
+
+    def undo(self, victim: str) -> Undo:
+        return Undo(op="ensure_running", service=victim)
+
+    def observed(self, runtime: HasEvents, victim: str, since_unix_s: float) -> Proof | None:
+        return died(runtime, victim, since_unix_s, **({"exitCode": self.exit_code} if self.exit_code else {}))
+
+    def healed(self, runtime: Runtime, victim: str, since_unix_s: float) -> Proof | None:
+        return runs_again(runtime, victim, since_unix_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestrictionFault:
+    """Something that the kernel withholds from a service until it is given back. `undo_op` gives it back."""
+
+    kind: ClassVar[str]
+    undo_op: ClassVar[str]
+    lifetime: ClassVar[Lifetime] = "passing"
+    fidelity: ClassVar[Fidelity] = "kernel"
+
+    @property
+    def amount(self) -> float:
+        """What is left to the service, in the runtime's unit."""
+        return 0
+
+    def undo(self, victim: str) -> Undo:
+        return Undo(op=self.undo_op, service=victim)
+
+    def observed(self, runtime: ProvesRestrictions, victim: str, since_unix_s: float) -> Proof | None:
+        return runtime.restricted(self.kind, victim, since_unix_s, self.amount)
+
+    def healed(self, runtime: ProvesRestrictions, victim: str, since_unix_s: float) -> Proof | None:  # noqa: ARG002 - the protocol's signature
+        return runtime.released(self.kind, victim)
 
 
 def first_event(
@@ -106,13 +197,13 @@ def event_proof(step: str, event: RuntimeEvent | None) -> Proof | None:
     return Proof(step="injected" if step == "injected" else "healed", witness=witness, at_unix_s=event.at_unix_s)
 
 
-def died(runtime: Any, victim: str, since_unix_s: float, **attributes: str) -> Proof | None:
+def died(runtime: HasEvents, victim: str, since_unix_s: float, **attributes: str) -> Proof | None:
     """Proof that the victim's process ended after `since_unix_s`, from the runtime's own event."""
     events = runtime.events(since_unix_s, float("inf"))
     return event_proof("injected", first_event(events, victim, frozenset({"die"}), **attributes))
 
 
-def runs_again(runtime: Any, victim: str, since_unix_s: float) -> Proof | None:
+def runs_again(runtime: Runtime, victim: str, since_unix_s: float) -> Proof | None:
     """Proof that the victim was started after `since_unix_s`, and runs."""
     state = runtime.state(victim)
     if not state.running or state.paused or state.started_unix_s < since_unix_s:

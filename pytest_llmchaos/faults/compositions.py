@@ -1,29 +1,78 @@
-"""Faults made of faults: at once, one after the other, or drawn from a list. Pure planning."""
+"""Faults made of faults: at once, one after the other, or drawn from a list."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.faults.base import check_seconds
-from pytest_llmchaos.model import FIDELITIES, Fidelity, Injection, Lifetime
+from pytest_llmchaos.faults.base import OnTarget, check_seconds, check_target
+from pytest_llmchaos.model import FIDELITIES, Fault, Fidelity, Injection, Lifetime
 
 if TYPE_CHECKING:
-    from pytest_llmchaos.model import Fault
+    from pytest_llmchaos.model import Primitive
+
+Target = str | Sequence[str]  # one service, `model-*` for one of several, or several of either
 
 
 def check_fault(where: str, fault: object) -> Fault:
-    """The fault, if it can be planned."""
-    if not callable(getattr(fault, "plan", None)) or not hasattr(fault, "lifetime"):
+    """The fault, if it has the shape of one: other packages bring classes of their own."""
+    if not isinstance(fault, Fault):
         raise BadScenario(f"{where} must be a fault such as faults.kill('api'), got {fault!r}")
-    return fault  # type: ignore[return-value] # checked by its shape: third parties bring their own classes
+    return fault
+
+
+def on_targets(primitive: Primitive, target: object) -> Fault:
+    """The primitive on its target. A list hits all that it names at once, as `together` does."""
+    if not isinstance(target, list | tuple):
+        return OnTarget(primitive=primitive, target=check_target(primitive.kind, target))
+    names = [check_target(primitive.kind, one) for one in target]
+    named = [name for name in names if not name.endswith("*")]
+    if not names or len(set(named)) < len(named):
+        raise BadScenario(
+            f"faults.{primitive.kind}(target) must name at least one service, and each once, got {target!r}"
+        )
+    aimed = tuple(OnTarget(primitive=primitive, target=name) for name in names)
+    return aimed[0] if len(aimed) == 1 else Together(parts=tuple((0.0, one) for one in aimed))
+
+
+class _Composition(ABC):
+    """What a fault made of faults derives from its members."""
+
+    @property
+    @abstractmethod
+    def members(self) -> tuple[Fault, ...]: ...
+
+    @property
+    def target(self) -> str:
+        return ",".join(sorted({f.target for f in self.members if f.target}))
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset().union(*(f.needs for f in self.members))
+
+    @property
+    def lifetime(self) -> Lifetime:
+        return "passing" if any(f.lifetime == "passing" for f in self.members) else "lasting"
+
+    @property
+    def fidelity(self) -> Fidelity:
+        """The weakest of the members: a claim may not exceed it."""
+        return max((f.fidelity for f in self.members), key=FIDELITIES.index)
+
+    @property
+    def strength(self) -> Mapping[str, object]:
+        return {}
+
+    def named_by(self, options: Sequence[str]) -> Self:  # noqa: ARG002 - it has no options of its own
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
-class Together:
+class Together(_Composition):
     """Several faults; each starts `after_s` seconds after the phase began."""
 
     parts: tuple[tuple[float, Fault], ...]
@@ -35,25 +84,19 @@ class Together:
         return "sequence(" + ", ".join(f"{f} at +{after:g} s" for after, f in self.parts) + ")"
 
     @property
-    def target(self) -> str:
-        return ",".join(sorted({f.target for _, f in self.parts if f.target}))
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset().union(*(f.needs for _, f in self.parts))
-
-    @property
-    def lifetime(self) -> Lifetime:
-        return "passing" if any(f.lifetime == "passing" for _, f in self.parts) else "lasting"
-
-    @property
-    def fidelity(self) -> Fidelity:
-        """The weakest of the parts: a claim may not exceed it."""
-        return max((f.fidelity for _, f in self.parts), key=FIDELITIES.index)
+    def members(self) -> tuple[Fault, ...]:
+        return tuple(f for _, f in self.parts)
 
     @property
     def blast_radius(self) -> int:
-        return sum(f.blast_radius for _, f in self.parts)
+        return sum(f.blast_radius for f in self.members)
+
+    @property
+    def last_act_s(self) -> float:
+        return max(after_s + f.last_act_s for after_s, f in self.parts)
+
+    def with_lease(self, for_s: float) -> Together:
+        return replace(self, parts=tuple((after_s, f.with_lease(for_s)) for after_s, f in self.parts))
 
     def plan(self, rng: Random, services: Sequence[str]) -> tuple[Injection, ...]:
         acts: list[Injection] = []
@@ -67,7 +110,7 @@ class Together:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomFaults:
+class RandomFaults(_Composition):
     """`n` faults drawn from `among`, spread over `within_s` seconds.
 
     One that would go beyond the experiment's blast radius, or hit a victim that is down, waits until an earlier one is over.
@@ -81,20 +124,8 @@ class RandomFaults:
         return f"random({self.n} among {', '.join(str(f) for f in self.among)} within {self.within_s:g} s)"
 
     @property
-    def target(self) -> str:
-        return ",".join(sorted({f.target for f in self.among if f.target}))
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset().union(*(f.needs for f in self.among))
-
-    @property
-    def lifetime(self) -> Lifetime:
-        return "passing" if any(f.lifetime == "passing" for f in self.among) else "lasting"
-
-    @property
-    def fidelity(self) -> Fidelity:
-        return max((f.fidelity for f in self.among), key=FIDELITIES.index)
+    def members(self) -> tuple[Fault, ...]:
+        return self.among
 
     @property
     def blast_radius(self) -> int:
@@ -104,6 +135,13 @@ class RandomFaults:
         stay = self.n * widest if any("*" in name for name in staying) else len(staying)
         lasting = max((f.blast_radius for f in self.among if f.lifetime != "passing"), default=0)
         return min(self.n * widest, stay + lasting)
+
+    @property
+    def last_act_s(self) -> float:
+        return self.within_s
+
+    def with_lease(self, for_s: float) -> RandomFaults:
+        return replace(self, among=tuple(f.with_lease(for_s) for f in self.among))
 
     def plan(self, rng: Random, services: Sequence[str]) -> tuple[Injection, ...]:
         slot_s = self.within_s / self.n

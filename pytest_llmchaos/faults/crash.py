@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
-from pytest_llmchaos.faults.base import OnTarget, check_target, died, runs_again
-from pytest_llmchaos.model import Fidelity, Lifetime, Proof, Undo
+from pytest_llmchaos.faults.base import ActFault
+from pytest_llmchaos.faults.compositions import Target, on_targets
 
 if TYPE_CHECKING:
-    from pytest_llmchaos.model import Fault
+    from pytest_llmchaos.model import CanCrash, Fault
 
 
-@dataclass(frozen=True, kw_only=True)
-class Crash:
-    kind: str = "crash"
-    needs: frozenset[str] = frozenset({"crash", "start", "events"})
-    lifetime: Lifetime = "lasting"
-    fidelity: Fidelity = "real"
-    expects: str = "up == 0 or a failing health probe; ServiceDown fires"
+class Crash(ActFault):
+    kind: ClassVar[str] = "crash"
+    needs: ClassVar[frozenset[str]] = frozenset({"crash", "start", "events"})
 
-    def inject(self, runtime: Any, victim: str) -> None:
+    def inject(self, runtime: CanCrash, victim: str) -> None:
         runtime.crash(victim)
 
-    def undo(self, victim: str) -> Undo:
-        return Undo(op="ensure_running", service=victim)
 
-    def observed(self, runtime: Any, victim: str, since_unix_s: float) -> Proof | None:
-        return died(runtime, victim, since_unix_s)
-
-    def healed(self, runtime: Any, victim: str, since_unix_s: float) -> Proof | None:
-        return runs_again(runtime, victim, since_unix_s)
-
-
-def crash(target: str) -> Fault:
+def crash(target: Target) -> Fault:
     """Kill the service's main process from outside the engine, so that the engine sees it die by itself."""
-    return OnTarget(primitive=Crash(), target=check_target("crash", target))
+    return on_targets(Crash(), target)

@@ -5,80 +5,101 @@ Only an engine that says it is simulated has such a port, so nothing here is mor
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self
 
 from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.faults.base import OnTarget, check_target, event_proof, first_event
-from pytest_llmchaos.faults.compositions import RandomFaults, Together
-from pytest_llmchaos.model import Fidelity, Lifetime, Primitive, Proof, Undo
+from pytest_llmchaos.faults.base import event_proof, first_event
+from pytest_llmchaos.model import CanReachEngine, EngineOption, Fidelity, Lifetime, Proof, Runtime, Undo
 
 if TYPE_CHECKING:
-    from pytest_llmchaos.model import Fault
+    from pytest_llmchaos.model import HasEvents
 
 # Shorter than anybody's patience: the engine ends a fault by itself if nobody else does. An experiment whose phases are longer
 # asks for more.
 LEASE_S = 300.0
 LONGEST_LEASE_S = 3600.0  # stack/services/lab_engine/faults/base.py grants no more
-Option = str | int | float
+
+
+class EngineRuntime(Runtime, CanReachEngine, Protocol):
+    """A runtime that reaches a simulated engine."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineFaultState:
-    """One fault as the engine tells it. `counters` is the engine's own count of what the fault has done so far."""
+class OnEngine:
+    """A fault of a simulated engine, started through its admin port. It ends by itself after `lease_s`."""
 
-    id: str
-    kind: str
-    active: bool
-    started_unix_s: float
-    counters: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineReport:
-    """All faults that an engine knows of, at one moment."""
-
-    at_unix_s: float
-    faults: tuple[EngineFaultState, ...]
-
-    def in_force(self, kind: str) -> EngineFaultState | None:
-        return next((one for one in self.faults if one.kind == kind and one.active), None)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineFault:
-    """A fault that is in force until it is ended.
-
-    `counter` is what the engine itself must have counted, where the fault does something that can be counted. `witness`
-    is a query that has a sample only while Prometheus sees the fault show; `{victim}` in it is the service.
-    """
-
-    kind: str
-    lifetime: Lifetime
-    expects: str
-    witness: str
-    options: tuple[tuple[str, Option], ...] = ()
-    counter: str | None = None
+    kind: ClassVar[str]
+    lifetime: ClassVar[Lifetime]
+    expects: ClassVar[str]
+    needs: ClassVar[frozenset[str]] = frozenset({"engine", "start"})
+    fidelity: ClassVar[Fidelity] = "simulated"
+    options: tuple[tuple[str, EngineOption], ...] = ()
     lease_s: float = LEASE_S
-    needs: frozenset[str] = frozenset({"engine", "start"})
-    fidelity: Fidelity = "simulated"
 
-    def inject(self, runtime: Any, victim: str) -> None:
+    @property
+    def strength(self) -> Mapping[str, object]:
+        return {"lease_s": self.lease_s, **dict(self.options)}
+
+    def with_lease(self, for_s: float, name: str) -> Self:  # noqa: ARG002 - for those that need it
+        return self
+
+    def start(self, runtime: CanReachEngine, victim: str) -> None:
         runtime.engine_start(victim, self.kind, lease_s=self.lease_s, **dict(self.options))
 
     def undo(self, victim: str) -> Undo:
         return Undo(op="engine_end", service=victim, args={"kind": self.kind})
 
-    def observed(self, runtime: Any, victim: str, since_unix_s: float) -> Proof | None:
-        report: EngineReport | None = runtime.engine_faults(victim)
+    def healed(self, runtime: EngineRuntime, victim: str, since_unix_s: float) -> Proof | None:  # noqa: ARG002 - the protocol's
+        state = runtime.state(victim)
+        if not state.running or state.paused:
+            return None
+        report = runtime.engine_faults(victim)
+        if report is None or report.in_force(self.kind):
+            return None
+        return Proof(step="healed", witness=f"the engine lists no {self.kind} in force", at_unix_s=report.at_unix_s)
+
+
+class EngineFault(OnEngine, ABC):
+    """One that is in force until it is ended. The engine and Prometheus are its witnesses.
+
+    `counter`: what the engine must have counted, where the fault does something that can be counted.
+    """
+
+    counter: ClassVar[str] = ""
+
+    def inject(self, runtime: CanReachEngine, victim: str) -> None:
+        self.start(runtime, victim)
+
+    @abstractmethod
+    def witness(self, victim: str) -> str:
+        """A query that has a sample only while Prometheus sees the fault show."""
+        ...
+
+    def number(self, option: str) -> float:
+        return float(dict(self.options)[option])
+
+    def with_lease(self, for_s: float, name: str) -> Self:
+        if for_s <= self.lease_s:
+            return self
+        if for_s > LONGEST_LEASE_S:
+            raise BadScenario(
+                f"experiment(...) may need {name!r} for {for_s:g} s, margins included; the engine ends every fault after "
+                f"{LONGEST_LEASE_S:g} s: shorten fault_s, the deadline, or the time from the first fault to the last"
+            )
+        return replace(self, lease_s=for_s)
+
+    def observed(self, runtime: CanReachEngine, victim: str, since_unix_s: float) -> Proof | None:
+        report = runtime.engine_faults(victim)
         fault = report.in_force(self.kind) if report else None
         if fault is None or fault.started_unix_s < since_unix_s:
             return None
         count = fault.counters.get(self.counter, 0) if self.counter else None
         if count == 0:
             return None
-        query = self.witness.replace("{victim}", victim)
+        query = self.witness(victim)
         seen = runtime.engine_signal(query)
         if seen is None:
             return None
@@ -86,50 +107,24 @@ class EngineFault:
         witness = f"the engine says {self.kind} {fault.id} is in force{counted}; Prometheus: {query} is {seen:g}"
         return Proof(step="injected", witness=witness, at_unix_s=fault.started_unix_s)
 
-    def healed(self, runtime: Any, victim: str, since_unix_s: float) -> Proof | None:  # noqa: ARG002 - the protocol's
-        state = runtime.state(victim)
-        if not state.running or state.paused:
-            return None
-        report: EngineReport | None = runtime.engine_faults(victim)
-        if report is None or report.in_force(self.kind):
-            return None
-        return Proof(step="healed", witness=f"the engine lists no {self.kind} in force", at_unix_s=report.at_unix_s)
 
+class DeathByFault(OnEngine):
+    """One of which the process dies, with exit status 1. The runtime is its witness, and its lease does not matter."""
 
-@dataclass(frozen=True, kw_only=True)
-class EngineDeath(EngineFault):
-    """A fault of which the process dies by itself, with exit status 1: the runtime is the witness."""
+    lifetime: ClassVar[Lifetime] = "lasting"
+    expects: ClassVar[str] = "requests in flight fail, the process exits with 1; ServiceDown fires"
+    needs: ClassVar[frozenset[str]] = frozenset({"engine", "start", "events"})
 
-    lifetime: Lifetime = "lasting"
-    witness: str = ""
-    needs: frozenset[str] = frozenset({"engine", "start", "events"})
-
-    def observed(self, runtime: Any, victim: str, since_unix_s: float) -> Proof | None:
+    def observed(self, runtime: HasEvents, victim: str, since_unix_s: float) -> Proof | None:
         events = runtime.events(since_unix_s, float("inf"))
         return event_proof("injected", first_event(events, victim, frozenset({"die"}), exitCode="1"))
 
 
-def on_engine(primitive: Primitive, target: object) -> Fault:
-    return OnTarget(primitive=primitive, target=check_target(primitive.kind, target))
+class EngineDeath(DeathByFault):
+    """One that kills at once."""
 
-
-def leased(fault: Fault, for_s: float) -> Fault:
-    """The fault, if need be with longer leases: none of its parts may end by itself within `for_s`, unless that is its way."""
-    if isinstance(fault, Together):
-        return replace(fault, parts=tuple((after_s, leased(part, for_s)) for after_s, part in fault.parts))
-    if isinstance(fault, RandomFaults):
-        return replace(fault, among=tuple(leased(part, for_s) for part in fault.among))
-    if not isinstance(fault, OnTarget) or not isinstance(fault.primitive, EngineFault):
-        return fault
-    primitive = fault.primitive
-    if isinstance(primitive, EngineDeath) or for_s <= primitive.lease_s:
-        return fault
-    if for_s > LONGEST_LEASE_S:
-        raise BadScenario(
-            f"experiment(...) may need {str(fault)!r} for {for_s:g} s, margins included; the engine ends every fault after "
-            f"{LONGEST_LEASE_S:g} s: shorten fault_s, the deadline, or the time from the first fault to the last"
-        )
-    return replace(fault, primitive=replace(primitive, lease_s=for_s))
+    def inject(self, runtime: CanReachEngine, victim: str) -> None:
+        self.start(runtime, victim)
 
 
 def check_number(where: str, value: object, *, above: float, at_most: float) -> float:

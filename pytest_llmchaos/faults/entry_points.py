@@ -8,17 +8,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.faults.base import OnTarget
-from pytest_llmchaos.faults.compositions import check_fault
+from pytest_llmchaos.faults.compositions import Together, check_fault
 from pytest_llmchaos.model import FIDELITIES, UNDO_OPS, Undo
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-    from pytest_llmchaos.model import Fault
+    from pytest_llmchaos.model import Fault, Primitive
 
 GROUP = "pytest_llmchaos.faults"
 ACTS = ("inject", "undo", "observed", "healed")
@@ -56,7 +56,7 @@ def factory(name: str) -> Callable[..., Fault] | None:
         raise BadScenario(f"faults.{name} of {_whence(point)} must be a function that makes a fault, got {make!r}")
 
     @functools.wraps(make)
-    def checked(*args: Any, **options: Any) -> Fault:
+    def checked(*args: object, **options: object) -> Fault:
         return check_foreign(f"faults.{name} of {_whence(point)}", name, make(*args, **options))
 
     return checked
@@ -67,15 +67,20 @@ def check_foreign(where: str, name: str, fault: object) -> Fault:
 
     Raises BadScenario. Journals, the undo after a crash and the coverage table rely on what is asked for here.
     """
-    check_fault(f"what {where} makes", fault)
-    lacks = [act for act in ACTS if not callable(getattr(getattr(fault, "primitive", None), act, None))]
-    if not isinstance(fault, OnTarget) or lacks:
-        raise BadScenario(
-            f"{where} must make OnTarget(primitive=..., target=...) whose primitive has {', '.join(ACTS)}; "
-            f"got {type(fault).__name__}{f' without {lacks[0]}' if lacks else ''}"
-        )
-    primitive: Any = fault.primitive
-    expected: dict[str, tuple[Callable[[Any], bool], str]] = {
+    made = check_fault(f"what {where} makes", fault)
+    for one in made.members if isinstance(made, Together) and made.verb == "together" else (made,):
+        lacks = [act for act in ACTS if not callable(getattr(getattr(one, "primitive", None), act, None))]
+        if not isinstance(one, OnTarget) or lacks:
+            raise BadScenario(
+                f"{where} must make OnTarget(primitive=..., target=...) whose primitive has {', '.join(ACTS)}; "
+                f"got {type(one).__name__}{f' without {lacks[0]}' if lacks else ''}"
+            )
+        _check_primitive(where, name, one.primitive, one.target)
+    return made
+
+
+def _check_primitive(where: str, name: str, primitive: Primitive, target: str) -> None:
+    expected: dict[str, tuple[Callable[[object], bool], str]] = {
         "kind": (lambda it: it == name, f"{name!r}, the name by which reports know it"),
         "needs": (_words, "a frozenset of abilities, such as frozenset({'kill', 'events'})"),
         "lifetime": (lambda it: it in {"lasting", "passing"}, "'lasting' or 'passing'"),
@@ -86,13 +91,12 @@ def check_foreign(where: str, name: str, fault: object) -> Fault:
         told = getattr(primitive, what, None)
         if not right(told):
             raise BadScenario(f"{where} has {what}={told!r}, expected {words}")
-    undo = primitive.undo(fault.target)
+    undo: object = primitive.undo(target)
     if not isinstance(undo, Undo) or undo.op not in UNDO_OPS:
         raise BadScenario(
             f"{where} is undone by {undo!r}, expected an Undo whose op is one of {', '.join(sorted(UNDO_OPS))}: "
             "after a crash another process undoes it, and knows no others"
         )
-    return fault
 
 
 def _words(value: object) -> bool:

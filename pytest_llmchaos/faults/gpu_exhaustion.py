@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from pytest_llmchaos.faults.engine_faults import EngineDeath, EngineFault, check_choice, check_number, on_engine
+from pytest_llmchaos.faults.compositions import Target, on_targets
+from pytest_llmchaos.faults.engine_faults import EngineDeath, EngineFault, check_choice, check_number
 
 if TYPE_CHECKING:
-    from pytest_llmchaos.model import Fault
+    from pytest_llmchaos.model import Fault, Lifetime
 
 
-def gpu_exhaustion(target: str, *, what: str = "device_memory", ratio: float = 0.999) -> Fault:
+class OutOfDeviceMemory(EngineDeath):
+    kind: ClassVar[str] = "gpu_exhaustion"
+
+
+class OutOfKvCache(EngineFault):
+    kind: ClassVar[str] = "gpu_exhaustion"
+    lifetime: ClassVar[Lifetime] = "passing"
+    expects: ClassVar[str] = (
+        "the KV cache is full, requests wait or are preempted; KvCacheFull fires; nothing is restarted"
+    )
+
+    def witness(self, victim: str) -> str:
+        return f'vllm:kv_cache_usage_perc{{service="{victim}"}} >= {0.99 * self.number("ratio"):g}'
+
+
+def gpu_exhaustion(target: Target, *, what: str = "device_memory", ratio: float = 0.999) -> Fault:
     """Take the GPU's memory away.
 
     `device_memory`: CUDA out of memory; requests in flight fail, the engine exits, and the system must bring it back.
@@ -19,17 +35,5 @@ def gpu_exhaustion(target: str, *, what: str = "device_memory", ratio: float = 0
     chosen = check_choice("gpu_exhaustion(what=...)", what, ("device_memory", "kv_cache"))
     gone = check_number("gpu_exhaustion(ratio=...)", ratio, above=0, at_most=1)
     if chosen == "device_memory":
-        death = EngineDeath(
-            kind="gpu_exhaustion",
-            expects="requests in flight fail, the process exits with 1; ServiceDown fires",
-            options=(("what", chosen), ("then", "die")),
-        )
-        return on_engine(death, target)
-    fault = EngineFault(
-        kind="gpu_exhaustion",
-        lifetime="passing",
-        expects="the KV cache is full, requests wait or are preempted; KvCacheFull fires; nothing is restarted",
-        options=(("what", chosen), ("ratio", gone)),
-        witness=f'vllm:kv_cache_usage_perc{{service="{{victim}}"}} >= {0.99 * gone:g}',
-    )
-    return on_engine(fault, target)
+        return on_targets(OutOfDeviceMemory(options=(("what", chosen), ("then", "die"))), target)
+    return on_targets(OutOfKvCache(options=(("what", chosen), ("ratio", gone))), target)

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
-from pytest_llmchaos.faults.base import OnTarget, check_target, died, runs_again
-from pytest_llmchaos.model import Fidelity, Lifetime, Proof, Undo
+from pytest_llmchaos.faults.base import ActFault
+from pytest_llmchaos.faults.compositions import Target, on_targets
 
 if TYPE_CHECKING:
-    from pytest_llmchaos.model import Fault
+    from pytest_llmchaos.model import CanKill, Fault
 
 
-@dataclass(frozen=True, kw_only=True)
-class Kill:
-    kind: str = "kill"
-    needs: frozenset[str] = frozenset({"kill", "start", "events"})
-    lifetime: Lifetime = "lasting"
-    fidelity: Fidelity = "real"
-    expects: str = "up == 0 or a failing health probe; ServiceDown fires"
+class Kill(ActFault):
+    kind: ClassVar[str] = "kill"
+    needs: ClassVar[frozenset[str]] = frozenset({"kill", "start", "events"})
+    exit_code: ClassVar[str] = "137"
 
-    def inject(self, runtime: Any, victim: str) -> None:
+    def inject(self, runtime: CanKill, victim: str) -> None:
         runtime.kill(victim)
 
-    def undo(self, victim: str) -> Undo:
-        return Undo(op="ensure_running", service=victim)
 
-    def observed(self, runtime: Any, victim: str, since_unix_s: float) -> Proof | None:
-        return died(runtime, victim, since_unix_s, exitCode="137")
-
-    def healed(self, runtime: Any, victim: str, since_unix_s: float) -> Proof | None:
-        return runs_again(runtime, victim, since_unix_s)
-
-
-def kill(target: str) -> Fault:
+def kill(target: Target) -> Fault:
     """Kill a service's container (SIGKILL). It stays down until somebody starts it: that is what the remediator must do."""
-    return OnTarget(primitive=Kill(), target=check_target("kill", target))
+    return on_targets(Kill(), target)

@@ -3,45 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
 from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.faults.base import OnTarget, check_target
-from pytest_llmchaos.model import Fidelity, Lifetime, Proof, Undo
+from pytest_llmchaos.faults.base import RestrictionFault
+from pytest_llmchaos.faults.compositions import Target, on_targets
 
 if TYPE_CHECKING:
-    from pytest_llmchaos.model import Fault
+    from pytest_llmchaos.model import CanLimitCpu, Fault
 
 
 @dataclass(frozen=True, kw_only=True)
-class LimitCpu:
+class LimitCpu(RestrictionFault):
     """`cores` is a share of one core, or several."""
 
+    kind: ClassVar[str] = "limit_cpu"
+    needs: ClassVar[frozenset[str]] = frozenset({"limit_cpu", "events"})
+    expects: ClassVar[str] = "time to first token and gaps between tokens grow; nothing is restarted"
+    undo_op: ClassVar[str] = "ensure_cpu"
     cores: float
-    kind: str = "limit_cpu"
-    needs: frozenset[str] = frozenset({"limit_cpu", "events"})
-    lifetime: Lifetime = "passing"
-    fidelity: Fidelity = "kernel"
-    expects: str = "time to first token and gaps between tokens grow; nothing is restarted"
 
-    def inject(self, runtime: Any, victim: str) -> None:
+    @property
+    def amount(self) -> float:
+        return self.cores
+
+    def inject(self, runtime: CanLimitCpu, victim: str) -> None:
         runtime.limit_cpu(victim, self.cores)
 
-    def undo(self, victim: str) -> Undo:
-        return Undo(op="ensure_cpu", service=victim)
 
-    def observed(self, runtime: Any, victim: str, since_unix_s: float) -> Proof | None:
-        seen: Proof | None = runtime.restricted("limit_cpu", victim, since_unix_s, self.cores)
-        return seen
-
-    def healed(self, runtime: Any, victim: str, since_unix_s: float) -> Proof | None:  # noqa: ARG002 - the protocol's signature
-        gone: Proof | None = runtime.released("limit_cpu", victim)
-        return gone
-
-
-def limit_cpu(target: str, *, cores: float) -> Fault:
+def limit_cpu(target: Target, *, cores: float) -> Fault:
     """Allow a service this many cores (0.1 is a tenth of one) for the fault phase, then what it had."""
-    return OnTarget(primitive=LimitCpu(cores=_share(cores)), target=check_target("limit_cpu", target))
+    return on_targets(LimitCpu(cores=_share(cores)), target)
 
 
 def _share(cores: object) -> float:

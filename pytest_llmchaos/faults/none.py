@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, ClassVar
 
 from pytest_llmchaos.model import Fidelity, Injection, Lifetime
 
@@ -15,15 +16,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class NoFault:
-    target: str = ""
-    needs: frozenset[str] = frozenset()
-    lifetime: Lifetime = "none"
-    fidelity: Fidelity = "real"
-    expects: str = "nothing"
-    blast_radius: int = 0
+    target: ClassVar[str] = ""
+    needs: ClassVar[frozenset[str]] = frozenset()
+    lifetime: ClassVar[Lifetime] = "none"
+    fidelity: ClassVar[Fidelity] = "real"
+    expects: ClassVar[str] = "nothing"
+    blast_radius: ClassVar[int] = 0
+    last_act_s: ClassVar[float] = 0.0
+    strength: ClassVar[Mapping[str, object]] = MappingProxyType({})
 
     def __str__(self) -> str:
         return "none"
+
+    def named_by(self, options: Sequence[str]) -> NoFault:  # noqa: ARG002 - the protocol's signature
+        return self
+
+    def with_lease(self, for_s: float) -> NoFault:  # noqa: ARG002 - the protocol's signature
+        return self
 
     def plan(self, rng: Random, services: Sequence[str]) -> tuple[Injection, ...]:  # noqa: ARG002 - the protocol's signature
         return ()

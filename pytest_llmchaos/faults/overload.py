@@ -3,49 +3,49 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
 from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.faults.base import OnTarget, check_target
+from pytest_llmchaos.faults.compositions import Target, on_targets
 from pytest_llmchaos.model import Fidelity, Lifetime, Proof, Undo
 
 if TYPE_CHECKING:
-    from pytest_llmchaos.model import Fault
+    from pytest_llmchaos.model import CanOverload, Fault
 
 
 @dataclass(frozen=True, kw_only=True)
 class Overload:
     """`times` the most that the backend serves, in answers of `max_tokens`."""
 
+    kind: ClassVar[str] = "overload"
+    needs: ClassVar[frozenset[str]] = frozenset({"overload"})
+    lifetime: ClassVar[Lifetime] = "passing"
+    fidelity: ClassVar[Fidelity] = "real"
+    expects: ClassVar[str] = (
+        "queue depth rises, 429 and 503 are given; QueueBacklog or a burn alert fires; nothing is restarted"
+    )
     times: float
     max_tokens: int
-    kind: str = "overload"
-    needs: frozenset[str] = frozenset({"overload"})
-    lifetime: Lifetime = "passing"
-    fidelity: Fidelity = "real"
-    expects: str = "queue depth rises, 429 and 503 are given; QueueBacklog or a burn alert fires; nothing is restarted"
 
-    def inject(self, runtime: Any, victim: str) -> None:
+    def inject(self, runtime: CanOverload, victim: str) -> None:
         runtime.overload(victim, self.times, self.max_tokens)
 
     def undo(self, victim: str) -> Undo:
         return Undo(op="stop_overload", service=victim)
 
-    def observed(self, runtime: Any, victim: str, since_unix_s: float) -> Proof | None:
-        seen: Proof | None = runtime.overload_seen(victim, since_unix_s)
-        return seen
+    def observed(self, runtime: CanOverload, victim: str, since_unix_s: float) -> Proof | None:
+        return runtime.overload_seen(victim, since_unix_s)
 
-    def healed(self, runtime: Any, victim: str, since_unix_s: float) -> Proof | None:  # noqa: ARG002 - the protocol's
-        gone: Proof | None = runtime.overload_gone(victim)
-        return gone
+    def healed(self, runtime: CanOverload, victim: str, since_unix_s: float) -> Proof | None:  # noqa: ARG002 - the protocol's
+        return runtime.overload_gone(victim)
 
 
-def overload(target: str = "api", *, times: float = 2.5, max_tokens: int = 64) -> Fault:
+def overload(target: Target = "api", *, times: float = 2.5, max_tokens: int = 64) -> Fault:
     """Offer `times` the most that the backend serves to a service, on top of the trial's own load."""
     factor = _factor(times)
     if type(max_tokens) is not int or not 1 <= max_tokens <= 4096:
         raise BadScenario(f"faults.overload(max_tokens=...) must be a whole number from 1 to 4096, got {max_tokens!r}")
-    return OnTarget(primitive=Overload(times=factor, max_tokens=max_tokens), target=check_target("overload", target))
+    return on_targets(Overload(times=factor, max_tokens=max_tokens), target)
 
 
 def _factor(times: object) -> float:

@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
-from pytest_llmchaos.faults.base import OnTarget, check_target
-from pytest_llmchaos.model import Fidelity, Lifetime, Proof, Undo
+from pytest_llmchaos.faults.base import RestrictionFault
+from pytest_llmchaos.faults.compositions import Target, on_targets
 
 if TYPE_CHECKING:
-    from pytest_llmchaos.model import Fault
+    from pytest_llmchaos.model import CanPartition, Fault
 
 
-@dataclass(frozen=True, kw_only=True)
-class Partition:
-    kind: str = "partition"
-    needs: frozenset[str] = frozenset({"partition", "events"})
-    lifetime: Lifetime = "passing"
-    fidelity: Fidelity = "kernel"
-    expects: str = "connects fail or hang, requests in flight time out; up == 0 or a failing health probe"
+class Partition(RestrictionFault):
+    kind: ClassVar[str] = "partition"
+    needs: ClassVar[frozenset[str]] = frozenset({"partition", "events"})
+    expects: ClassVar[str] = "connects fail or hang, requests in flight time out; up == 0 or a failing health probe"
+    undo_op: ClassVar[str] = "ensure_connected"
 
-    def inject(self, runtime: Any, victim: str) -> None:
+    def inject(self, runtime: CanPartition, victim: str) -> None:
         runtime.partition(victim)
 
-    def undo(self, victim: str) -> Undo:
-        return Undo(op="ensure_connected", service=victim)
 
-    def observed(self, runtime: Any, victim: str, since_unix_s: float) -> Proof | None:
-        seen: Proof | None = runtime.restricted("partition", victim, since_unix_s)
-        return seen
-
-    def healed(self, runtime: Any, victim: str, since_unix_s: float) -> Proof | None:  # noqa: ARG002 - the protocol's signature
-        gone: Proof | None = runtime.released("partition", victim)
-        return gone
-
-
-def partition(target: str) -> Fault:
+def partition(target: Target) -> Fault:
     """Take a service off all its networks for the fault phase, then connect it again under the same names."""
-    return OnTarget(primitive=Partition(), target=check_target("partition", target))
+    return on_targets(Partition(), target)

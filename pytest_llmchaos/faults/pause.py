@@ -3,35 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
-from pytest_llmchaos.faults.base import OnTarget, check_target, event_proof, first_event
+from pytest_llmchaos.faults.base import event_proof, first_event
+from pytest_llmchaos.faults.compositions import Target, on_targets
 from pytest_llmchaos.model import Fidelity, Lifetime, Proof, Undo
 
 if TYPE_CHECKING:
-    from pytest_llmchaos.model import Fault
+    from pytest_llmchaos.model import CanPause, Fault, HasEvents, Runtime
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pause:
-    kind: str = "pause"
-    needs: frozenset[str] = frozenset({"pause", "unpause", "events"})
-    lifetime: Lifetime = "passing"
-    fidelity: Fidelity = "real"
-    expects: str = "scrapes time out, requests hang, no connection is refused"
+    kind: ClassVar[str] = "pause"
+    needs: ClassVar[frozenset[str]] = frozenset({"pause", "unpause", "events"})
+    lifetime: ClassVar[Lifetime] = "passing"
+    fidelity: ClassVar[Fidelity] = "real"
+    expects: ClassVar[str] = "scrapes time out, requests hang, no connection is refused"
 
-    def inject(self, runtime: Any, victim: str) -> None:
+    def inject(self, runtime: CanPause, victim: str) -> None:
         runtime.pause(victim)
 
     def undo(self, victim: str) -> Undo:
         return Undo(op="ensure_unpaused", service=victim)
 
-    def observed(self, runtime: Any, victim: str, since_unix_s: float) -> Proof | None:
+    def observed(self, runtime: HasEvents, victim: str, since_unix_s: float) -> Proof | None:
         return event_proof(
             "injected", first_event(runtime.events(since_unix_s, float("inf")), victim, frozenset({"pause"}))
         )
 
-    def healed(self, runtime: Any, victim: str, since_unix_s: float) -> Proof | None:
+    def healed(self, runtime: Runtime, victim: str, since_unix_s: float) -> Proof | None:
         state = runtime.state(victim)
         if state.paused or not state.running:
             return None
@@ -40,6 +41,6 @@ class Pause:
         return event_proof("healed", event) or at_rest
 
 
-def pause(target: str) -> Fault:
+def pause(target: Target) -> Fault:
     """Freeze a service's container for the fault phase, then thaw it."""
-    return OnTarget(primitive=Pause(), target=check_target("pause", target))
+    return on_targets(Pause(), target)

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
-from pytest_llmchaos.faults.base import OnTarget, check_target, died, runs_again
-from pytest_llmchaos.model import Fidelity, Lifetime, Proof, Undo
+from pytest_llmchaos.faults.base import ActFault
+from pytest_llmchaos.faults.compositions import Target, on_targets
 
 if TYPE_CHECKING:
-    from pytest_llmchaos.model import Fault
+    from pytest_llmchaos.model import CanRestart, Fault
 
 
-@dataclass(frozen=True, kw_only=True)
-class Restart:
-    kind: str = "restart"
-    needs: frozenset[str] = frozenset({"restart", "start", "events"})
-    lifetime: Lifetime = "lasting"
-    fidelity: Fidelity = "real"
-    expects: str = "process_start_time_seconds resets; a short error burst"
+class Restart(ActFault):
+    kind: ClassVar[str] = "restart"
+    needs: ClassVar[frozenset[str]] = frozenset({"restart", "start", "events"})
+    expects: ClassVar[str] = "process_start_time_seconds resets; a short error burst"
 
-    def inject(self, runtime: Any, victim: str) -> None:
+    def inject(self, runtime: CanRestart, victim: str) -> None:
         runtime.restart(victim)
 
-    def undo(self, victim: str) -> Undo:
-        return Undo(op="ensure_running", service=victim)
 
-    def observed(self, runtime: Any, victim: str, since_unix_s: float) -> Proof | None:
-        return died(runtime, victim, since_unix_s)
-
-    def healed(self, runtime: Any, victim: str, since_unix_s: float) -> Proof | None:
-        return runs_again(runtime, victim, since_unix_s)
-
-
-def restart(target: str) -> Fault:
+def restart(target: Target) -> Fault:
     """Restart a service's container at once (no grace)."""
-    return OnTarget(primitive=Restart(), target=check_target("restart", target))
+    return on_targets(Restart(), target)

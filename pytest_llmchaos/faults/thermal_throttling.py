@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from pytest_llmchaos.faults.engine_faults import EngineFault, check_number, on_engine
+from pytest_llmchaos.faults.compositions import Target, on_targets
+from pytest_llmchaos.faults.engine_faults import EngineFault, check_number
 
 if TYPE_CHECKING:
-    from pytest_llmchaos.model import Fault
+    from pytest_llmchaos.model import Fault, Lifetime
 
 
-def thermal_throttling(target: str, *, clock_ratio: float = 0.5) -> Fault:
+class ThermalThrottling(EngineFault):
+    kind: ClassVar[str] = "thermal_throttling"
+    lifetime: ClassVar[Lifetime] = "passing"
+    expects: ClassVar[str] = "temperature up, clocks down, throttle reasons set; GpuHot fires; nothing is restarted"
+
+    def witness(self, victim: str) -> str:
+        # Bit 0x1 is «idle»; any other reason is a real one.
+        return f'DCGM_FI_DEV_CLOCK_THROTTLE_REASONS{{service="{victim}"}} > 1'
+
+
+def thermal_throttling(target: Target, *, clock_ratio: float = 0.5) -> Fault:
     """Run the GPU at `clock_ratio` of its clock for the fault phase."""
     ratio = check_number("thermal_throttling(clock_ratio=...)", clock_ratio, above=0.05, at_most=0.99)
-    fault = EngineFault(
-        kind="thermal_throttling",
-        lifetime="passing",
-        expects="temperature up, clocks down, throttle reasons set; GpuHot fires; nothing is restarted",
-        options=(("clock_ratio", ratio),),
-        # Bit 0x1 is «idle»; any other reason is a real one.
-        witness='DCGM_FI_DEV_CLOCK_THROTTLE_REASONS{service="{victim}"} > 1',
-    )
-    return on_engine(fault, target)
+    return on_targets(ThermalThrottling(options=(("clock_ratio", ratio),)), target)

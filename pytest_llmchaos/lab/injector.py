@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import FaultNotObserved, HealFailed, NoVictim
+from pytest_llmchaos.runtime.abilities import granted
 from pytest_llmchaos.runtime.undo import healed, over, undo_until_done
 
 if TYPE_CHECKING:
     from pytest_llmchaos.evidence.trial_record import Record
-    from pytest_llmchaos.model import Injection
+    from pytest_llmchaos.model import Injection, Runtime
     from pytest_llmchaos.prometheus.annotations import Signals
 
 PROOF_DEADLINE_S = 5.0
@@ -34,8 +35,9 @@ class Injected:
 class Injector:
     """Acts on one runtime, and writes what it does into one record. What it did is in `injected`."""
 
-    def __init__(self, runtime: Any, record: Record, signals: Signals) -> None:
+    def __init__(self, runtime: Runtime, record: Record, signals: Signals) -> None:
         self._runtime, self._record, self._signals = runtime, record, signals
+        self._intents: list[tuple[str, Injection]] = []  # by the id that the journal has
         self.injected = Injected()
 
     def still_hit(self) -> set[str]:
@@ -45,21 +47,23 @@ class Injector:
     def act(self, act: Injection) -> None:
         """Write down, inject, prove. Raises FaultNotObserved where no witness saw it in time."""
         record, injected = self._record, self.injected
+        able = granted(self._runtime, act.fault.needs, act.fault.kind)
         before_s = time.time()
-        record.intent(act.fault.kind, act.victim, act.fault.undo(act.victim))
+        intent = record.intent(act.fault.kind, act.victim, act.fault.undo(act.victim))
         injected.acts.append(act)
-        act.fault.inject(self._runtime, act.victim)
+        self._intents.append((intent, act))
+        act.fault.inject(able, act.victim)
         proof = None
         deadline = time.monotonic() + PROOF_DEADLINE_S
         while proof is None:
-            proof = act.fault.observed(self._runtime, act.victim, before_s - 0.001)
+            proof = act.fault.observed(able, act.victim, before_s - 0.001)
             if proof is None:
                 if time.monotonic() > deadline:
                     raise FaultNotObserved(
                         f"{act.fault.kind} {act.victim}: no witness saw it within {PROOF_DEADLINE_S:g} s; expected: {act.fault.expects}"
                     )
                 time.sleep(0.02)
-        record.proof("injected", proof.witness, proof.at_unix_s)
+        record.proof("injected", proof.witness, proof.at_unix_s, intent=intent)
         record.event(
             "instrument", f"{act.fault.kind} {act.victim}", at_s=record.at_s(proof.at_unix_s), service=act.victim
         )
@@ -81,9 +85,9 @@ class Injector:
         failed: list[str] = []
         gone: list[str] = []
         interrupt: BaseException | None = None
-        for act in reversed(injected.acts):
+        for intent, act in reversed(self._intents):
             try:
-                self._undo(act, since)
+                self._undo(intent, act, since)
             except NoVictim as error:
                 gone.append(str(error))
             except HealFailed as error:
@@ -103,19 +107,19 @@ class Injector:
         if gone:
             raise NoVictim("; ".join(gone))
 
-    def _undo(self, act: Injection, since_unix_s: float) -> None:
+    def _undo(self, intent: str, act: Injection, since_unix_s: float) -> None:
         """One act undone and proven healed, or written down as one that is not."""
         record, undo = self._record, act.fault.undo(act.victim)
         try:
             undo_until_done(self._runtime, undo)
             proof = healed(self._runtime, act, since_unix_s)
-            record.proof("healed", proof.witness, proof.at_unix_s)
-            record.undone(act.victim, undo.op, ok=True)
+            record.proof("healed", proof.witness, proof.at_unix_s, intent=intent)
+            record.undone(intent, act.victim, undo.op, ok=True)
         except NoVictim as error:
-            record.undone(act.victim, undo.op, ok=True, why=str(error))
+            record.undone(intent, act.victim, undo.op, ok=True, why=str(error))
             raise
         except BaseException as error:
-            record.undone(act.victim, undo.op, ok=False, why=str(error) or type(error).__name__)
+            record.undone(intent, act.victim, undo.op, ok=False, why=str(error) or type(error).__name__)
             raise
         finally:
             self._signals.fault(act.fault.kind, act.victim, active=False)

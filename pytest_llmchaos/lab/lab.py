@@ -7,30 +7,34 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pytest_llmchaos.errors import Aborted, InvalidExperiment, NotSteady, ProvesNothing, Unsupported
+from pytest_llmchaos.errors import Aborted, InvalidExperiment, NotSteady, ProvesNothing
 from pytest_llmchaos.evidence.trial_record import UNPLANNED, Record
 from pytest_llmchaos.evidence.trial_result import Planned, PlanNote
 from pytest_llmchaos.host import identity
 from pytest_llmchaos.lab.injector import Injected, Injector
 from pytest_llmchaos.lab.live_load import RunningLoad
-from pytest_llmchaos.lab.overload import Floodable
+from pytest_llmchaos.lab.overload import ProcessFlood
 from pytest_llmchaos.lab.views import RemediatorView, ServiceView
 from pytest_llmchaos.model import Injection, Undo
 from pytest_llmchaos.plan.seeds import rng_for
 from pytest_llmchaos.prometheus.annotations import Signals
 from pytest_llmchaos.prometheus.queries import Prometheus
+from pytest_llmchaos.runtime.abilities import granted
 from pytest_llmchaos.slo.openslo import slos_of
 
 if TYPE_CHECKING:
     from pytest_llmchaos.evidence.journal import Journal
     from pytest_llmchaos.lab.live_load import RunningLoad
     from pytest_llmchaos.loads import Arrival, Load
-    from pytest_llmchaos.model import Fault
+    from pytest_llmchaos.model import Fault, Runtime
     from pytest_llmchaos.prometheus.queries import Prometheus
     from pytest_llmchaos.slo.arithmetic import Slo
+    from pytest_llmchaos.stats.windows import Window
     from pytest_llmchaos.subject.lab import Subject
+
+    Say = Callable[["Lab", str, float | None], None]
 
 TICK_S = 0.1
 QUIET_DEADLINE_S = 150.0  # what counts restarts looks back for two minutes
@@ -42,16 +46,16 @@ class Lab:
     def __init__(
         self,
         *,
-        runtime: Any,
+        runtime: Runtime,
         subject: Subject,
         journal: Journal,
         directory: Path,
         seed: int,
-        say: Callable[..., None],
+        say: Say,
         opened: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`opened` is given the name of each record that `load` opens outside a trial."""
-        self.runtime: Any = Floodable(runtime, self)
+        self.runtime = runtime
         self.subject = subject
         self.journal = journal
         self.directory = directory
@@ -81,11 +85,11 @@ class Lab:
         return self._slos
 
     def service(self, name: str) -> ServiceView:
-        return ServiceView(self, name)
+        return ServiceView(self.runtime, name)
 
     @property
     def remediator(self) -> RemediatorView:
-        return RemediatorView(self)
+        return RemediatorView(self.runtime, self.subject.remediator)
 
     @contextmanager
     def recording(self, planned: Planned = UNPLANNED, *, worker: str = "") -> Iterator[Record]:
@@ -191,7 +195,9 @@ class Lab:
             return
         rng: Random = rng_for(self.seed, "lab", str(load), self._trials)
         planned = arrivals if arrivals is not None else load.schedule(rng, longest_s)
-        running = RunningLoad(self, load, planned)
+        running = RunningLoad(
+            load, planned, runtime=self.runtime, subject=self.subject, directory=self.record.directory
+        )
         running.launch()
         self.record.process(running.pid, identity.process_started(running.pid))
         try:
@@ -271,7 +277,7 @@ class Lab:
         self,
         fault: Fault | Sequence[Injection],
         *,
-        abort_if: Callable[[Any], bool] | None = None,
+        abort_if: Callable[[Window], bool] | None = None,
         blast_radius: int | None = None,
         patience_s: float = 40.0,
     ) -> Iterator[Injected]:
@@ -282,6 +288,8 @@ class Lab:
         """
         record = self._recorded()
         acts = self._acts(fault)
+        url = self.runtime.url(self.subject.api)
+        self.runtime.flood = ProcessFlood(self.subject, url, record, lambda: self.prometheus)
         injector = Injector(self.runtime, record, self.signals)
         try:
             begin = time.monotonic()
@@ -308,20 +316,18 @@ class Lab:
                 )
             self._tick("fault", deadline_s - time.monotonic())
 
-    def abort_check(self, abort_if: Callable[[Any], bool] | None) -> None:
+    def abort_check(self, abort_if: Callable[[Window], bool] | None) -> None:
         if abort_if is not None and self.running_load is not None:
             live = self.running_load.live_window(5.0)
             if live.offered and abort_if(live):
                 raise Aborted(f"the abort condition was met: {live!r}; the fault was reverted")
 
     def _acts(self, fault: Fault | Sequence[Injection]) -> Sequence[Injection]:
-        if isinstance(fault, list | tuple):
-            acts: Sequence[Injection] = fault
+        if isinstance(fault, Sequence):
+            acts = fault
         else:
-            acts = fault.plan(rng_for(self.seed, "lab", str(fault), self._trials), self.subject.targets)  # type: ignore[union-attr] # a Fault, the list case is above
-        missing = sorted({need for act in acts for need in act.fault.needs} - self.runtime.abilities)
-        if missing:
-            raise Unsupported(f"the {self.runtime.name} runtime cannot {', '.join(missing)}, which this fault needs")
+            acts = fault.plan(rng_for(self.seed, "lab", str(fault), self._trials), self.subject.targets)
+        granted(self.runtime, {need for act in acts for need in act.fault.needs}, "this fault")
         strangers = sorted({act.victim for act in acts} - set(self.subject.targets))
         if strangers:
             raise InvalidExperiment(

@@ -13,9 +13,11 @@ from pytest_llmchaos.loadgen.process import LoadPlan, LoadProcess, LoadStatus, L
 from pytest_llmchaos.stats.windows import Window, first_sustained_good_s, windows
 
 if TYPE_CHECKING:
-    from pytest_llmchaos.lab.lab import Lab
+    from pathlib import Path
+
     from pytest_llmchaos.loads import Arrival, Load
-    from pytest_llmchaos.model import Sample
+    from pytest_llmchaos.model import Runtime, Sample
+    from pytest_llmchaos.subject.lab import Subject
 
 MAX_LATENESS_P99_S = 0.050
 MIN_ACHIEVED = 0.98
@@ -26,19 +28,19 @@ START_DEADLINE_S = 20.0
 class RunningLoad:
     """The callers of one trial. Samples arrive as they end; each is kept once."""
 
-    def __init__(self, lab: Lab, load: Load, arrivals: Sequence[Arrival]) -> None:
-        if lab.record is None:
-            raise LoadNotHeld("a load needs a record to write its samples to")
+    def __init__(
+        self, load: Load, arrivals: Sequence[Arrival], *, runtime: Runtime, subject: Subject, directory: Path
+    ) -> None:
         self._load = load
-        self._directory = lab.record.directory
+        self._directory = directory
         self.limits = load.latency_targets
-        push = lab.runtime.url(lab.subject.pushgateway) if lab.subject.pushgateway else None
+        push = runtime.url(subject.pushgateway) if subject.pushgateway else None
         self._process = LoadProcess(
             LoadPlan(
-                url=lab.runtime.url(lab.subject.api),
-                model=lab.subject.model,
+                url=runtime.url(subject.api),
+                model=subject.model,
                 arrivals=tuple(arrivals),
-                check=lab.subject.check,
+                check=subject.check,
                 timeout_s=load.timeout_s,
                 good_ttft_s=self.limits.ttft_s,
                 good_e2e_s=self.limits.e2e_s,

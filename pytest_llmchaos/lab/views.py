@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
-from pytest_llmchaos.model import ServiceState
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    pass
-
-if TYPE_CHECKING:
-    from pytest_llmchaos.lab.lab import Lab
+    from pytest_llmchaos.model import Runtime, ServiceState
 
 
 class ServiceView:
     """One service of the stack: its state now, and its address."""
 
-    def __init__(self, lab: Lab, name: str) -> None:
-        self._lab, self.name = lab, name
+    def __init__(self, runtime: Runtime, name: str) -> None:
+        self._runtime, self.name = runtime, name
 
     def __repr__(self) -> str:
         state = self.state
@@ -26,34 +21,38 @@ class ServiceView:
 
     @property
     def state(self) -> ServiceState:
-        state: ServiceState = self._lab.runtime.state(self.name)
-        return state
+        return self._runtime.state(self.name)
 
     @property
     def url(self) -> str:
-        return str(self._lab.runtime.url(self.name))
+        return self._runtime.url(self.name)
 
 
 class RemediatorView:
     """The sidecar that repairs. It can be stopped for a control arm and started again."""
 
-    def __init__(self, lab: Lab) -> None:
-        self._lab = lab
+    def __init__(self, runtime: Runtime, name: str | None) -> None:
+        self._runtime, self._name = runtime, name
 
     def __repr__(self) -> str:
         return f"<remediator: {'running' if self.running else 'stopped'}>"
 
     @property
     def running(self) -> bool:
-        name = self._lab.subject.remediator
-        return bool(name) and self._lab.runtime.state(name).running
+        return self._name is not None and self._runtime.state(self._name).running
 
     def ensure(self, on: bool) -> None:
         if on and not self.running:
-            self._lab.runtime.start_remediator()
+            self._runtime.start_remediator()
         elif not on and self.running:
-            self._lab.runtime.stop_remediator()
+            self._runtime.stop_remediator()
 
-    def audit(self, since_unix_s: float = 0.0) -> list[Mapping[str, Any]]:
+    def audit(self, since_unix_s: float = 0.0) -> list[Mapping[str, object]]:
         """What it saw and did since then, oldest first."""
-        return [line for line in self._lab.runtime.audit() if float(line.get("at", 0)) >= since_unix_s]
+        return [line for line in self._runtime.audit() if at_of(line) >= since_unix_s]
+
+
+def at_of(line: Mapping[str, object]) -> float:
+    """When an audit line was written; 0 if it does not say."""
+    at = line.get("at")
+    return float(at) if isinstance(at, int | float) else 0.0

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.faults.compositions import check_fault
-from pytest_llmchaos.faults.engine_faults import leased
-from pytest_llmchaos.faults.fault_names import told_apart
+from pytest_llmchaos.faults.fault_names import with_unique_names
 from pytest_llmchaos.model import FIDELITIES, Fidelity, Injection
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ class Experiment:
     def longest_s(self, fault: Fault) -> float:
         """The most seconds that a trial can need load for: the deadlines of all its phases."""
         steady_s = self.steady_s * STEADY_DEADLINE_FACTOR + STEADY_DEADLINE_MARGIN_S
-        deadline_s, acts_s = self.deadline_s(fault), last_act_s(fault)
+        deadline_s, acts_s = self.deadline_s(fault), fault.last_act_s
         if acts_s:
             acts_s += deadline_s  # the longest that acts wait for earlier victims to be back
         return math.ceil(steady_s + (self.fault_s or 0.0) + deadline_s + SETTLE_S + self.stable_s + acts_s + 15.0)
@@ -81,15 +80,6 @@ class TrialPlan:
     def key(self) -> tuple[str, str, int, Experiment]:
         """What the claims of one trial share."""
         return self.scenario, str(self.fault), self.repeat, self.experiment
-
-
-def last_act_s(fault: Fault) -> float:
-    """An upper bound for the offset of a fault's last act."""
-    within_s = getattr(fault, "within_s", None)
-    if within_s is not None:
-        return float(within_s)
-    parts = getattr(fault, "parts", ())
-    return max((after_s + last_act_s(part) for after_s, part in parts), default=0.0)
 
 
 def experiment(
@@ -119,7 +109,7 @@ def experiment(
         again (40).
       stable_s: seconds in a row without a bad request that count as recovered.
       remediator: False performs the control arm without the remediator.
-      fidelity: the least that the claims need: real, kernel, proxy, telemetry or simulated.
+      fidelity: the least that the claims need: real, kernel or simulated.
       blast_radius: the most services that may be hit at once (the fault's own).
       abort_if: a function of the live window; True ends the trial at once and reverts.
 
@@ -134,7 +124,7 @@ def experiment(
         )
     for one in faults:
         check_fault("experiment(fault=...)", one)
-    faults = told_apart(faults)
+    faults = with_unique_names(faults)
     _seconds("steady_s", steady_s, 1, 3600)
     _seconds("stable_s", stable_s, 0.5, 600)
     _check_fault_s(faults, fault_s)
@@ -157,7 +147,7 @@ def experiment(
         blast_radius=_checked_blast_radius(faults, blast_radius),
         abort_if=abort_if,
     )
-    return replace(made, faults=tuple(leased(one, _in_force_s(made, one)) for one in faults))
+    return replace(made, faults=tuple(one.with_lease(_in_force_s(made, one)) for one in faults))
 
 
 def _seconds(name: str, value: object, least: float, most: float) -> None:
@@ -210,7 +200,7 @@ def _checked_blast_radius(faults: tuple[Fault, ...], blast_radius: int | None) -
 
 def _in_force_s(experiment: Experiment, fault: Fault) -> float:
     """The most seconds from a trial's first act to the revert of its last."""
-    deadline_s, fault_s, acts_s = experiment.deadline_s(fault), experiment.fault_s, last_act_s(fault)
+    deadline_s, fault_s, acts_s = experiment.deadline_s(fault), experiment.fault_s, fault.last_act_s
     waits_s = deadline_s if acts_s else 0.0  # the longest that acts wait for earlier victims to be back
     held_s = deadline_s if fault.lifetime == "lasting" or fault_s is None else fault_s
     return float(acts_s + waits_s + held_s + LEASE_MARGIN_S)

@@ -5,21 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.faults.base import options_of
 from pytest_llmchaos.plan.experiment import Experiment, TrialPlan
 from pytest_llmchaos.plan.seeds import rng_for
 
 if TYPE_CHECKING:
     from pytest_llmchaos.loads import Arrival
     from pytest_llmchaos.model import Fault, Injection
-
-# What primitive faults declare of themselves and of their proof: not how strong they are.
-DECLARED = frozenset({"kind", "needs", "lifetime", "fidelity", "expects", "witness", "counter"})
 
 
 class ScheduledAct(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,7 +126,7 @@ def entry_of(plan: TrialPlan) -> ScheduleEntry:
         fault=str(plan.fault),
         repeat=plan.repeat,
         injections=tuple(
-            ScheduledAct(after_s=act.after_s, fault=act.fault.kind, victim=act.victim, options=_options(act.fault))
+            ScheduledAct(after_s=act.after_s, fault=act.fault.kind, victim=act.victim, options=_options(act))
             for act in plan.injections
         ),
         load=str(experiment.load),
@@ -144,10 +142,9 @@ def entry_of(plan: TrialPlan) -> ScheduleEntry:
     )
 
 
-def _options(primitive: object) -> dict[str, object]:
-    """How strong a fault is: its own fields, beside those that say what it is and how it is proven."""
-    own = fields(primitive) if is_dataclass(primitive) else ()
-    return {one.name: _plain(getattr(primitive, one.name)) for one in own if one.name not in DECLARED}
+def _options(act: Injection) -> dict[str, object]:
+    """How strong the act is."""
+    return {name: _plain(value) for name, value in options_of(act.fault).items()}
 
 
 def _plain(value: object) -> object:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from prometheus_client import CollectorRegistry, Counter, Gauge, push_to_gateway
+
 
 class Signals:
     """Gauges of the instrument, pushed at each change. Without a pushgateway it does nothing."""
@@ -18,8 +20,6 @@ class Signals:
 
     def _gauges(self) -> None:
         if self._registry is None:
-            from prometheus_client import CollectorRegistry, Counter, Gauge  # noqa: PLC0415 - 0.1 s, needed by trials alone
-
             self._registry = CollectorRegistry()
             self._phase = Gauge(
                 "llmchaos_phase", "1 while the trial is in this phase", ["phase"], registry=self._registry
@@ -50,8 +50,6 @@ class Signals:
     def _push(self) -> None:
         if self._url is None:
             return
-        from prometheus_client import push_to_gateway  # noqa: PLC0415 - as above
-
         try:
             push_to_gateway(self._url, job="llmchaos", registry=self._registry, timeout=1)
         except OSError as error:  # the pushgateway may itself be the victim; bands on a dashboard are no evidence

@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import requests
+from prometheus_api_client import PrometheusConnect
+from prometheus_api_client.exceptions import PrometheusApiClientException
+from urllib3.util.retry import Retry
+
 from pytest_llmchaos.errors import Inconclusive, PrometheusUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import requests
 
 T = TypeVar("T")
 
@@ -37,9 +40,6 @@ class Connection(threading.local):
         return str(self._envelope["data"]["resultType"]), result
 
     def asked(self, what: str, ask: Callable[[Any], T]) -> T:
-        import requests  # noqa: PLC0415 (0.1 s; only those who ask pay for it)
-        from prometheus_api_client.exceptions import PrometheusApiClientException  # noqa: PLC0415
-
         api = self._connected()
         self._envelope = {}
         try:
@@ -60,8 +60,6 @@ class Connection(threading.local):
 
     def status(self, path: str) -> int | None:
         """The HTTP status of a plain path, or None where nothing answers in time."""
-        import requests  # noqa: PLC0415
-
         self._connected()
         session: requests.Session = self._session
         try:
@@ -71,10 +69,6 @@ class Connection(threading.local):
 
     def _connected(self) -> Any:
         if self._api is None:
-            import requests  # noqa: PLC0415
-            from prometheus_api_client import PrometheusConnect  # noqa: PLC0415
-            from urllib3.util.retry import Retry  # noqa: PLC0415
-
             self._session = requests.Session()
             self._session.trust_env = False  # a proxy of the environment has no business between judge and loopback
             self._session.hooks["response"].append(self._keep_envelope)

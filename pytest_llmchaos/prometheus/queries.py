@@ -13,7 +13,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import Inconclusive, NoData, NotANumber, PartialScrape, StaleData
-from pytest_llmchaos.prometheus.http import Connection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -62,6 +61,8 @@ class Prometheus:
     def __init__(self, url: str, timeout_s: float = 3.0) -> None:
         self.url = url.rstrip("/")
         self.timeout_s = timeout_s
+        from pytest_llmchaos.prometheus.http import Connection  # noqa: PLC0415 - 0.2 s that a plan need not pay
+
         self._connection = Connection(self.url, timeout_s)
 
     def __repr__(self) -> str:

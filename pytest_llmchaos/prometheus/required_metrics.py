@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+import urllib.request
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -41,8 +42,6 @@ def require_metrics(url: str, slos: Sequence[Slo], *, pushed: bool) -> None:
 
 def _known(url: str, name: str) -> bool:
     """Whether a metric was ever scraped: by its name, or declared by its HELP and TYPE before its first sample."""
-    import urllib.request  # noqa: PLC0415 - costs time that a run of the lab need not pay
-
     declared = [name, re.sub(r"_(total|bucket|count|sum)$", "", name)]
     asked = [f"/api/v1/series?match[]={name}", *(f"/api/v1/metadata?metric={one}" for one in declared)]
     try:

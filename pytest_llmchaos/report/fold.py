@@ -172,7 +172,7 @@ def _undo(its: Sequence[object]) -> tuple[UndoResult, ...]:
 
 
 def _undoes(undone: lines.Undone, intent: lines.Intent) -> bool:
-    return (undone.id, undone.victim, undone.op) == (intent.id, intent.victim, intent.undo.op)
+    return (undone.intent, undone.victim, undone.op) == (intent.id, intent.victim, intent.undo.op)
 
 
 def _replay(claims: Sequence[ClaimResult], begun: lines.RunBegin | None) -> str | None:

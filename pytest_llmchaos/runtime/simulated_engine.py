@@ -1,4 +1,4 @@
-"""The ability `engine`: faults on the admin port of a simulated engine, whichever runtime it runs in. It judges nothing."""
+"""The ability `engine`: faults on the admin port of a simulated engine, whichever runtime it runs in."""
 
 from __future__ import annotations
 
@@ -6,22 +6,39 @@ import http.client
 import json
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from pytest_llmchaos.errors import HealFailed, Inconclusive, NotReady
-from pytest_llmchaos.faults.engine_faults import EngineFaultState, EngineReport
+from pytest_llmchaos.model import EngineFaultState, EngineOption, EngineReport
 from pytest_llmchaos.prometheus.queries import Prometheus
 
 if TYPE_CHECKING:
-    from pytest_llmchaos.model import ServiceState, Undo
+    from pytest_llmchaos.model import ServiceState, Undo, UndoOp
     from pytest_llmchaos.subject.lab import Subject
 
 # What the engine keeps in its state folder for faults that strike at the next start, and the kinds that do.
 BOOT_FILE = "boot-faults.json"
 _AT_BOOT = frozenset({"crash_on_boot", "slow_load"})
-UNDO_OP = "engine_end"
 ADMIN_PORT = 8081  # in the compose file's numbers: the engine's own port and one
 _DEADLINE_S = 5.0
+
+
+class ListedFault(TypedDict):
+    """One fault in the admin port's answer to `list`."""
+
+    id: str
+    kind: str
+    state: str
+    lease_s: float
+    left_s: float
+    counters: Mapping[str, float]
+
+
+class EngineAnswer(TypedDict, total=False):
+    """What the admin port answers: `id` to `start`, `faults` to `list`."""
+
+    id: str
+    faults: list[ListedFault]
 
 
 class EngineAbility:
@@ -29,7 +46,7 @@ class EngineAbility:
 
     subject: Subject
 
-    def _ask_engine(self, service: str, verb: str, argument: str = "") -> Mapping[str, Any]:
+    def _ask_engine(self, service: str, verb: str, argument: str = "") -> EngineAnswer:
         """The admin port's answer to `start` (JSON), `list` or `end` (id).
 
         Raises NotReady with the port's own words, or saying that nobody listens.
@@ -58,7 +75,11 @@ class EngineAbility:
         simulated = dict(self.subject.extra_env).get("LLMCHAOS_BACKEND") == "sim"
         return frozenset({"engine"} if simulated else ())
 
-    def engine_start(self, service: str, kind: str, *, lease_s: float, **options: object) -> str:
+    @property
+    def engine_undo_ops(self) -> Mapping[str, UndoOp]:
+        return {"engine_end": self.undo_engine}
+
+    def engine_start(self, service: str, kind: str, *, lease_s: float, **options: EngineOption) -> str:
         """Start a fault; its id."""
         asked = json.dumps({"kind": kind, "lease_s": lease_s, **options})
         return str(self._ask_engine(service, "start", asked)["id"])
@@ -89,7 +110,7 @@ class EngineAbility:
 
         Content with a service that is gone. Raises HealFailed as long as the engine does not answer.
         """
-        service, kind = undo.service, str(undo.args["kind"])
+        service, kind = undo.service, str(undo.args.get("kind"))
         state = self.state(service)
         if not state.identity:
             return
@@ -108,7 +129,7 @@ class EngineAbility:
             raise HealFailed(f"cannot end {kind} on {service}: {error}; heal by hand with `llmchaos heal`") from None
 
 
-def ask_admin_port(address: str, verb: str, argument: str) -> Mapping[str, Any]:
+def ask_admin_port(address: str, verb: str, argument: str) -> EngineAnswer:
     """What `lab_engine.fault` does inside a container, for an admin port that can be reached from here."""
     method, path, body = {
         "start": ("POST", "/faults", argument.encode()),
@@ -126,11 +147,11 @@ def ask_admin_port(address: str, verb: str, argument: str) -> Mapping[str, Any]:
         connection.close()
     if response.status >= 400:
         raise NotReady(f"the engine at {address} refused `{verb}`: {text}")
-    answer: Mapping[str, Any] = json.loads(text)
+    answer: EngineAnswer = json.loads(text)
     return answer
 
 
-def _state(told: Mapping[str, Any], now_unix_s: float) -> EngineFaultState:
+def _state(told: ListedFault, now_unix_s: float) -> EngineFaultState:
     active = told["state"] == "active"
     age_s = float(told["lease_s"]) - float(told["left_s"]) if active else 0.0
     return EngineFaultState(

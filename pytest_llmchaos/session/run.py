@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec import structs, to_builtins
 from msgspec.structs import replace
@@ -19,7 +19,7 @@ from pytest_llmchaos.evidence import journal_lines as lines
 from pytest_llmchaos.evidence.journal import Journal, open_intents
 from pytest_llmchaos.evidence.run_manifest import RunManifest
 from pytest_llmchaos.evidence.trial_result import Catalogue
-from pytest_llmchaos.faults import foreign_names
+from pytest_llmchaos.faults import CATALOGUE, foreign_names
 from pytest_llmchaos.host import identity
 from pytest_llmchaos.lab.lab import Lab
 from pytest_llmchaos.prometheus.required_metrics import require_metrics
@@ -29,30 +29,9 @@ from pytest_llmchaos.session.settings import Settings, make_runtime
 from pytest_llmchaos.subject.lab import Subject, setup_command
 
 if TYPE_CHECKING:
+    from pytest_llmchaos.model import Runtime
     from pytest_llmchaos.plan.schedule import ScheduleEntry
     from pytest_llmchaos.session.progress import Progress
-
-# The primitive faults that a report's coverage table speaks of, before those that other packages bring.
-CATALOGUE = (
-    "kill",
-    "crash",
-    "restart",
-    "pause",
-    "partition",
-    "limit_cpu",
-    "limit_memory",
-    "overload",
-    "hang",
-    "gpu_saturation",
-    "gpu_exhaustion",
-    "xid",
-    "cpu_fallback",
-    "thermal_throttling",
-    "corrupted_output",
-    "slow_load",
-    "crash_on_boot",
-    "memory_leak",
-)
 
 
 SignalHandler = Callable[[int, FrameType | None], object] | int | None
@@ -66,7 +45,7 @@ class Run:
         self.progress = progress
         self.subject: Subject = settings.subject
         self._lab: Lab | None = None
-        self._runtime: Any = None
+        self._runtime: Runtime | None = None
         self._watchdog: watchdog.Watchdog | None = None
         self._journal: Journal | None = None
         self._old_sigterm: SignalHandler = None
@@ -93,7 +72,7 @@ class Run:
 
     def announce(self, schedule: Sequence[ScheduleEntry]) -> None:
         """Write down what will be done, before anything starts."""
-        settings = self.settings
+        settings, runtime = self.settings, self._runtime
         self.journal.write(
             lines.RunBegin(
                 schema=lines.SCHEMA,
@@ -102,13 +81,13 @@ class Run:
                 replay=settings.replay_line,
                 runtime=settings.runtime,
                 backend=settings.backend,
-                environment={**environment(), "services run as": getattr(self._runtime, "fidelity", "containers")},
+                environment={**environment(), "services run as": runtime.services_run_as if runtime else "containers"},
                 schedule=tuple(map(to_builtins, schedule)),
                 catalogue=Catalogue(faults=(*CATALOGUE, *foreign_names()), targets=self.subject.targets),
             )
         )
 
-    def preflight(self) -> None:
+    def preflight(self) -> Runtime:
         """Find out what is missing before anything starts. Raises NotReady or BadScenario."""
         project = identity.project_name(os.getpid(), self.settings.worker)
         if self.subject.own:
@@ -117,6 +96,7 @@ class Run:
         runtime = make_runtime(self.settings, self.subject, project=project, owner_id=identity.owner_label())
         runtime.prepare()
         self._runtime = runtime
+        return runtime
 
     def take_own_records(self) -> list[str]:
         """The records that `lab.load` opened outside a trial since the last call: their test's outcome is theirs."""
@@ -141,9 +121,8 @@ class Run:
         return self._lab
 
     def _start(self) -> Lab:
-        if self._runtime is None:
-            self.preflight()
-        settings, project = self.settings, self._runtime.project
+        runtime = self._runtime or self.preflight()
+        settings, project = self.settings, runtime.project
         sweep_dead_runs(self.progress.note)
         manifest = RunManifest(
             runtime=settings.runtime,
@@ -166,16 +145,14 @@ class Run:
             else f"starting the stack ({settings.runtime}, {settings.backend}) as"
         )
         self.progress.note(f"{doing} {project}")
-        self._runtime.up(remediator=True)
+        runtime.up(remediator=True)
         up_s = time.monotonic() - begin
-        self.journal.write(lines.StackUp(took_s=round(up_s, 3), images=self._runtime.images()))
-        self.progress.note(
-            f"stack is up after {up_s:.1f} s; Prometheus at {self._runtime.url(self.subject.prometheus)}"
-        )
+        self.journal.write(lines.StackUp(took_s=round(up_s, 3), images=dict(runtime.images())))
+        self.progress.note(f"stack is up after {up_s:.1f} s; Prometheus at {runtime.url(self.subject.prometheus)}")
         if not self.subject.own:
-            self.progress.note(dashboards_line(getattr(self._runtime, "dashboards", None)))
+            self.progress.note(dashboards_line(runtime.dashboards))
         lab = Lab(
-            runtime=self._runtime,
+            runtime=runtime,
             subject=self.subject,
             journal=self.journal,
             directory=settings.directory,
@@ -184,7 +161,7 @@ class Run:
             opened=self._own_records.append,
         )
         if self.subject.own:
-            url = self._runtime.url(self.subject.prometheus)
+            url = runtime.url(self.subject.prometheus)
             require_metrics(url, lab.slos, pushed=self.subject.pushgateway is not None)
         return lab
 

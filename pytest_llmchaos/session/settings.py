@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import NotReady
-from pytest_llmchaos.lab.overload import OWN_ABILITIES
 from pytest_llmchaos.runtime.docker import docker_cli
 from pytest_llmchaos.runtime.docker.attached import AttachedRuntime
 from pytest_llmchaos.runtime.docker.compose import ComposeRuntime
 from pytest_llmchaos.runtime.local.runtime import LocalRuntime
 from pytest_llmchaos.subject.lab import Subject, lab_subject
+
+if TYPE_CHECKING:
+    from pytest_llmchaos.model import Runtime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +64,7 @@ def default_backend(runtime: str) -> str:
     return "llamacpp" if runtime == "local" else "ollama"
 
 
-def make_runtime(settings: Settings, subject: Subject, *, project: str, owner_id: str) -> Any:
+def make_runtime(settings: Settings, subject: Subject, *, project: str, owner_id: str) -> Runtime:
     """The runtime that the settings name, not yet started."""
     about = {"project": project, "run": settings.run, "owner": owner_id}
     directory = settings.stack_directory
@@ -75,5 +77,4 @@ def make_runtime(settings: Settings, subject: Subject, *, project: str, owner_id
 
 def abilities_of(settings: Settings) -> frozenset[str]:
     """What faults may need of the runtime that the settings name. Nothing is started or asked."""
-    can: frozenset[str] = make_runtime(settings, settings.subject, project="plan", owner_id="").abilities
-    return can | OWN_ABILITIES
+    return make_runtime(settings, settings.subject, project="plan", owner_id="").abilities

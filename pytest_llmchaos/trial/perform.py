@@ -19,6 +19,7 @@ from pytest_llmchaos.errors import (
 )
 from pytest_llmchaos.host import measurement_lock
 from pytest_llmchaos.plan.schedule import arrivals_of
+from pytest_llmchaos.runtime.abilities import granted
 from pytest_llmchaos.runtime.undo import over
 from pytest_llmchaos.trial import judge
 from pytest_llmchaos.trial.result import judged_result, planned_of, result_of
@@ -65,10 +66,10 @@ def perform(lab: Lab, plan: TrialPlan, *, worker: str = "") -> Performed:
     or HealFailed. Raises what is no such error (Ctrl-C), and what keeps a record from
     being opened.
     """
-    missing = sorted(plan.fault.needs - lab.runtime.abilities)
-    if missing:
-        lacks = f"the {lab.runtime.name} runtime cannot {', '.join(missing)}, which {plan.fault} needs"
-        return Performed(error=Unsupported(lacks))
+    try:
+        granted(lab.runtime, plan.fault.needs, str(plan.fault))
+    except Unsupported as error:
+        return Performed(error=error)
     with measurement_lock.measuring(say=lab.say), lab.recording(planned_of(plan), worker=worker) as record:
         try:
             trial = _perform(lab, plan, record)

@@ -19,6 +19,11 @@ APT_DEADLINE_S = 600.0
 NEWER_SUITE = (
     "unstable"  # Compose v2, buildx, Prometheus 3 and miniaudio are in no stable suite of the engine's machine
 )
+# Packages that only tests need, and the programs of which any will do.
+TEST_PROGRAMS = {
+    "haproxy": ("haproxy",),
+    "chromium": ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"),
+}
 
 
 def is_debian_root() -> bool:
@@ -47,6 +52,20 @@ def install(packages: Sequence[str]) -> None:
         deadline_s=APT_DEADLINE_S,
         env=quiet,
     )
+
+
+def ensure_programs() -> None:
+    """What only tests need: the allow-list proxy's own program, and a browser to open the report with."""
+    path = f"{os.environ['PATH']}:/usr/sbin"
+    missing = [
+        package for package, names in TEST_PROGRAMS.items() if not any(shutil.which(name, path=path) for name in names)
+    ]
+    if not missing:
+        return
+    if not is_debian_root():
+        command = f"sudo apt-get install -y --no-install-recommends {' '.join(missing)}"
+        raise SetupError(f"expected the programs {', '.join(missing)}, which tests need: run `{command}`")
+    install(missing)
 
 
 def is_installed(package: str) -> bool:

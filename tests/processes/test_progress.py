@@ -46,7 +46,9 @@ def perform(campaign, plan):
         progress(lab, "starting", None)
         words = ["ok"] * 40 + ["s500"] * 20 + ["ok"] * 100
         arrivals = [Arrival(i / 40, f"{{word}} {{i}}", 4) for i, word in enumerate(words)]
-        load = lab.running_load = RunningLoad(lab, plan.experiment.load, arrivals)
+        load = lab.running_load = RunningLoad(
+            plan.experiment.load, arrivals, runtime=lab.runtime, subject=lab.subject, directory=Path()
+        )
         load.start()
         for phase, until_s in (("steady", 1.0), ("fault", 1.5), ("recovery", 2.2)):
             with lab.record.phase(phase):

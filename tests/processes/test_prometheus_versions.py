@@ -26,6 +26,8 @@ from pytest_llmchaos.generate.rules import LAB_SCALE
 from pytest_llmchaos.prometheus.binary import cache_directory
 
 STACK = Path(__file__).parents[2] / "stack"
+pytestmark = pytest.mark.sampled  # each of these questions is asked of one version, which the commit draws
+
 VERSIONS = {"bookworm": "2.42", "trixie": "2.53", "unstable": "3"}
 
 

@@ -4,9 +4,11 @@ import contextlib
 import os
 
 import pytest
+from support import sessions
 from support.stacks import require
 
 from pytest_llmchaos import faults
+from pytest_llmchaos.cleanup.sweep import in_docker
 from pytest_llmchaos.host import identity
 from pytest_llmchaos.runtime.docker import docker_cli, removal
 
@@ -73,3 +75,11 @@ def test_a_removal_leaves_what_carries_the_project_but_not_the_owner():
         left = {row["Names"] for row in docker_cli.listed("container", f"label={PROJECT}={project}")}
         assert left == {bare, living}
         assert own not in left
+
+
+def test_a_living_sibling_is_never_swept(stack_lab):
+    docker = in_docker()
+
+    assert docker.unseen == ""  # or nobody would have looked
+    assert stack_lab.runtime.project not in {**docker.dead, **docker.doubtful}
+    assert sessions.leftovers(stack_lab.runtime.project)

@@ -100,6 +100,7 @@ def test_what_would_go_wrong_later_is_explained_before_anything_starts(stack, fi
     assert not containers() - before
 
 
+@pytest.mark.nightly("test_byo names such a metric; the example's session passes because it finds its own")
 def test_a_metric_that_nobody_exports_is_an_error_that_names_it(stack):
     folder, environment = stack
     changed(folder / "slo.yaml", ("faq_answers_total", "desk_answers_total"))

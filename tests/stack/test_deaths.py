@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from support import sessions, tiny_stack
+from support.dying import BESIDE_OTHERS
 from support.second_daemon import second_daemon
 from support.stacks import require
 from support.tiny_stack import LONG, Engine, clean_after_s
@@ -28,6 +29,10 @@ def image():
     return tiny_stack.image()
 
 
+def make(folder, image, **more):
+    return tiny_stack.make(folder, image, conftest=BESIDE_OTHERS, **more)
+
+
 @pytest.fixture
 def engine():
     made = Engine()
@@ -38,7 +43,7 @@ def engine():
 @pytest.fixture
 def tiny(image, tmp_path):
     """A scenario whose pause lasts until something else ends it."""
-    return tiny_stack.make(tmp_path / "tiny", image, fault="pause", more=LONG)
+    return make(tmp_path / "tiny", image, fault="pause", more=LONG)
 
 
 def in_force(reports, child):
@@ -88,17 +93,40 @@ def test_a_worker_that_crashes_takes_its_stack_with_it(tiny, engine):
     assert "llmchaos: worker gw0 died; its watchdog removes its stack" in said
 
 
+def kill_watchdog(tiny):
+    (watchdog,) = (
+        pid for pid in tiny_stack.pids_of(tiny.folder) if b"pytest_llmchaos.cleanup.watchdog" in command_of(pid)
+    )
+    os.kill(watchdog, signal.SIGKILL)
+
+
 def test_what_a_crashed_worker_and_its_watchdog_left_is_swept_at_the_end(tiny, engine):
     with ended(tiny.start("-p", "xdist", "-n", "1", "--max-worker-restart=0")) as child:
         stack = in_force(tiny.reports, child)
-        (watchdog,) = (
-            pid for pid in tiny_stack.pids_of(tiny.folder) if b"pytest_llmchaos.cleanup.watchdog" in command_of(pid)
-        )
-        os.kill(watchdog, signal.SIGKILL)
+        kill_watchdog(tiny)
         os.kill(int(stack["owner"].split(":")[0]), signal.SIGKILL)
         child.wait(timeout=30)
 
     assert engine.left(stack["project"]) == []
+
+
+def heal(*options):
+    command = [sys.executable, "-m", "pytest_llmchaos.cli", "heal", *options]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_when_the_watchdog_dies_first_what_is_left_is_healed_by_hand(tiny, engine):
+    with ended(tiny.start()) as child:
+        project = in_force(tiny.reports, child)["project"]
+        kill_watchdog(tiny)
+    left = engine.left(project)
+    assert left
+
+    assert f"would remove {project}" in heal("--dry-run")
+    assert engine.left(project) == left
+
+    assert f"removing {project}" in heal()
+    assert engine.left(project) == []
 
 
 def test_a_timer_that_ends_the_process_at_once_leaves_nothing(tiny, engine):
@@ -114,7 +142,7 @@ def test_a_timer_that_ends_the_process_at_once_leaves_nothing(tiny, engine):
 
 
 def test_two_sessions_side_by_side_leave_each_other_alone(image, tmp_path, engine):
-    first, second = (tiny_stack.make(tmp_path / name, image, fault="pause", more=LONG) for name in ("first", "second"))
+    first, second = (make(tmp_path / name, image, fault="pause", more=LONG) for name in ("first", "second"))
     with ended(first.start()) as living:
         stack = in_force(first.reports, living)
         before = engine.looks(stack["project"])
@@ -125,11 +153,8 @@ def test_two_sessions_side_by_side_leave_each_other_alone(image, tmp_path, engin
             assert engine.left(project)
             assert engine.looks(stack["project"]) == before
         clean_after_s(second, project, engine, time.monotonic())
-        healed = subprocess.run(
-            [sys.executable, "-m", "pytest_llmchaos.cli", "heal"], capture_output=True, text=True, check=True
-        )
 
-        assert stack["project"] not in healed.stdout
+        assert stack["project"] not in heal()
         assert engine.looks(stack["project"]) == before
         living.send_signal(signal.SIGINT)
         living.wait(timeout=30)
@@ -137,9 +162,10 @@ def test_two_sessions_side_by_side_leave_each_other_alone(image, tmp_path, engin
     assert engine.left(stack["project"]) == []
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("fault", ["pause", "partition"])
 def test_a_target_that_somebody_else_removes_ends_the_trial_without_a_verdict(image, tmp_path, engine, fault):
-    tiny = tiny_stack.make(tmp_path / "tiny", image, fault=fault, more=", settle_within_s=3, fault_s=3")
+    tiny = make(tmp_path / "tiny", image, fault=fault, more=", settle_within_s=3, fault_s=3")
     tiny.scenario("later", *tiny_stack.FAULTS["kill"])
     with ended(tiny.start()) as child:
         stack = in_force(tiny.reports, child)
@@ -179,9 +205,10 @@ def fill_file(path, with_what=b"\n"):
             file.write(with_what)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("full", ["journal", "samples"])
 def test_a_disk_that_fills_up_in_a_fault_is_one_clear_error_and_all_is_undone(image, tmp_path, disk, engine, full):
-    tiny = tiny_stack.make(tmp_path / "tiny", image, fault="pause", more=", settle_within_s=3, fault_s=3")
+    tiny = make(tmp_path / "tiny", image, fault="pause", more=", settle_within_s=3, fault_s=3")
     tiny.scenario("later", *tiny_stack.FAULTS["kill"])
     with ended(tiny.start(f"--chaos-report={disk}")) as child:
         stack = in_force(disk, child)
@@ -224,7 +251,7 @@ def compose(tiny, *words):
 @pytest.fixture
 def taken_over(image, tmp_path, engine):
     """A stack that somebody else started, a scenario that kills its desk, and a taker of the desk's port."""
-    tiny = tiny_stack.make(tmp_path / "tiny", image, fault="kill", more=", repair_within_s=3", attach=True)
+    tiny = make(tmp_path / "tiny", image, fault="kill", more=", repair_within_s=3", attach=True)
     project = f"tinydesk{os.getpid()}"
     tiny.environment.update(COMPOSE_PROJECT_NAME=project, TINY_DESK_PORT="29330", TINY_JUDGE_PORT="29331")
     compose(tiny, "up", "--detach", "--wait")
@@ -279,11 +306,8 @@ def test_an_undo_that_the_daemon_refuses_ends_the_session_and_is_healed_by_the_c
     assert engine.looks(project) != before
 
     taker.close()
-    healed = subprocess.run(
-        [sys.executable, "-m", "pytest_llmchaos.cli", "heal"], capture_output=True, text=True, check=True
-    )
 
-    assert f"removing open faults of {project}" in healed.stdout
+    assert f"removing open faults of {project}" in heal()
     assert engine.looks(project) == before
 
 
@@ -310,9 +334,10 @@ def daemon(image, tmp_path_factory):
         yield made
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
 def test_a_daemon_that_is_restarted_in_a_fault_is_waited_for_and_nothing_is_left(image, tmp_path, daemon, number):
-    tiny = tiny_stack.make(tmp_path / "tiny", image, fault="pause", more=", settle_within_s=3, fault_s=2")
+    tiny = make(tmp_path / "tiny", image, fault="pause", more=", settle_within_s=3, fault_s=2")
     tiny.environment["DOCKER_HOST"] = daemon.host
     with ended(tiny.start()) as child:
         stack = in_force(tiny.reports, child)
@@ -330,7 +355,7 @@ def test_a_daemon_that_is_restarted_in_a_fault_is_waited_for_and_nothing_is_left
 
 
 def test_a_daemon_that_is_down_when_pytest_dies_is_cleaned_once_it_is_back(image, tmp_path, daemon):
-    tiny = tiny_stack.make(tmp_path / "tiny", image, fault="pause", more=LONG)
+    tiny = make(tmp_path / "tiny", image, fault="pause", more=LONG)
     tiny.environment["DOCKER_HOST"] = daemon.host
     with ended(tiny.start()) as child:
         stack = in_force(tiny.reports, child)

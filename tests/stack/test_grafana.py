@@ -16,6 +16,7 @@ from pytest_llmchaos import loads
 from pytest_llmchaos.evidence.trial_result import Planned
 from pytest_llmchaos.generate.boards.all_boards import boards
 from pytest_llmchaos.generate.rules import LAB_SCALE
+from pytest_llmchaos.host.measurement_lock import measuring
 from pytest_llmchaos.slo.openslo import load_slos
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
@@ -55,6 +56,7 @@ def grafana(sim_run):
         assert up.returncode == 0, up.stderr + compose(lab, "logs", "grafana").stdout[-3000:]
         port = compose(lab, "port", "grafana", "3000").stdout.strip().rpartition(":")[2]
         with (
+            measuring(),
             lab.recording(Planned(scenario="grafana", fault="")),
             lab.load(loads.open_loop(rate_rps=30, max_tokens=8), longest_s=60),
         ):

@@ -23,6 +23,7 @@ import pytest
 from support import sessions, tiny_stack
 from support.dying import (
     AFTER,
+    ALONE,
     BEFORE,
     IN_FORCE,
     JUDGED,
@@ -33,6 +34,7 @@ from support.dying import (
     in_the_background,
     kinds,
     named,
+    stage,
 )
 from support.stacks import ROOT, require
 from support.tiny_stack import FAULTS, GONE_DEADLINE_S, Engine
@@ -95,6 +97,7 @@ def own(request, image, tmp_path_factory):
     yield from in_the_background(perish, chosen(request, "case"))
 
 
+@pytest.mark.sampled(share=0.12, by=stage)
 @pytest.mark.parametrize("case", OWN, ids=named)
 def test_nothing_is_left_of_a_run_that_was_killed(own, case, record_testsuite_property):
     took_s = own[case].result()
@@ -102,6 +105,7 @@ def test_nothing_is_left_of_a_run_that_was_killed(own, case, record_testsuite_pr
     record_testsuite_property(f"gone after a kill {named(case)}, in seconds", round(took_s, 3))
 
 
+@pytest.mark.sampled(share=0.4)
 @pytest.mark.parametrize("case", LIVING, ids=named)
 def test_no_line_of_a_trial_is_missing_here(own, case):
     reports = own[case].result()
@@ -152,6 +156,7 @@ def attached(request, image, tmp_path_factory):
             compose(environment, "down", "--volumes", "--timeout", "0")
 
 
+@pytest.mark.sampled(by=lambda parameters: parameters["attached_case"][0])
 @pytest.mark.parametrize("attached_case", ATTACHED, ids=named)
 def test_a_stack_of_others_is_as_it_was(attached, attached_case, record_testsuite_property):
     took_s = attached[attached_case].result()
@@ -198,6 +203,7 @@ def lab_gone_after_s(tmp_path, project, died_s):
         engine.close()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("fault", FAULTS)
 def test_nothing_is_left_of_the_whole_lab_either(tmp_path, fault, record_testsuite_property):
     child, reports = start_on_the_lab(tmp_path, fault, KILLER.format(when="after", kind="proof", number=1))
@@ -213,7 +219,7 @@ def test_nothing_is_left_of_the_whole_lab_either(tmp_path, fault, record_testsui
 
 
 def test_nothing_is_left_of_a_run_that_was_killed_while_its_stack_came_up(tmp_path):
-    child, reports = start_on_the_lab(tmp_path, "kill")
+    child, reports = start_on_the_lab(tmp_path, "kill", ALONE)
     try:
         line = until(lambda: sessions.of_kind(reports, "stack"), "the stack was announced", 30)[0]
         label = f"label=com.docker.compose.project={line['project']}"

@@ -10,7 +10,20 @@ import time
 
 import pytest
 from support import sessions, tiny_stack
-from support.dying import AFTER, ALONE, BEFORE, IN_FORCE, JUDGED, KILLER, chosen, die, in_the_background, kinds, named
+from support.dying import (
+    AFTER,
+    ALONE,
+    BEFORE,
+    IN_FORCE,
+    JUDGED,
+    KILLER,
+    chosen,
+    die,
+    in_the_background,
+    kinds,
+    named,
+    stage,
+)
 
 from pytest_llmchaos.runtime.local import cleanup
 
@@ -76,6 +89,7 @@ def dead(request, tmp_path_factory):
     yield from in_the_background(perish, chosen(request, "case"))
 
 
+@pytest.mark.sampled(share=0.12, by=stage)
 @pytest.mark.parametrize("case", CASES, ids=named)
 def test_no_process_is_left_of_a_run_that_was_killed(dead, case, record_testsuite_property):
     took_s = dead[case].result()
@@ -83,6 +97,7 @@ def test_no_process_is_left_of_a_run_that_was_killed(dead, case, record_testsuit
     record_testsuite_property(f"local run gone after a kill {named(case)}, in seconds", round(took_s, 3))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("fault", FAULTS)
 def test_no_line_of_a_trial_is_missing_here(tmp_path, fault):
     child, reports = start(tmp_path / "lives", fault, ALONE)

@@ -43,6 +43,14 @@ def scenario(tmp_path):
     return str(file)
 
 
+@pytest.fixture
+def doomed(tmp_path):
+    """The same with a short beginning, for sessions that die in its fault."""
+    file = tmp_path / "test_doomed.py"
+    file.write_text(SCENARIO.replace("steady_s=8", "steady_s=1"))
+    return str(file)
+
+
 def new_runtime(directory, name="a", backend="sim"):
     return LocalRuntime(
         lab_subject(backend),
@@ -121,6 +129,7 @@ def test_without_a_fault_nothing_acts(trial):
 '''
 
 
+@pytest.mark.nightly("test_trials has both arms; what the local runtime adds to a trial is in the one above")
 def test_the_control_arms_hold(tmp_path):
     file = tmp_path / "test_arms.py"
     file.write_text(ARMS)
@@ -154,6 +163,7 @@ def test_memory_leak(trial): ...
 '''
 
 
+@pytest.mark.nightly("test_runtime_contract limits memory in both runtimes; test_plugin makes a skip of what one lacks")
 def test_memory_can_be_limited_and_what_the_runtime_lacks_is_a_skip_that_names_it(tmp_path):
     file = tmp_path / "test_faults.py"
     file.write_text(FAULTS)
@@ -173,11 +183,11 @@ def test_memory_can_be_limited_and_what_the_runtime_lacks_is_a_skip_that_names_i
     assert "limit_memory of model-1 is as found" in healed["witness"]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("frozen", ["services", "supervisord", "everything"])
-def test_what_stands_still_dies_with_pytest_too(tmp_path, scenario, frozen):
-    Path(scenario).write_text(SCENARIO.replace("steady_s=8", "steady_s=1"))
+def test_what_stands_still_dies_with_pytest_too(tmp_path, doomed, frozen):
     reports = tmp_path / "reports"
-    child = sessions.start(reports, scenario, *LOCAL)
+    child = sessions.start(reports, doomed, *LOCAL)
     try:
         until(lambda: sessions.of_kind(reports, "proof"), f"the proof: {sessions.said(reports)}", 90)
         project = project_of(reports)
@@ -194,9 +204,9 @@ def test_what_stands_still_dies_with_pytest_too(tmp_path, scenario, frozen):
     until(lambda: not list(reports.glob("2*/local")), "its folder was gone", GONE_DEADLINE_S)
 
 
-def test_a_frozen_stack_whose_watchdog_is_gone_is_healed_by_hand(tmp_path, scenario):
+def test_a_frozen_stack_whose_watchdog_is_gone_is_healed_by_hand(tmp_path, doomed):
     reports = tmp_path / "reports"
-    child = sessions.start(reports, scenario, *LOCAL)
+    child = sessions.start(reports, doomed, *LOCAL)
     try:
         until(lambda: sessions.of_kind(reports, "proof"), "the fault was proven", 90)
         project = project_of(reports)
@@ -224,10 +234,11 @@ def _command(pid):
     return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-def test_a_cancelled_run_undoes_its_fault_and_ends_its_processes(tmp_path, scenario, number):
+def test_a_cancelled_run_undoes_its_fault_and_ends_its_processes(tmp_path, doomed, number):
     reports = tmp_path / "reports"
-    child = sessions.start(reports, scenario, *LOCAL)
+    child = sessions.start(reports, doomed, *LOCAL)
     try:
         until(lambda: sessions.of_kind(reports, "proof"), "the fault was proven", 90)
         child.send_signal(number)
@@ -260,6 +271,9 @@ def test_two_runs_side_by_side_keep_to_themselves(tmp_path):
     assert cleanup.processes_of(one.project) == cleanup.processes_of(two.project) == {}
 
 
+@pytest.mark.nightly(
+    "test_workers has them with containers; test_two_runs_side_by_side_keep_to_themselves, without workers"
+)
 def test_workers_side_by_side_have_a_stack_each(tmp_path, scenario):
     second = tmp_path / "test_second.py"
     second.write_text(Path(scenario).read_text())

@@ -38,6 +38,9 @@ def written(folder, fault, stable_s=2):
     return str(path)
 
 
+@pytest.mark.nightly(
+    "test_plugin repeats trials, test_report_effects has the times of many, test_trials performs many on one stack"
+)
 def test_repeated_trials_give_mttd_and_mttr_with_n_and_spread(tmp_path):
     require("sim")
     scenario = written(tmp_path, 'faults.kill("api")')
@@ -59,6 +62,9 @@ def test_repeated_trials_give_mttd_and_mttr_with_n_and_spread(tmp_path):
     assert "MTTR" in (tmp_path / "reports" / "latest" / "report.html").read_text()
 
 
+@pytest.mark.nightly(
+    "test_plugin performs a replay and refuses one of something else; test_schedule has the same bytes"
+)
 def test_a_run_is_performed_again_from_its_run_json_with_the_same_victims(tmp_path):
     require("sim")
     arms = '[faults.kill("model-*"), faults.none()]'
@@ -97,6 +103,9 @@ def test_a_run_is_performed_again_from_its_run_json_with_the_same_victims(tmp_pa
         assert sessions.of_kind(reports, "stack") == []
 
 
+@pytest.mark.nightly(
+    "test_foreign_faults plans a fault of a package that it installs, test_fault_contract has the contract"
+)
 def test_the_fault_of_another_package_is_performed_and_proven(tmp_path):
     """The package, the scenario and the test of docs/faults.md, as they stand there."""
     require("sim")

@@ -89,6 +89,7 @@ def test_a_published_port_answers_again_after_a_partition(stack_lab):
         assert answer.status == 200
 
 
+@pytest.mark.nightly("test_trials settles after a frozen replica; above, a partition is proven and undone")
 def test_a_partitioned_replica_is_survived_and_the_service_settles(trial_of):
     trial = trial_of(faults.partition("model-1"), fault_s=4, settle_within_s=30)
 

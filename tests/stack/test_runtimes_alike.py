@@ -10,7 +10,13 @@ import pytest
 from support import sessions
 from support.runtimes import RUNTIMES, require_runtime
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
+pytestmark = [
+    pytest.mark.stack,
+    pytest.mark.timeout(180),
+    pytest.mark.nightly(
+        "test_runtime_contract asks both runtimes alike; test_local_runtime and test_sessions keep to the format"
+    ),
+]
 
 SCENARIO = '''"""A killed api is repaired; without a fault nothing acts."""
 import pytest

@@ -39,6 +39,7 @@ def test_kill_api_on_the_real_model_holds_and_leaves_its_evidence(tmp_path):
     assert sessions.leftovers(sessions.of_kind(tmp_path, "stack")[0]["project"]) == []
 
 
+@pytest.mark.nightly("test_workers, where both trials have two claims")
 def test_claims_of_one_trial_share_a_worker(tmp_path):
     require("sim")
 

@@ -48,10 +48,14 @@ def both(trial_of, stack_lab, tmp_path):
 @pytest.mark.parametrize(
     ("fault", "times"),
     [
-        (faults.kill("api"), ("detect_s", "recover_s")),
-        (faults.together(faults.kill("model-1"), faults.kill("model-2")), ("detect_s",)),
+        pytest.param(faults.kill("api"), ("detect_s", "recover_s"), id="the api"),
+        pytest.param(
+            faults.together(faults.kill("model-1"), faults.kill("model-2")),
+            ("detect_s",),
+            marks=pytest.mark.nightly("the api's death, whose detection has the same two clocks"),
+            id="both models",
+        ),
     ],
-    ids=["the api", "both models"],
 )
 def test_detection_and_recovery_agree_with_the_witness(both, fault, times, request):
     trial, there = both(fault)

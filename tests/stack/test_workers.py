@@ -16,6 +16,10 @@ pytestmark = experiment(
 
 def test_it_is_repaired(trial):
     assert trial.repaired_by == "remediator"
+
+
+def test_a_second_claim_is_asked_of_the_same_trial(trial):
+    assert trial.whole.offered
 '''
 
 
@@ -41,6 +45,7 @@ def test_each_worker_has_a_stack_of_its_own_and_they_measure_in_turn(tmp_path):
     begun = sorted(one["at_unix_s"] for one in sessions.of_kind(reports, "trial"))
     ended = sorted(one["at_unix_s"] for one in sessions.of_kind(reports, "judged"))
     assert len(begun) == len(ended) == 2
+    assert [len(trial["claims"]) for trial in sessions.run_json(reports)["trials"]] == [2, 2]
     assert ended[0] <= begun[1]
     up = sorted(one["at_unix_s"] for one in sessions.of_kind(reports, "stack_up"))
     down = sorted(one["at_unix_s"] for one in sessions.of_kind(reports, "stack_down"))

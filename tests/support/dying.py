@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from subprocess import Popen
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from support import sessions
 
-SIDE_BY_SIDE = 4
+SIDE_BY_SIDE = 3
 BEFORE = [
     ("run", 1), ("stack", 1), ("stack_up", 1), ("trial", 1), ("process", 1), ("anchor", 1),
     ("phase_begin", 1), ("phase", 1), ("phase_begin", 2),
@@ -22,19 +22,25 @@ BEFORE = [
 IN_FORCE = [("intent", 1), ("proof", 1), ("event", 1), ("proof", 2), ("undone", 1)]
 AFTER = [("phase", 2), ("phase_begin", 3), ("phase", 3)]
 JUDGED = [("finding", 1), ("judged", 1), ("claim", 1), ("stack_down", 1), ("run_end", 1)]
-# In the sessions that die or are watched: nobody but a run's own watchdog cleans up, they do not wait for each other, and as they
-# share two cores nothing is measured.
-ALONE = """
+STAGES = {"before": BEFORE, "in force": IN_FORCE, "after": AFTER, "judged": JUDGED}
+# In sessions beside which others run: as they share two cores, nothing is measured.
+BESIDE_OTHERS = """
+from pytest_llmchaos.lab import live_load
+live_load.MAX_LATENESS_P99_S, live_load.MIN_ACHIEVED, live_load.MAX_GENERATOR_CPU = 60.0, 0.0, 60.0
+"""
+# In those that die or are watched here: nobody but a run's own watchdog cleans up, and they do not wait for each other either.
+ALONE = (
+    BESIDE_OTHERS
+    + """
 import contextlib, os, signal
 from pytest_llmchaos.host import measurement_lock
-from pytest_llmchaos.lab import live_load
 from pytest_llmchaos.session import run
 from pytest_llmchaos.evidence.journal import Journal
 
 run.sweep_dead_runs = lambda note: []
 measurement_lock.measuring = lambda **_: contextlib.nullcontext()
-live_load.MAX_LATENESS_P99_S, live_load.MIN_ACHIEVED, live_load.MAX_GENERATOR_CPU = 60.0, 0.0, 60.0
 """
+)
 # Kills its own process before or after the line of a kind is written, the n-th time that it is.
 KILLER = (
     ALONE
@@ -58,6 +64,12 @@ Journal.write = write_and_die
 
 def named(case: Sequence[Any]) -> str:
     return "-".join(map(str, case))
+
+
+def stage(parameters: Mapping[str, Any]) -> tuple[str, str]:
+    """What a case stands for where not all of them run: its fault, and the part of the trial in which it dies."""
+    fault, _, kind, number = parameters["case"]
+    return fault, next((name for name, lines in STAGES.items() if (kind, number) in lines), "reported")
 
 
 def chosen(request: pytest.FixtureRequest, name: str) -> list[Any]:

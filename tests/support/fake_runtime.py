@@ -8,30 +8,42 @@ from dataclasses import replace
 from typing import Any
 
 from pytest_llmchaos.errors import HealFailed, NotReady
-from pytest_llmchaos.faults.engine_faults import EngineFaultState, EngineReport
-from pytest_llmchaos.model import Proof, RuntimeEvent, ServiceState, Undo
+from pytest_llmchaos.model import (
+    ABILITIES,
+    EngineFaultState,
+    EngineReport,
+    Flood,
+    Proof,
+    RuntimeEvent,
+    ServiceState,
+    Undo,
+    UndoOp,
+)
 from pytest_llmchaos.runtime.docker.restrictions import RELEASES
-
-_ACTS = frozenset({"kill", "start", "restart", "pause", "unpause", "crash", "events"})
-ALL = _ACTS | {*RELEASES.values(), "engine", "oom_kill", "overload"}
+from pytest_llmchaos.runtime.undo import UndoRegistry
 
 
-class FakeRuntime:
+class FakeRuntime(UndoRegistry):
     """`deaf` drops events (no witness), `broken` refuses undos, `touched` records every service that was acted on."""
 
     name = "fake"
     project = "llmchaos-fake"
+    services_run_as = "values"
+    dashboards: str | None = None
+    flood: Flood | None = None
 
     def __init__(
         self, services: Sequence[str] = ("api", "model-1", "model-2"), *, deaf: bool = False, broken: bool = False
     ) -> None:
         self._clock = itertools.count(1000)
-        self._states = {s: ServiceState(service=s, running=True, healthy=True, started_unix_s=1.0) for s in services}
+        self._states = {
+            s: ServiceState(service=s, running=True, healthy=True, started_unix_s=1.0, identity=s) for s in services
+        }
         self._events: list[RuntimeEvent] = []
         self.deaf = deaf
         self.broken = broken
         self.touched: list[str] = []
-        self.abilities = ALL
+        self.abilities = frozenset(ABILITIES)
         self._restricted: dict[tuple[str, str], float] = {}
         self._engine_faults: dict[tuple[str, str], EngineFaultState] = {}
         self._boot_faults: set[str] = set()
@@ -155,26 +167,62 @@ class FakeRuntime:
             return None
         return Proof(step="healed", witness="the fake's own word", at_unix_s=self.now())
 
+    @property
+    def undo_ops(self) -> Mapping[str, UndoOp]:
+        return {
+            **super().undo_ops,
+            **dict.fromkeys(RELEASES, self._release),
+            "engine_end": self._end_engine_fault,
+            "stop_overload": self._end_flood,
+        }
+
     def undo(self, undo: Undo) -> None:
         if self.broken:
             raise HealFailed(f"the fake refuses {undo.op} {undo.service}")
-        if undo.service not in self._states:
-            return
-        if undo.op == "stop_overload":
-            if self._floods.pop(undo.service, None):
-                self._change(undo.service, undo.op)
-            return
-        state = self._states[undo.service]
-        fault = (undo.service, str(undo.args.get("kind", "")))
-        if fault in self._engine_faults:
+        super().undo(undo)
+
+    def _release(self, undo: Undo) -> None:
+        if self._restricted.pop((RELEASES[undo.op], undo.service), None) is not None and undo.service in self._states:
             self._change(undo.service, undo.op)
-            del self._engine_faults[fault]
+
+    def _end_engine_fault(self, undo: Undo) -> None:
+        if self._engine_faults.pop((undo.service, str(undo.args["kind"])), None) and undo.service in self._states:
+            self._change(undo.service, undo.op)
         self._boot_faults.discard(undo.service)
-        restriction = (RELEASES.get(undo.op, ""), undo.service)
-        if restriction in self._restricted:
+        self._put_back(undo.service, start=True)
+
+    def _end_flood(self, undo: Undo) -> None:
+        if self._floods.pop(undo.service, None) and undo.service in self._states:
             self._change(undo.service, undo.op)
-            del self._restricted[restriction]
-        if state.paused:
-            self.unpause(undo.service)
-        if undo.op in {"ensure_running", "engine_end"} and not self._states[undo.service].running:
-            self.start(undo.service)
+
+    # What has no meaning in memory.
+
+    def prepare(self) -> None:
+        return None
+
+    def up(self, *, remediator: bool = True) -> None:
+        return None
+
+    def down(self) -> None:
+        return None
+
+    def images(self) -> Mapping[str, str]:
+        return {}
+
+    def logs(self, *, tail: int = 200) -> str:
+        return ""
+
+    def url(self, service: str) -> str:
+        return f"http://{service}.invalid"
+
+    def wait_healthy(self, services: Sequence[str], deadline_s: float) -> None:
+        return None
+
+    def audit(self) -> Sequence[Mapping[str, Any]]:
+        return []
+
+    def start_remediator(self) -> None:
+        return None
+
+    def stop_remediator(self) -> None:
+        return None

@@ -149,7 +149,13 @@ class Performed:
             record.phases = [PhaseBounds(name=name, from_s=a, to_s=b) for name, a, b in bounds]
             lines = [samples_file.HEADER + "\n", *map(samples_file.line, self.seen)]
             (record.directory / "samples.jsonl").write_text("".join(lines))
-            running = RunningLoad(self.lab, self.plan.experiment.load, ARRIVALS)
+            running = RunningLoad(
+                self.plan.experiment.load,
+                ARRIVALS,
+                runtime=self.runtime,
+                subject=self.lab.subject,
+                directory=record.directory,
+            )
             running.summary = self.summary
             (record.directory / "summary.json").touch()  # which every generator that lived to its end leaves
             yield record, running

@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import docker
 from msgspec.structs import replace
@@ -21,6 +21,9 @@ from pytest_llmchaos.runtime.docker.events import EventReader
 from pytest_llmchaos.runtime.undo import undo_until_done
 from pytest_llmchaos.subject.lab import Subject
 
+if TYPE_CHECKING:
+    from docker.models.containers import Container
+
 ALLOW = "llmchaos.allow"
 
 
@@ -32,7 +35,7 @@ class AttachedRuntime(ComposeRuntime):
     def __repr__(self) -> str:
         return f"<attached to compose project {self.project}>"
 
-    def _is_mine(self, container: Any) -> bool:  # noqa: ARG002 - to be looked at is no harm; `_act` asks for the label
+    def _is_mine(self, container: Container) -> bool:  # noqa: ARG002 - to be looked at is no harm; `_act` asks for the label
         return True
 
     def prepare(self) -> None:
@@ -116,14 +119,14 @@ class AttachedRuntime(ComposeRuntime):
             why = "remediator=False would stop a service of a stack that is not ours"
             raise Unsupported(f"{why}: stop it yourself for this trial")
 
-    def _act(self, service: str, act: Callable[[Any], object]) -> None:
+    def _act(self, service: str, act: Callable[[Container], object]) -> None:
         container = self._container(service)
         if container is None or container.labels.get(ALLOW) != "true":
             raise NotReady(f"service {service!r} has no container with the label {ALLOW}=true: nothing was touched")
         super()._act(service, act)
 
 
-def _not_running(service: str, container: Any) -> list[str]:
+def _not_running(service: str, container: Container | None) -> list[str]:
     """What keeps a target from being one: its owner has stopped it, and it is not ours to start."""
     if container is None:
         return [f"target {service!r} has no container"]
@@ -134,7 +137,7 @@ def _not_running(service: str, container: Any) -> list[str]:
     return []
 
 
-def _host_port(container: Any) -> int | None:
+def _host_port(container: Container | None) -> int | None:
     """The port that the compose file fixes. One that the engine draws would change with every start, under the callers' feet."""
     bound = container.attrs["HostConfig"].get("PortBindings") if container is not None else {}
     for bindings in (bound or {}).values():

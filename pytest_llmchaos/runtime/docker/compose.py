@@ -14,26 +14,34 @@ import tarfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import docker
 
-from pytest_llmchaos.errors import BadScenario, HealFailed, NotReady, Unsupported
-from pytest_llmchaos.model import RuntimeEvent, ServiceState, Undo
+from pytest_llmchaos.errors import BadScenario, NotReady, Unsupported
+from pytest_llmchaos.model import RuntimeEvent, ServiceState, UndoOp
 from pytest_llmchaos.runtime.docker import docker_cli, removal, restrictions
 from pytest_llmchaos.runtime.docker.events import EventReader
 from pytest_llmchaos.runtime.docker.project import ComposeProject
-from pytest_llmchaos.runtime.simulated_engine import BOOT_FILE, UNDO_OP, EngineAbility
+from pytest_llmchaos.runtime.overload import OverloadAbility
+from pytest_llmchaos.runtime.simulated_engine import BOOT_FILE, EngineAbility, EngineAnswer
+from pytest_llmchaos.runtime.undo import UndoRegistry
 from pytest_llmchaos.subject.lab import Subject
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+    from docker.models.containers import Container, ExecResult
+    from testcontainers.compose import DockerCompose
 
 UP_DEADLINE_S = 120
 _NEVER = "0001-01-01"
 
 
-class ComposeRuntime(restrictions.Restrictable, EngineAbility):
+class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, OverloadAbility):
     """One compose project `llmchaos-<uid>-<worker>`, with this run's labels on everything in it."""
 
     name = "compose"
+    services_run_as = "containers"
 
     def __init__(self, subject: Subject, *, project: str, run: str, owner: str, directory: Path) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", project):
@@ -43,7 +51,7 @@ class ComposeRuntime(restrictions.Restrictable, EngineAbility):
         self._labels = {"llmchaos.run": run, "llmchaos.owner": owner}
         self._directory = directory
         self.compose = ComposeProject(subject, name=project, labels=self._labels, directory=directory)
-        self._client: Any = None
+        self._client: DockerClient | None = None
         self._daemon = ""
         self._reader: EventReader | None = None
         self._found: dict[str, restrictions.AsFound] = {}
@@ -64,6 +72,7 @@ class ComposeRuntime(restrictions.Restrictable, EngineAbility):
             "limit_memory",
             "oom_kill",
             "partition",
+            "overload",
         }
         return frozenset(always | ({"crash"} if os.geteuid() == 0 else set())) | self.engine_abilities
 
@@ -120,7 +129,13 @@ class ComposeRuntime(restrictions.Restrictable, EngineAbility):
         }
         restrictions.keep(self._directory / "as_found.json", self._found)
 
-    def _new_client(self) -> Any:
+    @property
+    def _sdk(self) -> DockerClient:
+        if self._client is None:
+            raise NotReady(f"{self!r} is not up: call up() first")
+        return self._client
+
+    def _new_client(self) -> DockerClient:
         return docker.DockerClient(base_url=self._daemon or docker_cli.docker_host(), timeout=10)
 
     def down(self) -> None:
@@ -152,21 +167,21 @@ class ComposeRuntime(restrictions.Restrictable, EngineAbility):
     def url(self, service: str) -> str:
         return f"http://127.0.0.1:{self.compose.port_of[service]}"
 
-    def _containers(self) -> dict[str, Any]:
-        found = self._client.containers.list(all=True, filters={"label": f"com.docker.compose.project={self.project}"})
+    def _containers(self) -> dict[str, Container]:
+        found = self._sdk.containers.list(all=True, filters={"label": f"com.docker.compose.project={self.project}"})
         return {c.labels["com.docker.compose.service"]: c for c in found if self._serves(c)}
 
-    def _container(self, service: str) -> Any:
+    def _container(self, service: str) -> Container | None:
         """The one container of a service, if it carries this run's labels: nothing else may be touched."""
-        filters = {"label": [f"com.docker.compose.project={self.project}", f"com.docker.compose.service={service}"]}
-        found = self._client.containers.list(all=True, filters=filters)
+        labels = [f"com.docker.compose.project={self.project}", f"com.docker.compose.service={service}"]
+        found = self._sdk.containers.list(all=True, filters={"label": labels})
         return next((c for c in found if self._serves(c)), None)
 
-    def _serves(self, container: Any) -> bool:
+    def _serves(self, container: Container) -> bool:
         """Not what `docker compose run` made beside the service, under its name and with its labels."""
         return container.labels.get("com.docker.compose.oneoff") != "True" and self._is_mine(container)
 
-    def _is_mine(self, container: Any) -> bool:
+    def _is_mine(self, container: Container) -> bool:
         return all(container.labels.get(key) == value for key, value in self._labels.items())
 
     def state(self, service: str) -> ServiceState:
@@ -181,7 +196,7 @@ class ComposeRuntime(restrictions.Restrictable, EngineAbility):
     def events(self, since_unix_s: float, until_unix_s: float) -> Sequence[RuntimeEvent]:
         return self._reader.between(since_unix_s, until_unix_s) if self._reader else []
 
-    def audit(self) -> Sequence[Mapping[str, Any]]:
+    def audit(self) -> Sequence[Mapping[str, object]]:
         """The remediator's audit log, also when its container has stopped."""
         container = self._container(self.subject.remediator) if self.subject.remediator else None
         if container is None:
@@ -234,7 +249,7 @@ class ComposeRuntime(restrictions.Restrictable, EngineAbility):
         if "crash" not in self.abilities:
             raise Unsupported("crash needs root on the machine of the Docker daemon; kill does not")
 
-        def act(container: Any) -> None:
+        def act(container: Container) -> None:
             container.reload()
             if int(container.attrs["State"]["Pid"]) <= 1:
                 raise NotReady(f"{service} has no process to crash")
@@ -248,26 +263,28 @@ class ComposeRuntime(restrictions.Restrictable, EngineAbility):
 
         self._act(service, act)
 
-    def _ask_engine(self, service: str, verb: str, argument: str = "") -> Mapping[str, Any]:
+    def _ask_engine(self, service: str, verb: str, argument: str = "") -> EngineAnswer:
         """The admin port is reached from inside the container: no network leads to it."""
         words = [word for word in ("python3", "-m", "lab_engine.fault", verb, argument) if word]
-        done: list[Any] = []
+        done: list[ExecResult] = []
         self._act(service, lambda c: done.append(c.exec_run(words, demux=True)))
-        out, error = (piece.decode(errors="replace").strip() if piece else "" for piece in done[0].output)
+        out, error = (
+            piece.decode(errors="replace").strip() if isinstance(piece, bytes) else "" for piece in done[0].output
+        )
         if done[0].exit_code != 0:
             raise NotReady(f"the engine of {service} did not do `{verb}` ({done[0].exit_code}): {error or out}")
-        answer: Mapping[str, Any] = json.loads(out)
+        answer: EngineAnswer = json.loads(out)
         return answer
 
     def _forget_boot_faults(self, service: str) -> None:
-        def act(container: Any) -> None:
+        def act(container: Container) -> None:
             folder = dict(one.split("=", 1) for one in container.attrs["Config"]["Env"]).get("LAB_STATE_DIR")
             if folder:
                 container.put_archive(folder, _archive(BOOT_FILE, b"[]"))
 
         self._act(service, act)
 
-    def _act(self, service: str, act: Callable[[Any], object]) -> None:
+    def _act(self, service: str, act: Callable[[Container], object]) -> None:
         container = self._container(service)
         if container is None:
             raise NotReady(f"service {service!r} has no container with this run's labels: nothing was touched")
@@ -276,29 +293,14 @@ class ComposeRuntime(restrictions.Restrictable, EngineAbility):
         except docker.errors.APIError as error:
             raise NotReady(f"the Docker daemon refused: {error.explanation or error}") from None
 
-    def undo(self, undo: Undo) -> None:
-        """Put one service back. Content with a container that is gone or already well.
-
-        Raises HealFailed if the engine refuses for any other reason.
-        """
-        if undo.op == UNDO_OP:
-            self.undo_engine(undo)
-            return
-        container = self._container(undo.service)
-        if container is None:
-            return
-        state = _state(undo.service, container)
-        try:
-            if undo.op in restrictions.RELEASES:
-                self.release(restrictions.RELEASES[undo.op], undo.service)
-            if state.paused and undo.op in {"ensure_unpaused", "ensure_running"}:
-                self.unpause(undo.service)
-            if undo.op == "ensure_running" and not state.running and not state.paused:
-                self.start(undo.service)
-        except NotReady as error:
-            again = self.state(undo.service)
-            if undo.op in restrictions.RELEASES or not again.running or again.paused:
-                raise HealFailed(f"{undo.op} {undo.service}: {error}; heal by hand with `llmchaos heal`") from None
+    @property
+    def undo_ops(self) -> Mapping[str, UndoOp]:
+        return {
+            **super().undo_ops,
+            **self.restriction_undo_ops,
+            **self.engine_undo_ops,
+            **self.overload_undo_ops,
+        }
 
     def wait_healthy(self, services: Sequence[str], deadline_s: float) -> None:
         """Wait until these services run and pass their own health checks. Raises NotReady naming the one that does not."""
@@ -331,7 +333,7 @@ def _unix(stamp: str) -> float:
     return whole + (float(f"0.{fraction}") if fraction else 0.0)
 
 
-def _state(service: str, container: Any) -> ServiceState:
+def _state(service: str, container: Container) -> ServiceState:
     state = container.attrs["State"]
     health = (state.get("Health") or {}).get("Status")
     return ServiceState(
@@ -343,11 +345,11 @@ def _state(service: str, container: Any) -> ServiceState:
         oom_killed=bool(state["OOMKilled"]),
         started_unix_s=_unix(state["StartedAt"]),
         restarts=int(container.attrs.get("RestartCount", 0)),
-        identity=container.id,
+        identity=str(container.id),
     )
 
 
-def _testcontainers(runtime: ComposeRuntime) -> Any:
+def _testcontainers(runtime: ComposeRuntime) -> DockerCompose:
     """testcontainers' DockerCompose with what it lacks: a project name, an environment, time limits."""
     from testcontainers.compose import DockerCompose  # noqa: PLC0415 - 0.2 s that a run without experiments must not pay
 
@@ -356,7 +358,7 @@ def _testcontainers(runtime: ComposeRuntime) -> Any:
         def compose_command_property(self) -> list[str]:
             return runtime.compose.command()
 
-        def _run_command(self, cmd: Any, context: Any = None) -> Any:
+        def _run_command(self, cmd: str | list[str], context: str | None = None) -> subprocess.CompletedProcess[bytes]:
             if "up" in cmd:
                 cmd = [*cmd, "--wait-timeout", str(UP_DEADLINE_S), "--quiet-pull"]
             return subprocess.run(

@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.subject.lab import setup_command
@@ -117,7 +116,7 @@ def _answer(*words: str) -> subprocess.CompletedProcess[str]:
         ) from None
 
 
-def listed(kind: str, *filters: str) -> list[dict[str, Any]]:
+def listed(kind: str, *filters: str) -> list[dict[str, object]]:
     """What `docker <kind> ls` shows for these filters, as parsed JSON lines."""
     command = ["docker", kind, "ls", "--format", "{{json .}}"]
     if kind == "container":

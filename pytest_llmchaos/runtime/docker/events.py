@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import docker
 
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.model import RuntimeEvent
+
+if TYPE_CHECKING:
+    from docker.types.daemon import CancellableStream
 
 # The daemon keeps its last 256 events, and health checks alone make several a second: a replay would miss what matters, so
 # the stream is read from the start and narrowed to acts and deaths.
@@ -28,7 +31,7 @@ class EventReader:
         self._ready = threading.Event()
         self._closing = False
         self._error: Exception | None = None
-        self._stream: Any = None
+        self._stream: CancellableStream[dict[str, Any]] | None = None
         self._thread = threading.Thread(target=self._read, name="llmchaos-events", daemon=True)
 
     def start(self) -> None:

@@ -11,11 +11,15 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 
 from pytest_llmchaos.errors import NotReady
-from pytest_llmchaos.model import Proof
+from pytest_llmchaos.model import Proof, Undo, UndoOp
 from pytest_llmchaos.runtime.docker import docker_cli
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+    from docker.models.containers import Container
 
 PERIOD_US = 100_000
 MIB = 2**20
@@ -28,11 +32,20 @@ _EVENTS = {
 }
 
 
+class Endpoint(TypedDict):
+    """How a container takes part in one network."""
+
+    aliases: list[str]
+    ipv4: str | None
+    ipv6: NotRequired[str | None]  # what earlier versions kept lacks these two
+    mac: NotRequired[str | None]
+
+
 @dataclass(frozen=True, kw_only=True)
 class AsFound:
     """What a container had before anything was taken away. 0 means unlimited, and for the period the engine's own."""
 
-    networks: dict[str, dict[str, Any]]
+    networks: dict[str, Endpoint]
     cpus_nano: int
     cpu_quota_us: int
     memory_bytes: int
@@ -45,10 +58,10 @@ class AsFound:
         return self.cpus_nano, self.cpu_quota_us, self.cpu_period_us or PERIOD_US
 
 
-def as_found(container: Any) -> AsFound:
+def as_found(container: Container) -> AsFound:
     host = container.attrs["HostConfig"]
-    short = container.id[:12]
-    networks = {
+    short = str(container.id)[:12]
+    networks: dict[str, Endpoint] = {
         name: {
             "aliases": [alias for alias in (about.get("Aliases") or []) if alias != short],
             "ipv4": (about.get("IPAMConfig") or {}).get("IPv4Address"),
@@ -67,7 +80,7 @@ def as_found(container: Any) -> AsFound:
     )
 
 
-def _chosen_mac(endpoint: Mapping[str, Any]) -> str | None:
+def _chosen_mac(endpoint: Mapping[str, str | None]) -> str | None:
     """The hardware address of an endpoint, except one that the engine made of its IPv4 address.
 
     The endpoint may come back with another IPv4 address, and then a sibling with its former one would be given that too.
@@ -92,18 +105,21 @@ def kept(path: Path) -> dict[str, AsFound]:
 class Restrictable:
     """Abilities of a runtime of containers. `_act` and `_container` see to it that only this run's containers are touched."""
 
-    _client: Any
     _daemon: str  # its address; "" where it is the one that this shell would ask
     _found: dict[str, AsFound]
-    _act: Callable[[str, Callable[[Any], object]], None]
-    _container: Callable[[str], Any]
+    _act: Callable[[str, Callable[[Container], object]], None]
+    _container: Callable[[str], Container | None]
+
+    @property
+    def _sdk(self) -> DockerClient:
+        raise NotImplementedError
 
     def partition(self, service: str) -> None:
         """Take the container off all its networks. Connections that its peers keep pooled would survive that, so they are cut."""
 
-        def act(container: Any) -> None:
+        def act(container: Container) -> None:
             for name in as_found(container).networks:
-                self._client.networks.get(name).disconnect(container)
+                self._sdk.networks.get(name).disconnect(container)
             cut_connections(container)
 
         self._as_remembered(service)
@@ -129,7 +145,7 @@ class Restrictable:
         container = self._container(service)
         if container is None:
             return None
-        at_unix_s = self._engine_event(kind, container.id, since_unix_s)
+        at_unix_s = self._engine_event(kind, str(container.id), since_unix_s)
         seen = shows(kind, container, amount)
         if at_unix_s is None or seen is None:
             return None
@@ -147,6 +163,13 @@ class Restrictable:
             return None
         return Proof(step="healed", witness=f"engine: {kind} of {service} is as found", at_unix_s=time.time())
 
+    @property
+    def restriction_undo_ops(self) -> Mapping[str, UndoOp]:
+        return dict.fromkeys(RELEASES, self._give_back)
+
+    def _give_back(self, undo: Undo) -> None:
+        self.release(RELEASES[undo.op], undo.service)
+
     def release(self, kind: str, service: str) -> None:
         """Give back what was taken; nothing where nothing is missing."""
         container = self._container(service)
@@ -163,7 +186,7 @@ class Restrictable:
             swap = found.swap_bytes if found.memory_bytes else size
             self._act(service, lambda c: c.update(mem_limit=size, memswap_limit=swap))
 
-    def _is_released(self, kind: str, container: Any, service: str) -> bool:
+    def _is_released(self, kind: str, container: Container, service: str) -> bool:
         found, now = self._found.get(service), as_found(container)
         if found is None:
             return False
@@ -175,11 +198,11 @@ class Restrictable:
             return found.memory_bytes == now.memory_bytes
         return now.memory_bytes == 0 or now.memory_bytes >= self._machine_bytes()
 
-    def _connect(self, container: Any, found: AsFound) -> None:
+    def _connect(self, container: Container, found: AsFound) -> None:
         missing = set(found.networks) - set(as_found(container).networks)
         for name in sorted(missing):
             about = found.networks[name]
-            self._client.networks.get(name).connect(
+            self._sdk.networks.get(name).connect(
                 container,
                 aliases=about["aliases"],
                 ipv4_address=about["ipv4"],
@@ -189,11 +212,11 @@ class Restrictable:
             )
 
     def _machine_bytes(self) -> int:
-        return int(self._client.info()["MemTotal"])
+        return int(self._sdk.info()["MemTotal"])
 
     def _engine_event(self, kind: str, container_id: str, since_unix_s: float) -> float | None:
         category, action = _EVENTS[kind]
-        raw_events = self._client.events(
+        raw_events = self._sdk.events(
             # The daemon takes fractions of seconds, which the SDK's own types do not know.
             since=cast("int", f"{since_unix_s:.9f}"),
             until=cast("int", f"{time.time():.9f}"),
@@ -207,35 +230,35 @@ class Restrictable:
         return None
 
 
-def _set_cpu(container: Any, found: AsFound, nano: int, daemon: str) -> None:
+def _set_cpu(container: Container, found: AsFound, nano: int, daemon: str) -> None:
     """The engine keeps whole cores and quotas apart and refuses to mix them: speak in the one that the container was made with."""
     if found.cpus_nano:
         env = docker_cli.environment({"DOCKER_HOST": daemon} if daemon else None)
-        docker_cli.run(["docker", "update", "--cpus", f"{nano / 1e9:.9f}", container.id], env=env)
+        docker_cli.run(["docker", "update", "--cpus", f"{nano / 1e9:.9f}", str(container.id)], env=env)
     else:
         container.update(cpu_period=PERIOD_US, cpu_quota=nano * PERIOD_US // 10**9)
 
 
-def _give_back_cpu(container: Any, found: AsFound, daemon: str) -> None:
+def _give_back_cpu(container: Container, found: AsFound, daemon: str) -> None:
     if found.cpus_nano:
         _set_cpu(container, found, found.cpus_nano, daemon)
     else:
         container.update(cpu_period=found.cpu_period_us or PERIOD_US, cpu_quota=found.cpu_quota_us or -1)
 
 
-def process_here(container: Any) -> int | None:
+def process_here(container: Container) -> int | None:
     """The number of the container's first process on this machine; None where the kernel does not say that it is the container's.
 
     The daemon may run on another machine, or in another pid namespace: its numbers are then other processes' here.
     """
     pid = int(container.attrs["State"]["Pid"])
     try:
-        return pid if pid > 1 and container.id in Path(f"/proc/{pid}/cgroup").read_text() else None
+        return pid if pid > 1 and str(container.id) in Path(f"/proc/{pid}/cgroup").read_text() else None
     except OSError:
         return None
 
 
-def inside(container: Any, proc: str, path: str) -> str | None:
+def inside(container: Container, proc: str, path: str) -> str | None:
     """A file of the container's kernel view: from outside where this is the daemon's machine and user, else by `cat` within."""
     pid = process_here(container)
     if pid is not None:
@@ -243,16 +266,16 @@ def inside(container: Any, proc: str, path: str) -> str | None:
             return Path(f"/proc/{pid}/{proc}{path}").read_text()
     within = f"/proc/1/{path}" if path.startswith("net/") else f"/{path}"
     done = container.exec_run(["cat", within])
-    return done.output.decode(errors="replace") if done.exit_code == 0 else None
+    return done.output.decode(errors="replace") if done.exit_code == 0 and isinstance(done.output, bytes) else None
 
 
-def interfaces(container: Any) -> set[str] | None:
+def interfaces(container: Container) -> set[str] | None:
     """Network interfaces that the kernel shows in the container, without loopback."""
     text = inside(container, "", "net/dev")
     return None if text is None else {line.partition(":")[0].strip() for line in text.splitlines()[2:]} - {"lo"}
 
 
-def shows(kind: str, container: Any, amount: float) -> str | None:
+def shows(kind: str, container: Container, amount: float) -> str | None:
     """The kernel's own word that the restriction is on; None if it does not say so."""
     if kind == "partition":
         left = interfaces(container)
@@ -276,7 +299,7 @@ def _first_word(text: str | None) -> str | None:
     return text.split()[0] if text else None
 
 
-def cut_connections(container: Any) -> None:
+def cut_connections(container: Container) -> None:
     """End every TCP connection of the container, where this is the daemon's machine, we are root and `ss` is there."""
     pid = process_here(container)
     if pid is None or os.geteuid() != 0 or not (shutil.which("nsenter") and shutil.which("ss")):

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pytest_llmchaos.faults.base import first_event
-from pytest_llmchaos.model import Proof, RuntimeEvent
+from pytest_llmchaos.model import Proof, RuntimeEvent, Undo, UndoOp
 from pytest_llmchaos.runtime.local.control import Control
 from pytest_llmchaos.runtime.local.daemon import Daemon
 from pytest_llmchaos.runtime.local.process_groups import MIB, data_limit, data_limits
-
-RELEASE = "ensure_memory"
 
 
 class MemoryLimitable:
@@ -40,6 +38,13 @@ class MemoryLimitable:
         if self._limits(service) != {data_limit(self._daemon.pid)}:
             return None
         return Proof(step="healed", witness=f"kernel: {kind} of {service} is as found", at_unix_s=time.time())
+
+    @property
+    def memory_undo_ops(self) -> Mapping[str, UndoOp]:
+        return {"ensure_memory": self._give_back_memory}
+
+    def _give_back_memory(self, undo: Undo) -> None:
+        self.release(undo.service)
 
     def release(self, service: str) -> None:
         """Give back what was taken; nothing where nothing is missing or nothing runs."""

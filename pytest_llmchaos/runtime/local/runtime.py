@@ -8,31 +8,33 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from pytest_llmchaos.errors import BadScenario, HealFailed, NotReady
+from pytest_llmchaos.errors import BadScenario, NotReady
 from pytest_llmchaos.host.ports import Ports, port_is_free
-from pytest_llmchaos.model import RuntimeEvent, ServiceState, Undo
+from pytest_llmchaos.model import RuntimeEvent, ServiceState, UndoOp
 from pytest_llmchaos.runtime.local import cleanup
 from pytest_llmchaos.runtime.local.compose_reader import Addresses, Program
 from pytest_llmchaos.runtime.local.control import Control, Seen
 from pytest_llmchaos.runtime.local.daemon import Daemon
 from pytest_llmchaos.runtime.local.health import healthy
-from pytest_llmchaos.runtime.local.memory_limit import RELEASE, MemoryLimitable
+from pytest_llmchaos.runtime.local.memory_limit import MemoryLimitable
 from pytest_llmchaos.runtime.local.programs import Programs
 from pytest_llmchaos.runtime.local.supervisord_config import EVENTS, Process, json_lines, write_supervisord
-from pytest_llmchaos.runtime.simulated_engine import ADMIN_PORT, BOOT_FILE, UNDO_OP, EngineAbility, ask_admin_port
+from pytest_llmchaos.runtime.overload import OverloadAbility
+from pytest_llmchaos.runtime.simulated_engine import ADMIN_PORT, BOOT_FILE, EngineAbility, EngineAnswer, ask_admin_port
+from pytest_llmchaos.runtime.undo import UndoRegistry
 from pytest_llmchaos.subject.lab import Subject
 
 UP_DEADLINE_S = 60.0
 _LOOK_EVERY_S = 0.05
 
 
-class LocalRuntime(MemoryLimitable, EngineAbility):
+class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility):
     """One supervisord with the lab's services, all below one folder and named `llmchaos-...` in their environment."""
 
     name = "local"
-    fidelity = "process, not container"
+    services_run_as = "process, not container"
+    dashboards = None
 
     def __init__(self, subject: Subject, *, project: str, run: str, owner: str, directory: Path) -> None:  # noqa: ARG002 - `run` names labels, which processes have not
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", project):
@@ -60,7 +62,7 @@ class LocalRuntime(MemoryLimitable, EngineAbility):
 
     @property
     def abilities(self) -> frozenset[str]:
-        own = {"kill", "start", "restart", "crash", "pause", "unpause", "limit_memory", "events"}
+        own = {"kill", "start", "restart", "crash", "pause", "unpause", "limit_memory", "events", "overload"}
         return frozenset(own) | self.engine_abilities
 
     def targets(self) -> tuple[str, ...]:
@@ -172,7 +174,7 @@ class LocalRuntime(MemoryLimitable, EngineAbility):
         ]
         return [event for event in found if since_unix_s <= event.at_unix_s <= until_unix_s]
 
-    def audit(self) -> Sequence[Mapping[str, Any]]:
+    def audit(self) -> Sequence[Mapping[str, object]]:
         """The remediator's audit log, also when it has stopped."""
         program = self._programs.get(self.subject.remediator or "")
         return json_lines(Path(program.environment["LAB_AUDIT_FILE"])) if program else []
@@ -211,7 +213,7 @@ class LocalRuntime(MemoryLimitable, EngineAbility):
         """End the service's first process past supervisord, which sees it die by itself."""
         self._act("crash", service)
 
-    def _ask_engine(self, service: str, verb: str, argument: str = "") -> Mapping[str, Any]:
+    def _ask_engine(self, service: str, verb: str, argument: str = "") -> EngineAnswer:
         return ask_admin_port(self._reserved().of(service, ADMIN_PORT), verb, argument)
 
     def _forget_boot_faults(self, service: str) -> None:
@@ -223,28 +225,9 @@ class LocalRuntime(MemoryLimitable, EngineAbility):
         if not self._control.call(act, service, *arguments):
             raise NotReady(f"cannot {act} {service}: it {_in_words(self.state(service))}; nothing was touched")
 
-    def undo(self, undo: Undo) -> None:
-        """Put one service back. Content with one that is unknown or already well.
-
-        Raises HealFailed if supervisord refuses.
-        """
-        if undo.op == UNDO_OP:
-            self.undo_engine(undo)
-            return
-        state = self.state(undo.service)
-        if not state.identity:
-            return
-        try:
-            if undo.op == RELEASE:
-                self.release(undo.service)
-            if state.paused and undo.op in {"ensure_unpaused", "ensure_running"}:
-                self._control.call("unpause", undo.service)
-            if undo.op == "ensure_running" and not state.running:
-                self._control.call("start", undo.service)
-        except NotReady as error:
-            again = self.state(undo.service)
-            if undo.op == RELEASE or not again.running or again.paused:
-                raise HealFailed(f"{undo.op} {undo.service}: {error}; heal by hand with `llmchaos heal`") from None
+    @property
+    def undo_ops(self) -> Mapping[str, UndoOp]:
+        return {**super().undo_ops, **self.memory_undo_ops, **self.engine_undo_ops, **self.overload_undo_ops}
 
     def wait_healthy(self, services: Sequence[str], deadline_s: float) -> None:
         """Wait until these services run and pass their own health checks. Raises NotReady naming the one that does not."""

@@ -1,0 +1,92 @@
+"""Where the minutes of the tests go: each part is timed, and all of them together keep to the budget of docs/tests.md.
+
+python tests/support/minutes.py begin                     forget the last run
+python tests/support/minutes.py part NAME COMMAND ...     run and time it; commands between `//` run side by side
+python tests/support/minutes.py end                       print what was measured; status 1 if the budget was not kept
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "tests.md"
+MEASURED = ROOT / "build" / "test-minutes.txt"
+MARGIN = 1.2  # of the budget: a machine that others use is slower, a suite that grew is not to hide behind that
+BESIDE = "//"
+
+
+def main(words: Sequence[str]) -> int:
+    match words:
+        case ["begin"]:
+            MEASURED.unlink(missing_ok=True)
+        case ["part", name, *commands]:
+            begin_s = time.monotonic()
+            status = side_by_side(
+                [list(some) for beside, some in itertools.groupby(commands, BESIDE.__eq__) if not beside]
+            )
+            MEASURED.parent.mkdir(exist_ok=True)
+            with MEASURED.open("a") as file:
+                file.write(f"{name} {time.monotonic() - begin_s:.1f}\n")
+            return status
+        case ["end"]:
+            lines, kept = told(budgets(PAGE.read_text()), measured(MEASURED.read_text()))
+            sys.stdout.write("\n".join(lines) + "\n")
+            return 0 if kept else 1
+        case _:
+            sys.exit(__doc__)
+    return 0
+
+
+def budgets(page: str) -> dict[str, float]:
+    """Seconds of each part: the rows of the page's table that have a number in their second cell."""
+    return {name: float(number) for name, number in re.findall(r"^\| ([\w ]+) \| (\d+) \|", page, re.MULTILINE)}
+
+
+def measured(text: str) -> dict[str, float]:
+    return {name: float(seconds) for name, _, seconds in (line.rpartition(" ") for line in text.splitlines())}
+
+
+def told(budget: Mapping[str, float], seconds: Mapping[str, float]) -> tuple[list[str], bool]:
+    """The table of a run, and whether it kept the budget. What has no row in the page has no seconds to spend."""
+    rows: list[tuple[str, float, float]] = [(name, took_s, budget.get(name, 0.0)) for name, took_s in seconds.items()]
+    spent_s, allowed_s = sum(row[1] for row in rows), sum(budget.values())
+    kept = spent_s <= allowed_s * MARGIN
+    lines = [
+        f"{name:20} {took_s:6.0f} s of {may_s:4.0f} s" for name, took_s, may_s in [*rows, ("all", spent_s, allowed_s)]
+    ]
+    if not kept:
+        lines.append(
+            f"expected {allowed_s:.0f} s and at most {MARGIN - 1:.0%} more: make tests cheaper, or nightly (docs/tests.md)"
+        )
+    return lines, kept
+
+
+def side_by_side(commands: Sequence[Sequence[str]]) -> int:
+    """Runs all commands to their ends. Their lines are passed on, marked with a number where there are several commands."""
+    if len(commands) == 1:
+        return subprocess.run(commands[0], check=False).returncode
+    with ThreadPoolExecutor(len(commands)) as lanes:
+        return max(map(abs, lanes.map(_passed_on, commands, itertools.count(1))))
+
+
+def _passed_on(command: Sequence[str], number: int) -> int:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as lane:
+        for line in lane.stdout or ():
+            sys.stdout.write(f"{number}| {line}")
+            sys.stdout.flush()
+    return lane.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

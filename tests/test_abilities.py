@@ -1,0 +1,123 @@
+"""The words of `needs` and `abilities` and the protocols of the seam are tied together, for faults and for runtimes."""
+
+import inspect
+import re
+import typing
+from pathlib import Path
+
+import pytest
+from support.fake_runtime import FakeRuntime
+from support.journals import intend
+from support.primitives import PRIMITIVES
+
+from pytest_llmchaos import model
+from pytest_llmchaos.errors import HealFailed, InvalidExperiment, Unsupported
+from pytest_llmchaos.evidence.journal import Journal
+from pytest_llmchaos.evidence.run_manifest import RunManifest
+from pytest_llmchaos.faults import crash_on_boot, engine_faults
+from pytest_llmchaos.model import ABILITIES, UNDO_OPS, Runtime, ServiceState, Undo
+from pytest_llmchaos.runtime.abilities import granted
+from pytest_llmchaos.runtime.docker import attached
+from pytest_llmchaos.runtime.docker.attached import AttachedRuntime
+from pytest_llmchaos.runtime.docker.compose import ComposeRuntime
+from pytest_llmchaos.runtime.local.runtime import LocalRuntime
+from pytest_llmchaos.runtime.undo import undo_until_done
+from pytest_llmchaos.subject.lab import lab_subject
+
+NAMES = {**vars(model), **vars(engine_faults), **vars(inspect.getmodule(crash_on_boot))}
+
+
+def runtimes(directory):
+    about = {"project": "llmchaos-1", "run": "r", "owner": "o", "directory": directory}
+    return [
+        FakeRuntime(),
+        *(made(lab_subject("sim"), **about) for made in (ComposeRuntime, AttachedRuntime, LocalRuntime)),
+    ]
+
+
+@pytest.fixture(params=range(4), ids=["fake", "compose", "attached", "local"])
+def runtime(request, tmp_path):
+    return runtimes(tmp_path)[request.param]
+
+
+def asked_of(method):
+    """The abilities that the annotation of a method's `runtime` names, beside what every runtime has."""
+    asked = typing.get_type_hints(method, localns=NAMES)["runtime"].__mro__
+    beside = Runtime.__mro__ if Runtime in asked else ()
+    return {ability for ability, protocol in ABILITIES.items() if protocol in asked and protocol not in beside}
+
+
+@pytest.mark.parametrize("fault", PRIMITIVES, ids=str)
+def test_a_fault_needs_what_its_methods_ask_of_the_runtime_and_what_its_undo_takes(fault):
+    methods = [getattr(fault.primitive, name) for name in ("inject", "observed", "healed")]
+    asked = set().union(*map(asked_of, methods), {UNDO_OPS[fault.primitive.undo("api").op]})
+
+    assert asked_of(fault.primitive.inject), "inject asks for an ability"
+    assert asked <= fault.needs <= ABILITIES.keys()
+
+
+def test_a_runtime_has_what_it_claims(runtime):
+    assert runtime.abilities <= ABILITIES.keys()
+    assert [ability for ability in sorted(runtime.abilities) if not isinstance(runtime, ABILITIES[ability])] == []
+
+
+def test_a_runtime_undoes_all_that_its_abilities_let_faults_do_and_nothing_else(runtime):
+    assert runtime.undo_ops.keys() == {op for op, ability in UNDO_OPS.items() if ability in runtime.abilities}
+
+
+def test_a_runtime_without_an_ability_is_not_handed_to_a_fault_that_needs_it(tmp_path):
+    fake, *_, local = runtimes(tmp_path)
+
+    assert granted(fake, {"kill", "partition"}, "it") is fake
+    with pytest.raises(Unsupported, match="the local runtime cannot limit_cpu, partition, which it needs"):
+        granted(local, {"kill", "partition", "limit_cpu"}, "it")
+
+
+def test_an_undo_that_the_runtime_lacks_is_said_at_once(runtime):
+    lacks = (
+        rf"the {runtime.name} runtime has no undo 'thaw', which the journal asks for on 'api'; it has .*ensure_running"
+    )
+
+    with pytest.raises(HealFailed, match=lacks):
+        undo_until_done(runtime, Undo(op="thaw", service="api"), deadline_s=1e9)
+    with pytest.raises(HealFailed, match=lacks):
+        runtime.undo(Undo(op="thaw", service="api"))
+
+
+def test_callers_to_overload_with_are_lent_while_faults_are_injected(tmp_path):
+    _, *real = runtimes(tmp_path)
+
+    for one in real:
+        one.undo_ops["stop_overload"](Undo(op="stop_overload", service="api"))  # a dead run's: nothing is lent
+        with pytest.raises(InvalidExperiment, match=r"api can be flooded only inside `with lab\.inject"):
+            one.overload("api", 2.5, 8)
+
+
+@pytest.mark.parametrize("value", [{}, {"op": 7, "service": None, "args": "x"}, {"op": "ensure_running", "args": []}])
+def test_an_undo_of_any_shape_can_be_read(value):
+    assert Undo.from_json(value).args == {}
+
+
+def test_an_unknown_undo_in_a_dead_runs_journal_keeps_no_other_from_being_done(tmp_path, monkeypatch):
+    journal, started = Journal(tmp_path / "journal.jsonl"), []
+    for op, service in (("ensure_running", "api"), ("thaw", "api"), ("ensure_running", "model-1")):
+        intend(journal, service, op)
+    down = lambda _, service: ServiceState(service=service, running=False, identity="c1")  # noqa: E731 - one line of a patch
+    monkeypatch.setattr(AttachedRuntime, "take_over", lambda *_: None)
+    monkeypatch.setattr(AttachedRuntime, "state", down)
+    monkeypatch.setattr(AttachedRuntime, "start", lambda _, service: started.append(service))
+    (tmp_path / "as_found.json").write_text("{}")
+    about = {"runtime": "compose", "owned": False, "project": "p", "run": "r", "owner": "o", "targets": ("api",)}
+    manifest = RunManifest(journal=str(journal.path), directory=str(tmp_path), noted=str(tmp_path / "noted"), **about)
+
+    with pytest.raises(HealFailed, match=r"the attached runtime has no undo 'thaw'.*put 'api' right by hand"):
+        attached.heal(manifest)
+
+    assert started == ["model-1", "api"]
+
+
+def test_the_docs_for_faults_of_ones_own_name_every_ability_and_every_undo():
+    text = (Path(__file__).parent.parent / "docs" / "faults.md").read_text()
+
+    assert [word for word in (*ABILITIES, *UNDO_OPS) if not re.search(rf"\b{word}\b", text)] == []
+    assert [one.__name__ for one in ABILITIES.values() if f"`{one.__name__}`" not in text] == []

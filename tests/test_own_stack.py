@@ -1,0 +1,100 @@
+"""Ini keys as the subject: what is missing or wrong is one clear error that names the key."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.subject import own_stack
+
+KEYS = {
+    "compose": ("compose.yaml",),
+    "api": "web",
+    "prometheus": "prom",
+    "targets": ("web", "worker"),
+    "slo": "slo.yaml",
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "compose.yaml").write_text("services: {}\n")
+    shutil.copy(Path(__file__).parent / "support" / "tiny" / "slo.yaml", tmp_path)
+    return tmp_path
+
+
+def subject_of(folder, **changes):
+    return own_stack.own_subject(own_stack.OwnKeys(**{**KEYS, **changes}), folder)
+
+
+def test_keys_are_a_subject(folder):
+    subject = subject_of(folder, pushgateway="push", model="m:1b", tokens_per_s=80.0, jobs=("web", "node"))
+
+    assert subject.targets == ("web", "worker")
+    assert (subject.api, subject.prometheus, subject.pushgateway, subject.remediator) == ("web", "prom", "push", None)
+    assert (subject.model, subject.capacity_tokens_per_s, subject.scrape_jobs) == ("m:1b", 80.0, ("web", "node"))
+    assert subject.compose_files == (folder / "compose.yaml",)
+    assert subject.own
+    assert not subject.attach
+
+
+def test_without_a_compose_file_the_lab_is_the_subject(folder):
+    assert own_stack.own_subject(own_stack.OwnKeys(), folder) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"compose": ()}, "llmchaos_api needs llmchaos_compose"),
+        ({"compose": ("no.yaml",)}, r"llmchaos_compose: no file at .*no\.yaml"),
+        ({"slo": ""}, "llmchaos_slo must be the path"),
+        ({"slo": "no.yaml"}, r"llmchaos_slo: no file at .*no\.yaml"),
+        ({"api": ""}, "llmchaos_api is missing, the service that .*: add it, such as llmchaos_api = web"),
+        ({"prometheus": ""}, "llmchaos_prometheus is missing"),
+        ({"targets": ()}, "llmchaos_targets is missing, .* such as llmchaos_targets = web worker"),
+        ({"api": "web two"}, "llmchaos_api must be the name of one service of the compose file, got 'web two'"),
+        ({"api": "we;b"}, "llmchaos_api must be .* got 'we;b'"),
+        ({"remediator": "fix er"}, "llmchaos_remediator must be .* got 'fix er'"),
+        ({"targets": ("web", "wor;ker")}, "llmchaos_targets must be names of services .* got 'wor;ker'"),
+        ({"tokens_per_s": 0.0}, "llmchaos_tokens_per_s must be a number above 0 and below 1e9, got 0"),
+        ({"tokens_per_s": float("nan")}, "llmchaos_tokens_per_s must be .* got nan"),
+    ],
+)
+def test_a_key_that_is_wrong_or_missing_is_named(folder, changes, message):
+    with pytest.raises(BadScenario, match=message):
+        subject_of(folder, **changes)
+
+
+def test_a_stack_that_runs_already_needs_a_compose_file_too(folder):
+    with pytest.raises(BadScenario, match="llmchaos_attach needs llmchaos_compose"):
+        own_stack.own_subject(own_stack.OwnKeys(attach=True), folder)
+
+
+@pytest.mark.parametrize(
+    ("toml", "written"),
+    [
+        (True, 'llmchaos_api = "web"\nllmchaos_targets = ["web", "worker"]\nllmchaos_tokens_per_s = 500'),
+        (False, "llmchaos_api = web\nllmchaos_targets = web worker\nllmchaos_tokens_per_s = 500"),
+    ],
+)
+def test_the_former_key_for_all_roles_is_refused_with_the_lines_to_write(toml, written):
+    with pytest.raises(BadScenario) as refused:
+        own_stack.refuse_services(["api: web", "targets: web worker", "tokens_per_s: 500"], toml=toml)
+
+    assert str(refused.value) == f"llmchaos_services is no ini key: each role has its own, so write\n{written}"
+
+
+def test_a_service_is_named_by_the_first_key_that_has_it(folder):
+    subject = subject_of(folder, targets=("web", "worker"), remediator="fixer")
+
+    assert own_stack.named_services(subject) == {
+        "web": "llmchaos_api",
+        "prom": "llmchaos_prometheus",
+        "fixer": "llmchaos_remediator",
+        "worker": "llmchaos_targets",
+    }
+
+
+def test_without_the_former_key_nothing_is_refused():
+    own_stack.refuse_services([], toml=True)
