@@ -25,12 +25,13 @@ from pytest_llmchaos import experiment, faults, loads
 from pytest_llmchaos.evidence import samples_file
 from pytest_llmchaos.evidence.journal import Journal
 from pytest_llmchaos.evidence.trial_record import PhaseBounds, Record
+from pytest_llmchaos.evidence.trial_result import LoadResult
 from pytest_llmchaos.lab.injector import Injected
 from pytest_llmchaos.model import RuntimeEvent, Sample
 from pytest_llmchaos.plan.schedule import plan_trial
 from pytest_llmchaos.stats import windows
 from pytest_llmchaos.trial import judge as judging
-from pytest_llmchaos.trial.trial_json import as_json
+from pytest_llmchaos.trial.result import judged_result
 
 SMALL, LARGE = 100_000, 1_000_000
 RATE_RPS = 1000.0
@@ -95,17 +96,17 @@ def judge(directory: Path, count: int) -> dict[str, float]:
         RuntimeEvent(at_unix_s=anchor_s + at_s, service="api", action=action)
         for at_s, action in ((fault_s, "die"), (back_s - 1, "start"))
     ]
-    load: Any = SimpleNamespace(require_held=dict, limits=LIMITS)
+    load: Any = SimpleNamespace(require_held=LoadResult, limits=LIMITS)
     began_s = time.perf_counter()
     trial = judging.judged(lab_of(events), plan, record, load, injected)
-    entry = as_json(plan, record, trial, "held", None)
+    entry = judged_result(record, trial)
     asked = [(w.ttft_s.p95, w.e2e_s.p99, w.availability, w.goodput_ratio) for w in trial.windows.values()]
     judged_s = time.perf_counter() - began_s
     right = (
         abs(trial.time_to_recover_s - 0.1 * length_s) < 0.01
         and trial.whole.offered == count
         and trial.failed == trial.whole.outcomes["refused"] == count // 10
-        and len(entry["phases"]) == len(asked) - 1 == 3
+        and len(entry.phases) == len(asked) - 1 == 3
     )
     if not right:
         raise SystemExit(f"judged wrongly: {entry}")

@@ -41,6 +41,8 @@ def make(run_dir: Path) -> None:
     lines: list[dict[str, object]] = [
         {
             "kind": "run",
+            "schema": "llmchaos-journal/1",
+            "schedule": [],
             "run": run_dir.name,
             "seed": 42,
             "replay": "pytest scenarios",

@@ -21,7 +21,8 @@ from figures import Figure, figure, publish
 
 from pytest_llmchaos import experiment, faults, loads
 from pytest_llmchaos.errors import NotReady
-from pytest_llmchaos.evidence.journal import read
+from pytest_llmchaos.evidence.journal import Written, lines
+from pytest_llmchaos.evidence.journal_lines import AnchorSet, PhaseEnd
 from pytest_llmchaos.host import identity
 from pytest_llmchaos.plan.schedule import plan_trial
 from pytest_llmchaos.runtime.docker.compose import ComposeRuntime
@@ -103,19 +104,19 @@ def _trial(run: Run, number: int) -> dict[str, float]:
         services=lab.subject.targets,
     )
     begin_unix_s, begin_s = time.time(), time.perf_counter()
-    perform(lab, plan)
+    trial = perform(lab, plan).require()
     took_s = time.perf_counter() - begin_s
-    mine = [line for line in read(run.journal.path) if line.get("trial") == lab.last_trial]
-    phases = [line for line in mine if line["kind"] == "phase"]
-    anchor = next(line for line in mine if line["kind"] == "anchor")
-    in_phases_s = sum(float(line["to_s"]) - float(line["from_s"]) for line in phases)
-    before_s = float(anchor["unix_s"]) - begin_unix_s
+    mine = [written.line for written in lines(run.journal.path) if isinstance(written, Written)]
+    phases = [line for line in mine if isinstance(line, PhaseEnd) and line.trial == trial.name]
+    anchor = next(line for line in mine if isinstance(line, AnchorSet) and line.trial == trial.name)
+    in_phases_s = sum(phase.to_s - phase.from_s for phase in phases)
+    before_s = anchor.unix_s - begin_unix_s
     return {
-        "steady": float(phases[0]["to_s"]) - float(phases[0]["from_s"]),
+        "steady": phases[0].to_s - phases[0].from_s,
         "beyond": took_s - in_phases_s,
         "before": before_s,
-        "between": float(phases[-1]["to_s"]) - in_phases_s,
-        "after": took_s - before_s - float(phases[-1]["to_s"]),
+        "between": phases[-1].to_s - in_phases_s,
+        "after": took_s - before_s - phases[-1].to_s,
     }
 
 

@@ -172,7 +172,7 @@ def watched(folder: Path, runtime: str, trials: int, note: Callable[[str], None]
             done = judged_trials(journal)
             if done > seen:
                 seen = done
-                project = next(line["project"] for line in read(journal) if line["kind"] == "stack")
+                project = next(str(line["project"]) for line in read(journal) if line["kind"] == "stack")
                 yield watcher.look(done, project)
                 if done % 10 == 0:
                     note(f"{done} trials after {time.monotonic() - began_s:.0f} s")

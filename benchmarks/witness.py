@@ -62,7 +62,7 @@ def once(lab: Lab, name: str, number: int, directory: Path) -> dict[str, float]:
     )
     out = directory / f"seen-{name.replace(' ', '-')}-{number}.jsonl"
     with watching(place, out):
-        trial = perform(lab, plan)
+        trial = perform(lab, plan).require()
     there = seen([json.loads(line) for line in out.read_text().splitlines()], trial.victims, STABLE_S)
     told = {"detect_s": trial.time_to_detect_s, "recover_s": trial.time_to_recover_s}
     found = differences(told, there)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
@@ -87,15 +86,11 @@ class ChaosSession:
         """The trial of an item. Raises what it ended with; a runtime that lacks an ability is a SKIP."""
         performed = self.campaign.performed(item.stash[PLAN])
         item.stash[TRIAL_NAME] = performed.name
-        if performed.judged:
-            item.user_properties.extend(report.junit_properties({"trial": performed.name, **performed.judged}))
+        if performed.result is not None:
+            item.user_properties.extend(report.junit_properties(performed.result))
         if isinstance(performed.error, Unsupported):
             pytest.skip(str(performed.error))
-        if performed.error is not None:
-            raise performed.error
-        if performed.trial is None:
-            raise NotReady("the trial was not performed")
-        return performed.trial
+        return performed.require()
 
     def pytest_runtestloop(self) -> bool | None:
         """With `--chaos-plan`, or on the leash, print the plan instead of running anything."""
@@ -188,12 +183,12 @@ def plan_of(item: pytest.Function, campaign: Campaign) -> TrialPlan:
 
 def plan_lines(campaign: Campaign) -> Iterator[str]:
     """A line for each trial of the schedule."""
-    for entry in campaign.schedule():
-        acts = [f"{a['fault']} {a['victim']} at +{a['after_s']:g} s" for a in entry["injections"]]
-        lacking = campaign.lacking(entry)
+    for trial in campaign.schedule():
+        plan, entry = trial.plan, trial.entry
+        acts = ", ".join(map(str, plan.injections)) or "no fault"
+        lacking = campaign.lacking(plan)
         skipped = f" (skipped: needs {', '.join(lacking)})" if lacking else ""
-        arrivals = f"{entry['arrivals']} arrivals {entry['arrivals_sha256'][:12]}"
-        yield f"{entry['scenario']}: {', '.join(acts) or 'no fault'}; {entry['load']}; {arrivals}{skipped}"
+        yield f"{plan.scenario}: {acts}; {entry.load}; {entry.arrivals} arrivals {entry.arrivals_sha256[:12]}{skipped}"
 
 
 def stop_after(raised: BaseException | None, session: pytest.Session) -> None:
@@ -235,7 +230,7 @@ def write_summary(terminal: pytest.TerminalReporter, directory: Path) -> None:
         write_problems(terminal, [f"the report cannot be written: {error.strerror or error}; {again}"])
         return
     terminal.section("reliability")
-    for line in report.summary_lines(json.loads((directory / "run.json").read_text())):
+    for line in report.summary_lines(report.read_run(directory / "run.json")):
         terminal.write_line(line)
     shown = page if not page.is_relative_to(Path.cwd()) else page.relative_to(Path.cwd())
     terminal.write_line(f"report: {shown}")

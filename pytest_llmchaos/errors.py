@@ -29,6 +29,10 @@ LlmchaosError
 
 from __future__ import annotations
 
+from typing import ClassVar, Literal
+
+Verdict = Literal["held", "refuted", "invalid", "inconclusive", "heal_failed"]
+
 
 class LlmchaosError(Exception):
     """Base of all errors of this package."""
@@ -49,7 +53,7 @@ class Unsupported(LlmchaosError):
 class ProvesNothing(LlmchaosError):
     """The trial cannot support any claim."""
 
-    verdict = "invalid"
+    verdict: ClassVar[Verdict] = "invalid"
 
 
 class InvalidExperiment(ProvesNothing):
@@ -87,7 +91,7 @@ class Aborted(InvalidExperiment):
 class Inconclusive(ProvesNothing):
     """The judge cannot answer."""
 
-    verdict = "inconclusive"
+    verdict: ClassVar[Verdict] = "inconclusive"
 
 
 class NoData(Inconclusive):
@@ -135,9 +139,11 @@ class HealFailed(LlmchaosError):
 
 
 # What the outcome of one claim makes of a trial that held.
-CLAIM_MAKES = {"failed": "refuted", "error": "invalid"}
+CLAIM_MAKES: dict[str, Verdict] = {"failed": "refuted", "error": "invalid"}
 
 
-def verdict_of(error: BaseException) -> str:
+def verdict_of(error: BaseException) -> Verdict:
     """The verdict on a trial that ended with this error."""
-    return "heal_failed" if isinstance(error, HealFailed) else getattr(error, "verdict", "invalid")
+    if isinstance(error, HealFailed):
+        return "heal_failed"
+    return error.verdict if isinstance(error, ProvesNothing) else "invalid"

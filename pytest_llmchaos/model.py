@@ -33,7 +33,6 @@ CALLER_DURATION = f"{CALLERS}_request_duration_seconds"
 Lifetime = Literal["lasting", "passing", "none"]
 Fidelity = Literal["real", "kernel", "simulated"]
 FIDELITIES: tuple[Fidelity, ...] = get_args(Fidelity)  # from the strongest to the weakest
-Verdict = Literal["held", "refuted", "invalid", "inconclusive", "heal_failed"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 from support.fake_runtime import FakeRuntime
+from support.journals import intend
 from support.primitives import PRIMITIVES
 
 from pytest_llmchaos import model
 from pytest_llmchaos.errors import HealFailed, InvalidExperiment, Unsupported
 from pytest_llmchaos.evidence.journal import Journal
+from pytest_llmchaos.evidence.run_manifest import RunManifest
 from pytest_llmchaos.faults import crash_on_boot, engine_faults
 from pytest_llmchaos.model import ABILITIES, UNDO_OPS, Runtime, ServiceState, Undo
 from pytest_llmchaos.runtime.abilities import granted
@@ -99,18 +101,17 @@ def test_an_undo_of_any_shape_can_be_read(value):
 def test_an_unknown_undo_in_a_dead_runs_journal_keeps_no_other_from_being_done(tmp_path, monkeypatch):
     journal, started = Journal(tmp_path / "journal.jsonl"), []
     for op, service in (("ensure_running", "api"), ("thaw", "api"), ("ensure_running", "model-1")):
-        journal.write(
-            "intent", id=f"001#{op}{service}", trial="001", victim=service, undo={"op": op, "service": service}
-        )
+        intend(journal, service, op)
     down = lambda _, service: ServiceState(service=service, running=False, identity="c1")  # noqa: E731 - one line of a patch
     monkeypatch.setattr(AttachedRuntime, "take_over", lambda *_: None)
     monkeypatch.setattr(AttachedRuntime, "state", down)
     monkeypatch.setattr(AttachedRuntime, "start", lambda _, service: started.append(service))
     (tmp_path / "as_found.json").write_text("{}")
-    about = {"journal": str(journal.path), "directory": str(tmp_path), "project": "p", "run": "r", "owner": "o"}
+    about = {"runtime": "compose", "owned": False, "project": "p", "run": "r", "owner": "o", "targets": ("api",)}
+    manifest = RunManifest(journal=str(journal.path), directory=str(tmp_path), noted=str(tmp_path / "noted"), **about)
 
     with pytest.raises(HealFailed, match=r"the attached runtime has no undo 'thaw'.*put 'api' right by hand"):
-        attached.heal({**about, "targets": ["api"], "daemon": "", "noted": str(tmp_path / "noted")})
+        attached.heal(manifest)
 
     assert started == ["model-1", "api"]
 

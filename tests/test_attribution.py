@@ -10,7 +10,7 @@ from pytest_llmchaos.model import Injection, RuntimeEvent
 from pytest_llmchaos.trial.attribution import (
     actions_of,
     detected,
-    note_events,
+    events_of,
     repaired_by,
     restarts,
     unnoticed,
@@ -192,9 +192,9 @@ def test_what_everybody_wrote_down_is_told_on_one_clock_in_order(record):
     events = [event(102.0, "start", execID="7"), event(100.0, "die", exitCode="137", execID="7")]
     fired = [Fired("ServiceDown", 101.0, service="api"), Fired("Old", 101.0, before=True)]
 
-    note_events(record, events, audit, fired)
+    notes = events_of(record, events, audit, fired)
 
-    assert [(e["at_s"], e["source"], e["what"], e["service"]) for e in record.events] == [
+    assert [(e.at_s, e.source, e.what, e.service) for e in notes] == [
         (5.0, "remediator", "suppressed : startup grace", ""),
         (10.0, "runtime", "api die exitCode=137", "api"),
         (11.0, "prometheus", "alert ServiceDown fires", "api"),

@@ -10,9 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.journals import intend, undo
 
 from pytest_llmchaos.cleanup.watchdog import Watchdog
 from pytest_llmchaos.errors import BadScenario, NotReady
+from pytest_llmchaos.evidence.run_manifest import RunManifest
 from pytest_llmchaos.host import identity, measurement_lock, state_dirs
 from pytest_llmchaos.prometheus import required_metrics
 from pytest_llmchaos.runtime.docker import attached as attach
@@ -276,6 +278,11 @@ def test_an_own_stack_does_not_run_as_local_processes(chaos):
     assert result.ret != 0
 
 
+def manifest(project, directory, owner="1:1:another-boot"):
+    about = {"runtime": "compose", "owned": False, "journal": str(directory / "journal.jsonl")}
+    return RunManifest(project=project, owner=owner, directory=str(directory), **about)
+
+
 class Left:
     """A runtime that is only left."""
 
@@ -292,11 +299,10 @@ def ending(tmp_path, monkeypatch):
         subject = replace(attach._bare(("web",)), attach=attached)
         about = {"seed": 1, "runtime": "compose", "backend": "own", "repeat": 1, "worker": "", "replay_line": ""}
         run = Run(Settings(run="r", own=subject, reports=tmp_path, **about), None)
-        run.journal.write("intent", trial="001", victim="web", undo={"op": "ensure_running", "service": "web"})
-        run.journal.write("undone", trial="001", victim="web", op="ensure_running", ok=undone)
+        intend(run.journal, "web")
+        undo(run.journal, "web", ok=undone)
         if attached:
-            run._noted = {"owner": identity.owner_label()}
-            attach.note(run._noted)
+            run._noted = attach.note(manifest("shop", tmp_path, owner=identity.owner_label()))
         read_fd, write_fd = os.pipe()
         heard = tmp_path / "heard"
         with heard.open("wb") as out:
@@ -429,9 +435,9 @@ def test_a_target_that_was_stopped_since_is_told_when_the_run_begins(taking_part
     assert runtime._found == {}
 
 
-def test_what_another_run_has_stopped_is_no_reason_to_refuse_but_its_end_is_waited_for(taking_part):
+def test_what_another_run_has_stopped_is_no_reason_to_refuse_but_its_end_is_waited_for(taking_part, tmp_path):
     runtime = taking_part(Target("web", "exited"))
-    attach.note({"owner": "1:1:another-boot", "project": "shop"})
+    attach.note(manifest("shop", tmp_path))
 
     runtime.prepare()
 
@@ -439,9 +445,9 @@ def test_what_another_run_has_stopped_is_no_reason_to_refuse_but_its_end_is_wait
         runtime.up()
 
 
-def test_notes_of_other_projects_excuse_nothing(taking_part):
+def test_notes_of_other_projects_excuse_nothing(taking_part, tmp_path):
     runtime = taking_part(Target("web", "exited"))
-    attach.note({"owner": "1:1:another-boot", "project": "library"})
+    attach.note(manifest("library", tmp_path))
     (state_dirs.lasting_dir() / "attached" / "torn.json").write_text("[")
     (state_dirs.lasting_dir() / "attached" / "odd.json").write_text("[]")
 

@@ -85,7 +85,7 @@ class TestLoadOnTime:
         bounds = {"achieved_ratio": 0.98, "lateness_p99_s": 0.05, "generator_cpu": 0.9}
         performed.summary = replace(performed.summary, **bounds)
 
-        assert judged(performed).load["lateness_p99_s"] == 0.05
+        assert judged(performed).load.lateness_p99_s == 0.05
 
     def test_without_a_single_answer_says_nothing(self, performed):
         performed.seen = []
@@ -312,7 +312,7 @@ class TestFault:
     def test_that_was_seen_to_begin_and_to_end_passes(self, inject):
         record = inject()
 
-        assert [proof["step"] for proof in record.proofs] == ["injected", "healed"]
+        assert [proof.step for proof in record.proofs] == ["injected", "healed"]
         assert record.healed
 
     def test_that_nobody_saw_is_not_observed_and_is_undone(self, inject, performed):

@@ -21,6 +21,8 @@ WRITTEN = [
     "docs/slo.md",
     "dashboards/llmchaos-overview.json",
     "stack/remediation.slo.yaml",
+    "pytest_llmchaos/evidence/journal.schema.json",
+    "pytest_llmchaos/report/run.schema.json",
 ]
 
 
@@ -29,6 +31,8 @@ def checkout(tmp_path: Path) -> Path:
     """What of this repository the command reads and writes."""
     for folder in ("stack/prometheus/rules", "dashboards", "docs"):
         (tmp_path / folder).mkdir(parents=True)
+    for folder in ("evidence", "report"):
+        (tmp_path / "pytest_llmchaos" / folder).mkdir(parents=True)
     for name in ("stack/slo.yaml", *WRITTEN):
         shutil.copy(ROOT / name, tmp_path / name)
     for path in (ROOT / "dashboards").glob("*.json"):
@@ -49,7 +53,9 @@ def test_a_change_by_hand_is_told_by_the_check_and_undone_by_the_command(
 ) -> None:
     path = checkout / name
     wanted = path.read_text()
-    path.write_text(wanted.replace(next(said for said in ("99.5 %", "0.995", "0.005") if said in wanted), "nothing", 1))
+    path.write_text(
+        wanted.replace(next(said for said in ("99.5 %", "0.995", "0.005", "integer") if said in wanted), "nothing", 1)
+    )
 
     assert main(["--root", str(checkout), "--check"]) == 1
     assert f"+++ generated/{name}" in capsys.readouterr().out

@@ -27,7 +27,7 @@ PURE = ("errors", "model", "stats", "loads", "faults", "slo", "plan", "subject")
 PURE_FILES = {
     "pytest_llmchaos/trial/attribution.py",
     "pytest_llmchaos/trial/trial.py",
-    "pytest_llmchaos/trial/trial_json.py",
+    "pytest_llmchaos/trial/result.py",
 }
 DOORS = {PACKAGE / f"{name}.py" for name in ("plugin", "options", "experiment_mark", "chaos_session", "xdist")}
 MAX_ROOMS = 28

@@ -12,7 +12,7 @@ from pytest_llmchaos.errors import NoVictim
 from pytest_llmchaos.faults.base import OnTarget
 from pytest_llmchaos.faults.kill import Kill
 from pytest_llmchaos.model import Injection
-from pytest_llmchaos.plan.schedule import as_json, plan_trial, require_capacity, schedule, schedule_bytes
+from pytest_llmchaos.plan.schedule import ScheduledAct, entry_of, plan_trial, require_capacity, schedule, schedule_bytes
 from pytest_llmchaos.plan.seeds import MAX_SEED, parse_seed, rng_for
 
 SERVICES = ("api", "model-1", "model-2")
@@ -26,29 +26,33 @@ def planned(*, seed=42, scenario="kill_any", fault=None, repeat=0, load=None, **
     )
 
 
+def bytes_of(plans):
+    return schedule_bytes([trial.entry for trial in schedule(plans)])
+
+
 def test_the_same_seed_gives_the_same_bytes():
-    assert schedule_bytes([as_json(planned())]) == schedule_bytes([as_json(planned())])
+    assert schedule_bytes([entry_of(planned())]) == schedule_bytes([entry_of(planned())])
 
 
 @pytest.mark.parametrize("other", [{"seed": 43}, {"scenario": "kill_other"}, {"repeat": 1}])
 def test_another_identity_draws_other_things(other):
-    assert as_json(planned())["injections"] != as_json(planned(**other))["injections"]
+    assert entry_of(planned()).injections != entry_of(planned(**other)).injections
 
 
 def test_the_schedule_does_not_depend_on_the_order_or_on_repetition():
     plans = [planned(scenario=name) for name in ("a", "b", "c")]
     shuffled = [plans[2], plans[0], plans[1], plans[0]]
 
-    assert schedule_bytes(schedule(plans)) == schedule_bytes(schedule(shuffled))
+    assert bytes_of(plans) == bytes_of(shuffled)
 
 
 def test_the_global_generator_is_neither_used_nor_touched():
     random.seed(1)
-    first = schedule_bytes([as_json(planned())])
+    first = schedule_bytes([entry_of(planned())])
     state = random.getstate()
     random.seed(2)
 
-    assert schedule_bytes([as_json(planned())]) == first
+    assert schedule_bytes([entry_of(planned())]) == first
     random.seed(1)
     assert random.getstate() == state
 
@@ -57,7 +61,7 @@ def test_two_experiments_of_one_file_that_share_a_fault_both_stand_in_the_schedu
     slow, fast = (planned(load=loads.open_loop(rate_rps=rate, max_tokens=8)) for rate in (1, 2))
 
     assert len(schedule([slow, fast])) == 2
-    assert schedule_bytes(schedule([slow, fast])) == schedule_bytes(schedule([fast, slow, fast]))
+    assert bytes_of([slow, fast]) == bytes_of([fast, slow, fast])
 
 
 @pytest.mark.parametrize(
@@ -79,16 +83,16 @@ def test_two_experiments_of_one_file_that_share_a_fault_both_stand_in_the_schedu
 def test_whatever_is_changed_in_a_scenario_changes_its_schedule(other):
     same = {"fault": faults.limit_cpu("api", cores=0.1), "fault_s": 5}
 
-    assert as_json(planned(**same)) == as_json(planned(**same))
-    assert as_json(planned(**same)) != as_json(planned(**{**same, **other}))
+    assert entry_of(planned(**same)) == entry_of(planned(**same))
+    assert entry_of(planned(**same)) != entry_of(planned(**{**same, **other}))
 
 
 def test_the_strength_of_a_fault_stands_in_the_schedule():
-    (limit,) = as_json(planned(fault=faults.limit_cpu("api", cores=0.1), fault_s=5))["injections"]
-    (share,) = as_json(planned(fault=faults.gpu_saturation("model-1", share=0.5), fault_s=5))["injections"]
+    (limit,) = entry_of(planned(fault=faults.limit_cpu("api", cores=0.1), fault_s=5)).injections
+    (share,) = entry_of(planned(fault=faults.gpu_saturation("model-1", share=0.5), fault_s=5)).injections
 
-    assert limit == {"after_s": 0.0, "fault": "limit_cpu", "victim": "api", "options": {"cores": 0.1}}
-    assert share["options"] == {"options": [["share", 0.5]], "lease_s": 300.0}
+    assert limit == ScheduledAct(after_s=0.0, fault="limit_cpu", victim="api", options={"cores": 0.1})
+    assert share.options == {"options": [["share", 0.5]], "lease_s": 300.0}
 
 
 def test_what_has_no_stable_text_is_told_by_its_type():
@@ -98,8 +102,8 @@ def test_what_has_no_stable_text_is_told_by_its_type():
         when: tuple[object, ...] = (None, 1, object())
 
     odd, plain = (OnTarget(primitive=one, target="api") for one in (Odd(), Kill()))
-    assert as_json(planned(fault=odd))["injections"][0]["options"] == {"how": "object", "when": [None, 1, "object"]}
-    assert as_json(planned(fault=plain))["injections"][0]["options"] == {}
+    assert entry_of(planned(fault=odd)).injections[0].options == {"how": "object", "when": [None, 1, "object"]}
+    assert entry_of(planned(fault=plain)).injections[0].options == {}
 
 
 def test_more_victims_at_once_than_the_blast_radius_allows_are_refused():
@@ -114,7 +118,7 @@ def test_a_control_arm_gets_the_same_load_as_the_experiment():
     broken = planned(fault=faults.kill("api"), repair_within_s=40)
     control = planned(fault=faults.none(), repair_within_s=40)
 
-    assert as_json(broken)["arrivals_sha256"] == as_json(control)["arrivals_sha256"]
+    assert entry_of(broken).arrivals_sha256 == entry_of(control).arrivals_sha256
 
 
 def test_an_unknown_target_names_the_services():

@@ -9,11 +9,14 @@ from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 import pytest
+from msgspec import to_builtins
 from support.fake_runtime import FakeRuntime
 from support.plugin_double import SCENARIO, Double
 
 from pytest_llmchaos import errors, options
 from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.evidence import journal_lines as lines
+from pytest_llmchaos.evidence.trial_result import TrialResult
 from pytest_llmchaos.lab.lab import Lab
 from pytest_llmchaos.session.campaign import Campaign
 from pytest_llmchaos.session.replay import read_replay
@@ -115,7 +118,7 @@ def test_a_value_that_does_not_exist_because_the_system_failed_is_a_failure(chao
 def test_a_junit_file_says_what_became_of_each_claim(chaos, double, monkeypatch, pytester):
     perform = double.perform
     monkeypatch.setattr(
-        double, "perform", lambda *args: replace(perform(*args), judged={"verdict": "held", "slos": []})
+        double, "perform", lambda *args: replace(perform(*args), result=TrialResult(trial="001", verdict="held"))
     )
     double.repaired_by = "unknown"
 
@@ -137,23 +140,27 @@ def test_a_load_outside_a_trial_is_judged_by_its_test(chaos, monkeypatch):
             directory=run.settings.directory,
             seed=1,
             say=print,
+            opened=run._own_records.append,
         )
         return run._lab
 
-    monkeypatch.setattr(Campaign, "preflight", lambda self: self.run.announce(self.schedule()))
+    monkeypatch.setattr(
+        Campaign, "preflight", lambda self: self.run.announce([trial.entry for trial in self.schedule()])
+    )
     monkeypatch.setattr(Run, "lab", lab)
     text = """
 from contextlib import contextmanager
 import pytest
 from pytest_llmchaos import faults
 from pytest_llmchaos.errors import LoadNotHeld
+from pytest_llmchaos.evidence.trial_result import Planned
 
 @pytest.fixture
 def loaded(lab):
     @contextmanager
     def loaded():
-        with lab.recording(scenario="lab", fault="") as record, record.left_to_its_test():
-            lab.unclaimed.append(record.trial)
+        with lab.recording(Planned(scenario="lab")) as record, record.left_to_its_test():
+            lab._opened(record.trial)
             yield
     return loaded
 
@@ -250,11 +257,14 @@ def test_the_terminal_says_what_was_found_and_the_line_that_repeats_it(chaos, do
 
     def perform(campaign, plan):
         journal = campaign.run.journal
-        journal.write("trial", trial="001", scenario=plan.scenario, fault=str(plan.fault), repeat=plan.repeat)
-        journal.write("judged", trial="001", verdict="held", reason=None, time_to_detect_s=1.5, detected_by="alert X")
+        planned = {"trial": "001", "scenario": plan.scenario, "fault": str(plan.fault), "repeat": plan.repeat}
+        journal.write(lines.TrialBegin(samples="", **planned))
+        journal.write(lines.Judged(verdict="held", time_to_detect_s=1.5, detected_by="alert X", **planned))
         return double.perform(campaign, plan)
 
-    monkeypatch.setattr(Campaign, "preflight", lambda self: self.run.announce(self.schedule()))
+    monkeypatch.setattr(
+        Campaign, "preflight", lambda self: self.run.announce([trial.entry for trial in self.schedule()])
+    )
     monkeypatch.setattr(Campaign, "_perform", perform)
     double.repaired_by = "unknown"
 
@@ -412,7 +422,9 @@ def test_evidence_that_cannot_be_written_is_one_clear_error_before_anything_star
     chaos, double, monkeypatch, tmp_path
 ):
     (tmp_path / "taken").write_text("mine")
-    monkeypatch.setattr(Campaign, "preflight", lambda self: self.run.announce(self.schedule()))
+    monkeypatch.setattr(
+        Campaign, "preflight", lambda self: self.run.announce([trial.entry for trial in self.schedule()])
+    )
 
     result = chaos("--chaos-runtime=compose", f"--chaos-report={tmp_path / 'taken'}")
 
@@ -497,7 +509,11 @@ def recorded(chaos, tmp_path):
             patch.setattr(Campaign, "take", take)
             chaos("--chaos-plan", "--chaos-seed=5", fault=fault)
         path = tmp_path / "run.json"
-        run = {"schema": "llmchaos-run/1", "seed": 5, "schedule": campaigns[0].schedule(), **more}
+        run = {
+            "schema": "llmchaos-run/1",
+            "seed": 5,
+            "schedule": to_builtins([trial.entry for trial in campaigns[0].schedule()]),
+        } | more
         path.write_text(json.dumps(run))
         return f"--chaos-replay={path}"
 

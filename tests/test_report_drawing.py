@@ -105,7 +105,7 @@ def test_a_timeline_is_well_formed_and_marks_what_happened(tmp_path: Path) -> No
     run = report.fold(journal(reportdata.run_dir(tmp_path, [made])).lines)
     raw = gather(Sample(*row) for row in reportdata.samples(made, 42))
 
-    drawn = timeline(run["trials"][0], curves(raw, until_s=34, points=120, dots=500))
+    drawn = timeline(run.trials[0], curves(raw, until_s=34, points=120, dots=500))
 
     root = ET.fromstring(str(drawn))
     texts = [element.text for element in root.iter("text")]
@@ -121,7 +121,7 @@ def test_a_timeline_is_well_formed_and_marks_what_happened(tmp_path: Path) -> No
     "made", [Made(judged=False), Made(fault="none", victim=""), Made(outage_s=14)], ids=["died", "none", "out"]
 )
 def test_a_timeline_of_an_odd_trial_is_well_formed(tmp_path: Path, made: Made) -> None:
-    (trial,) = report.fold(journal(reportdata.run_dir(tmp_path, [made])).lines)["trials"]
+    (trial,) = report.fold(journal(reportdata.run_dir(tmp_path, [made])).lines).trials
     raw = gather(Sample(*row) for row in reportdata.samples(made, 42))
 
     for seen in (raw, gather([])):
@@ -129,7 +129,7 @@ def test_a_timeline_of_an_odd_trial_is_well_formed(tmp_path: Path, made: Made) -
 
 
 def test_detection_and_recovery_are_counted_from_the_fault_that_the_witness_saw(tmp_path: Path) -> None:
-    (trial,) = report.fold(journal(reportdata.run_dir(tmp_path, [Made(detect_s=2.0, recover_s=5.0)])).lines)["trials"]
+    (trial,) = report.fold(journal(reportdata.run_dir(tmp_path, [Made(detect_s=2.0, recover_s=5.0)])).lines).trials
 
     keys = {mark.css: mark.at_s for mark in marks(trial) if mark.key}
 
@@ -138,7 +138,7 @@ def test_detection_and_recovery_are_counted_from_the_fault_that_the_witness_saw(
 
 def test_a_control_without_a_fault_has_no_fault_mark(tmp_path: Path) -> None:
     made = Made(fault="none", victim="", detect_s=None, recover_s=None)
-    (trial,) = report.fold(journal(reportdata.run_dir(tmp_path, [made])).lines)["trials"]
+    (trial,) = report.fold(journal(reportdata.run_dir(tmp_path, [made])).lines).trials
 
     assert [mark for mark in marks(trial) if mark.key] == []
 

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import msgspec
 import pytest
 from support import reportdata
 from support.reportdata import Made
 
 from pytest_llmchaos import report
+from pytest_llmchaos.evidence.trial_result import RunResult
 from pytest_llmchaos.report import formatting
 
 SCHEMA = json.loads(Path(report.__file__).with_name("run.schema.json").read_text())
@@ -131,7 +133,9 @@ def test_repeated_times_stand_in_every_part_of_the_report(tmp_path: Path) -> Non
         "most_s": 9.0,
     }
     assert r"| kill\_api: kill api | MTTR | 3 | 6 s | 5 s | 4 to 9 s | 2.65 s | 1 |" in summary
-    assert "kill_api: kill api: MTTR 6 s (n=3, median 5 s, 4 to 9 s, never in 1)" in report.summary_lines(run)
+    assert "kill_api: kill api: MTTR 6 s (n=3, median 5 s, 4 to 9 s, never in 1)" in report.summary_lines(
+        msgspec.convert(run, RunResult)
+    )
     assert "MTTR" in page
 
 
@@ -140,4 +144,4 @@ def test_a_single_trial_has_no_spread_to_show(tmp_path: Path) -> None:
 
     assert [(row["n"], row["deviation_s"]) for row in run["times"]] == [(1, None), (1, None)]
     assert "repeated" not in summary
-    assert not [line for line in report.summary_lines(run) if "MTTR" in line]
+    assert not [line for line in report.summary_lines(msgspec.convert(run, RunResult)) if "MTTR" in line]

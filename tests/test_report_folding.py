@@ -7,20 +7,32 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from support import reportdata
+from support.journals import written
 from support.reportdata import Made
 
 from pytest_llmchaos import report
+from pytest_llmchaos.evidence.journal import Written
+from pytest_llmchaos.evidence.journal_lines import Intent
+from pytest_llmchaos.evidence.trial_result import Anchor, RunResult
+from pytest_llmchaos.model import UNDO_OPS
 from pytest_llmchaos.report.fold import UNJUDGED
 from pytest_llmchaos.report.journal_reader import journal
 
 SCHEMA = json.loads(Path(report.__file__).with_name("run.schema.json").read_text())
 
 
-def folded(tmp_path: Path, *trials: Made, **options: Any) -> dict[str, Any]:
+def begun(**fields: Any) -> Written:
+    about = {"schema": "llmchaos-journal/1", "run": "r", "seed": 0, "runtime": "", "backend": "", "schedule": []}
+    return written("run", **{**about, **fields})
+
+
+def folded(tmp_path: Path, *trials: Made, **options: Any) -> RunResult:
     return report.fold(journal(reportdata.run_dir(tmp_path, trials, **options)).lines)
 
 
@@ -35,14 +47,21 @@ def test_a_whole_run_keeps_to_the_schema(tmp_path: Path) -> None:
     assert len(run["trials"]) == 9
 
 
-def test_the_judges_words_are_repeated_unchanged(tmp_path: Path) -> None:
-    (trial,) = folded(tmp_path, Made(detect_s=1.9, recover_s=4.2))["trials"]
+def test_the_made_up_journal_is_one_that_a_run_writes(tmp_path: Path) -> None:
+    found = journal(reportdata.run_dir(tmp_path, [*reportdata.gallery(), Made(judged=False)]))
 
-    assert (trial["verdict"], trial["reason"]) == ("held", None)
-    assert (trial["time_to_detect_s"], trial["detected_by"]) == (1.9, "alert AvailabilityFastBurn")
-    assert (trial["time_to_recover_s"], trial["repaired_by"]) == (4.2, "remediator")
-    assert trial["anchor"] == {"unix_s": reportdata.T0, "monotonic_s": 4711.5}
-    assert [claim["outcome"] for claim in trial["claims"]] == ["passed"] * 3
+    assert found.unreadable == ()
+    assert {one.line.undo.op for one in found.lines if isinstance(one.line, Intent)} <= UNDO_OPS.keys()
+
+
+def test_the_judges_words_are_repeated_unchanged(tmp_path: Path) -> None:
+    (trial,) = folded(tmp_path, Made(detect_s=1.9, recover_s=4.2)).trials
+
+    assert (trial.verdict, trial.reason) == ("held", None)
+    assert (trial.time_to_detect_s, trial.detected_by) == (1.9, "alert AvailabilityFastBurn")
+    assert (trial.time_to_recover_s, trial.repaired_by) == (4.2, "remediator")
+    assert trial.anchor == Anchor(unix_s=reportdata.T0, monotonic_s=4711.5)
+    assert [claim.outcome for claim in trial.claims] == ["passed"] * 3
 
 
 @pytest.mark.parametrize(
@@ -63,10 +82,10 @@ def test_verdict_after_claims(tmp_path: Path, judged: str, outcome: str, becomes
 
     run = folded(tmp_path, made)
 
-    assert run["trials"][0]["verdict"] == becomes
-    assert run["counts"][becomes] == 1
+    assert run.trials[0].verdict == becomes
+    assert run.counts.by_verdict()[becomes] == 1
     if judged == "held" and outcome != "passed":
-        assert run["trials"][0]["reason"] == "assert 3 == 0"
+        assert run.trials[0].reason == "assert 3 == 0"
 
 
 def test_a_trial_that_nobody_lived_to_judge_is_invalid_and_counted_from_its_samples(tmp_path: Path) -> None:
@@ -87,7 +106,7 @@ def test_a_trial_that_nobody_lived_to_judge_is_invalid_and_counted_from_its_samp
     assert fault["name"] == "fault"
     assert fault["offered"] > fault["ok"] > 0
     assert fault["to_s"] > fault["from_s"] == 8
-    assert trial["undo"] == [{"fault": "kill", "victim": "api", "op": "start", "undone": False}]
+    assert trial["undo"] == [{"fault": "kill", "victim": "api", "op": "ensure_running", "undone": False}]
 
 
 def test_journals_of_several_workers_become_one_run(tmp_path: Path) -> None:
@@ -95,80 +114,73 @@ def test_journals_of_several_workers_become_one_run(tmp_path: Path) -> None:
     whole = [json.loads(line) for line in (run_dir / "journal.jsonl").read_text().splitlines()]
     for worker, trial in (("gw0", "001"), ("gw1", "002")):
         own = [{**line, "trial": f"{worker}-{trial}"} for line in whole if line.get("trial") == trial]
-        head = {"at_unix_s": reportdata.T0 + 1, "kind": "run", "seed": 42, "environment": None}
+        head = {**whole[0], "at_unix_s": reportdata.T0 + 1, "environment": {}}
         (run_dir / f"journal-{worker}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [head, *own]))
     main = [line for line in whole if "trial" not in line]
     (run_dir / "journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in main))
 
     run = report.fold(journal(run_dir).lines)
 
-    assert [trial["trial"] for trial in run["trials"]] == ["gw0-001", "gw1-002"]
-    assert run["environment"]["cores"] == 2
-    assert run["run"] == run_dir.name
+    assert [trial.trial for trial in run.trials] == ["gw0-001", "gw1-002"]
+    assert run.environment["cores"] == 2
+    assert run.run == run_dir.name
 
 
 def test_the_images_that_ran_and_the_stacks_own_times_are_part_of_the_run(tmp_path: Path) -> None:
-    stack = folded(tmp_path, Made())["stack"]
+    stack = folded(tmp_path, Made()).stack
 
-    assert (stack["up_s"], stack["down_s"]) == (3.412, 0.487)
-    assert stack["images"]["model-1"] == "llmchaos/ollama:5b1e6cc2a9d0 sha256:30b6e59ba6cf"
+    assert (stack.up_s, stack.down_s) == (3.412, 0.487)
+    assert stack.images["model-1"] == "llmchaos/ollama:5b1e6cc2a9d0 sha256:30b6e59ba6cf"
 
 
 def test_an_event_that_was_noted_and_judged_is_told_once(tmp_path: Path) -> None:
-    (trial,) = folded(tmp_path, Made())["trials"]
+    (trial,) = folded(tmp_path, Made()).trials
 
-    told = [(event["at_s"], event["what"]) for event in trial["events"]]
+    told = [(event.at_s, event.what) for event in trial.events]
     assert len(told) == len(set(told)) == 5
     assert told == sorted(told)
 
 
 def test_an_undo_counts_only_when_it_came_after_its_fault_and_worked() -> None:
-    def line(kind: str, **fields: Any) -> dict[str, Any]:
-        return {"at_unix_s": 1.0, "kind": kind, "trial": "001", "victim": "api", **fields}
+    def undone(op: str = "start", *, ok: bool = True, **more: str) -> Written:
+        return written("undone", trial="001", victim="api", op=op, ok=ok, **more)
 
-    intent = line("intent", fault="kill", undo={"op": "start", "service": "api"})
-    undone = line("undone", op="start", ok=True)
+    undo = {"op": "start", "service": "api", "args": {}}
+    intent = written("intent", trial="001", victim="api", step="inject", fault="kill", undo=undo)
 
-    def open_after(*lines: dict[str, Any]) -> list[bool]:
-        return [not act["undone"] for act in report.fold(lines)["trials"][0]["undo"]]
+    def open_after(*lines: Written) -> list[bool]:
+        return [not act.undone for act in report.fold(lines).trials[0].undo]
 
-    assert open_after(intent, undone) == [False]
-    assert open_after(intent, undone, intent) == [False, True]
-    assert open_after(undone, intent) == [True]
-    assert open_after(intent, {**undone, "ok": False}) == [True]
-    assert open_after(intent, {**undone, "op": "unpause"}) == [True]
-    first, second = {**intent, "id": "001#1"}, {**intent, "id": "001#2"}
-    assert open_after(first, second, {**undone, "intent": "001#2"}) == [True, False]
+    assert open_after(intent, undone()) == [False]
+    assert open_after(intent, undone(), intent) == [False, True]
+    assert open_after(undone(), intent) == [True]
+    assert open_after(intent, undone(ok=False)) == [True]
+    assert open_after(intent, undone("unpause")) == [True]
+    first, second = (structs.replace(intent, line=structs.replace(intent.line, id=one)) for one in ("001#1", "001#2"))
+    assert open_after(first, second, undone(intent="001#2")) == [True, False]
 
 
 def test_each_trial_carries_the_line_that_repeats_its_experiment(tmp_path: Path) -> None:
-    (trial,) = folded(tmp_path, Made())["trials"]
+    (trial,) = folded(tmp_path, Made()).trials
 
     expected = "pytest scenarios/test_kill_api.py --chaos-seed=42 --chaos-runtime=compose --chaos-backend=ollama"
-    assert trial["replay"] == expected
+    assert trial.replay == expected
 
 
 def test_a_repeat_line_quotes_what_a_shell_would_run() -> None:
-    claim = {
-        "kind": "claim",
-        "trial": "1",
-        "nodeid": "a; rm -rf ~/test_x.py::test_y",
-        "outcome": "passed",
-        "message": None,
-    }
+    claim = written("claim", trial="1", nodeid="a; rm -rf ~/test_x.py::test_y", outcome="passed")
 
-    run = report.fold([{"kind": "run", "seed": 7, "run": "r"}, claim])
+    run = report.fold([begun(seed=7), claim])
 
-    assert run["trials"][0]["replay"] == "pytest 'a; rm -rf ~/test_x.py' --chaos-seed=7"
+    assert run.trials[0].replay == "pytest 'a; rm -rf ~/test_x.py' --chaos-seed=7"
 
 
 def test_a_repeat_line_is_spelled_as_the_runs_own() -> None:
-    claim = {"kind": "claim", "trial": "1", "nodeid": "a.py::test_y", "outcome": "passed", "message": None}
-    started = {"kind": "run", "seed": 0, "run": "r", "runtime": "local", "replay": "pytest a.py --llmchaos-seed=0"}
+    claim = written("claim", trial="1", nodeid="a.py::test_y", outcome="passed")
 
-    run = report.fold([started, claim])
+    run = report.fold([begun(runtime="local", replay="pytest a.py --llmchaos-seed=0"), claim])
 
-    assert run["trials"][0]["replay"] == "pytest a.py --llmchaos-seed=0 --llmchaos-runtime=local"
+    assert run.trials[0].replay == "pytest a.py --llmchaos-seed=0 --llmchaos-runtime=local"
 
 
 def test_a_number_without_a_finite_value_is_null_in_run_json(tmp_path: Path) -> None:
@@ -188,7 +200,7 @@ def test_a_number_without_a_finite_value_is_null_in_run_json(tmp_path: Path) -> 
 def test_an_empty_journal_is_a_run_of_nothing() -> None:
     run = report.fold([])
 
-    assert (run["trials"], run["run"], sum(run["counts"].values())) == ([], "unknown", 0)
+    assert (run.trials, run.run, sum(run.counts.by_verdict().values())) == ((), "unknown", 0)
 
 
 JUNK = st.recursive(
@@ -223,4 +235,4 @@ def test_whatever_a_field_holds_the_run_is_reported(
 
     run = json.loads((run_dir / "run.json").read_text(), parse_constant=pytest.fail)
     assert page.read_text().rstrip().endswith("</html>")
-    assert report.summary_lines(run)
+    assert report.summary_lines(msgspec.convert(run, RunResult))

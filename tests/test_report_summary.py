@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,14 @@ from support import reportdata
 from support.reportdata import Made
 
 from pytest_llmchaos import report
+from pytest_llmchaos.evidence.trial_result import RunResult
 from pytest_llmchaos.report import formatting
 
 
-def run_of(tmp_path: Path, *trials: Made, **options: Any) -> dict[str, Any]:
+def run_of(tmp_path: Path, *trials: Made, **options: Any) -> RunResult:
     run_dir = reportdata.run_dir(tmp_path, trials, **options)
     report.build(run_dir)
-    loaded: dict[str, Any] = json.loads((run_dir / "run.json").read_text())
-    return loaded
+    return report.read_run(run_dir / "run.json")
 
 
 def test_one_line_a_trial_then_the_verdict_then_how_to_repeat_it(tmp_path: Path) -> None:
@@ -72,7 +71,7 @@ def test_markdown_keeps_foreign_text_in_its_cell(tmp_path: Path) -> None:
 
 
 def test_junit_properties_are_text_of_values_that_exist(tmp_path: Path) -> None:
-    (trial,) = run_of(tmp_path, Made(detect_s=None, detected_by=None))["trials"]
+    (trial,) = run_of(tmp_path, Made(detect_s=None, detected_by=None)).trials
 
     properties = dict(report.junit_properties(trial))
 

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import docker
 import pytest
+from msgspec.structs import replace
+from support.journals import intend
 
 from pytest_llmchaos import cli
 from pytest_llmchaos.cleanup import sweep
 from pytest_llmchaos.errors import HealFailed, NotReady
 from pytest_llmchaos.evidence.journal import Journal
+from pytest_llmchaos.evidence.run_manifest import RunManifest
 from pytest_llmchaos.host import identity, state_dirs
 from pytest_llmchaos.runtime.docker import attached, docker_cli, removal, restrictions
 from pytest_llmchaos.runtime.local import cleanup
@@ -208,15 +211,14 @@ def noted(directory, **changes):
     """The note of a run that is attached, with one fault open."""
     directory.mkdir(exist_ok=True)
     journal = Journal(directory / "journal.jsonl")
-    journal.write("intent", trial="001", victim="web", undo={"op": "ensure_running", "service": "web", "args": {}})
+    intend(journal, "web")
     journal.close()
     (directory / "as_found.json").write_text("{}")
-    recipe = {"owner": GONE, "project": "shop", "run": "r", "targets": ["web"]}
-    recipe |= {"journal": str(journal.path), "directory": str(directory)}
-    attached.note(recipe)
-    path = state_dirs.lasting_dir() / "attached" / recipe["noted"].rpartition("/")[2]
+    about = {"runtime": "compose", "owned": False, "owner": GONE, "project": "shop", "run": "r", "targets": ("web",)}
+    manifest = attached.note(RunManifest(**about, journal=str(journal.path), directory=str(directory)))
+    path = state_dirs.lasting_dir() / "attached" / manifest.noted.rpartition("/")[2]
     if changes:
-        path.write_text(json.dumps({**recipe, **changes}))
+        path.write_text(replace(manifest, **changes).to_json())
     return path
 
 
@@ -230,7 +232,7 @@ def test_a_note_outlives_a_logout_and_is_this_users_alone(notes, tmp_path, monke
     assert path.is_relative_to(notes)
     assert notes.stat().st_mode & 0o777 == 0o700
     assert synced[-2:] == [path.with_suffix(".new"), path.parent]
-    assert [recipe["daemon"] for recipe in attached.dead_runs()] == [NO_DAEMON]
+    assert [manifest.daemon for manifest in attached.dead_runs()] == [NO_DAEMON]
     assert list(attached.doubtful_runs()) == []
 
 
@@ -277,7 +279,18 @@ def test_a_note_of_another_machine_is_left_alone(tmp_path, capsys, monkeypatch):
 def test_a_note_from_before_the_last_boot_of_this_machine_is_of_a_dead_run(tmp_path):
     noted(tmp_path / "r", owner=OTHER_BOOT)
 
-    assert [recipe["project"] for recipe in attached.dead_runs()] == ["shop"]
+    assert [manifest.project for manifest in attached.dead_runs()] == ["shop"]
+
+
+def test_a_note_of_an_earlier_version_is_read(tmp_path):
+    path = noted(tmp_path / "r")
+    was = {"runtime": "compose", "project": "shop", "owner": GONE, "owned": False, "journal": "/r/journal.jsonl"}
+    was |= {"directory": "/r", "run": "r", "targets": ["web"], "noted": str(path), "daemon": NO_DAEMON}
+    path.write_text(json.dumps({**was, "machine": identity.machine(), "unheard of": [1]}))
+
+    (manifest,) = attached.dead_runs()
+
+    assert (manifest.project, manifest.targets, manifest.daemon) == ("shop", ("web",), NO_DAEMON)
 
 
 def test_faults_are_undone_at_the_daemon_that_the_dead_run_spoke_to(tmp_path, monkeypatch):

@@ -1,20 +1,22 @@
-"""What a claim is given: values where they exist, errors with the reason where they do not; and the same as JSON."""
+"""What a claim is given: values where they exist, errors with the reason where they do not; and the one value of it."""
 
 import json
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from pytest_llmchaos import BadScenario, NotDetected, NotRecovered, experiment, faults, loads
 from pytest_llmchaos.errors import HealFailed, InvalidExperiment, NoData, NotSteady, verdict_of
 from pytest_llmchaos.evidence.journal import Journal
 from pytest_llmchaos.evidence.trial_record import Record
+from pytest_llmchaos.evidence.trial_result import LoadResult, ProofNote, TrialResult
 from pytest_llmchaos.model import Sample
 from pytest_llmchaos.plan.schedule import plan_trial
 from pytest_llmchaos.slo.arithmetic import Slo, SloResult
 from pytest_llmchaos.stats.windows import windows
+from pytest_llmchaos.trial.result import judged_result, result_of
 from pytest_llmchaos.trial.trial import Trial
-from pytest_llmchaos.trial.trial_json import as_json
 
 SLO = Slo(name="availability", objective=0.99, window_days=30, description="made up", good="good", total="total")
 JUDGED = SloResult(slo=SLO, good=98, total=100, window_s=30.0, rate_rps=2.0, query="good / total", raw={"good": 98.0})
@@ -70,7 +72,7 @@ def trial(plan):
                 "restarts": {"api": 1},
                 "findings": (),
                 "events": (),
-                "load": {"achieved_ratio": 1.0},
+                "load": LoadResult(achieved_ratio=1.0),
                 **values,
             }
         )
@@ -164,44 +166,39 @@ def record(tmp_path):
     return made
 
 
-def test_a_judged_trial_becomes_plain_json_without_the_phase_that_is_all_of_them(trial, plan, record):
-    entry = as_json(plan, record, trial(), "held", None)
+def test_a_judged_trial_is_one_value_without_the_phase_that_is_all_of_them(trial, plan, record):
+    result = judged_result(record, trial())
 
-    assert json.loads(json.dumps(entry, allow_nan=False)) == entry
-    assert (entry["fault"], entry["victim"], entry["verdict"]) == ("kill api", "api", "held")
-    assert entry["proof"] == [{"step": "injected", "witness": "runtime event die", "at_s": 10.0}]
-    assert [phase["name"] for phase in entry["phases"]] == ["steady", "fault", "recovery"]
-    assert entry["phases"][1]["outcomes"] == {"ok": 1, "truncated": 2, "refused": 1}
-    assert entry["slos"][0]["value"] == 0.98
-    assert entry["slos"][0]["callers_say"] is None
+    assert msgspec.convert(json.loads(json.dumps(msgspec.to_builtins(result), allow_nan=False)), TrialResult) == result
+    assert (result.fault, result.victim, result.verdict) == ("kill api", "api", "held")
+    assert result.proof == (ProofNote(step="injected", witness="runtime event die", at_s=10.0),)
+    assert [phase.name for phase in result.phases] == ["steady", "fault", "recovery"]
+    assert result.phases[1].outcomes == {"ok": 1, "truncated": 2, "refused": 1}
+    assert result.slos[0].value == 0.98
+    assert result.slos[0].callers_say is None
 
 
 def test_a_quantile_that_too_few_samples_or_failures_give_is_null(trial, plan, record):
-    steady, fault, _ = as_json(plan, record, trial(), "held", None)["phases"]
+    steady, fault, _ = judged_result(record, trial()).phases
 
-    assert steady["e2e_p99_s"] == pytest.approx(0.5)
-    assert (fault["e2e_p99_s"], fault["ttft_p95_s"]) == (None, None)
+    assert steady.e2e_p99_s == pytest.approx(0.5)
+    assert (fault.e2e_p99_s, fault.ttft_p95_s) == (None, None)
 
 
 def test_a_quantile_among_failures_is_infinite_and_therefore_null(trial, plan, record):
     lost = windows([sample(i / 20, "refused") for i in range(200)], [("steady", 0.0, 10.0)])
 
-    (phase,) = as_json(plan, record, trial(windows={"steady": lost[0]}), "held", None)["phases"]
+    (phase,) = judged_result(record, trial(windows={"steady": lost[0]})).phases
 
     assert lost[0].e2e_s.p95 == float("inf")
-    assert phase["e2e_p95_s"] is None
+    assert phase.e2e_p95_s is None
 
 
 def test_what_could_not_be_judged_is_told_as_far_as_it_is_known(plan, record):
-    entry = as_json(plan, record, None, "invalid", "the load ran late")
+    result = result_of(plan, record, "invalid", "the load ran late")
 
-    assert (entry["verdict"], entry["reason"], entry["phases"], entry["slos"]) == (
-        "invalid",
-        "the load ran late",
-        [],
-        [],
-    )
-    assert entry["time_to_detect_s"] is None
+    assert (result.verdict, result.reason, result.phases, result.slos) == ("invalid", "the load ran late", (), ())
+    assert result.time_to_detect_s is None
 
 
 def test_times_of_a_sample_count_from_when_it_was_due():

@@ -41,18 +41,18 @@ def in_docker() -> InDocker:
 
 def left_over(docker: InDocker) -> dict[str, str]:
     """What dead runs left in any runtime: project and reason."""
-    local = {str(recipe["project"]): str(recipe["why"]) for recipe in cleanup.dead_runs()}
-    attached = {f"open faults of {r['project']}": _why(r["owner"]) for r in attach.dead_runs()}
+    local = {run.project: run.why for run in cleanup.dead_runs()}
+    attached = {f"open faults of {run.project}": _why(run.owner) for run in attach.dead_runs()}
     return {**attached, **{project: _why(who) for project, who in docker.dead.items()}, **local}
 
 
 def left_alone(docker: InDocker) -> dict[str, str]:
     """What may belong to a run that lives where it cannot be seen from here: project, why, and how to remove it by hand."""
     alone = {project: _doubt(who, by_hand(who)) for project, who in docker.doubtful.items()}
-    for recipe in attach.doubtful_runs():
-        how = f"undo its faults, then rm {shlex.quote(str(recipe['noted']))}"
-        alone[f"open faults of {recipe['project']}"] = _doubt(str(recipe["owner"]), how)
-    alone |= {run["project"]: _doubt(run["owner"], run["how"]) for run in cleanup.doubtful_runs()}
+    for manifest in attach.doubtful_runs():
+        how = f"undo its faults, then rm {shlex.quote(manifest.noted)}"
+        alone[f"open faults of {manifest.project}"] = _doubt(manifest.owner, how)
+    alone |= {run.project: _doubt(run.owner, run.how) for run in cleanup.doubtful_runs()}
     return alone
 
 
@@ -72,14 +72,14 @@ def sweep_dead_runs(note: Callable[[str], None], docker: InDocker | None = None)
         note(f"removing {project}: {_why(who)}")
         removal.remove_dead(project, who)
         removed.append(project)
-    for recipe in attach.dead_runs():
-        note(f"removing open faults of {recipe['project']}: {_why(recipe['owner'])}")
-        attach.heal(recipe)
-        removed.append(f"open faults of {recipe['project']}")
-    for recipe in cleanup.dead_runs():
-        note(f"removing {recipe['project']}: {recipe['why']}")
-        cleanup.remove_run(recipe)
-        removed.append(str(recipe["project"]))
+    for manifest in attach.dead_runs():
+        note(f"removing open faults of {manifest.project}: {_why(manifest.owner)}")
+        attach.heal(manifest)
+        removed.append(f"open faults of {manifest.project}")
+    for run in cleanup.dead_runs():
+        note(f"removing {run.project}: {run.why}")
+        cleanup.remove_run(run.project, run.directory)
+        removed.append(run.project)
     return removed
 
 

@@ -7,16 +7,16 @@ Compose stacks are not covered by testcontainers' own reaper (testcontainers-pyt
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from pytest_llmchaos.evidence import journal
+from pytest_llmchaos.evidence.journal_lines import Process
+from pytest_llmchaos.evidence.run_manifest import RunManifest, manifest_from
 from pytest_llmchaos.host.identity import process_started
 from pytest_llmchaos.runtime.docker import removal
 from pytest_llmchaos.runtime.local.cleanup import remove_run
@@ -58,14 +58,14 @@ class Watchdog:
             self._process.returncode = 0  # it outlives us on purpose, of which Popen would warn
 
 
-def start(recipe: dict[str, Any], log: Path) -> Watchdog:
-    """Start the watchdog for one run. `recipe` says which journal to read and which project to remove."""
+def start(manifest: RunManifest, log: Path) -> Watchdog:
+    """Start the watchdog of one run."""
     read_fd, write_fd = os.pipe()
     os.set_inheritable(write_fd, False)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "pytest_llmchaos.cleanup.watchdog", str(read_fd), json.dumps(recipe)],
+            [sys.executable, "-m", "pytest_llmchaos.cleanup.watchdog", str(read_fd), manifest.to_json()],
             pass_fds=[read_fd],
             start_new_session=True,
             stdin=subprocess.DEVNULL,
@@ -78,31 +78,32 @@ def start(recipe: dict[str, Any], log: Path) -> Watchdog:
 
 def kill_processes(path: Path) -> None:
     """End the helper processes that a journal names, unless their numbers now belong to somebody else."""
-    for line in journal.read(path):
-        if line.get("kind") == "process" and process_started(int(line["pid"])) == line["started"]:
+    for written in journal.lines(path):
+        line = written.line if isinstance(written, journal.Written) else None
+        if isinstance(line, Process) and process_started(line.pid) == line.started:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(int(line["pid"]), signal.SIGKILL)
+                os.killpg(line.pid, signal.SIGKILL)
 
 
-def clean_up(recipe: dict[str, Any]) -> None:
+def clean_up(manifest: RunManifest) -> None:
     """Everything that a dead run left: its processes, its open faults, its stack."""
-    path = Path(recipe["journal"])
+    path = Path(manifest.journal)
     if path.exists():
         kill_processes(path)
-    if not recipe["owned"]:
+    if not manifest.owned:
         from pytest_llmchaos.runtime.docker import attached  # noqa: PLC0415 - only this branch needs it
 
-        attached.heal(recipe)
-    elif recipe["runtime"] == "compose":
-        removal.remove_dead(recipe["project"], recipe["owner"])
-    elif recipe["runtime"] == "local":
-        remove_run(recipe)
+        attached.heal(manifest)
+    elif manifest.runtime == "compose":
+        removal.remove_dead(manifest.project, manifest.owner)
+    elif manifest.runtime == "local":
+        remove_run(manifest.project, Path(manifest.directory))
 
 
 def main(argv: list[str]) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    fd, recipe = int(argv[0]), json.loads(argv[1])
+    fd, manifest = int(argv[0]), manifest_from(argv[1])
     said = b""
     while True:
         data = os.read(fd, 4096)
@@ -111,11 +112,11 @@ def main(argv: list[str]) -> int:
         said += data
     if GOODBYE in said:
         return 0
-    _say(f"pytest (owner {recipe['owner']}) is gone without a goodbye: cleaning up {recipe['project']}")
+    _say(f"pytest (owner {manifest.owner}) is gone without a goodbye: cleaning up {manifest.project}")
     deadline = time.monotonic() + GIVE_UP_S
     while True:
         try:
-            clean_up(recipe)
+            clean_up(manifest)
         except Exception as error:  # noqa: BLE001 - whatever it was, the next attempt may work, and nobody else will try
             _say(f"not clean yet: {type(error).__name__}: {error}")
         else:

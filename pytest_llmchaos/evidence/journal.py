@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from pytest_llmchaos.errors import EvidenceLost
+from pytest_llmchaos.evidence.journal_lines import KINDS, Line
+from pytest_llmchaos.model import Undo
 
-SCHEMA = "llmchaos-journal/1"
+NAMES = frozenset(str(kind.__struct_config__.tag) for kind in KINDS)
 
 
 class Journal:
@@ -31,23 +35,23 @@ class Journal:
     def __repr__(self) -> str:
         return f"<journal {self.path}>"
 
-    def write(self, kind: str, **fields: Any) -> None:
-        line = json.dumps({"at_unix_s": round(time.time(), 6), "kind": kind, **fields}, ensure_ascii=True, default=str)
+    def write(self, line: Line) -> None:
+        stamped = {"at_unix_s": round(time.time(), 6), **msgspec.to_builtins(line, enc_hook=str)}
         # What a failed write left of its line must not swallow this one.
-        data = (b"\n" if self.lost else b"") + line.encode() + b"\n"
+        data = (b"\n" if self.lost else b"") + json.dumps(stamped).encode() + b"\n"
         try:
             while data:
                 data = data[os.write(self._fd, data) :]
             os.fsync(self._fd)
         except OSError as error:
             why = f"{error.strerror or error}: make room there, then run again"
-            lost = EvidenceLost(f"the line {kind!r} cannot be written to {self.path}: {why}")
+            lost = EvidenceLost(f"the line {stamped['kind']!r} cannot be written to {self.path}: {why}")
             self.lost = self.lost or lost
             raise lost from None
 
-    def note(self, kind: str, **fields: Any) -> None:
+    def note(self, line: Line) -> None:
         with contextlib.suppress(EvidenceLost):
-            self.write(kind, **fields)
+            self.write(line)
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -55,34 +59,91 @@ class Journal:
             self._fd = -1
 
 
-def read(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a journal. A torn last line, left by a process that died while writing, is passed over."""
+class Written(msgspec.Struct, frozen=True, kw_only=True):
+    """A line and when it was written."""
+
+    at_unix_s: float
+    line: Line
+
+
+class Unread(msgspec.Struct, frozen=True, kw_only=True):
+    """A line that could not be read, and its JSON as far as it is any."""
+
+    number: int
+    why: str
+    value: dict[str, object]
+
+
+def parse(raw: bytes) -> dict[str, object]:
+    """The JSON object of one line. A number without a finite value becomes null. Raises ValueError."""
+    try:
+        value = json.loads(raw, parse_constant=lambda _: None, parse_float=_finite)
+    except RecursionError:
+        raise ValueError("too deeply nested") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"expected an object, got {type(value).__name__}")
+    return value
+
+
+def line_of(value: dict[str, object]) -> Written | None:
+    """The typed line of a JSON object; None for a kind that this version lacks. Raises ValueError."""
+    kind = value.get("kind")
+    if not isinstance(kind, str):
+        raise ValueError(f"expected a kind, got {kind!r:.40}")
+    if kind not in NAMES:
+        return None
+    try:
+        at_unix_s = msgspec.convert(value.get("at_unix_s"), float)
+        return Written(at_unix_s=at_unix_s, line=msgspec.convert(value, Line))
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+
+
+def lines(path: Path) -> Iterator[Written | Unread]:
+    """Every line of a journal, in order. Lines of an unknown kind are passed over, others that do not decode are named."""
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            value: dict[str, object] = {}
+            try:
+                if raw.strip():
+                    value = parse(raw)
+                    line = line_of(value)
+                    if line is not None:
+                        yield line
+            except ValueError as error:
+                why = str(error) if raw.endswith(b"\n") else "the line is cut off"
+                yield Unread(number=number, why=why, value=value)
+
+
+def read(path: Path) -> Iterator[dict[str, object]]:
+    """The JSON of each line that has a kind, for readers of single fields. A torn last line is passed over."""
     with path.open("rb") as file:
         for raw in file:
-            if not raw.endswith(b"\n"):
-                return
-            try:
-                line = json.loads(raw)
-            except ValueError:
-                continue
-            if isinstance(line, dict):
-                yield line
+            with contextlib.suppress(ValueError):
+                if raw.endswith(b"\n") and "kind" in (value := parse(raw)):
+                    yield value
 
 
-def open_intents(path: Path) -> list[dict[str, Any]]:
+def open_intents(path: Path) -> list[Undo]:
     """The undo of every fault that was announced and not yet undone, newest first.
 
     Each is matched by the id of its intent. Journals of earlier versions lack ids: there victim and operation must do.
+    Only the undo itself has to be readable: whatever else is odd in a line, its fault is undone.
     """
-    pending: dict[tuple[str, ...], dict[str, Any]] = {}
+    pending: dict[tuple[str, ...], Undo] = {}
     for line in read(path):
         undo = line.get("undo")
-        if line.get("kind") == "intent" and isinstance(undo, dict):
-            pending[_intent_key(line, line.get("id"), undo.get("op"))] = undo
-        elif line.get("kind") == "undone" and line.get("ok"):
+        if line["kind"] == "intent" and isinstance(undo, dict):
+            pending[_intent_key(line, line.get("id"), undo.get("op"))] = Undo.from_json(undo)
+        elif line["kind"] == "undone" and line.get("ok") is True:
             pending.pop(_intent_key(line, line.get("intent"), line.get("op")), None)
     return list(pending.values())[::-1]
 
 
-def _intent_key(line: dict[str, Any], intent: object, op: object) -> tuple[str, ...]:
+def _intent_key(line: dict[str, object], intent: object, op: object) -> tuple[str, ...]:
     return (str(intent),) if intent is not None else (str(line.get("trial")), str(line.get("victim")), str(op))
+
+
+def _finite(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from pytest_llmchaos.errors import LlmchaosError, verdict_of
+from msgspec import UNSET, UnsetType, structs
+
+from pytest_llmchaos.errors import EvidenceLost, LlmchaosError, Verdict, verdict_of
+from pytest_llmchaos.evidence import journal_lines as lines
 from pytest_llmchaos.evidence.journal import Journal
+from pytest_llmchaos.evidence.trial_result import EventNote, Planned, ProofNote, TrialResult
+from pytest_llmchaos.model import Undo
+
+UNPLANNED = Planned()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,14 +32,15 @@ class PhaseBounds:
 class Record:
     """What one trial leaves behind. Times are seconds since the start of its load; `anchor` fixes that instant."""
 
-    def __init__(self, journal: Journal, trial: str, directory: Path) -> None:
+    def __init__(self, journal: Journal, trial: str, directory: Path, planned: Planned = UNPLANNED) -> None:
         self.journal = journal
         self.trial = trial
+        self.planned = planned
         self.directory = directory
         self.phases: list[PhaseBounds] = []
-        self.events: list[dict[str, Any]] = []
+        self.events: list[EventNote] = []
         self.findings: list[str] = []
-        self.proofs: list[dict[str, Any]] = []
+        self.proofs: list[ProofNote] = []
         self.phase_now = ""
         self.healed = True
         self._intents = 0
@@ -45,13 +53,27 @@ class Record:
 
     def anchor(self, unix_s: float, monotonic_s: float) -> None:
         self._unix_s, self._monotonic_s = unix_s, monotonic_s
-        self.write("anchor", unix_s=unix_s, monotonic_s=monotonic_s)
+        self.journal.write(lines.AnchorSet(trial=self.trial, unix_s=unix_s, monotonic_s=monotonic_s))
 
-    def write(self, kind: str, **fields: Any) -> None:
-        self.journal.write(kind, trial=self.trial, **fields)
+    def begin(self, samples: str) -> None:
+        self.journal.write(lines.TrialBegin(trial=self.trial, samples=samples, **structs.asdict(self.planned)))
 
-    def note(self, kind: str, **fields: Any) -> None:
-        self.journal.note(kind, trial=self.trial, **fields)
+    def process(self, pid: int, started: str) -> None:
+        """A helper process, which must not outlive the run."""
+        self.journal.write(lines.Process(trial=self.trial, pid=pid, started=started))
+
+    def intent(self, fault: str, victim: str, undo: Undo) -> str:
+        """Write down a fault that is about to be injected, and how to undo it. Returns the id of the act."""
+        self._intents += 1
+        intent = f"{self.trial}#{self._intents}"  # unique in the journal: what is undone is matched by it
+        note = lines.UndoNote(op=undo.op, service=undo.service, args=dict(undo.args))
+        self.journal.write(
+            lines.Intent(trial=self.trial, id=intent, step="inject", fault=fault, victim=victim, undo=note)
+        )
+        return intent
+
+    def undone(self, intent: str, victim: str, op: str, *, ok: bool, why: str | UnsetType = UNSET) -> None:
+        self.journal.note(lines.Undone(trial=self.trial, intent=intent, victim=victim, op=op, ok=ok, why=why))
 
     def now_s(self) -> float:
         return time.monotonic() - self._monotonic_s
@@ -63,34 +85,36 @@ class Record:
     def unix_s(self, at_s: float) -> float:
         return self._unix_s + at_s
 
+    def judge(self, result: TrialResult) -> None:
+        """The last line of a trial: what became of it."""
+        self.journal.write(lines.Judged(**structs.asdict(result)))
+
     def event(self, source: str, what: str, *, at_s: float | None = None, service: str = "") -> None:
-        entry = {
-            "at_s": round(self.now_s() if at_s is None else at_s, 3),
-            "source": source,
-            "what": what,
-            "service": service,
-        }
-        self.events.append(entry)
-        self.write("event", **entry)
+        at_s = round(self.now_s() if at_s is None else at_s, 3)
+        self.events.append(EventNote(at_s=at_s, source=source, what=what, service=service))
+        self.journal.write(lines.Event(trial=self.trial, at_s=at_s, source=source, what=what, service=service))
+
+    def note_events(self, notes: Sequence[EventNote]) -> None:
+        """Events that were read after they had happened; the record's own are in order of time again afterwards."""
+        for note in notes:
+            self.event(note.source, note.what, at_s=note.at_s, service=note.service or "")
+        self.events.sort(key=lambda event: event.at_s)
 
     def finding(self, what: str) -> None:
         self.findings.append(what)
-        self.write("finding", what=what)
+        self.journal.write(lines.Finding(trial=self.trial, what=what))
 
-    def new_intent(self) -> str:
-        """An id for one act, unique in the journal: what is undone is matched by it."""
-        self._intents += 1
-        return f"{self.trial}#{self._intents}"
-
-    def proof(self, step: str, witness: str, at_unix_s: float, *, intent: str) -> None:
-        entry = {"step": step, "witness": witness, "at_s": self.at_s(at_unix_s)}
-        self.proofs.append(entry)
-        (self.write if step == "injected" else self.note)("proof", intent=intent, **entry)
+    def proof(self, step: Literal["injected", "healed"], witness: str, at_unix_s: float, *, intent: str) -> None:
+        at_s = self.at_s(at_unix_s)
+        self.proofs.append(ProofNote(step=step, witness=witness, at_s=at_s))
+        line = lines.Proved(trial=self.trial, intent=intent, step=step, witness=witness, at_s=at_s)
+        (self.journal.write if step == "injected" else self.journal.note)(line)
 
     @contextmanager
     def left_to_its_test(self) -> Iterator[None]:
         """For what no trial judges: it held, unless it broke off here or a claim of its test fails."""
-        verdict, reason = "held", ""
+        verdict: Verdict = "held"
+        reason = ""
         try:
             yield
         except BaseException as error:
@@ -99,18 +123,22 @@ class Record:
                 verdict, reason = verdict_of(error), f"{type(error).__name__}: {error}"
             raise
         finally:
-            self.note("judged", verdict=verdict, reason=reason or None)
+            result = TrialResult(
+                trial=self.trial, verdict=verdict, reason=reason or None, judged=True, **structs.asdict(self.planned)
+            )
+            with suppress(EvidenceLost):
+                self.judge(result)
 
     @contextmanager
     def phase(self, name: str, *, from_s: float | None = None) -> Iterator[None]:
         """A phase that ends when its block does, also by an error: then it is still recorded as far as it came."""
         begin = round(self.now_s() if from_s is None else from_s, 3)
         self.phase_now = name
-        self.write("phase_begin", name=name, from_s=begin)
+        self.journal.write(lines.PhaseBegin(trial=self.trial, name=name, from_s=begin))
         try:
             yield
         finally:
             end = max(begin, round(self.now_s(), 3))
             self.phases.append(PhaseBounds(name=name, from_s=begin, to_s=end))
-            self.note("phase", name=name, from_s=begin, to_s=end)
+            self.journal.note(lines.PhaseEnd(trial=self.trial, name=name, from_s=begin, to_s=end))
             self.phase_now = ""

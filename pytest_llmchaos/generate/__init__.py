@@ -14,6 +14,7 @@ from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.generate import docs, rules, signals
 from pytest_llmchaos.generate.boards.all_boards import boards
 from pytest_llmchaos.generate.boards.slo import own_overview
+from pytest_llmchaos.generate.schemas import schemas
 from pytest_llmchaos.slo.openslo import slos_of
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def outputs(root: Path, scale: float = rules.LAB_SCALE) -> dict[Path, str]:
         root / "stack" / "remediation.slo.yaml": signals.triggers(slos, source, scale),
         page: docs.page(page.read_text(encoding="utf-8"), slos, scale),
         **{root / "dashboards" / f"{uid}.json": text for uid, text in made.items()},
+        **schemas(root),
     }
 
 

@@ -49,8 +49,7 @@ class Injector:
         record, injected = self._record, self.injected
         able = granted(self._runtime, act.fault.needs, act.fault.kind)
         before_s = time.time()
-        intent, undo = record.new_intent(), act.fault.undo(act.victim).as_json()
-        record.write("intent", id=intent, step="inject", fault=act.fault.kind, victim=act.victim, undo=undo)
+        intent = record.intent(act.fault.kind, act.victim, act.fault.undo(act.victim))
         injected.acts.append(act)
         self._intents.append((intent, act))
         act.fault.inject(able, act.victim)
@@ -111,17 +110,16 @@ class Injector:
     def _undo(self, intent: str, act: Injection, since_unix_s: float) -> None:
         """One act undone and proven healed, or written down as one that is not."""
         record, undo = self._record, act.fault.undo(act.victim)
-        which = {"intent": intent, "victim": act.victim, "op": undo.op}
         try:
             undo_until_done(self._runtime, undo)
             proof = healed(self._runtime, act, since_unix_s)
             record.proof("healed", proof.witness, proof.at_unix_s, intent=intent)
-            record.note("undone", **which, ok=True)
+            record.undone(intent, act.victim, undo.op, ok=True)
         except NoVictim as error:
-            record.note("undone", **which, ok=True, why=str(error))
+            record.undone(intent, act.victim, undo.op, ok=True, why=str(error))
             raise
         except BaseException as error:
-            record.note("undone", **which, ok=False, why=str(error) or type(error).__name__)
+            record.undone(intent, act.victim, undo.op, ok=False, why=str(error) or type(error).__name__)
             raise
         finally:
             self._signals.fault(act.fault.kind, act.victim, active=False)

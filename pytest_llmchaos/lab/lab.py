@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import Aborted, InvalidExperiment, NotSteady, ProvesNothing
-from pytest_llmchaos.evidence.trial_record import Record
+from pytest_llmchaos.evidence.trial_record import UNPLANNED, Record
+from pytest_llmchaos.evidence.trial_result import Planned, PlanNote
 from pytest_llmchaos.host import identity
 from pytest_llmchaos.lab.injector import Injected, Injector
 from pytest_llmchaos.lab.live_load import RunningLoad
@@ -43,8 +44,17 @@ class Lab:
     """The stack of this run. Not thread-safe: one trial at a time."""
 
     def __init__(
-        self, *, runtime: Runtime, subject: Subject, journal: Journal, directory: Path, seed: int, say: Say
+        self,
+        *,
+        runtime: Runtime,
+        subject: Subject,
+        journal: Journal,
+        directory: Path,
+        seed: int,
+        say: Say,
+        opened: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """`opened` is given the name of each record that `load` opens outside a trial."""
         self.runtime = runtime
         self.subject = subject
         self.journal = journal
@@ -55,9 +65,7 @@ class Lab:
         self._slos: tuple[Slo, ...] | None = None
         self._trials = 0
         self.record: Record | None = None
-        self.last_trial = ""
-        self.last_judged: dict[str, Any] = {}
-        self.unclaimed: list[str] = []  # records that `load` opened by itself, for whose tests they are to speak
+        self._opened = opened
         self.running_load: RunningLoad | None = None
         self.signals = Signals(runtime.url(subject.pushgateway) if subject.pushgateway else None)
 
@@ -84,15 +92,15 @@ class Lab:
         return RemediatorView(self.runtime, self.subject.remediator)
 
     @contextmanager
-    def recording(self, worker: str = "", **about: Any) -> Iterator[Record]:
+    def recording(self, planned: Planned = UNPLANNED, *, worker: str = "") -> Iterator[Record]:
         """A record of its own for what happens inside the block."""
         self._trials += 1
         name = f"{worker}-{self._trials:03d}" if worker else f"{self._trials:03d}"
         directory = self.directory / "trials" / name
         directory.mkdir(parents=True, exist_ok=True)
-        record = Record(self.journal, name, directory)
-        record.write("trial", samples=f"trials/{name}/samples.jsonl", **about)
-        self.record, self.last_trial = record, name
+        record = Record(self.journal, name, directory, planned)
+        record.begin(f"trials/{name}/samples.jsonl")
+        self.record = record
         try:
             yield record
         finally:
@@ -178,11 +186,11 @@ class Lab:
         """
         if self.record is None:
             with (
-                self.recording(scenario="lab", fault="", plan={"load": str(load)}) as record,
+                self.recording(Planned(scenario="lab", fault="", plan=PlanNote(load=str(load)))) as record,
                 record.left_to_its_test(),
                 self.load(load, longest_s=longest_s, meanwhile=meanwhile) as running,
             ):
-                self.unclaimed.append(record.trial)
+                self._opened(record.trial)
                 yield running
             return
         rng: Random = rng_for(self.seed, "lab", str(load), self._trials)
@@ -191,7 +199,7 @@ class Lab:
             load, planned, runtime=self.runtime, subject=self.subject, directory=self.record.directory
         )
         running.launch()
-        self.record.write("process", pid=running.pid, started=identity.process_started(running.pid))
+        self.record.process(running.pid, identity.process_started(running.pid))
         try:
             if meanwhile is not None:
                 meanwhile()

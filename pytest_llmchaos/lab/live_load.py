@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import EvidenceLost, LoadNotHeld, TooFewSamples
+from pytest_llmchaos.evidence.trial_result import LoadResult
 from pytest_llmchaos.loadgen.process import LoadPlan, LoadProcess, LoadStatus, LoadSummary
 from pytest_llmchaos.stats.windows import Window, first_sustained_good_s, windows
 
@@ -143,18 +144,18 @@ class RunningLoad:
             self.summary = self._process.stop()
         return self.summary
 
-    def require_held(self) -> dict[str, Any]:
+    def require_held(self) -> LoadResult:
         """The generator's own health. Raises LoadNotHeld if it ran late, sent too little or had no core to itself."""
         summary = self.stop()
         if not self._process.told:
             self._require_room()
             raise LoadNotHeld("the load generator left no summary, so it died; see load.log in the trial's folder")
-        about = {
-            "offered_rps": summary.offered_rps,
-            "achieved_ratio": summary.achieved_ratio,
-            "lateness_p99_s": summary.lateness_p99_s,
-            "generator_cpu": summary.generator_cpu,
-        }
+        about = LoadResult(
+            offered_rps=summary.offered_rps,
+            achieved_ratio=summary.achieved_ratio,
+            lateness_p99_s=summary.lateness_p99_s,
+            generator_cpu=summary.generator_cpu,
+        )
         if summary.shed:
             # They left no sample, and it is in an outage that too many wait at once: what remains would look better.
             raise LoadNotHeld(

@@ -49,7 +49,7 @@ class ProcessFlood:
         self._process = LoadProcess(plan, self._record.directory / "overload")
         self._process.start()
         pid = self._process.pid
-        self._record.write("process", pid=pid, started=identity.process_started(pid))
+        self._record.process(pid, identity.process_started(pid))
 
     def seen(self, service: str, since_unix_s: float) -> Proof | None:
         """Proof that requests arrive at the gateway at the flood's rate; None if Prometheus has not seen that yet."""

@@ -25,11 +25,13 @@ WITHIN_S = 40.0  # default of repair_within_s and settle_within_s
 LEASE_MARGIN_S = 60.0  # to prove and to undo the acts of one trial
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Experiment:
     """Load, faults and phases of a scenario. Made by `experiment(...)`, which checks every argument.
 
     `repair_within_s` and `settle_within_s` are None where they were not given.
+
+    Each mark makes its own: equal only to itself, so that it can be a key.
     """
 
     load: Load
@@ -75,8 +77,9 @@ class TrialPlan:
     seed: int
 
     @property
-    def identity(self) -> str:
-        return f"{self.scenario}|{self.fault}|{self.repeat}"
+    def key(self) -> tuple[str, str, int, Experiment]:
+        """What the claims of one trial share."""
+        return self.scenario, str(self.fault), self.repeat, self.experiment
 
 
 def experiment(

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.faults.base import options_of
@@ -15,6 +18,47 @@ from pytest_llmchaos.plan.seeds import rng_for
 if TYPE_CHECKING:
     from pytest_llmchaos.loads import Arrival
     from pytest_llmchaos.model import Fault, Injection
+
+
+class ScheduledAct(msgspec.Struct, frozen=True, kw_only=True):
+    """One planned act and how strong it is."""
+
+    after_s: int | float
+    """Seconds after the fault phase began."""
+    fault: str
+    victim: str
+    options: dict[str, object]
+
+
+class ScheduledPhases(msgspec.Struct, frozen=True, kw_only=True):
+    """Lengths and deadlines of a trial's phases, in seconds."""
+
+    steady_s: int | float
+    fault_s: int | float | None
+    recovery_s: int | float
+    stable_s: int | float
+
+
+class ScheduleEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One trial in a run's schedule."""
+
+    scenario: str
+    fault: str
+    repeat: int
+    injections: tuple[ScheduledAct, ...]
+    load: str
+    phases: ScheduledPhases
+    remediator: bool
+    arrivals: int
+    arrivals_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduledTrial:
+    """A plan and its entry in the schedule."""
+
+    plan: TrialPlan
+    entry: ScheduleEntry
 
 
 def plan_trial(
@@ -72,54 +116,63 @@ def arrivals_of(plan: TrialPlan) -> tuple[Arrival, ...]:
     return plan.experiment.load.schedule(rng, plan.experiment.longest_s(plan.fault))
 
 
-def as_json(plan: TrialPlan) -> dict[str, Any]:
+def entry_of(plan: TrialPlan) -> ScheduleEntry:
     """The trial as it stands in a run's schedule: acts in full with their options, arrivals by their digest."""
     arrivals = arrivals_of(plan)
     text = "\n".join([f"{due_s:.6f}\t{tokens}\t{prompt}" for due_s, prompt, tokens in arrivals])
     experiment = plan.experiment
-    return {
-        "scenario": plan.scenario,
-        "fault": str(plan.fault),
-        "repeat": plan.repeat,
-        "injections": [
-            {
-                "after_s": act.after_s,
-                "fault": act.fault.kind,
-                "victim": act.victim,
-                "options": {name: _plain(value) for name, value in options_of(act.fault).items()},
-            }
+    return ScheduleEntry(
+        scenario=plan.scenario,
+        fault=str(plan.fault),
+        repeat=plan.repeat,
+        injections=tuple(
+            ScheduledAct(after_s=act.after_s, fault=act.fault.kind, victim=act.victim, options=_options(act))
             for act in plan.injections
-        ],
-        "load": str(experiment.load),
-        "phases": {
-            "steady_s": experiment.steady_s,
-            "fault_s": experiment.fault_s,
-            "recovery_s": experiment.deadline_s(plan.fault),
-            "stable_s": experiment.stable_s,
-        },
-        "remediator": experiment.remediator,
-        "arrivals": len(arrivals),
-        "arrivals_sha256": hashlib.sha256(text.encode()).hexdigest(),
-    }
+        ),
+        load=str(experiment.load),
+        phases=ScheduledPhases(
+            steady_s=experiment.steady_s,
+            fault_s=experiment.fault_s,
+            recovery_s=experiment.deadline_s(plan.fault),
+            stable_s=experiment.stable_s,
+        ),
+        remediator=experiment.remediator,
+        arrivals=len(arrivals),
+        arrivals_sha256=hashlib.sha256(text.encode()).hexdigest(),
+    )
 
 
-def _plain(value: object) -> Any:
+def _options(act: Injection) -> dict[str, object]:
+    """How strong the act is."""
+    return {name: _plain(value) for name, value in options_of(act.fault).items()}
+
+
+def _plain(value: object) -> object:
     """A value whose JSON is the same in every process; what has no such form is told by its type alone."""
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value if value is None or isinstance(value, str | int | float) else type(value).__name__
 
 
-def schedule(plans: Iterable[TrialPlan]) -> list[dict[str, Any]]:
-    """The schedule of a run, in an order that no test order changes. Claims of one trial count once."""
-    trials = {(plan.identity, id(plan.experiment)): plan for plan in plans}
-    entries = {schedule_bytes([entry]): entry for entry in map(as_json, trials.values())}
-    ordered = sorted(entries, key=lambda text: (*(entries[text][key] for key in ("scenario", "fault", "repeat")), text))
-    return [entries[text] for text in ordered]
+def schedule(plans: Iterable[TrialPlan]) -> list[ScheduledTrial]:
+    """The trials of a run, in an order that no test order changes. Claims of one trial count once."""
+    trials = {plan.key: plan for plan in plans}
+    found = {
+        schedule_bytes([entry]): ScheduledTrial(plan=plan, entry=entry)
+        for plan in trials.values()
+        for entry in [entry_of(plan)]
+    }
+    return [
+        trial
+        for _, trial in sorted(
+            found.items(), key=lambda pair: (pair[1].entry.scenario, pair[1].entry.fault, pair[1].entry.repeat, pair[0])
+        )
+    ]
 
 
-def schedule_bytes(entries: Sequence[dict[str, Any]]) -> bytes:
-    return json.dumps(list(entries), sort_keys=True, separators=(",", ":")).encode()
+def schedule_bytes(entries: Sequence[object]) -> bytes:
+    """Entries, or their JSON values, as bytes that can be compared."""
+    return json.dumps(msgspec.to_builtins(list(entries)), sort_keys=True, separators=(",", ":")).encode()
 
 
 def require_capacity(plan: TrialPlan, capacity_tokens_per_s: float, backend: str) -> None:

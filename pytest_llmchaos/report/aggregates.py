@@ -5,12 +5,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from pytest_llmchaos.report.formatting import NONE, number, one_line
+from pytest_llmchaos.evidence.trial_result import RunResult, SloVerdict, TimeName, TimeResult, TrialResult
+from pytest_llmchaos.report.formatting import NONE, one_line
 
 PROVED = ("held", "refuted")  # only trials that prove something count in a mean
-TIMES = {
+TIMES: dict[TimeName, tuple[str, str]] = {
     "time_to_detect_s": ("MTTD", "fault start to the system's own first signal"),
     "time_to_recover_s": ("MTTR", "fault start to the first sustained good second"),
     "time_to_settle_s": ("settling", "end of a passing fault to the first sustained good second"),
@@ -24,7 +24,7 @@ class Times:
     scenario: str
     fault: str
     remediator: bool
-    key: str
+    key: TimeName
     name: str
     meaning: str
     values_s: tuple[float, ...]
@@ -47,25 +47,22 @@ class Times:
     def deviation_s(self) -> float | None:
         return statistics.stdev(self.values_s) if len(self.values_s) > 1 else None
 
-    def as_json(self) -> dict[str, Any]:
+    def result(self) -> TimeResult:
         """As it stands in run.json, to the millisecond like the times that it sums up."""
-        figures = {
-            "mean_s": self.mean_s,
-            "median_s": self.median_s,
-            "deviation_s": self.deviation_s,
-            "least_s": min(self.values_s),
-            "most_s": max(self.values_s),
-        }
-        rounded = {name: None if value is None else round(value, 3) for name, value in figures.items()}
-        return {
-            "scenario": self.scenario,
-            "fault": self.fault,
-            "remediator": self.remediator,
-            "time": self.key,
-            "n": len(self.values_s),
-            "never": self.missing,
-            **rounded,
-        }
+        deviation_s = self.deviation_s
+        return TimeResult(
+            scenario=self.scenario,
+            fault=self.fault,
+            remediator=self.remediator,
+            time=self.key,
+            n=len(self.values_s),
+            never=self.missing,
+            mean_s=round(self.mean_s, 3),
+            median_s=round(self.median_s, 3),
+            deviation_s=None if deviation_s is None else round(deviation_s, 3),
+            least_s=round(min(self.values_s), 3),
+            most_s=round(max(self.values_s), 3),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,17 +84,17 @@ class Coverage:
     controls: list[tuple[str, str, int]]
 
 
-def times(trials: Sequence[Mapping[str, Any]]) -> list[Times]:
+def times(trials: Sequence[TrialResult]) -> list[Times]:
     """In the order in which the experiments were first performed; experiments that nothing was timed in are left out."""
-    groups: dict[tuple[str, str, bool], list[Mapping[str, Any]]] = {}
+    groups: dict[tuple[str, str, bool], list[TrialResult]] = {}
     for trial in trials:
-        if trial["verdict"] in PROVED:
-            identity = (str(trial["scenario"]), str(trial["fault"]), trial.get("remediator") is not False)
+        if trial.verdict in PROVED:
+            identity = (trial.scenario, trial.fault, trial.remediator is not False)
             groups.setdefault(identity, []).append(trial)
     found = []
     for (scenario, fault, remediator), its in groups.items():
         for key, (name, meaning) in TIMES.items():
-            values = [value for trial in its if (value := number(trial.get(key))) is not None]
+            values = [value for trial in its if (value := time_of(trial, key)) is not None]
             if values:
                 found.append(
                     Times(
@@ -114,77 +111,79 @@ def times(trials: Sequence[Mapping[str, Any]]) -> list[Times]:
     return found
 
 
-def coverage(run: Mapping[str, Any]) -> Coverage:
+def time_of(trial: TrialResult, key: TimeName) -> float | None:
+    """One of a trial's times by its name."""
+    found: dict[TimeName, float | None] = {
+        "time_to_detect_s": trial.time_to_detect_s,
+        "time_to_recover_s": trial.time_to_recover_s,
+        "time_to_settle_s": trial.time_to_settle_s,
+    }
+    return found[key]
+
+
+def coverage(run: RunResult) -> Coverage:
     """What was exercised. The run's catalogue, where it has one, adds what could have been."""
-    catalogue = run["catalogue"] if isinstance(run["catalogue"], Mapping) else {}
-    grouped: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    grouped: dict[tuple[str, str], list[TrialResult]] = {}
     controls: dict[tuple[str, str], int] = {}
-    for trial in run["trials"]:
-        control = "without a fault" if trial["fault"] == "none" else ""
-        if trial.get("remediator") is False:
-            control = f"{control or trial['fault']} without the remediator"
+    for trial in run.trials:
+        control = "without a fault" if trial.fault == "none" else ""
+        if trial.remediator is False:
+            control = f"{control or trial.fault} without the remediator"
         if control:
-            key = (one_line(control, 120), str(trial["verdict"]))
+            key = (one_line(control, 120), trial.verdict)
             controls[key] = controls.get(key, 0) + 1
         else:
             for place in _places(trial):
                 grouped.setdefault(place, []).append(trial)
     return Coverage(
-        faults=_union(catalogue.get("faults"), [fault for fault, _ in grouped]),
-        targets=_union(catalogue.get("targets"), [target for _, target in grouped]),
+        faults=_union(run.catalogue.faults, [fault for fault, _ in grouped]),
+        targets=_union(run.catalogue.targets, [target for _, target in grouped]),
         cells={place: _cell(trials) for place, trials in grouped.items()},
         controls=[(what, verdict, n) for (what, verdict), n in controls.items()],
     )
 
 
-def _places(trial: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _places(trial: TrialResult) -> list[tuple[str, str]]:
     """Each primitive fault with each part it hit: a fault made of several counts once for every one of them."""
-    plan = trial.get("plan")
-    acts = plan.get("injections") if isinstance(plan, Mapping) else None
-    found = [tuple(str(act).split(" ")[:2]) for act in acts or () if str(act).count(" ") >= 2]
+    acts = trial.plan.injections if trial.plan else ()
+    found = [tuple(act.split(" ")[:2]) for act in acts if act.count(" ") >= 2]
     return list(dict.fromkeys((one_line(kind, 40), one_line(part, 60)) for kind, part in found)) or [
         (_kind(trial), _target(trial))
     ]
 
 
-def _cell(trials: Sequence[Mapping[str, Any]]) -> Cell:
+def _cell(trials: Sequence[TrialResult]) -> Cell:
     verdicts: dict[str, int] = {}
     met: dict[str, bool | None] = {}
     for trial in trials:
-        verdicts[trial["verdict"]] = verdicts.get(trial["verdict"], 0) + 1
-        for slo in trial["slos"]:
-            name, now = one_line(slo.get("name"), 40), reached(slo)
+        verdicts[trial.verdict] = verdicts.get(trial.verdict, 0) + 1
+        for slo in trial.slos:
+            name, now = one_line(slo.name, 40), reached(slo)
             before = met.get(name, True)
             met[name] = None if now is None or before is None else now and before
     return Cell(verdicts=verdicts, slos=tuple(met.items()))
 
 
-def most_spent(trial: Mapping[str, Any]) -> tuple[float, str] | None:
+def most_spent(trial: TrialResult) -> tuple[float, str] | None:
     """The share of a month's error budget that the trial cost, and the service level that paid most; None if none was judged."""
-    spent = [
-        (value, one_line(slo.get("name"), 40))
-        for slo in trial["slos"]
-        if (value := number(slo.get("budget_spent"))) is not None
-    ]
+    spent = [(slo.budget_spent, one_line(slo.name, 40)) for slo in trial.slos if slo.budget_spent is not None]
     return max(spent, key=lambda pair: pair[0], default=None)
 
 
-def reached(slo: Mapping[str, Any]) -> bool | None:
+def reached(slo: SloVerdict) -> bool | None:
     """Whether the value reached its objective, both being ratios of good events; None where one is missing."""
-    value, objective = number(slo.get("value")), number(slo.get("objective"))
-    return None if value is None or objective is None else value >= objective
+    return None if slo.value is None or slo.objective is None else slo.value >= slo.objective
 
 
-def _kind(trial: Mapping[str, Any]) -> str:
+def _kind(trial: TrialResult) -> str:
     """The fault without its target: «kill api» is «kill»."""
-    name, target = one_line(trial["fault"], 80), one_line(trial.get("target"), 80)
+    name, target = one_line(trial.fault, 80), one_line(trial.target, 80)
     return name.removesuffix(f" {target}") if target else name
 
 
-def _target(trial: Mapping[str, Any]) -> str:
-    return one_line(trial.get("victim") or trial.get("target"), 80) or NONE
+def _target(trial: TrialResult) -> str:
+    return one_line(trial.victim or trial.target, 80) or NONE
 
 
-def _union(known: Any, seen: list[str]) -> list[str]:
-    listed = [one_line(item, 80) for item in known] if isinstance(known, list) else []
-    return list(dict.fromkeys([*listed, *seen]))
+def _union(known: Sequence[str], seen: list[str]) -> list[str]:
+    return list(dict.fromkeys([*(one_line(item, 80) for item in known), *seen]))

@@ -8,10 +8,12 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
+from msgspec.structs import replace
+
+from pytest_llmchaos.evidence.trial_result import PhaseResult
 from pytest_llmchaos.model import Sample
-from pytest_llmchaos.report.formatting import number
+from pytest_llmchaos.stats.quantiles import nearest_rank
 
 WIDTHS_S = (0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
 SHED = frozenset({"http_429"})  # refused politely: the caller knows and may come again
@@ -122,23 +124,21 @@ def curves(raw: Raw, *, until_s: float, points: int, dots: int) -> Curves:
 
 def quantile(ordered: list[float], q: float) -> float | None:
     """Nearest rank: a value that was measured. Of fewer than 1/(1-q) requests it is the slowest of them."""
-    return ordered[max(0, math.ceil(q * len(ordered)) - 1)] if ordered else None
+    return ordered[nearest_rank(q, len(ordered)) - 1] if ordered else None
 
 
-def counted(raw: Raw, phases: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def counted(raw: Raw, phases: Iterable[PhaseResult]) -> tuple[PhaseResult, ...]:
     """`phases`, those that nobody lived to judge with counts by due time. An open phase lasts as long as the samples."""
     told = []
     for phase in phases:
-        if phase.get("offered") is not None:
+        if phase.offered is not None:
             told.append(phase)
             continue
-        from_s = number(phase.get("from_s")) or 0.0
-        to_s = number(phase.get("to_s"))
-        if to_s is None:
-            to_s = max(from_s, raw.until_s)
-        inside = [i for i, due_s in enumerate(raw.due_s) if from_s <= due_s < to_s]
-        told.append({**phase, "to_s": to_s, "offered": len(inside), "ok": sum(not raw.kind[i] for i in inside)})
-    return told
+        to_s = max(phase.from_s, raw.until_s) if phase.to_s is None else phase.to_s
+        inside = [i for i, due_s in enumerate(raw.due_s) if phase.from_s <= due_s < to_s]
+        ok = sum(not raw.kind[i] for i in inside)
+        told.append(replace(phase, to_s=to_s, offered=len(inside), ok=ok))
+    return tuple(told)
 
 
 def _kind(outcome: str) -> str:

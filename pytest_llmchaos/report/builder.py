@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+
+from msgspec import to_builtins
+from msgspec.structs import replace
 
 from pytest_llmchaos.errors import LlmchaosError
-from pytest_llmchaos.evidence.samples_file import read
+from pytest_llmchaos.evidence.samples_file import read as read_samples
+from pytest_llmchaos.evidence.trial_result import TrialResult
 from pytest_llmchaos.model import Sample
 from pytest_llmchaos.report.aggregates import times
 from pytest_llmchaos.report.binning import Raw, counted, gather
@@ -29,41 +31,33 @@ def build(run_dir: Path) -> Path:
     """
     run_dir = run_dir.resolve()
     read = journal(run_dir)
-    run = fold(read.lines)
-    run["unreadable_lines"] = read.unreadable
+    run = fold(read.lines, read.unreadable)
     raws: dict[str, Raw] = {}
-    for trial in run["trials"]:
-        raw = gather(_samples(run_dir, trial))
-        raws[trial["trial"]] = raw
-        trial["phases"] = counted(raw, trial["phases"])
-    for trial in run["trials"]:
-        trial["effect"] = effect(trial, run["trials"], raws)
-    run["times"] = [spread.as_json() for spread in times(run["trials"])]
-    run = _finite(run)
-    _write(run_dir / "run.json", json.dumps(run, indent=1, allow_nan=False) + "\n")
+    trials: list[TrialResult] = []
+    for trial in run.trials:
+        lacks: list[str] = []
+        raw = raws[trial.trial] = gather(_samples(run_dir, trial.samples, lacks))
+        trials.append(replace(trial, phases=counted(raw, trial.phases), findings=(*trial.findings, *lacks)))
+    trials = [replace(trial, effect=effect(trial, trials, raws)) for trial in trials]
+    run = replace(run, trials=tuple(trials), times=tuple(spread.result() for spread in times(trials)))
+    _write(run_dir / "run.json", json.dumps(to_builtins(run), indent=1, allow_nan=False) + "\n")
     _write(run_dir / "summary.md", markdown(run))
     _write(run_dir / "report.html", page(run, raws, logs(run_dir)))
     _point(run_dir.parent / "latest", run_dir.name)
     return run_dir / "report.html"
 
 
-def _samples(run_dir: Path, trial: dict[str, Any]) -> Iterator[Sample]:
-    """The trial's samples; none if its load never started. A path that leads out of the run is not followed."""
+def _samples(run_dir: Path, samples: str | None, lacks: list[str]) -> Iterator[Sample]:
+    """A trial's samples; none if its load never started. A path that leads out of the run is not followed.
+
+    Why there are fewer than the trial left goes into `lacks`.
+    """
     try:
-        path = (run_dir / str(trial.get("samples") or "")).resolve()
+        path = (run_dir / (samples or "")).resolve()
         if path.is_relative_to(run_dir) and path.is_file():
-            yield from read(path)
+            yield from read_samples(path)
     except (LlmchaosError, OSError, ValueError) as error:
-        trial["findings"].append(f"the charts lack samples: {str(error).replace(f'{run_dir}/', '')}")
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no infinity: what had no finite value (a quantile of mostly failed requests) is null there."""
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        lacks.append(f"the charts lack samples: {str(error).replace(f'{run_dir}/', '')}")
 
 
 def _write(path: Path, text: str) -> None:

@@ -9,64 +9,58 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from msgspec.structs import replace
+
+from pytest_llmchaos.evidence.trial_result import Compared, Effect, Measure, TrialResult
 from pytest_llmchaos.report.aggregates import PROVED
 from pytest_llmchaos.report.binning import Raw
-from pytest_llmchaos.report.formatting import number
 from pytest_llmchaos.report.markers import fault_start_s
 from pytest_llmchaos.stats.intervals import CONFIDENCE, Estimate, difference, median, share
 
-Trial = Mapping[str, Any]
 
-
-def effect(trial: Trial, trials: Sequence[Trial], raws: Mapping[str, Raw]) -> dict[str, Any] | None:
+def effect(trial: TrialResult, trials: Sequence[TrialResult], raws: Mapping[str, Raw]) -> Effect | None:
     """The trial's effect against its control arm, as it stands in run.json; None where the run has no such arm."""
-    arms = [other for other in trials if other["fault"] == "none" and _experiment(other) == _experiment(trial)]
-    if trial["fault"] == "none" or not arms:
+    arms = [other for other in trials if other.fault == "none" and _experiment(other) == _experiment(trial)]
+    if trial.fault == "none" or not arms:
         return None
-    control = next((arm for arm in arms if arm["verdict"] in PROVED), arms[0])
-    sides = [_observed(one, raws.get(one["trial"], Raw())) for one in (trial, control)]
+    control = next((arm for arm in arms if arm.verdict in PROVED), arms[0])
+    sides = [_observed(one, raws.get(one.trial, Raw())) for one in (trial, control)]
     reason = _why_not([trial, control], sides)
-    measures: dict[str, Any] = {}
-    if reason is None:
-        shares, first, whole = zip(*map(_estimates, sides), strict=True)
-        measures = {"availability": _told(*shares), "ttft_p50_s": _told(*first), "e2e_p50_s": _told(*whole)}
-    return {
-        "control": control["trial"],
-        "confidence": CONFIDENCE,
-        "requests": {"fault": len(sides[0]), "control": len(sides[1])},
-        "reason": reason,
-        "availability": None,
-        "ttft_p50_s": None,
-        "e2e_p50_s": None,
-        **measures,
-    }
+    effect = Effect(
+        control=control.trial,
+        confidence=CONFIDENCE,
+        requests=Compared(fault=len(sides[0]), control=len(sides[1])),
+        reason=reason,
+    )
+    if reason is not None:
+        return effect
+    shares, first, whole = zip(*map(_estimates, sides), strict=True)
+    return replace(effect, availability=_measure(*shares), ttft_p50_s=_measure(*first), e2e_p50_s=_measure(*whole))
 
 
-def _experiment(trial: Trial) -> Any:
+def _experiment(trial: TrialResult) -> object:
     """What two arms share: all but the fault. The same load by name, scenario and repeat is the same load by the request."""
-    plan = trial.get("plan")
-    rest = {key: value for key, value in plan.items() if key != "injections"} if isinstance(plan, Mapping) else None
-    return trial["scenario"], trial["repeat"], trial["remediator"], rest
+    rest = replace(trial.plan, injections=()) if trial.plan else None
+    return trial.scenario, trial.repeat, trial.remediator, rest
 
 
-def _why_not(arms: Sequence[Trial], sides: Sequence[Sequence[Any]]) -> str | None:
+def _why_not(arms: Sequence[TrialResult], sides: Sequence[Sequence[object]]) -> str | None:
     for one, seen in zip(arms, sides, strict=True):
-        if one["verdict"] not in PROVED:
-            return f"trial {one['trial']} is {one['verdict']} and proves nothing"
+        if one.verdict not in PROVED:
+            return f"trial {one.trial} is {one.verdict} and proves nothing"
         if not seen:
-            return f"trial {one['trial']} has no request from its fault phase on"
+            return f"trial {one.trial} has no request from its fault phase on"
     return None
 
 
-def _observed(trial: Trial, raw: Raw) -> list[tuple[bool, float, float]]:
+def _observed(trial: TrialResult, raw: Raw) -> list[tuple[bool, float, float]]:
     """(ok, time to first token, whole time) of each request that was due from the fault's start to the trial's end.
 
     Both times are infinite for a failed one; an answer whose first token went unseen showed its caller nothing before its end.
     """
     begin_s = fault_start_s(trial)
-    end_s = max((number(phase.get("to_s")) or 0.0 for phase in trial["phases"]), default=0.0)
+    end_s = max((phase.to_s or 0.0 for phase in trial.phases), default=0.0)
     if begin_s is None:
         return []
     rows = zip(raw.due_s, raw.ttft_s, raw.end_s, raw.kind, strict=True)
@@ -82,9 +76,12 @@ def _estimates(seen: Sequence[tuple[bool, float, float]]) -> tuple[Estimate, Est
     return share(sum(ok), len(seen)), median(first_s), median(whole_s)
 
 
-def _told(treated: Estimate, control: Estimate) -> dict[str, float | None]:
+def _measure(treated: Estimate, control: Estimate) -> Measure:
     """Both sides, their difference and its interval. What has no finite value is null in run.json."""
     found = difference(treated, control)
     ends = (found.value, found.low, found.high) if found else (None, None, None)
-    rounded = [None if end is None else round(end, 6) for end in (treated.value, control.value, *ends)]
-    return dict(zip(("fault", "control", "value", "low", "high"), rounded, strict=True))
+    fault, other, value, low, high = (
+        round(end, 6) if end is not None and math.isfinite(end) else None
+        for end in (treated.value, control.value, *ends)
+    )
+    return Measure(fault=fault, control=other, value=value, low=low, high=high)

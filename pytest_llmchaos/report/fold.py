@@ -1,209 +1,190 @@
-"""Folds journal lines into the value that becomes run.json. Pure; repeats what the judge wrote and judges nothing itself.
+"""Folds journal lines into the run that becomes run.json. Pure: repeats what the judge wrote.
 
-The one exception is said by the format: a trial that the judge let hold is «refuted» once a claim about it failed, and
-«invalid» where a claim could not be asked or the run died before the trial was judged.
+A trial that the judge let hold is «refuted» once a claim about it failed. It is «invalid»
+where a claim could not be asked, or where the run died before the trial was judged.
 """
 
 from __future__ import annotations
 
-import math
 import shlex
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
-from pytest_llmchaos.errors import CLAIM_MAKES
-from pytest_llmchaos.report.formatting import VERDICTS, number, one_line
+import msgspec
+from msgspec import structs
 
-SCHEMA = "llmchaos-run/1"
+from pytest_llmchaos.errors import CLAIM_MAKES, Verdict
+from pytest_llmchaos.evidence import journal_lines as lines
+from pytest_llmchaos.evidence.journal import Written
+from pytest_llmchaos.evidence.trial_result import (
+    Anchor,
+    Catalogue,
+    ClaimResult,
+    Counts,
+    EventNote,
+    PhaseResult,
+    ProofNote,
+    RunResult,
+    StackResult,
+    TrialResult,
+    UndoResult,
+    Unreadable,
+)
+from pytest_llmchaos.report.formatting import VERDICTS
+
 UNJUDGED = "the run ended before this trial was judged"
 
-Line = Mapping[str, Any]
-
-_DEFAULTS: dict[str, Any] = {
-    "scenario": "unknown",
-    "hypothesis": "",
-    "fault": "unknown",
-    "target": None,
-    "victim": None,
-    "fidelity": None,
-    "lifetime": None,
-    "remediator": True,
-    "repeat": 0,
-    "verdict": "invalid",
-    "reason": UNJUDGED,
-    "time_to_detect_s": None,
-    "detected_by": None,
-    "time_to_recover_s": None,
-    "repaired_by": None,
-    "proof": [],
-    "phases": [],
-    "slos": [],
-    "load": None,
-    "events": [],
-    "findings": [],
-    "healed": None,
-}
+Kind = TypeVar("Kind")
 
 
-_PHASE = ("name", "from_s", "to_s", "offered", "ok", "outcomes", "ttft_p95_s", "e2e_p95_s")
-_SLO = ("name", "objective", "value", "query", "budget_spent", "burn_rate", "callers_say")
-_PROOF = ("step", "witness", "at_s")
-_EVENT = ("at_s", "source", "what", "service")
+def fold(written: Iterable[Written], unreadable: Sequence[Unreadable] = ()) -> RunResult:
+    """The run of these lines, which are in order of time."""
+    written = tuple(written)
+    every = [one.line for one in written]
+    begun = next(iter(_of(lines.RunBegin, every)), None)  # xdist: each worker writes one, and the first one wins
+    ended = _last(lines.RunEnd, every)
+    of_trial: dict[str, list[lines.TrialLine]] = {}
+    for line in every:
+        if isinstance(line, lines.TrialLine):
+            of_trial.setdefault(line.trial, []).append(line)
+    odd = {one.trial: one.why for one in unreadable if one.trial and one.kind == "judged"}
+    trials = tuple(_trial(name, its, begun, odd.get(name)) for name, its in of_trial.items())
+    return RunResult(
+        run=begun.run if begun else "unknown",
+        seed=begun.seed if begun else None,
+        replay=_replay_of(begun),
+        runtime=begun.runtime if begun else None,
+        backend=begun.backend if begun else None,
+        started_unix_s=min((one.at_unix_s for one in written), default=None),
+        ended_unix_s=max((one.at_unix_s for one in written), default=None),
+        exit_status=ended.exit_status if ended else None,
+        environment=begun.environment if begun else {},
+        stack=_stack(every),
+        schedule=begun.schedule if begun else (),
+        catalogue=begun.catalogue if begun else Catalogue(),
+        counts=Counts(**{verdict: sum(trial.verdict == verdict for trial in trials) for verdict in VERDICTS}),
+        trials=trials,
+        unreadable_lines=len(unreadable),
+        unreadable=tuple(unreadable),
+    )
 
 
-def fold(lines: Iterable[Line]) -> dict[str, Any]:
-    """The run that the lines tell, in order. Lines of a kind that is not known here are passed over."""
-    run: dict[str, Any] = {}
-    of_trial: dict[str, list[Line]] = {}
-    exit_status = None
-    started: list[float] = []
-    stack: dict[str, Any] = {}
-    for line in lines:
-        kind = line.get("kind")
-        moment = number(line.get("at_unix_s"))
-        if moment is not None:
-            started.append(moment)
-        if kind == "run":
-            run = {
-                **line,
-                **{key: value for key, value in run.items() if value is not None},
-            }  # xdist: the first one wins
-        elif kind == "run_end":
-            exit_status = line.get("exit_status")
-        elif kind in {"stack_up", "stack_down"}:
-            stack[f"{kind[6:]}_s"] = line.get("took_s")
-            stack.update({"images": line["images"]} if "images" in line else {})
-        elif "trial" in line:
-            of_trial.setdefault(str(line["trial"]), []).append(line)
-    folded = {
-        "schema": SCHEMA,
-        "run": str(run.get("run") or "unknown"),
-        "seed": run.get("seed"),
-        "replay": run.get("replay"),
-        "runtime": run.get("runtime"),
-        "backend": run.get("backend"),
-        "started_unix_s": min(started, default=None),
-        "ended_unix_s": max(started, default=None),
-        "exit_status": exit_status,
-        "environment": run.get("environment") or {},
-        "stack": stack,
-        "schedule": run.get("schedule") or [],
-        "catalogue": run.get("catalogue") or {},
-    }
-    trials = [_trial(name, its, folded) for name, its in of_trial.items()]
-    folded["counts"] = {verdict: sum(trial["verdict"] == verdict for trial in trials) for verdict in VERDICTS}
-    return {**folded, "trials": trials}
+def _of(kind: type[Kind], every: Iterable[object]) -> list[Kind]:
+    return [line for line in every if isinstance(line, kind)]
 
 
-def _trial(name: str, lines: list[Line], run: Line) -> dict[str, Any]:
+def _last(kind: type[Kind], every: Iterable[object]) -> Kind | None:
+    return next(reversed(_of(kind, every)), None)
+
+
+def _stack(every: Sequence[object]) -> StackResult:
+    up, down = _last(lines.StackUp, every), _last(lines.StackDown, every)
+    return StackResult(
+        up_s=up.took_s if up else None, down_s=down.took_s if down else None, images=up.images if up else {}
+    )
+
+
+def _trial(name: str, its: Sequence[object], begun: lines.RunBegin | None, odd: str | None) -> TrialResult:
     """One trial from its own lines: what was planned, overlaid by what the judge wrote."""
-    planned = _last(lines, "trial")
-    judged = _last(lines, "judged")
-    trial = {"trial": name, **_DEFAULTS, **_known(planned), **_known(judged)}
-    anchor = _last(lines, "anchor")
-    trial["anchor"] = {key: anchor.get(key) for key in ("unix_s", "monotonic_s")} if anchor else None
-    trial["judged"] = bool(judged)
-    trial["claims"] = [
-        {key: line.get(key) for key in ("nodeid", "outcome", "message")} for line in lines if line["kind"] == "claim"
-    ]
-    trial["phases"] = _list(judged.get("phases"), _PHASE) or _phases(lines)
-    trial["slos"] = _list(judged.get("slos"), _SLO)
-    trial["proof"] = _merged(lines, judged, "proof", _PROOF)
-    trial["events"] = _merged(lines, judged, "event", _EVENT)
-    trial["findings"] = _findings(lines, judged)
-    trial["undo"] = _undo(lines)
-    trial["verdict"], trial["reason"] = _verdict(trial)
-    trial["replay"] = trial.get("replay") or _replay(trial, run)
-    return trial
+    judged = _last(lines.Judged, its)
+    why = UNJUDGED if odd is None else f"the journal's line that judged this trial is unreadable: {odd}"
+    known = _said(_last(lines.TrialBegin, its)) | _said(judged)
+    result = structs.replace(TrialResult(trial=name, verdict="invalid", reason=why), **known)
+    anchor = _last(lines.AnchorSet, its)
+    claims = tuple(
+        ClaimResult(nodeid=claim.nodeid, outcome=claim.outcome, message=claim.message)
+        for claim in _of(lines.Claim, its)
+    )
+    verdict, reason = _verdict(result.verdict, judged.reason if judged else why, claims)
+    return structs.replace(
+        result,
+        verdict=verdict,
+        reason=reason,
+        anchor=Anchor(unix_s=anchor.unix_s, monotonic_s=anchor.monotonic_s) if anchor else None,
+        judged=judged is not None,
+        phases=result.phases or _phases(its),
+        proof=_proof(result, its),
+        events=_events(result, its),
+        findings=tuple(dict.fromkeys([*result.findings, *(line.what for line in _of(lines.Finding, its))])),
+        claims=claims,
+        undo=_undo(its),
+        replay=result.replay or _replay(claims, begun),
+    )
 
 
-def _known(line: Line) -> dict[str, Any]:
-    return {key: value for key, value in line.items() if key not in {"kind", "at_unix_s", "trial"}}
+def _said(line: msgspec.Struct | None) -> dict[str, object]:
+    """What a line says beyond the defaults of its kind."""
+    if line is None:
+        return {}
+    values = structs.asdict(line)
+    silent = {one.name for one in structs.fields(line) if values[one.name] == one.default}
+    return {name: value for name, value in values.items() if name not in silent}
 
 
-def _last(lines: list[Line], kind: str) -> Line:
-    return next((line for line in reversed(lines) if line["kind"] == kind), {})
-
-
-def _list(value: Any, keys: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The mappings in a list, each with all of `keys`: what nobody wrote is null."""
-    listed = value if isinstance(value, list) else []
-    return [{**dict.fromkeys(keys), **item} for item in listed if isinstance(item, Mapping)]
-
-
-def _verdict(trial: Line) -> tuple[str, str | None]:
-    verdict, reason = str(trial["verdict"]), trial["reason"]
-    if verdict not in VERDICTS:
-        return "invalid", f"the journal names the verdict {one_line(verdict, 40)!r}, which this version does not know"
+def _verdict(verdict: Verdict, reason: str | None, claims: Sequence[ClaimResult]) -> tuple[Verdict, str | None]:
+    """The judge's verdict after the claims."""
     if verdict == "held":
         for outcome, becomes in CLAIM_MAKES.items():
-            told = next((claim for claim in trial["claims"] if claim["outcome"] == outcome), None)
-            if told is not None:
-                return becomes, reason or told["message"] or f"{told['nodeid']} {outcome}"
+            first = next((claim for claim in claims if claim.outcome == outcome), None)
+            if first is not None:
+                return becomes, reason or first.message or f"{first.nodeid} {outcome}"
     return verdict, reason
 
 
-def _phases(lines: list[Line]) -> list[dict[str, Any]]:
+def _phases(its: Sequence[object]) -> tuple[PhaseResult, ...]:
     """Phases of a trial that was not judged: those that ended, and the one that had begun, open-ended (`to_s` null)."""
-    phases: dict[str, dict[str, Any]] = {}
-    for line in lines:
-        if line["kind"] in {"phase", "phase_begin"}:
-            phases[str(line.get("name"))] = {
-                **dict.fromkeys(_PHASE),
-                "name": str(line.get("name")),
-                "from_s": line.get("from_s"),
-                "to_s": line.get("to_s") if line["kind"] == "phase" else None,
-            }
-    return list(phases.values())
+    phases: dict[str, PhaseResult] = {}
+    for line in its:
+        if isinstance(line, lines.PhaseBegin):
+            phases[line.name] = PhaseResult(name=line.name, from_s=line.from_s)
+        elif isinstance(line, lines.PhaseEnd):
+            phases[line.name] = PhaseResult(name=line.name, from_s=line.from_s, to_s=line.to_s)
+    return tuple(phases.values())
 
 
-def _merged(lines: list[Line], judged: Line, kind: str, keys: tuple[str, ...]) -> list[dict[str, Any]]:
+def _proof(result: TrialResult, its: Sequence[object]) -> tuple[ProofNote, ...]:
     """What the judge listed and what was noted on the way, each once, in order of time."""
-    field = "events" if kind == "event" else kind
-    merged: dict[str, dict[str, Any]] = {}
-    for item in [
-        *_list(judged.get(field), keys),
-        *_list([_known(line) for line in lines if line["kind"] == kind], keys),
-    ]:
-        merged.setdefault(repr([item[key] for key in keys]), item)
-    return sorted(merged.values(), key=lambda item: _moment(item.get("at_s")))
+    noted = [ProofNote(step=line.step, witness=line.witness, at_s=line.at_s) for line in _of(lines.Proved, its)]
+    return tuple(sorted(dict.fromkeys([*result.proof, *noted]), key=lambda one: one.at_s))
 
 
-def _moment(value: Any) -> float:
-    seen = number(value)
-    return math.inf if seen is None else seen
+def _events(result: TrialResult, its: Sequence[object]) -> tuple[EventNote, ...]:
+    """The same of events."""
+    noted = [
+        EventNote(at_s=line.at_s, source=line.source, what=line.what, service=line.service)
+        for line in _of(lines.Event, its)
+    ]
+    return tuple(sorted(dict.fromkeys([*result.events, *noted]), key=lambda one: one.at_s))
 
 
-def _findings(lines: list[Line], judged: Line) -> list[str]:
-    told = judged.get("findings")
-    found = [*(told if isinstance(told, list) else []), *(line for line in lines if line["kind"] == "finding")]
-    return list(dict.fromkeys(str(item.get("what") if isinstance(item, Mapping) else item) for item in found))
+def _undo(its: Sequence[object]) -> tuple[UndoResult, ...]:
+    """Every fault that was announced, and whether the journal shows its undo done afterwards."""
+    announced: list[tuple[lines.Intent, bool]] = []
+    for line in its:
+        if isinstance(line, lines.Intent):
+            announced.append((line, False))
+        elif isinstance(line, lines.Undone) and line.ok:
+            announced = [(intent, done or _undoes(line, intent)) for intent, done in announced]
+    return tuple(
+        UndoResult(fault=intent.fault, victim=intent.victim, op=intent.undo.op, undone=done)
+        for intent, done in announced
+    )
 
 
-def _undo(lines: list[Line]) -> list[dict[str, Any]]:
-    """Every fault that was announced, with its undo and whether the journal shows that undo done afterwards."""
-    undo: list[dict[str, Any]] = []
-    ids: list[object] = []  # of the intents; journals of earlier versions lack them
-    for line in lines:
-        victim = line.get("victim")
-        if line["kind"] == "intent":
-            act = line.get("undo")
-            op = act.get("op") if isinstance(act, Mapping) else None
-            undo.append({"fault": line.get("fault"), "victim": victim, "op": op, "undone": False})
-            ids.append(line.get("id"))
-        elif line["kind"] == "undone" and line.get("ok") is True:
-            for entry, intent in zip(undo, ids, strict=True):
-                if (entry["victim"], entry["op"], intent) == (victim, line.get("op"), line.get("intent")):
-                    entry["undone"] = True
-    return undo
+def _undoes(undone: lines.Undone, intent: lines.Intent) -> bool:
+    return (undone.intent, undone.victim, undone.op) == (intent.id, intent.victim, intent.undo.op)
 
 
-def _replay(trial: Line, run: Line) -> str | None:
+def _replay(claims: Sequence[ClaimResult], begun: lines.RunBegin | None) -> str | None:
     """The line that performs this trial's experiment again, claims and all."""
-    files = sorted({str(claim["nodeid"]).split("::")[0] for claim in trial["claims"] if claim["nodeid"]})
-    if not files or run["seed"] is None:
-        return run["replay"] if isinstance(run["replay"], str) else None
+    files = sorted({claim.nodeid.split("::")[0] for claim in claims if claim.nodeid})
+    if not files or begun is None:
+        return _replay_of(begun)
     # The run's own line has the seed always, and spells it as it can be spelled beside the plugins that are installed there.
-    ours = "--llmchaos" if "--llmchaos-seed=" in str(run["replay"]) else "--chaos"
-    options = [f"{ours}-{name}={run[name]}" for name in ("seed", "runtime", "backend") if run[name] not in (None, "")]
-    return shlex.join(["pytest", *files, *options])
+    ours = "--llmchaos" if "--llmchaos-seed=" in (_replay_of(begun) or "") else "--chaos"
+    told = {"seed": begun.seed, "runtime": begun.runtime, "backend": begun.backend}
+    return shlex.join(["pytest", *files, *(f"{ours}-{name}={value}" for name, value in told.items() if value != "")])
+
+
+def _replay_of(begun: lines.RunBegin | None) -> str | None:
+    return begun.replay if begun is not None and isinstance(begun.replay, str) else None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+
+from pytest_llmchaos.evidence.trial_result import Counts, RunResult
 
 NONE = "\u2013"  # an en dash: what stands where there is no value
-VERDICTS = ("refuted", "heal_failed", "invalid", "inconclusive", "held")  # what needs a reader first comes first
+VERDICTS = tuple(Counts.__struct_fields__)  # what needs a reader first comes first
 VERDICT_MARK = {"held": "✓", "refuted": "✗", "invalid": "∅", "inconclusive": "?", "heal_failed": "!"}
 VERDICT_MEANS = {
     "held": "every claim held",
@@ -40,26 +40,25 @@ def visible(text: str, cut: int = 4000) -> str:
     return _ACTING.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", text)
 
 
-def one_line(value: Any, cut: int = 200) -> str:
+def one_line(value: object, cut: int = 200) -> str:
     """The text of `value` on one line: for tables, terminals and attributes."""
     return visible(" ".join(str(value).split()) if value is not None else "", cut)
 
 
-def ran_as(run: Mapping[str, Any]) -> str:
+def ran_as(run: RunResult) -> str:
     """What the services ran as where that was not containers, such as "process, not container"; else empty."""
-    environment = run["environment"]
-    told = environment.get("services run as") if isinstance(environment, Mapping) else None
+    told = run.environment.get("services run as")
     return "" if told in (None, "containers") else one_line(told, 60)
 
 
-def number(value: Any) -> float | None:
+def number(value: object) -> float | None:
     """`value` as a number, infinity included; None where it is none (absent, text, NaN)."""
     if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
         return None
     return float(value)
 
 
-def figure(value: Any, digits: int = 3) -> str:
+def figure(value: object, digits: int = 3) -> str:
     """A number with `digits` significant digits and no exponent between 0.0001 and 10 million; NONE where there is none."""
     seen = number(value)
     if seen is None:
@@ -73,18 +72,18 @@ def figure(value: Any, digits: int = 3) -> str:
     return f"{seen:.{digits - 1}e}"
 
 
-def seconds(value: Any) -> str:
+def seconds(value: object) -> str:
     text = figure(value)
     return text if text == NONE else f"{text} s"
 
 
-def at(value: Any) -> str:
+def at(value: object) -> str:
     """A moment on the trial's clock, to the millisecond so that two moments can be compared."""
     seen = number(value)
     return NONE if seen is None or math.isinf(seen) else f"{seen:.3f}"
 
 
-def percent(value: Any) -> str:
+def percent(value: object) -> str:
     """A ratio as a percentage; more digits close to 100 %, where they matter."""
     seen = number(value)
     if seen is None or math.isinf(seen):
@@ -96,14 +95,14 @@ def percent(value: Any) -> str:
     return (text.rstrip("0").rstrip(".") if "." in text else text) + " %"
 
 
-def utc(unix_s: Any) -> str:
+def utc(unix_s: object) -> str:
     seen = number(unix_s)
     if seen is None or not 0 <= seen < 253402300800:
         return NONE
     return datetime.fromtimestamp(seen, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def duration(from_unix_s: Any, to_unix_s: Any) -> str:
+def duration(from_unix_s: object, to_unix_s: object) -> str:
     """How long something took, in the units that a person would say it in."""
     begin, end = number(from_unix_s), number(to_unix_s)
     if begin is None or end is None or not math.isfinite(end - begin):
@@ -117,6 +116,6 @@ def count(n: int, noun: str) -> str:
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
-def is_simulated(run: Any) -> bool:
+def is_simulated(run: RunResult) -> bool:
     """Whether the answers came from the simulated engine: such a run says nothing about a real model's speed."""
-    return str(run.get("backend") or "").strip().lower() in {"sim", "simulated"}
+    return (run.backend or "").strip().lower() in {"sim", "simulated"}

@@ -2,46 +2,45 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pytest_llmchaos.errors import NotReady
-from pytest_llmchaos.report.formatting import number
+from pytest_llmchaos.evidence.journal import Unread, Written, lines
+from pytest_llmchaos.evidence.trial_result import Unreadable
 
 LOG_TAIL_BYTES = 64_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Journal:
-    """The lines of all journals of one run, in order of wall time, and how many could not be read."""
+    """The lines of all journals of one run, in order of wall time, and those that could not be read."""
 
-    lines: tuple[dict[str, Any], ...]
-    unreadable: int
+    lines: tuple[Written, ...]
+    unreadable: tuple[Unreadable, ...]
 
 
 def journal(run_dir: Path) -> Journal:
-    """Every `journal*.jsonl` of the run as one. A torn last line is what a SIGKILL leaves: counted, never fatal."""
+    """Every `journal*.jsonl` of the run as one. An unreadable line is listed; the others are kept.
+
+    Raises NotReady where there is no journal.
+    """
     paths = sorted(run_dir.glob("journal*.jsonl"))
     if not paths:
         raise NotReady(
             f"expected journal.jsonl in {run_dir}, found {'no such directory' if not run_dir.is_dir() else 'none'}: "
             "give the directory of one run, such as reports/latest"
         )
-    lines: list[dict[str, Any]] = []
-    unreadable = 0
+    found: list[Written] = []
+    unreadable: list[Unreadable] = []
     for path in paths:
-        for raw in path.read_bytes().splitlines():
-            if not raw.strip():
-                continue
-            line = _line(raw)
-            if line is None:
-                unreadable += 1
+        for line in lines(path):
+            if isinstance(line, Written):
+                found.append(line)
             else:
-                lines.append(line)
-    lines.sort(key=lambda line: _moment(line.get("at_unix_s")))
-    return Journal(lines=tuple(lines), unreadable=unreadable)
+                unreadable.append(_unreadable(path.name, line))
+    found.sort(key=lambda line: line.at_unix_s)
+    return Journal(lines=tuple(found), unreadable=tuple(unreadable))
 
 
 def logs(run_dir: Path) -> dict[str, str]:
@@ -54,13 +53,6 @@ def logs(run_dir: Path) -> dict[str, str]:
     return found
 
 
-def _line(raw: bytes) -> dict[str, Any] | None:
-    try:
-        line = json.loads(raw)
-    except (ValueError, RecursionError):
-        return None
-    return line if isinstance(line, dict) and isinstance(line.get("kind"), str) else None
-
-
-def _moment(value: Any) -> float:
-    return number(value) or 0.0
+def _unreadable(journal: str, line: Unread) -> Unreadable:
+    kind, trial = (value if isinstance(value, str) else None for value in map(line.value.get, ("kind", "trial")))
+    return Unreadable(journal=journal, line=line.number, why=line.why, kind=kind, trial=trial)

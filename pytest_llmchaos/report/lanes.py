@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
 
+from pytest_llmchaos.evidence.trial_result import SloVerdict
 from pytest_llmchaos.report import svg
 from pytest_llmchaos.report.binning import KINDS, Curves
-from pytest_llmchaos.report.formatting import figure, number, percent
+from pytest_llmchaos.report.formatting import figure, percent
 
 WIDTH, LEFT, RIGHT = 1040, 52, 12
 HEAD = 27  # the space above a lane for its name
@@ -100,7 +100,7 @@ def _latency_keys(curves: Curves) -> list[tuple[str, str]]:
     return keys
 
 
-def failures(curves: Curves, frame: Frame, slos: Sequence[Mapping[str, Any]]) -> str:
+def failures(curves: Curves, frame: Frame, slos: Sequence[SloVerdict]) -> str:
     """Failures by kind; over them their sum so far, which ends at what the judge says the trial cost of the month's budget."""
     kinds = [kind for kind in KINDS if any(curves.bad[kind])]
     totals = curves.per_second([sum(counts) for counts in zip(*curves.bad.values(), strict=True)])
@@ -125,9 +125,9 @@ def failures(curves: Curves, frame: Frame, slos: Sequence[Mapping[str, Any]]) ->
     return "".join(drawn)
 
 
-def _budget(slos: Sequence[Mapping[str, Any]]) -> str:
+def _budget(slos: Sequence[SloVerdict]) -> str:
     """What the availability objective's judge says that these failures cost."""
-    spent = next((number(slo.get("budget_spent")) for slo in slos if slo.get("name") == "availability"), None)
+    spent = next((slo.budget_spent for slo in slos if slo.name == "availability"), None)
     return "" if spent is None else f", {percent(spent)} of the month's budget"
 
 

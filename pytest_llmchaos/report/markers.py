@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from pytest_llmchaos.report.formatting import number, one_line, seconds
+from pytest_llmchaos.evidence.trial_result import EventNote, TrialResult
+from pytest_llmchaos.report.formatting import one_line, seconds
 
 SOURCES = {"runtime": "runtime", "prometheus": "alert", "remediator": "remedy", "instrument": "own"}
 
@@ -21,47 +20,43 @@ class Mark:
     key: bool = False
 
 
-def fault_start_s(trial: Mapping[str, Any]) -> float | None:
+def fault_start_s(trial: TrialResult) -> float | None:
     """When the fault took hold by its witness; else when the fault phase began."""
-    proofs = [number(proof.get("at_s")) for proof in trial["proof"] if proof.get("step") == "injected"]
-    phases = [number(phase.get("from_s")) for phase in trial["phases"] if phase.get("name") == "fault"]
-    return next((at_s for at_s in [*proofs, *phases] if at_s is not None), None)
+    proofs = [proof.at_s for proof in trial.proof if proof.step == "injected"]
+    phases = [phase.from_s for phase in trial.phases if phase.name == "fault"]
+    return next(iter([*proofs, *phases]), None)
 
 
-def marks(trial: Mapping[str, Any]) -> list[Mark]:
+def marks(trial: TrialResult) -> list[Mark]:
     """In order of time: the fault, its detection, recovery and undoing with labels; every event with a tick."""
-    found = [
-        Mark(at_s=at_s, css=SOURCES.get(str(event.get("source")), "own"), label=_told(event))
-        for event in trial["events"]
-        if (at_s := number(event.get("at_s"))) is not None
-    ]
+    found = [Mark(at_s=event.at_s, css=SOURCES.get(event.source, "own"), label=_told(event)) for event in trial.events]
     start_s = fault_start_s(trial)
-    if start_s is not None and trial["fault"] != "none":
+    if start_s is not None and trial.fault != "none":
         found.append(
-            Mark(at_s=start_s, css="fault", label=f"{one_line(trial['fault'], 40)} at {seconds(start_s)}", key=True)
+            Mark(at_s=start_s, css="fault", label=f"{one_line(trial.fault, 40)} at {seconds(start_s)}", key=True)
         )
     found.extend(_counted(trial, start_s))
-    for proof in trial["proof"]:
-        at_s = number(proof.get("at_s"))
-        if proof.get("step") == "healed" and at_s is not None:
-            found.append(Mark(at_s=at_s, css="healed", label="proved healed", key=True))
+    found += [
+        Mark(at_s=proof.at_s, css="healed", label="proved healed", key=True)
+        for proof in trial.proof
+        if proof.step == "healed"
+    ]
     return sorted(found, key=lambda mark: mark.at_s)
 
 
-def _counted(trial: Mapping[str, Any], start_s: float | None) -> list[Mark]:
+def _counted(trial: TrialResult, start_s: float | None) -> list[Mark]:
     """Detection and recovery, which are counted from the start of the fault."""
     found = []
-    for key, css, word, who in (
-        ("time_to_detect_s", "detected", "detected", "detected_by"),
-        ("time_to_recover_s", "recovered", "recovered", "repaired_by"),
+    for word, took_s, who in (
+        ("detected", trial.time_to_detect_s, trial.detected_by),
+        ("recovered", trial.time_to_recover_s, trial.repaired_by),
     ):
-        took_s = number(trial.get(key))
         if took_s is not None and start_s is not None:
-            by = one_line(trial.get(who), 40)
+            by = one_line(who, 40)
             found.append(
                 Mark(
                     at_s=start_s + took_s,
-                    css=css,
+                    css=word,
                     label=f"{word} +{seconds(took_s)}{f' · {by}' if by else ''}",
                     key=True,
                 )
@@ -69,5 +64,5 @@ def _counted(trial: Mapping[str, Any], start_s: float | None) -> list[Mark]:
     return found
 
 
-def _told(event: Mapping[str, Any]) -> str:
-    return one_line(f"{event.get('source')}: {event.get('what')}", 120)
+def _told(event: EventNote) -> str:
+    return one_line(f"{event.source}: {event.what}", 120)

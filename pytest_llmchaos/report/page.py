@@ -10,14 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from pytest_llmchaos.evidence.trial_result import RunResult, TrialResult
 from pytest_llmchaos.report import aggregates, formatting
 from pytest_llmchaos.report.binning import Curves, Raw, curves
-from pytest_llmchaos.report.formatting import number
 from pytest_llmchaos.report.markers import fault_start_s, marks
 from pytest_llmchaos.report.sparklines import sparkline, strip
 from pytest_llmchaos.report.summary import headline
@@ -28,8 +27,10 @@ from pytest_llmchaos.report.trial_view import (
     claim_words,
     load_words,
     outcome_words,
+    plan_rows,
     raw_values,
     rows_of,
+    stack_rows,
     tiles,
 )
 
@@ -57,22 +58,22 @@ DETAILS = (
 POINTS = 6000  # of all charts together: more than this cannot fit, so it is not tried
 
 
-def page(run: Mapping[str, Any], raws: Mapping[str, Raw], logs: Mapping[str, str]) -> str:
+def page(run: RunResult, raws: Mapping[str, Raw], logs: Mapping[str, str]) -> str:
     """The page in the most detail that keeps it within LIMIT_BYTES."""
     html = ""
-    for detail in [detail for detail in DETAILS[:-1] if detail.points * len(run["trials"]) <= POINTS] + [DETAILS[-1]]:
+    for detail in [detail for detail in DETAILS[:-1] if detail.points * len(run.trials) <= POINTS] + [DETAILS[-1]]:
         html = _render(run, raws, logs, detail)
         if len(html.encode("utf-8", "replace")) <= LIMIT_BYTES:
             break
     return html
 
 
-def _render(run: Mapping[str, Any], raws: Mapping[str, Raw], logs: Mapping[str, str], detail: Detail) -> str:
+def _render(run: RunResult, raws: Mapping[str, Raw], logs: Mapping[str, str], detail: Detail) -> str:
     watermark = "simulated engine" if formatting.is_simulated(run) else ""
-    each = detail.dots // max(1, len(run["trials"]))
+    each = detail.dots // max(1, len(run.trials))
     shown = []
-    for trial in run["trials"]:
-        raw = raws.get(trial["trial"], Raw())
+    for trial in run.trials:
+        raw = raws.get(trial.trial, Raw())
         until_s = _until_s(trial, raw)
         drawn = curves(raw, until_s=until_s, points=detail.points, dots=each)
         shown.append(
@@ -82,8 +83,8 @@ def _render(run: Mapping[str, Any], raws: Mapping[str, Raw], logs: Mapping[str, 
                 "spark": sparkline(drawn),
                 "tiles": tiles(trial, raw, formatting.ran_as(run)),
                 "chronology": chronology(trial),
-                "plan": rows_of(trial.get("plan") or {}, "plan")[: detail.rows],
-                "load": load_words(trial["load"]),
+                "plan": plan_rows(trial.plan)[: detail.rows],
+                "load": load_words(trial.load),
                 "spent": (aggregates.most_spent(trial) or (None, ""))[0],
                 "data": _data(trial, drawn),
             }
@@ -96,13 +97,13 @@ def _render(run: Mapping[str, Any], raws: Mapping[str, Raw], logs: Mapping[str, 
         .render(
             run=run,
             headline=headline(run),
-            worst=next((verdict for verdict in formatting.VERDICTS if run["counts"][verdict]), "inconclusive"),
-            took=formatting.duration(run["started_unix_s"], run["ended_unix_s"]),
-            environment_rows=(rows_of(run["environment"]) + rows_of(run["stack"], "stack"))[: detail.rows],
+            worst=next((verdict for verdict, n in run.counts.by_verdict().items() if n), "inconclusive"),
+            took=formatting.duration(run.started_unix_s, run.ended_unix_s),
+            environment_rows=(rows_of(run.environment) + stack_rows(run.stack))[: detail.rows],
             watermark=watermark,
             shown=shown,
-            times=aggregates.times(run["trials"]),
-            effects=effect_rows(run["trials"]),
+            times=aggregates.times(run.trials),
+            effects=effect_rows(run.trials),
             coverage=aggregates.coverage(run),
             logs=_tails(logs, detail.log_bytes),
             less=detail is not DETAILS[0],
@@ -120,7 +121,7 @@ def _render(run: Mapping[str, Any], raws: Mapping[str, Raw], logs: Mapping[str, 
 def _environment(detail: Detail) -> Environment:
     """Everything is escaped, and made visible before that, by the engine and not by the template's author."""
 
-    def shown(value: Any) -> Any:
+    def shown(value: object) -> object:
         if isinstance(value, Markup):
             return value
         return formatting.NONE if value is None else formatting.visible(str(value), detail.cut)
@@ -134,10 +135,10 @@ def _environment(detail: Detail) -> Environment:
         lstrip_blocks=True,
     )
 
-    def short(value: Any, cut: int = 100) -> str | None:
+    def short(value: object, cut: int = 100) -> str | None:
         return None if value is None else formatting.one_line(value, cut)
 
-    environment.globals.update(short=short, words=formatting, number=number, reached=aggregates.reached, visible=shown)
+    environment.globals.update(short=short, words=formatting, reached=aggregates.reached, visible=shown)
     environment.globals.update(claim_words=claim_words, outcome_words=outcome_words, raw_values=raw_values)
     environment.globals.update(strip=strip, visible_log=lambda text: escape(formatting.visible(text, LIMIT_BYTES)))
     return environment
@@ -157,19 +158,19 @@ def _policy(style: str, scripts: list[str]) -> str:
     return f"default-src 'none'; script-src {allowed}; style-src {digest(style)}; img-src data:; base-uri 'none'; form-action 'none'"
 
 
-def _json(value: Any) -> Markup:
+def _json(value: object) -> Markup:
     """JSON that cannot end its script element or open a comment, and holds only ASCII."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # noqa: S704
 
 
-def _until_s(trial: Mapping[str, Any], raw: Raw) -> float:
+def _until_s(trial: TrialResult, raw: Raw) -> float:
     """The end of the time axis: the last phase's end, the last request's due time, or 1 s of nothing."""
-    ends = [number(phase.get("to_s")) or 0.0 for phase in trial["phases"]]
+    ends = [phase.to_s or 0.0 for phase in trial.phases]
     return max([*ends, max(raw.due_s, default=0.0), 1.0])
 
 
-def _data(trial: Mapping[str, Any], drawn: Curves) -> dict[str, Any]:
+def _data(trial: TrialResult, drawn: Curves) -> dict[str, object]:
     """What the interactive charts need. Times are whole milliseconds to keep the page small; -1 stands for infinity."""
 
     def milliseconds(values: list[float | None]) -> list[int | None]:
@@ -185,10 +186,7 @@ def _data(trial: Mapping[str, Any], drawn: Curves) -> dict[str, Any]:
         "ttft_p95": milliseconds(drawn.ttft_p95_s),
         "e2e_p95": milliseconds(drawn.e2e_p95_s),
         "inflight": drawn.inflight,
-        "phases": [
-            [formatting.one_line(phase.get("name"), 20), number(phase.get("from_s")), number(phase.get("to_s"))]
-            for phase in trial["phases"]
-        ],
+        "phases": [[formatting.one_line(phase.name, 20), phase.from_s, phase.to_s] for phase in trial.phases],
         "marks": [[round(mark.at_s, 3), mark.css, mark.label] for mark in marks(trial) if mark.key],
         "fault_s": fault_start_s(trial),
     }

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from pytest_llmchaos.evidence.trial_result import Measure, TrialResult
 from pytest_llmchaos.report.aggregates import Times
-from pytest_llmchaos.report.formatting import NONE, figure, number, one_line, percent, seconds
-
-MEASURES = {
-    "availability": "availability",
-    "ttft_p50_s": "median time to first token",
-    "e2e_p50_s": "median whole answer",
-}
+from pytest_llmchaos.report.formatting import NONE, figure, one_line, percent, seconds
 
 
 def time_rows(times: Sequence[Times]) -> list[tuple[str, ...]]:
@@ -42,37 +36,39 @@ def time_lines(times: Sequence[Times]) -> list[str]:
     return lines
 
 
-def effect_rows(trials: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+def effect_rows(trials: Sequence[TrialResult]) -> list[tuple[str, ...]]:
     """(experiment, measure, with the fault, without, difference, 95 % interval) of each trial that has a control arm."""
     rows: list[tuple[str, ...]] = []
     for trial in trials:
-        effect = trial.get("effect")
-        if not isinstance(effect, Mapping):
+        effect = trial.effect
+        if effect is None:
             continue
-        number_of = f" #{trial['repeat']}" if trial.get("repeat") else ""
-        who = one_line(f"{trial['scenario']}: {trial['fault']}{number_of}", 120)
-        if effect.get("reason"):
-            rows.append((who, one_line(effect["reason"], 200), NONE, NONE, NONE, NONE))
+        number_of = f" #{trial.repeat}" if trial.repeat else ""
+        who = one_line(f"{trial.scenario}: {trial.fault}{number_of}", 120)
+        if effect.reason:
+            rows.append((who, one_line(effect.reason, 200), NONE, NONE, NONE, NONE))
             continue
-        for key, words in MEASURES.items():
-            measure = effect.get(key)
-            if isinstance(measure, Mapping):
-                rows.append((who, words, *_side_by_side(measure, ratio=key == "availability")))
+        for words, measure in (
+            ("availability", effect.availability),
+            ("median time to first token", effect.ttft_p50_s),
+            ("median whole answer", effect.e2e_p50_s),
+        ):
+            if measure is not None:
+                rows.append((who, words, *_side_by_side(measure, ratio=measure is effect.availability)))
     return rows
 
 
-def _side_by_side(measure: Mapping[str, Any], *, ratio: bool) -> tuple[str, str, str, str]:
-    def plain(value: Any) -> str:
-        if number(value) is None:
+def _side_by_side(measure: Measure, *, ratio: bool) -> tuple[str, str, str, str]:
+    def plain(value: float | None) -> str:
+        if value is None:
             return "never came"
         return percent(value) if ratio else seconds(value)
 
-    def signed(value: Any) -> str | None:
-        seen = number(value)
-        return None if seen is None else f"{seen * 100:+.1f}" if ratio else f"{seen:+.3f}"
+    def signed(value: float | None) -> str | None:
+        return None if value is None else f"{value * 100:+.1f}" if ratio else f"{value:+.3f}"
 
-    value, low, high = (signed(measure.get(key)) for key in ("value", "low", "high"))
+    value, low, high = (signed(end) for end in (measure.value, measure.low, measure.high))
     unit = "points" if ratio else "s"
     between = f"{low or 'no bound'} to {high or 'no bound'} {unit}"
     shown = (f"{value} {unit}", between) if value else ("no finite value", NONE)
-    return plain(measure.get("fault")), plain(measure.get("control")), *shown
+    return plain(measure.fault), plain(measure.control), *shown

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from pytest_llmchaos.evidence.trial_result import PhaseResult, TrialResult
 from pytest_llmchaos.report import lanes, svg
 from pytest_llmchaos.report.binning import Curves
-from pytest_llmchaos.report.formatting import figure, number, one_line, seconds
+from pytest_llmchaos.report.formatting import figure, one_line, seconds
 from pytest_llmchaos.report.lanes import HEAD, LANES, LEFT, RIGHT, WIDTH, Frame
 from pytest_llmchaos.report.markers import Mark, marks
 
@@ -17,7 +17,7 @@ STRIP, ROW = 20, 15  # the phase strip, one row of mark labels
 CHAR = 6.1  # pixels that one character takes at the label's size, rounded up
 
 
-def timeline(trial: Mapping[str, Any], curves: Curves, watermark: str = "") -> Markup:
+def timeline(trial: TrialResult, curves: Curves, watermark: str = "") -> Markup:
     """The timeline of one trial, as long as its curves. The text alternative tells the story in one sentence."""
     until_s = curves.until_s
     seen = [mark for mark in marks(trial) if 0 <= mark.at_s <= until_s * 1.001]
@@ -31,11 +31,11 @@ def timeline(trial: Mapping[str, Any], curves: Curves, watermark: str = "") -> M
         y += height
     frame = Frame(x=x, tops=tops, bottom=y, edges=[x(edge_s) for edge_s in curves.edges_s])
     parts = [
-        _phases(trial["phases"], frame, until_s),
+        _phases(trial.phases, frame, until_s),
         svg.text((LEFT + WIDTH) / 2, tops["latency"] + 70, watermark, "watermark", "middle") if watermark else "",
         lanes.load(curves, frame),
         lanes.latency(curves, frame),
-        lanes.failures(curves, frame, trial["slos"]),
+        lanes.failures(curves, frame, trial.slos),
         lanes.inflight(curves, frame),
         _axis(frame, until_s),
         _marks(seen, frame, rows),
@@ -46,26 +46,24 @@ def timeline(trial: Mapping[str, Any], curves: Curves, watermark: str = "") -> M
     )
 
 
-def told(trial: Mapping[str, Any]) -> str:
+def told(trial: TrialResult) -> str:
     """What the picture shows, for those who cannot see it."""
-    parts = [f"Timeline of {one_line(trial['scenario'], 80)}, fault {one_line(trial['fault'], 80)}"]
+    parts = [f"Timeline of {one_line(trial.scenario, 80)}, fault {one_line(trial.fault, 80)}"]
     parts += [mark.label for mark in marks(trial) if mark.key]
     return "; ".join(parts) + "."
 
 
-def _phases(phases: Sequence[Mapping[str, Any]], frame: Frame, until_s: float) -> str:
+def _phases(phases: Sequence[PhaseResult], frame: Frame, until_s: float) -> str:
     drawn = []
     for phase in phases:
-        from_s, to_s = number(phase.get("from_s")), number(phase.get("to_s"))
-        if from_s is None:
-            continue
-        a, b = frame.x(from_s), frame.x(until_s if to_s is None else to_s)
-        name = str(phase.get("name"))
+        name, from_s = phase.name, phase.from_s
+        to_s = until_s if phase.to_s is None else phase.to_s
+        a, b = frame.x(from_s), frame.x(to_s)
         css = name if name in {"steady", "fault", "recovery"} else "other"
         if css == "fault":
             drawn.append(svg.rect(a, STRIP, b, frame.bottom, "band"))
         drawn.append(svg.rect(a, 0, b, STRIP - 3, f"phase {css}"))
-        label = f"{one_line(name, 20)} {seconds((until_s if to_s is None else to_s) - from_s)}"
+        label = f"{one_line(name, 20)} {seconds(to_s - from_s)}"
         if len(label) * CHAR > b - a - 8:
             label = one_line(name, 20)
         if len(label) * CHAR <= b - a - 8:

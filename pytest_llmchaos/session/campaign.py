@@ -4,42 +4,34 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import replace
 
 from pytest_llmchaos.errors import LlmchaosError, NotReady
 from pytest_llmchaos.evidence import ledger
+from pytest_llmchaos.evidence.journal_lines import Claim
+from pytest_llmchaos.evidence.trial_result import ClaimOutcome
 from pytest_llmchaos.plan import schedule as planning
 from pytest_llmchaos.plan.experiment import TrialPlan
+from pytest_llmchaos.plan.schedule import ScheduledTrial
+from pytest_llmchaos.session.progress import Progress
 from pytest_llmchaos.session.replay import require_same
 from pytest_llmchaos.session.run import Run
 from pytest_llmchaos.session.settings import Settings, abilities_of
-from pytest_llmchaos.trial.perform import perform
+from pytest_llmchaos.trial.perform import Performed, perform
 from pytest_llmchaos.trial.trial import Trial
-
-
-@dataclass(frozen=True, kw_only=True)
-class Performed:
-    """A trial that was performed, or the error that it ended with. `name` is its id in the journal, `judged` its line there."""
-
-    name: str
-    trial: Trial | None
-    error: LlmchaosError | None
-    judged: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Campaign:
     """Plans and performs. One of these per pytest process."""
 
-    def __init__(self, settings: Settings, make_progress: Callable[[], Any]) -> None:
+    def __init__(self, settings: Settings, make_progress: Callable[[], Progress]) -> None:
         self.settings = settings
         self.services: tuple[str, ...] = settings.subject.targets
         self._make_progress = make_progress
         self._run: Run | None = None
-        self._performed: dict[str, Performed] = {}
-        self._schedule: list[dict[str, Any]] = []
-        self._needs: dict[tuple[str, str], frozenset[str]] = {}
+        self._performed: dict[Hashable, Performed] = {}
+        self._schedule: list[ScheduledTrial] = []
         self.refused: LlmchaosError | None = None
 
     @property
@@ -48,24 +40,23 @@ class Campaign:
             self._run = Run(self.settings, self._make_progress())
         return self._run
 
-    def take(self, plans: Iterable[TrialPlan], recorded: list[dict[str, Any]] | None = None) -> None:
+    def take(self, plans: Iterable[TrialPlan], recorded: list[dict[str, object]] | None = None) -> None:
         """The plans of the selected tests. Raises BadScenario for a load beyond the backend, or a replay that differs."""
         taken = list(plans)
         subject = self.settings.subject
         for plan in taken:
             planning.require_capacity(plan, subject.capacity_tokens_per_s, self.settings.backend)
         self._schedule = planning.schedule(taken)
-        self._needs = {(plan.scenario, str(plan.fault)): plan.fault.needs for plan in taken}
         if recorded is not None:
-            require_same(self._schedule, recorded)
+            require_same([trial.entry for trial in self._schedule], recorded)
 
-    def schedule(self) -> list[dict[str, Any]]:
-        """What the selected tests will do, as it is written down before anything starts."""
+    def schedule(self) -> list[ScheduledTrial]:
+        """The trials of the selected tests, known before anything starts."""
         return self._schedule
 
-    def lacking(self, entry: Mapping[str, Any]) -> list[str]:
-        """What the runtime cannot do and a trial of the schedule needs: it will be skipped."""
-        return sorted(self._needs[entry["scenario"], entry["fault"]] - self._abilities)
+    def lacking(self, plan: TrialPlan) -> list[str]:
+        """Abilities that a trial needs and the runtime lacks: the trial will be skipped."""
+        return sorted(plan.fault.needs - self._abilities)
 
     @functools.cached_property
     def _abilities(self) -> frozenset[str]:
@@ -74,13 +65,13 @@ class Campaign:
     def preflight(self) -> None:
         """Everything that can be found wrong before anything starts. Raises NotReady, or BadScenario."""
         self.run.preflight()
-        self.run.announce(self.schedule())
+        self.run.announce([trial.entry for trial in self._schedule])
 
     def performed(self, plan: TrialPlan) -> Performed:
         """The trial of a plan: performed at the first call, remembered for the others."""
         if self.refused is not None:
             raise self.refused
-        key = plan.identity + f"|{id(plan.experiment)}"
+        key = plan.key
         if key not in self._performed:
             try:
                 self._performed[key] = self._perform(plan)
@@ -90,13 +81,14 @@ class Campaign:
         return self._performed[key]
 
     def _perform(self, plan: TrialPlan) -> Performed:
-        lab = self.run.lab()
+        performed = Performed()
         try:
-            trial = perform(lab, plan, worker=self.settings.worker)
-            self._keep_ledger(trial)
+            performed = perform(self.run.lab(), plan, worker=self.settings.worker)
+            if performed.trial is not None:
+                self._keep_ledger(performed.trial)
         except LlmchaosError as error:
-            return Performed(name=lab.last_trial, trial=None, error=error, judged=lab.last_judged)
-        return Performed(name=trial.name, trial=trial, error=None, judged=lab.last_judged)
+            return replace(performed, trial=None, error=error)
+        return performed
 
     def _keep_ledger(self, trial: Trial) -> None:
         """What this trial would cost of the month's budgets, beside all earlier ones. Raises NotReady if it cannot be kept."""
@@ -118,11 +110,11 @@ class Campaign:
         except OSError as error:
             raise NotReady(f"the ledger {path} cannot be written: {error.strerror or error}") from error
 
-    def note_claim(self, trial: str | None, nodeid: str, outcome: str, message: str | None) -> None:
+    def note_claim(self, trial: str | None, nodeid: str, outcome: ClaimOutcome, message: str | None) -> None:
         """A test's outcome, for the trial that it asked for and for every load that it ran by itself."""
         if self._run is not None and self._run.opened:
-            for name in (*([trial] if trial else []), *self._run.unclaimed()):
-                self._run.journal.note("claim", trial=name, nodeid=nodeid, outcome=outcome, message=message)
+            for name in (*([trial] if trial else []), *self._run.take_own_records()):
+                self._run.journal.note(Claim(trial=name, nodeid=nodeid, outcome=outcome, message=message))
 
     def close(self, exit_status: int) -> list[str]:
         """Remove the stack. Returns what did not go well."""

@@ -7,16 +7,12 @@ import os
 import platform
 import subprocess
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
 
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.runtime.docker import docker_cli
 
-if TYPE_CHECKING:
-    pass
 
-
-def environment() -> dict[str, Any]:
+def environment() -> dict[str, object]:
     """The fingerprint of this machine: versions, kernel, cores, commit."""
     packages = (
         "pytest-llmchaos",

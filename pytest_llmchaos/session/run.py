@@ -5,13 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from msgspec import structs, to_builtins
+from msgspec.structs import replace
 
 from pytest_llmchaos.cleanup import watchdog
 from pytest_llmchaos.cleanup.sweep import sweep_dead_runs
 from pytest_llmchaos.errors import LlmchaosError, NotReady
-from pytest_llmchaos.evidence.journal import SCHEMA, Journal, open_intents
+from pytest_llmchaos.evidence import journal_lines as lines
+from pytest_llmchaos.evidence.journal import Journal, open_intents
+from pytest_llmchaos.evidence.run_manifest import RunManifest
+from pytest_llmchaos.evidence.trial_result import Catalogue
 from pytest_llmchaos.faults import CATALOGUE, foreign_names
 from pytest_llmchaos.host import identity
 from pytest_llmchaos.lab.lab import Lab
@@ -23,7 +30,11 @@ from pytest_llmchaos.subject.lab import Subject, setup_command
 
 if TYPE_CHECKING:
     from pytest_llmchaos.model import Runtime
+    from pytest_llmchaos.plan.schedule import ScheduleEntry
     from pytest_llmchaos.session.progress import Progress
+
+
+SignalHandler = Callable[[int, FrameType | None], object] | int | None
 
 
 class Run:
@@ -37,8 +48,9 @@ class Run:
         self._runtime: Runtime | None = None
         self._watchdog: watchdog.Watchdog | None = None
         self._journal: Journal | None = None
-        self._old_sigterm: Any = None
-        self._noted: dict[str, Any] = {}
+        self._old_sigterm: SignalHandler = None
+        self._noted: RunManifest | None = None
+        self._own_records: list[str] = []
         self.failed_start: BaseException | None = None
 
     @property
@@ -58,20 +70,21 @@ class Run:
                 ) from None
         return self._journal
 
-    def announce(self, schedule: Sequence[dict[str, Any]]) -> None:
+    def announce(self, schedule: Sequence[ScheduleEntry]) -> None:
         """Write down what will be done, before anything starts."""
-        runtime = self._runtime
+        settings, runtime = self.settings, self._runtime
         self.journal.write(
-            "run",
-            schema=SCHEMA,
-            run=self.settings.run,
-            seed=self.settings.seed,
-            replay=self.settings.replay_line,
-            runtime=self.settings.runtime,
-            backend=self.settings.backend,
-            environment={**environment(), "services run as": runtime.services_run_as if runtime else "containers"},
-            schedule=list(schedule),
-            catalogue={"faults": [*CATALOGUE, *foreign_names()], "targets": list(self.subject.targets)},
+            lines.RunBegin(
+                schema=lines.SCHEMA,
+                run=settings.run,
+                seed=settings.seed,
+                replay=settings.replay_line,
+                runtime=settings.runtime,
+                backend=settings.backend,
+                environment={**environment(), "services run as": runtime.services_run_as if runtime else "containers"},
+                schedule=tuple(map(to_builtins, schedule)),
+                catalogue=Catalogue(faults=(*CATALOGUE, *foreign_names()), targets=self.subject.targets),
+            )
         )
 
     def preflight(self) -> Runtime:
@@ -85,11 +98,10 @@ class Run:
         self._runtime = runtime
         return runtime
 
-    def unclaimed(self) -> list[str]:
-        """The records of `lab.load` since the last call: the test that made them speaks for them."""
-        if self._lab is None:
-            return []
-        names, self._lab.unclaimed = self._lab.unclaimed, []
+    def take_own_records(self) -> list[str]:
+        """The records that `lab.load` opened outside a trial since the last call: their test's outcome is theirs."""
+        names = list(self._own_records)
+        self._own_records.clear()
         return names
 
     def lab(self) -> Lab:
@@ -112,20 +124,19 @@ class Run:
         runtime = self._runtime or self.preflight()
         settings, project = self.settings, runtime.project
         sweep_dead_runs(self.progress.note)
-        recipe = {
-            "runtime": settings.runtime,
-            "project": project,
-            "owner": identity.owner_label(),
-            "owned": not self.subject.attach,
-            "journal": str(self.journal.path),
-            "directory": str(settings.stack_directory),
-        }
+        manifest = RunManifest(
+            runtime=settings.runtime,
+            project=project,
+            owner=identity.owner_label(),
+            owned=not self.subject.attach,
+            journal=str(self.journal.path),
+            directory=str(settings.stack_directory),
+        )
         if self.subject.attach:
-            self._noted = {**recipe, "run": settings.run, "targets": list(self.subject.targets)}
-            attached.note(self._noted)
-            recipe = self._noted
-        self.journal.write("stack", **recipe)
-        self._watchdog = watchdog.start(recipe, settings.stack_directory / "watchdog.log")
+            manifest = replace(manifest, run=settings.run, targets=tuple(self.subject.targets))
+            manifest = self._noted = attached.note(manifest)
+        self.journal.write(lines.Stack(**structs.asdict(manifest)))
+        self._watchdog = watchdog.start(manifest, settings.stack_directory / "watchdog.log")
         self._old_sigterm = signal.signal(signal.SIGTERM, _interrupt)
         begin = time.monotonic()
         doing = (
@@ -136,7 +147,7 @@ class Run:
         self.progress.note(f"{doing} {project}")
         runtime.up(remediator=True)
         up_s = time.monotonic() - begin
-        self.journal.write("stack_up", took_s=round(up_s, 3), images=runtime.images())
+        self.journal.write(lines.StackUp(took_s=round(up_s, 3), images=dict(runtime.images())))
         self.progress.note(f"stack is up after {up_s:.1f} s; Prometheus at {runtime.url(self.subject.prometheus)}")
         if not self.subject.own:
             self.progress.note(dashboards_line(runtime.dashboards))
@@ -147,6 +158,7 @@ class Run:
             directory=settings.directory,
             seed=settings.seed,
             say=self.progress,
+            opened=self._own_records.append,
         )
         if self.subject.own:
             url = runtime.url(self.subject.prometheus)
@@ -162,9 +174,9 @@ class Run:
         if self._watchdog is not None:
             (self._watchdog.leave if broken else self._watchdog.dismiss)()
             self._watchdog = None
-        if self._noted and not broken:
+        if self._noted is not None and not broken:
             attached.forget(self._noted)
-            self._noted = {}
+            self._noted = None
         if self._old_sigterm is not None:
             signal.signal(signal.SIGTERM, self._old_sigterm)
             self._old_sigterm = None
@@ -174,7 +186,7 @@ class Run:
         """The services in which a fault is not undone, as far as the journal knows."""
         if self._journal is None:
             return []
-        return sorted({str(undo["service"]) for undo in open_intents(self._journal.path)})
+        return sorted({undo.service for undo in open_intents(self._journal.path)})
 
     def close(self, exit_status: int) -> list[str]:
         """Remove the stack, and say what did not go well. If that fails the watchdog is left on, and tries on its own.
@@ -192,13 +204,13 @@ class Run:
                     f"faults in {', '.join(broken)} are not undone, and the stack is left running: the watchdog goes on with them; "
                     "see `llmchaos doctor`, and heal by hand with `llmchaos heal`"
                 )
-            self._journal.note("stack_down", took_s=round(time.monotonic() - begin, 3))
+            self._journal.note(lines.StackDown(took_s=round(time.monotonic() - begin, 3)))
         except (LlmchaosError, OSError) as error:
             problems.append(
                 f"the stack is not removed yet, its watchdog goes on with it: {error}; see `llmchaos doctor`"
             )
         self._lab = None
-        self._journal.note("run_end", exit_status=exit_status)
+        self._journal.note(lines.RunEnd(exit_status=exit_status))
         if self._journal.lost is not None:
             problems.append(f"the journal is not whole: {self._journal.lost}")
         self._journal.close()
@@ -206,7 +218,7 @@ class Run:
         return problems
 
 
-def _interrupt(_number: int, _frame: Any) -> None:
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
     """SIGTERM (a cancelled CI job) ends the session as Ctrl-C does, so that fixtures and faults are undone."""
     raise KeyboardInterrupt("SIGTERM")
 

@@ -32,6 +32,11 @@ def nth(values: Sequence[float], rank: int) -> float:
     return sorted(values)[rank - 1]
 
 
+def nearest_rank(q: float, count: int) -> int:
+    """The rank (from 1) of the value that a share `q` of `count` values stay within."""
+    return max(1, math.ceil(round(q * count, 6)))  # decimal fractions are not exact
+
+
 class Quantiles:
     """A latency of all requests of a window. Nearest rank: each answer is a value that a caller saw, or infinity."""
 
@@ -60,7 +65,7 @@ class Quantiles:
         needed = math.ceil(round(1 / (1 - q), 6))
         if self.count < needed:
             raise TooFewSamples(f"p{100 * q:g} needs {needed} samples, got {self.count}: {HINT}")
-        rank = math.ceil(round(q * self.count, 6))
+        rank = nearest_rank(q, self.count)
         return nth(self._values, rank) if rank <= len(self._values) else math.inf
 
     @property

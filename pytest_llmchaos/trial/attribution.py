@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from pytest_llmchaos.evidence.trial_result import EventNote
 from pytest_llmchaos.trial.trial import Action
 
 if TYPE_CHECKING:
     from pytest_llmchaos.evidence.trial_record import Record
     from pytest_llmchaos.lab.injector import Injected
     from pytest_llmchaos.model import RuntimeEvent
+    from pytest_llmchaos.prometheus.queries import FiredAlert
     from pytest_llmchaos.trial.trial import Repairer
+
+Audit = Sequence[Mapping[str, object]]
+"""Lines of the remediator's audit log, oldest first."""
 
 # The runtime's and the remediator's stamps come from one clock; what is left is the time between a call and its record.
 CLOCK_SLACK_S = 0.05
@@ -20,43 +25,50 @@ ACTION_LIMIT_S = 10.0
 SIGNAL_MISSING = "signal missing: the fault is proven, yet no alert fired and the remediator noticed nothing"
 
 
-def note_events(
-    record: Record, events: Sequence[RuntimeEvent], audit: Sequence[Mapping[str, Any]], fired: Sequence[Any]
-) -> None:
-    """Runtime, remediator and alerts on the trial's one clock, in the journal."""
-    for event in events:
-        detail = " ".join(f"{k}={v}" for k, v in sorted(event.attributes.items()) if k != "execID")
-        record.event(
-            "runtime",
-            f"{event.service} {event.action} {detail}".strip(),
-            at_s=record.at_s(event.at_unix_s),
-            service=event.service,
+def events_of(
+    record: Record, events: Sequence[RuntimeEvent], audit: Audit, fired: Sequence[FiredAlert]
+) -> list[EventNote]:
+    """Events of the runtime, the remediator and alerts, on the trial's one clock and in its order."""
+    notes = [_runtime_event(record, event) for event in events]
+    notes += [_remediator_event(record, line) for line in audit]
+    notes += [
+        EventNote(
+            at_s=record.at_s(alert.at_unix_s),
+            source="prometheus",
+            what=f"alert {alert.name} fires",
+            service=alert.labels.get("service", ""),
         )
-    for line in audit:
-        about = line.get("rule") or line.get("reason") or ""
-        what = f"{line.get('event')} {line.get('action') or ''} {line.get('service') or ''}: {about}"
-        record.event(
-            "remediator",
-            " ".join(what.split()),
-            at_s=record.at_s(float(line["at"])),
-            service=str(line.get("service") or ""),
-        )
-    for alert in fired:
-        if not alert.before:
-            name = f"alert {alert.name} fires"
-            record.event(
-                "prometheus", name, at_s=record.at_s(alert.at_unix_s), service=str(alert.labels.get("service", ""))
-            )
-    record.events.sort(key=lambda e: float(e["at_s"]))
+        for alert in fired
+        if not alert.before
+    ]
+    return sorted(notes, key=lambda note: note.at_s)
+
+
+def _runtime_event(record: Record, event: RuntimeEvent) -> EventNote:
+    detail = " ".join(f"{k}={v}" for k, v in sorted(event.attributes.items()) if k != "execID")
+    what = f"{event.service} {event.action} {detail}".strip()
+    return EventNote(at_s=record.at_s(event.at_unix_s), source="runtime", what=what, service=event.service)
+
+
+def _remediator_event(record: Record, line: Mapping[str, object]) -> EventNote:
+    about = line.get("rule") or line.get("reason") or ""
+    what = " ".join(f"{line.get('event')} {line.get('action') or ''} {line.get('service') or ''}: {about}".split())
+    service = str(line.get("service") or "")
+    return EventNote(at_s=record.at_s(_at_unix_s(line)), source="remediator", what=what, service=service)
+
+
+def _at_unix_s(line: Mapping[str, object]) -> float:
+    at = line.get("at")
+    return float(at) if isinstance(at, int | float) else 0.0
 
 
 def detected(
-    record: Record, fault_s: float, audit: Sequence[Mapping[str, Any]], fired: Sequence[Any]
+    record: Record, fault_s: float, audit: Audit, fired: Sequence[FiredAlert]
 ) -> tuple[float | None, str | None]:
     """The first signal after the fault that the system raised by itself."""
     signals = [(record.at_s(a.at_unix_s), f"alert {a.name}") for a in fired if not a.before]
     signals += [
-        (record.at_s(float(line["at"])), f"remediator rule {line.get('rule')}")
+        (record.at_s(_at_unix_s(line)), f"remediator rule {line.get('rule')}")
         for line in audit
         if line.get("event") == "detected"
     ]
@@ -86,11 +98,11 @@ def victims_back(record: Record, injected: Injected, events: Sequence[RuntimeEve
     return back
 
 
-def actions_of(record: Record, audit: Sequence[Mapping[str, Any]]) -> tuple[Action, ...]:
+def actions_of(record: Record, audit: Audit) -> tuple[Action, ...]:
     """The remediator's acts that have ended, from its audit log."""
     return tuple(
         Action(
-            at_s=record.at_s(float(line["at"])),
+            at_s=record.at_s(_at_unix_s(line)),
             action=str(line.get("action") or ""),
             service=str(line.get("service") or ""),
             rule=str(line.get("rule") or ""),
@@ -101,9 +113,7 @@ def actions_of(record: Record, audit: Sequence[Mapping[str, Any]]) -> tuple[Acti
     )
 
 
-def repaired_by(
-    injected: Injected, events: Sequence[RuntimeEvent], audit: Sequence[Mapping[str, Any]]
-) -> Repairer | None:
+def repaired_by(injected: Injected, events: Sequence[RuntimeEvent], audit: Audit) -> Repairer | None:
     """Who brought the victims back, from the runtime's events and the remediator's audit log; never assumed."""
     if not injected.acts or injected.start_unix_s is None:
         return None
@@ -139,14 +149,14 @@ def _lasting_start(
     return start
 
 
-def _acted(audit: Sequence[Mapping[str, Any]], service: str, at_unix_s: float) -> bool:
+def _acted(audit: Audit, service: str, at_unix_s: float) -> bool:
     """Whether the remediator wrote down that it was acting on the service when the runtime saw the service start."""
     for number, line in enumerate(audit):
         if line.get("event") != "intent" or line.get("service") != service:
             continue
-        begin_s = float(line["at"])
+        begin_s = _at_unix_s(line)
         ends = (
-            float(later["at"])
+            _at_unix_s(later)
             for later in audit[number + 1 :]
             if later.get("incident") == line.get("incident") and later.get("event") in {"done", "failed"}
         )

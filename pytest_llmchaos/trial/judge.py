@@ -21,7 +21,7 @@ from pytest_llmchaos.trial.attribution import (
     SIGNAL_MISSING,
     actions_of,
     detected,
-    note_events,
+    events_of,
     repaired_by,
     restarts,
     unnoticed,
@@ -46,7 +46,7 @@ EDGE_S = 2.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evidence:
+class JudgeInput:
     """What a trial left. Seconds are on the trial's clock; `counted_unix_s` is when Prometheus had every count.
 
     What became of requests that were due after `known_s` nobody knows: the trial ended first.
@@ -64,7 +64,7 @@ def judged(lab: Lab, plan: TrialPlan, record: Record, load: RunningLoad, injecte
     about_load = load.require_held()
     samples = load_samples(record.directory / "samples.jsonl")
     ended_s = record.phases[-1].to_s
-    evidence = Evidence(
+    evidence = JudgeInput(
         samples=samples,
         limits=load.limits,
         fault_s=record.at_s(injected.start_unix_s) if injected.start_unix_s is not None else _fault_phase(record),
@@ -85,7 +85,7 @@ def judged(lab: Lab, plan: TrialPlan, record: Record, load: RunningLoad, injecte
     runtime_events = lab.runtime.events(record.anchor_unix_s, time.time())
     audit = lab.remediator.audit(record.anchor_unix_s) if lab.subject.remediator else []
     fired = lab.prometheus.fired(record.unix_s(evidence.fault_s), time.time())
-    note_events(record, runtime_events, audit, fired)
+    record.note_events(events_of(record, runtime_events, audit, fired))
     detect_s, detected_by = detected(record, evidence.fault_s, audit, fired)
     recover_s, why_not = _recovered(record, plan, injected, evidence, runtime_events)
     if unnoticed(injected, detect_s):
@@ -139,7 +139,7 @@ def _await_last_push(lab: Lab, load: RunningLoad) -> float:
 
 
 def _slos(
-    lab: Lab, plan: TrialPlan, record: Record, evidence: Evidence
+    lab: Lab, plan: TrialPlan, record: Record, evidence: JudgeInput
 ) -> tuple[dict[str, SloResult], dict[str, Inconclusive]]:
     """Each SLO over the window from the fault's start to the last push; what Prometheus cannot answer, as its error."""
     callers = windows(evidence.samples, [("since the fault", evidence.fault_s, math.inf)], limits=evidence.limits)[0]
@@ -164,7 +164,7 @@ def _slos(
 
 
 def _recovered(
-    record: Record, plan: TrialPlan, injected: Injected, evidence: Evidence, events: Sequence[RuntimeEvent]
+    record: Record, plan: TrialPlan, injected: Injected, evidence: JudgeInput, events: Sequence[RuntimeEvent]
 ) -> tuple[float | None, str]:
     """(seconds from the fault to the first sustained good second, "") or (None, why there is none)."""
     if not injected.acts or injected.reverted_unix_s is None or injected.last_unix_s is None:
@@ -200,7 +200,7 @@ def _recovered(
     return round(recovered - fault_s, 3), ""
 
 
-def _settled(record: Record, plan: TrialPlan, injected: Injected, evidence: Evidence) -> float | None:
+def _settled(record: Record, plan: TrialPlan, injected: Injected, evidence: JudgeInput) -> float | None:
     """Seconds from the end of a passing fault until the service was good for good."""
     if plan.fault.lifetime != "passing" or injected.reverted_unix_s is None:
         return None

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import time
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from pytest_llmchaos.errors import EvidenceLost, InvalidExperiment, ProvesNothing, verdict_of
+from pytest_llmchaos.errors import (
+    EvidenceLost,
+    InvalidExperiment,
+    LlmchaosError,
+    NotReady,
+    ProvesNothing,
+    Unsupported,
+    verdict_of,
+)
 from pytest_llmchaos.host import measurement_lock
 from pytest_llmchaos.plan.schedule import arrivals_of
 from pytest_llmchaos.runtime.abilities import granted
 from pytest_llmchaos.runtime.undo import over
-from pytest_llmchaos.trial import judge, trial_json
+from pytest_llmchaos.trial import judge
+from pytest_llmchaos.trial.result import judged_result, planned_of, result_of
 from pytest_llmchaos.trial.trial import Trial
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pytest_llmchaos.evidence.trial_record import Record
+    from pytest_llmchaos.evidence.trial_result import TrialResult
     from pytest_llmchaos.lab.injector import Injected
     from pytest_llmchaos.lab.lab import Lab
     from pytest_llmchaos.plan.experiment import TrialPlan
@@ -23,28 +37,55 @@ if TYPE_CHECKING:
 LOOK_EVERY_S = 0.5  # to ask an engine for its faults costs a process in its container
 
 
-def perform(lab: Lab, plan: TrialPlan, *, worker: str = "") -> Trial:
+@dataclass(frozen=True, kw_only=True)
+class Performed:
+    """A trial that was performed, or the error that it ended with.
+
+    `name` is its id in the journal; `result` is its line there. Both are empty where the
+    trial was refused before its record began.
+    """
+
+    name: str = ""
+    trial: Trial | None = None
+    error: LlmchaosError | None = None
+    result: TrialResult | None = None
+
+    def require(self) -> Trial:
+        """The trial. Raises the error that it ended with."""
+        if self.error is not None:
+            raise self.error
+        if self.trial is None:
+            raise NotReady("the trial was not performed")
+        return self.trial
+
+
+def perform(lab: Lab, plan: TrialPlan, *, worker: str = "") -> Performed:
     """Perform and judge one trial. Whatever happens, its end is in the journal.
 
-    Raises ProvesNothing, Unsupported or HealFailed instead of giving a trial that supports no claim.
+    A trial that supports no claim is returned with its error: ProvesNothing, Unsupported
+    or HealFailed. Raises what is no such error (Ctrl-C), and what keeps a record from
+    being opened.
     """
-    lab.last_trial, lab.last_judged = "", {}  # whoever is refused below must not be taken for the trial before
-    granted(lab.runtime, plan.fault.needs, str(plan.fault))
-    with measurement_lock.measuring(say=lab.say), lab.recording(worker, **_about(plan)) as record:
+    try:
+        granted(lab.runtime, plan.fault.needs, str(plan.fault))
+    except Unsupported as error:
+        return Performed(error=error)
+    with measurement_lock.measuring(say=lab.say), lab.recording(planned_of(plan), worker=worker) as record:
         try:
             trial = _perform(lab, plan, record)
+            result = judged_result(record, trial)
+            record.judge(result)
         except BaseException as error:
             ended = _broken_off(error) if isinstance(error, OSError) else error
-            lab.last_judged = trial_json.as_json(
-                plan, record, None, verdict_of(ended), f"{type(ended).__name__}: {ended}"
-            )
-            record.note("judged", **lab.last_judged)
-            if ended is error:
+            result = result_of(plan, record, verdict_of(ended), f"{type(ended).__name__}: {ended}")
+            with contextlib.suppress(EvidenceLost):
+                record.judge(result)
+            if not isinstance(ended, LlmchaosError):
                 raise
-            raise ended from error
-        lab.last_judged = trial_json.as_json(plan, record, trial, "held", None)
-        record.write("judged", **lab.last_judged)
-        return trial
+            if ended is not error:
+                ended.__cause__ = error
+            return Performed(name=record.trial, error=ended, result=result)
+        return Performed(name=record.trial, trial=trial, result=result)
 
 
 def _broken_off(error: OSError) -> InvalidExperiment:
@@ -67,12 +108,13 @@ def _perform(lab: Lab, plan: TrialPlan, record: Record) -> Trial:
         with record.phase("steady", from_s=0.0):
             lab.hold_steady(experiment.steady_s)
         lab.signals.phase("fault")
-        limits: dict[str, Any] = {
-            "abort_if": experiment.abort_if,
-            "blast_radius": experiment.blast_radius,
-            "patience_s": experiment.deadline_s(plan.fault),
-        }
-        with record.phase("fault"), lab.inject(plan.injections, **limits) as injected:
+        injection = lab.inject(
+            plan.injections,
+            abort_if=experiment.abort_if,
+            blast_radius=experiment.blast_radius,
+            patience_s=experiment.deadline_s(plan.fault),
+        )
+        with record.phase("fault"), injection as injected:
             _hold_fault(lab, plan, record, injected)
         lab.signals.phase("recovery")
         with record.phase("recovery"):
@@ -87,10 +129,10 @@ def _hold_fault(lab: Lab, plan: TrialPlan, record: Record, injected: Injected) -
     if load is None:
         raise ProvesNothing("the load ended before the fault")
 
-    def checked(condition: Any) -> Any:
+    def checked(condition: Callable[[], bool]) -> Callable[[], bool]:
         def inner() -> bool:
             lab.abort_check(experiment.abort_if)
-            return bool(condition())
+            return condition()
 
         return inner
 
@@ -127,27 +169,3 @@ def _hold_settled(lab: Lab, plan: TrialPlan, record: Record) -> None:
         begin_s -= stable_s
     deadline_s = plan.experiment.deadline_s(plan.fault) if plan.fault.lifetime == "passing" else 30.0
     lab.hold_until(lambda: load.recovered(begin_s, stable_s) is not None, deadline_s=deadline_s, what="recovery")
-
-
-def _about(plan: TrialPlan) -> dict[str, Any]:
-    experiment = plan.experiment
-    return {
-        "scenario": plan.scenario,
-        "hypothesis": plan.hypothesis,
-        "fault": str(plan.fault),
-        "target": plan.fault.target,
-        "lifetime": plan.fault.lifetime,
-        "fidelity": plan.fault.fidelity,
-        "remediator": experiment.remediator,
-        "repeat": plan.repeat,
-        "plan": {
-            "load": str(experiment.load),
-            "injections": [str(act) for act in plan.injections],
-            "steady_s": experiment.steady_s,
-            "fault_s": experiment.fault_s,
-            "recovery_s": experiment.deadline_s(plan.fault),
-            "repair_within_s": experiment.repair_within_s,
-            "settle_within_s": experiment.settle_within_s,
-            "stable_s": experiment.stable_s,
-        },
-    }

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pytest_llmchaos.errors import BadScenario, Inconclusive, InvalidExperiment, NotDetected, NotRecovered
 
 if TYPE_CHECKING:
+    from pytest_llmchaos.evidence.trial_result import EventNote, LoadResult
     from pytest_llmchaos.plan.experiment import TrialPlan
     from pytest_llmchaos.slo.arithmetic import SloResult
     from pytest_llmchaos.stats.windows import Window
@@ -54,8 +55,8 @@ class Trial:
     actions: tuple[Action, ...]
     restarts: Mapping[str, int]
     findings: tuple[str, ...]
-    events: Sequence[Mapping[str, Any]] = field(repr=False)
-    load: Mapping[str, float] = field(repr=False)
+    events: tuple[EventNote, ...] = field(repr=False)
+    load: LoadResult = field(repr=False)
 
     def __repr__(self) -> str:
         return f"<trial {self.name}: {self.plan.scenario}, {self.plan.fault}>"

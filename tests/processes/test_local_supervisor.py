@@ -194,7 +194,7 @@ def test_two_runs_side_by_side_do_not_see_each_other(tmp_path: Path) -> None:
         two.start(two.process("api"))
 
         one.daemon.stop()
-        cleanup.remove_run(one.recipe)
+        cleanup.remove_run(one.project, one.directory)
 
         assert two.control.inspect()["api"].running
         assert not one.work.exists()
@@ -231,36 +231,36 @@ def test_services_end_by_themselves_when_their_owner_is_killed(tmp_path: Path) -
 
         until(lambda: not cleanup.processes_of(project), "the end of every process", 3.0)
     finally:
-        cleanup.remove_run({"project": project, "directory": str(tmp_path)})
+        cleanup.remove_run(project, tmp_path)
 
 
 def test_a_dead_run_is_found_and_removed_even_where_its_supervisord_stands_still(tmp_path: Path) -> None:
     project = identity.project_name(os.getpid(), "frozen")
     try:
         _dead_owner(tmp_path, project, freeze_supervisord=True)
-        found = [run for run in cleanup.dead_runs() if run["project"] == project]
-        assert [run["directory"] for run in found] == [str(tmp_path)]
+        found = [run for run in cleanup.dead_runs() if run.project == project]
+        assert [str(run.directory) for run in found] == [str(tmp_path)]
         assert len(cleanup.processes_of(project)) == 3
         begin = time.monotonic()
 
-        cleanup.remove_run(found[0])
+        cleanup.remove_run(found[0].project, found[0].directory)
 
         assert time.monotonic() - begin < 3.0
         assert not cleanup.processes_of(project)
         assert not (tmp_path / "local").exists()
         assert (tmp_path / "logs" / "events.jsonl").exists()  # what happened is kept
     finally:
-        cleanup.remove_run({"project": project, "directory": str(tmp_path)})
+        cleanup.remove_run(project, tmp_path)
 
 
 def test_a_live_run_is_no_dead_run(lab: World) -> None:
     lab.start(lab.process("api"))
 
-    assert lab.project not in {run["project"] for run in cleanup.dead_runs()}
+    assert lab.project not in {run.project for run in cleanup.dead_runs()}
 
 
 def test_removing_a_run_that_is_gone_is_nothing(tmp_path: Path) -> None:
-    cleanup.remove_run({"project": "llmchaos-never-was", "directory": str(tmp_path)})
+    cleanup.remove_run("llmchaos-never-was", tmp_path)
 
     assert list(tmp_path.iterdir()) == []
 
@@ -281,7 +281,7 @@ def _marked(project: str, directory: Path, who: str = DEAD) -> Iterator[int]:
 
 
 def _found(project: str) -> list[str]:
-    return [run["directory"] for run in cleanup.dead_runs() if run["project"] == project]
+    return [str(run.directory) for run in cleanup.dead_runs() if run.project == project]
 
 
 def test_what_another_users_process_says_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,7 +328,7 @@ def test_logs_are_kept_and_replace_older_ones(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "api.txt").write_text("older")
 
-    cleanup.remove_run({"project": work.name, "directory": str(tmp_path)})
+    cleanup.remove_run(work.name, tmp_path)
 
     kept = {path.name: path.read_text() for path in (tmp_path / "logs").iterdir()}
     assert kept == {"api.txt": "from the service", "events.jsonl": "{}"}
@@ -354,7 +354,7 @@ def test_logs_are_never_written_into_a_folder_that_is_a_link(tmp_path: Path) -> 
     (tmp_path / "victim").mkdir()
     (tmp_path / "run" / "logs").symlink_to(tmp_path / "victim")
 
-    cleanup.remove_run({"project": work.name, "directory": str(tmp_path / "run")})
+    cleanup.remove_run(work.name, tmp_path / "run")
 
     assert list((tmp_path / "victim").iterdir()) == []
     assert not work.exists()
@@ -376,6 +376,6 @@ def test_nothing_is_removed_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "local").symlink_to(tmp_path / "others" / "local")
 
-    cleanup.remove_run({"project": work.name, "directory": str(tmp_path / "mine")})
+    cleanup.remove_run(work.name, tmp_path / "mine")
 
     assert (work / "logs" / "api.txt").exists()

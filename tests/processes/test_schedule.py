@@ -30,7 +30,7 @@ DOUBLE = """
 from pytest_llmchaos.session.campaign import Campaign, Performed
 from pytest_llmchaos.errors import Unsupported
 
-Campaign.preflight = lambda self: self.run.announce(self.schedule())
+Campaign.preflight = lambda self: self.run.announce([trial.entry for trial in self.schedule()])
 Campaign._perform = lambda self, plan: Performed(name="001", trial=None, error=Unsupported("nothing is performed here"))
 """
 WAYS = {

@@ -93,6 +93,6 @@ def trial_of(stack_lab):
             seed=seed,
             services=stack_lab.subject.targets,
         )
-        return perform(stack_lab, plan)
+        return perform(stack_lab, plan).require()
 
     return performed

@@ -10,12 +10,14 @@ from dataclasses import replace
 
 import pytest
 from support import sessions
+from support.journals import intend
 from support.stacks import BOOTSTRAP, ROOT, require
 from support.waiting import until
 
 from pytest_llmchaos import cli
 from pytest_llmchaos.errors import NotReady, Unsupported
 from pytest_llmchaos.evidence.journal import Journal
+from pytest_llmchaos.evidence.run_manifest import RunManifest
 from pytest_llmchaos.host import identity
 from pytest_llmchaos.runtime.docker import attached as attach
 from pytest_llmchaos.runtime.docker import docker_cli
@@ -253,10 +255,10 @@ def test_faults_that_a_dead_run_left_in_a_stack_of_others_are_undone_by_heal(pai
     before = looks(pair)
     journal = Journal(tmp_path / "journal.jsonl")
     for op in ("ensure_connected", "ensure_unpaused"):
-        journal.write("intent", trial="001", victim="open", undo={"op": op, "service": "open", "args": {}})
-    recipe = {"runtime": "compose", "owned": False, "project": pair, "run": "run", "targets": ["open"]}
-    recipe |= {"owner": "1:1:another-boot", "journal": str(journal.path), "directory": str(tmp_path)}
-    attach.note(recipe)
+        intend(journal, "open", op)
+    about = {"runtime": "compose", "owned": False, "project": pair, "run": "run", "targets": ("open",)}
+    about |= {"owner": "1:1:another-boot", "journal": str(journal.path), "directory": str(tmp_path)}
+    attach.note(RunManifest(**about))
     runtime.partition("open")
     runtime.pause("open")
     assert looks(pair) != before

@@ -94,7 +94,7 @@ def verdicts(stack_lab):
             seed=42,
             services=stack_lab.subject.targets,
         )
-        trial = perform(stack_lab, plan)
+        trial = perform(stack_lab, plan).require()
         refuted = {}
         for name, (claim, experiment) in found.items():
             if experiment is original:

@@ -13,6 +13,7 @@ import requests
 import yaml
 
 from pytest_llmchaos import loads
+from pytest_llmchaos.evidence.trial_result import Planned
 from pytest_llmchaos.generate.boards.all_boards import boards
 from pytest_llmchaos.generate.rules import LAB_SCALE
 from pytest_llmchaos.host.measurement_lock import measuring
@@ -56,7 +57,7 @@ def grafana(sim_run):
         port = compose(lab, "port", "grafana", "3000").stdout.strip().rpartition(":")[2]
         with (
             measuring(),
-            lab.recording(scenario="grafana", fault="", plan={"load": "30 requests a second"}),
+            lab.recording(Planned(scenario="grafana", fault="")),
             lab.load(loads.open_loop(rate_rps=30, max_tokens=8), longest_s=60),
         ):
             lab.hold(20)

@@ -21,6 +21,7 @@ from support.waiting import until
 
 from pytest_llmchaos import faults, loads
 from pytest_llmchaos.errors import NoData
+from pytest_llmchaos.evidence.trial_result import Planned
 from pytest_llmchaos.generate.boards.all_boards import boards
 from pytest_llmchaos.generate.boards.panels import Variable
 from pytest_llmchaos.generate.rules import LAB_SCALE
@@ -71,7 +72,7 @@ def observed(sim_run):
     started = time.time()
     with (
         measuring(),
-        lab.recording(scenario="infra", fault="kill api", plan={"load": "30 requests a second"}),
+        lab.recording(Planned(scenario="infra", fault="kill api")),
         lab.load(loads.open_loop(rate_rps=30, max_tokens=8), longest_s=90),
     ):
         lab.hold(8)
@@ -89,7 +90,7 @@ def fired(request, observed):
     try:
         with (
             measuring(),
-            lab.recording(scenario="infra", fault="one after the other", plan={"load": "30 requests a second"}),
+            lab.recording(Planned(scenario="infra", fault="one after the other")),
             lab.load(loads.open_loop(rate_rps=30, max_tokens=8), longest_s=300),
         ):
             lab.hold(2)
@@ -217,7 +218,7 @@ class TestSeries:
         prometheus = observed.lab.prometheus
         before = prometheus.value(OF_THE_LAB, time.time())
         with (
-            observed.lab.recording(scenario="infra", fault="", plan={"load": "40 requests a second"}),
+            observed.lab.recording(Planned(scenario="infra", fault="")),
             observed.lab.load(loads.open_loop(rate_rps=40, max_tokens=4), longest_s=30),
         ):
             observed.lab.hold(6)

@@ -47,12 +47,13 @@ KILLER = (
     + """
 write, left = Journal.write, [{number}]
 
-def write_and_die(self, kind, **fields):
+def write_and_die(self, line):
+    kind = line.__struct_config__.tag
     left[0] -= kind == {kind!r}
     dies = kind == {kind!r} and left[0] == 0
     if dies and {when!r} == "before":
         os.kill(os.getpid(), signal.SIGKILL)
-    write(self, kind, **fields)
+    write(self, line)
     if dies:
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -33,7 +33,7 @@ def poisoned(tmp_path: Path, hostile: str) -> Path:
     run_dir = reportdata.run_dir(
         tmp_path, [Made(rate_rps=2, findings=["x"]), replace(reportdata.gallery()[3], rate_rps=2)]
     )
-    kept = {"kind", "trial", "samples", "name", "step", "outcome", "lifetime", "verdict", "schema", "op"}
+    kept = {"kind", "trial", "samples", "name", "step", "outcome", "lifetime", "fidelity", "verdict", "schema", "op"}
 
     def poison(value: Any, key: str = "") -> Any:
         if isinstance(value, dict):
@@ -52,7 +52,7 @@ def poisoned(tmp_path: Path, hostile: str) -> Path:
             phase["outcomes"] = {hostile: 3}
         for slo in line.get("slos", []):
             slo["name"] = hostile
-            slo["raw"] = {hostile: hostile}
+            slo["raw"] = {hostile: 1.5}
     (run_dir / "journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (run_dir / "logs" / "api.txt").write_text(hostile, encoding="utf-8", errors="surrogatepass")
     return run_dir

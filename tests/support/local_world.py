@@ -55,10 +55,6 @@ class World:
         self.control = Control(self.work)
         self.daemon = Daemon(self.work, self.control)
 
-    @property
-    def recipe(self) -> dict[str, str]:
-        return {"project": self.project, "directory": str(self.directory)}
-
     def process(self, service: str, program: str = SLEEPER, **environment: str) -> Process:
         """A service that runs this Python text."""
         script = self.work / f"{service}.py"
@@ -90,4 +86,4 @@ def world(directory: Path, name: str = "world") -> Iterator[World]:
         yield made
     finally:
         made.daemon.stop()
-        cleanup.remove_run(made.recipe)
+        cleanup.remove_run(made.project, made.directory)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pytest_llmchaos import errors
-from pytest_llmchaos.session.campaign import Performed
+from pytest_llmchaos.evidence.trial_result import LoadResult
+from pytest_llmchaos.trial.perform import Performed
 from pytest_llmchaos.trial.trial import Trial
 
 SCENARIO = '''
@@ -51,6 +52,6 @@ class Double:
             restarts={},
             findings=(),
             events=(),
-            load={},
+            load=LoadResult(),
         )
         return Performed(name="001", trial=trial, error=None)

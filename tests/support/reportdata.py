@@ -119,15 +119,15 @@ def lines(made: Made, trial: str, at_unix_s: float, rows: Sequence[tuple[Any, ..
     note(begin, "phase", name="steady", from_s=0.0, to_s=begin)
     note(begin, "phase_begin", name="fault", from_s=begin)
     if made.fault != "none":
-        undo = {"op": "start", "service": made.victim, "args": {}}
+        undo = {"op": "ensure_running", "service": made.victim, "args": {}}
         note(begin, "intent", step="inject", fault=made.fault.split()[0], victim=made.victim, undo=undo)
-        note(hit, "proof", step="injected", witness="docker event die exitCode=137", at_s=hit)
+        note(hit, "proof", step="injected", witness="runtime event die exitCode=137", at_s=hit)
         for at_s, source, what in _events(made, hit):
             note(at_s, "event", at_s=round(at_s, 3), source=source, what=what, service=made.victim)
     if not made.judged:
         return out
     note(end, "phase", name="fault", from_s=begin, to_s=end)
-    note(end, "undone", victim=made.victim, op="start", ok=True)
+    note(end, "undone", victim=made.victim, op="ensure_running", ok=True)
     note(end, "phase_begin", name="recovery", from_s=end)
     note(total, "phase", name="recovery", from_s=end, to_s=total)
     for finding in made.findings:
@@ -339,8 +339,8 @@ def _judged(made: Made, rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
         "time_to_recover_s": made.recover_s,
         "repaired_by": made.repaired_by,
         "proof": [
-            {"step": "injected", "witness": "docker event die exitCode=137", "at_s": hit},
-            {"step": "healed", "witness": "docker inspect: running, healthy", "at_s": end + 0.2},
+            {"step": "injected", "witness": "runtime event die exitCode=137", "at_s": hit},
+            {"step": "healed", "witness": "runtime state: running, healthy", "at_s": end + 0.2},
         ]
         if made.fault != "none"
         else [],

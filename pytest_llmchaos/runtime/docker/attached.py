@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import docker
+from msgspec.structs import replace
 
 from pytest_llmchaos.errors import HealFailed, NotReady, Unsupported
 from pytest_llmchaos.evidence import journal
+from pytest_llmchaos.evidence.run_manifest import RunManifest, manifest_from
 from pytest_llmchaos.host import identity, measurement_lock, state_dirs
-from pytest_llmchaos.model import Undo
 from pytest_llmchaos.runtime.docker import docker_cli, restrictions
 from pytest_llmchaos.runtime.docker.compose import ComposeRuntime
 from pytest_llmchaos.runtime.docker.events import EventReader
@@ -147,18 +147,21 @@ def _host_port(container: Container | None) -> int | None:
     return None
 
 
-# Recipes of attached runs: they leave no labels behind, so what must be undone is found through these files.
+# Manifests of attached runs: they leave no labels behind, so what must be undone is found through these files.
 
 
-def note(recipe: dict[str, Any]) -> None:
-    """Write down that this run is attached, and to which daemon's stack, before its first fault; `noted` says where."""
+def note(manifest: RunManifest) -> RunManifest:
+    """Write down that this run is attached, before its first fault.
+
+    Returns the manifest with the path of the note, the Docker daemon and the machine.
+    """
     folder = state_dirs.lasting_dir() / "attached"
     folder.mkdir(exist_ok=True)
-    path = folder / f"{str(recipe['owner']).replace(':', '-')}.json"
-    recipe |= {"noted": str(path), "daemon": docker_cli.docker_host(), "machine": identity.machine()}
+    path = folder / f"{manifest.owner.replace(':', '-')}.json"
+    noted = replace(manifest, noted=str(path), daemon=docker_cli.docker_host(), machine=identity.machine())
     fresh = path.with_suffix(".new")
     with fresh.open("w") as file:
-        json.dump(recipe, file)
+        file.write(noted.to_json())
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)
@@ -167,57 +170,56 @@ def note(recipe: dict[str, Any]) -> None:
         os.fsync(fd)  # or the name could be lost with the machine's power
     finally:
         os.close(fd)
+    return noted
 
 
-def forget(recipe: Mapping[str, Any]) -> None:
-    """Nothing of this run is open any more."""
-    Path(str(recipe["noted"])).unlink(missing_ok=True)
+def forget(manifest: RunManifest) -> None:
+    """Remove the note of a run that left nothing open."""
+    Path(manifest.noted).unlink(missing_ok=True)
 
 
-def _notes() -> Iterator[dict[str, Any]]:
-    """What attached runs of this user wrote down and did not take back. What cannot be read is passed over."""
+def _notes() -> Iterator[RunManifest]:
+    """The notes of this user's attached runs. An unreadable note is passed over."""
     for path in state_dirs.lasting_files("attached/*.json"):
         with contextlib.suppress(OSError, ValueError):
-            recipe = json.loads(path.read_text())
-            if isinstance(recipe, dict) and {"owner", "project", "machine"} <= recipe.keys():
-                yield recipe
+            yield manifest_from(path.read_text())
 
 
 def noted_for(project: str) -> bool:
     """Whether a run that is attached to this project, or was and died, may have something to give back."""
-    return any(recipe["project"] == project for recipe in _notes())
+    return any(manifest.project == project for manifest in _notes())
 
 
-def _runs(life: identity.Liveness) -> Iterator[dict[str, Any]]:
-    """Recipes of attached runs of whose process this is known. A home may be shared by machines that cannot see each other's."""
-    for recipe in _notes():
-        if identity.liveness(str(recipe["owner"]), same_kernel=recipe["machine"] == identity.machine()) == life:
-            yield recipe
+def _runs(life: identity.Liveness) -> Iterator[RunManifest]:
+    """Attached runs whose process is in this state. Machines that share a home cannot see each other's processes."""
+    for manifest in _notes():
+        if identity.liveness(manifest.owner, same_kernel=manifest.machine == identity.machine()) == life:
+            yield manifest
 
 
-def dead_runs() -> Iterator[dict[str, Any]]:
-    """Recipes of attached runs whose process is gone."""
+def dead_runs() -> Iterator[RunManifest]:
+    """Attached runs whose process is gone."""
     return _runs("dead")
 
 
-def doubtful_runs() -> Iterator[dict[str, Any]]:
-    """Recipes of attached runs whose process cannot be seen from here."""
+def doubtful_runs() -> Iterator[RunManifest]:
+    """Attached runs whose process cannot be seen from here."""
     return _runs("unknown")
 
 
-def heal(recipe: Mapping[str, Any]) -> None:
+def heal(manifest: RunManifest) -> None:
     """Undo every fault that a dead attached run left open, and forget the run. Raises HealFailed after every one was tried."""
-    path, directory = Path(recipe["journal"]), Path(recipe["directory"])
-    pending = [Undo.from_json(one) for one in journal.open_intents(path)] if path.exists() else []
+    path, directory = Path(manifest.journal), Path(manifest.directory)
+    pending = journal.open_intents(path) if path.exists() else []
     if pending:
         runtime = AttachedRuntime(
-            _bare(tuple(recipe["targets"])),
-            project=str(recipe["project"]),
-            run=str(recipe["run"]),
-            owner=str(recipe["owner"]),
+            _bare(manifest.targets),
+            project=manifest.project,
+            run=manifest.run,
+            owner=manifest.owner,
             directory=directory,
         )
-        runtime.take_over(restrictions.kept(directory / "as_found.json"), str(recipe["daemon"]))
+        runtime.take_over(restrictions.kept(directory / "as_found.json"), manifest.daemon)
         failed = []
         for undo in pending:
             try:
@@ -227,7 +229,7 @@ def heal(recipe: Mapping[str, Any]) -> None:
         runtime.down()
         if failed:
             raise HealFailed("; ".join(failed))
-    forget(recipe)
+    forget(manifest)
 
 
 def _bare(targets: tuple[str, ...]) -> Subject:

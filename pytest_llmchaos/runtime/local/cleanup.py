@@ -10,9 +10,9 @@ import shutil
 import signal
 import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pytest_llmchaos.errors import HealFailed
 from pytest_llmchaos.host import identity
@@ -75,25 +75,43 @@ def _runs() -> dict[tuple[str, str, str], set[int]]:
     return found
 
 
-def dead_runs() -> list[dict[str, str]]:
-    """What `remove_run` needs, and `why`, of each run whose owner is gone while processes of it live."""
+@dataclass(frozen=True, kw_only=True)
+class DeadRun:
+    """A run whose owner is gone while processes of it live."""
+
+    project: str
+    directory: Path
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoubtfulRun:
+    """A run whose owner cannot be seen from here. `how` removes it by hand."""
+
+    project: str
+    owner: str
+    how: str
+
+
+def dead_runs() -> list[DeadRun]:
+    """Runs that `remove_run` may remove."""
     runs = _runs()
     kept = {project for project, _, who in runs if identity.liveness(who) != "dead"}
     return [
-        {"project": project, "directory": directory, "why": f"its owner {who} is gone"}
+        DeadRun(project=project, directory=Path(directory), why=f"its owner {who} is gone")
         for project, directory, who in sorted(runs)
         if project not in kept
     ]
 
 
-def doubtful_runs() -> list[dict[str, str]]:
-    """Project, owner and `how` to remove it by hand, of each run whose owner cannot be seen from here."""
+def doubtful_runs() -> list[DoubtfulRun]:
+    """Runs that are left alone."""
     return [
-        {
-            "project": project,
-            "owner": who,
-            "how": f"kill -KILL {' '.join(map(str, sorted(pids)))}; rm -r {shlex.quote(str(work_folder(Path(directory), project)))}",
-        }
+        DoubtfulRun(
+            project=project,
+            owner=who,
+            how=f"kill -KILL {' '.join(map(str, sorted(pids)))}; rm -r {shlex.quote(str(work_folder(Path(directory), project)))}",
+        )
         for (project, directory, who), pids in sorted(_runs().items())
         if identity.liveness(who) == "unknown"
     ]
@@ -175,12 +193,11 @@ def remove_folder(work: Path) -> None:
         work.parent.rmdir()
 
 
-def remove_run(recipe: Mapping[str, Any]) -> None:
+def remove_run(project: str, directory: Path) -> None:
     """Everything that a run left: processes first, then its folder; the logs are kept. Idempotent.
 
     Raises HealFailed if a process does not die.
     """
-    project, directory = str(recipe["project"]), Path(str(recipe["directory"]))
     end_processes(project)
     work = work_folder(directory, project)
     with contextlib.suppress(OSError):

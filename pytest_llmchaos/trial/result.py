@@ -1,0 +1,112 @@
+"""From a trial and its record to the one value that the journal and run.json keep."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from msgspec import structs
+
+from pytest_llmchaos.errors import TooFewSamples, Verdict
+from pytest_llmchaos.evidence.trial_result import LoadResult, PhaseResult, Planned, PlanNote, SloVerdict, TrialResult
+
+if TYPE_CHECKING:
+    from pytest_llmchaos.evidence.trial_record import Record
+    from pytest_llmchaos.plan.experiment import TrialPlan
+    from pytest_llmchaos.slo.arithmetic import SloResult
+    from pytest_llmchaos.stats.quantiles import Quantiles
+    from pytest_llmchaos.stats.windows import Window
+    from pytest_llmchaos.trial.trial import Trial
+
+
+def planned_of(plan: TrialPlan) -> Planned:
+    """What is known of a trial before it begins."""
+    experiment = plan.experiment
+    return Planned(
+        scenario=plan.scenario,
+        hypothesis=plan.hypothesis,
+        fault=str(plan.fault),
+        target=plan.fault.target,
+        lifetime=plan.fault.lifetime,
+        fidelity=plan.fault.fidelity,
+        remediator=experiment.remediator,
+        repeat=plan.repeat,
+        plan=PlanNote(
+            load=str(experiment.load),
+            injections=tuple(str(act) for act in plan.injections),
+            steady_s=experiment.steady_s,
+            fault_s=experiment.fault_s,
+            recovery_s=experiment.deadline_s(plan.fault),
+            repair_within_s=experiment.repair_within_s,
+            settle_within_s=experiment.settle_within_s,
+            stable_s=experiment.stable_s,
+        ),
+    )
+
+
+def result_of(plan: TrialPlan, record: Record, verdict: Verdict, reason: str | None = None) -> TrialResult:
+    """A trial as far as it is known: what was planned, and what its record saw."""
+    return TrialResult(
+        **structs.asdict(planned_of(plan)),
+        trial=record.trial,
+        verdict=verdict,
+        reason=reason,
+        judged=True,
+        victim=", ".join(dict.fromkeys(act.victim for act in plan.injections)) or None,
+        proof=tuple(record.proofs),
+        load=LoadResult(),
+        events=tuple(record.events),
+        findings=tuple(record.findings),
+        healed=record.healed,
+    )
+
+
+def judged_result(record: Record, trial: Trial) -> TrialResult:
+    """A trial that was judged: its claims may now ask, and until one fails it holds."""
+    return structs.replace(
+        result_of(trial.plan, record, "held"),
+        time_to_detect_s=trial.detect_s,
+        detected_by=trial.detected_by,
+        time_to_recover_s=trial.recover_s,
+        time_to_settle_s=trial.settle_s,
+        repaired_by=trial.repaired_by,
+        phases=tuple(_phase(window) for window in trial.windows.values() if window.name != "whole"),
+        slos=tuple(map(_slo, trial.slos.values())),
+        load=trial.load,
+    )
+
+
+def _phase(window: Window) -> PhaseResult:
+    return PhaseResult(
+        name=window.name,
+        from_s=round(window.from_s, 3),
+        to_s=round(window.to_s, 3),
+        offered=window.offered,
+        ok=window.ok,
+        outcomes={outcome: count for outcome, count in window.outcomes.items() if count},
+        ttft_p95_s=_quantile(window.ttft_s, "p95"),
+        e2e_p95_s=_quantile(window.e2e_s, "p95"),
+        e2e_p99_s=_quantile(window.e2e_s, "p99"),
+    )
+
+
+def _quantile(of: Quantiles, which: str) -> float | None:
+    try:
+        value = float(getattr(of, which))
+    except TooFewSamples:
+        return None
+    return round(value, 6) if math.isfinite(value) else None
+
+
+def _slo(result: SloResult) -> SloVerdict:
+    return SloVerdict(
+        name=result.name,
+        objective=result.objective,
+        value=round(result.value, 6),
+        query=result.query,
+        budget_spent=result.budget_spent if math.isfinite(result.budget_spent) else None,
+        burn_rate=round(result.burn_rate, 4),
+        callers_say=None if result.callers_say is None else round(result.callers_say, 6),
+        raw=dict(result.raw),
+        window_s=round(result.window_s, 3),
+    )
