@@ -330,7 +330,7 @@ def test_a_port_that_is_asked_for_is_taken_and_one_in_use_is_named(tmp_path, mon
     monkeypatch.setenv("LLMCHAOS_API_PORT", "x")
     with pytest.raises(NotReady, match="LLMCHAOS_API_PORT=x is taken or no port"):
         new_runtime(tmp_path).prepare()
-    ports.close()
+    held.close()
 
 
 def test_a_service_that_cannot_start_is_named_with_its_own_last_words(tmp_path, own_stack):
