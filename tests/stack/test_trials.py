@@ -30,8 +30,8 @@ def last_judged(stack_lab):
 def test_a_killed_api_is_repaired_by_the_remediator_who_acts_within_three_seconds(trial_of):
     trial = trial_of()
 
-    kill_s = next(e["at_s"] for e in trial.events if e["source"] == "instrument")
-    intent_s = next(e["at_s"] for e in trial.events if e["source"] == "remediator" and e["what"].startswith("intent"))
+    kill_s = next(e.at_s for e in trial.events if e.source == "instrument")
+    intent_s = next(e.at_s for e in trial.events if e.source == "remediator" and e.what.startswith("intent"))
     assert intent_s - kill_s <= 3
     assert trial.time_to_detect_s <= 5
     assert trial.time_to_recover_s <= 20
