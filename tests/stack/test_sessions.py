@@ -108,7 +108,7 @@ def test_no_permission_is_named_with_what_to_do(tmp_path):
         pytest.skip(f"no {socket_path} here")
     code = (
         "import os; os.setgroups([]); os.setgid(65534); os.setuid(65534);"
-        "from pytest_llmchaos.runtime import docker_cli;"
+        "from pytest_llmchaos.runtime.docker import docker_cli;"
         "from pytest_llmchaos.errors import NotReady\n"
         "try:\n docker_cli.require_engine()\nexcept NotReady as e:\n print(e)"
     )
