@@ -75,10 +75,14 @@ def observed(sim_run):
         lab.recording(Planned(scenario="infra", fault="kill api")),
         lab.load(loads.open_loop(rate_rps=30, max_tokens=8), longest_s=90),
     ):
+        lab.signals.phase("steady")
         lab.hold(8)
+        lab.signals.phase("fault")
         with lab.inject(faults.kill("api")):
             lab.hold(12)
+        lab.signals.phase("recovery")
         lab.hold(6)
+    lab.signals.phase("none")
     return Observed(lab=lab, from_unix_s=started, to_unix_s=time.time())
 
 
@@ -204,7 +208,7 @@ class TestDashboards:
         found = {band["name"]: self.asked(observed).series(band["expr"]) for band in bands}
 
         assert [(labels["fault"], labels["target"]) for labels, _ in found["Faults"]] == [("kill", "api")]
-        assert found["Phases"]
+        assert {labels["phase"] for labels, _ in found["Phases"]} == {"steady", "fault", "recovery"}
 
 
 class TestSeries:
