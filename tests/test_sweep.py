@@ -293,6 +293,15 @@ def test_a_note_of_an_earlier_version_is_read(tmp_path):
     assert (manifest.project, manifest.targets, manifest.daemon) == ("shop", ("web",), NO_DAEMON)
 
 
+def test_a_note_has_room_for_a_folder_whose_name_is_not_utf8(tmp_path):
+    folder = tmp_path / os.fsdecode(b'caf\xe9 "quoted"')
+    noted(folder)
+
+    (manifest,) = attached.dead_runs()
+
+    assert manifest.directory == str(folder)
+
+
 def test_faults_are_undone_at_the_daemon_that_the_dead_run_spoke_to(tmp_path, monkeypatch):
     noted(tmp_path / "r")
     asked = []
