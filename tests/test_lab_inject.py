@@ -94,6 +94,21 @@ def test_a_fault_is_written_down_before_it_acts_and_undone_at_the_end_of_its_blo
     assert open_intents(lab.journal.path).undos == ()
 
 
+def test_a_block_inside_another_leaves_it_the_callers_that_it_floods_with(lab_on):
+    runtime = Clocked()
+    lab = lab_on(runtime)
+
+    with lab.recording(), lab.inject(faults.kill("model-1")):
+        lent = runtime.flood
+        with lab.inject(faults.kill("api")):
+            within = runtime.flood
+        after = runtime.flood
+
+    assert lent is not None
+    assert within is after is lent
+    assert runtime.flood is None
+
+
 @pytest.mark.parametrize("inside", [False, True], ids=["right after the injection", "while the fault is held"])
 def test_an_abort_condition_ends_the_block_and_reverts(lab_on, inside):
     runtime = Clocked()
