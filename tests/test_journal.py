@@ -122,7 +122,15 @@ def test_of_two_intents_alike_the_one_is_open_whose_id_was_not_undone(tmp_path):
 def test_an_intent_whose_undo_is_no_undo_keeps_no_other_from_being_found(tmp_path):
     journal = Journal(tmp_path / "journal.jsonl")
     intend(journal, "model-1")
-    shapes = ("ensure_running", None, 7, {}, {"op": "ensure_running"}, {"op": "ensure_running", "service": ""})
+    shapes = (
+        "ensure_running",
+        None,
+        7,
+        {},
+        {"op": "ensure_running"},
+        {"op": "thaw", "service": ""},
+        {"op": "thaw", "service": "api", "args": 7},
+    )
     odd = [{"kind": "intent", "fault": "kill", "victim": "api", "undo": undo} for undo in shapes]
     with journal.path.open("a") as file:
         file.writelines(json.dumps(line) + "\n" for line in odd)
@@ -130,8 +138,8 @@ def test_an_intent_whose_undo_is_no_undo_keeps_no_other_from_being_found(tmp_pat
     found = open_intents(journal.path)
 
     assert [undo.service for undo in found.undos] == ["model-1"]
-    assert [one.partition(" of ")[0] for one in found.unreadable] == [f"line {n}" for n in range(7, 1, -1)]
-    assert "announces 'kill api', expected an undo, got 7" in found.unreadable[3]
+    assert [one.partition(" of ")[0] for one in found.unreadable] == [f"line {n}" for n in range(8, 1, -1)]
+    assert "announces 'kill api', expected an undo, got 7" in found.unreadable[4]
 
 
 def test_an_intent_that_is_no_json_is_named_and_one_that_was_never_whole_is_not(tmp_path):

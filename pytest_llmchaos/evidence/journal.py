@@ -166,8 +166,10 @@ def open_intents(path: Path) -> OpenIntents:
 
 def _undo_of(value: object) -> Undo | None:
     """None where it does not say what is to be done on what."""
-    named = isinstance(value, dict) and all(isinstance(value.get(key), str) and value[key] for key in ("op", "service"))
-    return Undo.from_json(value) if named and isinstance(value, dict) else None
+    if not isinstance(value, dict) or not isinstance(value.get("args", {}), dict):
+        return None
+    named = all(isinstance(value.get(key), str) and value[key] for key in ("op", "service"))
+    return Undo.from_json(value) if named else None
 
 
 def _intent_key(line: dict[str, object], intent: object, op: object) -> tuple[str, ...]:
