@@ -84,7 +84,13 @@ class ChaosSession:
 
     def trial(self, item: pytest.Item) -> Trial:
         """The trial of an item. Raises what it ended with; a runtime that lacks an ability is a SKIP."""
-        performed = self.campaign.performed(item.stash[PLAN])
+        plan = item.stash.get(PLAN, None)
+        if plan is None:
+            raise NotReady(
+                f"{item.nodeid} got no plan, for its collection showed no `trial` of this plugin: name `trial` among the arguments of "
+                "the test or of its fixtures, and give a fixture of your own around it another name"
+            )
+        performed = self.campaign.performed(plan)
         item.stash[TRIAL_NAME] = performed.name
         if performed.result is not None:
             item.user_properties.extend(report.junit_properties(performed.result))

@@ -102,6 +102,8 @@ def test_an_unknown_undo_in_a_dead_runs_journal_keeps_no_other_from_being_done(t
     journal, started = Journal(tmp_path / "journal.jsonl"), []
     for op, service in (("ensure_running", "api"), ("thaw", "api"), ("ensure_running", "model-1")):
         intend(journal, service, op)
+    with journal.path.open("a") as file:
+        file.write('{"kind": "intent", "fault": "melt", "victim": "model-2", "undo": null}\n')
     down = lambda _, service: ServiceState(service=service, running=False, identity="c1")  # noqa: E731 - one line of a patch
     monkeypatch.setattr(AttachedRuntime, "take_over", lambda *_: None)
     monkeypatch.setattr(AttachedRuntime, "state", down)
@@ -110,10 +112,27 @@ def test_an_unknown_undo_in_a_dead_runs_journal_keeps_no_other_from_being_done(t
     about = {"runtime": "compose", "owned": False, "project": "p", "run": "r", "owner": "o", "targets": ("api",)}
     manifest = RunManifest(journal=str(journal.path), directory=str(tmp_path), noted=str(tmp_path / "noted"), **about)
 
-    with pytest.raises(HealFailed, match=r"the attached runtime has no undo 'thaw'.*put 'api' right by hand"):
+    with pytest.raises(HealFailed, match=r"the attached runtime has no undo 'thaw'.*put 'api' right by hand") as raised:
         attached.heal(manifest)
 
     assert started == ["model-1", "api"]
+    assert "line 4" in str(raised.value)
+    assert f"'melt model-2', expected an undo, got None: put that right by hand, then rm {manifest.noted}" in str(
+        raised.value
+    )
+
+
+def test_a_run_whose_journal_has_an_unreadable_intent_is_not_forgotten(tmp_path):
+    journal, noted = tmp_path / "journal.jsonl", tmp_path / "noted"
+    journal.write_text('{"kind": "intent", "fault": "kill", "victim": "api", "undo": "ensure_running"}\n')
+    noted.write_text("{}")
+    about = {"runtime": "compose", "owned": False, "project": "p", "owner": "o"}
+    manifest = RunManifest(journal=str(journal), directory=str(tmp_path), noted=str(noted), **about)
+
+    with pytest.raises(HealFailed, match="announces 'kill api'"):
+        attached.heal(manifest)
+
+    assert noted.exists()
 
 
 def test_the_docs_for_faults_of_ones_own_name_every_ability_and_every_undo():

@@ -326,6 +326,14 @@ def test_an_undo_that_the_engine_does_not_answer_has_failed():
         engine.undo_engine(Undo(op="engine_end", service="model-1", args={"kind": "hang"}))
 
 
+@pytest.mark.parametrize("args", [{}, {"kind": None}, {"kinds": "hang"}])
+def test_an_undo_that_names_no_kind_is_not_taken_for_done(args):
+    engine = Engine()
+
+    with pytest.raises(HealFailed, match=r"engine_end model-1 names no kind of fault, got .*put it right by hand"):
+        engine.undo_engine(Undo(op="engine_end", service="model-1", args=args))
+
+
 # Against the engine itself
 
 

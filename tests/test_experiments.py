@@ -40,6 +40,11 @@ def made(**arguments):
             r"repair_within_s=\.\.\.\) is for lasting faults, and 'pause api' passes: give settle_within_s, the seconds from",
         ),
         (
+            {"fault": [faults.none(), faults.pause("api")], "fault_s": 2, "repair_within_s": 9},
+            "and 'pause api' passes",
+        ),
+        ({"fault": [faults.none(), KILL], "settle_within_s": 9}, "and 'kill api' lasts"),
+        (
             {"fault": faults.pause("api"), "fault_s": 2, "settle_within_s": True},
             r"settle_within_s=\.\.\.\) must be .* True",
         ),

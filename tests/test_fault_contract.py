@@ -184,6 +184,7 @@ def test_random_faults_are_the_same_for_the_same_seed_and_stay_within_their_time
         (lambda: faults.sequence(faults.kill("api"), then=None, after_s=1), "must be a fault such as"),
         (lambda: faults.random(n=0, among=[faults.kill("api")]), "whole number from 1 to 1000, got 0"),
         (lambda: faults.random(n=2, among=[]), "is empty"),
+        (lambda: faults.random(n=2, among=faults.kill("api")), r"must be a list of faults.*target='api'"),
         (lambda: faults.random(n=2, among=[faults.kill("api")], within_s=-1), "above 0"),
         (lambda: faults.random(n=True, among=[faults.kill("api")]), "whole number"),
     ],
@@ -301,6 +302,15 @@ def test_a_list_of_one_target_is_that_target_and_patterns_in_a_list_draw_one_ser
 
     assert faults.kill(["api"]) == faults.kill("api")
     assert {act.victim for act in drawn} == {"model-1", "model-2"}
+
+
+@pytest.mark.parametrize("targets", [["model-*", "model-1"], ["model-*", "model-1*"], ["m*", "model-*", "model-2"]])
+def test_a_pattern_in_a_list_leaves_what_others_in_the_list_name(targets):
+    for seed in range(10):
+        services = (*SERVICES, "mirror")
+        victims = [act.victim for act in faults.kill(targets).plan(random.Random(seed), services)]
+
+        assert len(set(victims)) == len(targets)
 
 
 @pytest.mark.parametrize("targets", [[], ["api", "api"]])

@@ -94,7 +94,7 @@ def test_open_intents_are_those_not_undone_newest_first(tmp_path):
     intend(journal, "model-2")
     undo(journal, "model-1", "ensure_unpaused")
 
-    assert [(u.op, u.service) for u in open_intents(journal.path)] == [
+    assert [(u.op, u.service) for u in open_intents(journal.path).undos] == [
         ("ensure_running", "model-2"),
         ("ensure_running", "api"),
     ]
@@ -105,7 +105,7 @@ def test_an_undo_that_failed_leaves_its_intent_open(tmp_path):
     intend(journal, "api")
     undo(journal, "api", ok=False)
 
-    assert len(open_intents(journal.path)) == 1
+    assert len(open_intents(journal.path).undos) == 1
 
 
 def test_of_two_intents_alike_the_one_is_open_whose_id_was_not_undone(tmp_path):
@@ -116,17 +116,61 @@ def test_of_two_intents_alike_the_one_is_open_whose_id_was_not_undone(tmp_path):
         journal.write(lines.Intent(id=f"001#{number}", undo=note, **about))
     journal.write(lines.Undone(intent="001#2", trial="001", victim="api", op="ensure_memory", ok=True))
 
-    assert [undo.args for undo in open_intents(journal.path)] == [{"had": "64"}]
+    assert [undo.args for undo in open_intents(journal.path).undos] == [{"had": "64"}]
 
 
 def test_an_intent_whose_undo_is_no_undo_keeps_no_other_from_being_found(tmp_path):
     journal = Journal(tmp_path / "journal.jsonl")
     intend(journal, "model-1")
-    odd = [{"kind": "intent", "trial": "001", "victim": "api", "undo": undo} for undo in ("ensure_running", None, 7)]
+    shapes = (
+        "ensure_running",
+        None,
+        7,
+        {},
+        {"op": "ensure_running"},
+        {"op": "thaw", "service": ""},
+        {"op": "thaw", "service": "api", "args": 7},
+    )
+    odd = [{"kind": "intent", "fault": "kill", "victim": "api", "undo": undo} for undo in shapes]
     with journal.path.open("a") as file:
         file.writelines(json.dumps(line) + "\n" for line in odd)
 
-    assert [undo.service for undo in open_intents(journal.path)] == ["model-1"]
+    found = open_intents(journal.path)
+
+    assert [undo.service for undo in found.undos] == ["model-1"]
+    assert [one.partition(" of ")[0] for one in found.unreadable] == [f"line {n}" for n in range(8, 1, -1)]
+    assert "announces 'kill api', expected an undo, got 7" in found.unreadable[4]
+
+
+def test_an_intent_that_is_no_json_is_named_and_one_that_was_never_whole_is_not(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    undo = {"op": "ensure_running", "service": "api", "args": {}}
+    whole = json.dumps({"kind": "intent", "trial": "001", "victim": "api", "undo": undo})
+    garbled, torn = whole.replace("api", "a\x01i"), whole[:-1]
+    path.write_text(f"{garbled}\n{torn[:40]}\n{whole}\n{torn}")
+
+    found = open_intents(path)
+
+    assert [one.service for one in found.undos] == ["api"]
+    assert [one.partition(" of ")[0] for one in found.unreadable] == ["line 1"]
+
+
+def test_an_unreadable_intent_that_was_undone_is_over(tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    with journal.path.open("a") as file:
+        file.write('{"kind": "intent", "id": "001#1", "victim": "api", "undo": []}\n')
+    journal.write(lines.Undone(intent="001#1", trial="001", victim="api", op="ensure_running", ok=True))
+
+    assert open_intents(journal.path) == ((), ())
+
+
+def test_no_intent_hides_another_of_the_same_id(tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    for victim in ("api", "model-1"):
+        note = lines.UndoNote(op="ensure_running", service=victim, args={})
+        journal.write(lines.Intent(id="001#1", trial="001", step="inject", fault="kill", victim=victim, undo=note))
+
+    assert [one.service for one in open_intents(journal.path).undos] == ["model-1", "api"]
 
 
 def test_of_an_odd_intent_the_undo_is_enough(tmp_path):
@@ -134,7 +178,7 @@ def test_of_an_odd_intent_the_undo_is_enough(tmp_path):
     undo = {"op": "ensure_running", "service": "api", "args": {}}
     path.write_text(json.dumps({"kind": "intent", "fault": 7, "undo": undo}) + "\n")
 
-    assert [(undo.op, undo.service) for undo in open_intents(path)] == [("ensure_running", "api")]
+    assert [(undo.op, undo.service) for undo in open_intents(path).undos] == [("ensure_running", "api")]
 
 
 PACKAGE = Path(pytest_llmchaos.__file__).parent

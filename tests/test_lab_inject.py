@@ -91,7 +91,22 @@ def test_a_fault_is_written_down_before_it_acts_and_undone_at_the_end_of_its_blo
         "proof",
         "undone",
     ]
-    assert open_intents(lab.journal.path) == []
+    assert open_intents(lab.journal.path).undos == ()
+
+
+def test_a_block_inside_another_leaves_it_the_callers_that_it_floods_with(lab_on):
+    runtime = Clocked()
+    lab = lab_on(runtime)
+
+    with lab.recording(), lab.inject(faults.kill("model-1")):
+        lent = runtime.flood
+        with lab.inject(faults.kill("api")):
+            within = runtime.flood
+        after = runtime.flood
+
+    assert lent is not None
+    assert within is after is lent
+    assert runtime.flood is None
 
 
 @pytest.mark.parametrize("inside", [False, True], ids=["right after the injection", "while the fault is held"])
@@ -139,7 +154,7 @@ def test_an_undo_that_fails_is_told_with_how_to_heal_by_hand_and_stays_open_in_t
 
     assert record.healed is False
     assert [line["ok"] for line in written(lab, "undone")] == [False]
-    assert [undo.service for undo in open_intents(lab.journal.path)] == ["api"]
+    assert [undo.service for undo in open_intents(lab.journal.path).undos] == ["api"]
 
 
 def test_two_faults_of_one_kind_on_one_service_are_two_intents_and_the_one_that_was_not_undone_is_open(lab_on):
@@ -155,7 +170,7 @@ def test_two_faults_of_one_kind_on_one_service_are_two_intents_and_the_one_that_
     assert [line["id"] for line in intents] == ["001#1", "001#2"]
     assert [(line["intent"], line["ok"]) for line in undone] == [("001#2", False), ("001#1", True)]
     assert {line["intent"] for line in written(lab, "proof")} == {"001#1", "001#2"}
-    assert len(open_intents(lab.journal.path)) == 1
+    assert len(open_intents(lab.journal.path).undos) == 1
 
 
 def test_a_healing_that_no_witness_sees_is_a_failed_one(lab_on):
@@ -221,7 +236,7 @@ def test_every_undo_is_tried_also_after_one_that_was_interrupted_and_the_session
         ("model-2", True),
         ("model-1", True),
     ]
-    assert [undo.service for undo in open_intents(lab.journal.path)] == ["api"]
+    assert [undo.service for undo in open_intents(lab.journal.path).undos] == ["api"]
     assert record.healed is False
 
 
@@ -254,7 +269,7 @@ def test_a_fault_of_another_package_that_raises_anything_at_its_end_has_failed_t
 
     assert runtime.state("model-1").running
     assert ("model-1", True) in [(line["victim"], line["ok"]) for line in written(lab, "undone")]
-    assert [undo.service for undo in open_intents(lab.journal.path)] == ["api"]
+    assert [undo.service for undo in open_intents(lab.journal.path).undos] == ["api"]
     assert record.healed is False
 
 

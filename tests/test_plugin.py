@@ -627,6 +627,22 @@ def test_the_public_names_are_there_when_asked_for_and_no_others_are():
         _ = pytest_llmchaos.experimnt
 
 
+@pytest.mark.parametrize(
+    "asks",
+    [
+        'def test_late(request):\n    request.getfixturevalue("trial")\n',
+        "import pytest\n@pytest.fixture\ndef trial(trial):\n    return trial\ndef test_late(trial):\n    assert trial\n",
+    ],
+    ids=["only while it runs", "through a fixture of its name"],
+)
+def test_a_trial_that_collection_does_not_show_proves_nothing_and_says_what_to_write(chaos, double, asks):
+    result = chaos("-k", "late", test_scenario=SCENARIO.format(fault='faults.kill("api")') + asks)
+
+    result.assert_outcomes(errors=1, deselected=2)
+    result.stdout.fnmatch_lines(["*NotReady: *test_late* got no plan*name `trial` among the arguments*another name*"])
+    assert double.performed == []
+
+
 def test_a_fixture_of_the_same_name_that_a_suite_defines_itself_is_its_own(chaos, double):
     own = "import pytest\n\n@pytest.fixture\ndef {0}():\n    return 7\n\ndef test_it({0}):\n    assert {0} == 7\n"
 

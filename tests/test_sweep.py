@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import signal
 import subprocess
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from msgspec.structs import replace
 from support.journals import intend
 
 from pytest_llmchaos import cli
-from pytest_llmchaos.cleanup import sweep
+from pytest_llmchaos.cleanup import sweep, watchdog
 from pytest_llmchaos.errors import HealFailed, NotReady
+from pytest_llmchaos.evidence import journal_lines as lines
 from pytest_llmchaos.evidence.journal import Journal
 from pytest_llmchaos.evidence.run_manifest import RunManifest
 from pytest_llmchaos.host import identity, state_dirs
@@ -293,6 +295,15 @@ def test_a_note_of_an_earlier_version_is_read(tmp_path):
     assert (manifest.project, manifest.targets, manifest.daemon) == ("shop", ("web",), NO_DAEMON)
 
 
+def test_a_note_has_room_for_a_folder_whose_name_is_not_utf8(tmp_path):
+    folder = tmp_path / os.fsdecode(b'caf\xe9 "quoted"')
+    noted(folder)
+
+    (manifest,) = attached.dead_runs()
+
+    assert manifest.directory == str(folder)
+
+
 def test_faults_are_undone_at_the_daemon_that_the_dead_run_spoke_to(tmp_path, monkeypatch):
     noted(tmp_path / "r")
     asked = []
@@ -314,6 +325,18 @@ def test_faults_are_undone_at_the_daemon_that_the_dead_run_spoke_to(tmp_path, mo
     assert sweep.sweep_dead_runs(lambda _: None, sweep.InDocker()) == ["open faults of shop"]
     assert [address for address, _ in asked] == [NO_DAEMON]
     assert list(attached.dead_runs()) == []
+
+
+def test_only_a_helper_process_that_lives_is_ended(tmp_path, monkeypatch):
+    journal, ended = Journal(tmp_path / "journal.jsonl"), []
+    me = os.getpid()
+    for pid, started in ((0, ""), (-1, ""), (me, ""), (me, "1"), (me, identity.process_started(me))):
+        journal.write(lines.Process(trial="001", pid=pid, started=started))
+    monkeypatch.setattr(os, "killpg", lambda pid, number: ended.append((pid, number)))
+
+    watchdog.kill_processes(journal.path)
+
+    assert ended == [(me, signal.SIGKILL)]
 
 
 def test_processor_time_is_given_back_at_the_daemon_that_the_dead_run_spoke_to(monkeypatch):

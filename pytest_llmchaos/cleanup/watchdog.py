@@ -77,10 +77,13 @@ def start(manifest: RunManifest, log: Path) -> Watchdog:
 
 
 def kill_processes(path: Path) -> None:
-    """End the helper processes that a journal names, unless their numbers now belong to somebody else."""
+    """End the helper processes that a journal names, unless their numbers now belong to somebody else.
+
+    One without a start time was gone before its line was written.
+    """
     for written in journal.lines(path):
         line = written.line if isinstance(written, journal.Written) else None
-        if isinstance(line, Process) and process_started(line.pid) == line.started:
+        if isinstance(line, Process) and line.started and process_started(line.pid) == line.started:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(line.pid, signal.SIGKILL)
 

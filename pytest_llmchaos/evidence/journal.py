@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -124,24 +125,56 @@ def read(path: Path) -> Iterator[dict[str, object]]:
                     yield value
 
 
-def open_intents(path: Path) -> list[Undo]:
-    """The undo of every fault that was announced and not yet undone, newest first.
+class OpenIntents(NamedTuple):
+    """What was announced and not yet undone, newest first. `unreadable` names in words what another process cannot undo."""
+
+    undos: tuple[Undo, ...]
+    unreadable: tuple[str, ...]
+
+
+def open_intents(path: Path) -> OpenIntents:
+    """The undo of every fault that was announced and not yet undone.
 
     Each is matched by the id of its intent. Journals of earlier versions lack ids: there victim and operation must do.
-    Only the undo itself has to be readable: whatever else is odd in a line, its fault is undone.
+    Only the undo itself has to be readable: whatever else is odd in a line, its fault is undone. A torn line was not
+    written before an act.
     """
     pending: dict[tuple[str, ...], Undo] = {}
-    for line in read(path):
-        undo = line.get("undo")
-        if line["kind"] == "intent" and isinstance(undo, dict):
-            pending[_intent_key(line, line.get("id"), undo.get("op"))] = Undo.from_json(undo)
-        elif line["kind"] == "undone" and line.get("ok") is True:
-            pending.pop(_intent_key(line, line.get("intent"), line.get("op")), None)
-    return list(pending.values())[::-1]
+    unreadable: dict[str, str] = {}
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            where = f"line {number} of {path}"
+            try:
+                line = parse(raw)
+            except ValueError as error:
+                if b'"intent"' in raw and raw.endswith(b"}\n"):
+                    unreadable[where] = f"{where}: {error}"
+                continue
+            kind, undo = line.get("kind"), line.get("undo")
+            if kind == "intent" and (found := _undo_of(undo)):
+                pending[_intent_key(line, line.get("id"), found.op)] = found
+            elif kind == "intent":
+                about = f"{line.get('fault')} {line.get('victim')}"
+                unreadable[str(line.get("id") or where)] = (
+                    f"{where} announces {about!r:.80}, expected an undo, got {undo!r:.80}"
+                )
+            elif kind == "undone" and line.get("ok") is True:
+                pending.pop(_intent_key(line, line.get("intent"), line.get("op")), None)
+                unreadable.pop(str(line.get("intent")), None)
+    return OpenIntents(tuple(pending.values())[::-1], tuple(unreadable.values())[::-1])
+
+
+def _undo_of(value: object) -> Undo | None:
+    """None where it does not say what is to be done on what."""
+    if not isinstance(value, dict) or not isinstance(value.get("args", {}), dict):
+        return None
+    named = all(isinstance(value.get(key), str) and value[key] for key in ("op", "service"))
+    return Undo.from_json(value) if named else None
 
 
 def _intent_key(line: dict[str, object], intent: object, op: object) -> tuple[str, ...]:
-    return (str(intent),) if intent is not None else (str(line.get("trial")), str(line.get("victim")), str(op))
+    """Victim and operation are a part of it, so that no intent hides another of the same id."""
+    return (str(line.get("trial") if intent is None else intent), str(line.get("victim")), str(op))
 
 
 def _finite(text: str) -> float | None:

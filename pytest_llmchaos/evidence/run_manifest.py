@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import msgspec
@@ -33,12 +34,13 @@ class RunManifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     machine: str = ""
 
     def to_json(self) -> str:
-        return msgspec.json.encode(self).decode()
+        """ASCII. A path that is not UTF-8 is kept, which msgspec's own encoder refuses."""
+        return json.dumps(msgspec.to_builtins(self))
 
 
 def manifest_from(text: str) -> RunManifest:
     """The manifest in a note or on a command line. Raises ValueError for text that lacks a part of it."""
     try:
-        return msgspec.json.decode(text, type=RunManifest)
-    except msgspec.MsgspecError as error:
+        return msgspec.convert(json.loads(text), RunManifest)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"expected the manifest of a run: {error}") from None

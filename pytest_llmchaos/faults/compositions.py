@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, Self
@@ -26,7 +27,10 @@ def check_fault(where: str, fault: object) -> Fault:
 
 
 def on_targets(primitive: Primitive, target: object) -> Fault:
-    """The primitive on its target. A list hits all that it names at once, as `together` does."""
+    """The primitive on its target. A list hits all that it names at once, as `together` does.
+
+    A pattern draws after the names and the longer patterns, so that it leaves them what they name.
+    """
     if not isinstance(target, list | tuple):
         return OnTarget(primitive=primitive, target=check_target(primitive.kind, target))
     names = [check_target(primitive.kind, one) for one in target]
@@ -35,7 +39,8 @@ def on_targets(primitive: Primitive, target: object) -> Fault:
         raise BadScenario(
             f"faults.{primitive.kind}(target) must name at least one service, and each once, got {target!r}"
         )
-    aimed = tuple(OnTarget(primitive=primitive, target=name) for name in names)
+    narrow_first = sorted(names, key=lambda name: len(name) if name.endswith("*") else math.inf, reverse=True)
+    aimed = tuple(OnTarget(primitive=primitive, target=name) for name in narrow_first)
     return aimed[0] if len(aimed) == 1 else Together(parts=tuple((0.0, one) for one in aimed))
 
 
@@ -174,6 +179,10 @@ def random(*, n: int, among: Sequence[Fault], within_s: float = 30.0) -> Fault:
     """`n` faults drawn by the run's seed from `among`, spread evenly (with jitter) over `within_s` seconds."""
     if type(n) is not int or not 1 <= n <= 1000:
         raise BadScenario(f"faults.random(n=...) must be a whole number from 1 to 1000, got {n!r}")
+    if not isinstance(among, Iterable):
+        raise BadScenario(
+            f"faults.random(among=...) must be a list of faults such as [faults.kill('api')], got {among!r}"
+        )
     choices = tuple(check_fault("each of faults.random(among=...)", f) for f in among)
     if not choices:
         raise BadScenario(

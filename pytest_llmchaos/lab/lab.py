@@ -284,12 +284,14 @@ class Lab:
         """The fault, for the length of the block: written down, injected, proven; undone and proven healed at its end.
 
         An act that would leave more than `blast_radius` services hit at once waits, all acts together for `patience_s`.
+        A block inside another one has the same callers to overload with.
         Raises Unsupported (a need the runtime lacks), FaultNotObserved, HealFailed, Aborted (an act waited in vain).
         """
         record = self._recorded()
         acts = self._acts(fault)
         url = self.runtime.url(self.subject.api)
-        self.runtime.flood = ProcessFlood(self.subject, url, record, lambda: self.prometheus)
+        lent = self.runtime.flood
+        self.runtime.flood = lent or ProcessFlood(self.subject, url, record, lambda: self.prometheus)
         injector = Injector(self.runtime, record, self.signals)
         try:
             begin = time.monotonic()
@@ -301,7 +303,10 @@ class Lab:
                 self.abort_check(abort_if)
             yield injector.injected
         finally:
-            injector.revert()
+            try:
+                injector.revert()
+            finally:
+                self.runtime.flood = lent
 
     def _await_room(self, act: Injection, injector: Injector, blast_radius: int, deadline_s: float) -> None:
         """Wait until the services that are still hit and this victim are within the blast radius, and it can be hit at all."""

@@ -179,9 +179,8 @@ def _check_within(faults: tuple[Fault, ...], repair_within_s: object, settle_wit
         _seconds(name, value, 1, 3600)
         if lifetimes != {"none"} and lifetime not in lifetimes:
             what = "passes" if lifetime == "lasting" else "lasts"
-            raise BadScenario(
-                f"experiment({name}=...) is for {lifetime} faults, and {str(faults[0])!r} {what}: give {other}"
-            )
+            wrong = next(str(one) for one in faults if one.lifetime != "none")
+            raise BadScenario(f"experiment({name}=...) is for {lifetime} faults, and {wrong!r} {what}: give {other}")
 
 
 def _checked_blast_radius(faults: tuple[Fault, ...], blast_radius: int | None) -> int:

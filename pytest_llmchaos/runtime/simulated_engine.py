@@ -115,9 +115,14 @@ class EngineAbility:
     def undo_engine(self, undo: Undo) -> None:
         """End every fault of one kind, in force or due at the next start, and see that the service runs.
 
-        Content with a service that is gone. Raises HealFailed as long as the engine does not answer.
+        Content with a service that is gone. Raises HealFailed as long as the engine does not answer, and for an undo
+        without a kind.
         """
-        service, kind = undo.service, str(undo.args.get("kind"))
+        if not isinstance(undo.args.get("kind"), str):
+            raise HealFailed(
+                f"{undo.op} {undo.service} names no kind of fault, got {dict(undo.args)!r:.80}: put it right by hand"
+            )
+        service, kind = undo.service, str(undo.args["kind"])
         state = self.state(service)
         if not state.identity:
             return

@@ -183,10 +183,11 @@ class Run:
         return broken
 
     def _open_faults(self) -> list[str]:
-        """The services in which a fault is not undone, as far as the journal knows."""
+        """The services in which a fault is not undone, and where the journal does not say in which."""
         if self._journal is None:
             return []
-        return sorted({undo.service for undo in open_intents(self._journal.path)})
+        pending = open_intents(self._journal.path)
+        return [*sorted({undo.service for undo in pending.undos}), *pending.unreadable]
 
     def close(self, exit_status: int) -> list[str]:
         """Remove the stack, and say what did not go well. If that fails the watchdog is left on, and tries on its own.

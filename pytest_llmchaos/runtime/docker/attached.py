@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -208,10 +209,15 @@ def doubtful_runs() -> Iterator[RunManifest]:
 
 
 def heal(manifest: RunManifest) -> None:
-    """Undo every fault that a dead attached run left open, and forget the run. Raises HealFailed after every one was tried."""
+    """Undo every fault that a dead attached run left open, and forget the run.
+
+    Raises HealFailed after every one was tried. A fault that the journal does not say how to undo stays one until its
+    user has put it right.
+    """
     path, directory = Path(manifest.journal), Path(manifest.directory)
-    pending = journal.open_intents(path) if path.exists() else []
-    if pending:
+    pending = journal.open_intents(path) if path.exists() else journal.OpenIntents((), ())
+    failed = []
+    if pending.undos:
         runtime = AttachedRuntime(
             _bare(manifest.targets),
             project=manifest.project,
@@ -220,15 +226,17 @@ def heal(manifest: RunManifest) -> None:
             directory=directory,
         )
         runtime.take_over(restrictions.kept(directory / "as_found.json"), manifest.daemon)
-        failed = []
-        for undo in pending:
+        for undo in pending.undos:
             try:
                 undo_until_done(runtime, undo)
             except HealFailed as error:
                 failed.append(str(error))
         runtime.down()
-        if failed:
-            raise HealFailed("; ".join(failed))
+    if pending.unreadable:
+        by_hand = f"put that right by hand, then rm {shlex.quote(manifest.noted)}"
+        failed.append(f"{'; '.join(pending.unreadable)}: {by_hand}")
+    if failed:
+        raise HealFailed("; ".join(failed))
     forget(manifest)
 
 
