@@ -84,8 +84,8 @@ def test_the_example_holds_on_a_stack_of_its_own_and_nothing_is_left(stack):
         ("compose.yaml", "    init: true\n", "    init: true\n    container_name: faq\n", "sets container_name 'faq'"),
         ("compose.yaml", "${FAQ_PORT:-18080}:8080", "18080:8080", "'faq' publishes the fixed port 18080"),
         ("compose.yaml", '    ports: ["127.0.0.1:${FAQ_PORT:-18080}:8080"]\n', "", "'faq' publishes no port"),
-        ("pyproject.toml", '"prometheus: prometheus"', '"prometheus: prom"', "names 'prom', which the compose file has not"),
-        ("pyproject.toml", '"targets: faq"', '"targets: desk"', "matches no service that may be hit; there are desk"),
+        ("pyproject.toml", '= "prometheus"', '= "prom"', "names 'prom', which the compose file has not"),
+        ("pyproject.toml", 'targets = ["faq"]', 'targets = ["desk"]', "matches no service that may be hit; there are desk"),
     ],
 )  # fmt: skip
 def test_what_would_go_wrong_later_is_explained_before_anything_starts(stack, file, old, new, message):
