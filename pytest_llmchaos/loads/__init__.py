@@ -44,7 +44,7 @@ def open_loop(
     Raises BadScenario for a value outside its bounds. The other loads share these
     arguments.
     """
-    who = "loads.open_loop" if arrivals == "constant" else "loads.poisson"
+    who = "loads.poisson" if arrivals == "poisson" else "loads.open_loop"
     shape = Constant(rate_rps=require_number(who, "rate_rps", rate_rps, above=0, at_most=MAX_RPS))
     return _load(
         who,
