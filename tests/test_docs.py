@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from pytest_llmchaos import faults, loads, options
+from pytest_llmchaos.stats.windows import Window
+from pytest_llmchaos.trial.trial import Trial
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -49,6 +51,22 @@ def test_every_load_is_documented(name):
     assert hasattr(loads, name)
     assert f"loads.{name}" in README
     assert f"loads.{name}" in (ROOT / "docs" / "load.md").read_text()
+
+
+def test_everything_that_a_claim_reads_in_the_readme_is_there():
+    of_trials = set(re.findall(r"`trial\.(\w+)", README))
+    of_windows = set(
+        re.findall(r"`(\w+)(?:\.\w+)?`", next(row for row in README.splitlines() if "`trial.whole`" in row))
+    )
+
+    assert {name for name in of_trials if not has(Trial, name)} == set()
+    assert {name for name in of_windows - {"trial"} if not has(Window, name)} == set()
+    assert {"during_fault", "repaired_by", "slo"} <= of_trials
+    assert {"availability", "ttft_s"} <= of_windows
+
+
+def has(cls, name):
+    return name in cls.__dataclass_fields__ or hasattr(cls, name)
 
 
 @pytest.mark.parametrize("name", [row[0] for row in options.OPTIONS])

@@ -327,7 +327,10 @@ def test_what_is_not_a_trace_is_refused_with_its_line(tmp_path, text, message):
         (lambda: loads.open_loop(max_tokens=0), "max_tokens must be a whole number from 1"),
         (lambda: loads.open_loop(max_tokens=1.5), "got 1.5"),
         (lambda: loads.open_loop(max_tokens=True), "got True"),
-        (lambda: loads.open_loop(arrivals="gamma"), 'loads.open_loop: arrivals must be "constant" or "poisson", got \'gamma\''),
+        (
+            lambda: loads.open_loop(arrivals="gamma"),
+            'loads.open_loop: arrivals must be "constant" or "poisson", got \'gamma\'',
+        ),
         (
             lambda: loads.open_loop(prompts="short"),
             "prompts must be a file or one of short-chat, long-prompt; there is no file",

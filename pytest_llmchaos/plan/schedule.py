@@ -81,7 +81,9 @@ def plan_trial(
         raise NoVictim(f"scenario {scenario!r}: {error}") from None
     hit = most_at_once(injections)
     if hit > experiment.blast_radius:
-        raise BadScenario(f"scenario {scenario!r}: {fault} would hit {hit} services at once, blast_radius allows {experiment.blast_radius}")
+        raise BadScenario(
+            f"scenario {scenario!r}: {fault} would hit {hit} services at once, blast_radius allows {experiment.blast_radius}"
+        )
     return TrialPlan(
         scenario=scenario,
         hypothesis=hypothesis,
