@@ -88,6 +88,74 @@ def test_what_a_page_links_to_and_every_path_that_it_names_is_there(page):
     assert [str(path) for path in (*links, *paths) if not path.exists()] == []
 
 
+MADE_UP = {"chaos_migration.py"}  # the example of docs/faults.md
+TREE = {path.relative_to(ROOT).as_posix() for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_python_file_that_a_page_names_is_there(page):
+    """A README names files of its own folder by their name; another page, or one with a folder before it, any file."""
+    below = f"{page.parent.relative_to(ROOT).as_posix()}/" if page.name == "README.md" and page.parent != ROOT else ""
+    named = set(re.findall(r"`([\w./-]+\.py)`", page.read_text())) - MADE_UP
+
+    lost = [
+        name
+        for name in sorted(named)
+        if not any(f"/{path}".endswith(f"/{name}") and path.startswith("" if "/" in name else below) for path in TREE)
+    ]
+    assert lost == []
+
+
+# Tests are not looked at: they make up paths.
+TEXTS = sorted(
+    [
+        *(ROOT / name for name in ("Makefile", "pyproject.toml", "conftest.py", ".ci/run")),
+        *(ROOT / ".github").rglob("*.yml"),
+        *(
+            path
+            for folder in set(FOLDERS) - {"tests", "docs"}
+            for path in (ROOT / folder).rglob("*")
+            if path.suffix in {".py", ".yaml", ".yml", ".cfg", ".sh", ".j2"}
+            and not {"context", "wheels"} & set(path.parts)
+        ),
+    ]
+)
+
+
+@pytest.mark.parametrize("file", [*PAGES, *TEXTS], ids=lambda file: file.relative_to(ROOT).as_posix())
+def test_every_path_and_module_that_a_comment_or_a_message_names_is_there(file):
+    text = file.read_text()
+    paths = set(
+        re.findall(rf"(?<![\w/.-])((?:{'|'.join(FOLDERS)})/[\w./-]*\w\.(?:py|md|json|ya?ml|toml|cfg|sh))\b", text)
+    )
+    modules = set(re.findall(r"\bpytest_llmchaos((?:\.[a-z_]\w*)+)", text))
+
+    assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
+    assert [module for module in sorted(modules) if not named_in_package(module)] == []
+
+
+def named_in_package(dotted):
+    """Whether `.a.b.c` is a module of the package, or a name in one. Nothing is imported."""
+    place = ROOT / "pytest_llmchaos"
+    for part in dotted.strip(".").split("."):
+        if (place / part).is_dir():
+            place /= part
+        elif (place / f"{part}.py").is_file():
+            return True
+        else:
+            return bool(re.search(rf"\b{part}\b", (place / "__init__.py").read_text()))
+    return True
+
+
+def test_a_module_that_is_gone_is_found():
+    assert named_in_package(".trial.perform")
+    assert named_in_package(".loadgen.tail.merge")
+    assert named_in_package(".faults.kill")
+    assert named_in_package(".experiment")
+    assert not named_in_package(".judging")
+    assert not named_in_package(".trial.judging")
+
+
 def test_the_pages_have_links_and_paths_to_look_at():
     """Else the test above would hold of nothing."""
     slo = (ROOT / "docs" / "slo.md").read_text()
