@@ -1,4 +1,4 @@
-"""Imports go one way: a module imports only from lower layers, and the instrument and the subject never import each other."""
+"""Imports go one way: a file imports only from rooms above its own in the list, and the instrument and the subject never import each other."""
 
 import ast
 import functools
