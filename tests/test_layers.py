@@ -1,4 +1,4 @@
-"""Imports go one way: a file imports only from rooms above its own in the list, and the instrument and the subject never import each other."""
+"""Imports go one way, from a room to rooms above it in the list. The instrument and the subject never import each other."""
 
 import ast
 import functools
