@@ -8,7 +8,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 BOOTSTRAP := $(RUN)/python stack/bootstrap.py
 TAKES_COMPOSE := $(RUN)/python -c 'import sys; from pytest_llmchaos.session.settings import choose_runtime; sys.exit(choose_runtime("auto")[0] != "compose")'
-# Tests of layers 0 to 2, which have no clock and do no I/O.
+# Tests of the pure rooms, which have no clock and do no I/O.
 PURE := attribution effects engine_faults experiments fault_contract foreign_faults history loads own_stack plan samples slo subject trial
 OLDEST_PYTEST := 8.4
 TOUCHES_PYTEST := test_byo test_experiments test_layers test_plan test_plugin processes/test_neighbours processes/test_progress
@@ -88,7 +88,7 @@ parts: $(VENV)/.ready $(VENV)/pytest-$(OLDEST_PYTEST)
 programs: $(VENV)/.ready ## what only tests need and no lock file has: haproxy, a browser
 	@$(BOOTSTRAP) programs
 
-coverage: $(VENV)/.ready ## every branch of the pure layers is taken by their own tests
+coverage: $(VENV)/.ready ## every branch of the pure rooms is taken by their own tests
 	$(RUN)/coverage run -m pytest -q --hypothesis-profile=gate --randomly-seed=$(ORDER) $(PURE:%=tests/test_%.py)
 	$(RUN)/coverage report
 

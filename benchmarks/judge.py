@@ -1,6 +1,6 @@
 """How long it takes to judge samples on disk, and how much memory: 100,000 of them, 1,000,000, and the ratio of the two.
 
-Judged is what happens at the end of every trial, by the same calls: `judging.judged` over the trial's folder, then the
+Judged is what happens at the end of every trial, by the same calls: `judge.judged` over the trial's folder, then the
 trial as JSON and the quantiles that claims ask for. Only what others have to say (events, alerts, Prometheus) is made up, for
 none of it grows with the samples. Each size runs in a process of its own.
 """

@@ -1,4 +1,4 @@
-"""`llmchaos`: heal by hand, look at this machine, rebuild a report, generate what measures. It starts no experiment."""
+"""`llmchaos`: heal by hand, check this machine, rebuild a report, generate rules and dashboards. It starts no experiment."""
 
 from __future__ import annotations
 
@@ -24,17 +24,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         return generate.main(given[1:])
     parser = argparse.ArgumentParser(prog="llmchaos", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    heal = commands.add_parser("heal", help="undo and remove what dead runs left; live runs are not touched")
-    heal.add_argument("--dry-run", action="store_true", help="say what would be removed, and remove nothing")
-    commands.add_parser("doctor", help="check engine, compose, images and left-overs, and say what to do")
-    report = commands.add_parser("report", help="build report.html again from a run's journal and samples")
+    heal = commands.add_parser(
+        "heal",
+        help="undo and remove what dead runs left; live runs are not touched",
+        description="Undo and remove what dead runs left, in Docker and among local processes; live runs are not touched. "
+        "Exit status 1: Docker could not be looked at.",
+    )
+    heal.add_argument("--dry-run", action="store_true", help="print what would be removed, and remove nothing")
+    commands.add_parser(
+        "doctor",
+        help="check Docker, Compose, images and what dead runs left, and print what to do",
+        description="Check Docker, Compose, images and what dead runs left: a line for each check, with what to do. "
+        "Exit status 1: a check failed.",
+    )
+    report = commands.add_parser(
+        "report",
+        help="build report.html again from a run's journal and samples",
+        description="Build report.html, run.json and summary.md again from a run's journal and samples.",
+    )
     report.add_argument("directory", type=Path, help="the run's folder, such as reports/latest")
     commands.add_parser(
         "generate", help="rules and dashboards from an OpenSLO file; `llmchaos generate --help` says more"
     )
-    budget = commands.add_parser("budget", help="what each experiment would cost of the month's error budget")
+    budget = commands.add_parser(
+        "budget",
+        help="what each experiment would cost of the month's error budget",
+        description="A table of what each experiment would cost of the month's error budget, from the ledger of all runs.",
+    )
     budget.add_argument(
-        "--ledger", type=Path, default=Path("reports/ledger.jsonl"), help="default: reports/ledger.jsonl"
+        "--ledger", type=Path, default=Path("reports/ledger.jsonl"), help="file to read (default: reports/ledger.jsonl)"
     )
     budget.add_argument("--slo", help="only this service level")
     arguments = parser.parse_args(given)

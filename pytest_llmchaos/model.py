@@ -1,4 +1,4 @@
-"""The values and protocols that every layer shares. Frozen, checked at birth; no behaviour beyond that, no I/O."""
+"""The values and protocols that every room shares. Frozen, checked at birth; no behaviour beyond that, no I/O."""
 
 from __future__ import annotations
 

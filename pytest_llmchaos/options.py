@@ -153,10 +153,11 @@ def backend_of(config: pytest.Config) -> str | None:
 
 def own_subject_of(config: pytest.Config) -> Subject | None:
     """The user's own stack, where the ini file names one. Raises BadScenario for a key that is wrong or missing."""
-    refuse_services(_ini(config, "services"), toml=str(config.inipath).endswith(".toml"))
+    toml = str(config.inipath).endswith(".toml")
+    refuse_services(_ini(config, "services"), toml=toml)
     read: dict[str, Any] = {one.name: _ini(config, one.name) for one in fields(OwnKeys)}
     read |= {name: tuple(value) for name, value in read.items() if isinstance(value, list)}
-    return own_subject(OwnKeys(**read), config.inipath.parent if config.inipath else config.rootpath)
+    return own_subject(OwnKeys(**read), config.inipath.parent if config.inipath else config.rootpath, toml=toml)
 
 
 def _ini(config: pytest.Config, name: str) -> Any:

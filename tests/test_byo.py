@@ -20,7 +20,7 @@ from pytest_llmchaos.prometheus import required_metrics
 from pytest_llmchaos.runtime.docker import attached as attach
 from pytest_llmchaos.runtime.docker import docker_cli, preflight
 from pytest_llmchaos.session.run import Run
-from pytest_llmchaos.session.settings import Settings
+from pytest_llmchaos.session.settings import Settings, abilities_of
 from pytest_llmchaos.slo.arithmetic import InvalidSlo, Slo
 from pytest_llmchaos.subject import own_stack
 
@@ -42,6 +42,17 @@ def folder(tmp_path):
 
 def subject_of(folder, **changes):
     return own_stack.own_subject(own_stack.OwnKeys(**{**KEYS, **changes}), folder)
+
+
+@pytest.mark.parametrize("attach", [False, True])
+def test_a_fault_that_only_the_lab_can_prove_or_perform_is_skipped(folder, attach):
+    own = subject_of(folder, attach=attach)
+    settings = Settings(
+        run="r", seed=1, runtime="compose", backend="own", reports=folder, repeat=1, worker="", replay_line="", own=own
+    )
+
+    assert {"overload", "engine"} & abilities_of(settings) == set()
+    assert "pause" in abilities_of(settings)
 
 
 @pytest.mark.parametrize(

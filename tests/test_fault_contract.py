@@ -279,10 +279,17 @@ def test_a_draw_of_four_may_hit_whatever_its_passing_faults_leave_behind(among, 
     assert faults.random(n=4, among=among).blast_radius == widest
 
 
+WITH_A_TARGET = [name for name in faults.__all__ if name not in {"none", "random", "sequence", "together"}]
+
+
+def test_every_fault_is_in_the_catalogue_of_reports_and_among_those_that_are_proven_here():
+    assert sorted(faults.CATALOGUE) == WITH_A_TARGET
+    assert sorted({fault.primitive.kind for fault in PRIMITIVES}) == WITH_A_TARGET
+
+
 def everything_with_a_target():
-    names = [name for name in faults.__all__ if name not in {"none", "random", "sequence", "together"}]
     options = {"limit_cpu": {"cores": 0.1}, "limit_memory": {"mebibytes": 64}}
-    return [functools.partial(getattr(faults, name), **options.get(name, {})) for name in names]
+    return [functools.partial(getattr(faults, name), **options.get(name, {})) for name in WITH_A_TARGET]
 
 
 @pytest.mark.parametrize("make", everything_with_a_target(), ids=lambda make: make.func.__name__)

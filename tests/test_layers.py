@@ -1,4 +1,4 @@
-"""Imports go one way: a module imports only from lower layers, and the instrument and the subject never import each other."""
+"""Imports go one way, from a room to rooms above it in the list. The instrument and the subject never import each other."""
 
 import ast
 import functools

@@ -67,6 +67,18 @@ def test_a_key_that_is_wrong_or_missing_is_named(folder, changes, message):
         subject_of(folder, **changes)
 
 
+@pytest.mark.parametrize(
+    ("key", "written"), [("api", 'llmchaos_api = "web"'), ("targets", 'llmchaos_targets = ["web", "worker"]')]
+)
+def test_the_example_of_a_missing_key_has_the_format_of_the_ini_file(folder, key, written):
+    keys = own_stack.OwnKeys(**{**KEYS, key: ()})
+
+    with pytest.raises(BadScenario) as refused:
+        own_stack.own_subject(keys, folder, toml=True)
+
+    assert str(refused.value).endswith(f"add it, such as {written}")
+
+
 def test_a_stack_that_runs_already_needs_a_compose_file_too(folder):
     with pytest.raises(BadScenario, match="llmchaos_attach needs llmchaos_compose"):
         own_stack.own_subject(own_stack.OwnKeys(attach=True), folder)

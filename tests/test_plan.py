@@ -122,7 +122,7 @@ def test_a_control_arm_gets_the_same_load_as_the_experiment():
 
 
 def test_an_unknown_target_names_the_services():
-    with pytest.raises(NoVictim, match="there are api, model-1, model-2"):
+    with pytest.raises(NoVictim, match=r"scenario '\w+': target 'worker-9'.* there are api, model-1, model-2"):
         planned(fault=faults.kill("worker-9"))
 
 
@@ -146,6 +146,13 @@ def test_a_load_beyond_the_backend_is_refused_with_both_numbers():
 
     with pytest.raises(BadScenario, match=r"offers 1000 tokens/s.*ollama backend is declared for 45"):
         require_capacity(plan, 45.0, "ollama")
+
+
+def test_a_load_beyond_a_stack_of_ones_own_names_the_key_that_declares_its_capacity():
+    plan = planned(load=loads.open_loop(rate_rps=100, max_tokens=10))
+
+    with pytest.raises(BadScenario, match=r"llmchaos_tokens_per_s is 500: .* raise that key"):
+        require_capacity(plan, 500.0, "own")
 
 
 def test_a_load_of_just_what_the_backend_is_declared_for_may():

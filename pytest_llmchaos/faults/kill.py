@@ -21,5 +21,5 @@ class Kill(ActFault):
 
 
 def kill(target: Target) -> Fault:
-    """Kill a service's container (SIGKILL). It stays down until somebody starts it: that is what the remediator must do."""
+    """Kill a service's container (SIGKILL). It stays down until the remediator or an operator starts it."""
     return on_targets(Kill(), target)

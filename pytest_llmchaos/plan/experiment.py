@@ -214,7 +214,7 @@ def _check_fidelity(faults: tuple[Fault, ...], fidelity: object) -> None:
         if FIDELITIES.index(one.fidelity) > FIDELITIES.index(fidelity):
             raise BadScenario(
                 f"experiment(fidelity={fidelity!r}) asks for more than {str(one)!r} is ({one.fidelity}): "
-                "a claim may not exceed its fault"
+                f"drop the argument or choose a fault that is {' or '.join(FIDELITIES[: FIDELITIES.index(fidelity) + 1])}"
             )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.errors import BadScenario, NoVictim
 from pytest_llmchaos.faults.base import options_of
 from pytest_llmchaos.plan.experiment import Experiment, TrialPlan
 from pytest_llmchaos.plan.seeds import rng_for
@@ -73,12 +73,17 @@ def plan_trial(
 ) -> TrialPlan:
     """One trial's acts, drawn from its own generator.
 
-    Raises NoVictim for a target that the stack has not, BadScenario for a plan beyond the blast radius.
+    Raises NoVictim for a target that the stack lacks, BadScenario for a plan beyond the blast radius.
     """
-    injections = fault.plan(rng_for(seed, scenario, str(fault), repeat), services)
+    try:
+        injections = fault.plan(rng_for(seed, scenario, str(fault), repeat), services)
+    except NoVictim as error:
+        raise NoVictim(f"scenario {scenario!r}: {error}") from None
     hit = most_at_once(injections)
     if hit > experiment.blast_radius:
-        raise BadScenario(f"{fault} would hit {hit} services at once, blast_radius allows {experiment.blast_radius}")
+        raise BadScenario(
+            f"scenario {scenario!r}: {fault} would hit {hit} services at once, blast_radius allows {experiment.blast_radius}"
+        )
     return TrialPlan(
         scenario=scenario,
         hypothesis=hypothesis,
@@ -185,7 +190,12 @@ def require_capacity(plan: TrialPlan, capacity_tokens_per_s: float, backend: str
     if getattr(load, "beyond_capacity", False):
         return
     if load.tokens_per_s > capacity_tokens_per_s:
+        if backend == "own":
+            limit, way = f"llmchaos_tokens_per_s is {capacity_tokens_per_s:g}", "raise that key"
+        else:
+            limit = f"the {backend} backend is declared for {capacity_tokens_per_s:g} on 2 cores"
+            way = "use --chaos-backend=sim"
         raise BadScenario(
-            f"scenario {plan.scenario!r} offers {load.tokens_per_s:g} tokens/s, but the {backend} backend is declared for "
-            f"{capacity_tokens_per_s:g} on 2 cores: lower rate_rps or max_tokens, or use --chaos-backend=sim"
+            f"scenario {plan.scenario!r} offers {load.tokens_per_s:g} tokens/s, but {limit}: lower rate_rps or "
+            f"max_tokens, {way}, or give a load that means to saturate beyond_capacity=True"
         )

@@ -38,10 +38,10 @@ class OwnKeys:
     attach: bool = False
 
 
-def own_subject(keys: OwnKeys, folder: Path) -> Subject | None:
+def own_subject(keys: OwnKeys, folder: Path, *, toml: bool = False) -> Subject | None:
     """The subject that the ini keys describe; None where no key is set. Paths count from `folder`.
 
-    Raises BadScenario naming the key.
+    Raises BadScenario naming the key, with an example in the ini file's own format.
     """
     given = [one.name for one in fields(keys) if getattr(keys, one.name) not in ("", (), None, False)]
     if not given:
@@ -50,7 +50,8 @@ def own_subject(keys: OwnKeys, folder: Path) -> Subject | None:
         raise BadScenario(f"llmchaos_{given[0]} needs llmchaos_compose, the path of your compose file: add it")
     for name, (what, example) in _NEEDED.items():
         if name not in given:
-            raise BadScenario(f"llmchaos_{name} is missing, {what}: add it, such as llmchaos_{name} = {example}")
+            line = f"llmchaos_{name} = {_written(name, example, toml=toml)}"
+            raise BadScenario(f"llmchaos_{name} is missing, {what}: add it, such as {line}")
     _check_names(keys)
     if not keys.slo:
         raise BadScenario("llmchaos_slo must be the path of an OpenSLO file over your own metrics: add it")

@@ -44,9 +44,9 @@ class Seen:
     console: tuple[str, ...]
 
 
-def seen(page: Path, home: Path) -> Seen:
+def seen(page: Path, home: Path, *more: str) -> Seen:
     """Opens the page in a browser of its own, which is gone afterwards whatever happens."""
-    command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={home / 'profile'}", "--dump-dom", page.as_uri()]
+    command = [str(CHROMIUM), *FLAGS, *more, f"--user-data-dir={home / 'profile'}", "--dump-dom", page.as_uri()]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, text=True, errors="replace"
     ) as browser:
@@ -105,3 +105,17 @@ def test_exploring_shows_four_charts_that_hold_the_same_numbers(tmp_path: Path) 
     assert shown.console == ()
     assert shown.dom.count("<canvas") == 4
     assert 'aria-pressed="true"' in shown.dom
+
+
+def test_on_a_narrow_screen_tables_scroll_and_the_page_does_not(tmp_path: Path) -> None:
+    """The narrowest window that a headless Chromium opens."""
+    page = report.build(reportdata.run_dir(tmp_path, [Made()]))
+    look = "<script>document.title = document.documentElement.scrollWidth - innerWidth</script></body>"
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text())
+    page.write_text(text.replace("</body>", look))
+
+    shown = seen(page, tmp_path, "--window-size=500,800")
+
+    title = re.search(r"<title>(-?\d+)</title>", shown.dom)
+    assert title is not None
+    assert int(title[1]) <= 0

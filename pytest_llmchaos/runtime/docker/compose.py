@@ -72,9 +72,10 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
             "limit_memory",
             "oom_kill",
             "partition",
-            "overload",
         }
-        return frozenset(always | ({"crash"} if os.geteuid() == 0 else set())) | self.engine_abilities
+        provable = {"overload"} if self.subject.requests_query is not None else set()
+        as_root = {"crash"} if os.geteuid() == 0 else set()
+        return frozenset(always | provable | as_root) | self.engine_abilities
 
     @property
     def dashboards(self) -> str | None:
