@@ -98,7 +98,7 @@ def judge(directory: Path, count: int) -> dict[str, float]:
     ]
     load: Any = SimpleNamespace(require_held=LoadResult, limits=LIMITS)
     began_s = time.perf_counter()
-    trial = judging.judged(lab_of(events), plan, record, load, injected)
+    trial = judging.judge(lab_of(events), plan, record, load, injected)
     entry = judged_result(record, trial)
     asked = [(w.ttft_s.p95, w.e2e_s.p99, w.availability, w.goodput_ratio) for w in trial.windows.values()]
     judged_s = time.perf_counter() - began_s

@@ -74,7 +74,9 @@ class Watcher:
     def look(self, after_trials: int, project: str) -> Seen:
         children = _descendants(int(self._proc.name))
         compose = f"label=com.docker.compose.project={project}"
-        engine = (lambda kind: float(len(docker_cli.listed(kind, compose)))) if self._runtime == "compose" else _nothing
+        engine = (
+            (lambda kind: float(len(docker_cli.list_rows(kind, compose)))) if self._runtime == "compose" else _nothing
+        )
         run = next((self._folder / "reports").glob("2*"))
         evidence_kib = sum(_kib(run / name) for name in EVIDENCE) + _kib(self._folder / "reports" / "ledger.jsonl")
         stack_kib = _kib(run / STACK)

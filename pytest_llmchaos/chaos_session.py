@@ -48,7 +48,7 @@ class ChaosSession:
         self.only_plans = options.only_plans(config)
         self.campaign = Campaign(settings_of(config, seed), lambda: progress_of(config))
         self._problems: list[str] = []
-        if options.leashed(config):
+        if options.is_leashed(config):
             self.campaign.refused = NotReady(options.leash_message(config))
 
     def plan(self, items: Sequence[pytest.Function]) -> None:
@@ -90,7 +90,7 @@ class ChaosSession:
                 f"{item.nodeid} got no plan, for its collection showed no `trial` of this plugin: name `trial` among the arguments of "
                 "the test or of its fixtures, and give a fixture of your own around it another name"
             )
-        performed = self.campaign.performed(plan)
+        performed = self.campaign.perform_once(plan)
         item.stash[TRIAL_NAME] = performed.name
         if performed.result is not None:
             item.user_properties.extend(report.junit_properties(performed.result))
@@ -102,13 +102,13 @@ class ChaosSession:
         """With `--chaos-plan`, or on the leash, print the plan instead of running anything."""
         if not self.only_plans or self.is_worker:
             return None
-        seed = f"{options.spelled(self.config, 'seed')}={self.campaign.settings.seed}"
+        seed = f"{options.spelling(self.config, 'seed')}={self.campaign.settings.seed}"
         last = f"{len(self.campaign.schedule())} trials planned with {seed}; nothing was touched"
         terminal = terminal_of(self.config)
         for line in (*plan_lines(self.campaign), last):
             if terminal is not None:
                 terminal.write_line(line)
-        if options.leashed(self.config) and not options.given(self.config, "plan"):
+        if options.is_leashed(self.config) and not options.given(self.config, "plan"):
             pytest.exit(options.leash_message(self.config), returncode=pytest.ExitCode.NO_TESTS_COLLECTED)
         return True
 
@@ -166,7 +166,7 @@ def settings_of(config: pytest.Config, seed: int) -> Settings:
 
 def repeat_line(config: pytest.Config, seed: int) -> str:
     """The command that performs the same schedule again, ready for a shell."""
-    spelled = f"{options.spelled(config, 'seed')}={seed}"
+    spelled = f"{options.spelling(config, 'seed')}={seed}"
     kept = [a for a in map(str, config.invocation_params.args) if a not in {f"--llmchaos-seed={seed}", spelled}]
     return shlex.join(["pytest", *kept, spelled])
 

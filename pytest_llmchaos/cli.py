@@ -81,14 +81,14 @@ def heal(*, dry_run: bool) -> int:
         _say(f"Docker was not looked at: {docker.unseen}")
     elsewhere = " outside Docker" if docker.unseen else ""
     if dry_run:
-        found = sweep.left_over(docker)
+        found = sweep.orphans(docker)
         for project, why in found.items():
             _say(f"would remove {project}: {why}")
         _say(f"{len(found)} left over{elsewhere}; nothing was touched")
     else:
         removed = sweep.sweep_dead_runs(_say, docker)
         _say(f"removed {len(removed)}" if removed else f"nothing was left over{elsewhere}")
-    for project, why in sweep.left_alone(docker).items():
+    for project, why in sweep.unverifiable_runs(docker).items():
         _say(f"left alone {project}: {why}")
     return 1 if docker.unseen and docker_cli.is_wanted() else 0
 
@@ -110,7 +110,7 @@ def doctor() -> int:
         there = ", ".join(built) or f"none; `{setup_command()}` builds them"
         _say(f"{'ok   ' if built else 'note '} images built here: {there}")
     docker = sweep.in_docker()
-    left, alone = sweep.left_over(docker), sweep.left_alone(docker)
+    left, alone = sweep.orphans(docker), sweep.unverifiable_runs(docker)
     bad += bool(left)
     if left:
         _say(f"bad   left over by dead runs: {', '.join(left)}; `llmchaos heal` removes them")

@@ -21,10 +21,10 @@ def _as_mark(make: Callable[P, Experiment]) -> Callable[P, pytest.MarkDecorator]
     """The same signature, with the experiment inside pytest's mark."""
 
     @functools.wraps(make)
-    def marked(*args: P.args, **kwargs: P.kwargs) -> pytest.MarkDecorator:
+    def make_mark(*args: P.args, **kwargs: P.kwargs) -> pytest.MarkDecorator:
         return pytest.mark.llmchaos(experiment=make(*args, **kwargs))
 
-    return marked
+    return make_mark
 
 
 # `pytestmark = experiment(...)` for a file, `@experiment(...)` for one test.

@@ -83,7 +83,7 @@ class Spelling:
 def add(parser: pytest.Parser) -> Spelling:
     """Register all options. An alias that another plugin owns is given up; the canonical name always works."""
     group = parser.getgroup("llmchaos", "chaos experiments for LLM services (pytest-llmchaos)")
-    taken, given_up = _taken(parser), set[str]()
+    taken, given_up = _foreign_options(parser), set[str]()
     for name, settings, text in OPTIONS:
         canonical, alias = f"--llmchaos-{name}", f"--chaos-{name}"
         about = {
@@ -105,13 +105,13 @@ def add(parser: pytest.Parser) -> Spelling:
     return Spelling(frozenset(given_up))
 
 
-def _taken(parser: pytest.Parser) -> set[str]:
+def _foreign_options(parser: pytest.Parser) -> set[str]:
     """Options that other plugins own: pytest 8 tells of a conflict only when it parses, too late to give up an alias."""
     groups = [*getattr(parser, "_groups", ()), getattr(parser, "_anonymous", None)]
     return {name for group in groups for option in getattr(group, "options", ()) for name in option.names()}
 
 
-def spelled(config: pytest.Config, name: str) -> str:
+def spelling(config: pytest.Config, name: str) -> str:
     """An option as the command line has it or has to write it: by its alias, unless another plugin owns that."""
     canonical = f"--llmchaos-{name}"
     written = any(str(word).partition("=")[0] == canonical for word in config.invocation_params.args)
@@ -131,7 +131,7 @@ def choice_of(config: pytest.Config, name: str, choices: tuple[str, ...], defaul
     """Raises BadScenario, naming the choices, for anything else."""
     value = text_of(config, name, default)
     if value not in choices:
-        key = spelled(config, name) if given(config, name) else f"llmchaos_{name}"
+        key = spelling(config, name) if given(config, name) else f"llmchaos_{name}"
         raise BadScenario(f"{key} must be one of {', '.join(choices)}, got {value!r}")
     return value
 
@@ -170,24 +170,22 @@ def _ini(config: pytest.Config, name: str) -> Any:
         raise BadScenario(f"llmchaos_{name} must be {what}: {error}") from None
 
 
-def attached(config: pytest.Config) -> bool:
+def is_attached(config: pytest.Config) -> bool:
     """Whether the stack is not the instrument's own. Raises BadScenario for anything but true or false."""
     return bool(_ini(config, "attach"))
 
 
-def leashed(config: pytest.Config) -> bool:
+def is_leashed(config: pytest.Config) -> bool:
     """Whether the stack must not be touched: it is attached to, and `--chaos-unleash` is not given."""
-    return attached(config) and not given(config, "unleash")
+    return is_attached(config) and not given(config, "unleash")
 
 
 def leash_message(config: pytest.Config) -> str:
-    return (
-        f"leashed: the stack is not the instrument's own (llmchaos_attach); pass {spelled(config, 'unleash')} to hit it"
-    )
+    return f"leashed: the stack is not the instrument's own (llmchaos_attach); pass {spelling(config, 'unleash')} to hit it"
 
 
 def only_plans(config: pytest.Config) -> bool:
-    return bool(given(config, "plan")) or leashed(config)
+    return bool(given(config, "plan")) or is_leashed(config)
 
 
 def check(config: pytest.Config) -> None:
@@ -196,7 +194,7 @@ def check(config: pytest.Config) -> None:
     backend_of(config), repeat_of(config)
     if own is not None and runtime == "local":
         raise BadScenario(
-            f"llmchaos_compose needs Docker Compose, got {spelled(config, 'runtime')}=local: drop the option"
+            f"llmchaos_compose needs Docker Compose, got {spelling(config, 'runtime')}=local: drop the option"
         )
 
 
@@ -211,7 +209,7 @@ def replayed_seed(config: pytest.Config, recorded: int) -> int:
     text = given(config, "seed")
     if text is not None and parse_seed(str(text)) != recorded:
         raise BadScenario(
-            f"{spelled(config, 'seed')}={text} contradicts {spelled(config, 'replay')}={given(config, 'replay')}, "
+            f"{spelling(config, 'seed')}={text} contradicts {spelling(config, 'replay')}={given(config, 'replay')}, "
             f"whose run had the seed {recorded}: drop one of them"
         )
     return recorded
@@ -222,5 +220,5 @@ def repeat_of(config: pytest.Config) -> int:
     if text is None:
         return 1
     if not str(text).isdecimal() or not 1 <= int(text) <= 1000:
-        raise BadScenario(f"{spelled(config, 'repeat')} must be a whole number from 1 to 1000, got {text!r}")
+        raise BadScenario(f"{spelling(config, 'repeat')} must be a whole number from 1 to 1000, got {text!r}")
     return int(text)

@@ -30,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "llmchaos(experiment): a chaos experiment; made by pytest_llmchaos.experiment(...)"
     )
     try:
-        config.stash[SEED] = resolved_seed(config)
+        config.stash[SEED] = resolve_seed(config)
     except LlmchaosError as error:
         raise pytest.UsageError(str(error)) from None
     if getattr(config.option, "dist", "no") != "no":
@@ -47,7 +47,7 @@ def register_xdist(config: pytest.Config) -> None:
     config.pluginmanager.register(WithXdist(config, config.stash[SEED]), "llmchaos-xdist")
 
 
-def resolved_seed(config: pytest.Config) -> int:
+def resolve_seed(config: pytest.Config) -> int:
     """The run's seed: the controller's in an xdist worker. Raises BadScenario for wrong options."""
     options.check(config)
     from_controller = getattr(config, "workerinput", {})
@@ -63,7 +63,7 @@ def resolved_seed(config: pytest.Config) -> int:
 
 def pytest_report_header(config: pytest.Config) -> str:
     backend = options.backend_of(config) or "the runtime's own"
-    seed = f"{options.spelled(config, 'seed')}={config.stash[SEED]}"
+    seed = f"{options.spelling(config, 'seed')}={config.stash[SEED]}"
     return f"llmchaos: {seed}, runtime {options.runtime_of(config)}, backend {backend}"
 
 

@@ -16,12 +16,12 @@ from pytest_llmchaos.evidence.journal import Journal
 from pytest_llmchaos.evidence.run_manifest import RunManifest
 from pytest_llmchaos.faults import crash_on_boot, engine_faults
 from pytest_llmchaos.model import ABILITIES, UNDO_OPS, Runtime, ServiceState, Undo
-from pytest_llmchaos.runtime.abilities import granted
+from pytest_llmchaos.runtime.abilities import grant
 from pytest_llmchaos.runtime.docker import attached
 from pytest_llmchaos.runtime.docker.attached import AttachedRuntime
 from pytest_llmchaos.runtime.docker.compose import ComposeRuntime
 from pytest_llmchaos.runtime.local.runtime import LocalRuntime
-from pytest_llmchaos.runtime.undo import undo_until_done
+from pytest_llmchaos.runtime.undo import revert_until_done
 from pytest_llmchaos.subject.lab import lab_subject
 
 NAMES = {**vars(model), **vars(engine_faults), **vars(inspect.getmodule(crash_on_boot))}
@@ -68,9 +68,9 @@ def test_a_runtime_undoes_all_that_its_abilities_let_faults_do_and_nothing_else(
 def test_a_runtime_without_an_ability_is_not_handed_to_a_fault_that_needs_it(tmp_path):
     fake, *_, local = runtimes(tmp_path)
 
-    assert granted(fake, {"kill", "partition"}, "it") is fake
+    assert grant(fake, {"kill", "partition"}, "it") is fake
     with pytest.raises(Unsupported, match="the local runtime cannot limit_cpu, partition, which it needs"):
-        granted(local, {"kill", "partition", "limit_cpu"}, "it")
+        grant(local, {"kill", "partition", "limit_cpu"}, "it")
 
 
 def test_an_undo_that_the_runtime_lacks_is_said_at_once(runtime):
@@ -79,7 +79,7 @@ def test_an_undo_that_the_runtime_lacks_is_said_at_once(runtime):
     )
 
     with pytest.raises(HealFailed, match=lacks):
-        undo_until_done(runtime, Undo(op="thaw", service="api"), deadline_s=1e9)
+        revert_until_done(runtime, Undo(op="thaw", service="api"), deadline_s=1e9)
     with pytest.raises(HealFailed, match=lacks):
         runtime.undo(Undo(op="thaw", service="api"))
 

@@ -9,11 +9,11 @@ from pytest_llmchaos.lab.injector import Injected
 from pytest_llmchaos.model import Injection, RuntimeEvent
 from pytest_llmchaos.trial.attribution import (
     actions_of,
-    detected,
     events_of,
+    first_detection,
+    is_unnoticed,
     repaired_by,
     restarts,
-    unnoticed,
     victims_back,
 )
 from pytest_llmchaos.trial.trial import Action
@@ -154,14 +154,14 @@ class Fired:
 def test_the_first_signal_after_the_fault_detects_it(record):
     audit = [{"at": 101.5, "event": "detected", "rule": "api-exited"}]
 
-    assert detected(record, 10.0, audit, [Fired("ServiceDown", 102.0)]) == (1.5, "remediator rule api-exited")
-    assert detected(record, 10.0, [], [Fired("ServiceDown", 102.0)]) == (2.0, "alert ServiceDown")
+    assert first_detection(record, 10.0, audit, [Fired("ServiceDown", 102.0)]) == (1.5, "remediator rule api-exited")
+    assert first_detection(record, 10.0, [], [Fired("ServiceDown", 102.0)]) == (2.0, "alert ServiceDown")
 
 
 def test_a_signal_from_before_the_fault_detects_nothing(record):
     audit = [{"at": 99.0, "event": "detected", "rule": "api-exited"}]
 
-    assert detected(record, 10.0, audit, [Fired("ServiceDown", 105.0, before=True)]) == (None, None)
+    assert first_detection(record, 10.0, audit, [Fired("ServiceDown", 105.0, before=True)]) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_a_signal_from_before_the_fault_detects_nothing(record):
     ],
 )
 def test_a_proven_fault_without_a_signal_is_unnoticed(start, detect_s, missing):
-    assert unnoticed(injected(start=start), detect_s) is missing
+    assert is_unnoticed(injected(start=start), detect_s) is missing
 
 
 def test_restarts_are_counted_per_service():

@@ -158,7 +158,7 @@ def test_a_victim_that_somebody_removed_leaves_nothing_to_undo_and_no_claim(lab)
 
 
 def test_an_undo_that_fails_is_retried_until_its_deadline_and_does_not_keep_the_others_from_theirs(lab, monkeypatch):
-    monkeypatch.setattr("pytest_llmchaos.runtime.undo.undo_until_done.__defaults__", (0.3,))
+    monkeypatch.setattr("pytest_llmchaos.runtime.undo.revert_until_done.__defaults__", (0.3,))
     real, tried = lab.runtime.undo, []
 
     def refuses(undo):

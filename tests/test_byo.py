@@ -71,7 +71,7 @@ def test_a_fault_that_only_the_lab_can_prove_or_perform_is_skipped(folder, attac
     ],
 )
 def test_the_variable_of_a_published_port_is_found(port, host, variable, inside):
-    assert preflight._published(port) == (host, variable, inside)
+    assert preflight._parse_port(port) == (host, variable, inside)
 
 
 @pytest.fixture

@@ -71,7 +71,7 @@ def asked(monkeypatch):
 
 
 def _forget():
-    entry_points.found.cache_clear()
+    entry_points.discover.cache_clear()
     entry_points.factory.cache_clear()
     for module in ("chaos_stun", "one", "two"):
         sys.modules.pop(module, None)

@@ -50,7 +50,7 @@ def clock(now_unix_s):
 
 def judged(performed):
     with performed.load() as (record, running):
-        return judging.judged(performed.lab, performed.plan, record, running, performed.injected)
+        return judging.judge(performed.lab, performed.plan, record, running, performed.injected)
 
 
 def test_a_trial_that_no_gate_stops_is_judged(performed):
@@ -295,8 +295,8 @@ class TestFault:
     @pytest.fixture
     def inject(self, performed, monkeypatch):
         monkeypatch.setattr(injector, "PROOF_DEADLINE_S", 0.0)
-        monkeypatch.setattr(injector, "healed", partial(heal.healed, deadline_s=0.0))
-        monkeypatch.setattr(injector, "undo_until_done", lambda runtime, undo: runtime.undo(undo))
+        monkeypatch.setattr(injector, "prove_reverted", partial(heal.prove_reverted, deadline_s=0.0))
+        monkeypatch.setattr(injector, "revert_until_done", lambda runtime, undo: runtime.undo(undo))
         monkeypatch.setattr(injector, "time", clock(performed.runtime.now))
 
         def acted(**runtime):

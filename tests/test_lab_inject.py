@@ -51,8 +51,8 @@ class Callers:
 def lab_on(tmp_path, monkeypatch):
     """A lab on a fake runtime, with no patience: its deadlines are over at the first look."""
     monkeypatch.setattr(injector, "PROOF_DEADLINE_S", 0.0)
-    monkeypatch.setattr(injector, "healed", functools.partial(heal.healed, deadline_s=0.0))
-    monkeypatch.setattr(injector, "undo_until_done", functools.partial(heal.undo_until_done, deadline_s=0.0))
+    monkeypatch.setattr(injector, "prove_reverted", functools.partial(heal.prove_reverted, deadline_s=0.0))
+    monkeypatch.setattr(injector, "revert_until_done", functools.partial(heal.revert_until_done, deadline_s=0.0))
     made = []
 
     def make(runtime):
@@ -287,7 +287,7 @@ def test_what_could_not_be_told_at_the_first_look_is_asked_again(error):
                 raise error
             return Proof(step="healed", witness="the second look", at_unix_s=1.0)
 
-    proof = heal.healed(runtime, Injection(after_s=0.0, fault=Hesitant(), victim="api"), 0.0)
+    proof = heal.prove_reverted(runtime, Injection(after_s=0.0, fault=Hesitant(), victim="api"), 0.0)
 
     assert proof.witness == "the second look"
 
@@ -307,7 +307,7 @@ def test_an_undo_that_did_not_work_is_tried_again(error):
         undo(one)
 
     runtime.undo = at_the_second_try
-    heal.undo_until_done(runtime, Undo(op="ensure_running", service="api"))
+    heal.revert_until_done(runtime, Undo(op="ensure_running", service="api"))
 
     assert runtime.state("api").running
 
@@ -394,7 +394,7 @@ def test_however_a_trial_ends_its_verdict_is_in_the_journal(lab_on, monkeypatch,
 class Served(Callers):
     """Callers who are well, whatever has become of the victim: another replica serves them."""
 
-    def recovered(self, from_s, stable_s):
+    def recovery_s(self, from_s, stable_s):
         return from_s
 
 

@@ -121,7 +121,7 @@ def test_lateness_is_the_99th_percentile_of_all_requests():
 
 def test_a_value_on_an_edge_is_inside_its_bucket():
     counts = Counts(lambda: 0)
-    counts.ended("ok", 2.0, 2.0, is_good=True)
+    counts.count_end("ok", 2.0, 2.0, is_good=True)
     families = {family.name: family for family in counts.collect()}
     buckets = {
         sample.labels["le"]: sample.value

@@ -150,7 +150,7 @@ def test_the_labs_own_compose_files_become_processes_with_nothing_of_a_container
         stack=stack_dir(), files=subject.compose_files, backend=backend, project="llmchaos-x", model=subject.model
     )
 
-    translated = programs.translated(tmp_path, at)
+    translated = programs.translate(tmp_path, at)
     processes = {one.service: one for one in programs.processes(translated, tmp_path, at)}
 
     assert {"api", "model-1", "model-2", "prometheus", "pushgateway", "docker-proxy", "remediator"} <= processes.keys()
@@ -178,7 +178,7 @@ def test_a_service_that_only_an_image_can_run_is_refused(tmp_path: Path) -> None
     at = addresses()
 
     with pytest.raises(BadScenario, match="'db' is no program"):
-        programs.processes(programs.translated(tmp_path, at), tmp_path, at)
+        programs.processes(programs.translate(tmp_path, at), tmp_path, at)
 
 
 @pytest.mark.parametrize("value", ['say "x"', "a\\b", "two\nlines", "a ;b", "a #b"])

@@ -101,7 +101,7 @@ def test_the_former_key_for_all_roles_is_refused_with_the_lines_to_write(toml, w
 def test_a_service_is_named_by_the_first_key_that_has_it(folder):
     subject = subject_of(folder, targets=("web", "worker"), remediator="fixer")
 
-    assert own_stack.named_services(subject) == {
+    assert own_stack.services_by_key(subject) == {
         "web": "llmchaos_api",
         "prom": "llmchaos_prometheus",
         "fixer": "llmchaos_remediator",

@@ -159,7 +159,7 @@ from pytest_llmchaos.evidence.trial_result import Planned
 def loaded(lab):
     @contextmanager
     def loaded():
-        with lab.recording(Planned(scenario="lab")) as record, record.left_to_its_test():
+        with lab.recording(Planned(scenario="lab")) as record, record.judged_by_its_test():
             lab._opened(record.trial)
             yield
     return loaded

@@ -28,7 +28,7 @@ from pytest_llmchaos.errors import (
 )
 from pytest_llmchaos.prometheus.queries import Prometheus
 from pytest_llmchaos.slo.arithmetic import Slo
-from pytest_llmchaos.trial.slo_verdict import compared, judged
+from pytest_llmchaos.trial.slo_verdict import compare_with_callers, judge_slo
 
 # Far from a whole second, so that rounding anywhere would show.
 BASE = float(int(time.time()) - 1800) + 0.25
@@ -146,23 +146,23 @@ def test_a_window_that_ends_before_it_begins_is_refused(prometheus: Prometheus) 
 
 class TestAlerts:
     def test_are_told_with_their_first_and_last_firing_second(self, prometheus: Prometheus) -> None:
-        once = [alert for alert in prometheus.fired(BASE + 5, BASE + 60) if alert.name == "Once"]
+        once = [alert for alert in prometheus.firing_spells(BASE + 5, BASE + 60) if alert.name == "Once"]
 
         assert [(round(a.at_unix_s - BASE), round(a.until_unix_s - BASE), a.before) for a in once] == [(12, 29, False)]
         assert once[0].labels == {"service": "api", "severity": "page"}
 
     def test_that_fire_again_are_two(self, prometheus: Prometheus) -> None:
-        twice = [alert for alert in prometheus.fired(BASE + 5, BASE + 60) if alert.name == "Twice"]
+        twice = [alert for alert in prometheus.firing_spells(BASE + 5, BASE + 60) if alert.name == "Twice"]
 
         assert [round(a.at_unix_s - BASE) for a in twice] == [15, 40]
 
     def test_that_fired_before_the_window_are_marked(self, prometheus: Prometheus) -> None:
-        fired = {alert.name: alert.before for alert in prometheus.fired(BASE + 10.5, BASE + 60)}
+        fired = {alert.name: alert.before for alert in prometheus.firing_spells(BASE + 10.5, BASE + 60)}
 
         assert fired == {"Early": True, "Once": False, "Twice": False}
 
     def test_that_fire_in_no_second_of_the_window_are_not_told(self, prometheus: Prometheus) -> None:
-        assert prometheus.fired(BASE + 50, BASE + 60) == ()
+        assert prometheus.firing_spells(BASE + 50, BASE + 60) == ()
 
 
 class TestCoverage:
@@ -201,52 +201,54 @@ class TestServiceLevel:
     ok, every = 'answers_total{outcome="ok"}', "answers_total"
 
     def test_counts_exactly_the_events_of_the_window(self, prometheus: Prometheus) -> None:
-        result = judged(prometheus, slo(self.ok, self.every), BASE + 20, BASE + 40, rate_rps=5)
+        result = judge_slo(prometheus, slo(self.ok, self.every), BASE + 20, BASE + 40, rate_rps=5)
 
         assert (result.good, result.total) == (80, 100)
         assert result.raw["total at the window's start"] == 100
         assert prometheus.value(result.query, BASE + 40) == 0.8
 
     def test_is_exact_for_windows_that_no_scrape_begins_or_ends(self, prometheus: Prometheus) -> None:
-        result = judged(prometheus, slo(self.ok, self.every), BASE + 20.6, BASE + 35.4, rate_rps=5)
+        result = judge_slo(prometheus, slo(self.ok, self.every), BASE + 20.6, BASE + 35.4, rate_rps=5)
 
         assert (result.good, result.total) == (60, 75)
 
     def test_without_events_is_no_data_and_no_full_marks(self, prometheus: Prometheus) -> None:
         with pytest.raises(NoData, match="no requests between"):
-            judged(prometheus, slo("idle_total", "idle_total"), BASE + 20, BASE + 40, rate_rps=5)
+            judge_slo(prometheus, slo("idle_total", "idle_total"), BASE + 20, BASE + 40, rate_rps=5)
 
     def test_with_a_misspelt_counter_is_no_data(self, prometheus: Prometheus) -> None:
         with pytest.raises(NoData):
-            judged(prometheus, slo('answers_total{outcome="okay"}', self.every), BASE + 20, BASE + 40, rate_rps=5)
+            judge_slo(prometheus, slo('answers_total{outcome="okay"}', self.every), BASE + 20, BASE + 40, rate_rps=5)
 
     def test_of_a_counter_that_stopped_is_stale(self, prometheus: Prometheus) -> None:
         with pytest.raises(StaleData, match=r"20\.0 s older"):
-            judged(prometheus, slo("ended_total", "ended_total"), BASE + 20, BASE + 60, rate_rps=5)
+            judge_slo(prometheus, slo("ended_total", "ended_total"), BASE + 20, BASE + 60, rate_rps=5)
 
     @pytest.mark.parametrize(("good", "every"), [("restarted_total", "one"), ("one", "restarted_total")])
     def test_of_a_counter_that_began_again_is_refused(self, prometheus: Prometheus, good: str, every: str) -> None:
         with pytest.raises(CounterReset, match=r"made-up: .*restarted_total.* began again at 0 .*\(1 resets\)"):
-            judged(prometheus, slo(good, every), BASE + 20.5, BASE + 50.5, rate_rps=10)
+            judge_slo(prometheus, slo(good, every), BASE + 20.5, BASE + 50.5, rate_rps=10)
 
     def test_of_which_a_replica_left_is_refused(self, prometheus: Prometheus) -> None:
         with pytest.raises(
             CounterReset, match=r'gone at its end \(__name__="leaving_total", replica="b"\): what they counted'
         ):
-            judged(prometheus, slo("leaving_total", "leaving_total"), BASE + 20, BASE + 390, rate_rps=5)
+            judge_slo(prometheus, slo("leaving_total", "leaving_total"), BASE + 20, BASE + 390, rate_rps=5)
 
     def test_of_a_counter_that_began_again_before_the_window_is_exact(self, prometheus: Prometheus) -> None:
-        result = judged(prometheus, slo("restarted_total", "restarted_total"), BASE + 30, BASE + 50, rate_rps=10)
+        result = judge_slo(prometheus, slo("restarted_total", "restarted_total"), BASE + 30, BASE + 50, rate_rps=10)
 
         assert (result.good, result.total) == (200, 200)
 
     def test_with_the_callers_agrees_within_the_edges(self, prometheus: Prometheus) -> None:
-        result = judged(prometheus, slo(self.ok, self.every), BASE + 20, BASE + 40, rate_rps=5)
+        result = judge_slo(prometheus, slo(self.ok, self.every), BASE + 20, BASE + 40, rate_rps=5)
 
-        assert compared(result, 0.805, edge_events=12) is None
-        assert "Prometheus says 0.8, the callers' samples say 0.85" in str(compared(result, 0.85, edge_events=12))
+        assert compare_with_callers(result, 0.805, edge_events=12) is None
+        assert "Prometheus says 0.8, the callers' samples say 0.85" in str(
+            compare_with_callers(result, 0.85, edge_events=12)
+        )
         with pytest.raises(TruthsDisagree, match=r"20\.0 of 100 apart, the edges explain 12"):
-            compared(result, 1.0, edge_events=12)
+            compare_with_callers(result, 1.0, edge_events=12)
 
 
 def test_the_clocks_offset_is_measured(prometheus: Prometheus) -> None:

@@ -122,7 +122,7 @@ def test_a_network_is_given_back_with_the_addresses_that_were_set(endpoint, ipv4
     runtime = runtime_on(Container(endpoint=endpoint))
     runtime.partition("api")
     restrictions.keep(tmp_path / "as_found.json", runtime._found)
-    runtime._found = restrictions.kept(tmp_path / "as_found.json")
+    runtime._found = restrictions.read_as_found(tmp_path / "as_found.json")
 
     runtime.undo(Undo(op="ensure_connected", service="api"))
 

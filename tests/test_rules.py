@@ -29,7 +29,7 @@ from support.rule_cases import (
 from support.rule_histories import RATE, Story, counted, lab, steady
 
 from pytest_llmchaos import generate
-from pytest_llmchaos.generate.rules import LAB_SCALE, alert_name, lab_windows, raised_by, rules
+from pytest_llmchaos.generate.rules import LAB_SCALE, alert_name, alerts_of, lab_windows, rules
 from pytest_llmchaos.slo.arithmetic import Slo
 
 
@@ -127,7 +127,7 @@ def test_an_increase_stays_right_across_a_restart(tmp_path: Path) -> None:
 def test_each_factor_separates_what_is_below_from_what_is_above(slo: Slo, tmp_path: Path) -> None:
     how = "truncated" if slo.name == "stream-completeness" else "refused"
     histories: list[History] = []
-    for one in raised_by(slo, LAB_SCALE):
+    for one in alerts_of(slo, LAB_SCALE):
         share = one.alert.factor(slo.window_days) * slo.error_budget
         name = alert_name(slo, one.alert)
         for times, check in ((0.93, never_fired(40, name)), (1.07, fired_at(40, name))):
@@ -172,7 +172,7 @@ def said_of(slo: Slo) -> list[dict[str, Any]]:
     """A fifth of the answers breaks off, which every SLO counts as bad; the history is 40 s long."""
     of_slo = f'{{slo="{slo.name}"}}'
     bad = 0.2
-    alerts = raised_by(slo, LAB_SCALE)
+    alerts = alerts_of(slo, LAB_SCALE)
     windows = {one.long for one in alerts} | {one.short for one in alerts} | {lab_windows(LAB_SCALE)[0].long}
     return [
         says(f"slo:objective:ratio{of_slo} * 100", round(100 * slo.objective, 2), of_slo),

@@ -53,7 +53,7 @@ def daemon(monkeypatch):
                 if kind == "network"
             ]
 
-        monkeypatch.setattr(docker_cli, "listed", listed)
+        monkeypatch.setattr(docker_cli, "list_rows", listed)
         return removed
 
     return has
@@ -176,7 +176,7 @@ def test_the_doctor_calls_clean_only_what_was_looked_at(daemon, capsys, monkeypa
 def test_a_daemon_that_hangs_is_not_ready(capsys, monkeypatch, tmp_path):
     docker_that(monkeypatch, tmp_path, "exec sleep 60")
     monkeypatch.setattr(docker_cli, "ANSWER_DEADLINE_S", 0.1)
-    monkeypatch.setattr(docker_cli, "listed", lambda *_: pytest.fail("would wait again"))
+    monkeypatch.setattr(docker_cli, "list_rows", lambda *_: pytest.fail("would wait again"))
     monkeypatch.setattr(sweep, "in_docker", lambda: sweep.InDocker(unseen="it hangs"))
     hangs = f"the Docker daemon at {NO_DAEMON} gave no answer within 0.1 s"
 

@@ -13,7 +13,7 @@ from support.rule_cases import SLOS, promtool
 from support.rule_histories import lab
 
 from lab_remediator.load import read_policy
-from pytest_llmchaos.generate.rules import LAB_SCALE, alert_name, raised_by
+from pytest_llmchaos.generate.rules import LAB_SCALE, alert_name, alerts_of
 from pytest_llmchaos.generate.signals import signal_name, triggers
 from pytest_llmchaos.slo.arithmetic import Slo
 
@@ -33,7 +33,7 @@ def test_fires_where_its_alert_does(slo: Slo, tmp_path: Path) -> None:
     """At the same seconds of the same outage: quiet before it, while it is short, and soon after it."""
     how = "truncated" if slo.name == "stream-completeness" else "refused"
     signal = SIGNALS[signal_name(slo)]
-    alert = alert_name(slo, raised_by(slo, LAB_SCALE)[0].alert)
+    alert = alert_name(slo, alerts_of(slo, LAB_SCALE)[0].alert)
     fires = f"count(({signal['query']}) {signal['fires']}) or vector(0)"
     alerts = f'count(ALERTS{{alertname="{alert}",alertstate="firing"}}) or vector(0)'
 

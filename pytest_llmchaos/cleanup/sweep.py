@@ -29,7 +29,7 @@ def in_docker() -> InDocker:
     try:
         here = docker_cli.on_this_kernel()
         for kind in ("container", "network", "volume"):
-            for row in docker_cli.listed(kind, "label=llmchaos.owner"):
+            for row in docker_cli.list_rows(kind, "label=llmchaos.owner"):
                 labels = dict(part.split("=", 1) for part in str(row.get("Labels", "")).split(",") if "=" in part)
                 project, who = labels.get("com.docker.compose.project", ""), labels.get("llmchaos.owner", "")
                 if project.startswith("llmchaos-"):
@@ -39,14 +39,14 @@ def in_docker() -> InDocker:
     return InDocker(dead=dict(sorted(found["dead"].items())), doubtful=dict(sorted(found["unknown"].items())))
 
 
-def left_over(docker: InDocker) -> dict[str, str]:
+def orphans(docker: InDocker) -> dict[str, str]:
     """What dead runs left in any runtime: project and reason."""
     local = {run.project: run.why for run in cleanup.dead_runs()}
     attached = {f"open faults of {run.project}": _why(run.owner) for run in attach.dead_runs()}
     return {**attached, **{project: _why(who) for project, who in docker.dead.items()}, **local}
 
 
-def left_alone(docker: InDocker) -> dict[str, str]:
+def unverifiable_runs(docker: InDocker) -> dict[str, str]:
     """What may belong to a run that lives where it cannot be seen from here: project, why, and how to remove it by hand."""
     alone = {project: _doubt(who, by_hand(who)) for project, who in docker.doubtful.items()}
     for manifest in attach.doubtful_runs():

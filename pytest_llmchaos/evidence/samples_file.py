@@ -46,11 +46,11 @@ def load(path: Path) -> Samples:
         while block := file.read(_BLOCK_BYTES):
             whole, cut, rest = (rest + block).rpartition(b"\n")
             if cut:
-                number += _taken(samples, path, whole, number)
+                number += _append_line_values(samples, path, whole, number)
     return samples
 
 
-def _taken(samples: Samples, path: Path, block: bytes, number: int) -> int:
+def _append_line_values(samples: Samples, path: Path, block: bytes, number: int) -> int:
     rows = parse(path, block, number)
     try:
         return samples.take(rows)
@@ -63,12 +63,12 @@ def line(sample: Sample) -> str:
     first = "null" if sample.first_s is None else f"{sample.first_s:.6f}"
     return (
         f"[{sample.due_s:.6f},{sample.sent_s:.6f},{first},{sample.end_s:.6f},{sample.max_gap_s:.6f},"
-        f'{sample.tokens},"{sample.outcome}",{_quoted(sample.replica)},"{sample.request_id}"]\n'
+        f'{sample.tokens},"{sample.outcome}",{_quote(sample.replica)},"{sample.request_id}"]\n'
     )
 
 
 @lru_cache(maxsize=256)
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     return json.dumps(text)
 
 

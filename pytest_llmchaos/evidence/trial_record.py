@@ -111,7 +111,7 @@ class Record:
         (self.journal.write if step == "injected" else self.journal.note)(line)
 
     @contextmanager
-    def left_to_its_test(self) -> Iterator[None]:
+    def judged_by_its_test(self) -> Iterator[None]:
         """For what no trial judges: it held, unless it broke off here or a claim of its test fails."""
         verdict: Verdict = "held"
         reason = ""

@@ -9,7 +9,7 @@ from pytest_llmchaos.faults.corrupted_output import corrupted_output
 from pytest_llmchaos.faults.cpu_fallback import cpu_fallback
 from pytest_llmchaos.faults.crash import crash
 from pytest_llmchaos.faults.crash_on_boot import crash_on_boot
-from pytest_llmchaos.faults.entry_points import factory, found
+from pytest_llmchaos.faults.entry_points import discover, factory
 from pytest_llmchaos.faults.gpu_exhaustion import gpu_exhaustion
 from pytest_llmchaos.faults.gpu_saturation import gpu_saturation
 from pytest_llmchaos.faults.hang import hang
@@ -104,7 +104,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe that e
 
 def foreign_names() -> list[str]:
     """Names of the faults that other packages bring."""
-    return sorted(set(found()) - set(globals()))
+    return sorted(set(discover()) - set(globals()))
 
 
 def __dir__() -> list[str]:

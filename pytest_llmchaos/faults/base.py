@@ -147,10 +147,10 @@ class ActFault:
         return Undo(op="ensure_running", service=victim)
 
     def observed(self, runtime: HasEvents, victim: str, since_unix_s: float) -> Proof | None:
-        return died(runtime, victim, since_unix_s, **({"exitCode": self.exit_code} if self.exit_code else {}))
+        return prove_death(runtime, victim, since_unix_s, **({"exitCode": self.exit_code} if self.exit_code else {}))
 
     def healed(self, runtime: Runtime, victim: str, since_unix_s: float) -> Proof | None:
-        return runs_again(runtime, victim, since_unix_s)
+        return prove_restart(runtime, victim, since_unix_s)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,13 +197,13 @@ def event_proof(step: str, event: RuntimeEvent | None) -> Proof | None:
     return Proof(step="injected" if step == "injected" else "healed", witness=witness, at_unix_s=event.at_unix_s)
 
 
-def died(runtime: HasEvents, victim: str, since_unix_s: float, **attributes: str) -> Proof | None:
+def prove_death(runtime: HasEvents, victim: str, since_unix_s: float, **attributes: str) -> Proof | None:
     """Proof that the victim's process ended after `since_unix_s`, from the runtime's own event."""
     events = runtime.events(since_unix_s, float("inf"))
     return event_proof("injected", first_event(events, victim, frozenset({"die"}), **attributes))
 
 
-def runs_again(runtime: Runtime, victim: str, since_unix_s: float) -> Proof | None:
+def prove_restart(runtime: Runtime, victim: str, since_unix_s: float) -> Proof | None:
     """Proof that the victim was started after `since_unix_s`, and runs."""
     state = runtime.state(victim)
     if not state.running or state.paused or state.started_unix_s < since_unix_s:

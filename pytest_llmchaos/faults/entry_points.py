@@ -25,7 +25,7 @@ ACTS = ("inject", "undo", "observed", "healed")
 
 
 @functools.cache
-def found() -> dict[str, tuple[EntryPoint, ...]]:
+def discover() -> dict[str, tuple[EntryPoint, ...]]:
     """What the installed packages offer, by name, each once however often its folder stands on the path."""
     offered: dict[str, dict[tuple[str, str], EntryPoint]] = {}
     for point in entry_points(group=GROUP):
@@ -39,7 +39,7 @@ def factory(name: str) -> Callable[..., Fault] | None:
 
     Raises BadScenario where two packages claim the name, or where what it stands for cannot be imported or called.
     """
-    points = found().get(name, ())
+    points = discover().get(name, ())
     if not points:
         return None
     if len(points) > 1:

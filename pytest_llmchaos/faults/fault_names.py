@@ -23,7 +23,7 @@ def with_unique_names(faults: Sequence[Fault]) -> tuple[Fault, ...]:
             raise BadScenario(
                 f"experiment(fault=[...]) names a fault twice ({one}): use --chaos-repeat to repeat trials"
             )
-    named = tuple(_named(one, [other for other in faults if str(other) == str(one)]) for one in faults)
+    named = tuple(_with_unique_name(one, [other for other in faults if str(other) == str(one)]) for one in faults)
     (name, times), *_ = Counter(str(one) for one in named).most_common(1)
     if times > 1:
         raise BadScenario(
@@ -33,7 +33,7 @@ def with_unique_names(faults: Sequence[Fault]) -> tuple[Fault, ...]:
     return named
 
 
-def _named(fault: Fault, alike: Sequence[Fault]) -> Fault:
+def _with_unique_name(fault: Fault, alike: Sequence[Fault]) -> Fault:
     """The fault with those of its options in its name in which the faults of that name differ."""
     mine = fault.strength
     differ = [name for name, value in mine.items() if any(other.strength.get(name) != value for other in alike)]

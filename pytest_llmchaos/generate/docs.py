@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.generate.rules import alert_name, lab_windows, raised_by
+from pytest_llmchaos.generate.rules import alert_name, alerts_of, lab_windows
 from pytest_llmchaos.slo.arithmetic import DAY_S
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def _alerts(slos: Sequence[Slo], scale: float) -> str:
     rows = [
         f"| {w.alert.factor():g} | {w.alert.severity} | {w.alert.budget_share:.0%} in {w.alert.long_s / 3600:g} h | "
         f"{w.alert.long_s / 3600:g} h and {w.alert.short_s / 60:g} min | {w.long} and {w.short} | "
-        f"{', '.join(f'`{alert_name(slo, w.alert)}`' for slo in slos if w in raised_by(slo, scale))} |"
+        f"{', '.join(f'`{alert_name(slo, w.alert)}`' for slo in slos if w in alerts_of(slo, scale))} |"
         for w in lab_windows(scale)
     ]
     return "\n".join(

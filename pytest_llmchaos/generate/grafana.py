@@ -64,7 +64,7 @@ def dashboard_json(board: Board) -> str:
         )
     for variable in board.variables:
         built = built.with_variable(_variable(variable))
-    for one, left, top in board.placed():
+    for one, left, top in board.layout():
         if isinstance(one, str):
             built = built.with_row(dashboard.Row(one).grid_pos(dm.GridPos(x=0, y=top, w=24, h=1)))
         else:

@@ -53,7 +53,7 @@ def events(window: str) -> str:
     return f"slo:events:increase{window}"
 
 
-def raised_by(slo: Slo, scale: float) -> tuple[Windows, ...]:
+def alerts_of(slo: Slo, scale: float) -> tuple[Windows, ...]:
     """The alerts of an SLO. A factor that even total failure does not reach would be an alert that never fires."""
     every = lab_windows(scale) if slo.alerts else ()
     return tuple(one for one in every if one.alert.factor(slo.window_days) * slo.error_budget < 1)
@@ -78,7 +78,7 @@ def rules(slos: Sequence[Slo], source: str, scale: float = LAB_SCALE) -> str:
 
 
 def _group(slo: Slo, scale: float) -> str:
-    alerts = raised_by(slo, scale)
+    alerts = alerts_of(slo, scale)
     shown = lab_windows(scale)[0].long
     longs = {one.long for one in alerts}
     windows = sorted({shown} | longs | {one.short for one in alerts}, key=lambda w: float(w[:-1]))
@@ -100,7 +100,7 @@ def _group(slo: Slo, scale: float) -> str:
 def _record(name: str, slo: Slo, expression: str) -> list[str]:
     return [
         f"      - record: {name}",
-        f"        expr: {_quoted(expression)}",
+        f"        expr: {_quote(expression)}",
         f"        labels: {{slo: {slo.name}}}",
     ]
 
@@ -122,12 +122,12 @@ def _alert(slo: Slo, windows: Windows) -> list[str]:
         f"            and {error_ratio(windows.long)}{of_slo} * {events(windows.long)}{of_slo} >= {LEAST_BAD}",
         f'        labels: {{severity: {alert.severity}, slo: {slo.name}, signal: slo, burn: "{factor:g}"}}',
         "        annotations:",
-        f"          summary: {_quoted(summary)}",
-        f"          description: {_quoted(slo.description)}",
+        f"          summary: {_quote(summary)}",
+        f"          description: {_quote(slo.description)}",
     ]
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     """A YAML scalar that holds the text whatever is in it."""
     return "'" + text.replace("'", "''") + "'"
 

@@ -34,10 +34,10 @@ def _run() -> Schema:
     """Every field is required but for those that earlier files may lack."""
     classes = _classes([trial_result.RunResult])
     title, _, description = (inspect.getdoc(trial_result.RunResult) or "").partition("\n\n")
-    top = _described(trial_result.RunResult, classes, complete=True)
+    top = _describe(trial_result.RunResult, classes, complete=True)
     top |= {"title": title.rstrip("."), "description": " ".join(description.split())}
     nested = [one for one in classes if one is not trial_result.RunResult]
-    definitions = {one.__name__: _described(one, classes, complete=True) for one in nested}
+    definitions = {one.__name__: _describe(one, classes, complete=True) for one in nested}
     return {"$schema": DIALECT, "$id": "urn:llmchaos:run:1", **top, "$defs": definitions}
 
 
@@ -49,12 +49,12 @@ def _journal() -> Schema:
         "$schema": DIALECT,
         "title": journal_lines.SCHEMA,
         "description": JOURNAL,
-        "oneOf": [_stamped(_described(kind, classes)) for kind in journal_lines.KINDS],
-        "$defs": {one.__name__: _described(one, classes) for one in nested},
+        "oneOf": [_with_stamp(_describe(kind, classes)) for kind in journal_lines.KINDS],
+        "$defs": {one.__name__: _describe(one, classes) for one in nested},
     }
 
 
-def _stamped(line: Schema) -> Schema:
+def _with_stamp(line: Schema) -> Schema:
     """A line as `Journal.write` stamps it."""
     properties, required = line["properties"], line["required"]
     if not isinstance(properties, dict) or not isinstance(required, list):
@@ -67,7 +67,7 @@ def _stamped(line: Schema) -> Schema:
     }
 
 
-def _described(
+def _describe(
     struct: type[msgspec.Struct], classes: dict[type[msgspec.Struct], Schema], complete: bool = False
 ) -> Schema:
     """The schema of one class, with the descriptions that stand in its source."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_llmchaos.generate.rules import LAB_SCALE, alert_name, error_ratio, raised_by
+from pytest_llmchaos.generate.rules import LAB_SCALE, alert_name, alerts_of, error_ratio
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,7 @@ def triggers(slos: Sequence[Slo], source: str, scale: float = LAB_SCALE) -> str:
         "# windows of the SLO's quickest alert. Without requests there is no value, and so no reason to act.\n"
         f"schema: {SCHEMA}\n\nsignals:"
     )
-    signals = [_signal(slo, scale) for slo in slos if raised_by(slo, scale)]
+    signals = [_signal(slo, scale) for slo in slos if alerts_of(slo, scale)]
     return "\n".join([head, *signals]) if signals else f"{head} {{}}\n"
 
 
@@ -31,7 +31,7 @@ def signal_name(slo: Slo) -> str:
 
 
 def _signal(slo: Slo, scale: float) -> str:
-    quickest = raised_by(slo, scale)[0]
+    quickest = alerts_of(slo, scale)[0]
     long, short = (f'{error_ratio(window)}{{slo="{slo.name}"}}' for window in (quickest.long, quickest.short))
     # The smaller of the two: the long window says that it matters, the short one that it goes on.
     return (

@@ -6,8 +6,8 @@ import time
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import FaultNotObserved, HealFailed, NoVictim
-from pytest_llmchaos.runtime.abilities import granted
-from pytest_llmchaos.runtime.undo import healed, over, undo_until_done
+from pytest_llmchaos.runtime.abilities import grant
+from pytest_llmchaos.runtime.undo import is_over, prove_reverted, revert_until_done
 
 if TYPE_CHECKING:
     from pytest_llmchaos.evidence.trial_record import Record
@@ -42,12 +42,12 @@ class Injector:
 
     def still_hit(self) -> set[str]:
         """The services of which a fault is still in force."""
-        return {act.victim for act, since in self.injected.proven if not over(self._runtime, act, since)}
+        return {act.victim for act, since in self.injected.proven if not is_over(self._runtime, act, since)}
 
     def act(self, act: Injection) -> None:
         """Write down, inject, prove. Raises FaultNotObserved where no witness saw it in time."""
         record, injected = self._record, self.injected
-        able = granted(self._runtime, act.fault.needs, act.fault.kind)
+        able = grant(self._runtime, act.fault.needs, act.fault.kind)
         before_s = time.time()
         intent = record.intent(act.fault.kind, act.victim, act.fault.undo(act.victim))
         injected.acts.append(act)
@@ -111,8 +111,8 @@ class Injector:
         """One act undone and proven healed, or written down as one that is not."""
         record, undo = self._record, act.fault.undo(act.victim)
         try:
-            undo_until_done(self._runtime, undo)
-            proof = healed(self._runtime, act, since_unix_s)
+            revert_until_done(self._runtime, undo)
+            proof = prove_reverted(self._runtime, act, since_unix_s)
             record.proof("healed", proof.witness, proof.at_unix_s, intent=intent)
             record.undone(intent, act.victim, undo.op, ok=True)
         except NoVictim as error:

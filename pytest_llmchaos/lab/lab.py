@@ -21,7 +21,7 @@ from pytest_llmchaos.model import Injection, Undo
 from pytest_llmchaos.plan.seeds import rng_for
 from pytest_llmchaos.prometheus.annotations import Signals
 from pytest_llmchaos.prometheus.queries import Prometheus
-from pytest_llmchaos.runtime.abilities import granted
+from pytest_llmchaos.runtime.abilities import grant
 from pytest_llmchaos.slo.openslo import slos_of
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Lab:
         finally:
             self.record = None
 
-    def _recorded(self) -> Record:
+    def _current_record(self) -> Record:
         if self.record is None:
             raise InvalidExperiment("this needs a load around it: put it inside `with lab.load(...) as load:`")
         return self.record
@@ -135,10 +135,10 @@ class Lab:
                 self.runtime.undo(Undo(op="ensure_running", service=service))
         self.runtime.wait_healthy(self.subject.targets, 60.0)
         self._until(self.prometheus.ready, 20.0, "Prometheus is not ready")
-        self._until(self._scraped, 20.0, "Prometheus does not scrape every job yet")
+        self._until(self._is_scraped, 20.0, "Prometheus does not scrape every job yet")
         self._until(self._quiet, QUIET_DEADLINE_S, "an alert from before the trial is still firing")
 
-    def _scraped(self) -> bool:
+    def _is_scraped(self) -> bool:
         """Whether every target was scraped, and was up. The first scrape comes 5 s after Prometheus' start, whoever asks."""
         targets = self.prometheus.targets()
         jobs = {target.job for target in targets if target.up and target.last_scrape_unix_s > 0}
@@ -187,7 +187,7 @@ class Lab:
         if self.record is None:
             with (
                 self.recording(Planned(scenario="lab", fault="", plan=PlanNote(load=str(load)))) as record,
-                record.left_to_its_test(),
+                record.judged_by_its_test(),
                 self.load(load, longest_s=longest_s, meanwhile=meanwhile) as running,
             ):
                 self._opened(record.trial)
@@ -287,7 +287,7 @@ class Lab:
         A block inside another one has the same callers to overload with.
         Raises Unsupported (a need the runtime lacks), FaultNotObserved, HealFailed, Aborted (an act waited in vain).
         """
-        record = self._recorded()
+        record = self._current_record()
         acts = self._acts(fault)
         url = self.runtime.url(self.subject.api)
         lent = self.runtime.flood
@@ -332,7 +332,7 @@ class Lab:
             acts = fault
         else:
             acts = fault.plan(rng_for(self.seed, "lab", str(fault), self._trials), self.subject.targets)
-        granted(self.runtime, {need for act in acts for need in act.fault.needs}, "this fault")
+        grant(self.runtime, {need for act in acts for need in act.fault.needs}, "this fault")
         strangers = sorted({act.victim for act in acts} - set(self.subject.targets))
         if strangers:
             raise InvalidExperiment(

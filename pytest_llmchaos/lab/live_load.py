@@ -125,7 +125,7 @@ class RunningLoad:
                 return f"a request has waited {status.at_s - since_s:.1f} s for {what}, at most {limit_s:g} s are good"
         return None
 
-    def recovered(self, from_s: float, stable_s: float) -> float | None:
+    def recovery_s(self, from_s: float, stable_s: float) -> float | None:
         """Second at which the service became good and has stayed so for `stable_s`; None if it has not yet.
 
         Nothing later than the oldest unanswered request is known to be good.
@@ -147,7 +147,7 @@ class RunningLoad:
     def require_held(self) -> LoadResult:
         """The generator's own health. Raises LoadNotHeld if it ran late, sent too little or had no core to itself."""
         summary = self.stop()
-        if not self._process.told:
+        if not self._process.has_all_summaries:
             self._require_room()
             raise LoadNotHeld("the load generator left no summary, so it died; see load.log in the trial's folder")
         about = LoadResult(

@@ -58,7 +58,7 @@ def of_stream(body: bytes, expected: str | None = None) -> Verdict:
         return Verdict("corrupted", tokens)
     if not (done and finished):
         return Verdict("truncated", tokens)
-    return Verdict(_compared("".join(text), expected), tokens)
+    return Verdict(_compare("".join(text), expected), tokens)
 
 
 def _text(content: Any) -> str:
@@ -92,7 +92,7 @@ def of_whole(body: bytes, expected: str | None = None) -> Verdict:
         return Verdict("corrupted", 0)
     if not choice.get("finish_reason"):
         return Verdict("truncated", tokens)
-    return Verdict(_compared(text, expected), tokens)
+    return Verdict(_compare(text, expected), tokens)
 
 
 def expected_text(check: str | None, prompt: str, max_tokens: int) -> str | None:
@@ -121,7 +121,7 @@ def _event(payload: bytes) -> Any:
         return None
 
 
-def _compared(text: str, expected: str | None) -> Outcome:
+def _compare(text: str, expected: str | None) -> Outcome:
     if expected is None or text == expected:
         return "ok"
     # A clean end that hides missing tokens is a truncation that lies; anything else is a wrong answer.

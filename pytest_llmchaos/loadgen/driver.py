@@ -117,7 +117,7 @@ class Driver:
         gevent.killall([*self._greenlets, *self._pushing], timeout=2.0)
         for index, (arrival, _) in list(self._inflight.items()):
             # A caller that was killed before it drew breath has not told of its own end.
-            self._ended(index, self._caller.cancelled(index, arrival, self._now_s()), 0)
+            self._end(index, self._caller.cancelled(index, arrival, self._now_s()), 0)
         unsent = self._numbered[self._sent + self._shed :]
         self._counts.offered += sum(1 for _, arrival in unsent if arrival.due_s <= stopped_s - UNSENT_GRACE_S)
         if self._gateway is not None:
@@ -158,14 +158,14 @@ class Driver:
     def _call(self, index: int, arrival: Arrival) -> None:
         sample, size = self._caller.call(index, arrival)
         self._lateness.add(max(0.0, sample.sent_s - sample.due_s))
-        self._ended(index, sample, size)
+        self._end(index, sample, size)
 
-    def _ended(self, index: int, sample: Sample, size: int) -> None:
+    def _end(self, index: int, sample: Sample, size: int) -> None:
         del self._inflight[index]
         e2e_s = sample.e2e_s
         ttft_s = e2e_s if sample.first_s is None else sample.first_s - sample.due_s
         is_good = sample.outcome == "ok" and ttft_s <= self._plan.good_ttft_s and e2e_s <= self._plan.good_e2e_s
-        self._counts.ended(sample.outcome, ttft_s, e2e_s, is_good)
+        self._counts.count_end(sample.outcome, ttft_s, e2e_s, is_good)
         self._recorder.add(sample)
         self._on_request(sample, size)
 

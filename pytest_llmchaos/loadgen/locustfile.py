@@ -74,13 +74,13 @@ class Alone:
             start = self._start.get()
             worker, workers = int(start["worker"]), int(start["workers"])
             share = list(enumerate(self._plan.arrivals))[worker::workers]
-            self._driver = Driver(self._plan, share, self._directory, self._told, worker)
+            self._driver = Driver(self._plan, share, self._directory, self._report_to_locust, worker)
             self._driver.prepare()
             self._driver.begin(time.monotonic() + float(start["t0_unix_s"]) - time.time())
             self._driver.wait()
             runner.send_message("llmchaos_done", {"worker": worker})
             return
-        driver = Driver(self._plan, list(enumerate(self._plan.arrivals)), self._directory, self._told)
+        driver = Driver(self._plan, list(enumerate(self._plan.arrivals)), self._directory, self._report_to_locust)
         if self._parent_pid in (None, driver.parent_pid) and may_begin(self._directory, self._parent_pid):
             self._driver = driver
             driver.prepare()
@@ -92,7 +92,7 @@ class Alone:
         if self._driver is not None:
             self._driver.finish()
 
-    def _told(self, sample: Sample, size: int) -> None:
+    def _report_to_locust(self, sample: Sample, size: int) -> None:
         """Locust's own statistics, for its console and its master."""
         self._environment.events.request.fire(
             request_type="POST",
@@ -151,7 +151,7 @@ class Callers(User):
         raise StopUser
 
 
-def prepared(environment: Any, **_: Any) -> None:
+def prepare(environment: Any, **_: Any) -> None:
     directory = Path(os.environ[plans.DIRECTORY_VARIABLE])
     if isinstance(environment.runner, MasterRunner):
         Master(environment, directory)
@@ -161,4 +161,4 @@ def prepared(environment: Any, **_: Any) -> None:
     environment.events.quitting.add_listener(environment.llmchaos.quitting)
 
 
-hooks.init.add_listener(prepared)
+hooks.init.add_listener(prepare)

@@ -70,7 +70,7 @@ class Counts:
         self._ttft = {result: Histogram(TTFT_BUCKETS_S) for result in results}
         self._duration = {result: Histogram(DURATION_BUCKETS_S) for result in results}
 
-    def ended(self, outcome: Outcome, ttft_s: float, e2e_s: float, is_good: bool) -> None:
+    def count_end(self, outcome: Outcome, ttft_s: float, e2e_s: float, is_good: bool) -> None:
         self.outcomes[outcome] += 1
         if outcome == "cancelled":
             return

@@ -125,7 +125,7 @@ class LoadProcess:
     def recent(self, since_s: float) -> list[Sample]:
         """All samples so far of requests that were due at or after `since_s`."""
         self._look()
-        settled_s = self._told_settled_s()
+        settled_s = self._summary_settled_s()
         recent = self._samples.recent(since_s)
         self._settled_s = settled_s
         return recent
@@ -144,15 +144,17 @@ class LoadProcess:
             self._end()
             if self.plan.processes > 1:
                 merge(self._samples.paths, self.directory / "samples.jsonl")
-            self._summary = summary_of([self._told(worker, place) for place, worker in enumerate(self._workers)])
+            self._summary = summary_of(
+                [self._read_summary(worker, place) for place, worker in enumerate(self._workers)]
+            )
         return self._summary
 
     @property
-    def told(self) -> bool:
+    def has_all_summaries(self) -> bool:
         """Whether every worker left its own summary. One that died, or whose disk was full, did not."""
         return all((self.directory / own("summary.json", worker)).exists() for worker in self._workers)
 
-    def _told(self, worker: int | None, place: int) -> dict[str, Any]:
+    def _read_summary(self, worker: int | None, place: int) -> dict[str, Any]:
         """A worker's own summary. One that died leaves none: what was due is then held against what it had sent."""
         file = self.directory / own("summary.json", worker)
         if file.exists():
@@ -169,7 +171,7 @@ class LoadProcess:
             **{name: line.get(name, 0) for name in ("sent", "done", "shed", "push_failures", "lateness_p99_s")},
         }
 
-    def _told_settled_s(self) -> float:
+    def _summary_settled_s(self) -> float:
         return min(float(line.get("settled_s", 0.0)) for line in self._latest)
 
     def _look(self) -> None:

@@ -146,7 +146,7 @@ class Wire:
         alarm = gevent.Timeout(max(0.001, timeout_s))
         alarm.start()
         try:
-            connection = self._connected()
+            connection = self._connect()
             connection.sendall(request)
             self._receive(connection, answer, stream)
         except gevent.Timeout as expired:
@@ -163,7 +163,7 @@ class Wire:
             if connection is None:
                 answer.release()
             else:
-                self._put_back(connection, answer)
+                self._return_connection(connection, answer)
         return answer
 
     def close(self) -> None:
@@ -178,7 +178,7 @@ class Wire:
         while not answer.take(connection.recv(RECEIVE_BYTES), time.monotonic(), stream):
             pass
 
-    def _connected(self) -> Any:
+    def _connect(self) -> Any:
         while self._idle:
             connection = self._idle.pop()
             if _is_quiet(connection):
@@ -194,7 +194,7 @@ class Wire:
             raise
         return connection
 
-    def _put_back(self, connection: Any, answer: Answer) -> None:
+    def _return_connection(self, connection: Any, answer: Answer) -> None:
         if answer.ended == "complete" and not answer.complete:
             # No caller waits for this: the answer is known, only its last chunk is under way.
             gevent.spawn(self._read_tail, connection, answer)

@@ -100,7 +100,7 @@ class Load:
         Raises BadScenario if that is no request at all, or more than a cut trace has.
         """
         require_number("load.schedule", "duration_s", duration_s, above=0)
-        source = self._replayed(rng) if isinstance(self.shape, traces.Trace) else self._drawn(rng, self.shape)
+        source = self._replay(rng) if isinstance(self.shape, traces.Trace) else self._draw(rng, self.shape)
         arrivals: list[Arrival] = []
         for arrival in source:
             if arrival.due_s >= duration_s:
@@ -120,7 +120,7 @@ class Load:
             raise BadScenario(f"{self} sends no request in {duration_s:g} s: raise its rate or the duration")
         return tuple(arrivals)
 
-    def _drawn(self, rng: Random, shape: Shape) -> Iterator[Arrival]:
+    def _draw(self, rng: Random, shape: Shape) -> Iterator[Arrival]:
         when, draw, draw_tokens, tokens = shape.when, self.prompts.draw, self.prompts.draw_tokens, self.max_tokens
         poisson = self.spacing == "poisson"
         count, after_s = -math.log(1 - rng.random()) if poisson else 0.0, 0.0
@@ -130,7 +130,7 @@ class Load:
             yield Arrival(round(after_s, 6), draw(rng), tokens or draw_tokens(rng))
             count += -math.log(1 - rng.random()) if poisson else 1.0
 
-    def _replayed(self, rng: Random) -> Iterator[Arrival]:
+    def _replay(self, rng: Random) -> Iterator[Arrival]:
         assert isinstance(self.shape, traces.Trace)  # noqa: S101 - for the type checker: callers have looked
         for row in self.shape.rows:
             # No provider bills in words; one common English word is close to one token.

@@ -144,7 +144,7 @@ def experiment(
         stable_s=float(stable_s),
         remediator=remediator,
         fidelity=fidelity,
-        blast_radius=_checked_blast_radius(faults, blast_radius),
+        blast_radius=_check_blast_radius(faults, blast_radius),
         abort_if=abort_if,
     )
     return replace(made, faults=tuple(one.with_lease(_in_force_s(made, one)) for one in faults))
@@ -183,7 +183,7 @@ def _check_within(faults: tuple[Fault, ...], repair_within_s: object, settle_wit
             raise BadScenario(f"experiment({name}=...) is for {lifetime} faults, and {wrong!r} {what}: give {other}")
 
 
-def _checked_blast_radius(faults: tuple[Fault, ...], blast_radius: int | None) -> int:
+def _check_blast_radius(faults: tuple[Fault, ...], blast_radius: int | None) -> int:
     widest = max(one.blast_radius for one in faults)
     limit: object = widest if blast_radius is None else blast_radius
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:

@@ -33,13 +33,13 @@ class Connection(threading.local):
     def query(self, query: str, at_unix_s: float | None) -> tuple[str, Any]:
         """Evaluate at that instant (None: at the server's own now); gives the result's kind and the result."""
         params = {} if at_unix_s is None else {"time": f"{at_unix_s:.3f}"}
-        result = self.asked(query, lambda api: api.custom_query(query, params=params))
+        result = self.ask_in_time(query, lambda api: api.custom_query(query, params=params))
         if self._envelope.get("warnings"):
             raise Inconclusive(f"Prometheus warns about {query}: {'; '.join(self._envelope['warnings'])}")
         return str(self._envelope["data"]["resultType"]), result
 
-    def asked(self, what: str, ask: Callable[[Any], T]) -> T:
-        api = self._connected()
+    def ask_in_time(self, what: str, ask: Callable[[Any], T]) -> T:
+        api = self._connect()
         self._envelope = {}
         try:
             return ask(api)
@@ -57,7 +57,7 @@ class Connection(threading.local):
                 raise PrometheusUnreachable(f"{self.url} could not answer {what}: {error}") from error
             raise Inconclusive(f"Prometheus refuses {what}: {told}") from error
 
-    def _connected(self) -> Any:
+    def _connect(self) -> Any:
         if self._api is None:
             session = requests.Session()
             session.trust_env = False  # a proxy of the environment has no business between judge and loopback

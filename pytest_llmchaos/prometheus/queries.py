@@ -80,7 +80,7 @@ class Prometheus:
         """The one number that `query` gives at that instant."""
         values = self.vector(query, at_unix_s)
         if len(values) > 1:
-            found = "; ".join(sorted(_shown(labels) for labels in values))
+            found = "; ".join(sorted(_format_labels(labels) for labels in values))
             raise Inconclusive(
                 f"{query} must give one series at {at_unix_s:.3f}, got {len(values)} ({found}): aggregate it"
             )
@@ -92,7 +92,7 @@ class Prometheus:
         for labels, value in self._instant(query, at_unix_s):
             if not math.isfinite(value):
                 raise NotANumber(
-                    f"{query} gave {value} for {_shown(labels)} at {at_unix_s:.3f}: no events to divide by?"
+                    f"{query} gave {value} for {_format_labels(labels)} at {at_unix_s:.3f}: no events to divide by?"
                 )
             found[labels] = value
         if not found and not may_be_empty:
@@ -115,7 +115,7 @@ class Prometheus:
                 found.append(Series(labels=dict(one["metric"]), points=points))
         return tuple(found)
 
-    def fired(self, from_unix_s: float, to_unix_s: float, *, interval_s: float = 1.0) -> tuple[FiredAlert, ...]:
+    def firing_spells(self, from_unix_s: float, to_unix_s: float, *, interval_s: float = 1.0) -> tuple[FiredAlert, ...]:
         """Every spell of firing inside the window, by its first firing evaluation, oldest first."""
         selector = 'ALERTS{alertstate="firing"}'
         already = {
@@ -136,7 +136,7 @@ class Prometheus:
 
     def targets(self) -> tuple[Target, ...]:
         """The active scrape targets, sorted by job and service."""
-        active = self._connection.asked("targets", lambda api: api.get_targets(state="active"))["activeTargets"]
+        active = self._connection.ask_in_time("targets", lambda api: api.get_targets(state="active"))["activeTargets"]
         found = [
             Target(
                 job=one["labels"].get("job", ""),
@@ -206,7 +206,7 @@ class Prometheus:
         return [(frozenset(one["metric"].items()), float(one["value"][1])) for one in result]
 
 
-def _shown(labels: Labels) -> str:
+def _format_labels(labels: Labels) -> str:
     return "{" + ", ".join(f'{k}="{v}"' for k, v in sorted(labels)) + "}"
 
 

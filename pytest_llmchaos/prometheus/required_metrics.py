@@ -30,7 +30,7 @@ def require_metrics(url: str, slos: Sequence[Slo], *, pushed: bool) -> None:
             "set llmchaos_pushgateway, or write SLOs over your service's own metrics"
         )
     deadline = time.monotonic() + METRICS_DEADLINE_S
-    while missing := sorted(name for name in names - callers if not _known(url, name)):
+    while missing := sorted(name for name in names - callers if not _is_known(url, name)):
         if time.monotonic() > deadline:
             raise NotReady(
                 f"Prometheus at {url} knows no metric {', '.join(missing)}: is the service scraped, and its name right? "
@@ -39,7 +39,7 @@ def require_metrics(url: str, slos: Sequence[Slo], *, pushed: bool) -> None:
         time.sleep(0.2)
 
 
-def _known(url: str, name: str) -> bool:
+def _is_known(url: str, name: str) -> bool:
     """Whether a metric was ever scraped: by its name, or declared by its HELP and TYPE before its first sample."""
     declared = [name, re.sub(r"_(total|bucket|count|sum)$", "", name)]
     asked = [f"/api/v1/series?match[]={name}", *(f"/api/v1/metadata?metric={one}" for one in declared)]

@@ -158,7 +158,7 @@ def _cell(trials: Sequence[TrialResult]) -> Cell:
     for trial in trials:
         verdicts[trial.verdict] = verdicts.get(trial.verdict, 0) + 1
         for slo in trial.slos:
-            name, now = one_line(slo.name, 40), reached(slo)
+            name, now = one_line(slo.name, 40), is_reached(slo)
             before = met.get(name, True)
             met[name] = None if now is None or before is None else now and before
     return Cell(verdicts=verdicts, slos=tuple(met.items()))
@@ -170,7 +170,7 @@ def most_spent(trial: TrialResult) -> tuple[float, str] | None:
     return max(spent, key=lambda pair: pair[0], default=None)
 
 
-def reached(slo: SloVerdict) -> bool | None:
+def is_reached(slo: SloVerdict) -> bool | None:
     """Whether the value reached its objective, both being ratios of good events; None where one is missing."""
     return None if slo.value is None or slo.objective is None else slo.value >= slo.objective
 

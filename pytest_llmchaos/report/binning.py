@@ -127,7 +127,7 @@ def quantile(ordered: list[float], q: float) -> float | None:
     return ordered[nearest_rank(q, len(ordered)) - 1] if ordered else None
 
 
-def counted(raw: Raw, phases: Iterable[PhaseResult]) -> tuple[PhaseResult, ...]:
+def with_counts(raw: Raw, phases: Iterable[PhaseResult]) -> tuple[PhaseResult, ...]:
     """`phases`, those that nobody lived to judge with counts by due time. An open phase lasts as long as the samples."""
     told = []
     for phase in phases:

@@ -15,7 +15,7 @@ from pytest_llmchaos.evidence.samples_file import read as read_samples
 from pytest_llmchaos.evidence.trial_result import TrialResult
 from pytest_llmchaos.model import Sample
 from pytest_llmchaos.report.aggregates import times
-from pytest_llmchaos.report.binning import Raw, counted, gather
+from pytest_llmchaos.report.binning import Raw, gather, with_counts
 from pytest_llmchaos.report.control_arms import effect
 from pytest_llmchaos.report.fold import fold
 from pytest_llmchaos.report.journal_reader import journal, logs
@@ -37,7 +37,7 @@ def build(run_dir: Path) -> Path:
     for trial in run.trials:
         lacks: list[str] = []
         raw = raws[trial.trial] = gather(_samples(run_dir, trial.samples, lacks))
-        trials.append(replace(trial, phases=counted(raw, trial.phases), findings=(*trial.findings, *lacks)))
+        trials.append(replace(trial, phases=with_counts(raw, trial.phases), findings=(*trial.findings, *lacks)))
     trials = [replace(trial, effect=effect(trial, trials, raws)) for trial in trials]
     run = replace(run, trials=tuple(trials), times=tuple(spread.result() for spread in times(trials)))
     _write(run_dir / "run.json", json.dumps(to_builtins(run), indent=1, allow_nan=False) + "\n")

@@ -25,7 +25,7 @@ def effect(trial: TrialResult, trials: Sequence[TrialResult], raws: Mapping[str,
     if trial.fault == "none" or not arms:
         return None
     control = next((arm for arm in arms if arm.verdict in PROVED), arms[0])
-    sides = [_observed(one, raws.get(one.trial, Raw())) for one in (trial, control)]
+    sides = [_observations(one, raws.get(one.trial, Raw())) for one in (trial, control)]
     reason = _why_not([trial, control], sides)
     effect = Effect(
         control=control.trial,
@@ -54,7 +54,7 @@ def _why_not(arms: Sequence[TrialResult], sides: Sequence[Sequence[object]]) -> 
     return None
 
 
-def _observed(trial: TrialResult, raw: Raw) -> list[tuple[bool, float, float]]:
+def _observations(trial: TrialResult, raw: Raw) -> list[tuple[bool, float, float]]:
     """(ok, time to first token, whole time) of each request that was due from the fault's start to the trial's end.
 
     Both times are infinite for a failed one; an answer whose first token went unseen showed its caller nothing before its end.

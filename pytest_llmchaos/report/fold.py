@@ -88,7 +88,7 @@ def _trial(name: str, its: Sequence[object], begun: lines.RunBegin | None, odd: 
     """One trial from its own lines: what was planned, overlaid by what the judge wrote."""
     judged = _last(lines.Judged, its)
     why = UNJUDGED if odd is None else f"the journal's line that judged this trial is unreadable: {odd}"
-    known = _said(_last(lines.TrialBegin, its)) | _said(judged)
+    known = _facts_of(_last(lines.TrialBegin, its)) | _facts_of(judged)
     result = structs.replace(TrialResult(trial=name, verdict="invalid", reason=why), **known)
     anchor = _last(lines.AnchorSet, its)
     claims = tuple(
@@ -112,7 +112,7 @@ def _trial(name: str, its: Sequence[object], begun: lines.RunBegin | None, odd: 
     )
 
 
-def _said(line: msgspec.Struct | None) -> dict[str, object]:
+def _facts_of(line: msgspec.Struct | None) -> dict[str, object]:
     """What a line says beyond the defaults of its kind."""
     if line is None:
         return {}

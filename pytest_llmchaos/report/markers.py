@@ -29,13 +29,15 @@ def fault_start_s(trial: TrialResult) -> float | None:
 
 def marks(trial: TrialResult) -> list[Mark]:
     """In order of time: the fault, its detection, recovery and undoing with labels; every event with a tick."""
-    found = [Mark(at_s=event.at_s, css=SOURCES.get(event.source, "own"), label=_told(event)) for event in trial.events]
+    found = [
+        Mark(at_s=event.at_s, css=SOURCES.get(event.source, "own"), label=_describe(event)) for event in trial.events
+    ]
     start_s = fault_start_s(trial)
     if start_s is not None and trial.fault != "none":
         found.append(
             Mark(at_s=start_s, css="fault", label=f"{one_line(trial.fault, 40)} at {seconds(start_s)}", key=True)
         )
-    found.extend(_counted(trial, start_s))
+    found.extend(_counted_marks(trial, start_s))
     found += [
         Mark(at_s=proof.at_s, css="healed", label="proved healed", key=True)
         for proof in trial.proof
@@ -44,7 +46,7 @@ def marks(trial: TrialResult) -> list[Mark]:
     return sorted(found, key=lambda mark: mark.at_s)
 
 
-def _counted(trial: TrialResult, start_s: float | None) -> list[Mark]:
+def _counted_marks(trial: TrialResult, start_s: float | None) -> list[Mark]:
     """Detection and recovery, which are counted from the start of the fault."""
     found = []
     for word, took_s, who in (
@@ -64,5 +66,5 @@ def _counted(trial: TrialResult, start_s: float | None) -> list[Mark]:
     return found
 
 
-def _told(event: EventNote) -> str:
+def _describe(event: EventNote) -> str:
     return one_line(f"{event.source}: {event.what}", 120)

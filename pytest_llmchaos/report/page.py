@@ -121,7 +121,7 @@ def _render(run: RunResult, raws: Mapping[str, Raw], logs: Mapping[str, str], de
 def _environment(detail: Detail) -> Environment:
     """Everything is escaped, and made visible before that, by the engine and not by the template's author."""
 
-    def shown(value: object) -> object:
+    def format_value(value: object) -> object:
         if isinstance(value, Markup):
             return value
         return formatting.NONE if value is None else formatting.visible(str(value), detail.cut)
@@ -129,7 +129,7 @@ def _environment(detail: Detail) -> Environment:
     environment = Environment(
         loader=FunctionLoader(lambda name: _asset(f"page_files/{name}")),
         autoescape=True,
-        finalize=shown,
+        finalize=format_value,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -138,7 +138,7 @@ def _environment(detail: Detail) -> Environment:
     def short(value: object, cut: int = 100) -> str | None:
         return None if value is None else formatting.one_line(value, cut)
 
-    environment.globals.update(short=short, words=formatting, reached=aggregates.reached, visible=shown)
+    environment.globals.update(short=short, words=formatting, reached=aggregates.is_reached, visible=format_value)
     environment.globals.update(claim_words=claim_words, outcome_words=outcome_words, raw_values=raw_values)
     environment.globals.update(strip=strip, visible_log=lambda text: escape(formatting.visible(text, LIMIT_BYTES)))
     return environment

@@ -64,10 +64,10 @@ def _side_by_side(measure: Measure, *, ratio: bool) -> tuple[str, str, str, str]
             return "never came"
         return percent(value) if ratio else seconds(value)
 
-    def signed(value: float | None) -> str | None:
+    def format_signed(value: float | None) -> str | None:
         return None if value is None else f"{value * 100:+.1f}" if ratio else f"{value:+.3f}"
 
-    value, low, high = (signed(end) for end in (measure.value, measure.low, measure.high))
+    value, low, high = (format_signed(end) for end in (measure.value, measure.low, measure.high))
     unit = "points" if ratio else "s"
     between = f"{low or 'no bound'} to {high or 'no bound'} {unit}"
     shown = (f"{value} {unit}", between) if value else ("no finite value", NONE)

@@ -42,11 +42,11 @@ def timeline(trial: TrialResult, curves: Curves, watermark: str = "") -> Markup:
         *labels,
     ]
     return Markup(  # noqa: S704  every piece of foreign text in it went through svg.text, which escapes
-        f'<svg viewBox="0 0 {WIDTH} {y + 36:.0f}" role="img" aria-label="{Markup.escape(told(trial))}">{"".join(parts)}</svg>'
+        f'<svg viewBox="0 0 {WIDTH} {y + 36:.0f}" role="img" aria-label="{Markup.escape(describe(trial))}">{"".join(parts)}</svg>'
     )
 
 
-def told(trial: TrialResult) -> str:
+def describe(trial: TrialResult) -> str:
     """What the picture shows, for those who cannot see it."""
     parts = [f"Timeline of {one_line(trial.scenario, 80)}, fault {one_line(trial.fault, 80)}"]
     parts += [mark.label for mark in marks(trial) if mark.key]

@@ -18,9 +18,9 @@ FINAL = {"held", "refuted"}
 
 def tiles(trial: TrialResult, raw: Raw, ran_as: str = "") -> list[tuple[str, str, str]]:
     """(what, value, how) of the figures that a reader looks for first. `ran_as`: services that were no containers."""
-    found = [_detected(trial)]
+    found = [_detection_tile(trial)]
     if trial.lifetime not in {"passing", "none"}:
-        found.append(_recovered(trial))
+        found.append(_recovery_tile(trial))
     if trial.time_to_settle_s is not None:
         found.append(("settled", seconds(trial.time_to_settle_s), "after the fault ended"))
     spent = most_spent(trial)
@@ -36,13 +36,13 @@ def tiles(trial: TrialResult, raw: Raw, ran_as: str = "") -> list[tuple[str, str
     return found
 
 
-def _detected(trial: TrialResult) -> tuple[str, str, str]:
+def _detection_tile(trial: TrialResult) -> tuple[str, str, str]:
     if trial.time_to_detect_s is not None:
         return "detected after", seconds(trial.time_to_detect_s), one_line(trial.detected_by, 60)
     return "detected", NONE, "no signal of the system's own" if trial.verdict in FINAL else "not judged"
 
 
-def _recovered(trial: TrialResult) -> tuple[str, str, str]:
+def _recovery_tile(trial: TrialResult) -> tuple[str, str, str]:
     if trial.time_to_recover_s is not None:
         by = one_line(trial.repaired_by, 60)
         return "recovered after", seconds(trial.time_to_recover_s), f"repaired by {by}" if by else "by itself"

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pytest_llmchaos.model import AbleRuntime, Runtime
 
 
-def granted(runtime: Runtime, needs: Iterable[str], fault: str) -> AbleRuntime:
+def grant(runtime: Runtime, needs: Iterable[str], fault: str) -> AbleRuntime:
     """The runtime, for a fault that uses these abilities and no others. Raises Unsupported naming those it lacks."""
     missing = sorted(set(needs) - runtime.abilities)
     if missing:

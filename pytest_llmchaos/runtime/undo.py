@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from pytest_llmchaos.errors import HealFailed, LlmchaosError, NotReady, NoVictim
 from pytest_llmchaos.model import Injection, Proof, Runtime, ServiceState, Undo, UndoOp
-from pytest_llmchaos.runtime.abilities import granted
+from pytest_llmchaos.runtime.abilities import grant
 
 UNDO_DEADLINE_S = 15.0
 HEALED_DEADLINE_S = 20.0
@@ -73,7 +73,7 @@ def _unknown(name: str, ops: Mapping[str, UndoOp], undo: Undo) -> str:
     )
 
 
-def undo_until_done(runtime: Runtime, undo: Undo, deadline_s: float = UNDO_DEADLINE_S) -> None:
+def revert_until_done(runtime: Runtime, undo: Undo, deadline_s: float = UNDO_DEADLINE_S) -> None:
     """Try one undo until it works. Raises HealFailed with the last reason when the deadline passes.
 
     An operation that the runtime lacks is not tried again.
@@ -87,7 +87,7 @@ def undo_until_done(runtime: Runtime, undo: Undo, deadline_s: float = UNDO_DEADL
         except Exception as error:  # noqa: BLE001 - a fault of another package may raise anything, and nobody else undoes it
             if time.monotonic() > deadline:
                 raise HealFailed(
-                    f"could not undo {undo.op} on {undo.service} of {runtime.project} within {deadline_s:g} s: {_said(error)}; "
+                    f"could not undo {undo.op} on {undo.service} of {runtime.project} within {deadline_s:g} s: {_describe_error(error)}; "
                     "heal by hand with `llmchaos heal`"
                 ) from None
             time.sleep(0.2)
@@ -95,12 +95,14 @@ def undo_until_done(runtime: Runtime, undo: Undo, deadline_s: float = UNDO_DEADL
             return
 
 
-def healed(runtime: Runtime, act: Injection, since_unix_s: float, deadline_s: float = HEALED_DEADLINE_S) -> Proof:
+def prove_reverted(
+    runtime: Runtime, act: Injection, since_unix_s: float, deadline_s: float = HEALED_DEADLINE_S
+) -> Proof:
     """The proof that nothing is left of an act that was undone.
 
     Raises HealFailed when the deadline passes, NoVictim at once where somebody else removed the victim.
     """
-    able = granted(runtime, act.fault.needs, act.fault.kind)
+    able = grant(runtime, act.fault.needs, act.fault.kind)
     deadline = time.monotonic() + deadline_s
     while True:
         why = ""
@@ -115,7 +117,7 @@ def healed(runtime: Runtime, act: Injection, since_unix_s: float, deadline_s: fl
         except NoVictim:
             raise
         except Exception as error:  # noqa: BLE001 - a daemon that restarts, say: ask again; a fault of another package may raise anything
-            why = f": {_said(error)}"
+            why = f": {_describe_error(error)}"
         if time.monotonic() > deadline:
             raise HealFailed(
                 f"{act.fault.kind} {act.victim} is not healed {deadline_s:g} s after its undo{why}; heal by hand with `llmchaos heal`"
@@ -123,15 +125,15 @@ def healed(runtime: Runtime, act: Injection, since_unix_s: float, deadline_s: fl
         time.sleep(0.05)
 
 
-def _said(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     """Errors of this package and of the system speak for themselves; a KeyError, say, does not."""
     return str(error) if isinstance(error, LlmchaosError | OSError) else f"{type(error).__name__}: {error}"
 
 
-def over(runtime: Runtime, act: Injection, since_unix_s: float) -> bool:
+def is_over(runtime: Runtime, act: Injection, since_unix_s: float) -> bool:
     """Whether the system has repaired an act by itself. A passing one is in force until it is undone."""
     if act.fault.lifetime == "passing":
         return False
-    able = granted(runtime, act.fault.needs, act.fault.kind)
+    able = grant(runtime, act.fault.needs, act.fault.kind)
     state = able.state(act.victim)
     return state.running and state.healthy is not False and act.fault.healed(able, act.victim, since_unix_s) is not None

@@ -67,7 +67,7 @@ class Campaign:
         self.run.preflight()
         self.run.announce([trial.entry for trial in self._schedule])
 
-    def performed(self, plan: TrialPlan) -> Performed:
+    def perform_once(self, plan: TrialPlan) -> Performed:
         """The trial of a plan: performed at the first call, remembered for the others."""
         if self.refused is not None:
             raise self.refused

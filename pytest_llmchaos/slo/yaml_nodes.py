@@ -25,7 +25,7 @@ class Place:
     def fail(self, expected: str) -> NoReturn:
         mark = self.node.start_mark
         where = f"{self.source}:{mark.line + 1}:{mark.column + 1}"
-        raise self.error(f"{where}: {self.path or 'the document'} must be {expected}, got {self._shown()}")
+        raise self.error(f"{where}: {self.path or 'the document'} must be {expected}, got {self._describe()}")
 
     def child(self, key: str) -> Place:
         """The value under `key`, which must be there."""
@@ -96,7 +96,7 @@ class Place:
     def _kind(self) -> str:
         return str(self.node.id)
 
-    def _shown(self) -> str:
+    def _describe(self) -> str:
         kind = self._kind()
         if kind != "scalar":
             return f"a {kind} of {len(self.node.value)}"

@@ -50,7 +50,7 @@ def own_subject(keys: OwnKeys, folder: Path, *, toml: bool = False) -> Subject |
         raise BadScenario(f"llmchaos_{given[0]} needs llmchaos_compose, the path of your compose file: add it")
     for name, (what, example) in _NEEDED.items():
         if name not in given:
-            line = f"llmchaos_{name} = {_written(name, example, toml=toml)}"
+            line = f"llmchaos_{name} = {_as_ini_line(name, example, toml=toml)}"
             raise BadScenario(f"llmchaos_{name} is missing, {what}: add it, such as {line}")
     _check_names(keys)
     if not keys.slo:
@@ -77,7 +77,7 @@ def own_subject(keys: OwnKeys, folder: Path, *, toml: bool = False) -> Subject |
     )
 
 
-def named_services(subject: Subject) -> dict[str, str]:
+def services_by_key(subject: Subject) -> dict[str, str]:
     """The services that the keys name, each with the first key that names it."""
     pairs = [(subject.api, "api"), (subject.prometheus, "prometheus"), (subject.pushgateway, "pushgateway")]
     pairs += [(subject.remediator, "remediator"), *((target, "targets") for target in subject.targets)]
@@ -88,11 +88,11 @@ def refuse_services(lines: Sequence[str], *, toml: bool) -> None:
     """Raises BadScenario for the former key `llmchaos_services`, with the lines to write in its place."""
     if lines:
         pairs = [(role.strip(), value.strip()) for role, _, value in (line.partition(":") for line in lines)]
-        written = "\n".join(f"llmchaos_{role} = {_written(role, value, toml=toml)}" for role, value in pairs)
+        written = "\n".join(f"llmchaos_{role} = {_as_ini_line(role, value, toml=toml)}" for role, value in pairs)
         raise BadScenario(f"llmchaos_services is no ini key: each role has its own, so write\n{written}")
 
 
-def _written(role: str, value: str, *, toml: bool) -> str:
+def _as_ini_line(role: str, value: str, *, toml: bool) -> str:
     if not toml or role == "tokens_per_s":
         return value
     return json.dumps(value.split() if role in _LISTS else value)

@@ -62,7 +62,7 @@ def _at_unix_s(line: Mapping[str, object]) -> float:
     return float(at) if isinstance(at, int | float) else 0.0
 
 
-def detected(
+def first_detection(
     record: Record, fault_s: float, audit: Audit, fired: Sequence[FiredAlert]
 ) -> tuple[float | None, str | None]:
     """The first signal after the fault that the system raised by itself."""
@@ -76,7 +76,7 @@ def detected(
     return (round(after[0][0] - fault_s, 3), after[0][1]) if after else (None, None)
 
 
-def unnoticed(injected: Injected, detect_s: float | None) -> bool:
+def is_unnoticed(injected: Injected, detect_s: float | None) -> bool:
     """Whether a fault that a witness saw raised no signal of the system's own: a finding, for nobody would have been called."""
     return injected.start_unix_s is not None and detect_s is None
 
@@ -125,7 +125,7 @@ def repaired_by(injected: Injected, events: Sequence[RuntimeEvent], audit: Audit
         at_unix_s = _lasting_start(injected, victim, events, reverted)
         if at_unix_s is None:
             continue
-        if _acted(audit, victim, at_unix_s):
+        if _has_acted(audit, victim, at_unix_s):
             names.add("remediator")
         else:
             names.add("instrument" if at_unix_s >= reverted - CLOCK_SLACK_S else "unknown")
@@ -149,7 +149,7 @@ def _lasting_start(
     return start
 
 
-def _acted(audit: Audit, service: str, at_unix_s: float) -> bool:
+def _has_acted(audit: Audit, service: str, at_unix_s: float) -> bool:
     """Whether the remediator wrote down that it was acting on the service when the runtime saw the service start."""
     for number, line in enumerate(audit):
         if line.get("event") != "intent" or line.get("service") != service:

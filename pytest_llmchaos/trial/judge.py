@@ -20,11 +20,11 @@ from pytest_llmchaos.trial.agreement import require_agreement, require_coverage,
 from pytest_llmchaos.trial.attribution import (
     SIGNAL_MISSING,
     actions_of,
-    detected,
     events_of,
+    first_detection,
+    is_unnoticed,
     repaired_by,
     restarts,
-    unnoticed,
     victims_back,
 )
 from pytest_llmchaos.trial.trial import Trial
@@ -59,7 +59,7 @@ class JudgeInput:
     counted_unix_s: float
 
 
-def judged(lab: Lab, plan: TrialPlan, record: Record, load: RunningLoad, injected: Injected) -> Trial:
+def judge(lab: Lab, plan: TrialPlan, record: Record, load: RunningLoad, injected: Injected) -> Trial:
     """The trial with all its values."""
     about_load = load.require_held()
     samples = load_samples(record.directory / "samples.jsonl")
@@ -84,11 +84,11 @@ def judged(lab: Lab, plan: TrialPlan, record: Record, load: RunningLoad, injecte
     slos, slo_errors = _slos(lab, plan, record, evidence)
     runtime_events = lab.runtime.events(record.anchor_unix_s, time.time())
     audit = lab.remediator.audit(record.anchor_unix_s) if lab.subject.remediator else []
-    fired = lab.prometheus.fired(record.unix_s(evidence.fault_s), time.time())
+    fired = lab.prometheus.firing_spells(record.unix_s(evidence.fault_s), time.time())
     record.note_events(events_of(record, runtime_events, audit, fired))
-    detect_s, detected_by = detected(record, evidence.fault_s, audit, fired)
-    recover_s, why_not = _recovered(record, plan, injected, evidence, runtime_events)
-    if unnoticed(injected, detect_s):
+    detect_s, detected_by = first_detection(record, evidence.fault_s, audit, fired)
+    recover_s, why_not = _recovery(record, plan, injected, evidence, runtime_events)
+    if is_unnoticed(injected, detect_s):
         record.finding(SIGNAL_MISSING)
     return Trial(
         name=record.trial,
@@ -100,7 +100,7 @@ def judged(lab: Lab, plan: TrialPlan, record: Record, load: RunningLoad, injecte
         detected_by=detected_by,
         recover_s=recover_s,
         recover_why_not=why_not,
-        settle_s=_settled(record, plan, injected, evidence),
+        settle_s=_settle_s(record, plan, injected, evidence),
         repaired_by=repaired_by(injected, runtime_events, audit),
         victims=injected.victims,
         alerts=tuple(sorted({alert.name for alert in fired if not alert.before})),
@@ -149,11 +149,11 @@ def _slos(
     from_unix_s = record.unix_s(evidence.fault_s)
     for slo in lab.slos:
         try:
-            result = slo_verdict.judged(lab.prometheus, slo, from_unix_s, evidence.counted_unix_s, rate_rps=rate_rps)
+            result = slo_verdict.judge_slo(lab.prometheus, slo, from_unix_s, evidence.counted_unix_s, rate_rps=rate_rps)
             if slo.name == "availability" and callers.offered:
                 result = replace(result, callers_say=callers.availability)
                 edge_events = max(2.0, EDGE_S * rate_rps)
-                finding = slo_verdict.compared(result, callers.availability, edge_events=edge_events)
+                finding = slo_verdict.compare_with_callers(result, callers.availability, edge_events=edge_events)
                 if finding:
                     record.finding(finding)
         except Inconclusive as error:
@@ -163,7 +163,7 @@ def _slos(
     return results, errors
 
 
-def _recovered(
+def _recovery(
     record: Record, plan: TrialPlan, injected: Injected, evidence: JudgeInput, events: Sequence[RuntimeEvent]
 ) -> tuple[float | None, str]:
     """(seconds from the fault to the first sustained good second, "") or (None, why there is none)."""
@@ -200,7 +200,7 @@ def _recovered(
     return round(recovered - fault_s, 3), ""
 
 
-def _settled(record: Record, plan: TrialPlan, injected: Injected, evidence: JudgeInput) -> float | None:
+def _settle_s(record: Record, plan: TrialPlan, injected: Injected, evidence: JudgeInput) -> float | None:
     """Seconds from the end of a passing fault until the service was good for good."""
     if plan.fault.lifetime != "passing" or injected.reverted_unix_s is None:
         return None

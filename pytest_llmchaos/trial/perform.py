@@ -19,10 +19,10 @@ from pytest_llmchaos.errors import (
 )
 from pytest_llmchaos.host import measurement_lock
 from pytest_llmchaos.plan.schedule import arrivals_of
-from pytest_llmchaos.runtime.abilities import granted
-from pytest_llmchaos.runtime.undo import over
+from pytest_llmchaos.runtime.abilities import grant
+from pytest_llmchaos.runtime.undo import is_over
 from pytest_llmchaos.trial import judge
-from pytest_llmchaos.trial.result import judged_result, planned_of, result_of
+from pytest_llmchaos.trial.result import judged_result, plan_note, result_of
 from pytest_llmchaos.trial.trial import Trial
 
 if TYPE_CHECKING:
@@ -67,10 +67,10 @@ def perform(lab: Lab, plan: TrialPlan, *, worker: str = "") -> Performed:
     being opened.
     """
     try:
-        granted(lab.runtime, plan.fault.needs, str(plan.fault))
+        grant(lab.runtime, plan.fault.needs, str(plan.fault))
     except Unsupported as error:
         return Performed(error=error)
-    with measurement_lock.measuring(say=lab.say), lab.recording(planned_of(plan), worker=worker) as record:
+    with measurement_lock.measuring(say=lab.say), lab.recording(plan_note(plan), worker=worker) as record:
         try:
             trial = _perform(lab, plan, record)
             result = judged_result(record, trial)
@@ -120,7 +120,7 @@ def _perform(lab: Lab, plan: TrialPlan, record: Record) -> Trial:
         with record.phase("recovery"):
             _hold_settled(lab, plan, record)
     lab.signals.phase("none")
-    return judge.judged(lab, plan, record, load, injected)
+    return judge.judge(lab, plan, record, load, injected)
 
 
 def _hold_fault(lab: Lab, plan: TrialPlan, record: Record, injected: Injected) -> None:
@@ -149,10 +149,10 @@ def _hold_fault(lab: Lab, plan: TrialPlan, record: Record, injected: Injected) -
         def repaired() -> bool:
             """Callers are served again, and nothing of the fault is left: the former may come without the latter."""
             nonlocal next_look_s
-            if load.recovered(last_s, experiment.stable_s) is None or time.monotonic() < next_look_s:
+            if load.recovery_s(last_s, experiment.stable_s) is None or time.monotonic() < next_look_s:
                 return False
             next_look_s = time.monotonic() + LOOK_EVERY_S
-            return all(over(lab.runtime, act, since) for act, since in injected.proven)
+            return all(is_over(lab.runtime, act, since) for act, since in injected.proven)
 
         lab.hold_until(checked(repaired), deadline_s=experiment.deadline_s(plan.fault), what="fault")
 
@@ -168,4 +168,4 @@ def _hold_settled(lab: Lab, plan: TrialPlan, record: Record) -> None:
         # The stable seconds before the end of the fault phase count: they were good already.
         begin_s -= stable_s
     deadline_s = plan.experiment.deadline_s(plan.fault) if plan.fault.lifetime == "passing" else 30.0
-    lab.hold_until(lambda: load.recovered(begin_s, stable_s) is not None, deadline_s=deadline_s, what="recovery")
+    lab.hold_until(lambda: load.recovery_s(begin_s, stable_s) is not None, deadline_s=deadline_s, what="recovery")

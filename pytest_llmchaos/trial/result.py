@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pytest_llmchaos.trial.trial import Trial
 
 
-def planned_of(plan: TrialPlan) -> Planned:
+def plan_note(plan: TrialPlan) -> Planned:
     """What is known of a trial before it begins."""
     experiment = plan.experiment
     return Planned(
@@ -47,7 +47,7 @@ def planned_of(plan: TrialPlan) -> Planned:
 def result_of(plan: TrialPlan, record: Record, verdict: Verdict, reason: str | None = None) -> TrialResult:
     """A trial as far as it is known: what was planned, and what its record saw."""
     return TrialResult(
-        **structs.asdict(planned_of(plan)),
+        **structs.asdict(plan_note(plan)),
         trial=record.trial,
         verdict=verdict,
         reason=reason,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pytest_llmchaos.slo.arithmetic import Slo
 
 
-def judged(
+def judge_slo(
     prometheus: Prometheus,
     slo: Slo,
     from_unix_s: float,
@@ -67,7 +67,7 @@ def judged(
     )
 
 
-def compared(result: SloResult, callers_say: float, *, edge_events: float) -> str | None:
+def compare_with_callers(result: SloResult, callers_say: float, *, edge_events: float) -> str | None:
     """A finding if the callers' samples give another share than Prometheus; TruthsDisagree beyond what edges explain.
 
     Counters are exact inside a window; requests that end between a scrape and the window's edge fall on either side of

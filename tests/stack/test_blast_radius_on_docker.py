@@ -72,7 +72,7 @@ def test_a_removal_leaves_what_carries_the_project_but_not_the_owner():
     ):
         assert removal.remove_owned(project, dead) == 1
 
-        left = {row["Names"] for row in docker_cli.listed("container", f"label={PROJECT}={project}")}
+        left = {row["Names"] for row in docker_cli.list_rows("container", f"label={PROJECT}={project}")}
         assert left == {bare, living}
         assert own not in left
 

@@ -54,7 +54,7 @@ def pytest_in(folder, environment, *args):
 
 
 def containers():
-    return {row["ID"] for row in docker_cli.listed("container")}
+    return {row["ID"] for row in docker_cli.list_rows("container")}
 
 
 def changed(path, *pairs):
@@ -135,7 +135,7 @@ def running(stack):
 def looks(project):
     """What an owner would notice of a stack: which containers, since when, in which state."""
     names = sorted(
-        row["Names"] for row in docker_cli.listed("container", f"label=com.docker.compose.project={project}")
+        row["Names"] for row in docker_cli.list_rows("container", f"label=com.docker.compose.project={project}")
     )
     shown = "{{.Id}} {{.State.Status}} {{.State.StartedAt}} {{.State.Paused}}"
     return [docker_cli.run(["docker", "inspect", "--format", shown, name]).strip() for name in names]

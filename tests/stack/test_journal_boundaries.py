@@ -223,7 +223,7 @@ def test_nothing_is_left_of_a_run_that_was_killed_while_its_stack_came_up(tmp_pa
     try:
         line = until(lambda: sessions.of_kind(reports, "stack"), "the stack was announced", 30)[0]
         label = f"label=com.docker.compose.project={line['project']}"
-        until(lambda: docker_cli.listed("container", label), "the first container was made", 30)
+        until(lambda: docker_cli.list_rows("container", label), "the first container was made", 30)
     finally:
         child.kill()
         child.wait()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from support.waiting import until
 
 from pytest_llmchaos import faults
-from pytest_llmchaos.generate.rules import LAB_SCALE, alert_name, raised_by
+from pytest_llmchaos.generate.rules import LAB_SCALE, alert_name, alerts_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -119,7 +119,7 @@ def docker(*command: str) -> None:
 def arms(slos: Sequence[Slo]) -> tuple[Arm, ...]:
     def burns(*names: str) -> tuple[str, ...]:
         of = [slo for slo in slos if slo.name in names]
-        return tuple(alert_name(slo, one.alert) for slo in of for one in raised_by(slo, LAB_SCALE))
+        return tuple(alert_name(slo, one.alert) for slo in of for one in alerts_of(slo, LAB_SCALE))
 
     return (
         Arm(
@@ -172,7 +172,7 @@ def fired_in(lab: Any, arm: Arm) -> set[str]:
     fired: set[str] = set()
 
     def all_fired() -> bool:
-        fired.update(alert.name for alert in lab.prometheus.fired(started, time.time()))
+        fired.update(alert.name for alert in lab.prometheus.firing_spells(started, time.time()))
         return fired >= set(arm.raises)
 
     with arm.broken(lab):

@@ -53,7 +53,7 @@ class Asked:
     def series(self, expr: str) -> list[Series]:
         """The labels and values of each series that the expression has in the span."""
         start, end = (datetime.fromtimestamp(at, UTC) for at in (self._from_unix_s, self._to_unix_s))
-        result = self._connection.asked(
+        result = self._connection.ask_in_time(
             expr, lambda api: api.custom_query_range(expr, start_time=start, end_time=end, step=f"{self._step_s:g}s")
         )
         # The client library widens the range to whole seconds.

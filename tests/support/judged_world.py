@@ -61,7 +61,7 @@ def told(t0_unix_s: float) -> dict[str, dict[float, float]]:
         at = t0_unix_s + second + 0.3
         while seen and t0_unix_s + seen[0].end_s <= at:
             one = seen.pop(0)
-            counts.ended(one.outcome, one.ttft_s or one.e2e_s, one.e2e_s, one.outcome == "ok")
+            counts.count_end(one.outcome, one.ttft_s or one.e2e_s, one.e2e_s, one.outcome == "ok")
         for metric in counts.collect():
             for sample in metric.samples:
                 shown = ",".join(f'{name}="{value}"' for name, value in sample.labels.items())

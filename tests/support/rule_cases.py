@@ -15,7 +15,7 @@ import yaml
 from support.prometheus_server import program
 from support.rule_histories import RATE, Story, between, counted, histogram, history, lab, steady
 
-from pytest_llmchaos.generate.rules import LAB_SCALE, alert_name, raised_by
+from pytest_llmchaos.generate.rules import LAB_SCALE, alert_name, alerts_of
 from pytest_llmchaos.slo.arithmetic import Slo
 from pytest_llmchaos.slo.openslo import load_slos
 
@@ -273,7 +273,7 @@ def burn_case(slo: Slo) -> Case:
                 until_s=39,
                 gone_s=42 + int(float(one.short[:-1])),
             )
-            for one in raised_by(slo, LAB_SCALE)
+            for one in alerts_of(slo, LAB_SCALE)
         ),
         seconds=145,
     )

@@ -67,9 +67,9 @@ def of_kind(reports: Path, kind: str) -> list[dict[str, Any]]:
 def leftovers(project: str) -> list[str]:
     """Containers, networks and volumes of a compose project."""
     label = f"label=com.docker.compose.project={project}"
-    found = [f"container {row['Names']}" for row in docker_cli.listed("container", label)]
-    found += [f"network {row['Name']}" for row in docker_cli.listed("network", label)]
-    return found + [f"volume {row['Name']}" for row in docker_cli.listed("volume", label)]
+    found = [f"container {row['Names']}" for row in docker_cli.list_rows("container", label)]
+    found += [f"network {row['Name']}" for row in docker_cli.list_rows("network", label)]
+    return found + [f"volume {row['Name']}" for row in docker_cli.list_rows("volume", label)]
 
 
 def run_json(reports: Path) -> dict[str, Any]:

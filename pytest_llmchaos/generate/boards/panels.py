@@ -64,7 +64,7 @@ class Board:
     variables: tuple[Variable, ...] = ()
     needs: str = ""
 
-    def placed(self) -> tuple[tuple[str | Panel, int, int], ...]:
+    def layout(self) -> tuple[tuple[str | Panel, int, int], ...]:
         """Headings and panels with their left column and top line, in Grafana's grid: no panel over the edge."""
         found: list[tuple[str | Panel, int, int]] = []
         top = 0

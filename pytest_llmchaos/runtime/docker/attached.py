@@ -19,7 +19,7 @@ from pytest_llmchaos.host import identity, measurement_lock, state_dirs
 from pytest_llmchaos.runtime.docker import docker_cli, restrictions
 from pytest_llmchaos.runtime.docker.compose import ComposeRuntime
 from pytest_llmchaos.runtime.docker.events import EventReader
-from pytest_llmchaos.runtime.undo import undo_until_done
+from pytest_llmchaos.runtime.undo import revert_until_done
 from pytest_llmchaos.subject.lab import Subject
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class AttachedRuntime(ComposeRuntime):
                     f"target {service!r} lacks the label {ALLOW}=true: add it to the service, and start it again"
                 )
             # What another run of this project has stopped is back when `up` looks: a dead one is healed first, a living one waited for.
-            if service not in found or not noted_for(self.project):
+            if service not in found or not has_note_for(self.project):
                 problems += _not_running(service, found.get(service))
         for service, _, _ in self.subject.ports:
             port = _host_port(found.get(service))
@@ -186,7 +186,7 @@ def _notes() -> Iterator[RunManifest]:
             yield manifest_from(path.read_text())
 
 
-def noted_for(project: str) -> bool:
+def has_note_for(project: str) -> bool:
     """Whether a run that is attached to this project, or was and died, may have something to give back."""
     return any(manifest.project == project for manifest in _notes())
 
@@ -225,10 +225,10 @@ def heal(manifest: RunManifest) -> None:
             owner=manifest.owner,
             directory=directory,
         )
-        runtime.take_over(restrictions.kept(directory / "as_found.json"), manifest.daemon)
+        runtime.take_over(restrictions.read_as_found(directory / "as_found.json"), manifest.daemon)
         for undo in pending.undos:
             try:
-                undo_until_done(runtime, undo)
+                revert_until_done(runtime, undo)
             except HealFailed as error:
                 failed.append(str(error))
         runtime.down()

@@ -116,7 +116,7 @@ def _answer(*words: str) -> subprocess.CompletedProcess[str]:
         ) from None
 
 
-def listed(kind: str, *filters: str) -> list[dict[str, object]]:
+def list_rows(kind: str, *filters: str) -> list[dict[str, object]]:
     """What `docker <kind> ls` shows for these filters, as parsed JSON lines."""
     command = ["docker", kind, "ls", "--format", "{{json .}}"]
     if kind == "container":

@@ -12,7 +12,7 @@ from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.runtime.docker import docker_cli
 from pytest_llmchaos.slo.openslo import slos_of
 from pytest_llmchaos.subject.lab import Subject
-from pytest_llmchaos.subject.own_stack import named_services
+from pytest_llmchaos.subject.own_stack import services_by_key
 
 if TYPE_CHECKING:
     pass
@@ -35,7 +35,7 @@ def examine(subject: Subject) -> Subject:
     services: dict[str, Any] = config["services"]
     problems = [
         f"{key} names {name!r}, which the compose file has not; it has {', '.join(sorted(services))}"
-        for name, key in named_services(subject).items()
+        for name, key in services_by_key(subject).items()
         if name not in services
     ]
     if subject.attach:
@@ -48,7 +48,7 @@ def examine(subject: Subject) -> Subject:
                 f"service {name!r} sets container_name {about['container_name']!r}: two runs could not stand side by side; remove it"
             )
         for port in about.get("ports") or []:
-            host, variable, inside = _published(port)
+            host, variable, inside = _parse_port(port)
             if host and not variable:
                 problems.append(
                     f"service {name!r} publishes the fixed port {host}: two runs could not stand side by side; "
@@ -57,7 +57,7 @@ def examine(subject: Subject) -> Subject:
             elif variable:
                 ports.append((name, variable, int(inside) if inside.isdigit() else 0))
     for name, _, _ in subject.ports:
-        if name in services and name not in {one for one, _, _ in ports} and not _fixed(services[name]):
+        if name in services and name not in {one for one, _, _ in ports} and not _has_published_port(services[name]):
             problems.append(
                 f"service {name!r} publishes no port, and is reached from outside the stack: "
                 f'add ports: ["127.0.0.1:${{{_variable_for(name)}:-0}}:CONTAINER_PORT"]'
@@ -73,7 +73,7 @@ def _complain(subject: Subject, problems: Sequence[str]) -> None:
         raise BadScenario(f"{subject.compose_files[0]}: " + "; ".join(problems))
 
 
-def _published(port: Any) -> tuple[str, str, str]:
+def _parse_port(port: Any) -> tuple[str, str, str]:
     """(host port, variable that it comes from, port inside) of one entry; nothing published gives an empty host port."""
     if isinstance(port, dict):
         host, inside = str(port.get("published") or ""), str(port["target"])
@@ -88,8 +88,8 @@ def _published(port: Any) -> tuple[str, str, str]:
     return host, match[1] if match else "", inside
 
 
-def _fixed(service: dict[str, Any]) -> bool:
-    return any(_published(port)[0] for port in service.get("ports") or [])
+def _has_published_port(service: dict[str, Any]) -> bool:
+    return any(_parse_port(port)[0] for port in service.get("ports") or [])
 
 
 def _variable_for(service: str) -> str:

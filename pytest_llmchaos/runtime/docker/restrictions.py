@@ -98,7 +98,7 @@ def keep(path: Path, found: Mapping[str, AsFound]) -> None:
         os.fsync(file.fileno())
 
 
-def kept(path: Path) -> dict[str, AsFound]:
+def read_as_found(path: Path) -> dict[str, AsFound]:
     return {service: AsFound(**one) for service, one in json.loads(path.read_text()).items()}
 
 

@@ -37,7 +37,7 @@ def _is_ours(pid: int) -> bool:
     return False
 
 
-def _marked() -> Iterator[tuple[int, dict[str, str]]]:
+def _marked_processes() -> Iterator[tuple[int, dict[str, str]]]:
     """Number and environment of every process of this user that carries a run's name, as it was started with."""
     mark = f"{RUN}=".encode()
     for entry in os.scandir("/proc"):
@@ -55,7 +55,7 @@ def _marked() -> Iterator[tuple[int, dict[str, str]]]:
 def processes_of(project: str) -> dict[int, str]:
     """Process number -> start time of every live process of one run."""
     found = {}
-    for pid, environment in _marked():
+    for pid, environment in _marked_processes():
         started = identity.process_started(pid) if environment.get(RUN) == project and pid != os.getpid() else ""
         if started:
             found[pid] = started
@@ -68,7 +68,7 @@ def _runs() -> dict[tuple[str, str, str], set[int]]:
     A project becomes the name of a folder that is removed, so only a name that a run would make counts.
     """
     found: dict[tuple[str, str, str], set[int]] = {}
-    for pid, environment in _marked():
+    for pid, environment in _marked_processes():
         project, who = environment.get(RUN, ""), environment.get(OWNER, "")
         if who and identity.is_project_name(project):
             found.setdefault((project, environment.get(DIRECTORY, os.devnull), who), set()).add(pid)
@@ -140,7 +140,7 @@ def end_processes(project: str, deadline_s: float = _GONE_DEADLINE_S) -> int:
 
 
 @contextlib.contextmanager
-def _opened(base: Path, *names: str) -> Iterator[int]:
+def _open_folder(base: Path, *names: str) -> Iterator[int]:
     """A folder below `base`, reached through no link: whoever may write there could lead us elsewhere."""
     fd = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -171,7 +171,7 @@ def keep_logs(work: Path, directory: Path) -> None:
     """Copy what the services wrote, and the runtime's events, to where the report's reader looks for them."""
     below = work.relative_to(directory).parts
     for folder, wanted in ((below, "events.jsonl"), ((*below, "logs"), "*.txt")):
-        with contextlib.suppress(FileNotFoundError), _opened(directory, *folder) as source:
+        with contextlib.suppress(FileNotFoundError), _open_folder(directory, *folder) as source:
             names = sorted(fnmatch.filter(os.listdir(source), wanted))  # noqa: PTH208 - of what is opened, whatever stands at its path by now
             if names:
                 (directory / "logs").mkdir(exist_ok=True)
@@ -179,7 +179,7 @@ def keep_logs(work: Path, directory: Path) -> None:
 
 
 def _copy_all(names: Sequence[str], source: int, directory: Path) -> None:
-    with _opened(directory, "logs") as target:
+    with _open_folder(directory, "logs") as target:
         for name in names:
             with contextlib.suppress(OSError):  # one that cannot be read is no reason to lose the others
                 _copy(name, source, target)
@@ -188,7 +188,7 @@ def _copy_all(names: Sequence[str], source: int, directory: Path) -> None:
 def remove_folder(work: Path) -> None:
     """The last run of this folder closes the door."""
     with contextlib.suppress(OSError):
-        with _opened(work.parent.parent, work.parent.name) as local:
+        with _open_folder(work.parent.parent, work.parent.name) as local:
             shutil.rmtree(work.name, ignore_errors=True, dir_fd=local)
         work.parent.rmdir()
 

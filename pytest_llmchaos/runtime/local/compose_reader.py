@@ -72,17 +72,17 @@ def read_services(files: Sequence[Path], variables: Mapping[str, str]) -> dict[s
         except (OSError, yaml.YAMLError) as error:
             raise BadScenario(f"{file} must be a compose file: {error}") from None
         for name, service in (document.get("services") or {}).items():
-            merged[name] = _over(merged.get(name, {}), service)
-    return {name: _put_in(service, variables) for name, service in merged.items()}
+            merged[name] = _merge(merged.get(name, {}), service)
+    return {name: _substitute(service, variables) for name, service in merged.items()}
 
 
-def _over(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     """Compose's merge, as far as the lab's files use it: mappings merge, volumes add up, anything else is replaced."""
     merged = dict(base)
     for key, value in top.items():
         old = merged.get(key)
         if isinstance(old, dict) and isinstance(value, dict):
-            merged[key] = _over(old, value)
+            merged[key] = _merge(old, value)
         elif key in {"volumes", "tmpfs"} and isinstance(old, list) and isinstance(value, list):
             merged[key] = [*old, *value]
         else:
@@ -90,11 +90,11 @@ def _over(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _put_in(value: Any, variables: Mapping[str, str]) -> Any:
+def _substitute(value: Any, variables: Mapping[str, str]) -> Any:
     if isinstance(value, dict):
-        return {key: _put_in(one, variables) for key, one in value.items()}
+        return {key: _substitute(one, variables) for key, one in value.items()}
     if isinstance(value, list):
-        return [_put_in(one, variables) for one in value]
+        return [_substitute(one, variables) for one in value]
     return _VARIABLE.sub(lambda found: _variable(found, variables), value) if isinstance(value, str) else value
 
 

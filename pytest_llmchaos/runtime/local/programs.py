@@ -40,7 +40,7 @@ class Programs:
         elif self._backend == "ollama":
             prerequisites.ollama_models(prerequisites.ollama_program(), self._model, self._lock)
 
-    def translated(self, work: Path, addresses: Addresses) -> dict[str, Program]:
+    def translate(self, work: Path, addresses: Addresses) -> dict[str, Program]:
         translator = Translator(stack=self._stack, work=work, addresses=addresses, services=self.names)
         return {name: translator.program(name, service) for name, service in self._services.items()}
 

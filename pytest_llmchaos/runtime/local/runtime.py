@@ -86,10 +86,10 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility
             model=self.subject.model,
         )
         self._set.require()
-        self._addresses = Addresses(self._ports.reserve, self._given_ports())
-        self._programs = self._set.translated(self._work, self._addresses)
+        self._addresses = Addresses(self._ports.reserve, self._ports_from_environment())
+        self._programs = self._set.translate(self._work, self._addresses)
 
-    def _given_ports(self) -> dict[tuple[str, int], int]:
+    def _ports_from_environment(self) -> dict[tuple[str, int], int]:
         given = {}
         for service, variable, port in self.subject.ports:
             wanted = os.environ.get(variable)
@@ -101,7 +101,7 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility
                 given[service, port] = int(wanted)
         return given
 
-    def _reserved(self) -> Addresses:
+    def _reserve_addresses(self) -> Addresses:
         if self._addresses is None:
             raise NotReady("the local runtime is not prepared: call prepare() first")
         return self._addresses
@@ -114,7 +114,7 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility
         if self._set is None:
             self.prepare()
         assert self._set is not None  # noqa: S101 - prepare() has set it
-        self._processes = self._set.processes(self._programs, self._work, self._reserved())
+        self._processes = self._set.processes(self._programs, self._work, self._reserve_addresses())
         write_supervisord(self._work, self._processes)
         try:
             self._daemon.start(project=self.project, owner=self._owner, directory=self._directory)
@@ -147,7 +147,7 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility
 
     def url(self, service: str) -> str:
         port = next(port for name, _, port in self.subject.ports if name == service)
-        return f"http://{self._reserved().of(service, port)}"
+        return f"http://{self._reserve_addresses().of(service, port)}"
 
     def state(self, service: str) -> ServiceState:
         return self.states().get(service) or ServiceState(service=service, running=False)
@@ -214,7 +214,7 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility
         self._act("crash", service)
 
     def _ask_engine(self, service: str, verb: str, argument: str = "") -> EngineAnswer:
-        return ask_admin_port(self._reserved().of(service, ADMIN_PORT), verb, argument)
+        return ask_admin_port(self._reserve_addresses().of(service, ADMIN_PORT), verb, argument)
 
     def _forget_boot_faults(self, service: str) -> None:
         folder = self._programs[service].environment.get("LAB_STATE_DIR")

@@ -60,7 +60,7 @@ class Control:
         self._exit_code: dict[str, int] = {}
         events.subscribe(events.ProcessStateRunningEvent, lambda event: self._note(event.process.config.name, "start"))
         for ended in (events.ProcessStateExitedEvent, events.ProcessStateStoppedEvent, events.ProcessStateBackoffEvent):
-            events.subscribe(ended, self._ended)
+            events.subscribe(ended, self._note_end)
         self._remember_waits(supervisord.options)
         self._wake_at_once(supervisord.options)
         _die_with_parent(supervisord.options)
@@ -105,7 +105,7 @@ class Control:
         line = {"at": time.time(), "service": service, "action": action, "attributes": attributes}
         os.write(self._log, json.dumps(line).encode() + b"\n")
 
-    def _ended(self, event: Any) -> None:
+    def _note_end(self, event: Any) -> None:
         process = event.process
         status = self._status.pop(process.pid, None)
         if process.pid:
@@ -116,9 +116,9 @@ class Control:
 
     def inspect(self) -> dict[str, Any]:
         """Every service: its main process (0 where there is none), whether it is frozen, its last start and exit code."""
-        return {name: self._seen(name, process) for name, process in self._processes().items()}
+        return {name: self._describe(name, process) for name, process in self._processes().items()}
 
-    def _seen(self, name: str, process: Any) -> dict[str, Any]:
+    def _describe(self, name: str, process: Any) -> dict[str, Any]:
         running = process.state in RUNNING_STATES and bool(process.pid)
         return {
             "pid": process.pid,

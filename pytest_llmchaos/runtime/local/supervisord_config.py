@@ -32,19 +32,19 @@ class Process:
 
     def section(self, work: Path) -> str:
         command = ["nice", "-n", str(_BACKGROUND_NICENESS), *self.command] if self.background else self.command
-        settings = ",".join(f"{name}={_quoted(name, value)}" for name, value in sorted(self.environment.items()))
+        settings = ",".join(f"{name}={_quote(name, value)}" for name, value in sorted(self.environment.items()))
         return "\n".join(
             [
                 f"[program:{self.service}]",
-                f"command = {_escaped(shlex.join(command))}",
+                f"command = {_escape(shlex.join(command))}",
                 f"environment = {settings}",
-                f"directory = {_escaped(str(work))}",
+                f"directory = {_escape(str(work))}",
                 "autostart = false",
                 "autorestart = false",  # what repairs is the remediator and nothing else
                 "startsecs = 0",
                 "startretries = 0",
                 "redirect_stderr = true",
-                f"stdout_logfile = {_escaped(str(work / 'logs' / f'{self.service}.txt'))}",
+                f"stdout_logfile = {_escape(str(work / 'logs' / f'{self.service}.txt'))}",
                 "stdout_logfile_maxbytes = 20MB",
                 "stdout_logfile_backups = 1",
                 "",
@@ -52,19 +52,19 @@ class Process:
         )
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     """supervisor expands `%(name)s`, and takes ` ;` and ` #` for comments."""
     if any(odd in text for odd in ("\n", " ;", " #")):
         raise NotReady(f"supervisord cannot be told {text!r}: use a path without line breaks, ` ;` and ` #`")
     return text.replace("%", "%%")
 
 
-def _quoted(name: str, value: str) -> str:
+def _quote(name: str, value: str) -> str:
     if '"' in value or "\\" in value or "\n" in value:
         raise NotReady(
             f"supervisord cannot be told {name}={value!r}: use a value without quotes, backslashes, line breaks"
         )
-    return f'"{_escaped(value)}"'
+    return f'"{_escape(value)}"'
 
 
 def write_supervisord(work: Path, processes: Sequence[Process]) -> None:
@@ -75,9 +75,9 @@ def write_supervisord(work: Path, processes: Sequence[Process]) -> None:
 [supervisord]
 nodaemon = true
 silent = true
-logfile = {_escaped(str(work / "logs" / "supervisord.txt"))}
-pidfile = {_escaped(str(work / "supervisord.pid"))}
-childlogdir = {_escaped(str(work / "logs"))}
+logfile = {_escape(str(work / "logs" / "supervisord.txt"))}
+pidfile = {_escape(str(work / "supervisord.pid"))}
+childlogdir = {_escape(str(work / "logs"))}
 loglevel = info
 
 [unix_http_server]
@@ -89,7 +89,7 @@ supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
 
 [rpcinterface:llmchaos]
 supervisor.rpcinterface_factory = pytest_llmchaos.runtime.local.supervisor_plugin:make
-events_file = {_escaped(str(work / EVENTS))}
+events_file = {_escape(str(work / EVENTS))}
 
 """
     (work / CONFIG).write_text(head + "\n".join(process.section(work) for process in processes))
