@@ -109,6 +109,31 @@ def test_a_block_inside_another_leaves_it_the_callers_that_it_floods_with(lab_on
     assert runtime.flood is None
 
 
+class NoCallers:
+    """A load whose generator never starts."""
+
+    pid, t0_unix_s, t0_monotonic_s = 1, 0.0, 0.0
+
+    def __init__(self, *_, **__):
+        self.launch = self.start = self.stop = lambda: None
+
+
+def test_a_fault_that_no_block_injected_is_an_error_at_the_end_of_the_load(lab_on, monkeypatch):
+    monkeypatch.setattr("pytest_llmchaos.lab.lab.RunningLoad", NoCallers)
+    lab = lab_on(Clocked())
+
+    with (
+        pytest.raises(InvalidExperiment, match=r"nothing injected kill api: .* without `with`"),
+        lab.load(loads.open_loop(), longest_s=1),
+    ):
+        lab.inject(faults.kill("api"))
+    with lab.load(loads.open_loop(), longest_s=1), lab.inject(faults.kill("api")) as injected:
+        pass
+
+    assert injected.victims == ("api",)
+    assert [line["verdict"] for line in written(lab, "judged")] == ["invalid", "held"]
+
+
 @pytest.mark.parametrize("inside", [False, True], ids=["right after the injection", "while the fault is held"])
 def test_an_abort_condition_ends_the_block_and_reverts(lab_on, inside):
     runtime = Clocked()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
@@ -67,6 +67,7 @@ class Lab:
         self.record: Record | None = None
         self._opened = opened
         self.running_load: RunningLoad | None = None
+        self._not_entered: dict[object, str] = {}  # blocks of `inject` that no `with` has entered yet
         self.signals = Signals(runtime.url(subject.pushgateway) if subject.pushgateway else None)
 
     def __repr__(self) -> str:
@@ -191,7 +192,9 @@ class Lab:
                 self.load(load, longest_s=longest_s, meanwhile=meanwhile) as running,
             ):
                 self._opened(record.trial)
+                self._not_entered.clear()
                 yield running
+                self._require_entered()
             return
         rng: Random = rng_for(self.seed, "lab", str(load), self._trials)
         planned = arrivals if arrivals is not None else load.schedule(rng, longest_s)
@@ -272,7 +275,6 @@ class Lab:
             raise InvalidExperiment("no load is running: put this inside `with lab.load(...) as load:`")
         return self.running_load
 
-    @contextmanager
     def inject(
         self,
         fault: Fault | Sequence[Injection],
@@ -280,13 +282,27 @@ class Lab:
         abort_if: Callable[[Window], bool] | None = None,
         blast_radius: int | None = None,
         patience_s: float = 40.0,
-    ) -> Iterator[Injected]:
-        """The fault, for the length of the block: written down, injected, proven; undone and proven healed at its end.
+    ) -> AbstractContextManager[Injected]:
+        """The fault, for the length of the `with` block: written down, injected, proven; undone and proven healed at its end.
 
         An act that would leave more than `blast_radius` services hit at once waits, all acts together for `patience_s`.
         A block inside another one has the same callers to overload with.
         Raises Unsupported (a need the runtime lacks), FaultNotObserved, HealFailed, Aborted (an act waited in vain).
         """
+        block = object()
+        self._not_entered[block] = ", ".join(map(str, fault)) if isinstance(fault, Sequence) else str(fault)
+        return self._injecting(block, fault, abort_if, blast_radius, patience_s)
+
+    @contextmanager
+    def _injecting(
+        self,
+        block: object,
+        fault: Fault | Sequence[Injection],
+        abort_if: Callable[[Window], bool] | None,
+        blast_radius: int | None,
+        patience_s: float,
+    ) -> Iterator[Injected]:
+        self._not_entered.pop(block, None)
         record = self._current_record()
         acts = self._acts(fault)
         url = self.runtime.url(self.subject.api)
@@ -307,6 +323,14 @@ class Lab:
                 injector.revert()
             finally:
                 self.runtime.flood = lent
+
+    def _require_entered(self) -> None:
+        """A call of `inject` without `with` injects nothing: a test that goes on would pass on no fault."""
+        if self._not_entered:
+            raise InvalidExperiment(
+                f"nothing injected {', '.join(self._not_entered.values())}: lab.inject(...) was called without `with`; "
+                "write `with lab.inject(...):` around what has to hold meanwhile"
+            )
 
     def _await_room(self, act: Injection, injector: Injector, blast_radius: int, deadline_s: float) -> None:
         """Wait until the services that are still hit and this victim are within the blast radius, and it can be hit at all."""

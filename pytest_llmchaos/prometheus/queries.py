@@ -181,7 +181,7 @@ class Prometheus:
                 gap_s, at_s = max((b - a, a) for a, b in itertools.pairwise([*stamps, to_unix_s]))
                 if gap_s > limit_s:
                     why = (
-                        f"{failed} of {len(series.points)} scrapes failed, and it was no victim"
+                        f"{failed} of {len(series.points)} scrapes failed, and it was no victim; is the machine too busy?"
                         if failed
                         else "none came"
                     )
