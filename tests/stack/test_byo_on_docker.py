@@ -171,6 +171,7 @@ def test_a_stack_of_others_is_hit_only_off_the_leash_and_left_running(running):
     assert looks(project) == before
 
 
+@pytest.mark.nightly("test_journal_boundaries kills pytest over a stack of others at a line of each fault")
 def test_faults_in_a_stack_of_others_are_undone_when_pytest_is_killed(running):
     folder, environment, project, _ = running
     before = looks(project)
