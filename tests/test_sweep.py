@@ -332,11 +332,26 @@ def test_only_a_helper_process_that_lives_is_ended(tmp_path, monkeypatch):
     me = os.getpid()
     for pid, started in ((0, ""), (-1, ""), (me, ""), (me, "1"), (me, identity.process_started(me))):
         journal.write(lines.Process(trial="001", pid=pid, started=started))
+    with journal.path.open("a") as file:
+        file.write('{"at_unix_s": 1, "kind": "process", "trial": "001", "pid": "me", "started": 7}\n')
     monkeypatch.setattr(os, "killpg", lambda pid, number: ended.append((pid, number)))
 
     watchdog.kill_processes(journal.path)
 
     assert ended == [(me, signal.SIGKILL)]
+
+
+def test_of_a_long_journal_only_processes_are_decoded(tmp_path, monkeypatch):
+    journal, decoded = Journal(tmp_path / "journal.jsonl"), []
+    for number in range(3):
+        journal.write(lines.Event(trial="001", at_s=number, source="runtime", what="api die"))
+    journal.write(lines.Process(trial="001", pid=0, started=""))
+    line_of = watchdog.journal.line_of
+    monkeypatch.setattr(watchdog.journal, "line_of", lambda value: decoded.append(value["kind"]) or line_of(value))
+
+    watchdog.kill_processes(journal.path)
+
+    assert decoded == ["process"]
 
 
 def test_processor_time_is_given_back_at_the_daemon_that_the_dead_run_spoke_to(monkeypatch):

@@ -81,11 +81,19 @@ def kill_processes(path: Path) -> None:
 
     One without a start time was gone before its line was written.
     """
-    for written in journal.lines(path):
-        line = written.line if isinstance(written, journal.Written) else None
-        if isinstance(line, Process) and line.started and process_started(line.pid) == line.started:
+    for line in filter(None, map(_process_of, journal.read(path))):
+        if line.started and process_started(line.pid) == line.started:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(line.pid, signal.SIGKILL)
+
+
+def _process_of(value: dict[str, object]) -> Process | None:
+    """The line, if it is of that kind. The others are not decoded, which would cost seconds for a long run."""
+    with contextlib.suppress(ValueError):
+        written = journal.line_of(value) if value["kind"] == "process" else None
+        if written is not None and isinstance(written.line, Process):
+            return written.line
+    return None
 
 
 def clean_up(manifest: RunManifest) -> None:
