@@ -327,6 +327,24 @@ def test_faults_are_undone_at_the_daemon_that_the_dead_run_spoke_to(tmp_path, mo
     assert list(attached.dead_runs()) == []
 
 
+def test_a_dead_run_that_cannot_be_healed_keeps_no_other_from_being_removed(tmp_path, monkeypatch):
+    noted(tmp_path / "r")
+    removed = []
+
+    def refuse(manifest):
+        raise HealFailed(f"{manifest.run} is beyond repair")
+
+    monkeypatch.setattr(attached, "heal", refuse)
+    run = cleanup.DeadRun(project="llmchaos-1-abcd", directory=tmp_path, why="its owner is gone")
+    monkeypatch.setattr(cleanup, "dead_runs", lambda: [run])
+    monkeypatch.setattr(cleanup, "remove_run", lambda project, _: removed.append(project))
+
+    with pytest.raises(HealFailed, match="open faults of shop: r is beyond repair"):
+        sweep.sweep_dead_runs(lambda _: None, sweep.InDocker())
+
+    assert removed == ["llmchaos-1-abcd"]
+
+
 def test_only_a_helper_process_that_lives_is_ended(tmp_path, monkeypatch):
     journal, ended = Journal(tmp_path / "journal.jsonl"), []
     me = os.getpid()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
-from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.errors import HealFailed, NotReady
 from pytest_llmchaos.host import identity
 from pytest_llmchaos.runtime.docker import attached as attach
 from pytest_llmchaos.runtime.docker import docker_cli, removal
@@ -66,20 +67,30 @@ def by_hand(who: str) -> str:
 
 
 def sweep_dead_runs(note: Callable[[str], None], docker: InDocker | None = None) -> list[str]:
-    """Remove the stacks of dead runs and the faults they left in others', never a live sibling's. Returns what it removed."""
-    removed = []
+    """Remove the stacks of dead runs and the faults they left in others', never a live sibling's. Returns what it removed.
+
+    Raises HealFailed after every run was tried.
+    """
+    removed: list[str] = []
+    failed: list[str] = []
+
+    def remove(what: str, why: str, act: Callable[[], object]) -> None:
+        note(f"removing {what}: {why}")
+        try:
+            act()
+        except HealFailed as error:
+            failed.append(f"{what}: {error}")
+        else:
+            removed.append(what)
+
     for project, who in (docker or in_docker()).dead.items():
-        note(f"removing {project}: {_why(who)}")
-        removal.remove_dead(project, who)
-        removed.append(project)
+        remove(project, _why(who), partial(removal.remove_dead, project, who))
     for manifest in attach.dead_runs():
-        note(f"removing open faults of {manifest.project}: {_why(manifest.owner)}")
-        attach.heal(manifest)
-        removed.append(f"open faults of {manifest.project}")
+        remove(f"open faults of {manifest.project}", _why(manifest.owner), partial(attach.heal, manifest))
     for run in cleanup.dead_runs():
-        note(f"removing {run.project}: {run.why}")
-        cleanup.remove_run(run.project, run.directory)
-        removed.append(run.project)
+        remove(run.project, run.why, partial(cleanup.remove_run, run.project, run.directory))
+    if failed:
+        raise HealFailed("; ".join(failed))
     return removed
 
 
