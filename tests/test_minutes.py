@@ -70,3 +70,16 @@ def test_commands_side_by_side_run_at_once_and_all_to_their_ends(here, tmp_path,
 
     assert status == 4
     assert sorted(capfd.readouterr().out.splitlines()) == ["1| one True", "2| two True"]
+
+
+def test_a_lane_may_print_what_is_not_utf8(here, capfd):
+    odd = "import sys; sys.stdout.buffer.write(b'caf\\xe9\\n'); sys.exit(3)"
+
+    assert minutes.main(["part", "both", *python(odd), "//", *python("")]) == 3
+    assert capfd.readouterr().out == "1| caf\\xe9\n"
+
+
+def test_a_lane_that_a_signal_ends_is_no_success(here):
+    killed = python("import os; os.kill(os.getpid(), 9)")
+
+    assert minutes.main(["part", "both", *python(""), "//", *killed]) == 9

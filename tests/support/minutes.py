@@ -81,7 +81,8 @@ def side_by_side(commands: Sequence[Sequence[str]]) -> int:
 
 
 def _passed_on(command: Sequence[str], number: int) -> int:
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as lane:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, **pipes, encoding="utf-8", errors="backslashreplace") as lane:
         for line in lane.stdout or ():
             sys.stdout.write(f"{number}| {line}")
             sys.stdout.flush()
