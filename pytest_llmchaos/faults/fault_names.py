@@ -35,6 +35,8 @@ def with_unique_names(faults: Sequence[Fault]) -> tuple[Fault, ...]:
 
 def _with_unique_name(fault: Fault, alike: Sequence[Fault]) -> Fault:
     """The fault with those of its options in its name in which the faults of that name differ."""
+    if len(alike) < 2:
+        return fault
     mine = fault.strength
     differ = [name for name, value in mine.items() if any(other.strength.get(name) != value for other in alike)]
     return fault.named_by(differ) if differ else fault

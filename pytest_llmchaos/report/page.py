@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import TYPE_CHECKING
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from pytest_llmchaos.evidence.trial_result import RunResult, TrialResult
@@ -33,6 +33,9 @@ from pytest_llmchaos.report.trial_view import (
     stack_rows,
     tiles,
 )
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 LIMIT_BYTES = 1_000_000
 HERE = files("pytest_llmchaos.report")
@@ -125,6 +128,8 @@ def _environment(detail: Detail) -> Environment:
         if isinstance(value, Markup):
             return value
         return formatting.NONE if value is None else formatting.visible(str(value), detail.cut)
+
+    from jinja2 import Environment, FunctionLoader, StrictUndefined  # noqa: PLC0415 - only for a page: plans need none
 
     environment = Environment(
         loader=FunctionLoader(lambda name: _asset(f"page_files/{name}")),
