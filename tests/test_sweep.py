@@ -1,5 +1,6 @@
 """What dead runs left is found wherever it is; on doubt it stays, and where nobody could look that is said."""
 
+import dataclasses
 import json
 import os
 import shlex
@@ -21,7 +22,10 @@ from pytest_llmchaos.evidence.run_manifest import RunManifest
 from pytest_llmchaos.host import identity, state_dirs
 from pytest_llmchaos.runtime.docker import attached, docker_cli, removal, restrictions
 from pytest_llmchaos.runtime.local import cleanup
-from pytest_llmchaos.session.settings import choose_runtime
+from pytest_llmchaos.session import run
+from pytest_llmchaos.session.progress import Progress
+from pytest_llmchaos.session.run import Run
+from pytest_llmchaos.session.settings import Settings, choose_runtime
 
 GONE = f"999999999:5:{identity.boot_id()}:{identity.pid_namespace()}"
 ELSEWHERE = f"7:5:{identity.boot_id()}:1"
@@ -335,14 +339,67 @@ def test_a_dead_run_that_cannot_be_healed_keeps_no_other_from_being_removed(tmp_
         raise HealFailed(f"{manifest.run} is beyond repair")
 
     monkeypatch.setattr(attached, "heal", refuse)
-    run = cleanup.DeadRun(project="llmchaos-1-abcd", directory=tmp_path, why="its owner is gone")
-    monkeypatch.setattr(cleanup, "dead_runs", lambda: [run])
+    dead = cleanup.DeadRun(project="llmchaos-1-abcd", directory=tmp_path, why="its owner is gone")
+    monkeypatch.setattr(cleanup, "dead_runs", lambda: [dead])
     monkeypatch.setattr(cleanup, "remove_run", lambda project, _: removed.append(project))
 
     with pytest.raises(HealFailed, match="open faults of shop: r is beyond repair"):
         sweep.sweep_dead_runs(lambda _: None, sweep.InDocker())
 
     assert removed == ["llmchaos-1-abcd"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [NotReady("`docker network rm` ended with 1: has active endpoints"), OSError("busy")],
+    ids=["docker", "system"],
+)
+def test_an_orphan_that_cannot_be_removed_keeps_no_other_from_being_removed(tmp_path, monkeypatch, error):
+    runs = [cleanup.DeadRun(project=name, directory=tmp_path, why="its owner is gone") for name in ("stuck", "free")]
+    removed = []
+
+    def remove(project, _):
+        if project == "stuck":
+            raise error
+        removed.append(project)
+
+    monkeypatch.setattr(cleanup, "dead_runs", lambda: runs)
+    monkeypatch.setattr(cleanup, "remove_run", remove)
+
+    with pytest.raises(HealFailed, match="stuck: "):
+        sweep.sweep_dead_runs(lambda _: None, sweep.InDocker())
+
+    assert removed == ["free"]
+
+
+class TestOrphanThatStays:
+    """A network of Docker 20.10 whose endpoints are counted wrong, say: only a restart of the daemon removes it."""
+
+    def swept(self, tmp_path, monkeypatch, *, attach):
+        notes = []
+        settings = Settings(
+            run="r", seed=1, runtime="compose", backend="sim", reports=tmp_path, repeat=1, worker="", replay_line=""
+        )
+        opened = Run(settings, Progress(lambda text, _: notes.append(text), tty=False))
+        opened.subject = dataclasses.replace(opened.subject, attach=attach)
+
+        def refuse(_):
+            raise HealFailed("stuck: has active endpoints")
+
+        monkeypatch.setattr(run, "sweep_dead_runs", refuse)
+        opened._sweep("shop")
+        return notes
+
+    def test_is_one_line_for_the_next_session_and_not_its_end(self, tmp_path, monkeypatch):
+        (note,) = self.swept(tmp_path, monkeypatch, attach=False)
+
+        assert "not removed, this run goes on without it: stuck: has active endpoints" in note
+
+    def test_ends_a_session_on_the_very_stack_whose_fault_is_open(self, tmp_path, monkeypatch):
+        noted(tmp_path / "r")
+
+        with pytest.raises(HealFailed, match="stuck"):
+            self.swept(tmp_path, monkeypatch, attach=True)
 
 
 def test_only_a_helper_process_that_lives_is_ended(tmp_path, monkeypatch):

@@ -69,7 +69,7 @@ def by_hand(who: str) -> str:
 def sweep_dead_runs(note: Callable[[str], None], docker: InDocker | None = None) -> list[str]:
     """Remove the stacks of dead runs and the faults they left in others', never a live sibling's. Returns what it removed.
 
-    Raises HealFailed after every run was tried.
+    Raises HealFailed after every run was tried, with what cannot be removed.
     """
     removed: list[str] = []
     failed: list[str] = []
@@ -78,7 +78,7 @@ def sweep_dead_runs(note: Callable[[str], None], docker: InDocker | None = None)
         note(f"removing {what}: {why}")
         try:
             act()
-        except HealFailed as error:
+        except (HealFailed, NotReady, OSError) as error:
             failed.append(f"{what}: {error}")
         else:
             removed.append(what)

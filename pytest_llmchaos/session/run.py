@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from pytest_llmchaos.cleanup import watchdog
 from pytest_llmchaos.cleanup.sweep import sweep_dead_runs
-from pytest_llmchaos.errors import LlmchaosError, NotReady
+from pytest_llmchaos.errors import HealFailed, LlmchaosError, NotReady
 from pytest_llmchaos.evidence import journal_lines as lines
 from pytest_llmchaos.evidence.journal import Journal, open_intents
 from pytest_llmchaos.evidence.run_manifest import RunManifest
@@ -120,10 +120,22 @@ class Run:
                 raise ended from error
         return self._lab
 
+    def _sweep(self, project: str) -> None:
+        """Remove what dead runs left. An orphan that stays is one line, and not the end of this run.
+
+        Raises HealFailed where this run attaches to the very stack in which a dead run's fault is still open.
+        """
+        try:
+            sweep_dead_runs(self.progress.note)
+        except HealFailed as error:
+            if self.subject.attach and any(dead.project == project for dead in attached.dead_runs()):
+                raise
+            self.progress.note(f"not removed, this run goes on without it: {error}; see `llmchaos doctor`")
+
     def _start(self) -> Lab:
         runtime = self._runtime or self.preflight()
         settings, project = self.settings, runtime.project
-        sweep_dead_runs(self.progress.note)
+        self._sweep(project)
         manifest = RunManifest(
             runtime=settings.runtime,
             project=project,
