@@ -77,8 +77,7 @@ parts: $(VENV)/.ready $(VENV)/pytest-$(OLDEST_PYTEST)
 	@$(MINUTES) begin
 	$(PART) lint $(MAKE) --no-print-directory lint
 	$(PART) units $(PYTEST) tests --ignore=tests/processes --ignore=tests/stack -n 2 --randomly-seed=$(ORDER)
-	$(PART) coverage $(MAKE) --no-print-directory coverage
-	$(PART) oldest $(MAKE) --no-print-directory test-oldest
+	$(PART) again $(MAKE) --no-print-directory coverage // $(MAKE) --no-print-directory test-oldest
 	$(PART) processes $(PYTEST) tests/processes --randomly-seed=$(ORDER)
 	$(PART) boundaries $(STACK_TESTS) $(BOUNDARIES)
 	$(PART) deaths $(STACK_TESTS) $(DYING) // $(STACK_TESTS) $(STANDING)
