@@ -6,6 +6,7 @@ import urllib.request
 from dataclasses import replace
 
 import pytest
+from support.waiting import until
 
 from pytest_llmchaos import faults
 from pytest_llmchaos.model import Undo
@@ -43,8 +44,7 @@ def test_a_restriction_is_proven_by_the_kernel_and_its_undo_gives_back_what_was_
     try:
         primitive.inject(runtime, "model-1")
 
-        proof = primitive.observed(runtime, "model-1", since)
-        assert proof is not None
+        proof = until(lambda: primitive.observed(runtime, "model-1", since), "the proof by the daemon's event", 5)
         assert "kernel" in proof.witness
         assert since <= proof.at_unix_s <= time.time()
         assert primitive.healed(runtime, "model-1", since) is None
