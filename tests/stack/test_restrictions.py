@@ -26,10 +26,10 @@ def inspected(runtime, service):
 
 
 def had(about):
-    """What a restriction may change and its undo must give back."""
+    """What a restriction may change and its undo must give back. An address that nobody chose, Docker chooses anew."""
     host = about["HostConfig"]
     networks = {
-        name: (sorted(set(one["Aliases"]) - {about["Id"][:12]}), one["IPAddress"])
+        name: (sorted(set(one["Aliases"]) - {about["Id"][:12]}), (one["IPAMConfig"] or {}).get("IPv4Address"))
         for name, one in about["NetworkSettings"]["Networks"].items()
     }
     return networks, max(0, host["CpuQuota"]), host["NanoCpus"], host["Memory"], host["MemorySwap"]
