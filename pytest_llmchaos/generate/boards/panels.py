@@ -92,3 +92,23 @@ def quantiles(metric: str, selector: str = "") -> tuple[Query, ...]:
     """p50, p95 and p99 of a histogram, each over the step of the picture."""
     rate = f"sum by (le) (rate({metric}_bucket{selector}[$__rate_interval]))"
     return tuple(Query(expr=f"histogram_quantile({q}, {rate})", legend=f"p{round(100 * q)}") for q in (0.5, 0.95, 0.99))
+
+
+def firing_alerts() -> Panel:
+    """All alerts that fire, on a row of their own."""
+    return Panel(
+        title="Alerts",
+        description="Everything that fires. Empty is good.",
+        kind="states",
+        unit="none",
+        queries=(
+            Query(
+                expr='max by (alertname, service) (ALERTS{alertstate="firing"})',
+                legend="{{alertname}} {{service}}",
+            ),
+        ),
+        width=24,
+        height=8,
+        highest=1,
+        may_be_empty=True,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_llmchaos.generate.boards.panels import Board, Panel, Query
+from pytest_llmchaos.generate.boards.panels import Board, Panel, Query, firing_alerts
 
 REPAIR = Board(
     uid="llmchaos-repair",
@@ -23,22 +23,7 @@ REPAIR = Board(
                     height=6,
                     highest=1,
                 ),
-                Panel(
-                    title="Alerts",
-                    description="Everything that fires. Empty is good.",
-                    kind="states",
-                    unit="none",
-                    queries=(
-                        Query(
-                            expr='max by (alertname, service) (ALERTS{alertstate="firing"})',
-                            legend="{{alertname}} {{service}}",
-                        ),
-                    ),
-                    width=24,
-                    height=8,
-                    highest=1,
-                    may_be_empty=True,
-                ),
+                firing_alerts(),
             ),
         ),
         (

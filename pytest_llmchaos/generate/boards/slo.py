@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_llmchaos.generate.boards.panels import Board, Panel, Query
+from pytest_llmchaos.generate.boards.panels import Board, Panel, Query, firing_alerts
 from pytest_llmchaos.generate.rules import error_ratio, lab_windows
 from pytest_llmchaos.model import CALLER_OFFERED
 from pytest_llmchaos.slo.arithmetic import BURN_ALERTS, DAY_S
@@ -35,7 +35,7 @@ def own_overview(slos: Sequence[Slo], source: str, scale: float) -> Board:
         title="Service levels",
         description="Are the promises kept, and what is left of the error budget? "
         f"Generated from {source} by `llmchaos generate`; change that file and generate again.",
-        rows=(_promises(slos), _burn(slos, scale), ("Now", (_firing(),))),
+        rows=(_promises(slos), _burn(slos, scale), ("Now", (firing_alerts(),))),
     )
 
 
@@ -148,27 +148,8 @@ def _now() -> Row:
                 height=5,
                 bad_from=2.56,
             ),
-            _firing(),
+            firing_alerts(),
         ),
-    )
-
-
-def _firing() -> Panel:
-    return Panel(
-        title="Alerts",
-        description="Everything that fires. Empty is good.",
-        kind="states",
-        unit="none",
-        queries=(
-            Query(
-                expr='max by (alertname, service) (ALERTS{alertstate="firing"})',
-                legend="{{alertname}} {{service}}",
-            ),
-        ),
-        width=24,
-        height=8,
-        highest=1,
-        may_be_empty=True,
     )
 
 
