@@ -3,14 +3,13 @@
 import http.server
 import json
 import os
-import shutil
 import subprocess
 import threading
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from support.journals import intend, undo
+from support.own_stack_keys import make_folder, subject_of
 
 from pytest_llmchaos.cleanup.watchdog import Watchdog
 from pytest_llmchaos.errors import BadScenario, NotReady
@@ -22,26 +21,11 @@ from pytest_llmchaos.runtime.docker import docker_cli, preflight
 from pytest_llmchaos.session.run import Run
 from pytest_llmchaos.session.settings import Settings, abilities_of
 from pytest_llmchaos.slo.arithmetic import InvalidSlo, Slo
-from pytest_llmchaos.subject import own_stack
-
-KEYS = {
-    "compose": ("compose.yaml",),
-    "api": "web",
-    "prometheus": "prom",
-    "targets": ("web", "worker"),
-    "slo": "slo.yaml",
-}
 
 
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / "compose.yaml").write_text("services: {}\n")
-    shutil.copy(Path(__file__).parent / "support" / "tiny" / "slo.yaml", tmp_path)
-    return tmp_path
-
-
-def subject_of(folder, **changes):
-    return own_stack.own_subject(own_stack.OwnKeys(**{**KEYS, **changes}), folder)
+    return make_folder(tmp_path)
 
 
 @pytest.mark.parametrize("attach", [False, True])

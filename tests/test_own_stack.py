@@ -1,31 +1,15 @@
 """Ini keys as the subject: what is missing or wrong is one clear error that names the key."""
 
-import shutil
-from pathlib import Path
-
 import pytest
+from support.own_stack_keys import KEYS, make_folder, subject_of
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.subject import own_stack
 
-KEYS = {
-    "compose": ("compose.yaml",),
-    "api": "web",
-    "prometheus": "prom",
-    "targets": ("web", "worker"),
-    "slo": "slo.yaml",
-}
-
 
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / "compose.yaml").write_text("services: {}\n")
-    shutil.copy(Path(__file__).parent / "support" / "tiny" / "slo.yaml", tmp_path)
-    return tmp_path
-
-
-def subject_of(folder, **changes):
-    return own_stack.own_subject(own_stack.OwnKeys(**{**KEYS, **changes}), folder)
+    return make_folder(tmp_path)
 
 
 def test_keys_are_a_subject(folder):

@@ -18,6 +18,7 @@ from socketserver import ThreadingUnixStreamServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -109,10 +110,7 @@ class Proxy:
         return sum(1 for one in self.lines() if (one["verdict"], one["status"], one["method"], one["url"]) == wanted)
 
     def until(self, look: Callable[[], bool]) -> None:
-        end = time.monotonic() + DEADLINE_S
-        while not look():
-            assert time.monotonic() < end, f"not within {DEADLINE_S} s; the log ends with {self.lines()[-3:]}"
-            time.sleep(0.01)
+        until(look, within_s=DEADLINE_S, seen=lambda: self.lines()[-3:])
 
 
 def free_port() -> int:

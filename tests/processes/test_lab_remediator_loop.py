@@ -17,6 +17,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from support.remediator_rules import PROJECT, RULES
+from support.waiting import until_async
 
 from lab_remediator.audit import Audit, parsed
 from lab_remediator.clients import AskError, Docker, Prober, Prometheus
@@ -95,10 +96,7 @@ class Running:
     url: str
 
     async def until(self, what: Callable[[], bool]) -> None:
-        end = time.monotonic() + DEADLINE_S
-        while not what():
-            assert time.monotonic() < end, f"not within {DEADLINE_S} s; the log has {self.fakes.events()}"
-            await asyncio.sleep(0.01)
+        await until_async(what, within_s=DEADLINE_S, seen=self.fakes.events)
 
     async def rounds(self, count: int) -> None:
         """Until Docker has been asked so many times more: what should not happen had its chance."""
