@@ -22,7 +22,7 @@ class RunManifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     project: str
     owner: Owner
     owned: bool
-    """False for a stack that somebody else started: its faults are undone, and it stays."""
+    """False for a stack that the user started: its faults are undone, and it stays."""
     journal: str
     directory: str
     run: str = ""

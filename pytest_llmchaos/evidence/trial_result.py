@@ -173,7 +173,7 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
 class Effect(msgspec.Struct, frozen=True, kw_only=True):
     """What the fault did to callers against its control arm.
 
-    The control arm is the same scenario, load, seed and repeat with the fault «none»,
+    The control arm is the same scenario, load, seed and repeat with the fault `none`,
     over the requests due from the fault's start to the trial's end.
     """
 
@@ -225,7 +225,7 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True):
     hypothesis: str | None = ""
     """The sentence that the claims could refute."""
     fault: str = "unknown"
-    """What was done, such as «kill api»; «none» in a control arm."""
+    """What was done, such as `kill api`; `none` in a control arm."""
     target: str | None = None
     """What was asked for."""
     fidelity: Fidelity | None = None

@@ -1,6 +1,6 @@
 """Folds journal lines into the run that becomes run.json. Pure: repeats what the judge wrote.
 
-A trial that the judge let hold is «refuted» once a claim about it failed. It is «invalid»
+A trial that the judge let hold is `refuted` once a claim about it failed. It is `invalid`
 where a claim could not be asked, or where the run died before the trial was judged.
 """
 
