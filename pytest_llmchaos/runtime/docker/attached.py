@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import docker
 from msgspec.structs import replace
 
 from pytest_llmchaos.errors import HealFailed, NotReady, Unsupported
 from pytest_llmchaos.evidence import journal
 from pytest_llmchaos.evidence.run_manifest import RunManifest, manifest_from
 from pytest_llmchaos.host import identity, measurement_lock, state_dirs
-from pytest_llmchaos.runtime.docker import docker_cli, restrictions
+from pytest_llmchaos.runtime.docker import docker_cli, restrictions, sdk
 from pytest_llmchaos.runtime.docker.compose import ComposeRuntime
 from pytest_llmchaos.runtime.docker.events import EventReader
 from pytest_llmchaos.runtime.undo import revert_until_done
@@ -96,7 +95,7 @@ class AttachedRuntime(ComposeRuntime):
         self._daemon, self._found = daemon, found
         try:
             self._client = self._new_client()
-        except docker.errors.DockerException as error:
+        except sdk.errors.DockerException as error:
             raise HealFailed(
                 f"the Docker daemon at {daemon}, which has project {self.project}, does not answer: {error}"
             ) from None

@@ -16,11 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import docker
-
 from pytest_llmchaos.errors import BadScenario, NotReady, Unsupported
 from pytest_llmchaos.model import RuntimeEvent, ServiceState, UndoOp
-from pytest_llmchaos.runtime.docker import docker_cli, removal, restrictions
+from pytest_llmchaos.runtime.docker import docker_cli, removal, restrictions, sdk
 from pytest_llmchaos.runtime.docker.events import EventReader
 from pytest_llmchaos.runtime.docker.project import ComposeProject
 from pytest_llmchaos.runtime.overload import OverloadAbility
@@ -137,7 +135,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         return self._client
 
     def _new_client(self) -> DockerClient:
-        return docker.DockerClient(base_url=self._daemon or docker_cli.docker_host(), timeout=10)
+        return sdk.DockerClient(base_url=self._daemon or docker_cli.docker_host(), timeout=10)
 
     def down(self) -> None:
         """Remove the project. The logs are kept first."""
@@ -204,7 +202,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
             return []
         try:
             chunks, _ = container.get_archive(self.subject.audit_file)
-        except docker.errors.NotFound:
+        except sdk.errors.NotFound:
             return []
         with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as tar:
             member = tar.extractfile(tar.getmembers()[0])
@@ -291,7 +289,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
             raise NotReady(f"service {service!r} has no container with this run's labels: nothing was touched")
         try:
             act(container)
-        except docker.errors.APIError as error:
+        except sdk.errors.APIError as error:
             raise NotReady(f"the Docker daemon refused: {error.explanation or error}") from None
 
     @property

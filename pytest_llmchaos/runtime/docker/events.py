@@ -7,10 +7,9 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-import docker
-
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.model import RuntimeEvent
+from pytest_llmchaos.runtime.docker import sdk
 
 if TYPE_CHECKING:
     from docker.types.daemon import CancellableStream
@@ -30,19 +29,23 @@ class EventReader:
         self._lock = threading.Lock()
         self._ready = threading.Event()
         self._closing = False
+        self._error: Exception | None = None
         self._stream: CancellableStream[dict[str, Any]] | None = None
         self._thread = threading.Thread(target=self._read, name="llmchaos-events", daemon=True)
 
-    def start(self) -> None:
+    def start(self, *, within_s: float = 10) -> None:
+        """Begin to read. Raises NotReady, with the last error, if the daemon opens no stream within that time."""
         self._thread.start()
-        if not self._ready.wait(10):
-            raise NotReady("the Docker daemon did not open its event stream within 10 s: is it overloaded?")
+        if not self._ready.wait(within_s):
+            self.close()
+            why = f"the last error was {self._error!r}" if self._error else "is it overloaded?"
+            raise NotReady(f"the Docker daemon did not open its event stream within {within_s:g} s: {why}")
 
     def _read(self) -> None:
         since = time.time()
         while not self._closing:
             try:
-                client = docker.DockerClient(base_url=self._base_url, timeout=10)
+                client = sdk.DockerClient(base_url=self._base_url, timeout=10)
                 filters = {
                     "type": "container",
                     "event": list(ACTIONS),
@@ -57,8 +60,8 @@ class EventReader:
                         if event not in self._events:
                             self._events.append(event)
                     since = event.at_unix_s
-            except Exception:  # noqa: BLE001, S110 - the daemon may be restarted under us; the stream is reopened from `since`
-                pass
+            except Exception as error:  # noqa: BLE001 - the daemon may be restarted under us; the stream is reopened from `since`
+                self._error = error
             if not self._closing:
                 time.sleep(0.2)
 
