@@ -79,7 +79,8 @@ class PromptSet:
     def draw(self, rng: Random) -> str:
         if self.lines:
             return self.lines[below(rng, len(self.lines))]
-        ask = _asks()[below(rng, len(ASKS))][below(rng, len(THEMES))]
+        # As `below` draws, without its calls: a plan draws a prompt for every request of every trial.
+        ask = _asks()[int(rng.random() * len(ASKS))][int(rng.random() * len(THEMES))]
         if self.name == "long-prompt":
             return f"Read this list of words: {words(rng, LONG_WORDS)}. {ask}"
         return ask

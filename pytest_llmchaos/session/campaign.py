@@ -6,6 +6,7 @@ import functools
 import time
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import LlmchaosError, NotReady
 from pytest_llmchaos.evidence import ledger
@@ -16,10 +17,12 @@ from pytest_llmchaos.plan.experiment import TrialPlan
 from pytest_llmchaos.plan.schedule import ScheduledTrial
 from pytest_llmchaos.session.progress import Progress
 from pytest_llmchaos.session.replay import require_same
-from pytest_llmchaos.session.run import Run
 from pytest_llmchaos.session.settings import Settings, abilities_of
-from pytest_llmchaos.trial.perform import Performed, perform
-from pytest_llmchaos.trial.trial import Trial
+
+if TYPE_CHECKING:
+    from pytest_llmchaos.session.run import Run
+    from pytest_llmchaos.trial.perform import Performed
+    from pytest_llmchaos.trial.trial import Trial
 
 
 class Campaign:
@@ -37,6 +40,8 @@ class Campaign:
     @property
     def run(self) -> Run:
         if self._run is None:
+            from pytest_llmchaos.session.run import Run  # noqa: PLC0415 - with all that performs, 0.1 s that a plan need not pay
+
             self._run = Run(self.settings, self._make_progress())
         return self._run
 
@@ -81,9 +86,8 @@ class Campaign:
         return self._performed[key]
 
     def _perform(self, plan: TrialPlan) -> Performed:
-        performed = Performed()
+        performed = self.run.perform(plan)
         try:
-            performed = perform(self.run.lab(), plan, worker=self.settings.worker)
             if performed.trial is not None:
                 self._keep_ledger(performed.trial)
         except LlmchaosError as error:

@@ -27,9 +27,11 @@ from pytest_llmchaos.runtime.docker import attached, preflight
 from pytest_llmchaos.session.environment import environment
 from pytest_llmchaos.session.settings import Settings, make_runtime
 from pytest_llmchaos.subject.lab import Subject, setup_command
+from pytest_llmchaos.trial.perform import Performed, perform
 
 if TYPE_CHECKING:
     from pytest_llmchaos.model import Runtime
+    from pytest_llmchaos.plan.experiment import TrialPlan
     from pytest_llmchaos.plan.schedule import ScheduleEntry
     from pytest_llmchaos.session.progress import Progress
 
@@ -119,6 +121,13 @@ class Run:
                     raise
                 raise ended from error
         return self._lab
+
+    def perform(self, plan: TrialPlan) -> Performed:
+        """A trial on the running stack, or the error that it ended with."""
+        try:
+            return perform(self.lab(), plan, worker=self.settings.worker)
+        except LlmchaosError as error:
+            return Performed(error=error)
 
     def _sweep(self, project: str) -> None:
         """Remove what dead runs left. An orphan that stays is one line, and not the end of this run.
