@@ -179,6 +179,7 @@ async def _lines(*command: str) -> Any:
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
+        await process.wait()  # or the loop is closed before it knows that the command has ended
 
 
 async def _end_of_input() -> None:
