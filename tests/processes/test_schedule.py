@@ -27,7 +27,8 @@ def test_three(trial):
 '''
 # A stack is not needed for a schedule: it is written down before anything starts.
 DOUBLE = """
-from pytest_llmchaos.session.campaign import Campaign, Performed
+from pytest_llmchaos.session.campaign import Campaign
+from pytest_llmchaos.trial.perform import Performed
 from pytest_llmchaos.errors import Unsupported
 
 Campaign.preflight = lambda self: self.run.announce([trial.entry for trial in self.schedule()])
