@@ -23,6 +23,14 @@ with measurement_lock.measuring(sys.argv[1]):
     child = subprocess.Popen([sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"], stdout=sys.stdout)
     time.sleep(60)
 """
+AGAIN_AND_AGAIN = """
+import random, sys, time
+from pytest_llmchaos.host import measurement_lock
+while True:
+    with measurement_lock.measuring(sys.argv[1]):
+        print(flush=True)
+        time.sleep(random.uniform(0.1, 0.2))  # or releases and looks could keep step
+"""
 DEADLINE_S = 20.0
 
 
@@ -31,14 +39,15 @@ def slot():
     """A slot of this test's own."""
     name = f"test-{uuid.uuid4().hex[:8]}"
     yield name
-    measurement_lock.slot_file(name).unlink(missing_ok=True)
+    for file in (name, f"{name}-next"):
+        measurement_lock.slot_file(file).unlink(missing_ok=True)
 
 
 @contextmanager
-def held(slot, **env):
-    """The slot in another process' hands, which has a child of its own."""
+def held(slot, how=HOLD, **env):
+    """The slot in another process' hands, which has a child of its own unless `how` is another program."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, slot], stdout=subprocess.PIPE, env={**os.environ, **env}, start_new_session=True
+        [sys.executable, "-c", how, slot], stdout=subprocess.PIPE, env={**os.environ, **env}, start_new_session=True
     )
     try:
         assert process.stdout.readline() == b"\n"
@@ -89,6 +98,11 @@ def test_a_waiting_trial_goes_on_when_the_other_ends(slot):
 
         with measurement_lock.measuring(slot, DEADLINE_S, say):
             assert killed
+
+
+def test_a_waiting_trial_is_next_though_the_other_session_has_many_more(slot):
+    with held(slot, AGAIN_AND_AGAIN), measurement_lock.measuring(slot, 2.0):
+        pass
 
 
 def test_the_slot_is_the_same_whatever_folders_a_job_has_of_its_own(slot, tmp_path):

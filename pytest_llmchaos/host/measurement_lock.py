@@ -39,29 +39,43 @@ def measuring(
 ) -> Iterator[None]:
     """The machine's one measurement slot: two trials at once would distort each other's latencies.
 
-    It is free again when its holder ends in whatever way. While another has it, `say(what, deadline_s=...)` is told so.
+    It is free again when its holder ends in whatever way, and then goes to somebody who waits: a session of many
+    trials cannot take it again before. While another has it, `say(what, deadline_s=...)` is told so.
     Raises NotReady at the deadline.
     """
-    fd = _open_to_all(slot_file(name))
+    deadline = time.monotonic() + deadline_s
+    slot = _open_to_all(slot_file(name))
+
+    def wait_for(fd: int) -> None:
+        while not _lock(fd):
+            left_s = deadline - time.monotonic()
+            if left_s < 0:
+                raise NotReady(
+                    f"{_holder(slot)} has held this machine's measurement slot for {deadline_s:g} s: wait for it or stop it"
+                )
+            say(f"waiting for {_holder(slot)}", deadline_s=left_s)
+            time.sleep(0.1)
+
     try:
-        deadline = time.monotonic() + deadline_s
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                left_s = deadline - time.monotonic()
-                if left_s < 0:
-                    raise NotReady(
-                        f"{_holder(fd)} has held this machine's measurement slot for {deadline_s:g} s: wait for it or stop it"
-                    ) from None
-                say(f"waiting for {_holder(fd)}", deadline_s=left_s)
-                time.sleep(0.1)
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, str(os.getpid()).encode(), 0)
+        turn = _open_to_all(slot_file(f"{name}-next"))  # held by whoever gets the slot next
+        try:
+            wait_for(turn)
+            wait_for(slot)
+        finally:
+            os.close(turn)
+        os.ftruncate(slot, 0)
+        os.pwrite(slot, str(os.getpid()).encode(), 0)
         yield
     finally:
-        os.close(fd)
+        os.close(slot)
+
+
+def _lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _holder(fd: int) -> str:
