@@ -25,6 +25,9 @@ LISTED = $(BOUNDARIES) $(DYING) $(STANDING) $(SHARING) $(ALONE)
 # What `make test` draws, and in which order it runs: always the same for a commit. `make test-all` has its own.
 DRAWN ?= --drawn-by=HEAD --hypothesis-profile=gate
 ORDER ?= 1
+# Between the two lanes of what measures: side by side; one after the other in `make test-all`, where every alert is made to fire, which
+# keeps the machine's measurement slot for longer than a test of the other lane waits.
+LANE = //
 ifndef SEED
 SEED := $(strip $(shell od -An -N2 -tu2 /dev/urandom))
 endif
@@ -69,7 +72,7 @@ test: setup programs ## within 15 minutes: lint, and of every kind of test those
 
 test-all: BACKENDS = ollama llamacpp sim
 test-all: setup programs ## every test, with new examples and in a new order; SEED=... repeats them
-	@$(MAKE) --no-print-directory parts DRAWN=--hypothesis-seed=$(SEED) ORDER=$(SEED)
+	@$(MAKE) --no-print-directory parts DRAWN=--hypothesis-seed=$(SEED) ORDER=$(SEED) LANE='&& $(MINUTES) part sessions'
 	@echo "make test-all SEED=$(SEED) draws the same examples and the same order"
 
 parts: $(VENV)/.ready $(VENV)/pytest-$(OLDEST_PYTEST)
@@ -81,7 +84,7 @@ parts: $(VENV)/.ready $(VENV)/pytest-$(OLDEST_PYTEST)
 	$(PART) processes $(PYTEST) tests/processes --randomly-seed=$(ORDER)
 	$(PART) boundaries $(STACK_TESTS) $(BOUNDARIES)
 	$(PART) deaths $(STACK_TESTS) $(DYING) // $(STACK_TESTS) $(STANDING)
-	$(PART) trials $(STACK_TESTS) $(SHARING) // $(STACK_TESTS) tests/stack $(LISTED:%=--ignore=%)
+	$(PART) trials $(STACK_TESTS) $(SHARING) $(LANE) $(STACK_TESTS) tests/stack $(LISTED:%=--ignore=%)
 	$(PART) alone $(STACK_TESTS) $(ALONE)
 
 programs: $(VENV)/.ready ## what only tests need and no lock file has: haproxy, a browser

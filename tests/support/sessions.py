@@ -46,9 +46,10 @@ def run(reports: Path, *args: str, env: dict[str, str] | None = None, timeout_s:
     try:
         process.wait(timeout=timeout_s)
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
         raise AssertionError(f"pytest did not end within {timeout_s:g} s:\n{said(reports)}") from None
+    finally:
+        process.kill()  # where the test was ended from outside, too; does nothing to what has ended
+        process.wait()
     return process.returncode, (reports / "output.txt").read_text()
 
 
