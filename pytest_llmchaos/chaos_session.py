@@ -103,7 +103,8 @@ class ChaosSession:
         if not self.only_plans or self.is_worker:
             return None
         seed = f"{options.spelling(self.config, 'seed')}={self.campaign.settings.seed}"
-        last = f"{len(self.campaign.schedule())} trials planned with {seed}; nothing was touched"
+        count = len(self.campaign.schedule())
+        last = f"{count} trial{'s' * (count != 1)} planned with {seed}; nothing was touched"
         terminal = terminal_of(self.config)
         for line in (*plan_lines(self.campaign), last):
             if terminal is not None:
@@ -166,9 +167,15 @@ def settings_of(config: pytest.Config, seed: int) -> Settings:
 
 def repeat_line(config: pytest.Config, seed: int) -> str:
     """The command that performs the same schedule again, ready for a shell."""
-    spelled = f"{options.spelling(config, 'seed')}={seed}"
-    kept = [a for a in map(str, config.invocation_params.args) if a not in {f"--llmchaos-seed={seed}", spelled}]
-    return shlex.join(["pytest", *kept, spelled])
+    name = options.spelling(config, "seed")
+    names = {"--llmchaos-seed", name}
+    arguments = [str(argument) for argument in config.invocation_params.args]
+    kept = [
+        argument
+        for before, argument in zip(["", *arguments], arguments, strict=False)
+        if argument.partition("=")[0] not in names and before not in names
+    ]
+    return shlex.join(["pytest", *kept, f"{name}={seed}"])
 
 
 def plan_of(item: pytest.Function, campaign: Campaign) -> TrialPlan:

@@ -85,7 +85,7 @@ def test_a_distribution_of_another_package_is_planned_like_any_fault(tmp_path, i
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"migration: live_migration model-[12] at \+0 s; constant 2/s", done.stdout)
-    assert "1 trials planned with --chaos-seed=42; nothing was touched" in done.stdout
+    assert "1 trial planned with --chaos-seed=42; nothing was touched" in done.stdout
 
 
 def test_the_coverage_table_of_a_run_lists_it(tmp_path, installed):

@@ -252,7 +252,8 @@ def test_other_errors_of_a_test_stop_nothing(chaos, double):
     assert double.performed == ["kill api"]
 
 
-def test_the_terminal_says_what_was_found_and_the_line_that_repeats_it(chaos, double, monkeypatch):
+@pytest.mark.parametrize("seed", [("--chaos-seed=9",), ("--chaos-seed", "9"), ("--llmchaos-seed", "9")], ids=" ".join)
+def test_the_terminal_says_what_was_found_and_the_line_that_repeats_it(chaos, double, monkeypatch, seed):
     """A failing campaign: announced and journalled as on a stack, performed by the double."""
 
     def perform(campaign, plan):
@@ -268,7 +269,7 @@ def test_the_terminal_says_what_was_found_and_the_line_that_repeats_it(chaos, do
     monkeypatch.setattr(Campaign, "_perform", perform)
     double.repaired_by = "unknown"
 
-    result = chaos("--chaos-runtime=compose", "--chaos-backend=sim", "--chaos-seed=9", "-k", "test_one or test_two")
+    result = chaos("--chaos-runtime=compose", "--chaos-backend=sim", *seed, "-k", "test_one or test_two")
 
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(
@@ -276,7 +277,7 @@ def test_the_terminal_says_what_was_found_and_the_line_that_repeats_it(chaos, do
             "*= reliability =*",
             "✗ refuted *scenario: kill api*detected 1.5 s (alert X)*assert 'unknown' == 'remediator'*",
             "1 of 1 refuted (simulated engine)",
-            "repeat: pytest * --chaos-runtime=compose --chaos-backend=sim -k 'test_one or test_two' --chaos-seed=9",
+            "repeat: pytest *--chaos-runtime=compose --chaos-backend=sim -k 'test_one or test_two' --*chaos-seed=9",
             "report: *report.html",
         ]
     )
@@ -295,7 +296,7 @@ def test_the_plan_is_printed_and_nothing_is_performed(chaos, double):
     result = chaos("--chaos-plan", "--chaos-seed=42")
 
     result.stdout.fnmatch_lines(
-        ["*scenario: kill api at +0 s*", "*1 trials planned with --chaos-seed=42; nothing was touched*"]
+        ["*scenario: kill api at +0 s*", "*1 trial planned with --chaos-seed=42; nothing was touched*"]
     )
     assert double.performed == []
     assert result.ret == 0
@@ -375,7 +376,7 @@ def test_an_alias_that_another_installed_plugin_owns_is_given_up(pytester, monke
         [
             "other chaos: theirs",
             "llmchaos: --llmchaos-seed=3, runtime local, *",
-            "1 trials planned with --llmchaos-seed=3; nothing was touched",
+            "1 trial planned with --llmchaos-seed=3; nothing was touched",
         ]
     )
 
