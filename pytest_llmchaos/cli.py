@@ -125,9 +125,21 @@ def doctor() -> int:
 
 
 def rebuild(directory: Path) -> int:
+    """Build the report of a run again; how many journal lines could not be read goes to stderr. Raises NotReady."""
     if not list(directory.glob("journal*.jsonl")):
         raise NotReady(f"{directory} has no journal: give the folder of a run, such as reports/latest")
-    _say(str(report.build(directory.resolve())))
+    try:
+        page = report.build(directory.resolve())
+        lost = report.read_run(page.with_name("run.json")).unreadable_lines
+    except OSError as error:
+        where = error.filename2 or error.filename or directory
+        raise NotReady(
+            f"the report in {directory} cannot be built: {where}: {error.strerror or error}; mend that, then run this again"
+        ) from error
+    if lost:
+        lines = "1 journal line" if lost == 1 else f"{lost} journal lines"
+        sys.stderr.write(f"llmchaos: {lines} could not be read; {page} lists them\n")
+    _say(str(page))
     return 0
 
 
