@@ -242,6 +242,9 @@ def write_summary(terminal: pytest.TerminalReporter, directory: Path) -> None:
         again = f"`llmchaos report {directory}` builds it later"
         write_problems(terminal, [f"the report cannot be written: {error.strerror or error}; {again}"])
         return
+    except LlmchaosError as error:
+        write_problems(terminal, [str(error)])
+        return
     terminal.section("reliability")
     for line in report.summary_lines(report.read_run(directory / "run.json")):
         terminal.write_line(line)

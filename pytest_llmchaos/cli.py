@@ -15,6 +15,8 @@ from pytest_llmchaos.host import state_dirs
 from pytest_llmchaos.runtime.docker import docker_cli
 from pytest_llmchaos.subject.lab import setup_command
 
+LEDGER = Path("reports/ledger.jsonl")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
@@ -51,9 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="what each experiment would cost of the month's error budget",
         description="A table of what each experiment would cost of the month's error budget, from the ledger of all runs.",
     )
-    budget.add_argument(
-        "--ledger", type=Path, default=Path("reports/ledger.jsonl"), help="file to read (default: reports/ledger.jsonl)"
-    )
+    budget.add_argument("--ledger", type=Path, default=None, help=f"file to read (default: {LEDGER})")
     budget.add_argument("--slo", help="only this service level")
     arguments = parser.parse_args(given)
     try:
@@ -70,8 +70,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return doctor()
     if arguments.command == "report":
         return rebuild(arguments.directory)
-    _say(ledger.table(ledger.read(arguments.ledger), arguments.slo))
-    return 0
+    return budget(arguments.ledger, arguments.slo)
 
 
 def heal(*, dry_run: bool) -> int:
@@ -125,9 +124,34 @@ def doctor() -> int:
 
 
 def rebuild(directory: Path) -> int:
+    """Build the report of a run again; how many journal lines could not be read goes to stderr. Raises NotReady."""
     if not list(directory.glob("journal*.jsonl")):
         raise NotReady(f"{directory} has no journal: give the folder of a run, such as reports/latest")
-    _say(str(report.build(directory.resolve())))
+    try:
+        page = report.build(directory.resolve())
+        lost = report.read_run(page.with_name("run.json")).unreadable_lines
+    except OSError as error:
+        where = error.filename2 or error.filename or directory
+        raise NotReady(
+            f"the report in {directory} cannot be built: {where}: {error.strerror or error}; mend that, then run this again"
+        ) from error
+    if lost:
+        lines = "1 journal line" if lost == 1 else f"{lost} journal lines"
+        sys.stderr.write(f"llmchaos: {lines} could not be read; {page} lists them\n")
+    _say(str(page))
+    return 0
+
+
+def budget(path: Path | None, slo: str | None) -> int:
+    """Print the ledger's table; lines that are none go to stderr. No ledger is an error only where one was named."""
+    if path is None and not LEDGER.exists():
+        _say(ledger.table((), slo))
+        return 0
+    found = ledger.read(path or LEDGER)
+    if found.unreadable:
+        lines = "1 line was" if len(found.unreadable) == 1 else f"{len(found.unreadable)} lines were"
+        sys.stderr.write(f"llmchaos: {lines} left out of the table: {found.unreadable[0]}\n")
+    _say(ledger.table(found.entries, slo))
     return 0
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.cli import main
+from pytest_llmchaos.errors import BadScenario, NotReady
 from pytest_llmchaos.evidence.ledger import Entry, append, entry, read, table
 from pytest_llmchaos.slo.arithmetic import Slo, SloResult
 
@@ -40,28 +42,122 @@ def test_what_is_appended_is_read_again_in_its_order(tmp_path: Path) -> None:
     append(path, [])
     append(path, [kill(run="r2")])
 
-    assert read(path) == (kill(), kill(trial="002"), kill(run="r2"))
+    assert read(path).entries == (kill(), kill(trial="002"), kill(run="r2"))
 
 
-def test_a_ledger_that_does_not_exist_is_empty(tmp_path: Path) -> None:
-    assert read(tmp_path / "none.jsonl") == ()
+@pytest.mark.parametrize(("name", "seen"), [("none.jsonl", "nothing"), (".", "a folder")])
+def test_a_ledger_that_is_no_file_is_an_error_that_names_it(tmp_path: Path, name: str, seen: str) -> None:
+    with pytest.raises(NotReady, match=f"expected a ledger at .*, found {seen}"):
+        read(tmp_path / name)
 
 
-def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cut", [30, 1])
+def test_a_torn_line_is_left_out_and_spoils_no_later_one(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "ledger.jsonl"
-    append(path, [kill(), kill()])
-    path.write_text(path.read_text()[:-30])
+    append(path, [kill(), kill(trial="002")])
+    path.write_text(path.read_text()[:-cut])
+    torn = cut > 1
+    before = (kill(),) if torn else (kill(), kill(trial="002"))
 
-    assert read(path) == (kill(),)
+    assert read(path).entries == before
+    append(path, [kill(trial="003")])
+
+    found = read(path)
+    assert found.entries == (*before, kill(trial="003"))
+    assert len(found.unreadable) == torn
 
 
-@pytest.mark.parametrize("line", ["{", "[1]", "null", '{"slo": "availability"}', "text"])
-def test_a_broken_line_before_the_last_is_an_error_that_names_it(tmp_path: Path, line: str) -> None:
+NO_ENTRIES = {
+    "{": "",
+    "[1]": "an object is needed, not list",
+    "null": "not NoneType",
+    "{}": "it lacks at_unix_s, run, ",
+    '{"slo": "availability"}': "it lacks at_unix_s",
+    "text": "",
+    "\ud800": "",
+    "[" * 100_000: "",
+}
+
+
+@pytest.mark.parametrize("line", NO_ENTRIES, ids=lambda line: ascii(line[:10]))
+def test_a_line_that_is_none_is_named_and_the_others_are_read(tmp_path: Path, line: str) -> None:
     path = tmp_path / "ledger.jsonl"
-    path.write_text(f"{line}\n")
+    path.write_bytes(f"{line}\n".encode("utf-8", "surrogatepass"))
+    append(path, [kill()])
 
-    with pytest.raises(BadScenario, match=r"ledger.jsonl:1: must be a ledger line"):
+    found = read(path)
+
+    assert found.entries == (kill(),)
+    (why,) = found.unreadable
+    assert "ledger.jsonl:1: expected a ledger line, got " in why
+    assert NO_ENTRIES[line] in why
+    assert "__init__" not in why
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("run", "7"),
+        ("bad", '"many"'),
+        ("total", "true"),
+        ("good", "1" + "0" * 400),
+        ("objective", "NaN"),
+        ("bad", "1e999"),
+    ],
+)
+def test_a_field_that_is_odd_makes_its_line_unreadable(tmp_path: Path, field: str, value: str) -> None:
+    path = tmp_path / "ledger.jsonl"
+    append(path, [kill()])
+    spoiled = re.sub(f'"{field}": [^,}}]+', f'"{field}": {value}', path.read_text())
+    append(path, [kill(trial="002")])
+    path.write_text(spoiled + path.read_text())
+
+    found = read(path)
+
+    assert (found.entries, len(found.unreadable)) == ((kill(), kill(trial="002")), 1)
+
+
+def test_a_file_without_a_ledger_line_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "ls"
+    path.write_bytes(bytes(range(256)) * 4)
+
+    with pytest.raises(BadScenario, match=r"ls:1: expected a ledger line, got .*; no line of this file"):
         read(path)
+
+
+class TestCommand:
+    @pytest.mark.parametrize("name", [".", "none.jsonl", "ls", "empty-object.jsonl"])
+    def test_says_one_error_of_what_is_no_ledger(
+        self, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "ls").write_bytes(b"\x7fELF\xff\x00\n")
+        (tmp_path / "empty-object.jsonl").write_text("{}\n")
+
+        status = main(["budget", "--ledger", str(tmp_path / name)])
+
+        said = capsys.readouterr()
+        assert (status, said.out, said.err.count("\n")) == (1, "", 1)
+        assert said.err.startswith("llmchaos: ")
+        assert str(tmp_path / name) in said.err
+
+    def test_counts_the_lines_that_it_leaves_out(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        path = tmp_path / "ledger.jsonl"
+        path.write_text("odd\nodd\n")
+        append(path, [kill()])
+
+        assert main(["budget", "--ledger", str(path)]) == 0
+
+        said = capsys.readouterr()
+        assert said.err.startswith("llmchaos: 2 lines were left out of the table: ")
+        assert "kill_api" in said.out
+
+    def test_of_no_run_yet_is_no_error(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+
+        assert main(["budget"]) == 0
+        assert capsys.readouterr().out == "no trial in the ledger yet\n"
 
 
 def test_fields_of_a_later_version_are_passed_over(tmp_path: Path) -> None:
@@ -69,7 +165,7 @@ def test_fields_of_a_later_version_are_passed_over(tmp_path: Path) -> None:
     append(path, [kill()])
     path.write_text(path.read_text().replace('{"at', '{"colour": "red", "at'))
 
-    assert read(path) == (kill(),)
+    assert read(path).entries == (kill(),)
 
 
 def test_runs_in_parallel_do_not_cut_each_others_lines(tmp_path: Path) -> None:
@@ -83,7 +179,7 @@ def test_runs_in_parallel_do_not_cut_each_others_lines(tmp_path: Path) -> None:
     for run in runs:
         run.join()
 
-    assert sorted(one.run for one in read(path)) == sorted(f"r{i}" for i in range(6) for _ in range(15))
+    assert sorted(one.run for one in read(path).entries) == sorted(f"r{i}" for i in range(6) for _ in range(15))
 
 
 @pytest.mark.parametrize(

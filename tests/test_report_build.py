@@ -124,6 +124,18 @@ def test_samples_that_cannot_be_read_are_a_finding_and_no_crash(tmp_path: Path) 
     assert finding.startswith("the charts lack samples: trials/001/samples.jsonl, line 2: expected due_s, sent_s")
 
 
+@pytest.mark.parametrize("odd", ["[-1e12,0,0,1", "[1e308,0,0,1e308", "[0,-1e12,0,1", "[0,0,1e308,1", "[NaN,0,0,1"])
+def test_a_sample_at_a_time_that_cannot_be_is_a_finding_and_no_crash(tmp_path: Path, odd: str) -> None:
+    run_dir = reportdata.run_dir(tmp_path, [Made()])
+    with (run_dir / "trials" / "001" / "samples.jsonl").open("a") as file:
+        file.write(f'{odd},0,1,"ok","model-1","ab12-0"]\n')
+
+    report.build(run_dir)
+
+    (finding,) = json.loads((run_dir / "run.json").read_text())["trials"][0]["findings"]
+    assert finding.startswith("the charts lack samples: trials/001/samples.jsonl, line")
+
+
 def test_samples_outside_the_run_are_not_read(tmp_path: Path) -> None:
     run_dir = reportdata.run_dir(tmp_path, [Made()])
     secret = tmp_path / "samples.jsonl"

@@ -129,7 +129,7 @@ def test_a_field_of_a_trials_line_may_be_odd_in_each_of_many_trials(tmp_path: Pa
 )
 def test_a_field_of_a_runs_line_may_be_odd(tmp_path: Path, kind: str, place: tuple[str | int, ...]) -> None:
     """The trial of the run is reported whatever stands there."""
-    trial = [json.dumps({**KINDS[each], "trial": "001"}) for each in ("trial", "judged")]
+    trial = [json.dumps({**KINDS[each], "trial": "001"}) for each in ("trial", "judged", "claim")]
     for number, odd in enumerate(ODD.values()):
         run = built(tmp_path / f"r{number}", [spoiled(KINDS[kind], place, odd), *trial])
 

@@ -25,6 +25,13 @@ a_sample = st.builds(
     replica=st.text(max_size=20),
     request_id=st.from_regex(r"[0-9a-f]{8}-[0-9]{1,6}", fullmatch=True),
 )
+TIMES = {
+    "due_s": "0.250000",
+    "sent_s": "0.250300",
+    "first_s": "0.300000",
+    "end_s": "0.750000",
+    "max_gap_s": "0.020000",
+}
 ONE = Sample(0.25, 0.2503, 0.3, 0.75, 0.02, 8, "ok", "model-1", "ab12-0")
 
 
@@ -110,6 +117,18 @@ def test_many_blocks_are_one_file(tmp_path, monkeypatch):
         ),
         (samples_file.HEADER + "\n" + samples_file.line(ONE).replace('"ok"', "[]"), "line 2: expected due_s, sent_s"),
         (samples_file.HEADER + "\n" + samples_file.line(ONE).replace("0.750000", '"soon"'), "lines 2 to 2: "),
+        (
+            samples_file.HEADER + "\n" + samples_file.line(ONE).replace("0.750000", "NaN"),
+            "line 2: expected a JSON array",
+        ),
+        *(
+            (
+                samples_file.HEADER + "\n" + samples_file.line(ONE).replace(was, odd),
+                f"lines 2 to 2: expected {name} from ",
+            )
+            for name, was in TIMES.items()
+            for odd in ("-1e12", "1e308", "1e999", "1" + "0" * 400)
+        ),
     ],
 )
 def test_what_is_not_a_samples_file_is_refused_with_its_line(tmp_path, text, message):
@@ -119,6 +138,12 @@ def test_what_is_not_a_samples_file_is_refused_with_its_line(tmp_path, text, mes
         list(samples_file.read(tmp_path / "s"))
     assert message in str(refused.value)
     assert str(tmp_path / "s") in str(refused.value)
+
+
+def test_a_request_that_a_timer_woke_early_is_a_sample(tmp_path):
+    early = Sample(0.0, -0.0005, 0.1, 0.2, 0.0, 8, "ok", "model-1", "ab12-0")
+
+    assert list(samples_file.read(written(tmp_path / "s", [early]))) == [early]
 
 
 def test_the_header_names_the_fields_of_a_sample():

@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,12 @@ from pytest_llmchaos.errors import EvidenceLost
 from pytest_llmchaos.evidence.journal_lines import KINDS, Line
 from pytest_llmchaos.model import Undo
 
+CUT_OFF = "the line is cut off"
 NAMES = frozenset(str(kind.__struct_config__.tag) for kind in KINDS)
+
+
+# How `Journal.write` begins a line; each name is whole, or is not there.
+_HEAD = re.compile(rb'\s*\{"at_unix_s":\s*[-+.\dEe]+,\s*"kind":\s*"(\w+)"(?:,\s*"trial":\s*"([\w.-]+)")?')
 
 
 class Journal:
@@ -68,7 +74,7 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Unread(msgspec.Struct, frozen=True, kw_only=True):
-    """A line that could not be read, and its JSON as far as it is any."""
+    """A line that could not be read, and its JSON as far as it is any; of a line that is none, what its beginning says."""
 
     number: int
     why: str
@@ -112,8 +118,8 @@ def lines(path: Path) -> Iterator[Written | Unread]:
                     if line is not None:
                         yield line
             except ValueError as error:
-                why = str(error) if raw.endswith(b"\n") else "the line is cut off"
-                yield Unread(number=number, why=why, value=value)
+                why = str(error) if raw.endswith(b"\n") else CUT_OFF
+                yield Unread(number=number, why=why, value=value or _head_of(raw))
 
 
 def read(path: Path) -> Iterator[dict[str, object]]:
@@ -175,6 +181,13 @@ def _undo_of(value: object) -> Undo | None:
 def _intent_key(line: dict[str, object], intent: object, op: object) -> tuple[str, ...]:
     """Victim and operation are a part of it, so that no intent hides another of the same id."""
     return (str(line.get("trial") if intent is None else intent), str(line.get("victim")), str(op))
+
+
+def _head_of(raw: bytes) -> dict[str, object]:
+    """Kind and trial of a line that is no JSON, as far as its beginning is as it was written."""
+    head = _HEAD.match(raw)
+    named = zip(("kind", "trial"), head.groups(), strict=True) if head else ()
+    return {name: value.decode() for name, value in named if value is not None}
 
 
 def _finite(text: str) -> float | None:

@@ -6,9 +6,9 @@ import json
 import math
 import os
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.errors import BadScenario, NotReady
 from pytest_llmchaos.slo.arithmetic import DAY_S
 
 if TYPE_CHECKING:
@@ -76,34 +76,54 @@ def entry(
     )
 
 
+class Ledger(NamedTuple):
+    """What a ledger's file holds. `unreadable` names each line that is none, with its number and the reason."""
+
+    entries: tuple[Entry, ...]
+    unreadable: tuple[str, ...]
+
+
 def append(path: Path, entries: Iterable[Entry]) -> None:
-    """One write per call, so that runs in parallel do not cut each other's lines."""
+    """One write per call, so that runs in parallel do not cut each other's lines. A torn line stays a line of its own."""
     text = "".join(json.dumps(asdict(one), sort_keys=True) + "\n" for one in entries)
     if not text:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        os.write(descriptor, text.encode())
+        size = os.fstat(descriptor).st_size
+        is_torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+        os.write(descriptor, b"\n" * is_torn + text.encode())
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def read(path: Path) -> tuple[Entry, ...]:
-    """Every line that is whole. A torn last line of a run that died is left out; any other is an error."""
+def read(path: Path) -> Ledger:
+    """Every line that is whole, and what is wrong with the others: a run that died while it wrote leaves a torn one.
+
+    Raises NotReady where there is no such file, and BadScenario where no line of it is a ledger's.
+    """
     if not path.is_file():
-        return ()
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    found = []
+        seen = "nothing" if not path.exists() else "a folder" if path.is_dir() else "no plain file"
+        raise NotReady(
+            f"expected a ledger at {path}, found {seen}: give the file ledger.jsonl in the folder of the reports"
+        )
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise NotReady(f"the ledger {path} cannot be read: {error.strerror or error}") from error
+    found: list[Entry] = []
+    unreadable: list[str] = []
     for number, line in enumerate(lines, start=1):
         try:
-            found.append(_entry(json.loads(line)))
-        except (ValueError, TypeError, KeyError) as error:
-            if number == len(lines) and not line.endswith("\n"):
-                break
-            raise BadScenario(f"{path}:{number}: must be a ledger line, got {line.strip()[:80]!r}: {error}") from error
-    return tuple(found)
+            if line.strip():
+                found.append(_entry(json.loads(line)))
+        except (ValueError, RecursionError) as error:
+            unreadable.append(f"{path}:{number}: expected a ledger line, got {_shown(line)}: {error}")
+    if unreadable and not found:
+        raise BadScenario(f"{unreadable[0]}; no line of this file can be read as a ledger's: give another file")
+    return Ledger(tuple(found), tuple(unreadable))
 
 
 def table(entries: Sequence[Entry], slo: str | None = None) -> str:
@@ -146,8 +166,22 @@ def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
+def _shown(line: bytes) -> str:
+    return ascii(line.strip()[:80].decode("utf-8", "replace"))
+
+
 def _entry(line: object) -> Entry:
+    """Raises ValueError."""
     if not isinstance(line, dict):
-        raise TypeError(f"a mapping was expected, not {type(line).__name__}")
-    known = {one.name for one in fields(Entry)}
-    return Entry(**{name: value for name, value in line.items() if name in known})
+        raise ValueError(f"an object is needed, not {type(line).__name__}")
+    wanted = {one.name: str if one.type == "str" else (int, float) for one in fields(Entry)}
+    lacking = [name for name in wanted if name not in line]
+    if lacking:
+        raise ValueError(f"it lacks {', '.join(lacking)}")
+    for name, kind in wanted.items():
+        if not isinstance(line[name], kind) or isinstance(line[name], bool):
+            raise ValueError(f"{name} must be {'text' if kind is str else 'a number'}, got {line[name]!r:.40}")
+    try:
+        return Entry(**{name: line[name] for name in wanted})
+    except OverflowError as error:
+        raise ValueError(str(error)) from None

@@ -20,6 +20,11 @@ SCHEMA = "llmchaos-samples/1"
 FIELDS = ("due_s", "sent_s", "first_s", "end_s", "max_gap_s", "tokens", "outcome", "replica", "request_id")
 HEADER = json.dumps({"schema": SCHEMA, "fields": FIELDS}, separators=(",", ":"))
 
+LONGEST_S = 366 * 86_400
+"""No trial lasts that long: a later time in a file of samples is none."""
+EARLIEST_S = -1.0
+"""A timer may wake a request a moment before the load's own start."""
+
 _BLOCK_BYTES = 1 << 18
 
 Row = tuple[float, float, float | None, float, float, int, Outcome, str, str]
@@ -54,7 +59,7 @@ def _append_line_values(samples: Samples, path: Path, block: bytes, number: int)
     rows = parse(path, block, number)
     try:
         return samples.take(rows)
-    except (TypeError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise BadScenario(f"{path}, lines {number} to {number + len(rows) - 1}: {error}") from error
 
 
@@ -75,7 +80,7 @@ def _quote(text: str) -> str:
 def parse(path: Path, block: bytes, number: int = 2) -> list[Row]:
     """The rows of whole lines; `number` is the first one's, for the message. One call for many lines: it is twice as fast."""
     try:
-        rows = json.loads(b"[" + block.replace(b"\n", b",") + b"]")
+        rows = json.loads(b"[" + block.replace(b"\n", b",") + b"]", parse_constant=_refuse_constant)
     except ValueError:
         rows = [_row(path, line, number + i) for i, line in enumerate(block.split(b"\n"))]
     for i, row in enumerate(rows):
@@ -86,9 +91,20 @@ def parse(path: Path, block: bytes, number: int = 2) -> list[Row]:
 
 def _row(path: Path, line: bytes, number: int) -> object:
     try:
-        return json.loads(line)
+        return json.loads(line, parse_constant=_refuse_constant)
     except ValueError as error:
         raise BadScenario(f"{path}, line {number}: expected a JSON array, got {line[:80]!r}") from error
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no time")
+
+
+def _require_times(name: str, values: Sequence[float], least_s: float) -> None:
+    """Raises ValueError: what lies outside no chart and no judgement can place."""
+    if min(values) < least_s or max(values) > LONGEST_S:
+        odd = next(value for value in values if not least_s <= value <= LONGEST_S)
+        raise ValueError(f"expected {name} from {least_s:g} to {LONGEST_S} s, got {odd!r:.40}")
 
 
 def _check_header(path: Path, line: bytes) -> None:
@@ -113,13 +129,19 @@ class Samples(Sequence[Sample]):
         self._names: dict[str, str] = {}
 
     def take(self, rows: list[Row]) -> int:
-        """Append rows as `parse` gives them; their number."""
+        """Append rows as `parse` gives them; their number. Raises TypeError, ValueError or OverflowError for odd numbers."""
         if not rows:
             return 0
         due, sent, first, end, gap, tokens, outcomes, replicas, ids = zip(*rows, strict=True)
+        _require_times("due_s", due, 0)
+        _require_times("sent_s", sent, EARLIEST_S)
+        _require_times("end_s", end, EARLIEST_S)
+        firsts = [NO_FIRST if f is None else f for f in first]
+        _require_times("first_s", firsts, NO_FIRST)
+        _require_times("max_gap_s", gap, 0)
         columns = self.columns
         columns.due_s.extend(due)
-        columns.first_s.extend([NO_FIRST if f is None else f for f in first])
+        columns.first_s.extend(firsts)
         columns.end_s.extend(end)
         columns.max_gap_s.extend(gap)
         columns.outcomes.extend(map(CODES.__getitem__, outcomes))

@@ -158,6 +158,6 @@ def _inflight(raw: Raw, width_s: float, bins: int) -> list[int]:
     sent, ended = sorted(raw.sent_s), sorted(raw.end_s)
     most = [bisect_left(sent, i * width_s) - bisect_right(ended, i * width_s) for i in range(bins)]
     for left, sent_s in enumerate(sent, 1):
-        now, place = left - bisect_right(ended, sent_s), min(bins - 1, int(sent_s / width_s))
+        now, place = left - bisect_right(ended, sent_s), max(0, min(bins - 1, int(sent_s / width_s)))
         most[place] = max(most[place], now)
     return most

@@ -1,7 +1,8 @@
 """Folds journal lines into the run that becomes run.json. Pure: repeats what the judge wrote.
 
 A trial that the judge let hold is `refuted` once a claim about it failed. It is `invalid`
-where a claim could not be asked, or where the run died before the trial was judged.
+where a claim could not be asked, where the run died before the trial was judged, or where a line that may have decided it
+cannot be read.
 """
 
 from __future__ import annotations
@@ -31,8 +32,11 @@ from pytest_llmchaos.evidence.trial_result import (
     Unreadable,
 )
 from pytest_llmchaos.report.formatting import VERDICTS
+from pytest_llmchaos.report.unread import damaged, doubts, unplaced
 
 UNJUDGED = "the run ended before this trial was judged"
+UNCLAIMED = "the journal has no claim about this trial, and no end of a run in which all tests passed"
+LOST = "no line of this trial in the journal is readable"
 
 Kind = TypeVar("Kind")
 
@@ -47,8 +51,12 @@ def fold(written: Iterable[Written], unreadable: Sequence[Unreadable] = ()) -> R
     for line in every:
         if isinstance(line, lines.TrialLine):
             of_trial.setdefault(line.trial, []).append(line)
-    odd = {one.trial: one.why for one in unreadable if one.trial and one.kind == "judged"}
-    trials = tuple(_trial(name, its, begun, odd.get(name)) for name, its in of_trial.items())
+    for one in damaged(unreadable):
+        if one.trial:
+            of_trial.setdefault(one.trial, [])
+    doubt = doubts(unreadable)
+    unclaimed = None if _is_all_passed(every) and not unplaced(unreadable) else UNCLAIMED
+    trials = tuple(_trial(name, its, begun, doubt.get(name), unclaimed) for name, its in of_trial.items())
     return RunResult(
         run=begun.run if begun else "unknown",
         seed=begun.seed if begun else None,
@@ -84,10 +92,21 @@ def _stack(every: Sequence[object]) -> StackResult:
     )
 
 
-def _trial(name: str, its: Sequence[object], begun: lines.RunBegin | None, odd: str | None) -> TrialResult:
-    """One trial from its own lines: what was planned, overlaid by what the judge wrote."""
+def _is_all_passed(every: Sequence[object]) -> bool:
+    """Whether every process of the run ended by itself, and none saw a test fail."""
+    ends = _of(lines.RunEnd, every)
+    return bool(ends) and all(end.exit_status == 0 for end in ends)
+
+
+def _trial(
+    name: str, its: Sequence[object], begun: lines.RunBegin | None, doubt: str | None, unclaimed: str | None
+) -> TrialResult:
+    """One trial from its own lines: what was planned, overlaid by what the judge wrote.
+
+    `doubt` says why its verdict is not known, `unclaimed` why it is not where there is no claim; None where it is.
+    """
     judged = _last(lines.Judged, its)
-    why = UNJUDGED if odd is None else f"the journal's line that judged this trial is unreadable: {odd}"
+    why = doubt or (UNJUDGED if its else LOST)
     known = _facts_of(_last(lines.TrialBegin, its)) | _facts_of(judged)
     result = structs.replace(TrialResult(trial=name, verdict="invalid", reason=why), **known)
     anchor = _last(lines.AnchorSet, its)
@@ -95,7 +114,9 @@ def _trial(name: str, its: Sequence[object], begun: lines.RunBegin | None, odd: 
         ClaimResult(nodeid=claim.nodeid, outcome=claim.outcome, message=claim.message)
         for claim in _of(lines.Claim, its)
     )
-    verdict, reason = _verdict(result.verdict, judged.reason if judged else why, claims)
+    verdict, reason = _verdict(
+        result.verdict, judged.reason if judged else why, claims, doubt if claims else doubt or unclaimed
+    )
     return structs.replace(
         result,
         verdict=verdict,
@@ -121,13 +142,17 @@ def _facts_of(line: msgspec.Struct | None) -> dict[str, object]:
     return {name: value for name, value in values.items() if name not in silent}
 
 
-def _verdict(verdict: Verdict, reason: str | None, claims: Sequence[ClaimResult]) -> tuple[Verdict, str | None]:
-    """The judge's verdict after the claims."""
+def _verdict(
+    verdict: Verdict, reason: str | None, claims: Sequence[ClaimResult], doubt: str | None
+) -> tuple[Verdict, str | None]:
+    """The judge's verdict after the claims. What is in doubt did not hold; what a claim that can be read says of it goes first."""
     if verdict == "held":
         for outcome, becomes in CLAIM_MAKES.items():
             first = next((claim for claim in claims if claim.outcome == outcome), None)
             if first is not None:
                 return becomes, reason or first.message or f"{first.nodeid} {outcome}"
+        if doubt:
+            return "invalid", doubt
     return verdict, reason
 
 

@@ -23,7 +23,7 @@ class Journal:
 def journal(run_dir: Path) -> Journal:
     """Every `journal*.jsonl` of the run as one. An unreadable line is listed; the others are kept.
 
-    Raises NotReady where there is no journal.
+    Raises NotReady where there is no journal, or a folder of its name.
     """
     paths = sorted(run_dir.glob("journal*.jsonl"))
     if not paths:
@@ -34,6 +34,8 @@ def journal(run_dir: Path) -> Journal:
     found: list[Written] = []
     unreadable: list[Unreadable] = []
     for path in paths:
+        if path.is_dir():
+            raise NotReady(f"expected a file {path}, found a folder: put back the run's journal, or give another run")
         for line in lines(path):
             if isinstance(line, Written):
                 found.append(line)
@@ -47,6 +49,8 @@ def logs(run_dir: Path) -> dict[str, str]:
     """The end of each kept log, by name relative to the run. Log text is foreign: it is shown, never interpreted."""
     found = {}
     for path in sorted([*run_dir.glob("logs/*.txt"), *run_dir.glob("trials/*/logs/*.txt")]):
+        if not path.is_file():
+            continue
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - LOG_TAIL_BYTES))
             found[str(path.relative_to(run_dir))] = file.read().decode("utf-8", "replace")

@@ -10,6 +10,7 @@ from pytest_llmchaos.report.formatting import (
     NONE,
     VERDICT_MARK,
     VERDICT_MEANS,
+    count,
     is_simulated,
     one_line,
     percent,
@@ -18,17 +19,25 @@ from pytest_llmchaos.report.formatting import (
     utc,
 )
 from pytest_llmchaos.report.tables import effect_rows, time_lines, time_rows
+from pytest_llmchaos.report.unread import damaged, unplaced
 
 TIME_HEADS = ("time", "n", "mean", "median", "least to most", "standard deviation", "never")
 EFFECT_HEADS = ("measure", "with the fault", "without", "difference", "95 % interval")
 
 
 def headline(run: RunResult) -> str:
-    """The run in one sentence; what did not hold comes first."""
+    """The run in one sentence; what did not hold comes first, and what could not be read last."""
+    lost = len(damaged(run.unreadable))
+    return _outcome(run) + (f"; {count(lost, 'journal line')} could not be read" if lost else "")
+
+
+def _outcome(run: RunResult) -> str:
     counts = {verdict: n for verdict, n in run.counts.by_verdict().items() if n}
     total = sum(counts.values())
     if not total:
-        return "No experiment was performed"
+        return "No experiment can be read" if damaged(run.unreadable) else "No experiment was performed"
+    if set(counts) == {"held"} and unplaced(run.unreadable):
+        return f"{total} of {total} held as far as can be read"
     if set(counts) == {"held"}:
         return "The experiment held" if total == 1 else f"All {total} experiments held"
     parts: list[str] = []
