@@ -201,8 +201,10 @@ def test_faults_of_others_that_do_not_tell_their_strength_are_not_taken_for_one(
 
 
 def leases(fault):
-    parts = [part for _, part in getattr(fault, "parts", ())] or list(getattr(fault, "among", ())) or [fault]
-    return [getattr(part.primitive, "lease_s", None) for part in parts]
+    """The lease of each single fault, in the order in which they were given."""
+    if isinstance(fault, OnTarget):
+        return [getattr(fault.primitive, "lease_s", None)]
+    return [lease_s for part in fault.members for lease_s in leases(part)]
 
 
 HANG, BUSY = faults.hang("model-1"), faults.gpu_saturation("model-1")
@@ -221,6 +223,10 @@ HANG, BUSY = faults.hang("model-1"), faults.gpu_saturation("model-1")
             [400.0, None],
         ),
         ({"fault": faults.random(n=2, among=[HANG, KILL], within_s=200)}, [340.0, None]),
+        (
+            {"fault": faults.random(n=1, among=[KILL, faults.random(n=1, among=[HANG], within_s=300)], within_s=200)},
+            [None, 640.0],
+        ),
         ({"fault": faults.crash_on_boot("model-1", for_s=6), "repair_within_s": 600}, [6.0]),
         ({"fault": faults.xid("model-1"), "repair_within_s": 600}, [300.0]),
     ],
@@ -232,9 +238,11 @@ def test_a_fault_of_the_engine_does_not_end_by_itself_before_its_trial_has_ended
 def test_the_load_lasts_for_all_deadlines():
     passing = made(fault=faults.pause("api"), fault_s=10)
     late = made(fault=faults.random(n=3, among=[KILL], within_s=60))
+    composed = made(fault=faults.random(n=1, among=[KILL, faults.sequence(KILL, then=KILL, after_s=2000)], within_s=60))
 
     assert passing.longest_s(passing.faults[0]) >= 3 * 8 + 20 + 10 + 40
     assert late.longest_s(late.faults[0]) >= 60 + 40
+    assert composed.longest_s(composed.faults[0]) == late.longest_s(late.faults[0]) + 2000
 
 
 def test_a_hypothesis_is_the_first_paragraph_on_one_line():

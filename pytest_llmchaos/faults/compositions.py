@@ -146,7 +146,7 @@ class RandomFaults(_Composition):
 
     @property
     def last_act_s(self) -> float:
-        return self.within_s
+        return self.within_s + max(f.last_act_s for f in self.among)
 
     def with_lease(self, for_s: float) -> RandomFaults:
         return replace(self, among=tuple(f.with_lease(for_s) for f in self.among))
