@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given, reject, settings
 from hypothesis import strategies as st
 from support.fake_runtime import FakeRuntime
 
@@ -26,10 +26,20 @@ TARGETS = st.sampled_from([*SERVICES, "model-*"])
 SINGLE = st.builds(
     lambda make, target: make(target), st.sampled_from([faults.kill, faults.pause, faults.restart]), TARGETS
 )
+
+
+def together(one, other):
+    """Both at once, unless that is the same act twice."""
+    try:
+        return faults.together(one, other)
+    except BadScenario:
+        reject()
+
+
 COMPOSED = st.recursive(
     SINGLE,
     lambda inner: st.one_of(
-        st.builds(faults.together, inner, inner),
+        st.builds(together, inner, inner),
         st.builds(lambda a, b, gap: faults.sequence(a, then=b, after_s=gap), inner, inner, st.integers(1, 9)),
         st.builds(
             lambda n, among: faults.random(n=n, among=among), st.integers(1, 6), st.lists(inner, min_size=1, max_size=3)

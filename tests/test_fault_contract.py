@@ -20,6 +20,9 @@ def act(request):
     return request.param.plan(random.Random(1), SERVICES)[0]
 
 
+KILL_API, KILL_ONE, KILL_2 = faults.kill("api"), faults.kill("model-1"), faults.kill("model-2")
+
+
 def test_a_fault_says_what_it_needs_and_what_it_is(act):
     assert act.fault.needs
     assert act.fault.lifetime in {"lasting", "passing"}
@@ -152,6 +155,68 @@ def test_together_hits_all_its_parts_at_once_and_two_patterns_hit_two_replicas()
     assert {act.victim for act in acts} == {"model-1", "model-2"}
 
 
+KILL_BOTH = faults.kill(["model-2", "model-*"])
+
+
+@pytest.mark.parametrize(
+    ("fault", "hit"),
+    [
+        (faults.together(faults.kill("model-*"), faults.kill("model-1")), ["model-1", "model-2"]),
+        (faults.together(faults.kill("model-*"), faults.pause("model-1")), ["model-1", "model-2"]),
+        (faults.together(faults.kill("model-*"), faults.kill("model-1*")), ["model-1", "model-2"]),
+        (
+            faults.together(faults.pause(["api", "model-2"]), faults.kill(["api", "model-*"])),
+            ["api", "api", "model-1", "model-2"],
+        ),
+        (faults.together(faults.kill("model-*"), faults.kill(["api", "model-2"])), ["api", "model-1", "model-2"]),
+        (faults.together(faults.together(faults.kill("model-*"), KILL_API), KILL_2), ["api", "model-1", "model-2"]),
+        (faults.sequence(KILL_BOTH, then=KILL_API, after_s=3), ["api", "model-1", "model-2"]),
+    ],
+    ids=str,
+)
+def test_a_pattern_leaves_to_all_parts_of_one_instant_what_they_name(fault, hit):
+    for seed in range(20):
+        victims = [act.victim for act in fault.plan(random.Random(seed), SERVICES)]
+
+        assert sorted(victims) == hit
+
+
+def test_a_draw_beside_others_may_come_back_to_what_they_hit():
+    drawn = faults.random(n=1, among=[faults.kill(["api", "model-*"])])
+    fault = faults.together(KILL_API, faults.kill("model-1"), drawn)
+
+    for seed in range(20):
+        acts = fault.plan(random.Random(seed), SERVICES)
+        assert sorted(act.victim for act in acts) == ["api", "api", "model-1", "model-2"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_plan_that_hits_nothing_twice_is_drawn_in_the_order_of_the_parts(seed):
+    services = (*SERVICES, "model-3")
+    fault = faults.together(faults.kill("model-*"), faults.kill("model-1"), faults.pause("model-*"))
+
+    rng = random.Random(seed)
+    first = rng.choice(["model-1", "model-2", "model-3"])
+    rng.choice(["model-1"])
+    last = rng.choice([name for name in ("model-1", "model-2", "model-3") if name not in {first, "model-1"}])
+
+    if first != "model-1":
+        assert [act.victim for act in fault.plan(random.Random(seed), services)] == [first, "model-1", last]
+
+
+def test_a_pattern_that_others_left_nothing_says_what_they_took():
+    fault = faults.together(faults.kill("model-*"), faults.pause("model-1"), faults.kill("model-2"))
+
+    with pytest.raises(NoVictim, match=r"'model-\*' matches no service that is left; model-1, model-2 are hit already"):
+        fault.plan(random.Random(1), SERVICES)
+
+
+def test_a_sequence_may_hit_a_service_again():
+    fault = faults.sequence(KILL_API, then=KILL_API, after_s=3)
+
+    assert [act.victim for act in fault.plan(random.Random(1), SERVICES)] == ["api", "api"]
+
+
 def test_a_sequence_keeps_its_gaps():
     fault = faults.sequence(faults.restart("model-1"), then=faults.restart("model-2"), after_s=3)
     longer = faults.sequence(fault, then=faults.kill("api"), after_s=2)
@@ -180,6 +245,17 @@ def test_random_faults_are_the_same_for_the_same_seed_and_stay_within_their_time
     [
         (lambda: faults.together(faults.kill("api")), "needs at least two faults, got 1"),
         (lambda: faults.together(faults.kill("api"), "kill model-1"), "must be a fault such as"),
+        (
+            lambda: faults.together(KILL_API, KILL_API),
+            r"faults.together\(...\) has kill of 'api' twice at \+0 s: name it",
+        ),
+        (lambda: faults.together(KILL_2, faults.kill(["api", "model-2"])), "has kill of 'model-2' twice"),
+        (
+            lambda: faults.together(
+                faults.sequence(KILL_API, then=KILL_2, after_s=3), faults.sequence(KILL_ONE, then=KILL_2, after_s=3)
+            ),
+            r"has kill of 'model-2' twice at \+3 s",
+        ),
         (lambda: faults.sequence(faults.kill("api"), then=faults.kill("api"), after_s=0), "above 0"),
         (lambda: faults.sequence(faults.kill("api"), then=None, after_s=1), "must be a fault such as"),
         (lambda: faults.random(n=0, among=[faults.kill("api")]), "whole number from 1 to 1000, got 0"),

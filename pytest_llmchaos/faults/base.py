@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from random import Random
 from typing import ClassVar, Protocol, runtime_checkable
@@ -41,10 +41,10 @@ def check_seconds(name: str, value: object, *, least: float = 0.0) -> float:
     return float(value)
 
 
-def victims_of(target: str, services: Sequence[str]) -> list[str]:
-    """The services that a target names, in a stable order.
+def victims_of(target: str, services: Sequence[str], taken: Collection[str] = ()) -> list[str]:
+    """The services that a target names, in a stable order. A pattern leaves out those that are `taken`.
 
-    Raises NoVictim, naming the services there are.
+    Raises NoVictim, naming the services there are, and those that were taken.
     """
     if target.endswith("*"):
         found = sorted(name for name in services if name.startswith(target[:-1]))
@@ -54,7 +54,13 @@ def victims_of(target: str, services: Sequence[str]) -> list[str]:
         raise NoVictim(
             f"target {target!r} matches no service that may be hit; there are {', '.join(sorted(services)) or 'none'}"
         )
-    return found
+    left = [name for name in found if name not in taken] if target.endswith("*") else found
+    if not left:
+        raise NoVictim(
+            f"target {target!r} matches no service that is left; {', '.join(found)} {'is' if len(found) == 1 else 'are'} hit "
+            "already by other parts: name fewer parts or another target"
+        )
+    return left
 
 
 def options_of(primitive: Primitive) -> dict[str, object]:
