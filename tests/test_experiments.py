@@ -1,6 +1,7 @@
 """A wrong scenario is refused when it is read: the value, what was expected, what to do."""
 
 import inspect
+from types import SimpleNamespace
 
 import pytest
 
@@ -29,6 +30,13 @@ def made(**arguments):
         ({"steady_s": float("nan")}, "got nan"),
         ({"steady_s": float("inf")}, "got inf"),
         ({"steady_s": 3601}, "got 3601"),
+        *(
+            (
+                {"fault": [KILL, faults.pause("api")], "fault_s": 9, name: 10**400},
+                rf"{name}=.* number of seconds .* got 10{{400}}",
+            )
+            for name in ("steady_s", "stable_s", "fault_s", "repair_within_s", "settle_within_s")
+        ),
         ({"repair_within_s": 0}, r"repair_within_s=\.\.\.\) must be .* got 0"),
         ({"repair_within_s": "soon"}, "got 'soon'"),
         (
@@ -75,9 +83,20 @@ def made(**arguments):
         ),
         ({"load": None}, "must be a load such as"),
         ({"load": 8}, "got 8"),
+        (
+            {"load": SimpleNamespace(schedule=print)},
+            r"must be a load such as loads.open_loop\(rate_rps=8\), got namespace",
+        ),
+        ({"load": loads.Load}, "got <class"),
         ({"remediator": "no"}, "must be True or False, got 'no'"),
         ({"remediator": None}, "got None"),
         ({"abort_if": "availability < 0.5"}, "must be a function"),
+        (
+            {"abort_if": lambda: True},
+            "must be a function of the live window, .* got <function .*lambda.* with the parameters ..$",
+        ),
+        ({"abort_if": lambda window, least: True}, r"with the parameters \(window, least\)"),
+        ({"abort_if": lambda *, window: True}, "with the parameters"),
         ({"blast_radius": -1}, "must be a whole number of services, got -1"),
         ({"blast_radius": 1.5}, "got 1.5"),
         ({"blast_radius": True}, "got True"),
@@ -140,6 +159,11 @@ def test_lasting_faults_have_one_deadline_and_passing_ones_another_and_a_control
     experiment = made(**arguments)
 
     assert [experiment.deadline_s(fault) for fault in experiment.faults] == deadlines_s
+
+
+@pytest.mark.parametrize("abort_if", [lambda window: True, lambda window, least=0.5: True, lambda *any_: True, bool])
+def test_what_can_be_called_with_a_window_may_abort(abort_if):
+    assert made(abort_if=abort_if).abort_if is abort_if
 
 
 def test_an_experiment_is_a_mark_with_checked_values():

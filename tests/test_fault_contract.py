@@ -262,6 +262,7 @@ def test_random_faults_are_the_same_for_the_same_seed_and_stay_within_their_time
         (lambda: faults.random(n=2, among=[]), "is empty"),
         (lambda: faults.random(n=2, among=faults.kill("api")), r"must be a list of faults.*target='api'"),
         (lambda: faults.random(n=2, among=[faults.kill("api")], within_s=-1), "above 0"),
+        (lambda: faults.random(n=2, among=[KILL_API], within_s=10**400), r"below 86400, got 10{400}"),
         (lambda: faults.random(n=True, among=[faults.kill("api")]), "whole number"),
     ],
 )
@@ -306,7 +307,7 @@ def test_a_fault_expects_what_its_primitive_does():
     assert faults.kill("api").expects == faults.kill("api").primitive.expects
 
 
-@pytest.mark.parametrize("times", [1, 0.5, 11, "2", True, None, float("nan")])
+@pytest.mark.parametrize("times", [1, 0.5, 11, pytest.param(10**400, id="huge"), "2", True, None, float("nan")])
 def test_an_overload_is_more_than_the_capacity_and_not_absurd(times):
     with pytest.raises(BadScenario, match="must be above 1 and at most 10"):
         faults.overload("api", times=times)
@@ -318,7 +319,7 @@ def test_an_overload_asks_for_a_whole_number_of_tokens(max_tokens):
         faults.overload("api", max_tokens=max_tokens)
 
 
-@pytest.mark.parametrize("cores", [0, 0.001, -1, True, "1", None, float("nan"), 2000])
+@pytest.mark.parametrize("cores", [0, 0.001, -1, True, "1", None, float("nan"), 2000, pytest.param(10**400, id="huge")])
 def test_a_share_of_the_processor_is_a_number_that_the_engine_takes(cores):
     with pytest.raises(BadScenario, match=r"cores=.* must be a number from 0.01 to 1024"):
         faults.limit_cpu("api", cores=cores)

@@ -36,7 +36,7 @@ def check_target(fault: str, target: object) -> str:
 
 def check_seconds(name: str, value: object, *, least: float = 0.0) -> float:
     """The value as seconds, if it is a finite number above `least`."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least < float(value) < 86400:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least < value < 86400:
         raise BadScenario(f"{name} must be a number of seconds above {least:g} and below 86400, got {value!r}")
     return float(value)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -11,10 +12,10 @@ from typing import TYPE_CHECKING
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.faults.compositions import check_fault
 from pytest_llmchaos.faults.fault_names import with_unique_names
+from pytest_llmchaos.loads.arrivals import Load
 from pytest_llmchaos.model import FIDELITIES, Fidelity, Injection
 
 if TYPE_CHECKING:
-    from pytest_llmchaos.loads import Load
     from pytest_llmchaos.model import Fault
     from pytest_llmchaos.stats.windows import Window
 
@@ -115,7 +116,8 @@ def experiment(
 
     Raises BadScenario for a wrong value, before anything starts.
     """
-    if not callable(getattr(load, "schedule", None)):
+    given: object = load
+    if not isinstance(given, Load):
         raise BadScenario(f"experiment(load=...) must be a load such as loads.open_loop(rate_rps=8), got {load!r}")
     faults = tuple(fault) if isinstance(fault, list | tuple) else (fault,)
     if not faults:
@@ -131,8 +133,8 @@ def experiment(
     _check_within(faults, repair_within_s, settle_within_s)
     if not isinstance(remediator, bool):
         raise BadScenario(f"experiment(remediator=...) must be True or False, got {remediator!r}")
-    if abort_if is not None and not callable(abort_if):
-        raise BadScenario(f"experiment(abort_if=...) must be a function of the live window, got {abort_if!r}")
+    if abort_if is not None:
+        _check_abort_if(abort_if)
     _check_fidelity(faults, fidelity)
     made = Experiment(
         load=load,
@@ -151,7 +153,7 @@ def experiment(
 
 
 def _seconds(name: str, value: object, least: float, most: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= float(value) <= most:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
         raise BadScenario(
             f"experiment({name}=...) must be a number of seconds from {least:g} to {most:g}, got {value!r}"
         )
@@ -203,6 +205,21 @@ def _in_force_s(experiment: Experiment, fault: Fault) -> float:
     waits_s = deadline_s if acts_s else 0.0  # the longest that acts wait for earlier victims to be back
     held_s = deadline_s if fault.lifetime == "lasting" or fault_s is None else fault_s
     return float(acts_s + waits_s + held_s + LEASE_MARGIN_S)
+
+
+def _check_abort_if(abort_if: object) -> None:
+    """It must be callable with one window: what is not would fail in mid-trial."""
+    expected = "experiment(abort_if=...) must be a function of the live window, such as lambda w: w.availability < 0.5"
+    if not callable(abort_if):
+        raise BadScenario(f"{expected}, got {abort_if!r}")
+    try:
+        parameters = inspect.signature(abort_if)
+    except ValueError:  # of some that are written in C nobody knows it
+        return
+    try:
+        parameters.bind(None)
+    except TypeError:
+        raise BadScenario(f"{expected}, got {abort_if!r} with the parameters {parameters}") from None
 
 
 def _check_fidelity(faults: tuple[Fault, ...], fidelity: object) -> None:
