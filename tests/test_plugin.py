@@ -107,6 +107,16 @@ def test_missing_data_found_inside_a_claim_is_an_error_too(chaos):
     result.stdout.fnmatch_lines(["*NoData: no data for gone*"])
 
 
+@pytest.mark.parametrize("wrong", ['trial.slo("availabilty").value > 0', "loads.open_loop(rate_rps=0)"])
+def test_a_wrong_argument_inside_a_claim_is_an_error_too(chaos, wrong):
+    text = SCENARIO + f"\ndef test_three(trial):\n    assert {wrong}\n"
+
+    result = chaos(text=text)
+
+    result.assert_outcomes(passed=2, errors=1)
+    assert any(line.startswith("BadScenario: ") for line in result.outlines)
+
+
 def test_a_value_that_does_not_exist_because_the_system_failed_is_a_failure(chaos):
     text = SCENARIO + "\ndef test_three(trial):\n    assert trial.time_to_recover_s <= 20\n"
 
