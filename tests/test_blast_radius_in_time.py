@@ -62,8 +62,11 @@ def in_force(injections):
 @settings(max_examples=1000, deadline=None)
 @given(fault=COMPOSED, radius=st.integers(0, 4), seed=st.integers(0, 999))
 def test_a_plan_keeps_to_its_blast_radius_or_is_refused(fault, radius, seed):
+    fault_s = 1 if fault.lifetime == "passing" else None
     with contextlib.suppress(BadScenario, NoVictim):
-        made = experiment(load=open_loop(rate_rps=1), fault=fault, fault_s=1, blast_radius=radius).kwargs["experiment"]
+        made = experiment(load=open_loop(rate_rps=1), fault=fault, fault_s=fault_s, blast_radius=radius).kwargs[
+            "experiment"
+        ]
         about = {"scenario": "s", "hypothesis": "", "experiment": made, "fault": fault, "repeat": 0, "seed": seed}
         plan = plan_trial(**about, services=SERVICES)
         assert in_force(plan.injections) <= radius

@@ -59,6 +59,10 @@ def made(**arguments):
         ({"stable_s": 0.1}, r"stable_s=\.\.\.\) must be .* from 0.5"),
         ({"fault_s": 0.1}, r"fault_s=\.\.\.\) must be"),
         ({"fault_s": "long"}, "got 'long'"),
+        (
+            {"fault": [KILL, faults.kill("model-1")], "fault_s": 9},
+            r"fault_s=\.\.\.\) is for passing faults, and 'kill api' lasts: give repair_within_s, the seconds from",
+        ),
         ({"fault": faults.pause("api")}, "fault_s=.* is missing: 'pause api' passes"),
         ({"fault": None}, "must be a fault such as"),
         ({"fault": "kill api"}, "got 'kill api'"),
@@ -104,7 +108,7 @@ def made(**arguments):
         ({"fault": faults.together(KILL, faults.kill("model-1")), "blast_radius": 1}, "may hit .2 services."),
         ({"fault": [KILL, faults.together(KILL, faults.kill("model-1"))], "blast_radius": 1}, "than what 'together"),
         ({"fidelity": "perfect"}, "must be one of real, kernel, simulated"),
-        ({"fault": faults.hang("model-1"), "fault_s": 9, "fidelity": "real"}, "asks for more than 'hang model-1' is"),
+        ({"fault": faults.hang("model-1"), "fidelity": "real"}, "asks for more than 'hang model-1' is"),
     ],
 )
 def test_a_wrong_argument_is_refused_with_its_value(arguments, message):
@@ -166,6 +170,11 @@ def test_what_can_be_called_with_a_window_may_abort(abort_if):
     assert made(abort_if=abort_if).abort_if is abort_if
 
 
+@pytest.mark.parametrize("other", [faults.pause("model-1"), faults.none()], ids=str)
+def test_a_lasting_fault_may_stand_beside_one_that_has_a_length(other):
+    assert made(fault=[KILL, other], fault_s=9).fault_s == 9
+
+
 def test_an_experiment_is_a_mark_with_checked_values():
     mark = experiment(load=LOAD, fault=KILL, steady_s=5)
 
@@ -177,7 +186,7 @@ def test_an_experiment_is_a_mark_with_checked_values():
 
 def test_a_fault_may_be_as_faithful_as_is_asked_or_more():
     assert made(fidelity="real").faults == (KILL,)
-    assert made(fidelity="simulated", fault=[KILL, faults.hang("model-1")], fault_s=9).faults[0] == KILL
+    assert made(fidelity="simulated", fault=[KILL, faults.hang("model-1")]).faults[0] == KILL
 
 
 def test_an_experiment_decorates_a_function():
@@ -213,7 +222,10 @@ def test_a_list_of_faults_is_one_trial_each():
     ids=["cores", "fate", "share", "another target needs no more"],
 )
 def test_faults_that_differ_in_strength_alone_have_it_in_their_names(alike, names):
-    assert [str(one) for one in made(fault=alike, fault_s=9).faults] == names
+    assert [
+        str(one)
+        for one in made(fault=alike, fault_s=9 if any(one.lifetime == "passing" for one in alike) else None).faults
+    ] == names
 
 
 def test_faults_of_others_that_do_not_tell_their_strength_are_not_taken_for_one():
@@ -239,7 +251,7 @@ HANG, BUSY = faults.hang("model-1"), faults.gpu_saturation("model-1")
     [
         ({"fault": HANG}, [300.0]),
         ({"fault": HANG, "repair_within_s": 600}, [660.0]),
-        ({"fault": HANG, "fault_s": 900, "repair_within_s": 600}, [660.0]),
+        ({"fault": [HANG, BUSY], "fault_s": 900, "repair_within_s": 600}, [660.0]),
         ({"fault": BUSY, "fault_s": 3500}, [3560.0]),
         ({"fault": BUSY, "fault_s": 9, "settle_within_s": 3600}, [300.0]),
         (

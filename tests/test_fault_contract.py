@@ -263,6 +263,16 @@ def test_random_faults_are_the_same_for_the_same_seed_and_stay_within_their_time
         (lambda: faults.random(n=2, among=faults.kill("api")), r"must be a list of faults.*target='api'"),
         (lambda: faults.random(n=2, among=[faults.kill("api")], within_s=-1), "above 0"),
         (lambda: faults.random(n=2, among=[KILL_API], within_s=10**400), r"below 86400, got 10{400}"),
+        (
+            lambda: faults.together(faults.none(), KILL_API),
+            "each part of faults.together must .*none.. is the control arm",
+        ),
+        (
+            lambda: faults.sequence(faults.none(), then=KILL_API, after_s=1),
+            r"faults.sequence\(first\) must be .* control arm",
+        ),
+        (lambda: faults.sequence(KILL_API, then=faults.none(), after_s=1), r"faults.sequence\(then=...\) must be"),
+        (lambda: faults.random(n=3, among=[KILL_API, faults.none()]), r"among=...\) must be .* control arm"),
         (lambda: faults.random(n=True, among=[faults.kill("api")]), "whole number"),
     ],
 )

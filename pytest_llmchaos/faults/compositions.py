@@ -31,6 +31,16 @@ def check_fault(where: str, fault: object) -> Fault:
     return fault
 
 
+def _check_part(where: str, fault: object) -> Fault:
+    made = check_fault(where, fault)
+    if made.lifetime == "none":
+        raise BadScenario(
+            f"{where} must be something that breaks, and faults.none() is the control arm: "
+            "give it as a trial of its own, experiment(fault=[..., faults.none()])"
+        )
+    return made
+
+
 def on_targets(primitive: Primitive, target: object) -> Fault:
     """The primitive on its target. A list hits all that it names at once, as `together` does.
 
@@ -212,15 +222,15 @@ def together(*parts: Fault) -> Fault:
     """
     if len(parts) < 2:
         raise BadScenario(f"faults.together(...) needs at least two faults, got {len(parts)}: give one fault as it is")
-    checked = tuple((0.0, check_fault("each part of faults.together", f)) for f in parts)
+    checked = tuple((0.0, _check_part("each part of faults.together", f)) for f in parts)
     return _check_once(Together(parts=checked))
 
 
 def sequence(first: Fault, *, then: Fault, after_s: float) -> Fault:
     """One fault, and another `after_s` seconds later."""
     gap_s = check_seconds("faults.sequence(after_s=...)", after_s)
-    start = check_fault("faults.sequence(first)", first)
-    follow = check_fault("faults.sequence(then=...)", then)
+    start = _check_part("faults.sequence(first)", first)
+    follow = _check_part("faults.sequence(then=...)", then)
     parts = start.parts if isinstance(start, Together) and start.verb == "sequence" else ((0.0, start),)
     last_s = parts[-1][0]
     return _check_once(Together(parts=(*parts, (last_s + gap_s, follow)), verb="sequence"))
@@ -250,7 +260,7 @@ def random(*, n: int, among: Sequence[Fault], within_s: float = 30.0) -> Fault:
         raise BadScenario(
             f"faults.random(among=...) must be a list of faults such as [faults.kill('api')], got {among!r}"
         )
-    choices = tuple(check_fault("each of faults.random(among=...)", f) for f in among)
+    choices = tuple(_check_part("each of faults.random(among=...)", f) for f in among)
     if not choices:
         raise BadScenario(
             "faults.random(among=[...]) is empty: list the faults to draw from, such as [faults.kill('api')]"

@@ -103,7 +103,8 @@ def experiment(
       load: what callers do, such as `loads.open_loop(rate_rps=8)`.
       fault: what breaks, such as `faults.kill("api")`; a list makes one trial each.
       steady_s: seconds in a row that the service must be good before the fault.
-      fault_s: seconds that a passing fault lasts; required for one, such as `faults.pause`.
+      fault_s: seconds that a passing fault lasts; required for one, such as `faults.pause`,
+        and refused where all faults last.
       repair_within_s: seconds from a lasting fault's start until the system must have
         repaired itself (40).
       settle_within_s: seconds from a passing fault's end until the service must be good
@@ -163,6 +164,11 @@ def _check_fault_s(faults: tuple[Fault, ...], fault_s: float | None) -> None:
     passing = [str(one) for one in faults if one.lifetime == "passing"]
     if fault_s is not None:
         _seconds("fault_s", fault_s, 0.5, 3600)
+        if all(one.lifetime == "lasting" for one in faults):  # a control arm beside them is held for as long
+            raise BadScenario(
+                f"experiment(fault_s=...) is for passing faults, and {str(faults[0])!r} lasts: "
+                "give repair_within_s, the seconds from its start until its repair"
+            )
     elif passing:
         raise BadScenario(
             f"experiment(fault_s=...) is missing: {passing[0]!r} passes, so say for how many seconds it lasts"
