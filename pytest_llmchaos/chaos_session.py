@@ -13,6 +13,7 @@ import pytest
 from pytest_llmchaos import options, report
 from pytest_llmchaos.errors import (
     CLAIM_MAKES,
+    BadScenario,
     EvidenceLost,
     HealFailed,
     LlmchaosError,
@@ -116,7 +117,7 @@ class ChaosSession:
     def note_report(self, item: pytest.Item, found: pytest.TestReport, raised: BaseException | None) -> None:
         """Judge a test's report: what proves nothing is an ERROR, and its outcome goes to the journal."""
         stop_after(raised, item.session)
-        if isinstance(raised, ProvesNothing | NotReady | HealFailed):
+        if isinstance(raised, ProvesNothing | NotReady | HealFailed | BadScenario):
             found.longrepr = f"{type(raised).__name__}: {raised}"
             if found.when == "call":
                 # pytest, JUnit files and HTML pages call an error what went wrong before a test could judge, and this did.

@@ -1,7 +1,7 @@
 """Everything this package raises on purpose. No logic, no imports from the package.
 
 LlmchaosError
-├── BadScenario          a wrong argument, found before anything starts (a collection error)
+├── BadScenario          a wrong argument, found before anything starts (a collection error; inside a claim an ERROR)
 ├── NotReady             the machine lacks something: engine, image, port, permission (an ERROR, nothing was started)
 ├── Unsupported          the runtime lacks an ability that a fault needs (a SKIP that names it)
 ├── ProvesNothing        the trial cannot support any claim (an ERROR, never a pass)

@@ -32,19 +32,31 @@ experiment = _as_mark(plan.experiment)
 
 
 def experiment_of(node: pytest.Item) -> Experiment:
-    """The experiment of the closest mark.
+    """The experiment of the closest node that has one: a test's own mark comes before that of its file.
 
-    Raises UsageError for an item without a mark, and for a mark that `experiment(...)` did not make.
+    Raises UsageError for an item without a mark, for a mark that `experiment(...)` did not make, and for two on one node.
     """
-    mark = node.get_closest_marker("llmchaos")
-    if mark is None:
+    marked = list(node.iter_markers_with_node("llmchaos"))
+    if not marked:
         raise pytest.UsageError(
             f"{node.nodeid} asks for `trial` but has no experiment: add `pytestmark = pytest_llmchaos.experiment(load=..., fault=...)`"
         )
-    found: Experiment | None = mark.kwargs.get("experiment")
-    if found is None:
+    closest, _ = marked[0]
+    found = {_experiment_in(node, mark) for owner, mark in marked if owner is closest}
+    if len(found) > 1:
         raise pytest.UsageError(
-            f"{node.nodeid}: pytest.mark.llmchaos takes an experiment; write `pytestmark = pytest_llmchaos.experiment(load=..., fault=...)`"
+            f"{node.nodeid} has {len(found)} experiments, and one trial performs one: "
+            "give one experiment fault=[...] for several faults, or each a test of its own"
+        )
+    return found.pop()
+
+
+def _experiment_in(node: pytest.Item, mark: pytest.Mark) -> Experiment:
+    found: object = mark.kwargs.get("experiment", *mark.args[:1])
+    if mark.args or not isinstance(found, Experiment):
+        raise pytest.UsageError(
+            f"{node.nodeid}: pytest.mark.llmchaos takes an experiment, got {found!r}; "
+            "write `pytestmark = pytest_llmchaos.experiment(load=..., fault=...)`"
         )
     return found
 

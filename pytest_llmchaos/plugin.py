@@ -73,7 +73,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     from pytest_llmchaos.experiment_mark import cases_of  # noqa: PLC0415 - only where scenarios are
 
-    cases = cases_of(metafunc.definition, options.repeat_of(metafunc.config))
+    try:
+        cases = cases_of(metafunc.definition, options.repeat_of(metafunc.config))
+    except pytest.UsageError as error:
+        raise pytest.Collector.CollectError(str(error)) from None
     if "trial" in metafunc.fixturenames and len(cases) > 1:
         metafunc.parametrize("trial", list(cases.values()), indirect=True, ids=list(cases))
 

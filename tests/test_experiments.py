@@ -1,6 +1,7 @@
 """A wrong scenario is refused when it is read: the value, what was expected, what to do."""
 
 import inspect
+from types import SimpleNamespace
 
 import pytest
 
@@ -29,6 +30,13 @@ def made(**arguments):
         ({"steady_s": float("nan")}, "got nan"),
         ({"steady_s": float("inf")}, "got inf"),
         ({"steady_s": 3601}, "got 3601"),
+        *(
+            (
+                {"fault": [KILL, faults.pause("api")], "fault_s": 9, name: 10**400},
+                rf"{name}=.* number of seconds .* got 10{{400}}",
+            )
+            for name in ("steady_s", "stable_s", "fault_s", "repair_within_s", "settle_within_s")
+        ),
         ({"repair_within_s": 0}, r"repair_within_s=\.\.\.\) must be .* got 0"),
         ({"repair_within_s": "soon"}, "got 'soon'"),
         (
@@ -51,6 +59,10 @@ def made(**arguments):
         ({"stable_s": 0.1}, r"stable_s=\.\.\.\) must be .* from 0.5"),
         ({"fault_s": 0.1}, r"fault_s=\.\.\.\) must be"),
         ({"fault_s": "long"}, "got 'long'"),
+        (
+            {"fault": [KILL, faults.kill("model-1")], "fault_s": 9},
+            r"fault_s=\.\.\.\) is for passing faults, and 'kill api' lasts: give repair_within_s, the seconds from",
+        ),
         ({"fault": faults.pause("api")}, "fault_s=.* is missing: 'pause api' passes"),
         ({"fault": None}, "must be a fault such as"),
         ({"fault": "kill api"}, "got 'kill api'"),
@@ -75,9 +87,20 @@ def made(**arguments):
         ),
         ({"load": None}, "must be a load such as"),
         ({"load": 8}, "got 8"),
+        (
+            {"load": SimpleNamespace(schedule=print)},
+            r"must be a load such as loads.open_loop\(rate_rps=8\), got namespace",
+        ),
+        ({"load": loads.Load}, "got <class"),
         ({"remediator": "no"}, "must be True or False, got 'no'"),
         ({"remediator": None}, "got None"),
         ({"abort_if": "availability < 0.5"}, "must be a function"),
+        (
+            {"abort_if": lambda: True},
+            "must be a function of the live window, .* got <function .*lambda.* with the parameters ..$",
+        ),
+        ({"abort_if": lambda window, least: True}, r"with the parameters \(window, least\)"),
+        ({"abort_if": lambda *, window: True}, "with the parameters"),
         ({"blast_radius": -1}, "must be a whole number of services, got -1"),
         ({"blast_radius": 1.5}, "got 1.5"),
         ({"blast_radius": True}, "got True"),
@@ -85,7 +108,7 @@ def made(**arguments):
         ({"fault": faults.together(KILL, faults.kill("model-1")), "blast_radius": 1}, "may hit .2 services."),
         ({"fault": [KILL, faults.together(KILL, faults.kill("model-1"))], "blast_radius": 1}, "than what 'together"),
         ({"fidelity": "perfect"}, "must be one of real, kernel, simulated"),
-        ({"fault": faults.hang("model-1"), "fault_s": 9, "fidelity": "real"}, "asks for more than 'hang model-1' is"),
+        ({"fault": faults.hang("model-1"), "fidelity": "real"}, "asks for more than 'hang model-1' is"),
     ],
 )
 def test_a_wrong_argument_is_refused_with_its_value(arguments, message):
@@ -142,6 +165,16 @@ def test_lasting_faults_have_one_deadline_and_passing_ones_another_and_a_control
     assert [experiment.deadline_s(fault) for fault in experiment.faults] == deadlines_s
 
 
+@pytest.mark.parametrize("abort_if", [lambda window: True, lambda window, least=0.5: True, lambda *any_: True, bool])
+def test_what_can_be_called_with_a_window_may_abort(abort_if):
+    assert made(abort_if=abort_if).abort_if is abort_if
+
+
+@pytest.mark.parametrize("other", [faults.pause("model-1"), faults.none()], ids=str)
+def test_a_lasting_fault_may_stand_beside_one_that_has_a_length(other):
+    assert made(fault=[KILL, other], fault_s=9).fault_s == 9
+
+
 def test_an_experiment_is_a_mark_with_checked_values():
     mark = experiment(load=LOAD, fault=KILL, steady_s=5)
 
@@ -153,7 +186,7 @@ def test_an_experiment_is_a_mark_with_checked_values():
 
 def test_a_fault_may_be_as_faithful_as_is_asked_or_more():
     assert made(fidelity="real").faults == (KILL,)
-    assert made(fidelity="simulated", fault=[KILL, faults.hang("model-1")], fault_s=9).faults[0] == KILL
+    assert made(fidelity="simulated", fault=[KILL, faults.hang("model-1")]).faults[0] == KILL
 
 
 def test_an_experiment_decorates_a_function():
@@ -189,7 +222,10 @@ def test_a_list_of_faults_is_one_trial_each():
     ids=["cores", "fate", "share", "another target needs no more"],
 )
 def test_faults_that_differ_in_strength_alone_have_it_in_their_names(alike, names):
-    assert [str(one) for one in made(fault=alike, fault_s=9).faults] == names
+    assert [
+        str(one)
+        for one in made(fault=alike, fault_s=9 if any(one.lifetime == "passing" for one in alike) else None).faults
+    ] == names
 
 
 def test_faults_of_others_that_do_not_tell_their_strength_are_not_taken_for_one():
@@ -201,8 +237,10 @@ def test_faults_of_others_that_do_not_tell_their_strength_are_not_taken_for_one(
 
 
 def leases(fault):
-    parts = [part for _, part in getattr(fault, "parts", ())] or list(getattr(fault, "among", ())) or [fault]
-    return [getattr(part.primitive, "lease_s", None) for part in parts]
+    """The lease of each single fault, in the order in which they were given."""
+    if isinstance(fault, OnTarget):
+        return [getattr(fault.primitive, "lease_s", None)]
+    return [lease_s for part in fault.members for lease_s in leases(part)]
 
 
 HANG, BUSY = faults.hang("model-1"), faults.gpu_saturation("model-1")
@@ -213,7 +251,7 @@ HANG, BUSY = faults.hang("model-1"), faults.gpu_saturation("model-1")
     [
         ({"fault": HANG}, [300.0]),
         ({"fault": HANG, "repair_within_s": 600}, [660.0]),
-        ({"fault": HANG, "fault_s": 900, "repair_within_s": 600}, [660.0]),
+        ({"fault": [HANG, BUSY], "fault_s": 900, "repair_within_s": 600}, [660.0]),
         ({"fault": BUSY, "fault_s": 3500}, [3560.0]),
         ({"fault": BUSY, "fault_s": 9, "settle_within_s": 3600}, [300.0]),
         (
@@ -221,6 +259,10 @@ HANG, BUSY = faults.hang("model-1"), faults.gpu_saturation("model-1")
             [400.0, None],
         ),
         ({"fault": faults.random(n=2, among=[HANG, KILL], within_s=200)}, [340.0, None]),
+        (
+            {"fault": faults.random(n=1, among=[KILL, faults.random(n=1, among=[HANG], within_s=300)], within_s=200)},
+            [None, 640.0],
+        ),
         ({"fault": faults.crash_on_boot("model-1", for_s=6), "repair_within_s": 600}, [6.0]),
         ({"fault": faults.xid("model-1"), "repair_within_s": 600}, [300.0]),
     ],
@@ -232,9 +274,11 @@ def test_a_fault_of_the_engine_does_not_end_by_itself_before_its_trial_has_ended
 def test_the_load_lasts_for_all_deadlines():
     passing = made(fault=faults.pause("api"), fault_s=10)
     late = made(fault=faults.random(n=3, among=[KILL], within_s=60))
+    composed = made(fault=faults.random(n=1, among=[KILL, faults.sequence(KILL, then=KILL, after_s=2000)], within_s=60))
 
     assert passing.longest_s(passing.faults[0]) >= 3 * 8 + 20 + 10 + 40
     assert late.longest_s(late.faults[0]) >= 60 + 40
+    assert composed.longest_s(composed.faults[0]) == late.longest_s(late.faults[0]) + 2000
 
 
 def test_a_hypothesis_is_the_first_paragraph_on_one_line():

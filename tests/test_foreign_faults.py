@@ -210,6 +210,20 @@ def test_a_name_that_nobody_has_is_an_attribute_that_is_missing():
         faults.foreign("stun")
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ([], r"faults\.foreign\(\[\]\): expected the name of a fault that an installed package brings; there are none"),
+        (None, "expected the name of a fault"),
+        ("kill", r"faults\.foreign\('kill'\): this package has it itself; write faults\.kill\(\.\.\.\)"),
+        ("together", r"write faults\.together"),
+    ],
+)
+def test_what_is_no_name_of_a_foreign_fault_says_what_to_write(name, message):
+    with pytest.raises(BadScenario, match=message):
+        faults.foreign(name)
+
+
 def test_importing_the_plugin_looks_for_no_fault(tmp_path):
     code = (
         "import importlib.metadata as m\n"

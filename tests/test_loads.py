@@ -323,6 +323,17 @@ def test_what_is_not_a_trace_is_refused_with_its_line(tmp_path, text, message):
         (lambda: loads.open_loop(rate_rps=math.nan), "got nan"),
         (lambda: loads.open_loop(rate_rps=math.inf), "got inf"),
         (lambda: loads.open_loop(rate_rps=1e6), "got 1000000.0"),
+        (
+            lambda: loads.open_loop(rate_rps=10**400),
+            f"rate_rps must be a number above 0 and at most 100000, got {10**400}",
+        ),
+        (lambda: loads.open_loop(timeout_s=10**400), "timeout_s must be a number above 0 and at most 3600"),
+        (lambda: loads.ramp(from_rps=1, to_rps=2, over_s=10**400), "over_s must be a number above 0, got 1000"),
+        (
+            lambda: loads.burst(base_rps=1, burst_rps=2, after_s=-(10**400), burst_s=1),
+            "after_s must be a number of at least",
+        ),
+        (lambda: loads.LatencyTargets(e2e_s=10**400), "e2e_s must be a number of seconds above 0, got 1000"),
         (lambda: loads.poisson(rate_rps=0), "loads.poisson: rate_rps"),
         (lambda: loads.open_loop(max_tokens=0), "max_tokens must be a whole number from 1"),
         (lambda: loads.open_loop(max_tokens=1.5), "got 1.5"),

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from dataclasses import replace
 from xml.etree import ElementTree as ET
 
@@ -104,6 +105,16 @@ def test_missing_data_found_inside_a_claim_is_an_error_too(chaos):
 
     result.assert_outcomes(passed=2, errors=1)
     result.stdout.fnmatch_lines(["*NoData: no data for gone*"])
+
+
+@pytest.mark.parametrize("wrong", ['trial.slo("availabilty").value > 0', "loads.open_loop(rate_rps=0)"])
+def test_a_wrong_argument_inside_a_claim_is_an_error_too(chaos, wrong):
+    text = SCENARIO + f"\ndef test_three(trial):\n    assert {wrong}\n"
+
+    result = chaos(text=text)
+
+    result.assert_outcomes(passed=2, errors=1)
+    assert any(line.startswith("BadScenario: ") for line in result.outlines)
 
 
 def test_a_value_that_does_not_exist_because_the_system_failed_is_a_failure(chaos):
@@ -452,6 +463,52 @@ def test_a_trial_without_an_experiment_says_what_to_add(chaos):
     result = chaos(test_bare="def test_bare(trial):\n    assert trial\n")
 
     assert "has no experiment: add `pytestmark = pytest_llmchaos.experiment" in result.stderr.str()
+
+
+HEAD = """
+    import pytest
+    from pytest_llmchaos import experiment, faults, loads
+    one, other = (experiment(load=loads.open_loop(rate_rps=2), fault=faults.kill(name)) for name in ("api", "model-1"))
+"""
+TWO = "has 2 experiments, and one trial performs one: give one experiment fault=[...] for several faults, or each a test of its own"
+
+
+WRITE = " write `pytestmark = pytest_llmchaos.experiment(load=..., fault=...)`"
+
+
+@pytest.mark.parametrize(
+    ("scenario", "message"),
+    [
+        ("pytestmark = [one, other]\ndef test_it(trial): pass", TWO),
+        ("@one\n@other\ndef test_it(trial): pass", TWO),
+        ("@one\n@pytest.mark.parametrize('a', [pytest.param(1, marks=other)])\ndef test_it(trial, a): pass", TWO),
+        (
+            "@pytest.mark.llmchaos(experiment='hello')\ndef test_it(trial): pass",
+            "takes an experiment, got 'hello';" + WRITE,
+        ),
+        ("@pytest.mark.llmchaos\ndef test_it(trial): pass", "takes an experiment, got None;" + WRITE),
+        ("@one\n@pytest.mark.llmchaos(8)\ndef test_it(trial): pass", "takes an experiment, got 8;" + WRITE),
+    ],
+)
+def test_a_mark_that_is_not_one_experiment_is_one_clear_error(chaos, double, scenario, message):
+    result = chaos(test_marks=textwrap.dedent(HEAD) + scenario)
+
+    assert result.ret in {pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.INTERRUPTED}
+    assert [line for line in [*result.outlines, *result.errlines] if line.endswith(message)]
+    assert "Traceback" not in result.stdout.str()
+    assert "plugin.py:" not in result.stdout.str()
+    assert double.performed == []
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    ["pytestmark = one\n@other\ndef test_it(trial): pass", "@other\n@other\ndef test_it(trial): pass"],
+    ids=["of the file and of the test", "the same one twice"],
+)
+def test_the_experiment_of_the_test_itself_is_the_one_performed(chaos, double, scenario):
+    chaos(test_marks=textwrap.dedent(HEAD) + scenario).assert_outcomes(passed=1)
+
+    assert double.performed == ["kill model-1"]
 
 
 @pytest.mark.parametrize(

@@ -82,8 +82,16 @@ CATALOGUE: tuple[str, ...] = tuple(
 def foreign(name: str) -> Callable[..., Fault]:
     """The maker of a fault that another package brings, for type checkers: they do not know `faults.<name>`.
 
-    Raises BadScenario if no installed package has that name.
+    Raises BadScenario if no installed package has that name, or this one has it.
     """
+    given: object = name
+    if not isinstance(given, str):
+        raise BadScenario(
+            f"faults.foreign({given!r}): expected the name of a fault that an installed package brings; "
+            f"there are {', '.join(foreign_names()) or 'none'}"
+        )
+    if name in __all__:
+        raise BadScenario(f"faults.foreign({name!r}): this package has it itself; write faults.{name}(...)")
     make = factory(name)
     if make is None:
         raise BadScenario(

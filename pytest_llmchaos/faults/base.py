@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from random import Random
 from typing import ClassVar, Protocol, runtime_checkable
@@ -36,15 +36,15 @@ def check_target(fault: str, target: object) -> str:
 
 def check_seconds(name: str, value: object, *, least: float = 0.0) -> float:
     """The value as seconds, if it is a finite number above `least`."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least < float(value) < 86400:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least < value < 86400:
         raise BadScenario(f"{name} must be a number of seconds above {least:g} and below 86400, got {value!r}")
     return float(value)
 
 
-def victims_of(target: str, services: Sequence[str]) -> list[str]:
-    """The services that a target names, in a stable order.
+def victims_of(target: str, services: Sequence[str], taken: Collection[str] = ()) -> list[str]:
+    """The services that a target names, in a stable order. A pattern leaves out those that are `taken`.
 
-    Raises NoVictim, naming the services there are.
+    Raises NoVictim, naming the services there are, and those that were taken.
     """
     if target.endswith("*"):
         found = sorted(name for name in services if name.startswith(target[:-1]))
@@ -54,7 +54,13 @@ def victims_of(target: str, services: Sequence[str]) -> list[str]:
         raise NoVictim(
             f"target {target!r} matches no service that may be hit; there are {', '.join(sorted(services)) or 'none'}"
         )
-    return found
+    left = [name for name in found if name not in taken] if target.endswith("*") else found
+    if not left:
+        raise NoVictim(
+            f"target {target!r} matches no service that is left; {', '.join(found)} {'is' if len(found) == 1 else 'are'} hit "
+            "already by other parts: name fewer parts or another target"
+        )
+    return left
 
 
 def options_of(primitive: Primitive) -> dict[str, object]:

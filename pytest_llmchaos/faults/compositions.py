@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, Self
 
-from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.faults.base import OnTarget, check_seconds, check_target
+from pytest_llmchaos.errors import BadScenario, NoVictim
+from pytest_llmchaos.faults.base import OnTarget, check_seconds, check_target, victims_of
 from pytest_llmchaos.model import FIDELITIES, Fault, Fidelity, Injection, Lifetime
 
 if TYPE_CHECKING:
@@ -29,6 +31,16 @@ def check_fault(where: str, fault: object) -> Fault:
     return fault
 
 
+def _check_part(where: str, fault: object) -> Fault:
+    made = check_fault(where, fault)
+    if made.lifetime == "none":
+        raise BadScenario(
+            f"{where} must be something that breaks, and faults.none() is the control arm: "
+            "give it as a trial of its own, experiment(fault=[..., faults.none()])"
+        )
+    return made
+
+
 def on_targets(primitive: Primitive, target: object) -> Fault:
     """The primitive on its target. A list hits all that it names at once, as `together` does.
 
@@ -42,9 +54,13 @@ def on_targets(primitive: Primitive, target: object) -> Fault:
         raise BadScenario(
             f"faults.{primitive.kind}(target) must name at least one service, and each once, got {target!r}"
         )
-    narrow_first = sorted(names, key=lambda name: len(name) if name.endswith("*") else math.inf, reverse=True)
-    aimed = tuple(OnTarget(primitive=primitive, target=name) for name in narrow_first)
+    aimed = tuple(OnTarget(primitive=primitive, target=name) for name in sorted(names, key=_breadth))
     return aimed[0] if len(aimed) == 1 else Together(parts=tuple((0.0, one) for one in aimed))
+
+
+def _breadth(target: str) -> float:
+    """Orders targets: names, then patterns, the longest first."""
+    return -len(target) if target.endswith("*") else -math.inf
 
 
 class _Composition(ABC):
@@ -53,6 +69,13 @@ class _Composition(ABC):
     @property
     @abstractmethod
     def members(self) -> tuple[Fault, ...]: ...
+
+    @abstractmethod
+    def plan_beside(self, rng: Random, services: Sequence[str], taken: Collection[str]) -> tuple[Injection, ...]:
+        """The acts, where other faults have `taken` services: patterns leave those out, names may hit them again."""
+
+    def plan(self, rng: Random, services: Sequence[str]) -> tuple[Injection, ...]:
+        return self.plan_beside(rng, services, ())
 
     @property
     def target(self) -> str:
@@ -106,15 +129,46 @@ class Together(_Composition):
     def with_lease(self, for_s: float) -> Together:
         return replace(self, parts=tuple((after_s, f.with_lease(for_s)) for after_s, f in self.parts))
 
-    def plan(self, rng: Random, services: Sequence[str]) -> tuple[Injection, ...]:
-        acts: list[Injection] = []
-        taken: set[str] = set()
-        for after_s, fault in self.parts:
-            free = [s for s in services if s not in taken] if fault.target.endswith("*") else list(services)
-            for act in fault.plan(rng, free):
-                acts.append(replace(act, after_s=act.after_s + after_s))
-                taken.add(act.victim)
-        return tuple(sorted(acts, key=lambda act: act.after_s))
+    def leaves(self) -> tuple[tuple[float, Fault], ...]:
+        """The parts, and those of parts that are such compositions themselves, with the seconds after the phase began."""
+        found: list[tuple[float, Fault]] = []
+        for after_s, part in self.parts:
+            inner = part.leaves() if isinstance(part, Together) else ((0.0, part),)
+            found += [(after_s + later_s, leaf) for later_s, leaf in inner]
+        return tuple(found)
+
+    def plan_beside(self, rng: Random, services: Sequence[str], taken: Collection[str]) -> tuple[Injection, ...]:
+        """Drawn in the order of the parts; where a pattern took what another part needs, once more: names first."""
+        state = rng.getstate()
+        with contextlib.suppress(NoVictim):
+            acts = _draw_parts(self.parts, rng, services, taken)
+            named = Counter((after_s, leaf.target) for after_s, leaf in self.leaves() if isinstance(leaf, OnTarget))
+            hits = Counter((act.after_s, act.victim) for act in acts)
+            if all(count <= max(1, named[hit]) for hit, count in hits.items()):
+                return acts
+        rng.setstate(state)
+        return _draw_parts(sorted(self.leaves(), key=lambda leaf: _breadth(leaf[1].target)), rng, services, taken)
+
+
+def _draw_parts(
+    parts: Iterable[tuple[float, Fault]], rng: Random, services: Sequence[str], taken: Collection[str]
+) -> tuple[Injection, ...]:
+    acts: list[Injection] = []
+    hit = set(taken)
+    for after_s, fault in parts:
+        drawn = _draw(fault, rng, services, hit if fault.target.endswith("*") else taken)
+        acts += [replace(act, after_s=act.after_s + after_s) for act in drawn]
+        hit |= {act.victim for act in drawn}
+    return tuple(sorted(acts, key=lambda act: act.after_s))
+
+
+def _draw(fault: Fault, rng: Random, services: Sequence[str], taken: Collection[str]) -> tuple[Injection, ...]:
+    if isinstance(fault, _Composition):
+        return fault.plan_beside(rng, services, taken)
+    if not fault.target.endswith("*"):
+        return fault.plan(rng, services)
+    victims_of(fault.target, services, taken)  # says what is taken; the fault itself knows of nothing beside it
+    return fault.plan(rng, [name for name in services if name not in taken])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,36 +200,56 @@ class RandomFaults(_Composition):
 
     @property
     def last_act_s(self) -> float:
-        return self.within_s
+        return self.within_s + max(f.last_act_s for f in self.among)
 
     def with_lease(self, for_s: float) -> RandomFaults:
         return replace(self, among=tuple(f.with_lease(for_s) for f in self.among))
 
-    def plan(self, rng: Random, services: Sequence[str]) -> tuple[Injection, ...]:
+    def plan_beside(self, rng: Random, services: Sequence[str], taken: Collection[str]) -> tuple[Injection, ...]:
         slot_s = self.within_s / self.n
         acts: list[Injection] = []
         for index in range(self.n):
             fault = rng.choice(self.among)
             offset_s = round(index * slot_s + rng.random() * slot_s * 0.25, 3)
-            acts.extend(replace(act, after_s=act.after_s + offset_s) for act in fault.plan(rng, services))
+            acts.extend(replace(act, after_s=act.after_s + offset_s) for act in _draw(fault, rng, services, taken))
         return tuple(sorted(acts, key=lambda act: act.after_s))
 
 
 def together(*parts: Fault) -> Fault:
-    """All of these at once."""
+    """All of these at once. A pattern hits none that another part hits.
+
+    Raises BadScenario for fewer than two, for what is no fault, and for one act on one service twice.
+    """
     if len(parts) < 2:
         raise BadScenario(f"faults.together(...) needs at least two faults, got {len(parts)}: give one fault as it is")
-    return Together(parts=tuple((0.0, check_fault("each part of faults.together", f)) for f in parts))
+    checked = tuple((0.0, _check_part("each part of faults.together", f)) for f in parts)
+    return _check_once(Together(parts=checked))
 
 
 def sequence(first: Fault, *, then: Fault, after_s: float) -> Fault:
     """One fault, and another `after_s` seconds later."""
     gap_s = check_seconds("faults.sequence(after_s=...)", after_s)
-    start = check_fault("faults.sequence(first)", first)
-    follow = check_fault("faults.sequence(then=...)", then)
+    start = _check_part("faults.sequence(first)", first)
+    follow = _check_part("faults.sequence(then=...)", then)
     parts = start.parts if isinstance(start, Together) and start.verb == "sequence" else ((0.0, start),)
     last_s = parts[-1][0]
-    return Together(parts=(*parts, (last_s + gap_s, follow)), verb="sequence")
+    return _check_once(Together(parts=(*parts, (last_s + gap_s, follow)), verb="sequence"))
+
+
+def _check_once(made: Together) -> Together:
+    """The composition, if it does not name one service twice at one instant for one kind of fault."""
+    acts = [
+        (after_s, leaf.primitive.kind, leaf.target)
+        for after_s, leaf in made.leaves()
+        if isinstance(leaf, OnTarget) and not leaf.target.endswith("*")
+    ]
+    for (after_s, kind, target), count in Counter(acts).items():
+        if count > 1:
+            raise BadScenario(
+                f"faults.{made.verb}(...) has {kind} of {target!r} twice at +{after_s:g} s: name it once, "
+                "or give faults.sequence(..., after_s=...) for one after the other"
+            )
+    return made
 
 
 def random(*, n: int, among: Sequence[Fault], within_s: float = 30.0) -> Fault:
@@ -186,7 +260,7 @@ def random(*, n: int, among: Sequence[Fault], within_s: float = 30.0) -> Fault:
         raise BadScenario(
             f"faults.random(among=...) must be a list of faults such as [faults.kill('api')], got {among!r}"
         )
-    choices = tuple(check_fault("each of faults.random(among=...)", f) for f in among)
+    choices = tuple(_check_part("each of faults.random(among=...)", f) for f in among)
     if not choices:
         raise BadScenario(
             "faults.random(among=[...]) is empty: list the faults to draw from, such as [faults.kill('api')]"

@@ -127,7 +127,7 @@ class EngineDeath(DeathByFault):
 
 def check_number(where: str, value: object, *, above: float, at_most: float) -> float:
     """The value, if it is a number above one bound and at most the other."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not above < float(value) <= at_most:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not above < value <= at_most:
         raise BadScenario(f"faults.{where} must be a number above {above:g} and at most {at_most:g}, got {value!r}")
     return float(value)
 

@@ -37,6 +37,6 @@ def limit_cpu(target: Target, *, cores: float) -> Fault:
 
 
 def _share(cores: object) -> float:
-    if isinstance(cores, bool) or not isinstance(cores, int | float) or not 0.01 <= float(cores) <= 1024:
+    if isinstance(cores, bool) or not isinstance(cores, int | float) or not 0.01 <= cores <= 1024:
         raise BadScenario(f"faults.limit_cpu(cores=...) must be a number from 0.01 to 1024, got {cores!r}")
     return float(cores)

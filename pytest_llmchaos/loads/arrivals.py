@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
@@ -20,6 +21,7 @@ Spacing = Literal["constant", "poisson"]
 TRACE_PROMPT_TOKENS = 1024
 # A schedule is held in memory and written down before anything starts.
 MAX_ARRIVALS = 2_000_000
+LARGEST = sys.float_info.max  # a whole number of Python may be larger, and is no float then
 
 
 def require_number(
@@ -32,7 +34,7 @@ def require_number(
     at_most: float = math.inf,
 ) -> float:
     """`value` as a number inside the bounds. Raises BadScenario, with the value and what was expected."""
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
     if number and above < value <= at_most and at_least <= value:  # type: ignore[operator]
         return float(value)  # type: ignore[arg-type]
     low = f" above {above:g}" if above > -math.inf else f" of at least {at_least:g}" if at_least > -math.inf else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -11,10 +12,10 @@ from typing import TYPE_CHECKING
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.faults.compositions import check_fault
 from pytest_llmchaos.faults.fault_names import with_unique_names
+from pytest_llmchaos.loads.arrivals import Load
 from pytest_llmchaos.model import FIDELITIES, Fidelity, Injection
 
 if TYPE_CHECKING:
-    from pytest_llmchaos.loads import Load
     from pytest_llmchaos.model import Fault
     from pytest_llmchaos.stats.windows import Window
 
@@ -102,7 +103,8 @@ def experiment(
       load: what callers do, such as `loads.open_loop(rate_rps=8)`.
       fault: what breaks, such as `faults.kill("api")`; a list makes one trial each.
       steady_s: seconds in a row that the service must be good before the fault.
-      fault_s: seconds that a passing fault lasts; required for one, such as `faults.pause`.
+      fault_s: seconds that a passing fault lasts; required for one, such as `faults.pause`,
+        and refused where all faults last.
       repair_within_s: seconds from a lasting fault's start until the system must have
         repaired itself (40).
       settle_within_s: seconds from a passing fault's end until the service must be good
@@ -115,7 +117,8 @@ def experiment(
 
     Raises BadScenario for a wrong value, before anything starts.
     """
-    if not callable(getattr(load, "schedule", None)):
+    given: object = load
+    if not isinstance(given, Load):
         raise BadScenario(f"experiment(load=...) must be a load such as loads.open_loop(rate_rps=8), got {load!r}")
     faults = tuple(fault) if isinstance(fault, list | tuple) else (fault,)
     if not faults:
@@ -131,8 +134,8 @@ def experiment(
     _check_within(faults, repair_within_s, settle_within_s)
     if not isinstance(remediator, bool):
         raise BadScenario(f"experiment(remediator=...) must be True or False, got {remediator!r}")
-    if abort_if is not None and not callable(abort_if):
-        raise BadScenario(f"experiment(abort_if=...) must be a function of the live window, got {abort_if!r}")
+    if abort_if is not None:
+        _check_abort_if(abort_if)
     _check_fidelity(faults, fidelity)
     made = Experiment(
         load=load,
@@ -151,7 +154,7 @@ def experiment(
 
 
 def _seconds(name: str, value: object, least: float, most: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= float(value) <= most:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
         raise BadScenario(
             f"experiment({name}=...) must be a number of seconds from {least:g} to {most:g}, got {value!r}"
         )
@@ -161,6 +164,11 @@ def _check_fault_s(faults: tuple[Fault, ...], fault_s: float | None) -> None:
     passing = [str(one) for one in faults if one.lifetime == "passing"]
     if fault_s is not None:
         _seconds("fault_s", fault_s, 0.5, 3600)
+        if all(one.lifetime == "lasting" for one in faults):  # a control arm beside them is held for as long
+            raise BadScenario(
+                f"experiment(fault_s=...) is for passing faults, and {str(faults[0])!r} lasts: "
+                "give repair_within_s, the seconds from its start until its repair"
+            )
     elif passing:
         raise BadScenario(
             f"experiment(fault_s=...) is missing: {passing[0]!r} passes, so say for how many seconds it lasts"
@@ -203,6 +211,21 @@ def _in_force_s(experiment: Experiment, fault: Fault) -> float:
     waits_s = deadline_s if acts_s else 0.0  # the longest that acts wait for earlier victims to be back
     held_s = deadline_s if fault.lifetime == "lasting" or fault_s is None else fault_s
     return float(acts_s + waits_s + held_s + LEASE_MARGIN_S)
+
+
+def _check_abort_if(abort_if: object) -> None:
+    """It must be callable with one window: what is not would fail in mid-trial."""
+    expected = "experiment(abort_if=...) must be a function of the live window, such as lambda w: w.availability < 0.5"
+    if not callable(abort_if):
+        raise BadScenario(f"{expected}, got {abort_if!r}")
+    try:
+        parameters = inspect.signature(abort_if)
+    except ValueError:  # of some that are written in C nobody knows it
+        return
+    try:
+        parameters.bind(None)
+    except TypeError:
+        raise BadScenario(f"{expected}, got {abort_if!r} with the parameters {parameters}") from None
 
 
 def _check_fidelity(faults: tuple[Fault, ...], fidelity: object) -> None:

@@ -7,6 +7,7 @@ A request that the end of the run cut off (`cancelled`) counts nowhere.
 from __future__ import annotations
 
 import math
+import sys
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,7 +31,8 @@ class LatencyTargets:
 
     def __post_init__(self) -> None:
         for name, value in (("ttft_s", self.ttft_s), ("e2e_s", self.e2e_s)):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:  # type: ignore[redundant-expr]
+            number = isinstance(value, int | float) and not isinstance(value, bool)  # type: ignore[redundant-expr]
+            if not number or not (0 < value <= sys.float_info.max or value == math.inf):
                 raise BadScenario(
                     f"LatencyTargets: {name} must be a number of seconds above 0, got {value!r}: try {name}=2"
                 )

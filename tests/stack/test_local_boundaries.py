@@ -36,7 +36,7 @@ from pytest_llmchaos import experiment, faults, loads
 
 pytestmark = experiment(
     load=loads.open_loop(rate_rps=10, max_tokens=2), fault=faults.{call}("model-1"), remediator=False,
-    steady_s=1, stable_s=0.5, {within}=2, fault_s=0.5
+    steady_s=1, stable_s=0.5, {within}
 )
 
 def test_it(trial):
@@ -47,7 +47,7 @@ from pytest_llmchaos.lab.lab import Lab
 
 Lab._scraped = lambda self: True
 """
-FAULTS = {"kill": "repair_within_s", "pause": "settle_within_s"}  # with the deadline of each
+FAULTS = {"kill": "repair_within_s=2", "pause": "settle_within_s=2, fault_s=0.5"}  # with the deadline of each
 # What happens to be found while a trial is judged is copied in a row, after everything is over: it is no place to die at.
 LINES = [*BEFORE, *IN_FORCE, *AFTER, *JUDGED[1:]]
 # Before a fault's intent and after its end nothing depends on which fault it is.
