@@ -54,6 +54,7 @@ class ChaosSession:
     def plan(self, items: Sequence[pytest.Function]) -> None:
         """Plan the trials of these items, and find what is wrong before anything starts. Raises UsageError."""
         try:
+            options.check_keys(self.config)
             self._take(items)
             if not self.only_plans and not self.config.option.collectonly:
                 self._say_where()
