@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -129,6 +130,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+SLO_TEXT = (ROOT / "examples" / "byo" / "slo.yaml").read_text()
 OWN = ("--slo", "slo.yaml", "--out", "made")
 
 
@@ -160,6 +162,90 @@ class TestOwnSlos:
             [program("promtool"), "check", "rules", "made/slo.rules.yml"], capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
+
+    @pytest.mark.parametrize(
+        ("selector", "expected"),
+        [
+            (r'a_total{b=~"("}', "regular expressions"),
+            (r'a_total{b!~"[b-a]"}', "regular expressions"),
+            (r'a_total{b=~"a**"}', "regular expressions"),
+            (r'a_total{b=~"(?=a)b"}', "regular expressions"),
+            (r'a_total{b=~"(?<!a)b"}', "regular expressions"),
+            (r'a_total{b=~"(a)\\1"}', "regular expressions"),
+            (r'a_total{b=~"a++"}', "regular expressions"),
+            (r'a_total{b=~"a{1001}"}', "regular expressions"),
+            (r'a_total{b=~"\\u0041"}', "regular expressions"),
+            (r'a_total{b="\q"}', "escapes"),
+            (r'a_total{b="\d"}', "escapes"),
+            (r"""a_total{b="it\'s"}""", "escapes"),
+            (r'a_total{b="\x4"}', "escapes"),
+            (r'a_total{b="\ud800"}', "escapes"),
+            (r'a_total{b="\777"}', "escapes"),
+            ('a_total{__name__="b_total"}', "without __name__"),
+            ('a_total{c="d",__name__!="b_total"}', "without __name__"),
+            ("inf", "no word of PromQL"),
+            ("On", "no word of PromQL"),
+            ('bool{a="b"}', "no word of PromQL"),
+            (r'a_total{b=~"\\pL+|\\p{Greek}|[\\pL\\d]"}', None),
+            (r'a_total{b=~"a\\z"}', None),
+            (r'a_total{b=~"a(?i)b(?i:c)(?s-m:d)"}', None),
+            (r'a_total{b=~"\\(?=a"}', None),
+            (r'a_total{b=~"[(?=\\]*+]"}', None),
+            (r'a_total{b=~"\\Qa(\\E"}', None),
+            (r'a_total{b=~"[[:alpha:]]+\\x{41}"}', None),
+            (r'a_total{b=~"(?P<n>a){2,1000}"}', None),
+            (r'a_total{b="\a\t\\\"\x41\u00e9\101"}', None),
+            (r"""a_total{b='it"s', c='it\'s'}""", None),
+            ("by", None),
+            ("on:x", None),
+        ],
+    )
+    def test_select_what_prometheus_takes_or_are_refused(
+        self, own: Path, selector: str, expected: str | None, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        written = re.sub(r"query: .*", lambda _: f"query: {json.dumps(selector)}}}}}", (own / "slo.yaml").read_text())
+        (own / "slo.yaml").write_text(written)
+
+        status = main([*OWN, "--force"])
+
+        said = capsys.readouterr().err
+        if expected is None:
+            assert (status, said) == (0, "")
+        else:
+            assert status == 2
+            assert expected in said
+        # What is refused is what Prometheus refuses, and nothing else.
+        rule = {"record": "x", "expr": f"sum(rate({selector}[5m]))"}
+        (own / "one.yml").write_text(json.dumps({"groups": [{"name": "one", "rules": [rule]}]}))
+        checked = ["one.yml", *([] if expected else ["made/slo.rules.yml"])]
+        done = subprocess.run(
+            [program("promtool"), "check", "rules", *checked], capture_output=True, text=True, check=False
+        )
+        assert (done.returncode == 0) == (expected is None), done.stdout + done.stderr
+
+    def test_have_names_and_descriptions_that_prometheus_prints_as_they_stand(self, own: Path) -> None:
+        odd = "a {{ .Foo }} {{{ | b"
+        text = re.sub(r"  name: .*", lambda _: f'  name: whole-answers\n  displayName: "{odd}"', SLO_TEXT, count=1)
+        (own / "slo.yaml").write_text(re.sub(r"(?m)^  description: .*", lambda _: f'  description: "{odd}"', text))
+
+        assert main(OWN) == 0
+
+        done = subprocess.run(
+            [program("promtool"), "check", "rules", "made/slo.rules.yml"], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        (group,) = yaml.safe_load((own / "made" / "slo.rules.yml").read_text())["groups"]
+        (described,) = {rule["annotations"]["description"] for rule in group["rules"] if "alert" in rule}
+        assert described.replace('{{ "{{" }}', "{{") == odd
+        assert r"a {{ .Foo }} {{{ \| b |" in (own / "made" / "slo.md").read_text()
+
+    def test_near_to_1_are_written_as_they_are(self, own: Path) -> None:
+        (own / "slo.yaml").write_text(SLO_TEXT.replace("target: 0.99", "target: 0.9999999"))
+
+        assert main(OWN) == 0
+        assert "'vector(0.9999999)'" in (own / "made" / "slo.rules.yml").read_text()
+        assert "| 99.99999 % in" in (own / "made" / "slo.md").read_text()
+        assert "99.99999 %" in (own / "made" / "slo-overview.json").read_text()
 
     def test_that_did_not_change_are_left_alone(self, own: Path) -> None:
         assert main(OWN) == 0

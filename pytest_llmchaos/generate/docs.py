@@ -35,7 +35,7 @@ def own_page(slos: Sequence[Slo], source: str, scale: float) -> str:
 
 def _slos(slos: Sequence[Slo]) -> str:
     rows = [
-        f"| `{slo.name}` | {100 * slo.objective:g} % in {slo.window_days:g} days | {slo.description} | "
+        f"| `{slo.name}` | {100 * slo.objective:.12g} % in {slo.window_days:g} days | {_cell(slo.description)} | "
         f"{_code(slo.good)} | {_code(slo.total)} | {slo.error_budget * 8 * slo.window_days * DAY_S:,.0f} |"
         for slo in slos
     ]
@@ -67,4 +67,8 @@ def _alerts(slos: Sequence[Slo], scale: float) -> str:
 
 
 def _code(selector: str) -> str:
-    return "`" + selector.replace("|", "\\|") + "`"
+    return "`" + _cell(selector) + "`"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")

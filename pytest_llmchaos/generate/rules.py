@@ -83,7 +83,7 @@ def _group(slo: Slo, scale: float) -> str:
     longs = {one.long for one in alerts}
     windows = sorted({shown} | longs | {one.short for one in alerts}, key=lambda w: float(w[:-1]))
     lines = [f"  - name: slo-{slo.name}", "    rules:"]
-    lines += _record("slo:objective:ratio", slo, f"vector({slo.objective:.6g})")
+    lines += _record("slo:objective:ratio", slo, f"vector({slo.objective:.12g})")
     for window in windows:
         # clamp_min: where good and total are counted at different moments, a window can hold more of the former.
         ratio = f"1 - sum(rate({slo.good}[{window}])) / (sum(rate({slo.total}[{window}])) > 0)"
@@ -111,9 +111,8 @@ def _alert(slo: Slo, windows: Windows) -> list[str]:
     of_slo = f'{{slo="{slo.name}"}}'
     limit = f"{factor:g} * {slo.error_budget:.6g}"
     share = "{{ $value | humanizePercentage }}"
-    summary = (
-        f"{slo.display_name or slo.name}: {share} of {slo.unit} bad over {windows.long}, {factor:g} times too fast"
-    )
+    name, unit = _literal(slo.display_name or slo.name), _literal(slo.unit)
+    summary = f"{name}: {share} of {unit} bad over {windows.long}, {factor:g} times too fast"
     return [
         f"      - alert: {alert_name(slo, alert)}",
         "        expr: |",
@@ -123,8 +122,13 @@ def _alert(slo: Slo, windows: Windows) -> list[str]:
         f'        labels: {{severity: {alert.severity}, slo: {slo.name}, signal: slo, burn: "{factor:g}"}}',
         "        annotations:",
         f"          summary: {_quote(summary)}",
-        f"          description: {_quote(slo.description)}",
+        f"          description: {_quote(_literal(slo.description))}",
     ]
+
+
+def _literal(text: str) -> str:
+    """A text that Prometheus's templates print as it stands."""
+    return text.replace("{{", '{{ "{{" }}')
 
 
 def _quote(text: str) -> str:

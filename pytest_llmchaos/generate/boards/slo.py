@@ -160,7 +160,7 @@ def _widths(count: int) -> list[int]:
 
 
 def _promise(slo: Slo) -> str:
-    return f"{slo.display_name or slo.name} (promised {100 * slo.objective:g} %)"
+    return f"{slo.display_name or slo.name} (promised {100 * slo.objective:.12g} %)"
 
 
 def _good(slo: Slo) -> str:
@@ -188,7 +188,8 @@ def _share(slo: Slo, width: int) -> Panel:
         unit="percentunit",
         queries=(
             Query(
-                expr=f"clamp_max({_good(slo)} / ({_total(slo)} > 0), 1)", legend=f"promised {100 * slo.objective:g} %"
+                expr=f"clamp_max({_good(slo)} / ({_total(slo)} > 0), 1)",
+                legend=f"promised {100 * slo.objective:.12g} %",
             ),
         ),
         width=width,
