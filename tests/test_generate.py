@@ -300,7 +300,25 @@ class TestOwnSlos:
             (["--out", "made"], "--slo FILE and --out DIR belong together"),
             (["--slo", "missing.yaml", "--out", "made"], "missing.yaml: must be a text file"),
             (["--slo", "bad.yaml", "--out", "made"], "bad.yaml:1:1: the document must have 'apiVersion'"),
-            (["--slo", "slo.yaml", "--out", "bad.yaml"], "bad.yaml"),
+            (
+                ["--slo", "slo.yaml", "--out", "bad.yaml"],
+                "bad.yaml must be a folder that can be written to, or made, but",
+            ),
+            (
+                ["--slo", "slo.yaml", "--out", "bad.yaml/a/b"],
+                "bad.yaml/a/b must be a folder .* bad.yaml is a file: give",
+            ),
+            (
+                ["--slo", "slo.yaml", "--out", "dangling"],
+                "dangling must be a folder .* dangling is a link to nothing: ",
+            ),
+            (["--slo", "slo.yaml", "--out", "dangling/a"], "dangling is a link to nothing: give another"),
+            (["--slo", "slo.yaml", "--out", "full"], "full/slo.md must be a file .* is a folder: move it away"),
+            (["--slo", "slo.yaml", "--out", "full", "--force"], "full/slo.md must be a file .* is a folder: move it"),
+            (
+                ["--slo", "slo.yaml", "--out", "linked", "--force"],
+                "linked/slo.md must be a file .* is a link to nothing",
+            ),
             ([], "has no stack/slo.yaml: give --slo FILE and --out DIR"),
         ],
     )
@@ -308,11 +326,39 @@ class TestOwnSlos:
         self, own: Path, args: list[str], said: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         (own / "bad.yaml").write_text("kind: SLO\n")
+        (own / "dangling").symlink_to("nowhere")
+        (own / "full" / "slo.md").mkdir(parents=True)
+        (own / "linked").mkdir()
+        (own / "linked" / "slo.md").symlink_to("nowhere")
+        before = sorted(own.rglob("*"))
 
         assert main(args) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("llmchaos generate: ")
-        assert said in line
+        assert re.search(said, line), line
+        assert "Errno" not in line or "must be a text file" in line
+        assert sorted(own.rglob("*")) == before
+
+    @pytest.mark.parametrize("option", ["--slo", "--out"])
+    @pytest.mark.parametrize("path", ["", " "])
+    def test_have_paths_that_are_not_empty(
+        self, own: Path, option: str, path: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(SystemExit, match="2"):
+            main([*OWN, option, path])
+        assert f"{option}: must be a path, got {path!r}: write . for this folder" in capsys.readouterr().err
+        assert [one.name for one in own.iterdir()] == ["slo.yaml"]
+
+    @pytest.mark.parametrize("name", ["a\nb: c.yaml", "a --> b.yaml", "a --!> b.yaml", "a\udcffb.yaml"])
+    def test_may_be_in_a_file_of_any_name(self, own: Path, name: str) -> None:
+        (own / "slo.yaml").rename(own / name)
+
+        assert main(["--slo", name, "--out", "made"]) == 0
+
+        for made in ("slo.rules.yml", "slo.md"):
+            first = (own / "made" / made).read_text().splitlines()[0]
+            assert "generate again." in first
+            assert first.count(">") == (made == "slo.md")
 
     @pytest.mark.parametrize("scale", ["0.5", "nan", "inf", "x"])
     def test_are_scaled_by_a_number_of_at_least_1(
@@ -320,4 +366,4 @@ class TestOwnSlos:
     ) -> None:
         with pytest.raises(SystemExit, match="2"):
             main([*OWN, "--scale", scale])
-        assert "--scale" in capsys.readouterr().err
+        assert f"--scale: must be a number of at least 1, got {scale!r}" in capsys.readouterr().err
