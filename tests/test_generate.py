@@ -163,66 +163,6 @@ class TestOwnSlos:
         )
         assert done.returncode == 0, done.stdout + done.stderr
 
-    @pytest.mark.parametrize(
-        ("selector", "expected"),
-        [
-            (r'a_total{b=~"("}', "regular expressions"),
-            (r'a_total{b!~"[b-a]"}', "regular expressions"),
-            (r'a_total{b=~"a**"}', "regular expressions"),
-            (r'a_total{b=~"(?=a)b"}', "regular expressions"),
-            (r'a_total{b=~"(?<!a)b"}', "regular expressions"),
-            (r'a_total{b=~"(a)\\1"}', "regular expressions"),
-            (r'a_total{b=~"a++"}', "regular expressions"),
-            (r'a_total{b=~"a{1001}"}', "regular expressions"),
-            (r'a_total{b=~"\\u0041"}', "regular expressions"),
-            (r'a_total{b="\q"}', "escapes"),
-            (r'a_total{b="\d"}', "escapes"),
-            (r"""a_total{b="it\'s"}""", "escapes"),
-            (r'a_total{b="\x4"}', "escapes"),
-            (r'a_total{b="\ud800"}', "escapes"),
-            (r'a_total{b="\777"}', "escapes"),
-            ('a_total{__name__="b_total"}', "without __name__"),
-            ('a_total{c="d",__name__!="b_total"}', "without __name__"),
-            ("inf", "no word of PromQL"),
-            ("On", "no word of PromQL"),
-            ('bool{a="b"}', "no word of PromQL"),
-            (r'a_total{b=~"\\pL+|\\p{Greek}|[\\pL\\d]"}', None),
-            (r'a_total{b=~"a\\z"}', None),
-            (r'a_total{b=~"a(?i)b(?i:c)(?s-m:d)"}', None),
-            (r'a_total{b=~"\\(?=a"}', None),
-            (r'a_total{b=~"[(?=\\]*+]"}', None),
-            (r'a_total{b=~"\\Qa(\\E"}', None),
-            (r'a_total{b=~"[[:alpha:]]+\\x{41}"}', None),
-            (r'a_total{b=~"(?P<n>a){2,1000}"}', None),
-            (r'a_total{b="\a\t\\\"\x41\u00e9\101"}', None),
-            (r"""a_total{b='it"s', c='it\'s'}""", None),
-            ("by", None),
-            ("on:x", None),
-        ],
-    )
-    def test_select_what_prometheus_takes_or_are_refused(
-        self, own: Path, selector: str, expected: str | None, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        written = re.sub(r"query: .*", lambda _: f"query: {json.dumps(selector)}}}}}", (own / "slo.yaml").read_text())
-        (own / "slo.yaml").write_text(written)
-
-        status = main([*OWN, "--force"])
-
-        said = capsys.readouterr().err
-        if expected is None:
-            assert (status, said) == (0, "")
-        else:
-            assert status == 2
-            assert expected in said
-        # What is refused is what Prometheus refuses, and nothing else.
-        rule = {"record": "x", "expr": f"sum(rate({selector}[5m]))"}
-        (own / "one.yml").write_text(json.dumps({"groups": [{"name": "one", "rules": [rule]}]}))
-        checked = ["one.yml", *([] if expected else ["made/slo.rules.yml"])]
-        done = subprocess.run(
-            [program("promtool"), "check", "rules", *checked], capture_output=True, text=True, check=False
-        )
-        assert (done.returncode == 0) == (expected is None), done.stdout + done.stderr
-
     def test_have_names_and_descriptions_that_prometheus_prints_as_they_stand(self, own: Path) -> None:
         odd = "a {{ .Foo }} {{{ | b"
         text = re.sub(r"  name: .*", lambda _: f'  name: whole-answers\n  displayName: "{odd}"', SLO_TEXT, count=1)
@@ -338,6 +278,59 @@ class TestOwnSlos:
         assert re.search(said, line), line
         assert "Errno" not in line or "must be a text file" in line
         assert sorted(own.rglob("*")) == before
+
+    @pytest.mark.parametrize("duration", ["1h", "49h", "2d"])
+    def test_whose_window_is_too_short_for_any_alert_are_refused(
+        self, own: Path, duration: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (own / "slo.yaml").write_text(SLO_TEXT.replace("duration: 30d", f"duration: {duration}"))
+
+        assert main(OWN) == 2
+        assert "whole-answers: its timeWindow must be at least 50h for burn alerts, got " in capsys.readouterr().err
+        assert not (own / "made").exists()
+
+    def test_of_a_short_window_and_without_alerts_have_none(
+        self, own: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        text = SLO_TEXT.replace("duration: 30d", "duration: 1h")
+        quiet = '  name: whole-answers\n  annotations: {llmchaos/alerts: "false"}\n'
+        (own / "slo.yaml").write_text(text.replace("  name: whole-answers\n", quiet, 1))
+
+        assert main(OWN) == 0
+        assert "too fast" not in capsys.readouterr().out
+        for name in ("slo.rules.yml", "slo.md"):
+            assert "too fast" not in (own / "made" / name).read_text()
+            assert "No SLO has a burn alert." in (own / "made" / name).read_text()
+        assert "| 99 % in 1 hours |" in (own / "made" / "slo.md").read_text()
+
+    def test_of_a_short_window_have_the_alerts_that_fit_with_their_own_factors(
+        self, own: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (own / "slo.yaml").write_text(SLO_TEXT.replace("duration: 30d", "duration: 7d"))
+
+        assert main(OWN) == 0
+        (group,) = yaml.safe_load((own / "made" / "slo.rules.yml").read_text())["groups"]
+        burns = {rule["alert"]: rule["labels"]["burn"] for rule in group["rules"] if "alert" in rule}
+        assert burns == {"WholeAnswersFastBurn": "3.36", "WholeAnswersMediumBurn": "1.4"}
+        said = capsys.readouterr().out
+        rules, page = ((own / "made" / name).read_text() for name in ("slo.rules.yml", "slo.md"))
+        for text in (said, rules):
+            assert re.search(r"FastBurn[: ]+3.36 times too fast", text)
+            assert re.search(r"MediumBurn[: ]+1.4 times too fast", text)
+        assert "| 3.36 | page |" in page
+        board = json.loads((own / "made" / "slo-overview.json").read_text())
+        (burn,) = [panel for panel in board["panels"] if panel["title"].startswith("Burn rate")]
+        assert burn["fieldConfig"]["defaults"]["thresholds"]["steps"][-1]["value"] == 3.36
+        for text in (said, rules, page):
+            assert "14.4" not in text
+            assert "CreepingBurn" not in text
+
+    def test_of_different_windows_have_each_factor_told(self, own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        other = SLO_TEXT.replace("duration: 30d", "duration: 7d").replace("name: whole-answers", "name: other")
+        (own / "slo.yaml").write_text(f"{SLO_TEXT}---\n{other}")
+
+        assert main(OWN) == 0
+        assert "FastBurn: 14.4 or 3.36 times too fast over 3600s and 300s" in capsys.readouterr().out
 
     @pytest.mark.parametrize("option", ["--slo", "--out"])
     @pytest.mark.parametrize("path", ["", " "])

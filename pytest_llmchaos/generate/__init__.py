@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pytest_llmchaos.generate.boards.panels import Board
+    from pytest_llmchaos.slo.arithmetic import Slo
 
+SOURCE = "stack/slo.yaml"
 # Every generated file says this of itself.
 MARK = "by `llmchaos generate`"
 EPILOG = """
@@ -45,7 +47,8 @@ def main(args: Sequence[str] | None = None) -> int:
     scale = given.scale or (1.0 if own else rules.LAB_SCALE)
     base = given.out if own else given.root
     try:
-        wanted = outputs_of(given.slo, given.out, scale) if own else outputs(given.root, scale)
+        slos = slos_of(given.slo) if own else _checkout_slos(given.root)
+        wanted = outputs_of(slos, given.slo, given.out, scale) if own else outputs(slos, given.root, scale)
         if not given.check:
             _require_writable(wanted, base)
         if own and not (given.force or given.check):
@@ -54,34 +57,38 @@ def main(args: Sequence[str] | None = None) -> int:
     except (BadScenario, OSError) as error:
         return _refuse(str(error))
     for windows in rules.lab_windows(scale):
-        sys.stdout.write(
-            f"{windows.alert.name}: {windows.alert.factor():g} times too fast over {windows.long} and {windows.short}\n"
-        )
+        factors = rules.factors_of(slos, windows.alert)
+        if factors:
+            sys.stdout.write(
+                f"{windows.alert.name}: {factors} times too fast over {windows.long} and {windows.short}\n"
+            )
     return 1 if given.check and changed else 0
 
 
-def outputs(root: Path, scale: float = rules.LAB_SCALE) -> dict[Path, str]:
-    """What each generated file of a checkout must hold."""
-    source = "stack/slo.yaml"
-    if not (root / source).is_file():
+def _checkout_slos(root: Path) -> tuple[Slo, ...]:
+    if not (root / SOURCE).is_file():
         raise BadScenario(
-            f"{root} has no {source}: give --slo FILE and --out DIR for SLOs of your own, or run in a checkout"
+            f"{root} has no {SOURCE}: give --slo FILE and --out DIR for SLOs of your own, or run in a checkout"
         )
-    slos = slos_of(root / source, source)
+    return slos_of(root / SOURCE, SOURCE)
+
+
+def outputs(slos: Sequence[Slo], root: Path, scale: float = rules.LAB_SCALE) -> dict[Path, str]:
+    """What each generated file of a checkout must hold."""
     page = root / "docs" / "slo.md"
     made = {board.uid: dashboard_json(board) for board in boards(slos, scale)}
     return {
-        root / "stack" / "prometheus" / "rules" / "slo.yml": rules.rules(slos, source, scale),
-        root / "stack" / "remediation.slo.yaml": signals.triggers(slos, source, scale),
+        root / "stack" / "prometheus" / "rules" / "slo.yml": rules.rules(slos, SOURCE, scale),
+        root / "stack" / "remediation.slo.yaml": signals.triggers(slos, SOURCE, scale),
         page: docs.page(page.read_text(encoding="utf-8"), slos, scale),
         **{root / "dashboards" / f"{uid}.json": text for uid, text in made.items()},
         **schemas(root),
     }
 
 
-def outputs_of(slo_file: Path, out: Path, scale: float) -> dict[Path, str]:
+def outputs_of(slos: Sequence[Slo], slo_file: Path, out: Path, scale: float) -> dict[Path, str]:
     """What each file that is generated from a user's SLOs must hold."""
-    slos, source = slos_of(slo_file), _name_in_comments(slo_file)
+    source = _name_in_comments(slo_file)
     written = {
         out / "slo.rules.yml": rules.rules(slos, source, scale),
         out / "slo.md": docs.own_page(slos, source, scale),

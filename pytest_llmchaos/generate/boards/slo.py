@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.generate.boards.panels import Board, Panel, Query, firing_alerts
-from pytest_llmchaos.generate.rules import error_ratio, lab_windows
+from pytest_llmchaos.generate.rules import alerts_of, error_ratio, lab_windows
 from pytest_llmchaos.model import CALLER_OFFERED
 from pytest_llmchaos.slo.arithmetic import BURN_ALERTS, DAY_S
 
@@ -76,6 +76,8 @@ def _burn(slos: Sequence[Slo], scale: float) -> Row:
     """How fast the budgets burn."""
     shown = lab_windows(scale)[0].long
     alerting = [slo for slo in slos if slo.alerts] or slos
+    quickest = ((slo, alerts_of(slo, scale)[:1]) for slo in slos)
+    pages = [one.alert.factor(slo.window_days) for slo, alerts in quickest for one in alerts]
     return (
         "Burn",
         (
@@ -85,7 +87,7 @@ def _burn(slos: Sequence[Slo], scale: float) -> Row:
                 kind="lines",
                 unit="short",
                 queries=(Query(expr=f"slo:burn_rate:rate{shown}", legend="{{slo}}"),),
-                bad_from=BURN_ALERTS[0].factor(),
+                bad_from=min(pages, default=None),
             ),
             Panel(
                 title=f"Share of bad events over {shown}",
