@@ -86,6 +86,8 @@ class ChaosSession:
     def trial(self, item: pytest.Item) -> Trial:
         """The trial of an item. Raises what it ended with; a runtime that lacks an ability is a SKIP."""
         plan = item.stash.get(PLAN, None)
+        if plan is None and self.campaign.refused is not None:
+            raise self.campaign.refused
         if plan is None:
             raise NotReady(
                 f"{item.nodeid} got no plan, for its collection showed no `trial` of this plugin: name `trial` among the arguments of "

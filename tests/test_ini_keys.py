@@ -86,6 +86,13 @@ def test_an_option_of_the_command_line_is_refused_as_a_key(chaos, double, option
     )
 
 
+def test_a_worker_that_refuses_a_key_says_so_in_each_test(chaos):
+    result = chaos("-p", "xdist", "-n", "1", lines=["llmchaos_atach = true"], own=True)
+
+    result.assert_outcomes(errors=2)
+    result.stdout.fnmatch_lines(["*BadScenario: llmchaos_atach is no ini key*did you mean llmchaos_attach?*"])
+
+
 def test_a_session_without_experiments_runs_whatever_key_is_misspelt(chaos):
     chaos(lines=["llmchaos_atach = true"], own=True, text=UNIT).assert_outcomes(passed=1)
 
