@@ -55,6 +55,7 @@ class ChaosSession:
     def plan(self, items: Sequence[pytest.Function]) -> None:
         """Plan the trials of these items, and find what is wrong before anything starts. Raises UsageError."""
         try:
+            options.check_keys(self.config)
             self._take(items)
             if not self.only_plans and not self.config.option.collectonly:
                 self._say_where()
@@ -86,6 +87,8 @@ class ChaosSession:
     def trial(self, item: pytest.Item) -> Trial:
         """The trial of an item. Raises what it ended with; a runtime that lacks an ability is a SKIP."""
         plan = item.stash.get(PLAN, None)
+        if plan is None and self.campaign.refused is not None:
+            raise self.campaign.refused
         if plan is None:
             raise NotReady(
                 f"{item.nodeid} got no plan, for its collection showed no `trial` of this plugin: name `trial` among the arguments of "

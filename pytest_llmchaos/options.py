@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import re
 import secrets
+import tomllib
+import warnings
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +20,8 @@ from pytest_llmchaos.subject.lab import BACKENDS
 from pytest_llmchaos.subject.own_stack import OwnKeys, own_subject, refuse_services
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pytest_llmchaos.subject.lab import Subject
 
 RUNTIMES = ("auto", "compose", "local")
@@ -68,6 +74,29 @@ INI: tuple[tuple[str, IniType, str], ...] = (
         "Your stack runs already: take part in it and leave it running (needs --chaos-unleash).",
     ),
 )
+# A key's example is in the ini file's own format: words here, which a TOML file writes as a text or a list.
+_EXAMPLES = {
+    "runtime": "local",
+    "backend": "sim",
+    "report": "reports",
+    "compose": "compose.yaml",
+    "prometheus": "prometheus",
+    "targets": "web worker",
+    "pushgateway": "push",
+    "remediator": "fixer",
+    "model": "default",
+    "tokens_per_s": "500",
+    "slo": "slo.yaml",
+    "attach": "true",
+}
+_EXPECTED: dict[IniType, str] = {
+    "string": "one text",
+    "linelist": "a list of texts",
+    "args": "a list of texts",
+    "bool": "true or false",
+    "float": "a number",
+}
+_FORMER = "llmchaos_services"
 _NO_VALUE: dict[str, object] = {"args": (), "linelist": (), "bool": False, "float": None}
 _DEST = "llmchaos_opt_"
 SPELLING = "llmchaos-spelling"
@@ -99,7 +128,7 @@ def add(parser: pytest.Parser) -> Spelling:
             group.addoption(canonical, **about)
         if alias in taken:
             given_up.add(name)
-    parser.addini("llmchaos_services", "No longer used: each role has a key of its own.", type="linelist", default=())
+    parser.addini(_FORMER, "No longer used: each role has a key of its own.", type="linelist", default=())
     for name, kind, text in INI:
         parser.addini(name, text, type=kind, default=_NO_VALUE.get(kind, ""))
     return Spelling(frozenset(given_up))
@@ -124,7 +153,8 @@ def given(config: pytest.Config, name: str) -> Any:
 
 def text_of(config: pytest.Config, name: str, default: str) -> str:
     """A text option: the command line's, else the ini file's, else the default."""
-    return str(given(config, name) or config.getini(f"llmchaos_{name}") or default)
+    in_file = _ini(config, name)
+    return str(given(config, name) or in_file or default)
 
 
 def choice_of(config: pytest.Config, name: str, choices: tuple[str, ...], default: str) -> str:
@@ -161,13 +191,75 @@ def own_subject_of(config: pytest.Config) -> Subject | None:
 
 
 def _ini(config: pytest.Config, name: str) -> Any:
-    """An ini key's value. Raises BadScenario where it is not of its type."""
+    """An ini key's value. Raises BadScenario where it is not of its type, with an example in the ini file's format."""
+    key = f"llmchaos_{name}"
+    kinds: dict[str, IniType] = {one: kind for one, kind, _ in INI} | {_FORMER: "linelist"}
+    kind = kinds[key]
     try:
-        return config.getini(f"llmchaos_{name}")
+        with warnings.catch_warnings():
+            # pytest 9 warns of a list where a text is expected, which is refused here.
+            warnings.simplefilter("ignore", pytest.PytestDeprecationWarning)
+            value = config.getini(key)
     except (ValueError, TypeError, pytest.UsageError) as error:
-        kind = next(kind for key, kind, _ in INI if key == f"llmchaos_{name}")
-        what = {"bool": "true or false", "float": "a number"}.get(kind, f"of the type {kind}")
-        raise BadScenario(f"llmchaos_{name} must be {what}: {error}") from None
+        raise BadScenario(f"{key} must be {_EXPECTED[kind]}: {error}; write {_example(config, name, kind)}") from None
+    if kind == "string":
+        seen = _as_written(config, key, value)
+        good = isinstance(seen, str)
+    else:
+        seen = value
+        good = kind not in ("linelist", "args") or all(isinstance(one, str) and one.strip() for one in value)
+    if not good:
+        raise BadScenario(f"{key} must be {_EXPECTED[kind]}, got {seen!r:.80}: write {_example(config, name, kind)}")
+    return value
+
+
+def _as_written(config: pytest.Config, key: str, value: object) -> object:
+    """A text as the TOML file has it: pytest makes a number or a boolean of [tool.pytest.ini_options] a text."""
+    if not value or not str(config.inipath).endswith(".toml") or key in _overridden(config):
+        return value
+    table = tomllib.loads(config.inipath.read_text(encoding="utf-8")) if config.inipath else {}
+    return table.get("tool", {}).get("pytest", {}).get("ini_options", {}).get(key, value)
+
+
+def _example(config: pytest.Config, name: str, kind: IniType) -> str:
+    words = _EXAMPLES.get(name, "web")
+    if str(config.inipath).endswith(".toml") and kind in ("string", "linelist", "args"):
+        quoted = ", ".join(f'"{word}"' for word in words.split())
+        words = quoted if kind == "string" else f"[{quoted}]"
+    return f"llmchaos_{name} = {words}"
+
+
+def _overridden(config: pytest.Config) -> set[str]:
+    """The ini keys of the command line's `-o KEY=VALUE`."""
+    return {str(word).partition("=")[0] for word in config.getoption("override_ini") or ()}
+
+
+def check_keys(config: pytest.Config) -> None:
+    """Raises BadScenario for an ini key that looks like one of this plugin's and is none: nobody would read it."""
+    for key in sorted(_unread(config)):
+        name = re.sub(r"(?i)^llm[-_ ]?chaos[-_ ]?", "", key)
+        if name in {option for option, _, _ in OPTIONS}:
+            raise BadScenario(f"{key} is no ini key: give {spelling(config, name)} on the command line instead")
+        known = {one.removeprefix("llmchaos_"): one for one, _, _ in INI}
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"did you mean {known[near[0]]}?" if near else f"the keys are {', '.join(known.values())}"
+        raise BadScenario(f"{key} is no ini key of pytest-llmchaos and would not be read: {hint}")
+
+
+def _unread(config: pytest.Config) -> Iterator[str]:
+    """The keys that begin as this plugin's do and that no plugin registered."""
+    with warnings.catch_warnings():
+        # pytest 9 deprecates the mapping in favour of getini(), which cannot list what a file holds.
+        warnings.simplefilter("ignore", pytest.PytestDeprecationWarning)
+        written = {*config.inicfg, *_overridden(config)}
+    for key in written:
+        if re.match(r"(?i)llm[-_ ]?chaos", key) and key not in {_FORMER, *(one for one, _, _ in INI)}:
+            try:
+                config.getini(key)
+            except ValueError:
+                yield key
+            except (TypeError, pytest.UsageError):
+                continue  # another plugin's own, with a value that is for that plugin to refuse
 
 
 def is_attached(config: pytest.Config) -> bool:
@@ -190,6 +282,7 @@ def only_plans(config: pytest.Config) -> bool:
 
 def check(config: pytest.Config) -> None:
     """Raises BadScenario for whatever is wrong with the options and the ini file by themselves."""
+    reports_of(config)
     runtime, own = runtime_of(config), own_subject_of(config)
     backend_of(config), repeat_of(config)
     if own is not None and runtime == "local":
@@ -219,6 +312,7 @@ def repeat_of(config: pytest.Config) -> int:
     text = given(config, "repeat")
     if text is None:
         return 1
-    if not str(text).isdecimal() or not 1 <= int(text) <= 1000:
-        raise BadScenario(f"{spelling(config, 'repeat')} must be a whole number from 1 to 1000, got {text!r}")
-    return int(text)
+    digits = str(text).lstrip("0") if str(text).isdecimal() else ""
+    if not 1 <= len(digits) <= 4 or int(digits) > 1000:
+        raise BadScenario(f"{spelling(config, 'repeat')} must be a whole number from 1 to 1000, got {text!r:.80}")
+    return int(digits)

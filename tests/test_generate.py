@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -129,6 +130,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+SLO_TEXT = (ROOT / "examples" / "byo" / "slo.yaml").read_text()
 OWN = ("--slo", "slo.yaml", "--out", "made")
 
 
@@ -160,6 +162,30 @@ class TestOwnSlos:
             [program("promtool"), "check", "rules", "made/slo.rules.yml"], capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
+
+    def test_have_names_and_descriptions_that_prometheus_prints_as_they_stand(self, own: Path) -> None:
+        odd = "a {{ .Foo }} {{{ | b"
+        text = re.sub(r"  name: .*", lambda _: f'  name: whole-answers\n  displayName: "{odd}"', SLO_TEXT, count=1)
+        (own / "slo.yaml").write_text(re.sub(r"(?m)^  description: .*", lambda _: f'  description: "{odd}"', text))
+
+        assert main(OWN) == 0
+
+        done = subprocess.run(
+            [program("promtool"), "check", "rules", "made/slo.rules.yml"], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        (group,) = yaml.safe_load((own / "made" / "slo.rules.yml").read_text())["groups"]
+        (described,) = {rule["annotations"]["description"] for rule in group["rules"] if "alert" in rule}
+        assert described.replace('{{ "{{" }}', "{{") == odd
+        assert r"a {{ .Foo }} {{{ \| b |" in (own / "made" / "slo.md").read_text()
+
+    def test_near_to_1_are_written_as_they_are(self, own: Path) -> None:
+        (own / "slo.yaml").write_text(SLO_TEXT.replace("target: 0.99", "target: 0.9999999"))
+
+        assert main(OWN) == 0
+        assert "'vector(0.9999999)'" in (own / "made" / "slo.rules.yml").read_text()
+        assert "| 99.99999 % in" in (own / "made" / "slo.md").read_text()
+        assert "99.99999 %" in (own / "made" / "slo-overview.json").read_text()
 
     def test_that_did_not_change_are_left_alone(self, own: Path) -> None:
         assert main(OWN) == 0
@@ -214,7 +240,25 @@ class TestOwnSlos:
             (["--out", "made"], "--slo FILE and --out DIR belong together"),
             (["--slo", "missing.yaml", "--out", "made"], "missing.yaml: must be a text file"),
             (["--slo", "bad.yaml", "--out", "made"], "bad.yaml:1:1: the document must have 'apiVersion'"),
-            (["--slo", "slo.yaml", "--out", "bad.yaml"], "bad.yaml"),
+            (
+                ["--slo", "slo.yaml", "--out", "bad.yaml"],
+                "bad.yaml must be a folder that can be written to, or made, but",
+            ),
+            (
+                ["--slo", "slo.yaml", "--out", "bad.yaml/a/b"],
+                "bad.yaml/a/b must be a folder .* bad.yaml is a file: give",
+            ),
+            (
+                ["--slo", "slo.yaml", "--out", "dangling"],
+                "dangling must be a folder .* dangling is a link to nothing: ",
+            ),
+            (["--slo", "slo.yaml", "--out", "dangling/a"], "dangling is a link to nothing: give another"),
+            (["--slo", "slo.yaml", "--out", "full"], "full/slo.md must be a file .* is a folder: move it away"),
+            (["--slo", "slo.yaml", "--out", "full", "--force"], "full/slo.md must be a file .* is a folder: move it"),
+            (
+                ["--slo", "slo.yaml", "--out", "linked", "--force"],
+                "linked/slo.md must be a file .* is a link to nothing",
+            ),
             ([], "has no stack/slo.yaml: give --slo FILE and --out DIR"),
         ],
     )
@@ -222,11 +266,92 @@ class TestOwnSlos:
         self, own: Path, args: list[str], said: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         (own / "bad.yaml").write_text("kind: SLO\n")
+        (own / "dangling").symlink_to("nowhere")
+        (own / "full" / "slo.md").mkdir(parents=True)
+        (own / "linked").mkdir()
+        (own / "linked" / "slo.md").symlink_to("nowhere")
+        before = sorted(own.rglob("*"))
 
         assert main(args) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("llmchaos generate: ")
-        assert said in line
+        assert re.search(said, line), line
+        assert "Errno" not in line or "must be a text file" in line
+        assert sorted(own.rglob("*")) == before
+
+    @pytest.mark.parametrize("duration", ["1h", "49h", "2d"])
+    def test_whose_window_is_too_short_for_any_alert_are_refused(
+        self, own: Path, duration: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (own / "slo.yaml").write_text(SLO_TEXT.replace("duration: 30d", f"duration: {duration}"))
+
+        assert main(OWN) == 2
+        assert "whole-answers: its timeWindow must be at least 50h for burn alerts, got " in capsys.readouterr().err
+        assert not (own / "made").exists()
+
+    def test_of_a_short_window_and_without_alerts_have_none(
+        self, own: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        text = SLO_TEXT.replace("duration: 30d", "duration: 1h")
+        quiet = '  name: whole-answers\n  annotations: {llmchaos/alerts: "false"}\n'
+        (own / "slo.yaml").write_text(text.replace("  name: whole-answers\n", quiet, 1))
+
+        assert main(OWN) == 0
+        assert "too fast" not in capsys.readouterr().out
+        for name in ("slo.rules.yml", "slo.md"):
+            assert "too fast" not in (own / "made" / name).read_text()
+            assert "No SLO has a burn alert." in (own / "made" / name).read_text()
+        assert "| 99 % in 1 hours |" in (own / "made" / "slo.md").read_text()
+
+    def test_of_a_short_window_have_the_alerts_that_fit_with_their_own_factors(
+        self, own: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (own / "slo.yaml").write_text(SLO_TEXT.replace("duration: 30d", "duration: 7d"))
+
+        assert main(OWN) == 0
+        (group,) = yaml.safe_load((own / "made" / "slo.rules.yml").read_text())["groups"]
+        burns = {rule["alert"]: rule["labels"]["burn"] for rule in group["rules"] if "alert" in rule}
+        assert burns == {"WholeAnswersFastBurn": "3.36", "WholeAnswersMediumBurn": "1.4"}
+        said = capsys.readouterr().out
+        rules, page = ((own / "made" / name).read_text() for name in ("slo.rules.yml", "slo.md"))
+        for text in (said, rules):
+            assert re.search(r"FastBurn[: ]+3.36 times too fast", text)
+            assert re.search(r"MediumBurn[: ]+1.4 times too fast", text)
+        assert "| 3.36 | page |" in page
+        board = json.loads((own / "made" / "slo-overview.json").read_text())
+        (burn,) = [panel for panel in board["panels"] if panel["title"].startswith("Burn rate")]
+        assert burn["fieldConfig"]["defaults"]["thresholds"]["steps"][-1]["value"] == 3.36
+        for text in (said, rules, page):
+            assert "14.4" not in text
+            assert "CreepingBurn" not in text
+
+    def test_of_different_windows_have_each_factor_told(self, own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        other = SLO_TEXT.replace("duration: 30d", "duration: 7d").replace("name: whole-answers", "name: other")
+        (own / "slo.yaml").write_text(f"{SLO_TEXT}---\n{other}")
+
+        assert main(OWN) == 0
+        assert "FastBurn: 14.4 or 3.36 times too fast over 3600s and 300s" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("option", ["--slo", "--out"])
+    @pytest.mark.parametrize("path", ["", " "])
+    def test_have_paths_that_are_not_empty(
+        self, own: Path, option: str, path: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(SystemExit, match="2"):
+            main([*OWN, option, path])
+        assert f"{option}: must be a path, got {path!r}: write . for this folder" in capsys.readouterr().err
+        assert [one.name for one in own.iterdir()] == ["slo.yaml"]
+
+    @pytest.mark.parametrize("name", ["a\nb: c.yaml", "a --> b.yaml", "a --!> b.yaml", "a\udcffb.yaml"])
+    def test_may_be_in_a_file_of_any_name(self, own: Path, name: str) -> None:
+        (own / "slo.yaml").rename(own / name)
+
+        assert main(["--slo", name, "--out", "made"]) == 0
+
+        for made in ("slo.rules.yml", "slo.md"):
+            first = (own / "made" / made).read_text().splitlines()[0]
+            assert "generate again." in first
+            assert first.count(">") == (made == "slo.md")
 
     @pytest.mark.parametrize("scale", ["0.5", "nan", "inf", "x"])
     def test_are_scaled_by_a_number_of_at_least_1(
@@ -234,4 +359,4 @@ class TestOwnSlos:
     ) -> None:
         with pytest.raises(SystemExit, match="2"):
             main([*OWN, "--scale", scale])
-        assert "--scale" in capsys.readouterr().err
+        assert f"--scale: must be a number of at least 1, got {scale!r}" in capsys.readouterr().err

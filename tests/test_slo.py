@@ -174,6 +174,22 @@ class TestFile:
             ("    - target: 0.995", "    target: 0.995", "20:5: spec.objectives must be a list, got a mapping of 1"),
             ("      ratioMetric:\n", "      - ratioMetric:\n", "23:7: .*indicator.spec must be a mapping"),
             ("kind: SLO", "kind: [SLO", r"must be YAML, got"),
+            ("kind: SLO", "kind: " + "[" * 3000, "slo.yaml: must be YAML that is nested a few levels deep"),
+            ("duration: 4w", f"duration: {'9' * 400}d", "17:17: .*duration must be a duration .* of at most 3660d"),
+            ("duration: 4w", f"duration: {'9' * 5000}d", "17:17: .*duration must be a duration"),
+            ("duration: 4w", "duration: 3661d", "17:17: .*duration must be a duration"),
+            ("duration: 4w", "duration: \u0664d", "17:17: .*duration must be a duration"),
+            ('"2.5"', "inf", "8:33: .*must be seconds above 0"),
+            ('"2.5"', "1e999", "8:33: .*must be seconds above 0"),
+            ('"2.5"', "nan", "8:33: .*must be seconds above 0"),
+            ("target: 0.995", "target: 0.9999999999999999", "20:15: .*target must be a share .* by 1e-12 at least"),
+            (
+                "query: asked_total\n",
+                'query: asked_total{b=~"("}\n',
+                "34:22: .*regular expressions that Prometheus takes",
+            ),
+            ("displayName: Availability", r'displayName: "a\0b"', "5:16: .*must be a text without control characters"),
+            ("llmchaos/unit: answers", r'llmchaos/unit: "a\x07"', "7:20: .*must be a text without control characters"),
         ],
     )
     def test_that_is_wrong_is_told_where_what_was_expected_and_what_was_seen(
@@ -237,6 +253,11 @@ class TestSlo:
             ("total", 'x{a="b"', "total must select counters"),
             ("total", "x{a=b}", "total must select counters"),
             ("total", 'x{"b"}', "total must select counters"),
+            (
+                "objective",
+                0.9999999999999999,
+                "objective must leave a budget of at least 1e-12, got 0.9999999999999999",
+            ),
         ],
     )
     def test_is_refused_if_it_cannot_be_one(self, field: str, value: object, said: str) -> None:
@@ -248,6 +269,9 @@ class TestSlo:
     )
     def test_may_select_by_any_label(self, selector: str) -> None:
         assert made(good=selector).good == selector
+
+    def test_prints_what_it_promises_however_near_to_1(self) -> None:
+        assert str(made(0.9999999)) == "made-up 0.9999999 over 30 days"
 
     def test_prints_what_it_promises(self) -> None:
         assert str(made(0.995)) == "made-up 0.995 over 30 days"

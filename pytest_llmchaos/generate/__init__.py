@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import math
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pytest_llmchaos.generate.boards.panels import Board
+    from pytest_llmchaos.slo.arithmetic import Slo
 
+SOURCE = "stack/slo.yaml"
 # Every generated file says this of itself.
 MARK = "by `llmchaos generate`"
 EPILOG = """
@@ -44,41 +47,48 @@ def main(args: Sequence[str] | None = None) -> int:
     scale = given.scale or (1.0 if own else rules.LAB_SCALE)
     base = given.out if own else given.root
     try:
-        wanted = outputs_of(given.slo, given.out, scale) if own else outputs(given.root, scale)
+        slos = slos_of(given.slo) if own else _checkout_slos(given.root)
+        wanted = outputs_of(slos, given.slo, given.out, scale) if own else outputs(slos, given.root, scale)
+        if not given.check:
+            _require_writable(wanted, base)
         if own and not (given.force or given.check):
             _require_ours(wanted)
         changed = _compare(wanted, base) if given.check else _write(wanted, base)
     except (BadScenario, OSError) as error:
         return _refuse(str(error))
     for windows in rules.lab_windows(scale):
-        sys.stdout.write(
-            f"{windows.alert.name}: {windows.alert.factor():g} times too fast over {windows.long} and {windows.short}\n"
-        )
+        factors = rules.factors_of(slos, windows.alert)
+        if factors:
+            sys.stdout.write(
+                f"{windows.alert.name}: {factors} times too fast over {windows.long} and {windows.short}\n"
+            )
     return 1 if given.check and changed else 0
 
 
-def outputs(root: Path, scale: float = rules.LAB_SCALE) -> dict[Path, str]:
-    """What each generated file of a checkout must hold."""
-    source = "stack/slo.yaml"
-    if not (root / source).is_file():
+def _checkout_slos(root: Path) -> tuple[Slo, ...]:
+    if not (root / SOURCE).is_file():
         raise BadScenario(
-            f"{root} has no {source}: give --slo FILE and --out DIR for SLOs of your own, or run in a checkout"
+            f"{root} has no {SOURCE}: give --slo FILE and --out DIR for SLOs of your own, or run in a checkout"
         )
-    slos = slos_of(root / source, source)
+    return slos_of(root / SOURCE, SOURCE)
+
+
+def outputs(slos: Sequence[Slo], root: Path, scale: float = rules.LAB_SCALE) -> dict[Path, str]:
+    """What each generated file of a checkout must hold."""
     page = root / "docs" / "slo.md"
     made = {board.uid: dashboard_json(board) for board in boards(slos, scale)}
     return {
-        root / "stack" / "prometheus" / "rules" / "slo.yml": rules.rules(slos, source, scale),
-        root / "stack" / "remediation.slo.yaml": signals.triggers(slos, source, scale),
+        root / "stack" / "prometheus" / "rules" / "slo.yml": rules.rules(slos, SOURCE, scale),
+        root / "stack" / "remediation.slo.yaml": signals.triggers(slos, SOURCE, scale),
         page: docs.page(page.read_text(encoding="utf-8"), slos, scale),
         **{root / "dashboards" / f"{uid}.json": text for uid, text in made.items()},
         **schemas(root),
     }
 
 
-def outputs_of(slo_file: Path, out: Path, scale: float) -> dict[Path, str]:
+def outputs_of(slos: Sequence[Slo], slo_file: Path, out: Path, scale: float) -> dict[Path, str]:
     """What each file that is generated from a user's SLOs must hold."""
-    slos, source = slos_of(slo_file), slo_file.name
+    source = _name_in_comments(slo_file)
     written = {
         out / "slo.rules.yml": rules.rules(slos, source, scale),
         out / "slo.md": docs.own_page(slos, source, scale),
@@ -88,6 +98,11 @@ def outputs_of(slo_file: Path, out: Path, scale: float) -> dict[Path, str]:
     except BadScenario as error:
         sys.stdout.write(f"no dashboard: {error}\n")
     return written
+
+
+def _name_in_comments(path: Path) -> str:
+    """The file's name without what would end a comment that names it."""
+    return "".join(one if one.isprintable() and one not in "<>" else "_" for one in path.name)
 
 
 def dashboard_json(board: Board) -> str:
@@ -111,8 +126,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--slo", type=Path, metavar="FILE", help="your SLOs, in OpenSLO v1 (docs/slo.md says more)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the folder to write to; made where it is missing")
+    parser.add_argument("--slo", type=_path, metavar="FILE", help="your SLOs, in OpenSLO v1 (docs/slo.md says more)")
+    parser.add_argument("--out", type=_path, metavar="DIR", help="the folder to write to; made where it is missing")
     parser.add_argument(
         "--scale",
         type=_scale,
@@ -129,11 +144,48 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _path(text: str) -> Path:
+    if not text.strip() or "\0" in text:
+        raise argparse.ArgumentTypeError(f"must be a path, got {text!r}: write . for this folder")
+    return Path(text)
+
+
 def _scale(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not 1 <= value < math.inf:
         raise argparse.ArgumentTypeError(f"must be a number of at least 1, got {text!r}")
     return value
+
+
+def _require_writable(wanted: Mapping[Path, str], base: Path) -> None:
+    """Raises BadScenario where one of the files, or its folder, cannot be written: before the first of them is."""
+    for folder in dict.fromkeys((base, *(path.parent for path in wanted))):
+        nearest = next(
+            one for one in (folder, *folder.parents) if one.is_symlink() or one.exists() or one == one.parent
+        )
+        what = _seen(nearest, is_as_wanted=nearest.is_dir(), mode=os.W_OK | os.X_OK)
+        if what:
+            told = f"must be a folder that can be written to, or made, but {nearest} is {what}"
+            raise BadScenario(f"{folder} {told}: give another. Nothing was written")
+    for path in wanted:
+        if path.is_symlink() or path.exists():
+            what = _seen(path, is_as_wanted=path.is_file(), mode=os.W_OK | os.R_OK)
+            if what:
+                raise BadScenario(
+                    f"{path} must be a file that can be written, but is {what}: move it away. Nothing was written"
+                )
+
+
+def _seen(path: Path, *, is_as_wanted: bool, mode: int) -> str:
+    """What stands in the way at a path; nothing where all is well."""
+    if is_as_wanted:
+        return "" if os.access(path, mode) else "closed to you"
+    if not path.exists():
+        return "a link to nothing"
+    return "a folder" if path.is_dir() else "a file" if path.is_file() else "neither file nor folder"
 
 
 def _require_ours(wanted: Mapping[Path, str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.generate.rules import alert_name, alerts_of, lab_windows
+from pytest_llmchaos.generate.rules import alert_name, alerts_of, factors_of, lab_windows
 from pytest_llmchaos.slo.arithmetic import DAY_S
 
 if TYPE_CHECKING:
@@ -35,13 +35,13 @@ def own_page(slos: Sequence[Slo], source: str, scale: float) -> str:
 
 def _slos(slos: Sequence[Slo]) -> str:
     rows = [
-        f"| `{slo.name}` | {100 * slo.objective:g} % in {slo.window_days:g} days | {slo.description} | "
+        f"| `{slo.name}` | {100 * slo.objective:.12g} % in {_window(slo.window_days)} | {_cell(slo.description)} | "
         f"{_code(slo.good)} | {_code(slo.total)} | {slo.error_budget * 8 * slo.window_days * DAY_S:,.0f} |"
         for slo in slos
     ]
     return "\n".join(
         [
-            "| SLO | objective | meaning | good | of | bad events a month allows at 8 a second |",
+            "| SLO | objective | meaning | good | of | bad events its window allows at 8 a second |",
             "|---|---|---|---|---|---:|",
             *rows,
             "",
@@ -51,11 +51,14 @@ def _slos(slos: Sequence[Slo]) -> str:
 
 def _alerts(slos: Sequence[Slo], scale: float) -> str:
     rows = [
-        f"| {w.alert.factor():g} | {w.alert.severity} | {w.alert.budget_share:.0%} in {w.alert.long_s / 3600:g} h | "
+        f"| {factors_of(slos, w.alert)} | {w.alert.severity} | {w.alert.budget_share:.0%} in {w.alert.long_s / 3600:g} h | "
         f"{w.alert.long_s / 3600:g} h and {w.alert.short_s / 60:g} min | {w.long} and {w.short} | "
         f"{', '.join(f'`{alert_name(slo, w.alert)}`' for slo in slos if w in alerts_of(slo, scale))} |"
         for w in lab_windows(scale)
+        if factors_of(slos, w.alert)
     ]
+    if not rows:
+        return "No SLO has a burn alert.\n"
     return "\n".join(
         [
             "| times too fast | severity | spends of the budget | windows for a month | windows in the rules | alerts |",
@@ -66,5 +69,13 @@ def _alerts(slos: Sequence[Slo], scale: float) -> str:
     )
 
 
+def _window(days: float) -> str:
+    return f"{days:g} days" if days >= 1 else f"{24 * days:g} hours"
+
+
 def _code(selector: str) -> str:
-    return "`" + selector.replace("|", "\\|") + "`"
+    return "`" + _cell(selector) + "`"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_llmchaos.slo.arithmetic import BURN_ALERTS, scaled_window_s
+from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.slo.arithmetic import BURN_ALERTS, DAY_S, scaled_window_s
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 LAB_SCALE = 240.0
 # One bad request is an anecdote, however few there were: 1 of 100 burns a budget of 0.5 % at twice its rate.
 LEAST_BAD = 2
+_BOTH = "# An alert needs both windows: the long one so that it matters, the short one so that it ends in time.\n"
 _WORDS = {"ttft": "TimeToFirstToken", "p95": "P95", "p99": "P99"}
 
 
@@ -54,25 +56,53 @@ def events(window: str) -> str:
 
 
 def alerts_of(slo: Slo, scale: float) -> tuple[Windows, ...]:
-    """The alerts of an SLO. A factor that even total failure does not reach would be an alert that never fires."""
+    """The alerts of an SLO, without those that contradict it.
+
+    A factor that even total failure does not reach would be an alert that never fires. One below 1, of a window that is
+    short for the alert's own, would call a budget that lasts spent too fast.
+    """
     every = lab_windows(scale) if slo.alerts else ()
-    return tuple(one for one in every if one.alert.factor(slo.window_days) * slo.error_budget < 1)
+    return tuple(
+        one
+        for one in every
+        if one.alert.factor(slo.window_days) >= 1 and one.alert.factor(slo.window_days) * slo.error_budget < 1
+    )
+
+
+def factors_of(slos: Sequence[Slo], alert: BurnAlert) -> str:
+    """How many times too fast, in words, as the SLOs that have the alert have it; empty where none has."""
+    factors = {
+        alert.factor(slo.window_days) for slo in slos if any(one.alert == alert for one in alerts_of(slo, LAB_SCALE))
+    }
+    return " or ".join(f"{factor:g}" for factor in sorted(factors, reverse=True))
+
+
+def require_long_windows(slos: Sequence[Slo]) -> None:
+    """Raises BadScenario for an SLO that asks for burn alerts and whose window is too short for the shortest of them."""
+    least_days = min(alert.long_s / alert.budget_share for alert in BURN_ALERTS) / DAY_S
+    for slo in slos:
+        if slo.alerts and all(alert.factor(slo.window_days) < 1 for alert in BURN_ALERTS):
+            raise BadScenario(
+                f"{slo.name}: its timeWindow must be at least {24 * least_days:g}h for burn alerts, got "
+                f'{24 * slo.window_days:g}h: write a longer duration, or the annotation llmchaos/alerts: "false"'
+            )
 
 
 def rules(slos: Sequence[Slo], source: str, scale: float = LAB_SCALE) -> str:
-    """The rule file, as text."""
+    """The rule file, as text. Raises BadScenario for a window that is too short for burn alerts."""
+    require_long_windows(slos)
+    rows = ((w, factors_of(slos, w.alert)) for w in lab_windows(scale))
     table = "".join(
-        f"#   {w.alert.name:<13} {w.alert.factor():>4g} times too fast over {w.long} and {w.short} "
+        f"#   {w.alert.name:<13} {factors:>4} times too fast over {w.long} and {w.short} "
         f"(of a month: {_span(w.alert.long_s)} and {_span(w.alert.short_s)}), {w.alert.severity}\n"
-        for w in lab_windows(scale)
+        for w, factors in rows
+        if factors
     )
     windows = "Windows are for a month"
     if scale > 1:
         windows = f"Windows are {scale:g} times shorter than for a month and at least 4 scrapes long; factors stay"
-    head = (
-        f"# Generated from {source} by `llmchaos generate`; change that file and generate again.\n"
-        f"#\n# {windows}:\n{table}"
-        "# An alert needs both windows: the long one so that it matters, the short one so that it ends in time.\n"
+    head = f"# Generated from {source} by `llmchaos generate`; change that file and generate again.\n" + (
+        f"#\n# {windows}:\n{table}{_BOTH}" if table else "#\n# No SLO has a burn alert.\n"
     )
     return head + "groups:\n" + "\n".join(_group(slo, scale) for slo in slos)
 
@@ -83,7 +113,7 @@ def _group(slo: Slo, scale: float) -> str:
     longs = {one.long for one in alerts}
     windows = sorted({shown} | longs | {one.short for one in alerts}, key=lambda w: float(w[:-1]))
     lines = [f"  - name: slo-{slo.name}", "    rules:"]
-    lines += _record("slo:objective:ratio", slo, f"vector({slo.objective:.6g})")
+    lines += _record("slo:objective:ratio", slo, f"vector({slo.objective:.12g})")
     for window in windows:
         # clamp_min: where good and total are counted at different moments, a window can hold more of the former.
         ratio = f"1 - sum(rate({slo.good}[{window}])) / (sum(rate({slo.total}[{window}])) > 0)"
@@ -111,9 +141,8 @@ def _alert(slo: Slo, windows: Windows) -> list[str]:
     of_slo = f'{{slo="{slo.name}"}}'
     limit = f"{factor:g} * {slo.error_budget:.6g}"
     share = "{{ $value | humanizePercentage }}"
-    summary = (
-        f"{slo.display_name or slo.name}: {share} of {slo.unit} bad over {windows.long}, {factor:g} times too fast"
-    )
+    name, unit = _literal(slo.display_name or slo.name), _literal(slo.unit)
+    summary = f"{name}: {share} of {unit} bad over {windows.long}, {factor:g} times too fast"
     return [
         f"      - alert: {alert_name(slo, alert)}",
         "        expr: |",
@@ -123,8 +152,13 @@ def _alert(slo: Slo, windows: Windows) -> list[str]:
         f'        labels: {{severity: {alert.severity}, slo: {slo.name}, signal: slo, burn: "{factor:g}"}}',
         "        annotations:",
         f"          summary: {_quote(summary)}",
-        f"          description: {_quote(slo.description)}",
+        f"          description: {_quote(_literal(slo.description))}",
     ]
+
+
+def _literal(text: str) -> str:
+    """A text that Prometheus's templates print as it stands."""
+    return text.replace("{{", '{{ "{{" }}')
 
 
 def _quote(text: str) -> str:

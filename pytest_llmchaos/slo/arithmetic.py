@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.slo.selectors import expected_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
 DAY_S = 86_400.0
 # A range needs a few scrapes to hold a rate at all: two make one, and one of them may be late or lost.
 LEAST_SCRAPES = 4
+# Budgets are rounded to this: what is smaller is dust of floating point, and would be no budget at all.
+LEAST_BUDGET = 1e-12
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-_LABEL = r"""[a-zA-Z_]\w*\s*(=|!=|=~|!~)\s*("([^"\\]|\\.)*"|'([^'\\]|\\.)*')"""
-SELECTOR = re.compile(rf"[a-zA-Z_:][a-zA-Z0-9_:]*(\{{\s*({_LABEL}\s*(,\s*{_LABEL}\s*)*,?)?\s*\}})?", re.ASCII)
 
 
 class InvalidSlo(BadScenario):
@@ -49,17 +50,20 @@ class Slo:
             raise InvalidSlo(f"name must be lower-case words joined by hyphens, got {self.name!r}: write 'ttft-p95'")
         if not 0 < self.objective < 1:
             raise InvalidSlo(f"{self.name}: objective must be above 0 and below 1, got {self.objective}: write 0.995")
+        if not self.error_budget > 0:
+            raise InvalidSlo(
+                f"{self.name}: objective must leave a budget of at least {LEAST_BUDGET:g}, got {self.objective!r}: "
+                "write 0.99999 or less"
+            )
         if not 0 < self.window_days < math.inf:
             raise InvalidSlo(f"{self.name}: window_days must be above 0, got {self.window_days}: write 30")
         for what, selector in (("good", self.good), ("total", self.total)):
-            if not SELECTOR.fullmatch(selector):
-                raise InvalidSlo(
-                    f"{self.name}: {what} must select counters, got {selector!r}: "
-                    'write metric_total{label="value"} without functions, the arithmetic is added here'
-                )
+            expected = expected_of(selector)
+            if expected is not None:
+                raise InvalidSlo(f"{self.name}: {what} must select counters, got {selector!r}: write {expected}")
 
     def __str__(self) -> str:
-        return f"{self.name} {self.objective:.6g} over {self.window_days:g} days"
+        return f"{self.name} {self.objective:.12g} over {self.window_days:g} days"
 
     @property
     def error_budget(self) -> float:
@@ -202,7 +206,7 @@ class SloResult:
 
     def __repr__(self) -> str:
         return (
-            f"<slo {self.name}: {self.value:.6g} of objective {self.objective:.6g}, {self.bad:.6g} of {self.total:.6g} "
+            f"<slo {self.name}: {self.value:.6g} of objective {self.objective:.12g}, {self.bad:.6g} of {self.total:.6g} "
             f"{self.slo.unit} bad in {self.window_s:.1f} s, {self.budget_spent:.3g} of the budget spent, "
             f"burn rate {self.burn_rate:.3g}>"
         )

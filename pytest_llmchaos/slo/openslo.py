@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING
 
-from pytest_llmchaos.slo.arithmetic import SELECTOR, InvalidSlo, Slo
+from pytest_llmchaos.slo.arithmetic import LEAST_BUDGET, InvalidSlo, Slo
+from pytest_llmchaos.slo.selectors import expected_of
 from pytest_llmchaos.slo.yaml_nodes import Place, documents
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 _DAYS = {"d": 1.0, "w": 7.0, "h": 1 / 24}
-_DURATION = re.compile(r"(\d+)([dwh])")
+_DURATION = re.compile(r"([0-9]{1,5})([dwh])")
+_LONGEST_DAYS = 3660
+_SECONDS = re.compile(r"[0-9]*\.?[0-9]+([eE][+-]?[0-9]{1,3})?")
+# What no generated file could hold: control characters, halves of a character, no characters at all.
+_UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
 # What OpenSLO has no word for. Annotations are where it lets vendors put such things.
 _UNIT = "llmchaos/unit"
 _THRESHOLD_S = "llmchaos/threshold-seconds"
@@ -69,13 +75,13 @@ def _slo(metadata: Place, spec: Place) -> Slo:
     try:
         return Slo(
             name=name.text(),
-            display_name=display_name.text() if display_name else "",
-            description=" ".join(spec.child("description").text().split()),
+            display_name=_line(display_name) if display_name else "",
+            description=_line(spec.child("description")),
             objective=_objective(spec.child("objectives")),
             window_days=_window_days(spec.child("timeWindow")),
             good=_selector(ratio.child("good")),
             total=_selector(ratio.child("total")),
-            unit=unit.text() if unit else "requests",
+            unit=_line(unit) if unit else "requests",
             threshold_s=_seconds(threshold_s) if threshold_s else None,
             alerts=alerts is None or alerts.exactly("true", "false") == "true",
         )
@@ -92,8 +98,8 @@ def _objective(objectives: Place) -> float:
         objectives.fail("a list of exactly one objective (write a second SLO for a second target)")
     found[0].only("displayName", "target")
     target = found[0].child("target")
-    if not 0 < target.number() < 1:
-        target.fail("a share above 0 and below 1 (99.5 % is 0.995)")
+    if not 0 < target.number() <= 1 - LEAST_BUDGET:
+        target.fail("a share above 0 and below 1 (99.5 % is 0.995), by 1e-12 at least")
     return target.number()
 
 
@@ -106,9 +112,18 @@ def _window_days(windows: Place) -> float:
         found[0].child("isRolling").fail("true (calendar months are not supported)")
     duration = found[0].child("duration")
     match = _DURATION.fullmatch(duration.text())
-    if match is None or int(match[1]) == 0:
-        duration.fail("a duration such as 30d, 4w or 12h")
-    return int(match[1]) * _DAYS[match[2]]
+    days = int(match[1]) * _DAYS[match[2]] if match else 0.0
+    if not 0 < days <= _LONGEST_DAYS:
+        duration.fail(f"a duration such as 30d, 4w or 12h, of at most {_LONGEST_DAYS}d")
+    return days
+
+
+def _line(place: Place) -> str:
+    """A text of one line, as titles and annotations hold it."""
+    line = " ".join(place.text().split())
+    if _UNWRITABLE.search(line):
+        place.fail("a text without control characters")
+    return line
 
 
 def _selector(metric: Place) -> str:
@@ -118,17 +133,15 @@ def _selector(metric: Place) -> str:
     source.child("type").exactly("Prometheus")
     source.child("spec").only("query")
     query = source.child("spec").child("query")
-    selector = " ".join(query.text().split())
-    if not SELECTOR.fullmatch(selector):
-        query.fail('a selector such as metric_total{label="value"}, without functions (the arithmetic is added here)')
+    selector = _line(query)
+    expected = expected_of(selector)
+    if expected is not None:
+        query.fail(f"a selector of counters, {expected}")
     return selector
 
 
 def _seconds(place: Place) -> float:
-    try:
-        seconds = float(place.text())
-    except ValueError:
-        seconds = 0.0
-    if not seconds > 0:
-        place.fail("seconds above 0, as a text")
+    seconds = float(place.text()) if _SECONDS.fullmatch(place.text()) else 0.0
+    if not 0 < seconds < math.inf:
+        place.fail('seconds above 0, as a text such as "2.5"')
     return seconds

@@ -113,4 +113,6 @@ def documents(text: str, source: str, error: type[BadScenario] = BadScenario) ->
         raise error(f"{where}: must be YAML, got: {bad.problem or bad}") from bad
     except yaml.YAMLError as bad:
         raise error(f"{source}: must be YAML, got: {bad}") from bad
+    except RecursionError:
+        raise error(f"{source}: must be YAML that is nested a few levels deep, got hundreds of levels") from None
     return tuple(Place(node=node, source=source, path="", error=error) for node in nodes)

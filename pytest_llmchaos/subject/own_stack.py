@@ -13,7 +13,7 @@ from pytest_llmchaos.subject.lab import Subject
 
 DEFAULT_TOKENS_PER_S = 1000.0
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
-_LISTS = ("targets", "jobs")
+_LISTS = ("compose", "targets", "jobs")
 _NEEDED = {
     "api": ("the service that takes the callers' requests", "web"),
     "prometheus": ("the service that judges", "prometheus"),
@@ -87,13 +87,16 @@ def services_by_key(subject: Subject) -> dict[str, str]:
 def refuse_services(lines: Sequence[str], *, toml: bool) -> None:
     """Raises BadScenario for the former key `llmchaos_services`, with the lines to write in its place."""
     if lines:
+        known = {one.name for one in fields(OwnKeys)}
         pairs = [(role.strip(), value.strip()) for role, _, value in (line.partition(":") for line in lines)]
+        if not all(role in known and value for role, value in pairs):
+            pairs = [(role, example) for role, (_, example) in _NEEDED.items()]
         written = "\n".join(f"llmchaos_{role} = {_as_ini_line(role, value, toml=toml)}" for role, value in pairs)
         raise BadScenario(f"llmchaos_services is no ini key: each role has its own, so write\n{written}")
 
 
 def _as_ini_line(role: str, value: str, *, toml: bool) -> str:
-    if not toml or role == "tokens_per_s":
+    if not toml or role in ("tokens_per_s", "attach"):
         return value
     return json.dumps(value.split() if role in _LISTS else value)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.generate.boards.panels import Board, Panel, Query, firing_alerts
-from pytest_llmchaos.generate.rules import error_ratio, lab_windows
+from pytest_llmchaos.generate.rules import alerts_of, error_ratio, lab_windows
 from pytest_llmchaos.model import CALLER_OFFERED
 from pytest_llmchaos.slo.arithmetic import BURN_ALERTS, DAY_S
 
@@ -76,6 +76,8 @@ def _burn(slos: Sequence[Slo], scale: float) -> Row:
     """How fast the budgets burn."""
     shown = lab_windows(scale)[0].long
     alerting = [slo for slo in slos if slo.alerts] or slos
+    quickest = ((slo, alerts_of(slo, scale)[:1]) for slo in slos)
+    pages = [one.alert.factor(slo.window_days) for slo, alerts in quickest for one in alerts]
     return (
         "Burn",
         (
@@ -85,7 +87,7 @@ def _burn(slos: Sequence[Slo], scale: float) -> Row:
                 kind="lines",
                 unit="short",
                 queries=(Query(expr=f"slo:burn_rate:rate{shown}", legend="{{slo}}"),),
-                bad_from=BURN_ALERTS[0].factor(),
+                bad_from=min(pages, default=None),
             ),
             Panel(
                 title=f"Share of bad events over {shown}",
@@ -160,7 +162,7 @@ def _widths(count: int) -> list[int]:
 
 
 def _promise(slo: Slo) -> str:
-    return f"{slo.display_name or slo.name} (promised {100 * slo.objective:g} %)"
+    return f"{slo.display_name or slo.name} (promised {100 * slo.objective:.12g} %)"
 
 
 def _good(slo: Slo) -> str:
@@ -188,7 +190,8 @@ def _share(slo: Slo, width: int) -> Panel:
         unit="percentunit",
         queries=(
             Query(
-                expr=f"clamp_max({_good(slo)} / ({_total(slo)} > 0), 1)", legend=f"promised {100 * slo.objective:g} %"
+                expr=f"clamp_max({_good(slo)} / ({_total(slo)} > 0), 1)",
+                legend=f"promised {100 * slo.objective:.12g} %",
             ),
         ),
         width=width,

@@ -1,0 +1,161 @@
+"""The ini file's keys: one that nobody reads, or a value of another type, is one clear error before anything starts."""
+
+import pytest
+from support.own_stack_keys import make_folder
+from support.plugin_double import SCENARIO, Double
+
+from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.session.campaign import Campaign
+from pytest_llmchaos.subject import own_stack
+
+UNIT = "def test_unit():\n    assert True\n"
+ON_WEB = SCENARIO.format(fault='faults.kill("web")')
+OWN = {
+    "llmchaos_compose": '["compose.yaml"]',
+    "llmchaos_slo": '"slo.yaml"',
+    "llmchaos_api": '"web"',
+    "llmchaos_prometheus": '"prom"',
+    "llmchaos_targets": '["web", "worker"]',
+}
+
+
+@pytest.fixture
+def double(monkeypatch):
+    double = Double()
+    monkeypatch.setattr(Campaign, "_perform", lambda campaign, plan: double.perform(campaign, plan))  # noqa: PLW0108 - a method of the class, not of the double
+    monkeypatch.setattr(Campaign, "preflight", lambda self: None)
+    return double
+
+
+@pytest.fixture
+def chaos(pytester, double, monkeypatch):
+    """pytest, with no other plugin, in a folder whose pyproject.toml names a stack of the user's own."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+
+    def run(*args, lines=(), own=False, text=ON_WEB, **changes):
+        make_folder(pytester.path)
+        written = {**(OWN if own else {"llmchaos_runtime": '"local"'}), **changes}
+        table = "\n".join([*(f"{key} = {value}" for key, value in written.items()), *lines])
+        pytester.makepyprojecttoml(f"[tool.pytest.ini_options]\n{table}\n")
+        pytester.makepyfile(test_scenario=text)
+        return pytester.runpytest_inprocess("-p", "pytest_llmchaos.plugin", "-p", "no:cacheprovider", *args)
+
+    return run
+
+
+def require_refused(result, double, message):
+    result.stderr.fnmatch_lines([f"ERROR: {message}*"])
+    assert result.stderr.str().count("ERROR") == 1
+    assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert double.performed == []
+
+
+MISSPELT = [
+    ("llmchaos_atach = true", "did you mean llmchaos_attach?"),
+    ("llmchaos_token_per_s = 5", "did you mean llmchaos_tokens_per_s?"),
+    ('llmchaos_target = ["web"]', "did you mean llmchaos_targets?"),
+    ("llmchaos-attach = true", "did you mean llmchaos_attach?"),
+    ("llm_chaos_attach = true", "did you mean llmchaos_attach?"),
+    ("LLMCHAOS_attach = true", "did you mean llmchaos_attach?"),
+    ("llmchaos_zzz = true", "the keys are llmchaos_runtime, llmchaos_backend, "),
+]
+
+
+@pytest.mark.parametrize(("line", "hint"), MISSPELT, ids=[line for line, _ in MISSPELT])
+def test_a_key_that_nobody_reads_is_refused_with_the_nearest_one(chaos, double, line, hint):
+    key = line.split(" =")[0]
+
+    require_refused(
+        chaos(lines=[line], own=True),
+        double,
+        f"{key} is no ini key of pytest-llmchaos and would not be read: {hint}",
+    )
+
+
+def test_a_key_that_nobody_reads_is_refused_on_the_command_line_too(chaos, double):
+    require_refused(chaos("-o", "llmchaos_atach=true", own=True), double, "llmchaos_atach is no ini key*")
+
+
+@pytest.mark.parametrize("option", ["unleash", "plan", "seed", "replay", "repeat"])
+def test_an_option_of_the_command_line_is_refused_as_a_key(chaos, double, option):
+    result = chaos(lines=[f'llmchaos_{option} = "1"'], own=True)
+
+    require_refused(
+        result, double, f"llmchaos_{option} is no ini key: give --chaos-{option} on the command line instead"
+    )
+
+
+def test_a_worker_that_refuses_a_key_says_so_in_each_test(chaos):
+    result = chaos("-p", "xdist", "-n", "1", lines=["llmchaos_atach = true"], own=True)
+
+    result.assert_outcomes(errors=2)
+    result.stdout.fnmatch_lines(["*BadScenario: llmchaos_atach is no ini key*did you mean llmchaos_attach?*"])
+
+
+def test_a_session_without_experiments_runs_whatever_key_is_misspelt(chaos):
+    chaos(lines=["llmchaos_atach = true"], own=True, text=UNIT).assert_outcomes(passed=1)
+
+
+def test_a_key_that_another_plugin_registered_is_its_own(chaos, pytester):
+    pytester.makeconftest("def pytest_addoption(parser):\n    parser.addini('llmchaos_extra', 'x', type='bool')\n")
+
+    chaos(lines=["llmchaos_extra = true"], text=SCENARIO.format(fault='faults.kill("api")')).assert_outcomes(passed=2)
+
+
+TYPES = [
+    ("llmchaos_api", '["faq"]', "one text, got ['faq']: write llmchaos_api = \"web\""),
+    ("llmchaos_api", "5", 'one text, got 5: write llmchaos_api = "web"'),
+    ("llmchaos_api", "true", 'one text, got True: write llmchaos_api = "web"'),
+    ("llmchaos_prometheus", '["faq"]', "one text, got ['faq']: write llmchaos_prometheus = \"prometheus\""),
+    ("llmchaos_pushgateway", '["faq"]', "one text, got ['faq']: write llmchaos_pushgateway = \"push\""),
+    ("llmchaos_remediator", '["faq"]', "one text, got ['faq']: write llmchaos_remediator = \"fixer\""),
+    ("llmchaos_model", '["a"]', "one text, got ['a']: write llmchaos_model = \"default\""),
+    ("llmchaos_slo", '["slo.yaml"]', "one text, got ['slo.yaml']: write llmchaos_slo = \"slo.yaml\""),
+    ("llmchaos_report", "[]", 'one text, got []: write llmchaos_report = "reports"'),
+    ("llmchaos_report", "5", 'one text, got 5: write llmchaos_report = "reports"'),
+    ("llmchaos_runtime", '["local"]', "one text, got ['local']: write llmchaos_runtime = \"local\""),
+    ("llmchaos_backend", '["sim"]', "one text, got ['sim']: write llmchaos_backend = \"sim\""),
+    ("llmchaos_targets", "[5]", 'a list of texts, got [5]: write llmchaos_targets = ["web", "worker"]'),
+    ("llmchaos_targets", '[["faq"]]', "a list of texts, got [['faq']]: write llmchaos_targets = "),
+    ("llmchaos_compose", "[5]", 'a list of texts, got [5]: write llmchaos_compose = ["compose.yaml"]'),
+    ("llmchaos_compose", '[["a"]]', "a list of texts, got [['a']]: write llmchaos_compose = "),
+    ("llmchaos_jobs", "[5]", "a list of texts, got [5]: write llmchaos_jobs = "),
+    ("llmchaos_jobs", '[""]', "a list of texts, got ['']: write llmchaos_jobs = "),
+    ("llmchaos_jobs", "'\"a'", "a list of texts: No closing quotation; write llmchaos_jobs = "),
+    ("llmchaos_services", "[5]", "a list of texts, got [5]: write "),
+    ("llmchaos_tokens_per_s", "[5]", "a number: *; write llmchaos_tokens_per_s = 500"),
+    ("llmchaos_attach", "[true]", "true or false: *; write llmchaos_attach = true"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "message"), TYPES, ids=[f"{key} = {value}" for key, value, _ in TYPES])
+def test_a_value_of_another_type_is_refused_with_an_example(chaos, double, key, value, message):
+    told = f"{key} must be {message}".translate({ord("["): "[[]"})
+
+    require_refused(chaos(own=True, **{key: value}), double, told)
+
+
+def test_numbers_and_booleans_stand_where_they_are_expected(chaos):
+    result = chaos("--chaos-plan", own=True, llmchaos_tokens_per_s="500", llmchaos_attach="true")
+
+    assert result.ret == 0
+
+
+@pytest.mark.parametrize("lines", [["5"], ["nobody: x"], ["api:"]])
+def test_the_former_key_with_anything_else_is_told_what_to_write(lines):
+    with pytest.raises(BadScenario) as refused:
+        own_stack.refuse_services(lines, toml=True)
+
+    assert str(refused.value) == (
+        "llmchaos_services is no ini key: each role has its own, so write\n"
+        'llmchaos_api = "web"\nllmchaos_prometheus = "prometheus"\nllmchaos_targets = ["web", "worker"]'
+    )
+
+
+@pytest.mark.parametrize("digits", ["9" * 5000, "0" * 5000])
+def test_a_repeat_of_any_length_is_one_clear_error(chaos, double, digits):
+    result = chaos(f"--chaos-repeat={digits}", own=True)
+
+    require_refused(result, double, "--chaos-repeat must be a whole number from 1 to 1000, got '")
+    assert len(result.stderr.lines[0]) < 200
