@@ -4,9 +4,7 @@ import pytest
 from support.own_stack_keys import make_folder
 from support.plugin_double import SCENARIO, Double
 
-from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.session.campaign import Campaign
-from pytest_llmchaos.subject import own_stack
 
 UNIT = "def test_unit():\n    assert True\n"
 ON_WEB = SCENARIO.format(fault='faults.kill("web")')
@@ -140,17 +138,6 @@ def test_numbers_and_booleans_stand_where_they_are_expected(chaos):
     result = chaos("--chaos-plan", own=True, llmchaos_tokens_per_s="500", llmchaos_attach="true")
 
     assert result.ret == 0
-
-
-@pytest.mark.parametrize("lines", [["5"], ["nobody: x"], ["api:"]])
-def test_the_former_key_with_anything_else_is_told_what_to_write(lines):
-    with pytest.raises(BadScenario) as refused:
-        own_stack.refuse_services(lines, toml=True)
-
-    assert str(refused.value) == (
-        "llmchaos_services is no ini key: each role has its own, so write\n"
-        'llmchaos_api = "web"\nllmchaos_prometheus = "prometheus"\nllmchaos_targets = ["web", "worker"]'
-    )
 
 
 @pytest.mark.parametrize("digits", ["9" * 5000, "0" * 5000])

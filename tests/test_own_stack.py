@@ -95,3 +95,14 @@ def test_a_service_is_named_by_the_first_key_that_has_it(folder):
 
 def test_without_the_former_key_nothing_is_refused():
     own_stack.refuse_services([], toml=True)
+
+
+@pytest.mark.parametrize("lines", [["5"], ["nobody: x"], ["api:"]])
+def test_the_former_key_with_anything_else_is_told_what_to_write(lines):
+    with pytest.raises(BadScenario) as refused:
+        own_stack.refuse_services(lines, toml=True)
+
+    assert str(refused.value) == (
+        "llmchaos_services is no ini key: each role has its own, so write\n"
+        'llmchaos_api = "web"\nllmchaos_prometheus = "prometheus"\nllmchaos_targets = ["web", "worker"]'
+    )
