@@ -72,7 +72,7 @@ def lab_of(events: list[RuntimeEvent]) -> Any:
         subject=SimpleNamespace(pushgateway=None, remediator=None, scrape_jobs=()),
         slos=(),
         runtime=SimpleNamespace(events=lambda *_: events),
-        prometheus=SimpleNamespace(fired=lambda *_: (), clock_offset_s=lambda: 0.0),
+        prometheus=SimpleNamespace(firing_spells=lambda *_: (), clock_offset_s=lambda: 0.0),
     )
 
 
