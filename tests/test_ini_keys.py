@@ -2,9 +2,7 @@
 
 import pytest
 from support.own_stack_keys import make_folder
-from support.plugin_double import SCENARIO, Double
-
-from pytest_llmchaos.session.campaign import Campaign
+from support.plugin_double import SCENARIO, put_double
 
 UNIT = "def test_unit():\n    assert True\n"
 ON_WEB = SCENARIO.format(fault='faults.kill("web")')
@@ -19,10 +17,7 @@ OWN = {
 
 @pytest.fixture
 def double(monkeypatch):
-    double = Double()
-    monkeypatch.setattr(Campaign, "_perform", lambda campaign, plan: double.perform(campaign, plan))  # noqa: PLW0108 - a method of the class, not of the double
-    monkeypatch.setattr(Campaign, "preflight", lambda self: None)
-    return double
+    return put_double(monkeypatch)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from msgspec import to_builtins
 from support.fake_runtime import FakeRuntime
-from support.plugin_double import SCENARIO, Double
+from support.plugin_double import SCENARIO, put_double
 
 from pytest_llmchaos import errors, options
 from pytest_llmchaos.errors import BadScenario
@@ -28,10 +28,7 @@ from pytest_llmchaos.xdist import is_scenario
 
 @pytest.fixture
 def double(monkeypatch):
-    double = Double()
-    monkeypatch.setattr(Campaign, "_perform", lambda campaign, plan: double.perform(campaign, plan))  # noqa: PLW0108 - a method of the class, not of the double
-    monkeypatch.setattr(Campaign, "preflight", lambda self: None)
-    return double
+    return put_double(monkeypatch)
 
 
 @pytest.fixture

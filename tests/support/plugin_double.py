@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pytest_llmchaos import errors
 from pytest_llmchaos.evidence.trial_result import LoadResult
+from pytest_llmchaos.session.campaign import Campaign
 from pytest_llmchaos.trial.perform import Performed
 from pytest_llmchaos.trial.trial import Trial
 
@@ -19,6 +20,14 @@ def test_one(trial):
 def test_two(trial):
     assert trial.repaired_by == "remediator"
 '''
+
+
+def put_double(monkeypatch):
+    """A double that performs the trials of every session of this test, with nothing to find wrong before them."""
+    double = Double()
+    monkeypatch.setattr(Campaign, "_perform", lambda campaign, plan: double.perform(campaign, plan))  # noqa: PLW0108 - a method of the class, not of the double
+    monkeypatch.setattr(Campaign, "preflight", lambda self: None)
+    return double
 
 
 class Double:
