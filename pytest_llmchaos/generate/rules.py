@@ -61,19 +61,17 @@ def alerts_of(slo: Slo, scale: float) -> tuple[Windows, ...]:
     A factor that even total failure does not reach would be an alert that never fires. One below 1, of a window that is
     short for the alert's own, would call a budget that lasts spent too fast.
     """
-    every = lab_windows(scale) if slo.alerts else ()
-    return tuple(
-        one
-        for one in every
-        if one.alert.factor(slo.window_days) >= 1 and one.alert.factor(slo.window_days) * slo.error_budget < 1
-    )
+    return tuple(one for one in lab_windows(scale) if _has_alert(slo, one.alert))
+
+
+def _has_alert(slo: Slo, alert: BurnAlert) -> bool:
+    factor = alert.factor(slo.window_days)
+    return slo.alerts and factor >= 1 and factor * slo.error_budget < 1
 
 
 def factors_of(slos: Sequence[Slo], alert: BurnAlert) -> str:
     """How many times too fast, in words, as the SLOs that have the alert have it; empty where none has."""
-    factors = {
-        alert.factor(slo.window_days) for slo in slos if any(one.alert == alert for one in alerts_of(slo, LAB_SCALE))
-    }
+    factors = {alert.factor(slo.window_days) for slo in slos if _has_alert(slo, alert)}
     return " or ".join(f"{factor:g}" for factor in sorted(factors, reverse=True))
 
 
