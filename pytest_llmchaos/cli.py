@@ -143,7 +143,7 @@ def rebuild(directory: Path) -> int:
 
 
 def budget(path: Path | None, slo: str | None) -> int:
-    """Print the ledger's table; lines that are none go to stderr. No ledger is an error only where one was named."""
+    """Print the ledger's table; unreadable lines go to stderr. A missing ledger is an error only if `--ledger` names it."""
     if path is None and not LEDGER.exists():
         _say(ledger.table((), slo))
         return 0

@@ -235,7 +235,7 @@ def _overridden(config: pytest.Config) -> set[str]:
 
 
 def check_keys(config: pytest.Config) -> None:
-    """Raises BadScenario for an ini key that looks like one of this plugin's and is none: nobody would read it."""
+    """Raises BadScenario for an ini key that begins as this plugin's do and that no plugin reads."""
     for key in sorted(_unread(config)):
         name = re.sub(r"(?i)^llm[-_ ]?chaos[-_ ]?", "", key)
         if name in {option for option, _, _ in OPTIONS}:

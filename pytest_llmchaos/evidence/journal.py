@@ -74,7 +74,7 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Unread(msgspec.Struct, frozen=True, kw_only=True):
-    """A line that could not be read, and its JSON as far as it is any; of a line that is none, what its beginning says."""
+    """A line that could not be read, with its JSON; if it is not JSON, with what its beginning says."""
 
     number: int
     why: str

@@ -77,7 +77,7 @@ def entry(
 
 
 class Ledger(NamedTuple):
-    """What a ledger's file holds. `unreadable` names each line that is none, with its number and the reason."""
+    """What a ledger's file holds. `unreadable` has the number and the reason of each line that cannot be read."""
 
     entries: tuple[Entry, ...]
     unreadable: tuple[str, ...]

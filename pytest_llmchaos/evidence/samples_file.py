@@ -21,7 +21,7 @@ FIELDS = ("due_s", "sent_s", "first_s", "end_s", "max_gap_s", "tokens", "outcome
 HEADER = json.dumps({"schema": SCHEMA, "fields": FIELDS}, separators=(",", ":"))
 
 LONGEST_S = 366 * 86_400
-"""No trial lasts that long: a later time in a file of samples is none."""
+"""No trial lasts that long, so a later time is refused."""
 EARLIEST_S = -1.0
 """A timer may wake a request a moment before the load's own start."""
 

@@ -168,8 +168,8 @@ def _require_writable(wanted: Mapping[Path, str], base: Path) -> None:
         )
         what = _seen(nearest, is_as_wanted=nearest.is_dir(), mode=os.W_OK | os.X_OK)
         if what:
-            told = f"must be a folder that can be written to, or made, but {nearest} is {what}"
-            raise BadScenario(f"{folder} {told}: give another. Nothing was written")
+            expected = "must be a folder that can be written to, or made"
+            raise BadScenario(f"{folder} {expected}, but {nearest} is {what}: give another. Nothing was written")
     for path in wanted:
         if path.is_symlink() or path.exists():
             what = _seen(path, is_as_wanted=path.is_file(), mode=os.W_OK | os.R_OK)

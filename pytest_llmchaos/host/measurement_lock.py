@@ -39,8 +39,8 @@ def measuring(
 ) -> Iterator[None]:
     """The machine's one measurement slot: two trials at once would distort each other's latencies.
 
-    It is free again when its holder ends in whatever way, and then goes to somebody who waits: a session of many
-    trials cannot take it again before. While another has it, `say(what, deadline_s=...)` is told so.
+    It is free again when its holder ends in whatever way. A waiting process gets it next: a session of many trials
+    cannot take it again before that. While another process has it, `say(what, deadline_s=...)` is called.
     Raises NotReady at the deadline.
     """
     deadline = time.monotonic() + deadline_s
@@ -57,7 +57,7 @@ def measuring(
             time.sleep(0.1)
 
     try:
-        turn = _open_to_all(slot_file(f"{name}-next"))  # held by whoever gets the slot next
+        turn = _open_to_all(slot_file(f"{name}-next"))  # the next in line holds it
         try:
             wait_for(turn)
             wait_for(slot)

@@ -220,7 +220,7 @@ def _check_abort_if(abort_if: object) -> None:
         raise BadScenario(f"{expected}, got {abort_if!r}")
     try:
         parameters = inspect.signature(abort_if)
-    except ValueError:  # of some that are written in C nobody knows it
+    except ValueError:  # some functions written in C have no signature
         return
     try:
         parameters.bind(None)

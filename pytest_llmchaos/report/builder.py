@@ -29,7 +29,7 @@ def build(run_dir: Path) -> Path:
     """Writes run.json, report.html and summary.md beside the journal, points `latest` to the run, returns report.html.
 
     Needs nothing but the run's own files, so a run that was killed can be reported later, and twice gives the same bytes.
-    Raises NotReady where there is no journal, where none of its lines tells of a run, or where a folder has a report's name;
+    Raises NotReady where there is no journal, where it has no readable run, or where a folder has a report's name;
     no former report is touched then.
     """
     run_dir = run_dir.resolve()

@@ -1,4 +1,4 @@
-"""Selectors of counters, `metric_total{label="value"}`: what Prometheus would refuse of one, told before it is asked."""
+"""Selectors of counters, `metric_total{label="value"}`: what Prometheus would refuse is found before any file is written."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _MOST_REPEATS = 1000
 
 
 def expected_of(selector: str) -> str | None:
-    """What the selector should be, where it is none that Prometheus takes; None where all is well."""
+    """What was expected, if Prometheus would refuse the selector; None if it is valid."""
     found = _SELECTOR.fullmatch(selector)
     if found is None:
         return 'metric_total{label="value"} without functions (the arithmetic is added here)'
