@@ -162,6 +162,13 @@ class CanKill(Protocol):
 
 
 @runtime_checkable
+class CanStop(Protocol):
+    """Ends a service with SIGTERM, and with SIGKILL where it still runs after `grace_s`. Returns once it has ended."""
+
+    def stop(self, service: str, grace_s: int) -> None: ...
+
+
+@runtime_checkable
 class CanStart(Protocol):
     """Starts a service that does not run."""
 
@@ -313,6 +320,7 @@ class Runtime(HasEvents, Protocol):
 class AbleRuntime(
     Runtime,
     CanKill,
+    CanStop,
     CanStart,
     CanRestart,
     CanCrash,
@@ -330,6 +338,7 @@ class AbleRuntime(
 # The words of `needs` and `abilities`, and what a runtime that has one provides.
 ABILITIES: Mapping[str, type] = {
     "kill": CanKill,
+    "stop": CanStop,
     "crash": CanCrash,
     "start": CanStart,
     "restart": CanRestart,

@@ -73,6 +73,23 @@ def test_a_runtime_without_an_ability_is_not_handed_to_a_fault_that_needs_it(tmp
         grant(local, {"kill", "partition", "limit_cpu"}, "it")
 
 
+def test_a_stop_that_a_dead_run_left_under_way_is_waited_for_before_it_is_undone(tmp_path, monkeypatch):
+    runtime, states = runtimes(tmp_path)[2], [True, True, False, False]
+    started = []
+
+    def state(_, service):
+        return ServiceState(service=service, running=states.pop(0), identity="c1")
+
+    monkeypatch.setattr(AttachedRuntime, "_new_client", lambda _: None)
+    monkeypatch.setattr(AttachedRuntime, "state", state)
+    monkeypatch.setattr(AttachedRuntime, "start", lambda _, service: started.append(service))
+    runtime.take_over({}, "unix:///daemon")
+
+    runtime.undo(Undo(op="ensure_running", service="api", args={"grace_s": 5}))
+
+    assert started == ["api"]
+
+
 def test_an_undo_that_the_runtime_lacks_is_said_at_once(runtime):
     lacks = (
         rf"the {runtime.name} runtime has no undo 'thaw', which the journal asks for on 'api'; it has .*ensure_running"

@@ -266,6 +266,34 @@ def test_a_share_of_the_processor_is_a_number_that_the_engine_takes(cores):
         faults.limit_cpu("api", cores=cores)
 
 
+@pytest.mark.parametrize("grace_s", [0, -1, 0.5, True, "5", None, 61])
+def test_a_grace_is_whole_seconds_that_end(grace_s):
+    with pytest.raises(BadScenario, match=r"stop\(grace_s=\.\.\.\) must be a whole number from 1 to 60"):
+        faults.stop("api", grace_s=grace_s)
+
+
+def test_a_stop_begins_with_sigterm_and_is_proven_by_the_death_and_its_time():
+    runtime, act = FakeRuntime(), faults.stop("api", grace_s=5).plan(random.Random(1), SERVICES)[0]
+    since = runtime.now()
+
+    act.fault.inject(runtime, "api")
+
+    asked, died = runtime.events(since, float("inf"))
+    proof = act.fault.observed(runtime, "api", since)
+    assert (asked.attributes, died.attributes) == ({"signal": "15"}, {"exitCode": "0"})
+    assert proof.at_unix_s == asked.at_unix_s
+    assert proof.witness == "runtime events kill signal=15, then die exitCode=0 after 1.00 s"
+    assert act.fault.undo("api").args == {"grace_s": 5}
+
+
+def test_a_death_without_sigterm_is_no_stop():
+    runtime, act = FakeRuntime(), faults.stop("api").plan(random.Random(1), SERVICES)[0]
+
+    runtime.kill("api")
+
+    assert act.fault.observed(runtime, "api", 0.0) is None
+
+
 @pytest.mark.parametrize("mebibytes", [0, 5, -1, 64.0, True, "64", None, 2**25])
 def test_a_limit_of_memory_is_a_whole_number_that_the_engine_takes(mebibytes):
     with pytest.raises(BadScenario, match=r"mebibytes=.* must be a whole number from 6"):

@@ -23,6 +23,7 @@ from pytest_llmchaos.faults.partition import partition
 from pytest_llmchaos.faults.pause import pause
 from pytest_llmchaos.faults.restart import restart
 from pytest_llmchaos.faults.slow_load import slow_load
+from pytest_llmchaos.faults.stop import stop
 from pytest_llmchaos.faults.thermal_throttling import thermal_throttling
 from pytest_llmchaos.faults.xid import xid
 from pytest_llmchaos.model import Fault
@@ -47,6 +48,7 @@ __all__ = [
     "restart",
     "sequence",
     "slow_load",
+    "stop",
     "thermal_throttling",
     "together",
     "xid",
@@ -59,6 +61,7 @@ CATALOGUE: tuple[str, ...] = tuple(
     for make in (
         kill,
         crash,
+        stop,
         restart,
         pause,
         partition,

@@ -78,7 +78,7 @@ def status(url, timeout_s=2.0):
 
 
 def test_its_abilities_are_methods(runtime):
-    asked = {"kill", "start", "restart", "crash", "pause", "unpause", "limit_memory", "events"}
+    asked = {"kill", "stop", "start", "restart", "crash", "pause", "unpause", "limit_memory", "events"}
 
     assert asked <= runtime.abilities | ({"crash"} if os.geteuid() else set())
     assert all(callable(getattr(runtime, ability)) for ability in asked & runtime.abilities)
@@ -118,6 +118,33 @@ def test_a_killed_service_dies_of_137_and_stays_down(runtime):
     assert status(runtime.url("api") + "/healthz") is None
     time.sleep(1.5)  # nothing may happen in this time, so there is nothing to wait for
     assert not runtime.state("api").running
+
+
+def test_a_stopped_service_is_asked_first_and_has_ended_when_the_call_returns(runtime):
+    since, fault = time.time(), faults.stop("api", grace_s=5).primitive
+
+    fault.inject(runtime, "api")
+
+    assert not runtime.state("api").running
+    asked, died = happened(runtime, "api", "kill", since), happened(runtime, "api", "die", since)
+    assert (asked.attributes["signal"], died.attributes["exitCode"]) == ("15", "0")
+    proof = until(lambda: fault.observed(runtime, "api", since), "the proof", 5.0)
+    assert proof.at_unix_s == asked.at_unix_s
+    assert "die exitCode=0 after" in proof.witness
+    assert died.at_unix_s - asked.at_unix_s < 5
+
+
+def test_a_frozen_service_is_stopped_within_its_grace(runtime):
+    runtime.pause("model-1")  # it hears no SIGTERM
+    since = time.time()
+
+    runtime.stop("model-1", 1)
+
+    died, asked = happened(runtime, "model-1", "die", since), happened(runtime, "model-1", "kill", since)
+    assert not runtime.state("model-1").running
+    if runtime.name == "local":  # Docker thaws a container that it is to stop
+        assert died.attributes["exitCode"] == "137"
+        assert died.at_unix_s - asked.at_unix_s >= 0.9
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="compose lets only root crash a container's process")
@@ -180,14 +207,14 @@ def test_a_paused_service_stands_still_with_its_connections_open(runtime):
     until(lambda: status(runtime.url("api") + "/healthz") == 200, "answering again", 5.0)
 
 
-@pytest.mark.parametrize("act", ["kill", "pause", "restart", "crash"])
+@pytest.mark.parametrize("act", ["kill", "stop", "pause", "restart", "crash"])
 def test_an_unknown_service_is_refused_and_nothing_is_touched(runtime, act):
     if act not in runtime.abilities:
         pytest.skip(f"the {runtime.name} runtime cannot {act} here")
     since = time.time()
 
     with pytest.raises(NotReady, match="stranger"):
-        getattr(runtime, act)("stranger")
+        getattr(runtime, act)("stranger", *([5] if act == "stop" else []))
 
     assert not runtime.state("stranger").running
     assert [e for e in runtime.events(since, float("inf")) if e.action in {"kill", "die", "pause", "start"}] == []

@@ -84,6 +84,10 @@ class FakeRuntime(UndoRegistry):
         self._change(service, "kill", {"signal": "9"})
         self._change(service, "die", {"exitCode": "137"}, running=False, paused=False, exit_code=137)
 
+    def stop(self, service: str, grace_s: int) -> None:
+        self._change(service, "kill", {"signal": "15"})
+        self._change(service, "die", {"exitCode": "0"}, running=False, paused=False, exit_code=0)
+
     def crash(self, service: str) -> None:
         self._change(service, "die", {"exitCode": "137"}, running=False, paused=False, exit_code=137)
 

@@ -7,6 +7,7 @@ from pytest_llmchaos import faults
 PRIMITIVES = [
     faults.kill("api"),
     faults.crash("api"),
+    faults.stop("api"),
     faults.pause("api"),
     faults.restart("api"),
     faults.partition("api"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from pytest_llmchaos.errors import HealFailed, NotReady, Unsupported
 from pytest_llmchaos.evidence import journal
 from pytest_llmchaos.evidence.run_manifest import RunManifest, manifest_from
 from pytest_llmchaos.host import identity, measurement_lock, state_dirs
+from pytest_llmchaos.model import Undo
 from pytest_llmchaos.runtime.docker import docker_cli, restrictions, sdk
 from pytest_llmchaos.runtime.docker.compose import ComposeRuntime
 from pytest_llmchaos.runtime.docker.events import EventReader
@@ -99,6 +101,15 @@ class AttachedRuntime(ComposeRuntime):
             raise HealFailed(
                 f"the Docker daemon at {daemon}, which has project {self.project}, does not answer: {error}"
             ) from None
+
+    def _ensure_running(self, undo: Undo) -> None:
+        """In place of a dead run, a stop that the daemon may still be carrying out is waited for: it would come after the undo."""
+        grace_s = undo.args.get("grace_s")
+        if self._daemon and isinstance(grace_s, int | float):
+            deadline = time.monotonic() + grace_s
+            while self.state(undo.service).running and time.monotonic() < deadline:
+                time.sleep(0.1)
+        super()._ensure_running(undo)
 
     def down(self) -> None:
         """Leave. The stack stays."""

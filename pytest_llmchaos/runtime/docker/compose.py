@@ -61,6 +61,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
     def abilities(self) -> frozenset[str]:
         always = {
             "kill",
+            "stop",
             "start",
             "restart",
             "pause",
@@ -230,6 +231,14 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
 
     def kill(self, service: str) -> None:
         self._act(service, lambda c: c.kill(signal="SIGKILL"))
+
+    def stop(self, service: str, grace_s: int) -> None:
+        """As `docker stop` does. One that is interrupted ends at once, so that no undo comes before its end."""
+        try:
+            self._act(service, lambda c: c.stop(timeout=grace_s))
+        except (KeyboardInterrupt, SystemExit):
+            self.kill(service)
+            raise
 
     def start(self, service: str) -> None:
         self._act(service, lambda c: c.start())

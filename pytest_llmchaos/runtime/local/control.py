@@ -103,10 +103,15 @@ class Control:
             for service, seen in self.call("inspect").items()
         }
 
-    def wait_dead(self, service: str, deadline_s: float = _DIE_DEADLINE_S) -> None:
-        """Raises NotReady if the service still runs after so long."""
+    def wait_dead(self, service: str, deadline_s: float = _DIE_DEADLINE_S, *, pid: int = 0) -> None:
+        """Wait for the end of the service's process; of process `pid`, where the service may be started again meanwhile.
+
+        Raises NotReady if it still runs after so long.
+        """
         deadline = time.monotonic() + deadline_s
-        while self.inspect()[service].pid:
+        while (seen := self.inspect()[service].pid) and pid in {0, seen}:
             if time.monotonic() > deadline:
-                raise NotReady(f"{service} still runs {deadline_s:g} s after SIGKILL: is it stuck in the kernel?")
+                raise NotReady(
+                    f"{service} still runs {deadline_s:g} s after its end was asked for: is it stuck in the kernel?"
+                )
             time.sleep(0.005)

@@ -62,7 +62,7 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility
 
     @property
     def abilities(self) -> frozenset[str]:
-        own = {"kill", "start", "restart", "crash", "pause", "unpause", "limit_memory", "events", "overload"}
+        own = {"kill", "stop", "start", "restart", "crash", "pause", "unpause", "limit_memory", "events", "overload"}
         return frozenset(own) | self.engine_abilities
 
     def targets(self) -> tuple[str, ...]:
@@ -193,6 +193,20 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility
 
     def kill(self, service: str) -> None:
         self._act("kill", service, "SIGKILL")
+
+    def stop(self, service: str, grace_s: int) -> None:
+        """SIGTERM, then SIGKILL once the grace is over, or where the wait is interrupted."""
+        found = self._control.inspect().get(service)
+        self._act("kill", service, "SIGTERM")
+        pid = found.pid if found else 0
+        try:
+            self._control.wait_dead(service, grace_s, pid=pid)
+        except NotReady:
+            self._act("kill", service, "SIGKILL")
+            self._control.wait_dead(service, pid=pid)
+        except (KeyboardInterrupt, SystemExit):
+            self._act("kill", service, "SIGKILL")
+            raise
 
     def start(self, service: str) -> None:
         self._control.call("start", service)

@@ -3,7 +3,7 @@
 from pytest_llmchaos import faults
 from pytest_llmchaos.faults.base import OnTarget
 from pytest_llmchaos.faults.kill import Kill
-from pytest_llmchaos.model import AbleRuntime, CanKill, CanPause, Fault
+from pytest_llmchaos.model import AbleRuntime, CanKill, CanPause, CanStop, Fault
 from pytest_llmchaos.runtime.local.runtime import LocalRuntime
 
 faults.kil("api")  # attr-defined: has no attribute "kil"
@@ -17,6 +17,10 @@ class Wrong(Kill):
 
 def kills(runtime: CanKill) -> None:
     runtime.pause("api")  # attr-defined: "CanKill" has no attribute "pause"
+
+
+def stops(runtime: CanStop) -> None:
+    runtime.stop("api")  # call-arg: Missing positional argument "grace_s"
 
 
 class NoFault:
