@@ -1,6 +1,9 @@
 """What processes of one machine share: the slot to measure in goes to one, tells who waits for whom, and outlives nobody."""
 
 import os
+import pwd
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +24,14 @@ import subprocess, sys, time
 from pytest_llmchaos.host import measurement_lock
 with measurement_lock.measuring(sys.argv[1]):
     child = subprocess.Popen([sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"], stdout=sys.stdout)
+    time.sleep(60)
+"""
+FORKS = """
+import os, sys, time
+from pytest_llmchaos.host import measurement_lock
+with measurement_lock.measuring(sys.argv[1]):
+    if os.fork() == 0:
+        print(flush=True)
     time.sleep(60)
 """
 AGAIN_AND_AGAIN = """
@@ -67,11 +78,12 @@ def test_the_slot_is_one_for_all_and_whoever_waits_is_told_for_whom(slot):
     ):
         pytest.fail("two trials measured at once")
 
-    assert str(refused.value) == (
-        f"the trial of process {other.pid} has held this machine's measurement slot for 0.3 s: wait for it or stop it"
-    )
-    what, deadline = heard[0]
-    assert what == (f"waiting for the trial of process {other.pid}",)
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    who = rf"the trial of process {other.pid} \(python[\d.]* of user {user}, since \d\d:\d\d:\d\d\)"
+    held_for = rf"has held this machine's measurement slot \(/tmp/pytest-llmchaos-{slot}.lock\) for 0.3 s"
+    assert re.fullmatch(f"{who} {held_for}: wait for it or stop it", str(refused.value))
+    (what,), deadline = heard[0]
+    assert re.fullmatch(f"waiting for {who}", what)
     assert 0 < deadline["deadline_s"] <= 0.3
 
 
@@ -85,6 +97,34 @@ def test_the_slot_is_free_the_moment_its_holder_is_killed_though_its_children_li
         begin = time.monotonic()
         with measurement_lock.measuring(slot, DEADLINE_S):
             assert time.monotonic() - begin < 5
+
+
+@pytest.mark.parametrize("file", ["", "-next"])
+def test_a_process_that_is_no_trial_and_holds_the_slot_is_named_by_the_kernel(slot, file):
+    """Any user may lock the file, and need not write a number into it."""
+    with measurement_lock.measuring(slot, 0.0):
+        pass
+    path = measurement_lock.slot_file(slot + file)
+    with subprocess.Popen(["flock", path, "--command", "echo; exec sleep 60"], stdout=subprocess.PIPE) as squatter:
+        try:
+            squatter.stdout.readline()
+            with (
+                pytest.raises(NotReady, match=rf"^process {squatter.pid} \(flock of user \w+\) has held"),
+                measurement_lock.measuring(slot, 0.1),
+            ):
+                pytest.fail("two processes held the slot")
+        finally:
+            subprocess.run(["pkill", "--parent", str(squatter.pid)], check=True)
+            squatter.kill()
+
+
+def test_a_child_made_by_fork_does_not_keep_the_slot(slot):
+    with held(slot, FORKS) as other:
+        other.kill()
+        other.wait()
+
+        with measurement_lock.measuring(slot, 5.0):
+            pass
 
 
 def test_a_waiting_trial_goes_on_when_the_other_ends(slot):
@@ -128,7 +168,7 @@ def test_what_others_write_into_the_slot_is_not_repeated(slot, written):
     with measurement_lock.measuring(slot, 0.0):
         path.write_text(written)
         with (
-            pytest.raises(NotReady, match=r"^(another trial|the trial of process \d+) has held"),
+            pytest.raises(NotReady, match=r"^process \d+ \([\w.-]+ of user \w+\) has held"),
             measurement_lock.measuring(slot, 0.0),
         ):
             pass
@@ -162,7 +202,11 @@ def gone_pid():
     [
         ("{me}", "alive", "alive"),
         ("{gone}:5:{boot}:{ns}", "dead", "dead"),
-        ("{gone}:5:{boot}", "dead", "dead"),  # as labels were before they told the namespace
+        ("{gone}:5:{boot}", "unknown", "unknown"),  # which namespace the number is of is not known
+        ("{gone}:5:{boot}:", "unknown", "unknown"),
+        ("{pid}::{boot}:{ns}", "unknown", "unknown"),  # a process that could not read its own start time
+        ("{gone}::{boot}:{ns}", "dead", "dead"),
+        ("9999999999:5:{boot}:{ns}", "unknown", "unknown"),  # no number that a process can have
         ("{pid}:1:{boot}:{ns}", "dead", "dead"),
         ("{gone}:5:{boot}:1", "unknown", "unknown"),
         ("{pid}:{started}:{boot}:1", "unknown", "unknown"),
@@ -187,6 +231,52 @@ def test_an_owner_is_dead_only_where_that_can_be_seen(label, here, elsewhere):
 
     assert identity.liveness(who) == here
     assert identity.liveness(who, same_kernel=False) == elsewhere
+
+
+def test_a_zombie_is_dead():
+    with subprocess.Popen(["sleep", "60"]) as process:
+        who = identity.owner_label(process.pid)
+        assert identity.liveness(who) == "alive"
+
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+
+        assert identity.liveness(who) == "dead"
+
+
+@pytest.mark.parametrize(
+    ("answer", "life"), [(None, "unknown"), (PermissionError, "unknown"), (ProcessLookupError, "dead")]
+)
+def test_a_process_that_cannot_be_seen_is_dead_only_if_the_kernel_does_not_know_it(monkeypatch, answer, life):
+    def kill(*_):
+        if answer:
+            raise answer
+
+    who = identity.owner_label()
+    monkeypatch.setattr(identity, "_start_of", lambda _: None)
+    monkeypatch.setattr(identity.os, "kill", kill)
+
+    assert identity.liveness(who) == life
+
+
+HIDDEN = """
+import os, subprocess, sys
+from pytest_llmchaos.host import identity
+subprocess.run(["mount", "-t", "proc", "-o", "hidepid=2", "proc", "/proc"], check=True)
+os.setgroups([]), os.setgid(65534), os.setuid(65534)
+print([identity.liveness(who) for who in sys.argv[1:]])
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="mounting /proc needs root and unshare")
+def test_a_live_process_that_proc_hides_from_this_user_is_not_dead():
+    owners = [identity.owner_label(), f"{gone_pid()}:5:{identity.boot_id()}:{HERE}"]
+    command = ["unshare", "--mount", sys.executable, "-c", HIDDEN, *owners]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "mount" in done.stderr:
+        pytest.skip(f"this machine lets no process mount /proc: {done.stderr[-200:]}")
+
+    assert (done.stdout, done.stderr) == ("['unknown', 'dead']\n", "")
 
 
 def test_a_label_tells_the_namespace_that_its_number_is_of(monkeypatch):

@@ -99,4 +99,7 @@ def _why(who: str) -> str:
 
 
 def _doubt(who: str, how: str) -> str:
-    return f"its owner {who} may live in another pid namespace or on another machine; if it does not: {how}"
+    return (
+        f"its owner {who} may live: in another pid namespace, on another machine, or hidden from this user; "
+        f"if it does not: {how}"
+    )

@@ -34,17 +34,36 @@ def boot_id() -> str:
 
 
 def process_started(pid: int) -> str:
-    """A process's start time in clock ticks, which tells it from a later process of the same number; "" if it is gone."""
+    """A process's start time in clock ticks, which tells it from a later process of the same number.
+
+    "" where the process is gone, and where this user may not see it.
+    """
+    return _start_of(pid) or ""
+
+
+def _start_of(pid: int) -> str | None:
+    """The start time of a process, "" for a zombie, None where `/proc` does not show the process."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
-        return ""
+        return None
     fields = stat.rpartition(")")[2].split()
     return "" if fields[0] == "Z" else fields[19]
 
 
+def _is_gone(pid: int) -> bool:
+    """Whether the kernel has no process of that number. It says so of hidden processes too."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):  # another user's; no number of a process
+        return False
+    return False
+
+
 def pid_namespace() -> str:
-    """The number of the namespace that this process' number belongs to; a container has one of its own. "" if nobody tells."""
+    """The number of the namespace that this process' number belongs to; a container has one of its own. "" where `/proc` lacks it."""
     try:
         return "".join(filter(str.isdigit, str(Path("/proc/self/ns/pid").readlink())))
     except OSError:
@@ -58,12 +77,14 @@ def owner_label(pid: int | None = None) -> str:
 
 
 def liveness(owner: str, *, same_kernel: bool = True) -> Liveness:
-    """What is known of the process of an owner label. Nothing, if it cannot be read or its process cannot be seen from here.
+    """What is known of the process of an owner label. A process is dead only on proof.
 
-    `same_kernel` says that the owner ran on this machine; only then does another boot tell that it is gone.
+    Proof is another boot of this kernel, another start time, a zombie, or a kernel that knows no process of that number.
+    A process that `/proc` hides from this user (`hidepid`) is unknown, and so is one of another pid namespace.
+    `same_kernel` says that the owner ran on this machine; only then does another boot prove anything.
     """
     parts = owner.split(":")
-    # Three parts are from before labels told the namespace.
+    # Three parts are from before labels named the namespace.
     if len(parts) not in {3, 4} or not re.fullmatch("[0-9]{1,10}", parts[0]):
         return "unknown"
     pid, started, boot, *namespace = parts
@@ -71,9 +92,17 @@ def liveness(owner: str, *, same_kernel: bool = True) -> Liveness:
         return "unknown"
     if boot != boot_id():
         return "dead" if same_kernel else "unknown"
-    if namespace and namespace != [pid_namespace()]:
+    return _liveness_here(int(pid), started) if namespace == [pid_namespace()] != [""] else "unknown"
+
+
+def _liveness_here(pid: int, started: str) -> Liveness:
+    """What is known of a process of this boot and pid namespace, which began at `started`, if that is known."""
+    seen = _start_of(pid)
+    if seen == "" or (seen is None and _is_gone(pid)):
+        return "dead"
+    if not seen or not started:
         return "unknown"
-    return "alive" if process_started(int(pid)) == started else "dead"
+    return "alive" if seen == started else "dead"
 
 
 _PROJECT = re.compile(r"llmchaos-[0-9]+-[0-9a-f]{4}(-[a-z0-9_-]+)?")

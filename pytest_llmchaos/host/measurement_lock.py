@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import pwd
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,6 +34,18 @@ def _open_to_all(path: Path) -> int:
         raise NotReady(f"cannot open {path}, on which all trials of this machine agree: {error}; remove it") from error
 
 
+_held: set[int] = set()  # descriptors of this process' locks
+
+
+def _forget_in_child() -> None:
+    """A child made by fork shares the lock, and would hold it after this process has died."""
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
+
+
 @contextlib.contextmanager
 def measuring(
     name: str = "measure", deadline_s: float = 1800.0, say: Callable[..., None] = lambda *_, **__: None
@@ -41,33 +54,43 @@ def measuring(
 
     It is free again when its holder ends in whatever way. A waiting process gets it next: a session of many trials
     cannot take it again before that. While another process has it, `say(what, deadline_s=...)` is called.
-    Raises NotReady at the deadline.
+
+    Raises:
+        NotReady: at the deadline, naming the process that holds the slot, its program and its user. Any user of the
+            machine can hold it, as any can use up the processors that it is about.
     """
     deadline = time.monotonic() + deadline_s
-    slot = _open_to_all(slot_file(name))
+    with _opened(name) as slot:
 
-    def wait_for(fd: int) -> None:
-        while not _lock(fd):
-            left_s = deadline - time.monotonic()
-            if left_s < 0:
-                raise NotReady(
-                    f"{_holder(slot)} has held this machine's measurement slot for {deadline_s:g} s: wait for it or stop it"
-                )
-            say(f"waiting for {_holder(slot)}", deadline_s=left_s)
-            time.sleep(0.1)
+        def wait_for(fd: int) -> None:
+            while not _lock(fd):
+                left_s = deadline - time.monotonic()
+                if left_s < 0:
+                    raise NotReady(
+                        f"{_holder(slot, fd)} has held this machine's measurement slot ({slot_file(name)}) for "
+                        f"{deadline_s:g} s: wait for it or stop it"
+                    )
+                say(f"waiting for {_holder(slot, fd)}", deadline_s=left_s)
+                time.sleep(0.1)
 
-    try:
-        turn = _open_to_all(slot_file(f"{name}-next"))  # the next in line holds it
-        try:
+        with _opened(f"{name}-next") as turn:  # the next in line holds it
             wait_for(turn)
             wait_for(slot)
-        finally:
-            os.close(turn)
         os.ftruncate(slot, 0)
         os.pwrite(slot, str(os.getpid()).encode(), 0)
         yield
+
+
+@contextlib.contextmanager
+def _opened(name: str) -> Iterator[int]:
+    fd = _open_to_all(slot_file(name))
+    _held.add(fd)
+    try:
+        yield fd
     finally:
-        os.close(slot)
+        if fd in _held:  # else this is a child made by fork, which has closed it
+            _held.remove(fd)
+            os.close(fd)
 
 
 def _lock(fd: int) -> bool:
@@ -78,7 +101,44 @@ def _lock(fd: int) -> bool:
     return True
 
 
-def _holder(fd: int) -> str:
-    """Who wrote its process id into the lock's file; anybody may write there, so nothing but a number is believed."""
-    told = os.pread(fd, 20, 0)
-    return f"the trial of process {int(told)}" if told.isdigit() else "another trial"
+def _holder(slot: int, awaited: int) -> str:
+    """The process that holds the slot, else the one that holds its place in the queue.
+
+    The kernel names it. Where it does not (the holder is in another pid namespace), the number that the holder wrote
+    into the file is all there is. Any user may write there, so nothing but a number is repeated.
+    """
+    told = os.pread(slot, 20, 0)
+    written = int(told) if told.isdigit() else None
+    pid = _locked_by(slot) or _locked_by(awaited)
+    if pid is None:
+        return "another trial" if written is None else f"the trial of process {written}"
+    since = time.strftime("%H:%M:%S", time.localtime(os.fstat(slot).st_mtime))
+    about = [text for text in (_program_and_user(pid), f"since {since}" if pid == written else "") if text]
+    what = "the trial of process" if pid == written else "process"
+    return f"{what} {pid}" + (f" ({', '.join(about)})" if about else "")
+
+
+def _locked_by(fd: int) -> int | None:
+    """The process that holds the file's lock, by the kernel's own table."""
+    about = os.fstat(fd)
+    file = f"{os.major(about.st_dev):02x}:{os.minor(about.st_dev):02x}:{about.st_ino}"
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/locks").read_text().splitlines():
+            words = line.split()  # 1: FLOCK ADVISORY WRITE 4711 fe:00:131 0 EOF
+            if words[1] == "FLOCK" and words[5:6] == [file] and int(words[4]) > 0:
+                return int(words[4])
+    return None
+
+
+def _program_and_user(pid: int) -> str:
+    """The program's name alone: its arguments may hold secrets, and this goes into logs."""
+    folder = Path(f"/proc/{pid}")
+    try:
+        program, uid = (folder / "comm").read_text().strip(), folder.stat().st_uid
+    except OSError:
+        return ""
+    try:
+        user = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        user = str(uid)
+    return f"{program} of user {user}" if program.isprintable() else f"user {user}"
