@@ -73,6 +73,7 @@ INI: tuple[tuple[str, IniType, str], ...] = (
         "bool",
         "Your stack runs already: take part in it and leave it running (needs --chaos-unleash).",
     ),
+    ("llmchaos_allow", "args", "What of it may reach beyond its own project, such as volume:models."),
 )
 # A key's example is in the ini file's own format: words here, which a TOML file writes as a text or a list.
 _EXAMPLES = {
@@ -88,6 +89,7 @@ _EXAMPLES = {
     "tokens_per_s": "500",
     "slo": "slo.yaml",
     "attach": "true",
+    "allow": "volume:models",
 }
 _EXPECTED: dict[IniType, str] = {
     "string": "one text",

@@ -53,6 +53,7 @@ class Subject:
     own: bool = False  # a user's own stack, not the reference lab
     attach: bool = False  # it runs already under `project`, and is left running
     project: str = ""
+    allow: tuple[str, ...] = ()  # the ways out of the project that its owner permits, such as "volume:models"
 
     def witness_query(self, kind: str, victim: str) -> str | None:
         return next((query.replace("$victim", victim) for name, query in self.witness_queries if name == kind), None)

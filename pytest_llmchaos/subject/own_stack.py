@@ -13,7 +13,7 @@ from pytest_llmchaos.subject.lab import Subject
 
 DEFAULT_TOKENS_PER_S = 1000.0
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
-_LISTS = ("compose", "targets", "jobs")
+_LISTS = ("compose", "targets", "jobs", "allow")
 _NEEDED = {
     "api": ("the service that takes the callers' requests", "web"),
     "prometheus": ("the service that judges", "prometheus"),
@@ -36,6 +36,7 @@ class OwnKeys:
     tokens_per_s: float | None = None
     slo: str = ""
     attach: bool = False
+    allow: tuple[str, ...] = ()
 
 
 def own_subject(keys: OwnKeys, folder: Path, *, toml: bool = False) -> Subject | None:
@@ -74,6 +75,7 @@ def own_subject(keys: OwnKeys, folder: Path, *, toml: bool = False) -> Subject |
         scrape_jobs=keys.jobs,
         own=True,
         attach=keys.attach,
+        allow=keys.allow,
     )
 
 
@@ -109,6 +111,9 @@ def _check_names(keys: OwnKeys) -> None:
     for name in keys.targets:
         if not _NAME.fullmatch(name):
             raise BadScenario(f"llmchaos_targets must be names of services of the compose file, got {name!r}")
+    for entry in keys.allow:
+        if not all(entry.partition(":")):
+            raise BadScenario(f"llmchaos_allow must be entries such as volume:models or privileged:web, got {entry!r}")
 
 
 def _file(key: str, path: Path) -> Path:

@@ -2,9 +2,10 @@
 
 import contextlib
 import os
+import re
 
 import pytest
-from support import sessions
+from support import sessions, tiny_stack
 from support.stacks import require
 
 from pytest_llmchaos import faults
@@ -75,6 +76,56 @@ def test_a_removal_leaves_what_carries_the_project_but_not_the_owner():
         left = {row["Names"] for row in docker_cli.list_rows("container", f"label={PROJECT}={project}")}
         assert left == {bare, living}
         assert own not in left
+
+
+@pytest.fixture
+def shared(tmp_path):
+    """A user's stopped stack whose network and volume have fixed names, and the folder that it was started from."""
+    require("sim")
+    image, name = tiny_stack.image(), f"llmchaos-case-{os.getpid()}"
+    tiny = tiny_stack.make(tmp_path / "tiny", image, fault="kill")
+    compose = tiny.folder / "compose.yaml"
+    mounted = compose.read_text().replace("/desk.py:ro", '/desk.py:ro", "models:/models', 1)
+    shared = f"networks: {{default: {{name: {name}}}}}\nvolumes: {{models: {{name: {name}}}}}\n"
+    compose.write_text(f"{mounted}\n{shared}")
+    env = docker_cli.environment(tiny.environment)
+
+    def run(*words):
+        return docker_cli.run(["docker", "compose", "-p", f"{name}-real", "-f", str(compose), *words], env=env)
+
+    run("up", "--detach")
+    run("stop", "--timeout", "0")
+    inside = ["docker", "run", "--rm", "--network", "none", "--user", "0", "--volume", f"{name}:/m", "--entrypoint"]
+    docker_cli.run([*inside, "sh", image, "-c", "echo precious >/m/weights"])
+    yield tiny, name, lambda: docker_cli.run([*inside, "cat", image, "/m/weights"])
+    run("down", "--volumes", "--timeout", "0")
+
+
+def made(name):
+    """What the daemon says of a network and a volume: their identities, and whose they are."""
+    network = docker_cli.run(["docker", "network", "inspect", "--format", "{{.Id}} {{json .Labels}}", name])
+    return network, docker_cli.run(["docker", "volume", "inspect", "--format", "{{.CreatedAt}} {{json .Labels}}", name])
+
+
+def test_a_network_and_a_volume_of_fixed_name_are_refused_and_where_permitted_used_as_found(shared):
+    tiny, name, weights = shared
+    before = made(name)
+
+    code, said = tiny.run()
+
+    assert code != 0
+    assert f"network 'default' of service desk, judge has the fixed name '{name}'" in said
+    assert f"volume 'models' of service desk, judge has the fixed name '{name}'" in said
+    assert made(name) == before
+
+    ini = tiny.folder / "pytest.ini"
+    ini.write_text(ini.read_text() + "llmchaos_allow = network:default volume:models\n")
+    code, said = tiny.run()
+
+    assert re.search(r"\b1 passed\b", said), said
+    assert sessions.leftovers(sessions.of_kind(tiny.reports, "stack")[-1]["project"]) == []
+    assert made(name) == before
+    assert weights() == "precious\n"
 
 
 def test_a_living_sibling_is_never_swept(stack_lab):

@@ -372,6 +372,7 @@ def _testcontainers(runtime: ComposeRuntime) -> DockerCompose:
                 cmd,
                 cwd=context or str(self.context),
                 env=runtime.compose.environment(),
+                stdin=subprocess.DEVNULL,
                 capture_output=True,
                 check=True,
                 timeout=UP_DEADLINE_S + 30,

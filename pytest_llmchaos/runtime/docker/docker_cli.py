@@ -40,7 +40,9 @@ def _host_of_context() -> str:
         return "unix:///var/run/docker.sock"
     command = ["docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10, check=False
+        )
     except subprocess.TimeoutExpired:
         raise NotReady(f"`{' '.join(command)}` did not end within 10 s: set DOCKER_HOST") from None
     return done.stdout.strip() or "unix:///var/run/docker.sock"
@@ -59,6 +61,7 @@ def run(command: Sequence[str], *, env: Mapping[str, str] | None = None, timeout
         done = subprocess.run(
             list(command),
             env=dict(env) if env else environment(),
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=timeout_s,
@@ -104,6 +107,7 @@ def _answer(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             ["docker", *words],
             env=environment(),
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=ANSWER_DEADLINE_S,

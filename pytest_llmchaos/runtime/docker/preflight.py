@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.runtime.docker import docker_cli
+from pytest_llmchaos.runtime.docker import docker_cli, reach
 from pytest_llmchaos.slo.openslo import slos_of
 from pytest_llmchaos.subject.lab import Subject
 from pytest_llmchaos.subject.own_stack import services_by_key
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     pass
 
 
+EXAMINED = "llmchaos-examined"
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)[^}]*\}")
 
 
@@ -28,10 +30,9 @@ def examine(subject: Subject) -> Subject:
     """
     slos_of(subject.slo_file)
     docker_cli.require_engine()
-    command = ["docker", "compose"]
-    for file in subject.compose_files:
-        command += ["-f", str(file)]
-    config = json.loads(docker_cli.run([*command, "config", "--no-interpolate", "--format", "json"]))
+    files = [word for file in subject.compose_files for word in ("-f", str(file))]
+    command = ["docker", "compose", *files, "config", "--no-interpolate", "--format", "json"]
+    config = json.loads(docker_cli.run(command))
     services: dict[str, Any] = config["services"]
     problems = [
         f"{key} names {name!r}, which the compose file has not; it has {', '.join(sorted(services))}"
@@ -56,6 +57,7 @@ def examine(subject: Subject) -> Subject:
                 )
             elif variable:
                 ports.append((name, variable, int(inside) if inside.isdigit() else 0))
+    problems += _out_of_project(subject, {variable for _, variable, _ in ports})
     for name, _, _ in subject.ports:
         if name in services and name not in {one for one, _, _ in ports} and not _has_published_port(services[name]):
             problems.append(
@@ -66,6 +68,15 @@ def examine(subject: Subject) -> Subject:
     wanted = [next(port for port in ports if port[0] == name) for name, _, _ in subject.ports]
     # The last port of a service is the one that its address is made of.
     return replace(subject, ports=(*(port for port in ports if port not in wanted), *wanted))
+
+
+def _out_of_project(subject: Subject, port_variables: set[str]) -> list[str]:
+    """What would be shared with other stacks, in a project whose name is as good as a run's."""
+    files = [word for file in subject.compose_files for word in ("-f", str(file))]
+    profile = ["--profile", "remediator"] if subject.remediator else []
+    command = ["docker", "compose", "-p", EXAMINED, *files, *profile, "config", "--format", "json"]
+    env = docker_cli.environment({variable: os.environ.get(variable, "1") for variable in port_variables})
+    return reach.problems(reach.read_config(docker_cli.run(command, env=env)), subject, EXAMINED)
 
 
 def _complain(subject: Subject, problems: Sequence[str]) -> None:

@@ -9,11 +9,10 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pytest_llmchaos.errors import BadScenario, NotReady
 from pytest_llmchaos.host.ports import Ports, port_is_free
-from pytest_llmchaos.runtime.docker import docker_cli
+from pytest_llmchaos.runtime.docker import docker_cli, reach
 from pytest_llmchaos.subject.lab import BACKENDS, Subject, dashboards_dir, setup_command
 
 GRAFANA_IMAGE = "LLMCHAOS_GRAFANA_IMAGE"  # named by the set-up only where the image can be had
@@ -69,6 +68,7 @@ class ComposeProject:
         done = subprocess.run(
             [sys.executable, str(self._subject.bootstrap), "env", "--backend", backend],
             env=docker_cli.environment(),
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=60,
@@ -105,7 +105,7 @@ class ComposeProject:
 
     def _files(self) -> list[str]:
         files = [str(path) for path in self._subject.compose_files]
-        override = self._directory / "compose.labels.json"
+        override = self._directory / "compose.override.yaml"
         if override.exists():
             files.append(str(override))
         return files
@@ -121,19 +121,30 @@ class ComposeProject:
         return command
 
     def write_labels(self) -> None:
-        """An override that puts this run's labels on every service, network and volume of whatever file was given."""
-        config = json.loads(docker_cli.run([*self.command(), "config", "--format", "json"], env=self.environment()))
-        override: dict[str, Any] = {"services": {name: {"labels": self._labels} for name in config["services"]}}
-        for kind in ("networks", "volumes"):
-            own = {
-                name: {"labels": self._labels}
-                for name, v in (config.get(kind) or {}).items()
-                if not (v or {}).get("external")
-            }
-            if own:
-                override[kind] = own
+        """An override that puts this run's labels on all that is the project's own, and takes what is shared as it is found.
+
+        Raises BadScenario for a way out of the project that its owner did not permit.
+        """
+        text = docker_cli.run([*self.command(), "config", "--format", "json"], env=self.environment())
+        config = reach.read_config(text)
+        if self._subject.own and (problems := reach.problems(config, self._subject, self.name)):
+            raise BadScenario(f"{self._subject.compose_files[0]}: " + "; ".join(problems))
         self._directory.mkdir(parents=True, exist_ok=True)
-        (self._directory / "compose.labels.json").write_text(json.dumps(override, indent=1))
+        (self._directory / "compose.override.yaml").write_text(self._override(config))
+
+    def _override(self, config: reach.Config) -> str:
+        """Flow style throughout: a value is JSON, which YAML reads, behind a tag of Compose where one is needed."""
+        labelled, shared = json.dumps({"labels": self._labels}), reach.shared_names(config, self.name)
+        lines = ["services:", *(f"  {json.dumps(name)}: {labelled}" for name in config.services)]
+        for kind, found in (("networks", config.networks), ("volumes", config.volumes)):
+            if found:
+                lines.append(f"{kind}:")
+            for key in found:
+                # Compose would remove and remake a network or volume of others to put a label on it.
+                name = shared[kind].get(key)
+                value = f"!override {json.dumps({'external': True, 'name': name})}" if name else labelled
+                lines.append(f"  {json.dumps(key)}: {value}")
+        return "\n".join(lines) + "\n"
 
 
 def _socket_group() -> int:

@@ -305,6 +305,6 @@ def cut_connections(container: Container) -> None:
     if pid is None or os.geteuid() != 0 or not (shutil.which("nsenter") and shutil.which("ss")):
         return
     command = ["nsenter", "--target", str(pid), "--net", "ss", "--kill", "--tcp", "--numeric", "state", "connected"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10, check=False)
     if done.returncode != 0:
         raise NotReady(f"`{' '.join(command)}` ended with {done.returncode}: {done.stderr.strip()[-300:]}")

@@ -1,0 +1,219 @@
+"""What of a user's own stack reaches beyond its project is refused by name before anything starts, unless an ini key permits it."""
+
+import json
+import socket
+from dataclasses import replace
+
+import pytest
+from support.own_stack_keys import make_folder, subject_of
+
+from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.runtime.docker import docker_cli, preflight, reach
+from pytest_llmchaos.runtime.docker.project import ComposeProject
+
+PROJECT = "llmchaos-1-abcd"
+
+
+def problems(subject, *allow, **config):
+    read = reach.read_config(json.dumps(config))
+    return reach.problems(read, replace(subject, allow=allow), PROJECT)
+
+
+@pytest.fixture
+def subject(tmp_path):
+    return subject_of(make_folder(tmp_path))
+
+
+def mount(source, *, read_only=False, kind="bind"):
+    return {"type": kind, "source": source, "target": "/x", "read_only": read_only}
+
+
+OWN = [
+    {"volumes": {"data": {"name": f"{PROJECT}_data"}}, "networks": {"default": {"name": f"{PROJECT}_default"}}},
+    {"volumes": {"data": None}, "networks": {"default": None}},
+    {"networks": {"inner": {"name": f"{PROJECT}_inner", "driver": "bridge"}}},
+    {"services": {"web": {"network_mode": "service:side", "pid": "service:side", "ipc": "private"}}},
+    {"services": {"web": {"network_mode": "none", "cap_add": ["NET_ADMIN"], "volumes_from": ["side:ro"]}}},
+    {"services": {"web": {"volumes": [mount("/etc/hosts", read_only=True), mount("", kind="volume")]}}},
+    {"services": {"web": {"volumes": [mount("", kind="tmpfs"), mount("alpine", kind="image")]}}},
+]
+
+
+@pytest.mark.parametrize("config", OWN, ids=str)
+def test_what_stays_in_the_project_needs_no_permission(subject, config):
+    assert problems(subject, **config) == []
+
+
+def service(**keys):
+    return {"services": {"web": keys}}
+
+
+BEYOND = [
+    ("volume:m", {"volumes": {"m": {"name": "llm_models"}}}, "fixed name 'llm_models'"),
+    ("volume:m", {"volumes": {"m": {"name": "real_data"}}}, "fixed name 'real_data'"),
+    ("volume:m", {"volumes": {"m": {"name": "llm_models", "external": True}}}, "is external (llm_models)"),
+    (
+        "volume:m",
+        {"volumes": {"m": {"name": f"{PROJECT}_m", "driver_opts": {"type": "none", "o": "bind", "device": "/srv"}}}},
+        "kept outside the project (/srv)",
+    ),
+    ("volume:m", {"volumes": {"m": {"name": f"{PROJECT}_m", "driver": "rclone"}}}, "driver rclone"),
+    ("network:n", {"networks": {"n": {"name": "llm-net"}}}, "fixed name 'llm-net'"),
+    ("network:n", {"networks": {"n": {"name": f"{PROJECT}x_n"}}}, "fixed name"),
+    ("network:n", {"networks": {"n": {"name": "llm-net", "external": True}}}, "is external (llm-net)"),
+    ("network:n", {"networks": {"n": {"name": f"{PROJECT}_n", "driver": "macvlan"}}}, "driver macvlan"),
+    ("network_mode:web", service(network_mode="host"), "network_mode: host"),
+    ("network_mode:web", service(network_mode="container:db"), "network_mode: container:db"),
+    ("pid:web", service(pid="host"), "pid: host"),
+    ("ipc:web", service(ipc="host"), "ipc: host"),
+    ("uts:web", service(uts="host"), "uts: host"),
+    ("cgroup:web", service(cgroup="host"), "cgroup: host"),
+    ("userns_mode:web", service(userns_mode="host"), "userns_mode: host"),
+    ("cgroup_parent:web", service(cgroup_parent="shop.slice"), "cgroup_parent: shop.slice"),
+    ("privileged:web", service(privileged=True), "privileged: true"),
+    ("privileged:web", service(post_start=[{"command": ["x"], "privileged": True}]), "privileged: true"),
+    ("use_api_socket:web", service(use_api_socket=True), "use_api_socket: true"),
+    ("cap_add:web", service(cap_add=["NET_ADMIN", "sys_admin"]), "cap_add: sys_admin"),
+    ("cap_add:web", service(cap_add=["CAP_SYS_PTRACE"]), "cap_add: CAP_SYS_PTRACE"),
+    ("devices:web", service(devices=[{"source": "/dev/kfd"}, "/dev/dri:/dev/dri"]), "devices: /dev/kfd, /dev/dri"),
+    ("device_cgroup_rules:web", service(device_cgroup_rules=["c 1:3 mr"]), "device_cgroup_rules: c 1:3 mr"),
+    ("volumes_from:web", service(volumes_from=["container:db:ro"]), "volumes_from: container:db"),
+    ("external_links:web", service(external_links=["db:db"]), "external_links: db:db"),
+    ("volumes:web", service(volumes=[mount("x", kind="cluster")]), "a mount of type cluster"),
+    ("bind:/srv/data", service(volumes=[mount("/srv/data")]), "'web' can write to /srv/data on this machine"),
+    ("bind:/var/run/docker.sock", service(volumes=[mount("/var/run/docker.sock", read_only=True)]), "can do anything"),
+    ("bind:/run", service(volumes=[mount("/run", read_only=True)]), "can do anything on this machine"),
+    ("bind:/", service(volumes=[mount("/", read_only=True)]), "can do anything on this machine"),
+]
+
+
+@pytest.mark.parametrize(("key", "config", "message"), BEYOND, ids=[f"{k} {m}" for k, _, m in BEYOND])
+def test_a_way_out_of_the_project_is_refused_by_name_and_permitted_by_name(subject, key, config, message):
+    (told,) = problems(subject, **config)
+
+    assert message in told
+    assert told.endswith(f'or permit it with "{key}" in llmchaos_allow')
+    assert problems(subject, key, **config) == []
+
+
+def test_a_shared_volume_is_told_with_the_services_that_use_it(subject):
+    uses = {"volumes": [mount("m", kind="volume")]}
+
+    (told,) = problems(subject, volumes={"m": {"name": "x"}}, services={"web": uses, "worker": uses, "prom": {}})
+
+    assert told.startswith("volume 'm' of service web, worker has the fixed name 'x'")
+
+
+def test_a_folder_beside_the_compose_file_is_named_from_there(subject, tmp_path):
+    config = service(volumes=[mount(str(tmp_path / "data"))])
+
+    assert '"bind:./data"' in problems(subject, **config)[0]
+    assert problems(subject, "bind:./data", **config) == []
+
+
+def test_the_socket_of_any_program_is_a_way_out_even_read_only(subject, tmp_path):
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "s"))
+
+        (told,) = problems(subject, **service(volumes=[mount(str(tmp_path / "s"), read_only=True)]))
+
+    assert "mounts the socket ./s" in told
+
+
+def test_an_entry_that_permits_nothing_is_refused_with_what_there_is(subject):
+    config = {"volumes": {"models": {"name": "x"}}}
+
+    missed, unused = problems(subject, "volume:modles", **config)
+
+    assert '"volume:models"' in missed
+    assert unused == (
+        "llmchaos_allow permits 'volume:modles', which the compose file does not need (it needs volume:models): remove it"
+    )
+
+
+def test_a_config_of_an_unknown_shape_is_refused(subject):
+    with pytest.raises(BadScenario, match="has a shape that this version cannot check"):
+        problems(subject, volumes={"m": {"name": ["x"]}})
+
+
+@pytest.fixture
+def compose(monkeypatch):
+    """What `docker compose config` prints, and the commands that asked for it."""
+    commands = []
+
+    def says(**config):
+        def run(command, **_):
+            commands.append(command)
+            return json.dumps({"name": "shop", **config})
+
+        monkeypatch.setattr(docker_cli, "require_engine", lambda: None)
+        monkeypatch.setattr(docker_cli, "run", run)
+        return commands
+
+    return says
+
+
+SERVICES = {
+    "web": {"ports": ["127.0.0.1:${WEB_PORT:-1}:80"], "network_mode": "host"},
+    "prom": {"ports": ["127.0.0.1:${PROM_PORT:-1}:80"]},
+    "worker": {},
+}
+
+
+def test_the_preflight_refuses_before_anything_starts(subject, compose):
+    commands = compose(services=SERVICES, volumes={"m": {"name": "llm_models"}})
+
+    with pytest.raises(BadScenario, match=r"volume 'm' has the fixed name 'llm_models'.*'web' sets network_mode: host"):
+        preflight.examine(subject)
+
+    assert all("config" in command for command in commands)
+
+
+def test_a_stack_that_runs_already_is_not_asked_what_it_reaches(subject, compose):
+    compose(services=SERVICES, volumes={"m": {"name": "llm_models"}})
+
+    assert preflight.examine(replace(subject, attach=True)).project == "shop"
+
+
+def test_the_file_that_is_started_is_examined_once_more(subject, compose, tmp_path):
+    compose(services={"web": {"privileged": True}})
+    project = ComposeProject(subject, name=PROJECT, labels={}, directory=tmp_path / "run")
+
+    with pytest.raises(BadScenario, match="privileged: true"):
+        project.write_labels()
+
+    assert not (tmp_path / "run").exists()
+
+
+def test_labels_go_onto_what_is_the_projects_own_and_the_rest_is_used_as_found(subject, compose, tmp_path):
+    compose(
+        services={"web": {}},
+        volumes={"own": {"name": f"{PROJECT}_own"}, "m": {"name": "llm_models"}},
+        networks={"default": {"name": "llm-net", "external": True}},
+    )
+    permitted = replace(subject, allow=("volume:m", "network:default"))
+
+    ComposeProject(permitted, name=PROJECT, labels={"llmchaos.run": "r"}, directory=tmp_path).write_labels()
+
+    labels = '{"labels": {"llmchaos.run": "r"}}'
+    assert (tmp_path / "compose.override.yaml").read_text().splitlines() == [
+        "services:",
+        f'  "web": {labels}',
+        "networks:",
+        '  "default": !override {"external": true, "name": "llm-net"}',
+        "volumes:",
+        f'  "own": {labels}',
+        '  "m": !override {"external": true, "name": "llm_models"}',
+    ]
+
+
+@pytest.mark.parametrize("command", ["run", "_answer"])
+def test_a_docker_command_cannot_wait_for_an_answer_from_the_terminal(monkeypatch, tmp_path, command):
+    (tmp_path / "docker").write_text("#!/bin/sh\nread -r line && echo read\necho done\n")
+    (tmp_path / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere")
+
+    said = docker_cli.run(["docker", "x"]) if command == "run" else docker_cli._answer("x").stdout
+
+    assert said == "done\n"
