@@ -231,6 +231,10 @@ async def test_an_answer_without_streaming_is_passed_on_as_it_is(it: World) -> N
         pytest.param(whole(finish=None), 502, "truncated", id="no finish_reason"),
         pytest.param(answers(200, {"choices": []}), 502, "truncated", id="no choice"),
         pytest.param(answers(200, {"error": {"message": "boom"}}), 502, "inband_error", id="an error with status 200"),
+        pytest.param(
+            answers(200, {"object": "error", "message": "boom"}), 502, "inband_error", id="an object that is an error"
+        ),
+        pytest.param(whole(finish="abort"), 502, "inband_error", id="given up"),
         pytest.param(answers(200, [1]), 502, "corrupted", id="not an object"),
         pytest.param(sends(b"<html>"), 502, "corrupted", id="not JSON"),
         pytest.param(sends(chunk("a")[:9], then="reset"), 502, "truncated", id="a reset"),

@@ -20,6 +20,7 @@ from pytest_llmchaos.loads.arrivals import Arrival
         ({"arrivals": ()}, "arrivals must not be empty"),
         ({"arrivals": (Arrival(1, "a", 1), Arrival(0, "b", 1))}, "arrivals must be in order of due_s"),
         ({"check": "sim-v2"}, "check must be None or \"sim-v1\", got 'sim-v2'"),
+        ({"first_token": "text"}, 'first_token must be "any" or "content", got \'text\''),
         ({"timeout_s": 0}, "timeout_s must be above 0, got 0"),
         ({"drain_s": -1}, "drain_s must be at least 0, got -1"),
         ({"processes": 0}, "processes must be at least 1, got 0"),

@@ -191,6 +191,10 @@ def test_tokens_per_second_are_what_the_backend_must_write_in_the_long_run():
 @pytest.mark.parametrize(
     ("load", "identity"),
     [
+        (
+            loads.open_loop(rate_rps=3, first_token="content"),
+            "constant 3/s short-chat, first token of content",
+        ),
         (loads.open_loop(), "constant 8/s short-chat"),
         (loads.poisson(rate_rps=0.5, max_tokens=4), "poisson 0.5/s short-chat, 4 tokens"),
         (loads.ramp(from_rps=1, to_rps=9, over_s=5), "constant ramp 1-9/s over 5 s short-chat"),
@@ -352,6 +356,7 @@ def test_what_is_not_a_trace_is_refused_with_its_line(tmp_path, text, message):
             "latency_targets must be bounds such as loads.LatencyTargets(ttft_s=2, e2e_s=10), got 3",
         ),
         (lambda: loads.open_loop(timeout_s=0), "timeout_s must be a number above 0"),
+        (lambda: loads.open_loop(first_token="text"), 'first_token must be "any" or "content", got \'text\''),
         (lambda: loads.open_loop(beyond_capacity="yes"), "beyond_capacity must be True or False, got 'yes'"),
         (lambda: loads.LatencyTargets(ttft_s=0), "ttft_s must be a number of seconds above 0, got 0"),
         (lambda: loads.LatencyTargets(e2e_s=True), "e2e_s must be a number of seconds above 0, got True"),

@@ -43,6 +43,7 @@ class RunningLoad:
                 check=subject.check,
                 replica_header=subject.replica_header,
                 timeout_s=load.timeout_s,
+                first_token=load.first_token,
                 good_ttft_s=self.limits.ttft_s,
                 good_e2e_s=self.limits.e2e_s,
                 push_url=push,

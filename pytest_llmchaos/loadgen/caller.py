@@ -36,7 +36,7 @@ class Caller:
         due_s = arrival.due_s
         sent_s = time.monotonic() - self.t0_s
         request_id = f"{self._name}-{index}"
-        answer = self._arriving[index] = Answer(self._replica_header)
+        answer = self._arriving[index] = Answer(self._replica_header, any_channel=self._plan.first_token == "any")
         try:
             self.wire.exchange(
                 self._request(arrival, request_id),

@@ -1,25 +1,80 @@
-"""What became of one answer, from its bytes. Pure: nothing is parsed while a stream runs, all of it once it has ended.
+"""What became of one answer, from its bytes. Pure.
 
-A stream is complete only with a finish reason, then `[DONE]`, and no error among its events: most clients take the
+A stream is complete only with a good finish reason, then `[DONE]`, and no error among its events: most clients take the
 first clean end for success, and so miss every upstream that died in mid-sentence.
 """
 
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Mapping
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import msgspec
+
+from pytest_llmchaos.loadgen.event_stream import Event, EventReader
 from pytest_llmchaos.model import Outcome
 
-# Enough to see a first token pass; whether it was one is settled when the stream has ended.
-TOKEN = re.compile(rb'content"\s*:\s*"[^"]')
-DONE = re.compile(rb"(?:^|\n)data: ?\[DONE\]\r?\n")
+# What an answer with this finish reason is called. Any other word is `corrupted`: an end that this table does not know.
+FINISH_REASONS: Mapping[str, Outcome] = {
+    "stop": "ok",  # OpenAI and all that speak its API
+    "length": "ok",
+    "tool_calls": "ok",
+    "function_call": "ok",
+    "eos_token": "ok",  # TGI
+    "stop_sequence": "ok",
+    "model_length": "ok",  # Mistral: the end of the context
+    "repetition": "ok",  # vLLM: it found the model in a loop
+    "content_filter": "truncated",  # text was withheld
+    "abort": "truncated",  # vLLM and SGLang: given up by the server
+    "error": "inband_error",
+}
+# The worst of several decides.
+_WORST_FIRST: tuple[Outcome, ...] = ("inband_error", "corrupted", "truncated", "ok")
 
 
-# What the parser raises for bytes that are no JSON, and for JSON nested deeper than it goes.
-_NO_JSON = (ValueError, RecursionError)
+class _Delta(msgspec.Struct, frozen=True):
+    """What one event adds to the answer, or the whole message. Each field is one channel."""
+
+    content: str | None = None
+    reasoning: str | None = None  # vLLM since 0.11, Ollama, OpenRouter
+    reasoning_content: str | None = None  # DeepSeek, SGLang, llama.cpp, LiteLLM, older vLLM
+    refusal: str | None = None
+    tool_calls: list[object] | None = None
+    function_call: dict[str, object] | None = None
+
+    @property
+    def is_in_other_channel(self) -> bool:
+        return bool(self.reasoning or self.reasoning_content or self.tool_calls or self.refusal or self.function_call)
+
+
+class _Choice(msgspec.Struct, frozen=True):
+    """`delta` is missing or null in Azure's content filter events, which carry no text."""
+
+    delta: _Delta | None = None
+    message: _Delta | None = None
+    finish_reason: str | None = None
+
+
+class _Usage(msgspec.Struct, frozen=True):
+    completion_tokens: int | None = None
+
+
+class _Body(msgspec.Struct, frozen=True):
+    """One event, or a whole answer. `kind` is "error" in errors of vLLM and SGLang that lack the field `error`."""
+
+    choices: list[_Choice] | None = None
+    error: object = None
+    kind: object = msgspec.field(name="object", default=None)
+    usage: _Usage | None = None
+
+    @property
+    def is_error(self) -> bool:
+        return self.error not in (None, False, "") or self.kind == "error"
+
+
+_decode = msgspec.json.Decoder(_Body).decode
 
 
 class Verdict(NamedTuple):
@@ -36,63 +91,78 @@ def of_status(status: int) -> Outcome | None:
     return "http_5xx" if status >= 500 else "http_4xx"
 
 
+def is_first_token(event: Event, *, any_channel: bool) -> bool:
+    """Whether the event shows its caller a token: of any channel, or of the answer's own text only."""
+    try:
+        choices = _body(event.data).choices or ()
+    except ValueError:
+        return False
+    deltas = [choice.delta for choice in choices if choice.delta is not None]
+    return any(delta.content or (any_channel and delta.is_in_other_channel) for delta in deltas)
+
+
 def of_stream(body: bytes, expected: str | None = None) -> Verdict:
-    """The verdict on a stream of chat completion chunks, however it ended."""
-    payloads, done, failed = _payloads(body)
-    events, malformed = _events(payloads)
+    """The verdict on a stream of chat completion chunks, however it ended. Nothing after `[DONE]` counts."""
+    reader = EventReader()
+    events = reader.feed(body)
+    last = reader.unfinished()
+    if last is not None and (last.is_done or _is_error(last)):
+        # Half of an event says nothing, but neither of these two can be a half.
+        events.append(last)
     text: list[str] = []
-    finished = False
+    tokens, done, is_mixed = 0, False, False
+    seen: set[Outcome] = set()
+    finished: set[Outcome] = set()
     for event in events:
-        if event.get("error"):
-            failed = True
+        if event.is_done:
+            done = True
+            break
         try:
-            for choice in (event.get("choices") or [])[:1]:
-                text.append(_text(choice["delta"].get("content")))
-                finished = finished or bool(choice.get("finish_reason"))
-        except (KeyError, TypeError, AttributeError):
-            malformed = True
-    tokens = sum(map(bool, text))
-    if failed:
-        return Verdict("inband_error", tokens)
-    if malformed:
-        return Verdict("corrupted", tokens)
+            chunk = _body(event.data)
+        except ValueError:
+            seen.add("inband_error" if event.is_error else "corrupted")
+            continue
+        if event.is_error or chunk.is_error:
+            seen.add("inband_error")
+        for choice in chunk.choices or ():
+            delta = choice.delta
+            if delta is not None:
+                is_other = delta.is_in_other_channel
+                is_mixed = is_mixed or is_other
+                tokens += bool(delta.content or is_other)
+                if delta.content:
+                    text.append(delta.content)
+            if choice.finish_reason:
+                finished.add(FINISH_REASONS.get(choice.finish_reason, "corrupted"))
+    seen |= finished
     if not (done and finished):
-        return Verdict("truncated", tokens)
-    return Verdict(_compare("".join(text), expected), tokens)
-
-
-def _text(content: Any) -> str:
-    """The text of an answer; the field may be null. Raises TypeError for a list of parts, a number and the like."""
-    if content is not None and not isinstance(content, str):
-        raise TypeError(content)
-    return content or ""
-
-
-def _payloads(body: bytes) -> tuple[list[bytes], bool, bool]:
-    """The data of all events, whether `[DONE]` was among them, and whether one was named an error."""
-    lines = body.split(b"\n")
-    if lines[-1].strip() != b"data: [DONE]":
-        lines.pop()  # empty, or an event that was cut off
-    payloads = [line[5:].strip() for line in lines if line.startswith(b"data:")]
-    failed = any(line.startswith(b"event:") and line[6:].strip() == b"error" for line in lines)
-    without = [payload for payload in payloads if payload != b"[DONE]"]
-    return without, len(without) < len(payloads), failed
+        seen.add("truncated")
+    if is_mixed and expected is not None:
+        # The backend whose text is known speaks in no other channel.
+        seen.add("corrupted")
+    worst: Outcome = next((outcome for outcome in _WORST_FIRST if outcome in seen), "ok")
+    return Verdict(_compare("".join(text), expected) if worst == "ok" else worst, tokens)
 
 
 def of_whole(body: bytes, expected: str | None = None) -> Verdict:
     """The verdict on an answer that came in one piece."""
     try:
-        answer = json.loads(body)
-        if answer.get("error"):
-            return Verdict("inband_error", 0)
-        choice = answer["choices"][0]
-        text = _text(choice["message"]["content"])
-        tokens = int((answer.get("usage") or {}).get("completion_tokens", 0))
-    except (*_NO_JSON, KeyError, TypeError, AttributeError, IndexError, OverflowError):
+        answer = _body(body)
+    except ValueError:
         return Verdict("corrupted", 0)
-    if not choice.get("finish_reason"):
+    if answer.is_error:
+        return Verdict("inband_error", 0)
+    message = answer.choices[0].message if answer.choices else None
+    if not answer.choices or message is None:
+        return Verdict("corrupted", 0)
+    tokens = (answer.usage.completion_tokens if answer.usage is not None else None) or 0
+    reason = answer.choices[0].finish_reason
+    if not reason:
         return Verdict("truncated", tokens)
-    return Verdict(_compare(text, expected), tokens)
+    outcome: Outcome = FINISH_REASONS.get(reason, "corrupted")
+    if outcome == "ok" and expected is not None and message.is_in_other_channel:
+        outcome = "corrupted"
+    return Verdict(_compare(message.content or "", expected) if outcome == "ok" else outcome, tokens)
 
 
 def expected_text(check: str | None, prompt: str, max_tokens: int) -> str | None:
@@ -102,23 +172,27 @@ def expected_text(check: str | None, prompt: str, max_tokens: int) -> str | None
     return "".join(sha256(f"{prompt}\x1f{i}".encode()).hexdigest()[:6] + " " for i in range(max_tokens))
 
 
-def _events(payloads: list[bytes]) -> tuple[list[dict[str, Any]], bool]:
-    """All events, and whether one of them was none. One call for all: it costs half as much as one call each."""
+def _body(data: bytes) -> _Body:
+    """Raises ValueError for what is no chunk: not JSON, no object, or a field of another type."""
     try:
-        events = json.loads(b"[" + b",".join(payloads) + b"]")
-    except _NO_JSON:
-        events = []
-    if len(events) != len(payloads):
-        events = [_event(payload) for payload in payloads]
-    good = [event for event in events if isinstance(event, dict)]
-    return good, len(good) < len(payloads)
+        return _decode(data)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        # Servers that cut an emoji in two send half of a surrogate pair, which only Python's own parser takes.
+        try:
+            return msgspec.convert(json.loads(data.decode()), _Body)
+        except RecursionError as error:
+            raise ValueError(str(error)) from error
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
 
 
-def _event(payload: bytes) -> Any:
+def _is_error(event: Event) -> bool:
     try:
-        return json.loads(payload)
-    except _NO_JSON:
-        return None
+        return _body(event.data).is_error or event.is_error
+    except ValueError:
+        return False
 
 
 def _compare(text: str, expected: str | None) -> Outcome:

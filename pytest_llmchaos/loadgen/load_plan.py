@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.loads.arrivals import Arrival
+from pytest_llmchaos.loads.arrivals import Arrival, FirstToken
 
 # The environment variable that names the folder in which the generator finds its plan and leaves its files.
 DIRECTORY_VARIABLE = "LLMCHAOS_LOAD_DIRECTORY"
@@ -30,6 +30,7 @@ class LoadPlan:
 
     `check="sim-v1"` compares each answer with the text that the simulated engine derives from the prompt.
     A stream that was silent for `stall_s` when its time was up is `stalled`, one that still trickled is a `timeout`.
+    `first_token="content"` waits for the answer's own text; "any" takes reasoning, a tool call or a refusal as well.
     `replica_header` is the response header that names the replica.
     More than `max_inflight` requests at once are not sent but counted as shed, which makes the trial invalid.
     """
@@ -44,6 +45,7 @@ class LoadPlan:
     check: str | None = None
     timeout_s: float = 10.0
     stall_s: float = 2.0
+    first_token: FirstToken = "any"
     good_ttft_s: float = 2.0
     good_e2e_s: float = 10.0
     push_url: str | None = None
@@ -65,6 +67,8 @@ class LoadPlan:
             raise BadScenario("LoadPlan: arrivals must be in order of due_s")
         if self.check not in (None, "sim-v1"):
             raise BadScenario(f'LoadPlan: check must be None or "sim-v1", got {self.check!r}')
+        if self.first_token not in ("any", "content"):
+            raise BadScenario(f'LoadPlan: first_token must be "any" or "content", got {self.first_token!r}')
         for name, least in (("timeout_s", 0), ("stall_s", 0), ("good_ttft_s", 0), ("good_e2e_s", 0)):
             if not getattr(self, name) > least:
                 raise BadScenario(f"LoadPlan: {name} must be above {least}, got {getattr(self, name)!r}")

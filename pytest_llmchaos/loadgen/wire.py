@@ -18,12 +18,15 @@ from gevent.event import AsyncResult
 from gevent.monkey import get_original
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from pytest_llmchaos.loadgen.classify import DONE, TOKEN
+from pytest_llmchaos.loadgen.classify import is_first_token
+from pytest_llmchaos.loadgen.event_stream import DONE, EventReader
 
 Ended = Literal["complete", "cut", "refused", "timeout", "garbled"]
 RECEIVE_BYTES = 65536
 # How long a finished stream may take to close its last chunk, before its connection is given up.
 TAIL_S = 1.0
+# How an event with a JSON object begins.
+_PLAIN = (b"data: {", b"data:{")
 UNPARSABLE = (HttpParserError, HttpParserUpgrade)
 
 
@@ -31,10 +34,12 @@ class Answer:
     """One response as it arrives. `end_s` and the like are monotonic seconds.
 
     `replica_header`, in lower case, names the header whose value becomes `replica`.
+    `any_channel`: reasoning, a tool call or a refusal may be the first token, not only the answer's own text.
     """
 
-    def __init__(self, replica_header: bytes = b"") -> None:
-        self._replica_header = replica_header
+    def __init__(self, replica_header: bytes = b"", *, any_channel: bool = True) -> None:
+        self._replica_header, self._any_channel = replica_header, any_channel
+        self._reader = EventReader()
         self.body = bytearray()
         self.replica = ""
         self.began = self.complete = self.keep_alive = False
@@ -102,15 +107,29 @@ class Answer:
 
     def _saw(self, seen: int, now_s: float) -> bool:
         """Take the times of the events in `body[seen:]`; True once the stream has said that it is done."""
-        body = self.body
-        if self.first_s is None:
-            if TOKEN.search(body, max(0, body.rfind(b"\n", 0, seen))):
+        body, reader = self.body, self._reader
+        if (
+            self.first_s is not None
+            and reader.is_between_events
+            and body.startswith(_PLAIN, seen)
+            and body.endswith(b"\n\n")
+            and body.find(DONE, seen) < 0
+        ):
+            # Whole events, none of them the last: the usual piece of a stream needs no closer look.
+            self._note_event(now_s)
+            return False
+        for event in reader.feed(bytes(body[seen:])):
+            if self.first_s is not None:
+                self._note_event(now_s)
+            elif is_first_token(event, any_channel=self._any_channel):
                 self.first_s = self.last_s = now_s
-        elif body.find(b"data:", seen) >= 0:
-            self.max_gap_s = max(self.max_gap_s, now_s - self.last_s)
-            self.last_s = now_s
-        done = body.find(b"[DONE]", max(0, seen - 6))
-        return done >= 0 and DONE.search(body, max(0, done - 8)) is not None
+            if event.is_done:
+                return True
+        return False
+
+    def _note_event(self, now_s: float) -> None:
+        self.max_gap_s = max(self.max_gap_s, now_s - self.last_s)
+        self.last_s = now_s
 
 
 class Wire:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.loads import traces
-from pytest_llmchaos.loads.arrivals import Arrival, Load, Spacing, require_number
+from pytest_llmchaos.loads.arrivals import Arrival, FirstToken, Load, Spacing, require_number
 from pytest_llmchaos.loads.prompts import BUILT_IN, PromptSet, from_lines
 from pytest_llmchaos.loads.shapes import Burst, Constant, Ramp, Shape, Sine
 from pytest_llmchaos.stats.windows import DEFAULT_TARGETS, LatencyTargets
@@ -28,6 +28,7 @@ def open_loop(
     arrivals: Spacing = "constant",
     latency_targets: LatencyTargets = DEFAULT_TARGETS,
     timeout_s: float = 10,
+    first_token: FirstToken = "any",
     beyond_capacity: bool = False,
 ) -> Load:
     """`rate_rps` requests a second, evenly spaced or (`arrivals="poisson"`) at random.
@@ -39,6 +40,8 @@ def open_loop(
       arrivals: "constant" (evenly spaced) or "poisson" (independent of each other).
       latency_targets: bounds in seconds that a good answer meets.
       timeout_s: seconds from the due time until a caller gives up.
+      first_token: "any" (reasoning, a tool call or a refusal counts too) or "content"
+        (the answer's own text).
       beyond_capacity: True for a load that means to saturate the backend.
 
     Raises BadScenario for a value outside its bounds. The other loads share these
@@ -54,6 +57,7 @@ def open_loop(
         max_tokens=max_tokens,
         latency_targets=latency_targets,
         timeout_s=timeout_s,
+        first_token=first_token,
         beyond_capacity=beyond_capacity,
     )
 
@@ -65,6 +69,7 @@ def poisson(
     max_tokens: int | None = None,
     latency_targets: LatencyTargets = DEFAULT_TARGETS,
     timeout_s: float = 10,
+    first_token: FirstToken = "any",
     beyond_capacity: bool = False,
 ) -> Load:
     """`rate_rps` requests a second on average, each independent of the others."""
@@ -75,6 +80,7 @@ def poisson(
         arrivals="poisson",
         latency_targets=latency_targets,
         timeout_s=timeout_s,
+        first_token=first_token,
         beyond_capacity=beyond_capacity,
     )
 
@@ -89,6 +95,7 @@ def ramp(
     arrivals: Spacing = "constant",
     latency_targets: LatencyTargets = DEFAULT_TARGETS,
     timeout_s: float = 10,
+    first_token: FirstToken = "any",
     beyond_capacity: bool = False,
 ) -> Load:
     """A rate that moves in a straight line for `over_s` seconds and stays where it arrived."""
@@ -106,6 +113,7 @@ def ramp(
         max_tokens=max_tokens,
         latency_targets=latency_targets,
         timeout_s=timeout_s,
+        first_token=first_token,
         beyond_capacity=beyond_capacity,
     )
 
@@ -121,6 +129,7 @@ def burst(
     arrivals: Spacing = "constant",
     latency_targets: LatencyTargets = DEFAULT_TARGETS,
     timeout_s: float = 10,
+    first_token: FirstToken = "any",
     beyond_capacity: bool = False,
 ) -> Load:
     """`base_rps` requests a second, but `burst_rps` for `burst_s` seconds once `after_s` seconds have passed."""
@@ -139,6 +148,7 @@ def burst(
         max_tokens=max_tokens,
         latency_targets=latency_targets,
         timeout_s=timeout_s,
+        first_token=first_token,
         beyond_capacity=beyond_capacity,
     )
 
@@ -153,6 +163,7 @@ def sine(
     arrivals: Spacing = "constant",
     latency_targets: LatencyTargets = DEFAULT_TARGETS,
     timeout_s: float = 10,
+    first_token: FirstToken = "any",
     beyond_capacity: bool = False,
 ) -> Load:
     """A rate that swings by `amplitude_rps` around its mean, once every `period_s` seconds."""
@@ -171,6 +182,7 @@ def sine(
         max_tokens=max_tokens,
         latency_targets=latency_targets,
         timeout_s=timeout_s,
+        first_token=first_token,
         beyond_capacity=beyond_capacity,
     )
 
@@ -182,6 +194,7 @@ def trace(
     max_tokens: int | None = None,
     latency_targets: LatencyTargets = DEFAULT_TARGETS,
     timeout_s: float = 10,
+    first_token: FirstToken = "any",
     beyond_capacity: bool = False,
 ) -> Load:
     """A recorded trace (Azure LLM inference CSV, BurstGPT CSV or Mooncake JSONL), replayed `speed` times as fast.
@@ -200,6 +213,7 @@ def trace(
         max_tokens=max_tokens,
         latency_targets=latency_targets,
         timeout_s=timeout_s,
+        first_token=first_token,
         beyond_capacity=beyond_capacity,
         speed=rate,
     )
@@ -212,6 +226,7 @@ def _load(
     max_tokens: object,
     latency_targets: object,
     timeout_s: object,
+    first_token: object,
     beyond_capacity: object,
     arrivals: object = "constant",
     prompts: object = "short-chat",
@@ -227,6 +242,8 @@ def _load(
         raise BadScenario(
             f"{who}: latency_targets must be bounds such as loads.LatencyTargets(ttft_s=2, e2e_s=10), got {latency_targets!r}"
         )
+    if first_token not in ("any", "content"):
+        raise BadScenario(f'{who}: first_token must be "any" or "content", got {first_token!r}')
     if not isinstance(beyond_capacity, bool):
         raise BadScenario(f"{who}: beyond_capacity must be True or False, got {beyond_capacity!r}")
     return Load(
@@ -236,6 +253,7 @@ def _load(
         max_tokens=max_tokens,
         latency_targets=latency_targets,
         timeout_s=require_number(who, "timeout_s", timeout_s, above=0, at_most=3600),
+        first_token="content" if first_token == "content" else "any",
         speed=speed,
         beyond_capacity=beyond_capacity,
     )

@@ -17,6 +17,7 @@ from pytest_llmchaos.loads.shapes import Shape
 from pytest_llmchaos.stats.windows import DEFAULT_TARGETS, LatencyTargets
 
 Spacing = Literal["constant", "poisson"]
+FirstToken = Literal["any", "content"]
 # Prompts of a trace are cut to this: the lab's models have contexts of 2,048 tokens, answers included.
 TRACE_PROMPT_TOKENS = 1024
 # A schedule is held in memory and written down before anything starts.
@@ -60,6 +61,7 @@ class Load:
     max_tokens: int | None = None
     latency_targets: LatencyTargets = DEFAULT_TARGETS
     timeout_s: float = 10.0
+    first_token: FirstToken = "any"
     speed: float = 1.0
     beyond_capacity: bool = False
 
@@ -69,7 +71,8 @@ class Load:
         else:
             what = f"{self.spacing} {self.shape} {self.prompts}"
         tokens = f", {self.max_tokens} tokens" if self.max_tokens is not None else ""
-        return f"{what}{tokens}"
+        first = ", first token of content" if self.first_token == "content" else ""
+        return f"{what}{tokens}{first}"
 
     @property
     def peak_rps(self) -> float:

@@ -10,6 +10,11 @@ from typing import Any
 DONE = b"data: [DONE]\n\n"
 EVENT_MAX_BYTES = 2**20
 _REASON = b'"finish_reason"'
+_BOM = b"\xef\xbb\xbf"
+# Fields of an event that carry no data.
+_OTHER_FIELDS = (b"event", b"id", b"retry")
+# Finish reasons of a server that gave the answer up.
+GIVEN_UP = ("abort", "error")
 _TEXT_FIELDS = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls", "function_call")
 
 
@@ -19,10 +24,11 @@ class Scanner:
     Comments, `[DONE]`, an error event and everything after it are never given back: the relay says these itself.
     """
 
-    __slots__ = ("_tail", "corrupted", "done", "error", "events", "finished", "started")
+    __slots__ = ("_after_cr", "_begun", "_tail", "corrupted", "done", "error", "events", "finished", "started")
 
     def __init__(self) -> None:
         self._tail = b""
+        self._after_cr = self._begun = False
         self.started = False  # a first token was seen
         self.finished = False  # a finish_reason was seen
         self.done = False
@@ -42,12 +48,11 @@ class Scanner:
 
     def feed(self, chunk: bytes) -> bytes:
         """The whole events that `chunk` completes, ready to be forwarded; may be empty."""
+        if self._after_cr or b"\r" in chunk:
+            chunk = self._with_newlines(chunk)
         if self._tail:
             chunk = self._tail + chunk
             self._tail = b""
-        if b"\r" in chunk:
-            # A CR at the end is kept: its LF may be in the next chunk.
-            chunk = chunk.replace(b"\r\n", b"\n")
         end = chunk.rfind(b"\n\n") + 2
         if end == 1:
             end = 0
@@ -64,7 +69,17 @@ class Scanner:
             return chunk
         return self._examined(chunk)
 
+    def _with_newlines(self, chunk: bytes) -> bytes:
+        """LF for each line end. A CR at the end is one; an LF at the start of the next chunk belongs to it."""
+        if self._after_cr:
+            chunk = chunk.removeprefix(b"\n")
+        self._after_cr = chunk.endswith(b"\r")
+        return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
     def _examined(self, chunk: bytes) -> bytes:
+        if not self._begun:
+            chunk = chunk.removeprefix(_BOM)
+            self._begun = True
         kept: list[bytes] = []
         for event in chunk.split(b"\n\n"):
             data = _data_of(event)
@@ -85,19 +100,23 @@ class Scanner:
             said = json.loads(data)
         except (ValueError, RecursionError):
             said = None
-        if event.startswith((b"error:", b"event: error", b"event:error")):
+        if any(line.startswith((b"error:", b"event: error", b"event:error")) for line in event.split(b"\n")):
             self.error = _error_text(said if said is not None else data.decode(errors="replace"))
             return False
         if not isinstance(said, dict):
             self.corrupted = f"an event is not a JSON object: {data[:60]!r}"
             return False
-        if said.get("error") is not None or said.get("object") == "error":
+        if said.get("error") not in (None, False, "") or said.get("object") == "error":
             self.error = _error_text(said.get("error") or said.get("message"))
             return False
         choices = said.get("choices")
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict):
-                self.finished |= choice.get("finish_reason") is not None
+                reason = choice.get("finish_reason")
+                if reason in GIVEN_UP:
+                    self.error = f"finish_reason {reason}"
+                    return False
+                self.finished |= bool(reason)
                 self.started |= self.finished or _says_something(choice)
         return True
 
@@ -115,7 +134,7 @@ def _ordinary(chunk: bytes, events: int) -> bool:
 
 def _data_of(event: bytes) -> bytes | None:
     """The event's data, or None for a comment. `error: {...}` is a form that llama.cpp has used."""
-    lines = [line for line in event.split(b"\n") if line and not line.startswith(b":")]
+    lines = [line for line in event.split(b"\n") if line and line.partition(b":")[0] not in (b"", *_OTHER_FIELDS)]
     if not lines:
         return None
     data = [line.split(b":", 1)[1].strip() for line in lines if line.startswith((b"data:", b"error:"))]

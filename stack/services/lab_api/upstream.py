@@ -10,7 +10,7 @@ from lab_api.ask import Ask
 from lab_api.outcomes import GatewayError, Outcome
 from lab_api.pool import Lease, Replica
 from lab_api.settings import Deadlines
-from lab_api.sse import Scanner
+from lab_api.sse import GIVEN_UP, Scanner
 
 PATH = "/v1/chat/completions"
 # The caller's own mistakes: another replica would say the same.
@@ -214,7 +214,7 @@ def _require_complete(name: str, body: bytes) -> None:
         raise GatewayError(outcome=Outcome.CORRUPTED, message=f"{name} answered what is not JSON") from error
     if not isinstance(answer, dict):
         raise GatewayError(outcome=Outcome.CORRUPTED, message=f"{name} answered what is not a JSON object")
-    if answer.get("error") is not None:
+    if answer.get("error") not in (None, False, "") or answer.get("object") == "error":
         raise GatewayError(
             outcome=Outcome.INBAND_ERROR, message=f"{name} reported an error: {_error_message(body.decode())}"
         )
@@ -223,3 +223,5 @@ def _require_complete(name: str, body: bytes) -> None:
         raise GatewayError(outcome=Outcome.TRUNCATED, message=f"{name} answered without a choice")
     if not all(isinstance(choice, dict) and choice.get("finish_reason") for choice in choices):
         raise GatewayError(outcome=Outcome.TRUNCATED, message=f"{name} ended its answer without finish_reason")
+    if any(choice["finish_reason"] in GIVEN_UP for choice in choices):
+        raise GatewayError(outcome=Outcome.INBAND_ERROR, message=f"{name} gave its answer up")

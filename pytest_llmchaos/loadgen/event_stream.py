@@ -1,0 +1,86 @@
+"""Server-sent events, read as the HTML standard defines them ("9.2.6 Parsing an event stream").
+
+One addition: llama.cpp has sent errors in a field of its own, `error: {...}`. The standard
+ignores unknown fields, so a client that follows it blindly takes such a failure for a clean end.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+_BOM = b"\xef\xbb\xbf"
+DONE = b"[DONE]"
+
+
+class Event(NamedTuple):
+    """One event that has data. `is_error` is true where its type, or its field, is `error`."""
+
+    data: bytes
+    is_error: bool = False
+
+    @property
+    def is_done(self) -> bool:
+        return self.data.strip() == DONE
+
+
+class EventReader:
+    """Takes bytes in any pieces and returns the events that each piece completes."""
+
+    __slots__ = ("_after_cr", "_before_bom", "_rest")
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._before_bom = True
+        self._after_cr = False
+
+    @property
+    def is_between_events(self) -> bool:
+        """Whether the next byte begins an event."""
+        return not (self._rest or self._after_cr or self._before_bom)
+
+    def feed(self, piece: bytes) -> list[Event]:
+        """The events that end in `piece`. An event ends with a blank line."""
+        if self._after_cr or b"\r" in piece:
+            piece = self._with_newlines(piece)
+        text = self._rest + piece
+        if self._before_bom:
+            if _BOM.startswith(text):
+                self._rest = text
+                return []
+            text = text.removeprefix(_BOM)
+            self._before_bom = False
+        *blocks, rest = text.split(b"\n\n")
+        self._rest = rest.lstrip(b"\n")
+        return [event for event in map(_event, blocks) if event is not None]
+
+    def unfinished(self) -> Event | None:
+        """The event that the end of the stream cut off. The standard drops it."""
+        return _event(self._rest)
+
+    def _with_newlines(self, piece: bytes) -> bytes:
+        """`piece` with LF for each line end. A CR at its end is one; an LF that follows it belongs to it."""
+        if self._after_cr:
+            piece = piece.removeprefix(b"\n")
+            self._after_cr = False
+        if piece.endswith(b"\r"):
+            self._after_cr = True
+        return piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
+def _event(block: bytes) -> Event | None:
+    if block.startswith(b"data: ") and b"\n" not in block:
+        return Event(block[6:])
+    data: list[bytes] = []
+    is_error = False
+    for line in block.split(b"\n"):
+        name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if name == b"data":
+            data.append(value)
+        elif name == b"event":
+            is_error = value == b"error"
+        elif name == b"error":
+            data.append(value)
+            is_error = True
+    whole = b"\n".join(data)
+    return Event(whole, is_error) if whole or is_error else None

@@ -1,0 +1,143 @@
+"""The caller's verdict on what model servers stream: one reader of events, one table of finish reasons."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.stream_shapes import PLAIN, SHAPES, A
+
+from pytest_llmchaos.loadgen import classify
+from pytest_llmchaos.loadgen.event_stream import EventReader
+from pytest_llmchaos.loadgen.wire import Answer
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+
+
+def received(pieces, *, any_channel=True):
+    """The answer as it came in these pieces. Its times are counted in bytes of the body."""
+    answer = Answer(any_channel=any_channel)
+    answer.take(HEAD, 0.0, stream=True)
+    at = 0
+    for piece in pieces:
+        at += len(piece)
+        if answer.take(piece, float(at), stream=True):
+            return answer
+    answer.take(b"", float(at), stream=True)
+    return answer
+
+
+def judged(pieces):
+    answer = received(pieces)
+    return (answer.ended, *classify.of_stream(bytes(answer.body)))
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_stream_gets_the_verdict_that_its_server_meant(name):
+    shape = SHAPES[name]
+
+    assert judged([shape.body]) == ("complete", shape.outcome, shape.tokens)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_first_token_is_the_first_of_any_channel_or_of_content_only(name):
+    shape = SHAPES[name]
+    bytewise = [shape.body[i : i + 1] for i in range(len(shape.body))]
+    content = shape.first if shape.first_content == -1 else shape.first_content
+
+    assert received(bytewise).first_s == shape.end_of(shape.first)
+    assert received(bytewise, any_channel=False).first_s == shape.end_of(content)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_where_a_stream_is_split_changes_nothing(name):
+    shape = SHAPES[name]
+    body, first = shape.body, shape.end_of(shape.first)
+    for cut in range(1, len(body)):
+        pieces = [body[:cut], body[cut:]]
+        seen_s = None if first is None else cut if first <= cut else len(body)
+
+        assert judged(pieces) == ("complete", shape.outcome, shape.tokens), pieces
+        assert received(pieces).first_s == seen_s, pieces
+
+
+@given(st.sampled_from(list(SHAPES.values())), st.data())
+def test_however_a_stream_comes_in_pieces_its_verdict_is_the_same(shape, data):
+    body = shape.body
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(body)), max_size=20)))
+    pieces = [piece for a, b in zip([0, *cuts], [*cuts, len(body)], strict=True) if (piece := body[a:b])]
+
+    assert judged(pieces) == ("complete", shape.outcome, shape.tokens)
+
+
+@pytest.mark.parametrize(
+    ("text", "data"),
+    [
+        (b"data: YHOO\ndata: +2\ndata: 10\n\n", [b"YHOO\n+2\n10"]),
+        (b": test\n\ndata: 1\nid: 1\n\ndata:2\nid\n\ndata:  3\n\n", [b"1", b"2", b" 3"]),
+        (b"data\n\ndata\ndata\n\ndata:", [b"\n"]),
+        (b"data:test\n\ndata: test\n\n", [b"test", b"test"]),
+        (b"data: a\r\ndata: b\r\rdata: c\n\r\n", [b"a\nb", b"c"]),
+        (b"\n\n\ndata: a\n\n\n\n\ndata: b\n\n", [b"a", b"b"]),
+        (b"data: a\n", []),
+        (b"\xef\xbb", []),
+    ],
+    ids=[
+        "lines are joined",
+        "one space is removed",
+        "no data",
+        "same",
+        "line ends",
+        "blank lines",
+        "no end",
+        "half a mark",
+    ],
+)
+def test_events_are_read_as_the_standard_s_own_examples_say(text, data):
+    bytewise = EventReader()
+
+    assert [event.data for event in EventReader().feed(text)] == data
+    assert [e.data for i in range(len(text)) for e in bytewise.feed(text[i : i + 1])] == data
+
+
+def test_what_comes_after_the_end_is_not_waited_for():
+    answer = Answer()
+    answer.take(HEAD, 0.0, stream=True)
+
+    assert not answer.take(b"".join(PLAIN[:-1]), 1.0, stream=True)
+    assert answer.take(PLAIN[-1], 2.0, stream=True)
+    assert (answer.ended, answer.end_s) == ("complete", 2.0)
+
+
+def test_a_comment_is_no_sign_of_life_and_an_event_in_pieces_is_one_when_it_is_whole():
+    answer = Answer()
+    answer.take(HEAD, 0.0, stream=True)
+    for piece, at_s in ((A, 1.0), (b": ping\n\n", 2.0), (A[:20], 3.0), (A[20:], 5.0), (b": data: x\n\n", 6.0)):
+        answer.take(piece, at_s, stream=True)
+
+    assert (answer.first_s, answer.last_s, answer.max_gap_s) == (1.0, 5.0, 4.0)
+
+
+@pytest.mark.parametrize("reason", classify.FINISH_REASONS)
+def test_a_whole_answer_is_judged_by_the_same_finish_reasons(reason):
+    body = b'{"choices":[{"message":{"content":"a"},"finish_reason":"%b"}]}' % reason.encode()
+
+    assert classify.of_whole(body).outcome == classify.FINISH_REASONS[reason]
+
+
+@pytest.mark.parametrize(
+    ("message", "outcome"),
+    [
+        (b'{"content":"a "}', "ok"),
+        (b'{"content":"a ","reasoning":"hm"}', "corrupted"),
+        (b'{"content":"a ","tool_calls":[{"id":"x"}]}', "corrupted"),
+        (b'{"content":""}', "truncated"),
+        (b'{"content":"b "}', "corrupted"),
+        (b'{"content":"a a "}', "corrupted"),
+    ],
+    ids=["right", "a second channel", "a tool call", "nothing", "of another request", "twice"],
+)
+def test_where_the_answer_is_known_nothing_else_may_be_said_in_any_channel(message, outcome):
+    whole = b'{"choices":[{"message":%b,"finish_reason":"stop"}]}' % message
+    stream = b'data: {"choices":[{"delta":%b,"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n' % message
+
+    assert classify.of_whole(whole, "a ").outcome == outcome
+    assert classify.of_stream(stream, "a ").outcome == outcome
