@@ -69,7 +69,7 @@ def write(path: Path, count: int) -> None:
 def lab_of(events: list[RuntimeEvent]) -> Any:
     """A lab that has these events to tell, no alert, and nothing to disagree with."""
     return SimpleNamespace(
-        subject=SimpleNamespace(pushgateway=None, remediator=None, scrape_jobs=()),
+        subject=SimpleNamespace(pushgateway=None, remediator=None, scrape_jobs=(), replicas=()),
         slos=(),
         runtime=SimpleNamespace(events=lambda *_: events),
         prometheus=SimpleNamespace(firing_spells=lambda *_: (), clock_offset_s=lambda: 0.0),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import cast, overload
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.model import OUTCOMES, Outcome, Sample
-from pytest_llmchaos.stats.columns import CODES, NO_FIRST, Columns
+from pytest_llmchaos.stats.columns import CODES, NO_FIRST, OK, Columns
 
 SCHEMA = "llmchaos-samples/1"
 FIELDS = ("due_s", "sent_s", "first_s", "end_s", "max_gap_s", "tokens", "outcome", "replica", "request_id")
@@ -151,6 +152,11 @@ class Samples(Sequence[Sample]):
         self._replicas.extend([name(r, r) for r in replicas])
         self._ids.extend(ids)
         return len(rows)
+
+    def answers_by_replica(self, from_s: float) -> Counter[str]:
+        """Whole answers to requests that were due at or after `from_s`, by the replica that they name."""
+        rows = zip(self.columns.due_s, self.columns.outcomes, self._replicas, strict=True)
+        return Counter(replica for due_s, code, replica in rows if due_s >= from_s and code == OK)
 
     def __len__(self) -> int:
         return len(self._tokens)

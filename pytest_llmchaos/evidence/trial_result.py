@@ -113,6 +113,20 @@ class LoadResult(msgspec.Struct, frozen=True, kw_only=True):
     """Share of one core."""
 
 
+class ReplicaResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One replica after the fault."""
+
+    name: str
+    answered: Count
+    """Whole answers that it gave."""
+    of: Count
+    """Whole answers that all replicas gave."""
+    trouble: tuple[str, ...] = ()
+    """What speaks against it; empty where it serves again."""
+    unknown: tuple[str, ...] = ()
+    """What could not be read of it."""
+
+
 class ClaimResult(msgspec.Struct, frozen=True, kw_only=True):
     """One test's outcome."""
 
@@ -241,7 +255,7 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True):
 class TrialResult(Planned, frozen=True, kw_only=True):
     """The one value of a trial: what was planned, done, measured and claimed."""
 
-    added: ClassVar[frozenset[str]] = frozenset({"time_to_settle_s", "samples", "plan", "effect"})
+    added: ClassVar[frozenset[str]] = frozenset({"time_to_settle_s", "samples", "plan", "effect", "replicas"})
 
     trial: str
     """Unique in the run; also the directory under trials/."""
@@ -276,6 +290,8 @@ class TrialResult(Planned, frozen=True, kw_only=True):
     load: LoadResult | None = None
     """How the load generator kept its schedule."""
     events: tuple[EventNote, ...] = ()
+    replicas: tuple[ReplicaResult, ...] = ()
+    """Whether each replica serves again after the fault; empty where the subject names none."""
     findings: tuple[str, ...] = ()
     """What the trial showed beside its verdict."""
     undo: tuple[UndoResult, ...] = ()

@@ -136,6 +136,10 @@ class RunningLoad:
             samples, from_s=from_s, stable_s=stable_s, limits=self.limits, until_s=self.status().settled_s
         )
 
+    def replicas_answering(self, since_s: float) -> set[str]:
+        """The replicas that gave a whole answer to a request due at or after `since_s`."""
+        return {sample.replica for sample in self.recent(since_s) if sample.outcome == "ok"}
+
     def due_between(self, from_s: float, to_s: float) -> int:
         """Arrivals that the schedule has there."""
         return bisect_left(self._due_s, to_s) - bisect_left(self._due_s, max(0.0, from_s))

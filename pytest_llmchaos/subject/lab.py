@@ -42,6 +42,11 @@ class Subject:
     peak_tokens_per_s: float = 0.0
     # The response header in which the service names the replica that served a request.
     replica_header: str | None = None
+    # The services that answer requests, as that header and the runtime name them.
+    replicas: tuple[str, ...] = ()
+    # By `service`: requests that each replica works on, and 1 where the service routes requests to it.
+    busy_query: str | None = None
+    rotation_query: str | None = None
     # What the service says of its own availability over the last $span, and of the requests a second that arrive or wait.
     availability_query: str | None = None
     requests_query: str | None = None
@@ -59,6 +64,12 @@ class Subject:
         return next((query.replace("$victim", victim) for name, query in self.witness_queries if name == kind), None)
 
 
+# What the gateway counts on a replica, and what the replica's own engine does (vLLM's names, then llama.cpp's).
+_BUSY = (
+    'sum by (service) (label_replace(llmlab_inflight_requests, "service", "$1", "replica", "(.+)")'
+    ' or {__name__=~"vllm:num_requests_(running|waiting)|llamacpp:requests_(processing|deferred)"})'
+)
+_ROTATION = 'min by (service) (label_replace(llmlab_upstream_health, "service", "$1", "replica", "(.+)"))'
 # Faults that only the lab's gateway sees.
 _WITNESSES = (
     # A caller of the gateway has waited this long for a first token, or in a silent stream. Nothing of it is the engine's word.
@@ -128,6 +139,9 @@ def lab_subject(backend: str) -> Subject:
         scrape_jobs=jobs,
         witness_queries=_WITNESSES,
         replica_header="x-llmlab-replica",
+        replicas=("model-1", "model-2"),
+        busy_query=_BUSY,
+        rotation_query=_ROTATION,
         availability_query='sum(increase(llmlab_requests_total{outcome="ok"}[$span])) / '
         'sum(increase(llmlab_requests_total{outcome!="client_cancelled"}[$span]))',
         requests_query="sum(rate(llmlab_requests_total[3s])) + max_over_time(sum(llmlab_queue_depth)[3s:1s])",

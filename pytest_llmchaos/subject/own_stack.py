@@ -13,7 +13,8 @@ from pytest_llmchaos.subject.lab import Subject
 
 DEFAULT_TOKENS_PER_S = 1000.0
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
-_LISTS = ("compose", "targets", "jobs", "allow")
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # a field name of RFC 9110
+_LISTS = ("compose", "targets", "jobs", "allow", "replicas")
 _NEEDED = {
     "api": ("the service that takes the callers' requests", "web"),
     "prometheus": ("the service that judges", "prometheus"),
@@ -33,6 +34,10 @@ class OwnKeys:
     remediator: str = ""
     model: str = ""
     jobs: tuple[str, ...] = ()
+    replicas: tuple[str, ...] = ()
+    replica_header: str = ""
+    busy_query: str = ""
+    rotation_query: str = ""
     tokens_per_s: float | None = None
     slo: str = ""
     attach: bool = False
@@ -73,6 +78,10 @@ def own_subject(keys: OwnKeys, folder: Path, *, toml: bool = False) -> Subject |
         bootstrap=None,
         capacity_tokens_per_s=tokens_per_s,
         scrape_jobs=keys.jobs,
+        replicas=keys.replicas,
+        replica_header=keys.replica_header or None,
+        busy_query=keys.busy_query or None,
+        rotation_query=keys.rotation_query or None,
         own=True,
         attach=keys.attach,
         allow=keys.allow,
@@ -83,6 +92,7 @@ def services_by_key(subject: Subject) -> dict[str, str]:
     """The services that the keys name, each with the first key that names it."""
     pairs = [(subject.api, "api"), (subject.prometheus, "prometheus"), (subject.pushgateway, "pushgateway")]
     pairs += [(subject.remediator, "remediator"), *((target, "targets") for target in subject.targets)]
+    pairs += [(replica, "replicas") for replica in subject.replicas]
     return {name: f"llmchaos_{key}" for name, key in reversed(pairs) if name is not None}
 
 
@@ -108,9 +118,14 @@ def _check_names(keys: OwnKeys) -> None:
         name = getattr(keys, key)
         if name and not _NAME.fullmatch(name):
             raise BadScenario(f"llmchaos_{key} must be the name of one service of the compose file, got {name!r}")
-    for name in keys.targets:
-        if not _NAME.fullmatch(name):
-            raise BadScenario(f"llmchaos_targets must be names of services of the compose file, got {name!r}")
+    for key in ("targets", "replicas"):
+        for name in getattr(keys, key):
+            if not _NAME.fullmatch(name):
+                raise BadScenario(f"llmchaos_{key} must be names of services of the compose file, got {name!r}")
+    if keys.replica_header and not _HEADER.fullmatch(keys.replica_header):
+        raise BadScenario(
+            f"llmchaos_replica_header must be the name of a response header, such as x-replica, got {keys.replica_header!r}"
+        )
     for entry in keys.allow:
         if not all(entry.partition(":")):
             raise BadScenario(f"llmchaos_allow must be entries such as volume:models or privileged:web, got {entry!r}")

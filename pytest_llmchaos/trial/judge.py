@@ -27,6 +27,7 @@ from pytest_llmchaos.trial.attribution import (
     restarts,
     victims_back,
 )
+from pytest_llmchaos.trial.replicas import judge_replicas, served_again_s
 from pytest_llmchaos.trial.trial import Trial
 
 if TYPE_CHECKING:
@@ -90,6 +91,9 @@ def judge(lab: Lab, plan: TrialPlan, record: Record, load: RunningLoad, injected
     recover_s, why_not = _recovery(record, plan, injected, evidence, runtime_events)
     if is_unnoticed(injected, detect_s):
         record.finding(SIGNAL_MISSING)
+    replicas = judge_replicas(lab, samples, served_again_s(record, plan))
+    if replicas is not None and len(replicas.serving) < len(replicas.replicas):
+        record.finding(f"not every replica serves again: {replicas!r}")
     return Trial(
         name=record.trial,
         plan=plan,
@@ -109,6 +113,7 @@ def judge(lab: Lab, plan: TrialPlan, record: Record, load: RunningLoad, injected
         findings=tuple(record.findings),
         events=tuple(record.events),
         load=about_load,
+        replicas_after=replicas,
     )
 
 

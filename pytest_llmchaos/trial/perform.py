@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from pytest_llmchaos.lab.lab import Lab
     from pytest_llmchaos.plan.experiment import TrialPlan
 
+# The lab's gateway ejects a replica for 5 s, twice as long where it fails again, and then tries one request.
+REJOIN_DEADLINE_S = 12.0
 LOOK_EVERY_S = 0.5  # to ask an engine for its faults costs a process in its container
 
 
@@ -169,3 +171,9 @@ def _hold_settled(lab: Lab, plan: TrialPlan, record: Record) -> None:
         begin_s -= stable_s
     deadline_s = plan.experiment.deadline_s(plan.fault) if plan.fault.lifetime == "passing" else 30.0
     lab.hold_until(lambda: load.recovery_s(begin_s, stable_s) is not None, deadline_s=deadline_s, what="recovery")
+    if lab.subject.replica_header:
+        replicas = set(lab.subject.replicas)
+        # A gateway lets a replica that failed in again later than it serves its callers from the others.
+        lab.hold_until(
+            lambda: load.replicas_answering(begin_s) >= replicas, deadline_s=REJOIN_DEADLINE_S, what="replicas"
+        )

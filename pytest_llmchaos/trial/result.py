@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from pytest_llmchaos.errors import TooFewSamples, Verdict
-from pytest_llmchaos.evidence.trial_result import LoadResult, PhaseResult, Planned, PlanNote, SloVerdict, TrialResult
+from pytest_llmchaos.evidence.trial_result import (
+    LoadResult,
+    PhaseResult,
+    Planned,
+    PlanNote,
+    ReplicaResult,
+    SloVerdict,
+    TrialResult,
+)
 
 if TYPE_CHECKING:
     from pytest_llmchaos.evidence.trial_record import Record
@@ -16,6 +24,7 @@ if TYPE_CHECKING:
     from pytest_llmchaos.slo.arithmetic import SloResult
     from pytest_llmchaos.stats.quantiles import Quantiles
     from pytest_llmchaos.stats.windows import Window
+    from pytest_llmchaos.trial.replicas import Replica
     from pytest_llmchaos.trial.trial import Trial
 
 
@@ -73,6 +82,17 @@ def judged_result(record: Record, trial: Trial) -> TrialResult:
         phases=tuple(_phase(window) for window in trial.windows.values() if window.name != "whole"),
         slos=tuple(map(_slo, trial.slos.values())),
         load=trial.load,
+        replicas=() if trial.replicas_after is None else tuple(map(_replica, trial.replicas_after.replicas)),
+    )
+
+
+def _replica(replica: Replica) -> ReplicaResult:
+    return ReplicaResult(
+        name=replica.name,
+        answered=replica.answered,
+        of=replica.of,
+        trouble=replica.trouble,
+        unknown=replica.unknown,
     )
 
 

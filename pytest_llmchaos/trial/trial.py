@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from pytest_llmchaos.errors import BadScenario, Inconclusive, InvalidExperiment, NotDetected, NotRecovered
+from pytest_llmchaos.errors import BadScenario, Inconclusive, InvalidExperiment, NoData, NotDetected, NotRecovered
 
 if TYPE_CHECKING:
     from pytest_llmchaos.evidence.trial_result import EventNote, LoadResult
     from pytest_llmchaos.plan.experiment import TrialPlan
     from pytest_llmchaos.slo.arithmetic import SloResult
     from pytest_llmchaos.stats.windows import Window
+    from pytest_llmchaos.trial.replicas import Replicas
 
 
 # Who brought the victims back; "mixed" where it was not the same for all of them.
@@ -57,6 +58,7 @@ class Trial:
     findings: tuple[str, ...]
     events: tuple[EventNote, ...] = field(repr=False)
     load: LoadResult = field(repr=False)
+    replicas_after: Replicas | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         return f"<trial {self.name}: {self.plan.scenario}, {self.plan.fault}>"
@@ -131,6 +133,16 @@ class Trial:
     @property
     def whole(self) -> Window:
         return self.phase("whole")
+
+    @property
+    def replicas(self) -> Replicas:
+        """The replicas after the fault: `assert trial.replicas.all_serve`.
+
+        Raises NoData where it is not known which services are replicas.
+        """
+        if self.replicas_after is None:
+            raise NoData("no service is known to be a replica: set llmchaos_replicas and llmchaos_replica_header")
+        return self.replicas_after
 
     @property
     def silently_truncated(self) -> int:

@@ -49,7 +49,7 @@ def answered() -> list[Sample]:
         due = arrival.due_s
         bad = KILLED_S <= due < GOOD_S
         first, end = (None, due + 0.001) if bad else (due + 0.03, due + 0.05)
-        made.append(Sample(due, due, first, end, 0.0, 8, "refused" if bad else "ok", "model-1", f"r-{i}"))
+        made.append(Sample(due, due, first, end, 0.0, 8, "refused" if bad else "ok", f"model-{1 + i % 2}", f"r-{i}"))
     return made
 
 
