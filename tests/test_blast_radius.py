@@ -42,10 +42,15 @@ class Container:
     running: bool
     paused: bool
     touched: list[str] = field(default_factory=list)
+    modes: dict[str, str] = field(default_factory=dict)
 
     @property
     def status(self):
         return "running" if self.running else "exited"
+
+    @property
+    def name(self):
+        return f"name-{self.id}"
 
     @property
     def attrs(self):
@@ -58,7 +63,7 @@ class Container:
             "Pid": 0,
         }
         networks = {"net": {"Aliases": [self.id], "IPAMConfig": None}}
-        return {"State": state, "HostConfig": {"Memory": 1}, "NetworkSettings": {"Networks": networks}}
+        return {"State": state, "HostConfig": {"Memory": 1, **self.modes}, "NetworkSettings": {"Networks": networks}}
 
     def reload(self):
         return None
@@ -80,7 +85,9 @@ class Engine:
         self._all = containers
         self.containers = self.networks = self
 
-    def list(self, *, all, filters):  # noqa: A002 - the SDK's name
+    def list(self, *, all=False, filters=None, ignore_removed=False):  # noqa: A002 - the SDK's name
+        if ignore_removed:
+            return [c for c in self._all if c.running]
         wanted = filters["label"] if isinstance(filters["label"], list) else [filters["label"]]
         pairs = [one.split("=", 1) for one in wanted]
         return [c for c in self._all if all and {k: c.labels.get(k) for k, _ in pairs} == dict(pairs)]
@@ -192,6 +199,78 @@ def test_what_compose_run_made_beside_a_service_is_not_taken_for_it():
 
     assert (beside.touched, own.touched) == ([], ["kill"])
     assert runtime.state("api").identity == "own"
+
+
+JOINED = ["container:{id}", "container:{name}", "container:{id:.12}"]
+ENDS = [
+    ("kill", lambda runtime: runtime.kill("api")),
+    ("stop", lambda runtime: runtime.stop("api", 1)),
+    ("restart", lambda runtime: runtime.restart("api")),
+    ("limit_memory", lambda runtime: runtime.limit_memory("api", 64)),
+]
+
+
+def beside(modes, others=()):
+    """A runtime with one container of ours in these modes, and running containers of strangers in theirs."""
+    victim = Container("f00d" * 16, labelled("own", "api"), running=True, paused=False, modes=modes)
+    strangers = [
+        Container(f"{index:012d}", {}, running=running, paused=False, modes=theirs)
+        for index, (theirs, running) in enumerate(others)
+    ]
+    return runtime_on([victim, *strangers]), victim
+
+
+@pytest.mark.parametrize("joined", JOINED)
+@pytest.mark.parametrize("mode", ["NetworkMode", "PidMode"])
+@pytest.mark.parametrize(("name", "end"), ENDS, ids=[name for name, _ in ENDS])
+def test_what_ends_a_container_is_refused_while_others_live_in_its_namespaces(name, end, mode, joined):
+    theirs = {mode: joined.format(id="f00d" * 16, name="name-" + "f00d" * 16)}
+    runtime, victim = beside({}, [(theirs, True), ({}, True)])
+
+    with pytest.raises(
+        NotReady, match=r"^name-0+ shares the (network|pid) namespace of name-f00d.*nothing was touched"
+    ):
+        end(runtime)
+
+    assert victim.touched == []
+
+
+@pytest.mark.parametrize(("name", "act"), [*ENDS, ("partition", lambda runtime: runtime.partition("api"))])
+def test_others_in_namespaces_of_their_own_and_dead_ones_keep_no_fault_off(name, act):
+    modes = [
+        ({"NetworkMode": "container:beef", "PidMode": "host"}, True),
+        ({"PidMode": "container:" + "f00d" * 16}, False),
+    ]
+    runtime, victim = beside({"NetworkMode": "llmchaos-1_default", "PidMode": ""}, modes)
+
+    act(runtime)
+
+    assert victim.touched
+
+
+@pytest.mark.parametrize("mode", ["host", "container:" + "beef" * 16])
+def test_a_partition_of_a_service_in_a_network_of_others_is_refused(mode, monkeypatch):
+    cut = []
+    monkeypatch.setattr(restrictions, "cut_connections", cut.append)
+    runtime, victim = beside({"NetworkMode": mode})
+
+    with pytest.raises(
+        NotReady, match=r"has no network namespace of its own, .* (host|container beefbeefbeef),.*nothing"
+    ):
+        runtime.partition("api")
+
+    assert (cut, victim.touched) == ([], [])
+
+
+def test_a_partition_of_a_service_whose_network_others_use_is_refused(monkeypatch):
+    cut = []
+    monkeypatch.setattr(restrictions, "cut_connections", cut.append)
+    runtime, victim = beside({}, [({"NetworkMode": "container:" + "f00d" * 16}, True)])
+
+    with pytest.raises(NotReady, match=r"^name-0+ shares the network namespace"):
+        runtime.partition("api")
+
+    assert (cut, victim.touched) == ([], [])
 
 
 @pytest.fixture

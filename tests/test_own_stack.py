@@ -13,7 +13,9 @@ def folder(tmp_path):
 
 
 def test_keys_are_a_subject(folder):
-    subject = subject_of(folder, pushgateway="push", model="m:1b", tokens_per_s=80.0, jobs=("web", "node"))
+    subject = subject_of(
+        folder, pushgateway="push", model="m:1b", tokens_per_s=80.0, jobs=("web", "node"), allow=("volume:m",)
+    )
 
     assert subject.targets == ("web", "worker")
     assert (subject.api, subject.prometheus, subject.pushgateway, subject.remediator) == ("web", "prom", "push", None)
@@ -21,6 +23,7 @@ def test_keys_are_a_subject(folder):
     assert (subject.replica_header, subject.availability_query, subject.requests_query) == (None, None, None)
     assert subject.compose_files == (folder / "compose.yaml",)
     assert subject.own
+    assert subject.allow == ("volume:m",)
     assert not subject.attach
 
 
@@ -42,6 +45,8 @@ def test_without_a_compose_file_the_lab_is_the_subject(folder):
         ({"api": "we;b"}, "llmchaos_api must be .* got 'we;b'"),
         ({"remediator": "fix er"}, "llmchaos_remediator must be .* got 'fix er'"),
         ({"targets": ("web", "wor;ker")}, "llmchaos_targets must be names of services .* got 'wor;ker'"),
+        ({"allow": ("models",)}, "llmchaos_allow must be entries such as volume:models .* got 'models'"),
+        ({"allow": ("volume:m", ":web")}, "llmchaos_allow must be .* got ':web'"),
         ({"tokens_per_s": 0.0}, "llmchaos_tokens_per_s must be a number above 0 and below 1e9, got 0"),
         ({"tokens_per_s": float("nan")}, "llmchaos_tokens_per_s must be .* got nan"),
     ],

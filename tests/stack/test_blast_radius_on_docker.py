@@ -10,6 +10,7 @@ from support.stacks import require
 
 from pytest_llmchaos import faults
 from pytest_llmchaos.cleanup.sweep import in_docker
+from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.host import identity
 from pytest_llmchaos.runtime.docker import docker_cli, removal
 
@@ -19,11 +20,12 @@ PROJECT, SERVICE = "com.docker.compose.project", "com.docker.compose.service"
 
 
 @contextlib.contextmanager
-def container(name, **labels):
+def container(name, *, network="none", pid="", **labels):
     image = docker_cli.run(
         ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "llmchaos/services"]
     ).split()[0]
-    command = ["docker", "run", "--detach", "--init", "--network", "none", "--name", name]
+    command = ["docker", "run", "--detach", "--init", "--network", network, "--name", name]
+    command += ["--pid", pid] if pid else []
     for key, value in labels.items():
         command += ["--label", f"{key}={value}"]
     docker_cli.run([*command, "--entrypoint", "sleep", image, "600"])
@@ -76,6 +78,20 @@ def test_a_removal_leaves_what_carries_the_project_but_not_the_owner():
         left = {row["Names"] for row in docker_cli.list_rows("container", f"label={PROJECT}={project}")}
         assert left == {bare, living}
         assert own not in left
+
+
+@pytest.mark.parametrize("namespace", ["network", "pid"])
+def test_a_fault_is_refused_while_a_container_of_others_lives_in_its_namespace(namespace, stack_lab):
+    runtime = stack_lab.runtime
+    name, real = f"{runtime.project}-beside", runtime.state("api").identity
+    ends = (runtime.kill, runtime.partition) if namespace == "network" else (runtime.kill, runtime.crash)
+    with container(name, **{namespace: f"container:{real}"}):
+        before = state_of(name), state_of(real)
+        for end in ends:
+            with pytest.raises(NotReady, match=f"{name} shares the {namespace} namespace"):
+                end("api")
+
+        assert (state_of(name), state_of(real)) == before
 
 
 @pytest.fixture

@@ -230,12 +230,12 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
     # Abilities: each the engine's own call on a container that carries this run's labels.
 
     def kill(self, service: str) -> None:
-        self._act(service, lambda c: c.kill(signal="SIGKILL"))
+        self._end(service, lambda c: c.kill(signal="SIGKILL"))
 
     def stop(self, service: str, grace_s: int) -> None:
         """As `docker stop` does. One that is interrupted ends at once, so that no undo comes before its end."""
         try:
-            self._act(service, lambda c: c.stop(timeout=grace_s))
+            self._end(service, lambda c: c.stop(timeout=grace_s))
         except (KeyboardInterrupt, SystemExit):
             self.kill(service)
             raise
@@ -244,7 +244,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         self._act(service, lambda c: c.start())
 
     def restart(self, service: str) -> None:
-        self._act(service, lambda c: c.restart(timeout=0))
+        self._end(service, lambda c: c.restart(timeout=0))
 
     def pause(self, service: str) -> None:
         self._act(service, lambda c: c.pause())
@@ -269,7 +269,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
                 )
             os.kill(pid, signal.SIGKILL)
 
-        self._act(service, act)
+        self._end(service, act)
 
     def _ask_engine(self, service: str, verb: str, argument: str = "") -> EngineAnswer:
         """The admin port is reached from inside the container: no network leads to it."""
@@ -291,6 +291,15 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
                 container.put_archive(folder, _archive(BOOT_FILE, b"[]"))
 
         self._act(service, act)
+
+    def _end(self, service: str, act: Callable[[Container], object]) -> None:
+        """An act that ends the container's first process, and with it the namespaces that are its own."""
+
+        def checked(container: Container) -> None:
+            self._require_unshared(container, "network", "pid")
+            act(container)
+
+        self._act(service, checked)
 
     def _act(self, service: str, act: Callable[[Container], object]) -> None:
         container = self._container(service)

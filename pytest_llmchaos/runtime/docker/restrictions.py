@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.model import Proof, Undo, UndoOp
-from pytest_llmchaos.runtime.docker import docker_cli
+from pytest_llmchaos.runtime.docker import docker_cli, sharing
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -114,10 +114,15 @@ class Restrictable:
     def _sdk(self) -> DockerClient:
         raise NotImplementedError
 
+    def _require_unshared(self, victim: Container, *namespaces: sharing.Namespace) -> None:
+        sharing.require_unshared(victim, self._sdk.containers.list(ignore_removed=True), *namespaces)
+
     def partition(self, service: str) -> None:
         """Take the container off all its networks. Connections that its peers keep pooled would survive that, so they are cut."""
 
         def act(container: Container) -> None:
+            sharing.require_own(container, "network")
+            self._require_unshared(container, "network")
             for name in as_found(container).networks:
                 self._sdk.networks.get(name).disconnect(container)
             cut_connections(container)
@@ -131,8 +136,13 @@ class Restrictable:
 
     def limit_memory(self, service: str, mebibytes: int) -> None:
         size = mebibytes * MIB
+
+        def act(container: Container) -> None:
+            self._require_unshared(container, "network", "pid")  # the limit may end its first process
+            container.update(mem_limit=size, memswap_limit=size)
+
         self._as_remembered(service)
-        self._act(service, lambda c: c.update(mem_limit=size, memswap_limit=size))
+        self._act(service, act)
 
     def _as_remembered(self, service: str) -> AsFound:
         """Nothing is taken away that could not be given back."""
