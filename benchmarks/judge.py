@@ -27,7 +27,7 @@ from pytest_llmchaos.evidence.journal import Journal
 from pytest_llmchaos.evidence.trial_record import PhaseBounds, Record
 from pytest_llmchaos.evidence.trial_result import LoadResult
 from pytest_llmchaos.lab.injector import Injected
-from pytest_llmchaos.model import RuntimeEvent, Sample
+from pytest_llmchaos.model import RuntimeEvent, Sample, ServiceState
 from pytest_llmchaos.plan.schedule import plan_trial
 from pytest_llmchaos.stats import windows
 from pytest_llmchaos.trial import judge as judging
@@ -69,10 +69,10 @@ def write(path: Path, count: int) -> None:
 def lab_of(events: list[RuntimeEvent]) -> Any:
     """A lab that has these events to tell, no alert, and nothing to disagree with."""
     return SimpleNamespace(
-        subject=SimpleNamespace(pushgateway=None, remediator=None, scrape_jobs=(), replicas=()),
+        subject=SimpleNamespace(pushgateway=None, remediator=None, scrape_jobs=(), used_selector=None, replicas=()),
         slos=(),
-        runtime=SimpleNamespace(events=lambda *_: events),
-        prometheus=SimpleNamespace(firing_spells=lambda *_: (), clock_offset_s=lambda: 0.0),
+        runtime=SimpleNamespace(events=lambda *_: events, state=lambda name: ServiceState(service=name, running=True)),
+        prometheus=SimpleNamespace(firing_spells=lambda *_: (), clock_offset_s=lambda: 0.0, raw=lambda *_: ()),
     )
 
 

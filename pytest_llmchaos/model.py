@@ -84,7 +84,10 @@ class RuntimeEvent:
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceState:
-    """What the runtime says of one service now. `started_unix_s` is 0 for one that never ran."""
+    """What the runtime says of one service now. `started_unix_s` is 0 for one that never ran.
+
+    `health_every_s` is the interval of its own health check, whose changes are events; None for a service without one.
+    """
 
     service: str
     running: bool
@@ -94,6 +97,7 @@ class ServiceState:
     started_unix_s: float = 0.0
     restarts: int = 0
     identity: str = ""
+    health_every_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,6 @@ from pytest_llmchaos.trial.attribution import (
     is_unnoticed,
     repaired_by,
     restarts,
-    victims_back,
 )
 from pytest_llmchaos.trial.trial import Action
 
@@ -112,38 +111,6 @@ def test_two_repairers_are_mixed_and_none_is_none():
     assert repaired_by(injected(victims=("api", "model-1")), events, acted(101.9, 102.1)) == "mixed"
     assert repaired_by(injected(), [], []) is None
     assert repaired_by(Injected(), [], []) is None
-
-
-def test_a_victim_is_back_when_it_last_started_and_stayed_up(record):
-    events = [event(100.0, "die"), event(102.0, "start"), event(104.0, "die"), event(106.0, "start")]
-    frozen = [event(100.0, "pause"), event(101.0, "exec_start"), event(103.0, "unpause")]
-
-    assert victims_back(record, injected(), events) == {"api": pytest.approx(16.0)}
-    assert victims_back(record, injected(), frozen) == {"api": pytest.approx(13.0)}
-
-
-@pytest.mark.parametrize(
-    "events",
-    [
-        [],
-        [event(100.0, "die")],
-        [event(102.0, "start"), event(104.0, "die")],
-        [event(141.0, "start")],
-        [event(102.0, "start", "db")],
-    ],
-    ids=["no event", "never started", "died again", "after our revert", "another service"],
-)
-def test_a_victim_that_is_not_up_before_the_revert_is_not_back(record, events):
-    assert victims_back(record, injected(), events) == {"api": None}
-
-
-def test_each_victim_is_back_or_not_by_itself(record):
-    events = [event(102.0, "start"), event(104.0, "start", "db")]
-
-    assert victims_back(record, injected(victims=("api", "model-1")), events) == {
-        "api": pytest.approx(12.0),
-        "model-1": None,
-    }
 
 
 class Fired:

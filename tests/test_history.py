@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from pytest_llmchaos.errors import BadScenario, TooFewSamples
 from pytest_llmchaos.model import OUTCOMES, Sample
 from pytest_llmchaos.stats.quantiles import Quantiles, nth
+from pytest_llmchaos.stats.recovery import CallersSaw, callers_from
 from pytest_llmchaos.stats.windows import (
     LatencyTargets,
-    first_bad_s,
-    first_sustained_good_s,
     first_unknown_s,
     windows,
 )
@@ -72,7 +71,7 @@ def test_what_the_end_of_the_run_cut_off_counts_nowhere():
     seen = [sample(1, "cancelled", ttft_s=None), sample(2)]
 
     assert one(seen).offered == 1
-    assert first_bad_s(seen, 0, LIMITS) is None
+    assert not callers_from(seen, 0, 5, LIMITS).suffered
 
 
 def test_what_the_end_of_the_run_cut_off_is_unknown_from_its_due_time_on():
@@ -180,38 +179,41 @@ def test_good_means_a_whole_answer_inside_every_bound(seen, is_good):
     assert is_good_one(seen) is is_good
 
 
-def test_recovery_is_the_first_good_request_that_stays_good():
+def good_again_s(seen, from_s, stable_s, until_s):
+    return callers_from(seen, from_s, stable_s, LIMITS, until_s).good_s
+
+
+def test_recovery_is_the_first_good_request_after_the_last_bad_one():
     # Down from second 10, a single lucky answer at 14, good again from 18.
     seen = [sample(i / 2, "refused" if 20 <= i < 36 and i != 28 else "ok") for i in range(80)]
 
-    assert first_bad_s(seen, 5, LIMITS) == 10
-    assert first_sustained_good_s(seen, 10, 5, LIMITS, 40) == 18
-    assert first_sustained_good_s(seen, 5, 4.5, LIMITS, 40) == 5
-    assert first_sustained_good_s(seen, 5, 5, LIMITS, 40) == 18
+    saw = callers_from(seen, 5, 4.5, LIMITS, 40)
+
+    assert saw == CallersSaw(suffered=True, good_s=18, resolution_s=0.5)
+    assert good_again_s(seen, 20, 5, 40) == 20
 
 
 def test_recovery_needs_its_stable_seconds_to_have_passed():
     seen = [sample(i, "refused" if i < 5 else "ok") for i in range(10)]
 
-    assert first_sustained_good_s(seen, 0, 5, LIMITS, 9.9) is None
-    assert first_sustained_good_s(seen, 0, 5, LIMITS, 10) == 5
+    assert good_again_s(seen, 0, 5, 9.9) is None
+    assert good_again_s(seen, 0, 5, 10) == 5
 
 
 def test_one_good_request_alone_proves_no_recovery():
-    assert first_sustained_good_s([sample(1)], 0, 5, LIMITS, 60) is None
-    assert first_sustained_good_s([sample(1), sample(7)], 0, 5, LIMITS, 60) is None
-    assert first_sustained_good_s([sample(1), sample(6)], 0, 5, LIMITS, 60) == 1
+    assert good_again_s([sample(1)], 0, 5, 60) is None
+    assert good_again_s([sample(1), sample(7)], 0, 5, 60) is None
+    assert good_again_s([sample(1), sample(6)], 0, 5, 60) == 1
 
 
 def test_no_samples_are_no_recovery():
-    assert first_sustained_good_s([], 0, 5, LIMITS, 60) is None
-    assert first_bad_s([], 0, LIMITS) is None
+    assert callers_from([], 0, 5, LIMITS, 60) == CallersSaw(suffered=False, good_s=None)
 
 
 def test_a_service_that_stays_down_does_not_recover():
     seen = [sample(i / 2, "timeout") for i in range(80)]
 
-    assert first_sustained_good_s(seen, 0, 2, LIMITS, 40) is None
+    assert callers_from(seen, 0, 2, LIMITS, 40) == CallersSaw(suffered=True, good_s=None)
 
 
 @quick
@@ -220,11 +222,12 @@ def test_recovery_agrees_with_its_definition(seen, from_s, stable_s, until_s):
     inside = [s for s in seen if s.outcome != "cancelled" and from_s <= s.due_s <= until_s]
 
     def holds(start):
-        after = [s for s in inside if start.due_s <= s.due_s <= start.due_s + stable_s]
-        return len(after) > 1 and start.due_s + stable_s <= until_s and all(map(is_good_one, after))
+        after = [s for s in inside if s.due_s >= start.due_s]
+        soon = [s for s in after if s.due_s <= start.due_s + stable_s]
+        return len(soon) > 1 and start.due_s + stable_s <= until_s and all(map(is_good_one, after))
 
     expected = min((s.due_s for s in inside if holds(s)), default=None)
-    assert first_sustained_good_s(seen, from_s, stable_s, LIMITS, until_s) == expected
+    assert good_again_s(seen, from_s, stable_s, until_s) == expected
 
 
 @quick

@@ -26,6 +26,7 @@ PURE = ("errors", "model", "stats", "loads", "faults", "slo", "plan", "subject")
 # The pure files of a room that has others beside them.
 PURE_FILES = {
     "pytest_llmchaos/trial/attribution.py",
+    "pytest_llmchaos/trial/recovery.py",
     "pytest_llmchaos/trial/trial.py",
     "pytest_llmchaos/trial/result.py",
 }

@@ -223,3 +223,10 @@ def test_vendored_files_are_what_their_note_says() -> None:
     found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in vendor.glob("uPlot*")}
     assert found == noted
     assert "Permission is hereby granted" in (vendor / "LICENSE").read_text()
+
+
+def test_a_recovery_shows_how_exactly_it_was_seen_and_a_relapse_when(tmp_path: Path) -> None:
+    page = built(tmp_path, Made(recover_s=9.0, extra={"recovery_resolution_s": 0.5, "relapsed_s": 6.0}))
+
+    assert "repaired by remediator, seen to 0.5 s" in page.text
+    assert "relapsed after 6 s" in page.text

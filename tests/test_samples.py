@@ -10,7 +10,8 @@ from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.evidence import samples_file
 from pytest_llmchaos.loadgen.tail import SamplesTail, merge
 from pytest_llmchaos.model import OUTCOMES, Sample
-from pytest_llmchaos.stats.windows import first_bad_s, windows
+from pytest_llmchaos.stats.recovery import callers_from
+from pytest_llmchaos.stats.windows import windows
 
 micro = st.integers(0, 10**9).map(lambda n: n / 1e6)
 a_sample = st.builds(
@@ -66,7 +67,7 @@ def test_columns_and_objects_give_the_same_numbers(tmp_path_factory, seen):
 
     assert list(map(repr, windows(loaded, bounds))) == list(map(repr, windows(seen, bounds)))
     assert [w.outcomes for w in windows(loaded, bounds)] == [w.outcomes for w in windows(seen, bounds)]
-    assert first_bad_s(loaded, 10) == first_bad_s(seen, 10)
+    assert callers_from(loaded, 10, 4) == callers_from(seen, 10, 4)
 
 
 def test_columns_count_from_the_end_too(tmp_path):

@@ -15,6 +15,7 @@ from pytest_llmchaos.model import Sample
 from pytest_llmchaos.plan.schedule import plan_trial
 from pytest_llmchaos.slo.arithmetic import Slo, SloResult
 from pytest_llmchaos.stats.windows import windows
+from pytest_llmchaos.trial.recovery import Recovery
 from pytest_llmchaos.trial.result import judged_result, result_of
 from pytest_llmchaos.trial.trial import Trial
 
@@ -62,9 +63,8 @@ def trial(plan):
                 "slo_errors": {"ttft-p95": NoData("no data for ttft-p95")},
                 "detect_s": 1.5,
                 "detected_by": "alert ServiceDown",
-                "recover_s": 4.25,
-                "recover_why_not": "",
-                "settle_s": 0.5,
+                "recover": Recovery(took_s=4.25, resolution_s=0.5, relapsed_s=2.0),
+                "settle": Recovery(took_s=0.5, resolution_s=0.0),
                 "repaired_by": "remediator",
                 "victims": ("api",),
                 "alerts": ("ServiceDown",),
@@ -83,7 +83,7 @@ def trial(plan):
 def test_times_are_given_where_they_exist(trial):
     seen = trial()
 
-    assert (seen.time_to_detect_s, seen.time_to_recover_s, seen.time_to_settle_s) == (1.5, 4.25, 0.5)
+    assert (seen.time_to_detect_s, seen.time_to_recover_s, seen.relapsed_s) == (1.5, 4.25, 2.0)
     assert repr(seen) == "<trial 001: kill_api, kill api>"
 
 
@@ -91,9 +91,9 @@ def test_times_are_given_where_they_exist(trial):
     ("values", "name", "error", "message"),
     [
         ({"detect_s": None}, "time_to_detect_s", NotDetected, "no alert fired .* after kill api"),
-        ({"recover_s": None, "recover_why_not": "still down"}, "time_to_recover_s", NotRecovered, "still down"),
+        ({"recover": Recovery(why_not="still down")}, "time_to_recover_s", NotRecovered, "still down"),
         (
-            {"settle_s": None},
+            {},
             "time_to_settle_s",
             NotRecovered,
             "kill api is no fault that we end, .*: ask for trial.time_to_recover_s",
@@ -105,11 +105,20 @@ def test_a_time_that_does_not_exist_says_why(trial, values, name, error, message
         getattr(trial(**values), name)
 
 
-def test_a_service_that_did_not_settle_says_so(trial, plan):
-    seen = trial(settle_s=None, plan=replace(plan, fault=faults.pause("api")))
+def test_a_recovery_shows_how_exactly_it_was_seen(trial):
+    took = trial().time_to_recover_s
 
-    with pytest.raises(NotRecovered, match="did not settle within 40 s of the fault's end"):
-        _ = seen.time_to_settle_s
+    assert (took.resolution_s, repr(took), took <= 4.25) == (0.5, "4.25 (seen to 0.5 s)", True)
+    assert repr(trial(recover=Recovery(took_s=3.0, resolution_s=0.0)).time_to_recover_s) == "3"
+
+
+def test_a_passing_fault_settles_or_says_why_not(trial, plan):
+    passing = replace(plan, fault=faults.pause("api"))
+    settled = trial(plan=passing, settle=Recovery(took_s=0.5, resolution_s=0.1, relapsed_s=3.0))
+
+    assert (settled.time_to_settle_s, settled.relapsed_s) == (0.5, 3.0)
+    with pytest.raises(NotRecovered, match="did not settle"):
+        _ = trial(settle=Recovery(why_not="the service did not settle within 40 s"), plan=passing).time_to_settle_s
 
 
 @pytest.mark.parametrize(

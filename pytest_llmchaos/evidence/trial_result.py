@@ -255,7 +255,9 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True):
 class TrialResult(Planned, frozen=True, kw_only=True):
     """The one value of a trial: what was planned, done, measured and claimed."""
 
-    added: ClassVar[frozenset[str]] = frozenset({"time_to_settle_s", "samples", "plan", "effect", "replicas"})
+    added: ClassVar[frozenset[str]] = frozenset(
+        {"time_to_settle_s", "recovery_resolution_s", "relapsed_s", "samples", "plan", "effect", "replicas"}
+    )
 
     trial: str
     """Unique in the run; also the directory under trials/."""
@@ -272,9 +274,14 @@ class TrialResult(Planned, frozen=True, kw_only=True):
     detected_by: str | None = None
     """That signal."""
     time_to_recover_s: float | None = None
-    """From the start of the fault to the first sustained good second before the instrument's own revert."""
+    """From the start of the fault until the victims took part again and callers were served for good, before the
+    instrument's own revert."""
     time_to_settle_s: float | None = None
-    """From the end of a passing fault to the first sustained good second."""
+    """From the end of a passing fault until the service was good for good."""
+    recovery_resolution_s: float | None = None
+    """How much shorter the time to recover or to settle may really have been: the spacing of what saw it."""
+    relapsed_s: float | None = None
+    """From the start of the fault until a service that had been good again was bad again."""
     repaired_by: str | None = None
     """Who repaired it, read from the runtime's events and the remediator's audit log."""
     anchor: Anchor | None = None

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from pytest_llmchaos.errors import EvidenceLost, LoadNotHeld, TooFewSamples
 from pytest_llmchaos.evidence.trial_result import LoadResult
 from pytest_llmchaos.loadgen.process import LoadPlan, LoadProcess, LoadStatus, LoadSummary
-from pytest_llmchaos.stats.windows import Window, first_sustained_good_s, windows
+from pytest_llmchaos.stats.recovery import callers_from
+from pytest_llmchaos.stats.windows import Window, windows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -127,14 +128,12 @@ class RunningLoad:
         return None
 
     def recovery_s(self, from_s: float, stable_s: float) -> float | None:
-        """Second at which the service became good and has stayed so for `stable_s`; None if it has not yet.
+        """Second at which the service became good and has stayed so for `stable_s`; None if it is not so now.
 
         Nothing later than the oldest unanswered request is known to be good.
         """
         samples = self.recent(from_s)
-        return first_sustained_good_s(
-            samples, from_s=from_s, stable_s=stable_s, limits=self.limits, until_s=self.status().settled_s
-        )
+        return callers_from(samples, from_s, stable_s, self.limits, self.status().settled_s).good_s
 
     def replicas_answering(self, since_s: float) -> set[str]:
         """The replicas that gave a whole answer to a request due at or after `since_s`."""

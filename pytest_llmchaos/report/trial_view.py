@@ -22,7 +22,9 @@ def tiles(trial: TrialResult, raw: Raw, ran_as: str = "") -> list[tuple[str, str
     if trial.lifetime not in {"passing", "none"}:
         found.append(_recovery_tile(trial))
     if trial.time_to_settle_s is not None:
-        found.append(("settled", seconds(trial.time_to_settle_s), "after the fault ended"))
+        found.append(("settled", seconds(trial.time_to_settle_s), f"after the fault ended{_seen_to(trial)}"))
+    if trial.relapsed_s is not None:
+        found.append(("relapsed after", seconds(trial.relapsed_s), "good again, then bad once more"))
     spent = most_spent(trial)
     if spent is not None:
         found.append(("month's error budget spent", percent(spent[0]), f"{spent[1]}, the most of {len(trial.slos)}"))
@@ -45,8 +47,14 @@ def _detection_tile(trial: TrialResult) -> tuple[str, str, str]:
 def _recovery_tile(trial: TrialResult) -> tuple[str, str, str]:
     if trial.time_to_recover_s is not None:
         by = one_line(trial.repaired_by, 60)
-        return "recovered after", seconds(trial.time_to_recover_s), f"repaired by {by}" if by else "by itself"
+        how = f"repaired by {by}" if by else "by itself"
+        return "recovered after", seconds(trial.time_to_recover_s), how + _seen_to(trial)
     return "recovered", NONE, "not before our own revert, or not at all" if trial.verdict in FINAL else "not judged"
+
+
+def _seen_to(trial: TrialResult) -> str:
+    """How exactly a recovery could be seen."""
+    return f", seen to {seconds(trial.recovery_resolution_s)}" if trial.recovery_resolution_s else ""
 
 
 def chronology(trial: TrialResult) -> list[dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Samples to numbers: counts, shares and quantiles per window, and when a service was good again. Pure: no clock, no I/O.
+"""Samples to numbers: counts, shares and quantiles per window. Pure: no clock, no I/O.
 
 A failed request counts as slower than every answer (right-censored): an outage can make no quantile look better.
 A request that the end of the run cut off (`cancelled`) counts nowhere.
@@ -144,7 +144,7 @@ def _window(columns: Columns, good_ones: list[bool], name: str, from_s: float, t
     )
 
 
-def _evidence(
+def evidence(
     samples: Iterable[Sample], from_s: float, until_s: float, limits: LatencyTargets
 ) -> Iterator[tuple[float, bool]]:
     """Due time and goodness of what was due from `from_s` to `until_s`, both included."""
@@ -161,40 +161,3 @@ def first_unknown_s(samples: Iterable[Sample]) -> float:
     columns = columns_of(samples)
     rows = zip(columns.due_s, columns.outcomes, strict=True)
     return min((due for due, code in rows if code == CANCELLED), default=math.inf)
-
-
-def first_bad_s(
-    samples: Iterable[Sample], from_s: float, limits: LatencyTargets = DEFAULT_TARGETS, until_s: float = math.inf
-) -> float | None:
-    """When the first request was due, from `from_s` to `until_s`, that did not get a good answer."""
-    return min((due for due, is_good in _evidence(samples, from_s, until_s, limits) if not is_good), default=None)
-
-
-def first_sustained_good_s(
-    samples: Iterable[Sample],
-    from_s: float,
-    stable_s: float,
-    limits: LatencyTargets = DEFAULT_TARGETS,
-    until_s: float = math.inf,
-) -> float | None:
-    """When the service was good for good.
-
-    That is the due time of the first good request, at or after `from_s`, that is followed by `stable_s` seconds with at
-    least one more request and none that was bad. Those seconds must end by `until_s`.
-    While a load still runs, `until_s` is the due time of its oldest unanswered request: nothing later is known to be good.
-    """
-    seen = sorted(_evidence(samples, from_s, until_s, limits))
-    bad_s = [due_s for due_s, is_good in seen if not is_good]
-    next_bad = 0
-    for i, (due_s, is_good) in enumerate(seen):
-        end_s = due_s + stable_s
-        if end_s > until_s:
-            return None
-        if not is_good:
-            continue
-        while next_bad < len(bad_s) and bad_s[next_bad] < due_s:
-            next_bad += 1
-        another = i + 1 < len(seen) and seen[i + 1][0] <= end_s
-        if another and (next_bad == len(bad_s) or bad_s[next_bad] > end_s):
-            return due_s
-    return None

@@ -50,6 +50,8 @@ class Subject:
     # What the service says of its own availability over the last $span, and of the requests a second that arrive or wait.
     availability_query: str | None = None
     requests_query: str | None = None
+    # Series that are 1 while the gateway sends requests to $victim; none where it is no replica.
+    used_selector: str | None = None
     # Of a fault's kind: a query with a sample only while Prometheus sees the fault show on $victim.
     witness_queries: tuple[tuple[str, str], ...] = ()
     audit_file: str = "/audit/audit.jsonl"
@@ -138,6 +140,7 @@ def lab_subject(backend: str) -> Subject:
         peak_tokens_per_s=PEAK_TOKENS_PER_S[backend],
         scrape_jobs=jobs,
         witness_queries=_WITNESSES,
+        used_selector='llmlab_upstream_health{replica="$victim"}',
         replica_header="x-llmlab-replica",
         replicas=("model-1", "model-2"),
         busy_query=_BUSY,

@@ -81,23 +81,6 @@ def is_unnoticed(injected: Injected, detect_s: float | None) -> bool:
     return injected.start_unix_s is not None and detect_s is None
 
 
-def victims_back(record: Record, injected: Injected, events: Sequence[RuntimeEvent]) -> dict[str, float | None]:
-    """When each victim ran again before the revert, by the runtime's own events; None for one that did not."""
-    from_unix_s, to_unix_s = injected.start_unix_s or 0.0, injected.reverted_unix_s or 0.0
-    back: dict[str, float | None] = {}
-    for victim in injected.victims:
-        up: float | None = None
-        for event in events:
-            if event.service != victim or not from_unix_s <= event.at_unix_s <= to_unix_s:
-                continue
-            if event.action in {"die", "pause"}:
-                up = None
-            elif event.action in {"start", "unpause"}:
-                up = event.at_unix_s
-        back[victim] = None if up is None else record.at_s(up)
-    return back
-
-
 def actions_of(record: Record, audit: Audit) -> tuple[Action, ...]:
     """The remediator's acts that have ended, from its audit log."""
     return tuple(

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import Inconclusive, InvalidExperiment, NoData
-from pytest_llmchaos.evidence.samples_file import Samples
 from pytest_llmchaos.evidence.samples_file import load as load_samples
 from pytest_llmchaos.model import CALLER_REQUESTS
-from pytest_llmchaos.stats.windows import LatencyTargets, first_bad_s, first_sustained_good_s, first_unknown_s, windows
+from pytest_llmchaos.stats.windows import first_unknown_s, windows
 from pytest_llmchaos.trial import slo_verdict
 from pytest_llmchaos.trial.agreement import require_agreement, require_coverage, require_one_clock
 from pytest_llmchaos.trial.attribution import (
@@ -25,19 +24,17 @@ from pytest_llmchaos.trial.attribution import (
     is_unnoticed,
     repaired_by,
     restarts,
-    victims_back,
 )
+from pytest_llmchaos.trial.participation import victims_seen
+from pytest_llmchaos.trial.recovery import Known, recovery, settling
 from pytest_llmchaos.trial.replicas import judge_replicas, served_again_s
 from pytest_llmchaos.trial.trial import Trial
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pytest_llmchaos.evidence.trial_record import Record
     from pytest_llmchaos.lab.injector import Injected
     from pytest_llmchaos.lab.lab import Lab
     from pytest_llmchaos.lab.live_load import RunningLoad
-    from pytest_llmchaos.model import RuntimeEvent
     from pytest_llmchaos.plan.experiment import TrialPlan
     from pytest_llmchaos.slo.arithmetic import SloResult
 
@@ -46,32 +43,15 @@ LAST_PUSH_DEADLINE_S = 10.0
 EDGE_S = 2.5
 
 
-@dataclass(frozen=True, kw_only=True)
-class JudgeInput:
-    """What a trial left. Seconds are on the trial's clock; `counted_unix_s` is when Prometheus had every count.
-
-    What became of requests that were due after `known_s` nobody knows: the trial ended first.
-    """
-
-    samples: Samples
-    limits: LatencyTargets
-    fault_s: float
-    known_s: float
-    counted_unix_s: float
-
-
-def judge(lab: Lab, plan: TrialPlan, record: Record, load: RunningLoad, injected: Injected) -> Trial:
-    """The trial with all its values."""
+def judge(
+    lab: Lab, plan: TrialPlan, record: Record, load: RunningLoad, injected: Injected, *, settled: bool = True
+) -> Trial:
+    """The trial with all its values. `settled`: whether the service was good again when the trial stopped waiting."""
     about_load = load.require_held()
     samples = load_samples(record.directory / "samples.jsonl")
     ended_s = record.phases[-1].to_s
-    evidence = JudgeInput(
-        samples=samples,
-        limits=load.limits,
-        fault_s=record.at_s(injected.start_unix_s) if injected.start_unix_s is not None else _fault_phase(record),
-        known_s=min(ended_s, first_unknown_s(samples)),
-        counted_unix_s=_await_last_push(lab, load),
-    )
+    fault_s = record.at_s(injected.start_unix_s) if injected.start_unix_s is not None else _fault_phase(record)
+    counted_unix_s = _await_last_push(lab, load)
     bounds = [(p.name, p.from_s, p.to_s) for p in record.phases]
     # The load outlives the last phase by a moment; a window's end is not inside it.
     last_due_s = math.nextafter(max(samples.columns.due_s, default=0.0), math.inf)
@@ -80,15 +60,23 @@ def judge(lab: Lab, plan: TrialPlan, record: Record, load: RunningLoad, injected
     if not parts["whole"].offered:
         raise InvalidExperiment("no request was answered in the whole trial: nothing can be said of the service")
     require_one_clock(lab)
-    require_agreement(lab, record, parts["whole"], evidence.counted_unix_s)
+    require_agreement(lab, record, parts["whole"], counted_unix_s)
     require_coverage(lab, record, injected)
-    slos, slo_errors = _slos(lab, plan, record, evidence)
+    known = Known(
+        samples=samples,
+        limits=load.limits,
+        fault_s=fault_s,
+        known_s=min(ended_s, first_unknown_s(samples)),
+        ended_s=ended_s,
+        victims=victims_seen(lab, record, injected, record.unix_s(ended_s)),
+        settled=settled,
+    )
+    slos, slo_errors = _slos(lab, plan, record, known, counted_unix_s)
     runtime_events = lab.runtime.events(record.anchor_unix_s, time.time())
     audit = lab.remediator.audit(record.anchor_unix_s) if lab.subject.remediator else []
-    fired = lab.prometheus.firing_spells(record.unix_s(evidence.fault_s), time.time())
+    fired = lab.prometheus.firing_spells(record.unix_s(fault_s), time.time())
     record.note_events(events_of(record, runtime_events, audit, fired))
-    detect_s, detected_by = first_detection(record, evidence.fault_s, audit, fired)
-    recover_s, why_not = _recovery(record, plan, injected, evidence, runtime_events)
+    detect_s, detected_by = first_detection(record, fault_s, audit, fired)
     if is_unnoticed(injected, detect_s):
         record.finding(SIGNAL_MISSING)
     replicas = judge_replicas(lab, samples, served_again_s(record, plan))
@@ -102,9 +90,8 @@ def judge(lab: Lab, plan: TrialPlan, record: Record, load: RunningLoad, injected
         slo_errors=slo_errors,
         detect_s=detect_s,
         detected_by=detected_by,
-        recover_s=recover_s,
-        recover_why_not=why_not,
-        settle_s=_settle_s(record, plan, injected, evidence),
+        recover=recovery(record, plan, injected, known),
+        settle=settling(record, plan, injected, known),
         repaired_by=repaired_by(injected, runtime_events, audit),
         victims=injected.victims,
         alerts=tuple(sorted({alert.name for alert in fired if not alert.before})),
@@ -144,17 +131,17 @@ def _await_last_push(lab: Lab, load: RunningLoad) -> float:
 
 
 def _slos(
-    lab: Lab, plan: TrialPlan, record: Record, evidence: JudgeInput
+    lab: Lab, plan: TrialPlan, record: Record, known: Known, counted_unix_s: float
 ) -> tuple[dict[str, SloResult], dict[str, Inconclusive]]:
     """Each SLO over the window from the fault's start to the last push; what Prometheus cannot answer, as its error."""
-    callers = windows(evidence.samples, [("since the fault", evidence.fault_s, math.inf)], limits=evidence.limits)[0]
+    callers = windows(known.samples, [("since the fault", known.fault_s, math.inf)], limits=known.limits)[0]
     results: dict[str, SloResult] = {}
     errors: dict[str, Inconclusive] = {}
     rate_rps = plan.experiment.load.mean_rps
-    from_unix_s = record.unix_s(evidence.fault_s)
+    from_unix_s = record.unix_s(known.fault_s)
     for slo in lab.slos:
         try:
-            result = slo_verdict.judge_slo(lab.prometheus, slo, from_unix_s, evidence.counted_unix_s, rate_rps=rate_rps)
+            result = slo_verdict.judge_slo(lab.prometheus, slo, from_unix_s, counted_unix_s, rate_rps=rate_rps)
             if slo.name == "availability" and callers.offered:
                 result = replace(result, callers_say=callers.availability)
                 edge_events = max(2.0, EDGE_S * rate_rps)
@@ -166,55 +153,3 @@ def _slos(
         else:
             results[slo.name] = result
     return results, errors
-
-
-def _recovery(
-    record: Record, plan: TrialPlan, injected: Injected, evidence: JudgeInput, events: Sequence[RuntimeEvent]
-) -> tuple[float | None, str]:
-    """(seconds from the fault to the first sustained good second, "") or (None, why there is none)."""
-    if not injected.acts or injected.reverted_unix_s is None or injected.last_unix_s is None:
-        return None, "no fault was injected, so nothing had to recover"
-    if plan.fault.lifetime == "passing":
-        return None, f"{plan.fault} was ended by the instrument: ask for trial.time_to_settle_s"
-    stable_s, fault_s = plan.experiment.stable_s, evidence.fault_s
-    reverted_s = record.at_s(injected.reverted_unix_s)
-    back_s = victims_back(record, injected, events)
-    down = [victim for victim, at_s in back_s.items() if at_s is None]
-    if down:
-        return None, (
-            f"{' and '.join(down)} had not started again when the instrument reverted the fault, "
-            f"{reverted_s - fault_s:.1f} s after it"
-        )
-    back = max(at_s for at_s in back_s.values() if at_s is not None)
-    good = first_sustained_good_s(
-        evidence.samples,
-        from_s=record.at_s(injected.last_unix_s),
-        stable_s=stable_s,
-        limits=evidence.limits,
-        until_s=evidence.known_s,
-    )
-    if good is None:
-        return None, f"callers never saw {stable_s:g} s without a bad request after {plan.fault}"
-    suffered = first_bad_s(evidence.samples, from_s=fault_s, limits=evidence.limits) is not None
-    recovered = max(back, good) if suffered else back
-    if recovered > reverted_s:
-        return None, (
-            f"the service came back {recovered - fault_s:.1f} s after the fault, but only after the instrument's own revert "
-            f"at {reverted_s - fault_s:.1f} s"
-        )
-    return round(recovered - fault_s, 3), ""
-
-
-def _settle_s(record: Record, plan: TrialPlan, injected: Injected, evidence: JudgeInput) -> float | None:
-    """Seconds from the end of a passing fault until the service was good for good."""
-    if plan.fault.lifetime != "passing" or injected.reverted_unix_s is None:
-        return None
-    reverted_s = record.at_s(injected.reverted_unix_s)
-    settled = first_sustained_good_s(
-        evidence.samples,
-        from_s=reverted_s,
-        stable_s=plan.experiment.stable_s,
-        limits=evidence.limits,
-        until_s=evidence.known_s,
-    )
-    return None if settled is None else round(max(0.0, settled - reverted_s), 3)

@@ -22,6 +22,7 @@ from pytest_llmchaos.plan.schedule import arrivals_of
 from pytest_llmchaos.runtime.abilities import grant
 from pytest_llmchaos.runtime.undo import is_over
 from pytest_llmchaos.trial import judge
+from pytest_llmchaos.trial.participation import take_part
 from pytest_llmchaos.trial.result import judged_result, plan_note, result_of
 from pytest_llmchaos.trial.trial import Trial
 
@@ -120,9 +121,9 @@ def _perform(lab: Lab, plan: TrialPlan, record: Record) -> Trial:
             _hold_fault(lab, plan, record, injected)
         lab.signals.phase("recovery")
         with record.phase("recovery"):
-            _hold_settled(lab, plan, record)
+            settled = _hold_settled(lab, plan, record, injected)
     lab.signals.phase("none")
-    return judge.judge(lab, plan, record, load, injected)
+    return judge.judge(lab, plan, record, load, injected, settled=settled)
 
 
 def _hold_fault(lab: Lab, plan: TrialPlan, record: Record, injected: Injected) -> None:
@@ -149,31 +150,38 @@ def _hold_fault(lab: Lab, plan: TrialPlan, record: Record, injected: Injected) -
         next_look_s = 0.0
 
         def repaired() -> bool:
-            """Callers are served again, and nothing of the fault is left: the former may come without the latter."""
+            """Callers are served again, nothing of the fault is left, and the victims take part: each may come alone."""
             nonlocal next_look_s
             if load.recovery_s(last_s, experiment.stable_s) is None or time.monotonic() < next_look_s:
                 return False
             next_look_s = time.monotonic() + LOOK_EVERY_S
-            return all(is_over(lab.runtime, act, since) for act, since in injected.proven)
+            is_repaired = all(is_over(lab.runtime, act, since) for act, since in injected.proven)
+            return is_repaired and take_part(lab, record, injected, must=True)
 
         lab.hold_until(checked(repaired), deadline_s=experiment.deadline_s(plan.fault), what="fault")
 
 
-def _hold_settled(lab: Lab, plan: TrialPlan, record: Record) -> None:
-    """After the revert: until the service has been good for `stable_s`, or the deadline passed."""
+def _hold_settled(lab: Lab, plan: TrialPlan, record: Record, injected: Injected) -> bool:
+    """After the revert: until the service has been good for `stable_s`. False if the deadline passed first."""
     load = lab.running_load
     if load is None:
         raise ProvesNothing("the load ended before the recovery")
-    begin_s = record.now_s()
-    stable_s = plan.experiment.stable_s
-    if plan.fault.lifetime == "lasting":
-        # The stable seconds before the end of the fault phase count: they were good already.
-        begin_s -= stable_s
-    deadline_s = plan.experiment.deadline_s(plan.fault) if plan.fault.lifetime == "passing" else 30.0
-    lab.hold_until(lambda: load.recovery_s(begin_s, stable_s) is not None, deadline_s=deadline_s, what="recovery")
+    passing, stable_s = plan.fault.lifetime == "passing", plan.experiment.stable_s
+    # After a lasting fault the stable seconds before the end of its phase count: they were good already.
+    begin_s = record.now_s() - (stable_s if plan.fault.lifetime == "lasting" else 0.0)
+
+    def settled() -> bool:
+        is_good = load.recovery_s(begin_s, stable_s) is not None
+        # Of a lasting fault's victims the fault phase has seen whether they took part again before our revert.
+        return is_good and (not passing or take_part(lab, record, injected, must=False))
+
+    is_settled = lab.hold_until(
+        settled, deadline_s=plan.experiment.deadline_s(plan.fault) if passing else 30.0, what="recovery"
+    )
     if lab.subject.replica_header:
         replicas = set(lab.subject.replicas)
         # A gateway lets a replica that failed in again later than it serves its callers from the others.
         lab.hold_until(
             lambda: load.replicas_answering(begin_s) >= replicas, deadline_s=REJOIN_DEADLINE_S, what="replicas"
         )
+    return is_settled

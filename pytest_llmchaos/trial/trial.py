@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from pytest_llmchaos.errors import BadScenario, Inconclusive, InvalidExperiment, NoData, NotDetected, NotRecovered
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pytest_llmchaos.plan.experiment import TrialPlan
     from pytest_llmchaos.slo.arithmetic import SloResult
     from pytest_llmchaos.stats.windows import Window
+    from pytest_llmchaos.trial.recovery import Recovery
     from pytest_llmchaos.trial.replicas import Replicas
 
 
@@ -31,6 +32,20 @@ class Action:
     succeeded: bool
 
 
+class Seconds(float):
+    """A time that is known to have been at most so long. It may have been up to `resolution_s` shorter."""
+
+    resolution_s: float
+
+    def __new__(cls, value: float, resolution_s: float = 0.0) -> Self:
+        made = super().__new__(cls, value)
+        made.resolution_s = resolution_s
+        return made
+
+    def __repr__(self) -> str:
+        return f"{float(self):g} (seen to {self.resolution_s:g} s)" if self.resolution_s else f"{float(self):g}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """One performance of an experiment, judged. Times are seconds.
@@ -47,9 +62,8 @@ class Trial:
     slo_errors: Mapping[str, Inconclusive]
     detect_s: float | None
     detected_by: str | None
-    recover_s: float | None
-    recover_why_not: str
-    settle_s: float | None
+    recover: Recovery
+    settle: Recovery
     repaired_by: Repairer | None
     victims: tuple[str, ...]
     alerts: tuple[str, ...]
@@ -76,27 +90,29 @@ class Trial:
         return self.detect_s
 
     @property
-    def time_to_recover_s(self) -> float:
-        """Seconds from the fault's start to the first sustained good second, before our own revert.
+    def time_to_recover_s(self) -> Seconds:
+        """Seconds from the fault's start until the victims took part again and callers were served for good.
 
-        Counts from the fault, not from its revert: callers suffer from then on. Raises NotRecovered.
+        Counts from the fault, not from its revert: callers suffer from then on. A recovery after our own revert does not
+        count, nor does one that did not last until the end of what is known. Its `resolution_s` says how exactly it
+        could be seen. Raises NotRecovered.
         """
-        if self.recover_s is None:
-            raise NotRecovered(self.recover_why_not)
-        return self.recover_s
+        return _took(self.recover)
 
     @property
-    def time_to_settle_s(self) -> float:
+    def time_to_settle_s(self) -> Seconds:
         """Seconds from the end of a passing fault until the service was good for good. Raises NotRecovered."""
-        if self.settle_s is None:
-            if self.plan.fault.lifetime != "passing":
-                raise NotRecovered(
-                    f"{self.plan.fault} is no fault that we end, so nothing settled after it: ask for trial.time_to_recover_s"
-                )
+        if self.plan.fault.lifetime != "passing":
             raise NotRecovered(
-                f"the service did not settle within {self.plan.experiment.deadline_s(self.plan.fault):g} s of the fault's end"
+                f"{self.plan.fault} is no fault that we end, so nothing settled after it: ask for trial.time_to_recover_s"
             )
-        return self.settle_s
+        return _took(self.settle)
+
+    @property
+    def relapsed_s(self) -> float | None:
+        """Seconds from the fault's start until a service that had been good again was bad again; None if it never was."""
+        passing = self.plan.fault.lifetime == "passing"
+        return (self.settle if passing else self.recover).relapsed_s
 
     def slo(self, name: str) -> SloResult:
         """Prometheus' verdict on one SLO, from the fault's start to the trial's end.
@@ -152,3 +168,9 @@ class Trial:
     @property
     def failed(self) -> int:
         return int(self.whole.offered - self.whole.ok)
+
+
+def _took(recovery: Recovery) -> Seconds:
+    if recovery.took_s is None:
+        raise NotRecovered(recovery.why_not)
+    return Seconds(recovery.took_s, recovery.resolution_s or 0.0)

@@ -6,6 +6,7 @@ from pytest_llmchaos import errors
 from pytest_llmchaos.evidence.trial_result import LoadResult
 from pytest_llmchaos.session.campaign import Campaign
 from pytest_llmchaos.trial.perform import Performed
+from pytest_llmchaos.trial.recovery import Recovery
 from pytest_llmchaos.trial.trial import Trial
 
 SCENARIO = '''
@@ -51,9 +52,8 @@ class Double:
             slo_errors={"gone": errors.NoData("no data for gone")},
             detect_s=self.detect_s,
             detected_by="alert X",
-            recover_s=None,
-            recover_why_not="still down",
-            settle_s=None,
+            recover=Recovery(why_not="still down"),
+            settle=Recovery(why_not="still down"),
             repaired_by=self.repaired_by,
             victims=("api",),
             alerts=(),

@@ -362,7 +362,13 @@ def _state(service: str, container: Container) -> ServiceState:
         started_unix_s=_unix(state["StartedAt"]),
         restarts=int(container.attrs.get("RestartCount", 0)),
         identity=str(container.id),
+        health_every_s=None if health in {None, "none"} else _health_every_s(container),
     )
+
+
+def _health_every_s(container: Container) -> float:
+    check = container.attrs["Config"].get("Healthcheck") or {}
+    return int(check.get("Interval") or 0) / 1e9 or 30.0  # Docker's own interval, where none is set
 
 
 def _testcontainers(runtime: ComposeRuntime) -> DockerCompose:

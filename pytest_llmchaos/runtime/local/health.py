@@ -1,8 +1,12 @@
-"""Health checks from outside, the same as compose makes inside its containers. It waits for nothing."""
+"""Health checks from outside, the same as compose makes inside its containers."""
 
 from __future__ import annotations
 
 import json
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from urllib.parse import urljoin
 
 from pytest_llmchaos.host.http_client import request
@@ -10,6 +14,7 @@ from pytest_llmchaos.runtime.local.compose_reader import Health
 
 _PROBE_TIMEOUT_S = 1.0
 _TOKEN_TIMEOUT_S = 30.0
+WATCH_EVERY_S = 0.25
 
 
 def healthy(health: Health | None, model: str) -> bool:
@@ -32,3 +37,56 @@ def _status(method: str, url: str, body: str | None, timeout_s: float) -> int:
         return request(method, url, content=body, headers=headers, timeout_s=timeout_s).status_code
     except OSError:
         return 599
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """One check of a service's health, from its question to its answer."""
+
+    from_unix_s: float
+    to_unix_s: float
+    good: bool
+
+
+class HealthWatch:
+    """Asks the health checks of services that were hit, as a container runtime does of all.
+
+    A model's first check asks for a token; these, as compose's own later ones, ask for its health path alone.
+    """
+
+    def __init__(self) -> None:
+        self._looks: dict[str, list[Look]] = {}
+        self._threads: dict[str, threading.Thread] = {}
+        self._stop = threading.Event()
+
+    def watch(self, service: str, health: Health) -> None:
+        """Begin to ask; a service that is watched stays so."""
+        if service not in self._threads:
+            self._looks[service] = []
+            thread = threading.Thread(target=self._ask, args=(service, health), name=f"health-{service}", daemon=True)
+            self._threads[service] = thread
+            thread.start()
+
+    def _ask(self, service: str, health: Health) -> None:
+        while not self._stop.is_set():
+            begin_s = time.time()
+            good = _status("GET", health.url, None, _PROBE_TIMEOUT_S) < 400
+            self._looks[service].append(Look(from_unix_s=begin_s, to_unix_s=time.time(), good=good))
+            self._stop.wait(WATCH_EVERY_S)
+
+    def watches(self, service: str) -> bool:
+        return service in self._threads
+
+    def healthy_since(self, service: str, started_unix_s: float) -> float | None:
+        """When the service that was started then first passed its check; None if it has not yet."""
+        return first_healthy(self._looks.get(service, ()), started_unix_s)
+
+    def close(self) -> None:
+        self._stop.set()
+        for thread in self._threads.values():
+            thread.join(timeout=2 * _PROBE_TIMEOUT_S)
+
+
+def first_healthy(looks: Sequence[Look], started_unix_s: float) -> float | None:
+    """The end of the first good look that began after the start: an earlier one may have met the process before it."""
+    return next((look.to_unix_s for look in looks if look.good and look.from_unix_s >= started_unix_s), None)

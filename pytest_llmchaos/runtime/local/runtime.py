@@ -16,7 +16,7 @@ from pytest_llmchaos.runtime.local import cleanup
 from pytest_llmchaos.runtime.local.compose_reader import Addresses, Program
 from pytest_llmchaos.runtime.local.control import Control, Seen
 from pytest_llmchaos.runtime.local.daemon import Daemon
-from pytest_llmchaos.runtime.local.health import healthy
+from pytest_llmchaos.runtime.local.health import WATCH_EVERY_S, HealthWatch, healthy
 from pytest_llmchaos.runtime.local.memory_limit import MemoryLimitable
 from pytest_llmchaos.runtime.local.programs import Programs
 from pytest_llmchaos.runtime.local.supervisord_config import EVENTS, Process, json_lines, write_supervisord
@@ -56,6 +56,7 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility
         self._processes: list[Process] = []
         self._control = Control(self._work)
         self._daemon = Daemon(self._work, self._control)
+        self._health = HealthWatch()
 
     def __repr__(self) -> str:
         return f"<local project {self.project}>"
@@ -130,6 +131,8 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility
         """End every process of the run. The logs are kept first."""
         with contextlib.suppress(OSError):
             self.keep_logs()
+        self._health.close()
+        self._health = HealthWatch()
         self._daemon.stop()
         cleanup.end_processes(self.project)
         cleanup.remove_folder(self._work)
@@ -156,10 +159,13 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility
         return {name: self._state(name, seen) for name, seen in self._control.inspect().items()}
 
     def _state(self, service: str, seen: Seen) -> ServiceState:
+        watched = self._health.watches(service)
         return ServiceState(
             service=service,
             running=seen.running,
             paused=seen.paused,
+            healthy=self._health.healthy_since(service, seen.started_unix_s) is not None if watched else None,
+            health_every_s=WATCH_EVERY_S if watched else None,
             exit_code=seen.exit_code,
             started_unix_s=seen.started_unix_s,
             identity=f"{self.project}-{service}",
@@ -172,7 +178,19 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility
             )
             for line in json_lines(self._work / EVENTS)
         ]
-        return [event for event in found if since_unix_s <= event.at_unix_s <= until_unix_s]
+        found += self._health_events(found)
+        inside = (event for event in found if since_unix_s <= event.at_unix_s <= until_unix_s)
+        return sorted(inside, key=lambda event: event.at_unix_s)
+
+    def _health_events(self, events: Sequence[RuntimeEvent]) -> list[RuntimeEvent]:
+        """When each service that was started passed its own check, as a container runtime reports it."""
+        starts = [event for event in events if event.action == "start"]
+        passed = ((one.service, self._health.healthy_since(one.service, one.at_unix_s)) for one in starts)
+        return [
+            RuntimeEvent(at_unix_s=at, service=service, action="health_status", attributes={"detail": "healthy"})
+            for service, at in passed
+            if at is not None
+        ]
 
     def audit(self) -> Sequence[Mapping[str, object]]:
         """The remediator's audit log, also when it has stopped."""
@@ -212,6 +230,7 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility
         self._control.call("start", service)
 
     def restart(self, service: str) -> None:
+        self._watch(service)
         if self._control.call("kill", service, "SIGKILL"):
             self._control.wait_dead(service)
         self._control.call("start", service)
@@ -228,6 +247,7 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility
         self._act("crash", service)
 
     def _ask_engine(self, service: str, verb: str, argument: str = "") -> EngineAnswer:
+        self._watch(service)
         return ask_admin_port(self._reserve_addresses().of(service, ADMIN_PORT), verb, argument)
 
     def _forget_boot_faults(self, service: str) -> None:
@@ -235,7 +255,14 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility
         if folder:
             (Path(folder) / BOOT_FILE).unlink(missing_ok=True)
 
+    def _watch(self, service: str) -> None:
+        """What is hit must pass its own check to be back."""
+        program = self._programs.get(service)
+        if program is not None and program.health is not None:
+            self._health.watch(service, program.health)
+
     def _act(self, act: str, service: str, *arguments: str) -> None:
+        self._watch(service)
         if not self._control.call(act, service, *arguments):
             raise NotReady(f"cannot {act} {service}: it {_in_words(self.state(service))}; nothing was touched")
 

@@ -1,0 +1,269 @@
+"""A recovery comes after the damage, lasts to the end of what is known, and the victim takes part again."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from pytest_llmchaos import experiment, faults, loads
+from pytest_llmchaos.evidence.journal import Journal
+from pytest_llmchaos.evidence.trial_record import Record
+from pytest_llmchaos.lab.injector import Injected
+from pytest_llmchaos.model import Injection, RuntimeEvent, Sample
+from pytest_llmchaos.stats.recovery import CallersSaw, callers_from
+from pytest_llmchaos.stats.windows import DEFAULT_TARGETS
+from pytest_llmchaos.trial.recovery import Known, Recovery, Sightings, VictimsSeen, Watched, recovery, settling
+
+FAULT_S, REVERTED_S, END_S = 10.0, 40.0, 50.0
+
+
+def asked(bad, until_s=END_S):
+    """A request every half second; `bad` says of a due time whether it was refused."""
+    made = []
+    for i in range(int(until_s * 2)):
+        due = i / 2
+        ok = not bad(due)
+        made.append(
+            Sample(due, due, due + 0.1 if ok else None, due + 0.2, 0.0, 5, "ok" if ok else "refused", "", f"r{i}")
+        )
+    return made
+
+
+def event(at_s, action, service="api", **attributes):
+    return RuntimeEvent(at_unix_s=1000 + at_s, service=service, action=action, attributes=attributes)
+
+
+DIED_AND_STARTED = (event(FAULT_S, "die"), event(11.2, "start"))
+
+
+@pytest.fixture
+def record(tmp_path):
+    made = Record(Journal(tmp_path / "journal.jsonl"), "001", tmp_path)
+    made.anchor(1000.0, 0.0)
+    return made
+
+
+def hit(*victims, fault=None):
+    done = Injected()
+    primitive = (fault or faults.kill("api")).primitive
+    done.acts = [Injection(after_s=0.0, fault=primitive, victim=victim) for victim in victims or ("api",)]
+    done.start_unix_s = done.last_unix_s = 1000 + FAULT_S
+    done.reverted_unix_s = 1000 + REVERTED_S
+    return done
+
+
+def plan_of(fault):
+    made = experiment(
+        load=loads.open_loop(rate_rps=2),
+        fault=fault,
+        stable_s=4,
+        **({"fault_s": 5} if fault.lifetime == "passing" else {}),
+    )
+    return SimpleNamespace(fault=fault, experiment=made.kwargs["experiment"])
+
+
+def known(bad=lambda _: False, events=DIED_AND_STARTED, watched=None, **more):
+    return Known(
+        samples=asked(bad),
+        limits=DEFAULT_TARGETS,
+        fault_s=FAULT_S,
+        known_s=END_S,
+        ended_s=END_S,
+        victims=VictimsSeen(events=events, watched=watched or {}),
+        **more,
+    )
+
+
+@pytest.fixture
+def judged(record):
+    def of(what, fault=None, injected=None):
+        return recovery(record, plan_of(fault or faults.kill("api")), injected or hit(), what)
+
+    return of
+
+
+@pytest.fixture
+def settled(record):
+    def of(what, fault=None, injected=None):
+        fault = fault or faults.pause("api")
+        return settling(record, plan_of(fault), injected or hit(fault=fault), what)
+
+    return of
+
+
+def between(from_s, to_s):
+    return lambda due: from_s <= due < to_s
+
+
+class TestCallers:
+    def test_a_good_spell_before_the_damage_is_no_recovery(self, judged):
+        late = (event(20, "die"), event(22, "start"))
+
+        found = judged(known(lambda due: due >= 20, late))
+
+        assert found.took_s is None
+        assert (
+            "callers never saw 4 s without a bad request after kill api, to the end of what is known" in found.why_not
+        )
+        assert found.relapsed_s is None
+
+    def test_a_recovery_lasts_to_the_end_of_what_is_known(self, judged):
+        found = judged(known(lambda due: 10 <= due < 12 or due >= 45))
+
+        assert (found.took_s, found.relapsed_s) == (None, 35.0)
+        assert found.why_not.endswith("; it had been good again, and relapsed 35.0 s after the fault")
+
+    @pytest.mark.parametrize("again", [between(20, 24), lambda due: due == 20], ids=["a spell", "a single request"])
+    def test_what_was_bad_again_recovers_when_it_is_good_for_good(self, judged, again):
+        found = judged(known(lambda due: 10 <= due < 12 or again(due)))
+
+        assert found.relapsed_s == 10.0
+        assert found.took_s == (14.0 if again(23) else 10.5)
+
+    def test_a_lucky_answer_in_an_outage_is_no_relapse(self, judged):
+        found = judged(known(lambda due: 10 <= due < 16 and due != 12))
+
+        assert (found.took_s, found.relapsed_s) == (6.0, None)
+
+    def test_callers_that_never_suffered_leave_it_to_the_victim(self, judged):
+        assert judged(known()) == Recovery(took_s=1.2, resolution_s=0.0)
+
+    def test_a_recovery_after_our_own_revert_does_not_count(self, judged):
+        found = judged(known(between(10, 42)))
+
+        assert "came back 32.0 s after the fault, but only after the instrument's own revert at 30.0 s" in found.why_not
+
+    def test_a_service_that_was_not_good_when_the_trial_stopped_waiting_has_not_recovered(self, judged):
+        assert "stopped waiting" in judged(known(between(10, 12), settled=False)).why_not
+
+    def test_its_resolution_is_the_spacing_of_the_requests_around_it(self, judged):
+        assert judged(known(between(10, 12))) == Recovery(took_s=2.0, resolution_s=0.5)
+
+    def test_where_answers_alternate_it_is_that_of_the_last_bad_ones(self):
+        seen = asked(lambda due: due in {10.0, 10.5, 13.0})
+
+        assert callers_from(seen, 10, 4) == CallersSaw(suffered=True, good_s=13.5, resolution_s=2.5)
+
+    def test_a_bad_request_of_an_earlier_spell_says_nothing_of_the_resolution(self):
+        seen = asked(lambda due: due in {10.0, 20.0})
+
+        assert callers_from(seen, 10, 4) == CallersSaw(suffered=True, good_s=20.5, resolution_s=0.5, relapsed_s=20.0)
+
+
+class TestVictims:
+    def test_a_process_that_exists_is_not_back_before_it_is_healthy(self, judged):
+        healthy = event(45 - FAULT_S, "health_status", detail="healthy")
+        seen = known(events=(*DIED_AND_STARTED, healthy), watched={"api": Watched(health_every_s=0.4)})
+
+        assert judged(seen) == Recovery(took_s=25.0, resolution_s=0.4)
+
+    def test_one_that_never_became_healthy_is_not_back(self, judged):
+        found = judged(known(watched={"api": Watched(health_every_s=0.4)}))
+
+        assert found.why_not == (
+            "api was not healthy by its own check when the instrument reverted the fault, 30.0 s after it"
+        )
+
+    def test_one_that_is_not_scraped_again_is_not_back(self, judged):
+        points = ((9.0, True), (10.5, False), (11.5, False), (20.5, True), (21.5, True))
+        seen = Sightings(what="scraped by Prometheus", points=points)
+
+        assert judged(known(watched={"api": Watched(sightings=(seen,))})) == Recovery(took_s=10.5, resolution_s=9.0)
+        gone = replace(seen, points=points[:3])
+        assert "was not scraped by Prometheus" in judged(known(watched={"api": Watched(sightings=(gone,))})).why_not
+
+    def test_the_first_look_after_its_start_is_the_earliest_proof(self, judged):
+        seen = Sightings(what="scraped by Prometheus", points=((9.5, True), (10.5, True), (11.5, True)))
+
+        assert judged(known(watched={"api": Watched(sightings=(seen,))})) == Recovery(took_s=1.5, resolution_s=0.3)
+
+    @pytest.mark.parametrize("points", [(), ((11.5, False),), ((9.0, False), (11.5, False))])
+    def test_a_watcher_that_never_saw_it_take_part_has_nothing_to_say(self, judged, points):
+        seen = Sightings(what="used by the gateway", points=points)
+
+        assert judged(known(watched={"api": Watched(sightings=(seen,))})).took_s == 1.2
+
+    @pytest.mark.parametrize(
+        "events",
+        [
+            (),
+            (event(10, "die"),),
+            (event(10, "die"), event(12, "start"), event(14, "die")),
+            (event(10, "die"), event(41, "start")),
+            (event(10, "die"), event(12, "start", "db")),
+        ],
+        ids=["no event", "never started", "died again", "after our revert", "another service"],
+    )
+    def test_one_that_was_not_up_at_the_revert_is_not_back(self, judged, events):
+        assert judged(known(events=events)).why_not == (
+            "api had not started again when the instrument reverted the fault, 30.0 s after it"
+        )
+
+    @pytest.mark.parametrize(
+        "again",
+        [event(44, "die"), event(44, "health_status", detail="unhealthy")],
+        ids=["died", "unhealthy"],
+    )
+    def test_one_that_went_down_again_has_relapsed(self, judged, again):
+        found = judged(known(events=(*DIED_AND_STARTED, again, event(44.1, "start", "db"))))
+
+        assert (found.took_s, found.relapsed_s) == (None, 34.0)
+        assert "the service came back 1.2 s after the fault, but a victim went down again" in found.why_not
+
+    def test_each_must_be_back(self, judged):
+        both = hit("api", "model-1")
+        events = (*DIED_AND_STARTED, event(10, "die", "model-1"))
+
+        assert judged(known(events=events), injected=both).why_not.startswith("model-1 had not started again")
+        later = (*events, event(14, "start", "model-1"))
+        assert judged(known(events=later), injected=both).took_s == 4.0
+
+    def test_a_thaw_brings_it_back_and_begins_no_health_check(self, judged):
+        events = (event(10, "pause"), event(13, "unpause"))
+
+        assert judged(known(events=events, watched={"api": Watched(health_every_s=0.4)})).took_s == 3.0
+
+    def test_nothing_was_injected(self, judged):
+        assert judged(known(), injected=Injected()).why_not == "no fault was injected, so nothing had to recover"
+
+    def test_a_passing_fault_has_no_recovery(self, judged):
+        assert "ask for trial.time_to_settle_s" in judged(known(), fault=faults.pause("api")).why_not
+
+
+class TestSettling:
+    def test_counts_from_the_end_of_the_fault_to_what_is_good_for_good(self, settled):
+        events = (event(10, "pause"), event(40.1, "unpause"))
+
+        assert settled(known(between(10, 42), events)) == Recovery(took_s=2.0, resolution_s=0.5)
+
+    def test_callers_whom_another_replica_served_leave_it_to_the_victim(self, settled):
+        points = ((9.5, True), (10.5, False), (43.5, False), (44.5, True))
+        watched = {"api": Watched(sightings=(Sightings(what="scraped by Prometheus", points=points),))}
+        events = (event(10, "pause"), event(40.1, "unpause"))
+
+        assert settled(known(events=events, watched=watched)) == Recovery(took_s=4.5, resolution_s=1.0)
+        never = {"api": Watched(sightings=(Sightings(what="scraped by Prometheus", points=points[:3]),))}
+        assert settled(known(events=events, watched=never)).why_not.endswith("api was not scraped by Prometheus")
+
+    def test_a_watcher_that_never_missed_it_holds_nothing_up(self, settled):
+        seen = Sightings(what="scraped by Prometheus", points=((9.5, True), (10.5, True), (41.5, True)))
+
+        assert settled(known(events=(), watched={"api": Watched(sightings=(seen,))})).took_s == 0.0
+
+    def test_one_that_was_good_all_along_took_no_time(self, settled):
+        assert settled(known(events=())) == Recovery(took_s=0.0, resolution_s=0.0)
+
+    def test_one_that_relapsed_says_when(self, settled):
+        found = settled(known(lambda due: due in {40.0, 45.5} or due > 48, events=()))
+
+        assert found.took_s is None
+        assert found.why_not == (
+            "the service did not settle within 40 s of the fault's end; "
+            "it had been good again, and relapsed 35.5 s after the fault"
+        )
+
+    def test_one_that_timed_out_did_not_settle(self, settled):
+        assert "did not settle within" in settled(known(events=(), settled=False)).why_not
+
+    def test_of_a_lasting_fault_there_is_none(self, settled):
+        assert settled(known(), fault=faults.kill("api")).took_s is None
