@@ -1,6 +1,8 @@
 """A process that outlives pytest by seconds: when pytest dies in any way, it undoes open faults and removes the stack.
 
-It holds the read end of a pipe whose write end only pytest has. A clean end says so first; anything else is a death.
+It holds the read end of a pipe from pytest, and watches pytest's process. A clean end is announced through the pipe;
+anything else is a death: the end of the process, or of the pipe. The pipe alone does not show a death, for a child that
+pytest made by fork keeps its other end.
 Compose stacks are not covered by testcontainers' own reaper (testcontainers-python#1049), hence this.
 """
 
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -17,13 +20,14 @@ from pathlib import Path
 from pytest_llmchaos.evidence import journal
 from pytest_llmchaos.evidence.journal_lines import Process
 from pytest_llmchaos.evidence.run_manifest import RunManifest, manifest_from
-from pytest_llmchaos.host.identity import process_started
+from pytest_llmchaos.host.identity import liveness, process_started
 from pytest_llmchaos.runtime.docker import removal
 from pytest_llmchaos.runtime.local.cleanup import remove_run
 
 GOODBYE = b"clean\n"
 GIVE_UP_S = 60.0  # a Docker daemon that is being restarted is back long before
 PAUSE_S = 0.2
+LOOK_S = 1.0
 
 
 class Watchdog:
@@ -111,17 +115,30 @@ def clean_up(manifest: RunManifest) -> None:
         remove_run(manifest.project, Path(manifest.directory))
 
 
+def _ends_clean(fd: int, owner: str) -> bool:
+    """Wait for the goodbye in a pipe, True, or for its end or that of its owner, False."""
+    said = b""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    with contextlib.suppress(OSError, ValueError):  # it is gone already, or this kernel has no such descriptors
+        poll.register(os.pidfd_open(int(owner.partition(":")[0])), select.POLLIN)
+    while True:
+        ready = [one for one, _ in poll.poll(LOOK_S * 1000)]
+        if fd in ready:
+            data = os.read(fd, 4096)
+            said += data
+            if GOODBYE in said or not data:
+                return GOODBYE in said
+        # The descriptor may be missing, or be that of a later process of the same number.
+        elif ready or liveness(owner) == "dead":
+            return False
+
+
 def main(argv: list[str]) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    fd, manifest = int(argv[0]), manifest_from(argv[1])
-    said = b""
-    while True:
-        data = os.read(fd, 4096)
-        if not data:
-            break
-        said += data
-    if GOODBYE in said:
+    manifest = manifest_from(argv[1])
+    if _ends_clean(int(argv[0]), manifest.owner):
         return 0
     _say(f"pytest (owner {manifest.owner}) is gone without a goodbye: cleaning up {manifest.project}")
     deadline = time.monotonic() + GIVE_UP_S

@@ -1,0 +1,107 @@
+"""The watchdog sees the death of its pytest at once, also while a forked child of it lives."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from support.waiting import until
+
+from pytest_llmchaos.cleanup import watchdog
+from pytest_llmchaos.host import identity
+
+# Prints the number of its watchdog and of a child that has all its descriptors, and ends as it is told to.
+PYTEST = """
+import os, sys, time
+from pathlib import Path
+from pytest_llmchaos.cleanup import watchdog
+from pytest_llmchaos.evidence.run_manifest import RunManifest
+from pytest_llmchaos.host import identity
+folder = sys.argv[1]
+manifest = RunManifest(
+    runtime="none", project="p", owner=identity.owner_label(), owned=True, journal=f"{folder}/none", directory=folder
+)
+dog = watchdog.start(manifest, Path(folder, "watchdog.log"))
+child = os.fork()
+if child == 0:
+    time.sleep(60)
+print(dog.pid, child, flush=True)
+if sys.argv[2] == "dismisses":
+    dog.dismiss()
+    sys.exit(dog._process.returncode)
+else:
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def session(tmp_path):
+    """Starts a pytest with a forked child; gives the process and its watchdog's number."""
+    started = []
+
+    def start(how):
+        process = subprocess.Popen([sys.executable, "-c", PYTEST, str(tmp_path), how], stdout=subprocess.PIPE)
+        dog, child = map(int, process.stdout.readline().split())
+        started.extend([(process, child)])
+        return process, dog
+
+    yield start
+    for process, child in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        os.kill(child, signal.SIGKILL)
+
+
+def test_the_death_of_pytest_is_seen_while_a_forked_child_of_it_lives(session, tmp_path):
+    process, dog = session("waits")
+
+    process.kill()
+    process.wait()
+
+    until(lambda: not identity.process_started(dog), "the watchdog has done its work", 5)
+    assert (tmp_path / "watchdog.log").read_text().splitlines()[-1] == "clean"
+
+
+def test_a_goodbye_is_enough_while_a_forked_child_lives(session, tmp_path):
+    process, dog = session("dismisses")
+
+    assert process.wait(timeout=20) == 0, "dismiss() waited for the pipe's end, and killed the watchdog"
+    assert not identity.process_started(dog)
+    assert (tmp_path / "watchdog.log").read_text() == ""
+
+
+@pytest.fixture
+def pipe():
+    ends = os.pipe()
+    yield ends
+    for fd in ends:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("owner", ["{gone}", "{other}"], ids=["no such process", "another process of that number"])
+def test_without_a_descriptor_of_the_process_its_start_time_serves(monkeypatch, pipe, owner):
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    _, _, boot, namespace = identity.owner_label().split(":")
+    named = {"gone": f"{process.pid}:5:{boot}:{namespace}", "other": f"{os.getpid()}:5:{boot}:{namespace}"}
+    monkeypatch.setattr(watchdog, "LOOK_S", 0.01)
+
+    assert watchdog._ends_clean(pipe[0], owner.format_map(named)) is False
+
+
+def test_an_owner_in_doubt_is_waited_for_through_the_pipe(monkeypatch, pipe):
+    looks = []
+
+    def look(owner):
+        looks.append(owner)
+        if len(looks) == 3:
+            os.write(pipe[1], watchdog.GOODBYE)
+        return "unknown"
+
+    monkeypatch.setattr(watchdog, "LOOK_S", 0.001)
+    monkeypatch.setattr(watchdog, "liveness", look)
+
+    assert watchdog._ends_clean(pipe[0], "x") is True
+    assert looks == ["x"] * 3
