@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "heal",
         help="undo and remove what dead runs left; live runs are not touched",
         description="Undo and remove what dead runs left, in Docker and among local processes; live runs are not touched. "
-        "Exit status 1: Docker could not be looked at.",
+        "Exit status 1: something is left over that was not removed, or Docker could not be looked at.",
     )
     heal.add_argument("--dry-run", action="store_true", help="print what would be removed, and remove nothing")
     commands.add_parser(
@@ -74,22 +74,38 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def heal(*, dry_run: bool) -> int:
-    """Remove the stacks of dead runs, in whichever runtime. 1 if there is a Docker that could not be looked at."""
+    """Remove the stacks of dead runs, in whichever runtime.
+
+    Returns:
+        0 where nothing of a dead run is left, 1 where something is (with `dry_run`: would have to be removed), or where
+        there is a Docker that could not be looked at. What is left alone on doubt is named and changes nothing.
+    """
     docker = sweep.in_docker()
     if docker.unseen:
         _say(f"Docker was not looked at: {docker.unseen}")
     elsewhere = " outside Docker" if docker.unseen else ""
     if dry_run:
         found = sweep.orphans(docker)
+        left = len(found)
         for project, why in found.items():
             _say(f"would remove {project}: {why}")
-        _say(f"{len(found)} left over{elsewhere}; nothing was touched")
+        _say(f"{left} left over{elsewhere}; nothing was touched")
     else:
-        removed = sweep.sweep_dead_runs(_say, docker)
-        _say(f"removed {len(removed)}" if removed else f"nothing was left over{elsewhere}")
+        swept = sweep.sweep_dead_runs(_say, docker, deadline_s=sweep.HEAL_DEADLINE_S, by_hand=True)
+        left = len(swept.failed)
+        for problem in swept.failed:
+            _say(f"not removed {problem}")
+        nothing = f"nothing was left over{elsewhere}"
+        _say(
+            f"removed {len(swept.removed)}, {left} stay"
+            if left
+            else f"removed {len(swept.removed)}"
+            if swept.removed
+            else nothing
+        )
     for project, why in sweep.unverifiable_runs(docker).items():
         _say(f"left alone {project}: {why}")
-    return 1 if docker.unseen and docker_cli.is_wanted() else 0
+    return 1 if left or (docker.unseen and docker_cli.is_wanted()) else 0
 
 
 def doctor() -> int:

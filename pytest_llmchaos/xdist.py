@@ -9,7 +9,6 @@ import pytest
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
 from pytest_llmchaos import options
-from pytest_llmchaos.errors import LlmchaosError
 from pytest_llmchaos.host.identity import new_run_name
 
 if TYPE_CHECKING:
@@ -84,10 +83,7 @@ def is_scenario(path: Path) -> bool:
 
 def swept() -> list[str]:
     """Remove what crashed workers left. Returns what did not go well."""
-    from pytest_llmchaos.cleanup.sweep import sweep_dead_runs  # noqa: PLC0415 - only where a worker died
+    from pytest_llmchaos.cleanup import sweep  # noqa: PLC0415 - only where a worker died
 
-    try:
-        sweep_dead_runs(lambda _: None)
-    except (LlmchaosError, OSError) as error:
-        return [f"what a crashed worker left is not removed: {error}; run `llmchaos heal`"]
-    return []
+    failed = sweep.sweep_dead_runs(lambda _: None, sweep.in_docker()).failed
+    return [f"what a crashed worker left is not removed: {problem}; run `llmchaos heal`" for problem in failed]

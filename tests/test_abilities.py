@@ -134,9 +134,7 @@ def test_an_unknown_undo_in_a_dead_runs_journal_keeps_no_other_from_being_done(t
 
     assert started == ["model-1", "api"]
     assert "line 4" in str(raised.value)
-    assert f"'melt model-2', expected an undo, got None: put that right by hand, then rm {manifest.noted}" in str(
-        raised.value
-    )
+    assert "'melt model-2', expected an undo, got None: put that right by hand, " in str(raised.value)
 
 
 def test_a_run_whose_journal_has_an_unreadable_intent_is_not_forgotten(tmp_path):

@@ -315,13 +315,13 @@ def test_what_is_removed_must_carry_the_project_and_the_owner(monkeypatch):
 
     def run(command, **_):
         commands.append(command)
-        return "one\ntwo\n" if "--quiet" in command else ""
+        return "one the-first\ntwo the-second\n" if "--format" in command else ""
 
     monkeypatch.setattr(docker_cli, "run", run)
 
     assert removal.remove_owned(PROJECT, OWNER) == 6
 
-    listings = [command for command in commands if "--quiet" in command]
+    listings = [command for command in commands if "--format" in command]
     assert len(listings) == 3
     for command in listings:
         assert f"label=com.docker.compose.project={PROJECT}" in command

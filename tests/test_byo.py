@@ -17,7 +17,7 @@ from pytest_llmchaos.evidence.run_manifest import RunManifest
 from pytest_llmchaos.host import identity, measurement_lock, state_dirs
 from pytest_llmchaos.prometheus import required_metrics
 from pytest_llmchaos.runtime.docker import attached as attach
-from pytest_llmchaos.runtime.docker import docker_cli, preflight
+from pytest_llmchaos.runtime.docker import docker_cli, notes, preflight
 from pytest_llmchaos.session.run import Run
 from pytest_llmchaos.session.settings import Settings, abilities_of
 from pytest_llmchaos.slo.arithmetic import InvalidSlo, Slo
@@ -297,7 +297,7 @@ def ending(tmp_path, monkeypatch):
         intend(run.journal, "web")
         undo(run.journal, "web", ok=undone)
         if attached:
-            run._noted = attach.note(manifest("shop", tmp_path, owner=identity.owner_label()))
+            run._noted = notes.note(manifest("shop", tmp_path, owner=identity.owner_label()))
         read_fd, write_fd = os.pipe()
         heard = tmp_path / "heard"
         with heard.open("wb") as out:
@@ -432,7 +432,7 @@ def test_a_target_that_was_stopped_since_is_told_when_the_run_begins(taking_part
 
 def test_what_another_run_has_stopped_is_no_reason_to_refuse_but_its_end_is_waited_for(taking_part, tmp_path):
     runtime = taking_part(Target("web", "exited"))
-    attach.note(manifest("shop", tmp_path))
+    notes.note(manifest("shop", tmp_path))
 
     runtime.prepare()
 
@@ -442,7 +442,7 @@ def test_what_another_run_has_stopped_is_no_reason_to_refuse_but_its_end_is_wait
 
 def test_notes_of_other_projects_excuse_nothing(taking_part, tmp_path):
     runtime = taking_part(Target("web", "exited"))
-    attach.note(manifest("library", tmp_path))
+    notes.note(manifest("library", tmp_path))
     (state_dirs.lasting_dir() / "attached" / "torn.json").write_text("[")
     (state_dirs.lasting_dir() / "attached" / "odd.json").write_text("[]")
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -11,16 +12,17 @@ from pathlib import Path
 import docker
 import pytest
 from msgspec.structs import replace
-from support.journals import intend
+from support.journals import intend, undo
 
 from pytest_llmchaos import cli
 from pytest_llmchaos.cleanup import sweep, watchdog
-from pytest_llmchaos.errors import HealFailed, NotReady
+from pytest_llmchaos.errors import EvidenceLost, HealFailed, NotReady
 from pytest_llmchaos.evidence import journal_lines as lines
 from pytest_llmchaos.evidence.journal import Journal
 from pytest_llmchaos.evidence.run_manifest import RunManifest
 from pytest_llmchaos.host import identity, state_dirs
-from pytest_llmchaos.runtime.docker import attached, docker_cli, removal, restrictions
+from pytest_llmchaos.model import ServiceState
+from pytest_llmchaos.runtime.docker import attached, docker_cli, notes, removal, restrictions
 from pytest_llmchaos.runtime.local import cleanup
 from pytest_llmchaos.session import run
 from pytest_llmchaos.session.progress import Progress
@@ -34,7 +36,7 @@ NO_DAEMON = "unix:///nowhere/docker.sock"
 
 
 @pytest.fixture(autouse=True)
-def notes(tmp_path, monkeypatch):
+def state(tmp_path, monkeypatch):
     """No process, note or daemon of this machine counts."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("DOCKER_HOST", NO_DAEMON)
@@ -47,7 +49,7 @@ def daemon(monkeypatch):
     """A daemon that has a stack of each of these owners; returns what was removed."""
     removed = []
     monkeypatch.setattr(docker_cli, "is_wanted", lambda: True)
-    monkeypatch.setattr(removal, "remove_dead", lambda project, who: removed.append((project, who)))
+    monkeypatch.setattr(removal, "remove_dead", lambda project, who, **_: removed.append((project, who)))
 
     def has(**owners):
         def listed(kind, *_):
@@ -70,6 +72,10 @@ def docker_that(monkeypatch, folder, script):
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+
+
+def swept(**options):
+    return sweep.sweep_dead_runs(lambda _: None, sweep.InDocker(), **options)
 
 
 def healed(capsys, *arguments):
@@ -115,7 +121,7 @@ def test_a_dry_run_says_the_same_and_removes_nothing(daemon, capsys):
 
     status, said = healed(capsys, "--dry-run")
 
-    assert (status, removed) == (0, [])
+    assert (status, removed) == (1, [])
     assert "would remove llmchaos-gone: its owner" in said
     assert "2 left over; nothing was touched" in said
     assert "left alone llmchaos-elsewhere" in said
@@ -221,25 +227,25 @@ def noted(directory, **changes):
     journal.close()
     (directory / "as_found.json").write_text("{}")
     about = {"runtime": "compose", "owned": False, "owner": GONE, "project": "shop", "run": "r", "targets": ("web",)}
-    manifest = attached.note(RunManifest(**about, journal=str(journal.path), directory=str(directory)))
+    manifest = notes.note(RunManifest(**about, journal=str(journal.path), directory=str(directory)))
     path = state_dirs.lasting_dir() / "attached" / manifest.noted.rpartition("/")[2]
     if changes:
         path.write_text(replace(manifest, **changes).to_json())
     return path
 
 
-def test_a_note_outlives_a_logout_and_is_this_users_alone(notes, tmp_path, monkeypatch):
-    notes.mkdir(parents=True, mode=0o755)
+def test_a_note_outlives_a_logout_and_is_this_users_alone(state, tmp_path, monkeypatch):
+    state.mkdir(parents=True, mode=0o755)
     synced = []
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append(Path(f"/proc/self/fd/{fd}").readlink()))
 
     path = noted(tmp_path / "r")
 
-    assert path.is_relative_to(notes)
-    assert notes.stat().st_mode & 0o777 == 0o700
+    assert path.is_relative_to(state)
+    assert state.stat().st_mode & 0o777 == 0o700
     assert synced[-2:] == [path.with_suffix(".new"), path.parent]
-    assert [manifest.daemon for manifest in attached.dead_runs()] == [NO_DAEMON]
-    assert list(attached.doubtful_runs()) == []
+    assert [manifest.daemon for manifest in notes.dead_runs()] == [NO_DAEMON]
+    assert list(notes.doubtful_runs()) == []
 
 
 @pytest.mark.parametrize("state", ["", "relative/folder"])
@@ -254,18 +260,18 @@ def test_where_no_note_can_be_kept_that_is_told(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
 
-    assert list(attached.dead_runs()) == []
+    assert list(notes.dead_runs()) == []
     with pytest.raises(NotReady, match=r"cannot use .*set XDG_STATE_HOME to a folder of your own"):
         state_dirs.lasting_dir()
 
 
 def test_notes_of_another_user_are_not_believed(tmp_path, monkeypatch):
     noted(tmp_path / "r")
-    assert list(attached.dead_runs()) != []
+    assert list(notes.dead_runs()) != []
 
     monkeypatch.setattr(os, "geteuid", lambda: 65533)
 
-    assert list(attached.dead_runs()) == []
+    assert list(notes.dead_runs()) == []
     with pytest.raises(NotReady, match="belongs to another user"):
         state_dirs.lasting_dir()
 
@@ -278,14 +284,14 @@ def test_a_note_of_another_machine_is_left_alone(tmp_path, capsys, monkeypatch):
 
     assert status == 0
     assert f"left alone open faults of shop: its owner {OTHER_BOOT} may live" in said
-    assert f"undo its faults, then rm {path}" in said
+    assert f"undo its faults, then `rm -rf {path} {path.with_suffix('')}` forgets the run" in said
     assert path.exists()
 
 
 def test_a_note_from_before_the_last_boot_of_this_machine_is_of_a_dead_run(tmp_path):
     noted(tmp_path / "r", owner=OTHER_BOOT)
 
-    assert [manifest.project for manifest in attached.dead_runs()] == ["shop"]
+    assert [manifest.project for manifest in notes.dead_runs()] == ["shop"]
 
 
 def test_a_note_of_an_earlier_version_is_read(tmp_path):
@@ -294,7 +300,7 @@ def test_a_note_of_an_earlier_version_is_read(tmp_path):
     was |= {"directory": "/r", "run": "r", "targets": ["web"], "noted": str(path), "daemon": NO_DAEMON}
     path.write_text(json.dumps({**was, "machine": identity.machine(), "unheard of": [1]}))
 
-    (manifest,) = attached.dead_runs()
+    (manifest,) = notes.dead_runs()
 
     assert (manifest.project, manifest.targets, manifest.daemon) == ("shop", ("web",), NO_DAEMON)
 
@@ -303,9 +309,134 @@ def test_a_note_has_room_for_a_folder_whose_name_is_not_utf8(tmp_path):
     folder = tmp_path / os.fsdecode(b'caf\xe9 "quoted"')
     noted(folder)
 
-    (manifest,) = attached.dead_runs()
+    (manifest,) = notes.dead_runs()
 
     assert manifest.directory == str(folder)
+
+
+class Shop:
+    """A daemon with the containers of project `shop`, as a dead run's undos see it."""
+
+    def __init__(self, monkeypatch, *services):
+        self.done = []
+        self.lost = set(services)
+
+        def act(name):
+            return lambda _, service: self.done.append(f"{name} {service}") or self.lost.discard(service)
+
+        def state(_, service):
+            return ServiceState(service=service, running=service not in self.lost, identity="c1")
+
+        monkeypatch.setattr(attached.AttachedRuntime, "_new_client", lambda _: None)
+        monkeypatch.setattr(attached.AttachedRuntime, "state", state)
+        monkeypatch.setattr(attached.AttachedRuntime, "start", act("start"))
+        monkeypatch.setattr(
+            attached.AttachedRuntime, "release", lambda _, kind, service: self.done.append(f"{kind} {service}")
+        )
+
+
+def attached_run(folder, *intents):
+    """The note of an attached run that died with these intents open, kept as a run keeps it."""
+    folder.mkdir(exist_ok=True)
+    about = {"runtime": "compose", "owned": False, "owner": GONE, "project": "shop", "run": "r", "targets": ("web",)}
+    journal = Journal(folder / "journal.jsonl")
+    manifest = notes.note(RunManifest(**about, journal=str(journal.path), directory=str(folder)))
+    journal.keep_intents(notes.intents_of(manifest))
+    found = restrictions.AsFound(networks={}, cpus_nano=0, cpu_quota_us=0, memory_bytes=8, swap_bytes=8)
+    restrictions.keep(folder / "as_found.json", {"web": found})
+    notes.keep_as_found(manifest)
+    for op in intents:
+        intend(journal, "web", op)
+    journal.close()
+    return manifest
+
+
+class TestFolderOfReportsThatWasWiped:
+    """CI jobs remove it between two runs."""
+
+    def test_open_faults_are_still_undone(self, tmp_path, monkeypatch):
+        attached_run(tmp_path / "r", "ensure_running", "ensure_memory")
+        shop = Shop(monkeypatch, "web")
+        shutil.rmtree(tmp_path / "r")
+
+        assert swept() == (("open faults of shop",), ())
+
+        assert shop.done == ["limit_memory web", "start web"]
+        assert list(notes.dead_runs()) == []
+        assert list(state_dirs.lasting_dir().rglob("*.json*")) == []
+
+    def test_what_was_undone_is_not_undone_again(self, tmp_path, monkeypatch):
+        manifest = attached_run(tmp_path / "r", "ensure_running")
+        journal = Journal(tmp_path / "r" / "journal.jsonl")
+        journal.keep_intents(notes.intents_of(manifest))
+        undo(journal, "web")
+        shutil.rmtree(tmp_path / "r")
+        shop = Shop(monkeypatch, "web")
+
+        assert swept() == (("open faults of shop",), ())
+        assert shop.done == []
+
+    def test_where_no_journal_is_left_the_run_is_not_forgotten_and_nothing_is_guessed_by_a_session(
+        self, tmp_path, monkeypatch
+    ):
+        manifest = attached_run(tmp_path / "r", "ensure_running")
+        shop = Shop(monkeypatch, "web")
+        shutil.rmtree(tmp_path / "r")
+        notes.intents_of(manifest).unlink()
+
+        removed, (problem,) = swept()
+
+        assert (removed, shop.done) == ((), [])
+        assert f"the journal {manifest.journal} of run r is gone, so which faults it left open" in problem
+        assert Path(manifest.noted).exists()
+
+    def test_heal_then_puts_targets_back_as_they_were_found_and_still_keeps_the_note(
+        self, tmp_path, monkeypatch, capsys
+    ):
+        manifest = attached_run(tmp_path / "r", "ensure_running")
+        shop = Shop(monkeypatch, "web")
+        shutil.rmtree(tmp_path / "r")
+        notes.intents_of(manifest).unlink()
+        monkeypatch.setattr(sweep, "in_docker", sweep.InDocker)
+
+        status, said = healed(capsys)
+
+        assert status == 1
+        assert shop.done == ["start web", "partition web", "limit_cpu web", "limit_memory web"]
+        assert "not removed open faults of shop: the journal" in said
+        assert Path(manifest.noted).exists()
+
+    def test_what_a_service_had_before_is_not_taken_for_given_back_where_it_is_not_known(self, tmp_path, monkeypatch):
+        manifest = attached_run(tmp_path / "r", "ensure_memory", "ensure_running")
+        shop = Shop(monkeypatch, "web")
+        shutil.rmtree(tmp_path / "r")
+        (notes.intents_of(manifest).parent / "as_found.json").unlink()
+
+        removed, (problem,) = swept()
+
+        assert (removed, shop.done) == ((), ["start web"])
+        assert "ensure_memory web: what web had before is not known any more" in problem
+
+
+def test_an_intent_that_cannot_be_kept_is_not_carried_out(tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.keep_intents(Path("/dev/full"))
+
+    with pytest.raises(EvidenceLost, match="'intent' cannot be written to /dev/full"):
+        intend(journal, "web")
+
+    assert journal.path.read_text() == ""
+
+
+def test_a_note_that_cannot_be_read_is_named(tmp_path, monkeypatch, capsys):
+    path = noted(tmp_path / "r")
+    path.write_text('{"runtime": "comp')
+    monkeypatch.setattr(sweep, "in_docker", sweep.InDocker)
+
+    _, said = healed(capsys, "--dry-run")
+
+    assert f"left alone the note {path} of an attached run: expected the manifest of a run" in said
+    assert f"then rm {path}" in said
 
 
 def test_faults_are_undone_at_the_daemon_that_the_dead_run_spoke_to(tmp_path, monkeypatch):
@@ -326,16 +457,16 @@ def test_faults_are_undone_at_the_daemon_that_the_dead_run_spoke_to(tmp_path, mo
     monkeypatch.setattr(docker, "DockerClient", Client)
     monkeypatch.setenv("DOCKER_HOST", "unix:///another/docker.sock")
 
-    assert sweep.sweep_dead_runs(lambda _: None, sweep.InDocker()) == ["open faults of shop"]
+    assert swept() == (("open faults of shop",), ())
     assert [address for address, _ in asked] == [NO_DAEMON]
-    assert list(attached.dead_runs()) == []
+    assert list(notes.dead_runs()) == []
 
 
 def test_a_dead_run_that_cannot_be_healed_keeps_no_other_from_being_removed(tmp_path, monkeypatch):
     noted(tmp_path / "r")
     removed = []
 
-    def refuse(manifest):
+    def refuse(manifest, **_):
         raise HealFailed(f"{manifest.run} is beyond repair")
 
     monkeypatch.setattr(attached, "heal", refuse)
@@ -343,9 +474,7 @@ def test_a_dead_run_that_cannot_be_healed_keeps_no_other_from_being_removed(tmp_
     monkeypatch.setattr(cleanup, "dead_runs", lambda: [dead])
     monkeypatch.setattr(cleanup, "remove_run", lambda project, _: removed.append(project))
 
-    with pytest.raises(HealFailed, match="open faults of shop: r is beyond repair"):
-        sweep.sweep_dead_runs(lambda _: None, sweep.InDocker())
-
+    assert swept() == (("llmchaos-1-abcd",), ("open faults of shop: r is beyond repair",))
     assert removed == ["llmchaos-1-abcd"]
 
 
@@ -366,9 +495,7 @@ def test_an_orphan_that_cannot_be_removed_keeps_no_other_from_being_removed(tmp_
     monkeypatch.setattr(cleanup, "dead_runs", lambda: runs)
     monkeypatch.setattr(cleanup, "remove_run", remove)
 
-    with pytest.raises(HealFailed, match="stuck: "):
-        sweep.sweep_dead_runs(lambda _: None, sweep.InDocker())
-
+    assert swept() == (("free",), (f"stuck: {error}",))
     assert removed == ["free"]
 
 
@@ -383,23 +510,93 @@ class TestOrphanThatStays:
         opened = Run(settings, Progress(lambda text, _: notes.append(text), tty=False))
         opened.subject = dataclasses.replace(opened.subject, attach=attach)
 
-        def refuse(_):
-            raise HealFailed("stuck: has active endpoints")
-
-        monkeypatch.setattr(run, "sweep_dead_runs", refuse)
+        stays = sweep.Swept(failed=("stuck: has active endpoints", "other: busy"))
+        monkeypatch.setattr(run.sweep, "in_docker", sweep.InDocker)
+        monkeypatch.setattr(run.sweep, "sweep_dead_runs", lambda *_: stays)
         opened._sweep("shop")
         return notes
 
     def test_is_one_line_for_the_next_session_and_not_its_end(self, tmp_path, monkeypatch):
-        (note,) = self.swept(tmp_path, monkeypatch, attach=False)
+        stuck, other = self.swept(tmp_path, monkeypatch, attach=False)
 
-        assert "not removed, this run goes on without it: stuck: has active endpoints" in note
+        assert "not removed, this run goes on without it: stuck: has active endpoints" in stuck
+        assert "other: busy" in other
 
     def test_ends_a_session_on_the_very_stack_whose_fault_is_open(self, tmp_path, monkeypatch):
         noted(tmp_path / "r")
 
         with pytest.raises(HealFailed, match="stuck"):
             self.swept(tmp_path, monkeypatch, attach=True)
+
+
+@pytest.mark.parametrize("runtime", ["local", "compose"])
+def test_a_session_of_the_local_runtime_does_not_wait_for_what_is_left_in_docker(tmp_path, monkeypatch, runtime):
+    settings = Settings(
+        run="r", seed=1, runtime=runtime, backend="sim", reports=tmp_path, repeat=1, worker="", replay_line=""
+    )
+    noted(tmp_path / "r")
+    asked = []
+    monkeypatch.setattr(sweep, "in_docker", lambda: asked.append("daemon") or sweep.InDocker())
+    monkeypatch.setattr(attached, "heal", lambda *_, **__: asked.append("open faults"))
+
+    Run(settings, Progress(None, tty=False))._sweep("llmchaos-1")
+
+    assert asked == ([] if runtime == "local" else ["daemon", "open faults"])
+
+
+class TestRemovalThatDoesNotEnd:
+    """A container that the daemon is removing, and never ends to."""
+
+    @pytest.fixture(autouse=True)
+    def stuck(self, monkeypatch):
+        def run(command, **_):
+            if command[1] == "ps":
+                return "f00d shop-web-1\n"
+            if command[1] == "rm":
+                raise NotReady("`docker rm` ended with 1: Error: removal of container f00d is already in progress")
+            return ""
+
+        monkeypatch.setattr(docker_cli, "run", run)
+        monkeypatch.setattr(removal, "end_compose", lambda _: None)
+        monkeypatch.setattr(removal, "STRAGGLER_S", 0.001)
+
+    @pytest.mark.parametrize("remove", [removal.remove_dead, removal.remove_owned])
+    def test_has_a_deadline_and_the_name_of_what_stays(self, remove):
+        with pytest.raises(NotReady, match=r"removal of container shop-web-1 of shop within 0\.05 s: `docker rm -f`"):
+            remove("shop", GONE, deadline_s=0.05)
+
+
+@pytest.mark.parametrize(
+    "said", ["Error: No such container: a\nError: removal of b is already in progress", "Error: c: device busy"]
+)
+def test_what_is_gone_hides_no_other_complaint(monkeypatch, said):
+    def run(command, **_):
+        if command[1] == "ps":
+            return "a one\n"
+        raise (
+            NotReady(f"`docker rm` ended with 1: Error: No such container: a\n{said}")
+            if command[1] == "rm"
+            else AssertionError
+        )
+
+    monkeypatch.setattr(
+        docker_cli, "run", lambda command, **_: "" if command[1] in {"network", "volume"} else run(command)
+    )
+
+    with pytest.raises(NotReady, match="does not end" if "progress" in said else "device busy"):
+        removal.remove_owned("shop", GONE, deadline_s=0.0)
+
+
+def test_an_orphan_of_a_name_that_a_live_run_has_too_is_left_alone(daemon, capsys, monkeypatch):
+    rows = [
+        {"Labels": f"com.docker.compose.project=llmchaos-1,llmchaos.owner={who}"}
+        for who in (GONE, identity.owner_label())
+    ]
+    removed = daemon()
+    monkeypatch.setattr(docker_cli, "list_rows", lambda *_: rows)
+
+    assert healed(capsys) == (0, "nothing was left over\n")
+    assert removed == []
 
 
 def test_only_a_helper_process_that_lives_is_ended(tmp_path, monkeypatch):
@@ -448,9 +645,11 @@ def test_a_daemon_that_is_gone_does_not_count_as_undone(tmp_path, monkeypatch):
     path = noted(tmp_path / "r")
     monkeypatch.setattr(docker, "DockerClient", refuse)
 
-    with pytest.raises(HealFailed, match=f"the Docker daemon at {NO_DAEMON}, which has project shop, does not answer"):
-        sweep.sweep_dead_runs(lambda _: None, sweep.InDocker())
+    removed, (problem,) = swept()
 
+    assert removed == ()
+    assert f"the Docker daemon at {NO_DAEMON}, which has project shop, does not answer: Error while" in problem
+    assert f"unless that stack is gone for good; then `rm -rf {path} {path.with_suffix('')}` forgets the run" in problem
     assert path.exists()
 
 

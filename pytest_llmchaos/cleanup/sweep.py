@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
-from pytest_llmchaos.errors import HealFailed, NotReady
+from pytest_llmchaos.errors import LlmchaosError, NotReady
 from pytest_llmchaos.host import identity
-from pytest_llmchaos.runtime.docker import attached as attach
-from pytest_llmchaos.runtime.docker import docker_cli, removal
+from pytest_llmchaos.runtime.docker import attached, docker_cli, notes, removal
 from pytest_llmchaos.runtime.local import cleanup
+
+SWEEP_DEADLINE_S = 10.0
+HEAL_DEADLINE_S = 30.0
+SIDE_BY_SIDE = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,21 +42,26 @@ def in_docker() -> InDocker:
                     found[identity.liveness(who, same_kernel=here)][project] = who
     except NotReady as error:
         return InDocker(unseen=str(error))
-    return InDocker(dead=dict(sorted(found["dead"].items())), doubtful=dict(sorted(found["unknown"].items())))
+    seen = found["alive"].keys() | found["unknown"].keys()
+    dead = {project: who for project, who in sorted(found["dead"].items()) if project not in seen}
+    return InDocker(dead=dead, doubtful=dict(sorted(found["unknown"].items())))
 
 
 def orphans(docker: InDocker) -> dict[str, str]:
     """What dead runs left in any runtime: project and reason."""
     local = {run.project: run.why for run in cleanup.dead_runs()}
-    attached = {f"open faults of {run.project}": _why(run.owner) for run in attach.dead_runs()}
-    return {**attached, **{project: _why(who) for project, who in docker.dead.items()}, **local}
+    open_faults = {f"open faults of {run.project}": _why(run.owner) for run in notes.dead_runs()}
+    return {**open_faults, **{project: _why(who) for project, who in docker.dead.items()}, **local}
 
 
 def unverifiable_runs(docker: InDocker) -> dict[str, str]:
     """What may belong to a run that lives where it cannot be seen from here: project, why, and how to remove it by hand."""
     alone = {project: _doubt(who, by_hand(who)) for project, who in docker.doubtful.items()}
-    for manifest in attach.doubtful_runs():
-        how = f"undo its faults, then rm {shlex.quote(manifest.noted)}"
+    for path, why in notes.unreadable().items():
+        how = f"undo by hand what it left in the stack that it had attached to, then rm {shlex.quote(path)}"
+        alone[f"the note {path} of an attached run"] = f"{why}; which faults are open, and where, is not known: {how}"
+    for manifest in notes.doubtful_runs():
+        how = f"undo its faults, then {notes.how_to_discard(manifest)}"
         alone[f"open faults of {manifest.project}"] = _doubt(manifest.owner, how)
     alone |= {run.project: _doubt(run.owner, run.how) for run in cleanup.doubtful_runs()}
     return alone
@@ -66,32 +76,65 @@ def by_hand(who: str) -> str:
     )
 
 
-def sweep_dead_runs(note: Callable[[str], None], docker: InDocker | None = None) -> list[str]:
-    """Remove the stacks of dead runs and the faults they left in others', never a live sibling's. Returns what it removed.
+class Swept(NamedTuple):
+    """What a sweep removed, and why the rest stays: a line for each."""
 
-    Raises HealFailed after every run was tried, with what cannot be removed.
+    removed: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+
+
+class _Orphan(NamedTuple):
+    what: str
+    why: str
+    remove: Callable[[], object]
+
+
+def sweep_dead_runs(
+    note: Callable[[str], None], docker: InDocker | None, *, deadline_s: float = SWEEP_DEADLINE_S, by_hand: bool = False
+) -> Swept:
+    """Remove the stacks of dead runs and the faults they left in others', never a live sibling's.
+
+    All at the same time, so that one that cannot be removed keeps no other from it.
+
+    Args:
+        docker: None to leave Docker alone, for a session that does not use it.
+        deadline_s: for each of them.
+        by_hand: a person asked for it, so stacks are also put back by their state where their journal is gone.
     """
-    removed: list[str] = []
-    failed: list[str] = []
+    found = [
+        _Orphan(run.project, run.why, partial(cleanup.remove_run, run.project, run.directory))
+        for run in cleanup.dead_runs()
+    ]
+    if docker is not None:
+        found += [
+            _Orphan(project, _why(who), partial(removal.remove_dead, project, who, deadline_s=deadline_s))
+            for project, who in docker.dead.items()
+        ]
+        found += [
+            _Orphan(
+                f"open faults of {manifest.project}",
+                _why(manifest.owner),
+                partial(attached.heal, manifest, deadline_s=deadline_s, by_state=by_hand),
+            )
+            for manifest in notes.dead_runs()
+        ]
+    for one in found:
+        note(f"removing {one.what}: {one.why}")
+    with ThreadPoolExecutor(max_workers=SIDE_BY_SIDE) as pool:
+        problems = list(pool.map(_problem_of, found))
+    return Swept(
+        removed=tuple(one.what for one, problem in zip(found, problems, strict=True) if not problem),
+        failed=tuple(problem for problem in problems if problem),
+    )
 
-    def remove(what: str, why: str, act: Callable[[], object]) -> None:
-        note(f"removing {what}: {why}")
-        try:
-            act()
-        except (HealFailed, NotReady, OSError) as error:
-            failed.append(f"{what}: {error}")
-        else:
-            removed.append(what)
 
-    for project, who in (docker or in_docker()).dead.items():
-        remove(project, _why(who), partial(removal.remove_dead, project, who))
-    for manifest in attach.dead_runs():
-        remove(f"open faults of {manifest.project}", _why(manifest.owner), partial(attach.heal, manifest))
-    for run in cleanup.dead_runs():
-        remove(run.project, run.why, partial(cleanup.remove_run, run.project, run.directory))
-    if failed:
-        raise HealFailed("; ".join(failed))
-    return removed
+def _problem_of(orphan: _Orphan) -> str:
+    """Why it stays, in one line; "" if it is gone."""
+    try:
+        orphan.remove()
+    except (LlmchaosError, OSError) as error:
+        return " ".join(f"{orphan.what}: {error}".split())
+    return ""
 
 
 def _why(who: str) -> str:

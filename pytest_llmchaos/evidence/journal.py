@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from pytest_llmchaos.errors import EvidenceLost
-from pytest_llmchaos.evidence.journal_lines import KINDS, Line
+from pytest_llmchaos.evidence.journal_lines import KINDS, Intent, Line, Undone
 from pytest_llmchaos.model import Undo
 
 CUT_OFF = "the line is cut off"
@@ -31,30 +31,38 @@ class Journal:
 
     `write` comes before an act, and raises EvidenceLost (a full disk, say): what could not be written down is then not done
     either. `note` comes after one, on the way out; it never raises, and `lost` keeps what it could not write.
+    `keep_intents` has intents and their undos written to a second file first, which outlives the journal.
     """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self.lost: EvidenceLost | None = None
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._fd = _open_to_append(path)
+        self._kept: _Kept | None = None
 
     def __repr__(self) -> str:
         return f"<journal {self.path}>"
 
+    def keep_intents(self, path: Path) -> None:
+        """Write intents and their undos to this file as well. Raises OSError."""
+        self._kept = _Kept(path, _open_to_append(path))
+
     def write(self, line: Line) -> None:
         stamped = {"at_unix_s": round(time.time(), 6), **msgspec.to_builtins(line, enc_hook=str)}
+        files = [(self.path, self._fd)]
+        if self._kept is not None and isinstance(line, Intent | Undone):
+            files.insert(0, self._kept)
         # What a failed write left of its line must not swallow this one.
         data = (b"\n" if self.lost else b"") + json.dumps(stamped).encode() + b"\n"
-        try:
-            while data:
-                data = data[os.write(self._fd, data) :]
-            os.fsync(self._fd)
-        except OSError as error:
-            why = f"{error.strerror or error}: make room there, then run again"
-            lost = EvidenceLost(f"the line {stamped['kind']!r} cannot be written to {self.path}: {why}")
-            self.lost = self.lost or lost
-            raise lost from None
+        for path, fd in files:
+            try:
+                _append(fd, data)
+            except OSError as error:
+                why = f"{error.strerror or error}: make room there, then run again"
+                lost = EvidenceLost(f"the line {stamped['kind']!r} cannot be written to {path}: {why}")
+                self.lost = self.lost or lost
+                raise lost from None
 
     def note(self, line: Line) -> None:
         with contextlib.suppress(EvidenceLost):
@@ -64,6 +72,26 @@ class Journal:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+        if self._kept is not None:
+            os.close(self._kept.fd)
+            self._kept = None
+
+
+class _Kept(NamedTuple):
+    """The second file for intents and their undos."""
+
+    path: Path
+    fd: int
+
+
+def _open_to_append(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+
+
+def _append(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
+    os.fsync(fd)
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec import structs, to_builtins
 from msgspec.structs import replace
 
-from pytest_llmchaos.cleanup import watchdog
-from pytest_llmchaos.cleanup.sweep import sweep_dead_runs
+from pytest_llmchaos.cleanup import sweep, watchdog
 from pytest_llmchaos.errors import HealFailed, LlmchaosError, NotReady
 from pytest_llmchaos.evidence import journal_lines as lines
 from pytest_llmchaos.evidence.journal import Journal, open_intents
@@ -23,7 +22,7 @@ from pytest_llmchaos.faults import CATALOGUE, foreign_names
 from pytest_llmchaos.host import identity
 from pytest_llmchaos.lab.lab import Lab
 from pytest_llmchaos.prometheus.required_metrics import require_metrics
-from pytest_llmchaos.runtime.docker import attached, preflight
+from pytest_llmchaos.runtime.docker import notes, preflight
 from pytest_llmchaos.session.environment import environment
 from pytest_llmchaos.session.settings import Settings, make_runtime
 from pytest_llmchaos.subject.lab import Subject, setup_command
@@ -132,14 +131,18 @@ class Run:
     def _sweep(self, project: str) -> None:
         """Remove what dead runs left. An orphan that stays is one line, and not the end of this run.
 
+        A session that does not use Docker does not wait for what is left there.
         Raises HealFailed where this run attaches to the very stack in which a dead run's fault is still open.
         """
-        try:
-            sweep_dead_runs(self.progress.note)
-        except HealFailed as error:
-            if self.subject.attach and any(dead.project == project for dead in attached.dead_runs()):
-                raise
-            self.progress.note(f"not removed, this run goes on without it: {error}; see `llmchaos doctor`")
+        swept = sweep.sweep_dead_runs(
+            self.progress.note, None if self.settings.runtime == "local" else sweep.in_docker()
+        )
+        for problem in swept.failed:
+            self.progress.note(f"not removed, this run goes on without it: {problem}; see `llmchaos doctor`")
+        for path in notes.unreadable() if self.subject.attach else ():
+            self.progress.note(f"the note {path} of an attached run cannot be read; see `llmchaos heal --dry-run`")
+        if self.subject.attach and any(dead.project == project for dead in notes.dead_runs()):
+            raise HealFailed("; ".join(swept.failed) or f"a dead run's faults are open in project {project}")
 
     def _start(self) -> Lab:
         runtime = self._runtime or self.preflight()
@@ -155,7 +158,8 @@ class Run:
         )
         if self.subject.attach:
             manifest = replace(manifest, run=settings.run, targets=tuple(self.subject.targets))
-            manifest = self._noted = attached.note(manifest)
+            manifest = self._noted = notes.note(manifest)
+            self.journal.keep_intents(notes.intents_of(manifest))
         self.journal.write(lines.Stack(**structs.asdict(manifest)))
         self._watchdog = watchdog.start(manifest, settings.stack_directory / "watchdog.log")
         self._old_sigterm = signal.signal(signal.SIGTERM, _interrupt)
@@ -167,6 +171,8 @@ class Run:
         )
         self.progress.note(f"{doing} {project}")
         runtime.up(remediator=True)
+        if self._noted is not None:
+            notes.keep_as_found(self._noted)
         up_s = time.monotonic() - begin
         self.journal.write(lines.StackUp(took_s=round(up_s, 3), images=dict(runtime.images())))
         self.progress.note(f"stack is up after {up_s:.1f} s; Prometheus at {runtime.url(self.subject.prometheus)}")
@@ -196,7 +202,7 @@ class Run:
             (self._watchdog.leave if broken else self._watchdog.dismiss)()
             self._watchdog = None
         if self._noted is not None and not broken:
-            attached.forget(self._noted)
+            notes.forget(self._noted)
             self._noted = None
         if self._old_sigterm is not None:
             signal.signal(signal.SIGTERM, self._old_sigterm)

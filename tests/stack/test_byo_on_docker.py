@@ -20,7 +20,7 @@ from pytest_llmchaos.evidence.journal import Journal
 from pytest_llmchaos.evidence.run_manifest import RunManifest
 from pytest_llmchaos.host import identity
 from pytest_llmchaos.runtime.docker import attached as attach
-from pytest_llmchaos.runtime.docker import docker_cli
+from pytest_llmchaos.runtime.docker import docker_cli, notes
 from pytest_llmchaos.runtime.docker.attached import AttachedRuntime
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(280)]
@@ -259,7 +259,7 @@ def test_faults_that_a_dead_run_left_in_a_stack_of_others_are_undone_by_heal(pai
         intend(journal, "open", op)
     about = {"runtime": "compose", "owned": False, "project": pair, "run": "run", "targets": ("open",)}
     about |= {"owner": "1:1:another-boot", "journal": str(journal.path), "directory": str(tmp_path)}
-    attach.note(RunManifest(**about))
+    notes.note(RunManifest(**about))
     runtime.partition("open")
     runtime.pause("open")
     assert looks(pair) != before
@@ -271,6 +271,6 @@ def test_faults_that_a_dead_run_left_in_a_stack_of_others_are_undone_by_heal(pai
 
     assert looks(pair) == before
     assert runtime.released("partition", "open") is not None
-    assert list(attach.dead_runs()) == []
+    assert list(notes.dead_runs()) == []
     runtime.down()
     journal.close()

@@ -37,7 +37,7 @@ from pytest_llmchaos.host import measurement_lock
 from pytest_llmchaos.session import run
 from pytest_llmchaos.evidence.journal import Journal
 
-run.sweep_dead_runs = lambda note: []
+run.sweep.sweep_dead_runs = lambda *_, **__: run.sweep.Swept()
 measurement_lock.measuring = lambda **_: contextlib.nullcontext()
 """
 )

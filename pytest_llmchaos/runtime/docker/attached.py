@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
 from pytest_llmchaos.errors import HealFailed, NotReady, Unsupported
 from pytest_llmchaos.evidence import journal
-from pytest_llmchaos.evidence.run_manifest import RunManifest, manifest_from
-from pytest_llmchaos.host import identity, measurement_lock, state_dirs
+from pytest_llmchaos.evidence.run_manifest import RunManifest
+from pytest_llmchaos.host import measurement_lock
 from pytest_llmchaos.model import Undo
-from pytest_llmchaos.runtime.docker import docker_cli, restrictions, sdk
+from pytest_llmchaos.runtime.docker import docker_cli, notes, restrictions, sdk
 from pytest_llmchaos.runtime.docker.compose import ComposeRuntime
 from pytest_llmchaos.runtime.docker.events import EventReader
-from pytest_llmchaos.runtime.undo import revert_until_done
+from pytest_llmchaos.runtime.undo import UNDO_DEADLINE_S, revert_until_done
 from pytest_llmchaos.subject.lab import Subject
 
 if TYPE_CHECKING:
@@ -57,7 +52,7 @@ class AttachedRuntime(ComposeRuntime):
                     f"target {service!r} lacks the label {ALLOW}=true: add it to the service, and start it again"
                 )
             # What another run of this project has stopped is back when `up` looks: a dead one is healed first, a living one waited for.
-            if service not in found or not has_note_for(self.project):
+            if service not in found or not notes.has_note_for(self.project):
                 problems += _not_running(service, found.get(service))
         for service, _, _ in self.subject.ports:
             port = _host_port(found.get(service))
@@ -158,96 +153,78 @@ def _host_port(container: Container | None) -> int | None:
     return None
 
 
-# Manifests of attached runs: they leave no labels behind, so what must be undone is found through these files.
-
-
-def note(manifest: RunManifest) -> RunManifest:
-    """Write down that this run is attached, before its first fault.
-
-    Returns the manifest with the path of the note, the Docker daemon and the machine.
-    """
-    folder = state_dirs.lasting_dir() / "attached"
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{manifest.owner.replace(':', '-')}.json"
-    noted = replace(manifest, noted=str(path), daemon=docker_cli.docker_host(), machine=identity.machine())
-    fresh = path.with_suffix(".new")
-    with fresh.open("w") as file:
-        file.write(noted.to_json())
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)  # or the name could be lost with the machine's power
-    finally:
-        os.close(fd)
-    return noted
-
-
-def forget(manifest: RunManifest) -> None:
-    """Remove the note of a run that left nothing open."""
-    Path(manifest.noted).unlink(missing_ok=True)
-
-
-def _notes() -> Iterator[RunManifest]:
-    """The notes of this user's attached runs. An unreadable note is passed over."""
-    for path in state_dirs.lasting_files("attached/*.json"):
-        with contextlib.suppress(OSError, ValueError):
-            yield manifest_from(path.read_text())
-
-
-def has_note_for(project: str) -> bool:
-    """Whether a run that is attached to this project, or was and died, may have something to give back."""
-    return any(manifest.project == project for manifest in _notes())
-
-
-def _runs(life: identity.Liveness) -> Iterator[RunManifest]:
-    """Attached runs whose process is in this state. Machines that share a home cannot see each other's processes."""
-    for manifest in _notes():
-        if identity.liveness(manifest.owner, same_kernel=manifest.machine == identity.machine()) == life:
-            yield manifest
-
-
-def dead_runs() -> Iterator[RunManifest]:
-    """Attached runs whose process is gone."""
-    return _runs("dead")
-
-
-def doubtful_runs() -> Iterator[RunManifest]:
-    """Attached runs whose process cannot be seen from here."""
-    return _runs("unknown")
-
-
-def heal(manifest: RunManifest) -> None:
+def heal(manifest: RunManifest, *, deadline_s: float = UNDO_DEADLINE_S, by_state: bool = True) -> None:
     """Undo every fault that a dead attached run left open, and forget the run.
 
-    Raises HealFailed after every one was tried. A fault that the journal does not say how to undo stays one until its
-    user has put it right.
+    Where the run's journal is gone, its open faults are not known. All its targets ran when it began, so with
+    `by_state` they are put back into that state as far as it was kept. The note stays, as it does where the journal
+    does not say how to undo a fault: the rest is the user's to put right.
+
+    Args:
+        deadline_s: for all undos together, each of which is tried at least once.
+        by_state: False for a session, which must not repeat that at every start.
+
+    Raises:
+        HealFailed: after every undo was tried.
     """
-    path, directory = Path(manifest.journal), Path(manifest.directory)
-    pending = journal.open_intents(path) if path.exists() else journal.OpenIntents((), ())
-    failed = []
-    if pending.undos:
-        runtime = AttachedRuntime(
-            _bare(manifest.targets),
-            project=manifest.project,
-            run=manifest.run,
-            owner=manifest.owner,
-            directory=directory,
-        )
-        runtime.take_over(restrictions.read_as_found(directory / "as_found.json"), manifest.daemon)
-        for undo in pending.undos:
-            try:
-                revert_until_done(runtime, undo)
-            except HealFailed as error:
-                failed.append(str(error))
-        runtime.down()
-    if pending.unreadable:
-        by_hand = f"put that right by hand, then rm {shlex.quote(manifest.noted)}"
-        failed.append(f"{'; '.join(pending.unreadable)}: {by_hand}")
+    path = notes.journal_of(manifest)
+    found = notes.as_found_of(manifest)
+    if path is None:
+        undos, failed = _back_as_found(manifest, found or {}) if by_state else (), [_unknown_faults(manifest)]
+    else:
+        pending = journal.open_intents(path)
+        undos, failed = pending.undos, list(pending.unreadable)
+    if undos:
+        failed = [*_undo_all(manifest, undos, found, deadline_s), *failed]
     if failed:
-        raise HealFailed("; ".join(failed))
-    forget(manifest)
+        raise HealFailed(
+            f"{'; '.join(failed)}: put that right by hand, unless that stack is gone for good; then {notes.how_to_discard(manifest)}"
+        )
+    notes.forget(manifest)
+
+
+def _undo_all(
+    manifest: RunManifest, undos: Sequence[Undo], found: dict[str, restrictions.AsFound] | None, deadline_s: float
+) -> list[str]:
+    """Try every undo. Returns why each of the others did not work."""
+    runtime = AttachedRuntime(
+        _bare(manifest.targets),
+        project=manifest.project,
+        run=manifest.run,
+        owner=manifest.owner,
+        directory=Path(manifest.directory),
+    )
+    try:
+        runtime.take_over(found or {}, manifest.daemon)
+    except HealFailed as error:
+        return [str(error)]
+    deadline, failed = time.monotonic() + deadline_s, []
+    for undo in undos:
+        if undo.op in restrictions.RELEASES and undo.service not in (found or {}):
+            failed.append(f"{undo.op} {undo.service}: what {undo.service} had before is not known any more")
+            continue
+        try:
+            revert_until_done(runtime, undo, max(0.0, deadline - time.monotonic()))
+        except HealFailed as error:
+            failed.append(str(error))
+    runtime.down()
+    return failed
+
+
+def _back_as_found(manifest: RunManifest, found: dict[str, restrictions.AsFound]) -> tuple[Undo, ...]:
+    """Undos that put every target back into the state in which the run had found it: running, and with what was kept."""
+    return tuple(
+        Undo(op=op, service=service)
+        for service in manifest.targets
+        for op in ("ensure_running", *(restrictions.RELEASES if service in found else ()))
+    )
+
+
+def _unknown_faults(manifest: RunManifest) -> str:
+    return (
+        f"the journal {manifest.journal} of run {manifest.run} is gone, so which faults it left open in project "
+        f"{manifest.project} is not known"
+    )
 
 
 def _bare(targets: tuple[str, ...]) -> Subject:

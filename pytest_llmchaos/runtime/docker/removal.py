@@ -15,34 +15,89 @@ from pytest_llmchaos.runtime.docker import docker_cli
 
 # A request that the engine was busy with when its client died may still bring forth a container this much later.
 STRAGGLER_S = 0.3
+REMOVAL_DEADLINE_S = 30.0
+MIN_COMMAND_S = 2.0  # or a command begun just before the deadline could not answer
+# What the engine says of a thing that is gone, or about to be.
+_NO_FAILURE = ("No such", "not found", "already in progress")
 
 
-def remove_owned(project: str, owner: str) -> int:
-    """Remove containers, networks and volumes of one run; returns how many there were. Content with what is already gone.
+def remove_owned(project: str, owner: str, *, deadline_s: float = REMOVAL_DEADLINE_S) -> int:
+    """Remove containers, networks and volumes of one run. Content with what is already gone.
 
     Whatever does not wait for another is asked for at the same time: most of a removal is the engine's own work.
+
+    Args:
+        deadline_s: for all of it. What another command is removing already is waited for until then.
+
+    Returns:
+        How many there were.
+
+    Raises:
+        NotReady: what the engine refuses to remove, and at the deadline what it does not end to remove, by name.
     """
-    filters = ["--filter", f"label=com.docker.compose.project={project}", "--filter", f"label=llmchaos.owner={owner}"]
-    listings = (["docker", "ps", "--all"], ["docker", "network", "ls"], ["docker", "volume", "ls"])
-    with ThreadPoolExecutor() as pool:
-        found = pool.map(lambda listing: docker_cli.run([*listing, "--quiet", *filters]).split(), listings)
-        containers, networks, volumes = found
-        if containers:
-            _remove(["docker", "rm", "--force", "--volumes", *containers])
-        # These can go once no container holds them. The client would remove one network after the other.
-        removals = [["docker", "network", "rm", one] for one in networks]
-        if volumes:
-            removals.append(["docker", "volume", "rm", "--force", *volumes])
-        for _ in pool.map(_remove, removals):
-            pass
-    return len(containers) + len(networks) + len(volumes)
+    deadline = time.monotonic() + deadline_s
+    most = 0
+    while True:
+        found, ends = _remove_round(project, owner, deadline)
+        most = max(most, len(found))
+        if ends:
+            return most
+        _require_time(project, found, deadline, deadline_s)
+        time.sleep(STRAGGLER_S)
 
 
-def remove_dead(project: str, owner: str) -> None:
+def remove_dead(project: str, owner: str, *, deadline_s: float = REMOVAL_DEADLINE_S) -> None:
     """The same for a run whose process is dead: its compose command, if it still works, must not make more behind us."""
     end_compose(project)
-    while remove_owned(project, owner):
+    deadline = time.monotonic() + deadline_s
+    while True:
+        found, _ = _remove_round(project, owner, deadline)
+        if not found:
+            return
+        _require_time(project, found, deadline, deadline_s)
         time.sleep(STRAGGLER_S)
+
+
+def _remove_round(project: str, owner: str, deadline: float) -> tuple[list[str], bool]:
+    """Ask for the removal of all that there is. Returns their names, and whether the engine has ended all of it."""
+    filters = ["--filter", f"label=com.docker.compose.project={project}", "--filter", f"label=llmchaos.owner={owner}"]
+    listings = (["docker", "ps", "--all"], ["docker", "network", "ls"], ["docker", "volume", "ls"])
+    shown = ("{{.ID}} {{.Names}}", "{{.ID}} {{.Name}}", "{{.Name}} {{.Name}}")
+
+    def run(command: list[str]) -> str:
+        return docker_cli.run(command, timeout_s=max(MIN_COMMAND_S, deadline - time.monotonic()))
+
+    def remove(command: list[str]) -> bool:
+        try:
+            run(command)
+        except NotReady as error:
+            complaints = str(error).partition(" ended with ")[2].splitlines()
+            if not complaints or not all(any(word in line for word in _NO_FAILURE) for line in complaints):
+                raise
+            return not any("already in progress" in line for line in complaints)
+        return True
+
+    with ThreadPoolExecutor() as pool:
+        outputs = pool.map(run, [[*of, "--format", how, *filters] for of, how in zip(listings, shown, strict=True)])
+        containers, networks, volumes = (
+            dict(line.split(maxsplit=1) for line in output.splitlines() if line.strip()) for output in outputs
+        )
+        ended = remove(["docker", "rm", "--force", "--volumes", *containers]) if containers else True
+        # These can go once no container holds them. The client would remove one network after the other.
+        removals = [["docker", "network", "rm", one] for one in networks] if ended else []
+        if volumes and ended:
+            removals.append(["docker", "volume", "rm", "--force", *volumes])
+        ended = all([ended, *pool.map(remove, removals)])
+    named = {"container": containers, "network": networks, "volume": volumes}
+    return [f"{kind} {name}" for kind, found in named.items() for name in found.values()], ended
+
+
+def _require_time(project: str, left: list[str], deadline: float, deadline_s: float) -> None:
+    if time.monotonic() > deadline:
+        raise NotReady(
+            f"the Docker daemon does not end the removal of {', '.join(left)} of {project} within {deadline_s:g} s: "
+            "`docker rm -f` them by hand, and restart the Docker daemon if that hangs too"
+        )
 
 
 def end_compose(project: str) -> None:
@@ -52,11 +107,3 @@ def end_compose(project: str) -> None:
             words = (process / "cmdline").read_bytes().split(b"\0")
             if b"compose" in words and (b"-p", project.encode()) in itertools.pairwise(words):
                 os.kill(int(process.name), signal.SIGKILL)
-
-
-def _remove(command: list[str]) -> None:
-    try:
-        docker_cli.run(command)
-    except NotReady as error:
-        if not any(gone in str(error) for gone in ("No such", "already in progress", "not found")):
-            raise

@@ -1,0 +1,136 @@
+"""Notes of attached runs: what must be undone in a stack that outlives the run.
+
+An attached run leaves no labels behind, so a dead one is found through its note. The note, the open faults and what
+every target had before are kept in this user's lasting state folder, for CI wipes the folder of the reports.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from pytest_llmchaos.evidence.run_manifest import RunManifest, manifest_from
+from pytest_llmchaos.host import identity, state_dirs
+from pytest_llmchaos.runtime.docker import docker_cli, restrictions
+
+_NOTES = "attached/*.json"
+_AS_FOUND = "as_found.json"
+
+
+def note(manifest: RunManifest) -> RunManifest:
+    """Write down that this run is attached, before its first fault.
+
+    Returns the manifest with the path of the note, the Docker daemon and the machine.
+    """
+    folder = state_dirs.lasting_dir() / "attached"
+    path = folder / f"{manifest.owner.replace(':', '-')}.json"
+    noted = replace(manifest, noted=str(path), daemon=docker_cli.docker_host(), machine=identity.machine())
+    kept = _kept(noted)
+    kept.mkdir(parents=True, exist_ok=True)
+    _write(path, noted.to_json())
+    return noted
+
+
+def intents_of(manifest: RunManifest) -> Path:
+    """Where the run keeps its intents and their undos beside its journal."""
+    return _kept(manifest) / "intents.jsonl"
+
+
+def keep_as_found(manifest: RunManifest) -> None:
+    """Keep what every target had, before the first fault takes anything away."""
+    _write(_kept(manifest) / _AS_FOUND, (Path(manifest.directory) / _AS_FOUND).read_text())
+
+
+def journal_of(manifest: RunManifest) -> Path | None:
+    """The file with the intents of a run; None where there is none left."""
+    return next((path for path in (intents_of(manifest), Path(manifest.journal)) if path.exists()), None)
+
+
+def as_found_of(manifest: RunManifest) -> dict[str, restrictions.AsFound] | None:
+    """What every target of a run had; None where that is not known any more."""
+    for folder in (_kept(manifest), Path(manifest.directory)):
+        try:
+            return restrictions.read_as_found(folder / _AS_FOUND)
+        except (OSError, ValueError, TypeError):
+            continue
+    return None
+
+
+def forget(manifest: RunManifest) -> None:
+    """Remove the note of a run that left nothing open."""
+    Path(manifest.noted).unlink(missing_ok=True)
+    shutil.rmtree(_kept(manifest), ignore_errors=True)
+
+
+def how_to_discard(manifest: RunManifest) -> str:
+    """The command that forgets a run, and what that means."""
+    paths = " ".join(shlex.quote(str(path)) for path in (manifest.noted, _kept(manifest)))
+    return f"`rm -rf {paths}` forgets the run, and nothing of it will be undone any more"
+
+
+def _kept(manifest: RunManifest) -> Path:
+    return Path(manifest.noted).with_suffix("")
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all, and on disk when this returns."""
+    fresh = path.with_suffix(".new")
+    with fresh.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+    fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)  # or the name could be lost with the machine's power
+    finally:
+        os.close(fd)
+
+
+def _read() -> Iterator[tuple[Path, RunManifest | str]]:
+    """Each note of this user's attached runs, or why it cannot be read."""
+    for path in state_dirs.lasting_files(_NOTES):
+        try:
+            yield path, replace(manifest_from(path.read_text()), noted=str(path))
+        except FileNotFoundError:
+            continue  # its run has ended meanwhile
+        except (OSError, ValueError) as error:
+            yield path, str(error)
+
+
+def unreadable() -> dict[str, str]:
+    """Path and reason of every note that cannot be read: which run it is of is not known."""
+    return {str(path): read for path, read in _read() if isinstance(read, str)}
+
+
+def _manifests() -> Iterator[RunManifest]:
+    for _, read in _read():
+        if isinstance(read, RunManifest):
+            yield read
+
+
+def has_note_for(project: str) -> bool:
+    """Whether a run that is attached to this project, or was and died, may have something to give back."""
+    return any(manifest.project == project for manifest in _manifests())
+
+
+def _runs(life: identity.Liveness) -> Iterator[RunManifest]:
+    """Attached runs whose process is in this state. Machines that share a home cannot see each other's processes."""
+    for manifest in _manifests():
+        if identity.liveness(manifest.owner, same_kernel=manifest.machine == identity.machine()) == life:
+            yield manifest
+
+
+def dead_runs() -> Iterator[RunManifest]:
+    """Attached runs whose process is gone."""
+    return _runs("dead")
+
+
+def doubtful_runs() -> Iterator[RunManifest]:
+    """Attached runs whose process cannot be seen from here."""
+    return _runs("unknown")
