@@ -69,10 +69,20 @@ def write(path: Path, count: int) -> None:
 def lab_of(events: list[RuntimeEvent]) -> Any:
     """A lab that has these events to tell, no alert, and nothing to disagree with."""
     return SimpleNamespace(
-        subject=SimpleNamespace(pushgateway=None, remediator=None, scrape_jobs=(), used_selector=None, replicas=()),
+        subject=SimpleNamespace(
+            pushgateway=None,
+            remediator=None,
+            scrape_jobs=(),
+            used_selector=None,
+            replicas=(),
+            known_rules=(),
+            attempts_counters=None,
+        ),
         slos=(),
         runtime=SimpleNamespace(events=lambda *_: events, state=lambda name: ServiceState(service=name, running=True)),
-        prometheus=SimpleNamespace(firing_spells=lambda *_: (), clock_offset_s=lambda: 0.0, raw=lambda *_: ()),
+        prometheus=SimpleNamespace(
+            firing_spells=lambda *_: (), clock_offset_s=lambda: 0.0, raw=lambda *_: (), alert_names=tuple
+        ),
     )
 
 

@@ -195,6 +195,7 @@ def plan_of(item: pytest.Function, campaign: Campaign) -> TrialPlan:
         repeat=repeat,
         seed=campaign.settings.seed,
         services=campaign.services,
+        capacity_tokens_per_s=campaign.settings.subject.capacity_tokens_per_s,
     )
 
 

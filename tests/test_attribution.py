@@ -7,6 +7,7 @@ from pytest_llmchaos.evidence.journal import Journal
 from pytest_llmchaos.evidence.trial_record import Record
 from pytest_llmchaos.lab.injector import Injected
 from pytest_llmchaos.model import Injection, RuntimeEvent
+from pytest_llmchaos.prometheus.queries import FiredAlert
 from pytest_llmchaos.trial.attribution import (
     actions_of,
     events_of,
@@ -14,6 +15,7 @@ from pytest_llmchaos.trial.attribution import (
     is_unnoticed,
     repaired_by,
     restarts,
+    signals_of,
 )
 from pytest_llmchaos.trial.trial import Action
 
@@ -182,3 +184,22 @@ def test_the_remediators_acts_are_those_that_ended(record):
         Action(at_s=11.5, action="start", service="api", rule="api-exited", succeeded=True),
         Action(at_s=13.0, action="", service="", rule="", succeeded=False),
     )
+
+
+def test_signals_are_those_that_began_after_the_fault_by_name_and_in_order(record):
+    audit = [
+        {"event": "detected", "at": 99.0, "rule": "early", "service": "api"},
+        {"event": "detected", "at": 102.0, "rule": "api-exited", "service": "api"},
+        {"event": "intent", "at": 102.1, "rule": "api-exited", "service": "api"},
+    ]
+    fired = [
+        FiredAlert(name="ServiceDown", labels={"service": "api"}, at_unix_s=101.5, until_unix_s=103.0),
+        FiredAlert(name="Old", labels={}, at_unix_s=100.0, until_unix_s=103.0, before=True),
+        FiredAlert(name="Burn", labels={}, at_unix_s=102.5, until_unix_s=103.0),
+    ]
+
+    assert list(map(str, signals_of(record, 10.0, audit, fired))) == [
+        "alert ServiceDown (api) after 1.5 s",
+        "rule api-exited (api) after 2.0 s",
+        "alert Burn after 2.5 s",
+    ]

@@ -332,3 +332,22 @@ class TestFault:
             inject(undo=lambda undo: None)
 
         assert not performed.runtime.state("api").running
+
+
+def test_a_trial_names_its_signals_and_attempts_per_request(performed):
+    performed.lab.subject = replace(
+        performed.lab.subject,
+        attempts_counters=('llmchaos_caller_requests_total{outcome="ok"}', "llmchaos_caller_requests_total"),
+    )
+
+    trial = judged(performed)
+
+    assert trial.alert("ServiceDown", "api").after_s == pytest.approx(1.3, abs=0.01)
+    assert trial.attempts_per_request == pytest.approx(1 - 12 / 320, abs=0.005)
+
+
+def test_without_counters_of_attempts_nothing_is_said_of_them(performed):
+    performed.lab.subject = replace(performed.lab.subject, attempts_counters=("sent_total", "taken_total"))
+
+    with pytest.raises(NoData, match="sent_total"):
+        _ = judged(performed).attempts_per_request

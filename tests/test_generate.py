@@ -22,6 +22,7 @@ WRITTEN = [
     "docs/slo.md",
     "dashboards/llmchaos-overview.json",
     "stack/remediation.slo.yaml",
+    "docs/faults.md",
     "pytest_llmchaos/evidence/journal.schema.json",
     "pytest_llmchaos/report/run.schema.json",
 ]
@@ -55,7 +56,11 @@ def test_a_change_by_hand_is_told_by_the_check_and_undone_by_the_command(
     path = checkout / name
     wanted = path.read_text()
     path.write_text(
-        wanted.replace(next(said for said in ("99.5 %", "0.995", "0.005", "integer") if said in wanted), "nothing", 1)
+        wanted.replace(
+            next(said for said in ("99.5 %", "0.995", "0.005", "integer", "ServiceDown`") if said in wanted),
+            "nothing",
+            1,
+        )
     )
 
     assert main(["--root", str(checkout), "--check"]) == 1

@@ -26,6 +26,19 @@ def planned(*, seed=42, scenario="kill_any", fault=None, repeat=0, load=None, **
     )
 
 
+def test_a_backend_that_is_declared_for_less_gets_the_light_load():
+    heavy, light = (loads.open_loop(rate_rps=rate, max_tokens=tokens) for rate, tokens in ((12, 64), (2, 8)))
+    both = experiment(load=heavy, light_load=light, fault=faults.kill("api")).kwargs["experiment"]
+    alone = experiment(load=heavy, fault=faults.kill("api")).kwargs["experiment"]
+
+    def load_of(made, capacity_tokens_per_s):
+        about = {"scenario": "s", "hypothesis": "", "experiment": made, "fault": made.faults[0], "repeat": 0, "seed": 1}
+        return plan_trial(**about, services=SERVICES, capacity_tokens_per_s=capacity_tokens_per_s).load
+
+    assert [load_of(both, capacity) for capacity in (4000, 768, 767, 45)] == [heavy, heavy, light, light]
+    assert load_of(alone, 45) == heavy
+
+
 def bytes_of(plans):
     return schedule_bytes([trial.entry for trial in schedule(plans)])
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from support.prometheus_server import free_port, history
+from support.prometheus_server import free_port, history, prometheus_with
 
 from pytest_llmchaos.errors import (
     CounterReset,
@@ -376,3 +376,17 @@ def test_importing_the_judge_imports_no_http_library() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "set()"
+
+
+def test_the_names_of_all_alerts_are_known(tmp_path):
+    (tmp_path / "rules.yml").write_text(
+        "groups: [{name: a, rules: [{alert: Down, expr: up == 0}, {record: x, expr: up}, {alert: Busy, expr: up}]}]"
+    )
+
+    with prometheus_with(tmp_path, f"rule_files: ['{tmp_path / 'rules.yml'}']") as server:
+        assert server.alert_names() == ("Busy", "Down")
+
+
+def test_names_of_alerts_that_cannot_be_had_are_no_empty_answer():
+    with pytest.raises(PrometheusUnreachable, match="to its rules"):
+        Prometheus("http://127.0.0.1:9").alert_names()

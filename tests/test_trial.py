@@ -7,7 +7,15 @@ import msgspec
 import pytest
 
 from pytest_llmchaos import BadScenario, NotDetected, NotRecovered, experiment, faults, loads
-from pytest_llmchaos.errors import HealFailed, InvalidExperiment, NoData, NotSteady, verdict_of
+from pytest_llmchaos.errors import (
+    CounterReset,
+    HealFailed,
+    Inconclusive,
+    InvalidExperiment,
+    NoData,
+    NotSteady,
+    verdict_of,
+)
 from pytest_llmchaos.evidence.journal import Journal
 from pytest_llmchaos.evidence.trial_record import Record
 from pytest_llmchaos.evidence.trial_result import LoadResult, ProofNote, TrialResult
@@ -17,6 +25,7 @@ from pytest_llmchaos.slo.arithmetic import Slo, SloResult
 from pytest_llmchaos.stats.windows import windows
 from pytest_llmchaos.trial.recovery import Recovery
 from pytest_llmchaos.trial.result import judged_result, result_of
+from pytest_llmchaos.trial.signals import Signal
 from pytest_llmchaos.trial.trial import Trial
 
 SLO = Slo(name="availability", objective=0.99, window_days=30, description="made up", good="good", total="total")
@@ -103,6 +112,58 @@ def test_times_are_given_where_they_exist(trial):
 def test_a_time_that_does_not_exist_says_why(trial, values, name, error, message):
     with pytest.raises(error, match=message):
         getattr(trial(**values), name)
+
+
+SIGNALS = (
+    Signal(after_s=0.4, kind="rule", name="api-exited", service="api"),
+    Signal(after_s=1.5, kind="alert", name="ServiceDown", service="api"),
+    Signal(after_s=2.5, kind="alert", name="ServiceDown", service="model-1"),
+)
+ALERTS, RULES = ("AvailabilityFastBurn", "ServiceDown"), ("api-exited", "replica-exited")
+
+
+@pytest.fixture
+def signalled(trial):
+    return trial(signals=SIGNALS, known_alerts=ALERTS, known_rules=RULES)
+
+
+def test_a_signal_is_asked_for_by_its_name_and_its_service(signalled):
+    assert signalled.alert("ServiceDown") == SIGNALS[1]
+    assert signalled.alert("ServiceDown", "model-1") == SIGNALS[2]
+    assert signalled.rule("api-exited").after_s == 0.4
+
+
+def test_a_signal_that_did_not_come_is_a_refutation_that_names_what_came(signalled):
+    seen = (
+        "seen was rule api-exited .api. after 0.4 s, alert ServiceDown .api. after 1.5 s, alert ServiceDown .model-1."
+    )
+
+    with pytest.raises(NotDetected, match=f"alert AvailabilityFastBurn was not seen after kill api; {seen}"):
+        signalled.alert("AvailabilityFastBurn")
+    with pytest.raises(NotDetected, match="rule api-exited of model-1 was not seen"):
+        signalled.rule("api-exited", "model-1")
+
+
+def test_a_signal_that_does_not_exist_is_an_error_and_no_refutation(signalled):
+    with pytest.raises(
+        BadScenario, match=r"alert\('ServiceDwn'\): there is no such alert; there are Avail.*, ServiceDown$"
+    ):
+        signalled.alert("ServiceDwn")
+    with pytest.raises(BadScenario, match="no such rule; there are api-exited, replica-exited"):
+        signalled.rule("ServiceDown")
+
+
+def test_where_no_names_are_known_one_that_did_not_come_was_not_seen(trial):
+    with pytest.raises(NotDetected, match="rule any was not seen after kill api; seen was nothing"):
+        trial().rule("any")
+
+
+def test_attempts_are_given_or_say_why_they_are_unknown(trial):
+    assert trial(attempts=1.05).attempts_per_request == 1.05
+    with pytest.raises(Inconclusive, match="names no counters of attempts"):
+        _ = trial().attempts_per_request
+    with pytest.raises(CounterReset, match="began again"):
+        _ = trial(attempts=CounterReset("began again")).attempts_per_request
 
 
 def test_a_recovery_shows_how_exactly_it_was_seen(trial):

@@ -17,6 +17,7 @@ from pytest_llmchaos.generate.boards.all_boards import boards
 from pytest_llmchaos.generate.boards.slo import own_overview
 from pytest_llmchaos.generate.schemas import schemas
 from pytest_llmchaos.slo.openslo import slos_of
+from pytest_llmchaos.subject.lab_signals import EXPECTED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -75,12 +76,13 @@ def _checkout_slos(root: Path) -> tuple[Slo, ...]:
 
 def outputs(slos: Sequence[Slo], root: Path, scale: float = rules.LAB_SCALE) -> dict[Path, str]:
     """What each generated file of a checkout must hold."""
-    page = root / "docs" / "slo.md"
+    page, faults = root / "docs" / "slo.md", root / "docs" / "faults.md"
     made = {board.uid: dashboard_json(board) for board in boards(slos, scale)}
     return {
         root / "stack" / "prometheus" / "rules" / "slo.yml": rules.rules(slos, SOURCE, scale),
         root / "stack" / "remediation.slo.yaml": signals.triggers(slos, SOURCE, scale),
         page: docs.page(page.read_text(encoding="utf-8"), slos, scale),
+        faults: docs.faults_page(faults.read_text(encoding="utf-8"), EXPECTED),
         **{root / "dashboards" / f"{uid}.json": text for uid, text in made.items()},
         **schemas(root),
     }

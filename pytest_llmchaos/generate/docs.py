@@ -1,4 +1,4 @@
-"""From SLOs to the tables of docs/slo.md. It rewrites what stands between its marks and nothing else."""
+"""Tables of docs/slo.md and docs/faults.md. Only what stands between its marks is rewritten."""
 
 from __future__ import annotations
 
@@ -12,17 +12,39 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_llmchaos.slo.arithmetic import Slo
+    from pytest_llmchaos.subject.lab_signals import Expected
 
 BEGIN, END = "<!-- generated from stack/slo.yaml: begin -->", "<!-- generated from stack/slo.yaml: end -->"
+SIGNALS_BEGIN = "<!-- generated from pytest_llmchaos/subject/lab_signals.py: begin -->"
+SIGNALS_END = "<!-- generated from pytest_llmchaos/subject/lab_signals.py: end -->"
 
 
 def page(old: str, slos: Sequence[Slo], scale: float) -> str:
     """The old page with its generated part made anew."""
-    head, begin, rest = old.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not (begin and end):
-        raise BadScenario(f"the page must hold the lines {BEGIN!r} and {END!r}, in this order: add them")
-    return f"{head}{BEGIN}\n{_slos(slos)}\n{_alerts(slos, scale)}{END}{tail}"
+    return _between(old, BEGIN, f"{_slos(slos)}\n{_alerts(slos, scale)}", END)
+
+
+def faults_page(old: str, expected: Sequence[Expected]) -> str:
+    """The old page with the table of faults and signals made anew."""
+    rows = [
+        f"| `{one.fault}`{''.join(f', `{name}={value!r}`' for name, value in one.options)} | {one.on} | "
+        f"{_names(one.alerts)} | {_names(one.rules)} | {one.why} |"
+        for one in expected
+    ]
+    head = "| fault | on | alerts, where nothing repairs it | rule of the remediator | note |\n|---|---|---|---|---|"
+    return _between(old, SIGNALS_BEGIN, "\n".join([head, *rows, ""]), SIGNALS_END)
+
+
+def _between(old: str, begin: str, text: str, end: str) -> str:
+    head, begins, rest = old.partition(begin)
+    _, ends, tail = rest.partition(end)
+    if not (begins and ends):
+        raise BadScenario(f"the page must hold the lines {begin!r} and {end!r}, in this order: add them")
+    return f"{head}{begin}\n{text}{end}{tail}"
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "none"
 
 
 def own_page(slos: Sequence[Slo], source: str, scale: float) -> str:

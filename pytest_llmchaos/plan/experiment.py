@@ -30,6 +30,8 @@ LEASE_MARGIN_S = 60.0  # to prove and to undo the acts of one trial
 class Experiment:
     """Load, faults and phases of a scenario. Made by `experiment(...)`, which checks every argument.
 
+    `light_load` takes the place of `load` on a backend that is declared for less.
+
     `repair_within_s` and `settle_within_s` are None where they were not given.
 
     Each mark makes its own: equal only to itself, so that it can be a key.
@@ -46,6 +48,12 @@ class Experiment:
     fidelity: Fidelity | None
     blast_radius: int
     abort_if: Callable[[Window], bool] | None
+    light_load: Load | None = None
+
+    def load_for(self, capacity_tokens_per_s: float) -> Load:
+        """What callers do on a backend that is declared for so many tokens a second."""
+        heavy = self.load.tokens_per_s > capacity_tokens_per_s
+        return self.light_load if self.light_load is not None and heavy else self.load
 
     def deadline_s(self, fault: Fault) -> float:
         """Seconds that the system has to repair a lasting fault, or to settle after a passing one.
@@ -67,11 +75,12 @@ class Experiment:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialPlan:
-    """One trial, decided before anything starts."""
+    """One trial, decided before anything starts. `load` is the one of its experiment's that the backend can serve."""
 
     scenario: str
     hypothesis: str
     experiment: Experiment
+    load: Load
     fault: Fault
     injections: tuple[Injection, ...]
     repeat: int
@@ -96,6 +105,7 @@ def experiment(
     fidelity: Fidelity | None = None,
     blast_radius: int | None = None,
     abort_if: Callable[[Window], bool] | None = None,
+    light_load: Load | None = None,
 ) -> Experiment:
     """An experiment: what callers do, what breaks, and what the system has to do about it.
 
@@ -114,12 +124,16 @@ def experiment(
       fidelity: the least that the claims need: real, kernel or simulated.
       blast_radius: the most services that may be hit at once (the fault's own).
       abort_if: a function of the live window; True ends the trial at once and reverts.
+      light_load: what callers do in place of `load` on a backend that is declared for
+        fewer tokens a second than `load` asks for, such as a real model on two cores.
 
     Raises BadScenario for a wrong value, before anything starts.
     """
     given: object = load
     if not isinstance(given, Load):
         raise BadScenario(f"experiment(load=...) must be a load such as loads.open_loop(rate_rps=8), got {load!r}")
+    if light_load is not None:
+        _check_light_load(load, light_load)
     faults = tuple(fault) if isinstance(fault, list | tuple) else (fault,)
     if not faults:
         raise BadScenario(
@@ -149,8 +163,21 @@ def experiment(
         fidelity=fidelity,
         blast_radius=_check_blast_radius(faults, blast_radius),
         abort_if=abort_if,
+        light_load=light_load,
     )
     return replace(made, faults=tuple(one.with_lease(_in_force_s(made, one)) for one in faults))
+
+
+def _check_light_load(load: Load, light: object) -> None:
+    if not isinstance(light, Load):
+        raise BadScenario(
+            f"experiment(light_load=...) must be a load such as loads.open_loop(rate_rps=2, max_tokens=8), got {light!r}"
+        )
+    if not light.tokens_per_s < load.tokens_per_s:
+        raise BadScenario(
+            f"experiment(light_load=...) must ask for fewer tokens a second than load ({load.tokens_per_s:g}), "
+            f"got {light.tokens_per_s:g}: lower its rate_rps or max_tokens"
+        )
 
 
 def _seconds(name: str, value: object, least: float, most: float) -> None:

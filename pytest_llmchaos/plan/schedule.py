@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -70,8 +71,9 @@ def plan_trial(
     repeat: int,
     seed: int,
     services: Sequence[str],
+    capacity_tokens_per_s: float = math.inf,
 ) -> TrialPlan:
-    """One trial's acts, drawn from its own generator.
+    """One trial's acts, drawn from its own generator, with the load for a backend of that capacity.
 
     Raises NoVictim for a target that the stack lacks, BadScenario for a plan beyond the blast radius.
     """
@@ -88,6 +90,7 @@ def plan_trial(
         scenario=scenario,
         hypothesis=hypothesis,
         experiment=experiment,
+        load=experiment.load_for(capacity_tokens_per_s),
         fault=fault,
         injections=injections,
         repeat=repeat,
@@ -118,7 +121,7 @@ def most_at_once(injections: Sequence[Injection]) -> int:
 def arrivals_of(plan: TrialPlan) -> tuple[Arrival, ...]:
     """The trial's requests. Drawn from a generator of their own, so that a control arm without the fault gets the same load."""
     rng = rng_for(plan.seed, plan.scenario, "load", plan.repeat)
-    return plan.experiment.load.schedule(rng, plan.experiment.longest_s(plan.fault))
+    return plan.load.schedule(rng, plan.experiment.longest_s(plan.fault))
 
 
 def entry_of(plan: TrialPlan) -> ScheduleEntry:
@@ -134,7 +137,7 @@ def entry_of(plan: TrialPlan) -> ScheduleEntry:
             ScheduledAct(after_s=act.after_s, fault=act.fault.kind, victim=act.victim, options=_options(act))
             for act in plan.injections
         ),
-        load=str(experiment.load),
+        load=str(plan.load),
         phases=ScheduledPhases(
             steady_s=experiment.steady_s,
             fault_s=experiment.fault_s,
@@ -186,7 +189,7 @@ def require_capacity(plan: TrialPlan, capacity_tokens_per_s: float, backend: str
     Raises BadScenario: a load beyond the capacity measures the machine, not the service. Loads that mean to saturate say so
     with `beyond_capacity=True`.
     """
-    load = plan.experiment.load
+    load = plan.load
     if getattr(load, "beyond_capacity", False):
         return
     if load.tokens_per_s > capacity_tokens_per_s:

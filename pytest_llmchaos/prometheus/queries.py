@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from pytest_llmchaos.errors import Inconclusive, NoData, NotANumber, PartialScrape, StaleData
+from pytest_llmchaos.errors import Inconclusive, NoData, NotANumber, PartialScrape, PrometheusUnreachable, StaleData
 from pytest_llmchaos.host.http_client import request
 
 if TYPE_CHECKING:
@@ -149,6 +149,21 @@ class Prometheus:
             for one in active
         ]
         return tuple(sorted(found, key=lambda target: (target.job, target.service)))
+
+    def alert_names(self) -> tuple[str, ...]:
+        """Names of all alerts that the rules define."""
+        try:
+            answer = request("GET", f"{self.url}/api/v1/rules?type=alert", timeout_s=self.timeout_s)
+            groups = answer.json()["data"]["groups"]
+            return tuple(sorted({str(rule["name"]) for group in groups for rule in group["rules"]}))
+        except OSError as error:
+            raise PrometheusUnreachable(
+                f"no answer from {self.url} within {self.timeout_s:g} s to its rules: {error}"
+            ) from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise PrometheusUnreachable(
+                f"what answers at {self.url} is not Prometheus: asked for its rules, its answer lacks {error}"
+            ) from error
 
     def require_coverage(
         self,

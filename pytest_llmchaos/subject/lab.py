@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.subject.lab_signals import EXPECTED, RULES, Expected
 
 PACKAGE = Path(__file__).parent.parent
 BACKENDS = ("ollama", "llamacpp", "sim")
@@ -54,6 +56,11 @@ class Subject:
     used_selector: str | None = None
     # Of a fault's kind: a query with a sample only while Prometheus sees the fault show on $victim.
     witness_queries: tuple[tuple[str, str], ...] = ()
+    # Selectors of two counters of one process: requests sent to replicas, and requests taken.
+    attempts_counters: tuple[str, str] | None = None
+    # What each fault is expected to show, and every rule of the remediator; empty where the subject does not say.
+    expected: tuple[Expected, ...] = ()
+    known_rules: tuple[str, ...] = ()
     audit_file: str = "/audit/audit.jsonl"
     scrape_jobs: tuple[str, ...] = ()
     extra_env: tuple[tuple[str, str], ...] = field(default=())
@@ -64,6 +71,10 @@ class Subject:
 
     def witness_query(self, kind: str, victim: str) -> str | None:
         return next((query.replace("$victim", victim) for name, query in self.witness_queries if name == kind), None)
+
+    def expected_of(self, fault: str, options: Mapping[str, object], service: str) -> Expected | None:
+        """What this fault on this service is expected to show; None where the subject does not say."""
+        return next((one for one in self.expected if one.is_about(fault, options, service)), None)
 
 
 # What the gateway counts on a replica, and what the replica's own engine does (vLLM's names, then llama.cpp's).
@@ -141,6 +152,9 @@ def lab_subject(backend: str) -> Subject:
         scrape_jobs=jobs,
         witness_queries=_WITNESSES,
         used_selector='llmlab_upstream_health{replica="$victim"}',
+        attempts_counters=("llmlab_upstream_attempts_total", "llmlab_requests_total"),
+        expected=EXPECTED,
+        known_rules=RULES,
         replica_header="x-llmlab-replica",
         replicas=("model-1", "model-2"),
         busy_query=_BUSY,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.evidence.trial_result import EventNote
+from pytest_llmchaos.trial.signals import Signal
 from pytest_llmchaos.trial.trial import Action
 
 if TYPE_CHECKING:
@@ -60,6 +62,29 @@ def _remediator_event(record: Record, line: Mapping[str, object]) -> EventNote:
 def _at_unix_s(line: Mapping[str, object]) -> float:
     at = line.get("at")
     return float(at) if isinstance(at, int | float) else 0.0
+
+
+def signals_of(record: Record, from_s: float, audit: Audit, fired: Sequence[FiredAlert]) -> tuple[Signal, ...]:
+    """Every signal that the system raised by itself from then on, by name and in order."""
+    found = [
+        Signal(
+            after_s=record.at_s(a.at_unix_s) - from_s, kind="alert", name=a.name, service=a.labels.get("service", "")
+        )
+        for a in fired
+        if not a.before
+    ]
+    found += [
+        Signal(
+            after_s=record.at_s(_at_unix_s(line)) - from_s,
+            kind="rule",
+            name=str(line.get("rule") or ""),
+            service=str(line.get("service") or ""),
+        )
+        for line in audit
+        if line.get("event") == "detected"
+    ]
+    after = [replace(one, after_s=round(one.after_s, 3)) for one in found if one.after_s >= 0]
+    return tuple(sorted(after, key=lambda one: (one.after_s, one.kind, one.name, one.service)))
 
 
 def first_detection(

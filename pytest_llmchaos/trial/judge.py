@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pytest_llmchaos.errors import Inconclusive, InvalidExperiment, NoData
 from pytest_llmchaos.evidence.samples_file import load as load_samples
 from pytest_llmchaos.model import CALLER_REQUESTS
+from pytest_llmchaos.slo.arithmetic import Slo
 from pytest_llmchaos.stats.windows import first_unknown_s, windows
 from pytest_llmchaos.trial import slo_verdict
 from pytest_llmchaos.trial.agreement import require_agreement, require_coverage, require_one_clock
@@ -24,6 +25,7 @@ from pytest_llmchaos.trial.attribution import (
     is_unnoticed,
     repaired_by,
     restarts,
+    signals_of,
 )
 from pytest_llmchaos.trial.participation import victims_seen
 from pytest_llmchaos.trial.recovery import Known, recovery, settling
@@ -74,7 +76,9 @@ def judge(
     slos, slo_errors = _slos(lab, plan, record, known, counted_unix_s)
     runtime_events = lab.runtime.events(record.anchor_unix_s, time.time())
     audit = lab.remediator.audit(record.anchor_unix_s) if lab.subject.remediator else []
-    fired = lab.prometheus.firing_spells(record.unix_s(fault_s), time.time())
+    # Without a fault every alert of the trial is one too many, whenever it fired.
+    seen_from_s = 0.0 if plan.fault.lifetime == "none" else fault_s
+    fired = lab.prometheus.firing_spells(record.unix_s(seen_from_s), time.time())
     record.note_events(events_of(record, runtime_events, audit, fired))
     detect_s, detected_by = first_detection(record, fault_s, audit, fired)
     if is_unnoticed(injected, detect_s):
@@ -101,7 +105,33 @@ def judge(
         events=tuple(record.events),
         load=about_load,
         replicas_after=replicas,
+        signals=signals_of(record, seen_from_s, audit, fired),
+        known_alerts=_known_alerts(lab),
+        known_rules=lab.subject.known_rules,
+        attempts=_attempts(lab, record, counted_unix_s),
     )
+
+
+def _known_alerts(lab: Lab) -> tuple[str, ...]:
+    """Names of all alerts; empty where what judges keeps no rules of its own."""
+    try:
+        return lab.prometheus.alert_names()
+    except Inconclusive:
+        return ()
+
+
+def _attempts(lab: Lab, record: Record, counted_unix_s: float) -> float | Inconclusive | None:
+    """Attempts per request over the whole trial, by the service's own counters."""
+    counters = lab.subject.attempts_counters
+    if counters is None:
+        return None
+    sent, taken = counters
+    slo = Slo(name="attempts", objective=0.5, window_days=1, description="", good=sent, total=taken)
+    try:
+        found = slo_verdict.judge_slo(lab.prometheus, slo, record.anchor_unix_s, counted_unix_s, rate_rps=1.0)
+    except Inconclusive as error:
+        return error
+    return found.good / found.total
 
 
 def _fault_phase(record: Record) -> float:
@@ -137,7 +167,7 @@ def _slos(
     callers = windows(known.samples, [("since the fault", known.fault_s, math.inf)], limits=known.limits)[0]
     results: dict[str, SloResult] = {}
     errors: dict[str, Inconclusive] = {}
-    rate_rps = plan.experiment.load.mean_rps
+    rate_rps = plan.load.mean_rps
     from_unix_s = record.unix_s(known.fault_s)
     for slo in lab.slos:
         try:

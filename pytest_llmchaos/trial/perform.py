@@ -106,7 +106,7 @@ def _perform(lab: Lab, plan: TrialPlan, record: Record) -> Trial:
         lab.remediator.ensure(experiment.remediator)
 
     longest_s = experiment.longest_s(plan.fault)
-    with lab.load(experiment.load, arrivals=arrivals_of(plan), longest_s=longest_s, meanwhile=look_round) as load:
+    with lab.load(plan.load, arrivals=arrivals_of(plan), longest_s=longest_s, meanwhile=look_round) as load:
         lab.signals.phase("steady")
         with record.phase("steady", from_s=0.0):
             lab.hold_steady(experiment.steady_s)

@@ -41,7 +41,7 @@ def plan_note(plan: TrialPlan) -> Planned:
         remediator=experiment.remediator,
         repeat=plan.repeat,
         plan=PlanNote(
-            load=str(experiment.load),
+            load=str(plan.load),
             injections=tuple(str(act) for act in plan.injections),
             steady_s=experiment.steady_s,
             fault_s=experiment.fault_s,

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Self
 
 from pytest_llmchaos.errors import BadScenario, Inconclusive, InvalidExperiment, NoData, NotDetected, NotRecovered
+from pytest_llmchaos.trial import signals as own_signals
+from pytest_llmchaos.trial.signals import Signal
 
 if TYPE_CHECKING:
     from pytest_llmchaos.evidence.trial_result import EventNote, LoadResult
@@ -73,6 +75,10 @@ class Trial:
     events: tuple[EventNote, ...] = field(repr=False)
     load: LoadResult = field(repr=False)
     replicas_after: Replicas | None = field(default=None, repr=False)
+    signals: tuple[Signal, ...] = ()
+    known_alerts: tuple[str, ...] = field(default=(), repr=False)
+    known_rules: tuple[str, ...] = field(default=(), repr=False)
+    attempts: float | Inconclusive | None = None
 
     def __repr__(self) -> str:
         return f"<trial {self.name}: {self.plan.scenario}, {self.plan.fault}>"
@@ -88,6 +94,39 @@ class Trial:
         if self.detect_s is None:
             raise NotDetected(f"no alert fired and the remediator noticed nothing after {self.plan.fault}")
         return self.detect_s
+
+    def alert(self, name: str, service: str | None = None) -> Signal:
+        """The first time that this alert began to fire after the fault, about `service` where that is given.
+
+        Raises NotDetected naming what fired in its place, BadScenario for an alert that Prometheus does not have.
+        """
+        return own_signals.first(
+            self.signals, "alert", name, service, known=self.known_alerts, after=str(self.plan.fault)
+        )
+
+    def rule(self, name: str, service: str | None = None) -> Signal:
+        """The first time that this rule of the remediator noticed something after the fault.
+
+        Raises NotDetected naming what was noticed in its place, BadScenario for a rule that the subject does not have.
+        """
+        return own_signals.first(
+            self.signals, "rule", name, service, known=self.known_rules, after=str(self.plan.fault)
+        )
+
+    @property
+    def attempts_per_request(self) -> float:
+        """Requests that the service sent to its replicas, per request that it took, over the whole trial.
+
+        By the service's own counters: 1 where nothing was tried again. Raises Inconclusive where the subject names no such
+        counters, or one of them began again at 0.
+        """
+        if isinstance(self.attempts, Inconclusive):
+            raise self.attempts
+        if self.attempts is None:
+            raise Inconclusive(
+                "this subject names no counters of attempts, so nothing can be said of retries: drop the claim"
+            )
+        return self.attempts
 
     @property
     def time_to_recover_s(self) -> Seconds:

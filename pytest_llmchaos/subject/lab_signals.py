@@ -1,0 +1,100 @@
+"""Signals of the reference lab that each fault is expected to raise: one table for scenarios, docs and tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+# Every rule of stack/remediation.yaml, in its order.
+RULES = (
+    "api-exited",
+    "replica-exited",
+    "api-paused",
+    "replica-paused",
+    "api-unresponsive",
+    "replica-unresponsive",
+    "replica-hung",
+    "replica-mute",
+    "api-failing",
+    "api-stuck",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What a fault shows on the services that `on` names: `api`, or `model-*` for each replica.
+
+    `options` are those of the fault by which it shows in another way. `alerts` fire where nothing repairs the victim:
+    one that is back within a second or two may be back before they do. `rules` notice it where the remediator runs.
+    `why` says what an empty column means.
+    """
+
+    fault: str
+    on: str
+    options: tuple[tuple[str, str], ...] = ()
+    alerts: tuple[str, ...] = ()
+    rules: tuple[str, ...] = ()
+    why: str = ""
+
+    def is_about(self, fault: str, options: Mapping[str, object], service: str) -> bool:
+        """Whether it says something of this fault on this service."""
+        named = service.startswith(self.on[:-1]) if self.on.endswith("*") else service == self.on
+        return named and fault == self.fault and all(options.get(name) == value for name, value in self.options)
+
+
+_GONE = tuple(
+    Expected(fault=fault, on=on, alerts=("ServiceDown",), rules=(rule,))
+    for fault in ("kill", "crash", "stop")
+    for on, rule in (("api", "api-exited"), ("model-*", "replica-exited"))
+)
+_BUSY = "busy and not broken: nothing may be restarted"
+
+EXPECTED = (
+    *_GONE,
+    *(
+        Expected(fault="restart", on=on, why="it is back before a second evaluation sees it gone")
+        for on in ("api", "model-*")
+    ),
+    Expected(fault="pause", on="api", alerts=("ServiceDown",), rules=("api-paused",)),
+    Expected(fault="pause", on="model-*", alerts=("ServiceDown",), rules=("replica-paused",)),
+    Expected(fault="partition", on="api", alerts=("ServiceDown",), rules=("api-unresponsive",)),
+    Expected(fault="partition", on="model-*", alerts=("ServiceDown",), rules=("replica-unresponsive",)),
+    *(
+        Expected(fault=fault, on=on, why="it shows only where the service needs what was taken")
+        for fault in ("limit_cpu", "limit_memory")
+        for on in ("api", "model-*")
+    ),
+    Expected(fault="overload", on="api", alerts=("QueueBacklog",), why=_BUSY),
+    Expected(fault="hang", on="model-*", alerts=("EngineStalled", "RequestStuck"), rules=("replica-hung",)),
+    Expected(fault="gpu_saturation", on="model-*", alerts=("LatencyP95FastBurn",), why=_BUSY),
+    Expected(
+        fault="gpu_exhaustion",
+        on="model-*",
+        options=(("what", "device_memory"),),
+        alerts=("ServiceDown",),
+        rules=("replica-exited",),
+    ),
+    Expected(fault="gpu_exhaustion", on="model-*", options=(("what", "kv_cache"),), alerts=("KvCacheFull",), why=_BUSY),
+    Expected(
+        fault="xid", on="model-*", options=(("engine", "dies"),), alerts=("ServiceDown",), rules=("replica-exited",)
+    ),
+    Expected(
+        fault="xid",
+        on="model-*",
+        options=(("engine", "errors"),),
+        alerts=("GpuXid", "ReplicaEjected"),
+        rules=("replica-mute",),
+    ),
+    Expected(fault="xid", on="model-*", options=(("engine", "survives"),), alerts=("GpuXid",), why="nothing is broken"),
+    Expected(fault="cpu_fallback", on="model-*", alerts=("LatencyP95FastBurn",), why=_BUSY),
+    Expected(fault="thermal_throttling", on="model-*", alerts=("GpuHot",), why=_BUSY),
+    Expected(
+        fault="corrupted_output",
+        on="model-*",
+        alerts=("StreamCompletenessFastBurn",),
+        why="no rule reads answers: an alert pages a human",
+    ),
+    Expected(fault="slow_load", on="model-*", alerts=("ServiceDown",), why="a starting replica is left to start"),
+    Expected(fault="crash_on_boot", on="model-*", alerts=("ServiceDown",), rules=("replica-exited",)),
+    Expected(fault="memory_leak", on="model-*", alerts=("ServiceDown",), rules=("replica-exited",)),
+)

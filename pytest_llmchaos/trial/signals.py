@@ -1,0 +1,50 @@
+"""Signals of the system's own, by name: alerts that fired and rules of the remediator that saw something. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pytest_llmchaos.errors import BadScenario, NotDetected
+
+SignalKind = Literal["alert", "rule"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signal:
+    """One alert that began to fire, or one rule of the remediator that noticed something.
+
+    `after_s` counts from the fault's start; in a control arm from the load's.
+    """
+
+    after_s: float
+    kind: SignalKind
+    name: str
+    service: str = ""
+
+    def __str__(self) -> str:
+        about = f" ({self.service})" if self.service else ""
+        return f"{self.kind} {self.name}{about} after {self.after_s:.1f} s"
+
+
+def first(
+    signals: Sequence[Signal], kind: SignalKind, name: str, service: str | None, *, known: Iterable[str], after: str
+) -> Signal:
+    """The first signal of that name, about that service where one is given.
+
+    Args:
+      known: names that exist; empty where nothing is known of them.
+      after: what was done, for the message.
+
+    Raises BadScenario for a name that does not exist, NotDetected with what was seen in its place.
+    """
+    found = [s for s in signals if s.kind == kind and s.name == name and service in {None, s.service}]
+    if found:
+        return min(found, key=lambda signal: signal.after_s)
+    names = sorted(set(known))
+    if names and name not in names:
+        raise BadScenario(f"trial.{kind}({name!r}): there is no such {kind}; there are {', '.join(names)}")
+    about = f" of {service}" if service is not None else ""
+    seen = ", ".join(map(str, signals)) or "nothing"
+    raise NotDetected(f"{kind} {name}{about} was not seen after {after}; seen was {seen}")
