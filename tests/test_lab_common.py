@@ -11,6 +11,7 @@ import lab_engine.settings
 import lab_llamacpp.settings
 import lab_remediator.settings
 import lab_supervisor_proxy.settings
+from lab_common.browsers import refusal
 from lab_common.log import Log
 from lab_common.settings import Section, SettingsError, flag, number, refuse, section, text, whole
 
@@ -100,3 +101,28 @@ def test_a_log_line_has_time_service_event_and_facts(capsys: pytest.CaptureFixtu
 
     assert line.pop("at") > 1_700_000_000
     assert line == {"service": "desk", "event": "listening", "simulated": True, "port": 1}
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:2375", "127.0.0.1", "127.8.0.1:1", "localhost:80", "[::1]:80", "[::1]"])
+def test_a_program_of_this_machine_is_served(host):
+    assert refusal({"Host": host}) is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "seen"),
+    [
+        ({"Host": "127.0.0.1", "Origin": "http://127.0.0.1"}, "the header Origin of a web browser"),
+        ({"Host": "127.0.0.1", "Sec-Fetch-Site": "none"}, "the header Sec-Fetch-Site of a web browser"),
+        ({"Host": "127.0.0.1", "Origin": ""}, "the header Origin of a web browser"),
+        ({"Host": "shop.example:2375"}, "got 'shop.example:2375'"),
+        ({"Host": "127.0.0.1.shop.example"}, "got '127.0.0.1.shop.example'"),
+        ({"Host": "localhost.shop.example"}, "got 'localhost.shop.example'"),
+        ({"Host": "10.0.0.1"}, "got '10.0.0.1'"),
+        ({"Host": "[::2]:80"}, "got '[::2]:80'"),
+        ({"Host": "[::1"}, "got '[::1'"),
+        ({"Host": ""}, "got ''"),
+        ({}, "got ''"),
+    ],
+)
+def test_what_a_browser_may_have_sent_is_refused(headers, seen):
+    assert seen in str(refusal(headers))

@@ -201,6 +201,22 @@ def test_a_wrong_admin_call_is_one_4xx_and_starts_nothing_and_stops_nothing() ->
     asyncio.run(scenario())
 
 
+BROWSERS = [{"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}, {"Host": "shop.example:8081"}]
+
+
+def test_a_page_in_a_web_browser_starts_no_fault() -> None:
+    async def scenario() -> None:
+        async with world() as lab:
+            for headers in BROWSERS:
+                body = io.BytesIO(b'{"kind": "hang", "lease_s": 1}')
+                async with lab.http.post(f"{lab.admin_url}/faults", data=body, headers=headers) as response:
+                    assert response.status == 403
+                    assert (await response.json())["error"]["message"].startswith("expected a ")
+            assert lab.engine.faults.all() == []
+
+    asyncio.run(scenario())
+
+
 def test_the_same_fault_twice_is_a_conflict_that_names_the_first() -> None:
     async def scenario() -> None:
         async with world() as lab:

@@ -127,6 +127,19 @@ def test_a_slow_load_holds_back_the_next_start(start: Callable[..., Process], tm
     until(lambda: slow.answers(503), "the engine says that it loads")
 
 
+def test_the_admin_port_is_on_loopback_wherever_the_engine_listens(start: Callable[..., Process]) -> None:
+    process = start(LAB_HOST="0.0.0.0")
+    until(process.answers, "the engine answers")
+
+    def listens(port: int) -> bool:
+        with socket.socket() as one:
+            return one.connect_ex(("127.0.0.2", port)) == 0
+
+    assert listens(process.port)
+    assert not listens(process.admin_port)
+    process.fault("hang")
+
+
 def test_faults_can_be_started_listed_and_ended_from_inside_the_container(start: Callable[..., Process]) -> None:
     process = start()
     until(process.answers, "the engine answers")

@@ -133,6 +133,20 @@ def test_a_call_with_a_body_or_an_upgrade_is_denied(proxy: Proxy) -> None:
     assert proxy.call("POST", f"{NAME}/start", headers={"Upgrade": "tcp"})[0] == 403
 
 
+BROWSERS = [{"Origin": "http://shop.example"}, {"Sec-Fetch-Site": "same-origin"}, {"Host": "shop.example:2375"}]
+
+
+def test_a_call_of_a_page_in_a_web_browser_is_denied(proxy: Proxy) -> None:
+    pid = proxy.lab.pid("api")
+
+    for headers in BROWSERS:
+        status, body = proxy.call("POST", f"{NAME}/kill", headers=headers)
+
+        assert status == 403
+        assert json.loads(body)["message"].startswith("denied: expected a ")
+    assert proxy.lab.pid("api") == pid
+
+
 def test_health_tells_whether_supervisord_answers_and_denials_are_counted(proxy: Proxy) -> None:
     assert proxy.call("GET", "/healthz", metrics=True)[0] == 200
     proxy.call("POST", "/containers/create")

@@ -40,9 +40,10 @@ async def serve(chosen: Settings, boot: BootFaults | None, load_s: float) -> int
     stop = asyncio.create_task(stop_event().wait())
     machine = asyncio.create_task(engine.run())
     try:
-        for runner, port in zip(runners, (chosen.port, chosen.admin_port), strict=True):
+        addresses = ((chosen.host, chosen.port), (admin.HOST, chosen.admin_port))
+        for runner, (host, port) in zip(runners, addresses, strict=True):
             await runner.setup()
-            await _listen(runner, chosen.host, port)
+            await _listen(runner, host, port)
         log(
             "listening",
             banner=BANNER,

@@ -1,4 +1,4 @@
-"""The admin port: faults started, listed and ended over HTTP. For the internal network only; decides nothing itself."""
+"""The admin port: faults started, listed and ended over HTTP, for programs on the same loopback interface."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from lab_common.browsers import refusal
 from lab_engine import faults
 from lab_engine.chaos import Chaos
 from lab_engine.leases import FaultConflictError, UnknownFaultError
@@ -15,12 +16,13 @@ from lab_engine.values import InvalidValueError
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
 
+HOST = "127.0.0.1"  # in a container its own: no network leads there
 MAX_BODY_BYTES = 64 << 10
 CHAOS = web.AppKey("chaos", Chaos)
 
 
 def application(chaos: Chaos) -> web.Application:
-    app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[errors_as_json])
+    app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[errors_as_json, programs_only])
     app[CHAOS] = chaos
     app.add_routes(
         [
@@ -48,6 +50,12 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
             raise
         hint = "this port knows POST /faults, GET /faults, GET /faults/<id> and DELETE /faults/<id>"
         return _refusal(error.status, f"{request.method} {request.path}: {error.reason}; {hint}")
+
+
+@web.middleware
+async def programs_only(request: web.Request, handler: Handler) -> web.StreamResponse:
+    why = refusal(request.headers)
+    return await handler(request) if why is None else _refusal(403, why)
 
 
 async def start(request: web.Request) -> web.Response:

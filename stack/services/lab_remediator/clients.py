@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
 from datetime import datetime
@@ -14,7 +15,7 @@ from yarl import URL
 from lab_remediator.model import Container, Reading
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from lab_remediator.model import Action
     from lab_remediator.rules import Policy, Signal
@@ -22,10 +23,35 @@ if TYPE_CHECKING:
 _ASK_TIMEOUT_S = 1.0  # an answer that comes later is not about now
 _ACT_TIMEOUT_S = 20.0  # a restart includes the container's own time to stop
 _DIE_TIMEOUT_S = 5.0
+# What reading a body of any shape can raise: wrong types, missing keys, numbers beyond range, JSON nested too deep.
+_ODD = (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 
 
 class AskError(RuntimeError):
     """Who was asked did not answer, or not usably."""
+
+
+@contextlib.contextmanager
+def _usable(answer: str) -> Iterator[None]:
+    """Raises AskError for an answer of another shape than the code within reads."""
+    try:
+        yield
+    except AskError:
+        raise
+    except _ODD as error:
+        raise AskError(f"{answer} has an unexpected shape: {type(error).__name__}: {str(error)[:200]}") from error
+
+
+def _text(value: object, name: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected {name} to be a text, got {value!r:.80}")
+    return value
+
+
+def _whole(value: object, name: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"expected {name} to be a whole number, got {value!r:.80}")
+    return value
 
 
 class Prometheus:
@@ -38,30 +64,41 @@ class Prometheus:
         """The signal's value for each service of the policy; a service without a finite sample is absent."""
         try:
             async with self._session.post(
-                self._url, data={"query": signal.query}, timeout=aiohttp.ClientTimeout(total=_ASK_TIMEOUT_S)
+                self._url,
+                data={"query": signal.query},
+                timeout=aiohttp.ClientTimeout(total=_ASK_TIMEOUT_S),
+                allow_redirects=False,
             ) as response:
                 body: Any = await response.json(content_type=None)
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        except (aiohttp.ClientError, TimeoutError, ValueError, RecursionError) as error:
             raise AskError(f"Prometheus does not answer {signal.name}: {type(error).__name__}: {error}") from error
         if not isinstance(body, dict) or body.get("status") != "success":
             raise AskError(f"Prometheus refuses {signal.name} ({signal.query}): {str(body)[:300]}")
-        return readings_of(body["data"], signal, policy.services)
+        return readings_of(body.get("data"), signal, policy.services)
 
 
-def readings_of(data: dict[str, Any], signal: Signal, services: tuple[str, ...]) -> dict[str, Reading]:
-    """The answer's samples by service; of several for one service the bad one counts."""
+def readings_of(data: Any, signal: Signal, services: tuple[str, ...]) -> dict[str, Reading]:
+    """The answer's samples by service; of several for one service the bad one counts. Raises AskError for odd data."""
+    with _usable(f"Prometheus' answer to {signal.name}"):
+        return _readings(data, signal, services)
+
+
+def _readings(data: Any, signal: Signal, services: tuple[str, ...]) -> dict[str, Reading]:
     found: dict[str, Reading] = {}
     kind, result = data["resultType"], data["result"]
     if kind not in ("vector", "scalar"):
         raise AskError(f"{signal.name}: expected an instant vector or a scalar, got a {kind}: {signal.query}")
     samples = [({}, result)] if kind == "scalar" else [(one["metric"], one["value"]) for one in result]
     for labels, (at, text) in samples:
-        value = float(text)
+        # Prometheus writes a value as text and a time as a number.
+        value, evaluated_at = float(_text(text, "a value")), float(at)
+        if isinstance(at, str | bool) or not math.isfinite(evaluated_at):
+            raise ValueError(f"expected a time, got {at!r}")
         if math.isnan(value):
             continue
         for service in services if signal.by is None else (labels.get(signal.by),):
             if service in services and (service not in found or signal.fires(value)):
-                found[service] = Reading(at=float(at), value=value)
+                found[service] = Reading(at=evaluated_at, value=value)
     return found
 
 
@@ -83,7 +120,10 @@ class Prober:
         method = "GET" if signal.post is None else "POST"
         status = 0
         try:
-            async with self._session.request(method, url, json=signal.post, timeout=timeout) as response:
+            # A redirect is followed by nobody: what answers elsewhere is another service.
+            async with self._session.request(
+                method, url, json=signal.post, timeout=timeout, allow_redirects=False
+            ) as response:
                 await response.read()
                 status = response.status
         except (aiohttp.ClientError, TimeoutError):
@@ -114,18 +154,23 @@ class Docker:
             return None
         if status != 200:
             raise AskError(f"expected to see the container of {service}, got HTTP {status}: {body}")
+        with _usable(f"the container of {service}"):
+            return self._container(service, body, seen_at)
+
+    def _container(self, service: str, body: Any, seen_at: float) -> Container:
         labels = body["Config"]["Labels"] or {}
         owner = (labels.get("com.docker.compose.project"), labels.get("com.docker.compose.service"))
         if owner != (self._project, service):
             raise AskError(f"expected the container of {service} in {self._project}, its labels say {owner}: hands off")
         state = body["State"]
+        health = (state.get("Health") or {}).get("Status")
         return Container(
-            id=body["Id"],
-            state=state["Status"],
-            health=(state.get("Health") or {}).get("Status"),
-            started_at=_unix(state["StartedAt"]),
-            restart_count=int(body.get("RestartCount", 0)),
-            exit_code=int(state.get("ExitCode", 0)),
+            id=_text(body["Id"], "Id"),
+            state=_text(state["Status"], "Status"),
+            health=None if health is None else _text(health, "Health.Status"),
+            started_at=_unix(_text(state["StartedAt"], "StartedAt")),
+            restart_count=_whole(body.get("RestartCount", 0), "RestartCount"),
+            exit_code=_whole(state.get("ExitCode", 0), "ExitCode"),
             seen_at=seen_at,
         )
 
@@ -158,11 +203,12 @@ class Docker:
         # The proxy matches the URL as text, so that it must go out as it stands here.
         url = URL(f"{self._url}/containers/{self._project}-{service}-1/{what}", encoded=True)
         try:
-            async with self._session.request(method, url, timeout=aiohttp.ClientTimeout(total=timeout_s)) as response:
+            timeout = aiohttp.ClientTimeout(total=timeout_s)
+            async with self._session.request(method, url, timeout=timeout, allow_redirects=False) as response:
                 if response.status == 200:
                     return 200, await response.json(content_type=None)
                 return response.status, (await response.text())[:300]
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        except (aiohttp.ClientError, TimeoutError, ValueError, RecursionError) as error:
             raise AskError(
                 f"the Docker proxy does not answer {method} {what} of {service}: {type(error).__name__}: {error}"
             ) from error

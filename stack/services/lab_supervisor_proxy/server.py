@@ -10,6 +10,7 @@ from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
+from lab_common.browsers import refusal
 from lab_common.log import Log
 from lab_supervisor_proxy.calls import AllowList, Call
 from lab_supervisor_proxy.processes import NoProcessError, Processes, SupervisorError
@@ -107,11 +108,11 @@ class _DockerCalls(_Answer):
         has_body = self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers
         # None of the calls has a body; one that came with it stays unread, so that the connection must end.
         self.close_connection = self.close_connection or has_body
-        odd = has_body or "Upgrade" in self.headers
+        why = refusal(self.headers)
+        odd = has_body or "Upgrade" in self.headers or why is not None
         call = None if odd else self.server.allowed.call(self.command, self.path)
-        status, body = (
-            self._done(call) if call else (403, {"message": "denied: the allow-list does not know this call"})
-        )
+        denied = f"denied: {why or 'the allow-list does not know this call'}"
+        status, body = self._done(call) if call else (403, {"message": denied})
         _counted.add("allowed" if call else "denied", call.verb if call else "none")
         if self.command != "GET" or call is None:
             self._tell("allowed" if call else "denied", status, time.monotonic() - begin)
