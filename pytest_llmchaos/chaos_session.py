@@ -120,6 +120,8 @@ class ChaosSession:
     def note_report(self, item: pytest.Item, found: pytest.TestReport, raised: BaseException | None) -> None:
         """Judge a test's report: what proves nothing is an ERROR, and its outcome goes to the journal."""
         stop_after(raised, item.session)
+        if self.is_worker and raised is not None and raised is self.campaign.refused:
+            item.session.shouldfail = str(raised)  # the others of this worker would say the same
         if isinstance(raised, ProvesNothing | NotReady | HealFailed | BadScenario):
             found.longrepr = f"{type(raised).__name__}: {raised}"
             if found.when == "call":
@@ -142,6 +144,8 @@ class ChaosSession:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         self._problems = self.campaign.close(int(exitstatus))
+        if self.is_worker:  # whose own exit status and terminal nobody sees
+            self.config.workeroutput["llmchaos_problems"] = self._problems  # type: ignore[attr-defined] # xdist's
         if self._problems:
             session.exitstatus = exitstatus or pytest.ExitCode.INTERNAL_ERROR
 

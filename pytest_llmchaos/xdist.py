@@ -11,6 +11,8 @@ from xdist.scheduler.loadscope import LoadScopeScheduling
 from pytest_llmchaos import options
 from pytest_llmchaos.host.identity import new_run_name
 
+PROBLEMS = "llmchaos_problems"  # what a worker hands to the process that started it
+
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
@@ -22,13 +24,14 @@ class WithXdist:
         self.config = config
         self.seed = seed
         self.run = ""
-        self._worker_died = False
+        self._workers: list[WorkerController] = []
         self._problems: list[str] = []
 
     def pytest_configure_node(self, node: WorkerController) -> None:
         self.run = self.run or new_run_name(self.seed)
         node.workerinput["llmchaos_seed"] = self.seed
         node.workerinput["llmchaos_run"] = self.run
+        self._workers.append(node)
 
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> object:
         """Our scheduler for the default `--dist load`; None leaves a distribution that the user chose alone."""
@@ -37,24 +40,36 @@ class WithXdist:
     def pytest_testnodedown(self, node: WorkerController, error: object) -> None:
         """A worker that crashed cannot remove its stack; its watchdog does, and what that leaves is swept at the end."""
         if error:
-            self._worker_died = True
             reporter = self.config.pluginmanager.getplugin("terminalreporter")
             if reporter is not None:
                 reporter.write_line(f"llmchaos: worker {node.gateway.id} died; its watchdog removes its stack")
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        self._problems = swept() if self._worker_died else []
+        said = {node.gateway.id: getattr(node, "workeroutput", None) for node in self._workers}
+        self._problems = [
+            f"worker {name}: {problem}" for name, output in said.items() for problem in (output or {}).get(PROBLEMS, ())
+        ]
+        if None in said.values() and self._has_run:
+            self._problems += swept()
         if self._problems:
             session.exitstatus = exitstatus or pytest.ExitCode.INTERNAL_ERROR
 
+    @property
+    def _directory(self) -> Path:
+        return options.reports_of(self.config) / self.run
+
+    @property
+    def _has_run(self) -> bool:
+        """Whether a worker has opened a run, before which it starts nothing."""
+        return bool(self.run) and self._directory.exists()
+
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        directory = options.reports_of(self.config) / self.run
-        if self.run and (self._problems or directory.exists()):
+        if self._problems or self._has_run:
             from pytest_llmchaos.chaos_session import write_problems, write_summary  # noqa: PLC0415 - only where a run left evidence
 
             write_problems(terminalreporter, self._problems)
-            write_summary(terminalreporter, directory)
+            write_summary(terminalreporter, self._directory)
 
 
 class ScenarioScheduling(LoadScopeScheduling):  # type: ignore[misc] # xdist's scheduler classes are untyped

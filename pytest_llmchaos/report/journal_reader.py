@@ -48,7 +48,10 @@ def journal(run_dir: Path) -> Journal:
 def logs(run_dir: Path) -> dict[str, str]:
     """The end of each kept log, by name relative to the run. Log text is foreign: it is shown, never interpreted."""
     found = {}
-    for path in sorted([*run_dir.glob("logs/*.txt"), *run_dir.glob("trials/*/logs/*.txt")]):
+    # Each worker of pytest-xdist has a folder of its own for its stack.
+    for path in sorted(
+        path for where in ("logs", "*/logs", "trials/*/logs") for path in run_dir.glob(f"{where}/*.txt")
+    ):
         if not path.is_file():
             continue
         with path.open("rb") as file:
