@@ -13,12 +13,14 @@ Outcome = Literal[
     "cut",
     "stalled",
     "inband_error",
+    "http_3xx",
     "http_4xx",
     "http_5xx",
     "http_429",
     "timeout",
     "refused",
     "corrupted",
+    "left",
     "cancelled",
 ]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
@@ -42,6 +44,7 @@ class Sample:
     `due_s` is when the request should have left; latencies count from it, so a late generator cannot hide an outage.
     `truncated` ended cleanly before it was complete, which no status code shows; `cut` broke off, which every caller notices.
     `cancelled` marks a request that the end of the run cut off: it is evidence of nothing.
+    `left` marks one whose caller lost patience while the answer could still become good: the caller's act, no failure.
     """
 
     due_s: float

@@ -74,6 +74,15 @@ def test_what_the_end_of_the_run_cut_off_counts_nowhere():
     assert not callers_from(seen, 0, 5, LIMITS).suffered
 
 
+def test_a_request_that_its_caller_gave_up_early_is_no_failure_and_no_answer_and_leaves_the_rest_known():
+    seen = [sample(1, "left", ttft_s=None), sample(2), sample(3, "left"), sample(4), sample(5)]
+
+    assert (one(seen).offered, one(seen).left, one(seen).failed) == (3, 2, 0)
+    assert "left" not in one(seen).outcomes
+    assert callers_from(seen, 0, 2, LIMITS, 40) == CallersSaw(suffered=False, good_s=2)
+    assert first_unknown_s(seen) == math.inf
+
+
 def test_what_the_end_of_the_run_cut_off_is_unknown_from_its_due_time_on():
     assert first_unknown_s([sample(3), sample(2, "cancelled"), sample(1, "cancelled"), sample(0, "timeout")]) == 1
     assert first_unknown_s([sample(3)]) == math.inf
@@ -219,7 +228,7 @@ def test_a_service_that_stays_down_does_not_recover():
 @quick
 @given(seen=samples, from_s=st.floats(0, 60), stable_s=st.floats(0.1, 20), until_s=st.floats(0, 90))
 def test_recovery_agrees_with_its_definition(seen, from_s, stable_s, until_s):
-    inside = [s for s in seen if s.outcome != "cancelled" and from_s <= s.due_s <= until_s]
+    inside = [s for s in seen if s.outcome not in ("left", "cancelled") and from_s <= s.due_s <= until_s]
 
     def holds(start):
         after = [s for s in inside if s.due_s >= start.due_s]
@@ -252,7 +261,7 @@ def test_the_order_of_samples_changes_no_number(seen):
 def test_every_request_is_counted_once_and_good_ones_are_ok(seen):
     (window,) = windows(seen, [("all", 0, math.inf)], LIMITS)
 
-    assert window.offered == sum(1 for s in seen if s.outcome != "cancelled")
+    assert window.offered == sum(1 for s in seen if s.outcome not in ("left", "cancelled"))
     assert window.good <= window.ok <= window.offered
     assert window.e2e_s.count == window.ttft_s.count == window.max_gap_s.count == window.offered
 

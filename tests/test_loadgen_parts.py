@@ -8,7 +8,7 @@ from pytest_llmchaos.loadgen import classify
 from pytest_llmchaos.loadgen.load_plan import LoadPlan, load
 from pytest_llmchaos.loadgen.metrics import DURATION_BUCKETS_S, TTFT_BUCKETS_S, Counts
 from pytest_llmchaos.loadgen.recorder import Lateness
-from pytest_llmchaos.loads.arrivals import Arrival
+from pytest_llmchaos.loads.arrivals import Arrival, Impatience
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,13 @@ def test_a_wrong_plan_is_refused_with_its_value(wrong, message):
 
 
 def test_a_plan_crosses_to_the_other_process_unchanged(tmp_path):
-    whole = LoadPlan(url="http://127.0.0.1:1", model="m", arrivals=(Arrival(0.25, 'a "ü"\n', 3),), headers={"A": "b"})
+    whole = LoadPlan(
+        url="http://127.0.0.1:1",
+        model="m",
+        arrivals=(Arrival(0.25, 'a "ü"\n', 3),),
+        headers={"A": "b"},
+        impatience=Impatience(after_s=1, until="first_token", ratio=0.5),
+    )
     whole.write(tmp_path, 123)
 
     assert load(tmp_path) == (whole, 123)
@@ -118,6 +124,34 @@ def test_lateness_is_the_99th_percentile_of_all_requests():
     for _ in range(5):
         lateness.add(3.0)
     assert lateness.p99_s() == 3.0
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [
+        (200, None),
+        (204, None),
+        (301, "http_3xx"),
+        (307, "http_3xx"),
+        (401, "http_4xx"),
+        (429, "http_429"),
+        (500, "http_5xx"),
+        (599, "http_5xx"),
+    ],
+)
+def test_a_status_names_the_outcome_and_a_redirect_is_one_of_its_own(status, outcome):
+    assert classify.of_status(status) == outcome
+
+
+def test_callers_who_left_are_counted_with_those_that_slos_leave_out():
+    counts = Counts(lambda: 0)
+    for outcome in ("ok", "left", "left", "cancelled"):
+        counts.count_end(outcome, 1.0, 1.0, is_good=outcome == "ok")
+    families = {family.name: family for family in counts.collect()}
+    seen = {sample.labels["outcome"]: sample.value for sample in families["llmchaos_caller_requests"].samples}
+
+    assert (seen["ok"], seen["cancelled"], sum(seen.values())) == (1, 3, 4)
+    assert "left" not in seen
 
 
 def test_a_value_on_an_edge_is_inside_its_bucket():

@@ -195,6 +195,11 @@ def test_tokens_per_second_are_what_the_backend_must_write_in_the_long_run():
             loads.open_loop(rate_rps=3, first_token="content"),
             "constant 3/s short-chat, first token of content",
         ),
+        (loads.open_loop(patience_s=1.5), "constant 8/s short-chat, callers wait 1.5 s for the end"),
+        (
+            loads.poisson(patience_s=1, patient_from="first_token", impatient_ratio=0.5),
+            "poisson 8/s short-chat, 0.5 of the callers wait 1 s for a first token",
+        ),
         (loads.open_loop(), "constant 8/s short-chat"),
         (loads.poisson(rate_rps=0.5, max_tokens=4), "poisson 0.5/s short-chat, 4 tokens"),
         (loads.ramp(from_rps=1, to_rps=9, over_s=5), "constant ramp 1-9/s over 5 s short-chat"),
@@ -216,6 +221,14 @@ def test_bounds_and_timeout_belong_to_the_load():
     assert load.latency_targets == LatencyTargets(ttft_s=0.5, e2e_s=3)
     assert (load.timeout_s, load.beyond_capacity) == (4, True)
     assert loads.open_loop().latency_targets == LatencyTargets(ttft_s=2, e2e_s=10)
+
+
+def test_impatient_callers_are_spread_evenly_over_the_schedule():
+    third = loads.open_loop(patience_s=1, impatient_ratio=1 / 3).impatience
+    every = loads.open_loop(patience_s=1).impatience
+
+    assert [third.takes(i) for i in range(6)] == [False, False, True] * 2
+    assert all(every.takes(i) for i in range(100))
 
 
 def test_prompts_come_from_a_file_of_lines_whose_content_is_part_of_the_identity(tmp_path):
@@ -357,6 +370,20 @@ def test_what_is_not_a_trace_is_refused_with_its_line(tmp_path, text, message):
         ),
         (lambda: loads.open_loop(timeout_s=0), "timeout_s must be a number above 0"),
         (lambda: loads.open_loop(first_token="text"), 'first_token must be "any" or "content", got \'text\''),
+        (lambda: loads.open_loop(patience_s=0), "patience_s must be a number above 0 and at most 10, got 0"),
+        (
+            lambda: loads.open_loop(patience_s=9, timeout_s=5),
+            "patience_s must be a number above 0 and at most 5, got 9",
+        ),
+        (
+            lambda: loads.open_loop(patience_s=1, patient_from="token"),
+            'patient_from must be "end" or "first_token", got \'token\'',
+        ),
+        (
+            lambda: loads.open_loop(patience_s=1, impatient_ratio=2),
+            "impatient_ratio must be a number above 0 and at most 1",
+        ),
+        (lambda: loads.open_loop(impatient_ratio=0.5), "patient_from and impatient_ratio need patience_s"),
         (lambda: loads.open_loop(beyond_capacity="yes"), "beyond_capacity must be True or False, got 'yes'"),
         (lambda: loads.LatencyTargets(ttft_s=0), "ttft_s must be a number of seconds above 0, got 0"),
         (lambda: loads.LatencyTargets(e2e_s=True), "e2e_s must be a number of seconds above 0, got True"),

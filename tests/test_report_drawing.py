@@ -37,7 +37,7 @@ def test_requests_are_counted_in_the_bin_in_which_they_were_due() -> None:
 
 
 def test_requests_cut_off_by_the_end_of_the_run_are_not_drawn() -> None:
-    drawn = curves(gather([sample(0.1), sample(0.2, "cancelled")]), until_s=1, points=9, dots=9)
+    drawn = curves(gather([sample(0.1), sample(0.2, "cancelled"), sample(0.3, "left")]), until_s=1, points=9, dots=9)
 
     assert (drawn.offered, drawn.ok) == ([1], [1])
 

@@ -45,6 +45,7 @@ class RunningLoad:
                 replica_header=subject.replica_header,
                 timeout_s=load.timeout_s,
                 first_token=load.first_token,
+                impatience=load.impatience,
                 good_ttft_s=self.limits.ttft_s,
                 good_e2e_s=self.limits.e2e_s,
                 push_url=push,
@@ -108,7 +109,7 @@ class RunningLoad:
         if now < steady_s:
             return f"only {now:.1f} s of load so far"
         window = self.live_window(steady_s)
-        least = max(2, self.due_between(now - steady_s, now) // 2)
+        least = max(2, (self.due_between(now - steady_s, now) - window.left) // 2)
         if window.offered < least:
             return f"{window.offered} answers in {steady_s:g} s, at least {least} expected"
         if window.good < window.offered:

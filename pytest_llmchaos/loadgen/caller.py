@@ -10,7 +10,7 @@ import gevent
 
 from pytest_llmchaos.loadgen import classify
 from pytest_llmchaos.loadgen.load_plan import LoadPlan
-from pytest_llmchaos.loadgen.wire import Answer, Wire
+from pytest_llmchaos.loadgen.wire import Answer, Leave, Wire
 from pytest_llmchaos.loads.arrivals import Arrival
 from pytest_llmchaos.model import Outcome, Sample
 
@@ -43,6 +43,7 @@ class Caller:
                 timeout_s=self._plan.timeout_s - (sent_s - due_s),
                 stream=self._plan.stream,
                 answer=answer,
+                leave=self._leave(index, sent_s - due_s),
             )
         except gevent.GreenletExit:
             return self.cancelled(index, arrival, sent_s), 0
@@ -51,7 +52,7 @@ class Caller:
         outcome, tokens = self._verdict(answer, arrival)
         first_s = answer.end_s if answer.first_s is None and outcome == "ok" else answer.first_s
         gap_s = answer.max_gap_s
-        if answer.first_s is not None and answer.ended == "timeout":
+        if answer.first_s is not None and answer.ended in ("timeout", "left"):
             gap_s = max(gap_s, answer.end_s - answer.last_s)
         sample = Sample(
             due_s,
@@ -65,6 +66,12 @@ class Caller:
             request_id,
         )
         return sample, len(answer.body)
+
+    def _leave(self, index: int, late_s: float) -> Leave | None:
+        impatience = self._plan.impatience
+        if impatience is None or not impatience.takes(index):
+            return None
+        return Leave(after_s=impatience.after_s - late_s, unless_begun=impatience.until == "first_token")
 
     def has_begun(self, index: int) -> bool:
         """Whether the answer to a request that is under way has shown its first token."""
@@ -95,4 +102,12 @@ class Caller:
         if answer.ended == "cut":
             return classify.Verdict("cut", verdict.tokens)
         silent = answer.first_s is not None and answer.end_s - answer.last_s >= self._plan.stall_s
+        if answer.ended == "left" and not silent and not self._is_late(answer, arrival):
+            return classify.Verdict("left", verdict.tokens)
         return classify.Verdict("stalled" if silent else "timeout", verdict.tokens)
+
+    def _is_late(self, answer: Answer, arrival: Arrival) -> bool:
+        """Whether the answer could no longer become good when its caller left."""
+        due_s = self.t0_s + arrival.due_s
+        first_s = answer.end_s if answer.first_s is None else answer.first_s
+        return first_s - due_s >= self._plan.good_ttft_s or answer.end_s - due_s >= self._plan.good_e2e_s

@@ -30,6 +30,7 @@ FINISH_REASONS: Mapping[str, Outcome] = {
     "abort": "truncated",  # vLLM and SGLang: given up by the server
     "error": "inband_error",
 }
+_BY_CLASS: tuple[tuple[int, Outcome], ...] = ((500, "http_5xx"), (400, "http_4xx"), (300, "http_3xx"))
 # The worst of several decides.
 _WORST_FIRST: tuple[Outcome, ...] = ("inband_error", "corrupted", "truncated", "ok")
 
@@ -83,12 +84,16 @@ class Verdict(NamedTuple):
 
 
 def of_status(status: int) -> Outcome | None:
-    """The outcome of a refused request; None for an answer that may be good."""
-    if status == 200:
-        return None
+    """The outcome of a refused or redirected request; None for an answer that may be good.
+
+    Redirects are not followed: the address that callers were given does not serve them.
+    """
     if status == 429:
         return "http_429"
-    return "http_5xx" if status >= 500 else "http_4xx"
+    for least, outcome in _BY_CLASS:
+        if status >= least:
+            return outcome
+    return None
 
 
 def is_first_token(event: Event, *, any_channel: bool) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.loads.arrivals import Arrival, FirstToken
+from pytest_llmchaos.loads.arrivals import Arrival, FirstToken, Impatience
 
 # The environment variable that names the folder in which the generator finds its plan and leaves its files.
 DIRECTORY_VARIABLE = "LLMCHAOS_LOAD_DIRECTORY"
@@ -46,6 +46,7 @@ class LoadPlan:
     timeout_s: float = 10.0
     stall_s: float = 2.0
     first_token: FirstToken = "any"
+    impatience: Impatience | None = None
     good_ttft_s: float = 2.0
     good_e2e_s: float = 10.0
     push_url: str | None = None
@@ -99,6 +100,8 @@ def load(directory: Path) -> tuple[LoadPlan, int | None]:
     """The plan in `directory`, and the process whose end ends the load (None: nobody's)."""
     about: dict[str, Any] = json.loads((directory / PLAN).read_text())
     parent_pid = about.pop("parent_pid", None)
+    if about.get("impatience") is not None:
+        about["impatience"] = Impatience(**about["impatience"])
     with (directory / SCHEDULE).open(encoding="utf-8") as lines:
         return LoadPlan(arrivals=tuple(read_schedule(lines)), **about), parent_pid
 

@@ -72,7 +72,7 @@ class Counts:
 
     def count_end(self, outcome: Outcome, ttft_s: float, e2e_s: float, is_good: bool) -> None:
         self.outcomes[outcome] += 1
-        if outcome == "cancelled":
+        if outcome in ("left", "cancelled"):
             return
         self.good += is_good
         result: Result = "ok" if outcome == "ok" else "failed"
@@ -83,7 +83,9 @@ class Counts:
         yield CounterMetricFamily(CALLER_OFFERED, "Requests that were due.", self.offered)
         requests = CounterMetricFamily(CALLER_REQUESTS, "Requests that ended.", labels=["outcome"])
         for outcome, count in self.outcomes.items():
-            requests.add_metric([outcome], count)
+            # SLOs leave out what callers cancelled, by whatever reason: they need one name for it.
+            if outcome != "left":
+                requests.add_metric([outcome], count + (self.outcomes["left"] if outcome == "cancelled" else 0))
         yield requests
         yield CounterMetricFamily(CALLER_GOOD, "Ok requests inside every latency bound.", self.good)
         for name, about, histograms in (

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import gevent
@@ -21,13 +21,20 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from pytest_llmchaos.loadgen.classify import is_first_token
 from pytest_llmchaos.loadgen.event_stream import DONE, EventReader
 
-Ended = Literal["complete", "cut", "refused", "timeout", "garbled"]
+Ended = Literal["complete", "cut", "refused", "timeout", "left", "garbled"]
 RECEIVE_BYTES = 65536
 # How long a finished stream may take to close its last chunk, before its connection is given up.
 TAIL_S = 1.0
 # How an event with a JSON object begins.
 _PLAIN = (b"data: {", b"data:{")
 UNPARSABLE = (HttpParserError, HttpParserUpgrade)
+
+
+class Leave(NamedTuple):
+    """When a caller closes its connection. `unless_begun`: one that has seen a token stays."""
+
+    after_s: float
+    unless_begun: bool
 
 
 class Answer:
@@ -50,6 +57,7 @@ class Answer:
         self.max_gap_s = 0.0
         self._framed = self._until_close = False
         self._status = 0
+        self.on_first_token: Callable[[], None] = _nothing
         self._parser: HttpResponseParser | None = HttpResponseParser(self)
 
     @property
@@ -123,6 +131,7 @@ class Answer:
                 self._note_event(now_s)
             elif is_first_token(event, any_channel=self._any_channel):
                 self.first_s = self.last_s = now_s
+                self.on_first_token()
             if event.is_done:
                 return True
         return False
@@ -155,29 +164,45 @@ class Wire:
         lines += [f"{name}: {value}" for name, value in headers.items()]
         return ("\r\n".join(lines) + "\r\n").encode()
 
-    def exchange(self, request: bytes, *, timeout_s: float, stream: bool, answer: Answer | None = None) -> Answer:
+    def exchange(
+        self,
+        request: bytes,
+        *,
+        timeout_s: float,
+        stream: bool,
+        answer: Answer | None = None,
+        leave: Leave | None = None,
+    ) -> Answer:
         """Send, and read until the answer is whole (a stream: until it says so). Never raises for what a server does.
 
-        Who wants to see it arrive gives the `answer` that is to be filled.
+        `answer` is filled while it arrives.
         """
         answer = answer or Answer()
         connection = None
         alarm = gevent.Timeout(max(0.001, timeout_s))
         alarm.start()
+        impatience = None if leave is None else gevent.Timeout(max(0.001, leave.after_s))
+        if leave is not None and impatience is not None:
+            impatience.start()
+            if leave.unless_begun:
+                answer.on_first_token = impatience.close
         try:
             connection = self._connect()
             connection.sendall(request)
             self._receive(connection, answer, stream)
         except gevent.Timeout as expired:
-            if expired is not alarm:
+            if expired not in (alarm, impatience):
                 raise
-            answer.ended = "timeout"
+            answer.ended = "timeout" if expired is alarm else "left"
         except UNPARSABLE:
             answer.ended = "cut" if answer.status else "garbled"
         except OSError:
             answer.ended = "cut" if answer.began else "refused"
         finally:
             alarm.close()
+            if impatience is not None:
+                impatience.close()
+                answer.on_first_token = _nothing
             answer.end_s = answer.end_s or time.monotonic()
             if connection is None:
                 answer.release()
@@ -242,6 +267,10 @@ class Wire:
             self._idle.append(connection)
         else:
             connection.close()
+
+
+def _nothing() -> None:
+    pass
 
 
 def _read_in_the_hub(connection: Any, answer: Answer, stream: bool) -> None:

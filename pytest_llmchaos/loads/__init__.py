@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.loads import traces
-from pytest_llmchaos.loads.arrivals import Arrival, FirstToken, Load, Spacing, require_number
+from pytest_llmchaos.loads.arrivals import Arrival, FirstToken, Impatience, Load, PatientFrom, Spacing, require_number
 from pytest_llmchaos.loads.prompts import BUILT_IN, PromptSet, from_lines
 from pytest_llmchaos.loads.shapes import Burst, Constant, Ramp, Shape, Sine
 from pytest_llmchaos.stats.windows import DEFAULT_TARGETS, LatencyTargets
@@ -29,6 +29,9 @@ def open_loop(
     latency_targets: LatencyTargets = DEFAULT_TARGETS,
     timeout_s: float = 10,
     first_token: FirstToken = "any",
+    patience_s: float | None = None,
+    patient_from: PatientFrom = "end",
+    impatient_ratio: float = 1,
     beyond_capacity: bool = False,
 ) -> Load:
     """`rate_rps` requests a second, evenly spaced or (`arrivals="poisson"`) at random.
@@ -42,6 +45,11 @@ def open_loop(
       timeout_s: seconds from the due time until a caller gives up.
       first_token: "any" (reasoning, a tool call or a refusal counts too) or "content"
         (the answer's own text).
+      patience_s: seconds from the due time after which an impatient caller closes its
+        connection. None: callers wait for timeout_s.
+      patient_from: "end" (callers leave unless the answer is whole) or "first_token"
+        (who has seen a token stays).
+      impatient_ratio: share of the callers that are impatient, spread evenly.
       beyond_capacity: True for a load that means to saturate the backend.
 
     Raises BadScenario for a value outside its bounds. The other loads share these
@@ -58,6 +66,9 @@ def open_loop(
         latency_targets=latency_targets,
         timeout_s=timeout_s,
         first_token=first_token,
+        patience_s=patience_s,
+        patient_from=patient_from,
+        impatient_ratio=impatient_ratio,
         beyond_capacity=beyond_capacity,
     )
 
@@ -70,6 +81,9 @@ def poisson(
     latency_targets: LatencyTargets = DEFAULT_TARGETS,
     timeout_s: float = 10,
     first_token: FirstToken = "any",
+    patience_s: float | None = None,
+    patient_from: PatientFrom = "end",
+    impatient_ratio: float = 1,
     beyond_capacity: bool = False,
 ) -> Load:
     """`rate_rps` requests a second on average, each independent of the others."""
@@ -81,6 +95,9 @@ def poisson(
         latency_targets=latency_targets,
         timeout_s=timeout_s,
         first_token=first_token,
+        patience_s=patience_s,
+        patient_from=patient_from,
+        impatient_ratio=impatient_ratio,
         beyond_capacity=beyond_capacity,
     )
 
@@ -96,6 +113,9 @@ def ramp(
     latency_targets: LatencyTargets = DEFAULT_TARGETS,
     timeout_s: float = 10,
     first_token: FirstToken = "any",
+    patience_s: float | None = None,
+    patient_from: PatientFrom = "end",
+    impatient_ratio: float = 1,
     beyond_capacity: bool = False,
 ) -> Load:
     """A rate that moves in a straight line for `over_s` seconds and stays where it arrived."""
@@ -114,6 +134,9 @@ def ramp(
         latency_targets=latency_targets,
         timeout_s=timeout_s,
         first_token=first_token,
+        patience_s=patience_s,
+        patient_from=patient_from,
+        impatient_ratio=impatient_ratio,
         beyond_capacity=beyond_capacity,
     )
 
@@ -130,6 +153,9 @@ def burst(
     latency_targets: LatencyTargets = DEFAULT_TARGETS,
     timeout_s: float = 10,
     first_token: FirstToken = "any",
+    patience_s: float | None = None,
+    patient_from: PatientFrom = "end",
+    impatient_ratio: float = 1,
     beyond_capacity: bool = False,
 ) -> Load:
     """`base_rps` requests a second, but `burst_rps` for `burst_s` seconds once `after_s` seconds have passed."""
@@ -149,6 +175,9 @@ def burst(
         latency_targets=latency_targets,
         timeout_s=timeout_s,
         first_token=first_token,
+        patience_s=patience_s,
+        patient_from=patient_from,
+        impatient_ratio=impatient_ratio,
         beyond_capacity=beyond_capacity,
     )
 
@@ -164,6 +193,9 @@ def sine(
     latency_targets: LatencyTargets = DEFAULT_TARGETS,
     timeout_s: float = 10,
     first_token: FirstToken = "any",
+    patience_s: float | None = None,
+    patient_from: PatientFrom = "end",
+    impatient_ratio: float = 1,
     beyond_capacity: bool = False,
 ) -> Load:
     """A rate that swings by `amplitude_rps` around its mean, once every `period_s` seconds."""
@@ -183,6 +215,9 @@ def sine(
         latency_targets=latency_targets,
         timeout_s=timeout_s,
         first_token=first_token,
+        patience_s=patience_s,
+        patient_from=patient_from,
+        impatient_ratio=impatient_ratio,
         beyond_capacity=beyond_capacity,
     )
 
@@ -195,6 +230,9 @@ def trace(
     latency_targets: LatencyTargets = DEFAULT_TARGETS,
     timeout_s: float = 10,
     first_token: FirstToken = "any",
+    patience_s: float | None = None,
+    patient_from: PatientFrom = "end",
+    impatient_ratio: float = 1,
     beyond_capacity: bool = False,
 ) -> Load:
     """A recorded trace (Azure LLM inference CSV, BurstGPT CSV or Mooncake JSONL), replayed `speed` times as fast.
@@ -214,6 +252,9 @@ def trace(
         latency_targets=latency_targets,
         timeout_s=timeout_s,
         first_token=first_token,
+        patience_s=patience_s,
+        patient_from=patient_from,
+        impatient_ratio=impatient_ratio,
         beyond_capacity=beyond_capacity,
         speed=rate,
     )
@@ -227,6 +268,9 @@ def _load(
     latency_targets: object,
     timeout_s: object,
     first_token: object,
+    patience_s: object,
+    patient_from: object,
+    impatient_ratio: object,
     beyond_capacity: object,
     arrivals: object = "constant",
     prompts: object = "short-chat",
@@ -246,16 +290,35 @@ def _load(
         raise BadScenario(f'{who}: first_token must be "any" or "content", got {first_token!r}')
     if not isinstance(beyond_capacity, bool):
         raise BadScenario(f"{who}: beyond_capacity must be True or False, got {beyond_capacity!r}")
+    limit_s = require_number(who, "timeout_s", timeout_s, above=0, at_most=3600)
     return Load(
         shape=shape,
         spacing="poisson" if arrivals == "poisson" else "constant",
         prompts=_prompts(who, prompts),
         max_tokens=max_tokens,
         latency_targets=latency_targets,
-        timeout_s=require_number(who, "timeout_s", timeout_s, above=0, at_most=3600),
+        timeout_s=limit_s,
         first_token="content" if first_token == "content" else "any",
+        impatience=_impatience(who, patience_s, patient_from, impatient_ratio, limit_s=limit_s),
         speed=speed,
         beyond_capacity=beyond_capacity,
+    )
+
+
+def _impatience(
+    who: str, patience_s: object, patient_from: object, impatient_ratio: object, *, limit_s: float
+) -> Impatience | None:
+    if patient_from not in ("end", "first_token"):
+        raise BadScenario(f'{who}: patient_from must be "end" or "first_token", got {patient_from!r}')
+    ratio = require_number(who, "impatient_ratio", impatient_ratio, above=0, at_most=1)
+    if patience_s is None:
+        if patient_from != "end" or ratio != 1:
+            raise BadScenario(f"{who}: patient_from and impatient_ratio need patience_s: try patience_s=1")
+        return None
+    return Impatience(
+        after_s=require_number(who, "patience_s", patience_s, above=0, at_most=limit_s),
+        until="first_token" if patient_from == "first_token" else "end",
+        ratio=ratio,
     )
 
 

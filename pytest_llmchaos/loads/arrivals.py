@@ -18,6 +18,7 @@ from pytest_llmchaos.stats.windows import DEFAULT_TARGETS, LatencyTargets
 
 Spacing = Literal["constant", "poisson"]
 FirstToken = Literal["any", "content"]
+PatientFrom = Literal["end", "first_token"]
 # Prompts of a trace are cut to this: the lab's models have contexts of 2,048 tokens, answers included.
 TRACE_PROMPT_TOKENS = 1024
 # A schedule is held in memory and written down before anything starts.
@@ -52,6 +53,24 @@ class Arrival(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Impatience:
+    """When callers leave: `after_s` seconds from the due time, unless the answer has come as far as `until`."""
+
+    after_s: float
+    until: PatientFrom = "end"
+    ratio: float = 1.0
+
+    def __str__(self) -> str:
+        unless = "a first token" if self.until == "first_token" else "the end"
+        who = "" if self.ratio == 1 else f"{self.ratio:g} of the "
+        return f"{who}callers wait {self.after_s:g} s for {unless}"
+
+    def takes(self, index: int) -> bool:
+        """Whether the caller at this place of the schedule is impatient."""
+        return math.floor((index + 1) * self.ratio) > math.floor(index * self.ratio)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Load:
     """A load. `str(load)` is its identity in reports and seeds. Made by `open_loop`, `ramp`, `trace` and the like."""
 
@@ -62,6 +81,7 @@ class Load:
     latency_targets: LatencyTargets = DEFAULT_TARGETS
     timeout_s: float = 10.0
     first_token: FirstToken = "any"
+    impatience: Impatience | None = None
     speed: float = 1.0
     beyond_capacity: bool = False
 
@@ -72,7 +92,8 @@ class Load:
             what = f"{self.spacing} {self.shape} {self.prompts}"
         tokens = f", {self.max_tokens} tokens" if self.max_tokens is not None else ""
         first = ", first token of content" if self.first_token == "content" else ""
-        return f"{what}{tokens}{first}"
+        leave = "" if self.impatience is None else f", {self.impatience}"
+        return f"{what}{tokens}{first}{leave}"
 
     @property
     def peak_rps(self) -> float:

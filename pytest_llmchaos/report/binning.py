@@ -18,12 +18,13 @@ from pytest_llmchaos.stats.quantiles import nearest_rank
 WIDTHS_S = (0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
 SHED = frozenset({"http_429"})  # refused politely: the caller knows and may come again
 WRONG = frozenset({"truncated", "cut", "corrupted", "inband_error"})  # an answer that began, and is not the answer
+UNKNOWN = frozenset({"cancelled", "left"})
 KINDS = ("failed", "wrong", "shed")
 
 
 @dataclass(kw_only=True)
 class Raw:
-    """One trial's samples as columns. `cancelled` requests are evidence of nothing and are left out."""
+    """One trial's samples as columns. Requests that are evidence of nothing (`cancelled`, `left`) are not among them."""
 
     due_s: array[float] = field(default_factory=lambda: array("d"))
     sent_s: array[float] = field(default_factory=lambda: array("d"))
@@ -69,7 +70,7 @@ def gather(samples: Iterable[Sample]) -> Raw:
     raw = Raw()
     for sample in samples:
         outcome = sample.outcome
-        if outcome == "cancelled":
+        if outcome in UNKNOWN:
             continue
         raw.outcomes[outcome] += 1
         raw.due_s.append(sample.due_s)

@@ -85,7 +85,7 @@ def claim_words(nodeid: str) -> str:
 
 def outcome_words(outcomes: Mapping[str, int] | None) -> str:
     """What became of a phase's requests, failures only, most frequent first."""
-    failed = {name: n for name, n in (outcomes or {}).items() if name not in {"ok", "cancelled"}}
+    failed = {name: n for name, n in (outcomes or {}).items() if name not in {"ok", "left", "cancelled"}}
     counted = [(n, one_line(name, 30)) for name, n in failed.items()]
     return ", ".join(f"{name} {n:,.0f}" for n, name in sorted(counted, key=lambda pair: -pair[0]) if n)
 

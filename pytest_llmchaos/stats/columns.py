@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pytest_llmchaos.model import OUTCOMES, Sample
 
 CODES = {outcome: code for code, outcome in enumerate(OUTCOMES)}
-OK, CANCELLED = CODES["ok"], CODES["cancelled"]
+OK, CANCELLED, LEFT = CODES["ok"], CODES["cancelled"], CODES["left"]
 # Times count from the start of the load, so none is below 0.
 NO_FIRST = -1.0
 

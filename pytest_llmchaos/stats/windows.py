@@ -1,7 +1,7 @@
 """Samples to numbers: counts, shares and quantiles per window. Pure: no clock, no I/O.
 
 A failed request counts as slower than every answer (right-censored): an outage can make no quantile look better.
-A request that the end of the run cut off (`cancelled`) counts nowhere.
+A request that the end of the run cut off (`cancelled`), or that its caller gave up early (`left`), counts nowhere.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from types import MappingProxyType
 
 from pytest_llmchaos.errors import BadScenario, TooFewSamples
 from pytest_llmchaos.model import OUTCOMES, Outcome, Sample
-from pytest_llmchaos.stats.columns import CANCELLED, OK, Columns, columns_of
+from pytest_llmchaos.stats.columns import CANCELLED, LEFT, OK, Columns, columns_of
 from pytest_llmchaos.stats.quantiles import HINT, Quantiles
 
 
@@ -43,7 +43,10 @@ DEFAULT_TARGETS = LatencyTargets()
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """What callers saw of the requests that were due from `from_s` up to `to_s`. `good` met every latency bound."""
+    """What callers saw of the requests that were due from `from_s` up to `to_s`. `good` met every latency bound.
+
+    `left` requests were given up by impatient callers while they could still become good; no other number has them.
+    """
 
     name: str
     from_s: float
@@ -55,6 +58,7 @@ class Window:
     ttft_s: Quantiles = field(repr=False)
     e2e_s: Quantiles = field(repr=False)
     max_gap_s: Quantiles = field(repr=False)
+    left: int = 0
 
     def __repr__(self) -> str:
         return f"<{self.name} phase: {self.offered} requests, {self.failed} failed, {self.seconds:.1f} s>"
@@ -123,6 +127,7 @@ def _window(columns: Columns, good_ones: list[bool], name: str, from_s: float, t
     inside = [from_s <= due < to_s for due in columns.due_s]
     counts = Counter(compress(columns.outcomes, inside))
     del counts[CANCELLED]
+    left = counts.pop(LEFT, 0)
     ok = [code == OK for code in columns.outcomes]
     ok = list(map(and_, inside, ok))
     due_s, end_s = array("d", compress(columns.due_s, ok)), array("d", compress(columns.end_s, ok))
@@ -137,6 +142,7 @@ def _window(columns: Columns, good_ones: list[bool], name: str, from_s: float, t
         offered=offered,
         ok=answered,
         good=sum(compress(good_ones, inside)),
+        left=left,
         outcomes=MappingProxyType({OUTCOMES[code]: count for code, count in counts.items()}),
         ttft_s=Quantiles("ttft_s", map(sub, first_s, due_s), failed),
         e2e_s=Quantiles("e2e_s", map(sub, end_s, due_s), failed),
@@ -150,7 +156,7 @@ def evidence(
     """Due time and goodness of what was due from `from_s` to `until_s`, both included."""
     columns = columns_of(samples)
     rows = zip(columns.due_s, _good(columns, limits), columns.outcomes, strict=True)
-    return ((due, is_good) for due, is_good, code in rows if from_s <= due <= until_s and code != CANCELLED)
+    return ((due, is_good) for due, is_good, code in rows if from_s <= due <= until_s and code not in (CANCELLED, LEFT))
 
 
 def first_unknown_s(samples: Iterable[Sample]) -> float:

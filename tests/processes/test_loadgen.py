@@ -20,7 +20,7 @@ from pytest_llmchaos.evidence import samples_file
 from pytest_llmchaos.loadgen.load_plan import DIRECTORY_VARIABLE, LoadPlan
 from pytest_llmchaos.loadgen.process import LOCUSTFILE, LoadProcess
 from pytest_llmchaos.loadgen.tail import merge
-from pytest_llmchaos.loads.arrivals import Arrival
+from pytest_llmchaos.loads.arrivals import Arrival, Impatience
 from pytest_llmchaos.model import OUTCOMES
 from pytest_llmchaos.stats.windows import windows
 
@@ -45,6 +45,7 @@ BEHAVIOURS = {
     "s500": "http_5xx",
     "s503": "http_5xx",
     "s404": "http_4xx",
+    "s307": "http_3xx",
     "s429": "http_429",
     "stall": "stalled",
     "trickle": "timeout",
@@ -231,7 +232,7 @@ def test_zeros_are_pushed_before_the_first_arrival(performed):
     assert at_s < performed["process"].t0_monotonic_s
     assert series(text, "llmchaos_caller_offered_total") == {"llmchaos_caller_offered_total": 0}
     assert set(series(text, "llmchaos_caller_requests_total").values()) == {0}
-    assert len(series(text, "llmchaos_caller_requests_total")) == len(OUTCOMES)
+    assert len(series(text, "llmchaos_caller_requests_total")) == len(OUTCOMES) - 1  # `left` is counted as cancelled
 
 
 def test_the_last_push_agrees_with_the_samples(performed):
@@ -246,9 +247,50 @@ def test_the_last_push_agrees_with_the_samples(performed):
     assert counted["llmchaos_caller_offered_total"] == window.offered
     assert counted["llmchaos_caller_good_total"] == window.good
     assert counted["llmchaos_caller_inflight"] == 0
-    for outcome in OUTCOMES:
+    for outcome in set(OUTCOMES) - {"left"}:
         assert counted[f'llmchaos_caller_requests_total{{outcome="{outcome}"}}'] == window.outcomes.get(outcome, 0)
     assert [counted[name] for name in ok.values()] == [window.ok, window.ok]
+
+
+LEAVERS = {
+    "end": {"ok": "ok", "trickle": "left", "silent": "left", "stall": "stalled", "s500": "http_5xx"},
+    "first_token": {"ok": "ok", "trickle": "timeout", "silent": "left", "stall": "stalled", "s500": "http_5xx"},
+}
+
+
+@pytest.mark.parametrize("patient_from", LEAVERS)
+def test_an_impatient_caller_closes_its_connection_and_says_that_it_left(tmp_path, patient_from):
+    expected = LEAVERS[patient_from]
+    with Server() as server:
+        load = plan(
+            server,
+            list(expected),
+            timeout_s=1.2,
+            stall_s=0.3,
+            impatience=Impatience(after_s=0.5, until=patient_from),
+            drain_s=5,
+        )
+        with LoadProcess(load, tmp_path) as process:
+            until(lambda: not process.alive, "the end of the load", DEADLINE_S)
+            process.stop()
+    samples = {s.due_s: s for s in samples_file.read(tmp_path / "samples.jsonl")}
+    seen = {arrival.prompt: samples[arrival.due_s] for arrival in load.arrivals}
+
+    assert {prompt: sample.outcome for prompt, sample in seen.items()} == expected
+    assert all(0.45 <= s.e2e_s <= 0.9 for s in seen.values() if s.outcome == "left")
+    silent = seen["silent"]
+    assert silent.end_s <= server.gone_s[silent.request_id] - process.t0_monotonic_s <= silent.end_s + 0.2
+
+
+def test_a_caller_who_waited_for_longer_than_a_good_answer_takes_saw_a_failure(tmp_path):
+    with Server() as server:
+        load = plan(server, ["silent"], timeout_s=2, good_ttft_s=0.2, impatience=Impatience(after_s=0.4), drain_s=5)
+        with LoadProcess(load, tmp_path) as process:
+            until(lambda: not process.alive, "the end of the load", DEADLINE_S)
+            process.stop()
+    (sample,) = samples_file.read(tmp_path / "samples.jsonl")
+
+    assert (sample.outcome, sample.e2e_s < 1) == ("timeout", True)
 
 
 def test_a_failed_request_is_observed_as_infinite(performed):
@@ -256,7 +298,7 @@ def test_a_failed_request_is_observed_as_infinite(performed):
     failed = series(text, "llmchaos_caller_request_duration_seconds_bucket{")
 
     assert failed['llmchaos_caller_request_duration_seconds_bucket{le="327.68",result="failed"}'] == 0
-    assert failed['llmchaos_caller_request_duration_seconds_bucket{le="+Inf",result="failed"}'] == 19
+    assert failed['llmchaos_caller_request_duration_seconds_bucket{le="+Inf",result="failed"}'] == 20
 
 
 def test_stopping_gives_up_what_is_still_unanswered_and_says_so(tmp_path):

@@ -27,10 +27,14 @@ def refusal(status):
 
 
 class Server:
-    """Answers on 127.0.0.1 from a thread of its own. `wrote_s` is when the first token of each request id left."""
+    """Answers on 127.0.0.1 from a thread of its own.
+
+    `wrote_s` is when the first token of each request id left, `gone_s` when a caller of `silent` closed its connection.
+    """
 
     def __init__(self):
         self.wrote_s = {}
+        self.gone_s = {}
         self.seen = []
         self.pushed = []
         self.push_status = 200
@@ -88,7 +92,7 @@ class Server:
         prompt, count = asked["messages"][-1]["content"], asked["max_tokens"]
         if not asked["stream"]:
             return self._whole(writer, prompt, count)
-        answer = _Stream(self, writer, headers["x-request-id"], tokens_of(prompt, count))
+        answer = _Stream(self, (reader, writer), headers["x-request-id"], tokens_of(prompt, count))
         return await getattr(answer, prompt.split()[0])()
 
     def _whole(self, writer, prompt, count):
@@ -101,8 +105,9 @@ class Server:
 class _Stream:
     """One way to answer per method; True leaves the connection open for the next request."""
 
-    def __init__(self, server, writer, request_id, tokens):
-        self.server, self.writer, self.request_id, self.tokens = server, writer, request_id, tokens
+    def __init__(self, server, connection, request_id, tokens):
+        self.server, self.request_id, self.tokens = server, request_id, tokens
+        self.reader, self.writer = connection
 
     def send(self, *events):
         self.writer.write(b"".join(map(chunk, events)))
@@ -208,6 +213,10 @@ class _Stream:
         self.writer.write(refusal(404))
         return True
 
+    async def s307(self):
+        self.writer.write(b"HTTP/1.1 307 Elsewhere\r\nLocation: /v1/chat/completions\r\nContent-Length: 0\r\n\r\n")
+        return True
+
     async def s429(self):
         self.writer.write(refusal(429))
         return True
@@ -224,7 +233,9 @@ class _Stream:
             await asyncio.sleep(0.05)
 
     async def silent(self):
-        await asyncio.sleep(60)
+        await self.reader.read(1)
+        self.server.gone_s[self.request_id] = time.monotonic()
+        return False
 
     async def hang(self):
         self.writer.write(OPEN)
