@@ -70,6 +70,7 @@ def lab_of(events: list[RuntimeEvent]) -> Any:
     """A lab that has these events to tell, no alert, and nothing to disagree with."""
     return SimpleNamespace(
         subject=SimpleNamespace(
+            targets=(),
             pushgateway=None,
             remediator=None,
             scrape_jobs=(),
@@ -79,7 +80,9 @@ def lab_of(events: list[RuntimeEvent]) -> Any:
             attempts_counters=None,
         ),
         slos=(),
-        runtime=SimpleNamespace(events=lambda *_: events, state=lambda name: ServiceState(service=name, running=True)),
+        runtime=SimpleNamespace(
+            events=lambda *_: events, state=lambda name: ServiceState(service=name, running=True), states=dict
+        ),
         prometheus=SimpleNamespace(
             firing_spells=lambda *_: (), clock_offset_s=lambda: 0.0, raw=lambda *_: (), alert_names=tuple
         ),

@@ -398,6 +398,14 @@ class Primitive(Protocol):
         ...
 
 
+@runtime_checkable
+class DeclaresSignals(Protocol):
+    """A fault that names the alerts and remediator rules which detect it, beside all that are about its victim."""
+
+    @property
+    def signals(self) -> tuple[str, ...]: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Injection:
     """One planned act: which fault hits which victim, how many seconds after the fault phase began."""

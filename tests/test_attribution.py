@@ -10,8 +10,8 @@ from pytest_llmchaos.model import Injection, RuntimeEvent
 from pytest_llmchaos.prometheus.queries import FiredAlert
 from pytest_llmchaos.trial.attribution import (
     actions_of,
+    detection,
     events_of,
-    first_detection,
     is_unnoticed,
     repaired_by,
     restarts,
@@ -120,17 +120,72 @@ class Fired:
         self.name, self.at_unix_s, self.before, self.labels = name, at, before, labels
 
 
-def test_the_first_signal_after_the_fault_detects_it(record):
-    audit = [{"at": 101.5, "event": "detected", "rule": "api-exited"}]
+SERVICES = ("api", "model-1", "model-2")
+NOTICED = {"event": "detected", "rule": "api-exited", "service": "api"}
 
-    assert first_detection(record, 10.0, audit, [Fired("ServiceDown", 102.0)]) == (1.5, "remediator rule api-exited")
-    assert first_detection(record, 10.0, [], [Fired("ServiceDown", 102.0)]) == (2.0, "alert ServiceDown")
+
+def detected(record, audit=(), fired=(), done=None):
+    found = detection(record, done or injected(), SERVICES, audit, fired)
+    return found.after_s, found.by
+
+
+def why_not(record, audit=(), fired=(), done=None):
+    (one,) = detection(record, done or injected(), SERVICES, audit, fired).coincident
+    return one.why
+
+
+def test_the_first_signal_after_the_fault_detects_it(record):
+    audit = [{"at": 101.5, **NOTICED}]
+
+    assert detected(record, audit, [Fired("ServiceDown", 102.0)]) == (1.5, "remediator rule api-exited")
+    assert detected(record, [], [Fired("ServiceDown", 102.0)]) == (2.0, "alert ServiceDown")
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [{"service": "api"}, {"instance": "api:8000", "job": "web"}, {"slo": "availability"}, {"a": "api", "b": "model-2"}],
+    ids=["the victim", "its address", "callers", "the victim and another"],
+)
+def test_a_signal_about_a_victim_or_about_callers_counts(record, labels):
+    assert detected(record, [], [Fired("Any", 102.0, **labels)]) == (2.0, "alert Any")
+
+
+def test_a_signal_of_a_service_that_was_not_hit_is_coincident(record):
+    fired = [Fired("GpuHot", 100.4, service="model-2"), Fired("ServiceDown", 103.0, service="api")]
+    found = detection(record, injected(), SERVICES, [{"at": 100.2, **NOTICED, "service": "model-1"}], fired)
+
+    assert (found.after_s, found.by) == (3.0, "alert ServiceDown")
+    assert [(one.what, one.after_s, one.service) for one in found.coincident] == [
+        ("remediator rule api-exited", 0.2, "model-1"),
+        ("alert GpuHot", 0.4, "model-2"),
+    ]
+    assert found.coincident[1].why == "model-2 was not hit, and the fault does not declare it"
+
+
+def test_a_signal_that_a_fault_declares_counts_whatever_it_is_about(record):
+    class Declares(type(KILL)):
+        signals = ("GpuHot",)
+
+    assert detected(record, [], [Fired("GpuHot", 101.0, service="model-2")], injected(fault=Declares())) == (
+        1.0,
+        "alert GpuHot",
+    )
+
+
+def test_a_signal_after_our_own_revert_is_coincident(record):
+    assert detected(record, [{"at": 140.0, **NOTICED}]) == (None, None)
+    assert why_not(record, [], [Fired("ServiceFlapping", 145.0)]) == "it began after the instrument's own revert"
 
 
 def test_a_signal_from_before_the_fault_detects_nothing(record):
-    audit = [{"at": 99.0, "event": "detected", "rule": "api-exited"}]
+    assert detected(record, [{"at": 99.0, **NOTICED}], [Fired("ServiceDown", 105.0, before=True)]) == (None, None)
+    assert why_not(record, [], [Fired("ServiceDown", 105.0, before=True)]) == (
+        "it was pending or firing before the fault"
+    )
 
-    assert first_detection(record, 10.0, audit, [Fired("ServiceDown", 105.0, before=True)]) == (None, None)
+
+def test_without_a_fault_nothing_is_detected(record):
+    assert detected(record, [], [Fired("ServiceDown", 105.0)], Injected()) == (None, None)
 
 
 @pytest.mark.parametrize(

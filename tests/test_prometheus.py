@@ -39,9 +39,21 @@ def slo(good: str, total: str) -> Slo:
     return Slo(name="made-up", objective=0.99, window_days=30, description="made up", good=good, total=total)
 
 
-def firing(name: str, seconds: list[int]) -> dict[str, dict[float, float]]:
-    labels = f'alertname="{name}",alertstate="firing",service="api",severity="page"'
-    return {f"ALERTS{{{labels}}}": {BASE + second: 1.0 for second in seconds}}
+def firing(name: str, seconds: list[int], before_s: list[int] | None = None) -> dict[str, dict[float, float]]:
+    """An alert that fires in these seconds, and was pending in those before."""
+    states = {"firing": seconds, "pending": before_s or []}
+    labels = f'alertname="{name}",service="api",severity="page"'
+    return {
+        f'ALERTS{{{labels},alertstate="{state}"}}': {BASE + second: 1.0 for second in found}
+        for state, found in states.items()
+        if found
+    }
+
+
+def active(name: str, since: dict[int, int]) -> dict[str, dict[float, float]]:
+    """Since which second an alert is active, at each of these evaluations."""
+    labels = f'alertname="{name}",service="api",severity="page"'
+    return {f"ALERTS_FOR_STATE{{{labels}}}": {BASE + at: math.floor(BASE + begun) for at, begun in since.items()}}
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +84,13 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         **firing("Early", list(range(20))),
         **firing("Twice", [*range(15, 18), *range(40, 45)]),
         **firing("Once", list(range(12, 30))),
+        # Evaluated every 15 s, firing since long before; and one that ended and fired again.
+        **firing("Rare", [2, 17, 32, 47]),
+        **active("Rare", {17: -300, 32: -300, 47: -300}),
+        **firing("RareAgain", [2, 17, 32]),
+        **active("RareAgain", {17: 17, 32: 17}),
+        **firing("Waited", [14, 15, 16], before_s=[8, 9, 10, 11, 12, 13]),
+        **active("Waited", {14: 8, 15: 8, 16: 8}),
     }
     with history(tmp_path_factory.mktemp("prometheus"), series) as server:
         yield server
@@ -159,7 +178,23 @@ class TestAlerts:
     def test_that_fired_before_the_window_are_marked(self, prometheus: Prometheus) -> None:
         fired = {alert.name: alert.before for alert in prometheus.firing_spells(BASE + 10.5, BASE + 60)}
 
-        assert fired == {"Early": True, "Once": False, "Twice": False}
+        assert {name: fired[name] for name in ("Early", "Once", "Twice")} == {
+            "Early": True,
+            "Once": False,
+            "Twice": False,
+        }
+
+    @pytest.mark.parametrize(
+        ("name", "before"),
+        [("Rare", True), ("RareAgain", False), ("Waited", True)],
+        ids=["evaluated seldom and firing all along", "evaluated seldom and begun anew", "pending before"],
+    )
+    def test_that_were_active_before_the_window_are_marked(
+        self, prometheus: Prometheus, name: str, before: bool
+    ) -> None:
+        first = next(alert for alert in prometheus.firing_spells(BASE + 10.5, BASE + 60) if alert.name == name)
+
+        assert first.before is before
 
     def test_that_fire_in_no_second_of_the_window_are_not_told(self, prometheus: Prometheus) -> None:
         assert prometheus.firing_spells(BASE + 50, BASE + 60) == ()

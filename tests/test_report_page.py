@@ -230,3 +230,10 @@ def test_a_recovery_shows_how_exactly_it_was_seen_and_a_relapse_when(tmp_path: P
 
     assert "repaired by remediator, seen to 0.5 s" in page.text
     assert "relapsed after 6 s" in page.text
+
+
+def test_a_signal_that_is_no_detection_is_shown_with_the_reason(tmp_path: Path) -> None:
+    other = {"what": "alert GpuHot", "after_s": 1.5, "service": "model-2", "why": "model-2 was not hit"}
+    page = built(tmp_path, Made(extra={"coincident": [other]}))
+
+    assert "No detection: alert GpuHot after 1.5 s is coincident: model-2 was not hit." in page.text

@@ -72,6 +72,7 @@ def trial(plan):
                 "slo_errors": {"ttft-p95": NoData("no data for ttft-p95")},
                 "detect_s": 1.5,
                 "detected_by": "alert ServiceDown",
+                "coincident": (),
                 "recover": Recovery(took_s=4.25, resolution_s=0.5, relapsed_s=2.0),
                 "settle": Recovery(took_s=0.5, resolution_s=0.0),
                 "repaired_by": "remediator",

@@ -46,6 +46,19 @@ class EventNote(msgspec.Struct, frozen=True, kw_only=True):
     """To which service."""
 
 
+class Coincidence(msgspec.Struct, frozen=True, kw_only=True):
+    """A signal of the system's own that does not count as the detection of the fault."""
+
+    what: str
+    """The alert or the remediator's rule."""
+    after_s: float
+    """Seconds from the start of the fault."""
+    service: str = ""
+    """Which service it was about; empty for none."""
+    why: str = ""
+    """Why it does not count."""
+
+
 class PhaseResult(msgspec.Struct, frozen=True, kw_only=True):
     """One phase of a trial and the requests that were due in it."""
 
@@ -256,7 +269,16 @@ class TrialResult(Planned, frozen=True, kw_only=True):
     """The one value of a trial: what was planned, done, measured and claimed."""
 
     added: ClassVar[frozenset[str]] = frozenset(
-        {"time_to_settle_s", "recovery_resolution_s", "relapsed_s", "samples", "plan", "effect", "replicas"}
+        {
+            "time_to_settle_s",
+            "recovery_resolution_s",
+            "relapsed_s",
+            "coincident",
+            "samples",
+            "plan",
+            "effect",
+            "replicas",
+        }
     )
 
     trial: str
@@ -272,7 +294,10 @@ class TrialResult(Planned, frozen=True, kw_only=True):
     time_to_detect_s: float | None = None
     """From the start of the fault to the first signal that the system itself raised."""
     detected_by: str | None = None
-    """That signal."""
+    """That signal. It began after the fault and before the instrument's revert, and is about a victim, about callers, or
+    declared by the fault."""
+    coincident: tuple[Coincidence, ...] = ()
+    """Other signals of that time, none of which counts as detection."""
     time_to_recover_s: float | None = None
     """From the start of the fault until the victims took part again and callers were served for good, before the
     instrument's own revert."""

@@ -35,7 +35,10 @@ class Series:
 
 @dataclass(frozen=True, kw_only=True)
 class FiredAlert:
-    """One spell of one alert's firing. `before`: it fired when the window opened; nothing in the window caused it."""
+    """One spell of one alert's firing.
+
+    `before`: it was firing or pending already when the window opened, so nothing in the window caused it.
+    """
 
     name: str
     labels: Mapping[str, str]
@@ -116,23 +119,39 @@ class Prometheus:
         return tuple(found)
 
     def firing_spells(self, from_unix_s: float, to_unix_s: float, *, interval_s: float = 1.0) -> tuple[FiredAlert, ...]:
-        """Every spell of firing inside the window, by its first firing evaluation, oldest first."""
-        selector = 'ALERTS{alertstate="firing"}'
-        already = {
-            labels - {("__name__", "ALERTS")} for labels in self.vector(selector, from_unix_s, may_be_empty=True)
-        }
+        """Every spell of firing inside the window, by its first firing evaluation, oldest first.
+
+        Prometheus says itself since when an alert has been active, whatever the interval of its evaluations. Only where
+        it does not, `interval_s` tells a spell that goes on from one that begins anew.
+        """
+        already = {_identity(dict(labels)) for labels in self.vector("ALERTS", from_unix_s, may_be_empty=True)}
+        firing = self.raw('ALERTS{alertstate="firing"}', from_unix_s, to_unix_s)
+        since = self._active_since(from_unix_s, to_unix_s) if firing else {}
         fired = []
-        for series in self.raw(selector, from_unix_s, to_unix_s):
-            labels = {k: v for k, v in series.labels.items() if k != "__name__"}
-            before = frozenset(labels.items()) in already
-            shown = {k: v for k, v in labels.items() if k not in ("alertname", "alertstate")}
+        for series in firing:
+            identity = _identity(series.labels)
+            shown = {k: v for k, v in identity if k != "alertname"}
             for spell in _spells(series.points, GAP_TOLERANCE * interval_s):
                 first, last = spell[0][0], spell[-1][0]
-                same = before and first <= from_unix_s + GAP_TOLERANCE * interval_s
+                active_s = since.get(identity, {}).get(first)
+                goes_on = (
+                    first <= from_unix_s + GAP_TOLERANCE * interval_s if active_s is None else active_s < from_unix_s
+                )
                 fired.append(
-                    FiredAlert(name=labels["alertname"], labels=shown, at_unix_s=first, until_unix_s=last, before=same)
+                    FiredAlert(
+                        name=series.labels["alertname"],
+                        labels=shown,
+                        at_unix_s=first,
+                        until_unix_s=last,
+                        before=identity in already and goes_on,
+                    )
                 )
         return tuple(sorted(fired, key=lambda alert: (alert.at_unix_s, alert.name)))
+
+    def _active_since(self, from_unix_s: float, to_unix_s: float) -> dict[Labels, dict[float, float]]:
+        """Of each alert: at each evaluation, the whole second since which it had been pending or firing."""
+        found = self.raw("ALERTS_FOR_STATE", from_unix_s, to_unix_s)
+        return {_identity(series.labels): dict(series.points) for series in found}
 
     def targets(self) -> tuple[Target, ...]:
         """The active scrape targets, sorted by job and service."""
@@ -219,6 +238,11 @@ class Prometheus:
         if kind != "vector":
             raise Inconclusive(f"{query} must give numbers at one instant, Prometheus answered with a {kind}")
         return [(frozenset(one["metric"].items()), float(one["value"][1])) for one in result]
+
+
+def _identity(labels: Mapping[str, str]) -> Labels:
+    """The labels by which an alert is the same in each of its states."""
+    return frozenset((k, v) for k, v in labels.items() if k not in {"__name__", "alertstate"})
 
 
 def _format_labels(labels: Labels) -> str:

@@ -25,6 +25,7 @@ from pytest_llmchaos.report.timeline import timeline
 from pytest_llmchaos.report.trial_view import (
     chronology,
     claim_words,
+    coincidences,
     load_words,
     outcome_words,
     plan_rows,
@@ -86,6 +87,7 @@ def _render(run: RunResult, raws: Mapping[str, Raw], logs: Mapping[str, str], de
                 "spark": sparkline(drawn),
                 "tiles": tiles(trial, raw, formatting.ran_as(run)),
                 "chronology": chronology(trial),
+                "coincidences": coincidences(trial)[: detail.rows],
                 "plan": plan_rows(trial.plan)[: detail.rows],
                 "load": load_words(trial.load),
                 "spent": (aggregates.most_spent(trial) or (None, ""))[0],

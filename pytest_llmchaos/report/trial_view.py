@@ -44,6 +44,14 @@ def _detection_tile(trial: TrialResult) -> tuple[str, str, str]:
     return "detected", NONE, "no signal of the system's own" if trial.verdict in FINAL else "not judged"
 
 
+def coincidences(trial: TrialResult) -> list[str]:
+    """Signals that do not count as detection, each with the reason."""
+    return [
+        f"{one_line(one.what, 60)} after {seconds(one.after_s)} is coincident: {one_line(one.why, 160)}"
+        for one in trial.coincident
+    ]
+
+
 def _recovery_tile(trial: TrialResult) -> tuple[str, str, str]:
     if trial.time_to_recover_s is not None:
         by = one_line(trial.repaired_by, 60)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pytest_llmchaos.evidence.trial_result import EventNote
+from pytest_llmchaos.evidence.trial_result import Coincidence, EventNote
+from pytest_llmchaos.model import DeclaresSignals
 from pytest_llmchaos.trial.signals import Signal
 from pytest_llmchaos.trial.trial import Action
 
@@ -87,18 +88,84 @@ def signals_of(record: Record, from_s: float, audit: Audit, fired: Sequence[Fire
     return tuple(sorted(after, key=lambda one: (one.after_s, one.kind, one.name, one.service)))
 
 
-def first_detection(
-    record: Record, fault_s: float, audit: Audit, fired: Sequence[FiredAlert]
-) -> tuple[float | None, str | None]:
-    """The first signal after the fault that the system raised by itself."""
-    signals = [(record.at_s(a.at_unix_s), f"alert {a.name}") for a in fired if not a.before]
-    signals += [
-        (record.at_s(_at_unix_s(line)), f"remediator rule {line.get('rule')}")
-        for line in audit
-        if line.get("event") == "detected"
-    ]
-    after = sorted((at, what) for at, what in signals if at >= fault_s)
-    return (round(after[0][0] - fault_s, 3), after[0][1]) if after else (None, None)
+@dataclass(frozen=True, kw_only=True)
+class Detection:
+    """The first signal that the fault caused, and the other signals of that time."""
+
+    after_s: float | None = None
+    by: str | None = None
+    coincident: tuple[Coincidence, ...] = ()
+
+
+def detection(
+    record: Record,
+    injected: Injected,
+    services: Collection[str],
+    audit: Audit,
+    fired: Sequence[FiredAlert],
+    *,
+    declared: Collection[str] = (),
+) -> Detection:
+    """The first signal after the fault that the system raised by itself and that the fault explains.
+
+    It began after the fault and before our revert, and it is about a victim, about no service at all (as what callers
+    were promised is), or declared by one of the faults, or by the subject for it (`declared`). `services` are the names of all services.
+    """
+    if injected.start_unix_s is None:
+        return Detection()
+    by_faults = (act.fault.signals for act in injected.acts if isinstance(act.fault, DeclaresSignals))
+    expected = {*declared, *(name for names in by_faults for name in names)}
+    found = [*_alerts(fired, services, injected.victims), *_rules(audit)]
+    caused: list[_Signal] = []
+    coincident: list[Coincidence] = []
+    for one in sorted(found, key=lambda signal: (signal.at_unix_s, signal.what)):
+        why = _why_not_caused(one, injected, expected)
+        if why is None:
+            caused.append(one)
+        elif one.at_unix_s >= injected.start_unix_s:
+            after_s = round(one.at_unix_s - injected.start_unix_s, 3)
+            coincident.append(Coincidence(what=one.what, after_s=after_s, service=one.service, why=why))
+    if not caused:
+        return Detection(coincident=tuple(coincident))
+    after_s = round(record.at_s(caused[0].at_unix_s) - record.at_s(injected.start_unix_s), 3)
+    return Detection(after_s=after_s, by=caused[0].what, coincident=tuple(coincident))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Signal:
+    at_unix_s: float
+    name: str
+    what: str
+    service: str
+    before: bool = False
+
+
+def _alerts(fired: Sequence[FiredAlert], services: Collection[str], victims: Collection[str]) -> Iterator[_Signal]:
+    for alert in fired:
+        # A label may name a service alone, or as the host of an address.
+        named = {value.partition(":")[0] for value in alert.labels.values()} & set(services)
+        service = min(named, key=lambda name: (name not in victims, name), default="")
+        yield _Signal(
+            at_unix_s=alert.at_unix_s, name=alert.name, what=f"alert {alert.name}", service=service, before=alert.before
+        )
+
+
+def _rules(audit: Audit) -> Iterator[_Signal]:
+    for line in audit:
+        if line.get("event") == "detected":
+            rule, service = str(line.get("rule") or ""), str(line.get("service") or "")
+            yield _Signal(at_unix_s=_at_unix_s(line), name=rule, what=f"remediator rule {rule}", service=service)
+
+
+def _why_not_caused(signal: _Signal, injected: Injected, declared: Collection[str]) -> str | None:
+    """What speaks against the fault as the cause of a signal; None where nothing does."""
+    if signal.before or signal.at_unix_s < (injected.start_unix_s or 0.0):
+        return "it was pending or firing before the fault"
+    if injected.reverted_unix_s is not None and signal.at_unix_s >= injected.reverted_unix_s:
+        return "it began after the instrument's own revert"
+    if signal.service and signal.service not in injected.victims and signal.name not in declared:
+        return f"{signal.service} was not hit, and the fault does not declare it"
+    return None
 
 
 def is_unnoticed(injected: Injected, detect_s: float | None) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import Inconclusive, InvalidExperiment, NoData
 from pytest_llmchaos.evidence.samples_file import load as load_samples
+from pytest_llmchaos.faults.base import options_of
 from pytest_llmchaos.model import CALLER_REQUESTS
 from pytest_llmchaos.slo.arithmetic import Slo
 from pytest_llmchaos.stats.windows import first_unknown_s, windows
@@ -20,8 +21,8 @@ from pytest_llmchaos.trial.agreement import require_agreement, require_coverage,
 from pytest_llmchaos.trial.attribution import (
     SIGNAL_MISSING,
     actions_of,
+    detection,
     events_of,
-    first_detection,
     is_unnoticed,
     repaired_by,
     restarts,
@@ -80,8 +81,9 @@ def judge(
     seen_from_s = 0.0 if plan.fault.lifetime == "none" else fault_s
     fired = lab.prometheus.firing_spells(record.unix_s(seen_from_s), time.time())
     record.note_events(events_of(record, runtime_events, audit, fired))
-    detect_s, detected_by = first_detection(record, fault_s, audit, fired)
-    if is_unnoticed(injected, detect_s):
+    services = {*lab.runtime.states(), *lab.subject.targets}
+    detected = detection(record, injected, services, audit, fired, declared=_declared(lab, injected))
+    if is_unnoticed(injected, detected.after_s):
         record.finding(SIGNAL_MISSING)
     replicas = judge_replicas(lab, samples, served_again_s(record, plan))
     if replicas is not None and len(replicas.serving) < len(replicas.replicas):
@@ -92,8 +94,9 @@ def judge(
         windows=parts,
         slos=slos,
         slo_errors=slo_errors,
-        detect_s=detect_s,
-        detected_by=detected_by,
+        detect_s=detected.after_s,
+        detected_by=detected.by,
+        coincident=detected.coincident,
         recover=recovery(record, plan, injected, known),
         settle=settling(record, plan, injected, known),
         repaired_by=repaired_by(injected, runtime_events, audit),
@@ -132,6 +135,12 @@ def _attempts(lab: Lab, record: Record, counted_unix_s: float) -> float | Inconc
     except Inconclusive as error:
         return error
     return found.good / found.total
+
+
+def _declared(lab: Lab, injected: Injected) -> set[str]:
+    """The alerts and rules by which the subject expects these faults to show."""
+    expected = (lab.subject.expected_of(act.fault.kind, options_of(act.fault), act.victim) for act in injected.acts)
+    return {name for one in expected if one is not None for name in (*one.alerts, *one.rules)}
 
 
 def _fault_phase(record: Record) -> float:

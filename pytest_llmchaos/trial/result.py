@@ -76,6 +76,7 @@ def judged_result(record: Record, trial: Trial) -> TrialResult:
         result_of(trial.plan, record, "held"),
         time_to_detect_s=trial.detect_s,
         detected_by=trial.detected_by,
+        coincident=trial.coincident,
         time_to_recover_s=trial.recover.took_s,
         time_to_settle_s=trial.settle.took_s,
         recovery_resolution_s=trial.recover.resolution_s if trial.settle.took_s is None else trial.settle.resolution_s,

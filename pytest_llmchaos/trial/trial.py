@@ -11,7 +11,7 @@ from pytest_llmchaos.trial import signals as own_signals
 from pytest_llmchaos.trial.signals import Signal
 
 if TYPE_CHECKING:
-    from pytest_llmchaos.evidence.trial_result import EventNote, LoadResult
+    from pytest_llmchaos.evidence.trial_result import Coincidence, EventNote, LoadResult
     from pytest_llmchaos.plan.experiment import TrialPlan
     from pytest_llmchaos.slo.arithmetic import SloResult
     from pytest_llmchaos.stats.windows import Window
@@ -64,6 +64,7 @@ class Trial:
     slo_errors: Mapping[str, Inconclusive]
     detect_s: float | None
     detected_by: str | None
+    coincident: tuple[Coincidence, ...]
     recover: Recovery
     settle: Recovery
     repaired_by: Repairer | None
@@ -90,9 +91,18 @@ class Trial:
 
     @property
     def time_to_detect_s(self) -> float:
-        """Seconds from the fault's start to the first signal that the system itself raised. Raises NotDetected."""
+        """Seconds from the fault's start to the first signal of the system's own that the fault explains. Raises NotDetected.
+
+        It began before our revert and is about a victim, about callers, or declared by the fault; `coincident` has others.
+        """
         if self.detect_s is None:
-            raise NotDetected(f"no alert fired and the remediator noticed nothing after {self.plan.fault}")
+            others = "; ".join(
+                f"{one.what} after {one.after_s:g} s does not count: {one.why}" for one in self.coincident
+            )
+            raise NotDetected(
+                f"no alert fired and the remediator noticed nothing after {self.plan.fault}"
+                + (f" ({others})" if others else "")
+            )
         return self.detect_s
 
     def alert(self, name: str, service: str | None = None) -> Signal:

@@ -52,6 +52,7 @@ class Double:
             slo_errors={"gone": errors.NoData("no data for gone")},
             detect_s=self.detect_s,
             detected_by="alert X",
+            coincident=(),
             recover=Recovery(why_not="still down"),
             settle=Recovery(why_not="still down"),
             repaired_by=self.repaired_by,
