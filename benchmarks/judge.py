@@ -71,6 +71,7 @@ def lab_of(events: list[RuntimeEvent]) -> Any:
     return SimpleNamespace(
         subject=SimpleNamespace(
             targets=(),
+            expected_of=lambda *_: None,
             pushgateway=None,
             remediator=None,
             scrape_jobs=(),

@@ -81,6 +81,11 @@ class Leased(Protocol):
         ...
 
 
+def strength_of(primitive: Primitive) -> Mapping[str, object]:
+    """How strong a primitive is, by the names of its options."""
+    return primitive.strength if isinstance(primitive, Leased) else options_of(primitive)
+
+
 @dataclass(frozen=True, kw_only=True)
 class OnTarget:
     """A primitive fault aimed at a service. `model-*` means one of them, drawn from the trial's own generator.
@@ -122,7 +127,7 @@ class OnTarget:
 
     @property
     def strength(self) -> Mapping[str, object]:
-        return self.primitive.strength if isinstance(self.primitive, Leased) else options_of(self.primitive)
+        return strength_of(self.primitive)
 
     def named_by(self, options: Sequence[str]) -> OnTarget:
         return replace(self, shown=tuple(options))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import Inconclusive, InvalidExperiment, NoData
 from pytest_llmchaos.evidence.samples_file import load as load_samples
-from pytest_llmchaos.faults.base import options_of
+from pytest_llmchaos.faults.base import strength_of
 from pytest_llmchaos.model import CALLER_REQUESTS
 from pytest_llmchaos.slo.arithmetic import Slo
 from pytest_llmchaos.stats.windows import first_unknown_s, windows
@@ -139,7 +139,7 @@ def _attempts(lab: Lab, record: Record, counted_unix_s: float) -> float | Inconc
 
 def _declared(lab: Lab, injected: Injected) -> set[str]:
     """The alerts and rules by which the subject expects these faults to show."""
-    expected = (lab.subject.expected_of(act.fault.kind, options_of(act.fault), act.victim) for act in injected.acts)
+    expected = (lab.subject.expected_of(act.fault.kind, strength_of(act.fault), act.victim) for act in injected.acts)
     return {name for one in expected if one is not None for name in (*one.alerts, *one.rules)}
 
 
