@@ -216,3 +216,11 @@ def test_the_largest_seed_is_read_back(tmp_path):
     (found,) = lines_of(journal.path)
 
     assert found.line.seed == MAX_SEED
+
+
+def test_an_intent_whose_kind_is_damaged_is_still_open(tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    intend(journal, "api")
+    journal.path.write_text(journal.path.read_text().replace('"kind": "intent"', '"kind": "intemt"'))
+
+    assert [undo.service for undo in open_intents(journal.path).undos] == ["api"]

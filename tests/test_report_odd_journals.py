@@ -158,9 +158,22 @@ def test_an_unreadable_line_is_named_with_its_reason(tmp_path: Path) -> None:
     assert "4 journal lines could not be read" in (tmp_path / "r" / "report.html").read_text()
 
 
-def test_a_line_of_a_kind_that_is_not_known_is_passed_over(tmp_path: Path) -> None:
+def test_a_line_of_a_kind_that_a_later_version_announced_is_passed_over(tmp_path: Path) -> None:
+    begin = {**KINDS["run"], "kinds": ["run", "trial", "of a later version"]}
     later = {"at_unix_s": 1.5, "kind": "of a later version", "trial": "001"}
 
-    run = built(tmp_path / "r", [json.dumps(later), json.dumps({**KINDS["trial"], "more": [1]})])
+    run = built(tmp_path / "r", [json.dumps(one) for one in (begin, later, {**KINDS["trial"], "more": [1]})])
 
     assert (run.unreadable_lines, len(run.trials)) == (0, 1)
+
+
+@pytest.mark.parametrize("announced", [[], ["run", "trial", "judged"]])
+def test_a_line_whose_kind_was_damaged_into_another_word_is_unreadable(tmp_path: Path, announced: list[str]) -> None:
+    begin = {**KINDS["run"], "kinds": announced}
+    damaged = {"at_unix_s": 1.5, "kind": "jugded", "trial": "001"}
+
+    run = built(tmp_path / "r", [json.dumps(one) for one in (begin, damaged, KINDS["trial"])])
+
+    (unread,) = run.unreadable
+    assert (unread.line, unread.kind) == (2, "jugded")
+    assert "kind 'jugded' is not one of those that the journal's first line announces" in unread.why

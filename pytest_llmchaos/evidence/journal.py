@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from pytest_llmchaos.errors import EvidenceLost
-from pytest_llmchaos.evidence.journal_lines import KINDS, Intent, Line, Undone
+from pytest_llmchaos.evidence.journal_lines import KINDS, Intent, Line, RunBegin, Undone
 from pytest_llmchaos.model import Undo
 
 CUT_OFF = "the line is cut off"
@@ -135,7 +135,12 @@ def line_of(value: dict[str, object]) -> Written | None:
 
 
 def lines(path: Path) -> Iterator[Written | Unread]:
-    """Every line of a journal, in order. Lines of an unknown kind are passed over, others that do not decode are named."""
+    """Every line of a journal, in order. Those that do not decode are named.
+
+    A later version may write kinds that this one lacks; its first line announces them, and they are passed over. An
+    unknown kind that was not announced is a damaged line.
+    """
+    announced: set[str] = set()
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
             value: dict[str, object] = {}
@@ -144,7 +149,12 @@ def lines(path: Path) -> Iterator[Written | Unread]:
                     value = parse(raw)
                     line = line_of(value)
                     if line is not None:
+                        announced.update(line.line.kinds if isinstance(line.line, RunBegin) else ())
                         yield line
+                    elif value["kind"] not in announced:
+                        raise ValueError(
+                            f"kind {value['kind']!r:.40} is not one of those that the journal's first line announces"
+                        )
             except ValueError as error:
                 why = str(error) if raw.endswith(b"\n") else CUT_OFF
                 yield Unread(number=number, why=why, value=value or _head_of(raw))
@@ -185,6 +195,8 @@ def open_intents(path: Path) -> OpenIntents:
                     unreadable[where] = f"{where}: {error}"
                 continue
             kind, undo = line.get("kind"), line.get("undo")
+            if kind not in NAMES and undo:
+                kind = "intent"  # no other kind has an undo, so its name is damaged
             if kind == "intent" and (found := _undo_of(undo)):
                 pending[_intent_key(line, line.get("id"), found.op)] = found
             elif kind == "intent":

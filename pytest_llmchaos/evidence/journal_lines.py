@@ -35,6 +35,10 @@ class RunBegin(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=
     environment: dict[str, object] = {}
     schedule: tuple[dict[str, object], ...]
     catalogue: Catalogue = Catalogue()
+    kinds: Annotated[
+        tuple[str, ...],
+        Meta(description="every kind of line that this journal may hold: another kind is a damaged line"),
+    ] = ()
 
 
 class Stack(RunManifest, frozen=True, kw_only=True, tag_field="kind", tag="stack"):

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from pytest_llmchaos.cleanup import sweep, watchdog
 from pytest_llmchaos.errors import HealFailed, LlmchaosError, NotReady
 from pytest_llmchaos.evidence import journal_lines as lines
-from pytest_llmchaos.evidence.journal import Journal, open_intents
+from pytest_llmchaos.evidence.journal import NAMES, Journal, open_intents
 from pytest_llmchaos.evidence.run_manifest import RunManifest
 from pytest_llmchaos.evidence.trial_result import Catalogue
 from pytest_llmchaos.faults import CATALOGUE, foreign_names
@@ -84,6 +84,7 @@ class Run:
                 backend=settings.backend,
                 environment={**environment(), "services run as": runtime.services_run_as if runtime else "containers"},
                 schedule=tuple(map(to_builtins, schedule)),
+                kinds=tuple(sorted(NAMES)),
                 catalogue=Catalogue(faults=(*CATALOGUE, *foreign_names()), targets=self.subject.targets),
             )
         )
