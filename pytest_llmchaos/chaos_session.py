@@ -31,7 +31,7 @@ from pytest_llmchaos.session.replay import read_replay
 from pytest_llmchaos.session.settings import Settings, choose_runtime, default_backend
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     from pytest_llmchaos.lab.lab import Lab
     from pytest_llmchaos.trial.trial import Trial
@@ -102,6 +102,22 @@ class ChaosSession:
             pytest.skip(str(performed.error))
         return performed.require()
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Not at the protocol's begin: a plugin that runs a failed test again sets it up again."""
+        self.campaign.test.begin(item.nodeid, hypothesis_of(getattr(item, "obj", None).__doc__))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(
+        self, fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
+    ) -> Generator[None, object, object]:
+        """What a fixture of several tests draws is its own: which test comes first depends on order and selection."""
+        if fixturedef.scope == "function":
+            return (yield)
+        case = f"[{getattr(request, 'param_index', 0)}]" if hasattr(request, "param") else ""
+        with self.campaign.test.within(f"{request.node.nodeid}::{fixturedef.argname}{case}"):
+            return (yield)
+
     def pytest_runtestloop(self) -> bool | None:
         """With `--chaos-plan`, or on the leash, print the plan instead of running anything."""
         if not self.only_plans or self.is_worker:
@@ -123,7 +139,7 @@ class ChaosSession:
         if self.is_worker and raised is not None and raised is self.campaign.refused:
             item.session.shouldfail = str(raised)  # the others of this worker would say the same
         if isinstance(raised, ProvesNothing | NotReady | HealFailed | BadScenario):
-            found.longrepr = f"{type(raised).__name__}: {raised}"
+            found.longrepr = told(raised)
             if found.when == "call":
                 # pytest, JUnit files and HTML pages call an error what went wrong before a test could judge, and this did.
                 found.when = "setup"
@@ -134,12 +150,16 @@ class ChaosSession:
         if not (found.when == "call" or (found.when == "setup" and not found.passed)):
             return
         outcome = "error" if found.when == "setup" else found.outcome
+        own = self.campaign.test.claim()
+        for result in filter(None, own.values()):
+            item.user_properties.extend(report.junit_properties(result))
         if ("llmchaos_verdict", "held") in item.user_properties and outcome in CLAIM_MAKES:
             at = item.user_properties.index(("llmchaos_verdict", "held"))
             item.user_properties[at] = ("llmchaos_verdict", CLAIM_MAKES[outcome])
         said = found.longreprtext[-500:] if raised is None else str(raised).split("\n\n")[0]
         message = None if found.passed else said
-        self.campaign.note_claim(item.stash.get(TRIAL_NAME, None), item.nodeid, outcome, message)
+        trials = [name for name in (item.stash.get(TRIAL_NAME, None), *own) if name]
+        self.campaign.note_claim(trials, item.nodeid, outcome, message)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
@@ -234,6 +254,13 @@ def causes_of(raised: BaseException | None) -> Iterator[BaseException]:
             waiting += [error.__cause__, error.__context__]
             if isinstance(error, BaseExceptionGroup):
                 waiting += error.exceptions
+
+
+def told(raised: BaseException) -> str:
+    """An error in one line, and below it what the test had found before: it must not be hidden by what makes it void."""
+    before = [error for error in causes_of(raised) if error is not raised and isinstance(error, AssertionError)]
+    lines = [f"before that, the test had failed: {type(error).__name__}: {error}" for error in before]
+    return "\n\n".join([f"{type(raised).__name__}: {raised}", *lines])
 
 
 def write_problems(terminal: pytest.TerminalReporter, problems: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ from pytest_llmchaos.loads import open_loop
 from pytest_llmchaos.model import Injection
 from pytest_llmchaos.plan.schedule import most_at_once, plan_trial
 from pytest_llmchaos.subject.lab import lab_subject
+from pytest_llmchaos.trial.own_load import judge_own_load
 
 SERVICES = ("api", "model-1", "model-2")
 TARGETS = st.sampled_from([*SERVICES, "model-*"])
@@ -100,7 +101,15 @@ def lab(tmp_path):
     runtime._clock = itertools.count(int(time.time()) + 1)  # its events come after the acts, by the wall clock too
     subject = replace(lab_subject("sim"), pushgateway=None)
     journal = Journal(tmp_path / "journal.jsonl")
-    made = Lab(runtime=runtime, subject=subject, journal=journal, directory=tmp_path, seed=1, say=lambda *_: None)
+    made = Lab(
+        runtime=runtime,
+        subject=subject,
+        journal=journal,
+        directory=tmp_path,
+        seed=1,
+        say=lambda *_: None,
+        judge=judge_own_load,
+    )
     with made.recording():
         yield made
 

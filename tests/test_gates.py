@@ -25,7 +25,7 @@ from pytest_llmchaos.errors import (
     TooFewSamples,
     TruthsDisagree,
 )
-from pytest_llmchaos.lab import injector, lab
+from pytest_llmchaos.lab import gates, injector, lab
 from pytest_llmchaos.loadgen.status import LoadStatus
 from pytest_llmchaos.runtime import undo as heal
 from pytest_llmchaos.trial import agreement
@@ -280,7 +280,7 @@ class TestSteadyState:
         series = f'ALERTS{{alertname="Earlier",signal="{signal}",alertstate="firing",severity="page"}}'
         (tmp_path / "after").mkdir()
         with history(tmp_path / "after", {series: {time.time(): 1.0}}) as performed.lab._prometheus:
-            assert performed.lab._quiet() is not waited_for
+            assert gates.is_quiet(performed.lab) is not waited_for
 
     def test_of_a_load_that_died_is_not_waited_for(self, performed):
         with performed.load() as (_, running):

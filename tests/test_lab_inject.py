@@ -15,6 +15,7 @@ from pytest_llmchaos.errors import Aborted, FaultNotObserved, HealFailed, Invali
 from pytest_llmchaos.evidence.journal import Journal, open_intents, read
 from pytest_llmchaos.faults.base import OnTarget
 from pytest_llmchaos.faults.kill import Kill
+from pytest_llmchaos.host import measurement_lock
 from pytest_llmchaos.lab import injector
 from pytest_llmchaos.lab.lab import Lab
 from pytest_llmchaos.model import Injection, Proof, Sample, Undo
@@ -23,6 +24,7 @@ from pytest_llmchaos.runtime import undo as heal
 from pytest_llmchaos.stats.windows import windows
 from pytest_llmchaos.subject.lab import lab_subject
 from pytest_llmchaos.trial import perform
+from pytest_llmchaos.trial.own_load import judge_own_load
 
 
 class Clocked(FakeRuntime):
@@ -53,13 +55,22 @@ def lab_on(tmp_path, monkeypatch):
     monkeypatch.setattr(injector, "PROOF_DEADLINE_S", 0.0)
     monkeypatch.setattr(injector, "prove_reverted", functools.partial(heal.prove_reverted, deadline_s=0.0))
     monkeypatch.setattr(injector, "revert_until_done", functools.partial(heal.revert_until_done, deadline_s=0.0))
+    monkeypatch.setattr(measurement_lock, "slot_file", lambda name: tmp_path / f"{name}.lock")
     made = []
 
     def make(runtime):
         subject = replace(lab_subject("sim"), pushgateway=None)
         journal = Journal(tmp_path / "journal.jsonl")
         made.append(journal)
-        return Lab(runtime=runtime, subject=subject, journal=journal, directory=tmp_path, seed=42, say=lambda *_: None)
+        return Lab(
+            runtime=runtime,
+            subject=subject,
+            journal=journal,
+            directory=tmp_path,
+            seed=42,
+            say=lambda *_: None,
+            judge=judge_own_load,
+        )
 
     yield make
     for journal in made:
@@ -107,31 +118,6 @@ def test_a_block_inside_another_leaves_it_the_callers_that_it_floods_with(lab_on
     assert lent is not None
     assert within is after is lent
     assert runtime.flood is None
-
-
-class NoCallers:
-    """A load whose generator never starts."""
-
-    pid, t0_unix_s, t0_monotonic_s = 1, 0.0, 0.0
-
-    def __init__(self, *_, **__):
-        self.launch = self.start = self.stop = lambda: None
-
-
-def test_a_fault_that_no_block_injected_is_an_error_at_the_end_of_the_load(lab_on, monkeypatch):
-    monkeypatch.setattr("pytest_llmchaos.lab.lab.RunningLoad", NoCallers)
-    lab = lab_on(Clocked())
-
-    with (
-        pytest.raises(InvalidExperiment, match=r"nothing injected kill api: .* without `with`"),
-        lab.load(loads.open_loop(), longest_s=1),
-    ):
-        lab.inject(faults.kill("api"))
-    with lab.load(loads.open_loop(), longest_s=1), lab.inject(faults.kill("api")) as injected:
-        pass
-
-    assert injected.victims == ("api",)
-    assert [line["verdict"] for line in written(lab, "judged")] == ["invalid", "held"]
 
 
 @pytest.mark.parametrize("inside", [False, True], ids=["right after the injection", "while the fault is held"])

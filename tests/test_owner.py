@@ -165,7 +165,7 @@ def test_the_slot_can_be_taken_again_and_belongs_to_every_user(slot):
 @pytest.mark.parametrize("written", ["", "\x1b[2Jhello", "-1", "99999999999999999999999"])
 def test_what_others_write_into_the_slot_is_not_repeated(slot, written):
     path = measurement_lock.slot_file(slot)
-    with measurement_lock.measuring(slot, 0.0):
+    with held(slot):
         path.write_text(written)
         with (
             pytest.raises(NotReady, match=r"^process \d+ \([\w.-]+ of user \w+\) has held"),

@@ -23,6 +23,7 @@ from pytest_llmchaos.session.campaign import Campaign
 from pytest_llmchaos.session.replay import read_replay
 from pytest_llmchaos.session.run import Run
 from pytest_llmchaos.subject.lab import lab_subject
+from pytest_llmchaos.trial.own_load import judge_own_load
 from pytest_llmchaos.xdist import is_scenario
 
 
@@ -148,7 +149,8 @@ def test_a_load_outside_a_trial_is_judged_by_its_test(chaos, monkeypatch):
             directory=run.settings.directory,
             seed=1,
             say=print,
-            opened=run._own_records.append,
+            judge=judge_own_load,
+            test=run.test,
         )
         return run._lab
 
@@ -167,8 +169,7 @@ from pytest_llmchaos.evidence.trial_result import Planned
 def loaded(lab):
     @contextmanager
     def loaded():
-        with lab.recording(Planned(scenario="lab")) as record, record.judged_by_its_test():
-            lab._opened(record.trial)
+        with lab.recording(Planned(scenario="lab")) as record, lab.test.owning(record), record.judged_by_its_test():
             yield
     return loaded
 

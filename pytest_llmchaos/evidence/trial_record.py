@@ -14,7 +14,7 @@ from msgspec import UNSET, UnsetType, structs
 from pytest_llmchaos.errors import EvidenceLost, LlmchaosError, Verdict, verdict_of
 from pytest_llmchaos.evidence import journal_lines as lines
 from pytest_llmchaos.evidence.journal import Journal
-from pytest_llmchaos.evidence.trial_result import EventNote, Planned, ProofNote, TrialResult
+from pytest_llmchaos.evidence.trial_result import EventNote, LoadResult, Planned, ProofNote, TrialResult
 from pytest_llmchaos.model import Undo
 
 UNPLANNED = Planned()
@@ -43,7 +43,8 @@ class Record:
         self.proofs: list[ProofNote] = []
         self.phase_now = ""
         self.healed = True
-        self._intents = 0
+        self.outcome: TrialResult | None = None  # where its test has the verdict
+        self._victims: list[str] = []
         self._unix_s = time.time()
         self._monotonic_s = time.monotonic()
 
@@ -64,8 +65,8 @@ class Record:
 
     def intent(self, fault: str, victim: str, undo: Undo) -> str:
         """Write down a fault that is about to be injected, and how to undo it. Returns the id of the act."""
-        self._intents += 1
-        intent = f"{self.trial}#{self._intents}"  # unique in the journal: what is undone is matched by it
+        self._victims.append(victim)
+        intent = f"{self.trial}#{len(self._victims)}"  # unique in the journal: what is undone is matched by it
         note = lines.UndoNote(op=undo.op, service=undo.service, args=dict(undo.args))
         self.journal.write(
             lines.Intent(trial=self.trial, id=intent, step="inject", fault=fault, victim=victim, undo=note)
@@ -123,11 +124,25 @@ class Record:
                 verdict, reason = verdict_of(error), f"{type(error).__name__}: {error}"
             raise
         finally:
-            result = TrialResult(
-                trial=self.trial, verdict=verdict, reason=reason or None, judged=True, **structs.asdict(self.planned)
-            )
+            known = self.outcome or self.seen()
+            self.outcome = structs.replace(known, verdict=verdict, reason=reason or None)
             with suppress(EvidenceLost):
-                self.judge(result)
+                self.judge(self.outcome)
+
+    def seen(self) -> TrialResult:
+        """What was planned and what was noted so far, as a trial that holds."""
+        return TrialResult(
+            **structs.asdict(self.planned),
+            trial=self.trial,
+            verdict="held",
+            judged=True,
+            victim=", ".join(dict.fromkeys(self._victims)) or None,
+            proof=tuple(self.proofs),
+            load=LoadResult(),
+            events=tuple(self.events),
+            findings=tuple(self.findings),
+            healed=self.healed,
+        )
 
     @contextmanager
     def phase(self, name: str, *, from_s: float | None = None) -> Iterator[None]:

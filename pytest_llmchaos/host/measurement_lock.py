@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import pwd
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,8 +38,19 @@ def _open_to_all(path: Path) -> int:
 _held: set[int] = set()  # descriptors of this process' locks
 
 
+class _Mine(threading.local):
+    """Names of the slots that this thread has."""
+
+    def __init__(self) -> None:
+        self.names: frozenset[str] = frozenset()
+
+
+_mine = _Mine()
+
+
 def _forget_in_child() -> None:
     """A child made by fork shares the lock, and would hold it after this process has died."""
+    _mine.names = frozenset()
     while _held:
         os.close(_held.pop())
 
@@ -48,21 +60,35 @@ os.register_at_fork(after_in_child=_forget_in_child)
 
 @contextlib.contextmanager
 def measuring(
-    name: str = "measure", deadline_s: float = 1800.0, say: Callable[..., None] = lambda *_, **__: None
+    name: str = "measure",
+    deadline_s: float = 1800.0,
+    say: Callable[..., None] = lambda *_, **__: None,
+    waiting: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
 ) -> Iterator[None]:
     """The machine's one measurement slot: two trials at once would distort each other's latencies.
 
     It is free again when its holder ends in whatever way. A waiting process gets it next: a session of many trials
-    cannot take it again before that. While another process has it, `say(what, deadline_s=...)` is called.
+    cannot take it again before that. A block inside another one of the same thread has it already.
+
+    Args:
+        name: which slot.
+        deadline_s: seconds to wait for it.
+        say: called as `say(what, deadline_s=...)` while another process has it.
+        waiting: entered where another process has it, and left once it is free.
 
     Raises:
         NotReady: at the deadline, naming the process that holds the slot, its program and its user. Any user of the
             machine can hold it, as any can use up the processors that it is about.
     """
+    if name in _mine.names:
+        yield
+        return
     deadline = time.monotonic() + deadline_s
     with _opened(name) as slot:
+        resting = False
 
-        def wait_for(fd: int) -> None:
+        def wait_for(fd: int, rest: contextlib.ExitStack) -> None:
+            nonlocal resting
             while not _lock(fd):
                 left_s = deadline - time.monotonic()
                 if left_s < 0:
@@ -71,14 +97,22 @@ def measuring(
                         f"{deadline_s:g} s: wait for it or stop it"
                     )
                 say(f"waiting for {_holder(slot, fd)}", deadline_s=left_s)
+                if not resting:
+                    resting = True
+                    rest.enter_context(waiting())
                 time.sleep(0.1)
 
-        with _opened(f"{name}-next") as turn:  # the next in line holds it
-            wait_for(turn)
-            wait_for(slot)
-        os.ftruncate(slot, 0)
-        os.pwrite(slot, str(os.getpid()).encode(), 0)
-        yield
+        with contextlib.ExitStack() as rest:
+            with _opened(f"{name}-next") as turn:  # the next in line holds it
+                wait_for(turn, rest)
+                wait_for(slot, rest)
+            os.ftruncate(slot, 0)
+            os.pwrite(slot, str(os.getpid()).encode(), 0)
+        _mine.names |= {name}
+        try:
+            yield
+        finally:
+            _mine.names -= {name}
 
 
 @contextlib.contextmanager

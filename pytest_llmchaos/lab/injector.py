@@ -10,6 +10,8 @@ from pytest_llmchaos.runtime.abilities import grant
 from pytest_llmchaos.runtime.undo import is_over, prove_reverted, revert_until_done
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pytest_llmchaos.evidence.trial_record import Record
     from pytest_llmchaos.model import Injection, Runtime
     from pytest_llmchaos.prometheus.annotations import Signals
@@ -30,6 +32,20 @@ class Injected:
     @property
     def victims(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(act.victim for act in self.acts))
+
+
+def merged(blocks: Sequence[Injected]) -> Injected:
+    """All faults of one load, as if of one block."""
+    whole = Injected()
+    for one in blocks:
+        whole.acts += one.acts
+        whole.proven += one.proven
+    whole.start_unix_s = min((one.start_unix_s for one in blocks if one.start_unix_s is not None), default=None)
+    whole.last_unix_s = max((one.last_unix_s for one in blocks if one.last_unix_s is not None), default=None)
+    whole.reverted_unix_s = max(
+        (one.reverted_unix_s for one in blocks if one.reverted_unix_s is not None), default=None
+    )
+    return whole
 
 
 class Injector:

@@ -5,20 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING
 
-from pytest_llmchaos.errors import Aborted, InvalidExperiment, NotSteady, ProvesNothing
+from msgspec import structs
+
+from pytest_llmchaos.errors import Aborted, InvalidExperiment, LlmchaosError, NotSteady, ProvesNothing
 from pytest_llmchaos.evidence.trial_record import UNPLANNED, Record
 from pytest_llmchaos.evidence.trial_result import Planned, PlanNote
-from pytest_llmchaos.host import identity
-from pytest_llmchaos.lab.injector import Injected, Injector
+from pytest_llmchaos.faults.compositions import check_fault
+from pytest_llmchaos.host import identity, measurement_lock
+from pytest_llmchaos.lab import gates
+from pytest_llmchaos.lab.current_test import CurrentTest
+from pytest_llmchaos.lab.injector import Injected, Injector, merged
 from pytest_llmchaos.lab.live_load import RunningLoad
 from pytest_llmchaos.lab.overload import ProcessFlood
 from pytest_llmchaos.lab.views import RemediatorView, ServiceView
-from pytest_llmchaos.model import Injection, Undo
-from pytest_llmchaos.plan.seeds import rng_for
+from pytest_llmchaos.model import Injection
+from pytest_llmchaos.plan.experiment import LEASE_MARGIN_S, check_abort_if, check_blast_radius, check_seconds
+from pytest_llmchaos.plan.schedule import most_at_once, require_blast_radius
 from pytest_llmchaos.prometheus.annotations import Signals
 from pytest_llmchaos.prometheus.queries import Prometheus
 from pytest_llmchaos.runtime.abilities import grant
@@ -26,6 +32,7 @@ from pytest_llmchaos.slo.openslo import slos_of
 
 if TYPE_CHECKING:
     from pytest_llmchaos.evidence.journal import Journal
+    from pytest_llmchaos.evidence.trial_result import TrialResult
     from pytest_llmchaos.lab.live_load import RunningLoad
     from pytest_llmchaos.loads import Arrival, Load
     from pytest_llmchaos.model import Fault, Runtime
@@ -35,9 +42,9 @@ if TYPE_CHECKING:
     from pytest_llmchaos.subject.lab import Subject
 
     Say = Callable[["Lab", str, float | None], None]
+    Judge = Callable[["Lab", Record, RunningLoad, Injected], TrialResult]
 
 TICK_S = 0.1
-QUIET_DEADLINE_S = 150.0  # what counts restarts looks back for two minutes
 
 
 class Lab:
@@ -52,20 +59,27 @@ class Lab:
         directory: Path,
         seed: int,
         say: Say,
-        opened: Callable[[str], None] = lambda _: None,
+        judge: Judge,
+        worker: str = "",
+        test: CurrentTest | None = None,
     ) -> None:
-        """`opened` is given the name of each record that `load` opens outside a trial."""
+        """`judge` tells whether what a load outside a trial left supports a claim. `test` is shared with the door to pytest."""
         self.runtime = runtime
         self.subject = subject
         self.journal = journal
         self.directory = directory
         self.seed = seed
+        self.test = test or CurrentTest(seed)
         self._say = say
         self._prometheus: Prometheus | None = None
         self._slos: tuple[Slo, ...] | None = None
         self._trials = 0
         self.record: Record | None = None
-        self._opened = opened
+        self._judge = judge
+        self._worker = worker
+        self._load_ends_s = 0.0
+        self._faults: list[Fault | Sequence[Injection]] = []  # of the load outside a trial that runs
+        self._injected: list[Injected] = []
         self.running_load: RunningLoad | None = None
         self._not_entered: dict[object, str] = {}  # blocks of `inject` that no `with` has entered yet
         self.signals = Signals(runtime.url(subject.pushgateway) if subject.pushgateway else None)
@@ -93,10 +107,10 @@ class Lab:
         return RemediatorView(self.runtime, self.subject.remediator)
 
     @contextmanager
-    def recording(self, planned: Planned = UNPLANNED, *, worker: str = "") -> Iterator[Record]:
-        """A record of its own for what happens inside the block."""
+    def recording(self, planned: Planned = UNPLANNED) -> Iterator[Record]:
+        """A record of its own for what happens inside the block. Workers of one run share its folder, so it is named by its worker."""
         self._trials += 1
-        name = f"{worker}-{self._trials:03d}" if worker else f"{self._trials:03d}"
+        name = f"{self._worker}-{self._trials:03d}" if self._worker else f"{self._trials:03d}"
         directory = self.directory / "trials" / name
         directory.mkdir(parents=True, exist_ok=True)
         record = Record(self.journal, name, directory, planned)
@@ -116,41 +130,11 @@ class Lab:
         self._say(self, what, deadline_s)
 
     def require_clean(self) -> None:
-        """Every service that faults may hit runs, is healthy and thawed; if not, it is put right first.
+        """Every service that faults may hit is well, every job is scraped, no fault is open and no alert on a service fires.
 
-        Raises InvalidExperiment if that does not work, or where it is not ours to do: in a stack that somebody else started.
+        Raises InvalidExperiment if that is not so and cannot be put right here.
         """
-        gone = sorted(set(self.subject.targets) - set(self.runtime.states()))
-        if gone:
-            raise InvalidExperiment(f"{', '.join(gone)} was removed by somebody else: this stack is no longer whole")
-        for service in self.subject.targets:
-            state = self.runtime.state(service)
-            if self.subject.attach and (state.paused or not state.running):
-                how, mend = ("is paused", "unpause") if state.paused else ("does not run", "start")
-                raise InvalidExperiment(
-                    f"{service} {how}, and a stack that is not ours is not changed: {mend} it yourself"
-                )
-            if state.paused:
-                self.runtime.undo(Undo(op="ensure_unpaused", service=service))
-            if not state.running:
-                self.runtime.undo(Undo(op="ensure_running", service=service))
-        self.runtime.wait_healthy(self.subject.targets, 60.0)
-        self._until(self.prometheus.ready, 20.0, "Prometheus is not ready")
-        self._until(self._is_scraped, 20.0, "Prometheus does not scrape every job yet")
-        self._until(self._quiet, QUIET_DEADLINE_S, "an alert from before the trial is still firing")
-
-    def _is_scraped(self) -> bool:
-        """Whether every target was scraped, and was up. The first scrape comes 5 s after Prometheus' start, whoever asks."""
-        targets = self.prometheus.targets()
-        jobs = {target.job for target in targets if target.up and target.last_scrape_unix_s > 0}
-        return jobs >= set(self.subject.scrape_jobs) and all(t.up for t in targets if t.job in self.subject.scrape_jobs)
-
-    def _quiet(self) -> bool:
-        """Callers' burning budgets are left to the steady gate: with new callers they end in seconds, and it waits for that."""
-        alerts = self.firing(of_services=True)
-        if alerts:
-            self.say(f"waiting for the end of {', '.join(alerts)}")
-        return not alerts
+        gates.require_clean(self)
 
     def firing(self, *, of_services: bool = False) -> list[str]:
         """Names of the alerts that page and are firing now; `of_services`: without those on what callers were promised."""
@@ -158,19 +142,14 @@ class Lab:
         found = self.prometheus.vector(f"ALERTS{{{chosen}}}", time.time(), may_be_empty=True)
         return sorted(f"{dict(labels).get('alertname')}" for labels in found)
 
-    def _until(self, condition: Callable[[], bool], deadline_s: float, otherwise: str) -> None:
-        deadline = time.monotonic() + deadline_s
-        reason = otherwise
-        while True:
-            try:
-                if condition():
-                    return
-                reason = otherwise
-            except ProvesNothing as error:
-                reason = f"{otherwise}: {error}"
-            if time.monotonic() > deadline:
-                raise InvalidExperiment(f"{reason} (waited {deadline_s:g} s)")
-            time.sleep(TICK_S)
+    @contextmanager
+    def entered(self, planned: Planned) -> Iterator[Record]:
+        """The machine to itself, and a record: the one way into a trial, and into a load outside one."""
+        with (
+            measurement_lock.measuring(say=self.say, waiting=lambda: gates.at_rest(self)),
+            self.recording(planned) as record,
+        ):
+            yield record
 
     @contextmanager
     def load(
@@ -179,40 +158,96 @@ class Lab:
         *,
         arrivals: Sequence[Arrival] | None = None,
         longest_s: float = 300.0,
-        meanwhile: Callable[[], None] | None = None,
+        remediator: bool = True,
     ) -> Iterator[RunningLoad]:
-        """Callers at work for the length of the block. Opens a record if none is open. Judge after the block, not in it.
+        """Callers at work for the length of the block. Judge after the block, not in it.
 
-        `meanwhile` is called while the generator's program starts, which takes a second; the first request leaves after it.
+        Outside a trial it passes the gates of one: it waits for the machine's measurement
+        slot, and what it leaves must support a claim.
+
+        Args:
+          load: what callers do.
+          arrivals: the load's requests, where they are known already.
+          longest_s: seconds after which the load ends in any case (300).
+          remediator: False performs it without the remediator.
+
+        Raises InvalidExperiment where the stack is not clean or a load is running already,
+        LoadNotHeld, and what else keeps the block from supporting a claim. The block's own
+        error is then its cause.
         """
+        if self.running_load is not None:
+            raise InvalidExperiment(
+                "a load is running already: two at once would write into one folder; use one load with both parts"
+            )
+        requests = _Requests(load, arrivals, longest_s)
         if self.record is None:
-            with (
-                self.recording(Planned(scenario="lab", fault="", plan=PlanNote(load=str(load)))) as record,
-                record.judged_by_its_test(),
-                self.load(load, longest_s=longest_s, meanwhile=meanwhile) as running,
-            ):
-                self._opened(record.trial)
-                self._not_entered.clear()
+            with self._judged_by_its_test(requests, remediator) as running:
                 yield running
-                self._require_entered()
             return
-        rng: Random = rng_for(self.seed, "lab", str(load), self._trials)
-        planned = arrivals if arrivals is not None else load.schedule(rng, longest_s)
-        running = RunningLoad(
-            load, planned, runtime=self.runtime, subject=self.subject, directory=self.record.directory
-        )
+        with self._running(requests, remediator) as running:
+            yield running
+
+    @contextmanager
+    def _running(self, requests: _Requests, remediator: bool) -> Iterator[RunningLoad]:
+        """The stack is looked over while the generator's program starts, which takes a second; the first request leaves after it."""
+        record, load = self._current_record(), requests.load
+        planned = requests.arrivals
+        if planned is None:
+            what = f"load {load}"
+            planned = load.schedule(self.test.rng(what, self.test.number(what)), requests.longest_s)
+        running = RunningLoad(load, planned, runtime=self.runtime, subject=self.subject, directory=record.directory)
         running.launch()
-        self.record.process(running.pid, identity.process_started(running.pid))
+        record.process(running.pid, identity.process_started(running.pid))
         try:
-            if meanwhile is not None:
-                meanwhile()
+            self.require_clean()
+            self.remediator.ensure(remediator)
             running.start()
-            self.record.anchor(running.t0_unix_s, running.t0_monotonic_s)
-            self.running_load = running
+            record.anchor(running.t0_unix_s, running.t0_monotonic_s)
+            self.running_load, self._load_ends_s = running, time.monotonic() + requests.longest_s
             yield running
         finally:
             self.running_load = None
             running.stop()
+
+    @contextmanager
+    def _judged_by_its_test(self, requests: _Requests, remediator: bool) -> Iterator[RunningLoad]:
+        """A load outside a trial. It holds unless it breaks off, a gate refuses it, or a claim of its test fails."""
+        test = self.test
+        planned = Planned(
+            scenario=test.name,
+            hypothesis=test.hypothesis,
+            fault="none",
+            remediator=remediator,
+            repeat=test.number("load"),
+            plan=PlanNote(load=str(requests.load)),
+        )
+        self._faults.clear()
+        self._injected.clear()
+        self._not_entered.clear()
+        running: RunningLoad | None = None
+        own: BaseException | None = None
+        with self.entered(planned) as record, test.owning(record), record.judged_by_its_test():
+            try:
+                with self._running(requests, remediator) as running:
+                    yield running
+                    self._require_entered()
+            except BaseException as error:
+                if running is None or not _leaves_evidence(error):
+                    raise
+                own = error
+            try:
+                record.outcome = self._judge(self, record, running, merged(self._injected))
+            except LlmchaosError as error:
+                raise error from own or error.__cause__
+            if own is not None:
+                raise own
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """A named part of a load outside a trial: a window of its own in the report."""
+        self._load()
+        with self._current_record().phase(name):
+            yield
 
     def hold(self, seconds: float) -> None:
         """Let the load run for this long."""
@@ -285,13 +320,22 @@ class Lab:
     ) -> AbstractContextManager[Injected]:
         """The fault, for the length of the `with` block: written down, injected, proven; undone and proven healed at its end.
 
-        An act that would leave more than `blast_radius` services hit at once waits, all acts together for `patience_s`.
         A block inside another one has the same callers to overload with.
-        Raises Unsupported (a need the runtime lacks), FaultNotObserved, HealFailed, Aborted (an act waited in vain).
+
+        Args:
+          fault: what breaks; `model-*` draws by the seed and the test. Acts that are given one by one keep their victims
+            and their leases.
+          abort_if: a function of the live window; True ends the block and reverts.
+          blast_radius: the most services that may be hit at once (the fault's own). An act beyond it waits.
+          patience_s: seconds for which all acts together wait (40).
+
+        Raises BadScenario for a wrong argument, Unsupported for a need that the runtime lacks, FaultNotObserved,
+        HealFailed, and Aborted where an act waited in vain.
         """
+        limit = _check_inject(fault, abort_if, blast_radius, patience_s)
         block = object()
-        self._not_entered[block] = ", ".join(map(str, fault)) if isinstance(fault, Sequence) else str(fault)
-        return self._injecting(block, fault, abort_if, blast_radius, patience_s)
+        self._not_entered[block] = _shown(fault)
+        return self._injecting(block, fault, abort_if, limit, patience_s)
 
     @contextmanager
     def _injecting(
@@ -304,11 +348,14 @@ class Lab:
     ) -> Iterator[Injected]:
         self._not_entered.pop(block, None)
         record = self._current_record()
-        acts = self._acts(fault)
+        acts = self._acts(fault, blast_radius)
+        self._faults.append(fault)
+        record.planned = _with_faults(record.planned, self._faults)
         url = self.runtime.url(self.subject.api)
         lent = self.runtime.flood
         self.runtime.flood = lent or ProcessFlood(self.subject, url, record, lambda: self.prometheus)
         injector = Injector(self.runtime, record, self.signals)
+        self._injected.append(injector.injected)
         try:
             begin = time.monotonic()
             for act in acts:
@@ -351,11 +398,16 @@ class Lab:
             if live.offered and abort_if(live):
                 raise Aborted(f"the abort condition was met: {live!r}; the fault was reverted")
 
-    def _acts(self, fault: Fault | Sequence[Injection]) -> Sequence[Injection]:
+    def _acts(self, fault: Fault | Sequence[Injection], blast_radius: int | None) -> Sequence[Injection]:
         if isinstance(fault, Sequence):
             acts = fault
         else:
-            acts = fault.plan(rng_for(self.seed, "lab", str(fault), self._trials), self.subject.targets)
+            what = str(fault)
+            left_s = max(0.0, self._load_ends_s - time.monotonic())  # as long as callers could see it
+            leased = fault.with_lease(left_s + LEASE_MARGIN_S)
+            acts = leased.plan(self.test.rng(what, self.test.number(what)), self.subject.targets)
+        if blast_radius is not None:
+            require_blast_radius("lab.inject", _shown(fault), acts, blast_radius)
         grant(self.runtime, {need for act in acts for need in act.fault.needs}, "this fault")
         strangers = sorted({act.victim for act in acts} - set(self.subject.targets))
         if strangers:
@@ -363,3 +415,50 @@ class Lab:
                 f"{', '.join(strangers)} may not be hit; targets are {', '.join(self.subject.targets)}"
             )
         return acts
+
+
+@dataclass(frozen=True)
+class _Requests:
+    """What callers do: the load, or its requests where they are known already."""
+
+    load: Load
+    arrivals: Sequence[Arrival] | None
+    longest_s: float
+
+
+def _leaves_evidence(error: BaseException) -> bool:
+    """Whether a load that ended with this error was performed: its test failed, which the gates must still allow."""
+    if isinstance(error, AssertionError):
+        return True
+    return not isinstance(error, LlmchaosError | KeyboardInterrupt | SystemExit | GeneratorExit)
+
+
+def _shown(fault: Fault | Sequence[Injection]) -> str:
+    return ", ".join(map(str, fault)) if isinstance(fault, Sequence) else str(fault)
+
+
+def _with_faults(planned: Planned, faults: Sequence[Fault | Sequence[Injection]]) -> Planned:
+    """What a load outside a trial was to do, as far as its test has said. A trial's plan has its fault already."""
+    if planned.lifetime is not None:
+        return planned
+    only = faults[0] if len(faults) == 1 else None
+    named = structs.replace(planned, fault=", ".join(map(_shown, faults)))
+    if only is None or isinstance(only, Sequence):
+        return named
+    return structs.replace(named, target=only.target, fidelity=only.fidelity)
+
+
+def _check_inject(fault: object, abort_if: object, blast_radius: object, patience_s: object) -> int | None:
+    """The most services that may be hit at once; None for acts without a limit. Raises BadScenario, as `experiment` does."""
+    where = "lab.inject"
+    check_seconds(where, "patience_s", patience_s, 0, 3600)
+    if abort_if is not None:
+        check_abort_if(where, abort_if)
+    if isinstance(fault, Sequence) and not isinstance(fault, str):
+        return (
+            None
+            if blast_radius is None
+            else check_blast_radius(where, {_shown(fault): most_at_once(fault)}, blast_radius)
+        )
+    checked = check_fault(f"{where}(...)", fault)
+    return check_blast_radius(where, {str(checked): checked.blast_radius}, blast_radius)

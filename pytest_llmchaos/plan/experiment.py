@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -142,14 +142,14 @@ def experiment(
     for one in faults:
         check_fault("experiment(fault=...)", one)
     faults = with_unique_names(faults)
-    _seconds("steady_s", steady_s, 1, 3600)
-    _seconds("stable_s", stable_s, 0.5, 600)
+    check_seconds("experiment", "steady_s", steady_s, 1, 3600)
+    check_seconds("experiment", "stable_s", stable_s, 0.5, 600)
     _check_fault_s(faults, fault_s)
     _check_within(faults, repair_within_s, settle_within_s)
     if not isinstance(remediator, bool):
         raise BadScenario(f"experiment(remediator=...) must be True or False, got {remediator!r}")
     if abort_if is not None:
-        _check_abort_if(abort_if)
+        check_abort_if("experiment", abort_if)
     _check_fidelity(faults, fidelity)
     made = Experiment(
         load=load,
@@ -161,7 +161,7 @@ def experiment(
         stable_s=float(stable_s),
         remediator=remediator,
         fidelity=fidelity,
-        blast_radius=_check_blast_radius(faults, blast_radius),
+        blast_radius=check_blast_radius("experiment", {str(one): one.blast_radius for one in faults}, blast_radius),
         abort_if=abort_if,
         light_load=light_load,
     )
@@ -180,17 +180,16 @@ def _check_light_load(load: Load, light: object) -> None:
         )
 
 
-def _seconds(name: str, value: object, least: float, most: float) -> None:
+def check_seconds(where: str, name: str, value: object, least: float, most: float) -> None:
+    """Raises BadScenario unless it is a number of seconds within these bounds."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        raise BadScenario(
-            f"experiment({name}=...) must be a number of seconds from {least:g} to {most:g}, got {value!r}"
-        )
+        raise BadScenario(f"{where}({name}=...) must be a number of seconds from {least:g} to {most:g}, got {value!r}")
 
 
 def _check_fault_s(faults: tuple[Fault, ...], fault_s: float | None) -> None:
     passing = [str(one) for one in faults if one.lifetime == "passing"]
     if fault_s is not None:
-        _seconds("fault_s", fault_s, 0.5, 3600)
+        check_seconds("experiment", "fault_s", fault_s, 0.5, 3600)
         if all(one.lifetime == "lasting" for one in faults):  # a control arm beside them is held for as long
             raise BadScenario(
                 f"experiment(fault_s=...) is for passing faults, and {str(faults[0])!r} lasts: "
@@ -211,22 +210,23 @@ def _check_within(faults: tuple[Fault, ...], repair_within_s: object, settle_wit
     ):
         if value is None:
             continue
-        _seconds(name, value, 1, 3600)
+        check_seconds("experiment", name, value, 1, 3600)
         if lifetimes != {"none"} and lifetime not in lifetimes:
             what = "passes" if lifetime == "lasting" else "lasts"
             wrong = next(str(one) for one in faults if one.lifetime != "none")
             raise BadScenario(f"experiment({name}=...) is for {lifetime} faults, and {wrong!r} {what}: give {other}")
 
 
-def _check_blast_radius(faults: tuple[Fault, ...], blast_radius: int | None) -> int:
-    widest = max(one.blast_radius for one in faults)
+def check_blast_radius(where: str, hits: Mapping[str, int], blast_radius: object) -> int:
+    """The limit, by default the widest of `hits`: the most services that each fault may hit. Raises BadScenario."""
+    widest = max(hits.values())
     limit: object = widest if blast_radius is None else blast_radius
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
-        raise BadScenario(f"experiment(blast_radius=...) must be a whole number of services, got {blast_radius!r}")
+        raise BadScenario(f"{where}(blast_radius=...) must be a whole number of services, got {blast_radius!r}")
     if widest > limit:
-        wide = next(str(one) for one in faults if one.blast_radius == widest)
+        wide = next(name for name, hit in hits.items() if hit == widest)
         raise BadScenario(
-            f"experiment(blast_radius={limit}) is smaller than what {wide!r} may hit ({widest} services): "
+            f"{where}(blast_radius={limit}) is smaller than what {wide!r} may hit ({widest} services): "
             "raise it or choose a smaller fault"
         )
     return limit
@@ -240,9 +240,9 @@ def _in_force_s(experiment: Experiment, fault: Fault) -> float:
     return float(acts_s + waits_s + held_s + LEASE_MARGIN_S)
 
 
-def _check_abort_if(abort_if: object) -> None:
+def check_abort_if(where: str, abort_if: object) -> None:
     """It must be callable with one window: what is not would fail in mid-trial."""
-    expected = "experiment(abort_if=...) must be a function of the live window, such as lambda w: w.availability < 0.5"
+    expected = f"{where}(abort_if=...) must be a function of the live window, such as lambda w: w.availability < 0.5"
     if not callable(abort_if):
         raise BadScenario(f"{expected}, got {abort_if!r}")
     try:

@@ -81,11 +81,7 @@ def plan_trial(
         injections = fault.plan(rng_for(seed, scenario, str(fault), repeat), services)
     except NoVictim as error:
         raise NoVictim(f"scenario {scenario!r}: {error}") from None
-    hit = most_at_once(injections)
-    if hit > experiment.blast_radius:
-        raise BadScenario(
-            f"scenario {scenario!r}: {fault} would hit {hit} services at once, blast_radius allows {experiment.blast_radius}"
-        )
+    require_blast_radius(f"scenario {scenario!r}", str(fault), injections, experiment.blast_radius)
     return TrialPlan(
         scenario=scenario,
         hypothesis=hypothesis,
@@ -96,6 +92,13 @@ def plan_trial(
         repeat=repeat,
         seed=seed,
     )
+
+
+def require_blast_radius(where: str, fault: str, injections: Sequence[Injection], limit: int) -> None:
+    """Raises BadScenario for acts that are sure to hit more services at once."""
+    hit = most_at_once(injections)
+    if hit > limit:
+        raise BadScenario(f"{where}: {fault} would hit {hit} services at once, blast_radius allows {limit}")
 
 
 def most_at_once(injections: Sequence[Injection]) -> int:

@@ -12,6 +12,7 @@ from pytest_llmchaos.errors import LlmchaosError, NotReady
 from pytest_llmchaos.evidence import ledger
 from pytest_llmchaos.evidence.journal_lines import Claim
 from pytest_llmchaos.evidence.trial_result import ClaimOutcome
+from pytest_llmchaos.lab.current_test import CurrentTest
 from pytest_llmchaos.plan import schedule as planning
 from pytest_llmchaos.plan.experiment import TrialPlan
 from pytest_llmchaos.plan.schedule import ScheduledTrial
@@ -31,6 +32,7 @@ class Campaign:
     def __init__(self, settings: Settings, make_progress: Callable[[], Progress]) -> None:
         self.settings = settings
         self.services: tuple[str, ...] = settings.subject.targets
+        self.test = CurrentTest(settings.seed)
         self._make_progress = make_progress
         self._run: Run | None = None
         self._performed: dict[Hashable, Performed] = {}
@@ -42,7 +44,7 @@ class Campaign:
         if self._run is None:
             from pytest_llmchaos.session.run import Run  # noqa: PLC0415 - with all that performs, 0.1 s that a plan need not pay
 
-            self._run = Run(self.settings, self._make_progress())
+            self._run = Run(self.settings, self._make_progress(), self.test)
         return self._run
 
     def take(self, plans: Iterable[TrialPlan], recorded: list[dict[str, object]] | None = None) -> None:
@@ -114,10 +116,10 @@ class Campaign:
         except OSError as error:
             raise NotReady(f"the ledger {path} cannot be written: {error.strerror or error}") from error
 
-    def note_claim(self, trial: str | None, nodeid: str, outcome: ClaimOutcome, message: str | None) -> None:
+    def note_claim(self, trials: Iterable[str], nodeid: str, outcome: ClaimOutcome, message: str | None) -> None:
         """A test's outcome, for the trial that it asked for and for every load that it ran by itself."""
         if self._run is not None and self._run.opened:
-            for name in (*([trial] if trial else []), *self._run.take_own_records()):
+            for name in trials:
                 self._run.journal.note(Claim(trial=name, nodeid=nodeid, outcome=outcome, message=message))
 
     def close(self, exit_status: int) -> list[str]:

@@ -24,21 +24,22 @@ class Progress:
         self._last_s = 0.0
         self._phase = ""
 
-    def __call__(self, lab: Lab, what: str, left_s: float | None) -> None:
+    def __call__(self, lab: Lab | None, what: str, left_s: float | None) -> None:
+        """`lab` is None before the stack is up."""
         if self._write is None:
             return
         now = time.monotonic()
-        phase = lab.record.phase_now if lab.record and lab.record.phase_now else what
+        phase = lab.record.phase_now if lab and lab.record and lab.record.phase_now else what
         every_s = TERMINAL_EVERY_S if self._tty else PLAIN_EVERY_S
         if phase == self._phase and now - self._last_s < every_s:
             return
         self._last_s, self._phase = now, phase
         self._write(self.line(lab, phase, left_s), not self._tty)
 
-    def line(self, lab: Lab, phase: str, left_s: float | None) -> str:
+    def line(self, lab: Lab | None, phase: str, left_s: float | None) -> str:
         """Phase, the most that it can still take, rates, failures and p95 of the last five seconds: below 80 characters."""
         left = f" ({left_s:.0f} s left)" if left_s is not None and left_s > 0 else ""
-        load = lab.running_load
+        load = lab.running_load if lab else None
         if load is None:
             return f"{phase}{left}"
         live = load.live_window(LIVE_S)

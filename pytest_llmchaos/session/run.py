@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -19,13 +20,15 @@ from pytest_llmchaos.evidence.journal import NAMES, Journal, open_intents
 from pytest_llmchaos.evidence.run_manifest import RunManifest
 from pytest_llmchaos.evidence.trial_result import Catalogue
 from pytest_llmchaos.faults import CATALOGUE, foreign_names
-from pytest_llmchaos.host import identity
+from pytest_llmchaos.host import identity, measurement_lock
+from pytest_llmchaos.lab.current_test import CurrentTest
 from pytest_llmchaos.lab.lab import Lab
 from pytest_llmchaos.prometheus.required_metrics import require_metrics
 from pytest_llmchaos.runtime.docker import notes, preflight
 from pytest_llmchaos.session.environment import environment
 from pytest_llmchaos.session.settings import Settings, make_runtime
 from pytest_llmchaos.subject.lab import Subject, setup_command
+from pytest_llmchaos.trial.own_load import judge_own_load
 from pytest_llmchaos.trial.perform import Performed, perform
 
 if TYPE_CHECKING:
@@ -41,8 +44,9 @@ SignalHandler = Callable[[int, FrameType | None], object] | int | None
 class Run:
     """The open run of this process. `lab()` starts the stack at its first call; `close()` removes it and dismisses the watchdog."""
 
-    def __init__(self, settings: Settings, progress: Progress) -> None:
+    def __init__(self, settings: Settings, progress: Progress, test: CurrentTest | None = None) -> None:
         self.settings = settings
+        self.test = test or CurrentTest(settings.seed)
         self.progress = progress
         self.subject: Subject = settings.subject
         self._lab: Lab | None = None
@@ -51,7 +55,6 @@ class Run:
         self._journal: Journal | None = None
         self._old_sigterm: SignalHandler = None
         self._noted: RunManifest | None = None
-        self._own_records: list[str] = []
         self.failed_start: BaseException | None = None
 
     @property
@@ -100,32 +103,43 @@ class Run:
         self._runtime = runtime
         return runtime
 
-    def take_own_records(self) -> list[str]:
-        """The records that `lab.load` opened outside a trial since the last call: their test's outcome is theirs."""
-        names = list(self._own_records)
-        self._own_records.clear()
-        return names
-
     def lab(self) -> Lab:
-        """The running stack. Raises NotReady, once and again, if it cannot be started."""
+        """The running stack, started while no other process of this machine measures.
+
+        Raises NotReady, once and again, if it cannot be started.
+        """
         if self.failed_start is not None:
             raise NotReady(f"the stack could not be started: {self.failed_start}") from None
         if self._lab is None:
             try:
-                self._lab = self._start()
-            except BaseException as error:
-                ended = NotReady(f"{type(error).__name__}: {error}") if isinstance(error, OSError) else error
-                self.failed_start = ended
+                with self._measuring():
+                    self._lab = self._start()
+            except OSError as error:
+                self.failed_start = NotReady(f"{type(error).__name__}: {error}")
                 self._stop_stack()
-                if ended is error:
-                    raise
-                raise ended from error
+                raise self.failed_start from error
+            except BaseException as error:
+                if isinstance(error, Exception):
+                    self.failed_start = (
+                        error  # what interrupts a start (Ctrl-C, a time limit) says nothing of the next one
+                    )
+                self._stop_stack()
+                raise
         return self._lab
 
+    def _measuring(self) -> contextlib.AbstractContextManager[None]:
+        """The machine's measurement slot, before there is a stack that could rest."""
+
+        def say(what: str, *, deadline_s: float) -> None:
+            self.progress(None, what, deadline_s)
+
+        return measurement_lock.measuring(say=say)
+
     def perform(self, plan: TrialPlan) -> Performed:
-        """A trial on the running stack, or the error that it ended with."""
+        """A trial on the running stack, or the error that it ended with. One that starts the stack keeps the machine for it."""
         try:
-            return perform(self.lab(), plan, worker=self.settings.worker)
+            with contextlib.nullcontext() if self._lab else self._measuring():
+                return perform(self.lab(), plan)
         except LlmchaosError as error:
             return Performed(error=error)
 
@@ -186,7 +200,9 @@ class Run:
             directory=settings.directory,
             seed=settings.seed,
             say=self.progress,
-            opened=self._own_records.append,
+            judge=judge_own_load,
+            worker=settings.worker,
+            test=self.test,
         )
         if self.subject.own:
             url = runtime.url(self.subject.prometheus)

@@ -27,6 +27,13 @@ CLOCK_TOLERANCE_S = 0.25
 SECOND_OPINION_TOLERANCE = 0.01
 
 
+def require_evidence(lab: Lab, record: Record, whole: Window, counted_unix_s: float, injected: Injected) -> None:
+    """The gates on what a load left, in a trial and outside one. Raises TruthsDisagree, NoData, PartialScrape, StaleData."""
+    require_one_clock(lab)
+    require_agreement(lab, record, whole, counted_unix_s)
+    require_coverage(lab, record, injected)
+
+
 def require_one_clock(lab: Lab) -> None:
     """Every time in a verdict may come from either clock. Raises TruthsDisagree."""
     offset_s = lab.prometheus.clock_offset_s()
@@ -91,9 +98,12 @@ def _second_opinion(lab: Lab, record: Record, whole: Window, at_unix_s: float) -
 
 
 def require_coverage(lab: Lab, record: Record, injected: Injected) -> None:
-    """Raises PartialScrape or StaleData where scrapes are missing that the verdict rests on."""
-    steady = next((p for p in record.phases if p.name == "steady"), None)
-    if steady is None or not lab.subject.scrape_jobs:
+    """Raises PartialScrape or StaleData where scrapes are missing that the verdict rests on.
+
+    That is from the end of the steady phase on; of a load without one, all of it.
+    """
+    if not lab.subject.scrape_jobs:
         return
-    first = record.unix_s(max(0.0, steady.to_s - 4.0))
+    steady = next((p for p in record.phases if p.name == "steady"), None)
+    first = record.unix_s(max(0.0, steady.to_s - 4.0) if steady else 0.0)
     lab.prometheus.require_coverage(lab.subject.scrape_jobs, first, time.time() - 0.5, allow_down=injected.victims)

@@ -17,7 +17,7 @@ from pytest_llmchaos.model import CALLER_REQUESTS
 from pytest_llmchaos.slo.arithmetic import Slo
 from pytest_llmchaos.stats.windows import first_unknown_s, windows
 from pytest_llmchaos.trial import slo_verdict
-from pytest_llmchaos.trial.agreement import require_agreement, require_coverage, require_one_clock
+from pytest_llmchaos.trial.agreement import require_evidence
 from pytest_llmchaos.trial.attribution import (
     SIGNAL_MISSING,
     actions_of,
@@ -34,12 +34,14 @@ from pytest_llmchaos.trial.replicas import judge_replicas, served_again_s
 from pytest_llmchaos.trial.trial import Trial
 
 if TYPE_CHECKING:
+    from pytest_llmchaos.evidence.samples_file import Samples
     from pytest_llmchaos.evidence.trial_record import Record
     from pytest_llmchaos.lab.injector import Injected
     from pytest_llmchaos.lab.lab import Lab
     from pytest_llmchaos.lab.live_load import RunningLoad
     from pytest_llmchaos.plan.experiment import TrialPlan
     from pytest_llmchaos.slo.arithmetic import SloResult
+    from pytest_llmchaos.stats.windows import Window
 
 LAST_PUSH_DEADLINE_S = 10.0
 # A request can be counted up to one push (0.25 s), one scrape and its timeout after it ended.
@@ -54,17 +56,10 @@ def judge(
     samples = load_samples(record.directory / "samples.jsonl")
     ended_s = record.phases[-1].to_s
     fault_s = record.at_s(injected.start_unix_s) if injected.start_unix_s is not None else _fault_phase(record)
-    counted_unix_s = _await_last_push(lab, load)
-    bounds = [(p.name, p.from_s, p.to_s) for p in record.phases]
-    # The load outlives the last phase by a moment; a window's end is not inside it.
-    last_due_s = math.nextafter(max(samples.columns.due_s, default=0.0), math.inf)
-    whole = ("whole", 0.0, max(ended_s, last_due_s))
-    parts = {w.name: w for w in windows(samples, [*bounds, whole], limits=load.limits)}
-    if not parts["whole"].offered:
-        raise InvalidExperiment("no request was answered in the whole trial: nothing can be said of the service")
-    require_one_clock(lab)
-    require_agreement(lab, record, parts["whole"], counted_unix_s)
-    require_coverage(lab, record, injected)
+    counted_unix_s = await_last_push(lab, load)
+    parts = {w.name: w for w in windows(samples, bounds_of(record, samples, ended_s), limits=load.limits)}
+    require_answers(parts["whole"])
+    require_evidence(lab, record, parts["whole"], counted_unix_s, injected)
     known = Known(
         samples=samples,
         limits=load.limits,
@@ -143,11 +138,23 @@ def _declared(lab: Lab, injected: Injected) -> set[str]:
     return {name for one in expected if one is not None for name in (*one.alerts, *one.rules)}
 
 
+def bounds_of(record: Record, samples: Samples, ended_s: float) -> list[tuple[str, float, float]]:
+    """The phases and, last, the whole load: it outlives the last phase by a moment, and a window's end is not inside it."""
+    last_due_s = math.nextafter(max(samples.columns.due_s, default=0.0), math.inf)
+    return [*((p.name, p.from_s, p.to_s) for p in record.phases), ("whole", 0.0, max(ended_s, last_due_s))]
+
+
+def require_answers(whole: Window) -> None:
+    """Raises InvalidExperiment where callers have nothing to tell."""
+    if not whole.offered:
+        raise InvalidExperiment("no request was answered in the whole trial: nothing can be said of the service")
+
+
 def _fault_phase(record: Record) -> float:
     return next((p.from_s for p in record.phases if p.name == "fault"), 0.0)
 
 
-def _await_last_push(lab: Lab, load: RunningLoad) -> float:
+def await_last_push(lab: Lab, load: RunningLoad) -> float:
     """The time at which Prometheus has every one of the callers' counts. Raises NoData if they never arrive whole."""
     if lab.subject.pushgateway is None:
         return time.time()

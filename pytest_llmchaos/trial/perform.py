@@ -17,7 +17,6 @@ from pytest_llmchaos.errors import (
     Unsupported,
     verdict_of,
 )
-from pytest_llmchaos.host import measurement_lock
 from pytest_llmchaos.plan.schedule import arrivals_of
 from pytest_llmchaos.runtime.abilities import grant
 from pytest_llmchaos.runtime.undo import is_over
@@ -62,7 +61,7 @@ class Performed:
         return self.trial
 
 
-def perform(lab: Lab, plan: TrialPlan, *, worker: str = "") -> Performed:
+def perform(lab: Lab, plan: TrialPlan) -> Performed:
     """Perform and judge one trial. Whatever happens, its end is in the journal.
 
     A trial that supports no claim is returned with its error: ProvesNothing, Unsupported
@@ -73,7 +72,7 @@ def perform(lab: Lab, plan: TrialPlan, *, worker: str = "") -> Performed:
         grant(lab.runtime, plan.fault.needs, str(plan.fault))
     except Unsupported as error:
         return Performed(error=error)
-    with measurement_lock.measuring(say=lab.say), lab.recording(plan_note(plan), worker=worker) as record:
+    with lab.entered(plan_note(plan)) as record:
         try:
             trial = _perform(lab, plan, record)
             result = judged_result(record, trial)
@@ -100,13 +99,12 @@ def _broken_off(error: OSError) -> InvalidExperiment:
 
 def _perform(lab: Lab, plan: TrialPlan, record: Record) -> Trial:
     experiment = plan.experiment
-
-    def look_round() -> None:
-        lab.require_clean()
-        lab.remediator.ensure(experiment.remediator)
-
-    longest_s = experiment.longest_s(plan.fault)
-    with lab.load(plan.load, arrivals=arrivals_of(plan), longest_s=longest_s, meanwhile=look_round) as load:
+    with lab.load(
+        plan.load,
+        arrivals=arrivals_of(plan),
+        longest_s=experiment.longest_s(plan.fault),
+        remediator=experiment.remediator,
+    ) as load:
         lab.signals.phase("steady")
         with record.phase("steady", from_s=0.0):
             lab.hold_steady(experiment.steady_s)

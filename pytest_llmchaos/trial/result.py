@@ -82,7 +82,7 @@ def judged_result(record: Record, trial: Trial) -> TrialResult:
         recovery_resolution_s=trial.recover.resolution_s if trial.settle.took_s is None else trial.settle.resolution_s,
         relapsed_s=trial.relapsed_s,
         repaired_by=trial.repaired_by,
-        phases=tuple(_phase(window) for window in trial.windows.values() if window.name != "whole"),
+        phases=tuple(phase_of(window) for window in trial.windows.values() if window.name != "whole"),
         slos=tuple(map(_slo, trial.slos.values())),
         load=trial.load,
         replicas=() if trial.replicas_after is None else tuple(map(_replica, trial.replicas_after.replicas)),
@@ -99,7 +99,7 @@ def _replica(replica: Replica) -> ReplicaResult:
     )
 
 
-def _phase(window: Window) -> PhaseResult:
+def phase_of(window: Window) -> PhaseResult:
     return PhaseResult(
         name=window.name,
         from_s=round(window.from_s, 3),

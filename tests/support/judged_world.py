@@ -26,6 +26,7 @@ from pytest_llmchaos.loads.arrivals import Arrival
 from pytest_llmchaos.model import Injection, RuntimeEvent, Sample
 from pytest_llmchaos.plan.schedule import plan_trial
 from pytest_llmchaos.subject.lab import lab_subject
+from pytest_llmchaos.trial.own_load import judge_own_load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,7 +105,13 @@ class Performed:
         subject = replace(lab_subject("sim"), remediator=None, scrape_jobs=("api", "model"))
         journal = Journal(directory / "journal.jsonl")
         self.lab = Lab(
-            runtime=self.runtime, subject=subject, journal=journal, directory=directory, seed=42, say=lambda *_: None
+            runtime=self.runtime,
+            subject=subject,
+            journal=journal,
+            directory=directory,
+            seed=42,
+            say=lambda *_: None,
+            judge=judge_own_load,
         )
         self.plan = plan_trial(
             scenario="gates",

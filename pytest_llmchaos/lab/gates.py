@@ -1,0 +1,119 @@
+"""The gate before a load, in a trial and outside one, and a stack that rests while it waits for its turn."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+from pytest_llmchaos.errors import InvalidExperiment, ProvesNothing
+from pytest_llmchaos.evidence.journal import open_intents
+from pytest_llmchaos.model import Undo
+from pytest_llmchaos.runtime.abilities import grant
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pytest_llmchaos.lab.lab import Lab
+
+TICK_S = 0.1
+SCRAPED_AGAIN_S = 2.0  # a rate needs two samples
+SCRAPED_WITHIN_S = 20.0
+QUIET_DEADLINE_S = 150.0  # what counts restarts looks back for two minutes
+
+
+def require_clean(lab: Lab) -> None:
+    """Every service that faults may hit runs, is healthy and thawed; if not, it is put right first.
+
+    No fault of this run is open, every job is scraped, and no alert on a service fires.
+    Raises InvalidExperiment if that is not so, or where it is not ours to do: in a stack that this run did not start.
+    """
+    left = open_intents(lab.journal.path)
+    if left.undos or left.unreadable:
+        named = [f"{undo.op} {undo.service}" for undo in left.undos] + list(left.unreadable)
+        raise InvalidExperiment(
+            f"an earlier fault of this run is not undone ({', '.join(named)}): heal it with `llmchaos heal`"
+        )
+    gone = sorted(set(lab.subject.targets) - set(lab.runtime.states()))
+    if gone:
+        raise InvalidExperiment(f"{', '.join(gone)} was removed by somebody else: this stack is no longer whole")
+    for service in lab.subject.targets:
+        _put_right(lab, service)
+    lab.runtime.wait_healthy(lab.subject.targets, 60.0)
+    wait_until(lab.prometheus.ready, 20.0, "Prometheus is not ready")
+    wait_until(lambda: is_scraped(lab, 0.0), SCRAPED_WITHIN_S, "Prometheus does not scrape every job yet")
+    wait_until(lambda: is_quiet(lab), QUIET_DEADLINE_S, "an alert from before the trial is still firing")
+
+
+def _put_right(lab: Lab, service: str) -> None:
+    state = lab.runtime.state(service)
+    if lab.subject.attach and (state.paused or not state.running):
+        how, mend = ("is paused", "unpause") if state.paused else ("does not run", "start")
+        raise InvalidExperiment(f"{service} {how}, and a stack that is not ours is not changed: {mend} it yourself")
+    if state.paused:
+        lab.runtime.undo(Undo(op="ensure_unpaused", service=service))
+    if not state.running:
+        lab.runtime.undo(Undo(op="ensure_running", service=service))
+
+
+def is_scraped(lab: Lab, since_unix_s: float) -> bool:
+    """Whether every target was scraped since then, and was up. The first scrape comes 5 s after Prometheus' start."""
+    targets, jobs = lab.prometheus.targets(), set(lab.subject.scrape_jobs)
+    fresh = {target.job for target in targets if target.up and target.last_scrape_unix_s > since_unix_s}
+    return fresh >= jobs and all(target.up for target in targets if target.job in jobs)
+
+
+def is_quiet(lab: Lab) -> bool:
+    """Callers' burning budgets are left to the steady gate: with new callers they end in seconds, and it waits for that."""
+    alerts = lab.firing(of_services=True)
+    if alerts:
+        lab.say(f"waiting for the end of {', '.join(alerts)}")
+    return not alerts
+
+
+def wait_until(condition: Callable[[], bool], deadline_s: float, otherwise: str) -> None:
+    """Wait for a condition. Raises InvalidExperiment with what kept it from holding."""
+    deadline = time.monotonic() + deadline_s
+    while True:
+        reason = otherwise
+        try:
+            if condition():
+                return
+        except ProvesNothing as error:
+            reason = f"{otherwise}: {error}"
+        if time.monotonic() > deadline:
+            raise InvalidExperiment(f"{reason} (waited {deadline_s:g} s)")
+        time.sleep(TICK_S)
+
+
+@contextlib.contextmanager
+def at_rest(lab: Lab) -> Iterator[None]:
+    """This run's stack uses next to no CPU while another process measures: it is neither scraped nor repaired.
+
+    The remediator is frozen before Prometheus and goes on after it, once every job has
+    been scraped again: a gap in the metrics is no outage. A stack that this run did not
+    start is left as it is.
+    """
+    with _frozen(lab, lab.subject.remediator):
+        with _frozen(lab, lab.subject.prometheus):
+            yield
+        since = time.time() + SCRAPED_AGAIN_S
+        wait_until(lambda: is_scraped(lab, since), SCRAPED_WITHIN_S, "Prometheus does not scrape every job again")
+
+
+@contextlib.contextmanager
+def _frozen(lab: Lab, service: str | None) -> Iterator[None]:
+    needs = frozenset({"pause", "unpause"})
+    if (
+        service is None
+        or lab.subject.attach
+        or not needs <= lab.runtime.abilities
+        or not lab.runtime.state(service).running
+    ):
+        yield
+        return
+    grant(lab.runtime, needs, "a stack at rest").pause(service)
+    try:
+        yield
+    finally:
+        lab.runtime.undo(Undo(op="ensure_unpaused", service=service))

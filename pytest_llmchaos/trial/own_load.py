@@ -1,0 +1,40 @@
+"""What a load outside a trial left, past the gates that a trial passes too. Its test has the verdict."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from msgspec import structs
+
+from pytest_llmchaos.evidence.samples_file import load as load_samples
+from pytest_llmchaos.stats.windows import windows
+from pytest_llmchaos.trial.agreement import require_evidence
+from pytest_llmchaos.trial.attribution import events_of
+from pytest_llmchaos.trial.judge import await_last_push, bounds_of, require_answers
+from pytest_llmchaos.trial.result import phase_of
+
+if TYPE_CHECKING:
+    from pytest_llmchaos.evidence.trial_record import Record
+    from pytest_llmchaos.evidence.trial_result import TrialResult
+    from pytest_llmchaos.lab.injector import Injected
+    from pytest_llmchaos.lab.lab import Lab
+    from pytest_llmchaos.lab.live_load import RunningLoad
+
+
+def judge_own_load(lab: Lab, record: Record, load: RunningLoad, injected: Injected) -> TrialResult:
+    """The result of a load that its test judges, with the evidence that a trial has.
+
+    Raises what makes a trial prove nothing: LoadNotHeld, NoData, TruthsDisagree, PartialScrape and their like.
+    """
+    about_load = load.require_held()
+    samples = load_samples(record.directory / "samples.jsonl")
+    counted_unix_s = await_last_push(lab, load)
+    seen = windows(samples, bounds_of(record, samples, 0.0), limits=load.limits)
+    require_answers(seen[-1])
+    require_evidence(lab, record, seen[-1], counted_unix_s, injected)
+    begun, now = record.anchor_unix_s, time.time()
+    audit = lab.remediator.audit(begun) if lab.subject.remediator else []
+    fired = lab.prometheus.firing_spells(begun, now)
+    record.note_events(events_of(record, lab.runtime.events(begun, now), audit, fired))
+    return structs.replace(record.seen(), load=about_load, phases=tuple(map(phase_of, seen[:-1])))
