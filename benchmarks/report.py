@@ -69,10 +69,22 @@ def _write_samples(path: Path, count: int, down_s: float, rng: Random) -> None:
         for i in range(count):
             due_s = i / rate_rps
             if STEADY_S <= due_s < STEADY_S + down_s:
-                row = [due_s, due_s + 0.0003, None, due_s + 0.001, 0.0, 0, "refused", "", f"0123abcd-{i}"]
+                row = [due_s, due_s + 0.0003, None, due_s + 0.001, 0.0, 0, "refused", "", f"0123abcd-{i}", 0, None]
             else:
                 first_s = due_s + 0.02 + rng.expovariate(100)
-                row = [due_s, due_s + 0.0003, first_s, first_s + 0.2, 0.006, 32, "ok", "model-1", f"0123abcd-{i}"]
+                row = [
+                    due_s,
+                    due_s + 0.0003,
+                    first_s,
+                    first_s + 0.2,
+                    0.006,
+                    32,
+                    "ok",
+                    "model-1",
+                    f"0123abcd-{i}",
+                    200,
+                    None,
+                ]
             file.write(json.dumps(row, separators=(",", ":")) + "\n")
 
 

@@ -44,6 +44,8 @@ class Sample:
     `due_s` is when the request should have left; latencies count from it, so a late generator cannot hide an outage.
     `truncated` ended cleanly before it was complete, which no status code shows; `cut` broke off, which every caller notices.
     `cancelled` marks a request that the end of the run cut off: it is evidence of nothing.
+    `status` is the answer's HTTP status, 0 where there was none. `retry_after_s` is what a refusal (429 or 503) asked for,
+    None where it named no time.
     `left` marks one whose caller lost patience while the answer could still become good: the caller's act, no failure.
     """
 
@@ -56,6 +58,8 @@ class Sample:
     outcome: Outcome
     replica: str
     request_id: str
+    status: int = 0
+    retry_after_s: float | None = None
 
     @property
     def ttft_s(self) -> float | None:

@@ -83,6 +83,24 @@ def test_a_request_that_its_caller_gave_up_early_is_no_failure_and_no_answer_and
     assert first_unknown_s(seen) == math.inf
 
 
+def test_refusals_that_name_no_time_to_come_back_are_counted():
+    seen = [
+        replace(sample(1, "http_429"), status=429, retry_after_s=1.0),
+        replace(sample(2, "http_429"), status=429),
+        replace(sample(3, "http_5xx"), status=503),
+        replace(sample(4, "http_5xx"), status=500),
+        replace(sample(5), status=200),
+    ]
+
+    assert (one(seen).refused, one(seen).without_retry_after) == (3, 2)
+    assert (one(seen[:1]).refused, one(seen[:1]).without_retry_after) == (1, 0)
+
+
+def test_where_no_caller_was_refused_nothing_is_known_of_the_time_to_come_back():
+    with pytest.raises(TooFewSamples, match="without_retry_after needs 1 answer with 429 or 503, got 0 in"):
+        _ = one([sample(1), sample(2, "http_5xx")]).without_retry_after
+
+
 def test_what_the_end_of_the_run_cut_off_is_unknown_from_its_due_time_on():
     assert first_unknown_s([sample(3), sample(2, "cancelled"), sample(1, "cancelled"), sample(0, "timeout")]) == 1
     assert first_unknown_s([sample(3)]) == math.inf

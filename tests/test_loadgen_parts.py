@@ -143,6 +143,25 @@ def test_a_status_names_the_outcome_and_a_redirect_is_one_of_its_own(status, out
     assert classify.of_status(status) == outcome
 
 
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (b"120", 120),
+        (b" 0 ", 0),
+        (b"Thu, 01 Jan 1970 00:02:00 GMT", 20),
+        (b"Thu, 01 Jan 1970 00:00:01 GMT", 0),
+        (b"9" * 40, 366 * 86_400),
+        (b"", None),
+        (b"soon", None),
+        (b"-5", None),
+        (b"1.5", None),
+        (b"\xb2", None),
+    ],
+)
+def test_a_time_to_come_back_is_a_number_of_seconds_or_a_date(value, seconds):
+    assert classify.retry_after_s(value, 100.0) == seconds
+
+
 def test_callers_who_left_are_counted_with_those_that_slos_leave_out():
     counts = Counts(lambda: 0)
     for outcome in ("ok", "left", "left", "cancelled"):

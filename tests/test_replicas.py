@@ -26,7 +26,12 @@ def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def answers(names: Sequence[str], outcome: str = "ok") -> Samples:
     made = Samples()
-    made.take([(float(i), float(i), i + 0.1, i + 0.2, 0.0, 8, outcome, name, f"r-{i}") for i, name in enumerate(names)])  # type: ignore[list-item]
+    made.take(
+        [
+            (float(i), float(i), i + 0.1, i + 0.2, 0.0, 8, outcome, name, f"r-{i}", 200, None)  # type: ignore[list-item]
+            for i, name in enumerate(names)
+        ]
+    )
     return made
 
 

@@ -1,6 +1,7 @@
 """Samples on disk: what is read back is what was written, and what is not a samples file is refused."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -25,6 +26,8 @@ a_sample = st.builds(
     outcome=st.sampled_from(OUTCOMES),
     replica=st.text(max_size=20),
     request_id=st.from_regex(r"[0-9a-f]{8}-[0-9]{1,6}", fullmatch=True),
+    status=st.sampled_from([0, 200, 307, 429, 503]),
+    retry_after_s=st.one_of(st.none(), st.integers(0, 10**5).map(float)),
 )
 TIMES = {
     "due_s": "0.250000",
@@ -139,6 +142,24 @@ def test_what_is_not_a_samples_file_is_refused_with_its_line(tmp_path, text, mes
         list(samples_file.read(tmp_path / "s"))
     assert message in str(refused.value)
     assert str(tmp_path / "s") in str(refused.value)
+
+
+def test_a_file_of_an_earlier_version_is_read_without_what_it_lacks(tmp_path):
+    header = json.dumps({"schema": samples_file.SCHEMA, "fields": samples_file.OLD_FIELDS})
+    (tmp_path / "s").write_text(f'{header}\n[0.25,0.2503,0.3,0.75,0.02,8,"ok","model-1","ab12-0"]\n')
+
+    assert list(samples_file.read(tmp_path / "s")) == [ONE]
+
+
+@pytest.mark.parametrize(
+    "odd", [(",200,", ",70000,"), (",200,", ",-1,"), ("null]", '"soon"]'), ("null]", "-2]"), ("null]", "1e99]")]
+)
+def test_an_odd_status_or_time_to_come_back_is_refused(tmp_path, odd):
+    text = samples_file.line(replace(ONE, status=200))
+    (tmp_path / "s").write_text(samples_file.HEADER + "\n" + text.replace(*odd))
+
+    with pytest.raises(BadScenario, match="lines 2 to 2: "):
+        samples_file.load(tmp_path / "s")
 
 
 def test_a_request_that_a_timer_woke_early_is_a_sample(tmp_path):

@@ -15,10 +15,12 @@ from typing import cast, overload
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.model import OUTCOMES, Outcome, Sample
-from pytest_llmchaos.stats.columns import CODES, NO_FIRST, OK, Columns
+from pytest_llmchaos.stats.columns import CODES, NO_FIRST, NO_RETRY, OK, Columns, refusal
 
 SCHEMA = "llmchaos-samples/1"
-FIELDS = ("due_s", "sent_s", "first_s", "end_s", "max_gap_s", "tokens", "outcome", "replica", "request_id")
+OLD_FIELDS = ("due_s", "sent_s", "first_s", "end_s", "max_gap_s", "tokens", "outcome", "replica", "request_id")
+"""Of files that earlier versions wrote. The rest has a default."""
+FIELDS = (*OLD_FIELDS, "status", "retry_after_s")
 HEADER = json.dumps({"schema": SCHEMA, "fields": FIELDS}, separators=(",", ":"))
 
 LONGEST_S = 366 * 86_400
@@ -28,7 +30,7 @@ EARLIEST_S = -1.0
 
 _BLOCK_BYTES = 1 << 18
 
-Row = tuple[float, float, float | None, float, float, int, Outcome, str, str]
+Row = tuple[float, float, float | None, float, float, int, Outcome, str, str, int, float | None]
 """The values of one line, in the order of FIELDS."""
 
 
@@ -47,17 +49,17 @@ def load(path: Path) -> Samples:
         header = file.readline()
         if not header.endswith(b"\n"):
             return samples
-        _check_header(path, header)
+        fields = _fields_of(path, header)
         rest, number = b"", 2
         while block := file.read(_BLOCK_BYTES):
             whole, cut, rest = (rest + block).rpartition(b"\n")
             if cut:
-                number += _append_line_values(samples, path, whole, number)
+                number += _append_line_values(samples, path, whole, number, fields)
     return samples
 
 
-def _append_line_values(samples: Samples, path: Path, block: bytes, number: int) -> int:
-    rows = parse(path, block, number)
+def _append_line_values(samples: Samples, path: Path, block: bytes, number: int, fields: Sequence[str]) -> int:
+    rows = parse(path, block, number, fields)
     try:
         return samples.take(rows)
     except (TypeError, ValueError, OverflowError) as error:
@@ -69,7 +71,8 @@ def line(sample: Sample) -> str:
     first = "null" if sample.first_s is None else f"{sample.first_s:.6f}"
     return (
         f"[{sample.due_s:.6f},{sample.sent_s:.6f},{first},{sample.end_s:.6f},{sample.max_gap_s:.6f},"
-        f'{sample.tokens},"{sample.outcome}",{_quote(sample.replica)},"{sample.request_id}"]\n'
+        f'{sample.tokens},"{sample.outcome}",{_quote(sample.replica)},"{sample.request_id}",'
+        f"{sample.status},{'null' if sample.retry_after_s is None else f'{sample.retry_after_s:.15g}'}]\n"
     )
 
 
@@ -78,15 +81,17 @@ def _quote(text: str) -> str:
     return json.dumps(text)
 
 
-def parse(path: Path, block: bytes, number: int = 2) -> list[Row]:
+def parse(path: Path, block: bytes, number: int = 2, fields: Sequence[str] = FIELDS) -> list[Row]:
     """The rows of whole lines; `number` is the first one's, for the message. One call for many lines: it is twice as fast."""
     try:
         rows = json.loads(b"[" + block.replace(b"\n", b",") + b"]", parse_constant=_refuse_constant)
     except ValueError:
         rows = [_row(path, line, number + i) for i, line in enumerate(block.split(b"\n"))]
     for i, row in enumerate(rows):
-        if not isinstance(row, list) or len(row) != len(FIELDS) or str(row[6]) not in CODES:
-            raise BadScenario(f"{path}, line {number + i}: expected {', '.join(FIELDS)}, got {str(row)[:80]}")
+        if not isinstance(row, list) or len(row) != len(fields) or str(row[6]) not in CODES:
+            raise BadScenario(f"{path}, line {number + i}: expected {', '.join(fields)}, got {str(row)[:80]}")
+    if len(fields) < len(FIELDS):
+        rows = [(*row, 0, None) for row in rows]
     return cast(list[Row], rows)  # each checked as far as its length; the columns check the numbers
 
 
@@ -108,14 +113,16 @@ def _require_times(name: str, values: Sequence[float], least_s: float) -> None:
         raise ValueError(f"expected {name} from {least_s:g} to {LONGEST_S} s, got {odd!r:.40}")
 
 
-def _check_header(path: Path, line: bytes) -> None:
+def _fields_of(path: Path, line: bytes) -> tuple[str, ...]:
+    """The fields of each row. Raises BadScenario for a header of another format."""
     try:
         header = json.loads(line)
         seen = (header["schema"], tuple(header["fields"]))
     except (ValueError, KeyError, TypeError) as error:
         raise BadScenario(f"{path}, line 1: expected the header {HEADER}, got {line[:80]!r}") from error
-    if seen != (SCHEMA, FIELDS):
+    if seen not in ((SCHEMA, FIELDS), (SCHEMA, OLD_FIELDS)):
         raise BadScenario(f"{path}, line 1: expected the header {HEADER}, got {line[:200]!r}: another version wrote it")
+    return seen[1]
 
 
 class Samples(Sequence[Sample]):
@@ -127,30 +134,37 @@ class Samples(Sequence[Sample]):
         self._tokens = array("l")
         self._replicas: list[str] = []
         self._ids: list[str] = []
+        self._statuses = array("H")
+        self._retries_s = array("d")
         self._names: dict[str, str] = {}
 
     def take(self, rows: list[Row]) -> int:
         """Append rows as `parse` gives them; their number. Raises TypeError, ValueError or OverflowError for odd numbers."""
         if not rows:
             return 0
-        due, sent, first, end, gap, tokens, outcomes, replicas, ids = zip(*rows, strict=True)
+        due, sent, first, end, gap, tokens, outcomes, replicas, ids, statuses, retries = zip(*rows, strict=True)
         _require_times("due_s", due, 0)
         _require_times("sent_s", sent, EARLIEST_S)
         _require_times("end_s", end, EARLIEST_S)
         firsts = [NO_FIRST if f is None else f for f in first]
         _require_times("first_s", firsts, NO_FIRST)
         _require_times("max_gap_s", gap, 0)
+        retries_s = [NO_RETRY if r is None else r for r in retries]
+        _require_times("retry_after_s", retries_s, NO_RETRY)
         columns = self.columns
         columns.due_s.extend(due)
         columns.first_s.extend(firsts)
         columns.end_s.extend(end)
         columns.max_gap_s.extend(gap)
         columns.outcomes.extend(map(CODES.__getitem__, outcomes))
+        columns.refusals.extend(map(refusal, statuses, retries))
         self._sent_s.extend(sent)
         self._tokens.extend(tokens)
         name = self._names.setdefault
         self._replicas.extend([name(r, r) for r in replicas])
         self._ids.extend(ids)
+        self._statuses.extend(statuses)
+        self._retries_s.extend(retries_s)
         return len(rows)
 
     def answers_by_replica(self, from_s: float) -> Counter[str]:
@@ -180,13 +194,15 @@ class Samples(Sequence[Sample]):
             outcome=OUTCOMES[columns.outcomes[index]],
             replica=self._replicas[index],
             request_id=self._ids[index],
+            status=self._statuses[index],
+            retry_after_s=None if self._retries_s[index] < 0 else self._retries_s[index],
         )
 
     def __iter__(self) -> Iterator[Sample]:
         columns = self.columns
         times = (columns.due_s, self._sent_s, columns.first_s, columns.end_s, columns.max_gap_s)
-        rows = zip(*times, self._tokens, columns.outcomes, self._replicas, self._ids, strict=True)
-        for due, sent, first, end, gap, tokens, code, replica, name in rows:
+        about = (self._tokens, columns.outcomes, self._replicas, self._ids, self._statuses, self._retries_s)
+        for due, sent, first, end, gap, tokens, code, replica, name, status, retry in zip(*times, *about, strict=True):
             sample = _new(Sample)
             _set_due(sample, due)
             _set_sent(sample, sent)
@@ -197,6 +213,8 @@ class Samples(Sequence[Sample]):
             _set_outcome(sample, OUTCOMES[code])
             _set_replica(sample, replica)
             _set_id(sample, name)
+            _set_status(sample, status)
+            _set_retry(sample, None if retry < 0 else retry)
             yield sample
 
 
@@ -213,4 +231,6 @@ _new = cast(Callable[[type[Sample]], Sample], object.__new__)
     _set_outcome,
     _set_replica,
     _set_id,
+    _set_status,
+    _set_retry,
 ) = (cast(Callable[[Sample, object], None], getattr(Sample, name).__set__) for name in FIELDS)

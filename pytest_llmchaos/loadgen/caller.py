@@ -64,6 +64,8 @@ class Caller:
             outcome,
             answer.replica,
             request_id,
+            answer.status,
+            classify.retry_after_s(answer.retry_after, time.time()) if answer.status in (429, 503) else None,
         )
         return sample, len(answer.body)
 

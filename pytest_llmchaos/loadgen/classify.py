@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -31,6 +32,8 @@ FINISH_REASONS: Mapping[str, Outcome] = {
     "error": "inband_error",
 }
 _BY_CLASS: tuple[tuple[int, Outcome], ...] = ((500, "http_5xx"), (400, "http_4xx"), (300, "http_3xx"))
+# A server that asks for more means "never".
+LONGEST_RETRY_S = 366 * 86_400.0
 # The worst of several decides.
 _WORST_FIRST: tuple[Outcome, ...] = ("inband_error", "corrupted", "truncated", "ok")
 
@@ -94,6 +97,18 @@ def of_status(status: int) -> Outcome | None:
         if status >= least:
             return outcome
     return None
+
+
+def retry_after_s(value: bytes, now_unix_s: float) -> float | None:
+    """Seconds until a refused caller may come back (RFC 9110, 10.2.3): a number, or a date. None for anything else."""
+    text = value.strip().decode("latin-1")
+    if text.isascii() and text.isdigit():
+        return min(float(text), LONGEST_RETRY_S)
+    try:
+        date = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return min(max(0.0, date.timestamp() - now_unix_s), LONGEST_RETRY_S)
 
 
 def is_first_token(event: Event, *, any_channel: bool) -> bool:

@@ -57,6 +57,7 @@ class Answer:
         self.max_gap_s = 0.0
         self._framed = self._until_close = False
         self._status = 0
+        self.retry_after = b""
         self.on_first_token: Callable[[], None] = _nothing
         self._parser: HttpResponseParser | None = HttpResponseParser(self)
 
@@ -76,6 +77,7 @@ class Answer:
     def on_message_begin(self) -> None:
         self.began = True
         self._framed = False
+        self.replica, self.retry_after = "", b""  # an interim answer's are not the answer's own
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
@@ -83,6 +85,8 @@ class Answer:
             self._framed = True
         elif name == self._replica_header:
             self.replica = value.decode("latin-1")
+        elif name == b"retry-after":
+            self.retry_after = value
 
     def on_headers_complete(self) -> None:
         self._until_close = not self._framed

@@ -11,7 +11,9 @@ from pytest_llmchaos.model import OUTCOMES, Sample
 CODES = {outcome: code for code, outcome in enumerate(OUTCOMES)}
 OK, CANCELLED, LEFT = CODES["ok"], CODES["cancelled"], CODES["left"]
 # Times count from the start of the load, so none is below 0.
-NO_FIRST = -1.0
+NO_FIRST = NO_RETRY = -1.0
+# What an answer says to a caller who is to come back later.
+NO_REFUSAL, HINTED, UNHINTED = range(3)
 
 
 def _doubles() -> array[float]:
@@ -20,13 +22,24 @@ def _doubles() -> array[float]:
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """One entry per sample in each. `first_s` is NO_FIRST where no token came, `outcomes` holds places in OUTCOMES."""
+    """One entry per sample in each.
+
+    `first_s` is NO_FIRST where no token came, `outcomes` holds places in OUTCOMES, `refusals` what `refusal` returns.
+    """
 
     due_s: array[float] = field(default_factory=_doubles)
     first_s: array[float] = field(default_factory=_doubles)
     end_s: array[float] = field(default_factory=_doubles)
     max_gap_s: array[float] = field(default_factory=_doubles)
     outcomes: bytearray = field(default_factory=bytearray)
+    refusals: bytearray = field(default_factory=bytearray)
+
+
+def refusal(status: int, retry_after_s: float | None) -> int:
+    """Whether an answer sends its caller away for now (429, 503), and whether it names a time to come back."""
+    if status not in (429, 503):
+        return NO_REFUSAL
+    return UNHINTED if retry_after_s is None else HINTED
 
 
 def columns_of(samples: Iterable[Sample]) -> Columns:
@@ -41,4 +54,5 @@ def columns_of(samples: Iterable[Sample]) -> Columns:
         made.end_s.append(sample.end_s)
         made.max_gap_s.append(sample.max_gap_s)
         made.outcomes.append(CODES[sample.outcome])
+        made.refusals.append(refusal(sample.status, sample.retry_after_s))
     return made

@@ -18,7 +18,7 @@ from types import MappingProxyType
 
 from pytest_llmchaos.errors import BadScenario, TooFewSamples
 from pytest_llmchaos.model import OUTCOMES, Outcome, Sample
-from pytest_llmchaos.stats.columns import CANCELLED, LEFT, OK, Columns, columns_of
+from pytest_llmchaos.stats.columns import CANCELLED, HINTED, LEFT, OK, UNHINTED, Columns, columns_of
 from pytest_llmchaos.stats.quantiles import HINT, Quantiles
 
 
@@ -46,6 +46,7 @@ class Window:
     """What callers saw of the requests that were due from `from_s` up to `to_s`. `good` met every latency bound.
 
     `left` requests were given up by impatient callers while they could still become good; no other number has them.
+    `refused` requests were answered with 429 or 503, of which `unhinted` ones without a valid Retry-After.
     """
 
     name: str
@@ -59,6 +60,8 @@ class Window:
     e2e_s: Quantiles = field(repr=False)
     max_gap_s: Quantiles = field(repr=False)
     left: int = 0
+    refused: int = 0
+    unhinted: int = field(default=0, repr=False)
 
     def __repr__(self) -> str:
         return f"<{self.name} phase: {self.offered} requests, {self.failed} failed, {self.seconds:.1f} s>"
@@ -90,6 +93,15 @@ class Window:
     @property
     def offered_rps(self) -> float:
         return self._rate("offered_rps", self.offered)
+
+    @property
+    def without_retry_after(self) -> int:
+        """Requests refused with 429 or 503 that were not told when to come back. Raises TooFewSamples if none was refused."""
+        if not self.refused:
+            raise TooFewSamples(
+                f"without_retry_after needs 1 answer with 429 or 503, got 0 in {self!r}: offer more than the service takes"
+            )
+        return self.unhinted
 
     def _rate(self, what: str, count: int) -> float:
         if not 0 < self.seconds < math.inf:
@@ -128,6 +140,7 @@ def _window(columns: Columns, good_ones: list[bool], name: str, from_s: float, t
     counts = Counter(compress(columns.outcomes, inside))
     del counts[CANCELLED]
     left = counts.pop(LEFT, 0)
+    refusals = Counter(compress(columns.refusals, inside))
     ok = [code == OK for code in columns.outcomes]
     ok = list(map(and_, inside, ok))
     due_s, end_s = array("d", compress(columns.due_s, ok)), array("d", compress(columns.end_s, ok))
@@ -143,6 +156,8 @@ def _window(columns: Columns, good_ones: list[bool], name: str, from_s: float, t
         ok=answered,
         good=sum(compress(good_ones, inside)),
         left=left,
+        refused=refusals[HINTED] + refusals[UNHINTED],
+        unhinted=refusals[UNHINTED],
         outcomes=MappingProxyType({OUTCOMES[code]: count for code, count in counts.items()}),
         ttft_s=Quantiles("ttft_s", map(sub, first_s, due_s), failed),
         e2e_s=Quantiles("e2e_s", map(sub, end_s, due_s), failed),

@@ -124,6 +124,20 @@ def test_every_way_to_misbehave_has_its_name(performed, behaviour, outcome):
     assert by_prompt(performed)[behaviour].outcome == outcome
 
 
+def test_callers_keep_the_status_and_the_time_to_come_back(performed):
+    seen = by_prompt(performed)
+
+    assert {
+        name: (seen[name].status, seen[name].retry_after_s) for name in ("ok", "s307", "s429", "s503", "reset")
+    } == {
+        "ok": (200, None),
+        "s307": (307, None),
+        "s429": (429, 2.0),
+        "s503": (503, None),
+        "reset": (0, None),
+    }
+
+
 def test_each_request_is_one_sample_and_leaves_on_its_second(performed):
     arrivals = performed["process"].plan.arrivals
 

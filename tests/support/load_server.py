@@ -22,8 +22,8 @@ def event(delta, finish=None, end=b"\n\n"):
     return b"data: " + json.dumps(body).encode() + end
 
 
-def refusal(status):
-    return b"HTTP/1.1 %d Sorry\r\nContent-Length: 2\r\n\r\n{}" % status
+def refusal(status, more=b""):
+    return b"HTTP/1.1 %d Sorry\r\n%bContent-Length: 2\r\n\r\n{}" % (status, more)
 
 
 class Server:
@@ -218,7 +218,7 @@ class _Stream:
         return True
 
     async def s429(self):
-        self.writer.write(refusal(429))
+        self.writer.write(refusal(429, b"Retry-After: 2\r\n"))
         return True
 
     async def stall(self):
