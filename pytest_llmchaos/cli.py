@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pytest_llmchaos import report
 from pytest_llmchaos.cleanup import sweep
-from pytest_llmchaos.errors import LlmchaosError, NotReady
+from pytest_llmchaos.errors import BadScenario, LlmchaosError, NotReady
 from pytest_llmchaos.evidence import ledger
 from pytest_llmchaos.host import state_dirs
 from pytest_llmchaos.runtime.docker import docker_cli
@@ -161,12 +161,15 @@ def rebuild(directory: Path) -> int:
 def budget(path: Path | None, slo: str | None) -> int:
     """Print the ledger's table; unreadable lines go to stderr. A missing ledger is an error only if `--ledger` names it."""
     if path is None and not LEDGER.exists():
-        _say(ledger.table((), slo))
+        _say(f"no trial in the ledger yet: there is no file {LEDGER} here; give another one with --ledger")
         return 0
     found = ledger.read(path or LEDGER)
     if found.unreadable:
         lines = "1 line was" if len(found.unreadable) == 1 else f"{len(found.unreadable)} lines were"
         sys.stderr.write(f"llmchaos: {lines} left out of the table: {found.unreadable[0]}\n")
+    names = sorted({one.slo for one in found.entries})
+    if slo is not None and names and slo not in names:
+        raise BadScenario(f"--slo must be one of the service levels of the ledger, {', '.join(names)}, got {slo!r}")
     _say(ledger.table(found.entries, slo))
     return 0
 

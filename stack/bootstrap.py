@@ -23,6 +23,7 @@ from offline.engine import ensure_engine
 from offline.recipes import BACKENDS
 from offline.shell import SetupError, say
 
+SOURCE_VARIABLE = "LLMCHAOS_IMAGE_SOURCE"
 FAILED = 1
 IMAGES_MISSING = 3
 
@@ -57,7 +58,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         images.add_argument(
             "--source",
             choices=SOURCES,
-            default=os.environ.get("LLMCHAOS_IMAGE_SOURCE", "auto"),
+            default=os.environ.get(SOURCE_VARIABLE) or "auto",
             help="official registry, or packages; default: whichever answers (also LLMCHAOS_IMAGE_SOURCE)",
         )
     environment_of = commands.add_parser("env", help="variables of a compose run")
@@ -66,6 +67,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.command in ("images", "all"):
         options.backend = options.backend or ["ollama"]
+        if options.source not in SOURCES:  # argparse checks no default
+            parser.error(f"{SOURCE_VARIABLE} must be one of {', '.join(SOURCES)}, got {options.source!r}")
     return options
 
 

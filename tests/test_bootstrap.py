@@ -601,3 +601,48 @@ def test_help_and_unknown_backends_are_answered_by_the_command_line(capsys):
 
     assert stopped.value.code == 2
     assert "ollama" in capsys.readouterr().err
+
+
+def test_a_misspelt_source_of_images_is_refused_with_the_choices(monkeypatch, capsys):
+    monkeypatch.setenv("LLMCHAOS_IMAGE_SOURCE", "officail")
+
+    with pytest.raises(SystemExit) as ended:
+        bootstrap.parse(["images"])
+
+    assert ended.value.code == 2
+    assert "LLMCHAOS_IMAGE_SOURCE must be one of auto, official, packages, got 'officail'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("given", "source"), [("", "auto"), ("packages", "packages"), (None, "auto")])
+def test_the_source_of_images_may_come_from_the_environment(monkeypatch, given, source):
+    monkeypatch.delenv("LLMCHAOS_IMAGE_SOURCE", raising=False)
+    if given is not None:
+        monkeypatch.setenv("LLMCHAOS_IMAGE_SOURCE", given)
+
+    assert bootstrap.parse(["images"]).source == source
+
+
+def test_what_is_installed_for_all_users_is_announced(monkeypatch, tmp_path, capsys):
+    def unpack(packages, into):
+        for package in packages:
+            found = into / "usr/libexec/docker/cli-plugins" / package
+            found.parent.mkdir(parents=True, exist_ok=True)
+            found.write_text("")
+
+    monkeypatch.setattr(debian, "unpack_newer", unpack)
+    monkeypatch.setattr(engine, "PLUGIN_FOLDER", tmp_path / "plugins")
+
+    engine.install_plugins(["compose"])
+
+    told = f"setup: installed {tmp_path}/plugins/docker-compose, for all users of this machine\n"
+    assert capsys.readouterr().err == told
+
+
+def test_a_daemon_that_is_started_is_announced(monkeypatch, capsys):
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setattr(engine, "under_systemd", lambda: True)
+    monkeypatch.setattr(engine, "run", lambda *_args, **_options: "")
+
+    engine.start_daemon()
+
+    assert capsys.readouterr().err == "setup: starting docker.service\n"

@@ -157,7 +157,19 @@ class TestCommand:
         monkeypatch.chdir(tmp_path)
 
         assert main(["budget"]) == 0
-        assert capsys.readouterr().out == "no trial in the ledger yet\n"
+        assert capsys.readouterr().out == (
+            "no trial in the ledger yet: there is no file reports/ledger.jsonl here; give another one with --ledger\n"
+        )
+
+    def test_of_a_service_level_that_the_ledger_has_not_names_those_it_has(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        append(tmp_path / "ledger.jsonl", [kill()])
+
+        assert main(["budget", "--ledger", str(tmp_path / "ledger.jsonl"), "--slo", "availabilty"]) == 1
+
+        said = "llmchaos: --slo must be one of the service levels of the ledger, availability, got 'availabilty'\n"
+        assert capsys.readouterr().err == said
 
 
 def test_fields_of_a_later_version_are_passed_over(tmp_path: Path) -> None:

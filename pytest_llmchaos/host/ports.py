@@ -6,6 +6,7 @@ import errno
 import fcntl
 import itertools
 import os
+import re
 import socket
 
 from pytest_llmchaos.errors import NotReady
@@ -24,6 +25,22 @@ def port_is_free(port: int) -> bool:
                 return False
             raise
     return True
+
+
+def given_port(variable: str) -> int | None:
+    """The port that an environment variable fixes; None where it is unset or empty.
+
+    Raises NotReady for a value that is no port from 1 to 65535, or one that is taken.
+    """
+    text = os.environ.get(variable, "").strip()
+    if not text:
+        return None
+    port = int(text) if re.fullmatch(r"[0-9]{1,5}", text) else 0
+    if not 1 <= port <= 65535:
+        raise NotReady(f"{variable} must be a port from 1 to 65535, got {text!r:.80}")
+    if not port_is_free(port):
+        raise NotReady(f"{variable}={port} is taken: free it, or unset {variable} to let a free one be chosen")
+    return port
 
 
 class Ports:

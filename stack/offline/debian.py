@@ -121,4 +121,5 @@ def unpack_newer(packages: Sequence[str], into: Path, suite: str = NEWER_SUITE) 
         run([*apt, "update", "-q"], deadline_s=APT_DEADLINE_S)
         run([*apt, "download", "-q", *packages], deadline_s=APT_DEADLINE_S, cwd=scratch / "deb")
         for archive in sorted((scratch / "deb").glob("*.deb")):
+            say(f"unpacking {archive.name} of Debian {suite}")
             run(["dpkg-deb", "-x", str(archive), str(into)], deadline_s=120)

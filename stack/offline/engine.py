@@ -76,9 +76,10 @@ def start_daemon() -> None:
             "start it, or unset DOCKER_HOST"
         )
     if under_systemd():  # the machine has a keeper of daemons: two of them would fight
+        say("starting docker.service")
         run(["systemctl", "start", "docker"], deadline_s=DAEMON_DEADLINE_S)
         return
-    say(f"starting dockerd, log in {DAEMON_LOG}")
+    say(f"starting dockerd, which goes on running after this; its log is {DAEMON_LOG}")
     with DAEMON_LOG.open("ab") as log:
         daemon = subprocess.Popen(
             ["dockerd"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/"
@@ -105,6 +106,7 @@ def install_plugins(names: list[str]) -> None:
             arriving = PLUGIN_FOLDER / f".{PLUGINS[name]}.arriving"
             shutil.copy(source, arriving)
             arriving.replace(PLUGIN_FOLDER / PLUGINS[name])  # atomic: a client never runs half a file
+            say(f"installed {PLUGIN_FOLDER / PLUGINS[name]}, for all users of this machine")
 
 
 def server_arch() -> str:

@@ -328,7 +328,7 @@ def test_a_port_that_is_asked_for_is_taken_and_one_in_use_is_named(tmp_path, mon
 
     assert runtime.url("api") == f"http://127.0.0.1:{free}"
     monkeypatch.setenv("LLMCHAOS_API_PORT", "x")
-    with pytest.raises(NotReady, match="LLMCHAOS_API_PORT=x is taken or no port"):
+    with pytest.raises(NotReady, match="LLMCHAOS_API_PORT must be a port from 1 to 65535, got 'x'"):
         new_runtime(tmp_path).prepare()
     held.close()
 

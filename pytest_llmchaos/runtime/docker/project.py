@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pytest_llmchaos.errors import BadScenario, NotReady
-from pytest_llmchaos.host.ports import Ports, port_is_free
+from pytest_llmchaos.host.ports import Ports, given_port
 from pytest_llmchaos.runtime.docker import docker_cli, reach
 from pytest_llmchaos.subject.lab import BACKENDS, Subject, dashboards_dir, setup_command
 
@@ -43,15 +43,7 @@ class ComposeProject:
         docker_cli.require_engine()
         self._env = {**self._image_env(), **dict(self._subject.extra_env)}
         for service, variable, _ in self._subject.ports:
-            wanted = os.environ.get(variable)
-            if wanted is None:
-                self.port_of[service] = self._ports.reserve()
-            elif not wanted.isdigit() or not port_is_free(int(wanted)):
-                raise NotReady(
-                    f"{variable}={wanted} is taken or no port: free it, or unset {variable} to let a free one be chosen"
-                )
-            else:
-                self.port_of[service] = int(wanted)
+            self.port_of[service] = given_port(variable) or self._ports.reserve()
             self._env[variable] = str(self.port_of[service])
         if GRAFANA_IMAGE in self._env:
             self.port_of["grafana"] = self._ports.reserve()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pytest_llmchaos.errors import BadScenario, NotReady
-from pytest_llmchaos.host.ports import Ports, port_is_free
+from pytest_llmchaos.host.ports import Ports, given_port
 from pytest_llmchaos.model import RuntimeEvent, ServiceState, UndoOp
 from pytest_llmchaos.runtime.local import cleanup
 from pytest_llmchaos.runtime.local.compose_reader import Addresses, Program
@@ -91,16 +90,8 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility
         self._programs = self._set.translate(self._work, self._addresses)
 
     def _ports_from_environment(self) -> dict[tuple[str, int], int]:
-        given = {}
-        for service, variable, port in self.subject.ports:
-            wanted = os.environ.get(variable)
-            if wanted is not None:
-                if not wanted.isdigit() or not port_is_free(int(wanted)):
-                    raise NotReady(
-                        f"{variable}={wanted} is taken or no port: free it, or unset {variable} to let a free one be chosen"
-                    )
-                given[service, port] = int(wanted)
-        return given
+        found = {(service, port): given_port(variable) for service, variable, port in self.subject.ports}
+        return {place: given for place, given in found.items() if given is not None}
 
     def _reserve_addresses(self) -> Addresses:
         if self._addresses is None:

@@ -1,0 +1,42 @@
+"""Ports that the environment fixes: one that cannot be is one clear error."""
+
+import socket
+
+import pytest
+
+from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.host.ports import given_port
+
+NAME = "LLMCHAOS_API_PORT"
+
+
+@pytest.mark.parametrize("text", ["99999", "0", "65536", "-1", "8000.0", "x", "\u00b2", "\u0668\u0660", "9" * 5000])
+def test_what_is_no_port_is_refused_by_its_variable(monkeypatch, text):
+    monkeypatch.setenv(NAME, text)
+
+    with pytest.raises(NotReady, match=f"^{NAME} must be a port from 1 to 65535, got '") as refused:
+        given_port(NAME)
+
+    assert len(str(refused.value)) < 200
+
+
+@pytest.mark.parametrize("text", [None, "", " "])
+def test_an_unset_or_empty_variable_fixes_no_port(monkeypatch, text):
+    monkeypatch.delenv(NAME, raising=False)
+    if text is not None:
+        monkeypatch.setenv(NAME, text)
+
+    assert given_port(NAME) is None
+
+
+def test_a_port_that_is_taken_is_named_and_a_free_one_is_used(monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setenv(NAME, str(port))
+
+        with pytest.raises(NotReady, match=f"^{NAME}={port} is taken: free it, or unset {NAME}"):
+            given_port(NAME)
+
+    assert given_port(NAME) == port
