@@ -70,6 +70,7 @@ def lab_of(events: list[RuntimeEvent]) -> Any:
     """A lab that has these events to tell, no alert, and nothing to disagree with."""
     return SimpleNamespace(
         subject=SimpleNamespace(
+            api="api",
             targets=(),
             expected_of=lambda *_: None,
             pushgateway=None,

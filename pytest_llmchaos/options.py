@@ -70,6 +70,7 @@ INI: tuple[tuple[str, IniType, str], ...] = (
     ("llmchaos_replica_header", "string", "The response header that names the replica of an answer."),
     ("llmchaos_busy_query", "string", "PromQL: the requests that each replica works on, by label service."),
     ("llmchaos_rotation_query", "string", "PromQL: 1 for each replica that requests are routed to, by label service."),
+    ("llmchaos_ready_path", "string", "The path of the api that answers 200 while it takes requests."),
     ("llmchaos_tokens_per_s", "float", "Answer tokens a second that the stack can serve (default: 1000)."),
     ("llmchaos_slo", "string", "Your OpenSLO file, over your own metrics."),
     (
@@ -94,6 +95,7 @@ _EXAMPLES = {
     "replica_header": "x-replica",
     "busy_query": "sum by (service) (vllm:num_requests_running)",
     "rotation_query": "min by (service) (upstream_healthy)",
+    "ready_path": "/readyz",
     "tokens_per_s": "500",
     "slo": "slo.yaml",
     "attach": "true",

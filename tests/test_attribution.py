@@ -5,6 +5,7 @@ import pytest
 from pytest_llmchaos import faults
 from pytest_llmchaos.evidence.journal import Journal
 from pytest_llmchaos.evidence.trial_record import Record
+from pytest_llmchaos.evidence.trial_result import ReadySpan
 from pytest_llmchaos.lab.injector import Injected
 from pytest_llmchaos.model import Injection, RuntimeEvent
 from pytest_llmchaos.prometheus.queries import FiredAlert
@@ -13,6 +14,7 @@ from pytest_llmchaos.trial.attribution import (
     detection,
     events_of,
     is_unnoticed,
+    readiness_events,
     repaired_by,
     restarts,
     signals_of,
@@ -198,6 +200,16 @@ def test_without_a_fault_nothing_is_detected(record):
 )
 def test_a_proven_fault_without_a_signal_is_unnoticed(start, detect_s, missing):
     assert is_unnoticed(injected(start=start), detect_s) is missing
+
+
+def test_each_change_of_readiness_is_an_event():
+    spans = [ReadySpan(from_s=float(i), to_s=i + 1.0, status=status) for i, status in enumerate((200, 503, 0, 200))]
+
+    assert [(e.at_s, e.what, e.service) for e in readiness_events(spans, "api")] == [
+        (1.0, "not ready (503)", "api"),
+        (2.0, "not ready (no answer)", "api"),
+        (3.0, "ready (200)", "api"),
+    ]
 
 
 def test_restarts_are_counted_per_service():

@@ -14,6 +14,7 @@ from pytest_llmchaos.stats.recovery import CallersSaw, callers_from
 from pytest_llmchaos.stats.windows import (
     LatencyTargets,
     first_unknown_s,
+    unserved_s,
     windows,
 )
 
@@ -81,6 +82,17 @@ def test_a_request_that_its_caller_gave_up_early_is_no_failure_and_no_answer_and
     assert "left" not in one(seen).outcomes
     assert callers_from(seen, 0, 2, LIMITS, 40) == CallersSaw(suffered=False, good_s=2)
     assert first_unknown_s(seen) == math.inf
+
+
+def test_a_second_is_unserved_if_something_was_due_in_it_and_nothing_was_answered():
+    seen = [
+        *(sample(1.2), sample(1.7, "timeout")),
+        *(sample(2.1, "timeout"), sample(2.9, "refused")),
+        *(sample(3.1, "left"), sample(4.1, "cancelled")),
+        sample(5.0, "http_5xx"),
+    ]
+
+    assert unserved_s(seen) == (2.0, 5.0)
 
 
 def test_refusals_that_name_no_time_to_come_back_are_counted():

@@ -16,7 +16,8 @@ from pytest_llmchaos.loads.arrivals import Arrival, Impatience
     [
         ({"url": "127.0.0.1:8000"}, "url must look like http://127.0.0.1:8000, got '127.0.0.1:8000'"),
         ({"push_url": "ftp://x"}, "push_url must look like"),
-        ({"path": "v1"}, "path must begin with /, got 'v1'"),
+        ({"path": "v1"}, "path must begin with / and be one word, got 'v1'"),
+        ({"ready_path": "/readyz HTTP"}, "ready_path must begin with / and be one word, got '/readyz HTTP'"),
         ({"arrivals": ()}, "arrivals must not be empty"),
         ({"arrivals": (Arrival(1, "a", 1), Arrival(0, "b", 1))}, "arrivals must be in order of due_s"),
         ({"check": "sim-v2"}, "check must be None or \"sim-v1\", got 'sim-v2'"),

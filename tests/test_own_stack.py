@@ -25,6 +25,8 @@ def test_keys_are_a_subject(folder):
     assert subject.own
     assert subject.allow == ("volume:m",)
     assert not subject.attach
+    assert subject.ready_path is None
+    assert subject_of(folder, ready_path="/readyz").ready_path == "/readyz"
 
 
 def test_without_a_compose_file_the_lab_is_the_subject(folder):
@@ -36,6 +38,7 @@ def test_without_a_compose_file_the_lab_is_the_subject(folder):
     [
         ({"compose": ()}, "llmchaos_api needs llmchaos_compose"),
         ({"compose": ("no.yaml",)}, r"llmchaos_compose: no file at .*no\.yaml"),
+        ({"ready_path": "readyz"}, "llmchaos_ready_path must be a path such as /readyz, got 'readyz'"),
         ({"slo": ""}, "llmchaos_slo must be the path"),
         ({"slo": "no.yaml"}, r"llmchaos_slo: no file at .*no\.yaml"),
         ({"api": ""}, "llmchaos_api is missing, the service that .*: add it, such as llmchaos_api = web"),

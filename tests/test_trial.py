@@ -18,7 +18,7 @@ from pytest_llmchaos.errors import (
 )
 from pytest_llmchaos.evidence.journal import Journal
 from pytest_llmchaos.evidence.trial_record import Record
-from pytest_llmchaos.evidence.trial_result import LoadResult, ProofNote, TrialResult
+from pytest_llmchaos.evidence.trial_result import LoadResult, ProofNote, ReadySpan, TrialResult
 from pytest_llmchaos.model import Sample
 from pytest_llmchaos.plan.schedule import plan_trial
 from pytest_llmchaos.slo.arithmetic import Slo, SloResult
@@ -165,6 +165,23 @@ def test_attempts_are_given_or_say_why_they_are_unknown(trial):
         _ = trial().attempts_per_request
     with pytest.raises(CounterReset, match="began again"):
         _ = trial(attempts=CounterReset("began again")).attempts_per_request
+
+
+def test_a_service_that_calls_itself_ready_while_no_caller_is_served_is_falsely_ready(trial):
+    spans = (
+        ReadySpan(from_s=0.0, to_s=12.02, status=200),
+        ReadySpan(from_s=12.02, to_s=15.0, status=503),
+        ReadySpan(from_s=15.0, to_s=30.0, status=200),
+    )
+
+    assert trial(readyz=spans, unserved_s=(10.0, 11.0, 12.0, 13.0, 14.0, 15.0)).falsely_ready_s == 3
+    assert trial(readyz=spans, unserved_s=()).falsely_ready_s == 0
+    assert [span.ready for span in spans] == [True, False, True]
+
+
+def test_where_readiness_was_not_recorded_nothing_is_said_of_it(trial):
+    with pytest.raises(Inconclusive, match="set llmchaos_ready_path, such as /readyz"):
+        _ = trial().falsely_ready_s
 
 
 def test_a_recovery_shows_how_exactly_it_was_seen(trial):

@@ -84,6 +84,21 @@ class PhaseResult(msgspec.Struct, frozen=True, kw_only=True):
     """99th percentile of the whole answer."""
 
 
+class ReadySpan(msgspec.Struct, frozen=True, kw_only=True):
+    """A stretch of a trial in which the service's readiness path gave one answer, looked at once a second."""
+
+    from_s: float
+    """Seconds since the start of the trial's load."""
+    to_s: float
+    """Seconds since the start of the trial's load."""
+    status: Annotated[int, Meta(ge=0, le=999)]
+    """HTTP status; 0 where no answer came within a second. 200 to 299 means ready."""
+
+    @property
+    def ready(self) -> bool:
+        return 200 <= self.status < 300
+
+
 class SloVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """One service level over a trial, by Prometheus."""
 
@@ -278,6 +293,7 @@ class TrialResult(Planned, frozen=True, kw_only=True):
             "plan",
             "effect",
             "replicas",
+            "readyz",
         }
     )
 
@@ -326,6 +342,8 @@ class TrialResult(Planned, frozen=True, kw_only=True):
     """Whether each replica serves again after the fault; empty where the subject names none."""
     findings: tuple[str, ...] = ()
     """What the trial showed beside its verdict."""
+    readyz: tuple[ReadySpan, ...] = ()
+    """What the service's readiness path answered during the trial; empty where it was not asked."""
     undo: tuple[UndoResult, ...] = ()
     """Every announced fault with its undo and whether the journal shows it done."""
     healed: bool | None = None

@@ -43,6 +43,7 @@ class RunningLoad:
                 arrivals=tuple(arrivals),
                 check=subject.check,
                 replica_header=subject.replica_header,
+                ready_path=subject.ready_path,
                 timeout_s=load.timeout_s,
                 first_token=load.first_token,
                 impatience=load.impatience,

@@ -21,6 +21,7 @@ from pytest_llmchaos.loadgen.load_plan import LoadPlan, own
 from pytest_llmchaos.loadgen.metrics import Counts
 from pytest_llmchaos.loadgen.pushgateway import TIMEOUT_S as PUSH_TIMEOUT_S
 from pytest_llmchaos.loadgen.pushgateway import Gateway
+from pytest_llmchaos.loadgen.readiness import Readiness
 from pytest_llmchaos.loadgen.recorder import Cpu, Lateness, Recorder, write_json
 from pytest_llmchaos.loads.arrivals import Arrival
 from pytest_llmchaos.model import Sample
@@ -67,6 +68,7 @@ class Driver:
         self._cpu = Cpu()
         self._greenlets: list[Any] = []
         self._pushing: list[Any] = []
+        self._readiness: Readiness | None = None
         self._no_more_pushes = Event()
         self._sent = self._shed = 0
         # Taken before anybody is told that the load runs: a parent that dies right then must still be missed.
@@ -78,6 +80,8 @@ class Driver:
             start_http_server(self._plan.serve_port, addr="127.0.0.1", registry=self._registry)
         if self._gateway is not None:
             self._gateway.require()
+        if self._plan.ready_path is not None and not self._worker:
+            self._readiness = Readiness(self._plan, self._plan.ready_path, self._directory, self._now_s)
         _hurry()
         self._caller.wire.warm_up()
         # The schedule stays; without it, a collection takes microseconds instead of milliseconds.
@@ -91,6 +95,8 @@ class Driver:
         t0_unix_s = time.time() + (t0_monotonic_s - time.monotonic())
         self._cpu = Cpu()
         self._greenlets = [gevent.spawn(self._arrive), gevent.spawn(self._beat)]
+        if self._readiness is not None:
+            self._greenlets.append(gevent.spawn(self._readiness.look_often))
         if self._gateway is not None:
             self._pushing = [gevent.spawn(self._push_often, self._gateway)]
         started = {"t0_monotonic_s": t0_monotonic_s, "t0_unix_s": t0_unix_s, "pid": os.getpid()}

@@ -31,6 +31,7 @@ class LoadPlan:
     `check="sim-v1"` compares each answer with the text that the simulated engine derives from the prompt.
     A stream that was silent for `stall_s` when its time was up is `stalled`, one that still trickled is a `timeout`.
     `first_token="content"` waits for the answer's own text; "any" takes reasoning, a tool call or a refusal as well.
+    `ready_path` is asked once a second, and what it answers is recorded.
     `replica_header` is the response header that names the replica.
     More than `max_inflight` requests at once are not sent but counted as shed, which makes the trial invalid.
     """
@@ -41,6 +42,7 @@ class LoadPlan:
     path: str = "/v1/chat/completions"
     headers: Mapping[str, str] = field(default_factory=dict)
     replica_header: str | None = None
+    ready_path: str | None = None
     stream: bool = True
     check: str | None = None
     timeout_s: float = 10.0
@@ -56,12 +58,7 @@ class LoadPlan:
     max_inflight: int = 5000
 
     def __post_init__(self) -> None:
-        for name, url in (("url", self.url), ("push_url", self.push_url)):
-            parts = urlsplit(url or "http://unset")
-            if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise BadScenario(f"LoadPlan: {name} must look like http://127.0.0.1:8000, got {url!r}")
-        if not self.path.startswith("/"):
-            raise BadScenario(f"LoadPlan: path must begin with /, got {self.path!r}")
+        self._check_addresses()
         if not self.arrivals:
             raise BadScenario("LoadPlan: arrivals must not be empty: a load that sends nothing proves nothing")
         if any(a.due_s > b.due_s for a, b in zip(self.arrivals, self.arrivals[1:], strict=False)):
@@ -77,6 +74,15 @@ class LoadPlan:
             if not getattr(self, name) >= least:
                 raise BadScenario(f"LoadPlan: {name} must be at least {least}, got {getattr(self, name)!r}")
         self._check_headers()
+
+    def _check_addresses(self) -> None:
+        for name, url in (("url", self.url), ("push_url", self.push_url)):
+            parts = urlsplit(url or "http://unset")
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise BadScenario(f"LoadPlan: {name} must look like http://127.0.0.1:8000, got {url!r}")
+        for name, path in (("path", self.path), ("ready_path", self.ready_path)):
+            if path is not None and (not path.startswith("/") or not path.isascii() or set(path) & set(" \r\n")):
+                raise BadScenario(f"LoadPlan: {name} must begin with / and be one word, got {path!r}")
 
     def _check_headers(self) -> None:
         for name, value in self.headers.items():

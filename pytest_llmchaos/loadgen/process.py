@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pytest_llmchaos.errors import LoadNotHeld, NotReady
+from pytest_llmchaos.evidence import readiness_file
 from pytest_llmchaos.host.import_root import import_root
 from pytest_llmchaos.loadgen.load_plan import DIRECTORY_VARIABLE, GO, LoadPlan, own
 from pytest_llmchaos.loadgen.status import LoadStatus, LoadSummary, status_of, summary_of
@@ -62,6 +63,7 @@ class LoadProcess:
         for worker in self._workers:
             for name in ("started.json", "summary.json", "samples.jsonl", "status.jsonl"):
                 (self.directory / own(name, worker)).unlink(missing_ok=True)
+        (self.directory / readiness_file.NAME).unlink(missing_ok=True)
         self.plan.write(self.directory, os.getpid())
         with (self.directory / LOG).open("wb") as log:
             self._process = subprocess.Popen(

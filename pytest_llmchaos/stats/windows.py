@@ -174,6 +174,19 @@ def evidence(
     return ((due, is_good) for due, is_good, code in rows if from_s <= due <= until_s and code not in (CANCELLED, LEFT))
 
 
+def unserved_s(samples: Iterable[Sample]) -> tuple[float, ...]:
+    """Starts of the whole seconds in which requests were due and none of them was answered well enough to be ok."""
+    columns = columns_of(samples)
+    offered: set[int] = set()
+    served: set[int] = set()
+    for due_s, code in zip(columns.due_s, columns.outcomes, strict=True):
+        if code == OK:
+            served.add(int(due_s))
+        elif code not in (CANCELLED, LEFT):
+            offered.add(int(due_s))
+    return tuple(map(float, sorted(offered - served)))
+
+
 def first_unknown_s(samples: Iterable[Sample]) -> float:
     """When the first request was due that its caller gave up because the load ended; infinite if there is none.
 

@@ -44,6 +44,8 @@ class Subject:
     peak_tokens_per_s: float = 0.0
     # The response header in which the service names the replica that served a request.
     replica_header: str | None = None
+    # The path that answers 200 while the service takes requests.
+    ready_path: str | None = None
     # The services that answer requests, as that header and the runtime name them.
     replicas: tuple[str, ...] = ()
     # By `service`: requests that each replica works on, and 1 where the service routes requests to it.
@@ -156,6 +158,7 @@ def lab_subject(backend: str) -> Subject:
         expected=EXPECTED,
         known_rules=RULES,
         replica_header="x-llmlab-replica",
+        ready_path="/readyz",
         replicas=("model-1", "model-2"),
         busy_query=_BUSY,
         rotation_query=_ROTATION,

@@ -38,6 +38,7 @@ class OwnKeys:
     replica_header: str = ""
     busy_query: str = ""
     rotation_query: str = ""
+    ready_path: str = ""
     tokens_per_s: float | None = None
     slo: str = ""
     attach: bool = False
@@ -85,6 +86,7 @@ def own_subject(keys: OwnKeys, folder: Path, *, toml: bool = False) -> Subject |
         own=True,
         attach=keys.attach,
         allow=keys.allow,
+        ready_path=keys.ready_path or None,
     )
 
 
@@ -126,6 +128,8 @@ def _check_names(keys: OwnKeys) -> None:
         raise BadScenario(
             f"llmchaos_replica_header must be the name of a response header, such as x-replica, got {keys.replica_header!r}"
         )
+    if keys.ready_path and not keys.ready_path.startswith("/"):
+        raise BadScenario(f"llmchaos_ready_path must be a path such as /readyz, got {keys.ready_path!r}")
     for entry in keys.allow:
         if not all(entry.partition(":")):
             raise BadScenario(f"llmchaos_allow must be entries such as volume:models or privileged:web, got {entry!r}")

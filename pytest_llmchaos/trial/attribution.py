@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pytest_llmchaos.evidence.trial_result import Coincidence, EventNote
+from pytest_llmchaos.evidence.trial_result import Coincidence, EventNote, ReadySpan
 from pytest_llmchaos.model import DeclaresSignals
 from pytest_llmchaos.trial.signals import Signal
 from pytest_llmchaos.trial.trial import Action
@@ -246,3 +246,16 @@ def restarts(events: Sequence[RuntimeEvent]) -> dict[str, int]:
         if event.action == "start":
             counts[event.service] = counts.get(event.service, 0) + 1
     return counts
+
+
+def readiness_events(spans: Sequence[ReadySpan], service: str) -> list[EventNote]:
+    """Each change of what the readiness path answered."""
+    return [
+        EventNote(
+            at_s=span.from_s,
+            source="instrument",
+            what=f"{'ready' if span.ready else 'not ready'} ({span.status or 'no answer'})",
+            service=service,
+        )
+        for span in spans[1:]
+    ]

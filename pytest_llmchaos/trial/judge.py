@@ -11,11 +11,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import Inconclusive, InvalidExperiment, NoData
+from pytest_llmchaos.evidence import readiness_file
 from pytest_llmchaos.evidence.samples_file import load as load_samples
 from pytest_llmchaos.faults.base import strength_of
 from pytest_llmchaos.model import CALLER_REQUESTS
 from pytest_llmchaos.slo.arithmetic import Slo
-from pytest_llmchaos.stats.windows import first_unknown_s, windows
+from pytest_llmchaos.stats.windows import first_unknown_s, unserved_s, windows
 from pytest_llmchaos.trial import slo_verdict
 from pytest_llmchaos.trial.agreement import require_evidence
 from pytest_llmchaos.trial.attribution import (
@@ -24,6 +25,7 @@ from pytest_llmchaos.trial.attribution import (
     detection,
     events_of,
     is_unnoticed,
+    readiness_events,
     repaired_by,
     restarts,
     signals_of,
@@ -60,6 +62,8 @@ def judge(
     parts = {w.name: w for w in windows(samples, bounds_of(record, samples, ended_s), limits=load.limits)}
     require_answers(parts["whole"])
     require_evidence(lab, record, parts["whole"], counted_unix_s, injected)
+    readyz = readiness_file.load(record.directory)
+    record.note_events(readiness_events(readyz, lab.subject.api))
     known = Known(
         samples=samples,
         limits=load.limits,
@@ -102,6 +106,8 @@ def judge(
         findings=tuple(record.findings),
         events=tuple(record.events),
         load=about_load,
+        readyz=readyz,
+        unserved_s=unserved_s(samples),
         replicas_after=replicas,
         signals=signals_of(record, seen_from_s, audit, fired),
         known_alerts=_known_alerts(lab),

@@ -85,6 +85,7 @@ def judged_result(record: Record, trial: Trial) -> TrialResult:
         phases=tuple(phase_of(window) for window in trial.windows.values() if window.name != "whole"),
         slos=tuple(map(_slo, trial.slos.values())),
         load=trial.load,
+        readyz=trial.readyz,
         replicas=() if trial.replicas_after is None else tuple(map(_replica, trial.replicas_after.replicas)),
     )
 

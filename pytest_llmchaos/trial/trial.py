@@ -11,7 +11,7 @@ from pytest_llmchaos.trial import signals as own_signals
 from pytest_llmchaos.trial.signals import Signal
 
 if TYPE_CHECKING:
-    from pytest_llmchaos.evidence.trial_result import Coincidence, EventNote, LoadResult
+    from pytest_llmchaos.evidence.trial_result import Coincidence, EventNote, LoadResult, ReadySpan
     from pytest_llmchaos.plan.experiment import TrialPlan
     from pytest_llmchaos.slo.arithmetic import SloResult
     from pytest_llmchaos.stats.windows import Window
@@ -75,6 +75,8 @@ class Trial:
     findings: tuple[str, ...]
     events: tuple[EventNote, ...] = field(repr=False)
     load: LoadResult = field(repr=False)
+    readyz: tuple[ReadySpan, ...] = field(default=(), repr=False)
+    unserved_s: tuple[float, ...] = field(default=(), repr=False)
     replicas_after: Replicas | None = field(default=None, repr=False)
     signals: tuple[Signal, ...] = ()
     known_alerts: tuple[str, ...] = field(default=(), repr=False)
@@ -208,6 +210,23 @@ class Trial:
         if self.replicas_after is None:
             raise NoData("no service is known to be a replica: set llmchaos_replicas and llmchaos_replica_header")
         return self.replicas_after
+
+    @property
+    def falsely_ready_s(self) -> float:
+        """Whole seconds in which requests were due, none was answered, and the service still said that it was ready.
+
+        Load balancers send callers there. Raises Inconclusive where readiness was not recorded.
+        """
+        if not self.readyz:
+            raise Inconclusive(
+                "what the service's readiness path said was not recorded: set llmchaos_ready_path, such as /readyz"
+            )
+        return float(
+            sum(
+                any(s.ready and s.from_s <= at_s and at_s + 1 <= s.to_s for s in self.readyz)
+                for at_s in self.unserved_s
+            )
+        )
 
     @property
     def silently_truncated(self) -> int:

@@ -16,7 +16,7 @@ from support.load_server import Server
 from support.waiting import until
 
 from pytest_llmchaos.errors import LoadNotHeld, NotReady
-from pytest_llmchaos.evidence import samples_file
+from pytest_llmchaos.evidence import readiness_file, samples_file
 from pytest_llmchaos.loadgen.load_plan import DIRECTORY_VARIABLE, LoadPlan
 from pytest_llmchaos.loadgen.process import LOCUSTFILE, LoadProcess
 from pytest_llmchaos.loadgen.tail import merge
@@ -305,6 +305,24 @@ def test_a_caller_who_waited_for_longer_than_a_good_answer_takes_saw_a_failure(t
     (sample,) = samples_file.read(tmp_path / "samples.jsonl")
 
     assert (sample.outcome, sample.e2e_s < 1) == ("timeout", True)
+
+
+def test_what_the_readiness_path_answers_is_recorded_while_the_load_runs(tmp_path):
+    with Server() as server:
+        load = plan(server, ["ok"] * 4, every_s=0.9, ready_path="/readyz", headers={"Authorization": "Bearer abc"})
+        server.ready_status = 503
+        with LoadProcess(load, tmp_path) as process:
+            until(lambda: len(server.looked) >= 2, "two looks", DEADLINE_S)
+            server.ready_status = 200
+            until(lambda: not process.alive, "the end of the load", DEADLINE_S)
+            process.stop()
+    first, second = readiness_file.load(tmp_path)
+    path, headers = server.looked[0]
+
+    assert (path, headers["authorization"]) == ("/readyz", "Bearer abc")
+    assert [(s.status, s.ready) for s in (first, second)] == [(503, False), (200, True)]
+    assert (first.from_s, first.to_s) == (pytest.approx(0, abs=0.2), pytest.approx(2, abs=0.3))
+    assert [asked["stream"] for _, asked in server.seen] == [True] * 4
 
 
 def test_a_failed_request_is_observed_as_infinite(performed):

@@ -41,7 +41,7 @@ def perform(campaign, plan):
             record=Record(Journal(Path("journal.jsonl")), "001", Path()),
             running_load=None,
             runtime=SimpleNamespace(url=lambda service: server.url),
-            subject=SimpleNamespace(pushgateway=None, api="api", model="m", check="sim-v1", replica_header=None),
+            subject=SimpleNamespace(pushgateway=None, api="api", model="m", check="sim-v1", replica_header=None, ready_path=None),
         )
         progress(lab, "starting", None)
         words = ["ok"] * 40 + ["s500"] * 20 + ["ok"] * 100

@@ -38,6 +38,8 @@ class Server:
         self.seen = []
         self.pushed = []
         self.push_status = 200
+        self.ready_status = 200
+        self.looked = []
         self.push_s = 0.0
         self.pushing = 0
         self._loop = asyncio.new_event_loop()
@@ -79,7 +81,11 @@ class Server:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         first, *lines = head.split("\r\n")
         headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines if line)}
-        body = await reader.readexactly(int(headers["content-length"]))
+        body = await reader.readexactly(int(headers.get("content-length", 0)))
+        if first.startswith("GET"):
+            self.looked.append((first.split()[1], headers))
+            writer.write(refusal(self.ready_status))
+            return True
         if first.startswith("PUT"):
             self.pushing += 1
             await asyncio.sleep(self.push_s)
