@@ -18,12 +18,15 @@ from pytest_llmchaos import errors, options
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.evidence import journal_lines as lines
 from pytest_llmchaos.evidence.trial_result import TrialResult
+from pytest_llmchaos.faults.kill import Kill
+from pytest_llmchaos.host import measurement_lock
+from pytest_llmchaos.lab import gates, injector
 from pytest_llmchaos.lab.lab import Lab
+from pytest_llmchaos.model import Proof
 from pytest_llmchaos.session.campaign import Campaign
 from pytest_llmchaos.session.replay import read_replay
 from pytest_llmchaos.session.run import Run
 from pytest_llmchaos.subject.lab import lab_subject
-from pytest_llmchaos.trial.own_load import judge_own_load
 from pytest_llmchaos.xdist import is_scenario
 
 
@@ -140,62 +143,160 @@ def test_a_junit_file_says_what_became_of_each_claim(chaos, double, monkeypatch,
     }
 
 
-def test_a_load_outside_a_trial_is_judged_by_its_test(chaos, monkeypatch):
+@pytest.fixture
+def on_a_fake(chaos, monkeypatch, tmp_path):
+    """`chaos` with a lab on a fake runtime, whose loads are sent by nobody and refused by no gate."""
+
+    def judged(_lab, record, _load, _injected):
+        return record.seen()
+
     def lab(run):
         run._lab = run._lab or Lab(
             runtime=FakeRuntime(),
-            subject=replace(lab_subject("sim"), pushgateway=None),
+            subject=replace(lab_subject("sim"), pushgateway=None, remediator=None),
             journal=run.journal,
             directory=run.settings.directory,
-            seed=1,
-            say=print,
-            judge=judge_own_load,
+            seed=run.settings.seed,
+            say=lambda *_: None,
+            judge=judged,
             test=run.test,
         )
         return run._lab
+
+    class Callers:
+        pid, t0_unix_s, t0_monotonic_s = 1, 0.0, 0.0
+
+        def __init__(self, *_, **__):
+            self.launch = self.start = self.stop = self.check_alive = lambda: None
 
     monkeypatch.setattr(
         Campaign, "preflight", lambda self: self.run.announce([trial.entry for trial in self.schedule()])
     )
     monkeypatch.setattr(Run, "lab", lab)
-    text = """
-from contextlib import contextmanager
-import pytest
-from pytest_llmchaos import faults
-from pytest_llmchaos.errors import LoadNotHeld
-from pytest_llmchaos.evidence.trial_result import Planned
+    monkeypatch.setattr("pytest_llmchaos.lab.lab.RunningLoad", Callers)
+    monkeypatch.setattr(gates, "require_clean", lambda _: None)
+    monkeypatch.setattr(injector, "prove_reverted", lambda *_: Proof(step="healed", witness="-", at_unix_s=0.0))
+    monkeypatch.setattr(Kill, "observed", lambda *_: Proof(step="injected", witness="-", at_unix_s=0.0))
+    monkeypatch.setattr(measurement_lock, "slot_file", lambda name: tmp_path / f"{name}.lock")
 
-@pytest.fixture
-def loaded(lab):
-    @contextmanager
-    def loaded():
-        with lab.recording(Planned(scenario="lab")) as record, lab.test.owning(record), record.judged_by_its_test():
-            yield
-    return loaded
+    def run(text, *args):
+        head = (
+            "import pytest\nfrom pytest_llmchaos import faults, loads\nfrom pytest_llmchaos.errors import LoadNotHeld\n"
+        )
+        head += "LOAD = loads.open_loop(rate_rps=2)\n"
+        return chaos("--chaos-backend=sim", *args, test_odd=head + text)
 
-def test_good(loaded):
-    with loaded():
+    return run
+
+
+def test_a_load_outside_a_trial_is_judged_by_its_test(on_a_fake, pytester):
+    result = on_a_fake(
+        """
+def test_good(lab):
+    '''It holds.'''
+    with lab.load(LOAD), lab.inject(faults.kill("api")):
         pass
 
-def test_wrong(loaded):
-    with loaded():
+def test_wrong(lab):
+    with lab.load(LOAD):
         assert 1 == 2
 
-def test_late(loaded):
-    with loaded():
+def test_late(lab):
+    with lab.load(LOAD):
         raise LoadNotHeld("late")
 
-def test_skipped(loaded):
-    with loaded():
+def test_skipped(lab):
+    with lab.load(LOAD):
         pytest.skip("not today")
-"""
-
-    result = chaos("--chaos-backend=sim", text=text.replace("{", "{{").replace("}", "}}"))
+""",
+        "--junitxml=odd.xml",
+    )
 
     result.assert_outcomes(passed=1, failed=1, errors=1, skipped=1)
     result.stdout.fnmatch_lines(
-        ["✓ held * lab*", "✗ refuted * lab*assert 1 == 2*", "∅ invalid * lab*LoadNotHeld: late*", "✓ held * lab*"]
+        [
+            "✓ held * test_odd.py::test_good: kill api*",
+            "✗ refuted * test_odd.py::test_wrong: none*assert 1 == 2*",
+            "∅ invalid * test_odd.py::test_late: none*LoadNotHeld: late*",
+            "✓ held * test_odd.py::test_skipped: none*",
+        ]
     )
+    run = next(pytester.path.glob("reports/*/run.json"))
+    trials = json.loads(run.read_text())["trials"]
+    assert trials[0]["hypothesis"] == "It holds."
+    assert [[claim["nodeid"] for claim in trial["claims"]] for trial in trials] == [
+        [trial["scenario"]] for trial in trials
+    ]
+    cases = ET.parse(pytester.path / "odd.xml").iter("testcase")
+    shown = {case.get("name"): {one.get("name"): one.get("value") for one in case.iter("property")} for case in cases}
+    assert shown["test_good"]["llmchaos_fault"] == "kill api"
+    assert {name: of["llmchaos_verdict"] for name, of in shown.items()} == {
+        "test_good": "held",
+        "test_wrong": "refuted",
+        "test_late": "invalid",
+        "test_skipped": "held",
+    }
+
+
+def test_a_gate_that_makes_a_test_void_does_not_hide_what_the_test_had_found(on_a_fake, pytester):
+    result = on_a_fake(
+        """
+def test_it(lab):
+    try:
+        with lab.load(LOAD):
+            assert 1 == 2
+    finally:
+        raise LoadNotHeld("late")
+"""
+    )
+
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(
+        ["LoadNotHeld: late", "before that, the test had failed: AssertionError: assert 1 == 2"]
+    )
+
+
+DRAWS = """
+def draw(lab, what):
+    with lab.load(loads.poisson(rate_rps=5)), lab.inject(faults.kill("model-*")) as injected:
+        pass
+    with open("drawn.txt", "a") as file:
+        file.write(f"{what} {injected.victims[0]}\\n")
+
+@pytest.fixture(scope="module", params=range(6))
+def shared(lab, request):
+    draw(lab, f"shared {request.param}")
+
+@pytest.fixture
+def own(lab, request):
+    draw(lab, f"own of {request.node.name}")
+
+@pytest.mark.parametrize("number", range(8))
+def test_one(lab, own, number):
+    for again in range(2):
+        draw(lab, f"one {number} {again}")
+
+def test_two(lab, shared):
+    pass
+
+def test_three(lab, shared):
+    pass
+"""
+
+
+def test_what_lab_draws_depends_on_neither_order_nor_selection(on_a_fake, pytester):
+    def drawn(*args, text=DRAWS):
+        (pytester.path / "drawn.txt").unlink(missing_ok=True)
+        assert on_a_fake(text, "--chaos-seed=7", *args).ret == 0
+        return set((pytester.path / "drawn.txt").read_text().splitlines())
+
+    whole = drawn()
+    swapped = DRAWS.replace("test_two", "test_2").replace("test_three", "test_two").replace("test_2", "test_three")
+
+    assert len({line.split()[-1] for line in whole}) == 2
+    assert drawn("-k", "test_three") | drawn("-k", "test_one and 5") < whole
+    assert drawn(text=swapped) == whole
+    assert drawn("--chaos-seed=8") != whole
 
 
 def test_a_need_that_the_runtime_lacks_is_a_skip_that_names_it(chaos, double):
