@@ -73,7 +73,7 @@ class Lab:
         self._say = say
         self._prometheus: Prometheus | None = None
         self._slos: tuple[Slo, ...] | None = None
-        self._trials = 0
+        self.trials = 0  # records opened so far
         self.record: Record | None = None
         self._judge = judge
         self._worker = worker
@@ -109,8 +109,8 @@ class Lab:
     @contextmanager
     def recording(self, planned: Planned = UNPLANNED) -> Iterator[Record]:
         """A record of its own for what happens inside the block. Workers of one run share its folder, so it is named by its worker."""
-        self._trials += 1
-        name = f"{self._worker}-{self._trials:03d}" if self._worker else f"{self._trials:03d}"
+        self.trials += 1
+        name = f"{self._worker}-{self.trials:03d}" if self._worker else f"{self.trials:03d}"
         directory = self.directory / "trials" / name
         directory.mkdir(parents=True, exist_ok=True)
         record = Record(self.journal, name, directory, planned)

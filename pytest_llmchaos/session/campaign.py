@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_llmchaos.errors import LlmchaosError, NotReady
+from pytest_llmchaos.errors import InvalidExperiment, LlmchaosError, NotReady
 from pytest_llmchaos.evidence import ledger
 from pytest_llmchaos.evidence.journal_lines import Claim
 from pytest_llmchaos.evidence.trial_result import ClaimOutcome
@@ -36,6 +36,7 @@ class Campaign:
         self._make_progress = make_progress
         self._run: Run | None = None
         self._performed: dict[Hashable, Performed] = {}
+        self._cut_off: dict[Hashable, InvalidExperiment] = {}
         self._schedule: list[ScheduledTrial] = []
         self.refused: LlmchaosError | None = None
 
@@ -75,17 +76,33 @@ class Campaign:
         self.run.announce([trial.entry for trial in self._schedule])
 
     def perform_once(self, plan: TrialPlan) -> Performed:
-        """The trial of a plan: performed at the first call, remembered for the others."""
+        """The trial of a plan: performed at the first call, remembered for the others.
+
+        Raises what cut it off; InvalidExperiment with that for the others, if it had begun by then.
+        """
         if self.refused is not None:
             raise self.refused
         key = plan.key
+        if key in self._cut_off:
+            raise self._cut_off[key]
         if key not in self._performed:
+            begun = self._begun()
             try:
                 self._performed[key] = self._perform(plan)
+            except BaseException as error:
+                if self._begun() > begun:
+                    # By a time limit, say. Its other claims are about this trial, and not about another one.
+                    why = f"{type(error).__name__}: {error}"
+                    self._cut_off[key] = InvalidExperiment(f"the trial was cut off, for another of its claims: {why}")
+                raise
             finally:
                 if self._run is not None:
                     self._run.progress.done()
         return self._performed[key]
+
+    def _begun(self) -> int:
+        """Trials that have begun; one that is cut off while the stack is started or another session measures has not."""
+        return 0 if self._run is None else self._run.trials
 
     def _perform(self, plan: TrialPlan) -> Performed:
         performed = self.run.perform(plan)

@@ -62,6 +62,11 @@ class Run:
         return self._journal is not None
 
     @property
+    def trials(self) -> int:
+        """Trials and loads that have begun on the running stack."""
+        return 0 if self._lab is None else self._lab.trials
+
+    @property
     def journal(self) -> Journal:
         if self._journal is None:
             name = f"journal-{self.settings.worker}.jsonl" if self.settings.worker else "journal.jsonl"

@@ -47,8 +47,8 @@ def test_each_worker_has_a_stack_of_its_own_and_they_measure_in_turn(tmp_path):
     assert len(begun) == len(ended) == 2
     assert [len(trial["claims"]) for trial in sessions.run_json(reports)["trials"]] == [2, 2]
     assert ended[0] <= begun[1]
+    # Nor does the start of the other's stack disturb it.
     up = sorted(one["at_unix_s"] for one in sessions.of_kind(reports, "stack_up"))
-    down = sorted(one["at_unix_s"] for one in sessions.of_kind(reports, "stack_down"))
-    assert up[1] < down[0], "the two stacks never stood side by side, so nothing was shown"
+    assert ended[0] <= up[1]
     for stack in stacks:
         assert sessions.leftovers(stack["project"]) == []

@@ -1,0 +1,144 @@
+"""A worker's run: its stack is started while no other process measures, and a start that was interrupted is tried again."""
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+from support.fake_runtime import FakeRuntime
+
+from pytest_llmchaos import experiment, faults, loads
+from pytest_llmchaos.errors import InvalidExperiment, NotReady
+from pytest_llmchaos.host import measurement_lock
+from pytest_llmchaos.plan.schedule import plan_trial
+from pytest_llmchaos.session import run as sessions
+from pytest_llmchaos.session.campaign import Campaign
+from pytest_llmchaos.session.progress import Progress
+from pytest_llmchaos.session.run import Run
+from pytest_llmchaos.session.settings import Settings
+from pytest_llmchaos.trial.perform import Performed
+
+
+class TimedOut(BaseException):
+    """What a plugin raises in the midst of anything, as pytest-timeout does."""
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch):
+    monkeypatch.setattr(measurement_lock, "slot_file", lambda name: tmp_path / f"{name}.lock")
+    about = {"runtime": "local", "backend": "sim", "repeat": 1, "worker": "", "replay_line": "pytest"}
+    return Settings(run="r", seed=1, reports=tmp_path, **about)
+
+
+@pytest.fixture
+def plan():
+    made = experiment(load=loads.open_loop(rate_rps=2), fault=faults.kill("api")).kwargs["experiment"]
+    return plan_trial(
+        scenario="s", hypothesis="", experiment=made, fault=made.faults[0], repeat=0, seed=1, services=("api",)
+    )
+
+
+def is_free():
+    """Whether another thread could measure now."""
+    found = []
+
+    def look():
+        try:
+            with measurement_lock.measuring(deadline_s=0.0):
+                found.append(True)
+        except NotReady:
+            found.append(False)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def test_a_stack_is_started_with_the_machine_to_itself_and_no_longer(settings, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Run, "_start", lambda _: seen.append(is_free()) or FakeRuntime())
+    run = Run(settings, Progress(None, tty=False))
+
+    assert run.lab() is run.lab()
+
+    assert (seen, is_free()) == ([False], True)
+
+
+def test_a_trial_that_starts_the_stack_keeps_the_machine_in_between(settings, plan, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Run, "_start", lambda _: FakeRuntime())
+    monkeypatch.setattr(sessions, "perform", lambda *_: seen.append(is_free()) or Performed(name="001"))
+    run = Run(settings, Progress(None, tty=False))
+
+    run.perform(plan)
+    run.perform(plan)
+
+    assert seen == [False, True], "the second one takes the slot by itself, with a stack that can rest"
+    assert is_free()
+
+
+def test_nothing_is_started_while_another_process_measures_and_the_wait_is_told(settings, monkeypatch):
+    said, started, leave = [], [], threading.Event()
+    monkeypatch.setattr(Run, "_start", lambda _: started.append(leave.is_set()) or FakeRuntime())
+    inside = threading.Event()
+
+    def other():
+        with measurement_lock.measuring():
+            inside.set()
+            leave.wait(20)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert inside.wait(20)
+
+    def write(text, _end):
+        said.append(text)
+        leave.set()
+
+    Run(settings, Progress(write, tty=False)).lab()
+    thread.join()
+
+    assert started == [True]
+    assert said[0].startswith("waiting for ")
+
+
+def test_a_start_that_was_interrupted_is_tried_again_and_one_that_failed_is_not(settings, monkeypatch):
+    errors = [
+        TimedOut("Timeout >20.0s"),
+        KeyboardInterrupt(),
+        NotReady("no port is free"),
+        AssertionError("unreachable"),
+    ]
+
+    def start(_):
+        raise errors.pop(0)
+
+    monkeypatch.setattr(Run, "_start", start)
+    run = Run(settings, Progress(None, tty=False))
+
+    for expected in (TimedOut, KeyboardInterrupt, NotReady):
+        with pytest.raises(expected):
+            run.lab()
+    with pytest.raises(NotReady, match="the stack could not be started: no port is free"):
+        run.lab()
+    assert len(errors) == 1
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_trial_that_was_cut_off_is_performed_anew_only_if_it_had_not_begun(settings, plan, monkeypatch, begun):
+    asked = []
+
+    def cut(run, plan):
+        asked.append(plan)
+        run._lab = SimpleNamespace(trials=int(begun))
+        raise TimedOut("Timeout >20.0s")
+
+    monkeypatch.setattr(Run, "perform", cut)
+    campaign = Campaign(settings, lambda: Progress(None, tty=False))
+
+    with pytest.raises(TimedOut):
+        campaign.perform_once(plan)
+    with pytest.raises((InvalidExperiment, TimedOut), match=r"Timeout >20\.0s") as again:
+        campaign.perform_once(plan)
+
+    assert (len(asked), again.type) == ((1, InvalidExperiment) if begun else (2, TimedOut))
