@@ -86,7 +86,11 @@ def lab_of(events: list[RuntimeEvent]) -> Any:
             events=lambda *_: events, state=lambda name: ServiceState(service=name, running=True), states=dict
         ),
         prometheus=SimpleNamespace(
-            firing_spells=lambda *_: (), clock_offset_s=lambda: 0.0, raw=lambda *_: (), alert_names=tuple
+            firing_spells=lambda *_: (),
+            clock_offset_s=lambda: 0.0,
+            targets=lambda: (),
+            raw=lambda *_: (),
+            alert_names=tuple,
         ),
     )
 

@@ -20,7 +20,7 @@ LlmchaosError
 │       ├── PartialScrape        scrapes are missing inside the window
 │       ├── CounterReset         a counter began again at 0 inside the window
 │       ├── PrometheusUnreachable
-│       └── TruthsDisagree       callers and Prometheus tell different stories
+│       └── TruthsDisagree       callers, Prometheus and the service's own counters differ
 ├── Refuted (AssertionError) the claim is wrong: raised where a value does not exist because the system failed
 │   ├── NotRecovered         the service did not come back before our own revert, or not at all
 │   └── NotDetected          the system raised no signal of its own
@@ -119,7 +119,7 @@ class PrometheusUnreachable(Inconclusive):
 
 
 class TruthsDisagree(Inconclusive):
-    """Callers and Prometheus tell different stories."""
+    """Callers, Prometheus or the service's own counters differ by more than is explained."""
 
 
 class Refuted(LlmchaosError, AssertionError):

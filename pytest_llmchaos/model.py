@@ -32,6 +32,8 @@ CALLER_GOOD = f"{CALLERS}_good"
 CALLER_INFLIGHT = f"{CALLERS}_inflight"
 CALLER_TTFT = f"{CALLERS}_time_to_first_token_seconds"
 CALLER_DURATION = f"{CALLERS}_request_duration_seconds"
+# What of a request a service level judges.
+Measure = Literal["availability", "ttft", "e2e"]
 Lifetime = Literal["lasting", "passing", "none"]
 Fidelity = Literal["real", "kernel", "simulated"]
 FIDELITIES: tuple[Fidelity, ...] = get_args(Fidelity)  # from the strongest to the weakest

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.slo.arithmetic import BURN_ALERTS, DAY_S, scaled_window_s
+from pytest_llmchaos.slo.recorded import error_ratio, error_ratio_expression
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,11 +45,6 @@ def lab_windows(scale: float) -> tuple[Windows, ...]:
 def alert_name(slo: Slo, alert: BurnAlert) -> str:
     """`stream-completeness` and FastBurn make StreamCompletenessFastBurn."""
     return "".join(_WORDS.get(word, word.capitalize()) for word in slo.name.split("-")) + alert.name
-
-
-def error_ratio(window: str) -> str:
-    """The name of the recorded share of bad events over a window; its label `slo` says of which SLO."""
-    return f"slo:error_ratio:rate{window}"
 
 
 def events(window: str) -> str:
@@ -113,9 +109,7 @@ def _group(slo: Slo, scale: float) -> str:
     lines = [f"  - name: slo-{slo.name}", "    rules:"]
     lines += _record("slo:objective:ratio", slo, f"vector({slo.objective:.12g})")
     for window in windows:
-        # clamp_min: where good and total are counted at different moments, a window can hold more of the former.
-        ratio = f"1 - sum(rate({slo.good}[{window}])) / (sum(rate({slo.total}[{window}])) > 0)"
-        lines += _record(error_ratio(window), slo, f"clamp_min({ratio}, 0)")
+        lines += _record(error_ratio(window), slo, error_ratio_expression(slo, window))
         if window in longs:
             lines += _record(events(window), slo, f"sum(increase({slo.total}[{window}]))")
     burn = f'{error_ratio(shown)}{{slo="{slo.name}"}} / {slo.error_budget:.6g}'

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_llmchaos.generate.rules import LAB_SCALE, alert_name, alerts_of, error_ratio
+from pytest_llmchaos.generate.rules import LAB_SCALE, alert_name, alerts_of
+from pytest_llmchaos.slo.recorded import error_ratio
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import requests
@@ -37,6 +38,16 @@ class Connection(threading.local):
         if self._envelope.get("warnings"):
             raise Inconclusive(f"Prometheus warns about {query}: {'; '.join(self._envelope['warnings'])}")
         return str(self._envelope["data"]["resultType"]), result
+
+    def query_range(self, query: str, from_unix_s: float, to_unix_s: float, step_s: float) -> list[dict[str, Any]]:
+        """Evaluate at `from_unix_s` and every `step_s` until `to_unix_s`."""
+        # The library's own arguments are cut to whole seconds.
+        exact = {"start": f"{from_unix_s:.3f}", "end": f"{to_unix_s:.3f}", "step": f"{step_s:g}s"}
+        epoch = datetime.fromtimestamp(0, UTC)
+        found: list[dict[str, Any]] = self.ask_in_time(
+            query, lambda api: api.custom_query_range(query, epoch, epoch, f"{step_s:g}s", params=exact)
+        )
+        return found
 
     def ask_in_time(self, what: str, ask: Callable[[Any], T]) -> T:
         api = self._connect()

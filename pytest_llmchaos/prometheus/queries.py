@@ -118,6 +118,13 @@ class Prometheus:
                 found.append(Series(labels=dict(one["metric"]), points=points))
         return tuple(found)
 
+    def series_over(self, query: str, from_unix_s: float, to_unix_s: float, step_s: float = 1.0) -> dict[float, float]:
+        """The one series that `query` gives at `from_unix_s` and every `step_s` after it, by instant."""
+        found = self._connection.query_range(query, from_unix_s, to_unix_s, step_s)
+        if len(found) > 1:
+            raise Inconclusive(f"{query} must give one series, got {len(found)}: aggregate it")
+        return {float(at): float(value) for one in found for at, value in one["values"]}
+
     def firing_spells(self, from_unix_s: float, to_unix_s: float, *, interval_s: float = 1.0) -> tuple[FiredAlert, ...]:
         """Every spell of firing inside the window, by its first firing evaluation, oldest first.
 

@@ -121,6 +121,15 @@ def budget_spent(bad_events: float, slo: Slo, rate_rps: float) -> float:
     return bad_events / budget_events(slo, rate_rps)
 
 
+def restarts_query(selector: str, span: str) -> str:
+    """PromQL: how often processes behind a selector started in the range before the evaluation; 0 where they do not tell.
+
+    A counter that is above its old value again at the first scrape after a restart is no reset to Prometheus.
+    """
+    on = "on (job, instance)"
+    return f"(sum(changes(process_start_time_seconds[{span}]) and {on} {selector}) or vector(0))"
+
+
 @dataclass(frozen=True, kw_only=True)
 class WindowQuery:
     """PromQL over one exact window, to be evaluated at the window's end.
@@ -149,7 +158,7 @@ def window_query(slo: Slo, window_s: float) -> WindowQuery:
         good=difference(slo.good),
         total=difference(slo.total),
         ratio=f"({difference(slo.good)}) / ({difference(slo.total)})",
-        resets=f"sum(resets({slo.good}[{span}])) + sum(resets({slo.total}[{span}]))",
+        resets=f"sum(resets({slo.good}[{span}])) + sum(resets({slo.total}[{span}])) + {restarts_query(slo.total, span)}",
         gone=" or ".join(f"({one} offset {span} unless {one})" for one in dict.fromkeys((slo.good, slo.total))),
     )
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.model import Measure
 from pytest_llmchaos.subject.lab_signals import EXPECTED, RULES, Expected
 
 PACKAGE = Path(__file__).parent.parent
@@ -19,6 +20,18 @@ BACKENDS = ("ollama", "llamacpp", "sim")
 # The most that was seen of each backend there, all cores given to it: what an overload has to exceed.
 PEAK_TOKENS_PER_S = {"ollama": 110.0, "llamacpp": 110.0, "sim": 4_000.0}
 CAPACITY_TOKENS_PER_S = {"ollama": 45.0, "llamacpp": 45.0, "sim": 4_000.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyShare:
+    """Selectors of the service's own histogram; `$le` stands for a pattern of the bound's bucket.
+
+    `good` are whole answers only, `total` counts every request but those that their callers left.
+    """
+
+    measure: Measure
+    good: str
+    total: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +69,7 @@ class Subject:
     requests_query: str | None = None
     # Series that are 1 while the gateway sends requests to $victim; none where it is no replica.
     used_selector: str | None = None
+    latency_shares: tuple[LatencyShare, ...] = ()
     # Of a fault's kind: a query with a sample only while Prometheus sees the fault show on $victim.
     witness_queries: tuple[tuple[str, str], ...] = ()
     # Selectors of two counters of one process: requests sent to replicas, and requests taken.
@@ -79,6 +93,18 @@ class Subject:
         return next((one for one in self.expected if one.is_about(fault, options, service)), None)
 
 
+_LATENCY_SHARES = (
+    LatencyShare(
+        measure="ttft",
+        good='gen_ai_server_time_to_first_token_seconds_bucket{error_type="",le=~"$le"}',
+        total='gen_ai_server_time_to_first_token_seconds_count{error_type!="client_cancelled"}',
+    ),
+    LatencyShare(
+        measure="e2e",
+        good='gen_ai_server_request_duration_seconds_bucket{error_type="",le=~"$le"}',
+        total='gen_ai_server_request_duration_seconds_count{error_type!="client_cancelled"}',
+    ),
+)
 # What the gateway counts on a replica, and what the replica's own engine does (vLLM's names, then llama.cpp's).
 _BUSY = (
     'sum by (service) (label_replace(llmlab_inflight_requests, "service", "$1", "replica", "(.+)")'
@@ -165,5 +191,6 @@ def lab_subject(backend: str) -> Subject:
         availability_query='sum(increase(llmlab_requests_total{outcome="ok"}[$span])) / '
         'sum(increase(llmlab_requests_total{outcome!="client_cancelled"}[$span]))',
         requests_query="sum(rate(llmlab_requests_total[3s])) + max_over_time(sum(llmlab_queue_depth)[3s:1s])",
+        latency_shares=_LATENCY_SHARES,
         extra_env=(("LLMCHAOS_BACKEND", backend),),
     )

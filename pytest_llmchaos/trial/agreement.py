@@ -1,11 +1,11 @@
-"""Agreement of the callers' samples with Prometheus."""
+"""Agreement of the callers' samples with what Prometheus got of them."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING
 
-from pytest_llmchaos.errors import Inconclusive, NoData, TooFewSamples, TruthsDisagree
+from pytest_llmchaos.errors import NoData, StaleData, TooFewSamples, TruthsDisagree
 from pytest_llmchaos.model import CALLER_DURATION, CALLER_REQUESTS
 from pytest_llmchaos.stats.windows import Window
 
@@ -23,8 +23,7 @@ TRUTHS_TOLERANCE = 0.001
 CLOCK_TOLERANCE_S = 0.25
 
 
-# The api's own share of good answers may differ by this before it is worth a finding.
-SECOND_OPINION_TOLERANCE = 0.01
+SCRAPED_DEADLINE_S = 5.0
 
 
 def require_evidence(lab: Lab, record: Record, whole: Window, counted_unix_s: float, injected: Injected) -> None:
@@ -59,7 +58,6 @@ def require_agreement(lab: Lab, record: Record, whole: Window, counted_unix_s: f
             f"availability of the whole trial: callers say {whole.availability:.4f}, Prometheus says {theirs:.4f}"
         )
     _compare_p95(lab, record, whole, counted_unix_s)
-    _second_opinion(lab, record, whole, counted_unix_s)
 
 
 def _compare_p95(lab: Lab, record: Record, whole: Window, at_unix_s: float) -> None:
@@ -84,17 +82,28 @@ def _compare_p95(lab: Lab, record: Record, whole: Window, at_unix_s: float) -> N
     record.finding(both)
 
 
-def _second_opinion(lab: Lab, record: Record, whole: Window, at_unix_s: float) -> None:
-    """What the service says of itself, where it differs: a finding, for a dead server cannot count its own failures."""
-    if lab.subject.availability_query is None:
-        return
-    span = f"{max(1, round(at_unix_s - record.anchor_unix_s))}s"
-    try:
-        own = lab.prometheus.value(lab.subject.availability_query.replace("$span", span), at_unix_s)
-    except Inconclusive:
-        return
-    if abs(own - whole.availability) > SECOND_OPINION_TOLERANCE:
-        record.finding(f"the api's own counters say availability {own:.4f}, its callers {whole.availability:.4f}")
+def await_scrapes(lab: Lab, since_unix_s: float) -> float:
+    """The time at which Prometheus has scraped every target since then: what they counted by then is known.
+
+    Raises StaleData naming a target that was not scraped in time.
+    """
+    deadline = time.monotonic() + SCRAPED_DEADLINE_S
+    while True:
+        jobs = lab.subject.scrape_jobs
+        late = [
+            target
+            for target in lab.prometheus.targets()
+            if target.last_scrape_unix_s < since_unix_s and (not jobs or target.job in jobs)
+        ]
+        if not late:
+            return time.time()
+        if time.monotonic() > deadline:
+            names = ", ".join(sorted({target.service or target.job for target in late}))
+            raise StaleData(
+                f"Prometheus has not scraped {names} within {SCRAPED_DEADLINE_S:g} s of the load's end: what they counted "
+                "last is not known; scrape every second"
+            )
+        time.sleep(0.1)
 
 
 def require_coverage(lab: Lab, record: Record, injected: Injected) -> None:

@@ -18,7 +18,7 @@ from pytest_llmchaos.model import CALLER_REQUESTS
 from pytest_llmchaos.slo.arithmetic import Slo
 from pytest_llmchaos.stats.windows import first_unknown_s, unserved_s, windows
 from pytest_llmchaos.trial import slo_verdict
-from pytest_llmchaos.trial.agreement import require_evidence
+from pytest_llmchaos.trial.agreement import await_scrapes, require_evidence
 from pytest_llmchaos.trial.attribution import (
     SIGNAL_MISSING,
     actions_of,
@@ -30,6 +30,7 @@ from pytest_llmchaos.trial.attribution import (
     restarts,
     signals_of,
 )
+from pytest_llmchaos.trial.comparison import require_truths
 from pytest_llmchaos.trial.participation import victims_seen
 from pytest_llmchaos.trial.recovery import Known, recovery, settling
 from pytest_llmchaos.trial.replicas import judge_replicas, served_again_s
@@ -46,8 +47,6 @@ if TYPE_CHECKING:
     from pytest_llmchaos.stats.windows import Window
 
 LAST_PUSH_DEADLINE_S = 10.0
-# A request can be counted up to one push (0.25 s), one scrape and its timeout after it ended.
-EDGE_S = 2.5
 
 
 def judge(
@@ -73,8 +72,9 @@ def judge(
         victims=victims_seen(lab, record, injected, record.unix_s(ended_s)),
         settled=settled,
     )
-    slos, slo_errors = _slos(lab, plan, record, known, counted_unix_s)
     runtime_events = lab.runtime.events(record.anchor_unix_s, time.time())
+    require_truths(lab, record, samples, injected, counted_unix_s)
+    slos, slo_errors = _slos(lab, plan, record, known, counted_unix_s)
     audit = lab.remediator.audit(record.anchor_unix_s) if lab.subject.remediator else []
     # Without a fault every alert of the trial is one too many, whenever it fired.
     seen_from_s = 0.0 if plan.fault.lifetime == "none" else fault_s
@@ -163,8 +163,9 @@ def _fault_phase(record: Record) -> float:
 def await_last_push(lab: Lab, load: RunningLoad) -> float:
     """The time at which Prometheus has every one of the callers' counts. Raises NoData if they never arrive whole."""
     if lab.subject.pushgateway is None:
-        return time.time()
+        return await_scrapes(lab, time.time())
     expected = load.stop().done
+    ended_unix_s = time.time()
     deadline = time.monotonic() + LAST_PUSH_DEADLINE_S
     seen: float | str = "nothing"
     while time.monotonic() < deadline:
@@ -174,7 +175,7 @@ def await_last_push(lab: Lab, load: RunningLoad) -> float:
         except NoData:
             seen = "nothing"
         if seen == expected:
-            return now
+            return await_scrapes(lab, ended_unix_s)
         time.sleep(0.1)
     raise NoData(
         f"Prometheus has {seen} of the callers' {expected} answers {LAST_PUSH_DEADLINE_S:g} s after the load ended: "
@@ -196,10 +197,6 @@ def _slos(
             result = slo_verdict.judge_slo(lab.prometheus, slo, from_unix_s, counted_unix_s, rate_rps=rate_rps)
             if slo.name == "availability" and callers.offered:
                 result = replace(result, callers_say=callers.availability)
-                edge_events = max(2.0, EDGE_S * rate_rps)
-                finding = slo_verdict.compare_with_callers(result, callers.availability, edge_events=edge_events)
-                if finding:
-                    record.finding(finding)
         except Inconclusive as error:
             errors[slo.name] = error
         else:

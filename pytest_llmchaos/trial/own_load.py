@@ -11,6 +11,7 @@ from pytest_llmchaos.evidence.samples_file import load as load_samples
 from pytest_llmchaos.stats.windows import windows
 from pytest_llmchaos.trial.agreement import require_evidence
 from pytest_llmchaos.trial.attribution import events_of
+from pytest_llmchaos.trial.comparison import require_truths
 from pytest_llmchaos.trial.judge import await_last_push, bounds_of, require_answers
 from pytest_llmchaos.trial.result import phase_of
 
@@ -33,6 +34,7 @@ def judge_own_load(lab: Lab, record: Record, load: RunningLoad, injected: Inject
     seen = windows(samples, bounds_of(record, samples, 0.0), limits=load.limits)
     require_answers(seen[-1])
     require_evidence(lab, record, seen[-1], counted_unix_s, injected)
+    require_truths(lab, record, samples, injected, counted_unix_s)
     begun, now = record.anchor_unix_s, time.time()
     audit = lab.remediator.audit(begun) if lab.subject.remediator else []
     fired = lab.prometheus.firing_spells(begun, now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_llmchaos.errors import CounterReset, Inconclusive, NoData, StaleData, TruthsDisagree
+from pytest_llmchaos.errors import CounterReset, Inconclusive, NoData, StaleData
 from pytest_llmchaos.model import CALLERS
 from pytest_llmchaos.prometheus.queries import GAP_TOLERANCE
 from pytest_llmchaos.slo.arithmetic import SloResult, window_query
@@ -65,21 +65,6 @@ def judge_slo(
             for end, at_unix_s in (("start", from_unix_s), ("end", to_unix_s))
         },
     )
-
-
-def compare_with_callers(result: SloResult, callers_say: float, *, edge_events: float) -> str | None:
-    """A finding if the callers' samples give another share than Prometheus; TruthsDisagree beyond what edges explain.
-
-    Counters are exact inside a window; requests that end between a scrape and the window's edge fall on either side of
-    it. `edge_events` says how many that can be: about the rate times two scrape intervals and a half.
-    """
-    apart_events = abs(result.value - callers_say) * result.total
-    both = f"{result.name}: Prometheus says {result.value:.6g}, the callers' samples say {callers_say:.6g}"
-    if apart_events > edge_events:
-        raise TruthsDisagree(
-            f"{both}: {apart_events:.1f} of {result.total:g} apart, the edges explain {edge_events:.1f}"
-        )
-    return f"{both}: {apart_events:.1f} of {result.total:g} {result.slo.unit} apart" if apart_events > 1 else None
 
 
 def _require_fresh(prometheus: Prometheus, selector: str, at_unix_s: float) -> None:

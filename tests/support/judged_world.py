@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from support.fake_runtime import FakeRuntime
@@ -23,7 +23,7 @@ from pytest_llmchaos.lab.live_load import RunningLoad
 from pytest_llmchaos.loadgen.metrics import Counts
 from pytest_llmchaos.loadgen.status import LoadSummary
 from pytest_llmchaos.loads.arrivals import Arrival
-from pytest_llmchaos.model import Injection, RuntimeEvent, Sample
+from pytest_llmchaos.model import Injection, Outcome, RuntimeEvent, Sample
 from pytest_llmchaos.plan.schedule import plan_trial
 from pytest_llmchaos.subject.lab import lab_subject
 from pytest_llmchaos.trial.own_load import judge_own_load
@@ -43,26 +43,62 @@ AFTERWARDS_S = 240
 ARRIVALS = [Arrival(due_s=i / RATE_RPS, prompt="hi", max_tokens=8) for i in range(round(END_S * RATE_RPS))]
 
 
-def answered() -> list[Sample]:
-    """What the callers saw: refused while the api was away, 50 ms otherwise."""
+def answered(wrong: Outcome = "refused") -> list[Sample]:
+    """What the callers saw: refused, say, while the api was away, 50 ms otherwise."""
     made = []
     for i, arrival in enumerate(ARRIVALS):
         due = arrival.due_s
         bad = KILLED_S <= due < GOOD_S
         first, end = (None, due + 0.001) if bad else (due + 0.03, due + 0.05)
-        made.append(Sample(due, due, first, end, 0.0, 8, "refused" if bad else "ok", f"model-{1 + i % 2}", f"r-{i}"))
+        made.append(Sample(due, due, first, end, 0.0, 8, wrong if bad else "ok", f"model-{1 + i % 2}", f"r-{i}"))
     return made
 
 
-def told(t0_unix_s: float) -> dict[str, dict[float, float]]:
+@dataclass
+class Gateway:
+    """What the api counts of itself. It sees every request but those that are refused, with which it died and began at 0."""
+
+    counts_failures: bool = True
+    times_failures: bool = True
+    ok: int = 0
+    failed: int = 0
+
+    def count(self, outcome: Outcome) -> None:
+        if outcome == "refused":
+            self.ok = 0
+        elif outcome == "ok":
+            self.ok += 1
+        else:
+            self.failed += 1
+
+    def series(self) -> dict[str, float]:
+        target = 'job="api",instance="api:8000",service="api"'
+        found = {
+            f'llmlab_requests_total{{outcome="ok",{target}}}': float(self.ok),
+            f'llmlab_requests_total{{outcome="upstream_5xx",{target}}}': float(self.failed * self.counts_failures),
+        }
+        for what in ("request_duration", "time_to_first_token"):
+            name = f"gen_ai_server_{what}_seconds"
+            for le in ("2.0", "2.56", "5.12", "+Inf"):
+                found[f'{name}_bucket{{error_type="",le="{le}",{target}}}'] = float(self.ok)
+            found[f'{name}_count{{error_type="",{target}}}'] = float(self.ok)
+            if self.failed and self.times_failures:  # the series is born with the first failure
+                found[f'{name}_count{{error_type="upstream_5xx",{target}}}'] = float(self.failed)
+        return found
+
+
+def told(t0_unix_s: float, wrong: Outcome = "refused", gateway: Gateway | None = None) -> dict[str, dict[float, float]]:
     """The same as Prometheus scraped it, once a second, with an alert that fires and jobs of every kind of coverage."""
-    seen, counts = answered(), Counts(lambda: 0)
+    seen, counts, api = answered(wrong), Counts(lambda: 0), gateway or Gateway()
     series: dict[str, dict[float, float]] = {}
     for second in range(-2, round(END_S) + AFTERWARDS_S):
         at = t0_unix_s + second + 0.3
         while seen and t0_unix_s + seen[0].end_s <= at:
             one = seen.pop(0)
             counts.count_end(one.outcome, one.ttft_s or one.e2e_s, one.e2e_s, one.outcome == "ok")
+            api.count(one.outcome)
+        for name, value in api.series().items():
+            series.setdefault(name, {})[at] = value
         for metric in counts.collect():
             for sample in metric.samples:
                 shown = ",".join(f'{name}="{value}"' for name, value in sample.labels.items())
@@ -79,10 +115,12 @@ def told(t0_unix_s: float) -> dict[str, dict[float, float]]:
 
 
 @contextlib.contextmanager
-def judge(directory: Path) -> Iterator[tuple[Prometheus, float]]:
+def judge(
+    directory: Path, wrong: Outcome = "refused", gateway: Gateway | None = None
+) -> Iterator[tuple[Prometheus, float]]:
     """Prometheus with the trial's history, and when its load began."""
     t0_unix_s = time.time() - END_S - 5
-    with history(directory, told(t0_unix_s)) as server:
+    with history(directory, told(t0_unix_s, wrong, gateway)) as server:
         yield server, t0_unix_s
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.generate.boards.panels import Board, Panel, Query, firing_alerts
-from pytest_llmchaos.generate.rules import alerts_of, error_ratio, lab_windows
+from pytest_llmchaos.generate.rules import alerts_of, lab_windows
 from pytest_llmchaos.model import CALLER_OFFERED
 from pytest_llmchaos.slo.arithmetic import BURN_ALERTS, DAY_S
+from pytest_llmchaos.slo.recorded import error_ratio
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
