@@ -27,6 +27,7 @@ from pytest_llmchaos.evidence.journal import Journal
 from pytest_llmchaos.evidence.trial_record import PhaseBounds, Record
 from pytest_llmchaos.evidence.trial_result import LoadResult
 from pytest_llmchaos.lab.injector import Injected
+from pytest_llmchaos.lab.reasons import Reasons
 from pytest_llmchaos.model import RuntimeEvent, Sample, ServiceState
 from pytest_llmchaos.plan.schedule import plan_trial
 from pytest_llmchaos.stats import windows
@@ -82,6 +83,7 @@ def lab_of(events: list[RuntimeEvent]) -> Any:
             attempts_counters=None,
         ),
         slos=(),
+        reasons=Reasons(),
         runtime=SimpleNamespace(
             events=lambda *_: events, state=lambda name: ServiceState(service=name, running=True), states=dict
         ),

@@ -19,6 +19,7 @@ from pytest_llmchaos.errors import (
     LlmchaosError,
     NotReady,
     ProvesNothing,
+    Refuted,
     Unsupported,
 )
 from pytest_llmchaos.experiment_mark import experiment_of
@@ -143,6 +144,8 @@ class ChaosSession:
             if found.when == "call":
                 # pytest, JUnit files and HTML pages call an error what went wrong before a test could judge, and this did.
                 found.when = "setup"
+        elif isinstance(raised, Refuted) and found.when == "setup":
+            found.when = "call"  # the judge refuted the claim before it could ask
         self._note_claim(item, found, raised)
 
     def _note_claim(self, item: pytest.Item, found: pytest.TestReport, raised: BaseException | None) -> None:

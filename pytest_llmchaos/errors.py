@@ -23,7 +23,8 @@ LlmchaosError
 │       └── TruthsDisagree       callers, Prometheus and the service's own counters differ
 ├── Refuted (AssertionError) the claim is wrong: raised where a value does not exist because the system failed
 │   ├── NotRecovered         the service did not come back before our own revert, or not at all
-│   └── NotDetected          the system raised no signal of its own
+│   ├── NotDetected          the system raised no signal of its own
+│   └── UnprovokedReaction   it repaired or paged in a control arm, or before it, though nothing was wrong
 └── HealFailed           an undo did not work: the session stops, the message says how to heal by hand
 """
 
@@ -134,6 +135,10 @@ class NotDetected(Refuted):
     """The system raised no signal of its own."""
 
 
+class UnprovokedReaction(Refuted):
+    """The system repaired or paged though nothing was wrong."""
+
+
 class HealFailed(LlmchaosError):
     """An undo did not work."""
 
@@ -146,4 +151,6 @@ def verdict_of(error: BaseException) -> Verdict:
     """The verdict on a trial that ended with this error."""
     if isinstance(error, HealFailed):
         return "heal_failed"
+    if isinstance(error, Refuted):
+        return "refuted"
     return error.verdict if isinstance(error, ProvesNothing) else "invalid"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import InvalidExperiment, ProvesNothing
 from pytest_llmchaos.evidence.journal import open_intents
+from pytest_llmchaos.lab.reasons import WARM_UP_TAIL_S
 from pytest_llmchaos.model import Undo
 from pytest_llmchaos.runtime.abilities import grant
 
@@ -43,6 +44,7 @@ def require_clean(lab: Lab) -> None:
     wait_until(lab.prometheus.ready, 20.0, "Prometheus is not ready")
     wait_until(lambda: is_scraped(lab, 0.0), SCRAPED_WITHIN_S, "Prometheus does not scrape every job yet")
     wait_until(lambda: is_quiet(lab), QUIET_DEADLINE_S, "an alert from before the trial is still firing")
+    lab.reasons.set_up()
 
 
 def _put_right(lab: Lab, service: str) -> None:
@@ -50,10 +52,10 @@ def _put_right(lab: Lab, service: str) -> None:
     if lab.subject.attach and (state.paused or not state.running):
         how, mend = ("is paused", "unpause") if state.paused else ("does not run", "start")
         raise InvalidExperiment(f"{service} {how}, and a stack that is not ours is not changed: {mend} it yourself")
-    if state.paused:
-        lab.runtime.undo(Undo(op="ensure_unpaused", service=service))
-    if not state.running:
-        lab.runtime.undo(Undo(op="ensure_running", service=service))
+    if state.running and not state.paused:
+        return
+    with lab.reasons.during():
+        lab.runtime.undo(Undo(op="ensure_unpaused" if state.paused else "ensure_running", service=service))
 
 
 def is_scraped(lab: Lab, since_unix_s: float) -> bool:
@@ -94,7 +96,7 @@ def at_rest(lab: Lab) -> Iterator[None]:
     been scraped again: a gap in the metrics is no outage. A stack that this run did not
     start is left as it is.
     """
-    with _frozen(lab, lab.subject.remediator):
+    with lab.reasons.during(WARM_UP_TAIL_S, alerts_alone=True), _frozen(lab, lab.subject.remediator):
         with _frozen(lab, lab.subject.prometheus):
             yield
         since = time.time() + SCRAPED_AGAIN_S

@@ -21,6 +21,7 @@ from pytest_llmchaos.lab.current_test import CurrentTest
 from pytest_llmchaos.lab.injector import Injected, Injector, merged
 from pytest_llmchaos.lab.live_load import RunningLoad
 from pytest_llmchaos.lab.overload import ProcessFlood
+from pytest_llmchaos.lab.reasons import FAULT_TAIL_S, WARM_UP_TAIL_S, Reasons
 from pytest_llmchaos.lab.views import RemediatorView, ServiceView
 from pytest_llmchaos.model import Injection
 from pytest_llmchaos.plan.experiment import LEASE_MARGIN_S, check_abort_if, check_blast_radius, check_seconds
@@ -80,6 +81,7 @@ class Lab:
         self._load_ends_s = 0.0
         self._faults: list[Fault | Sequence[Injection]] = []  # of the load outside a trial that runs
         self._injected: list[Injected] = []
+        self.reasons = Reasons()
         self.running_load: RunningLoad | None = None
         self._not_entered: dict[object, str] = {}  # blocks of `inject` that no `with` has entered yet
         self.signals = Signals(runtime.url(subject.pushgateway) if subject.pushgateway else None)
@@ -304,6 +306,8 @@ class Lab:
 
         if not self.hold_until(steady, deadline_s=limit_s, what="steady"):
             raise NotSteady(f"the service was not good for {steady_s:g} s in a row within {limit_s:g} s: {last}")
+        # Before it was, callers may have waited for a cold model, and alerts on that were right.
+        self.reasons.add(load.t0_unix_s, time.time() - steady_s + WARM_UP_TAIL_S, alerts_alone=True)
 
     def _load(self) -> RunningLoad:
         if self.running_load is None:
@@ -356,6 +360,7 @@ class Lab:
         self.runtime.flood = lent or ProcessFlood(self.subject, url, record, lambda: self.prometheus)
         injector = Injector(self.runtime, record, self.signals)
         self._injected.append(injector.injected)
+        begin_unix_s = time.time()
         try:
             begin = time.monotonic()
             for act in acts:
@@ -370,6 +375,8 @@ class Lab:
                 injector.revert()
             finally:
                 self.runtime.flood = lent
+                if acts:
+                    self.reasons.add(begin_unix_s, time.time() + FAULT_TAIL_S)
 
     def _require_entered(self) -> None:
         """A call of `inject` without `with` injects nothing: a test that goes on would pass on no fault."""

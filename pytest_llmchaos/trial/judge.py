@@ -35,6 +35,7 @@ from pytest_llmchaos.trial.participation import victims_seen
 from pytest_llmchaos.trial.recovery import Known, recovery, settling
 from pytest_llmchaos.trial.replicas import judge_replicas, served_again_s
 from pytest_llmchaos.trial.trial import Trial
+from pytest_llmchaos.trial.unprovoked import unprovoked
 
 if TYPE_CHECKING:
     from pytest_llmchaos.evidence.samples_file import Samples
@@ -87,6 +88,12 @@ def judge(
     replicas = judge_replicas(lab, samples, served_again_s(record, plan))
     if replicas is not None and len(replicas.serving) < len(replicas.replicas):
         record.finding(f"not every replica serves again: {replicas!r}")
+    outside = unprovoked(lab, record)
+    for finding in outside.findings:
+        record.finding(finding)
+    is_control = plan.fault.lifetime == "none"
+    if is_control:
+        outside.require_none()
     return Trial(
         name=record.trial,
         plan=plan,
@@ -100,7 +107,9 @@ def judge(
         settle=settling(record, plan, injected, known),
         repaired_by=repaired_by(injected, runtime_events, audit),
         victims=injected.victims,
-        alerts=tuple(sorted({alert.name for alert in fired if not alert.before})),
+        alerts=tuple(
+            sorted({alert.name for alert in fired if not alert.before} | (outside.names if is_control else set()))
+        ),
         actions=actions_of(record, audit),
         restarts=restarts(runtime_events),
         findings=tuple(record.findings),

@@ -14,6 +14,7 @@ from pytest_llmchaos.trial.attribution import events_of
 from pytest_llmchaos.trial.comparison import require_truths
 from pytest_llmchaos.trial.judge import await_last_push, bounds_of, require_answers
 from pytest_llmchaos.trial.result import phase_of
+from pytest_llmchaos.trial.unprovoked import unprovoked
 
 if TYPE_CHECKING:
     from pytest_llmchaos.evidence.trial_record import Record
@@ -39,4 +40,6 @@ def judge_own_load(lab: Lab, record: Record, load: RunningLoad, injected: Inject
     audit = lab.remediator.audit(begun) if lab.subject.remediator else []
     fired = lab.prometheus.firing_spells(begun, now)
     record.note_events(events_of(record, lab.runtime.events(begun, now), audit, fired))
+    for finding in unprovoked(lab, record).findings:
+        record.finding(finding)
     return structs.replace(record.seen(), load=about_load, phases=tuple(map(phase_of, seen[:-1])))

@@ -1,0 +1,147 @@
+"""What the system does while nothing of ours is on: before the first trial, between trials, in a steady phase."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.judged_world import KILLED_S, Performed, judge
+
+from pytest_llmchaos import faults
+from pytest_llmchaos.errors import Refuted, UnprovokedReaction, verdict_of
+from pytest_llmchaos.lab.injector import Injected
+from pytest_llmchaos.lab.reasons import FAULT_TAIL_S, Reasons
+from pytest_llmchaos.prometheus.queries import Prometheus
+from pytest_llmchaos.trial import judge as judging
+from pytest_llmchaos.trial.trial import Trial
+from pytest_llmchaos.trial.unprovoked import unexplained_actions
+
+World = tuple[Prometheus, float]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A trial in which ServiceDown pages for the api, a second after the api was killed."""
+    with judge(tmp_path_factory.mktemp("unprovoked")) as served:
+        yield served
+
+
+@pytest.fixture
+def performed(world: World, tmp_path: Path) -> Performed:
+    """The stack came up 30 s before the load, and the remediator has written nothing."""
+    made = Performed(tmp_path, *world)
+    made.lab.subject = replace(made.lab.subject, remediator="remediator")
+    made.lab.reasons.unjudged_unix_s = made.t0_unix_s - 30
+    return made
+
+
+def acted(performed: Performed, at_s: float, *, incident: str = "i1", **more: Any) -> list[dict[str, object]]:
+    """The remediator restarts the api at that second of the trial."""
+    line = {"incident": incident, "service": "api", "action": "restart", "rule": "absent-api", **more}
+    at = performed.t0_unix_s + at_s
+    return [
+        {**line, "event": "detected", "at": at - 0.5},
+        {**line, "event": "intent", "at": at},
+        {**line, "event": "done", "at": at + 0.2},
+    ]
+
+
+def judged(performed: Performed, audit: list[dict[str, object]], *, fault: bool = True) -> Trial:
+    performed.runtime.audit = lambda: audit  # type: ignore[method-assign]
+    if fault:
+        begin, end = performed.t0_unix_s + KILLED_S - 0.1, performed.t0_unix_s + KILLED_S + 4
+        performed.lab.reasons.add(begin, end + FAULT_TAIL_S)
+    else:
+        performed.plan = replace(performed.plan, fault=faults.none(), injections=())
+        performed.injected = Injected()
+        performed.lab.subject = replace(performed.lab.subject, scrape_jobs=("model",))
+    with performed.load() as (record, running):
+        return judging.judge(performed.lab, performed.plan, record, running, performed.injected)
+
+
+def test_a_fault_explains_its_alert_and_its_repair(performed: Performed) -> None:
+    assert judged(performed, acted(performed, KILLED_S + 0.4)).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("at_s", "when"), [(-12.0, r"12\.0 s before the trial's load"), (3.0, r"3\.0 s into the trial")]
+)
+def test_an_action_outside_of_faults_is_a_finding_of_the_next_trial(
+    performed: Performed, at_s: float, when: str
+) -> None:
+    (finding,) = judged(performed, acted(performed, at_s)).findings
+
+    assert finding.startswith("outside of any fault the remediator did restart api by rule absent-api ")
+    assert when.replace("\\", "") in finding
+
+
+def test_it_is_told_once(performed: Performed) -> None:
+    audit = acted(performed, -12.0)
+
+    assert len(judged(performed, audit).findings) == 1
+    assert judged(performed, audit).findings == ()
+
+
+def test_what_came_before_the_stack_was_up_is_not_told(performed: Performed) -> None:
+    assert judged(performed, acted(performed, -31.0)).findings == ()
+
+
+@pytest.mark.parametrize("at_s", [-12.0, 3.0])
+def test_it_refutes_a_control_arm(performed: Performed, at_s: float) -> None:
+    performed.lab.reasons.add(performed.t0_unix_s, performed.t0_unix_s + 99, alerts_alone=True)
+
+    with pytest.raises(UnprovokedReaction, match="the remediator did restart api by rule absent-api"):
+        judged(performed, acted(performed, at_s), fault=False)
+
+
+def test_a_page_outside_of_faults_refutes_a_control_arm_as_well(performed: Performed) -> None:
+    with pytest.raises(UnprovokedReaction, match=r"outside of any fault alert ServiceDown fired for api 9\.3 s into"):
+        judged(performed, [], fault=False)
+
+
+def test_a_page_while_callers_warm_the_service_up_does_not(performed: Performed) -> None:
+    performed.lab.reasons.add(performed.t0_unix_s, performed.t0_unix_s + 99, alerts_alone=True)
+
+    trial = judged(performed, [], fault=False)
+
+    assert trial.findings == ()
+    assert trial.alerts == ("ServiceDown",)  # which a claim may still refute
+
+
+def test_it_is_a_refutation_and_no_error() -> None:
+    assert issubclass(UnprovokedReaction, Refuted)
+    assert verdict_of(UnprovokedReaction("the remediator did restart api")) == "refuted"
+
+
+def test_a_repair_that_began_with_the_fault_may_end_late() -> None:
+    reasons = Reasons()
+    reasons.add(100.0, 110.0)
+    line = {"incident": "i1", "service": "api", "action": "restart"}
+    noticed = {**line, "event": "detected", "at": 109.0}
+    late = {**line, "event": "intent", "at": 140.0}
+
+    assert unexplained_actions([noticed, late], reasons) == []
+    assert unexplained_actions([late], reasons) == [late]
+
+
+def test_the_first_clean_stack_explains_alerts_of_its_start_and_no_action() -> None:
+    reasons = Reasons()
+    up = reasons.unjudged_unix_s
+    reasons.set_up()
+
+    assert reasons.explains_alert(up)
+    assert not reasons.explains_action(up)
+    assert not reasons.explains_alert(time.time() + 60)
+
+
+def test_what_is_done_inside_a_block_explains_what_comes_shortly_after_it() -> None:
+    reasons = Reasons()
+    with reasons.during(5.0):
+        now = time.time()
+
+    assert reasons.explains_action(now + 4)
+    assert not reasons.explains_action(now + 6)
