@@ -11,6 +11,7 @@ LlmchaosError
 │   │   ├── NoVictim             the target matches nothing that may be hit
 │   │   ├── LoadNotHeld          the load ran late, or sent less than its schedule
 │   │   ├── TooFewSamples        a number was asked for that so few samples cannot give
+│   │   ├── VacuousClaim         a comparison that comes out the same whatever its window showed
 │   │   ├── EvidenceLost         a disk is full, say: the session stops, everything is undone
 │   │   └── Aborted              an abort condition was met: the fault was reverted and the trial ended
 │   └── Inconclusive         the judge cannot answer
@@ -19,6 +20,7 @@ LlmchaosError
 │       ├── StaleData            the newest sample is too old to speak for the window
 │       ├── PartialScrape        scrapes are missing inside the window
 │       ├── CounterReset         a counter began again at 0 inside the window
+│       ├── OpenRequests         a comparison depends on requests that were open when the load ended
 │       ├── PrometheusUnreachable
 │       └── TruthsDisagree       callers, Prometheus and the service's own counters differ
 ├── Refuted (AssertionError) the claim is wrong: raised where a value does not exist because the system failed
@@ -81,6 +83,10 @@ class TooFewSamples(InvalidExperiment):
     """So few samples cannot give the number asked for."""
 
 
+class VacuousClaim(InvalidExperiment):
+    """A comparison comes out the same whatever became of the window's requests."""
+
+
 class EvidenceLost(InvalidExperiment):
     """The journal or a trial's samples cannot be written: what cannot be written down is not done, and the session stops."""
 
@@ -113,6 +119,10 @@ class PartialScrape(Inconclusive):
 
 class CounterReset(Inconclusive):
     """A counter began again at 0 inside the window: what its process counted last is lost."""
+
+
+class OpenRequests(Inconclusive):
+    """A comparison depends on requests that were still open when the load ended."""
 
 
 class PrometheusUnreachable(Inconclusive):

@@ -28,7 +28,7 @@ def test_a_busy_engine_is_not_restarted(trial):
 
 def test_callers_of_a_busy_engine_wait_and_get_whole_answers(trial):
     assert trial.during_fault.ttft_s.p50 > 1  # or the fault did not reach them
-    assert trial.during_fault.availability >= 0.99
+    assert trial.during_fault.availability >= 0.95
     assert trial.silently_truncated == 0
 
 

@@ -36,6 +36,6 @@ def test_restarting_everything_is_over_in_time(trial):
 
 
 @all_at_once
-def test_restarting_everything_keeps_the_error_budget(trial):
-    assert trial.slo("availability").budget_spent <= 0.02
+def test_restarting_everything_costs_little(trial):
+    assert trial.slo("availability").bad_s <= 15
     assert trial.silently_truncated == 0

@@ -35,8 +35,8 @@ def test_an_engine_out_of_memory_is_repaired_by_the_remediator(trial):
 
 
 @out_of_memory
-def test_an_engine_out_of_memory_keeps_the_error_budget(trial):
-    assert trial.slo("availability").budget_spent <= 0.02
+def test_an_engine_out_of_memory_costs_little(trial):
+    assert trial.slo("availability").bad_s <= 10
     assert trial.silently_truncated == 0
 
 
@@ -48,7 +48,7 @@ def test_a_full_cache_is_detected(trial):
 @full_cache
 def test_a_full_cache_makes_callers_wait_and_loses_no_answer(trial):
     assert trial.during_fault.e2e_s.p50 > 1.5 * trial.before_fault.e2e_s.p50  # or the fault did not reach them
-    assert trial.slo("availability").budget_spent <= 0.02
+    assert trial.slo("availability").bad_s <= 2
     assert trial.silently_truncated == 0
 
 

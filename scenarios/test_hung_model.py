@@ -25,6 +25,6 @@ def test_a_hung_replica_is_restarted_by_the_remediator(trial):
     assert trial.restarts == {"model-1": 1}
 
 
-def test_a_hung_replica_keeps_the_error_budget(trial):
-    assert trial.slo("availability").budget_spent <= 0.02
+def test_a_hung_replica_costs_little(trial):
+    assert trial.slo("availability").bad_s <= 10
     assert trial.silently_truncated == 0

@@ -1,4 +1,4 @@
-"""Losing the API is noticed within 5 s, repaired without a human within 20 s, and costs callers < 2 % of the month's error budget."""
+"""Losing the API is noticed within 5 s, repaired without a human within 20 s, and costs callers less than 10 s of answers."""
 
 from pytest_llmchaos import experiment, faults, loads
 
@@ -19,6 +19,6 @@ def test_kill_api_is_repaired_by_the_remediator(trial):
     assert trial.repaired_by == "remediator"
 
 
-def test_kill_api_keeps_the_error_budget(trial):
-    assert trial.slo("availability").budget_spent <= 0.02  # judged by Prometheus
+def test_kill_api_costs_little(trial):
+    assert trial.slo("availability").bad_s <= 10  # judged by Prometheus
     assert trial.silently_truncated == 0  # judged by the callers

@@ -27,6 +27,6 @@ def test_the_service_recovers_without_a_human(trial):
     assert trial.repaired_by in {"remediator", "itself", "mixed"}
 
 
-def test_the_campaign_keeps_the_error_budget(trial):
-    assert trial.slo("availability").budget_spent <= 0.05
+def test_the_campaign_costs_little(trial):
+    assert trial.slo("availability").bad_s <= 30
     assert trial.silently_truncated == 0

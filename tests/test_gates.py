@@ -8,10 +8,10 @@ from functools import partial
 from types import SimpleNamespace
 
 import pytest
-from support.judged_world import END_S, KILLED_S, RATE_RPS, Performed, judge
+from support.judged_world import END_S, GOOD_S, KILLED_S, RATE_RPS, REVERTED_S, Performed, judge
 from support.prometheus_server import history
 
-from pytest_llmchaos import faults
+from pytest_llmchaos import faults, loads
 from pytest_llmchaos.errors import (
     FaultNotObserved,
     HealFailed,
@@ -24,6 +24,7 @@ from pytest_llmchaos.errors import (
     ProvesNothing,
     TooFewSamples,
     TruthsDisagree,
+    VacuousClaim,
 )
 from pytest_llmchaos.lab import gates, injector, lab
 from pytest_llmchaos.loadgen.status import LoadStatus
@@ -191,11 +192,63 @@ class TestScrapes:
 def test_a_quantile_of_too_few_samples_makes_the_claim_an_error_and_no_pass(performed):
     trial = judged(performed)
 
-    assert trial.before_fault.offered == KILLED_S * RATE_RPS
     assert trial.before_fault.e2e_s.p99 < 0.1
-    with pytest.raises(TooFewSamples, match="p99 needs 100 samples, got 40"):
-        _ = trial.after_fault.e2e_s.p99
+    with pytest.raises(TooFewSamples, match="p99 of e2e_s needs 100 requests, during the fault has 67: raise rate_rps"):
+        _ = trial.during_fault.e2e_s.p99
     assert issubclass(TooFewSamples, ProvesNothing)
+
+
+class TestWindowsAroundTheFault:
+    def test_hold_each_request_once(self, performed):
+        trial = judged(performed)
+        parts = (trial.before_fault, trial.during_fault, trial.after_fault)
+
+        assert sum(window.offered for window in parts) == trial.whole.offered
+        assert trial.during_fault.from_s == KILLED_S
+        assert trial.after_fault.from_s == pytest.approx(KILLED_S + trial.time_to_recover_s)
+
+    def test_have_what_was_in_flight_at_the_fault_in_the_fault(self, performed):
+        """One request was due 50 ms before the fault and ended with it."""
+        trial = judged(performed)
+
+        assert trial.before_fault.offered == KILLED_S * RATE_RPS - 1
+        assert (trial.during_fault.offered, trial.during_fault.failed) == (67, 12)
+
+    def test_have_the_stable_seconds_of_a_repaired_fault_after_it(self, performed):
+        """The fault phase ends only once they have passed, so its end would leave next to nothing."""
+        trial = judged(performed)
+
+        assert trial.after_fault.seconds >= performed.plan.experiment.stable_s
+        assert trial.after_fault.availability >= 0.95
+
+    def test_end_with_our_revert_where_the_system_did_not_repair_itself(self, performed):
+        performed.runtime._events = performed.runtime._events[:1]
+        trial = judged(performed)
+
+        assert (trial.during_fault.to_s, trial.after_fault.from_s) == (
+            pytest.approx(REVERTED_S),
+            pytest.approx(REVERTED_S),
+        )
+
+
+class TestBudget:
+    def test_is_scaled_by_the_slos_own_events_and_not_by_our_load(self, performed):
+        """What the world counts is 20 a second; a load that says 1 a second changes nothing."""
+        load = loads.open_loop(rate_rps=RATE_RPS)
+        spent = []
+        for said in (load, replace(load, shape=replace(load.shape, rate_rps=1))):
+            performed.plan = replace(performed.plan, experiment=replace(performed.plan.experiment, load=said))
+            spent.append(float(judged(performed).slo("availability").budget_spent))
+
+        assert spent[0] == spent[1] == pytest.approx(12 / (0.005 * RATE_RPS * 30 * 86_400), rel=0.15)
+
+    def test_of_a_month_is_beside_what_callers_suffered(self, performed):
+        found = judged(performed).slo("availability")
+
+        assert found.bad_s == pytest.approx(GOOD_S - KILLED_S, abs=0.1)
+        assert found.bad_s <= 1
+        with pytest.raises(VacuousClaim, match=r"budget_spent of availability <= 0\.02 cannot fail: even if every one"):
+            assert found.budget_spent <= 0.02
 
 
 class TestSteadyState:

@@ -127,7 +127,7 @@ def test_an_abort_condition_ends_the_block_and_reverts(lab_on, inside):
     lab.running_load = Callers(of=2)
     broken = lambda live: live.availability < 0.7  # noqa: E731 - as a scenario writes it
 
-    met = r"the abort condition was met: <live phase: 10 requests, 5 failed, 5\.0 s>; the fault was reverted"
+    met = r"the abort condition was met: <live: 10 requests, 5 failed, 5\.0 s>; the fault was reverted"
     with lab.recording(), pytest.raises(Aborted, match=met):
         hold(lab, faults.kill("api"), lambda: lab.abort_check(broken), abort_if=None if inside else broken)
 

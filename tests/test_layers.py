@@ -29,6 +29,7 @@ PURE_FILES = {
     "pytest_llmchaos/trial/recovery.py",
     "pytest_llmchaos/trial/trial.py",
     "pytest_llmchaos/trial/result.py",
+    "pytest_llmchaos/trial/slo_result.py",
 }
 DOORS = {PACKAGE / f"{name}.py" for name in ("plugin", "options", "experiment_mark", "chaos_session", "xdist")}
 MAX_ROOMS = 28

@@ -13,8 +13,9 @@ import pytest
 
 from pytest_llmchaos.cli import main
 from pytest_llmchaos.errors import BadScenario, NotReady
-from pytest_llmchaos.evidence.ledger import Entry, append, entry, read, table
-from pytest_llmchaos.slo.arithmetic import Slo, SloResult
+from pytest_llmchaos.evidence.ledger import Entry, append, read, table
+from pytest_llmchaos.slo.arithmetic import Slo
+from pytest_llmchaos.trial.slo_result import SloResult, ledger_entry
 
 RESULT = SloResult(
     slo=Slo(name="availability", objective=0.995, window_days=30, description="d", good="g", total="t"),
@@ -27,7 +28,9 @@ RESULT = SloResult(
 
 
 def kill(**others: Any) -> Entry:
-    one = entry(RESULT, at_unix_s=1000, run="r1", trial="001", scenario="kill_api", fault="kill api", verdict="held")
+    one = ledger_entry(
+        RESULT, at_unix_s=1000, run="r1", trial="001", scenario="kill_api", fault="kill api", verdict="held"
+    )
     return dataclasses.replace(one, **others)
 
 

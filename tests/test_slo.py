@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import promql_parser
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.errors import BadScenario, OpenRequests, TooFewSamples, VacuousClaim
 from pytest_llmchaos.loadgen.metrics import DURATION_BUCKETS_S, TTFT_BUCKETS_S
 from pytest_llmchaos.slo.arithmetic import (
     BURN_ALERTS,
     InvalidSlo,
     Slo,
-    SloResult,
     budget_events,
     budget_spent,
     burn_rate,
@@ -26,6 +26,7 @@ from pytest_llmchaos.slo.arithmetic import (
 )
 from pytest_llmchaos.slo.openslo import load_slos, slos_of
 from pytest_llmchaos.slo.yaml_nodes import documents
+from pytest_llmchaos.trial.slo_result import SloResult
 
 LAB_FILE = Path(__file__).parent.parent / "stack" / "slo.yaml"
 LAB = LAB_FILE.read_text()
@@ -365,13 +366,62 @@ class TestResult:
 
     def test_shows_in_a_failed_assert_what_it_counted(self) -> None:
         assert repr(self.result(589, 600)) == (
-            "<slo made-up: 0.981667 of objective 0.995, 11 of 600 requests bad in 12.0 s, "
-            "0.000106 of the budget spent, burn rate 3.67>"
+            "<slo made-up: 0.981667 of objective 0.995, 11 of 600 requests bad in 12.0 s: 0.22 s without a good answer, "
+            "0.000106 of the month's budget spent, burn rate 3.67>"
         )
 
     def test_meets_the_objective_exactly_at_it(self) -> None:
         assert self.result(199, 200).met
         assert not self.result(198, 200).met
+
+    @pytest.mark.parametrize("total", [1, 50, 199])
+    def test_of_too_few_events_can_miss_the_objective_and_not_meet_it(self, total: int) -> None:
+        assert not self.result(total - 1, total).met
+        with pytest.raises(TooFewSamples, match=rf"value of made-up >= 0\.995 needs 200 events to hold, got {total}"):
+            _ = self.result(total, total).met
+
+    def test_bounds_what_callers_suffered_in_seconds_of_load(self) -> None:
+        """Half of the answers of 10 s of load were bad, in a window that Prometheus counted over 12 s."""
+        result = self.result(40, 80, load_s=10.0)
+
+        assert result.bad_s == 5
+        assert result.bad_s <= 5
+        assert not result.bad_s <= 4
+        assert self.result(40, 80).bad_s == 6
+
+    @pytest.mark.parametrize(
+        ("claim", "said"),
+        [
+            (
+                lambda one: one.budget_spent <= 0.02,
+                r"even if every one of the 160 requests had been bad, it would be 0\.0015",
+            ),
+            (lambda one: one.burn_rate <= 200, "even if every one of the 160 requests had been bad, it would be 200"),
+            (lambda one: one.bad_s <= 12, "even if every one of the 160 requests had been bad, it would be 12"),
+            (lambda one: one.bad <= 160, "even if every one of the 160 requests had been bad, it would be 160"),
+            (lambda one: one.value >= 0, "even if every one of the 160 requests had been bad, it would be 0"),
+        ],
+    )
+    def test_refuses_a_bound_that_its_window_cannot_break(self, claim: Any, said: str) -> None:
+        with pytest.raises(VacuousClaim, match=f"cannot fail: {said}[0-9]*; .*bound bad_s, bad or value"):
+            claim(self.result(150, 160))
+
+    def test_of_a_quick_recovery_is_bounded_by_what_a_slow_one_would_have_cost(self) -> None:
+        """Repaired after 3 of the 40 s that it had: a bound of 10 s could have been broken."""
+        result = self.result(50, 56, load_s=7.0, longest_s=70.0)
+
+        assert result.bad_s <= 10
+        assert result.bad <= 60
+        with pytest.raises(VacuousClaim, match="even if every one of the 560 requests had been bad, it would be 70"):
+            assert result.bad_s <= 70
+
+    def test_depends_on_requests_that_were_open_where_they_could_change_it(self) -> None:
+        result = self.result(150, 160, unknown=10)
+
+        assert result.bad <= 30
+        assert (float(result.bad), result.bad.low, result.bad.high) == (10, 10, 20)  # type: ignore[attr-defined]
+        with pytest.raises(OpenRequests, match="it lies between 10 and 20"):
+            assert result.bad <= 15
 
     def test_has_the_name_and_objective_of_its_slo(self) -> None:
         result = self.result(199, 200)

@@ -21,11 +21,12 @@ from pytest_llmchaos.evidence.trial_record import Record
 from pytest_llmchaos.evidence.trial_result import LoadResult, ProofNote, ReadySpan, TrialResult
 from pytest_llmchaos.model import Sample
 from pytest_llmchaos.plan.schedule import plan_trial
-from pytest_llmchaos.slo.arithmetic import Slo, SloResult
+from pytest_llmchaos.slo.arithmetic import Slo
 from pytest_llmchaos.stats.windows import windows
 from pytest_llmchaos.trial.recovery import Recovery
 from pytest_llmchaos.trial.result import judged_result, result_of
 from pytest_llmchaos.trial.signals import Signal
+from pytest_llmchaos.trial.slo_result import SloResult
 from pytest_llmchaos.trial.trial import Trial
 
 SLO = Slo(name="availability", objective=0.99, window_days=30, description="made up", good="good", total="total")
@@ -43,6 +44,8 @@ SAMPLES = [
     *(sample(10 + i / 4, outcome) for i, outcome in enumerate(("truncated", "refused", "truncated", "ok"))),
 ]
 BOUNDS = [("steady", 0.0, 10.0), ("fault", 10.0, 11.0), ("recovery", 11.0, 12.0), ("whole", 0.0, 12.0)]
+PARTS = [("before", 0.0, 10.0), ("during", 10.0, 11.0), ("after", 11.0, 12.0)]
+WINDOWS = {w.name: w for w in windows(SAMPLES, BOUNDS + PARTS)}
 
 
 @pytest.fixture
@@ -67,7 +70,7 @@ def trial(plan):
             **{
                 "name": "001",
                 "plan": plan,
-                "windows": {w.name: w for w in windows(SAMPLES, BOUNDS)},
+                "windows": WINDOWS,
                 "slos": {"availability": JUDGED},
                 "slo_errors": {"ttft-p95": NoData("no data for ttft-p95")},
                 "detect_s": 1.5,
@@ -242,8 +245,8 @@ def test_phases_are_windows_of_the_callers_samples(trial):
 
 
 def test_a_phase_that_the_trial_had_not_is_refused_by_name(trial):
-    with pytest.raises(InvalidExperiment, match="this trial had no fault phase; it had steady"):
-        _ = trial(windows={"steady": trial().before_fault}).during_fault
+    with pytest.raises(InvalidExperiment, match="this trial had no during window; it had before"):
+        _ = trial(windows={"before": trial().before_fault}).during_fault
 
 
 @pytest.fixture
@@ -262,8 +265,25 @@ def test_a_judged_trial_is_one_value_without_the_phase_that_is_all_of_them(trial
     assert result.proof == (ProofNote(step="injected", witness="runtime event die", at_s=10.0),)
     assert [phase.name for phase in result.phases] == ["steady", "fault", "recovery"]
     assert result.phases[1].outcomes == {"ok": 1, "truncated": 2, "refused": 1}
-    assert result.slos[0].value == 0.98
+    assert (result.slos[0].value, result.slos[0].met, result.slos[0].bad_s) == (0.98, False, 0.6)
     assert result.slos[0].callers_say is None
+
+
+def test_an_slo_that_too_few_events_cannot_meet_is_not_met_in_the_report(trial, record):
+    few = replace(JUDGED, good=50, total=50)
+
+    result = judged_result(record, trial(slos={"availability": few}))
+
+    assert (result.slos[0].value, result.slos[0].met) == (1.0, None)
+
+
+def test_a_budget_of_an_unknown_rate_is_null(trial, record):
+    unknown = replace(JUDGED, rate_rps=None)
+
+    assert judged_result(record, trial(slos={"availability": unknown})).slos[0].budget_spent is None
+    assert "an unknown part of the month's budget spent" in repr(unknown)
+    with pytest.raises(NoData, match="no requests in the steady phase"):
+        _ = unknown.budget_spent
 
 
 def test_a_quantile_that_too_few_samples_or_failures_give_is_null(trial, plan, record):

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from pytest_llmchaos.slo.arithmetic import SloResult
-
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
@@ -52,28 +50,6 @@ class Entry:
     def spent(self) -> float:
         """Share of the whole budget."""
         return self.bad / self.budget_events if self.budget_events else math.inf
-
-
-def entry(
-    result: SloResult, *, at_unix_s: float, run: str, trial: str, scenario: str, fault: str, verdict: str
-) -> Entry:
-    """A trial's result as a line of the ledger."""
-    return Entry(
-        at_unix_s=at_unix_s,
-        run=run,
-        trial=trial,
-        scenario=scenario,
-        fault=fault,
-        slo=result.name,
-        objective=result.objective,
-        window_days=result.slo.window_days,
-        rate_rps=result.rate_rps,
-        window_s=result.window_s,
-        good=result.good,
-        total=result.total,
-        bad=result.bad,
-        verdict=verdict,
-    )
 
 
 class Ledger(NamedTuple):

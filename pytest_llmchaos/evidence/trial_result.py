@@ -102,7 +102,7 @@ class ReadySpan(msgspec.Struct, frozen=True, kw_only=True):
 class SloVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """One service level over a trial, by Prometheus."""
 
-    added: ClassVar[frozenset[str]] = frozenset({"burn_rate", "raw", "window_s", "estimated"})
+    added: ClassVar[frozenset[str]] = frozenset({"burn_rate", "raw", "window_s", "estimated", "met", "bad_s"})
 
     name: str
     """Name of the service level."""
@@ -112,8 +112,13 @@ class SloVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """Share of good events in the window, by Prometheus."""
     query: str | None = None
     """The PromQL behind the value."""
+    met: bool | None = None
+    """Whether the value reached the objective. Null where the window had too few events to say so: fewer than
+    1 / (1 - objective) can miss an objective and cannot meet it."""
+    bad_s: float | None = None
+    """Seconds of the offered load without a good answer, from the fault's start to the end of the window."""
     budget_spent: float | None = None
-    """Share of the whole window's error budget that this trial cost."""
+    """Share of the whole window's error budget that this trial cost, by the SLO's own rate of events in the steady phase."""
     burn_rate: float | None = None
     """How many times faster than allowed the budget was spent; 1 spends it exactly in the SLO's window."""
     callers_say: float | None = None

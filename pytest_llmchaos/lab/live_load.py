@@ -98,7 +98,9 @@ class RunningLoad:
         """The last `seconds` as their callers saw them, by due time."""
         now = self.now_s()
         first = max(0.0, now - seconds)
-        return windows(self.recent(first), [("live", first, now)], limits=self.limits)[0]
+        return windows(
+            self.recent(first), [(f"in the last {now - first:.3g} s", first, now)], limits=self.limits, is_live=True
+        )[0]
 
     def not_steady(self, steady_s: float) -> str | None:
         """Why the last `steady_s` seconds were not good; None if they were.
@@ -196,6 +198,6 @@ class RunningLoad:
     def recent_p95_s(self, live: Window) -> float | None:
         """p95 of the live window's whole answers; None where too few came back to say."""
         try:
-            return live.e2e_s.p95
+            return float(live.e2e_s.p95)
         except TooFewSamples:
             return None

@@ -64,6 +64,16 @@ class Experiment:
         given = applying.get(fault.lifetime, [self.repair_within_s, self.settle_within_s])
         return max((within_s for within_s in given if within_s is not None), default=WITHIN_S)
 
+    def longest_fault_s(self, fault: Fault) -> float:
+        """The most seconds from the first act until the fault is over: repaired or reverted."""
+        if fault.lifetime == "none":
+            return max(self.stable_s, self.fault_s or 0.0)
+        return fault.last_act_s + (self.deadline_s(fault) if fault.lifetime == "lasting" else self.fault_s or 0.0)
+
+    def longest_settle_s(self, fault: Fault) -> float:
+        """The most seconds from then to the trial's end."""
+        return self.deadline_s(fault) if fault.lifetime == "passing" else SETTLE_S
+
     def longest_s(self, fault: Fault) -> float:
         """The most seconds that a trial can need load for: the deadlines of all its phases."""
         steady_s = self.steady_s * STEADY_DEADLINE_FACTOR + STEADY_DEADLINE_MARGIN_S

@@ -171,8 +171,10 @@ def most_spent(trial: TrialResult) -> tuple[float, str] | None:
 
 
 def is_reached(slo: SloVerdict) -> bool | None:
-    """Whether the value reached its objective, both being ratios of good events; None where one is missing."""
-    return None if slo.value is None or slo.objective is None else slo.value >= slo.objective
+    """Whether the value reached its objective; None where one is missing, or too few events were seen to say that it did."""
+    if slo.value is None or slo.objective is None:
+        return None
+    return False if slo.value < slo.objective else slo.met
 
 
 def _kind(trial: TrialResult) -> str:

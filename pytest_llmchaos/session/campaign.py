@@ -19,6 +19,7 @@ from pytest_llmchaos.plan.schedule import ScheduledTrial
 from pytest_llmchaos.session.progress import Progress
 from pytest_llmchaos.session.replay import require_same
 from pytest_llmchaos.session.settings import Settings, abilities_of
+from pytest_llmchaos.trial.slo_result import ledger_entry
 
 if TYPE_CHECKING:
     from pytest_llmchaos.session.run import Run
@@ -116,7 +117,7 @@ class Campaign:
     def _keep_ledger(self, trial: Trial) -> None:
         """What this trial would cost of the month's budgets, beside all earlier ones. Raises NotReady if it cannot be kept."""
         entries = [
-            ledger.entry(
+            ledger_entry(
                 result,
                 at_unix_s=time.time(),
                 run=self.settings.run,
@@ -126,6 +127,7 @@ class Campaign:
                 verdict="judged",
             )
             for result in trial.slos.values()
+            if result.rate_rps is not None
         ]
         path = self.settings.reports / "ledger.jsonl"
         try:

@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.slo.selectors import expected_of
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 DAY_S = 86_400.0
 # A range needs a few scrapes to hold a rate at all: two make one, and one of them may be late or lost.
@@ -161,61 +157,3 @@ def window_query(slo: Slo, window_s: float) -> WindowQuery:
         resets=f"sum(resets({slo.good}[{span}])) + sum(resets({slo.total}[{span}])) + {restarts_query(slo.total, span)}",
         gone=" or ".join(f"({one} offset {span} unless {one})" for one in dict.fromkeys((slo.good, slo.total))),
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class SloResult:
-    """What one window says of one SLO, with the query and the raw values behind it.
-
-    `value` is the share of good events; `callers_say` is the same share counted from the callers' own samples.
-    """
-
-    slo: Slo
-    good: float
-    total: float
-    window_s: float
-    rate_rps: float
-    query: str
-    raw: Mapping[str, float] = field(default_factory=dict)
-    callers_say: float | None = None
-
-    def __post_init__(self) -> None:
-        if not self.total > 0 or self.good < 0:
-            raise BadScenario(f"{self.slo.name}: needs total > 0 and good >= 0, got {self.good} of {self.total}")
-
-    @property
-    def name(self) -> str:
-        return self.slo.name
-
-    @property
-    def objective(self) -> float:
-        return self.slo.objective
-
-    @property
-    def bad(self) -> float:
-        return max(0.0, self.total - self.good)
-
-    @property
-    def value(self) -> float:
-        """At most 1: a window that opens with requests in flight can see more good ends than offers."""
-        return min(1.0, self.good / self.total)
-
-    @property
-    def met(self) -> bool:
-        return self.value >= self.objective
-
-    @property
-    def burn_rate(self) -> float:
-        return burn_rate(self.value, self.slo)
-
-    @property
-    def budget_spent(self) -> float:
-        """Share of the month's budget that this window cost, for a service that is offered `rate_rps` all month."""
-        return budget_spent(self.bad, self.slo, self.rate_rps)
-
-    def __repr__(self) -> str:
-        return (
-            f"<slo {self.name}: {self.value:.6g} of objective {self.objective:.12g}, {self.bad:.6g} of {self.total:.6g} "
-            f"{self.slo.unit} bad in {self.window_s:.1f} s, {self.budget_spent:.3g} of the budget spent, "
-            f"burn rate {self.burn_rate:.3g}>"
-        )

@@ -7,8 +7,8 @@ from array import array
 from collections.abc import Iterable, Sequence
 
 from pytest_llmchaos.errors import BadScenario, TooFewSamples
+from pytest_llmchaos.stats.bounded import BoundedFloat, Scale
 
-HINT = "raise rate_rps or fault_s"
 _MANY = 10_000
 _GUESSES = 1000
 
@@ -38,21 +38,40 @@ def nearest_rank(q: float, count: int) -> int:
 
 
 class Quantiles:
-    """A latency of all requests of a window. Nearest rank: each answer is a value that a caller saw, or infinity."""
+    """A latency of all requests of a window. Nearest rank: each answer is a value that a caller saw, or infinity.
 
-    __slots__ = ("_censored", "_values", "_what")
+    Args:
+      what: the latency's name.
+      values: seconds of each answer.
+      failed: requests without an answer; each is slower than every answer.
+      unknown: requests that were open when the load ended.
+      where: the window, as messages name it.
+      hint: what gives the window more requests.
+    """
 
-    def __init__(self, what: str, values: Iterable[float], censored: int = 0) -> None:
+    __slots__ = ("_failed", "_hint", "_unknown", "_values", "_what", "_where")
+
+    def __init__(
+        self,
+        what: str,
+        values: Iterable[float],
+        failed: int = 0,
+        *,
+        unknown: int = 0,
+        where: str = "the window",
+        hint: str = "raise rate_rps",
+    ) -> None:
         self._what = what
         self._values = array("d", values)
-        self._censored = censored
+        self._failed, self._unknown = failed, unknown
+        self._where, self._hint = where, hint
 
     def __repr__(self) -> str:
-        return f"<{self._what} of {self.count} requests, {self._censored} without an end>"
+        return f"<{self._what} of {self.count} requests, {self._failed} without an end>"
 
     @property
     def count(self) -> int:
-        return len(self._values) + self._censored
+        return len(self._values) + self._failed
 
     def at(self, q: float) -> float:
         """The value that a share `q` of the requests stay within; infinite where so many failed.
@@ -62,11 +81,7 @@ class Quantiles:
         if not 0 < q < 1:
             raise BadScenario(f"a quantile lies between 0 and 1, got {q!r}: p99 is 0.99")
         # Decimal fractions are not exact: 1 - 0.99 is a little less than 0.01, and must not ask for 101 samples.
-        needed = math.ceil(round(1 / (1 - q), 6))
-        if self.count < needed:
-            raise TooFewSamples(f"p{100 * q:g} needs {needed} samples, got {self.count}: {HINT}")
-        rank = nearest_rank(q, self.count)
-        return nth(self._values, rank) if rank <= len(self._values) else math.inf
+        return self._at(q, f"p{100 * q:g}", math.ceil(round(1 / (1 - q), 6)))
 
     @property
     def p50(self) -> float:
@@ -82,6 +97,28 @@ class Quantiles:
 
     @property
     def max(self) -> float:
-        if not self.count:
-            raise TooFewSamples(f"a maximum needs 1 sample, got 0: {HINT}")
-        return math.inf if self._censored else max(self._values)
+        return self._at(1.0, "max", 1)
+
+    def _at(self, q: float, name: str, needed: int) -> BoundedFloat:
+        if self.count < needed:
+            raise TooFewSamples(
+                f"{name} of {self._what} needs {needed} request{'s' * (needed > 1)}, {self._where} has {self.count}: "
+                f"{self._hint}"
+            )
+        with_open = nearest_rank(q, self.count + self._unknown)
+        value = self._nth(nearest_rank(q, self.count))
+        scale = Scale(
+            what=f"{name} of {self._what} {self._where}",
+            least=0.0,
+            most=math.inf,
+            at_least="every answer had come at once",
+            at_most="no request had been answered",
+            advice="bound it above 0 and below infinity",
+        )
+        if not self._unknown:
+            return BoundedFloat(value, scale)
+        low = self._nth(with_open - self._unknown) if with_open > self._unknown else 0.0
+        return BoundedFloat(value, scale, low=low, high=self._nth(with_open))
+
+    def _nth(self, rank: int) -> float:
+        return nth(self._values, rank) if rank <= len(self._values) else math.inf

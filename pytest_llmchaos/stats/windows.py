@@ -1,7 +1,8 @@
 """Samples to numbers: counts, shares and quantiles per window. Pure: no clock, no I/O.
 
 A failed request counts as slower than every answer (right-censored): an outage can make no quantile look better.
-A request that the end of the run cut off (`cancelled`), or that its caller gave up early (`left`), counts nowhere.
+A request that the end of the load cut off while it could still have become good (`cancelled`) is unknown. One that its
+caller gave up early (`left`) counts nowhere.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from dataclasses import dataclass, field
 from itertools import compress
 from operator import and_, sub
 from types import MappingProxyType
+from typing import NamedTuple
 
 from pytest_llmchaos.errors import BadScenario, TooFewSamples
 from pytest_llmchaos.model import OUTCOMES, Outcome, Sample
+from pytest_llmchaos.stats.bounded import BoundedCount, BoundedFloat, Scale
 from pytest_llmchaos.stats.columns import CANCELLED, HINTED, LEFT, OK, UNHINTED, Columns, columns_of
-from pytest_llmchaos.stats.quantiles import HINT, Quantiles
+from pytest_llmchaos.stats.quantiles import Quantiles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,36 +46,54 @@ DEFAULT_TARGETS = LatencyTargets()
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """What callers saw of the requests that were due from `from_s` up to `to_s`. `good` met every latency bound.
+    """What callers saw of a part of a load's requests. `good` met every latency bound.
 
+    `unknown` requests were open when the load ended and younger than their limits. They
+    are in no other number, and a comparison that depends on their end raises.
+    `could_offer` requests could have been due in the window at its longest: a window that
+    ends with the recovery is short because the service was quick.
     `left` requests were given up by impatient callers while they could still become good; no other number has them.
     `refused` requests were answered with 429 or 503, of which `unhinted` ones without a valid Retry-After.
+    The values of a window that still runs (`is_live`) are plain numbers.
     """
 
     name: str
     from_s: float
     to_s: float
     offered: int
-    ok: int
-    good: int
-    outcomes: Mapping[Outcome, int]
+    ok: float
+    good: float
+    outcomes: Mapping[Outcome, float]
     ttft_s: Quantiles = field(repr=False)
     e2e_s: Quantiles = field(repr=False)
     max_gap_s: Quantiles = field(repr=False)
     left: int = 0
     refused: int = 0
     unhinted: int = field(default=0, repr=False)
+    unknown: int = 0
+    could_offer: int = field(default=0, repr=False)
+    hint: str = field(default="raise rate_rps", repr=False)
+    is_live: bool = field(default=False, repr=False)
+
+    def __post_init__(self) -> None:
+        outcomes = {name: self._count(name, count, f"ended as {name}") for name, count in self.outcomes.items()}
+        for name, value in (
+            ("ok", self._count("ok", self.ok, "been answered")),
+            ("good", self._count("good", self.good, "been answered in time")),
+            ("outcomes", MappingProxyType(outcomes)),
+        ):
+            object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
-        return f"<{self.name} phase: {self.offered} requests, {self.failed} failed, {self.seconds:.1f} s>"
+        return f"<{self.name}: {self.offered} requests, {self.failed} failed, {self.seconds:.1f} s>"
 
     @property
     def seconds(self) -> float:
         return self.to_s - self.from_s
 
     @property
-    def failed(self) -> int:
-        return self.offered - self.ok
+    def failed(self) -> float:
+        return self._count("failed", self.offered - int(self.ok), "failed")
 
     @property
     def availability(self) -> float:
@@ -87,40 +108,120 @@ class Window:
     @property
     def goodput_rps(self) -> float:
         """Good answers a second."""
-        self._share("goodput_rps", self.good)
-        return self._rate("goodput_rps", self.good)
+        return self._share("goodput_rps", self.good, self._rate("goodput_rps", self.offered))
 
     @property
     def offered_rps(self) -> float:
         return self._rate("offered_rps", self.offered)
 
     @property
-    def without_retry_after(self) -> int:
+    def without_retry_after(self) -> float:
         """Requests refused with 429 or 503 that were not told when to come back. Raises TooFewSamples if none was refused."""
         if not self.refused:
             raise TooFewSamples(
                 f"without_retry_after needs 1 answer with 429 or 503, got 0 in {self!r}: offer more than the service takes"
             )
-        return self.unhinted
+        return self._count("without_retry_after", self.unhinted, "been refused without Retry-After")
+
+    def count_of(self, outcome: Outcome) -> float:
+        """Requests with this outcome."""
+        return self.outcomes.get(outcome, self._count(outcome, 0, f"ended as {outcome}"))
 
     def _rate(self, what: str, count: int) -> float:
         if not 0 < self.seconds < math.inf:
-            raise TooFewSamples(f"{what} needs a phase that has a length, got {self!r}")
+            raise TooFewSamples(f"{what} needs a window that has a length, got {self!r}")
         return count / self.seconds
 
-    def _share(self, what: str, part: int) -> float:
+    def _count(self, what: str, value: float, ended: str) -> float:
+        if self.is_live:
+            return int(value)
+        every = max(self.offered + self.unknown, self.could_offer)
+        scale = Scale(
+            what=f"{what} {self.name}",
+            least=0,
+            most=every,
+            at_least=f"none of the {every} requests had {ended}",
+            at_most=f"every one of the {every} requests had {ended}",
+            advice=f"bound a share of the requests, or {self.hint}",
+        )
+        return BoundedCount(value, scale, low=value, high=int(value) + self.unknown)
+
+    def _share(self, what: str, part: float, most: float = 1.0) -> float:
+        """`part` of the offered requests, on a scale from 0 to `most`."""
         if not self.offered:
-            raise TooFewSamples(f"{what} needs 1 request, got 0 in {self!r}: {HINT}")
-        return part / self.offered
+            raise TooFewSamples(f"{what} needs 1 request, got 0 in {self!r}: {self.hint}")
+        count, every = int(part), self.offered + self.unknown
+        value = count / self.offered * most
+        if self.is_live:
+            return value
+        scale = Scale(
+            what=f"{what} {self.name}",
+            least=0.0,
+            most=most,
+            at_least=f"none of the {every} requests had been answered",
+            at_most=f"every one of the {every} requests had been answered well",
+            advice=f"bound the requests that failed, or {self.hint}",
+            events=self.offered,
+        )
+        low, high = (count / every * most, (count + self.unknown) / every * most) if self.unknown else (value, value)
+        return BoundedFloat(value, scale, low=low, high=high)
+
+
+class Part(NamedTuple):
+    """A part of a trial. `hint` is what gives it more requests, `could_offer` how many it could have at its longest."""
+
+    name: str
+    from_s: float
+    to_s: float
+    hint: str = "raise rate_rps"
+    could_offer: int = 0
+    is_live: bool = False
 
 
 def windows(
-    samples: Iterable[Sample], bounds: Sequence[tuple[str, float, float]], limits: LatencyTargets = DEFAULT_TARGETS
+    samples: Iterable[Sample],
+    bounds: Sequence[tuple[str, float, float]],
+    limits: LatencyTargets = DEFAULT_TARGETS,
+    *,
+    is_live: bool = False,
 ) -> tuple[Window, ...]:
     """One window per (name, from_s, to_s), by due time. Windows may overlap; the end is not inside."""
+    return parts(samples, [Part(*bound, is_live=is_live) for bound in bounds], limits)
+
+
+def parts(
+    samples: Iterable[Sample], wanted: Iterable[Part], limits: LatencyTargets = DEFAULT_TARGETS
+) -> tuple[Window, ...]:
+    """One window per part, by due time."""
     columns = columns_of(samples)
     good_ones = _good(columns, limits)
-    return tuple(_window(columns, good_ones, *bound) for bound in bounds)
+    made = []
+    for part in wanted:
+        inside = [part.from_s <= due < part.to_s for due in columns.due_s]
+        made.append(_window(columns, good_ones, inside, part))
+    return tuple(made)
+
+
+def around(
+    samples: Iterable[Sample], before: Part, during: Part, after: Part, limits: LatencyTargets = DEFAULT_TARGETS
+) -> tuple[Window, Window, Window]:
+    """Three windows that follow one another, each request in one of them.
+
+    A request that was due before `during` begins and had not ended by then was in flight
+    when the fault struck: it belongs to `during`. Any other belongs where it was due.
+    """
+    columns = columns_of(samples)
+    good_ones = _good(columns, limits)
+    times = list(zip(columns.due_s, columns.end_s, strict=True))
+    struck_s, over_s = during.from_s, during.to_s
+    unharmed = [before.from_s <= due < struck_s and end < struck_s for due, end in times]
+    harmed = [before.from_s <= due < over_s and not (due < struck_s and end < struck_s) for due, end in times]
+    later = [over_s <= due < after.to_s for due, _ in times]
+    return (
+        _window(columns, good_ones, unharmed, before),
+        _window(columns, good_ones, harmed, during),
+        _window(columns, good_ones, later, after),
+    )
 
 
 def _good(columns: Columns, limits: LatencyTargets) -> list[bool]:
@@ -133,13 +234,12 @@ def _good(columns: Columns, limits: LatencyTargets) -> list[bool]:
     ]
 
 
-def _window(columns: Columns, good_ones: list[bool], name: str, from_s: float, to_s: float) -> Window:
-    if not from_s <= to_s:
-        raise BadScenario(f"window {name!r} must end after it begins, got {from_s!r} to {to_s!r}")
-    inside = [from_s <= due < to_s for due in columns.due_s]
+def _window(columns: Columns, good_ones: list[bool], inside: list[bool], part: Part) -> Window:
+    """The window of the samples that are `inside`."""
+    if not part.from_s <= part.to_s:
+        raise BadScenario(f"window {part.name!r} must end after it begins, got {part.from_s!r} to {part.to_s!r}")
     counts = Counter(compress(columns.outcomes, inside))
-    del counts[CANCELLED]
-    left = counts.pop(LEFT, 0)
+    unknown, left = counts.pop(CANCELLED, 0), counts.pop(LEFT, 0)
     refusals = Counter(compress(columns.refusals, inside))
     ok = [code == OK for code in columns.outcomes]
     ok = list(map(and_, inside, ok))
@@ -147,21 +247,29 @@ def _window(columns: Columns, good_ones: list[bool], name: str, from_s: float, t
     # An answer whose first token went unseen showed its caller nothing before its end.
     first_s = [end if first < 0 else first for first, end in zip(compress(columns.first_s, ok), end_s, strict=True)]
     offered, answered = counts.total(), len(due_s)
-    failed = offered - answered
+
+    def quantiles(what: str, values: Iterable[float]) -> Quantiles:
+        failed = offered - answered
+        return Quantiles(what, values, failed, unknown=unknown, where=part.name, hint=part.hint)
+
     return Window(
-        name=name,
-        from_s=from_s,
-        to_s=to_s,
+        name=part.name,
+        from_s=part.from_s,
+        to_s=part.to_s,
         offered=offered,
         ok=answered,
         good=sum(compress(good_ones, inside)),
+        outcomes={OUTCOMES[code]: count for code, count in counts.items()},
+        ttft_s=quantiles("ttft_s", map(sub, first_s, due_s)),
+        e2e_s=quantiles("e2e_s", map(sub, end_s, due_s)),
+        max_gap_s=quantiles("max_gap_s", compress(columns.max_gap_s, ok)),
         left=left,
         refused=refusals[HINTED] + refusals[UNHINTED],
         unhinted=refusals[UNHINTED],
-        outcomes=MappingProxyType({OUTCOMES[code]: count for code, count in counts.items()}),
-        ttft_s=Quantiles("ttft_s", map(sub, first_s, due_s), failed),
-        e2e_s=Quantiles("e2e_s", map(sub, end_s, due_s), failed),
-        max_gap_s=Quantiles("max_gap_s", compress(columns.max_gap_s, ok), failed),
+        unknown=unknown,
+        could_offer=part.could_offer,
+        hint=part.hint,
+        is_live=part.is_live,
     )
 
 

@@ -69,7 +69,7 @@ def _compare_p95(lab: Lab, record: Record, whole: Window, at_unix_s: float) -> N
     found = lab.prometheus.vector(query, at_unix_s)
     buckets = sorted((float(dict(labels)["le"]), count) for labels, count in found.items())
     try:
-        mine = whole.e2e_s.p95
+        mine = float(whole.e2e_s.p95)
     except TooFewSamples:
         return
     edges = [0.0, *(upper for upper, _ in buckets)]

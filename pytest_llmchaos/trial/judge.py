@@ -16,7 +16,7 @@ from pytest_llmchaos.evidence.samples_file import load as load_samples
 from pytest_llmchaos.faults.base import strength_of
 from pytest_llmchaos.model import CALLER_REQUESTS
 from pytest_llmchaos.slo.arithmetic import Slo
-from pytest_llmchaos.stats.windows import first_unknown_s, unserved_s, windows
+from pytest_llmchaos.stats.windows import Part, Window, around, first_unknown_s, parts, unserved_s, windows
 from pytest_llmchaos.trial import slo_verdict
 from pytest_llmchaos.trial.agreement import await_scrapes, require_evidence
 from pytest_llmchaos.trial.attribution import (
@@ -32,9 +32,9 @@ from pytest_llmchaos.trial.attribution import (
 )
 from pytest_llmchaos.trial.comparison import require_truths
 from pytest_llmchaos.trial.participation import victims_seen
-from pytest_llmchaos.trial.recovery import Known, recovery, settling
+from pytest_llmchaos.trial.recovery import Known, Recovery, recovery, settling
 from pytest_llmchaos.trial.replicas import judge_replicas, served_again_s
-from pytest_llmchaos.trial.trial import Trial
+from pytest_llmchaos.trial.trial import FAULT_WINDOWS, Trial
 from pytest_llmchaos.trial.unprovoked import unprovoked
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from pytest_llmchaos.lab.lab import Lab
     from pytest_llmchaos.lab.live_load import RunningLoad
     from pytest_llmchaos.plan.experiment import TrialPlan
-    from pytest_llmchaos.slo.arithmetic import SloResult
     from pytest_llmchaos.stats.windows import Window
+    from pytest_llmchaos.trial.slo_result import SloResult
 
 LAST_PUSH_DEADLINE_S = 10.0
 
@@ -59,9 +59,11 @@ def judge(
     ended_s = record.phases[-1].to_s
     fault_s = record.at_s(injected.start_unix_s) if injected.start_unix_s is not None else _fault_phase(record)
     counted_unix_s = await_last_push(lab, load)
-    parts = {w.name: w for w in windows(samples, bounds_of(record, samples, ended_s), limits=load.limits)}
-    require_answers(parts["whole"])
-    require_evidence(lab, record, parts["whole"], counted_unix_s, injected)
+    wanted = parts_of(record, samples, ended_s, could_offer=load.due_between(0.0, fault_s + _longest_s(plan)))
+    found = dict(zip(wanted, parts(samples, wanted.values(), limits=load.limits), strict=True))
+    whole = found["whole"]
+    require_answers(whole)
+    require_evidence(lab, record, whole, counted_unix_s, injected)
     readyz = readiness_file.load(record.directory)
     record.note_events(readiness_events(readyz, lab.subject.api))
     known = Known(
@@ -75,7 +77,7 @@ def judge(
     )
     runtime_events = lab.runtime.events(record.anchor_unix_s, time.time())
     require_truths(lab, record, samples, injected, counted_unix_s)
-    slos, slo_errors = _slos(lab, plan, record, known, counted_unix_s)
+    slos, slo_errors = _slos(lab, plan, record, known, counted_unix_s, load_s=whole.to_s - fault_s)
     audit = lab.remediator.audit(record.anchor_unix_s) if lab.subject.remediator else []
     # Without a fault every alert of the trial is one too many, whenever it fired.
     seen_from_s = 0.0 if plan.fault.lifetime == "none" else fault_s
@@ -83,6 +85,9 @@ def judge(
     record.note_events(events_of(record, runtime_events, audit, fired))
     services = {*lab.runtime.states(), *lab.subject.targets}
     detected = detection(record, injected, services, audit, fired, declared=_declared(lab, injected))
+    recovered = recovery(record, plan, injected, known)
+    over_s = _over_s(record, plan, injected, fault_s, recovered)
+    found |= zip(FAULT_WINDOWS, _around_fault(plan, known, load, over_s, whole.to_s), strict=True)
     if is_unnoticed(injected, detected.after_s):
         record.finding(SIGNAL_MISSING)
     replicas = judge_replicas(lab, samples, served_again_s(record, plan))
@@ -97,13 +102,13 @@ def judge(
     return Trial(
         name=record.trial,
         plan=plan,
-        windows=parts,
+        windows=found,
         slos=slos,
         slo_errors=slo_errors,
         detect_s=detected.after_s,
         detected_by=detected.by,
         coincident=detected.coincident,
-        recover=recovery(record, plan, injected, known),
+        recover=recovered,
         settle=settling(record, plan, injected, known),
         repaired_by=repaired_by(injected, runtime_events, audit),
         victims=injected.victims,
@@ -153,10 +158,11 @@ def _declared(lab: Lab, injected: Injected) -> set[str]:
     return {name for one in expected if one is not None for name in (*one.alerts, *one.rules)}
 
 
-def bounds_of(record: Record, samples: Samples, ended_s: float) -> list[tuple[str, float, float]]:
+def parts_of(record: Record, samples: Samples, ended_s: float, *, could_offer: int = 0) -> dict[str, Part]:
     """The phases and, last, the whole load: it outlives the last phase by a moment, and a window's end is not inside it."""
     last_due_s = math.nextafter(max(samples.columns.due_s, default=0.0), math.inf)
-    return [*((p.name, p.from_s, p.to_s) for p in record.phases), ("whole", 0.0, max(ended_s, last_due_s))]
+    whole = Part("in the whole trial", 0.0, max(ended_s, last_due_s), could_offer=could_offer)
+    return {**{p.name: Part(f"in the {p.name} phase", p.from_s, p.to_s) for p in record.phases}, "whole": whole}
 
 
 def require_answers(whole: Window) -> None:
@@ -167,6 +173,37 @@ def require_answers(whole: Window) -> None:
 
 def _fault_phase(record: Record) -> float:
     return next((p.from_s for p in record.phases if p.name == "fault"), 0.0)
+
+
+def _over_s(record: Record, plan: TrialPlan, injected: Injected, fault_s: float, recovered: Recovery) -> float:
+    """When the fault was over: repaired by the system, or ended by our revert; in a control arm, where its phase ended."""
+    if plan.fault.lifetime == "lasting" and recovered.took_s is not None:
+        return fault_s + recovered.took_s
+    if injected.reverted_unix_s is not None:
+        return max(fault_s, record.at_s(injected.reverted_unix_s))
+    return next((p.to_s for p in record.phases if p.name == "fault"), fault_s)
+
+
+def _longest_s(plan: TrialPlan) -> float:
+    """The most seconds from the fault to the trial's end, which a service that does not recover takes."""
+    return plan.experiment.longest_fault_s(plan.fault) + plan.experiment.longest_settle_s(plan.fault)
+
+
+def _around_fault(
+    plan: TrialPlan, known: Known, load: RunningLoad, over_s: float, ended_s: float
+) -> tuple[Window, ...]:
+    """The requests before, during and after the fault; `ended_s` is where the last window ends."""
+    begin_s = known.fault_s
+    longer = "raise rate_rps or fault_s" if plan.fault.lifetime == "passing" else "raise rate_rps"
+    in_fault = load.due_between(begin_s, begin_s + plan.experiment.longest_fault_s(plan.fault))
+    later = load.due_between(over_s, begin_s + _longest_s(plan))
+    return around(
+        known.samples,
+        Part("before the fault", 0.0, begin_s, "raise rate_rps or steady_s"),
+        Part("during the fault", begin_s, over_s, longer, could_offer=in_fault),
+        Part("after the fault", over_s, max(over_s, ended_s), "raise rate_rps or stable_s", could_offer=later),
+        limits=known.limits,
+    )
 
 
 def await_last_push(lab: Lab, load: RunningLoad) -> float:
@@ -193,19 +230,24 @@ def await_last_push(lab: Lab, load: RunningLoad) -> float:
 
 
 def _slos(
-    lab: Lab, plan: TrialPlan, record: Record, known: Known, counted_unix_s: float
+    lab: Lab, plan: TrialPlan, record: Record, known: Known, counted_unix_s: float, *, load_s: float
 ) -> tuple[dict[str, SloResult], dict[str, Inconclusive]]:
-    """Each SLO over the window from the fault's start to the last push; what Prometheus cannot answer, as its error."""
+    """Each SLO over the window from the fault's start to the last push, in which load was offered for `load_s`.
+
+    What Prometheus cannot answer is given as its error.
+    """
     callers = windows(known.samples, [("since the fault", known.fault_s, math.inf)], limits=known.limits)[0]
     results: dict[str, SloResult] = {}
     errors: dict[str, Inconclusive] = {}
-    rate_rps = plan.load.mean_rps
+    steady_unix_s = [record.unix_s(at_s) for p in record.phases if p.name == "steady" for at_s in (p.from_s, p.to_s)]
     from_unix_s = record.unix_s(known.fault_s)
     for slo in lab.slos:
         try:
-            result = slo_verdict.judge_slo(lab.prometheus, slo, from_unix_s, counted_unix_s, rate_rps=rate_rps)
+            own_rps = slo_verdict.events_rps(lab.prometheus, slo, *steady_unix_s) if steady_unix_s else None
+            result = slo_verdict.judge_slo(lab.prometheus, slo, from_unix_s, counted_unix_s, rate_rps=own_rps)
+            result = replace(result, load_s=load_s, longest_s=_longest_s(plan), unknown=callers.unknown)
             if slo.name == "availability" and callers.offered:
-                result = replace(result, callers_say=callers.availability)
+                result = replace(result, callers_say=float(callers.availability))
         except Inconclusive as error:
             errors[slo.name] = error
         else:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from pytest_llmchaos.evidence.samples_file import load as load_samples
-from pytest_llmchaos.stats.windows import windows
+from pytest_llmchaos.stats.windows import parts
 from pytest_llmchaos.trial.agreement import require_evidence
 from pytest_llmchaos.trial.attribution import events_of
 from pytest_llmchaos.trial.comparison import require_truths
-from pytest_llmchaos.trial.judge import await_last_push, bounds_of, require_answers
+from pytest_llmchaos.trial.judge import await_last_push, parts_of, require_answers
 from pytest_llmchaos.trial.result import phase_of
 from pytest_llmchaos.trial.unprovoked import unprovoked
 
@@ -32,7 +32,8 @@ def judge_own_load(lab: Lab, record: Record, load: RunningLoad, injected: Inject
     about_load = load.require_held()
     samples = load_samples(record.directory / "samples.jsonl")
     counted_unix_s = await_last_push(lab, load)
-    seen = windows(samples, bounds_of(record, samples, 0.0), limits=load.limits)
+    wanted = parts_of(record, samples, 0.0)
+    seen = parts(samples, wanted.values(), limits=load.limits)
     require_answers(seen[-1])
     require_evidence(lab, record, seen[-1], counted_unix_s, injected)
     require_truths(lab, record, samples, injected, counted_unix_s)
@@ -42,4 +43,4 @@ def judge_own_load(lab: Lab, record: Record, load: RunningLoad, injected: Inject
     record.note_events(events_of(record, lab.runtime.events(begun, now), audit, fired))
     for finding in unprovoked(lab, record).findings:
         record.finding(finding)
-    return structs.replace(record.seen(), load=about_load, phases=tuple(map(phase_of, seen[:-1])))
+    return structs.replace(record.seen(), load=about_load, phases=tuple(map(phase_of, wanted, seen[:-1])))

@@ -141,8 +141,7 @@ def _hold_fault(lab: Lab, plan: TrialPlan, record: Record, injected: Injected) -
         lab.hold_until(checked(lambda: False), deadline_s=experiment.fault_s or 0.0, what="fault")
     elif plan.fault.lifetime == "none":
         # As long as a passing fault of the same experiment, so that both arms see the same part of the load.
-        longest_s = max(experiment.stable_s, experiment.fault_s or 0.0)
-        lab.hold_until(checked(lambda: False), deadline_s=longest_s, what="no fault")
+        lab.hold_until(checked(lambda: False), deadline_s=experiment.longest_fault_s(plan.fault), what="no fault")
     else:
         last_s = record.at_s(injected.last_unix_s or record.anchor_unix_s)
         next_look_s = 0.0
@@ -173,9 +172,7 @@ def _hold_settled(lab: Lab, plan: TrialPlan, record: Record, injected: Injected)
         # Of a lasting fault's victims the fault phase has seen whether they took part again before our revert.
         return is_good and (not passing or take_part(lab, record, injected, must=False))
 
-    is_settled = lab.hold_until(
-        settled, deadline_s=plan.experiment.deadline_s(plan.fault) if passing else 30.0, what="recovery"
-    )
+    is_settled = lab.hold_until(settled, deadline_s=plan.experiment.longest_settle_s(plan.fault), what="recovery")
     if lab.subject.replica_header:
         replicas = set(lab.subject.replicas)
         # A gateway lets a replica that failed in again later than it serves its callers from the others.

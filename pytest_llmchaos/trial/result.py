@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from pytest_llmchaos.errors import TooFewSamples, Verdict
+from pytest_llmchaos.errors import NoData, ProvesNothing, TooFewSamples, Verdict
 from pytest_llmchaos.evidence.trial_result import (
     LoadResult,
     PhaseResult,
@@ -17,15 +17,18 @@ from pytest_llmchaos.evidence.trial_result import (
     SloVerdict,
     TrialResult,
 )
+from pytest_llmchaos.trial.trial import FAULT_WINDOWS
 
 if TYPE_CHECKING:
     from pytest_llmchaos.evidence.trial_record import Record
     from pytest_llmchaos.plan.experiment import TrialPlan
-    from pytest_llmchaos.slo.arithmetic import SloResult
     from pytest_llmchaos.stats.quantiles import Quantiles
     from pytest_llmchaos.stats.windows import Window
     from pytest_llmchaos.trial.replicas import Replica
+    from pytest_llmchaos.trial.slo_result import SloResult
     from pytest_llmchaos.trial.trial import Trial
+
+NOT_PHASES = (*FAULT_WINDOWS, "whole")
 
 
 def plan_note(plan: TrialPlan) -> Planned:
@@ -82,7 +85,7 @@ def judged_result(record: Record, trial: Trial) -> TrialResult:
         recovery_resolution_s=trial.recover.resolution_s if trial.settle.took_s is None else trial.settle.resolution_s,
         relapsed_s=trial.relapsed_s,
         repaired_by=trial.repaired_by,
-        phases=tuple(phase_of(window) for window in trial.windows.values() if window.name != "whole"),
+        phases=tuple(phase_of(name, window) for name, window in trial.windows.items() if name not in NOT_PHASES),
         slos=tuple(map(_slo, trial.slos.values())),
         load=trial.load,
         readyz=trial.readyz,
@@ -100,14 +103,14 @@ def _replica(replica: Replica) -> ReplicaResult:
     )
 
 
-def phase_of(window: Window) -> PhaseResult:
+def phase_of(name: str, window: Window) -> PhaseResult:
     return PhaseResult(
-        name=window.name,
+        name=name,
         from_s=round(window.from_s, 3),
         to_s=round(window.to_s, 3),
         offered=window.offered,
-        ok=window.ok,
-        outcomes={outcome: count for outcome, count in window.outcomes.items() if count},
+        ok=int(window.ok),
+        outcomes={outcome: int(count) for outcome, count in window.outcomes.items() if int(count)},
         ttft_p95_s=_quantile(window.ttft_s, "p95"),
         e2e_p95_s=_quantile(window.e2e_s, "p95"),
         e2e_p99_s=_quantile(window.e2e_s, "p99"),
@@ -126,11 +129,27 @@ def _slo(result: SloResult) -> SloVerdict:
     return SloVerdict(
         name=result.name,
         objective=result.objective,
-        value=round(result.value, 6),
+        value=round(float(result.value), 6),
+        met=_is_met(result),
+        bad_s=round(float(result.bad_s), 3),
         query=result.query,
-        budget_spent=result.budget_spent if math.isfinite(result.budget_spent) else None,
-        burn_rate=round(result.burn_rate, 4),
+        budget_spent=_budget_spent(result),
+        burn_rate=round(float(result.burn_rate), 4),
         callers_say=None if result.callers_say is None else round(result.callers_say, 6),
         raw=dict(result.raw),
         window_s=round(result.window_s, 3),
     )
+
+
+def _is_met(result: SloResult) -> bool | None:
+    try:
+        return result.met
+    except ProvesNothing:
+        return None
+
+
+def _budget_spent(result: SloResult) -> float | None:
+    try:
+        return float(result.budget_spent)
+    except NoData:
+        return None

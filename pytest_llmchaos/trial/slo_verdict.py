@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import CounterReset, Inconclusive, NoData, StaleData
 from pytest_llmchaos.model import CALLERS
 from pytest_llmchaos.prometheus.queries import GAP_TOLERANCE
-from pytest_llmchaos.slo.arithmetic import SloResult, window_query
+from pytest_llmchaos.slo.arithmetic import LEAST_SCRAPES, window_query
+from pytest_llmchaos.trial.slo_result import SloResult
 
 if TYPE_CHECKING:
     from pytest_llmchaos.prometheus.queries import Prometheus
@@ -20,11 +22,11 @@ def judge_slo(
     from_unix_s: float,
     to_unix_s: float,
     *,
-    rate_rps: float,
+    rate_rps: float | None,
 ) -> SloResult:
-    """What happened to the SLO between the two instants; `rate_rps` is the offered rate that scales its budget.
+    """What happened to the SLO between the two instants; `rate_rps` is its own rate of events, which scales its budget.
 
-    Raises CounterReset, NoData, StaleData or NotANumber where nobody can know.
+    Raises CounterReset, NoData, StaleData or NotANumber where Prometheus cannot know.
     """
     for selector in (slo.good, slo.total):
         for at_unix_s in (from_unix_s, to_unix_s):
@@ -65,6 +67,13 @@ def judge_slo(
             for end, at_unix_s in (("start", from_unix_s), ("end", to_unix_s))
         },
     )
+
+
+def events_rps(prometheus: Prometheus, slo: Slo, from_unix_s: float, to_unix_s: float) -> float | None:
+    """The SLO's own events a second between the two instants, whoever caused them; None where there were none."""
+    span_s = max(LEAST_SCRAPES, math.ceil(to_unix_s - from_unix_s))
+    rates = prometheus.vector(f"sum(rate({slo.total}[{span_s}s]))", to_unix_s, may_be_empty=True)
+    return next((rate for rate in rates.values() if rate > 0), None)
 
 
 def _require_fresh(prometheus: Prometheus, selector: str, at_unix_s: float) -> None:

@@ -13,12 +13,14 @@ from pytest_llmchaos.trial.signals import Signal
 if TYPE_CHECKING:
     from pytest_llmchaos.evidence.trial_result import Coincidence, EventNote, LoadResult, ReadySpan
     from pytest_llmchaos.plan.experiment import TrialPlan
-    from pytest_llmchaos.slo.arithmetic import SloResult
     from pytest_llmchaos.stats.windows import Window
     from pytest_llmchaos.trial.recovery import Recovery
     from pytest_llmchaos.trial.replicas import Replicas
+    from pytest_llmchaos.trial.slo_result import SloResult
 
 
+# Windows around the fault, beside the recorded phases and the whole.
+FAULT_WINDOWS = ("before", "during", "after")
 # Who brought the victims back; "mixed" where it was not the same for all of them.
 Repairer = Literal["remediator", "instrument", "itself", "unknown", "mixed"]
 
@@ -166,7 +168,7 @@ class Trial:
         return (self.settle if passing else self.recover).relapsed_s
 
     def slo(self, name: str) -> SloResult:
-        """Prometheus' verdict on one SLO, from the fault's start to the trial's end.
+        """Prometheus' verdict on one SLO, from the fault's start to the end of the load and its last answers.
 
         Raises BadScenario for an SLO that slo.yaml has not, and what kept Prometheus from answering.
         """
@@ -178,27 +180,32 @@ class Trial:
         return self.slos[name]
 
     def phase(self, name: str) -> Window:
+        """What callers saw of the requests that were due in the steady, fault or recovery phase."""
         if name not in self.windows:
-            raise InvalidExperiment(f"this trial had no {name} phase; it had {', '.join(self.windows)}")
+            raise InvalidExperiment(f"this trial had no {name} window; it had {', '.join(self.windows)}")
         return self.windows[name]
 
     @property
     def before_fault(self) -> Window:
-        """What callers saw of the steady phase."""
-        return self.phase("steady")
+        """Requests that had ended when the fault began. Those in flight then are in `during_fault`."""
+        return self.phase("before")
 
     @property
     def during_fault(self) -> Window:
-        """What callers saw of the fault phase."""
-        return self.phase("fault")
+        """Requests in flight when the fault began, or due before it was over.
+
+        A fault is over when the system has recovered from it (`time_to_recover_s`), or with our revert.
+        """
+        return self.phase("during")
 
     @property
     def after_fault(self) -> Window:
-        """What callers saw of the recovery phase."""
-        return self.phase("recovery")
+        """Requests due after the fault was over: of a repaired one, the seconds that showed its recovery."""
+        return self.phase("after")
 
     @property
     def whole(self) -> Window:
+        """Requests of the whole trial."""
         return self.phase("whole")
 
     @property
@@ -229,13 +236,14 @@ class Trial:
         )
 
     @property
-    def silently_truncated(self) -> int:
+    def silently_truncated(self) -> float:
         """Answers that ended cleanly, without an error, before they were complete: the failure no status code shows."""
-        return int(self.whole.outcomes.get("truncated", 0))
+        return self.whole.count_of("truncated")
 
     @property
-    def failed(self) -> int:
-        return int(self.whole.offered - self.whole.ok)
+    def failed(self) -> float:
+        """Requests of the whole trial without a good end."""
+        return self.whole.failed
 
 
 def _took(recovery: Recovery) -> Seconds:

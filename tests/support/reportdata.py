@@ -354,6 +354,8 @@ def _judged(made: Made, rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
                 "budget_spent": (1 - share) * len(rows) / (0.005 * made.rate_rps * 30 * 86400),
                 "burn_rate": (1 - share) / 0.005,
                 "callers_say": share,
+                "met": share >= 0.995,
+                "bad_s": round((1 - share) * (rows[-1][0] - rows[0][0]), 3),
                 "raw": raw,
             },
             {

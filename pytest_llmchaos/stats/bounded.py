@@ -1,0 +1,156 @@
+"""Numbers that know the least and the most that their window could have shown.
+
+A claim compares such a number with a bound. A comparison that comes out the same
+whatever became of the window's requests is no evidence, so it raises.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+from pytest_llmchaos.errors import OpenRequests, TooFewSamples, VacuousClaim
+
+Compare = Callable[[float, float], bool]
+_SIGNS: dict[Compare, str] = {operator.lt: "<", operator.le: "<=", operator.gt: ">", operator.ge: ">="}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """What a window could have shown of one value.
+
+    Args:
+      what: the value and its window, as messages name them.
+      least: the smallest value that the window could have shown.
+      most: the largest one.
+      at_least: what would have given `least`: "none of the 160 requests had failed".
+      at_most: what would have given `most`.
+      advice: what to do instead.
+      events: how many events a share rests on; None for what is no share. One event
+        moves a share by a step of (most - least) / events, so a bound that is nearer to
+        the end than one step can be broken by the window and cannot be held by it.
+    """
+
+    what: str
+    least: float
+    most: float
+    at_least: str
+    at_most: str
+    advice: str
+    events: float | None = None
+
+    def needed(self, distance: float) -> int:
+        """The events that a bound needs which lies `distance` from the end of the scale."""
+        return math.ceil(round((self.most - self.least) / distance, 6))
+
+
+class BoundedFloat(float):
+    """A float of a window. Its comparisons raise where they prove nothing; its arithmetic is plain.
+
+    `low` and `high` are what the value becomes by the best and the worst end of requests
+    that were still open when the load ended.
+    """
+
+    scale: Scale
+    low: float
+    high: float
+
+    def __new__(cls, value: float, scale: Scale, *, low: float | None = None, high: float | None = None) -> Self:
+        made = super().__new__(cls, value)
+        made.scale = scale
+        made.low = float(value if low is None else low)
+        made.high = float(value if high is None else high)
+        return made
+
+    def __reduce__(self) -> tuple[type[float], tuple[float]]:
+        """A copy is a plain number."""
+        return float, (float(self),)
+
+    def __lt__(self, other: float, /) -> bool:
+        return self._compare(operator.lt, other)
+
+    def __le__(self, other: float, /) -> bool:
+        return self._compare(operator.le, other)
+
+    def __gt__(self, other: float, /) -> bool:
+        return self._compare(operator.gt, other)
+
+    def __ge__(self, other: float, /) -> bool:
+        return self._compare(operator.ge, other)
+
+    def __eq__(self, other: object, /) -> bool:
+        if not isinstance(other, int | float):
+            return NotImplemented
+        self._require_two_ends(f"== {other:g}")
+        self._require_known(f"== {other:g}", self.low == self.high or not self.low <= other <= self.high)
+        return float(self) == other
+
+    def __ne__(self, other: object, /) -> bool:
+        if not isinstance(other, int | float):
+            return NotImplemented
+        return not self == other
+
+    def __bool__(self) -> bool:
+        return self != 0
+
+    __hash__ = float.__hash__
+
+    def _compare(self, compare: Compare, other: object) -> bool:
+        if not isinstance(other, int | float):
+            return NotImplemented  # type: ignore[no-any-return] # Python then raises its own TypeError
+        bound = float(other)
+        least, most = (other.scale.least, other.scale.most) if isinstance(other, BoundedFloat) else (bound, bound)
+        low, high = (other.low, other.high) if isinstance(other, BoundedFloat) else (bound, bound)
+        claim = f"{_SIGNS[compare]} {bound:.12g}"
+        is_upper = compare in {operator.lt, operator.le}
+        scale = self.scale
+        worst, best = (scale.most, scale.least) if is_upper else (scale.least, scale.most)
+        hardest, easiest = (least, most) if is_upper else (most, least)
+        if compare(worst, hardest):
+            self._raise_vacuous(claim, "cannot fail", at_most=is_upper)
+        if not compare(best, easiest):
+            self._raise_vacuous(claim, "cannot hold", at_most=not is_upper)
+        held = compare(float(self), bound)
+        ends = (compare(self.low, high), compare(self.low, low), compare(self.high, low), compare(self.high, high))
+        self._require_known(claim, all(end == held for end in ends))
+        distance = bound - scale.least if is_upper else scale.most - bound
+        if held and distance > 0 and scale.events is not None and scale.events < scale.needed(distance):
+            raise TooFewSamples(
+                f"{scale.what} {claim} needs {scale.needed(distance)} events to hold, got {scale.events:g}: one bad event of "
+                f"so few would break it, so it was not shown to hold; {scale.advice}"
+            )
+        return held
+
+    def _raise_vacuous(self, claim: str, fate: str, *, at_most: bool) -> None:
+        scale = self.scale
+        if_so, value = (scale.at_most, scale.most) if at_most else (scale.at_least, scale.least)
+        raise VacuousClaim(f"{scale.what} {claim} {fate}: even if {if_so}, it would be {value:.3g}; {scale.advice}")
+
+    def _require_two_ends(self, claim: str) -> None:
+        if self.scale.least == self.scale.most:
+            self._raise_vacuous(claim, "proves nothing", at_most=True)
+
+    def _require_known(self, claim: str, is_known: bool) -> None:
+        if not is_known:
+            raise OpenRequests(
+                f"{self.scale.what} {claim} depends on requests that were still open when the load ended: by their end it "
+                f"lies between {self.low:.6g} and {self.high:.6g}; lower the latency targets, or offer load for longer"
+            )
+
+
+class BoundedCount(BoundedFloat):
+    """A whole number of requests. It prints and indexes as an int."""
+
+    def __repr__(self) -> str:
+        return repr(int(self))
+
+    __str__ = __repr__
+
+    def __index__(self) -> int:
+        return int(self)
+
+    def __format__(self, spec: str, /) -> str:
+        return format(int(self), spec)

@@ -1,0 +1,255 @@
+"""Numbers of a window: a comparison that proves nothing raises, whichever way it is written."""
+
+import copy
+import json
+import math
+import operator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_llmchaos.errors import OpenRequests, ProvesNothing, TooFewSamples, VacuousClaim
+from pytest_llmchaos.model import Sample
+from pytest_llmchaos.stats.bounded import BoundedCount, BoundedFloat, Scale
+from pytest_llmchaos.stats.quantiles import Quantiles
+from pytest_llmchaos.stats.windows import Part, around, parts, windows
+
+SHARE = Scale(
+    what="availability during the fault",
+    least=0,
+    most=1,
+    at_least="none of the 100 requests had been answered",
+    at_most="every one of the 100 requests had been answered",
+    advice="raise rate_rps",
+    events=100,
+)
+COUNT = Scale(what="failed", least=0, most=160, at_least="none had failed", at_most="all had failed", advice="bound it")
+
+
+def share(value, events=100, **ends):
+    return BoundedFloat(value, Scale(**{**vars(SHARE), "events": events}), **ends)
+
+
+def failed(value=3, most=160, **ends):
+    return BoundedCount(value, Scale(**{**vars(COUNT), "most": most}), **ends)
+
+
+def sample(due_s, outcome="ok", e2e_s=0.5):
+    return Sample(due_s, due_s, due_s + 0.1, due_s + e2e_s, 0.0, 8, outcome, "model-1", f"r-{due_s}")
+
+
+@pytest.mark.parametrize(
+    ("claim", "said"),
+    [
+        (lambda: failed() <= 160, "failed <= 160 cannot fail: even if all had failed, it would be 160; bound it"),
+        (lambda: failed() < 161, "failed < 161 cannot fail: even if all had failed, it would be 160; bound it"),
+        (lambda: failed() >= 0, "failed >= 0 cannot fail: even if none had failed, it would be 0; bound it"),
+        (lambda: failed() > -1, "failed > -1 cannot fail: even if none had failed, it would be 0; bound it"),
+        (lambda: failed() > 160, "failed > 160 cannot hold: even if all had failed, it would be 160; bound it"),
+        (lambda: failed() >= 161, "failed >= 161 cannot hold: even if all had failed, it would be 160; bound it"),
+        (lambda: failed() < 0, "failed < 0 cannot hold: even if none had failed, it would be 0; bound it"),
+        (
+            lambda: operator.le(failed(), math.nan),
+            "failed <= nan cannot hold: even if none had failed, it would be 0; bound it",
+        ),
+        (
+            lambda: operator.ge(160.5, failed()),
+            "failed <= 160.5 cannot fail: even if all had failed, it would be 160; bound it",
+        ),
+        (
+            lambda: operator.ge(160, failed()),
+            "failed <= 160 cannot fail: even if all had failed, it would be 160; bound it",
+        ),
+        (lambda: failed() < failed(200, 300, low=161), None),
+        (lambda: failed(0, 0) == 0, "failed == 0 proves nothing: even if all had failed, it would be 0; bound it"),
+        (lambda: failed(0, 0) != 0, "failed == 0 proves nothing: even if all had failed, it would be 0; bound it"),
+        (lambda: not failed(0, 0), "failed == 0 proves nothing: even if all had failed, it would be 0; bound it"),
+    ],
+)
+def test_a_comparison_that_no_outcome_could_change_raises(claim, said):
+    if said is None:
+        assert claim()
+        return
+    with pytest.raises(VacuousClaim) as refused:
+        claim()
+    assert str(refused.value) == said
+    assert isinstance(refused.value, ProvesNothing)
+
+
+def test_a_bound_inside_the_scale_is_plain():
+    assert failed() <= 3
+    assert failed() < 4
+    assert failed() >= 3
+    assert failed() > 2
+    assert not failed() <= 2
+    assert operator.ge(3, failed())
+    assert failed() == 3
+    assert failed() != 4
+    assert failed()
+    assert not failed(0)
+    assert hash(failed()) == hash(3)
+    assert failed() == pytest.approx(3)
+
+
+def test_what_is_no_number_is_left_to_python():
+    assert failed() != "3"
+    assert not failed() == "3"  # noqa: SIM201 - both operators are meant
+    with pytest.raises(TypeError):
+        assert failed() <= "3"
+
+
+@given(st.floats(0, 1), st.floats(-0.5, 1.5), st.sampled_from([operator.lt, operator.le, operator.gt, operator.ge]))
+def test_what_a_share_says_is_what_floats_say_wherever_it_says_anything(value, bound, compare):
+    try:
+        said = compare(share(value, events=1e12), bound)
+    except ProvesNothing:
+        return
+    assert said == compare(value, bound)
+
+
+@pytest.mark.parametrize(("bound", "needed"), [(0.99, 100), (0.95, 20), (0.5, 2), (0.999, 1000), (1 - 1 / 3, 3)])
+def test_few_events_can_break_a_bound_and_cannot_hold_it(bound, needed):
+    assert share(1.0, needed) >= bound
+    assert not share(bound / 2, 1) >= bound
+    with pytest.raises(
+        TooFewSamples, match=rf"needs {needed} events to hold, got {needed - 1}: one bad event of so few"
+    ):
+        assert share(1.0, needed - 1) >= bound
+
+
+def test_few_events_cannot_hold_a_share_near_zero_either():
+    assert share(0.0, 20) <= 0.05
+    with pytest.raises(TooFewSamples, match="needs 20 events to hold, got 19"):
+        assert share(0.0, 19) <= 0.05
+
+
+def test_a_bound_at_the_end_itself_is_about_these_events_alone():
+    assert share(1.0, 3) >= 1
+    assert share(0.0, 3) <= 0
+
+
+def test_what_open_requests_could_change_is_inconclusive():
+    value = share(0.97, low=0.95, high=0.98)
+
+    assert value >= 0.95
+    assert not value >= 0.99
+    for unclear in (lambda: value >= 0.97, lambda: value <= 0.96, lambda: value == 0.97, lambda: value != 0.96):
+        with pytest.raises(OpenRequests, match=r"still open when the load ended: .* between 0\.95 and 0\.98"):
+            unclear()
+    assert value != 0.99
+    assert not value == 0.99  # noqa: SIM201 - both operators are meant
+
+
+def test_a_number_prints_and_copies_as_a_plain_one():
+    value = failed(5)
+
+    assert (repr(value), str(value), f"{value}", f"{value:03d}", list(range(value))) == (
+        "5",
+        "5",
+        "5",
+        "005",
+        [*range(5)],
+    )
+    assert repr(share(0.943)) == "0.943"
+    assert type(copy.deepcopy(value)) is float
+    assert json.dumps([share(0.5)]) == "[0.5]"
+    assert type(value + 1) is float
+
+
+def test_claims_about_a_window_know_its_requests():
+    (window,) = windows([*(sample(i / 10) for i in range(8)), sample(0.9, "truncated")], [("during the fault", 0, 1)])
+
+    assert window.failed == window.count_of("truncated") == window.outcomes["truncated"] == 1
+    assert window.count_of("cut") == 0
+    with pytest.raises(
+        VacuousClaim, match="failed during the fault <= 9 cannot fail: even if every one of the 9 requests"
+    ):
+        assert window.failed <= 9
+    with pytest.raises(VacuousClaim, match=r"cut during the fault <= 10 cannot fail: .* had ended as cut"):
+        assert window.count_of("cut") <= 10
+    with pytest.raises(VacuousClaim, match="availability during the fault >= 0 cannot fail"):
+        assert window.availability >= 0
+    with pytest.raises(VacuousClaim, match="goodput_rps during the fault <= 9 cannot fail"):
+        assert window.goodput_rps <= 9
+    with pytest.raises(TooFewSamples, match=r"goodput_ratio during the fault >= 0.8.* got 4"):
+        assert windows([sample(i / 10) for i in range(4)], [("during the fault", 0, 1)])[0].goodput_ratio >= 0.8
+
+
+def test_a_window_that_a_quick_recovery_made_short_is_bounded_by_its_longest():
+    (window,) = parts([sample(0, "refused"), sample(1)], [Part("during the fault", 0, 2, could_offer=40)])
+
+    assert window.failed <= 10
+    with pytest.raises(VacuousClaim, match="even if every one of the 40 requests had failed, it would be 40"):
+        assert window.failed <= 40
+
+
+def test_nothing_good_of_nothing_answered_is_no_good_share():
+    (window,) = windows([sample(0, "refused"), sample(1, "refused")], [("during the fault", 0, 2)])
+
+    with pytest.raises(VacuousClaim, match="good during the fault >= 0 cannot fail"):
+        assert window.good >= 0.95 * window.ok
+    with pytest.raises(VacuousClaim, match="good during the fault >= 0 cannot fail"):
+        assert 0.95 * window.ok <= window.good
+
+
+def test_a_window_of_a_load_that_runs_has_plain_numbers():
+    """An abort condition may ask for more failures than there were requests so far."""
+    (window,) = windows([sample(0), sample(1, "refused")], [("lately", 0, 2)], is_live=True)
+
+    assert not window.failed > 100
+    assert window.availability <= 1
+    assert type(window.failed) is int
+    assert type(window.availability) is float
+
+
+def test_a_bound_on_a_quantile_can_always_be_broken_by_failures():
+    quantiles = Quantiles("e2e_s", [0.5] * 20)
+
+    assert quantiles.p95 <= 1e9
+    with pytest.raises(VacuousClaim, match="p95 of e2e_s the window >= 0 cannot fail"):
+        assert quantiles.p95 >= 0
+    with pytest.raises(VacuousClaim, match="p95 of e2e_s the window <= inf cannot fail: even if no request had been"):
+        assert quantiles.p95 <= math.inf
+
+
+def test_open_requests_could_have_been_faster_or_slower_than_every_answer():
+    quantiles = Quantiles("e2e_s", [float(i) for i in range(1, 21)], unknown=5)
+
+    assert (quantiles.p50.low, float(quantiles.p50), quantiles.p50.high) == (8, 10, 13)
+    assert (quantiles.p95.low, float(quantiles.p95), quantiles.p95.high) == (19, 19, math.inf)
+    with pytest.raises(OpenRequests):
+        assert quantiles.p95 <= 30
+    assert Quantiles("e2e_s", [1.0, 1.0], unknown=9).p50.low == 0
+
+
+@pytest.mark.parametrize("unknown", [0, 1, 3])
+def test_a_window_counts_open_requests_apart(unknown):
+    seen = [*(sample(i / 10) for i in range(9)), sample(0.95, "refused")]
+    seen += [sample(0.96 + i / 100, "cancelled") for i in range(unknown)]
+    (window,) = windows(seen, [("during the fault", 0, 1)])
+
+    assert (window.offered, window.unknown) == (10, unknown)
+    assert (window.failed.low, window.failed.high) == (1, 1 + unknown)
+    assert (window.availability.low, window.availability.high) == (9 / (10 + unknown), (9 + unknown) / (10 + unknown))
+
+
+def test_around_a_fault_every_request_is_in_one_window():
+    seen = [
+        sample(0),
+        sample(1, e2e_s=3),
+        sample(2.2),
+        sample(2.8),
+        sample(3),
+        sample(4.5, "refused"),
+        sample(5),
+        sample(9),
+    ]
+
+    before, during, after = around(seen, Part("before", 0, 3), Part("during", 3, 5), Part("after", 5, 9, "hint"))
+
+    # Due at 1 and 2.8, two requests were in flight at 3.
+    assert (before.offered, during.offered, after.offered) == (2, 4, 1)
+    assert during.failed == 1
+    with pytest.raises(TooFewSamples, match="after has 1: hint"):
+        _ = after.e2e_s.p50
