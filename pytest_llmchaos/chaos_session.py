@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -49,6 +50,8 @@ class ChaosSession:
         self.is_worker = hasattr(config, "workerinput")
         self.only_plans = options.only_plans(config)
         self.campaign = Campaign(settings_of(config, seed), lambda: progress_of(config))
+        self.campaign.test.waiting = self._without_time_limit
+        self._timer: tuple[pytest.Item, object] | None = None
         self._problems: list[str] = []
         if options.is_leashed(config):
             self.campaign.refused = NotReady(options.leash_message(config))
@@ -107,6 +110,31 @@ class ChaosSession:
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Not at the protocol's begin: a plugin that runs a failed test again sets it up again."""
         self.campaign.test.begin(item.nodeid, hypothesis_of(getattr(item, "obj", None).__doc__))
+        item.user_properties[:] = [one for one in item.user_properties if not one[0].startswith("llmchaos_")]
+
+    @pytest.hookimpl(optionalhook=True, wrapper=True)
+    def pytest_timeout_set_timer(self, item: pytest.Item, settings: object) -> Generator[None, object, object]:
+        self._timer = (item, settings)
+        return (yield)
+
+    @pytest.hookimpl(optionalhook=True, wrapper=True)
+    def pytest_timeout_cancel_timer(self) -> Generator[None, object, object]:
+        self._timer = None
+        return (yield)
+
+    @contextlib.contextmanager
+    def _without_time_limit(self) -> Iterator[None]:
+        """A test's time limit (pytest-timeout) begins anew once no other session measures: the wait is not the test's."""
+        timer, hook = self._timer, self.config.pluginmanager.hook
+        if timer is None:
+            yield
+            return
+        item, settings = timer
+        hook.pytest_timeout_cancel_timer(item=item)
+        try:
+            yield
+        finally:
+            hook.pytest_timeout_set_timer(item=item, settings=settings)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(

@@ -299,6 +299,59 @@ def test_what_lab_draws_depends_on_neither_order_nor_selection(on_a_fake, pytest
     assert drawn("--chaos-seed=8") != whole
 
 
+def test_a_failed_test_that_a_plugin_runs_again_is_one_claim_and_draws_the_same(on_a_fake, pytester):
+    """As pytest-rerunfailures does it, which pytest knows of as little as this plugin."""
+    pytester.makeconftest(
+        """
+from _pytest.runner import runtestprotocol
+
+def pytest_runtest_protocol(item, nextitem):
+    for report in [*runtestprotocol(item, nextitem=nextitem, log=False), *runtestprotocol(item, nextitem=nextitem, log=False)]:
+        item.ihook.pytest_runtest_logreport(report=report)
+    return True
+"""
+    )
+
+    on_a_fake(
+        """
+def test_it(lab):
+    with lab.load(loads.poisson(rate_rps=5)), lab.inject(faults.kill("model-*")) as injected:
+        with open("drawn.txt", "a") as file:
+            file.write(injected.victims[0] + "\\n")
+    assert 1 == 2
+
+def test_open(lab, load):
+    assert 1 == 2
+
+def test_open_too(lab, load):
+    assert 1 == 2
+
+@pytest.fixture(scope="module")
+def load(lab):
+    with lab.load(LOAD):
+        yield
+""",
+        "--junitxml=odd.xml",
+    )
+
+    assert len(set((pytester.path / "drawn.txt").read_text().splitlines())) == 1
+    run = next(pytester.path.glob("reports/*/run.json"))
+    trials = json.loads(run.read_text())["trials"]
+    assert [[claim["nodeid"] for claim in trial["claims"]] for trial in trials] == [
+        ["test_odd.py::test_it"],
+        ["test_odd.py::test_it"],
+        ["test_odd.py::test_open", "test_odd.py::test_open_too"],
+        ["test_odd.py::test_open_too"],  # the fixture of the file is torn down in between
+    ]
+    assert trials[2]["scenario"] == "test_odd.py::load"
+    properties = [
+        [one.get("name") for one in case.iter("property")]
+        for case in ET.parse(pytester.path / "odd.xml").iter("testcase")
+    ]
+    assert properties
+    assert all(len(set(names)) == len(names) for names in properties)
+
+
 def test_a_need_that_the_runtime_lacks_is_a_skip_that_names_it(chaos, double):
     double.error = errors.Unsupported("the local runtime cannot partition, which this fault needs")
 

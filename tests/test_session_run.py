@@ -134,6 +134,7 @@ def test_a_trial_that_was_cut_off_is_performed_anew_only_if_it_had_not_begun(set
         raise TimedOut("Timeout >20.0s")
 
     monkeypatch.setattr(Run, "perform", cut)
+    monkeypatch.setattr(Campaign, "_perform", lambda campaign, plan: campaign.run.perform(plan))
     campaign = Campaign(settings, lambda: Progress(None, tty=False))
 
     with pytest.raises(TimedOut):

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from pytest_llmchaos.plan.seeds import rng_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from random import Random
 
     from pytest_llmchaos.evidence.trial_record import Record
@@ -28,6 +29,8 @@ class CurrentTest:
         self._own: dict[str, TrialResult | None] = {}
         self.name = "lab"
         self.hypothesis = ""
+        self.waiting: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
+        """Entered while another process measures: that time is not the test's."""
 
     def begin(self, name: str, hypothesis: str = "") -> None:
         """Another test begins, or the same one again: its draws start anew."""

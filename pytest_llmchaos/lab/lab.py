@@ -147,11 +147,14 @@ class Lab:
     @contextmanager
     def entered(self, planned: Planned) -> Iterator[Record]:
         """The machine to itself, and a record: the one way into a trial, and into a load outside one."""
-        with (
-            measurement_lock.measuring(say=self.say, waiting=lambda: gates.at_rest(self)),
-            self.recording(planned) as record,
-        ):
+        with measurement_lock.measuring(say=self.say, waiting=self._waiting), self.recording(planned) as record:
             yield record
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """Another process measures."""
+        with self.test.waiting(), gates.at_rest(self):
+            yield
 
     @contextmanager
     def load(

@@ -37,6 +37,7 @@ class Campaign:
         self._make_progress = make_progress
         self._run: Run | None = None
         self._performed: dict[Hashable, Performed] = {}
+        self._claimed: dict[tuple[str, str], ClaimOutcome] = {}
         self._cut_off: dict[Hashable, InvalidExperiment] = {}
         self._schedule: list[ScheduledTrial] = []
         self.refused: LlmchaosError | None = None
@@ -136,9 +137,15 @@ class Campaign:
             raise NotReady(f"the ledger {path} cannot be written: {error.strerror or error}") from error
 
     def note_claim(self, trials: Iterable[str], nodeid: str, outcome: ClaimOutcome, message: str | None) -> None:
-        """A test's outcome, for the trial that it asked for and for every load that it ran by itself."""
-        if self._run is not None and self._run.opened:
-            for name in trials:
+        """A test's outcome, for the trial that it asked for and for every load that it ran by itself.
+
+        Once, also where a plugin runs a failed test again: it asks the same of the same trial.
+        """
+        if self._run is None or not self._run.opened:
+            return
+        for name in trials:
+            if self._claimed.get((name, nodeid)) != outcome:
+                self._claimed[name, nodeid] = outcome
                 self._run.journal.note(Claim(trial=name, nodeid=nodeid, outcome=outcome, message=message))
 
     def close(self, exit_status: int) -> list[str]:

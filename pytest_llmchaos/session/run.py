@@ -138,7 +138,7 @@ class Run:
         def say(what: str, *, deadline_s: float) -> None:
             self.progress(None, what, deadline_s)
 
-        return measurement_lock.measuring(say=say)
+        return measurement_lock.measuring(say=say, waiting=self.test.waiting)
 
     def perform(self, plan: TrialPlan) -> Performed:
         """A trial on the running stack, or the error that it ended with. One that starts the stack keeps the machine for it."""

@@ -115,6 +115,31 @@ Campaign._perform = hung_once
     assert performed(suite)[-1] == "one: kill model-1"
 
 
+def test_the_time_limit_of_pytest_timeout_begins_once_no_other_session_measures(suite):
+    suite.makeconftest(
+        CONFTEST
+        + """
+import time
+from support.waiting import until
+
+def waited(campaign, plan):
+    # Another session's trial takes twice as long as a test may.
+    ended = time.monotonic() + 1.0
+    with campaign.test.waiting():
+        until(lambda: time.monotonic() > ended, "the other trial's end", 10)
+    return double.perform(campaign, plan)
+
+Campaign._perform = waited
+"""
+    )
+
+    result = suite.runpytest_inprocess(
+        *without(*NEIGHBOURS - {"timeout"}), "--timeout=0.5", "--timeout-method=signal", "test_one.py"
+    )
+
+    result.assert_outcomes(passed=4)
+
+
 def test_among_all_of_them_with_two_workers(suite, monkeypatch):
     """Also the plugin that Locust brings along is loaded here: it must not pull gevent into the process of the tests."""
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
