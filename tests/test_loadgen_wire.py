@@ -38,6 +38,12 @@ ANSWERS = {
         [OK + b"X: " + b"a" * 100_000 + b"\r\nContent-Length: 0\r\n\r\n"],
         ("complete", 200, b"", True),
     ),
+    "a header in Latin-1": ([OK + b"X: caf\xe9\r\nContent-Length: 2\r\n\r\nok"], ("complete", 200, b"ok", True)),
+    "a header in UTF-8": ([OK + "X: \u00e9\r\nContent-Length: 2\r\n\r\nok".encode()], ("complete", 200, b"ok", True)),
+    "a reason that is no ASCII": (
+        [b"HTTP/1.1 200 O\xe9K\r\nContent-Length: 2\r\n\r\nok"],
+        ("complete", 200, b"ok", True),
+    ),
     "nothing": ([END], ("refused", 0, b"", False)),
     "cut in the status": ([b"HTTP/1.", END], ("garbled", 0, b"", False)),
     "cut in the headers": ([OK + b"X: 1\r\n", END], ("cut", 200, b"", False)),
@@ -94,6 +100,22 @@ def test_the_replica_is_named_by_a_header(split):
         answer.take(piece, 0.0, stream=False)
 
     assert answer.replica == "model-é"
+
+
+def test_the_headers_of_an_interim_answer_are_not_the_answer_s_own():
+    answer = Answer(b"x-replica")
+    answer.take(b"HTTP/1.1 103 Early Hints\r\nX-Replica: model-1\r\nRetry-After: 3\r\n\r\n", 0.0, stream=False)
+    answer.take(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", 0.0, stream=False)
+
+    assert (answer.status, answer.replica, answer.retry_after) == (503, "", b"")
+
+
+def test_a_body_that_is_too_long_ends_the_reading():
+    answer = Answer(max_bytes=100)
+
+    assert not answer.take(CHUNKED + b"64\r\n" + b"x" * 100 + b"\r\n", 1.0, stream=True)
+    assert answer.take(b"1\r\nx\r\n", 2.0, stream=True)
+    assert (answer.ended, answer.keep_alive, answer.end_s) == ("endless", False, 2.0)
 
 
 def test_a_stream_that_said_that_it_is_done_can_be_read_to_its_end():

@@ -134,7 +134,9 @@ class SloVerdict(msgspec.Struct, frozen=True, kw_only=True):
 class LoadResult(msgspec.Struct, frozen=True, kw_only=True):
     """How the load generator kept its schedule."""
 
-    added: ClassVar[frozenset[str]] = frozenset({"offered_rps", "achieved_ratio", "lateness_p99_s", "generator_cpu"})
+    added: ClassVar[frozenset[str]] = frozenset(
+        {"offered_rps", "achieved_ratio", "lateness_p99_s", "generator_cpu", "reconnected"}
+    )
 
     offered_rps: float | None = None
     """Requests a second by schedule."""
@@ -144,6 +146,8 @@ class LoadResult(msgspec.Struct, frozen=True, kw_only=True):
     """99th percentile of sent minus due."""
     generator_cpu: float | None = None
     """Share of one core."""
+    reconnected: Count | None = None
+    """Requests sent again on a fresh connection, because the server had just closed an idle one."""
 
 
 class ReplicaResult(msgspec.Struct, frozen=True, kw_only=True):

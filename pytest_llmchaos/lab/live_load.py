@@ -163,6 +163,7 @@ class RunningLoad:
             achieved_ratio=summary.achieved_ratio,
             lateness_p99_s=summary.lateness_p99_s,
             generator_cpu=summary.generator_cpu,
+            reconnected=summary.reconnected,
         )
         if summary.shed:
             # They left no sample, and it is in an outage that too many wait at once: what remains would look better.

@@ -10,9 +10,12 @@ import gevent
 
 from pytest_llmchaos.loadgen import classify
 from pytest_llmchaos.loadgen.load_plan import LoadPlan
-from pytest_llmchaos.loadgen.wire import Answer, Leave, Wire
+from pytest_llmchaos.loadgen.wire import BODY_MAX_BYTES, Answer, Leave, Wire
 from pytest_llmchaos.loads.arrivals import Arrival
 from pytest_llmchaos.model import Outcome, Sample
+
+# An event of one token, with log probabilities and whatever else a server puts beside it, is shorter.
+TOKEN_MAX_BYTES = 4096
 
 
 class Caller:
@@ -36,7 +39,11 @@ class Caller:
         due_s = arrival.due_s
         sent_s = time.monotonic() - self.t0_s
         request_id = f"{self._name}-{index}"
-        answer = self._arriving[index] = Answer(self._replica_header, any_channel=self._plan.first_token == "any")
+        answer = self._arriving[index] = Answer(
+            self._replica_header,
+            any_channel=self._plan.first_token == "any",
+            max_bytes=BODY_MAX_BYTES + arrival.max_tokens * TOKEN_MAX_BYTES,
+        )
         try:
             self.wire.exchange(
                 self._request(arrival, request_id),
@@ -94,6 +101,8 @@ class Caller:
         at_once: Outcome | None = classify.of_status(answer.status) if answer.status else None
         if answer.ended in ("refused", "garbled"):
             at_once = "refused" if answer.ended == "refused" else "corrupted"
+        elif answer.ended == "endless" and at_once is None:
+            at_once = "corrupted"
         if at_once is not None:
             return classify.Verdict(at_once, 0)
         expected = classify.expected_text(self._plan.check, arrival.prompt, arrival.max_tokens)

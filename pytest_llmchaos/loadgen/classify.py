@@ -134,7 +134,7 @@ def of_stream(body: bytes, expected: str | None = None) -> Verdict:
     seen: set[Outcome] = set()
     finished: set[Outcome] = set()
     for event in events:
-        if event.is_done:
+        if not event.data.startswith(b"{") and event.is_done:
             done = True
             break
         try:

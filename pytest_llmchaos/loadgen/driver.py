@@ -132,7 +132,7 @@ class Driver:
         self._recorder.status(status)
         self._recorder.close()
         self._caller.wire.close()
-        kept = ("offered", "sent", "done", "shed", "lateness_p99_s", "push_failures")
+        kept = ("offered", "sent", "done", "shed", "reconnected", "lateness_p99_s", "push_failures")
         summary = {
             **{name: status[name] for name in kept},
             "seconds": stopped_s,
@@ -202,6 +202,7 @@ class Driver:
             "sent": self._sent,
             "done": sum(self._counts.outcomes.values()),
             "shed": self._shed,
+            "reconnected": self._caller.wire.reconnected,
             "inflight": len(self._inflight),
             "settled_s": min(oldest_s, *unsent_s),
             "begun_s": min(mute_s, *unsent_s),

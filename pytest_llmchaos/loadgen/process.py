@@ -170,7 +170,10 @@ class LoadProcess:
             "seconds": stopped_s,
             "ended": "stopped",
             "generator_cpu": line.get("cpu", 0.0),
-            **{name: line.get(name, 0) for name in ("sent", "done", "shed", "push_failures", "lateness_p99_s")},
+            **{
+                name: line.get(name, 0)
+                for name in ("sent", "done", "shed", "reconnected", "push_failures", "lateness_p99_s")
+            },
         }
 
     def _summary_settled_s(self) -> float:

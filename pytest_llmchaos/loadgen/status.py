@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-COUNTS = ("offered", "sent", "done", "shed", "push_failures")
+COUNTS = ("offered", "sent", "done", "shed", "reconnected", "push_failures")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +22,7 @@ class LoadStatus:
     sent: int = 0
     done: int = 0
     shed: int = 0
+    reconnected: int = 0
     inflight: int = 0
     outcomes: Mapping[str, int]
     lateness_p99_s: float = 0.0
@@ -33,12 +34,16 @@ class LoadStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadSummary:
-    """What the load was, once it is over. `achieved_ratio` is sent / offered; `generator_cpu` is 1 for a whole core."""
+    """What the load was, once it is over. `achieved_ratio` is sent / offered; `generator_cpu` is 1 for a whole core.
+
+    `reconnected` requests were sent again on a fresh connection, because the server had just closed the idle one.
+    """
 
     offered: int
     sent: int
     done: int
     shed: int
+    reconnected: int
     offered_rps: float
     achieved_ratio: float
     lateness_p99_s: float

@@ -21,10 +21,15 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from pytest_llmchaos.loadgen.classify import is_first_token
 from pytest_llmchaos.loadgen.event_stream import DONE, EventReader
 
-Ended = Literal["complete", "cut", "refused", "timeout", "left", "garbled"]
+Ended = Literal["complete", "cut", "refused", "timeout", "left", "garbled", "endless"]
 RECEIVE_BYTES = 65536
 # How long a finished stream may take to close its last chunk, before its connection is given up.
 TAIL_S = 1.0
+# A body without end must not fill the memory. Answers of a known length may be given more.
+BODY_MAX_BYTES = 2**20
+# A server may close an idle connection while a request is on its way to it. What breaks off so soon after the request
+# left, on a connection that was used before, and without a byte of an answer, is such a race.
+RACE_S = 0.25
 # How an event with a JSON object begins.
 _PLAIN = (b"data: {", b"data:{")
 UNPARSABLE = (HttpParserError, HttpParserUpgrade)
@@ -41,12 +46,17 @@ class Answer:
     """One response as it arrives. `end_s` and the like are monotonic seconds.
 
     `replica_header`, in lower case, names the header whose value becomes `replica`.
+    A body of more than `max_bytes` is not read on: it is `endless`.
     `any_channel`: reasoning, a tool call or a refusal may be the first token, not only the answer's own text.
     """
 
-    def __init__(self, replica_header: bytes = b"", *, any_channel: bool = True) -> None:
+    def __init__(
+        self, replica_header: bytes = b"", *, any_channel: bool = True, max_bytes: int = BODY_MAX_BYTES
+    ) -> None:
         self._replica_header, self._any_channel = replica_header, any_channel
+        self._max_bytes = max_bytes
         self._reader = EventReader()
+        self._between_events = False  # and the first token has been seen
         self.body = bytearray()
         self.replica = ""
         self.began = self.complete = self.keep_alive = False
@@ -107,9 +117,12 @@ class Answer:
             seen = len(self.body)
             self.feed(data)
             said_so = stream and len(self.body) > seen and self._saw(seen, now_s)
-            if not (said_so or self.complete):
+            if said_so or self.complete:
+                self.ended = "complete"
+            elif len(self.body) > self._max_bytes:
+                self.ended = "endless"
+            else:
                 return False
-            self.ended = "complete"
         elif self._until_close:
             self.complete, self.ended = True, "complete"
         else:
@@ -119,10 +132,9 @@ class Answer:
 
     def _saw(self, seen: int, now_s: float) -> bool:
         """Take the times of the events in `body[seen:]`; True once the stream has said that it is done."""
-        body, reader = self.body, self._reader
+        body = self.body
         if (
-            self.first_s is not None
-            and reader.is_between_events
+            self._between_events
             and body.startswith(_PLAIN, seen)
             and body.endswith(b"\n\n")
             and body.find(DONE, seen) < 0
@@ -130,7 +142,7 @@ class Answer:
             # Whole events, none of them the last: the usual piece of a stream needs no closer look.
             self._note_event(now_s)
             return False
-        for event in reader.feed(bytes(body[seen:])):
+        for event in self._reader.feed(bytes(body[seen:])):
             if self.first_s is not None:
                 self._note_event(now_s)
             elif is_first_token(event, any_channel=self._any_channel):
@@ -138,15 +150,20 @@ class Answer:
                 self.on_first_token()
             if event.is_done:
                 return True
+        self._between_events = self.first_s is not None and self._reader.is_between_events
         return False
 
     def _note_event(self, now_s: float) -> None:
-        self.max_gap_s = max(self.max_gap_s, now_s - self.last_s)
+        gap_s = now_s - self.last_s
+        self.max_gap_s = max(self.max_gap_s, gap_s)
         self.last_s = now_s
 
 
 class Wire:
-    """Connections to one server. A connection is used again once its answer was read to the end."""
+    """Connections to one server. A connection is used again once its answer was read to the end.
+
+    `reconnected` counts requests that were sent again on a fresh connection, because the server had closed an idle one.
+    """
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -154,6 +171,7 @@ class Wire:
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._idle: list[Any] = []
+        self.reconnected = 0
         self.authority = parts.netloc
         self.prefix = parts.path.rstrip("/")
 
@@ -191,17 +209,19 @@ class Wire:
             if leave.unless_begun:
                 answer.on_first_token = impatience.close
         try:
-            connection = self._connect()
-            connection.sendall(request)
-            self._receive(connection, answer, stream)
+            connection, is_fresh = self._connect()
+            if not self._performed(connection, request, answer, stream) and not is_fresh:
+                self.reconnected += 1
+                connection.close()
+                connection = None
+                connection = self._open()
+                self._performed(connection, request, answer, stream)
         except gevent.Timeout as expired:
             if expired not in (alarm, impatience):
                 raise
             answer.ended = "timeout" if expired is alarm else "left"
-        except UNPARSABLE:
-            answer.ended = "cut" if answer.status else "garbled"
         except OSError:
-            answer.ended = "cut" if answer.began else "refused"
+            answer.ended = "refused"
         finally:
             alarm.close()
             if impatience is not None:
@@ -213,6 +233,21 @@ class Wire:
             else:
                 self._return_connection(connection, answer)
         return answer
+
+    def _performed(self, connection: Any, request: bytes, answer: Answer, stream: bool) -> bool:
+        """Send and read; False if the connection broke off at once, without a byte of an answer."""
+        sent_s = time.monotonic()
+        try:
+            connection.sendall(request)
+            self._receive(connection, answer, stream)
+        except UNPARSABLE:
+            answer.ended = "cut" if answer.status else "garbled"
+        except OSError:
+            answer.ended = "cut" if answer.began else "refused"
+        if answer.ended == "refused" and time.monotonic() - sent_s <= RACE_S:
+            answer.end_s = 0.0
+            return False
+        return True
 
     def close(self) -> None:
         while self._idle:
@@ -226,12 +261,16 @@ class Wire:
         while not answer.take(connection.recv(RECEIVE_BYTES), time.monotonic(), stream):
             pass
 
-    def _connect(self) -> Any:
+    def _connect(self) -> tuple[Any, bool]:
+        """A connection, and whether it is a fresh one."""
         while self._idle:
             connection = self._idle.pop()
             if _is_quiet(connection):
-                return connection
+                return connection, False
             connection.close()
+        return self._open(), True
+
+    def _open(self) -> Any:
         connection = socket.create_connection((self._host, self._port))
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -254,20 +293,15 @@ class Wire:
             connection.close()
 
     def _read_tail(self, connection: Any, answer: Answer) -> None:
-        try:
-            connection.settimeout(TAIL_S)
+        # A deadline for all of it: a server may send comments for ever.
+        with gevent.Timeout(TAIL_S, exception=False), suppress(OSError, *UNPARSABLE):
             while not answer.complete:
                 data = connection.recv(RECEIVE_BYTES)
                 if not data:
                     break
                 answer.feed(data)
-            connection.settimeout(None)
-        except (OSError, *UNPARSABLE):
-            connection.close()
-            return
-        finally:
-            answer.release()
-        if answer.keep_alive:
+        answer.release()
+        if answer.complete and answer.keep_alive:
             self._idle.append(connection)
         else:
             connection.close()

@@ -307,6 +307,52 @@ def test_a_caller_who_waited_for_longer_than_a_good_answer_takes_saw_a_failure(t
     assert (sample.outcome, sample.e2e_s < 1) == ("timeout", True)
 
 
+def ended(server, prompts, folder, **more):
+    """The samples of one load by their prompts, its summary, and the process."""
+    load = plan(server, prompts, **{"timeout_s": 4, "drain_s": 5, **more})
+    with LoadProcess(load, folder) as process:
+        until(lambda: not process.alive, "the end of the load", DEADLINE_S)
+        summary = process.stop()
+    prompt_at = {arrival.due_s: arrival.prompt for arrival in load.arrivals}
+    return {prompt_at[s.due_s]: s for s in samples_file.read(folder / "samples.jsonl")}, summary, process
+
+
+def test_a_server_that_pings_after_the_end_keeps_no_connection(tmp_path):
+    with Server() as server:
+        # The last request keeps the load alive until long after the first one's end.
+        samples, _, process = ended(server, ["pings", *["ok"] * 4], tmp_path, every_s=0.9)
+    pinged = samples["pings"]
+
+    assert (pinged.outcome, pinged.e2e_s < 0.5) == ("ok", True)
+    assert server.gone_s[pinged.request_id] - process.t0_monotonic_s <= pinged.end_s + 2
+
+
+def test_a_body_without_end_is_not_read_on(tmp_path):
+    with Server() as server:
+        samples, _, process = ended(server, ["endless"], tmp_path)
+    endless = samples["endless"]
+
+    assert (endless.outcome, endless.status, endless.e2e_s < 3) == ("corrupted", 200, True)
+    assert server.gone_s[endless.request_id] - process.t0_monotonic_s <= endless.end_s + 1
+
+
+def test_a_request_that_met_a_closing_idle_connection_is_sent_again_once_and_counted(tmp_path):
+    with Server() as server:
+        samples, summary, _ = ended(server, ["ok", "stale"], tmp_path, every_s=0.3)
+
+    assert {prompt: sample.outcome for prompt, sample in samples.items()} == {"ok": "ok", "stale": "ok"}
+    assert (summary.reconnected, len(server.seen)) == (1, 3)
+
+
+@pytest.mark.parametrize("prompts", [["ok", "late"], ["reset"]], ids=["late", "on a fresh connection"])
+def test_a_request_that_was_lost_otherwise_is_not_sent_again(tmp_path, prompts):
+    with Server() as server:
+        samples, summary, _ = ended(server, prompts, tmp_path, every_s=0.3)
+
+    assert samples[prompts[-1]].outcome == "refused"
+    assert (summary.reconnected, len(server.seen)) == (0, len(prompts))
+
+
 def test_what_the_readiness_path_answers_is_recorded_while_the_load_runs(tmp_path):
     with Server() as server:
         load = plan(server, ["ok"] * 4, every_s=0.9, ready_path="/readyz", headers={"Authorization": "Bearer abc"})

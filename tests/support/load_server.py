@@ -69,15 +69,17 @@ class Server:
         await asyncio.gather(*others, return_exceptions=True)
 
     async def _serve(self, reader, writer):
+        answered = 0
         try:
-            while await self._one(reader, writer):
+            while await self._one(reader, writer, answered):
+                answered += 1
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
             writer.close()
 
-    async def _one(self, reader, writer):
+    async def _one(self, reader, writer, answered):
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         first, *lines = head.split("\r\n")
         headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines if line)}
@@ -99,6 +101,7 @@ class Server:
         if not asked["stream"]:
             return self._whole(writer, prompt, count)
         answer = _Stream(self, (reader, writer), headers["x-request-id"], tokens_of(prompt, count))
+        answer.answered = answered
         return await getattr(answer, prompt.split()[0])()
 
     def _whole(self, writer, prompt, count):
@@ -206,6 +209,38 @@ class _Stream:
         )
         self.writer.write(b"0\r\n\r\n")
         return True
+
+    async def pings(self):
+        """Complete, and then comments for ever."""
+        self.writer.write(OPEN)
+        self.send(*(event({"content": token}) for token in self.tokens), event({}, "stop"), b"data: [DONE]\n\n")
+        return await self.for_ever(b": ping\n\n", 0.02)
+
+    async def endless(self):
+        self.writer.write(OPEN)
+        return await self.for_ever(b"x" * 65536, 0)
+
+    async def for_ever(self, data, every_s):
+        try:
+            while not self.reader.at_eof():
+                self.send(data)
+                await self.writer.drain()
+                await asyncio.sleep(every_s)
+        except ConnectionError:
+            pass
+        self.server.gone_s[self.request_id] = time.monotonic()
+        return False
+
+    async def stale(self, after_s=0.0):
+        """A connection that was used before is closed just when the next request comes."""
+        if not self.answered:
+            return await self.ok()
+        await asyncio.sleep(after_s)
+        return False
+
+    async def late(self):
+        """A connection that was used before is closed while the answer is awaited."""
+        return await self.stale(0.6)
 
     async def s500(self):
         self.writer.write(refusal(500))
