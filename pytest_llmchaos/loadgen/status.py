@@ -43,13 +43,13 @@ class LoadSummary:
     sent: int
     done: int
     shed: int
-    reconnected: int
     offered_rps: float
     achieved_ratio: float
     lateness_p99_s: float
     generator_cpu: float
     push_failures: int
     ended: Literal["stopped", "schedule_end"]
+    reconnected: int = 0
 
 
 def status_of(lines: Sequence[Mapping[str, Any]], settled_s: float) -> LoadStatus:
