@@ -21,6 +21,7 @@ Outcome = Literal[
     "refused",
     "corrupted",
     "left",
+    "unfinished",
     "cancelled",
 ]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
@@ -45,7 +46,8 @@ class Sample:
 
     `due_s` is when the request should have left; latencies count from it, so a late generator cannot hide an outage.
     `truncated` ended cleanly before it was complete, which no status code shows; `cut` broke off, which every caller notices.
-    `cancelled` marks a request that the end of the run cut off: it is evidence of nothing.
+    `unfinished` marks one that was still open when the load ended, and older than its own limits: bad, whatever came of it.
+    `cancelled` marks a younger one: it could still have become good, so it is unknown.
     `status` is the answer's HTTP status, 0 where there was none. `retry_after_s` is what a refusal (429 or 503) asked for,
     None where it named no time.
     `left` marks one whose caller lost patience while the answer could still become good: the caller's act, no failure.

@@ -113,6 +113,13 @@ def test_where_no_caller_was_refused_nothing_is_known_of_the_time_to_come_back()
         _ = one([sample(1), sample(2, "http_5xx")]).without_retry_after
 
 
+def test_what_was_still_open_at_the_end_and_older_than_its_limits_is_bad():
+    seen = [*(sample(i / 10) for i in range(20)), *(sample(2 + i / 10, "unfinished", ttft_s=None) for i in range(80))]
+
+    assert (one(seen).availability, one(seen).e2e_s.p95, first_unknown_s(seen)) == (0.2, math.inf, math.inf)
+    assert callers_from(seen, 0, 1, LIMITS, 30).good_s is None
+
+
 def test_what_the_end_of_the_run_cut_off_is_unknown_from_its_due_time_on():
     assert first_unknown_s([sample(3), sample(2, "cancelled"), sample(1, "cancelled"), sample(0, "timeout")]) == 1
     assert first_unknown_s([sample(3)]) == math.inf

@@ -210,6 +210,10 @@ class Lab:
             record.anchor(running.t0_unix_s, running.t0_monotonic_s)
             self.running_load, self._load_ends_s = running, time.monotonic() + requests.longest_s
             yield running
+        except BaseException:
+            self.running_load = None
+            running.stop(drain=False)
+            raise
         finally:
             self.running_load = None
             running.stop()

@@ -147,9 +147,10 @@ class RunningLoad:
         """Arrivals that the schedule has there."""
         return bisect_left(self._due_s, to_s) - bisect_left(self._due_s, max(0.0, from_s))
 
-    def stop(self) -> LoadSummary:
+    def stop(self, *, drain: bool = True) -> LoadSummary:
+        """End the load. `drain`: wait until it is known what became of open requests, which only a judge needs."""
         if self.summary is None:
-            self.summary = self._process.stop()
+            self.summary = self._process.stop(drain=drain)
         return self.summary
 
     def require_held(self) -> LoadResult:

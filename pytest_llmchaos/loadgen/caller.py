@@ -35,7 +35,7 @@ class Caller:
         self._body = json.dumps(settings, separators=(",", ":"))[:-1].encode()
 
     def call(self, index: int, arrival: Arrival) -> tuple[Sample, int]:
-        """Ask, wait, judge: the sample, and the size of the answer. Never raises; a caller that is killed was `cancelled`."""
+        """Ask, wait, judge: the sample, and the size of the answer. Never raises; a caller that is killed gives its request up."""
         due_s = arrival.due_s
         sent_s = time.monotonic() - self.t0_s
         request_id = f"{self._name}-{index}"
@@ -53,7 +53,7 @@ class Caller:
                 leave=self._leave(index, sent_s - due_s),
             )
         except gevent.GreenletExit:
-            return self.cancelled(index, arrival, sent_s), 0
+            return self.given_up(index, arrival, sent_s), 0
         finally:
             del self._arriving[index]
         outcome, tokens = self._verdict(answer, arrival)
@@ -86,9 +86,27 @@ class Caller:
         """Whether the answer to a request that is under way has shown its first token."""
         return index in self._arriving and self._arriving[index].first_s is not None
 
-    def cancelled(self, index: int, arrival: Arrival, sent_s: float) -> Sample:
-        end_s = time.monotonic() - self.t0_s
-        return Sample(arrival.due_s, sent_s, None, end_s, 0.0, 0, "cancelled", "", f"{self._name}-{index}")
+    def overdue_s(self, index: int, arrival: Arrival) -> float:
+        """Seconds for which a request that is under way has been older than its own limits; below 0 while it can be good."""
+        age_s = time.monotonic() - self.t0_s - arrival.due_s
+        limit_s = self._plan.good_e2e_s if self.has_begun(index) else min(self._plan.good_ttft_s, self._plan.good_e2e_s)
+        return age_s - limit_s
+
+    def given_up(self, index: int, arrival: Arrival, sent_s: float) -> Sample:
+        """The sample of a request that was open when the load ended: bad if older than its limits, else unknown."""
+        outcome: Outcome = "unfinished" if self.overdue_s(index, arrival) > 0 else "cancelled"
+        first_s = self._arriving[index].first_s if index in self._arriving else None
+        return Sample(
+            arrival.due_s,
+            sent_s,
+            None if first_s is None else first_s - self.t0_s,
+            time.monotonic() - self.t0_s,
+            0.0,
+            0,
+            outcome,
+            "",
+            f"{self._name}-{index}",
+        )
 
     def _request(self, arrival: Arrival, request_id: str) -> bytes:
         prompt = json.dumps(arrival.prompt).encode()

@@ -17,7 +17,7 @@ from gevent.event import Event
 from prometheus_client import CollectorRegistry, start_http_server
 
 from pytest_llmchaos.loadgen.caller import Caller
-from pytest_llmchaos.loadgen.load_plan import LoadPlan, own
+from pytest_llmchaos.loadgen.load_plan import HURRY, LoadPlan, own
 from pytest_llmchaos.loadgen.metrics import Counts
 from pytest_llmchaos.loadgen.pushgateway import TIMEOUT_S as PUSH_TIMEOUT_S
 from pytest_llmchaos.loadgen.pushgateway import Gateway
@@ -30,6 +30,8 @@ BEAT_S = 0.25
 NICE = -10
 # An arrival that was due this recently when the load was stopped is not held against the generator.
 UNSENT_GRACE_S = 0.05
+# So much longer than its limits an open request is waited for: one that is about to end by itself says more.
+OVERDUE_S = 0.25
 # After so many late arrivals in a row, let answers be read before the next one leaves.
 MOST_AT_ONCE = 16
 
@@ -107,7 +109,7 @@ class Driver:
         self._greenlets[0].join()
 
     def finish(self) -> None:
-        """No more arrivals; wait for answers for `drain_s`, then give the rest up. Leaves the summary."""
+        """No more arrivals; wait until what became of the open requests is known, then give them up. Leaves the summary."""
         if not self._greenlets:
             return
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -115,7 +117,7 @@ class Driver:
         ended: Literal["stopped", "schedule_end"] = "schedule_end" if self._greenlets[0].dead else "stopped"
         stopped_s = self._now_s()
         self._greenlets[0].kill()
-        gevent.joinall([greenlet for _, greenlet in self._inflight.values()], timeout=self._plan.drain_s)
+        self._drain()
         gevent.killall([greenlet for _, greenlet in self._inflight.values()], timeout=1.0)
         # Given up half-way, a push could still reach the gateway after the last one, and put the older counts back.
         self._no_more_pushes.set()
@@ -123,7 +125,7 @@ class Driver:
         gevent.killall([*self._greenlets, *self._pushing], timeout=2.0)
         for index, (arrival, _) in list(self._inflight.items()):
             # A caller that was killed before it drew breath has not told of its own end.
-            self._end(index, self._caller.cancelled(index, arrival, self._now_s()), 0)
+            self._end(index, self._caller.given_up(index, arrival, self._now_s()), 0)
         unsent = self._numbered[self._sent + self._shed :]
         self._counts.offered += sum(1 for _, arrival in unsent if arrival.due_s <= stopped_s - UNSENT_GRACE_S)
         if self._gateway is not None:
@@ -141,6 +143,22 @@ class Driver:
         }
         write_json(self._directory / own("summary.json", self._worker), summary)
         self._greenlets = []
+
+    def _drain(self) -> None:
+        """Until each open request has ended or is older than its own limits, at most `drain_s`.
+
+        A younger one could still become good, and what is cut off is unknown.
+        """
+        deadline = time.monotonic() + self._plan.drain_s
+        while (left_s := deadline - time.monotonic()) > 0 and not (self._directory / HURRY).exists():
+            waiting = [
+                greenlet
+                for index, (arrival, greenlet) in self._inflight.items()
+                if self._caller.overdue_s(index, arrival) <= OVERDUE_S
+            ]
+            if not waiting:
+                return
+            gevent.joinall(waiting, timeout=min(BEAT_S / 2, left_s))
 
     def _now_s(self) -> float:
         return time.monotonic() - self._caller.t0_s

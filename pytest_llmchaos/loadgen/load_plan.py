@@ -16,6 +16,8 @@ from pytest_llmchaos.loads.arrivals import Arrival, FirstToken, Impatience
 DIRECTORY_VARIABLE = "LLMCHAOS_LOAD_DIRECTORY"
 # GO appears when the load may begin: the program takes a second to start, and need not be waited for.
 PLAN, SCHEDULE, GO = "plan.json", "schedule.jsonl", "go"
+# HURRY appears when nothing will be judged, so no open request is waited for.
+HURRY = "hurry"
 
 
 def own(name: str, worker: int | None) -> str:
@@ -33,6 +35,8 @@ class LoadPlan:
     `first_token="content"` waits for the answer's own text; "any" takes reasoning, a tool call or a refusal as well.
     `ready_path` is asked once a second, and what it answers is recorded.
     `replica_header` is the response header that names the replica.
+    When the load ends, open requests are waited for until each has ended or is older than its own limits (`good_ttft_s`
+    without a first token, else `good_e2e_s`), at most `drain_s`.
     More than `max_inflight` requests at once are not sent but counted as shed, which makes the trial invalid.
     """
 
@@ -53,7 +57,7 @@ class LoadPlan:
     good_e2e_s: float = 10.0
     push_url: str | None = None
     serve_port: int | None = None
-    drain_s: float = 2.0
+    drain_s: float = 30.0
     processes: int = 1
     max_inflight: int = 5000
 

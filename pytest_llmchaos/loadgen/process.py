@@ -18,7 +18,7 @@ from typing import Any, Self
 from pytest_llmchaos.errors import LoadNotHeld, NotReady
 from pytest_llmchaos.evidence import readiness_file
 from pytest_llmchaos.host.import_root import import_root
-from pytest_llmchaos.loadgen.load_plan import DIRECTORY_VARIABLE, GO, LoadPlan, own
+from pytest_llmchaos.loadgen.load_plan import DIRECTORY_VARIABLE, GO, HURRY, LoadPlan, own
 from pytest_llmchaos.loadgen.status import LoadStatus, LoadSummary, status_of, summary_of
 from pytest_llmchaos.loadgen.tail import SamplesTail, Tail, merge
 from pytest_llmchaos.loads.arrivals import Arrival
@@ -54,12 +54,13 @@ class LoadProcess:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
+        self.stop(drain=kind is None)
 
     def launch(self) -> None:
         """Start the program and return: it gets ready while others do, and sends nothing before `start`."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        (self.directory / GO).unlink(missing_ok=True)
+        for word in (GO, HURRY):
+            (self.directory / word).unlink(missing_ok=True)
         for worker in self._workers:
             for name in ("started.json", "summary.json", "samples.jsonl", "status.jsonl"):
                 (self.directory / own(name, worker)).unlink(missing_ok=True)
@@ -132,10 +133,15 @@ class LoadProcess:
         self._settled_s = settled_s
         return recent
 
-    def stop(self) -> LoadSummary:
-        """End the load and everything that belongs to it; the same answer however often it is called."""
+    def stop(self, *, drain: bool = True) -> LoadSummary:
+        """End the load and everything that belongs to it; the same answer however often it is called.
+
+        `drain`: wait until it is known what became of open requests.
+        """
         if self._summary is None:
             process = self._running()
+            if not drain:
+                (self.directory / HURRY).touch()
             self._stopped_s = self.now_s() if self._started else 0.0
             patience_s = self.plan.drain_s + 5.0 + (3.0 if self.plan.processes > 1 else 0.0)
             for number, wait_s in ((signal.SIGINT, patience_s), (signal.SIGTERM, 2.0)):

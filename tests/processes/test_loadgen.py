@@ -394,10 +394,43 @@ def test_stopping_gives_up_what_is_still_unanswered_and_says_so(tmp_path):
     (window,) = windows(samples_file.read(tmp_path / "samples.jsonl"), [("all", 0, 100)])
     cancelled = [s for s in samples_file.read(tmp_path / "samples.jsonl") if s.outcome == "cancelled"]
     assert {0.02, 0.04} <= {s.due_s for s in cancelled}
-    assert window.offered == window.ok
+    assert (window.offered, window.unknown) == (int(window.ok), len(cancelled))
     assert summary.ended == "stopped"
     assert summary.offered == summary.sent == summary.done == window.offered + len(cancelled)
     assert 10 <= summary.offered < 1000
+
+
+def test_what_is_open_and_older_than_its_limits_at_the_end_is_bad_to_samples_and_counters_alike(tmp_path):
+    """20 good answers and 80 requests that hang: no availability of 1, and no wait for their time-outs."""
+    with Server() as server:
+        prompts = [f"{'ok' if i % 5 == 0 else 'silent' if i % 5 < 4 else 'stall'} {i}" for i in range(100)]
+        limits = {"good_ttft_s": 0.3, "good_e2e_s": 0.6}
+        load = plan(server, prompts, every_s=0.005, timeout_s=60, stall_s=60, push_url=server.url, **limits)
+        began_s = time.monotonic()
+        with LoadProcess(load, tmp_path) as process:
+            until(lambda: process.status().sent == 100, "all requests sent", DEADLINE_S)
+        took_s = time.monotonic() - began_s
+        text = server.pushed[-1][2]
+    (window,) = windows(samples_file.read(tmp_path / "samples.jsonl"), [("all", 0, 100)])
+
+    assert took_s < 30
+    assert dict(window.outcomes) == {"ok": 20, "unfinished": 80}
+    assert (window.offered, window.unknown, window.availability) == (100, 0, 0.2)
+    assert window.e2e_s.p95 == float("inf")
+    assert series(text, 'llmchaos_caller_requests_total{outcome="unfinished"}').popitem()[1] == 80
+    assert series(text, "llmchaos_caller_good_total").popitem()[1] == window.good
+
+
+def test_a_load_that_nobody_will_judge_ends_at_once(tmp_path):
+    with Server() as server:
+        process = LoadProcess(plan(server, ["silent"] * 5, timeout_s=60, good_ttft_s=50, good_e2e_s=50), tmp_path)
+        process.start()
+        until(lambda: process.status().sent == 5, "all requests sent", DEADLINE_S)
+        began_s = time.monotonic()
+        process.stop(drain=False)
+
+    assert time.monotonic() - began_s < 10
+    assert [one.outcome for one in samples_file.read(tmp_path / "samples.jsonl")] == ["cancelled"] * 5
 
 
 @pytest.fixture
