@@ -163,8 +163,10 @@ class ChaosSession:
         return True
 
     def note_report(self, item: pytest.Item, found: pytest.TestReport, raised: BaseException | None) -> None:
-        """Judge a test's report: what proves nothing is an ERROR, and its outcome goes to the journal."""
+        """Judge a test's report: what proves nothing is an ERROR, what the runtime lacks a SKIP; its outcome goes to the journal."""
         stop_after(raised, item.session)
+        if isinstance(raised, Unsupported) and found.failed:
+            found.outcome, found.longrepr = "skipped", (str(item.path), item.location[1] or 0, f"Skipped: {raised}")
         if self.is_worker and raised is not None and raised is self.campaign.refused:
             item.session.shouldfail = str(raised)  # the others of this worker would say the same
         if isinstance(raised, ProvesNothing | NotReady | HealFailed | BadScenario):

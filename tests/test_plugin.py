@@ -361,6 +361,21 @@ def test_a_need_that_the_runtime_lacks_is_a_skip_that_names_it(chaos, double):
     result.stdout.fnmatch_lines(["*cannot partition*"])
 
 
+def test_a_need_that_the_runtime_lacks_is_a_skip_for_a_load_outside_a_trial_too(on_a_fake):
+    result = on_a_fake(
+        """
+def test_it(lab):
+    lab.runtime.abilities = frozenset()
+    with lab.load(LOAD), lab.inject(faults.kill("api")):
+        pass
+""",
+        "-rs",
+    )
+
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["SKIPPED*test_odd.py:*the fake runtime cannot *, which this fault needs"])
+
+
 def test_a_failed_heal_stops_the_session(chaos, double):
     one = SCENARIO.format(fault='faults.kill("api")')
     double.error = errors.HealFailed("could not undo")
