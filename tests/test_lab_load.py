@@ -10,7 +10,7 @@ import pytest
 from support.fake_runtime import FakeRuntime
 from support.judged_world import Performed, judge
 
-from pytest_llmchaos import faults, loads
+from pytest_llmchaos import experiment, faults, loads
 from pytest_llmchaos.errors import (
     Aborted,
     BadScenario,
@@ -27,8 +27,10 @@ from pytest_llmchaos.lab import gates
 from pytest_llmchaos.lab.current_test import CurrentTest
 from pytest_llmchaos.lab.lab import Lab
 from pytest_llmchaos.model import Undo
+from pytest_llmchaos.plan.schedule import plan_trial
 from pytest_llmchaos.subject.lab import lab_subject
 from pytest_llmchaos.trial.own_load import judge_own_load
+from pytest_llmchaos.trial.perform import perform
 
 LOAD = loads.open_loop(rate_rps=2)
 
@@ -145,6 +147,19 @@ class TestEntry:
 
         with lab.load(LOAD), pytest.raises(InvalidExperiment, match="a load is running already"), lab.load(LOAD):
             pytest.fail("two loads at once")
+
+        assert verdicts(lab) == [("held", None)]
+
+    def test_of_a_fixture_keeps_a_trial_from_beginning_and_is_not_hurt_by_it(self, lab_of):
+        lab, fault = lab_of(), faults.kill("api")
+        made = experiment(load=LOAD, fault=fault).kwargs["experiment"]
+        about = {"scenario": "s", "hypothesis": "", "experiment": made, "fault": fault, "repeat": 0, "seed": 1}
+        plan = plan_trial(**about, services=lab.subject.targets)
+
+        with lab.load(LOAD):
+            with pytest.raises(InvalidExperiment, match="lab is under way on this stack"):
+                perform(lab, plan)
+            assert lab.record is not None
 
         assert verdicts(lab) == [("held", None)]
 

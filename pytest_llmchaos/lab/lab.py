@@ -146,7 +146,14 @@ class Lab:
 
     @contextmanager
     def entered(self, planned: Planned) -> Iterator[Record]:
-        """The machine to itself, and a record: the one way into a trial, and into a load outside one."""
+        """The machine to itself, and a record: the one way into a trial, and into a load outside one.
+
+        Raises InvalidExperiment where one is open already: by a load in a fixture, say.
+        """
+        if self.record is not None:
+            raise InvalidExperiment(
+                f"{self.record.planned.scenario} is under way on this stack, and two at once would disturb each other: end its load first"
+            )
         with measurement_lock.measuring(say=self.say, waiting=self._waiting), self.recording(planned) as record:
             yield record
 
