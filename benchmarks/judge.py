@@ -85,7 +85,10 @@ def lab_of(events: list[RuntimeEvent]) -> Any:
         slos=(),
         reasons=Reasons(),
         runtime=SimpleNamespace(
-            events=lambda *_: events, state=lambda name: ServiceState(service=name, running=True), states=dict
+            events=lambda *_: events,
+            state=lambda name: ServiceState(service=name, running=True),
+            states=dict,
+            event_gaps=lambda *_: (),
         ),
         prometheus=SimpleNamespace(
             firing_spells=lambda *_: (),

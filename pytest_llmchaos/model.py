@@ -85,12 +85,31 @@ class Proof:
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeEvent:
-    """Something that the runtime itself reported of one service, at the runtime's own time (Unix seconds)."""
+    """Something that the runtime itself reported of one service, at the runtime's own time (Unix seconds).
+
+    A service is one container, the one that faults hit: what happens to another of the same service is reported of
+    `web#2`, where 2 is its number. `container` is the id of the container; a replacement has another one and the number
+    of the container that it replaces.
+    """
 
     at_unix_s: float
     service: str
     action: str
     attributes: Mapping[str, str] = field(default_factory=dict)
+    container: str = ""
+
+
+# The event of a line of the remediator's record that cannot be read.
+UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventGap:
+    """A time in which the runtime's events were not seen. What did not happen in it is not known."""
+
+    from_unix_s: float
+    to_unix_s: float
+    why: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +186,9 @@ class HasEvents(Protocol):
     """Reports what happened to its services."""
 
     def events(self, since_unix_s: float, until_unix_s: float) -> Sequence[RuntimeEvent]: ...
+    def event_gaps(self, since_unix_s: float, until_unix_s: float) -> Sequence[EventGap]:
+        """When its events could not be seen, as far as that could not be made good afterwards."""
+        ...
 
 
 @runtime_checkable
@@ -322,7 +344,7 @@ class Runtime(HasEvents, Protocol):
         ...
 
     def audit(self) -> Sequence[Mapping[str, object]]:
-        """The remediator's own record of what it saw and did, oldest first."""
+        """The remediator's own record of what it saw and did, oldest first; in place of a torn line one of UNREADABLE."""
         ...
 
     def start_remediator(self) -> None: ...

@@ -3,11 +3,12 @@
 import pytest
 
 from pytest_llmchaos import faults
+from pytest_llmchaos.errors import Inconclusive
 from pytest_llmchaos.evidence.journal import Journal
 from pytest_llmchaos.evidence.trial_record import Record
 from pytest_llmchaos.evidence.trial_result import ReadySpan
-from pytest_llmchaos.lab.injector import Injected
-from pytest_llmchaos.model import Injection, RuntimeEvent
+from pytest_llmchaos.lab.injector import Injected, OwnAct
+from pytest_llmchaos.model import EventGap, Injection, RuntimeEvent
 from pytest_llmchaos.prometheus.queries import FiredAlert
 from pytest_llmchaos.trial.attribution import (
     actions_of,
@@ -16,6 +17,7 @@ from pytest_llmchaos.trial.attribution import (
     is_unnoticed,
     readiness_events,
     repaired_by,
+    require_whole_records,
     restarts,
     signals_of,
 )
@@ -213,10 +215,33 @@ def test_each_change_of_readiness_is_an_event():
 
 
 def test_restarts_are_counted_per_service():
-    assert restarts([event(1, "start"), event(2, "die"), event(3, "start"), event(4, "start", "model-1")]) == {
-        "api": 2,
-        "model-1": 1,
-    }
+    events = [event(1, "start"), event(2, "die"), event(3, "start"), event(4, "start", "model-1")]
+
+    assert restarts(injected(), events) == {"api": 2, "model-1": 1}
+
+
+def test_what_the_instrument_did_itself_is_no_restart_and_is_marked(record):
+    done = injected()
+    done.own = [OwnAct(service="api", from_unix_s=140.0, to_unix_s=140.3)]
+    events = [event(120.0, "start"), event(140.1, "start"), event(140.1, "start", "model-1"), event(140.9, "start")]
+
+    assert restarts(done, events) == {"api": 2, "model-1": 1}
+    assert [note.what for note in events_of(record, done, events, [], [])] == [
+        "api start",
+        "api start (by the instrument)",
+        "model-1 start",
+        "api start",
+    ]
+
+
+def test_missing_events_are_inconclusive_and_name_the_gap(record):
+    gap = EventGap(from_unix_s=101.0, to_unix_s=104.5, why="the daemon was restarted")
+
+    require_whole_records(record, [], [NOTICED])
+    with pytest.raises(Inconclusive, match=r"missing from 11\.0 s to 14\.5 s .*: the daemon was restarted"):
+        require_whole_records(record, [gap], [])
+    with pytest.raises(Inconclusive, match=r"audit log cannot be read \(written after 99\.000\)"):
+        require_whole_records(record, [], [{"event": "unreadable", "at": 101.0, "reason": "written after 99.000"}])
 
 
 def test_what_everybody_wrote_down_is_told_on_one_clock_in_order(record):
@@ -228,7 +253,7 @@ def test_what_everybody_wrote_down_is_told_on_one_clock_in_order(record):
     events = [event(102.0, "start", execID="7"), event(100.0, "die", exitCode="137", execID="7")]
     fired = [Fired("ServiceDown", 101.0, service="api"), Fired("Old", 101.0, before=True)]
 
-    notes = events_of(record, events, audit, fired)
+    notes = events_of(record, injected(), events, audit, fired)
 
     assert [(e.at_s, e.source, e.what, e.service) for e in notes] == [
         (5.0, "remediator", "suppressed : startup grace", ""),

@@ -428,8 +428,10 @@ def test_a_lasting_fault_is_held_until_nothing_of_it_is_left_not_just_until_call
 
     monkeypatch.setattr(lab, "_tick", tick)
     monkeypatch.setattr(perform, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(perform, "take_part", lambda *_, **__: next(looks) > 4)
 
     with lab.recording() as record, lab.inject(plan.injections) as injected:
         perform._hold_fault(lab, plan, record, injected)
 
-    assert (next(looks) < 6) is repaired, "the deadline ends what nobody repairs, and nothing else does"
+    assert (4 < next(looks) < 8) is repaired, "the deadline ends what nobody repairs, and nothing else does"
+    assert (injected.over_unix_s is not None) is repaired

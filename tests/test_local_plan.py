@@ -12,7 +12,7 @@ from pytest_llmchaos.runtime.local import prerequisites
 from pytest_llmchaos.runtime.local import programs as local_programs
 from pytest_llmchaos.runtime.local.compose_reader import Addresses, Translator, read_services
 from pytest_llmchaos.runtime.local.programs import Programs
-from pytest_llmchaos.runtime.local.supervisord_config import CONFIG, Process, json_lines, write_supervisord
+from pytest_llmchaos.runtime.local.supervisord_config import CONFIG, Process, read_log, write_supervisord
 from pytest_llmchaos.subject.lab import lab_subject, stack_dir
 
 SERVICES = ("api", "model-1", "model-2", "prometheus", "remediator")
@@ -200,8 +200,8 @@ def test_nothing_starts_again_by_itself(tmp_path: Path) -> None:
 def test_a_line_still_being_written_is_left_for_later(tmp_path: Path) -> None:
     (tmp_path / "lines").write_text('{"a": 1}\n{"a": 2')
 
-    assert json_lines(tmp_path / "lines") == [{"a": 1}]
-    assert json_lines(tmp_path / "absent") == []
+    assert read_log(tmp_path / "lines").lines == ({"a": 1},)
+    assert read_log(tmp_path / "absent").lines == ()
 
 
 def test_missing_packages_are_named_with_the_way_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -223,6 +223,13 @@ class TestVictims:
 
         assert judged(known(events=events, watched={"api": Watched(health_every_s=0.4)})).took_s == 3.0
 
+    def test_one_that_never_went_down_is_back_when_nothing_of_its_fault_is_left(self, judged):
+        over = hit(fault=faults.hang("model-1"))
+        assert judged(known(events=()), injected=over).why_not.startswith("api had not started again")
+        over.over_unix_s = 1014.0
+
+        assert judged(known(events=()), injected=over) == Recovery(took_s=4.0, resolution_s=0.5)
+
     def test_nothing_was_injected(self, judged):
         assert judged(known(), injected=Injected()).why_not == "no fault was injected, so nothing had to recover"
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import FaultNotObserved, HealFailed, NoVictim
@@ -13,14 +16,30 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_llmchaos.evidence.trial_record import Record
-    from pytest_llmchaos.model import Injection, Runtime
+    from pytest_llmchaos.model import Injection, Runtime, RuntimeEvent
     from pytest_llmchaos.prometheus.annotations import Signals
 
 PROOF_DEADLINE_S = 5.0
 
 
+# Between the runtime's time stamp of an act and the end of our call.
+OWN_SLACK_S = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnAct:
+    """A time in which the instrument itself acted on a service: a fault, or its revert."""
+
+    service: str
+    from_unix_s: float
+    to_unix_s: float
+
+
 class Injected:
-    """The faults of one block, as they took hold. `start_unix_s` is the first one's, by the runtime's own event."""
+    """The faults of one block, as they took hold. `start_unix_s` is the first one's, by the runtime's own event.
+
+    `over_unix_s` is when nothing of them was found to be left before our revert; None where that was not seen.
+    """
 
     def __init__(self) -> None:
         self.acts: list[Injection] = []
@@ -28,6 +47,25 @@ class Injected:
         self.start_unix_s: float | None = None
         self.last_unix_s: float | None = None
         self.reverted_unix_s: float | None = None
+        self.over_unix_s: float | None = None
+        self.own: list[OwnAct] = []
+
+    def is_own(self, event: RuntimeEvent) -> bool:
+        """Whether an event of the runtime is of the instrument's own making."""
+        return any(
+            one.service == event.service
+            and one.from_unix_s - OWN_SLACK_S <= event.at_unix_s <= one.to_unix_s + OWN_SLACK_S
+            for one in self.own
+        )
+
+    @contextmanager
+    def acting(self, service: str) -> Iterator[None]:
+        """What happens to the service inside the block is our own doing."""
+        begin_s = time.time()
+        try:
+            yield
+        finally:
+            self.own.append(OwnAct(service=service, from_unix_s=begin_s, to_unix_s=time.time()))
 
     @property
     def victims(self) -> tuple[str, ...]:
@@ -68,7 +106,8 @@ class Injector:
         intent = record.intent(act.fault.kind, act.victim, act.fault.undo(act.victim))
         injected.acts.append(act)
         self._intents.append((intent, act))
-        act.fault.inject(able, act.victim)
+        with injected.acting(act.victim):
+            act.fault.inject(able, act.victim)
         proof = None
         deadline = time.monotonic() + PROOF_DEADLINE_S
         while proof is None:
@@ -127,7 +166,8 @@ class Injector:
         """One act undone and proven healed, or written down as one that is not."""
         record, undo = self._record, act.fault.undo(act.victim)
         try:
-            revert_until_done(self._runtime, undo)
+            with self.injected.acting(act.victim):
+                revert_until_done(self._runtime, undo)
             proof = prove_reverted(self._runtime, act, since_unix_s)
             record.proof("healed", proof.witness, proof.at_unix_s, intent=intent)
             record.undone(intent, act.victim, undo.op, ok=True)

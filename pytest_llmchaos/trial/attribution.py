@@ -6,15 +6,16 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from pytest_llmchaos.errors import Inconclusive
 from pytest_llmchaos.evidence.trial_result import Coincidence, EventNote, ReadySpan
-from pytest_llmchaos.model import DeclaresSignals
+from pytest_llmchaos.model import UNREADABLE, DeclaresSignals
 from pytest_llmchaos.trial.signals import Signal
 from pytest_llmchaos.trial.trial import Action
 
 if TYPE_CHECKING:
     from pytest_llmchaos.evidence.trial_record import Record
     from pytest_llmchaos.lab.injector import Injected
-    from pytest_llmchaos.model import RuntimeEvent
+    from pytest_llmchaos.model import EventGap, RuntimeEvent
     from pytest_llmchaos.prometheus.queries import FiredAlert
     from pytest_llmchaos.trial.trial import Repairer
 
@@ -29,10 +30,14 @@ SIGNAL_MISSING = "signal missing: the fault is proven, yet no alert fired and th
 
 
 def events_of(
-    record: Record, events: Sequence[RuntimeEvent], audit: Audit, fired: Sequence[FiredAlert]
+    record: Record,
+    injected: Injected,
+    events: Sequence[RuntimeEvent],
+    audit: Audit,
+    fired: Sequence[FiredAlert],
 ) -> list[EventNote]:
     """Events of the runtime, the remediator and alerts, on the trial's one clock and in its order."""
-    notes = [_runtime_event(record, event) for event in events]
+    notes = [_runtime_event(record, event, is_own=injected.is_own(event)) for event in events]
     notes += [_remediator_event(record, line) for line in audit]
     notes += [
         EventNote(
@@ -47,9 +52,9 @@ def events_of(
     return sorted(notes, key=lambda note: note.at_s)
 
 
-def _runtime_event(record: Record, event: RuntimeEvent) -> EventNote:
+def _runtime_event(record: Record, event: RuntimeEvent, *, is_own: bool) -> EventNote:
     detail = " ".join(f"{k}={v}" for k, v in sorted(event.attributes.items()) if k != "execID")
-    what = f"{event.service} {event.action} {detail}".strip()
+    what = f"{event.service} {event.action} {detail}".strip() + (" (by the instrument)" if is_own else "")
     return EventNote(at_s=record.at_s(event.at_unix_s), source="runtime", what=what, service=event.service)
 
 
@@ -240,10 +245,14 @@ def _has_acted(audit: Audit, service: str, at_unix_s: float) -> bool:
     return False
 
 
-def restarts(events: Sequence[RuntimeEvent]) -> dict[str, int]:
+def restarts(injected: Injected, events: Sequence[RuntimeEvent]) -> dict[str, int]:
+    """Starts by service: those that the system made. What the instrument did itself is not among them.
+
+    That is its own revert, and the start that belongs to a fault which restarts its victim.
+    """
     counts: dict[str, int] = {}
     for event in events:
-        if event.action == "start":
+        if event.action == "start" and not injected.is_own(event):
             counts[event.service] = counts.get(event.service, 0) + 1
     return counts
 
@@ -259,3 +268,21 @@ def readiness_events(spans: Sequence[ReadySpan], service: str) -> list[EventNote
         )
         for span in spans[1:]
     ]
+
+
+def require_whole_records(record: Record, gaps: Sequence[EventGap], audit: Audit) -> None:
+    """Raises Inconclusive where events of the runtime or lines of the remediator's audit log are missing.
+
+    What did not happen would otherwise be read off a time in which nobody looked.
+    """
+    if gaps:
+        gap = gaps[0]
+        raise Inconclusive(
+            f"the runtime's events are missing from {record.at_s(gap.from_unix_s):.1f} s to {record.at_s(gap.to_unix_s):.1f} s "
+            f"of the trial, so what did not happen then is not known: {gap.why}"
+        )
+    torn = next((line for line in audit if line.get("event") == UNREADABLE), None)
+    if torn is not None:
+        raise Inconclusive(
+            f"a line of the remediator's audit log cannot be read ({torn.get('reason')}), so what it did not notice or do is not known"
+        )

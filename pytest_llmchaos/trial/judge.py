@@ -27,6 +27,7 @@ from pytest_llmchaos.trial.attribution import (
     is_unnoticed,
     readiness_events,
     repaired_by,
+    require_whole_records,
     restarts,
     signals_of,
 )
@@ -79,10 +80,11 @@ def judge(
     require_truths(lab, record, samples, injected, counted_unix_s)
     slos, slo_errors = _slos(lab, plan, record, known, counted_unix_s, load_s=whole.to_s - fault_s)
     audit = lab.remediator.audit(record.anchor_unix_s) if lab.subject.remediator else []
+    require_whole_records(record, lab.runtime.event_gaps(record.anchor_unix_s, record.unix_s(ended_s)), audit)
     # Without a fault every alert of the trial is one too many, whenever it fired.
     seen_from_s = 0.0 if plan.fault.lifetime == "none" else fault_s
     fired = lab.prometheus.firing_spells(record.unix_s(seen_from_s), time.time())
-    record.note_events(events_of(record, runtime_events, audit, fired))
+    record.note_events(events_of(record, injected, runtime_events, audit, fired))
     services = {*lab.runtime.states(), *lab.subject.targets}
     detected = detection(record, injected, services, audit, fired, declared=_declared(lab, injected))
     recovered = recovery(record, plan, injected, known)
@@ -116,7 +118,7 @@ def judge(
             sorted({alert.name for alert in fired if not alert.before} | (outside.names if is_control else set()))
         ),
         actions=actions_of(record, audit),
-        restarts=restarts(runtime_events),
+        restarts=restarts(injected, runtime_events),
         findings=tuple(record.findings),
         events=tuple(record.events),
         load=about_load,

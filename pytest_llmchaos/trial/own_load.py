@@ -10,7 +10,7 @@ from msgspec import structs
 from pytest_llmchaos.evidence.samples_file import load as load_samples
 from pytest_llmchaos.stats.windows import parts
 from pytest_llmchaos.trial.agreement import require_evidence
-from pytest_llmchaos.trial.attribution import events_of
+from pytest_llmchaos.trial.attribution import events_of, require_whole_records
 from pytest_llmchaos.trial.comparison import require_truths
 from pytest_llmchaos.trial.judge import await_last_push, parts_of, require_answers
 from pytest_llmchaos.trial.result import phase_of
@@ -40,7 +40,8 @@ def judge_own_load(lab: Lab, record: Record, load: RunningLoad, injected: Inject
     begun, now = record.anchor_unix_s, time.time()
     audit = lab.remediator.audit(begun) if lab.subject.remediator else []
     fired = lab.prometheus.firing_spells(begun, now)
-    record.note_events(events_of(record, lab.runtime.events(begun, now), audit, fired))
+    require_whole_records(record, lab.runtime.event_gaps(begun, now), audit)
+    record.note_events(events_of(record, injected, lab.runtime.events(begun, now), audit, fired))
     for finding in unprovoked(lab, record).findings:
         record.finding(finding)
     return structs.replace(record.seen(), load=about_load, phases=tuple(map(phase_of, wanted, seen[:-1])))

@@ -22,6 +22,7 @@ from pytest_llmchaos.runtime.abilities import grant
 from pytest_llmchaos.runtime.undo import is_over
 from pytest_llmchaos.trial import judge
 from pytest_llmchaos.trial.participation import take_part
+from pytest_llmchaos.trial.recovery import OVER_EVERY_S
 from pytest_llmchaos.trial.result import judged_result, plan_note, result_of
 from pytest_llmchaos.trial.trial import Trial
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 # The lab's gateway ejects a replica for 5 s, twice as long where it fails again, and then tries one request.
 REJOIN_DEADLINE_S = 12.0
-LOOK_EVERY_S = 0.5  # to ask an engine for its faults costs a process in its container
+LOOK_EVERY_S = OVER_EVERY_S  # to ask an engine for its faults costs a process in its container
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,8 +153,10 @@ def _hold_fault(lab: Lab, plan: TrialPlan, record: Record, injected: Injected) -
             if load.recovery_s(last_s, experiment.stable_s) is None or time.monotonic() < next_look_s:
                 return False
             next_look_s = time.monotonic() + LOOK_EVERY_S
-            is_repaired = all(is_over(lab.runtime, act, since) for act, since in injected.proven)
-            return is_repaired and take_part(lab, record, injected, must=True)
+            if not all(is_over(lab.runtime, act, since) for act, since in injected.proven):
+                return False
+            injected.over_unix_s = injected.over_unix_s or time.time()
+            return take_part(lab, record, injected, must=True)
 
         lab.hold_until(checked(repaired), deadline_s=experiment.deadline_s(plan.fault), what="fault")
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 DOWN = frozenset({"die", "pause"})
 UP = frozenset({"start", "unpause"})
+# A trial looks so often whether anything of a fault is left.
+OVER_EVERY_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +186,8 @@ def victim_back(
 ) -> Back | str:
     """When a victim took part again by `until_s`; else in words what it had not done.
 
-    `must`: only a start or a thaw brings it back. Otherwise that is so only where it was seen to go down.
+    `must`: it is back only by a start or a thaw, or, where it was never seen to go down, by the end of its fault.
+    Otherwise that is so only where it was seen to go down.
     """
     watched = known.watched.get(victim, UNWATCHED)
     events = [(record.at_s(e.at_unix_s), e) for e in known.events if e.service == victim]
@@ -192,6 +195,8 @@ def victim_back(
     inside = [(at_s, event) for at_s, event in events if fault_s <= at_s <= until_s]
     was_down = must or any(event.action in DOWN for _, event in inside)
     running: Back | None = None if was_down else Back(at_s=fault_s)
+    if not inside and injected.over_unix_s is not None:
+        running = Back(at_s=record.at_s(injected.over_unix_s), resolution_s=OVER_EVERY_S)
     healthy: Back | None = running
     for at_s, event in inside:
         if event.action in DOWN:

@@ -12,6 +12,7 @@ from pytest_llmchaos.model import (
     ABILITIES,
     EngineFaultState,
     EngineReport,
+    EventGap,
     Flood,
     Proof,
     RuntimeEvent,
@@ -41,6 +42,7 @@ class FakeRuntime(UndoRegistry):
             s: ServiceState(service=s, running=True, healthy=True, started_unix_s=1.0, identity=s) for s in services
         }
         self._events: list[RuntimeEvent] = []
+        self.gaps: list[EventGap] = []
         self.deaf = deaf
         self.broken = broken
         self.touched: list[str] = []
@@ -64,6 +66,9 @@ class FakeRuntime(UndoRegistry):
 
     def events(self, since_unix_s: float, until_unix_s: float) -> Sequence[RuntimeEvent]:
         return [e for e in self._events if since_unix_s <= e.at_unix_s <= until_unix_s]
+
+    def event_gaps(self, since_unix_s: float, until_unix_s: float) -> Sequence[EventGap]:
+        return [g for g in self.gaps if g.from_unix_s <= until_unix_s and g.to_unix_s >= since_unix_s]
 
     def remove(self, service: str) -> None:
         """Somebody else removes the container."""

@@ -11,7 +11,7 @@ from pytest_llmchaos.host import identity
 from pytest_llmchaos.runtime.local import cleanup
 from pytest_llmchaos.runtime.local.control import Control
 from pytest_llmchaos.runtime.local.daemon import Daemon
-from pytest_llmchaos.runtime.local.supervisord_config import EVENTS, Process, json_lines, write_supervisord
+from pytest_llmchaos.runtime.local.supervisord_config import EVENTS, Process, read_log, write_supervisord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,10 +70,10 @@ class World:
             self.control.call("start", process.service)
 
     def events(self, service: str) -> list[tuple[str, dict[str, str]]]:
-        return [(e["action"], e["attributes"]) for e in json_lines(self.work / EVENTS) if e["service"] == service]
+        return [(e["action"], e["attributes"]) for e in read_log(self.work / EVENTS).lines if e["service"] == service]
 
     def times(self, action: str) -> list[float]:
-        return [float(e["at"]) for e in json_lines(self.work / EVENTS) if e["action"] == action]
+        return [float(e["at"]) for e in read_log(self.work / EVENTS).lines if e["action"] == action]
 
     def pid(self, service: str) -> int:
         return self.control.inspect()[service].pid

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import io
 import json
 import os
@@ -13,14 +12,16 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import BadScenario, NotReady, Unsupported
-from pytest_llmchaos.model import RuntimeEvent, ServiceState, UndoOp
+from pytest_llmchaos.model import EventGap, RuntimeEvent, ServiceState, UndoOp
 from pytest_llmchaos.runtime.docker import docker_cli, removal, restrictions, sdk
-from pytest_llmchaos.runtime.docker.events import EventReader
+from pytest_llmchaos.runtime.docker.events import NUMBER, EventReader, Heard, number_of, unix
 from pytest_llmchaos.runtime.docker.project import ComposeProject
+from pytest_llmchaos.runtime.json_log import parse, with_torn
 from pytest_llmchaos.runtime.overload import OverloadAbility
 from pytest_llmchaos.runtime.simulated_engine import BOOT_FILE, EngineAbility, EngineAnswer
 from pytest_llmchaos.runtime.undo import UndoRegistry
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from testcontainers.compose import DockerCompose
 
 UP_DEADLINE_S = 120
-_NEVER = "0001-01-01"
 
 
 class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, OverloadAbility):
@@ -53,6 +53,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         self._daemon = ""
         self._reader: EventReader | None = None
         self._found: dict[str, restrictions.AsFound] = {}
+        self._numbers: dict[str, int] = {}
 
     def __repr__(self) -> str:
         return f"<compose project {self.project}>"
@@ -127,6 +128,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
             for service in self.subject.targets
             if (container := self._container(service)) is not None
         }
+        self._containers()  # which container stands for each service is settled before the first fault
         restrictions.keep(self._directory / "as_found.json", self._found)
 
     @property
@@ -168,14 +170,33 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         return f"http://127.0.0.1:{self.compose.port_of[service]}"
 
     def _containers(self) -> dict[str, Container]:
-        found = self._sdk.containers.list(all=True, filters={"label": f"com.docker.compose.project={self.project}"})
-        return {c.labels["com.docker.compose.service"]: c for c in found if self._serves(c)}
+        found: dict[str, list[Container]] = {}
+        for container in self._sdk.containers.list(all=True, filters={"label": self._label}):
+            if self._serves(container):
+                found.setdefault(container.labels["com.docker.compose.service"], []).append(container)
+        chosen = {service: self._choose(service, containers) for service, containers in found.items()}
+        return {service: container for service, container in chosen.items() if container is not None}
 
     def _container(self, service: str) -> Container | None:
         """The one container of a service, if it carries this run's labels: nothing else may be touched."""
-        labels = [f"com.docker.compose.project={self.project}", f"com.docker.compose.service={service}"]
+        labels = [self._label, f"com.docker.compose.service={service}"]
         found = self._sdk.containers.list(all=True, filters={"label": labels})
-        return next((c for c in found if self._serves(c)), None)
+        return self._choose(service, [c for c in found if self._serves(c)])
+
+    @property
+    def _label(self) -> str:
+        return f"com.docker.compose.project={self.project}"
+
+    def _choose(self, service: str, containers: Sequence[Container]) -> Container | None:
+        """The same of several containers of a service each time: what is done to it must not be read off another.
+
+        It is the one with the lowest number when the service is first looked at. A container that replaces it has its
+        number and is the same; a sibling never is, also where no other is left.
+        """
+        by_number = {number_of(container.labels.get(NUMBER, "")): container for container in reversed(containers)}
+        if not by_number:
+            return None
+        return by_number.get(self._numbers.setdefault(service, min(by_number)))
 
     def _serves(self, container: Container) -> bool:
         """Not what `docker compose run` made beside the service, under its name and with its labels."""
@@ -194,7 +215,17 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         return {service: _state(service, c) for service, c in self._containers().items()}
 
     def events(self, since_unix_s: float, until_unix_s: float) -> Sequence[RuntimeEvent]:
-        return self._reader.between(since_unix_s, until_unix_s) if self._reader else []
+        heard = self._reader.between(since_unix_s, until_unix_s) if self._reader else ()
+        return [self._told(one) for one in heard]
+
+    def _told(self, heard: Heard) -> RuntimeEvent:
+        """An event of a sibling of the container that faults hit is told of a name of its own."""
+        event, number = heard.event, number_of(heard.number)
+        is_sibling = number != self._numbers.get(event.service, number)
+        return replace(event, service=f"{event.service}#{number}") if is_sibling else event
+
+    def event_gaps(self, since_unix_s: float, until_unix_s: float) -> Sequence[EventGap]:
+        return self._reader.gaps(since_unix_s, until_unix_s) if self._reader else ()
 
     def audit(self) -> Sequence[Mapping[str, object]]:
         """The remediator's audit log, also when its container has stopped."""
@@ -207,12 +238,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
             return []
         with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as tar:
             member = tar.extractfile(tar.getmembers()[0])
-            lines = member.read().splitlines() if member else []
-        records = []
-        for line in lines:
-            with contextlib.suppress(ValueError):
-                records.append(json.loads(line))
-        return records
+            return with_torn(parse(member.read() if member else b""))
 
     def start_remediator(self) -> None:
         if self.subject.remediator:
@@ -342,14 +368,6 @@ def _archive(name: str, content: bytes) -> bytes:
     return packed.getvalue()
 
 
-def _unix(stamp: str) -> float:
-    if stamp.startswith(_NEVER):
-        return 0.0
-    head, _, fraction = stamp.rstrip("Z").partition(".")
-    whole = dt.datetime.fromisoformat(head).replace(tzinfo=dt.UTC).timestamp()
-    return whole + (float(f"0.{fraction}") if fraction else 0.0)
-
-
 def _state(service: str, container: Container) -> ServiceState:
     state = container.attrs["State"]
     health = (state.get("Health") or {}).get("Status")
@@ -359,7 +377,7 @@ def _state(service: str, container: Container) -> ServiceState:
         paused=bool(state["Paused"]),
         healthy=None if health in {None, "none"} else health == "healthy",
         exit_code=None if state["Running"] else int(state["ExitCode"]),
-        started_unix_s=_unix(state["StartedAt"]),
+        started_unix_s=unix(state["StartedAt"]),
         restarts=int(container.attrs.get("RestartCount", 0)),
         identity=str(container.id),
         health_every_s=None if health in {None, "none"} else _health_every_s(container),

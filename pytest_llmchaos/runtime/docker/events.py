@@ -1,34 +1,56 @@
-"""The runtime's own account of what happened to containers, read as it happens. It only listens."""
+"""Container events of one project, read from the Docker daemon as they happen."""
 
 from __future__ import annotations
 
+import contextlib
+import datetime as dt
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from pytest_llmchaos.errors import NotReady
-from pytest_llmchaos.model import RuntimeEvent
+from pytest_llmchaos.model import EventGap, RuntimeEvent
 from pytest_llmchaos.runtime.docker import sdk
 
 if TYPE_CHECKING:
+    from docker import DockerClient
     from docker.types.daemon import CancellableStream
 
 # The daemon keeps its last 256 events, and health checks alone make several a second: a replay would miss what matters, so
 # the stream is read from the start and narrowed to acts and deaths.
 ACTIONS = ("create", "start", "die", "kill", "stop", "restart", "pause", "unpause", "oom", "destroy", "health_status")
+REOPEN_S = 0.2
+# What was under way when a stream broke may not have come through.
+BREAK_MARGIN_S = 1.0
+NUMBER = "com.docker.compose.container-number"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heard:
+    """One event, and the number of its container among those of its service."""
+
+    event: RuntimeEvent
+    number: str
 
 
 class EventReader:
-    """A thread that reads one project's container events from the daemon."""
+    """A thread that reads one project's container events from the daemon.
+
+    A stream that breaks is opened anew from the last event on. The daemon replays what it has kept; where that does not
+    reach back to the break, the time in between is a gap, and the containers' own start and end times are asked for.
+    """
 
     def __init__(self, base_url: str, project: str) -> None:
         self._base_url = base_url
         self._project = project
-        self._events: list[RuntimeEvent] = []
+        self._heard: list[Heard] = []
+        self._gaps: list[EventGap] = []
         self._lock = threading.Lock()
         self._ready = threading.Event()
         self._closing = False
+        self._broken_unix_s: float | None = None
         self._error: Exception | None = None
         self._stream: CancellableStream[dict[str, Any]] | None = None
         self._thread = threading.Thread(target=self._read, name="llmchaos-events", daemon=True)
@@ -46,45 +68,130 @@ class EventReader:
         while not self._closing:
             try:
                 client = sdk.DockerClient(base_url=self._base_url, timeout=10)
-                filters = {
-                    "type": "container",
-                    "event": list(ACTIONS),
-                    "label": f"com.docker.compose.project={self._project}",
-                }
+                filters = {"type": "container", "event": list(ACTIONS), "label": self._label}
                 # The daemon takes fractions of seconds, which the SDK's own types do not know.
                 self._stream = client.events(since=cast("int", f"{since:.9f}"), filters=filters, decode=True)
+                self._mend(client)
                 self._ready.set()
                 for raw in self._stream:
-                    event = _event(raw)
-                    with self._lock:
-                        if event not in self._events:
-                            self._events.append(event)
-                    since = event.at_unix_s
+                    self._hear(raw)
+                    since = raw["timeNano"] / 1e9
+                self._error = None
             except Exception as error:  # noqa: BLE001 - the daemon may be restarted under us; the stream is reopened from `since`
                 self._error = error
             if not self._closing:
-                time.sleep(0.2)
+                if self._ready.is_set() and self._broken_unix_s is None:
+                    with self._lock:
+                        self._broken_unix_s = time.time() - BREAK_MARGIN_S
+                time.sleep(REOPEN_S)
 
-    def between(self, since_unix_s: float, until_unix_s: float) -> Sequence[RuntimeEvent]:
+    @property
+    def _label(self) -> str:
+        return f"com.docker.compose.project={self._project}"
+
+    def _hear(self, raw: dict[str, Any]) -> None:
+        heard = _heard(raw)
         with self._lock:
-            return [e for e in self._events if since_unix_s <= e.at_unix_s <= until_unix_s]
+            if heard is not None and heard not in self._heard:
+                self._heard.append(heard)
+
+    def _mend(self, client: DockerClient) -> None:
+        """After a break: nothing is lost if the daemon still has an event from before it; else it is a gap, from what is known."""
+        broken_s = self._broken_unix_s
+        if broken_s is None:
+            return
+        opened_s = time.time()
+        kept = client.events(since=cast("int", "1"), until=cast("int", f"{opened_s:.9f}"), decode=True)
+        if not any(raw["timeNano"] / 1e9 <= broken_s for raw in kept):
+            why = f"the Docker daemon's event stream broke ({self._error or 'it ended'})"
+            containers = client.containers.list(all=True, filters={"label": self._label})
+            found = [heard for one in containers for heard in _from_state(one.attrs, broken_s, opened_s)]
+            with self._lock:
+                self._heard += [heard for heard in found if heard not in self._heard]
+                self._gaps.append(EventGap(from_unix_s=broken_s, to_unix_s=opened_s, why=why))
+        with self._lock:
+            self._broken_unix_s = None
+
+    def between(self, since_unix_s: float, until_unix_s: float) -> Sequence[Heard]:
+        """The events of that time, oldest first."""
+        with self._lock:
+            found = [heard for heard in self._heard if since_unix_s <= heard.event.at_unix_s <= until_unix_s]
+        return sorted(found, key=lambda heard: heard.event.at_unix_s)
+
+    def gaps(self, since_unix_s: float, until_unix_s: float) -> Sequence[EventGap]:
+        """The gaps that reach into that time; a stream that is broken now is one that has not ended."""
+        with self._lock:
+            open_now = (
+                []
+                if self._broken_unix_s is None
+                else [
+                    EventGap(from_unix_s=self._broken_unix_s, to_unix_s=until_unix_s, why=f"no stream: {self._error}")
+                ]
+            )
+            return [
+                gap
+                for gap in (*self._gaps, *open_now)
+                if gap.from_unix_s <= until_unix_s and gap.to_unix_s >= since_unix_s
+            ]
 
     def close(self) -> None:
         self._closing = True
         if self._stream is not None:
-            self._stream.close()
+            with contextlib.suppress(Exception):  # a stream that is broken cannot be closed, and need not be
+                self._stream.close()
         self._thread.join(timeout=5)
 
 
-def _event(raw: dict[str, Any]) -> RuntimeEvent:
+def _heard(raw: dict[str, Any]) -> Heard | None:
+    """None for a container that `docker compose run` made beside the service, under its name."""
     attributes = raw["Actor"]["Attributes"]
+    if attributes.get("com.docker.compose.oneoff") == "True":
+        return None
     action, _, detail = str(raw["Action"]).partition(": ")
     kept = {k: str(v) for k, v in attributes.items() if k in {"exitCode", "signal", "execID"}}
     if detail:
         kept["detail"] = detail
-    return RuntimeEvent(
+    event = RuntimeEvent(
         at_unix_s=raw["timeNano"] / 1e9,
         service=str(attributes.get("com.docker.compose.service", "")),
         action=action,
         attributes=kept,
+        container=str(raw["Actor"].get("ID", "")),
     )
+    return Heard(event=event, number=str(attributes.get(NUMBER, "")))
+
+
+def _from_state(attrs: dict[str, Any], from_unix_s: float, to_unix_s: float) -> list[Heard]:
+    """The last start and the last end of a container, where they fall into a gap."""
+    labels, state = attrs["Config"]["Labels"], attrs["State"]
+    if labels.get("com.docker.compose.oneoff") == "True":
+        return []
+    times = {"die": unix(str(state["FinishedAt"])), "start": unix(str(state["StartedAt"]))}
+    return [
+        Heard(
+            event=RuntimeEvent(
+                at_unix_s=at_unix_s,
+                service=str(labels.get("com.docker.compose.service", "")),
+                action=action,
+                attributes={"seen": "in the container's state, after a gap"},
+                container=str(attrs["Id"]),
+            ),
+            number=str(labels.get(NUMBER, "")),
+        )
+        for action, at_unix_s in times.items()
+        if from_unix_s <= at_unix_s <= to_unix_s
+    ]
+
+
+def unix(stamp: str) -> float:
+    """Docker's time stamp in Unix seconds; 0 for one that stands for never."""
+    if stamp.startswith("0001-01-01"):
+        return 0.0
+    head, _, fraction = stamp.rstrip("Z").partition(".")
+    whole = dt.datetime.fromisoformat(head).replace(tzinfo=dt.UTC).timestamp()
+    return whole + (float(f"0.{fraction}") if fraction else 0.0)
+
+
+def number_of(label: str) -> int:
+    """The number of a container among those of its service; 1 where compose gave none."""
+    return int(label) if label.isdigit() else 1

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from pytest_llmchaos.errors import BadScenario, NotReady
 from pytest_llmchaos.host.ports import Ports, given_port
-from pytest_llmchaos.model import RuntimeEvent, ServiceState, UndoOp
+from pytest_llmchaos.model import EventGap, RuntimeEvent, ServiceState, UndoOp
+from pytest_llmchaos.runtime.json_log import at_of, with_torn
 from pytest_llmchaos.runtime.local import cleanup
 from pytest_llmchaos.runtime.local.compose_reader import Addresses, Program
 from pytest_llmchaos.runtime.local.control import Control, Seen
@@ -18,7 +19,7 @@ from pytest_llmchaos.runtime.local.daemon import Daemon
 from pytest_llmchaos.runtime.local.health import WATCH_EVERY_S, HealthWatch, healthy
 from pytest_llmchaos.runtime.local.memory_limit import MemoryLimitable
 from pytest_llmchaos.runtime.local.programs import Programs
-from pytest_llmchaos.runtime.local.supervisord_config import EVENTS, Process, json_lines, write_supervisord
+from pytest_llmchaos.runtime.local.supervisord_config import EVENTS, Process, read_log, write_supervisord
 from pytest_llmchaos.runtime.overload import OverloadAbility
 from pytest_llmchaos.runtime.simulated_engine import ADMIN_PORT, BOOT_FILE, EngineAbility, EngineAnswer, ask_admin_port
 from pytest_llmchaos.runtime.undo import UndoRegistry
@@ -165,13 +166,24 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility
     def events(self, since_unix_s: float, until_unix_s: float) -> Sequence[RuntimeEvent]:
         found = [
             RuntimeEvent(
-                at_unix_s=line["at"], service=line["service"], action=line["action"], attributes=line["attributes"]
+                at_unix_s=at_of(line),
+                service=str(line["service"]),
+                action=str(line["action"]),
+                attributes=_attributes(line),
+                container=f"{self.project}-{line['service']}",
             )
-            for line in json_lines(self._work / EVENTS)
+            for line in read_log(self._work / EVENTS).lines
         ]
         found += self._health_events(found)
         inside = (event for event in found if since_unix_s <= event.at_unix_s <= until_unix_s)
         return sorted(inside, key=lambda event: event.at_unix_s)
+
+    def event_gaps(self, since_unix_s: float, until_unix_s: float) -> Sequence[EventGap]:
+        return [
+            EventGap(from_unix_s=begin, to_unix_s=min(end, until_unix_s), why=f"a line of {EVENTS} cannot be read")
+            for begin, end in read_log(self._work / EVENTS).torn
+            if begin <= until_unix_s and end >= since_unix_s
+        ]
 
     def _health_events(self, events: Sequence[RuntimeEvent]) -> list[RuntimeEvent]:
         """When each service that was started passed its own check, as a container runtime reports it."""
@@ -186,7 +198,7 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility
     def audit(self) -> Sequence[Mapping[str, object]]:
         """The remediator's audit log, also when it has stopped."""
         program = self._programs.get(self.subject.remediator or "")
-        return json_lines(Path(program.environment["LAB_AUDIT_FILE"])) if program else []
+        return with_torn(read_log(Path(program.environment["LAB_AUDIT_FILE"]))) if program else []
 
     def start_remediator(self) -> None:
         if self.subject.remediator:
@@ -291,3 +303,8 @@ def _in_words(state: ServiceState | None) -> str:
     if state is None:
         return "is unknown"
     return ("is frozen" if state.paused else "runs") if state.running else f"has ended ({state.exit_code})"
+
+
+def _attributes(line: Mapping[str, object]) -> dict[str, str]:
+    found = line.get("attributes")
+    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}

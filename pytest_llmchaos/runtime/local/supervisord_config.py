@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.runtime.json_log import JsonLog, parse
 from pytest_llmchaos.runtime.local.compose_reader import Addresses
 from pytest_llmchaos.runtime.local.control import SOCKET
 
@@ -118,11 +117,8 @@ def write_prometheus(work: Path, stack: Path, backend: str, addresses: Addresses
     return folder / "prometheus.yml"
 
 
-def json_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a file that is being written; none if there is no file."""
-    found = []
+def read_log(path: Path) -> JsonLog:
+    """The log in a file that is being written; empty if there is no file."""
     with contextlib.suppress(FileNotFoundError):
-        for line in path.read_bytes().splitlines():
-            with contextlib.suppress(ValueError):
-                found.append(json.loads(line))
-    return found
+        return parse(path.read_bytes())
+    return JsonLog()
