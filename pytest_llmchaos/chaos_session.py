@@ -112,6 +112,15 @@ class ChaosSession:
         self.campaign.test.begin(item.nodeid, hypothesis_of(getattr(item, "obj", None).__doc__))
         item.user_properties[:] = [one for one in item.user_properties if not one[0].startswith("llmchaos_")]
 
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Around a plugin that runs a failed test again."""
+        try:
+            return (yield)
+        finally:
+            if PLAN in item.stash:
+                self.campaign.end_claim(item.stash[PLAN])
+
     @pytest.hookimpl(optionalhook=True, wrapper=True)
     def pytest_timeout_set_timer(self, item: pytest.Item, settings: object) -> Generator[None, object, object]:
         self._timer = (item, settings)

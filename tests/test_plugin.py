@@ -1,11 +1,13 @@
 """The plugin as its users meet it: options, marks, verdicts, plans. No stack is started here; trials are performed by a double."""
 
+import gc
 import json
 import os
 import re
 import subprocess
 import sys
 import textwrap
+import weakref
 from dataclasses import replace
 from xml.etree import ElementTree as ET
 
@@ -27,6 +29,7 @@ from pytest_llmchaos.session.campaign import Campaign
 from pytest_llmchaos.session.replay import read_replay
 from pytest_llmchaos.session.run import Run
 from pytest_llmchaos.subject.lab import lab_subject
+from pytest_llmchaos.trial.perform import Performed
 from pytest_llmchaos.xdist import is_scenario
 
 
@@ -97,6 +100,34 @@ def test_a_trial_that_proves_nothing_is_an_error_for_every_claim_and_never_a_pas
     result.assert_outcomes(errors=2)
     result.stdout.fnmatch_lines(["*FaultNotObserved: kill api: no witness saw it*"])
     assert double.performed == ["kill api"]
+
+
+class Large:
+    """What a trial's numbers are: as large as its samples."""
+
+
+@pytest.mark.parametrize("ends_badly", [False, True])
+def test_after_its_last_claim_nothing_holds_a_trial_s_numbers(chaos, double, monkeypatch, ends_badly):
+    perform, held, alive = double.perform, [], []
+
+    def performed(campaign, plan):
+        gc.collect()
+        alive.append(sum(one() is not None for one in held))
+        large = Large()
+        held.append(weakref.ref(large))
+        if not ends_badly:
+            trial = perform(campaign, plan)
+            object.__setattr__(trial.trial, "windows", {"whole": large})
+            return trial
+        try:
+            raise errors.FaultNotObserved("no witness saw it")
+        except errors.FaultNotObserved as error:
+            return Performed(name="001", error=error)
+
+    monkeypatch.setattr(double, "perform", performed)
+
+    chaos(**{f"test_{name}": SCENARIO.format(fault='faults.kill("api")') for name in ("first", "second", "third")})
+    assert alive == [0, 0, 0]
 
 
 def test_missing_data_found_inside_a_claim_is_an_error_too(chaos):

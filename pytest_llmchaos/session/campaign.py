@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import time
+import traceback
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -37,6 +39,7 @@ class Campaign:
         self._make_progress = make_progress
         self._run: Run | None = None
         self._performed: dict[Hashable, Performed] = {}
+        self._claims_left: Counter[Hashable] = Counter()
         self._claimed: dict[tuple[str, str], ClaimOutcome] = {}
         self._cut_off: dict[Hashable, InvalidExperiment] = {}
         self._schedule: list[ScheduledTrial] = []
@@ -57,6 +60,7 @@ class Campaign:
         for plan in taken:
             planning.require_capacity(plan, subject.capacity_tokens_per_s, self.settings.backend)
         self._schedule = planning.schedule(taken)
+        self._claims_left = Counter(plan.key for plan in taken)
         if recorded is not None:
             require_same([trial.entry for trial in self._schedule], recorded)
 
@@ -90,7 +94,8 @@ class Campaign:
         if key not in self._performed:
             begun = self._begun()
             try:
-                self._performed[key] = self._perform(plan)
+                self._performed[key] = performed = self._perform(plan)
+                _clear_frames(performed.error)
             except BaseException as error:
                 if self._begun() > begun:
                     # By a time limit, say. Its other claims are about this trial, and not about another one.
@@ -101,6 +106,17 @@ class Campaign:
                 if self._run is not None:
                     self._run.progress.done()
         return self._performed[key]
+
+    def end_claim(self, plan: TrialPlan) -> None:
+        """A test of this plan is over for good. The last one lets the trial's numbers go: they are as large as its samples."""
+        self._claims_left[plan.key] -= 1
+        performed = self._performed.get(plan.key)
+        if performed is None or self._claims_left[plan.key] > 0:
+            return
+        error = performed.error or InvalidExperiment(
+            f"trial {performed.name} was judged, and its numbers were let go: no other test had been collected for it"
+        )
+        self._performed[plan.key] = replace(performed, trial=None, error=error)
 
     def _begun(self) -> int:
         """Trials that have begun; one that is cut off while the stack is started or another session measures has not."""
@@ -151,3 +167,10 @@ class Campaign:
     def close(self, exit_status: int) -> list[str]:
         """Remove the stack. Returns what did not go well."""
         return [] if self._run is None else self._run.close(exit_status)
+
+
+def _clear_frames(error: BaseException | None) -> None:
+    """Free what the frames of a kept error hold, a trial's samples among it. Its traceback stays readable."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
