@@ -174,6 +174,31 @@ def test_a_load_of_just_what_the_backend_is_declared_for_may():
     assert require_capacity(plan, 45.0, "ollama") is None
 
 
+@pytest.mark.parametrize(
+    ("load", "more", "said"),
+    [
+        (
+            loads.open_loop(rate_rps=0.1),
+            {},
+            r"'kill_any': constant 0\.1/s .* \d+ requests in \d+ s, never two within steady_s=8 of its first 44 s.* raise rate_rps",
+        ),
+        (
+            loads.burst(base_rps=0.05, burst_rps=10, after_s=5, burst_s=5),
+            {"repair_within_s": 20},
+            r"none or one in .* s, so a service that recovers within 20 s could not .* raise rate_rps, repair_within_s",
+        ),
+    ],
+    ids=["too thin to be steady", "thin after its burst"],
+)
+def test_a_load_too_thin_to_judge_by_is_refused_with_what_to_change(load, more, said):
+    with pytest.raises(BadScenario, match=said):
+        schedule([planned(load=load, fault=faults.kill("api"), **more)])
+
+
+def test_a_load_that_is_just_dense_enough_may():
+    assert schedule([planned(load=loads.open_loop(rate_rps=0.2), fault=faults.kill("api"))])
+
+
 def test_a_load_that_means_to_saturate_says_so_and_may():
     plan = planned(load=loads.open_loop(rate_rps=100, max_tokens=10, beyond_capacity=True))
 

@@ -198,7 +198,7 @@ def on_a_fake(chaos, monkeypatch, tmp_path):
         pid, t0_unix_s, t0_monotonic_s = 1, 0.0, 0.0
 
         def __init__(self, *_, **__):
-            self.launch = self.start = self.stop = self.check_alive = lambda: None
+            self.launch = self.start = self.stop = self.check_alive = lambda **_: None
 
     monkeypatch.setattr(
         Campaign, "preflight", lambda self: self.run.announce([trial.entry for trial in self.schedule()])

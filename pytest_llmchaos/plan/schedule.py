@@ -7,13 +7,14 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from pytest_llmchaos.errors import BadScenario, NoVictim
 from pytest_llmchaos.faults.base import options_of
-from pytest_llmchaos.plan.experiment import Experiment, TrialPlan
+from pytest_llmchaos.plan.experiment import STEADY_DEADLINE_FACTOR, STEADY_DEADLINE_MARGIN_S, Experiment, TrialPlan
 from pytest_llmchaos.plan.seeds import rng_for
 
 if TYPE_CHECKING:
@@ -127,9 +128,37 @@ def arrivals_of(plan: TrialPlan) -> tuple[Arrival, ...]:
     return plan.load.schedule(rng, plan.experiment.longest_s(plan.fault))
 
 
+def require_density(plan: TrialPlan, arrivals: Sequence[Arrival]) -> None:
+    """Nothing, if the schedule has requests enough to see that a service is steady, and that it has recovered.
+
+    Raises BadScenario where a perfect service could not pass: two requests are needed within `steady_s` before the steady
+    phase's deadline, and within the time in which the service must have recovered, whenever the fault strikes.
+    """
+    experiment, due_s = plan.experiment, [arrival.due_s for arrival in arrivals]
+    steady_s = experiment.steady_s
+    latest_s = steady_s * STEADY_DEADLINE_FACTOR + STEADY_DEADLINE_MARGIN_S
+    offers = f"scenario {plan.scenario!r}: {plan.load} offers {len(due_s)} requests in {experiment.longest_s(plan.fault):g} s"
+    if not any(b - a < steady_s and b <= latest_s for a, b in pairwise(due_s)):
+        raise BadScenario(
+            f"{offers}, never two within steady_s={steady_s:g} of its first {latest_s:g} s, so nothing shows that the "
+            "service is steady: raise rate_rps or steady_s"
+        )
+    within_s = experiment.deadline_s(plan.fault)
+    longest_s = max((c - a for a, c in zip(due_s, due_s[2:], strict=False)), default=math.inf)
+    if longest_s > within_s:
+        raise BadScenario(
+            f"{offers}, and none or one in {longest_s:.3g} s, so a service that recovers within {within_s:g} s could not be seen "
+            f"to stay good for stable_s={experiment.stable_s:g}: raise rate_rps, repair_within_s or settle_within_s"
+        )
+
+
 def entry_of(plan: TrialPlan) -> ScheduleEntry:
-    """The trial as it stands in a run's schedule: acts in full with their options, arrivals by their digest."""
+    """The trial as it stands in a run's schedule: acts in full with their options, arrivals by their digest.
+
+    Raises BadScenario for a load too thin to judge by.
+    """
     arrivals = arrivals_of(plan)
+    require_density(plan, arrivals)
     text = "\n".join([f"{due_s:.6f}\t{tokens}\t{prompt}" for due_s, prompt, tokens in arrivals])
     experiment = plan.experiment
     return ScheduleEntry(

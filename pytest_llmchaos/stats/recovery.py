@@ -35,16 +35,17 @@ def callers_from(
 ) -> CallersSaw:
     """What callers saw of the requests due from `from_s` to `until_s`.
 
-    The service is good for good from the first request after the last bad one, if `stable_s` seconds with at least one
-    more request follow it. Good spells before a bad request are no recovery: the damage may come late, and it may come
-    again. One bad request is enough for that, however late it comes, as one is enough to break a stable spell.
+    The service is good for good from the first request after the last bad one, if `stable_s` seconds and at least one more
+    request follow it: the stable stretch is counted in seconds and in requests, whatever the load's shape.
+    Good spells before a bad request are no recovery: the damage may come late, and it may come again.
+    One bad request is enough for that, however late it comes, as one is enough to break a stable spell.
     While a load still runs, `until_s` is the due time of its oldest unanswered request: nothing later is known to be good.
     """
     seen = sorted(evidence(samples, from_s, until_s, limits))
     bad_s = [due_s for due_s, is_good in seen if not is_good]
     last_bad_s = bad_s[-1] if bad_s else -math.inf
     good_s = [due_s for due_s, is_good in seen if is_good and due_s > last_bad_s]
-    is_stable = len(good_s) > 1 and good_s[1] <= good_s[0] + stable_s <= until_s
+    is_stable = len(good_s) > 1 and good_s[0] + stable_s <= until_s
     return CallersSaw(
         suffered=bool(bad_s),
         good_s=good_s[0] if is_stable else None,
@@ -68,6 +69,6 @@ def _relapsed_s(seen: Sequence[tuple[float, bool]], bad_s: Sequence[float], stab
     for before, after in pairwise(bad_s):
         while at < len(good) and good[at] <= before:
             at += 1
-        if at + 1 < len(good) and good[at] + stable_s < after and good[at + 1] <= good[at] + stable_s:
+        if at + 1 < len(good) and good[at] + stable_s < after and good[at + 1] < after:
             return after
     return None
