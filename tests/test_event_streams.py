@@ -3,12 +3,13 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.stream_shapes import PLAIN, SHAPES, A
+from support.stream_shapes import PLAIN, SHAPES, A, said
 
 from pytest_llmchaos.loadgen import classify
 from pytest_llmchaos.loadgen.event_stream import EventReader
 from pytest_llmchaos.loadgen.wire import Answer
 
+EXPECTED = classify.Expected("a ", "m")
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 
 
@@ -139,5 +140,30 @@ def test_where_the_answer_is_known_nothing_else_may_be_said_in_any_channel(messa
     whole = b'{"choices":[{"message":%b,"finish_reason":"stop"}]}' % message
     stream = b'data: {"choices":[{"delta":%b,"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n' % message
 
-    assert classify.of_whole(whole, "a ").outcome == outcome
-    assert classify.of_stream(stream, "a ").outcome == outcome
+    assert classify.of_whole(whole, EXPECTED).outcome == outcome
+    assert classify.of_stream(stream, EXPECTED).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("names", "outcome"),
+    [
+        ([{}, {}], "ok"),
+        ([{"id": "c-1", "model": "m"}] * 2, "ok"),
+        ([{"id": "", "model": ""}, {"id": "c-1", "model": "m"}], "ok"),
+        ([{"id": "c-1", "model": "m"}, {"id": "c-2", "model": "m"}], "corrupted"),
+        ([{"id": "c-1", "model": "m-large"}] * 2, "corrupted"),
+    ],
+    ids=["without names", "one answer", "a chunk without names", "two answers in one", "another model"],
+)
+def test_where_the_answer_is_known_it_is_one_answer_of_the_model_that_was_asked_for(names, outcome):
+    stream = said({"content": "a "}, **names[0]) + said(finish="stop", **names[1]) + b"data: [DONE]\n\n"
+
+    assert classify.of_stream(stream, EXPECTED).outcome == outcome
+    assert classify.of_stream(stream).outcome == "ok"
+
+
+def test_a_whole_answer_of_another_model_is_corrupted_where_the_answer_is_known():
+    body = b'{"model":"m-large","choices":[{"message":{"content":"a "},"finish_reason":"stop"}]}'
+
+    assert classify.of_whole(body, EXPECTED).outcome == "corrupted"
+    assert classify.of_whole(body).outcome == "ok"

@@ -49,9 +49,9 @@ def test_a_plan_crosses_to_the_other_process_unchanged(tmp_path):
 
 
 def test_the_simulated_engine_s_tokens_are_known_in_advance():
-    assert classify.expected_text("sim-v1", "hi", 2) == "".join(tokens_of("hi", 2))
-    assert classify.expected_text("sim-v1", "grüß", 1) == tokens_of("grüß", 1)[0]
-    assert classify.expected_text(None, "hi", 2) is None
+    assert classify.expected_of("sim-v1", "hi", 2, "m") == ("".join(tokens_of("hi", 2)), "m")
+    assert classify.expected_of("sim-v1", "grüß", 1, "m") == (tokens_of("grüß", 1)[0], "m")
+    assert classify.expected_of(None, "hi", 2, "m") is None
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ class Caller:
             at_once = "corrupted"
         if at_once is not None:
             return classify.Verdict(at_once, 0)
-        expected = classify.expected_text(self._plan.check, arrival.prompt, arrival.max_tokens)
+        expected = classify.expected_of(self._plan.check, arrival.prompt, arrival.max_tokens, self._plan.model)
         judge = classify.of_stream if self._plan.stream else classify.of_whole
         verdict = judge(bytes(answer.body), expected)
         if answer.ended == "complete" or verdict.outcome == "inband_error":

@@ -7,7 +7,7 @@ first clean end for success, and so miss every upstream that died in mid-sentenc
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from hashlib import sha256
 from typing import NamedTuple
@@ -68,6 +68,8 @@ class _Usage(msgspec.Struct, frozen=True):
 class _Body(msgspec.Struct, frozen=True):
     """One event, or a whole answer. `kind` is "error" in errors of vLLM and SGLang that lack the field `error`."""
 
+    id: str | None = None
+    model: str | None = None
     choices: list[_Choice] | None = None
     error: object = None
     kind: object = msgspec.field(name="object", default=None)
@@ -79,6 +81,13 @@ class _Body(msgspec.Struct, frozen=True):
 
 
 _decode = msgspec.json.Decoder(_Body).decode
+
+
+class Expected(NamedTuple):
+    """The only right answer, where the backend is one that has it: what it says, and the model that it names."""
+
+    text: str
+    model: str
 
 
 class Verdict(NamedTuple):
@@ -121,50 +130,55 @@ def is_first_token(event: Event, *, any_channel: bool) -> bool:
     return any(delta.content or (any_channel and delta.is_in_other_channel) for delta in deltas)
 
 
-def of_stream(body: bytes, expected: str | None = None) -> Verdict:
+def of_stream(body: bytes, expected: Expected | None = None) -> Verdict:
     """The verdict on a stream of chat completion chunks, however it ended. Nothing after `[DONE]` counts."""
+    chunks, seen, is_done = _chunks_of(body)
+    text: list[str] = []
+    tokens = 0
+    finished: set[Outcome] = set()
+    for chunk in chunks:
+        for choice in chunk.choices or ():
+            delta = choice.delta
+            if delta is not None:
+                if delta.content:
+                    text.append(delta.content)
+                tokens += bool(delta.content or delta.is_in_other_channel)
+            if choice.finish_reason:
+                finished.add(FINISH_REASONS.get(choice.finish_reason, "corrupted"))
+    seen |= finished
+    if not (is_done and finished):
+        seen.add("truncated")
+    if expected is not None and _is_foreign(chunks, expected):
+        seen.add("corrupted")
+    worst: Outcome = next((outcome for outcome in _WORST_FIRST if outcome in seen), "ok")
+    return Verdict(_compare("".join(text), expected) if worst == "ok" else worst, tokens)
+
+
+def _chunks_of(body: bytes) -> tuple[list[_Body], set[Outcome], bool]:
+    """The chunks up to `[DONE]`, what was wrong with events as such, and whether `[DONE]` came."""
     reader = EventReader()
     events = reader.feed(body)
     last = reader.unfinished()
     if last is not None and (last.is_done or _is_error(last)):
         # Half of an event says nothing, but neither of these two can be a half.
         events.append(last)
-    text: list[str] = []
-    tokens, done, is_mixed = 0, False, False
-    seen: set[Outcome] = set()
-    finished: set[Outcome] = set()
+    chunks: list[_Body] = []
+    wrong: set[Outcome] = set()
     for event in events:
         if not event.data.startswith(b"{") and event.is_done:
-            done = True
-            break
+            return chunks, wrong, True
         try:
             chunk = _body(event.data)
         except ValueError:
-            seen.add("inband_error" if event.is_error else "corrupted")
+            wrong.add("inband_error" if event.is_error else "corrupted")
             continue
-        if event.is_error or chunk.is_error:
-            seen.add("inband_error")
-        for choice in chunk.choices or ():
-            delta = choice.delta
-            if delta is not None:
-                is_other = delta.is_in_other_channel
-                is_mixed = is_mixed or is_other
-                tokens += bool(delta.content or is_other)
-                if delta.content:
-                    text.append(delta.content)
-            if choice.finish_reason:
-                finished.add(FINISH_REASONS.get(choice.finish_reason, "corrupted"))
-    seen |= finished
-    if not (done and finished):
-        seen.add("truncated")
-    if is_mixed and expected is not None:
-        # The backend whose text is known speaks in no other channel.
-        seen.add("corrupted")
-    worst: Outcome = next((outcome for outcome in _WORST_FIRST if outcome in seen), "ok")
-    return Verdict(_compare("".join(text), expected) if worst == "ok" else worst, tokens)
+        chunks.append(chunk)
+        if event.is_error or ((chunk.error is not None or chunk.kind is not None) and chunk.is_error):
+            wrong.add("inband_error")
+    return chunks, wrong, False
 
 
-def of_whole(body: bytes, expected: str | None = None) -> Verdict:
+def of_whole(body: bytes, expected: Expected | None = None) -> Verdict:
     """The verdict on an answer that came in one piece."""
     try:
         answer = _body(body)
@@ -180,16 +194,28 @@ def of_whole(body: bytes, expected: str | None = None) -> Verdict:
     if not reason:
         return Verdict("truncated", tokens)
     outcome: Outcome = FINISH_REASONS.get(reason, "corrupted")
-    if outcome == "ok" and expected is not None and message.is_in_other_channel:
+    if expected is not None and _is_foreign([answer], expected):
         outcome = "corrupted"
     return Verdict(_compare(message.content or "", expected) if outcome == "ok" else outcome, tokens)
 
 
-def expected_text(check: str | None, prompt: str, max_tokens: int) -> str | None:
-    """The only right answer, where the backend is one that has it."""
+def expected_of(check: str | None, prompt: str, max_tokens: int, model: str) -> Expected | None:
+    """What is known in advance of an answer; None without a check."""
     if check is None:
         return None
-    return "".join(sha256(f"{prompt}\x1f{i}".encode()).hexdigest()[:6] + " " for i in range(max_tokens))
+    text = "".join(sha256(f"{prompt}\x1f{i}".encode()).hexdigest()[:6] + " " for i in range(max_tokens))
+    return Expected(text, model)
+
+
+def _is_foreign(chunks: Sequence[_Body], expected: Expected) -> bool:
+    """Whether anything is not of this one answer: another model, another answer's chunk, or a second channel.
+
+    The backend whose answers are known speaks in no channel but content. Some chunks name neither answer nor model.
+    """
+    ids = {chunk.id for chunk in chunks if chunk.id}
+    models = {chunk.model for chunk in chunks if chunk.model}
+    messages = (m for chunk in chunks for c in chunk.choices or () for m in (c.delta, c.message) if m is not None)
+    return len(ids) > 1 or not models <= {expected.model} or any(m.is_in_other_channel for m in messages)
 
 
 def _body(data: bytes) -> _Body:
@@ -215,8 +241,8 @@ def _is_error(event: Event) -> bool:
         return False
 
 
-def _compare(text: str, expected: str | None) -> Outcome:
-    if expected is None or text == expected:
+def _compare(text: str, expected: Expected | None) -> Outcome:
+    if expected is None or text == expected.text:
         return "ok"
     # A clean end that hides missing tokens is a truncation that lies; anything else is a wrong answer.
-    return "truncated" if expected.startswith(text) else "corrupted"
+    return "truncated" if expected.text.startswith(text) else "corrupted"
