@@ -101,7 +101,8 @@ def lab_of(events: list[RuntimeEvent]) -> Any:
 
 
 def judge(directory: Path, count: int) -> dict[str, float]:
-    length_s, anchor_s = count / RATE_RPS, 1_000_000.0
+    length_s = count / RATE_RPS
+    anchor_s = time.time() - length_s
     fault_s, back_s = 0.4 * length_s, 0.5 * length_s
     kill = faults.kill("api")
     made = experiment(load=loads.open_loop(rate_rps=RATE_RPS), fault=kill, stable_s=5).kwargs["experiment"]
@@ -109,7 +110,7 @@ def judge(directory: Path, count: int) -> dict[str, float]:
         scenario="judge", hypothesis="", experiment=made, fault=kill, repeat=0, seed=42, services=("api",)
     )
     record = Record(Journal(directory / "journal.jsonl"), "001", directory)
-    record.anchor(anchor_s, 0.0)
+    record.anchor(anchor_s, time.monotonic() - length_s)
     bounds = [("steady", 0.0, fault_s), ("fault", fault_s, 0.6 * length_s), ("recovery", 0.6 * length_s, length_s)]
     record.phases += [PhaseBounds(name=name, from_s=from_s, to_s=to_s) for name, from_s, to_s in bounds]
     injected = Injected()

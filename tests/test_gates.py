@@ -15,6 +15,7 @@ from pytest_llmchaos import faults, loads
 from pytest_llmchaos.errors import (
     FaultNotObserved,
     HealFailed,
+    Inconclusive,
     InvalidExperiment,
     LoadNotHeld,
     NoData,
@@ -166,6 +167,48 @@ class TestTwoTruths:
 
         with pytest.raises(TruthsDisagree, match=r"clock is \+3\.000 s off"):
             judged(performed)
+
+
+class TestClocks:
+    @pytest.mark.parametrize("clock", ["this machine's wall clock", "the clock of the compose runtime"])
+    def test_of_which_one_is_set_during_the_trial_compare_no_times(self, performed, clock):
+        performed.clocks = [(clock, 1.0, 0.01), (clock, 9.0, -0.02), (clock, 12.0, 3.01)]
+
+        with pytest.raises(
+            Inconclusive, match=rf"{clock} was set by \+3\.000 s between 9\.0 s and 12\.0 s of the trial"
+        ):
+            judged(performed)
+
+    def test_of_which_one_was_set_and_set_back_are_told_too(self, performed):
+        performed.clocks = [("Docker's", at_s, 0.5 * (at_s == 2.0)) for at_s in (1.0, 2.0, 3.0)]
+
+        with pytest.raises(Inconclusive, match=r"set by \+0\.500 s between 1\.0 s and 2\.0 s"):
+            judged(performed)
+
+    def test_that_are_apart_all_along_disagree(self, performed):
+        performed.clocks = [("the clock of the compose runtime", at_s, -2.0) for at_s in (1.0, 12.0)]
+
+        with pytest.raises(TruthsDisagree, match=r"the clock of the compose runtime is -2\.000 s off ours"):
+            judged(performed)
+
+    def test_are_read_at_every_turn_of_a_trial(self, performed):
+        performed.runtime.clock_offset_s = lambda: 0.002
+        with performed.load() as (record, _):
+            performed.lab.read_clocks()
+
+            assert [reading.clock for reading in record.clocks] == [
+                "this machine's wall clock",
+                "Prometheus' clock",
+                "the clock of the fake runtime",
+            ]
+            assert all(abs(reading.offset_s) < 0.1 for reading in record.clocks)
+
+    def test_that_answer_slowly_are_not_believed(self, performed, monkeypatch):
+        monkeypatch.setattr(lab, "CLOCK_ANSWER_S", -1.0)
+        with performed.load() as (record, _):
+            performed.lab.read_clocks()
+
+            assert [reading.clock for reading in record.clocks] == ["this machine's wall clock"]
 
 
 class TestScrapes:

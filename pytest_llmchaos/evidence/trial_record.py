@@ -29,6 +29,15 @@ class PhaseBounds:
     to_s: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClockReading:
+    """By how much a clock was ahead of the trial's own, or of this machine's, at one moment of the trial."""
+
+    clock: str
+    at_s: float
+    offset_s: float
+
+
 class Record:
     """What one trial leaves behind. Times are seconds since the start of its load; `anchor` fixes that instant."""
 
@@ -41,6 +50,7 @@ class Record:
         self.events: list[EventNote] = []
         self.findings: list[str] = []
         self.proofs: list[ProofNote] = []
+        self.clocks: list[ClockReading] = []
         self.phase_now = ""
         self.healed = True
         self.outcome: TrialResult | None = None  # where its test has the verdict
@@ -78,6 +88,13 @@ class Record:
 
     def now_s(self) -> float:
         return time.monotonic() - self._monotonic_s
+
+    def read_clock(self, clock: str, offset_s: float) -> None:
+        self.clocks.append(ClockReading(clock=clock, at_s=round(self.now_s(), 3), offset_s=offset_s))
+
+    def read_wall_clock(self) -> None:
+        """This machine's wall clock against the monotonic one, on which the callers' samples and the phases are."""
+        self.read_clock("this machine's wall clock", time.time() - self.unix_s(self.now_s()))
 
     def at_s(self, unix_s: float) -> float:
         """A wall-clock time (Docker's, Prometheus') on the trial's clock, to the millisecond."""

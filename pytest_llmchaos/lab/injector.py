@@ -78,6 +78,7 @@ def merged(blocks: Sequence[Injected]) -> Injected:
     for one in blocks:
         whole.acts += one.acts
         whole.proven += one.proven
+        whole.own += one.own
     whole.start_unix_s = min((one.start_unix_s for one in blocks if one.start_unix_s is not None), default=None)
     whole.last_unix_s = max((one.last_unix_s for one in blocks if one.last_unix_s is not None), default=None)
     whole.reverted_unix_s = max(

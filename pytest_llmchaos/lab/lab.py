@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     Judge = Callable[["Lab", Record, RunningLoad, Injected], TrialResult]
 
 TICK_S = 0.1
+# What a clock says is known to half of the time that its answer took.
+CLOCK_ANSWER_S = 0.2
 
 
 class Lab:
@@ -216,7 +218,9 @@ class Lab:
             running.start()
             record.anchor(running.t0_unix_s, running.t0_monotonic_s)
             self.running_load, self._load_ends_s = running, time.monotonic() + requests.longest_s
+            self.read_clocks()
             yield running
+            self.read_clocks()
         except BaseException:
             self.running_load = None
             running.stop(drain=False)
@@ -265,6 +269,20 @@ class Lab:
         with self._current_record().phase(name):
             yield
 
+    def read_clocks(self) -> None:
+        """Every clock whose times a verdict may hold, against this machine's; one that does not answer at once is left out."""
+        record = self._current_record()
+        record.read_wall_clock()
+        for name, read in (
+            ("Prometheus' clock", self.prometheus.clock_offset_s),
+            (f"the clock of the {self.runtime.name} runtime", self.runtime.clock_offset_s),
+        ):
+            begun_s = time.monotonic()
+            with suppress(LlmchaosError, OSError):
+                offset_s = read()
+                if offset_s is not None and time.monotonic() - begun_s <= CLOCK_ANSWER_S:
+                    record.read_clock(name, offset_s)
+
     def hold(self, seconds: float) -> None:
         """Let the load run for this long."""
         end = time.monotonic() + seconds
@@ -293,6 +311,8 @@ class Lab:
         load = self.running_load
         if load is not None:
             load.check_alive()
+        if self.record is not None:
+            self.record.read_wall_clock()
         self.say(what, deadline_s=left_s)
         time.sleep(TICK_S)
 
@@ -374,6 +394,7 @@ class Lab:
         self.runtime.flood = lent or ProcessFlood(self.subject, url, record, lambda: self.prometheus)
         injector = Injector(self.runtime, record, self.signals)
         self._injected.append(injector.injected)
+        self.read_clocks()
         begin_unix_s = time.time()
         try:
             begin = time.monotonic()
@@ -387,6 +408,7 @@ class Lab:
         finally:
             try:
                 injector.revert()
+                self.read_clocks()
             finally:
                 self.runtime.flood = lent
                 if acts:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from pytest_llmchaos.errors import NoData, StaleData, TooFewSamples, TruthsDisagree
+from pytest_llmchaos.errors import Inconclusive, NoData, StaleData, TooFewSamples, TruthsDisagree
 from pytest_llmchaos.model import CALLER_DURATION, CALLER_REQUESTS
 from pytest_llmchaos.stats.windows import Window
 
 if TYPE_CHECKING:
-    from pytest_llmchaos.evidence.trial_record import Record
+    from collections.abc import Sequence
+
+    from pytest_llmchaos.evidence.trial_record import ClockReading, Record
     from pytest_llmchaos.lab.injector import Injected
     from pytest_llmchaos.lab.lab import Lab
 
@@ -28,19 +30,41 @@ SCRAPED_DEADLINE_S = 5.0
 
 def require_evidence(lab: Lab, record: Record, whole: Window, counted_unix_s: float, injected: Injected) -> None:
     """The gates on what a load left, in a trial and outside one. Raises TruthsDisagree, NoData, PartialScrape, StaleData."""
-    require_one_clock(lab)
+    require_one_clock(lab, record)
     require_agreement(lab, record, whole, counted_unix_s)
     require_coverage(lab, record, injected)
 
 
-def require_one_clock(lab: Lab) -> None:
-    """Every time in a verdict may come from either clock. Raises TruthsDisagree."""
+def require_one_clock(lab: Lab, record: Record) -> None:
+    """Every time in a verdict may come from any of the clocks: they agree, and none was set during the trial.
+
+    Raises TruthsDisagree for clocks that are apart, Inconclusive for one that stepped.
+    """
     offset_s = lab.prometheus.clock_offset_s()
-    if not abs(offset_s) <= CLOCK_TOLERANCE_S:
-        raise TruthsDisagree(
-            f"Prometheus' clock is {offset_s:+.3f} s off ours, at most {CLOCK_TOLERANCE_S} s allowed: run both on one "
-            "machine, or on machines that one time server keeps"
-        )
+    record.read_clock("Prometheus' clock", offset_s)
+    record.read_wall_clock()
+    require_no_step(record.clocks)
+    last = {reading.clock: reading.offset_s for reading in record.clocks}
+    for clock, apart_s in last.items():
+        if not abs(apart_s) <= CLOCK_TOLERANCE_S:
+            raise TruthsDisagree(
+                f"{clock} is {apart_s:+.3f} s off ours, at most {CLOCK_TOLERANCE_S} s allowed: run both on one "
+                "machine, or on machines that one time server keeps"
+            )
+
+
+def require_no_step(readings: Sequence[ClockReading]) -> None:
+    """Raises Inconclusive, with size and time, where a clock's distance to ours changed by more than is allowed."""
+    first: dict[str, float] = {}
+    last_s: dict[str, float] = {}
+    for reading in readings:
+        by_s = reading.offset_s - first.setdefault(reading.clock, reading.offset_s)
+        if abs(by_s) > CLOCK_TOLERANCE_S:
+            raise Inconclusive(
+                f"{reading.clock} was set by {by_s:+.3f} s between {last_s[reading.clock]:.1f} s and {reading.at_s:.1f} s of the "
+                f"trial, at most {CLOCK_TOLERANCE_S} s allowed: no time of the trial can be compared with another across that"
+            )
+        last_s[reading.clock] = reading.at_s
 
 
 def require_agreement(lab: Lab, record: Record, whole: Window, counted_unix_s: float) -> None:

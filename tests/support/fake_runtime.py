@@ -231,6 +231,9 @@ class FakeRuntime(UndoRegistry):
     def wait_healthy(self, services: Sequence[str], deadline_s: float) -> None:
         return None
 
+    def clock_offset_s(self) -> float | None:
+        return None
+
     def audit(self) -> Sequence[Mapping[str, Any]]:
         return []
 

@@ -16,7 +16,7 @@ from support.prometheus_server import history
 from pytest_llmchaos import experiment, faults, loads
 from pytest_llmchaos.evidence import samples_file
 from pytest_llmchaos.evidence.journal import Journal
-from pytest_llmchaos.evidence.trial_record import PhaseBounds
+from pytest_llmchaos.evidence.trial_record import ClockReading, PhaseBounds
 from pytest_llmchaos.lab.injector import Injected
 from pytest_llmchaos.lab.lab import Lab
 from pytest_llmchaos.lab.live_load import RunningLoad
@@ -163,6 +163,7 @@ class Performed:
             services=subject.targets,
         )
         self.seen = answered()
+        self.clocks: list[tuple[str, float, float]] = []
         self.t0_unix_s = t0_unix_s
         self.injected = Injected()
         self.injected.acts = [Injection(after_s=0.0, fault=faults.kill("api").primitive, victim="api")]
@@ -190,6 +191,7 @@ class Performed:
         """The record and the load of this trial, both over."""
         with self.lab.recording() as record:
             record.anchor(self.t0_unix_s, time.monotonic() - (time.time() - self.t0_unix_s))
+            record.clocks = [ClockReading(clock=c, at_s=at_s, offset_s=off_s) for c, at_s, off_s in self.clocks]
             bounds = (("steady", 0.0, KILLED_S), ("fault", KILLED_S, REVERTED_S), ("recovery", REVERTED_S, END_S))
             record.phases = [PhaseBounds(name=name, from_s=a, to_s=b) for name, a, b in bounds]
             lines = [samples_file.HEADER + "\n", *map(samples_file.line, self.seen)]

@@ -227,6 +227,11 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
     def event_gaps(self, since_unix_s: float, until_unix_s: float) -> Sequence[EventGap]:
         return self._reader.gaps(since_unix_s, until_unix_s) if self._reader else ()
 
+    def clock_offset_s(self) -> float | None:
+        before = time.time()
+        told = unix(str(self._sdk.info()["SystemTime"]))
+        return told - (before + time.time()) / 2
+
     def audit(self) -> Sequence[Mapping[str, object]]:
         """The remediator's audit log, also when its container has stopped."""
         container = self._container(self.subject.remediator) if self.subject.remediator else None

@@ -187,9 +187,7 @@ def unix(stamp: str) -> float:
     """Docker's time stamp in Unix seconds; 0 for one that stands for never."""
     if stamp.startswith("0001-01-01"):
         return 0.0
-    head, _, fraction = stamp.rstrip("Z").partition(".")
-    whole = dt.datetime.fromisoformat(head).replace(tzinfo=dt.UTC).timestamp()
-    return whole + (float(f"0.{fraction}") if fraction else 0.0)
+    return dt.datetime.fromisoformat(stamp).timestamp()
 
 
 def number_of(label: str) -> int:

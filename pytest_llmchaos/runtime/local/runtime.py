@@ -195,6 +195,9 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility
             if at is not None
         ]
 
+    def clock_offset_s(self) -> float | None:
+        return None
+
     def audit(self) -> Sequence[Mapping[str, object]]:
         """The remediator's audit log, also when it has stopped."""
         program = self._programs.get(self.subject.remediator or "")
