@@ -14,6 +14,7 @@ from pytest_llmchaos.errors import (
     InvalidExperiment,
     NoData,
     NotSteady,
+    VacuousClaim,
     verdict_of,
 )
 from pytest_llmchaos.evidence.journal import Journal
@@ -179,6 +180,8 @@ def test_a_service_that_calls_itself_ready_while_no_caller_is_served_is_falsely_
 
     assert trial(readyz=spans, unserved_s=(10.0, 11.0, 12.0, 13.0, 14.0, 15.0)).falsely_ready_s == 3
     assert trial(readyz=spans, unserved_s=()).falsely_ready_s == 0
+    with pytest.raises(VacuousClaim, match="it had said so for all of the 30 s"):
+        _ = trial(readyz=spans, unserved_s=()).falsely_ready_s <= 30
     assert [span.ready for span in spans] == [True, False, True]
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Self
 
 from pytest_llmchaos.errors import BadScenario, Inconclusive, InvalidExperiment, NoData, NotDetected, NotRecovered
+from pytest_llmchaos.stats.bounded import BoundedFloat, Scale
 from pytest_llmchaos.trial import signals as own_signals
 from pytest_llmchaos.trial.signals import Signal
 
@@ -228,12 +229,17 @@ class Trial:
             raise Inconclusive(
                 "what the service's readiness path said was not recorded: set llmchaos_ready_path, such as /readyz"
             )
-        return float(
-            sum(
-                any(s.ready and s.from_s <= at_s and at_s + 1 <= s.to_s for s in self.readyz)
-                for at_s in self.unserved_s
-            )
+        seen_s = self.readyz[-1].to_s
+        scale = Scale(
+            what="falsely_ready_s",
+            least=0.0,
+            most=seen_s,
+            at_least="the service had never said so",
+            at_most=f"it had said so for all of the {seen_s:.0f} s",
+            advice="bound it inside the length of the trial",
         )
+        false = [s for s in self.unserved_s if any(r.ready and r.from_s <= s and s + 1 <= r.to_s for r in self.readyz)]
+        return BoundedFloat(len(false), scale)
 
     @property
     def silently_truncated(self) -> float:
