@@ -8,17 +8,20 @@ counter goes on. The load stays below what the gateway lets in, so that callers 
 
 from pytest_llmchaos import experiment, faults, loads
 
+LOAD = loads.open_loop(rate_rps=2, prompts="short-chat", max_tokens=2)
+
 pytestmark = experiment(
-    load=loads.open_loop(rate_rps=2, prompts="short-chat", max_tokens=2),
+    load=LOAD,
     fault=faults.together(faults.cpu_fallback("model-1", slowdown=300), faults.cpu_fallback("model-2", slowdown=300)),
     steady_s=5,
     fault_s=25,
     settle_within_s=40,
 )
+control = experiment(load=LOAD, fault=faults.none(), steady_s=5)
 
 
 def test_a_busy_engine_is_noticed(trial):
-    assert trial.time_to_detect_s <= 20
+    assert trial.alert("LatencyP95FastBurn").after_s <= 20
 
 
 def test_a_busy_engine_is_not_restarted(trial):
@@ -30,7 +33,18 @@ def test_callers_of_a_busy_engine_wait_and_get_whole_answers(trial):
     assert trial.during_fault.ttft_s.p50 > 1  # or the fault did not reach them
     assert trial.during_fault.availability >= 0.95
     assert trial.silently_truncated == 0
+    assert trial.attempts_per_request <= 1.05
 
 
 def test_all_is_well_soon_after(trial):
     assert trial.time_to_settle_s <= 15
+
+
+@control
+def test_without_a_fault_nothing_happens(trial):
+    assert trial.failed == 0
+    assert trial.alerts == ()
+    assert trial.actions == ()
+    assert trial.whole.ttft_s.p50 <= 0.2
+    assert trial.whole.ttft_s.p95 <= 1
+    assert trial.attempts_per_request <= 1.05

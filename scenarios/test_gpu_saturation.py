@@ -8,17 +8,20 @@ nothing from before. The load stays below what the gateway lets in, so that call
 
 from pytest_llmchaos import experiment, faults, loads
 
+LOAD = loads.open_loop(rate_rps=2, prompts="short-chat", max_tokens=16)
+
 pytestmark = experiment(
-    load=loads.open_loop(rate_rps=2, prompts="short-chat", max_tokens=16),
+    load=LOAD,
     fault=faults.together(faults.gpu_saturation("model-1", share=0.98), faults.gpu_saturation("model-2", share=0.98)),
     steady_s=5,
     fault_s=25,
     settle_within_s=40,
 )
+control = experiment(load=LOAD, fault=faults.none(), steady_s=5)
 
 
 def test_gpu_saturation_is_detected(trial):
-    assert trial.time_to_detect_s <= 20
+    assert trial.alert("LatencyP95FastBurn").after_s <= 20
 
 
 def test_gpu_saturation_needs_no_restart(trial):
@@ -28,6 +31,7 @@ def test_gpu_saturation_needs_no_restart(trial):
 
 def test_gpu_saturation_loses_no_request(trial):
     assert trial.slo("availability").bad_s <= 1
+    assert trial.attempts_per_request <= 1.05
     assert trial.silently_truncated == 0
 
 
@@ -38,3 +42,13 @@ def test_callers_wait_longer_and_not_too_long(trial):
 
 def test_the_service_is_back_to_normal_within_15_s(trial):
     assert trial.time_to_settle_s <= 15
+
+
+@control
+def test_without_a_fault_nothing_happens(trial):
+    assert trial.failed == 0
+    assert trial.alerts == ()
+    assert trial.actions == ()
+    assert trial.whole.ttft_s.p50 <= 0.2
+    assert trial.whole.ttft_s.p95 <= 1
+    assert trial.attempts_per_request <= 1.05

@@ -2,16 +2,19 @@
 
 from pytest_llmchaos import experiment, faults, loads
 
-pytestmark = experiment(
-    load=loads.open_loop(rate_rps=2, prompts="short-chat", max_tokens=8),
-    fault=faults.kill("api"),
-    steady_s=8,
-    repair_within_s=40,
+LOAD = loads.open_loop(rate_rps=12, prompts="short-chat", max_tokens=64)
+LIGHT = loads.open_loop(rate_rps=2, prompts="short-chat", max_tokens=8)  # for a real model on two cores
+
+pytestmark = experiment(load=LOAD, light_load=LIGHT, fault=faults.kill("api"), steady_s=8, repair_within_s=40)
+unrepaired = experiment(
+    load=LOAD, light_load=LIGHT, fault=faults.kill("api"), steady_s=4, repair_within_s=8, remediator=False
 )
+control = experiment(load=LOAD, light_load=LIGHT, fault=faults.none(), steady_s=4)
 
 
 def test_kill_api_is_detected(trial):
     assert trial.time_to_detect_s <= 5
+    assert trial.rule("api-exited").after_s <= 5
 
 
 def test_kill_api_is_repaired_by_the_remediator(trial):
@@ -20,5 +23,20 @@ def test_kill_api_is_repaired_by_the_remediator(trial):
 
 
 def test_kill_api_costs_little(trial):
-    assert trial.slo("availability").bad_s <= 10  # judged by Prometheus
+    assert trial.slo("availability").bad_s <= 10  # of the offered load, without a good answer; judged by Prometheus
     assert trial.silently_truncated == 0  # judged by the callers
+
+
+@unrepaired
+def test_a_lost_api_that_nothing_repairs_pages(trial):
+    assert trial.alert("ServiceDown", "api").after_s <= 5
+    assert trial.alert("AvailabilityFastBurn").after_s <= 8
+
+
+@control
+def test_without_a_fault_nothing_happens(trial):
+    assert trial.failed == 0
+    assert trial.alerts == ()
+    assert trial.actions == ()
+    assert trial.whole.ttft_s.p95 <= 2
+    assert trial.attempts_per_request <= 1.05

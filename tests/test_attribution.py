@@ -295,3 +295,4 @@ def test_signals_are_those_that_began_after_the_fault_by_name_and_in_order(recor
         "rule api-exited (api) after 2.0 s",
         "alert Burn after 2.5 s",
     ]
+    assert [one.name for one in signals_of(record, 10.0, audit, fired, until_unix_s=102.0)] == ["ServiceDown"]

@@ -448,14 +448,14 @@ class Lab:
             what = str(fault)
             left_s = max(0.0, self._load_ends_s - time.monotonic())  # as long as callers could see it
             leased = fault.with_lease(left_s + LEASE_MARGIN_S)
-            acts = leased.plan(self.test.rng(what, self.test.number(what)), self.subject.targets)
+            acts = leased.plan(self.test.rng(what, self.test.number(what)), self.subject.may_hit)
         if blast_radius is not None:
             require_blast_radius("lab.inject", _shown(fault), acts, blast_radius)
         grant(self.runtime, {need for act in acts for need in act.fault.needs}, "this fault")
-        strangers = sorted({act.victim for act in acts} - set(self.subject.targets))
+        strangers = sorted({act.victim for act in acts} - set(self.subject.may_hit))
         if strangers:
             raise InvalidExperiment(
-                f"{', '.join(strangers)} may not be hit; targets are {', '.join(self.subject.targets)}"
+                f"{', '.join(strangers)} may not be hit; targets are {', '.join(self.subject.may_hit)}"
             )
         return acts
 

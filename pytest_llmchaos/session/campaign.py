@@ -34,7 +34,7 @@ class Campaign:
 
     def __init__(self, settings: Settings, make_progress: Callable[[], Progress]) -> None:
         self.settings = settings
-        self.services: tuple[str, ...] = settings.subject.targets
+        self.services: tuple[str, ...] = settings.subject.may_hit
         self.test = CurrentTest(settings.seed)
         self._make_progress = make_progress
         self._run: Run | None = None

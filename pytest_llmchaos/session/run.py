@@ -177,7 +177,7 @@ class Run:
             directory=str(settings.stack_directory),
         )
         if self.subject.attach:
-            manifest = replace(manifest, run=settings.run, targets=tuple(self.subject.targets))
+            manifest = replace(manifest, run=settings.run, targets=tuple(self.subject.may_hit))
             manifest = self._noted = notes.note(manifest)
             self.journal.keep_intents(notes.intents_of(manifest))
         self.journal.write(lines.Stack(**structs.asdict(manifest)))

@@ -72,6 +72,8 @@ class Subject:
     latency_shares: tuple[LatencyShare, ...] = ()
     # Of a fault's kind: a query with a sample only while Prometheus sees the fault show on $victim.
     witness_queries: tuple[tuple[str, str], ...] = ()
+    # Services that a fault may hit where a scenario names them. Trials neither wait for their health nor draw them for `*`.
+    named_targets: tuple[str, ...] = ()
     # Selectors of two counters of one process: requests sent to replicas, and requests taken.
     attempts_counters: tuple[str, str] | None = None
     # What each fault is expected to show, and every rule of the remediator; empty where the subject does not say.
@@ -87,6 +89,11 @@ class Subject:
 
     def witness_query(self, kind: str, victim: str) -> str | None:
         return next((query.replace("$victim", victim) for name, query in self.witness_queries if name == kind), None)
+
+    @property
+    def may_hit(self) -> tuple[str, ...]:
+        """The services that faults may hit: the targets, and those of `named_targets`."""
+        return (*self.targets, *self.named_targets)
 
     def expected_of(self, fault: str, options: Mapping[str, object], service: str) -> Expected | None:
         """What this fault on this service is expected to show; None where the subject does not say."""
@@ -182,6 +189,7 @@ def lab_subject(backend: str) -> Subject:
         used_selector='llmlab_upstream_health{replica="$victim"}',
         attempts_counters=("llmlab_upstream_attempts_total", "llmlab_requests_total"),
         expected=EXPECTED,
+        named_targets=("remediator",),
         known_rules=RULES,
         replica_header="x-llmlab-replica",
         ready_path="/readyz",

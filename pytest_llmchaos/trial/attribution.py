@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -70,8 +71,11 @@ def _at_unix_s(line: Mapping[str, object]) -> float:
     return float(at) if isinstance(at, int | float) else 0.0
 
 
-def signals_of(record: Record, from_s: float, audit: Audit, fired: Sequence[FiredAlert]) -> tuple[Signal, ...]:
-    """Every signal that the system raised by itself from then on, by name and in order."""
+def signals_of(
+    record: Record, from_s: float, audit: Audit, fired: Sequence[FiredAlert], *, until_unix_s: float | None = None
+) -> tuple[Signal, ...]:
+    """Every signal that the system raised by itself between those times, by name and in order."""
+    to_s = math.inf if until_unix_s is None else record.at_s(until_unix_s) - from_s
     found = [
         Signal(
             after_s=record.at_s(a.at_unix_s) - from_s, kind="alert", name=a.name, service=a.labels.get("service", "")
@@ -89,7 +93,7 @@ def signals_of(record: Record, from_s: float, audit: Audit, fired: Sequence[Fire
         for line in audit
         if line.get("event") == "detected"
     ]
-    after = [replace(one, after_s=round(one.after_s, 3)) for one in found if one.after_s >= 0]
+    after = [replace(one, after_s=round(one.after_s, 3)) for one in found if 0 <= one.after_s < to_s]
     return tuple(sorted(after, key=lambda one: (one.after_s, one.kind, one.name, one.service)))
 
 

@@ -81,9 +81,7 @@ def judge(
     slos, slo_errors = _slos(lab, plan, record, known, counted_unix_s, load_s=whole.to_s - fault_s)
     audit = lab.remediator.audit(record.anchor_unix_s) if lab.subject.remediator else []
     require_whole_records(record, lab.runtime.event_gaps(record.anchor_unix_s, record.unix_s(ended_s)), audit)
-    # Without a fault every alert of the trial is one too many, whenever it fired.
-    seen_from_s = 0.0 if plan.fault.lifetime == "none" else fault_s
-    fired = lab.prometheus.firing_spells(record.unix_s(seen_from_s), time.time())
+    fired = lab.prometheus.firing_spells(record.unix_s(fault_s), time.time())
     record.note_events(events_of(record, injected, runtime_events, audit, fired))
     services = {*lab.runtime.states(), *lab.subject.targets}
     detected = detection(record, injected, services, audit, fired, declared=_declared(lab, injected))
@@ -125,7 +123,9 @@ def judge(
         readyz=readyz,
         unserved_s=unserved_s(samples),
         replicas_after=replicas,
-        signals=signals_of(record, seen_from_s, audit, fired),
+        signals=signals_of(
+            record, fault_s, audit, fired, until_unix_s=injected.reverted_unix_s if injected.acts else None
+        ),
         known_alerts=_known_alerts(lab),
         known_rules=lab.subject.known_rules,
         attempts=_attempts(lab, record, counted_unix_s),

@@ -46,6 +46,7 @@ FAULTS = [
 REPAIRED = [
     ("hung_model", "test_a_hung_replica_is_restarted_by_the_remediator"),
     ("gpu_exhaustion", "test_an_engine_out_of_memory_is_repaired_by_the_remediator"),
+    ("engine_errors", "test_a_failing_engine_is_restarted_by_the_remediator"),
 ]
 ONLY_BUSY = [
     ("gpu_exhaustion", "test_a_full_cache_needs_no_restart"),

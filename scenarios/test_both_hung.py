@@ -1,0 +1,44 @@
+"""Where both replicas hang, the service pages within 10 s and restarts neither: on suspicion the last replicas are not taken down.
+Needs the simulated engine.
+"""
+
+from pytest_llmchaos import experiment, faults, loads
+
+LOAD = loads.open_loop(rate_rps=12, prompts="short-chat", max_tokens=64)
+
+pytestmark = experiment(
+    load=LOAD,
+    fault=faults.hang(["model-1", "model-2"]),
+    steady_s=4,
+    repair_within_s=14,
+)
+control = experiment(load=LOAD, fault=faults.none(), steady_s=4)
+
+
+def test_two_hung_replicas_page(trial):
+    assert trial.alert("RequestStuck", "model-1").after_s <= 10
+    assert trial.alert("RequestStuck", "model-2").after_s <= 10
+    assert trial.alert("AvailabilityFastBurn").after_s <= 14
+    assert trial.rule("replica-hung", "model-1").after_s <= 10
+    assert trial.rule("replica-hung", "model-2").after_s <= 10
+
+
+def test_two_hung_replicas_are_not_touched(trial):
+    assert trial.actions == ()
+    assert trial.restarts == {}
+
+
+def test_callers_are_refused_or_told_and_never_given_half_an_answer(trial):
+    assert trial.silently_truncated == 0
+    assert trial.whole.count_of("corrupted") == 0
+    assert trial.attempts_per_request <= 3
+
+
+@control
+def test_without_a_fault_nothing_happens(trial):
+    assert trial.failed == 0
+    assert trial.alerts == ()
+    assert trial.actions == ()
+    assert trial.whole.ttft_s.p50 <= 0.2
+    assert trial.whole.ttft_s.p95 <= 1
+    assert trial.attempts_per_request <= 1.05

@@ -1,0 +1,47 @@
+"""A replica that answers every request with an error, and /health with 200, is taken out of rotation, restarted by the remediator
+within 30 s, and costs callers next to nothing. Needs the simulated engine.
+
+A GPU error (XID 48) of which every request fails: the gateway sees it in its own traffic, the health probe does not.
+"""
+
+from pytest_llmchaos import experiment, faults, loads
+
+LOAD = loads.open_loop(rate_rps=12, prompts="short-chat", max_tokens=64)
+
+pytestmark = experiment(
+    load=LOAD,
+    fault=faults.xid("model-1", code=48, engine="errors"),
+    steady_s=4,
+    stable_s=10,  # the gateway tries a replica that it took out after as long
+    repair_within_s=45,
+)
+control = experiment(load=LOAD, fault=faults.none(), steady_s=4)
+
+
+def test_a_failing_engine_is_detected(trial):
+    assert trial.alert("GpuXid", "model-1").after_s <= 5
+    assert trial.alert("ReplicaEjected", "model-1").after_s <= 8
+    assert trial.rule("replica-mute", "model-1").after_s <= 20
+
+
+def test_a_failing_engine_is_restarted_by_the_remediator(trial):
+    assert trial.time_to_recover_s <= 30
+    assert trial.repaired_by == "remediator"
+    assert trial.restarts == {"model-1": 1}
+    assert trial.replicas.all_serve
+
+
+def test_a_failing_engine_hardly_shows_to_callers(trial):
+    assert trial.slo("availability").bad_s <= 3
+    assert trial.silently_truncated == 0
+    assert trial.attempts_per_request <= 1.2
+
+
+@control
+def test_without_a_fault_nothing_happens(trial):
+    assert trial.failed == 0
+    assert trial.alerts == ()
+    assert trial.actions == ()
+    assert trial.whole.ttft_s.p50 <= 0.2
+    assert trial.whole.ttft_s.p95 <= 1
+    assert trial.attempts_per_request <= 1.05

@@ -1,0 +1,36 @@
+"""Half of the callers leave before their answers are whole: the engines stop working for them, and those who stay notice nothing.
+
+No fault is injected: the callers are the trouble. An answer takes 1.4 s, and who leaves does so after 0.4 s, so work for callers
+who left would be a third of all. Needs the simulated engine.
+"""
+
+import time
+
+from pytest_llmchaos import experiment, faults, loads
+
+LOAD = loads.open_loop(rate_rps=10, prompts="short-chat", max_tokens=256, patience_s=0.4, impatient_ratio=0.5)
+STAYS_S, LEAVES_S = 1.4, 0.4
+AT_WORK = LOAD.mean_rps / 2 * (STAYS_S + LEAVES_S)  # requests under way, of those who stay and of those who leave
+
+control = experiment(load=LOAD, fault=faults.none(), steady_s=4)
+
+
+@control
+def test_callers_who_stay_notice_nothing(trial):
+    assert trial.whole.left >= 20  # or nobody left
+    assert trial.failed == 0
+    assert trial.alerts == ()
+    assert trial.actions == ()
+    assert trial.whole.ttft_s.p50 <= 0.2
+    assert trial.whole.ttft_s.p95 <= 1
+    assert trial.whole.e2e_s.p95 <= 2
+    assert trial.attempts_per_request <= 1.05
+
+
+def test_the_engines_do_not_work_for_callers_who_left(lab):
+    with lab.load(LOAD):
+        lab.hold_steady(4)
+        lab.hold(5)
+        running = lab.prometheus.value("sum(avg_over_time(vllm:num_requests_running[5s]))", time.time())
+
+    assert running <= 1.25 * AT_WORK

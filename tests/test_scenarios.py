@@ -1,0 +1,136 @@
+"""The shipped scenarios can fail: each has a control arm, names its signals, and bounds retries, latency and losses."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import random
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_llmchaos.faults.base import strength_of
+from pytest_llmchaos.subject.lab import BACKENDS, lab_subject
+
+if TYPE_CHECKING:
+    from pytest_llmchaos.plan.experiment import Experiment
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted((ROOT / "scenarios").glob("test_*.py"))
+# On Ollama too: their loads fit a real model on two cores.
+REAL = {"kill_api", "kill_model", "forced_restart", "random", "request_saturation"}
+# Faults that come and go before a second look sees them, or whose victims the seed draws; and callers who are the trouble.
+UNNAMED = {"forced_restart", "random", "impatient_callers", "noisy_repair"}
+# Their effect must stay far from the gateway's limits (test_scenario_strengths.py), or the load is the fault's own.
+LIGHT = {"busy_model", "gpu_saturation", "request_saturation"}
+BURNS = re.compile(r"\w+(Fast|Medium|Slow|Creeping)Burn")
+
+
+def name_of(path: Path) -> str:
+    return path.stem.removeprefix("test_")
+
+
+def experiments_of(path: Path) -> dict[str, Experiment]:
+    """Every experiment of a file, by the name of its mark."""
+    spec = importlib.util.spec_from_file_location(f"shipped_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    marks: dict[str, Any] = vars(module)
+    return {
+        name: mark.kwargs["experiment"]
+        for name, mark in marks.items()
+        if not name.startswith("test_") and hasattr(mark, "kwargs") and "experiment" in mark.kwargs
+    }
+
+
+def claims_of(path: Path) -> dict[str, tuple[str, str]]:
+    """Every claim of a file, with the name of its mark and its text."""
+    text = path.read_text(encoding="utf-8")
+    return {
+        one.name: (
+            one.decorator_list[0].id
+            if one.decorator_list and isinstance(one.decorator_list[0], ast.Name)
+            else "pytestmark",
+            ast.get_source_segment(text, one) or "",
+        )
+        for one in ast.parse(text).body
+        if isinstance(one, ast.FunctionDef) and one.name.startswith("test_")
+    }
+
+
+def text_of(path: Path, mark: str) -> str:
+    return "\n".join(text for of, text in claims_of(path).values() if of == mark)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_each_has_a_control_arm_with_the_load_of_another(path: Path) -> None:
+    found = experiments_of(path)
+    control = found.pop("control")
+    text = text_of(path, "control")
+
+    assert [str(fault) for fault in control.faults] == ["none"]
+    assert not found or str(control.load) in {str(one.load) for one in found.values()}
+    for claim in ("trial.failed == 0", "trial.alerts == ()", "trial.actions == ()", "trial.attempts_per_request <="):
+        assert claim in text
+    assert "trial.whole.ttft_s.p95 <=" in text
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if name_of(path) not in UNNAMED], ids=name_of)
+def test_each_names_the_signals_of_its_faults(path: Path) -> None:
+    """Those that the subject's table has, or the burn of what callers were promised, or that a service flaps."""
+    subject = lab_subject("sim")
+    for mark, made in experiments_of(path).items():
+        if mark == "control":
+            continue
+        named = re.findall(r'trial\.(alert|rule)\("([\w-]+)"', text_of(path, mark))
+        acts = [act for fault in made.faults for act in fault.plan(random.Random(1), subject.may_hit)]
+        expected = [subject.expected_of(act.fault.kind, strength_of(act.fault), act.victim) for act in acts]
+        signals = {name for one in expected if one for name in (*one.alerts, *one.rules)}
+
+        assert named, f"{mark} names no signal"
+        wrong = {n for _, n in named if n not in signals and not BURNS.fullmatch(n) and n != "ServiceFlapping"}
+        assert wrong == set()
+        assert not made.remediator or not any(one and one.rules for one in expected) or "rule" in dict(named)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_no_claim_is_on_the_budget_of_a_month(path: Path) -> None:
+    """A window of a minute cannot spend enough of it to fail."""
+    assert "budget_spent" not in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_the_load_needs_the_patterns_of_a_gateway_and_fits_the_backend(path: Path) -> None:
+    simulated = lab_subject("sim").capacity_tokens_per_s
+    for mark, made in experiments_of(path).items():
+        load = made.load_for(simulated)
+        assert load.beyond_capacity or load.tokens_per_s <= simulated
+        if name_of(path) not in LIGHT:
+            assert load.mean_rps >= 10, mark
+            assert (load.max_tokens or 0) >= 24, mark
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("path", [path for path in FILES if name_of(path) in REAL], ids=name_of)
+def test_those_for_a_real_model_stay_light_there_and_say_so(path: Path, backend: str) -> None:
+    capacity = lab_subject(backend).capacity_tokens_per_s
+
+    assert all(made.load_for(capacity).tokens_per_s <= capacity for made in experiments_of(path).values())
+    assert "real model" in " ".join(path.read_text(encoding="utf-8").split())
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if name_of(path) not in REAL], ids=name_of)
+def test_those_that_need_the_simulated_engine_say_so(path: Path) -> None:
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+
+    assert "Needs the simulated engine" in " ".join(docstring.split())
+
+
+def test_every_scenario_is_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+
+    assert [path.name for path in FILES if f"`{name_of(path)}`" not in readme] == []
