@@ -23,6 +23,7 @@ from pytest_llmchaos.errors import (
     Refuted,
     Unsupported,
 )
+from pytest_llmchaos.evidence.redaction import redact
 from pytest_llmchaos.experiment_mark import experiment_of
 from pytest_llmchaos.host.identity import new_run_name
 from pytest_llmchaos.plan.experiment import TrialPlan, hypothesis_of
@@ -73,7 +74,7 @@ class ChaosSession:
         for item in items:
             item.stash[PLAN] = plan_of(item, self.campaign)
         replay = options.given(self.config, "replay")
-        recorded = read_replay(Path(replay))[1] if replay else None
+        recorded = read_replay(Path(replay)) if replay else None
         self.campaign.take([item.stash[PLAN] for item in items], recorded)
 
     def _say_where(self) -> None:
@@ -245,7 +246,7 @@ def repeat_line(config: pytest.Config, seed: int) -> str:
         for before, argument in zip(["", *arguments], arguments, strict=False)
         if argument.partition("=")[0] not in names and before not in names
     ]
-    return shlex.join(["pytest", *kept, f"{name}={seed}"])
+    return redact(shlex.join(["pytest", *kept, f"{name}={seed}"]))
 
 
 def plan_of(item: pytest.Function, campaign: Campaign) -> TrialPlan:

@@ -3,16 +3,19 @@
 import errno
 import json
 import os
+import re
+import typing
 from pathlib import Path
 
 import jsonschema
+import msgspec
 import pytest
 from support.journals import intend, undo
 
 import pytest_llmchaos
 from pytest_llmchaos.errors import EvidenceLost
 from pytest_llmchaos.evidence import journal_lines as lines
-from pytest_llmchaos.evidence.journal import NAMES, Journal, open_intents, read
+from pytest_llmchaos.evidence.journal import FOREIGN, NAMES, Journal, open_intents, read
 from pytest_llmchaos.evidence.journal import lines as lines_of
 from pytest_llmchaos.plan.seeds import MAX_SEED
 
@@ -224,3 +227,78 @@ def test_an_intent_whose_kind_is_damaged_is_still_open(tmp_path):
     journal.path.write_text(journal.path.read_text().replace('"kind": "intent"', '"kind": "intemt"'))
 
     assert [undo.service for undo in open_intents(journal.path).undos] == ["api"]
+
+
+def test_secrets_in_foreign_text_are_not_written_and_what_an_undo_needs_stays(tmp_path):
+    said = "got password=planted0123"
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.write(lines.Finding(trial="001", what=said))
+    journal.write(lines.Claim(trial="001", nodeid="test_x.py::test_a", outcome="failed", message=said))
+    journal.write(lines.StackUp(took_s=1.0, images={"web": said}))
+    args: dict[str, object] = {"password": "planted0123"}
+    back = lines.UndoNote(op="o", service="password=planted0123", args=args)
+    journal.write(lines.Intent(trial="001", step="inject", fault="kill", victim="web", undo=back))
+    journal.close()
+
+    finding, claim, up, intent = read(journal.path)
+
+    assert {finding["what"], claim["message"], up["images"]["web"]} == {"got password=***"}
+    assert intent["undo"] == {"op": "o", "service": "password=planted0123", "args": args}
+
+
+# Texts that name something which another line or a reader finds again, or that the instrument itself makes.
+OWN_TEXTS = {
+    *("args", "backend", "control", "daemon", "detected_by", "directory", "fault", "faults", "hypothesis", "id"),
+    *(
+        "injections",
+        "intent",
+        "journal",
+        "kinds",
+        "load",
+        "machine",
+        "name",
+        "nodeid",
+        "noted",
+        "op",
+        "outcomes",
+        "owner",
+    ),
+    *(
+        "project",
+        "query",
+        "raw",
+        "repaired_by",
+        "run",
+        "runtime",
+        "samples",
+        "scenario",
+        "schedule",
+        "schema",
+        "service",
+    ),
+    *("slos", "source", "started", "target", "targets", "trial", "victim"),
+}
+
+
+def structs_in(kind, found):
+    """A struct and every struct that its fields hold."""
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and kind not in found:
+        found.add(kind)
+        for field in msgspec.structs.fields(kind):
+            structs_in(field.type, found)
+    for inner in typing.get_args(kind):
+        structs_in(inner, found)
+    return found
+
+
+def test_every_text_of_a_line_is_known_as_foreign_or_as_the_instruments_own():
+    structs = set().union(*(structs_in(kind, set()) for kind in lines.KINDS))
+    texts = {
+        field.name
+        for struct in structs
+        for field in msgspec.structs.fields(struct)
+        if re.search(r"\bstr\b|object", str(field.type))
+    }
+
+    assert texts - FOREIGN - OWN_TEXTS == set()
+    assert FOREIGN - texts == set()

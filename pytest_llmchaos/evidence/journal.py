@@ -16,8 +16,13 @@ import msgspec
 
 from pytest_llmchaos.errors import EvidenceLost
 from pytest_llmchaos.evidence.journal_lines import KINDS, Intent, Line, RunBegin, Undone
+from pytest_llmchaos.evidence.redaction import redact_inside
 from pytest_llmchaos.model import Undo
 
+# Fields with text of which the instrument wrote at most a part: messages of programs, command lines, answers.
+FOREIGN = frozenset(
+    {"replay", "environment", "images", "message", "reason", "what", "why", "witness", "findings", "trouble", "unknown"}
+)
 CUT_OFF = "the line is cut off"
 NAMES = frozenset(str(kind.__struct_config__.tag) for kind in KINDS)
 
@@ -49,7 +54,7 @@ class Journal:
         self._kept = _Kept(path, _open_to_append(path))
 
     def write(self, line: Line) -> None:
-        stamped = {"at_unix_s": round(time.time(), 6), **msgspec.to_builtins(line, enc_hook=str)}
+        stamped = {"at_unix_s": round(time.time(), 6), **_without_secrets(msgspec.to_builtins(line, enc_hook=str))}
         files = [(self.path, self._fd)]
         if self._kept is not None and isinstance(line, Intent | Undone):
             files.insert(0, self._kept)
@@ -75,6 +80,20 @@ class Journal:
         if self._kept is not None:
             os.close(self._kept.fd)
             self._kept = None
+
+
+def _without_secrets(fields: dict[str, object]) -> dict[str, object]:
+    hidden = {}
+    for name, value in fields.items():
+        if name in FOREIGN:
+            hidden[name] = redact_inside(value)
+        elif isinstance(value, dict):
+            hidden[name] = _without_secrets(value)
+        elif isinstance(value, list | tuple):
+            hidden[name] = [_without_secrets(one) if isinstance(one, dict) else one for one in value]
+        else:
+            hidden[name] = value
+    return hidden
 
 
 class _Kept(NamedTuple):

@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from pytest_llmchaos.errors import LoadNotHeld, NotReady
 from pytest_llmchaos.evidence import readiness_file
+from pytest_llmchaos.evidence.redaction import redact_file
 from pytest_llmchaos.host.import_root import import_root
 from pytest_llmchaos.loadgen.load_plan import DIRECTORY_VARIABLE, GO, HURRY, LoadPlan, own
 from pytest_llmchaos.loadgen.status import LoadStatus, LoadSummary, status_of, summary_of
@@ -200,6 +201,7 @@ class LoadProcess:
         if self._process is not None:
             self._ending()
             self._process.wait()
+            redact_file(self.directory / LOG)
 
     def _last_words(self) -> str:
         lines = (self.directory / LOG).read_text(errors="replace").strip().splitlines()

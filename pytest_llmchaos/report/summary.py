@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from pytest_llmchaos.evidence.redaction import redact
 from pytest_llmchaos.evidence.trial_result import RunResult, TrialResult
 from pytest_llmchaos.report.aggregates import most_spent, times
 from pytest_llmchaos.report.formatting import (
@@ -103,7 +104,7 @@ def junit_properties(trial: TrialResult) -> list[tuple[str, str]]:
     }
     properties = [("llmchaos_verdict", str(trial.verdict))]
     properties += [
-        (f"llmchaos_{key}", one_line(value, 1000)) for key, value in shown.items() if value not in {None, ""}
+        (f"llmchaos_{key}", redact(one_line(value, 1000))) for key, value in shown.items() if value not in {None, ""}
     ]
     for slo in trial.slos:
         known = {"value": slo.value, "budget_spent": slo.budget_spent}

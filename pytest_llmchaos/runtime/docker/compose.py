@@ -11,12 +11,13 @@ import signal
 import subprocess
 import tarfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import BadScenario, NotReady, Unsupported
+from pytest_llmchaos.evidence.redaction import redact, redact_bytes, secrets_of
 from pytest_llmchaos.model import EventGap, RuntimeEvent, ServiceState, UndoOp
 from pytest_llmchaos.runtime.docker import docker_cli, removal, restrictions, sdk
 from pytest_llmchaos.runtime.docker.events import NUMBER, EventReader, Heard, number_of, unix
@@ -113,7 +114,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         try:
             _testcontainers(self).start()
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-            said = error.stderr.decode(errors="replace")[-1500:] if error.stderr else str(error)
+            said = redact(error.stderr.decode(errors="replace"))[-1500:] if error.stderr else str(error)
             logs = self.logs(tail=20)
             self.down()
             raise NotReady(f"the stack did not come up: {said}\n{logs[-3000:]}") from None
@@ -157,14 +158,25 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
     def logs(self, *, tail: int = 200) -> str:
         with contextlib.suppress(NotReady):
             command = [*self.compose.command(), "logs", "--no-color", "--timestamps", "--tail", str(tail)]
-            return docker_cli.run(command, env=self.compose.environment(), timeout_s=20)
+            said = docker_cli.run(command, env=self.compose.environment(), timeout_s=20)
+            return redact(said, self._secrets(self._containers().values()))
         return ""
 
     def keep_logs(self) -> None:
         folder = self._directory / "logs"
         folder.mkdir(parents=True, exist_ok=True)
-        for service, container in self._containers().items():
-            (folder / f"{service}.txt").write_bytes(container.logs(timestamps=True, tail=2000))
+        containers = self._containers()
+        secrets = self._secrets(containers.values())
+        for service, container in containers.items():
+            said = container.logs(timestamps=True, tail=2000)
+            (folder / f"{service}.txt").write_bytes(redact_bytes(said, secrets))
+
+    @staticmethod
+    def _secrets(containers: Iterable[Container]) -> frozenset[str]:
+        """The values of all containers' secret variables: any of them may write another's into its log."""
+        variables = (one.attrs["Config"].get("Env") or [] for one in containers)
+        pairs = (entry.partition("=") for one in variables for entry in one)
+        return frozenset().union(*(secrets_of({name: value}) for name, _, value in pairs))
 
     def url(self, service: str) -> str:
         return f"http://127.0.0.1:{self.compose.port_of[service]}"

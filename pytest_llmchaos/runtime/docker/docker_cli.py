@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 
 from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.evidence.redaction import redact
 from pytest_llmchaos.subject.lab import setup_command
 
 SETUP = f"run `{setup_command()}` (Debian as root), or install Docker Engine with Compose v2"
@@ -74,9 +75,8 @@ def run(command: Sequence[str], *, env: Mapping[str, str] | None = None, timeout
             f"`{' '.join(command)}` did not end within {timeout_s:g} s: is the Docker daemon overloaded?"
         ) from None
     if done.returncode != 0:
-        raise NotReady(
-            f"`{' '.join(command)}` ended with {done.returncode}: {(done.stderr or done.stdout).strip()[-2000:]}"
-        )
+        said = redact((done.stderr or done.stdout).strip())[-2000:]
+        raise NotReady(f"`{redact(' '.join(command))}` ended with {done.returncode}: {said}")
     return done.stdout
 
 

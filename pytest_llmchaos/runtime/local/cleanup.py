@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_llmchaos.errors import HealFailed
+from pytest_llmchaos.evidence.redaction import redact_bytes
 from pytest_llmchaos.host import identity
 
 RUN = "LLMCHAOS_RUN"  # all three in the environment of every process of a run
@@ -164,7 +165,8 @@ def _copy(name: str, source: int, target: int) -> None:
             os.unlink(name, dir_fd=target)
         fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=target)
         with os.fdopen(fd, "wb") as written:
-            shutil.copyfileobj(read, written)
+            for line in read:
+                written.write(redact_bytes(line))
 
 
 def keep_logs(work: Path, directory: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pytest_llmchaos.errors import BadScenario, NotReady
+from pytest_llmchaos.evidence.redaction import redact
 from pytest_llmchaos.host.ports import Ports, given_port
 from pytest_llmchaos.model import EventGap, RuntimeEvent, ServiceState, UndoOp
 from pytest_llmchaos.runtime.json_log import at_of, with_torn
@@ -135,7 +136,7 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility
         lines = []
         for log in sorted((self._work / "logs").glob("*.txt")):
             lines += [f"{log.stem} | {line}" for line in log.read_text(errors="replace").splitlines()[-tail:]]
-        return "\n".join(lines)
+        return redact("\n".join(lines))
 
     def keep_logs(self) -> None:
         cleanup.keep_logs(self._work, self._directory)

@@ -1,0 +1,86 @@
+"""Secrets taken out of text from outside, before it becomes evidence."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+HIDDEN = "***"
+# A shorter value of a variable occurs in other text by chance, and hiding it there would spoil the evidence.
+SHORTEST_VALUE = 8
+
+_WORD = (
+    r"(?:api|access|private|secret|auth|master|signing|encryption|service)[-_.]?key|secret|token|passw(?:or)?d|passphrase"
+    r"|pwd|credentials?|authorization|signature|sig|cookie|dsn|webhook(?:[-_.]url)?|connection[-_.]string"
+)
+_SECRET_VARIABLE = re.compile(rf"(?i)(?:^|[-_.])(?:{_WORD}|key|auth|pat)$")
+_NAME = rf"(?i:(?<![a-z0-9])(?:[\w.-]*[-_.])?(?:{_WORD}))"
+# Not hidden: what is no secret, such as `first token: 0.3 s`, and what is hidden already.
+_VALUE = (
+    r"(?!(?:-?[0-9][0-9.eE+-]{0,11}|(?i:true|false|null|none|bearer|basic))(?![\w./+=-])|\*\*\*)"
+    r"(?:'[^'\n]*'|\"(?:[^\"\\\n]|\\.)*\"|[^\s'\"&,;|)\]}<>]+)"
+)
+_PATTERNS = (
+    (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"), HIDDEN),
+    # scheme://user:password@host, and scheme://token@host of what is no login by a user's name
+    (re.compile(r"(?<![\w+.-])([a-zA-Z][\w+.-]*://)[^\s/@:'\"]*:[^\s/@'\"]+@"), rf"\1{HIDDEN}@"),
+    (re.compile(r"(?<![\w+.-])(https?://)[^\s/@:'\"]+@"), rf"\1{HIDDEN}@"),
+    (re.compile(r"(?i)\b(bearer|basic)(\s+)[\w.~+/=-]{6,}"), rf"\1\2{HIDDEN}"),
+    (re.compile(rf"(--?{_NAME})(=|\s+){_VALUE}"), rf"\1\2{HIDDEN}"),
+    (re.compile(rf"({_NAME})([\"']?\s*[=:]\s*){_VALUE}"), rf"\1\2{HIDDEN}"),
+    # Keys known by their form: OpenAI and kin, Hugging Face, GitHub, GitLab, Slack, AWS, JSON web tokens.
+    (re.compile(r"\b(?:sk|pk|rk)-[\w-]{16,}|\bhf_\w{16,}|\bgh[pousr]_\w{20,}|\bgithub_pat_\w{20,}"), HIDDEN),
+    (re.compile(r"\bglpat-[\w-]{16,}|\bxox[abeoprs]-[\w-]{10,}|\bA(?:KIA|SIA)[0-9A-Z]{16}\b"), HIDDEN),
+    (re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"), HIDDEN),
+)
+
+
+def secrets_of(variables: Mapping[str, str]) -> frozenset[str]:
+    """The values of variables whose names look like a secret's."""
+    return frozenset(
+        value for name, value in variables.items() if len(value) >= SHORTEST_VALUE and _SECRET_VARIABLE.search(name)
+    )
+
+
+def redact(text: str, more: Iterable[str] = ()) -> str:
+    """Text with its secrets replaced by `***`.
+
+    Hidden are the values of this process' own variables whose names look like a secret's, and `more` values; user
+    information in URLs; bearer tokens; what follows an option or a key with such a name; and keys known by their form.
+    """
+    values = sorted(secrets_of(os.environ) | set(more), key=len, reverse=True)
+    for value in values:
+        if value in text:
+            text = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", HIDDEN, text)
+    for pattern, instead in _PATTERNS:
+        text = pattern.sub(instead, text)
+    return text
+
+
+def redact_inside(value: object) -> object:
+    """The same for every text inside lists and objects of JSON."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {name: redact_inside(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [redact_inside(one) for one in value]
+    return value
+
+
+def redact_bytes(data: bytes, more: Iterable[str] = ()) -> bytes:
+    """The same for the content of a log, whatever its encoding."""
+    return redact(data.decode("utf-8", "surrogateescape"), more).encode("utf-8", "surrogateescape")
+
+
+def redact_file(path: Path) -> None:
+    """The same for a file that its writer has closed. Nothing where there is none."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return
+    hidden = redact_bytes(data)
+    if hidden != data:
+        path.write_bytes(hidden)

@@ -1,0 +1,87 @@
+"""Secrets that a user's stack and command line hold are in no file of a run's folder."""
+
+import re
+
+import pytest
+from support import sessions, tiny_stack
+from support.dying import BESIDE_OTHERS
+from support.stacks import require
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
+
+PLANTED = {
+    "variable of this process": "planted-in-the-environment",
+    "variable of a service": "planted-in-a-compose-file",
+    "bearer": "plantedBearer0123",
+    "userinfo": "plantedUserinfo0123",
+    "option": "plantedOption0123",
+    "pair": "plantedPair0123",
+    "known form": "hf_planted0123456789abcd",
+}
+SAID = (
+    "print('Authorization: Bearer plantedBearer0123', 'postgres://app:plantedUserinfo0123@db/app',"
+    " 'serve --api-key plantedOption0123', 'password=plantedPair0123 hf_planted0123456789abcd',"
+    " 'with planted-in-a-compose-file', 'and planted-in-the-environment', flush=True)\n"
+)
+OPTION = "def pytest_addoption(parser):\n    parser.addoption('--api-key')\n"
+NODE = """
+def test_that_fails(trial):
+    raise RuntimeError("got password=plantedPair0123 from planted-in-the-environment")
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    require("sim")
+    made = tiny_stack.make(tmp_path / "tiny", tiny_stack.image(), fault="pause", conftest=f"{BESIDE_OTHERS}\n{OPTION}")
+    compose = made.folder / "compose.yaml"
+    variable = "init: true\n  environment: {DESK_MASTER_KEY: planted-in-a-compose-file}\n"
+    compose.write_text(compose.read_text().replace("init: true\n", variable, 1))
+    made.environment["SHOP_PAT"] = PLANTED["variable of this process"]
+    return made
+
+
+def session_of(tiny):
+    """The status and the output of a session, and every file of its reports that holds a secret."""
+    junit = tiny.reports / "junit.xml"
+    code, said = tiny.run("--api-key", PLANTED["option"], f"--junitxml={junit}")
+    files = [path for path in tiny.reports.rglob("*") if path.is_file()]
+    assert junit in files
+    assert any(path.name == "report.html" for path in files)
+    found = {
+        f"{path.relative_to(tiny.reports)}: {secret}"
+        for path in files
+        for secret in PLANTED.values()
+        if secret.encode() in path.read_bytes()
+    }
+    return code, said, found
+
+
+def test_what_services_and_claims_say_is_kept_without_their_secrets(tiny):
+    desk, scenario = tiny.folder / "desk.py", tiny.folder / "test_doomed.py"
+    desk.write_text(desk.read_text().replace("import json\n", f"import json\n{SAID}", 1))
+    scenario.write_text(scenario.read_text() + NODE)
+
+    code, said, found = session_of(tiny)
+
+    assert code == 1, said
+    # pytest shows the source of a test that failed, and the text of an error of the user's own.
+    theirs = {one for one in found if one.startswith(("junit.xml", "output.txt"))}
+    assert found - theirs == set()
+    (log,) = tiny.reports.glob("2*/logs/desk.txt")
+    assert "Authorization: Bearer ***" in log.read_text()
+    assert "with *** and ***" in log.read_text()
+    messages = [line["message"] for line in sessions.of_kind(tiny.reports, "claim")]
+    assert "got password=*** from ***" in messages
+    assert " --api-key *** " in sessions.of_kind(tiny.reports, "run")[0]["replay"]
+
+
+def test_a_stack_that_does_not_start_is_told_without_its_secrets(tiny):
+    desk = tiny.folder / "desk.py"
+    desk.write_text(desk.read_text().replace("import json\n", f"import json\n{SAID}raise SystemExit(3)\n", 1))
+
+    code, said, found = session_of(tiny)
+
+    assert code != 0
+    assert re.search(r"the stack did not come up.*Bearer \*\*\*", said, re.DOTALL), said
+    assert found == set()
