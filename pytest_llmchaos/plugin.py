@@ -58,7 +58,7 @@ def resolve_seed(config: pytest.Config) -> int:
         return options.seed_of(config)
     from pytest_llmchaos.session.replay import read_replay  # noqa: PLC0415 - only for replays
 
-    return options.replayed_seed(config, read_replay(Path(replay))[0])
+    return options.replayed_seed(config, read_replay(Path(replay)).seed)
 
 
 def pytest_report_header(config: pytest.Config) -> str:

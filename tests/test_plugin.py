@@ -768,6 +768,8 @@ def recorded(chaos, tmp_path):
         run = {
             "schema": "llmchaos-run/1",
             "seed": 5,
+            "runtime": campaigns[0].settings.runtime,
+            "backend": campaigns[0].settings.backend,
             "schedule": to_builtins([trial.entry for trial in campaigns[0].schedule()]),
         } | more
         path.write_text(json.dumps(run))
@@ -801,6 +803,33 @@ def test_a_scenario_that_was_changed_since_is_refused(chaos, double, recorded, f
     assert difference in result.stderr.str()
     assert double.performed == []
     assert result.ret == pytest.ExitCode.USAGE_ERROR
+
+
+@pytest.mark.parametrize(("name", "was"), [("runtime", "elsewhere"), ("backend", "another")])
+def test_a_run_on_another_runtime_or_backend_is_refused_with_the_option(chaos, double, recorded, name, was):
+    result = chaos(recorded(**{name: was}))
+
+    result.stderr.fnmatch_lines([f"*--chaos-replay: the {name} is *, that run's was {was}: give --chaos-{name}={was}"])
+    assert double.performed == []
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+
+
+def test_a_run_that_names_neither_runtime_nor_backend_is_performed(chaos, double, recorded):
+    chaos(recorded(runtime=None, backend=None)).assert_outcomes(passed=2)
+
+
+def test_a_recorded_trial_that_is_not_selected_is_refused(chaos, double, recorded, tmp_path):
+    option = recorded()
+    path = tmp_path / "run.json"
+    run = json.loads(path.read_text())
+    run["schedule"].append(run["schedule"][0] | {"scenario": "left_out"})
+    path.write_text(json.dumps(run))
+
+    result = chaos(option)
+
+    said = result.stderr.str()
+    assert "1 of the 2 recorded trials would not be performed, 'left_out' with 'kill api': select the same" in said
+    assert double.performed == []
 
 
 def test_a_victim_that_was_recorded_otherwise_is_refused(chaos, double, recorded, tmp_path):

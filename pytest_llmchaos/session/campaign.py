@@ -19,7 +19,7 @@ from pytest_llmchaos.plan import schedule as planning
 from pytest_llmchaos.plan.experiment import TrialPlan
 from pytest_llmchaos.plan.schedule import ScheduledTrial
 from pytest_llmchaos.session.progress import Progress
-from pytest_llmchaos.session.replay import require_same
+from pytest_llmchaos.session.replay import Recorded, require_same
 from pytest_llmchaos.session.settings import Settings, abilities_of
 from pytest_llmchaos.trial.slo_result import ledger_entry
 
@@ -53,7 +53,7 @@ class Campaign:
             self._run = Run(self.settings, self._make_progress(), self.test)
         return self._run
 
-    def take(self, plans: Iterable[TrialPlan], recorded: list[dict[str, object]] | None = None) -> None:
+    def take(self, plans: Iterable[TrialPlan], recorded: Recorded | None = None) -> None:
         """The plans of the selected tests. Raises BadScenario for a load beyond the backend, or a replay that differs."""
         taken = list(plans)
         subject = self.settings.subject
@@ -62,7 +62,8 @@ class Campaign:
         self._schedule = planning.schedule(taken)
         self._claims_left = Counter(plan.key for plan in taken)
         if recorded is not None:
-            require_same([trial.entry for trial in self._schedule], recorded)
+            entries = [trial.entry for trial in self._schedule]
+            require_same(entries, recorded, runtime=self.settings.runtime, backend=self.settings.backend)
 
     def schedule(self) -> list[ScheduledTrial]:
         """The trials of the selected tests, known before anything starts."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -14,15 +15,38 @@ from pytest_llmchaos.plan.schedule import ScheduleEntry
 from pytest_llmchaos.plan.seeds import MAX_SEED
 
 
-def require_same(now: Sequence[ScheduleEntry], recorded: Sequence[Mapping[str, object]]) -> None:
-    """Raises BadScenario if any trial of now is not among the recorded ones, byte for byte."""
-    known = {planning.schedule_bytes([entry]) for entry in recorded}
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """An earlier run, as far as another one must be the same. A runtime or backend that it does not name is None."""
+
+    seed: int
+    runtime: str | None
+    backend: str | None
+    schedule: tuple[Mapping[str, object], ...]
+
+
+def require_same(now: Sequence[ScheduleEntry], recorded: Recorded, *, runtime: str, backend: str) -> None:
+    """Raises BadScenario if this run is on another runtime or backend, or if any trial is more, less or another."""
+    for option, value, was in (("runtime", runtime, recorded.runtime), ("backend", backend, recorded.backend)):
+        if was not in (None, value):
+            how = f"give --chaos-{option}={was}" if "own" not in (value, was) else "use that run's ini file"
+            raise BadScenario(f"--chaos-replay: the {option} is {value}, that run's was {was}: {how}")
+    known = {planning.schedule_bytes([entry]): entry for entry in recorded.schedule}
     for entry in now:
         if planning.schedule_bytes([entry]) not in known:
             raise BadScenario(
                 f"--chaos-replay: trial {entry.scenario!r} with {entry.fault!r} differs from the recorded schedule: "
-                f"{_difference(entry, recorded)}; check out the commit of that run and select the same tests"
+                f"{_difference(entry, recorded.schedule)}; check out the commit of that run and select the same tests"
             )
+    left_out = [known[key] for key in known.keys() - {planning.schedule_bytes([entry]) for entry in now}]
+    if left_out:
+        names = sorted(f"{one.get('scenario')!r} with {one.get('fault')!r}" for one in left_out)
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        raise BadScenario(
+            f"--chaos-replay: {len(left_out)} of the {len(known)} recorded trials would not be performed, "
+            f"{', '.join(names[:3])}{more}: select the same tests; to perform one trial again, use the command "
+            "that the report shows beside it"
+        )
 
 
 def _difference(entry: ScheduleEntry, recorded: Iterable[Mapping[str, object]]) -> str:
@@ -35,8 +59,8 @@ def _difference(entry: ScheduleEntry, recorded: Iterable[Mapping[str, object]]) 
     return f"it has no repeat {entry.repeat} of that"
 
 
-def read_replay(path: Path) -> tuple[int, list[dict[str, object]]]:
-    """(seed, schedule) of an earlier run's run.json. Raises BadScenario for anything that is not one."""
+def read_replay(path: Path) -> Recorded:
+    """The run of a run.json. Raises BadScenario for anything that is not one."""
     try:
         run = json.loads(path.read_text())
     except OSError as error:
@@ -60,4 +84,5 @@ def read_replay(path: Path) -> tuple[int, list[dict[str, object]]]:
         or not all(isinstance(entry, dict) for entry in schedule)
     ):
         raise BadScenario(f"--chaos-replay: {path} has no seed or schedule: it was not written by a run of this plugin")
-    return seed, schedule
+    runtime, backend = (value if isinstance(value, str) else None for value in map(run.get, ("runtime", "backend")))
+    return Recorded(seed=seed, runtime=runtime, backend=backend, schedule=tuple(schedule))
