@@ -15,6 +15,7 @@ import os
 import statistics
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from figures import Figure, figure, publish
@@ -24,30 +25,39 @@ from peers.onlooker import Place, watching
 from pytest_llmchaos import experiment, faults, loads
 from pytest_llmchaos.errors import LlmchaosError, ProvesNothing
 from pytest_llmchaos.lab.lab import Lab
+from pytest_llmchaos.model import Fault
 from pytest_llmchaos.plan.schedule import plan_trial
 from pytest_llmchaos.session.progress import Progress
 from pytest_llmchaos.session.run import Run
 from pytest_llmchaos.session.settings import Settings
 from pytest_llmchaos.trial.perform import perform
+from pytest_llmchaos.trial.trial import Trial
 
 BACKEND = "sim"
 STABLE_S = 3.0
-FAULTS = {
-    "kill api": faults.kill("api"),
-    "kill both models": faults.together(faults.kill("model-1"), faults.kill("model-2")),
+BOTH = ("detect_s", "recover_s")
+# Each fault with the times that are compared. A restart is over before anything notices it.
+FAULTS: dict[str, tuple[Fault, tuple[str, ...]]] = {
+    "kill api": (faults.kill("api"), BOTH),
+    "pause api": (faults.pause("api"), ("detect_s", "settle_s")),
+    "restart api": (faults.restart("api"), ("recover_s",)),
+    "kill both models": (faults.together(faults.kill("model-1"), faults.kill("model-2")), BOTH),
 }
+FAULT_S = 6.0
 
 
 def once(lab: Lab, name: str, number: int, directory: Path) -> dict[str, float]:
     """One trial: the instrument's numbers less the onlooker's, in seconds."""
+    fault, times = FAULTS[name]
+    fault_s = FAULT_S if fault.lifetime == "passing" else None
     made = experiment(
-        load=loads.open_loop(rate_rps=50, max_tokens=4), fault=FAULTS[name], steady_s=3, stable_s=STABLE_S
+        load=loads.open_loop(rate_rps=50, max_tokens=4), fault=fault, steady_s=3, stable_s=STABLE_S, fault_s=fault_s
     )
     plan = plan_trial(
         scenario="witness",
         hypothesis="",
         experiment=made.kwargs["experiment"],
-        fault=FAULTS[name],
+        fault=fault,
         repeat=number,
         seed=42,
         services=lab.subject.targets,
@@ -64,16 +74,21 @@ def once(lab: Lab, name: str, number: int, directory: Path) -> dict[str, float]:
     with watching(place, out):
         trial = perform(lab, plan).require()
     there = seen([json.loads(line) for line in out.read_text().splitlines()], trial.victims, STABLE_S)
-    told = {"detect_s": trial.time_to_detect_s, "recover_s": trial.time_to_recover_s}
+    told = told_by(trial, times)
     found = differences(told, there)
-    row = "".join(f"{told[one]:>10.3f}{found[one] * 1000:>+10.0f}" for one in ("detect_s", "recover_s"))
+    row = "".join(f"{one.removesuffix('_s'):>10}{told[one]:>10.3f}{found[one] * 1000:>+10.0f}" for one in times)
     print(f"{name:<20}{row}   {trial.detected_by}", flush=True)
     return found
 
 
+def told_by(trial: Trial, times: Sequence[str]) -> dict[str, float]:
+    """The instrument's own times."""
+    return {one: float(getattr(trial, f"time_to_{one}")) for one in times}
+
+
 def measure(rounds: int, keep: Path | None) -> dict[str, Figure]:
     print(f"load average {os.getloadavg()[0]:.1f} at the start; above 2 on 2 cores, rounds are left out")
-    print(f"{'fault':<20}{'detect s':>10}{'apart ms':>10}{'recover s':>10}{'apart ms':>10}   detected by")
+    print(f"{'fault':<20}" + f"{'time':>10}{'s':>10}{'apart ms':>10}" * 2 + "   detected by")
     apart: dict[str, list[float]] = {}
     with contextlib.ExitStack() as stack:
         folder = keep or stack.enter_context(tempfile.TemporaryDirectory(prefix="llmchaos-bench-"))

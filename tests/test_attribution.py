@@ -139,7 +139,7 @@ def why_not(record, audit=(), fired=(), done=None):
 
 
 def test_the_first_signal_after_the_fault_detects_it(record):
-    audit = [{"at": 101.5, **NOTICED}]
+    audit = [{"at": 101.2, **NOTICED, "event": "intent"}, {"at": 101.5, **NOTICED}]
 
     assert detected(record, audit, [Fired("ServiceDown", 102.0)]) == (1.5, "remediator rule api-exited")
     assert detected(record, [], [Fired("ServiceDown", 102.0)]) == (2.0, "alert ServiceDown")

@@ -52,6 +52,41 @@ def test_where_no_caller_suffered_the_victims_return_counts():
     assert seen(lines(good_from=FAULT_S), ["api"], 3.0).recover_s == pytest.approx(1.0)
 
 
+def part(at, good, what="scrape", service="api"):
+    return {"saw": "part", "at": at, "service": service, "what": what, "good": good}
+
+
+def test_a_victim_is_back_when_it_is_healthy_scraped_and_used():
+    healthy = {"saw": "event", "at": 1002.0, "service": "api", "action": "health_status: healthy"}
+    scraped = [part(999.5, True), part(1000.5, False), part(1002.5, True)]
+    used = [part(at, good, what) for what in ("shallow", "passive") for at, good in ((999.5, True), (1001.5, False))]
+    used += [part(1003.5, True, "shallow"), part(1003.5, False, "passive"), part(1004.5, True, "passive")]
+
+    assert seen([*lines(), healthy], ["api"], 3.0).recover_s == pytest.approx(2.0)
+    assert seen([*lines(), healthy, *scraped], ["api"], 3.0).recover_s == pytest.approx(2.5)
+    assert seen([*lines(), healthy, *scraped, *used], ["api"], 3.0).recover_s == pytest.approx(4.5)
+    assert seen([*lines(), part(1000.5, False)], ["api"], 3.0).recover_s == pytest.approx(1.5, abs=0.021)
+    with pytest.raises(Blind, match="was not seen to take part again"):
+        seen([*lines(), *scraped[:2]], ["api"], 3.0)
+
+
+def test_a_frozen_victim_settles_from_its_thaw_on():
+    made = [{**one, "action": {"die": "pause", "start": "unpause"}[one["action"]]} for one in lines()[:2]]
+    made += lines()[2:]
+    scraped = [part(999.5, True), part(1000.5, False), part(1001.8, True)]
+
+    assert seen(made, ["api"], 3.0).settle_s == pytest.approx(0.5, abs=0.021)
+    assert seen([*made, *scraped], ["api"], 3.0).settle_s == pytest.approx(0.8)
+    assert seen([*made, scraped[0], scraped[2]], ["api"], 3.0).settle_s == pytest.approx(0.5, abs=0.021)
+
+
+def test_without_a_signal_nothing_was_detected():
+    there = seen([one for one in lines() if one["saw"] != "signal"], ["api"], 3.0)
+
+    assert (there.detect_s, there.detected_by) == (float("inf"), frozenset())
+    assert complaints({"recover_s": there.recover_s}, None, there) == []
+
+
 def relapsed(*after_s):
     dues = [one["due"] for one in lines() if one["saw"] == "probe"]
     bad = {next(due for due in dues if due > FAULT_S + seconds) for seconds in after_s}
@@ -109,7 +144,6 @@ def test_a_number_that_is_none_is_not_borne_out(number):
 BLIND = {
     "no hit": (lambda made: made[1:], "no event says that api was hit"),
     "no return": (lambda made: [made[0], *made[2:]], "no event says that api came back"),
-    "no signal": (lambda made: [one for one in made if one["saw"] != "signal"], "no signal was raised"),
     "alerts unseen": (lambda made: without(made, "look", 1000.69, 1000.91), r"alerts went unseen for 0\.2"),
     "callers unseen": (lambda made: without(made, "probe", 1001.2, 1001.4), r"the api went unseen for 0\.2"),
     "a watcher died": (

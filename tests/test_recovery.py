@@ -33,7 +33,7 @@ def event(at_s, action, service="api", **attributes):
     return RuntimeEvent(at_unix_s=1000 + at_s, service=service, action=action, attributes=attributes)
 
 
-DIED_AND_STARTED = (event(FAULT_S, "die"), event(11.2, "start"))
+DIED_AND_STARTED = (event(FAULT_S, "die"), event(11.2, "start"), event(11.2, "restart"))
 
 
 @pytest.fixture

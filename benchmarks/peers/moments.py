@@ -1,13 +1,15 @@
 """Detection and recovery from what an onlooker saw, and how far the instrument's numbers are from it. Pure.
 
 The definitions are the design's, written a second time: detected is the fault's start, by the runtime's own event, to the
-first signal that the system raised by itself; recovered is the fault's start to the instant from which every victim ran
-and callers got good answers for `stable_s` seconds in a row.
+first signal that the system raised by itself; recovered is the fault's start to the instant from which every victim took
+part (ran, was healthy by its own check, was scraped and used by the gateway) and callers got good answers to the end, for
+`stable_s` seconds at least. Settled is the same from the thaw of a frozen victim.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,11 +23,15 @@ Line = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Moments:
-    """Seconds from the fault's start. `detected_by` names every signal that came within `WITHIN_S` of the first."""
+    """Seconds from the fault's start, and `settle_s` from the victims' thaw.
+
+    `detected_by` names every signal that came within `WITHIN_S` of the first; without one `detect_s` is infinite.
+    """
 
     detect_s: float
     detected_by: frozenset[str]
     recover_s: float
+    settle_s: float
 
 
 class Blind(Exception):
@@ -40,35 +46,72 @@ def seen(lines: Sequence[Line], victims: Collection[str], stable_s: float) -> Mo
         raise Blind(f"no event says that {', '.join(sorted(victims))} was hit")
     start_s = min(hits)
     signals = sorted((one["at"], one["name"]) for one in lines if one["saw"] == "signal" and one["at"] >= start_s)
-    if not signals:
-        raise Blind("no signal was raised")
     recovered_s = _recovered_s(lines, events, victims, stable_s)
-    first_s = signals[0][0]
-    _require_sight(lines, start_s, first_s, recovered_s)
+    first_s = signals[0][0] if signals else math.inf
+    _require_sight(lines, start_s, min(first_s, recovered_s), recovered_s)
+    thawed_s = max((line["at"] for line in events if line["action"] == "unpause"), default=start_s)
     return Moments(
         detect_s=first_s - start_s,
         detected_by=frozenset(name for at, name in signals if at <= first_s + WITHIN_S),
         recover_s=recovered_s - start_s,
+        settle_s=max(0.0, recovered_s - thawed_s),
     )
 
 
 def _recovered_s(lines: Sequence[Line], events: Sequence[Line], victims: Collection[str], stable_s: float) -> float:
-    starts = {line["service"]: line["at"] for line in events if line["action"] in {"start", "unpause"}}
-    if missing := sorted(set(victims) - set(starts)):
-        raise Blind(f"no event says that {', '.join(missing)} came back")
+    back_s = max(_back_s(lines, events, victim) for victim in victims)
     last_hit_s = max(line["at"] for line in events if line["action"] in {"die", "pause"})
     probes = sorted(
         (line["due"], line["good"]) for line in lines if line["saw"] == "probe" and line["due"] >= last_hit_s
     )
     bad = [due for due, good in probes if not good]
-    back_s = float(max(starts.values()))
     if not bad:
         return back_s
-    for due, good in probes:
-        if good and not any(due <= at <= due + stable_s for at in bad):
-            _require_edge([at for at in bad if at < due], due)
-            return max(back_s, float(due))
-    raise Blind("callers never got good answers again")
+    good = [due for due, is_good in probes if is_good and due > bad[-1]]
+    if not good or good[-1] < good[0] + stable_s:
+        raise Blind("callers never got good answers again")
+    if good[0] > back_s:
+        _require_edge(bad, good[0])
+    return max(back_s, float(good[0]))
+
+
+def _back_s(lines: Sequence[Line], events: Sequence[Line], victim: str) -> float:
+    """When a victim took part again: the latest of what is seen of it."""
+    own = [line for line in events if line["service"] == victim]
+    starts = [line["at"] for line in own if line["action"] in {"start", "unpause"}]
+    if not starts:
+        raise Blind(f"no event says that {victim} came back")
+    start_s = float(max(starts))
+    hit_s = max(line["at"] for line in own if line["action"] in {"die", "pause"})
+    died = any(line["action"] == "die" for line in own)
+    healthy = [line["at"] for line in own if line["action"] == "health_status: healthy" and line["at"] >= start_s]
+    back = [start_s, *healthy[:1]]
+    parts = [line for line in lines if line["saw"] == "part" and line["service"] == victim]
+    for is_scrape in (True, False):
+        looks: dict[float, list[bool]] = {}
+        for line in parts:
+            if (line["what"] == "scrape") is is_scrape:
+                looks.setdefault(line["at"], []).append(line["good"])
+        again_s = _again_s({at: all(good) for at, good in looks.items()}, hit_s, start_s if died else None)
+        if again_s is not None:
+            back.append(again_s)
+    return float(max(back))
+
+
+def _again_s(looks: Mapping[float, bool], hit_s: float, start_s: float | None) -> float | None:
+    """The first good look after the start; without one, after the first bad look. None where there is nothing to say."""
+    before = [looks[at] for at in sorted(looks) if at < hit_s]
+    if not before or not before[-1]:
+        return None
+    since_s = start_s
+    if since_s is None:
+        since_s = min((at for at, good in looks.items() if at >= hit_s and not good), default=None)
+    if since_s is None:
+        return None
+    again = [at for at, good in looks.items() if good and at >= since_s]
+    if not again:
+        raise Blind("a victim was not seen to take part again")
+    return min(again)
 
 
 def _require_edge(bad: Sequence[float], good_s: float) -> None:
@@ -101,7 +144,9 @@ def differences(told: Mapping[str, float], there: Moments) -> dict[str, float]:
     return {name: value - getattr(there, name) for name, value in told.items()}
 
 
-def complaints(told: Mapping[str, float], detected_by: str, there: Moments, within_s: float = WITHIN_S) -> list[str]:
+def complaints(
+    told: Mapping[str, float], detected_by: str | None, there: Moments, within_s: float = WITHIN_S
+) -> list[str]:
     """What the instrument says that the onlooker does not bear out."""
     wrong = [
         f"{name}: the instrument says {told[name]:.3f} s, the onlooker {getattr(there, name):.3f} s: {apart:+.3f} s, "
@@ -109,6 +154,6 @@ def complaints(told: Mapping[str, float], detected_by: str, there: Moments, with
         for name, apart in differences(told, there).items()
         if not abs(apart) <= within_s
     ]
-    if detected_by not in there.detected_by:
+    if detected_by is not None and detected_by not in there.detected_by:
         wrong.append(f"detected by {detected_by}, the onlooker first saw {', '.join(sorted(there.detected_by))}")
     return wrong

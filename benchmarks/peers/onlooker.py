@@ -20,9 +20,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 EVERY_S = 0.02
+SCRAPES_EVERY_S = 0.5
+TAKES_PART = '{__name__=~"up|llmlab_upstream_health"}[3s]'
 FIRST_TOKEN_S = 2.0  # what callers call good, as the load's own default says
 WHOLE_S = 10.0
 READY_S = 15.0
@@ -54,7 +56,13 @@ class Onlooker:
 
     async def run(self) -> None:
         """Until standard input is closed."""
-        watchers = [self._events(), self._log(), self._every(self._ask_alerts), self._every(self._probe)]
+        watchers = [
+            self._events(),
+            self._log(),
+            self._scrapes(),
+            self._every(self._ask_alerts),
+            self._every(self._probe),
+        ]
         tasks = [asyncio.create_task(one) for one in watchers]
         ready = asyncio.create_task(self._ready())
         await asyncio.wait([ready, *tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -73,7 +81,7 @@ class Onlooker:
 
     async def _events(self) -> None:
         filters = [f"label=com.docker.compose.project={self._place.project}", "type=container"]
-        filters += [f"event={action}" for action in ("die", "start", "pause", "unpause")]
+        filters += [f"event={action}" for action in ("die", "start", "pause", "unpause", "health_status")]
         command = ["docker", "events", "--since", f"{self._began_s:.6f}", "--format", "{{json .}}"]
         async for line in _lines(*command, *(part for one in filters for part in ("--filter", one))):
             attributes = line["Actor"]["Attributes"]
@@ -96,6 +104,24 @@ class Onlooker:
         async for line in _lines("docker", "logs", "--follow", "--since", f"{self._began_s:.6f}", container):
             if line.get("event") == "detected":
                 tell("signal", at=time.time(), name=f"remediator rule {line['rule']}")
+
+    async def _scrapes(self) -> None:
+        """Each scrape of a service, and each time that the gateway said of a replica whether it uses it."""
+        told: set[tuple[str, str, float]] = set()
+        path = "/api/v1/query?" + urlencode({"query": TAKES_PART})
+        while True:
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(1.0):
+                    body = b"".join([part async for part in _ask(self._place.prometheus_url, "GET", path)])
+                for series in json.loads(body)["data"].get("result", ()):
+                    labels = series["metric"]
+                    service = labels.get("replica") or labels.get("service", "")
+                    what = labels.get("probe") or "scrape"
+                    for at, value in series["values"]:
+                        if (service, what, at) not in told:
+                            told.add((service, what, at))
+                            tell("part", at=at, service=service, what=what, good=value == "1")
+            await asyncio.sleep(SCRAPES_EVERY_S)
 
     async def _every(self, act: Callable[[float], Awaitable[None]]) -> None:
         """An open loop: each act leaves at its instant, whatever became of those before it."""
