@@ -238,6 +238,12 @@ class TestSeen:
     def test_leaves_out_what_was_given_up_when_the_load_ended(self) -> None:
         assert self.seen("availability", None, Sight(known_s=3.0), self.sample(2, "stalled", 1.0)).unsure_bad == 1
 
+    def test_leaves_out_what_impatient_callers_left_however_the_service_counts_it(self) -> None:
+        samples = [self.sample(0), self.sample(1, "http_5xx"), *(self.sample(i, "left") for i in range(2, 7))]
+
+        assert self.seen("availability", None, None, *samples) == Seen(good=1, total=2)
+        assert self.seen("availability", None, Sight(), *samples) == Seen(good=1, total=2, unsure_good=1, unsure_bad=1)
+
     def test_ends_where_the_sight_does(self) -> None:
         assert self.seen("availability", None, Sight(until_s=3.0), self.sample(2), self.sample(2.95)).total == 1
 

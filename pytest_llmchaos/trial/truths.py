@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pytest_llmchaos.stats.columns import CANCELLED, CODES, OK
+from pytest_llmchaos.stats.columns import CANCELLED, CODES, LEFT, OK
 
 if TYPE_CHECKING:
     from pytest_llmchaos.model import Measure
@@ -88,12 +88,15 @@ class Sight:
 
 def seen_by_callers(columns: Columns, measure: Measure, bound_s: float | None, sight: Sight | None) -> Seen:
     """The callers' judgement of all their requests; without a `sight`, of counters that they pushed themselves."""
-    good = total = unsure_good = unsure_bad = 0
+    good = total = unsure_good = unsure_bad = left = 0
     limit_s = float("inf") if bound_s is None else bound_s
     for code, due_s, first_s, end_s in zip(
         columns.outcomes, columns.due_s, columns.first_s, columns.end_s, strict=True
     ):
         if code == CANCELLED or (sight is not None and end_s > sight.until_s):
+            continue
+        if code == LEFT:
+            left += 1
             continue
         is_begun = measure == "ttft" and first_s >= 0
         took_s = (first_s if is_begun else end_s) - due_s
@@ -113,6 +116,9 @@ def seen_by_callers(columns: Columns, measure: Measure, bound_s: float | None, s
         )
         unsure_good += is_unsure and is_good
         unsure_bad += is_unsure and not is_good
+    if sight is not None:
+        # Whether a service counts a request whose caller left, and as what, is its own matter.
+        unsure_good, unsure_bad = min(good, unsure_good + left), min(total - good, unsure_bad + left)
     return Seen(good=good, total=total, unsure_good=unsure_good, unsure_bad=unsure_bad)
 
 
