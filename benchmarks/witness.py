@@ -73,7 +73,7 @@ def once(lab: Lab, name: str, number: int, directory: Path) -> dict[str, float]:
     out = directory / f"seen-{name.replace(' ', '-')}-{number}.jsonl"
     with watching(place, out):
         trial = perform(lab, plan).require()
-    there = seen([json.loads(line) for line in out.read_text().splitlines()], trial.victims, STABLE_S)
+    there = seen([json.loads(line) for line in out.read_text().splitlines()], trial.victims, STABLE_S, fault_s or 0.0)
     told = told_by(trial, times)
     found = differences(told, there)
     row = "".join(f"{one.removesuffix('_s'):>10}{told[one]:>10.3f}{found[one] * 1000:>+10.0f}" for one in times)

@@ -78,6 +78,7 @@ def test_a_frozen_victim_settles_from_its_thaw_on():
     assert seen(made, ["api"], 3.0).settle_s == pytest.approx(0.5, abs=0.021)
     assert seen([*made, *scraped], ["api"], 3.0).settle_s == pytest.approx(0.8)
     assert seen([*made, scraped[0], scraped[2]], ["api"], 3.0).settle_s == pytest.approx(0.5, abs=0.021)
+    assert seen(made, ["api"], 3.0, 6.0).settle_s == 0.0
 
 
 def test_without_a_signal_nothing_was_detected():

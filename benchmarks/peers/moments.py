@@ -23,7 +23,7 @@ Line = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Moments:
-    """Seconds from the fault's start, and `settle_s` from the victims' thaw.
+    """Seconds from the fault's start, and `settle_s` from its end.
 
     `detected_by` names every signal that came within `WITHIN_S` of the first; without one `detect_s` is infinite.
     """
@@ -38,8 +38,11 @@ class Blind(Exception):
     """The onlooker saw too little to contradict anybody."""
 
 
-def seen(lines: Sequence[Line], victims: Collection[str], stable_s: float) -> Moments:
-    """The moments of one trial. Raises Blind where the lines cannot tell."""
+def seen(lines: Sequence[Line], victims: Collection[str], stable_s: float, fault_s: float = 0.0) -> Moments:
+    """The moments of one trial. Raises Blind where the lines cannot tell.
+
+    `fault_s` is how long a passing fault was in force: who thaws a victim before ends nothing.
+    """
     events = [line for line in lines if line["saw"] == "event" and line["service"] in victims]
     hits = [line["at"] for line in events if line["action"] in {"die", "pause"}]
     if not hits:
@@ -49,7 +52,7 @@ def seen(lines: Sequence[Line], victims: Collection[str], stable_s: float) -> Mo
     recovered_s = _recovered_s(lines, events, victims, stable_s)
     first_s = signals[0][0] if signals else math.inf
     _require_sight(lines, start_s, min(first_s, recovered_s), recovered_s)
-    thawed_s = max((line["at"] for line in events if line["action"] == "unpause"), default=start_s)
+    thawed_s = max(start_s + fault_s, *(line["at"] for line in events if line["action"] == "unpause"), 0.0)
     return Moments(
         detect_s=first_s - start_s,
         detected_by=frozenset(name for at, name in signals if at <= first_s + WITHIN_S),

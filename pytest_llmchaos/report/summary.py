@@ -73,6 +73,7 @@ def took(trial: TrialResult) -> str:
         ("detected", trial.time_to_detect_s, trial.detected_by),
         ("recovered", trial.time_to_recover_s, trial.repaired_by),
         ("settled", trial.time_to_settle_s, None),
+        ("relapsed", trial.relapsed_s, None),
     ):
         if took_s is not None:
             by = one_line(who, 50)
@@ -98,6 +99,8 @@ def junit_properties(trial: TrialResult) -> list[tuple[str, str]]:
         "detected_by": trial.detected_by,
         "time_to_recover_s": trial.time_to_recover_s,
         "time_to_settle_s": trial.time_to_settle_s,
+        "recovery_resolution_s": trial.recovery_resolution_s,
+        "relapsed_s": trial.relapsed_s,
         "repaired_by": trial.repaired_by,
         "healed": trial.healed,
         "replay": trial.replay,

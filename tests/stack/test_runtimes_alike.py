@@ -51,7 +51,7 @@ MEASURED = {
     "estimated",
     "load",
 }
-NOTICED = {"detected_by"}
+NOTICED = {"detected_by", "coincident"}
 CHRONICLE = {"events", "findings"}  # when Prometheus' alerts begin and end is a matter of milliseconds
 
 

@@ -36,7 +36,8 @@ def both(trial_of, stack_lab, tmp_path):
                 passing = {"fault_s": FAULT_S} if fault.lifetime == "passing" else {}
                 trial = trial_of(fault, load=LOAD, stable_s=STABLE_S, **passing)
             try:
-                return trial, seen([json.loads(line) for line in out.read_text().splitlines()], trial.victims, STABLE_S)
+                told = [json.loads(line) for line in out.read_text().splitlines()]
+                return trial, seen(told, trial.victims, STABLE_S, passing.get("fault_s", 0.0))
             except Blind:
                 if not left:
                     raise
