@@ -75,7 +75,7 @@ class ChaosSession:
             item.stash[PLAN] = plan_of(item, self.campaign)
         replay = options.given(self.config, "replay")
         recorded = read_replay(Path(replay)) if replay else None
-        self.campaign.take([item.stash[PLAN] for item in items], recorded)
+        self.campaign.take({item.nodeid: item.stash[PLAN] for item in items}, recorded)
 
     def _say_where(self) -> None:
         """Where the trials will run and why there, before anything is looked for or fetched."""
@@ -115,12 +115,11 @@ class ChaosSession:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Around a plugin that runs a failed test again."""
-        try:
-            return (yield)
-        finally:
-            if PLAN in item.stash:
-                self.campaign.end_claim(item.stash[PLAN])
+        """Around a plugin that runs a failed test again. What Ctrl-C breaks off is no ended claim."""
+        outcome = yield
+        if PLAN in item.stash:
+            self.campaign.end_claim(item.nodeid, item.stash[PLAN])
+        return outcome
 
     @pytest.hookimpl(optionalhook=True, wrapper=True)
     def pytest_timeout_set_timer(self, item: pytest.Item, settings: object) -> Generator[None, object, object]:
@@ -206,7 +205,8 @@ class ChaosSession:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        self._problems = self.campaign.close(int(exitstatus))
+        whole_files = not self.is_worker or bool(self.config.workerinput["llmchaos_whole_files"])  # type: ignore[attr-defined]
+        self._problems = self.campaign.close(int(exitstatus), whole_files=whole_files)
         if self.is_worker:  # whose own exit status and terminal nobody sees
             self.config.workeroutput["llmchaos_problems"] = self._problems  # type: ignore[attr-defined] # xdist's
         if self._problems:

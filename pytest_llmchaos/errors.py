@@ -32,6 +32,7 @@ LlmchaosError
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar, Literal
 
 Verdict = Literal["held", "refuted", "invalid", "inconclusive", "heal_failed"]
@@ -154,7 +155,17 @@ class HealFailed(LlmchaosError):
 
 
 # What the outcome of one claim makes of a trial that held.
-CLAIM_MAKES: dict[str, Verdict] = {"failed": "refuted", "error": "invalid"}
+CLAIM_MAKES: dict[str, Verdict] = {"failed": "refuted", "error": "invalid", "skipped": "invalid"}
+
+
+def verdict_after(outcomes: Iterable[str]) -> Verdict:
+    """What the outcomes of its claims make of a trial that was judged.
+
+    `held` needs a claim that passed and none that did otherwise; a trial of which a claim was not performed is not judged.
+    """
+    seen = set(outcomes)
+    otherwise = next((becomes for outcome, becomes in CLAIM_MAKES.items() if outcome in seen), None)
+    return otherwise or ("held" if "passed" in seen else "invalid")
 
 
 def verdict_of(error: BaseException) -> Verdict:

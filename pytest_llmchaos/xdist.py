@@ -31,6 +31,8 @@ class WithXdist:
         self.run = self.run or new_run_name(self.seed)
         node.workerinput["llmchaos_seed"] = self.seed
         node.workerinput["llmchaos_run"] = self.run
+        # Others leave the claims of one file to several workers.
+        node.workerinput["llmchaos_whole_files"] = self.config.getvalue("dist") in {"load", "loadfile"}
         self._workers.append(node)
 
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> object:

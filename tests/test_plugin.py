@@ -249,7 +249,7 @@ def test_skipped(lab):
             "✓ held * test_odd.py::test_good: kill api*",
             "✗ refuted * test_odd.py::test_wrong: none*assert 1 == 2*",
             "∅ invalid * test_odd.py::test_late: none*LoadNotHeld: late*",
-            "✓ held * test_odd.py::test_skipped: none*",
+            "∅ invalid * test_odd.py::test_skipped: none*not judged by test_odd.py::test_skipped: not today*",
         ]
     )
     run = next(pytester.path.glob("reports/*/run.json"))
@@ -265,7 +265,7 @@ def test_skipped(lab):
         "test_good": "held",
         "test_wrong": "refuted",
         "test_late": "invalid",
-        "test_skipped": "held",
+        "test_skipped": "invalid",
     }
 
 

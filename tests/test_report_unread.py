@@ -11,6 +11,7 @@ from support import reportdata
 from support.reportdata import Made
 
 from pytest_llmchaos import report
+from pytest_llmchaos.errors import verdict_after
 from pytest_llmchaos.evidence.trial_result import RunResult
 from pytest_llmchaos.report.fold import LOST, UNCLAIMED
 from pytest_llmchaos.report.summary import headline, summary_lines
@@ -132,16 +133,38 @@ def test_a_judged_trial_without_a_claim_did_not_hold_where_its_claims_may_be_los
     assert run.trials[0].reason == UNCLAIMED
 
 
-@pytest.mark.parametrize(
-    ("end", "verdict"), [(', "exit_status": 0', "held"), (', "exit_status": 2', "invalid"), ("", "invalid")]
-)
-def test_a_judged_trial_without_a_claim_held_only_in_a_run_that_passed(tmp_path: Path, end: str, verdict: str) -> None:
+@pytest.mark.parametrize("status", [0, 2, None])
+def test_a_judged_trial_without_a_claim_did_not_hold_however_its_run_ended(tmp_path: Path, status: int | None) -> None:
     run_dir = reportdata.run_dir(tmp_path, [Made(claims=[])], ended=False)
-    if end:
+    if status is not None:
         with (run_dir / "journal.jsonl").open("a") as file:
-            file.write(f'{{"at_unix_s": 1795450000.0, "kind": "run_end"{end}}}\n')
+            file.write(f'{{"at_unix_s": 1795450000.0, "kind": "run_end", "exit_status": {status}}}\n')
 
-    assert verdicts(built(run_dir)) == {"001": verdict}
+    run = built(run_dir)
+
+    assert verdicts(run) == {"001": "invalid"}
+    assert run.trials[0].reason == UNCLAIMED
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "verdict"),
+    [
+        (("passed",), "held"),
+        (("passed", "skipped"), "invalid"),
+        (("skipped",), "invalid"),
+        (("skipped", "error", "failed"), "refuted"),
+    ],
+)
+def test_a_trial_held_if_a_claim_passed_and_none_did_otherwise(
+    tmp_path: Path, outcomes: tuple[str, ...], verdict: str
+) -> None:
+    claims = [(f"test_{number}", outcome, None) for number, outcome in enumerate(outcomes)]
+    run = built(reportdata.run_dir(tmp_path, [Made(claims=claims)]))
+
+    assert verdicts(run) == {"001": verdict}
+    assert verdict_after(outcomes) == verdict
+    if verdict == "invalid":
+        assert "not judged by" in str(run.trials[0].reason)
 
 
 def test_the_cut_off_end_of_a_run_that_was_killed_takes_nothing_away(tmp_path: Path) -> None:

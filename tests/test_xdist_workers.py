@@ -15,7 +15,7 @@ from pytest_llmchaos.trial.perform import Performed
 
 Campaign.preflight = lambda self: self.settings.directory.mkdir(parents=True, exist_ok=True)
 Campaign._perform = lambda self, plan: {perform}
-Campaign.close = lambda self, status: {problems}
+Campaign.close = lambda self, status, **_: {problems}
 sweep.in_docker = lambda: sweep.InDocker()
 sweep.sweep_dead_runs = lambda *_, **__: sweep.Swept(failed=("llmchaos-1: busy",))
 """

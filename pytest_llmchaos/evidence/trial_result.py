@@ -309,7 +309,8 @@ class TrialResult(Planned, frozen=True, kw_only=True):
     trial: str
     """Unique in the run; also the directory under trials/."""
     verdict: Verdict
-    """held: every claim held. refuted: a claim is wrong. invalid: the trial was not performed as planned.
+    """held: a claim held and none did otherwise. refuted: a claim is wrong. invalid: the trial was not performed as planned,
+    or not judged, because a claim was skipped or never performed.
     inconclusive: the judge could not answer. heal_failed: a fault could not be undone.
     invalid and inconclusive prove nothing."""
     reason: str | None = None

@@ -1,8 +1,8 @@
 """Folds journal lines into the run that becomes run.json. Pure: repeats what the judge wrote.
 
 A trial that the judge let hold is `refuted` once a claim about it failed. It is `invalid`
-where a claim could not be asked, where the run died before the trial was judged, or where a line that may have decided it
-cannot be read.
+where a claim could not be asked or was not performed, where it has no claim (it is not judged then), where the run died
+before the trial was judged, or where a line that may have decided it cannot be read.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from pytest_llmchaos.evidence.trial_result import (
     Unreadable,
 )
 from pytest_llmchaos.report.formatting import VERDICTS
-from pytest_llmchaos.report.unread import damaged, doubts, unplaced
+from pytest_llmchaos.report.unread import damaged, doubts
 
 UNJUDGED = "the run ended before this trial was judged"
-UNCLAIMED = "the journal has no claim about this trial, and no end of a run in which all tests passed"
+UNCLAIMED = "not judged: the journal has no claim about this trial"
 LOST = "no line of this trial in the journal is readable"
 
 Kind = TypeVar("Kind")
@@ -55,8 +55,7 @@ def fold(written: Iterable[Written], unreadable: Sequence[Unreadable] = ()) -> R
         if one.trial:
             of_trial.setdefault(one.trial, [])
     doubt = doubts(unreadable)
-    unclaimed = None if _is_all_passed(every) and not unplaced(unreadable) else UNCLAIMED
-    trials = tuple(_trial(name, its, begun, doubt.get(name), unclaimed) for name, its in of_trial.items())
+    trials = tuple(_trial(name, its, begun, doubt.get(name)) for name, its in of_trial.items())
     return RunResult(
         run=begun.run if begun else "unknown",
         seed=begun.seed if begun else None,
@@ -92,18 +91,10 @@ def _stack(every: Sequence[object]) -> StackResult:
     )
 
 
-def _is_all_passed(every: Sequence[object]) -> bool:
-    """Whether every process of the run ended by itself, and none saw a test fail."""
-    ends = _of(lines.RunEnd, every)
-    return bool(ends) and all(end.exit_status == 0 for end in ends)
-
-
-def _trial(
-    name: str, its: Sequence[object], begun: lines.RunBegin | None, doubt: str | None, unclaimed: str | None
-) -> TrialResult:
+def _trial(name: str, its: Sequence[object], begun: lines.RunBegin | None, doubt: str | None) -> TrialResult:
     """One trial from its own lines: what was planned, overlaid by what the judge wrote.
 
-    `doubt` says why its verdict is not known, `unclaimed` why it is not where there is no claim; None where it is.
+    `doubt` says why its verdict is not known; None where it is.
     """
     judged = _last(lines.Judged, its)
     why = doubt or (UNJUDGED if its else LOST)
@@ -115,7 +106,7 @@ def _trial(
         for claim in _of(lines.Claim, its)
     )
     verdict, reason = _verdict(
-        result.verdict, judged.reason if judged else why, claims, doubt if claims else doubt or unclaimed
+        result.verdict, judged.reason if judged else why, claims, doubt if claims else doubt or UNCLAIMED
     )
     return structs.replace(
         result,
@@ -146,13 +137,15 @@ def _verdict(
     verdict: Verdict, reason: str | None, claims: Sequence[ClaimResult], doubt: str | None
 ) -> tuple[Verdict, str | None]:
     """The judge's verdict after the claims. What is in doubt did not hold; what a claim that can be read says of it goes first."""
-    if verdict == "held":
-        for outcome, becomes in CLAIM_MAKES.items():
-            first = next((claim for claim in claims if claim.outcome == outcome), None)
-            if first is not None:
-                return becomes, reason or first.message or f"{first.nodeid} {outcome}"
-        if doubt:
-            return "invalid", doubt
+    if verdict != "held":
+        return verdict, reason
+    for outcome in CLAIM_MAKES:
+        first = next((claim for claim in claims if claim.outcome == outcome), None)
+        if first is not None:
+            why = reason or first.message or f"{first.nodeid} {outcome}"
+            return CLAIM_MAKES[outcome], f"not judged by {first.nodeid}: {why}" if outcome == "skipped" else why
+    if doubt:
+        return "invalid", doubt
     return verdict, reason
 
 

@@ -12,9 +12,9 @@ NONE = "\u2013"  # an en dash: what stands where there is no value
 VERDICTS = tuple(Counts.__struct_fields__)  # what needs a reader first comes first
 VERDICT_MARK = {"held": "✓", "refuted": "✗", "invalid": "∅", "inconclusive": "?", "heal_failed": "!"}
 VERDICT_MEANS = {
-    "held": "every claim held",
+    "held": "a claim held, and none did otherwise",
     "refuted": "a claim is wrong",
-    "invalid": "proves nothing: the trial was not performed as planned",
+    "invalid": "proves nothing: the trial was not performed as planned, or not judged",
     "inconclusive": "proves nothing: the judge could not answer",
     "heal_failed": "a fault could not be undone",
 }

@@ -5,12 +5,11 @@ from __future__ import annotations
 import functools
 import time
 import traceback
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_llmchaos.errors import InvalidExperiment, LlmchaosError, NotReady
+from pytest_llmchaos.errors import InvalidExperiment, LlmchaosError, verdict_after
 from pytest_llmchaos.evidence import ledger
 from pytest_llmchaos.evidence.journal_lines import Claim
 from pytest_llmchaos.evidence.trial_result import ClaimOutcome
@@ -26,7 +25,8 @@ from pytest_llmchaos.trial.slo_result import ledger_entry
 if TYPE_CHECKING:
     from pytest_llmchaos.session.run import Run
     from pytest_llmchaos.trial.perform import Performed
-    from pytest_llmchaos.trial.trial import Trial
+
+NOT_PERFORMED = "the claim was not performed: the session ended before it"
 
 
 class Campaign:
@@ -39,7 +39,8 @@ class Campaign:
         self._make_progress = make_progress
         self._run: Run | None = None
         self._performed: dict[Hashable, Performed] = {}
-        self._claims_left: Counter[Hashable] = Counter()
+        self._claims_left: dict[Hashable, list[str]] = {}
+        self._problems: list[str] = []
         self._claimed: dict[tuple[str, str], ClaimOutcome] = {}
         self._cut_off: dict[Hashable, InvalidExperiment] = {}
         self._schedule: list[ScheduledTrial] = []
@@ -53,14 +54,19 @@ class Campaign:
             self._run = Run(self.settings, self._make_progress(), self.test)
         return self._run
 
-    def take(self, plans: Iterable[TrialPlan], recorded: Recorded | None = None) -> None:
-        """The plans of the selected tests. Raises BadScenario for a load beyond the backend, or a replay that differs."""
-        taken = list(plans)
+    def take(self, plans: Mapping[str, TrialPlan], recorded: Recorded | None = None) -> None:
+        """The plans of the selected tests, by their ids.
+
+        Raises BadScenario for a load beyond the backend or too thin to judge by, or a replay that differs.
+        """
+        taken = list(plans.values())
         subject = self.settings.subject
         for plan in taken:
             planning.require_capacity(plan, subject.capacity_tokens_per_s, self.settings.backend)
         self._schedule = planning.schedule(taken)
-        self._claims_left = Counter(plan.key for plan in taken)
+        self._claims_left = {plan.key: [] for plan in taken}
+        for nodeid, plan in plans.items():
+            self._claims_left[plan.key].append(nodeid)
         if recorded is not None:
             entries = [trial.entry for trial in self._schedule]
             require_same(entries, recorded, runtime=self.settings.runtime, backend=self.settings.backend)
@@ -108,12 +114,15 @@ class Campaign:
                     self._run.progress.done()
         return self._performed[key]
 
-    def end_claim(self, plan: TrialPlan) -> None:
+    def end_claim(self, nodeid: str, plan: TrialPlan) -> None:
         """A test of this plan is over for good. The last one lets the trial's numbers go: they are as large as its samples."""
-        self._claims_left[plan.key] -= 1
+        left = self._claims_left[plan.key]
+        if nodeid in left:
+            left.remove(nodeid)
         performed = self._performed.get(plan.key)
-        if performed is None or self._claims_left[plan.key] > 0:
+        if performed is None or left:
             return
+        self._keep_ledger(performed)
         error = performed.error or InvalidExperiment(
             f"trial {performed.name} was judged, and its numbers were let go: no other test had been collected for it"
         )
@@ -124,16 +133,14 @@ class Campaign:
         return 0 if self._run is None else self._run.trials
 
     def _perform(self, plan: TrialPlan) -> Performed:
-        performed = self.run.perform(plan)
-        try:
-            if performed.trial is not None:
-                self._keep_ledger(performed.trial)
-        except LlmchaosError as error:
-            return replace(performed, trial=None, error=error)
-        return performed
+        return self.run.perform(plan)
 
-    def _keep_ledger(self, trial: Trial) -> None:
-        """What this trial would cost of the month's budgets, beside all earlier ones. Raises NotReady if it cannot be kept."""
+    def _keep_ledger(self, performed: Performed) -> None:
+        """What this trial would cost of the month's budgets, beside all earlier ones, with its verdict after its claims."""
+        trial = performed.trial
+        if trial is None:
+            return
+        verdict = verdict_after(outcome for (name, _), outcome in self._claimed.items() if name == trial.name)
         entries = [
             ledger_entry(
                 result,
@@ -142,7 +149,7 @@ class Campaign:
                 trial=trial.name,
                 scenario=trial.plan.scenario,
                 fault=str(trial.plan.fault),
-                verdict="judged",
+                verdict=verdict,
             )
             for result in trial.slos.values()
             if result.rate_rps is not None
@@ -151,7 +158,7 @@ class Campaign:
         try:
             ledger.append(path, entries)
         except OSError as error:
-            raise NotReady(f"the ledger {path} cannot be written: {error.strerror or error}") from error
+            self._problems.append(f"the ledger {path} cannot be written: {error.strerror or error}")
 
     def note_claim(self, trials: Iterable[str], nodeid: str, outcome: ClaimOutcome, message: str | None) -> None:
         """A test's outcome, for the trial that it asked for and for every load that it ran by itself.
@@ -165,9 +172,20 @@ class Campaign:
                 self._claimed[name, nodeid] = outcome
                 self._run.journal.note(Claim(trial=name, nodeid=nodeid, outcome=outcome, message=message))
 
-    def close(self, exit_status: int) -> list[str]:
-        """Remove the stack. Returns what did not go well."""
-        return [] if self._run is None else self._run.close(exit_status)
+    def close(self, exit_status: int, *, whole_files: bool = True) -> list[str]:
+        """Remove the stack. Returns what did not go well.
+
+        Claims of a performed trial that were not performed themselves are written down: such a trial is not judged.
+        `whole_files` is false where other processes may have performed them.
+        """
+        for key, left in self._claims_left.items():
+            performed = self._performed.get(key)
+            if performed is None or not left:
+                continue
+            for nodeid in left if whole_files else ():
+                self.note_claim([performed.name], nodeid, "skipped", NOT_PERFORMED)
+            self._keep_ledger(performed)
+        return self._problems + ([] if self._run is None else self._run.close(exit_status))
 
 
 def _clear_frames(error: BaseException | None) -> None:
