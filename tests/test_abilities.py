@@ -20,6 +20,7 @@ from pytest_llmchaos.runtime.abilities import grant
 from pytest_llmchaos.runtime.docker import attached
 from pytest_llmchaos.runtime.docker.attached import AttachedRuntime
 from pytest_llmchaos.runtime.docker.compose import ComposeRuntime
+from pytest_llmchaos.runtime.docker.docker_cli import Daemon
 from pytest_llmchaos.runtime.local.runtime import LocalRuntime
 from pytest_llmchaos.runtime.undo import revert_until_done
 from pytest_llmchaos.subject.lab import lab_subject
@@ -83,7 +84,7 @@ def test_a_stop_that_a_dead_run_left_under_way_is_waited_for_before_it_is_undone
     monkeypatch.setattr(AttachedRuntime, "_new_client", lambda _: None)
     monkeypatch.setattr(AttachedRuntime, "state", state)
     monkeypatch.setattr(AttachedRuntime, "start", lambda _, service: started.append(service))
-    runtime.take_over({}, "unix:///daemon")
+    runtime.take_over({}, Daemon(host="unix:///daemon"))
 
     runtime.undo(Undo(op="ensure_running", service="api", args={"grace_s": 5}))
 

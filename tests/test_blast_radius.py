@@ -86,7 +86,7 @@ class Engine:
         self.containers = self.networks = self
 
     def list(self, *, all=False, filters=None, ignore_removed=False):  # noqa: A002 - the SDK's name
-        if ignore_removed:
+        if filters is None and ignore_removed:
             return [c for c in self._all if c.running]
         wanted = filters["label"] if isinstance(filters["label"], list) else [filters["label"]]
         pairs = [one.split("=", 1) for one in wanted]

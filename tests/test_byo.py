@@ -7,6 +7,7 @@ import subprocess
 import threading
 from dataclasses import replace
 
+import docker
 import pytest
 from support.journals import intend, undo
 from support.own_stack_keys import make_folder, subject_of
@@ -363,9 +364,11 @@ class Client:
         self.containers = self
         self._all = containers
 
-    def list(self, *, filters, **_):
+    def list(self, *, filters, ignore_removed=False, **_):
+        if not ignore_removed:  # the SDK asks for each that was listed, and one may have been removed in between
+            raise docker.errors.NotFound("No such container: one that was listed")
         chosen = str(filters["label"]).rpartition("com.docker.compose.service=")
-        return [c for c in self._all if not chosen[0] or c.labels["com.docker.compose.service"] in chosen[2]]
+        return [c for c in self._all if not chosen[0] or c.labels.get("com.docker.compose.service", "?") in chosen[2]]
 
     def close(self):
         return None
@@ -380,7 +383,8 @@ def taking_part(tmp_path, monkeypatch):
     monkeypatch.setattr(attach, "EventReader", lambda *_: Reader())
 
     def make(*containers):
-        subject = attach._bare(tuple(c.labels["com.docker.compose.service"] for c in containers))
+        services = (c.labels.get("com.docker.compose.service") for c in containers)
+        subject = attach._bare(tuple(filter(None, services)))
         runtime = attach.AttachedRuntime(
             subject, project="shop", run="run", owner=identity.owner_label(), directory=tmp_path / "r"
         )
@@ -438,6 +442,16 @@ def test_what_another_run_has_stopped_is_no_reason_to_refuse_but_its_end_is_wait
 
     with pytest.raises(NotReady, match="target 'web' does not run"):
         runtime.up()
+
+
+def test_a_container_that_carries_the_projects_name_alone_is_no_service_of_it(taking_part):
+    bare = Target("web")
+    bare.labels = {"com.docker.compose.project": "shop"}
+    runtime = taking_part(Target("web"), bare)
+
+    runtime.prepare()
+
+    assert set(runtime._containers()) == {"web"}
 
 
 def test_notes_of_other_projects_excuse_nothing(taking_part, tmp_path):

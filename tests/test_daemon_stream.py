@@ -7,6 +7,7 @@ import pytest
 from support.waiting import until
 
 from pytest_llmchaos.runtime import json_log
+from pytest_llmchaos.runtime.docker import docker_cli
 from pytest_llmchaos.runtime.docker import events as reader_module
 from pytest_llmchaos.runtime.docker.compose import ComposeRuntime
 from pytest_llmchaos.runtime.docker.events import EventReader
@@ -45,12 +46,9 @@ class Daemon:
         self.readers = []
         self.closed = False
 
-    def client(self, **_):
-        return self
-
     def read(self):
         """A reader at work; it ends with the test."""
-        self.readers.append(EventReader("unix:///nowhere", "shop"))
+        self.readers.append(EventReader(docker_cli.Daemon(host="unix:///nowhere"), "shop"))
         self.readers[-1].start()
         return self.readers[-1]
 
@@ -72,7 +70,7 @@ class Daemon:
 @pytest.fixture
 def daemon(monkeypatch):
     made = Daemon()
-    monkeypatch.setattr(reader_module, "sdk", SimpleNamespace(DockerClient=made.client))
+    monkeypatch.setattr(reader_module, "sdk", SimpleNamespace(connect=lambda _: made))
     monkeypatch.setattr(reader_module, "REOPEN_S", 0.01)
     yield made
     made.closed = True

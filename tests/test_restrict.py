@@ -10,7 +10,7 @@ from pytest_llmchaos.runtime.docker import restrictions
 from pytest_llmchaos.runtime.docker.compose import ComposeRuntime
 from pytest_llmchaos.subject.lab import lab_subject
 
-LABELS = {"llmchaos.run": "run-1", "llmchaos.owner": "1:2:boot"}
+LABELS = {"llmchaos.run": "run-1", "llmchaos.owner": "1:2:boot", "com.docker.compose.service": "api"}
 
 
 class Container:

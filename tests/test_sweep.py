@@ -213,7 +213,7 @@ def test_a_context_that_hangs_is_not_ready(monkeypatch):
     monkeypatch.setattr(docker_cli.shutil, "which", lambda _: "docker")
 
     with pytest.raises(NotReady, match=r"docker context inspect.*set DOCKER_HOST"):
-        docker_cli._host_of_context.__wrapped__()
+        docker_cli._of_context.__wrapped__()
 
 
 # Notes of attached runs
@@ -444,7 +444,7 @@ def test_faults_are_undone_at_the_daemon_that_the_dead_run_spoke_to(tmp_path, mo
     asked = []
 
     class Client:
-        def __init__(self, base_url, timeout):
+        def __init__(self, *, base_url, timeout):
             asked.append((base_url, timeout))
             self.containers = self
 
@@ -628,12 +628,12 @@ def test_of_a_long_journal_only_processes_are_decoded(tmp_path, monkeypatch):
 
 def test_processor_time_is_given_back_at_the_daemon_that_the_dead_run_spoke_to(monkeypatch):
     environments = []
-    monkeypatch.setattr(docker_cli, "run", lambda command, env: environments.append(env))
+    monkeypatch.setattr(docker_cli, "run", lambda _, env: environments.append(env))
     found = restrictions.AsFound(networks={}, cpus_nano=10**9, cpu_quota_us=0, memory_bytes=0, swap_bytes=0)
     container = type("Container", (), {"id": "f00d"})
 
-    restrictions._give_back_cpu(container, found, "unix:///theirs.sock")
-    restrictions._give_back_cpu(container, found, "")
+    restrictions._give_back_cpu(container, found, docker_cli.Daemon(host="unix:///theirs.sock"))
+    restrictions._give_back_cpu(container, found, None)
 
     assert [env["DOCKER_HOST"] for env in environments] == ["unix:///theirs.sock", NO_DAEMON]
 
@@ -648,7 +648,8 @@ def test_a_daemon_that_is_gone_does_not_count_as_undone(tmp_path, monkeypatch):
     removed, (problem,) = swept()
 
     assert removed == ()
-    assert f"the Docker daemon at {NO_DAEMON}, which has project shop, does not answer: Error while" in problem
+    assert f"the Docker daemon at {NO_DAEMON} does not answer: Error while fetching server API version" in problem
+    assert "it has project shop" in problem
     assert f"unless that stack is gone for good; then `rm -rf {path} {path.with_suffix('')}` forgets the run" in problem
     assert path.exists()
 

@@ -31,6 +31,10 @@ class RunManifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """Path of the note of an attached run."""
     daemon: str = ""
     """Address of the Docker daemon that has the stack."""
+    tls: str = ""
+    """Folder of the certificates with which it is reached; "" without TLS."""
+    tls_verify: bool = True
+    """Whether the daemon's certificate is checked."""
     machine: str = ""
 
     def to_json(self) -> str:

@@ -53,6 +53,11 @@ def choose_runtime(wanted: str, *, own: bool = False) -> tuple[str, str]:
     if wanted != "auto":
         return wanted, "asked for"
     try:
+        docker_cli.daemon()
+    except NotReady:
+        if docker_cli.is_named():  # what was asked for cannot be had: the preflight ends the session with that error
+            return "compose", "the environment names a Docker daemon"
+    try:
         docker_cli.require_engine()
     except NotReady as error:
         return "local", str(error).partition(": ")[0]

@@ -25,8 +25,9 @@ BRIDGE, ADDRESS = f"lcd-{os.getpid()}"[:15], "10.212.0.1/24"
 class Daemon:
     """dockerd with its own data, sockets, networks and containerd."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         self._folder = folder
+        self._options = options
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -37,7 +38,7 @@ class Daemon:
         folder = self._folder
         command = ["dockerd", "--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec", "--host", self.host]
         command += ["--pidfile", f"{folder}/pid", "--bridge", BRIDGE, "--iptables=false", "--ip6tables=false"]
-        command += ["--shutdown-timeout", "1"]
+        command += ["--shutdown-timeout", "1", *self._options]
         with (folder / "log.txt").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         deadline = time.monotonic() + READY_DEADLINE_S
@@ -68,11 +69,11 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def second_daemon(folder: Path) -> Iterator[Daemon]:
+def second_daemon(folder: Path, *options: str) -> Iterator[Daemon]:
     """Skips, saying why, where one cannot be started."""
     if os.geteuid() != 0 or shutil.which("dockerd") is None or shutil.which("ip") is None:
         pytest.skip("needs root, and dockerd and ip on PATH")
-    daemon, others = Daemon(folder), bridges()
+    daemon, others = Daemon(folder, *options), bridges()
     try:
         for command in (["link", "add", BRIDGE, "type", "bridge"], ["addr", "add", ADDRESS, "dev", BRIDGE]):
             subprocess.run(["ip", *command], check=True, capture_output=True)

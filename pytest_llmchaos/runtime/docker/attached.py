@@ -12,7 +12,7 @@ from pytest_llmchaos.evidence import journal
 from pytest_llmchaos.evidence.run_manifest import RunManifest
 from pytest_llmchaos.host import measurement_lock
 from pytest_llmchaos.model import Undo
-from pytest_llmchaos.runtime.docker import docker_cli, notes, restrictions, sdk
+from pytest_llmchaos.runtime.docker import docker_cli, notes, restrictions
 from pytest_llmchaos.runtime.docker.compose import ComposeRuntime
 from pytest_llmchaos.runtime.docker.events import EventReader
 from pytest_llmchaos.runtime.undo import UNDO_DEADLINE_S, revert_until_done
@@ -68,7 +68,7 @@ class AttachedRuntime(ComposeRuntime):
         if self._client is None:
             self.prepare()
         self._directory.mkdir(parents=True, exist_ok=True)
-        self._reader = EventReader(docker_cli.docker_host(), self.project)
+        self._reader = EventReader(docker_cli.daemon(), self.project)
         self._reader.start()
         # A sibling's trial may be on: what it takes away must not be taken for what the owner gave.
         with measurement_lock.measuring():
@@ -84,7 +84,7 @@ class AttachedRuntime(ComposeRuntime):
         if problems:
             raise NotReady(f"project {self.project}: " + "; ".join(problems) + "; nothing was touched")
 
-    def take_over(self, found: dict[str, restrictions.AsFound], daemon: str) -> None:
+    def take_over(self, found: dict[str, restrictions.AsFound], daemon: docker_cli.Daemon) -> None:
         """In place of a dead run: only to undo, with what that run had remembered, at the daemon that it had spoken to.
 
         Raises HealFailed if that one does not answer: another would have no container, and that would look like undone.
@@ -92,10 +92,8 @@ class AttachedRuntime(ComposeRuntime):
         self._daemon, self._found = daemon, found
         try:
             self._client = self._new_client()
-        except sdk.errors.DockerException as error:
-            raise HealFailed(
-                f"the Docker daemon at {daemon}, which has project {self.project}, does not answer: {error}"
-            ) from None
+        except NotReady as error:
+            raise HealFailed(f"{error}; it has project {self.project}") from None
 
     def _ensure_running(self, undo: Undo) -> None:
         """In place of a dead run, a stop that the daemon may still be carrying out is waited for: it would come after the undo."""
@@ -195,7 +193,7 @@ def _undo_all(
         directory=Path(manifest.directory),
     )
     try:
-        runtime.take_over(found or {}, manifest.daemon)
+        runtime.take_over(found or {}, notes.daemon_of(manifest))
     except HealFailed as error:
         return [str(error)]
     deadline, failed = time.monotonic() + deadline_s, []

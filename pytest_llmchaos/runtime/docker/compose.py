@@ -51,7 +51,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         self._directory = directory
         self.compose = ComposeProject(subject, name=project, labels=self._labels, directory=directory)
         self._client: DockerClient | None = None
-        self._daemon = ""
+        self._daemon: docker_cli.Daemon | None = None
         self._reader: EventReader | None = None
         self._found: dict[str, restrictions.AsFound] = {}
         self._numbers: dict[str, int] = {}
@@ -109,7 +109,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
             self.prepare()
         self.compose.write_labels()
         self._client = self._new_client()
-        self._reader = EventReader(docker_cli.docker_host(), self.project)
+        self._reader = EventReader(docker_cli.daemon(), self.project)
         self._reader.start()
         try:
             _testcontainers(self).start()
@@ -139,7 +139,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         return self._client
 
     def _new_client(self) -> DockerClient:
-        return sdk.DockerClient(base_url=self._daemon or docker_cli.docker_host(), timeout=10)
+        return sdk.connect(self._daemon or docker_cli.daemon())
 
     def down(self) -> None:
         """Remove the project. The logs are kept first."""
@@ -168,8 +168,9 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         containers = self._containers()
         secrets = self._secrets(containers.values())
         for service, container in containers.items():
-            said = container.logs(timestamps=True, tail=2000)
-            (folder / f"{service}.txt").write_bytes(redact_bytes(said, secrets))
+            with contextlib.suppress(sdk.errors.NotFound):  # removed since
+                said = container.logs(timestamps=True, tail=2000)
+                (folder / f"{service}.txt").write_bytes(redact_bytes(said, secrets))
 
     @staticmethod
     def _secrets(containers: Iterable[Container]) -> frozenset[str]:
@@ -183,17 +184,20 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
 
     def _containers(self) -> dict[str, Container]:
         found: dict[str, list[Container]] = {}
-        for container in self._sdk.containers.list(all=True, filters={"label": self._label}):
-            if self._serves(container):
-                found.setdefault(container.labels["com.docker.compose.service"], []).append(container)
+        for container in self._list():
+            found.setdefault(str(container.labels["com.docker.compose.service"]), []).append(container)
         chosen = {service: self._choose(service, containers) for service, containers in found.items()}
         return {service: container for service, container in chosen.items() if container is not None}
 
     def _container(self, service: str) -> Container | None:
         """The one container of a service, if it carries this run's labels: nothing else may be touched."""
-        labels = [self._label, f"com.docker.compose.service={service}"]
-        found = self._sdk.containers.list(all=True, filters={"label": labels})
-        return self._choose(service, [c for c in found if self._serves(c)])
+        return self._choose(service, self._list(f"com.docker.compose.service={service}"))
+
+    def _list(self, *labels: str) -> list[Container]:
+        """Containers of services that may be looked at. One that is removed in between is left out."""
+        wanted = [self._label, *labels]
+        found = self._sdk.containers.list(all=True, filters={"label": wanted}, ignore_removed=True)
+        return [container for container in found if self._serves(container)]
 
     @property
     def _label(self) -> str:
@@ -211,8 +215,12 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         return by_number.get(self._numbers.setdefault(service, min(by_number)))
 
     def _serves(self, container: Container) -> bool:
-        """Not what `docker compose run` made beside the service, under its name and with its labels."""
-        return container.labels.get("com.docker.compose.oneoff") != "True" and self._is_mine(container)
+        """Not what `docker compose run` made beside the service, nor what carries no more than the project's name."""
+        labels = container.labels
+        is_service = (
+            bool(labels.get("com.docker.compose.service")) and labels.get("com.docker.compose.oneoff") != "True"
+        )
+        return is_service and self._is_mine(container)
 
     def _is_mine(self, container: Container) -> bool:
         return all(container.labels.get(key) == value for key, value in self._labels.items())
@@ -268,7 +276,8 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
     def stop_remediator(self) -> None:
         container = self._container(self.subject.remediator) if self.subject.remediator else None
         if container is not None and container.status == "running":
-            container.stop(timeout=1)
+            with contextlib.suppress(sdk.errors.NotFound):  # removed since, which is as good
+                container.stop(timeout=1)
 
     # Abilities: each the engine's own call on a container that carries this run's labels.
 

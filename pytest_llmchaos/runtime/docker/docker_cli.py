@@ -8,6 +8,10 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
 
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.evidence.redaction import redact
@@ -17,12 +21,60 @@ SETUP = f"run `{setup_command()}` (Debian as root), or install Docker Engine wit
 ANSWER_DEADLINE_S = 15.0
 
 
-def docker_host() -> str:
-    """The engine's address: DOCKER_HOST, else the current docker context, else the usual socket.
+@dataclass(frozen=True, kw_only=True)
+class Daemon:
+    """How a Docker daemon is reached. The client resolves contexts and the SDK does not, so both are given this."""
 
-    The client resolves contexts and the SDK does not, so it is resolved once and given to both.
+    host: str
+    tls: bool = False
+    verify: bool = True
+    """Whether the daemon's own certificate must be one that `ca.pem` signed."""
+    certificates: str = ""
+    """Folder of `ca.pem`, `cert.pem` and `key.pem`."""
+    context: str = ""
+    """The docker context that names it, where its TLS is not all in variables."""
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What names it to the client, for which `DOCKER_HOST` switches a context's TLS off."""
+        if self.context:
+            return {"DOCKER_CONTEXT": self.context}
+        tls = {"DOCKER_TLS_VERIFY" if self.verify else "DOCKER_TLS": "1", "DOCKER_CERT_PATH": self.certificates}
+        return {"DOCKER_HOST": self.host, **(tls if self.tls else {})}
+
+
+def daemon() -> Daemon:
+    """The daemon that `docker` reaches: that of DOCKER_HOST, else of the current docker context.
+
+    Raises:
+        NotReady: a context that does not exist, or TLS without its certificates.
     """
-    return os.environ.get("DOCKER_HOST") or _host_of_context()
+    host = os.environ.get("DOCKER_HOST")
+    found = _by_environment(host) if host else _of_context()
+    if found.tls and not found.context and not Path(found.certificates, "ca.pem").is_file():
+        raise NotReady(
+            f"the Docker daemon at {found.host} is to be reached with TLS, and {found.certificates} lacks ca.pem: "
+            "set DOCKER_CERT_PATH to the folder of ca.pem, cert.pem and key.pem, or unset DOCKER_TLS_VERIFY"
+        )
+    return found
+
+
+def is_named() -> bool:
+    """Whether the environment names a daemon, or how to reach it."""
+    return any(os.environ.get(name) for name in _VARIABLES)
+
+
+def docker_host() -> str:
+    """The daemon's address."""
+    return daemon().host
+
+
+def _by_environment(host: str) -> Daemon:
+    """The client's own rules: any text but "" in one of these two variables asks for TLS."""
+    folder = os.environ.get("DOCKER_CERT_PATH") or os.environ.get("DOCKER_CONFIG") or str(Path.home() / ".docker")
+    verify = bool(os.environ.get("DOCKER_TLS_VERIFY"))
+    tls = verify or bool(os.environ.get("DOCKER_TLS"))
+    return Daemon(host=host, tls=tls, verify=verify, certificates=folder) if tls else Daemon(host=host)
 
 
 def is_wanted() -> bool:
@@ -36,21 +88,70 @@ def on_this_kernel() -> bool:
 
 
 @functools.cache  # a process for each command of ours would double their cost
-def _host_of_context() -> str:
+def _of_context() -> Daemon:
     if shutil.which("docker") is None:
-        return "unix:///var/run/docker.sock"
-    command = ["docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"]
+        return Daemon(host="unix:///var/run/docker.sock")
+    command = ["docker", "context", "inspect"]
     try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10, check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except subprocess.TimeoutExpired:
         raise NotReady(f"`{' '.join(command)}` did not end within 10 s: set DOCKER_HOST") from None
-    return done.stdout.strip() or "unix:///var/run/docker.sock"
+    try:
+        (context,) = msgspec.json.decode(done.stdout if done.returncode == 0 else "", type=tuple[_Context])
+        endpoint = context.endpoints["docker"]
+    except (msgspec.MsgspecError, ValueError, KeyError) as error:
+        why = done.stderr.strip()[-500:] or f"{error}, in {done.stdout:.200}"
+        raise NotReady(
+            f"which Docker daemon to use is not clear: `{' '.join(command)}` ended with {done.returncode}: {why}; "
+            f"{_context_advice()}"
+        ) from None
+    if context.name == "default":
+        return _by_environment(endpoint.host)
+    if not (endpoint.skip_tls_verify or "docker" in context.tls_material):
+        return Daemon(host=endpoint.host)
+    return Daemon(
+        host=endpoint.host,
+        tls=True,
+        verify=not endpoint.skip_tls_verify,
+        certificates=str(Path(context.storage.tls_path, "docker")),
+        context=context.name,
+    )
 
 
-def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    return {**os.environ, "DOCKER_HOST": docker_host(), **(extra or {})}
+def _context_advice() -> str:
+    """What most likely has to change."""
+    if os.environ.get("DOCKER_CONTEXT"):
+        return f"DOCKER_CONTEXT is {os.environ['DOCKER_CONTEXT']!r}: set it to one of `docker context ls`, or unset it"
+    if os.environ.get("DOCKER_TLS_VERIFY") or os.environ.get("DOCKER_TLS"):
+        return "set DOCKER_CERT_PATH to the folder of ca.pem, cert.pem and key.pem, or unset DOCKER_TLS_VERIFY and DOCKER_TLS"
+    return "choose one of `docker context ls` with `docker context use`"
+
+
+class _Endpoint(msgspec.Struct, rename="pascal"):
+    host: str
+    skip_tls_verify: bool = msgspec.field(name="SkipTLSVerify", default=False)
+
+
+class _Storage(msgspec.Struct):
+    tls_path: str = msgspec.field(name="TLSPath", default="")
+
+
+class _Context(msgspec.Struct, rename="pascal"):
+    """What `docker context inspect` prints."""
+
+    name: str
+    endpoints: dict[str, _Endpoint]
+    storage: _Storage
+    tls_material: dict[str, list[str]] = msgspec.field(name="TLSMaterial", default={})
+
+
+_VARIABLES = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
+
+
+def environment(extra: Mapping[str, str] | None = None, *, of: Daemon | None = None) -> dict[str, str]:
+    """The environment of a command that is to reach the same daemon, or that one."""
+    inherited = {name: value for name, value in os.environ.items() if name not in _VARIABLES}
+    return {**inherited, **(of or daemon()).variables, **(extra or {})}
 
 
 def run(command: Sequence[str], *, env: Mapping[str, str] | None = None, timeout_s: float = 30.0) -> str:
@@ -86,6 +187,11 @@ def require_engine() -> None:
     Raises NotReady saying which of the two is missing, or that permission is.
     """
     host = docker_host()
+    if host.startswith("ssh://"):
+        raise NotReady(
+            f"Docker over ssh is not supported, and the current one is {host}: services are reached on this machine's loopback; "
+            "set DOCKER_HOST or DOCKER_CONTEXT to a daemon of this machine, or use --chaos-runtime=local"
+        )
     if shutil.which("docker") is None:
         raise NotReady(f"the docker client is not on PATH: {SETUP}, or use --chaos-runtime=local")
     done = _answer("version", "--format", "{{.Server.Version}}")
@@ -95,10 +201,19 @@ def require_engine() -> None:
                 f"no permission to use the Docker daemon at {host}: add yourself to its group "
                 "(`sudo usermod -aG docker $USER`, then log in again), or use --chaos-runtime=local"
             )
-        raise NotReady(f"no Docker daemon answers at {host}: start it or {SETUP}, or use --chaos-runtime=local")
+        raise NotReady(
+            f"no Docker daemon answers at {host}: start it or {SETUP}, or use --chaos-runtime=local"
+            f"{_words_of(done.stderr)}"
+        )
     version = _answer("compose", "version", "--short")
     if version.returncode != 0 or not version.stdout.strip().lstrip("v").startswith(("2", "3", "4", "5")):
         raise NotReady(f"Compose v2 is missing (`docker compose version` failed): {SETUP}")
+
+
+def _words_of(stderr: str) -> str:
+    """What the client said, unless it only said the same in other words."""
+    words = stderr.strip().splitlines()[-1:]
+    return "".join(f" (docker says: {line[:300]})" for line in words if "Cannot connect" not in line)
 
 
 def _answer(*words: str) -> subprocess.CompletedProcess[str]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from docker import DockerClient
     from docker.types.daemon import CancellableStream
 
+    from pytest_llmchaos.runtime.docker.docker_cli import Daemon
+
 # The daemon keeps its last 256 events, and health checks alone make several a second: a replay would miss what matters, so
 # the stream is read from the start and narrowed to acts and deaths.
 ACTIONS = ("create", "start", "die", "kill", "stop", "restart", "pause", "unpause", "oom", "destroy", "health_status")
@@ -42,8 +44,8 @@ class EventReader:
     reach back to the break, the time in between is a gap, and the containers' own start and end times are asked for.
     """
 
-    def __init__(self, base_url: str, project: str) -> None:
-        self._base_url = base_url
+    def __init__(self, daemon: Daemon, project: str) -> None:
+        self._daemon = daemon
         self._project = project
         self._heard: list[Heard] = []
         self._gaps: list[EventGap] = []
@@ -67,7 +69,7 @@ class EventReader:
         since = time.time()
         while not self._closing:
             try:
-                client = sdk.DockerClient(base_url=self._base_url, timeout=10)
+                client = sdk.connect(self._daemon)
                 filters = {"type": "container", "event": list(ACTIONS), "label": self._label}
                 # The daemon takes fractions of seconds, which the SDK's own types do not know.
                 self._stream = client.events(since=cast("int", f"{since:.9f}"), filters=filters, decode=True)

@@ -29,11 +29,26 @@ def note(manifest: RunManifest) -> RunManifest:
     """
     folder = state_dirs.lasting_dir() / "attached"
     path = folder / f"{manifest.owner.replace(':', '-')}.json"
-    noted = replace(manifest, noted=str(path), daemon=docker_cli.docker_host(), machine=identity.machine())
+    daemon = docker_cli.daemon()
+    noted = replace(
+        manifest,
+        noted=str(path),
+        daemon=daemon.host,
+        tls=daemon.certificates,
+        tls_verify=daemon.verify,
+        machine=identity.machine(),
+    )
     kept = _kept(noted)
     kept.mkdir(parents=True, exist_ok=True)
     _write(path, noted.to_json())
     return noted
+
+
+def daemon_of(manifest: RunManifest) -> docker_cli.Daemon:
+    """The daemon that the run spoke to."""
+    return docker_cli.Daemon(
+        host=manifest.daemon, tls=bool(manifest.tls), verify=manifest.tls_verify, certificates=manifest.tls
+    )
 
 
 def intents_of(manifest: RunManifest) -> Path:

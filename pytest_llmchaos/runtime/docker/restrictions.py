@@ -105,7 +105,7 @@ def read_as_found(path: Path) -> dict[str, AsFound]:
 class Restrictable:
     """Abilities of a runtime of containers. `_act` and `_container` see to it that only this run's containers are touched."""
 
-    _daemon: str  # its address; "" where it is the one that this shell would ask
+    _daemon: docker_cli.Daemon | None  # None where it is the one that this shell would ask
     _found: dict[str, AsFound]
     _act: Callable[[str, Callable[[Container], object]], None]
     _container: Callable[[str], Container | None]
@@ -240,16 +240,16 @@ class Restrictable:
         return None
 
 
-def _set_cpu(container: Container, found: AsFound, nano: int, daemon: str) -> None:
+def _set_cpu(container: Container, found: AsFound, nano: int, daemon: docker_cli.Daemon | None) -> None:
     """The engine keeps whole cores and quotas apart and refuses to mix them: speak in the one that the container was made with."""
     if found.cpus_nano:
-        env = docker_cli.environment({"DOCKER_HOST": daemon} if daemon else None)
+        env = docker_cli.environment(of=daemon)
         docker_cli.run(["docker", "update", "--cpus", f"{nano / 1e9:.9f}", str(container.id)], env=env)
     else:
         container.update(cpu_period=PERIOD_US, cpu_quota=nano * PERIOD_US // 10**9)
 
 
-def _give_back_cpu(container: Container, found: AsFound, daemon: str) -> None:
+def _give_back_cpu(container: Container, found: AsFound, daemon: docker_cli.Daemon | None) -> None:
     if found.cpus_nano:
         _set_cpu(container, found, found.cpus_nano, daemon)
     else:

@@ -3,12 +3,43 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_llmchaos.errors import NotReady
+
 if TYPE_CHECKING:
-    from docker import DockerClient, errors
+    from docker import APIClient, DockerClient, errors
+
+    from pytest_llmchaos.runtime.docker.docker_cli import Daemon
 
 __all__ = ["DockerClient", "errors"]
+
+
+def connect(daemon: Daemon, *, timeout_s: int = 10) -> DockerClient:
+    """A client of the daemon that the docker client reaches. Raises NotReady if it does not answer."""
+    docker = importlib.import_module("docker")
+    about: dict[str, object] = {"base_url": daemon.host, "timeout": timeout_s}
+    try:
+        if daemon.tls:
+            ca, *pair = (Path(daemon.certificates, name) for name in ("ca.pem", "cert.pem", "key.pem"))
+            tls = docker.tls.TLSConfig(
+                client_cert=tuple(map(str, pair)) if all(one.is_file() for one in pair) else None,
+                ca_cert=str(ca) if ca.is_file() else None,
+                verify=daemon.verify,
+            )
+            configure = tls.configure_client
+
+            def configure_alone(session: APIClient) -> None:
+                configure(session)
+                session.trust_env = False  # or REQUESTS_CA_BUNDLE would take the place of `ca.pem`
+
+            tls.configure_client = configure_alone
+            about["tls"] = tls
+        client: DockerClient = docker.DockerClient(**about)
+    except docker.errors.DockerException as error:
+        raise NotReady(f"the Docker daemon at {daemon.host} does not answer: {error}") from None
+    return client
 
 
 def __getattr__(name: str) -> object:  # the module's own, see PEP 562

@@ -1,0 +1,191 @@
+"""The SDK and every docker command reach the daemon that `docker` reaches, or one error says why not."""
+
+import json
+
+import docker
+import pytest
+from support.plugin_double import SCENARIO
+
+from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.runtime.docker import docker_cli, sdk
+from pytest_llmchaos.runtime.docker.docker_cli import Daemon
+from pytest_llmchaos.session.settings import choose_runtime
+
+GONE = 'context "gone": context not found: open /root/.docker/contexts/meta/283b/meta.json: no such file or directory'
+
+
+@pytest.fixture(autouse=True)
+def client(monkeypatch, tmp_path):
+    """A docker client that knows one context, the only one on PATH; nothing of this shell's counts."""
+    for name in docker_cli._VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "config"))
+    docker_cli._of_context.cache_clear()
+
+    def knows(about=None, *, fails=""):
+        program = tmp_path / "bin" / "docker"
+        program.parent.mkdir(exist_ok=True)
+        said = f"cat <<'END'\n{json.dumps([about])}\nEND" if about else f"echo '[]'; echo '{fails}' >&2; exit 1"
+        program.write_text(f"#!/bin/sh\n{said}\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+
+    yield knows
+    docker_cli._of_context.cache_clear()
+
+
+def context(name="staging", host="tcp://10.0.0.7:2376", *, material=(), skip=False, folder="/nowhere"):
+    """As `docker context inspect` prints it."""
+    return {
+        "Name": name,
+        "Metadata": {},
+        "Endpoints": {"docker": {"Host": host, "SkipTLSVerify": skip}},
+        "TLSMaterial": {"docker": list(material)} if material else {},
+        "Storage": {"MetadataPath": f"{folder}/meta", "TLSPath": str(folder)},
+    }
+
+
+@pytest.fixture
+def certificates(tmp_path):
+    """A folder of certificates, as a context keeps it."""
+    folder = tmp_path / "tls" / "docker"
+    folder.mkdir(parents=True)
+    for name in ("ca.pem", "cert.pem", "key.pem"):
+        (folder / name).write_text("x")
+    return folder
+
+
+def test_a_context_without_tls_is_its_address(client):
+    client(context("colima", "unix:///home/me/.colima/docker.sock"))
+
+    assert docker_cli.daemon() == Daemon(host="unix:///home/me/.colima/docker.sock")
+
+
+def test_a_contexts_certificates_are_used_by_both_the_client_and_the_sdk(client, certificates, monkeypatch):
+    client(context(material=["ca.pem", "cert.pem", "key.pem"], folder=certificates.parent))
+    monkeypatch.setenv("DOCKER_CONTEXT", "staging")
+    asked = []
+    monkeypatch.setattr(docker, "DockerClient", lambda **about: asked.append(about))
+
+    found = docker_cli.daemon()
+    sdk.connect(found)
+
+    assert found == Daemon(host="tcp://10.0.0.7:2376", tls=True, certificates=str(certificates), context="staging")
+    environment = docker_cli.environment()
+    # DOCKER_HOST would switch the context off, and its TLS with it.
+    assert {name: environment[name] for name in docker_cli._VARIABLES if name in environment} == {
+        "DOCKER_CONTEXT": "staging"
+    }
+    (about,) = asked
+    assert about["base_url"] == "tcp://10.0.0.7:2376"
+    assert about["tls"].cert == (str(certificates / "cert.pem"), str(certificates / "key.pem"))
+    assert (about["tls"].ca_cert, about["tls"].verify) == (str(certificates / "ca.pem"), True)
+
+
+def test_a_context_that_skips_verification_does_so_for_both(client):
+    client(context(skip=True))
+
+    found = docker_cli.daemon()
+
+    assert (found.tls, found.verify) == (True, False)
+    assert found.variables == {"DOCKER_CONTEXT": "staging"}
+
+
+@pytest.mark.parametrize(("variable", "verify"), [("DOCKER_TLS_VERIFY", True), ("DOCKER_TLS", False)])
+def test_tls_of_the_environment_is_used_by_both(monkeypatch, certificates, variable, verify):
+    monkeypatch.setenv("DOCKER_HOST", "tcp://10.0.0.7:2376")
+    monkeypatch.setenv(variable, "1")
+    monkeypatch.setenv("DOCKER_CERT_PATH", str(certificates))
+
+    found = docker_cli.daemon()
+
+    assert found == Daemon(host="tcp://10.0.0.7:2376", tls=True, verify=verify, certificates=str(certificates))
+    assert found.variables == {
+        "DOCKER_HOST": "tcp://10.0.0.7:2376",
+        variable: "1",
+        "DOCKER_CERT_PATH": str(certificates),
+    }
+
+
+def test_tls_without_certificates_is_one_error(monkeypatch, tmp_path):
+    monkeypatch.setenv("DOCKER_HOST", "tcp://10.0.0.7:2376")
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+
+    with pytest.raises(NotReady, match=rf"reached with TLS, and {tmp_path}/config lacks ca\.pem: set DOCKER_CERT_PATH"):
+        docker_cli.daemon()
+
+
+def test_certificates_that_are_none_are_one_error(certificates):
+    daemon = Daemon(host="tcp://127.0.0.1:1", tls=True, certificates=str(certificates))
+
+    with pytest.raises(NotReady, match=r"the Docker daemon at tcp://127.0.0.1:1 does not answer"):
+        sdk.connect(daemon)
+
+
+@pytest.mark.parametrize(
+    ("variables", "advice"),
+    [
+        ({"DOCKER_CONTEXT": "gone"}, r"DOCKER_CONTEXT is 'gone': set it to one of `docker context ls`, or unset it"),
+        ({"DOCKER_TLS_VERIFY": "1"}, "set DOCKER_CERT_PATH to the folder of ca.pem"),
+        ({}, "choose one of `docker context ls` with `docker context use`"),
+    ],
+)
+def test_a_context_that_does_not_exist_is_an_error_and_not_the_default_daemon(client, monkeypatch, variables, advice):
+    client(fails=GONE)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    with pytest.raises(NotReady, match=f"which Docker daemon to use is not clear: .*context not found.*{advice}"):
+        docker_cli.daemon()
+
+
+@pytest.mark.parametrize("printed", [{"Name": "podman"}, {"no": "context"}])
+def test_what_prints_another_shape_is_an_error(client, printed):
+    client(printed)
+
+    with pytest.raises(NotReady, match="which Docker daemon to use is not clear"):
+        docker_cli.daemon()
+
+
+def test_a_misspelt_context_does_not_fall_back_to_the_local_runtime_but_what_nobody_named_does(client, monkeypatch):
+    client(fails=GONE)
+    assert choose_runtime("auto")[0] == "local"
+
+    monkeypatch.setenv("DOCKER_CONTEXT", "gone")
+
+    assert choose_runtime("auto") == ("compose", "the environment names a Docker daemon")
+
+
+def test_docker_over_ssh_is_refused_with_a_way_out(client):
+    client(context("far", "ssh://me@far"))
+
+    with pytest.raises(
+        NotReady, match=r"over ssh is not supported, and the current one is ssh://me@far: .*--chaos-runtime"
+    ):
+        docker_cli.require_engine()
+
+
+def test_what_the_client_says_of_an_odd_address_is_repeated(client, monkeypatch):
+    client(fails="unable to parse docker host `foo`")
+    monkeypatch.setenv("DOCKER_HOST", "foo")
+
+    with pytest.raises(
+        NotReady, match=r"no Docker daemon answers at foo: .*\(docker says: unable to parse docker host `foo`\)"
+    ):
+        docker_cli.require_engine()
+
+
+@pytest.mark.parametrize("runtime", ["auto", "compose"])
+def test_a_session_with_a_misspelt_context_is_one_error_before_anything_starts(client, pytester, monkeypatch, runtime):
+    client(fails=GONE)
+    monkeypatch.setenv("DOCKER_CONTEXT", "gone")
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    pytester.makepyfile(test_scenario=SCENARIO.format(fault='faults.kill("api")'))
+
+    result = pytester.runpytest_inprocess(
+        "-p", "pytest_llmchaos.plugin", f"--chaos-runtime={runtime}", "--chaos-backend=sim"
+    )
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: which Docker daemon to use is not clear*DOCKER_CONTEXT is 'gone'*"])
+    assert result.stderr.str().count("\n") == 1
