@@ -60,10 +60,13 @@ class Callers:
         self.pid, self.t0_unix_s, self.t0_monotonic_s = 1, time.time(), time.monotonic()
         self.sent.append(tuple(arrivals))
 
-    def launch(self, **_):
+    def launch(self):
         return None
 
-    start = stop = check_alive = launch
+    start = check_alive = launch
+
+    def stop(self, *, drain=True):
+        self.drained = getattr(self, "drained", drain)
 
 
 @pytest.fixture
@@ -206,20 +209,22 @@ class TestEnd:
     def test_leaves_the_tests_own_error_alone_where_no_gate_refuses_it(self, lab_of, own):
         lab = lab_of()
 
-        with pytest.raises(type(own)) as raised, lab.load(LOAD):
+        with pytest.raises(type(own)) as raised, lab.load(LOAD) as load:
             raise own
 
         assert raised.value is own
+        assert load.drained, "what became of open requests is evidence"
         assert verdicts(lab) == [("held", None)]
 
     @pytest.mark.parametrize("own", [Aborted("enough"), KeyboardInterrupt()])
     def test_is_not_judged_where_it_broke_off(self, lab_of, own):
         lab = lab_of(LoadNotHeld("late"))
 
-        with pytest.raises(type(own)), lab.load(LOAD):
+        with pytest.raises(type(own)), lab.load(LOAD) as load:
             raise own
 
         assert verdicts(lab) == [("invalid", f"{type(own).__name__}: {own}")]
+        assert not load.drained
 
 
 class TestName:

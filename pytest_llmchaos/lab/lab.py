@@ -221,9 +221,9 @@ class Lab:
             self.read_clocks()
             yield running
             self.read_clocks()
-        except BaseException:
+        except BaseException as error:
             self.running_load = None
-            running.stop(drain=False)
+            running.stop(drain=_leaves_evidence(error))
             raise
         finally:
             self.running_load = None
