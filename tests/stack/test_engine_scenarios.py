@@ -67,9 +67,8 @@ def test_every_fault_that_the_engine_knows_is_performed_here_on_its_own_or_in_a_
 @pytest.mark.sampled(share=0.25)
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f"{f} {dict(f.primitive.options)}")
 def test_a_fault_takes_hold_and_its_end_leaves_nothing(stack_lab, fault):
-    stack_lab.require_clean()
-    stack_lab.remediator.ensure(False)  # or it would be the one who heals
-    with stack_lab.load(loads.open_loop(rate_rps=8, max_tokens=4)):
+    # Without the remediator, or it would be the one who heals.
+    with stack_lab.load(loads.open_loop(rate_rps=8, max_tokens=4), remediator=False):
         stack_lab.hold_steady(1)
         with stack_lab.inject(fault) as injected:
             assert injected.victims == ("model-1",)
