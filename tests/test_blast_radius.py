@@ -319,16 +319,18 @@ def test_what_is_removed_must_carry_the_project_and_the_owner(monkeypatch):
 
     monkeypatch.setattr(docker_cli, "run", run)
 
-    assert removal.remove_owned(PROJECT, OWNER) == 6
+    assert removal.remove_owned(PROJECT, OWNER) == 8
 
     listings = [command for command in commands if "--format" in command]
-    assert len(listings) == 3
+    assert len(listings) == 4
+    assert [f"reference={PROJECT}*" in command for command in listings if "image" in command] == [True]
     for command in listings:
         assert f"label=com.docker.compose.project={PROJECT}" in command
         assert f"label=llmchaos.owner={OWNER}" in command
     first, *rest = [command for command in commands if command not in listings]
     assert first == ["docker", "rm", "--force", "--volumes", "one", "two"]
     assert sorted(rest) == [
+        ["docker", "image", "rm", "one", "two"],
         ["docker", "network", "rm", "one"],
         ["docker", "network", "rm", "two"],
         ["docker", "volume", "rm", "--force", "one", "two"],

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from pytest_llmchaos import faults
-from pytest_llmchaos.errors import NoVictim
+from pytest_llmchaos.errors import BadScenario, NoVictim
 
 SERVICES = ("api", "model-1", "model-2")
 KILL_API, KILL_2 = faults.kill("api"), faults.kill("model-2")
@@ -16,6 +16,14 @@ def test_together_hits_all_its_parts_at_once_and_two_patterns_hit_two_replicas()
 
     assert [act.after_s for act in acts] == [0.0, 0.0]
     assert {act.victim for act in acts} == {"model-1", "model-2"}
+
+
+@pytest.mark.parametrize("parts", [(faults.none(), faults.none()), (KILL_API, faults.none())], ids=str)
+def test_what_breaks_nothing_is_no_part_of_a_composition(parts):
+    with pytest.raises(BadScenario, match=r"each part of faults\.together must be something that breaks"):
+        faults.together(*parts)
+    with pytest.raises(BadScenario, match=r"must be something that breaks"):
+        faults.sequence(parts[0], then=parts[1], after_s=1)
 
 
 KILL_BOTH = faults.kill(["model-2", "model-*"])

@@ -207,6 +207,19 @@ def test_labels_go_onto_what_is_the_projects_own_and_the_rest_is_used_as_found(s
     ]
 
 
+def test_an_image_that_compose_names_is_labelled_and_one_of_the_users_name_is_not(subject, compose, tmp_path):
+    build = {"context": ".", "dockerfile": "Dockerfile"}
+    compose(services={"web": {"build": build}, "worker": {"build": build, "image": "shop/worker"}})
+
+    ComposeProject(subject, name=PROJECT, labels={"llmchaos.run": "r"}, directory=tmp_path).write_labels()
+
+    labels = '{"labels": {"llmchaos.run": "r"}'
+    assert (tmp_path / "compose.override.yaml").read_text().splitlines()[1:3] == [
+        f'  "web": {labels}, "build": {labels}}}}}',
+        f'  "worker": {labels}}}',
+    ]
+
+
 @pytest.mark.parametrize("command", ["run", "_answer"])
 def test_a_docker_command_cannot_wait_for_an_answer_from_the_terminal(monkeypatch, tmp_path, command):
     (tmp_path / "docker").write_text("#!/bin/sh\nread -r line && echo read\necho done\n")

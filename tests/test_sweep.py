@@ -580,7 +580,7 @@ def test_what_is_gone_hides_no_other_complaint(monkeypatch, said):
         )
 
     monkeypatch.setattr(
-        docker_cli, "run", lambda command, **_: "" if command[1] in {"network", "volume"} else run(command)
+        docker_cli, "run", lambda command, **_: "" if command[1] in {"network", "volume", "image"} else run(command)
     )
 
     with pytest.raises(NotReady, match="does not end" if "progress" in said else "device busy"):

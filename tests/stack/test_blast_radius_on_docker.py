@@ -144,6 +144,29 @@ def test_a_network_and_a_volume_of_fixed_name_are_refused_and_where_permitted_us
     assert weights() == "precious\n"
 
 
+def project_of(tiny):
+    return str(sessions.of_kind(tiny.reports, "stack")[-1]["project"])
+
+
+def test_an_image_that_is_built_for_a_run_is_gone_with_it(tmp_path):
+    require("sim")
+    tiny = tiny_stack.make(tmp_path / "tiny", tiny_stack.image(), fault="kill")
+    (tiny.folder / "Dockerfile").write_text(f"FROM {tiny.environment['TINY_IMAGE']}\n")
+    compose = tiny.folder / "compose.yaml"
+    compose.write_text(compose.read_text().replace("image: ${TINY_IMAGE}", "build: ."))
+
+    _, said = tiny.run()
+
+    assert re.search(r"\b1 passed\b", said), said
+    (up,) = sessions.of_kind(tiny.reports, "stack_up")
+    assert {used.split()[0] for used in up["images"].values()} == {
+        f"{project_of(tiny)}-desk",
+        f"{project_of(tiny)}-judge",
+    }
+    shown = ["docker", "image", "ls", "--format", "{{.Repository}}"]
+    assert not [name for name in docker_cli.run(shown).split() if name.startswith(project_of(tiny))]
+
+
 def test_a_living_sibling_is_never_swept(stack_lab):
     docker = in_docker()
 

@@ -127,7 +127,11 @@ class ComposeProject:
     def _override(self, config: reach.Config) -> str:
         """Flow style throughout: a value is JSON, which YAML reads, behind a tag of Compose where one is needed."""
         labelled, shared = json.dumps({"labels": self._labels}), reach.shared_names(config, self.name)
-        lines = ["services:", *(f"  {json.dumps(name)}: {labelled}" for name in config.services)]
+        # An image that Compose builds under the project's name is this run's; one with a name of its own is the user's.
+        built = json.dumps({"labels": self._labels, "build": {"labels": self._labels}})
+        lines = ["services:"]
+        for service, about in config.services.items():
+            lines.append(f"  {json.dumps(service)}: {built if about.build and not about.image else labelled}")
         for kind, found in (("networks", config.networks), ("volumes", config.volumes)):
             if found:
                 lines.append(f"{kind}:")

@@ -41,7 +41,10 @@ class Device(msgspec.Struct):
 
 
 class Service(msgspec.Struct):
-    """The keys of a service that can reach beyond its project."""
+    """The keys of a service that can reach beyond its project, and those that name its image."""
+
+    image: str = ""
+    build: dict[str, object] | None = None
 
     network_mode: str = ""
     pid: str = ""

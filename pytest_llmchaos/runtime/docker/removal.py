@@ -17,12 +17,13 @@ from pytest_llmchaos.runtime.docker import docker_cli
 STRAGGLER_S = 0.3
 REMOVAL_DEADLINE_S = 30.0
 MIN_COMMAND_S = 2.0  # or a command begun just before the deadline could not answer
+_TAGGED = "{{.Repository}}:{{.Tag}}"
 # What the engine says of a thing that is gone, or about to be.
 _NO_FAILURE = ("No such", "not found", "already in progress")
 
 
 def remove_owned(project: str, owner: str, *, deadline_s: float = REMOVAL_DEADLINE_S) -> int:
-    """Remove containers, networks and volumes of one run. Content with what is already gone.
+    """Remove containers, networks, volumes and built images of one run. Content with what is already gone.
 
     Whatever does not wait for another is asked for at the same time: most of a removal is the engine's own work.
 
@@ -61,8 +62,13 @@ def remove_dead(project: str, owner: str, *, deadline_s: float = REMOVAL_DEADLIN
 def _remove_round(project: str, owner: str, deadline: float) -> tuple[list[str], bool]:
     """Ask for the removal of all that there is. Returns their names, and whether the engine has ended all of it."""
     filters = ["--filter", f"label=com.docker.compose.project={project}", "--filter", f"label=llmchaos.owner={owner}"]
-    listings = (["docker", "ps", "--all"], ["docker", "network", "ls"], ["docker", "volume", "ls"])
-    shown = ("{{.ID}} {{.Names}}", "{{.ID}} {{.Name}}", "{{.Name}} {{.Name}}")
+    listings = (
+        ["docker", "ps", "--all", "--format", "{{.ID}} {{.Names}}"],
+        ["docker", "network", "ls", "--format", "{{.ID}} {{.Name}}"],
+        ["docker", "volume", "ls", "--format", "{{.Name}} {{.Name}}"],
+        # By the name that Compose gave: an image that its owner gave another one keeps that.
+        ["docker", "image", "ls", "--filter", f"reference={project}*", "--format", f"{_TAGGED} {_TAGGED}"],
+    )
 
     def run(command: list[str]) -> str:
         return docker_cli.run(command, timeout_s=max(MIN_COMMAND_S, deadline - time.monotonic()))
@@ -78,8 +84,8 @@ def _remove_round(project: str, owner: str, deadline: float) -> tuple[list[str],
         return True
 
     with ThreadPoolExecutor() as pool:
-        outputs = pool.map(run, [[*of, "--format", how, *filters] for of, how in zip(listings, shown, strict=True)])
-        containers, networks, volumes = (
+        outputs = pool.map(run, [[*listing, *filters] for listing in listings])
+        containers, networks, volumes, images = (
             dict(line.split(maxsplit=1) for line in output.splitlines() if line.strip()) for output in outputs
         )
         ended = remove(["docker", "rm", "--force", "--volumes", *containers]) if containers else True
@@ -87,8 +93,10 @@ def _remove_round(project: str, owner: str, deadline: float) -> tuple[list[str],
         removals = [["docker", "network", "rm", one] for one in networks] if ended else []
         if volumes and ended:
             removals.append(["docker", "volume", "rm", "--force", *volumes])
+        if images and ended:
+            removals.append(["docker", "image", "rm", *images])
         ended = all([ended, *pool.map(remove, removals)])
-    named = {"container": containers, "network": networks, "volume": volumes}
+    named = {"container": containers, "network": networks, "volume": volumes, "image": images}
     return [f"{kind} {name}" for kind, found in named.items() for name in found.values()], ended
 
 
