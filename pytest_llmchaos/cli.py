@@ -132,6 +132,7 @@ def doctor() -> int:
     if alone:
         _say(f"note  perhaps left over: {', '.join(alone)}; `llmchaos heal` says how to remove them by hand")
     if docker.unseen:
+        bad += docker_cli.is_wanted()
         _say(f"note  whether something is left over in Docker is not known: {docker.unseen}")
     elif not left and not alone:
         _say("ok    nothing is left over")

@@ -183,6 +183,41 @@ def test_the_doctor_calls_clean_only_what_was_looked_at(daemon, capsys, monkeypa
     assert not [line for line in said if "nothing is left over" in line]
 
 
+@pytest.mark.parametrize(
+    ("docker", "status"),
+    [
+        pytest.param(sweep.InDocker(), 0, id="clean"),
+        pytest.param(sweep.InDocker(dead={"llmchaos-gone": GONE}), 1, id="an orphan"),
+        pytest.param(sweep.InDocker(doubtful={"llmchaos-elsewhere": ELSEWHERE}), 0, id="a doubtful one"),
+        pytest.param(sweep.InDocker(unseen="it sleeps"), 1, id="not looked at"),
+    ],
+)
+@pytest.mark.parametrize("command", [("doctor",), ("heal", "--dry-run")], ids=" ".join)
+def test_the_exit_status_says_whether_the_machine_is_clean(monkeypatch, capsys, docker, status, command):
+    monkeypatch.setattr(docker_cli, "is_wanted", lambda: True)
+    monkeypatch.setattr(docker_cli, "require_engine", lambda: None)
+    monkeypatch.setattr(docker_cli, "run", lambda *_, **__: "1")
+    monkeypatch.setattr(sweep, "in_docker", lambda: docker)
+
+    assert cli.main(command) == status
+
+
+def test_heal_ends_with_status_1_where_something_stays(daemon, monkeypatch, capsys):
+    daemon(**STACKS)
+
+    def refuse(*_, **__):
+        raise NotReady("has active endpoints")
+
+    monkeypatch.setattr(removal, "remove_dead", refuse)
+
+    status, said = healed(capsys)
+
+    assert status == 1
+    assert "not removed llmchaos-gone: has active endpoints" in said
+    assert "removed 0, 2 stay" in said
+    assert "left alone llmchaos-elsewhere" in said
+
+
 def test_a_daemon_that_hangs_is_not_ready(capsys, monkeypatch, tmp_path):
     docker_that(monkeypatch, tmp_path, "exec sleep 60")
     monkeypatch.setattr(docker_cli, "ANSWER_DEADLINE_S", 0.1)
