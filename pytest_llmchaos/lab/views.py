@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from pytest_llmchaos.runtime.json_log import at_of
+
 if TYPE_CHECKING:
     from pytest_llmchaos.model import Runtime, ServiceState
 
@@ -50,9 +52,3 @@ class RemediatorView:
     def audit(self, since_unix_s: float = 0.0) -> list[Mapping[str, object]]:
         """What it saw and did since then, oldest first."""
         return [line for line in self._runtime.audit() if at_of(line) >= since_unix_s]
-
-
-def at_of(line: Mapping[str, object]) -> float:
-    """When an audit line was written; 0 if it does not say."""
-    at = line.get("at")
-    return float(at) if isinstance(at, int | float) else 0.0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pytest_llmchaos.errors import Inconclusive
 from pytest_llmchaos.evidence.trial_result import Coincidence, EventNote, ReadySpan
 from pytest_llmchaos.model import UNREADABLE, DeclaresSignals
+from pytest_llmchaos.runtime.json_log import at_of
 from pytest_llmchaos.trial.signals import Signal
 from pytest_llmchaos.trial.trial import Action
 
@@ -63,12 +64,7 @@ def _remediator_event(record: Record, line: Mapping[str, object]) -> EventNote:
     about = line.get("rule") or line.get("reason") or ""
     what = " ".join(f"{line.get('event')} {line.get('action') or ''} {line.get('service') or ''}: {about}".split())
     service = str(line.get("service") or "")
-    return EventNote(at_s=record.at_s(_at_unix_s(line)), source="remediator", what=what, service=service)
-
-
-def _at_unix_s(line: Mapping[str, object]) -> float:
-    at = line.get("at")
-    return float(at) if isinstance(at, int | float) else 0.0
+    return EventNote(at_s=record.at_s(at_of(line)), source="remediator", what=what, service=service)
 
 
 def signals_of(
@@ -85,7 +81,7 @@ def signals_of(
     ]
     found += [
         Signal(
-            after_s=record.at_s(_at_unix_s(line)) - from_s,
+            after_s=record.at_s(at_of(line)) - from_s,
             kind="rule",
             name=str(line.get("rule") or ""),
             service=str(line.get("service") or ""),
@@ -163,7 +159,7 @@ def _rules(audit: Audit) -> Iterator[_Signal]:
     for line in audit:
         if line.get("event") == "detected":
             rule, service = str(line.get("rule") or ""), str(line.get("service") or "")
-            yield _Signal(at_unix_s=_at_unix_s(line), name=rule, what=f"remediator rule {rule}", service=service)
+            yield _Signal(at_unix_s=at_of(line), name=rule, what=f"remediator rule {rule}", service=service)
 
 
 def _why_not_caused(signal: _Signal, injected: Injected, declared: Collection[str]) -> str | None:
@@ -186,7 +182,7 @@ def actions_of(record: Record, audit: Audit) -> tuple[Action, ...]:
     """The remediator's acts that have ended, from its audit log."""
     return tuple(
         Action(
-            at_s=record.at_s(_at_unix_s(line)),
+            at_s=record.at_s(at_of(line)),
             action=str(line.get("action") or ""),
             service=str(line.get("service") or ""),
             rule=str(line.get("rule") or ""),
@@ -238,9 +234,9 @@ def _has_acted(audit: Audit, service: str, at_unix_s: float) -> bool:
     for number, line in enumerate(audit):
         if line.get("event") != "intent" or line.get("service") != service:
             continue
-        begin_s = _at_unix_s(line)
+        begin_s = at_of(line)
         ends = (
-            _at_unix_s(later)
+            at_of(later)
             for later in audit[number + 1 :]
             if later.get("incident") == line.get("incident") and later.get("event") in {"done", "failed"}
         )
