@@ -276,7 +276,7 @@ OWN_TEXTS = {
         "schema",
         "service",
     ),
-    *("slos", "source", "started", "target", "targets", "trial", "victim"),
+    *("slos", "source", "started", "target", "targets", "tls", "trial", "victim"),
 }
 
 
