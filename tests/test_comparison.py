@@ -204,7 +204,8 @@ class TestSeen:
         return seen_by_callers(columns_of(samples), measure, bound_s, sight)
 
     def test_is_exact_where_the_callers_counted_themselves(self) -> None:
-        samples = [self.sample(0), self.sample(1, "refused"), self.sample(2, "cancelled"), self.sample(3, took_s=3)]
+        samples = [self.sample(0), self.sample(1, "refused"), self.sample(2, "cancelled"), self.sample(2, "left")]
+        samples.append(self.sample(3, took_s=3))
 
         assert self.seen("availability", None, None, *samples) == Seen(good=2, total=3)
         assert self.seen("e2e", 2.0, None, *samples) == Seen(good=1, total=3)

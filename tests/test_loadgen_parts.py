@@ -174,6 +174,16 @@ def test_callers_who_left_are_counted_with_those_that_slos_leave_out():
     assert "left" not in seen
 
 
+@pytest.mark.parametrize("load", ["", "001-1700000000.000"])
+def test_every_series_names_its_load_where_it_has_a_name(load):
+    samples = [sample for family in Counts(lambda: 0, load).collect() for sample in family.samples]
+
+    assert {sample.labels.get("load", "") for sample in samples} == {load}
+    assert {sample.name for sample in samples} == {
+        sample.name for family in Counts(lambda: 0).collect() for sample in family.samples
+    }
+
+
 def test_a_value_on_an_edge_is_inside_its_bucket():
     counts = Counts(lambda: 0)
     counts.count_end("ok", 2.0, 2.0, is_good=True)

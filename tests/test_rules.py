@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,24 @@ class TestSilence:
             if name.startswith("llmchaos_caller_") and "bucket" not in name
         }
         promtool(tmp_path, (series, 60, [never_fired(60)]))
+
+    def test_of_budgets_when_an_earlier_loads_outage_lies_within_a_window(self, tmp_path: Path) -> None:
+        """2 requests a second. The first load is refused for 5 s; 40 s later one request of the second load is."""
+        series: dict[str, Story] = {
+            caller_requests("first", "ok"): during(0, 35, lambda s: 0.0 if 20 <= s < 25 else 2.0),
+            caller_requests("first", "refused"): during(0, 35, lambda s: 2.0 if 20 <= s < 25 else 0.0),
+            caller_requests("second", "ok"): during(45, 90, lambda s: 1.0 if s == 65 else 2.0),
+            caller_requests("second", "refused"): during(45, 90, lambda s: 1.0 if s == 65 else 0.0),
+        }
+        promtool(tmp_path, (series, 90, [quiet_from(46, 90)]))
+
+    def test_is_broken_by_an_outage_of_the_load_that_is_on(self, tmp_path: Path) -> None:
+        series: dict[str, Story] = {
+            caller_requests("first", "ok"): during(0, 35, lambda s: 2.0),
+            caller_requests("second", "ok"): during(45, 90, lambda s: 0.0 if 65 <= s < 70 else 2.0),
+            caller_requests("second", "refused"): during(45, 90, lambda s: 2.0 if 65 <= s < 70 else 0.0),
+        }
+        promtool(tmp_path, (series, 90, [fired_at(70, "AvailabilityFastBurn")]))
 
     def test_of_errors_and_latency_when_the_api_is_restarted(self, tmp_path: Path) -> None:
         series = {
@@ -269,6 +288,22 @@ def test_a_description_with_quotes_and_braces_stays_one_text() -> None:
     groups = yaml.safe_load(rules([slo], "slo.yaml"))["groups"]
 
     assert {rule["annotations"]["description"] for rule in groups[0]["rules"] if "alert" in rule} == {odd}
+
+
+def caller_requests(load: str, outcome: str) -> str:
+    return f'llmchaos_caller_requests_total{{load="{load}",outcome="{outcome}"}}'
+
+
+def during(from_s: int, to_s: int, rate: Callable[[int], float]) -> Story:
+    """A load's counter: it is pushed from `from_s` on, and gone 10 s after the load's end, when the next one takes its place."""
+    grown = counted(lambda s: rate(s) if from_s <= s < to_s else 0.0)
+    return lambda second: grown(second) if from_s <= second < to_s + 10 else None
+
+
+def quiet_from(from_s: int, until_s: int) -> dict[str, Any]:
+    """No alert on a budget fires in between."""
+    expression = f'count_over_time(ALERTS{{slo="availability",alertstate="firing"}}[{until_s - from_s}s])'
+    return {"expr": expression, "eval_time": f"{until_s}s", "exp_samples": []}
 
 
 def fired_at(at_s: int, alert: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.slo.arithmetic import BURN_ALERTS, DAY_S, scaled_window_s
-from pytest_llmchaos.slo.recorded import error_ratio, error_ratio_expression
+from pytest_llmchaos.slo.recorded import error_ratio, error_ratio_expression, events_expression
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,7 +111,7 @@ def _group(slo: Slo, scale: float) -> str:
     for window in windows:
         lines += _record(error_ratio(window), slo, error_ratio_expression(slo, window))
         if window in longs:
-            lines += _record(events(window), slo, f"sum(increase({slo.total}[{window}]))")
+            lines += _record(events(window), slo, events_expression(slo, window))
     burn = f'{error_ratio(shown)}{{slo="{slo.name}"}} / {slo.error_budget:.6g}'
     lines += _record(f"slo:burn_rate:rate{shown}", slo, burn)
     for one in alerts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from bisect import bisect_left
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -41,6 +42,8 @@ class RunningLoad:
                 url=runtime.url(subject.api),
                 model=subject.model,
                 arrivals=tuple(arrivals),
+                # Unique in a Prometheus that outlives the run, too.
+                name=f"{directory.name}-{time.time():.3f}",
                 check=subject.check,
                 replica_header=subject.replica_header,
                 ready_path=subject.ready_path,

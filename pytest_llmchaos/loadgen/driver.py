@@ -61,7 +61,7 @@ class Driver:
         self._on_request = on_request
         self._caller = Caller(plan)
         self._inflight: dict[int, tuple[Arrival, Any]] = {}
-        self._counts = Counts(lambda: len(self._inflight))
+        self._counts = Counts(lambda: len(self._inflight), load=plan.name)
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self._counts)
         self._gateway = Gateway(plan.push_url, self._registry, worker) if plan.push_url else None

@@ -33,6 +33,7 @@ class LoadPlan:
     `check="sim-v1"` compares each answer with the text that the simulated engine derives from the prompt.
     A stream that was silent for `stall_s` when its time was up is `stalled`, one that still trickled is a `timeout`.
     `first_token="content"` waits for the answer's own text; "any" takes reasoning, a tool call or a refusal as well.
+    `name` tells one load's pushed counters from another's, in their label `load`; without one they have no such label.
     `ready_path` is asked once a second, and what it answers is recorded.
     `replica_header` is the response header that names the replica.
     When the load ends, open requests are waited for until each has ended or is older than its own limits (`good_ttft_s`
@@ -43,6 +44,7 @@ class LoadPlan:
     url: str
     model: str
     arrivals: tuple[Arrival, ...]
+    name: str = ""
     path: str = "/v1/chat/completions"
     headers: Mapping[str, str] = field(default_factory=dict)
     replica_header: str | None = None

@@ -61,8 +61,10 @@ class Histogram:
 class Counts:
     """All of the callers' series; a collector of prometheus_client. Every series exists, at 0, before the first request."""
 
-    def __init__(self, inflight: Callable[[], int]) -> None:
+    def __init__(self, inflight: Callable[[], int], load: str = "") -> None:
+        """`load` is the value of a label of that name on each series; without one there is no such label."""
         self._inflight = inflight
+        self._labels = {"load": load} if load else {}
         self.offered = 0
         self.good = 0
         self.outcomes: dict[Outcome, int] = dict.fromkeys(OUTCOMES, 0)
@@ -80,20 +82,29 @@ class Counts:
         self._duration[result].observe(e2e_s, result)
 
     def collect(self) -> Iterator[Metric]:
-        yield CounterMetricFamily(CALLER_OFFERED, "Requests that were due.", self.offered)
-        requests = CounterMetricFamily(CALLER_REQUESTS, "Requests that ended.", labels=["outcome"])
+        names, values = list(self._labels), list(self._labels.values())
+        offered = CounterMetricFamily(CALLER_OFFERED, "Requests that were due.", labels=names)
+        offered.add_metric(values, self.offered)
+        yield offered
+        requests = CounterMetricFamily(CALLER_REQUESTS, "Requests that ended.", labels=[*names, "outcome"])
         for outcome, count in self.outcomes.items():
             # SLOs leave out what callers cancelled, by whatever reason: they need one name for it.
             if outcome != "left":
-                requests.add_metric([outcome], count + (self.outcomes["left"] if outcome == "cancelled" else 0))
+                requests.add_metric(
+                    [*values, outcome], count + (self.outcomes["left"] if outcome == "cancelled" else 0)
+                )
         yield requests
-        yield CounterMetricFamily(CALLER_GOOD, "Ok requests inside every latency bound.", self.good)
+        good = CounterMetricFamily(CALLER_GOOD, "Ok requests inside every latency bound.", labels=names)
+        good.add_metric(values, self.good)
+        yield good
         for name, about, histograms in (
             (CALLER_TTFT, "From the due time to the first token.", self._ttft),
             (CALLER_DURATION, "From the due time to the end of the answer.", self._duration),
         ):
-            family = HistogramMetricFamily(name, about, labels=["result"])
+            family = HistogramMetricFamily(name, about, labels=[*names, "result"])
             for result, histogram in histograms.items():
-                family.add_metric([result], histogram.buckets(), histogram.sum_s)
+                family.add_metric([*values, result], histogram.buckets(), histogram.sum_s)
             yield family
-        yield GaugeMetricFamily(CALLER_INFLIGHT, "Requests without an answer yet.", self._inflight())
+        inflight = GaugeMetricFamily(CALLER_INFLIGHT, "Requests without an answer yet.", labels=names)
+        inflight.add_metric(values, self._inflight())
+        yield inflight
