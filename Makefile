@@ -71,6 +71,7 @@ test: setup programs ## within 15 minutes: lint, and of every kind of test those
 	@$(MINUTES) end
 
 test-all: BACKENDS = ollama llamacpp sim
+test-all: export LLMCHAOS_HEALTHY_TRIALS ?= 200
 test-all: setup programs ## every test, with new examples and in a new order; SEED=... repeats them
 	@$(MAKE) --no-print-directory parts DRAWN=--hypothesis-seed=$(SEED) ORDER=$(SEED) LANE='&& $(MINUTES) part sessions'
 	@echo "make test-all SEED=$(SEED) draws the same examples and the same order"
@@ -85,7 +86,7 @@ parts: $(VENV)/.ready $(VENV)/pytest-$(OLDEST_PYTEST)
 	$(PART) boundaries $(STACK_TESTS) $(BOUNDARIES)
 	$(PART) deaths $(STACK_TESTS) $(DYING) // $(STACK_TESTS) $(STANDING)
 	$(PART) trials $(STACK_TESTS) $(SHARING) $(LANE) $(STACK_TESTS) tests/stack $(LISTED:%=--ignore=%)
-	$(PART) alone $(STACK_TESTS) $(ALONE)
+	$(PART) alone $(STACK_TESTS) $(ALONE) tests/truth/test_false_alarms.py
 
 programs: $(VENV)/.ready ## what only tests need and no lock file has: haproxy, a browser
 	@$(BOOTSTRAP) programs

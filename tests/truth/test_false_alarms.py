@@ -1,0 +1,124 @@
+"""Healthy trials in a row, one for each seed: no alert, no action, nothing refuted, and nothing invalid but for the machine.
+
+They take about 10 s each on one stack. `LLMCHAOS_HEALTHY_TRIALS` says how many, `make test-all` asks for 200:
+`LLMCHAOS_HEALTHY_TRIALS=10 pytest tests/truth/test_false_alarms.py -s` prints the table of ten.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pytest_llmchaos import experiment, faults, loads
+from pytest_llmchaos.errors import (
+    LoadNotHeld,
+    NotReady,
+    PartialScrape,
+    PrometheusUnreachable,
+    StaleData,
+    verdict_of,
+)
+from pytest_llmchaos.lab.lab import Lab
+from pytest_llmchaos.plan.schedule import plan_trial
+from pytest_llmchaos.runtime.local import prerequisites
+from pytest_llmchaos.session.progress import Progress
+from pytest_llmchaos.session.run import Run
+from pytest_llmchaos.session.settings import Settings
+from pytest_llmchaos.trial.perform import Performed, perform
+
+COUNT = os.environ.get("LLMCHAOS_HEALTHY_TRIALS", "")
+# What a machine with other work does to a trial that measures; each error names it.
+HICCUPS = (LoadNotHeld, PartialScrape, StaleData, PrometheusUnreachable)
+MOST_HICCUPS = 0.1
+HEALTHY = experiment(
+    load=loads.open_loop(rate_rps=10, max_tokens=16), fault=faults.none(), steady_s=2, stable_s=2
+).kwargs["experiment"]
+
+pytestmark = [
+    pytest.mark.stack,
+    pytest.mark.nightly("a control arm of tests/stack/test_trials.py, and promtool's healthy soak"),
+    pytest.mark.skipif(not COUNT, reason="takes half an hour: LLMCHAOS_HEALTHY_TRIALS=200 asks for it"),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What one healthy trial came to: `held`, or in a word what it was instead, and the words for it."""
+
+    seed: int
+    what: str
+    why: str = ""
+
+
+def seen(seed: int, performed: Performed) -> Seen:
+    error, trial = performed.error, performed.trial
+    if trial is None:
+        is_hiccup = isinstance(error, HICCUPS)
+        what = f"hiccup: {type(error).__name__}" if is_hiccup else verdict_of(error or NotReady("no trial"))
+        return Seen(seed=seed, what=what, why=f"{type(error).__name__}: {error}")
+    alarms = (
+        ("alert", trial.alerts),
+        ("action", trial.actions),
+        ("finding", trial.findings),
+        ("failed", (trial.whole,) if trial.failed else ()),
+        ("replicas", () if trial.replicas.all_serve else (trial.replicas,)),
+    )
+    return next((Seen(seed=seed, what=what, why=str(why)) for what, why in alarms if why), Seen(seed=seed, what="held"))
+
+
+@pytest.fixture
+def healthy_lab(tmp_path: Path) -> Iterator[Lab]:
+    try:
+        prerequisites.require_packages("sim")
+        for program in ("prometheus", "prometheus-pushgateway"):
+            prerequisites.server(program)
+    except NotReady as error:
+        pytest.skip(str(error))
+    settings = Settings(
+        run="false-alarms",
+        seed=1,
+        runtime="local",
+        backend="sim",
+        reports=Path(os.environ.get("LLMCHAOS_HEALTHY_REPORTS", tmp_path)),
+        repeat=1,
+        worker="",
+        replay_line="pytest",
+    )
+    run = Run(settings, Progress(None, tty=False))
+    run.preflight()
+    run.announce([])
+    try:
+        yield run.lab()
+    finally:
+        run.close(0)
+
+
+def test_healthy_trials_raise_no_alarm(healthy_lab: Lab) -> None:
+    found: list[Seen] = []
+    for seed in range(1, int(COUNT) + 1):
+        plan = plan_trial(
+            scenario="healthy",
+            hypothesis="Nothing happens.",
+            experiment=HEALTHY,
+            fault=HEALTHY.faults[0],
+            repeat=0,
+            seed=seed,
+            services=healthy_lab.subject.targets,
+        )
+        found.append(seen(seed, perform(healthy_lab, plan)))
+    counts = Counter(one.what for one in found)
+    odd = [one for one in found if one.what != "held"]
+    lines = [f"{len(found)} healthy trials, seeds 1 to {COUNT}"]
+    lines += [f"{count:>5}  {what}" for what, count in counts.most_common()]
+    lines += [f"seed {one.seed}: {one.what}: {one.why}" for one in odd]
+    sys.stdout.write("\n" + "\n".join(lines) + "\n")
+
+    hiccups = sum(count for what, count in counts.items() if what.startswith("hiccup"))
+    assert [one for one in odd if not one.what.startswith("hiccup")] == []
+    assert hiccups <= MOST_HICCUPS * len(found)
