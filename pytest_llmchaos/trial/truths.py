@@ -93,7 +93,7 @@ def seen_by_callers(columns: Columns, measure: Measure, bound_s: float | None, s
     for code, due_s, first_s, end_s in zip(
         columns.outcomes, columns.due_s, columns.first_s, columns.end_s, strict=True
     ):
-        if code in {CANCELLED, LEFT} or (sight is not None and end_s > sight.until_s):
+        if code == CANCELLED or (sight is not None and end_s > sight.until_s):
             continue
         if code == LEFT:
             left += 1
