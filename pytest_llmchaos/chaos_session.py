@@ -191,7 +191,7 @@ class ChaosSession:
         """Write the claim's outcome to the journal, once: at its call, or where its trial proved nothing."""
         if not (found.when == "call" or (found.when == "setup" and not found.passed)):
             return
-        outcome = "error" if found.when == "setup" else found.outcome
+        outcome = "error" if found.when == "setup" and found.failed else found.outcome
         own = self.campaign.test.claim()
         for result in filter(None, own.values()):
             item.user_properties.extend(report.junit_properties(result))
@@ -202,6 +202,8 @@ class ChaosSession:
         message = None if found.passed else said
         trials = [name for name in (item.stash.get(TRIAL_NAME, None), *own) if name]
         self.campaign.note_claim(trials, item.nodeid, outcome, message)
+        if PLAN in item.stash and TRIAL_NAME not in item.stash:
+            self.campaign.note_unasked(item.stash[PLAN], item.nodeid, outcome, message)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:

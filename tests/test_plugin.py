@@ -206,6 +206,7 @@ def on_a_fake(chaos, monkeypatch, tmp_path):
     monkeypatch.setattr(Run, "lab", lab)
     monkeypatch.setattr("pytest_llmchaos.lab.lab.RunningLoad", Callers)
     monkeypatch.setattr(gates, "require_clean", lambda _: None)
+    monkeypatch.setattr(Lab, "read_clocks", lambda _: None)
     monkeypatch.setattr(injector, "prove_reverted", lambda *_: Proof(step="healed", witness="-", at_unix_s=0.0))
     monkeypatch.setattr(Kill, "observed", lambda *_: Proof(step="injected", witness="-", at_unix_s=0.0))
     monkeypatch.setattr(measurement_lock, "slot_file", lambda name: tmp_path / f"{name}.lock")
@@ -267,6 +268,40 @@ def test_skipped(lab):
         "test_late": "invalid",
         "test_skipped": "invalid",
     }
+
+
+@pytest.mark.parametrize("first", ["unasked", "asked"])
+def test_a_claim_that_did_not_come_to_ask_for_its_trial_is_its_claim_all_the_same(chaos, monkeypatch, pytester, first):
+    monkeypatch.setattr(
+        Campaign, "preflight", lambda self: self.run.announce([trial.entry for trial in self.schedule()])
+    )
+    asked = SCENARIO.partition("def test_two")[0]
+    unasked = """
+import pytest
+
+@pytest.fixture
+def broken():
+    raise OSError("no disk")
+
+def test_broken(broken, trial):
+    pass
+
+@pytest.mark.skip(reason="not today")
+def test_skipped(trial):
+    pass
+"""
+    head, sep, body = asked.partition("def test_one")
+    text = head + unasked + sep + body if first == "unasked" else asked + unasked
+
+    chaos(text=text).assert_outcomes(passed=1, errors=1, skipped=1)
+
+    run = next(pytester.path.glob("reports/*/run.json"))
+    (trial,) = json.loads(run.read_text())["trials"]
+    assert sorted((claim["nodeid"].split("::")[1], claim["outcome"]) for claim in trial["claims"]) == [
+        ("test_broken", "error"),
+        ("test_one", "passed"),
+        ("test_skipped", "skipped"),
+    ]
 
 
 def test_a_gate_that_makes_a_test_void_does_not_hide_what_the_test_had_found(on_a_fake, pytester):

@@ -41,6 +41,7 @@ class Campaign:
         self._performed: dict[Hashable, Performed] = {}
         self._claims_left: dict[Hashable, list[str]] = {}
         self._problems: list[str] = []
+        self._early: dict[Hashable, list[tuple[str, ClaimOutcome, str | None]]] = {}
         self._claimed: dict[tuple[str, str], ClaimOutcome] = {}
         self._cut_off: dict[Hashable, InvalidExperiment] = {}
         self._schedule: list[ScheduledTrial] = []
@@ -103,6 +104,8 @@ class Campaign:
             try:
                 self._performed[key] = performed = self._perform(plan)
                 _clear_frames(performed.error)
+                for claim in self._early.pop(key, ()):
+                    self.note_claim([performed.name] if performed.name else [], *claim)
             except BaseException as error:
                 if self._begun() > begun:
                     # By a time limit, say. Its other claims are about this trial, and not about another one.
@@ -171,6 +174,14 @@ class Campaign:
             if self._claimed.get((name, nodeid)) != outcome:
                 self._claimed[name, nodeid] = outcome
                 self._run.journal.note(Claim(trial=name, nodeid=nodeid, outcome=outcome, message=message))
+
+    def note_unasked(self, plan: TrialPlan, nodeid: str, outcome: ClaimOutcome, message: str | None) -> None:
+        """A claim that did not come to ask for its trial: another fixture failed, or it was skipped."""
+        performed = self._performed.get(plan.key)
+        if performed is None:
+            self._early.setdefault(plan.key, []).append((nodeid, outcome, message))
+        elif performed.name:
+            self.note_claim([performed.name], nodeid, outcome, message)
 
     def close(self, exit_status: int, *, whole_files: bool = True) -> list[str]:
         """Remove the stack. Returns what did not go well.
