@@ -16,13 +16,15 @@ from support.prometheus_server import history
 
 from pytest_llmchaos import faults
 from pytest_llmchaos.errors import StaleData, TruthsDisagree
-from pytest_llmchaos.model import Injection, Sample
+from pytest_llmchaos.lab.injector import Injected
+from pytest_llmchaos.model import Injection, RuntimeEvent, Sample
 from pytest_llmchaos.prometheus.queries import Prometheus, Target
 from pytest_llmchaos.slo.arithmetic import Slo
 from pytest_llmchaos.slo.recorded import error_ratio_expression
 from pytest_llmchaos.stats.columns import columns_of
 from pytest_llmchaos.trial import agreement
 from pytest_llmchaos.trial import judge as judging
+from pytest_llmchaos.trial.comparison import Comparison
 from pytest_llmchaos.trial.trial import Trial
 from pytest_llmchaos.trial.truths import Seen, Sight, measure_of, oddity, seen_by_callers
 
@@ -302,3 +304,43 @@ def test_what_callers_can_judge(name: str, metric: str, threshold_s: float | Non
     )
 
     assert measure_of(slo) == measure
+
+
+class TestBlindness:
+    """When a service could count nothing, by the runtime's events; else by the fault that hit it."""
+
+    def spells(self, *events: tuple[float, str], hit: Any = None, reverted_s: float | None = None) -> list[Any]:
+        injected = Injected()
+        injected.reverted_unix_s = None if reverted_s is None else 1000.0 + reverted_s
+        if hit is not None:
+            injected.proven = [(Injection(after_s=0.0, fault=hit.primitive, victim="api"), 1005.0)]
+        comparison = Comparison(
+            lab=None,  # type: ignore[arg-type]
+            record=SimpleNamespace(at_s=lambda unix_s: unix_s - 1000.0),  # type: ignore[arg-type]
+            samples=None,  # type: ignore[arg-type]
+            injected=injected,
+            events=[RuntimeEvent(at_unix_s=1000.0 + at_s, service="api", action=action) for at_s, action in events],
+            counted_unix_s=1030.0,
+        )
+        return [(round(a, 1), round(b, 1)) for a, b in comparison._blind_spells("api")]
+
+    def test_lasts_from_each_death_to_the_next_start(self) -> None:
+        events = [(5.0, "kill"), (5.0, "die"), (7.0, "start"), (9.0, "die"), (9.5, "start"), (12.0, "start")]
+
+        assert self.spells(*events) == [(3.8, 8.2), (7.8, 10.7)]
+
+    def test_lasts_while_it_is_frozen(self) -> None:
+        assert self.spells((5.0, "pause"), (7.0, "unpause")) == [(3.8, 8.2)]
+
+    def test_does_not_end_where_it_did_not_start_again(self) -> None:
+        assert self.spells((5.0, "die")) == [(3.8, float("inf"))]
+
+    @pytest.mark.parametrize(("reverted_s", "until_s"), [(9.0, 10.2), (None, float("inf"))])
+    def test_lasts_as_long_as_a_fault_without_such_events(self, reverted_s: float | None, until_s: float) -> None:
+        hit = faults.partition("api")
+
+        assert self.spells(hit=hit, reverted_s=reverted_s) == [(3.8, until_s)]
+
+    def test_is_not_of_a_service_that_is_flooded_or_that_nothing_hit(self) -> None:
+        assert self.spells(hit=faults.overload("api", times=2), reverted_s=9.0) == []
+        assert self.spells() == []

@@ -1,7 +1,9 @@
 """Counts that a reader pays for: imports inside functions, long hooks, `Any`."""
 
 import ast
+import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,37 @@ def test_hooks_are_short(told):
     told(f"hooks {len(found)}, the longest is {longest} with {found[longest]} lines (at most {MAX_HOOK_LINES})")
 
     assert {name: size for name, size in found.items() if size > MAX_HOOK_LINES} == {}
+
+
+def test_nothing_is_there_for_its_tests_alone():
+    """A function that only its tests call is a gate that nobody passes through."""
+    # What another library calls by its name: pytest and xdist, an HTTP parser, supervisord, requests, testcontainers.
+    called_by_name = re.compile(
+        r"pytest_\w+|_split_scope|on_\w+|__\w+__|handle_(read_event|write_event|error)|make_connection|_run_command"
+        r"|compose_command_property"
+    )
+    text = "\n".join([*sources(), *(path.read_text() for path in documented_in())])
+    used = Counter(re.findall(r"\w+", text))
+    defined = {
+        node.name
+        for source in sources()
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    }
+
+    assert {name for name in defined if used[name] == 1 and not called_by_name.fullmatch(name)} == set()
+
+
+def documented_in():
+    """Where else a public name is used: templates, benchmarks, scenarios, documents and the packaging."""
+    yield from (PACKAGE.parent / name for name in ("README.md", "pyproject.toml"))
+    for folder, pattern in (
+        ("pytest_llmchaos", "*.j2"),
+        ("benchmarks", "*.py"),
+        ("scenarios", "*.py"),
+        ("docs", "*.md"),
+    ):
+        yield from (PACKAGE.parent / folder).rglob(pattern)
 
 
 def test_any_is_rare(told):

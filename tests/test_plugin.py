@@ -92,6 +92,15 @@ def test_a_claim_that_does_not_hold_fails_and_shows_its_values(chaos, double):
     result.stdout.fnmatch_lines(["*'unknown' == 'remediator'*"])
 
 
+def test_a_control_arm_that_its_judge_refutes_fails_and_is_no_error(chaos, double):
+    double.error = errors.UnprovokedReaction("outside of any fault the remediator did restart api by rule x")
+
+    result = chaos(fault="faults.none()")
+
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["*outside of any fault the remediator did restart api by rule x*"])
+
+
 def test_a_trial_that_proves_nothing_is_an_error_for_every_claim_and_never_a_pass(chaos, double):
     double.error = errors.FaultNotObserved("kill api: no witness saw it")
 

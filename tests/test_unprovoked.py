@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from support.judged_world import KILLED_S, Performed, judge
 
 from pytest_llmchaos import faults
 from pytest_llmchaos.errors import Refuted, UnprovokedReaction, verdict_of
+from pytest_llmchaos.lab import gates, injector
 from pytest_llmchaos.lab.injector import Injected
 from pytest_llmchaos.lab.reasons import FAULT_TAIL_S, Reasons
 from pytest_llmchaos.prometheus.queries import Prometheus
@@ -145,3 +147,36 @@ def test_what_is_done_inside_a_block_explains_what_comes_shortly_after_it() -> N
 
     assert reasons.explains_action(now + 4)
     assert not reasons.explains_action(now + 6)
+
+
+class TestLab:
+    """What the lab does is noted as a reason where it is done."""
+
+    def test_a_fault_is_a_reason_until_a_while_after_its_revert(
+        self, performed: Performed, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(injector, "time", SimpleNamespace(time=performed.runtime.now, monotonic=time.monotonic))
+        performed.lab.signals = SimpleNamespace(fault=lambda *_, **__: None)  # type: ignore[assignment]
+        begin = time.time()
+        with performed.lab.recording(), performed.lab.inject(faults.kill("api")):
+            pass
+
+        reasons = performed.lab.reasons
+        assert reasons.explains_action(begin + 1)
+        assert reasons.explains_alert(begin + FAULT_TAIL_S - 1)
+        assert not reasons.explains_action(begin - 1)
+        assert not reasons.explains_action(time.time() + FAULT_TAIL_S + 1)
+
+    def test_what_is_put_right_before_a_load_is_a_reason(self, performed: Performed) -> None:
+        performed.runtime.kill("model-1")
+
+        gates._put_right(performed.lab, "model-1")
+        gates._put_right(performed.lab, "model-2")
+
+        assert performed.runtime.state("model-1").running
+        assert performed.lab.reasons.explains_action(time.time() + 1)
+
+    def test_what_runs_needs_no_reason(self, performed: Performed) -> None:
+        gates._put_right(performed.lab, "model-2")
+
+        assert not performed.lab.reasons.explains_action(time.time() + 1)
