@@ -4,12 +4,15 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from support.waiting import until
 
 from pytest_llmchaos.cleanup import watchdog
+from pytest_llmchaos.evidence.run_manifest import RunManifest
 from pytest_llmchaos.host import identity
+from pytest_llmchaos.runtime.docker import docker_cli
 
 # Prints the number of its watchdog and of a child that has all its descriptors, and ends as it is told to.
 PYTEST = """
@@ -70,6 +73,22 @@ def test_a_goodbye_is_enough_while_a_forked_child_lives(session, tmp_path):
     assert process.wait(timeout=20) == 0, "dismiss() waited for the pipe's end, and killed the watchdog"
     assert not identity.process_started(dog)
     assert (tmp_path / "watchdog.log").read_text() == ""
+
+
+def test_the_watchdog_asks_the_daemon_of_its_run_also_if_another_context_is_chosen_meanwhile(tmp_path, monkeypatch):
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setattr(docker_cli, "daemon", lambda: docker_cli.Daemon(host="unix:///chosen/docker.sock"))
+    about = {"runtime": "compose", "project": "p", "owner": identity.owner_label(), "owned": True}
+    manifest = RunManifest(**about, journal=str(tmp_path / "none"), directory=str(tmp_path))
+
+    dog = watchdog.start(manifest, tmp_path / "watchdog.log")
+    try:
+        until(lambda: b"cleanup.watchdog" in Path(f"/proc/{dog.pid}/cmdline").read_bytes())
+        environment = Path(f"/proc/{dog.pid}/environ").read_bytes().split(b"\0")
+    finally:
+        dog.dismiss()
+
+    assert b"DOCKER_HOST=unix:///chosen/docker.sock" in environment
 
 
 @pytest.fixture

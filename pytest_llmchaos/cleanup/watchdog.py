@@ -21,7 +21,7 @@ from pytest_llmchaos.evidence import journal
 from pytest_llmchaos.evidence.journal_lines import Process
 from pytest_llmchaos.evidence.run_manifest import RunManifest, manifest_from
 from pytest_llmchaos.host.identity import liveness, process_started
-from pytest_llmchaos.runtime.docker import removal
+from pytest_llmchaos.runtime.docker import docker_cli, removal
 from pytest_llmchaos.runtime.local.cleanup import remove_run
 
 GOODBYE = b"clean\n"
@@ -72,6 +72,8 @@ def start(manifest: RunManifest, log: Path) -> Watchdog:
             [sys.executable, "-m", "pytest_llmchaos.cleanup.watchdog", str(read_fd), manifest.to_json()],
             pass_fds=[read_fd],
             start_new_session=True,
+            # The same daemon, also if the user switches to another docker context meanwhile.
+            env=docker_cli.environment() if manifest.runtime == "compose" else None,
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,

@@ -242,4 +242,4 @@ def list_rows(kind: str, *filters: str) -> list[dict[str, object]]:
         command.append("--all")
     for one in filters:
         command += ["--filter", one]
-    return [json.loads(line) for line in run(command).splitlines() if line.strip()]
+    return [json.loads(line) for line in run(command, timeout_s=ANSWER_DEADLINE_S).splitlines() if line.strip()]
