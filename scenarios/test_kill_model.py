@@ -1,7 +1,7 @@
 """Losing one replica costs callers next to nothing while the other serves; losing both is repaired within 30 s.
 
 The gateway sends requests on to the replica that is left; the remediator starts what is gone. Without the remediator the
-lost replica stays away for 8 s: each request of that time needs the gateway's breaker, probe or second attempt. On a real
+lost replica stays away for 12 s: each request of that time needs the gateway's breaker, probe or second attempt. On a real
 model the load is light: few requests meet the lost replica there, so it says little of retries and slow starts.
 """
 
@@ -15,7 +15,7 @@ one_replica = experiment(
     load=LOAD, light_load=LIGHT, fault=faults.kill("model-1"), steady_s=6, stable_s=6, repair_within_s=40
 )
 unrepaired = experiment(
-    load=LOAD, light_load=LIGHT, fault=faults.kill("model-1"), steady_s=4, repair_within_s=8, remediator=False
+    load=LOAD, light_load=LIGHT, fault=faults.kill("model-1"), steady_s=4, repair_within_s=12, remediator=False
 )
 both_replicas = experiment(load=LOAD, light_load=LIGHT, fault=BOTH, steady_s=6, stable_s=6, repair_within_s=60)
 control = experiment(load=LOAD, light_load=LIGHT, fault=faults.none(), steady_s=4)
@@ -49,7 +49,7 @@ def test_a_lost_replica_that_nothing_repairs_pages(trial):
 
 @unrepaired
 def test_the_other_replica_serves_while_nothing_repairs_the_lost_one(trial):
-    assert trial.during_fault.availability >= 0.97
+    assert trial.during_fault.availability >= 0.95
     assert trial.during_fault.ttft_s.p95 <= 2
     assert trial.silently_truncated == 0
     assert trial.whole.count_of("corrupted") == 0

@@ -18,6 +18,13 @@ def test_every_file_of_a_backend_s_stack_is_there(backend):
     assert ("LLMCHAOS_BACKEND", backend) in lab.extra_env
 
 
+def test_the_remediator_may_be_hit_by_name_and_is_no_target_that_trials_wait_for():
+    lab = lab_subject("sim")
+
+    assert lab.targets == ("api", "model-1", "model-2")
+    assert lab.may_hit == ("api", "model-1", "model-2", "remediator")
+
+
 def test_an_unknown_backend_names_those_there_are():
     with pytest.raises(BadScenario, match="must be one of ollama, llamacpp, sim, got 'gpt'"):
         lab_subject("gpt")

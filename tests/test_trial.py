@@ -317,3 +317,11 @@ def test_times_of_a_sample_count_from_when_it_was_due():
 
     assert (late.ttft_s, late.e2e_s) == (0.5, 2.0)
     assert sample(1.0, "refused").ttft_s is None
+
+
+def test_attempts_per_request_are_kept_where_they_are_known(record, trial):
+    kept = [
+        judged_result(record, trial(attempts=of)).attempts_per_request for of in (1.05, CounterReset("reset"), None)
+    ]
+
+    assert kept == [1.05, None, None]

@@ -297,6 +297,7 @@ class TrialResult(Planned, frozen=True, kw_only=True):
             "time_to_settle_s",
             "recovery_resolution_s",
             "relapsed_s",
+            "attempts_per_request",
             "coincident",
             "samples",
             "plan",
@@ -331,6 +332,8 @@ class TrialResult(Planned, frozen=True, kw_only=True):
     """From the end of a passing fault until the service was good for good."""
     recovery_resolution_s: float | None = None
     """How much shorter the time to recover or to settle may really have been: the spacing of what saw it."""
+    attempts_per_request: float | None = None
+    """Requests that the service sent to its replicas per request taken, by its own counters over the whole trial."""
     relapsed_s: float | None = None
     """From the start of the fault until a service that had been good again was bad again."""
     repaired_by: str | None = None

@@ -85,6 +85,7 @@ def judged_result(record: Record, trial: Trial) -> TrialResult:
         recovery_resolution_s=trial.recover.resolution_s if trial.settle.took_s is None else trial.settle.resolution_s,
         relapsed_s=trial.relapsed_s,
         repaired_by=trial.repaired_by,
+        attempts_per_request=round(trial.attempts, 4) if isinstance(trial.attempts, float) else None,
         phases=tuple(phase_of(name, window) for name, window in trial.windows.items() if name not in NOT_PHASES),
         slos=tuple(map(_slo, trial.slos.values())),
         load=trial.load,
