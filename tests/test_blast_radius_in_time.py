@@ -29,19 +29,27 @@ SINGLE = st.builds(
 )
 
 
-def together(one, other):
-    """Both at once, unless that is the same act twice."""
-    try:
-        return faults.together(one, other)
-    except BadScenario:
-        reject()
+def unless_an_act_is_there_twice(compose):
+    """The composition; one in which an act comes twice at an instant is refused, and no example."""
+
+    def made(*parts):
+        try:
+            return compose(*parts)
+        except BadScenario:
+            reject()
+
+    return made
+
+
+together = unless_an_act_is_there_twice(faults.together)
+sequence = unless_an_act_is_there_twice(lambda one, other, gap: faults.sequence(one, then=other, after_s=gap))
 
 
 COMPOSED = st.recursive(
     SINGLE,
     lambda inner: st.one_of(
         st.builds(together, inner, inner),
-        st.builds(lambda a, b, gap: faults.sequence(a, then=b, after_s=gap), inner, inner, st.integers(1, 9)),
+        st.builds(sequence, inner, inner, st.integers(1, 9)),
         st.builds(
             lambda n, among: faults.random(n=n, among=among), st.integers(1, 6), st.lists(inner, min_size=1, max_size=3)
         ),
