@@ -16,6 +16,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from figures import Figure, figure, publish
@@ -30,6 +31,7 @@ from pytest_llmchaos.plan.schedule import plan_trial
 from pytest_llmchaos.session.progress import Progress
 from pytest_llmchaos.session.run import Run
 from pytest_llmchaos.session.settings import Settings
+from pytest_llmchaos.subject.lab import Subject
 from pytest_llmchaos.trial.perform import perform
 from pytest_llmchaos.trial.trial import Trial
 
@@ -81,6 +83,11 @@ def once(lab: Lab, name: str, number: int, directory: Path) -> dict[str, float]:
     return found
 
 
+def alone(subject: Subject) -> Subject:
+    """The subject without its own counters: they count the onlooker's requests too, of which the callers know nothing."""
+    return replace(subject, availability_query=None, latency_shares=())
+
+
 def told_by(trial: Trial, times: Sequence[str]) -> dict[str, float]:
     """The instrument's own times."""
     return {one: float(getattr(trial, f"time_to_{one}")) for one in times}
@@ -107,6 +114,7 @@ def measure(rounds: int, keep: Path | None) -> dict[str, Figure]:
             run.preflight()
             run.announce([])
             lab = run.lab()
+            lab.subject = alone(lab.subject)
             for number in range(rounds):
                 for name in FAULTS:
                     try:

@@ -1,6 +1,7 @@
 """Times against an independent witness: a process that shares no code and no path with the instrument."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from moments import Blind, complaints, differences, seen
@@ -18,8 +19,11 @@ PERFORMANCES = 3  # until the witness itself had a clear view; a difference is n
 
 
 @pytest.fixture
-def both(trial_of, stack_lab, tmp_path):
+def both(trial_of, stack_lab, tmp_path, monkeypatch):
     """A trial, and what the witness saw of it."""
+    # The service's own counters count the witness' requests too, of which the callers know nothing.
+    alone = replace(stack_lab.subject, availability_query=None, latency_shares=())
+    monkeypatch.setattr(stack_lab, "subject", alone)
 
     def performed(fault):
         stack_lab.require_clean()
