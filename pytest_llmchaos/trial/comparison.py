@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import Inconclusive, TruthsDisagree
@@ -64,17 +64,21 @@ class Comparison:
     def _oddity(self, slo: Slo, measure: Measure) -> str | None:
         columns, bound_s = self.samples.columns, slo.threshold_s
         is_pushed = slo.good.startswith(CALLERS) and slo.total.startswith(CALLERS)
-        services = {self.lab.subject.api} if is_pushed else {self.lab.subject.api, *self.injected.victims}
-        sight = self._sight(services, counts_failures=is_pushed)
-        sighted = seen_by_callers(columns, measure, bound_s, sight)
-        exact = seen_by_callers(columns, measure, bound_s, None) if is_pushed else sighted
         try:
             slo_says = self._pushed(slo) if is_pushed else self._share(slo.good, slo.total)
         except Inconclusive:
             return None  # what cannot answer contradicts nothing: a claim on this SLO raises why
-        if slo_says is None or not exact.total or not sighted.total:
+        all_seen = seen_by_callers(columns, measure, bound_s, None)
+        if slo_says is None or not all_seen.total:
             return None
         service_says = self._service_says(measure, slo) if is_pushed else None
+        if not self._floods and oddity(slo.name, all_seen, replace(all_seen), slo_says, service_says) is None:
+            return None  # nothing has to be explained, which costs another look at every sample
+        services = {self.lab.subject.api} if is_pushed else {self.lab.subject.api, *self.injected.victims}
+        sighted = seen_by_callers(columns, measure, bound_s, self._sight(services, counts_failures=is_pushed))
+        exact = all_seen if is_pushed else sighted
+        if not sighted.total:
+            return None
         return oddity(slo.name, exact, sighted, slo_says, service_says)
 
     @property
