@@ -1,0 +1,273 @@
+"""Mutation testing of the rooms that a verdict rests on: small changes of the source, one at a time, and whether a quick test fails.
+
+cosmic-ray makes the mutants. Those that are drawn by the seed are tried within the time given, in two copies of the tree side by side. Of
+the tests that tests/mutants.toml lists, those run that reach a changed line; coverage finds out which. What no test notices is printed with
+its change. Exit status 1 where fewer than the goal are noticed, 2 where nothing could be measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import queue
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import tomllib
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cosmic_ray.ast import ast_nodes, get_ast
+from cosmic_ray.mutating import mutate_code
+from cosmic_ray.plugins import get_operator, operator_names
+from coverage import CoverageData
+
+from support.copies import ROOT, copy_tree, environment_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+LIST = ROOT / "tests" / "mutants.toml"
+GOAL = 0.9
+LANES = 2
+TEST_LIMIT_S = 60.0
+HEADERS = ("--", "++", "@@")
+PYTEST = ("-q", "--no-header", "--hypothesis-profile=gate", "-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:xdist")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Equivalent:
+    """A mutant that no test can notice: the line after the change, and why nothing differs."""
+
+    file: str
+    line: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mutant:
+    """One change: the operator's `occurrence`th place in a file, and its code with that change."""
+
+    file: str
+    operator: str
+    occurrence: int
+    code: str
+    diff: tuple[str, ...]
+    lines: frozenset[int]
+
+    @property
+    def room(self) -> str:
+        return Path(self.file).parts[1]
+
+    def __str__(self) -> str:
+        return "\n".join([f"{self.file}: {self.operator.partition('/')[2]}", *(f"    {line}" for line in self.diff)])
+
+
+def places(rooms: Sequence[str]) -> list[tuple[str, str, int]]:
+    """Every (file, operator, occurrence) that cosmic-ray would change in these rooms."""
+    found = []
+    operators = [(name, operator()) for name in operator_names() if not (operator := get_operator(name)).arguments()]
+    for path in sorted(path for room in rooms for path in (ROOT / "pytest_llmchaos" / room).rglob("*.py")):
+        nodes = list(ast_nodes(get_ast(path.read_text())))
+        for name, operator in operators:
+            count = sum(1 for node in nodes for _ in operator.mutation_positions(node))
+            found += [(str(path.relative_to(ROOT)), name, number) for number in range(count)]
+    return found
+
+
+class _Run(ast.NodeTransformer):
+    """What of a module runs: without annotations, docstrings and imports for type checkers."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:  # noqa: N802 - ast's own name
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            return None
+        return self.generic_visit(node)
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        node.annotation = None
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:  # noqa: N802 - ast's own name
+        node.annotation = ast.Constant(value=None)
+        return self.generic_visit(node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:  # noqa: N802 - ast's own name
+        node.returns = None
+        return self.generic_visit(node)
+
+
+def runs_the_same(code: str, mutated: str) -> bool:
+    """Whether two sources differ in nothing that runs."""
+    return ast.dump(_Run().visit(ast.parse(code))) == ast.dump(_Run().visit(ast.parse(mutated)))
+
+
+def mutant(place: tuple[str, str, int]) -> Mutant | None:
+    """The mutant of a place; None where it is no change of what runs."""
+    file, name, occurrence = place
+    code = (ROOT / file).read_text()
+    mutated = mutate_code(code, get_operator(name)(), occurrence)
+    try:
+        if mutated is None or runs_the_same(code, mutated):
+            return None
+    except SyntaxError:
+        return None
+    before, after = code.splitlines(), mutated.splitlines()
+    diff = tuple(line for line in difflib.unified_diff(before, after, n=0, lineterm="") if line[:2] not in HEADERS)
+    changed = [block for block in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes() if block[0] != "equal"]
+    lines = frozenset(number + 1 for _, first, last, *_ in changed for number in range(first, max(last, first + 1)))
+    return Mutant(file=file, operator=name, occurrence=occurrence, code=mutated, diff=diff, lines=lines)
+
+
+class Reach:
+    """Which tests reach which line, by one run under coverage."""
+
+    CONFIG = "[run]\ndynamic_context = test_function\nsource = pytest_llmchaos\ndata_file = {data}\n"
+
+    def __init__(self, tree: Path, tests: Mapping[str, Sequence[str]]) -> None:
+        self._tree = tree
+        self._tests = tests
+        config, data = tree / "mutants.coveragerc", tree / "mutants.coverage"
+        config.write_text(self.CONFIG.format(data=data))
+        files = dict.fromkeys(f"tests/{name}.py" for names in tests.values() for name in names)
+        command = [sys.executable, "-m", "coverage", "run", f"--rcfile={config}", "-m", "pytest", *PYTEST, *files]
+        done = subprocess.run(
+            command, cwd=tree, env=environment_of(tree), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise ValueError(f"the tests fail without any change:\n{done.stdout[-2000:]}")
+        self._data = CoverageData(str(data))
+        self._data.read()
+
+    def tests_of(self, mutant: Mutant) -> list[str]:
+        """The tests that reach the changed lines; all of the room where lines run at import. Empty where none does."""
+        by_line = self._data.contexts_by_lineno(str(self._tree / mutant.file))
+        contexts = {context for line in mutant.lines for context in by_line.get(line, [])}
+        if "" in contexts:
+            return [f"tests/{name}.py" for name in self._tests[mutant.room]]
+        return sorted(f"tests/{file}.py::{test}" for file, _, test in (one.rpartition(".") for one in contexts))
+
+
+class Lane:
+    """A copy of the tree in which mutants are tried one after the other."""
+
+    def __init__(self, folder: Path) -> None:
+        self.tree = copy_tree(folder)
+
+    def is_noticed(self, mutant: Mutant, tests: Sequence[str]) -> bool:
+        """Whether one of the tests fails, or does not end."""
+        path = self.tree / mutant.file
+        before = path.read_text()
+        path.write_text(mutant.code)
+        try:
+            return not self._passes(tests)
+        finally:
+            path.write_text(before)
+
+    def _passes(self, tests: Sequence[str]) -> bool:
+        if not tests:
+            return True
+        command = [sys.executable, "-m", "pytest", "-x", *PYTEST, *tests]
+        try:
+            done = subprocess.run(
+                command, cwd=self.tree, env=environment_of(self.tree), stdin=subprocess.DEVNULL, capture_output=True,
+                timeout=TEST_LIMIT_S, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return False
+        return done.returncode == 0
+
+
+def is_equivalent(mutant: Mutant, known: Sequence[Equivalent]) -> bool:
+    """Whether the list of equivalent mutants has this one, by its file and its changed line."""
+    changed = {line[1:].strip() for line in mutant.diff if line.startswith("+")}
+    return any(one.file == mutant.file and one.line in changed for one in known)
+
+
+def drawn(rooms: Sequence[str], seed: int) -> Iterator[Mutant]:
+    """Mutants in the order of the seed."""
+    everything = places(rooms)
+    random.Random(seed).shuffle(everything)
+    return (one for place in everything if (one := mutant(place)) is not None)
+
+
+def wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson, 1927)."""
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
+    return middle - half, middle + half
+
+
+def main(arguments: Sequence[str]) -> int:
+    listed = tomllib.loads(LIST.read_text())
+    tests: dict[str, list[str]] = listed["tests"]
+    known = [Equivalent(**one) for one in listed.get("equivalent", [])]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**16), help="draws the mutants")
+    parser.add_argument("--minutes", type=float, default=5.0, help="how long to try mutants (default: 5); inf for all")
+    parser.add_argument("--room", action="append", choices=sorted(tests), help="of these rooms alone")
+    given = parser.parse_args(arguments)
+    rooms = given.room or sorted(tests)
+    end = time.monotonic() + 60 * given.minutes
+    tried: Counter[str] = Counter()
+    noticed: Counter[str] = Counter()
+    survivors: list[Mutant] = []
+    with tempfile.TemporaryDirectory(prefix="llmchaos-mutants-") as folder:
+        lanes = [Lane(Path(folder, str(number))) for number in range(LANES)]
+        try:
+            reach = Reach(lanes[0].tree, {room: tests[room] for room in rooms})
+        except ValueError as error:
+            print(f"nothing can be measured: {error}")
+            return 2
+        waiting: queue.SimpleQueue[Mutant | None] = queue.SimpleQueue()
+        lock = threading.Lock()
+
+        def work(lane: Lane) -> None:
+            while (one := waiting.get()) is not None and time.monotonic() < end:
+                seen = lane.is_noticed(one, reach.tests_of(one))
+                with lock:
+                    tried[one.room] += 1
+                    noticed[one.room] += seen
+                    if not seen:
+                        survivors.append(one)
+                        print(f"not noticed: {one}", flush=True)
+
+        threads = [threading.Thread(target=work, args=(lane,)) for lane in lanes]
+        for thread in threads:
+            thread.start()
+        for one in drawn(rooms, given.seed):
+            if time.monotonic() > end:
+                break
+            if not is_equivalent(one, known):
+                waiting.put(one)
+                while waiting.qsize() > LANES and time.monotonic() < end:
+                    time.sleep(0.05)
+        for _ in threads:
+            waiting.put(None)
+        for thread in threads:
+            thread.join()
+    return report(rooms, tried, noticed, given.seed)
+
+
+def report(rooms: Sequence[str], tried: Counter[str], noticed: Counter[str], seed: int) -> int:
+    """Print the table. 0 where the goal is reached."""
+    if not tried.total():
+        print("no mutant was tried: give more --minutes")
+        return 2
+    print(f"\n| room | mutants tried | noticed | share |\n|---|---|---|---|")
+    for room in [*rooms, "all"]:
+        n, seen = (tried.total(), noticed.total()) if room == "all" else (tried[room], noticed[room])
+        print(f"| {room} | {n} | {seen} | {f'{seen / n:.0%}' if n else '-'} |")
+    share = noticed.total() / tried.total()
+    low, high = wilson(share, tried.total())
+    print(f"\n{share:.1%} of {tried.total()} noticed (95 % interval {low:.0%} to {high:.0%}), goal {GOAL:.0%}; --seed {seed} draws them again")
+    return 0 if share >= GOAL else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

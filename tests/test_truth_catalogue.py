@@ -1,0 +1,51 @@
+"""The catalogue of defects fits the source as it is now; tests/truth/ performs it."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from pytest_llmchaos import errors
+from truth import table
+from truth.defects import ROOT
+from truth.instrument_defects import INSTRUMENT_DEFECTS
+from truth.subject_defects import SUBJECT_DEFECTS
+
+ALL = (*SUBJECT_DEFECTS, *INSTRUMENT_DEFECTS)
+
+
+def test_there_are_as_many_as_were_promised():
+    assert len(SUBJECT_DEFECTS) >= 60
+    assert len(INSTRUMENT_DEFECTS) >= 20
+
+
+def test_a_name_is_given_once():
+    assert len({defect.name for defect in ALL}) == len(ALL)
+
+
+@pytest.mark.parametrize("defect", ALL, ids=lambda defect: defect.name)
+def test_a_defect_fits_the_source(defect):
+    assert defect.patches
+    assert [problem for patch in defect.patches if (problem := patch.problem())] == []
+
+
+@pytest.mark.parametrize("defect", SUBJECT_DEFECTS, ids=lambda defect: defect.name)
+def test_what_catches_a_defect_of_the_subject_exists(defect):
+    source = (ROOT / "scenarios" / f"test_{defect.scenario}.py").read_text()
+    if defect.by_a_claim:
+        assert f"def {defect.caught_by}(" in source
+    else:
+        assert issubclass(getattr(errors, defect.caught_by), errors.ProvesNothing)
+
+
+@pytest.mark.parametrize("defect", INSTRUMENT_DEFECTS, ids=lambda defect: defect.name)
+def test_what_catches_a_defect_of_the_instrument_exists(defect):
+    assert defect.tests
+    for test in defect.tests:
+        file, _, function = test.partition("::")
+        assert re.search(rf"def {re.escape(function.partition('[')[0])}\(", (ROOT / "tests" / file).read_text())
+
+
+def test_the_page_is_that_of_the_catalogue():
+    assert table.PAGE.read_text() == table.page()

@@ -1,0 +1,68 @@
+"""What a defect is: one change of the source, and what must notice it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+ROOT = Path(__file__).parents[2]
+
+Part = Literal["gateway", "engine", "remediator", "rules", "monitoring"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patch:
+    """`old` stands exactly once in `file`, a path from the root, and becomes `new`."""
+
+    file: str
+    old: str
+    new: str
+
+    def problem(self, root: Path = ROOT) -> str | None:
+        """Why the patch does not fit the source; None where it does."""
+        path = root / self.file
+        if not path.is_file():
+            return f"{self.file} does not exist"
+        count = path.read_text().count(self.old)
+        return None if count == 1 else f"{self.file} has {count} times, not once: {self.old!r}"
+
+    def apply(self, root: Path) -> None:
+        """Change the file below `root`. Raises ValueError where the patch does not fit."""
+        problem = self.problem(root)
+        if problem is not None:
+            raise ValueError(problem)
+        path = root / self.file
+        path.write_text(path.read_text().replace(self.old, self.new))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubjectDefect:
+    """A broken service. `scenario` is a file of scenarios/; `only` is what pytest's -k takes of it.
+
+    `caught_by` is a claim of that scenario (`test_...`), which must be refuted, or the class of the error with which the
+    trial must end (`NotSteady`). `finding` is a text that a finding of the trial must have, where a finding is what tells.
+    """
+
+    name: str
+    part: Part
+    what: str
+    patches: tuple[Patch, ...]
+    scenario: str
+    caught_by: str
+    only: str = ""
+    seed: int = 7
+
+    @property
+    def by_a_claim(self) -> bool:
+        return self.caught_by.startswith("test_")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstrumentDefect:
+    """A broken instrument. `tests` are node ids below tests/, and each of them must fail."""
+
+    name: str
+    what: str
+    patches: tuple[Patch, ...]
+    tests: tuple[str, ...]

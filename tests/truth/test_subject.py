@@ -1,0 +1,33 @@
+"""Each defect of the subject, alone, is caught by the claim or gate that the catalogue names."""
+
+from __future__ import annotations
+
+import pytest
+
+from truth.subject_defects import SUBJECT_DEFECTS
+from truth.tree import perform
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+SESSION_S = 240.0
+
+
+@pytest.mark.sampled(share=0.02)
+@pytest.mark.parametrize("defect", SUBJECT_DEFECTS, ids=lambda defect: defect.name)
+def test_a_defect_of_the_subject_is_caught(tree_with, tmp_path, defect):
+    tree = tree_with(defect.patches)
+    choice = ["-k", defect.only] if defect.only else []
+
+    done = perform(
+        tree,
+        tmp_path / "reports",
+        f"scenarios/test_{defect.scenario}.py",
+        f"--chaos-seed={defect.seed}",
+        *choice,
+        timeout_s=SESSION_S,
+    )
+
+    assert done.status != 0, f"{defect.what}: nothing was noticed\n{done.output[-3000:]}"
+    if defect.by_a_claim:
+        assert done.claims.get(defect.caught_by) == {"failed"}, done.output[-6000:]
+    else:
+        assert any(reason.startswith(f"{defect.caught_by}:") for reason in done.reasons), done.output[-6000:]
