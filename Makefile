@@ -66,7 +66,7 @@ chaos: $(VENV)/.ready ## perform the experiment kill_api against a real model; B
 	exit $$status
 
 test: BACKENDS = ollama llamacpp sim
-test: setup programs ## within 15 minutes: lint, and of every kind of test those that the commit draws (docs/tests.md)
+test: setup programs ## within 17 minutes: lint, and of every kind of test those that the commit draws (docs/tests.md)
 	@$(MAKE) --no-print-directory parts
 	@$(MINUTES) end
 
@@ -80,13 +80,14 @@ parts: $(VENV)/.ready $(VENV)/pytest-$(OLDEST_PYTEST)
 	@echo "drawn with $(DRAWN), in the order of --randomly-seed=$(ORDER)"
 	@$(MINUTES) begin
 	$(PART) lint $(MAKE) --no-print-directory lint
-	$(PART) units $(PYTEST) tests --ignore=tests/processes --ignore=tests/stack -n 2 --randomly-seed=$(ORDER)
+	$(PART) units $(PYTEST) tests --ignore=tests/processes --ignore=tests/stack --ignore=tests/truth -n 2 --randomly-seed=$(ORDER)
 	$(PART) again $(MAKE) --no-print-directory coverage // $(MAKE) --no-print-directory test-oldest
 	$(PART) processes $(PYTEST) tests/processes --randomly-seed=$(ORDER)
 	$(PART) boundaries $(STACK_TESTS) $(BOUNDARIES)
 	$(PART) deaths $(STACK_TESTS) $(DYING) // $(STACK_TESTS) $(STANDING)
 	$(PART) trials $(STACK_TESTS) $(SHARING) $(LANE) $(STACK_TESTS) tests/stack $(LISTED:%=--ignore=%)
-	$(PART) alone $(STACK_TESTS) $(ALONE) tests/truth/test_false_alarms.py
+	$(PART) truth $(STACK_TESTS) tests/truth
+	$(PART) alone $(STACK_TESTS) $(ALONE)
 
 programs: $(VENV)/.ready ## what only tests need and no lock file has: haproxy, a browser
 	@$(BOOTSTRAP) programs

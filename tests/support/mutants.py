@@ -27,7 +27,6 @@ from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator, operator_names
 from coverage import CoverageData
-
 from support.copies import ROOT, copy_tree, environment_of
 
 if TYPE_CHECKING:
@@ -38,7 +37,17 @@ GOAL = 0.9
 LANES = 2
 TEST_LIMIT_S = 60.0
 HEADERS = ("--", "++", "@@")
-PYTEST = ("-q", "--no-header", "--hypothesis-profile=gate", "-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:xdist")
+PYTEST = (
+    "-q",
+    "--no-header",
+    "--hypothesis-profile=gate",
+    "-p",
+    "no:randomly",
+    "-p",
+    "no:cacheprovider",
+    "-p",
+    "no:xdist",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +93,7 @@ def places(rooms: Sequence[str]) -> list[tuple[str, str, int]]:
 class _Run(ast.NodeTransformer):
     """What of a module runs: without annotations, docstrings and imports for type checkers."""
 
-    def visit_If(self, node: ast.If) -> ast.AST | None:  # noqa: N802 - ast's own name
+    def visit_If(self, node: ast.If) -> ast.AST | None:
         if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             return None
         return self.generic_visit(node)
@@ -93,11 +102,11 @@ class _Run(ast.NodeTransformer):
         node.annotation = None
         return node
 
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:  # noqa: N802 - ast's own name
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
         node.annotation = ast.Constant(value=None)
         return self.generic_visit(node)
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:  # noqa: N802 - ast's own name
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         node.returns = None
         return self.generic_visit(node)
 
@@ -119,7 +128,11 @@ def mutant(place: tuple[str, str, int]) -> Mutant | None:
         return None
     before, after = code.splitlines(), mutated.splitlines()
     diff = tuple(line for line in difflib.unified_diff(before, after, n=0, lineterm="") if line[:2] not in HEADERS)
-    changed = [block for block in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes() if block[0] != "equal"]
+    changed = [
+        block
+        for block in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
+        if block[0] != "equal"
+    ]
     lines = frozenset(number + 1 for _, first, last, *_ in changed for number in range(first, max(last, first + 1)))
     return Mutant(file=file, operator=name, occurrence=occurrence, code=mutated, diff=diff, lines=lines)
 
@@ -137,7 +150,13 @@ class Reach:
         files = dict.fromkeys(f"tests/{name}.py" for names in tests.values() for name in names)
         command = [sys.executable, "-m", "coverage", "run", f"--rcfile={config}", "-m", "pytest", *PYTEST, *files]
         done = subprocess.run(
-            command, cwd=tree, env=environment_of(tree), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+            command,
+            cwd=tree,
+            env=environment_of(tree),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode != 0:
             raise ValueError(f"the tests fail without any change:\n{done.stdout[-2000:]}")
@@ -259,13 +278,16 @@ def report(rooms: Sequence[str], tried: Counter[str], noticed: Counter[str], see
     if not tried.total():
         print("no mutant was tried: give more --minutes")
         return 2
-    print(f"\n| room | mutants tried | noticed | share |\n|---|---|---|---|")
+    print("\n| room | mutants tried | noticed | share |\n|---|---|---|---|")
     for room in [*rooms, "all"]:
         n, seen = (tried.total(), noticed.total()) if room == "all" else (tried[room], noticed[room])
         print(f"| {room} | {n} | {seen} | {f'{seen / n:.0%}' if n else '-'} |")
     share = noticed.total() / tried.total()
     low, high = wilson(share, tried.total())
-    print(f"\n{share:.1%} of {tried.total()} noticed (95 % interval {low:.0%} to {high:.0%}), goal {GOAL:.0%}; --seed {seed} draws them again")
+    print(
+        f"\n{share:.1%} of {tried.total()} noticed (95 % interval {low:.0%} to {high:.0%}), goal {GOAL:.0%}; "
+        f"--seed {seed} draws them again"
+    )
     return 0 if share >= GOAL else 1
 
 

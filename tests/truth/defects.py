@@ -8,7 +8,7 @@ from typing import Literal
 
 ROOT = Path(__file__).parents[2]
 
-Part = Literal["gateway", "engine", "remediator", "rules", "monitoring"]
+Part = Literal["gateway", "engine", "remediator", "monitoring"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +41,7 @@ class SubjectDefect:
     """A broken service. `scenario` is a file of scenarios/; `only` is what pytest's -k takes of it.
 
     `caught_by` is a claim of that scenario (`test_...`), which must be refuted, or the class of the error with which the
-    trial must end (`NotSteady`). `finding` is a text that a finding of the trial must have, where a finding is what tells.
-    """
+    trial must end (`NotSteady`)."""
 
     name: str
     part: Part

@@ -1,24 +1,10 @@
-"""Defects of the lab's services, its rules and its monitoring."""
+"""All defects of the subject."""
 
 from __future__ import annotations
 
-from truth.defects import Patch, SubjectDefect
+from truth.engine_defects import ENGINE
+from truth.gateway_defects import GATEWAY
+from truth.monitoring_defects import MONITORING
+from truth.remediator_defects import REMEDIATOR
 
-REMEDIATOR = (
-    SubjectDefect(
-        name="hung-rule-removed",
-        part="remediator",
-        what="the remediator has no rule for a hung replica",
-        patches=(
-            Patch(
-                file="stack/remediation.yaml",
-                old="- name: replica-hung\n    services: [model-1, model-2]",
-                new="- name: replica-hung\n    services: [api]",
-            ),
-        ),
-        scenario="hung_model",
-        caught_by="test_a_hung_replica_is_restarted_by_the_remediator",
-    ),
-)
-
-SUBJECT_DEFECTS: tuple[SubjectDefect, ...] = (*REMEDIATOR,)
+SUBJECT_DEFECTS = (*GATEWAY, *ENGINE, *REMEDIATOR, *MONITORING)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 import pytest
-
 from truth.instrument_defects import INSTRUMENT_DEFECTS
 from truth.tree import run_pytest
 

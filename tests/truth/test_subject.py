@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from truth.subject_defects import SUBJECT_DEFECTS
 from truth.tree import perform
 
