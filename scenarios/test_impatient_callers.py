@@ -1,6 +1,6 @@
 """Half of the callers leave before their answers are whole: the engines stop working for them, and those who stay notice nothing.
 
-No fault is injected: the callers are the trouble. An answer takes 1.4 s, and who leaves does so after 0.4 s, so work for callers
+No fault is injected: the callers are the trouble. An answer takes 1.4 s, and impatient callers leave after 0.4 s, so work for those
 who left would be a third of all. Needs the simulated engine.
 """
 
