@@ -12,7 +12,7 @@ pytestmark = experiment(
     steady_s=4,
     repair_within_s=14,
 )
-control = experiment(load=LOAD, fault=faults.none(), steady_s=4)
+control = experiment(load=LOAD, fault=faults.none(), steady_s=4, simulated_engine=True)
 
 
 def test_two_hung_replicas_page(trial):

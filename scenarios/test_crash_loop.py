@@ -14,7 +14,7 @@ pytestmark = experiment(
     steady_s=4,
     repair_within_s=50,
 )
-control = experiment(load=LOAD, fault=faults.none(), steady_s=4)
+control = experiment(load=LOAD, fault=faults.none(), steady_s=4, simulated_engine=True)
 
 
 def test_a_crash_loop_is_detected(trial):

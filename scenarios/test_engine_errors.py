@@ -15,7 +15,7 @@ pytestmark = experiment(
     stable_s=10,  # the gateway tries a replica that it took out after as long
     repair_within_s=45,
 )
-control = experiment(load=LOAD, fault=faults.none(), steady_s=4)
+control = experiment(load=LOAD, fault=faults.none(), steady_s=4, simulated_engine=True)
 
 
 def test_a_failing_engine_is_detected(trial):

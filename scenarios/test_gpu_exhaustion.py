@@ -22,7 +22,7 @@ full_cache = experiment(
     fault_s=15,
     settle_within_s=40,
 )
-control = experiment(load=FULL, fault=faults.none(), steady_s=5)
+control = experiment(load=FULL, fault=faults.none(), steady_s=5, simulated_engine=True)
 
 
 @out_of_memory

@@ -17,7 +17,7 @@ pytestmark = experiment(
     fault_s=25,
     settle_within_s=40,
 )
-control = experiment(load=LOAD, fault=faults.none(), steady_s=5)
+control = experiment(load=LOAD, fault=faults.none(), steady_s=5, simulated_engine=True)
 
 
 def test_gpu_saturation_is_detected(trial):

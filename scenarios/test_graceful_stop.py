@@ -8,9 +8,11 @@ from pytest_llmchaos import experiment, faults, loads
 
 LOAD = loads.open_loop(rate_rps=24, prompts="short-chat", max_tokens=24)
 
-stop_api = experiment(load=LOAD, fault=faults.stop("api"), steady_s=4, repair_within_s=40)
-stop_replica = experiment(load=LOAD, fault=faults.stop("model-1"), steady_s=4, repair_within_s=40)
-control = experiment(load=LOAD, fault=faults.none(), steady_s=4)
+stop_api = experiment(load=LOAD, fault=faults.stop("api"), steady_s=4, repair_within_s=40, simulated_engine=True)
+stop_replica = experiment(
+    load=LOAD, fault=faults.stop("model-1"), steady_s=4, repair_within_s=40, simulated_engine=True
+)
+control = experiment(load=LOAD, fault=faults.none(), steady_s=4, simulated_engine=True)
 
 BROKEN = ("truncated", "cut", "stalled", "inband_error", "corrupted")
 

@@ -17,7 +17,7 @@ pytestmark = experiment(
     repair_within_s=40,
 )
 unrepaired = experiment(load=LOAD, fault=faults.hang("model-1"), steady_s=4, repair_within_s=10, remediator=False)
-control = experiment(load=LOAD, fault=faults.none(), steady_s=4)
+control = experiment(load=LOAD, fault=faults.none(), steady_s=4, simulated_engine=True)
 
 
 def test_a_hung_replica_is_detected(trial):

@@ -11,6 +11,7 @@ control = experiment(
     fault=faults.none(),
     steady_s=4,
     stable_s=8,
+    simulated_engine=True,
 )
 
 

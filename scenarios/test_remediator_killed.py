@@ -1,24 +1,26 @@
 """A remediator that dies in the middle of a repair finishes it once: the lost replica is started once, and is back within 20 s.
 
 It dies soon after the replica, once before and once after it has acted, and its supervisor starts it again at once. What it
-had written down tells it what it has done already. Needs the simulated engine.
+had written down tells it what it has done already. On a real model the load is light: it says little of callers there.
 """
 
 from pytest_llmchaos import experiment, faults, loads
 
 LOAD = loads.open_loop(rate_rps=12, prompts="short-chat", max_tokens=64)
+LIGHT = loads.open_loop(rate_rps=2, prompts="short-chat", max_tokens=8)  # for a real model on two cores
 
 KILL, DIES = faults.kill("model-1"), faults.restart("remediator")
 
 pytestmark = experiment(
     load=LOAD,
+    light_load=LIGHT,
     fault=[faults.sequence(KILL, then=DIES, after_s=0.3), faults.sequence(KILL, then=DIES, after_s=1)],
     steady_s=4,
-    stable_s=5,
+    stable_s=8,
     repair_within_s=40,
     blast_radius=2,
 )
-control = experiment(load=LOAD, fault=faults.none(), steady_s=4)
+control = experiment(load=LOAD, light_load=LIGHT, fault=faults.none(), steady_s=4)
 
 
 def test_the_repair_is_done_exactly_once(trial):
@@ -43,6 +45,5 @@ def test_without_a_fault_nothing_happens(trial):
     assert trial.failed == 0
     assert trial.alerts == ()
     assert trial.actions == ()
-    assert trial.whole.ttft_s.p50 <= 0.2
-    assert trial.whole.ttft_s.p95 <= 1
+    assert trial.whole.ttft_s.p95 <= 2
     assert trial.attempts_per_request <= 1.05

@@ -94,6 +94,7 @@ def made(**arguments):
         ({"load": loads.Load}, "got <class"),
         ({"remediator": "no"}, "must be True or False, got 'no'"),
         ({"remediator": None}, "got None"),
+        ({"simulated_engine": "sim"}, r"simulated_engine=\.\.\.\) must be True or False, got 'sim'"),
         ({"light_load": "2 rps"}, r"light_load=\.\.\.\) must be a load such as loads.open_loop.*got '2 rps'"),
         ({"light_load": LOAD}, r"light_load=\.\.\.\) must ask for fewer tokens a second than load \(24\), got 24"),
         ({"abort_if": "availability < 0.5"}, "must be a function"),

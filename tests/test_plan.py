@@ -39,6 +39,12 @@ def test_a_backend_that_is_declared_for_less_gets_the_light_load():
     assert load_of(alone, 45) == heavy
 
 
+def test_a_trial_for_the_simulated_engine_needs_it_also_without_a_fault_of_its_own():
+    assert planned(fault=faults.none()).needs == frozenset()
+    assert planned(fault=faults.none(), simulated_engine=True).needs == {"engine"}
+    assert planned(fault=faults.kill("api"), simulated_engine=True).needs == faults.kill("api").needs | {"engine"}
+
+
 def bytes_of(plans):
     return schedule_bytes([trial.entry for trial in schedule(plans)])
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llmchaos.faults.base import strength_of
+from pytest_llmchaos.plan.schedule import plan_trial, require_capacity
 from pytest_llmchaos.subject.lab import BACKENDS, lab_subject
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "scenarios").glob("test_*.py"))
 # On Ollama too: their loads fit a real model on two cores.
-REAL = {"kill_api", "kill_model", "forced_restart", "random", "request_saturation"}
+REAL = {"kill_api", "kill_model", "forced_restart", "random", "request_saturation", "remediator_killed"}
 # Faults that come and go before a second look sees them, or whose victims the seed draws; and callers who are the trouble.
 UNNAMED = {"forced_restart", "random", "impatient_callers", "noisy_repair"}
 # Their effect must stay far from the gateway's limits (test_scenario_strengths.py), or the load is the fault's own.
@@ -121,6 +122,28 @@ def test_those_for_a_real_model_stay_light_there_and_say_so(path: Path, backend:
 
     assert all(made.load_for(capacity).tokens_per_s <= capacity for made in experiments_of(path).values())
     assert "real model" in " ".join(path.read_text(encoding="utf-8").split())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_all_can_be_planned_on_every_backend(path: Path, backend: str) -> None:
+    """What is not for a backend is skipped there; a load beyond its capacity would refuse the whole session."""
+    subject = lab_subject(backend)
+    for made in experiments_of(path).values():
+        for fault in made.faults:
+            plan = plan_trial(
+                scenario="s",
+                hypothesis="",
+                experiment=made,
+                fault=fault,
+                repeat=0,
+                seed=1,
+                services=subject.may_hit,
+                capacity_tokens_per_s=subject.capacity_tokens_per_s,
+            )
+            assert "engine" in plan.needs or name_of(path) in REAL
+            if "engine" not in plan.needs or backend == "sim":
+                require_capacity(plan, subject.capacity_tokens_per_s, backend)
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if name_of(path) not in REAL], ids=name_of)

@@ -49,6 +49,7 @@ class Experiment:
     blast_radius: int
     abort_if: Callable[[Window], bool] | None
     light_load: Load | None = None
+    simulated_engine: bool = False
 
     def load_for(self, capacity_tokens_per_s: float) -> Load:
         """What callers do on a backend that is declared for so many tokens a second."""
@@ -97,6 +98,11 @@ class TrialPlan:
     seed: int
 
     @property
+    def needs(self) -> frozenset[str]:
+        """Abilities without which the trial is skipped: those of its fault, and the simulated engine where it asks for it."""
+        return self.fault.needs | (frozenset({"engine"}) if self.experiment.simulated_engine else frozenset())
+
+    @property
     def key(self) -> tuple[str, str, int, Experiment]:
         """What the claims of one trial share."""
         return self.scenario, str(self.fault), self.repeat, self.experiment
@@ -116,6 +122,7 @@ def experiment(
     blast_radius: int | None = None,
     abort_if: Callable[[Window], bool] | None = None,
     light_load: Load | None = None,
+    simulated_engine: bool = False,
 ) -> Experiment:
     """An experiment: what callers do, what breaks, and what the system has to do about it.
 
@@ -136,6 +143,8 @@ def experiment(
       abort_if: a function of the live window; True ends the trial at once and reverts.
       light_load: what callers do in place of `load` on a backend that is declared for
         fewer tokens a second than `load` asks for, such as a real model on two cores.
+      simulated_engine: True for a trial that makes sense with the simulated engine only,
+        such as the control arm of its faults; with another backend it is skipped.
 
     Raises BadScenario for a wrong value, before anything starts.
     """
@@ -158,6 +167,8 @@ def experiment(
     _check_within(faults, repair_within_s, settle_within_s)
     if not isinstance(remediator, bool):
         raise BadScenario(f"experiment(remediator=...) must be True or False, got {remediator!r}")
+    if not isinstance(simulated_engine, bool):
+        raise BadScenario(f"experiment(simulated_engine=...) must be True or False, got {simulated_engine!r}")
     if abort_if is not None:
         check_abort_if("experiment", abort_if)
     _check_fidelity(faults, fidelity)
@@ -174,6 +185,7 @@ def experiment(
         blast_radius=check_blast_radius("experiment", {str(one): one.blast_radius for one in faults}, blast_radius),
         abort_if=abort_if,
         light_load=light_load,
+        simulated_engine=simulated_engine,
     )
     return replace(made, faults=tuple(one.with_lease(_in_force_s(made, one)) for one in faults))
 

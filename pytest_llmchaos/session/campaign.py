@@ -63,7 +63,8 @@ class Campaign:
         taken = list(plans.values())
         subject = self.settings.subject
         for plan in taken:
-            planning.require_capacity(plan, subject.capacity_tokens_per_s, self.settings.backend)
+            if not self.lacking(plan):  # one that is skipped offers nothing
+                planning.require_capacity(plan, subject.capacity_tokens_per_s, self.settings.backend)
         self._schedule = planning.schedule(taken)
         self._claims_left = {plan.key: [] for plan in taken}
         for nodeid, plan in plans.items():
@@ -78,7 +79,7 @@ class Campaign:
 
     def lacking(self, plan: TrialPlan) -> list[str]:
         """Abilities that a trial needs and the runtime lacks: the trial will be skipped."""
-        return sorted(plan.fault.needs - self._abilities)
+        return sorted(plan.needs - self._abilities)
 
     @functools.cached_property
     def _abilities(self) -> frozenset[str]:

@@ -70,7 +70,7 @@ def perform(lab: Lab, plan: TrialPlan) -> Performed:
     being opened.
     """
     try:
-        grant(lab.runtime, plan.fault.needs, str(plan.fault))
+        grant(lab.runtime, plan.needs, f"{plan.scenario} with {plan.fault}")
     except Unsupported as error:
         return Performed(error=error)
     with lab.entered(plan_note(plan)) as record:
