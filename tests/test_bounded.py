@@ -124,6 +124,11 @@ def test_few_events_cannot_hold_a_share_near_zero_either():
         assert share(0.0, 19) <= 0.05
 
 
+def test_a_bound_next_to_the_end_cannot_be_held_by_any_number_of_events():
+    with pytest.raises(TooFewSamples, match="needs inf events to hold"):
+        assert share(0.0, 10**9) < 5e-324
+
+
 def test_a_bound_at_the_end_itself_is_about_these_events_alone():
     assert share(1.0, 3) >= 1
     assert share(0.0, 3) <= 0

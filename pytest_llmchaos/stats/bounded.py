@@ -42,9 +42,10 @@ class Scale:
     advice: str
     events: float | None = None
 
-    def needed(self, distance: float) -> int:
-        """The events that a bound needs which lies `distance` from the end of the scale."""
-        return math.ceil(round((self.most - self.least) / distance, 6))
+    def needed(self, distance: float) -> float:
+        """The events that a bound needs which lies `distance` from the end of the scale; infinite for next to none."""
+        steps = round((self.most - self.least) / distance, 6)
+        return math.ceil(steps) if math.isfinite(steps) else steps
 
 
 class BoundedFloat(float):
