@@ -187,8 +187,8 @@ def test_no_test_imports_a_test_module():
     assert {path: found for path, found in borrowed.items() if found} == {}
 
 
-def test_helpers_of_tests_stand_in_support():
-    beside = [path for path in (ROOT / "tests").rglob("*.py") if "support" not in path.parts]
+def test_helpers_of_tests_stand_in_support_and_the_catalogue_of_defects_beside_what_performs_it():
+    beside = [path for path in (ROOT / "tests").rglob("*.py") if not {"support", "truth"} & set(path.parts)]
 
     assert [path.name for path in beside if not path.name.startswith("test_") and path.name != "conftest.py"] == []
 
