@@ -75,6 +75,14 @@ class TestService:
         ):
             judged(performed)
 
+    def test_that_counts_its_requests_twice_is_odd(self, tmp_path: Path) -> None:
+        said = r"callers sent 320 requests in the whole trial, the service counted 640: its counters are odd"
+        with (
+            both_models_dead(tmp_path, Gateway(counts_each=2)) as performed,
+            pytest.raises(TruthsDisagree, match=said),
+        ):
+            judged(performed)
+
     def test_whose_death_explains_the_difference_is_no_finding(self, tmp_path: Path) -> None:
         with judge(tmp_path) as (prometheus, t0_unix_s):
             trial = judged(Performed(tmp_path, prometheus, t0_unix_s))

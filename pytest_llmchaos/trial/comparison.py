@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from pytest_llmchaos.errors import Inconclusive, TruthsDisagree
 from pytest_llmchaos.model import CALLERS
 from pytest_llmchaos.slo.arithmetic import restarts_query
+from pytest_llmchaos.stats.columns import CANCELLED, LEFT
 from pytest_llmchaos.trial.recorded_rules import require_recorded
-from pytest_llmchaos.trial.truths import Sight, Spell, measure_of, oddity, seen_by_callers
+from pytest_llmchaos.trial.truths import Sight, Spell, measure_of, miscount, oddity, seen_by_callers
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
@@ -50,7 +51,7 @@ class Comparison:
     counted_unix_s: float
 
     def require(self) -> None:
-        """Compare every SLO of the subject that callers can judge.
+        """Compare every SLO of the subject that callers can judge, and the number of requests.
 
         Raises TruthsDisagree, which names the truth that differs from the others by more than edges of windows, dead time of
         the service and resets of its counters explain.
@@ -60,6 +61,21 @@ class Comparison:
             odd = None if measure is None else self._oddity(slo, measure)
             if odd is not None:
                 raise TruthsDisagree(odd)
+        if (odd := self._miscount()) is not None:
+            raise TruthsDisagree(odd)
+
+    def _miscount(self) -> str | None:
+        """How many requests the service counted, where that is not as many as its callers sent."""
+        subject, columns = self.lab.subject, self.samples.columns
+        if subject.attempts_counters is None or self._blind_spells(subject.api):
+            return None
+        try:
+            counted = self._moved(subject.attempts_counters[1])
+        except Inconclusive:
+            return None  # a claim on the attempts raises why
+        seen = seen_by_callers(columns, "availability", None, self._sight({subject.api}, counts_failures=True))
+        given_up = columns.outcomes.count(CANCELLED) + columns.outcomes.count(LEFT)
+        return None if counted is None else miscount(seen, given_up, counted)
 
     def _oddity(self, slo: Slo, measure: Measure) -> str | None:
         columns, bound_s = self.samples.columns, slo.threshold_s
@@ -145,16 +161,17 @@ class Comparison:
 
     def _share(self, good: str, total: str) -> float | None:
         """Good of all events since the load began, exactly; None where a counter began again, or nothing was counted."""
+        counted_good, counted = self._moved(good), self._moved(total)
+        return counted_good / counted if counted_good is not None and counted else None
+
+    def _moved(self, selector: str) -> float | None:
+        """How far these counters moved since the load began, exactly; None where one began again."""
         until_unix_s, prometheus = self._until_unix_s, self.lab.prometheus
         span = f"{round((until_unix_s - self.record.anchor_unix_s) * 1000)}ms"
-        resets = f"sum(resets({good}[{span}])) + sum(resets({total}[{span}])) + {restarts_query(total, span)}"
+        resets = f"sum(resets({selector}[{span}])) + {restarts_query(selector, span)}"
         if prometheus.value(resets, until_unix_s) > 0:
             return None
-        counted_good, counted = (
-            prometheus.value(f"sum({one}) - (sum({one} offset {span}) or vector(0))", until_unix_s)
-            for one in (good, total)
-        )
-        return counted_good / counted if counted > 0 else None
+        return prometheus.value(f"sum({selector}) - (sum({selector} offset {span}) or vector(0))", until_unix_s)
 
 
 def _bucket(bound_s: float) -> str:

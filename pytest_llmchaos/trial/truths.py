@@ -122,6 +122,21 @@ def seen_by_callers(columns: Columns, measure: Measure, bound_s: float | None, s
     return Seen(good=good, total=total, unsure_good=unsure_good, unsure_bad=unsure_bad)
 
 
+def miscount(seen: Seen, may_be_more: int, counted: float) -> str | None:
+    """How a service's count of its requests differs from its callers' by more than is explained; None where it does not.
+
+    `may_be_more` requests were given up by their callers: a service may count them or not.
+    """
+    slack = SLACK_EVENTS + SLACK_SHARE * seen.total
+    unsure = seen.unsure_good + seen.unsure_bad
+    if seen.total - unsure - slack <= counted <= seen.total + may_be_more + slack:
+        return None
+    return (
+        f"callers sent {seen.total:g} requests in the whole trial, the service counted {counted:g}: its counters are odd "
+        f"({unsure + may_be_more} requests have an explanation, {slack:.1f} are slack)"
+    )
+
+
 def oddity(what: str, exact: Seen, sighted: Seen, slo_says: float, service_says: float | None) -> str | None:
     """Which truth differs from the others by more than is explained, with the numbers; None where they agree.
 

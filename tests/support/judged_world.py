@@ -60,6 +60,7 @@ class Gateway:
 
     counts_failures: bool = True
     times_failures: bool = True
+    counts_each: int = 1  # times that it counts a request
     ok: int = 0
     failed: int = 0
 
@@ -73,9 +74,10 @@ class Gateway:
 
     def series(self) -> dict[str, float]:
         target = 'job="api",instance="api:8000",service="api"'
+        failed = self.failed * self.counts_failures
         found = {
-            f'llmlab_requests_total{{outcome="ok",{target}}}': float(self.ok),
-            f'llmlab_requests_total{{outcome="upstream_5xx",{target}}}': float(self.failed * self.counts_failures),
+            f'llmlab_requests_total{{outcome="ok",{target}}}': float(self.ok * self.counts_each),
+            f'llmlab_requests_total{{outcome="upstream_5xx",{target}}}': float(failed * self.counts_each),
         }
         for what in ("request_duration", "time_to_first_token"):
             name = f"gen_ai_server_{what}_seconds"
