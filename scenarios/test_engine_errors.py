@@ -15,6 +15,13 @@ pytestmark = experiment(
     stable_s=10,  # the gateway tries a replica that it took out after as long
     repair_within_s=45,
 )
+both_fail = experiment(
+    load=LOAD,
+    fault=faults.xid(["model-1", "model-2"], code=48, engine="errors"),
+    steady_s=4,
+    repair_within_s=10,
+    remediator=False,
+)
 control = experiment(load=LOAD, fault=faults.none(), steady_s=4, simulated_engine=True)
 
 
@@ -35,6 +42,20 @@ def test_a_failing_engine_hardly_shows_to_callers(trial):
     assert trial.slo("availability").bad_s <= 3
     assert trial.silently_truncated == 0
     assert trial.attempts_per_request <= 1.2
+
+
+@both_fail
+def test_two_failing_engines_are_taken_out(trial):
+    assert trial.alert("ReplicaEjected", "model-1").after_s <= 8
+    assert trial.alert("ReplicaEjected", "model-2").after_s <= 8
+
+
+@both_fail
+def test_retries_do_not_double_the_load(trial):
+    """Where no replica answers, a second attempt is lost work: the gateway spends a share of the requests on it."""
+    assert trial.attempts_per_request >= 1.02  # or nothing was tried again
+    assert trial.attempts_per_request <= 1.4
+    assert trial.silently_truncated == 0
 
 
 @control

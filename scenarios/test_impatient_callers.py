@@ -27,6 +27,7 @@ def test_callers_who_stay_notice_nothing(trial):
     assert trial.whole.ttft_s.p95 <= 1
     assert trial.whole.e2e_s.p95 <= 2
     assert trial.attempts_per_request <= 1.05
+    assert trial.replicas.all_serve
 
 
 def test_the_engines_do_not_work_for_callers_who_left(lab):

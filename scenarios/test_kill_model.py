@@ -17,6 +17,7 @@ one_replica = experiment(
 unrepaired = experiment(
     load=LOAD, light_load=LIGHT, fault=faults.kill("model-1"), steady_s=4, repair_within_s=12, remediator=False
 )
+both_unrepaired = experiment(load=LOAD, light_load=LIGHT, fault=BOTH, steady_s=4, repair_within_s=6, remediator=False)
 both_replicas = experiment(load=LOAD, light_load=LIGHT, fault=BOTH, steady_s=6, stable_s=6, repair_within_s=60)
 control = experiment(load=LOAD, light_load=LIGHT, fault=faults.none(), steady_s=4)
 
@@ -74,6 +75,14 @@ def test_both_lost_replicas_cost_little(trial):
     assert trial.slo("availability").bad_s <= 10
     assert trial.silently_truncated == 0
     assert trial.attempts_per_request <= 1.5
+
+
+@both_unrepaired
+def test_a_service_without_replicas_says_so(trial):
+    assert trial.alert("ServiceDown", "model-1").after_s <= 5
+    assert trial.silently_truncated == 0
+    assert trial.whole.without_retry_after == 0
+    assert trial.falsely_ready_s <= 2  # load balancers send callers where /readyz says 200
 
 
 @control

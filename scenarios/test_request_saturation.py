@@ -32,6 +32,10 @@ def test_what_cannot_be_served_is_refused_and_not_left_hanging(trial):
     assert not any(hanging.values())
 
 
+def test_who_is_refused_is_told_when_to_come_back(trial):
+    assert trial.during_fault.without_retry_after == 0
+
+
 def test_admitted_requests_stay_inside_their_bounds(trial):
     assert trial.during_fault.good >= 0.95 * trial.during_fault.ok
     assert trial.attempts_per_request <= 1.1
