@@ -9,7 +9,7 @@ import pytest_llmchaos
 from pytest_llmchaos import BadScenario, experiment, faults, loads
 from pytest_llmchaos.faults.base import OnTarget
 from pytest_llmchaos.plan import experiment as plan
-from pytest_llmchaos.plan.experiment import hypothesis_of
+from pytest_llmchaos.plan.experiment import SETTLE_S, hypothesis_of
 
 LOAD = loads.open_loop(rate_rps=2)
 KILL = faults.kill("api")
@@ -282,6 +282,20 @@ def test_the_load_lasts_for_all_deadlines():
     assert passing.longest_s(passing.faults[0]) >= 3 * 8 + 20 + 10 + 40
     assert late.longest_s(late.faults[0]) >= 60 + 40
     assert composed.longest_s(composed.faults[0]) == late.longest_s(late.faults[0]) + 2000
+
+
+def test_a_fault_lasts_at_most_until_its_deadline_or_our_revert():
+    passing, lasting = (
+        made(fault=faults.pause("api"), fault_s=10, settle_within_s=7),
+        made(fault=KILL, repair_within_s=9),
+    )
+    control = made(fault=faults.none(), fault_s=5, stable_s=4)
+
+    assert passing.longest_fault_s(passing.faults[0]) == 10
+    assert passing.longest_settle_s(passing.faults[0]) == 7
+    assert lasting.longest_fault_s(lasting.faults[0]) == 9
+    assert lasting.longest_settle_s(lasting.faults[0]) == SETTLE_S
+    assert control.longest_fault_s(control.faults[0]) == 5
 
 
 def test_a_hypothesis_is_the_first_paragraph_on_one_line():

@@ -38,6 +38,10 @@ def test_without_a_compose_file_the_lab_is_the_subject(folder):
     [
         ({"compose": ()}, "llmchaos_api needs llmchaos_compose"),
         ({"compose": ("no.yaml",)}, r"llmchaos_compose: no file at .*no\.yaml"),
+        (
+            {"replica_header": "x replica"},
+            "llmchaos_replica_header must be the name of a response header.* got 'x replica'",
+        ),
         ({"ready_path": "readyz"}, "llmchaos_ready_path must be a path such as /readyz, got 'readyz'"),
         ({"slo": ""}, "llmchaos_slo must be the path"),
         ({"slo": "no.yaml"}, r"llmchaos_slo: no file at .*no\.yaml"),

@@ -15,6 +15,7 @@ from pytest_llmchaos.errors import (
     NoData,
     NotSteady,
     VacuousClaim,
+    verdict_after,
     verdict_of,
 )
 from pytest_llmchaos.evidence.journal import Journal
@@ -25,9 +26,10 @@ from pytest_llmchaos.plan.schedule import plan_trial
 from pytest_llmchaos.slo.arithmetic import Slo
 from pytest_llmchaos.stats.windows import windows
 from pytest_llmchaos.trial.recovery import Recovery
+from pytest_llmchaos.trial.replicas import Replica, Replicas
 from pytest_llmchaos.trial.result import judged_result, result_of
 from pytest_llmchaos.trial.signals import Signal
-from pytest_llmchaos.trial.slo_result import SloResult
+from pytest_llmchaos.trial.slo_result import SloResult, ledger_entry
 from pytest_llmchaos.trial.trial import Trial
 
 SLO = Slo(name="availability", objective=0.99, window_days=30, description="made up", good="good", total="total")
@@ -212,11 +214,38 @@ def test_a_passing_fault_settles_or_says_why_not(trial, plan):
         (HealFailed("left"), "heal_failed"),
         (NoData("none"), "inconclusive"),
         (NotSteady("not yet"), "invalid"),
+        (NotRecovered("still down"), "refuted"),
         (KeyboardInterrupt(), "invalid"),
     ],
 )
 def test_an_error_is_a_verdict_on_its_trial(error, verdict):
     assert verdict_of(error) == verdict
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "verdict"),
+    [
+        (["passed"], "held"),
+        (["passed", "failed"], "refuted"),
+        (["failed", "error"], "refuted"),
+        (["passed", "error"], "invalid"),
+        (["passed", "skipped"], "invalid"),
+        (["skipped"], "invalid"),
+        ([], "invalid"),
+    ],
+)
+def test_a_trial_held_only_if_a_claim_passed_and_none_did_otherwise(outcomes, verdict):
+    assert verdict_after(outcomes) == verdict
+
+
+def test_replicas_are_those_of_after_the_fault_or_not_known(trial, record):
+    seen = Replicas(replicas=(Replica(name="model-1", answered=5, of=9, trouble=("unhealthy",)),))
+
+    assert trial(replicas_after=seen).replicas is seen
+    kept = judged_result(record, trial(replicas_after=seen)).replicas
+    assert [(one.name, one.answered, one.of, one.trouble) for one in kept] == [("model-1", 5, 9, ("unhealthy",))]
+    with pytest.raises(NoData, match="set llmchaos_replicas"):
+        _ = trial().replicas
 
 
 def test_the_control_arm_says_that_it_is_one(trial, plan):
@@ -232,6 +261,14 @@ def test_an_slo_is_its_result_or_what_kept_prometheus_from_answering(trial):
         seen.slo("ttft-p95")
     with pytest.raises(BadScenario, match=r"trial.slo\('ttft'\): there is no such SLO; .* availability, ttft-p95"):
         seen.slo("ttft")
+
+
+def test_an_slo_is_one_line_of_the_ledger():
+    entry = ledger_entry(
+        JUDGED, at_unix_s=1.0, run="r", trial="001", scenario="kill_api", fault="kill api", verdict="held"
+    )
+
+    assert (entry.slo, entry.good, entry.total, entry.verdict) == ("availability", 98, 100, "held")
 
 
 def test_phases_are_windows_of_the_callers_samples(trial):
