@@ -2,6 +2,92 @@
 
 from __future__ import annotations
 
-from truth.defects import SubjectDefect
+from truth.defects import Patch, SubjectDefect
 
-MONITORING: tuple[SubjectDefect, ...] = ()
+LAB = "stack/prometheus/rules/lab.yml"
+BURNS = "stack/prometheus/rules/slo.yml"
+SCRAPES = "stack/prometheus/prometheus.yml"
+SLOS = "stack/slo.yaml"
+OK = 'llmchaos_caller_requests_total{outcome="ok"}'
+ALL = 'llmchaos_caller_requests_total{outcome!="cancelled"}'
+AVAILABILITY = f"""\
+              query: {OK}
+        total:
+          metricSource:
+            type: Prometheus
+            spec:
+              query: {ALL}
+"""
+
+
+def _defect(
+    name: str, what: str, file: str, old: str, new: str, *, scenario: str, caught_by: str, only: str
+) -> SubjectDefect:
+    return SubjectDefect(
+        name=name,
+        part="monitoring",
+        what=what,
+        patches=(Patch(file=file, old=old, new=new),),
+        scenario=scenario,
+        caught_by=caught_by,
+        only=only,
+    )
+
+
+def _lost_api(
+    name: str,
+    what: str,
+    file: str,
+    old: str,
+    new: str,
+    *,
+    caught_by: str = "test_a_lost_api_that_nothing_repairs_pages",
+) -> SubjectDefect:
+    """Where nothing repairs the api, which takes a quarter of a minute."""
+    return _defect(name, what, file, old, new, scenario="kill_api", caught_by=caught_by, only="nothing_repairs")
+
+
+def _ratio(good: str, of: str) -> str:
+    """The expression that the generated rules record over 15 s."""
+
+    def rate(counter: str) -> str:
+        return f"rate({counter}[15s]) and {counter}"
+
+    return f"clamp_min(1 - sum({rate(good)}) / (sum({rate(of)}) > 0), 0)"
+
+
+MONITORING: tuple[SubjectDefect, ...] = (
+    # Alerts of the lab's own rules.
+    _lost_api(
+        "service-down-waits-two-minutes",
+        "ServiceDown waits 120 s before it fires",
+        LAB,
+        "        for: 1s # two evaluations",
+        "        for: 120s # two evaluations",
+    ),
+    _lost_api(
+        "service-down-names-no-service",
+        "ServiceDown does not say which service is down",
+        LAB,
+        "        expr: lab:service_up == 0",
+        "        expr: min(lab:service_up) == 0",
+    ),
+    # Burn alerts and what they read.
+    _lost_api(
+        "rule-divides-by-successes",
+        "the recorded error ratio of availability is of the good answers and not of all",
+        BURNS,
+        _ratio(OK, ALL),
+        _ratio(OK, OK),
+        caught_by="TruthsDisagree",
+    ),
+    _lost_api(
+        "slo-divides-by-successes",
+        "availability is defined as good answers of good answers",
+        SLOS,
+        f"query: {ALL}",
+        f"query: {OK}",
+        caught_by="TruthsDisagree",
+    ),
+    # Scrapes.
+)

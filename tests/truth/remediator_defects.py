@@ -4,20 +4,115 @@ from __future__ import annotations
 
 from truth.defects import Patch, SubjectDefect
 
-REMEDIATOR: tuple[SubjectDefect, ...] = (
-    SubjectDefect(
-        name="hung-rule-removed",
+RULES = "stack/remediation.yaml"
+CODE = "stack/services/lab_remediator"
+GUARDS = "_hold, _unknown, _quarantine, _grace, _cooldown, _detector, _one_at_a_time, _cap, _dry_run,"
+STEPS = """\
+      ) and on (replica)
+        label_replace(increase(vllm:iteration_tokens_total_count[3s]) == 0, "replica", "$1", "service", "(.+)")
+    by: replica
+"""
+NO_DATA = """\
+    if not marks or not marks[-1][1]:
+        return None
+"""
+NO_DATA_IS_BAD = """\
+    if not marks:
+        return Evidence(signal=condition.signal, value="absent", at=view.now)
+    if not marks[-1][1]:
+        return None
+"""
+REHEARSAL = """\
+rules:
+  - name: rehearsal
+    services: [model-2]
+    signal: [{signal: callers-served, for_s: 3}]
+    evidence: [{signal: replicas-good}]
+    action: restart
+  # Stopped"""
+ACT = "            started = await self._docker.act(service, action)\n"
+ACT_ON_THE_LAST = """\
+            replicas = self._policy.replicas
+            started = await self._docker.act(replicas[-1] if service in replicas else service, action)
+"""
+LOOK = """\
+        await self.watch.look_at(service)
+        self._ended("""
+WRITE_AND_LOOK = """\
+        await self.watch.look_at(service)
+        self._write(
+            Entry(
+                at=time.time(),
+                event="intent",
+                incident=intent.incident,
+                rule=intent.rule,
+                service=service,
+                action=action,
+            )
+        )
+        self._ended("""
+
+
+def _defect(
+    name: str, what: str, *patches: tuple[str, str, str], scenario: str, caught_by: str, only: str
+) -> SubjectDefect:
+    return SubjectDefect(
+        name=name,
         part="remediator",
-        what="the remediator has no rule for a hung replica",
-        patches=(
-            Patch(
-                file="stack/remediation.yaml",
-                old="- name: replica-hung\n    services: [model-1, model-2]",
-                new="- name: replica-hung\n    services: [api]",
-            ),
-        ),
+        what=what,
+        patches=tuple(Patch(file=file, old=old, new=new) for file, old, new in patches),
+        scenario=scenario,
+        caught_by=caught_by,
+        only=only,
+    )
+
+
+def _hung_stays(name: str, what: str, *patches: tuple[str, str, str]) -> SubjectDefect:
+    return _defect(
+        name,
+        what,
+        *patches,
         scenario="hung_model",
         caught_by="test_a_hung_replica_is_restarted_by_the_remediator",
         only="restarted_by_the_remediator",
+    )
+
+
+REMEDIATOR: tuple[SubjectDefect, ...] = (
+    # Signals, evidence and vetoes.
+    _hung_stays(
+        "hung-rule-removed",
+        "the remediator has no rule for a hung replica",
+        (
+            RULES,
+            "- name: replica-hung\n    services: [model-1, model-2]",
+            "- name: replica-hung\n    services: [api]",
+        ),
     ),
+    _defect(
+        "rule-left-from-a-rehearsal",
+        "a rule restarts a replica that serves",
+        (RULES, "rules:\n  # Stopped", REHEARSAL),
+        scenario="noisy_repair",
+        caught_by="test_nothing_is_repaired",
+        only="nothing_is_repaired",
+    ),
+    # Guards.
+    _defect(
+        "all-replicas-at-once",
+        "no guard keeps the remediator from taking all replicas down at once",
+        (f"{CODE}/guards.py", GUARDS, "_hold, _unknown, _quarantine, _grace, _cooldown, _cap, _dry_run,"),
+        scenario="both_hung",
+        caught_by="test_two_hung_replicas_are_not_touched",
+        only="not_touched",
+    ),
+    _defect(
+        "replicas-are-not-all-listed",
+        "the list of replicas has one of the two, so that no guard counts them",
+        (RULES, "replicas: [model-1, model-2] #", "replicas: [model-1] #"),
+        scenario="both_hung",
+        caught_by="test_two_hung_replicas_are_not_touched",
+        only="not_touched",
+    ),
+    # Acting, and the memory of it.
 )
