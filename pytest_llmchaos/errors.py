@@ -7,7 +7,7 @@ LlmchaosError
 ├── ProvesNothing        the trial cannot support any claim (an ERROR, never a pass)
 │   ├── InvalidExperiment    the trial was not performed as planned
 │   │   ├── NotSteady            the service was not in its steady state before the fault
-│   │   ├── FaultNotObserved     no independent witness saw the fault take hold
+│   │   ├── FaultNotObserved     no independent witness saw the fault take hold, or it did not last
 │   │   ├── NoVictim             the target matches nothing that may be hit
 │   │   ├── LoadNotHeld          the load ran late, or sent less than its schedule
 │   │   ├── TooFewSamples        a number was asked for that so few samples cannot give
@@ -69,7 +69,7 @@ class NotSteady(InvalidExperiment):
 
 
 class FaultNotObserved(InvalidExperiment):
-    """No independent witness saw the fault take hold."""
+    """No independent witness saw the fault take hold, or it was over before its undo."""
 
 
 class NoVictim(InvalidExperiment):

@@ -176,6 +176,10 @@ class EngineReport:
     def in_force(self, kind: str) -> EngineFaultState | None:
         return next((one for one in self.faults if one.kind == kind and one.active), None)
 
+    def lists(self, kind: str) -> bool:
+        """Whether one of this kind is in force, or was since the engine's start."""
+        return any(one.kind == kind for one in self.faults)
+
 
 # What a runtime can do, one small protocol per ability. A fault's methods name the one they need, so that the type checker
 # sees both sides; `needs` and `abilities` name them in words, and ABILITIES ties the words to the protocols.
@@ -438,6 +442,15 @@ class DeclaresSignals(Protocol):
 
     @property
     def signals(self) -> tuple[str, ...]: ...
+
+
+@runtime_checkable
+class MayEndEarly(Protocol):
+    """A fault that something else than its undo can end, such as a lease that ran out."""
+
+    def ended_early(self, runtime: AbleRuntime, victim: str) -> bool:
+        """Whether it is over although nothing undid it, and its victim is the one that was hit: not one that was restarted."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -336,6 +336,30 @@ def test_a_fault_that_no_witness_saw_is_undone_and_proves_nothing(lab_on):
     assert runtime.state("api").running
 
 
+def test_a_fault_that_its_lease_ended_before_its_undo_proves_nothing(lab_on):
+    runtime = Clocked()
+    lab = lab_on(runtime)
+
+    with (
+        lab.recording(),
+        pytest.raises(FaultNotObserved, match="gpu_saturation model-1 was over before its undo"),
+        lab.inject(faults.gpu_saturation("model-1")),
+    ):
+        runtime.end_lease("model-1", "gpu_saturation")
+
+    assert open_intents(lab.journal.path).undos == ()
+
+
+def test_a_fault_that_a_restart_of_its_victim_ended_was_one(lab_on):
+    runtime = Clocked()
+    lab = lab_on(runtime)
+
+    with lab.recording(), lab.inject(faults.gpu_saturation("model-1")):
+        runtime.restart("model-1")
+
+    assert open_intents(lab.journal.path).undos == ()
+
+
 class Needless(Kill):
     needs = frozenset()
 

@@ -89,6 +89,11 @@ class EngineFault(OnEngine):
             )
         return replace(self, lease_s=for_s)
 
+    def ended_early(self, runtime: CanReachEngine, victim: str) -> bool:
+        """An engine that was restarted lists nothing of what was in force before."""
+        report = runtime.engine_faults(victim)
+        return report is not None and report.in_force(self.kind) is None and report.lists(self.kind)
+
     def observed(self, runtime: CanReachEngine, victim: str, since_unix_s: float) -> Proof | None:
         report = runtime.engine_faults(victim)
         fault = report.in_force(self.kind) if report else None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import FaultNotObserved, HealFailed, NoVictim
+from pytest_llmchaos.model import MayEndEarly
 from pytest_llmchaos.runtime.abilities import grant
 from pytest_llmchaos.runtime.undo import is_over, prove_reverted, revert_until_done
 
@@ -128,6 +129,16 @@ class Injector:
             injected.start_unix_s = proof.at_unix_s
         injected.last_unix_s = proof.at_unix_s
         injected.proven.append((act, proof.at_unix_s))
+
+    def require_lasted(self) -> None:
+        """Every fault that was proven was in force until now. Raises FaultNotObserved for one that ended by itself."""
+        for act, _ in self.injected.proven:
+            able = grant(self._runtime, act.fault.needs, act.fault.kind)
+            if isinstance(act.fault, MayEndEarly) and act.fault.ended_early(able, act.victim):
+                raise FaultNotObserved(
+                    f"{act.fault.kind} {act.victim} was over before its undo, and nothing that was seen ended it: "
+                    "what the callers met since then was no fault"
+                )
 
     def revert(self) -> None:
         """Undo in reverse order, and prove it. Every undo is tried, also when one before it failed or was interrupted.

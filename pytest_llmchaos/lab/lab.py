@@ -405,6 +405,7 @@ class Lab:
                 injector.act(act)
                 self.abort_check(abort_if)
             yield injector.injected
+            injector.require_lasted()
         finally:
             try:
                 injector.revert()

@@ -152,6 +152,10 @@ class FakeRuntime(UndoRegistry):
             self._engine_faults[service, kind] = state
         return "f1"
 
+    def end_lease(self, service: str, kind: str) -> None:
+        """The engine ends a fault by itself, and lists it as ended."""
+        self._engine_faults[service, kind] = replace(self._engine_faults[service, kind], active=False)
+
     def engine_faults(self, service: str) -> EngineReport | None:
         if not self.state(service).running:
             return None
