@@ -39,3 +39,7 @@ def test_the_engines_do_not_work_for_callers_who_left(lab):
         running = lab.prometheus.value("sum(avg_over_time(vllm:num_requests_running[5s]))", time.time())
 
     assert running <= 1.25 * AT_WORK
+
+    kept = "sum(vllm:num_requests_running) + sum(vllm:num_requests_waiting) + sum(vllm:kv_cache_usage_perc)"
+    lab.hold_until(lambda: lab.prometheus.value(kept, time.time()) == 0, deadline_s=10, what="idle engines")
+    assert lab.prometheus.value(kept, time.time()) == 0  # neither a slot nor a block of the KV cache is left behind

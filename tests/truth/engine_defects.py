@@ -1,7 +1,116 @@
-"""Defects of the simulated engine."""
+"""Defects of the simulated engine, and of the proxy through which its process is started."""
 
 from __future__ import annotations
 
-from truth.defects import SubjectDefect
+from truth.defects import Patch, SubjectDefect
 
-ENGINE: tuple[SubjectDefect, ...] = ()
+ENGINE_ROOM = "stack/services/lab_engine"
+PROXY = "stack/services/lab_supervisor_proxy"
+
+
+def _defect(
+    name: str,
+    what: str,
+    scenario: str,
+    caught_by: str,
+    *changes: tuple[str, str, str],
+    only: str = "",
+    room: str = ENGINE_ROOM,
+) -> SubjectDefect:
+    """A defect of the engine; each change is a file of the room, what stands there, and what stands there instead."""
+    return SubjectDefect(
+        name=name,
+        part="engine",
+        what=what,
+        patches=tuple(Patch(file=f"{room}/{file}", old=old, new=new) for file, old, new in changes),
+        scenario=scenario,
+        caught_by=caught_by,
+        only=only or caught_by.removeprefix("test_"),
+    )
+
+
+_LEAVING = "test_the_engines_do_not_work_for_callers_who_left"
+_FULL = "test_a_full_cache_makes_callers_wait_and_loses_no_answer"
+
+_CALLERS_WHO_LEFT = (
+    _defect(
+        "left-callers-are-generated-for",
+        "of the requests whose callers left, only those that still wait are ended",
+        "impatient_callers",
+        _LEAVING,
+        (
+            "engine.py",
+            "        if self.scheduler.abort(sequence):\n",
+            '        if sequence.state != "running" and self.scheduler.abort(sequence):\n',
+        ),
+    ),
+    _defect(
+        "running-gauge-forgets-aborts",
+        "the gauge of running requests is what came minus what was answered: who left is counted for ever",
+        "impatient_callers",
+        _LEAVING,
+        (
+            "engine.py",
+            (
+                "        running = len(scheduler.running)\n        return Gauges(\n"
+                "            running=running, waiting=scheduler.unfinished - running,"
+            ),
+            (
+                '        answered = scheduler.stats.finished["stop"] + scheduler.stats.finished["length"]\n'
+                "        return Gauges(\n"
+                "            running=self._arrivals - answered, waiting=scheduler.unfinished - len(scheduler.running),"
+            ),
+        ),
+    ),
+    _defect(
+        "left-callers-keep-their-blocks",
+        "a request whose caller left gives its slot back, and not its KV blocks",
+        "impatient_callers",
+        _LEAVING,
+        (
+            "scheduler.py",
+            "        place.remove(sequence)\n        self._release(sequence)\n",
+            "        place.remove(sequence)\n",
+        ),
+    ),
+    _defect(
+        "answered-keep-their-last-block",
+        "an answer that is whole gives all of its KV blocks back but the last one",
+        "impatient_callers",
+        _LEAVING,
+        (
+            "scheduler.py",
+            "        self.pool.release(sequence.blocks)\n        sequence.blocks = []\n",
+            "        self.pool.release(sequence.blocks[:-1])\n        sequence.blocks = []\n",
+        ),
+    ),
+    _defect(
+        "the-youngest-is-ended",
+        "where a caller leaves, the youngest request of the batch is taken out in place of its own",
+        "impatient_callers",
+        "NotSteady",
+        ("scheduler.py", "        place.remove(sequence)\n", "        place.pop()\n"),
+        only="who_stay",
+    ),
+)
+
+_TOKENS = (
+    _defect(
+        "token-lost-at-preemption",
+        "a request that was preempted ends a token early, and says that it is whole",
+        "gpu_exhaustion",
+        "TruthsDisagree",
+        (
+            "scheduler.py",
+            "        sequence.computed = sequence.published = 0\n",
+            (
+                "        sequence.computed = sequence.published = 0\n"
+                "        sequence.answer_tokens = max(sequence.generated + 1, sequence.answer_tokens - 1)\n"
+            ),
+        ),
+        only=_FULL.removeprefix("test_"),
+    ),
+)
+
+
+ENGINE: tuple[SubjectDefect, ...] = (*_CALLERS_WHO_LEFT, *_TOKENS)
