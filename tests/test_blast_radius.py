@@ -15,7 +15,7 @@ from pytest_llmchaos import experiment, faults
 from pytest_llmchaos.errors import BadScenario, NotReady
 from pytest_llmchaos.loads import open_loop
 from pytest_llmchaos.model import Undo
-from pytest_llmchaos.runtime.docker import docker_cli, removal, restrictions
+from pytest_llmchaos.runtime.docker import attached, docker_cli, removal, restrictions
 from pytest_llmchaos.runtime.docker.compose import ComposeRuntime
 from pytest_llmchaos.subject.lab import lab_subject
 
@@ -186,6 +186,24 @@ def test_a_drawn_plan_touches_only_its_victim_among_this_runs_containers(drawn, 
     touched = [c for c in containers if c.touched]
     assert all(c in own for c in touched)
     assert len(touched) <= 1
+
+
+@pytest.mark.parametrize("act", ACTS, ids=lambda act: act("api").primitive.kind)
+def test_in_a_stack_of_others_nothing_is_hit_without_the_label_that_allows_it(act):
+    compose = labelled("same project, no labels", "api")
+    own = lab_subject("sim")
+    runtime = attached.AttachedRuntime(own, project=PROJECT, run=RUN, owner=OWNER, directory=Path("unused"))
+
+    def hit(labels):
+        container = Container("c1", {**compose, **labels}, running=True, paused=False)
+        runtime._client, runtime._found["api"] = Engine([container]), restrictions.as_found(container)
+        act("api").primitive.inject(runtime, "api")
+        return container.touched
+
+    for labels in ({}, {attached.ALLOW: "false"}, OWN):
+        with pytest.raises(NotReady, match=r"no container with the label .*: nothing was touched"):
+            hit(labels)
+    assert len(hit({attached.ALLOW: "true"})) == 1
 
 
 def test_what_compose_run_made_beside_a_service_is_not_taken_for_it():

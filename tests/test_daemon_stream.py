@@ -105,8 +105,9 @@ def test_a_break_that_the_daemon_can_make_good_is_no_gap(broken):
     assert reader.gaps(0, float("inf")) == []
 
 
-def test_a_break_that_it_cannot_is_a_gap_that_says_why(broken):
-    reader = broken(kept=[0.5])
+@pytest.mark.parametrize("kept", [[], [0.5], [-0.5]], ids=["nothing kept", "kept since", "kept since the break began"])
+def test_a_break_that_it_cannot_is_a_gap_that_says_why(broken, kept):
+    reader = broken(kept=kept)
 
     (gap,) = reader.gaps(0, float("inf"))
     assert gap.from_unix_s < gap.to_unix_s

@@ -170,12 +170,14 @@ class TestTwoTruths:
 
 
 class TestClocks:
+    @pytest.mark.parametrize(("by_s", "by"), [(3.0, r"\+3\.000"), (-3.0, r"-3\.000")], ids=["forwards", "backwards"])
     @pytest.mark.parametrize("clock", ["this machine's wall clock", "the clock of the compose runtime"])
-    def test_of_which_one_is_set_during_the_trial_compare_no_times(self, performed, clock):
-        performed.clocks = [(clock, 1.0, 0.01), (clock, 9.0, -0.02), (clock, 12.0, 3.01)]
+    def test_of_which_one_is_set_during_the_trial_compare_no_times(self, performed, clock, by_s, by):
+        performed.clocks = [(clock, 1.0, 0.01), (clock, 9.0, -0.02), (clock, 12.0, 0.01 + by_s)]
 
         with pytest.raises(
-            Inconclusive, match=rf"{clock} was set by \+3\.000 s between 9\.0 s and 12\.0 s of the trial"
+            Inconclusive,
+            match=rf"{clock} was set by {by} s between 9\.0 s and 12\.0 s of the trial",
         ):
             judged(performed)
 

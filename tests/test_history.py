@@ -68,6 +68,16 @@ def test_a_request_belongs_to_the_window_it_was_due_in_and_the_end_is_not_inside
     assert (first.offered, second.offered) == (2, 1)
 
 
+def test_what_a_caller_waits_for_begins_when_a_request_is_due_and_not_when_it_could_be_sent():
+    late = replace(sample(4.9, e2e_s=5.2), sent_s=9.5)
+
+    before, after = windows([late], [("before", 0, 5), ("after", 5, 10)], LIMITS)
+
+    assert (before.offered, before.ok, before.good, after.offered) == (1, 1, 0, 0)
+    assert before.e2e_s.max == pytest.approx(5.2)
+    assert callers_from([late], 0, 1, LIMITS).suffered
+
+
 def test_what_the_end_of_the_run_cut_off_counts_nowhere():
     seen = [sample(1, "cancelled", ttft_s=None), sample(2)]
 
@@ -93,6 +103,14 @@ def test_a_second_is_unserved_if_something_was_due_in_it_and_nothing_was_answere
     ]
 
     assert unserved_s(seen) == (2.0, 5.0)
+
+
+@pytest.mark.parametrize("outcome", [one for one in OUTCOMES if one not in ("ok", "cancelled", "left")])
+def test_a_request_that_was_not_answered_was_offered_and_failed_whatever_became_of_it(outcome):
+    window = one([sample(1), sample(2, outcome)])
+
+    assert (window.offered, window.ok, window.failed, window.outcomes[outcome]) == (2, 1, 1, 1)
+    assert window.e2e_s.max == math.inf
 
 
 def test_refusals_that_name_no_time_to_come_back_are_counted():

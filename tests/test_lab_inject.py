@@ -105,6 +105,40 @@ def test_a_fault_is_written_down_before_it_acts_and_undone_at_the_end_of_its_blo
     assert open_intents(lab.journal.path).undos == ()
 
 
+def test_the_undo_is_on_disk_when_the_fault_acts(lab_on):
+    lab = lab_on(Clocked())
+    on_disk = []
+
+    @dataclass(frozen=True, kw_only=True)
+    class Late(Kill):
+        def inject(self, runtime, victim):
+            on_disk.extend(open_intents(lab.journal.path).undos)
+            super().inject(runtime, victim)
+
+    with lab.recording():
+        hold(lab, OnTarget(primitive=Late(), target="api"))
+
+    assert on_disk == [Undo(op="ensure_running", service="api")]
+
+
+def test_a_fault_whose_call_raised_is_undone_for_it_may_have_acted(lab_on):
+    runtime = Clocked()
+    lab = lab_on(runtime)
+
+    @dataclass(frozen=True, kw_only=True)
+    class Cut(Kill):
+        def inject(self, runtime, victim):
+            super().inject(runtime, victim)
+            raise OSError("the daemon's answer was cut off")
+
+    with lab.recording(), pytest.raises(OSError, match="cut off"):
+        hold(lab, OnTarget(primitive=Cut(), target="api"), lambda: pytest.fail("the block must not be entered"))
+
+    assert runtime.state("api").running
+    assert [(line["victim"], line["ok"]) for line in written(lab, "undone")] == [("api", True)]
+    assert open_intents(lab.journal.path).undos == ()
+
+
 def test_a_block_inside_another_leaves_it_the_callers_that_it_floods_with(lab_on):
     runtime = Clocked()
     lab = lab_on(runtime)
@@ -424,6 +458,25 @@ def test_however_a_trial_ends_its_verdict_is_in_the_journal(lab_on, monkeypatch,
 
     (judged,) = written(lab, "judged")
     assert (judged["verdict"], judged["reason"]) == (verdict, f"{type(error).__name__}: {error}")
+
+
+@pytest.mark.parametrize("settles", [True, False])
+def test_whether_the_service_settled_in_time_is_known_to_the_judge(lab_on, monkeypatch, settles):
+    lab, fault, judged = lab_on(Clocked()), faults.kill("api"), []
+    lab.running_load = Callers()
+    made = experiment(load=loads.open_loop(rate_rps=2, max_tokens=8), fault=fault).kwargs["experiment"]
+    plan = plan_trial(
+        scenario="s", hypothesis="", experiment=made, fault=fault, repeat=0, seed=1, services=lab.subject.targets
+    )
+    monkeypatch.setattr(lab, "load", lambda *_, **__: contextlib.nullcontext(lab.running_load))
+    monkeypatch.setattr(lab, "hold_steady", lambda _: None)
+    monkeypatch.setattr(lab, "hold_until", lambda _, what, **__: settles or what == "fault")
+    monkeypatch.setattr(perform.judge, "judge", lambda *_, settled: judged.append(settled))
+
+    with lab.recording() as record:
+        perform._perform(lab, plan, record)
+
+    assert judged == [settles]
 
 
 class Served(Callers):

@@ -279,6 +279,23 @@ def test_skipped(lab):
     }
 
 
+def test_a_claim_that_is_expected_to_fail_lets_nothing_hold(on_a_fake, pytester):
+    result = on_a_fake(
+        """
+@pytest.mark.xfail(reason="known")
+def test_known(lab):
+    with lab.load(LOAD):
+        assert 1 == 2
+"""
+    )
+
+    result.assert_outcomes(xfailed=1)
+    run = next(pytester.path.glob("reports/*/run.json"))
+    (trial,) = json.loads(run.read_text())["trials"]
+    assert [claim["outcome"] for claim in trial["claims"]] == ["skipped"]
+    assert trial["verdict"] == "invalid"
+
+
 @pytest.mark.parametrize("first", ["unasked", "asked"])
 def test_a_claim_that_did_not_come_to_ask_for_its_trial_is_its_claim_all_the_same(chaos, monkeypatch, pytester, first):
     monkeypatch.setattr(

@@ -77,6 +77,15 @@ def test_columns_and_objects_give_the_same_numbers(tmp_path_factory, seen):
     assert callers_from(loaded, 10, 4) == callers_from(seen, 10, 4)
 
 
+def test_latencies_of_a_file_count_from_when_a_request_was_due(tmp_path):
+    late = replace(ONE, due_s=1.0, sent_s=7.0, first_s=7.5, end_s=8.0)
+    loaded = samples_file.load(written(tmp_path / "s", [late]))
+
+    (window,) = windows(loaded, [("all", 0.0, 5.0)])
+
+    assert (window.offered, window.e2e_s.max, window.ttft_s.max) == (1, 7.0, 6.5)
+
+
 def test_columns_count_from_the_end_too(tmp_path):
     loaded = samples_file.load(written(tmp_path / "s", numbered(5)))
 

@@ -648,6 +648,18 @@ def test_only_a_helper_process_that_lives_is_ended(tmp_path, monkeypatch):
     assert ended == [(me, signal.SIGKILL)]
 
 
+def test_the_watchdog_undoes_what_a_dead_run_left_in_a_stack_of_others_and_removes_nothing(tmp_path, monkeypatch):
+    manifest, removed = attached_run(tmp_path / "r", "ensure_running", "ensure_memory"), []
+    shop = Shop(monkeypatch, "web")
+    monkeypatch.setattr(removal, "remove_dead", lambda *which, **_: removed.append(which))
+
+    watchdog.clean_up(manifest)
+
+    assert shop.done == ["limit_memory web", "start web"]
+    assert removed == []
+    assert list(notes.dead_runs()) == []
+
+
 def test_of_a_long_journal_only_processes_are_decoded(tmp_path, monkeypatch):
     journal, decoded = Journal(tmp_path / "journal.jsonl"), []
     for number in range(3):

@@ -91,6 +91,15 @@ def test_the_watchdog_asks_the_daemon_of_its_run_also_if_another_context_is_chos
     assert b"DOCKER_HOST=unix:///chosen/docker.sock" in environment
 
 
+def test_a_pipe_that_ends_without_a_goodbye_is_a_death():
+    read_fd, write_fd = os.pipe()
+    os.close(write_fd)
+    try:
+        assert watchdog._ends_clean(read_fd, identity.owner_label()) is False
+    finally:
+        os.close(read_fd)
+
+
 @pytest.fixture
 def pipe():
     ends = os.pipe()
