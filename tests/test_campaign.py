@@ -78,6 +78,13 @@ def test_the_ledger_has_the_verdict_after_the_last_claim(
     assert len(campaign.noted) == 2
 
 
+def test_a_trial_of_which_no_claim_passed_did_not_hold(campaign: Any) -> None:
+    for name in ("test_a", "test_b"):
+        campaign.campaign.end_claim(f"test_x.py::{name}", campaign.plan)
+
+    assert verdicts(campaign.ledger) == ["invalid"]
+
+
 @pytest.mark.parametrize("performed", [(), ("test_a",)], ids=["none", "one of two"])
 def test_claims_that_the_session_never_came_to_are_written_down_and_the_trial_did_not_hold(
     campaign: Any, performed: tuple[str, ...]

@@ -342,6 +342,7 @@ def test_a_request_that_met_a_closing_idle_connection_is_sent_again_once_and_cou
 
     assert {prompt: sample.outcome for prompt, sample in samples.items()} == {"ok": "ok", "stale": "ok"}
     assert (summary.reconnected, len(server.seen)) == (1, 3)
+    assert (summary.offered, summary.sent, summary.done, summary.achieved_ratio) == (2, 2, 2, 1.0)
 
 
 @pytest.mark.parametrize("prompts", [["ok", "late"], ["reset"]], ids=["late", "on a fresh connection"])

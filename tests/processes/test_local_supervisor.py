@@ -335,6 +335,15 @@ def test_logs_are_kept_and_replace_older_ones(tmp_path: Path) -> None:
     assert not (tmp_path / "local").exists()
 
 
+def test_logs_are_kept_without_their_secrets(tmp_path: Path) -> None:
+    work = _work(tmp_path, "llmchaos-never-was")
+    (work / "logs" / "api.txt").write_text("ready\nGET / Authorization: Bearer 0123456789abcdef\n")
+
+    cleanup.remove_run(work.name, tmp_path)
+
+    assert (tmp_path / "logs" / "api.txt").read_text() == "ready\nGET / Authorization: Bearer ***\n"
+
+
 def test_logs_are_never_written_onto_or_through_a_link(tmp_path: Path) -> None:
     work = _work(tmp_path, "llmchaos-never-was")
     victim = tmp_path / "victim"

@@ -4,17 +4,1237 @@ from __future__ import annotations
 
 from truth.defects import InstrumentDefect, Patch
 
-INSTRUMENT_DEFECTS: tuple[InstrumentDefect, ...] = (
+FAULTS: tuple[InstrumentDefect, ...] = (
+    InstrumentDefect(
+        name="undo-skipped-when-inject-raised",
+        what="an act whose inject raised is not undone",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/lab/injector.py",
+                old=(
+                    "        self._intents.append((intent, act))\n"
+                    "        with injected.acting(act.victim):\n"
+                    "            act.fault.inject(able, act.victim)\n"
+                ),
+                new=(
+                    "        with injected.acting(act.victim):\n"
+                    "            act.fault.inject(able, act.victim)\n"
+                    "        self._intents.append((intent, act))\n"
+                ),
+            ),
+        ),
+        tests=("test_lab_inject.py::test_a_fault_whose_call_raised_is_undone_for_it_may_have_acted",),
+    ),
+    InstrumentDefect(
+        name="act-before-its-intent-is-on-disk",
+        what="a fault acts before its undo is written down",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/lab/injector.py",
+                old="        intent = record.intent(act.fault.kind, act.victim, act.fault.undo(act.victim))\n",
+                new="",
+            ),
+            Patch(
+                file="pytest_llmchaos/lab/injector.py",
+                old=(
+                    "        with injected.acting(act.victim):\n"
+                    "            act.fault.inject(able, act.victim)\n"
+                    "        proof = None\n"
+                ),
+                new=(
+                    "        with injected.acting(act.victim):\n"
+                    "            act.fault.inject(able, act.victim)\n"
+                    "        intent = record.intent(act.fault.kind, act.victim, act.fault.undo(act.victim))\n"
+                    "        self._intents.append((intent, act))\n"
+                    "        proof = None\n"
+                ),
+            ),
+            Patch(
+                file="pytest_llmchaos/lab/injector.py",
+                old=("        injected.acts.append(act)\n        self._intents.append((intent, act))\n"),
+                new="        injected.acts.append(act)\n",
+            ),
+        ),
+        tests=("test_lab_inject.py::test_the_undo_is_on_disk_when_the_fault_acts",),
+    ),
+    InstrumentDefect(
+        name="proof-from-our-own-call",
+        what="a fault is proven by the instrument's own call, without a witness",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/lab/injector.py",
+                old="from pytest_llmchaos.runtime.abilities import grant\n",
+                new=("from pytest_llmchaos.model import Proof\nfrom pytest_llmchaos.runtime.abilities import grant\n"),
+            ),
+            Patch(
+                file="pytest_llmchaos/lab/injector.py",
+                old="            proof = act.fault.observed(able, act.victim, before_s - 0.001)\n",
+                new=(
+                    "            proof = act.fault.observed(able, act.victim, before_s - 0.001) or Proof(\n"
+                    '                step="injected", witness="the call returned", at_unix_s=time.time()\n'
+                    "            )\n"
+                ),
+            ),
+        ),
+        tests=("test_lab_inject.py::test_a_fault_that_no_witness_saw_is_undone_and_proves_nothing",),
+    ),
+    InstrumentDefect(
+        name="proof-from-an-older-death",
+        what="a death from before the fault proves it",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/faults/base.py",
+                old='    events = runtime.events(since_unix_s, float("inf"))\n',
+                new='    events = runtime.events(0.0, float("inf"))\n',
+            ),
+        ),
+        tests=("test_fault_contract.py::test_events_from_before_the_injection_prove_nothing",),
+    ),
+    InstrumentDefect(
+        name="failed-undo-keeps-others-from-theirs",
+        what="an undo that fails keeps the acts before it from being undone",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/lab/injector.py",
+                old=(
+                    "            except HealFailed as error:\n"
+                    "                failed.append(str(error))\n"
+                    "            except BaseException"
+                ),
+                new=(
+                    "            except HealFailed as error:\n"
+                    "                failed.append(str(error))\n"
+                    "                break\n"
+                    "            except BaseException"
+                ),
+            ),
+        ),
+        tests=("test_lab_inject.py::test_every_undo_is_tried_also_after_one_that_failed",),
+    ),
+    InstrumentDefect(
+        name="failed-undo-noted-as-done",
+        what="the journal says that an undo which failed was done",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/lab/injector.py",
+                old="ok=False, why=str(error) or type(error).__name__",
+                new="ok=True, why=str(error) or type(error).__name__",
+            ),
+        ),
+        tests=(
+            "test_lab_inject.py::test_an_undo_that_fails_is_told_with_how_to_heal_by_hand_and_stays_open_in_the_journal",
+        ),
+    ),
+    InstrumentDefect(
+        name="revert-believed",
+        what="a fault counts as over because its undo returned",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/lab/injector.py",
+                old=(
+                    "            proof = prove_reverted(self._runtime, act, since_unix_s)\n"
+                    '            record.proof("healed", proof.witness, proof.at_unix_s, intent=intent)\n'
+                ),
+                new='            record.proof("healed", "the undo returned", time.time(), intent=intent)\n',
+            ),
+        ),
+        tests=("test_lab_inject.py::test_a_healing_that_no_witness_sees_is_a_failed_one",),
+    ),
+    InstrumentDefect(
+        name="two-undos-collapse",
+        what="of two faults of one kind on one service, one undo closes both",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/evidence/journal.py",
+                old='    return (str(line.get("trial") if intent is None else intent), str(line.get("victim")), str(op))',
+                new='    return (str(line.get("trial")), str(line.get("victim")), str(op))',
+            ),
+        ),
+        tests=("test_journal.py::test_of_two_intents_alike_the_one_is_open_whose_id_was_not_undone",),
+    ),
+    InstrumentDefect(
+        name="blast-radius-declared-and-not-kept",
+        what="acts that follow one another do not wait for room in the blast radius",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/lab/lab.py",
+                old="if blast_radius is not None and injector.injected.proven:",
+                new="if blast_radius is None and injector.injected.proven:",
+            ),
+        ),
+        tests=("test_blast_radius_in_time.py::test_an_act_waits_until_the_system_has_repaired_the_one_before",),
+    ),
+)
+
+CLEANUP: tuple[InstrumentDefect, ...] = (
+    InstrumentDefect(
+        name="blast-radius-by-name",
+        what="a container is ours by the name of its project alone",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/runtime/docker/compose.py",
+                old="return all(container.labels.get(key) == value for key, value in self._labels.items())",
+                new='return container.labels.get("com.docker.compose.project") == self.project',
+            ),
+        ),
+        tests=("test_blast_radius.py::test_a_drawn_plan_touches_only_its_victim_among_this_runs_containers",),
+    ),
+    InstrumentDefect(
+        name="permission-label-ignored",
+        what="a service of a stack of others is hit without the label that allows it",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/runtime/docker/attached.py",
+                old=('        if container is None or container.labels.get(ALLOW) != "true":\n            raise'),
+                new=("        if container is None:\n            raise"),
+            ),
+        ),
+        tests=("test_blast_radius.py::test_in_a_stack_of_others_nothing_is_hit_without_the_label_that_allows_it",),
+    ),
+    InstrumentDefect(
+        name="removal-without-the-owner",
+        what="what carries the project's name is removed, whoever owns it",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/runtime/docker/removal.py",
+                old='"--filter", f"label=llmchaos.owner={owner}"]',
+                new="]",
+            ),
+        ),
+        tests=("test_blast_radius.py::test_what_is_removed_must_carry_the_project_and_the_owner",),
+    ),
+    InstrumentDefect(
+        name="sweep-of-a-live-sibling",
+        what="the stack of a live run is swept because a dead one had its name",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/cleanup/sweep.py",
+                old='    dead = {project: who for project, who in sorted(found["dead"].items()) if project not in seen}\n',
+                new='    dead = dict(sorted(found["dead"].items()))\n',
+            ),
+        ),
+        tests=("test_sweep.py::test_an_orphan_of_a_name_that_a_live_run_has_too_is_left_alone",),
+    ),
+    InstrumentDefect(
+        name="doubt-taken-for-death",
+        what="a run that cannot be seen from here counts as dead",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/host/identity.py",
+                old='return _liveness_here(int(pid), started) if namespace == [pid_namespace()] != [""] else "unknown"',
+                new="return _liveness_here(int(pid), started)",
+            ),
+        ),
+        tests=("test_owner.py::test_an_owner_is_dead_only_where_that_can_be_seen",),
+    ),
+    InstrumentDefect(
+        name="recycled-pid-killed",
+        what="a process is killed that only has the number of a helper",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/cleanup/watchdog.py",
+                old="        if line.started and process_started(line.pid) == line.started:\n",
+                new="        if line.started and process_started(line.pid):\n",
+            ),
+        ),
+        tests=("test_sweep.py::test_only_a_helper_process_that_lives_is_ended",),
+    ),
+    InstrumentDefect(
+        name="watchdog-does-not-revert",
+        what="the watchdog leaves the faults that a dead run left open in a stack of others",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/cleanup/watchdog.py",
+                old=("    if not manifest.owned:\n        from"),
+                new=('    if not manifest.owned and manifest.runtime == "attached":\n        from'),
+            ),
+        ),
+        tests=(
+            "test_sweep.py::test_the_watchdog_undoes_what_a_dead_run_left_in_a_stack_of_others_and_removes_nothing",
+        ),
+    ),
+    InstrumentDefect(
+        name="watchdog-takes-death-for-goodbye",
+        what="the watchdog takes the death of pytest for its goodbye",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/cleanup/watchdog.py",
+                old=("            if GOODBYE in said or not data:\n                return GOODBYE in said\n"),
+                new=("            if GOODBYE in said or not data:\n                return True\n"),
+            ),
+        ),
+        tests=("test_watchdog.py::test_a_pipe_that_ends_without_a_goodbye_is_a_death",),
+    ),
+    InstrumentDefect(
+        name="context-falls-back",
+        what="a misspelt Docker context falls back to the default daemon",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/runtime/docker/docker_cli.py",
+                old="    except (msgspec.MsgspecError, ValueError, KeyError) as error:\n",
+                new=(
+                    "    except (msgspec.MsgspecError, ValueError, KeyError) as error:\n"
+                    "        if done.returncode:\n"
+                    '            return Daemon(host="unix:///var/run/docker.sock")\n'
+                ),
+            ),
+        ),
+        tests=("test_docker_daemon.py::test_a_context_that_does_not_exist_is_an_error_and_not_the_default_daemon",),
+    ),
+    InstrumentDefect(
+        name="slot-not-taken",
+        what="a trial does not take the machine's measurement slot",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/lab/lab.py",
+                old="        with measurement_lock.measuring(say=self.say, waiting=self._waiting), self.recording(planned) as record:\n",
+                new="        with self.recording(planned) as record:\n",
+            ),
+        ),
+        tests=("test_lab_load.py::TestEntry::test_has_the_machine_to_itself_until_it_is_judged",),
+    ),
+    InstrumentDefect(
+        name="slot-per-user",
+        what="each user has a measurement slot of its own",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/host/measurement_lock.py",
+                old='    return Path(f"/tmp/pytest-llmchaos-{name}.lock")',
+                new="    return Path(f\"{os.environ.get('XDG_RUNTIME_DIR', '/tmp')}/pytest-llmchaos-{name}.lock\")",
+            ),
+        ),
+        tests=("test_owner.py::test_the_slot_is_the_same_whatever_folders_a_job_has_of_its_own",),
+    ),
+)
+
+CAUSES: tuple[InstrumentDefect, ...] = (
+    InstrumentDefect(
+        name="recovery-after-our-own-revert",
+        what="a recovery after the instrument's own revert counts",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/recovery.py",
+                old="    if last.at_s > reverted_s or down_s is not None:\n",
+                new="    if down_s is not None:\n",
+            ),
+        ),
+        tests=("test_recovery.py::TestCallers::test_a_recovery_after_our_own_revert_does_not_count",),
+    ),
+    InstrumentDefect(
+        name="victim-counted-to-the-trials-end",
+        what="a victim that our revert brought back counts as recovered",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/recovery.py",
+                old="    back = _all_back(record, injected, known.victims, until_s=reverted_s, must=True)\n",
+                new="    back = _all_back(record, injected, known.victims, until_s=known.ended_s, must=True)\n",
+            ),
+        ),
+        tests=("test_recovery.py::TestVictims::test_one_that_was_not_up_at_the_revert_is_not_back",),
+    ),
+    InstrumentDefect(
+        name="relapse-of-callers-ignored",
+        what="bad answers after the first good spell are overlooked",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/stats/recovery.py",
+                old="    last_bad_s = bad_s[-1] if bad_s else -math.inf\n",
+                new="    last_bad_s = bad_s[0] if bad_s else -math.inf\n",
+            ),
+        ),
+        tests=(
+            "test_history.py::test_recovery_is_the_first_good_request_after_the_last_bad_one",
+            "test_recovery.py::TestCallers::test_what_was_bad_again_recovers_when_it_is_good_for_good",
+        ),
+    ),
+    InstrumentDefect(
+        name="relapse-not-told",
+        what="a relapse is left out where the service settles later",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/stats/recovery.py",
+                old="        relapsed_s=_relapsed_s(seen, bad_s, stable_s),\n",
+                new="",
+            ),
+        ),
+        tests=("test_recovery.py::TestSettling::test_one_that_relapsed_says_when",),
+    ),
+    InstrumentDefect(
+        name="relapse-of-a-victim-ignored",
+        what="a victim that goes down again after it was back has recovered",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/recovery.py",
+                old="    down_s = _down_again_s(record, injected, known, last.at_s)\n",
+                new="    down_s = None\n",
+            ),
+        ),
+        tests=("test_recovery.py::TestVictims::test_one_that_went_down_again_has_relapsed",),
+    ),
+    InstrumentDefect(
+        name="settle-timeout-credited",
+        what="a service settled though the trial gave up waiting for it",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/recovery.py",
+                old="    if isinstance(back, str) or not known.settled:\n",
+                new="    if isinstance(back, str):\n",
+            ),
+        ),
+        tests=("test_recovery.py::TestSettling::test_one_that_timed_out_did_not_settle",),
+    ),
+    InstrumentDefect(
+        name="settle-timeout-lost-on-the-way",
+        what="that the trial gave up waiting does not reach the judge",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/perform.py",
+                old="    return judge.judge(lab, plan, record, load, injected, settled=settled)",
+                new="    return judge.judge(lab, plan, record, load, injected)",
+            ),
+        ),
+        tests=("test_lab_inject.py::test_whether_the_service_settled_in_time_is_known_to_the_judge",),
+    ),
+    InstrumentDefect(
+        name="unknown-requests-taken-for-good",
+        what="a service recovers in a time of which no answer is known",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/judge.py",
+                old="        known_s=min(ended_s, first_unknown_s(samples)),\n",
+                new="        known_s=ended_s,\n",
+            ),
+        ),
+        tests=("test_gates.py::TestLoadOnTime::test_that_ends_before_an_answer_came_knows_of_no_recovery",),
+    ),
+    InstrumentDefect(
+        name="alert-pending-before-the-fault",
+        what="an alert that was pending before the fault detects it",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/attribution.py",
+                old="    if signal.before or signal.at_unix_s < (injected.start_unix_s or 0.0):\n",
+                new="    if signal.at_unix_s < (injected.start_unix_s or 0.0):\n",
+            ),
+        ),
+        tests=("test_attribution.py::test_a_signal_from_before_the_fault_detects_nothing",),
+    ),
+    InstrumentDefect(
+        name="alert-from-before-the-fault",
+        what="a signal from before the fault detects it",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/attribution.py",
+                old="    if signal.before or signal.at_unix_s < (injected.start_unix_s or 0.0):\n",
+                new="    if signal.before:\n",
+            ),
+        ),
+        tests=("test_attribution.py::test_a_signal_from_before_the_fault_detects_nothing",),
+    ),
+    InstrumentDefect(
+        name="alert-that-goes-on-is-new",
+        what="an alert that was pending before the window counts as new",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/prometheus/queries.py",
+                old="                        before=identity in already and goes_on,\n",
+                new="                        before=first <= from_unix_s,\n",
+            ),
+        ),
+        tests=("test_prometheus.py::TestAlerts::test_that_were_active_before_the_window_are_marked",),
+    ),
+    InstrumentDefect(
+        name="detection-after-our-revert",
+        what="an alert after the instrument's own revert detects the fault",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/attribution.py",
+                old=(
+                    "    if injected.reverted_unix_s is not None and signal.at_unix_s >= injected.reverted_unix_s:\n"
+                    '        return "it began after the instrument\'s own revert"\n'
+                ),
+                new="",
+            ),
+        ),
+        tests=("test_attribution.py::test_a_signal_after_our_own_revert_is_coincident",),
+    ),
+    InstrumentDefect(
+        name="detection-by-a-bystander",
+        what="an alert on a service that was not hit detects the fault",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/attribution.py",
+                old="    if signal.service and signal.service not in injected.victims and signal.name not in declared:\n",
+                new="    if signal.service not in injected.victims and signal.name in declared:\n",
+            ),
+        ),
+        tests=("test_attribution.py::test_a_signal_of_a_service_that_was_not_hit_is_coincident",),
+    ),
+    InstrumentDefect(
+        name="own-restart-credited-to-the-remediator",
+        what="a start is credited to an action of the remediator that ended long before",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/attribution.py",
+                old="        if begin_s - CLOCK_SLACK_S <= at_unix_s <= next(ends, begin_s + ACTION_LIMIT_S) + CLOCK_SLACK_S:\n",
+                new="        if begin_s - CLOCK_SLACK_S <= at_unix_s:\n",
+            ),
+        ),
+        tests=("test_attribution.py::test_each_action_speaks_for_its_own_time_alone",),
+    ),
+    InstrumentDefect(
+        name="gap-read-as-nothing",
+        what="a gap in the runtime's events is read as a time in which nothing happened",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/attribution.py",
+                old=("    if gaps:\n        gap = gaps[0]\n"),
+                new=("    if len(gaps) > 1:\n        gap = gaps[0]\n"),
+            ),
+        ),
+        tests=("test_attribution.py::test_missing_events_are_inconclusive_and_name_the_gap",),
+    ),
+    InstrumentDefect(
+        name="gap-not-noticed",
+        what="an event stream that was opened anew has no gap, whatever the daemon still had",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/runtime/docker/events.py",
+                old='        if not any(raw["timeNano"] / 1e9 <= broken_s for raw in kept):\n',
+                new='        if not any(raw["timeNano"] / 1e9 <= opened_s for raw in kept):\n',
+            ),
+        ),
+        tests=("test_daemon_stream.py::test_a_break_that_it_cannot_is_a_gap_that_says_why",),
+    ),
+    InstrumentDefect(
+        name="sibling-taken-for-the-victim",
+        what="an event of another container of the service is the victim's",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/runtime/docker/compose.py",
+                old="        is_sibling = number != self._numbers.get(event.service, number)\n",
+                new="        is_sibling = False\n",
+            ),
+        ),
+        tests=("test_daemon_stream.py::test_a_sibling_s_start_is_not_the_victim_s_and_its_death_is_no_proof",),
+    ),
+    InstrumentDefect(
+        name="clock-set-back-unnoticed",
+        what="a clock that is set back during the trial goes unnoticed",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/agreement.py",
+                old="        if abs(by_s) > CLOCK_TOLERANCE_S:\n",
+                new="        if by_s > CLOCK_TOLERANCE_S:\n",
+            ),
+        ),
+        tests=("test_gates.py::TestClocks::test_of_which_one_is_set_during_the_trial_compare_no_times",),
+    ),
+    InstrumentDefect(
+        name="clock-step-and-back-unnoticed",
+        what="a clock that is set and set back is compared at both ends alone",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/agreement.py",
+                old="    require_no_step(record.clocks)\n",
+                new=(
+                    "    ends = (reversed(record.clocks), record.clocks)\n"
+                    "    require_no_step([one for end in ends for one in {reading.clock: reading for reading in end}.values()])\n"
+                ),
+            ),
+        ),
+        tests=("test_gates.py::TestClocks::test_of_which_one_was_set_and_set_back_are_told_too",),
+    ),
+    InstrumentDefect(
+        name="clock-that-is-no-number",
+        what="a clock whose distance is not a number counts as in time",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/agreement.py",
+                old="        if not abs(apart_s) <= CLOCK_TOLERANCE_S:\n",
+                new="        if abs(apart_s) > CLOCK_TOLERANCE_S:\n",
+            ),
+        ),
+        tests=("test_gates.py::TestTwoTruths::test_on_two_clocks_disagree",),
+    ),
+    InstrumentDefect(
+        name="unprovoked-action-in-a-control-arm",
+        what="an action of the remediator without a fault leaves a control arm held",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/judge.py",
+                old=("    if is_control:\n        outside.require_none()\n"),
+                new="",
+            ),
+        ),
+        tests=("test_unprovoked.py::test_it_refutes_a_control_arm",),
+    ),
+)
+
+NUMBERS: tuple[InstrumentDefect, ...] = (
     InstrumentDefect(
         name="latency-from-sent-instead-of-due",
-        what="a caller that was kept waiting before it could send counts from when it sent",
+        what="latency counts from when a request was sent",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/stats/columns.py",
+                old="        made.due_s.append(sample.due_s)\n",
+                new="        made.due_s.append(sample.sent_s)\n",
+            ),
+        ),
+        tests=(
+            "test_history.py::test_what_a_caller_waits_for_begins_when_a_request_is_due_and_not_when_it_could_be_sent",
+        ),
+    ),
+    InstrumentDefect(
+        name="latency-from-sent-in-files",
+        what="latency of samples that were read from a file counts from when a request was sent",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/evidence/samples_file.py",
+                old="        columns.due_s.extend(due)\n",
+                new="        columns.due_s.extend(sent)\n",
+            ),
+        ),
+        tests=("test_samples.py::test_latencies_of_a_file_count_from_when_a_request_was_due",),
+    ),
+    InstrumentDefect(
+        name="survivors-quantiles",
+        what="quantiles are those of the answers that came",
         patches=(
             Patch(
                 file="pytest_llmchaos/stats/windows.py",
-                old="code == OK and end - due <= e2e_s",
-                new="code == OK and end - first <= e2e_s",
+                old="        failed = offered - answered\n",
+                new="        failed = 0\n",
             ),
         ),
-        tests=("test_history.py",),
+        tests=("test_history.py::test_failed_requests_are_slower_than_every_answer",),
     ),
+    InstrumentDefect(
+        name="window-has-its-end",
+        what="a request that is due at a window's end is in both windows",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/stats/windows.py",
+                old="        inside = [part.from_s <= due < part.to_s for due in columns.due_s]\n",
+                new="        inside = [part.from_s <= due <= part.to_s for due in columns.due_s]\n",
+            ),
+        ),
+        tests=("test_history.py::test_a_request_belongs_to_the_window_it_was_due_in_and_the_end_is_not_inside",),
+    ),
+    InstrumentDefect(
+        name="slo-window-off-by-one-scrape",
+        what="the window of an SLO is counted in whole scrapes and begins one too early",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/slo/arithmetic.py",
+                old='    span = f"{round(window_s * 1000)}ms"\n',
+                new='    span = f"{math.ceil(window_s)}s"\n',
+            ),
+        ),
+        tests=("test_slo.py::TestWindow::test_is_written_in_milliseconds",),
+    ),
+    InstrumentDefect(
+        name="slo-window-from-a-scrape-before",
+        what="the window of an SLO begins a scrape before the fault",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/judge.py",
+                old="    from_unix_s = record.unix_s(known.fault_s)\n",
+                new="    from_unix_s = record.unix_s(known.fault_s) - 1.0\n",
+            ),
+        ),
+        tests=("test_gates.py::TestBudget::test_of_a_month_is_beside_what_callers_suffered",),
+    ),
+    InstrumentDefect(
+        name="refused-left-out-of-offered",
+        what="requests that were answered with 429 are left out of those offered",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/stats/windows.py",
+                old="    unknown, left = counts.pop(CANCELLED, 0), counts.pop(LEFT, 0)\n",
+                new=(
+                    "    unknown, left = counts.pop(CANCELLED, 0), counts.pop(LEFT, 0)\n"
+                    '    counts.pop(OUTCOMES.index("http_429"), 0)\n'
+                ),
+            ),
+        ),
+        tests=("test_history.py::test_a_request_that_was_not_answered_was_offered_and_failed_whatever_became_of_it",),
+    ),
+    InstrumentDefect(
+        name="unfinished-dropped",
+        what="requests that were open at the end and older than their limits are left out",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/stats/windows.py",
+                old="    unknown, left = counts.pop(CANCELLED, 0), counts.pop(LEFT, 0)\n",
+                new=(
+                    "    unknown, left = counts.pop(CANCELLED, 0), counts.pop(LEFT, 0)\n"
+                    '    counts.pop(OUTCOMES.index("unfinished"), 0)\n'
+                ),
+            ),
+        ),
+        tests=("test_history.py::test_what_was_still_open_at_the_end_and_older_than_its_limits_is_bad",),
+    ),
+    InstrumentDefect(
+        name="unfinished-recorded-as-unknown",
+        what="callers call a request that hung until the end of the load unknown",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/loadgen/caller.py",
+                old='        outcome: Outcome = "unfinished" if self.overdue_s(index, arrival) > 0 else "cancelled"\n',
+                new='        outcome: Outcome = "cancelled"\n',
+            ),
+        ),
+        tests=(
+            "processes/test_loadgen.py::test_what_is_open_and_older_than_its_limits_at_the_end_is_bad_to_samples_and_counters_alike",
+        ),
+    ),
+    InstrumentDefect(
+        name="vacuous-claim-allowed",
+        what="a bound that no outcome of the window could break passes",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/stats/bounded.py",
+                old="        if compare(worst, hardest):\n",
+                new="        if scale.least == scale.most and compare(worst, hardest):\n",
+            ),
+        ),
+        tests=("test_bounded.py::test_a_comparison_that_no_outcome_could_change_raises",),
+    ),
+    InstrumentDefect(
+        name="met-on-too-few-events",
+        what="an objective is met by too few events",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/slo_result.py",
+                old="            events=None if grows else self.total,\n",
+                new="            events=None,\n",
+            ),
+        ),
+        tests=("test_slo.py::TestResult::test_of_too_few_events_can_miss_the_objective_and_not_meet_it",),
+    ),
+    InstrumentDefect(
+        name="nan-passes",
+        what="a number that Prometheus does not have is taken as it is",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/prometheus/queries.py",
+                old="            if not math.isfinite(value):\n",
+                new="            if math.isinf(value):\n",
+            ),
+        ),
+        tests=("test_prometheus.py::TestOneNumber::test_that_is_none_is_refused",),
+    ),
+    InstrumentDefect(
+        name="empty-vector-is-0",
+        what="an empty answer of Prometheus counts as 0",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/prometheus/queries.py",
+                old=("        values = self.vector(query, at_unix_s)\n        if len"),
+                new=(
+                    "        values = self.vector(query, at_unix_s, may_be_empty=True) or {frozenset(): 0.0}\n"
+                    "        if len"
+                ),
+            ),
+        ),
+        tests=(
+            "test_prometheus.py::TestOneNumber::test_of_nothing_is_no_data_and_names_the_query",
+            "test_prometheus.py::TestServiceLevel::test_with_a_misspelt_counter_is_no_data",
+        ),
+    ),
+    InstrumentDefect(
+        name="counter-reset-ignored",
+        what="an SLO is judged across a counter that began again",
+        patches=(
+            Patch(file="pytest_llmchaos/trial/slo_verdict.py", old="    if resets > 0:\n", new="    if resets > 1:\n"),
+        ),
+        tests=("test_prometheus.py::TestServiceLevel::test_of_a_counter_that_began_again_is_refused",),
+    ),
+    InstrumentDefect(
+        name="budget-by-our-loads-rate",
+        what="the month's budget is scaled by the rate of the experiment's own load",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/judge.py",
+                old="            own_rps = slo_verdict.events_rps(lab.prometheus, slo, *steady_unix_s) if steady_unix_s else None\n",
+                new="            own_rps = len(known.samples) / load_s\n",
+            ),
+        ),
+        tests=("test_gates.py::TestBudget::test_is_scaled_by_the_slos_own_events_and_not_by_our_load",),
+    ),
+    InstrumentDefect(
+        name="due-time-lost-by-callers",
+        what="a caller notes when it sent a request as when that was due",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/loadgen/caller.py",
+                old=("        sample = Sample(\n            due_s,\n            sent_s,\n"),
+                new=("        sample = Sample(\n            sent_s,\n            sent_s,\n"),
+            ),
+        ),
+        tests=("processes/test_loadgen.py::test_each_request_is_one_sample_and_leaves_on_its_second",),
+    ),
+)
+
+GATES: tuple[InstrumentDefect, ...] = (
+    InstrumentDefect(
+        name="late-load-accepted",
+        what="a load that ran late is held",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/lab/live_load.py",
+                old="MAX_LATENESS_P99_S = 0.050\n",
+                new="MAX_LATENESS_P99_S = 0.500\n",
+            ),
+        ),
+        tests=("test_gates.py::TestLoadOnTime::test_beyond_a_bound_is_not_held",),
+    ),
+    InstrumentDefect(
+        name="thin-load-accepted",
+        what="a load that sent nine tenths of its schedule is held",
+        patches=(
+            Patch(file="pytest_llmchaos/lab/live_load.py", old="MIN_ACHIEVED = 0.98\n", new="MIN_ACHIEVED = 0.90\n"),
+        ),
+        tests=("test_gates.py::TestLoadOnTime::test_beyond_a_bound_is_not_held",),
+    ),
+    InstrumentDefect(
+        name="unsent-requests-accepted",
+        what="a load is held of which some requests were not sent",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/lab/live_load.py",
+                old="        if summary.shed:\n",
+                new="        if summary.shed > 1:\n",
+            ),
+        ),
+        tests=("test_gates.py::TestLoadOnTime::test_beyond_a_bound_is_not_held",),
+    ),
+    InstrumentDefect(
+        name="hanging-requests-are-steady",
+        what="a service is steady of which an answer hangs",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/lab/live_load.py",
+                old="        return self._overdue()\n",
+                new="        return None\n",
+            ),
+        ),
+        tests=(
+            "test_gates.py::TestSteadyState::test_is_not_there_while_a_request_waits_for_longer_than_a_good_one_does",
+        ),
+    ),
+    InstrumentDefect(
+        name="load-beside-an-open-fault",
+        what="a load begins though an earlier fault of the run is not undone",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/lab/gates.py",
+                old="    if left.undos or left.unreadable:\n",
+                new="    if left.unreadable:\n",
+            ),
+        ),
+        tests=("test_lab_load.py::TestEntry::test_is_refused_where_a_fault_of_this_run_is_open",),
+    ),
+    InstrumentDefect(
+        name="coverage-gate-off",
+        what="holes in the scrapes are not looked for",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/agreement.py",
+                old=(
+                    "    require_agreement(lab, record, whole, counted_unix_s)\n"
+                    "    require_coverage(lab, record, injected)\n"
+                ),
+                new="    require_agreement(lab, record, whole, counted_unix_s)\n",
+            ),
+        ),
+        tests=(
+            "test_gates.py::TestScrapes::test_that_are_missing_for_who_was_no_victim_are_partial",
+            "test_lab_load.py::TestEvidence::test_with_holes_in_the_scrapes_is_refused_also_without_a_steady_phase",
+        ),
+    ),
+    InstrumentDefect(
+        name="coverage-excuses-every-target",
+        what="a failed scrape is excused for every service that could have been hit",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/agreement.py",
+                old="allow_down=injected.victims)",
+                new="allow_down=lab.subject.targets)",
+            ),
+        ),
+        tests=("test_gates.py::TestScrapes::test_that_failed_on_a_service_that_was_not_hit_are_partial",),
+    ),
+    InstrumentDefect(
+        name="disagreement-of-callers-only-a-finding",
+        what="that callers and Prometheus disagree is only a finding",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/agreement.py",
+                old=(
+                    "        raise TruthsDisagree(\n"
+                    '            f"availability of the whole trial: callers say {whole.availability:.4f}, Prometheus says {theirs:.4f}"\n'
+                    "        )\n"
+                ),
+                new=(
+                    "        record.finding(\n"
+                    '            f"availability of the whole trial: callers say {whole.availability:.4f}, Prometheus says {theirs:.4f}"\n'
+                    "        )\n"
+                ),
+            ),
+        ),
+        tests=("test_gates.py::TestTwoTruths::test_whose_shares_differ_disagree",),
+    ),
+    InstrumentDefect(
+        name="disagreement-only-a-finding",
+        what="that the truths of an SLO disagree is only a finding",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/comparison.py",
+                old="                raise TruthsDisagree(odd)\n",
+                new="                self.record.finding(odd)\n",
+            ),
+        ),
+        tests=("test_comparison.py::TestServiceLevel::test_that_divides_by_successes_is_odd",),
+    ),
+    InstrumentDefect(
+        name="lab-load-without-gates",
+        what="what a load outside a trial left passes no gate",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/lab/lab.py",
+                old="                record.outcome = self._judge(self, record, running, merged(self._injected))\n",
+                new="                record.outcome = record.seen()\n",
+            ),
+        ),
+        tests=("test_lab_load.py::TestEnd::test_is_an_error_where_a_gate_refuses_it",),
+    ),
+    InstrumentDefect(
+        name="slow-answers-are-steady",
+        what="a service is steady whose answers come too late",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/lab/live_load.py",
+                old="        if window.good < window.offered:\n",
+                new="        if window.ok < window.offered:\n",
+            ),
+        ),
+        tests=("test_gates.py::TestSteadyState::test_is_not_there",),
+    ),
+    InstrumentDefect(
+        name="steady-while-alerts-fire",
+        what="the steady phase ends while an alert fires",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/lab/lab.py",
+                old="                    reason = f\"alerts fire: {', '.join(alerts)}\" if alerts else None\n",
+                new="                    reason = None\n",
+            ),
+        ),
+        tests=("test_gates.py::TestSteadyState::test_is_not_there_while_an_alert_fires",),
+    ),
+    InstrumentDefect(
+        name="seeds-depend-on-order",
+        what="what lab draws depends on the tests before it",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/lab/current_test.py",
+                old=(
+                    "        self._numbers[self.name, what] += 1\n        return self._numbers[self.name, what] - 1\n"
+                ),
+                new=('        self._numbers["lab", what] += 1\n        return self._numbers["lab", what] - 1\n'),
+            ),
+        ),
+        tests=("test_plugin.py::test_what_lab_draws_depends_on_neither_order_nor_selection",),
+    ),
+    InstrumentDefect(
+        name="control-arm-has-another-load",
+        what="a control arm gets another load than the arm with the fault",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/plan/schedule.py",
+                old='    rng = rng_for(plan.seed, plan.scenario, "load", plan.repeat)\n',
+                new='    rng = rng_for(plan.seed, plan.scenario, f"load {plan.fault}", plan.repeat)\n',
+            ),
+        ),
+        tests=("test_plan.py::test_a_control_arm_gets_the_same_load_as_the_experiment",),
+    ),
+)
+
+CALLERS: tuple[InstrumentDefect, ...] = (
+    InstrumentDefect(
+        name="abort-is-ok",
+        what="an answer that the server gave up is ok",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/loadgen/classify.py", old='    "abort": "truncated",', new='    "abort": "ok",'
+            ),
+        ),
+        tests=("test_event_streams.py::test_a_stream_gets_the_verdict_that_its_server_meant",),
+    ),
+    InstrumentDefect(
+        name="done-without-finish-is-ok",
+        what="a stream that ends without a finish reason is ok",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/loadgen/classify.py",
+                old="    if not (is_done and finished):\n",
+                new="    if not is_done:\n",
+            ),
+        ),
+        tests=("test_event_streams.py::test_a_stream_gets_the_verdict_that_its_server_meant",),
+    ),
+    InstrumentDefect(
+        name="finish-without-done-is-ok",
+        what="a stream that breaks off after its finish reason is ok",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/loadgen/classify.py",
+                old="    if not (is_done and finished):\n",
+                new="    if not finished:\n",
+            ),
+        ),
+        tests=("test_event_streams.py::test_a_stream_gets_the_verdict_that_its_server_meant",),
+    ),
+    InstrumentDefect(
+        name="role-is-a-token",
+        what="the first token is taken from a chunk that only names the role",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/loadgen/classify.py",
+                old="    return any(delta.content or (any_channel and delta.is_in_other_channel) for delta in deltas)\n",
+                new="    return any(delta.content is not None or (any_channel and delta.is_in_other_channel) for delta in deltas)\n",
+            ),
+        ),
+        tests=("test_event_streams.py::test_the_first_token_is_the_first_of_any_channel_or_of_content_only",),
+    ),
+    InstrumentDefect(
+        name="comment-is-a-sign-of-life",
+        what="a keep-alive comment ends a gap between tokens",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/loadgen/wire.py",
+                old="        for event in self._reader.feed(bytes(body[seen:])):\n",
+                new=(
+                    "        if self.first_s is not None:\n"
+                    "            self._note_event(now_s)\n"
+                    "        for event in self._reader.feed(bytes(body[seen:])):\n"
+                ),
+            ),
+        ),
+        tests=(
+            "test_event_streams.py::test_a_comment_is_no_sign_of_life_and_an_event_in_pieces_is_one_when_it_is_whole",
+        ),
+    ),
+    InstrumentDefect(
+        name="lost-request-sent-again",
+        what="a request that the service lost is sent again, which hides the failure",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/loadgen/wire.py",
+                old='        if answer.ended == "refused" and time.monotonic() - sent_s <= RACE_S:\n',
+                new='        if answer.ended in ("refused", "cut"):\n',
+            ),
+        ),
+        tests=("processes/test_loadgen.py::test_a_request_that_was_lost_otherwise_is_not_sent_again",),
+    ),
+    InstrumentDefect(
+        name="second-send-counts-twice",
+        what="a request that is sent again on a fresh connection counts twice",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/loadgen/driver.py",
+                old='            "sent": self._sent,\n',
+                new='            "sent": self._sent + self._caller.wire.reconnected,\n',
+            ),
+        ),
+        tests=(
+            "processes/test_loadgen.py::test_a_request_that_met_a_closing_idle_connection_is_sent_again_once_and_counted",
+        ),
+    ),
+    InstrumentDefect(
+        name="redirect-is-an-answer",
+        what="a redirect is judged as if it were an answer",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/loadgen/classify.py",
+                old='_BY_CLASS: tuple[tuple[int, Outcome], ...] = ((500, "http_5xx"), (400, "http_4xx"), (300, "http_3xx"))\n',
+                new='_BY_CLASS: tuple[tuple[int, Outcome], ...] = ((500, "http_5xx"), (400, "http_4xx"))\n',
+            ),
+        ),
+        tests=("test_loadgen_parts.py::test_a_status_names_the_outcome_and_a_redirect_is_one_of_its_own",),
+    ),
+    InstrumentDefect(
+        name="late-request-not-counted",
+        what="requests that left late count as sent in time",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/loadgen/driver.py",
+                old="        self._lateness.add(max(0.0, sample.sent_s - sample.due_s))\n",
+                new="        self._lateness.add(max(0.0, sample.due_s - sample.sent_s))\n",
+            ),
+        ),
+        tests=("processes/test_loadgen.py::test_the_summary_tells_how_it_went",),
+    ),
+)
+
+EVIDENCE: tuple[InstrumentDefect, ...] = (
+    InstrumentDefect(
+        name="held-without-a-passed-claim",
+        what="a trial holds of which no claim passed",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/errors.py",
+                old='    return otherwise or ("held" if "passed" in seen else "invalid")\n',
+                new='    return otherwise or "held"\n',
+            ),
+        ),
+        tests=("test_campaign.py::test_a_trial_of_which_no_claim_passed_did_not_hold",),
+    ),
+    InstrumentDefect(
+        name="report-holds-without-a-claim",
+        what="the report lets a trial hold that has no claim",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/report/fold.py",
+                old="claims, doubt if claims else doubt or UNCLAIMED\n",
+                new="claims, doubt\n",
+            ),
+        ),
+        tests=("test_report_unread.py::test_a_judged_trial_without_a_claim_did_not_hold_however_its_run_ended",),
+    ),
+    InstrumentDefect(
+        name="skipped-claim-holds",
+        what="a trial holds of which a claim was skipped",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/errors.py",
+                old='{"failed": "refuted", "error": "invalid", "skipped": "invalid"}',
+                new='{"failed": "refuted", "error": "invalid"}',
+            ),
+        ),
+        tests=("test_campaign.py::test_the_ledger_has_the_verdict_after_the_last_claim",),
+    ),
+    InstrumentDefect(
+        name="xfail-counts-as-passed",
+        what="a claim that is expected to fail counts as one that passed",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/chaos_session.py",
+                old='        outcome = "error" if found.when == "setup" and found.failed else found.outcome\n',
+                new=(
+                    '        outcome = "error" if found.when == "setup" and found.failed else found.outcome\n'
+                    '        outcome = "passed" if hasattr(found, "wasxfail") else outcome\n'
+                ),
+            ),
+        ),
+        tests=("test_plugin.py::test_a_claim_that_is_expected_to_fail_lets_nothing_hold",),
+    ),
+    InstrumentDefect(
+        name="torn-line-ends-the-report",
+        what="a line that cannot be read ends the reading of the journal",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/evidence/journal.py",
+                old="                yield Unread(number=number, why=why, value=value or _head_of(raw))\n",
+                new=(
+                    "                yield Unread(number=number, why=why, value=value or _head_of(raw))\n"
+                    "                return\n"
+                ),
+            ),
+        ),
+        tests=("test_report_unread.py::test_a_claim_that_failed_refutes_beside_one_that_cannot_be_read",),
+    ),
+    InstrumentDefect(
+        name="journal-not-synced",
+        what="a line of the journal is not on disk when its act begins",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/evidence/journal.py",
+                old=("        data = data[os.write(fd, data) :]\n    os.fsync(fd)\n"),
+                new="        data = data[os.write(fd, data) :]\n",
+            ),
+        ),
+        tests=("test_journal.py::test_every_line_is_synced_before_write_returns",),
+    ),
+    InstrumentDefect(
+        name="secrets-in-evidence",
+        what="secrets in messages of others are written into the journal",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/evidence/journal.py",
+                old='"images", "message", "reason"',
+                new='"images", "reason"',
+            ),
+        ),
+        tests=("test_journal.py::test_secrets_in_foreign_text_are_not_written_and_what_an_undo_needs_stays",),
+    ),
+    InstrumentDefect(
+        name="secrets-in-logs",
+        what="secrets in the logs of local services are kept with them",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/runtime/local/cleanup.py",
+                old="                written.write(redact_bytes(line))\n",
+                new="                written.write(line)\n",
+            ),
+        ),
+        tests=("processes/test_local_supervisor.py::test_logs_are_kept_without_their_secrets",),
+    ),
+    InstrumentDefect(
+        name="workers-problems-lost",
+        what="what an xdist worker could not clean up is not reported",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/chaos_session.py",
+                old='            self.config.workeroutput["llmchaos_problems"] = self._problems  # type: ignore[attr-defined] # xdist\'s\n',
+                new='            self.config.workeroutput["llmchaos_problems"] = []  # type: ignore[attr-defined] # xdist\'s\n',
+            ),
+        ),
+        tests=("test_xdist_workers.py::test_a_stack_that_a_worker_could_not_remove_is_printed_and_fails_the_session",),
+    ),
+    InstrumentDefect(
+        name="workers-problems-pass",
+        what="a session passes though an xdist worker could not clean up",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/xdist.py",
+                old=(
+                    "        if self._problems:\n"
+                    "            session.exitstatus = exitstatus or pytest.ExitCode.INTERNAL_ERROR\n"
+                    "\n"
+                    "    @property\n"
+                    "    def _directory"
+                ),
+                new=("\n    @property\n    def _directory"),
+            ),
+        ),
+        tests=("test_xdist_workers.py::test_a_stack_that_a_worker_could_not_remove_is_printed_and_fails_the_session",),
+    ),
+    InstrumentDefect(
+        name="claims-not-performed-forgotten",
+        what="a claim that the session never came to is not written down",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/session/campaign.py",
+                old="            for nodeid in left if whole_files else ():\n",
+                new="            for nodeid in () if whole_files else left:\n",
+            ),
+        ),
+        tests=(
+            "test_campaign.py::test_claims_that_the_session_never_came_to_are_written_down_and_the_trial_did_not_hold",
+        ),
+    ),
+)
+
+INSTRUMENT_DEFECTS = (
+    *FAULTS,
+    *CLEANUP,
+    *CAUSES,
+    *NUMBERS,
+    *GATES,
+    *CALLERS,
+    *EVIDENCE,
 )

@@ -11,7 +11,7 @@ from truth.tree import run_pytest
 pytestmark = pytest.mark.timeout(180)
 
 
-@pytest.mark.sampled(share=0.1)
+@pytest.mark.sampled(share=0.05)
 @pytest.mark.parametrize("defect", INSTRUMENT_DEFECTS, ids=lambda defect: defect.name)
 def test_a_defect_of_the_instrument_is_caught(tree_with, defect):
     tree = tree_with(defect.patches)
