@@ -230,7 +230,7 @@ class FakeRuntime(UndoRegistry):
         return ""
 
     def url(self, service: str) -> str:
-        return f"http://{service}.invalid"
+        return f"http://127.0.0.1:9/{service}"  # the discard port: nobody answers, and no name has to be looked up
 
     def wait_healthy(self, services: Sequence[str], deadline_s: float) -> None:
         return None
