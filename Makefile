@@ -4,6 +4,7 @@ PYTHON ?= python3
 BACKEND ?=
 BACKENDS ?= $(or $(BACKEND),ollama)
 PYTEST_ARGS ?=
+MUTANTS ?=
 VENV := .venv
 RUN := $(VENV)/bin
 BOOTSTRAP := $(RUN)/python stack/bootstrap.py
@@ -37,7 +38,7 @@ MINUTES := $(RUN)/python tests/support/minutes.py
 PART = @$(MINUTES) part
 
 .DEFAULT_GOAL := help
-.PHONY: help setup chaos test test-all parts programs coverage test-oldest lint bench generate lock clean
+.PHONY: help setup chaos test test-all parts programs coverage test-oldest mutants lint bench generate lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -103,6 +104,14 @@ $(VENV)/pytest-$(OLDEST_PYTEST): $(VENV)/.ready
 test-oldest: $(VENV)/pytest-$(OLDEST_PYTEST) ## what touches pytest, with the oldest pytest that is supported
 	PYTHONPATH=$(CURDIR)/$< $(PYTEST) $(TOUCHES_PYTEST:%=tests/%.py) --randomly-seed=$(ORDER)
 
+$(VENV)/mutants: tests/mutants.lock $(VENV)/.ready
+	rm -rf $@
+	$(RUN)/python -m pip install --quiet --require-hashes --no-deps --target $@ -r $<
+	@touch $@
+
+mutants: $(VENV)/mutants ## whether quick tests notice small changes of what verdicts rest on; 5 minutes, MUTANTS='--minutes=inf' for all
+	PYTHONPATH=$(CURDIR)/$<:$(CURDIR)/tests $(RUN)/python tests/support/mutants.py $(MUTANTS)
+
 lint: $(VENV)/.ready ## ruff and mypy
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
@@ -121,6 +130,8 @@ lock: $(VENV)/bin/python ## resolve all lock files anew
 	printf 'hatchling\neditables\npip\n' | $(RUN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-annotate --all-extras --group dev --custom-compile-command "make lock" \
 		--output-file requirements.lock pyproject.toml -
+	$(RUN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+		--constraint requirements.lock --custom-compile-command "make lock" --output-file tests/mutants.lock tests/mutants.in
 	for name in requirements requirements-llamacpp; do \
 		$(RUN)/uv pip compile --quiet --python-version 3.13 --python-platform linux --only-binary :all: --generate-hashes \
 			--no-emit-index-url --no-annotate --custom-compile-command "make lock" \

@@ -159,7 +159,7 @@ class Reach:
             check=False,
         )
         if done.returncode != 0:
-            raise ValueError(f"the tests fail without any change:\n{done.stdout[-2000:]}")
+            raise ValueError(f"the tests fail without any change:\n{(done.stdout + done.stderr)[-2000:]}")
         self._data = CoverageData(str(data))
         self._data.read()
 
@@ -228,11 +228,15 @@ def main(arguments: Sequence[str]) -> int:
     known = [Equivalent(**one) for one in listed.get("equivalent", [])]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**16), help="draws the mutants")
-    parser.add_argument("--minutes", type=float, default=5.0, help="how long to try mutants (default: 5); inf for all")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=4.0,
+        help="how long to try mutants, after the first run (default: 4); inf for all",
+    )
     parser.add_argument("--room", action="append", choices=sorted(tests), help="of these rooms alone")
     given = parser.parse_args(arguments)
     rooms = given.room or sorted(tests)
-    end = time.monotonic() + 60 * given.minutes
     tried: Counter[str] = Counter()
     noticed: Counter[str] = Counter()
     survivors: list[Mutant] = []
@@ -243,6 +247,7 @@ def main(arguments: Sequence[str]) -> int:
         except ValueError as error:
             print(f"nothing can be measured: {error}")
             return 2
+        end = time.monotonic() + 60 * given.minutes
         waiting: queue.SimpleQueue[Mutant | None] = queue.SimpleQueue()
         lock = threading.Lock()
 
