@@ -38,6 +38,30 @@ _ANSWERS = (
         ),
     ),
     _defect(
+        "broken-stream-ends-in-silence",
+        "callers of a broken stream get no error event, only a clean end",
+        "kill_model",
+        "test_one_lost_replica_hardly_shows_to_callers",
+        ("caller.py", 'return await self.end(f"data: {body}\\n\\n".encode())', 'return await self.end(b"")'),
+    ),
+    _defect(
+        "retry-after-the-first-byte",
+        "a stream that broke in the middle is begun again behind what its caller has already",
+        "kill_model",
+        "test_one_lost_replica_hardly_shows_to_callers",
+        (
+            "gateway.py",
+            (
+                "            stream.lease.end(error.outcome)\n            raise\n        except BaseException:\n"
+                "            stream.lease.end(Outcome.CLIENT_CANCELLED)\n            raise\n        else:"
+            ),
+            (
+                "            stream.lease.end(error.outcome)\n            return await self._stream(ask, exchange, caller)\n"
+                "        except BaseException:\n            stream.lease.end(Outcome.CLIENT_CANCELLED)\n            raise\n        else:"
+            ),
+        ),
+    ),
+    _defect(
         "first-token-late",
         "the first token of a stream waits 0.3 s for more to come along",
         "hung_model",
@@ -46,6 +70,17 @@ _ANSWERS = (
             "caller.py",
             "await response.prepare(self._request)",
             "await asyncio.sleep(0.3)\n                await response.prepare(self._request)",
+        ),
+    ),
+    _defect(
+        "errors-with-status-200",
+        "a refusal is an error object with status 200",
+        "kill_model",
+        "test_a_service_without_replicas_says_so",
+        (
+            "gateway.py",
+            "web.json_response(error.body(request_id), status=error.status)",
+            "web.json_response(error.body(request_id))",
         ),
     ),
 )
@@ -90,11 +125,61 @@ _HEALTH = (
         "test_a_service_without_replicas_says_so",
         ("app.py", "status=200 if ready else 503)", "status=200)"),
     ),
+    _defect(
+        "always-the-first-replica",
+        "requests go to the first replica that has room",
+        "kill_model",
+        "test_without_a_fault_nothing_happens",
+        ("pool.py", "replica = min(free, key=lambda one: (one.in_flight, one.turn))", "replica = free[0]"),
+    ),
 )
 
-_ADMISSION = ()
+_ADMISSION = (
+    _defect(
+        "slot-leaked-per-failure",
+        "the place of a request that failed is never free again",
+        "kill_model",
+        "test_one_lost_replica_is_repaired_by_the_remediator",
+        (
+            "pool.py",
+            "        self.replica.in_flight -= 1\n",
+            "        self.replica.in_flight -= outcome in {Outcome.OK, Outcome.CLIENT_CANCELLED}\n",
+        ),
+    ),
+    _defect(
+        "work-for-callers-who-left",
+        "the stream of a caller who left is read to its end",
+        "impatient_callers",
+        "test_the_engines_do_not_work_for_callers_who_left",
+        (
+            "upstream.py",
+            "        if not stream.scanner.complete:\n            stream.response.close()\n            return\n",
+            "",
+        ),
+        ("upstream.py", "_END_S = 0.2\n", "_END_S = 60.0\n"),
+    ),
+    _defect(
+        "drain-cuts-at-once",
+        "a gateway that is told to stop ends its streams without waiting",
+        "graceful_stop",
+        "test_a_stopped_api_lets_its_streams_end",
+        ("__main__.py", "emptied(gateway.settings.deadlines.drain_s)", "emptied(0.0)"),
+    ),
+)
 
 _COUNTS = (
+    _defect(
+        "requests-counted-twice",
+        "each request is counted when it ends and when its stream is counted",
+        "hung_model",
+        "TruthsDisagree",
+        (
+            "metrics.py",
+            "            self._count_stream(exchange, labels, now_s)\n",
+            "            self._count_stream(exchange, labels, now_s)\n            self._requests.labels(outcome.value).inc()\n",
+        ),
+        only="without_a_fault",
+    ),
     _defect(
         "failures-not-counted",
         "requests that the gateway answers with 5xx are not counted",
@@ -107,6 +192,18 @@ _COUNTS = (
                 "        if outcome not in {Outcome.NO_REPLICA, Outcome.CONNECT_ERROR, Outcome.QUEUE_TIMEOUT, Outcome.TTFT_TIMEOUT}:\n"
                 "            self._requests.labels(outcome.value).inc()\n"
             ),
+        ),
+        only="service_without_replicas",
+    ),
+    _defect(
+        "latency-of-successes-only",
+        "a request that failed is in no latency histogram",
+        "kill_model",
+        "TruthsDisagree",
+        (
+            "metrics.py",
+            "        labels = (OPERATION, self._model, error_type)\n",
+            "        labels = (OPERATION, self._model, error_type)\n        if error_type:\n            return\n",
         ),
         only="service_without_replicas",
     ),
