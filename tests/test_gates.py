@@ -23,6 +23,7 @@ from pytest_llmchaos.errors import (
     NotSteady,
     PartialScrape,
     ProvesNothing,
+    StaleData,
     TooFewSamples,
     TruthsDisagree,
     VacuousClaim,
@@ -225,6 +226,15 @@ class TestScrapes:
         performed.injected.acts = [replace(performed.injected.acts[0], victim="model-1")]
 
         with pytest.raises(PartialScrape, match=r"api was not scraped .* and it was no victim"):
+            judged(performed)
+
+    def test_of_what_was_counted_last_are_waited_for(self, performed, monkeypatch):
+        def late(*_):
+            raise StaleData("api was not scraped since the load")
+
+        monkeypatch.setattr(judging, "await_scrapes", late)
+
+        with pytest.raises(StaleData, match="api was not scraped since the load"):
             judged(performed)
 
     def test_of_a_job_that_is_not_there_are_no_data(self, performed):

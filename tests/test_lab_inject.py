@@ -19,7 +19,7 @@ from pytest_llmchaos.host import measurement_lock
 from pytest_llmchaos.lab import injector
 from pytest_llmchaos.lab.lab import Lab
 from pytest_llmchaos.model import Injection, Proof, Sample, Undo
-from pytest_llmchaos.plan.schedule import plan_trial
+from pytest_llmchaos.plan.schedule import arrivals_of, plan_trial
 from pytest_llmchaos.runtime import undo as heal
 from pytest_llmchaos.stats.windows import windows
 from pytest_llmchaos.subject.lab import lab_subject
@@ -33,6 +33,9 @@ class Clocked(FakeRuntime):
     def __init__(self, **settings):
         super().__init__(**settings)
         self._clock = itertools.count(int(time.time()) + 1)
+
+    def now(self):
+        return max(super().now(), time.time())
 
 
 class Callers:
@@ -477,6 +480,45 @@ def test_whether_the_service_settled_in_time_is_known_to_the_judge(lab_on, monke
         perform._perform(lab, plan, record)
 
     assert judged == [settles]
+
+
+def test_a_trial_is_what_its_experiment_and_its_plan_say(lab_on, monkeypatch):
+    """Its load, its repair, its steady phase, its abort condition and its blast radius."""
+    lab, fault, asked = lab_on(Clocked()), faults.kill("model-*"), {}
+    made = experiment(
+        load=loads.open_loop(rate_rps=2, max_tokens=8),
+        fault=fault,
+        remediator=False,
+        steady_s=3,
+        abort_if=lambda live: live.availability < 0.7,
+        blast_radius=2,
+    ).kwargs["experiment"]
+    plan = plan_trial(
+        scenario="s", hypothesis="", experiment=made, fault=fault, repeat=0, seed=1, services=lab.subject.targets
+    )
+
+    @contextlib.contextmanager
+    def load(what, **about):
+        asked["load"] = (what, about)
+        lab.running_load = Callers(of=2)
+        yield lab.running_load
+
+    def inject(acts, **about):
+        asked["inject"] = (acts, about)
+        return contextlib.nullcontext(injector.Injected())
+
+    monkeypatch.setattr(lab, "load", load)
+    monkeypatch.setattr(lab, "inject", inject)
+    monkeypatch.setattr(lab, "hold_steady", lambda steady_s: asked.update(steady_s=steady_s))
+
+    with lab.recording() as record, pytest.raises(Aborted, match="the abort condition was met"):
+        perform._perform(lab, plan, record)
+
+    what, about = asked["load"]
+    assert (what, about["arrivals"], about["remediator"]) == (made.load, arrivals_of(plan), False)
+    acts, about = asked["inject"]
+    assert (acts, about["blast_radius"], about["abort_if"]) == (plan.injections, 2, made.abort_if)
+    assert asked["steady_s"] == 3
 
 
 class Served(Callers):
