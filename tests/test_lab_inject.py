@@ -142,6 +142,24 @@ def test_a_fault_whose_call_raised_is_undone_for_it_may_have_acted(lab_on):
     assert open_intents(lab.journal.path).undos == ()
 
 
+def test_blocks_of_one_load_are_judged_as_one(lab_on):
+    runtime = Clocked()
+    lab = lab_on(runtime)
+
+    with lab.recording():
+        with lab.inject(faults.kill("api")) as first:
+            pass
+        with lab.inject(faults.restart("model-1")) as second:
+            pass
+    whole = injector.merged([first, second])
+
+    assert (whole.victims, whole.proven) == (("api", "model-1"), [*first.proven, *second.proven])
+    assert (whole.start_unix_s, whole.last_unix_s) == (first.start_unix_s, second.last_unix_s)
+    assert whole.reverted_unix_s == second.reverted_unix_s
+    assert whole.own == [*first.own, *second.own]
+    assert {act.service for act in whole.own} == {"api", "model-1"}
+
+
 def test_a_block_inside_another_leaves_it_the_callers_that_it_floods_with(lab_on):
     runtime = Clocked()
     lab = lab_on(runtime)

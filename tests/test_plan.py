@@ -140,6 +140,14 @@ def test_a_control_arm_gets_the_same_load_as_the_experiment():
     assert entry_of(broken).arrivals_sha256 == entry_of(control).arrivals_sha256
 
 
+def test_each_repeat_of_a_trial_has_requests_of_its_own_and_the_same_in_every_run():
+    once, again, same = (
+        entry_of(planned(load=loads.open_loop(rate_rps=2), repeat=repeat)).arrivals_sha256 for repeat in (0, 1, 0)
+    )
+
+    assert once == same != again
+
+
 def test_an_unknown_target_names_the_services():
     with pytest.raises(NoVictim, match=r"scenario '\w+': target 'worker-9'.* there are api, model-1, model-2"):
         planned(fault=faults.kill("worker-9"))

@@ -164,6 +164,28 @@ FAULTS: tuple[InstrumentDefect, ...] = (
         ),
         tests=("test_blast_radius_in_time.py::test_an_act_waits_until_the_system_has_repaired_the_one_before",),
     ),
+    InstrumentDefect(
+        name="declared-blast-radius-dropped",
+        what="a trial drops the blast radius that its experiment declares",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/perform.py",
+                old="            blast_radius=experiment.blast_radius,\n",
+                new="",
+            ),
+        ),
+        tests=("test_lab_inject.py::test_a_trial_is_what_its_experiment_and_its_plan_say",),
+    ),
+    InstrumentDefect(
+        name="abort-condition-dropped",
+        what="a trial is not ended by its abort condition while a fault is held",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/perform.py", old="        lab.abort_check(experiment.abort_if)\n", new=""
+            ),
+        ),
+        tests=("test_lab_inject.py::test_a_trial_is_what_its_experiment_and_its_plan_say",),
+    ),
 )
 
 CLEANUP: tuple[InstrumentDefect, ...] = (
@@ -304,6 +326,30 @@ CLEANUP: tuple[InstrumentDefect, ...] = (
             ),
         ),
         tests=("test_owner.py::test_the_slot_is_the_same_whatever_folders_a_job_has_of_its_own",),
+    ),
+    InstrumentDefect(
+        name="doubtful-local-run-removed",
+        what="a local run whose owner cannot be seen is removed",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/runtime/local/cleanup.py",
+                old='if identity.liveness(who) != "dead"}',
+                new='if identity.liveness(who) == "alive"}',
+            ),
+        ),
+        tests=("processes/test_local_supervisor.py::test_a_run_whose_owner_cannot_be_seen_from_here_is_not_dead",),
+    ),
+    InstrumentDefect(
+        name="watchdog-dismissed-too-early",
+        what="the watchdog is dismissed though a fault is open in a stack of others",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/session/run.py",
+                old="            (self._watchdog.leave if broken else self._watchdog.dismiss)()\n",
+                new="            self._watchdog.dismiss()\n",
+            ),
+        ),
+        tests=("test_byo.py::test_a_fault_that_is_open_in_a_stack_of_others_keeps_the_watchdog_at_work_and_is_told",),
     ),
 )
 
@@ -569,6 +615,48 @@ CAUSES: tuple[InstrumentDefect, ...] = (
         ),
         tests=("test_unprovoked.py::test_it_refutes_a_control_arm",),
     ),
+    InstrumentDefect(
+        name="clocks-apart-allowed",
+        what="clocks that are two seconds apart agree",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/agreement.py",
+                old="CLOCK_TOLERANCE_S = 0.25\n",
+                new="CLOCK_TOLERANCE_S = 2.5\n",
+            ),
+        ),
+        tests=("test_gates.py::TestClocks::test_that_are_apart_all_along_disagree",),
+    ),
+    InstrumentDefect(
+        name="unknown-replica-serves",
+        what="a replica of which too little is known serves",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/replicas.py",
+                old=("        if unknown:\n            raise"),
+                new=("        if unknown and not self.serving:\n            raise"),
+            ),
+        ),
+        tests=("test_replicas.py::test_what_is_not_known_is_no_pass",),
+    ),
+    InstrumentDefect(
+        name="unread-victim-took-part",
+        what="a victim of which Prometheus cannot say anything took part",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/participation.py",
+                old=("    except Inconclusive:\n        return False\n"),
+                new=("    except Inconclusive:\n        return True\n"),
+            ),
+        ),
+        tests=("test_participation.py::test_what_prometheus_cannot_say_now_is_not_said",),
+    ),
+    InstrumentDefect(
+        name="own-acts-of-earlier-blocks-lost",
+        what="what the instrument did in one of several blocks counts as the system's",
+        patches=(Patch(file="pytest_llmchaos/lab/injector.py", old="        whole.own += one.own\n", new=""),),
+        tests=("test_lab_inject.py::test_blocks_of_one_load_are_judged_as_one",),
+    ),
 )
 
 NUMBERS: tuple[InstrumentDefect, ...] = (
@@ -776,6 +864,46 @@ NUMBERS: tuple[InstrumentDefect, ...] = (
         ),
         tests=("processes/test_loadgen.py::test_each_request_is_one_sample_and_leaves_on_its_second",),
     ),
+    InstrumentDefect(
+        name="gap-of-many-scrapes-allowed",
+        what="half a minute without a scrape is no gap",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/prometheus/queries.py", old="GAP_TOLERANCE = 2.9\n", new="GAP_TOLERANCE = 29\n"
+            ),
+        ),
+        tests=("test_prometheus.py::TestCoverage::test_of_a_job_that_was_not_is_refused",),
+    ),
+    InstrumentDefect(
+        name="open-requests-ignored",
+        what="a comparison is decided though open requests could change it",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/stats/bounded.py",
+                old="        self._require_known(claim, all(end == held for end in ends))\n",
+                new="        self._require_known(claim, any(end == held for end in ends))\n",
+            ),
+        ),
+        tests=("test_bounded.py::test_what_open_requests_could_change_is_inconclusive",),
+    ),
+    InstrumentDefect(
+        name="in-flight-requests-before-the-fault",
+        what="a request that was in flight when the fault struck belongs to the time before it",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/stats/windows.py",
+                old=(
+                    "    unharmed = [before.from_s <= due < struck_s and end < struck_s for due, end in times]\n"
+                    "    harmed = [before.from_s <= due < over_s and not (due < struck_s and end < struck_s) for due, end in times]\n"
+                ),
+                new=(
+                    "    unharmed = [before.from_s <= due < struck_s for due, end in times]\n"
+                    "    harmed = [struck_s <= due < over_s for due, end in times]\n"
+                ),
+            ),
+        ),
+        tests=("test_bounded.py::test_around_a_fault_every_request_is_in_one_window",),
+    ),
 )
 
 GATES: tuple[InstrumentDefect, ...] = (
@@ -961,6 +1089,134 @@ GATES: tuple[InstrumentDefect, ...] = (
         ),
         tests=("test_plan.py::test_a_control_arm_gets_the_same_load_as_the_experiment",),
     ),
+    InstrumentDefect(
+        name="steady-phase-skipped",
+        what="a fault strikes before the service was seen to be steady",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/perform.py",
+                old="            lab.hold_steady(experiment.steady_s)\n",
+                new="            lab.hold(experiment.steady_s)\n",
+            ),
+        ),
+        tests=("test_lab_inject.py::test_a_trial_is_what_its_experiment_and_its_plan_say",),
+    ),
+    InstrumentDefect(
+        name="remediator-stays-on",
+        what="an experiment without the remediator is performed with it",
+        patches=(
+            Patch(file="pytest_llmchaos/trial/perform.py", old="        remediator=experiment.remediator,\n", new=""),
+        ),
+        tests=("test_lab_inject.py::test_a_trial_is_what_its_experiment_and_its_plan_say",),
+    ),
+    InstrumentDefect(
+        name="arrivals-of-the-plan-dropped",
+        what="a trial sends other requests than its plan says",
+        patches=(Patch(file="pytest_llmchaos/trial/perform.py", old="        arrivals=arrivals_of(plan),\n", new=""),),
+        tests=("test_lab_inject.py::test_a_trial_is_what_its_experiment_and_its_plan_say",),
+    ),
+    InstrumentDefect(
+        name="stack-not-looked-over",
+        what="a load begins on a stack that was not looked over",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/lab/lab.py",
+                old=("            self.require_clean()\n            self.remediator.ensure(remediator)\n"),
+                new="            self.remediator.ensure(remediator)\n",
+            ),
+        ),
+        tests=("test_lab_load.py::TestEntry::test_is_looked_over_and_gets_the_remediator_that_it_asks_for",),
+    ),
+    InstrumentDefect(
+        name="dead-load-waited-for",
+        what="a load generator that died is taken for a quiet service",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/lab/lab.py",
+                old="            load.check_alive()\n",
+                new="            load.status()\n",
+            ),
+        ),
+        tests=("test_gates.py::TestSteadyState::test_of_a_load_that_died_is_not_waited_for",),
+    ),
+    InstrumentDefect(
+        name="last-push-not-awaited",
+        what="the SLO is read before all of the callers' counts have arrived",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/judge.py",
+                old="        if seen == expected:\n",
+                new='        if seen != "nothing":\n',
+            ),
+        ),
+        tests=("test_gates.py::TestTwoTruths::test_whose_counts_never_meet_are_no_data",),
+    ),
+    InstrumentDefect(
+        name="last-scrape-not-awaited",
+        what="the service's counters are read before their last scrape",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/judge.py",
+                old="            return await_scrapes(lab, ended_unix_s)\n",
+                new="            return ended_unix_s\n",
+            ),
+        ),
+        tests=("test_gates.py::TestScrapes::test_of_what_was_counted_last_are_waited_for",),
+    ),
+    InstrumentDefect(
+        name="failures-excused-as-unseen",
+        what="failures of the service itself are excused as failures that it cannot see",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/truths.py",
+                old='("refused", "timeout", "corrupted")',
+                new='("refused", "timeout", "corrupted", "http_5xx")',
+            ),
+        ),
+        tests=("test_comparison.py::TestSeen::test_holds_a_service_to_what_it_can_count",),
+    ),
+    InstrumentDefect(
+        name="slack-of-a-fifth",
+        what="the truths agree though a fifth of the requests is apart",
+        patches=(Patch(file="pytest_llmchaos/trial/truths.py", old="SLACK_SHARE = 0.02\n", new="SLACK_SHARE = 0.2\n"),),
+        tests=("test_comparison.py::TestService::test_that_leaves_out_its_failures_is_odd",),
+    ),
+    InstrumentDefect(
+        name="dead-time-without-end",
+        what="a service that was dead for a moment is excused until the trial's end",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/comparison.py",
+                old="                spells.append((since_s - BLIND_EDGE_S, at_s + BLIND_EDGE_S))\n",
+                new="                spells.append((since_s - BLIND_EDGE_S, math.inf))\n",
+            ),
+        ),
+        tests=("test_comparison.py::TestBlindness::test_lasts_from_each_death_to_the_next_start",),
+    ),
+    InstrumentDefect(
+        name="repeats-draw-the-same",
+        what="every repeat of a trial has the same requests",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/plan/schedule.py",
+                old='    rng = rng_for(plan.seed, plan.scenario, "load", plan.repeat)\n',
+                new='    rng = rng_for(plan.seed, plan.scenario, "load", 0)\n',
+            ),
+        ),
+        tests=("test_plan.py::test_each_repeat_of_a_trial_has_requests_of_its_own_and_the_same_in_every_run",),
+    ),
+    InstrumentDefect(
+        name="thin-load-planned",
+        what="a load is planned whose requests are too few to see a recovery",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/plan/schedule.py",
+                old="    if longest_s > within_s:\n",
+                new="    if longest_s > 10 * within_s:\n",
+            ),
+        ),
+        tests=("test_plan.py::test_a_load_too_thin_to_judge_by_is_refused_with_what_to_change",),
+    ),
 )
 
 CALLERS: tuple[InstrumentDefect, ...] = (
@@ -1077,6 +1333,58 @@ CALLERS: tuple[InstrumentDefect, ...] = (
             ),
         ),
         tests=("processes/test_loadgen.py::test_the_summary_tells_how_it_went",),
+    ),
+    InstrumentDefect(
+        name="late-leaver-is-no-failure",
+        what="a caller who left after a good answer would have come counts nowhere",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/loadgen/caller.py",
+                old="        return first_s - due_s >= self._plan.good_ttft_s or answer.end_s - due_s >= self._plan.good_e2e_s\n",
+                new="        return answer.end_s - due_s >= self._plan.timeout_s\n",
+            ),
+        ),
+        tests=(
+            "processes/test_loadgen.py::test_a_caller_who_waited_for_longer_than_a_good_answer_takes_saw_a_failure",
+        ),
+    ),
+    InstrumentDefect(
+        name="swapped-answers-are-ok",
+        what="the answer to another request is ok",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/loadgen/classify.py",
+                old="    return len(ids) > 1 or not models <= {expected.model} or any(m.is_in_other_channel for m in messages)\n",
+                new="    return not models <= {expected.model} or any(m.is_in_other_channel for m in messages)\n",
+            ),
+        ),
+        tests=(
+            "test_event_streams.py::test_where_the_answer_is_known_it_is_one_answer_of_the_model_that_was_asked_for",
+        ),
+    ),
+    InstrumentDefect(
+        name="missing-tokens-are-ok",
+        what="an answer that ends early and cleanly is ok",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/loadgen/classify.py",
+                old='    return "truncated" if expected.text.startswith(text) else "corrupted"\n',
+                new='    return "ok" if text and expected.text.startswith(text) else "corrupted"\n',
+            ),
+        ),
+        tests=("test_event_streams.py::test_where_the_answer_is_known_nothing_else_may_be_said_in_any_channel",),
+    ),
+    InstrumentDefect(
+        name="error-event-is-ok",
+        what="an error event of the server among good chunks is passed over",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/loadgen/classify.py",
+                old='            wrong.add("inband_error" if event.is_error else "corrupted")\n',
+                new=('            if not event.is_error:\n                wrong.add("corrupted")\n'),
+            ),
+        ),
+        tests=("test_loadgen_parts.py::test_a_stream_is_complete_only_with_a_finish_and_an_end_and_no_error",),
     ),
 )
 
@@ -1226,6 +1534,52 @@ EVIDENCE: tuple[InstrumentDefect, ...] = (
         tests=(
             "test_campaign.py::test_claims_that_the_session_never_came_to_are_written_down_and_the_trial_did_not_hold",
         ),
+    ),
+    InstrumentDefect(
+        name="doubt-lets-a-trial-hold",
+        what="a trial holds though a line about it cannot be read",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/report/fold.py", old=('    if doubt:\n        return "invalid", doubt\n'), new=""
+            ),
+        ),
+        tests=("test_report_unread.py::test_one_unreadable_claim_is_enough",),
+    ),
+    InstrumentDefect(
+        name="failed-heal-goes-on",
+        what="the session goes on after a revert that failed",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/chaos_session.py",
+                old='            session.shouldfail = f"heal_failed: {error}"\n',
+                new="",
+            ),
+        ),
+        tests=("test_plugin.py::test_a_failed_heal_stops_the_session",),
+    ),
+    InstrumentDefect(
+        name="no-evidence-is-a-skip",
+        what="a trial that proves nothing is a skip",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/chaos_session.py",
+                old="        if isinstance(raised, Unsupported) and found.failed:\n",
+                new="        if isinstance(raised, Unsupported | ProvesNothing) and found.failed:\n",
+            ),
+        ),
+        tests=("test_plugin.py::test_a_trial_that_proves_nothing_is_an_error_for_every_claim_and_never_a_pass",),
+    ),
+    InstrumentDefect(
+        name="torn-audit-line-ignored",
+        what="a line of the remediator's audit log that cannot be read is passed over",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/attribution.py",
+                old=("    if torn is not None:\n        raise Inconclusive("),
+                new=("    if torn is not None and gaps:\n        raise Inconclusive("),
+            ),
+        ),
+        tests=("test_attribution.py::test_missing_events_are_inconclusive_and_name_the_gap",),
     ),
 )
 
