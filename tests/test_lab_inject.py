@@ -142,6 +142,52 @@ def test_a_fault_whose_call_raised_is_undone_for_it_may_have_acted(lab_on):
     assert open_intents(lab.journal.path).undos == ()
 
 
+class Now(FakeRuntime):
+    """The fake, on the wall clock."""
+
+    def now(self):
+        return time.time()
+
+
+def test_a_fault_lasts_from_the_runtimes_event_to_the_beginning_of_our_revert(lab_on):
+    runtime = Now()
+    lab = lab_on(runtime)
+
+    with lab.recording(), lab.inject(faults.kill("api")) as injected:
+        pass
+
+    at_unix_s = {event.action: event.at_unix_s for event in runtime.events(0.0, float("inf"))}
+    assert injected.start_unix_s == injected.last_unix_s == at_unix_s["die"]
+    assert at_unix_s["die"] < injected.reverted_unix_s < at_unix_s["start"]
+
+
+def test_what_the_instrument_does_to_a_service_is_its_own_from_the_fault_to_the_revert(lab_on, monkeypatch):
+    monkeypatch.setattr(injector, "OWN_SLACK_S", 0.0)
+    runtime = Now()
+    lab = lab_on(runtime)
+
+    with lab.recording(), lab.inject(faults.kill("api")) as injected:
+        runtime.restart("model-1")
+
+    events = runtime.events(0.0, float("inf"))
+    assert [event.action for event in events if injected.is_own(event)] == ["kill", "die", "start"]
+    assert [event.action for event in events if not injected.is_own(event)] == ["die", "start"]
+
+
+def test_a_fault_is_reverted_where_ctrl_c_ends_its_block(lab_on):
+    runtime = Clocked()
+    lab = lab_on(runtime)
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with lab.recording(), pytest.raises(KeyboardInterrupt):
+        hold(lab, faults.kill("api"), interrupt)
+
+    assert runtime.state("api").running
+    assert open_intents(lab.journal.path).undos == ()
+
+
 def test_blocks_of_one_load_are_judged_as_one(lab_on):
     runtime = Clocked()
     lab = lab_on(runtime)

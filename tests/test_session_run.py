@@ -1,13 +1,18 @@
 """A worker's run: its stack is started while no other process measures, and a start that was interrupted is tried again."""
 
+import dataclasses
+import signal
 import threading
 from types import SimpleNamespace
 
 import pytest
 from support.fake_runtime import FakeRuntime
+from support.journals import intend
 
 from pytest_llmchaos import experiment, faults, loads
-from pytest_llmchaos.errors import InvalidExperiment, NotReady
+from pytest_llmchaos.cleanup.sweep import Swept
+from pytest_llmchaos.errors import EvidenceLost, InvalidExperiment, NotReady
+from pytest_llmchaos.evidence.journal import open_intents
 from pytest_llmchaos.host import measurement_lock
 from pytest_llmchaos.plan.schedule import plan_trial
 from pytest_llmchaos.session import run as sessions
@@ -35,6 +40,74 @@ def plan():
     return plan_trial(
         scenario="s", hypothesis="", experiment=made, fault=made.faults[0], repeat=0, seed=1, services=("api",)
     )
+
+
+class Stack(FakeRuntime):
+    """The fake, as something that is started and removed."""
+
+    def prepare(self):
+        pass
+
+    up = down = lambda *_, **__: None
+
+    def url(self, service):
+        return f"http://{service}"
+
+    def images(self):
+        return {}
+
+
+@pytest.fixture
+def run(settings, monkeypatch, tmp_path):
+    """A run whose stack is a fake, in a state folder of its own, without a watchdog and with nothing to sweep."""
+    dog = SimpleNamespace(dismiss=lambda: None, leave=lambda: None)
+    monkeypatch.setattr(sessions, "make_runtime", lambda *_, **__: Stack())
+    monkeypatch.setattr(sessions.sweep, "sweep_dead_runs", lambda *_, **__: Swept())
+    monkeypatch.setattr(sessions.watchdog, "start", lambda *_: dog)
+    monkeypatch.setattr(sessions.notes, "note", lambda manifest: manifest)
+    monkeypatch.setattr(sessions.notes, "intents_of", lambda _: tmp_path / "kept.jsonl")
+    for name in ("keep_as_found", "forget"):
+        monkeypatch.setattr(sessions.notes, name, lambda _: None)
+    for name in ("dead_runs", "unreadable"):
+        monkeypatch.setattr(sessions.notes, name, dict)
+    made = Run(settings, Progress(None, tty=False))
+    yield made
+    if made.opened:
+        made.close(0)
+
+
+@pytest.fixture
+def sigterm_ignored():
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("sigterm_ignored")
+def test_a_cancelled_job_ends_its_session_as_ctrl_c_does_so_that_faults_are_undone(run):
+    run.lab()
+
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+        signal.raise_signal(signal.SIGTERM)
+
+    assert run.close(2) == []
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+
+
+def test_what_is_open_in_a_stack_of_others_is_kept_where_ci_does_not_wipe(run, tmp_path):
+    run.subject = dataclasses.replace(run.subject, attach=True)
+    run.lab()
+
+    intend(run.journal, "web", "ensure_running")
+
+    assert [undo.service for undo in open_intents(tmp_path / "kept.jsonl").undos] == ["web"]
+
+
+def test_a_session_that_lost_evidence_does_not_pass(run):
+    run.lab()
+    run.journal.lost = EvidenceLost("no space left")
+
+    assert run.close(0) == ["the journal is not whole: no space left"]
 
 
 def is_free():

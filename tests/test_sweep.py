@@ -7,12 +7,14 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import docker
 import pytest
 from msgspec.structs import replace
 from support.journals import intend, undo
+from support.waiting import until
 
 from pytest_llmchaos import cli
 from pytest_llmchaos.cleanup import sweep, watchdog
@@ -632,6 +634,26 @@ def test_an_orphan_of_a_name_that_a_live_run_has_too_is_left_alone(daemon, capsy
 
     assert healed(capsys) == (0, "nothing was left over\n")
     assert removed == []
+
+
+def test_a_compose_command_is_ended_by_its_projects_whole_name():
+    def command(project):
+        words = ("docker", "compose", "-p", project, "up")
+        return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", *words])
+
+    dead, sibling = command("llmchaos-1-abcd"), command("llmchaos-1-abcd-gw1")
+    try:
+        for one in (dead, sibling):
+            until(lambda one=one: b"compose" in Path(f"/proc/{one.pid}/cmdline").read_bytes(), "the command's words", 5)
+
+        removal.end_compose("llmchaos-1-abcd")
+
+        assert dead.wait(timeout=5) == -signal.SIGKILL
+        assert sibling.poll() is None
+    finally:
+        for one in (dead, sibling):
+            one.kill()
+            one.wait()
 
 
 def test_only_a_helper_process_that_lives_is_ended(tmp_path, monkeypatch):

@@ -186,6 +186,37 @@ FAULTS: tuple[InstrumentDefect, ...] = (
         ),
         tests=("test_lab_inject.py::test_a_trial_is_what_its_experiment_and_its_plan_say",),
     ),
+    InstrumentDefect(
+        name="interrupted-session-keeps-its-fault",
+        what="a fault is not reverted where its block ends by Ctrl-C",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/lab/lab.py",
+                old=(
+                    "            injector.require_lasted()\n"
+                    "        finally:\n"
+                    "            try:\n"
+                    "                injector.revert()\n"
+                    "                self.read_clocks()\n"
+                    "            finally:\n"
+                ),
+                new=(
+                    "            injector.require_lasted()\n"
+                    "        except Exception:\n"
+                    "            injector.revert()\n"
+                    "            raise\n"
+                    "        else:\n"
+                    "            injector.revert()\n"
+                    "            self.read_clocks()\n"
+                    "        finally:\n"
+                    "            try:\n"
+                    "                pass\n"
+                    "            finally:\n"
+                ),
+            ),
+        ),
+        tests=("test_lab_inject.py::test_a_fault_is_reverted_where_ctrl_c_ends_its_block",),
+    ),
 )
 
 CLEANUP: tuple[InstrumentDefect, ...] = (
@@ -350,6 +381,97 @@ CLEANUP: tuple[InstrumentDefect, ...] = (
             ),
         ),
         tests=("test_byo.py::test_a_fault_that_is_open_in_a_stack_of_others_keeps_the_watchdog_at_work_and_is_told",),
+    ),
+    InstrumentDefect(
+        name="intents-not-kept-for-a-stack-of-others",
+        what="what a run leaves in a stack of others is noted only in its reports, which CI wipes",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/session/run.py",
+                old="            self.journal.keep_intents(notes.intents_of(manifest))\n",
+                new="",
+            ),
+        ),
+        tests=("test_session_run.py::test_what_is_open_in_a_stack_of_others_is_kept_where_ci_does_not_wipe",),
+    ),
+    InstrumentDefect(
+        name="session-on-an-open-fault",
+        what="a session begins on the very stack in which a dead run's fault is open",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/session/run.py",
+                old="        if self.subject.attach and any(dead.project == project for dead in notes.dead_runs()):\n",
+                new="        if self.subject.attach and not swept.removed and not swept.failed:\n",
+            ),
+        ),
+        tests=("test_sweep.py::TestOrphanThatStays::test_ends_a_session_on_the_very_stack_whose_fault_is_open",),
+    ),
+    InstrumentDefect(
+        name="stack-started-while-others-measure",
+        what="a stack is started while another session measures",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/session/run.py",
+                old=("                with self._measuring():\n                    self._lab = self._start()\n"),
+                new="                self._lab = self._start()\n",
+            ),
+        ),
+        tests=("test_session_run.py::test_a_stack_is_started_with_the_machine_to_itself_and_no_longer",),
+    ),
+    InstrumentDefect(
+        name="sigterm-kills-the-session",
+        what="a session whose CI job is cancelled ends without a revert",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/session/run.py",
+                old="        self._old_sigterm = signal.signal(signal.SIGTERM, _interrupt)\n",
+                new="        self._old_sigterm = signal.getsignal(signal.SIGTERM)\n",
+            ),
+        ),
+        tests=("test_session_run.py::test_a_cancelled_job_ends_its_session_as_ctrl_c_does_so_that_faults_are_undone",),
+    ),
+    InstrumentDefect(
+        name="leash-slipped",
+        what="a stack of others is hit without --chaos-unleash",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/chaos_session.py",
+                old=("        if options.is_leashed(config):\n            self.campaign.refused"),
+                new=(
+                    "        if options.is_leashed(config) and self.only_plans is None:\n"
+                    "            self.campaign.refused"
+                ),
+            ),
+        ),
+        tests=("test_byo.py::test_the_leash_holds_whoever_asks_for_the_lab_while_a_test_runs",),
+    ),
+    InstrumentDefect(
+        name="compose-of-a-sibling-ended",
+        what="the compose command of a run whose project's name begins the same is ended",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/runtime/docker/removal.py",
+                old='(b"-p", project.encode()) in itertools.pairwise(words)',
+                new="any(word.startswith(project.encode()) for word in words)",
+            ),
+        ),
+        tests=("test_sweep.py::test_a_compose_command_is_ended_by_its_projects_whole_name",),
+    ),
+    InstrumentDefect(
+        name="kept-intents-after-the-journal",
+        what="an intent that could not be kept beside the journal is carried out",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/evidence/journal.py",
+                old=("                self.lost = self.lost or lost\n                raise lost from None\n"),
+                new=(
+                    "                self.lost = self.lost or lost\n"
+                    "                if path == self.path:\n"
+                    "                    raise lost from None\n"
+                ),
+            ),
+        ),
+        tests=("test_sweep.py::test_an_intent_that_cannot_be_kept_is_not_carried_out",),
     ),
 )
 
@@ -656,6 +778,53 @@ CAUSES: tuple[InstrumentDefect, ...] = (
         what="what the instrument did in one of several blocks counts as the system's",
         patches=(Patch(file="pytest_llmchaos/lab/injector.py", old="        whole.own += one.own\n", new=""),),
         tests=("test_lab_inject.py::test_blocks_of_one_load_are_judged_as_one",),
+    ),
+    InstrumentDefect(
+        name="own-revert-counted-as-a-restart",
+        what="a start by the instrument's own revert counts as one of the system's",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/lab/injector.py",
+                old=(
+                    "            with self.injected.acting(act.victim):\n"
+                    "                revert_until_done(self._runtime, undo)\n"
+                ),
+                new="            revert_until_done(self._runtime, undo)\n",
+            ),
+        ),
+        tests=(
+            "test_lab_inject.py::test_what_the_instrument_does_to_a_service_is_its_own_from_the_fault_to_the_revert",
+        ),
+    ),
+    InstrumentDefect(
+        name="revert-stamped-at-its-end",
+        what="what the instrument's own revert brings back counts as recovered before it",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/lab/injector.py", old="        injected.reverted_unix_s = time.time()\n", new=""
+            ),
+            Patch(
+                file="pytest_llmchaos/lab/injector.py",
+                old="        record.healed = record.healed and not failed\n",
+                new=(
+                    "        injected.reverted_unix_s = time.time()\n"
+                    "        record.healed = record.healed and not failed\n"
+                ),
+            ),
+        ),
+        tests=("test_lab_inject.py::test_a_fault_lasts_from_the_runtimes_event_to_the_beginning_of_our_revert",),
+    ),
+    InstrumentDefect(
+        name="fault-counted-from-its-call",
+        what="a fault begins when it was called, not when the runtime saw it",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/lab/injector.py",
+                old="            injected.start_unix_s = proof.at_unix_s\n",
+                new="            injected.start_unix_s = before_s\n",
+            ),
+        ),
+        tests=("test_lab_inject.py::test_a_fault_lasts_from_the_runtimes_event_to_the_beginning_of_our_revert",),
     ),
 )
 
@@ -1580,6 +1749,28 @@ EVIDENCE: tuple[InstrumentDefect, ...] = (
             ),
         ),
         tests=("test_attribution.py::test_missing_events_are_inconclusive_and_name_the_gap",),
+    ),
+    InstrumentDefect(
+        name="lost-journal-not-reported",
+        what="a session passes though lines of its journal are lost",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/session/run.py",
+                old="        if self._journal.lost is not None:\n",
+                new="        if self._journal.lost is not None and exit_status:\n",
+            ),
+        ),
+        tests=("test_session_run.py::test_a_session_that_lost_evidence_does_not_pass",),
+    ),
+    InstrumentDefect(
+        name="replay-of-a-part-passes",
+        what="a replay passes that leaves recorded trials out",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/session/replay.py", old="    if left_out:\n", new="    if left_out and not now:\n"
+            ),
+        ),
+        tests=("test_plugin.py::test_a_recorded_trial_that_is_not_selected_is_refused",),
     ),
 )
 
