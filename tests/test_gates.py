@@ -86,6 +86,13 @@ class TestLoadOnTime:
         with pytest.raises(LoadNotHeld, match=said):
             judged(performed)
 
+    def test_whose_generator_left_no_summary_is_not_held(self, performed):
+        with performed.load() as (record, running):
+            (record.directory / "summary.json").unlink()
+
+            with pytest.raises(LoadNotHeld, match="left no summary, so it died"):
+                running.require_held()
+
     def test_at_every_bound_is_held(self, performed):
         bounds = {"achieved_ratio": 0.98, "lateness_p99_s": 0.05, "generator_cpu": 0.9}
         performed.summary = replace(performed.summary, **bounds)

@@ -404,6 +404,31 @@ def test_what_could_not_be_told_at_the_first_look_is_asked_again(error):
     assert proof.witness == "the second look"
 
 
+def test_a_process_from_before_the_fault_is_no_proof_of_its_end():
+    """A fault that is not seen to have struck, say, or a runtime that shows an old state."""
+    runtime = Clocked()
+    act = Injection(after_s=0.0, fault=Kill(), victim="api")
+
+    with pytest.raises(HealFailed, match="kill api is not healed"):
+        heal.prove_reverted(runtime, act, time.time(), deadline_s=0.0)
+    runtime.restart("api")
+
+    assert heal.prove_reverted(runtime, act, time.time() - 1).witness == "runtime state running"
+
+
+def test_a_victim_that_runs_and_is_unhealthy_is_not_repaired():
+    runtime = Clocked()
+    act = Injection(after_s=0.0, fault=Kill(), victim="api")
+    begun_s = time.time()
+    runtime.restart("api")
+    well = runtime.state("api")
+
+    runtime._states["api"] = replace(well, healthy=False)
+    assert not heal.is_over(runtime, act, begun_s)
+    runtime._states["api"] = well
+    assert heal.is_over(runtime, act, begun_s)
+
+
 @pytest.mark.parametrize(
     "error", [NotReady("the daemon restarts"), OSError("no answer"), KeyError("not yet")], ids=repr
 )

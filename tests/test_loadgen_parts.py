@@ -1,14 +1,19 @@
 """The parts of the load generator: its plan, how it judges an answer, and what it counts. No process is started."""
 
+import time
+
 import pytest
 from support.load_server import event, tokens_of
 
 from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.evidence import samples_file
 from pytest_llmchaos.loadgen import classify
+from pytest_llmchaos.loadgen.driver import Driver
 from pytest_llmchaos.loadgen.load_plan import LoadPlan, load
 from pytest_llmchaos.loadgen.metrics import DURATION_BUCKETS_S, TTFT_BUCKETS_S, Counts
-from pytest_llmchaos.loadgen.recorder import Lateness
+from pytest_llmchaos.loadgen.recorder import Lateness, Recorder
 from pytest_llmchaos.loads.arrivals import Arrival, Impatience
+from pytest_llmchaos.model import Sample
 
 
 @pytest.mark.parametrize(
@@ -114,6 +119,30 @@ def test_a_whole_answer_is_judged_like_a_stream(body, outcome):
 )
 def test_a_stream_is_complete_only_with_a_finish_and_an_end_and_no_error(body, outcome):
     assert classify.of_stream(body).outcome == outcome
+
+
+def test_a_status_comes_after_the_samples_that_it_counts(tmp_path):
+    recorder = Recorder(tmp_path / "samples", tmp_path / "status")
+    recorder.add(Sample(0.1, 0.1, 0.2, 0.3, 0.0, 1, "ok", "", "r"))
+
+    recorder.status({"done": 1})
+
+    assert [sample.request_id for sample in samples_file.read(tmp_path / "samples")] == ["r"]
+    recorder.close()
+
+
+def test_a_request_that_is_due_and_has_not_left_is_not_settled(tmp_path):
+    plan = LoadPlan(url="http://127.0.0.1:1", model="m", arrivals=(Arrival(1.0, "a", 1), Arrival(2.0, "b", 1)))
+    driver = Driver(plan, list(enumerate(plan.arrivals)), tmp_path, lambda *_: None)
+    driver._caller.t0_s = time.monotonic() - 5
+
+    late = driver._status()
+    driver._sent = 2
+    ended = driver._status()
+    driver._recorder.close()
+
+    assert (late["settled_s"], late["begun_s"]) == (1.0, 1.0)
+    assert ended["settled_s"] == ended["at_s"] >= 5
 
 
 def test_lateness_is_the_99th_percentile_of_all_requests():

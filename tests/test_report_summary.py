@@ -12,6 +12,7 @@ from support.reportdata import Made
 from pytest_llmchaos import report
 from pytest_llmchaos.evidence.trial_result import RunResult
 from pytest_llmchaos.report import formatting
+from pytest_llmchaos.report.summary import headline
 
 
 def run_of(tmp_path: Path, *trials: Made, **options: Any) -> RunResult:
@@ -33,6 +34,13 @@ def test_one_line_a_trial_then_the_verdict_then_how_to_repeat_it(tmp_path: Path)
         "1 of 2 refuted, 1 held",
         "repeat: pytest scenarios/ --chaos-seed=42 --chaos-backend=ollama",
     ]
+
+
+def test_the_headline_names_what_did_not_hold_beside_what_did(tmp_path: Path) -> None:
+    one, both = run_of(tmp_path / "one", Made()), run_of(tmp_path / "both", Made(), Made(judged=False))
+
+    assert headline(one) == "The experiment held"
+    assert headline(both) == "1 of 2 proves nothing, 1 held"
 
 
 def test_a_killed_run_and_a_simulated_engine_are_said(tmp_path: Path) -> None:

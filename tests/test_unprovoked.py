@@ -140,6 +140,16 @@ def test_the_first_clean_stack_explains_alerts_of_its_start_and_no_action() -> N
     assert not reasons.explains_alert(time.time() + 60)
 
 
+def test_half_a_minute_after_a_fault_nothing_of_it_is_left_to_explain_an_action() -> None:
+    reasons = Reasons()
+
+    with reasons.during():
+        begun_s = time.time()
+
+    assert [reasons.explains_action(begun_s + after_s) for after_s in (1, 29, 45)] == [True, True, False]
+    assert [reasons.explains_alert(begun_s + after_s) for after_s in (1, 29, 45)] == [True, True, False]
+
+
 def test_what_is_done_inside_a_block_explains_what_comes_shortly_after_it() -> None:
     reasons = Reasons()
     with reasons.during(5.0):

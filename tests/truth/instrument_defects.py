@@ -217,6 +217,54 @@ FAULTS: tuple[InstrumentDefect, ...] = (
         ),
         tests=("test_lab_inject.py::test_a_fault_is_reverted_where_ctrl_c_ends_its_block",),
     ),
+    InstrumentDefect(
+        name="fault-over-early-unnoticed",
+        what="a fault that ended by itself counts as in force until its undo",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/lab/lab.py",
+                old=("            yield injector.injected\n            injector.require_lasted()\n"),
+                new="            yield injector.injected\n",
+            ),
+        ),
+        tests=("test_lab_inject.py::test_a_fault_that_its_lease_ended_before_its_undo_proves_nothing",),
+    ),
+    InstrumentDefect(
+        name="older-start-counts-as-healed",
+        what="a start from before the fault proves that nothing is left of it",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/faults/base.py",
+                old="    if not state.running or state.paused or state.started_unix_s < since_unix_s:\n",
+                new="    if not state.running or state.paused:\n",
+            ),
+        ),
+        tests=("test_lab_inject.py::test_a_process_from_before_the_fault_is_no_proof_of_its_end",),
+    ),
+    InstrumentDefect(
+        name="flood-of-a-tenth-is-proven",
+        what="a flood is proven by a tenth of its requests",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/lab/overload.py",
+                old="        if seen < SEEN_SHARE * self._rate_rps:\n",
+                new="        if seen < 0.1 * self._rate_rps:\n",
+            ),
+        ),
+        tests=("test_overload.py::test_a_flood_is_proven_by_half_of_its_requests_at_the_service",),
+    ),
+    InstrumentDefect(
+        name="unhealthy-victim-taken-for-repaired",
+        what="a victim that runs and is unhealthy leaves the blast radius",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/runtime/undo.py",
+                old="    return state.running and state.healthy is not False and act.fault",
+                new="    return state.running and act.fault",
+            ),
+        ),
+        tests=("test_lab_inject.py::test_a_victim_that_runs_and_is_unhealthy_is_not_repaired",),
+    ),
 )
 
 CLEANUP: tuple[InstrumentDefect, ...] = (
@@ -826,6 +874,38 @@ CAUSES: tuple[InstrumentDefect, ...] = (
         ),
         tests=("test_lab_inject.py::test_a_fault_lasts_from_the_runtimes_event_to_the_beginning_of_our_revert",),
     ),
+    InstrumentDefect(
+        name="reasons-for-minutes",
+        what="a fault explains whatever the system does in the ten minutes after it",
+        patches=(
+            Patch(file="pytest_llmchaos/lab/reasons.py", old="FAULT_TAIL_S = 30.0\n", new="FAULT_TAIL_S = 600.0\n"),
+        ),
+        tests=("test_unprovoked.py::test_half_a_minute_after_a_fault_nothing_of_it_is_left_to_explain_an_action",),
+    ),
+    InstrumentDefect(
+        name="warm-up-explains-actions",
+        what="the warm-up of the service explains actions of the remediator",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/lab/reasons.py",
+                old="        return any(one.from_unix_s <= at_unix_s <= one.to_unix_s for one in self._spells if not one.alerts_alone)\n",
+                new="        return self.explains_alert(at_unix_s)\n",
+            ),
+        ),
+        tests=("test_unprovoked.py::test_the_first_clean_stack_explains_alerts_of_its_start_and_no_action",),
+    ),
+    InstrumentDefect(
+        name="witness-of-another-time",
+        what="a proof of the end of a fault is taken from before its undo",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/runtime/undo.py",
+                old="            proof = act.fault.healed(able, act.victim, since_unix_s)\n",
+                new="            proof = act.fault.healed(able, act.victim, 0.0)\n",
+            ),
+        ),
+        tests=("test_lab_inject.py::test_a_process_from_before_the_fault_is_no_proof_of_its_end",),
+    ),
 )
 
 NUMBERS: tuple[InstrumentDefect, ...] = (
@@ -1072,6 +1152,18 @@ NUMBERS: tuple[InstrumentDefect, ...] = (
             ),
         ),
         tests=("test_bounded.py::test_around_a_fault_every_request_is_in_one_window",),
+    ),
+    InstrumentDefect(
+        name="time-that-is-none-taken",
+        what="a time in the samples that is not a number is taken",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/evidence/samples_file.py",
+                old='    raise ValueError(f"{name} is no time")\n',
+                new="    return float(name.replace('Infinity', 'inf'))\n",
+            ),
+        ),
+        tests=("test_samples.py::test_what_is_not_a_samples_file_is_refused_with_its_line",),
     ),
 )
 
@@ -1386,6 +1478,18 @@ GATES: tuple[InstrumentDefect, ...] = (
         ),
         tests=("test_plan.py::test_a_load_too_thin_to_judge_by_is_refused_with_what_to_change",),
     ),
+    InstrumentDefect(
+        name="dead-generator-is-quiet",
+        what="a load whose generator died is held",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/lab/live_load.py",
+                old="        if not self._process.has_all_summaries:\n",
+                new="        if not self._process.has_all_summaries and self._process.alive:\n",
+            ),
+        ),
+        tests=("test_gates.py::TestLoadOnTime::test_whose_generator_left_no_summary_is_not_held",),
+    ),
 )
 
 CALLERS: tuple[InstrumentDefect, ...] = (
@@ -1554,6 +1658,30 @@ CALLERS: tuple[InstrumentDefect, ...] = (
             ),
         ),
         tests=("test_loadgen_parts.py::test_a_stream_is_complete_only_with_a_finish_and_an_end_and_no_error",),
+    ),
+    InstrumentDefect(
+        name="status-before-its-samples",
+        what="the load's status names samples that no reader can see yet",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/loadgen/recorder.py",
+                old=("        self.flush()\n        self._status.write("),
+                new="        self._status.write(",
+            ),
+        ),
+        tests=("test_loadgen_parts.py::test_a_status_comes_after_the_samples_that_it_counts",),
+    ),
+    InstrumentDefect(
+        name="waiting-request-is-settled",
+        what="a request that should have left and has not is taken for one that has ended",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/loadgen/driver.py",
+                old="        unsent_s = [round(at_s, 6), *(arrival.due_s for _, arrival in self._numbered[dispatched : dispatched + 1])]\n",
+                new="        unsent_s = [round(at_s, 6)]\n",
+            ),
+        ),
+        tests=("test_loadgen_parts.py::test_a_request_that_is_due_and_has_not_left_is_not_settled",),
     ),
 )
 
@@ -1771,6 +1899,34 @@ EVIDENCE: tuple[InstrumentDefect, ...] = (
             ),
         ),
         tests=("test_plugin.py::test_a_recorded_trial_that_is_not_selected_is_refused",),
+    ),
+    InstrumentDefect(
+        name="headline-forgets-the-invalid",
+        what="the headline says that all held where one trial proves nothing",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/report/summary.py",
+                old="    counts = {verdict: n for verdict, n in run.counts.by_verdict().items() if n}\n",
+                new='    counts = {verdict: n for verdict, n in run.counts.by_verdict().items() if n and verdict != "invalid"}\n',
+            ),
+        ),
+        tests=("test_report_summary.py::test_the_headline_names_what_did_not_hold_beside_what_did",),
+    ),
+    InstrumentDefect(
+        name="verdict-of-a-broken-trial-lost",
+        what="a trial that breaks off leaves no verdict in the journal",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/perform.py",
+                old=(
+                    "            with contextlib.suppress(EvidenceLost):\n"
+                    "                record.judge(result)\n"
+                    "            if not"
+                ),
+                new="            if not",
+            ),
+        ),
+        tests=("test_lab_inject.py::test_however_a_trial_ends_its_verdict_is_in_the_journal",),
     ),
 )
 
