@@ -2,6 +2,7 @@
 
 import http.server
 import threading
+from collections import deque
 from types import SimpleNamespace
 
 import pytest
@@ -147,3 +148,11 @@ def test_a_service_that_is_watched_is_healthy_once_its_path_answers(monkeypatch)
     server.server_close()
 
     assert watch.healthy_since("api", 0.0) is None
+
+
+def test_a_service_that_died_before_it_was_healthy_passes_its_check_once_and_looks_are_kept_for_an_hour():
+    watch = HealthWatch()
+    watch._looks["model-1"] = deque([Look(from_unix_s=12.0, to_unix_s=12.1, good=True)], maxlen=health.LOOKS_KEPT)
+
+    assert watch.passes([("model-1", 1.0), ("model-1", 3.0), ("api", 3.0)]) == [("model-1", 12.1)]
+    assert health.LOOKS_KEPT * health.WATCH_EVERY_S == 3600

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urljoin
 
@@ -15,6 +16,8 @@ from pytest_llmchaos.runtime.local.compose_reader import Health
 _PROBE_TIMEOUT_S = 1.0
 _TOKEN_TIMEOUT_S = 30.0
 WATCH_EVERY_S = 0.25
+# What is kept of a watched service: an hour, which no trial's window exceeds by far.
+LOOKS_KEPT = int(3600 / WATCH_EVERY_S)
 
 
 def healthy(health: Health | None, model: str) -> bool:
@@ -55,14 +58,14 @@ class HealthWatch:
     """
 
     def __init__(self) -> None:
-        self._looks: dict[str, list[Look]] = {}
+        self._looks: dict[str, deque[Look]] = {}
         self._threads: dict[str, threading.Thread] = {}
         self._stop = threading.Event()
 
     def watch(self, service: str, health: Health) -> None:
         """Begin to ask; a service that is watched stays so."""
         if service not in self._threads:
-            self._looks[service] = []
+            self._looks[service] = deque(maxlen=LOOKS_KEPT)
             thread = threading.Thread(target=self._ask, args=(service, health), name=f"health-{service}", daemon=True)
             self._threads[service] = thread
             thread.start()
@@ -79,7 +82,12 @@ class HealthWatch:
 
     def healthy_since(self, service: str, started_unix_s: float) -> float | None:
         """When the service that was started then first passed its check; None if it has not yet."""
-        return first_healthy(self._looks.get(service, ()), started_unix_s)
+        return first_healthy(tuple(self._looks.get(service, ())), started_unix_s)
+
+    def passes(self, starts: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
+        """Of services and the times of their starts, each first pass: one of a service that started, died and started again."""
+        found = ((service, self.healthy_since(service, at)) for service, at in starts)
+        return list(dict.fromkeys((service, at) for service, at in found if at is not None))
 
     def close(self) -> None:
         self._stop.set()

@@ -188,12 +188,11 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility
 
     def _health_events(self, events: Sequence[RuntimeEvent]) -> list[RuntimeEvent]:
         """When each service that was started passed its own check, as a container runtime reports it."""
-        starts = [event for event in events if event.action == "start"]
-        passed = ((one.service, self._health.healthy_since(one.service, one.at_unix_s)) for one in starts)
         return [
             RuntimeEvent(at_unix_s=at, service=service, action="health_status", attributes={"detail": "healthy"})
-            for service, at in passed
-            if at is not None
+            for service, at in self._health.passes(
+                (event.service, event.at_unix_s) for event in events if event.action == "start"
+            )
         ]
 
     def clock_offset_s(self) -> float | None:
