@@ -30,7 +30,9 @@ def test_kill_api_costs_little(trial):
 @unrepaired
 def test_a_lost_api_that_nothing_repairs_pages(trial):
     assert trial.alert("ServiceDown", "api").after_s <= 5
+    assert trial.alert("ServiceDown", "api").severity == "page"
     assert trial.alert("AvailabilityFastBurn").after_s <= 8
+    assert trial.alert("AvailabilityFastBurn").severity == "page"
 
 
 @control

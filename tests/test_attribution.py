@@ -285,7 +285,9 @@ def test_signals_are_those_that_began_after_the_fault_by_name_and_in_order(recor
         {"event": "intent", "at": 102.1, "rule": "api-exited", "service": "api"},
     ]
     fired = [
-        FiredAlert(name="ServiceDown", labels={"service": "api"}, at_unix_s=101.5, until_unix_s=103.0),
+        FiredAlert(
+            name="ServiceDown", labels={"service": "api", "severity": "page"}, at_unix_s=101.5, until_unix_s=103.0
+        ),
         FiredAlert(name="Old", labels={}, at_unix_s=100.0, until_unix_s=103.0, before=True),
         FiredAlert(name="Burn", labels={}, at_unix_s=102.5, until_unix_s=103.0),
     ]
@@ -296,3 +298,4 @@ def test_signals_are_those_that_began_after_the_fault_by_name_and_in_order(recor
         "alert Burn after 2.5 s",
     ]
     assert [one.name for one in signals_of(record, 10.0, audit, fired, until_unix_s=102.0)] == ["ServiceDown"]
+    assert [one.severity for one in signals_of(record, 10.0, audit, fired)] == ["page", "", ""]

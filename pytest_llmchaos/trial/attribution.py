@@ -74,7 +74,11 @@ def signals_of(
     to_s = math.inf if until_unix_s is None else record.at_s(until_unix_s) - from_s
     found = [
         Signal(
-            after_s=record.at_s(a.at_unix_s) - from_s, kind="alert", name=a.name, service=a.labels.get("service", "")
+            after_s=record.at_s(a.at_unix_s) - from_s,
+            kind="alert",
+            name=a.name,
+            service=a.labels.get("service", ""),
+            severity=a.labels.get("severity", ""),
         )
         for a in fired
         if not a.before

@@ -15,13 +15,15 @@ SignalKind = Literal["alert", "rule"]
 class Signal:
     """One alert that began to fire, or one rule of the remediator that noticed something.
 
-    `after_s` counts from the fault's start; in a control arm from the load's.
+    `after_s` counts from the fault's start; in a control arm from the load's. `severity` is an alert's label of that name:
+    what wakes a human says `page`.
     """
 
     after_s: float
     kind: SignalKind
     name: str
     service: str = ""
+    severity: str = ""
 
     def __str__(self) -> str:
         about = f" ({self.service})" if self.service else ""

@@ -72,7 +72,38 @@ MONITORING: tuple[SubjectDefect, ...] = (
         "        expr: lab:service_up == 0",
         "        expr: min(lab:service_up) == 0",
     ),
+    _lost_api(
+        "service-down-is-a-ticket",
+        "ServiceDown opens a ticket and wakes nobody",
+        LAB,
+        "        labels: {severity: page, signal: health}",
+        "        labels: {severity: ticket, signal: health}",
+    ),
+    _defect(
+        "service-up-forgets-replicas",
+        "what ServiceDown reads knows the api alone",
+        LAB,
+        'label_replace(llmlab_upstream_health{probe="shallow"}, "service"',
+        'label_replace(llmlab_upstream_health{probe="deep"}, "service"',
+        scenario="kill_model",
+        caught_by="test_a_lost_replica_that_nothing_repairs_pages",
+        only="lost_replica_that_nothing_repairs",
+    ),
     # Burn alerts and what they read.
+    _lost_api(
+        "fast-burn-waits-two-minutes",
+        "AvailabilityFastBurn waits 120 s before it fires",
+        BURNS,
+        "      - alert: AvailabilityFastBurn\n",
+        "      - alert: AvailabilityFastBurn\n        for: 120s\n",
+    ),
+    _lost_api(
+        "fast-burn-of-another-objective",
+        "AvailabilityFastBurn takes its factor times the budget of latency, ten times as much",
+        BURNS,
+        'slo:error_ratio:rate15s{slo="availability"} > 14.4 * 0.005',
+        'slo:error_ratio:rate15s{slo="availability"} > 14.4 * 0.05',
+    ),
     _lost_api(
         "rule-divides-by-successes",
         "the recorded error ratio of availability is of the good answers and not of all",
@@ -90,4 +121,20 @@ MONITORING: tuple[SubjectDefect, ...] = (
         caught_by="TruthsDisagree",
     ),
     # Scrapes.
+    _lost_api(
+        "api-is-not-scraped",
+        "Prometheus has no scrape of the api",
+        SCRAPES,
+        '  - job_name: api\n    static_configs:\n      - targets: ["api:8000"]\n        labels: {service: api}\n',
+        "",
+        caught_by="InvalidExperiment",
+    ),
+    _lost_api(
+        "scraped-each-15-s",
+        "Prometheus scrapes every 15 s and not every second",
+        SCRAPES,
+        "  scrape_interval: 1s",
+        "  scrape_interval: 15s",
+        caught_by="StaleData",
+    ),
 )

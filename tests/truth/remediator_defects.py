@@ -107,6 +107,30 @@ REMEDIATOR: tuple[SubjectDefect, ...] = (
         only="not_touched",
     ),
     _defect(
+        "detector-guard-off",
+        "nothing asks whether all replicas look bad at once",
+        (
+            f"{CODE}/guards.py",
+            GUARDS,
+            "_hold, _unknown, _quarantine, _grace, _cooldown, _one_at_a_time, _cap, _dry_run,",
+        ),
+        scenario="both_hung",
+        caught_by="test_two_hung_replicas_are_not_touched",
+        only="not_touched",
+    ),
+    _defect(
+        "hung-rule-names-one-replica",
+        "the rule for a hung replica names the first one, so that the other never looks bad",
+        (
+            RULES,
+            "- name: replica-hung\n    services: [model-1, model-2]",
+            "- name: replica-hung\n    services: [model-1]",
+        ),
+        scenario="both_hung",
+        caught_by="test_two_hung_replicas_are_not_touched",
+        only="not_touched",
+    ),
+    _defect(
         "replicas-are-not-all-listed",
         "the list of replicas has one of the two, so that no guard counts them",
         (RULES, "replicas: [model-1, model-2] #", "replicas: [model-1] #"),
