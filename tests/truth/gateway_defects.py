@@ -45,6 +45,18 @@ _ANSWERS = (
         ("caller.py", 'return await self.end(f"data: {body}\\n\\n".encode())', 'return await self.end(b"")'),
     ),
     _defect(
+        "inband-error-dropped",
+        "an error event of a replica is passed over: [DONE] alone makes an answer whole",
+        "gpu_exhaustion",
+        "test_an_engine_out_of_memory_costs_little",
+        ("sse.py", "return self.done and self.finished and self.error is None and", "return self.done and"),
+        (
+            "sse.py",
+            "if not self._understood(event, data):\n                break\n",
+            "if not self._understood(event, data):\n                continue\n",
+        ),
+    ),
+    _defect(
         "retry-after-the-first-byte",
         "a stream that broke in the middle is begun again behind what its caller has already",
         "kill_model",
@@ -132,6 +144,17 @@ _HEALTH = (
         "test_without_a_fault_nothing_happens",
         ("pool.py", "replica = min(free, key=lambda one: (one.in_flight, one.turn))", "replica = free[0]"),
     ),
+    _defect(
+        "wrong-replica-header",
+        "answers name the first replica, whichever gave them",
+        "kill_model",
+        "test_without_a_fault_nothing_happens",
+        (
+            "gateway.py",
+            "exchange.enter(Phase.DECODE, stream.lease.replica.name)",
+            "exchange.enter(Phase.DECODE, self.pool.replicas[0].name)",
+        ),
+    ),
 )
 
 _ADMISSION = (
@@ -164,6 +187,13 @@ _ADMISSION = (
         "graceful_stop",
         "test_a_stopped_api_lets_its_streams_end",
         ("__main__.py", "emptied(gateway.settings.deadlines.drain_s)", "emptied(0.0)"),
+    ),
+    _defect(
+        "drain-takes-new-requests",
+        "a gateway that is told to stop goes on to take requests, and cuts them off",
+        "graceful_stop",
+        "test_a_stopped_api_lets_its_streams_end",
+        ("__main__.py", "    gateway.draining = True\n", ""),
     ),
 )
 
@@ -206,6 +236,14 @@ _COUNTS = (
             "        labels = (OPERATION, self._model, error_type)\n        if error_type:\n            return\n",
         ),
         only="service_without_replicas",
+    ),
+    _defect(
+        "ages-always-0",
+        "the gauges of the oldest request and the longest silence stay at 0",
+        "hung_model",
+        "FaultNotObserved",
+        ("metrics.py", "self._oldest(time.monotonic())", "self._oldest(0.0)"),
+        only="nothing_repairs",
     ),
 )
 
