@@ -45,6 +45,17 @@ _ANSWERS = (
         ("caller.py", 'return await self.end(f"data: {body}\\n\\n".encode())', 'return await self.end(b"")'),
     ),
     _defect(
+        "done-after-an-error",
+        "a stream that fails is ended with [DONE] in place of the error",
+        "kill_model",
+        "test_one_lost_replica_hardly_shows_to_callers",
+        (
+            "caller.py",
+            'return await self.end(f"data: {body}\\n\\n".encode())',
+            'return await self.end(f": {body}\\n\\ndata: [DONE]\\n\\n".encode())',
+        ),
+    ),
+    _defect(
         "inband-error-dropped",
         "an error event of a replica is passed over: [DONE] alone makes an answer whole",
         "gpu_exhaustion",
@@ -71,6 +82,25 @@ _ANSWERS = (
                 "            stream.lease.end(error.outcome)\n            return await self._stream(ask, exchange, caller)\n"
                 "        except BaseException:\n            stream.lease.end(Outcome.CLIENT_CANCELLED)\n            raise\n        else:"
             ),
+        ),
+    ),
+    _defect(
+        "retry-sends-another-request",
+        "a request that is tried again is sent with the body of the one before it",
+        "kill_model",
+        "test_the_other_replica_serves_while_nothing_repairs_the_lost_one",
+        (
+            "gateway.py",
+            "lambda lease: self.upstream.stream(lease, ask, exchange.request_id))",
+            (
+                "lambda lease: self.upstream.stream(\n"
+                "            lease, ask if exchange.attempts < 2 else self._asks[0], exchange.request_id))"
+            ),
+        ),
+        (
+            "gateway.py",
+            "                self.budget.earn()\n",
+            "                self.budget.earn()\n                self._asks = [*getattr(self, '_asks', [])[-1:], ask]\n",
         ),
     ),
     _defect(
@@ -158,6 +188,17 @@ _HEALTH = (
 )
 
 _ADMISSION = (
+    _defect(
+        "429-without-retry-after",
+        "a caller who is refused for a full queue is not told when to come back",
+        "request_saturation",
+        "test_who_is_refused_is_told_when_to_come_back",
+        (
+            "outcomes.py",
+            "        Outcome.REJECTED_QUEUE_FULL,\n        Outcome.QUEUE_TIMEOUT,\n        Outcome.NO_REPLICA,\n        Outcome.DRAINING",
+            "        Outcome.QUEUE_TIMEOUT,\n        Outcome.NO_REPLICA,\n        Outcome.DRAINING",
+        ),
+    ),
     _defect(
         "slot-leaked-per-failure",
         "the place of a request that failed is never free again",
