@@ -125,6 +125,13 @@ _ANSWERS = (
             "web.json_response(error.body(request_id))",
         ),
     ),
+    _defect(
+        "stall-unnoticed",
+        "a stream that falls silent is given up after minutes, not seconds",
+        "both_hung",
+        "test_callers_are_refused_or_told_and_never_given_half_an_answer",
+        ("watchdog.py", "call_later(self._limit_s, self._look)", "call_later(self._limit_s * 60, self._look)"),
+    ),
 )
 
 _RETRIES = (
@@ -159,6 +166,13 @@ _HEALTH = (
         "engine_errors",
         "test_two_failing_engines_are_taken_out",
         ("breaker.py", "        self._opened = (now_s, open_s)\n", "        self._opened = None\n"),
+    ),
+    _defect(
+        "no-slow-start",
+        "a replica that comes back is given all of its places at once",
+        "rotation",
+        "test_a_replica_that_comes_back_is_given_its_share_little_by_little",
+        ("pool.py", "share = 1.0 if since_s >= self._slow_start_s else", "share = 1.0 if since_s >= 0 else"),
     ),
     _defect(
         "ready-without-replicas",
