@@ -96,6 +96,20 @@ _CALLERS_WHO_LEFT = (
 
 _TOKENS = (
     _defect(
+        "token-doubled-at-preemption",
+        "a request that was preempted sends its last token once more",
+        "gpu_exhaustion",
+        _FULL,
+        (
+            "scheduler.py",
+            "        sequence.computed = sequence.published = 0\n",
+            (
+                "        sequence.computed = sequence.published = 0\n"
+                "        sequence.generated = max(0, sequence.generated - 1)\n"
+            ),
+        ),
+    ),
+    _defect(
         "token-lost-at-preemption",
         "a request that was preempted ends a token early, and says that it is whole",
         "gpu_exhaustion",
@@ -110,7 +124,87 @@ _TOKENS = (
         ),
         only=_FULL.removeprefix("test_"),
     ),
+    _defect(
+        "no-end-mark",
+        "a stream ends with its last token and without [DONE]",
+        "kill_model",
+        "NotSteady",
+        ("streams.py", "        self._write(data + replies.DONE)\n", "        self._write(data)\n"),
+        only="without_a_fault",
+    ),
+)
+
+_PROGRESS = (
+    _defect(
+        "steps-counted-while-hung",
+        "a hung engine counts the rounds of its loop as steps: it looks busy",
+        "hung_model",
+        "test_a_hung_replica_that_nothing_repairs_pages",
+        (
+            "engine.py",
+            "                while self._stuck():\n                    await self._until_change()\n",
+            (
+                "                while self._stuck():\n                    await self._until_change(0.1)\n"
+                "                    scheduler.stats.step_tokens.observe(0)\n"
+            ),
+        ),
+    ),
+    _defect(
+        "slow-steps-not-counted",
+        "a step of more than a second is taken for an outlier and not counted: a busy engine looks hung",
+        "busy_model",
+        "test_a_busy_engine_is_not_restarted",
+        (
+            "scheduler.py",
+            "        stats.step_tokens.observe(prompt_tokens + len(emitted))\n",
+            (
+                "        if step.end_s - step.start_s <= 1:\n"
+                "            stats.step_tokens.observe(prompt_tokens + len(emitted))\n"
+            ),
+        ),
+    ),
+)
+
+_FAULTS = (
+    _defect(
+        "hang-that-does-nothing",
+        "the engine lists the hang as in force and goes on",
+        "hung_model",
+        "FaultNotObserved",
+        ("faults/hang.py", "        return replace(others, hung=True)\n", "        return replace(others)\n"),
+        only="is_detected",
+    ),
+    _defect(
+        "gauge-without-what-a-fault-took",
+        "the KV cache's gauge leaves out the blocks that a fault has taken away",
+        "gpu_exhaustion",
+        "FaultNotObserved",
+        (
+            "blocks.py",
+            "        return 1 - self.free / self.count\n",
+            "        return 1 - len(self._free) / self.count\n",
+        ),
+        only=_FULL.removeprefix("test_"),
+    ),
+    _defect(
+        "out-of-memory-ends-well",
+        "an engine that ran out of memory exits with status 0",
+        "gpu_exhaustion",
+        "FaultNotObserved",
+        ("chaos.py", "            self.exit_status.set_result(1)\n", "            self.exit_status.set_result(0)\n"),
+        only="out_of_memory_is_detected",
+    ),
 )
 
 
-ENGINE: tuple[SubjectDefect, ...] = (*_CALLERS_WHO_LEFT, *_TOKENS)
+_PROCESS = (
+    _defect(
+        "sigterm-cuts",
+        "SIGTERM fails what is under way at once",
+        "graceful_stop",
+        "test_a_stopped_replica_lets_its_streams_end_and_new_ones_go_elsewhere",
+        ("__main__.py", "call_later(chosen.drain_s, engine.fail_in_flight)", "call_soon(engine.fail_in_flight)"),
+    ),
+)
+
+ENGINE: tuple[SubjectDefect, ...] = (*_CALLERS_WHO_LEFT, *_TOKENS, *_PROGRESS, *_FAULTS, *_PROCESS)
