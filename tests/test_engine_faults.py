@@ -370,3 +370,11 @@ def test_the_real_admin_port_is_understood(process):
 def test_a_port_where_nobody_listens_is_told():
     with pytest.raises(NotReady, match=r"no admin port answers at 127\.0\.0\.1:9: ConnectError"):
         ask_admin_port("127.0.0.1:9", "list", "")
+
+
+@pytest.mark.parametrize(
+    ("report", "early"),
+    [(in_force("hang"), False), (in_force("hang", active=False), True), (in_force("xid"), False), (None, False)],
+)
+def test_a_fault_that_the_engine_lists_and_that_is_no_longer_in_force_ended_by_itself(report, early):
+    assert primitive(faults.hang("model-1")).ended_early(Scripted(report), "model-1") is early
