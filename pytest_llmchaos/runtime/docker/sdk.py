@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +13,7 @@ from pytest_llmchaos.errors import NotReady
 
 if TYPE_CHECKING:
     from docker import APIClient, DockerClient, errors
+    from requests import Response
 
     from pytest_llmchaos.runtime.docker.docker_cli import Daemon
 
@@ -33,6 +37,8 @@ def connect(daemon: Daemon, *, timeout_s: int = 10) -> DockerClient:
             def configure_alone(session: APIClient) -> None:
                 configure(session)
                 session.trust_env = False  # or REQUESTS_CA_BUNDLE would take the place of `ca.pem`
+                if not daemon.verify:
+                    session.send = functools.partial(_send_unwarned, session.send)  # type: ignore[method-assign] # for this one session
 
             tls.configure_client = configure_alone
             about["tls"] = tls
@@ -40,6 +46,13 @@ def connect(daemon: Daemon, *, timeout_s: int = 10) -> DockerClient:
     except docker.errors.DockerException as error:
         raise NotReady(f"the Docker daemon at {daemon.host} does not answer: {error}") from None
     return client
+
+
+def _send_unwarned(send: Callable[..., Response], *arguments: object, **named: object) -> Response:
+    """Send a request without the warning of each one that its context, on purpose, does not verify the daemon."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Unverified HTTPS request")
+        return send(*arguments, **named)
 
 
 def __getattr__(name: str) -> object:  # the module's own, see PEP 562
