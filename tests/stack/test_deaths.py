@@ -148,13 +148,14 @@ def test_two_sessions_side_by_side_leave_each_other_alone(image, tmp_path, engin
     with ended(first.start()) as living:
         stack = in_force(first.reports, living)
         before = engine.looks(stack["project"])
-        with ended(second.start()):
-            # It sweeps what dead runs left before it starts its own stack, and then waits for its turn to measure.
-            until(lambda: sessions.of_kind(second.reports, "stack_up"), "the second stack was up", 60)
-            project = sessions.of_kind(second.reports, "stack")[0]["project"]
-            assert engine.left(project)
+        with ended(second.start()) as waiting:
+            # Its stack is started once no other session measures.
+            until(lambda: f"process {living.pid} " in sessions.said(second.reports), "it waited", 60)
+            assert sessions.of_kind(second.reports, "stack_up") == []
             assert engine.looks(stack["project"]) == before
-        clean_after_s(second, project, engine, time.monotonic())
+            waiting.send_signal(signal.SIGINT)
+            waiting.wait(timeout=30)
+        assert engine.looks(stack["project"]) == before
 
         assert stack["project"] not in heal()
         assert engine.looks(stack["project"]) == before
