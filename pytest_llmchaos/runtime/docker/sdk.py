@@ -13,7 +13,6 @@ from pytest_llmchaos.errors import NotReady
 
 if TYPE_CHECKING:
     from docker import APIClient, DockerClient, errors
-    from requests import Response
 
     from pytest_llmchaos.runtime.docker.docker_cli import Daemon
 
@@ -38,7 +37,7 @@ def connect(daemon: Daemon, *, timeout_s: int = 10) -> DockerClient:
                 configure(session)
                 session.trust_env = False  # or REQUESTS_CA_BUNDLE would take the place of `ca.pem`
                 if not daemon.verify:
-                    session.send = functools.partial(_send_unwarned, session.send)  # type: ignore[method-assign] # for this one session
+                    session.send = functools.partial(_send_unwarned, session.send)  # type: ignore[method-assign, assignment] # for this one session
 
             tls.configure_client = configure_alone
             about["tls"] = tls
@@ -48,7 +47,7 @@ def connect(daemon: Daemon, *, timeout_s: int = 10) -> DockerClient:
     return client
 
 
-def _send_unwarned(send: Callable[..., Response], *arguments: object, **named: object) -> Response:
+def _send_unwarned(send: Callable[..., object], *arguments: object, **named: object) -> object:
     """Send a request without the warning of each one that its context, on purpose, does not verify the daemon."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Unverified HTTPS request")
