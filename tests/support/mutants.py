@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import ast
 import difflib
-import queue
 import random
 import subprocess
 import sys
@@ -18,7 +17,8 @@ import tempfile
 import threading
 import time
 import tomllib
-from collections import Counter
+from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +28,8 @@ from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator, operator_names
 from coverage import CoverageData
 from support.copies import ROOT, copy_tree, environment_of
+
+from pytest_llmchaos.stats import intervals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -215,11 +217,27 @@ def drawn(rooms: Sequence[str], seed: int) -> Iterator[Mutant]:
     return (one for place in everything if (one := mutant(place)) is not None)
 
 
-def wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson, 1927)."""
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
-    return middle - half, middle + half
+def tried(mutants: Iterator[Mutant], lanes: Sequence[Lane], reach: Reach, seconds: float) -> dict[str, Counter[bool]]:
+    """Of each room, how many mutants a test noticed and how many none did, by the end of the time."""
+    found: dict[str, Counter[bool]] = defaultdict(Counter)
+    end = time.monotonic() + seconds
+    lock = threading.Lock()
+
+    def work(lane: Lane) -> None:
+        while time.monotonic() < end:
+            with lock:
+                one = next(mutants, None)
+            if one is None:
+                return
+            is_noticed = lane.is_noticed(one, reach.tests_of(one))
+            with lock:
+                found[one.room][is_noticed] += 1
+                if not is_noticed:
+                    print(f"not noticed: {one}", flush=True)
+
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        list(pool.map(work, lanes))
+    return found
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -237,9 +255,6 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--room", action="append", choices=sorted(tests), help="of these rooms alone")
     given = parser.parse_args(arguments)
     rooms = given.room or sorted(tests)
-    tried: Counter[str] = Counter()
-    noticed: Counter[str] = Counter()
-    survivors: list[Mutant] = []
     with tempfile.TemporaryDirectory(prefix="llmchaos-mutants-") as folder:
         lanes = [Lane(Path(folder, str(number))) for number in range(LANES)]
         try:
@@ -247,53 +262,26 @@ def main(arguments: Sequence[str]) -> int:
         except ValueError as error:
             print(f"nothing can be measured: {error}")
             return 2
-        end = time.monotonic() + 60 * given.minutes
-        waiting: queue.SimpleQueue[Mutant | None] = queue.SimpleQueue()
-        lock = threading.Lock()
-
-        def work(lane: Lane) -> None:
-            while (one := waiting.get()) is not None and time.monotonic() < end:
-                seen = lane.is_noticed(one, reach.tests_of(one))
-                with lock:
-                    tried[one.room] += 1
-                    noticed[one.room] += seen
-                    if not seen:
-                        survivors.append(one)
-                        print(f"not noticed: {one}", flush=True)
-
-        threads = [threading.Thread(target=work, args=(lane,)) for lane in lanes]
-        for thread in threads:
-            thread.start()
-        for one in drawn(rooms, given.seed):
-            if time.monotonic() > end:
-                break
-            if not is_equivalent(one, known):
-                waiting.put(one)
-                while waiting.qsize() > LANES and time.monotonic() < end:
-                    time.sleep(0.05)
-        for _ in threads:
-            waiting.put(None)
-        for thread in threads:
-            thread.join()
-    return report(rooms, tried, noticed, given.seed)
+        mutants = (one for one in drawn(rooms, given.seed) if not is_equivalent(one, known))
+        found = tried(mutants, lanes, reach, 60 * given.minutes)
+    return report(found, given.seed)
 
 
-def report(rooms: Sequence[str], tried: Counter[str], noticed: Counter[str], seed: int) -> int:
+def report(found: Mapping[str, Counter[bool]], seed: int) -> int:
     """Print the table. 0 where the goal is reached."""
-    if not tried.total():
+    everything = sum(found.values(), Counter[bool]())
+    if not everything.total():
         print("no mutant was tried: give more --minutes")
         return 2
     print("\n| room | mutants tried | noticed | share |\n|---|---|---|---|")
-    for room in [*rooms, "all"]:
-        n, seen = (tried.total(), noticed.total()) if room == "all" else (tried[room], noticed[room])
-        print(f"| {room} | {n} | {seen} | {f'{seen / n:.0%}' if n else '-'} |")
-    share = noticed.total() / tried.total()
-    low, high = wilson(share, tried.total())
+    for room, counts in [*sorted(found.items()), ("all", everything)]:
+        print(f"| {room} | {counts.total()} | {counts[True]} | {counts[True] / counts.total():.0%} |")
+    share = intervals.share(everything[True], everything.total())
     print(
-        f"\n{share:.1%} of {tried.total()} noticed (95 % interval {low:.0%} to {high:.0%}), goal {GOAL:.0%}; "
-        f"--seed {seed} draws them again"
+        f"\n{share.value:.1%} of {everything.total()} noticed (95 % interval {share.low:.0%} to {share.high:.0%}), "
+        f"goal {GOAL:.0%}; --seed {seed} draws them again"
     )
-    return 0 if share >= GOAL else 1
+    return 0 if share.value >= GOAL else 1
 
 
 if __name__ == "__main__":
