@@ -210,9 +210,9 @@ def is_equivalent(mutant: Mutant, known: Sequence[Equivalent]) -> bool:
     return any(one.file == mutant.file and one.line in changed for one in known)
 
 
-def drawn(rooms: Sequence[str], seed: int) -> Iterator[Mutant]:
-    """Mutants in the order of the seed."""
-    everything = places(rooms)
+def drawn(rooms: Sequence[str], seed: int, files: Sequence[str] = ()) -> Iterator[Mutant]:
+    """Mutants in the order of the seed, of all files of the rooms or of those that have one of these names."""
+    everything = [place for place in places(rooms) if not files or Path(place[0]).stem in files]
     random.Random(seed).shuffle(everything)
     return (one for place in everything if (one := mutant(place)) is not None)
 
@@ -253,6 +253,7 @@ def main(arguments: Sequence[str]) -> int:
         help="how long to try mutants, after the first run (default: 4); inf for all",
     )
     parser.add_argument("--room", action="append", choices=sorted(tests), help="of these rooms alone")
+    parser.add_argument("--file", action="append", default=[], metavar="NAME", help="of files of this name alone")
     given = parser.parse_args(arguments)
     rooms = given.room or sorted(tests)
     with tempfile.TemporaryDirectory(prefix="llmchaos-mutants-") as folder:
@@ -262,7 +263,7 @@ def main(arguments: Sequence[str]) -> int:
         except ValueError as error:
             print(f"nothing can be measured: {error}")
             return 2
-        mutants = (one for one in drawn(rooms, given.seed) if not is_equivalent(one, known))
+        mutants = (one for one in drawn(rooms, given.seed, given.file) if not is_equivalent(one, known))
         found = tried(mutants, lanes, reach, 60 * given.minutes)
     return report(found, given.seed)
 
