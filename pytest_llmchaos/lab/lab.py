@@ -193,7 +193,7 @@ class Lab:
             raise InvalidExperiment(
                 "a load is running already: two at once would write into one folder; use one load with both parts"
             )
-        requests = _Requests(load, arrivals, longest_s)
+        requests = _Requests(load=load, arrivals=arrivals, longest_s=longest_s)
         if self.record is None:
             with self._judged_by_its_test(requests, remediator) as running:
                 yield running
@@ -461,7 +461,7 @@ class Lab:
         return acts
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Requests:
     """What callers do: the load, or its requests where they are known already."""
 
