@@ -41,7 +41,7 @@ class RunBegin(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=
     ] = ()
 
 
-class Stack(RunManifest, frozen=True, kw_only=True, tag_field="kind", tag="stack"):
+class Stack(RunManifest, frozen=True, tag_field="kind", tag="stack"):
     """What a watchdog or `llmchaos heal` needs to remove the stack, before it exists."""
 
 
@@ -142,7 +142,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="
     what: str
 
 
-class Judged(TrialResult, frozen=True, kw_only=True, tag_field="kind", tag="judged"):
+class Judged(TrialResult, frozen=True, tag_field="kind", tag="judged"):
     """The trial as it stands in run.json."""
 
 
