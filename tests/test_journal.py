@@ -15,8 +15,9 @@ from support.journals import intend, undo
 import pytest_llmchaos
 from pytest_llmchaos.errors import EvidenceLost
 from pytest_llmchaos.evidence import journal_lines as lines
-from pytest_llmchaos.evidence.journal import FOREIGN, NAMES, Journal, open_intents, read
+from pytest_llmchaos.evidence.journal import CUT_OFF, FOREIGN, NAMES, Journal, Unread, Written, open_intents, read
 from pytest_llmchaos.evidence.journal import lines as lines_of
+from pytest_llmchaos.evidence.trial_result import EventNote, LoadResult
 from pytest_llmchaos.plan.seeds import MAX_SEED
 
 
@@ -31,6 +32,90 @@ def test_lines_are_read_back_in_order(tmp_path):
     assert [line["kind"] for line in found] == ["stack_down", "finding"]
     assert found[1]["what"] == "snowman ☃ and \n newline"
     assert found[0]["at_unix_s"] <= found[1]["at_unix_s"]
+
+
+def test_a_line_has_the_moment_when_it_was_written_to_the_microsecond(tmp_path, monkeypatch):
+    monkeypatch.setattr("pytest_llmchaos.evidence.journal.time.time", lambda: 1_000.123_456_7)
+    journal = Journal(tmp_path / "journal.jsonl")
+
+    journal.write(lines.StackDown(took_s=1.5))
+
+    assert [line["at_unix_s"] for line in read(journal.path)] == [1_000.123_457]
+
+
+def test_only_its_owner_may_write_to_a_journal(tmp_path):
+    before = os.umask(0)
+    try:
+        journal = Journal(tmp_path / "journal.jsonl")
+    finally:
+        os.umask(before)
+
+    assert journal.path.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_journal_is_appended_to(tmp_path):
+    for seconds in (1.0, 2.0):
+        journal = Journal(tmp_path / "journal.jsonl")
+        journal.write(lines.StackDown(took_s=seconds))
+        journal.close()
+
+    assert [line["took_s"] for line in read(journal.path)] == [1.0, 2.0]
+
+
+def test_intents_and_their_undos_are_kept_in_a_second_file_and_nothing_else(tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.keep_intents(tmp_path / "kept")
+    journal.write(lines.StackDown(took_s=1.5))
+    intend(journal, "api")
+    journal.write(lines.Finding(trial="001", what="odd"))
+    undo(journal, "api")
+    journal.close()
+
+    assert [line["kind"] for line in read(journal.path)] == ["stack_down", "intent", "finding", "undone"]
+    assert [line["kind"] for line in read(tmp_path / "kept")] == ["intent", "undone"]
+
+
+def test_an_intent_is_kept_before_it_is_in_the_journal(tmp_path, monkeypatch):
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.keep_intents(tmp_path / "kept")
+    sizes = []
+    synced = lambda _: sizes.append(((tmp_path / "kept").stat().st_size > 0, journal.path.stat().st_size > 0))  # noqa: E731
+    monkeypatch.setattr(os, "fsync", synced)
+
+    intend(journal, "api")
+
+    assert sizes == [(True, False), (True, True)]
+
+
+def test_a_closed_journal_takes_no_line_and_closes_no_file_of_another(tmp_path, monkeypatch):
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.keep_intents(tmp_path / "kept")
+    journal.close()
+    others = [os.open(tmp_path / name, os.O_WRONLY | os.O_CREAT) for name in ("one", "two")]
+    closed = []
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "close", closed.append)
+        journal.close()
+        journal.note(lines.StackDown(took_s=1.5))
+        with pytest.raises(EvidenceLost, match="'intent' cannot be written"):
+            intend(journal, "api")
+
+    assert closed == []
+    assert "'stack_down' cannot be written" in str(journal.lost)
+    assert [os.fstat(other).st_size for other in others] == [0, 0]
+    for other in others:
+        os.close(other)
+
+
+def test_a_journal_whose_file_has_the_number_0_is_closed_too(tmp_path, monkeypatch):
+    closed = []
+    monkeypatch.setattr(os, "open", lambda *_: 0)
+    monkeypatch.setattr(os, "close", closed.append)
+
+    Journal(tmp_path / "journal.jsonl").close()
+
+    assert closed == [0]
 
 
 def test_a_torn_last_line_is_passed_over(tmp_path):
@@ -88,6 +173,108 @@ def test_on_the_way_out_a_full_disk_stops_nothing_and_is_remembered(tmp_path, mo
 
     assert "'undone' cannot be written" in str(journal.lost)
     assert [line["kind"] for line in read(journal.path)] == ["stack_down"]
+
+
+def test_the_first_loss_is_the_one_that_is_remembered(tmp_path, monkeypatch):
+    journal = Journal(tmp_path / "journal.jsonl")
+
+    def broken(_fd, _data):
+        raise OSError("it broke")
+
+    monkeypatch.setattr(os, "write", broken)
+    journal.note(lines.StackDown(took_s=1.5))
+    journal.note(lines.Finding(trial="001", what="odd"))
+
+    assert str(journal.lost) == (
+        f"the line 'stack_down' cannot be written to {journal.path}: it broke: make room there, then run again"
+    )
+
+
+def test_a_line_that_the_disk_takes_in_parts_is_whole(tmp_path, monkeypatch):
+    journal = Journal(tmp_path / "journal.jsonl")
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:7]))
+
+    intend(journal, "api")
+
+    assert [line["victim"] for line in read(journal.path)] == ["api"]
+
+
+def journal_of(tmp_path, *texts):
+    path = tmp_path / "journal.jsonl"
+    path.write_text("".join(texts))
+    return path
+
+
+ANNOUNCING = {
+    "at_unix_s": 1,
+    "kind": "run",
+    "schema": lines.SCHEMA,
+    "run": "r",
+    "seed": 0,
+    "runtime": "compose",
+    "backend": "sim",
+    "schedule": [],
+    "kinds": ["run", "hereafter"],
+}
+FINDING = '{"at_unix_s": 2.5, "kind": "finding", "trial": "001", "what": "odd"}\n'
+A_FINDING = Written(at_unix_s=2.5, line=lines.Finding(trial="001", what="odd"))
+
+
+def test_a_kind_of_a_later_version_is_passed_over_where_it_was_announced(tmp_path):
+    later = '{"at_unix_s": 1.5, "kind": "hereafter"}\n'
+
+    _, found = lines_of(journal_of(tmp_path, json.dumps(ANNOUNCING) + "\n", later, "\n", FINDING))
+
+    assert found == A_FINDING
+    unannounced, _ = lines_of(journal_of(tmp_path, later, FINDING))
+    assert unannounced == Unread(
+        number=1,
+        why="kind 'hereafter' is not one of those that the journal's first line announces",
+        value={"at_unix_s": 1.5, "kind": "hereafter"},
+    )
+
+
+HEAD = '{"at_unix_s": 1.5e3, "kind": "claim", "trial": "001-a.b"'
+WHOLE = {"kind": "claim", "trial": "001-a.b"}
+
+
+@pytest.mark.parametrize(
+    ("text", "why", "value"),
+    [
+        ("[1]\n", "expected an object, got list", {}),
+        ("[" * 100_000 + "\n", "too deeply nested", {}),
+        ('{"kind": 7}\n', "expected a kind, got 7", {"kind": 7}),
+        ("{}\n", "expected a kind, got None", {}),
+        (f"{HEAD} oops\n", f"Expecting ',' delimiter: line 1 column {len(HEAD) + 2} (char {len(HEAD) + 1})", WHOLE),
+        (HEAD, CUT_OFF, WHOLE),
+        (HEAD[:-3], CUT_OFF, {"kind": "claim"}),
+        (HEAD[:32], CUT_OFF, {}),
+        ("oops", CUT_OFF, {}),
+    ],
+    ids=["list", "deep", "kind", "no kind", "garbled", "cut off", "in the trial", "in the kind", "no head"],
+)
+def test_a_line_that_cannot_be_read_is_named_with_what_is_known_of_it(tmp_path, text, why, value):
+    first, found = lines_of(journal_of(tmp_path, FINDING, text))
+
+    assert first == A_FINDING
+    assert found == Unread(number=2, why=why, value=value)
+
+
+def test_a_field_that_cannot_be_read_leaves_its_line_unread(tmp_path):
+    spoiled = FINDING.replace('"odd"', "NaN")
+
+    (found,) = lines_of(journal_of(tmp_path, spoiled))
+
+    assert (found.number, found.why) == (1, "Expected `str`, got `null` - at `$.what`")
+    assert found.value == {"at_unix_s": 2.5, "kind": "finding", "trial": "001", "what": None}
+
+
+@pytest.mark.parametrize(("text", "number"), [("1e999", None), ("-1e999", None), ("1.5", 1.5), ("1e308", 1e308)])
+def test_a_number_without_a_finite_value_is_null(tmp_path, text, number):
+    path = journal_of(tmp_path, f'{{"kind": "stack_down", "took_s": {text}}}\n')
+
+    assert [line["took_s"] for line in read(path)] == [number]
 
 
 def test_open_intents_are_those_not_undone_newest_first(tmp_path):
@@ -167,6 +354,53 @@ def test_an_unreadable_intent_that_was_undone_is_over(tmp_path):
     assert open_intents(journal.path) == ((), ())
 
 
+def test_an_intent_without_an_id_is_undone_by_its_own_trial(tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    intend(journal, "api", trial="001")
+    intend(journal, "model-1", trial="002")
+    undo(journal, "api", trial="002")
+    undo(journal, "model-1", trial="002")
+
+    assert [one.service for one in open_intents(journal.path).undos] == ["api"]
+
+
+AN_UNDO = {"op": "ensure_running", "service": "api", "args": {}}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"kind": "undone", "ok": 1},
+        {"kind": "undone", "ok": "yes"},
+        {"kind": "proof", "ok": True},
+        {"kind": "vanished", "ok": True},
+        {"ok": True},
+        {"kind": "judged", "undo": AN_UNDO},
+        {"kind": "claim", "undo": AN_UNDO},
+        {"kind": "vanished"},
+    ],
+    ids=json.dumps,
+)
+def test_only_an_undo_that_went_well_closes_an_intent_and_only_an_intent_opens_one(tmp_path, line):
+    journal = Journal(tmp_path / "journal.jsonl")
+    intend(journal, "api")
+    about = {"trial": "001", "victim": "api", "op": "ensure_running"}
+    with journal.path.open("a") as file:
+        file.write(json.dumps({**line, **about}) + "\n")
+
+    found = open_intents(journal.path)
+
+    assert [(one.op, one.service) for one in found.undos] == [("ensure_running", "api")]
+    assert found.unreadable == ()
+
+
+@pytest.mark.parametrize("kind", [[], {}, None, 7, ["intent"]], ids=json.dumps)
+def test_an_intent_whose_kind_is_no_text_is_open(tmp_path, kind):
+    path = journal_of(tmp_path, json.dumps({"kind": kind, "victim": "api", "undo": AN_UNDO}) + "\n")
+
+    assert [one.service for one in open_intents(path).undos] == ["api"]
+
+
 def test_no_intent_hides_another_of_the_same_id(tmp_path):
     journal = Journal(tmp_path / "journal.jsonl")
     for victim in ("api", "model-1"):
@@ -244,6 +478,18 @@ def test_secrets_in_foreign_text_are_not_written_and_what_an_undo_needs_stays(tm
 
     assert {finding["what"], claim["message"], up["images"]["web"]} == {"got password=***"}
     assert intent["undo"] == {"op": "o", "service": "password=planted0123", "args": args}
+
+
+def test_secrets_are_hidden_at_any_depth_of_a_line(tmp_path):
+    said, hidden = "got password=planted0123", "got password=***"
+    journal = Journal(tmp_path / "journal.jsonl")
+    about = {"events": (EventNote(at_s=1.0, source="s", what=said),), "claims": (), "load": LoadResult()}
+    journal.write(lines.Judged(trial="001", verdict="held", reason=said, findings=(said, "none"), **about))
+
+    (judged,) = read(journal.path)
+
+    assert (judged["reason"], judged["findings"]) == (hidden, [hidden, "none"])
+    assert judged["events"] == [{"at_s": 1.0, "source": "s", "what": hidden, "service": None}]
 
 
 # Texts that name something which another line or a reader finds again, or that the instrument itself makes.

@@ -28,7 +28,9 @@ NAMES = frozenset(str(kind.__struct_config__.tag) for kind in KINDS)
 
 
 # How `Journal.write` begins a line; each name is whole, or is not there.
-_HEAD = re.compile(rb'\s*\{"at_unix_s":\s*[-+.\dEe]+,\s*"kind":\s*"(\w+)"(?:,\s*"trial":\s*"([\w.-]+)")?')
+_HEAD = re.compile(
+    rb'\s*\{"at_unix_s":\s*[-+.\dEe]+,\s*"kind":\s*"(?P<kind>\w+)"(?:,\s*"trial":\s*"(?P<trial>[\w.-]+)")?'
+)
 
 
 class Journal:
@@ -44,20 +46,20 @@ class Journal:
         self.path = path
         self.lost: EvidenceLost | None = None
         self._fd = _open_to_append(path)
-        self._kept: _Kept | None = None
+        self._kept: _File | None = None
 
     def __repr__(self) -> str:
         return f"<journal {self.path}>"
 
     def keep_intents(self, path: Path) -> None:
         """Write intents and their undos to this file as well. Raises OSError."""
-        self._kept = _Kept(path, _open_to_append(path))
+        self._kept = _File(path, _open_to_append(path))
 
     def write(self, line: Line) -> None:
         stamped = {"at_unix_s": round(time.time(), 6), **_without_secrets(msgspec.to_builtins(line, enc_hook=str))}
-        files = [(self.path, self._fd)]
+        files = [_File(self.path, self._fd)]
         if self._kept is not None and isinstance(line, Intent | Undone):
-            files.insert(0, self._kept)
+            files = [self._kept, *files]
         # What a failed write left of its line must not swallow this one.
         data = (b"\n" if self.lost else b"") + json.dumps(stamped).encode() + b"\n"
         for path, fd in files:
@@ -96,15 +98,15 @@ def _without_secrets(fields: dict[str, object]) -> dict[str, object]:
     return hidden
 
 
-class _Kept(NamedTuple):
-    """The second file for intents and their undos."""
+class _File(NamedTuple):
+    """A file that lines are appended to."""
 
     path: Path
     fd: int
 
 
 def _open_to_append(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
 
 def _append(fd: int, data: bytes) -> None:
@@ -213,16 +215,17 @@ def open_intents(path: Path) -> OpenIntents:
                 if b'"intent"' in raw and raw.endswith(b"}\n"):
                     unreadable[where] = f"{where}: {error}"
                 continue
-            kind, undo = line.get("kind"), line.get("undo")
+            kind, undo = str(line.get("kind")), line.get("undo")
             if kind not in NAMES and undo:
                 kind = "intent"  # no other kind has an undo, so its name is damaged
-            if kind == "intent" and (found := _undo_of(undo)):
-                pending[_intent_key(line, line.get("id"), found.op)] = found
-            elif kind == "intent":
-                about = f"{line.get('fault')} {line.get('victim')}"
-                unreadable[str(line.get("id") or where)] = (
-                    f"{where} announces {about!r:.80}, expected an undo, got {undo!r:.80}"
-                )
+            if kind == "intent":
+                if found := _undo_of(undo):
+                    pending[_intent_key(line, line.get("id"), found.op)] = found
+                else:
+                    about = f"{line.get('fault')} {line.get('victim')}"
+                    unreadable[str(line.get("id") or where)] = (
+                        f"{where} announces {about!r:.80}, expected an undo, got {undo!r:.80}"
+                    )
             elif kind == "undone" and line.get("ok") is True:
                 pending.pop(_intent_key(line, line.get("intent"), line.get("op")), None)
                 unreadable.pop(str(line.get("intent")), None)
@@ -245,8 +248,8 @@ def _intent_key(line: dict[str, object], intent: object, op: object) -> tuple[st
 def _head_of(raw: bytes) -> dict[str, object]:
     """Kind and trial of a line that is no JSON, as far as its beginning is as it was written."""
     head = _HEAD.match(raw)
-    named = zip(("kind", "trial"), head.groups(), strict=True) if head else ()
-    return {name: value.decode() for name, value in named if value is not None}
+    named = head.groupdict() if head else {}
+    return {name: value.decode() for name, value in named.items() if value is not None}
 
 
 def _finite(text: str) -> float | None:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+# By the annotations of an entry's fields: which JSON values they take, and what these are called.
+_TYPES: dict[str, tuple[tuple[type, ...], str]] = {"str": ((str,), "text"), "float": ((int, float), "a number")}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """One SLO of one trial. `bad` of `total` events in `window_s`, out of `budget_events` that the SLO's window allows."""
@@ -65,14 +69,12 @@ def append(path: Path, entries: Iterable[Entry]) -> None:
     if not text:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        size = os.fstat(descriptor).st_size
-        is_torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-        os.write(descriptor, b"\n" * is_torn + text.encode())
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with path.open("a+b", buffering=0) as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            text = text if file.read() == b"\n" else f"\n{text}"
+        file.write(text.encode())
+        os.fsync(file.fileno())
 
 
 def read(path: Path) -> Ledger:
@@ -134,7 +136,7 @@ def _totals(entries: Sequence[Entry]) -> list[str]:
 
 def _bar(spent: float, width: int = 20) -> str:
     """What is spent at all has a mark, and what is left has one as long as something is."""
-    full = min(width, max(int(spent > 0), int(min(spent, 1) * width)))
+    full = max(bool(spent), int(min(spent, 1) * width))
     return "#" * full + "." * (width - full)
 
 
@@ -150,13 +152,13 @@ def _entry(line: object) -> Entry:
     """Raises ValueError."""
     if not isinstance(line, dict):
         raise ValueError(f"an object is needed, not {type(line).__name__}")
-    wanted = {one.name: str if one.type == "str" else (int, float) for one in fields(Entry)}
+    wanted = {one.name: _TYPES[str(one.type)] for one in fields(Entry)}
     lacking = [name for name in wanted if name not in line]
     if lacking:
         raise ValueError(f"it lacks {', '.join(lacking)}")
-    for name, kind in wanted.items():
+    for name, (kind, called) in wanted.items():
         if not isinstance(line[name], kind) or isinstance(line[name], bool):
-            raise ValueError(f"{name} must be {'text' if kind is str else 'a number'}, got {line[name]!r:.40}")
+            raise ValueError(f"{name} must be {called}, got {line[name]!r:.40}")
     try:
         return Entry(**{name: line[name] for name in wanted})
     except OverflowError as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from msgspec import structs
+
 from pytest_llmchaos.evidence.trial_result import ReadySpan
 
 NAME = "readyz.jsonl"
@@ -24,9 +26,10 @@ def load(folder: Path) -> tuple[ReadySpan, ...]:
     if not path.is_file():
         return ()
     whole = path.read_bytes().rpartition(b"\n")[0]
-    looks = [(float(at_s), int(status)) for at_s, status in map(json.loads, whole.splitlines())]
-    starts = [i for i, (_, status) in enumerate(looks) if not i or looks[i - 1][1] != status]
-    ends = [*(looks[i][0] for i in starts[1:]), *(at_s for at_s, _ in looks[-1:])]
-    return tuple(
-        ReadySpan(from_s=looks[i][0], to_s=end, status=looks[i][1]) for i, end in zip(starts, ends, strict=True)
-    )
+    spans: list[ReadySpan] = []
+    for at_s, status in ((float(at_s), int(status)) for at_s, status in map(json.loads, whole.splitlines())):
+        if spans:
+            spans[-1] = structs.replace(spans[-1], to_s=at_s)
+        if not spans or spans[-1].status != status:
+            spans.append(ReadySpan(from_s=at_s, to_s=at_s, status=status))
+    return tuple(spans)

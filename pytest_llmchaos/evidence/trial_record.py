@@ -126,7 +126,8 @@ class Record:
         at_s = self.at_s(at_unix_s)
         self.proofs.append(ProofNote(step=step, witness=witness, at_s=at_s))
         line = lines.Proved(trial=self.trial, intent=intent, step=step, witness=witness, at_s=at_s)
-        (self.journal.write if step == "injected" else self.journal.note)(line)
+        keep = {"injected": self.journal.write, "healed": self.journal.note}[step]
+        keep(line)
 
     @contextmanager
     def judged_by_its_test(self) -> Iterator[None]:
