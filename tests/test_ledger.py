@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+import os
 import re
 import threading
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 from pytest_llmchaos.cli import main
 from pytest_llmchaos.errors import BadScenario, NotReady
 from pytest_llmchaos.evidence.ledger import Entry, append, read, table
-from pytest_llmchaos.slo.arithmetic import Slo
+from pytest_llmchaos.slo.arithmetic import LEAST_BUDGET, Slo
 from pytest_llmchaos.trial.slo_result import SloResult, ledger_entry
 
 RESULT = SloResult(
@@ -46,6 +48,63 @@ def test_what_is_appended_is_read_again_in_its_order(tmp_path: Path) -> None:
     append(path, [kill(run="r2")])
 
     assert read(path).entries == (kill(), kill(trial="002"), kill(run="r2"))
+
+
+def test_a_ledger_has_one_line_an_entry_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    for run in ("r1", "r22", "r333"):
+        append(path, [kill(run=run)])
+
+    text = path.read_text()
+
+    assert [json.loads(line)["run"] for line in text.splitlines()] == ["r1", "r22", "r333"]
+    assert text.endswith("}\n")
+
+
+@pytest.mark.parametrize("torn", ["x", "odd", "odd\x00", "odd\x01"])
+def test_an_entry_after_a_torn_line_has_a_line_of_its_own(tmp_path: Path, torn: str) -> None:
+    path = tmp_path / "ledger.jsonl"
+    path.write_text(torn)
+
+    append(path, [kill()])
+
+    assert path.read_text().startswith(f"{torn}\n{{")
+    assert read(path).entries == (kill(),)
+
+
+def test_an_entry_is_on_disk_when_it_is_appended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "ledger.jsonl"
+    synced: list[Any] = []
+    monkeypatch.setattr(os, "fsync", lambda _: synced.append(read(path).entries))
+
+    append(path, [kill(), kill(trial="002")])
+
+    assert synced == [(kill(), kill(trial="002"))]
+
+
+def test_a_ledger_that_is_no_plain_file_is_an_error(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    with pytest.raises(
+        NotReady, match=r"found no plain file: give the file ledger\.jsonl in the folder of the reports"
+    ):
+        read(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"), [(OSError(5, "Input/output error"), "Input/output error"), (OSError("it broke"), "it broke")]
+)
+def test_a_ledger_that_cannot_be_read_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, said: str
+) -> None:
+    def broken(_: Path) -> bytes:
+        raise error
+
+    (tmp_path / "ledger.jsonl").touch()
+    monkeypatch.setattr(Path, "read_bytes", broken)
+
+    with pytest.raises(NotReady, match=rf"ledger.jsonl cannot be read: {said}$"):
+        read(tmp_path / "ledger.jsonl")
 
 
 @pytest.mark.parametrize(("name", "seen"), [("none.jsonl", "nothing"), (".", "a folder")])
@@ -120,11 +179,44 @@ def test_a_field_that_is_odd_makes_its_line_unreadable(tmp_path: Path, field: st
     assert (found.entries, len(found.unreadable)) == ((kill(), kill(trial="002")), 1)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "why"),
+    [("bad", '"many"', "bad must be a number, got 'many'"), ("run", "true", "run must be text, got True")],
+)
+def test_a_field_of_another_type_is_named(tmp_path: Path, field: str, value: str, why: str) -> None:
+    path = tmp_path / "ledger.jsonl"
+    append(path, [kill()])
+    spoiled = re.sub(f'"{field}": [^,}}]+', f'"{field}": {value}', path.read_text())
+    path.write_text("\n" + spoiled + path.read_text())
+
+    found = read(path)
+
+    assert found.entries == (kill(),)
+    assert found.unreadable == (f"{path}:2: expected a ledger line, got {spoiled.strip()[:80]!a}: {why}",)
+
+
+def test_a_number_too_large_for_any_reader_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    append(path, [kill()])
+    path.write_text(re.sub('"good": [^,}]+', '"good": 1' + "0" * 400, path.read_text()) + path.read_text())
+
+    assert [why.rpartition(": ")[2] for why in read(path).unreadable] == ["int too large to convert to float"]
+
+
+def test_a_ledger_of_blank_lines_has_no_entries(tmp_path: Path) -> None:
+    (tmp_path / "ledger.jsonl").write_text("\n \n")
+
+    assert read(tmp_path / "ledger.jsonl") == ((), ())
+
+
 def test_a_file_without_a_ledger_line_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "ls"
     path.write_bytes(bytes(range(256)) * 4)
 
     with pytest.raises(BadScenario, match=r"ls:1: expected a ledger line, got .*; no line of this file"):
+        read(path)
+    path.write_text("first\nlast\n")
+    with pytest.raises(BadScenario, match=r"ls:1: expected a ledger line, got 'first'"):
         read(path)
 
 
@@ -197,12 +289,29 @@ def test_runs_in_parallel_do_not_cut_each_others_lines(tmp_path: Path) -> None:
     assert sorted(one.run for one in read(path).entries) == sorted(f"r{i}" for i in range(6) for _ in range(15))
 
 
+NUMBERS = ("at_unix_s", "rate_rps", "window_s", "good", "total", "bad", "window_days")
+
+
+@pytest.mark.parametrize("field", NUMBERS)
+def test_a_number_may_be_0(field: str) -> None:
+    assert getattr(kill(**{field: 0.0}), field) == 0
+
+
 @pytest.mark.parametrize(
-    ("field", "value"), [("bad", math.nan), ("total", -1.0), ("rate_rps", math.inf), ("objective", 1.0)]
+    ("field", "value"),
+    [
+        *((name, odd) for name in NUMBERS for odd in (math.nan, -0.5, math.inf)),
+        *(("objective", odd) for odd in (-0.5, 0.0, 1.0, 1.5, math.nan)),
+    ],
 )
 def test_numbers_that_cannot_be_are_refused(field: str, value: float) -> None:
     with pytest.raises(BadScenario, match="must be"):
         kill(**{field: value})
+
+
+def test_a_budget_is_rounded_to_the_least_one() -> None:
+    assert kill(objective=1 - LEAST_BUDGET).budget_events == LEAST_BUDGET * 8 * 30 * 86_400
+    assert kill(objective=1 - 0.4 * LEAST_BUDGET).budget_events == 0
 
 
 def test_an_slo_that_nobody_asks_anything_of_spends_all_by_one_bad_event() -> None:
@@ -223,16 +332,42 @@ class TestTable:
             "availability  [##########..........]  50 % of the budget spent by 2 trials, 50 % left",
         ]
 
+    def test_totals_each_service_level_of_the_ledger(self, tmp_path: Path) -> None:
+        path = tmp_path / "ledger.jsonl"
+        append(path, [kill(bad=25_920.0), kill(slo="ttft-p95", bad=5_184.0), kill(trial="002", bad=51_840.0)])
+
+        assert table(read(path).entries).splitlines()[-3:] == [
+            "all of them within one month:",
+            f"availability  [{'#' * 15}.....]  75 % of the budget spent by 2 trials, 25 % left",
+            f"ttft-p95      [#{'.' * 19}]  5 % of the budget spent by 1 trial, 95 % left",
+        ]
+
+    def test_aligns_its_columns_and_ends_no_line_in_blanks(self) -> None:
+        lines = table([kill(run="a-long-name", verdict="refuted"), kill(slo="e2e", bad=1.25, total=1500)]).splitlines()
+
+        assert lines[:4] == [
+            "run          scenario  fault     slo           bad events  of events  of the month's budget  verdict",
+            "a-long-name  kill_api  kill api  availability  10          500        0.00965 %              refuted",
+            "r1           kill_api  kill api  e2e           1.25        1500       0.00121 %              held",
+            "",
+        ]
+
+    def test_of_a_budget_that_is_spent_exactly_says_that_nothing_is_left(self) -> None:
+        assert table([kill(bad=103_680.0)]).endswith(f"[{'#' * 20}]  100 % of the budget spent by 1 trial, 0 % left")
+
     def test_says_by_how_much_the_budget_is_overspent(self) -> None:
         assert table([kill(bad=207_360.0)]).endswith(
             f"[{'#' * 20}]  200 % of the budget spent by 1 trial, overspent by 100 %"
         )
+        assert table([kill(bad=362_880.0)]).endswith("350 % of the budget spent by 1 trial, overspent by 250 %")
 
     @pytest.mark.parametrize(
         ("bad", "bar"),
         [
             (0.0, "...................."),
             (1.0, "#..................."),
+            (5_183.0, "#..................."),
+            (10_368.0, "##.................."),
             (51_840.0, "##########.........."),
             (103_679.0, "###################."),
             (103_680.0, "####################"),
