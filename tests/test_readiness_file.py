@@ -17,6 +17,22 @@ def test_looks_with_the_same_answer_are_one_span(tmp_path):
     )
 
 
+def test_a_look_is_written_to_the_millisecond():
+    assert readiness_file.line(1.23456, 503) == b"[1.235,503]\n"
+
+
+def test_one_look_is_a_span_without_length(tmp_path):
+    (tmp_path / readiness_file.NAME).write_bytes(readiness_file.line(1.5, 200))
+
+    assert readiness_file.load(tmp_path) == (ReadySpan(from_s=1.5, to_s=1.5, status=200),)
+
+
+def test_ready_is_every_status_from_200_to_299():
+    ready = {status for status in range(1000) if ReadySpan(from_s=0.0, to_s=1.0, status=status).ready}
+
+    assert ready == set(range(200, 300))
+
+
 def test_where_nothing_was_asked_there_is_no_span(tmp_path):
     assert readiness_file.load(tmp_path) == ()
     (tmp_path / readiness_file.NAME).touch()

@@ -1,8 +1,10 @@
 """Secrets in text from outside are hidden before it becomes evidence, and what is no secret stays as it is."""
 
+import os
+
 import pytest
 
-from pytest_llmchaos.evidence.redaction import redact, redact_bytes, redact_inside, secrets_of
+from pytest_llmchaos.evidence.redaction import redact, redact_bytes, redact_file, redact_inside, secrets_of
 
 SECRET = "Zx9secretvalue"
 FORMS = [
@@ -108,3 +110,31 @@ def test_texts_inside_a_value_are_hidden():
         "a": ["token=***", 1, None],
         "b": {"c": ["***"]},
     }
+
+
+def test_of_values_inside_each_other_the_longest_is_hidden_whole(monkeypatch):
+    monkeypatch.setenv("SHOP_PAT", "plain-words")
+    values = ["plain-words-of-all", "plain-words-of", "plain-words"]
+
+    for more in (values, values[::-1]):
+        assert redact("plain-words plain-words-of plain-words-of-all", more) == "*** *** ***"
+
+
+@pytest.mark.parametrize("text", [f"token={SECRET} and more", "zzzz password=a", "-token=0abcdefgh"])
+def test_a_file_loses_its_secrets(tmp_path, text):
+    (tmp_path / "log").write_text(text)
+
+    redact_file(tmp_path / "log")
+
+    assert (tmp_path / "log").read_text() == redact(text)
+    assert redact(text) != text
+
+
+def test_a_file_without_secrets_is_not_written_and_none_is_made(tmp_path):
+    (tmp_path / "log").write_bytes(b"nothing \xff secret\n")
+    os.utime(tmp_path / "log", (1, 1))
+
+    redact_file(tmp_path / "log")
+    redact_file(tmp_path / "none")
+
+    assert [(path.name, path.stat().st_mtime) for path in tmp_path.iterdir()] == [("log", 1)]

@@ -175,6 +175,147 @@ def test_an_odd_status_or_time_to_come_back_is_refused(tmp_path, odd):
         samples_file.load(tmp_path / "s")
 
 
+LATEST_S = 366 * 86_400.0
+BOUNDS = {"due_s": 0.0, "sent_s": -1.0, "first_s": -1.0, "end_s": -1.0, "max_gap_s": 0.0, "retry_after_s": -1.0}
+
+
+def row(**values):
+    """The values of one line of a file."""
+    fields = {name: getattr(ONE, name) for name in samples_file.FIELDS} | values
+    return tuple(fields.values())
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_a_time_lies_within_the_longest_trial(name):
+    taken = samples_file.Samples()
+
+    assert taken.take([row(**{name: BOUNDS[name]}), row(**{name: LATEST_S})]) == len(taken) == 2
+    assert getattr(taken[1], name) == LATEST_S
+    for odd in (BOUNDS[name] - 0.001, LATEST_S + 0.001):
+        expected = f"expected {name} from {BOUNDS[name]:g} to 31622400 s, got {odd}"
+        with pytest.raises(ValueError, match=f"^{expected}$"):
+            samples_file.Samples().take([row(**{name: BOUNDS[name]}), row(**{name: LATEST_S}), row(**{name: odd})])
+
+
+def test_what_came_at_once_came(tmp_path):
+    at_once = replace(ONE, due_s=0.0, sent_s=0.0, first_s=0.0, status=429, retry_after_s=0.0)
+    loaded = samples_file.load(written(tmp_path / "s", [at_once]))
+
+    assert (list(loaded), loaded[0]) == ([at_once], at_once)
+
+
+def test_no_rows_are_no_samples():
+    taken = samples_file.Samples()
+
+    assert (taken.take([]), list(taken)) == (0, [])
+
+
+def test_rows_of_different_lengths_are_refused():
+    with pytest.raises(ValueError, match="shorter"):
+        samples_file.Samples().take([row(), row()[:-1]])
+
+
+def test_columns_that_a_refused_row_left_uneven_are_not_walked():
+    taken = samples_file.Samples()
+    taken.take([row()])
+    with pytest.raises(OverflowError):
+        taken.take([row(status=70_000)])
+
+    with pytest.raises(ValueError, match="shorter"):
+        list(taken)
+    taken._replicas.pop()
+    taken._replicas.pop()
+    with pytest.raises(ValueError, match="shorter"):
+        taken.answers_by_replica(0.0)
+
+
+def test_answers_by_replica_are_the_whole_ones_that_were_due_since_then():
+    taken = samples_file.Samples()
+    about = [(0.5, "ok", "model-1"), (1.0, "ok", "model-1"), (1.0, "cut", "model-1"), (2.0, "ok", "model-2")]
+    taken.take([row(due_s=due_s, outcome=outcome, replica=replica) for due_s, outcome, replica in about])
+
+    assert taken.answers_by_replica(1.0) == {"model-1": 1, "model-2": 1}
+    assert taken.answers_by_replica(0.0) == {"model-1": 2, "model-2": 1}
+
+
+def test_the_name_of_a_replica_is_quoted_once(monkeypatch):
+    quoted = []
+    monkeypatch.setattr(json, "dumps", lambda text: quoted.append(text) or f'"{text}"')
+
+    for _ in range(3):
+        samples_file.line(replace(ONE, replica="a-replica-of-this-test-alone"))
+
+    assert quoted == ["a-replica-of-this-test-alone"]
+
+
+def test_a_line_keeps_microseconds_and_what_a_refusal_asked_for():
+    sample = replace(ONE, first_s=None, end_s=0.750_000_4, status=503, retry_after_s=1.5)
+
+    assert samples_file.line(sample) == '[0.250000,0.250300,null,0.750000,0.020000,8,"ok","model-1","ab12-0",503,1.5]\n'
+    exact = replace(ONE, retry_after_s=86_400.000_000_123)
+    assert samples_file.line(exact).endswith(",0,86400.000000123]\n")
+
+
+LINE = samples_file.line(ONE)
+ALL_FIELDS = ", ".join(samples_file.FIELDS)
+
+
+@pytest.mark.parametrize("block_bytes", [100, 1 << 18])
+@pytest.mark.parametrize(
+    ("odd", "message"),
+    [
+        ("oops\n", "a JSON array, got b'oops'"),
+        ("o" * 90 + "\n", f"a JSON array, got b'{'o' * 80}'"),
+        ("[1,2]\n", f"{ALL_FIELDS}, got [1, 2]"),
+        ('"' + "o" * 90 + '"\n', f"{ALL_FIELDS}, got {'o' * 80}"),
+        (LINE[:-2] + ",0]\n", f"{ALL_FIELDS}, got {str([*row(), 0])[:80]}"),
+    ],
+    ids=["text", "long", "short row", "long text", "long row"],
+)
+def test_an_odd_line_is_named_wherever_it_is(tmp_path, monkeypatch, block_bytes, odd, message):
+    monkeypatch.setattr(samples_file, "_BLOCK_BYTES", block_bytes)
+    (tmp_path / "s").write_text(samples_file.HEADER + "\n" + LINE * 3 + odd + LINE)
+
+    with pytest.raises(BadScenario) as refused:
+        samples_file.load(tmp_path / "s")
+    assert str(refused.value) == f"{tmp_path / 's'}, line 5: expected {message}"
+
+
+def test_odd_numbers_are_in_one_of_the_lines_that_are_named(tmp_path):
+    odd = LINE.replace("0.750000", "-2")
+    (tmp_path / "s").write_text(samples_file.HEADER + "\n" + LINE * 2 + odd + LINE)
+
+    with pytest.raises(BadScenario, match=r"s, lines 2 to 5: expected end_s from -1 to 31622400 s, got -2$"):
+        samples_file.load(tmp_path / "s")
+
+
+def test_a_block_by_itself_begins_at_the_second_line(tmp_path):
+    with pytest.raises(BadScenario, match=f"{tmp_path}, line 3: expected a JSON array"):
+        samples_file.parse(tmp_path, LINE.encode() + b"oops")
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("o" * 90, f"got b'{'o' * 80}'"),
+        (
+            json.dumps({"schema": "s" * 300, "fields": []}),
+            f"got {json.dumps({'schema': 's' * 300}).encode()[:200]!r}: another version wrote it",
+        ),
+        (json.dumps({"schema": samples_file.SCHEMA, "fields": samples_file.FIELDS[:5]}), ": another version wrote it"),
+        (json.dumps({"schema": "llmchaos-samples/0", "fields": samples_file.FIELDS}), ": another version wrote it"),
+    ],
+    ids=["text", "long", "fewer fields", "an earlier schema"],
+)
+def test_another_header_is_named_as_far_as_it_is_short(tmp_path, header, message):
+    (tmp_path / "s").write_text(header + "\n" + LINE)
+
+    with pytest.raises(BadScenario) as refused:
+        samples_file.load(tmp_path / "s")
+    assert str(refused.value).startswith(f"{tmp_path / 's'}, line 1: expected the header {samples_file.HEADER}, got b")
+    assert str(refused.value).endswith(message)
+
+
 def test_a_request_that_a_timer_woke_early_is_a_sample(tmp_path):
     early = Sample(0.0, -0.0005, 0.1, 0.2, 0.0, 8, "ok", "model-1", "ab12-0")
 
