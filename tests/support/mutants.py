@@ -122,11 +122,11 @@ def mutant(place: tuple[str, str, int]) -> Mutant | None:
     """The mutant of a place; None where it is no change of what runs."""
     file, name, occurrence = place
     code = (ROOT / file).read_text()
-    mutated = mutate_code(code, get_operator(name)(), occurrence)
     try:
+        mutated = mutate_code(code, get_operator(name)(), occurrence)
         if mutated is None or runs_the_same(code, mutated):
             return None
-    except SyntaxError:
+    except (SyntaxError, AttributeError):  # no Python, or what cosmic-ray cannot change: `except (one.Error, Other)`
         return None
     before, after = code.splitlines(), mutated.splitlines()
     diff = tuple(line for line in difflib.unified_diff(before, after, n=0, lineterm="") if line[:2] not in HEADERS)
