@@ -415,6 +415,57 @@ class TestResult:
         with pytest.raises(VacuousClaim, match="even if every one of the 560 requests had been bad, it would be 70"):
             assert result.bad_s <= 70
 
+    def test_knows_the_ends_of_each_of_its_values(self) -> None:
+        """160 requests of 8 s of load, which could have gone on for 9.5 times as long."""
+        result = self.result(149, 160, load_s=8.0, longest_s=76.0)
+        values = {name: getattr(result, name) for name in ("value", "burn_rate", "bad", "bad_s", "budget_spent")}
+        month = 0.005 * 8 * 30 * 86_400
+
+        assert {name: float(one) for name, one in values.items()} == {
+            "value": 149 / 160,
+            "burn_rate": pytest.approx(11 / 160 / 0.005),
+            "bad": 11,
+            "bad_s": 0.55,
+            "budget_spent": pytest.approx(11 / month),
+        }
+        assert {name: (one.scale.least, one.scale.most) for name, one in values.items()} == {
+            "value": (0, 1),
+            "burn_rate": (0, pytest.approx(200)),
+            "bad": (0, 1520),
+            "bad_s": (0, 76),
+            "budget_spent": (0, pytest.approx(1520 / month)),
+        }
+        assert {name: (one.scale.at_most, one.scale.events) for name, one in values.items()} == {
+            "value": ("none of the 160 requests had been bad", 160),
+            "burn_rate": ("every one of the 160 requests had been bad", 160),
+            "bad": ("every one of the 1520 requests had been bad", None),
+            "bad_s": ("every one of the 1520 requests had been bad", None),
+            "budget_spent": ("every one of the 1520 requests had been bad", None),
+        }
+        assert values["value"].scale.at_least == "every one of the 160 requests had been bad"
+        assert values["bad"].scale.at_least == "none of the 1520 requests had been bad"
+        assert {name for name, one in values.items() if "too short for a budget of 30 days" in one.scale.advice} == {
+            "budget_spent"
+        }
+
+    def test_reaches_no_farther_than_its_own_load_where_that_was_the_longest(self) -> None:
+        for result in (self.result(150, 160, load_s=12.0, longest_s=6.0), self.result(150, 160, window_s=0.5)):
+            assert result.bad.scale.most == 160  # type: ignore[attr-defined]
+
+    def test_lies_between_what_open_requests_could_make_of_it(self) -> None:
+        result = self.result(150, 160, unknown=10)
+
+        ends = {name: getattr(result, name) for name in ("value", "bad", "bad_s", "burn_rate")}
+
+        assert {name: (one.low, one.high) for name, one in ends.items()} == {
+            "value": (150 / 170, 160 / 170),
+            "bad": (10, 20),
+            "bad_s": (10 * 12 / 170, 20 * 12 / 170),
+            "burn_rate": (pytest.approx(10 / 170 / 0.005), pytest.approx(20 / 170 / 0.005)),
+        }
+        assert float(result.value) == 150 / 160
+        assert result.value.scale.events == 160  # type: ignore[attr-defined]
+
     def test_depends_on_requests_that_were_open_where_they_could_change_it(self) -> None:
         result = self.result(150, 160, unknown=10)
 
@@ -433,7 +484,12 @@ class TestResult:
 
         assert (result.value, result.bad, result.budget_spent) == (1, 0, 0)
 
-    @pytest.mark.parametrize(("good", "total"), [(0, 0), (-1, 5), (math.nan, 0)])
+    def test_may_be_of_a_part_of_an_event_and_of_none_that_was_good(self) -> None:
+        """Prometheus extrapolates."""
+        assert float(self.result(0, 0.5).bad) == 0.5
+        assert float(self.result(0.25, 2).value) == 0.125
+
+    @pytest.mark.parametrize(("good", "total"), [(0, 0), (-1, 5), (math.nan, 0), (0, math.nan), (-0.5, 5)])
     def test_of_nothing_is_refused(self, good: float, total: float) -> None:
         with pytest.raises(BadScenario, match="needs total > 0"):
             self.result(good, total)

@@ -1,5 +1,6 @@
 """What a claim is given: values where they exist, errors with the reason where they do not; and the one value of it."""
 
+import copy
 import json
 from dataclasses import replace
 
@@ -27,10 +28,10 @@ from pytest_llmchaos.slo.arithmetic import Slo
 from pytest_llmchaos.stats.windows import windows
 from pytest_llmchaos.trial.recovery import Recovery
 from pytest_llmchaos.trial.replicas import Replica, Replicas
-from pytest_llmchaos.trial.result import judged_result, result_of
+from pytest_llmchaos.trial.result import judged_result, plan_note, result_of
 from pytest_llmchaos.trial.signals import Signal
 from pytest_llmchaos.trial.slo_result import SloResult, ledger_entry
-from pytest_llmchaos.trial.trial import Trial
+from pytest_llmchaos.trial.trial import Seconds, Trial
 
 SLO = Slo(name="availability", objective=0.99, window_days=30, description="made up", good="good", total="total")
 JUDGED = SloResult(slo=SLO, good=98, total=100, window_s=30.0, rate_rps=2.0, query="good / total", raw={"good": 98.0})
@@ -140,6 +141,22 @@ def test_a_signal_is_asked_for_by_its_name_and_its_service(signalled):
     assert signalled.rule("api-exited").after_s == 0.4
 
 
+def test_of_several_signals_of_one_name_the_first_of_its_kind_counts_whatever_their_order(trial):
+    """An alert and a rule may share a name."""
+    made = [
+        Signal(after_s=at_s, kind=kind, name=name)
+        for at_s, kind, name in (
+            (3.0, "alert", "m"), (1.0, "alert", "m"), (0.9, "rule", "m"), (2.0, "alert", "m"),
+            (0.2, "alert", "n"), (0.4, "rule", "n"), (0.1, "alert", "a"), (0.1, "alert", "z"),
+        )
+    ]  # fmt: skip
+    seen = trial(signals=tuple(made))
+
+    assert (seen.alert("m").after_s, seen.alert("n").after_s) == (1.0, 0.2)
+    assert (seen.rule("m").after_s, seen.rule("n").after_s) == (0.9, 0.4)
+    assert str(made[0]) == "alert m after 3.0 s"
+
+
 def test_a_signal_that_did_not_come_is_a_refutation_that_names_what_came(signalled):
     seen = (
         "seen was rule api-exited .api. after 0.4 s, alert ServiceDown .api. after 1.5 s, alert ServiceDown .model-1."
@@ -184,7 +201,20 @@ def test_a_service_that_calls_itself_ready_while_no_caller_is_served_is_falsely_
     assert trial(readyz=spans, unserved_s=()).falsely_ready_s == 0
     with pytest.raises(VacuousClaim, match="it had said so for all of the 30 s"):
         _ = trial(readyz=spans, unserved_s=()).falsely_ready_s <= 30
+    with pytest.raises(VacuousClaim, match="even if the service had never said so, it would be 0"):
+        _ = trial(readyz=spans, unserved_s=()).falsely_ready_s >= 0
+    assert trial(readyz=spans, unserved_s=()).falsely_ready_s <= 0
     assert [span.ready for span in spans] == [True, False, True]
+
+
+def test_a_second_counts_as_falsely_ready_where_the_service_was_so_all_through_it(trial):
+    spans = (
+        ReadySpan(from_s=0.0, to_s=3.0, status=503),
+        ReadySpan(from_s=3.0, to_s=6.0, status=200),
+        ReadySpan(from_s=6.0, to_s=9.0, status=503),
+    )
+
+    assert trial(readyz=spans, unserved_s=(2.0, 3.0, 5.0, 6.0)).falsely_ready_s == 2
 
 
 def test_where_readiness_was_not_recorded_nothing_is_said_of_it(trial):
@@ -197,6 +227,15 @@ def test_a_recovery_shows_how_exactly_it_was_seen(trial):
 
     assert (took.resolution_s, repr(took), took <= 4.25) == (0.5, "4.25 (seen to 0.5 s)", True)
     assert repr(trial(recover=Recovery(took_s=3.0, resolution_s=0.0)).time_to_recover_s) == "3"
+
+
+def test_a_time_that_is_known_exactly_shows_no_resolution(trial):
+    assert repr(trial(recover=Recovery(took_s=3.0)).time_to_recover_s) == "3"
+    assert repr(Seconds(3.5)) == "3.5"
+
+
+def test_a_copy_of_a_time_keeps_how_exactly_it_was_seen(trial):
+    assert repr(copy.copy(trial().time_to_recover_s)) == "4.25 (seen to 0.5 s)"
 
 
 def test_a_passing_fault_settles_or_says_why_not(trial, plan):
@@ -271,6 +310,13 @@ def test_an_slo_is_one_line_of_the_ledger():
     assert (entry.slo, entry.good, entry.total, entry.verdict) == ("availability", 98, 100, "held")
 
 
+def test_a_line_of_the_ledger_is_scaled_by_the_slos_own_rate():
+    about = {"at_unix_s": 1.0, "run": "r", "trial": "001", "scenario": "s", "fault": "kill api", "verdict": "held"}
+
+    assert (ledger_entry(JUDGED, **about).rate_rps, ledger_entry(JUDGED, **about).bad) == (2.0, 2.0)
+    assert ledger_entry(replace(JUDGED, rate_rps=None), **about).budget_events == 0
+
+
 def test_phases_are_windows_of_the_callers_samples(trial):
     seen = trial()
 
@@ -307,6 +353,78 @@ def test_a_judged_trial_is_one_value_without_the_phase_that_is_all_of_them(trial
     assert result.phases[1].outcomes == {"ok": 1, "truncated": 2, "refused": 1}
     assert (result.slos[0].value, result.slos[0].met, result.slos[0].bad_s) == (0.98, False, 0.6)
     assert result.slos[0].callers_say is None
+
+
+def test_a_judged_trial_keeps_its_numbers_to_what_is_worth_reading(trial, record):
+    """Shares to a millionth, seconds to the millisecond."""
+    uneven = windows(
+        [replace(one, end_s=one.end_s + 1 / 3, first_s=one.due_s + 1 / 7) for one in SAMPLES[:200]],
+        [("steady", 1 / 7, 10 + 1 / 7)],
+    )[0]
+    level = replace(
+        JUDGED, good=2 / 3, total=7.0, load_s=10 + 1 / 7, rate_rps=1 / 3, callers_say=5 / 7, window_s=30 + 1 / 7
+    )
+
+    kept = judged_result(record, trial(windows={"steady": uneven}, slos={"availability": level}, attempts=1 + 1 / 7))
+    (slo,), (phase,) = kept.slos, kept.phases
+
+    assert kept.attempts_per_request == 1.1429
+    assert (phase.from_s, phase.to_s) == (0.143, 10.143)
+    assert (phase.e2e_p95_s, phase.e2e_p99_s, phase.ttft_p95_s) == (0.833333, 0.833333, 0.142857)
+    assert (slo.value, slo.bad_s, slo.burn_rate) == (0.095238, 9.177, 90.4762)
+    assert (slo.callers_say, slo.window_s, slo.met) == (0.714286, 30.143, False)
+    assert slo.budget_spent == pytest.approx((7 - 2 / 3) / (0.01 * 30 * 86_400 / 3))
+    assert (slo.name, slo.objective, slo.query, slo.raw) == ("availability", 0.99, "good / total", {"good": 98.0})
+
+
+def test_a_judged_trial_has_its_times_and_who_repaired_it(trial, record, plan):
+    kept = judged_result(record, trial())
+
+    assert (kept.time_to_detect_s, kept.detected_by, kept.repaired_by) == (1.5, "alert ServiceDown", "remediator")
+    assert (kept.time_to_recover_s, kept.time_to_settle_s, kept.relapsed_s) == (4.25, 0.5, 2.0)
+    assert kept.judged
+
+
+@pytest.mark.parametrize(
+    ("settle", "resolution_s"),
+    [(Recovery(why_not="it lasts"), 0.5), (Recovery(took_s=0.5, resolution_s=0.25), 0.25)],
+    ids=["recovered", "settled"],
+)
+def test_the_resolution_is_that_of_the_time_that_was_judged(trial, record, settle, resolution_s):
+    assert judged_result(record, trial(settle=settle)).recovery_resolution_s == resolution_s
+
+
+def test_a_phase_keeps_the_outcomes_that_it_saw_alone(trial, record):
+    steady, fault, recovery = judged_result(record, trial()).phases
+
+    assert (steady.outcomes, fault.outcomes, recovery.outcomes) == (
+        {"ok": 200},
+        {"ok": 1, "truncated": 2, "refused": 1},
+        {},
+    )
+    assert (steady.ok, fault.ok, recovery.offered) == (200, 1, 0)
+    assert {type(count) for count in fault.outcomes.values()} == {int}
+
+
+def test_a_trial_is_planned_as_its_experiment_says(plan):
+    planned = plan_note(plan)
+
+    assert (planned.scenario, planned.hypothesis, planned.fault, planned.target) == (
+        "kill_api",
+        "It holds.",
+        "kill api",
+        "api",
+    )
+    assert (planned.lifetime, planned.fidelity, planned.remediator, planned.repeat) == ("lasting", "real", True, 0)
+    assert planned.plan.injections == tuple(map(str, plan.injections))
+    assert (planned.plan.steady_s, planned.plan.stable_s, planned.plan.recovery_s) == (8.0, 4.0, 20.0)
+
+
+def test_a_trial_without_an_act_has_no_victim(plan, record):
+    twice = (*plan.injections, replace(plan.injections[0], victim="model-1"), *plan.injections)
+
+    assert result_of(replace(plan, injections=()), record, "held").victim is None
+    assert result_of(replace(plan, injections=twice), record, "held").victim == "api, model-1"
 
 
 def test_an_slo_that_too_few_events_cannot_meet_is_not_met_in_the_report(trial, record):

@@ -67,9 +67,13 @@ class Experiment:
 
     def longest_fault_s(self, fault: Fault) -> float:
         """The most seconds from the first act until the fault is over: repaired or reverted."""
+        return fault.last_act_s + self.held_s(fault)
+
+    def held_s(self, fault: Fault) -> float:
+        """The most seconds from the last act until then. A control arm is held as long as a passing fault, or as a settle."""
         if fault.lifetime == "none":
             return max(self.stable_s, self.fault_s or 0.0)
-        return fault.last_act_s + (self.deadline_s(fault) if fault.lifetime == "lasting" else self.fault_s or 0.0)
+        return self.deadline_s(fault) if fault.lifetime == "lasting" else self.fault_s or 0.0
 
     def longest_settle_s(self, fault: Fault) -> float:
         """The most seconds from then to the trial's end."""
@@ -101,6 +105,21 @@ class TrialPlan:
     def needs(self) -> frozenset[str]:
         """Abilities without which the trial is skipped: those of its fault, and the simulated engine where it asks for it."""
         return self.fault.needs | (frozenset({"engine"}) if self.experiment.simulated_engine else frozenset())
+
+    @property
+    def is_lasting(self) -> bool:
+        """Whether the system has to repair the fault."""
+        return self.fault.lifetime == "lasting"
+
+    @property
+    def is_passing(self) -> bool:
+        """Whether the instrument ends the fault, and the system has to settle after it."""
+        return self.fault.lifetime == "passing"
+
+    @property
+    def is_control(self) -> bool:
+        """Whether this is the arm without a fault."""
+        return self.fault.lifetime == "none"
 
     @property
     def key(self) -> tuple[str, str, int, Experiment]:

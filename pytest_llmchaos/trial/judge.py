@@ -40,7 +40,7 @@ from pytest_llmchaos.trial.unprovoked import unprovoked
 
 if TYPE_CHECKING:
     from pytest_llmchaos.evidence.samples_file import Samples
-    from pytest_llmchaos.evidence.trial_record import Record
+    from pytest_llmchaos.evidence.trial_record import PhaseBounds, Record
     from pytest_llmchaos.lab.injector import Injected
     from pytest_llmchaos.lab.lab import Lab
     from pytest_llmchaos.lab.live_load import RunningLoad
@@ -57,10 +57,12 @@ def judge(
     """The trial with all its values. `settled`: whether the service was good again when the trial stopped waiting."""
     about_load = load.require_held()
     samples = load_samples(record.directory / "samples.jsonl")
-    ended_s = record.phases[-1].to_s
-    fault_s = record.at_s(injected.start_unix_s) if injected.start_unix_s is not None else _fault_phase(record)
+    ended_s = _phase(record, "recovery").to_s
+    start_unix_s = injected.start_unix_s
+    fault_s = _phase(record, "fault").from_s if start_unix_s is None else record.at_s(start_unix_s)
     counted_unix_s = await_last_push(lab, load)
-    wanted = parts_of(record, samples, ended_s, could_offer=load.due_between(0.0, fault_s + _longest_s(plan)))
+    wanted = parts_of(record, samples)
+    wanted["whole"] = wanted["whole"]._replace(could_offer=load.due_between(-math.inf, fault_s + _longest_s(plan)))
     found = dict(zip(wanted, parts(samples, wanted.values(), limits=load.limits), strict=True))
     whole = found["whole"]
     require_answers(whole)
@@ -91,13 +93,12 @@ def judge(
     if is_unnoticed(injected, detected.after_s):
         record.finding(SIGNAL_MISSING)
     replicas = judge_replicas(lab, samples, served_again_s(record, plan))
-    if replicas is not None and len(replicas.serving) < len(replicas.replicas):
+    if replicas is not None and any(one.trouble for one in replicas.replicas):
         record.finding(f"not every replica serves again: {replicas!r}")
     outside = unprovoked(lab, record)
     for finding in outside.findings:
         record.finding(finding)
-    is_control = plan.fault.lifetime == "none"
-    if is_control:
+    if plan.is_control:
         outside.require_none()
     return Trial(
         name=record.trial,
@@ -113,7 +114,7 @@ def judge(
         repaired_by=repaired_by(injected, runtime_events, audit),
         victims=injected.victims,
         alerts=tuple(
-            sorted({alert.name for alert in fired if not alert.before} | (outside.names if is_control else set()))
+            sorted({alert.name for alert in fired if not alert.before} | (outside.names if plan.is_control else set()))
         ),
         actions=actions_of(record, audit),
         restarts=restarts(injected, runtime_events),
@@ -148,7 +149,7 @@ def _attempts(lab: Lab, record: Record, counted_unix_s: float) -> float | Inconc
     sent, taken = counters
     slo = Slo(name="attempts", objective=0.5, window_days=1, description="", good=sent, total=taken)
     try:
-        found = slo_verdict.judge_slo(lab.prometheus, slo, record.anchor_unix_s, counted_unix_s, rate_rps=1.0)
+        found = slo_verdict.judge_slo(lab.prometheus, slo, record.anchor_unix_s, counted_unix_s, rate_rps=None)
     except Inconclusive as error:
         return error
     return found.good / found.total
@@ -160,11 +161,13 @@ def _declared(lab: Lab, injected: Injected) -> set[str]:
     return {name for one in expected if one is not None for name in (*one.alerts, *one.rules)}
 
 
-def parts_of(record: Record, samples: Samples, ended_s: float, *, could_offer: int = 0) -> dict[str, Part]:
+def parts_of(record: Record, samples: Samples) -> dict[str, Part]:
     """The phases and, last, the whole load: it outlives the last phase by a moment, and a window's end is not inside it."""
-    last_due_s = math.nextafter(max(samples.columns.due_s, default=0.0), math.inf)
-    whole = Part("in the whole trial", 0.0, max(ended_s, last_due_s), could_offer=could_offer)
-    return {**{p.name: Part(f"in the {p.name} phase", p.from_s, p.to_s) for p in record.phases}, "whole": whole}
+    found = {phase.name: Part(f"in the {phase.name} phase", phase.from_s, phase.to_s) for phase in record.phases}
+    begin_s = 0.0
+    last_due_s = max(samples.columns.due_s, default=-math.inf)
+    ended_s = max(begin_s, math.nextafter(last_due_s, math.inf), *(phase.to_s for phase in record.phases))
+    return {**found, "whole": Part("in the whole trial", begin_s, ended_s)}
 
 
 def require_answers(whole: Window) -> None:
@@ -173,17 +176,17 @@ def require_answers(whole: Window) -> None:
         raise InvalidExperiment("no request was answered in the whole trial: nothing can be said of the service")
 
 
-def _fault_phase(record: Record) -> float:
-    return next((p.from_s for p in record.phases if p.name == "fault"), 0.0)
+def _phase(record: Record, name: str) -> PhaseBounds:
+    return {phase.name: phase for phase in record.phases}[name]
 
 
 def _over_s(record: Record, plan: TrialPlan, injected: Injected, fault_s: float, recovered: Recovery) -> float:
     """When the fault was over: repaired by the system, or ended by our revert; in a control arm, where its phase ended."""
-    if plan.fault.lifetime == "lasting" and recovered.took_s is not None:
+    if plan.is_lasting and recovered.took_s is not None:
         return fault_s + recovered.took_s
     if injected.reverted_unix_s is not None:
         return max(fault_s, record.at_s(injected.reverted_unix_s))
-    return next((p.to_s for p in record.phases if p.name == "fault"), fault_s)
+    return _phase(record, "fault").to_s
 
 
 def _longest_s(plan: TrialPlan) -> float:
@@ -196,7 +199,7 @@ def _around_fault(
 ) -> tuple[Window, ...]:
     """The requests before, during and after the fault; `ended_s` is where the last window ends."""
     begin_s = known.fault_s
-    longer = "raise rate_rps or fault_s" if plan.fault.lifetime == "passing" else "raise rate_rps"
+    longer = "raise rate_rps or fault_s" if plan.is_passing else "raise rate_rps"
     in_fault = load.due_between(begin_s, begin_s + plan.experiment.longest_fault_s(plan.fault))
     later = load.due_between(over_s, begin_s + _longest_s(plan))
     return around(
@@ -238,14 +241,15 @@ def _slos(
 
     What Prometheus cannot answer is given as its error.
     """
-    callers = windows(known.samples, [("since the fault", known.fault_s, math.inf)], limits=known.limits)[0]
+    (callers,) = windows(known.samples, [("since the fault", known.fault_s, math.inf)], limits=known.limits)
     results: dict[str, SloResult] = {}
     errors: dict[str, Inconclusive] = {}
-    steady_unix_s = [record.unix_s(at_s) for p in record.phases if p.name == "steady" for at_s in (p.from_s, p.to_s)]
+    steady = _phase(record, "steady")
+    steady_unix_s = record.unix_s(steady.from_s), record.unix_s(steady.to_s)
     from_unix_s = record.unix_s(known.fault_s)
     for slo in lab.slos:
         try:
-            own_rps = slo_verdict.events_rps(lab.prometheus, slo, *steady_unix_s) if steady_unix_s else None
+            own_rps = slo_verdict.events_rps(lab.prometheus, slo, *steady_unix_s)
             result = slo_verdict.judge_slo(lab.prometheus, slo, from_unix_s, counted_unix_s, rate_rps=own_rps)
             result = replace(result, load_s=load_s, longest_s=_longest_s(plan), unknown=callers.unknown)
             if slo.name == "availability" and callers.offered:

@@ -33,7 +33,7 @@ def judge_own_load(lab: Lab, record: Record, load: RunningLoad, injected: Inject
     about_load = load.require_held()
     samples = load_samples(record.directory / "samples.jsonl")
     counted_unix_s = await_last_push(lab, load)
-    wanted = parts_of(record, samples, 0.0)
+    wanted = parts_of(record, samples)
     seen = parts(samples, wanted.values(), limits=load.limits)
     require_answers(seen[-1])
     require_evidence(lab, record, seen[-1], counted_unix_s, injected)

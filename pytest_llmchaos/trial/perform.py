@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -27,8 +28,6 @@ from pytest_llmchaos.trial.result import judged_result, plan_note, result_of
 from pytest_llmchaos.trial.trial import Trial
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pytest_llmchaos.evidence.trial_record import Record
     from pytest_llmchaos.evidence.trial_result import TrialResult
     from pytest_llmchaos.lab.injector import Injected
@@ -126,39 +125,32 @@ def _perform(lab: Lab, plan: TrialPlan, record: Record) -> Trial:
 
 
 def _hold_fault(lab: Lab, plan: TrialPlan, record: Record, injected: Injected) -> None:
-    """Lasting: until the system has repaired itself or its deadline passed. Passing: for `fault_s`. None: as long as a settle."""
+    """Lasting: until the system has repaired itself or its deadline passed. Passing, or none: for its time."""
     experiment, load = plan.experiment, lab.running_load
     if load is None:
         raise ProvesNothing("the load ended before the fault")
 
-    def checked(condition: Callable[[], bool]) -> Callable[[], bool]:
-        def inner() -> bool:
-            lab.abort_check(experiment.abort_if)
-            return condition()
+    last_s = record.at_s(injected.last_unix_s or record.anchor_unix_s)
+    next_look_s = -math.inf
 
-        return inner
+    def repaired() -> bool:
+        """Callers are served again, nothing of the fault is left, and the victims take part: each may come alone."""
+        nonlocal next_look_s
+        if load.recovery_s(last_s, experiment.stable_s) is None or time.monotonic() < next_look_s:
+            return False
+        next_look_s = time.monotonic() + LOOK_EVERY_S
+        if not all(is_over(lab.runtime, act, since) for act, since in injected.proven):
+            return False
+        if injected.over_unix_s is None:
+            injected.over_unix_s = time.time()
+        return take_part(lab, record, injected, must=True)
 
-    if plan.fault.lifetime == "passing":
-        lab.hold_until(checked(lambda: False), deadline_s=experiment.fault_s or 0.0, what="fault")
-    elif plan.fault.lifetime == "none":
-        # As long as a passing fault of the same experiment, so that both arms see the same part of the load.
-        lab.hold_until(checked(lambda: False), deadline_s=experiment.longest_fault_s(plan.fault), what="no fault")
-    else:
-        last_s = record.at_s(injected.last_unix_s or record.anchor_unix_s)
-        next_look_s = 0.0
+    def ends_early() -> bool:
+        lab.abort_check(experiment.abort_if)
+        return plan.is_lasting and repaired()
 
-        def repaired() -> bool:
-            """Callers are served again, nothing of the fault is left, and the victims take part: each may come alone."""
-            nonlocal next_look_s
-            if load.recovery_s(last_s, experiment.stable_s) is None or time.monotonic() < next_look_s:
-                return False
-            next_look_s = time.monotonic() + LOOK_EVERY_S
-            if not all(is_over(lab.runtime, act, since) for act, since in injected.proven):
-                return False
-            injected.over_unix_s = injected.over_unix_s or time.time()
-            return take_part(lab, record, injected, must=True)
-
-        lab.hold_until(checked(repaired), deadline_s=experiment.deadline_s(plan.fault), what="fault")
+    what = "no fault" if plan.is_control else "fault"
+    lab.hold_until(ends_early, deadline_s=experiment.held_s(plan.fault), what=what)
 
 
 def _hold_settled(lab: Lab, plan: TrialPlan, record: Record, injected: Injected) -> bool:
@@ -166,14 +158,14 @@ def _hold_settled(lab: Lab, plan: TrialPlan, record: Record, injected: Injected)
     load = lab.running_load
     if load is None:
         raise ProvesNothing("the load ended before the recovery")
-    passing, stable_s = plan.fault.lifetime == "passing", plan.experiment.stable_s
-    # After a lasting fault the stable seconds before the end of its phase count: they were good already.
-    begin_s = record.now_s() - (stable_s if plan.fault.lifetime == "lasting" else 0.0)
+    begin_s, stable_s = record.now_s(), plan.experiment.stable_s
+    if plan.is_lasting:  # the stable seconds before the end of its phase count: they were good already
+        begin_s -= stable_s
 
     def settled() -> bool:
         is_good = load.recovery_s(begin_s, stable_s) is not None
         # Of a lasting fault's victims the fault phase has seen whether they took part again before our revert.
-        return is_good and (not passing or take_part(lab, record, injected, must=False))
+        return is_good and (not plan.is_passing or take_part(lab, record, injected, must=False))
 
     is_settled = lab.hold_until(settled, deadline_s=plan.experiment.longest_settle_s(plan.fault), what="recovery")
     if lab.subject.replica_header:

@@ -33,7 +33,7 @@ def judge_slo(
             _require_fresh(prometheus, selector, at_unix_s)
     queries = window_query(slo, to_unix_s - from_unix_s)
     resets = prometheus.value(queries.resets, to_unix_s)
-    if resets > 0:
+    if resets:
         raise CounterReset(
             f"{slo.name}: {slo.good} or {slo.total} began again at 0 within the window ({resets:g} resets): what was counted "
             "between the last scrape and the end of its process is lost, and an outage is just that; take the SLO from "
@@ -73,7 +73,7 @@ def events_rps(prometheus: Prometheus, slo: Slo, from_unix_s: float, to_unix_s: 
     """The SLO's own events a second between the two instants, whoever caused them; None where there were none."""
     span_s = max(LEAST_SCRAPES, math.ceil(to_unix_s - from_unix_s))
     rates = prometheus.vector(f"sum(rate({slo.total}[{span_s}s]))", to_unix_s, may_be_empty=True)
-    return next((rate for rate in rates.values() if rate > 0), None)
+    return next((rate for rate in rates.values() if rate), None)
 
 
 def _require_fresh(prometheus: Prometheus, selector: str, at_unix_s: float) -> None:

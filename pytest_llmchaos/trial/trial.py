@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self
 
 from pytest_llmchaos.errors import BadScenario, Inconclusive, InvalidExperiment, NoData, NotDetected, NotRecovered
@@ -76,14 +76,14 @@ class Trial:
     actions: tuple[Action, ...]
     restarts: Mapping[str, int]
     findings: tuple[str, ...]
-    events: tuple[EventNote, ...] = field(repr=False)
-    load: LoadResult = field(repr=False)
-    readyz: tuple[ReadySpan, ...] = field(default=(), repr=False)
-    unserved_s: tuple[float, ...] = field(default=(), repr=False)
-    replicas_after: Replicas | None = field(default=None, repr=False)
+    events: tuple[EventNote, ...]
+    load: LoadResult
+    readyz: tuple[ReadySpan, ...] = ()
+    unserved_s: tuple[float, ...] = ()
+    replicas_after: Replicas | None = None
     signals: tuple[Signal, ...] = ()
-    known_alerts: tuple[str, ...] = field(default=(), repr=False)
-    known_rules: tuple[str, ...] = field(default=(), repr=False)
+    known_alerts: tuple[str, ...] = ()
+    known_rules: tuple[str, ...] = ()
     attempts: float | Inconclusive | None = None
 
     def __repr__(self) -> str:
@@ -92,7 +92,7 @@ class Trial:
     @property
     def is_control(self) -> bool:
         """Whether this is the arm without a fault, where nothing may be detected and nothing has to recover."""
-        return self.plan.fault.lifetime == "none"
+        return self.plan.is_control
 
     @property
     def time_to_detect_s(self) -> float:
@@ -156,7 +156,7 @@ class Trial:
     @property
     def time_to_settle_s(self) -> Seconds:
         """Seconds from the end of a passing fault until the service was good for good. Raises NotRecovered."""
-        if self.plan.fault.lifetime != "passing":
+        if not self.plan.is_passing:
             raise NotRecovered(
                 f"{self.plan.fault} is no fault that we end, so nothing settled after it: ask for trial.time_to_recover_s"
             )
@@ -165,8 +165,7 @@ class Trial:
     @property
     def relapsed_s(self) -> float | None:
         """Seconds from the fault's start until a service that had been good again was bad again; None if it never was."""
-        passing = self.plan.fault.lifetime == "passing"
-        return (self.settle if passing else self.recover).relapsed_s
+        return (self.settle if self.plan.is_passing else self.recover).relapsed_s
 
     def slo(self, name: str) -> SloResult:
         """Prometheus' verdict on one SLO, from the fault's start to the end of the load and its last answers.

@@ -1085,7 +1085,7 @@ NUMBERS: tuple[InstrumentDefect, ...] = (
         name="counter-reset-ignored",
         what="an SLO is judged across a counter that began again",
         patches=(
-            Patch(file="pytest_llmchaos/trial/slo_verdict.py", old="    if resets > 0:\n", new="    if resets > 1:\n"),
+            Patch(file="pytest_llmchaos/trial/slo_verdict.py", old="    if resets:\n", new="    if resets > 1:\n"),
         ),
         tests=("test_prometheus.py::TestServiceLevel::test_of_a_counter_that_began_again_is_refused",),
     ),
@@ -1095,7 +1095,7 @@ NUMBERS: tuple[InstrumentDefect, ...] = (
         patches=(
             Patch(
                 file="pytest_llmchaos/trial/judge.py",
-                old="            own_rps = slo_verdict.events_rps(lab.prometheus, slo, *steady_unix_s) if steady_unix_s else None\n",
+                old="            own_rps = slo_verdict.events_rps(lab.prometheus, slo, *steady_unix_s)\n",
                 new="            own_rps = len(known.samples) / load_s\n",
             ),
         ),

@@ -1,0 +1,389 @@
+"""From what was recorded to a trial: the windows, the service levels and what is waited for before they are read."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from support.judged_world import (
+    BACK_S,
+    END_S,
+    GOOD_S,
+    KILLED_S,
+    RATE_RPS,
+    REVERTED_S,
+    Performed,
+    answered,
+    judge,
+)
+
+from pytest_llmchaos import experiment, faults
+from pytest_llmchaos.errors import CounterReset, InvalidExperiment, NoData, PrometheusUnreachable
+from pytest_llmchaos.evidence.trial_record import PhaseBounds
+from pytest_llmchaos.lab.injector import Injected
+from pytest_llmchaos.model import Injection, RuntimeEvent
+from pytest_llmchaos.stats.columns import columns_of
+from pytest_llmchaos.subject.lab_signals import Expected
+from pytest_llmchaos.trial import judge as judging
+from pytest_llmchaos.trial.own_load import judge_own_load
+from pytest_llmchaos.trial.recovery import Known, VictimsSeen
+
+LONG = 100.0  # seconds for which the load could have gone on
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    with judge(tmp_path_factory.mktemp("judge")) as served:
+        yield served
+
+
+@pytest.fixture
+def performed(world, tmp_path):
+    made = Performed(tmp_path, *world)
+    made.lab.reasons.add(made.t0_unix_s, made.t0_unix_s + 99, alerts_alone=True)
+    return made
+
+
+def judged(performed, **about):
+    with performed.load() as (record, running):
+        running._due_s = [number / RATE_RPS for number in range(round(LONG * RATE_RPS))]
+        return judging.judge(performed.lab, performed.plan, record, running, performed.injected, **about)
+
+
+def passing(performed):
+    """The same with a fault that was ended 6 s after it began."""
+    made = experiment(
+        load=performed.plan.load, fault=faults.pause("api"), fault_s=REVERTED_S - KILLED_S, settle_within_s=25
+    ).kwargs["experiment"]
+    performed.plan = replace(performed.plan, experiment=made, fault=made.faults[0])
+    performed.injected.acts = [Injection(after_s=0.0, fault=faults.pause("api").primitive, victim="api")]
+    performed.runtime._events = [
+        RuntimeEvent(at_unix_s=performed.t0_unix_s + at_s, service="api", action=action)
+        for at_s, action in ((KILLED_S, "pause"), (REVERTED_S, "unpause"))
+    ]
+    return performed
+
+
+def control(performed):
+    performed.plan = replace(performed.plan, fault=faults.none(), injections=())
+    performed.injected = Injected()
+    performed.lab.subject = replace(performed.lab.subject, scrape_jobs=("model",))
+    return performed
+
+
+class TestWindows:
+    def test_of_a_lasting_fault_end_where_it_was_repaired(self, performed):
+        trial = judged(performed)
+        over_s = KILLED_S + trial.time_to_recover_s
+
+        assert [(one.from_s, one.to_s) for one in (trial.before_fault, trial.during_fault, trial.after_fault)] == [
+            (0.0, KILLED_S),
+            (KILLED_S, over_s),
+            (over_s, END_S),
+        ]
+        assert trial.during_fault.hint == "raise rate_rps"
+        assert list(trial.windows) == ["steady", "fault", "recovery", "whole", "before", "during", "after"]
+
+    def test_of_a_passing_fault_end_where_it_was_ended(self, performed):
+        trial = judged(passing(performed))
+
+        assert (trial.during_fault.to_s, trial.after_fault.from_s) == (REVERTED_S, REVERTED_S)
+        assert trial.during_fault.hint == "raise rate_rps or fault_s"
+
+    def test_of_a_control_arm_end_with_its_fault_phase(self, performed):
+        trial = judged(control(performed))
+
+        assert (trial.before_fault.to_s, trial.during_fault.to_s) == (KILLED_S, REVERTED_S)
+
+    def test_know_how_many_requests_they_could_have_had_at_the_longest(self, performed):
+        """40 s until its repair and 30 s to settle: a service that recovers is quick, and its windows are short."""
+        trial = judged(performed)
+        later_s = KILLED_S + 70 - trial.after_fault.from_s
+
+        assert trial.whole.could_offer == (KILLED_S + 70) * RATE_RPS
+        assert trial.during_fault.could_offer == 40 * RATE_RPS
+        assert trial.after_fault.could_offer == pytest.approx(later_s * RATE_RPS, abs=1)
+        assert trial.before_fault.could_offer == 0
+
+    def test_of_a_passing_fault_could_have_had_those_of_its_seconds(self, performed):
+        trial = judged(passing(performed))
+
+        assert trial.whole.could_offer == (REVERTED_S + 25) * RATE_RPS
+        assert trial.during_fault.could_offer == (REVERTED_S - KILLED_S) * RATE_RPS
+        assert trial.after_fault.could_offer == 25 * RATE_RPS
+
+
+class TestParts:
+    def parts(self, due_s, *phases):
+        samples = SimpleNamespace(columns=columns_of([replace(answered()[0], due_s=at_s) for at_s in due_s]))
+        record = SimpleNamespace(phases=[PhaseBounds(name=name, from_s=a, to_s=b) for name, a, b in phases])
+        return {name: (part.from_s, part.to_s) for name, part in judging.parts_of(record, samples).items()}
+
+    def test_hold_the_last_request_that_was_due_after_the_last_phase(self):
+        found = self.parts([1.0, 9.0, 3.0], ("steady", 0.0, 5.0), ("fault", 5.0, 8.0))
+
+        assert found == {"steady": (0.0, 5.0), "fault": (5.0, 8.0), "whole": (0.0, math.nextafter(9.0, math.inf))}
+
+    def test_last_as_long_as_the_phases_do(self):
+        assert self.parts([1.0], ("steady", 0.0, 5.0), ("fault", 5.0, 8.0))["whole"] == (0.0, 8.0)
+
+    def test_of_a_load_without_phases_and_requests_are_empty(self):
+        assert self.parts([]) == {"whole": (0.0, 0.0)}
+
+
+class TestServiceLevels:
+    def test_are_of_the_load_since_the_fault(self, performed):
+        trial = judged(performed)
+        found = trial.slo("availability")
+
+        assert (found.load_s, found.longest_s, found.unknown) == (END_S - KILLED_S, 70.0, 0)
+        assert found.rate_rps == pytest.approx(RATE_RPS, rel=0.1)
+        assert found.callers_say == pytest.approx(1 - (GOOD_S - KILLED_S) / (END_S - KILLED_S))
+        assert {one.callers_say for name, one in trial.slos.items() if name != "availability"} == {None}
+
+    def test_have_beside_them_what_callers_say_of_availability(self, performed):
+        """Callers who offered nothing since the fault say nothing."""
+        availability = next(slo for slo in performed.lab.slos if slo.name == "availability")
+        performed.lab._slos = (replace(availability, name="a-first"), availability)
+        found, errors = self.of(performed, performed.seen)
+
+        assert errors == {}
+        assert found["a-first"].callers_say is None
+        assert found["availability"].callers_say == pytest.approx(0.925)
+        early, _ = self.of(performed, [one for one in performed.seen if one.due_s < KILLED_S])
+        assert early["availability"].callers_say is None
+
+    def test_count_the_requests_that_were_open_at_the_end(self, performed):
+        performed.seen[-3:] = [replace(one, outcome="cancelled") for one in performed.seen[-3:]]
+        found, _ = self.of(performed, performed.seen)
+
+        assert {one.unknown for one in found.values()} == {3}
+
+    def test_that_prometheus_cannot_answer_are_its_errors(self, performed):
+        availability = next(slo for slo in performed.lab.slos if slo.name == "availability")
+        gone = replace(availability, name="gone", good="gone_total", total="gone_total")
+        performed.lab._slos = (gone, availability)
+        found, errors = self.of(performed, performed.seen)
+
+        assert list(found) == ["availability"]
+        assert isinstance(errors["gone"], NoData)
+
+    def of(self, performed, seen):
+        """The service levels and the errors, where callers saw this of the fault's time."""
+        counted_unix_s = performed.t0_unix_s + END_S + 3
+        with performed.load() as (record, running):
+            known = Known(
+                samples=seen,
+                limits=running.limits,
+                fault_s=KILLED_S,
+                known_s=END_S,
+                ended_s=END_S,
+                victims=VictimsSeen(),
+            )
+            return judging._slos(performed.lab, performed.plan, record, known, counted_unix_s, load_s=END_S - KILLED_S)
+
+
+class TestSignals:
+    def test_after_our_revert_are_those_of_no_fault(self, performed):
+        performed.injected.reverted_unix_s = performed.t0_unix_s + KILLED_S + 1
+
+        assert judged(performed).signals == ()
+
+    def test_of_a_control_arm_are_those_of_its_whole_load(self, performed):
+        control(performed).injected.reverted_unix_s = performed.t0_unix_s + KILLED_S + 1
+        trial = judged(performed)
+
+        assert [one.name for one in trial.signals] == ["ServiceDown"]
+        assert trial.alerts == ("ServiceDown",)
+
+    @pytest.mark.parametrize(("declared", "detected"), [("ServiceDown", "alert ServiceDown"), ("Other", None)])
+    def test_that_the_subject_expects_of_a_fault_detect_it_whatever_they_are_about(self, performed, declared, detected):
+        """A replica was hit, and the alert is about the gateway in front of it."""
+        performed.injected.acts = [replace(act, victim="model-1") for act in performed.injected.acts]
+        performed.runtime._events = [
+            *performed.runtime._events,
+            *(replace(event, service="model-1") for event in performed.runtime._events),
+        ]
+        performed.lab.subject = replace(
+            performed.lab.subject,
+            scrape_jobs=("model",),
+            expected=(Expected(fault="kill", on="model-1", alerts=(declared,)),),
+        )
+
+        assert judged(performed).detected_by == detected
+
+    def test_that_a_subject_does_not_expect_are_not_declared(self, performed):
+        performed.lab.subject = replace(performed.lab.subject, expected=())
+
+        assert judging._declared(performed.lab, performed.injected) == set()
+
+    def test_are_known_by_name_where_prometheus_keeps_the_rules(self, performed, monkeypatch):
+        def unreachable():
+            raise PrometheusUnreachable("no rules here")
+
+        monkeypatch.setattr(performed.lab.prometheus, "alert_names", lambda: ("ServiceDown",))
+        assert judged(performed).known_alerts == ("ServiceDown",)
+        monkeypatch.setattr(performed.lab.prometheus, "alert_names", unreachable)
+        assert judged(performed).known_alerts == ()
+
+
+class TestFindings:
+    def test_name_a_replica_that_does_not_serve_again(self, performed):
+        performed.runtime.kill("model-2")
+        (finding,) = judged(performed).findings
+
+        assert finding.startswith("not every replica serves again: <replicas after the fault: model-1 gave ")
+        assert "does not run" in finding
+
+    def test_are_none_where_all_serve_or_where_no_replica_is_known(self, performed):
+        assert judged(performed).findings == ()
+        performed.lab.subject = replace(performed.lab.subject, replicas=())
+        trial = judged(performed)
+
+        assert (trial.findings, trial.replicas_after) == ((), None)
+
+    def test_say_that_a_fault_raised_no_signal(self, performed):
+        performed.injected.reverted_unix_s = performed.t0_unix_s + KILLED_S + 0.5
+
+        assert [one for one in judged(performed).findings if one.startswith("signal missing")]
+
+
+class TestAttempts:
+    def test_are_unknown_where_the_subject_names_no_counters(self, performed):
+        performed.lab.subject = replace(performed.lab.subject, attempts_counters=None)
+
+        assert judged(performed).attempts is None
+
+    def test_are_the_reason_where_a_counter_began_again(self, performed):
+        """The api counts them, and it died."""
+        performed.lab.subject = replace(
+            performed.lab.subject, attempts_counters=('llmlab_requests_total{outcome="ok"}', "llmlab_requests_total")
+        )
+
+        assert isinstance(judged(performed).attempts, CounterReset)
+
+
+def test_a_trial_waits_no_longer_for_a_service_that_settled(performed):
+    assert judged(performed, settled=True).recover.took_s is not None
+    assert judged(performed, settled=False).recover.took_s is None
+
+
+class Clock:
+    """The time module in tenths of a second, which only sleeping spends."""
+
+    def __init__(self):
+        self.tenths = 0
+
+    def time(self):
+        return 1000 + self.tenths / 10
+
+    def monotonic(self):
+        return 500 + self.tenths / 10
+
+    def sleep(self, seconds):
+        assert seconds > 0
+        self.tenths += round(seconds * 10)
+
+
+class TestLastPush:
+    """The callers' last counts are pushed when they have ended, and scraped a moment later."""
+
+    @pytest.fixture
+    def awaited(self, monkeypatch):
+        """What was waited for, and how often Prometheus was asked, where these are its answers and then the last of them."""
+        clock, asked = Clock(), []
+        monkeypatch.setattr(judging, "time", clock)
+        monkeypatch.setattr(judging, "await_scrapes", lambda _, since_unix_s: ("scraped since", since_unix_s))
+
+        def of(*answers, pushgateway="pushgateway"):
+            def value(query, at_unix_s):
+                answer = answers[min(len(asked), len(answers) - 1)]
+                asked.append((query, at_unix_s))
+                if answer is None:
+                    raise NoData("no series yet")
+                return answer
+
+            lab = SimpleNamespace(
+                subject=SimpleNamespace(pushgateway=pushgateway), prometheus=SimpleNamespace(value=value)
+            )
+            load = SimpleNamespace(stop=lambda: SimpleNamespace(done=320))
+            return judging.await_last_push(lab, load)
+
+        of.asked = asked
+        return of
+
+    def test_is_there_once_every_answer_is_counted(self, awaited):
+        assert awaited(None, 300.0, 321.0, 320.0) == ("scraped since", 1000)
+        assert awaited.asked == [
+            ("sum(llmchaos_caller_requests_total)", at_unix_s) for at_unix_s in (1000, 1000.1, 1000.2, 1000.3)
+        ]
+
+    @pytest.mark.parametrize(("answer", "seen"), [(300.0, "300.0"), (None, "nothing")])
+    def test_that_never_comes_is_waited_for_ten_seconds(self, awaited, answer, seen):
+        with pytest.raises(NoData, match=rf"has {seen} of the callers' 320 answers 10 s after the load ended"):
+            awaited(answer)
+
+        assert len(awaited.asked) == 100
+
+    def test_that_was_seen_before_prometheus_lost_it_was_not_seen_last(self, awaited):
+        with pytest.raises(NoData, match="has nothing of the callers' 320"):
+            awaited(300.0, None)
+
+    def test_of_callers_that_push_nowhere_is_a_scrape_from_now(self, awaited):
+        assert awaited(0.0, pushgateway=None) == ("scraped since", 1000)
+        assert awaited.asked == []
+
+
+class TestOwnLoad:
+    """A load that its test judges."""
+
+    def result(self, performed):
+        with performed.load() as (record, running):
+            return judge_own_load(performed.lab, record, running, performed.injected), record
+
+    def test_has_what_callers_saw_of_each_of_its_phases(self, performed):
+        result, _ = self.result(performed)
+
+        assert [(one.name, one.from_s, one.to_s, one.offered) for one in result.phases] == [
+            ("steady", 0.0, KILLED_S, KILLED_S * RATE_RPS),
+            ("fault", KILLED_S, REVERTED_S, (REVERTED_S - KILLED_S) * RATE_RPS),
+            ("recovery", REVERTED_S, END_S, (END_S - REVERTED_S) * RATE_RPS),
+        ]
+
+    def test_without_phases_is_judged_as_a_whole(self, performed):
+        with performed.load() as (record, running):
+            record.phases.clear()
+
+            assert judge_own_load(performed.lab, record, running, performed.injected).phases == ()
+
+    def test_tells_what_the_system_did_for_no_reason(self, performed):
+        performed.lab.reasons = type(performed.lab.reasons)()
+        performed.lab.reasons.unjudged_unix_s = performed.t0_unix_s - 30
+        result, record = self.result(performed)
+
+        assert (
+            result.findings
+            == tuple(record.findings)
+            == ("outside of any fault alert ServiceDown fired for api 9.3 s into the trial",)
+        )
+
+    def test_has_the_remediators_acts_where_the_subject_has_one(self, performed):
+        at = performed.t0_unix_s + BACK_S
+        performed.runtime.audit = lambda: [
+            {"event": "done", "at": at, "action": "restart", "service": "api", "rule": "r"}
+        ]
+        without, _ = self.result(performed)
+        performed.lab.subject = replace(performed.lab.subject, remediator="remediator")
+        with_one, _ = self.result(performed)
+
+        assert [one.what for one in without.events if one.source == "remediator"] == []
+        assert [one.what for one in with_one.events if one.source == "remediator"] == ["done restart api: r"]
+
+    def test_without_a_request_says_nothing(self, performed):
+        performed.seen = []
+        with performed.load() as (record, running):
+            record.phases.clear()
+            with pytest.raises(InvalidExperiment, match="no request was answered"):
+                judge_own_load(performed.lab, record, running, performed.injected)

@@ -1,0 +1,118 @@
+"""What Prometheus is asked about an SLO's window, and which of its answers are refused. Its own arithmetic is not in question."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from pytest_llmchaos.errors import CounterReset, Inconclusive, NoData, StaleData
+from pytest_llmchaos.slo.arithmetic import Slo
+from pytest_llmchaos.trial.slo_verdict import events_rps, judge_slo
+
+SLO = Slo(name="made-up", objective=0.99, window_days=30, description="", good="good_total", total="all_total")
+FROM_S, TO_S = 1000.0, 1012.5
+
+
+class Prometheus:
+    """Its counters by instant, in place of a server; every series is scraped at the instant that is asked for."""
+
+    def __init__(self, good=(100.0, 190.0), total=(100.0, 200.0), resets=0.0, rates=(), age_s=0.0):
+        self.counted = {
+            name: {FROM_S: before, TO_S: after}
+            for name, (before, after) in (("good_total", good), ("all_total", total))
+        }
+        self.resets, self.rates, self.age_s, self.asked = resets, rates, age_s, []
+
+    def value(self, query, at_unix_s):
+        self.asked.append((query, at_unix_s))
+        if query.startswith("min(timestamp("):
+            return at_unix_s - self.age_s
+        if "resets(" in query:
+            return self.resets
+        counter = self.counted["good_total" if "good_total" in query else "all_total"]
+        return counter[TO_S] - counter[FROM_S] if "offset" in query else counter[at_unix_s]
+
+    def vector(self, query, at_unix_s, *, may_be_empty):
+        self.asked.append((query, at_unix_s))
+        return {frozenset({("n", str(number))}): rate for number, rate in enumerate(self.rates)}
+
+
+def judged(**counted):
+    return judge_slo(Prometheus(**counted), SLO, FROM_S, TO_S, rate_rps=8.0)
+
+
+def test_a_window_is_its_events_its_length_its_rate_and_what_was_read_of_the_counters():
+    found = judged()
+
+    assert (found.good, found.total, found.window_s, found.rate_rps) == (90.0, 100.0, 12.5, 8.0)
+    assert found.raw == {
+        "good at the window's start": 100.0,
+        "good at the window's end": 190.0,
+        "total at the window's start": 100.0,
+        "total at the window's end": 200.0,
+    }
+
+
+def test_what_prometheus_says_knows_nothing_of_callers_or_of_their_load():
+    found = judged()
+
+    assert (found.load_s, found.longest_s, found.callers_say, found.unknown) == (None, 0.0, None, 0)
+
+
+@pytest.mark.parametrize("total", [0.0, -3.0])
+def test_a_window_in_which_nothing_was_counted_is_no_data(total):
+    with pytest.raises(NoData, match=r"made-up: no requests between 1000\.000 and 1012\.500"):
+        judged(good=(5.0, 5.0), total=(5.0, 5.0 + total))
+
+
+def test_a_single_event_and_none_that_was_good_are_counted():
+    assert (judged(good=(5.0, 5.0), total=(5.0, 6.0)).good, judged(good=(5.0, 5.0), total=(5.0, 5.5)).total) == (0, 0.5)
+
+
+@pytest.mark.parametrize("by", [1.0, 0.25, 3.0])
+def test_good_events_that_became_fewer_are_inconclusive(by):
+    with pytest.raises(Inconclusive, match=rf"good_total went down by {re.escape(f'{by:g}')} without a reset"):
+        judged(good=(10.0, 10.0 - by))
+
+
+def test_a_counter_that_began_again_is_refused():
+    with pytest.raises(CounterReset, match=r"began again at 0 within the window \(2 resets\)"):
+        judged(resets=2.0)
+
+
+def test_a_series_that_is_gone_is_refused_with_its_labels():
+    with pytest.raises(CounterReset, match=r'are gone at its end \(n="0"; n="1"\)'):
+        judged(rates=(1.0, 2.0))
+
+
+class TestFreshness:
+    """Scrapes are a second apart; two that were lost in a row are too many."""
+
+    @pytest.mark.parametrize("age_s", [0.0, 1.0, 2.9])
+    def test_of_both_counters_is_asked_at_both_ends(self, age_s):
+        server = Prometheus(age_s=age_s)
+        server.counted = {name: {0.0: 1.0, 2.9: 2.0} for name in server.counted}
+        server.value = lambda query, at, ask=server.value: ask(query, at) if "offset" not in query else 1.0
+
+        judge_slo(server, SLO, 0.0, 2.9, rate_rps=8.0)
+
+        looks = [(query, at) for query, at in server.asked if "timestamp" in query]
+        assert looks == [(f"min(timestamp({name}))", at) for name in ("good_total", "all_total") for at in (0.0, 2.9)]
+
+    def test_of_an_old_sample_is_refused_with_its_age(self):
+        with pytest.raises(StaleData, match=r"newest sample of good_total is 3\.2 s older than 1000\.000"):
+            judged(age_s=3.2)
+
+
+class TestEvents:
+    @pytest.mark.parametrize(("to_s", "span"), [(1012.5, "13s"), (1004.0, "4s"), (1001.5, "4s")])
+    def test_are_counted_over_whole_seconds_and_four_scrapes_at_least(self, to_s, span):
+        server = Prometheus(rates=(0.5,))
+
+        assert events_rps(server, SLO, FROM_S, to_s) == 0.5
+        assert server.asked == [(f"sum(rate(all_total[{span}]))", to_s)]
+
+    @pytest.mark.parametrize("rates", [(), (0.0,)])
+    def test_of_which_there_were_none_have_no_rate(self, rates):
+        assert events_rps(Prometheus(rates=rates), SLO, FROM_S, TO_S) is None
