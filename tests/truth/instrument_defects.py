@@ -779,7 +779,7 @@ CAUSES: tuple[InstrumentDefect, ...] = (
         patches=(
             Patch(
                 file="pytest_llmchaos/trial/judge.py",
-                old=("    if is_control:\n        outside.require_none()\n"),
+                old=("    if plan.is_control:\n        outside.require_none()\n"),
                 new="",
             ),
         ),
