@@ -249,20 +249,28 @@ def test_what_is_missing_for_taking_part_is_in_one_message(pair, tmp_path):
         attached("nobody-here", tmp_path).prepare()
 
 
-def test_faults_that_a_dead_run_left_in_a_stack_of_others_are_undone_by_heal(pair, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    runtime = attached(pair, tmp_path)
+@pytest.mark.parametrize("wiped", [False, True], ids=["as it was", "reports wiped by CI"])
+def test_faults_that_a_dead_run_left_in_a_stack_of_others_are_undone_by_heal(
+    pair, tmp_path, capsys, monkeypatch, wiped
+):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    folder = tmp_path / "r"
+    runtime = attached(pair, folder)
     runtime.up()
     before = looks(pair)
-    journal = Journal(tmp_path / "journal.jsonl")
+    journal = Journal(folder / "journal.jsonl")
+    about = {"runtime": "compose", "owned": False, "project": pair, "run": "run", "targets": ("open",)}
+    about |= {"owner": "1:1:another-boot", "journal": str(journal.path), "directory": str(folder)}
+    manifest = notes.note(RunManifest(**about))
+    journal.keep_intents(notes.intents_of(manifest))
+    notes.keep_as_found(manifest)
     for op in ("ensure_connected", "ensure_unpaused"):
         intend(journal, "open", op)
-    about = {"runtime": "compose", "owned": False, "project": pair, "run": "run", "targets": ("open",)}
-    about |= {"owner": "1:1:another-boot", "journal": str(journal.path), "directory": str(tmp_path)}
-    notes.note(RunManifest(**about))
     runtime.partition("open")
     runtime.pause("open")
     assert looks(pair) != before
+    if wiped:
+        shutil.rmtree(folder)
 
     cli.heal(dry_run=True)
     assert f"would remove open faults of {pair}: its owner 1:1:another-boot is gone" in capsys.readouterr().out
