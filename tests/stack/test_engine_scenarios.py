@@ -64,7 +64,7 @@ def test_every_fault_that_the_engine_knows_is_performed_here_on_its_own_or_in_a_
     assert performed == set(KINDS)
 
 
-@pytest.mark.sampled(share=0.25)
+@pytest.mark.sampled(share=0.12)
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f"{f} {dict(f.primitive.options)}")
 def test_a_fault_takes_hold_and_its_end_leaves_nothing(stack_lab, fault):
     # Without the remediator, or it would be the one who heals.
