@@ -8,17 +8,26 @@ import time
 from dataclasses import dataclass, replace
 
 import pytest
+from support.clock import Clock
 from support.fake_runtime import FakeRuntime
 
 from pytest_llmchaos import experiment, faults, loads
-from pytest_llmchaos.errors import Aborted, FaultNotObserved, HealFailed, InvalidExperiment, NotReady, Unsupported
+from pytest_llmchaos.errors import (
+    Aborted,
+    FaultNotObserved,
+    HealFailed,
+    InvalidExperiment,
+    NotReady,
+    NoVictim,
+    Unsupported,
+)
 from pytest_llmchaos.evidence.journal import Journal, open_intents, read
 from pytest_llmchaos.faults.base import OnTarget
 from pytest_llmchaos.faults.kill import Kill
 from pytest_llmchaos.host import measurement_lock
 from pytest_llmchaos.lab import injector
 from pytest_llmchaos.lab.lab import Lab
-from pytest_llmchaos.model import Injection, Proof, Sample, Undo
+from pytest_llmchaos.model import Injection, Proof, RuntimeEvent, Sample, Undo
 from pytest_llmchaos.plan.schedule import arrivals_of, plan_trial
 from pytest_llmchaos.runtime import undo as heal
 from pytest_llmchaos.stats.windows import windows
@@ -643,3 +652,191 @@ def test_a_lasting_fault_is_held_until_nothing_of_it_is_left_not_just_until_call
 
     assert (4 < next(looks) < 8) is repaired, "the deadline ends what nobody repairs, and nothing else does"
     assert (injected.over_unix_s is not None) is repaired
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched(Kill):
+    """A kill that is seen at its `at_look`th look, and keeps since when its witnesses were asked."""
+
+    at_look: int
+    asked: list
+    since: list
+
+    def observed(self, runtime, victim, since_unix_s):
+        self.asked.append(since_unix_s)
+        return Proof(step="injected", witness="it", at_unix_s=5.0) if len(self.asked) == self.at_look else None
+
+    def healed(self, runtime, victim, since_unix_s):
+        self.since.append(since_unix_s)
+        return super().healed(runtime, victim, 0.0)
+
+
+class TestProof:
+    @pytest.fixture
+    def clock(self, monkeypatch):
+        clock = Clock()
+        monkeypatch.setattr(injector, "time", clock)
+        return clock
+
+    @pytest.fixture
+    def hit(self, lab_on, clock):
+        """One act that is seen at this look."""
+
+        def acted(at_look):
+            lab, fault = lab_on(Clocked()), Watched(at_look=at_look, asked=[], since=[])
+            with (
+                lab.recording() as record,
+                lab.inject([Injection(after_s=0.0, fault=fault, victim="api")]) as injected,
+            ):
+                pass
+            return record, injected, fault
+
+        return acted
+
+    def test_is_looked_for_fifty_times_a_second_for_five_seconds(self, hit, clock, monkeypatch):
+        monkeypatch.undo()
+        monkeypatch.setattr(injector, "time", clock)
+
+        with pytest.raises(FaultNotObserved, match="within 5 s"):
+            hit(at_look=9999)
+
+        assert 5 < clock.passed_s < 5.04
+        assert set(clock.sleeps) == {0.02}
+
+    def test_has_a_last_look_after_the_deadline(self, hit, clock):
+        with pytest.raises(FaultNotObserved):
+            hit(at_look=3)
+        assert len(clock.sleeps) == 1
+
+        _, injected, _ = hit(at_look=2)
+        assert injected.start_unix_s == 5.0
+
+    def test_is_of_after_the_act_to_the_millisecond_of_its_witness(self, hit, clock):
+        begun_s = clock.time()
+
+        _, _, fault = hit(at_look=1)
+
+        assert fault.asked == [begun_s - 0.001]
+
+    def test_dates_the_fault(self, hit):
+        record, injected, fault = hit(at_look=1)
+
+        assert (injected.start_unix_s, injected.last_unix_s) == (5.0, 5.0)
+        assert fault.since == [5.0], "what healed it came after it"
+        (event,) = record.events
+        assert (event.at_s, event.source, event.what, event.service) == (
+            record.at_s(5.0),
+            "instrument",
+            "kill api",
+            "api",
+        )
+
+    def test_of_the_end_is_all_that_is_asked_for_where_the_start_was_not_seen(self, lab_on, clock):
+        lab, fault = lab_on(Clocked()), Watched(at_look=9, asked=[], since=[])
+
+        with lab.recording(), pytest.raises(FaultNotObserved):
+            hold(lab, [Injection(after_s=0.0, fault=fault, victim="api")])
+
+        assert fault.since == [0.0]
+
+
+def test_the_first_act_begins_the_fault_and_the_last_one_is_its_last(lab_on):
+    lab = lab_on(Clocked())
+
+    with lab.recording() as record, lab.inject(faults.together(faults.kill("model-1"), faults.kill("api"))) as injected:
+        pass
+
+    first, last = [proof.at_s for proof in record.proofs if proof.step == "injected"]
+    assert first < last
+    assert (record.at_s(injected.start_unix_s), record.at_s(injected.last_unix_s)) == (first, last)
+
+
+@pytest.mark.parametrize(
+    ("service", "at_unix_s", "is_own"),
+    [
+        ("api", 100.0 - 0.02, True),
+        ("api", 100.0 - 0.03, False),
+        ("api", 105.0, True),
+        ("api", 110.0 + 0.02, True),
+        ("api", 110.0 + 0.03, False),
+        ("api", 500.0, False),
+        ("model-1", 105.0, False),
+        ("aaa", 105.0, False),
+    ],
+)
+def test_an_event_is_the_instruments_own_within_the_time_of_its_act_and_a_fiftieth_of_a_second(
+    service, at_unix_s, is_own
+):
+    injected = injector.Injected()
+    injected.own = [injector.OwnAct(service="api", from_unix_s=100.0, to_unix_s=110.0)]
+    service = "".join(list(service))  # the runtime's own text, not ours
+
+    event = RuntimeEvent(at_unix_s=at_unix_s, service=service, action="die")
+
+    assert injected.is_own(event) is is_own
+
+
+def test_blocks_in_which_nothing_was_seen_leave_the_times_to_the_others():
+    seen, unseen = injector.Injected(), injector.Injected()
+    seen.start_unix_s, seen.last_unix_s, seen.reverted_unix_s = 10.0, 20.0, 30.0
+
+    for blocks in ([seen, unseen], [unseen, seen], [seen]):
+        whole = injector.merged(blocks)
+        assert (whole.start_unix_s, whole.last_unix_s, whole.reverted_unix_s) == (10.0, 20.0, 30.0)
+    for blocks in ([unseen], []):
+        whole = injector.merged(blocks)
+        assert (whole.start_unix_s, whole.last_unix_s, whole.reverted_unix_s) == (None, None, None)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_fault_is_shown_to_prometheus_from_its_proof_to_its_revert_however_that_ends(lab_on, broken):
+    lab, shown = lab_on(Clocked(broken=broken)), []
+    lab.signals.fault = lambda kind, victim, *, active: shown.append((kind, victim, active))
+
+    with lab.recording(), contextlib.suppress(HealFailed):
+        hold(lab, faults.kill("api"))
+
+    assert shown == [("kill", "api", True), ("kill", "api", False)]
+
+
+def test_a_record_that_is_not_healed_stays_so_whatever_is_reverted_later(lab_on):
+    lab = lab_on(Clocked())
+
+    with lab.recording() as record:
+        record.healed = False
+        hold(lab, faults.kill("api"))
+
+    assert record.healed is False
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [(KeyboardInterrupt(), "KeyboardInterrupt"), (KeyboardInterrupt("again"), "again")],
+    ids=["bare", "said"],
+)
+def test_why_an_undo_broke_off_is_in_the_journal(lab_on, monkeypatch, error, why):
+    def broken(*_):
+        raise error
+
+    monkeypatch.setattr(injector, "revert_until_done", broken)
+    lab = lab_on(Clocked())
+
+    with lab.recording(), pytest.raises(KeyboardInterrupt):
+        hold(lab, faults.kill("api"))
+
+    (undone,) = written(lab, "undone")
+    assert (undone["ok"], undone["why"]) == (False, why)
+
+
+def test_a_victim_that_was_removed_is_done_with(lab_on):
+    runtime = Clocked()
+    lab = lab_on(runtime)
+
+    with lab.recording() as record, pytest.raises(NoVictim):
+        hold(lab, faults.kill("api"), lambda: runtime.remove("api"))
+
+    (undone,) = written(lab, "undone")
+    assert (undone["op"], undone["ok"]) == ("ensure_running", True)
+    assert "api was removed by somebody else" in undone["why"]
+    assert record.healed
+    assert open_intents(lab.journal.path).undos == ()

@@ -1,5 +1,7 @@
 """A load outside a trial: the gates that it passes, what it draws, and what its test's own error is to a gate that refuses it."""
 
+import contextlib
+import random
 import threading
 import time
 from collections import Counter
@@ -26,7 +28,7 @@ from pytest_llmchaos.host import measurement_lock
 from pytest_llmchaos.lab import gates
 from pytest_llmchaos.lab.current_test import CurrentTest
 from pytest_llmchaos.lab.lab import Lab
-from pytest_llmchaos.model import Undo
+from pytest_llmchaos.model import Injection, Undo
 from pytest_llmchaos.plan.schedule import plan_trial
 from pytest_llmchaos.subject.lab import lab_subject
 from pytest_llmchaos.trial.own_load import judge_own_load
@@ -145,6 +147,23 @@ class TestEntry:
         assert lab.runtime.touched[0] == "looked over"
         assert [line["remediator"] for line in written(lab, "judged")] == [True, False]
 
+    def test_lasts_five_minutes_at_most_unless_it_says_otherwise(self, lab_of):
+        lab = lab_of()
+
+        for longest in ({}, {"longest_s": 30.0}):
+            with lab.load(LOAD, **longest):
+                pass
+
+        assert [arrivals[-1].due_s for arrivals in Callers.sent] == [299.5, 29.5]
+
+    def test_with_requests_of_its_own_sends_those(self, lab_of):
+        lab, own = lab_of(), LOAD.schedule(random.Random(1), 5.0)
+
+        with lab.load(LOAD, arrivals=own):
+            pass
+
+        assert Callers.sent == [own]
+
     def test_is_refused_beside_another_load(self, lab_of):
         lab = lab_of()
 
@@ -215,6 +234,31 @@ class TestEnd:
         assert raised.value is own
         assert load.drained, "what became of open requests is evidence"
         assert verdicts(lab) == [("held", None)]
+
+    def test_keeps_the_cause_of_what_a_gate_refuses(self, lab_of):
+        cause = OSError("no answer")
+        refused = TruthsDisagree("two stories")
+        refused.__cause__ = cause
+
+        with pytest.raises(TruthsDisagree) as raised, lab_of(refused).load(LOAD):
+            pass
+
+        assert raised.value.__cause__ is cause
+
+    @pytest.mark.parametrize("error", [OSError("no daemon"), InvalidExperiment("not clean")], ids=repr)
+    def test_is_not_judged_where_it_never_began(self, lab_of, monkeypatch, error):
+        def not_clean(_lab):
+            raise error
+
+        monkeypatch.setattr(gates, "require_clean", not_clean)
+        lab, judged = lab_of(), []
+        lab._judge = lambda *_: judged.append("a judge")
+
+        with pytest.raises(type(error)), lab.load(LOAD):
+            pytest.fail("the block must not be entered")
+
+        assert judged == []
+        assert lab.running_load is None
 
     @pytest.mark.parametrize("own", [Aborted("enough"), KeyboardInterrupt()])
     def test_is_not_judged_where_it_broke_off(self, lab_of, own):
@@ -361,6 +405,31 @@ class TestArguments:
             lab.inject(faults.kill("api"), **wrong)
 
         assert lab.runtime.state("api").running
+
+    @pytest.mark.parametrize(("patience_s", "is_taken"), [(0, True), (3600, True), (-0.5, False), (3600.5, False)])
+    def test_of_patience_are_from_none_to_an_hour(self, lab_of, patience_s, is_taken):
+        refusal = contextlib.nullcontext() if is_taken else pytest.raises(BadScenario, match="from 0 to 3600")
+
+        lab = lab_of()
+        with lab.recording(), refusal, lab.inject(faults.kill("api"), patience_s=patience_s):
+            pass
+
+    def test_of_acts_without_a_limit_leave_them_without_one(self, lab_of):
+        """Their plan has been checked already."""
+        lab = lab_of()
+        acts = [Injection(after_s=0.0, fault=faults.kill(it).primitive, victim=it) for it in ("api", "model-1")]
+
+        with lab.load(LOAD), lab.inject(acts) as injected:
+            pass
+        with (
+            lab.load(LOAD),
+            pytest.raises(
+                BadScenario, match=r"lab.inject\(blast_radius=1\) is smaller than what 'kill api .*, kill model-1"
+            ),
+        ):
+            lab.inject(acts, blast_radius=1)
+
+        assert injected.victims == ("api", "model-1")
 
     def test_what_is_no_fault_is_refused(self, lab_of):
         lab = lab_of()

@@ -10,11 +10,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.clock import Clock
 from support.judged_world import KILLED_S, Performed, judge
 
 from pytest_llmchaos import faults
 from pytest_llmchaos.errors import Refuted, UnprovokedReaction, verdict_of
 from pytest_llmchaos.lab import gates, injector
+from pytest_llmchaos.lab import reasons as reasons_module
 from pytest_llmchaos.lab.injector import Injected
 from pytest_llmchaos.lab.reasons import FAULT_TAIL_S, Reasons
 from pytest_llmchaos.prometheus.queries import Prometheus
@@ -157,6 +159,67 @@ def test_what_is_done_inside_a_block_explains_what_comes_shortly_after_it() -> N
 
     assert reasons.explains_action(now + 4)
     assert not reasons.explains_action(now + 6)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(reasons_module, "time", clock)
+    return clock
+
+
+@pytest.mark.parametrize("alerts_alone", [False, True])
+@pytest.mark.parametrize(
+    ("at_s", "is_explained"), [(-0.1, False), (0.0, True), (5.0, True), (10.0, True), (10.1, False)]
+)
+def test_a_reason_holds_from_its_first_instant_to_its_last(alerts_alone: bool, at_s: float, is_explained: bool) -> None:
+    reasons = Reasons()
+    reasons.add(1000.0, 1010.0, alerts_alone=alerts_alone)
+    reasons.add(5000.0, 5010.0)
+
+    assert reasons.explains_alert(1000 + at_s) is is_explained
+    assert reasons.explains_action(1000 + at_s) is (is_explained and not alerts_alone)
+
+
+def test_a_reason_is_one_for_actions_too_unless_it_says_otherwise(clock: Clock) -> None:
+    plain, tail, narrow = Reasons(), Reasons(), Reasons()
+    plain.add(0.0, 1.0)
+    with tail.during():
+        clock.advance(5)
+    with narrow.during(7.0, alerts_alone=True):
+        clock.advance(5)
+
+    assert plain.explains_action(0.5)
+    assert [tail.explains_action(clock.time() - 5 + after_s) for after_s in (29.9, 30.1)] == [True, False]
+    assert [narrow.explains_alert(clock.time() + after_s) for after_s in (-5.1, -5, 7, 7.1)] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+    assert not narrow.explains_action(clock.time())
+
+
+def test_what_fails_inside_a_block_was_a_reason_as_well(clock: Clock) -> None:
+    reasons = Reasons()
+
+    with pytest.raises(ValueError, match="it broke"), reasons.during(5.0):
+        raise ValueError("it broke")
+
+    assert reasons.explains_action(clock.time())
+
+
+def test_only_the_first_clean_stack_was_on_its_way_up_and_pages_on_that_end_ten_seconds_later(clock: Clock) -> None:
+    reasons = Reasons()
+    up_s = reasons.unjudged_unix_s
+    assert up_s == clock.time()
+    clock.advance(100)
+    reasons.set_up()
+    clock.advance(500)
+    reasons.set_up()
+
+    assert [reasons.explains_alert(up_s + after_s) for after_s in (-1, 0, 110, 110.1)] == [False, True, True, False]
+    assert not reasons.explains_alert(clock.time())
 
 
 class TestLab:

@@ -80,7 +80,7 @@ class Lab:
         self.record: Record | None = None
         self._judge = judge
         self._worker = worker
-        self._load_ends_s = 0.0
+        self._load_ends_s = time.monotonic()
         self._faults: list[Fault | Sequence[Injection]] = []  # of the load outside a trial that runs
         self._injected: list[Injected] = []
         self.reasons = Reasons()
@@ -485,11 +485,11 @@ def _with_faults(planned: Planned, faults: Sequence[Fault | Sequence[Injection]]
     """What a load outside a trial was to do, as far as its test has said. A trial's plan has its fault already."""
     if planned.lifetime is not None:
         return planned
-    only = faults[0] if len(faults) == 1 else None
     named = structs.replace(planned, fault=", ".join(map(_shown, faults)))
-    if only is None or isinstance(only, Sequence):
-        return named
-    return structs.replace(named, target=only.target, fidelity=only.fidelity)
+    match faults:
+        case [only] if not isinstance(only, Sequence):
+            return structs.replace(named, target=only.target, fidelity=only.fidelity)
+    return named
 
 
 def _check_inject(fault: object, abort_if: object, blast_radius: object, patience_s: object) -> int | None:

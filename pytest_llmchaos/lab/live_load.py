@@ -101,9 +101,10 @@ class RunningLoad:
         """The last `seconds` as their callers saw them, by due time."""
         now = self.now_s()
         first = max(0.0, now - seconds)
-        return windows(
+        (window,) = windows(
             self.recent(first), [(f"in the last {now - first:.3g} s", first, now)], limits=self.limits, is_live=True
-        )[0]
+        )
+        return window
 
     def not_steady(self, steady_s: float) -> str | None:
         """Why the last `steady_s` seconds were not good; None if they were.
@@ -148,7 +149,7 @@ class RunningLoad:
 
     def due_between(self, from_s: float, to_s: float) -> int:
         """Arrivals that the schedule has there."""
-        return bisect_left(self._due_s, to_s) - bisect_left(self._due_s, max(0.0, from_s))
+        return bisect_left(self._due_s, to_s) - bisect_left(self._due_s, from_s)
 
     def stop(self, *, drain: bool = True) -> LoadSummary:
         """End the load. `drain`: wait until it is known what became of open requests, which only a judge needs."""

@@ -1,0 +1,270 @@
+"""What a load needs of its stack before it begins, how long each of it is waited for, and what rests while another process measures."""
+
+from dataclasses import replace
+
+import pytest
+from support.clock import Clock
+from support.fake_lab import fake_lab, scraped
+
+from pytest_llmchaos.errors import InvalidExperiment, PrometheusUnreachable
+from pytest_llmchaos.lab import gates, reasons
+from pytest_llmchaos.model import ABILITIES, Undo
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    for module in (gates, reasons):
+        monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def lab(tmp_path, clock):
+    with fake_lab(tmp_path, clock) as made:
+        made.undone = []
+        undo = made.runtime.undo
+        made.runtime.undo = lambda one: (made.undone.append(one), undo(one))
+        yield made
+
+
+class TestACleanStack:
+    def test_is_taken_as_it_is_without_a_wait(self, lab, clock):
+        healthy = []
+        lab.runtime.wait_healthy = lambda *asked: healthy.append(asked)
+
+        lab.require_clean()
+
+        assert clock.sleeps == []
+        assert lab.runtime.touched == []
+        assert healthy == [(lab.subject.targets, 60.0)]
+
+    def test_was_on_its_way_up_until_now_which_explains_alerts(self, lab, clock):
+        begun_s = clock.time()
+        clock.advance(60)
+
+        lab.require_clean()
+
+        assert lab.reasons.explains_alert(begun_s)
+        assert lab.reasons.explains_alert(clock.time() + 10)
+        assert not lab.reasons.explains_alert(clock.time() + 10.1)
+        assert not lab.reasons.explains_action(begun_s)
+
+    def test_lacks_no_service(self, lab):
+        lab.runtime.remove("model-2")
+        lab.runtime.remove("model-1")
+
+        with pytest.raises(InvalidExperiment, match=r"^model-1, model-2 was removed by somebody else"):
+            lab.require_clean()
+
+    def test_has_no_fault_whose_undo_cannot_be_read(self, lab):
+        with lab.recording() as record:
+            record.intent("pause", "model-1", Undo(op="ensure_unpaused", service="model-1"))
+        intent = b'{"kind":"intent","trial":"001","id":"001#9","fault":"kill","victim":"api","undo":{}}\n'
+
+        with lab.journal.path.open("ab") as file:
+            file.write(intent)
+        with pytest.raises(
+            InvalidExperiment, match=r"not undone \(ensure_unpaused model-1, line \d+ .*'kill api'.*heal"
+        ):
+            lab.require_clean()
+
+        lab.journal.path.write_bytes(intent)
+        with pytest.raises(InvalidExperiment, match="announces 'kill api'"):
+            lab.require_clean()
+
+    @pytest.mark.parametrize(
+        ("stop", "undone"),
+        [("pause", Undo(op="ensure_unpaused", service="api")), ("kill", Undo(op="ensure_running", service="api"))],
+    )
+    def test_is_put_right_where_it_is_ours_which_explains_what_it_does(self, lab, clock, stop, undone):
+        getattr(lab.runtime, stop)("api")
+
+        lab.require_clean()
+
+        assert lab.undone == [undone]
+        assert lab.runtime.state("api").running
+        assert not lab.runtime.state("api").paused
+        assert lab.reasons.explains_action(clock.time())
+
+    def test_of_others_is_taken_where_it_is_well(self, lab):
+        lab.subject = replace(lab.subject, attach=True)
+
+        lab.require_clean()
+
+        assert lab.runtime.touched == []
+
+
+class TestWait:
+    @pytest.mark.parametrize(
+        ("broken", "deadline_s", "said"),
+        [
+            ({"is_ready": False}, 20, "Prometheus is not ready"),
+            ({"jobs": []}, 20, "Prometheus does not scrape every job yet"),
+            ({"alerts": ["ServiceDown"]}, 150, "an alert from before the trial is still firing"),
+        ],
+        ids=["Prometheus", "scrapes", "alerts"],
+    )
+    def test_ends_at_its_deadline(self, lab, clock, broken, deadline_s, said):
+        for name, value in broken.items():
+            setattr(lab.prometheus, name, value)
+
+        with pytest.raises(InvalidExperiment, match=rf"^{said} \(waited {deadline_s} s\)$"):
+            lab.require_clean()
+
+        assert deadline_s < clock.passed_s < deadline_s + 0.2
+        assert set(clock.sleeps) == {0.1}
+
+    def test_has_its_last_look_after_the_deadline(self, clock, monkeypatch):
+        monkeypatch.setattr(gates, "TICK_S", 0.5)
+        looks = []
+
+        with pytest.raises(InvalidExperiment):
+            gates.wait_until(lambda: looks.append(clock.passed_s), 1.0, "no")
+
+        assert looks == [0.0, 0.5, 1.0, 1.5]
+
+    def test_ends_with_its_condition(self, clock, monkeypatch):
+        monkeypatch.setattr(gates, "TICK_S", 0.5)
+
+        gates.wait_until(lambda: clock.passed_s >= 1.5, 9.0, "no")
+
+        assert clock.passed_s == 1.5
+
+    def test_names_what_kept_its_last_look_from_an_answer(self, clock):
+        def look():
+            raise PrometheusUnreachable("no answer")
+
+        with pytest.raises(InvalidExperiment, match=r"^not scraped: no answer \(waited 2 s\)$"):
+            gates.wait_until(look, 2.0, "not scraped")
+
+    def test_forgets_what_kept_an_earlier_look_from_an_answer(self, clock):
+        def look():
+            if clock.passed_s < 1:
+                raise PrometheusUnreachable("no answer")
+
+        with pytest.raises(InvalidExperiment, match=r"^not scraped \(waited 2 s\)$"):
+            gates.wait_until(look, 2.0, "not scraped")
+
+    def test_leaves_every_other_error_alone(self, clock):
+        def look():
+            raise KeyError("a defect")
+
+        with pytest.raises(KeyError):
+            gates.wait_until(look, 2.0, "not scraped")
+
+    def test_for_the_end_of_alerts_names_them(self, lab):
+        said = []
+        lab._say = lambda _lab, what, left_s: said.append(what)
+
+        assert gates.is_quiet(lab)
+        assert said == []
+        lab.prometheus.alerts = ["ServiceDown", "ServiceFlapping"]
+        assert not gates.is_quiet(lab)
+        assert said == ["waiting for the end of ServiceDown, ServiceFlapping"]
+
+
+@pytest.mark.parametrize(
+    ("targets", "is_scraped"),
+    [
+        pytest.param([("api", 1, True), ("model", 1, True)], True, id="every job"),
+        pytest.param([("api", 1, True), ("model", 1, True), ("node", 1, True)], True, id="one more job"),
+        pytest.param([("api", 1, True), ("model", 1, True), ("node", 1, False)], True, id="one more job that is down"),
+        pytest.param([("api", 1, True)], False, id="a job that is not there"),
+        pytest.param([("api", 1, True), ("node", 1, True)], False, id="another job in its stead"),
+        pytest.param([("api", 1, True), ("model", 0, True)], False, id="a scrape of that instant"),
+        pytest.param([("api", 1, True), ("model", -1, True)], False, id="a scrape of before"),
+        pytest.param([("api", 1, True), ("model", 1, False)], False, id="a job that is down"),
+        pytest.param(
+            [("api", 1, True), ("model", 1, True), ("model", 1, False)], False, id="one of two targets is down"
+        ),
+        pytest.param(
+            [("api", 1, True), ("model", 1, True), ("model", 0, True)], True, id="one of two targets is fresh"
+        ),
+    ],
+)
+def test_a_stack_is_scraped_since_an_instant_where_every_job_is_up_and_was_scraped_after_it(lab, targets, is_scraped):
+    since = 1_700_000_000.0
+    lab.subject = replace(lab.subject, scrape_jobs=("api", "model"))
+    found = [scraped(job, at_unix_s=since + after_s, up=up) for job, after_s, up in targets]
+    lab.prometheus.targets = lambda: found
+
+    assert gates.is_scraped(lab, since) is is_scraped
+
+
+@pytest.mark.parametrize(("at_unix_s", "is_scraped"), [(0.0, False), (0.5, True)])
+def test_a_target_that_was_never_scraped_is_scraped_since_no_instant(lab, at_unix_s, is_scraped):
+    """Prometheus reports the time 0 for it."""
+    found = [scraped(job, at_unix_s=at_unix_s) for job in lab.subject.scrape_jobs]
+    lab.prometheus.targets = lambda: found
+
+    if is_scraped:
+        lab.require_clean()
+    else:
+        with pytest.raises(InvalidExperiment, match="does not scrape every job yet"):
+            lab.require_clean()
+
+
+def paused(lab):
+    return [service for service, state in lab.runtime.states().items() if state.paused]
+
+
+class TestAStackAtRest:
+    def test_goes_on_when_it_was_scraped_two_seconds_after_its_end(self, lab, clock):
+        with gates.at_rest(lab):
+            assert paused(lab) == ["remediator", "prometheus"]
+            clock.advance(300)
+
+        assert 302 < clock.passed_s < 302.2
+        assert paused(lab) == []
+
+    def test_that_is_not_scraped_again_is_an_error_and_thawed(self, lab, clock):
+        lab.prometheus.jobs = []
+
+        with (
+            pytest.raises(InvalidExperiment, match=r"does not scrape every job again \(waited 20 s\)"),
+            gates.at_rest(lab),
+        ):
+            pass
+
+        assert paused(lab) == []
+
+    def test_may_page_until_ten_seconds_after_it_and_may_not_act(self, lab, clock):
+        with gates.at_rest(lab):
+            begun_s = clock.time()
+            clock.advance(300)
+
+        assert lab.reasons.explains_alert(begun_s)
+        assert lab.reasons.explains_alert(clock.time() + 9.9)
+        assert not lab.reasons.explains_alert(clock.time() + 10.1)
+        assert not lab.reasons.explains_action(begun_s)
+
+    @pytest.mark.parametrize(
+        ("abilities", "resting"),
+        [
+            (ABILITIES, ["remediator", "prometheus"]),
+            ({"pause", "unpause"}, ["remediator", "prometheus"]),
+            ({"pause", "kill", "start"}, []),
+            ({"unpause"}, []),
+            ({}, []),
+        ],
+        ids=["all abilities", "those it takes", "no unpause", "no pause", "none"],
+    )
+    def test_is_one_whose_runtime_can_freeze_and_thaw(self, lab, abilities, resting):
+        lab.runtime.abilities = frozenset(abilities)
+
+        with gates.at_rest(lab):
+            assert paused(lab) == resting
+
+    def test_without_a_remediator_rests_its_prometheus(self, lab):
+        lab.subject = replace(lab.subject, remediator=None)
+
+        with gates.at_rest(lab):
+            assert paused(lab) == ["prometheus"]
+
+    def test_that_is_of_others_does_not_rest(self, lab):
+        lab.subject = replace(lab.subject, attach=True)
+
+        with gates.at_rest(lab):
+            assert paused(lab) == []
+        assert lab.undone == []
