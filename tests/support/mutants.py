@@ -11,6 +11,7 @@ import argparse
 import ast
 import difflib
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -39,6 +40,8 @@ GOAL = 0.9
 LANES = 2
 TEST_LIMIT_S = 60.0
 HEADERS = ("--", "++", "@@")
+# What pytest writes of a test that is not there. It ends with an error, as it does for a module that cannot be imported.
+UNKNOWN_TEST = re.compile(r"^ERROR: (not found|file or directory not found): ", re.MULTILINE)
 PYTEST = (
     "-q",
     "--no-header",
@@ -142,7 +145,7 @@ def mutant(place: tuple[str, str, int]) -> Mutant | None:
 class Reach:
     """Which tests reach which line, by one run under coverage."""
 
-    CONFIG = "[run]\ndynamic_context = test_function\nsource = pytest_llmchaos\ndata_file = {data}\n"
+    CONFIG = "[run]\nsource = pytest_llmchaos\ndata_file = {data}\n"
 
     def __init__(self, tree: Path, tests: Mapping[str, Sequence[str]]) -> None:
         self._tree = tree
@@ -150,7 +153,8 @@ class Reach:
         config, data = tree / "mutants.coveragerc", tree / "mutants.coverage"
         config.write_text(self.CONFIG.format(data=data))
         files = dict.fromkeys(f"tests/{name}.py" for names in tests.values() for name in names)
-        command = [sys.executable, "-m", "coverage", "run", f"--rcfile={config}", "-m", "pytest", *PYTEST, *files]
+        command = [sys.executable, "-m", "coverage", "run", f"--rcfile={config}", "-m", "pytest"]
+        command += ["-p", "support.contexts", *PYTEST, *files]
         done = subprocess.run(
             command,
             cwd=tree,
@@ -171,7 +175,7 @@ class Reach:
         contexts = {context for line in mutant.lines for context in by_line.get(line, [])}
         if "" in contexts:
             return [f"tests/{name}.py" for name in self._tests[mutant.room]]
-        return sorted(f"tests/{file}.py::{test}" for file, _, test in (one.rpartition(".") for one in contexts))
+        return sorted(contexts)
 
 
 class Lane:
@@ -197,10 +201,12 @@ class Lane:
         try:
             done = subprocess.run(
                 command, cwd=self.tree, env=environment_of(self.tree), stdin=subprocess.DEVNULL, capture_output=True,
-                timeout=TEST_LIMIT_S, check=False,
+                text=True, timeout=TEST_LIMIT_S, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             return False
+        if UNKNOWN_TEST.search(done.stderr):
+            raise ValueError(f"pytest does not know all of these tests: {done.stderr}")
         return done.returncode == 0
 
 

@@ -1,0 +1,44 @@
+"""A plugin of pytest under coverage: which line is reached by which test, or by the fixtures that it has for itself.
+
+What runs at import, in a fixture that several tests share, or after a test, has the context "".
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from coverage import Coverage
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+
+@contextlib.contextmanager
+def _as(context: str, outside: list[str] = [""]) -> Iterator[None]:  # noqa: B006 - the contexts around it
+    coverage = Coverage.current()
+    assert coverage is not None, "the plugin is for `coverage run`"
+    coverage.switch_context(context)
+    outside.append(context)
+    try:
+        yield
+    finally:
+        outside.pop()
+        coverage.switch_context(outside[-1])
+
+
+def _test(item: pytest.Item) -> str:
+    return item.nodeid.partition("[")[0]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    with _as(_test(item)):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any], request: Any) -> Generator[None, Any, Any]:
+    with _as(_test(request.node) if fixturedef.scope == "function" else ""):
+        return (yield)
