@@ -34,6 +34,7 @@ from pytest_llmchaos.stats import intervals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
 LIST = ROOT / "tests" / "mutants.toml"
 GOAL = 0.9
@@ -138,8 +139,22 @@ def mutant(place: tuple[str, str, int]) -> Mutant | None:
         for block in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
         if block[0] != "equal"
     ]
-    lines = frozenset(number + 1 for _, first, last, *_ in changed for number in range(first, max(last, first + 1)))
-    return Mutant(file=file, operator=name, occurrence=occurrence, code=mutated, diff=diff, lines=lines)
+    lines = {number + 1 for _, first, last, *_ in changed for number in range(first, max(last, first + 1))}
+    return Mutant(
+        file=file, operator=name, occurrence=occurrence, code=mutated, diff=diff, lines=whole_statements(code, lines)
+    )
+
+
+def whole_statements(code: str, lines: AbstractSet[int]) -> frozenset[int]:
+    """These lines with the others of their statements: coverage knows a statement over several lines by some of them."""
+    found = set(lines)
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.stmt):
+            first = min([node.lineno, *(one.lineno for one in getattr(node, "decorator_list", ()))])
+            body = getattr(node, "body", None)
+            head = range(first, (body[0].lineno if body else (node.end_lineno or first) + 1) or first)
+            found |= set(head) if lines & set(head) else set()
+    return frozenset(found)
 
 
 class Reach:
@@ -155,6 +170,7 @@ class Reach:
         files = dict.fromkeys(f"tests/{name}.py" for names in tests.values() for name in names)
         command = [sys.executable, "-m", "coverage", "run", f"--rcfile={config}", "-m", "pytest"]
         command += ["-p", "support.contexts", *PYTEST, *files]
+        begun_s = time.monotonic()
         done = subprocess.run(
             command,
             cwd=tree,
@@ -164,6 +180,7 @@ class Reach:
             text=True,
             check=False,
         )
+        self.run_s = time.monotonic() - begun_s
         if done.returncode != 0:
             raise ValueError(f"the tests fail without any change:\n{(done.stdout + done.stderr)[-2000:]}")
         self._data = CoverageData(str(data))
@@ -184,24 +201,24 @@ class Lane:
     def __init__(self, folder: Path) -> None:
         self.tree = copy_tree(folder)
 
-    def is_noticed(self, mutant: Mutant, tests: Sequence[str]) -> bool:
-        """Whether one of the tests fails, or does not end."""
+    def is_noticed(self, mutant: Mutant, tests: Sequence[str], limit_s: float = TEST_LIMIT_S) -> bool:
+        """Whether one of the tests fails, or all of them together do not end in time."""
         path = self.tree / mutant.file
         before = path.read_text()
         path.write_text(mutant.code)
         try:
-            return not self._passes(tests)
+            return not self._passes(tests, limit_s)
         finally:
             path.write_text(before)
 
-    def _passes(self, tests: Sequence[str]) -> bool:
+    def _passes(self, tests: Sequence[str], limit_s: float) -> bool:
         if not tests:
             return True
         command = [sys.executable, "-m", "pytest", "-x", *PYTEST, *tests]
         try:
             done = subprocess.run(
                 command, cwd=self.tree, env=environment_of(self.tree), stdin=subprocess.DEVNULL, capture_output=True,
-                text=True, timeout=TEST_LIMIT_S, check=False,
+                text=True, timeout=limit_s, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             return False
@@ -235,7 +252,9 @@ def tried(mutants: Iterator[Mutant], lanes: Sequence[Lane], reach: Reach, second
                 one = next(mutants, None)
             if one is None:
                 return
-            is_noticed = lane.is_noticed(one, reach.tests_of(one))
+            tests = reach.tests_of(one)
+            limit_s = TEST_LIMIT_S + reach.run_s * any("::" not in test for test in tests)
+            is_noticed = lane.is_noticed(one, tests, limit_s)
             with lock:
                 found[one.room][is_noticed] += 1
                 if not is_noticed:
