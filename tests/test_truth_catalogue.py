@@ -19,6 +19,13 @@ def test_a_name_is_given_once():
     assert len({defect.name for defect in ALL}) == len(ALL)
 
 
+@pytest.mark.parametrize(
+    ("defects", "least"), [(SUBJECT_DEFECTS, 60), (INSTRUMENT_DEFECTS, 20)], ids=["subject", "instrument"]
+)
+def test_the_catalogue_is_no_smaller_than_it_should_be(defects, least):
+    assert len(defects) >= least
+
+
 @pytest.mark.parametrize("defect", ALL, ids=lambda defect: defect.name)
 def test_a_defect_fits_the_source(defect):
     assert defect.patches

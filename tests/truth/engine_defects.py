@@ -5,7 +5,6 @@ from __future__ import annotations
 from truth.defects import Patch, SubjectDefect
 
 ENGINE_ROOM = "stack/services/lab_engine"
-PROXY = "stack/services/lab_supervisor_proxy"
 
 
 def _defect(
@@ -195,7 +194,6 @@ _FAULTS = (
         only="out_of_memory_is_detected",
     ),
 )
-
 
 _PROCESS = (
     _defect(

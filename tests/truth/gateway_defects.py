@@ -168,6 +168,20 @@ _HEALTH = (
         ("breaker.py", "        self._opened = (now_s, open_s)\n", "        self._opened = None\n"),
     ),
     _defect(
+        "probe-gives-up",
+        "a replica that was up and went away is never probed again",
+        "kill_model",
+        "test_one_lost_replica_is_repaired_by_the_remediator",
+        (
+            "probe.py",
+            "        while True:\n",
+            (
+                "        was_up = False\n        while not (was_up and replica.refuses):\n"
+                "            was_up = was_up or replica.healthy\n"
+            ),
+        ),
+    ),
+    _defect(
         "no-slow-start",
         "a replica that comes back is given all of its places at once",
         "rotation",
@@ -299,6 +313,17 @@ _COUNTS = (
         "FaultNotObserved",
         ("metrics.py", "self._oldest(time.monotonic())", "self._oldest(0.0)"),
         only="nothing_repairs",
+    ),
+    _defect(
+        "attempts-not-counted",
+        "a second attempt is not counted",
+        "engine_errors",
+        "test_retries_do_not_double_the_load",
+        (
+            "gateway.py",
+            "            self.metrics.attempted(name, reason)\n",
+            '            if reason == "first":\n                self.metrics.attempted(name, reason)\n',
+        ),
     ),
 )
 

@@ -89,6 +89,26 @@ MONITORING: tuple[SubjectDefect, ...] = (
         caught_by="test_a_lost_replica_that_nothing_repairs_pages",
         only="lost_replica_that_nothing_repairs",
     ),
+    _defect(
+        "stall-asks-for-negative-progress",
+        "EngineStalled compares the engine's steps with a number that they cannot fall below",
+        LAB,
+        "increase(vllm:iteration_tokens_total_count[4s])) == 0\n            and on",
+        "increase(vllm:iteration_tokens_total_count[4s])) < 0\n            and on",
+        scenario="hung_model",
+        caught_by="test_a_hung_replica_that_nothing_repairs_pages",
+        only="nothing_repairs",
+    ),
+    _defect(
+        "xid-of-great-numbers-only",
+        "GpuXid fires for codes above 100 alone",
+        LAB,
+        "max by (service) (DCGM_FI_DEV_XID_ERRORS) > 0",
+        "max by (service) (DCGM_FI_DEV_XID_ERRORS) > 100",
+        scenario="engine_errors",
+        caught_by="test_a_failing_engine_is_detected",
+        only="failing_engine_is_detected",
+    ),
     # Burn alerts and what they read.
     _lost_api(
         "fast-burn-waits-two-minutes",
@@ -119,6 +139,16 @@ MONITORING: tuple[SubjectDefect, ...] = (
         f"query: {ALL}",
         f"query: {OK}",
         caught_by="TruthsDisagree",
+    ),
+    _defect(
+        "refused-is-good",
+        "a request that was told to come back later counts as a good one",
+        SLOS,
+        AVAILABILITY,
+        AVAILABILITY.replace('="ok"', '=~"ok|http_429"'),
+        scenario="request_saturation",
+        caught_by="TruthsDisagree",
+        only="saturation_is_detected",
     ),
     # Scrapes.
     _lost_api(

@@ -7,21 +7,6 @@ from truth.defects import Patch, SubjectDefect
 RULES = "stack/remediation.yaml"
 CODE = "stack/services/lab_remediator"
 GUARDS = "_hold, _unknown, _quarantine, _grace, _cooldown, _detector, _one_at_a_time, _cap, _dry_run,"
-STEPS = """\
-      ) and on (replica)
-        label_replace(increase(vllm:iteration_tokens_total_count[3s]) == 0, "replica", "$1", "service", "(.+)")
-    by: replica
-"""
-NO_DATA = """\
-    if not marks or not marks[-1][1]:
-        return None
-"""
-NO_DATA_IS_BAD = """\
-    if not marks:
-        return Evidence(signal=condition.signal, value="absent", at=view.now)
-    if not marks[-1][1]:
-        return None
-"""
 REHEARSAL = """\
 rules:
   - name: rehearsal
@@ -30,27 +15,6 @@ rules:
     evidence: [{signal: replicas-good}]
     action: restart
   # Stopped"""
-ACT = "            started = await self._docker.act(service, action)\n"
-ACT_ON_THE_LAST = """\
-            replicas = self._policy.replicas
-            started = await self._docker.act(replicas[-1] if service in replicas else service, action)
-"""
-LOOK = """\
-        await self.watch.look_at(service)
-        self._ended("""
-WRITE_AND_LOOK = """\
-        await self.watch.look_at(service)
-        self._write(
-            Entry(
-                at=time.time(),
-                event="intent",
-                incident=intent.incident,
-                rule=intent.rule,
-                service=service,
-                action=action,
-            )
-        )
-        self._ended("""
 
 
 def _defect(
@@ -88,6 +52,11 @@ REMEDIATOR: tuple[SubjectDefect, ...] = (
             "- name: replica-hung\n    services: [model-1, model-2]",
             "- name: replica-hung\n    services: [api]",
         ),
+    ),
+    _hung_stays(
+        "silence-is-a-good-answer",
+        "the remediator's own probe takes no answer for a good one",
+        (f"{CODE}/clients.py", "value=float(0 < status < 400)", "value=float(status < 400)"),
     ),
     _defect(
         "rule-left-from-a-rehearsal",
@@ -138,5 +107,16 @@ REMEDIATOR: tuple[SubjectDefect, ...] = (
         caught_by="test_two_hung_replicas_are_not_touched",
         only="not_touched",
     ),
-    # Acting, and the memory of it.
+    _defect(
+        "running-is-proof-of-death",
+        "the detector guard takes a running container for proof, and a stopped one for doubt",
+        (
+            f"{CODE}/guards.py",
+            "proven = container is not None and container.state in STOPPED",
+            "proven = container is not None and container.state not in STOPPED",
+        ),
+        scenario="both_hung",
+        caught_by="test_two_hung_replicas_are_not_touched",
+        only="not_touched",
+    ),
 )
