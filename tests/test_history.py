@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_llmchaos.errors import BadScenario, TooFewSamples
+from pytest_llmchaos.errors import BadScenario, OpenRequests, TooFewSamples
 from pytest_llmchaos.model import OUTCOMES, Sample
 from pytest_llmchaos.stats.quantiles import Quantiles, nth
 from pytest_llmchaos.stats.recovery import CallersSaw, callers_from
 from pytest_llmchaos.stats.windows import (
     LatencyTargets,
+    Part,
+    around,
     first_unknown_s,
     unserved_s,
     windows,
@@ -92,6 +94,46 @@ def test_a_request_that_its_caller_gave_up_early_is_no_failure_and_no_answer_and
     assert "left" not in one(seen).outcomes
     assert callers_from(seen, 0, 2, LIMITS, 40) == CallersSaw(suffered=False, good_s=2)
     assert first_unknown_s(seen) == math.inf
+
+
+class TestCallersWhoAllLeave:
+    """A service that hangs and callers who leave before they could tell: nobody saw a failure, and nobody an answer."""
+
+    HUNG = tuple(sample(5 + i / 2, "left", ttft_s=None) for i in range(16))
+
+    def seen(self, *hung):
+        return [*(sample(i / 2) for i in range(10)), *hung, *(sample(13 + i / 2) for i in range(14))]
+
+    def test_prove_nothing_of_a_service_that_showed_them_no_token(self):
+        window = one(self.seen(*self.HUNG))
+
+        assert (window.offered, window.left, window.unknown) == (24, 16, 12)  # callers a second away stayed for four
+        for claim in (
+            lambda: window.failed == 0,
+            lambda: window.availability >= 0.9,
+            lambda: window.ttft_s.p95 <= 1,
+            lambda: window.goodput_ratio >= 0.9,
+        ):
+            with pytest.raises(OpenRequests, match="left"):
+                claim()
+        assert window.availability >= 0.5  # whatever they would have met
+
+    def test_around_a_fault_they_are_unknown_where_they_were_due(self):
+        before, during, after = around(
+            self.seen(*self.HUNG), Part("before", 0, 5), Part("during", 5, 13), Part("after", 13, 20), LIMITS
+        )
+
+        assert (before.unknown, during.unknown, after.unknown) == (0, 12, 0)
+
+    def test_say_no_more_than_a_caller_who_stayed_beside_them(self):
+        patient = (sample(due) for due in (6, 8, 10, 12))
+        failed = (sample(due, "timeout") for due in (6, 8, 10, 12))
+
+        assert one(self.seen(*self.HUNG, *patient)).failed == 0
+        assert one(self.seen(*self.HUNG, *failed)).failed == 4
+
+    def test_a_caller_who_saw_a_token_knows_that_the_service_works(self):
+        assert one(self.seen(*(replace(s, first_s=s.due_s + 0.1) for s in self.HUNG))).failed == 0
 
 
 def test_a_second_is_unserved_if_something_was_due_in_it_and_nothing_was_answered():

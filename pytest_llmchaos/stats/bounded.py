@@ -52,7 +52,7 @@ class BoundedFloat(float):
     """A float of a window. Its comparisons raise where they prove nothing; its arithmetic is plain.
 
     `low` and `high` are what the value becomes by the best and the worst end of requests
-    that were still open when the load ended.
+    of which the end is not known: still open when the load ended, or left by impatient callers.
     """
 
     scale: Scale
@@ -137,8 +137,9 @@ class BoundedFloat(float):
     def _require_known(self, claim: str, is_known: bool) -> None:
         if not is_known:
             raise OpenRequests(
-                f"{self.scale.what} {claim} depends on requests that were still open when the load ended: by their end it "
-                f"lies between {self.low:.6g} and {self.high:.6g}; lower the latency targets, or offer load for longer"
+                f"{self.scale.what} {claim} depends on requests that were still open when the load ended, or that all callers "
+                f"of their second left: by their end it lies between {self.low:.6g} and {self.high:.6g}; lower the latency "
+                "targets, offer load for longer, or let some callers stay (impatient_ratio=0.5)"
             )
 
 

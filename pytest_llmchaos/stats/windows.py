@@ -2,7 +2,8 @@
 
 A failed request counts as slower than every answer (right-censored): an outage can make no quantile look better.
 A request that the end of the load cut off while it could still have become good (`cancelled`) is unknown. One that its
-caller gave up early (`left`) counts nowhere.
+caller gave up early (`left`) counts nowhere, unless it saw no token at a time at which no other caller stayed: then only
+a caller who waited could have told a slow service from one that hangs, and it is unknown as well.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import math
 import sys
 from array import array
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,17 +44,20 @@ class LatencyTargets:
 
 
 DEFAULT_TARGETS = LatencyTargets()
+# A caller who stayed speaks for those who were due so close to it and left.
+SPEAKS_WITHIN_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
     """What callers saw of a part of a load's requests. `good` met every latency bound.
 
-    `unknown` requests were open when the load ended and younger than their limits. They
-    are in no other number, and a comparison that depends on their end raises.
+    `unknown` requests were open when the load ended and younger than their limits, or were
+    left without a token while no other caller stayed. They are in no share, count or
+    quantile, and a comparison that depends on their end raises.
     `could_offer` requests could have been due in the window at its longest: a window that
     ends with the recovery is short because the service was quick.
-    `left` requests were given up by impatient callers while they could still become good; no other number has them.
+    `left` requests were given up by impatient callers while they could still become good.
     `refused` requests were answered with 429 or 503, of which `unhinted` ones without a valid Retry-After.
     The values of a window that still runs (`is_live`) are plain numbers.
     """
@@ -194,11 +199,11 @@ def parts(
 ) -> tuple[Window, ...]:
     """One window per part, by due time."""
     columns = columns_of(samples)
-    good_ones = _good(columns, limits)
+    judged = _Judged(columns=columns, good=_good(columns, limits), mute=_mute(columns))
     made = []
     for part in wanted:
         inside = [part.from_s <= due < part.to_s for due in columns.due_s]
-        made.append(_window(columns, good_ones, inside, part))
+        made.append(_window(judged, inside, part))
     return tuple(made)
 
 
@@ -211,17 +216,40 @@ def around(
     when the fault struck: it belongs to `during`. Any other belongs where it was due.
     """
     columns = columns_of(samples)
-    good_ones = _good(columns, limits)
+    judged = _Judged(columns=columns, good=_good(columns, limits), mute=_mute(columns))
     times = list(zip(columns.due_s, columns.end_s, strict=True))
     struck_s, over_s = during.from_s, during.to_s
     unharmed = [before.from_s <= due < struck_s and end < struck_s for due, end in times]
     harmed = [before.from_s <= due < over_s and not (due < struck_s and end < struck_s) for due, end in times]
     later = [over_s <= due < after.to_s for due, _ in times]
     return (
-        _window(columns, good_ones, unharmed, before),
-        _window(columns, good_ones, harmed, during),
-        _window(columns, good_ones, later, after),
+        _window(judged, unharmed, before),
+        _window(judged, harmed, during),
+        _window(judged, later, after),
     )
+
+
+class _Judged(NamedTuple):
+    """The samples, which of them were good, and which were left without a word while no other caller stayed."""
+
+    columns: Columns
+    good: list[bool]
+    mute: list[bool]
+
+
+def _mute(columns: Columns) -> list[bool]:
+    """For each sample whether its caller left before a token, and nobody due within a second of it stayed to the end."""
+    mute = [code == LEFT and first < 0 for code, first in zip(columns.outcomes, columns.first_s, strict=True)]
+    if not any(mute):
+        return mute
+    ends = zip(columns.due_s, columns.outcomes, strict=True)
+    stayed = sorted(due for due, code in ends if code not in (CANCELLED, LEFT))
+
+    def is_alone(due_s: float) -> bool:
+        at = bisect_left(stayed, due_s - SPEAKS_WITHIN_S)
+        return at == len(stayed) or stayed[at] > due_s + SPEAKS_WITHIN_S
+
+    return [is_mute and is_alone(due_s) for is_mute, due_s in zip(mute, columns.due_s, strict=True)]
 
 
 def _good(columns: Columns, limits: LatencyTargets) -> list[bool]:
@@ -234,12 +262,14 @@ def _good(columns: Columns, limits: LatencyTargets) -> list[bool]:
     ]
 
 
-def _window(columns: Columns, good_ones: list[bool], inside: list[bool], part: Part) -> Window:
+def _window(judged: _Judged, inside: list[bool], part: Part) -> Window:
     """The window of the samples that are `inside`."""
     if not part.from_s <= part.to_s:
         raise BadScenario(f"window {part.name!r} must end after it begins, got {part.from_s!r} to {part.to_s!r}")
+    columns = judged.columns
     counts = Counter(compress(columns.outcomes, inside))
     unknown, left = counts.pop(CANCELLED, 0), counts.pop(LEFT, 0)
+    unknown += sum(compress(judged.mute, inside))
     refusals = Counter(compress(columns.refusals, inside))
     ok = [code == OK for code in columns.outcomes]
     ok = list(map(and_, inside, ok))
@@ -258,7 +288,7 @@ def _window(columns: Columns, good_ones: list[bool], inside: list[bool], part: P
         to_s=part.to_s,
         offered=offered,
         ok=answered,
-        good=sum(compress(good_ones, inside)),
+        good=sum(compress(judged.good, inside)),
         outcomes={OUTCOMES[code]: count for code, count in counts.items()},
         ttft_s=quantiles("ttft_s", map(sub, first_s, due_s)),
         e2e_s=quantiles("e2e_s", map(sub, end_s, due_s)),
