@@ -183,6 +183,50 @@ class TestVictims:
 
         assert judged(known(watched={"api": Watched(sightings=(seen,))})).took_s == 1.2
 
+    def test_a_gateway_that_had_not_noticed_yet_that_it_was_gone_has_not_seen_it_back(self, judged):
+        points = ((9.5, True), (10.5, True), (11.5, True), (12.5, False), (34.5, False), (35.5, True), (49.5, True))
+        watched = {"api": Watched(sightings=(Sightings(what="used by the gateway", points=points),))}
+
+        assert judged(known(watched=watched)) == Recovery(took_s=25.5, resolution_s=1.0)
+
+    @pytest.mark.parametrize("until_s", [20, 39.5])
+    def test_one_that_drops_out_before_our_revert_is_not_back(self, judged, until_s):
+        points = tuple((9.5 + i, 9.5 + i < 10 or 11 < 9.5 + i < until_s) for i in range(41))
+        watched = {
+            "api": Watched(sightings=(Sightings(what="scraped by Prometheus", points=points, may_lose_one=True),))
+        }
+
+        found = judged(known(watched=watched))
+
+        assert found.why_not == (
+            "api was not scraped by Prometheus when the instrument reverted the fault, 30.0 s after it"
+        )
+
+    def test_one_that_takes_no_part_after_it_was_back_has_relapsed(self, judged):
+        points = tuple((9.5 + i, 9.5 + i != 10.5 and not 44 < 9.5 + i < 46) for i in range(41))
+        watched = {"api": Watched(sightings=(Sightings(what="used by the gateway", points=points),))}
+
+        found = judged(known(watched=watched))
+
+        assert (found.took_s, found.relapsed_s) == (None, 34.5)
+        assert "but a victim went down, or took no part, again" in found.why_not
+
+    def test_a_watcher_that_never_saw_it_take_part_sees_no_relapse(self, judged):
+        seen = Sightings(what="used by the gateway", points=((9.5, False), (20.5, False), (45.5, False)))
+
+        assert judged(known(watched={"api": Watched(sightings=(seen,))})) == Recovery(took_s=1.2, resolution_s=0.0)
+
+    @pytest.mark.parametrize(
+        ("lost", "took_s"),
+        [((20.5,), 1.5), ((45.5,), 1.5), ((49.5,), 1.5), ((20.5, 21.5), 12.5), ((11.5,), 2.5)],
+        ids=["between good ones", "after our revert", "the last of all", "two in a row", "the first since its return"],
+    )
+    def test_a_single_scrape_that_got_lost_is_no_absence(self, judged, lost, took_s):
+        points = tuple((9.5 + i, 9.5 + i != 10.5 and 9.5 + i not in lost) for i in range(41))
+        scraped = Sightings(what="scraped by Prometheus", points=points, may_lose_one=True)
+
+        assert judged(known(watched={"api": Watched(sightings=(scraped,))})).took_s == took_s
+
     @pytest.mark.parametrize(
         "events",
         [
@@ -208,7 +252,10 @@ class TestVictims:
         found = judged(known(events=(*DIED_AND_STARTED, again, event(44.1, "start", "db"))))
 
         assert (found.took_s, found.relapsed_s) == (None, 34.0)
-        assert "the service came back 1.2 s after the fault, but a victim went down again" in found.why_not
+        assert (
+            "the service came back 1.2 s after the fault, but a victim went down, or took no part, again"
+            in found.why_not
+        )
 
     def test_each_must_be_back(self, judged):
         both = hit("api", "model-1")

@@ -57,8 +57,12 @@ def take_part(lab: Lab, record: Record, injected: Injected, *, must: bool) -> bo
 
 
 def _sightings(record: Record, scrapes: Sequence[Series], uses: Sequence[Series]) -> tuple[Sightings, ...]:
-    found = (("scraped by Prometheus", scrapes), ("used by the gateway", uses))
-    return tuple(Sightings(what=what, points=_points(record, series)) for what, series in found if series)
+    found = (("scraped by Prometheus", scrapes, True), ("used by the gateway", uses, False))
+    return tuple(
+        Sightings(what=what, points=_points(record, series), may_lose_one=may_lose_one)
+        for what, series, may_lose_one in found
+        if series
+    )
 
 
 def _service_of(series: Series) -> str:

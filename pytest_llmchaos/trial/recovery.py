@@ -28,10 +28,28 @@ OVER_EVERY_S = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Sightings:
-    """What one watcher saw of one victim at each look: whether it took part. Times are on the trial's clock."""
+    """What one watcher saw of one victim at each look: whether it took part. Times are on the trial's clock.
+
+    `may_lose_one`: a single bad look between good ones is one that got lost, as a scrape on a busy machine.
+    """
 
     what: str
     points: tuple[tuple[float, bool], ...]
+    may_lose_one: bool = False
+
+    def has_a_say(self, fault_s: float) -> bool:
+        """Whether it saw the victim take part at its last look before the fault. One that did not never does."""
+        before = [is_good for at_s, is_good in self.points if at_s < fault_s]
+        return bool(before) and before[-1]
+
+    def bad_looks(self, since_s: float) -> list[float]:
+        """The times of the looks from then on at which the victim did not take part."""
+        inside = [(at_s, is_good) for at_s, is_good in self.points if at_s >= since_s]
+        return [at_s for i, (at_s, is_good) in enumerate(inside) if not (is_good or self._is_lost(inside, i))]
+
+    def _is_lost(self, looks: Sequence[tuple[float, bool]], i: int) -> bool:
+        """Whether the looks beside a bad one were good, as far as there are any; the first of all has seen no return."""
+        return self.may_lose_one and i > 0 and all(is_good for _, is_good in (looks[i - 1], *looks[i + 1 : i + 2]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +134,7 @@ def recovery(record: Record, plan: TrialPlan, injected: Injected, known: Known) 
         late = f"only after the instrument's own revert at {reverted_s - fault_s:.1f} s"
         lost = last.at_s <= reverted_s
         return _none(
-            f"{took}, but {'a victim went down again' if lost else late}",
+            f"{took}, but {'a victim went down, or took no part, again' if lost else late}",
             _after(fault_s, down_s) if lost else relapsed_s,
         )
     return _recovered(last, fault_s, relapsed_s)
@@ -221,30 +239,28 @@ def victim_back(
 
 
 def _seen_again(seen: Sightings, fault_s: float, since_s: float, until_s: float, *, must: bool) -> Back | None:
-    """The first look at which a victim took part again. `must`: it was down, so a look from before its return says nothing.
+    """The look from which on a victim took part to the end. `must`: it was down, so a look from before its return says nothing.
 
-    A watcher that did not see it take part before the fault has nothing to say: it never does.
+    A good look before a bad one is no return: a gateway may not have noticed yet that its replica was gone.
     """
-    before = [is_good for at_s, is_good in seen.points if at_s < fault_s]
-    if not before or not before[-1]:
+    if not seen.has_a_say(fault_s):
         return Back(at_s=fault_s)
-    last_look_s, missed = since_s, must
-    for at_s, is_good in seen.points:
-        if not since_s <= at_s <= until_s:
-            continue
-        if is_good and missed:
-            return Back(at_s=at_s, resolution_s=at_s - last_look_s)
-        missed = missed or not is_good
-        last_look_s = at_s
-    return None if missed else Back(at_s=fault_s)
+    bad_s = [at_s for at_s in seen.bad_looks(since_s) if at_s <= until_s]
+    if not (bad_s or must):
+        return Back(at_s=fault_s)
+    from_s = bad_s[-1] if bad_s else since_s
+    good_s = [at_s for at_s, is_good in seen.points if is_good and from_s <= at_s <= until_s]
+    return Back(at_s=good_s[0], resolution_s=good_s[0] - from_s) if good_s else None
 
 
 def _down_again_s(record: Record, injected: Injected, known: Known, from_s: float) -> float | None:
-    """When a victim ended or was found unhealthy after it had been back, up to the trial's end."""
+    """When a victim first ended, was unhealthy or took no part again after it had been back, up to the trial's end."""
+    down: list[float] = []
     for victim in injected.victims:
         for event in known.victims.events:
-            at_s = record.at_s(event.at_unix_s)
             sick = event.action == "health_status" and event.attributes.get("detail") == "unhealthy"
-            if event.service == victim and from_s < at_s <= known.ended_s and (sick or event.action in DOWN):
-                return at_s
-    return None
+            if event.service == victim and (sick or event.action in DOWN):
+                down.append(record.at_s(event.at_unix_s))
+        for seen in known.victims.watched.get(victim, UNWATCHED).sightings:
+            down += seen.bad_looks(from_s) if seen.has_a_say(known.fault_s) else ()
+    return min((at_s for at_s in down if from_s < at_s <= known.ended_s), default=None)
