@@ -150,6 +150,54 @@ def test_prometheus_is_asked_about_the_victim_and_nobody_else(fault):
     assert ('"model-1"' in runtime.asked[0]) != (fault.primitive.kind == "corrupted_output")
 
 
+@pytest.mark.parametrize(
+    ("fault", "query"),
+    [
+        (faults.gpu_saturation("model-1", share=0.5), 'DCGM_FI_DEV_GPU_UTIL{service="model-1"} >= 47.5'),
+        (
+            faults.gpu_exhaustion("model-1", what="kv_cache", ratio=0.5),
+            'vllm:kv_cache_usage_perc{service="model-1"} >= 0.495',
+        ),
+        (faults.xid("model-1", code=48, engine="errors"), 'DCGM_FI_DEV_XID_ERRORS{service="model-1"} == 48'),
+        (faults.xid("model-1", code=13, engine="survives"), 'DCGM_FI_DEV_XID_ERRORS{service="model-1"} == 13'),
+        (faults.cpu_fallback("model-1"), 'DCGM_FI_DEV_FB_USED{service="model-1"} == 0'),
+        (faults.thermal_throttling("model-1"), 'DCGM_FI_DEV_CLOCK_THROTTLE_REASONS{service="model-1"} > 1'),
+        (
+            faults.corrupted_output("model-1"),
+            'sum(increase(llmchaos_caller_requests_total{outcome="corrupted"}[5s])) > 0',
+        ),
+        (faults.memory_leak("model-1"), 'delta(process_resident_memory_bytes{service="model-1"}[4s]) > 1e6'),
+        (faults.hang("model-1"), lab_subject("sim").witness_query("hang", "model-1")),
+        (faults.slow_load("model-1"), lab_subject("sim").witness_query("slow_load", "model-1")),
+    ],
+    ids=str,
+)
+def test_prometheus_is_asked_for_what_a_fault_of_that_strength_shows(fault, query):
+    one = primitive(fault)
+    runtime = Scripted(in_force(one.kind, requests=2.0, bytes=4096.0), signal=0.75)
+
+    proof = one.observed(runtime, "model-1", 1000.0)
+
+    assert runtime.asked == [query]
+    counted = {"requests": ", requests=2", "bytes": ", bytes=4096"}.get(one.counter, "")
+    assert proof.witness == f"the engine says {one.kind} f1 is in force{counted}; Prometheus: {query} is 0.75"
+
+
+@pytest.mark.parametrize(("for_s", "lease_s"), [(0.0, 300.0), (299.0, 300.0), (300.5, 300.5), (3600.0, 3600.0)])
+def test_a_lease_is_lengthened_where_a_trial_takes_longer_and_never_shortened(for_s, lease_s):
+    fault = faults.hang("model-1")
+
+    assert fault.with_lease(for_s).strength == {"lease_s": lease_s}
+    assert faults.xid("model-1").with_lease(for_s) == faults.xid("model-1")
+
+
+def test_a_lease_beyond_the_longest_is_refused_with_the_fault():
+    with pytest.raises(
+        BadScenario, match=r"may need 'hang model-1' for 3600\.5 s, .* every fault after 3600 s: shorten"
+    ):
+        faults.hang("model-1").with_lease(3600.5)
+
+
 @pytest.mark.parametrize("fault", ON_ENGINE, ids=str)
 def test_a_fault_from_before_or_one_that_has_ended_is_no_proof(fault):
     one = primitive(fault)

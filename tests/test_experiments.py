@@ -221,8 +221,17 @@ def test_a_list_of_faults_is_one_trial_each():
             ["gpu_saturation(share=0.5) model-1", "gpu_saturation(share=0.8) model-1"],
         ),
         ([CPU, faults.limit_cpu("model-1", cores=0.5)], ["limit_cpu api", "limit_cpu model-1"]),
+        (
+            [faults.limit_cpu("api", cores=cores) for cores in (0.5, 0.1, 0.3)],
+            ["limit_cpu(cores=0.5) api", "limit_cpu(cores=0.1) api", "limit_cpu(cores=0.3) api"],
+        ),
+        (
+            [faults.corrupted_output("model-1", how=how, share=1) for how in ("wrong", "garbage")],
+            ["corrupted_output(how=wrong) model-1", "corrupted_output(how=garbage) model-1"],
+        ),
+        ([KILL, faults.pause("api"), CPU], ["kill api", "pause api", "limit_cpu api"]),
     ],
-    ids=["cores", "fate", "share", "another target needs no more"],
+    ids=["cores", "fate", "share", "another target needs no more", "three", "what is equal stays away", "other kinds"],
 )
 def test_faults_that_differ_in_strength_alone_have_it_in_their_names(alike, names):
     assert [

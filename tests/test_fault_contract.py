@@ -146,6 +146,7 @@ def test_a_pattern_draws_one_of_several_by_the_seed():
 def test_no_fault_injects_nothing():
     assert faults.none().plan(random.Random(1), SERVICES) == ()
     assert str(faults.none()) == "none"
+    assert (faults.none().blast_radius, faults.none().needs, faults.none().target) == (0, frozenset(), "")
 
 
 def test_a_sequence_keeps_its_gaps():

@@ -150,7 +150,16 @@ GOOD = MODULE.replace("live_migration", "stun")
             "from pytest_llmchaos import faults\ndef stun(target):\n    return faults.kill(['api', 'model-1'])",
             "has kind='kill'",
         ),
+        (
+            "from pytest_llmchaos.faults import kill as k, sequence as s\nstun = lambda x: s(k(x), then=k(x), after_s=1)",
+            "got Together without inject",
+        ),
         (GOOD.replace("def healed", "def heeled"), "got OnTarget without healed"),
+        (GOOD.replace("def healed", "def heeled").replace("def undo", "def redo"), "got OnTarget without undo"),
+        (
+            GOOD.replace('kind: ClassVar[str] = "stun"', 'kind: ClassVar[str] = "zap"'),
+            "has kind='zap', expected 'stun'",
+        ),
         (
             GOOD.replace('kind: ClassVar[str] = "stun"', 'kind: ClassVar[str] = "daze"'),
             "has kind='daze', expected 'stun'",
@@ -160,9 +169,18 @@ GOOD = MODULE.replace("live_migration", "stun")
             GOOD.replace('frozenset({"pause", "unpause", "events"})', '"pause"'),
             "has needs='pause', expected a frozenset",
         ),
+        (GOOD.replace('frozenset({"pause", "unpause", "events"})', "frozenset({'pause', 7})"), "expected a frozenset"),
+        (
+            GOOD.replace('frozenset({"pause", "unpause", "events"})', "frozenset({'pause', ' '})"),
+            "expected a frozenset",
+        ),
         (GOOD.replace('"passing"', '"short"'), "has lifetime='short', expected 'lasting' or 'passing'"),
         (GOOD.replace('"kernel"', '"perfect"'), "has fidelity='perfect', expected one of real, kernel"),
         (GOOD.replace("    expects", "    expected"), "has expects=None, expected the signal that should show it"),
+        (
+            re.sub("expects: ClassVar.*", "expects = ' '", GOOD),
+            "has expects=' ', expected the signal that should show it",
+        ),
         (GOOD.replace('Undo(op="ensure_unpaused"', 'Undo(op="thaw"'), "expected an Undo whose op is one of engine_end"),
         (GOOD.replace('Undo(op="ensure_unpaused", service=victim)', "None"), "is undone by None"),
     ],
@@ -192,6 +210,7 @@ def test_one_package_twice_on_the_path_is_one(tmp_path, asked):
 
     assert asked(*sites) == "stun api"
     assert str(faults.foreign("stun")("api")) == "stun api"
+    assert (faults.stun.__name__, faults.stun.__doc__) == ("stun", faults.foreign("stun").__wrapped__.__doc__)
     assert dir(faults) == sorted([*faults.__all__, "stun"])
     assert faults.foreign_names() == ["stun"]
 

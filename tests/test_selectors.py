@@ -32,6 +32,22 @@ from pytest_llmchaos.slo.selectors import expected_of
         (r'a_total{b="\777"}', "escapes"),
         ('a_total{__name__="b_total"}', "without __name__"),
         ('a_total{c="d",__name__!="b_total"}', "without __name__"),
+        (r'a_total{b=~"*"}', "regular expressions"),
+        (r'a_total{b=~"a("}', "regular expressions"),
+        (r'a_total{b=~"a{2,1}"}', "regular expressions"),
+        (r'a_total{b=~"a{2,1001}"}', "regular expressions"),
+        (r'a_total{b=~"a{99999999999}"}', "regular expressions"),
+        (rf'a_total{{b=~"{"(" * 20000}a{")" * 20000}"}}', "regular expressions"),
+        (r'a_total{b=~"\050"}', "regular expressions"),
+        (r'a_total{b=~"\x5b"}', "regular expressions"),
+        (r'a_total{b=~"\u005b"}', "regular expressions"),
+        (r'a_total{b=~"\U0000005b"}', "regular expressions"),
+        (r'a_total{b="\!"}', "escapes"),
+        (r'a_total{b="\400"}', "escapes"),
+        (r'a_total{b="\udfff"}', "escapes"),
+        (r'a_total{b="\U0000d800"}', "escapes"),
+        (r'a_total{b="\U00110000"}', "escapes"),
+        (r'a_total{b="a\\\q"}', "escapes"),
         ("inf", "no word of PromQL"),
         ("On", "no word of PromQL"),
         ('bool{a="b"}', "no word of PromQL"),
@@ -45,6 +61,10 @@ from pytest_llmchaos.slo.selectors import expected_of
         (r'a_total{b=~"(?P<n>a){2,1000}"}', None),
         (r'a_total{b="\a\t\\\"\x41\u00e9\101"}', None),
         (r"""a_total{b='it"s', c='it\'s'}""", None),
+        (r'a_total{b=~"a{,99999999999}|[[:alpha:]{99999999999}]|a{01001}|a{2,}|a{1000}"}', None),
+        (r'a_total{b="\000\377\x00\ud7ff\ue000\uffff\U0001F600\U0010ffff"}', None),
+        (r'a_total{b="\x28",c="(",d!="*"}', None),
+        ('a_total{A="b",_="c"}', None),
         ("by", None),
         ("on:x", None),
     ],
@@ -59,3 +79,17 @@ def test_is_refused_where_prometheus_refuses_it(tmp_path: Path, selector: str, e
     said = expected_of(selector)
     assert (done.returncode == 0) == (said is None), done.stdout + done.stderr
     assert said is None if expected is None else said is not None and expected in said
+
+
+@pytest.mark.parametrize(
+    ("selector", "said"),
+    [
+        ('bool{a="b"}', "a metric whose name is no word of PromQL, as bool is"),
+        ('a_total{c="d",__name__="b"}', "without __name__, for it names the metric already (a_total)"),
+        (r'a_total{c="\q"}', r'with texts whose escapes Prometheus knows, unlike "\q" (write a backslash twice)'),
+        ('a_total{c=~"("}', 'with regular expressions that Prometheus takes (RE2), unlike "("'),
+        ("sum(a_total)", 'metric_total{label="value"} without functions (the arithmetic is added here)'),
+    ],
+)
+def test_says_what_of_it_is_wrong(selector: str, said: str) -> None:
+    assert expected_of(selector) == said

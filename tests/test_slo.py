@@ -137,12 +137,25 @@ class TestFile:
                 "target: 0.995\n    - target: 0.9",
                 r"20:5: .*exactly one objective.*got a sequence of 2",
             ),
+            ("target: 0.995", "target: 0", "20:15: .*target must be a share above 0 and below 1 .* got '0'"),
+            ("target: 0.995", "target: -0.5", "20:15: .*target must be a share .* got '-0.5'"),
+            ("target: 0.995", "target: 1.5", "20:15: .*target must be a share .* got '1.5'"),
+            ("target: 0.995", "target: !!float [1]", "20:15: .*target must be a number, got a sequence of 1"),
+            ("target: 0.995", "target: true", "20:15: .*target must be a number, got 'true'"),
+            (
+                "  objectives:\n    - target: 0.995",
+                "  objectives: []",
+                "19:15: .*exactly one objective.* a sequence of 0",
+            ),
             ("target: 0.995", "goal: 0.995", r"20:7: a key of spec.objectives\[0\] must be one of displayName, target"),
             ("duration: 4w", "duration: 1 month", r"17:17: .*duration must be a duration such as 30d.*'1 month'"),
             ("duration: 4w", "duration: 0d", "17:17: .*duration must be"),
             ("isRolling: true", "isRolling: false", r"18:18: .*isRolling must be true \(calendar"),
             ("isRolling: true", "isRolling: maybe", "18:18: .*isRolling must be true or false, got 'maybe'"),
+            ("isRolling: true", "isRolling: !own true", "18:18: .*isRolling must be true or false, got 'true'"),
+            ("isRolling: true", "isRolling: !!bool [yes]", "18:18: .*must be true or false, got a sequence of 1"),
             ("      isRolling: true", "      isRolling: true\n    - duration: 30d", "17:5: .*exactly one window"),
+            ("    - duration: 4w\n      isRolling: true\n", "    []\n", "17:5: .*exactly one window"),
             (
                 "budgetingMethod: Occurrences",
                 "budgetingMethod: Timeslices",
@@ -152,7 +165,8 @@ class TestFile:
             ("type: Prometheus", "type: Datadog", "27:19: .*type must be 'Prometheus', got 'Datadog'"),
             ("openslo/v1", "openslo/v2", "1:13: apiVersion must be 'openslo/v1', got 'openslo/v2'"),
             ("kind: SLO", "kind: Service", "2:7: kind must be 'SLO'"),
-            ("name: availability", "name: Availability", "4:9: name must be lower-case words"),
+            ("name: availability", "name: Availability", "^slo.yaml:4:9: name must be lower-case words"),
+            ("name: availability", "name:  Availability", "^slo.yaml:4:10: name must be lower-case words"),
             ("name: availability", 'name: ""', "4:9: metadata.name must be a text"),
             (
                 "query: asked_total\n",
@@ -174,7 +188,26 @@ class TestFile:
             ("  service: lab", "  service: lab\n  service: lab", "12:3: a key of spec must be given once"),
             ("    - target: 0.995", "    target: 0.995", "20:5: spec.objectives must be a list, got a mapping of 1"),
             ("      ratioMetric:\n", "      - ratioMetric:\n", "23:7: .*indicator.spec must be a mapping"),
-            ("kind: SLO", "kind: [SLO", r"must be YAML, got"),
+            ("kind: SLO", "kind: [SLO", r"^slo.yaml:3:9: must be YAML, got: expected ',' or '\]', but got ':'$"),
+            ("kind: SLO", "kind: *SLO", r"^slo.yaml:2:7: must be YAML, got: found undefined alias 'SLO'$"),
+            ("kind: SLO", f"kind: {'x' * 79}yz", "2:7: kind must be 'SLO', got 'x{79}y'$"),
+            ("kind: SLO", "kind: {}", "2:7: kind must be a text, got a mapping of 0"),
+            (
+                "    spec:\n      ratioMetric",
+                "    spec: {}\n    metadata:\n      ratioMetric",
+                "22:11: .* it has nothing$",
+            ),
+            ("  name: availability\n", "", "4:3: metadata must have 'name', it has annotations, displayName$"),
+            (
+                "apiVersion: openslo/v1\n",
+                "",
+                "^slo.yaml:1:1: the document must have 'apiVersion', it has kind, metadata, spec$",
+            ),
+            (
+                "kind: SLO",
+                "kinds: SLO",
+                "2:1: a key of the document must be one of apiVersion, kind, metadata, spec, got",
+            ),
             ("kind: SLO", "kind: " + "[" * 3000, "slo.yaml: must be YAML that is nested a few levels deep"),
             ("duration: 4w", f"duration: {'9' * 400}d", "17:17: .*duration must be a duration .* of at most 3660d"),
             ("duration: 4w", f"duration: {'9' * 5000}d", "17:17: .*duration must be a duration"),
@@ -183,6 +216,7 @@ class TestFile:
             ('"2.5"', "inf", "8:33: .*must be seconds above 0"),
             ('"2.5"', "1e999", "8:33: .*must be seconds above 0"),
             ('"2.5"', "nan", "8:33: .*must be seconds above 0"),
+            ('"2.5"', "0", "8:33: .*must be seconds above 0"),
             ("target: 0.995", "target: 0.9999999999999999", "20:15: .*target must be a share .* by 1e-12 at least"),
             (
                 "query: asked_total\n",
@@ -200,6 +234,44 @@ class TestFile:
 
         with pytest.raises(InvalidSlo, match=said):
             load_slos(ONE.replace(old, new, 1), "slo.yaml")
+
+    @pytest.mark.parametrize(
+        ("duration", "days"), [("1d", 1), ("3660d", 3660), ("4w", 28), ("12h", 0.5), ("1h", 1 / 24), ("00030d", 30)]
+    )
+    def test_has_windows_of_days_weeks_or_hours(self, duration: str, days: float) -> None:
+        (slo,) = load_slos(ONE.replace("4w", duration), "slo.yaml")
+
+        assert slo.window_days == days
+
+    @pytest.mark.parametrize(("said", "fires"), [("true", True), ("false", False)])
+    def test_says_whether_alerts_fire(self, said: str, fires: bool) -> None:
+        (slo,) = load_slos(ONE.replace('"false"', f'"{said}"'), "slo.yaml")
+
+        assert slo.alerts is fires
+
+    @pytest.mark.parametrize(("said", "bound_s"), [("0.5", 0.5), ("1e-3", 0.001), ("60", 60), (".25", 0.25)])
+    def test_has_bounds_of_any_seconds(self, said: str, bound_s: float) -> None:
+        (slo,) = load_slos(ONE.replace("2.5", said), "slo.yaml")
+
+        assert slo.threshold_s == bound_s
+
+    def test_may_leave_the_least_budget(self) -> None:
+        (slo,) = load_slos(ONE.replace("0.995", "0.999999999999"), "slo.yaml")
+
+        assert slo.error_budget == 1e-12
+
+    def test_has_several_slos_in_its_order(self) -> None:
+        text = "---\n".join(ONE.replace("name: availability", f"name: {name}") for name in ("zeal", "ardour", "calm"))
+
+        assert [slo.name for slo in load_slos(text, "slo.yaml")] == ["zeal", "ardour", "calm"]
+
+    def test_is_called_by_its_path_or_by_the_name_that_is_given(self, tmp_path: Path) -> None:
+        (tmp_path / "own.yaml").write_text("kind: SLO\n")
+
+        with pytest.raises(InvalidSlo, match=f"^{re.escape(str(tmp_path))}/own.yaml:1:1: the document must have"):
+            slos_of(tmp_path / "own.yaml")
+        with pytest.raises(InvalidSlo, match=r"^own\.yaml:1:1: the document must have"):
+            slos_of(tmp_path / "own.yaml", "own.yaml")
 
     def test_that_is_empty_is_wrong(self) -> None:
         with pytest.raises(InvalidSlo, match=r"slo.yaml:1:1: must hold at least one document"):
@@ -230,6 +302,27 @@ class TestFile:
             load_slos(text, "odd.yaml")
 
 
+@pytest.mark.parametrize("said", ["true", "True", "yes", "on"])
+def test_a_flag_is_set_by_each_word_for_true(said: str) -> None:
+    (place,) = documents(said, "flag.yaml")
+
+    assert place.flag()
+
+
+def test_a_flag_is_unset_by_the_words_for_false() -> None:
+    assert [place.flag() for place in documents("no\n---\nfalse\n---\nOff\n", "flag.yaml")] == [False] * 3
+
+
+def test_a_number_is_a_decimal_one() -> None:
+    assert [place.number() for place in documents("1\n---\n-2.5\n---\n1.0e+3\n", "number.yaml")] == [1, -2.5, 1000]
+
+
+@pytest.mark.parametrize(("text", "line", "column"), [("a: [x\n", 2, 1), ("a:\n\n  'b\n\n", 5, 1), ("a: b: c", 1, 5)])
+def test_a_text_that_is_no_yaml_is_refused_where_it_ceases_to_be(text: str, line: int, column: int) -> None:
+    with pytest.raises(BadScenario, match=rf"^odd.yaml:{line}:{column}: must be YAML, got: \w+ "):
+        documents(text, "odd.yaml")
+
+
 def test_a_place_without_the_key_that_one_asks_for_complains_about_a_list() -> None:
     (place,) = documents("- a", "list.yaml")
 
@@ -244,10 +337,15 @@ class TestSlo:
         ("field", "value", "said"),
         [
             ("objective", 1.0, "objective must be above 0 and below 1, got 1.0"),
-            ("objective", 0.0, "got 0.0"),
+            ("objective", 0.0, "objective must be above 0 and below 1, got 0.0"),
+            ("objective", -0.5, "objective must be above 0 and below 1, got -0.5"),
+            ("objective", 1.5, "objective must be above 0 and below 1, got 1.5"),
             ("objective", math.nan, "got nan"),
             ("window_days", 0.0, "window_days must be above 0, got 0.0"),
+            ("window_days", -1.0, "window_days must be above 0, got -1.0"),
             ("window_days", math.inf, "got inf"),
+            ("window_days", float("inf"), "got inf"),
+            ("window_days", math.nan, "got nan"),
             ("name", "two words", "got 'two words'"),
             ("good", "sum(x)", r"good must select counters, got 'sum\(x\)'"),
             ("total", "x[5m]", r"total must select counters, got 'x\[5m\]'"),
@@ -271,6 +369,19 @@ class TestSlo:
     def test_may_select_by_any_label(self, selector: str) -> None:
         assert made(good=selector).good == selector
 
+    def test_may_have_a_window_of_any_length(self) -> None:
+        assert [made(window_days=days).window_days for days in (0.01, 1, 1e6)] == [0.01, 1, 1e6]
+
+    def test_has_alerts_and_counts_requests_unless_it_says_otherwise(self) -> None:
+        slo = made()
+
+        assert (slo.alerts, slo.unit, slo.threshold_s, slo.display_name) == (True, "requests", None, "")
+
+    def test_has_a_budget_in_whole_steps_of_the_least(self) -> None:
+        assert made(1 - 1e-12).error_budget == 1e-12
+        assert made(1 - 0.6e-12).error_budget == 1e-12
+        assert made(1 - 2.4e-12).error_budget == 2e-12
+
     def test_prints_what_it_promises_however_near_to_1(self) -> None:
         assert str(made(0.9999999)) == "made-up 0.9999999 over 30 days"
 
@@ -287,7 +398,7 @@ class TestBurn:
         assert [alert.factor() for alert in BURN_ALERTS] == [14.4, 6, 3, 1]
 
     def test_factors_follow_the_window(self) -> None:
-        assert [round(alert.factor(28), 2) for alert in BURN_ALERTS] == [13.44, 5.6, 2.8, 0.93]
+        assert [alert.factor(28) for alert in BURN_ALERTS] == [13.44, 5.6, 2.8, 0.933333]
 
     def test_short_windows_are_a_twelfth_of_the_long_ones(self) -> None:
         assert {alert.long_s / alert.short_s for alert in BURN_ALERTS} == {12}
@@ -306,9 +417,32 @@ class TestBurn:
         assert scaled / scrape_s == pytest.approx(round(scaled / scrape_s))
         assert scaled >= window_s / scale * (1 - 1e-6)
 
-    @pytest.mark.parametrize(("scale", "interval_s"), [(0.5, 1.0), (2.0, 0.0)])
+    @pytest.mark.parametrize(
+        ("window_s", "scale", "interval_s", "scaled_s"),
+        [
+            (3600, 1, 1, 3600),
+            (3600, 1.5, 0.5, 2400),
+            (100, 30, 0.5, 3.5),  # 6.67 scrapes are 7
+            (1000, 7, 3, 144),  # 47.6 are 48
+            (300, 240, 1, 4),
+            (300, 240, 0.25, 1.25),
+            (60, 1e6, 15, 60),
+            (10 + 3e-10, 1, 1, 10),  # less than a billionth of a scrape is dust of floating point
+            (10 + 3e-9, 1, 1, 11),
+        ],
+    )
+    def test_windows_are_shorter_by_the_scale_in_scrapes_that_are_begun(
+        self, window_s: float, scale: float, interval_s: float, scaled_s: float
+    ) -> None:
+        assert scaled_window_s(window_s, scale, interval_s) == pytest.approx(scaled_s, abs=1e-6)
+
+    def test_windows_are_in_whole_seconds_without_another_interval(self) -> None:
+        assert scaled_window_s(100, 30) == 4
+        assert scaled_window_s(100, 8) == 13
+
+    @pytest.mark.parametrize(("scale", "interval_s"), [(0.5, 1.0), (0, 1.0), (-2, 1.0), (2.0, 0.0), (2.0, -1.0)])
     def test_windows_are_not_stretched(self, scale: float, interval_s: float) -> None:
-        with pytest.raises(BadScenario, match="scale must be >= 1"):
+        with pytest.raises(BadScenario, match=rf"scale must be >= 1 .* above 0, got {scale} and {interval_s}$"):
             scaled_window_s(60, scale, interval_s)
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from random import Random
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from pytest_llmchaos.errors import BadScenario, NoVictim
 from pytest_llmchaos.model import (
@@ -199,13 +199,13 @@ def first_event(
     return None
 
 
-def event_proof(step: str, event: RuntimeEvent | None) -> Proof | None:
+def event_proof(step: Literal["injected", "healed"], event: RuntimeEvent | None) -> Proof | None:
     """The runtime's own event as a proof."""
     if event is None:
         return None
     shown = " ".join(f"{k}={v}" for k, v in sorted(event.attributes.items()) if k in {"exitCode", "signal"})
     witness = f"runtime event {event.action}{' ' + shown if shown else ''}"
-    return Proof(step="injected" if step == "injected" else "healed", witness=witness, at_unix_s=event.at_unix_s)
+    return Proof(step=step, witness=witness, at_unix_s=event.at_unix_s)
 
 
 def prove_death(runtime: HasEvents, victim: str, since_unix_s: float, **attributes: str) -> Proof | None:

@@ -54,13 +54,13 @@ def on_targets(primitive: Primitive, target: object) -> Fault:
         raise BadScenario(
             f"faults.{primitive.kind}(target) must name at least one service, and each once, got {target!r}"
         )
-    aimed = tuple(OnTarget(primitive=primitive, target=name) for name in sorted(names, key=_breadth))
-    return aimed[0] if len(aimed) == 1 else Together(parts=tuple((0.0, one) for one in aimed))
+    first, *others = (OnTarget(primitive=primitive, target=name) for name in sorted(names, key=_breadth))
+    return Together(parts=tuple((0.0, one) for one in (first, *others))) if others else first
 
 
 def _breadth(target: str) -> float:
-    """Orders targets: names, then patterns, the longest first."""
-    return -len(target) if target.endswith("*") else -math.inf
+    """Orders targets: names, then those with a pattern, the longest first."""
+    return -len(target) if "*" in target else -math.inf
 
 
 class _Composition(ABC):
@@ -156,7 +156,7 @@ def _draw_parts(
     acts: list[Injection] = []
     hit = set(taken)
     for after_s, fault in parts:
-        drawn = _draw(fault, rng, services, hit if fault.target.endswith("*") else taken)
+        drawn = _draw(fault, rng, services, hit)
         acts += [replace(act, after_s=act.after_s + after_s) for act in drawn]
         hit |= {act.victim for act in drawn}
     return tuple(sorted(acts, key=lambda act: act.after_s))
@@ -194,9 +194,11 @@ class RandomFaults(_Composition):
         """A lasting act waits until the system has repaired the one before; passing ones stay until all are reverted."""
         widest = max(f.blast_radius for f in self.among)
         staying = {name for f in self.among if f.lifetime == "passing" for name in f.target.split(",")}
-        stay = self.n * widest if any("*" in name for name in staying) else len(staying)
+        most = self.n * widest
+        if any("*" in name for name in staying):
+            return most
         lasting = max((f.blast_radius for f in self.among if f.lifetime != "passing"), default=0)
-        return min(self.n * widest, stay + lasting)
+        return min(most, len(staying) + lasting)
 
     @property
     def last_act_s(self) -> float:

@@ -24,7 +24,7 @@ def with_unique_names(faults: Sequence[Fault]) -> tuple[Fault, ...]:
                 f"experiment(fault=[...]) names a fault twice ({one}): use --chaos-repeat to repeat trials"
             )
     named = tuple(_with_unique_name(one, [other for other in faults if str(other) == str(one)]) for one in faults)
-    (name, times), *_ = Counter(str(one) for one in named).most_common(1)
+    ((name, times),) = Counter(str(one) for one in named).most_common(1)
     if times > 1:
         raise BadScenario(
             f"experiment(fault=[...]) has {times} faults that differ and share the name {name!r}, by which results are kept: "
@@ -35,8 +35,6 @@ def with_unique_names(faults: Sequence[Fault]) -> tuple[Fault, ...]:
 
 def _with_unique_name(fault: Fault, alike: Sequence[Fault]) -> Fault:
     """The fault with those of its options in its name in which the faults of that name differ."""
-    if len(alike) < 2:
-        return fault
     mine = fault.strength
     differ = [name for name, value in mine.items() if any(other.strength.get(name) != value for other in alike)]
     return fault.named_by(differ) if differ else fault

@@ -49,6 +49,6 @@ def overload(target: Target = "api", *, times: float = 2.5, max_tokens: int = 64
 
 
 def _factor(times: object) -> float:
-    if isinstance(times, bool) or not isinstance(times, int | float) or not 1 < times <= 10:
+    if not isinstance(times, int | float) or not 1 < times <= 10:
         raise BadScenario(f"faults.overload(times=...) must be above 1 and at most 10, got {times!r}")
     return float(times)

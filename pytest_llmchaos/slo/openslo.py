@@ -88,16 +88,16 @@ def _slo(metadata: Place, spec: Place) -> Slo:
     except InvalidSlo as error:
         if str(error).startswith(f"{name.source}:"):
             raise
-        mark = name.node.start_mark
-        raise InvalidSlo(f"{name.source}:{mark.line + 1}:{mark.column + 1}: {error}") from error
+        raise InvalidSlo(f"{name.where}: {error}") from error
 
 
 def _objective(objectives: Place) -> float:
     found = list(objectives.items())
     if len(found) != 1:
         objectives.fail("a list of exactly one objective (write a second SLO for a second target)")
-    found[0].only("displayName", "target")
-    target = found[0].child("target")
+    (objective,) = found
+    objective.only("displayName", "target")
+    target = objective.child("target")
     if not 0 < target.number() <= 1 - LEAST_BUDGET:
         target.fail("a share above 0 and below 1 (99.5 % is 0.995), by 1e-12 at least")
     return target.number()
@@ -107,10 +107,11 @@ def _window_days(windows: Place) -> float:
     found = list(windows.items())
     if len(found) != 1:
         windows.fail("a list of exactly one window")
-    found[0].only("duration", "isRolling")
-    if not found[0].child("isRolling").flag():
-        found[0].child("isRolling").fail("true (calendar months are not supported)")
-    duration = found[0].child("duration")
+    (window,) = found
+    window.only("duration", "isRolling")
+    if not window.child("isRolling").flag():
+        window.child("isRolling").fail("true (calendar months are not supported)")
+    duration = window.child("duration")
     match = _DURATION.fullmatch(duration.text())
     days = int(match[1]) * _DAYS[match[2]] if match else 0.0
     if not 0 < days <= _LONGEST_DAYS:

@@ -20,15 +20,19 @@ _LITERAL = re.compile(r"\\Q.*?(?:\\E|$)|\\[^A-Za-z0-9]", re.DOTALL)
 _SET = re.compile(r"\[\^?\]?(?:\\.|\[:\^?\w+:\]|[^\]\\])*\]")
 # What Python's expressions have and those of Prometheus (RE2) lack: look-around, atoms, references back, `*+`.
 _NOT_RE2 = re.compile(r"\(\?(?:[=!>(#]|<[=!]|P=)|[*+?}]\+|\\[1-9ZuUN]")
+_NUMBER = r"(0|[1-9]\d*)"
+_REPEAT = rf"\{{{_NUMBER}(?:,{_NUMBER}?)?\}}"
+_REPEATS = re.compile(_REPEAT, re.ASCII)
+_MOST_REPEATS = 1000
 # What only RE2 has, each as something of Python's that can stand in its place.
 _ONLY_RE2 = (
     (r"\\[pP](?:\{\^?\w+\}|\w)|\\C|\\x\{[0-9a-fA-F]+\}", "."),
     (r"\\z", "$"),
+    (r"\[:\^?\w+:\]", "_"),
     (r"\(\?[imsU]*(?:-[imsU]+)?\)", ""),
+    (rf"(?!{_REPEAT})\{{[0-9,]*\}}", "_"),  # braces that stand for themselves
 )
 _FLAGS = re.compile(r"\(\?[imsU]*(?:-[imsU]+)?:")
-_REPEATS = re.compile(r"\{(\d+)(?:,(\d*))?\}", re.ASCII)
-_MOST_REPEATS = 1000
 
 
 def expected_of(selector: str) -> str | None:
@@ -59,7 +63,7 @@ def _unquoted(quoted: str) -> str | None:
         if control is not None:
             return _CONTROLS[control]
         code = int(octal, 8) if octal else int(escape[3] or escape[4] or escape[5] or "-1", 16)
-        if code < 0 and other == quote:
+        if other == quote:
             return quote
         if code < 0 or (octal and code > 0xFF) or 0xD800 <= code < 0xE000 or code > 0x10FFFF:
             bad = True
@@ -74,8 +78,8 @@ def _is_re2(pattern: str) -> bool:
     """Whether RE2 takes it, as far as Python's own expressions can tell."""
     plain = _LITERAL.sub("_", pattern)
     without_sets = _SET.sub("_", plain)
-    repeats = [number for pair in _REPEATS.findall(without_sets) for number in pair]
-    too_many = any(len(number) > 4 or int(number or 0) > _MOST_REPEATS for number in repeats)
+    repeats = [number for pair in _REPEATS.findall(without_sets) for number in pair if number]
+    too_many = any(len(number) > 4 or int(number) > _MOST_REPEATS for number in repeats)
     if too_many or _NOT_RE2.search(without_sets):
         return False
     for only, like in _ONLY_RE2:
@@ -84,6 +88,6 @@ def _is_re2(pattern: str) -> bool:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of [[:alpha:]], which RE2 has
             re.compile(_FLAGS.sub("(?:", plain))
-    except (re.error, OverflowError, RecursionError):
+    except (re.error, RecursionError):
         return False
     return True

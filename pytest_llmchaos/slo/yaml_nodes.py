@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import yaml
 
@@ -22,25 +22,24 @@ class Place:
     path: str
     error: type[BadScenario] = BadScenario
 
+    @property
+    def where(self) -> str:
+        """Source, line and column, as complaints begin."""
+        return _where(self.source, self.node.start_mark)
+
     def fail(self, expected: str) -> NoReturn:
-        mark = self.node.start_mark
-        where = f"{self.source}:{mark.line + 1}:{mark.column + 1}"
-        raise self.error(f"{where}: {self.path or 'the document'} must be {expected}, got {self._describe()}")
+        raise self.error(f"{self.where}: {self._name} must be {expected}, got {self._describe()}")
 
     def child(self, key: str) -> Place:
         """The value under `key`, which must be there."""
         found = self.optional(key)
         if found is None:
-            mark = self.node.start_mark
             keys = ", ".join(sorted(str(k.value) for k, _ in self.node.value)) or "nothing"
-            raise self.error(
-                f"{self.source}:{mark.line + 1}:{mark.column + 1}: {self.path or 'the document'} must have "
-                f"{key!r}, it has {keys}"
-            )
+            raise self.error(f"{self.where}: {self._name} must have {key!r}, it has {keys}")
         return found
 
     def optional(self, key: str) -> Place | None:
-        if self._kind() != "mapping":
+        if not isinstance(self.node, yaml.MappingNode):
             self.fail(f"a mapping with {key!r}")
         for name, value in self.node.value:
             if name.value == key:
@@ -49,13 +48,11 @@ class Place:
 
     def only(self, *keys: str) -> None:
         """Refuse keys that nobody would read: a misspelt one would be silence."""
-        if self._kind() != "mapping":
+        if not isinstance(self.node, yaml.MappingNode):
             self.fail(f"a mapping of {', '.join(keys)}")
         seen = set()
         for name, _ in self.node.value:
-            place = Place(
-                node=name, source=self.source, path=f"a key of {self.path or 'the document'}", error=self.error
-            )
+            place = Place(node=name, source=self.source, path=f"a key of {self._name}", error=self.error)
             if name.value not in keys:
                 place.fail(f"one of {', '.join(keys)}")
             if name.value in seen:
@@ -63,18 +60,18 @@ class Place:
             seen.add(name.value)
 
     def items(self) -> Iterator[Place]:
-        if self._kind() != "sequence":
+        if not isinstance(self.node, yaml.SequenceNode):
             self.fail("a list")
         for index, value in enumerate(self.node.value):
             yield Place(node=value, source=self.source, path=f"{self.path}[{index}]", error=self.error)
 
     def text(self) -> str:
-        if self._kind() != "scalar" or not str(self.node.value).strip():
+        if not self._is_scalar or not str(self.node.value).strip():
             self.fail("a text")
         return str(self.node.value).strip()
 
     def number(self) -> float:
-        if self._kind() != "scalar" or self.node.tag not in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
+        if not self._is_scalar or self.node.tag not in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
             self.fail("a number")
         try:
             value = float(self.node.value)
@@ -83,7 +80,7 @@ class Place:
         return value
 
     def flag(self) -> bool:
-        if self._kind() != "scalar" or self.node.tag != "tag:yaml.org,2002:bool":
+        if not self._is_scalar or self.node.tag != "tag:yaml.org,2002:bool":
             self.fail("true or false")
         return str(self.node.value).lower() in ("true", "yes", "on")
 
@@ -93,14 +90,22 @@ class Place:
             self.fail(" or ".join(repr(one) for one in allowed))
         return value
 
-    def _kind(self) -> str:
-        return str(self.node.id)
+    @property
+    def _name(self) -> str:
+        return self.path or "the document"
+
+    @property
+    def _is_scalar(self) -> bool:
+        return isinstance(self.node, yaml.ScalarNode)
 
     def _describe(self) -> str:
-        kind = self._kind()
-        if kind != "scalar":
-            return f"a {kind} of {len(self.node.value)}"
+        if not self._is_scalar:
+            return f"a {self.node.id} of {len(self.node.value)}"
         return repr(str(self.node.value)[:80])
+
+
+def _where(source: str, mark: yaml.Mark) -> str:
+    return f"{source}:{mark.line + 1}:{mark.column + 1}"
 
 
 def documents(text: str, source: str, error: type[BadScenario] = BadScenario) -> tuple[Place, ...]:
@@ -108,9 +113,8 @@ def documents(text: str, source: str, error: type[BadScenario] = BadScenario) ->
     try:
         nodes: list[Any] = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
     except yaml.MarkedYAMLError as bad:
-        mark = bad.problem_mark or bad.context_mark
-        where = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
-        raise error(f"{where}: must be YAML, got: {bad.problem or bad}") from bad
+        mark = cast("yaml.Mark", bad.problem_mark)  # scanner, parser and composer always give one
+        raise error(f"{_where(source, mark)}: must be YAML, got: {bad.problem}") from bad
     except yaml.YAMLError as bad:
         raise error(f"{source}: must be YAML, got: {bad}") from bad
     except RecursionError:
