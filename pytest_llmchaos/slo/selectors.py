@@ -30,7 +30,7 @@ _ONLY_RE2 = (
     (r"\\z", "$"),
     (r"\[:\^?\w+:\]", "_"),
     (r"\(\?[imsU]*(?:-[imsU]+)?\)", ""),
-    (rf"(?!{_REPEAT})\{{[0-9,]*\}}", "_"),  # braces that stand for themselves
+    (rf"(?!{_REPEAT})\{{[\d,]*\}}", "_"),  # braces that stand for themselves
 )
 _FLAGS = re.compile(r"\(\?[imsU]*(?:-[imsU]+)?:")
 
