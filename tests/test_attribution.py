@@ -1,5 +1,7 @@
 """Who noticed and who repaired is read from records: a start that nobody wrote down is nobody's."""
 
+import json
+
 import pytest
 
 from pytest_llmchaos import faults
@@ -11,6 +13,9 @@ from pytest_llmchaos.lab.injector import Injected, OwnAct
 from pytest_llmchaos.model import EventGap, Injection, RuntimeEvent
 from pytest_llmchaos.prometheus.queries import FiredAlert
 from pytest_llmchaos.trial.attribution import (
+    ACTION_LIMIT_S,
+    CLOCK_SLACK_S,
+    Detection,
     actions_of,
     detection,
     events_of,
@@ -28,7 +33,14 @@ RESTART = faults.restart("api").primitive
 
 
 def event(at, action, service="api", **attributes):
+    """As it is read from the runtime: its words are no literals of this program."""
+    action, service, attributes = json.loads(json.dumps([action, service, attributes]))
     return RuntimeEvent(at_unix_s=at, service=service, action=action, attributes=attributes)
+
+
+def read(*lines):
+    """Lines of the audit log as they are read."""
+    return json.loads(json.dumps(lines))
 
 
 def injected(start=100.0, reverted=140.0, victims=("api",), fault=KILL):
@@ -43,7 +55,7 @@ def acted(begin, end=None, service="api", incident="i1"):
     lines = [{"at": begin, "event": "intent", "service": service, "incident": incident}]
     if end is not None:
         lines.append({"at": end, "event": "done", "service": service, "incident": incident})
-    return lines
+    return read(*lines)
 
 
 @pytest.fixture
@@ -78,6 +90,74 @@ def test_the_repair_is_credited_to_whoever_wrote_it_down(start, audit, who):
     assert repaired_by(injected(), [event(100.0, "die"), event(start, "start")], audit) == who
 
 
+@pytest.mark.parametrize(
+    ("audit", "who"),
+    [
+        (acted(102.0 + CLOCK_SLACK_S, 103.0), "remediator"),
+        (acted(102.06, 103.0), "unknown"),
+        (acted(101.0, 102.0 - CLOCK_SLACK_S), "remediator"),
+        (acted(101.0, 101.94), "unknown"),
+        (acted(102.0 - ACTION_LIMIT_S), "remediator"),
+        (acted(91.94), "unknown"),
+    ],
+)
+def test_a_start_may_be_recorded_a_moment_beside_the_action_and_an_action_without_an_end_lasts_ten_seconds(audit, who):
+    assert (CLOCK_SLACK_S, ACTION_LIMIT_S) == (0.05, 10.0)
+    assert repaired_by(injected(), [event(100.0, "die"), event(102.0, "start")], audit) == who
+
+
+@pytest.mark.parametrize(("at", "who"), [(139.94, "unknown"), (140.0 - CLOCK_SLACK_S, "instrument")])
+def test_our_revert_may_be_recorded_a_moment_after_its_start(at, who):
+    assert repaired_by(injected(), [event(100.0, "die"), event(at, "start")], []) == who
+
+
+@pytest.mark.parametrize("other", ["h", "j"])
+def test_an_action_ends_with_its_own_incident_alone(other):
+    first, last = acted(101.8, 103.0, incident="i")
+    noted = {"at": 101.9, "event": "suppressed", "service": "api", "incident": "i"}
+    audit = read(first, {**last, "at": 101.9, "incident": other}, noted, last)
+
+    assert repaired_by(injected(), [event(100.0, "die"), event(102.5, "start")], audit) == "remediator"
+    assert repaired_by(injected(), [event(100.0, "die"), event(103.5, "start")], audit) == "unknown"
+
+
+def test_an_action_that_failed_is_over_and_another_of_its_incident_has_its_own_end():
+    first, last = acted(100.5, 100.7)
+    (again,) = acted(101.8)
+    audit = read(first, {**last, "event": "failed"}, again)
+
+    assert repaired_by(injected(), [event(100.0, "die"), event(101.2, "start")], audit) == "unknown"
+    assert repaired_by(injected(), [event(100.0, "die"), event(102.0, "start")], audit) == "remediator"
+
+
+@pytest.mark.parametrize("at", [100.9, 101.2])
+@pytest.mark.parametrize("action", ["health_status", "exec_start", "stop", "unpause"])
+def test_only_a_start_is_a_start(action, at):
+    events = [event(100.0, "die"), event(at, action), event(102.0, "start")]
+
+    assert repaired_by(injected(), events, acted(at - 0.1, at + 0.1)) == "unknown"
+    assert repaired_by(injected(), events, acted(101.9, 102.1)) == "remediator"
+
+
+def test_the_first_start_that_lasted_counts():
+    events = [event(100.0, "die"), event(102.0, "start"), event(110.0, "stop"), event(110.0, "start")]
+
+    assert repaired_by(injected(), events, acted(101.9, 102.1)) == "remediator"
+
+
+@pytest.mark.parametrize("service", ["aaa", "zzz"])
+def test_a_start_is_of_its_own_service(service):
+    events = [event(100.0, "die"), event(101.0, "start", service), event(102.0, "start")]
+
+    assert repaired_by(injected(), events, acted(100.9, 101.1)) == "unknown"
+    assert repaired_by(injected(), events, acted(100.9, 101.1, service) + acted(101.9, 102.1)) == "remediator"
+    assert repaired_by(injected(), events, acted(101.9, 102.1, service)) == "unknown"
+
+
+def test_a_start_at_the_very_instant_of_the_fault_is_no_repair():
+    assert repaired_by(injected(), [event(100.0, "start")], []) is None
+
+
 def test_each_action_speaks_for_its_own_time_alone():
     audit = acted(101.0, 101.5) + acted(110.0, 110.5)
 
@@ -88,12 +168,29 @@ def test_a_forced_restart_needs_nobody():
     assert repaired_by(injected(fault=RESTART), [event(100.0, "die"), event(100.5, "start")], []) == "itself"
 
 
+@pytest.mark.parametrize("fault", [faults.kill("api"), faults.stop("api")])
+def test_any_other_fault_needs_somebody(fault):
+    assert repaired_by(injected(fault=fault.primitive), [event(100.0, "die"), event(100.5, "start")], []) == "unknown"
+
+
 def test_a_start_that_died_again_is_no_repair():
     again = [event(100.0, "die"), event(102.0, "start"), event(103.0, "die")]
 
     assert repaired_by(injected(), [*again, event(140.1, "start")], acted(101.8, 102.1)) == "instrument"
     assert repaired_by(injected(), [*again, event(105.0, "start")], acted(104.8, 105.1)) == "remediator"
     assert repaired_by(injected(), again, acted(101.8, 102.1)) is None
+
+
+def test_what_dies_with_our_revert_was_no_repair():
+    events = [event(100.0, "die"), event(102.0, "start"), event(140.0, "die"), event(140.2, "start")]
+
+    assert repaired_by(injected(), events, acted(101.8, 102.1)) == "instrument"
+
+
+def test_before_any_revert_every_death_takes_credit_away():
+    events = [event(100.0, "die"), event(102.0, "start"), event(141.0, "die"), event(142.0, "start")]
+
+    assert repaired_by(injected(reverted=None), events, acted(101.8, 102.1)) == "unknown"
 
 
 def test_what_dies_after_our_revert_takes_no_credit_away():
@@ -109,6 +206,33 @@ def test_a_restart_that_we_forced_takes_no_credit_away():
     events = [event(100.0, "die"), event(102.0, "start"), event(105.0, "die"), event(105.4, "start")]
 
     assert repaired_by(done, events, acted(101.8, 102.1)) == "remediator"
+
+
+@pytest.mark.parametrize(
+    ("fault", "victim"),
+    [(KILL, "api"), (faults.stop("api").primitive, "api"), (RESTART, "aaa"), (RESTART, "zzz")],
+    ids=["another kill", "a stop", "a forced restart of another", "a forced restart of yet another"],
+)
+def test_a_second_fault_takes_credit_away_unless_it_is_a_forced_restart(fault, victim):
+    done = injected()
+    done.acts.append(Injection(after_s=5.0, fault=fault, victim=victim))
+    done.proven = [(done.acts[0], 100.0), (done.acts[1], 105.0)]
+    events = [event(100.0, "die"), event(102.0, "start"), event(105.0, "die"), event(107.0, "start")]
+
+    assert repaired_by(done, events, acted(101.8, 102.1)) == "unknown"
+
+
+def test_a_victim_that_did_not_come_back_hides_no_other():
+    events = [event(102.0, "start", "model-1")]
+
+    assert repaired_by(injected(victims=("api", "model-1")), events, acted(101.9, 102.1, "model-1")) == "remediator"
+
+
+def test_without_a_fault_that_was_seen_nothing_was_repaired():
+    done = injected(start=None)
+    assert repaired_by(done, [event(102.0, "start")], []) is None
+    done.start_unix_s, done.acts = 100.0, []
+    assert repaired_by(done, [event(102.0, "start")], []) is None
 
 
 def test_two_repairers_are_mixed_and_none_is_none():
@@ -166,6 +290,20 @@ def test_a_signal_of_a_service_that_was_not_hit_is_coincident(record):
     assert found.coincident[1].why == "model-2 was not hit, and the fault does not declare it"
 
 
+@pytest.mark.parametrize("victim", ["api", "model-2"])
+def test_a_signal_about_a_victim_and_others_is_about_the_victim(record, victim):
+    done = injected(victims=(victim,))
+
+    assert detected(record, [], [Fired("Any", 102.0, a="api", b="model-1", c="model-2:80")], done) == (2.0, "alert Any")
+
+
+def test_times_of_signals_are_known_to_the_millisecond(record):
+    fired = [Fired("GpuHot", 100.41237, service="model-2"), Fired("ServiceDown", 103.12361, service="api")]
+    found = detection(record, injected(), SERVICES, [], fired)
+
+    assert (found.after_s, [one.after_s for one in found.coincident]) == (3.124, [0.412])
+
+
 def test_a_signal_that_a_fault_declares_counts_whatever_it_is_about(record):
     class Declares(type(KILL)):
         signals = ("GpuHot",)
@@ -186,6 +324,32 @@ def test_a_signal_from_before_the_fault_detects_nothing(record):
     assert why_not(record, [], [Fired("ServiceDown", 105.0, before=True)]) == (
         "it was pending or firing before the fault"
     )
+
+
+def test_a_signal_of_the_very_instant_of_the_fault_is_judged_like_any_later_one(record):
+    assert detected(record, [{"at": 100.0, **NOTICED}]) == (0.0, "remediator rule api-exited")
+    other = [Fired("GpuHot", 100.0, service="model-2")]
+    assert why_not(record, [], other) == "model-2 was not hit, and the fault does not declare it"
+
+
+def test_of_several_signals_the_earliest_detects_the_fault_whoever_raised_it(record):
+    audit = read({"at": 103.0, **NOTICED}, {"at": 101.5, **NOTICED})
+
+    assert detected(record, audit, [Fired("ServiceDown", 101.0)]) == (1.0, "alert ServiceDown")
+    assert detected(record, audit, [Fired("ServiceDown", 104.0)]) == (1.5, "remediator rule api-exited")
+
+
+def test_a_line_without_a_rule_or_a_service_is_about_none(record):
+    assert detected(record, read({"at": 101.0, "event": "detected"})) == (1.0, "remediator rule ")
+    assert detected(record, read({"at": 101.0, "event": "detected", "rule": None, "service": None}))[0] == 1.0
+
+
+def test_only_what_was_detected_is_a_signal_of_the_remediator(record):
+    for other in ("acted", "done", "intent"):
+        audit = read({"at": 101.0, **NOTICED, "event": other})
+        assert detection(record, injected(), SERVICES, audit, []) == Detection()
+        assert signals_of(record, 10.0, audit, []) == ()
+    assert signals_of(record, 10.0, read({"at": 101.0, **NOTICED}), [])[0].kind == "rule"
 
 
 def test_without_a_fault_nothing_is_detected(record):
@@ -218,6 +382,7 @@ def test_restarts_are_counted_per_service():
     events = [event(1, "start"), event(2, "die"), event(3, "start"), event(4, "start", "model-1")]
 
     assert restarts(injected(), events) == {"api": 2, "model-1": 1}
+    assert restarts(injected(), [event(1, "exec_start"), event(2, "stop"), event(3, "unpause")]) == {}
 
 
 def test_what_the_instrument_did_itself_is_no_restart_and_is_marked(record):
@@ -241,7 +406,8 @@ def test_missing_events_are_inconclusive_and_name_the_gap(record):
     with pytest.raises(Inconclusive, match=r"missing from 11\.0 s to 14\.5 s .*: the daemon was restarted"):
         require_whole_records(record, [gap], [])
     with pytest.raises(Inconclusive, match=r"audit log cannot be read \(written after 99\.000\)"):
-        require_whole_records(record, [], [{"event": "unreadable", "at": 101.0, "reason": "written after 99.000"}])
+        require_whole_records(record, [], read({"event": "unreadable", "at": 101.0, "reason": "written after 99.000"}))
+    require_whole_records(record, [], read({"event": "suppressed"}, {"event": "verified"}, {}))
 
 
 def test_what_everybody_wrote_down_is_told_on_one_clock_in_order(record):
@@ -250,19 +416,40 @@ def test_what_everybody_wrote_down_is_told_on_one_clock_in_order(record):
         {"at": 101.6, "event": "intent", "action": "start", "rule": "api-exited", "service": "api"},
         {"at": 95.0, "event": "suppressed", "reason": "startup grace"},
     ]
-    events = [event(102.0, "start", execID="7"), event(100.0, "die", exitCode="137", execID="7")]
+    died = event(100.0, "die", exitCode="137", execID="7", detail="killed", signal="9")
+    events = [event(102.0, "start", execID="7"), died]
     fired = [Fired("ServiceDown", 101.0, service="api"), Fired("Old", 101.0, before=True)]
 
     notes = events_of(record, injected(), events, audit, fired)
 
     assert [(e.at_s, e.source, e.what, e.service) for e in notes] == [
         (5.0, "remediator", "suppressed : startup grace", ""),
-        (10.0, "runtime", "api die exitCode=137", "api"),
+        (10.0, "runtime", "api die detail=killed exitCode=137 signal=9", "api"),
         (11.0, "prometheus", "alert ServiceDown fires", "api"),
         (11.5, "remediator", "detected api: api-exited", "api"),
         (11.6, "remediator", "intent start api: api-exited", "api"),
         (12.0, "runtime", "api start", "api"),
     ]
+
+
+def test_what_the_remediator_wrote_is_told_by_its_rule_or_else_by_its_reason(record):
+    audit = read(
+        {"at": 95.0, "event": "suppressed", "rule": "slow", "reason": "startup grace", "service": "api"},
+        {"at": 96.0, "event": "suppressed", "reason": "startup grace", "action": "restart"},
+        {"at": 97.0, "event": "started"},
+    )
+
+    assert [(note.what, note.service) for note in events_of(record, injected(), [], audit, [])] == [
+        ("suppressed api: slow", "api"),
+        ("suppressed restart : startup grace", ""),
+        ("started :", ""),
+    ]
+
+
+def test_an_alert_without_a_service_is_of_none(record):
+    (note,) = events_of(record, injected(), [], [], [Fired("Burn", 101.0, slo="availability")])
+
+    assert note.service == ""
 
 
 def test_the_remediators_acts_are_those_that_ended(record):
@@ -272,7 +459,7 @@ def test_the_remediators_acts_are_those_that_ended(record):
         {"at": 103.0, "event": "failed", "action": None, "service": None, "rule": None},
     ]
 
-    assert actions_of(record, audit) == (
+    assert actions_of(record, read(*audit)) == (
         Action(at_s=11.5, action="start", service="api", rule="api-exited", succeeded=True),
         Action(at_s=13.0, action="", service="", rule="", succeeded=False),
     )
@@ -299,3 +486,26 @@ def test_signals_are_those_that_began_after_the_fault_by_name_and_in_order(recor
     ]
     assert [one.name for one in signals_of(record, 10.0, audit, fired, until_unix_s=102.0)] == ["ServiceDown"]
     assert [one.severity for one in signals_of(record, 10.0, audit, fired)] == ["page", "", ""]
+    assert [(one.kind, one.service) for one in signals_of(record, 10.0, audit, fired)] == [
+        ("alert", "api"),
+        ("rule", "api"),
+        ("alert", ""),
+    ]
+
+
+def test_signals_begin_with_the_fault_and_end_before_the_last_instant(record):
+    fired = [Fired(name, at) for name, at in (("A", 99.99), ("B", 100.0), ("C", 101.23456), ("D", 104.0))]
+
+    assert [(one.name, one.after_s) for one in signals_of(record, 10.0, [], fired)] == [
+        ("B", 0.0),
+        ("C", 1.235),
+        ("D", 4.0),
+    ]
+    assert [one.after_s for one in signals_of(record, 10.0004, [], fired)] == [1.235, 4.0]
+    assert [one.name for one in signals_of(record, 10.0, [], fired, until_unix_s=104.0)] == ["B", "C"]
+
+
+def test_a_signal_without_words_has_none(record):
+    (one,) = signals_of(record, 10.0, read({"event": "detected", "at": 102.0}), [])
+
+    assert (one.name, one.service) == ("", "")

@@ -63,6 +63,7 @@ def sample(due_s, outcome="ok", e2e_s=0.5):
         ),
         (lambda: failed() < failed(200, 300, low=161), None),
         (lambda: failed(0, 0) == 0, "failed == 0 proves nothing: even if all had failed, it would be 0; bound it"),
+        (lambda: failed(0, 0.0) == 0, "failed == 0 proves nothing: even if all had failed, it would be 0; bound it"),
         (lambda: failed(0, 0) != 0, "failed == 0 proves nothing: even if all had failed, it would be 0; bound it"),
         (lambda: not failed(0, 0), "failed == 0 proves nothing: even if all had failed, it would be 0; bound it"),
     ],
@@ -86,6 +87,7 @@ def test_a_bound_inside_the_scale_is_plain():
     assert operator.ge(3, failed())
     assert failed() == 3
     assert failed() != 4
+    assert failed() != 2
     assert failed()
     assert not failed(0)
     assert hash(failed()) == hash(3)
@@ -144,6 +146,35 @@ def test_what_open_requests_could_change_is_inconclusive():
             unclear()
     assert value != 0.99
     assert not value == 0.99  # noqa: SIM201 - both operators are meant
+
+
+@pytest.mark.parametrize("bound", [0.95, 0.98])
+def test_what_the_best_or_the_worst_end_would_make_true_is_inconclusive(bound):
+    with pytest.raises(OpenRequests):
+        assert share(0.97, low=0.95, high=0.98) != bound
+
+
+ORDERS = st.sampled_from([operator.lt, operator.le, operator.gt, operator.ge])
+ENDS = st.lists(st.integers(1, 9), min_size=3, max_size=3).map(sorted)
+
+
+@given(ENDS, ENDS, ORDERS)
+def test_two_numbers_compare_where_no_end_of_open_requests_changes_the_answer(one, other, compare):
+    """Each is a count from its least over its value to its most, of 0 to 10."""
+    (low, value, high), (least, bound, most) = one, other
+    ends = {compare(mine, theirs) for mine in (low, value, high) for theirs in (least, bound, most)}
+    left, right = failed(value, 10, low=low, high=high), failed(bound, 10, low=least, high=most)
+
+    if len(ends) == 2:
+        with pytest.raises(OpenRequests):
+            compare(left, right)
+    else:
+        assert compare(left, right) in ends
+
+
+@pytest.mark.parametrize(("distance", "events"), [(1 / 20.0000004, 20), (1 / 20.000001, 21), (1 / 20.000004, 21)])
+def test_a_step_counts_as_whole_where_only_its_rounding_is_off(distance, events):
+    assert SHARE.needed(distance) == events
 
 
 def test_a_number_prints_and_copies_as_a_plain_one():
@@ -226,6 +257,8 @@ def test_open_requests_could_have_been_faster_or_slower_than_every_answer():
     with pytest.raises(OpenRequests):
         assert quantiles.p95 <= 30
     assert Quantiles("e2e_s", [1.0, 1.0], unknown=9).p50.low == 0
+    assert Quantiles("e2e_s", [1.0, 2.0, 3.0], unknown=3).p50.low == 0
+    assert Quantiles("e2e_s", [1.0, 2.0, 3.0, 4.0], unknown=2).p50.low == 1
 
 
 @pytest.mark.parametrize("unknown", [0, 1, 3])
@@ -237,6 +270,15 @@ def test_a_window_counts_open_requests_apart(unknown):
     assert (window.offered, window.unknown) == (10, unknown)
     assert (window.failed.low, window.failed.high) == (1, 1 + unknown)
     assert (window.availability.low, window.availability.high) == (9 / (10 + unknown), (9 + unknown) / (10 + unknown))
+    assert window.goodput_rps.low == pytest.approx(10 * window.availability.low)
+    assert window.goodput_rps.high == pytest.approx(10 * window.availability.high)
+    for compare, claim in (
+        (window.failed, f"every one of the {10 + unknown} requests had failed, it would be {10 + unknown};"),
+        (window.availability, f"every one of the {10 + unknown} requests had been answered well, it would be 1;"),
+        (window.goodput_rps, f"every one of the {10 + unknown} requests had been answered well, it would be 10;"),
+    ):
+        with pytest.raises(VacuousClaim, match=claim):
+            assert compare <= 99
 
 
 def test_around_a_fault_every_request_is_in_one_window():

@@ -2,6 +2,7 @@
 
 import math
 import random
+import statistics
 
 import pytest
 from hypothesis import given
@@ -56,6 +57,25 @@ def test_a_median_lies_between_the_ranks_of_the_tables(n, low, high):  # Conover
     assert (found.low, found.high) == ((low, high) if low else (-math.inf, math.inf))
 
 
+@pytest.mark.parametrize("n", range(1, 301))
+def test_a_share_lies_inside_its_interval_which_ends_at_none_and_at_all(n):
+    for hits in {0, 1, n // 2, n - 1, n}:
+        found = share(hits, n)
+
+        assert 0 <= found.low <= found.value == hits / n <= found.high <= 1
+    assert share(0, n).low == 0
+    assert share(n, n).high == 1
+
+
+@given(TIMES)
+def test_a_median_is_the_lower_one_of_the_two_in_the_middle(values):
+    assert median(values).value == statistics.median_low(values)
+
+
+def test_the_ranks_of_many_are_those_of_the_normal_distribution():
+    assert (median(range(1, 10_001)).low, median(range(1, 10_001)).high) == (4902, 5099)
+
+
 def test_the_ranks_go_on_where_the_exact_ones_end():
     assert median(range(1, 1001)).low == pytest.approx(median(range(1, 1002)).low, abs=1)
 
@@ -95,6 +115,7 @@ def test_failed_requests_are_slower_than_every_answer():
     assert half.value == math.inf
     assert difference(some, median(answered)) == Estimate(value=0.0, low=0.0, high=math.inf)
     assert difference(half, median(answered)) is None
+    assert difference(median(answered), half) is None
 
 
 @pytest.mark.parametrize("wrong", [(0, 0), (-1, 3), (4, 3)])

@@ -1,7 +1,10 @@
 """History: windows, quantiles and recovery, from samples written by hand and by hypothesis."""
 
 import math
+import random
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -9,13 +12,18 @@ from hypothesis import strategies as st
 
 from pytest_llmchaos.errors import BadScenario, OpenRequests, TooFewSamples
 from pytest_llmchaos.model import OUTCOMES, Sample
-from pytest_llmchaos.stats.quantiles import Quantiles, nth
+from pytest_llmchaos.stats import quantiles as quantiles_module
+from pytest_llmchaos.stats.columns import columns_of
+from pytest_llmchaos.stats.quantiles import Quantiles, nearest_rank, nth
 from pytest_llmchaos.stats.recovery import CallersSaw, callers_from
 from pytest_llmchaos.stats.windows import (
+    DEFAULT_TARGETS,
     LatencyTargets,
     Part,
     around,
+    evidence,
     first_unknown_s,
+    parts,
     unserved_s,
     windows,
 )
@@ -60,6 +68,15 @@ def test_a_window_counts_what_its_callers_saw():
     assert (window.offered_rps, window.goodput_rps) == (10, 9.8)
 
 
+def test_a_window_keeps_its_name_its_bounds_and_what_gives_it_more_requests():
+    (window,) = parts([sample(1)], [Part("fault", 0.5, 3, "offer more", could_offer=7)])
+
+    assert (window.name, window.from_s, window.to_s, window.seconds) == ("fault", 0.5, 3, 2.5)
+    assert (window.hint, window.could_offer, window.is_live) == ("offer more", 7, False)
+    (plain,) = windows([sample(1)], [("fault", 0, 3)])
+    assert (plain.hint, plain.could_offer, plain.is_live) == ("raise rate_rps", 0, False)
+
+
 def test_a_window_prints_as_a_failing_assert_needs_it():
     assert repr(one([sample(1), sample(2, "refused")], 0, 12)) == "<fault: 2 requests, 1 failed, 12.0 s>"
 
@@ -68,6 +85,53 @@ def test_a_request_belongs_to_the_window_it_was_due_in_and_the_end_is_not_inside
     first, second = windows([sample(0), sample(4.999, e2e_s=20), sample(5)], [("steady", 0, 5), ("fault", 5, 10)])
 
     assert (first.offered, second.offered) == (2, 1)
+
+
+HALVES = st.integers(0, 20).map(lambda n: n / 2)
+
+
+@quick
+@given(
+    seen=st.lists(st.builds(sample, HALVES, st.just("ok"), e2e_s=HALVES), max_size=20),
+    bounds=st.lists(st.integers(0, 10).map(float), min_size=4, max_size=4).map(sorted),
+)
+def test_around_a_fault_a_request_is_in_the_fault_if_it_was_open_when_the_fault_struck(seen, bounds):
+    begin_s, struck_s, over_s, end_s = bounds
+    counts = [0, 0, 0]
+    for one in seen:
+        if begin_s <= one.due_s < end_s:
+            is_before = one.due_s < struck_s and one.end_s < struck_s
+            counts[0 if is_before else 1 if one.due_s < over_s else 2] += 1
+
+    found = around(
+        seen, Part("before", begin_s, struck_s), Part("during", struck_s, over_s), Part("after", over_s, end_s)
+    )
+
+    assert [window.offered for window in found] == counts
+
+
+def test_a_window_without_a_length_is_empty():
+    assert one([sample(1)], 1, 1).offered == 0
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda seen: windows(seen, [("fault", 0, 9)]),
+        lambda seen: around(seen, Part("before", 0, 1), Part("during", 1, 2), Part("after", 2, 3)),
+        lambda seen: list(evidence(seen, 0, 9, LIMITS)),
+        unserved_s,
+        first_unknown_s,
+    ],
+    ids=["windows", "around", "evidence", "unserved", "unknown"],
+)
+@pytest.mark.parametrize("short", ["due_s", "outcomes"])
+def test_columns_of_different_lengths_are_no_samples(read, short):
+    torn = SimpleNamespace(columns=columns_of([sample(1), sample(2)]))
+    getattr(torn.columns, short).pop()
+
+    with pytest.raises(ValueError, match=r"shorter|longer"):
+        read(torn)
 
 
 def test_what_a_caller_waits_for_begins_when_a_request_is_due_and_not_when_it_could_be_sent():
@@ -147,6 +211,20 @@ def test_a_second_is_unserved_if_something_was_due_in_it_and_nothing_was_answere
     assert unserved_s(seen) == (2.0, 5.0)
 
 
+def test_a_wait_is_counted_from_0_on():
+    """A first token may come in the very instant in which the load begins."""
+    window = one([sample(0, ttft_s=0.0, e2e_s=3), sample(0, ttft_s=0.5, e2e_s=3)])
+
+    assert (window.good, window.ttft_s.max) == (2, 0.5)
+
+
+def test_evidence_is_of_what_was_due_from_one_instant_to_another_both_included():
+    seen = [sample(1), sample(2, "refused"), sample(3), sample(3.5, "left"), sample(3.6, "cancelled"), sample(4)]
+
+    assert list(evidence(seen, 1, 4, LIMITS)) == [(1, True), (2, False), (3, True), (4, True)]
+    assert list(evidence(seen, 1.5, 3.9, LIMITS)) == [(2, False), (3, True)]
+
+
 @pytest.mark.parametrize("outcome", [one for one in OUTCOMES if one not in ("ok", "cancelled", "left")])
 def test_a_request_that_was_not_answered_was_offered_and_failed_whatever_became_of_it(outcome):
     window = one([sample(1), sample(2, outcome)])
@@ -192,6 +270,10 @@ def test_a_window_without_a_length_has_no_rate(what, to_s):
         getattr(replace(one([sample(1)]), from_s=1.0, to_s=to_s), what)
 
 
+def test_a_window_may_be_shorter_than_a_second():
+    assert one([sample(0.1), sample(0.2)], 0, 0.5).offered_rps == 4
+
+
 @pytest.mark.parametrize("what", ["availability", "goodput_ratio", "goodput_rps"])
 def test_an_empty_window_has_no_share(what):
     with pytest.raises(TooFewSamples, match=f"{what} needs 1 request, got 0 in <fault: 0 requests, 0 failed, 100.0 s>"):
@@ -223,6 +305,7 @@ def test_quantiles_are_values_that_a_caller_saw():
 
     assert (quantiles.p50, quantiles.p95, quantiles.p99, quantiles.max) == (0.50, 0.95, 0.99, 1.0)
     assert quantiles.at(0.999 - 0.9) == 0.10
+    assert quantiles.count == 100
     assert repr(quantiles) == "<e2e_s of 100 requests, 0 without an end>"
 
 
@@ -236,6 +319,77 @@ def test_a_quantile_of_many_samples_is_the_same_without_sorting_them_all(order):
         assert nth(seen, rank) == rank - 1
         assert nth(odd, rank) == sorted(odd)[rank - 1]
     assert nth([5.0] * 30_000, 15_000) == 5
+
+
+@quick
+@given(
+    values=st.lists(st.integers(0, 50), min_size=100, max_size=300), share=st.floats(0, 1), many=st.integers(10, 100)
+)
+def test_the_nth_of_many_values_is_the_nth_in_order(values, share, many):
+    """Of ties as well, and with fewer guesses than usual, where they are worse."""
+    rank = 1 + int(share * (len(values) - 1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quantiles_module, "_MANY", many)
+        patch.setattr(quantiles_module, "_GUESSES", 10 * many // 20)
+
+        assert nth(values, rank) == sorted(values)[rank - 1]
+
+
+@pytest.mark.parametrize("count", [10_000, 29_999])
+def test_of_many_values_only_those_around_a_guess_are_sorted(monkeypatch, count):
+    sizes = []
+
+    def noted(values):
+        made = sorted(values)
+        sizes.append(len(made))
+        return made
+
+    monkeypatch.setattr(quantiles_module, "sorted", noted, raising=False)
+    values = random.Random(7).sample(range(count), count)
+    for rank in (1, 2, count // 50, count // 20, count // 3, count // 2, count * 9 // 10, count * 99 // 100, count):
+        sizes.clear()
+        assert nth(values, rank) == rank - 1
+        guesses, near = sizes
+        assert guesses < 2000
+        assert near < 0.15 * count
+
+
+def test_few_values_are_sorted_at_once(monkeypatch):
+    sizes = []
+    monkeypatch.setattr(quantiles_module, "sorted", lambda v: sizes.append(len(v)) or sorted(v), raising=False)
+
+    assert nth(list(range(9_999)), 5_000) == 4_999
+    assert sizes == [9_999]
+
+
+@pytest.mark.parametrize(
+    ("q", "count", "rank"),
+    [
+        (0.07, 100, 7),
+        (0.01, 30, 1),
+        (0.5, 5, 3),
+        (0.2000004, 5, 2),
+        (0.20000008, 5, 1),
+        (0.2000002, 5, 2),
+        (0.0001, 3, 1),
+    ],
+)
+def test_a_rank_counts_as_whole_where_only_its_rounding_is_off(q, count, rank):
+    assert nearest_rank(q, count) == rank
+
+
+@pytest.mark.parametrize(("q", "needed"), [(1 - 1 / 20.0000004, 20), (1 - 1 / 20.000004, 21), (1 - 1 / 20.000001, 21)])
+def test_a_number_of_needed_requests_counts_as_whole_where_only_its_rounding_is_off(q, needed):
+    assert Quantiles("e2e_s", [1.0] * needed).at(q) == 1
+    with pytest.raises(TooFewSamples, match=f"needs {needed} requests"):
+        Quantiles("e2e_s", [1.0] * (needed - 1)).at(q)
+
+
+def test_a_quantile_names_its_window_and_what_gives_it_more_requests():
+    with pytest.raises(TooFewSamples, match="p50 of e2e_s needs 2 requests, the window has 1: raise rate_rps"):
+        _ = Quantiles("e2e_s", [1.0]).p50
+    with pytest.raises(TooFewSamples, match="p50 of e2e_s needs 2 requests, the fault has 1: offer more"):
+        _ = Quantiles("e2e_s", [], 1, where="the fault", hint="offer more").p50
 
 
 def test_failed_requests_are_slower_than_every_answer():
@@ -264,6 +418,29 @@ def test_a_quantile_lies_between_0_and_1(q):
 def test_a_bound_is_a_number_of_seconds_above_0(bound):
     with pytest.raises(BadScenario, match="ttft_s must be a number of seconds above 0, got"):
         LatencyTargets(ttft_s=bound)
+    with pytest.raises(BadScenario, match="e2e_s must be a number of seconds above 0, got"):
+        LatencyTargets(e2e_s=bound)
+
+
+@pytest.mark.parametrize("bound", [0.001, 1, sys.float_info.max, float("inf")])
+def test_a_bound_may_be_as_long_as_floats_are_or_none_at_all(bound):
+    assert LatencyTargets(ttft_s=bound, e2e_s=bound).ttft_s == bound
+
+
+def test_a_bound_beyond_all_floats_is_refused():
+    with pytest.raises(BadScenario, match="e2e_s must be a number of seconds above 0"):
+        LatencyTargets(e2e_s=10**400)
+
+
+@pytest.mark.parametrize(("ttft_s", "e2e_s", "good"), [(2, 10, 1), (2.01, 9, 0), (1, 10.01, 0)])
+def test_callers_wait_two_seconds_for_a_token_and_ten_for_an_answer_where_nothing_else_is_said(ttft_s, e2e_s, good):
+    seen = [sample(0, ttft_s=ttft_s, e2e_s=e2e_s)]
+
+    assert windows(seen, [("fault", 0, 1)])[0].good == good
+    assert parts(seen, [Part("fault", 0, 1)])[0].good == good
+    assert around(seen, Part("before", 0, 0), Part("fault", 0, 1), Part("after", 1, 1))[1].good == good
+    assert callers_from(seen, 0, 1).suffered is not bool(good)
+    assert list(evidence(seen, 0, 1, DEFAULT_TARGETS)) == [(0, bool(good))]
 
 
 @pytest.mark.parametrize(
@@ -311,6 +488,13 @@ def test_one_good_request_alone_proves_no_recovery():
     assert good_again_s([sample(1), sample(6)], 0, 5, 60) == 1
 
 
+def test_a_good_request_beside_a_bad_one_of_the_same_instant_is_no_recovery():
+    seen = [sample(1), sample(5, "refused"), sample(5), sample(9)]
+
+    assert good_again_s(seen, 0, 1, 60) is None
+    assert good_again_s([*seen, sample(9)], 0, 1, 60) == 9
+
+
 @pytest.mark.parametrize("every_s", [0.1, 1, 5, 30])
 def test_a_perfect_service_is_good_from_its_first_request_on_however_rare_requests_are(every_s):
     seen = [sample(i * every_s) for i in range(20)]
@@ -339,6 +523,36 @@ def test_recovery_agrees_with_its_definition(seen, from_s, stable_s, until_s):
 
     expected = min((s.due_s for s in inside if holds(s)), default=None)
     assert good_again_s(seen, from_s, stable_s, until_s) == expected
+
+
+COARSE = st.lists(st.builds(sample, HALVES, st.sampled_from(["ok", "refused"])), max_size=25)
+
+
+@settings(deadline=None, max_examples=300)
+@given(seen=COARSE, from_s=st.integers(0, 4), stable_s=st.sampled_from([0.5, 1.0, 2.0]), until_s=st.integers(4, 12))
+def test_relapse_and_resolution_agree_with_their_definitions(seen, from_s, stable_s, until_s):
+    inside = sorted((s.due_s, s.outcome == "ok") for s in seen if from_s <= s.due_s <= until_s)
+    bad_s = [due_s for due_s, is_good in inside if not is_good]
+
+    def is_stable_before(i):
+        good_s = [due_s for due_s, is_good in inside if is_good and bad_s[i - 1] < due_s < bad_s[i]]
+        return len(good_s) > 1 and good_s[0] + stable_s < bad_s[i]
+
+    found = callers_from(seen, from_s, stable_s, LIMITS, until_s)
+
+    assert found.suffered is bool(bad_s)
+    assert found.relapsed_s == next((bad_s[i] for i in range(1, len(bad_s)) if is_stable_before(i)), None)
+    if found.good_s is None or not bad_s:
+        assert found.resolution_s == 0
+    else:
+        last_two = [bad_s[-1] - bad_s[-2]] if len(bad_s) > 1 and bad_s[-1] - bad_s[-2] < stable_s else []
+        assert found.resolution_s == max([found.good_s - bad_s[-1], *last_two])
+
+
+def test_whether_answers_alternate_is_told_by_the_last_two_bad_ones_alone():
+    seen = [*(sample(s, "refused") for s in (0, 3, 3.5)), sample(4), sample(9)]
+
+    assert callers_from(seen, 0, 4, LIMITS, 40).resolution_s == 0.5
 
 
 def counts(window):

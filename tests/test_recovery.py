@@ -1,5 +1,6 @@
 """A recovery comes after the damage, lasts to the end of what is known, and the victim takes part again."""
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -30,6 +31,8 @@ def asked(bad, until_s=END_S):
 
 
 def event(at_s, action, service="api", **attributes):
+    """As it is read from the runtime: its words are no literals of this program."""
+    action, service, attributes = json.loads(json.dumps([action, service, attributes]))
     return RuntimeEvent(at_unix_s=1000 + at_s, service=service, action=action, attributes=attributes)
 
 
@@ -133,6 +136,36 @@ class TestCallers:
 
         assert "came back 32.0 s after the fault, but only after the instrument's own revert at 30.0 s" in found.why_not
 
+    def test_a_recovery_in_the_very_instant_of_our_revert_counts(self, judged):
+        assert judged(known(between(10, 40))) == Recovery(took_s=30.0, resolution_s=0.5)
+
+    def test_a_late_recovery_is_told_as_such_whatever_came_of_it(self, judged):
+        again = (*DIED_AND_STARTED, event(44, "die"))
+        found = judged(known(lambda due: 10 <= due < 12 or 20 <= due < 42, again))
+
+        assert "but only after the instrument's own revert at 30.0 s" in found.why_not
+        assert found.relapsed_s == 10.0
+
+    def test_callers_that_suffered_before_the_last_fault_alone_suffered(self, judged):
+        """Of two faults, the second of which hit at 15 s: the callers were good from then on."""
+        done = hit()
+        done.last_unix_s = 1015.0
+
+        assert judged(known(between(10, 12)), injected=done) == Recovery(took_s=5.0, resolution_s=0.0)
+
+    def test_the_time_it_took_is_known_to_the_millisecond(self, judged):
+        events = (event(10.0, "die"), event(11.23456, "start"))
+        points = ((9.5, True), (10.5, False), (11.5, False), (12.34567, True))
+        watched = {"api": Watched(sightings=(Sightings(what="scraped by Prometheus", points=points),))}
+
+        def of(**more):
+            return judged(replace(known(**more), fault_s=10.0004))
+
+        assert of(events=events) == Recovery(took_s=1.235, resolution_s=0.0)
+        assert of(events=events, watched=watched) == Recovery(took_s=2.345, resolution_s=0.846)
+        lost = of(events=(*events, event(44.45678, "die")))
+        assert lost.relapsed_s == 34.457
+
     def test_a_service_that_was_not_good_when_the_trial_stopped_waiting_has_not_recovered(self, judged):
         assert "stopped waiting" in judged(known(between(10, 12), settled=False)).why_not
 
@@ -176,6 +209,30 @@ class TestVictims:
         seen = Sightings(what="scraped by Prometheus", points=((9.5, True), (10.5, True), (11.5, True)))
 
         assert judged(known(watched={"api": Watched(sightings=(seen,))})) == Recovery(took_s=1.5, resolution_s=0.3)
+
+    def test_looks_count_from_its_start_to_our_revert(self, judged):
+        """With both instants; one from before its start says nothing of the process that it started as."""
+
+        def found(*points):
+            seen = Sightings(what="scraped by Prometheus", points=((9.0, True), *points))
+            return judged(known(watched={"api": Watched(sightings=(seen,))}))
+
+        assert found((11.1, True), (13.0, True)) == Recovery(took_s=3.0, resolution_s=1.8)
+        assert found((11.2, True)) == Recovery(took_s=1.2, resolution_s=0.0)
+        assert found((11.5, False), (40.0, True)).took_s == 30.0
+        assert found((11.5, False), (40.1, True)).why_not.startswith("api was not scraped by Prometheus when")
+
+    def test_the_last_look_before_the_fault_tells_whether_a_watcher_knows_it(self, judged):
+        def found(*points):
+            seen = Sightings(what="used by the gateway", points=(*points, (20.0, True)))
+            return judged(known(watched={"api": Watched(sightings=(seen,))})).took_s
+
+        assert found((8.0, False), (9.0, True)) == 10.0
+        assert found((8.0, True), (9.0, False)) == 1.2
+        assert found((7.0, True), (8.0, True), (9.0, False)) == 1.2
+        assert found((7.0, False), (8.0, False), (9.0, True)) == 10.0
+        # A look in the instant of the fault is none from before it.
+        assert found((10.0, True)) == 1.2
 
     @pytest.mark.parametrize("points", [(), ((11.5, False),), ((9.0, False), (11.5, False))])
     def test_a_watcher_that_never_saw_it_take_part_has_nothing_to_say(self, judged, points):
@@ -257,6 +314,71 @@ class TestVictims:
             in found.why_not
         )
 
+    def test_events_count_from_the_fault_to_our_revert(self, judged):
+        assert judged(known(events=(event(10, "die"), event(40, "start")))).took_s == 30.0
+        # What came before the fault is not about it.
+        assert judged(known(events=(event(9, "die"), event(9.5, "start")))).why_not.startswith("api had not started")
+
+    def test_a_start_in_the_instant_of_the_fault_took_no_time(self, judged):
+        assert judged(known(events=(event(10, "die"), event(10, "start")))) == Recovery(took_s=0.0, resolution_s=0.0)
+
+    @pytest.mark.parametrize("action", ["exec_die", "health_status", "restart", "stop"])
+    def test_only_a_start_or_a_thaw_brings_it_back(self, judged, action):
+        assert judged(known(events=(event(10, "die"), event(12, action)))).why_not.startswith("api had not started")
+        assert judged(known(events=(*DIED_AND_STARTED, event(12, action, detail="healthy")))).took_s in {1.2, 2.0}
+
+    def test_a_check_that_fails_after_a_start_holds_it_up_until_it_passes(self, judged):
+        sick, well = event(13, "health_status", detail="unhealthy"), event(16, "health_status", detail="healthy")
+        watched = {"api": Watched(health_every_s=0.4)}
+
+        assert judged(known(events=(*DIED_AND_STARTED, sick), watched=watched)).why_not.startswith(
+            "api was not healthy"
+        )
+        assert judged(known(events=(*DIED_AND_STARTED, sick, well), watched=watched)).took_s == 6.0
+        assert judged(known(events=(*DIED_AND_STARTED, well, sick), watched=watched)).took_s is None
+
+    def test_a_check_of_which_the_interval_is_not_known_is_exact(self, judged):
+        well = event(16, "health_status", detail="healthy")
+
+        assert judged(known(events=(*DIED_AND_STARTED, well))) == Recovery(took_s=6.0, resolution_s=0.0)
+
+    @pytest.mark.parametrize("service", ["aaa", "zzz"])
+    def test_events_of_another_service_say_nothing_of_it(self, judged, service):
+        others = (event(12, "die", service), event(30, "start", service), event(44, "die", service))
+
+        assert judged(known(events=(*DIED_AND_STARTED, *others))).took_s == 1.2
+
+    def test_what_goes_down_after_the_trials_end_is_of_no_interest(self, judged):
+        assert judged(known(events=(*DIED_AND_STARTED, event(50.1, "die")))).took_s == 1.2
+        assert judged(known(events=(*DIED_AND_STARTED, event(50, "die")))).took_s is None
+
+    def test_what_went_down_before_it_was_back_is_no_relapse(self, judged):
+        """Callers were served again at 20 s, after the victim had started a second time."""
+        events = (*DIED_AND_STARTED, event(15, "die"), event(16, "start"))
+
+        assert judged(known(between(10, 20), events)).took_s == 10.0
+        assert judged(known(between(10, 15), (event(10, "die"), event(15, "start"), event(15, "die")))).took_s is None
+
+    def test_a_check_that_changes_is_no_relapse_unless_it_fails(self, judged):
+        for detail in ("healthy", "starting", "unknown"):
+            again = event(44, "health_status", detail=detail)
+            assert judged(known(events=(*DIED_AND_STARTED, again))).took_s == 1.2
+        other = event(44, "exec_create", detail="unhealthy")
+        assert judged(known(events=(*DIED_AND_STARTED, other))).took_s == 1.2
+
+    def test_a_victim_that_went_down_again_as_our_revert_came_is_told(self, judged):
+        found = judged(known(between(10, 40), (*DIED_AND_STARTED, event(44, "die"))))
+
+        assert "but a victim went down again" in found.why_not
+        assert found.relapsed_s == 34.0
+
+    def test_one_that_was_seen_is_not_back_by_the_end_of_its_fault_alone(self, judged):
+        over = hit(fault=faults.hang("model-1"))
+        over.over_unix_s = 1014.0
+
+        assert judged(known(events=(event(11, "health_status", detail="unhealthy"),)), injected=over).took_s is None
+        assert judged(known(), injected=over) == Recovery(took_s=1.2, resolution_s=0.0)
+
     def test_each_must_be_back(self, judged):
         both = hit("api", "model-1")
         events = (*DIED_AND_STARTED, event(10, "die", "model-1"))
@@ -269,6 +391,7 @@ class TestVictims:
         events = (event(10, "pause"), event(13, "unpause"))
 
         assert judged(known(events=events, watched={"api": Watched(health_every_s=0.4)})).took_s == 3.0
+        assert judged(known(events=events)).took_s == 3.0
 
     def test_one_that_never_went_down_is_back_when_nothing_of_its_fault_is_left(self, judged):
         over = hit(fault=faults.hang("model-1"))
@@ -279,6 +402,13 @@ class TestVictims:
 
     def test_nothing_was_injected(self, judged):
         assert judged(known(), injected=Injected()).why_not == "no fault was injected, so nothing had to recover"
+
+    @pytest.mark.parametrize("unknown", ["acts", "reverted_unix_s", "last_unix_s"])
+    def test_what_is_not_known_of_the_fault_makes_it_none(self, judged, unknown):
+        done = hit()
+        setattr(done, unknown, [] if unknown == "acts" else None)
+
+        assert judged(known(), injected=done).why_not == "no fault was injected, so nothing had to recover"
 
     def test_a_passing_fault_has_no_recovery(self, judged):
         assert "ask for trial.time_to_settle_s" in judged(known(), fault=faults.pause("api")).why_not
@@ -298,6 +428,19 @@ class TestSettling:
         assert settled(known(events=events, watched=watched)) == Recovery(took_s=4.5, resolution_s=1.0)
         never = {"api": Watched(sightings=(Sightings(what="scraped by Prometheus", points=points[:3]),))}
         assert settled(known(events=events, watched=never)).why_not.endswith("api was not scraped by Prometheus")
+
+    def test_a_watcher_that_missed_it_is_asked_from_the_end_of_the_fault_on(self, settled):
+        """The victim ran all the while. A look that missed it after the last fault counts until one finds it again."""
+
+        def found(*points, until_s=END_S):
+            seen = Sightings(what="used by the gateway", points=((9.5, True), *points))
+            return settled(replace(known(events=(), watched={"api": Watched(sightings=(seen,))}), ended_s=until_s))
+
+        assert found((10.0, False), (43.0, True)) == Recovery(took_s=3.0, resolution_s=3.0)
+        assert found((9.9, False), (43.0, True)).took_s == 0.0
+        assert found((20.0, True), (41.0, False), (43.0, True), (44.0, True)).took_s == 3.0
+        assert found((41.0, False), (50.0, True)).took_s == 10.0
+        assert found((41.0, False), (50.0, True), until_s=49.9).why_not.endswith("api was not used by the gateway")
 
     def test_a_watcher_that_never_missed_it_holds_nothing_up(self, settled):
         seen = Sightings(what="scraped by Prometheus", points=((9.5, True), (10.5, True), (41.5, True)))
@@ -320,4 +463,23 @@ class TestSettling:
         assert "did not settle within" in settled(known(events=(), settled=False)).why_not
 
     def test_of_a_lasting_fault_there_is_none(self, settled):
-        assert settled(known(), fault=faults.kill("api")).took_s is None
+        assert settled(known(), fault=faults.kill("api")).why_not == (
+            "kill api is no fault that we end, so nothing settled after it"
+        )
+
+    def test_before_it_is_reverted_there_is_none(self, settled):
+        done = hit(fault=faults.pause("api"))
+        done.reverted_unix_s = None
+
+        assert settled(known(), injected=done).why_not.endswith("is no fault that we end, so nothing settled after it")
+
+    def test_why_it_did_not_is_told_once(self, settled):
+        limit = "the service did not settle within 40 s of the fault's end"
+
+        assert settled(known(events=(), settled=False)).why_not == limit
+        assert settled(known(events=(event(10, "pause"),))).why_not == f"{limit}: api had not started again"
+
+    def test_a_restart_in_the_fault_needs_no_thaw(self, settled):
+        events = (event(20, "restart"), event(21, "health_status", detail="healthy"))
+
+        assert settled(known(events=events)) == Recovery(took_s=0.0, resolution_s=0.0)

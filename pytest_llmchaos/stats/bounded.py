@@ -115,7 +115,7 @@ class BoundedFloat(float):
         if not compare(best, easiest):
             self._raise_vacuous(claim, "cannot hold", at_most=not is_upper)
         held = compare(float(self), bound)
-        ends = (compare(self.low, high), compare(self.low, low), compare(self.high, low), compare(self.high, high))
+        ends = (compare(self.low, high), compare(self.high, low))
         self._require_known(claim, all(end == held for end in ends))
         distance = bound - scale.least if is_upper else scale.most - bound
         if held and distance > 0 and scale.events is not None and scale.events < scale.needed(distance):

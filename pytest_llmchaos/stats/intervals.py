@@ -30,7 +30,7 @@ class Estimate:
 
 def share(hits: int, n: int) -> Estimate:
     """A share of `n` independent trials with Wilson's score interval. Raises ValueError for none of them."""
-    if not 0 <= hits <= n or n == 0:
+    if not n or not 0 <= hits <= n:
         raise ValueError(f"a share needs 0 <= hits <= n and n >= 1, got {hits} of {n}")
     value, z2 = hits / n, Z * Z
     middle = (value + z2 / (2 * n)) / (1 + z2 / n)

@@ -23,7 +23,7 @@ def nth(values: Sequence[float], rank: int) -> float:
     guesses = sorted(values[:: len(values) // _GUESSES])
     at = rank * len(guesses) // len(values)
     margin = len(guesses) // 20
-    low = guesses[max(0, at - margin)] if at > margin else -math.inf
+    low = guesses[at - margin] if at > margin else -math.inf
     high = guesses[at + margin] if at + margin < len(guesses) else math.inf
     below = sum([value < low for value in values])
     near = [value for value in values if low <= value <= high]

@@ -59,7 +59,7 @@ def _resolution_s(bad_s: Sequence[float], good_s: float, stable_s: float) -> flo
     if not bad_s:
         return 0.0
     alternating = [b - a for a, b in pairwise(bad_s[-2:]) if b - a < stable_s]
-    return max(good_s - bad_s[-1], *alternating, 0.0)
+    return max([good_s - bad_s[-1], *alternating])
 
 
 def _relapsed_s(seen: Sequence[tuple[float, bool]], bad_s: Sequence[float], stable_s: float) -> float | None:

@@ -14,7 +14,7 @@ from array import array
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import compress
 from operator import and_, sub
 from types import MappingProxyType
@@ -69,16 +69,16 @@ class Window:
     ok: float
     good: float
     outcomes: Mapping[Outcome, float]
-    ttft_s: Quantiles = field(repr=False)
-    e2e_s: Quantiles = field(repr=False)
-    max_gap_s: Quantiles = field(repr=False)
-    left: int = 0
-    refused: int = 0
-    unhinted: int = field(default=0, repr=False)
-    unknown: int = 0
-    could_offer: int = field(default=0, repr=False)
-    hint: str = field(default="raise rate_rps", repr=False)
-    is_live: bool = field(default=False, repr=False)
+    ttft_s: Quantiles
+    e2e_s: Quantiles
+    max_gap_s: Quantiles
+    left: int
+    refused: int
+    unhinted: int
+    unknown: int
+    could_offer: int
+    hint: str
+    is_live: bool
 
     def __post_init__(self) -> None:
         outcomes = {name: self._count(name, count, f"ended as {name}") for name, count in self.outcomes.items()}

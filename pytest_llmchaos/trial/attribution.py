@@ -120,7 +120,8 @@ def detection(
     It began after the fault and before our revert, and it is about a victim, about no service at all (as what callers
     were promised is), or declared by one of the faults, or by the subject for it (`declared`). `services` are the names of all services.
     """
-    if injected.start_unix_s is None:
+    start_unix_s = injected.start_unix_s
+    if start_unix_s is None:
         return Detection()
     by_faults = (act.fault.signals for act in injected.acts if isinstance(act.fault, DeclaresSignals))
     expected = {*declared, *(name for names in by_faults for name in names)}
@@ -128,15 +129,15 @@ def detection(
     caused: list[_Signal] = []
     coincident: list[Coincidence] = []
     for one in sorted(found, key=lambda signal: (signal.at_unix_s, signal.what)):
-        why = _why_not_caused(one, injected, expected)
+        why = _why_not_caused(one, injected, start_unix_s, expected)
         if why is None:
             caused.append(one)
-        elif one.at_unix_s >= injected.start_unix_s:
-            after_s = round(one.at_unix_s - injected.start_unix_s, 3)
+        elif one.at_unix_s >= start_unix_s:
+            after_s = round(one.at_unix_s - start_unix_s, 3)
             coincident.append(Coincidence(what=one.what, after_s=after_s, service=one.service, why=why))
     if not caused:
         return Detection(coincident=tuple(coincident))
-    after_s = round(record.at_s(caused[0].at_unix_s) - record.at_s(injected.start_unix_s), 3)
+    after_s = round(record.at_s(caused[0].at_unix_s) - record.at_s(start_unix_s), 3)
     return Detection(after_s=after_s, by=caused[0].what, coincident=tuple(coincident))
 
 
@@ -166,9 +167,9 @@ def _rules(audit: Audit) -> Iterator[_Signal]:
             yield _Signal(at_unix_s=at_of(line), name=rule, what=f"remediator rule {rule}", service=service)
 
 
-def _why_not_caused(signal: _Signal, injected: Injected, declared: Collection[str]) -> str | None:
+def _why_not_caused(signal: _Signal, injected: Injected, start_unix_s: float, declared: Collection[str]) -> str | None:
     """What speaks against the fault as the cause of a signal; None where nothing does."""
-    if signal.before or signal.at_unix_s < (injected.start_unix_s or 0.0):
+    if signal.before or signal.at_unix_s < start_unix_s:
         return "it was pending or firing before the fault"
     if injected.reverted_unix_s is not None and signal.at_unix_s >= injected.reverted_unix_s:
         return "it began after the instrument's own revert"
@@ -199,14 +200,15 @@ def actions_of(record: Record, audit: Audit) -> tuple[Action, ...]:
 
 def repaired_by(injected: Injected, events: Sequence[RuntimeEvent], audit: Audit) -> Repairer | None:
     """Who brought the victims back, from the runtime's events and the remediator's audit log; never assumed."""
-    if not injected.acts or injected.start_unix_s is None:
+    start_unix_s = injected.start_unix_s
+    if not injected.acts or start_unix_s is None:
         return None
     if all(act.fault.kind == "restart" for act in injected.acts):
         return "itself"
     reverted = injected.reverted_unix_s or float("inf")
     names: set[Repairer] = set()
     for victim in injected.victims:
-        at_unix_s = _lasting_start(injected, victim, events, reverted)
+        at_unix_s = _lasting_start(injected, victim, events, start_unix_s, reverted)
         if at_unix_s is None:
             continue
         if _has_acted(audit, victim, at_unix_s):
@@ -217,14 +219,14 @@ def repaired_by(injected: Injected, events: Sequence[RuntimeEvent], audit: Audit
 
 
 def _lasting_start(
-    injected: Injected, victim: str, events: Sequence[RuntimeEvent], reverted_unix_s: float
+    injected: Injected, victim: str, events: Sequence[RuntimeEvent], start_unix_s: float, reverted_unix_s: float
 ) -> float | None:
     """When the victim started for good: after a start that died again before our revert, somebody else's counts."""
     forced = {at for act, at in injected.proven if act.victim == victim and act.fault.kind == "restart"}
     start: float | None = None
     for event in events:
         at = event.at_unix_s
-        if event.service != victim or at <= (injected.start_unix_s or 0.0):
+        if event.service != victim or at <= start_unix_s:
             continue
         if event.action == "die" and at <= reverted_unix_s and at not in forced:
             start = None
@@ -241,7 +243,7 @@ def _has_acted(audit: Audit, service: str, at_unix_s: float) -> bool:
         begin_s = at_of(line)
         ends = (
             at_of(later)
-            for later in audit[number + 1 :]
+            for later in audit[number:]
             if later.get("incident") == line.get("incident") and later.get("event") in {"done", "failed"}
         )
         if begin_s - CLOCK_SLACK_S <= at_unix_s <= next(ends, begin_s + ACTION_LIMIT_S) + CLOCK_SLACK_S:

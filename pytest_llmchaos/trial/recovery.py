@@ -7,7 +7,7 @@ own health check, Prometheus' first successful scrape of it, and its use by the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.evidence.samples_file import Samples
@@ -125,8 +125,9 @@ def recovery(record: Record, plan: TrialPlan, injected: Injected, known: Known) 
     if isinstance(back, str) or (why := _not_served(callers, plan, known)):
         reverted = f"when the instrument reverted the fault, {reverted_s - fault_s:.1f} s after it"
         return _none(f"{back} {reverted}" if isinstance(back, str) else why, relapsed_s)
-    if callers_from(known.samples, fault_s, plan.experiment.stable_s, known.limits).suffered:
-        back.append(Back(at_s=callers.good_s or 0.0, resolution_s=callers.resolution_s))
+    suffered = callers_from(known.samples, fault_s, plan.experiment.stable_s, known.limits).suffered
+    if suffered and callers.good_s is not None:
+        back.append(Back(at_s=callers.good_s, resolution_s=callers.resolution_s))
     last = max(back, key=lambda one: one.at_s)
     took = f"the service came back {last.at_s - fault_s:.1f} s after the fault"
     down_s = _down_again_s(record, injected, known, last.at_s)
@@ -155,7 +156,7 @@ def settling(record: Record, plan: TrialPlan, injected: Injected, known: Known) 
         return _none(f"the service did not settle {limit}" + (f": {back}" if isinstance(back, str) else ""), relapsed_s)
     back.append(Back(at_s=callers.good_s, resolution_s=callers.resolution_s))
     last = max(back, key=lambda one: one.at_s)
-    return _recovered(last if last.at_s > reverted_s else Back(at_s=reverted_s), reverted_s, relapsed_s)
+    return _recovered(replace(last, at_s=max(last.at_s, reverted_s)), reverted_s, relapsed_s)
 
 
 def _none(why: str, relapsed_s: float | None) -> Recovery:

@@ -629,8 +629,8 @@ CAUSES: tuple[InstrumentDefect, ...] = (
         patches=(
             Patch(
                 file="pytest_llmchaos/trial/attribution.py",
-                old="    if signal.before or signal.at_unix_s < (injected.start_unix_s or 0.0):\n",
-                new="    if signal.at_unix_s < (injected.start_unix_s or 0.0):\n",
+                old="    if signal.before or signal.at_unix_s < start_unix_s:\n",
+                new="    if signal.at_unix_s < start_unix_s:\n",
             ),
         ),
         tests=("test_attribution.py::test_a_signal_from_before_the_fault_detects_nothing",),
@@ -641,7 +641,7 @@ CAUSES: tuple[InstrumentDefect, ...] = (
         patches=(
             Patch(
                 file="pytest_llmchaos/trial/attribution.py",
-                old="    if signal.before or signal.at_unix_s < (injected.start_unix_s or 0.0):\n",
+                old="    if signal.before or signal.at_unix_s < start_unix_s:\n",
                 new="    if signal.before:\n",
             ),
         ),
