@@ -1434,7 +1434,7 @@ GATES: tuple[InstrumentDefect, ...] = (
                 new='("refused", "timeout", "corrupted", "http_5xx")',
             ),
         ),
-        tests=("test_comparison.py::TestSeen::test_holds_a_service_to_what_it_can_count",),
+        tests=("test_truths.py::TestSeen::test_holds_a_service_to_what_it_can_count",),
     ),
     InstrumentDefect(
         name="slack-of-a-fifth",
@@ -1452,7 +1452,7 @@ GATES: tuple[InstrumentDefect, ...] = (
                 new="                spells.append((since_s - BLIND_EDGE_S, math.inf))\n",
             ),
         ),
-        tests=("test_comparison.py::TestBlindness::test_lasts_from_each_death_to_the_next_start",),
+        tests=("test_truths.py::TestBlindness::test_lasts_from_each_death_to_the_next_start",),
     ),
     InstrumentDefect(
         name="repeats-draw-the-same",
