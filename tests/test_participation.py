@@ -1,6 +1,7 @@
 """Whether a victim takes part is read from the runtime, from Prometheus' scrapes and from the gateway."""
 
 import http.server
+import json
 import threading
 from collections import deque
 from types import SimpleNamespace
@@ -24,6 +25,8 @@ START = 1010.0
 
 
 def series(points, **labels):
+    """As it is read from Prometheus: its words are no literals of this program."""
+    labels = json.loads(json.dumps(labels))
     return Series(labels=labels, points=tuple((1000.0 + at_s, float(value)) for at_s, value in points))
 
 
@@ -67,6 +70,44 @@ def test_a_scrape_is_of_the_service_that_its_label_or_its_address_names(record, 
     (seen,) = victims_seen(lab, record, hit, 1030.0).watched["model-1"].sightings
 
     assert (seen.what, seen.points) == ("scraped by Prometheus", ((9.0, True), (10.5, False), (12.5, True)))
+
+
+@pytest.mark.parametrize("other", ["api", "zzz"])
+def test_scrapes_of_another_service_say_nothing_of_the_victim(record, hit, other):
+    lab = lab_of([series(UP, service=other, instance="model-1:8000"), series(UP, instance=f"{other}:80"), series(UP)])
+
+    assert victims_seen(lab, record, hit, 1030.0).watched["model-1"].sightings == ()
+
+
+def test_watchers_are_asked_from_a_while_before_the_fault_on(record, hit):
+    lab = lab_of([])
+    asked = []
+    lab.prometheus.raw = lambda *query: asked.append(query) or ()
+    lab.runtime.events = lambda *times: asked.append(times) or []
+
+    victims_seen(lab, record, hit, 1030.0)
+
+    assert asked == [
+        ("up", START - 5.0, 1030.0),
+        (START, 1030.0),
+        ('used{replica="model-1"}', START - 5.0, 1030.0),
+    ]
+
+
+def test_only_a_value_of_one_is_a_look_that_found_it_good(record, hit):
+    lab = lab_of([series([(9.0, 1), (10.0, 2), (11.0, 0), (12.0, 0.5), (13.0, 1)], service="model-1")])
+
+    (seen,) = victims_seen(lab, record, hit, 1030.0).watched["model-1"].sightings
+
+    assert [is_good for _, is_good in seen.points] == [True, False, False, False, True]
+
+
+def test_each_victim_must_take_part(record, hit):
+    hit.acts.append(Injection(after_s=0.0, fault=faults.kill("api").primitive, victim="api"))
+    lab = lab_of([], selector=None)
+
+    assert not take_part(lab, record, hit, must=True)
+    assert take_part(lab, record, hit, must=False)
 
 
 def test_each_probe_of_the_gateway_must_find_it_good(record, hit):

@@ -10,13 +10,17 @@ from typing import Any
 import pytest
 from support.fake_runtime import FakeRuntime
 
+from pytest_llmchaos import faults
 from pytest_llmchaos.errors import NoData
 from pytest_llmchaos.evidence.samples_file import Samples
+from pytest_llmchaos.evidence.trial_record import PhaseBounds
 from pytest_llmchaos.subject.lab import lab_subject
 from pytest_llmchaos.trial import replicas
-from pytest_llmchaos.trial.replicas import judge_replicas, least_answers
+from pytest_llmchaos.trial.replicas import Replica, judge_replicas, least_answers, served_again_s
 
 SUBJECT = lab_subject("sim")
+REST_DEADLINE_S = replicas.REST_DEADLINE_S
+PHASES = (("fault", 8.0), ("recovery", 20.0), ("steady", 1.0))
 
 
 @pytest.fixture(autouse=True)
@@ -67,8 +71,10 @@ def test_replicas_that_answer_are_healthy_and_have_free_slots_serve() -> None:
         ({}, ["model-1"] * 16, "model-2 gave 0 of 16 answers, gets no requests"),
         ({"busy": 3.0}, BOTH, "model-2 gave 8 of 16 answers, 3 of its slots are still taken 0 s after the load"),
         ({"routed": 0.0}, BOTH, "model-2 gave 8 of 16 answers, the service routes no requests to it"),
+        ({"routed": 2.0}, BOTH, "model-2 gave 8 of 16 answers, the service routes no requests to it"),
+        ({}, ["model-1"] * 10, "model-2 gave 0 of 10 answers, gets no requests"),
     ],
-    ids=["share", "slots", "rotation"],
+    ids=["share", "slots", "rotation", "an odd rotation", "the least that says so"],
 )
 def test_a_replica_that_does_not_serve_is_named_with_the_reason(world: Any, names: list[str], said: str) -> None:
     found = judge_replicas(lab(**world), answers(names), 0.0)
@@ -129,6 +135,129 @@ def test_what_is_not_known_is_no_pass(subject: dict[str, Any], said: str) -> Non
     assert found is not None
     with pytest.raises(NoData, match=said):
         _ = found.all_serve
+
+
+def test_one_answer_fewer_than_say_so_is_not_known() -> None:
+    found = judge_replicas(lab(), answers(["model-1"] * 9), 0.0)
+
+    assert found is not None
+    assert found.serving == ("model-1", "model-2")
+    with pytest.raises(NoData, match="model-2: 9 answers after the fault are too few to miss one, 10 needed"):
+        _ = found.all_serve
+
+
+def test_a_replica_without_a_health_check_fails_none() -> None:
+    runtime = FakeRuntime()
+    runtime._states["model-2"] = replace(runtime._states["model-2"], healthy=None)
+
+    found = judge_replicas(lab(runtime), answers(BOTH), 0.0)
+
+    assert found is not None
+    assert found.all_serve
+
+
+def test_a_paused_replica_is_told_as_such_whatever_its_health() -> None:
+    runtime = FakeRuntime()
+    runtime._states["model-2"] = replace(runtime._states["model-2"], healthy=False, paused=True)
+
+    found = judge_replicas(lab(runtime), answers(BOTH), 0.0)
+
+    assert found is not None
+    assert [one.trouble for one in found.replicas] == [(), ("is paused",)]
+
+
+def test_a_gateway_that_names_no_rotation_speaks_against_none() -> None:
+    for world in (lab(rotation_query=None), lab(routed={"model-1": 1.0})):
+        found = judge_replicas(world, answers(BOTH), 0.0)
+
+        assert found is not None
+        assert found.all_serve
+
+
+def test_what_speaks_against_a_replica_is_told_before_what_is_not_known_of_it() -> None:
+    known = Replica(name="model-1", answered=1, of=2)
+
+    assert str(known) == "model-1 gave 1 of 2 answers"
+    assert str(replace(known, unknown=("a", "b"))) == "model-1 gave 1 of 2 answers, unknown: a, unknown: b"
+    assert str(replace(known, trouble=("c",), unknown=("a",))) == "model-1 gave 1 of 2 answers, c"
+
+
+class TestRest:
+    """Slots and rotation are looked at until they are as they should be, at most for six seconds."""
+
+    @pytest.fixture
+    def looked(self, monkeypatch: pytest.MonkeyPatch) -> Any:
+        """The replicas where a query gives one value after the other, and how many looks that took."""
+        now = [0.0]
+        clock = SimpleNamespace(
+            monotonic=lambda: now[0], time=lambda: 1000.0, sleep=lambda by_s: now.__setitem__(0, now[0] + by_s)
+        )
+        monkeypatch.setattr(replicas, "time", clock)
+        monkeypatch.setattr(replicas, "REST_DEADLINE_S", 6.0)
+        monkeypatch.setattr(replicas, "POLL_S", 1.0)
+
+        def judged(query: str | None, values: Sequence[float | None]) -> tuple[Any, int]:
+            world, looks = lab(), [0]
+            plain = world.prometheus.vector
+
+            def vector(asked: str, at: float, *, may_be_empty: bool) -> Any:
+                if asked != query:
+                    return plain(asked, at, may_be_empty=may_be_empty)
+                value = values[min(looks[0], len(values) - 1)]
+                looks[0] += 1
+                if value is None:
+                    raise NoData("no answer")
+                return {frozenset({("service", name)}): value for name in ("model-1", "model-2")}
+
+            world.prometheus.vector = vector
+            return judge_replicas(world, answers(BOTH), 0.0), looks[0]
+
+        return judged
+
+    @pytest.mark.parametrize("busy", [3.0, None])
+    def test_slots_are_free_once_a_look_finds_them_free(self, looked: Any, busy: float | None) -> None:
+        found, looks = looked(SUBJECT.busy_query, [busy, busy, 0.0])
+
+        assert found.all_serve
+        assert looks == 3
+
+    def test_a_replica_is_routed_to_once_a_look_finds_it_so(self, looked: Any) -> None:
+        for odd in (0.0, 2.0):
+            found, looks = looked(SUBJECT.rotation_query, [odd, 1.0])
+
+            assert found.all_serve
+            assert looks == 2
+
+    def test_slots_that_stay_taken_are_looked_at_to_the_deadline(self, looked: Any) -> None:
+        found, looks = looked(SUBJECT.busy_query, [2.0])
+
+        assert "2 of its slots are still taken 6 s after the load" in repr(found)
+        assert looks == 8  # the last of them past the deadline
+
+    def test_slots_of_which_nothing_is_known_are_not_known(self, looked: Any) -> None:
+        found, looks = looked(SUBJECT.busy_query, [None])
+
+        with pytest.raises(NoData, match="no metric tells its slots"):
+            _ = found.all_serve
+        assert looks == 8
+
+
+def test_a_lab_has_six_seconds_of_rest_with_five_looks_a_second() -> None:
+    assert (REST_DEADLINE_S, replicas.POLL_S) == (6.0, 0.2)
+
+
+@pytest.mark.parametrize(("fault", "at_s"), [(faults.kill("api"), 16.0), (faults.pause("api"), 20.0)])
+def test_callers_were_served_again_before_a_lasting_faults_phase_ended(fault: Any, at_s: float) -> None:
+    phases = [PhaseBounds(name="".join([*name]), from_s=from_s, to_s=30.0) for name, from_s in PHASES]
+    plan: Any = SimpleNamespace(fault=fault, experiment=SimpleNamespace(stable_s=4.0))
+
+    assert served_again_s(SimpleNamespace(phases=phases), plan) == at_s  # type: ignore[arg-type]
+
+
+def test_a_trial_without_a_recovery_phase_is_looked_at_from_its_start() -> None:
+    plan: Any = SimpleNamespace(fault=faults.pause("api"), experiment=SimpleNamespace(stable_s=4.0))
+
+    assert served_again_s(SimpleNamespace(phases=[]), plan) == 0.0  # type: ignore[arg-type]
 
 
 def test_a_replica_without_a_series_is_not_known() -> None:

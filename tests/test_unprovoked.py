@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,10 +20,11 @@ from pytest_llmchaos.lab import gates, injector
 from pytest_llmchaos.lab import reasons as reasons_module
 from pytest_llmchaos.lab.injector import Injected
 from pytest_llmchaos.lab.reasons import FAULT_TAIL_S, Reasons
-from pytest_llmchaos.prometheus.queries import Prometheus
+from pytest_llmchaos.prometheus.queries import FiredAlert, Prometheus
 from pytest_llmchaos.trial import judge as judging
+from pytest_llmchaos.trial import unprovoked as unprovoking
 from pytest_llmchaos.trial.trial import Trial
-from pytest_llmchaos.trial.unprovoked import unexplained_actions
+from pytest_llmchaos.trial.unprovoked import unexplained_actions, unprovoked
 
 World = tuple[Prometheus, float]
 
@@ -130,6 +132,122 @@ def test_a_repair_that_began_with_the_fault_may_end_late() -> None:
 
     assert unexplained_actions([noticed, late], reasons) == []
     assert unexplained_actions([late], reasons) == [late]
+
+
+@pytest.mark.parametrize(("fault", "what"), [(False, 1), (True, 0)])
+def test_a_repair_of_which_nothing_says_what_it_was_about_is_explained_by_its_own_time_alone(
+    fault: bool, what: int
+) -> None:
+    reasons = Reasons()
+    reasons.add(100.0, 110.0)
+    noticed = {"event": "detected", "at": 109.0, "service": "api"}
+    repair = {"event": "intent", "at": 105.0 if fault else 140.0, "service": "api"}
+
+    assert len(unexplained_actions([noticed, repair], reasons)) == what
+
+
+class TestOutsideOfFaults:
+    """The stack came up at 900 s, the load began at 1000 s; it is 1102 s, so that what is written is written by 1100 s."""
+
+    @pytest.fixture
+    def found(self, monkeypatch: pytest.MonkeyPatch) -> Any:
+        monkeypatch.setattr(unprovoking, "time", SimpleNamespace(time=lambda: 1102.0))
+
+        def of(audit: Any = (), fired: Any = (), *, since: float = 900.0, remediator: str | None = "remediator") -> Any:
+            audit = json.loads(json.dumps(audit))
+            self.reasons = Reasons()
+            self.reasons.unjudged_unix_s = since
+            self.reasons.add(950.0, 960.0)
+            self.asked: list[tuple[float, float]] = []
+
+            def firing_spells(*asked: float) -> Any:
+                self.asked.append(asked)  # type: ignore[arg-type]
+                return [
+                    FiredAlert(
+                        name=name,
+                        labels=json.loads(json.dumps(labels)),
+                        at_unix_s=at,
+                        until_unix_s=at + 1,
+                        before=before,
+                    )
+                    for name, at, labels, before in fired
+                ]
+
+            lab: Any = SimpleNamespace(
+                reasons=self.reasons,
+                subject=SimpleNamespace(remediator=remediator),
+                remediator=SimpleNamespace(audit=lambda: audit),
+                prometheus=SimpleNamespace(firing_spells=firing_spells),
+            )
+            record: Any = SimpleNamespace(at_s=lambda unix_s: unix_s - 1000.0)
+            return unprovoked(lab, record)
+
+        return of
+
+    def line(self, at: float | None, **more: Any) -> dict[str, Any]:
+        return {"event": "intent", "at": at, "action": "restart", "service": "api", "rule": "slow-api", **more}
+
+    def test_is_told_when_it_was(self, found: Any) -> None:
+        did = "outside of any fault the remediator did restart api by rule slow-api"
+        lines = [self.line(990.0), self.line(1000.0), self.line(1003.0)]
+
+        assert found(lines).findings == (
+            f"{did} 10.0 s before the trial's load",
+            f"{did} 0.0 s into the trial",
+            f"{did} 3.0 s into the trial",
+        )
+
+    def test_is_what_came_since_the_last_look_and_is_surely_written(self, found: Any) -> None:
+        ats = (899.9, 900.0, 1100.0, 1100.1)
+
+        assert len(found([self.line(at) for at in ats]).findings) == 2
+        assert self.reasons.unjudged_unix_s == 1100.0
+        assert self.asked == [(900.0, 1100.0)]
+
+    @pytest.mark.parametrize("at", [None, "1003.0"])
+    def test_is_nothing_that_has_no_time(self, found: Any, at: Any) -> None:
+        assert found([self.line(at)]).findings == ()
+        assert found([self.line(at)], since=0.0).findings != ()
+
+    @pytest.mark.parametrize("since", [1100.0, 1100.5])
+    def test_is_not_looked_for_where_no_time_has_passed(self, found: Any, since: float) -> None:
+        assert found(since=since).findings == ()
+        assert self.asked == []
+
+    def test_is_nothing_that_something_of_ours_explains(self, found: Any) -> None:
+        assert found([self.line(955.0)], [("Any", 955.0, {}, False)]).findings == ()
+
+    @pytest.mark.parametrize("event", ["detected", "done", "suppressed"])
+    def test_is_no_line_but_an_intent(self, found: Any, event: str) -> None:
+        assert found([self.line(1003.0, event=event)]).findings == ()
+
+    def test_of_a_stack_without_a_remediator_is_no_action(self, found: Any) -> None:
+        assert found([self.line(1003.0)], remediator=None).findings == ()
+
+    def test_by_no_rule_is_told_as_such(self, found: Any) -> None:
+        assert found([self.line(1003.0, rule=None)]).findings == (
+            "outside of any fault the remediator did restart api by rule no rule 3.0 s into the trial",
+        )
+
+    def test_is_nothing_that_was_pending_before(self, found: Any) -> None:
+        assert found(fired=[("Old", 1003.0, {"severity": "page"}, True)]) == unprovoking.Unprovoked()
+
+    @pytest.mark.parametrize("severity", ["info", "ticket", None])
+    def test_refutes_where_it_is_an_action_or_a_page_and_not_a_ticket(self, found: Any, severity: str | None) -> None:
+        fired = [
+            ("Slow", 1004.0, {"severity": severity} if severity else {}, False),
+            ("Down", 1005.0, {"severity": "page", "service": "api"}, False),
+        ]
+        outside = found([self.line(1003.0)], fired)
+        did = "outside of any fault the remediator did restart api by rule slow-api 3.0 s into the trial"
+        paged = "outside of any fault alert Down fired for api 5.0 s into the trial"
+
+        assert outside.names == {"Slow", "Down"}
+        assert outside.refuting == (did, paged)
+        assert outside.findings == (did, paged, "outside of any fault alert Slow fired 4.0 s into the trial")
+        with pytest.raises(UnprovokedReaction, match=f"{did}; {paged}"):
+            outside.require_none()
+        found(fired=fired[:1]).require_none()
 
 
 def test_the_first_clean_stack_explains_alerts_of_its_start_and_no_action() -> None:
