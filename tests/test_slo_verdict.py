@@ -11,7 +11,7 @@ from pytest_llmchaos.slo.arithmetic import Slo
 from pytest_llmchaos.trial.slo_verdict import events_rps, judge_slo
 
 SLO = Slo(name="made-up", objective=0.99, window_days=30, description="", good="good_total", total="all_total")
-FROM_S, TO_S = 1000.0, 1012.5
+FROM_S, TO_S = 10.0, 22.5
 
 
 class Prometheus:
@@ -31,10 +31,15 @@ class Prometheus:
         if "resets(" in query:
             return self.resets
         counter = self.counted["good_total" if "good_total" in query else "all_total"]
-        return counter[TO_S] - counter[FROM_S] if "offset" in query else counter[at_unix_s]
+        if "offset" in query:
+            assert "offset 12500ms" in query
+            return counter[TO_S] - counter[FROM_S]
+        return counter[at_unix_s]
 
     def vector(self, query, at_unix_s, *, may_be_empty):
         self.asked.append((query, at_unix_s))
+        if not self.rates and not may_be_empty:
+            raise NoData("no series")
         return {frozenset({("n", str(number))}): rate for number, rate in enumerate(self.rates)}
 
 
@@ -62,7 +67,7 @@ def test_what_prometheus_says_knows_nothing_of_callers_or_of_their_load():
 
 @pytest.mark.parametrize("total", [0.0, -3.0])
 def test_a_window_in_which_nothing_was_counted_is_no_data(total):
-    with pytest.raises(NoData, match=r"made-up: no requests between 1000\.000 and 1012\.500"):
+    with pytest.raises(NoData, match=r"made-up: no requests between 10\.000 and 22\.500"):
         judged(good=(5.0, 5.0), total=(5.0, 5.0 + total))
 
 
@@ -101,12 +106,12 @@ class TestFreshness:
         assert looks == [(f"min(timestamp({name}))", at) for name in ("good_total", "all_total") for at in (0.0, 2.9)]
 
     def test_of_an_old_sample_is_refused_with_its_age(self):
-        with pytest.raises(StaleData, match=r"newest sample of good_total is 3\.2 s older than 1000\.000"):
-            judged(age_s=3.2)
+        with pytest.raises(StaleData, match=r"newest sample of good_total is 7\.2 s older than 10\.000"):
+            judged(age_s=7.2)
 
 
 class TestEvents:
-    @pytest.mark.parametrize(("to_s", "span"), [(1012.5, "13s"), (1004.0, "4s"), (1001.5, "4s")])
+    @pytest.mark.parametrize(("to_s", "span"), [(22.5, "13s"), (14.0, "4s"), (11.5, "4s")])
     def test_are_counted_over_whole_seconds_and_four_scrapes_at_least(self, to_s, span):
         server = Prometheus(rates=(0.5,))
 

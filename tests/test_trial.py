@@ -143,13 +143,11 @@ def test_a_signal_is_asked_for_by_its_name_and_its_service(signalled):
 
 def test_of_several_signals_of_one_name_the_first_of_its_kind_counts_whatever_their_order(trial):
     """An alert and a rule may share a name."""
-    made = [
-        Signal(after_s=at_s, kind=kind, name=name)
-        for at_s, kind, name in (
-            (3.0, "alert", "m"), (1.0, "alert", "m"), (0.9, "rule", "m"), (2.0, "alert", "m"),
-            (0.2, "alert", "n"), (0.4, "rule", "n"), (0.1, "alert", "a"), (0.1, "alert", "z"),
-        )
-    ]  # fmt: skip
+    read = json.loads(
+        '[[3, "alert", "m"], [1, "alert", "m"], [0.9, "rule", "m"], [2, "alert", "m"],'
+        ' [0.2, "alert", "n"], [0.4, "rule", "n"], [0.1, "alert", "a"], [0.1, "alert", "z"]]'
+    )
+    made = [Signal(after_s=at_s, kind=kind, name=name) for at_s, kind, name in read]
     seen = trial(signals=tuple(made))
 
     assert (seen.alert("m").after_s, seen.alert("n").after_s) == (1.0, 0.2)

@@ -100,7 +100,7 @@ class _Run(ast.NodeTransformer):
     """What of a module runs: without annotations, docstrings and imports for type checkers."""
 
     def visit_If(self, node: ast.If) -> ast.AST | None:
-        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+        if ast.unparse(node.test).removeprefix("not ") == "TYPE_CHECKING":
             return None
         return self.generic_visit(node)
 
