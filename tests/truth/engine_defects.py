@@ -124,6 +124,23 @@ _TOKENS = (
         only=_FULL.removeprefix("test_"),
     ),
     _defect(
+        "answer-of-another-prompt",
+        "prompts of one length are taken for one prompt: all get the answer of the first",
+        "kill_model",
+        "NotSteady",
+        (
+            "engine.py",
+            "text=AnswerText(request.prompt))",
+            "text=self._texts.setdefault(request.prompt_tokens, AnswerText(request.prompt)))",
+        ),
+        (
+            "engine.py",
+            "        self._arrivals = 0\n",
+            "        self._arrivals = 0\n        self._texts: dict[int, AnswerText] = {}\n",
+        ),
+        only="without_a_fault",
+    ),
+    _defect(
         "no-end-mark",
         "a stream ends with its last token and without [DONE]",
         "kill_model",
@@ -192,6 +209,14 @@ _FAULTS = (
         "FaultNotObserved",
         ("chaos.py", "            self.exit_status.set_result(1)\n", "            self.exit_status.set_result(0)\n"),
         only="out_of_memory_is_detected",
+    ),
+    _defect(
+        "a-lease-of-ten-seconds",
+        "the engine ends every fault after 10 s, whatever lease was asked for",
+        "busy_model",
+        "FaultNotObserved",
+        ("chaos.py", "call_later(lease_s, self.end,", "call_later(min(lease_s, 10), self.end,"),
+        only="is_noticed",
     ),
 )
 

@@ -307,6 +307,13 @@ _COUNTS = (
         only="service_without_replicas",
     ),
     _defect(
+        "queue-depth-stuck",
+        "the gauge of the queue stays at 0",
+        "request_saturation",
+        "test_saturation_is_detected",
+        ("metrics.py", "value=self._pool.queue_depth", "value=0"),
+    ),
+    _defect(
         "ages-always-0",
         "the gauges of the oldest request and the longest silence stay at 0",
         "hung_model",

@@ -58,6 +58,11 @@ REMEDIATOR: tuple[SubjectDefect, ...] = (
         "the remediator's own probe takes no answer for a good one",
         (f"{CODE}/clients.py", "value=float(0 < status < 400)", "value=float(status < 400)"),
     ),
+    _hung_stays(
+        "one-bad-replica-is-a-bad-detector",
+        "the detector guard asks whether any replica looks bad, not whether all do",
+        (f"{CODE}/guards.py", "if not all(_looks_bad(", "if not any(_looks_bad("),
+    ),
     _defect(
         "rule-left-from-a-rehearsal",
         "a rule restarts a replica that serves",
