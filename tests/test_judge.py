@@ -29,6 +29,7 @@ from pytest_llmchaos.subject.lab_signals import Expected
 from pytest_llmchaos.trial import judge as judging
 from pytest_llmchaos.trial.own_load import judge_own_load
 from pytest_llmchaos.trial.recovery import Known, VictimsSeen
+from pytest_llmchaos.trial.unprovoked import Unprovoked
 
 LONG = 100.0  # seconds for which the load could have gone on
 
@@ -197,6 +198,16 @@ class TestSignals:
 
         assert [one.name for one in trial.signals] == ["ServiceDown"]
         assert trial.alerts == ("ServiceDown",)
+
+    @pytest.mark.parametrize(
+        ("arm", "names"), [(control, ("ServiceDown", "SlowBurn")), (lambda it: it, ("ServiceDown",))]
+    )
+    def test_of_before_its_load_are_alerts_of_a_control_arm_alone(self, performed, monkeypatch, arm, names):
+        """A ticket, say: a page refutes it."""
+        found = Unprovoked(names=frozenset({"ServiceDown", "SlowBurn"}))
+        monkeypatch.setattr(judging, "unprovoked", lambda *_: found)
+
+        assert judged(arm(performed)).alerts == names
 
     @pytest.mark.parametrize(("declared", "detected"), [("ServiceDown", "alert ServiceDown"), ("Other", None)])
     def test_that_the_subject_expects_of_a_fault_detect_it_whatever_they_are_about(self, performed, declared, detected):

@@ -34,9 +34,9 @@ def judge_own_load(lab: Lab, record: Record, load: RunningLoad, injected: Inject
     samples = load_samples(record.directory / "samples.jsonl")
     counted_unix_s = await_last_push(lab, load)
     wanted = parts_of(record, samples)
-    seen = parts(samples, wanted.values(), limits=load.limits)
-    require_answers(seen[-1])
-    require_evidence(lab, record, seen[-1], counted_unix_s, injected)
+    *seen, whole = parts(samples, wanted.values(), limits=load.limits)
+    require_answers(whole)
+    require_evidence(lab, record, whole, counted_unix_s, injected)
     require_truths(lab, record, samples, injected, counted_unix_s)
     begun, now = record.anchor_unix_s, time.time()
     audit = lab.remediator.audit(begun) if lab.subject.remediator else []
@@ -47,6 +47,4 @@ def judge_own_load(lab: Lab, record: Record, load: RunningLoad, injected: Inject
     record.note_events(readiness_events(readyz, lab.subject.api))
     for finding in unprovoked(lab, record).findings:
         record.finding(finding)
-    return structs.replace(
-        record.seen(), load=about_load, readyz=readyz, phases=tuple(map(phase_of, wanted, seen[:-1]))
-    )
+    return structs.replace(record.seen(), load=about_load, readyz=readyz, phases=tuple(map(phase_of, wanted, seen)))

@@ -84,17 +84,17 @@ def perform(lab: Lab, plan: TrialPlan) -> Performed:
                 record.judge(result)
             if not isinstance(ended, LlmchaosError):
                 raise
-            if ended is not error:
-                ended.__cause__ = error
             return Performed(name=record.trial, error=ended, result=result)
         return Performed(name=record.trial, trial=trial, result=result)
 
 
 def _broken_off(error: OSError) -> InvalidExperiment:
     """What the machine did to the trial: a daemon that does not answer, a disk that is full."""
+    ended = InvalidExperiment(f"the trial broke off: {type(error).__name__}: {error}")
     if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}:
-        return EvidenceLost(f"{error.filename or 'a file of the trial'} cannot be written: {error.strerror}")
-    return InvalidExperiment(f"the trial broke off: {type(error).__name__}: {error}")
+        ended = EvidenceLost(f"{error.filename or 'a file of the trial'} cannot be written: {error.strerror}")
+    ended.__cause__ = error
+    return ended
 
 
 def _perform(lab: Lab, plan: TrialPlan, record: Record) -> Trial:
