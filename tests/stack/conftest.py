@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from support.hiccups import PERFORMANCES, perform_measured
 from support.stacks import require
 
 from pytest_llmchaos import experiment, faults, loads
@@ -17,7 +18,6 @@ from pytest_llmchaos.runtime.local import prerequisites
 from pytest_llmchaos.session.progress import Progress
 from pytest_llmchaos.session.run import Run
 from pytest_llmchaos.session.settings import Settings
-from pytest_llmchaos.trial.perform import perform
 
 # A shell's background job ignores SIGINT, and so would every session that a test starts here and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -77,9 +77,9 @@ def stack_lab(sim_run):
 
 @pytest.fixture
 def trial_of(stack_lab):
-    """Perform one experiment on the running stack."""
+    """Perform one experiment on the running stack; again where the machine was too busy to measure it."""
 
-    def performed(fault=None, *, load=None, seed=42, scenario="test", **arguments):
+    def performed(fault=None, *, load=None, seed=42, scenario="test", performances=PERFORMANCES, **arguments):
         chosen = fault if fault is not None else faults.kill("api")
         made = experiment(
             **{"load": load or loads.open_loop(rate_rps=20, max_tokens=8), "fault": chosen, "steady_s": 3, **arguments}
@@ -93,6 +93,6 @@ def trial_of(stack_lab):
             seed=seed,
             services=stack_lab.subject.targets,
         )
-        return perform(stack_lab, plan).require()
+        return perform_measured(stack_lab, plan, performances=performances)
 
     return performed

@@ -104,7 +104,7 @@ class FreezeTheJudgeToo(Kill):
 def test_without_prometheus_a_trial_is_an_error(trial_of, stack_lab, fault, error, verdicts):
     try:
         with pytest.raises(error):
-            trial_of(OnTarget(primitive=fault, target="api"), repair_within_s=10)
+            trial_of(OnTarget(primitive=fault, target="api"), repair_within_s=10, performances=1)
         assert last_judged(stack_lab)["verdict"] in verdicts
     finally:
         if stack_lab.service("prometheus").state.paused:

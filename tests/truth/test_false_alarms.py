@@ -14,16 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support.hiccups import HICCUPS
 
 from pytest_llmchaos import experiment, faults, loads
-from pytest_llmchaos.errors import (
-    LoadNotHeld,
-    NotReady,
-    PartialScrape,
-    PrometheusUnreachable,
-    StaleData,
-    verdict_of,
-)
+from pytest_llmchaos.errors import NotReady, verdict_of
 from pytest_llmchaos.lab.lab import Lab
 from pytest_llmchaos.plan.schedule import plan_trial
 from pytest_llmchaos.runtime.local import prerequisites
@@ -33,8 +27,6 @@ from pytest_llmchaos.session.settings import Settings
 from pytest_llmchaos.trial.perform import Performed, perform
 
 COUNT = os.environ.get("LLMCHAOS_HEALTHY_TRIALS", "")
-# What a machine with other work does to a trial that measures; each error names it.
-HICCUPS = (LoadNotHeld, PartialScrape, StaleData, PrometheusUnreachable)
 MOST_HICCUPS = 0.1
 HEALTHY = experiment(
     load=loads.open_loop(rate_rps=10, max_tokens=16), fault=faults.none(), steady_s=2, stable_s=2
