@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +10,7 @@ from pytest_llmchaos.evidence.journal import Journal
 from pytest_llmchaos.evidence.trial_record import Record
 from pytest_llmchaos.lab.injector import Injected
 from pytest_llmchaos.model import Injection, RuntimeEvent, Sample
+from pytest_llmchaos.plan.experiment import TrialPlan
 from pytest_llmchaos.stats.recovery import CallersSaw, callers_from
 from pytest_llmchaos.stats.windows import DEFAULT_TARGETS
 from pytest_llmchaos.trial.recovery import Known, Recovery, Sightings, VictimsSeen, Watched, recovery, settling
@@ -62,7 +62,9 @@ def plan_of(fault):
         stable_s=4,
         **({"fault_s": 5} if fault.lifetime == "passing" else {}),
     )
-    return SimpleNamespace(fault=fault, experiment=made.kwargs["experiment"])
+    made = made.kwargs["experiment"]
+    about = {"scenario": "s", "hypothesis": "", "repeat": 0, "seed": 1, "injections": ()}
+    return TrialPlan(experiment=made, load=made.load, fault=fault, **about)
 
 
 def known(bad=lambda _: False, events=DIED_AND_STARTED, watched=None, **more):

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from support.fake_runtime import FakeRuntime
 
-from pytest_llmchaos import faults
 from pytest_llmchaos.errors import NoData
 from pytest_llmchaos.evidence.samples_file import Samples
 from pytest_llmchaos.evidence.trial_record import PhaseBounds
@@ -246,16 +245,16 @@ def test_a_lab_has_six_seconds_of_rest_with_five_looks_a_second() -> None:
     assert (REST_DEADLINE_S, replicas.POLL_S) == (6.0, 0.2)
 
 
-@pytest.mark.parametrize(("fault", "at_s"), [(faults.kill("api"), 16.0), (faults.pause("api"), 20.0)])
-def test_callers_were_served_again_before_a_lasting_faults_phase_ended(fault: Any, at_s: float) -> None:
+@pytest.mark.parametrize(("is_lasting", "at_s"), [(True, 16.0), (False, 20.0)], ids=["lasting", "passing"])
+def test_callers_were_served_again_before_a_lasting_faults_phase_ended(is_lasting: bool, at_s: float) -> None:
     phases = [PhaseBounds(name="".join([*name]), from_s=from_s, to_s=30.0) for name, from_s in PHASES]
-    plan: Any = SimpleNamespace(fault=fault, experiment=SimpleNamespace(stable_s=4.0))
+    plan: Any = SimpleNamespace(is_lasting=is_lasting, experiment=SimpleNamespace(stable_s=4.0))
 
     assert served_again_s(SimpleNamespace(phases=phases), plan) == at_s  # type: ignore[arg-type]
 
 
 def test_a_trial_without_a_recovery_phase_is_looked_at_from_its_start() -> None:
-    plan: Any = SimpleNamespace(fault=faults.pause("api"), experiment=SimpleNamespace(stable_s=4.0))
+    plan: Any = SimpleNamespace(is_lasting=False, experiment=SimpleNamespace(stable_s=4.0))
 
     assert served_again_s(SimpleNamespace(phases=[]), plan) == 0.0  # type: ignore[arg-type]
 

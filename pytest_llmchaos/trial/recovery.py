@@ -116,7 +116,7 @@ def recovery(record: Record, plan: TrialPlan, injected: Injected, known: Known) 
     """The recovery from a lasting fault, before the instrument's own revert."""
     if not injected.acts or injected.reverted_unix_s is None or injected.last_unix_s is None:
         return Recovery(why_not="no fault was injected, so nothing had to recover")
-    if plan.fault.lifetime == "passing":
+    if plan.is_passing:
         return Recovery(why_not=f"{plan.fault} was ended by the instrument: ask for trial.time_to_settle_s")
     fault_s, reverted_s = known.fault_s, record.at_s(injected.reverted_unix_s)
     callers = _callers(known, record.at_s(injected.last_unix_s), plan.experiment.stable_s)
@@ -143,7 +143,7 @@ def recovery(record: Record, plan: TrialPlan, injected: Injected, known: Known) 
 
 def settling(record: Record, plan: TrialPlan, injected: Injected, known: Known) -> Recovery:
     """How long the service needed after the end of a passing fault until it was good for good."""
-    if plan.fault.lifetime != "passing" or injected.reverted_unix_s is None:
+    if not plan.is_passing or injected.reverted_unix_s is None:
         return Recovery(why_not=f"{plan.fault} is no fault that we end, so nothing settled after it")
     reverted_s = record.at_s(injected.reverted_unix_s)
     callers = _callers(known, reverted_s, plan.experiment.stable_s)

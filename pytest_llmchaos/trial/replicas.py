@@ -81,7 +81,7 @@ def served_again_s(record: Record, plan: TrialPlan) -> float:
     """Seconds from the load's start to when callers were served again, as far as the trial's phases tell."""
     recovery_s = next((phase.from_s for phase in record.phases if phase.name == "recovery"), 0.0)
     # The stable seconds at the end of a lasting fault's phase were good already.
-    return recovery_s - plan.experiment.stable_s if plan.fault.lifetime == "lasting" else recovery_s
+    return recovery_s - plan.experiment.stable_s if plan.is_lasting else recovery_s
 
 
 def judge_replicas(lab: Lab, samples: Samples, from_s: float) -> Replicas | None:
