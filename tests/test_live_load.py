@@ -202,10 +202,10 @@ class TestSteady:
         assert load_of(now_s=8.0, answered=answered(8.0)[-answers:]).not_steady(1.0) == reason
 
     def test_says_what_became_of_the_bad_ones(self, load_of):
-        bad = [*answered(7.0), sample(7.0, "refused"), sample(7.5, took_s=11.0)]
+        bad = [*answered(5.5), *(sample(at_s, "refused") for at_s in (5.5, 6.0, 6.5, 7.0)), sample(7.5, took_s=11.0)]
 
         assert load_of(now_s=8.0, answered=bad).not_steady(4.0) == (
-            "2 of 8 requests of the last 4 s were bad ({'ok': 7, 'refused': 1})"
+            "5 of 8 requests of the last 4 s were bad ({'ok': 4, 'refused': 4})"
         )
 
     @pytest.mark.parametrize(

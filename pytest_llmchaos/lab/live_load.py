@@ -119,8 +119,8 @@ class RunningLoad:
         least = max(2, (self.due_between(now - steady_s, now) - window.left) // 2)
         if window.offered < least:
             return f"{window.offered} answers in {steady_s:g} s, at least {least} expected"
-        if window.good < window.offered:
-            bad = window.offered - window.good
+        bad = window.offered - window.good
+        if bad:
             return f"{bad} of {window.offered} requests of the last {steady_s:g} s were bad ({dict(window.outcomes)})"
         return self._overdue()
 
@@ -181,7 +181,7 @@ class RunningLoad:
             )
         if summary.lateness_p99_s > MAX_LATENESS_P99_S:
             raise LoadNotHeld(
-                f"the load ran late: p99 {summary.lateness_p99_s * 1000:.0f} ms, at most {MAX_LATENESS_P99_S * 1000:.0f} ms allowed: "
+                f"the load ran late: p99 {summary.lateness_p99_s:.3g} s, at most {MAX_LATENESS_P99_S:g} s allowed: "
                 "lower rate_rps or free a core"
             )
         if summary.generator_cpu > MAX_GENERATOR_CPU:
@@ -192,7 +192,7 @@ class RunningLoad:
 
     def _require_room(self) -> None:
         """Raises EvidenceLost if the samples' disk is full: a generator that cannot write says so nowhere else."""
-        if os.statvfs(self._directory).f_bavail == 0:
+        if not os.statvfs(self._directory).f_bavail:
             raise EvidenceLost(f"the callers' samples cannot be written to {self._directory}: its disk is full")
 
     def offered_rps(self) -> float:

@@ -1306,8 +1306,8 @@ GATES: tuple[InstrumentDefect, ...] = (
         patches=(
             Patch(
                 file="pytest_llmchaos/lab/live_load.py",
-                old="        if window.good < window.offered:\n",
-                new="        if window.ok < window.offered:\n",
+                old="        bad = window.offered - window.good\n",
+                new="        bad = window.offered - window.ok\n",
             ),
         ),
         tests=("test_gates.py::TestSteadyState::test_is_not_there",),
