@@ -219,6 +219,12 @@ class TestRoom:
         with pytest.raises(Aborted):
             lab._await_room(acts()[1], SimpleNamespace(still_hit=set), 1, clock.monotonic() + 1.0)
 
+    def test_is_not_waited_for_by_the_first_act(self, lab, clock):
+        lab.runtime.kill("api")
+
+        with lab.recording(), lab.inject(acts()[:1], blast_radius=1):
+            assert clock.sleeps == []
+
     def test_is_not_asked_for_by_acts_without_a_limit(self, lab, clock):
         with lab.recording(), lab.inject(acts(2.0)) as injected:
             assert clock.passed_s == pytest.approx(2.0, abs=1e-6)

@@ -30,7 +30,7 @@ class ProcessFlood:
     def __init__(self, subject: Subject, url: str, record: Record, prometheus: Callable[[], Prometheus]) -> None:
         self._subject, self._url, self._record, self._prometheus = subject, url, record, prometheus
         self._process: LoadProcess | None = None
-        self._rate_rps = 0.0
+        self._rate_rps: float
 
     def start(self, service: str, times: float, max_tokens: int) -> None:
         """Its rate makes `times` the most that the backend serves, in answers of `max_tokens`."""
