@@ -196,6 +196,27 @@ class TestCallersWhoAllLeave:
         assert one(self.seen(*self.HUNG, *patient)).failed == 0
         assert one(self.seen(*self.HUNG, *failed)).failed == 4
 
+    @pytest.mark.parametrize(
+        ("stayed", "unknown"),
+        [
+            (sample(3.99), 1),
+            (sample(4.0), 0),
+            (sample(6.0), 0),
+            (sample(6.01), 1),
+            (sample(5.5, "refused"), 0),
+            (sample(5.5, "left"), 1),
+        ],
+    )
+    def test_are_spoken_for_by_a_caller_due_within_a_second_who_stayed(self, stayed, unknown):
+        assert one([sample(1), sample(5, "left", ttft_s=None), stayed, sample(20)]).unknown == unknown
+
+    def test_are_spoken_for_by_no_caller_whose_end_is_not_known(self):
+        assert one([sample(5, "left", ttft_s=None), sample(5.5, "cancelled")]).unknown == 2
+
+    def test_know_that_the_service_works_by_a_token_in_the_first_instant_too(self):
+        assert one([sample(0, "left", ttft_s=0.0), sample(20)]).unknown == 0
+        assert one([sample(0, "left", ttft_s=0.5), sample(20)]).unknown == 0
+
     def test_a_caller_who_saw_a_token_knows_that_the_service_works(self):
         assert one(self.seen(*(replace(s, first_s=s.due_s + 0.1) for s in self.HUNG))).failed == 0
 

@@ -270,6 +270,34 @@ class TestVictims:
         assert (found.took_s, found.relapsed_s) == (None, 34.5)
         assert "but a victim went down, or took no part, again" in found.why_not
 
+    @pytest.mark.parametrize(
+        ("looks", "bad", "bad_where_one_may_be_lost"),
+        [
+            ("ggg", "", ""),
+            ("gbg", "1", ""),
+            ("gbbg", "12", "12"),
+            ("gb", "1", ""),
+            ("bg", "0", "0"),
+            ("gbgbg", "13", ""),
+            ("gbgbbg", "134", "34"),
+            ("gbbgbg", "124", "12"),
+            ("ggbbgg", "23", "23"),
+            ("gggbggbb", "367", "67"),
+        ],
+    )
+    def test_a_look_gets_lost_alone(self, looks, bad, bad_where_one_may_be_lost):
+        seen = Sightings(what="scraped by Prometheus", points=tuple((float(i), x == "g") for i, x in enumerate(looks)))
+
+        assert seen.bad_looks(0.0) == [float(i) for i in bad]
+        assert replace(seen, may_lose_one=True).bad_looks(0.0) == [float(i) for i in bad_where_one_may_be_lost]
+
+    def test_the_first_look_of_all_that_are_asked_for_is_not_lost(self):
+        seen = Sightings(
+            what="scraped by Prometheus", points=((1.0, True), (2.0, False), (3.0, True)), may_lose_one=True
+        )
+
+        assert (seen.bad_looks(1.0), seen.bad_looks(2.0), seen.bad_looks(2.5)) == ([], [2.0], [])
+
     def test_a_watcher_that_never_saw_it_take_part_sees_no_relapse(self, judged):
         seen = Sightings(what="used by the gateway", points=((9.5, False), (20.5, False), (45.5, False)))
 
@@ -441,6 +469,7 @@ class TestSettling:
         assert found((10.0, False), (43.0, True)) == Recovery(took_s=3.0, resolution_s=3.0)
         assert found((9.9, False), (43.0, True)).took_s == 0.0
         assert found((20.0, True), (41.0, False), (43.0, True), (44.0, True)).took_s == 3.0
+        assert found((41.0, False), (42.0, True), (44.0, False), (47.0, True)) == Recovery(took_s=7.0, resolution_s=3.0)
         assert found((41.0, False), (50.0, True)).took_s == 10.0
         assert found((41.0, False), (50.0, True), until_s=49.9).why_not.endswith("api was not used by the gateway")
 
