@@ -167,6 +167,8 @@ class TestP95:
         def found(took_s: float, buckets: dict[str, float]) -> list[str]:
             return agree(window(took_s=took_s), Told({"ok": 95.0, "http_5xx": 5.0}, buckets))
 
+        second = {"0.1": 0.0, "0.2": 100.0, "0.4": 100.0, "+Inf": 100.0}
+        assert found(0.05, second) == ["p95: callers say 0.050 s, Prometheus' histogram 0.1 to 0.2 s"]
         assert found(0.05, first) == []
         assert found(0.15, first) == ["p95: callers say 0.150 s, Prometheus' histogram 0 to 0.1 s"]
         with pytest.raises(TruthsDisagree):

@@ -574,6 +574,21 @@ def test_whether_answers_alternate_is_told_by_the_last_two_bad_ones_alone():
     seen = [*(sample(s, "refused") for s in (0, 3, 3.5)), sample(4), sample(9)]
 
     assert callers_from(seen, 0, 4, LIMITS, 40).resolution_s == 0.5
+    # Those that are apart by the stable seconds do not alternate.
+    assert callers_from(seen, 0, 0.5, LIMITS, 40).resolution_s == 0.5
+    apart = [sample(0, "refused"), sample(2, "refused"), sample(2.5), sample(9)]
+    assert callers_from(apart, 0, 2, LIMITS, 40).resolution_s == 0.5
+    assert callers_from(apart, 0, 2.5, LIMITS, 40).resolution_s == 2
+
+
+def test_one_good_answer_between_two_bad_ones_is_no_stable_spell_however_long_it_takes():
+    """Whatever good answers there were before."""
+    bad = [sample(s, "refused") for s in (0, 2, 4, 20)]
+    seen = [*bad, sample(1), sample(3), sample(5), sample(21), sample(22)]
+
+    assert callers_from(seen, 0, 1, LIMITS, 40).relapsed_s is None
+    assert callers_from([*seen, sample(19)], 0, 1, LIMITS, 40).relapsed_s == 20
+    assert callers_from(seen[1:], 0, 1, LIMITS, 40).relapsed_s is None
 
 
 def counts(window):

@@ -119,6 +119,17 @@ def test_each_probe_of_the_gateway_must_find_it_good(record, hit):
     assert (seen.what, seen.points) == ("used by the gateway", ((9.0, True), (13.0, False), (14.0, True)))
 
 
+def test_a_scrape_may_get_lost_and_a_look_of_the_gateway_not(record, hit):
+    lab = lab_of([series(UP, service="model-1")], [series(UP)])
+
+    found = victims_seen(lab, record, hit, 1030.0).watched["model-1"].sightings
+
+    assert [(seen.what, seen.may_lose_one) for seen in found] == [
+        ("scraped by Prometheus", True),
+        ("used by the gateway", False),
+    ]
+
+
 @pytest.mark.parametrize(
     ("used", "part"),
     [([(9.0, 1), (11.5, 0), (14.0, 1)], True), ([(9.0, 1), (11.5, 0)], False), ([], True)],

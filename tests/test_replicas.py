@@ -40,6 +40,7 @@ def answers(names: Sequence[str], outcome: str = "ok") -> Samples:
 
 def lab(runtime: Any = None, busy: Any = 0.0, routed: Any = 1.0, **subject: Any) -> Any:
     def vector(query: str, _at: float, *, may_be_empty: bool) -> Any:
+        assert may_be_empty  # a stack in which nothing is taken yet has no series
         is_busy = query == SUBJECT.busy_query
         value = busy if is_busy else routed
         values = value if isinstance(value, dict) else {"model-1": 0.0 if is_busy else 1.0, "model-2": value}
@@ -134,6 +135,8 @@ def test_what_is_not_known_is_no_pass(subject: dict[str, Any], said: str) -> Non
     assert found is not None
     with pytest.raises(NoData, match=said):
         _ = found.all_serve
+    answered = 0 if "replica_header" in subject else 8
+    assert f"model-1 gave {answered} of {2 * answered} answers" in repr(found)
 
 
 def test_one_answer_fewer_than_say_so_is_not_known() -> None:

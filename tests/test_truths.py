@@ -34,7 +34,7 @@ class TestSeen:
         return Sample(due_s, due_s, first_s, due_s + took_s, 0.0, 8, outcome, "model-1", "r")
 
     def seen(self, measure: Any, bound_s: float | None, sight: Sight | None, *samples: Sample) -> Seen:
-        return seen_by_callers(columns_of(samples), measure, bound_s, sight)
+        return seen_by_callers(columns_of(samples), as_read(measure), bound_s, sight)  # type: ignore[arg-type]
 
     def test_is_exact_where_the_callers_counted_themselves(self) -> None:
         samples = [self.sample(0), self.sample(1, "refused"), self.sample(2, "cancelled"), self.sample(2, "left")]
@@ -587,8 +587,8 @@ class TestRecorded:
             f"the rule {self.NAME} of availability is odd: at 1006.500 it recorded 0.600, {OK} of {ALL} give 0.100; "
             "so it is at 3 of 10 instants: generate the rules again"
         )
-        rising = [0.1, 0.1, 0.1, 0.1, 0.1, 0.2, 0.3, 0.3, 0.3, 0.3]
-        with pytest.raises(TruthsDisagree, match=r"at 1007\.500 it recorded 0\.700, .* give 0\.200 to 0\.300; so"):
+        rising = [*[0.1] * 6, *[0.2] * 4]
+        with pytest.raises(TruthsDisagree, match=r"at 1007\.500 it recorded 0\.700, .* give 0\.100 to 0\.200; so"):
             require_recorded(self.lab(recorded, rising), 1000.0, 1012.0)
         barely = [*[0.1] * 6, *[0.1009] * 4]
         with pytest.raises(TruthsDisagree, match=r"give 0\.100;"):

@@ -132,6 +132,8 @@ def test_a_repair_that_began_with_the_fault_may_end_late() -> None:
 
     assert unexplained_actions([noticed, late], reasons) == []
     assert unexplained_actions([late], reasons) == [late]
+    for other in ("acted", "done", "intent"):
+        assert unexplained_actions([{**noticed, "event": other}, late], reasons) == [late]
 
 
 @pytest.mark.parametrize(("fault", "what"), [(False, 1), (True, 0)])
