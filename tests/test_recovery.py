@@ -473,6 +473,13 @@ class TestSettling:
         assert found((41.0, False), (50.0, True)).took_s == 10.0
         assert found((41.0, False), (50.0, True), until_s=49.9).why_not.endswith("api was not used by the gateway")
 
+    def test_a_watcher_that_missed_it_between_two_faults_holds_nothing_up(self, settled):
+        done = hit(fault=faults.pause("api"))
+        done.last_unix_s = 1015.0
+        seen = Sightings(what="used by the gateway", points=((9.5, True), (12.0, False)))
+
+        assert settled(known(events=(), watched={"api": Watched(sightings=(seen,))}), injected=done).took_s == 0.0
+
     def test_a_watcher_that_never_missed_it_holds_nothing_up(self, settled):
         seen = Sightings(what="scraped by Prometheus", points=((9.5, True), (10.5, True), (41.5, True)))
 

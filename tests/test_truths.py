@@ -73,9 +73,11 @@ class TestSeen:
     def test_leaves_out_what_no_service_can_count(self, outcome: Any) -> None:
         assert self.seen("availability", None, Sight(), self.sample(0, outcome)).unsure_bad == 1
 
-    @pytest.mark.parametrize("outcome", ["http_5xx", "http_429", "truncated", "inband_error", "stalled", "cut"])
+    @pytest.mark.parametrize(
+        "outcome", ["http_5xx", "http_429", "truncated", "inband_error", "stalled", "cut", "unfinished"]
+    )
     def test_holds_a_service_to_what_it_can_count(self, outcome: Any) -> None:
-        assert self.seen("availability", None, Sight(), self.sample(0, outcome)).unsure_bad == 0
+        assert self.seen("availability", None, Sight(), self.sample(0, outcome)) == Seen(good=0, total=1)
 
     @pytest.mark.parametrize(("due_s", "unsure"), [(4.8, 0), (4.9, 1), (4.95, 1), (6.0, 1), (7.0, 1), (7.1, 0)])
     def test_leaves_out_what_was_under_way_while_the_service_was_dead(self, due_s: float, unsure: int) -> None:

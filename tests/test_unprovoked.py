@@ -191,10 +191,11 @@ class TestOutsideOfFaults:
 
     def test_is_told_when_it_was(self, found: Any) -> None:
         did = "outside of any fault the remediator did restart api by rule slow-api"
-        lines = [self.line(990.0), self.line(1000.0), self.line(1003.0)]
+        lines = [self.line(990.0), self.line(999.5), self.line(1000.0), self.line(1003.0)]
 
         assert found(lines).findings == (
             f"{did} 10.0 s before the trial's load",
+            f"{did} 0.5 s before the trial's load",
             f"{did} 0.0 s into the trial",
             f"{did} 3.0 s into the trial",
         )
