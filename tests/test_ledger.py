@@ -42,7 +42,7 @@ def test_a_result_becomes_an_entry_that_knows_its_share_of_the_budget() -> None:
 
 
 def test_what_is_appended_is_read_again_in_its_order(tmp_path: Path) -> None:
-    path = tmp_path / "reports" / "ledger.jsonl"
+    path = tmp_path / "new" / "reports" / "ledger.jsonl"
     append(path, [kill(), kill(trial="002")])
     append(path, [])
     append(path, [kill(run="r2")])
