@@ -7,8 +7,10 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 from coverage import CoverageData
 from support.copies import environment_of
+from support.what_runs import runs_the_same
 
 ROOT = Path(__file__).parents[1]
 LISTED = tomllib.loads((ROOT / "tests" / "mutants.toml").read_text())
@@ -25,6 +27,17 @@ def test_an_equivalent_mutant_has_a_file_and_a_reason():
     for one in LISTED.get("equivalent", []):
         assert (ROOT / one["file"]).is_file()
         assert one["why"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_one"),
+    [(("@overload\n    ", ""), False), (("-> int", "-> 0"), False), (("return 1", "return 2"), True)],
+    ids=["signature", "annotation", "body"],
+)
+def test_only_what_runs_can_be_changed(changed, is_one):
+    code = "class One:\n    @overload\n    def of(self) -> int: ...\n    def of(self):\n        return 1\n"
+
+    assert runs_the_same(code, code.replace(*changed)) is not is_one
 
 
 THING = """

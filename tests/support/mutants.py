@@ -29,6 +29,7 @@ from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator, operator_names
 from coverage import CoverageData
 from support.copies import ROOT, copy_tree, environment_of
+from support.what_runs import runs_the_same
 
 from pytest_llmchaos.stats import intervals
 
@@ -94,32 +95,6 @@ def places(rooms: Sequence[str]) -> list[tuple[str, str, int]]:
             count = sum(1 for node in nodes for _ in operator.mutation_positions(node))
             found += [(str(path.relative_to(ROOT)), name, number) for number in range(count)]
     return found
-
-
-class _Run(ast.NodeTransformer):
-    """What of a module runs: without annotations, docstrings and imports for type checkers."""
-
-    def visit_If(self, node: ast.If) -> ast.AST | None:
-        if ast.unparse(node.test).removeprefix("not ") == "TYPE_CHECKING":
-            return None
-        return self.generic_visit(node)
-
-    def visit_arg(self, node: ast.arg) -> ast.arg:
-        node.annotation = None
-        return node
-
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
-        node.annotation = ast.Constant(value=None)
-        return self.generic_visit(node)
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        node.returns = None
-        return self.generic_visit(node)
-
-
-def runs_the_same(code: str, mutated: str) -> bool:
-    """Whether two sources differ in nothing that runs."""
-    return ast.dump(_Run().visit(ast.parse(code))) == ast.dump(_Run().visit(ast.parse(mutated)))
 
 
 def mutant(place: tuple[str, str, int]) -> Mutant | None:
