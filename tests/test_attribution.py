@@ -239,8 +239,24 @@ def test_two_repairers_are_mixed_and_none_is_none():
     events = [event(102.0, "start"), event(103.0, "start", "model-1")]
 
     assert repaired_by(injected(victims=("api", "model-1")), events, acted(101.9, 102.1)) == "mixed"
-    assert repaired_by(injected(), [], []) is None
+    assert repaired_by(injected(reverted=None), [], []) is None
+    assert repaired_by(injected(fault=faults.pause("api").primitive), [], []) is None
     assert repaired_by(Injected(), [], []) is None
+
+
+def test_a_hang_that_only_our_revert_ended_was_repaired_by_the_instrument():
+    hung = injected(victims=("model-1", "model-2"), fault=faults.hang("model-1").primitive)
+    audit = acted(104.7, 105.1, service="model-1")
+    restarted = [event(104.8, "die", "model-1"), event(105.0, "start", "model-1")]
+
+    assert repaired_by(hung, [], []) == "instrument"
+    assert repaired_by(hung, restarted, audit) == "mixed"
+    hung.over_unix_s = 120.0
+    assert repaired_by(hung, [], []) == "unknown"
+
+
+def test_a_victim_that_died_and_never_started_was_repaired_by_no_one():
+    assert repaired_by(injected(victims=("api", "db")), [event(100.0, "die"), event(100.0, "die", "db")], []) is None
 
 
 class Fired:

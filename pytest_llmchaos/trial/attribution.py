@@ -210,12 +210,21 @@ def repaired_by(injected: Injected, events: Sequence[RuntimeEvent], audit: Audit
     for victim in injected.victims:
         at_unix_s = _lasting_start(injected, victim, events, start_unix_s, reverted)
         if at_unix_s is None:
-            continue
-        if _has_acted(audit, victim, at_unix_s):
+            names |= _ended_in_place(injected, victim, events)
+        elif _has_acted(audit, victim, at_unix_s):
             names.add("remediator")
         else:
             names.add("instrument" if at_unix_s >= reverted - CLOCK_SLACK_S else "unknown")
     return names.pop() if len(names) == 1 else ("mixed" if names else None)
+
+
+def _ended_in_place(injected: Injected, victim: str, events: Sequence[RuntimeEvent]) -> set[Repairer]:
+    """Who ended a lasting fault of a process that never went down, such as an engine that hung: our revert, if nothing else did."""
+    lasts = any(act.victim == victim and act.fault.lifetime == "lasting" for act in injected.acts)
+    went_down = any(e.service == victim and e.action == "die" for e in events)
+    if not lasts or went_down or injected.reverted_unix_s is None:
+        return set()
+    return {"instrument" if injected.over_unix_s is None else "unknown"}
 
 
 def _lasting_start(
