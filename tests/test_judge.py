@@ -20,10 +20,11 @@ from support.judged_world import (
 )
 
 from pytest_llmchaos import experiment, faults
-from pytest_llmchaos.errors import CounterReset, InvalidExperiment, NoData, PrometheusUnreachable
+from pytest_llmchaos.errors import CounterReset, Inconclusive, InvalidExperiment, NoData, PrometheusUnreachable
 from pytest_llmchaos.evidence.trial_record import PhaseBounds
 from pytest_llmchaos.lab.injector import Injected
-from pytest_llmchaos.model import Injection, RuntimeEvent
+from pytest_llmchaos.model import Injection, RuntimeEvent, ServiceState
+from pytest_llmchaos.prometheus.queries import Rule
 from pytest_llmchaos.stats.columns import columns_of
 from pytest_llmchaos.subject.lab_signals import Expected
 from pytest_llmchaos.trial import judge as judging
@@ -234,10 +235,97 @@ class TestSignals:
         def unreachable():
             raise PrometheusUnreachable("no rules here")
 
-        monkeypatch.setattr(performed.lab.prometheus, "alert_names", lambda: ("ServiceDown",))
+        monkeypatch.setattr(performed.lab.prometheus, "rules", lambda: (rule("ServiceDown"), rule("x", is_alert=False)))
         assert judged(performed).known_alerts == ("ServiceDown",)
-        monkeypatch.setattr(performed.lab.prometheus, "alert_names", unreachable)
+        monkeypatch.setattr(performed.lab.prometheus, "rules", unreachable)
         assert judged(performed).known_alerts == ()
+
+
+def rule(name, error="", evaluated_unix_s=math.inf, *, is_alert=True):
+    return Rule(name=name, is_alert=is_alert, error=error, evaluated_unix_s=evaluated_unix_s)
+
+
+class TestSilence:
+    """That no alert fired and that the remediator did not act is evidence only where they could have."""
+
+    @pytest.fixture
+    def quiet(self, performed, monkeypatch):
+        monkeypatch.setattr(performed.lab.prometheus, "firing_spells", lambda *_: ())
+        return performed
+
+    def with_rules(self, performed, monkeypatch, *rules):
+        monkeypatch.setattr(performed.lab.prometheus, "rules", lambda: rules)
+        return judged(performed)
+
+    def test_of_alerts_that_were_evaluated_is_evidence(self, quiet, monkeypatch):
+        assert self.with_rules(quiet, monkeypatch, rule("ServiceDown"), rule("x", is_alert=False)).alerts == ()
+
+    def test_of_a_prometheus_without_alert_rules_is_none(self, quiet, monkeypatch):
+        with pytest.raises(NoData, match="has no alert rules, so none could have fired"):
+            assert self.with_rules(quiet, monkeypatch, rule("x", is_alert=False)).alerts == ()
+
+    def test_of_a_rule_that_cannot_be_evaluated_is_none(self, quiet, monkeypatch):
+        trial = self.with_rules(quiet, monkeypatch, rule("ServiceDown"), rule("x", "many-to-many", is_alert=False))
+
+        with pytest.raises(Inconclusive, match=r"cannot evaluate its rule x \(many-to-many\)"):
+            assert trial.alerts == ()
+        assert "Prometheus cannot evaluate its rule x: many-to-many" in trial.findings
+
+    def test_of_a_rule_that_was_last_evaluated_before_the_fault_is_none(self, quiet, monkeypatch):
+        before = quiet.t0_unix_s + KILLED_S - 0.1
+
+        with pytest.raises(Inconclusive, match="has not evaluated its rule ServiceDown since the fault began"):
+            assert self.with_rules(quiet, monkeypatch, rule("ServiceDown", evaluated_unix_s=before)).alerts == ()
+        at = quiet.t0_unix_s + KILLED_S + 0.001  # instants are kept to the millisecond
+        assert self.with_rules(quiet, monkeypatch, rule("ServiceDown", evaluated_unix_s=at)).alerts == ()
+
+    def test_is_broken_by_an_alert_whatever_else_could_not_fire(self, performed, monkeypatch):
+        assert self.with_rules(performed, monkeypatch, rule("Busy", "many-to-many")).alerts == ("ServiceDown",)
+
+    def test_of_rules_that_cannot_be_read_is_what_it_was(self, quiet, monkeypatch):
+        def unreachable():
+            raise PrometheusUnreachable("no rules here")
+
+        monkeypatch.setattr(quiet.lab.prometheus, "rules", unreachable)
+        assert judged(quiet).alerts == ()
+
+    def test_of_a_remediator_that_is_not_named_is_none(self, performed):
+        with pytest.raises(NoData, match="set llmchaos_remediator"):
+            assert judged(performed).actions == ()
+
+    @pytest.mark.parametrize(
+        ("changes", "trouble"),
+        [
+            ({"running": False}, "does not run"),
+            ({"paused": True}, "is paused"),
+            ({"healthy": False}, "fails its own health check"),
+        ],
+    )
+    def test_of_a_remediator_that_could_not_act_is_none(self, performed, changes, trouble):
+        self.with_remediator(performed, **changes)
+
+        with pytest.raises(Inconclusive, match=f"remediator {trouble} after the trial, so its silence means nothing"):
+            assert judged(performed).actions == ()
+
+    @pytest.mark.parametrize("healthy", [True, None], ids=["healthy", "without a health check"])
+    def test_of_a_remediator_that_could_have_acted_is_evidence(self, performed, healthy):
+        self.with_remediator(performed, healthy=healthy)
+
+        assert judged(performed).actions == ()
+
+    def test_of_one_that_was_stopped_or_hit_says_what_it_did_before(self, performed):
+        self.with_remediator(performed, running=False)
+        performed.plan = replace(performed.plan, experiment=replace(performed.plan.experiment, remediator=False))
+        assert judged(performed).actions == ()
+        performed.plan = replace(performed.plan, experiment=replace(performed.plan.experiment, remediator=True))
+        performed.injected.acts += [Injection(after_s=0.0, fault=faults.kill("api").primitive, victim="remediator")]
+        assert judged(performed).actions == ()
+
+    def with_remediator(self, performed, **changes):
+        performed.lab.subject = replace(performed.lab.subject, remediator="remediator")
+        state = ServiceState(service="remediator", running=True, identity="r")
+        performed.runtime._states["remediator"] = replace(state, **changes)
+        performed.runtime.audit = list
 
 
 class TestFindings:

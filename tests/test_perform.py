@@ -148,7 +148,7 @@ class World:
         self.judged.append(SimpleNamespace(load=load, injected=injected, settled=settled, phases=list(record.phases)))
         return Trial(
             name=record.trial, plan=plan, windows={}, slos={}, slo_errors={}, detect_s=None, detected_by=None,
-            coincident=(), recover=Recovery(), settle=Recovery(), repaired_by=None, victims=(), alerts=(), actions=(),
+            coincident=(), recover=Recovery(), settle=Recovery(), repaired_by=None, victims=(), fired=(), acted=(),
             restarts={}, findings=(), events=(), load=LoadResult(),
         )  # fmt: skip
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from support.prometheus_server import free_port, history, prometheus_with
+from support.waiting import until
 
 from pytest_llmchaos.errors import (
     CounterReset,
@@ -417,15 +418,41 @@ def test_importing_the_judge_imports_no_http_library() -> None:
     assert done.stdout.strip() == "set()"
 
 
-def test_the_names_of_all_alerts_are_known(tmp_path):
-    (tmp_path / "rules.yml").write_text(
-        "groups: [{name: a, rules: [{alert: Down, expr: up == 0}, {record: x, expr: up}, {alert: Busy, expr: up}]}]"
-    )
+TWO_FOR_ONE = '(vector(1) or label_replace(vector(1), "x", "1", "", "")) + ignoring (x) vector(1)'
+
+
+def test_each_rule_is_known_by_its_name_and_by_how_its_last_evaluation_went(tmp_path):
+    groups = [
+        {
+            "name": "often",
+            "interval": "200ms",
+            "rules": [{"alert": "Down", "expr": "up == 0"}, {"record": "x", "expr": "up"}],
+        },
+        {"name": "odd", "interval": "200ms", "rules": [{"alert": "Busy", "expr": TWO_FOR_ONE}]},
+        {"name": "seldom", "interval": "30d", "rules": [{"alert": "Late", "expr": "up"}]},
+    ]
+    (tmp_path / "rules.yml").write_text(json.dumps({"groups": groups}))
 
     with prometheus_with(tmp_path, f"rule_files: ['{tmp_path / 'rules.yml'}']") as server:
-        assert server.alert_names() == ("Busy", "Down")
+        begun = time.time()
+
+        def often_twice() -> bool:
+            return all(rule.evaluated_unix_s > begun for rule in server.rules() if rule.name != "Late")
+
+        until(often_twice, "rules that are evaluated")
+        rules = server.rules()
+
+    assert [(rule.name, rule.is_alert) for rule in rules] == [
+        ("Busy", True),
+        ("Down", True),
+        ("Late", True),
+        ("x", False),
+    ]
+    assert "multiple matches" in rules[0].error
+    assert [rule.error for rule in rules[1:]] == ["", "", ""]
+    assert rules[2].evaluated_unix_s == 0  # which is told as a time before Unix time began
 
 
-def test_names_of_alerts_that_cannot_be_had_are_no_empty_answer():
+def test_rules_that_cannot_be_had_are_no_empty_answer():
     with pytest.raises(PrometheusUnreachable, match="to its rules"):
-        Prometheus("http://127.0.0.1:9").alert_names()
+        Prometheus("http://127.0.0.1:9").rules()

@@ -59,6 +59,16 @@ class Target:
     last_scrape_unix_s: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """One rule of Prometheus. `error` is why its last evaluation failed; `evaluated_unix_s` is 0 for one never evaluated."""
+
+    name: str
+    is_alert: bool
+    error: str
+    evaluated_unix_s: float
+
+
 class Prometheus:
     """A Prometheus server, asked at exact instants."""
 
@@ -176,12 +186,21 @@ class Prometheus:
         ]
         return tuple(sorted(found, key=lambda target: (target.job, target.service)))
 
-    def alert_names(self) -> tuple[str, ...]:
-        """Names of all alerts that the rules define."""
+    def rules(self) -> tuple[Rule, ...]:
+        """All rules, sorted by name, and how their last evaluation went."""
         try:
-            answer = request("GET", f"{self.url}/api/v1/rules?type=alert", timeout_s=self.timeout_s)
-            groups = answer.json()["data"]["groups"]
-            return tuple(sorted({str(rule["name"]) for group in groups for rule in group["rules"]}))
+            answer = request("GET", f"{self.url}/api/v1/rules", timeout_s=self.timeout_s)
+            found = [
+                Rule(
+                    name=str(one["name"]),
+                    is_alert=one["type"] == "alerting",
+                    error=str(one.get("lastError") or "") if one["health"] == "err" else "",
+                    evaluated_unix_s=max(0.0, datetime.fromisoformat(one["lastEvaluation"]).timestamp()),
+                )
+                for group in answer.json()["data"]["groups"]
+                for one in group["rules"]
+            ]
+            return tuple(sorted(found, key=lambda rule: rule.name))
         except OSError as error:
             raise PrometheusUnreachable(
                 f"no answer from {self.url} within {self.timeout_s:g} s to its rules: {error}"

@@ -17,7 +17,7 @@ from pytest_llmchaos.faults.base import strength_of
 from pytest_llmchaos.model import CALLER_REQUESTS
 from pytest_llmchaos.slo.arithmetic import Slo
 from pytest_llmchaos.stats.windows import Part, Window, around, first_unknown_s, parts, unserved_s, windows
-from pytest_llmchaos.trial import slo_verdict
+from pytest_llmchaos.trial import silence, slo_verdict
 from pytest_llmchaos.trial.agreement import await_scrapes, require_evidence
 from pytest_llmchaos.trial.attribution import (
     SIGNAL_MISSING,
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from pytest_llmchaos.lab.lab import Lab
     from pytest_llmchaos.lab.live_load import RunningLoad
     from pytest_llmchaos.plan.experiment import TrialPlan
+    from pytest_llmchaos.prometheus.queries import Rule
     from pytest_llmchaos.stats.windows import Window
     from pytest_llmchaos.trial.slo_result import SloResult
 
@@ -100,6 +101,11 @@ def judge(
         record.finding(finding)
     if plan.is_control:
         outside.require_none()
+    rules = _rules(lab)
+    for rule in rules or ():
+        if rule.error:
+            record.finding(f"Prometheus cannot evaluate its rule {rule.name}: {rule.error}")
+    names = tuple(sorted({one.name for one in fired if not one.before} | (outside.names if plan.is_control else set())))
     return Trial(
         name=record.trial,
         plan=plan,
@@ -113,10 +119,8 @@ def judge(
         settle=settling(record, plan, injected, known),
         repaired_by=repaired_by(injected, runtime_events, audit),
         victims=injected.victims,
-        alerts=tuple(
-            sorted({alert.name for alert in fired if not alert.before} | (outside.names if plan.is_control else set()))
-        ),
-        actions=actions_of(record, audit),
+        fired=names or (None if rules is None else silence.of_alerts(rules, record.unix_s(fault_s))) or (),
+        acted=actions_of(record, audit) or _unheard(lab, plan, injected) or (),
         restarts=restarts(injected, runtime_events),
         findings=tuple(record.findings),
         events=tuple(record.events),
@@ -127,18 +131,25 @@ def judge(
         signals=signals_of(
             record, fault_s, audit, fired, until_unix_s=injected.reverted_unix_s if injected.acts else None
         ),
-        known_alerts=_known_alerts(lab),
+        known_alerts=tuple(sorted({rule.name for rule in rules or () if rule.is_alert})),
         known_rules=lab.subject.known_rules,
         attempts=_attempts(lab, record, counted_unix_s),
     )
 
 
-def _known_alerts(lab: Lab) -> tuple[str, ...]:
-    """Names of all alerts; empty where what judges keeps no rules of its own."""
+def _rules(lab: Lab) -> tuple[Rule, ...] | None:
+    """All rules; None where what judges keeps no rules of its own."""
     try:
-        return lab.prometheus.alert_names()
+        return lab.prometheus.rules()
     except Inconclusive:
-        return ()
+        return None
+
+
+def _unheard(lab: Lab, plan: TrialPlan, injected: Injected) -> Inconclusive | None:
+    """Why it means nothing that the remediator did not act; None where it could have, or was not to."""
+    name = lab.subject.remediator
+    is_on = name is not None and plan.experiment.remediator and name not in injected.victims
+    return silence.of_remediator(name, lab.runtime.state(name) if name and is_on else None)
 
 
 def _attempts(lab: Lab, record: Record, counted_unix_s: float) -> float | Inconclusive | None:

@@ -72,8 +72,8 @@ class Trial:
     settle: Recovery
     repaired_by: Repairer | None
     victims: tuple[str, ...]
-    alerts: tuple[str, ...]
-    actions: tuple[Action, ...]
+    fired: tuple[str, ...] | Inconclusive
+    acted: tuple[Action, ...] | Inconclusive
     restarts: Mapping[str, int]
     findings: tuple[str, ...]
     events: tuple[EventNote, ...]
@@ -109,6 +109,20 @@ class Trial:
                 + (f" ({others})" if others else "")
             )
         return self.detect_s
+
+    @property
+    def alerts(self) -> tuple[str, ...]:
+        """Names of the alerts that fired. Raises Inconclusive where none did, and a rule could not have fired."""
+        if isinstance(self.fired, Inconclusive):
+            raise self.fired
+        return self.fired
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        """Acts of the remediator, in order. Raises Inconclusive where there are none, and it could not have acted."""
+        if isinstance(self.acted, Inconclusive):
+            raise self.acted
+        return self.acted
 
     def alert(self, name: str, service: str | None = None) -> Signal:
         """The first time that this alert began to fire after the fault, about `service` where that is given.
