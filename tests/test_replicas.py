@@ -270,6 +270,39 @@ def test_a_replica_without_a_series_is_not_known() -> None:
         _ = found.all_serve
 
 
+def test_a_replica_that_the_rotation_does_not_name_is_not_known_to_be_in_it() -> None:
+    found = judge_replicas(lab(routed={"model-1": 1.0}), answers(BOTH), 0.0)
+
+    assert found is not None
+    assert found.replicas[0].unknown == ()
+    with pytest.raises(NoData, match="model-2: no metric tells whether requests are routed to it"):
+        _ = found.all_serve
+
+
+def test_a_rotation_that_cannot_be_asked_for_is_not_known() -> None:
+    world = lab()
+    answer = world.prometheus.vector
+
+    def vector(query: str, at: float, *, may_be_empty: bool) -> Any:
+        if query == SUBJECT.rotation_query:
+            raise NoData("gone")
+        return answer(query, at, may_be_empty=may_be_empty)
+
+    world.prometheus.vector = vector
+    found = judge_replicas(world, answers(BOTH), 0.0)
+
+    assert found is not None
+    with pytest.raises(NoData, match="model-1: no metric tells whether requests are routed to it"):
+        _ = found.all_serve
+
+
+def test_a_stack_that_tells_of_no_rotation_is_judged_by_the_rest() -> None:
+    found = judge_replicas(lab(routed={}, rotation_query=None), answers(BOTH), 0.0)
+
+    assert found is not None
+    assert found.all_serve
+
+
 def test_a_stack_whose_replicas_are_not_named_has_none_to_judge() -> None:
     assert judge_replicas(lab(replicas=()), answers(BOTH), 0.0) is None
 

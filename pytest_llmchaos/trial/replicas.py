@@ -127,7 +127,9 @@ def _replica(
         unknown.append("no metric tells its slots that are taken (busy_query)")
     elif busy[name]:
         trouble.append(f"{busy[name]:g} of its slots are still taken {REST_DEADLINE_S:g} s after the load")
-    if routed is not None and routed.get(name, 1.0) != 1:
+    if lab.subject.rotation_query is not None and (routed is None or name not in routed):
+        unknown.append("no metric tells whether requests are routed to it (rotation_query)")
+    elif routed is not None and routed[name] != 1:
         trouble.append("the service routes no requests to it")
     return Replica(name=name, answered=answered, of=of, trouble=tuple(trouble), unknown=tuple(unknown))
 
