@@ -320,6 +320,13 @@ def test_times_of_signals_are_known_to_the_millisecond(record):
     assert (found.after_s, [one.after_s for one in found.coincident]) == (3.124, [0.412])
 
 
+def test_a_signal_of_a_service_that_this_stack_lacks_is_coincident(record):
+    found = detection(record, injected(), SERVICES, [], [Fired("ServiceDown", 101.0, service="billing")])
+
+    assert found.after_s is None
+    assert [one.why for one in found.coincident] == ["billing was not hit, and the fault does not declare it"]
+
+
 def test_a_signal_that_a_fault_declares_counts_whatever_it_is_about(record):
     class Declares(type(KILL)):
         signals = ("GpuHot",)

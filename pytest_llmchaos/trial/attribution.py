@@ -152,9 +152,10 @@ class _Signal:
 
 def _alerts(fired: Sequence[FiredAlert], services: Collection[str], victims: Collection[str]) -> Iterator[_Signal]:
     for alert in fired:
-        # A label may name a service alone, or as the host of an address.
+        # A label may name a service alone, or as the host of an address. One that names a service outside of this stack is
+        # about that one, and not about callers.
         named = {value.partition(":")[0] for value in alert.labels.values()} & set(services)
-        service = min(named, key=lambda name: (name not in victims, name), default="")
+        service = min(named, key=lambda name: (name not in victims, name), default=alert.labels.get("service", ""))
         yield _Signal(
             at_unix_s=alert.at_unix_s, name=alert.name, what=f"alert {alert.name}", service=service, before=alert.before
         )
