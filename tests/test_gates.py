@@ -220,6 +220,42 @@ class TestClocks:
 
             assert [reading.clock for reading in record.clocks] == ["this machine's wall clock"]
 
+    def test_that_could_not_be_read_compare_no_times(self, performed, monkeypatch):
+        asked = []
+        monkeypatch.setattr(agreement, "CLOCK_ANSWER_S", -1.0)
+        performed.runtime.clock_offset_s = lambda: asked.append("runtime")
+
+        with pytest.raises(Inconclusive, match=r"Prometheus' clock did not answer within -1 s in 5 tries"):
+            judged(performed)
+        assert asked == []
+
+    def test_of_a_runtime_that_never_answered_compare_no_times(self, performed):
+        tries = []
+
+        def gone():
+            tries.append("asked")
+            raise OSError("no route to host")
+
+        performed.runtime.clock_offset_s = gone
+
+        with pytest.raises(Inconclusive, match=r"the clock of the fake runtime did not answer .*: no route to host"):
+            judged(performed)
+        assert len(tries) == 5
+
+    def test_that_answer_at_another_try_are_compared(self, performed):
+        answers = [OSError("busy"), 3.0]
+
+        def busy():
+            answer = answers.pop(0)
+            if isinstance(answer, OSError):
+                raise answer
+            return answer
+
+        performed.runtime.clock_offset_s = busy
+
+        with pytest.raises(TruthsDisagree, match=r"the clock of the fake runtime is \+3\.000 s off ours"):
+            judged(performed)
+
 
 class TestScrapes:
     def test_that_are_missing_for_who_was_no_victim_are_partial(self, performed):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -269,14 +269,19 @@ class Lab:
         with self._current_record().phase(name):
             yield
 
+    @property
+    def clocks(self) -> Mapping[str, Callable[[], float | None]]:
+        """Every clock but this machine's whose times a verdict may hold: its distance to ours, None where it is ours."""
+        return {
+            "Prometheus' clock": self.prometheus.clock_offset_s,
+            f"the clock of the {self.runtime.name} runtime": self.runtime.clock_offset_s,
+        }
+
     def read_clocks(self) -> None:
         """Every clock whose times a verdict may hold, against this machine's; one that does not answer at once is left out."""
         record = self._current_record()
         record.read_wall_clock()
-        for name, read in (
-            ("Prometheus' clock", self.prometheus.clock_offset_s),
-            (f"the clock of the {self.runtime.name} runtime", self.runtime.clock_offset_s),
-        ):
+        for name, read in self.clocks.items():
             begun_s = time.monotonic()
             with suppress(LlmchaosError, OSError):
                 offset_s = read()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from pytest_llmchaos.errors import Inconclusive, NoData, StaleData, TooFewSamples, TruthsDisagree
+from pytest_llmchaos.errors import Inconclusive, LlmchaosError, NoData, StaleData, TooFewSamples, TruthsDisagree
 from pytest_llmchaos.model import CALLER_DURATION, CALLER_REQUESTS
 from pytest_llmchaos.stats.windows import Window
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pytest_llmchaos.evidence.trial_record import ClockReading, Record
     from pytest_llmchaos.lab.injector import Injected
@@ -23,6 +23,9 @@ TRUTHS_TOLERANCE = 0.001
 
 
 CLOCK_TOLERANCE_S = 0.25
+# A clock is known to half of the time that its answer took.
+CLOCK_ANSWER_S = 2 * CLOCK_TOLERANCE_S
+CLOCK_TRIES = 5
 
 
 SCRAPED_DEADLINE_S = 5.0
@@ -38,10 +41,12 @@ def require_evidence(lab: Lab, record: Record, whole: Window, counted_unix_s: fl
 def require_one_clock(lab: Lab, record: Record) -> None:
     """Every time in a verdict may come from any of the clocks: they agree, and none was set during the trial.
 
-    Raises TruthsDisagree for clocks that are apart, Inconclusive for one that stepped.
+    Raises TruthsDisagree for clocks that are apart, Inconclusive for one that stepped or could not be read.
     """
-    offset_s = lab.prometheus.clock_offset_s()
-    record.read_clock("Prometheus' clock", offset_s)
+    for name, read in lab.clocks.items():
+        offset_s = _read_clock(name, read)
+        if offset_s is not None:
+            record.read_clock(name, offset_s)
     record.read_wall_clock()
     require_no_step(record.clocks)
     last = {reading.clock: reading.offset_s for reading in record.clocks}
@@ -51,6 +56,24 @@ def require_one_clock(lab: Lab, record: Record) -> None:
                 f"{clock} is {apart_s:+.3f} s off ours, at most {CLOCK_TOLERANCE_S} s allowed: run both on one "
                 "machine, or on machines that one time server keeps"
             )
+
+
+def _read_clock(name: str, read: Callable[[], float | None]) -> float | None:
+    """Its distance to ours, None where it is ours. A slow answer says nothing, and may be due to a busy machine."""
+    why = ""
+    for _ in range(CLOCK_TRIES):
+        begun_s = time.monotonic()
+        try:
+            offset_s = read()
+        except (LlmchaosError, OSError) as error:
+            why = f": {error}"
+            continue
+        if offset_s is None or time.monotonic() - begun_s <= CLOCK_ANSWER_S:
+            return offset_s
+    raise Inconclusive(
+        f"{name} did not answer within {CLOCK_ANSWER_S:g} s in {CLOCK_TRIES} tries, so its times cannot be compared with the "
+        f"callers'{why}; free a core, or move it nearer"
+    )
 
 
 def require_no_step(readings: Sequence[ClockReading]) -> None:
