@@ -51,7 +51,7 @@ class TestClocks:
         ("offset_s", "is_one"), [(0.25, True), (-0.25, True), (0.26, False), (-0.26, False), (float("nan"), False)]
     )
     def test_are_one_within_the_tolerance(self, offset_s: float, is_one: bool) -> None:
-        lab: Any = SimpleNamespace(prometheus=SimpleNamespace(clock_offset_s=lambda: offset_s))
+        lab: Any = SimpleNamespace(clocks={"Prometheus' clock": lambda: offset_s, "the runtime's": lambda: None})
         if is_one:
             require_one_clock(lab, self.record())
             return
@@ -59,7 +59,7 @@ class TestClocks:
             require_one_clock(lab, self.record())
 
     def test_are_compared_by_their_last_reading(self) -> None:
-        lab: Any = SimpleNamespace(prometheus=SimpleNamespace(clock_offset_s=lambda: 0.0))
+        lab: Any = SimpleNamespace(clocks={"Prometheus' clock": lambda: 0.0})
 
         require_one_clock(lab, self.record(("a", 1, 0.3), ("a", 2, 0.2)))
         with pytest.raises(TruthsDisagree, match=r"a is \+0\.300 s off ours"):

@@ -155,7 +155,7 @@ def test_a_start_is_of_its_own_service(service):
 
 
 def test_a_start_at_the_very_instant_of_the_fault_is_no_repair():
-    assert repaired_by(injected(), [event(100.0, "start")], []) is None
+    assert repaired_by(injected(), [event(100.0, "start"), event(100.0, "die")], []) is None
 
 
 def test_each_action_speaks_for_its_own_time_alone():
@@ -218,12 +218,13 @@ def test_a_second_fault_takes_credit_away_unless_it_is_a_forced_restart(fault, v
     done.acts.append(Injection(after_s=5.0, fault=fault, victim=victim))
     done.proven = [(done.acts[0], 100.0), (done.acts[1], 105.0)]
     events = [event(100.0, "die"), event(102.0, "start"), event(105.0, "die"), event(107.0, "start")]
+    others = [event(105.0, "die", name) for name in ("aaa", "zzz")]
 
-    assert repaired_by(done, events, acted(101.8, 102.1)) == "unknown"
+    assert repaired_by(done, [*events, *others], acted(101.8, 102.1)) == "unknown"
 
 
 def test_a_victim_that_did_not_come_back_hides_no_other():
-    events = [event(102.0, "start", "model-1")]
+    events = [event(100.0, "die"), event(102.0, "start", "model-1")]
 
     assert repaired_by(injected(victims=("api", "model-1")), events, acted(101.9, 102.1, "model-1")) == "remediator"
 

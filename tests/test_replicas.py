@@ -169,7 +169,7 @@ def test_a_paused_replica_is_told_as_such_whatever_its_health() -> None:
 
 
 def test_a_gateway_that_names_no_rotation_speaks_against_none() -> None:
-    for world in (lab(rotation_query=None), lab(routed={"model-1": 1.0})):
+    for world in (lab(rotation_query=None), lab(routed={}, rotation_query=None)):
         found = judge_replicas(world, answers(BOTH), 0.0)
 
         assert found is not None
@@ -294,13 +294,6 @@ def test_a_rotation_that_cannot_be_asked_for_is_not_known() -> None:
     assert found is not None
     with pytest.raises(NoData, match="model-1: no metric tells whether requests are routed to it"):
         _ = found.all_serve
-
-
-def test_a_stack_that_tells_of_no_rotation_is_judged_by_the_rest() -> None:
-    found = judge_replicas(lab(routed={}, rotation_query=None), answers(BOTH), 0.0)
-
-    assert found is not None
-    assert found.all_serve
 
 
 def test_a_stack_whose_replicas_are_not_named_has_none_to_judge() -> None:
