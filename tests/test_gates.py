@@ -225,7 +225,7 @@ class TestClocks:
         monkeypatch.setattr(agreement, "CLOCK_ANSWER_S", -1.0)
         performed.runtime.clock_offset_s = lambda: asked.append("runtime")
 
-        with pytest.raises(Inconclusive, match=r"Prometheus' clock did not answer within -1 s in 5 tries"):
+        with pytest.raises(Inconclusive, match=r"Prometheus' clock did not answer within -1 s in 10 tries"):
             judged(performed)
         assert asked == []
 
@@ -240,7 +240,30 @@ class TestClocks:
 
         with pytest.raises(Inconclusive, match=r"the clock of the fake runtime did not answer .*: no route to host"):
             judged(performed)
-        assert len(tries) == 5
+        assert len(tries) == 10
+
+    def test_that_answer_slowly_were_not_set(self, performed, monkeypatch):
+        took_s = iter((0.54, 0.1))
+        now_s = 0.0
+
+        class Slow:
+            """A clock of which each look at Prometheus takes its time."""
+
+            def monotonic(self):
+                return now_s
+
+        def offset_s():
+            nonlocal now_s
+            took = next(took_s)
+            now_s += took
+            return took / 2
+
+        with performed.load() as (record, _):
+            monkeypatch.setattr(agreement, "time", Slow())
+            monkeypatch.setattr(performed.lab.prometheus, "clock_offset_s", offset_s)
+            agreement.require_one_clock(performed.lab, record)
+
+            assert [one.offset_s for one in record.clocks if one.clock == "Prometheus' clock"] == [0.05]
 
     def test_that_answer_at_another_try_are_compared(self, performed):
         answers = [OSError("busy"), 3.0]
