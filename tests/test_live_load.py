@@ -8,7 +8,7 @@ from support.clock import Clock
 from support.fake_lab import ClockedRuntime
 
 from pytest_llmchaos import loads
-from pytest_llmchaos.errors import EvidenceLost, LoadNotHeld
+from pytest_llmchaos.errors import EvidenceLost, LoadNotHeld, TooFewSamples, VacuousClaim
 from pytest_llmchaos.lab import live_load
 from pytest_llmchaos.lab.live_load import RunningLoad
 from pytest_llmchaos.loadgen.status import LoadStatus, LoadSummary
@@ -132,6 +132,48 @@ class TestWhatIsSent:
 
         assert (running.pid, running.t0_unix_s, running.t0_monotonic_s) == (4711, 1_700_000_000.0, 1024.0)
         assert repr(running) == f"<load {LOAD}: 7 answered>"
+
+
+class TestOpenRequests:
+    def of(self, load_of, overdue, *, now_s=8.0, ended=()):
+        status = LoadStatus(at_s=now_s, begun_s=now_s, settled_s=now_s, outcomes={}, overdue=overdue)
+        return load_of(now_s=now_s, answered=[*answered(6.0), *ended], status=status)
+
+    def test_counts_a_request_that_is_open_and_too_old_as_failed(self, load_of):
+        hung = {f"h-{due_s}": due_s for due_s in (6.0, 6.5, 7.0, 7.5)}
+        window = self.of(load_of, hung).live_window(4.0)
+
+        assert (window.offered, window.failed, dict(window.outcomes)) == (8, 4, {"ok": 4, "unfinished": 4})
+        assert window.availability == 0.5
+
+    def test_counts_it_once_where_it_has_ended_since(self, load_of):
+        late = sample(6.0, took_s=1.9)
+
+        assert self.of(load_of, {late.request_id: 6.0}, ended=[late]).live_window(4.0).failed == 0
+
+    def test_leaves_out_what_was_due_before_it(self, load_of):
+        assert self.of(load_of, {"h": 3.9}).live_window(4.0).failed == 0
+
+    def test_of_a_load_that_is_over_is_its_last_seconds_and_proves_as_little_as_they_do(self, load_of):
+        running = self.of(load_of, {})
+        running.stop()
+        running._process.second = 60.0  # while the trial is judged
+        window = running.live_window(4.0)
+
+        assert (window.offered, window.to_s, running.now_s()) == (4, 8.0, 8.0)
+        with pytest.raises(TooFewSamples):
+            assert window.availability >= 0.99
+        with pytest.raises(VacuousClaim):
+            assert window.failed <= 4
+
+    def test_of_a_load_that_was_never_started_has_no_end(self, load_of):
+        running = load_of()
+
+        def unstarted():
+            raise LoadNotHeld("the load was not started: call start() first")
+
+        running._process.now_s = unstarted
+        assert running.stop() is SUMMARY
 
 
 class TestNow:

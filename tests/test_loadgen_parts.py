@@ -12,6 +12,7 @@ from pytest_llmchaos.loadgen.driver import Driver
 from pytest_llmchaos.loadgen.load_plan import LoadPlan, load
 from pytest_llmchaos.loadgen.metrics import DURATION_BUCKETS_S, TTFT_BUCKETS_S, Counts
 from pytest_llmchaos.loadgen.recorder import Lateness, Recorder
+from pytest_llmchaos.loadgen.status import status_of
 from pytest_llmchaos.loads.arrivals import Arrival, Impatience
 from pytest_llmchaos.model import Sample
 
@@ -143,6 +144,27 @@ def test_a_request_that_is_due_and_has_not_left_is_not_settled(tmp_path):
 
     assert (late["settled_s"], late["begun_s"]) == (1.0, 1.0)
     assert ended["settled_s"] == ended["at_s"] >= 5
+
+
+def test_a_status_names_the_open_requests_that_are_older_than_their_limits(tmp_path):
+    arrivals = tuple(Arrival(due_s, "a", 1) for due_s in (1.0, 2.9, 3.1))
+    plan = LoadPlan(url="http://127.0.0.1:1", model="m", arrivals=arrivals, good_ttft_s=2.0)
+    driver = Driver(plan, list(enumerate(arrivals)), tmp_path, lambda *_: None)
+    driver._caller.t0_s = time.monotonic() - 5
+    driver._inflight = {index: (arrival, None) for index, arrival in enumerate(arrivals)}
+
+    told = driver._status()
+    driver._recorder.close()
+
+    assert told["overdue"] == {driver._caller.request_id(0): 1.0, driver._caller.request_id(1): 2.9}
+
+
+def test_the_overdue_requests_of_all_workers_are_told():
+    line = {"outcomes": {}, "lateness_p99_s": 0.0, "cpu": 0.0, "at_s": 5.0, "begun_s": 5.0, "inflight": 1}
+    counts = dict.fromkeys(("offered", "sent", "done", "shed", "reconnected", "push_failures"), 0)
+    lines = [{**line, **counts, "overdue": {"a-1": 1.0}}, {**line, **counts, "overdue": {"b-2": 2.0}}]
+
+    assert status_of(lines, 0.0).overdue == {"a-1": 1.0, "b-2": 2.0}
 
 
 def test_lateness_is_the_99th_percentile_of_all_requests():

@@ -6,11 +6,13 @@ import os
 import time
 from bisect import bisect_left
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import EvidenceLost, LoadNotHeld, TooFewSamples
 from pytest_llmchaos.evidence.trial_result import LoadResult
 from pytest_llmchaos.loadgen.process import LoadPlan, LoadProcess, LoadStatus, LoadSummary
+from pytest_llmchaos.model import Sample
 from pytest_llmchaos.stats.recovery import callers_from
 from pytest_llmchaos.stats.windows import Window, windows
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_llmchaos.loads import Arrival, Load
-    from pytest_llmchaos.model import Runtime, Sample
+    from pytest_llmchaos.model import Runtime
     from pytest_llmchaos.subject.lab import Subject
 
 MAX_LATENESS_P99_S = 0.050
@@ -57,6 +59,7 @@ class RunningLoad:
             self._directory,
         )
         self.summary: LoadSummary | None = None
+        self._ended_s: float | None = None
         self._due_s = [arrival.due_s for arrival in arrivals]
 
     def __repr__(self) -> str:
@@ -82,6 +85,9 @@ class RunningLoad:
         return self._process.t0_monotonic_s
 
     def now_s(self) -> float:
+        """Seconds since the start of the load; of one that is over, to its end."""
+        if self._ended_s is not None:
+            return self._ended_s
         return max(0.0, self._process.now_s())  # second 0 lies a moment ahead when the load has just started
 
     def status(self) -> LoadStatus:
@@ -98,12 +104,26 @@ class RunningLoad:
         return self._process.recent(since_s)
 
     def live_window(self, seconds: float) -> Window:
-        """The last `seconds` as their callers saw them, by due time."""
+        """The last `seconds` as their callers saw them, by due time; of a load that is over, the last of it.
+
+        A request that is still open and older than its own limits is `unfinished`, and failed: of a service that hangs
+        there is no other. While the load runs, younger ones are left out, and the window's values are plain numbers.
+        """
+        return self._last(seconds, is_live=self.summary is None)
+
+    def _last(self, seconds: float, *, is_live: bool) -> Window:
         now = self.now_s()
         first = max(0.0, now - seconds)
-        (window,) = windows(
-            self.recent(first), [(f"in the last {now - first:.3g} s", first, now)], limits=self.limits, is_live=True
-        )
+        status = self.status()  # before the samples: a request that ends in between has one
+        seen = self.recent(first)
+        ended = {sample.request_id for sample in seen}
+        seen += [
+            Sample(due_s, due_s, None, status.at_s, 0.0, 0, "unfinished", "", request_id)
+            for request_id, due_s in status.overdue.items()
+            if due_s >= first and request_id not in ended
+        ]
+        part = (f"in the last {now - first:.3g} s", first, now)
+        (window,) = windows(seen, [part], limits=self.limits, is_live=is_live)
         return window
 
     def not_steady(self, steady_s: float) -> str | None:
@@ -115,7 +135,7 @@ class RunningLoad:
         now = self.now_s()
         if now < steady_s:
             return f"only {now:.1f} s of load so far"
-        window = self.live_window(steady_s)
+        window = self._last(steady_s, is_live=True)
         least = max(2, (self.due_between(now - steady_s, now) - window.left) // 2)
         if window.offered < least:
             return f"{window.offered} answers in {steady_s:g} s, at least {least} expected"
@@ -154,6 +174,8 @@ class RunningLoad:
     def stop(self, *, drain: bool = True) -> LoadSummary:
         """End the load. `drain`: wait until it is known what became of open requests, which only a judge needs."""
         if self.summary is None:
+            with suppress(LoadNotHeld):  # of one that was never started
+                self._ended_s = self.now_s()
             self.summary = self._process.stop(drain=drain)
         return self.summary
 

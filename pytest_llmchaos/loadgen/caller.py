@@ -38,7 +38,7 @@ class Caller:
         """Ask, wait, judge: the sample, and the size of the answer. Never raises; a caller that is killed gives its request up."""
         due_s = arrival.due_s
         sent_s = time.monotonic() - self.t0_s
-        request_id = f"{self._name}-{index}"
+        request_id = self.request_id(index)
         answer = self._arriving[index] = Answer(
             self._replica_header,
             any_channel=self._plan.first_token == "any",
@@ -82,6 +82,9 @@ class Caller:
             return None
         return Leave(after_s=impatience.after_s - late_s, unless_begun=impatience.until == "first_token")
 
+    def request_id(self, index: int) -> str:
+        return f"{self._name}-{index}"
+
     def has_begun(self, index: int) -> bool:
         """Whether the answer to a request that is under way has shown its first token."""
         return index in self._arriving and self._arriving[index].first_s is not None
@@ -105,7 +108,7 @@ class Caller:
             0,
             outcome,
             "",
-            f"{self._name}-{index}",
+            self.request_id(index),
         )
 
     def _request(self, arrival: Arrival, request_id: str) -> bytes:

@@ -213,6 +213,11 @@ class Driver:
         unsent_s = [round(at_s, 6), *(arrival.due_s for _, arrival in self._numbered[dispatched : dispatched + 1])]
         open_s = {index: arrival.due_s for index, (arrival, _) in self._inflight.items()}
         oldest_s = next(iter(open_s.values()), math.inf)
+        overdue = {
+            self._caller.request_id(index): arrival.due_s
+            for index, (arrival, _) in self._inflight.items()
+            if self._caller.overdue_s(index, arrival) > 0
+        }
         mute_s = next((due_s for index, due_s in open_s.items() if not self._caller.has_begun(index)), math.inf)
         return {
             "at_s": round(at_s, 6),
@@ -224,6 +229,7 @@ class Driver:
             "inflight": len(self._inflight),
             "settled_s": min(oldest_s, *unsent_s),
             "begun_s": min(mute_s, *unsent_s),
+            "overdue": overdue,
             "outcomes": {name: count for name, count in self._counts.outcomes.items() if count},
             "lateness_p99_s": round(self._lateness.p99_s(), 6),
             "cpu": round(self._cpu.lately(), 4),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 COUNTS = ("offered", "sent", "done", "shed", "reconnected", "push_failures")
@@ -15,6 +15,7 @@ class LoadStatus:
 
     Every request due before `settled_s` has ended, and its sample has been seen.
     Every request due before `begun_s` has shown its first token or has ended.
+    `overdue` are due times of open requests, by their ids, that are older than their own limits.
     """
 
     at_s: float = 0.0
@@ -30,6 +31,7 @@ class LoadStatus:
     push_failures: int = 0
     settled_s: float = 0.0
     begun_s: float = 0.0
+    overdue: Mapping[str, float] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,7 @@ def status_of(lines: Sequence[Mapping[str, Any]], settled_s: float) -> LoadStatu
         cpu=max(line["cpu"] for line in lines),
         settled_s=settled_s,
         begun_s=min(line["begun_s"] for line in lines),
+        overdue={name: due_s for line in lines for name, due_s in line["overdue"].items()},
         **{name: sum(line[name] for line in lines) for name in (*COUNTS, "inflight")},
     )
 
