@@ -92,11 +92,11 @@ def lab_of(events: list[RuntimeEvent]) -> Any:
         ),
         prometheus=SimpleNamespace(
             firing_spells=lambda *_: (),
-            clock_offset_s=lambda: 0.0,
             targets=lambda: (),
             raw=lambda *_: (),
-            alert_names=tuple,
+            rules=tuple,
         ),
+        clocks={"Prometheus' clock": lambda: 0.0},
     )
 
 
