@@ -1,6 +1,7 @@
 """The SDK and every docker command reach the daemon that `docker` reaches, or one error says why not."""
 
 import json
+import socket
 
 import docker
 import pytest
@@ -116,10 +117,13 @@ def test_tls_without_certificates_is_one_error(monkeypatch, tmp_path):
 
 
 def test_certificates_that_are_none_are_one_error(certificates):
-    daemon = Daemon(host="tcp://127.0.0.1:1", tls=True, certificates=str(certificates))
+    with socket.create_server(("127.0.0.1", 0)) as listening:  # or nobody would look at them
+        host = "tcp://{}:{}".format(*listening.getsockname())
 
-    with pytest.raises(NotReady, match=r"the Docker daemon at tcp://127.0.0.1:1 does not answer"):
-        sdk.connect(daemon)
+        with pytest.raises(
+            NotReady, match=rf"the Docker daemon at {host} does not answer: .* no certificate or crl found"
+        ):
+            sdk.connect(Daemon(host=host, tls=True, certificates=str(certificates)), timeout_s=2)
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,8 @@ UP = ((9.0, 1), (10.5, 0), (12.5, 1))
 
 
 def test_a_scrape_is_of_the_service_that_its_label_or_its_address_names(record, hit):
-    lab = lab_of([series(UP, instance="model-1:8080"), series(UP, service="api", instance="model-1:8000")])
+    others = ((9.0, 1), (10.5, 1), (12.5, 0))
+    lab = lab_of([series(UP, instance="model-1:8080"), series(others, service="api", instance="model-1:8000")])
 
     (seen,) = victims_seen(lab, record, hit, 1030.0).watched["model-1"].sightings
 
