@@ -53,6 +53,7 @@ def test_options_are_given_by_name_and_have_these_defaults():
         "Lab.inject": {"abort_if": None, "blast_radius": None, "patience_s": 40.0},
         "Reasons.add": {"alerts_alone": False},
         "Reasons.during": {"alerts_alone": False},
+        "RunningLoad._last": {"is_live": required},
         "RunningLoad.stop": {"drain": True},
     }
 

@@ -167,9 +167,9 @@ def _attempts(lab: Lab, record: Record, counted_unix_s: float) -> float | Inconc
 
 
 def _declared(lab: Lab, injected: Injected) -> set[str]:
-    """The alerts and rules by which the subject expects these faults to show."""
+    """The alerts and rules about other services by which the subject expects these faults to show."""
     expected = (lab.subject.expected_of(act.fault.kind, strength_of(act.fault), act.victim) for act in injected.acts)
-    return {name for one in expected if one is not None for name in (*one.alerts, *one.rules)}
+    return {name for one in expected if one is not None for name in one.elsewhere}
 
 
 def parts_of(record: Record, samples: Samples) -> dict[str, Part]:
