@@ -90,6 +90,16 @@ MONITORING: tuple[SubjectDefect, ...] = (
         only="lost_replica_that_nothing_repairs",
     ),
     _defect(
+        "stuck-requests-wait-half-a-minute",
+        "RequestStuck fires after 30 s without a token and not after 3 s",
+        LAB,
+        '"service", "$1", "replica", "(.+)")) > 3\n',
+        '"service", "$1", "replica", "(.+)")) > 30\n',
+        scenario="both_hung",
+        caught_by="test_two_hung_replicas_page",
+        only="hung_replicas_page",
+    ),
+    _defect(
         "stall-asks-for-negative-progress",
         "EngineStalled compares the engine's steps with a number that they cannot fall below",
         LAB,

@@ -93,6 +93,18 @@ REMEDIATOR: tuple[SubjectDefect, ...] = (
         only="not_touched",
     ),
     _defect(
+        "no-hold-file-is-a-hold",
+        "a hold file that does not exist holds all repairs",
+        (
+            f"{CODE}/loop.py",
+            "        except FileNotFoundError:\n            return frozenset()\n        except (OSError,",
+            "        except (OSError,",
+        ),
+        scenario="kill_model",
+        caught_by="test_one_lost_replica_is_repaired_by_the_remediator",
+        only="one_lost_replica_is_repaired",
+    ),
+    _defect(
         "hung-rule-names-one-replica",
         "the rule for a hung replica names the first one, so that the other never looks bad",
         (
