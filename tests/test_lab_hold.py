@@ -8,7 +8,15 @@ from support.clock import Clock
 from support.fake_lab import fake_lab, load_of
 
 from pytest_llmchaos import faults
-from pytest_llmchaos.errors import Aborted, InvalidExperiment, LoadNotHeld, NotReady, NotSteady, PrometheusUnreachable
+from pytest_llmchaos.errors import (
+    Aborted,
+    InvalidExperiment,
+    LoadNotHeld,
+    NotReady,
+    NotSteady,
+    PartialScrape,
+    PrometheusUnreachable,
+)
 from pytest_llmchaos.faults.base import OnTarget
 from pytest_llmchaos.faults.kill import Kill
 from pytest_llmchaos.lab import injector, reasons
@@ -247,6 +255,28 @@ class TestReasons:
             clock.advance(100)
 
         assert not lab.reasons.explains_action(clock.time())
+
+    @pytest.mark.parametrize("error", [LoadNotHeld("late"), PartialScrape("a hole")])
+    def test_are_given_by_a_machine_that_had_no_time_to_measure(self, lab, clock, error):
+        begun_s = clock.time()
+
+        def measure():
+            clock.advance(100)
+            raise error
+
+        with pytest.raises(type(error)), lab.reasons.unless_measured():
+            measure()
+
+        explained = [lab.reasons.explains_action(begun_s + after_s) for after_s in (-1, 0, 129.9, 130.1)]
+        assert explained == [False, True, True, False]
+
+    def test_are_not_given_by_a_trial_that_proves_nothing_for_another_cause(self, lab, clock):
+        with pytest.raises(NotSteady), lab.reasons.unless_measured():
+            raise NotSteady("no answer came")
+        with lab.reasons.unless_measured():
+            pass
+
+        assert not lab.reasons.explains_alert(clock.time())
 
 
 @dataclass(frozen=True, kw_only=True)

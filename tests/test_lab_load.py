@@ -215,6 +215,7 @@ class TestEnd:
             pass
 
         assert verdicts(lab) == [(gate.verdict, f"{type(gate).__name__}: {gate}")]
+        assert lab.reasons.explains_action(time.time()) != isinstance(gate, TruthsDisagree)
 
     def test_names_the_tests_own_error_as_what_the_gate_made_void(self, lab_of):
         own = AssertionError("assert 3 <= 2")

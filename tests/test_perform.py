@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -403,6 +404,14 @@ class TestEnd:
         assert (done.name, done.error, error.__cause__, done.trial) == ("001", error, None, None)
         assert (done.result.verdict, done.result.reason) == ("invalid", "LoadNotHeld: it ran late")
         assert [line["reason"] for line in it.lines("judged")] == ["LoadNotHeld: it ran late"]
+
+    @pytest.mark.parametrize(
+        ("error", "explained"), [(LoadNotHeld("it ran late"), True), (NotReady("no stack"), False)]
+    )
+    def test_by_a_machine_without_time_explains_what_the_service_did(self, ended, error, explained):
+        _, it = ended(error)
+
+        assert it.lab.reasons.explains_action(time.time()) == explained
 
     def test_by_the_machine_is_no_trial(self, ended):
         error = ConnectionResetError("the daemon is gone")

@@ -246,7 +246,8 @@ class Lab:
         self._not_entered.clear()
         running: RunningLoad | None = None
         own: BaseException | None = None
-        with self.entered(planned) as record, test.owning(record), record.judged_by_its_test():
+        excused = self.reasons.unless_measured()
+        with excused, self.entered(planned) as record, test.owning(record), record.judged_by_its_test():
             try:
                 with self._running(requests, remediator) as running:
                     yield running

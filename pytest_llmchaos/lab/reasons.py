@@ -7,11 +7,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pytest_llmchaos.errors import LoadNotHeld, PartialScrape
+
 # A fault still shows after its end: rules look back for up to 15 s, requests that it left hanging end in vain after up to
 # 10 s, and a repair under way takes a few seconds.
 FAULT_TAIL_S = 30.0
 # The slowest alert over callers' last seconds reads 5 s and waits for 2 s.
 WARM_UP_TAIL_S = 10.0
+# So ends a trial on a machine that had no time for its callers, or for its Prometheus.
+NO_TIME = (LoadNotHeld, PartialScrape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +53,16 @@ class Reasons:
             yield
         finally:
             self.add(begin, time.time() + tail_s, alerts_alone=alerts_alone)
+
+    @contextlib.contextmanager
+    def unless_measured(self) -> Iterator[None]:
+        """A block that the machine was too busy to measure explains what came in it: the service had no time either."""
+        begin = time.time()
+        try:
+            yield
+        except NO_TIME:
+            self.add(begin, time.time() + FAULT_TAIL_S)
+            raise
 
     def explains_action(self, at_unix_s: float) -> bool:
         return any(one.from_unix_s <= at_unix_s <= one.to_unix_s for one in self._spells if not one.alerts_alone)

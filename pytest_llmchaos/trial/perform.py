@@ -74,7 +74,8 @@ def perform(lab: Lab, plan: TrialPlan) -> Performed:
         return Performed(error=error)
     with lab.entered(plan_note(plan)) as record:
         try:
-            trial = _perform(lab, plan, record)
+            with lab.reasons.unless_measured():
+                trial = _perform(lab, plan, record)
             result = judged_result(record, trial)
             record.judge(result)
         except BaseException as error:
