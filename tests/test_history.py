@@ -82,9 +82,11 @@ def test_a_window_prints_as_a_failing_assert_needs_it():
 
 
 def test_a_request_belongs_to_the_window_it_was_due_in_and_the_end_is_not_inside():
-    first, second = windows([sample(0), sample(4.999, e2e_s=20), sample(5)], [("steady", 0, 5), ("fault", 5, 10)])
+    seen = [sample(0), sample(4.999, e2e_s=20), sample(5), sample(7), sample(10), sample(11)]
 
-    assert (first.offered, second.offered) == (2, 1)
+    first, second, last = windows(seen, [("steady", 0, 5), ("fault", 5, 10), ("recovery", 10, 20)])
+
+    assert (first.offered, second.offered, last.offered) == (2, 2, 2)
 
 
 HALVES = st.integers(0, 20).map(lambda n: n / 2)
@@ -367,7 +369,18 @@ def test_of_many_values_only_those_around_a_guess_are_sorted(monkeypatch, count)
 
     monkeypatch.setattr(quantiles_module, "sorted", noted, raising=False)
     values = random.Random(7).sample(range(count), count)
-    for rank in (1, 2, count // 50, count // 20, count // 3, count // 2, count * 9 // 10, count * 99 // 100, count):
+    for rank in (
+        1,
+        2,
+        count // 50,
+        count // 20,
+        count // 3,
+        count // 2,
+        count * 9 // 10,
+        count * 19 // 20,
+        count * 99 // 100,
+        count,
+    ):
         sizes.clear()
         assert nth(values, rank) == rank - 1
         guesses, near = sizes
