@@ -141,6 +141,28 @@ def test_a_signal_is_asked_for_by_its_name_and_its_service(signalled):
     assert signalled.rule("api-exited").after_s == 0.4
 
 
+def test_a_signal_of_which_no_service_is_named_is_about_a_victim_or_about_callers(trial):
+    neighbour = Signal(after_s=0.3, kind="alert", name="ServiceDown", service="model-2")
+    burn = Signal(after_s=9.0, kind="alert", name="ServiceDown")
+
+    assert trial(signals=(neighbour, *SIGNALS)).alert("ServiceDown") == SIGNALS[1]
+    assert trial(signals=(neighbour, burn)).alert("ServiceDown") == burn
+    assert trial(signals=(neighbour,)).alert("ServiceDown", "model-2") == neighbour
+    assert trial(signals=(neighbour, SIGNALS[2]), victims=()).alert("ServiceDown") == neighbour
+
+
+def test_a_signal_of_services_alone_that_were_not_hit_is_neither_seen_nor_missed(trial):
+    rule = Signal(after_s=0.4, kind="rule", name="replica-exited", service="model-1")
+    seen = trial(signals=(SIGNALS[2], rule))
+
+    with pytest.raises(
+        Inconclusive, match=r"alert ServiceDown was seen of model-1 alone, and api was hit: .* 'model-1'\)"
+    ):
+        seen.alert("ServiceDown")
+    with pytest.raises(Inconclusive, match=r"trial\.rule\('replica-exited', 'model-1'\)"):
+        seen.rule("replica-exited")
+
+
 def test_of_several_signals_of_one_name_the_first_of_its_kind_counts_whatever_their_order(trial):
     """An alert and a rule may share a name."""
     read = json.loads(
@@ -203,6 +225,14 @@ def test_a_service_that_calls_itself_ready_while_no_caller_is_served_is_falsely_
         _ = trial(readyz=spans, unserved_s=()).falsely_ready_s >= 0
     assert trial(readyz=spans, unserved_s=()).falsely_ready_s <= 0
     assert [span.ready for span in spans] == [True, False, True]
+
+
+def test_where_nobody_looked_at_readiness_while_nobody_was_served_it_is_not_known(trial):
+    spans = (ReadySpan(from_s=0.0, to_s=12.02, status=200),)
+
+    assert trial(readyz=spans, unserved_s=(11.0, 14.0)).falsely_ready_s == 1
+    with pytest.raises(Inconclusive, match="is known for 12 s, and no caller was served at 15 s"):
+        _ = trial(readyz=spans, unserved_s=(11.0, 15.0)).falsely_ready_s
 
 
 def test_a_second_counts_as_falsely_ready_where_the_service_was_so_all_through_it(trial):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pytest_llmchaos.errors import BadScenario, NotDetected
+from pytest_llmchaos.errors import BadScenario, Inconclusive, NotDetected
 
 SignalKind = Literal["alert", "rule"]
 
@@ -31,17 +31,34 @@ class Signal:
 
 
 def first(
-    signals: Sequence[Signal], kind: SignalKind, name: str, service: str | None, *, known: Iterable[str], after: str
+    signals: Sequence[Signal],
+    kind: SignalKind,
+    name: str,
+    service: str | None,
+    *,
+    victims: Collection[str],
+    known: Iterable[str],
+    after: str,
 ) -> Signal:
-    """The first signal of that name, about that service where one is given.
+    """The first signal of that name: about that service where one is given, else about a victim or about callers.
 
     Args:
+      victims: services that were hit; empty in a control arm, where a signal about any service counts.
       known: names that exist; empty where nothing is known of them.
       after: what was done, for the message.
 
-    Raises BadScenario for a name that does not exist, NotDetected with what was seen in its place.
+    Raises BadScenario for a name that does not exist, NotDetected with what was seen in its place, Inconclusive where it
+    was seen of other services alone: neither that it came nor that it did not is then what was asked.
     """
     found = [s for s in signals if s.kind == kind and s.name == name and service in {None, s.service}]
+    if service is None and victims and found:
+        others = sorted({s.service for s in found if s.service} - set(victims))
+        found = [s for s in found if s.service not in others]
+        if not found:
+            raise Inconclusive(
+                f"{kind} {name} was seen of {', '.join(others)} alone, and {', '.join(victims)} was hit: say of which service "
+                f"it is expected, trial.{kind}({name!r}, {others[0]!r})"
+            )
     if found:
         return min(found, key=lambda signal: signal.after_s)
     names = sorted(set(known))

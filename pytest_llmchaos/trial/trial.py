@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # Windows around the fault, beside the recorded phases and the whole.
 FAULT_WINDOWS = ("before", "during", "after")
+# Readiness is looked at once a second, and a look that has no answer takes one.
+READY_LOOKS_S = 2.0
 # Who brought the victims back; "mixed" where it was not the same for all of them.
 Repairer = Literal["remediator", "instrument", "itself", "unknown", "mixed"]
 
@@ -125,21 +127,36 @@ class Trial:
         return self.acted
 
     def alert(self, name: str, service: str | None = None) -> Signal:
-        """The first time that this alert began to fire after the fault, about `service` where that is given.
+        """The first time that this alert began to fire after the fault.
 
-        Raises NotDetected naming what fired in its place, BadScenario for an alert that Prometheus does not have.
+        It is about `service` where that is given, else about a victim or about callers. Raises NotDetected naming what
+        fired in its place, Inconclusive where it fired for other services alone, BadScenario for an alert that Prometheus
+        does not have.
         """
         return own_signals.first(
-            self.signals, "alert", name, service, known=self.known_alerts, after=str(self.plan.fault)
+            self.signals,
+            "alert",
+            name,
+            service,
+            victims=self.victims,
+            known=self.known_alerts,
+            after=str(self.plan.fault),
         )
 
     def rule(self, name: str, service: str | None = None) -> Signal:
-        """The first time that this rule of the remediator noticed something after the fault.
+        """The first time that this rule of the remediator noticed something after the fault, of a service as in `alert`.
 
-        Raises NotDetected naming what was noticed in its place, BadScenario for a rule that the subject does not have.
+        Raises NotDetected naming what was noticed in its place, Inconclusive where that was of other services alone,
+        BadScenario for a rule that the subject does not have.
         """
         return own_signals.first(
-            self.signals, "rule", name, service, known=self.known_rules, after=str(self.plan.fault)
+            self.signals,
+            "rule",
+            name,
+            service,
+            victims=self.victims,
+            known=self.known_rules,
+            after=str(self.plan.fault),
         )
 
     @property
@@ -251,6 +268,11 @@ class Trial:
             at_most=f"it had said so for all of the {seen_s:.0f} s",
             advice="bound it inside the length of the trial",
         )
+        unseen = [s for s in self.unserved_s if s > seen_s + READY_LOOKS_S]
+        if unseen:
+            raise Inconclusive(
+                f"what the service's readiness path said is known for {seen_s:.0f} s, and no caller was served at {unseen[0]:.0f} s"
+            )
         false = [s for s in self.unserved_s if any(r.ready and r.from_s <= s and s + 1 <= r.to_s for r in self.readyz)]
         return BoundedFloat(len(false), scale)
 
