@@ -177,6 +177,70 @@ def test_a_step_counts_as_whole_where_only_its_rounding_is_off(distance, events)
     assert SHARE.needed(distance) == events
 
 
+@pytest.mark.parametrize(
+    "claim",
+    [
+        lambda spent: spent * 100 <= 2,
+        lambda spent: 100 * spent <= 2,
+        lambda spent: spent / 0.5 <= 0.04,
+        lambda spent: spent + 1 <= 1.02,
+        lambda spent: 1 + spent <= 1.02,
+        lambda spent: spent - 1 <= -0.98,
+        lambda spent: 1 - spent >= 0.98,
+        lambda spent: round(spent, 4) <= 0.02,
+        lambda spent: round(spent) <= 1,
+        lambda spent: sum([spent]) <= 0.02,
+        lambda spent: round(100 - spent * 100, 1) >= 98,
+    ],
+)
+def test_a_claim_that_no_outcome_could_refute_raises_whatever_plain_numbers_make_of_it(claim):
+    spent = BoundedFloat(0.0005, Scale(**{**vars(SHARE), "most": 0.004, "events": None}))
+
+    with pytest.raises(VacuousClaim):
+        claim(spent)
+
+
+def test_what_too_few_events_cannot_hold_they_cannot_hold_in_per_cent():
+    value = share(1.0, events=3)
+
+    for claim in (lambda: 100 * value >= 95, lambda: 1 - value <= 0.05, lambda: value - 0.95 >= 0):
+        with pytest.raises(TooFewSamples, match="needs 20 events to hold, got 3"):
+            claim()
+    assert 100 * share(1.0) >= 95
+    assert not 100 * share(0.9) >= 95
+    with pytest.raises(OpenRequests, match="between 94 and 98"):
+        assert 100 * share(0.97, low=0.94, high=0.98) >= 95
+    with pytest.raises(OpenRequests, match=r"1 - availability during the fault <= 0\.05 .* between 0\.02 and 0\.06"):
+        assert 1 - share(0.97, low=0.94, high=0.98) <= 0.05
+
+
+def test_what_plain_numbers_make_of_a_number_is_that_number():
+    value = share(0.97)
+
+    assert [float(one) for one in (value + 1, 1 + value, value - 1, 1 - value, value * 2, 2 * value, value / 2)] == [
+        *(0.97 + 1, 1 + 0.97, 0.97 - 1, 1 - 0.97, 0.97 * 2, 2 * 0.97, 0.97 / 2)
+    ]
+    assert (float(round(value, 1)), float(round(value))) == (1.0, 1.0)
+    for odd in ("1", None, [1]):
+        with pytest.raises(TypeError):
+            value + odd
+
+
+def test_of_two_numbers_of_windows_and_of_what_has_no_end_arithmetic_is_plain():
+    unlimited = BoundedFloat(2.0, Scale(**{**vars(SHARE), "most": math.inf}))
+
+    for made in (share(0.9) - share(0.8), share(0.9) / share(0.8), unlimited * 0, abs(share(0.9))):
+        assert type(made) is float
+    assert type(unlimited * 2) is BoundedFloat
+
+
+def test_a_part_of_no_answers_is_a_bound_that_every_number_is_above():
+    with pytest.raises(VacuousClaim, match="cannot fail"):
+        assert failed(0) >= 0.95 * failed(0)
+    assert failed(5) >= 0.95 * failed(5)
+    assert not failed(4) >= 0.95 * failed(5)
+
+
 def test_a_number_prints_and_copies_as_a_plain_one():
     value = failed(5)
 
@@ -190,7 +254,6 @@ def test_a_number_prints_and_copies_as_a_plain_one():
     assert repr(share(0.943)) == "0.943"
     assert type(copy.deepcopy(value)) is float
     assert json.dumps([share(0.5)]) == "[0.5]"
-    assert type(value + 1) is float
 
 
 def test_claims_about_a_window_know_its_requests():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from pytest_llmchaos.errors import OpenRequests, TooFewSamples, VacuousClaim
@@ -49,8 +49,10 @@ class Scale:
 
 
 class BoundedFloat(float):
-    """A float of a window. Its comparisons raise where they prove nothing; its arithmetic is plain.
+    """A float of a window. Its comparisons raise where they prove nothing.
 
+    So do those of what plain numbers and rounding make of it: `100 * budget_spent` has the
+    same ends, times 100. Arithmetic with another number of a window gives a plain float.
     `low` and `high` are what the value becomes by the best and the worst end of requests
     of which the end is not known: still open when the load ended, or left by impatient callers.
     """
@@ -58,6 +60,7 @@ class BoundedFloat(float):
     scale: Scale
     low: float
     high: float
+    is_derived: bool = False
 
     def __new__(cls, value: float, scale: Scale, *, low: float | None = None, high: float | None = None) -> Self:
         made = super().__new__(cls, value)
@@ -69,6 +72,53 @@ class BoundedFloat(float):
     def __reduce__(self) -> tuple[type[float], tuple[float]]:
         """A copy is a plain number."""
         return float, (float(self),)
+
+    def __add__(self, other: float, /) -> float:
+        return self._derived(float.__add__, other, "{} + {:g}")
+
+    def __radd__(self, other: float, /) -> float:
+        return self._derived(float.__radd__, other, "{} + {:g}")
+
+    def __sub__(self, other: float, /) -> float:
+        return self._derived(float.__sub__, other, "{} - {:g}")
+
+    def __rsub__(self, other: float, /) -> float:
+        return self._derived(float.__rsub__, other, "{1:g} - {0}")
+
+    def __mul__(self, other: float, /) -> float:
+        return self._derived(float.__mul__, other, "{} * {:g}")
+
+    def __rmul__(self, other: float, /) -> float:
+        return self._derived(float.__rmul__, other, "{} * {:g}")
+
+    def __truediv__(self, other: float, /) -> float:
+        return self._derived(float.__truediv__, other, "{} / {:g}")
+
+    def __round__(self, digits: int | None = None, /) -> float:  # type: ignore[override] # a whole number that knows its ends
+        return self._changed(lambda value: float(round(value, digits or 0)), f"{self.scale.what}, rounded")
+
+    def _derived(self, operate: Callable[[float, float], float], other: object, how: str) -> float:
+        """What a plain number makes of it."""
+        if not isinstance(other, int | float):
+            return NotImplemented  # type: ignore[no-any-return] # Python then raises its own TypeError
+        number = float(other)
+        if isinstance(other, BoundedFloat):
+            return operate(float(self), number)
+        return self._changed(lambda value: operate(value, number), how.format(self.scale.what, number))
+
+    def _changed(self, change: Callable[[float], float], what: str) -> float:
+        """The same number and its ends after a change that keeps or turns their order; plain where an end is lost by it."""
+        scale, value = self.scale, change(float(self))
+        (least, at_least), (most, at_most) = sorted(
+            [(change(float(scale.least)), scale.at_least), (change(float(scale.most)), scale.at_most)]
+        )
+        if math.isnan(least) or math.isnan(most):
+            return value
+        changed = replace(scale, what=what, least=least, most=most, at_least=at_least, at_most=at_most)
+        low, high = sorted((change(self.low), change(self.high)))
+        made = BoundedFloat(value, changed, low=low, high=high)
+        made.is_derived = True
+        return made
 
     def __lt__(self, other: float, /) -> bool:
         return self._compare(operator.lt, other)
@@ -103,8 +153,10 @@ class BoundedFloat(float):
         if not isinstance(other, int | float):
             return NotImplemented  # type: ignore[no-any-return] # Python then raises its own TypeError
         bound = float(other)
-        least, most = (other.scale.least, other.scale.most) if isinstance(other, BoundedFloat) else (bound, bound)
-        low, high = (other.low, other.high) if isinstance(other, BoundedFloat) else (bound, bound)
+        # A part of another number of the window is a bound as it stands: 95 % of no answers is 0, which all are above.
+        least = most = low = high = bound
+        if isinstance(other, BoundedFloat) and not other.is_derived:
+            least, most, low, high = other.scale.least, other.scale.most, other.low, other.high
         claim = f"{_SIGNS[compare]} {bound:.12g}"
         is_upper = compare in {operator.lt, operator.le}
         scale = self.scale
