@@ -21,7 +21,7 @@ from pytest_llmchaos.errors import (
 )
 from pytest_llmchaos.evidence.journal import Journal
 from pytest_llmchaos.evidence.trial_record import Record
-from pytest_llmchaos.evidence.trial_result import LoadResult, ProofNote, ReadySpan, TrialResult
+from pytest_llmchaos.evidence.trial_result import Coincidence, LoadResult, ProofNote, ReadySpan, TrialResult
 from pytest_llmchaos.model import Sample
 from pytest_llmchaos.plan.schedule import plan_trial
 from pytest_llmchaos.slo.arithmetic import Slo
@@ -107,7 +107,16 @@ def test_times_are_given_where_they_exist(trial):
 @pytest.mark.parametrize(
     ("values", "name", "error", "message"),
     [
-        ({"detect_s": None}, "time_to_detect_s", NotDetected, "no alert fired .* after kill api"),
+        ({"detect_s": None}, "time_to_detect_s", NotDetected, "no alert fired .* noticed nothing after kill api$"),
+        (
+            {
+                "detect_s": None,
+                "coincident": (Coincidence(what="alert A", after_s=1.5, service="db", why="db was not hit"),),
+            },
+            "time_to_detect_s",
+            NotDetected,
+            r"after kill api \(alert A after 1\.5 s does not count: db was not hit\)$",
+        ),
         ({"recover": Recovery(why_not="still down")}, "time_to_recover_s", NotRecovered, "still down"),
         (
             {},
