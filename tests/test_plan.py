@@ -45,6 +45,21 @@ def test_a_trial_for_the_simulated_engine_needs_it_also_without_a_fault_of_its_o
     assert planned(fault=faults.kill("api"), simulated_engine=True).needs == faults.kill("api").needs | {"engine"}
 
 
+@pytest.mark.parametrize(
+    ("fault", "more", "arm"),
+    [
+        (faults.kill("api"), {}, (True, False, False)),
+        (faults.pause("api"), {"fault_s": 2}, (False, True, False)),
+        (faults.none(), {}, (False, False, True)),
+    ],
+    ids=str,
+)
+def test_a_plan_says_who_ends_its_fault(fault, more, arm):
+    plan = planned(fault=fault, **more)
+
+    assert (plan.is_lasting, plan.is_passing, plan.is_control) == arm
+
+
 def bytes_of(plans):
     return schedule_bytes([trial.entry for trial in schedule(plans)])
 
