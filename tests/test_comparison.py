@@ -19,6 +19,7 @@ from pytest_llmchaos.model import Injection
 from pytest_llmchaos.prometheus.queries import Prometheus
 from pytest_llmchaos.slo.arithmetic import Slo
 from pytest_llmchaos.slo.recorded import error_ratio_expression
+from pytest_llmchaos.subject.lab_signals import Expected
 from pytest_llmchaos.trial import judge as judging
 from pytest_llmchaos.trial.trial import Trial
 
@@ -36,7 +37,10 @@ def both_models_dead(directory: Path, gateway: Gateway) -> Iterator[Performed]:
     with judge(directory, "http_5xx", gateway) as (prometheus, t0_unix_s):
         performed = Performed(directory, prometheus, t0_unix_s)
         performed.seen = answered("http_5xx")
-        performed.lab.subject = replace(performed.lab.subject, scrape_jobs=("model",))
+        expected = (
+            Expected(fault="kill", on="model-*", elsewhere=("ServiceDown",)),
+        )  # the world's one alert is about the api
+        performed.lab.subject = replace(performed.lab.subject, scrape_jobs=("model",), expected=expected)
         performed.injected.acts = [replace(act, victim="model-1") for act in performed.injected.acts]
         performed.runtime._events = [replace(one, service="model-1") for one in performed.runtime._events]
         yield performed
