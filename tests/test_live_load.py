@@ -42,7 +42,7 @@ class Generator:
     def __init__(self, plan, directory):
         self.plan, self.directory = plan, directory
         self.second, self.samples, self.calls = 0.0, [], []
-        self.told = LoadStatus(outcomes={})
+        self.latest = LoadStatus(outcomes={})
 
     def launch(self):
         self.calls.append("launch")
@@ -54,7 +54,7 @@ class Generator:
         return self.second
 
     def status(self):
-        return self.told
+        return self.latest
 
     def recent(self, since_s):
         return [sample for sample in self.samples if sample.due_s >= since_s]
@@ -80,7 +80,7 @@ def load_of(tmp_path, monkeypatch):
             directory=tmp_path,
         )
         running._process.second, running._process.samples = now_s, list(answered)
-        running._process.told = status or LoadStatus(at_s=now_s, begun_s=now_s, settled_s=now_s, outcomes={}, done=7)
+        running._process.latest = status or LoadStatus(at_s=now_s, begun_s=now_s, settled_s=now_s, outcomes={}, done=7)
         return running
 
     return make

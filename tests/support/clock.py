@@ -8,7 +8,7 @@ MOST_SLEEPS = 5000
 class Clock:
     """Stands in for the module `time`: `sleep` moves it on and returns at once."""
 
-    def __init__(self, unix_s: float = 1_700_000_000.0, monotonic_s: float = 1024.0) -> None:
+    def __init__(self, unix_s: float = 1_700_000_000.0, monotonic_s: float = 0.25) -> None:
         self._began_s = monotonic_s
         self._unix_s, self._monotonic_s = unix_s, monotonic_s
         self.sleeps: list[float] = []
