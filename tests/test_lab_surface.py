@@ -11,6 +11,7 @@ from support.clock import Clock
 from support.fake_lab import ClockedRuntime, fake_lab
 
 import pytest_llmchaos.lab as room
+from pytest_llmchaos.errors import InvalidExperiment
 from pytest_llmchaos.lab.current_test import CurrentTest
 from pytest_llmchaos.lab.views import RemediatorView, ServiceView
 from pytest_llmchaos.prometheus.queries import Prometheus
@@ -139,6 +140,25 @@ class TestTheRemediator:
         view.ensure(True)
         assert view.running
         assert repr(view) == "<remediator: running>"
+
+    def test_that_is_paused_repairs_nothing_and_is_no_remediator(self):
+        runtime = ClockedRuntime(Clock())
+        view = RemediatorView(runtime, "remediator")
+        runtime.pause("remediator")
+
+        with pytest.raises(InvalidExperiment, match="remediator is paused, so it could repair nothing"):
+            view.ensure(True)
+        view.ensure(False)
+        assert not view.running
+
+    def test_that_is_not_known_cannot_be_stopped_for_a_control_arm(self):
+        view = RemediatorView(ClockedRuntime(Clock()), None)
+
+        view.ensure(True)
+        with pytest.raises(
+            InvalidExperiment, match="no service is known to be the remediator: set llmchaos_remediator"
+        ):
+            view.ensure(False)
 
     def test_does_not_run_where_there_is_none(self):
         assert not RemediatorView(ClockedRuntime(Clock()), None).running

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from pytest_llmchaos.errors import InvalidExperiment
 from pytest_llmchaos.runtime.json_log import at_of
 
 if TYPE_CHECKING:
@@ -44,6 +45,15 @@ class RemediatorView:
         return self._name is not None and self._runtime.state(self._name).running
 
     def ensure(self, on: bool) -> None:
+        """Start or stop it. Raises InvalidExperiment where it would not be so afterwards."""
+        if self._name is None:
+            if not on:
+                raise InvalidExperiment(
+                    "remediator=False cannot be had, because no service is known to be the remediator: set llmchaos_remediator"
+                )
+            return
+        if on and self._runtime.state(self._name).paused:
+            raise InvalidExperiment(f"{self._name} is paused, so it could repair nothing: unpause it")
         if on and not self.running:
             self._runtime.start_remediator()
         elif not on and self.running:
