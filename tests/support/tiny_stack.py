@@ -33,7 +33,7 @@ SCENARIO = '''
 from pytest_llmchaos import experiment, faults, loads
 
 pytestmark = experiment(
-    load=loads.open_loop(rate_rps=10, max_tokens=2), fault=faults.{fault}, remediator=False, steady_s=1, stable_s=0.5{more}
+    load=loads.open_loop(rate_rps=10, max_tokens=2), fault=faults.{fault}, steady_s=1, stable_s=0.5{more}
 )
 
 def test_it(trial):
