@@ -10,7 +10,7 @@ from pytest_llmchaos.evidence.journal import Journal
 from pytest_llmchaos.evidence.trial_record import Record
 from pytest_llmchaos.evidence.trial_result import ReadySpan
 from pytest_llmchaos.lab.injector import Injected, OwnAct
-from pytest_llmchaos.model import EventGap, Injection, RuntimeEvent
+from pytest_llmchaos.model import EventGap, Injection, RuntimeEvent, ServiceState
 from pytest_llmchaos.prometheus.queries import FiredAlert
 from pytest_llmchaos.trial.attribution import (
     ACTION_LIMIT_S,
@@ -22,6 +22,7 @@ from pytest_llmchaos.trial.attribution import (
     is_unnoticed,
     readiness_events,
     repaired_by,
+    require_heard,
     require_whole_records,
     restarts,
     signals_of,
@@ -533,3 +534,47 @@ def test_a_signal_without_words_has_none(record):
     (one,) = signals_of(record, 10.0, read({"event": "detected", "at": 102.0}), [])
 
     assert (one.name, one.service) == ("", "")
+
+
+class TestStartsThatWereNotHeard:
+    """The record's load began at 90."""
+
+    def heard(self, record, started, events, until=200.0, service="api"):
+        states = {
+            "api": ServiceState(service="api", running=True, started_unix_s=started),
+            "db": ServiceState(service="db", running=True, started_unix_s=10.0),
+        }
+        require_heard(record, [event(at, action, service) for at, action in events], states, until)
+
+    def test_of_a_stream_that_went_silent_is_inconclusive(self, record):
+        with pytest.raises(
+            Inconclusive, match=r"api was started 12\.0 s into the trial, and the runtime's events lack"
+        ):
+            self.heard(record, 102.0, [(100.0, "die")])
+
+    @pytest.mark.parametrize(
+        ("started", "events", "service"),
+        [
+            (102.0, [(102.0, "start")], "db"),
+            (102.0, [(102.0, "restart")], "api"),
+            (102.0, [(99.9, "start"), (104.1, "start")], "api"),
+            (90.0, [], "api"),
+            (198.0, [], "api"),
+        ],
+    )
+    def test_of_another_service_kind_or_time_is_no_such_start(self, record, started, events, service):
+        with pytest.raises(Inconclusive, match="its stream of events has gone silent"):
+            self.heard(record, started, events, service=service)
+
+    @pytest.mark.parametrize(
+        ("started", "events"),
+        [
+            (102.0, [(100.0, "die"), (104.0, "start")]),
+            (102.0, [(100.0, "start"), (190.0, "start")]),
+            (89.9, []),
+            (198.1, []),
+        ],
+        ids=["heard late", "heard early", "before the load", "too late to be heard yet"],
+    )
+    def test_is_none_where_it_was_heard_or_need_not_be(self, record, started, events):
+        self.heard(record, started, events)

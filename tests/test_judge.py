@@ -336,6 +336,16 @@ class TestSilence:
         performed.runtime.audit = list
 
 
+def test_a_start_that_the_runtime_did_not_report_is_inconclusive(performed):
+    states = performed.runtime._states
+    states["model-1"] = replace(states["model-1"], started_unix_s=performed.t0_unix_s + KILLED_S)
+
+    with pytest.raises(Inconclusive, match=r"model-1 was started 8\.0 s into the trial"):
+        judged(performed)
+    with performed.load() as (record, running), pytest.raises(Inconclusive, match=r"model-1 was started 8\.0 s into"):
+        judge_own_load(performed.lab, record, running, performed.injected)
+
+
 class TestFindings:
     def test_name_a_replica_that_does_not_serve_again(self, performed):
         performed.runtime.kill("model-2")

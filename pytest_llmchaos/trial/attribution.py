@@ -17,7 +17,7 @@ from pytest_llmchaos.trial.trial import Action
 if TYPE_CHECKING:
     from pytest_llmchaos.evidence.trial_record import Record
     from pytest_llmchaos.lab.injector import Injected
-    from pytest_llmchaos.model import EventGap, RuntimeEvent
+    from pytest_llmchaos.model import EventGap, RuntimeEvent, ServiceState
     from pytest_llmchaos.prometheus.queries import FiredAlert
     from pytest_llmchaos.trial.trial import Repairer
 
@@ -28,6 +28,8 @@ Audit = Sequence[Mapping[str, object]]
 CLOCK_SLACK_S = 0.05
 # An intent without an end (its writer died) speaks for this long.
 ACTION_LIMIT_S = 10.0
+# A runtime reports a start so soon after it.
+HEARD_WITHIN_S = 2.0
 SIGNAL_MISSING = "signal missing: the fault is proven, yet no alert fired and the remediator noticed nothing"
 
 
@@ -284,6 +286,25 @@ def readiness_events(spans: Sequence[ReadySpan], service: str) -> list[EventNote
         )
         for span in spans[1:]
     ]
+
+
+def require_heard(
+    record: Record, events: Sequence[RuntimeEvent], states: Mapping[str, ServiceState], until_unix_s: float
+) -> None:
+    """Raises Inconclusive where a service has started since the load began, and the runtime's events lack that start.
+
+    A stream of events that has gone silent without an end looks like one of a system that did nothing.
+    """
+    for service, state in sorted(states.items()):
+        started_unix_s = state.started_unix_s
+        if not record.anchor_unix_s <= started_unix_s <= until_unix_s - HEARD_WITHIN_S:
+            continue
+        starts = (event.at_unix_s for event in events if (event.service, event.action) == (service, "start"))
+        if not any(abs(at_unix_s - started_unix_s) <= HEARD_WITHIN_S for at_unix_s in starts):
+            raise Inconclusive(
+                f"{service} was started {record.at_s(started_unix_s):.1f} s into the trial, and the runtime's events lack "
+                "that start, so what else they lack is not known: its stream of events has gone silent"
+            )
 
 
 def require_whole_records(record: Record, gaps: Sequence[EventGap], audit: Audit) -> None:

@@ -27,6 +27,7 @@ from pytest_llmchaos.trial.attribution import (
     is_unnoticed,
     readiness_events,
     repaired_by,
+    require_heard,
     require_whole_records,
     restarts,
     signals_of,
@@ -84,9 +85,11 @@ def judge(
     slos, slo_errors = _slos(lab, plan, record, known, counted_unix_s, load_s=whole.to_s - fault_s)
     audit = lab.remediator.audit(record.anchor_unix_s) if lab.subject.remediator else []
     require_whole_records(record, lab.runtime.event_gaps(record.anchor_unix_s, record.unix_s(ended_s)), audit)
+    states = lab.runtime.states()
+    require_heard(record, lab.runtime.events(record.anchor_unix_s, time.time()), states, time.time())
     fired = lab.prometheus.firing_spells(record.unix_s(fault_s), time.time())
     record.note_events(events_of(record, injected, runtime_events, audit, fired))
-    services = {*lab.runtime.states(), *lab.subject.targets}
+    services = {*states, *lab.subject.targets}
     detected = detection(record, injected, services, audit, fired, declared=_declared(lab, injected))
     recovered = recovery(record, plan, injected, known)
     over_s = _over_s(record, plan, injected, fault_s, recovered)

@@ -11,7 +11,7 @@ from pytest_llmchaos.evidence import readiness_file
 from pytest_llmchaos.evidence.samples_file import load as load_samples
 from pytest_llmchaos.stats.windows import parts
 from pytest_llmchaos.trial.agreement import require_evidence
-from pytest_llmchaos.trial.attribution import events_of, readiness_events, require_whole_records
+from pytest_llmchaos.trial.attribution import events_of, readiness_events, require_heard, require_whole_records
 from pytest_llmchaos.trial.comparison import require_truths
 from pytest_llmchaos.trial.judge import await_last_push, parts_of, require_answers
 from pytest_llmchaos.trial.result import phase_of
@@ -42,7 +42,9 @@ def judge_own_load(lab: Lab, record: Record, load: RunningLoad, injected: Inject
     audit = lab.remediator.audit(begun) if lab.subject.remediator else []
     fired = lab.prometheus.firing_spells(begun, now)
     require_whole_records(record, lab.runtime.event_gaps(begun, now), audit)
-    record.note_events(events_of(record, injected, lab.runtime.events(begun, now), audit, fired))
+    events = lab.runtime.events(begun, now)
+    require_heard(record, events, lab.runtime.states(), now)
+    record.note_events(events_of(record, injected, events, audit, fired))
     readyz = readiness_file.load(record.directory)
     record.note_events(readiness_events(readyz, lab.subject.api))
     for finding in unprovoked(lab, record).findings:
