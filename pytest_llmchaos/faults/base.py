@@ -142,7 +142,7 @@ class OnTarget:
         return (Injection(after_s=0.0, fault=self.primitive, victim=victim),)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ActFault:
     """An act that ends a service's process. The system must bring the service back.
 
@@ -164,7 +164,7 @@ class ActFault:
         return prove_restart(runtime, victim, since_unix_s)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class RestrictionFault:
     """Something that the kernel withholds from a service until it is given back. `undo_op` gives it back."""
 

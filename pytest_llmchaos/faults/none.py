@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pytest_llmchaos.model import Fault
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class NoFault:
     target: ClassVar[str] = ""
     needs: ClassVar[frozenset[str]] = frozenset()

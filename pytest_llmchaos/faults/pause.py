@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pytest_llmchaos.model import CanPause, Fault, HasEvents, Runtime
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Pause:
     kind: ClassVar[str] = "pause"
     needs: ClassVar[frozenset[str]] = frozenset({"pause", "unpause", "events"})
