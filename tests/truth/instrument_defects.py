@@ -1930,6 +1930,155 @@ EVIDENCE: tuple[InstrumentDefect, ...] = (
     ),
 )
 
+SILENCE: tuple[InstrumentDefect, ...] = (
+    InstrumentDefect(
+        name="callers-who-all-left-know-all",
+        what="a service that hangs for callers who all leave has no failure",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/stats/windows.py",
+                old="    unknown += sum(compress(judged.mute, inside))\n",
+                new="",
+            ),
+        ),
+        tests=("test_history.py::TestCallersWhoAllLeave::test_prove_nothing_of_a_service_that_showed_them_no_token",),
+    ),
+    InstrumentDefect(
+        name="first-good-look-is-a-return",
+        what="a victim is back at the first look that has not noticed yet that it is gone",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/recovery.py",
+                old="    from_s = bad_s[-1] if bad_s else since_s\n",
+                new="    from_s = since_s\n",
+            ),
+        ),
+        tests=(
+            "test_recovery.py::TestVictims::test_a_gateway_that_had_not_noticed_yet_that_it_was_gone_has_not_seen_it_back",
+        ),
+    ),
+    InstrumentDefect(
+        name="hang-that-we-ended-is-nobodys",
+        what="of two replicas that hang, the one that only our revert ended leaves all credit to the remediator",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/attribution.py",
+                old="            names |= _ended_in_place(injected, victim, events)\n",
+                new="            continue\n",
+            ),
+        ),
+        tests=("test_attribution.py::test_a_hang_that_only_our_revert_ended_was_repaired_by_the_instrument",),
+    ),
+    InstrumentDefect(
+        name="silence-of-no-rules",
+        what="no alert fired, where Prometheus has no alert rules or cannot evaluate one",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/judge.py",
+                old="fired=names or (None if rules is None else silence.of_alerts(rules, record.unix_s(fault_s))) or (),",
+                new="fired=names,",
+            ),
+        ),
+        tests=("test_judge.py::TestSilence::test_of_a_prometheus_without_alert_rules_is_none",),
+    ),
+    InstrumentDefect(
+        name="silence-of-a-dead-remediator",
+        what="no action was taken, where the remediator does not run",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/judge.py",
+                old="acted=actions_of(record, audit) or _unheard(lab, plan, injected) or (),",
+                new="acted=actions_of(record, audit),",
+            ),
+        ),
+        tests=("test_judge.py::TestSilence::test_of_a_remediator_that_could_not_act_is_none",),
+    ),
+    InstrumentDefect(
+        name="neighbours-alert-detects",
+        what="an alert that is expected of the victim detects the fault where it is about a neighbour",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/judge.py",
+                old="for one in expected if one is not None for name in one.elsewhere}",
+                new="for one in expected if one is not None for name in (*one.alerts, *one.rules, *one.elsewhere)}",
+            ),
+        ),
+        tests=("test_judge.py::TestSignals::test_that_the_subject_expects_elsewhere_detect_a_fault",),
+    ),
+    InstrumentDefect(
+        name="signal-of-anybody",
+        what="a signal that a claim asks for is that of any service",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/signals.py",
+                old="    if service is None and victims and found:\n",
+                new="    if service is None and not victims and found:\n",
+            ),
+        ),
+        tests=("test_trial.py::test_a_signal_of_which_no_service_is_named_is_about_a_victim_or_about_callers",),
+    ),
+    InstrumentDefect(
+        name="slow-clock-was-set",
+        what="a slow answer of a clock on a busy machine is one that was set",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/agreement.py",
+                old="        if offset_s is None or time.monotonic() - begun_s <= CLOCK_ANSWER_S:\n",
+                new="        if offset_s is None or begun_s <= time.monotonic():\n",
+            ),
+        ),
+        tests=("test_gates.py::TestClocks::test_that_answer_slowly_were_not_set",),
+    ),
+    InstrumentDefect(
+        name="rotation-that-names-nobody",
+        what="a replica that the rotation does not name is in it",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/replicas.py",
+                old="    if lab.subject.rotation_query is not None and (routed is None or name not in routed):\n",
+                new="    if lab.subject.rotation_query is not None and routed is None:\n",
+            ),
+        ),
+        tests=("test_replicas.py::test_a_replica_that_the_rotation_does_not_name_is_not_known_to_be_in_it",),
+    ),
+    InstrumentDefect(
+        name="live-window-without-the-hung",
+        what="in a live window, requests that hang are left out",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/lab/live_load.py",
+                old="            if due_s >= first and request_id not in ended\n",
+                new="            if due_s >= first and request_id in ended\n",
+            ),
+        ),
+        tests=("test_live_load.py::TestOpenRequests::test_counts_a_request_that_is_open_and_too_old_as_failed",),
+    ),
+    InstrumentDefect(
+        name="per-cent-are-plain",
+        what="a number of a window in per cent compares as a plain one",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/stats/bounded.py",
+                old="        if math.isnan(least) or math.isnan(most):\n            return value\n",
+                new="        if least <= most:\n            return value\n",
+            ),
+        ),
+        tests=("test_bounded.py::test_what_too_few_events_cannot_hold_they_cannot_hold_in_per_cent",),
+    ),
+    InstrumentDefect(
+        name="silent-stream-of-events",
+        what="a stream of events that has gone silent is one of a system that did nothing",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/judge.py",
+                old="    require_heard(record, lab.runtime.events(record.anchor_unix_s, time.time()), states, time.time())\n",
+                new="",
+            ),
+        ),
+        tests=("test_judge.py::test_a_start_that_the_runtime_did_not_report_is_inconclusive",),
+    ),
+)
+
 INSTRUMENT_DEFECTS = (
     *FAULTS,
     *CLEANUP,
@@ -1938,4 +2087,5 @@ INSTRUMENT_DEFECTS = (
     *GATES,
     *CALLERS,
     *EVIDENCE,
+    *SILENCE,
 )
