@@ -120,7 +120,7 @@ def test_of_values_inside_each_other_the_longest_is_hidden_whole(monkeypatch):
         assert redact("plain-words plain-words-of plain-words-of-all", more) == "*** *** ***"
 
 
-@pytest.mark.parametrize("text", [f"token={SECRET} and more", "zzzz password=a", "-token=0abcdefgh"])
+@pytest.mark.parametrize("text", [f"token={SECRET} and more", "password=!below-an-asterisk"])
 def test_a_file_loses_its_secrets(tmp_path, text):
     (tmp_path / "log").write_text(text)
 
