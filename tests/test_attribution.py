@@ -140,6 +140,13 @@ def test_only_a_start_is_a_start(action, at):
     assert repaired_by(injected(), events, acted(101.9, 102.1)) == "remediator"
 
 
+@pytest.mark.parametrize("action", ["attach", "destroy", "disconnect", "kill", "stop"])
+def test_only_a_death_takes_credit_away(action):
+    events = [event(100.0, "die"), event(102.0, "start"), event(103.0, action), event(105.0, "start")]
+
+    assert repaired_by(injected(), events, acted(101.9, 102.1)) == "remediator"
+
+
 def test_the_first_start_that_lasted_counts():
     events = [event(100.0, "die"), event(102.0, "start"), event(110.0, "stop"), event(110.0, "start")]
 

@@ -118,6 +118,14 @@ class TestSeen:
         more = [*samples[:3], *(self.sample(i) for i in range(3)), *(self.sample(i, "refused") for i in range(3))]
         assert self.seen("availability", None, Sight(), *more) == Seen(good=4, total=8, unsure_good=1, unsure_bad=4)
 
+    def test_adds_what_was_left_to_what_has_another_explanation(self) -> None:
+        samples = [*(self.sample(i) for i in range(4)), *(self.sample(i, "cut") for i in range(4))]
+        samples += [self.sample(3, "left")]
+
+        assert self.seen("availability", None, Sight(blind=[(0.0, 0.5)]), *samples) == Seen(
+            good=4, total=8, unsure_good=2, unsure_bad=2
+        )
+
     def test_ends_where_the_sight_does(self) -> None:
         assert self.seen("availability", None, Sight(until_s=3.0), self.sample(2), self.sample(2.95)).total == 1
         assert self.seen("availability", None, Sight(until_s=3.0), self.sample(2, took_s=1.0)).total == 1
@@ -467,6 +475,18 @@ class TestComparison:
 
         with pytest.raises(TruthsDisagree, match=r"own counters 0\.8000"):
             self.by_service(0.8, span="11s", proven=[(9.0, flood, "api")]).require()
+
+    def test_of_a_flooded_service_is_blind_between_that_scrape_and_the_flood(self) -> None:
+        flood = (9.0, faults.overload("api", times=2).primitive, "api")
+        sight = self.comparison(Counters(), proven=[flood])._sight({"api"}, counts_failures=False)
+
+        assert (sight.until_s, sight.known_s, sight.counts_failures) == (9.0, 9.9, False)
+        assert sight.blind == [(pytest.approx(7.8), 9.0)]
+
+    def test_of_no_service_is_blind_without_a_reason(self) -> None:
+        sight = self.comparison(Counters())._sight({"api", "model-1"}, counts_failures=True)
+
+        assert sight == Sight(blind=[], known_s=9.9)
 
     def test_of_the_first_of_two_floods_and_of_no_other_fault(self) -> None:
         flood = faults.overload("api", times=2).primitive
