@@ -112,6 +112,11 @@ class TestShares:
     def test_agree_within_one_event_in_a_thousand(self, ok: float) -> None:
         assert agree(window(), Told({"ok": ok, "http_5xx": 1000 - ok}, BUCKETS)) == []
 
+    def test_agree_where_they_are_apart_by_just_that(self) -> None:
+        buckets = {"0.1": 0.0, "+Inf": 1000.0}
+
+        assert agree(window(good=0), Told({"ok": 1.0, "http_5xx": 999.0}, buckets)) == []
+
     @pytest.mark.parametrize(("ok", "share"), [(951.1, "0.9511"), (948.9, "0.9489")])
     def test_farther_apart_disagree(self, ok: float, share: str) -> None:
         with pytest.raises(TruthsDisagree, match=rf"whole trial: callers say 0\.9500, Prometheus says {share}"):

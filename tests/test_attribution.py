@@ -162,8 +162,9 @@ def test_a_start_is_of_its_own_service(service):
     assert repaired_by(injected(), events, acted(101.9, 102.1, service)) == "unknown"
 
 
-def test_a_start_at_the_very_instant_of_the_fault_is_no_repair():
-    assert repaired_by(injected(), [event(100.0, "start"), event(100.0, "die")], []) is None
+@pytest.mark.parametrize("at", [99.0, 100.0])
+def test_a_start_before_the_fault_or_in_its_very_instant_is_no_repair(at):
+    assert repaired_by(injected(), [event(at, "start"), event(100.0, "die")], []) is None
 
 
 def test_each_action_speaks_for_its_own_time_alone():
@@ -349,6 +350,8 @@ def test_a_signal_that_a_fault_declares_counts_whatever_it_is_about(record):
 def test_a_signal_after_our_own_revert_is_coincident(record):
     assert detected(record, [{"at": 140.0, **NOTICED}]) == (None, None)
     assert why_not(record, [], [Fired("ServiceFlapping", 145.0)]) == "it began after the instrument's own revert"
+    (late,) = detection(record, injected(), SERVICES, [], [Fired("ServiceFlapping", 245.0)]).coincident
+    assert late.after_s == 145.0
 
 
 def test_a_signal_from_before_the_fault_detects_nothing(record):
