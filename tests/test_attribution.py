@@ -167,6 +167,38 @@ def test_a_start_before_the_fault_or_in_its_very_instant_is_no_repair(at):
     assert repaired_by(injected(), [event(at, "start"), event(100.0, "die")], []) is None
 
 
+class TestEndedInPlace:
+    """A process that never went down, such as an engine that hung."""
+
+    HANG, PAUSE = faults.hang("api").primitive, faults.pause("api").primitive
+
+    @pytest.mark.parametrize(
+        "events",
+        [
+            [],
+            [event(101.0, "health_status"), event(102.0, "attach"), event(103.0, "stop")],
+            [event(101.0, "die", "aaa"), event(102.0, "die", "zzz")],
+        ],
+        ids=["no event", "no death", "deaths of others"],
+    )
+    def test_was_ended_by_our_revert_where_nothing_was_seen_to_end_it_before(self, events):
+        done = injected(fault=self.HANG)
+
+        assert repaired_by(done, events, []) == "instrument"
+        done.over_unix_s = 120.0
+        assert repaired_by(done, events, []) == "unknown"
+        done.over_unix_s, done.reverted_unix_s = None, None
+        assert repaired_by(done, events, []) is None
+
+    @pytest.mark.parametrize("other", ["aaa", "zzz"])
+    def test_is_nothing_of_a_victim_that_a_passing_fault_hit(self, other):
+        done = injected(victims=("api", other), fault=self.HANG)
+        done.acts[0] = Injection(after_s=0.0, fault=self.PAUSE, victim="api")
+        events = [event(101.0, "die", other), event(102.0, "start", other)]
+
+        assert repaired_by(done, events, acted(101.9, 102.1, other)) == "remediator"
+
+
 def test_each_action_speaks_for_its_own_time_alone():
     audit = acted(101.0, 101.5) + acted(110.0, 110.5)
 
