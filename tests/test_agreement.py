@@ -240,25 +240,28 @@ class TestScrapes:
         with pytest.raises(StaleData, match=r"has not scraped z within"):
             agreement.await_scrapes(self.lab_of(*targets, jobs=("a", "c")), 1000.0)
 
-    def test_are_waited_for_until_the_deadline(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Each look is a second after the last: five looks have time, and the sixth is past the deadline."""
+    def test_are_looked_for_ten_times_a_second_until_the_deadline(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """On a clock that goes on by a second with every look: five looks have time, and the sixth is past it."""
         now = [0.0]
         looks: list[float] = []
+        pauses: list[float] = []
 
         def targets() -> tuple[Target, ...]:
             looks.append(now[0])
             return (self.target("api", "api", 999.0),)
 
-        clock = SimpleNamespace(
-            time=time.time, monotonic=lambda: now[0], sleep=lambda _: now.__setitem__(0, now[0] + 1.0)
-        )
-        monkeypatch.setattr(agreement, "time", clock)
+        def sleep(by_s: float) -> None:
+            pauses.append(by_s)
+            now[0] += 1.0
+
+        monkeypatch.setattr(agreement, "time", SimpleNamespace(time=time.time, monotonic=lambda: now[0], sleep=sleep))
         lab = self.lab_of()
         lab.prometheus.targets = targets
 
         with pytest.raises(StaleData, match="has not scraped api within 5 s"):
             agreement.await_scrapes(lab, 1000.0)
         assert looks == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+        assert pauses == [0.1] * 6
 
 
 class TestCoverage:
