@@ -206,6 +206,9 @@ def test_what_too_few_events_cannot_hold_they_cannot_hold_in_per_cent():
     for claim in (lambda: 100 * value >= 95, lambda: 1 - value <= 0.05, lambda: value - 0.95 >= 0):
         with pytest.raises(TooFewSamples, match="needs 20 events to hold, got 3"):
             claim()
+    with pytest.raises(TooFewSamples, match="needs 20 events to hold, got 19"):
+        assert 1 + share(0.0, events=19) <= 1.05
+    assert 1 + share(0.0, events=20) <= 1.05
     assert 100 * share(1.0) >= 95
     assert not 100 * share(0.9) >= 95
     with pytest.raises(OpenRequests, match="between 94 and 98"):
