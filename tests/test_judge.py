@@ -402,6 +402,7 @@ class Clock:
     def sleep(self, seconds):
         assert seconds > 0
         self.tenths += round(seconds * 10)
+        assert self.tenths < 1000, "nothing is waited for that long"
 
 
 class TestLastPush:
