@@ -31,7 +31,7 @@ from pytest_llmchaos.trial.replicas import Replica, Replicas
 from pytest_llmchaos.trial.result import judged_result, plan_note, result_of
 from pytest_llmchaos.trial.signals import Signal
 from pytest_llmchaos.trial.slo_result import SloResult, ledger_entry
-from pytest_llmchaos.trial.trial import Seconds, Trial
+from pytest_llmchaos.trial.trial import Action, Seconds, Trial
 
 SLO = Slo(name="availability", objective=0.99, window_days=30, description="made up", good="good", total="total")
 JUDGED = SloResult(slo=SLO, good=98, total=100, window_s=30.0, rate_rps=2.0, query="good / total", raw={"good": 98.0})
@@ -209,6 +209,20 @@ def test_a_signal_that_does_not_exist_is_an_error_and_no_refutation(signalled):
 def test_where_no_names_are_known_one_that_did_not_come_was_not_seen(trial):
     with pytest.raises(NotDetected, match="rule any was not seen after kill api; seen was nothing"):
         trial().rule("any")
+
+
+def test_alerts_and_actions_are_given_or_say_why_their_silence_means_nothing(trial):
+    acted = Action(at_s=2.0, action="restart", service="api", rule="api-exited", succeeded=True)
+    seen, deaf = (
+        trial(fired=("ServiceDown",), acted=(acted,)),
+        trial(fired=NoData("no rules"), acted=NoData("no sidecar")),
+    )
+
+    assert (seen.alerts, seen.actions) == (("ServiceDown",), (acted,))
+    with pytest.raises(NoData, match="no rules"):
+        _ = deaf.alerts
+    with pytest.raises(NoData, match="no sidecar"):
+        _ = deaf.actions
 
 
 def test_attempts_are_given_or_say_why_they_are_unknown(trial):
