@@ -215,6 +215,12 @@ def test_one_package_twice_on_the_path_is_one(tmp_path, asked):
     assert faults.foreign_names() == ["stun"]
 
 
+def test_a_kind_may_be_put_together(tmp_path, asked):
+    module = GOOD.replace('kind: ClassVar[str] = "stun"', 'kind: ClassVar[str] = "".join(("st", "un"))')
+
+    assert asked(by_hand(tmp_path / "site", "chaos-stun", {"stun": "chaos_stun:stun"}, module)) == "stun api"
+
+
 def test_a_name_of_the_catalogue_cannot_be_taken(tmp_path, asked):
     site = by_hand(tmp_path / "site", "chaos-stun", {"kill": "chaos_stun:stun", "base": "chaos_stun:stun"}, GOOD)
 
