@@ -144,6 +144,18 @@ def signalled(trial):
     return trial(signals=SIGNALS, known_alerts=ALERTS, known_rules=RULES)
 
 
+def test_alerts_and_actions_are_given_or_say_why_their_absence_means_nothing(trial):
+    acted = (Action(at_s=1.0, action="start", service="api", rule="api-exited", succeeded=True),)
+    seen = trial(fired=("ServiceDown",), acted=acted)
+
+    assert (seen.alerts, seen.actions) == (("ServiceDown",), acted)
+    assert (trial(fired=()).alerts, trial(acted=()).actions) == ((), ())
+    with pytest.raises(NoData, match="no alert rules"):
+        assert trial(fired=NoData("there are no alert rules")).alerts == ()
+    with pytest.raises(Inconclusive, match="does not run"):
+        assert trial(acted=Inconclusive("the remediator does not run")).actions == ()
+
+
 def test_a_signal_is_asked_for_by_its_name_and_its_service(signalled):
     assert signalled.alert("ServiceDown") == SIGNALS[1]
     assert signalled.alert("ServiceDown", "model-1") == SIGNALS[2]
