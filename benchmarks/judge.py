@@ -121,7 +121,9 @@ def judge(directory: Path, count: int) -> dict[str, float]:
         RuntimeEvent(at_unix_s=anchor_s + at_s, service="api", action=action)
         for at_s, action in ((fault_s, "die"), (back_s - 1, "start"))
     ]
-    load: Any = SimpleNamespace(require_held=LoadResult, limits=LIMITS, due_between=lambda *_: count)
+    load: Any = SimpleNamespace(
+        require_held=LoadResult, limits=LIMITS, due_between=lambda *_: count, stop=lambda: SimpleNamespace(done=count)
+    )
     began_s = time.perf_counter()
     trial = judging.judge(lab_of(events), plan, record, load, injected)
     entry = judged_result(record, trial)

@@ -20,7 +20,14 @@ from support.judged_world import (
 )
 
 from pytest_llmchaos import experiment, faults
-from pytest_llmchaos.errors import CounterReset, Inconclusive, InvalidExperiment, NoData, PrometheusUnreachable
+from pytest_llmchaos.errors import (
+    CounterReset,
+    EvidenceLost,
+    Inconclusive,
+    InvalidExperiment,
+    NoData,
+    PrometheusUnreachable,
+)
 from pytest_llmchaos.evidence.trial_record import PhaseBounds
 from pytest_llmchaos.lab.injector import Injected
 from pytest_llmchaos.model import Injection, RuntimeEvent, ServiceState
@@ -334,6 +341,18 @@ class TestSilence:
         state = ServiceState(service="remediator", running=True, identity="r")
         performed.runtime._states["remediator"] = replace(state, **changes)
         performed.runtime.audit = list
+
+
+@pytest.mark.parametrize("lose", [lambda seen: seen[:-1], lambda seen: [*seen, seen[-1]]], ids=["fewer", "more"])
+def test_requests_that_left_no_sample_are_lost_evidence(performed, lose):
+    count = len(performed.seen)
+    performed.seen = lose(performed.seen)
+
+    lost = rf"of {count} requests that ended, {len(performed.seen)} are in the callers' samples"
+    with pytest.raises(EvidenceLost, match=lost):
+        judged(performed)
+    with performed.load() as (record, running), pytest.raises(EvidenceLost, match=lost):
+        judge_own_load(performed.lab, record, running, performed.injected)
 
 
 def test_a_start_that_the_runtime_did_not_report_is_inconclusive(performed):

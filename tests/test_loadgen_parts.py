@@ -132,6 +132,34 @@ def test_a_status_comes_after_the_samples_that_it_counts(tmp_path):
     recorder.close()
 
 
+def test_what_a_full_disk_did_not_take_is_written_once_there_is_room(tmp_path):
+    recorder = Recorder(tmp_path / "samples", tmp_path / "status")
+    taken = []
+    rooms = [10, 0]  # then for all
+
+    class Full:
+        def close(self):
+            pass
+
+        def write(self, data):
+            room = rooms.pop(0) if rooms else len(data)
+            if not room:
+                raise OSError(28, "No space left on device")
+            taken.append(bytes(data[:room]))
+            return room
+
+    recorder._samples._file.close()
+    recorder._samples._file = Full()
+    recorder.add(Sample(0.1, 0.1, 0.2, 0.3, 0.0, 1, "ok", "", "first"))
+    with pytest.raises(OSError, match="No space"):
+        recorder.flush()
+    recorder.add(Sample(0.2, 0.2, 0.3, 0.4, 0.0, 1, "ok", "", "second"))
+    recorder.close()
+
+    (tmp_path / "written").write_bytes(samples_file.HEADER.encode() + b"\n" + b"".join(taken))
+    assert [sample.request_id for sample in samples_file.read(tmp_path / "written")] == ["first", "second"]
+
+
 def test_a_request_that_is_due_and_has_not_left_is_not_settled(tmp_path):
     plan = LoadPlan(url="http://127.0.0.1:1", model="m", arrivals=(Arrival(1.0, "a", 1), Arrival(2.0, "b", 1)))
     driver = Driver(plan, list(enumerate(plan.arrivals)), tmp_path, lambda *_: None)

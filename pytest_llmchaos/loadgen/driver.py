@@ -195,10 +195,13 @@ class Driver:
 
     def _beat(self) -> None:
         while True:
+            # A full disk must not end the beat: what it did not take is written once there is room again.
             for _ in range(2):
                 gevent.sleep(BEAT_S / 2)
-                self._recorder.flush()
-            self._recorder.status(self._status())
+                with suppress(OSError):
+                    self._recorder.flush()
+            with suppress(OSError):
+                self._recorder.status(self._status())
             if os.getppid() != self.parent_pid:
                 os.kill(os.getpid(), signal.SIGINT)
 

@@ -39,12 +39,28 @@ class Lateness:
         return self._worst_s if at == _BINS else min(self._worst_s, (at + 1) * _BIN_S)
 
 
+class Lines:
+    """A file that whole lines are added to. What a full disk did not take is written with the next ones."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb", buffering=0)
+        self._rest = b""
+
+    def write(self, lines: bytes) -> None:
+        """Raises OSError, and keeps what was not written."""
+        self._rest += lines
+        while self._rest:
+            self._rest = self._rest[self._file.write(self._rest) :]
+
+    def close(self) -> None:
+        self._file.close()
+
+
 class Recorder:
     """The samples file and the status file. Each flush writes whole lines, so that a reader sees whole samples."""
 
     def __init__(self, samples_file: Path, status_file: Path) -> None:
-        self._samples = samples_file.open("wb", buffering=0)
-        self._status = status_file.open("wb", buffering=0)
+        self._samples, self._status = Lines(samples_file), Lines(status_file)
         self._samples.write(HEADER.encode() + b"\n")
         self._waiting: list[str] = []
 

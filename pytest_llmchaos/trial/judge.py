@@ -10,7 +10,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_llmchaos.errors import Inconclusive, InvalidExperiment, NoData
+from pytest_llmchaos.errors import EvidenceLost, Inconclusive, InvalidExperiment, NoData
 from pytest_llmchaos.evidence import readiness_file
 from pytest_llmchaos.evidence.samples_file import load as load_samples
 from pytest_llmchaos.faults.base import strength_of
@@ -68,6 +68,7 @@ def judge(
     found = dict(zip(wanted, parts(samples, wanted.values(), limits=load.limits), strict=True))
     whole = found["whole"]
     require_answers(whole)
+    require_every_sample(samples, load)
     require_evidence(lab, record, whole, counted_unix_s, injected)
     readyz = readiness_file.load(record.directory)
     record.note_events(readiness_events(readyz, lab.subject.api))
@@ -182,6 +183,16 @@ def parts_of(record: Record, samples: Samples) -> dict[str, Part]:
     last_due_s = max(samples.columns.due_s, default=-math.inf)
     ended_s = max(begin_s, math.nextafter(last_due_s, math.inf), *(phase.to_s for phase in record.phases))
     return {**found, "whole": Part("in the whole trial", begin_s, ended_s)}
+
+
+def require_every_sample(samples: Samples, load: RunningLoad) -> None:
+    """Raises EvidenceLost where requests ended that left no sample: a disk was full for a while, say."""
+    done = load.stop().done
+    if len(samples) != done:
+        raise EvidenceLost(
+            f"of {done} requests that ended, {len(samples)} are in the callers' samples: what became of the others is not known; "
+            "see load.log in the trial's folder"
+        )
 
 
 def require_answers(whole: Window) -> None:

@@ -13,7 +13,7 @@ from pytest_llmchaos.stats.windows import parts
 from pytest_llmchaos.trial.agreement import require_evidence
 from pytest_llmchaos.trial.attribution import events_of, readiness_events, require_heard, require_whole_records
 from pytest_llmchaos.trial.comparison import require_truths
-from pytest_llmchaos.trial.judge import await_last_push, parts_of, require_answers
+from pytest_llmchaos.trial.judge import await_last_push, parts_of, require_answers, require_every_sample
 from pytest_llmchaos.trial.result import phase_of
 from pytest_llmchaos.trial.unprovoked import unprovoked
 
@@ -36,6 +36,7 @@ def judge_own_load(lab: Lab, record: Record, load: RunningLoad, injected: Inject
     wanted = parts_of(record, samples)
     *seen, whole = parts(samples, wanted.values(), limits=load.limits)
     require_answers(whole)
+    require_every_sample(samples, load)
     require_evidence(lab, record, whole, counted_unix_s, injected)
     require_truths(lab, record, samples, injected, counted_unix_s)
     begun, now = record.anchor_unix_s, time.time()
