@@ -160,6 +160,21 @@ class TestASteadyService:
         with pytest.raises(NotSteady, match=rf"within 3 s: {said}$"):
             lab.hold_steady(1.0, deadline_s=3.0)
 
+    @pytest.mark.parametrize(("reason", "explained"), [("half were refused", True), (None, False)], ids=["bad", "good"])
+    def test_that_never_came_had_reason_to_page_if_callers_suffered(self, lab, clock, reason, explained):
+        """A page while callers were served well is what kept it from being steady, and is no better for it."""
+        begun_s = clock.time()
+        lab.running_load = load_of(t0_unix_s=begun_s, not_steady=lambda _: reason)
+        lab.firing = lambda: ["ServiceDown"]
+
+        with pytest.raises(NotSteady):
+            lab.hold_steady(1.0, deadline_s=3.0)
+
+        ended_s = clock.time()
+        seen = [lab.reasons.explains_alert(at_s) for at_s in (begun_s - 1, begun_s, ended_s + 9.9, ended_s + 10.1)]
+        assert seen == [False, explained, explained, False]
+        assert not lab.reasons.explains_action(begun_s + 1)
+
     def test_had_reason_to_page_and_not_to_act_until_its_good_seconds_began(self, lab, clock):
         """And for ten seconds more: the slowest alert looks back so far."""
         lab.running_load = load_of(t0_unix_s=clock.time())

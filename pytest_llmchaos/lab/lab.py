@@ -330,11 +330,13 @@ class Lab:
         load = self._load()
         limit_s = deadline_s if deadline_s is not None else 3 * steady_s + 20
         last = "no request has been answered yet"
+        is_served = False
 
         def steady() -> bool:
-            nonlocal last
+            nonlocal last, is_served
             reason = load.not_steady(steady_s)
-            if reason is None:
+            is_served = reason is None
+            if is_served:
                 try:
                     alerts = self.firing()
                 except ProvesNothing as error:
@@ -345,6 +347,8 @@ class Lab:
             return reason is None
 
         if not self.hold_until(steady, deadline_s=limit_s, what="steady"):
+            if not is_served:  # a page about what callers met was right, and refutes no later control arm
+                self.reasons.add(load.t0_unix_s, time.time() + WARM_UP_TAIL_S, alerts_alone=True)
             raise NotSteady(f"the service was not good for {steady_s:g} s in a row within {limit_s:g} s: {last}")
         # Before it was, callers may have waited for a cold model, and alerts on that were right.
         self.reasons.add(load.t0_unix_s, time.time() - steady_s + WARM_UP_TAIL_S, alerts_alone=True)
