@@ -297,6 +297,12 @@ def test_a_window_may_be_shorter_than_a_second():
     assert one([sample(0.1), sample(0.2)], 0, 0.5).offered_rps == 4
 
 
+def test_a_rate_is_no_whole_number():
+    window = one([sample(0), sample(0.5), sample(1, "refused")], 0, 2)
+
+    assert (window.offered_rps, window.goodput_rps) == (1.5, 1.0)
+
+
 @pytest.mark.parametrize("what", ["availability", "goodput_ratio", "goodput_rps"])
 def test_an_empty_window_has_no_share(what):
     with pytest.raises(TooFewSamples, match=f"{what} needs 1 request, got 0 in <fault: 0 requests, 0 failed, 100.0 s>"):
@@ -416,6 +422,7 @@ def test_few_values_are_sorted_at_once(monkeypatch):
         (0.20000008, 5, 1),
         (0.2000002, 5, 2),
         (0.0001, 3, 1),
+        (1e-9, 3, 1),
     ],
 )
 def test_a_rank_counts_as_whole_where_only_its_rounding_is_off(q, count, rank):
