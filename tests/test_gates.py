@@ -423,6 +423,7 @@ class TestSteadyState:
         with performed.load() as (_, running):
             running.not_steady = lambda _: "1 of 60 requests of the last 3 s were bad"
             running.check_alive = lambda: None
+            running._process._started = {"t0_unix_s": performed.t0_unix_s}
             performed.lab.running_load = running
 
             with pytest.raises(NotSteady, match="not good for 3 s in a row within 0 s: 1 of 60 requests"):
