@@ -224,6 +224,7 @@ def test_what_plain_numbers_make_of_a_number_is_that_number():
         *(0.97 + 1, 1 + 0.97, 0.97 - 1, 1 - 0.97, 0.97 * 2, 2 * 0.97, 0.97 / 2)
     ]
     assert (float(round(value, 1)), float(round(value))) == (1.0, 1.0)
+    assert float(round(share(0.943), 2)) == 0.94
     for odd in ("1", None, [1]):
         with pytest.raises(TypeError):
             value + odd
