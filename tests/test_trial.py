@@ -182,6 +182,10 @@ def test_a_signal_of_services_alone_that_were_not_hit_is_neither_seen_nor_missed
         seen.alert("ServiceDown")
     with pytest.raises(Inconclusive, match=r"trial\.rule\('replica-exited', 'model-1'\)"):
         seen.rule("replica-exited")
+    with pytest.raises(
+        Inconclusive, match=r"seen of model-1, model-2 alone, .*, trial\.alert\('ServiceDown', 'model-1'\)"
+    ):
+        trial(signals=(SIGNALS[2], replace(SIGNALS[2], service="model-2"))).alert("ServiceDown")
 
 
 def test_of_several_signals_of_one_name_the_first_of_its_kind_counts_whatever_their_order(trial):
@@ -221,20 +225,6 @@ def test_a_signal_that_does_not_exist_is_an_error_and_no_refutation(signalled):
 def test_where_no_names_are_known_one_that_did_not_come_was_not_seen(trial):
     with pytest.raises(NotDetected, match="rule any was not seen after kill api; seen was nothing"):
         trial().rule("any")
-
-
-def test_alerts_and_actions_are_given_or_say_why_their_silence_means_nothing(trial):
-    acted = Action(at_s=2.0, action="restart", service="api", rule="api-exited", succeeded=True)
-    seen, deaf = (
-        trial(fired=("ServiceDown",), acted=(acted,)),
-        trial(fired=NoData("no rules"), acted=NoData("no sidecar")),
-    )
-
-    assert (seen.alerts, seen.actions) == (("ServiceDown",), (acted,))
-    with pytest.raises(NoData, match="no rules"):
-        _ = deaf.alerts
-    with pytest.raises(NoData, match="no sidecar"):
-        _ = deaf.actions
 
 
 def test_attempts_are_given_or_say_why_they_are_unknown(trial):
