@@ -60,6 +60,8 @@ def test_a_trial_counts_from_its_record_until_it_has_an_anchor(record, clocks):
     assert (record.now_s(), record.anchor_unix_s) == (1.5, WALL_S + 1)
     assert (record.at_s(WALL_S + 3.123_456), record.unix_s(2.5)) == (2.123, WALL_S + 3.5)
     assert written(record) == [{"kind": "anchor", "unix_s": WALL_S + 1, "monotonic_s": OWN_S + 1}]
+    clocks.advance(2 * OWN_S)
+    assert record.now_s() == 2 * OWN_S + 1.5
 
 
 def test_a_fresh_record_is_of_a_trial_that_holds_and_left_nothing(record):
