@@ -249,8 +249,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--minutes",
         type=float,
-        default=4.0,
-        help="how long to try mutants, after the first run (default: 4); inf for all",
+        default=3.0,
+        help="how long to try mutants, after the first run (default: 3); inf for all",
     )
     parser.add_argument("--room", action="append", choices=sorted(tests), help="of these rooms alone")
     parser.add_argument("--file", action="append", default=[], metavar="NAME", help="of files of this name alone")
