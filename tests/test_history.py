@@ -212,6 +212,9 @@ class TestCallersWhoAllLeave:
     def test_are_spoken_for_by_a_caller_due_within_a_second_who_stayed(self, stayed, unknown):
         assert one([sample(1), sample(5, "left", ttft_s=None), stayed, sample(20)]).unknown == unknown
 
+    def test_are_spoken_for_by_none_of_the_many_who_stayed_long_before(self):
+        assert one([*(sample(i / 100) for i in range(400)), sample(9, "left", ttft_s=None)]).unknown == 1
+
     def test_are_spoken_for_by_no_caller_whose_end_is_not_known(self):
         assert one([sample(5, "left", ttft_s=None), sample(5.5, "cancelled")]).unknown == 2
 
@@ -267,6 +270,13 @@ def test_refusals_that_name_no_time_to_come_back_are_counted():
 
     assert (one(seen).refused, one(seen).without_retry_after) == (3, 2)
     assert (one(seen[:1]).refused, one(seen[:1]).without_retry_after) == (1, 0)
+    assert (one(seen[:2]).refused, one(seen[:2]).without_retry_after) == (2, 1)
+
+
+def test_seconds_without_service_are_those_with_failures_and_no_good_answer():
+    seen = [sample(0.5), sample(1.5, "timeout"), sample(2.5, "refused"), sample(2.6), sample(3.5, "left"), sample(4.5)]
+
+    assert unserved_s(seen) == (1.0,)
 
 
 def test_where_no_caller_was_refused_nothing_is_known_of_the_time_to_come_back():

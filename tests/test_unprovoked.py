@@ -203,7 +203,9 @@ class TestOutsideOfFaults:
     def test_is_what_came_since_the_last_look_and_is_surely_written(self, found: Any) -> None:
         ats = (899.9, 900.0, 1100.0, 1100.1)
 
-        assert len(found([self.line(at) for at in ats]).findings) == 2
+        begun, ended = found([self.line(at) for at in ats]).findings
+        assert begun.endswith(" 100.0 s before the trial's load")
+        assert ended.endswith(" 100.0 s into the trial")
         assert self.reasons.unjudged_unix_s == 1100.0
         assert self.asked == [(900.0, 1100.0)]
 
