@@ -152,6 +152,8 @@ class Callers(User):
 
 
 def prepare(environment: Any, **_: Any) -> None:
+    # As an exception it would end whatever runs just then: a caller in the middle of its request, say.
+    gevent.signal_handler(signal.SIGINT, environment.runner.quit)
     directory = Path(os.environ[plans.DIRECTORY_VARIABLE])
     if isinstance(environment.runner, MasterRunner):
         Master(environment, directory)

@@ -401,6 +401,22 @@ def test_stopping_gives_up_what_is_still_unanswered_and_says_so(tmp_path):
     assert 10 <= summary.offered < 1000
 
 
+def test_the_word_to_end_breaks_into_no_request(tmp_path):
+    """It came as an exception in whatever ran just then, and a healthy service had a failed request in one of a hundred trials."""
+    with Server() as server:
+        for number in range(4):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            busy = plan(server, [f"ok {i}" for i in range(5000)], every_s=0.002, timeout_s=60)
+            process = LoadProcess(busy, folder)
+            process.start()
+            until(lambda process=process: process.status().done >= 50, "fifty answers", DEADLINE_S)
+            process.stop()
+
+            assert {s.outcome for s in samples_file.read(folder / "samples.jsonl")} <= {"ok", "cancelled"}
+            assert "KeyboardInterrupt" not in (folder / "load.log").read_text()
+
+
 def test_what_is_open_and_older_than_its_limits_at_the_end_is_bad_to_samples_and_counters_alike(tmp_path):
     """20 good answers and 80 requests that hang: no availability of 1, and no wait for their time-outs."""
     with Server() as server:
