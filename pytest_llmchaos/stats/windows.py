@@ -3,7 +3,7 @@
 A failed request counts as slower than every answer (right-censored): an outage can make no quantile look better.
 A request that the end of the load cut off while it could still have become good (`cancelled`) is unknown. One that its
 caller gave up early (`left`) counts nowhere, unless it saw no token at a time at which no other caller stayed: then only
-a caller who waited could have told a slow service from one that hangs, and it is unknown as well.
+a caller who waited could have seen whether the service is slow or hangs, and it is unknown as well.
 """
 
 from __future__ import annotations
@@ -238,7 +238,7 @@ class _Judged(NamedTuple):
 
 
 def _mute(columns: Columns) -> list[bool]:
-    """For each sample whether its caller left before a token, and nobody due within a second of it stayed to the end."""
+    """For each sample whether its caller left before a token, and no other due within a second of it stayed to the end."""
     mute = [code == LEFT and first < 0 for code, first in zip(columns.outcomes, columns.first_s, strict=True)]
     if not any(mute):
         return mute
