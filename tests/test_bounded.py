@@ -4,14 +4,16 @@ import copy
 import json
 import math
 import operator
+from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmchaos.errors import OpenRequests, ProvesNothing, TooFewSamples, VacuousClaim
+from pytest_llmchaos.errors import BadScenario, OpenRequests, ProvesNothing, TooFewSamples, VacuousClaim
 from pytest_llmchaos.model import Sample
-from pytest_llmchaos.stats.bounded import BoundedCount, BoundedFloat, Scale
+from pytest_llmchaos.stats.bounded import BoundedCount, BoundedFloat, Scale, Seconds
 from pytest_llmchaos.stats.quantiles import Quantiles
 from pytest_llmchaos.stats.windows import Part, around, parts, windows
 
@@ -233,7 +235,7 @@ def test_what_plain_numbers_make_of_a_number_is_that_number():
 def test_of_two_numbers_of_windows_and_of_what_has_no_end_arithmetic_is_plain():
     unlimited = BoundedFloat(2.0, Scale(**{**vars(SHARE), "most": math.inf}))
 
-    for made in (share(0.9) - share(0.8), share(0.9) / share(0.8), unlimited * 0, abs(share(0.9))):
+    for made in (share(0.9) - share(0.8), share(0.9) / share(0.8), unlimited * 0):
         assert type(made) is float
     assert type(unlimited * 2) is BoundedFloat
 
@@ -296,14 +298,115 @@ def test_nothing_good_of_nothing_answered_is_no_good_share():
         assert 0.95 * window.ok <= window.good
 
 
-def test_a_window_of_a_load_that_runs_has_plain_numbers():
+class TestAWindowOfALoadThatRuns:
     """An abort condition may ask for more failures than there were requests so far."""
-    (window,) = windows([sample(0), sample(1, "refused")], [("lately", 0, 2)], is_live=True)
 
-    assert not window.failed > 100
-    assert window.availability <= 1
-    assert type(window.failed) is int
-    assert type(window.availability) is float
+    @pytest.fixture
+    def window(self):
+        (window,) = windows([sample(0), sample(1, "refused")], [("lately", 0, 2)], is_live=True)
+        return window
+
+    def test_may_yet_have_any_number_of_requests(self, window):
+        assert not window.failed > 100
+        assert window.failed <= 100
+        assert not window.goodput_rps > 100
+        assert window.availability <= 0.99
+        assert not window.availability >= 0.99
+
+    @pytest.mark.parametrize(
+        "claim",
+        [
+            lambda window: window.availability >= 0,
+            lambda window: window.availability <= 1,
+            lambda window: window.goodput_ratio > 1,
+            lambda window: window.failed >= 0,
+            lambda window: window.count_of("cut") < 0,
+            lambda window: window.goodput_rps >= 0,
+        ],
+    )
+    def test_compares_with_no_bound_that_nothing_could_break(self, window, claim):
+        with pytest.raises(VacuousClaim, match=r"lately .* cannot (fail|hold)"):
+            claim(window)
+
+
+class TestWhatIsNoClaim:
+    @pytest.mark.parametrize(
+        ("value", "said"),
+        [
+            (share(0.9), "availability during the fault is a number, neither true nor false: compare it with a bound"),
+            (1 - share(0.9), "1 - availability during the fault is a number, neither true nor false"),
+            (failed(3) / 7, "failed / 7 is a number"),
+            (
+                Quantiles("e2e_s", [1.0]),
+                "<e2e_s of 1 requests, 0 without an end> is neither true nor false: write .* .p95 <= 2",
+            ),
+            (
+                windows([sample(0)], [("whole", 0, 1)])[0],
+                "<whole: 1 requests, 0 failed, 1.0 s> is neither .* .failed == 0",
+            ),
+            (Seconds(0.0), "0 s is a time, neither true nor false: compare it with a bound"),
+        ],
+    )
+    def test_is_neither_true_nor_false(self, value, said):
+        for asked in (lambda: bool(value), lambda: not value, lambda: value and 1):
+            with pytest.raises(BadScenario, match=said):
+                asked()
+
+    def test_but_a_count_may_be_asked_whether_it_is_0(self):
+        assert failed(1)
+        assert not failed(0)
+
+
+class TestAPartOfItsRequests:
+    """Of a count divided by the number of requests that it is a part of."""
+
+    def part(self, bad, of, could_offer=0):
+        answers = [sample(i / of, "truncated" if i < bad else "ok") for i in range(of)]
+        return parts(answers, [Part("in the whole trial", 0, 1, could_offer=could_offer)])[0]
+
+    def test_rests_on_these_requests_as_a_share_does(self):
+        few, enough = self.part(0, 99, could_offer=500), self.part(1, 100)
+
+        assert enough.failed / enough.offered <= 0.01
+        assert few.failed / few.offered <= 0.02
+        with pytest.raises(
+            TooFewSamples, match=r"failed in the whole trial / 99 <= 0\.01 needs 100 events to hold, got 99"
+        ):
+            assert few.failed / few.offered <= 0.01
+        with pytest.raises(TooFewSamples, match="needs 100 events to hold, got 99"):
+            assert 1 - few.failed / few.offered >= 0.99
+
+    def test_is_at_most_all_of_them_however_long_the_window_could_have_been(self):
+        window = self.part(1, 10, could_offer=50)
+
+        with pytest.raises(VacuousClaim, match="<= 1 cannot fail"):
+            assert window.failed / window.offered <= 1
+        assert window.failed / 5 <= 2
+
+    def test_about_a_value_is_a_claim_that_can_fail(self):
+        assert self.part(5, 100).availability == pytest.approx(0.96, abs=0.02)
+        assert self.part(5, 100).availability != pytest.approx(0.99, abs=0.02)
+        with pytest.raises(
+            VacuousClaim, match=r"\|0\.96 - availability in the whole trial\| <= 1 cannot fail: even if"
+        ):
+            assert self.part(5, 100).availability == pytest.approx(0.96, abs=1)
+        with pytest.raises(OpenRequests):
+            assert share(0.95, low=0.9, high=0.96) == pytest.approx(0.96, abs=0.02)
+
+    def test_the_distance_from_a_value_inside_the_scale_can_be_nothing(self):
+        distance = abs(share(0.5, 10) - 0.25)
+
+        assert (distance.scale.least, distance.scale.most) == (0.0, 0.75)
+        assert abs(share(0.5, 10, low=0.2, high=0.6) - 0.25).low == 0.0
+        assert (abs(share(0.5, 10) - 2).scale.least, abs(share(0.5, 10) - 2).scale.most) == (1.0, 2.0)
+        assert (-share(0.5, 10)).scale.least == -1
+
+    @pytest.mark.parametrize("bound", [Decimal("0.9"), Fraction(9, 10)])
+    def test_a_bound_of_another_kind_of_number_is_a_bound(self, bound):
+        assert share(0.95) >= bound
+        assert share(0.95) != bound
+        with pytest.raises(TooFewSamples, match="needs 10 events to hold, got 9"):
+            assert share(1.0, 9) >= bound
 
 
 def test_a_bound_on_a_quantile_can_always_be_broken_by_failures():

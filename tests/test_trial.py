@@ -25,13 +25,14 @@ from pytest_llmchaos.evidence.trial_result import Coincidence, LoadResult, Proof
 from pytest_llmchaos.model import Sample
 from pytest_llmchaos.plan.schedule import plan_trial
 from pytest_llmchaos.slo.arithmetic import Slo
+from pytest_llmchaos.stats.bounded import Seconds
 from pytest_llmchaos.stats.windows import windows
 from pytest_llmchaos.trial.recovery import Recovery
 from pytest_llmchaos.trial.replicas import Replica, Replicas
 from pytest_llmchaos.trial.result import judged_result, plan_note, result_of
 from pytest_llmchaos.trial.signals import Signal
 from pytest_llmchaos.trial.slo_result import SloResult, ledger_entry
-from pytest_llmchaos.trial.trial import Action, Seconds, Trial
+from pytest_llmchaos.trial.trial import Action, Trial
 
 SLO = Slo(name="availability", objective=0.99, window_days=30, description="made up", good="good", total="total")
 JUDGED = SloResult(slo=SLO, good=98, total=100, window_s=30.0, rate_rps=2.0, query="good / total", raw={"good": 98.0})
@@ -102,6 +103,79 @@ def test_times_are_given_where_they_exist(trial):
 
     assert (seen.time_to_detect_s, seen.time_to_recover_s, seen.relapsed_s) == (1.5, 4.25, 2.0)
     assert repr(seen) == "<trial 001: kill_api, kill api>"
+
+
+class TestNamesThatDoNotExist:
+    @pytest.fixture
+    def known(self, trial):
+        act = Action(at_s=1.0, action="start", service="api", rule="api-exited", succeeded=True)
+        names = {"services": ("api", "model-1"), "known_alerts": ("ServiceDown",), "known_rules": ("api-exited",)}
+        return trial(acted=(act,), **names)
+
+    @pytest.mark.parametrize(
+        ("claim", "what"),
+        [
+            (lambda trial: trial.restarts.get("apii", 0) == 0, "service 'apii'"),
+            (lambda trial: trial.repaired_by != "remediater", "repairer 'remediater'"),
+            (lambda trial: trial.detected_by != "alert ServiceDwn", "signal 'alert ServiceDwn'"),
+            (lambda trial: "api-exitd" not in trial.detected_by, "signal 'api-exitd'"),
+            (lambda trial: "ServiceDwn" not in trial.alerts, "alert 'ServiceDwn'"),
+            (lambda trial: "apii" not in trial.victims, "service 'apii'"),
+            (lambda trial: [act for act in trial.actions if act.service == "apii"] == [], "service 'apii'"),
+            (lambda trial: [act for act in trial.actions if act.rule == "api-exitd"] == [], "rule 'api-exitd'"),
+        ],
+    )
+    def test_are_refused(self, known, claim, what):
+        with pytest.raises(BadScenario, match=f"there is no {what}: did you mean"):
+            claim(known)
+
+    def test_those_that_exist_are_compared(self, known):
+        assert known.restarts.get("model-1", 0) == 0
+        assert known.repaired_by != "instrument"
+        assert known.alerts == ("ServiceDown",)
+        assert "api-exited" not in known.detected_by
+        assert known.actions == known.acted
+        assert known.victims == ("api",)
+
+    def test_nothing_is_refused_where_no_names_are_known(self, trial):
+        unknown = trial(
+            detected_by="alert ServiceDown", acted=(Action(at_s=1.0, action="", service="x", rule="y", succeeded=True),)
+        )
+
+        assert unknown.restarts.get("apii", 0) == 0
+        assert "ServiceDwn" not in unknown.alerts
+        assert unknown.detected_by != "alert ServiceDwn"
+        assert unknown.actions[0].rule != "z"
+
+    def test_of_what_did_not_happen_there_is_no_name(self, trial):
+        assert (trial(detected_by=None).detected_by, trial(repaired_by=None).repaired_by) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("asked", "how"),
+    [
+        (lambda trial: trial, "trial.time_to_recover_s <= 20"),
+        (lambda trial: trial.slo("availability"), ".met or .bad_s <= 10"),
+        (lambda trial: trial.whole, ".failed == 0"),
+        (lambda trial: trial.whole.e2e_s, ".p95 <= 2"),
+        (lambda trial: trial.whole.availability, "compare it with a bound"),
+        (lambda trial: trial.slo("availability").bad_s, "compare it with a bound"),
+        (lambda trial: trial.time_to_detect_s, "compare it with a bound"),
+        (lambda trial: trial.time_to_recover_s, "compare it with a bound"),
+        (lambda trial: trial.attempts_per_request, "compare it with a bound"),
+        (lambda trial: trial.alert("ServiceDown").after_s, "compare it with a bound"),
+        (lambda trial: trial.recover, "trial.time_to_recover_s <= 20"),
+        (lambda trial: trial.replicas, ".all_serve"),
+        (lambda trial: trial.replicas.replicas[0], ".trouble == ()"),
+    ],
+)
+def test_a_value_alone_is_no_claim(trial, asked, how):
+    one = Replicas(replicas=(Replica(name="model-1", answered=1, of=1),))
+    down = Signal(after_s=1.0, kind="alert", name="ServiceDown", service="api")
+    seen = asked(trial(attempts=1.5, replicas_after=one, signals=(down,)))
+
+    with pytest.raises(BadScenario, match=f"neither true nor false: .*{how}"):
+        assert seen
 
 
 @pytest.mark.parametrize(

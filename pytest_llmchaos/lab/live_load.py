@@ -107,7 +107,7 @@ class RunningLoad:
         """The last `seconds` as their callers saw them, by due time; of a load that is over, the last of it.
 
         A request that is still open and older than its own limits is `unfinished`, and failed: of a service that hangs
-        there is no other. While the load runs, younger ones are left out, and the window's values are plain numbers.
+        there is no other. While the load runs, younger ones are left out, and no number of requests is asked for.
         """
         return self._last(seconds, is_live=self.summary is None)
 
@@ -136,10 +136,10 @@ class RunningLoad:
         if now < steady_s:
             return f"only {now:.1f} s of load so far"
         window = self._last(steady_s, is_live=True)
-        least = max(2, (self.due_between(now - steady_s, now) - window.left) // 2)
+        least = max(2, (self.due_between(now - steady_s, now) - int(window.left)) // 2)
         if window.offered < least:
             return f"{window.offered} answers in {steady_s:g} s, at least {least} expected"
-        bad = window.offered - window.good
+        bad = window.offered - int(window.good)
         if bad:
             return f"{bad} of {window.offered} requests of the last {steady_s:g} s were bad ({dict(window.outcomes)})"
         return self._overdue()

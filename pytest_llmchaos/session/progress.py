@@ -48,7 +48,7 @@ class Progress:
         shown = "-" if p95_s is None else "inf" if p95_s == math.inf else f"{p95_s:.2f} s"
         return (
             f"{phase} {load.now_s():.0f} s{left}  offered {load.offered_rps():.1f}/s, answered {answered_rps:.1f}  "
-            f"failed {live.offered - live.ok}  p95 {shown}"
+            f"failed {int(live.failed)}  p95 {shown}"
         )
 
     def done(self) -> None:

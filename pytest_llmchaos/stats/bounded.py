@@ -10,12 +10,31 @@ import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Self
+from decimal import Decimal
+from fractions import Fraction
+from typing import ClassVar, NoReturn, Self
 
-from pytest_llmchaos.errors import OpenRequests, TooFewSamples, VacuousClaim
+from pytest_llmchaos.errors import BadScenario, OpenRequests, TooFewSamples, VacuousClaim
 
 Compare = Callable[[float, float], bool]
 _SIGNS: dict[Compare, str] = {operator.lt: "<", operator.le: "<=", operator.gt: ">", operator.ge: ">="}
+
+
+# What a claim may compare with a number of a window. A Decimal compares itself where it stands on the left.
+NUMBERS = (int, float, Decimal, Fraction)
+
+
+class NoClaim:
+    """A value that claims nothing by itself: `assert trial.slo("availability")`, without `.met`, would always pass.
+
+    `how_to_claim` shows an assertion that can fail.
+    """
+
+    __slots__ = ()
+    how_to_claim: ClassVar[str]
+
+    def __bool__(self) -> NoReturn:
+        raise BadScenario(f"{self!r} is neither true nor false: write an assertion that can fail, {self.how_to_claim}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +51,8 @@ class Scale:
       events: how many events a share rests on; None for what is no share. One event
         moves a share by a step of (most - least) / events, so a bound that is nearer to
         the end than one step can be broken by the window and cannot be held by it.
+      of: how many events a count is a part of; None for what is no count. Divided by
+        that number, it is a share that rests on so many events.
     """
 
     what: str
@@ -41,6 +62,7 @@ class Scale:
     at_most: str
     advice: str
     events: float | None = None
+    of: float | None = None
 
     def needed(self, distance: float) -> float:
         """The events that a bound needs which lies `distance` from the end of the scale; infinite for next to none."""
@@ -94,6 +116,18 @@ class BoundedFloat(float):
     def __truediv__(self, other: float, /) -> float:
         return self._derived(float.__truediv__, other, "{} / {:g}")
 
+    def __neg__(self) -> float:
+        return self._changed(operator.neg, f"-({self.scale.what})")
+
+    def __abs__(self) -> float:
+        """The distance from 0, as `pytest.approx` asks for it.
+
+        Nearer than one event moves the number it is `==` in other words, which asks for no number of events.
+        """
+        crosses = self.scale.least < 0 < self.scale.most
+        least = (0.0, f"{self.scale.what} had been 0") if crosses else None
+        return self._changed(abs, f"|{self.scale.what}|", least)
+
     def __round__(self, digits: int | None = None, /) -> float:  # type: ignore[override] # a whole number that knows its ends
         return self._changed(lambda value: float(round(value, digits or 0)), f"{self.scale.what}, rounded")
 
@@ -104,18 +138,28 @@ class BoundedFloat(float):
         number = float(other)
         if isinstance(other, BoundedFloat):
             return operate(float(self), number)
-        return self._changed(lambda value: operate(value, number), how.format(self.scale.what, number))
+        made = self._changed(lambda value: operate(value, number), how.format(self.scale.what, number))
+        if operate is float.__truediv__ and number == self.scale.of and isinstance(made, BoundedFloat):
+            made.scale = replace(made.scale, most=1.0, events=number)
+        return made
 
-    def _changed(self, change: Callable[[float], float], what: str) -> float:
-        """The same number and its ends after a change that keeps or turns their order; plain where an end is lost by it."""
+    def _changed(self, change: Callable[[float], float], what: str, end: tuple[float, str] | None = None) -> float:
+        """The same number and its ends after a change that keeps or turns their order; plain where an end is lost by it.
+
+        `end` is one more value that it could have, and why, where the change does neither.
+        """
         scale, value = self.scale, change(float(self))
-        (least, at_least), (most, at_most) = sorted(
-            [(change(float(scale.least)), scale.at_least), (change(float(scale.most)), scale.at_most)]
-        )
+        ends = [(change(float(scale.least)), scale.at_least), (change(float(scale.most)), scale.at_most)]
+        (least, at_least), *_, (most, at_most) = sorted([*ends, *([end] if end else [])])
         if math.isnan(least) or math.isnan(most):
             return value
-        changed = replace(scale, what=what, least=least, most=most, at_least=at_least, at_most=at_most)
+        events = None if change is abs else scale.events
+        changed = Scale(
+            what=what, least=least, most=most, at_least=at_least, at_most=at_most, advice=scale.advice, events=events
+        )
         low, high = sorted((change(self.low), change(self.high)))
+        if end and self.low < 0 < self.high:
+            low = end[0]
         made = BoundedFloat(value, changed, low=low, high=high)
         made.is_derived = True
         return made
@@ -133,24 +177,27 @@ class BoundedFloat(float):
         return self._compare(operator.ge, other)
 
     def __eq__(self, other: object, /) -> bool:
-        if not isinstance(other, int | float):
+        if not isinstance(other, NUMBERS):
             return NotImplemented
+        other = float(other)
         self._require_two_ends(f"== {other:g}")
         self._require_known(f"== {other:g}", self.low == self.high or not self.low <= other <= self.high)
         return float(self) == other
 
     def __ne__(self, other: object, /) -> bool:
-        if not isinstance(other, int | float):
+        if not isinstance(other, NUMBERS):
             return NotImplemented
         return not self == other
 
     def __bool__(self) -> bool:
-        return self != 0
+        raise BadScenario(
+            f"{self.scale.what} is a number, neither true nor false: compare it with a bound, such as <= {float(self):.3g}"
+        )
 
     __hash__ = float.__hash__
 
     def _compare(self, compare: Compare, other: object) -> bool:
-        if not isinstance(other, int | float):
+        if not isinstance(other, NUMBERS):
             return NotImplemented  # type: ignore[no-any-return] # Python then raises its own TypeError
         bound = float(other)
         # A part of another number of the window is a bound as it stands: 95 % of no answers is 0, which all are above.
@@ -196,7 +243,7 @@ class BoundedFloat(float):
 
 
 class BoundedCount(BoundedFloat):
-    """A whole number of requests. It prints and indexes as an int."""
+    """A whole number of requests. It prints and indexes as an int, and `not window.failed` says that it is 0."""
 
     def __repr__(self) -> str:
         return repr(int(self))
@@ -206,5 +253,25 @@ class BoundedCount(BoundedFloat):
     def __index__(self) -> int:
         return int(self)
 
+    def __bool__(self) -> bool:
+        return self != 0
+
     def __format__(self, spec: str, /) -> str:
         return format(int(self), spec)
+
+
+class Seconds(float):
+    """A time that is known to have been at most so long. It may have been up to `resolution_s` shorter."""
+
+    resolution_s: float
+
+    def __new__(cls, value: float, resolution_s: float = 0.0) -> Self:
+        made = super().__new__(cls, value)
+        made.resolution_s = resolution_s
+        return made
+
+    def __repr__(self) -> str:
+        return f"{float(self):g} (seen to {self.resolution_s:g} s)" if self.resolution_s else f"{float(self):g}"
+
+    def __bool__(self) -> NoReturn:
+        raise BadScenario(f"{float(self):g} s is a time, neither true nor false: compare it with a bound, such as <= 5")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Iterable, Sequence
+from typing import ClassVar
 
 from pytest_llmchaos.errors import BadScenario, TooFewSamples
-from pytest_llmchaos.stats.bounded import BoundedFloat, Scale
+from pytest_llmchaos.stats.bounded import BoundedFloat, NoClaim, Scale
 
 _MANY = 10_000
 _GUESSES = 1000
@@ -37,7 +38,7 @@ def nearest_rank(q: float, count: int) -> int:
     return max(1, math.ceil(round(q * count, 6)))  # decimal fractions are not exact
 
 
-class Quantiles:
+class Quantiles(NoClaim):
     """A latency of all requests of a window. Nearest rank: each answer is a value that a caller saw, or infinity.
 
     Args:
@@ -48,6 +49,8 @@ class Quantiles:
       where: the window, as messages name it.
       hint: what gives the window more requests.
     """
+
+    how_to_claim: ClassVar[str] = "such as .p95 <= 2"
 
     __slots__ = ("_failed", "_hint", "_unknown", "_values", "_what", "_where")
 

@@ -17,13 +17,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from operator import and_, sub
-from types import MappingProxyType
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from pytest_llmchaos.errors import BadScenario, TooFewSamples
 from pytest_llmchaos.model import OUTCOMES, Outcome, Sample
-from pytest_llmchaos.stats.bounded import BoundedCount, BoundedFloat, Scale
+from pytest_llmchaos.stats.bounded import BoundedCount, BoundedFloat, NoClaim, Scale
 from pytest_llmchaos.stats.columns import CANCELLED, HINTED, LEFT, OK, UNHINTED, Columns, columns_of
+from pytest_llmchaos.stats.names import Counts, Known
 from pytest_llmchaos.stats.quantiles import Quantiles
 
 
@@ -44,12 +44,13 @@ class LatencyTargets:
 
 
 DEFAULT_TARGETS = LatencyTargets()
+ENDS = Known("outcome", OUTCOMES)
 # A caller who stayed speaks for those who were due so close to it and left.
 SPEAKS_WITHIN_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Window:
+class Window(NoClaim):
     """What callers saw of a part of a load's requests. `good` met every latency bound.
 
     `unknown` requests were open when the load ended and younger than their limits, or were
@@ -59,8 +60,11 @@ class Window:
     ends with the recovery is short because the service was quick.
     `left` requests were given up by impatient callers while they could still become good.
     `refused` requests were answered with 429 or 503, of which `unhinted` ones without a valid Retry-After.
-    The values of a window that still runs (`is_live`) are plain numbers.
+    A window that still runs (`is_live`) can become any other: its counts have no most, and
+    its shares need no number of requests.
     """
+
+    how_to_claim: ClassVar[str] = "such as .failed == 0 or .availability >= 0.99"
 
     name: str
     from_s: float
@@ -72,8 +76,8 @@ class Window:
     ttft_s: Quantiles
     e2e_s: Quantiles
     max_gap_s: Quantiles
-    left: int
-    refused: int
+    left: float
+    refused: float
     unhinted: int
     unknown: int
     could_offer: int
@@ -81,11 +85,15 @@ class Window:
     is_live: bool
 
     def __post_init__(self) -> None:
-        outcomes = {name: self._count(name, count, f"ended as {name}") for name, count in self.outcomes.items()}
+        outcomes: dict[str, float] = {
+            name: self._count(name, count, f"ended as {name}") for name, count in self.outcomes.items()
+        }
         for name, value in (
             ("ok", self._count("ok", self.ok, "been answered")),
             ("good", self._count("good", self.good, "been answered in time")),
-            ("outcomes", MappingProxyType(outcomes)),
+            ("outcomes", Counts(outcomes, ENDS, lambda name: self._count(name, 0, f"ended as {name}"))),
+            ("left", self._count("left", self.left, "been given up by its caller", is_known=True)),
+            ("refused", self._count("refused", self.refused, "been refused with 429 or 503")),
         ):
             object.__setattr__(self, name, value)
 
@@ -113,7 +121,7 @@ class Window:
     @property
     def goodput_rps(self) -> float:
         """Good answers a second."""
-        return self._share("goodput_rps", self.good, self._rate("goodput_rps", self.offered))
+        return self._share("goodput_rps", self.good, rate_rps=self._rate("goodput_rps", self.offered))
 
     @property
     def offered_rps(self) -> float:
@@ -122,7 +130,7 @@ class Window:
     @property
     def without_retry_after(self) -> float:
         """Requests refused with 429 or 503 that were not told when to come back. Raises TooFewSamples if none was refused."""
-        if not self.refused:
+        if not int(self.refused):
             raise TooFewSamples(
                 f"without_retry_after needs 1 answer with 429 or 503, got 0 in {self!r}: offer more than the service takes"
             )
@@ -130,45 +138,47 @@ class Window:
 
     def count_of(self, outcome: Outcome) -> float:
         """Requests with this outcome."""
-        return self.outcomes.get(outcome, self._count(outcome, 0, f"ended as {outcome}"))
+        return self.outcomes[outcome]
 
     def _rate(self, what: str, count: int) -> float:
         if not 0 < self.seconds < math.inf:
             raise TooFewSamples(f"{what} needs a window that has a length, got {self!r}")
         return count / self.seconds
 
-    def _count(self, what: str, value: float, ended: str) -> float:
-        if self.is_live:
-            return int(value)
-        every = max(self.offered + self.unknown, self.could_offer)
+    def _count(self, what: str, value: float, ended: str, *, is_known: bool = False) -> float:
+        """A count of requests. `is_known`: those of unknown end are none of them; who left is not among the offered ones."""
+        every = max(self.offered + self.unknown + (int(value) if is_known else 0), self.could_offer)
         scale = Scale(
             what=f"{what} {self.name}",
             least=0,
-            most=every,
+            most=math.inf if self.is_live else every,
             at_least=f"none of the {every} requests had {ended}",
             at_most=f"every one of the {every} requests had {ended}",
-            advice=f"bound a share of the requests, or {self.hint}",
+            advice=f"bound it above 0 and below {every}, or a share of the requests, or {self.hint}",
+            of=self.offered,
         )
-        return BoundedCount(value, scale, low=value, high=int(value) + self.unknown)
+        unknown = 0 if self.is_live or is_known else self.unknown
+        return BoundedCount(value, scale, low=value, high=int(value) + unknown)
 
-    def _share(self, what: str, part: float, most: float = 1.0) -> float:
-        """`part` of the offered requests, on a scale from 0 to `most`."""
+    def _share(self, what: str, part: float, *, rate_rps: float | None = None) -> float:
+        """`part` of the offered requests, from 0 to 1; of a rate, from 0 to all of it."""
         if not self.offered:
             raise TooFewSamples(f"{what} needs 1 request, got 0 in {self!r}: {self.hint}")
+        whole = 1.0 if rate_rps is None else rate_rps
         count, every = int(part), self.offered + self.unknown
-        value = count / self.offered * most
-        if self.is_live:
-            return value
+        value = count / self.offered * whole
         scale = Scale(
             what=f"{what} {self.name}",
             least=0.0,
-            most=most,
+            most=whole if rate_rps is None or not self.is_live else math.inf,
             at_least=f"none of the {every} requests had been answered",
             at_most=f"every one of the {every} requests had been answered well",
             advice=f"bound the requests that failed, or {self.hint}",
-            events=self.offered,
+            events=None if self.is_live else self.offered,
         )
-        low, high = (count / every * most, (count + self.unknown) / every * most) if self.unknown else (value, value)
+        low = high = value
+        if self.unknown and not self.is_live:
+            low, high = count / every * whole, (count + self.unknown) / every * whole
         return BoundedFloat(value, scale, low=low, high=high)
 
 

@@ -102,7 +102,7 @@ def require_agreement(lab: Lab, record: Record, whole: Window, counted_unix_s: f
     if total <= 0:
         raise NoData("Prometheus counted no request of the callers")
     theirs = told.get("ok", 0.0) / total
-    if abs(whole.availability - theirs) > TRUTHS_TOLERANCE:
+    if abs(float(whole.availability) - theirs) > TRUTHS_TOLERANCE:
         raise TruthsDisagree(
             f"availability of the whole trial: callers say {whole.availability:.4f}, Prometheus says {theirs:.4f}"
         )

@@ -137,6 +137,7 @@ def judge(
         ),
         known_alerts=tuple(sorted({rule.name for rule in rules or () if rule.is_alert})),
         known_rules=lab.subject.known_rules,
+        services=tuple(sorted(services)),
         attempts=_attempts(lab, record, counted_unix_s),
     )
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pytest_llmchaos.evidence.samples_file import Samples
+from pytest_llmchaos.stats.bounded import NoClaim
 from pytest_llmchaos.stats.recovery import CallersSaw, callers_from
 from pytest_llmchaos.stats.windows import LatencyTargets
 
@@ -100,11 +101,13 @@ class Known:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recovery:
+class Recovery(NoClaim):
     """Whether, when and how exactly a service recovered, or settled after a passing fault.
 
     `took_s` counts from the fault's start, or from the end of a passing fault; `relapsed_s` from the fault's start.
     """
+
+    how_to_claim: ClassVar[str] = "such as trial.time_to_recover_s <= 20"
 
     took_s: float | None = None
     resolution_s: float | None = None

@@ -7,9 +7,11 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pytest_llmchaos.errors import Inconclusive, NoData
+from pytest_llmchaos.stats.bounded import NoClaim
+from pytest_llmchaos.stats.names import Known, Names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,11 +29,13 @@ BY_CHANCE = 0.001
 
 
 @dataclass(frozen=True, kw_only=True)
-class Replica:
+class Replica(NoClaim):
     """One replica after recovery.
 
     `trouble` is what speaks against it. `unknown` is what could not be read of it.
     """
+
+    how_to_claim: ClassVar[str] = "such as .trouble == ()"
 
     name: str
     answered: int
@@ -45,8 +49,10 @@ class Replica:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Replicas:
+class Replicas(NoClaim):
     """The replicas from the end of the fault to the trial's end."""
+
+    how_to_claim: ClassVar[str] = "such as .all_serve"
 
     replicas: tuple[Replica, ...]
 
@@ -56,7 +62,8 @@ class Replicas:
     @property
     def serving(self) -> tuple[str, ...]:
         """Names of the replicas against which nothing speaks."""
-        return tuple(one.name for one in self.replicas if not one.trouble)
+        known = Known("replica", (one.name for one in self.replicas))
+        return Names((one.name for one in self.replicas if not one.trouble), known)
 
     @property
     def all_serve(self) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pytest_llmchaos.errors import BadScenario, Inconclusive, NotDetected
+from pytest_llmchaos.stats.bounded import Seconds
 
 SignalKind = Literal["alert", "rule"]
 
@@ -24,6 +25,9 @@ class Signal:
     name: str
     service: str = ""
     severity: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "after_s", Seconds(self.after_s))
 
     def __str__(self) -> str:
         about = f" ({self.service})" if self.service else ""

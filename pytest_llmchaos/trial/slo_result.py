@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pytest_llmchaos.errors import BadScenario, NoData
 from pytest_llmchaos.evidence.ledger import Entry
 from pytest_llmchaos.slo.arithmetic import budget_spent, burn_rate
-from pytest_llmchaos.stats.bounded import BoundedFloat, Scale
+from pytest_llmchaos.stats.bounded import BoundedFloat, NoClaim, Scale
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SloResult:
+class SloResult(NoClaim):
     """What one window says of one SLO, with the query and the raw values behind it.
 
     Args:
@@ -32,6 +32,8 @@ class SloResult:
       callers_say: the same share of good events, counted from the callers' own samples.
       unknown: requests that were open when the load ended.
     """
+
+    how_to_claim: ClassVar[str] = "such as .met or .bad_s <= 10"
 
     slo: Slo
     good: float
@@ -112,7 +114,8 @@ class SloResult:
         """
         events = self.total + self.unknown
         reach = max(1.0, self.longest_s / self._load_s) if grows else 1.0
-        every = f"{events * reach:.6g} {self.slo.unit}"
+        # Prometheus extrapolates counters, and no reader expects 63.04 requests.
+        every = f"{events * reach:.0f} {self.slo.unit}"
         ends = sorted(
             [
                 (reach * of(events, events), f"none of the {every} had been bad"),
@@ -130,6 +133,7 @@ class SloResult:
             at_most=ends[1][1],
             advice=f"{month}bound bad_s, bad or value inside what this window can show",
             events=None if grows else self.total,
+            of=self.total if what == "bad" else None,
         )
         good = min(self.good, self.total)
         if not self.unknown:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Self
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from pytest_llmchaos.errors import BadScenario, Inconclusive, InvalidExperiment, NoData, NotDetected, NotRecovered
-from pytest_llmchaos.stats.bounded import BoundedFloat, Scale
+from pytest_llmchaos.stats.bounded import BoundedFloat, NoClaim, Scale, Seconds
+from pytest_llmchaos.stats.names import Counts, Known, Name, Names
 from pytest_llmchaos.trial import signals as own_signals
 from pytest_llmchaos.trial.signals import Signal
 
@@ -26,6 +28,7 @@ FAULT_WINDOWS = ("before", "during", "after")
 READY_LOOKS_S = 2.0
 # Who brought the victims back; "mixed" where it was not the same for all of them.
 Repairer = Literal["remediator", "instrument", "itself", "unknown", "mixed"]
+REPAIRERS = Known("repairer", get_args(Repairer))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,28 +42,17 @@ class Action:
     succeeded: bool
 
 
-class Seconds(float):
-    """A time that is known to have been at most so long. It may have been up to `resolution_s` shorter."""
-
-    resolution_s: float
-
-    def __new__(cls, value: float, resolution_s: float = 0.0) -> Self:
-        made = super().__new__(cls, value)
-        made.resolution_s = resolution_s
-        return made
-
-    def __repr__(self) -> str:
-        return f"{float(self):g} (seen to {self.resolution_s:g} s)" if self.resolution_s else f"{float(self):g}"
-
-
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class Trial(NoClaim):
     """One performance of an experiment, judged. Times are seconds.
 
     `detected_by` names the signal, `repaired_by` who brought the victim back: "remediator", "instrument" (our own revert),
     "itself" (a restart that needs nobody), "unknown", "mixed" (not the same for all victims), or None where nothing had
-    to be repaired.
+    to be repaired. A claim about a service, alert, rule, outcome or repairer that does not exist raises BadScenario:
+    it is misspelt.
     """
+
+    how_to_claim: ClassVar[str] = "such as trial.time_to_recover_s <= 20"
 
     name: str
     plan: TrialPlan
@@ -86,7 +78,25 @@ class Trial:
     signals: tuple[Signal, ...] = ()
     known_alerts: tuple[str, ...] = ()
     known_rules: tuple[str, ...] = ()
+    services: tuple[str, ...] = ()
     attempts: float | Inconclusive | None = None
+
+    def __post_init__(self) -> None:
+        services = Known("service", {*self.services, *self.victims, *self.restarts} if self.services else ())
+        signals = {f"alert {name}" for name in self.known_alerts} | {f"remediator rule {n}" for n in self.known_rules}
+        told: dict[str, object] = {
+            "restarts": Counts(self.restarts, services, lambda _: 0),
+            "victims": Names(self.victims, services),
+        }
+        if self.repaired_by is not None:
+            told["repaired_by"] = Name(self.repaired_by, REPAIRERS)
+        if self.detected_by is not None:
+            is_known = self.known_alerts and self.known_rules
+            told["detected_by"] = Name(
+                self.detected_by, Known("signal", {*signals, self.detected_by} if is_known else ())
+            )
+        for name, value in told.items():
+            object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
         return f"<trial {self.name}: {self.plan.scenario}, {self.plan.fault}>"
@@ -97,7 +107,7 @@ class Trial:
         return self.plan.is_control
 
     @property
-    def time_to_detect_s(self) -> float:
+    def time_to_detect_s(self) -> Seconds:
         """Seconds from the fault's start to the first signal of the system's own that the fault explains. Raises NotDetected.
 
         It began before our revert and is about a victim, about callers, or declared by the fault; `coincident` has others.
@@ -110,21 +120,23 @@ class Trial:
                 f"no alert fired and the remediator noticed nothing after {self.plan.fault}"
                 + (f" ({others})" if others else "")
             )
-        return self.detect_s
+        return Seconds(self.detect_s)
 
     @property
     def alerts(self) -> tuple[str, ...]:
         """Names of the alerts that fired. Raises Inconclusive where none did, and a rule could not have fired."""
         if isinstance(self.fired, Inconclusive):
             raise self.fired
-        return self.fired
+        return Names(self.fired, Known("alert", {*self.known_alerts, *self.fired} if self.known_alerts else ()))
 
     @property
     def actions(self) -> tuple[Action, ...]:
         """Acts of the remediator, in order. Raises Inconclusive where there are none, and it could not have acted."""
         if isinstance(self.acted, Inconclusive):
             raise self.acted
-        return self.acted
+        services = self.victims.known if isinstance(self.victims, Names) else Known("service")
+        rules = Known("rule", {*self.known_rules, *(act.rule for act in self.acted)} if self.known_rules else ())
+        return tuple(replace(a, service=Name(a.service, services), rule=Name(a.rule, rules)) for a in self.acted)
 
     def alert(self, name: str, service: str | None = None) -> Signal:
         """The first time that this alert began to fire after the fault.
@@ -172,7 +184,15 @@ class Trial:
             raise Inconclusive(
                 "this subject names no counters of attempts, so nothing can be said of retries: drop the claim"
             )
-        return self.attempts
+        scale = Scale(
+            what="attempts_per_request",
+            least=0.0,
+            most=math.inf,
+            at_least="the service had sent none of its requests on",
+            at_most="each had been tried again without end",
+            advice="bound it above 0: 1 is each request once",
+        )
+        return BoundedFloat(self.attempts, scale)
 
     @property
     def time_to_recover_s(self) -> Seconds:

@@ -1306,8 +1306,8 @@ GATES: tuple[InstrumentDefect, ...] = (
         patches=(
             Patch(
                 file="pytest_llmchaos/lab/live_load.py",
-                old="        bad = window.offered - window.good\n",
-                new="        bad = window.offered - window.ok\n",
+                old="        bad = window.offered - int(window.good)\n",
+                new="        bad = window.offered - int(window.ok)\n",
             ),
         ),
         tests=("test_gates.py::TestSteadyState::test_is_not_there",),

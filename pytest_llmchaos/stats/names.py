@@ -1,0 +1,148 @@
+"""Names that exist: a claim about another one is misspelt, and raises in place of being true of nothing.
+
+`"ServiceDwn" not in trial.alerts` would hold whatever happened.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Self, TypeVar
+
+from pytest_llmchaos.errors import BadScenario
+
+V = TypeVar("V")
+
+
+class Known:
+    """The names that there are. Nothing is refused where none is known.
+
+    Args:
+      what: what they name: "alert".
+      names: all of them.
+    """
+
+    __slots__ = ("names", "what")
+
+    def __init__(self, what: str, names: Iterable[str] = ()) -> None:
+        self.what = what
+        self.names = frozenset(map(str, names))
+
+    def __repr__(self) -> str:
+        return f"<{self.what}: {', '.join(sorted(self.names))}>"
+
+    def require(self, name: object) -> None:
+        """Raises BadScenario for a text that is none of the names; it tells the nearest one."""
+        if self.names and isinstance(name, str) and str(name) not in self.names:
+            self._refuse(name)
+
+    def require_part(self, text: str) -> None:
+        """Raises BadScenario for a text that is in none of the names."""
+        if self.names and not any(text in name for name in self.names):
+            self._refuse(text)
+
+    def _refuse(self, name: str) -> None:
+        near = difflib.get_close_matches(name, sorted(self.names), n=1, cutoff=0.5)
+        meant = f"did you mean {near[0]!r}? " if near else ""
+        raise BadScenario(f"there is no {self.what} {str(name)!r}: {meant}There are {', '.join(sorted(self.names))}")
+
+
+class Name(str):
+    """A name that raises BadScenario where it is compared with one that does not exist."""
+
+    known: Known
+
+    def __new__(cls, text: str, known: Known) -> Self:
+        made = super().__new__(cls, text)
+        made.known = known
+        return made
+
+    def __eq__(self, other: object, /) -> bool:
+        same = str.__eq__(self, other) is True
+        if not same:
+            self.known.require(other)
+        return same
+
+    def __ne__(self, other: object, /) -> bool:
+        return not self == other
+
+    def __contains__(self, part: object, /) -> bool:
+        found = str.__contains__(self, part)  # type: ignore[operator] # what is no text is refused by it
+        if not found and isinstance(part, str):
+            self.known.require_part(part)
+        return found
+
+    __hash__ = str.__hash__
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        """A copy is a plain text."""
+        return str, (str(self),)
+
+
+class Names(tuple[str, ...]):
+    """Names of which a claim may ask whether one is among them; it raises BadScenario for one that does not exist."""
+
+    known: Known
+
+    def __new__(cls, names: Iterable[str], known: Known) -> Self:
+        made = super().__new__(cls, (Name(name, known) for name in names))
+        made.known = known
+        return made
+
+    def __contains__(self, name: object, /) -> bool:
+        self.known.require(name)
+        return super().__contains__(name)
+
+    def __eq__(self, other: object, /) -> bool:
+        for name in other if isinstance(other, tuple) else ():
+            self.known.require(name)
+        return super().__eq__(other) is True
+
+    def __ne__(self, other: object, /) -> bool:
+        return not self == other
+
+    __hash__ = tuple.__hash__
+
+    def __reduce__(self) -> tuple[type[tuple[str, ...]], tuple[tuple[str, ...]]]:
+        """A copy is a plain tuple."""
+        return tuple, (tuple(map(str, self)),)
+
+
+class Counts(Mapping[str, V]):
+    """A value by name. A name that exists and has none has that of `absent`; another raises BadScenario.
+
+    Where no names are known, it is a plain mapping.
+    """
+
+    def __init__(self, counts: Mapping[str, V], known: Known, absent: Callable[[str], V]) -> None:
+        self._counts = dict(counts)
+        self._known = known
+        self._absent = absent
+
+    def __repr__(self) -> str:
+        return repr(self._counts)
+
+    def __getitem__(self, name: str) -> V:
+        self._known.require(name)
+        if name in self._counts:
+            return self._counts[name]
+        if self._known.names:
+            return self._absent(name)
+        raise KeyError(name)
+
+    def __contains__(self, name: object) -> bool:
+        self._known.require(name)
+        return name in self._counts
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._counts)
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    def __eq__(self, other: object) -> bool:
+        for name in other if isinstance(other, Mapping) else ():
+            self._known.require(name)
+        return super().__eq__(other)
+
+    __hash__ = None  # type: ignore[assignment] # as a dict has none

@@ -1,0 +1,97 @@
+"""A claim about a name that does not exist raises, whichever way it asks."""
+
+import copy
+
+import pytest
+
+from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.stats.names import Counts, Known, Name, Names
+from pytest_llmchaos.stats.windows import windows
+
+SERVICES = Known("service", ("api", "model-1", "model-2"))
+NOTHING_KNOWN = Known("service")
+API = Name("api", SERVICES)
+HIT = Names(("api", "model-1"), SERVICES)
+STARTS = Counts({"api": 2}, SERVICES, lambda _: 0)
+REFUSED = r"there is no service 'apii': did you mean 'api'\? There are api, model-1, model-2"
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        lambda: API != "apii",
+        lambda: API == "apii",
+        lambda: "apii" not in API,
+        lambda: "apii" not in HIT,
+        lambda: HIT != ("api", "apii"),
+        lambda: any(name == "apii" for name in HIT),
+        lambda: STARTS.get("apii", 0) == 0,
+        lambda: STARTS["apii"] == 0,
+        lambda: "apii" not in STARTS,
+        lambda: STARTS != {"apii": 1},
+    ],
+)
+def test_a_name_that_does_not_exist_is_refused_with_the_nearest_one(claim):
+    with pytest.raises(BadScenario, match=REFUSED):
+        claim()
+
+
+def test_a_name_that_is_near_to_none_is_refused_with_all_of_them():
+    with pytest.raises(BadScenario, match="there is no service 'grafana': There are api, model-1, model-2"):
+        assert STARTS["grafana"] == 0
+
+
+def test_names_that_exist_are_plain_texts():
+    assert API == "api"
+    assert API != "model-1"
+    assert "ap" in API
+    assert "odel" not in API
+    assert (f"{API}", repr(API), API.upper(), {API: 1}["api"]) == ("api", "'api'", "API", 1)
+    assert type(copy.copy(API)) is str
+    assert API != 5
+    with pytest.raises(TypeError):
+        assert 5 in API
+
+
+def test_names_of_names_are_a_plain_tuple():
+    assert HIT == ("api", "model-1")
+    assert HIT != ("model-1", "api")
+    assert HIT != ()
+    assert HIT != []
+    assert "model-2" not in HIT
+    assert "api" in HIT
+    assert hash(HIT) == hash(("api", "model-1"))
+    assert repr(HIT) == "('api', 'model-1')"
+    assert type(copy.copy(HIT)) is tuple
+
+
+def test_a_name_that_exists_has_a_count():
+    assert STARTS == {"api": 2}
+    assert STARTS != {"api": 1}
+    assert STARTS != 5
+    assert (STARTS["api"], STARTS["model-1"], STARTS.get("model-2", 7)) == (2, 0, 0)
+    assert "model-1" not in STARTS
+    assert (len(STARTS), list(STARTS), repr(STARTS), dict(STARTS)) == (1, ["api"], "{'api': 2}", {"api": 2})
+
+
+def test_nothing_is_refused_where_no_names_are_known():
+    counts = Counts({"api": 2}, NOTHING_KNOWN, lambda _: 0)
+
+    assert Name("api", NOTHING_KNOWN) != "x"
+    assert "x" not in Name("api", NOTHING_KNOWN)
+    assert "x" not in Names(("api",), NOTHING_KNOWN)
+    assert counts.get("x", 5) == 5
+    with pytest.raises(KeyError):
+        assert counts["x"]
+
+
+def test_what_is_known_prints_its_names():
+    assert repr(SERVICES) == "<service: api, model-1, model-2>"
+
+
+def test_an_outcome_that_does_not_exist_is_refused():
+    (window,) = windows([], [("whole", 0, 1)])
+
+    for claim in (lambda: window.outcomes.get("truncatd", 0), lambda: window.count_of("truncatd")):
+        with pytest.raises(BadScenario, match="there is no outcome 'truncatd': did you mean 'truncated'"):
+            claim()
