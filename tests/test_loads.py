@@ -444,10 +444,11 @@ def test_a_schedule_too_large_to_hold_is_refused(monkeypatch):
         loads.open_loop(rate_rps=8).schedule(Random(1), 2)
 
 
-def test_the_examples_of_the_documentation_run():
+def test_the_examples_of_the_documentation_run(tmp_path, monkeypatch):
     text = (Path(__file__).parent.parent / "docs" / "load.md").read_text()
     examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
+    monkeypatch.chdir(tmp_path)
     assert len(examples) == 2
     for example in examples:
         exec(example, {})
