@@ -36,6 +36,11 @@ def test_one_lost_replica_is_repaired_by_the_remediator(trial):
 
 
 @one_replica
+def test_one_lost_replica_is_an_incident_that_ends(trial):
+    assert {incident.ended for incident in trial.incidents if incident.service == "model-1"} == {True}
+
+
+@one_replica
 def test_one_lost_replica_hardly_shows_to_callers(trial):
     assert trial.whole.availability >= 0.95
     assert trial.silently_truncated == 0
@@ -68,6 +73,12 @@ def test_both_lost_replicas_are_repaired_by_the_remediator(trial):
     assert trial.time_to_recover_s <= 30
     assert trial.repaired_by == "remediator"
     assert trial.replicas.all_serve
+
+
+@both_replicas
+def test_both_lost_replicas_are_incidents_that_end(trial):
+    assert {incident.ended for incident in trial.incidents if incident.service == "model-1"} == {True}
+    assert {incident.ended for incident in trial.incidents if incident.service == "model-2"} == {True}
 
 
 @both_replicas

@@ -19,6 +19,7 @@ from pytest_llmchaos.trial.attribution import (
     actions_of,
     detection,
     events_of,
+    incidents_of,
     is_unnoticed,
     readiness_events,
     repaired_by,
@@ -27,6 +28,7 @@ from pytest_llmchaos.trial.attribution import (
     restarts,
     signals_of,
 )
+from pytest_llmchaos.trial.signals import Incident
 from pytest_llmchaos.trial.trial import Action
 
 KILL = faults.kill("api").primitive
@@ -530,6 +532,38 @@ def test_the_remediators_acts_are_those_that_ended(record):
         Action(at_s=11.5, action="start", service="api", rule="api-exited", succeeded=True),
         Action(at_s=13.0, action="", service="", rule="", succeeded=False),
     )
+
+
+def test_an_incident_ends_where_the_remediator_calls_that_one_over(record):
+    audit = read(
+        {"at": 99.0, "event": "detected", "rule": "replica-hung", "service": "model-1", "incident": "m"},
+        {"at": 101.0, "event": "detected", "rule": "api-exited", "service": "api", "incident": "a"},
+        {"at": 101.1, "event": "intent", "rule": "api-exited", "service": "api", "incident": "a"},
+        {"at": 102.0, "event": "recovered", "rule": "api-exited", "service": "api", "incident": "earlier"},
+        {"at": 103.5, "event": "recovered", "rule": "api-exited", "service": "api", "incident": "a"},
+        {"at": 104.0, "event": "recovered", "rule": "api-exited", "service": "api", "incident": "a"},
+        {"at": 105.0, "event": "detected", "incident": "b"},
+    )
+
+    found = incidents_of(record, 10.0, audit)
+
+    assert found == (
+        Incident(service="model-1", rule="replica-hung", after_s=-1.0),
+        Incident(service="api", rule="api-exited", after_s=1.0, ended_after_s=3.5),
+        Incident(service="", rule="", after_s=5.0),
+    )
+    assert [one.ended for one in found] == [False, True, False]
+
+
+def test_an_incident_without_an_id_ends_with_the_next_end_of_its_service(record):
+    audit = read(
+        {"at": 100.0, "event": "recovered", "service": "api"},
+        {"at": 101.0, "event": "detected", "rule": "slow", "service": "api"},
+        {"at": 102.0, "event": "recovered", "service": "db"},
+        {"at": 103.0, "event": "recovered", "service": "api"},
+    )
+
+    assert incidents_of(record, 10.0, audit) == (Incident(service="api", rule="slow", after_s=1.0, ended_after_s=3.0),)
 
 
 def test_signals_are_those_that_began_after_the_fault_by_name_and_in_order(record):

@@ -336,6 +336,50 @@ class TestSilence:
         performed.injected.acts += [Injection(after_s=0.0, fault=faults.kill("api").primitive, victim="remediator")]
         assert judged(performed).actions == ()
 
+    def test_of_a_remediator_that_wrote_no_incident_and_could_not_is_none(self, performed):
+        with pytest.raises(NoData, match="set llmchaos_remediator"):
+            assert judged(performed).incidents == ()
+        self.with_remediator(performed, running=False)
+        with pytest.raises(Inconclusive, match="does not run after the trial"):
+            assert judged(performed).incidents == ()
+        self.with_remediator(performed, healthy=True)
+        assert judged(performed).incidents == ()
+
+    def test_of_a_remediator_that_could_not_write_an_end_says_nothing_of_the_end(self, performed, monkeypatch):
+        monkeypatch.setattr(judging, "INCIDENT_DEADLINE_S", 0.0)
+        at = performed.t0_unix_s + KILLED_S
+        lines = [{"at": at + 1, "event": "detected", "rule": "r", "service": "api", "incident": "a"}]
+        self.with_remediator(performed, healthy=True)
+        performed.runtime.audit = lambda: lines
+        assert [one.ended for one in judged(performed).incidents] == [False]
+
+        self.with_remediator(performed, running=False)
+        performed.runtime.audit = lambda: lines
+        with pytest.raises(Inconclusive, match="does not run after the trial"):
+            assert judged(performed).incidents
+        lines.append({"at": at + 4, "event": "recovered", "service": "api", "incident": "a"})
+        assert [(one.after_s, one.ended_after_s) for one in judged(performed).incidents] == [(1.0, 4.0)]
+
+    def test_of_an_end_that_is_about_to_be_written_is_waited_for(self, performed, monkeypatch):
+        monkeypatch.setattr(judging, "INCIDENT_LOOK_EVERY_S", 0.0)
+        at = performed.t0_unix_s + KILLED_S
+        reads = []
+
+        def audit():
+            reads.append({"at": at + 1, "event": "detected", "rule": "r", "service": "api", "incident": "a"})
+            end = {"at": at + 4, "event": "recovered", "rule": "r", "service": "api", "incident": "a"}
+            return [reads[0], *([end] if len(reads) >= 4 else [])]
+
+        self.with_remediator(performed, healthy=True)
+        performed.runtime.audit = audit
+        trial = judged(performed)
+
+        assert [one.ended_after_s for one in trial.incidents] == [4.0]
+        assert [one.what for one in trial.events if one.source == "remediator"] == [
+            "detected api: r",
+            "recovered api: r",
+        ]
+
     def with_remediator(self, performed, **changes):
         performed.lab.subject = replace(performed.lab.subject, remediator="remediator")
         state = ServiceState(service="remediator", running=True, identity="r")

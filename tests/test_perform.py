@@ -150,7 +150,7 @@ class World:
         return Trial(
             name=record.trial, plan=plan, windows={}, slos={}, slo_errors={}, detect_s=None, detected_by=None,
             coincident=(), recover=Recovery(), settle=Recovery(), repaired_by=None, victims=(), fired=(), acted=(),
-            restarts={}, findings=(), events=(), load=LoadResult(),
+            noticed=(), restarts={}, findings=(), events=(), load=LoadResult(),
         )  # fmt: skip
 
     def repair_at(self, at_s, service="model-1"):

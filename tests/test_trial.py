@@ -30,7 +30,7 @@ from pytest_llmchaos.stats.windows import windows
 from pytest_llmchaos.trial.recovery import Recovery
 from pytest_llmchaos.trial.replicas import Replica, Replicas
 from pytest_llmchaos.trial.result import judged_result, plan_note, result_of
-from pytest_llmchaos.trial.signals import Signal
+from pytest_llmchaos.trial.signals import Incident, Signal
 from pytest_llmchaos.trial.slo_result import SloResult, ledger_entry
 from pytest_llmchaos.trial.trial import Action, Trial
 
@@ -87,6 +87,7 @@ def trial(plan):
                 "victims": ("api",),
                 "fired": ("ServiceDown",),
                 "acted": (),
+                "noticed": (),
                 "restarts": {"api": 1},
                 "findings": (),
                 "events": (),
@@ -228,6 +229,14 @@ def test_alerts_and_actions_are_given_or_say_why_their_absence_means_nothing(tri
         assert trial(fired=NoData("there are no alert rules")).alerts == ()
     with pytest.raises(Inconclusive, match="does not run"):
         assert trial(acted=Inconclusive("the remediator does not run")).actions == ()
+
+
+def test_incidents_are_given_or_say_why_they_are_not_known(trial):
+    seen = (Incident(service="api", rule="api-exited", after_s=0.8, ended_after_s=3.8),)
+
+    assert trial(noticed=seen).incidents == seen
+    with pytest.raises(Inconclusive, match="does not run"):
+        assert trial(noticed=Inconclusive("the remediator does not run")).incidents == ()
 
 
 def test_a_signal_is_asked_for_by_its_name_and_its_service(signalled):

@@ -11,7 +11,7 @@ from pytest_llmchaos.errors import Inconclusive
 from pytest_llmchaos.evidence.trial_result import Coincidence, EventNote, ReadySpan
 from pytest_llmchaos.model import UNREADABLE, DeclaresSignals
 from pytest_llmchaos.runtime.json_log import at_of
-from pytest_llmchaos.trial.signals import Signal
+from pytest_llmchaos.trial.signals import Incident, Signal
 from pytest_llmchaos.trial.trial import Action
 
 if TYPE_CHECKING:
@@ -199,6 +199,29 @@ def actions_of(record: Record, audit: Audit) -> tuple[Action, ...]:
         for line in audit
         if line.get("event") in {"done", "failed"}
     )
+
+
+def incidents_of(record: Record, from_s: float, audit: Audit) -> tuple[Incident, ...]:
+    """The remediator's incidents, from its audit log: each with the first end that was written of it."""
+    found: list[Incident] = []
+    for number, line in enumerate(audit):
+        if line.get("event") != "detected":
+            continue
+        which = line.get("service"), line.get("incident")
+        ends = (
+            round(record.at_s(at_of(later)) - from_s, 3)
+            for later in audit[number:]
+            if later.get("event") == "recovered" and (later.get("service"), later.get("incident")) == which
+        )
+        found.append(
+            Incident(
+                service=str(line.get("service") or ""),
+                rule=str(line.get("rule") or ""),
+                after_s=round(record.at_s(at_of(line)) - from_s, 3),
+                ended_after_s=next(ends, None),
+            )
+        )
+    return tuple(found)
 
 
 def repaired_by(injected: Injected, events: Sequence[RuntimeEvent], audit: Audit) -> Repairer | None:

@@ -24,6 +24,7 @@ from pytest_llmchaos.trial.attribution import (
     actions_of,
     detection,
     events_of,
+    incidents_of,
     is_unnoticed,
     readiness_events,
     repaired_by,
@@ -48,9 +49,14 @@ if TYPE_CHECKING:
     from pytest_llmchaos.plan.experiment import TrialPlan
     from pytest_llmchaos.prometheus.queries import Rule
     from pytest_llmchaos.stats.windows import Window
+    from pytest_llmchaos.trial.attribution import Audit
+    from pytest_llmchaos.trial.signals import Incident
     from pytest_llmchaos.trial.slo_result import SloResult
 
 LAST_PUSH_DEADLINE_S = 10.0
+# A remediator calls an incident over some time after callers are served again: the lab's waits for 2 s without a bad signal.
+INCIDENT_DEADLINE_S = 5.0
+INCIDENT_LOOK_EVERY_S = 0.25
 
 
 def judge(
@@ -84,7 +90,7 @@ def judge(
     runtime_events = lab.runtime.events(record.anchor_unix_s, time.time())
     require_truths(lab, record, samples, injected, counted_unix_s)
     slos, slo_errors = _slos(lab, plan, record, known, counted_unix_s, load_s=whole.to_s - fault_s)
-    audit = lab.remediator.audit(record.anchor_unix_s) if lab.subject.remediator else []
+    audit = _audit(lab, record) if lab.subject.remediator else []
     require_whole_records(record, lab.runtime.event_gaps(record.anchor_unix_s, record.unix_s(ended_s)), audit)
     states = lab.runtime.states()
     require_heard(record, lab.runtime.events(record.anchor_unix_s, time.time()), states, time.time())
@@ -125,6 +131,7 @@ def judge(
         victims=injected.victims,
         fired=names or (None if rules is None else silence.of_alerts(rules, record.unix_s(fault_s))) or (),
         acted=actions_of(record, audit) or _unheard(lab, plan, injected) or (),
+        noticed=_noticed(incidents_of(record, fault_s, audit), _unheard(lab, plan, injected)),
         restarts=restarts(injected, runtime_events),
         findings=tuple(record.findings),
         events=tuple(record.events),
@@ -150,11 +157,27 @@ def _rules(lab: Lab) -> tuple[Rule, ...] | None:
         return None
 
 
+def _audit(lab: Lab, record: Record) -> Audit:
+    """What the remediator wrote; while it runs and has an incident open, for a while the end of that is waited for."""
+    deadline = time.monotonic() + INCIDENT_DEADLINE_S
+    while True:
+        audit = lab.remediator.audit(record.anchor_unix_s)
+        is_open = not all(one.ended for one in incidents_of(record, 0.0, audit))
+        if not is_open or time.monotonic() >= deadline or not lab.remediator.running:
+            return audit
+        time.sleep(INCIDENT_LOOK_EVERY_S)
+
+
 def _unheard(lab: Lab, plan: TrialPlan, injected: Injected) -> Inconclusive | None:
     """Why it means nothing that the remediator did not act; None where it could have, or was not to."""
     name = lab.subject.remediator
     is_on = name is not None and plan.experiment.remediator and name not in injected.victims
     return silence.of_remediator(name, lab.runtime.state(name) if name and is_on else None)
+
+
+def _noticed(incidents: tuple[Incident, ...], unheard: Inconclusive | None) -> tuple[Incident, ...] | Inconclusive:
+    """The incidents; why they are not known where there are none, or one is open, and the remediator could write nothing."""
+    return incidents if unheard is None or (incidents and all(one.ended for one in incidents)) else unheard
 
 
 def _attempts(lab: Lab, record: Record, counted_unix_s: float) -> float | Inconclusive | None:

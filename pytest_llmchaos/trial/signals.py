@@ -34,6 +34,25 @@ class Signal:
         return f"{self.kind} {self.name}{about} after {self.after_s:.1f} s"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Incident:
+    """One incident of the remediator: the rule that noticed it, and whether and when the remediator called it over.
+
+    Both times count from the fault's start; what began before it has a negative one. `ended_after_s` is None where the
+    incident was open when the trial was judged.
+    """
+
+    service: str
+    rule: str
+    after_s: float
+    ended_after_s: float | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the remediator saw the service good again."""
+        return self.ended_after_s is not None
+
+
 def first(
     signals: Sequence[Signal],
     kind: SignalKind,

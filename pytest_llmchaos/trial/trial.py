@@ -11,7 +11,7 @@ from pytest_llmchaos.errors import BadScenario, Inconclusive, InvalidExperiment,
 from pytest_llmchaos.stats.bounded import BoundedFloat, NoClaim, Scale, Seconds
 from pytest_llmchaos.stats.names import Counts, Known, Name, Names
 from pytest_llmchaos.trial import signals as own_signals
-from pytest_llmchaos.trial.signals import Signal
+from pytest_llmchaos.trial.signals import Incident, Signal
 
 if TYPE_CHECKING:
     from pytest_llmchaos.evidence.trial_result import Coincidence, EventNote, LoadResult, ReadySpan
@@ -68,6 +68,7 @@ class Trial(NoClaim):
     victims: tuple[str, ...]
     fired: tuple[str, ...] | Inconclusive
     acted: tuple[Action, ...] | Inconclusive
+    noticed: tuple[Incident, ...] | Inconclusive
     restarts: Mapping[str, int]
     findings: tuple[str, ...]
     events: tuple[EventNote, ...]
@@ -137,6 +138,16 @@ class Trial(NoClaim):
         services = self.victims.known if isinstance(self.victims, Names) else Known("service")
         rules = Known("rule", {*self.known_rules, *(act.rule for act in self.acted)} if self.known_rules else ())
         return tuple(replace(a, service=Name(a.service, services), rule=Name(a.rule, rules)) for a in self.acted)
+
+    @property
+    def incidents(self) -> tuple[Incident, ...]:
+        """Incidents of the remediator, in order, with their ends.
+
+        Raises Inconclusive where there are none, or one is open, and the remediator could have written nothing.
+        """
+        if isinstance(self.noticed, Inconclusive):
+            raise self.noticed
+        return self.noticed
 
     def alert(self, name: str, service: str | None = None) -> Signal:
         """The first time that this alert began to fire after the fault.

@@ -59,6 +59,7 @@ class Double:
             victims=("api",),
             fired=(),
             acted=(),
+            noticed=(),
             restarts={},
             findings=(),
             events=(),

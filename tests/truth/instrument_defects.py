@@ -1994,6 +1994,18 @@ SILENCE: tuple[InstrumentDefect, ...] = (
         tests=("test_judge.py::TestSilence::test_of_a_remediator_that_could_not_act_is_none",),
     ),
     InstrumentDefect(
+        name="open-incident-of-a-dead-remediator",
+        what="an incident is open, where the remediator could not have written its end",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/judge.py",
+                old="return incidents if unheard is None or (incidents and all(one.ended for one in incidents)) else unheard",
+                new="return incidents or unheard or ()",
+            ),
+        ),
+        tests=("test_judge.py::TestSilence::test_of_a_remediator_that_could_not_write_an_end_says_nothing_of_the_end",),
+    ),
+    InstrumentDefect(
         name="neighbours-alert-detects",
         what="an alert that is expected of the victim detects the fault where it is about a neighbour",
         patches=(

@@ -7,6 +7,7 @@ from truth.defects import Patch, SubjectDefect
 RULES = "stack/remediation.yaml"
 CODE = "stack/services/lab_remediator"
 GUARDS = "_hold, _unknown, _quarantine, _grace, _cooldown, _detector, _one_at_a_time, _cap, _dry_run,"
+API_EXITED = "    signal: [{signal: api-scrape}]\n    evidence: [{container: [exited, dead]}]"
 REHEARSAL = """\
 rules:
   - name: rehearsal
@@ -70,6 +71,22 @@ REMEDIATOR: tuple[SubjectDefect, ...] = (
         scenario="noisy_repair",
         caught_by="test_nothing_is_repaired",
         only="nothing_is_repaired",
+    ),
+    _defect(
+        "exited-rule-waits-three-seconds",
+        "a stopped api must be missing for 3 s and not at one look",
+        (RULES, API_EXITED, API_EXITED.replace("api-scrape", "api-scrape, for_s: 3")),
+        scenario="kill_api",
+        caught_by="test_kill_api_is_detected",
+        only="kill_api_is_detected",
+    ),
+    _defect(
+        "exited-rule-is-overtaken",
+        "a stopped api must be missing for 10 s, so that the rule for a silent one comes first",
+        (RULES, API_EXITED, API_EXITED.replace("api-scrape", "api-scrape, for_s: 10")),
+        scenario="kill_api",
+        caught_by="test_kill_api_is_detected",
+        only="kill_api_is_detected",
     ),
     # Guards.
     _defect(
@@ -135,5 +152,15 @@ REMEDIATOR: tuple[SubjectDefect, ...] = (
         scenario="both_hung",
         caught_by="test_two_hung_replicas_are_not_touched",
         only="not_touched",
+    ),
+    # The memory of what was done.
+    _defect(
+        "incident-never-closed",
+        "an incident is not over when the service is good again",
+        (f"{CODE}/decide.py", "        memory = replace(memory, incident=None)\n    if view.now", "    if view.now"),
+        (f"{CODE}/decide.py", "        said.append(_recovered(service, memory.incident, since))\n", "        pass\n"),
+        scenario="kill_model",
+        caught_by="test_one_lost_replica_is_an_incident_that_ends",
+        only="one_lost_replica_is_an_incident",
     ),
 )
