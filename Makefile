@@ -12,7 +12,7 @@ TAKES_COMPOSE := $(RUN)/python -c 'import sys; from pytest_llmchaos.session.sett
 # Tests of the pure rooms, which have no clock and do no I/O.
 PURE := attribution bounded compositions effects engine_faults expected_signals experiments fault_contract fault_options fault_proofs foreign_faults history loads names own_stack plan recovery samples selectors slo subject trial
 OLDEST_PYTEST := 8.4
-TOUCHES_PYTEST := test_byo test_experiments test_layers test_plan test_plugin processes/test_neighbours processes/test_progress
+TOUCHES_PYTEST := test_byo test_claims test_experiments test_layers test_plan test_plugin processes/test_neighbours processes/test_progress
 # Files of tests/stack/. Sessions that die by the dozen fill both cores. Beside those that die one by one, and sweep what others left,
 # stacks stand that are looked at. Of what measures, one lane is on one stack and one has whole sessions, and they measure in turn.
 # Last and alone come the real model, which needs both cores, and what is compared within milliseconds.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llmchaos import options, report
+from pytest_llmchaos import claims, options, report
 from pytest_llmchaos.errors import (
     CLAIM_MAKES,
     BadScenario,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 PLAN = pytest.StashKey[TrialPlan]()
 TRIAL_NAME = pytest.StashKey[str]()
+READ = pytest.StashKey[set[str]]()
 
 
 class ChaosSession:
@@ -53,6 +54,7 @@ class ChaosSession:
         self.campaign = Campaign(settings_of(config, seed), lambda: progress_of(config))
         self.campaign.test.waiting = self._without_time_limit
         self._timer: tuple[pytest.Item, object] | None = None
+        self._called: pytest.Item | None = None
         self._problems: list[str] = []
         if options.is_leashed(config):
             self.campaign.refused = NotReady(options.leash_message(config))
@@ -105,7 +107,9 @@ class ChaosSession:
             item.user_properties.extend(report.junit_properties(performed.result))
         if isinstance(performed.error, Unsupported):
             pytest.skip(str(performed.error))
-        return performed.require()
+        trial = performed.require()
+        item.stash[READ] = trial.note_reads()
+        return trial
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -120,6 +124,15 @@ class ChaosSession:
         if PLAN in item.stash:
             self.campaign.end_claim(item.nodeid, item.stash[PLAN])
         return outcome
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
+        """A report that is made meanwhile is one of a subtest."""
+        self._called = item
+        try:
+            return (yield)
+        finally:
+            self._called = None
 
     @pytest.hookimpl(optionalhook=True, wrapper=True)
     def pytest_timeout_set_timer(self, item: pytest.Item, settings: object) -> Generator[None, object, object]:
@@ -185,25 +198,40 @@ class ChaosSession:
                 found.when = "setup"
         elif isinstance(raised, Refuted) and found.when == "setup":
             found.when = "call"  # the judge refuted the claim before it could ask
-        self._note_claim(item, found, raised)
+        if found.when == "call" or (found.when == "setup" and not found.passed):
+            self._note_claim(item, found, raised)
 
     def _note_claim(self, item: pytest.Item, found: pytest.TestReport, raised: BaseException | None) -> None:
         """Write the claim's outcome to the journal, once: at its call, or where its trial proved nothing."""
-        if not (found.when == "call" or (found.when == "setup" and not found.passed)):
-            return
-        outcome = "error" if found.when == "setup" and found.failed else found.outcome
         own = self.campaign.test.claim()
+        void = self._void(item, found, raised) if PLAN in item.stash or own else None
+        outcome = "error" if found.when == "setup" and found.failed else found.outcome
         for result in filter(None, own.values()):
             item.user_properties.extend(report.junit_properties(result))
         if ("llmchaos_verdict", "held") in item.user_properties and outcome in CLAIM_MAKES:
             at = item.user_properties.index(("llmchaos_verdict", "held"))
             item.user_properties[at] = ("llmchaos_verdict", CLAIM_MAKES[outcome])
         said = found.longreprtext[-500:] if raised is None else str(raised).split("\n\n")[0]
-        message = None if found.passed else said
+        message = None if found.passed else void or said
         trials = [name for name in (item.stash.get(TRIAL_NAME, None), *own) if name]
         self.campaign.note_claim(trials, item.nodeid, outcome, message)
         if PLAN in item.stash and TRIAL_NAME not in item.stash:
             self.campaign.note_unasked(item.stash[PLAN], item.nodeid, outcome, message)
+
+    def _void(self, item: pytest.Item, found: pytest.TestReport, raised: BaseException | None) -> str | None:
+        """Make an ERROR of a claim that did not come to judge, or that passed whatever its trial showed. Returns why."""
+        if found.when != "call":
+            return None
+        if found.failed and raised is not None and not claims.refutes(raised):
+            found.when = "setup"
+            return claims.broken_off(raised)
+        why = None
+        if found.passed and isinstance(item, pytest.Function) and self._called is None:
+            why = claims.passes_anyway(item.function, item.stash.get(READ, None))
+        if why is not None:
+            found.outcome, found.when, found.longrepr = "failed", "setup", f"{item.location[0]}: {why}"
+            vars(found).pop("wasxfail", None)  # of a test that passed though it was expected to fail
+        return why
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:

@@ -11,7 +11,7 @@ LlmchaosError
 │   │   ├── NoVictim             the target matches nothing that may be hit
 │   │   ├── LoadNotHeld          the load ran late, or sent less than its schedule
 │   │   ├── TooFewSamples        a number was asked for that so few samples cannot give
-│   │   ├── VacuousClaim         a comparison that comes out the same whatever its window showed
+│   │   ├── VacuousClaim         a claim or comparison that comes out the same whatever its trial showed
 │   │   ├── EvidenceLost         a disk is full, say: the session stops, everything is undone
 │   │   └── Aborted              an abort condition was met: the fault was reverted and the trial ended
 │   └── Inconclusive         the judge cannot answer
@@ -85,7 +85,7 @@ class TooFewSamples(InvalidExperiment):
 
 
 class VacuousClaim(InvalidExperiment):
-    """A comparison comes out the same whatever became of the window's requests."""
+    """A claim, or a comparison, comes out the same whatever its trial or window showed."""
 
 
 class EvidenceLost(InvalidExperiment):

@@ -761,7 +761,10 @@ def test_a_mark_that_is_not_one_experiment_is_one_clear_error(chaos, double, sce
 
 @pytest.mark.parametrize(
     "scenario",
-    ["pytestmark = one\n@other\ndef test_it(trial): pass", "@other\n@other\ndef test_it(trial): pass"],
+    [
+        "pytestmark = one\n@other\ndef test_it(trial): trial.victims",
+        "@other\n@other\ndef test_it(trial): trial.victims",
+    ],
     ids=["of the file and of the test", "the same one twice"],
 )
 def test_the_experiment_of_the_test_itself_is_the_one_performed(chaos, double, scenario):

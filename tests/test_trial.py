@@ -1,5 +1,6 @@
 """What a claim is given: values where they exist, errors with the reason where they do not; and the one value of it."""
 
+import contextlib
 import copy
 import json
 from dataclasses import replace
@@ -177,6 +178,36 @@ def test_a_value_alone_is_no_claim(trial, asked, how):
 
     with pytest.raises(BadScenario, match=f"neither true nor false: .*{how}"):
         assert seen
+
+
+@pytest.mark.parametrize(
+    ("look", "is_read"),
+    [
+        (lambda trial: trial.repaired_by, True),
+        (lambda trial: trial.time_to_recover_s, True),
+        (lambda trial: trial.slo("availability"), True),
+        (lambda trial: trial.alert("ServiceDown"), True),
+        (lambda trial: trial.rule("r"), True),
+        (lambda trial: trial.phase("whole"), True),
+        (lambda trial: trial.before_fault, True),
+        (lambda trial: trial.replicas, True),
+        (lambda trial: trial == replace(trial), True),
+        (lambda trial: (trial.name, trial.plan.fault, trial.is_control), False),
+        (lambda trial: (repr(trial), str(trial), hash(type(trial))), False),
+        (lambda trial: (trial.slo, trial.alert, trial.phase), False),
+        (lambda trial: hasattr(trial, "fialed"), False),
+    ],
+)
+def test_it_is_known_whether_a_value_of_a_trial_was_read(trial, look, is_read):
+    seen = trial()
+    before = seen.note_reads()
+    _ = seen.repaired_by
+    read = seen.note_reads()
+    with contextlib.suppress(NotDetected, NoData):
+        look(seen)
+
+    assert before == {"repaired_by"}
+    assert bool(read) is is_read
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from pytest_llmchaos.errors import BadScenario, Inconclusive, InvalidExperiment, NoData, NotDetected, NotRecovered
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 FAULT_WINDOWS = ("before", "during", "after")
 # Readiness is looked at once a second, and a look that has no answer takes one.
 READY_LOOKS_S = 2.0
+# Read by any name or repr of a trial: these say what was planned, and nothing of what happened.
+PLANNED = ("name", "plan", "is_control")
 # Who brought the victims back; "mixed" where it was not the same for all of them.
 Repairer = Literal["remediator", "instrument", "itself", "unknown", "mixed"]
 REPAIRERS = Known("repairer", get_args(Repairer))
@@ -81,6 +83,24 @@ class Trial(NoClaim):
     known_rules: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
     attempts: float | Inconclusive | None = None
+    _read: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
+
+    # To a type checker, a class with this method has every name.
+    if not TYPE_CHECKING:  # pragma: no branch
+
+        def __getattribute__(self, name: str) -> object:
+            """Notes the names of values that are read. A method notes the values that its call reads."""
+            __tracebackhide__ = True  # pytest shows the claim, and not this
+            value = super().__getattribute__(name)
+            if name[0] != "_" and name not in PLANNED and not callable(getattr(type(self), name, None)):
+                self._read.add(name)
+            return value
+
+    def note_reads(self) -> set[str]:
+        """The values that are read from now on. A claim that reads none passes whatever the trial showed."""
+        read: set[str] = set()
+        object.__setattr__(self, "_read", read)
+        return read
 
     def __post_init__(self) -> None:
         services = Known("service", {*self.services, *self.victims, *self.restarts} if self.services else ())

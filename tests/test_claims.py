@@ -1,0 +1,239 @@
+"""What the end of a test says of its trial. No stack is started here; trials are performed by a double."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from support.plugin_double import put_double
+
+from pytest_llmchaos.evidence import journal_lines as lines
+from pytest_llmchaos.session.campaign import Campaign
+
+HEAD = """
+import pytest
+from pytest_llmchaos import experiment, faults, loads
+
+pytestmark = experiment(load=loads.open_loop(rate_rps=2, max_tokens=8), fault=faults.kill("api"))
+
+"""
+
+
+@pytest.fixture
+def double(monkeypatch):
+    """Trials that hold until a claim does otherwise, written into the run's journal as a stack's are."""
+    made = put_double(monkeypatch)
+
+    def perform(campaign, plan):
+        begun = replace(made.perform(campaign, plan), name=f"{len(made.performed):03}")
+        about = {"trial": begun.name, "scenario": plan.scenario, "fault": str(plan.fault)}
+        campaign.run.journal.write(lines.TrialBegin(samples="", **about))
+        campaign.run.journal.write(lines.Judged(verdict="held", **about))
+        return begun
+
+    monkeypatch.setattr(
+        Campaign, "preflight", lambda self: self.run.announce([trial.entry for trial in self.schedule()])
+    )
+    monkeypatch.setattr(Campaign, "_perform", perform)
+    return made
+
+
+@pytest.fixture
+def chaos(pytester, double, monkeypatch):
+    """Run pytest, with no other plugin, on one scenario."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+
+    def run(text, *args):
+        pytester.makepyfile(test_it=HEAD + text)
+        common = ("-p", "pytest_llmchaos.plugin", "-p", "no:cacheprovider", "-o", "llmchaos_runtime=local")
+        return pytester.runpytest_inprocess(*common, *args)
+
+    return run
+
+
+@pytest.fixture
+def trials(pytester):
+    """What became of the run's trials."""
+
+    def read():
+        (run,) = pytester.path.glob("reports/2*/run.json")
+        return json.loads(run.read_text())["trials"]
+
+    return read
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        pytest.param("def test_x(trial): pass", id="no value"),
+        pytest.param("def test_x(trial): assert trial.name and trial.plan and not trial.is_control", id="the plan"),
+        pytest.param("def test_x(trial): assert trial.slo", id="a method that is not called"),
+        pytest.param("@pytest.mark.usefixtures('trial')\ndef test_x(): pass", id="by name"),
+        pytest.param("class TestX:\n    def test_x(self, trial): pass", id="in a class"),
+        pytest.param(
+            "@pytest.fixture\ndef mine(trial):\n    yield trial\n\ndef test_x(mine): pass", id="through a fixture"
+        ),
+        pytest.param("@pytest.mark.xfail(strict=False)\ndef test_x(trial): pass", id="expected to fail"),
+    ],
+)
+def test_a_claim_that_reads_nothing_of_its_trial_proves_nothing(chaos, trials, claim):
+    result = chaos(f"def test_first(trial): assert trial.repaired_by == 'remediator'\n\n{claim}\n")
+
+    result.assert_outcomes(passed=1, errors=1)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*VacuousClaim: this claim asked for `trial` and read no value of it*", "∅ invalid *"])
+    (trial,) = trials()
+    assert [claim["outcome"] for claim in trial["claims"]] == ["passed", "error"]
+    assert trial["reason"].startswith("VacuousClaim: this claim asked for `trial` and read no value of it")
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        pytest.param(
+            "def check(one):\n    assert one.time_to_detect_s < 9\n\ndef test_x(trial):\n    check(trial)",
+            id="a helper",
+        ),
+        pytest.param(
+            "@pytest.fixture\ndef mine(trial):\n    return trial.time_to_detect_s\n\ndef test_x(mine): assert mine < 9",
+            id="a fixture",
+        ),
+        pytest.param("def test_x(trial):\n    trial.time_to_detect_s", id="a time that may not exist"),
+        pytest.param("def test_x(trial): assert trial.findings == ()", id="a field"),
+        pytest.param(
+            "def test_x(trial):\n    with pytest.raises(Exception):\n        trial.slo('gone').met", id="raises"
+        ),
+        pytest.param(
+            "class TestX:\n    def test_x(self, trial):\n        assert not trial.relapsed_s", id="in a class"
+        ),
+        pytest.param(
+            "def test_x(trial, subtests):\n"
+            "    with subtests.test('nothing yet'):\n        pass\n"
+            "    with subtests.test('then'):\n        assert trial.findings == ()",
+            id="subtests",
+            marks=pytest.mark.skipif(pytest.version_tuple < (9,), reason="this pytest has no fixture for subtests"),
+        ),
+    ],
+)
+def test_a_claim_that_reads_a_value_may_pass(chaos, trials, claim):
+    assert chaos(f"{claim}\n").ret == 0
+
+    (trial,) = trials()
+    assert trial["verdict"] == "held"
+
+
+@pytest.mark.parametrize(
+    ("claim", "line", "advice"),
+    [
+        ("def test_x(trial):\n    trial.detect_s <= 5", 2, "assert trial.detect_s <= 5"),
+        ("def test_x(trial):\n    trial.detect_s <= 5, 'late'", 2, "assert trial.detect_s <= 5"),
+        ("def test_x(trial):\n    assert (trial.detect_s <= 5, 'late')", 2, "assert trial.detect_s <= 5"),
+        ("def test_x(trial):\n    not trial.findings", 2, "assert not trial.findings"),
+        ("def test_x(trial):\n    trial.findings or trial.events", 2, "assert trial.findings or trial.events"),
+        (
+            "def test_x(trial):\n    assert trial.victims\n    for one in trial.victims:\n        one == 'api'",
+            4,
+            "assert one == 'api'",
+        ),
+        (
+            "class TestX:\n    @pytest.mark.parametrize('n', [1])\n    def test_x(self, trial, n):\n        trial.detect_s <= n",
+            4,
+            "assert trial.detect_s <= n",
+        ),
+        (
+            (
+                "from functools import wraps\n\ndef quick(test):\n    return wraps(test)(lambda trial: test(trial))\n\n@quick\n"
+                "def test_x(trial):\n    text = '''\nflush left\n'''\n    trial.detect_s <= 5"
+            ),
+            11,
+            "assert trial.detect_s <= 5",
+        ),
+    ],
+)
+def test_a_comparison_that_is_thrown_away_is_an_error_with_its_line(chaos, trials, claim, line, advice):
+    result = chaos(f"{claim}\n", "-Wignore")  # Python warns of an assert with brackets around both
+
+    result.assert_outcomes(errors=1)
+    line += HEAD.lstrip("\n").count("\n")
+    why = f"VacuousClaim: line {line} compares and throws the answer away: write `{advice}`"
+    result.stdout.fnmatch_lines([f"test_it.py: {why}"])
+    (trial,) = trials()
+    assert (trial["verdict"], trial["reason"]) == ("invalid", why)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "with pytest.raises(Exception):\n        trial.time_to_recover_s <= 5",
+        "with pytest.RaisesGroup(KeyError):\n        trial.detect_s <= 5\n        raise ExceptionGroup('', [KeyError()])",
+        "late = trial.detect_s > 5",
+        "trial.time_to_detect_s",
+        "'a text', print(trial.detect_s)",
+        "assert (lambda: trial.detect_s > 1)()",
+        "exec('trial.detect_s > 5')",
+    ],
+)
+def test_what_throws_no_answer_away_may_pass(chaos, trials, body):
+    assert chaos(f"def test_x(trial):\n    assert trial.detected_by\n    {body}\n").ret == 0
+
+    (trial,) = trials()
+    assert trial["verdict"] == "held"
+
+
+def test_where_a_claim_has_no_source_nothing_is_said_of_it(chaos):
+    made = "def make():\n    made = {}\n    exec('def test_x(trial): trial.detect_s > 5', made)\n    return made['test_x']\n\n"
+
+    chaos(f"{made}test_x = make()\n").assert_outcomes(passed=1)
+
+
+ODD = {
+    "trial.fialed == 0": "AttributeError: 'Trial' object has no attribute 'fialed'. Did you mean: 'failed'?",
+    "trial.restarts['apo'] == 1": "KeyError: 'apo'",
+    "trial.detect_s <= '5'": "TypeError: '<=' not supported between instances of 'float' and 'str'",
+    "tril.detect_s <= 5": "NameError: name 'tril' is not defined. Did you mean: 'trial'?",
+}
+
+
+@pytest.mark.parametrize(("wrong", "said"), ODD.items())
+def test_what_breaks_a_claim_off_is_an_error_and_refutes_nothing(chaos, trials, wrong, said):
+    result = chaos(f"def test_x(trial):\n    assert {wrong}\n")
+
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines([f">*assert {wrong.replace('[', '[[]')}", f"E*{said.partition(':')[0]}: *"])
+    result.stdout.no_fnmatch_line("*__getattribute__*")
+    (trial,) = trials()
+    assert (trial["verdict"], trial["reason"]) == ("invalid", f"the claim broke off before it judged: {said}")
+    assert [claim["outcome"] for claim in trial["claims"]] == ["error"]
+
+
+@pytest.mark.parametrize(
+    ("ends", "outcome", "verdict"),
+    [
+        ("assert trial.detect_s > 5", "failed", "refuted"),
+        ("assert trial.time_to_recover_s <= 5", "failed", "refuted"),
+        ("pytest.fail('late')", "failed", "refuted"),
+        ("raise ExceptionGroup('two', [AssertionError('a'), AssertionError('b')])", "failed", "refuted"),
+        ("raise ExceptionGroup('two', [AssertionError('a'), KeyError('b')])", "error", "invalid"),
+        ("with pytest.raises(KeyError):\n        pass", "failed", "refuted"),
+        ("pytest.skip('not today')", "skipped", "invalid"),
+        ("pytest.xfail('known')", "skipped", "invalid"),
+    ],
+)
+def test_only_an_assertion_and_what_pytest_calls_a_failure_refute(chaos, trials, ends, outcome, verdict):
+    chaos(f"def test_x(trial):\n    {ends}\n")
+
+    (trial,) = trials()
+    assert ([claim["outcome"] for claim in trial["claims"]], trial["verdict"]) == ([outcome], verdict)
+
+
+@pytest.mark.parametrize(("marked", "outcome"), [("KeyError", "skipped"), ("AssertionError", "error")])
+def test_an_error_that_was_expected_is_an_xfail_as_before(chaos, trials, marked, outcome):
+    chaos(f"@pytest.mark.xfail(raises={marked})\ndef test_x(trial):\n    raise KeyError('x')\n")
+
+    (trial,) = trials()
+    assert [claim["outcome"] for claim in trial["claims"]] == [outcome]
+
+
+def test_a_test_that_claims_nothing_fails_as_pytest_has_it(chaos):
+    text = "def test_x(trial): assert trial.detected_by\n\ndef test_plain():\n    {}['x']\n\ndef test_idle():\n    1 == 2\n"
+
+    chaos(text).assert_outcomes(passed=2, failed=1)
