@@ -104,6 +104,17 @@ def test_the_report_of_a_run_that_failed_is_shown(checkout):
     assert f"report: {checkout}/reports/now/report.html" in done.stdout
 
 
+def test_of_a_run_that_left_no_report_none_is_shown(checkout):
+    (checkout / "reports/killed").mkdir()
+    (checkout / ".venv/bin/python").write_text(PYTHON.replace('echo "asked: $*"', "ln -sfn killed reports/latest"))
+
+    done = made(checkout, "chaos", FAKE_STATUS="137")
+
+    assert done.returncode != 0
+    assert (checkout / "reports/latest").readlink() == Path("killed")
+    assert "report:" not in done.stdout
+
+
 def test_a_benchmark_that_could_not_measure_does_not_stop_those_after_it(checkout):
     done = made(checkout, "bench")
 

@@ -11,10 +11,11 @@ from support.reportdata import Made
 
 from pytest_llmchaos import report
 from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.evidence import latest
 from pytest_llmchaos.report import builder
 
 
-def test_three_files_and_a_link_to_the_newest_run(tmp_path: Path) -> None:
+def test_three_files_and_nothing_else(tmp_path: Path) -> None:
     run_dir = reportdata.run_dir(tmp_path, [Made()])
     before = {path.name for path in run_dir.iterdir()}
 
@@ -22,35 +23,24 @@ def test_three_files_and_a_link_to_the_newest_run(tmp_path: Path) -> None:
 
     assert page == run_dir / "report.html"
     assert {path.name for path in run_dir.iterdir()} - before == {"report.html", "run.json", "summary.md"}
-    assert (tmp_path / "latest").readlink() == Path(run_dir.name)
 
 
-def test_the_link_follows_the_run_that_was_built_last(tmp_path: Path) -> None:
+def test_building_the_report_of_an_earlier_run_does_not_make_it_the_newest(tmp_path: Path) -> None:
     first = reportdata.run_dir(tmp_path, [Made()], seed=1)
     second = reportdata.run_dir(tmp_path, [Made()], seed=2)
+    latest.point_to(second)
 
     report.build(first)
-    report.build(second)
 
     assert (tmp_path / "latest").resolve() == second
 
 
 def test_building_through_the_link_builds_the_run_it_points_to(tmp_path: Path) -> None:
     run_dir = reportdata.run_dir(tmp_path, [Made()])
-    report.build(run_dir)
+    latest.point_to(run_dir)
 
     assert report.build(tmp_path / "latest") == run_dir / "report.html"
     assert (tmp_path / "latest").readlink() == Path(run_dir.name)
-
-
-def test_a_file_of_the_users_own_named_latest_stays(tmp_path: Path) -> None:
-    run_dir = reportdata.run_dir(tmp_path, [Made()])
-    (tmp_path / "latest").mkdir()
-    (tmp_path / "latest" / "notes.txt").write_text("mine")
-
-    report.build(run_dir)
-
-    assert (tmp_path / "latest" / "notes.txt").read_text() == "mine"
 
 
 def test_the_same_files_give_the_same_bytes(tmp_path: Path) -> None:

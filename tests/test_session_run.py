@@ -1,25 +1,29 @@
 """A worker's run: its stack is started while no other process measures, and a start that was interrupted is tried again."""
 
 import dataclasses
+import errno
 import signal
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from support.fake_runtime import FakeRuntime
 from support.journals import intend
 
-from pytest_llmchaos import experiment, faults, loads
+from pytest_llmchaos import cli, experiment, faults, loads
 from pytest_llmchaos.cleanup.sweep import Swept
 from pytest_llmchaos.errors import EvidenceLost, InvalidExperiment, NotReady
 from pytest_llmchaos.evidence.journal import open_intents
 from pytest_llmchaos.host import measurement_lock
+from pytest_llmchaos.model import Sample
 from pytest_llmchaos.plan.schedule import plan_trial
 from pytest_llmchaos.session import run as sessions
 from pytest_llmchaos.session.campaign import Campaign
 from pytest_llmchaos.session.progress import Progress
 from pytest_llmchaos.session.run import Run
 from pytest_llmchaos.session.settings import Settings
+from pytest_llmchaos.stats.windows import windows
 from pytest_llmchaos.trial.perform import Performed
 
 
@@ -216,3 +220,58 @@ def test_a_trial_that_was_cut_off_is_performed_anew_only_if_it_had_not_begun(set
         campaign.perform_once(plan)
 
     assert (len(asked), again.type) == ((1, InvalidExperiment) if begun else (2, TimedOut))
+
+
+def test_the_progress_line_counts_no_failure_as_answered():
+    ended = [
+        Sample(5 + i / 8, 5 + i / 8, None, 5.1 + i / 8, 0.0, 0, ("ok", "refused")[i % 2], "", f"{i}") for i in range(40)
+    ]
+    (live,) = windows(ended, [("in the last 5 s", 5.0, 10.0)], is_live=True)
+    load = SimpleNamespace(
+        live_window=lambda _: live, now_s=lambda: 10.0, offered_rps=lambda: 8.0, recent_p95_s=lambda _: None
+    )
+
+    line = Progress(None, tty=False).line(SimpleNamespace(running_load=load), "fault", None)
+
+    assert line == "fault 10 s  offered 8.0/s, answered 4.0  failed 20  p95 -"
+
+
+def test_a_run_that_is_killed_is_the_latest_and_its_report_can_be_built(run, tmp_path, capsys):
+    (tmp_path / "latest").symlink_to("earlier")
+
+    run.announce([])
+
+    assert (tmp_path / "latest").readlink() == Path("r")
+    assert not (tmp_path / "r" / "report.html").exists()
+    assert cli.main(["report", str(tmp_path / "latest")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'r' / 'report.html'}\n"
+
+
+def test_a_worker_that_begins_late_does_not_make_its_run_the_newest(settings, run, tmp_path):
+    run.announce([])
+    newer, late = (
+        Run(dataclasses.replace(settings, **about), Progress(None, tty=False))
+        for about in ({"run": "s"}, {"worker": "gw2"})
+    )
+
+    newer.announce([])
+    late.announce([])
+
+    assert (tmp_path / "latest").readlink() == Path("s")
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".lock") == ["latest", "r", "s"]
+    assert newer.close(0) + late.close(0) == []
+
+
+@pytest.mark.parametrize("taken", [True, False], ids=["a folder of the user's", "no links there"])
+def test_where_there_can_be_no_link_the_run_goes_on_without_it(run, tmp_path, monkeypatch, taken):
+    def refuse(*_, **__):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    if taken:
+        (tmp_path / "latest").mkdir()
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+
+    run.announce([])
+
+    assert (tmp_path / "latest").is_dir() is taken
+    assert not (tmp_path / "latest").is_symlink()

@@ -26,7 +26,7 @@ from pytest_llmchaos.report.summary import markdown
 
 
 def build(run_dir: Path) -> Path:
-    """Writes run.json, report.html and summary.md beside the journal, points `latest` to the run, returns report.html.
+    """Writes run.json, report.html and summary.md beside the journal, returns report.html.
 
     Needs nothing but the run's own files, so a run that was killed can be reported later, and twice gives the same bytes.
     Raises NotReady where there is no journal, where it has no readable run, or where a folder has a report's name;
@@ -56,7 +56,6 @@ def build(run_dir: Path) -> Path:
             )
     for path, text in texts.items():
         _write(path, text)
-    _point(run_dir.parent / "latest", run_dir.name)
     return run_dir / "report.html"
 
 
@@ -96,13 +95,3 @@ def _write(path: Path, text: str) -> None:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
-
-
-def _point(link: Path, name: str) -> None:
-    """Points `link` to the run beside it. Something that is no link is a user's own file and stays."""
-    if link.exists() and not link.is_symlink():
-        return
-    draft = link.with_name(f".{link.name}.{os.getpid()}")
-    draft.unlink(missing_ok=True)
-    draft.symlink_to(name, target_is_directory=True)
-    draft.replace(link)

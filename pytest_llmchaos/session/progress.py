@@ -37,13 +37,16 @@ class Progress:
         self._write(self.line(lab, phase, left_s), not self._tty)
 
     def line(self, lab: Lab | None, phase: str, left_s: float | None) -> str:
-        """Phase, the most that it can still take, rates, failures and p95 of the last five seconds: below 80 characters."""
+        """Phase, time left, rates (answered: in full), failures and p95 of the last 5 s.
+
+        It stays below 80 characters.
+        """
         left = f" ({left_s:.0f} s left)" if left_s is not None and left_s > 0 else ""
         load = lab.running_load if lab else None
         if load is None:
             return f"{phase}{left}"
         live = load.live_window(LIVE_S)
-        answered_rps = live.offered / max(0.1, min(LIVE_S, load.now_s()))
+        answered_rps = live.ok / max(0.1, min(LIVE_S, load.now_s()))
         p95_s = load.recent_p95_s(live)
         shown = "-" if p95_s is None else "inf" if p95_s == math.inf else f"{p95_s:.2f} s"
         return (

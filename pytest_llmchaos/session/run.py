@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from pytest_llmchaos.cleanup import sweep, watchdog
 from pytest_llmchaos.errors import HealFailed, LlmchaosError, NotReady
 from pytest_llmchaos.evidence import journal_lines as lines
+from pytest_llmchaos.evidence import latest
 from pytest_llmchaos.evidence.journal import NAMES, Journal, open_intents
 from pytest_llmchaos.evidence.run_manifest import RunManifest
 from pytest_llmchaos.evidence.trial_result import Catalogue
@@ -70,13 +71,17 @@ class Run:
     def journal(self) -> Journal:
         if self._journal is None:
             name = f"journal-{self.settings.worker}.jsonl" if self.settings.worker else "journal.jsonl"
+            directory = self.settings.directory
             try:
-                self._journal = Journal(self.settings.directory / name)
+                is_first = not any(directory.glob("journal*.jsonl"))  # of several workers
+                self._journal = Journal(directory / name)
             except OSError as error:
                 raise NotReady(
-                    f"cannot write the run's evidence to {self.settings.directory}: {error.strerror}; "
+                    f"cannot write the run's evidence to {directory}: {error.strerror}; "
                     "give a folder that can be written to with --chaos-report"
                 ) from None
+            if is_first:
+                latest.point_to(directory)
         return self._journal
 
     def announce(self, schedule: Sequence[ScheduleEntry]) -> None:
