@@ -40,7 +40,9 @@ def campaign(tmp_path: Path, plan: TrialPlan) -> Any:
     made = Campaign(settings, lambda: Progress(None, tty=False))
     made.take({"test_x.py::test_a": plan, "test_x.py::test_b": plan})
     noted: list[Any] = []
-    run = SimpleNamespace(opened=True, journal=SimpleNamespace(note=noted.append), close=lambda status: [])
+    run = SimpleNamespace(
+        opened=True, journal=SimpleNamespace(note=noted.append), close=lambda status, problems: problems
+    )
     trial = SimpleNamespace(name="001", plan=plan, slos={"availability": RESULT})
     made._run = run  # type: ignore[assignment]
     made._performed[plan.key] = Performed(name="001", trial=trial)  # type: ignore[arg-type]

@@ -2,12 +2,14 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from support.plugin_double import put_double
 
 from pytest_llmchaos.evidence import journal_lines as lines
 from pytest_llmchaos.session.campaign import Campaign
+from pytest_llmchaos.session.run import Run
 
 HEAD = """
 import pytest
@@ -237,3 +239,65 @@ def test_a_test_that_claims_nothing_fails_as_pytest_has_it(chaos):
     text = "def test_x(trial): assert trial.detected_by\n\ndef test_plain():\n    {}['x']\n\ndef test_idle():\n    1 == 2\n"
 
     chaos(text).assert_outcomes(passed=2, failed=1)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "def test_plain():\n    assert 1 == 2",
+        "def test_lab(lab):\n    pass",
+        "@pytest.fixture\ndef after():\n    yield\n    raise OSError('x')\n\ndef test_plain(after):\n    pass",
+    ],
+    ids=["a test", "a test of lab", "a fixture"],
+)
+def test_the_headline_says_so_where_all_held_and_other_tests_failed(chaos, trials, monkeypatch, other):
+    monkeypatch.setattr(Run, "_start", lambda _: 1 / 0)
+    result = chaos(f"def test_x(trial): assert trial.detected_by\n\n{other}\n")
+
+    said = "The experiment held, and pytest ended with status 1: other tests, or fixtures, failed"
+    result.stdout.fnmatch_lines(["✓ held *", said])
+    assert trials()[0]["verdict"] == "held"
+
+
+WORKERS = f"""
+import os, sys
+from dataclasses import replace
+
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from support.plugin_double import Double
+from pytest_llmchaos.evidence import journal_lines as lines
+from pytest_llmchaos.session.campaign import Campaign
+
+def perform(campaign, plan):
+    about = dict(trial="001", scenario=plan.scenario, fault=str(plan.fault))
+    campaign.run.journal.write(lines.TrialBegin(samples="", **about))
+    campaign.run.journal.write(lines.Judged(verdict="held", **about))
+    return replace(Double().perform(campaign, plan), name="001")
+
+Campaign._perform = perform
+Campaign.preflight = lambda self: self.run.announce([trial.entry for trial in self.schedule()])
+"""
+
+
+@pytest.mark.parametrize(
+    ("plain", "said"),
+    [
+        ("assert True", "The experiment held"),
+        ("assert False", "The experiment held, and pytest ended with status 1: other tests, or fixtures, failed"),
+        ("import os; os._exit(9)", "The experiment held until the run broke off"),
+    ],
+    ids=["passed", "failed", "died"],
+)
+def test_with_workers_too(pytester, monkeypatch, plain, said):
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    pytester.makeconftest(WORKERS)
+    pytester.makepyfile(
+        test_it=f"{HEAD}def test_x(trial): assert trial.detected_by\n", test_plain=f"def test_plain():\n    {plain}\n"
+    )
+    plugins = ("-p", "xdist.plugin", "-p", "pytest_llmchaos.plugin", "-p", "no:cacheprovider")
+
+    result = pytester.runpytest_subprocess(*plugins, "-n2", "-o", "llmchaos_runtime=local")
+
+    assert said in result.outlines
+    (run,) = pytester.path.glob("reports/2*")
+    assert (pytester.path / "reports/latest").resolve() == run

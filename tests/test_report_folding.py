@@ -17,6 +17,7 @@ from support.journals import written
 from support.reportdata import Made
 
 from pytest_llmchaos import report
+from pytest_llmchaos.evidence import journal_lines as lines
 from pytest_llmchaos.evidence.journal import Written
 from pytest_llmchaos.evidence.journal_lines import Intent
 from pytest_llmchaos.evidence.trial_result import Anchor, RunResult
@@ -124,6 +125,29 @@ def test_journals_of_several_workers_become_one_run(tmp_path: Path) -> None:
     assert [trial.trial for trial in run.trials] == ["gw0-001", "gw1-002"]
     assert run.environment["cores"] == 2
     assert run.run == run_dir.name
+
+
+@pytest.mark.parametrize(
+    ("statuses", "status"),
+    [
+        ([0, 0], 0),
+        ([1, 0], 1),
+        ([0, 1], 1),
+        ([2, 1], 1),
+        ([0, None], None),
+        ([1, None], None),
+        ([None, None], None),
+        ([], None),
+    ],
+)
+def test_a_run_of_several_workers_passed_if_each_of_them_did(statuses: list[int | None], status: int | None) -> None:
+    begun = lines.RunBegin(schema=lines.SCHEMA, run="r", seed=1, runtime="local", backend="sim", schedule=())
+    ended = [lines.RunEnd(exit_status=one) for one in statuses if one is not None]
+    every = [*(begun for _ in statuses), *ended]
+
+    run = report.fold(Written(at_unix_s=float(at), line=line) for at, line in enumerate(every))
+
+    assert run.exit_status == status
 
 
 def test_the_images_that_ran_and_the_stacks_own_times_are_part_of_the_run(tmp_path: Path) -> None:

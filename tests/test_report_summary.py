@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markupsafe import escape
 from support import reportdata
 from support.reportdata import Made
 
@@ -41,6 +42,83 @@ def test_the_headline_names_what_did_not_hold_beside_what_did(tmp_path: Path) ->
 
     assert headline(one) == "The experiment held"
     assert headline(both) == "1 of 2 proves nothing, 1 held"
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"status": 0}, ""),
+        ({"status": 1}, ", and pytest ended with status 1: other tests, or fixtures, failed"),
+        ({"status": 2}, ", and pytest ended with status 2: it was interrupted"),
+        ({"status": 3}, ", and pytest ended with status 3: an internal error, or something was not cleaned up"),
+        ({"status": 77}, ", and pytest ended with status 77"),
+        ({"ended": False}, " until the run broke off"),
+    ],
+)
+def test_no_headline_says_without_reserve_that_all_held_of_a_run_that_did_not_pass(
+    tmp_path: Path, how: dict[str, Any], said: str
+) -> None:
+    one, both = run_of(tmp_path / "one", Made(), **how), run_of(tmp_path / "both", Made(), Made(repeat=1), **how)
+    refuted = run_of(tmp_path / "refuted", Made(verdict="refuted", reason="x"), **how)
+
+    assert (headline(one), headline(both)) == (f"The experiment held{said}", f"All 2 experiments held{said}")
+    assert headline(refuted) == "1 of 1 refuted"
+    (both_md,) = (tmp_path / "both").glob("*/summary.md")
+    assert both_md.read_text().startswith(f"## All 2 experiments held{said}\n")
+    (page,) = (tmp_path / "one").glob("*/report.html")
+    is_green = '<header class="top v-held">' in page.read_text()
+    assert is_green is (said == "")
+
+
+FAILED = [
+    ("test_a", "passed", None),
+    ("test_b", "failed", "assert 7.2 <= 5"),
+    ("test_c", "failed", "assert 'unknown' == 'remediator'"),
+    ("test_d", "error", "KeyError: 'apo'"),
+    ("test_e", "skipped", "not today"),
+]
+
+
+def test_each_claim_that_failed_is_counted_and_shown(tmp_path: Path) -> None:
+    run = run_of(tmp_path, Made(claims=FAILED))
+
+    (line,) = [line for line in report.summary_lines(run) if line.startswith("✗")]
+    (table,) = [line for line in next(tmp_path.glob("*/summary.md")).read_text().splitlines() if "refuted |" in line]
+    page = next(tmp_path.glob("*/report.html")).read_text()
+
+    assert line.endswith("  - assert 7.2 <= 5; and 2 more claims failed")
+    shown = table.split("|")[-2].strip()
+    assert shown == "assert 7.2 &lt;= 5<br>test\\_c: assert 'unknown' == 'remediator'<br>test\\_d: KeyError: 'apo'"
+    assert "assert 7.2 &lt;= 5; and 2 more claims failed</td>" in page
+    for _, _, message in FAILED[1:]:
+        assert f"<pre>{escape(message)}</pre>" in page
+
+
+@pytest.mark.parametrize(
+    ("claims", "ends"),
+    [
+        (
+            [("test_a", "failed", ""), ("test_b", "failed", "")],
+            "test_kill_api.py::test_a failed; and 1 more claim failed",
+        ),
+        ([("test_a", "failed", "x"), ("test_b", "failed", "x")], "- x; and 1 more claim failed"),
+        ([("test_a", "failed", "x"), ("test_b", "passed", None)], "- x"),
+        ([("test_a", "skipped", "x"), ("test_b", "skipped", "x")], "test_kill_api.py::test_a: x"),
+    ],
+)
+def test_the_claim_that_is_the_reason_is_not_one_of_those_that_failed_too(
+    tmp_path: Path, claims: list[tuple[str, str, str]], ends: str
+) -> None:
+    lines = report.summary_lines(run_of(tmp_path, Made(claims=claims)))
+
+    assert lines[0].endswith(ends)
+
+
+def test_what_the_judge_refuted_failed_once(tmp_path: Path) -> None:
+    every = [(name, "failed", "it repaired api") for name in ("test_a", "test_b")]
+    made = Made(verdict="refuted", reason="UnprovokedReaction: it repaired api", claims=every)
+
+    assert report.summary_lines(run_of(tmp_path, made))[0].endswith("- UnprovokedReaction: it repaired api")
 
 
 def test_a_killed_run_and_a_simulated_engine_are_said(tmp_path: Path) -> None:

@@ -174,7 +174,7 @@ def test_the_cut_off_end_of_a_run_that_was_killed_takes_nothing_away(tmp_path: P
 
     run = built(run_dir)
 
-    assert (headline(run), run.unreadable_lines) == ("The experiment held", 1)
+    assert (headline(run), run.unreadable_lines) == ("The experiment held until the run broke off", 1)
 
 
 def test_a_cut_off_end_that_was_a_claim_leaves_its_trial_invalid(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from support.journals import intend
 from pytest_llmchaos import cli, experiment, faults, loads
 from pytest_llmchaos.cleanup.sweep import Swept
 from pytest_llmchaos.errors import EvidenceLost, InvalidExperiment, NotReady
+from pytest_llmchaos.evidence import journal
 from pytest_llmchaos.evidence.journal import open_intents
 from pytest_llmchaos.host import measurement_lock
 from pytest_llmchaos.model import Sample
@@ -107,11 +108,27 @@ def test_what_is_open_in_a_stack_of_others_is_kept_where_ci_does_not_wipe(run, t
     assert [undo.service for undo in open_intents(tmp_path / "kept.jsonl").undos] == ["web"]
 
 
-def test_a_session_that_lost_evidence_does_not_pass(run):
+def test_a_session_that_lost_evidence_does_not_pass(run, tmp_path):
     run.lab()
     run.journal.lost = EvidenceLost("no space left")
 
     assert run.close(0) == ["the journal is not whole: no space left"]
+    assert exit_status_in(tmp_path) == 3
+
+
+def exit_status_in(reports):
+    *_, last = journal.lines(reports / "r" / "journal.jsonl")
+    return last.line.exit_status
+
+
+@pytest.mark.parametrize(
+    ("status", "before", "written"), [(0, [], 0), (0, ["the ledger is full"], 3), (1, ["the ledger is full"], 1)]
+)
+def test_a_session_that_does_not_pass_for_what_it_left_says_so_in_its_journal(run, tmp_path, status, before, written):
+    run.announce([])
+
+    assert run.close(status, before) == before
+    assert exit_status_in(tmp_path) == written
 
 
 def is_free():

@@ -463,7 +463,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     ended_unix_s: float | None
     """Wall clock of the last journal line."""
     exit_status: int | None
-    """pytest's exit status; null where the run did not end by itself."""
+    """pytest's exit status; null where the run, or a worker of it, did not end by itself."""
     environment: dict[str, object]
     """Versions, image digests, kernel, cores, commit: as the run recorded them."""
     stack: StackResult = StackResult()

@@ -46,7 +46,6 @@ def fold(written: Iterable[Written], unreadable: Sequence[Unreadable] = ()) -> R
     written = tuple(written)
     every = [one.line for one in written]
     begun = next(iter(_of(lines.RunBegin, every)), None)  # xdist: each worker writes one, and the first one wins
-    ended = _last(lines.RunEnd, every)
     of_trial: dict[str, list[lines.TrialLine]] = {}
     for line in every:
         if isinstance(line, lines.TrialLine):
@@ -64,7 +63,7 @@ def fold(written: Iterable[Written], unreadable: Sequence[Unreadable] = ()) -> R
         backend=begun.backend if begun else None,
         started_unix_s=min((one.at_unix_s for one in written), default=None),
         ended_unix_s=max((one.at_unix_s for one in written), default=None),
-        exit_status=ended.exit_status if ended else None,
+        exit_status=_exit_status(every),
         environment=begun.environment if begun else {},
         stack=_stack(every),
         schedule=begun.schedule if begun else (),
@@ -82,6 +81,14 @@ def _of(kind: type[Kind], every: Iterable[object]) -> list[Kind]:
 
 def _last(kind: type[Kind], every: Iterable[object]) -> Kind | None:
     return next(reversed(_of(kind, every)), None)
+
+
+def _exit_status(every: Sequence[object]) -> int | None:
+    """The last status that is not 0. None where the run, or one of its workers, did not end by itself."""
+    begun, ended = _of(lines.RunBegin, every), _of(lines.RunEnd, every)
+    if len(ended) < max(1, len(begun)):
+        return None
+    return next((line.exit_status for line in reversed(ended) if line.exit_status), 0)
 
 
 def _stack(every: Sequence[object]) -> StackResult:

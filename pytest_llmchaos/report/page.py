@@ -19,7 +19,7 @@ from pytest_llmchaos.report import aggregates, formatting
 from pytest_llmchaos.report.binning import Curves, Raw, curves
 from pytest_llmchaos.report.markers import fault_start_s, marks
 from pytest_llmchaos.report.sparklines import sparkline, strip
-from pytest_llmchaos.report.summary import headline
+from pytest_llmchaos.report.summary import headline, headline_verdict, more_failed
 from pytest_llmchaos.report.tables import effect_rows
 from pytest_llmchaos.report.timeline import timeline
 from pytest_llmchaos.report.trial_view import (
@@ -102,7 +102,7 @@ def _render(run: RunResult, raws: Mapping[str, Raw], logs: Mapping[str, str], de
         .render(
             run=run,
             headline=headline(run),
-            worst=next((verdict for verdict, n in run.counts.by_verdict().items() if n), "inconclusive"),
+            worst=headline_verdict(run),
             took=formatting.duration(run.started_unix_s, run.ended_unix_s),
             environment_rows=(rows_of(run.environment) + stack_rows(run.stack))[: detail.rows],
             watermark=watermark,
@@ -146,7 +146,9 @@ def _environment(detail: Detail) -> Environment:
         return None if value is None else formatting.one_line(value, cut)
 
     environment.globals.update(short=short, words=formatting, reached=aggregates.is_reached, visible=format_value)
-    environment.globals.update(claim_words=claim_words, outcome_words=outcome_words, raw_values=raw_values)
+    environment.globals.update(
+        more_failed=more_failed, claim_words=claim_words, outcome_words=outcome_words, raw_values=raw_values
+    )
     environment.globals.update(strip=strip, visible_log=lambda text: escape(formatting.visible(text, LIMIT_BYTES)))
     return environment
 

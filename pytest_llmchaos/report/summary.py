@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from pytest_llmchaos.evidence.redaction import redact
-from pytest_llmchaos.evidence.trial_result import RunResult, TrialResult
+from pytest_llmchaos.evidence.trial_result import ClaimResult, RunResult, TrialResult
 from pytest_llmchaos.report.aggregates import most_spent, times
 from pytest_llmchaos.report.formatting import (
     NONE,
@@ -25,6 +25,13 @@ from pytest_llmchaos.report.unread import damaged, unplaced
 TIME_HEADS = ("time", "n", "mean", "median", "least to most", "standard deviation", "never")
 EFFECT_HEADS = ("measure", "with the fault", "without", "difference", "95 % interval")
 
+# What pytest's exit status says of a run whose trials held. Its other statuses come before a trial.
+STATUS_MEANS = {
+    1: "other tests, or fixtures, failed",
+    2: "it was interrupted",
+    3: "an internal error, or something was not cleaned up",
+}
+
 
 def headline(run: RunResult) -> str:
     """The run in one sentence; what did not hold comes first, and what could not be read last."""
@@ -37,15 +44,32 @@ def _outcome(run: RunResult) -> str:
     total = sum(counts.values())
     if not total:
         return "No experiment can be read" if damaged(run.unreadable) else "No experiment was performed"
-    if set(counts) == {"held"} and unplaced(run.unreadable):
-        return f"{total} of {total} held as far as can be read"
     if set(counts) == {"held"}:
-        return "The experiment held" if total == 1 else f"All {total} experiments held"
+        held = "The experiment held" if total == 1 else f"All {total} experiments held"
+        return (f"{total} of {total} held as far as can be read" if unplaced(run.unreadable) else held) + _ended(run)
     parts: list[str] = []
     for verdict, n in counts.items():
         words = {"heal_failed": "left a fault behind", "invalid": "proves nothing" if n == 1 else "prove nothing"}
         parts.append(f"{n} {words.get(verdict, verdict)}" if parts else f"{n} of {total} {words.get(verdict, verdict)}")
     return ", ".join(parts)
+
+
+def _ended(run: RunResult) -> str:
+    """How the run ended, where that takes something from a headline by which all held."""
+    if run.exit_status is None:
+        return " until the run broke off"
+    if run.exit_status == 0:
+        return ""
+    means = STATUS_MEANS.get(run.exit_status)
+    return f", and pytest ended with status {run.exit_status}" + (f": {means}" if means else "")
+
+
+def headline_verdict(run: RunResult) -> str:
+    """The verdict whose mark and colour the headline has; `inconclusive` where all held and that is not all there is to say."""
+    worst = next((verdict for verdict, n in run.counts.by_verdict().items() if n), "inconclusive")
+    if worst == "held" and (run.exit_status != 0 or unplaced(run.unreadable)):
+        return "inconclusive"
+    return worst
 
 
 def summary_lines(run: RunResult) -> list[str]:
@@ -83,7 +107,22 @@ def took(trial: TrialResult) -> str:
 
 def why(trial: TrialResult) -> str:
     """The reason where a trial did not hold, on one line."""
-    return "" if trial.verdict == "held" else f"- {one_line(trial.reason or VERDICT_MEANS[trial.verdict], 240)}"
+    if trial.verdict == "held":
+        return ""
+    return f"- {one_line(trial.reason or VERDICT_MEANS[trial.verdict], 240)}{more_failed(trial)}"
+
+
+def more_failed(trial: TrialResult) -> str:
+    """The number of claims that failed beside the one that is the trial's reason."""
+    n = len(_other_failures(trial))
+    return f"; and {count(n, 'more claim')} failed" if n else ""
+
+
+def _other_failures(trial: TrialResult) -> list[ClaimResult]:
+    """None where the judge gave the reason, which is then that of every claim."""
+    failed = [claim for claim in trial.claims if claim.outcome in {"failed", "error"}]
+    first = next((one for one in failed if trial.reason in {one.message, f"{one.nodeid} {one.outcome}"}), None)
+    return [claim for claim in failed if first is not None and claim is not first]
 
 
 def junit_properties(trial: TrialResult) -> list[tuple[str, str]]:
@@ -137,7 +176,7 @@ def markdown(run: RunResult) -> str:
             _md(_by(trial.time_to_detect_s, trial.detected_by)),
             _md(_by(trial.time_to_recover_s, trial.repaired_by)),
             _md(f"{percent(spent[0])} · {spent[1]}" if (spent := most_spent(trial)) else NONE),
-            _md(why(trial).removeprefix("- ")),
+            "<br>".join(map(_md, _reasons(trial))),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     lines += _table("repeated", TIME_HEADS, time_rows(times(run.trials)))
@@ -145,6 +184,17 @@ def markdown(run: RunResult) -> str:
     if run.replay:
         lines += ["", f"Repeat: {_code(run.replay)}"]
     return "\n".join(lines) + "\n"
+
+
+def _reasons(trial: TrialResult) -> list[str]:
+    """Why a trial did not hold: each claim that failed, with its message."""
+    others = _other_failures(trial)
+    if not others:
+        return [why(trial).removeprefix("- ")]
+    return [
+        str(trial.reason),
+        *(f"{claim.nodeid.rsplit('::', 1)[-1]}: {claim.message or claim.outcome}" for claim in others),
+    ]
 
 
 def _table(first: str, heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:

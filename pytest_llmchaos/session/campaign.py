@@ -197,7 +197,7 @@ class Campaign:
             for nodeid in left if whole_files else ():
                 self.note_claim([performed.name], nodeid, "skipped", NOT_PERFORMED)
             self._keep_ledger(performed)
-        return self._problems + ([] if self._run is None else self._run.close(exit_status))
+        return self._problems if self._run is None else self._run.close(exit_status, self._problems)
 
 
 def _clear_frames(error: BaseException | None) -> None:

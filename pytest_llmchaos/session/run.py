@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pytest_llmchaos.plan.schedule import ScheduleEntry
     from pytest_llmchaos.session.progress import Progress
 
-
+INTERNAL_ERROR = 3  # pytest's exit status for it
 SignalHandler = Callable[[int, FrameType | None], object] | int | None
 
 
@@ -243,14 +243,14 @@ class Run:
         pending = open_intents(self._journal.path)
         return [*sorted({undo.service for undo in pending.undos}), *pending.unreadable]
 
-    def close(self, exit_status: int) -> list[str]:
-        """Remove the stack, and say what did not go well. If that fails the watchdog is left on, and tries on its own.
+    def close(self, exit_status: int, before: Sequence[str] = ()) -> list[str]:
+        """Remove the stack, and say what did not go well, now and before. A run in which that is so did not end with status 0.
 
-        So it is where faults are open in a stack that stays.
+        If that fails the watchdog is left on, and tries on its own. So it is where faults are open in a stack that stays.
         """
+        problems = [*before]
         if self._journal is None:
-            return []
-        problems = []
+            return problems
         begin = time.monotonic()
         try:
             broken = self._stop_stack()
@@ -265,7 +265,8 @@ class Run:
                 f"the stack is not removed yet, its watchdog goes on with it: {error}; see `llmchaos doctor`"
             )
         self._lab = None
-        self._journal.note(lines.RunEnd(exit_status=exit_status))
+        is_bad = bool(problems or self._journal.lost)
+        self._journal.note(lines.RunEnd(exit_status=exit_status or (INTERNAL_ERROR if is_bad else 0)))
         if self._journal.lost is not None:
             problems.append(f"the journal is not whole: {self._journal.lost}")
         self._journal.close()

@@ -146,6 +146,7 @@ def run_dir(
     seed: int = 42,
     backend: str = "ollama",
     ended: bool = True,
+    status: int = 0,
     ran_as: str = "containers",
 ) -> Path:
     """A whole run directory under `directory`, as `reports/<run>` is."""
@@ -185,7 +186,7 @@ def run_dir(
         at_unix_s += made.steady_s + made.fault_s + made.recovery_s + 3
     if ended:
         journal.append({"at_unix_s": at_unix_s, "kind": "stack_down", "took_s": 0.487})
-        journal.append({"at_unix_s": at_unix_s, "kind": "run_end", "exit_status": 0})
+        journal.append({"at_unix_s": at_unix_s, "kind": "run_end", "exit_status": status})
     (run / "journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in journal))
     (run / "logs").mkdir()
     (run / "logs" / "api.txt").write_text(
