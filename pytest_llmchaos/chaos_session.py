@@ -227,7 +227,8 @@ class ChaosSession:
             return claims.broken_off(raised)
         why = None
         if found.passed and isinstance(item, pytest.Function) and self._called is None:
-            why = claims.passes_anyway(item.function, item.stash.get(READ, None))
+            arms = len(item.stash[PLAN].experiment.faults) if PLAN in item.stash else 0
+            why = claims.passes_anyway(item.function, item.stash.get(READ, None), arms=arms)
         if why is not None:
             found.outcome, found.when, found.longrepr = "failed", "setup", f"{item.location[0]}: {why}"
             vars(found).pop("wasxfail", None)  # of a test that passed though it was expected to fail

@@ -123,6 +123,16 @@ def test_a_claim_that_reads_a_value_may_pass(chaos, trials, claim):
     assert trial["verdict"] == "held"
 
 
+def test_a_claim_may_tell_the_arms_of_its_experiment_apart(chaos, trials):
+    arms = "arms = experiment(load=loads.open_loop(rate_rps=2), fault=[faults.kill('api'), faults.none()])\n\n"
+    detected = "@arms\ndef test_x(trial):\n    assert trial.is_control or trial.detected_by\n\n"
+    quiet = "@arms\ndef test_y(trial):\n    assert not trial.is_control or trial.findings == ()\n"
+
+    chaos(arms + detected + quiet).assert_outcomes(passed=4)
+
+    assert [trial["verdict"] for trial in trials()] == ["held", "held"]
+
+
 @pytest.mark.parametrize(
     ("claim", "line", "advice"),
     [

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 FAULT_WINDOWS = ("before", "during", "after")
 # Readiness is looked at once a second, and a look that has no answer takes one.
 READY_LOOKS_S = 2.0
-# Read by any name or repr of a trial: these say what was planned, and nothing of what happened.
-PLANNED = ("name", "plan", "is_control")
+# These say what was planned, and nothing of what happened.
+PLANNED = ("name", "plan")
 # Who brought the victims back; "mixed" where it was not the same for all of them.
 Repairer = Literal["remediator", "instrument", "itself", "unknown", "mixed"]
 REPAIRERS = Known("repairer", get_args(Repairer))
@@ -97,7 +97,7 @@ class Trial(NoClaim):
             return value
 
     def note_reads(self) -> set[str]:
-        """The values that are read from now on. A claim that reads none passes whatever the trial showed."""
+        """The values that are read from now on, `is_control` among them."""
         read: set[str] = set()
         object.__setattr__(self, "_read", read)
         return read
