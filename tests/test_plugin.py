@@ -279,6 +279,30 @@ def test_skipped(lab):
     }
 
 
+def test_a_load_outside_a_trial_is_refuted_by_an_assertion_alone(on_a_fake, pytester):
+    result = on_a_fake(
+        """
+def test_broken(lab):
+    with lab.load(LOAD):
+        {}["x"]
+
+def test_thrown_away(lab):
+    with lab.load(LOAD):
+        1 == 2
+
+def test_plain(lab):
+    {}["x"]
+"""
+    )
+
+    result.assert_outcomes(errors=2, failed=1)
+    run = next(pytester.path.glob("reports/*/run.json"))
+    assert [(trial["verdict"], trial["reason"]) for trial in json.loads(run.read_text())["trials"]] == [
+        ("invalid", "the claim broke off before it judged: KeyError: 'x'"),
+        ("invalid", "VacuousClaim: line 12 compares and throws the answer away: write `assert 1 == 2`"),
+    ]
+
+
 def test_a_claim_that_is_expected_to_fail_lets_nothing_hold(on_a_fake, pytester):
     result = on_a_fake(
         """

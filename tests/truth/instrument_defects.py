@@ -1699,6 +1699,80 @@ EVIDENCE: tuple[InstrumentDefect, ...] = (
         tests=("test_campaign.py::test_a_trial_of_which_no_claim_passed_did_not_hold",),
     ),
     InstrumentDefect(
+        name="claim-that-reads-nothing-holds",
+        what="a claim holds that reads nothing of its trial",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/chaos_session.py",
+                old="        item.stash[READ] = trial.note_reads()\n",
+                new="",
+            ),
+        ),
+        tests=("test_claims.py::test_a_claim_that_reads_nothing_of_its_trial_proves_nothing",),
+    ),
+    InstrumentDefect(
+        name="comparison-thrown-away",
+        what="a comparison without `assert` passes",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/claims.py",
+                old="        if _is_answer(answer):\n",
+                new="        if _is_answer(node):\n",
+            ),
+        ),
+        tests=("test_claims.py::test_a_comparison_that_is_thrown_away_is_an_error_with_its_line",),
+    ),
+    InstrumentDefect(
+        name="any-error-refutes",
+        what="a claim that broke off refutes its trial",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/claims.py",
+                old="    return isinstance(raised, AssertionError | pytest.fail.Exception)\n",
+                new="    return isinstance(raised, Exception | pytest.fail.Exception)\n",
+            ),
+        ),
+        tests=("test_claims.py::test_what_breaks_a_claim_off_is_an_error_and_refutes_nothing",),
+    ),
+    InstrumentDefect(
+        name="headline-forgets-the-exit-status",
+        what="the headline says that all held of a run whose other tests failed",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/report/summary.py",
+                old='    if run.exit_status == 0:\n        return ""\n',
+                new='    if run.exit_status is not None:\n        return ""\n',
+            ),
+        ),
+        tests=(
+            "test_report_summary.py::test_no_headline_says_without_reserve_that_all_held_of_a_run_that_did_not_pass",
+        ),
+    ),
+    InstrumentDefect(
+        name="last-worker-speaks-for-all",
+        what="a run passed because the last of its workers did",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/report/fold.py",
+                old="    return next((line.exit_status for line in reversed(ended) if line.exit_status), 0)\n",
+                new="    return ended[-1].exit_status\n",
+            ),
+        ),
+        tests=("test_report_folding.py::test_a_run_of_several_workers_passed_if_each_of_them_did",),
+    ),
+    InstrumentDefect(
+        name="latest-is-the-run-before",
+        what="`latest` names the run before one that was killed",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/session/run.py",
+                old="            if is_first:\n",
+                new="            if is_first and self.opened is None:\n",
+            ),
+        ),
+        tests=("test_session_run.py::test_a_run_that_is_killed_is_the_latest_and_its_report_can_be_built",),
+    ),
+    InstrumentDefect(
         name="report-holds-without-a-claim",
         what="the report lets a trial hold that has no claim",
         patches=(
