@@ -351,8 +351,11 @@ class Runtime(HasEvents, Protocol):
         """Wait until these services run and pass their own health checks. Raises NotReady naming one that does not."""
         ...
 
-    def audit(self) -> Sequence[Mapping[str, object]]:
-        """The remediator's own record of what it saw and did, oldest first; in place of a torn line one of UNREADABLE."""
+    def audit(self) -> Sequence[Mapping[str, object]] | None:
+        """The remediator's own record of what it saw and did, oldest first; in place of a torn line one of UNREADABLE.
+
+        None where there is no such file. An empty one is an empty record.
+        """
         ...
 
     def start_remediator(self) -> None: ...

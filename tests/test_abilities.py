@@ -1,10 +1,14 @@
 """The words of `needs` and `abilities` and the protocols of the seam are tied together, for faults and for runtimes."""
 
 import inspect
+import io
 import re
+import tarfile
 import typing
 from pathlib import Path
+from types import SimpleNamespace
 
+import docker
 import pytest
 from support.fake_runtime import FakeRuntime
 from support.journals import intend
@@ -21,6 +25,7 @@ from pytest_llmchaos.runtime.docker import attached
 from pytest_llmchaos.runtime.docker.attached import AttachedRuntime
 from pytest_llmchaos.runtime.docker.compose import ComposeRuntime
 from pytest_llmchaos.runtime.docker.docker_cli import Daemon
+from pytest_llmchaos.runtime.json_log import parse
 from pytest_llmchaos.runtime.local.runtime import LocalRuntime
 from pytest_llmchaos.runtime.undo import revert_until_done
 from pytest_llmchaos.subject.lab import lab_subject
@@ -89,6 +94,47 @@ def test_a_stop_that_a_dead_run_left_under_way_is_waited_for_before_it_is_undone
     runtime.undo(Undo(op="ensure_running", service="api", args={"grace_s": 5}))
 
     assert started == ["api"]
+
+
+def keep_log(runtime, lines, monkeypatch):
+    """The remediator's audit log has these bytes; None is no file."""
+    if isinstance(runtime, FakeRuntime):
+        runtime.audit_lines = None if lines is None else parse(lines).lines
+    elif isinstance(runtime, LocalRuntime):
+        path = runtime._directory / "audit.jsonl"
+        runtime._programs = {"remediator": SimpleNamespace(environment={"LAB_AUDIT_FILE": str(path)})}
+        path.unlink(missing_ok=True)
+        if lines is not None:
+            path.write_bytes(lines)
+    else:
+        monkeypatch.setattr(runtime, "_container", lambda _: SimpleNamespace(get_archive=lambda _: archive(lines)))
+
+
+def archive(lines):
+    """As the Docker daemon gives a file of a container."""
+    if lines is None:
+        raise docker.errors.NotFound("no such file")
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as tar:
+        about = tarfile.TarInfo("audit.jsonl")
+        about.size = len(lines)
+        tar.addfile(about, io.BytesIO(lines))
+    return [made.getvalue()], {}
+
+
+def test_a_log_that_is_not_there_is_not_an_empty_one(runtime, monkeypatch):
+    keep_log(runtime, None, monkeypatch)
+    assert runtime.audit() is None
+    keep_log(runtime, b"", monkeypatch)
+    assert list(runtime.audit()) == []
+    keep_log(runtime, b'{"at": 1.0, "event": "started"}\n', monkeypatch)
+    assert list(runtime.audit()) == [{"at": 1.0, "event": "started"}]
+
+
+def test_a_remediator_without_a_container_has_no_log(tmp_path, monkeypatch):
+    for runtime in runtimes(tmp_path)[1:3]:
+        monkeypatch.setattr(runtime, "_container", lambda _: None)
+        assert runtime.audit() is None
 
 
 def test_an_undo_that_the_runtime_lacks_is_said_at_once(runtime):

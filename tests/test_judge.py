@@ -380,6 +380,27 @@ class TestSilence:
             "recovered api: r",
         ]
 
+    def test_of_a_remediator_whose_log_is_not_there_is_none(self, performed):
+        self.with_remediator(performed)
+        performed.runtime.audit = lambda: None
+        trial = judged(performed)
+
+        with pytest.raises(
+            Inconclusive, match=r"remediator has no audit log at /audit/audit\.jsonl, .* set llmchaos_audit_file"
+        ):
+            assert trial.actions == ()
+        assert trial.detected_by == "alert ServiceDown"  # the trial itself is judged
+        performed.injected.acts += [Injection(after_s=0.0, fault=faults.kill("api").primitive, victim="remediator")]
+        with pytest.raises(Inconclusive, match="has no audit log"):  # nor is it known what it did before it was hit
+            assert judged(performed).actions == ()
+
+    def test_of_a_log_that_is_not_there_is_evidence_where_the_remediator_was_stopped(self, performed):
+        self.with_remediator(performed, running=False)
+        performed.runtime.audit = lambda: None
+        performed.plan = replace(performed.plan, experiment=replace(performed.plan.experiment, remediator=False))
+
+        assert judged(performed).actions == ()
+
     def with_remediator(self, performed, **changes):
         performed.lab.subject = replace(performed.lab.subject, remediator="remediator")
         state = ServiceState(service="remediator", running=True, identity="r")

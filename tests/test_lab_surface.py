@@ -177,3 +177,5 @@ class TestTheRemediator:
         assert view.audit() == [{"at": 0.0}, {"at": 0.5}, {"at": 7.0}, {"event": "undated"}]
         assert view.audit(0.5) == [{"at": 0.5}, {"at": 7.0}]
         assert view.audit(8.0) == []
+        assert RemediatorView(SimpleNamespace(audit=lambda: None), "remediator").audit() is None
+        assert RemediatorView(runtime, None).audit() is None

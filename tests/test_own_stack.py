@@ -27,6 +27,8 @@ def test_keys_are_a_subject(folder):
     assert not subject.attach
     assert subject.ready_path is None
     assert subject_of(folder, ready_path="/readyz").ready_path == "/readyz"
+    assert subject.audit_file == "/audit/audit.jsonl"
+    assert subject_of(folder, remediator="fixer", audit_file="/log").audit_file == "/log"
 
 
 def test_without_a_compose_file_the_lab_is_the_subject(folder):
@@ -43,6 +45,8 @@ def test_without_a_compose_file_the_lab_is_the_subject(folder):
             "llmchaos_replica_header must be the name of a response header.* got 'x replica'",
         ),
         ({"ready_path": "readyz"}, "llmchaos_ready_path must be a path such as /readyz, got 'readyz'"),
+        ({"audit_file": "log", "remediator": "fixer"}, "llmchaos_audit_file must be a path such as .* got 'log'$"),
+        ({"audit_file": "/log"}, "llmchaos_audit_file .* got '/log' and no llmchaos_remediator: add it"),
         ({"slo": ""}, "llmchaos_slo must be the path"),
         ({"slo": "no.yaml"}, r"llmchaos_slo: no file at .*no\.yaml"),
         ({"api": ""}, "llmchaos_api is missing, the service that .*: add it, such as llmchaos_api = web"),

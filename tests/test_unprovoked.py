@@ -15,11 +15,12 @@ from support.clock import Clock
 from support.judged_world import KILLED_S, Performed, judge
 
 from pytest_llmchaos import faults
-from pytest_llmchaos.errors import Refuted, UnprovokedReaction, verdict_of
+from pytest_llmchaos.errors import Inconclusive, Refuted, UnprovokedReaction, verdict_of
 from pytest_llmchaos.lab import gates, injector
 from pytest_llmchaos.lab import reasons as reasons_module
 from pytest_llmchaos.lab.injector import Injected
 from pytest_llmchaos.lab.reasons import FAULT_TAIL_S, Reasons
+from pytest_llmchaos.model import ServiceState
 from pytest_llmchaos.prometheus.queries import FiredAlert, Prometheus
 from pytest_llmchaos.trial import judge as judging
 from pytest_llmchaos.trial import unprovoked as unprovoking
@@ -41,6 +42,7 @@ def performed(world: World, tmp_path: Path) -> Performed:
     """The stack came up 30 s before the load, and the remediator has written nothing."""
     made = Performed(tmp_path, *world)
     made.lab.subject = replace(made.lab.subject, remediator="remediator")
+    made.runtime._states["remediator"] = ServiceState(service="remediator", running=True, identity="r")
     made.lab.reasons.unjudged_unix_s = made.t0_unix_s - 30
     return made
 
@@ -56,7 +58,7 @@ def acted(performed: Performed, at_s: float, *, incident: str = "i1", **more: An
     ]
 
 
-def judged(performed: Performed, audit: list[dict[str, object]], *, fault: bool = True) -> Trial:
+def judged(performed: Performed, audit: list[dict[str, object]] | None, *, fault: bool = True) -> Trial:
     performed.runtime.audit = lambda: audit  # type: ignore[method-assign]
     if fault:
         begin, end = performed.t0_unix_s + KILLED_S - 0.1, performed.t0_unix_s + KILLED_S + 4
@@ -107,6 +109,42 @@ def test_it_refutes_a_control_arm(performed: Performed, at_s: float) -> None:
 def test_a_page_outside_of_faults_refutes_a_control_arm_as_well(performed: Performed) -> None:
     with pytest.raises(UnprovokedReaction, match=r"outside of any fault alert ServiceDown fired for api 9\.3 s into"):
         judged(performed, [], fault=False)
+
+
+def test_a_control_arm_is_not_held_by_a_log_that_is_not_there(performed: Performed) -> None:
+    performed.lab.reasons.add(performed.t0_unix_s, performed.t0_unix_s + 99, alerts_alone=True)
+
+    with pytest.raises(Inconclusive, match=r"has no audit log at /audit/audit\.jsonl"):
+        judged(performed, None, fault=False)
+
+
+@pytest.mark.parametrize("changes", [{"running": False}, {"paused": True}], ids=["stopped", "paused"])
+def test_nor_by_a_remediator_that_could_not_act(performed: Performed, changes: dict[str, bool]) -> None:
+    performed.lab.reasons.add(performed.t0_unix_s, performed.t0_unix_s + 99, alerts_alone=True)
+    found = performed.runtime._states["remediator"]
+    performed.runtime._states["remediator"] = replace(found, **changes)
+
+    with pytest.raises(Inconclusive, match="after the trial, so its silence means nothing"):
+        judged(performed, [], fault=False)
+
+
+def test_a_page_refutes_a_control_arm_whatever_is_not_known(performed: Performed) -> None:
+    with pytest.raises(UnprovokedReaction, match="alert ServiceDown fired for api"):
+        judged(performed, None, fault=False)
+
+
+def test_a_control_arm_needs_no_log_of_a_remediator_that_was_stopped(performed: Performed) -> None:
+    performed.lab.reasons.add(performed.t0_unix_s, performed.t0_unix_s + 99, alerts_alone=True)
+    performed.plan = replace(performed.plan, experiment=replace(performed.plan.experiment, remediator=False))
+
+    assert judged(performed, None, fault=False).actions == ()
+
+
+def test_a_control_arm_needs_no_remediator(performed: Performed) -> None:
+    performed.lab.reasons.add(performed.t0_unix_s, performed.t0_unix_s + 99, alerts_alone=True)
+    performed.lab.subject = replace(performed.lab.subject, remediator=None)
+
+    assert judged(performed, None, fault=False).is_control
 
 
 def test_a_page_while_callers_warm_the_service_up_does_not(performed: Performed) -> None:

@@ -59,6 +59,7 @@ class RemediatorView:
         elif not on and self.running:
             self._runtime.stop_remediator()
 
-    def audit(self, since_unix_s: float = 0.0) -> list[Mapping[str, object]]:
-        """What it saw and did since then, oldest first."""
-        return [line for line in self._runtime.audit() if at_of(line) >= since_unix_s]
+    def audit(self, since_unix_s: float = 0.0) -> list[Mapping[str, object]] | None:
+        """What it saw and did since then, oldest first; None where no service is known to be it, or it has no log."""
+        lines = None if self._name is None else self._runtime.audit()
+        return None if lines is None else [line for line in lines if at_of(line) >= since_unix_s]

@@ -14,6 +14,8 @@ from pytest_llmchaos.subject.lab_signals import EXPECTED, RULES, Expected
 
 PACKAGE = Path(__file__).parent.parent
 BACKENDS = ("ollama", "llamacpp", "sim")
+# Where a remediator's audit log is in its container.
+AUDIT_FILE = "/audit/audit.jsonl"
 
 # Tokens per second that each backend holds on 2 cores with the rest of the stack beside it; a load above it measures the
 # machine, not the service. Real models: 60-100 tokens/s in all were measured on such a machine, of which a trial may ask 60 %.
@@ -79,7 +81,7 @@ class Subject:
     # What each fault is expected to show, and every rule of the remediator; empty where the subject does not say.
     expected: tuple[Expected, ...] = ()
     known_rules: tuple[str, ...] = ()
-    audit_file: str = "/audit/audit.jsonl"
+    audit_file: str = AUDIT_FILE
     scrape_jobs: tuple[str, ...] = ()
     extra_env: tuple[tuple[str, str], ...] = field(default=())
     own: bool = False  # a user's own stack, not the reference lab

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.subject.lab import Subject
+from pytest_llmchaos.subject.lab import AUDIT_FILE, Subject
 
 DEFAULT_TOKENS_PER_S = 1000.0
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
@@ -32,6 +32,7 @@ class OwnKeys:
     targets: tuple[str, ...] = ()
     pushgateway: str = ""
     remediator: str = ""
+    audit_file: str = ""
     model: str = ""
     jobs: tuple[str, ...] = ()
     replicas: tuple[str, ...] = ()
@@ -73,6 +74,7 @@ def own_subject(keys: OwnKeys, folder: Path, *, toml: bool = False) -> Subject |
         prometheus=keys.prometheus,
         pushgateway=keys.pushgateway or None,
         remediator=keys.remediator or None,
+        audit_file=keys.audit_file or AUDIT_FILE,
         model=keys.model or "default",
         check=None,
         slo_file=_file("llmchaos_slo", folder / keys.slo),
@@ -127,6 +129,12 @@ def _check_names(keys: OwnKeys) -> None:
     if keys.replica_header and not _HEADER.fullmatch(keys.replica_header):
         raise BadScenario(
             f"llmchaos_replica_header must be the name of a response header, such as x-replica, got {keys.replica_header!r}"
+        )
+    if keys.audit_file and not (keys.remediator and keys.audit_file.startswith("/")):
+        raise BadScenario(
+            f"llmchaos_audit_file must be a path such as {AUDIT_FILE}, in the container of the service that "
+            f"llmchaos_remediator names, got {keys.audit_file!r}"
+            + ("" if keys.remediator else " and no llmchaos_remediator: add it")
         )
     if keys.ready_path and not keys.ready_path.startswith("/"):
         raise BadScenario(f"llmchaos_ready_path must be a path such as /readyz, got {keys.ready_path!r}")

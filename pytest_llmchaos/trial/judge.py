@@ -90,7 +90,9 @@ def judge(
     runtime_events = lab.runtime.events(record.anchor_unix_s, time.time())
     require_truths(lab, record, samples, injected, counted_unix_s)
     slos, slo_errors = _slos(lab, plan, record, known, counted_unix_s, load_s=whole.to_s - fault_s)
-    audit = _audit(lab, record) if lab.subject.remediator else []
+    log = _audit(lab, record) if lab.subject.remediator else None
+    audit = log or []
+    unheard = _unheard(lab, plan, injected, has_log=log is not None)
     require_whole_records(record, lab.runtime.event_gaps(record.anchor_unix_s, record.unix_s(ended_s)), audit)
     states = lab.runtime.states()
     require_heard(record, lab.runtime.events(record.anchor_unix_s, time.time()), states, time.time())
@@ -111,6 +113,8 @@ def judge(
         record.finding(finding)
     if plan.is_control:
         outside.require_none()
+        if unheard is not None and lab.subject.remediator is not None:
+            raise unheard  # that it did nothing is all that such an arm says of it
     rules = _rules(lab)
     for rule in rules or ():
         if rule.error:
@@ -130,8 +134,8 @@ def judge(
         repaired_by=repaired_by(injected, runtime_events, audit),
         victims=injected.victims,
         fired=names or (None if rules is None else silence.of_alerts(rules, record.unix_s(fault_s))) or (),
-        acted=actions_of(record, audit) or _unheard(lab, plan, injected) or (),
-        noticed=_noticed(incidents_of(record, fault_s, audit), _unheard(lab, plan, injected)),
+        acted=actions_of(record, audit) or unheard or (),
+        noticed=_noticed(incidents_of(record, fault_s, audit), unheard),
         restarts=restarts(injected, runtime_events),
         findings=tuple(record.findings),
         events=tuple(record.events),
@@ -157,22 +161,26 @@ def _rules(lab: Lab) -> tuple[Rule, ...] | None:
         return None
 
 
-def _audit(lab: Lab, record: Record) -> Audit:
-    """What the remediator wrote; while it runs and has an incident open, for a while the end of that is waited for."""
+def _audit(lab: Lab, record: Record) -> Audit | None:
+    """What the remediator wrote; None where it has no log.
+
+    While it runs and has an incident open, for a while the end of that is waited for.
+    """
     deadline = time.monotonic() + INCIDENT_DEADLINE_S
     while True:
         audit = lab.remediator.audit(record.anchor_unix_s)
-        is_open = not all(one.ended for one in incidents_of(record, 0.0, audit))
+        is_open = not all(one.ended for one in incidents_of(record, 0.0, audit or ()))
         if not is_open or time.monotonic() >= deadline or not lab.remediator.running:
             return audit
         time.sleep(INCIDENT_LOOK_EVERY_S)
 
 
-def _unheard(lab: Lab, plan: TrialPlan, injected: Injected) -> Inconclusive | None:
+def _unheard(lab: Lab, plan: TrialPlan, injected: Injected, *, has_log: bool) -> Inconclusive | None:
     """Why it means nothing that the remediator did not act; None where it could have, or was not to."""
     name = lab.subject.remediator
-    is_on = name is not None and plan.experiment.remediator and name not in injected.victims
-    return silence.of_remediator(name, lab.runtime.state(name) if name and is_on else None)
+    is_on = name is not None and plan.experiment.remediator
+    state = lab.runtime.state(name) if name and is_on and name not in injected.victims else None
+    return silence.of_remediator(name, state, no_log_at=lab.subject.audit_file if is_on and not has_log else None)
 
 
 def _noticed(incidents: tuple[Incident, ...], unheard: Inconclusive | None) -> tuple[Incident, ...] | Inconclusive:

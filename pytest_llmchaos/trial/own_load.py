@@ -40,7 +40,7 @@ def judge_own_load(lab: Lab, record: Record, load: RunningLoad, injected: Inject
     require_evidence(lab, record, whole, counted_unix_s, injected)
     require_truths(lab, record, samples, injected, counted_unix_s)
     begun, now = record.anchor_unix_s, time.time()
-    audit = lab.remediator.audit(begun) if lab.subject.remediator else []
+    audit = lab.remediator.audit(begun) or []
     fired = lab.prometheus.firing_spells(begun, now)
     require_whole_records(record, lab.runtime.event_gaps(begun, now), audit)
     events = lab.runtime.events(begun, now)

@@ -30,14 +30,21 @@ def of_alerts(rules: Sequence[Rule], since_unix_s: float) -> Inconclusive | None
     return None
 
 
-def of_remediator(name: str | None, state: ServiceState | None) -> Inconclusive | None:
+def of_remediator(name: str | None, state: ServiceState | None, *, no_log_at: str | None = None) -> Inconclusive | None:
     """Why it means nothing that the remediator did not act; None where it could have.
 
-    `state` is its state after the trial; None in a trial that has no use for it: it was stopped, or was the victim.
+    Args:
+      state: its state after the trial; None in a trial that has no use for it: it was stopped, or was the victim.
+      no_log_at: where its audit log should be and is not; None where it is, or where the remediator was stopped.
     """
     if name is None:
         return NoData(
             "no service is known to be the remediator, so what acted is not recorded: set llmchaos_remediator, or drop the claim"
+        )
+    if no_log_at is not None:
+        return Inconclusive(
+            f"{name} has no audit log at {no_log_at}, so its silence means nothing: set llmchaos_audit_file to the path in its "
+            "container, and let it create the file when it starts"
         )
     if state is None:
         return None

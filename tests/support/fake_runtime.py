@@ -51,6 +51,7 @@ class FakeRuntime(UndoRegistry):
         self._engine_faults: dict[tuple[str, str], EngineFaultState] = {}
         self._boot_faults: set[str] = set()
         self._floods: dict[str, float] = {}
+        self.audit_lines: Sequence[Mapping[str, Any]] | None = ()
 
     def now(self) -> float:
         return float(next(self._clock))
@@ -238,8 +239,8 @@ class FakeRuntime(UndoRegistry):
     def clock_offset_s(self) -> float | None:
         return None
 
-    def audit(self) -> Sequence[Mapping[str, Any]]:
-        return []
+    def audit(self) -> Sequence[Mapping[str, Any]] | None:
+        return self.audit_lines
 
     def start_remediator(self) -> None:
         return None

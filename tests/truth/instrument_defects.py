@@ -2061,7 +2061,7 @@ SILENCE: tuple[InstrumentDefect, ...] = (
         patches=(
             Patch(
                 file="pytest_llmchaos/trial/judge.py",
-                old="acted=actions_of(record, audit) or _unheard(lab, plan, injected) or (),",
+                old="acted=actions_of(record, audit) or unheard or (),",
                 new="acted=actions_of(record, audit),",
             ),
         ),
@@ -2078,6 +2078,30 @@ SILENCE: tuple[InstrumentDefect, ...] = (
             ),
         ),
         tests=("test_judge.py::TestSilence::test_of_a_remediator_that_could_not_write_an_end_says_nothing_of_the_end",),
+    ),
+    InstrumentDefect(
+        name="silence-of-a-missing-log",
+        what="no action was taken, where the remediator's audit log is not there",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/judge.py",
+                old="has_log=log is not None)",
+                new="has_log=True)",
+            ),
+        ),
+        tests=("test_judge.py::TestSilence::test_of_a_remediator_whose_log_is_not_there_is_none",),
+    ),
+    InstrumentDefect(
+        name="control-arm-held-by-silence",
+        what="an arm without a fault is held where the remediator was paused",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/judge.py",
+                old="            raise unheard  # that it did nothing is all that such an arm says of it\n",
+                new="            pass\n",
+            ),
+        ),
+        tests=("test_unprovoked.py::test_nor_by_a_remediator_that_could_not_act[paused]",),
     ),
     InstrumentDefect(
         name="neighbours-alert-detects",

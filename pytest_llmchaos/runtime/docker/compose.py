@@ -252,15 +252,15 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         told = unix(str(self._sdk.info()["SystemTime"]))
         return told - (before + time.time()) / 2
 
-    def audit(self) -> Sequence[Mapping[str, object]]:
-        """The remediator's audit log, also when its container has stopped."""
+    def audit(self) -> Sequence[Mapping[str, object]] | None:
+        """The remediator's audit log, also when its container has stopped; None where it has none."""
         container = self._container(self.subject.remediator) if self.subject.remediator else None
         if container is None:
-            return []
+            return None
         try:
             chunks, _ = container.get_archive(self.subject.audit_file)
         except sdk.errors.NotFound:
-            return []
+            return None
         with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as tar:
             member = tar.extractfile(tar.getmembers()[0])
             return with_torn(parse(member.read() if member else b""))

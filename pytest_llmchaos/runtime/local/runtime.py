@@ -198,10 +198,11 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility
     def clock_offset_s(self) -> float | None:
         return None
 
-    def audit(self) -> Sequence[Mapping[str, object]]:
-        """The remediator's audit log, also when it has stopped."""
+    def audit(self) -> Sequence[Mapping[str, object]] | None:
+        """The remediator's audit log, also when it has stopped; None where it has none."""
         program = self._programs.get(self.subject.remediator or "")
-        return with_torn(read_log(Path(program.environment["LAB_AUDIT_FILE"]))) if program else []
+        path = Path(program.environment["LAB_AUDIT_FILE"]) if program else None
+        return with_torn(read_log(path)) if path is not None and path.exists() else None
 
     def start_remediator(self) -> None:
         if self.subject.remediator:
