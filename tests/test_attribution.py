@@ -124,6 +124,19 @@ def test_an_action_ends_with_its_own_incident_alone(other):
     assert repaired_by(injected(), [event(100.0, "die"), event(103.5, "start")], audit) == "unknown"
 
 
+@pytest.mark.parametrize("at", [100.5, 100.6, 100.7])
+def test_a_start_within_an_action_that_failed_is_of_no_one_that_is_known(at):
+    first, last = acted(100.5, 100.7)
+    (again,) = acted(100.6)
+    failed = {**last, "event": "failed"}
+    events = [event(100.0, "die"), event(at, "start")]
+
+    assert repaired_by(injected(), events, read(first, failed)) == "unknown"
+    assert repaired_by(injected(), events, read(first, failed, {**last, "event": "done"})) == "unknown"
+    assert repaired_by(injected(reverted=100.4), events, read(first, failed)) == "instrument"
+    assert repaired_by(injected(), events, read({**first, "incident": "i0"}, again)) == "remediator"
+
+
 def test_an_action_that_failed_is_over_and_another_of_its_incident_has_its_own_end():
     first, last = acted(100.5, 100.7)
     (again,) = acted(101.8)

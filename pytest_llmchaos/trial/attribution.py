@@ -271,17 +271,23 @@ def _lasting_start(
 
 
 def _has_acted(audit: Audit, service: str, at_unix_s: float) -> bool:
-    """Whether the remediator wrote down that it was acting on the service when the runtime saw the service start."""
+    """Whether an action of the remediator on the service was under way when the runtime saw the service start.
+
+    An action that it wrote down as failed is no repair. What it asked for may have taken effect all the same: a restart
+    that timed out, say, or a kill after which the container's own restart policy started it. So who did is not known.
+    An action without an end lasts ACTION_LIMIT_S: its writer died in the middle of it.
+    """
     for number, line in enumerate(audit):
         if line.get("event") != "intent" or line.get("service") != service:
             continue
         begin_s = at_of(line)
         ends = (
-            at_of(later)
+            (at_of(later), later.get("event"))
             for later in audit[number:]
             if later.get("incident") == line.get("incident") and later.get("event") in {"done", "failed"}
         )
-        if begin_s - CLOCK_SLACK_S <= at_unix_s <= next(ends, begin_s + ACTION_LIMIT_S) + CLOCK_SLACK_S:
+        end_s, how = next(ends, (begin_s + ACTION_LIMIT_S, "done"))
+        if how == "done" and begin_s - CLOCK_SLACK_S <= at_unix_s <= end_s + CLOCK_SLACK_S:
             return True
     return False
 

@@ -692,11 +692,23 @@ CAUSES: tuple[InstrumentDefect, ...] = (
         patches=(
             Patch(
                 file="pytest_llmchaos/trial/attribution.py",
-                old="        if begin_s - CLOCK_SLACK_S <= at_unix_s <= next(ends, begin_s + ACTION_LIMIT_S) + CLOCK_SLACK_S:\n",
-                new="        if begin_s - CLOCK_SLACK_S <= at_unix_s:\n",
+                old='        if how == "done" and begin_s - CLOCK_SLACK_S <= at_unix_s <= end_s + CLOCK_SLACK_S:\n',
+                new='        if how == "done" and begin_s - CLOCK_SLACK_S <= at_unix_s:\n',
             ),
         ),
         tests=("test_attribution.py::test_each_action_speaks_for_its_own_time_alone",),
+    ),
+    InstrumentDefect(
+        name="failed-action-credited",
+        what="a start is credited to an action of the remediator that failed",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/attribution.py",
+                old='        if how == "done" and begin_s',
+                new="        if begin_s",
+            ),
+        ),
+        tests=("test_attribution.py::test_a_start_within_an_action_that_failed_is_of_no_one_that_is_known[100.6]",),
     ),
     InstrumentDefect(
         name="gap-read-as-nothing",
