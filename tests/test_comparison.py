@@ -118,9 +118,10 @@ class TestServiceLevel:
             with pytest.raises(TruthsDisagree, match=r"Prometheus' SLO 1\.0000, .* 0\.9625: Prometheus' SLO is odd"):
                 judged(performed)
 
-    def test_of_the_services_own_counters_is_compared_as_well(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("about", [{"name": "availability"}, {"name": "whole-answers", "callers": "availability"}])
+    def test_of_the_services_own_counters_is_compared_as_well(self, tmp_path: Path, about: Any) -> None:
         own = Slo(
-            name="availability",
+            **about,
             objective=0.99,
             window_days=30,
             description="",
@@ -134,6 +135,9 @@ class TestServiceLevel:
             performed.runtime._events = []
             performed.injected.acts = []
             with pytest.raises(TruthsDisagree, match=said):
+                judged(performed)
+            performed.lab._slos = (replace(own, callers="none"),)
+            with pytest.raises(TruthsDisagree, match="the service counted 308"):  # all that is left to compare
                 judged(performed)
 
 

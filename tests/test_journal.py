@@ -494,6 +494,7 @@ def test_secrets_are_hidden_at_any_depth_of_a_line(tmp_path):
 
 # Texts that name something which another line or a reader finds again, or that the instrument itself makes.
 OWN_TEXTS = {
+    "second_truth",
     *("args", "backend", "control", "daemon", "detected_by", "directory", "fault", "faults", "hypothesis", "id"),
     *(
         "injections",

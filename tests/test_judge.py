@@ -163,6 +163,8 @@ class TestServiceLevels:
         assert found["availability"].callers_say == pytest.approx(0.925)
         early, _ = self.of(performed, [one for one in performed.seen if one.due_s < KILLED_S])
         assert early["availability"].callers_say is None
+        performed.lab._slos = (replace(availability, name="a-first", callers="availability"),)
+        assert self.of(performed, performed.seen)[0]["a-first"].callers_say == pytest.approx(0.925)
 
     def test_count_the_requests_that_were_open_at_the_end(self, performed):
         performed.seen[-3:] = [replace(one, outcome="cancelled") for one in performed.seen[-3:]]

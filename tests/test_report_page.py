@@ -179,6 +179,17 @@ def test_reason_evidence_and_repeat_line_stand_on_the_page(tmp_path: Path) -> No
         assert re.sub(r"\W+", " ", words) in re.sub(r"\W+", " ", page.text)
 
 
+def test_a_service_level_that_callers_cannot_judge_is_by_prometheus_alone(tmp_path: Path) -> None:
+    folder = reportdata.run_dir(tmp_path, [Made()])
+    journal = folder / "journal.jsonl"
+    assert "by Prometheus alone" not in read(report.build(folder)).text
+
+    lines = journal.read_text().replace('"name": "ttft-p95",', '"name": "ttft-p95", "second_truth": "none",')
+    journal.write_text(lines)
+
+    assert read(report.build(folder)).text.count("by Prometheus alone") == 1
+
+
 def test_times_give_n_and_spread_and_leave_out_what_proves_nothing(tmp_path: Path) -> None:
     times = [Made(repeat=i, recover_s=value) for i, value in enumerate((4.0, 5.0, 9.0))]
     page = built(tmp_path, *times, Made(repeat=3, recover_s=99.0, verdict="invalid", reason="late"))

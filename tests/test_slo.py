@@ -120,6 +120,40 @@ class TestFile:
             edges_s = TTFT_BUCKETS_S if "time_to_first_token" in slo.good else DURATION_BUCKETS_S
             assert slo.threshold_s is None or slo.threshold_s in edges_s, slo.name
 
+    @pytest.mark.parametrize("callers", ["ttft", "e2e", "none"])
+    def test_says_which_of_the_callers_truths_is_its_second_one(self, callers: str) -> None:
+        (slo,) = load_slos(ONE.replace("llmchaos/unit: answers", f"llmchaos/callers: {callers}"), "slo.yaml")
+
+        assert slo.callers == callers
+        assert [one.callers for one in load_slos(ONE, "slo.yaml")] == [None]
+
+    @pytest.mark.parametrize(
+        ("callers", "threshold", "said"),
+        [
+            (
+                "itl",
+                '"2.5"',
+                r"slo.yaml:7:\d+: .*must be 'availability' or 'ttft' or 'e2e' or 'none', got 'itl'",
+            ),
+            ("ttft", "", "availability: callers 'ttft' needs a bound: add llmchaos/threshold-seconds"),
+            ("e2e", "", "availability: callers 'e2e' needs a bound: add llmchaos/threshold-seconds"),
+            ("availability", '"2.5"', "availability: callers 'availability' knows no bound: write ttft or e2e"),
+        ],
+    )
+    def test_names_no_truth_that_callers_lack(self, callers: str, threshold: str, said: str) -> None:
+        text = ONE.replace("llmchaos/unit: answers", f"llmchaos/callers: {callers}")
+        text = text if threshold else text.replace('    llmchaos/threshold-seconds: "2.5"\n', "")
+
+        with pytest.raises(InvalidSlo, match=said):
+            load_slos(text, "slo.yaml")
+
+    def test_may_be_about_availability(self) -> None:
+        text = ONE.replace("llmchaos/unit: answers", "llmchaos/callers: availability")
+
+        (slo,) = load_slos(text.replace('    llmchaos/threshold-seconds: "2.5"\n', ""), "slo.yaml")
+
+        assert slo.callers == "availability"
+
     def test_needs_no_annotations(self) -> None:
         plain = re.sub(r"  displayName.*?spec:", "spec:", ONE, count=1, flags=re.DOTALL)
 

@@ -521,6 +521,7 @@ def test_a_judged_trial_is_one_value_without_the_phase_that_is_all_of_them(trial
     assert result.phases[1].outcomes == {"ok": 1, "truncated": 2, "refused": 1}
     assert (result.slos[0].value, result.slos[0].met, result.slos[0].bad_s) == (0.98, False, 0.6)
     assert result.slos[0].callers_say is None
+    assert result.slos[0].second_truth == "availability"
 
 
 def test_a_judged_trial_keeps_its_numbers_to_what_is_worth_reading(trial, record):

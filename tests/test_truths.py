@@ -246,6 +246,28 @@ def test_what_callers_can_judge(name: str, metric: str, threshold_s: float | Non
     assert measure_of(slo) == measure
 
 
+@pytest.mark.parametrize(
+    ("callers", "threshold_s", "measure"),
+    [("availability", None, "availability"), ("ttft", 2.0, "ttft"), ("e2e", 2.0, "e2e"), ("none", None, None)],
+)
+@pytest.mark.parametrize("name", ["availability", "whole-answers"])
+def test_an_slo_may_say_which_of_the_callers_truths_is_its_own(
+    name: str, callers: Any, threshold_s: float | None, measure: Any
+) -> None:
+    slo = Slo(
+        name=name,
+        objective=0.9,
+        window_days=30,
+        description="",
+        good="whole_total",
+        total="all_total",
+        threshold_s=threshold_s,
+        callers=callers,
+    )
+
+    assert measure_of(slo) == measure
+
+
 class TestBlindness:
     """When a service could count nothing, by the runtime's events; else by the fault that hit it."""
 

@@ -102,7 +102,9 @@ class ReadySpan(msgspec.Struct, frozen=True, kw_only=True):
 class SloVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """One service level over a trial, by Prometheus."""
 
-    added: ClassVar[frozenset[str]] = frozenset({"burn_rate", "raw", "window_s", "estimated", "met", "bad_s"})
+    added: ClassVar[frozenset[str]] = frozenset(
+        {"burn_rate", "raw", "window_s", "estimated", "met", "bad_s", "second_truth"}
+    )
 
     name: str
     """Name of the service level."""
@@ -123,6 +125,9 @@ class SloVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """How many times faster than allowed the budget was spent; 1 spends it exactly in the SLO's window."""
     callers_say: float | None = None
     """The same share from the callers' own samples."""
+    second_truth: str | None = None
+    """What of the callers' samples it is compared with over the whole trial: availability, ttft or e2e; none where Prometheus
+    alone says it. Null in runs of an early version."""
     raw: dict[str, float | None] = {}
     """The values that Prometheus returned."""
     window_s: float | None = None

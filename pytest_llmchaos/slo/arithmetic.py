@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.model import Measure
 from pytest_llmchaos.slo.selectors import expected_of
 
 DAY_S = 86_400.0
@@ -40,6 +42,8 @@ class Slo:
     unit: str = "requests"
     threshold_s: float | None = None
     alerts: bool = True
+    # What of the callers' requests is compared with it; None leaves that to its name and metric.
+    callers: Measure | Literal["none"] | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -53,6 +57,14 @@ class Slo:
             )
         if not 0 < self.window_days < math.inf:
             raise InvalidSlo(f"{self.name}: window_days must be above 0, got {self.window_days}: write 30")
+        if self.callers in ("ttft", "e2e") and self.threshold_s is None:
+            raise InvalidSlo(
+                f"{self.name}: callers {self.callers!r} needs a bound: add llmchaos/threshold-seconds, an edge of its histogram"
+            )
+        if self.callers == "availability" and self.threshold_s is not None:
+            raise InvalidSlo(
+                f"{self.name}: callers 'availability' knows no bound: write ttft or e2e, or drop the bound"
+            )
         for what, selector in (("good", self.good), ("total", self.total)):
             expected = expected_of(selector)
             if expected is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pytest_llmchaos.slo.arithmetic import LEAST_BUDGET, InvalidSlo, Slo
 from pytest_llmchaos.slo.selectors import expected_of
@@ -12,6 +12,8 @@ from pytest_llmchaos.slo.yaml_nodes import Place, documents
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from pytest_llmchaos.model import Measure
 
 _DAYS = {"d": 1.0, "w": 7.0, "h": 1 / 24}
 _DURATION = re.compile(r"([0-9]{1,5})([dwh])")
@@ -23,6 +25,13 @@ _UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
 _UNIT = "llmchaos/unit"
 _THRESHOLD_S = "llmchaos/threshold-seconds"
 _ALERTS = "llmchaos/alerts"
+_CALLERS = "llmchaos/callers"
+_TRUTHS: dict[str, Measure | Literal["none"]] = {
+    "availability": "availability",
+    "ttft": "ttft",
+    "e2e": "e2e",
+    "none": "none",
+}
 
 
 def slos_of(path: Path, name: str = "") -> tuple[Slo, ...]:
@@ -61,10 +70,11 @@ def _slo(metadata: Place, spec: Place) -> Slo:
     display_name = metadata.optional("displayName")
     annotations = metadata.optional("annotations")
     if annotations is not None:
-        annotations.only(_UNIT, _THRESHOLD_S, _ALERTS)
+        annotations.only(_UNIT, _THRESHOLD_S, _ALERTS, _CALLERS)
     unit = annotations.optional(_UNIT) if annotations else None
     threshold_s = annotations.optional(_THRESHOLD_S) if annotations else None
     alerts = annotations.optional(_ALERTS) if annotations else None
+    callers = annotations.optional(_CALLERS) if annotations else None
     indicator = spec.child("indicator")
     indicator.only("metadata", "spec")
     indicator.child("spec").only("ratioMetric")
@@ -83,6 +93,7 @@ def _slo(metadata: Place, spec: Place) -> Slo:
             total=_selector(ratio.child("total")),
             unit=_line(unit) if unit else "requests",
             threshold_s=_seconds(threshold_s) if threshold_s else None,
+            callers=_TRUTHS[callers.exactly(*_TRUTHS)] if callers else None,
             alerts=alerts is None or alerts.exactly("true", "false") == "true",
         )
     except InvalidSlo as error:

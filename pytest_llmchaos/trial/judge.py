@@ -38,6 +38,7 @@ from pytest_llmchaos.trial.participation import victims_seen
 from pytest_llmchaos.trial.recovery import Known, Recovery, recovery, settling
 from pytest_llmchaos.trial.replicas import judge_replicas, served_again_s
 from pytest_llmchaos.trial.trial import FAULT_WINDOWS, Trial
+from pytest_llmchaos.trial.truths import measure_of
 from pytest_llmchaos.trial.unprovoked import unprovoked
 
 if TYPE_CHECKING:
@@ -309,7 +310,7 @@ def _slos(
             own_rps = slo_verdict.events_rps(lab.prometheus, slo, *steady_unix_s)
             result = slo_verdict.judge_slo(lab.prometheus, slo, from_unix_s, counted_unix_s, rate_rps=own_rps)
             result = replace(result, load_s=load_s, longest_s=_longest_s(plan), unknown=callers.unknown)
-            if slo.name == "availability" and callers.offered:
+            if measure_of(slo) == "availability" and callers.offered:
                 result = replace(result, callers_say=float(callers.availability))
         except Inconclusive as error:
             errors[slo.name] = error

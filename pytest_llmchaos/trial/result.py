@@ -18,6 +18,7 @@ from pytest_llmchaos.evidence.trial_result import (
     TrialResult,
 )
 from pytest_llmchaos.trial.trial import FAULT_WINDOWS
+from pytest_llmchaos.trial.truths import measure_of
 
 if TYPE_CHECKING:
     from pytest_llmchaos.evidence.trial_record import Record
@@ -137,6 +138,7 @@ def _slo(result: SloResult) -> SloVerdict:
         budget_spent=_budget_spent(result),
         burn_rate=round(float(result.burn_rate), 4),
         callers_say=None if result.callers_say is None else round(result.callers_say, 6),
+        second_truth=measure_of(result.slo) or "none",
         raw=dict(result.raw),
         window_s=round(result.window_s, 3),
     )

@@ -37,8 +37,11 @@ Spell = tuple[float, float]
 def measure_of(slo: Slo) -> Measure | None:
     """What of a request the SLO judges, where callers can judge the same; None where they cannot.
 
-    That is the SLO named `availability`, and those with a threshold over a time to first token or to the whole answer.
+    That is what its `callers` says. Without it: the SLO named `availability`, and those with a threshold over a time to
+    first token or to the whole answer.
     """
+    if slo.callers is not None:
+        return None if slo.callers == "none" else slo.callers
     if slo.name == "availability":
         return "availability"
     metric = slo.good.partition("{")[0]
