@@ -12,8 +12,11 @@ from pytest_llmchaos.cleanup import sweep
 from pytest_llmchaos.errors import BadScenario, LlmchaosError, NotReady
 from pytest_llmchaos.evidence import ledger
 from pytest_llmchaos.host import state_dirs
+from pytest_llmchaos.prometheus import binary
 from pytest_llmchaos.runtime.docker import docker_cli
-from pytest_llmchaos.subject.lab import setup_command
+from pytest_llmchaos.runtime.local import prerequisites
+from pytest_llmchaos.runtime.local.programs import WEIGHTS_LOCK
+from pytest_llmchaos.subject.lab import setup_command, stack_dir
 
 LEDGER = Path("reports/ledger.jsonl")
 
@@ -35,8 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     heal.add_argument("--dry-run", action="store_true", help="print what would be removed, and remove nothing")
     commands.add_parser(
         "doctor",
-        help="check Docker, Compose, images and what dead runs left, and print what to do",
-        description="Check Docker, Compose, images and what dead runs left: a line for each check, with what to do. "
+        help="check Docker, Compose, images, the local runtime and what dead runs left, and print what to do",
+        description="Check Docker, Compose, images, what the local runtime needs and what dead runs left: a line for each, "
+        "with what to do. "
         "Exit status 1: a check failed.",
     )
     report = commands.add_parser(
@@ -124,6 +128,8 @@ def doctor() -> int:
         built = sorted({name for name in images if name.startswith("llmchaos/")})
         there = ", ".join(built) or f"none; `{setup_command()}` builds them"
         _say(f"{'ok   ' if built else 'note '} images built here: {there}")
+    for line in _of_local():
+        _say(line)
     docker = sweep.in_docker()
     left, alone = sweep.orphans(docker), sweep.unverifiable_runs(docker)
     bad += bool(left)
@@ -133,11 +139,26 @@ def doctor() -> int:
         _say(f"note  perhaps left over: {', '.join(alone)}; `llmchaos heal` says how to remove them by hand")
     if docker.unseen:
         bad += docker_cli.is_wanted()
-        _say(f"note  whether something is left over in Docker is not known: {docker.unseen}")
+        _say(
+            f"note  whether something is left over in Docker is not known: {docker.unseen}; once it answers, run this again"
+        )
     elif not left and not alone:
         _say("ok    nothing is left over")
     _say(f"ok    locks and ports are kept in {state_dirs.state_dir()}")
     return 1 if bad else 0
+
+
+def _of_local() -> list[str]:
+    """Whether the local runtime can run here, and with which backends. It is never a failed check: Docker does without."""
+    lock = stack_dir() / WEIGHTS_LOCK
+    lacks = {backend: prerequisites.lacking(backend, lock) for backend in ("sim", "llamacpp", "ollama")}
+    if lacks["sim"]:
+        said = "; ".join(lacks["sim"])
+        return [f"note  {said}" if said.startswith("the local runtime") else f"note  the local runtime lacks {said}"]
+    programs = ", ".join(f"{one} is {binary.find(one)}" for one in ("prometheus", "prometheus-pushgateway"))
+    able = ", ".join(backend for backend, problems in lacks.items() if not problems)
+    rest = [f"note  local runtime with {one}: {'; '.join(problems)}" for one, problems in lacks.items() if problems]
+    return [f"ok    local runtime with {able}; {programs}", *rest]
 
 
 def rebuild(directory: Path) -> int:

@@ -25,7 +25,7 @@ from pytest_llmchaos.evidence.run_manifest import RunManifest
 from pytest_llmchaos.host import identity, state_dirs
 from pytest_llmchaos.model import ServiceState
 from pytest_llmchaos.runtime.docker import attached, docker_cli, notes, removal, restrictions
-from pytest_llmchaos.runtime.local import cleanup
+from pytest_llmchaos.runtime.local import cleanup, prerequisites
 from pytest_llmchaos.session import run
 from pytest_llmchaos.session.progress import Progress
 from pytest_llmchaos.session.run import Run
@@ -62,6 +62,7 @@ def daemon(monkeypatch):
             ]
 
         monkeypatch.setattr(docker_cli, "list_rows", listed)
+        monkeypatch.setattr(docker_cli, "list_images", lambda *_: [])
         return removed
 
     return has
@@ -105,7 +106,48 @@ def test_only_stacks_of_dead_runs_are_removed_and_doubtful_ones_are_named_with_t
     alone = [line for line in said.splitlines() if line.startswith("left alone ")]
     assert [line.split()[2] for line in alone] == ["llmchaos-elsewhere:", "llmchaos-odd:"]
     assert f"docker rm -fv $(docker ps -aq --filter label=llmchaos.owner={ELSEWHERE})" in alone[0]
-    assert alone[1].count(shlex.quote(f"label=llmchaos.owner={STACKS['llmchaos-odd']}")) == 3
+    assert alone[1].count(shlex.quote(f"label=llmchaos.owner={STACKS['llmchaos-odd']}")) == 4
+    assert "docker image rm $(docker image ls -q --filter " in alone[1]
+
+
+IMAGE_LABELS = {"com.docker.compose.project": "llmchaos-gone", "llmchaos.owner": GONE}
+
+
+def images_that(monkeypatch, folder, name, inspect=""):
+    """A Docker of which only an image of this name is left."""
+    about = json.dumps({"Labels": IMAGE_LABELS, "Tags": [name]})
+    inspect = inspect or f"echo '{about}'"
+    docker_that(
+        monkeypatch,
+        folder,
+        f'case "$1 $2" in "image ls") echo sha256:1;; "image inspect") {inspect};; esac',
+    )
+
+
+def test_a_dead_run_of_which_only_an_image_is_left_is_found(monkeypatch, tmp_path):
+    images_that(monkeypatch, tmp_path, "llmchaos-gone-web:latest")
+
+    found = sweep.in_docker()
+
+    assert (found.dead, found.unseen) == ({"llmchaos-gone": GONE}, "")
+
+
+def test_an_image_to_which_its_owner_gave_another_name_is_nothing_left_over(monkeypatch, tmp_path):
+    images_that(monkeypatch, tmp_path, "my/web:1")
+
+    assert sweep.in_docker().dead == {}
+
+
+def test_an_image_that_is_removed_while_it_is_looked_at_is_gone(monkeypatch, tmp_path):
+    images_that(monkeypatch, tmp_path, "llmchaos-gone-web:latest", "echo 'Error: No such image: 1' >&2; exit 1")
+
+    assert sweep.in_docker() == sweep.InDocker()
+
+
+def test_images_that_cannot_be_looked_at_are_not_known(monkeypatch, tmp_path):
+    images_that(monkeypatch, tmp_path, "llmchaos-gone-web:latest", "echo 'daemon is gone' >&2; exit 1")
+
+    assert "daemon is gone" in sweep.in_docker().unseen
 
 
 def test_another_boot_is_no_death_where_the_daemon_is_on_another_machine(daemon, capsys, monkeypatch):
@@ -181,8 +223,81 @@ def test_the_doctor_calls_clean_only_what_was_looked_at(daemon, capsys, monkeypa
 
     monkeypatch.setattr(sweep, "in_docker", lambda: sweep.InDocker(unseen="it sleeps"))
     said = doctors(capsys)
-    assert "note  whether something is left over in Docker is not known: it sleeps" in said
+    unknown = "note  whether something is left over in Docker is not known: it sleeps; once it answers, run this again"
+    assert unknown in said
     assert not [line for line in said if "nothing is left over" in line]
+
+
+@pytest.fixture
+def machine(daemon, monkeypatch, tmp_path):
+    """A machine with all that the local runtime needs for every backend; a test takes something away."""
+    monkeypatch.setattr(docker_cli, "require_engine", lambda: None)
+    monkeypatch.setattr(docker_cli, "run", lambda *_, **__: "1")
+    daemon()
+    for program in ("prometheus", "prometheus-pushgateway", "ollama"):
+        (tmp_path / program).write_text("#!/bin/sh\n")
+        (tmp_path / program).chmod(0o755)
+    (tmp_path / "model.gguf").touch()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("LLMCHAOS_WEIGHTS", str(tmp_path / "model.gguf"))
+    monkeypatch.setattr(prerequisites.importlib.util, "find_spec", lambda _: "there")
+    return tmp_path
+
+
+def of_local(capsys):
+    return [line for line in doctors(capsys) if "local runtime" in line]
+
+
+def test_the_doctor_says_that_the_local_runtime_can_run_here(machine, capsys):
+    (line,) = of_local(capsys)
+
+    assert line == (
+        f"ok    local runtime with sim, llamacpp, ollama; prometheus is {machine}/prometheus, "
+        f"prometheus-pushgateway is {machine}/prometheus-pushgateway"
+    )
+
+
+def test_the_doctor_names_each_program_that_the_local_runtime_lacks_and_how_to_get_it(machine, capsys):
+    (machine / "prometheus").unlink()
+    (machine / "prometheus-pushgateway").unlink()
+
+    status = cli.main(["doctor"])
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "local runtime" in line)
+
+    assert status == 0  # a machine with Docker needs none of it
+    assert line.startswith("note  the local runtime lacks prometheus: a run fetches it where apt-get can, else ")
+    assert "Debian or Ubuntu: `apt-get install prometheus`" in line
+    assert "; prometheus-pushgateway: a run fetches it" in line
+    assert not (machine / "cache").exists()  # nothing was fetched
+
+
+def test_the_doctor_names_the_packages_that_the_local_runtime_lacks(machine, capsys, monkeypatch):
+    monkeypatch.setattr(
+        prerequisites.importlib.util, "find_spec", lambda name: None if name == "supervisor" else "there"
+    )
+
+    (line,) = of_local(capsys)
+
+    assert line.startswith("note  the local runtime needs supervisor in ")
+    assert line.endswith('pip install "pytest-llmchaos[local]"')
+
+
+def test_the_doctor_names_what_a_backend_of_the_local_runtime_lacks(machine, capsys, monkeypatch):
+    monkeypatch.setattr(
+        prerequisites.importlib.util, "find_spec", lambda name: None if name == "xllamacpp" else "there"
+    )
+    monkeypatch.delenv("LLMCHAOS_WEIGHTS")
+    (machine / "ollama").unlink()
+
+    ok, llamacpp, ollama = of_local(capsys)
+
+    assert ok.startswith("ok    local runtime with sim; prometheus is ")
+    assert llamacpp.startswith("note  local runtime with llamacpp: the local runtime needs xllamacpp in ")
+    assert "the model's weights: a run downloads them (100 MB), else set LLMCHAOS_WEIGHTS" in llamacpp
+    assert ollama.startswith("note  local runtime with ollama: ollama is not on PATH: install it")
+    monkeypatch.setenv("LLMCHAOS_WEIGHTS", "/nowhere.gguf")
+    assert "LLMCHAOS_WEIGHTS must name a .gguf file, there is none at '/nowhere.gguf'" in of_local(capsys)[1]
 
 
 @pytest.mark.parametrize(

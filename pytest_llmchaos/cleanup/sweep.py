@@ -40,6 +40,11 @@ def in_docker() -> InDocker:
                 project, who = labels.get("com.docker.compose.project", ""), labels.get("llmchaos.owner", "")
                 if project.startswith("llmchaos-"):
                     found[identity.liveness(who, same_kernel=here)][project] = who
+        for names, labels in docker_cli.list_images("label=llmchaos.owner", "reference=llmchaos-*"):
+            project, who = labels.get("com.docker.compose.project", ""), labels.get("llmchaos.owner", "")
+            # By the name that Compose gave: an image that its owner gave another one stays.
+            if project.startswith("llmchaos-") and any(name.startswith(project) for name in names):
+                found[identity.liveness(who, same_kernel=here)][project] = who
     except NotReady as error:
         return InDocker(unseen=str(error))
     seen = found["alive"].keys() | found["unknown"].keys()
@@ -72,7 +77,8 @@ def by_hand(who: str) -> str:
     label = shlex.quote(f"label=llmchaos.owner={who}")
     return (
         f"docker rm -fv $(docker ps -aq --filter {label}); docker network rm $(docker network ls -q --filter {label}); "
-        f"docker volume rm $(docker volume ls -q --filter {label})"
+        f"docker volume rm $(docker volume ls -q --filter {label}); "
+        f"docker image rm $(docker image ls -q --filter {label} --filter reference='llmchaos-*')"
     )
 
 

