@@ -12,7 +12,7 @@ pytestmark = experiment(
     load=LOAD,
     fault=faults.crash_on_boot("model-1", for_s=120),
     steady_s=4,
-    repair_within_s=70,  # five starts, each pause twice as long as the one before: 62 s until a human is asked
+    repair_within_s=70,  # five starts, each pause twice as long as the one before: 30 s until a human is asked
 )
 control = experiment(load=LOAD, fault=faults.none(), steady_s=4, simulated_engine=True)
 

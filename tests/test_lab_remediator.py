@@ -237,6 +237,21 @@ def test_a_crash_loop_is_repaired_ever_more_slowly_and_then_given_up() -> None:
     assert world.state.of("api").quarantined
 
 
+def test_a_human_is_told_at_once_that_no_further_action_comes() -> None:
+    world = World()
+    world.dies("api")
+    while len(world.acts()) < 3:
+        if any(decision.event == "act" for decision in world.tick()):
+            world.finish("api")
+    last = world.now
+    world.run(3)
+
+    (told,) = [decision for decision in world.log if decision.event == "escalated"]
+    assert "3 actions without 15 healthy seconds (at most 3)" in told.reason
+    assert not [decision for decision in world.log if decision.reason.startswith("action 3 is less than")]
+    assert world.now - last < 8  # the wait before an action that would not have come
+
+
 def test_a_quarantine_ends_when_the_service_has_been_healthy_for_a_while() -> None:
     world = World()
     world.dies("api")

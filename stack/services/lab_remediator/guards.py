@@ -75,8 +75,9 @@ def _grace(moment: Moment) -> Refusal | None:
 
 
 def _cooldown(moment: Moment) -> Refusal | None:
+    """Not for an action over its cap, which does not come after the wait either: `_cap` has the reason."""
     service, guards = moment.view.state.of(moment.service), moment.rule.guards
-    if not service.actions_at:
+    if not service.actions_at or _cap(moment) is not None:
         return None
     wait_s = min(guards.cooldown_max_s, guards.cooldown_s * guards.backoff ** max(0, service.attempts - 1))
     if moment.view.now - service.actions_at[-1] >= wait_s:
