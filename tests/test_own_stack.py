@@ -57,6 +57,10 @@ def test_without_a_compose_file_the_lab_is_the_subject(folder):
         ({"remediator": "fix er"}, "llmchaos_remediator must be .* got 'fix er'"),
         ({"targets": ("web", "wor;ker")}, "llmchaos_targets must be names of services .* got 'wor;ker'"),
         ({"allow": ("models",)}, "llmchaos_allow must be entries such as volume:models .* got 'models'"),
+        (
+            {"allow": ("volume:models",), "attach": True},
+            "llmchaos_allow is of no use with llmchaos_attach: .* drop llmchaos_allow",
+        ),
         ({"allow": ("volume:m", ":web")}, "llmchaos_allow must be .* got ':web'"),
         ({"tokens_per_s": 0.0}, "llmchaos_tokens_per_s must be a number above 0 and below 1e9, got 0"),
         ({"tokens_per_s": float("nan")}, "llmchaos_tokens_per_s must be .* got nan"),

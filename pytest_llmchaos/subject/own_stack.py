@@ -138,6 +138,11 @@ def _check_names(keys: OwnKeys) -> None:
         )
     if keys.ready_path and not keys.ready_path.startswith("/"):
         raise BadScenario(f"llmchaos_ready_path must be a path such as /readyz, got {keys.ready_path!r}")
+    if keys.attach and keys.allow:
+        raise BadScenario(
+            "llmchaos_allow is of no use with llmchaos_attach: it permits what a stack that the instrument starts shares with "
+            "others, and this one runs already; drop llmchaos_allow, and label what faults may hit with llmchaos.allow=true"
+        )
     for entry in keys.allow:
         if not all(entry.partition(":")):
             raise BadScenario(f"llmchaos_allow must be entries such as volume:models or privileged:web, got {entry!r}")
