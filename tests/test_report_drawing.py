@@ -128,6 +128,16 @@ def test_a_timeline_of_an_odd_trial_is_well_formed(tmp_path: Path, made: Made) -
         ET.fromstring(str(timeline(trial, curves(seen, until_s=34, points=50, dots=0))))
 
 
+def test_a_phase_that_did_not_end_has_no_length(tmp_path: Path) -> None:
+    (trial,) = report.fold(journal(reportdata.run_dir(tmp_path, [Made(judged=False)])).lines).trials
+    raw = gather(Sample(*row) for row in reportdata.samples(Made(judged=False), 42))
+
+    drawn = str(timeline(trial, curves(raw, until_s=34, points=50, dots=0)))
+
+    assert "fault, cut off" in drawn
+    assert re.findall(r">((?:steady|fault|recovery) [0-9.]+ s)<", drawn) == ["steady 8 s"]
+
+
 def test_detection_and_recovery_are_counted_from_the_fault_that_the_witness_saw(tmp_path: Path) -> None:
     (trial,) = report.fold(journal(reportdata.run_dir(tmp_path, [Made(detect_s=2.0, recover_s=5.0)])).lines).trials
 

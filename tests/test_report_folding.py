@@ -105,8 +105,9 @@ def test_a_trial_that_nobody_lived_to_judge_is_invalid_and_counted_from_its_samp
     steady, fault = trial["phases"]
     assert (steady["name"], steady["offered"], steady["ok"]) == ("steady", 64, 62)
     assert fault["name"] == "fault"
-    assert fault["offered"] > fault["ok"] > 0
-    assert fault["to_s"] > fault["from_s"] == 8
+    assert fault["ok"] > 0
+    # When it would have ended and what was asked in it is not known: what was open has no sample.
+    assert (fault["from_s"], fault["to_s"], fault["offered"]) == (8, None, None)
     assert trial["undo"] == [{"fault": "kill", "victim": "api", "op": "ensure_running", "undone": False}]
 
 

@@ -225,6 +225,15 @@ def test_a_run_that_was_killed_says_so(tmp_path: Path) -> None:
     assert "The run did not end by itself." in page.text
     assert "the run ended before this trial was judged" in page.text
     assert "NOT DONE as far as the journal shows" in page.text
+    assert re.search(r"fault\s+8\.000\s+did not end\s+\W\s+\d+", page.text)
+    assert page.text.count("what was open then is not known") == 1
+
+
+def test_a_run_that_was_killed_while_all_was_well_claims_no_full_answers(tmp_path: Path) -> None:
+    page = built(tmp_path, Made(judged=False, outage_s=0), ended=False)
+
+    assert "all answered in full" not in page.text
+    assert "all that ended; what was open then is not known" in page.text
 
 
 def test_vendored_files_are_what_their_note_says() -> None:

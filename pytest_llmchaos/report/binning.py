@@ -33,10 +33,6 @@ class Raw:
     kind: bytearray = field(default_factory=bytearray)  # 0 ok, else 1 + index in KINDS
     outcomes: Counter[str] = field(default_factory=Counter)
 
-    @property
-    def until_s(self) -> float:
-        return max(self.end_s, default=0.0)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Curves:
@@ -129,16 +125,19 @@ def quantile(ordered: list[float], q: float) -> float | None:
 
 
 def with_counts(raw: Raw, phases: Iterable[PhaseResult]) -> tuple[PhaseResult, ...]:
-    """`phases`, those that nobody lived to judge with counts by due time. An open phase lasts as long as the samples."""
+    """`phases`, those that nobody lived to judge with counts by due time.
+
+    Of a phase that did not end it is known what was answered, and not what was asked: what was open has no sample.
+    """
     told = []
     for phase in phases:
         if phase.offered is not None:
             told.append(phase)
             continue
-        to_s = max(phase.from_s, raw.until_s) if phase.to_s is None else phase.to_s
+        to_s = math.inf if phase.to_s is None else phase.to_s
         inside = [i for i, due_s in enumerate(raw.due_s) if phase.from_s <= due_s < to_s]
         ok = sum(not raw.kind[i] for i in inside)
-        told.append(replace(phase, to_s=to_s, offered=len(inside), ok=ok))
+        told.append(replace(phase, offered=None if phase.to_s is None else len(inside), ok=ok))
     return tuple(told)
 
 

@@ -60,7 +60,7 @@ def _observations(trial: TrialResult, raw: Raw) -> list[tuple[bool, float, float
     Both times are infinite for a failed one; an answer whose first token went unseen showed its caller nothing before its end.
     """
     begin_s = fault_start_s(trial)
-    end_s = max((phase.to_s or 0.0 for phase in trial.phases), default=0.0)
+    end_s = max((math.inf if phase.to_s is None else phase.to_s for phase in trial.phases), default=0.0)
     if begin_s is None:
         return []
     rows = zip(raw.due_s, raw.ttft_s, raw.end_s, raw.kind, strict=True)

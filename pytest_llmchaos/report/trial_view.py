@@ -30,12 +30,19 @@ def tiles(trial: TrialResult, raw: Raw, ran_as: str = "") -> list[tuple[str, str
         found.append(("month's error budget spent", percent(spent[0]), f"{spent[1]}, the most of {len(trial.slos)}"))
     total = sum(raw.outcomes.values())
     if total:
-        lost = total - raw.outcomes["ok"]
-        found.append(("requests", f"{total:,}", f"{lost:,} not answered in full" if lost else "all answered in full"))
+        found.append(("requests", f"{total:,}", _answered(total - raw.outcomes["ok"], is_judged=trial.judged)))
     fidelity = one_line(trial.fidelity, 20)
     means = "; ".join(part for part in (FIDELITY_MEANS.get(fidelity, ""), ran_as) if part)
     found.append(("fidelity", fidelity or NONE, means))
     return found
+
+
+def _answered(lost: int, *, is_judged: bool) -> str:
+    """How many were not answered. A trial that was cut off has samples of the requests that had ended by then."""
+    if is_judged:
+        return f"{lost:,} not answered in full" if lost else "all answered in full"
+    ended = f"{lost:,} of those that ended were not answered in full" if lost else "answered in full, all that ended"
+    return f"{ended}; what was open then is not known"
 
 
 def _detection_tile(trial: TrialResult) -> tuple[str, str, str]:
