@@ -2080,6 +2080,18 @@ SILENCE: tuple[InstrumentDefect, ...] = (
         tests=("test_judge.py::TestSilence::test_of_a_remediator_that_could_not_act_is_none",),
     ),
     InstrumentDefect(
+        name="incident-judged-too-early",
+        what="an incident is open, where its end is written a moment after the load",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/judge.py",
+                old="if not is_open or time.monotonic() >= deadline or not lab.remediator.running:",
+                new="if is_open or time.monotonic() >= deadline or not lab.remediator.running:",
+            ),
+        ),
+        tests=("test_judge.py::TestSilence::test_of_an_end_that_is_about_to_be_written_is_waited_for",),
+    ),
+    InstrumentDefect(
         name="open-incident-of-a-dead-remediator",
         what="an incident is open, where the remediator could not have written its end",
         patches=(

@@ -163,4 +163,12 @@ REMEDIATOR: tuple[SubjectDefect, ...] = (
         caught_by="test_one_lost_replica_is_an_incident_that_ends",
         only="one_lost_replica_is_an_incident",
     ),
+    _defect(
+        "end-of-an-incident-waits-a-minute",
+        "an incident is over when the service has been good for 60 s and not for 2 s",
+        (RULES, "  recovered_s: 2 #", "  recovered_s: 60 #"),
+        scenario="kill_api",
+        caught_by="test_kill_api_is_an_incident_that_ends",
+        only="incident_that_ends",
+    ),
 )
