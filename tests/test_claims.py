@@ -173,6 +173,22 @@ def test_a_comparison_that_is_thrown_away_is_an_error_with_its_line(chaos, trial
 
 
 @pytest.mark.parametrize(
+    ("body", "outcomes"),
+    [
+        ("pass", {"errors": 1}),
+        ("trial.detect_s <= 5", {"errors": 1}),
+        ("assert trial.fialed", {"errors": 1}),
+        ("assert trial.detect_s > 5", {"failed": 1}),
+        ("assert trial.detect_s <= 5", {"passed": 1}),
+    ],
+)
+def test_a_claim_that_is_a_coroutine_is_judged_alike(chaos, body, outcomes):
+    text = f"@pytest.fixture\ndef anyio_backend():\n    return 'asyncio'\n\n@pytest.mark.anyio\nasync def test_x(trial):\n    {body}\n"
+
+    chaos(text, "-p", "anyio.pytest_plugin").assert_outcomes(**outcomes)
+
+
+@pytest.mark.parametrize(
     "body",
     [
         "with pytest.raises(Exception):\n        trial.time_to_recover_s <= 5",
