@@ -101,6 +101,12 @@ def test_variables_whose_values_are_too_short_or_whose_names_are_harmless_hold_n
     assert secrets_of(variables) == {"12345678"}
 
 
+def test_the_folders_that_a_shell_names_are_no_secrets():
+    assert secrets_of({"PWD": "/home/me/project", "OLDPWD": "/home/me/other", "DB_PWD": "correcthorse"}) == {
+        "correcthorse"
+    }
+
+
 def test_a_log_of_any_encoding_keeps_its_bytes():
     assert redact_bytes(b"\xff\xfe token=Zx9secretvalue \xe4") == b"\xff\xfe token=*** \xe4"
 

@@ -15,6 +15,8 @@ _WORD = (
     r"(?:api|access|private|secret|auth|master|signing|encryption|service)[-_.]?key|secret|token|passw(?:or)?d|passphrase"
     r"|pwd|credentials?|authorization|signature|sig|cookie|dsn|webhook(?:[-_.]url)?|connection[-_.]string"
 )
+# Named like passwords, and set by every shell: the folder it is in, and the one before.
+_FOLDERS = {"PWD", "OLDPWD"}
 _SECRET_VARIABLE = re.compile(rf"(?i)(?:^|[-_.])(?:{_WORD}|key|auth|pat)$")
 _NAME = rf"(?i:(?<![a-z0-9])(?:[\w.-]*[-_.])?(?:{_WORD}))"
 # Not hidden: what is no secret, such as `first token: 0.3 s`, and what is hidden already.
@@ -40,7 +42,9 @@ _PATTERNS = (
 def secrets_of(variables: Mapping[str, str]) -> frozenset[str]:
     """The values of variables whose names look like a secret's."""
     return frozenset(
-        value for name, value in variables.items() if len(value) >= SHORTEST_VALUE and _SECRET_VARIABLE.search(name)
+        value
+        for name, value in variables.items()
+        if len(value) >= SHORTEST_VALUE and _SECRET_VARIABLE.search(name) and name not in _FOLDERS
     )
 
 
