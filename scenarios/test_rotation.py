@@ -18,7 +18,10 @@ control = experiment(load=LOAD, fault=faults.none(), steady_s=4, simulated_engin
 def test_a_replica_that_comes_back_is_given_its_share_little_by_little(lab):
     if "engine" not in lab.runtime.abilities:
         pytest.skip("needs the simulated engine")
-    routed = 'llmlab_inflight_requests{replica="model-1"} and on (replica) llmlab_upstream_health{probe="shallow"} == 1'
+    # Its process answers at once. The gateway uses it when real requests have gone well, too.
+    routed = (
+        'llmlab_inflight_requests{replica="model-1"} and on (replica) min by (replica) (llmlab_upstream_health) == 1'
+    )
 
     def taken() -> list[float]:
         return list(lab.prometheus.vector(routed, time.time(), may_be_empty=True).values())
@@ -28,10 +31,13 @@ def test_a_replica_that_comes_back_is_given_its_share_little_by_little(lab):
         with lab.inject(faults.kill("model-1")):
             assert lab.hold_until(lambda: not taken(), deadline_s=10, what="replica out of rotation")
             assert lab.hold_until(lambda: bool(taken()), deadline_s=20, what="replica in rotation")
-            first = taken()
+            lab.hold(
+                1.2
+            )  # the look that sees it in rotation may come before its first request; another one is made each second
+            places = max(taken())
         lab.hold(2)
 
-    assert max(first) <= 2
+    assert places <= 4  # of 8: 3 at the end of two of its first five seconds
 
 
 @control
