@@ -31,9 +31,8 @@ def test_a_replica_that_comes_back_is_given_its_share_little_by_little(lab):
         with lab.inject(faults.kill("model-1")):
             assert lab.hold_until(lambda: not taken(), deadline_s=10, what="replica out of rotation")
             assert lab.hold_until(lambda: bool(taken()), deadline_s=20, what="replica in rotation")
-            lab.hold(
-                1.2
-            )  # the look that sees it in rotation may come before its first request; another one is made each second
+            # The look that sees it in rotation may come before its first request. The next one is a second later.
+            lab.hold(1.2)
             places = max(taken())
         lab.hold(2)
 
