@@ -220,7 +220,8 @@ class BoundedFloat(float):
         if held and distance > 0 and scale.events is not None and scale.events < scale.needed(distance):
             raise TooFewSamples(
                 f"{scale.what} {claim} needs {scale.needed(distance)} events to hold, got {scale.events:g}: one bad event of "
-                f"so few would break it, so it was not shown to hold; {scale.advice}"
+                f"so few would break it, so it was not shown to hold; offer load for longer, raise "
+                "rate_rps, or bound the bad ones by number"
             )
         return held
 
