@@ -20,6 +20,7 @@ def test_kill_api_is_detected(trial):
 def test_kill_api_is_repaired_by_the_remediator(trial):
     assert trial.time_to_recover_s <= 20
     assert trial.repaired_by == "remediator"
+    assert {action.rule for action in trial.actions if action.service == "api"} == {"api-exited"}
 
 
 def test_kill_api_is_an_incident_that_ends(trial):

@@ -88,6 +88,26 @@ REMEDIATOR: tuple[SubjectDefect, ...] = (
         caught_by="test_kill_api_is_detected",
         only="kill_api_is_detected",
     ),
+    _defect(
+        "exited-rule-names-one-replica",
+        "the rule for a stopped replica names the first replica only",
+        (
+            RULES,
+            "- name: replica-exited\n    services: [model-1, model-2]",
+            "- name: replica-exited\n    services: [model-1]",
+        ),
+        scenario="kill_model",
+        caught_by="test_both_lost_replicas_are_detected",
+        only="both_lost_replicas_are_detected",
+    ),
+    _defect(
+        "exited-is-not-dead",
+        "the rule for a stopped api takes only Docker's state `dead` for stopped, and the rule for a silent one repairs it",
+        (RULES, API_EXITED, API_EXITED.replace("exited, dead", "dead")),
+        scenario="kill_api",
+        caught_by="test_kill_api_is_repaired_by_the_remediator",
+        only="kill_api_is_repaired",
+    ),
     # Guards.
     _defect(
         "all-replicas-at-once",
