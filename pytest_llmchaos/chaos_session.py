@@ -55,6 +55,7 @@ class ChaosSession:
         self.campaign.test.waiting = self._without_time_limit
         self._timer: tuple[pytest.Item, object] | None = None
         self._called: pytest.Item | None = None
+        self._judged: set[object] = set()  # keys of trials of which a claim read a value
         self._problems: list[str] = []
         if options.is_leashed(config):
             self.campaign.refused = NotReady(options.leash_message(config))
@@ -204,6 +205,8 @@ class ChaosSession:
     def _note_claim(self, item: pytest.Item, found: pytest.TestReport, raised: BaseException | None) -> None:
         """Write the claim's outcome to the journal, once: at its call, or where its trial proved nothing."""
         own = self.campaign.test.claim()
+        if item.stash.get(READ, set()) - claims.TELLS_ARMS:
+            self._judged.add(item.stash[PLAN].key)
         void = self._void(item, found, raised) if PLAN in item.stash or own else None
         outcome = "error" if found.when == "setup" and found.failed else found.outcome
         for result in filter(None, own.values()):
@@ -228,11 +231,18 @@ class ChaosSession:
         why = None
         if found.passed and isinstance(item, pytest.Function) and self._called is None:
             arms = len(item.stash[PLAN].experiment.faults) if PLAN in item.stash else 0
-            why = claims.passes_anyway(item.function, item.stash.get(READ, None), arms=arms)
+            why = claims.passes_anyway(
+                item.function, item.stash.get(READ, None), arms=arms, is_unjudged=self._is_unjudged(item)
+            )
         if why is not None:
             found.outcome, found.when, found.longrepr = "failed", "setup", f"{item.location[0]}: {why}"
             vars(found).pop("wasxfail", None)  # of a test that passed though it was expected to fail
         return why
+
+    def _is_unjudged(self, item: pytest.Item) -> bool:
+        """Whether this claim, which passed, is the last one of its trial, and no claim of that trial read a value."""
+        plan = item.stash.get(PLAN, None)
+        return plan is not None and plan.key not in self._judged and self.campaign.is_last_claim(item.nodeid, plan)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:

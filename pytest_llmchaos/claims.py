@@ -14,6 +14,8 @@ import pytest
 # Attributes that answer yes or no, and raise nothing where the answer is no.
 ANSWERS = {"met", "all_serve"}
 EXPECT_ERRORS = {"raises", "RaisesGroup"}
+# What a claim may tell the arms of its experiment apart by. It says nothing of what happened.
+TELLS_ARMS = {"is_control", "plan"}
 
 
 def refutes(raised: BaseException) -> bool:
@@ -40,15 +42,24 @@ def _guess(raised: BaseException) -> str:
     return f". Did you mean: {close[0]!r}?" if close else ""
 
 
-def passes_anyway(test: Callable[..., object], read: set[str] | None, *, arms: int) -> str | None:
+def passes_anyway(
+    test: Callable[..., object], read: set[str] | None, *, arms: int, is_unjudged: bool = False
+) -> str | None:
     """Why a claim that passed says nothing of its trial; None where it may.
 
     Args:
       test: the claim.
       read: the values of the trial that it read; None where it asked for no trial.
-      arms: trials that its experiment has, one a fault. Claims tell several of them apart by `trial.is_control`.
+      arms: trials that its experiment has, one a fault. A claim may be about some of them.
+      is_unjudged: whether it is the trial's last claim, and none before it read a value.
     """
-    if read is not None and not (read if arms > 1 else read - {"is_control"}):
+    is_of_another_arm = read is not None and arms > 1 and bool(read) and read <= TELLS_ARMS
+    if is_of_another_arm and is_unjudged:
+        return (
+            "VacuousClaim: no claim of this arm reads a value of its trial, so it holds whatever the trial showed: assert one of "
+            "each arm, such as `assert trial.alerts == ()` where `trial.is_control`"
+        )
+    if read is not None and read <= TELLS_ARMS and not is_of_another_arm:
         return (
             "VacuousClaim: this claim asked for `trial` and read no value of it, so it passes whatever the trial showed: assert one, "
             "such as `assert trial.time_to_recover_s <= 20`, or drop `trial` from the arguments"
@@ -70,25 +81,31 @@ def thrown_away(test: Callable[..., object]) -> Iterator[tuple[int, str]]:
     found = next((node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)), None)
     if found is None or found.name != function.__name__:  # the file was edited while its test ran
         return
-    for node in _statements(found):
-        answer: ast.AST = node
-        if isinstance(node, ast.Expr):
-            answer = node.value
-        elif isinstance(node, ast.Assert) and isinstance(node.test, ast.Tuple):  # as with brackets around the message
-            answer = node.test
-        if isinstance(answer, ast.Tuple) and answer.elts:
-            answer = answer.elts[0]
-        if _is_answer(answer):
+    # A decorator may look at what the test returns. pytest warns of it, and lets it pass.
+    for node in _statements(found, returns=function is test):
+        answer = _unread(node)
+        if answer is not None:
             yield first + node.lineno - 2, ast.unparse(answer)
 
 
-def _statements(node: ast.AST) -> Iterator[ast.stmt]:
-    """The statements below a node, but for those that are expected to raise."""
+def _statements(node: ast.AST, *, returns: bool) -> Iterator[ast.stmt]:
+    """The statements below a node, but for those that are expected to raise. `returns`: also what the test returns."""
     for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.stmt):
+        if isinstance(child, ast.stmt) and (returns or not isinstance(child, ast.Return)):
             yield child
         if not (isinstance(child, ast.With | ast.AsyncWith) and any(map(_expects_an_error, child.items))):
-            yield from _statements(child)
+            is_inner = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+            yield from _statements(child, returns=returns and not is_inner)
+
+
+def _unread(node: ast.stmt) -> ast.expr | None:
+    """The answer that this statement gives and nothing looks at."""
+    if isinstance(node, ast.Assert) and isinstance(node.test, ast.Tuple) and node.test.elts:
+        return node.test.elts[0]  # brackets around both it and the message are always true
+    value = node.value if isinstance(node, ast.Expr | ast.Return) else None
+    if isinstance(value, ast.Tuple) and value.elts:
+        value = value.elts[0]
+    return value if value is not None and _is_answer(value) else None
 
 
 def _expects_an_error(item: ast.withitem) -> bool:
@@ -98,6 +115,16 @@ def _expects_an_error(item: ast.withitem) -> bool:
 
 
 def _is_answer(node: ast.AST) -> bool:
+    if isinstance(node, ast.BoolOp):
+        # `late or pytest.fail("late")` does something about its answer.
+        return _is_answer(node.values[-1]) or not isinstance(node.values[-1], ast.Call | ast.Await)
     negated = isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not)
     asked = isinstance(node, ast.Attribute) and node.attr in ANSWERS
-    return negated or asked or isinstance(node, ast.Compare | ast.BoolOp)
+    return negated or asked or isinstance(node, ast.Compare) or _is_of_many(node)
+
+
+def _is_of_many(node: ast.AST) -> bool:
+    """Whether this is `all` or `any` of what asks and does nothing."""
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"all", "any"}):
+        return False
+    return all(isinstance(of, ast.GeneratorExp | ast.ListComp) and not isinstance(of.elt, ast.Call) for of in node.args)

@@ -393,6 +393,14 @@ class TestAPartOfItsRequests:
         with pytest.raises(OpenRequests):
             assert share(0.95, low=0.9, high=0.96) == pytest.approx(0.96, abs=0.02)
 
+    def test_may_be_about_the_value_of_another_window(self):
+        before, after = self.part(0, 200).availability, self.part(60, 200).availability
+
+        assert after != pytest.approx(before, rel=0.1)
+        assert after == pytest.approx(before, rel=0.4)
+        assert after == pytest.approx(before * 0.9, rel=0.4)
+        assert repr(pytest.approx(before)) == "1.0 ± 1.0e-06"
+
     def test_the_distance_from_a_value_inside_the_scale_can_be_nothing(self):
         distance = abs(share(0.5, 10) - 0.25)
 

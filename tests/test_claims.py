@@ -123,12 +123,46 @@ def test_a_claim_that_reads_a_value_may_pass(chaos, trials, claim):
     assert trial["verdict"] == "held"
 
 
+ARMS = "arms = experiment(load=loads.open_loop(rate_rps=2), fault=[faults.kill('api'), faults.none()])\n\n"
+
+
 def test_a_claim_may_tell_the_arms_of_its_experiment_apart(chaos, trials):
-    arms = "arms = experiment(load=loads.open_loop(rate_rps=2), fault=[faults.kill('api'), faults.none()])\n\n"
     detected = "@arms\ndef test_x(trial):\n    assert trial.is_control or trial.detected_by\n\n"
     quiet = "@arms\ndef test_y(trial):\n    assert not trial.is_control or trial.findings == ()\n"
 
-    chaos(arms + detected + quiet).assert_outcomes(passed=4)
+    chaos(ARMS + detected + quiet).assert_outcomes(passed=4)
+
+    assert [trial["verdict"] for trial in trials()] == ["held", "held"]
+
+
+def test_an_arm_of_which_no_claim_reads_a_value_does_not_hold(chaos, trials):
+    quiet = "    assert not trial.is_control or trial.findings == ()\n\n"
+    result = chaos(f"{ARMS}@arms\ndef test_x(trial):\n{quiet}@arms\ndef test_y(trial):\n{quiet}")
+
+    result.assert_outcomes(passed=3, errors=1)
+    result.stdout.fnmatch_lines(["*VacuousClaim: no claim of this arm reads a value of its trial*"])
+    assert [(trial["fault"], trial["verdict"]) for trial in trials()] == [("kill api", "invalid"), ("none", "held")]
+
+
+def test_an_arm_that_a_claim_refutes_is_judged(chaos, trials):
+    late = "    assert trial.is_control or trial.detect_s > 5\n\n"
+    quiet = "    assert not trial.is_control or trial.findings == ()\n"
+
+    chaos(f"{ARMS}@arms\ndef test_x(trial):\n{late}@arms\ndef test_y(trial):\n{quiet}").assert_outcomes(
+        passed=3, failed=1
+    )
+
+    assert [trial["verdict"] for trial in trials()] == ["refuted", "held"]
+
+
+def test_a_claim_may_tell_arms_apart_by_their_fault(chaos, trials):
+    arms = ARMS.replace("faults.none()", "faults.kill('model-1')")
+    text = arms + "".join(
+        f"@arms\ndef test_{name[:3]}(trial):\n    if str(trial.plan.fault) == 'kill {name}':\n        assert trial.detected_by\n\n"
+        for name in ("api", "model-1")
+    )
+
+    chaos(text).assert_outcomes(passed=4)
 
     assert [trial["verdict"] for trial in trials()] == ["held", "held"]
 
@@ -139,6 +173,18 @@ def test_a_claim_may_tell_the_arms_of_its_experiment_apart(chaos, trials):
         ("def test_x(trial):\n    trial.detect_s <= 5", 2, "assert trial.detect_s <= 5"),
         ("def test_x(trial):\n    trial.detect_s <= 5, 'late'", 2, "assert trial.detect_s <= 5"),
         ("def test_x(trial):\n    assert (trial.detect_s <= 5, 'late')", 2, "assert trial.detect_s <= 5"),
+        ("def test_x(trial):\n    assert (bool(trial.findings), 'none')", 2, "assert bool(trial.findings)"),
+        ("def test_x(trial):\n    return trial.detect_s <= 5", 2, "assert trial.detect_s <= 5"),
+        (
+            "def test_x(trial):\n    all(one == 'api' for one in trial.victims)",
+            2,
+            "assert all((one == 'api' for one in trial.victims))",
+        ),
+        (
+            "def test_x(trial):\n    trial.findings or trial.detect_s > 5",
+            2,
+            "assert trial.findings or trial.detect_s > 5",
+        ),
         ("def test_x(trial):\n    not trial.findings", 2, "assert not trial.findings"),
         ("def test_x(trial):\n    trial.findings or trial.events", 2, "assert trial.findings or trial.events"),
         (
@@ -198,6 +244,10 @@ def test_a_claim_that_is_a_coroutine_is_judged_alike(chaos, body, outcomes):
         "'a text', print(trial.detect_s)",
         "assert (lambda: trial.detect_s > 1)()",
         "exec('trial.detect_s > 5')",
+        "trial.detect_s <= 5 or pytest.fail('late')",
+        "trial.detected_by and print(trial.detected_by)",
+        "any(print(one) for one in trial.victims)",
+        "def late():\n        return trial.detect_s > 5\n    assert not late()",
     ],
 )
 def test_what_throws_no_answer_away_may_pass(chaos, trials, body):
@@ -205,6 +255,14 @@ def test_what_throws_no_answer_away_may_pass(chaos, trials, body):
 
     (trial,) = trials()
     assert trial["verdict"] == "held"
+
+
+def test_what_a_claim_returns_may_be_asserted_by_its_decorator(chaos):
+    asserts = "def asserted(test):\n    @functools.wraps(test)\n    def wrapper(trial):\n        assert test(trial)\n    return wrapper\n\n"
+
+    chaos(
+        f"import functools\n\n{asserts}@asserted\ndef test_x(trial):\n    return trial.detect_s < 5\n"
+    ).assert_outcomes(passed=1)
 
 
 def test_where_a_claim_has_no_source_nothing_is_said_of_it(chaos):

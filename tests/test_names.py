@@ -1,6 +1,7 @@
 """A claim about a name that does not exist raises, whichever way it asks."""
 
 import copy
+import pickle
 
 import pytest
 
@@ -24,6 +25,7 @@ REFUSED = r"there is no service 'apii': did you mean 'api'\? There are api, mode
         lambda: "apii" not in API,
         lambda: "apii" not in HIT,
         lambda: HIT != ("api", "apii"),
+        lambda: Names((), SERVICES).count("apii") == 0,
         lambda: any(name == "apii" for name in HIT),
         lambda: STARTS.get("apii", 0) == 0,
         lambda: STARTS["apii"] == 0,
@@ -60,6 +62,7 @@ def test_names_of_names_are_a_plain_tuple():
     assert HIT != []
     assert "model-2" not in HIT
     assert "api" in HIT
+    assert (HIT.count("api"), HIT.count("model-2")) == (1, 0)
     assert hash(HIT) == hash(("api", "model-1"))
     assert repr(HIT) == "('api', 'model-1')"
     assert type(copy.copy(HIT)) is tuple
@@ -71,6 +74,7 @@ def test_a_name_that_exists_has_a_count():
     assert STARTS != 5
     assert (STARTS["api"], STARTS["model-1"], STARTS.get("model-2", 7)) == (2, 0, 0)
     assert "model-1" not in STARTS
+    assert (type(copy.deepcopy(STARTS)), pickle.loads(pickle.dumps(STARTS))) == (dict, {"api": 2})
     assert (len(STARTS), list(STARTS), repr(STARTS), dict(STARTS)) == (1, ["api"], "{'api': 2}", {"api": 2})
 
 

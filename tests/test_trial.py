@@ -112,7 +112,9 @@ class TestNamesThatDoNotExist:
     def known(self, trial):
         act = Action(at_s=1.0, action="start", service="api", rule="api-exited", succeeded=True)
         names = {"services": ("api", "model-1"), "known_alerts": ("ServiceDown",), "known_rules": ("api-exited",)}
-        return trial(acted=(act,), **names)
+        noticed = (Incident(service="api", rule="api-exited", after_s=0.5, ended_after_s=6.0),)
+        signals = (Signal(after_s=1.5, kind="alert", name="ServiceDown"), *SIGNALS[:1])
+        return trial(acted=(act,), noticed=noticed, signals=signals, **names)
 
     @pytest.mark.parametrize(
         ("claim", "what"),
@@ -125,6 +127,10 @@ class TestNamesThatDoNotExist:
             (lambda trial: "apii" not in trial.victims, "service 'apii'"),
             (lambda trial: [act for act in trial.actions if act.service == "apii"] == [], "service 'apii'"),
             (lambda trial: [act for act in trial.actions if act.rule == "api-exitd"] == [], "rule 'api-exitd'"),
+            (lambda trial: [one for one in trial.incidents if one.service == "apii"] == [], "service 'apii'"),
+            (lambda trial: [one for one in trial.incidents if one.rule == "api-exitd"] == [], "rule 'api-exitd'"),
+            (lambda trial: [one for one in trial.signals if one.name == "ServiceDwn"] == [], "alert 'ServiceDwn'"),
+            (lambda trial: [one for one in trial.signals if one.service == "apii"] == [], "service 'apii'"),
         ],
     )
     def test_are_refused(self, known, claim, what):
@@ -137,6 +143,10 @@ class TestNamesThatDoNotExist:
         assert known.alerts == ("ServiceDown",)
         assert "api-exited" not in known.detected_by
         assert known.actions == known.acted
+        assert known.incidents == known.noticed
+        assert known.incidents[0].service != "model-1"
+        assert [one.service for one in known.signals if one.service in ("", "api")] == ["", "api"]
+        assert known.alert("ServiceDown").after_s == 1.5
         assert known.victims == ("api",)
 
     def test_nothing_is_refused_where_no_names_are_known(self, trial):
@@ -193,7 +203,8 @@ def test_a_value_alone_is_no_claim(trial, asked, how):
         (lambda trial: trial.replicas, True),
         (lambda trial: trial == replace(trial), True),
         (lambda trial: trial.is_control, True),
-        (lambda trial: (trial.name, trial.plan.fault), False),
+        (lambda trial: trial.plan.fault, True),
+        (lambda trial: trial.name, False),
         (lambda trial: (repr(trial), str(trial), hash(type(trial))), False),
         (lambda trial: (trial.slo, trial.alert, trial.phase), False),
         (lambda trial: hasattr(trial, "fialed"), False),

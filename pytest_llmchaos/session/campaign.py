@@ -118,6 +118,10 @@ class Campaign:
                     self._run.progress.done()
         return self._performed[key]
 
+    def is_last_claim(self, nodeid: str, plan: TrialPlan) -> bool:
+        """Whether every other claim of this plan is over."""
+        return self._claims_left[plan.key] == [nodeid]
+
     def end_claim(self, nodeid: str, plan: TrialPlan) -> None:
         """A test of this plan is over for good. The last one lets the trial's numbers go: they are as large as its samples."""
         left = self._claims_left[plan.key]

@@ -83,6 +83,7 @@ class BoundedFloat(float):
     low: float
     high: float
     is_derived: bool = False
+    is_distance: bool = False
 
     def __new__(cls, value: float, scale: Scale, *, low: float | None = None, high: float | None = None) -> Self:
         made = super().__new__(cls, value)
@@ -123,6 +124,7 @@ class BoundedFloat(float):
         """The distance from 0, as `pytest.approx` asks for it.
 
         Nearer than one event moves the number it is `==` in other words, which asks for no number of events.
+        A part of it is plain: `pytest.approx(window.availability, rel=0.1)` makes a tolerance of it.
         """
         crosses = self.scale.least < 0 < self.scale.most
         least = (0.0, f"{self.scale.what} had been 0") if crosses else None
@@ -136,7 +138,7 @@ class BoundedFloat(float):
         if not isinstance(other, int | float):
             return NotImplemented  # type: ignore[no-any-return] # Python then raises its own TypeError
         number = float(other)
-        if isinstance(other, BoundedFloat):
+        if self.is_distance or isinstance(other, BoundedFloat):
             return operate(float(self), number)
         made = self._changed(lambda value: operate(value, number), how.format(self.scale.what, number))
         if operate is float.__truediv__ and number == self.scale.of and isinstance(made, BoundedFloat):
@@ -161,7 +163,7 @@ class BoundedFloat(float):
         if end and self.low < 0 < self.high:
             low = end[0]
         made = BoundedFloat(value, changed, low=low, high=high)
-        made.is_derived = True
+        made.is_derived, made.is_distance = True, change is abs
         return made
 
     def __lt__(self, other: float, /) -> bool:

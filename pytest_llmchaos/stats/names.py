@@ -42,9 +42,10 @@ class Known:
             self._refuse(text)
 
     def _refuse(self, name: str) -> None:
-        near = difflib.get_close_matches(name, sorted(self.names), n=1, cutoff=0.5)
+        names = sorted(filter(None, self.names))
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         meant = f"did you mean {near[0]!r}? " if near else ""
-        raise BadScenario(f"there is no {self.what} {str(name)!r}: {meant}There are {', '.join(sorted(self.names))}")
+        raise BadScenario(f"there is no {self.what} {str(name)!r}: {meant}There are {', '.join(names)}")
 
 
 class Name(str):
@@ -101,6 +102,10 @@ class Names(tuple[str, ...]):
     def __ne__(self, other: object, /) -> bool:
         return not self == other
 
+    def count(self, name: object) -> int:
+        self.known.require(name)
+        return super().count(name)
+
     __hash__ = tuple.__hash__
 
     def __reduce__(self) -> tuple[type[tuple[str, ...]], tuple[tuple[str, ...]]]:
@@ -146,3 +151,7 @@ class Counts(Mapping[str, V]):
         return super().__eq__(other)
 
     __hash__ = None  # type: ignore[assignment] # as a dict has none
+
+    def __reduce__(self) -> tuple[type[dict[str, V]], tuple[dict[str, V]]]:
+        """A copy is a plain dict."""
+        return dict, (dict(self._counts),)

@@ -47,6 +47,9 @@ class Incident:
     after_s: float
     ended_after_s: float | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "after_s", Seconds(self.after_s))
+
     @property
     def ended(self) -> bool:
         """Whether the remediator saw the service good again."""
@@ -73,10 +76,10 @@ def first(
     Raises BadScenario for a name that does not exist, NotDetected with what was seen in its place, Inconclusive where it
     was seen of other services alone: neither that it came nor that it did not is then what was asked.
     """
-    found = [s for s in signals if s.kind == kind and s.name == name and service in {None, s.service}]
+    found = [s for s in signals if s.kind == kind and str(s.name) == name and service in {None, s.service}]
     if service is None and victims and found:
-        others = sorted({s.service for s in found if s.service} - set(victims))
-        found = [s for s in found if s.service not in others]
+        others = sorted({str(s.service) for s in found if s.service} - set(victims))
+        found = [s for s in found if str(s.service) not in others]
         if not found:
             raise Inconclusive(
                 f"{kind} {name} was seen of {', '.join(others)} alone, and {', '.join(victims)} was hit: say of which service "

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar, get_args
 
 from pytest_llmchaos.errors import BadScenario, Inconclusive, InvalidExperiment, NoData, NotDetected, NotRecovered
 from pytest_llmchaos.stats.bounded import BoundedFloat, NoClaim, Scale, Seconds
@@ -26,10 +26,9 @@ if TYPE_CHECKING:
 FAULT_WINDOWS = ("before", "during", "after")
 # Readiness is looked at once a second, and a look that has no answer takes one.
 READY_LOOKS_S = 2.0
-# These say what was planned, and nothing of what happened.
-PLANNED = ("name", "plan")
 # Who brought the victims back; "mixed" where it was not the same for all of them.
 Repairer = Literal["remediator", "instrument", "itself", "unknown", "mixed"]
+Noted = TypeVar("Noted", "Action", Incident)
 REPAIRERS = Known("repairer", get_args(Repairer))
 
 
@@ -92,22 +91,31 @@ class Trial(NoClaim):
             """Notes the names of values that are read. A method notes the values that its call reads."""
             __tracebackhide__ = True  # pytest shows the claim, and not this
             value = super().__getattribute__(name)
-            if name[0] != "_" and name not in PLANNED and not callable(getattr(type(self), name, None)):
+            if name[0] != "_" and name != "name" and not callable(getattr(type(self), name, None)):
                 self._read.add(name)
             return value
 
     def note_reads(self) -> set[str]:
-        """The values that are read from now on, `is_control` among them."""
+        """The values that are read from now on, `plan` and `is_control` among them."""
         read: set[str] = set()
         object.__setattr__(self, "_read", read)
         return read
 
     def __post_init__(self) -> None:
         services = Known("service", {*self.services, *self.victims, *self.restarts} if self.services else ())
+        about = _with(services, (one.service for one in self.signals))
+        of_kind = {
+            kind: _with(Known(kind, known), (one.name for one in self.signals if one.kind == kind))
+            for kind, known in (("alert", self.known_alerts), ("rule", self.known_rules))
+        }
         signals = {f"alert {name}" for name in self.known_alerts} | {f"remediator rule {n}" for n in self.known_rules}
         told: dict[str, object] = {
             "restarts": Counts(self.restarts, services, lambda _: 0),
             "victims": Names(self.victims, services),
+            "signals": tuple(
+                replace(one, service=Name(one.service, about), name=Name(one.name, of_kind[one.kind]))
+                for one in self.signals
+            ),
         }
         if self.repaired_by is not None:
             told["repaired_by"] = Name(self.repaired_by, REPAIRERS)
@@ -120,7 +128,8 @@ class Trial(NoClaim):
             object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
-        return f"<trial {self.name}: {self.plan.scenario}, {self.plan.fault}>"
+        plan: TrialPlan = vars(self)["plan"]  # who prints a trial reads nothing of it
+        return f"<trial {self.name}: {plan.scenario}, {plan.fault}>"
 
     @property
     def is_control(self) -> bool:
@@ -155,9 +164,7 @@ class Trial(NoClaim):
         """Acts of the remediator, in order. Raises Inconclusive where there are none, and it could not have acted."""
         if isinstance(self.acted, Inconclusive):
             raise self.acted
-        services = self.victims.known if isinstance(self.victims, Names) else Known("service")
-        rules = Known("rule", {*self.known_rules, *(act.rule for act in self.acted)} if self.known_rules else ())
-        return tuple(replace(a, service=Name(a.service, services), rule=Name(a.rule, rules)) for a in self.acted)
+        return self._with_names(self.acted)
 
     @property
     def incidents(self) -> tuple[Incident, ...]:
@@ -167,7 +174,14 @@ class Trial(NoClaim):
         """
         if isinstance(self.noticed, Inconclusive):
             raise self.noticed
-        return self.noticed
+        return self._with_names(self.noticed)
+
+    def _with_names(self, noted: tuple[Noted, ...]) -> tuple[Noted, ...]:
+        """The same, whose services and rules raise where they are compared with one that does not exist."""
+        services = self.victims.known if isinstance(self.victims, Names) else Known("service")
+        services = _with(services, (one.service for one in noted))
+        rules = _with(Known("rule", self.known_rules), (one.rule for one in noted))
+        return tuple(replace(one, service=Name(one.service, services), rule=Name(one.rule, rules)) for one in noted)
 
     def alert(self, name: str, service: str | None = None) -> Signal:
         """The first time that this alert began to fire after the fault.
@@ -336,6 +350,11 @@ class Trial(NoClaim):
     def failed(self) -> float:
         """Requests of the whole trial without a good end."""
         return self.whole.failed
+
+
+def _with(known: Known, seen: Iterable[str]) -> Known:
+    """The names that there are, and those that were seen. What is about no service has an empty one."""
+    return Known(known.what, {*known.names, *seen, ""} if known.names else ())
 
 
 def _took(recovery: Recovery) -> Seconds:

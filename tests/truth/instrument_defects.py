@@ -1728,8 +1728,8 @@ EVIDENCE: tuple[InstrumentDefect, ...] = (
         patches=(
             Patch(
                 file="pytest_llmchaos/claims.py",
-                old="        if _is_answer(answer):\n",
-                new="        if _is_answer(node):\n",
+                old="    return value if value is not None and _is_answer(value) else None\n",
+                new="    return None\n",
             ),
         ),
         tests=("test_claims.py::test_a_comparison_that_is_thrown_away_is_an_error_with_its_line",),
