@@ -137,6 +137,14 @@ def test_a_start_within_an_action_that_failed_is_of_no_one_that_is_known(at):
     assert repaired_by(injected(), events, read({**first, "incident": "i0"}, again)) == "remediator"
 
 
+def test_an_action_of_another_service_that_failed_says_nothing_where_the_log_names_no_incidents():
+    first, last = acted(100.5, 101.0, incident=None)
+    _, other = acted(100.5, 100.6, service="model-1", incident=None)
+
+    events = [event(100.0, "die"), event(100.8, "start")]
+    assert repaired_by(injected(), events, [first, {**other, "event": "failed"}, last]) == "remediator"
+
+
 def test_an_action_that_failed_is_over_and_another_of_its_incident_has_its_own_end():
     first, last = acted(100.5, 100.7)
     (again,) = acted(101.8)

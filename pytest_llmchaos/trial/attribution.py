@@ -284,7 +284,8 @@ def _has_acted(audit: Audit, service: str, at_unix_s: float) -> bool:
         ends = (
             (at_of(later), later.get("event"))
             for later in audit[number:]
-            if later.get("incident") == line.get("incident") and later.get("event") in {"done", "failed"}
+            if (later.get("service"), later.get("incident")) == (service, line.get("incident"))
+            and later.get("event") in {"done", "failed"}
         )
         end_s, how = next(ends, (begin_s + ACTION_LIMIT_S, "done"))
         if how == "done" and begin_s - CLOCK_SLACK_S <= at_unix_s <= end_s + CLOCK_SLACK_S:
