@@ -6,7 +6,7 @@ import pickle
 import pytest
 
 from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.stats.names import Counts, Known, Name, Names
+from pytest_llmchaos.stats.names import Counts, Entries, Known, Name, Names
 from pytest_llmchaos.stats.windows import windows
 
 SERVICES = Known("service", ("api", "model-1", "model-2"))
@@ -39,7 +39,7 @@ def test_a_name_that_does_not_exist_is_refused_with_the_nearest_one(claim):
 
 
 def test_a_name_that_is_near_to_none_is_refused_with_all_of_them():
-    with pytest.raises(BadScenario, match="there is no service 'grafana': There are api, model-1, model-2"):
+    with pytest.raises(BadScenario, match=r"there is no service 'grafana'. There are api, model-1, model-2"):
         assert STARTS["grafana"] == 0
 
 
@@ -99,3 +99,14 @@ def test_an_outcome_that_does_not_exist_is_refused():
     for claim in (lambda: window.outcomes.get("truncatd", 0), lambda: window.count_of("truncatd")):
         with pytest.raises(BadScenario, match="there is no outcome 'truncatd': did you mean 'truncated'"):
             claim()
+
+
+def test_entries_refuse_a_text_and_are_a_plain_tuple_otherwise():
+    entries = Entries((1, 2), "any(one.name == {} for one in entries)")
+
+    assert 1 in entries
+    assert 3 not in entries
+    assert entries == (1, 2)
+    assert type(copy.copy(entries)) is tuple
+    with pytest.raises(BadScenario, match=r"'api' is a text, and none of these is one: .* any.one.name == 'api' for"):
+        assert "api" not in entries

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import json
+import re
 from dataclasses import replace
 
 import msgspec
@@ -131,6 +132,11 @@ class TestNamesThatDoNotExist:
             (lambda trial: [one for one in trial.incidents if one.rule == "api-exitd"] == [], "rule 'api-exitd'"),
             (lambda trial: [one for one in trial.signals if one.name == "ServiceDwn"] == [], "alert 'ServiceDwn'"),
             (lambda trial: [one for one in trial.signals if one.service == "apii"] == [], "service 'apii'"),
+            (lambda trial: trial.alert("ServiceDwn"), "alert 'ServiceDwn'"),
+            (lambda trial: trial.alert("ServiceDown", "apii"), "service 'apii'"),
+            (lambda trial: trial.rule("api-exitd"), "rule 'api-exitd'"),
+            (lambda trial: trial.rule("api-exited", "modl-1"), "service 'modl-1'"),
+            (lambda trial: trial.slo("availabilty"), "SLO 'availabilty'"),
         ],
     )
     def test_are_refused(self, known, claim, what):
@@ -148,6 +154,22 @@ class TestNamesThatDoNotExist:
         assert [one.service for one in known.signals if one.service in ("", "api")] == ["", "api"]
         assert known.alert("ServiceDown").after_s == 1.5
         assert known.victims == ("api",)
+
+    @pytest.mark.parametrize(
+        ("claim", "how"),
+        [
+            (lambda trial: "start" not in trial.actions, "any(act.action == 'start' for act in trial.actions)"),
+            (lambda trial: "api" in trial.incidents, "any(one.service == 'api' for one in trial.incidents)"),
+        ],
+    )
+    def test_a_text_is_no_act_and_no_incident(self, known, claim, how):
+        with pytest.raises(BadScenario, match=rf"is a text, and none .* is one: .* {re.escape(how)}$"):
+            claim(known)
+
+    def test_an_act_may_be_looked_for(self, known):
+        assert known.acted[0] in known.actions
+        assert known.noticed[0] in known.incidents
+        assert known.noticed[0] not in known.actions
 
     def test_nothing_is_refused_where_no_names_are_known(self, trial):
         unknown = trial(
@@ -236,17 +258,20 @@ def test_it_is_known_whether_a_value_of_a_trial_was_read(trial, look, is_read):
             r"after kill api \(alert A after 1\.5 s does not count: db was not hit\)$",
         ),
         ({"recover": Recovery(why_not="still down")}, "time_to_recover_s", NotRecovered, "still down"),
-        (
-            {},
-            "time_to_settle_s",
-            NotRecovered,
-            "kill api is no fault that we end, .*: ask for trial.time_to_recover_s",
-        ),
     ],
 )
 def test_a_time_that_does_not_exist_says_why(trial, values, name, error, message):
     with pytest.raises(error, match=message):
         getattr(trial(**values), name)
+
+
+def test_a_time_that_no_trial_of_this_fault_has_is_an_error_and_no_refutation(trial, plan):
+    passing = replace(plan, fault=faults.pause("api"))
+
+    with pytest.raises(BadScenario, match=r"kill api is no fault that we end, .*: ask for trial.time_to_recover_s"):
+        _ = trial().time_to_settle_s
+    with pytest.raises(BadScenario, match=r"we end pause api, .*: ask for trial.time_to_settle_s"):
+        _ = trial(plan=passing).time_to_recover_s
 
 
 SIGNALS = (
@@ -341,10 +366,10 @@ def test_a_signal_that_did_not_come_is_a_refutation_that_names_what_came(signall
 
 def test_a_signal_that_does_not_exist_is_an_error_and_no_refutation(signalled):
     with pytest.raises(
-        BadScenario, match=r"alert\('ServiceDwn'\): there is no such alert; there are Avail.*, ServiceDown$"
+        BadScenario, match=r"no alert 'ServiceDwn': did you mean 'ServiceDown'\? There are Avail.*, ServiceDown$"
     ):
         signalled.alert("ServiceDwn")
-    with pytest.raises(BadScenario, match="no such rule; there are api-exited, replica-exited"):
+    with pytest.raises(BadScenario, match=r"there is no rule 'ServiceDown'. There are api-exited, replica-exited"):
         signalled.rule("ServiceDown")
 
 
@@ -477,7 +502,9 @@ def test_an_slo_is_its_result_or_what_kept_prometheus_from_answering(trial):
     assert seen.slo("availability") is JUDGED
     with pytest.raises(NoData, match="no data for ttft-p95"):
         seen.slo("ttft-p95")
-    with pytest.raises(BadScenario, match=r"trial.slo\('ttft'\): there is no such SLO; .* availability, ttft-p95"):
+    with pytest.raises(
+        BadScenario, match=r"there is no SLO 'ttft': did you mean 'ttft-p95'\? There are availability, ttft-p95"
+    ):
         seen.slo("ttft")
 
 

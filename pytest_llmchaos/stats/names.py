@@ -44,8 +44,8 @@ class Known:
     def _refuse(self, name: str) -> None:
         names = sorted(filter(None, self.names))
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-        meant = f"did you mean {near[0]!r}? " if near else ""
-        raise BadScenario(f"there is no {self.what} {str(name)!r}: {meant}There are {', '.join(names)}")
+        meant = f": did you mean {near[0]!r}?" if near else "."
+        raise BadScenario(f"there is no {self.what} {str(name)!r}{meant} There are {', '.join(names)}")
 
 
 class Name(str):
@@ -111,6 +111,31 @@ class Names(tuple[str, ...]):
     def __reduce__(self) -> tuple[type[tuple[str, ...]], tuple[tuple[str, ...]]]:
         """A copy is a plain tuple."""
         return tuple, (tuple(map(str, self)),)
+
+
+class Entries(tuple[V, ...]):
+    """Values of which none is a text, so that a text among them is a mistake: `"api" not in trial.actions` always held.
+
+    Args:
+      how: a claim that looks into the values, with `{}` in the place of the text.
+    """
+
+    how: str
+
+    def __new__(cls, entries: Iterable[V], how: str) -> Self:
+        made = super().__new__(cls, entries)
+        made.how = how
+        return made
+
+    def __contains__(self, entry: object, /) -> bool:
+        if isinstance(entry, str):
+            how = self.how.format(repr(str(entry)))
+            raise BadScenario(f"{str(entry)!r} is a text, and none of these is one: look into each, such as {how}")
+        return super().__contains__(entry)
+
+    def __reduce__(self) -> tuple[type[tuple[V, ...]], tuple[tuple[V, ...]]]:
+        """A copy is a plain tuple."""
+        return tuple, (tuple(self),)
 
 
 class Counts(Mapping[str, V]):

@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pytest_llmchaos.errors import BadScenario, Inconclusive, NotDetected
+from pytest_llmchaos.errors import Inconclusive, NotDetected
 from pytest_llmchaos.stats.bounded import Seconds
+from pytest_llmchaos.stats.names import Known
 
 SignalKind = Literal["alert", "rule"]
 
@@ -64,6 +65,7 @@ def first(
     *,
     victims: Collection[str],
     known: Iterable[str],
+    services: Known,
     after: str,
 ) -> Signal:
     """The first signal of that name: about that service where one is given, else about a victim or about callers.
@@ -71,10 +73,11 @@ def first(
     Args:
       victims: services that were hit; empty in a control arm, where a signal about any service counts.
       known: names that exist; empty where nothing is known of them.
+      services: services that exist; another one that a signal was about does so too.
       after: what was done, for the message.
 
-    Raises BadScenario for a name that does not exist, NotDetected with what was seen in its place, Inconclusive where it
-    was seen of other services alone: neither that it came nor that it did not is then what was asked.
+    Raises BadScenario for a name or a service that does not exist, NotDetected with what was seen in its place,
+    Inconclusive where it was seen of other services alone: neither that it came nor that it did not is then what was asked.
     """
     found = [s for s in signals if s.kind == kind and str(s.name) == name and service in {None, s.service}]
     if service is None and victims and found:
@@ -87,9 +90,10 @@ def first(
             )
     if found:
         return min(found, key=lambda signal: signal.after_s)
-    names = sorted(set(known))
-    if names and name not in names:
-        raise BadScenario(f"trial.{kind}({name!r}): there is no such {kind}; there are {', '.join(names)}")
+    Known(kind, known).require(name)
+    Known("service", {*services.names, *(str(s.service) for s in signals)} if services.names else ()).require(
+        service or None
+    )
     about = f" of {service}" if service is not None else ""
     seen = ", ".join(map(str, signals)) or "nothing"
     raise NotDetected(f"{kind} {name}{about} was not seen after {after}; seen was {seen}")

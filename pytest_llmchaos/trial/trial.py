@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar, get_args
 
 from pytest_llmchaos.errors import BadScenario, Inconclusive, InvalidExperiment, NoData, NotDetected, NotRecovered
 from pytest_llmchaos.stats.bounded import BoundedFloat, NoClaim, Scale, Seconds
-from pytest_llmchaos.stats.names import Counts, Known, Name, Names
+from pytest_llmchaos.stats.names import Counts, Entries, Known, Name, Names
 from pytest_llmchaos.trial import signals as own_signals
 from pytest_llmchaos.trial.signals import Incident, Signal
 
@@ -164,7 +164,7 @@ class Trial(NoClaim):
         """Acts of the remediator, in order. Raises Inconclusive where there are none, and it could not have acted."""
         if isinstance(self.acted, Inconclusive):
             raise self.acted
-        return self._with_names(self.acted)
+        return Entries(self._with_names(self.acted), "any(act.action == {} for act in trial.actions)")
 
     @property
     def incidents(self) -> tuple[Incident, ...]:
@@ -174,21 +174,23 @@ class Trial(NoClaim):
         """
         if isinstance(self.noticed, Inconclusive):
             raise self.noticed
-        return self._with_names(self.noticed)
+        return Entries(self._with_names(self.noticed), "any(one.service == {} for one in trial.incidents)")
 
     def _with_names(self, noted: tuple[Noted, ...]) -> tuple[Noted, ...]:
         """The same, whose services and rules raise where they are compared with one that does not exist."""
-        services = self.victims.known if isinstance(self.victims, Names) else Known("service")
-        services = _with(services, (one.service for one in noted))
+        services = _with(self._services(), (one.service for one in noted))
         rules = _with(Known("rule", self.known_rules), (one.rule for one in noted))
         return tuple(replace(one, service=Name(one.service, services), rule=Name(one.rule, rules)) for one in noted)
+
+    def _services(self) -> Known:
+        return self.victims.known if isinstance(self.victims, Names) else Known("service")
 
     def alert(self, name: str, service: str | None = None) -> Signal:
         """The first time that this alert began to fire after the fault.
 
         It is about `service` where that is given, else about a victim or about callers. Raises NotDetected naming what
         fired in its place, Inconclusive where it fired for other services alone, BadScenario for an alert that Prometheus
-        does not have.
+        does not have and for a service that the stack does not have.
         """
         return own_signals.first(
             self.signals,
@@ -197,6 +199,7 @@ class Trial(NoClaim):
             service,
             victims=self.victims,
             known=self.known_alerts,
+            services=self._services(),
             after=str(self.plan.fault),
         )
 
@@ -204,7 +207,7 @@ class Trial(NoClaim):
         """The first time that this rule of the remediator noticed something after the fault, of a service as in `alert`.
 
         Raises NotDetected naming what was noticed in its place, Inconclusive where that was of other services alone,
-        BadScenario for a rule that the subject does not have.
+        BadScenario for a rule or a service that the subject does not have.
         """
         return own_signals.first(
             self.signals,
@@ -213,6 +216,7 @@ class Trial(NoClaim):
             service,
             victims=self.victims,
             known=self.known_rules,
+            services=self._services(),
             after=str(self.plan.fault),
         )
 
@@ -245,15 +249,22 @@ class Trial(NoClaim):
 
         Counts from the fault, not from its revert: callers suffer from then on. A recovery after our own revert does not
         count, nor does one that did not last until the end of what is known. Its `resolution_s` says how exactly it
-        could be seen. Raises NotRecovered.
+        could be seen. Raises NotRecovered, and BadScenario after a passing fault.
         """
+        if self.plan.is_passing:
+            raise BadScenario(
+                f"we end {self.plan.fault}, so nothing had to recover from it: ask for trial.time_to_settle_s"
+            )
         return _took(self.recover)
 
     @property
     def time_to_settle_s(self) -> Seconds:
-        """Seconds from the end of a passing fault until the service was good for good. Raises NotRecovered."""
+        """Seconds from the end of a passing fault until the service was good for good.
+
+        Raises NotRecovered, and BadScenario after a fault that we do not end.
+        """
         if not self.plan.is_passing:
-            raise NotRecovered(
+            raise BadScenario(
                 f"{self.plan.fault} is no fault that we end, so nothing settled after it: ask for trial.time_to_recover_s"
             )
         return _took(self.settle)
@@ -271,8 +282,7 @@ class Trial(NoClaim):
         if name in self.slo_errors:
             raise self.slo_errors[name]
         if name not in self.slos:
-            known = ", ".join(sorted({*self.slos, *self.slo_errors}))
-            raise BadScenario(f"trial.slo({name!r}): there is no such SLO; slo.yaml has {known}")
+            Known("SLO", {*self.slos, *self.slo_errors}).require(name)
         return self.slos[name]
 
     def phase(self, name: str) -> Window:
