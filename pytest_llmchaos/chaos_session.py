@@ -55,6 +55,7 @@ class ChaosSession:
         self.campaign.test.waiting = self._without_time_limit
         self._timer: tuple[pytest.Item, object] | None = None
         self._called: pytest.Item | None = None
+        self._lab: Lab | None = None
         self._judged: set[object] = set()  # keys of trials of which a claim read a value
         self._problems: list[str] = []
         if options.is_leashed(config):
@@ -90,7 +91,8 @@ class ChaosSession:
     def lab(self) -> Lab:
         if self.campaign.refused is not None:
             raise self.campaign.refused
-        return self.campaign.run.lab()
+        self._lab = self.campaign.run.lab()
+        return self._lab
 
     def trial(self, item: pytest.Item) -> Trial:
         """The trial of an item. Raises what it ended with; a runtime that lacks an ability is a SKIP."""
@@ -132,6 +134,9 @@ class ChaosSession:
         self._called = item
         try:
             return (yield)
+        except Exception as raised:
+            claims.note_guess(raised)
+            raise
         finally:
             self._called = None
 
@@ -207,7 +212,9 @@ class ChaosSession:
         own = self.campaign.test.claim()
         if item.stash.get(READ, set()) - claims.TELLS_ARMS:
             self._judged.add(item.stash[PLAN].key)
-        void = self._void(item, found, raised) if PLAN in item.stash or own else None
+        void = (
+            self._void(item, found, raised) if PLAN in item.stash or own or self._passed_with_lab(item, found) else None
+        )
         outcome = "error" if found.when == "setup" and found.failed else found.outcome
         for result in filter(None, own.values()):
             item.user_properties.extend(report.junit_properties(result))
@@ -220,6 +227,10 @@ class ChaosSession:
         self.campaign.note_claim(trials, item.nodeid, outcome, message)
         if PLAN in item.stash and TRIAL_NAME not in item.stash:
             self.campaign.note_unasked(item.stash[PLAN], item.nodeid, outcome, message)
+
+    def _passed_with_lab(self, item: pytest.Item, found: pytest.TestReport) -> bool:
+        """Of a test that failed, and has no trial of its own, nothing was performed that could be void."""
+        return found.passed and self._lab is not None and getattr(item, "funcargs", {}).get("lab") is self._lab
 
     def _void(self, item: pytest.Item, found: pytest.TestReport, raised: BaseException | None) -> str | None:
         """Make an ERROR of a claim that did not come to judge, or that passed whatever its trial showed. Returns why."""

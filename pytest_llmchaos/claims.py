@@ -13,6 +13,9 @@ import pytest
 
 # Attributes that answer yes or no, and raise nothing where the answer is no.
 ANSWERS = {"met", "all_serve"}
+FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
+# Methods of the lab that do something in a `with` alone.
+LAB_BLOCKS = {"load", "inject", "phase"}
 EXPECT_ERRORS = {"raises", "RaisesGroup"}
 # What a claim may tell the arms of its experiment apart by. It says nothing of what happened.
 TELLS_ARMS = {"is_control", "plan"}
@@ -28,6 +31,13 @@ def refutes(raised: BaseException) -> bool:
 def broken_off(raised: BaseException) -> str:
     """Why a claim did not come to judge, with a guess at a misspelt name."""
     return f"the claim broke off before it judged: {type(raised).__name__}: {raised}{_guess(raised)}"
+
+
+def note_guess(raised: BaseException) -> None:
+    """Write the guess at a misspelt name below the error, where Python itself does not."""
+    guess = _guess(raised).removeprefix(". ")
+    if guess and guess not in "".join(traceback.format_exception_only(raised)):
+        raised.add_note(guess)
 
 
 def _guess(raised: BaseException) -> str:
@@ -64,13 +74,13 @@ def passes_anyway(
             "VacuousClaim: this claim asked for `trial` and read no value of it, so it passes whatever the trial showed: assert one, "
             "such as `assert trial.time_to_recover_s <= 20`, or drop `trial` from the arguments"
         )
-    for line, text in thrown_away(test):
-        return f"VacuousClaim: line {line} compares and throws the answer away: write `assert {text}`"
+    for line, what in vacuous_lines(test):
+        return f"VacuousClaim: line {line} {what}"
     return None
 
 
-def thrown_away(test: Callable[..., object]) -> Iterator[tuple[int, str]]:
-    """Each statement of a test that is an answer which nothing looks at, by line. None where there is no source."""
+def vacuous_lines(test: Callable[..., object]) -> Iterator[tuple[int, str]]:
+    """Each statement of a test that no outcome could make fail: its line, and what is wrong. None where there is no source."""
     function = inspect.unwrap(test)
     try:
         lines, first = inspect.getsourcelines(function)
@@ -78,14 +88,32 @@ def thrown_away(test: Callable[..., object]) -> Iterator[tuple[int, str]]:
         tree = ast.parse("if True:\n" + "".join(lines) if lines[0][:1].isspace() else "\n" + "".join(lines))
     except (OSError, TypeError, SyntaxError, tokenize.TokenError):
         return
-    found = next((node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)), None)
+    found = next((node for node in ast.walk(tree) if isinstance(node, FUNCTIONS)), None)
     if found is None or found.name != function.__name__:  # the file was edited while its test ran
         return
     # A decorator may look at what the test returns. pytest warns of it, and lets it pass.
     for node in _statements(found, returns=function is test):
         answer = _unread(node)
+        what = _always_true(node.test) if isinstance(node, ast.Assert) else None
         if answer is not None:
-            yield first + node.lineno - 2, ast.unparse(answer)
+            what = f"compares and throws the answer away: write `assert {ast.unparse(answer)}`"
+        elif isinstance(node, ast.Expr) and _is_block(node.value):
+            what = f"performs nothing without `with`: write `with {ast.unparse(node.value)}: ...`"
+        if what is not None:
+            yield first + node.lineno - 2, what
+
+
+def _always_true(asserted: ast.expr) -> str | None:
+    """Why an asserted expression is true whatever happened."""
+    if isinstance(asserted, ast.GeneratorExp):
+        what = "a generator: write `assert all(...)` or `assert any(...)`"
+    elif isinstance(asserted, ast.Lambda):
+        what = "a function that is not called"
+    elif isinstance(asserted, ast.Constant) and isinstance(asserted.value, str):
+        what = "a text: drop its quotes"
+    else:
+        return None
+    return f"asserts what is always true, {what}"
 
 
 def _statements(node: ast.AST, *, returns: bool) -> Iterator[ast.stmt]:
@@ -94,7 +122,7 @@ def _statements(node: ast.AST, *, returns: bool) -> Iterator[ast.stmt]:
         if isinstance(child, ast.stmt) and (returns or not isinstance(child, ast.Return)):
             yield child
         if not (isinstance(child, ast.With | ast.AsyncWith) and any(map(_expects_an_error, child.items))):
-            is_inner = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+            is_inner = isinstance(child, FUNCTIONS)
             yield from _statements(child, returns=returns and not is_inner)
 
 
@@ -112,6 +140,13 @@ def _expects_an_error(item: ast.withitem) -> bool:
     call = item.context_expr
     named = call.func if isinstance(call, ast.Call) else call
     return getattr(named, "attr", getattr(named, "id", None)) in EXPECT_ERRORS
+
+
+def _is_block(node: ast.AST) -> bool:
+    """Whether it is a call such as `lab.load(...)`, which does something in a `with` alone."""
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in LAB_BLOCKS):
+        return False
+    return isinstance(node.func.value, ast.Name) and node.func.value.id == "lab"
 
 
 def _is_answer(node: ast.AST) -> bool:

@@ -11,13 +11,14 @@ from pytest_llmchaos import options
 from pytest_llmchaos.errors import LlmchaosError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
 
     from pytest_llmchaos.chaos_session import ChaosSession
     from pytest_llmchaos.lab.lab import Lab
     from pytest_llmchaos.trial.trial import Trial
 
 SESSION = "llmchaos-session"
+MARK = "llmchaos"
 SEED = pytest.StashKey[int]()
 
 
@@ -69,7 +70,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One trial for each fault and repeat; a single one needs no id."""
-    if metafunc.definition.get_closest_marker("llmchaos") is None:
+    if metafunc.definition.get_closest_marker(MARK) is None:
         return
     from pytest_llmchaos.experiment_mark import cases_of  # noqa: PLC0415 - only where scenarios are
 
@@ -79,6 +80,45 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         raise pytest.Collector.CollectError(str(error)) from None
     if "trial" in metafunc.fixturenames and len(cases) > 1:
         metafunc.parametrize("trial", list(cases.values()), indirect=True, ids=list(cases))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """An experiment that no test asks for is an error: its readers would believe that it is performed."""
+    report = yield
+    if report.passed and type(collector) in {pytest.Module, pytest.Class}:  # not one of doctests
+        why = never_performed(collector, report.result)
+        if why is not None:
+            report.outcome, report.longrepr = "failed", why
+    return report
+
+
+def never_performed(
+    collected: pytest.Item | pytest.Collector, children: Sequence[pytest.Item | pytest.Collector]
+) -> str | None:
+    """Why an experiment of this file, of this class or of one of its tests is never performed. None where each may be.
+
+    Tests of a class are not collected yet, so a class may ask for the trial.
+    """
+    asks = [child for child in children if "trial" in getattr(child, "fixturenames", ())]
+    alone = [child for child in children if isinstance(child, pytest.Function) and has_own(child) and child not in asks]
+    if has_own(collected) and not asks and not any(isinstance(child, pytest.Class) for child in children):
+        found = collected
+    elif alone:
+        found = alone[0]
+    else:
+        return None
+    return (
+        f"{found.nodeid} has an experiment that is never performed: no test asks for its `trial`. "
+        "Name `trial` among the arguments of a `test_...` function, or drop the experiment"
+    )
+
+
+def has_own(node: pytest.Item | pytest.Collector) -> bool:
+    """Whether a node has an experiment itself, beside those of the nodes around it."""
+    return any(mark.name == MARK for mark in node.own_markers)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

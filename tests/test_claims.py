@@ -1,8 +1,10 @@
 """What the end of a test says of its trial. No stack is started here; trials are performed by a double."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 from support.plugin_double import put_double
@@ -219,6 +221,25 @@ def test_a_comparison_that_is_thrown_away_is_an_error_with_its_line(chaos, trial
 
 
 @pytest.mark.parametrize(
+    ("asserted", "what"),
+    [
+        ("(one == 'api' for one in trial.victims)", "a generator: write `assert all(...)` or `assert any(...)`"),
+        ("lambda: trial.detect_s > 5", "a function that is not called"),
+        ("'trial.detect_s > 5'", "a text: drop its quotes"),
+    ],
+)
+def test_what_is_true_whatever_happened_is_an_error_with_its_line(chaos, trials, asserted, what):
+    result = chaos(f"def test_x(trial):\n    assert trial.detected_by\n    assert {asserted}\n")
+
+    result.assert_outcomes(errors=1)
+    line = 3 + HEAD.lstrip("\n").count("\n")
+    why = f"VacuousClaim: line {line} asserts what is always true, {what}"
+    result.stdout.fnmatch_lines([f"test_it.py: {why}"])
+    (trial,) = trials()
+    assert (trial["verdict"], trial["reason"]) == ("invalid", why)
+
+
+@pytest.mark.parametrize(
     ("body", "outcomes"),
     [
         ("pass", {"errors": 1}),
@@ -243,6 +264,8 @@ def test_a_claim_that_is_a_coroutine_is_judged_alike(chaos, body, outcomes):
         "trial.time_to_detect_s",
         "'a text', print(trial.detect_s)",
         "assert (lambda: trial.detect_s > 1)()",
+        "if trial.detect_s > 5:\n        return",
+        "assert True",
         "exec('trial.detect_s > 5')",
         "trial.detect_s <= 5 or pytest.fail('late')",
         "trial.detected_by and print(trial.detected_by)",
@@ -280,12 +303,17 @@ ODD = {
 
 
 @pytest.mark.parametrize(("wrong", "said"), ODD.items())
-def test_what_breaks_a_claim_off_is_an_error_and_refutes_nothing(chaos, trials, wrong, said):
-    result = chaos(f"def test_x(trial):\n    assert {wrong}\n")
+def test_what_breaks_a_claim_off_is_an_error_and_refutes_nothing(chaos, trials, pytester, wrong, said):
+    result = chaos(f"def test_x(trial):\n    assert {wrong}\n", "--junitxml=it.xml")
 
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines([f">*assert {wrong.replace('[', '[[]')}", f"E*{said.partition(':')[0]}: *"])
     result.stdout.no_fnmatch_line("*__getattribute__*")
+    guess = re.search(r"Did you mean: .*", said)
+    (error,) = ET.parse(pytester.path / "it.xml").iter("error")
+    if guess is not None:
+        result.stdout.fnmatch_lines([f"E *{guess[0]}"])
+        assert error.get("message").count(guess[0]) == 1
     (trial,) = trials()
     assert (trial["verdict"], trial["reason"]) == ("invalid", f"the claim broke off before it judged: {said}")
     assert [claim["outcome"] for claim in trial["claims"]] == ["error"]

@@ -303,6 +303,36 @@ def test_plain(lab):
     ]
 
 
+def test_a_block_of_the_lab_that_is_not_entered_is_an_error_and_no_pass(on_a_fake):
+    result = on_a_fake(
+        """
+def test_load(lab):
+    lab.load(LOAD)
+
+def test_inject(lab):
+    lab.inject(faults.kill("api"))
+
+def test_kept(lab):
+    load = lab.load(LOAD)
+    with load:
+        pass
+
+def test_compared(lab):
+    lab.slos == ("x",)
+"""
+    )
+
+    result.assert_outcomes(errors=3, passed=1)
+    vacuous = "test_odd.py: VacuousClaim: line"
+    result.stdout.fnmatch_lines_random(
+        [
+            f"{vacuous} 7 performs nothing without `with`: write `with lab.load(LOAD): ...`",
+            f"{vacuous} 10 performs nothing without `with`: write `with lab.inject(faults.kill('api')): ...`",
+            f"{vacuous} 18 compares and throws the answer away: write `assert lab.slos == ('x',)`",
+        ]
+    )
+
+
 def test_a_claim_that_is_expected_to_fail_lets_nothing_hold(on_a_fake, pytester):
     result = on_a_fake(
         """
@@ -781,6 +811,44 @@ def test_a_mark_that_is_not_one_experiment_is_one_clear_error(chaos, double, sce
     assert "Traceback" not in result.stdout.str()
     assert "plugin.py:" not in result.stdout.str()
     assert double.performed == []
+
+
+@pytest.mark.parametrize(
+    ("scenario", "where"),
+    [
+        ("pytestmark = one\ndef test_it(lab): pass", "test_never.py"),
+        ("pytestmark = one\ndef test_it(): pass", "test_never.py"),
+        ("pytestmark = one\ndef kill_api_is_detected(trial): assert trial.detected_by", "test_never.py"),
+        ("@one\nclass TestIt:\n    def test_it(self, lab): pass", "test_never.py::TestIt"),
+        ("@one\ndef test_it(lab): pass\n\n@other\ndef test_b(trial): pass", "test_never.py::test_it"),
+        (
+            "@pytest.mark.parametrize('a', [pytest.param(1, marks=one)])\ndef test_it(a): pass",
+            "test_never.py::test_it[1]",
+        ),
+    ],
+)
+def test_an_experiment_that_no_test_asks_for_is_one_clear_error(chaos, double, scenario, where):
+    result = chaos(test_never=textwrap.dedent(HEAD) + scenario)
+
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    said = f"{where.replace('[', '[[]')} has an experiment that is never performed: no test asks for its `trial`. Name `trial` among*"
+    result.stdout.fnmatch_lines([said])
+    assert double.performed == []
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        "pytestmark = one\ndef test_it(trial): trial.victims\n\ndef test_odd(): pass",
+        "pytestmark = one\nclass TestIt:\n    def test_it(self, trial): trial.victims",
+        "pytestmark = one\n@pytest.fixture\ndef mine(trial): return trial.victims\n\ndef test_it(mine): pass",
+        "@one\nclass TestIt:\n    class TestPart:\n        def test_it(self, trial): trial.victims",
+    ],
+)
+def test_an_experiment_that_one_test_asks_for_is_performed(chaos, double, scenario):
+    assert chaos(test_never=textwrap.dedent(HEAD) + scenario).ret == 0
+
+    assert double.performed == ["kill api"]
 
 
 @pytest.mark.parametrize(
