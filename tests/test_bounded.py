@@ -63,6 +63,20 @@ def sample(due_s, outcome="ok", e2e_s=0.5):
             lambda: operator.ge(160, failed()),
             "failed <= 160 cannot fail: even if all had failed, it would be 160; bound it",
         ),
+        (
+            lambda: share(0.9) >= 95,
+            (
+                f"{SHARE.what} >= 95 cannot hold: even if every one of the 100 requests had been answered, it would be 1; "
+                "95 % is 0.95; raise rate_rps"
+            ),
+        ),
+        (
+            lambda: share(0.9) <= 1.5,
+            (
+                f"{SHARE.what} <= 1.5 cannot fail: even if every one of the 100 requests had been answered, it would be 1; "
+                "raise rate_rps"
+            ),
+        ),
         (lambda: failed() < failed(200, 300, low=161), None),
         (lambda: failed(0, 0) == 0, "failed == 0 proves nothing: even if all had failed, it would be 0; bound it"),
         (lambda: failed(0, 0.0) == 0, "failed == 0 proves nothing: even if all had failed, it would be 0; bound it"),

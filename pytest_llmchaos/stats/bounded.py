@@ -212,9 +212,9 @@ class BoundedFloat(float):
         worst, best = (scale.most, scale.least) if is_upper else (scale.least, scale.most)
         hardest, easiest = (least, most) if is_upper else (most, least)
         if compare(worst, hardest):
-            self._raise_vacuous(claim, "cannot fail", at_most=is_upper)
+            self._raise_vacuous(claim, "cannot fail", at_most=is_upper, bound=bound)
         if not compare(best, easiest):
-            self._raise_vacuous(claim, "cannot hold", at_most=not is_upper)
+            self._raise_vacuous(claim, "cannot hold", at_most=not is_upper, bound=bound)
         held = compare(float(self), bound)
         ends = (compare(self.low, high), compare(self.high, low))
         self._require_known(claim, all(end == held for end in ends))
@@ -227,10 +227,14 @@ class BoundedFloat(float):
             )
         return held
 
-    def _raise_vacuous(self, claim: str, fate: str, *, at_most: bool) -> None:
+    def _raise_vacuous(self, claim: str, fate: str, *, at_most: bool, bound: float = 0.0) -> None:
         scale = self.scale
+        is_percent = scale.events is not None and scale.most == 1 and 2 <= bound <= 100
+        unit = f"{bound:g} % is {bound / 100:g}; " if is_percent else ""
         if_so, value = (scale.at_most, scale.most) if at_most else (scale.at_least, scale.least)
-        raise VacuousClaim(f"{scale.what} {claim} {fate}: even if {if_so}, it would be {value:.3g}; {scale.advice}")
+        raise VacuousClaim(
+            f"{scale.what} {claim} {fate}: even if {if_so}, it would be {value:.3g}; {unit}{scale.advice}"
+        )
 
     def _require_two_ends(self, claim: str) -> None:
         if self.scale.least == self.scale.most:
