@@ -1,6 +1,7 @@
 """A claim about a name that does not exist raises, whichever way it asks."""
 
 import copy
+import json
 import pickle
 
 import pytest
@@ -73,6 +74,7 @@ def test_a_name_that_exists_has_a_count():
     assert STARTS != {"api": 1}
     assert STARTS != 5
     assert (STARTS["api"], STARTS["model-1"], STARTS.get("model-2", 7)) == (2, 0, 0)
+    assert json.dumps({"restarts": STARTS}) == '{"restarts": {"api": 2}}'
     assert "model-1" not in STARTS
     assert (type(copy.deepcopy(STARTS)), pickle.loads(pickle.dumps(STARTS))) == (dict, {"api": 2})
     assert (len(STARTS), list(STARTS), repr(STARTS), dict(STARTS)) == (1, ["api"], "{'api': 2}", {"api": 2})

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Self, TypeVar
 
 from pytest_llmchaos.errors import BadScenario
@@ -138,45 +138,43 @@ class Entries(tuple[V, ...]):
         return tuple, (tuple(self),)
 
 
-class Counts(Mapping[str, V]):
+class Counts(dict[str, V]):
     """A value by name. A name that exists and has none has that of `absent`; another raises BadScenario.
 
-    Where no names are known, it is a plain mapping.
+    Where no names are known, it is a plain dict.
     """
 
     def __init__(self, counts: Mapping[str, V], known: Known, absent: Callable[[str], V]) -> None:
-        self._counts = dict(counts)
+        super().__init__(counts)
         self._known = known
         self._absent = absent
 
-    def __repr__(self) -> str:
-        return repr(self._counts)
-
-    def __getitem__(self, name: str) -> V:
+    def __missing__(self, name: str) -> V:
         self._known.require(name)
-        if name in self._counts:
-            return self._counts[name]
         if self._known.names:
             return self._absent(name)
         raise KeyError(name)
 
+    def get(self, name: str, default: object = None) -> object:  # type: ignore[override] # the default of a name that exists is its own
+        try:
+            return self[name]
+        except KeyError:
+            return default
+
     def __contains__(self, name: object) -> bool:
         self._known.require(name)
-        return name in self._counts
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._counts)
-
-    def __len__(self) -> int:
-        return len(self._counts)
+        return super().__contains__(name)
 
     def __eq__(self, other: object) -> bool:
         for name in other if isinstance(other, Mapping) else ():
             self._known.require(name)
-        return super().__eq__(other)
+        return super().__eq__(other) is True
 
-    __hash__ = None  # type: ignore[assignment] # as a dict has none
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = None  # as a dict has none
 
     def __reduce__(self) -> tuple[type[dict[str, V]], tuple[dict[str, V]]]:
         """A copy is a plain dict."""
-        return dict, (dict(self._counts),)
+        return dict, (dict(self),)
