@@ -3,6 +3,8 @@
 import copy
 import json
 import pickle
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 
 import pytest
 
@@ -67,6 +69,20 @@ def test_names_of_names_are_a_plain_tuple():
     assert hash(HIT) == hash(("api", "model-1"))
     assert repr(HIT) == "('api', 'model-1')"
     assert type(copy.copy(HIT)) is tuple
+
+
+def test_names_and_counts_of_a_value_become_those_of_a_plain_dict():
+    @dataclass
+    class Value:
+        names: tuple[str, ...] = HIT
+        counts: Mapping[str, int] = field(default_factory=lambda: STARTS)
+        entries: tuple[int, ...] = Entries((1, 2), "{}")
+
+    told = asdict(Value())
+
+    assert told == {"names": ("api", "model-1"), "counts": {"api": 2}, "entries": (1, 2)}
+    assert "apii" not in told["names"]
+    assert told["counts"].get("apii", 5) == 5
 
 
 def test_a_name_that_exists_has_a_count():

@@ -48,6 +48,9 @@ class Known:
         raise BadScenario(f"there is no {self.what} {str(name)!r}{meant} There are {', '.join(names)}")
 
 
+NONE_KNOWN = Known("name")  # of what `dataclasses.asdict` makes again out of its parts
+
+
 class Name(str):
     """A name that raises BadScenario where it is compared with one that does not exist."""
 
@@ -85,7 +88,7 @@ class Names(tuple[str, ...]):
 
     known: Known
 
-    def __new__(cls, names: Iterable[str], known: Known) -> Self:
+    def __new__(cls, names: Iterable[str], known: Known = NONE_KNOWN) -> Self:
         made = super().__new__(cls, (Name(name, known) for name in names))
         made.known = known
         return made
@@ -122,7 +125,7 @@ class Entries(tuple[V, ...]):
 
     how: str
 
-    def __new__(cls, entries: Iterable[V], how: str) -> Self:
+    def __new__(cls, entries: Iterable[V], how: str = "any(one.service == {} for one in ...)") -> Self:
         made = super().__new__(cls, entries)
         made.how = how
         return made
@@ -144,16 +147,21 @@ class Counts(dict[str, V]):
     Where no names are known, it is a plain dict.
     """
 
-    def __init__(self, counts: Mapping[str, V], known: Known, absent: Callable[[str], V]) -> None:
+    def __init__(
+        self,
+        counts: Mapping[str, V] | Iterable[tuple[str, V]],
+        known: Known = NONE_KNOWN,
+        absent: Callable[[str], V] | None = None,
+    ) -> None:
         super().__init__(counts)
         self._known = known
         self._absent = absent
 
     def __missing__(self, name: str) -> V:
         self._known.require(name)
-        if self._known.names:
-            return self._absent(name)
-        raise KeyError(name)
+        if self._absent is None or not self._known.names:
+            raise KeyError(name)
+        return self._absent(name)
 
     def get(self, name: str, default: object = None) -> object:  # type: ignore[override] # the default of a name that exists is its own
         try:
