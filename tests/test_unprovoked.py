@@ -153,7 +153,7 @@ def test_a_page_while_callers_warm_the_service_up_does_not(performed: Performed)
     trial = judged(performed, [], fault=False)
 
     assert trial.findings == ()
-    assert trial.alerts == ("ServiceDown",)  # which a claim may still refute
+    assert "ServiceDown" in trial.alerts  # which a claim may still refute
 
 
 def test_it_is_a_refutation_and_no_error() -> None:

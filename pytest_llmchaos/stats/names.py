@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Self, TypeVar
 
-from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.errors import BadScenario, Inconclusive
 
 V = TypeVar("V")
 
@@ -84,23 +84,36 @@ class Name(str):
 
 
 class Names(tuple[str, ...]):
-    """Names of which a claim may ask whether one is among them; it raises BadScenario for one that does not exist."""
+    """Names of which a claim may ask whether one is among them; it raises BadScenario for one that does not exist.
+
+    Args:
+      names: those that were seen.
+      known: those that exist.
+      unseen: why others may have gone unseen; it is raised where a claim says that one is not there, or no other.
+    """
 
     known: Known
+    unseen: Inconclusive | None
 
-    def __new__(cls, names: Iterable[str], known: Known = NONE_KNOWN) -> Self:
+    def __new__(cls, names: Iterable[str], known: Known = NONE_KNOWN, unseen: Inconclusive | None = None) -> Self:
         made = super().__new__(cls, (Name(name, known) for name in names))
-        made.known = known
+        made.known, made.unseen = known, unseen
         return made
 
     def __contains__(self, name: object, /) -> bool:
         self.known.require(name)
-        return super().__contains__(name)
+        found = super().__contains__(name)
+        if self.unseen is not None and not found:
+            raise self.unseen
+        return found
 
     def __eq__(self, other: object, /) -> bool:
         for name in other if isinstance(other, tuple) else ():
             self.known.require(name)
-        return super().__eq__(other) is True
+        same = super().__eq__(other) is True
+        if self.unseen is not None and same:
+            raise self.unseen
+        return same
 
     def __ne__(self, other: object, /) -> bool:
         return not self == other

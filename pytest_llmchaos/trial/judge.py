@@ -117,10 +117,12 @@ def judge(
         if unheard is not None and lab.subject.remediator is not None:
             raise unheard  # that it did nothing is all that such an arm says of it
     rules = _rules(lab)
-    for rule in rules or ():
+    for rule in () if isinstance(rules, Inconclusive) else rules:
         if rule.error:
             record.finding(f"Prometheus cannot evaluate its rule {rule.name}: {rule.error}")
     names = tuple(sorted({one.name for one in fired if not one.before} | (outside.names if plan.is_control else set())))
+    could_not_fire = rules if isinstance(rules, Inconclusive) else silence.of_alerts(rules, record.unix_s(fault_s))
+    known_alerts = set() if isinstance(rules, Inconclusive) else {rule.name for rule in rules if rule.is_alert}
     return Trial(
         name=record.trial,
         plan=plan,
@@ -134,7 +136,8 @@ def judge(
         settle=settling(record, plan, injected, known),
         repaired_by=repaired_by(injected, runtime_events, audit),
         victims=injected.victims,
-        fired=names or (None if rules is None else silence.of_alerts(rules, record.unix_s(fault_s))) or (),
+        fired=names or could_not_fire or (),
+        could_not_fire=could_not_fire,
         acted=actions_of(record, audit) or unheard or (),
         noticed=_noticed(incidents_of(record, fault_s, audit), unheard),
         restarts=restarts(injected, runtime_events),
@@ -147,19 +150,19 @@ def judge(
         signals=signals_of(
             record, fault_s, audit, fired, until_unix_s=injected.reverted_unix_s if injected.acts else None
         ),
-        known_alerts=tuple(sorted({rule.name for rule in rules or () if rule.is_alert})),
+        known_alerts=tuple(sorted(known_alerts)),
         known_rules=lab.subject.known_rules,
         services=tuple(sorted(services)),
         attempts=_attempts(lab, record, counted_unix_s),
     )
 
 
-def _rules(lab: Lab) -> tuple[Rule, ...] | None:
-    """All rules; None where what judges keeps no rules of its own."""
+def _rules(lab: Lab) -> tuple[Rule, ...] | Inconclusive:
+    """All rules; why they are not known where what judges keeps none of its own, or does not answer."""
     try:
         return lab.prometheus.rules()
-    except Inconclusive:
-        return None
+    except Inconclusive as error:
+        return Inconclusive(f"which alerts could have fired is not known, so their silence means nothing: {error}")
 
 
 def _audit(lab: Lab, record: Record) -> Audit | None:

@@ -78,6 +78,7 @@ class Trial(NoClaim):
     unserved_s: tuple[float, ...] = ()
     replicas_after: Replicas | None = None
     signals: tuple[Signal, ...] = ()
+    could_not_fire: Inconclusive | None = None
     known_alerts: tuple[str, ...] = ()
     known_rules: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
@@ -154,10 +155,14 @@ class Trial(NoClaim):
 
     @property
     def alerts(self) -> tuple[str, ...]:
-        """Names of the alerts that fired. Raises Inconclusive where none did, and a rule could not have fired."""
+        """Names of the alerts that fired. Raises Inconclusive where none did, and a rule could not have fired.
+
+        So does a claim that a certain one, or no other one, is among them.
+        """
         if isinstance(self.fired, Inconclusive):
             raise self.fired
-        return Names(self.fired, Known("alert", {*self.known_alerts, *self.fired} if self.known_alerts else ()))
+        known = Known("alert", {*self.known_alerts, *self.fired} if self.known_alerts else ())
+        return Names(self.fired, known, self.could_not_fire)
 
     @property
     def actions(self) -> tuple[Action, ...]:

@@ -2061,7 +2061,7 @@ SILENCE: tuple[InstrumentDefect, ...] = (
         patches=(
             Patch(
                 file="pytest_llmchaos/trial/judge.py",
-                old="fired=names or (None if rules is None else silence.of_alerts(rules, record.unix_s(fault_s))) or (),",
+                old="fired=names or could_not_fire or (),",
                 new="fired=names,",
             ),
         ),
