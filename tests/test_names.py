@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 
 import pytest
 
-from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.errors import BadScenario, Inconclusive
 from pytest_llmchaos.stats.names import Counts, Entries, Known, Name, Names
 from pytest_llmchaos.stats.windows import windows
 
@@ -69,6 +69,17 @@ def test_names_of_names_are_a_plain_tuple():
     assert hash(HIT) == hash(("api", "model-1"))
     assert repr(HIT) == "('api', 'model-1')"
     assert type(copy.copy(HIT)) is tuple
+
+
+def test_what_may_have_gone_unseen_is_not_known_to_be_absent():
+    some = Names(("api",), SERVICES, Inconclusive("nobody looked"))
+
+    assert "api" in some
+    assert some.count("api") == 1
+    assert some != ()
+    for claim in (lambda: "model-1" not in some, lambda: some == ("api",), lambda: some.count("model-1") == 0):
+        with pytest.raises(Inconclusive, match="nobody looked"):
+            claim()
 
 
 def test_names_and_counts_of_a_value_become_those_of_a_plain_dict():

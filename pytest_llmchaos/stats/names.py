@@ -119,8 +119,7 @@ class Names(tuple[str, ...]):
         return not self == other
 
     def count(self, name: object) -> int:
-        self.known.require(name)
-        return super().count(name)
+        return super().count(name) if name in self else 0
 
     __hash__ = tuple.__hash__
 
