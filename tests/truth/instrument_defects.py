@@ -2061,8 +2061,8 @@ SILENCE: tuple[InstrumentDefect, ...] = (
         patches=(
             Patch(
                 file="pytest_llmchaos/trial/judge.py",
-                old="fired=names or could_not_fire or (),",
-                new="fired=names,",
+                old="    could_not_fire = rules if isinstance(rules, Inconclusive) else silence.of_alerts(rules, record.unix_s(fault_s))\n",
+                new="    could_not_fire = None\n",
             ),
         ),
         tests=("test_judge.py::TestSilence::test_of_a_prometheus_without_alert_rules_is_none",),
