@@ -363,7 +363,7 @@ def test_a_test_that_claims_nothing_fails_as_pytest_has_it(chaos):
     ids=["a test", "a test of lab", "a fixture"],
 )
 def test_the_headline_says_so_where_all_held_and_other_tests_failed(chaos, trials, monkeypatch, other):
-    monkeypatch.setattr(Run, "_start", lambda _: 1 / 0)
+    monkeypatch.setattr(Run, "lab", lambda _: 1 / 0)  # before the machine's measurement slot is asked for
     result = chaos(f"def test_x(trial): assert trial.detected_by\n\n{other}\n")
 
     said = "The experiment held, and pytest ended with status 1: other tests, or fixtures, failed"
@@ -391,6 +391,7 @@ Campaign.preflight = lambda self: self.run.announce([trial.entry for trial in se
 """
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("plain", "said"),
     [

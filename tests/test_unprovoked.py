@@ -55,6 +55,7 @@ def acted(performed: Performed, at_s: float, *, incident: str = "i1", **more: An
         {**line, "event": "detected", "at": at - 0.5},
         {**line, "event": "intent", "at": at},
         {**line, "event": "done", "at": at + 0.2},
+        {**line, "event": "recovered", "at": at + 0.3},  # no trial waits for the end of an incident that is over
     ]
 
 
