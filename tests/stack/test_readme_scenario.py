@@ -63,6 +63,7 @@ def test_without_the_remediator_nothing_notices_or_repairs(tmp_path):
     assert {name: outcome for name, (outcome, _) in claims.items()} == {
         "test_kill_api_is_detected": "failed",
         "test_kill_api_is_repaired_by_the_remediator": "failed",
+        "test_kill_api_is_an_incident_that_ends": "failed",
         "test_kill_api_costs_little": "failed",
     }
     assert "rule api-exited was not seen" in claims["test_kill_api_is_detected"][1]

@@ -33,14 +33,14 @@ def test_kill_api_on_the_real_model_holds_and_leaves_its_evidence(tmp_path):
     assert trial["repaired_by"] == "remediator"
     assert trial["time_to_detect_s"] <= 5
     assert trial["time_to_recover_s"] <= 20
-    assert [claim["outcome"] for claim in trial["claims"]] == ["passed"] * 3
+    assert [claim["outcome"] for claim in trial["claims"]] == ["passed"] * 4
     for name in ("report.html", "summary.md", "journal.jsonl", "trials/001/samples.jsonl", "logs/api.txt"):
         assert (tmp_path / "latest" / name).stat().st_size > 0
     assert "latest/report.html" in out or "report.html" in out
     assert sessions.leftovers(sessions.of_kind(tmp_path, "stack")[0]["project"]) == []
 
 
-@pytest.mark.nightly("test_workers, where both trials have two claims")
+@pytest.mark.nightly("test_neighbours runs two workers; test_deaths has workers with stacks of their own")
 def test_claims_of_one_trial_share_a_worker(tmp_path):
     require("sim")
 
@@ -49,7 +49,7 @@ def test_claims_of_one_trial_share_a_worker(tmp_path):
     assert code == 0, out[-4000:]
     assert len(sessions.of_kind(tmp_path, "judged")) == 3
     run = sessions.run_json(tmp_path)
-    assert [claim["outcome"] for claim in run["trials"][0]["claims"]] == ["passed"] * 3
+    assert [claim["outcome"] for claim in run["trials"][0]["claims"]] == ["passed"] * 4
 
 
 def free_port_taken():

@@ -126,6 +126,9 @@ def test_a_service_that_is_not_good_before_the_fault_is_not_steady(trial_of, sta
         trial_of(load=too_much)
 
 
+@pytest.mark.nightly(
+    "test_lab_inject aborts and reverts, test_perform ends every arm; test_deaths undoes what is cut short"
+)
 def test_an_abort_condition_reverts_and_ends_the_trial(trial_of, stack_lab):
     begin = time.monotonic()
 
@@ -145,6 +148,7 @@ def test_a_need_that_the_runtime_lacks_is_named(trial_of):
         trial_of(OnTarget(primitive=Teleport(), target="api"))
 
 
+@pytest.mark.nightly("test_judge has the finding where a proven fault raised no signal")
 def test_a_fault_that_is_real_and_that_nothing_notices_is_a_finding(trial_of, stack_lab):
     trial = trial_of(faults.limit_cpu("model-2", cores=1.9), fault_s=2, stable_s=2)
 

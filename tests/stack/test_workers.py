@@ -23,6 +23,9 @@ def test_a_second_claim_is_asked_of_the_same_trial(trial):
 '''
 
 
+@pytest.mark.nightly(
+    "test_deaths has two sessions of which one waits for the other, and workers that end with their stacks"
+)
 def test_each_worker_has_a_stack_of_its_own_and_they_measure_in_turn(tmp_path):
     require("sim")
     files = []
