@@ -65,6 +65,33 @@ def test_what_prometheus_says_knows_nothing_of_callers_or_of_their_load():
     assert (found.load_s, found.longest_s, found.callers_say, found.unknown) == (None, 0.0, None, 0)
 
 
+class TestAFaultInTheMiddleOfAScrape:
+    """Prometheus ends the series at the start of the scrape that failed."""
+
+    def server(self, ended_from_s):
+        server = Prometheus()
+        server.counted = {"good_total": {9.0: 100.0, TO_S: 190.0}, "all_total": {9.0: 100.0, TO_S: 200.0}}
+        answer = server.value
+
+        def value(query, at_unix_s):
+            if "good_total" in query and ended_from_s <= at_unix_s < TO_S:
+                raise NoData("matched no series")
+            return answer(query.replace("offset 13500ms", "offset 12500ms"), at_unix_s)
+
+        server.value = value
+        server.counted = {name: {FROM_S: ends[9.0], **ends} for name, ends in server.counted.items()}
+        return server
+
+    def test_leaves_the_scrape_before_it(self):
+        found = judge_slo(self.server(9.9), SLO, FROM_S, TO_S, rate_rps=8.0)
+
+        assert (found.good, found.total, found.window_s) == (90.0, 100.0, TO_S - 9.0)
+
+    def test_is_no_excuse_for_a_series_that_was_not_there(self):
+        with pytest.raises(NoData, match="matched no series"):
+            judge_slo(self.server(0.0), SLO, FROM_S, TO_S, rate_rps=8.0)
+
+
 @pytest.mark.parametrize("total", [0.0, -3.0])
 def test_a_window_in_which_nothing_was_counted_is_no_data(total):
     with pytest.raises(NoData, match=r"made-up: no requests between 10\.000 and 22\.500"):
@@ -103,7 +130,7 @@ class TestFreshness:
         judge_slo(server, SLO, 0.0, 2.9, rate_rps=8.0)
 
         looks = [(query, at) for query, at in server.asked if "timestamp" in query]
-        assert looks == [(f"min(timestamp({name}))", at) for name in ("good_total", "all_total") for at in (0.0, 2.9)]
+        assert looks == [(f"min(timestamp({name}))", at) for at in (0.0, 2.9) for name in ("good_total", "all_total")]
 
     def test_of_an_old_sample_is_refused_with_its_age(self):
         with pytest.raises(StaleData, match=r"newest sample of good_total is 7\.2 s older than 10\.000"):

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pytest_llmchaos.prometheus.queries import Prometheus
     from pytest_llmchaos.slo.arithmetic import Slo
 
+SCRAPES_EVERY_S = 1.0
+
 
 def judge_slo(
     prometheus: Prometheus,
@@ -28,9 +30,8 @@ def judge_slo(
 
     Raises CounterReset, NoData, StaleData or NotANumber where Prometheus cannot know.
     """
-    for selector in (slo.good, slo.total):
-        for at_unix_s in (from_unix_s, to_unix_s):
-            _require_fresh(prometheus, selector, at_unix_s)
+    from_unix_s = _fresh_start(prometheus, slo, from_unix_s)
+    _require_fresh(prometheus, slo, to_unix_s)
     queries = window_query(slo, to_unix_s - from_unix_s)
     resets = prometheus.value(queries.resets, to_unix_s)
     if resets:
@@ -76,7 +77,22 @@ def events_rps(prometheus: Prometheus, slo: Slo, from_unix_s: float, to_unix_s: 
     return next((rate for rate in rates.values() if rate), None)
 
 
-def _require_fresh(prometheus: Prometheus, selector: str, at_unix_s: float) -> None:
-    newest = prometheus.value(f"min(timestamp({selector}))", at_unix_s)
-    if at_unix_s - newest > GAP_TOLERANCE:  # scrapes are one second apart
-        raise StaleData(f"the newest sample of {selector} is {at_unix_s - newest:.1f} s older than {at_unix_s:.3f}")
+def _fresh_start(prometheus: Prometheus, slo: Slo, from_unix_s: float) -> float:
+    """The window's start, or the scrape before it where the fault struck the target in the middle of one.
+
+    Prometheus stamps what a failed scrape ends with the scrape's own start, which is just before the fault. At any other
+    start it answers with the last scrape before it, too.
+    """
+    try:
+        _require_fresh(prometheus, slo, from_unix_s)
+    except NoData:
+        from_unix_s -= SCRAPES_EVERY_S
+        _require_fresh(prometheus, slo, from_unix_s)
+    return from_unix_s
+
+
+def _require_fresh(prometheus: Prometheus, slo: Slo, at_unix_s: float) -> None:
+    for selector in (slo.good, slo.total):
+        newest = prometheus.value(f"min(timestamp({selector}))", at_unix_s)
+        if at_unix_s - newest > GAP_TOLERANCE * SCRAPES_EVERY_S:
+            raise StaleData(f"the newest sample of {selector} is {at_unix_s - newest:.1f} s older than {at_unix_s:.3f}")
