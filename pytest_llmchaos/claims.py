@@ -17,7 +17,7 @@ FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
 # Methods of the lab that do something in a `with` alone.
 LAB_BLOCKS = {"load", "inject", "phase"}
 EXPECT_ERRORS = {"raises", "RaisesGroup"}
-# What a claim may tell the arms of its experiment apart by. It says nothing of what happened.
+# Values that distinguish the arms of an experiment. They say nothing of what happened.
 TELLS_ARMS = {"is_control", "plan"}
 
 

@@ -294,7 +294,7 @@ def test_alerts_and_actions_are_given_or_say_why_their_absence_means_nothing(tri
     assert (seen.alerts, seen.actions) == (("ServiceDown",), acted)
     assert (trial(fired=()).alerts, trial(acted=()).actions) == ((), ())
     with pytest.raises(NoData, match="no alert rules"):
-        assert trial(fired=NoData("there are no alert rules")).alerts == ()
+        assert trial(fired=(), could_not_fire=NoData("there are no alert rules")).alerts == ()
     with pytest.raises(Inconclusive, match="does not run"):
         assert trial(acted=Inconclusive("the remediator does not run")).actions == ()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 def point_to(run_dir: Path) -> None:
     """Point `latest` to a run beside it, atomically.
 
-    A file or folder of that name is the user's own and stays. Where the file system takes no links, there is none.
+    A file or folder of that name is the user's own and stays. A file system without links gets no `latest`.
     """
     link = run_dir.parent / "latest"
     if link.exists() and not link.is_symlink():

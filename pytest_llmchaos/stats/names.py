@@ -32,7 +32,7 @@ class Known:
         return f"<{self.what}: {', '.join(sorted(self.names))}>"
 
     def require(self, name: object) -> None:
-        """Raises BadScenario for a text that is none of the names; it tells the nearest one."""
+        """Raises BadScenario for a text that is not one of the names, and suggests the nearest."""
         if self.names and isinstance(name, str) and str(name) not in self.names:
             self._refuse(name)
 

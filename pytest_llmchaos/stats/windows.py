@@ -146,7 +146,7 @@ class Window(NoClaim):
         return count / self.seconds
 
     def _count(self, what: str, value: float, ended: str, *, is_known: bool = False) -> float:
-        """A count of requests. `is_known`: those of unknown end are none of them; who left is not among the offered ones."""
+        """A count of requests. `is_known`: no request of unknown end belongs to it, and it is not of the offered ones."""
         every = max(self.offered + self.unknown + (int(value) if is_known else 0), self.could_offer)
         scale = Scale(
             what=f"{what} {self.name}",

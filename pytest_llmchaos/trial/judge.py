@@ -136,7 +136,7 @@ def judge(
         settle=settling(record, plan, injected, known),
         repaired_by=repaired_by(injected, runtime_events, audit),
         victims=injected.victims,
-        fired=names or could_not_fire or (),
+        fired=names,
         could_not_fire=could_not_fire,
         acted=actions_of(record, audit) or unheard or (),
         noticed=_noticed(incidents_of(record, fault_s, audit), unheard),

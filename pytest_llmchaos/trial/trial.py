@@ -67,7 +67,7 @@ class Trial(NoClaim):
     settle: Recovery
     repaired_by: Repairer | None
     victims: tuple[str, ...]
-    fired: tuple[str, ...] | Inconclusive
+    fired: tuple[str, ...]
     acted: tuple[Action, ...] | Inconclusive
     noticed: tuple[Incident, ...] | Inconclusive
     restarts: Mapping[str, int]
@@ -84,6 +84,7 @@ class Trial(NoClaim):
     services: tuple[str, ...] = ()
     attempts: float | Inconclusive | None = None
     _read: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
+    _known_services: Known = field(init=False, repr=False, compare=False)
 
     # To a type checker, a class with this method has every name.
     if not TYPE_CHECKING:  # pragma: no branch
@@ -111,6 +112,7 @@ class Trial(NoClaim):
         }
         signals = {f"alert {name}" for name in self.known_alerts} | {f"remediator rule {n}" for n in self.known_rules}
         told: dict[str, object] = {
+            "_known_services": services,
             "restarts": Counts(self.restarts, services, lambda _: 0),
             "victims": Names(self.victims, services),
             "signals": tuple(
@@ -159,8 +161,8 @@ class Trial(NoClaim):
 
         So does a claim that a certain one, or no other one, is among them.
         """
-        if isinstance(self.fired, Inconclusive):
-            raise self.fired
+        if self.could_not_fire is not None and not self.fired:
+            raise self.could_not_fire
         known = Known("alert", {*self.known_alerts, *self.fired} if self.known_alerts else ())
         return Names(self.fired, known, self.could_not_fire)
 
@@ -183,12 +185,9 @@ class Trial(NoClaim):
 
     def _with_names(self, noted: tuple[Noted, ...]) -> tuple[Noted, ...]:
         """The same, whose services and rules raise where they are compared with one that does not exist."""
-        services = _with(self._services(), (one.service for one in noted))
+        services = _with(self._known_services, (one.service for one in noted))
         rules = _with(Known("rule", self.known_rules), (one.rule for one in noted))
         return tuple(replace(one, service=Name(one.service, services), rule=Name(one.rule, rules)) for one in noted)
-
-    def _services(self) -> Known:
-        return self.victims.known if isinstance(self.victims, Names) else Known("service")
 
     def alert(self, name: str, service: str | None = None) -> Signal:
         """The first time that this alert began to fire after the fault.
@@ -204,7 +203,7 @@ class Trial(NoClaim):
             service,
             victims=self.victims,
             known=self.known_alerts,
-            services=self._services(),
+            services=self._known_services,
             after=str(self.plan.fault),
         )
 
@@ -221,7 +220,7 @@ class Trial(NoClaim):
             service,
             victims=self.victims,
             known=self.known_rules,
-            services=self._services(),
+            services=self._known_services,
             after=str(self.plan.fault),
         )
 

@@ -253,7 +253,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         return told - (before + time.time()) / 2
 
     def audit(self) -> Sequence[Mapping[str, object]] | None:
-        """The remediator's audit log, also when its container has stopped; None where it has none."""
+        """The remediator's audit log, readable after its container stopped; None where there is no such file."""
         container = self._container(self.subject.remediator) if self.subject.remediator else None
         if container is None:
             return None

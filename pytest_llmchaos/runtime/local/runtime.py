@@ -199,7 +199,7 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility
         return None
 
     def audit(self) -> Sequence[Mapping[str, object]] | None:
-        """The remediator's audit log, also when it has stopped; None where it has none."""
+        """The remediator's audit log, readable after it stopped; None where there is no such file."""
         program = self._programs.get(self.subject.remediator or "")
         path = Path(program.environment["LAB_AUDIT_FILE"]) if program else None
         return with_torn(read_log(path)) if path is not None and path.exists() else None
