@@ -173,6 +173,7 @@ def test_an_unknown_undo_in_a_dead_runs_journal_keeps_no_other_from_being_done(t
     monkeypatch.setattr(AttachedRuntime, "state", down)
     monkeypatch.setattr(AttachedRuntime, "start", lambda _, service: started.append(service))
     (tmp_path / "as_found.json").write_text("{}")
+    (tmp_path / "noted").write_text("{}")
     about = {"runtime": "compose", "owned": False, "project": "p", "run": "r", "owner": "o", "targets": ("api",)}
     manifest = RunManifest(journal=str(journal.path), directory=str(tmp_path), noted=str(tmp_path / "noted"), **about)
 

@@ -570,6 +570,20 @@ class TestFolderOfReportsThatWasWiped:
         assert "ensure_memory web: what web had before is not known any more" in problem
 
 
+def test_a_run_that_its_watchdog_heals_meanwhile_is_no_failed_one(tmp_path, monkeypatch):
+    manifest = attached_run(tmp_path / "r", "ensure_memory", "ensure_running")
+    shop = Shop(monkeypatch, "web")
+    shutil.rmtree(tmp_path / "r")
+    (notes.intents_of(manifest).parent / "as_found.json").unlink()
+    start = attached.AttachedRuntime.start
+    monkeypatch.setattr(
+        attached.AttachedRuntime, "start", lambda self, service: (start(self, service), notes.forget(manifest))
+    )
+
+    assert swept() == (("open faults of shop",), ())
+    assert shop.done == ["start web"]
+
+
 def test_an_intent_that_cannot_be_kept_is_not_carried_out(tmp_path):
     journal = Journal(tmp_path / "journal.jsonl")
     journal.keep_intents(Path("/dev/full"))

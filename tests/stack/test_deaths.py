@@ -308,6 +308,7 @@ def test_an_undo_that_the_daemon_refuses_ends_the_session_and_is_healed_by_the_c
     assert [(trial["verdict"], trial["healed"]) for trial in trials] == [("heal_failed", False)]
     assert engine.looks(project) != before
 
+    kill_watchdog(tiny)  # or it is faster than the command
     taker.close()
 
     assert f"removing open faults of {project}" in heal()

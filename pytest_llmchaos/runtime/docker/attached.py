@@ -174,6 +174,8 @@ def heal(manifest: RunManifest, *, deadline_s: float = UNDO_DEADLINE_S, by_state
         undos, failed = pending.undos, list(pending.unreadable)
     if undos:
         failed = [*_undo_all(manifest, undos, found, deadline_s), *failed]
+    if failed and not notes.is_kept(manifest):
+        return  # the watchdog or another `llmchaos heal` was faster, and took the files away that were read here
     if failed:
         raise HealFailed(
             f"{'; '.join(failed)}: put that right by hand, unless that stack is gone for good; then {notes.how_to_discard(manifest)}"

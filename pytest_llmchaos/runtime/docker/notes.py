@@ -82,6 +82,11 @@ def forget(manifest: RunManifest) -> None:
     shutil.rmtree(_kept(manifest), ignore_errors=True)
 
 
+def is_kept(manifest: RunManifest) -> bool:
+    """Whether the run still has a note: it goes only when nothing is left open."""
+    return Path(manifest.noted).exists()
+
+
 def how_to_discard(manifest: RunManifest) -> str:
     """The command that forgets a run, and what that means."""
     paths = " ".join(shlex.quote(str(path)) for path in (manifest.noted, _kept(manifest)))
