@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Labels = frozenset[tuple[str, str]]
 
+# Seconds from one scrape to the next where nothing says otherwise: docs/byo.md asks a stack of its own for it.
+SCRAPE_S = 1.0
 # Scrape intervals between two samples: two where one scrape was lost, and the lateness of a busy machine. Two lost in a
 # row are three, and too much.
 GAP_TOLERANCE = 2.9

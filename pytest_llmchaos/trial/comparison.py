@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import Inconclusive, TruthsDisagree
 from pytest_llmchaos.model import CALLERS
+from pytest_llmchaos.prometheus.queries import SCRAPE_S
 from pytest_llmchaos.slo.arithmetic import restarts_query
 from pytest_llmchaos.stats.columns import CANCELLED, LEFT
 from pytest_llmchaos.trial.recorded_rules import require_recorded
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from pytest_llmchaos.model import Measure, RuntimeEvent
     from pytest_llmchaos.slo.arithmetic import Slo
 
-SCRAPE_S = 1.0
 # Beside a death of the service lie what it counted after its last scrape, and what came before its next one.
 BLIND_EDGE_S = 1.2 * SCRAPE_S
 

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import CounterReset, Inconclusive, NoData, StaleData
 from pytest_llmchaos.model import CALLERS
-from pytest_llmchaos.prometheus.queries import GAP_TOLERANCE
+from pytest_llmchaos.prometheus.queries import GAP_TOLERANCE, SCRAPE_S
 from pytest_llmchaos.slo.arithmetic import LEAST_SCRAPES, window_query
 from pytest_llmchaos.trial.slo_result import SloResult
 
 if TYPE_CHECKING:
     from pytest_llmchaos.prometheus.queries import Prometheus
     from pytest_llmchaos.slo.arithmetic import Slo
-
-SCRAPES_EVERY_S = 1.0
 
 
 def judge_slo(
@@ -86,7 +84,7 @@ def _fresh_start(prometheus: Prometheus, slo: Slo, from_unix_s: float) -> float:
     try:
         _require_fresh(prometheus, slo, from_unix_s)
     except NoData:
-        from_unix_s -= SCRAPES_EVERY_S
+        from_unix_s -= SCRAPE_S
         _require_fresh(prometheus, slo, from_unix_s)
     return from_unix_s
 
@@ -94,5 +92,5 @@ def _fresh_start(prometheus: Prometheus, slo: Slo, from_unix_s: float) -> float:
 def _require_fresh(prometheus: Prometheus, slo: Slo, at_unix_s: float) -> None:
     for selector in (slo.good, slo.total):
         newest = prometheus.value(f"min(timestamp({selector}))", at_unix_s)
-        if at_unix_s - newest > GAP_TOLERANCE * SCRAPES_EVERY_S:
+        if at_unix_s - newest > GAP_TOLERANCE * SCRAPE_S:
             raise StaleData(f"the newest sample of {selector} is {at_unix_s - newest:.1f} s older than {at_unix_s:.3f}")
