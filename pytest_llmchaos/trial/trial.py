@@ -11,7 +11,7 @@ from pytest_llmchaos.errors import BadScenario, Inconclusive, InvalidExperiment,
 from pytest_llmchaos.stats.bounded import BoundedFloat, NoClaim, Scale, Seconds
 from pytest_llmchaos.stats.names import Counts, Entries, Known, Name, Names
 from pytest_llmchaos.trial import signals as own_signals
-from pytest_llmchaos.trial.signals import Incident, Signal
+from pytest_llmchaos.trial.signals import Incident, Signal, SignalKind
 
 if TYPE_CHECKING:
     from pytest_llmchaos.evidence.trial_result import Coincidence, EventNote, LoadResult, ReadySpan
@@ -111,7 +111,7 @@ class Trial(NoClaim):
             for kind, known in (("alert", self.known_alerts), ("rule", self.known_rules))
         }
         signals = {f"alert {name}" for name in self.known_alerts} | {f"remediator rule {n}" for n in self.known_rules}
-        told: dict[str, object] = {
+        named: dict[str, object] = {
             "_known_services": services,
             "restarts": Counts(self.restarts, services, lambda _: 0),
             "victims": Names(self.victims, services),
@@ -121,13 +121,13 @@ class Trial(NoClaim):
             ),
         }
         if self.repaired_by is not None:
-            told["repaired_by"] = Name(self.repaired_by, REPAIRERS)
+            named["repaired_by"] = Name(self.repaired_by, REPAIRERS)
         if self.detected_by is not None:
             is_known = self.known_alerts and self.known_rules
-            told["detected_by"] = Name(
+            named["detected_by"] = Name(
                 self.detected_by, Known("signal", {*signals, self.detected_by} if is_known else ())
             )
-        for name, value in told.items():
+        for name, value in named.items():
             object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
@@ -177,7 +177,7 @@ class Trial(NoClaim):
     def incidents(self) -> tuple[Incident, ...]:
         """Incidents of the remediator, in order, with their ends.
 
-        Raises Inconclusive where there are none, or one is open, and the remediator could have written nothing.
+        Raises Inconclusive where one is open, or none was written, and the remediator could have written nothing.
         """
         if isinstance(self.noticed, Inconclusive):
             raise self.noticed
@@ -196,16 +196,7 @@ class Trial(NoClaim):
         fired in its place, Inconclusive where it fired for other services alone, BadScenario for an alert that Prometheus
         does not have and for a service that the stack does not have.
         """
-        return own_signals.first(
-            self.signals,
-            "alert",
-            name,
-            service,
-            victims=self.victims,
-            known=self.known_alerts,
-            services=self._known_services,
-            after=str(self.plan.fault),
-        )
+        return self._first("alert", name, service, self.known_alerts)
 
     def rule(self, name: str, service: str | None = None) -> Signal:
         """The first time that this rule of the remediator noticed something after the fault, of a service as in `alert`.
@@ -213,13 +204,16 @@ class Trial(NoClaim):
         Raises NotDetected naming what was noticed in its place, Inconclusive where that was of other services alone,
         BadScenario for a rule or a service that the subject does not have.
         """
+        return self._first("rule", name, service, self.known_rules)
+
+    def _first(self, kind: SignalKind, name: str, service: str | None, known: tuple[str, ...]) -> Signal:
         return own_signals.first(
             self.signals,
-            "rule",
+            kind,
             name,
             service,
             victims=self.victims,
-            known=self.known_rules,
+            known=known,
             services=self._known_services,
             after=str(self.plan.fault),
         )
