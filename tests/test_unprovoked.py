@@ -20,6 +20,7 @@ from pytest_llmchaos.lab import gates, injector
 from pytest_llmchaos.lab import reasons as reasons_module
 from pytest_llmchaos.lab.injector import Injected
 from pytest_llmchaos.lab.reasons import FAULT_TAIL_S, Reasons
+from pytest_llmchaos.lab.views import RemediatorView
 from pytest_llmchaos.model import ServiceState
 from pytest_llmchaos.prometheus.queries import FiredAlert, Prometheus
 from pytest_llmchaos.trial import judge as judging
@@ -216,8 +217,7 @@ class TestOutsideOfFaults:
 
             lab: Any = SimpleNamespace(
                 reasons=self.reasons,
-                subject=SimpleNamespace(remediator=remediator),
-                remediator=SimpleNamespace(audit=lambda: audit),
+                remediator=RemediatorView(SimpleNamespace(audit=lambda: audit), remediator),  # type: ignore[arg-type]
                 prometheus=SimpleNamespace(firing_spells=firing_spells),
             )
             record: Any = SimpleNamespace(at_s=lambda unix_s: unix_s - 1000.0)

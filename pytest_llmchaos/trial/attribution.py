@@ -203,25 +203,30 @@ def actions_of(record: Record, audit: Audit) -> tuple[Action, ...]:
 
 def incidents_of(record: Record, from_s: float, audit: Audit) -> tuple[Incident, ...]:
     """The remediator's incidents, from its audit log: each with the first end that was written of it."""
-    found: list[Incident] = []
+
+    def after_s(line: Mapping[str, object]) -> float:
+        return round(record.at_s(at_of(line)) - from_s, 3)
+
+    return tuple(
+        Incident(
+            service=str(line.get("service") or ""),
+            rule=str(line.get("rule") or ""),
+            after_s=after_s(line),
+            ended_after_s=None if end is None else after_s(end),
+        )
+        for line, end in _with_ends(audit, "detected", {"recovered"})
+    )
+
+
+def _with_ends(
+    audit: Audit, begin: str, ends: Collection[str]
+) -> Iterator[tuple[Mapping[str, object], Mapping[str, object] | None]]:
+    """Each line of the event `begin`, and the first later one of the same incident that ended it."""
     for number, line in enumerate(audit):
-        if line.get("event") != "detected":
-            continue
-        which = line.get("service"), line.get("incident")
-        ends = (
-            round(record.at_s(at_of(later)) - from_s, 3)
-            for later in audit[number:]
-            if later.get("event") == "recovered" and (later.get("service"), later.get("incident")) == which
-        )
-        found.append(
-            Incident(
-                service=str(line.get("service") or ""),
-                rule=str(line.get("rule") or ""),
-                after_s=round(record.at_s(at_of(line)) - from_s, 3),
-                ended_after_s=next(ends, None),
-            )
-        )
-    return tuple(found)
+        if line.get("event") == begin:
+            which = line.get("service"), line.get("incident")
+            later = (one for one in audit[number:] if (one.get("service"), one.get("incident")) == which)
+            yield line, next((one for one in later if one.get("event") in ends), None)
 
 
 def repaired_by(injected: Injected, events: Sequence[RuntimeEvent], audit: Audit) -> Repairer | None:
@@ -277,18 +282,11 @@ def _has_acted(audit: Audit, service: str, at_unix_s: float) -> bool:
     that timed out, say, or a kill after which the container's own restart policy started it. So who did is not known.
     An action without an end lasts ACTION_LIMIT_S: its writer died in the middle of it.
     """
-    for number, line in enumerate(audit):
-        if line.get("event") != "intent" or line.get("service") != service:
+    for line, end in _with_ends(audit, "intent", {"done", "failed"}):
+        if line.get("service") != service or (end is not None and end.get("event") == "failed"):
             continue
-        begin_s = at_of(line)
-        ends = (
-            (at_of(later), later.get("event"))
-            for later in audit[number:]
-            if (later.get("service"), later.get("incident")) == (service, line.get("incident"))
-            and later.get("event") in {"done", "failed"}
-        )
-        end_s, how = next(ends, (begin_s + ACTION_LIMIT_S, "done"))
-        if how == "done" and begin_s - CLOCK_SLACK_S <= at_unix_s <= end_s + CLOCK_SLACK_S:
+        end_s = at_of(line) + ACTION_LIMIT_S if end is None else at_of(end)
+        if at_of(line) - CLOCK_SLACK_S <= at_unix_s <= end_s + CLOCK_SLACK_S:
             return True
     return False
 

@@ -91,7 +91,7 @@ def judge(
     runtime_events = lab.runtime.events(record.anchor_unix_s, time.time())
     require_truths(lab, record, samples, injected, counted_unix_s)
     slos, slo_errors = _slos(lab, plan, record, known, counted_unix_s, load_s=whole.to_s - fault_s)
-    log = _audit(lab, record) if lab.subject.remediator else None
+    log = _audit(lab, record)
     audit = log or []
     unheard = _unheard(lab, plan, injected, has_log=log is not None)
     require_whole_records(record, lab.runtime.event_gaps(record.anchor_unix_s, record.unix_s(ended_s)), audit)
@@ -116,13 +116,11 @@ def judge(
         outside.require_none()
         if unheard is not None and lab.subject.remediator is not None:
             raise unheard  # that it did nothing is all that such an arm says of it
-    rules = _rules(lab)
-    for rule in () if isinstance(rules, Inconclusive) else rules:
+    rules, no_rules = _rules(lab)
+    for rule in rules:
         if rule.error:
             record.finding(f"Prometheus cannot evaluate its rule {rule.name}: {rule.error}")
     names = tuple(sorted({one.name for one in fired if not one.before} | (outside.names if plan.is_control else set())))
-    could_not_fire = rules if isinstance(rules, Inconclusive) else silence.of_alerts(rules, record.unix_s(fault_s))
-    known_alerts = set() if isinstance(rules, Inconclusive) else {rule.name for rule in rules if rule.is_alert}
     return Trial(
         name=record.trial,
         plan=plan,
@@ -137,7 +135,7 @@ def judge(
         repaired_by=repaired_by(injected, runtime_events, audit),
         victims=injected.victims,
         fired=names,
-        could_not_fire=could_not_fire,
+        could_not_fire=no_rules or silence.of_alerts(rules, record.unix_s(fault_s)),
         acted=actions_of(record, audit) or unheard or (),
         noticed=_noticed(incidents_of(record, fault_s, audit), unheard),
         restarts=restarts(injected, runtime_events),
@@ -150,19 +148,19 @@ def judge(
         signals=signals_of(
             record, fault_s, audit, fired, until_unix_s=injected.reverted_unix_s if injected.acts else None
         ),
-        known_alerts=tuple(sorted(known_alerts)),
+        known_alerts=tuple(sorted({rule.name for rule in rules if rule.is_alert})),
         known_rules=lab.subject.known_rules,
         services=tuple(sorted(services)),
         attempts=_attempts(lab, record, counted_unix_s),
     )
 
 
-def _rules(lab: Lab) -> tuple[Rule, ...] | Inconclusive:
-    """All rules; why they are not known where what judges keeps none of its own, or does not answer."""
+def _rules(lab: Lab) -> tuple[tuple[Rule, ...], Inconclusive | None]:
+    """All rules, and why they are not known where what judges keeps none of its own, or does not answer."""
     try:
-        return lab.prometheus.rules()
+        return lab.prometheus.rules(), None
     except Inconclusive as error:
-        return Inconclusive(f"which alerts could have fired is not known, so their silence means nothing: {error}")
+        return (), Inconclusive(f"which alerts could have fired is not known, so their silence means nothing: {error}")
 
 
 def _audit(lab: Lab, record: Record) -> Audit | None:
@@ -188,7 +186,7 @@ def _unheard(lab: Lab, plan: TrialPlan, injected: Injected, *, has_log: bool) ->
 
 
 def _noticed(incidents: tuple[Incident, ...], unheard: Inconclusive | None) -> tuple[Incident, ...] | Inconclusive:
-    """The incidents; why they are not known where there are none, or one is open, and the remediator could write nothing."""
+    """The incidents; why they are not known where one is open, or none was written, and nothing could have been written."""
     return incidents if unheard is None or (incidents and all(one.ended for one in incidents)) else unheard
 
 

@@ -37,7 +37,7 @@ def unprovoked(lab: Lab, record: Record) -> Unprovoked:
     """What came since the last call and no fault explains. A ticket is a finding; an action or a page refutes a control arm."""
     reasons = lab.reasons
     since, now_unix_s = reasons.unjudged_unix_s, time.time() - WRITTEN_WITHIN_S
-    audit = (lab.remediator.audit() or []) if lab.subject.remediator else []
+    audit = lab.remediator.audit() or []
     fired = lab.prometheus.firing_spells(since, now_unix_s) if since < now_unix_s else ()
     lines = [line for line in unexplained_actions(audit, reasons) if since <= _at(line) <= now_unix_s]
     alerts = [one for one in fired if not one.before and not reasons.explains_alert(one.at_unix_s)]

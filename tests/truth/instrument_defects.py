@@ -692,8 +692,8 @@ CAUSES: tuple[InstrumentDefect, ...] = (
         patches=(
             Patch(
                 file="pytest_llmchaos/trial/attribution.py",
-                old='        if how == "done" and begin_s - CLOCK_SLACK_S <= at_unix_s <= end_s + CLOCK_SLACK_S:\n',
-                new='        if how == "done" and begin_s - CLOCK_SLACK_S <= at_unix_s:\n',
+                old="        if at_of(line) - CLOCK_SLACK_S <= at_unix_s <= end_s + CLOCK_SLACK_S:\n",
+                new="        if at_of(line) - CLOCK_SLACK_S <= at_unix_s:\n",
             ),
         ),
         tests=("test_attribution.py::test_each_action_speaks_for_its_own_time_alone",),
@@ -704,8 +704,8 @@ CAUSES: tuple[InstrumentDefect, ...] = (
         patches=(
             Patch(
                 file="pytest_llmchaos/trial/attribution.py",
-                old='        if how == "done" and begin_s',
-                new="        if begin_s",
+                old='        if line.get("service") != service or (end is not None and end.get("event") == "failed"):\n',
+                new='        if line.get("service") != service:\n',
             ),
         ),
         tests=("test_attribution.py::test_a_start_within_an_action_that_failed_is_of_no_one_that_is_known[100.6]",),
@@ -2061,8 +2061,8 @@ SILENCE: tuple[InstrumentDefect, ...] = (
         patches=(
             Patch(
                 file="pytest_llmchaos/trial/judge.py",
-                old="    could_not_fire = rules if isinstance(rules, Inconclusive) else silence.of_alerts(rules, record.unix_s(fault_s))\n",
-                new="    could_not_fire = None\n",
+                old="        could_not_fire=no_rules or silence.of_alerts(rules, record.unix_s(fault_s)),\n",
+                new="        could_not_fire=None,\n",
             ),
         ),
         tests=("test_judge.py::TestSilence::test_of_a_prometheus_without_alert_rules_is_none",),
