@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,6 +14,7 @@ from pytest_llmchaos.host import identity
 from pytest_llmchaos.runtime.docker import attached, docker_cli, notes, removal
 from pytest_llmchaos.runtime.local import cleanup
 
+PROJECT = "com.docker.compose.project"  # the label that Compose gives to all that it makes
 SWEEP_DEADLINE_S = 10.0
 HEAL_DEADLINE_S = 30.0
 SIDE_BY_SIDE = 8
@@ -34,22 +35,31 @@ def in_docker() -> InDocker:
     found: dict[identity.Liveness, dict[str, str]] = {"alive": {}, "dead": {}, "unknown": {}}
     try:
         here = docker_cli.on_this_kernel()
-        for kind in ("container", "network", "volume"):
-            for row in docker_cli.list_rows(kind, "label=llmchaos.owner"):
-                labels = dict(part.split("=", 1) for part in str(row.get("Labels", "")).split(",") if "=" in part)
-                project, who = labels.get("com.docker.compose.project", ""), labels.get("llmchaos.owner", "")
-                if project.startswith("llmchaos-"):
-                    found[identity.liveness(who, same_kernel=here)][project] = who
-        for names, labels in docker_cli.list_images("label=llmchaos.owner", "reference=llmchaos-*"):
-            project, who = labels.get("com.docker.compose.project", ""), labels.get("llmchaos.owner", "")
-            # By the name that Compose gave: an image that its owner gave another one stays.
-            if project.startswith("llmchaos-") and any(name.startswith(project) for name in names):
-                found[identity.liveness(who, same_kernel=here)][project] = who
+        for project, who in _owned():
+            found[identity.liveness(who, same_kernel=here)][project] = who
     except NotReady as error:
         return InDocker(unseen=str(error))
     seen = found["alive"].keys() | found["unknown"].keys()
     dead = {project: who for project, who in sorted(found["dead"].items()) if project not in seen}
     return InDocker(dead=dead, doubtful=dict(sorted(found["unknown"].items())))
+
+
+def _owned() -> Iterator[tuple[str, str]]:
+    """Project and owner of each thing in Docker that a run has made."""
+    labels_of = [
+        dict(part.split("=", 1) for part in str(row.get("Labels", "")).split(",") if "=" in part)
+        for kind in ("container", "network", "volume")
+        for row in docker_cli.list_rows(kind, "label=llmchaos.owner")
+    ]
+    # By the name that Compose gave: an image that its owner gave another one stays.
+    labels_of += [
+        labels
+        for names, labels in docker_cli.list_images("label=llmchaos.owner", "reference=llmchaos-*")
+        if any(name.startswith(labels.get(PROJECT, "")) for name in names)
+    ]
+    for labels in labels_of:
+        if labels.get(PROJECT, "").startswith("llmchaos-"):
+            yield labels[PROJECT], labels.get("llmchaos.owner", "")
 
 
 def orphans(docker: InDocker) -> dict[str, str]:

@@ -125,20 +125,20 @@ def quantile(ordered: list[float], q: float) -> float | None:
 
 
 def with_counts(raw: Raw, phases: Iterable[PhaseResult]) -> tuple[PhaseResult, ...]:
-    """`phases`, those that nobody lived to judge with counts by due time.
+    """The phases. One that was not judged gets its counts from the samples, by due time.
 
-    Of a phase that did not end it is known what was answered, and not what was asked: what was open has no sample.
+    A phase that did not end gets no `offered`: its open requests have no sample.
     """
-    told = []
+    counted = []
     for phase in phases:
         if phase.offered is not None:
-            told.append(phase)
+            counted.append(phase)
             continue
         to_s = math.inf if phase.to_s is None else phase.to_s
         inside = [i for i, due_s in enumerate(raw.due_s) if phase.from_s <= due_s < to_s]
         ok = sum(not raw.kind[i] for i in inside)
-        told.append(replace(phase, offered=None if phase.to_s is None else len(inside), ok=ok))
-    return tuple(told)
+        counted.append(replace(phase, offered=None if phase.to_s is None else len(inside), ok=ok))
+    return tuple(counted)
 
 
 def _kind(outcome: str) -> str:

@@ -63,8 +63,8 @@ def _phases(phases: Sequence[PhaseResult], frame: Frame, until_s: float) -> str:
         if css == "fault":
             drawn.append(svg.rect(a, STRIP, b, frame.bottom, "band"))
         drawn.append(svg.rect(a, 0, b, STRIP - 3, f"phase {css}"))
-        length = "" if phase.to_s is None else f" {seconds(to_s - from_s)}"
-        label = f"{one_line(name, 20)}{length or ', cut off'}"
+        length = ", cut off" if phase.to_s is None else f" {seconds(to_s - from_s)}"
+        label = f"{one_line(name, 20)}{length}"
         if len(label) * CHAR > b - a - 8:
             label = one_line(name, 20)
         if len(label) * CHAR <= b - a - 8:

@@ -16,6 +16,7 @@ from pytest_llmchaos.model import Measure
 from pytest_llmchaos.slo.selectors import expected_of
 
 DAY_S = 86_400.0
+SecondTruth = Measure | Literal["none"]
 # A range needs a few scrapes to hold a rate at all: two make one, and one of them may be late or lost.
 LEAST_SCRAPES = 4
 # Budgets are rounded to this: what is smaller is dust of floating point, and would be no budget at all.
@@ -43,7 +44,7 @@ class Slo:
     threshold_s: float | None = None
     alerts: bool = True
     # What of the callers' requests is compared with it; None leaves that to its name and metric.
-    callers: Measure | Literal["none"] | None = None
+    callers: SecondTruth | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):

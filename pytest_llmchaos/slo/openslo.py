@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from pytest_llmchaos.slo.arithmetic import LEAST_BUDGET, InvalidSlo, Slo
+from pytest_llmchaos.slo.arithmetic import LEAST_BUDGET, InvalidSlo, SecondTruth, Slo
 from pytest_llmchaos.slo.selectors import expected_of
 from pytest_llmchaos.slo.yaml_nodes import Place, documents
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from pytest_llmchaos.model import Measure
 
 _DAYS = {"d": 1.0, "w": 7.0, "h": 1 / 24}
 _DURATION = re.compile(r"([0-9]{1,5})([dwh])")
@@ -26,12 +24,7 @@ _UNIT = "llmchaos/unit"
 _THRESHOLD_S = "llmchaos/threshold-seconds"
 _ALERTS = "llmchaos/alerts"
 _CALLERS = "llmchaos/callers"
-_TRUTHS: dict[str, Measure | Literal["none"]] = {
-    "availability": "availability",
-    "ttft": "ttft",
-    "e2e": "e2e",
-    "none": "none",
-}
+_TRUTHS: tuple[SecondTruth, ...] = ("availability", "ttft", "e2e", "none")
 
 
 def slos_of(path: Path, name: str = "") -> tuple[Slo, ...]:
@@ -93,7 +86,7 @@ def _slo(metadata: Place, spec: Place) -> Slo:
             total=_selector(ratio.child("total")),
             unit=_line(unit) if unit else "requests",
             threshold_s=_seconds(threshold_s) if threshold_s else None,
-            callers=_TRUTHS[callers.exactly(*_TRUTHS)] if callers else None,
+            callers=_TRUTHS[_TRUTHS.index(callers.exactly(*_TRUTHS))] if callers else None,
             alerts=alerts is None or alerts.exactly("true", "false") == "true",
         )
     except InvalidSlo as error:
