@@ -90,6 +90,7 @@ def lab_of(events: list[RuntimeEvent]) -> Any:
             states=dict,
             event_gaps=lambda *_: (),
         ),
+        remediator=SimpleNamespace(audit=lambda *_: None),
         prometheus=SimpleNamespace(
             firing_spells=lambda *_: (),
             targets=lambda: (),
