@@ -13,7 +13,7 @@ from pytest_llmchaos.errors import LlmchaosError
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    from pytest_llmchaos.chaos_session import ChaosSession
+    from pytest_llmchaos.chaos_session.hooks import ChaosSession
     from pytest_llmchaos.lab.lab import Lab
     from pytest_llmchaos.trial.trial import Trial
 
@@ -142,7 +142,7 @@ def chaos_session(config: pytest.Config) -> ChaosSession:
     """The session's experiments, registered as a plugin at the first call."""
     found: ChaosSession | None = config.pluginmanager.getplugin(SESSION)
     if found is None:
-        from pytest_llmchaos.chaos_session import ChaosSession  # noqa: PLC0415 - everything heavy hangs below it
+        from pytest_llmchaos.chaos_session.hooks import ChaosSession  # noqa: PLC0415 - everything heavy hangs below it
 
         found = ChaosSession(config, config.stash[SEED])
         config.pluginmanager.register(found, SESSION)
@@ -169,5 +169,5 @@ def pytest_runtest_makereport(
     report = yield
     found: ChaosSession | None = item.config.pluginmanager.getplugin(SESSION)
     if found is not None:
-        found.note_report(item, report, call.excinfo.value if call.excinfo else None)
+        found.claims.note(item, report, call.excinfo.value if call.excinfo else None)
     return report

@@ -68,7 +68,7 @@ class WithXdist:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self._problems or self._has_run:
-            from pytest_llmchaos.chaos_session import write_problems, write_summary  # noqa: PLC0415 - only where a run left evidence
+            from pytest_llmchaos.chaos_session.terminal import write_problems, write_summary  # noqa: PLC0415 - only where a run left evidence
 
             write_problems(terminalreporter, self._problems)
             write_summary(terminalreporter, self._directory)

@@ -20,7 +20,7 @@ ROOMS = (
     "evidence", "host", "prometheus",
     "runtime", "runtime.docker", "runtime.local",
     "loadgen", "cleanup", "lab", "trial", "report", "generate", "session",
-    "experiment_mark", "options", "claims", "chaos_session", "xdist", "cli", "plugin",
+    "experiment_mark", "options", "chaos_session", "xdist", "cli", "plugin",
 )  # fmt: skip
 PURE = ("errors", "model", "stats", "loads", "faults", "slo", "plan", "subject")
 # The pure files of a room that has others beside them.
@@ -32,7 +32,8 @@ PURE_FILES = {
     "pytest_llmchaos/trial/slo_result.py",
 }
 DOORS = {
-    PACKAGE / f"{name}.py" for name in ("plugin", "options", "experiment_mark", "claims", "chaos_session", "xdist")
+    *(PACKAGE / f"{name}.py" for name in ("plugin", "options", "experiment_mark", "xdist")),
+    *(PACKAGE / "chaos_session").glob("*.py"),
 }
 MAX_ROOMS = 28
 MAX_LEVELS = 10

@@ -1,35 +1,25 @@
-"""A pytest session with experiments: its plan, its trials, its outcome and its report."""
+"""Hooks of a pytest session with experiments: its plan, its trials, its end."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shlex
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llmchaos import claims, options, report
-from pytest_llmchaos.errors import (
-    CLAIM_MAKES,
-    BadScenario,
-    EvidenceLost,
-    HealFailed,
-    LlmchaosError,
-    NotReady,
-    ProvesNothing,
-    Refuted,
-    Unsupported,
-)
+from pytest_llmchaos import options, report
+from pytest_llmchaos.chaos_session.claim_reports import PLAN, READ, TRIAL_NAME, ClaimReports
+from pytest_llmchaos.chaos_session.terminal import progress_of, terminal_of, write_problems, write_summary
+from pytest_llmchaos.errors import LlmchaosError, NotReady, Unsupported
 from pytest_llmchaos.evidence.redaction import redact
 from pytest_llmchaos.experiment_mark import experiment_of
 from pytest_llmchaos.host.identity import new_run_name
-from pytest_llmchaos.plan.experiment import TrialPlan, hypothesis_of
+from pytest_llmchaos.plan.experiment import hypothesis_of
 from pytest_llmchaos.plan.schedule import plan_trial
 from pytest_llmchaos.session.campaign import Campaign
-from pytest_llmchaos.session.progress import Progress
 from pytest_llmchaos.session.replay import read_replay
 from pytest_llmchaos.session.settings import Settings, choose_runtime, default_backend
 
@@ -37,11 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
     from pytest_llmchaos.lab.lab import Lab
+    from pytest_llmchaos.plan.experiment import TrialPlan
     from pytest_llmchaos.trial.trial import Trial
-
-PLAN = pytest.StashKey[TrialPlan]()
-TRIAL_NAME = pytest.StashKey[str]()
-READ = pytest.StashKey[set[str]]()
 
 
 class ChaosSession:
@@ -54,9 +41,7 @@ class ChaosSession:
         self.campaign = Campaign(settings_of(config, seed), lambda: progress_of(config))
         self.campaign.test.waiting = self._without_time_limit
         self._timer: tuple[pytest.Item, object] | None = None
-        self._called: pytest.Item | None = None
-        self._lab: Lab | None = None
-        self._judged: set[object] = set()  # keys of trials of which a claim read a value
+        self.claims = ClaimReports(self.campaign, is_worker=self.is_worker)
         self._problems: list[str] = []
         if options.is_leashed(config):
             self.campaign.refused = NotReady(options.leash_message(config))
@@ -91,8 +76,8 @@ class ChaosSession:
     def lab(self) -> Lab:
         if self.campaign.refused is not None:
             raise self.campaign.refused
-        self._lab = self.campaign.run.lab()
-        return self._lab
+        self.claims.lab = self.campaign.run.lab()
+        return self.claims.lab
 
     def trial(self, item: pytest.Item) -> Trial:
         """The trial of an item. Raises what it ended with; a runtime that lacks an ability is a SKIP."""
@@ -129,16 +114,9 @@ class ChaosSession:
         return outcome
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
-        """A report that is made meanwhile is one of a subtest."""
-        self._called = item
-        try:
+    def pytest_runtest_call(self) -> Generator[None, object, object]:
+        with self.claims.call():
             return (yield)
-        except Exception as raised:
-            claims.note_guess(raised)
-            raise
-        finally:
-            self._called = None
 
     @pytest.hookimpl(optionalhook=True, wrapper=True)
     def pytest_timeout_set_timer(self, item: pytest.Item, settings: object) -> Generator[None, object, object]:
@@ -189,71 +167,6 @@ class ChaosSession:
         if options.is_leashed(self.config) and not options.given(self.config, "plan"):
             pytest.exit(options.leash_message(self.config), returncode=pytest.ExitCode.NO_TESTS_COLLECTED)
         return True
-
-    def note_report(self, item: pytest.Item, found: pytest.TestReport, raised: BaseException | None) -> None:
-        """Judge a test's report: what proves nothing is an ERROR, what the runtime lacks a SKIP; its outcome goes to the journal."""
-        stop_after(raised, item.session)
-        if isinstance(raised, Unsupported) and found.failed:
-            found.outcome, found.longrepr = "skipped", (str(item.path), item.location[1] or 0, f"Skipped: {raised}")
-        if self.is_worker and raised is not None and raised is self.campaign.refused:
-            item.session.shouldfail = str(raised)  # the others of this worker would say the same
-        if isinstance(raised, ProvesNothing | NotReady | HealFailed | BadScenario):
-            found.longrepr = told(raised)
-            if found.when == "call":
-                # pytest, JUnit files and HTML pages call an error what went wrong before a test could judge, and this did.
-                found.when = "setup"
-        elif isinstance(raised, Refuted) and found.when == "setup":
-            found.when = "call"  # the judge refuted the claim before it could ask
-        if found.when == "call" or (found.when == "setup" and not found.passed):
-            self._note_claim(item, found, raised)
-
-    def _note_claim(self, item: pytest.Item, found: pytest.TestReport, raised: BaseException | None) -> None:
-        """Write the claim's outcome to the journal, once: at its call, or where its trial proved nothing."""
-        own = self.campaign.test.claim()
-        if item.stash.get(READ, set()) - claims.TELLS_ARMS:
-            self._judged.add(item.stash[PLAN].key)
-        void = (
-            self._void(item, found, raised) if PLAN in item.stash or own or self._passed_with_lab(item, found) else None
-        )
-        outcome = "error" if found.when == "setup" and found.failed else found.outcome
-        for result in filter(None, own.values()):
-            item.user_properties.extend(report.junit_properties(result))
-        if ("llmchaos_verdict", "held") in item.user_properties and outcome in CLAIM_MAKES:
-            at = item.user_properties.index(("llmchaos_verdict", "held"))
-            item.user_properties[at] = ("llmchaos_verdict", CLAIM_MAKES[outcome])
-        said = found.longreprtext[-500:] if raised is None else str(raised).split("\n\n")[0]
-        message = None if found.passed else void or said
-        trials = [name for name in (item.stash.get(TRIAL_NAME, None), *own) if name]
-        self.campaign.note_claim(trials, item.nodeid, outcome, message)
-        if PLAN in item.stash and TRIAL_NAME not in item.stash:
-            self.campaign.note_unasked(item.stash[PLAN], item.nodeid, outcome, message)
-
-    def _passed_with_lab(self, item: pytest.Item, found: pytest.TestReport) -> bool:
-        """Of a test that failed, and has no trial of its own, nothing was performed that could be void."""
-        return found.passed and self._lab is not None and getattr(item, "funcargs", {}).get("lab") is self._lab
-
-    def _void(self, item: pytest.Item, found: pytest.TestReport, raised: BaseException | None) -> str | None:
-        """Make an ERROR of a claim that did not come to judge, or that passed whatever its trial showed. Returns why."""
-        if found.when != "call":
-            return None
-        if found.failed and raised is not None and not claims.refutes(raised):
-            found.when = "setup"
-            return claims.broken_off(raised)
-        why = None
-        if found.passed and isinstance(item, pytest.Function) and self._called is None:
-            arms = len(item.stash[PLAN].experiment.faults) if PLAN in item.stash else 0
-            why = claims.passes_anyway(
-                item.function, item.stash.get(READ, None), arms=arms, is_unjudged=self._is_unjudged(item)
-            )
-        if why is not None:
-            found.outcome, found.when, found.longrepr = "failed", "setup", f"{item.location[0]}: {why}"
-            vars(found).pop("wasxfail", None)  # of a test that passed though it was expected to fail
-        return why
-
-    def _is_unjudged(self, item: pytest.Item) -> bool:
-        """Whether this claim, which passed, is the last one of its trial, and no claim of that trial read a value."""
-        plan = item.stash.get(PLAN, None)
-        return plan is not None and plan.key not in self._judged and self.campaign.is_last_claim(item.nodeid, plan)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
@@ -326,94 +239,3 @@ def plan_lines(campaign: Campaign) -> Iterator[str]:
         lacking = campaign.lacking(plan)
         skipped = f" (skipped: needs {', '.join(lacking)})" if lacking else ""
         yield f"{plan.scenario}: {acts}; {entry.load}; {entry.arrivals} arrivals {entry.arrivals_sha256[:12]}{skipped}"
-
-
-def stop_after(raised: BaseException | None, session: pytest.Session) -> None:
-    """After a failed revert or lost evidence nothing more may run, whichever fixture, test or block it came from."""
-    for error in causes_of(raised):
-        if isinstance(error, HealFailed):
-            session.shouldfail = f"heal_failed: {error}"
-            return
-        if isinstance(error, EvidenceLost):
-            session.shouldfail = "evidence lost: nothing more is done that cannot be written down"
-
-
-def causes_of(raised: BaseException | None) -> Iterator[BaseException]:
-    """An error and all that it came of: another may have taken its place on its way out of a test, or a group holds it."""
-    waiting, seen = [raised], set[int]()
-    while waiting:
-        error = waiting.pop(0)
-        if error is not None and id(error) not in seen:
-            seen.add(id(error))
-            yield error
-            waiting += [error.__cause__, error.__context__]
-            if isinstance(error, BaseExceptionGroup):
-                waiting += error.exceptions
-
-
-def told(raised: BaseException) -> str:
-    """An error in one line, and below it what the test had found before: it must not be hidden by what makes it void."""
-    before = [error for error in causes_of(raised) if error is not raised and isinstance(error, AssertionError)]
-    lines = [f"before that, the test had failed: {type(error).__name__}: {error}" for error in before]
-    return "\n\n".join([f"{type(raised).__name__}: {raised}", *lines])
-
-
-def write_problems(terminal: pytest.TerminalReporter, problems: Sequence[str]) -> None:
-    for problem in problems:
-        terminal.write_line(f"llmchaos: {problem}", red=True)
-
-
-def write_summary(terminal: pytest.TerminalReporter, directory: Path) -> None:
-    """Build the report from the evidence on disk, and write a line for each trial."""
-    if not directory.exists():
-        return
-    try:
-        page = report.build(directory)
-    except OSError as error:
-        again = f"`llmchaos report {directory}` builds it later"
-        write_problems(terminal, [f"the report cannot be written: {error.strerror or error}; {again}"])
-        return
-    except LlmchaosError as error:
-        write_problems(terminal, [str(error)])
-        return
-    terminal.section("reliability")
-    for line in report.summary_lines(report.read_run(directory / "run.json")):
-        terminal.write_line(line)
-    shown = page if not page.is_relative_to(Path.cwd()) else page.relative_to(Path.cwd())
-    terminal.write_line(f"report: {shown}")
-
-
-def terminal_of(config: pytest.Config) -> pytest.TerminalReporter | None:
-    found: pytest.TerminalReporter | None = config.pluginmanager.getplugin("terminalreporter")
-    return found
-
-
-def progress_of(config: pytest.Config) -> Progress:
-    """Live progress through pytest's own terminal, past its capture; silent with -q and in xdist workers."""
-    reporter = terminal_of(config)
-    if reporter is None or config.get_verbosity() < 0 or hasattr(config, "workerinput"):
-        return Progress(None, tty=False)
-    capture = config.pluginmanager.getplugin("capturemanager")
-
-    def write(text: str, end: bool) -> None:
-        with capture.global_and_fixture_disabled():
-            if end:
-                reporter.ensure_newline()
-                reporter.write_line(text)
-            else:
-                # A line that wraps could not be written over.
-                reporter.rewrite(text[: shutil.get_terminal_size().columns - 1], erase=True)
-            if not text:
-                restore_line(reporter, config.invocation_params.dir)
-            reporter.flush()
-
-    return Progress(write, tty=bool(reporter.isatty))
-
-
-def restore_line(reporter: pytest.TerminalReporter, folder: Path) -> None:
-    """Write again the file's name that the updating line has replaced."""
-    current = reporter.currentfspath
-    if isinstance(current, Path):
-        reporter.rewrite(f"{current.relative_to(folder) if current.is_relative_to(folder) else current} ")
-    else:  # -v: the whole id is written anew, once the line is known to be gone
-        reporter.currentfspath = None

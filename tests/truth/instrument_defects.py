@@ -483,7 +483,7 @@ CLEANUP: tuple[InstrumentDefect, ...] = (
         what="a stack of others is hit without --chaos-unleash",
         patches=(
             Patch(
-                file="pytest_llmchaos/chaos_session.py",
+                file="pytest_llmchaos/chaos_session/hooks.py",
                 old=("        if options.is_leashed(config):\n            self.campaign.refused"),
                 new=(
                     "        if options.is_leashed(config) and self.only_plans is None:\n"
@@ -1715,7 +1715,7 @@ EVIDENCE: tuple[InstrumentDefect, ...] = (
         what="a claim holds that reads nothing of its trial",
         patches=(
             Patch(
-                file="pytest_llmchaos/chaos_session.py",
+                file="pytest_llmchaos/chaos_session/hooks.py",
                 old="        item.stash[READ] = trial.note_reads()\n",
                 new="",
             ),
@@ -1727,7 +1727,7 @@ EVIDENCE: tuple[InstrumentDefect, ...] = (
         what="a comparison without `assert` passes",
         patches=(
             Patch(
-                file="pytest_llmchaos/claims.py",
+                file="pytest_llmchaos/chaos_session/claims.py",
                 old="    return value if value is not None and _is_answer(value) else None\n",
                 new="    return None\n",
             ),
@@ -1739,7 +1739,7 @@ EVIDENCE: tuple[InstrumentDefect, ...] = (
         what="a claim that broke off refutes its trial",
         patches=(
             Patch(
-                file="pytest_llmchaos/claims.py",
+                file="pytest_llmchaos/chaos_session/claims.py",
                 old="    return isinstance(raised, AssertionError | pytest.fail.Exception)\n",
                 new="    return isinstance(raised, Exception | pytest.fail.Exception)\n",
             ),
@@ -1813,7 +1813,7 @@ EVIDENCE: tuple[InstrumentDefect, ...] = (
         what="a claim that is expected to fail counts as one that passed",
         patches=(
             Patch(
-                file="pytest_llmchaos/chaos_session.py",
+                file="pytest_llmchaos/chaos_session/claim_reports.py",
                 old='        outcome = "error" if found.when == "setup" and found.failed else found.outcome\n',
                 new=(
                     '        outcome = "error" if found.when == "setup" and found.failed else found.outcome\n'
@@ -1879,7 +1879,7 @@ EVIDENCE: tuple[InstrumentDefect, ...] = (
         what="what an xdist worker could not clean up is not reported",
         patches=(
             Patch(
-                file="pytest_llmchaos/chaos_session.py",
+                file="pytest_llmchaos/chaos_session/hooks.py",
                 old='            self.config.workeroutput["llmchaos_problems"] = self._problems  # type: ignore[attr-defined] # xdist\'s\n',
                 new='            self.config.workeroutput["llmchaos_problems"] = []  # type: ignore[attr-defined] # xdist\'s\n',
             ),
@@ -1933,7 +1933,7 @@ EVIDENCE: tuple[InstrumentDefect, ...] = (
         what="the session goes on after a revert that failed",
         patches=(
             Patch(
-                file="pytest_llmchaos/chaos_session.py",
+                file="pytest_llmchaos/chaos_session/claim_reports.py",
                 old='            session.shouldfail = f"heal_failed: {error}"\n',
                 new="",
             ),
@@ -1945,7 +1945,7 @@ EVIDENCE: tuple[InstrumentDefect, ...] = (
         what="a trial that proves nothing is a skip",
         patches=(
             Patch(
-                file="pytest_llmchaos/chaos_session.py",
+                file="pytest_llmchaos/chaos_session/claim_reports.py",
                 old="        if isinstance(raised, Unsupported) and found.failed:\n",
                 new="        if isinstance(raised, Unsupported | ProvesNothing) and found.failed:\n",
             ),
