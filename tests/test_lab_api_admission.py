@@ -207,7 +207,7 @@ async def test_a_replica_that_comes_back_gets_its_load_little_by_little(it: Worl
 
     first = await _fill(it, 1)
     second = asyncio.ensure_future(it.chat())
-    await until_async(lambda: it.gateway.pool.queue_depth == 1, "the second waits though ten would be allowed")
+    assert await until_async(lambda: it.gateway.pool.queue_depth == 1, "the second waits though ten would be allowed")
 
     for task in (*first, second):
         task.cancel()

@@ -96,7 +96,7 @@ def test_the_children_of_a_service_die_with_it(lab: World, tmp_path: Path, act: 
 
     lab.control.call(*act)
 
-    until(lambda: identity.process_started(child) == "", "the child's death")
+    assert until(lambda: identity.process_started(child) == "", "the child's death")
 
 
 def test_pause_stops_every_process_of_the_service_and_unpause_wakes_them(lab: World, tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_service_frozen_by_somebody_else_is_seen_frozen(lab: World) -> None:
 
     os.kill(lab.pid("api"), signal.SIGSTOP)
 
-    until(lambda: lab.control.inspect()["api"].paused, "seeing the frozen service")
+    assert until(lambda: lab.control.inspect()["api"].paused, "seeing the frozen service")
 
 
 def test_a_paused_service_dies_of_a_kill(lab: World) -> None:
@@ -130,6 +130,7 @@ def test_a_paused_service_dies_of_a_kill(lab: World) -> None:
     lab.control.call("kill", "api", "SIGKILL")
 
     lab.control.wait_dead("api", 2)
+    assert not lab.control.inspect()["api"].running
 
 
 def test_what_cannot_be_done_is_told_and_changes_nothing(lab: World) -> None:
@@ -229,7 +230,7 @@ def test_services_end_by_themselves_when_their_owner_is_killed(tmp_path: Path) -
     try:
         _dead_owner(tmp_path, project, freeze_supervisord=False)
 
-        until(lambda: not cleanup.processes_of(project), "the end of every process", 3.0)
+        assert until(lambda: not cleanup.processes_of(project), "the end of every process", 3.0)
     finally:
         cleanup.remove_run(project, tmp_path)
 

@@ -115,7 +115,9 @@ def test_it_tells_events_signals_and_answers(world, tmp_path):
 def test_half_an_answer_is_no_good_answer(world, tmp_path, chunks):
     with looking(world, tmp_path / "seen.jsonl") as lines:
         world.chunks = chunks
-        until(lambda: any(one["saw"] == "probe" and not one["good"] for one in lines()))
+        assert until(
+            lambda: any(one["saw"] == "probe" and not one["good"] for one in lines()), "a probe that was not good"
+        )
 
 
 def test_a_watcher_that_ends_by_itself_is_told(world, tmp_path):
@@ -123,4 +125,4 @@ def test_a_watcher_that_ends_by_itself_is_told(world, tmp_path):
     out = tmp_path / "seen.jsonl"
 
     with looking(world, out) as lines:
-        until(lambda: any(one["saw"] == "blind" for one in lines()))
+        assert until(lambda: any(one["saw"] == "blind" for one in lines()), "that it is blind")

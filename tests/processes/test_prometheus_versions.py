@@ -111,4 +111,4 @@ def test_the_server_loads_the_rules_and_answers_every_question(tmp_path: Path) -
             groups = requests.get(f"{server.url}/api/v1/rules", timeout=5).json()["data"]["groups"]
             return {rule["health"] for group in groups for rule in group["rules"]} == {"ok"}
 
-        until(evaluated, "a good evaluation of every rule", 20)
+        assert until(evaluated, "a good evaluation of every rule", 20)

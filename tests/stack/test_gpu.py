@@ -143,7 +143,9 @@ def test_the_model_answers_through_the_gateway(gpu_lab: Lab) -> None:
 
 
 def test_the_same_jobs_scrape_both_replicas_and_the_gpu(gpu_lab: Lab) -> None:
-    until(lambda: gpu_lab.up() >= TARGETS, f"{sorted(TARGETS - gpu_lab.up())} are scraped", 30)
+    assert until(
+        lambda: gpu_lab.up() >= TARGETS, "all are scraped", 30, seen=lambda: f"without {sorted(TARGETS - gpu_lab.up())}"
+    )
 
 
 def test_every_engine_and_gpu_metric_of_the_dashboards_is_there(gpu_lab: Lab) -> None:
