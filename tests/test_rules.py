@@ -22,9 +22,9 @@ from support.rule_cases import (
     History,
     all_groups,
     all_rules,
+    assert_rules_say,
     checks_of,
     never_fired,
-    promtool,
     says,
 )
 from support.rule_histories import RATE, Story, counted, lab, steady
@@ -36,7 +36,7 @@ from pytest_llmchaos.slo.arithmetic import Slo
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.says)
 def test_alerts_when(case: Case, tmp_path: Path) -> None:
-    promtool(tmp_path, ({**lab(), **case.series}, case.seconds, checks_of(case)))
+    assert_rules_say(tmp_path, ({**lab(), **case.series}, case.seconds, checks_of(case)))
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_every_alert_has_a_history_in_which_it_fires() -> None:
 
 class TestSilence:
     def test_in_a_healthy_soak(self, tmp_path: Path) -> None:
-        promtool(tmp_path, (lab(), 60, [never_fired(60)]))
+        assert_rules_say(tmp_path, (lab(), 60, [never_fired(60)]))
 
     def test_without_any_traffic(self, tmp_path: Path) -> None:
         idle: dict[str, Story] = {
@@ -76,22 +76,22 @@ class TestSilence:
             for name, story in lab().items()
             if not name.startswith(("vllm:num_requests", "llmlab_inflight"))
         }
-        promtool(tmp_path, (idle, 40, [never_fired(40)]))
+        assert_rules_say(tmp_path, (idle, 40, [never_fired(40)]))
 
     def test_without_any_series(self, tmp_path: Path) -> None:
-        promtool(tmp_path, ({"unrelated": steady(1)}, 30, [never_fired(30)]))
+        assert_rules_say(tmp_path, ({"unrelated": steady(1)}, 30, [never_fired(30)]))
 
     def test_when_one_request_of_many_fails(self, tmp_path: Path) -> None:
         """Far more than the budget of a short past allows, and yet no more than an accident."""
         few = lab(refused=lambda s: 1 / RATE if s == 20 else 0)
-        promtool(tmp_path, (few, 60, [never_fired(60)]))
+        assert_rules_say(tmp_path, (few, 60, [never_fired(60)]))
 
     def test_is_broken_when_two_of_few_requests_fail(self, tmp_path: Path) -> None:
         few: dict[str, Story] = {
             'llmchaos_caller_requests_total{outcome="ok"}': lambda s: float(s // 2),
             'llmchaos_caller_requests_total{outcome="http_5xx"}': lambda s: float(min(3, max(0, s - 20))),
         }
-        promtool(tmp_path, (few, 30, [fired_at(24, "AvailabilityFastBurn")]))
+        assert_rules_say(tmp_path, (few, 30, [fired_at(24, "AvailabilityFastBurn")]))
 
     def test_when_the_callers_start_again_from_zero(self, tmp_path: Path) -> None:
         series = {
@@ -101,7 +101,7 @@ class TestSilence:
             for name, story in lab().items()
             if name.startswith("llmchaos_caller_") and "bucket" not in name
         }
-        promtool(tmp_path, (series, 60, [never_fired(60)]))
+        assert_rules_say(tmp_path, (series, 60, [never_fired(60)]))
 
     def test_of_budgets_when_an_earlier_loads_outage_lies_within_a_window(self, tmp_path: Path) -> None:
         """2 requests a second. The first load is refused for 5 s; 40 s later one request of the second load is."""
@@ -111,7 +111,7 @@ class TestSilence:
             caller_requests("second", "ok"): during(45, 90, lambda s: 1.0 if s == 65 else 2.0),
             caller_requests("second", "refused"): during(45, 90, lambda s: 1.0 if s == 65 else 0.0),
         }
-        promtool(tmp_path, (series, 90, [quiet_from(46, 90)]))
+        assert_rules_say(tmp_path, (series, 90, [quiet_from(46, 90)]))
 
     def test_is_broken_by_an_outage_of_the_load_that_is_on(self, tmp_path: Path) -> None:
         series: dict[str, Story] = {
@@ -119,7 +119,7 @@ class TestSilence:
             caller_requests("second", "ok"): during(45, 90, lambda s: 0.0 if 65 <= s < 70 else 2.0),
             caller_requests("second", "refused"): during(45, 90, lambda s: 2.0 if 65 <= s < 70 else 0.0),
         }
-        promtool(tmp_path, (series, 90, [fired_at(70, "AvailabilityFastBurn")]))
+        assert_rules_say(tmp_path, (series, 90, [fired_at(70, "AvailabilityFastBurn")]))
 
     def test_of_errors_and_latency_when_the_api_is_restarted(self, tmp_path: Path) -> None:
         series = {
@@ -127,7 +127,7 @@ class TestSilence:
             for name, story in lab().items()
             if name.startswith("llmlab_requests_total")
         }
-        promtool(tmp_path, ({**lab(), **series}, 60, [never_fired(60, "ApiErrorsHigh")]))
+        assert_rules_say(tmp_path, ({**lab(), **series}, 60, [never_fired(60, "ApiErrorsHigh")]))
 
 
 def test_an_increase_stays_right_across_a_restart(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_an_increase_stays_right_across_a_restart(tmp_path: Path) -> None:
         "exp_samples": [{"labels": "{}", "value": 33}],
     }
 
-    promtool(tmp_path, (restarted, 40, [check]))
+    assert_rules_say(tmp_path, (restarted, 40, [check]))
 
 
 @pytest.mark.parametrize("slo", [slo for slo in SLOS if slo.alerts], ids=lambda slo: slo.name)
@@ -153,7 +153,7 @@ def test_each_factor_separates_what_is_below_from_what_is_above(slo: Slo, tmp_pa
             if share * times < 1:
                 histories.append((lab(rate=200, **{how: lambda s, x=share * times: x}), 40, [check]))
 
-    promtool(tmp_path, *histories, every_s=5)
+    assert_rules_say(tmp_path, *histories, every_s=5)
 
 
 def test_latency_of_requests_that_never_ended_counts_as_too_slow(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_latency_of_requests_that_never_ended_counts_as_too_slow(tmp_path: Path)
         for slo in ("latency-p95", "latency-p99", "ttft-p95", "goodput", "availability")
     ]
 
-    promtool(tmp_path, (series, 40, checks), every_s=5)
+    assert_rules_say(tmp_path, (series, 40, checks), every_s=5)
 
 
 # Of callers a quarter is refused; the api takes two requests a second for each of theirs and fails half.
@@ -212,12 +212,12 @@ def test_indicators_say_what_callers_and_api_saw(tmp_path: Path) -> None:
         'llmlab_requests_total{outcome="upstream_5xx"}': counted(lambda s: RATE),
     }
 
-    promtool(tmp_path, (series, 40, SAID_OF_THE_LAB))
+    assert_rules_say(tmp_path, (series, 40, SAID_OF_THE_LAB))
 
 
 @pytest.mark.parametrize("slo", SLOS, ids=lambda slo: slo.name)
 def test_records_of_an_slo_are_its_arithmetic(slo: Slo, tmp_path: Path) -> None:
-    promtool(tmp_path, (lab(truncated=lambda s: 0.2), 40, said_of(slo)), every_s=5)
+    assert_rules_say(tmp_path, (lab(truncated=lambda s: 0.2), 40, said_of(slo)), every_s=5)
 
 
 def test_every_record_has_a_history_that_says_what_it_is() -> None:

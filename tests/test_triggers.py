@@ -9,7 +9,7 @@ import promql_parser
 import pytest
 import yaml
 from support.remediator_world import SERVICES, World
-from support.rule_cases import SLOS, promtool
+from support.rule_cases import SLOS, assert_rules_say
 from support.rule_histories import lab
 
 from lab_remediator.load import read_policy
@@ -43,7 +43,7 @@ def test_fires_where_its_alert_does(slo: Slo, tmp_path: Path) -> None:
     checks = [
         check(expr, at_s, value) for at_s, value in ((19, 0), (36, 1), (39, 1), (46, 0)) for expr in (fires, alerts)
     ]
-    promtool(tmp_path, (lab(**{how: lambda s: 1.0 if 20 <= s < 40 else 0.0}), 60, checks))
+    assert_rules_say(tmp_path, (lab(**{how: lambda s: 1.0 if 20 <= s < 40 else 0.0}), 60, checks))
 
 
 @pytest.mark.parametrize("slo", WITH_ALERTS, ids=lambda slo: slo.name)
@@ -57,7 +57,7 @@ def test_says_how_fast_the_budget_burns_and_nothing_without_requests(slo: Slo, t
     }
     nothing = {"expr": query, "eval_time": "40s", "exp_samples": []}
 
-    promtool(tmp_path, (lab(**{how: lambda s: 0.5}), 40, [half]), (lab(rate=0), 40, [nothing]), every_s=5)
+    assert_rules_say(tmp_path, (lab(**{how: lambda s: 0.5}), 40, [half]), (lab(rate=0), 40, [nothing]), every_s=5)
 
 
 def test_without_alerts_there_are_no_signals() -> None:

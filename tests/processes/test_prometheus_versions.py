@@ -94,7 +94,7 @@ def test_every_alert_fires_with_its_labels_and_ends(tmp_path: Path) -> None:
         if case.says not in others
     ]
 
-    rule_cases.promtool(tmp_path, *histories)
+    rule_cases.assert_rules_say(tmp_path, *histories)
 
 
 @pytest.mark.usefixtures("chosen")

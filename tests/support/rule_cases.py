@@ -338,8 +338,8 @@ def never_fired(until_s: int, alert: str = "") -> dict[str, Any]:
     return {"expr": expression, "eval_time": f"{until_s}s", "exp_samples": []}
 
 
-def promtool(directory: Path, *histories: History, every_s: int = 1) -> None:
-    """Run the rules that the checks need over each history, every `every_s` seconds as it goes, and compare.
+def assert_rules_say(directory: Path, *histories: History, every_s: int = 1) -> None:
+    """Over each history the rules must say what its checks expect: promtool runs those they need, every `every_s` seconds.
 
     Where a history stays as it is, what its rules say at its end does not depend on how often they were asked before.
     """
