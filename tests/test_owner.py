@@ -69,6 +69,11 @@ def held(slot, how=HOLD, **env):
         process.stdout.close()
 
 
+def holder(slot):
+    """Who has written itself into the slot."""
+    return int(measurement_lock.slot_file(slot).read_text())
+
+
 def test_the_slot_is_one_for_all_and_whoever_waits_is_told_for_whom(slot):
     heard = []
     with (
@@ -124,7 +129,7 @@ def test_a_child_made_by_fork_does_not_keep_the_slot(slot):
         other.wait()
 
         with measurement_lock.measuring(slot, 5.0):
-            pass
+            assert holder(slot) == os.getpid()
 
 
 def test_a_waiting_trial_goes_on_when_the_other_ends(slot):
@@ -142,7 +147,7 @@ def test_a_waiting_trial_goes_on_when_the_other_ends(slot):
 
 def test_a_waiting_trial_is_next_though_the_other_session_has_many_more(slot):
     with held(slot, AGAIN_AND_AGAIN), measurement_lock.measuring(slot, 2.0):
-        pass
+        assert holder(slot) == os.getpid()
 
 
 def test_the_slot_is_the_same_whatever_folders_a_job_has_of_its_own(slot, tmp_path):
