@@ -106,7 +106,7 @@ class TestFile:
         for panel in panels(read(path)):
             for target in panel["targets"]:
                 names = VARIABLE.findall(target["expr"])
-                promql_parser.parse(substituted(target["expr"], 300, 1, dict.fromkeys(names, ".*")))
+                assert promql_parser.parse(substituted(target["expr"], 300, 1, dict.fromkeys(names, ".*")))
 
     def test_uses_no_variable_that_it_does_not_offer(self, path: Path) -> None:
         board = read(path)

@@ -125,7 +125,8 @@ def test_a_timeline_of_an_odd_trial_is_well_formed(tmp_path: Path, made: Made) -
     raw = gather(Sample(*row) for row in reportdata.samples(made, 42))
 
     for seen in (raw, gather([])):
-        ET.fromstring(str(timeline(trial, curves(seen, until_s=34, points=50, dots=0))))
+        drawn = ET.fromstring(str(timeline(trial, curves(seen, until_s=34, points=50, dots=0))))
+        assert drawn.tag == "svg"
 
 
 def test_a_phase_that_did_not_end_has_no_length(tmp_path: Path) -> None:

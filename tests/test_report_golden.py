@@ -53,13 +53,14 @@ def test_a_golden_run_validates(golden: Path, rebuilt: Path) -> None:
     validator = jsonschema.Draft202012Validator(RUN_SCHEMA)
 
     for run_dir in (golden, rebuilt):
-        validator.validate(json.loads((run_dir / "run.json").read_text()))
+        run = json.loads((run_dir / "run.json").read_text())
+        assert [str(problem) for problem in validator.iter_errors(run)] == []
 
 
 def test_every_whole_line_of_a_golden_journal_validates(golden: Path) -> None:
     validator = jsonschema.Draft202012Validator(JOURNAL_SCHEMA)
     lines = (golden / "journal.jsonl").read_text().splitlines(keepends=True)
+    whole = [json.loads(line) for line in lines if line.endswith("\n")]
 
-    for line in lines:
-        if line.endswith("\n"):
-            validator.validate(json.loads(line))
+    assert whole
+    assert [str(problem) for line in whole for problem in validator.iter_errors(line)] == []

@@ -519,7 +519,7 @@ class TestWindow:
     @pytest.mark.parametrize("slo", load_slos(LAB, "stack/slo.yaml"), ids=lambda slo: slo.name)
     def test_gives_queries_that_parse(self, slo: Slo) -> None:
         for query in vars(window_query(slo, 0.5)).values():
-            promql_parser.parse(query)
+            assert promql_parser.parse(query)
 
     @pytest.mark.parametrize("window_s", [0, -1.0, math.nan])
     def test_without_length_is_refused(self, window_s: float) -> None:
