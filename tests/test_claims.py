@@ -169,26 +169,23 @@ def test_a_claim_may_tell_arms_apart_by_their_fault(chaos, trials):
     assert [trial["verdict"] for trial in trials()] == ["held", "held"]
 
 
+THROWN_AWAY = [
+    ("trial.detect_s <= 5", "trial.detect_s <= 5"),
+    ("trial.detect_s <= 5, 'late'", "trial.detect_s <= 5"),
+    ("assert (trial.detect_s <= 5, 'late')", "trial.detect_s <= 5"),
+    ("assert (bool(trial.findings), 'none')", "bool(trial.findings)"),
+    ("return trial.detect_s <= 5", "trial.detect_s <= 5"),
+    ("all(one == 'api' for one in trial.victims)", "all((one == 'api' for one in trial.victims))"),
+    ("trial.findings or trial.detect_s > 5", "trial.findings or trial.detect_s > 5"),
+    ("not trial.findings", "not trial.findings"),
+    ("trial.findings or trial.events", "trial.findings or trial.events"),
+]
+
+
 @pytest.mark.parametrize(
     ("claim", "line", "advice"),
     [
-        ("def test_x(trial):\n    trial.detect_s <= 5", 2, "assert trial.detect_s <= 5"),
-        ("def test_x(trial):\n    trial.detect_s <= 5, 'late'", 2, "assert trial.detect_s <= 5"),
-        ("def test_x(trial):\n    assert (trial.detect_s <= 5, 'late')", 2, "assert trial.detect_s <= 5"),
-        ("def test_x(trial):\n    assert (bool(trial.findings), 'none')", 2, "assert bool(trial.findings)"),
-        ("def test_x(trial):\n    return trial.detect_s <= 5", 2, "assert trial.detect_s <= 5"),
-        (
-            "def test_x(trial):\n    all(one == 'api' for one in trial.victims)",
-            2,
-            "assert all((one == 'api' for one in trial.victims))",
-        ),
-        (
-            "def test_x(trial):\n    trial.findings or trial.detect_s > 5",
-            2,
-            "assert trial.findings or trial.detect_s > 5",
-        ),
-        ("def test_x(trial):\n    not trial.findings", 2, "assert not trial.findings"),
-        ("def test_x(trial):\n    trial.findings or trial.events", 2, "assert trial.findings or trial.events"),
+        *((f"def test_x(trial):\n    {line}", 2, f"assert {advice}") for line, advice in THROWN_AWAY),
         (
             "def test_x(trial):\n    assert trial.victims\n    for one in trial.victims:\n        one == 'api'",
             4,
