@@ -8,7 +8,6 @@ import shutil
 import socket
 import subprocess
 import threading
-import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
@@ -136,11 +135,12 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
         )
     running = Proxy(port=int(ports["LAB_PORT"]), metrics_port=int(ports["LAB_METRICS_PORT"]), log=log, daemon=daemon)
     try:
-        end = time.monotonic() + DEADLINE_S
-        while health(running) != 200:
+
+        def is_healthy() -> bool:
             assert process.poll() is None, log.read_text()
-            assert time.monotonic() < end, log.read_text()
-            time.sleep(0.02)
+            return health(running) == 200
+
+        until(is_healthy, "the proxy is healthy", DEADLINE_S, seen=log.read_text)
         yield running
     finally:
         process.terminate()
