@@ -278,7 +278,7 @@ class TestSeries:
         if "crash" not in lab.runtime.abilities:
             pytest.skip("to end a process behind the engine's back needs root on its machine")
         with alert_arms.watched_on_hold(lab), alert_arms.restart_policy(lab, "model-2"):
-            alert_arms.counted(lab, "model-2", "runtime", lambda: lab.runtime.crash("model-2"))
+            assert alert_arms.counted(lab, "model-2", "runtime", lambda: lab.runtime.crash("model-2"))
 
 
 class TestAlerts:

@@ -91,15 +91,15 @@ def restart_policy(lab: Any, service: str) -> Iterator[None]:
         docker("update", "--restart=no", container)
 
 
-def counted(lab: Any, service: str, reason: str, restart: Callable[[], object]) -> None:
-    """A restart, and Prometheus seeing it counted: two between two looks of the remediator would be one to it."""
+def counted(lab: Any, service: str, reason: str, restart: Callable[[], object]) -> bool:
+    """A restart, and that Prometheus saw it counted; fails where it does not. Two between two looks would be one to the remediator."""
 
     def value() -> float:
         return float(lab.prometheus.value(*restarts(service, reason)))
 
     before = value()
     restart()
-    until(lambda: value() == before + 1, f"one restart of {service} counted as {reason}", 20.0)
+    return until(lambda: value() == before + 1, f"one restart of {service} counted as {reason}", 20.0)
 
 
 def restarts(service: str, reason: str) -> tuple[str, float]:
