@@ -8,12 +8,12 @@ import os
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 import uuid
 
 import pytest
 from offline.recipes import BACKENDS, STACK
+from support.waiting import until
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180)]
 
@@ -202,13 +202,12 @@ def test_a_lab_that_is_up_answers_and_is_scraped_and_leaves_nothing_behind(runni
     question = {"model": "smollm2:135m", "max_tokens": 4, "messages": [{"role": "user", "content": "Say hi"}]}
 
     answer = get(f"{api}/v1/chat/completions", question)
-    deadline = time.monotonic() + 20
-    while True:
+
+    def up():
         found = get(f"{prometheus}/api/v1/query?query=up")["data"]["result"]
-        up = {series["metric"]["service"] for series in found if series["value"][1] == "1"}
-        if scraped <= up or time.monotonic() > deadline:
-            break
-        time.sleep(0.2)
+        return {series["metric"]["service"] for series in found if series["value"][1] == "1"}
+
+    assert until(lambda: scraped <= up(), f"{sorted(scraped)} are up", 20, every_s=0.2, seen=lambda: sorted(up()))
     compose(backend, project, "--profile", "remediator", "down", "-v", "-t", "1", ports=ports)
     label = f"label=com.docker.compose.project={project}"
     left = [
@@ -217,5 +216,4 @@ def test_a_lab_that_is_up_answers_and_is_scraped_and_leaves_nothing_behind(runni
     ]
 
     assert answer["choices"][0]["message"]["content"]
-    assert scraped <= up
     assert left == ["", "", ""]
