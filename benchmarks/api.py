@@ -91,7 +91,7 @@ class NullServer(asyncio.Protocol):
 
 @dataclass
 class Seen:
-    """What the callers of one run saw."""
+    """What the clients of one run saw."""
 
     ttft_s: list[float] = field(default_factory=list)
     late_s: list[float] = field(default_factory=list)
@@ -110,12 +110,12 @@ class Seen:
         return self.complete >= 0.999 * self.offered and self.quantile(0.99) <= HELD_P99_S and late <= 0.02
 
 
-class Caller(asyncio.Protocol):
+class Client(asyncio.Protocol):
     """One connection of the load; used again for the next stream."""
 
     transport: asyncio.Transport
 
-    def __init__(self, seen: Seen, idle: list["Caller"]) -> None:
+    def __init__(self, seen: Seen, idle: list["Client"]) -> None:
         self.seen = seen
         self.idle = idle
         self.due_s = 0.0
@@ -156,9 +156,9 @@ async def _load(port: int, rate_rps: float, seconds: float, seed: int) -> Seen:
             idle.pop().ask(due_s)
             return
         with suppress(OSError):  # counted: the stream is offered and never complete
-            _, caller = await loop.create_connection(lambda: Caller(seen, idle), "127.0.0.1", port)
-            every.append(caller)
-            caller.ask(due_s)
+            _, client = await loop.create_connection(lambda: Client(seen, idle), "127.0.0.1", port)
+            every.append(client)
+            client.ask(due_s)
 
     while (due_s := due_s + rng.expovariate(rate_rps)) < begin_s + seconds:
         await asyncio.sleep(max(0.0, due_s - time.monotonic()))
@@ -170,8 +170,8 @@ async def _load(port: int, rate_rps: float, seconds: float, seed: int) -> Seen:
     deadline_s = time.monotonic() + 3
     while seen.complete < seen.offered and time.monotonic() < deadline_s:  # noqa: ASYNC110 -- an event would cost time
         await asyncio.sleep(0.02)
-    for caller in every:
-        caller.transport.abort()
+    for client in every:
+        client.transport.abort()
     return seen
 
 

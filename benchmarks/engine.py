@@ -1,8 +1,8 @@
 """The simulated engine on one core, beside a naive one; and an hour of traffic on the virtual clock.
 
-300 concurrent streams at 10,000 tokens a second in all. Each engine runs alone on one core, the callers on another.
+300 concurrent streams at 10,000 tokens a second in all. Each engine runs alone on one core, the clients on another.
 Compared in one run: `lab_engine`, and a naive simulator of twenty lines (a task per stream that sleeps and writes).
-Timing error is what a caller sees: how far the time between two tokens of a stream lies from the modelled one.
+Timing error is what a client sees: how far the time between two tokens of a stream lies from the modelled one.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ BODY = json.dumps(
 ).encode()
 
 
-class Caller(asyncio.Protocol):
+class Client(asyncio.Protocol):
     """One stream; notes when each packet of tokens came and how many tokens were in it."""
 
     def __init__(self) -> None:
@@ -65,23 +65,23 @@ class Caller(asyncio.Protocol):
             self.ended.set_exception(exc or ConnectionError("the stream ended early"))
 
 
-async def drive(port: int) -> tuple[list[Caller], float]:
-    loop, callers = asyncio.get_running_loop(), []
+async def drive(port: int) -> tuple[list[Client], float]:
+    loop, clients = asyncio.get_running_loop(), []
     start_s = time.perf_counter()
     for _ in range(STREAMS):
-        _, caller = await loop.create_connection(Caller, "127.0.0.1", port)
-        callers.append(caller)
+        _, client = await loop.create_connection(Client, "127.0.0.1", port)
+        clients.append(client)
         await asyncio.sleep(0.002)
-    await asyncio.wait_for(asyncio.gather(*(caller.ended for caller in callers)), 60)
-    return callers, start_s
+    await asyncio.wait_for(asyncio.gather(*(client.ended for client in clients)), 60)
+    return clients, start_s
 
 
-def judged(callers: list[Caller], start_s: float) -> dict[str, float]:
+def judged(clients: list[Client], start_s: float) -> dict[str, float]:
     """Figures of the part of the run in which all streams were open."""
     from_s, to_s = start_s + WARM_S, start_s + WARM_S + MEASURED_S
     errors, tokens = [], 0
-    for caller in callers:
-        inside = [(at_s, count) for at_s, count in caller.arrivals if from_s <= at_s < to_s]
+    for client in clients:
+        inside = [(at_s, count) for at_s, count in client.arrivals if from_s <= at_s < to_s]
         tokens += sum(count for _, count in inside)
         for (before_s, _), (at_s, count) in pairwise(inside):
             # Tokens that came together: the first of them is as late as the others are early.
@@ -101,7 +101,7 @@ def free_port() -> int:
 
 
 def measured(command: list[str], port: int, shape: dict[str, str], *, real_time: bool) -> dict[str, float]:
-    """Runs the server on the last core and the callers on the first; neither ever needs more than half of its core."""
+    """Runs the server on the last core and the clients on the first; neither ever needs more than half of its core."""
     cores = sorted(os.sched_getaffinity(0))
     process = subprocess.Popen(
         command,
@@ -217,7 +217,7 @@ def main() -> int:
         naive(arguments.naive)
         return 0
     if len(os.sched_getaffinity(0)) < 2:
-        print("this benchmark needs two cores: one for the engine and one for its callers", file=sys.stderr)
+        print("this benchmark needs two cores: one for the engine and one for its clients", file=sys.stderr)
         return 2
     busy = busy_share(1.0)
     if busy > 0.25 and not arguments.busy:

@@ -140,9 +140,9 @@ def _journal(trial: str, repeat: int, down_s: float, count: int) -> list[dict[st
 
 def _slo(name: str) -> dict[str, object]:
     """As long as the judge's own: a ratio of differences of two counters, with the raw values."""
-    ratio = " - ".join(f'sum(llmchaos_caller_requests_total{{outcome="{name}"}} offset {n}34000ms)' for n in range(3))
+    ratio = " - ".join(f'sum(llmchaos_client_requests_total{{outcome="{name}"}} offset {n}34000ms)' for n in range(3))
     raw = {f"{what} at the window's {end}": 25.0 for what in ("good", "total") for end in ("start", "end")}
-    values = {"objective": 0.995, "value": 0.8, "budget_spent": 0.0001, "callers_say": 0.8, "burn_rate": 40.0}
+    values = {"objective": 0.995, "value": 0.8, "budget_spent": 0.0001, "clients_say": 0.8, "burn_rate": 40.0}
     return {"name": name, "query": f"({ratio}) / ({ratio})", "raw": raw, "window_s": 34.0, "estimated": False, **values}
 
 

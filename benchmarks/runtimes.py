@@ -3,7 +3,7 @@ this machine can run. The engine is simulated.
 
 Up ends when every service is healthy, remediator included; down when nothing of it is left. `beyond` is the trial's wall time
 less its phases, which the system itself needed; it is split into what comes before the first request, between the phases and
-after the last one. `steady` is the phase that also waits for the callers' alerts of the trial before; 4 s is the least of it.
+after the last one. `steady` is the phase that also waits for the clients' alerts of the trial before; 4 s is the least of it.
 The first trial of a stack does not count: Prometheus takes its first scrape 5 s after its own start.
 """
 

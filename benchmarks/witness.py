@@ -84,7 +84,7 @@ def once(lab: Lab, name: str, number: int, directory: Path) -> dict[str, float]:
 
 
 def alone(subject: Subject) -> Subject:
-    """The subject without its own counters: they count the onlooker's requests too, of which the callers know nothing."""
+    """The subject without its own counters: they count the onlooker's requests too, of which the clients know nothing."""
     return replace(subject, availability_query=None, latency_shares=(), attempts_counters=None)
 
 

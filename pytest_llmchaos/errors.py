@@ -22,7 +22,7 @@ LlmchaosError
 │       ├── CounterReset         a counter began again at 0 inside the window
 │       ├── OpenRequests         a comparison depends on requests that were open when the load ended
 │       ├── PrometheusUnreachable
-│       └── TruthsDisagree       callers, Prometheus and the service's own counters differ
+│       └── TruthsDisagree       clients, Prometheus and the service's own counters differ
 ├── Refuted (AssertionError) the claim is wrong: raised where a value does not exist because the system failed
 │   ├── NotRecovered         the service did not come back before our own revert, or not at all
 │   ├── NotDetected          the system raised no signal of its own
@@ -131,7 +131,7 @@ class PrometheusUnreachable(Inconclusive):
 
 
 class TruthsDisagree(Inconclusive):
-    """Callers, Prometheus or the service's own counters differ by more than is explained."""
+    """Clients, Prometheus or the service's own counters differ by more than is explained."""
 
 
 class Refuted(LlmchaosError, AssertionError):

@@ -25,14 +25,14 @@ Outcome = Literal[
     "cancelled",
 ]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
-# Metrics of the callers. Prometheus gets the first three as counters, whose names end in _total.
-CALLERS = "llmchaos_caller"
-CALLER_OFFERED = f"{CALLERS}_offered"
-CALLER_REQUESTS = f"{CALLERS}_requests"
-CALLER_GOOD = f"{CALLERS}_good"
-CALLER_INFLIGHT = f"{CALLERS}_inflight"
-CALLER_TTFT = f"{CALLERS}_time_to_first_token_seconds"
-CALLER_DURATION = f"{CALLERS}_request_duration_seconds"
+# Metrics of the clients. Prometheus gets the first three as counters, whose names end in _total.
+CLIENTS = "llmchaos_client"
+CLIENT_OFFERED = f"{CLIENTS}_offered"
+CLIENT_REQUESTS = f"{CLIENTS}_requests"
+CLIENT_GOOD = f"{CLIENTS}_good"
+CLIENT_INFLIGHT = f"{CLIENTS}_inflight"
+CLIENT_TTFT = f"{CLIENTS}_time_to_first_token_seconds"
+CLIENT_DURATION = f"{CLIENTS}_request_duration_seconds"
 # What of a request a service level judges.
 Measure = Literal["availability", "ttft", "e2e"]
 Lifetime = Literal["lasting", "passing", "none"]
@@ -42,15 +42,15 @@ FIDELITIES: tuple[Fidelity, ...] = get_args(Fidelity)  # from the strongest to t
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one caller saw of one request. Times are seconds since the start of the load, on the monotonic clock.
+    """What one client saw of one request. Times are seconds since the start of the load, on the monotonic clock.
 
     `due_s` is when the request should have left; latencies count from it, so a late generator cannot hide an outage.
-    `truncated` ended cleanly before it was complete, which no status code shows; `cut` broke off, which every caller notices.
+    `truncated` ended cleanly before it was complete, which no status code shows; `cut` broke off, which every client notices.
     `unfinished` marks one that was still open when the load ended, and older than its own limits: bad, whatever came of it.
     `cancelled` marks a younger one: it could still have become good, so it is unknown.
     `status` is the answer's HTTP status, 0 where there was none. `retry_after_s` is what a refusal (429 or 503) asked for,
     None where it named no time.
-    `left` marks one whose caller lost patience while the answer could still become good: the caller's act, no failure.
+    `left` marks one whose client lost patience while the answer could still become good: the client's act, no failure.
     """
 
     due_s: float
@@ -286,7 +286,7 @@ class CanReachEngine(Protocol):
 
 @runtime_checkable
 class CanOverload(Protocol):
-    """Floods a service with the callers that the lab lends it."""
+    """Floods a service with the clients that the lab lends it."""
 
     def overload(self, service: str, times: float, max_tokens: int) -> None: ...
     def overload_seen(self, service: str, since_unix_s: float) -> Proof | None: ...
@@ -294,7 +294,7 @@ class CanOverload(Protocol):
 
 
 class Flood(Protocol):
-    """Callers on top of a trial's own. The lab lends them to the runtime while faults are injected."""
+    """Clients on top of a trial's own. The lab lends them to the runtime while faults are injected."""
 
     def start(self, service: str, times: float, max_tokens: int) -> None: ...
     def seen(self, service: str, since_unix_s: float) -> Proof | None: ...

@@ -28,7 +28,7 @@ def test_two_hung_replicas_are_not_touched(trial):
     assert trial.restarts == {}
 
 
-def test_callers_are_refused_or_told_and_never_given_half_an_answer(trial):
+def test_clients_are_refused_or_told_and_never_given_half_an_answer(trial):
     assert trial.silently_truncated == 0
     assert trial.whole.count_of("stalled") == 0  # or silent streams are not ended with an error
     assert trial.whole.count_of("corrupted") == 0

@@ -1,8 +1,8 @@
-"""A replica that computes on its CPU, three hundred times slower, is busy and not hung: nobody restarts it, and callers get whole
+"""A replica that computes on its CPU, three hundred times slower, is busy and not hung: nobody restarts it, and clients get whole
 answers.
 
-The twin of test_hung_model.py: callers wait for a first token here too, longer than a hung replica would be left, but the step
-counter goes on. The load stays below what the gateway lets in, so that callers meet a slow engine and not a full queue
+The twin of test_hung_model.py: clients wait for a first token here too, longer than a hung replica would be left, but the step
+counter goes on. The load stays below what the gateway lets in, so that clients meet a slow engine and not a full queue
 (tests/test_scenario_strengths.py does the arithmetic). Needs the simulated engine.
 """
 
@@ -29,7 +29,7 @@ def test_a_busy_engine_is_not_restarted(trial):
     assert trial.restarts == {}
 
 
-def test_callers_of_a_busy_engine_wait_and_get_whole_answers(trial):
+def test_clients_of_a_busy_engine_wait_and_get_whole_answers(trial):
     assert trial.during_fault.ttft_s.p50 > 1  # or the fault did not reach them
     assert trial.during_fault.availability >= 0.95
     assert trial.silently_truncated == 0

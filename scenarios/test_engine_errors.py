@@ -1,5 +1,5 @@
 """A replica that answers every request with an error, and /health with 200, is taken out of rotation, restarted by the remediator
-within 30 s, and costs callers next to nothing. Needs the simulated engine.
+within 30 s, and costs clients next to nothing. Needs the simulated engine.
 
 A GPU error (XID 48) of which every request fails: the gateway sees it in its own traffic, the health probe does not.
 """
@@ -38,7 +38,7 @@ def test_a_failing_engine_is_restarted_by_the_remediator(trial):
     assert trial.replicas.all_serve
 
 
-def test_a_failing_engine_hardly_shows_to_callers(trial):
+def test_a_failing_engine_hardly_shows_to_clients(trial):
     assert trial.slo("availability").bad_s <= 3
     assert trial.silently_truncated == 0
     assert trial.attempts_per_request <= 1.2

@@ -1,4 +1,4 @@
-"""Restarting the replicas one at a time hardly shows to callers; restarting everything at once is over within 20 s.
+"""Restarting the replicas one at a time hardly shows to clients; restarting everything at once is over within 20 s.
 
 No signal is expected: a service is back before a second look sees it gone. On a real model the load is light, and a cold
 replica is never pressed.
@@ -29,7 +29,7 @@ control = experiment(load=LOAD, light_load=LIGHT, fault=faults.none(), steady_s=
 
 
 @rolling
-def test_a_rolling_restart_hardly_shows_to_callers(trial):
+def test_a_rolling_restart_hardly_shows_to_clients(trial):
     assert trial.whole.availability >= 0.9
     assert trial.silently_truncated == 0
     assert trial.whole.count_of("corrupted") == 0

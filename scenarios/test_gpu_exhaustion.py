@@ -1,5 +1,5 @@
 """A GPU that runs out of memory costs a restart, not the service: the dead engine is repaired within 20 s without a human; a full
-KV cache makes callers wait, and no answer is lost and nothing restarted. Needs the simulated engine.
+KV cache makes clients wait, and no answer is lost and nothing restarted. Needs the simulated engine.
 """
 
 from pytest_llmchaos import experiment, faults, loads
@@ -51,7 +51,7 @@ def test_a_full_cache_is_detected(trial):
 
 
 @full_cache
-def test_a_full_cache_makes_callers_wait_and_loses_no_answer(trial):
+def test_a_full_cache_makes_clients_wait_and_loses_no_answer(trial):
     assert trial.during_fault.e2e_s.p50 > 1.5 * trial.before_fault.e2e_s.p50  # or the fault did not reach them
     assert trial.slo("availability").bad_s <= 1
     assert trial.silently_truncated == 0
@@ -64,7 +64,7 @@ def test_a_full_cache_needs_no_restart(trial):
 
 
 @full_cache
-def test_callers_are_served_again_soon_after(trial):
+def test_clients_are_served_again_soon_after(trial):
     assert trial.time_to_settle_s <= 20
     assert trial.replicas.all_serve
 

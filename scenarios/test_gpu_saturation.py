@@ -2,7 +2,7 @@
 no request is lost, and the service is back to normal within 15 s after.
 
 What notices it is the burn rate of the latency objective: soon after a quiet start, and at the latest when its 15 s window holds
-nothing from before. The load stays below what the gateway lets in, so that callers meet a slow GPU and not a full queue
+nothing from before. The load stays below what the gateway lets in, so that clients meet a slow GPU and not a full queue
 (tests/test_scenario_strengths.py does the arithmetic). Needs the simulated engine.
 """
 
@@ -35,7 +35,7 @@ def test_gpu_saturation_loses_no_request(trial):
     assert trial.silently_truncated == 0
 
 
-def test_callers_wait_longer_and_not_too_long(trial):
+def test_clients_wait_longer_and_not_too_long(trial):
     assert trial.during_fault.e2e_s.p50 > 2 * trial.before_fault.e2e_s.p50  # or the fault did not reach them
     assert trial.during_fault.e2e_s.p95 <= 10
 

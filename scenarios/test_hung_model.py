@@ -1,8 +1,8 @@
 """A replica that answers /health and makes no progress is noticed within 8 s and restarted by the remediator within 20 s, and
-hardly a caller fails.
+hardly a client fails.
 
 The process lives, its health path is green, its gauges keep their last values: only the step counter, which stands still while
-callers wait, tells this from a busy engine (see test_busy_model.py). Needs the simulated engine.
+clients wait, tells this from a busy engine (see test_busy_model.py). Needs the simulated engine.
 """
 
 from pytest_llmchaos import experiment, faults, loads

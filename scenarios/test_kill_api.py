@@ -1,4 +1,4 @@
-"""Losing the API is noticed within 5 s, repaired without a human within 20 s, and costs callers less than 10 s of answers."""
+"""Losing the API is noticed within 5 s, repaired without a human within 20 s, and costs clients less than 10 s of answers."""
 
 from pytest_llmchaos import experiment, faults, loads
 
@@ -29,7 +29,7 @@ def test_kill_api_is_an_incident_that_ends(trial):
 
 def test_kill_api_costs_little(trial):
     assert trial.slo("availability").bad_s <= 10  # of the offered load, without a good answer; judged by Prometheus
-    assert trial.silently_truncated == 0  # judged by the callers
+    assert trial.silently_truncated == 0  # judged by the clients
 
 
 @unrepaired

@@ -1,4 +1,4 @@
-"""Losing one replica costs callers next to nothing while the other serves; losing both is repaired within 30 s.
+"""Losing one replica costs clients next to nothing while the other serves; losing both is repaired within 30 s.
 
 The gateway sends requests on to the replica that is left; the remediator starts what is gone. Without the remediator the
 lost replica stays away for 12 s: each request of that time needs the gateway's breaker, probe or second attempt. On a real
@@ -41,7 +41,7 @@ def test_one_lost_replica_is_an_incident_that_ends(trial):
 
 
 @one_replica
-def test_one_lost_replica_hardly_shows_to_callers(trial):
+def test_one_lost_replica_hardly_shows_to_clients(trial):
     assert trial.whole.availability >= 0.95
     assert trial.silently_truncated == 0
     assert trial.whole.count_of("corrupted") == 0
@@ -93,7 +93,7 @@ def test_a_service_without_replicas_says_so(trial):
     assert trial.alert("ServiceDown", "model-1").after_s <= 5
     assert trial.silently_truncated == 0
     assert trial.whole.without_retry_after == 0
-    assert trial.falsely_ready_s <= 2  # load balancers send callers where /readyz says 200
+    assert trial.falsely_ready_s <= 2  # load balancers send clients where /readyz says 200
 
 
 @control

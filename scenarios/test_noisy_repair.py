@@ -1,4 +1,4 @@
-"""A healthy service is left alone: through a burst of callers, and since it came up, nothing is restarted and nothing pages.
+"""A healthy service is left alone: through a burst of clients, and since it came up, nothing is restarted and nothing pages.
 
 An action of the remediator, or a page, that no fault explains refutes a control arm, also one from before the trial. Needs the
 simulated engine.

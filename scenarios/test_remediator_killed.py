@@ -1,7 +1,7 @@
 """A remediator that dies in the middle of a repair finishes it once: the lost replica is started once, and is back within 20 s.
 
 It dies soon after the replica, once before and once after it has acted, and its supervisor starts it again at once. What it
-had written down tells it what it has done already. On a real model the load is light: it says little of callers there.
+had written down tells it what it has done already. On a real model the load is light: it says little of clients there.
 """
 
 from pytest_llmchaos import experiment, faults, loads
@@ -34,7 +34,7 @@ def test_the_replica_is_back_in_time(trial):
     assert trial.replicas.all_serve
 
 
-def test_callers_hardly_notice(trial):
+def test_clients_hardly_notice(trial):
     assert trial.whole.availability >= 0.95
     assert trial.silently_truncated == 0
     assert trial.attempts_per_request <= 1.2

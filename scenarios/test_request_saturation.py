@@ -2,7 +2,7 @@
 service, and all is well again within 30 s after.
 
 The gateway answers what it cannot serve with 429 or 503 at once; the remediator must see the difference between busy and dead.
-The flood is as large as the backend makes it necessary, so the trial's own callers stay light, as a real model needs.
+The flood is as large as the backend makes it necessary, so the trial's own clients stay light, as a real model needs.
 """
 
 from pytest_llmchaos import experiment, faults, loads

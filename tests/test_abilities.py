@@ -148,7 +148,7 @@ def test_an_undo_that_the_runtime_lacks_is_said_at_once(runtime):
         runtime.undo(Undo(op="thaw", service="api"))
 
 
-def test_callers_to_overload_with_are_lent_while_faults_are_injected(tmp_path):
+def test_clients_to_overload_with_are_lent_while_faults_are_injected(tmp_path):
     _, *real = runtimes(tmp_path)
 
     for one in real:

@@ -1,4 +1,4 @@
-"""Agreement of what callers saw with what Prometheus got of it: clocks, shares, histograms, scrapes. No Prometheus is asked."""
+"""Agreement of what clients saw with what Prometheus got of it: clocks, shares, histograms, scrapes. No Prometheus is asked."""
 
 from __future__ import annotations
 
@@ -104,8 +104,8 @@ class TestShares:
 
         assert agree(window(), told) == []
         assert told.asked == [
-            ('sum by (outcome) (llmchaos_caller_requests_total{outcome!="cancelled"})', 1012.0),
-            ("sum by (le) (llmchaos_caller_request_duration_seconds_bucket)", 1012.0),
+            ('sum by (outcome) (llmchaos_client_requests_total{outcome!="cancelled"})', 1012.0),
+            ("sum by (le) (llmchaos_client_request_duration_seconds_bucket)", 1012.0),
         ]
 
     @pytest.mark.parametrize("ok", [950.9, 949.1])
@@ -119,7 +119,7 @@ class TestShares:
 
     @pytest.mark.parametrize(("ok", "share"), [(951.1, "0.9511"), (948.9, "0.9489")])
     def test_farther_apart_disagree(self, ok: float, share: str) -> None:
-        with pytest.raises(TruthsDisagree, match=rf"whole trial: callers say 0\.9500, Prometheus says {share}"):
+        with pytest.raises(TruthsDisagree, match=rf"whole trial: clients say 0\.9500, Prometheus says {share}"):
             agree(window(), Told({"ok": ok, "http_5xx": 1000 - ok}, BUCKETS))
 
     def test_of_which_none_was_good_agree(self) -> None:
@@ -129,13 +129,13 @@ class TestShares:
 
     @pytest.mark.parametrize("outcomes", [{}, {"ok": 0.0}])
     def test_of_no_request_are_no_data(self, outcomes: dict[str, float]) -> None:
-        with pytest.raises(NoData, match="Prometheus counted no request of the callers"):
+        with pytest.raises(NoData, match="Prometheus counted no request of the clients"):
             agree(window(), Told(outcomes, BUCKETS))
 
     def test_of_one_request_are_data(self) -> None:
         assert agree(window(good=1, bad=0), Told({"ok": 1.0}, BUCKETS)) == []
 
-    def test_are_not_compared_where_callers_push_nowhere(self) -> None:
+    def test_are_not_compared_where_clients_push_nowhere(self) -> None:
         told = Told({}, {})
 
         assert agree(window(), told, pushgateway=None) == []
@@ -152,7 +152,7 @@ class TestP95:
     @pytest.mark.parametrize("took_s", [0.25, 0.49, 1.01, 2.0])
     def test_in_the_bucket_beside_it_is_a_finding(self, took_s: float) -> None:
         assert agree(window(took_s=took_s), Told({"ok": 95.0, "http_5xx": 5.0}, BUCKETS)) == [
-            f"p95: callers say {took_s:.3f} s, Prometheus' histogram 0.5 to 1 s"
+            f"p95: clients say {took_s:.3f} s, Prometheus' histogram 0.5 to 1 s"
         ]
 
     @pytest.mark.parametrize("took_s", [0.05, 0.24, 2.01, 5.0])
@@ -173,13 +173,13 @@ class TestP95:
             return agree(window(took_s=took_s), Told({"ok": 95.0, "http_5xx": 5.0}, buckets))
 
         second = {"0.1": 0.0, "0.2": 100.0, "0.4": 100.0, "+Inf": 100.0}
-        assert found(0.05, second) == ["p95: callers say 0.050 s, Prometheus' histogram 0.1 to 0.2 s"]
+        assert found(0.05, second) == ["p95: clients say 0.050 s, Prometheus' histogram 0.1 to 0.2 s"]
         assert found(0.05, first) == []
-        assert found(0.15, first) == ["p95: callers say 0.150 s, Prometheus' histogram 0 to 0.1 s"]
+        assert found(0.15, first) == ["p95: clients say 0.150 s, Prometheus' histogram 0 to 0.1 s"]
         with pytest.raises(TruthsDisagree):
             found(0.25, first)
         assert found(9.0, last) == []
-        assert found(0.15, last) == ["p95: callers say 0.150 s, Prometheus' histogram 0.2 to inf s"]
+        assert found(0.15, last) == ["p95: clients say 0.150 s, Prometheus' histogram 0.2 to inf s"]
         with pytest.raises(TruthsDisagree):
             found(0.05, last)
 

@@ -353,9 +353,9 @@ def test_the_first_signal_after_the_fault_detects_it(record):
 @pytest.mark.parametrize(
     "labels",
     [{"service": "api"}, {"instance": "api:8000", "job": "web"}, {"slo": "availability"}, {"a": "api", "b": "model-2"}],
-    ids=["the victim", "its address", "callers", "the victim and another"],
+    ids=["the victim", "its address", "clients", "the victim and another"],
 )
-def test_a_signal_about_a_victim_or_about_callers_counts(record, labels):
+def test_a_signal_about_a_victim_or_about_clients_counts(record, labels):
     assert detected(record, [], [Fired("Any", 102.0, **labels)]) == (2.0, "alert Any")
 
 

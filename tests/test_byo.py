@@ -164,8 +164,8 @@ def test_a_metric_that_nobody_exports_is_named(prometheus, monkeypatch):
         required_metrics.require_metrics(prometheus, [slo_over('missing_total{code="200"}', "sampled")], pushed=False)
 
 
-def test_counts_of_the_callers_need_a_pushgateway(prometheus):
-    slo = slo_over('llmchaos_caller_requests_total{outcome="ok"}', "llmchaos_caller_requests_total")
+def test_counts_of_the_clients_need_a_pushgateway(prometheus):
+    slo = slo_over('llmchaos_client_requests_total{outcome="ok"}', "llmchaos_client_requests_total")
 
     required_metrics.require_metrics(prometheus, [slo], pushed=True)
     with pytest.raises(NotReady, match="set llmchaos_pushgateway"):

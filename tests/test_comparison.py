@@ -1,4 +1,4 @@
-"""Three truths of one trial: what callers saw, Prometheus' service level, and the service's own counters."""
+"""Three truths of one trial: what clients saw, Prometheus' service level, and the service's own counters."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def both_models_dead(directory: Path, gateway: Gateway) -> Iterator[Performed]:
 
 
 class TestService:
-    def test_that_counts_as_its_callers_do_agrees(self, tmp_path: Path) -> None:
+    def test_that_counts_as_its_clients_do_agrees(self, tmp_path: Path) -> None:
         with both_models_dead(tmp_path, Gateway()) as performed:
             trial = judged(performed)
 
@@ -56,7 +56,7 @@ class TestService:
 
     def test_that_leaves_out_its_failures_is_odd(self, tmp_path: Path) -> None:
         said = (
-            r"availability of the whole trial: callers say 0\.9625 \(308 of 320\), Prometheus' SLO 0\.9625, "
+            r"availability of the whole trial: clients say 0\.9625 \(308 of 320\), Prometheus' SLO 0\.9625, "
             r"the service's own counters 1\.0000: the service's own counters are odd"
         )
         with (
@@ -66,7 +66,7 @@ class TestService:
             judged(performed)
 
     def test_that_times_its_successes_alone_is_odd(self, tmp_path: Path) -> None:
-        said = r"latency-p95 of the whole trial: callers say 0\.9625 .*own counters 1\.0000: the service's own counters"
+        said = r"latency-p95 of the whole trial: clients say 0\.9625 .*own counters 1\.0000: the service's own counters"
         with (
             both_models_dead(tmp_path, Gateway(times_failures=False)) as performed,
             pytest.raises(TruthsDisagree, match=said),
@@ -74,7 +74,7 @@ class TestService:
             judged(performed)
 
     def test_that_counts_its_requests_twice_is_odd(self, tmp_path: Path) -> None:
-        said = r"callers sent 320 requests in the whole trial, the service counted 640: its counters are odd"
+        said = r"clients sent 320 requests in the whole trial, the service counted 640: its counters are odd"
         with (
             both_models_dead(tmp_path, Gateway(counts_each=2)) as performed,
             pytest.raises(TruthsDisagree, match=said),
@@ -96,7 +96,7 @@ class TestService:
         assert finding.startswith("availability: the service's own counters cannot be compared: ")
         assert "renamed_total[" in finding
 
-    def test_is_compared_up_to_a_flood_of_which_its_callers_know_nothing(self, tmp_path: Path) -> None:
+    def test_is_compared_up_to_a_flood_of_which_its_clients_know_nothing(self, tmp_path: Path) -> None:
         with both_models_dead(tmp_path, Gateway(counts_failures=False)) as performed:
             flood = faults.overload("api", times=2.5).primitive
             performed.injected.acts = [Injection(after_s=0.0, fault=flood, victim="api")]
@@ -118,7 +118,7 @@ class TestServiceLevel:
             with pytest.raises(TruthsDisagree, match=r"Prometheus' SLO 1\.0000, .* 0\.9625: Prometheus' SLO is odd"):
                 judged(performed)
 
-    @pytest.mark.parametrize("about", [{"name": "availability"}, {"name": "whole-answers", "callers": "availability"}])
+    @pytest.mark.parametrize("about", [{"name": "availability"}, {"name": "whole-answers", "clients": "availability"}])
     def test_of_the_services_own_counters_is_compared_as_well(self, tmp_path: Path, about: Any) -> None:
         own = Slo(
             **about,
@@ -128,7 +128,7 @@ class TestServiceLevel:
             good='llmlab_requests_total{outcome="ok"}',
             total="llmlab_requests_total",
         )
-        said = r"callers say 0\.9625 .* Prometheus' SLO 1\.0000: one of them is wrong"
+        said = r"clients say 0\.9625 .* Prometheus' SLO 1\.0000: one of them is wrong"
         with both_models_dead(tmp_path, Gateway(counts_failures=False)) as performed:
             performed.lab._slos = (own,)
             # Of a victim among the services that count nothing can be known.
@@ -136,7 +136,7 @@ class TestServiceLevel:
             performed.injected.acts = []
             with pytest.raises(TruthsDisagree, match=said):
                 judged(performed)
-            performed.lab._slos = (replace(own, callers="none"),)
+            performed.lab._slos = (replace(own, clients="none"),)
             with pytest.raises(TruthsDisagree, match="the service counted 308"):  # all that is left to compare
                 judged(performed)
 

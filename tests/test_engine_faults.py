@@ -146,7 +146,7 @@ def test_prometheus_is_asked_about_the_victim_and_nobody_else(fault):
     primitive(fault).observed(runtime, "model-1", 999.0)
 
     assert "{victim}" not in runtime.asked[0]
-    # Callers do not know who answered them wrongly.
+    # Clients do not know who answered them wrongly.
     assert ('"model-1"' in runtime.asked[0]) != (fault.primitive.kind == "corrupted_output")
 
 
@@ -164,7 +164,7 @@ def test_prometheus_is_asked_about_the_victim_and_nobody_else(fault):
         (faults.thermal_throttling("model-1"), 'DCGM_FI_DEV_CLOCK_THROTTLE_REASONS{service="model-1"} > 1'),
         (
             faults.corrupted_output("model-1"),
-            'sum(increase(llmchaos_caller_requests_total{outcome="corrupted"}[5s])) > 0',
+            'sum(increase(llmchaos_client_requests_total{outcome="corrupted"}[5s])) > 0',
         ),
         (faults.memory_leak("model-1"), 'delta(process_resident_memory_bytes{service="model-1"}[4s]) > 1e6'),
         (faults.hang("model-1"), lab_subject("sim").witness_query("hang", "model-1")),

@@ -1,4 +1,4 @@
-"""The caller's verdict on what model servers stream: one reader of events, one table of finish reasons."""
+"""The client's verdict on what model servers stream: one reader of events, one table of finish reasons."""
 
 import pytest
 from hypothesis import given

@@ -59,7 +59,7 @@ def test_what_the_subject_does_not_say_is_none() -> None:
 
 
 def test_each_alert_on_a_service_is_expected_of_some_fault() -> None:
-    """Burn alerts see callers; the rest here says that more than one thing is broken, or the instrument."""
+    """Burn alerts see clients; the rest here says that more than one thing is broken, or the instrument."""
     others = {"ServiceFlapping", "ApiErrorsHigh", "LatencyP95High", "TimeToFirstTokenP95High", "PushgatewayDown"}
     own = {name for name in alerts() if not name.endswith("Burn")}
 

@@ -60,7 +60,7 @@ def test_a_trial_that_no_gate_stops_is_judged(performed):
     trial = judged(performed)
 
     assert trial.time_to_detect_s == pytest.approx(1.3, abs=0.01)
-    # Callers had it back after 0.6 s; Prometheus, which asks once a second, saw it take part again after 3.3 s.
+    # Clients had it back after 0.6 s; Prometheus, which asks once a second, saw it take part again after 3.3 s.
     assert trial.time_to_recover_s == pytest.approx(3.3, abs=0.01)
     assert trial.time_to_recover_s.resolution_s == pytest.approx(1.0, abs=0.01)
     assert trial.detected_by == "alert ServiceDown"
@@ -116,7 +116,7 @@ class TestLoadOnTime:
         """Four good seconds are asked for; of a request in the midst of them nobody knows whether it hung."""
         performed.seen = [replace(s, outcome="cancelled") if s.due_s == 12.0 else s for s in performed.seen]
 
-        with pytest.raises(NotRecovered, match="callers never saw 4 s without a bad request"):
+        with pytest.raises(NotRecovered, match="clients never saw 4 s without a bad request"):
             _ = judged(performed).time_to_recover_s
 
 
@@ -124,19 +124,19 @@ class TestTwoTruths:
     def test_whose_shares_differ_disagree(self, performed):
         performed.seen[5] = replace(performed.seen[5], outcome="truncated")
 
-        with pytest.raises(TruthsDisagree, match=r"callers say 0\.9594, Prometheus says 0\.9625"):
+        with pytest.raises(TruthsDisagree, match=r"clients say 0\.9594, Prometheus says 0\.9625"):
             judged(performed)
 
     def test_whose_counts_never_meet_are_no_data(self, performed, monkeypatch):
         monkeypatch.setattr(judging, "LAST_PUSH_DEADLINE_S", 0.2)
         performed.summary = replace(performed.summary, done=performed.summary.done + 1)
 
-        with pytest.raises(NoData, match=r"Prometheus has 320\.0 of the callers' 321 answers"):
+        with pytest.raises(NoData, match=r"Prometheus has 320\.0 of the clients' 321 answers"):
             judged(performed)
 
     @pytest.fixture
     def slowed(self, performed):
-        """Every tenth answer as late as asked to its caller; Prometheus has them at 50 ms."""
+        """Every tenth answer as late as asked to its client; Prometheus has them at 50 ms."""
 
         def judged_with(late_s):
             for i, one in enumerate(performed.seen):
@@ -151,15 +151,15 @@ class TestTwoTruths:
         assert slowed(late_s) == []
 
     def test_whose_p95_lies_in_the_bucket_beside_it_are_a_finding(self, slowed):
-        assert slowed(0.12) == ["p95: callers say 0.120 s, Prometheus' histogram 0.04 to 0.08 s"]
+        assert slowed(0.12) == ["p95: clients say 0.120 s, Prometheus' histogram 0.04 to 0.08 s"]
 
     def test_whose_p95_lies_farther_away_disagree(self, slowed):
-        with pytest.raises(TruthsDisagree, match=r"p95: callers say 0\.170 s, .* 0\.04 to 0\.08 s, and not the bucket"):
+        with pytest.raises(TruthsDisagree, match=r"p95: clients say 0\.170 s, .* 0\.04 to 0\.08 s, and not the bucket"):
             slowed(0.17)
 
     def test_of_which_one_has_no_histogram_are_no_data(self, performed):
         whole = judging.windows(performed.seen, [("whole", 0, 99)])[0]
-        with performed.load() as (record, _), pytest.raises(NoData, match="llmchaos_caller_request_duration"):
+        with performed.load() as (record, _), pytest.raises(NoData, match="llmchaos_client_request_duration"):
             agreement._compare_p95(performed.lab, record, whole, performed.t0_unix_s - 60)
 
     @pytest.mark.parametrize("offset_s", [0.26, -0.26, float("nan")])
@@ -169,7 +169,7 @@ class TestTwoTruths:
         with pytest.raises(TruthsDisagree, match=r"Prometheus' clock is .* s off ours, at most 0\.25 s allowed"):
             judged(performed)
 
-    def test_on_two_clocks_disagree_also_where_callers_push_nowhere(self, performed, monkeypatch):
+    def test_on_two_clocks_disagree_also_where_clients_push_nowhere(self, performed, monkeypatch):
         monkeypatch.setattr(performed.lab.prometheus, "clock_offset_s", lambda: 3.0)
         performed.lab.subject = replace(performed.lab.subject, pushgateway=None)
 
@@ -363,7 +363,7 @@ class TestBudget:
 
         assert spent[0] == spent[1] == pytest.approx(12 / (0.005 * RATE_RPS * 30 * 86_400), rel=0.15)
 
-    def test_of_a_month_is_beside_what_callers_suffered(self, performed):
+    def test_of_a_month_is_beside_what_clients_suffered(self, performed):
         found = judged(performed).slo("availability")
 
         assert found.bad_s == pytest.approx(GOOD_S - KILLED_S, abs=0.1)
@@ -438,7 +438,7 @@ class TestSteadyState:
             with pytest.raises(NotSteady, match="alerts fire: ServiceDown"):
                 performed.lab.hold_steady(3.0, deadline_s=0.0)
 
-    def test_is_what_ends_an_alert_of_callers_and_only_services_alerts_are_waited_for_before(self, performed, tmp_path):
+    def test_is_what_ends_an_alert_of_clients_and_only_services_alerts_are_waited_for_before(self, performed, tmp_path):
         page = 'alertstate="firing",severity="page"'
         series = {
             f'ALERTS{{alertname="AvailabilityFastBurn",signal="slo",{page}}}': {time.time(): 1.0},
@@ -512,7 +512,7 @@ class TestFault:
 def test_a_trial_names_its_signals_and_attempts_per_request(performed):
     performed.lab.subject = replace(
         performed.lab.subject,
-        attempts_counters=('llmchaos_caller_requests_total{outcome="ok"}', "llmchaos_caller_requests_total"),
+        attempts_counters=('llmchaos_client_requests_total{outcome="ok"}', "llmchaos_client_requests_total"),
     )
 
     trial = judged(performed)

@@ -15,7 +15,7 @@ from pytest_llmchaos.model import OUTCOMES, Sample
 from pytest_llmchaos.stats import quantiles as quantiles_module
 from pytest_llmchaos.stats.columns import columns_of
 from pytest_llmchaos.stats.quantiles import Quantiles, nearest_rank, nth
-from pytest_llmchaos.stats.recovery import CallersSaw, callers_from
+from pytest_llmchaos.stats.recovery import ClientsSaw, clients_from
 from pytest_llmchaos.stats.windows import (
     DEFAULT_TARGETS,
     LatencyTargets,
@@ -59,7 +59,7 @@ def is_good_one(seen):
     return seen.outcome == "ok" and shown_s - seen.due_s <= LIMITS.ttft_s and seen.end_s - seen.due_s <= LIMITS.e2e_s
 
 
-def test_a_window_counts_what_its_callers_saw():
+def test_a_window_counts_what_its_clients_saw():
     window = one([*(sample(i / 10) for i in range(98)), sample(9.8, "http_5xx"), sample(9.9, e2e_s=6)], 0, 10)
 
     assert (window.offered, window.ok, window.good, window.failed) == (100, 99, 98, 1)
@@ -136,34 +136,34 @@ def test_columns_of_different_lengths_are_no_samples(read, short):
         read(torn)
 
 
-def test_what_a_caller_waits_for_begins_when_a_request_is_due_and_not_when_it_could_be_sent():
+def test_what_a_client_waits_for_begins_when_a_request_is_due_and_not_when_it_could_be_sent():
     late = replace(sample(4.9, e2e_s=5.2), sent_s=9.5)
 
     before, after = windows([late], [("before", 0, 5), ("after", 5, 10)], LIMITS)
 
     assert (before.offered, before.ok, before.good, after.offered) == (1, 1, 0, 0)
     assert before.e2e_s.max == pytest.approx(5.2)
-    assert callers_from([late], 0, 1, LIMITS).suffered
+    assert clients_from([late], 0, 1, LIMITS).suffered
 
 
 def test_what_the_end_of_the_run_cut_off_counts_nowhere():
     seen = [sample(1, "cancelled", ttft_s=None), sample(2)]
 
     assert (one(seen).offered, one(seen).unknown) == (1, 1)
-    assert not callers_from(seen, 0, 5, LIMITS).suffered
+    assert not clients_from(seen, 0, 5, LIMITS).suffered
 
 
-def test_a_request_that_its_caller_gave_up_early_is_no_failure_and_no_answer_and_leaves_the_rest_known():
+def test_a_request_that_its_client_gave_up_early_is_no_failure_and_no_answer_and_leaves_the_rest_known():
     seen = [sample(1, "left", ttft_s=None), sample(2), sample(3, "left"), sample(4), sample(5)]
 
     assert (one(seen).offered, one(seen).left, one(seen).failed) == (3, 2, 0)
     assert "left" not in one(seen).outcomes
-    assert callers_from(seen, 0, 2, LIMITS, 40) == CallersSaw(suffered=False, good_s=2)
+    assert clients_from(seen, 0, 2, LIMITS, 40) == ClientsSaw(suffered=False, good_s=2)
     assert first_unknown_s(seen) == math.inf
 
 
-class TestCallersWhoAllLeave:
-    """A service that hangs and callers who leave before they could tell: nobody saw a failure, and nobody an answer."""
+class TestClientsWhoAllLeave:
+    """A service that hangs and clients who leave before they could tell: nobody saw a failure, and nobody an answer."""
 
     HUNG = tuple(sample(5 + i / 2, "left", ttft_s=None) for i in range(16))
 
@@ -173,7 +173,7 @@ class TestCallersWhoAllLeave:
     def test_prove_nothing_of_a_service_that_showed_them_no_token(self):
         window = one(self.seen(*self.HUNG))
 
-        assert (window.offered, window.left, window.unknown) == (24, 16, 12)  # callers a second away stayed for four
+        assert (window.offered, window.left, window.unknown) == (24, 16, 12)  # clients a second away stayed for four
         for claim in (
             lambda: window.failed == 0,
             lambda: window.availability >= 0.9,
@@ -191,7 +191,7 @@ class TestCallersWhoAllLeave:
 
         assert (before.unknown, during.unknown, after.unknown) == (0, 12, 0)
 
-    def test_say_no_more_than_a_caller_who_stayed_beside_them(self):
+    def test_say_no_more_than_a_client_who_stayed_beside_them(self):
         patient = (sample(due) for due in (6, 8, 10, 12))
         failed = (sample(due, "timeout") for due in (6, 8, 10, 12))
 
@@ -209,20 +209,20 @@ class TestCallersWhoAllLeave:
             (sample(5.5, "left"), 1),
         ],
     )
-    def test_are_spoken_for_by_a_caller_due_within_a_second_who_stayed(self, stayed, unknown):
+    def test_are_spoken_for_by_a_client_due_within_a_second_who_stayed(self, stayed, unknown):
         assert one([sample(1), sample(5, "left", ttft_s=None), stayed, sample(20)]).unknown == unknown
 
     def test_are_spoken_for_by_none_of_the_many_who_stayed_long_before(self):
         assert one([*(sample(i / 100) for i in range(400)), sample(9, "left", ttft_s=None)]).unknown == 1
 
-    def test_are_spoken_for_by_no_caller_whose_end_is_not_known(self):
+    def test_are_spoken_for_by_no_client_whose_end_is_not_known(self):
         assert one([sample(5, "left", ttft_s=None), sample(5.5, "cancelled")]).unknown == 2
 
     def test_know_that_the_service_works_by_a_token_in_the_first_instant_too(self):
         assert one([sample(0, "left", ttft_s=0.0), sample(20)]).unknown == 0
         assert one([sample(0, "left", ttft_s=0.5), sample(20)]).unknown == 0
 
-    def test_a_caller_who_saw_a_token_knows_that_the_service_works(self):
+    def test_a_client_who_saw_a_token_knows_that_the_service_works(self):
         assert one(self.seen(*(replace(s, first_s=s.due_s + 0.1) for s in self.HUNG))).failed == 0
 
 
@@ -279,7 +279,7 @@ def test_seconds_without_service_are_those_with_failures_and_no_good_answer():
     assert unserved_s(seen) == (1.0,)
 
 
-def test_where_no_caller_was_refused_nothing_is_known_of_the_time_to_come_back():
+def test_where_no_client_was_refused_nothing_is_known_of_the_time_to_come_back():
     with pytest.raises(TooFewSamples, match="without_retry_after needs 1 answer with 429 or 503, got 0 in"):
         _ = one([sample(1), sample(2, "http_5xx")]).without_retry_after
 
@@ -288,7 +288,7 @@ def test_what_was_still_open_at_the_end_and_older_than_its_limits_is_bad():
     seen = [*(sample(i / 10) for i in range(20)), *(sample(2 + i / 10, "unfinished", ttft_s=None) for i in range(80))]
 
     assert (one(seen).availability, one(seen).e2e_s.p95, first_unknown_s(seen)) == (0.2, math.inf, math.inf)
-    assert callers_from(seen, 0, 1, LIMITS, 30).good_s is None
+    assert clients_from(seen, 0, 1, LIMITS, 30).good_s is None
 
 
 def test_what_the_end_of_the_run_cut_off_is_unknown_from_its_due_time_on():
@@ -339,7 +339,7 @@ def test_a_quantile_of_too_few_samples_is_an_error(q, count, message):
     assert str(refused.value) == message
 
 
-def test_quantiles_are_values_that_a_caller_saw():
+def test_quantiles_are_values_that_a_client_saw():
     quantiles = Quantiles("e2e_s", [i / 100 for i in range(100, 0, -1)])
 
     assert (quantiles.p50, quantiles.p95, quantiles.p99, quantiles.max) == (0.50, 0.95, 0.99, 1.0)
@@ -494,13 +494,13 @@ def test_a_bound_beyond_all_floats_is_refused():
 
 
 @pytest.mark.parametrize(("ttft_s", "e2e_s", "good"), [(2, 10, 1), (2.01, 9, 0), (1, 10.01, 0)])
-def test_callers_wait_two_seconds_for_a_token_and_ten_for_an_answer_where_nothing_else_is_said(ttft_s, e2e_s, good):
+def test_clients_wait_two_seconds_for_a_token_and_ten_for_an_answer_where_nothing_else_is_said(ttft_s, e2e_s, good):
     seen = [sample(0, ttft_s=ttft_s, e2e_s=e2e_s)]
 
     assert windows(seen, [("fault", 0, 1)])[0].good == good
     assert parts(seen, [Part("fault", 0, 1)])[0].good == good
     assert around(seen, Part("before", 0, 0), Part("fault", 0, 1), Part("after", 1, 1))[1].good == good
-    assert callers_from(seen, 0, 1).suffered is not bool(good)
+    assert clients_from(seen, 0, 1).suffered is not bool(good)
     assert list(evidence(seen, 0, 1, DEFAULT_TARGETS)) == [(0, bool(good))]
 
 
@@ -522,16 +522,16 @@ def test_good_means_a_whole_answer_inside_every_bound(seen, is_good):
 
 
 def good_again_s(seen, from_s, stable_s, until_s):
-    return callers_from(seen, from_s, stable_s, LIMITS, until_s).good_s
+    return clients_from(seen, from_s, stable_s, LIMITS, until_s).good_s
 
 
 def test_recovery_is_the_first_good_request_after_the_last_bad_one():
     # Down from second 10, a single lucky answer at 14, good again from 18.
     seen = [sample(i / 2, "refused" if 20 <= i < 36 and i != 28 else "ok") for i in range(80)]
 
-    saw = callers_from(seen, 5, 4.5, LIMITS, 40)
+    saw = clients_from(seen, 5, 4.5, LIMITS, 40)
 
-    assert saw == CallersSaw(suffered=True, good_s=18, resolution_s=0.5)
+    assert saw == ClientsSaw(suffered=True, good_s=18, resolution_s=0.5)
     assert good_again_s(seen, 20, 5, 40) == 20
 
 
@@ -564,13 +564,13 @@ def test_a_perfect_service_is_good_from_its_first_request_on_however_rare_reques
 
 
 def test_no_samples_are_no_recovery():
-    assert callers_from([], 0, 5, LIMITS, 60) == CallersSaw(suffered=False, good_s=None)
+    assert clients_from([], 0, 5, LIMITS, 60) == ClientsSaw(suffered=False, good_s=None)
 
 
 def test_a_service_that_stays_down_does_not_recover():
     seen = [sample(i / 2, "timeout") for i in range(80)]
 
-    assert callers_from(seen, 0, 2, LIMITS, 40) == CallersSaw(suffered=True, good_s=None)
+    assert clients_from(seen, 0, 2, LIMITS, 40) == ClientsSaw(suffered=True, good_s=None)
 
 
 @quick
@@ -599,7 +599,7 @@ def test_relapse_and_resolution_agree_with_their_definitions(seen, from_s, stabl
         good_s = [due_s for due_s, is_good in inside if is_good and bad_s[i - 1] < due_s < bad_s[i]]
         return len(good_s) > 1 and good_s[0] + stable_s < bad_s[i]
 
-    found = callers_from(seen, from_s, stable_s, LIMITS, until_s)
+    found = clients_from(seen, from_s, stable_s, LIMITS, until_s)
 
     assert found.suffered is bool(bad_s)
     assert found.relapsed_s == next((bad_s[i] for i in range(1, len(bad_s)) if is_stable_before(i)), None)
@@ -613,12 +613,12 @@ def test_relapse_and_resolution_agree_with_their_definitions(seen, from_s, stabl
 def test_whether_answers_alternate_is_told_by_the_last_two_bad_ones_alone():
     seen = [*(sample(s, "refused") for s in (0, 3, 3.5)), sample(4), sample(9)]
 
-    assert callers_from(seen, 0, 4, LIMITS, 40).resolution_s == 0.5
+    assert clients_from(seen, 0, 4, LIMITS, 40).resolution_s == 0.5
     # Those that are apart by the stable seconds do not alternate.
-    assert callers_from(seen, 0, 0.5, LIMITS, 40).resolution_s == 0.5
+    assert clients_from(seen, 0, 0.5, LIMITS, 40).resolution_s == 0.5
     apart = [sample(0, "refused"), sample(2, "refused"), sample(2.5), sample(9)]
-    assert callers_from(apart, 0, 2, LIMITS, 40).resolution_s == 0.5
-    assert callers_from(apart, 0, 2.5, LIMITS, 40).resolution_s == 2
+    assert clients_from(apart, 0, 2, LIMITS, 40).resolution_s == 0.5
+    assert clients_from(apart, 0, 2.5, LIMITS, 40).resolution_s == 2
 
 
 def test_one_good_answer_between_two_bad_ones_is_no_stable_spell_however_long_it_takes():
@@ -626,9 +626,9 @@ def test_one_good_answer_between_two_bad_ones_is_no_stable_spell_however_long_it
     bad = [sample(s, "refused") for s in (0, 2, 4, 20)]
     seen = [*bad, sample(1), sample(3), sample(5), sample(21), sample(22)]
 
-    assert callers_from(seen, 0, 1, LIMITS, 40).relapsed_s is None
-    assert callers_from([*seen, sample(19)], 0, 1, LIMITS, 40).relapsed_s == 20
-    assert callers_from(seen[1:], 0, 1, LIMITS, 40).relapsed_s is None
+    assert clients_from(seen, 0, 1, LIMITS, 40).relapsed_s is None
+    assert clients_from([*seen, sample(19)], 0, 1, LIMITS, 40).relapsed_s == 20
+    assert clients_from(seen[1:], 0, 1, LIMITS, 40).relapsed_s is None
 
 
 def counts(window):

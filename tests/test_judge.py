@@ -149,22 +149,22 @@ class TestServiceLevels:
 
         assert (found.load_s, found.longest_s, found.unknown) == (END_S - KILLED_S, 70.0, 0)
         assert found.rate_rps == pytest.approx(RATE_RPS, rel=0.1)
-        assert found.callers_say == pytest.approx(1 - (GOOD_S - KILLED_S) / (END_S - KILLED_S))
-        assert {one.callers_say for name, one in trial.slos.items() if name != "availability"} == {None}
+        assert found.clients_say == pytest.approx(1 - (GOOD_S - KILLED_S) / (END_S - KILLED_S))
+        assert {one.clients_say for name, one in trial.slos.items() if name != "availability"} == {None}
 
-    def test_have_beside_them_what_callers_say_of_availability(self, performed):
-        """Callers who offered nothing since the fault say nothing."""
+    def test_have_beside_them_what_clients_say_of_availability(self, performed):
+        """Clients who offered nothing since the fault say nothing."""
         availability = next(slo for slo in performed.lab.slos if slo.name == "availability")
         performed.lab._slos = (replace(availability, name="a-first"), availability)
         found, errors = self.of(performed, performed.seen)
 
         assert errors == {}
-        assert found["a-first"].callers_say is None
-        assert found["availability"].callers_say == pytest.approx(0.925)
+        assert found["a-first"].clients_say is None
+        assert found["availability"].clients_say == pytest.approx(0.925)
         early, _ = self.of(performed, [one for one in performed.seen if one.due_s < KILLED_S])
-        assert early["availability"].callers_say is None
-        performed.lab._slos = (replace(availability, name="a-first", callers="availability"),)
-        assert self.of(performed, performed.seen)[0]["a-first"].callers_say == pytest.approx(0.925)
+        assert early["availability"].clients_say is None
+        performed.lab._slos = (replace(availability, name="a-first", clients="availability"),)
+        assert self.of(performed, performed.seen)[0]["a-first"].clients_say == pytest.approx(0.925)
 
     def test_count_the_requests_that_were_open_at_the_end(self, performed):
         performed.seen[-3:] = [replace(one, outcome="cancelled") for one in performed.seen[-3:]]
@@ -182,7 +182,7 @@ class TestServiceLevels:
         assert isinstance(errors["gone"], NoData)
 
     def of(self, performed, seen):
-        """The service levels and the errors, where callers saw this of the fault's time."""
+        """The service levels and the errors, where clients saw this of the fault's time."""
         counted_unix_s = performed.t0_unix_s + END_S + 3
         with performed.load() as (record, running):
             known = Known(
@@ -422,7 +422,7 @@ def test_requests_that_left_no_sample_are_lost_evidence(performed, lose):
     count = len(performed.seen)
     performed.seen = lose(performed.seen)
 
-    lost = rf"of {count} requests that ended, {len(performed.seen)} are in the callers' samples"
+    lost = rf"of {count} requests that ended, {len(performed.seen)} are in the clients' samples"
     with pytest.raises(EvidenceLost, match=lost):
         judged(performed)
     with performed.load() as (record, running), pytest.raises(EvidenceLost, match=lost):
@@ -499,7 +499,7 @@ class Clock:
 
 
 class TestLastPush:
-    """The callers' last counts are pushed when they have ended, and scraped a moment later."""
+    """The clients' last counts are pushed when they have ended, and scraped a moment later."""
 
     @pytest.fixture
     def awaited(self, monkeypatch):
@@ -528,21 +528,21 @@ class TestLastPush:
     def test_is_there_once_every_answer_is_counted(self, awaited):
         assert awaited(None, 300.0, 321.0, 320.0) == ("scraped since", 1000)
         assert awaited.asked == [
-            ("sum(llmchaos_caller_requests_total)", at_unix_s) for at_unix_s in (1000, 1000.1, 1000.2, 1000.3)
+            ("sum(llmchaos_client_requests_total)", at_unix_s) for at_unix_s in (1000, 1000.1, 1000.2, 1000.3)
         ]
 
     @pytest.mark.parametrize(("answer", "seen"), [(300.0, "300.0"), (None, "nothing")])
     def test_that_never_comes_is_waited_for_ten_seconds(self, awaited, answer, seen):
-        with pytest.raises(NoData, match=rf"has {seen} of the callers' 320 answers 10 s after the load ended"):
+        with pytest.raises(NoData, match=rf"has {seen} of the clients' 320 answers 10 s after the load ended"):
             awaited(answer)
 
         assert len(awaited.asked) == 100
 
     def test_that_was_seen_before_prometheus_lost_it_was_not_seen_last(self, awaited):
-        with pytest.raises(NoData, match="has nothing of the callers' 320"):
+        with pytest.raises(NoData, match="has nothing of the clients' 320"):
             awaited(300.0, None)
 
-    def test_of_callers_that_push_nowhere_is_a_scrape_from_now(self, awaited):
+    def test_of_clients_that_push_nowhere_is_a_scrape_from_now(self, awaited):
         assert awaited(0.0, pushgateway=None) == ("scraped since", 1000)
         assert awaited.asked == []
 
@@ -554,7 +554,7 @@ class TestOwnLoad:
         with performed.load() as (record, running):
             return judge_own_load(performed.lab, record, running, performed.injected), record
 
-    def test_has_what_callers_saw_of_each_of_its_phases(self, performed):
+    def test_has_what_clients_saw_of_each_of_its_phases(self, performed):
         result, _ = self.result(performed)
 
         assert [(one.name, one.from_s, one.to_s, one.offered) for one in result.phases] == [

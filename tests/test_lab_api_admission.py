@@ -170,7 +170,7 @@ async def test_when_all_replicas_look_bad_the_gateway_suspects_itself_and_tries_
 
 
 @in_world(LAB_EJECT_MIN_REQUESTS="2", LAB_EJECT_S="60")
-async def test_busy_answers_and_callers_who_leave_do_not_eject(it: World) -> None:
+async def test_busy_answers_and_clients_who_leave_do_not_eject(it: World) -> None:
     it.models[0].behaviour = answers(429)
     for _ in range(8):
         assert (await it.chat()).complete

@@ -83,7 +83,7 @@ async def test_a_body_that_never_comes_is_refused_in_time(it: World) -> None:
 
 
 @in_world(replicas=1)
-async def test_a_body_that_cannot_be_decoded_is_the_callers_mistake(it: World) -> None:
+async def test_a_body_that_cannot_be_decoded_is_the_clients_mistake(it: World) -> None:
     head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: lab\r\n"
     packed = await _raw(it, head + b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\nabcd")
     broken = await _raw(it, head + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n")

@@ -208,7 +208,7 @@ def test_each_failed_trial_doubles_the_time_up_to_its_limit_and_a_good_one_close
     assert breaker.state(now_s + 5) is Circuit.HALF_OPEN
 
 
-def test_a_trial_that_its_caller_left_decides_nothing_and_lets_the_next_one_go() -> None:
+def test_a_trial_that_its_client_left_decides_nothing_and_lets_the_next_one_go() -> None:
     breaker = _breaker(connect_failures=1)
     breaker.record(0, Outcome.CONNECT_ERROR, trial=False)
     assert breaker.admit(5)
@@ -237,7 +237,7 @@ def test_a_retry_budget_is_a_share_of_the_requests() -> None:
     assert not RetryBudget(ratio=1, burst=0).spend()
 
 
-def test_a_stall_is_never_retried_because_the_caller_has_seen_tokens() -> None:
+def test_a_stall_is_never_retried_because_the_client_has_seen_tokens() -> None:
     assert Outcome.STALL_TIMEOUT not in RETRYABLE
     assert Outcome.INVALID_REQUEST not in RETRYABLE
     assert Outcome.CLIENT_CANCELLED not in RETRYABLE

@@ -17,13 +17,13 @@ from lab_engine.settings import Settings
 SETTINGS = {
     "a port that is no number": ({"LAB_PORT": "http"}, "LAB_PORT: expected a whole number from 1 to 65535, got 'http'"),
     "a port out of range": ({"LAB_PORT": "70000"}, "LAB_PORT: expected a whole number from 1 to 65535, got '70000'"),
-    "an admin port that callers can reach": (
+    "an admin port that clients can reach": (
         {"LAB_PORT": "90", "LAB_ADMIN_PORT": "90"},
-        "LAB_ADMIN_PORT: expected a port that callers cannot reach, got 90, which is also LAB_PORT",
+        "LAB_ADMIN_PORT: expected a port that clients cannot reach, got 90, which is also LAB_PORT",
     ),
     "an empty model name": (
         {"LAB_MODEL": " "},
-        "LAB_MODEL: expected the name under which callers ask for the model, got ' '",
+        "LAB_MODEL: expected the name under which clients ask for the model, got ' '",
     ),
     "an unknown profile": ({"LAB_PROFILE": "h100"}, "LAB_PROFILE: expected one of fast, gpt-oss-120b"),
     "a shape for a real machine": (
@@ -229,7 +229,7 @@ def test_the_same_fault_twice_is_a_conflict_that_names_the_first() -> None:
     asyncio.run(scenario())
 
 
-def test_faults_are_not_to_be_had_on_the_port_of_the_callers() -> None:
+def test_faults_are_not_to_be_had_on_the_port_of_the_clients() -> None:
     async def scenario() -> None:
         async with world() as lab:
             async with lab.http.post(f"{lab.url}/faults", json={"kind": "hang", "lease_s": 1}) as response:

@@ -1,4 +1,4 @@
-"""The engine as callers see it: OpenAI's API, checkable tokens, vLLM's metrics."""
+"""The engine as clients see it: OpenAI's API, checkable tokens, vLLM's metrics."""
 
 import asyncio
 import hashlib
@@ -24,7 +24,7 @@ FIRST_TOKEN_EDGES = (
 
 
 def sim_v1(prompt: str, count: int) -> list[str]:
-    """The scheme as callers are told it, written down a second time."""
+    """The scheme as clients are told it, written down a second time."""
     return [hashlib.sha256(f"{prompt}\x1f{index}".encode()).hexdigest()[:6] + " " for index in range(count)]
 
 
@@ -172,7 +172,7 @@ def test_without_max_tokens_the_model_ends_by_itself_at_a_length_that_the_seed_r
 def test_many_streams_at_once_never_mix_their_tokens() -> None:
     async def scenario() -> None:
         async with world() as lab:
-            prompts = [f"caller {number}" for number in range(60)]
+            prompts = [f"client {number}" for number in range(60)]
             answers = await asyncio.gather(*(lab.events(prompt, max_tokens=12) for prompt in prompts))
 
             assert [contents(events) for events in answers] == [sim_v1(prompt, 12) for prompt in prompts]
@@ -181,7 +181,7 @@ def test_many_streams_at_once_never_mix_their_tokens() -> None:
     asyncio.run(scenario())
 
 
-def test_a_caller_that_leaves_frees_its_place_in_queue_before_the_first_token_and_in_mid_stream() -> None:
+def test_a_client_that_leaves_frees_its_place_in_queue_before_the_first_token_and_in_mid_stream() -> None:
     async def left(lab: World, *, after_bytes: bool, stream: bool = True) -> None:
         running = lab.http.post(f"{lab.url}/v1/chat/completions", json=lab.ask("bye", stream=stream, max_tokens=5000))
         if not stream:
@@ -211,7 +211,7 @@ def test_a_caller_that_leaves_frees_its_place_in_queue_before_the_first_token_an
     asyncio.run(scenario())
 
 
-def test_an_http_1_0_caller_gets_its_stream_without_chunk_framing() -> None:
+def test_an_http_1_0_client_gets_its_stream_without_chunk_framing() -> None:
     async def scenario() -> None:
         async with world() as lab:
             host, port = lab.url.removeprefix("http://").split(":")
@@ -230,7 +230,7 @@ def test_an_http_1_0_caller_gets_its_stream_without_chunk_framing() -> None:
     asyncio.run(scenario())
 
 
-def test_a_caller_that_does_not_read_is_cut_off_before_it_fills_the_memory() -> None:
+def test_a_client_that_does_not_read_is_cut_off_before_it_fills_the_memory() -> None:
     async def scenario() -> None:
         async with world(LAB_TOKEN_GAP_S="0.0001", LAB_TOKENS_PER_S="1000000", LAB_FIRST_TOKEN_S="0.001") as lab:
             host, port = lab.url.removeprefix("http://").split(":")

@@ -137,7 +137,7 @@ class TestASteadyService:
 
         assert 7 < clock.passed_s < 7.2
 
-    def test_is_good_to_callers_and_to_prometheus(self, lab, clock):
+    def test_is_good_to_clients_and_to_prometheus(self, lab, clock):
         asked = []
         lab.running_load = load_of(not_steady=asked.append)
         lab.firing = lambda: ["ServiceDown", "ServiceFlapping"] if clock.passed_s < 2 else []
@@ -161,8 +161,8 @@ class TestASteadyService:
             lab.hold_steady(1.0, deadline_s=3.0)
 
     @pytest.mark.parametrize(("reason", "explained"), [("half were refused", True), (None, False)], ids=["bad", "good"])
-    def test_that_never_came_had_reason_to_page_if_callers_suffered(self, lab, clock, reason, explained):
-        """A page while callers were served well is what kept it from being steady, and is no better for it."""
+    def test_that_never_came_had_reason_to_page_if_clients_suffered(self, lab, clock, reason, explained):
+        """A page while clients were served well is what kept it from being steady, and is no better for it."""
         begun_s = clock.time()
         lab.running_load = load_of(t0_unix_s=begun_s, not_steady=lambda _: reason)
         lab.firing = lambda: ["ServiceDown"]

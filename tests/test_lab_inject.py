@@ -47,7 +47,7 @@ class Clocked(FakeRuntime):
         return max(super().now(), time.time())
 
 
-class Callers:
+class Clients:
     """A load of which one in `of` requests fails."""
 
     def __init__(self, of=2, offered=10):
@@ -215,7 +215,7 @@ def test_blocks_of_one_load_are_judged_as_one(lab_on):
     assert {act.service for act in whole.own} == {"api", "model-1"}
 
 
-def test_a_block_inside_another_leaves_it_the_callers_that_it_floods_with(lab_on):
+def test_a_block_inside_another_leaves_it_the_clients_that_it_floods_with(lab_on):
     runtime = Clocked()
     lab = lab_on(runtime)
 
@@ -234,7 +234,7 @@ def test_a_block_inside_another_leaves_it_the_callers_that_it_floods_with(lab_on
 def test_an_abort_condition_ends_the_block_and_reverts(lab_on, inside):
     runtime = Clocked()
     lab = lab_on(runtime)
-    lab.running_load = Callers(of=2)
+    lab.running_load = Clients(of=2)
     broken = lambda live: live.availability < 0.7  # noqa: E731 - as a scenario writes it
 
     met = r"the abort condition was met: <live: 10 requests, 5 failed, 5\.0 s>; the fault was reverted"
@@ -246,17 +246,17 @@ def test_an_abort_condition_ends_the_block_and_reverts(lab_on, inside):
 
 
 @pytest.mark.parametrize(
-    ("callers", "condition"),
+    ("clients", "condition"),
     [
-        pytest.param(Callers(of=10), lambda live: live.availability < 0.7, id="a condition that is not met"),
-        pytest.param(Callers(offered=0), lambda live: live.availability < 0.7, id="no answer yet, so nothing to ask"),
+        pytest.param(Clients(of=10), lambda live: live.availability < 0.7, id="a condition that is not met"),
+        pytest.param(Clients(offered=0), lambda live: live.availability < 0.7, id="no answer yet, so nothing to ask"),
         pytest.param(None, lambda live: True, id="no load"),
-        pytest.param(Callers(), None, id="no condition"),
+        pytest.param(Clients(), None, id="no condition"),
     ],
 )
-def test_nothing_else_aborts(lab_on, callers, condition):
+def test_nothing_else_aborts(lab_on, clients, condition):
     lab = lab_on(Clocked())
-    lab.running_load = callers
+    lab.running_load = clients
 
     with lab.recording(), lab.inject(faults.kill("api"), abort_if=condition) as injected:
         lab.abort_check(condition)
@@ -564,7 +564,7 @@ def test_however_a_trial_ends_its_verdict_is_in_the_journal(lab_on, monkeypatch,
 @pytest.mark.parametrize("settles", [True, False])
 def test_whether_the_service_settled_in_time_is_known_to_the_judge(lab_on, monkeypatch, settles):
     lab, fault, judged = lab_on(Clocked()), faults.kill("api"), []
-    lab.running_load = Callers()
+    lab.running_load = Clients()
     made = experiment(load=loads.open_loop(rate_rps=2, max_tokens=8), fault=fault).kwargs["experiment"]
     plan = plan_trial(
         scenario="s", hypothesis="", experiment=made, fault=fault, repeat=0, seed=1, services=lab.subject.targets
@@ -598,7 +598,7 @@ def test_a_trial_is_what_its_experiment_and_its_plan_say(lab_on, monkeypatch):
     @contextlib.contextmanager
     def load(what, **about):
         asked["load"] = (what, about)
-        lab.running_load = Callers(of=2)
+        lab.running_load = Clients(of=2)
         yield lab.running_load
 
     def inject(acts, **about):
@@ -619,8 +619,8 @@ def test_a_trial_is_what_its_experiment_and_its_plan_say(lab_on, monkeypatch):
     assert asked["steady_s"] == 3
 
 
-class Served(Callers):
-    """Callers who are well, whatever has become of the victim: another replica serves them."""
+class Served(Clients):
+    """Clients who are well, whatever has become of the victim: another replica serves them."""
 
     def recovery_s(self, from_s, stable_s):
         return from_s
@@ -628,7 +628,7 @@ class Served(Callers):
 
 @pytest.mark.parametrize("fault", [faults.hang("model-1"), faults.kill("model-1")], ids=str)
 @pytest.mark.parametrize("repaired", [True, False], ids=["repaired", "never repaired"])
-def test_a_lasting_fault_is_held_until_nothing_of_it_is_left_not_just_until_callers_are_well(
+def test_a_lasting_fault_is_held_until_nothing_of_it_is_left_not_just_until_clients_are_well(
     lab_on, monkeypatch, fault, repaired
 ):
     runtime, looks = Clocked(), itertools.count(1)

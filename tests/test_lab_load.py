@@ -53,7 +53,7 @@ class Sidecar(FakeRuntime):
         self.kill("remediator")
 
 
-class Callers:
+class Clients:
     """A load whose generator is nobody; what it was asked to send is in `sent`."""
 
     sent: list = []  # noqa: RUF012 - emptied by each test
@@ -74,8 +74,8 @@ class Callers:
 @pytest.fixture
 def lab_of(tmp_path, monkeypatch):
     """A lab whose load is sent by nobody, and whose gates a test can close."""
-    monkeypatch.setattr("pytest_llmchaos.lab.lab.RunningLoad", Callers)
-    monkeypatch.setattr(Callers, "sent", [])
+    monkeypatch.setattr("pytest_llmchaos.lab.lab.RunningLoad", Clients)
+    monkeypatch.setattr(Clients, "sent", [])
     monkeypatch.setattr(gates, "require_clean", lambda lab: lab.runtime.touched.append("looked over"))
     monkeypatch.setattr(measurement_lock, "slot_file", lambda name: tmp_path / f"{name}.lock")
     made = []
@@ -154,7 +154,7 @@ class TestEntry:
             with lab.load(LOAD, **longest):
                 pass
 
-        assert [arrivals[-1].due_s for arrivals in Callers.sent] == [299.5, 29.5]
+        assert [arrivals[-1].due_s for arrivals in Clients.sent] == [299.5, 29.5]
 
     def test_with_requests_of_its_own_sends_those(self, lab_of):
         lab, own = lab_of(), LOAD.schedule(random.Random(1), 5.0)
@@ -162,7 +162,7 @@ class TestEntry:
         with lab.load(LOAD, arrivals=own):
             pass
 
-        assert Callers.sent == [own]
+        assert Clients.sent == [own]
 
     def test_is_refused_beside_another_load(self, lab_of):
         lab = lab_of()
@@ -328,7 +328,7 @@ class TestDraws:
             for _ in range(times):
                 with lab.inject(faults.kill("model-*")) as injected:
                     victims += injected.victims
-        return victims, Callers.sent[-1]
+        return victims, Clients.sent[-1]
 
     def test_depend_neither_on_order_nor_on_what_else_runs_nor_on_the_worker(self, lab_of):
         names = [f"test_a.py::test_{i}" for i in range(12)]
@@ -360,7 +360,7 @@ class TestDraws:
             for _ in range(2):
                 with lab.load(load):
                     pass
-            return Callers.sent[-2:]
+            return Clients.sent[-2:]
 
         (one, two), other, again = sent("a"), sent("b"), sent("a")
 
@@ -486,7 +486,7 @@ class TestEvidence:
         with pytest.raises(LoadNotHeld):
             self.judged(performed)
 
-    def test_on_which_callers_and_prometheus_disagree_is_refused(self, performed):
+    def test_on_which_clients_and_prometheus_disagree_is_refused(self, performed):
         performed.seen[5] = replace(performed.seen[5], outcome="truncated")
 
         with pytest.raises(TruthsDisagree):

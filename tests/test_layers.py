@@ -159,8 +159,8 @@ def test_the_instrument_names_no_metric_or_header_of_the_lab(path):
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_the_callers_metrics_are_named_in_one_file(path):
-    assert "llmchaos_caller" not in path.read_text() or path == PACKAGE / "model.py"
+def test_the_clients_metrics_are_named_in_one_file(path):
+    assert "llmchaos_client" not in path.read_text() or path == PACKAGE / "model.py"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "stack").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))

@@ -229,8 +229,8 @@ class TestSteady:
         """Eight requests are due in four seconds."""
         assert load_of(now_s=8.0, answered=answered(8.0)[-answers:]).not_steady(4.0) == reason
 
-    def test_needs_half_of_those_that_their_callers_waited_for(self, load_of):
-        """Of eight, two were left by impatient callers, who count nowhere."""
+    def test_needs_half_of_those_that_their_clients_waited_for(self, load_of):
+        """Of eight, two were left by impatient clients, who count nowhere."""
         left = [sample(4.0, "left"), sample(4.5, "left")]
 
         assert load_of(now_s=8.0, answered=[*left, *answered(8.0)[-3:]]).not_steady(4.0) is None

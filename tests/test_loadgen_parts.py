@@ -163,7 +163,7 @@ def test_what_a_full_disk_did_not_take_is_written_once_there_is_room(tmp_path):
 def test_a_request_that_is_due_and_has_not_left_is_not_settled(tmp_path):
     plan = LoadPlan(url="http://127.0.0.1:1", model="m", arrivals=(Arrival(1.0, "a", 1), Arrival(2.0, "b", 1)))
     driver = Driver(plan, list(enumerate(plan.arrivals)), tmp_path, lambda *_: None)
-    driver._caller.t0_s = time.monotonic() - 5
+    driver._client.t0_s = time.monotonic() - 5
 
     late = driver._status()
     driver._sent = 2
@@ -178,13 +178,13 @@ def test_a_status_names_the_open_requests_that_are_older_than_their_limits(tmp_p
     arrivals = tuple(Arrival(due_s, "a", 1) for due_s in (1.0, 2.9, 3.1))
     plan = LoadPlan(url="http://127.0.0.1:1", model="m", arrivals=arrivals, good_ttft_s=2.0)
     driver = Driver(plan, list(enumerate(arrivals)), tmp_path, lambda *_: None)
-    driver._caller.t0_s = time.monotonic() - 5
+    driver._client.t0_s = time.monotonic() - 5
     driver._inflight = {index: (arrival, None) for index, arrival in enumerate(arrivals)}
 
     told = driver._status()
     driver._recorder.close()
 
-    assert told["overdue"] == {driver._caller.request_id(0): 1.0, driver._caller.request_id(1): 2.9}
+    assert told["overdue"] == {driver._client.request_id(0): 1.0, driver._client.request_id(1): 2.9}
 
 
 def test_the_overdue_requests_of_all_workers_are_told():
@@ -244,12 +244,12 @@ def test_a_time_to_come_back_is_a_number_of_seconds_or_a_date(value, seconds):
     assert classify.retry_after_s(value, 100.0) == seconds
 
 
-def test_callers_who_left_are_counted_with_those_that_slos_leave_out():
+def test_clients_who_left_are_counted_with_those_that_slos_leave_out():
     counts = Counts(lambda: 0)
     for outcome in ("ok", "left", "left", "cancelled"):
         counts.count_end(outcome, 1.0, 1.0, is_good=outcome == "ok")
     families = {family.name: family for family in counts.collect()}
-    seen = {sample.labels["outcome"]: sample.value for sample in families["llmchaos_caller_requests"].samples}
+    seen = {sample.labels["outcome"]: sample.value for sample in families["llmchaos_client_requests"].samples}
 
     assert (seen["ok"], seen["cancelled"], sum(seen.values())) == (1, 3, 4)
     assert "left" not in seen
@@ -271,7 +271,7 @@ def test_a_value_on_an_edge_is_inside_its_bucket():
     families = {family.name: family for family in counts.collect()}
     buckets = {
         sample.labels["le"]: sample.value
-        for sample in families["llmchaos_caller_time_to_first_token_seconds"].samples
+        for sample in families["llmchaos_client_time_to_first_token_seconds"].samples
         if sample.name.endswith("_bucket") and sample.labels["result"] == "ok"
     }
 

@@ -195,10 +195,10 @@ def test_tokens_per_second_are_what_the_backend_must_write_in_the_long_run():
             loads.open_loop(rate_rps=3, first_token="content"),
             "constant 3/s short-chat, first token of content",
         ),
-        (loads.open_loop(patience_s=1.5), "constant 8/s short-chat, callers wait 1.5 s for the end"),
+        (loads.open_loop(patience_s=1.5), "constant 8/s short-chat, clients wait 1.5 s for the end"),
         (
             loads.poisson(patience_s=1, patient_from="first_token", impatient_ratio=0.5),
-            "poisson 8/s short-chat, 0.5 of the callers wait 1 s for a first token",
+            "poisson 8/s short-chat, 0.5 of the clients wait 1 s for a first token",
         ),
         (loads.open_loop(), "constant 8/s short-chat"),
         (loads.poisson(rate_rps=0.5, max_tokens=4), "poisson 0.5/s short-chat, 4 tokens"),
@@ -223,7 +223,7 @@ def test_bounds_and_timeout_belong_to_the_load():
     assert loads.open_loop().latency_targets == LatencyTargets(ttft_s=2, e2e_s=10)
 
 
-def test_impatient_callers_are_spread_evenly_over_the_schedule():
+def test_impatient_clients_are_spread_evenly_over_the_schedule():
     third = loads.open_loop(patience_s=1, impatient_ratio=1 / 3).impatience
     every = loads.open_loop(patience_s=1).impatience
 

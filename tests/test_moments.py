@@ -48,7 +48,7 @@ def test_good_answers_before_every_victim_runs_are_no_recovery():
     assert seen(made, ["api", "model-1"], 3.0).recover_s == pytest.approx(4.0)
 
 
-def test_where_no_caller_suffered_the_victims_return_counts():
+def test_where_no_client_suffered_the_victims_return_counts():
     assert seen(lines(good_from=FAULT_S), ["api"], 3.0).recover_s == pytest.approx(1.0)
 
 
@@ -146,7 +146,7 @@ BLIND = {
     "no hit": (lambda made: made[1:], "no event says that api was hit"),
     "no return": (lambda made: [made[0], *made[2:]], "no event says that api came back"),
     "alerts unseen": (lambda made: without(made, "look", 1000.69, 1000.91), r"alerts went unseen for 0\.2"),
-    "callers unseen": (lambda made: without(made, "probe", 1001.2, 1001.4), r"the api went unseen for 0\.2"),
+    "clients unseen": (lambda made: without(made, "probe", 1001.2, 1001.4), r"the api went unseen for 0\.2"),
     "a watcher died": (
         lambda made: [*made, {"saw": "blind", "why": "a docker command ended"}],
         "a docker command ended",

@@ -65,7 +65,7 @@ class Runtime(FakeRuntime):
         self.now = clock.time
 
 
-class Callers:
+class Clients:
     """A load of which every request is answered, but for the seconds in which `bad` says otherwise."""
 
     def __init__(self, load, arrivals, *, clock, **_):
@@ -137,7 +137,7 @@ class World:
             self.waits.append((what, round(left_s, 6)))
 
     def load(self, load, arrivals, **about):
-        self.running = Callers(load, arrivals, clock=self.clock, **about)
+        self.running = Clients(load, arrivals, clock=self.clock, **about)
         self.begins(self.running)
         return self.running
 
@@ -195,7 +195,7 @@ def phases(world):
 
 
 class TestLastingFault:
-    def test_is_held_until_it_is_repaired_and_callers_were_served_for_the_stable_seconds(self, world):
+    def test_is_held_until_it_is_repaired_and_clients_were_served_for_the_stable_seconds(self, world):
         it = world(faults.kill("model-1"), steady_s=8, stable_s=4)
         it.repair_at(10.0)
 
@@ -216,7 +216,7 @@ class TestLastingFault:
         assert {asked[1:] for asked in it.running.asked} == {(8.0, 4.0)}
         assert it.running.since_s == 8.0
 
-    def test_is_looked_for_twice_a_second_once_callers_are_served(self, world):
+    def test_is_looked_for_twice_a_second_once_clients_are_served(self, world):
         """To ask an engine for its faults costs a process in its container."""
         it = world(faults.kill("model-1"), stable_s=4)
         it.repair_at(9.0)
@@ -246,7 +246,7 @@ class TestLastingFault:
 
         assert it.judged[0].injected.over_unix_s == BEGIN_UNIX_S + 16.0
 
-    def test_that_callers_feel_is_held_until_they_were_served_again(self, world):
+    def test_that_clients_feel_is_held_until_they_were_served_again(self, world):
         it = world(faults.kill("model-1"), stable_s=4)
         it.repair_at(9.0)
         it.begins = lambda load: setattr(load, "bad_until_s", 14.0)
@@ -318,7 +318,7 @@ class TestPassingFault:
         assert phases(it)[1:] == [("fault", 8.0, 13.25), ("recovery", 13.25, 20.0)]
         assert {asked[1:] for asked in it.running.asked} == {(13.25, 4.0)}
         assert {must for _, must in it.looks} == {False}
-        assert min(at_s for at_s, _ in it.looks) == 17.25, "a victim is looked at once callers are served"
+        assert min(at_s for at_s, _ in it.looks) == 17.25, "a victim is looked at once clients are served"
 
     def test_that_did_not_settle_in_time_is_judged_so(self, world):
         it = world(faults.pause("model-1"), fault_s=5, settle_within_s=10)
@@ -340,7 +340,7 @@ class TestControlArm:
         assert phases(it)[1] == ("fault", 8.0, 8.0 + held_s + 0.25)
         assert it.looks == []
 
-    def test_settles_when_callers_are_served_for_the_stable_seconds(self, world):
+    def test_settles_when_clients_are_served_for_the_stable_seconds(self, world):
         it = world(faults.none(), stable_s=2)
 
         perform(it.lab, it.plan)

@@ -203,7 +203,7 @@ def on_a_fake(chaos, monkeypatch, tmp_path):
         )
         return run._lab
 
-    class Callers:
+    class Clients:
         pid, t0_unix_s, t0_monotonic_s = 1, 0.0, 0.0
 
         def __init__(self, *_, **__):
@@ -213,7 +213,7 @@ def on_a_fake(chaos, monkeypatch, tmp_path):
         Campaign, "preflight", lambda self: self.run.announce([trial.entry for trial in self.schedule()])
     )
     monkeypatch.setattr(Run, "lab", lab)
-    monkeypatch.setattr("pytest_llmchaos.lab.lab.RunningLoad", Callers)
+    monkeypatch.setattr("pytest_llmchaos.lab.lab.RunningLoad", Clients)
     monkeypatch.setattr(gates, "require_clean", lambda _: None)
     monkeypatch.setattr(Lab, "read_clocks", lambda _: None)
     monkeypatch.setattr(injector, "prove_reverted", lambda *_: Proof(step="healed", witness="-", at_unix_s=0.0))
@@ -727,7 +727,7 @@ def test_an_alias_that_another_installed_plugin_owns_is_given_up(pytester, monke
         (["-o", "llmchaos_attach=true"], "llmchaos_attach needs llmchaos_compose"),
         (["-o", "llmchaos_slo=slo.yaml"], "llmchaos_slo needs llmchaos_compose"),
         (["-o", "llmchaos_api=web"], "llmchaos_api needs llmchaos_compose"),
-        (["-o", "llmchaos_compose=none.yaml"], "llmchaos_api is missing, the service that takes the callers' requests"),
+        (["-o", "llmchaos_compose=none.yaml"], "llmchaos_api is missing, the service that takes the clients' requests"),
         (["-o", "llmchaos_tokens_per_s=many"], "llmchaos_tokens_per_s must be a number: *many"),
         (["-o", "llmchaos_services=api: web"], "llmchaos_services is no ini key: each role has its own, so write"),
     ],

@@ -11,7 +11,7 @@ from pytest_llmchaos.evidence.trial_record import Record
 from pytest_llmchaos.lab.injector import Injected
 from pytest_llmchaos.model import Injection, RuntimeEvent, Sample
 from pytest_llmchaos.plan.experiment import TrialPlan
-from pytest_llmchaos.stats.recovery import CallersSaw, callers_from
+from pytest_llmchaos.stats.recovery import ClientsSaw, clients_from
 from pytest_llmchaos.stats.windows import DEFAULT_TARGETS
 from pytest_llmchaos.trial.recovery import Known, Recovery, Sightings, VictimsSeen, Watched, recovery, settling
 
@@ -100,7 +100,7 @@ def between(from_s, to_s):
     return lambda due: from_s <= due < to_s
 
 
-class TestCallers:
+class TestClients:
     def test_a_good_spell_before_the_damage_is_no_recovery(self, judged):
         late = (event(20, "die"), event(22, "start"))
 
@@ -108,7 +108,7 @@ class TestCallers:
 
         assert found.took_s is None
         assert (
-            "callers never saw 4 s without a bad request after kill api, to the end of what is known" in found.why_not
+            "clients never saw 4 s without a bad request after kill api, to the end of what is known" in found.why_not
         )
         assert found.relapsed_s is None
 
@@ -130,7 +130,7 @@ class TestCallers:
 
         assert (found.took_s, found.relapsed_s) == (6.0, None)
 
-    def test_callers_that_never_suffered_leave_it_to_the_victim(self, judged):
+    def test_clients_that_never_suffered_leave_it_to_the_victim(self, judged):
         assert judged(known()) == Recovery(took_s=1.2, resolution_s=0.0)
 
     def test_a_recovery_after_our_own_revert_does_not_count(self, judged):
@@ -148,8 +148,8 @@ class TestCallers:
         assert "but only after the instrument's own revert at 30.0 s" in found.why_not
         assert found.relapsed_s == 10.0
 
-    def test_callers_that_suffered_before_the_last_fault_alone_suffered(self, judged):
-        """Of two faults, the second of which hit at 15 s: the callers were good from then on."""
+    def test_clients_that_suffered_before_the_last_fault_alone_suffered(self, judged):
+        """Of two faults, the second of which hit at 15 s: the clients were good from then on."""
         done = hit()
         done.last_unix_s = 1015.0
 
@@ -177,12 +177,12 @@ class TestCallers:
     def test_where_answers_alternate_it_is_that_of_the_last_bad_ones(self):
         seen = asked(lambda due: due in {10.0, 10.5, 13.0})
 
-        assert callers_from(seen, 10, 4) == CallersSaw(suffered=True, good_s=13.5, resolution_s=2.5)
+        assert clients_from(seen, 10, 4) == ClientsSaw(suffered=True, good_s=13.5, resolution_s=2.5)
 
     def test_a_bad_request_of_an_earlier_spell_says_nothing_of_the_resolution(self):
         seen = asked(lambda due: due in {10.0, 20.0})
 
-        assert callers_from(seen, 10, 4) == CallersSaw(suffered=True, good_s=20.5, resolution_s=0.5, relapsed_s=20.0)
+        assert clients_from(seen, 10, 4) == ClientsSaw(suffered=True, good_s=20.5, resolution_s=0.5, relapsed_s=20.0)
 
 
 class TestVictims:
@@ -383,7 +383,7 @@ class TestVictims:
         assert judged(known(events=(*DIED_AND_STARTED, event(50, "die")))).took_s is None
 
     def test_what_went_down_before_it_was_back_is_no_relapse(self, judged):
-        """Callers were served again at 20 s, after the victim had started a second time."""
+        """Clients were served again at 20 s, after the victim had started a second time."""
         events = (*DIED_AND_STARTED, event(15, "die"), event(16, "start"))
 
         assert judged(known(between(10, 20), events)).took_s == 10.0
@@ -450,7 +450,7 @@ class TestSettling:
 
         assert settled(known(between(10, 42), events)) == Recovery(took_s=2.0, resolution_s=0.5)
 
-    def test_callers_whom_another_replica_served_leave_it_to_the_victim(self, settled):
+    def test_clients_whom_another_replica_served_leave_it_to_the_victim(self, settled):
         points = ((9.5, True), (10.5, False), (43.5, False), (44.5, True))
         watched = {"api": Watched(sightings=(Sightings(what="scraped by Prometheus", points=points),))}
         events = (event(10, "pause"), event(40.1, "unpause"))

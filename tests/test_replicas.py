@@ -249,7 +249,7 @@ def test_a_lab_has_six_seconds_of_rest_with_five_looks_a_second() -> None:
 
 
 @pytest.mark.parametrize(("is_lasting", "at_s"), [(True, 16.0), (False, 20.0)], ids=["lasting", "passing"])
-def test_callers_were_served_again_before_a_lasting_faults_phase_ended(is_lasting: bool, at_s: float) -> None:
+def test_clients_were_served_again_before_a_lasting_faults_phase_ended(is_lasting: bool, at_s: float) -> None:
     phases = [PhaseBounds(name="".join([*name]), from_s=from_s, to_s=30.0) for name, from_s in PHASES]
     plan: Any = SimpleNamespace(is_lasting=is_lasting, experiment=SimpleNamespace(stable_s=4.0))
 

@@ -166,7 +166,7 @@ def test_reason_evidence_and_repeat_line_stand_on_the_page(tmp_path: Path) -> No
     for words in (
         "LoadNotHeld: p99 lateness must be <= 0.05 s, was 0.113 s",
         "runtime event die exitCode=137",
-        'sum(llmchaos_caller_requests_total{outcome="ok"})',
+        'sum(llmchaos_client_requests_total{outcome="ok"})',
         "good at the window's end",
         "remediator restart api",
         "ended 3 streams without finish_reason",
@@ -179,7 +179,7 @@ def test_reason_evidence_and_repeat_line_stand_on_the_page(tmp_path: Path) -> No
         assert re.sub(r"\W+", " ", words) in re.sub(r"\W+", " ", page.text)
 
 
-def test_a_service_level_that_callers_cannot_judge_is_by_prometheus_alone(tmp_path: Path) -> None:
+def test_a_service_level_that_clients_cannot_judge_is_by_prometheus_alone(tmp_path: Path) -> None:
     folder = reportdata.run_dir(tmp_path, [Made()])
     journal = folder / "journal.jsonl"
     assert "by Prometheus alone" not in read(report.build(folder)).text

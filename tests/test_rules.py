@@ -88,36 +88,36 @@ class TestSilence:
 
     def test_is_broken_when_two_of_few_requests_fail(self, tmp_path: Path) -> None:
         few: dict[str, Story] = {
-            'llmchaos_caller_requests_total{outcome="ok"}': lambda s: float(s // 2),
-            'llmchaos_caller_requests_total{outcome="http_5xx"}': lambda s: float(min(3, max(0, s - 20))),
+            'llmchaos_client_requests_total{outcome="ok"}': lambda s: float(s // 2),
+            'llmchaos_client_requests_total{outcome="http_5xx"}': lambda s: float(min(3, max(0, s - 20))),
         }
         assert_rules_say(tmp_path, (few, 30, [fired_at(24, "AvailabilityFastBurn")]))
 
-    def test_when_the_callers_start_again_from_zero(self, tmp_path: Path) -> None:
+    def test_when_the_clients_start_again_from_zero(self, tmp_path: Path) -> None:
         series = {
             name: counted(lambda s: RATE, reset_at=30)
             if "ok" in name or name.endswith(("offered_total", "_count"))
             else story
             for name, story in lab().items()
-            if name.startswith("llmchaos_caller_") and "bucket" not in name
+            if name.startswith("llmchaos_client_") and "bucket" not in name
         }
         assert_rules_say(tmp_path, (series, 60, [never_fired(60)]))
 
     def test_of_budgets_when_an_earlier_loads_outage_lies_within_a_window(self, tmp_path: Path) -> None:
         """2 requests a second. The first load is refused for 5 s; 40 s later one request of the second load is."""
         series: dict[str, Story] = {
-            caller_requests("first", "ok"): during(0, 35, lambda s: 0.0 if 20 <= s < 25 else 2.0),
-            caller_requests("first", "refused"): during(0, 35, lambda s: 2.0 if 20 <= s < 25 else 0.0),
-            caller_requests("second", "ok"): during(45, 90, lambda s: 1.0 if s == 65 else 2.0),
-            caller_requests("second", "refused"): during(45, 90, lambda s: 1.0 if s == 65 else 0.0),
+            client_requests("first", "ok"): during(0, 35, lambda s: 0.0 if 20 <= s < 25 else 2.0),
+            client_requests("first", "refused"): during(0, 35, lambda s: 2.0 if 20 <= s < 25 else 0.0),
+            client_requests("second", "ok"): during(45, 90, lambda s: 1.0 if s == 65 else 2.0),
+            client_requests("second", "refused"): during(45, 90, lambda s: 1.0 if s == 65 else 0.0),
         }
         assert_rules_say(tmp_path, (series, 90, [quiet_from(46, 90)]))
 
     def test_is_broken_by_an_outage_of_the_load_that_is_on(self, tmp_path: Path) -> None:
         series: dict[str, Story] = {
-            caller_requests("first", "ok"): during(0, 35, lambda s: 2.0),
-            caller_requests("second", "ok"): during(45, 90, lambda s: 0.0 if 65 <= s < 70 else 2.0),
-            caller_requests("second", "refused"): during(45, 90, lambda s: 2.0 if 65 <= s < 70 else 0.0),
+            client_requests("first", "ok"): during(0, 35, lambda s: 2.0),
+            client_requests("second", "ok"): during(45, 90, lambda s: 0.0 if 65 <= s < 70 else 2.0),
+            client_requests("second", "refused"): during(45, 90, lambda s: 2.0 if 65 <= s < 70 else 0.0),
         }
         assert_rules_say(tmp_path, (series, 90, [fired_at(70, "AvailabilityFastBurn")]))
 
@@ -170,7 +170,7 @@ def test_latency_of_requests_that_never_ended_counts_as_too_slow(tmp_path: Path)
     assert_rules_say(tmp_path, (series, 40, checks), every_s=5)
 
 
-# Of callers a quarter is refused; the api takes two requests a second for each of theirs and fails half.
+# Of clients a quarter is refused; the api takes two requests a second for each of theirs and fails half.
 SAID_OF_THE_LAB = [
     says("lab:api_latency_seconds:p50_5s", 0.16),
     says("lab:api_latency_seconds:p95_5s", 0.3),
@@ -178,11 +178,11 @@ SAID_OF_THE_LAB = [
     says("lab:api_requests:rate5s", 16),
     says("lab:api_error_ratio:rate5s", 0.5),
     says("lab:api_ttft_seconds:p95_5s", 0.3),
-    says("lab:callers_availability:rate5s", 0.75),
-    says("lab:callers_latency_seconds:p50_5s", 0.21),
-    says("lab:callers_latency_seconds:p95_5s", 20.48),
-    says("lab:callers_latency_seconds:p99_5s", 20.48),
-    says("lab:callers_ttft_seconds:p95_5s", 20.48),
+    says("lab:clients_availability:rate5s", 0.75),
+    says("lab:clients_latency_seconds:p50_5s", 0.21),
+    says("lab:clients_latency_seconds:p95_5s", 20.48),
+    says("lab:clients_latency_seconds:p99_5s", 20.48),
+    says("lab:clients_ttft_seconds:p95_5s", 20.48),
     says('lab:service_up{service="model-1"} * 1', 1, '{service="model-1"}'),
 ]
 
@@ -206,7 +206,7 @@ def said_of(slo: Slo) -> list[dict[str, Any]]:
     ]
 
 
-def test_indicators_say_what_callers_and_api_saw(tmp_path: Path) -> None:
+def test_indicators_say_what_clients_and_api_saw(tmp_path: Path) -> None:
     series = {
         **lab(refused=lambda s: 0.25),
         'llmlab_requests_total{outcome="upstream_5xx"}': counted(lambda s: RATE),
@@ -290,8 +290,8 @@ def test_a_description_with_quotes_and_braces_stays_one_text() -> None:
     assert {rule["annotations"]["description"] for rule in groups[0]["rules"] if "alert" in rule} == {odd}
 
 
-def caller_requests(load: str, outcome: str) -> str:
-    return f'llmchaos_caller_requests_total{{load="{load}",outcome="{outcome}"}}'
+def client_requests(load: str, outcome: str) -> str:
+    return f'llmchaos_client_requests_total{{load="{load}",outcome="{outcome}"}}'
 
 
 def during(from_s: int, to_s: int, rate: Callable[[int], float]) -> Story:

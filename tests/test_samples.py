@@ -11,7 +11,7 @@ from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.evidence import samples_file
 from pytest_llmchaos.loadgen.tail import SamplesTail, merge
 from pytest_llmchaos.model import OUTCOMES, Sample
-from pytest_llmchaos.stats.recovery import callers_from
+from pytest_llmchaos.stats.recovery import clients_from
 from pytest_llmchaos.stats.windows import windows
 
 micro = st.integers(0, 10**9).map(lambda n: n / 1e6)
@@ -74,7 +74,7 @@ def test_columns_and_objects_give_the_same_numbers(tmp_path_factory, seen):
 
     assert list(map(repr, windows(loaded, bounds))) == list(map(repr, windows(seen, bounds)))
     assert [outcomes(w) for w in windows(loaded, bounds)] == [outcomes(w) for w in windows(seen, bounds)]
-    assert callers_from(loaded, 10, 4) == callers_from(seen, 10, 4)
+    assert clients_from(loaded, 10, 4) == clients_from(seen, 10, 4)
 
 
 def test_latencies_of_a_file_count_from_when_a_request_was_due(tmp_path):

@@ -22,7 +22,7 @@ SLOWED = ("busy_model", "gpu_saturation")
 REPLICAS = 2
 PROMPT_TOKENS = 24  # about what a prompt of "short-chat" is here; it costs this engine no time
 LATENCY_BOUND_S = 2.56  # of the latency-p95 objective
-CALLERS_WAIT_S = 10.0  # how long a caller waits for its whole answer
+CLIENTS_WAIT_S = 10.0  # how long a client waits for its whole answer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,13 +92,13 @@ def signal(name: str) -> float:
 
 
 @pytest.mark.parametrize("scenario", SLOWED)
-def test_callers_meet_a_slow_engine_and_not_a_full_gateway(scenario: str) -> None:
+def test_clients_meet_a_slow_engine_and_not_a_full_gateway(scenario: str) -> None:
     assert served(scenario).most_inside <= 0.75 * places()
 
 
 @pytest.mark.parametrize("scenario", SLOWED)
 def test_twice_and_a_half_the_load_would_be_an_overload(scenario: str) -> None:
-    """With which these scenarios held by luck: the gateway's queue grew until it refused callers."""
+    """With which these scenarios held by luck: the gateway's queue grew until it refused clients."""
     assert served(scenario, times=2.5).most_inside > 1.5 * places()
 
 
@@ -113,13 +113,13 @@ def test_every_answer_misses_the_latency_objective_and_none_did_before(scenario:
 def test_no_deadline_comes_near(scenario: str) -> None:
     times, deadlines = served(scenario), Deadlines()
 
-    assert experiment_of(scenario).load.timeout_s == CALLERS_WAIT_S
-    assert max(times.whole_s) <= 0.6 * CALLERS_WAIT_S
+    assert experiment_of(scenario).load.timeout_s == CLIENTS_WAIT_S
+    assert max(times.whole_s) <= 0.6 * CLIENTS_WAIT_S
     assert max(times.first_token_s) <= 0.5 * deadlines.ttft_s
     assert max(times.steps_s) <= 0.5 * deadlines.gap_s
 
 
-def test_a_busy_engine_keeps_callers_waiting_longer_than_a_hung_one_would_be_left() -> None:
+def test_a_busy_engine_keeps_clients_waiting_longer_than_a_hung_one_would_be_left() -> None:
     """Who judges by waiting alone would restart it; the step counter moves between any two scrapes two seconds apart."""
     times = served("busy_model")
 

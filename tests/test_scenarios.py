@@ -22,8 +22,8 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "scenarios").glob("test_*.py"))
 # On Ollama too: their loads fit a real model on two cores.
 REAL = {"kill_api", "kill_model", "forced_restart", "random", "request_saturation", "remediator_killed"}
-# Faults that come and go before a second look sees them, or whose victims the seed draws; and callers who are the trouble.
-UNNAMED = {"forced_restart", "random", "impatient_callers", "noisy_repair"}
+# Faults that come and go before a second look sees them, or whose victims the seed draws; and clients who are the trouble.
+UNNAMED = {"forced_restart", "random", "impatient_clients", "noisy_repair"}
 # Their effect must stay far from the gateway's limits (test_scenario_strengths.py), or the load is the fault's own.
 LIGHT = {"busy_model", "gpu_saturation", "request_saturation"}
 BURNS = re.compile(r"\w+(Fast|Medium|Slow|Creeping)Burn")
@@ -82,7 +82,7 @@ def test_each_has_a_control_arm_with_the_load_of_another(path: Path) -> None:
 
 @pytest.mark.parametrize("path", [path for path in FILES if name_of(path) not in UNNAMED], ids=name_of)
 def test_each_names_the_signals_of_its_faults(path: Path) -> None:
-    """Those that the subject's table has, or the burn of what callers were promised, or that a service flaps."""
+    """Those that the subject's table has, or the burn of what clients were promised, or that a service flaps."""
     subject = lab_subject("sim")
     for mark, made in experiments_of(path).items():
         if mark == "control":

@@ -115,44 +115,44 @@ class TestFile:
                 assert float(edge[1]) == slo.threshold_s, slo.name
                 assert f"within {slo.threshold_s:g} s" in slo.description, slo.name
 
-    def test_of_the_lab_bounds_latency_where_the_callers_histograms_have_an_edge(self) -> None:
+    def test_of_the_lab_bounds_latency_where_the_clients_histograms_have_an_edge(self) -> None:
         for slo in load_slos(LAB, "stack/slo.yaml"):
             edges_s = TTFT_BUCKETS_S if "time_to_first_token" in slo.good else DURATION_BUCKETS_S
             assert slo.threshold_s is None or slo.threshold_s in edges_s, slo.name
 
-    @pytest.mark.parametrize("callers", ["ttft", "e2e", "none"])
-    def test_says_which_of_the_callers_truths_is_its_second_one(self, callers: str) -> None:
-        (slo,) = load_slos(ONE.replace("llmchaos/unit: answers", f"llmchaos/callers: {callers}"), "slo.yaml")
+    @pytest.mark.parametrize("clients", ["ttft", "e2e", "none"])
+    def test_says_which_of_the_clients_truths_is_its_second_one(self, clients: str) -> None:
+        (slo,) = load_slos(ONE.replace("llmchaos/unit: answers", f"llmchaos/clients: {clients}"), "slo.yaml")
 
-        assert slo.callers == callers
-        assert [one.callers for one in load_slos(ONE, "slo.yaml")] == [None]
+        assert slo.clients == clients
+        assert [one.clients for one in load_slos(ONE, "slo.yaml")] == [None]
 
     @pytest.mark.parametrize(
-        ("callers", "threshold", "said"),
+        ("clients", "threshold", "said"),
         [
             (
                 "itl",
                 '"2.5"',
                 r"slo.yaml:7:\d+: .*must be 'availability' or 'ttft' or 'e2e' or 'none', got 'itl'",
             ),
-            ("ttft", "", "availability: callers 'ttft' needs a bound: add llmchaos/threshold-seconds"),
-            ("e2e", "", "availability: callers 'e2e' needs a bound: add llmchaos/threshold-seconds"),
-            ("availability", '"2.5"', "availability: callers 'availability' knows no bound: write ttft or e2e"),
+            ("ttft", "", "availability: clients 'ttft' needs a bound: add llmchaos/threshold-seconds"),
+            ("e2e", "", "availability: clients 'e2e' needs a bound: add llmchaos/threshold-seconds"),
+            ("availability", '"2.5"', "availability: clients 'availability' knows no bound: write ttft or e2e"),
         ],
     )
-    def test_names_no_truth_that_callers_lack(self, callers: str, threshold: str, said: str) -> None:
-        text = ONE.replace("llmchaos/unit: answers", f"llmchaos/callers: {callers}")
+    def test_names_no_truth_that_clients_lack(self, clients: str, threshold: str, said: str) -> None:
+        text = ONE.replace("llmchaos/unit: answers", f"llmchaos/clients: {clients}")
         text = text if threshold else text.replace('    llmchaos/threshold-seconds: "2.5"\n', "")
 
         with pytest.raises(InvalidSlo, match=said):
             load_slos(text, "slo.yaml")
 
     def test_may_be_about_availability(self) -> None:
-        text = ONE.replace("llmchaos/unit: answers", "llmchaos/callers: availability")
+        text = ONE.replace("llmchaos/unit: answers", "llmchaos/clients: availability")
 
         (slo,) = load_slos(text.replace('    llmchaos/threshold-seconds: "2.5"\n', ""), "slo.yaml")
 
-        assert slo.callers == "availability"
+        assert slo.clients == "availability"
 
     def test_needs_no_annotations(self) -> None:
         plain = re.sub(r"  displayName.*?spec:", "spec:", ONE, count=1, flags=re.DOTALL)
@@ -548,7 +548,7 @@ class TestResult:
         with pytest.raises(TooFewSamples, match=rf"value of made-up >= 0\.995 needs 200 events to hold, got {total}"):
             _ = self.result(total, total).met
 
-    def test_bounds_what_callers_suffered_in_seconds_of_load(self) -> None:
+    def test_bounds_what_clients_suffered_in_seconds_of_load(self) -> None:
         """Half of the answers of 10 s of load were bad, in a window that Prometheus counted over 12 s."""
         result = self.result(40, 80, load_s=10.0)
 

@@ -59,10 +59,10 @@ def test_a_window_is_its_events_its_length_its_rate_and_what_was_read_of_the_cou
     }
 
 
-def test_what_prometheus_says_knows_nothing_of_callers_or_of_their_load():
+def test_what_prometheus_says_knows_nothing_of_clients_or_of_their_load():
     found = judged()
 
-    assert (found.load_s, found.longest_s, found.callers_say, found.unknown) == (None, 0.0, None, 0)
+    assert (found.load_s, found.longest_s, found.clients_say, found.unknown) == (None, 0.0, None, 0)
 
 
 class TestAFaultInTheMiddleOfAScrape:

@@ -313,7 +313,7 @@ def test_a_signal_is_asked_for_by_its_name_and_its_service(signalled):
     assert signalled.rule("api-exited").after_s == 0.4
 
 
-def test_a_signal_of_which_no_service_is_named_is_about_a_victim_or_about_callers(trial):
+def test_a_signal_of_which_no_service_is_named_is_about_a_victim_or_about_clients(trial):
     neighbour = Signal(after_s=0.3, kind="alert", name="ServiceDown", service="model-2")
     burn = Signal(after_s=9.0, kind="alert", name="ServiceDown")
 
@@ -386,7 +386,7 @@ def test_attempts_are_given_or_say_why_they_are_unknown(trial):
         _ = trial(attempts=CounterReset("began again")).attempts_per_request
 
 
-def test_a_service_that_calls_itself_ready_while_no_caller_is_served_is_falsely_ready(trial):
+def test_a_service_that_calls_itself_ready_while_no_client_is_served_is_falsely_ready(trial):
     spans = (
         ReadySpan(from_s=0.0, to_s=12.02, status=200),
         ReadySpan(from_s=12.02, to_s=15.0, status=503),
@@ -407,7 +407,7 @@ def test_where_nobody_looked_at_readiness_while_nobody_was_served_it_is_not_know
     spans = (ReadySpan(from_s=0.0, to_s=12.02, status=200),)
 
     assert trial(readyz=spans, unserved_s=(11.0, 14.0)).falsely_ready_s == 1
-    with pytest.raises(Inconclusive, match="is known for 12 s, and no caller was served at 15 s"):
+    with pytest.raises(Inconclusive, match="is known for 12 s, and no client was served at 15 s"):
         _ = trial(readyz=spans, unserved_s=(11.0, 15.0)).falsely_ready_s
 
 
@@ -523,7 +523,7 @@ def test_a_line_of_the_ledger_is_scaled_by_the_slos_own_rate():
     assert ledger_entry(replace(JUDGED, rate_rps=None), **about).budget_events == 0
 
 
-def test_phases_are_windows_of_the_callers_samples(trial):
+def test_phases_are_windows_of_the_clients_samples(trial):
     seen = trial()
 
     assert (seen.before_fault.offered, seen.during_fault.offered, seen.after_fault.offered, seen.whole.offered) == (
@@ -558,7 +558,7 @@ def test_a_judged_trial_is_one_value_without_the_phase_that_is_all_of_them(trial
     assert [phase.name for phase in result.phases] == ["steady", "fault", "recovery"]
     assert result.phases[1].outcomes == {"ok": 1, "truncated": 2, "refused": 1}
     assert (result.slos[0].value, result.slos[0].met, result.slos[0].bad_s) == (0.98, False, 0.6)
-    assert result.slos[0].callers_say is None
+    assert result.slos[0].clients_say is None
     assert result.slos[0].second_truth == "availability"
 
 
@@ -569,7 +569,7 @@ def test_a_judged_trial_keeps_its_numbers_to_what_is_worth_reading(trial, record
         [("steady", 1 / 7, 10 + 1 / 7)],
     )[0]
     level = replace(
-        JUDGED, good=2 / 3, total=7.0, load_s=10 + 1 / 7, rate_rps=1 / 3, callers_say=5 / 7, window_s=30 + 1 / 7
+        JUDGED, good=2 / 3, total=7.0, load_s=10 + 1 / 7, rate_rps=1 / 3, clients_say=5 / 7, window_s=30 + 1 / 7
     )
 
     kept = judged_result(record, trial(windows={"steady": uneven}, slos={"availability": level}, attempts=1 + 1 / 7))
@@ -579,7 +579,7 @@ def test_a_judged_trial_keeps_its_numbers_to_what_is_worth_reading(trial, record
     assert (phase.from_s, phase.to_s) == (0.143, 10.143)
     assert (phase.e2e_p95_s, phase.e2e_p99_s, phase.ttft_p95_s) == (0.833333, 0.833333, 0.142857)
     assert (slo.value, slo.bad_s, slo.burn_rate) == (0.095238, 9.177, 90.4762)
-    assert (slo.callers_say, slo.window_s, slo.met) == (0.714286, 30.143, False)
+    assert (slo.clients_say, slo.window_s, slo.met) == (0.714286, 30.143, False)
     assert slo.budget_spent == pytest.approx((7 - 2 / 3) / (0.01 * 30 * 86_400 / 3))
     assert (slo.name, slo.objective, slo.query, slo.raw) == ("availability", 0.99, "good / total", {"good": 98.0})
 

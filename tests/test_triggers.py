@@ -65,7 +65,7 @@ def test_without_alerts_there_are_no_signals() -> None:
 
 
 class TestShippedRules:
-    """The api's own failures are one witness, the callers' budgets the other."""
+    """The api's own failures are one witness, the clients' budgets the other."""
 
     def world(self, **values: float) -> World:
         world = World(policy=read_policy(STACK / "remediation.yaml", SERVICES))
@@ -73,14 +73,14 @@ class TestShippedRules:
         world.values |= {(name.replace("_", "-"), "api"): value for name, value in values.items()}
         return world
 
-    def test_an_api_that_fails_is_restarted_when_the_callers_budget_burns(self) -> None:
+    def test_an_api_that_fails_is_restarted_when_the_clients_budget_burns(self) -> None:
         world = self.world(api_errors=0.9, slo_availability_burn=180)
         world.run(10)
 
         assert world.acts() == [("api", "restart")]
 
-    @pytest.mark.parametrize("burn", [{}, {"slo_availability_burn": 14.4}], ids=["no callers", "within the factor"])
-    def test_errors_that_no_caller_notices_are_no_reason(self, burn: dict[str, float]) -> None:
+    @pytest.mark.parametrize("burn", [{}, {"slo_availability_burn": 14.4}], ids=["no clients", "within the factor"])
+    def test_errors_that_no_client_notices_are_no_reason(self, burn: dict[str, float]) -> None:
         world = self.world(api_errors=0.9, **burn)
         world.run(60)
 
@@ -93,13 +93,13 @@ class TestShippedRules:
         assert world.log == []
 
     def test_an_api_that_nobody_gets_an_answer_from_is_restarted(self) -> None:
-        world = self.world(api_latency_p95=20.48, slo_latency_p95_burn=20, callers_served=0)
+        world = self.world(api_latency_p95=20.48, slo_latency_p95_burn=20, clients_served=0)
         world.run(10)
 
         assert world.acts() == [("api", "restart")]
 
     def test_an_api_that_is_late_and_serves_is_busy(self) -> None:
-        world = self.world(api_latency_p95=20.48, slo_latency_p95_burn=20, callers_served=0.4)
+        world = self.world(api_latency_p95=20.48, slo_latency_p95_burn=20, clients_served=0.4)
         world.run(60)
 
         assert world.acts() == []

@@ -1,4 +1,4 @@
-"""Truths of a service level from samples and numbers alone: what callers saw, and what counters may differ from it by."""
+"""Truths of a service level from samples and numbers alone: what clients saw, and what counters may differ from it by."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pytest_llmchaos.subject.lab import LatencyShare
 from pytest_llmchaos.trial import comparison
 from pytest_llmchaos.trial.comparison import Comparison
 from pytest_llmchaos.trial.recorded_rules import require_recorded, strays
-from pytest_llmchaos.trial.truths import Seen, Sight, measure_of, miscount, oddity, seen_by_callers
+from pytest_llmchaos.trial.truths import Seen, Sight, measure_of, miscount, oddity, seen_by_clients
 
 
 def as_read(word: str) -> str:
@@ -34,9 +34,9 @@ class TestSeen:
         return Sample(due_s, due_s, first_s, due_s + took_s, 0.0, 8, outcome, "model-1", "r")
 
     def seen(self, measure: Any, bound_s: float | None, sight: Sight | None, *samples: Sample) -> Seen:
-        return seen_by_callers(columns_of(samples), as_read(measure), bound_s, sight)  # type: ignore[arg-type]
+        return seen_by_clients(columns_of(samples), as_read(measure), bound_s, sight)  # type: ignore[arg-type]
 
-    def test_is_exact_where_the_callers_counted_themselves(self) -> None:
+    def test_is_exact_where_the_clients_counted_themselves(self) -> None:
         samples = [self.sample(0), self.sample(1, "refused"), self.sample(2, "cancelled"), self.sample(2, "left")]
         samples.append(self.sample(3, took_s=3))
 
@@ -67,7 +67,7 @@ class TestSeen:
         getattr(columns, short).pop()
 
         with pytest.raises(ValueError, match=r"shorter|longer"):
-            seen_by_callers(columns, "availability", None, None)
+            seen_by_clients(columns, "availability", None, None)
 
     @pytest.mark.parametrize("outcome", ["refused", "timeout", "corrupted"])
     def test_leaves_out_what_no_service_can_count(self, outcome: Any) -> None:
@@ -110,7 +110,7 @@ class TestSeen:
         assert self.seen("availability", None, Sight(known_s=3.1), self.sample(2, "stalled", 1.0)).unsure_bad == 0
         assert self.seen("availability", None, Sight(known_s=3.0), self.sample(2, took_s=1.0)).unsure_good == 0
 
-    def test_leaves_out_what_impatient_callers_left_however_the_service_counts_it(self) -> None:
+    def test_leaves_out_what_impatient_clients_left_however_the_service_counts_it(self) -> None:
         samples = [self.sample(0), self.sample(1, "http_5xx"), *(self.sample(i, "left") for i in range(2, 7))]
 
         assert self.seen("availability", None, None, *samples) == Seen(good=1, total=2)
@@ -149,7 +149,7 @@ class TestMiscount:
     @pytest.mark.parametrize("counted", [92.9, 108.1])
     def test_is_named_with_its_numbers(self, counted: float) -> None:
         assert miscount(self.SEEN, 5, counted) == (
-            f"callers sent 100 requests in the whole trial, the service counted {counted:g}: its counters are odd "
+            f"clients sent 100 requests in the whole trial, the service counted {counted:g}: its counters are odd "
             "(9 requests have an explanation, 3.0 are slack)"
         )
 
@@ -162,7 +162,7 @@ class TestOddity:
         [
             (0.6, 1.0, "the service's own counters are odd"),
             (1.0, 0.6, "Prometheus' SLO is odd"),
-            (1.0, 1.0, "the callers' samples are odd"),
+            (1.0, 1.0, "the clients' samples are odd"),
             (0.8, 1.0, "no two of them agree"),
             (1.0, None, "one of them is wrong, and the service itself tells no third"),
         ],
@@ -192,20 +192,20 @@ class TestOddity:
         unsure = Seen(good=60, total=200, unsure_good=2, unsure_bad=3)
 
         assert oddity("availability", self.ALL, unsure, 0.6, 1.0) == (
-            "availability of the whole trial: callers say 0.6000 (60 of 100), Prometheus' SLO 0.6000, "
+            "availability of the whole trial: clients say 0.6000 (60 of 100), Prometheus' SLO 0.6000, "
             "the service's own counters 1.0000: the service's own counters are odd "
             "(5 of 200 requests have an explanation, 5.0 are slack)"
         )
         assert oddity("availability", self.ALL, unsure, 1.0, None) == (
-            "availability of the whole trial: callers say 0.6000 (60 of 100), Prometheus' SLO 1.0000: "
+            "availability of the whole trial: clients say 0.6000 (60 of 100), Prometheus' SLO 1.0000: "
             "one of them is wrong, and the service itself tells no third"
         )
 
-    @pytest.mark.parametrize(("service", "odd"), [(0.8, "the callers' samples are odd"), (0.7, "no two of them agree")])
-    def test_of_the_callers_is_found_by_what_the_others_would_make_of_their_samples(
+    @pytest.mark.parametrize(("service", "odd"), [(0.8, "the clients' samples are odd"), (0.7, "no two of them agree")])
+    def test_of_the_clients_is_found_by_what_the_others_would_make_of_their_samples(
         self, service: float, odd: str
     ) -> None:
-        """The SLO has 40 more good requests than the callers saw of all, 10 of which are out of the service's sight."""
+        """The SLO has 40 more good requests than the clients saw of all, 10 of which are out of the service's sight."""
         exact, sighted = Seen(good=50, total=100), Seen(good=40, total=100)
 
         assert odd in str(oddity("availability", exact, sighted, 0.9, service))
@@ -220,19 +220,19 @@ class TestOddity:
     ("name", "metric", "threshold_s", "measure"),
     [
         ("availability", "requests_total", None, "availability"),
-        ("latency-p95", "llmchaos_caller_request_duration_seconds_bucket", 2.56, "e2e"),
+        ("latency-p95", "llmchaos_client_request_duration_seconds_bucket", 2.56, "e2e"),
         ("slow", "vllm:e2e_request_latency_seconds_bucket", 2.5, "e2e"),
         ("ttft-p95", "vllm:time_to_first_token_seconds_bucket", 2.0, "ttft"),
         ("itl", "vllm:inter_token_latency_seconds_bucket", 0.1, None),
         ("queue", "vllm:request_queue_time_seconds_bucket", 0.1, None),
-        ("goodput", "llmchaos_caller_good_total", None, None),
+        ("goodput", "llmchaos_client_good_total", None, None),
         ("ttft", "time_to_first_token_seconds_count", None, None),
         ("aaa", "requests_total", None, None),
         ("zzz", "requests_total", None, None),
         ("mixed", "e2e_request_latency_after_ttft_seconds_bucket", 2.0, "ttft"),
     ],
 )
-def test_what_callers_can_judge(name: str, metric: str, threshold_s: float | None, measure: Any) -> None:
+def test_what_clients_can_judge(name: str, metric: str, threshold_s: float | None, measure: Any) -> None:
     slo = Slo(
         name=as_read(name),
         objective=0.9,
@@ -247,12 +247,12 @@ def test_what_callers_can_judge(name: str, metric: str, threshold_s: float | Non
 
 
 @pytest.mark.parametrize(
-    ("callers", "threshold_s", "measure"),
+    ("clients", "threshold_s", "measure"),
     [("availability", None, "availability"), ("ttft", 2.0, "ttft"), ("e2e", 2.0, "e2e"), ("none", None, None)],
 )
 @pytest.mark.parametrize("name", ["availability", "whole-answers"])
-def test_an_slo_may_say_which_of_the_callers_truths_is_its_own(
-    name: str, callers: Any, threshold_s: float | None, measure: Any
+def test_an_slo_may_say_which_of_the_clients_truths_is_its_own(
+    name: str, clients: Any, threshold_s: float | None, measure: Any
 ) -> None:
     slo = Slo(
         name=name,
@@ -262,7 +262,7 @@ def test_an_slo_may_say_which_of_the_callers_truths_is_its_own(
         good="whole_total",
         total="all_total",
         threshold_s=threshold_s,
-        callers=callers,
+        clients=clients,
     )
 
     assert measure_of(slo) == measure
@@ -327,7 +327,7 @@ class TestBlindness:
         assert self.spells() == []
 
 
-OK, ALL = 'llmchaos_caller_requests_total{outcome="ok"}', "llmchaos_caller_requests_total"
+OK, ALL = 'llmchaos_client_requests_total{outcome="ok"}', "llmchaos_client_requests_total"
 OWN_OK, OWN_ALL = 'own_requests_total{outcome="ok"}', "own_requests_total"
 
 
@@ -362,8 +362,8 @@ class TestComparison:
         objective=0.9,
         window_days=30,
         description="",
-        good='llmchaos_caller_time_to_first_token_seconds_bucket{le="2.5"}',
-        total="llmchaos_caller_time_to_first_token_seconds_count",
+        good='llmchaos_client_time_to_first_token_seconds_bucket{le="2.5"}',
+        total="llmchaos_client_time_to_first_token_seconds_count",
         threshold_s=2.5,
     )
 
@@ -401,13 +401,13 @@ class TestComparison:
         self.comparison(self.pushed(), self.PUSHED).require()
         self.comparison(Counters({OWN_OK: 90, OWN_ALL: 100}), self.OWN).require()
 
-    def test_looks_at_each_service_level_that_callers_can_judge(self) -> None:
+    def test_looks_at_each_service_level_that_clients_can_judge(self) -> None:
         goodput = replace(self.PUSHED, name="goodput")
 
         with pytest.raises(TruthsDisagree, match=r"Prometheus' SLO 0\.9100: one of them is wrong"):
             self.comparison(self.pushed(0.91), goodput, self.PUSHED).require()
 
-    def test_is_exact_where_callers_pushed_and_has_slack_where_the_service_counts(self) -> None:
+    def test_is_exact_where_clients_pushed_and_has_slack_where_the_service_counts(self) -> None:
         """The last request was still open when the last one was due, so its end is nobody else's to know."""
         self.comparison(Counters({OWN_OK: 94, OWN_ALL: 100}), self.OWN).require()
         with pytest.raises(TruthsDisagree, match=r"SLO 0\.9500: one of them"):
@@ -416,7 +416,7 @@ class TestComparison:
             self.comparison(self.pushed(0.902), self.PUSHED).require()
 
     @pytest.mark.parametrize("selectors", [{"good": OWN_OK}, {"total": OWN_ALL}])
-    def test_of_a_service_level_of_which_callers_pushed_a_half_counts_both_halves(self, selectors: Any) -> None:
+    def test_of_a_service_level_of_which_clients_pushed_a_half_counts_both_halves(self, selectors: Any) -> None:
         half = replace(self.PUSHED, **selectors)
         counters = Counters({OWN_OK: 100, OWN_ALL: 100, OK: 100, ALL: 100})
 
@@ -448,7 +448,7 @@ class TestComparison:
         self.comparison(self.pushed(0.5), self.PUSHED, samples=cut).require()
 
     def test_leaves_out_what_a_dead_victim_could_not_count(self) -> None:
-        """Of the callers' own counters nothing is left out, whoever was dead."""
+        """Of the clients' own counters nothing is left out, whoever was dead."""
         events = [(8.0, "model-1", "die"), (9.9, "model-1", "start")]
         counters = Counters({OWN_OK: 100, OWN_ALL: 100})
 
@@ -459,7 +459,7 @@ class TestComparison:
             self.comparison(self.pushed(1.0), self.PUSHED, events=events).require()
 
     def by_service(self, share: float, **more: Any) -> Comparison:
-        """The callers' service level says what they saw; the service's own counters give this share."""
+        """The clients' service level says what they saw; the service's own counters give this share."""
         counters = self.pushed(more.pop("slo", 0.9))
         counters.answers = {**counters.answers, f"own[{more.pop('span', '15s')}]": share}
         return self.comparison(counters, self.PUSHED, availability_query="own[$span]", **more)
@@ -523,7 +523,7 @@ class TestComparison:
         self.by_service(0.5, span="2s", proven=[(0.05, flood, "api")], slo=0.5).require()
 
     def timed(self, good: float, share: LatencyShare | None = None, **more: Any) -> Comparison:
-        """The callers judged first tokens; the service has a histogram of its own."""
+        """The clients judged first tokens; the service has a histogram of its own."""
         own = share or LatencyShare(measure=as_read("ttft"), good='own_bucket{le=~"$le"}', total="own_count")  # type: ignore[arg-type]
         said = {f"sum({self.TTFT.good}) / sum({self.TTFT.total})": more.pop("slo", 0.9)}
         counters = Counters({'own_bucket{le=~"2[.]5"}': good, "own_count": 100}, answers=said)
@@ -556,7 +556,7 @@ class TestComparison:
         self.counted(100).require()
         self.counted(103).require()
         for odd in (95, 104, 200):
-            with pytest.raises(TruthsDisagree, match=f"callers sent 100 requests .* counted {odd}: its counters are"):
+            with pytest.raises(TruthsDisagree, match=f"clients sent 100 requests .* counted {odd}: its counters are"):
                 self.counted(odd).require()
 
     def test_of_requests_allows_for_those_that_were_given_up(self) -> None:
@@ -567,7 +567,7 @@ class TestComparison:
         ]
 
         self.counted(102, samples=samples).require()
-        with pytest.raises(TruthsDisagree, match="callers sent 90 requests"):
+        with pytest.raises(TruthsDisagree, match="clients sent 90 requests"):
             self.counted(103, samples=samples).require()
 
     def test_of_requests_is_not_made_where_the_service_was_dead_or_does_not_count(self) -> None:

@@ -149,7 +149,7 @@ def test_a_control_arm_needs_no_remediator(performed: Performed) -> None:
     assert judged(performed, None, fault=False).is_control
 
 
-def test_a_page_while_callers_warm_the_service_up_does_not(performed: Performed) -> None:
+def test_a_page_while_clients_warm_the_service_up_does_not(performed: Performed) -> None:
     performed.lab.reasons.add(performed.t0_unix_s, performed.t0_unix_s + 99, alerts_alone=True)
 
     trial = judged(performed, [], fault=False)

@@ -2,7 +2,7 @@
 
 The definitions are the design's, written a second time: detected is the fault's start, by the runtime's own event, to the
 first signal that the system raised by itself; recovered is the fault's start to the instant from which every victim took
-part (ran, was healthy by its own check, was scraped and used by the gateway) and callers got good answers to the end, for
+part (ran, was healthy by its own check, was scraped and used by the gateway) and clients got good answers to the end, for
 `stable_s` seconds at least. Settled is the same from the thaw of a frozen victim.
 """
 
@@ -72,7 +72,7 @@ def _recovered_s(lines: Sequence[Line], events: Sequence[Line], victims: Collect
         return back_s
     good = [due for due, is_good in probes if is_good and due > bad[-1]]
     if not good or good[-1] < good[0] + stable_s:
-        raise Blind("callers never got good answers again")
+        raise Blind("clients never got good answers again")
     if good[0] > back_s:
         _require_edge(bad, good[0])
     return max(back_s, float(good[0]))
@@ -118,14 +118,14 @@ def _again_s(looks: Mapping[float, bool], hit_s: float, start_s: float | None) -
 
 
 def _require_edge(bad: Sequence[float], good_s: float) -> None:
-    """Where good and bad answers alternate, two callers who ask in turn see the last bad one at different times."""
+    """Where good and bad answers alternate, two clients who ask in turn see the last bad one at different times."""
     gap_s = max((b - a for a, b in itertools.pairwise([*bad[-2:], good_s])), default=0.0)
     if gap_s > BLIND_S:
         raise Blind(f"answers were good and bad by turns: the last bad ones {gap_s:.3f} s apart, at most {BLIND_S:g} s")
 
 
 def _require_sight(lines: Sequence[Line], start_s: float, signal_s: float, stable_from_s: float) -> None:
-    """Alerts must have been looked at up to the first signal, and callers sent up to the recovery, without a gap."""
+    """Alerts must have been looked at up to the first signal, and clients sent up to the recovery, without a gap."""
     told = [line["why"] for line in lines if line["saw"] == "blind"]
     if told:
         raise Blind(told[0])

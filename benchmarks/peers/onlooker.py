@@ -1,4 +1,4 @@
-"""An onlooker beside the instrument: the runtime's events, the alerts, the remediator's words, and answers as a caller gets them.
+"""An onlooker beside the instrument: the runtime's events, the alerts, the remediator's words, and answers as a client gets them.
 
 It shares no code, no process and no path with the instrument: it reads `docker events` and `docker logs`, asks Prometheus
 which alerts fire instead of what it has stored, and calls the api over sockets of its own. It judges nothing: it prints what
@@ -25,7 +25,7 @@ from urllib.parse import urlencode, urlsplit
 EVERY_S = 0.02
 SCRAPES_EVERY_S = 0.5
 TAKES_PART = '{__name__=~"up|llmlab_upstream_health"}[3s]'
-FIRST_TOKEN_S = 2.0  # what callers call good, as the load's own default says
+FIRST_TOKEN_S = 2.0  # what clients call good, as the load's own default says
 WHOLE_S = 10.0
 READY_S = 15.0
 _TOKEN = re.compile(rb'"content": ?"[^"]')

@@ -85,11 +85,11 @@ class Desk(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class' name
-        """Callers and Prometheus count; a line a request would only fill the disk."""
+        """Clients and Prometheus count; a line a request would only fill the disk."""
 
 
 class Server(ThreadingHTTPServer):
-    """Many callers may knock at once while it is frozen."""
+    """Many clients may knock at once while it is frozen."""
 
     daemon_threads = True
     request_queue_size = 128

@@ -93,7 +93,7 @@ class Record:
         self.clocks.append(ClockReading(clock=clock, at_s=round(self.now_s(), 3), offset_s=offset_s))
 
     def read_wall_clock(self) -> None:
-        """This machine's wall clock against the monotonic one, on which the callers' samples and the phases are."""
+        """This machine's wall clock against the monotonic one, on which the clients' samples and the phases are."""
         self.read_clock("this machine's wall clock", time.time() - self.unix_s(self.now_s()))
 
     def at_s(self, unix_s: float) -> float:

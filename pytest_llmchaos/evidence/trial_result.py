@@ -123,10 +123,10 @@ class SloVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """Share of the whole window's error budget that this trial cost, by the SLO's own rate of events in the steady phase."""
     burn_rate: float | None = None
     """How many times faster than allowed the budget was spent; 1 spends it exactly in the SLO's window."""
-    callers_say: float | None = None
-    """The same share from the callers' own samples."""
+    clients_say: float | None = None
+    """The same share from the clients' own samples."""
     second_truth: str | None = None
-    """What of the callers' samples it is compared with over the whole trial: availability, ttft or e2e; none where Prometheus
+    """What of the clients' samples it is compared with over the whole trial: availability, ttft or e2e; none where Prometheus
     alone says it. Null in runs of an early version."""
     raw: dict[str, float | None] = {}
     """The values that Prometheus returned."""
@@ -201,7 +201,7 @@ class Anchor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Measure(msgspec.Struct, frozen=True, kw_only=True):
-    """One measure of callers in both arms, their difference and its interval.
+    """One measure of clients in both arms, their difference and its interval.
 
     Null where so many requests failed that there is no finite value, or where the
     samples do not bound it.
@@ -227,7 +227,7 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Effect(msgspec.Struct, frozen=True, kw_only=True):
-    """What the fault did to callers against its control arm.
+    """What the fault did to clients against its control arm.
 
     The control arm is the same scenario, load, seed and repeat with the fault `none`,
     over the requests due from the fault's start to the trial's end.
@@ -326,12 +326,12 @@ class TrialResult(Planned, frozen=True, kw_only=True):
     time_to_detect_s: float | None = None
     """From the start of the fault to the first signal that the system itself raised."""
     detected_by: str | None = None
-    """That signal. It began after the fault and before the instrument's revert, and is about a victim, about callers, or
+    """That signal. It began after the fault and before the instrument's revert, and is about a victim, about clients, or
     declared by the fault."""
     coincident: tuple[Coincidence, ...] = ()
     """Other signals of that time, none of which counts as detection."""
     time_to_recover_s: float | None = None
-    """From the start of the fault until the victims took part again and callers were served for good, before the
+    """From the start of the fault until the victims took part again and clients were served for good, before the
     instrument's own revert."""
     time_to_settle_s: float | None = None
     """From the end of a passing fault until the service was good for good."""
@@ -369,7 +369,7 @@ class TrialResult(Planned, frozen=True, kw_only=True):
     replay: str | None = None
     """The command line that performs this experiment again."""
     effect: Effect | None = None
-    """What the fault did to callers against its control arm. Null where the run has no such arm."""
+    """What the fault did to clients against its control arm. Null where the run has no such arm."""
 
 
 class TimeResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ class Hang(EngineFault):
     kind: ClassVar[str] = "hang"
     lifetime: ClassVar[Lifetime] = "lasting"
     expects: ClassVar[str] = (
-        "the step counter stands still, callers wait at the gateway; RequestStuck and EngineStalled fire"
+        "the step counter stands still, clients wait at the gateway; RequestStuck and EngineStalled fire"
     )
 
 

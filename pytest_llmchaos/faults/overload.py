@@ -1,4 +1,4 @@
-"""Flood a service with more requests than it can serve: an open loop of further callers, beside the ones that are judged."""
+"""Flood a service with more requests than it can serve: an open loop of further clients, beside the ones that are judged."""
 
 from __future__ import annotations
 

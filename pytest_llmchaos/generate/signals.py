@@ -1,4 +1,4 @@
-"""From SLOs to signals of the remediator: how fast each budget burns for the callers. No I/O."""
+"""From SLOs to signals of the remediator: how fast each budget burns for the clients. No I/O."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def triggers(slos: Sequence[Slo], source: str, scale: float = LAB_SCALE) -> str:
     """The signal file, as text. It reads what the rules of the same SLOs record, and fires where their alert does."""
     head = (
         f"# Generated from {source} by `llmchaos generate`; change that file and generate again.\n"
-        "#\n# Signals that remediation.yaml's rules may use: how many times too fast the callers' budget burns, over both\n"
+        "#\n# Signals that remediation.yaml's rules may use: how many times too fast the clients' budget burns, over both\n"
         "# windows of the SLO's quickest alert. Without requests there is no value, and so no reason to act.\n"
         f"schema: {SCHEMA}\n\nsignals:"
     )

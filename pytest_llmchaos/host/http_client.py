@@ -23,7 +23,7 @@ def request(
     Each step (connect, write, read) may take `timeout_s`. The address is plain HTTP.
     Raises ConnectionError, naming the cause, for want of a whole answer.
     """
-    import ssl  # noqa: PLC0415 - with httpx, 0.1 s that only callers pay
+    import ssl  # noqa: PLC0415 - with httpx, 0.1 s that only clients pay
 
     import httpx  # noqa: PLC0415 - as above
 

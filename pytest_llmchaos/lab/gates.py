@@ -66,7 +66,7 @@ def is_scraped(lab: Lab, since_unix_s: float) -> bool:
 
 
 def is_quiet(lab: Lab) -> bool:
-    """Callers' burning budgets are left to the steady gate: with new callers they end in seconds, and it waits for that."""
+    """Clients' burning budgets are left to the steady gate: with new clients they end in seconds, and it waits for that."""
     alerts = lab.firing(of_services=True)
     if alerts:
         lab.say(f"waiting for the end of {', '.join(alerts)}")

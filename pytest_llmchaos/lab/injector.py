@@ -137,7 +137,7 @@ class Injector:
             if isinstance(act.fault, MayEndEarly) and act.fault.ended_early(able, act.victim):
                 raise FaultNotObserved(
                     f"{act.fault.kind} {act.victim} was over before its undo, and nothing that was seen ended it: "
-                    "what the callers met since then was no fault"
+                    "what the clients met since then was no fault"
                 )
 
     def revert(self) -> None:

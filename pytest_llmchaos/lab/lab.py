@@ -141,7 +141,7 @@ class Lab:
         gates.require_clean(self)
 
     def firing(self, *, of_services: bool = False) -> list[str]:
-        """Names of the alerts that page and are firing now; `of_services`: without those on what callers were promised."""
+        """Names of the alerts that page and are firing now; `of_services`: without those on what clients were promised."""
         chosen = 'alertstate="firing",severity="page"' + (',signal!="slo"' if of_services else "")
         found = self.prometheus.vector(f"ALERTS{{{chosen}}}", time.time(), may_be_empty=True)
         return sorted(f"{dict(labels).get('alertname')}" for labels in found)
@@ -174,13 +174,13 @@ class Lab:
         longest_s: float = 300.0,
         remediator: bool = True,
     ) -> Iterator[RunningLoad]:
-        """Callers at work for the length of the block. Judge after the block, not in it.
+        """Clients at work for the length of the block. Judge after the block, not in it.
 
         Outside a trial it passes the gates of one: it waits for the machine's measurement
         slot, and what it leaves must support a claim.
 
         Args:
-          load: what callers do.
+          load: what clients do.
           arrivals: the load's requests, where they are known already.
           longest_s: seconds after which the load ends in any case (300).
           remediator: False performs it without the remediator.
@@ -323,7 +323,7 @@ class Lab:
         time.sleep(TICK_S)
 
     def hold_steady(self, steady_s: float, *, deadline_s: float | None = None) -> None:
-        """Wait until the service has been good for `steady_s` seconds in a row, to its callers and to Prometheus.
+        """Wait until the service has been good for `steady_s` seconds in a row, to its clients and to Prometheus.
 
         Raises NotSteady, saying what was seen, if that does not happen by the deadline (3 * steady_s + 20 s).
         """
@@ -347,10 +347,10 @@ class Lab:
             return reason is None
 
         if not self.hold_until(steady, deadline_s=limit_s, what="steady"):
-            if not is_served:  # a page about what callers met was right, and refutes no later control arm
+            if not is_served:  # a page about what clients met was right, and refutes no later control arm
                 self.reasons.add(load.t0_unix_s, time.time() + WARM_UP_TAIL_S, alerts_alone=True)
             raise NotSteady(f"the service was not good for {steady_s:g} s in a row within {limit_s:g} s: {last}")
-        # Before it was, callers may have waited for a cold model, and alerts on that were right.
+        # Before it was, clients may have waited for a cold model, and alerts on that were right.
         self.reasons.add(load.t0_unix_s, time.time() - steady_s + WARM_UP_TAIL_S, alerts_alone=True)
 
     def _load(self) -> RunningLoad:
@@ -368,7 +368,7 @@ class Lab:
     ) -> AbstractContextManager[Injected]:
         """The fault, for the length of the `with` block: written down, injected, proven; undone and proven healed at its end.
 
-        A block inside another one has the same callers to overload with.
+        A block inside another one has the same clients to overload with.
 
         Args:
           fault: what breaks; `model-*` draws by the seed and the test. Acts that are given one by one keep their victims
@@ -457,7 +457,7 @@ class Lab:
             acts = fault
         else:
             what = str(fault)
-            left_s = max(0.0, self._load_ends_s - time.monotonic())  # as long as callers could see it
+            left_s = max(0.0, self._load_ends_s - time.monotonic())  # as long as clients could see it
             leased = fault.with_lease(left_s + LEASE_MARGIN_S)
             acts = leased.plan(self.test.rng(what, self.test.number(what)), self.subject.may_hit)
         if blast_radius is not None:
@@ -473,7 +473,7 @@ class Lab:
 
 @dataclass(frozen=True, kw_only=True)
 class _Requests:
-    """What callers do: the load, or its requests where they are known already."""
+    """What clients do: the load, or its requests where they are known already."""
 
     load: Load
     arrivals: Sequence[Arrival] | None

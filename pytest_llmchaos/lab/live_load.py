@@ -13,7 +13,7 @@ from pytest_llmchaos.errors import EvidenceLost, LoadNotHeld, TooFewSamples
 from pytest_llmchaos.evidence.trial_result import LoadResult
 from pytest_llmchaos.loadgen.process import LoadPlan, LoadProcess, LoadStatus, LoadSummary
 from pytest_llmchaos.model import Sample
-from pytest_llmchaos.stats.recovery import callers_from
+from pytest_llmchaos.stats.recovery import clients_from
 from pytest_llmchaos.stats.windows import Window, windows
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ START_DEADLINE_S = 20.0
 
 
 class RunningLoad:
-    """The callers of one trial. Samples arrive as they end; each is kept once."""
+    """The clients of one trial. Samples arrive as they end; each is kept once."""
 
     def __init__(
         self, load: Load, arrivals: Sequence[Arrival], *, runtime: Runtime, subject: Subject, directory: Path
@@ -104,7 +104,7 @@ class RunningLoad:
         return self._process.recent(since_s)
 
     def live_window(self, seconds: float) -> Window:
-        """The last `seconds` as their callers saw them, by due time; of a load that is over, the last of it.
+        """The last `seconds` as their clients saw them, by due time; of a load that is over, the last of it.
 
         A request that is still open and older than its own limits is `unfinished`, and failed: of a service that hangs
         there is no other. While the load runs, younger ones are left out, and no number of requests is asked for.
@@ -161,7 +161,7 @@ class RunningLoad:
         Nothing later than the oldest unanswered request is known to be good.
         """
         samples = self.recent(from_s)
-        return callers_from(samples, from_s, stable_s, self.limits, self.status().settled_s).good_s
+        return clients_from(samples, from_s, stable_s, self.limits, self.status().settled_s).good_s
 
     def replicas_answering(self, since_s: float) -> set[str]:
         """The replicas that gave a whole answer to a request due at or after `since_s`."""
@@ -215,7 +215,7 @@ class RunningLoad:
     def _require_room(self) -> None:
         """Raises EvidenceLost if the samples' disk is full: a generator that cannot write says so nowhere else."""
         if not os.statvfs(self._directory).f_bavail:
-            raise EvidenceLost(f"the callers' samples cannot be written to {self._directory}: its disk is full")
+            raise EvidenceLost(f"the clients' samples cannot be written to {self._directory}: its disk is full")
 
     def offered_rps(self) -> float:
         """Arrivals a second that the schedule asks for around now."""

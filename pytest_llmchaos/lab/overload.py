@@ -1,4 +1,4 @@
-"""A flood: callers on top of a trial's own, in a process of their own."""
+"""A flood: clients on top of a trial's own, in a process of their own."""
 
 from __future__ import annotations
 

@@ -12,9 +12,9 @@ from pytest_llmchaos.errors import LoadNotHeld, PartialScrape
 # A fault still shows after its end: rules look back for up to 15 s, requests that it left hanging end in vain after up to
 # 10 s, and a repair under way takes a few seconds.
 FAULT_TAIL_S = 30.0
-# The slowest alert over callers' last seconds reads 5 s and waits for 2 s.
+# The slowest alert over clients' last seconds reads 5 s and waits for 2 s.
 WARM_UP_TAIL_S = 10.0
-# So ends a trial on a machine that had no time for its callers, or for its Prometheus.
+# So ends a trial on a machine that had no time for its clients, or for its Prometheus.
 NO_TIME = (LoadNotHeld, PartialScrape)
 
 

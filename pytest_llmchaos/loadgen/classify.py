@@ -98,7 +98,7 @@ class Verdict(NamedTuple):
 def of_status(status: int) -> Outcome | None:
     """The outcome of a refused or redirected request; None for an answer that may be good.
 
-    Redirects are not followed: the address that callers were given does not serve them.
+    Redirects are not followed: the address that clients were given does not serve them.
     """
     if status == 429:
         return "http_429"
@@ -109,7 +109,7 @@ def of_status(status: int) -> Outcome | None:
 
 
 def retry_after_s(value: bytes, now_unix_s: float) -> float | None:
-    """Seconds until a refused caller may come back (RFC 9110, 10.2.3): a number, or a date. None for anything else."""
+    """Seconds until a refused client may come back (RFC 9110, 10.2.3): a number, or a date. None for anything else."""
     text = value.strip().decode("latin-1")
     if text.isascii() and text.isdigit():
         return min(float(text), LONGEST_RETRY_S)
@@ -121,7 +121,7 @@ def retry_after_s(value: bytes, now_unix_s: float) -> float | None:
 
 
 def is_first_token(event: Event, *, any_channel: bool) -> bool:
-    """Whether the event shows its caller a token: of any channel, or of the answer's own text only."""
+    """Whether the event shows its client a token: of any channel, or of the answer's own text only."""
     try:
         choices = _body(event.data).choices or ()
     except ValueError:

@@ -16,7 +16,7 @@ import gevent
 from gevent.event import Event
 from prometheus_client import CollectorRegistry, start_http_server
 
-from pytest_llmchaos.loadgen.caller import Caller
+from pytest_llmchaos.loadgen.client import Client
 from pytest_llmchaos.loadgen.load_plan import HURRY, LoadPlan, own
 from pytest_llmchaos.loadgen.metrics import Counts
 from pytest_llmchaos.loadgen.pushgateway import TIMEOUT_S as PUSH_TIMEOUT_S
@@ -59,7 +59,7 @@ class Driver:
     ) -> None:
         self._plan, self._numbered, self._directory, self._worker = plan, numbered, directory, worker
         self._on_request = on_request
-        self._caller = Caller(plan)
+        self._client = Client(plan)
         self._inflight: dict[int, tuple[Arrival, Any]] = {}
         self._counts = Counts(lambda: len(self._inflight), load=plan.name)
         self._registry = CollectorRegistry(auto_describe=False)
@@ -85,7 +85,7 @@ class Driver:
         if self._plan.ready_path is not None and not self._worker:
             self._readiness = Readiness(self._plan, self._plan.ready_path, self._directory, self._now_s)
         _hurry()
-        self._caller.wire.warm_up()
+        self._client.wire.warm_up()
         # The schedule stays; without it, a collection takes microseconds instead of milliseconds.
         gc.collect()
         gc.freeze()
@@ -93,7 +93,7 @@ class Driver:
 
     def begin(self, t0_monotonic_s: float) -> None:
         """Arrivals count from `t0_monotonic_s`, which lies a little ahead."""
-        self._caller.t0_s = t0_monotonic_s
+        self._client.t0_s = t0_monotonic_s
         t0_unix_s = time.time() + (t0_monotonic_s - time.monotonic())
         self._cpu = Cpu()
         self._greenlets = [gevent.spawn(self._arrive), gevent.spawn(self._beat)]
@@ -124,8 +124,8 @@ class Driver:
         gevent.joinall(self._pushing, timeout=2 * PUSH_TIMEOUT_S)
         gevent.killall([*self._greenlets, *self._pushing], timeout=2.0)
         for index, (arrival, _) in list(self._inflight.items()):
-            # A caller that was killed before it drew breath has not told of its own end.
-            self._end(index, self._caller.given_up(index, arrival, self._now_s()), 0)
+            # A client that was killed before it drew breath has not told of its own end.
+            self._end(index, self._client.given_up(index, arrival, self._now_s()), 0)
         unsent = self._numbered[self._sent + self._shed :]
         self._counts.offered += sum(1 for _, arrival in unsent if arrival.due_s <= stopped_s - UNSENT_GRACE_S)
         if self._gateway is not None:
@@ -133,7 +133,7 @@ class Driver:
         status = self._status()
         self._recorder.status(status)
         self._recorder.close()
-        self._caller.wire.close()
+        self._client.wire.close()
         kept = ("offered", "sent", "done", "shed", "reconnected", "lateness_p99_s", "push_failures")
         summary = {
             **{name: status[name] for name in kept},
@@ -154,14 +154,14 @@ class Driver:
             waiting = [
                 greenlet
                 for index, (arrival, greenlet) in self._inflight.items()
-                if self._caller.overdue_s(index, arrival) <= OVERDUE_S
+                if self._client.overdue_s(index, arrival) <= OVERDUE_S
             ]
             if not waiting:
                 return
             gevent.joinall(waiting, timeout=min(BEAT_S / 2, left_s))
 
     def _now_s(self) -> float:
-        return time.monotonic() - self._caller.t0_s
+        return time.monotonic() - self._client.t0_s
 
     def _arrive(self) -> None:
         inflight, most = self._inflight, self._plan.max_inflight
@@ -180,7 +180,7 @@ class Driver:
             inflight[index] = (arrival, gevent.spawn(self._call, index, arrival))
 
     def _call(self, index: int, arrival: Arrival) -> None:
-        sample, size = self._caller.call(index, arrival)
+        sample, size = self._client.call(index, arrival)
         self._lateness.add(max(0.0, sample.sent_s - sample.due_s))
         self._end(index, sample, size)
 
@@ -217,18 +217,18 @@ class Driver:
         open_s = {index: arrival.due_s for index, (arrival, _) in self._inflight.items()}
         oldest_s = next(iter(open_s.values()), math.inf)
         overdue = {
-            self._caller.request_id(index): arrival.due_s
+            self._client.request_id(index): arrival.due_s
             for index, (arrival, _) in self._inflight.items()
-            if self._caller.overdue_s(index, arrival) > 0
+            if self._client.overdue_s(index, arrival) > 0
         }
-        mute_s = next((due_s for index, due_s in open_s.items() if not self._caller.has_begun(index)), math.inf)
+        mute_s = next((due_s for index, due_s in open_s.items() if not self._client.has_begun(index)), math.inf)
         return {
             "at_s": round(at_s, 6),
             "offered": self._counts.offered,
             "sent": self._sent,
             "done": sum(self._counts.outcomes.values()),
             "shed": self._shed,
-            "reconnected": self._caller.wire.reconnected,
+            "reconnected": self._client.wire.reconnected,
             "inflight": len(self._inflight),
             "settled_s": min(oldest_s, *unsent_s),
             "begun_s": min(mute_s, *unsent_s),

@@ -138,7 +138,7 @@ class Master:
         os.kill(os.getpid(), signal.SIGINT)
 
 
-class Callers(User):
+class Clients(User):
     @task
     def call(self) -> None:
         environment = self.environment
@@ -152,7 +152,7 @@ class Callers(User):
 
 
 def prepare(environment: Any, **_: Any) -> None:
-    # As an exception it would end whatever runs just then: a caller in the middle of its request, say.
+    # As an exception it would end whatever runs just then: a client in the middle of its request, say.
     gevent.signal_handler(signal.SIGINT, environment.runner.quit)
     directory = Path(os.environ[plans.DIRECTORY_VARIABLE])
     if isinstance(environment.runner, MasterRunner):

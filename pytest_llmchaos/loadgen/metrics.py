@@ -1,6 +1,6 @@
-"""What Prometheus is told of the callers: counters and histograms, cumulative from the start of the load.
+"""What Prometheus is told of the clients: counters and histograms, cumulative from the start of the load.
 
-A dead server cannot count its own failures, so the callers do. A failed request is observed as infinite: a histogram of
+A dead server cannot count its own failures, so the clients do. A failed request is observed as infinite: a histogram of
 answers alone would get better during an outage.
 """
 
@@ -14,12 +14,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.utils import floatToGoString
 
 from pytest_llmchaos.model import (
-    CALLER_DURATION,
-    CALLER_GOOD,
-    CALLER_INFLIGHT,
-    CALLER_OFFERED,
-    CALLER_REQUESTS,
-    CALLER_TTFT,
+    CLIENT_DURATION,
+    CLIENT_GOOD,
+    CLIENT_INFLIGHT,
+    CLIENT_OFFERED,
+    CLIENT_REQUESTS,
+    CLIENT_TTFT,
     OUTCOMES,
     Outcome,
 )
@@ -38,7 +38,7 @@ Result = Literal["ok", "failed"]
 
 
 class Histogram:
-    """One histogram. `sum_s` stays finite: a failed request adds the seconds that its caller waited."""
+    """One histogram. `sum_s` stays finite: a failed request adds the seconds that its client waited."""
 
     def __init__(self, edges_s: Sequence[float]) -> None:
         self._edges_s = edges_s
@@ -59,7 +59,7 @@ class Histogram:
 
 
 class Counts:
-    """All of the callers' series; a collector of prometheus_client. Every series exists, at 0, before the first request."""
+    """All of the clients' series; a collector of prometheus_client. Every series exists, at 0, before the first request."""
 
     def __init__(self, inflight: Callable[[], int], load: str = "") -> None:
         """`load` is the value of a label of that name on each series; without one there is no such label."""
@@ -83,28 +83,28 @@ class Counts:
 
     def collect(self) -> Iterator[Metric]:
         names, values = list(self._labels), list(self._labels.values())
-        offered = CounterMetricFamily(CALLER_OFFERED, "Requests that were due.", labels=names)
+        offered = CounterMetricFamily(CLIENT_OFFERED, "Requests that were due.", labels=names)
         offered.add_metric(values, self.offered)
         yield offered
-        requests = CounterMetricFamily(CALLER_REQUESTS, "Requests that ended.", labels=[*names, "outcome"])
+        requests = CounterMetricFamily(CLIENT_REQUESTS, "Requests that ended.", labels=[*names, "outcome"])
         for outcome, count in self.outcomes.items():
-            # SLOs leave out what callers cancelled, by whatever reason: they need one name for it.
+            # SLOs leave out what clients cancelled, by whatever reason: they need one name for it.
             if outcome != "left":
                 requests.add_metric(
                     [*values, outcome], count + (self.outcomes["left"] if outcome == "cancelled" else 0)
                 )
         yield requests
-        good = CounterMetricFamily(CALLER_GOOD, "Ok requests inside every latency bound.", labels=names)
+        good = CounterMetricFamily(CLIENT_GOOD, "Ok requests inside every latency bound.", labels=names)
         good.add_metric(values, self.good)
         yield good
         for name, about, histograms in (
-            (CALLER_TTFT, "From the due time to the first token.", self._ttft),
-            (CALLER_DURATION, "From the due time to the end of the answer.", self._duration),
+            (CLIENT_TTFT, "From the due time to the first token.", self._ttft),
+            (CLIENT_DURATION, "From the due time to the end of the answer.", self._duration),
         ):
             family = HistogramMetricFamily(name, about, labels=[*names, "result"])
             for result, histogram in histograms.items():
                 family.add_metric([*values, result], histogram.buckets(), histogram.sum_s)
             yield family
-        inflight = GaugeMetricFamily(CALLER_INFLIGHT, "Requests without an answer yet.", labels=names)
+        inflight = GaugeMetricFamily(CLIENT_INFLIGHT, "Requests without an answer yet.", labels=names)
         inflight.add_metric(values, self._inflight())
         yield inflight

@@ -1,4 +1,4 @@
-"""The callers' counters on their way to a push gateway. A missed push costs nothing: the next one carries all of it."""
+"""The clients' counters on their way to a push gateway. A missed push costs nothing: the next one carries all of it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Gateway:
     def require(self) -> None:
         """Raises PushFailed if the gateway does not take the counters."""
         if not self.push(attempts=3):
-            raise PushFailed(f"the push gateway at {self._url} does not take the callers' counters")
+            raise PushFailed(f"the push gateway at {self._url} does not take the clients' counters")
 
     def push(self, attempts: int = 1) -> bool:
         """Whether the gateway has the counters now."""

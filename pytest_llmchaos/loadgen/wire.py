@@ -36,7 +36,7 @@ UNPARSABLE = (HttpParserError, HttpParserUpgrade)
 
 
 class Leave(NamedTuple):
-    """When a caller closes its connection. `unless_begun`: one that has seen a token stays."""
+    """When a client closes its connection. `unless_begun`: one that has seen a token stays."""
 
     after_s: float
     unless_begun: bool
@@ -176,7 +176,7 @@ class Wire:
         self.prefix = parts.path.rstrip("/")
 
     def warm_up(self) -> None:
-        """Look the host up once: the first look-up imports half of the codecs, which must not be the first caller's time."""
+        """Look the host up once: the first look-up imports half of the codecs, which must not be the first client's time."""
         with suppress(OSError):
             socket.getaddrinfo(self._host, self._port)
 
@@ -283,7 +283,7 @@ class Wire:
 
     def _return_connection(self, connection: Any, answer: Answer) -> None:
         if answer.ended == "complete" and not answer.complete:
-            # No caller waits for this: the answer is known, only its last chunk is under way.
+            # No client waits for this: the answer is known, only its last chunk is under way.
             gevent.spawn(self._read_tail, connection, answer)
             return
         answer.release()

@@ -1,4 +1,4 @@
-"""What callers do, by name: steady, random, ramping, bursting or recorded requests. All arguments are checked at once.
+"""What clients do, by name: steady, random, ramping, bursting or recorded requests. All arguments are checked at once.
 
 Requests leave on schedule whatever the answers do (an open loop): a load that waits for answers hides the outage.
 """
@@ -42,14 +42,14 @@ def open_loop(
       max_tokens: the longest answer; without it 8 to 16 tokens are drawn per request.
       arrivals: "constant" (evenly spaced) or "poisson" (independent of each other).
       latency_targets: bounds in seconds that a good answer meets.
-      timeout_s: seconds from the due time until a caller gives up.
+      timeout_s: seconds from the due time until a client gives up.
       first_token: "any" (reasoning, a tool call or a refusal counts too) or "content"
         (the answer's own text).
-      patience_s: seconds from the due time after which an impatient caller closes its
-        connection. None: callers wait for timeout_s.
-      patient_from: "end" (callers leave unless the answer is whole) or "first_token"
+      patience_s: seconds from the due time after which an impatient client closes its
+        connection. None: clients wait for timeout_s.
+      patient_from: "end" (clients leave unless the answer is whole) or "first_token"
         (who has seen a token stays).
-      impatient_ratio: share of the callers that are impatient, spread evenly.
+      impatient_ratio: share of the clients that are impatient, spread evenly.
       beyond_capacity: True for a load that means to saturate the backend.
 
     Raises BadScenario for a value outside its bounds. The other loads share these

@@ -54,7 +54,7 @@ class Arrival(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Impatience:
-    """When callers leave: `after_s` seconds from the due time, unless the answer has come as far as `until`."""
+    """When clients leave: `after_s` seconds from the due time, unless the answer has come as far as `until`."""
 
     after_s: float
     until: PatientFrom = "end"
@@ -63,10 +63,10 @@ class Impatience:
     def __str__(self) -> str:
         unless = "a first token" if self.until == "first_token" else "the end"
         who = "" if self.ratio == 1 else f"{self.ratio:g} of the "
-        return f"{who}callers wait {self.after_s:g} s for {unless}"
+        return f"{who}clients wait {self.after_s:g} s for {unless}"
 
     def takes(self, index: int) -> bool:
-        """Whether the caller at this place of the schedule is impatient."""
+        """Whether the client at this place of the schedule is impatient."""
         return math.floor((index + 1) * self.ratio) > math.floor(index * self.ratio)
 
 
@@ -157,7 +157,7 @@ class Load:
             count += -math.log(1 - rng.random()) if poisson else 1.0
 
     def _replay(self, rng: Random) -> Iterator[Arrival]:
-        assert isinstance(self.shape, traces.Trace)  # noqa: S101 - for the type checker: callers have looked
+        assert isinstance(self.shape, traces.Trace)  # noqa: S101 - for the type checker: clients have looked
         for row in self.shape.rows:
             # No provider bills in words; one common English word is close to one token.
             text = prompt_sets.words(rng, max(1, min(row.prompt_tokens, TRACE_PROMPT_TOKENS)))

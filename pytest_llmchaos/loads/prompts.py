@@ -1,4 +1,4 @@
-"""What callers ask: built-in sets and a user's own lines. Pure: a generator in, a prompt out."""
+"""What clients ask: built-in sets and a user's own lines. Pure: a generator in, a prompt out."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class Experiment:
     simulated_engine: bool = False
 
     def load_for(self, capacity_tokens_per_s: float) -> Load:
-        """What callers do on a backend that is declared for so many tokens a second."""
+        """What clients do on a backend that is declared for so many tokens a second."""
         heavy = self.load.tokens_per_s > capacity_tokens_per_s
         return self.light_load if self.light_load is not None and heavy else self.load
 
@@ -143,10 +143,10 @@ def experiment(
     light_load: Load | None = None,
     simulated_engine: bool = False,
 ) -> Experiment:
-    """An experiment: what callers do, what breaks, and what the system has to do about it.
+    """An experiment: what clients do, what breaks, and what the system has to do about it.
 
     Args:
-      load: what callers do, such as `loads.open_loop(rate_rps=8)`.
+      load: what clients do, such as `loads.open_loop(rate_rps=8)`.
       fault: what breaks, such as `faults.kill("api")`; a list makes one trial each.
       steady_s: seconds in a row that the service must be good before the fault.
       fault_s: seconds that a passing fault lasts; required for one, such as `faults.pause`,
@@ -160,7 +160,7 @@ def experiment(
       fidelity: the least that the claims need: real, kernel or simulated.
       blast_radius: the most services that may be hit at once (the fault's own).
       abort_if: a function of the live window; True ends the trial at once and reverts.
-      light_load: what callers do in place of `load` on a backend that is declared for
+      light_load: what clients do in place of `load` on a backend that is declared for
         fewer tokens a second than `load` asks for, such as a real model on two cores.
       simulated_engine: True for a trial that makes sense with the simulated engine only,
         such as the control arm of its faults; with another backend it is skipped.

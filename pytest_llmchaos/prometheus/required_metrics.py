@@ -23,14 +23,14 @@ def require_metrics(url: str, slos: Sequence[Slo], *, pushed: bool) -> None:
     Raises NotReady listing those that are not: no verdict could rest on them.
     """
     names = {selector.partition("{")[0] for slo in slos for selector in (slo.good, slo.total)}
-    callers = {name for name in names if name.startswith("llmchaos_")}
-    if callers and not pushed:
+    clients = {name for name in names if name.startswith("llmchaos_")}
+    if clients and not pushed:
         raise NotReady(
-            f"the SLO file asks for {', '.join(sorted(callers))}, which the callers count and push: "
+            f"the SLO file asks for {', '.join(sorted(clients))}, which the clients count and push: "
             "set llmchaos_pushgateway, or write SLOs over your service's own metrics"
         )
     deadline = time.monotonic() + METRICS_DEADLINE_S
-    while missing := sorted(name for name in names - callers if not _is_known(url, name)):
+    while missing := sorted(name for name in names - clients if not _is_known(url, name)):
         if time.monotonic() > deadline:
             raise NotReady(
                 f"Prometheus at {url} knows no metric {', '.join(missing)}: is the service scraped, and its name right? "

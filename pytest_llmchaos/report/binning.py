@@ -16,7 +16,7 @@ from pytest_llmchaos.model import Sample
 from pytest_llmchaos.stats.quantiles import nearest_rank
 
 WIDTHS_S = (0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
-SHED = frozenset({"http_429"})  # refused politely: the caller knows and may come again
+SHED = frozenset({"http_429"})  # refused politely: the client knows and may come again
 WRONG = frozenset({"truncated", "cut", "corrupted", "inband_error"})  # an answer that began, and is not the answer
 UNKNOWN = frozenset({"cancelled", "left"})
 KINDS = ("failed", "wrong", "shed")

@@ -1,4 +1,4 @@
-"""What a fault did to callers, against its control arm: the same load by the same seed, and no fault. Pure.
+"""What a fault did to clients, against its control arm: the same load by the same seed, and no fault. Pure.
 
 Compared are the requests that were due from the fault's start to the trial's end; in the control arm, from where the fault
 would have been. The intervals take requests as independent. Those of one outage are not, so they say how well this pair of
@@ -57,7 +57,7 @@ def _why_not(arms: Sequence[TrialResult], sides: Sequence[Sequence[object]]) -> 
 def _observations(trial: TrialResult, raw: Raw) -> list[tuple[bool, float, float]]:
     """(ok, time to first token, whole time) of each request that was due from the fault's start to the trial's end.
 
-    Both times are infinite for a failed one; an answer whose first token went unseen showed its caller nothing before its end.
+    Both times are infinite for a failed one; an answer whose first token went unseen showed its client nothing before its end.
     """
     begin_s = fault_start_s(trial)
     end_s = max((math.inf if phase.to_s is None else phase.to_s for phase in trial.phases), default=0.0)

@@ -1,4 +1,4 @@
-"""The ability `overload`, with the callers that the lab lends."""
+"""The ability `overload`, with the clients that the lab lends."""
 
 from __future__ import annotations
 

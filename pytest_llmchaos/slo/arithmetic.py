@@ -43,8 +43,8 @@ class Slo:
     unit: str = "requests"
     threshold_s: float | None = None
     alerts: bool = True
-    # What of the callers' requests is compared with it; None leaves that to its name and metric.
-    callers: SecondTruth | None = None
+    # What of the clients' requests is compared with it; None leaves that to its name and metric.
+    clients: SecondTruth | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -58,13 +58,13 @@ class Slo:
             )
         if not 0 < self.window_days < math.inf:
             raise InvalidSlo(f"{self.name}: window_days must be above 0, got {self.window_days}: write 30")
-        if self.callers in ("ttft", "e2e") and self.threshold_s is None:
+        if self.clients in ("ttft", "e2e") and self.threshold_s is None:
             raise InvalidSlo(
-                f"{self.name}: callers {self.callers!r} needs a bound: add llmchaos/threshold-seconds, an edge of its histogram"
+                f"{self.name}: clients {self.clients!r} needs a bound: add llmchaos/threshold-seconds, an edge of its histogram"
             )
-        if self.callers == "availability" and self.threshold_s is not None:
+        if self.clients == "availability" and self.threshold_s is not None:
             raise InvalidSlo(
-                f"{self.name}: callers 'availability' knows no bound: write ttft or e2e, or drop the bound"
+                f"{self.name}: clients 'availability' knows no bound: write ttft or e2e, or drop the bound"
             )
         for what, selector in (("good", self.good), ("total", self.total)):
             expected = expected_of(selector)

@@ -23,7 +23,7 @@ _UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
 _UNIT = "llmchaos/unit"
 _THRESHOLD_S = "llmchaos/threshold-seconds"
 _ALERTS = "llmchaos/alerts"
-_CALLERS = "llmchaos/callers"
+_CLIENTS = "llmchaos/clients"
 _TRUTHS: tuple[SecondTruth, ...] = ("availability", "ttft", "e2e", "none")
 
 
@@ -63,11 +63,11 @@ def _slo(metadata: Place, spec: Place) -> Slo:
     display_name = metadata.optional("displayName")
     annotations = metadata.optional("annotations")
     if annotations is not None:
-        annotations.only(_UNIT, _THRESHOLD_S, _ALERTS, _CALLERS)
+        annotations.only(_UNIT, _THRESHOLD_S, _ALERTS, _CLIENTS)
     unit = annotations.optional(_UNIT) if annotations else None
     threshold_s = annotations.optional(_THRESHOLD_S) if annotations else None
     alerts = annotations.optional(_ALERTS) if annotations else None
-    callers = annotations.optional(_CALLERS) if annotations else None
+    clients = annotations.optional(_CLIENTS) if annotations else None
     indicator = spec.child("indicator")
     indicator.only("metadata", "spec")
     indicator.child("spec").only("ratioMetric")
@@ -86,7 +86,7 @@ def _slo(metadata: Place, spec: Place) -> Slo:
             total=_selector(ratio.child("total")),
             unit=_line(unit) if unit else "requests",
             threshold_s=_seconds(threshold_s) if threshold_s else None,
-            callers=_TRUTHS[_TRUTHS.index(callers.exactly(*_TRUTHS))] if callers else None,
+            clients=_TRUTHS[_TRUTHS.index(clients.exactly(*_TRUTHS))] if clients else None,
             alerts=alerts is None or alerts.exactly("true", "false") == "true",
         )
     except InvalidSlo as error:

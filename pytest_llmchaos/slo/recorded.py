@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_llmchaos.model import CALLERS
+from pytest_llmchaos.model import CLIENTS
 
 if TYPE_CHECKING:
     from pytest_llmchaos.slo.arithmetic import Slo
@@ -30,9 +30,9 @@ def events_expression(slo: Slo, window: str) -> str:
 
 
 def _of_one_load(function: str, selector: str, window: str) -> str:
-    """The function over the window. Of the callers' counters, whose labels name their load, only of the load that is on.
+    """The function over the window. Of the clients' counters, whose labels name their load, only of the load that is on.
 
-    A window may reach back beyond a load's start. What an earlier load's callers suffered pages nobody a second time.
+    A window may reach back beyond a load's start. What an earlier load's clients suffered pages nobody a second time.
     """
     over = f"{function}({selector}[{window}])"
-    return f"{over} and {selector}" if selector.startswith(f"{CALLERS}_") else over
+    return f"{over} and {selector}" if selector.startswith(f"{CLIENTS}_") else over

@@ -76,7 +76,7 @@ class BoundedFloat(float):
     So do those of what plain numbers and rounding make of it: `100 * budget_spent` has the
     same ends, times 100. Arithmetic with another number of a window gives a plain float.
     `low` and `high` are what the value becomes by the best and the worst end of requests
-    of which the end is not known: still open when the load ended, or left by impatient callers.
+    of which the end is not known: still open when the load ended, or left by impatient clients.
     """
 
     scale: Scale
@@ -243,9 +243,9 @@ class BoundedFloat(float):
     def _require_known(self, claim: str, is_known: bool) -> None:
         if not is_known:
             raise OpenRequests(
-                f"{self.scale.what} {claim} depends on requests that were still open when the load ended, or that all callers "
+                f"{self.scale.what} {claim} depends on requests that were still open when the load ended, or that all clients "
                 f"of their second left: by their end it lies between {self.low:.6g} and {self.high:.6g}; lower the latency "
-                "targets, offer load for longer, or let some callers stay (impatient_ratio=0.5)"
+                "targets, offer load for longer, or let some clients stay (impatient_ratio=0.5)"
             )
 
 

@@ -12,7 +12,7 @@ CODES = {outcome: code for code, outcome in enumerate(OUTCOMES)}
 OK, CANCELLED, LEFT = CODES["ok"], CODES["cancelled"], CODES["left"]
 # Times count from the start of the load, so none is below 0.
 NO_FIRST = NO_RETRY = -1.0
-# What an answer says to a caller who is to come back later.
+# What an answer says to a client who is to come back later.
 NO_REFUSAL, HINTED, UNHINTED = range(3)
 
 
@@ -36,7 +36,7 @@ class Columns:
 
 
 def refusal(status: int, retry_after_s: float | None) -> int:
-    """Whether an answer sends its caller away for now (429, 503), and whether it names a time to come back."""
+    """Whether an answer sends its client away for now (429, 503), and whether it names a time to come back."""
     if status not in (429, 503):
         return NO_REFUSAL
     return UNHINTED if retry_after_s is None else HINTED

@@ -39,7 +39,7 @@ def nearest_rank(q: float, count: int) -> int:
 
 
 class Quantiles(NoClaim):
-    """A latency of all requests of a window. Nearest rank: each answer is a value that a caller saw, or infinity.
+    """A latency of all requests of a window. Nearest rank: each answer is a value that a client saw, or infinity.
 
     Args:
       what: the latency's name.

@@ -1,4 +1,4 @@
-"""When callers were served again for good, and when they were let down again."""
+"""When clients were served again for good, and when they were let down again."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pytest_llmchaos.stats.windows import DEFAULT_TARGETS, LatencyTargets, evide
 
 
 @dataclass(frozen=True, kw_only=True)
-class CallersSaw:
-    """How callers fared from one instant to the end of what is known. Times are due times of requests.
+class ClientsSaw:
+    """How clients fared from one instant to the end of what is known. Times are due times of requests.
 
     `good_s` is the first request from which on every one was good; None where the service was not good for long enough.
-    `resolution_s` says how much earlier that may really have been: callers see a service only when they ask.
+    `resolution_s` says how much earlier that may really have been: clients see a service only when they ask.
     `relapsed_s` is the first bad request after the service had been good for long enough; None where there was none.
     """
 
@@ -26,14 +26,14 @@ class CallersSaw:
     relapsed_s: float | None = None
 
 
-def callers_from(
+def clients_from(
     samples: Iterable[Sample],
     from_s: float,
     stable_s: float,
     limits: LatencyTargets = DEFAULT_TARGETS,
     until_s: float = math.inf,
-) -> CallersSaw:
-    """What callers saw of the requests due from `from_s` to `until_s`.
+) -> ClientsSaw:
+    """What clients saw of the requests due from `from_s` to `until_s`.
 
     The service is good for good from the first request after the last bad one, if `stable_s` seconds and at least one more
     request follow it: the stable stretch is counted in seconds and in requests, whatever the load's shape.
@@ -46,7 +46,7 @@ def callers_from(
     last_bad_s = bad_s[-1] if bad_s else -math.inf
     good_s = [due_s for due_s, is_good in seen if is_good and due_s > last_bad_s]
     is_stable = len(good_s) > 1 and good_s[0] + stable_s <= until_s
-    return CallersSaw(
+    return ClientsSaw(
         suffered=bool(bad_s),
         good_s=good_s[0] if is_stable else None,
         resolution_s=_resolution_s(bad_s, good_s[0], stable_s) if is_stable else 0.0,

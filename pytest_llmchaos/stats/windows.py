@@ -2,8 +2,8 @@
 
 A failed request counts as slower than every answer (right-censored): an outage can make no quantile look better.
 A request that the end of the load cut off while it could still have become good (`cancelled`) is unknown. One that its
-caller gave up early (`left`) counts nowhere, unless it saw no token at a time at which no other caller stayed: then only
-a caller who waited could have seen whether the service is slow or hangs, and it is unknown as well.
+client gave up early (`left`) counts nowhere, unless it saw no token at a time at which no other client stayed: then only
+a client who waited could have seen whether the service is slow or hangs, and it is unknown as well.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pytest_llmchaos.stats.quantiles import Quantiles
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyTargets:
-    """What callers call good: an ok answer inside both bounds, counted from the due time."""
+    """What clients call good: an ok answer inside both bounds, counted from the due time."""
 
     ttft_s: float = 2.0
     e2e_s: float = 10.0
@@ -45,20 +45,20 @@ class LatencyTargets:
 
 DEFAULT_TARGETS = LatencyTargets()
 ENDS = Known("outcome", OUTCOMES)
-# A caller who stayed speaks for those who were due so close to it and left.
+# A client who stayed speaks for those who were due so close to it and left.
 SPEAKS_WITHIN_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Window(NoClaim):
-    """What callers saw of a part of a load's requests. `good` met every latency bound.
+    """What clients saw of a part of a load's requests. `good` met every latency bound.
 
     `unknown` requests were open when the load ended and younger than their limits, or were
-    left without a token while no other caller stayed. They are in no share, count or
+    left without a token while no other client stayed. They are in no share, count or
     quantile, and a comparison that depends on their end raises.
     `could_offer` requests could have been due in the window at its longest: a window that
     ends with the recovery is short because the service was quick.
-    `left` requests were given up by impatient callers while they could still become good.
+    `left` requests were given up by impatient clients while they could still become good.
     `refused` requests were answered with 429 or 503, of which `unhinted` ones without a valid Retry-After.
     A window that still runs (`is_live`) can become any other: its counts have no most, and
     its shares need no number of requests.
@@ -92,7 +92,7 @@ class Window(NoClaim):
             ("ok", self._count("ok", self.ok, "been answered")),
             ("good", self._count("good", self.good, "been answered in time")),
             ("outcomes", Counts(outcomes, ENDS, lambda name: self._count(name, 0, f"ended as {name}"))),
-            ("left", self._count("left", self.left, "been given up by its caller", is_known=True)),
+            ("left", self._count("left", self.left, "been given up by its client", is_known=True)),
             ("refused", self._count("refused", self.refused, "been refused with 429 or 503")),
         ):
             object.__setattr__(self, name, value)
@@ -240,7 +240,7 @@ def around(
 
 
 class _Judged(NamedTuple):
-    """The samples, which of them were good, and which were left without a word while no other caller stayed."""
+    """The samples, which of them were good, and which were left without a word while no other client stayed."""
 
     columns: Columns
     good: list[bool]
@@ -248,7 +248,7 @@ class _Judged(NamedTuple):
 
 
 def _mute(columns: Columns) -> list[bool]:
-    """For each sample whether its caller left before a token, and no other due within a second of it stayed to the end."""
+    """For each sample whether its client left before a token, and no other due within a second of it stayed to the end."""
     mute = [code == LEFT and first < 0 for code, first in zip(columns.outcomes, columns.first_s, strict=True)]
     if not any(mute):
         return mute
@@ -263,7 +263,7 @@ def _mute(columns: Columns) -> list[bool]:
 
 
 def _good(columns: Columns, limits: LatencyTargets) -> list[bool]:
-    """For each sample whether its caller got a whole answer inside both bounds."""
+    """For each sample whether its client got a whole answer inside both bounds."""
     ttft_s, e2e_s = limits.ttft_s, limits.e2e_s
     rows = zip(columns.outcomes, columns.due_s, columns.first_s, columns.end_s, strict=True)
     return [
@@ -284,7 +284,7 @@ def _window(judged: _Judged, inside: list[bool], part: Part) -> Window:
     ok = [code == OK for code in columns.outcomes]
     ok = list(map(and_, inside, ok))
     due_s, end_s = array("d", compress(columns.due_s, ok)), array("d", compress(columns.end_s, ok))
-    # An answer whose first token went unseen showed its caller nothing before its end.
+    # An answer whose first token went unseen showed its client nothing before its end.
     first_s = [end if first < 0 else first for first, end in zip(compress(columns.first_s, ok), end_s, strict=True)]
     offered, answered = counts.total(), len(due_s)
 
@@ -336,7 +336,7 @@ def unserved_s(samples: Iterable[Sample]) -> tuple[float, ...]:
 
 
 def first_unknown_s(samples: Iterable[Sample]) -> float:
-    """When the first request was due that its caller gave up because the load ended; infinite if there is none.
+    """When the first request was due that its client gave up because the load ended; infinite if there is none.
 
     Whether it would have been answered, nobody knows: it may have hung.
     """

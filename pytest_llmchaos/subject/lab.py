@@ -1,4 +1,4 @@
-"""What is under test: which compose files, which services may be hit, where the callers and the judge go. No I/O but reading paths."""
+"""What is under test: which compose files, which services may be hit, where the clients and the judge go. No I/O but reading paths."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CAPACITY_TOKENS_PER_S = {"ollama": 45.0, "llamacpp": 45.0, "sim": 4_000.0}
 class LatencyShare:
     """Selectors of the service's own histogram; `$le` stands for a pattern of the bound's bucket.
 
-    `good` are whole answers only, `total` counts every request but those that their callers left.
+    `good` are whole answers only, `total` counts every request but those that their clients left.
     """
 
     measure: Measure
@@ -122,7 +122,7 @@ _BUSY = (
 _ROTATION = 'min by (service) (label_replace(llmlab_upstream_health, "service", "$1", "replica", "(.+)"))'
 # Faults that only the lab's gateway sees.
 _WITNESSES = (
-    # A caller of the gateway has waited this long for a first token, or in a silent stream. Nothing of it is the engine's word.
+    # A client of the gateway has waited this long for a first token, or in a silent stream. Nothing of it is the engine's word.
     (
         "hang",
         (

@@ -26,7 +26,7 @@ class Expected:
 
     `options` are those of the fault by which it shows in another way. `alerts` fire where nothing repairs the victim:
     one that is back within a second or two may be back before they do. `rules` notice it where the remediator runs.
-    Both are about the victim or about callers. `elsewhere` are alerts and rules about another service that show it too.
+    Both are about the victim or about clients. `elsewhere` are alerts and rules about another service that show it too.
     `why` says what an empty column means.
     """
 

@@ -16,7 +16,7 @@ _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # a field name of RFC 9110
 _LISTS = ("compose", "targets", "jobs", "allow", "replicas")
 _NEEDED = {
-    "api": ("the service that takes the callers' requests", "web"),
+    "api": ("the service that takes the clients' requests", "web"),
     "prometheus": ("the service that judges", "prometheus"),
     "targets": ("the services that faults may hit", "web worker"),
 }

@@ -1,4 +1,4 @@
-"""Agreement of the callers' samples with what Prometheus got of them."""
+"""Agreement of the clients' samples with what Prometheus got of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import Inconclusive, LlmchaosError, NoData, StaleData, TooFewSamples, TruthsDisagree
 from pytest_llmchaos.lab.lab import CLOCK_ANSWER_S
-from pytest_llmchaos.model import CALLER_DURATION, CALLER_REQUESTS
+from pytest_llmchaos.model import CLIENT_DURATION, CLIENT_REQUESTS
 from pytest_llmchaos.stats.windows import Window
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pytest_llmchaos.lab.lab import Lab
 
 
-# The callers' counters are pushed at their true end and scraped after it, so whole-trial counts must agree to the event; one
+# The clients' counters are pushed at their true end and scraped after it, so whole-trial counts must agree to the event; one
 # event in a thousand is left for rounding.
 TRUTHS_TOLERANCE = 0.001
 
@@ -74,7 +74,7 @@ def _read_clock(name: str, read: Callable[[], float | None]) -> float | None:
             return offset_s
     raise Inconclusive(
         f"{name} did not answer within {CLOCK_ANSWER_S:g} s in {CLOCK_TRIES} tries, so its times cannot be compared with the "
-        f"callers'{why}; free a core, or move it nearer"
+        f"clients'{why}; free a core, or move it nearer"
     )
 
 
@@ -93,28 +93,28 @@ def require_no_step(readings: Sequence[ClockReading]) -> None:
 
 
 def require_agreement(lab: Lab, record: Record, whole: Window, counted_unix_s: float) -> None:
-    """Callers' samples against Prometheus over the whole trial. Raises TruthsDisagree."""
+    """Clients' samples against Prometheus over the whole trial. Raises TruthsDisagree."""
     if lab.subject.pushgateway is None:
         return
-    query = f'sum by (outcome) ({CALLER_REQUESTS}_total{{outcome!="cancelled"}})'
+    query = f'sum by (outcome) ({CLIENT_REQUESTS}_total{{outcome!="cancelled"}})'
     told = {dict(labels)["outcome"]: value for labels, value in lab.prometheus.vector(query, counted_unix_s).items()}
     total = sum(told.values())
     if total <= 0:
-        raise NoData("Prometheus counted no request of the callers")
+        raise NoData("Prometheus counted no request of the clients")
     theirs = told.get("ok", 0.0) / total
     if abs(float(whole.availability) - theirs) > TRUTHS_TOLERANCE:
         raise TruthsDisagree(
-            f"availability of the whole trial: callers say {whole.availability:.4f}, Prometheus says {theirs:.4f}"
+            f"availability of the whole trial: clients say {whole.availability:.4f}, Prometheus says {theirs:.4f}"
         )
     _compare_p95(lab, record, whole, counted_unix_s)
 
 
 def _compare_p95(lab: Lab, record: Record, whole: Window, at_unix_s: float) -> None:
-    """The callers' p95 must lie in the bucket in which Prometheus' histogram puts it, which is all that a histogram knows.
+    """The clients' p95 must lie in the bucket in which Prometheus' histogram puts it, which is all that a histogram knows.
 
     In the bucket beside it is a finding with both numbers; farther away raises TruthsDisagree.
     """
-    query = f"sum by (le) ({CALLER_DURATION}_bucket)"
+    query = f"sum by (le) ({CLIENT_DURATION}_bucket)"
     found = lab.prometheus.vector(query, at_unix_s)
     buckets = sorted((float(dict(labels)["le"]), count) for labels, count in found.items())
     try:
@@ -125,7 +125,7 @@ def _compare_p95(lab: Lab, record: Record, whole: Window, at_unix_s: float) -> N
     theirs = next(i for i, (_, count) in enumerate(buckets) if count >= 0.95 * buckets[-1][1])
     if edges[theirs] <= mine <= edges[theirs + 1]:
         return
-    both = f"p95: callers say {mine:.3f} s, Prometheus' histogram {edges[theirs]:g} to {edges[theirs + 1]:g} s"
+    both = f"p95: clients say {mine:.3f} s, Prometheus' histogram {edges[theirs]:g} to {edges[theirs + 1]:g} s"
     if not edges[max(0, theirs - 1)] <= mine <= edges[min(len(edges) - 1, theirs + 2)]:
         raise TruthsDisagree(f"{both}, and not the bucket beside it either")
     record.finding(both)

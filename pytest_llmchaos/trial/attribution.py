@@ -119,7 +119,7 @@ def detection(
 ) -> Detection:
     """The first signal after the fault that the system raised by itself and that the fault explains.
 
-    It began after the fault and before our revert, and it is about a victim, about no service at all (as what callers
+    It began after the fault and before our revert, and it is about a victim, about no service at all (as what clients
     were promised is), or declared by one of the faults, or by the subject for it (`declared`). `services` are the names of all services.
     """
     start_unix_s = injected.start_unix_s
@@ -155,7 +155,7 @@ class _Signal:
 def _alerts(fired: Sequence[FiredAlert], services: Collection[str], victims: Collection[str]) -> Iterator[_Signal]:
     for alert in fired:
         # A label may name a service alone, or as the host of an address. One that names a service outside of this stack is
-        # about that one, and not about callers.
+        # about that one, and not about clients.
         named = {value.partition(":")[0] for value in alert.labels.values()} & set(services)
         service = min(named, key=lambda name: (name not in victims, name), default=alert.labels.get("service", ""))
         yield _Signal(

@@ -1,4 +1,4 @@
-"""The truths of every service level that callers can judge, compared over a whole trial."""
+"""The truths of every service level that clients can judge, compared over a whole trial."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import Inconclusive, TruthsDisagree
-from pytest_llmchaos.model import CALLERS
+from pytest_llmchaos.model import CLIENTS
 from pytest_llmchaos.prometheus.queries import SCRAPE_S
 from pytest_llmchaos.slo.arithmetic import restarts_query
 from pytest_llmchaos.stats.columns import CANCELLED, LEFT
 from pytest_llmchaos.trial.recorded_rules import require_recorded
-from pytest_llmchaos.trial.truths import Sight, Spell, measure_of, miscount, oddity, seen_by_callers
+from pytest_llmchaos.trial.truths import Sight, Spell, measure_of, miscount, oddity, seen_by_clients
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
@@ -51,7 +51,7 @@ class Comparison:
     counted_unix_s: float
 
     def require(self) -> None:
-        """Compare every SLO of the subject that callers can judge, and the number of requests.
+        """Compare every SLO of the subject that clients can judge, and the number of requests.
 
         Raises TruthsDisagree, which names the truth that differs from the others by more than edges of windows, dead time of
         the service and resets of its counters explain.
@@ -65,7 +65,7 @@ class Comparison:
             raise TruthsDisagree(odd)
 
     def _miscount(self) -> str | None:
-        """How many requests the service counted, where that is not as many as its callers sent."""
+        """How many requests the service counted, where that is not as many as its clients sent."""
         subject, columns = self.lab.subject, self.samples.columns
         if subject.attempts_counters is None or self._blind_spells(subject.api):
             return None
@@ -73,25 +73,25 @@ class Comparison:
             counted = self._moved(subject.attempts_counters[1])
         except Inconclusive:
             return None  # a claim on the attempts raises why
-        seen = seen_by_callers(columns, "availability", None, self._sight({subject.api}, counts_failures=True))
+        seen = seen_by_clients(columns, "availability", None, self._sight({subject.api}, counts_failures=True))
         given_up = columns.outcomes.count(CANCELLED) + columns.outcomes.count(LEFT)
         return None if counted is None else miscount(seen, given_up, counted)
 
     def _oddity(self, slo: Slo, measure: Measure) -> str | None:
         columns, bound_s = self.samples.columns, slo.threshold_s
-        is_pushed = slo.good.startswith(CALLERS) and slo.total.startswith(CALLERS)
+        is_pushed = slo.good.startswith(CLIENTS) and slo.total.startswith(CLIENTS)
         try:
             slo_says = self._pushed(slo) if is_pushed else self._share(slo.good, slo.total)
         except Inconclusive:
             return None  # what cannot answer contradicts nothing: a claim on this SLO raises why
-        all_seen = seen_by_callers(columns, measure, bound_s, None)
+        all_seen = seen_by_clients(columns, measure, bound_s, None)
         if slo_says is None or not all_seen.total:
             return None
         service_says = self._service_says(measure, slo) if is_pushed else None
         if not self._floods and oddity(slo.name, all_seen, replace(all_seen), slo_says, service_says) is None:
             return None  # nothing has to be explained, which costs another look at every sample
         services = {self.lab.subject.api} if is_pushed else {self.lab.subject.api, *self.injected.victims}
-        sighted = seen_by_callers(columns, measure, bound_s, self._sight(services, counts_failures=is_pushed))
+        sighted = seen_by_clients(columns, measure, bound_s, self._sight(services, counts_failures=is_pushed))
         exact = all_seen if is_pushed else sighted
         if not sighted.total:
             return None
@@ -99,7 +99,7 @@ class Comparison:
 
     @property
     def _until_unix_s(self) -> float:
-        """The service counts a flood's requests as well, of which the trial's callers know nothing."""
+        """The service counts a flood's requests as well, of which the trial's clients know nothing."""
         return min([self.counted_unix_s, *self._floods])
 
     @property

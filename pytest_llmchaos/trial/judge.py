@@ -14,7 +14,7 @@ from pytest_llmchaos.errors import EvidenceLost, Inconclusive, InvalidExperiment
 from pytest_llmchaos.evidence import readiness_file
 from pytest_llmchaos.evidence.samples_file import load as load_samples
 from pytest_llmchaos.faults.base import strength_of
-from pytest_llmchaos.model import CALLER_REQUESTS
+from pytest_llmchaos.model import CLIENT_REQUESTS
 from pytest_llmchaos.slo.arithmetic import Slo
 from pytest_llmchaos.stats.windows import Part, Window, around, first_unknown_s, parts, unserved_s, windows
 from pytest_llmchaos.trial import silence, slo_verdict
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from pytest_llmchaos.trial.slo_result import SloResult
 
 LAST_PUSH_DEADLINE_S = 10.0
-# A remediator calls an incident over some time after callers are served again: the lab's waits for 2 s without a bad signal.
+# A remediator calls an incident over some time after clients are served again: the lab's waits for 2 s without a bad signal.
 INCIDENT_DEADLINE_S = 5.0
 INCIDENT_LOOK_EVERY_S = 0.25
 
@@ -224,13 +224,13 @@ def require_every_sample(samples: Samples, load: RunningLoad) -> None:
     done = load.stop().done
     if len(samples) != done:
         raise EvidenceLost(
-            f"of {done} requests that ended, {len(samples)} are in the callers' samples: what became of the others is not known; "
+            f"of {done} requests that ended, {len(samples)} are in the clients' samples: what became of the others is not known; "
             "see load.log in the trial's folder"
         )
 
 
 def require_answers(whole: Window) -> None:
-    """Raises InvalidExperiment where callers have nothing to tell."""
+    """Raises InvalidExperiment where clients have nothing to tell."""
     if not whole.offered:
         raise InvalidExperiment("no request was answered in the whole trial: nothing can be said of the service")
 
@@ -271,7 +271,7 @@ def _around_fault(
 
 
 def await_last_push(lab: Lab, load: RunningLoad) -> float:
-    """The time at which Prometheus has every one of the callers' counts. Raises NoData if they never arrive whole."""
+    """The time at which Prometheus has every one of the clients' counts. Raises NoData if they never arrive whole."""
     if lab.subject.pushgateway is None:
         return await_scrapes(lab, time.time())
     expected = load.stop().done
@@ -281,14 +281,14 @@ def await_last_push(lab: Lab, load: RunningLoad) -> float:
     while time.monotonic() < deadline:
         now = time.time()
         try:
-            seen = lab.prometheus.value(f"sum({CALLER_REQUESTS}_total)", now)
+            seen = lab.prometheus.value(f"sum({CLIENT_REQUESTS}_total)", now)
         except NoData:
             seen = "nothing"
         if seen == expected:
             return await_scrapes(lab, ended_unix_s)
         time.sleep(0.1)
     raise NoData(
-        f"Prometheus has {seen} of the callers' {expected} answers {LAST_PUSH_DEADLINE_S:g} s after the load ended: "
+        f"Prometheus has {seen} of the clients' {expected} answers {LAST_PUSH_DEADLINE_S:g} s after the load ended: "
         "is it, or the pushgateway, down?"
     )
 
@@ -300,7 +300,7 @@ def _slos(
 
     What Prometheus cannot answer is given as its error.
     """
-    (callers,) = windows(known.samples, [("since the fault", known.fault_s, math.inf)], limits=known.limits)
+    (clients,) = windows(known.samples, [("since the fault", known.fault_s, math.inf)], limits=known.limits)
     results: dict[str, SloResult] = {}
     errors: dict[str, Inconclusive] = {}
     steady = _phase(record, "steady")
@@ -310,9 +310,9 @@ def _slos(
         try:
             own_rps = slo_verdict.events_rps(lab.prometheus, slo, *steady_unix_s)
             result = slo_verdict.judge_slo(lab.prometheus, slo, from_unix_s, counted_unix_s, rate_rps=own_rps)
-            result = replace(result, load_s=load_s, longest_s=_longest_s(plan), unknown=callers.unknown)
-            if measure_of(slo) == "availability" and callers.offered:
-                result = replace(result, callers_say=float(callers.availability))
+            result = replace(result, load_s=load_s, longest_s=_longest_s(plan), unknown=clients.unknown)
+            if measure_of(slo) == "availability" and clients.offered:
+                result = replace(result, clients_say=float(clients.availability))
         except Inconclusive as error:
             errors[slo.name] = error
         else:

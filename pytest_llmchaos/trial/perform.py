@@ -135,7 +135,7 @@ def _hold_fault(lab: Lab, plan: TrialPlan, record: Record, injected: Injected) -
     next_look_s = -math.inf
 
     def repaired() -> bool:
-        """Callers are served again, nothing of the fault is left, and the victims take part: each may come alone."""
+        """Clients are served again, nothing of the fault is left, and the victims take part: each may come alone."""
         nonlocal next_look_s
         if load.recovery_s(last_s, experiment.stable_s) is None or time.monotonic() < next_look_s:
             return False
@@ -171,7 +171,7 @@ def _hold_settled(lab: Lab, plan: TrialPlan, record: Record, injected: Injected)
     is_settled = lab.hold_until(settled, deadline_s=plan.experiment.longest_settle_s(plan.fault), what="recovery")
     if lab.subject.replica_header:
         replicas = set(lab.subject.replicas)
-        # A gateway lets a replica that failed in again later than it serves its callers from the others.
+        # A gateway lets a replica that failed in again later than it serves its clients from the others.
         lab.hold_until(
             lambda: load.replicas_answering(begin_s) >= replicas, deadline_s=REJOIN_DEADLINE_S, what="replicas"
         )

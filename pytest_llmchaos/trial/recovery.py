@@ -1,4 +1,4 @@
-"""When the victims took part again and callers were served for good. No I/O.
+"""When the victims took part again and clients were served for good. No I/O.
 
 A victim is back when it takes part again, which is later than when its process exists: the latest of its last start, its
 own health check, Prometheus' first successful scrape of it, and its use by the gateway, as far as each of them can be seen.
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pytest_llmchaos.evidence.samples_file import Samples
 from pytest_llmchaos.stats.bounded import NoClaim
-from pytest_llmchaos.stats.recovery import CallersSaw, callers_from
+from pytest_llmchaos.stats.recovery import ClientsSaw, clients_from
 from pytest_llmchaos.stats.windows import LatencyTargets
 
 if TYPE_CHECKING:
@@ -122,15 +122,15 @@ def recovery(record: Record, plan: TrialPlan, injected: Injected, known: Known) 
     if plan.is_passing:
         return Recovery(why_not=f"{plan.fault} was ended by the instrument: ask for trial.time_to_settle_s")
     fault_s, reverted_s = known.fault_s, record.at_s(injected.reverted_unix_s)
-    callers = _callers(known, record.at_s(injected.last_unix_s), plan.experiment.stable_s)
-    relapsed_s = _after(fault_s, callers.relapsed_s)
+    clients = _clients(known, record.at_s(injected.last_unix_s), plan.experiment.stable_s)
+    relapsed_s = _after(fault_s, clients.relapsed_s)
     back = _all_back(record, injected, known.victims, until_s=reverted_s, must=True)
-    if isinstance(back, str) or (why := _not_served(callers, plan, known)):
+    if isinstance(back, str) or (why := _not_served(clients, plan, known)):
         reverted = f"when the instrument reverted the fault, {reverted_s - fault_s:.1f} s after it"
         return _none(f"{back} {reverted}" if isinstance(back, str) else why, relapsed_s)
-    suffered = callers_from(known.samples, fault_s, plan.experiment.stable_s, known.limits).suffered
-    if suffered and callers.good_s is not None:
-        back.append(Back(at_s=callers.good_s, resolution_s=callers.resolution_s))
+    suffered = clients_from(known.samples, fault_s, plan.experiment.stable_s, known.limits).suffered
+    if suffered and clients.good_s is not None:
+        back.append(Back(at_s=clients.good_s, resolution_s=clients.resolution_s))
     last = max(back, key=lambda one: one.at_s)
     took = f"the service came back {last.at_s - fault_s:.1f} s after the fault"
     down_s = _down_again_s(record, injected, known, last.at_s)
@@ -149,15 +149,15 @@ def settling(record: Record, plan: TrialPlan, injected: Injected, known: Known) 
     if not plan.is_passing or injected.reverted_unix_s is None:
         return Recovery(why_not=f"{plan.fault} is no fault that we end, so nothing settled after it")
     reverted_s = record.at_s(injected.reverted_unix_s)
-    callers = _callers(known, reverted_s, plan.experiment.stable_s)
-    relapsed_s = _after(known.fault_s, callers.relapsed_s)
+    clients = _clients(known, reverted_s, plan.experiment.stable_s)
+    relapsed_s = _after(known.fault_s, clients.relapsed_s)
     limit = f"within {plan.experiment.deadline_s(plan.fault):g} s of the fault's end"
-    if callers.good_s is None:
+    if clients.good_s is None:
         return _none(f"the service did not settle {limit}", relapsed_s)
     back = _all_back(record, injected, known.victims, until_s=known.ended_s, must=False)
     if isinstance(back, str) or not known.settled:
         return _none(f"the service did not settle {limit}" + (f": {back}" if isinstance(back, str) else ""), relapsed_s)
-    back.append(Back(at_s=callers.good_s, resolution_s=callers.resolution_s))
+    back.append(Back(at_s=clients.good_s, resolution_s=clients.resolution_s))
     last = max(back, key=lambda one: one.at_s)
     return _recovered(replace(last, at_s=max(last.at_s, reverted_s)), reverted_s, relapsed_s)
 
@@ -176,11 +176,11 @@ def _after(from_s: float, at_s: float | None) -> float | None:
     return None if at_s is None else round(at_s - from_s, 3)
 
 
-def _not_served(callers: CallersSaw, plan: TrialPlan, known: Known) -> str:
-    """Why callers do not count as served for good; empty where they were."""
+def _not_served(clients: ClientsSaw, plan: TrialPlan, known: Known) -> str:
+    """Why clients do not count as served for good; empty where they were."""
     stable_s = plan.experiment.stable_s
-    if callers.good_s is None:
-        return f"callers never saw {stable_s:g} s without a bad request after {plan.fault}, to the end of what is known"
+    if clients.good_s is None:
+        return f"clients never saw {stable_s:g} s without a bad request after {plan.fault}, to the end of what is known"
     if not known.settled:
         return f"the service was not good for {stable_s:g} s in a row when the trial stopped waiting for it"
     return ""
@@ -199,8 +199,8 @@ def _all_back(
     return back
 
 
-def _callers(known: Known, from_s: float, stable_s: float) -> CallersSaw:
-    return callers_from(known.samples, from_s, stable_s, known.limits, known.known_s)
+def _clients(known: Known, from_s: float, stable_s: float) -> ClientsSaw:
+    return clients_from(known.samples, from_s, stable_s, known.limits, known.known_s)
 
 
 def victim_back(

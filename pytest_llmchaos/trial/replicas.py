@@ -85,7 +85,7 @@ def least_answers(replicas: int) -> int:
 
 
 def served_again_s(record: Record, plan: TrialPlan) -> float:
-    """Seconds from the load's start to when callers were served again, as far as the trial's phases tell."""
+    """Seconds from the load's start to when clients were served again, as far as the trial's phases tell."""
     recovery_s = next((phase.from_s for phase in record.phases if phase.name == "recovery"), 0.0)
     # The stable seconds at the end of a lasting fault's phase were good already.
     return recovery_s - plan.experiment.stable_s if plan.is_lasting else recovery_s
@@ -94,7 +94,7 @@ def served_again_s(record: Record, plan: TrialPlan) -> float:
 def judge_replicas(lab: Lab, samples: Samples, from_s: float) -> Replicas | None:
     """What became of the subject's replicas; None where the subject does not name them. The load must be over.
 
-    `from_s` is when the callers were served again, in seconds since the start of the load.
+    `from_s` is when the clients were served again, in seconds since the start of the load.
     """
     names = lab.subject.replicas
     if not names:

@@ -137,7 +137,7 @@ def _slo(result: SloResult) -> SloVerdict:
         query=result.query,
         budget_spent=_budget_spent(result),
         burn_rate=round(float(result.burn_rate), 4),
-        callers_say=None if result.callers_say is None else round(result.callers_say, 6),
+        clients_say=None if result.clients_say is None else round(result.clients_say, 6),
         second_truth=measure_of(result.slo) or "none",
         raw=dict(result.raw),
         window_s=round(result.window_s, 3),

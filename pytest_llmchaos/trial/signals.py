@@ -68,7 +68,7 @@ def first(
     services: Known,
     after: str,
 ) -> Signal:
-    """The first signal of that name: about that service where one is given, else about a victim or about callers.
+    """The first signal of that name: about that service where one is given, else about a victim or about clients.
 
     Args:
       victims: services that were hit; empty in a control arm, where a signal about any service counts.

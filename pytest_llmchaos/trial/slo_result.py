@@ -29,7 +29,7 @@ class SloResult(NoClaim):
         recovered before its deadline: a quick recovery makes a short window.
       rate_rps: the SLO's own events a second in the steady phase, which scale its budget;
         None where the steady phase had none.
-      callers_say: the same share of good events, counted from the callers' own samples.
+      clients_say: the same share of good events, counted from the clients' own samples.
       unknown: requests that were open when the load ended.
     """
 
@@ -44,7 +44,7 @@ class SloResult(NoClaim):
     raw: Mapping[str, float] = field(default_factory=dict)
     load_s: float | None = None
     longest_s: float = 0.0
-    callers_say: float | None = None
+    clients_say: float | None = None
     unknown: int = 0
 
     def __post_init__(self) -> None:

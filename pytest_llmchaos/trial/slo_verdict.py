@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import CounterReset, Inconclusive, NoData, StaleData
-from pytest_llmchaos.model import CALLERS
+from pytest_llmchaos.model import CLIENTS
 from pytest_llmchaos.prometheus.queries import GAP_TOLERANCE, SCRAPE_S
 from pytest_llmchaos.slo.arithmetic import LEAST_SCRAPES, window_query
 from pytest_llmchaos.trial.slo_result import SloResult
@@ -36,7 +36,7 @@ def judge_slo(
         raise CounterReset(
             f"{slo.name}: {slo.good} or {slo.total} began again at 0 within the window ({resets:g} resets): what was counted "
             "between the last scrape and the end of its process is lost, and an outage is just that; take the SLO from "
-            f"counters that outlive the service, such as the callers' own ({CALLERS}_*), or judge by trial.whole"
+            f"counters that outlive the service, such as the clients' own ({CLIENTS}_*), or judge by trial.whole"
         )
     gone = prometheus.vector(queries.gone, to_unix_s, may_be_empty=True)
     if gone:
@@ -46,7 +46,7 @@ def judge_slo(
         raise CounterReset(
             f"{slo.name}: of {slo.good} or {slo.total}, series that were there at the window's start are gone at its end "
             f"({names}): what they counted in between is lost; take the SLO from counters that outlive the service, such as "
-            f"the callers' own ({CALLERS}_*), or judge by trial.whole"
+            f"the clients' own ({CLIENTS}_*), or judge by trial.whole"
         )
     good, total = prometheus.value(queries.good, to_unix_s), prometheus.value(queries.total, to_unix_s)
     if not total > 0:

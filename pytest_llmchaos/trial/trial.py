@@ -143,7 +143,7 @@ class Trial(NoClaim):
     def time_to_detect_s(self) -> Seconds:
         """Seconds from the fault's start to the first signal of the system's own that the fault explains. Raises NotDetected.
 
-        It began before our revert and is about a victim, about callers, or declared by the fault; `coincident` has others.
+        It began before our revert and is about a victim, about clients, or declared by the fault; `coincident` has others.
         """
         if self.detect_s is None:
             others = "; ".join(
@@ -192,7 +192,7 @@ class Trial(NoClaim):
     def alert(self, name: str, service: str | None = None) -> Signal:
         """The first time that this alert began to fire after the fault.
 
-        It is about `service` where that is given, else about a victim or about callers. Raises NotDetected naming what
+        It is about `service` where that is given, else about a victim or about clients. Raises NotDetected naming what
         fired in its place, Inconclusive where it fired for other services alone, BadScenario for an alert that Prometheus
         does not have and for a service that the stack does not have.
         """
@@ -243,9 +243,9 @@ class Trial(NoClaim):
 
     @property
     def time_to_recover_s(self) -> Seconds:
-        """Seconds from the fault's start until the victims took part again and callers were served for good.
+        """Seconds from the fault's start until the victims took part again and clients were served for good.
 
-        Counts from the fault, not from its revert: callers suffer from then on. A recovery after our own revert does not
+        Counts from the fault, not from its revert: clients suffer from then on. A recovery after our own revert does not
         count, nor does one that did not last until the end of what is known. Its `resolution_s` says how exactly it
         could be seen. Raises NotRecovered, and BadScenario after a passing fault.
         """
@@ -284,7 +284,7 @@ class Trial(NoClaim):
         return self.slos[name]
 
     def phase(self, name: str) -> Window:
-        """What callers saw of the requests that were due in the steady, fault or recovery phase."""
+        """What clients saw of the requests that were due in the steady, fault or recovery phase."""
         if name not in self.windows:
             raise InvalidExperiment(f"this trial had no {name} window; it had {', '.join(self.windows)}")
         return self.windows[name]
@@ -326,7 +326,7 @@ class Trial(NoClaim):
     def falsely_ready_s(self) -> float:
         """Whole seconds in which requests were due, none was answered, and the service still said that it was ready.
 
-        Load balancers send callers there. Raises Inconclusive where readiness was not recorded.
+        Load balancers send clients there. Raises Inconclusive where readiness was not recorded.
         """
         if not self.readyz:
             raise Inconclusive(
@@ -344,7 +344,7 @@ class Trial(NoClaim):
         unseen = [s for s in self.unserved_s if s > seen_s + READY_LOOKS_S]
         if unseen:
             raise Inconclusive(
-                f"what the service's readiness path said is known for {seen_s:.0f} s, and no caller was served at {unseen[0]:.0f} s"
+                f"what the service's readiness path said is known for {seen_s:.0f} s, and no client was served at {unseen[0]:.0f} s"
             )
         false = [s for s in self.unserved_s if any(r.ready and r.from_s <= s and s + 1 <= r.to_s for r in self.readyz)]
         return BoundedFloat(len(false), scale)

@@ -1,4 +1,4 @@
-"""The truths of a service level: what callers saw, what Prometheus and the service itself counted. No I/O."""
+"""The truths of a service level: what clients saw, what Prometheus and the service itself counted. No I/O."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from pytest_llmchaos.slo.arithmetic import Slo
     from pytest_llmchaos.stats.columns import Columns
 
-# A service that is refused to its callers, or that they leave, cannot count that as its failure. Nor can it see that the
+# A service that is refused to its clients, or that they leave, cannot count that as its failure. Nor can it see that the
 # content of an answer is another than it should be.
 UNSEEN = frozenset(CODES[outcome] for outcome in ("refused", "timeout", "corrupted"))
-# The service's clock of a request starts when it reads it, the caller's when it was due. Between them lie the generator's
+# The service's clock of a request starts when it reads it, the client's when it was due. Between them lie the generator's
 # lateness (at most 0.05 s, or the load is not held), a connection, and a busy event loop.
 LATENCY_SLACK_S = 0.5
 # PromQL's increase() extrapolates each series by up to half a scrape at either end, and by less where it began at 0: some
 # 2 % of a window of half a minute. One event is rounding.
 SLACK_SHARE = 0.02
 SLACK_EVENTS = 1.0
-# What is pushed at the load's end is all that the callers counted. One event in a thousand is left for rounding.
+# What is pushed at the load's end is all that the clients counted. One event in a thousand is left for rounding.
 EXACT_SHARE = 0.001
 
 _FIRST_TOKEN = re.compile(r"first_token|ttft", re.IGNORECASE)
@@ -35,13 +35,13 @@ Spell = tuple[float, float]
 
 
 def measure_of(slo: Slo) -> Measure | None:
-    """What of a request the SLO judges, where callers can judge the same; None where they cannot.
+    """What of a request the SLO judges, where clients can judge the same; None where they cannot.
 
-    That is what its `callers` says. Without it: the SLO named `availability`, and those with a threshold over a time to
+    That is what its `clients` says. Without it: the SLO named `availability`, and those with a threshold over a time to
     first token or to the whole answer.
     """
-    if slo.callers is not None:
-        return None if slo.callers == "none" else slo.callers
+    if slo.clients is not None:
+        return None if slo.clients == "none" else slo.clients
     if slo.name == "availability":
         return "availability"
     metric = slo.good.partition("{")[0]
@@ -54,7 +54,7 @@ def measure_of(slo: Slo) -> Measure | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """Requests as their callers judged them, and how many of them another count may leave out or judge otherwise.
+    """Requests as their clients judged them, and how many of them another count may leave out or judge otherwise.
 
     `unsure_good` and `unsure_bad` have an explanation: the service was dead, could not see it, or measured from another instant.
     """
@@ -77,7 +77,7 @@ class Seen:
 
 @dataclass(frozen=True, kw_only=True)
 class Sight:
-    """What a count other than the callers' own cannot know.
+    """What a count other than the clients' own cannot know.
 
     `blind` are spells in which the service was dead or cut off. After `until_s` nothing is compared.
     `counts_failures`: whether a request that failed is in its histogram of latencies, as no good one.
@@ -89,8 +89,8 @@ class Sight:
     counts_failures: bool = True
 
 
-def seen_by_callers(columns: Columns, measure: Measure, bound_s: float | None, sight: Sight | None) -> Seen:
-    """The callers' judgement of all their requests; without a `sight`, of counters that they pushed themselves."""
+def seen_by_clients(columns: Columns, measure: Measure, bound_s: float | None, sight: Sight | None) -> Seen:
+    """The clients' judgement of all their requests; without a `sight`, of counters that they pushed themselves."""
     good = total = unsure_good = unsure_bad = left = 0
     limit_s = float("inf") if bound_s is None else bound_s
     for code, due_s, first_s, end_s in zip(
@@ -111,7 +111,7 @@ def seen_by_callers(columns: Columns, measure: Measure, bound_s: float | None, s
         is_unsure = (
             code in UNSEEN
             or any(due_s <= to_s and from_s <= end_s for from_s, to_s in sight.blind)
-            # What was given up when the load ended is a caller who left. A first token that came in time is good to the
+            # What was given up when the load ended is a client who left. A first token that came in time is good to the
             # service, whatever became of the answer.
             or (code != OK and (end_s >= sight.known_s or is_begun))
             or (measure != "availability" and code != OK and not sight.counts_failures)
@@ -120,22 +120,22 @@ def seen_by_callers(columns: Columns, measure: Measure, bound_s: float | None, s
         unsure_good += is_unsure and is_good
         unsure_bad += is_unsure and not is_good
     if sight is not None:
-        # Whether a service counts a request whose caller left, and as what, is its own matter.
+        # Whether a service counts a request whose client left, and as what, is its own matter.
         unsure_good, unsure_bad = min(good, unsure_good + left), min(total - good, unsure_bad + left)
     return Seen(good=good, total=total, unsure_good=unsure_good, unsure_bad=unsure_bad)
 
 
 def miscount(seen: Seen, may_be_more: int, counted: float) -> str | None:
-    """How a service's count of its requests differs from its callers' by more than is explained; None where it does not.
+    """How a service's count of its requests differs from its clients' by more than is explained; None where it does not.
 
-    `may_be_more` requests were given up by their callers: a service may count them or not.
+    `may_be_more` requests were given up by their clients: a service may count them or not.
     """
     slack = SLACK_EVENTS + SLACK_SHARE * seen.total
     unsure = seen.unsure_good + seen.unsure_bad
     if seen.total - unsure - slack <= counted <= seen.total + may_be_more + slack:
         return None
     return (
-        f"callers sent {seen.total:g} requests in the whole trial, the service counted {counted:g}: its counters are odd "
+        f"clients sent {seen.total:g} requests in the whole trial, the service counted {counted:g}: its counters are odd "
         f"({unsure + may_be_more} requests have an explanation, {slack:.1f} are slack)"
     )
 
@@ -146,25 +146,25 @@ def oddity(what: str, exact: Seen, sighted: Seen, slo_says: float, service_says:
     `exact` is to be compared with the SLO, `sighted` with the service's own counters.
     """
     slack = SLACK_EVENTS + SLACK_SHARE * sighted.total
-    # Counters that the callers pushed have seen what the callers saw.
+    # Counters that the clients pushed have seen what the clients saw.
     slack_of_slo = slack if exact is sighted else EXACT_SHARE * exact.total
-    by_callers = exact.explains(slo_says, slack_of_slo)
+    by_clients = exact.explains(slo_says, slack_of_slo)
     numbers = (
-        f"{what} of the whole trial: callers say {exact.share:.4f} ({exact.good:g} of {exact.total:g}), "
+        f"{what} of the whole trial: clients say {exact.share:.4f} ({exact.good:g} of {exact.total:g}), "
         f"Prometheus' SLO {slo_says:.4f}"
     )
     if service_says is None:
-        return None if by_callers else f"{numbers}: one of them is wrong, and the service itself tells no third"
+        return None if by_clients else f"{numbers}: one of them is wrong, and the service itself tells no third"
     by_service = sighted.explains(service_says, slack)
-    if by_callers and by_service:
+    if by_clients and by_service:
         return None
     if by_service:
         odd = "Prometheus' SLO is odd"
-    elif by_callers:
+    elif by_clients:
         odd = "the service's own counters are odd"
     else:
         as_slo = replace(sighted, good=sighted.good + (slo_says - exact.share) * exact.total)
-        odd = "the callers' samples are odd" if as_slo.explains(service_says, slack) else "no two of them agree"
+        odd = "the clients' samples are odd" if as_slo.explains(service_says, slack) else "no two of them agree"
     explained = sighted.unsure_good + sighted.unsure_bad
     return (
         f"{numbers}, the service's own counters {service_says:.4f}: {odd} "

@@ -59,7 +59,7 @@ def _status(url: str) -> int:
 
 
 def _drained(behaviour, **env: str) -> tuple[bytes, int, int, float]:
-    """A stream during SIGTERM: what its caller got, readiness meanwhile, exit status, seconds from signal to exit."""
+    """A stream during SIGTERM: what its client got, readiness meanwhile, exit status, seconds from signal to exit."""
 
     async def story() -> tuple[bytes, int, int, float]:
         model = Model(name="model-1", behaviour=behaviour)

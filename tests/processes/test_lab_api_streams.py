@@ -1,4 +1,4 @@
-"""What the gateway promises to callers of streams, against real servers that break in every way."""
+"""What the gateway promises to clients of streams, against real servers that break in every way."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ async def test_a_complete_stream_arrives_whole_and_counts_ok(it: World) -> None:
 
 
 @in_world(replicas=1)
-async def test_the_replica_gets_the_callers_own_bytes_and_the_request_id(it: World) -> None:
+async def test_the_replica_gets_the_clients_own_bytes_and_the_request_id(it: World) -> None:
     body = b'{"model":"smollm2:135m",  "stream":true, "messages":[{"role":"user","content":"\\u00e9"}], "x_unknown":1}'
 
     await it.chat(body, headers={"x-request-id": "mine-2", "Authorization": "Bearer secret"})
@@ -99,7 +99,7 @@ async def test_comments_do_not_hide_a_stall(it: World) -> None:
 
 
 @in_world(LAB_TTFT_TIMEOUT_S="0.5")
-async def test_a_replica_that_only_says_its_role_is_replaced_before_the_caller_sees_anything(it: World) -> None:
+async def test_a_replica_that_only_says_its_role_is_replaced_before_the_client_sees_anything(it: World) -> None:
     it.models[0].behaviour = sends(chunk("", role="assistant"), then="hang")
 
     answer = await it.chat()
@@ -147,7 +147,7 @@ async def test_nothing_is_retried_after_the_first_token(it: World) -> None:
 
 
 @in_world()
-async def test_the_callers_own_mistake_is_passed_on_and_not_retried(it: World) -> None:
+async def test_the_clients_own_mistake_is_passed_on_and_not_retried(it: World) -> None:
     for model in it.models:
         model.behaviour = answers(400, {"error": {"message": "context too long"}})
 
@@ -202,7 +202,7 @@ async def test_the_whole_request_has_a_deadline_even_while_tokens_flow(it: World
 
 
 @in_world(replicas=1, LAB_KEEPALIVE_S="0.05", LAB_TTFT_TIMEOUT_S="0.3")
-async def test_a_waiting_caller_is_kept_alive_by_comments_and_told_of_a_failure_in_the_stream(it: World) -> None:
+async def test_a_waiting_client_is_kept_alive_by_comments_and_told_of_a_failure_in_the_stream(it: World) -> None:
     it.models[0].behaviour = hangs
 
     answer = await it.chat()
@@ -240,7 +240,7 @@ async def _leave(it: World, *, after_first_token: bool) -> None:
 
 
 @pytest.mark.parametrize("after_first_token", [False, True], ids=["before the first token", "in mid-stream"])
-def test_a_caller_who_leaves_ends_the_work_upstream(after_first_token: bool) -> None:
+def test_a_client_who_leaves_ends_the_work_upstream(after_first_token: bool) -> None:
     async def story() -> None:
         async with world(replicas=1) as it:
             it.models[0].behaviour = sends(chunk("a "), then="hang") if after_first_token else hangs
@@ -256,7 +256,7 @@ def test_a_caller_who_leaves_ends_the_work_upstream(after_first_token: bool) -> 
 
 
 @in_world(replicas=1)
-async def test_a_caller_without_streaming_who_leaves_ends_the_work_upstream_too(it: World) -> None:
+async def test_a_client_without_streaming_who_leaves_ends_the_work_upstream_too(it: World) -> None:
     it.models[0].behaviour = hangs
     task = asyncio.ensure_future(it.chat(ask(stream=False)))
     await until_async(lambda: bool(it.models[0].asked), "the replica has the request")
@@ -268,7 +268,7 @@ async def test_a_caller_without_streaming_who_leaves_ends_the_work_upstream_too(
 
 
 @in_world(replicas=1, LAB_CONCURRENCY="1")
-async def test_a_caller_who_leaves_the_queue_never_reaches_a_replica(it: World) -> None:
+async def test_a_client_who_leaves_the_queue_never_reaches_a_replica(it: World) -> None:
     it.models[0].behaviour = hangs
     first = asyncio.ensure_future(it.chat())
     await until_async(lambda: len(it.models[0].asked) == 1, "the first request runs")
@@ -286,7 +286,7 @@ async def test_a_caller_who_leaves_the_queue_never_reaches_a_replica(it: World) 
 
 
 @in_world(replicas=1, LAB_GAP_TIMEOUT_S="0.3")
-async def test_a_caller_who_does_not_read_loses_the_place_and_the_replica_is_not_blamed(it: World) -> None:
+async def test_a_client_who_does_not_read_loses_the_place_and_the_replica_is_not_blamed(it: World) -> None:
     async def flood(request):
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
@@ -342,7 +342,7 @@ async def test_a_silent_stream_shows_in_the_gauges_before_it_ends(it: World) -> 
 
 
 @in_world(replicas=1)
-async def test_a_caller_who_has_everything_need_not_wait_for_the_replica_to_hang_up(it: World) -> None:
+async def test_a_client_who_has_everything_need_not_wait_for_the_replica_to_hang_up(it: World) -> None:
     it.models[0].behaviour = sends(chunk("a "), chunk("b ", finish="stop"), DONE, then="hang")
 
     began_s = time.monotonic()

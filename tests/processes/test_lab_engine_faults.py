@@ -24,7 +24,7 @@ async def says_hello(lab: World) -> str:
 
 async def hold_streams(lab: World, count: int, *, max_tokens: int = 4000) -> list[asyncio.Task]:
     """Streams that are being decoded when this returns."""
-    tasks = [asyncio.create_task(lab.events(f"caller {each}", max_tokens=max_tokens)) for each in range(count)]
+    tasks = [asyncio.create_task(lab.events(f"client {each}", max_tokens=max_tokens)) for each in range(count)]
     await until_async(lambda: len(lab.engine.scheduler.running) == count, f"{count} streams run")
     return tasks
 
@@ -238,13 +238,13 @@ def test_corrupted_answers_are_complete_and_wrong_and_nothing_else_tells(how: st
     asyncio.run(scenario())
 
 
-def test_swapped_answers_are_those_of_another_caller() -> None:
+def test_swapped_answers_are_those_of_another_client() -> None:
     async def scenario() -> None:
         async with world() as lab:
             tasks = await hold_streams(lab, 1)
             await lab.fault("corrupted_output", how="swapped")
             expected = "".join(
-                hashlib.sha256(f"caller 0\x1f{index}".encode()).hexdigest()[:6] + " " for index in range(4)
+                hashlib.sha256(f"client 0\x1f{index}".encode()).hexdigest()[:6] + " " for index in range(4)
             )
 
             assert await says_hello(lab) == expected

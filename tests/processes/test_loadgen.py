@@ -124,7 +124,7 @@ def test_every_way_to_misbehave_has_its_name(performed, behaviour, outcome):
     assert by_prompt(performed)[behaviour].outcome == outcome
 
 
-def test_callers_keep_the_status_and_the_time_to_come_back(performed):
+def test_clients_keep_the_status_and_the_time_to_come_back(performed):
     seen = by_prompt(performed)
 
     assert {
@@ -244,25 +244,25 @@ def test_zeros_are_pushed_before_the_first_arrival(performed):
 
     assert path == "/metrics/job/load"
     assert at_s < performed["process"].t0_monotonic_s
-    assert series(text, "llmchaos_caller_offered_total") == {"llmchaos_caller_offered_total": 0}
-    assert set(series(text, "llmchaos_caller_requests_total").values()) == {0}
-    assert len(series(text, "llmchaos_caller_requests_total")) == len(OUTCOMES) - 1  # `left` is counted as cancelled
+    assert series(text, "llmchaos_client_offered_total") == {"llmchaos_client_offered_total": 0}
+    assert set(series(text, "llmchaos_client_requests_total").values()) == {0}
+    assert len(series(text, "llmchaos_client_requests_total")) == len(OUTCOMES) - 1  # `left` is counted as cancelled
 
 
 def test_the_last_push_agrees_with_the_samples(performed):
     text = performed["server"].pushed[-1][2]
     (window,) = windows(performed["samples"], [("all", 0, 100)])
     ok = {
-        kind: f'llmchaos_caller_{kind}_seconds_count{{result="ok"}}'
+        kind: f'llmchaos_client_{kind}_seconds_count{{result="ok"}}'
         for kind in ("time_to_first_token", "request_duration")
     }
-    counted = series(text, "llmchaos_caller_")
+    counted = series(text, "llmchaos_client_")
 
-    assert counted["llmchaos_caller_offered_total"] == window.offered
-    assert counted["llmchaos_caller_good_total"] == window.good
-    assert counted["llmchaos_caller_inflight"] == 0
+    assert counted["llmchaos_client_offered_total"] == window.offered
+    assert counted["llmchaos_client_good_total"] == window.good
+    assert counted["llmchaos_client_inflight"] == 0
     for outcome in set(OUTCOMES) - {"left"}:
-        assert counted[f'llmchaos_caller_requests_total{{outcome="{outcome}"}}'] == window.outcomes.get(outcome, 0)
+        assert counted[f'llmchaos_client_requests_total{{outcome="{outcome}"}}'] == window.outcomes.get(outcome, 0)
     assert [counted[name] for name in ok.values()] == [window.ok, window.ok]
 
 
@@ -273,7 +273,7 @@ LEAVERS = {
 
 
 @pytest.mark.parametrize("patient_from", LEAVERS)
-def test_an_impatient_caller_closes_its_connection_and_says_that_it_left(tmp_path, patient_from):
+def test_an_impatient_client_closes_its_connection_and_says_that_it_left(tmp_path, patient_from):
     expected = LEAVERS[patient_from]
     with Server() as server:
         load = plan(
@@ -296,7 +296,7 @@ def test_an_impatient_caller_closes_its_connection_and_says_that_it_left(tmp_pat
     assert silent.end_s <= server.gone_s[silent.request_id] - process.t0_monotonic_s <= silent.end_s + 0.2
 
 
-def test_a_caller_who_waited_for_longer_than_a_good_answer_takes_saw_a_failure(tmp_path):
+def test_a_client_who_waited_for_longer_than_a_good_answer_takes_saw_a_failure(tmp_path):
     with Server() as server:
         load = plan(server, ["silent"], timeout_s=2, good_ttft_s=0.2, impatience=Impatience(after_s=0.4), drain_s=5)
         with LoadProcess(load, tmp_path) as process:
@@ -374,10 +374,10 @@ def test_what_the_readiness_path_answers_is_recorded_while_the_load_runs(tmp_pat
 
 def test_a_failed_request_is_observed_as_infinite(performed):
     text = performed["server"].pushed[-1][2]
-    failed = series(text, "llmchaos_caller_request_duration_seconds_bucket{")
+    failed = series(text, "llmchaos_client_request_duration_seconds_bucket{")
 
-    assert failed['llmchaos_caller_request_duration_seconds_bucket{le="327.68",result="failed"}'] == 0
-    assert failed['llmchaos_caller_request_duration_seconds_bucket{le="+Inf",result="failed"}'] == 20
+    assert failed['llmchaos_client_request_duration_seconds_bucket{le="327.68",result="failed"}'] == 0
+    assert failed['llmchaos_client_request_duration_seconds_bucket{le="+Inf",result="failed"}'] == 20
 
 
 def test_stopping_gives_up_what_is_still_unanswered_and_says_so(tmp_path):
@@ -434,8 +434,8 @@ def test_what_is_open_and_older_than_its_limits_at_the_end_is_bad_to_samples_and
     assert dict(window.outcomes) == {"ok": 20, "unfinished": 80}
     assert (window.offered, window.unknown, window.availability) == (100, 0, 0.2)
     assert window.e2e_s.p95 == float("inf")
-    assert series(text, 'llmchaos_caller_requests_total{outcome="unfinished"}').popitem()[1] == 80
-    assert series(text, "llmchaos_caller_good_total").popitem()[1] == window.good
+    assert series(text, 'llmchaos_client_requests_total{outcome="unfinished"}').popitem()[1] == 80
+    assert series(text, "llmchaos_client_good_total").popitem()[1] == window.good
 
 
 def test_a_load_that_nobody_will_judge_ends_at_once(tmp_path):
@@ -544,7 +544,7 @@ def test_a_load_that_cannot_start_says_why_and_leaves_nothing_behind(tmp_path):
     with Server() as server:
         server.push_status = 500
         process = LoadProcess(plan(server, ["ok 1"], push_url=server.url), tmp_path)
-        with pytest.raises(NotReady, match=rf"the push gateway at {server.url} does not take the callers' counters"):
+        with pytest.raises(NotReady, match=rf"the push gateway at {server.url} does not take the clients' counters"):
             process.start()
     assert not process.alive
     assert gone(process.pid)
@@ -563,7 +563,7 @@ def test_the_last_push_is_the_last_to_arrive_also_where_one_is_under_way_at_the_
         _, _, last = server.pushed[-1]
 
     assert summary.ended == "stopped"
-    assert series(last, "llmchaos_caller_requests")['llmchaos_caller_requests_total{outcome="ok"}'] == summary.done > 0
+    assert series(last, "llmchaos_client_requests")['llmchaos_client_requests_total{outcome="ok"}'] == summary.done > 0
 
 
 def test_what_was_due_but_not_sent_is_counted_and_served_to_prometheus(tmp_path):
@@ -574,10 +574,10 @@ def test_what_was_due_but_not_sent_is_counted_and_served_to_prometheus(tmp_path)
         with LoadProcess(replace(whole, arrivals=(*whole.arrivals, late)), tmp_path) as process:
             until(lambda: process.status().offered == 5, "five arrivals", DEADLINE_S)
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=DEADLINE_S) as answer:
-                counted = series(answer.read().decode(), "llmchaos_caller_")
+                counted = series(answer.read().decode(), "llmchaos_client_")
             status, summary = process.status(), process.stop()
 
-    assert (counted["llmchaos_caller_offered_total"], counted["llmchaos_caller_inflight"]) == (5, 2)
+    assert (counted["llmchaos_client_offered_total"], counted["llmchaos_client_inflight"]) == (5, 2)
     assert (status.sent, status.shed, status.inflight, status.done) == (2, 3, 2, 0)
     assert (summary.offered, summary.sent, summary.shed, summary.achieved_ratio) == (5, 2, 3, 0.4)
 

@@ -226,7 +226,7 @@ def test_a_disk_that_fills_up_in_a_fault_is_one_clear_error_and_all_is_undone(im
     no_noise(said)
     told = {
         "journal": r"EvidenceLost: the line '\w+' cannot be written to .*journal.jsonl: No space left on device",
-        "samples": r"EvidenceLost: the callers' samples cannot be written to .*: its disk is full",
+        "samples": r"EvidenceLost: the clients' samples cannot be written to .*: its disk is full",
     }
     assert re.search(told[full], said), said
     assert len(re.findall(r"^ERROR ", said, flags=re.MULTILINE)) == 1, said

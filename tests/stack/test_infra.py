@@ -41,7 +41,7 @@ SLOS = load_slos((ROOT / "stack" / "slo.yaml").read_text(), "stack/slo.yaml")
 BOARDS = boards(SLOS, LAB_SCALE)
 ALERTS = [rule["alert"] for group in GROUPS for rule in group["rules"] if "alert" in rule]
 ARMS = alert_arms.arms(SLOS)
-OF_THE_LAB = 'count({__name__=~"llmlab_.*|gen_ai_.*|llmchaos_caller_.*"})'
+OF_THE_LAB = 'count({__name__=~"llmlab_.*|gen_ai_.*|llmchaos_client_.*"})'
 SERVICES = ("api", "model-1", "model-2", "prometheus", "pushgateway", "remediator", "docker-proxy")
 # Another backend's, asked for by a trigger that works with all of them.
 OF_OTHER_BACKENDS = ("llamacpp:n_decode_total",)
@@ -250,18 +250,18 @@ class TestSeries:
         assert infra.crowded(observed.lab.prometheus, observed.to_unix_s)
 
     def test_counters_of_the_killed_api_keep_their_increase(self, observed):
-        """Against the callers' own count, which no restart interrupts: nothing but the last second before it is lost."""
+        """Against the clients' own count, which no restart interrupts: nothing but the last second before it is lost."""
         window = f"{round(observed.to_unix_s - observed.from_unix_s)}s"
-        api, callers = (
+        api, clients = (
             observed.lab.prometheus.value(f'sum(increase({metric}{{outcome="ok"}}[{window}]))', observed.to_unix_s)
-            for metric in ("llmlab_requests_total", "llmchaos_caller_requests_total")
+            for metric in ("llmlab_requests_total", "llmchaos_client_requests_total")
         )
 
         resets = observed.lab.prometheus.value(
             f'max(resets(llmlab_requests_total{{outcome="ok"}}[{window}]))', observed.to_unix_s
         )
         assert resets == 1
-        assert callers * 0.85 <= api <= callers * 1.1
+        assert clients * 0.85 <= api <= clients * 1.1
 
     def test_the_remediators_restart_is_counted_with_its_rule(self, observed):
         window = f"{round(observed.to_unix_s - observed.from_unix_s)}s"
@@ -286,7 +286,7 @@ class TestAlerts:
         """Whether it also burns fast is the repair's doing: at this load the alert needs an outage of more than 1.08 s."""
         prometheus, window = observed.lab.prometheus, f"{round(observed.to_unix_s - observed.from_unix_s)}s"
         lost = prometheus.value(
-            f'sum(increase(llmchaos_caller_requests_total{{outcome!~"ok|cancelled"}}[{window}]))', observed.to_unix_s
+            f'sum(increase(llmchaos_client_requests_total{{outcome!~"ok|cancelled"}}[{window}]))', observed.to_unix_s
         )
         burned = prometheus.value(
             f'max_over_time(slo:burn_rate:rate15s{{slo="availability"}}[{window}])', observed.to_unix_s

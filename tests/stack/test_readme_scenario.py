@@ -79,7 +79,7 @@ def test_a_gateway_that_is_away_for_15_s_costs_too_much(tmp_path):
     assert "bad_s" in claims["test_kill_api_costs_little"][1]
 
 
-@pytest.mark.nightly("test_recovery has callers who are never served again")
+@pytest.mark.nightly("test_recovery has clients who are never served again")
 def test_half_of_the_answers_spoilt_is_no_recovery(tmp_path):
     spoilt = 'fault=OnTarget(primitive=Spoils(), target="api"), steady_s=4, repair_within_s=15'
 

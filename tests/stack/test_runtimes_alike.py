@@ -46,7 +46,7 @@ MEASURED = {
     "value",
     "budget_spent",
     "burn_rate",
-    "callers_say",
+    "clients_say",
     "raw",
     "estimated",
     "met",

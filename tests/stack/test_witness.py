@@ -21,7 +21,7 @@ PERFORMANCES = 3  # until the witness itself had a clear view; a difference is n
 @pytest.fixture
 def both(trial_of, stack_lab, tmp_path, monkeypatch):
     """A trial, and what the witness saw of it."""
-    # The service's own counters count the witness' requests too, of which the callers know nothing.
+    # The service's own counters count the witness' requests too, of which the clients know nothing.
     alone = replace(stack_lab.subject, availability_query=None, latency_shares=(), attempts_counters=None)
     monkeypatch.setattr(stack_lab, "subject", alone)
 

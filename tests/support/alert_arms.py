@@ -145,7 +145,7 @@ def arms(slos: Sequence[Slo]) -> tuple[Arm, ...]:
         ),
         Arm(
             says="the engines compute on the CPU, far below the load",
-            # An answer waits 5 s and takes 3 s: late enough, and within the 10 s that its callers have patience.
+            # An answer waits 5 s and takes 3 s: late enough, and within the 10 s that its clients have patience.
             broken=injected(both(faults.cpu_fallback, slowdown=60)),
             raises=("LatencyP95High", "TimeToFirstTokenP95High", "QueueBacklog", "LatencyP99FastBurn"),
         ),

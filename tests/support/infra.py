@@ -132,7 +132,7 @@ def crowded(prometheus: Prometheus, at_unix_s: float) -> list[str]:
 
 
 def request_like(prometheus: Prometheus, at_unix_s: float) -> list[str]:
-    """Label values that look like a request's id, a prompt or an address of a caller."""
+    """Label values that look like a request's id, a prompt or an address of a client."""
     odd = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}|[0-9a-f]{24,}|\s\S+\s\S+\s\S+\s\S+\s")
     complaints = set()
     for labels in prometheus.vector('{__name__=~"llmlab_.*|gen_ai_.*|llmchaos_.*|remediation_.*"}', at_unix_s):

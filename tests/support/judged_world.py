@@ -44,7 +44,7 @@ ARRIVALS = [Arrival(due_s=i / RATE_RPS, prompt="hi", max_tokens=8) for i in rang
 
 
 def answered(wrong: Outcome = "refused") -> list[Sample]:
-    """What the callers saw: refused, say, while the api was away, 50 ms otherwise."""
+    """What the clients saw: refused, say, while the api was away, 50 ms otherwise."""
     made = []
     for i, arrival in enumerate(ARRIVALS):
         due = arrival.due_s

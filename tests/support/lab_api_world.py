@@ -81,7 +81,7 @@ good = sends(chunk("a "), chunk("b "), chunk("c ", finish="stop"), DONE)
 
 @dataclass(kw_only=True)
 class Model:
-    """One replica: behaves as told, and notes what it was asked and which callers left it."""
+    """One replica: behaves as told, and notes what it was asked and which clients left it."""
 
     name: str
     behaviour: Behaviour = good
@@ -135,7 +135,7 @@ class Model:
 
 @dataclass(kw_only=True)
 class Answer:
-    """What a caller got."""
+    """What a client got."""
 
     status: int
     headers: Any
@@ -160,7 +160,7 @@ class Answer:
 
 @dataclass(kw_only=True)
 class World:
-    """The gateway under test, its replicas and a caller."""
+    """The gateway under test, its replicas and a client."""
 
     gateway: Gateway
     models: list[Model]

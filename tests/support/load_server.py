@@ -1,4 +1,4 @@
-"""A server for callers that misbehaves on request: the first word of a prompt says how. Raw sockets, so that nothing tidies up."""
+"""A server for clients that misbehaves on request: the first word of a prompt says how. Raw sockets, so that nothing tidies up."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ def refusal(status, more=b""):
 class Server:
     """Answers on 127.0.0.1 from a thread of its own.
 
-    `wrote_s` is when the first token of each request id left, `gone_s` when a caller of `silent` closed its connection.
+    `wrote_s` is when the first token of each request id left, `gone_s` when a client of `silent` closed its connection.
     """
 
     def __init__(self):

@@ -15,13 +15,13 @@ T0 = 1795449901.25  # 2026-11-23 16:05:01 UTC
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """What one trial shall look like. `outage_s` is how long after the fault callers get nothing good."""
+    """What one trial shall look like. `outage_s` is how long after the fault clients get nothing good."""
 
     scenario: str = "kill_api"
     fault: str = "kill api"
     victim: str = "api"
     hypothesis: str = (
-        "Losing the API is noticed within 5 s, repaired without a human within 20 s, and costs callers < 2 % of the month's "
+        "Losing the API is noticed within 5 s, repaired without a human within 20 s, and costs clients < 2 % of the month's "
         "error budget."
     )
     verdict: str = "held"
@@ -227,7 +227,7 @@ def gallery() -> list[Made]:
             scenario="kill_model",
             fault="kill model-1",
             victim="model-1",
-            hypothesis="Losing one of two replicas costs callers nothing but a retry.",
+            hypothesis="Losing one of two replicas costs clients nothing but a retry.",
             verdict="held",
             reason=None,
             rate_rps=4,
@@ -262,7 +262,7 @@ def gallery() -> list[Made]:
             extra={"time_to_settle_s": 2.75},
             claims=(("test_pause_model_is_detected", "passed", None),),
             findings=(
-                "callers saw 6 s of silence before any alert fired: nothing watches the age of requests in flight",
+                "clients saw 6 s of silence before any alert fired: nothing watches the age of requests in flight",
             ),
         ),
         Made(
@@ -329,7 +329,7 @@ def _judged(made: Made, rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
     bounds = (("steady", 0.0, begin), ("fault", begin, end), ("recovery", end, end + made.recovery_s))
     good = sum(row[6] == "ok" for row in rows)
     share = good / len(rows)
-    query = 'sum(llmchaos_caller_requests_total{outcome="ok"}) - sum(llmchaos_caller_requests_total{outcome="ok"} offset 34000ms)'
+    query = 'sum(llmchaos_client_requests_total{outcome="ok"}) - sum(llmchaos_client_requests_total{outcome="ok"} offset 34000ms)'
     raw = {"good at the window's start": 0, "good at the window's end": good, "total at the window's end": len(rows)}
     return {
         "victim": made.victim,
@@ -354,7 +354,7 @@ def _judged(made: Made, rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
                 "query": query,
                 "budget_spent": (1 - share) * len(rows) / (0.005 * made.rate_rps * 30 * 86400),
                 "burn_rate": (1 - share) / 0.005,
-                "callers_say": share,
+                "clients_say": share,
                 "met": share >= 0.995,
                 "bad_s": round((1 - share) * (rows[-1][0] - rows[0][0]), 3),
                 "raw": raw,
@@ -365,7 +365,7 @@ def _judged(made: Made, rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
                 "value": min(1.0, share + 0.003),
                 "query": "sum(increase(…))",
                 "budget_spent": (1 - share) * len(rows) / (0.05 * made.rate_rps * 30 * 86400),
-                "callers_say": share,
+                "clients_say": share,
                 "raw": {},
             },
         ],

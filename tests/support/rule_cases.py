@@ -131,7 +131,7 @@ CASES = [
         firing=(fires("ApiErrorsHigh", page("errors", "api"), after_s=4),),
     ),
     Case(
-        says="all callers leave in the middle of their requests",
+        says="all clients leave in the middle of their requests",
         series={
             f'llmlab_requests_total{{{API},outcome="ok",service="api"}}': counted(
                 lambda s: 0 if 20 <= s < 40 else RATE
@@ -144,7 +144,7 @@ CASES = [
         silent=("ApiErrorsHigh",),
     ),
     Case(
-        says="callers ask wrongly, and the replicas say so",
+        says="clients ask wrongly, and the replicas say so",
         series={
             f'llmlab_requests_total{{{API},outcome="ok",service="api"}}': counted(
                 lambda s: RATE / 2 if 20 <= s < 40 else RATE

@@ -11,7 +11,7 @@ from typing import Any
 
 Value = float | None
 Story = Callable[[int], Value]
-RATE = 8.0  # requests a second that the callers offer
+RATE = 8.0  # requests a second that the clients offer
 REPLICAS = ("model-1", "model-2")
 BAD_OUTCOMES = ("truncated", "stalled", "inband_error", "http_5xx", "http_429", "timeout", "refused", "corrupted")
 
@@ -41,7 +41,7 @@ def counted(rate: Callable[[int], float], *, reset_at: int | None = None, gone: 
 
 
 def lab(rate: float = RATE, **shares: Callable[[int], float]) -> dict[str, Story]:
-    """A lab with traffic. `shares` are the callers' bad outcomes: outcome -> share of requests at each second."""
+    """A lab with traffic. `shares` are the clients' bad outcomes: outcome -> share of requests at each second."""
 
     def bad(second: int) -> float:
         return sum(share(second) for share in shares.values())
@@ -50,21 +50,21 @@ def lab(rate: float = RATE, **shares: Callable[[int], float]) -> dict[str, Story
         'up{job="api",service="api"}': steady(1),
         'up{job="pushgateway",service="pushgateway"}': steady(1),
         'llmlab_queue_depth{job="api",service="api"}': steady(0),
-        "llmchaos_caller_offered_total": counted(lambda s: rate),
-        "llmchaos_caller_good_total": counted(lambda s: rate * (1 - bad(s))),
-        'llmchaos_caller_requests_total{outcome="ok"}': counted(lambda s: rate * (1 - bad(s))),
-        'llmchaos_caller_requests_total{outcome="cancelled"}': steady(0),
+        "llmchaos_client_offered_total": counted(lambda s: rate),
+        "llmchaos_client_good_total": counted(lambda s: rate * (1 - bad(s))),
+        'llmchaos_client_requests_total{outcome="ok"}': counted(lambda s: rate * (1 - bad(s))),
+        'llmchaos_client_requests_total{outcome="cancelled"}': steady(0),
         'llmlab_requests_total{job="api",outcome="ok",service="api"}': counted(lambda s: rate),
         'llmlab_requests_total{job="api",outcome="upstream_5xx",service="api"}': steady(0),
         'llmlab_requests_total{job="api",outcome="client_cancelled",service="api"}': steady(0),
     }
     for outcome in BAD_OUTCOMES:
-        series[f'llmchaos_caller_requests_total{{outcome="{outcome}"}}'] = counted(
+        series[f'llmchaos_client_requests_total{{outcome="{outcome}"}}'] = counted(
             lambda s, name=outcome: rate * shares[name](s) if name in shares else 0.0  # type: ignore[misc]
         )
     for what in ("request_duration", "time_to_first_token"):
-        series |= histogram(f"llmchaos_caller_{what}_seconds", 'result="ok"', lambda s: rate * (1 - bad(s)), 0.3)
-        series |= histogram(f"llmchaos_caller_{what}_seconds", 'result="failed"', lambda s: rate * bad(s), float("inf"))
+        series |= histogram(f"llmchaos_client_{what}_seconds", 'result="ok"', lambda s: rate * (1 - bad(s)), 0.3)
+        series |= histogram(f"llmchaos_client_{what}_seconds", 'result="failed"', lambda s: rate * bad(s), float("inf"))
         series |= histogram(f"gen_ai_server_{what}_seconds", 'error_type="",service="api"', lambda s: rate, 0.3)
     for name in REPLICAS:
         for probe in ("shallow", "passive"):

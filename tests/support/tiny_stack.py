@@ -144,7 +144,7 @@ def _comparable(found: restrictions.AsFound) -> Any:
 
 
 def pids_of(folder: Path) -> list[int]:
-    """Every process that was started for a session of this folder: its watchdog, its callers, compose commands."""
+    """Every process that was started for a session of this folder: its watchdog, its clients, compose commands."""
     mark, found = str(folder).encode(), []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):

@@ -28,14 +28,14 @@ def _defect(
     )
 
 
-_LEAVING = "test_the_engines_do_not_work_for_callers_who_left"
-_FULL = "test_a_full_cache_makes_callers_wait_and_loses_no_answer"
+_LEAVING = "test_the_engines_do_not_work_for_clients_who_left"
+_FULL = "test_a_full_cache_makes_clients_wait_and_loses_no_answer"
 
-_CALLERS_WHO_LEFT = (
+_CLIENTS_WHO_LEFT = (
     _defect(
-        "left-callers-are-generated-for",
-        "of the requests whose callers left, only those that still wait are ended",
-        "impatient_callers",
+        "left-clients-are-generated-for",
+        "of the requests whose clients left, only those that still wait are ended",
+        "impatient_clients",
         _LEAVING,
         (
             "engine.py",
@@ -46,7 +46,7 @@ _CALLERS_WHO_LEFT = (
     _defect(
         "running-gauge-forgets-aborts",
         "the gauge of running requests is what came minus what was answered: who left is counted for ever",
-        "impatient_callers",
+        "impatient_clients",
         _LEAVING,
         (
             "engine.py",
@@ -62,9 +62,9 @@ _CALLERS_WHO_LEFT = (
         ),
     ),
     _defect(
-        "left-callers-keep-their-blocks",
-        "a request whose caller left gives its slot back, and not its KV blocks",
-        "impatient_callers",
+        "left-clients-keep-their-blocks",
+        "a request whose client left gives its slot back, and not its KV blocks",
+        "impatient_clients",
         _LEAVING,
         (
             "scheduler.py",
@@ -75,7 +75,7 @@ _CALLERS_WHO_LEFT = (
     _defect(
         "answered-keep-their-last-block",
         "an answer that is whole gives all of its KV blocks back but the last one",
-        "impatient_callers",
+        "impatient_clients",
         _LEAVING,
         (
             "scheduler.py",
@@ -85,8 +85,8 @@ _CALLERS_WHO_LEFT = (
     ),
     _defect(
         "the-youngest-is-ended",
-        "where a caller leaves, the youngest request of the batch is taken out in place of its own",
-        "impatient_callers",
+        "where a client leaves, the youngest request of the batch is taken out in place of its own",
+        "impatient_clients",
         "NotSteady",
         ("scheduler.py", "        place.remove(sequence)\n", "        place.pop()\n"),
         only="who_stay",
@@ -230,4 +230,4 @@ _PROCESS = (
     ),
 )
 
-ENGINE: tuple[SubjectDefect, ...] = (*_CALLERS_WHO_LEFT, *_TOKENS, *_PROGRESS, *_FAULTS, *_PROCESS)
+ENGINE: tuple[SubjectDefect, ...] = (*_CLIENTS_WHO_LEFT, *_TOKENS, *_PROGRESS, *_FAULTS, *_PROCESS)

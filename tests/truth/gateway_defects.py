@@ -27,30 +27,30 @@ _ANSWERS = (
         "truncated-stream-counted-ok",
         "a stream that its replica broke off is ended with [DONE] and counted ok",
         "kill_model",
-        "test_one_lost_replica_hardly_shows_to_callers",
+        "test_one_lost_replica_hardly_shows_to_clients",
         (
             "relay.py",
             (
                 '        message = f"{name} broke off in the middle of its answer: {type(error).__name__}"\n'
                 "        raise GatewayError(outcome=Outcome.TRUNCATED, message=message) from error\n"
             ),
-            "        return await caller.end(DONE)\n",
+            "        return await client.end(DONE)\n",
         ),
     ),
     _defect(
         "broken-stream-ends-in-silence",
-        "callers of a broken stream get no error event, only a clean end",
+        "clients of a broken stream get no error event, only a clean end",
         "kill_model",
-        "test_one_lost_replica_hardly_shows_to_callers",
-        ("caller.py", 'return await self.end(f"data: {body}\\n\\n".encode())', 'return await self.end(b"")'),
+        "test_one_lost_replica_hardly_shows_to_clients",
+        ("client.py", 'return await self.end(f"data: {body}\\n\\n".encode())', 'return await self.end(b"")'),
     ),
     _defect(
         "done-after-an-error",
         "a stream that fails is ended with [DONE] in place of the error",
         "kill_model",
-        "test_one_lost_replica_hardly_shows_to_callers",
+        "test_one_lost_replica_hardly_shows_to_clients",
         (
-            "caller.py",
+            "client.py",
             'return await self.end(f"data: {body}\\n\\n".encode())',
             'return await self.end(f": {body}\\n\\ndata: [DONE]\\n\\n".encode())',
         ),
@@ -69,9 +69,9 @@ _ANSWERS = (
     ),
     _defect(
         "retry-after-the-first-byte",
-        "a stream that broke in the middle is begun again behind what its caller has already",
+        "a stream that broke in the middle is begun again behind what its client has already",
         "kill_model",
-        "test_one_lost_replica_hardly_shows_to_callers",
+        "test_one_lost_replica_hardly_shows_to_clients",
         (
             "gateway.py",
             (
@@ -79,7 +79,7 @@ _ANSWERS = (
                 "            stream.lease.end(Outcome.CLIENT_CANCELLED)\n            raise\n        else:"
             ),
             (
-                "            stream.lease.end(error.outcome)\n            return await self._stream(ask, exchange, caller)\n"
+                "            stream.lease.end(error.outcome)\n            return await self._stream(ask, exchange, client)\n"
                 "        except BaseException:\n            stream.lease.end(Outcome.CLIENT_CANCELLED)\n            raise\n        else:"
             ),
         ),
@@ -109,7 +109,7 @@ _ANSWERS = (
         "hung_model",
         "test_without_a_fault_nothing_happens",
         (
-            "caller.py",
+            "client.py",
             "await response.prepare(self._request)",
             "await asyncio.sleep(0.3)\n                await response.prepare(self._request)",
         ),
@@ -129,7 +129,7 @@ _ANSWERS = (
         "stall-unnoticed",
         "a stream that falls silent is given up after minutes, not seconds",
         "both_hung",
-        "test_callers_are_refused_or_told_and_never_given_half_an_answer",
+        "test_clients_are_refused_or_told_and_never_given_half_an_answer",
         ("watchdog.py", "call_later(self._limit_s, self._look)", "call_later(self._limit_s * 60, self._look)"),
     ),
 )
@@ -218,7 +218,7 @@ _HEALTH = (
 _ADMISSION = (
     _defect(
         "429-without-retry-after",
-        "a caller who is refused for a full queue is not told when to come back",
+        "a client who is refused for a full queue is not told when to come back",
         "request_saturation",
         "test_who_is_refused_is_told_when_to_come_back",
         (
@@ -239,10 +239,10 @@ _ADMISSION = (
         ),
     ),
     _defect(
-        "work-for-callers-who-left",
-        "the stream of a caller who left is read to its end",
-        "impatient_callers",
-        "test_the_engines_do_not_work_for_callers_who_left",
+        "work-for-clients-who-left",
+        "the stream of a client who left is read to its end",
+        "impatient_clients",
+        "test_the_engines_do_not_work_for_clients_who_left",
         (
             "upstream.py",
             "        if not stream.scanner.complete:\n            stream.response.close()\n            return\n",

@@ -534,7 +534,7 @@ CAUSES: tuple[InstrumentDefect, ...] = (
                 new="    if down_s is not None:\n",
             ),
         ),
-        tests=("test_recovery.py::TestCallers::test_a_recovery_after_our_own_revert_does_not_count",),
+        tests=("test_recovery.py::TestClients::test_a_recovery_after_our_own_revert_does_not_count",),
     ),
     InstrumentDefect(
         name="victim-counted-to-the-trials-end",
@@ -549,7 +549,7 @@ CAUSES: tuple[InstrumentDefect, ...] = (
         tests=("test_recovery.py::TestVictims::test_one_that_was_not_up_at_the_revert_is_not_back",),
     ),
     InstrumentDefect(
-        name="relapse-of-callers-ignored",
+        name="relapse-of-clients-ignored",
         what="bad answers after the first good spell are overlooked",
         patches=(
             Patch(
@@ -560,7 +560,7 @@ CAUSES: tuple[InstrumentDefect, ...] = (
         ),
         tests=(
             "test_history.py::test_recovery_is_the_first_good_request_after_the_last_bad_one",
-            "test_recovery.py::TestCallers::test_what_was_bad_again_recovers_when_it_is_good_for_good",
+            "test_recovery.py::TestClients::test_what_was_bad_again_recovers_when_it_is_good_for_good",
         ),
     ),
     InstrumentDefect(
@@ -932,7 +932,7 @@ NUMBERS: tuple[InstrumentDefect, ...] = (
             ),
         ),
         tests=(
-            "test_history.py::test_what_a_caller_waits_for_begins_when_a_request_is_due_and_not_when_it_could_be_sent",
+            "test_history.py::test_what_a_client_waits_for_begins_when_a_request_is_due_and_not_when_it_could_be_sent",
         ),
     ),
     InstrumentDefect(
@@ -993,7 +993,7 @@ NUMBERS: tuple[InstrumentDefect, ...] = (
                 new="    from_unix_s = record.unix_s(known.fault_s) - 1.0\n",
             ),
         ),
-        tests=("test_gates.py::TestBudget::test_of_a_month_is_beside_what_callers_suffered",),
+        tests=("test_gates.py::TestBudget::test_of_a_month_is_beside_what_clients_suffered",),
     ),
     InstrumentDefect(
         name="refused-left-out-of-offered",
@@ -1027,10 +1027,10 @@ NUMBERS: tuple[InstrumentDefect, ...] = (
     ),
     InstrumentDefect(
         name="unfinished-recorded-as-unknown",
-        what="callers call a request that hung until the end of the load unknown",
+        what="clients call a request that hung until the end of the load unknown",
         patches=(
             Patch(
-                file="pytest_llmchaos/loadgen/caller.py",
+                file="pytest_llmchaos/loadgen/client.py",
                 old='        outcome: Outcome = "unfinished" if self.overdue_s(index, arrival) > 0 else "cancelled"\n',
                 new='        outcome: Outcome = "cancelled"\n',
             ),
@@ -1114,11 +1114,11 @@ NUMBERS: tuple[InstrumentDefect, ...] = (
         tests=("test_gates.py::TestBudget::test_is_scaled_by_the_slos_own_events_and_not_by_our_load",),
     ),
     InstrumentDefect(
-        name="due-time-lost-by-callers",
-        what="a caller notes when it sent a request as when that was due",
+        name="due-time-lost-by-clients",
+        what="a client notes when it sent a request as when that was due",
         patches=(
             Patch(
-                file="pytest_llmchaos/loadgen/caller.py",
+                file="pytest_llmchaos/loadgen/client.py",
                 old=("        sample = Sample(\n            due_s,\n            sent_s,\n"),
                 new=("        sample = Sample(\n            sent_s,\n            sent_s,\n"),
             ),
@@ -1269,19 +1269,19 @@ GATES: tuple[InstrumentDefect, ...] = (
         tests=("test_gates.py::TestScrapes::test_that_failed_on_a_service_that_was_not_hit_are_partial",),
     ),
     InstrumentDefect(
-        name="disagreement-of-callers-only-a-finding",
-        what="that callers and Prometheus disagree is only a finding",
+        name="disagreement-of-clients-only-a-finding",
+        what="that clients and Prometheus disagree is only a finding",
         patches=(
             Patch(
                 file="pytest_llmchaos/trial/agreement.py",
                 old=(
                     "        raise TruthsDisagree(\n"
-                    '            f"availability of the whole trial: callers say {whole.availability:.4f}, Prometheus says {theirs:.4f}"\n'
+                    '            f"availability of the whole trial: clients say {whole.availability:.4f}, Prometheus says {theirs:.4f}"\n'
                     "        )\n"
                 ),
                 new=(
                     "        record.finding(\n"
-                    '            f"availability of the whole trial: callers say {whole.availability:.4f}, Prometheus says {theirs:.4f}"\n'
+                    '            f"availability of the whole trial: clients say {whole.availability:.4f}, Prometheus says {theirs:.4f}"\n'
                     "        )\n"
                 ),
             ),
@@ -1414,7 +1414,7 @@ GATES: tuple[InstrumentDefect, ...] = (
     ),
     InstrumentDefect(
         name="last-push-not-awaited",
-        what="the SLO is read before all of the callers' counts have arrived",
+        what="the SLO is read before all of the clients' counts have arrived",
         patches=(
             Patch(
                 file="pytest_llmchaos/trial/judge.py",
@@ -1504,7 +1504,7 @@ GATES: tuple[InstrumentDefect, ...] = (
     ),
 )
 
-CALLERS: tuple[InstrumentDefect, ...] = (
+CLIENTS: tuple[InstrumentDefect, ...] = (
     InstrumentDefect(
         name="abort-is-ok",
         what="an answer that the server gave up is ok",
@@ -1588,7 +1588,7 @@ CALLERS: tuple[InstrumentDefect, ...] = (
             Patch(
                 file="pytest_llmchaos/loadgen/driver.py",
                 old='            "sent": self._sent,\n',
-                new='            "sent": self._sent + self._caller.wire.reconnected,\n',
+                new='            "sent": self._sent + self._client.wire.reconnected,\n',
             ),
         ),
         tests=(
@@ -1621,16 +1621,16 @@ CALLERS: tuple[InstrumentDefect, ...] = (
     ),
     InstrumentDefect(
         name="late-leaver-is-no-failure",
-        what="a caller who left after a good answer would have come counts nowhere",
+        what="a client who left after a good answer would have come counts nowhere",
         patches=(
             Patch(
-                file="pytest_llmchaos/loadgen/caller.py",
+                file="pytest_llmchaos/loadgen/client.py",
                 old="        return first_s - due_s >= self._plan.good_ttft_s or answer.end_s - due_s >= self._plan.good_e2e_s\n",
                 new="        return answer.end_s - due_s >= self._plan.timeout_s\n",
             ),
         ),
         tests=(
-            "processes/test_loadgen.py::test_a_caller_who_waited_for_longer_than_a_good_answer_takes_saw_a_failure",
+            "processes/test_loadgen.py::test_a_client_who_waited_for_longer_than_a_good_answer_takes_saw_a_failure",
         ),
     ),
     InstrumentDefect(
@@ -2018,8 +2018,8 @@ EVIDENCE: tuple[InstrumentDefect, ...] = (
 
 SILENCE: tuple[InstrumentDefect, ...] = (
     InstrumentDefect(
-        name="callers-who-all-left-know-all",
-        what="a service that hangs for callers who all leave has no failure",
+        name="clients-who-all-left-know-all",
+        what="a service that hangs for clients who all leave has no failure",
         patches=(
             Patch(
                 file="pytest_llmchaos/stats/windows.py",
@@ -2027,7 +2027,7 @@ SILENCE: tuple[InstrumentDefect, ...] = (
                 new="",
             ),
         ),
-        tests=("test_history.py::TestCallersWhoAllLeave::test_prove_nothing_of_a_service_that_showed_them_no_token",),
+        tests=("test_history.py::TestClientsWhoAllLeave::test_prove_nothing_of_a_service_that_showed_them_no_token",),
     ),
     InstrumentDefect(
         name="first-good-look-is-a-return",
@@ -2149,7 +2149,7 @@ SILENCE: tuple[InstrumentDefect, ...] = (
                 new="    if service is None and not victims and found:\n",
             ),
         ),
-        tests=("test_trial.py::test_a_signal_of_which_no_service_is_named_is_about_a_victim_or_about_callers",),
+        tests=("test_trial.py::test_a_signal_of_which_no_service_is_named_is_about_a_victim_or_about_clients",),
     ),
     InstrumentDefect(
         name="slow-clock-was-set",
@@ -2219,7 +2219,7 @@ INSTRUMENT_DEFECTS = (
     *CAUSES,
     *NUMBERS,
     *GATES,
-    *CALLERS,
+    *CLIENTS,
     *EVIDENCE,
     *SILENCE,
 )

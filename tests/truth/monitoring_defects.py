@@ -8,8 +8,8 @@ LAB = "stack/prometheus/rules/lab.yml"
 BURNS = "stack/prometheus/rules/slo.yml"
 SCRAPES = "stack/prometheus/prometheus.yml"
 SLOS = "stack/slo.yaml"
-OK = 'llmchaos_caller_requests_total{outcome="ok"}'
-ALL = 'llmchaos_caller_requests_total{outcome!="cancelled"}'
+OK = 'llmchaos_client_requests_total{outcome="ok"}'
+ALL = 'llmchaos_client_requests_total{outcome!="cancelled"}'
 AVAILABILITY = f"""\
               query: {OK}
         total:

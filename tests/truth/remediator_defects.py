@@ -12,7 +12,7 @@ REHEARSAL = """\
 rules:
   - name: rehearsal
     services: [model-2]
-    signal: [{signal: callers-served, for_s: 3}]
+    signal: [{signal: clients-served, for_s: 3}]
     evidence: [{signal: replicas-good}]
     action: restart
   # Stopped"""

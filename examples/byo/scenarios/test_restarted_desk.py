@@ -1,4 +1,4 @@
-"""A desk that is restarted by force is back within 10 s, and its callers lose less than half of that time's answers."""
+"""A desk that is restarted by force is back within 10 s, and its clients lose less than half of that time's answers."""
 
 from pytest_llmchaos import experiment, faults, loads
 
@@ -15,5 +15,5 @@ def test_a_restarted_desk_comes_back_by_itself(trial):
     assert trial.repaired_by == "itself"
 
 
-def test_a_restarted_desk_keeps_most_callers(trial):
+def test_a_restarted_desk_keeps_most_clients(trial):
     assert trial.whole.availability >= 0.5

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_llmchaos.generate.boards.panels import Board, Panel, Query, quantiles
-from pytest_llmchaos.model import CALLER_DURATION, CALLER_TTFT
+from pytest_llmchaos.model import CLIENT_DURATION, CLIENT_TTFT
 
 SERVER = "gen_ai_server"
 
@@ -21,15 +21,15 @@ def _heat(title: str, description: str, metric: str) -> Panel:
 LATENCY = Board(
     uid="llmchaos-latency",
     title="LLM lab: latency",
-    description="How long callers wait for the first token, for each next one, and for the whole answer.",
+    description="How long clients wait for the first token, for each next one, and for the whole answer.",
     rows=(
         (
             "Whole answers",
             (
                 _heat(
-                    "Whole answers, as callers saw them",
+                    "Whole answers, as clients saw them",
                     "From the moment a request was due. Requests that failed stand in the topmost row: they never came.",
-                    CALLER_DURATION,
+                    CLIENT_DURATION,
                 ),
                 Panel(
                     title="Whole answers, quantiles",
@@ -38,7 +38,7 @@ LATENCY = Board(
                     kind="lines",
                     unit="s",
                     log=True,
-                    queries=quantiles(CALLER_DURATION),
+                    queries=quantiles(CLIENT_DURATION),
                 ),
             ),
         ),
@@ -46,9 +46,9 @@ LATENCY = Board(
             "First token",
             (
                 _heat(
-                    "Time to first token, as callers saw it",
+                    "Time to first token, as clients saw it",
                     "From the moment a request was due. Requests that never got one stand in the topmost row.",
-                    CALLER_TTFT,
+                    CLIENT_TTFT,
                 ),
                 Panel(
                     title="Time to first token, quantiles",
@@ -56,7 +56,7 @@ LATENCY = Board(
                     kind="lines",
                     unit="s",
                     log=True,
-                    queries=quantiles(CALLER_TTFT),
+                    queries=quantiles(CLIENT_TTFT),
                     bad_from=2,
                 ),
             ),
@@ -66,7 +66,7 @@ LATENCY = Board(
             (
                 Panel(
                     title="Whole answers, as the api saw them",
-                    description="Only what the api lived to see. Much lower than the callers' figure: the wait is before it.",
+                    description="Only what the api lived to see. Much lower than the clients' figure: the wait is before it.",
                     kind="lines",
                     unit="s",
                     log=True,

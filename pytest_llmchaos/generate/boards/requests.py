@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pytest_llmchaos.generate.boards.panels import REPLICA, Board, Panel, Query
-from pytest_llmchaos.model import CALLER_GOOD, CALLER_OFFERED, CALLER_REQUESTS
+from pytest_llmchaos.model import CLIENT_GOOD, CLIENT_OFFERED, CLIENT_REQUESTS
 
 REQUESTS = Board(
     uid="llmchaos-requests",
     title="LLM lab: requests and errors",
-    description="What callers asked for, what became of it, and what the api says of itself.",
+    description="What clients asked for, what became of it, and what the api says of itself.",
     rows=(
         (
-            "What callers saw",
+            "What clients saw",
             (
                 Panel(
                     title="Offered and answered",
@@ -19,33 +19,33 @@ REQUESTS = Board(
                     kind="lines",
                     unit="reqps",
                     queries=(
-                        Query(expr=f"sum(rate({CALLER_OFFERED}_total[$__rate_interval]))", legend="offered"),
+                        Query(expr=f"sum(rate({CLIENT_OFFERED}_total[$__rate_interval]))", legend="offered"),
                         Query(
-                            expr=f'sum(rate({CALLER_REQUESTS}_total{{outcome="ok"}}[$__rate_interval]))', legend="ok"
+                            expr=f'sum(rate({CLIENT_REQUESTS}_total{{outcome="ok"}}[$__rate_interval]))', legend="ok"
                         ),
-                        Query(expr=f"sum(rate({CALLER_GOOD}_total[$__rate_interval]))", legend="within every bound"),
+                        Query(expr=f"sum(rate({CLIENT_GOOD}_total[$__rate_interval]))", legend="within every bound"),
                     ),
                 ),
                 Panel(
                     title="Failures by kind",
-                    description="Every failure that a caller saw. Refused and timeout: nobody there. "
+                    description="Every failure that a client saw. Refused and timeout: nobody there. "
                     "Truncated and stalled: an answer broke off.",
                     kind="stacked",
                     unit="reqps",
                     queries=(
                         Query(
-                            expr=f'sum by (outcome) (rate({CALLER_REQUESTS}_total{{outcome!~"ok|cancelled"}}[$__rate_interval]))',
+                            expr=f'sum by (outcome) (rate({CLIENT_REQUESTS}_total{{outcome!~"ok|cancelled"}}[$__rate_interval]))',
                             legend="{{outcome}}",
                         ),
                     ),
                 ),
                 Panel(
-                    title="Availability that callers saw",
+                    title="Availability that clients saw",
                     description="Good answers among all answers of the last seconds. Below the line the budget shrinks "
                     "faster than it may.",
                     kind="lines",
                     unit="percentunit",
-                    queries=(Query(expr="lab:callers_availability:rate5s", legend="availability"),),
+                    queries=(Query(expr="lab:clients_availability:rate5s", legend="availability"),),
                     bad_below=0.995,
                     highest=1,
                     width=24,
@@ -58,7 +58,7 @@ REQUESTS = Board(
             (
                 Panel(
                     title="Requests by outcome",
-                    description="The api's own count. A dead api counts nothing: compare with the callers above.",
+                    description="The api's own count. A dead api counts nothing: compare with the clients above.",
                     kind="stacked",
                     unit="reqps",
                     queries=(
@@ -84,7 +84,7 @@ REQUESTS = Board(
                 ),
                 Panel(
                     title="Tokens per second that nobody got",
-                    description="Computed for callers who left, or for answers that broke off.",
+                    description="Computed for clients who left, or for answers that broke off.",
                     kind="lines",
                     unit="short",
                     queries=(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_llmchaos.generate.boards.panels import REPLICA, Board, Panel, Query, quantiles
-from pytest_llmchaos.model import CALLER_INFLIGHT
+from pytest_llmchaos.model import CLIENT_INFLIGHT
 
 SATURATION = Board(
     uid="llmchaos-saturation",
@@ -22,11 +22,11 @@ SATURATION = Board(
                     queries=(Query(expr='llmlab_inflight_requests{replica=~"$replica"}', legend="{{replica}}"),),
                 ),
                 Panel(
-                    title="Requests in flight at the callers",
+                    title="Requests in flight at the clients",
                     description="Sent and not answered. It keeps growing while nothing comes back.",
                     kind="lines",
                     unit="short",
-                    queries=(Query(expr=f"sum({CALLER_INFLIGHT})", legend="callers"),),
+                    queries=(Query(expr=f"sum({CLIENT_INFLIGHT})", legend="clients"),),
                 ),
                 Panel(
                     title="Oldest request in flight",

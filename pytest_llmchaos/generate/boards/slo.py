@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llmchaos.generate.boards.panels import Board, Panel, Query, firing_alerts
 from pytest_llmchaos.generate.rules import alerts_of, lab_windows
-from pytest_llmchaos.model import CALLER_OFFERED
+from pytest_llmchaos.model import CLIENT_OFFERED
 from pytest_llmchaos.slo.arithmetic import BURN_ALERTS, DAY_S
 from pytest_llmchaos.slo.recorded import error_ratio
 
@@ -134,19 +134,19 @@ def _now() -> Row:
             ),
             Panel(
                 title="Offered load",
-                description="Requests a second that callers want answered.",
+                description="Requests a second that clients want answered.",
                 kind="number",
                 unit="reqps",
-                queries=(Query(expr=f"sum(rate({CALLER_OFFERED}_total[$__rate_interval]))", legend="offered"),),
+                queries=(Query(expr=f"sum(rate({CLIENT_OFFERED}_total[$__rate_interval]))", legend="offered"),),
                 width=6,
                 height=5,
             ),
             Panel(
                 title="Whole answer, p95",
-                description="What callers waited over the last seconds; failed requests count as slower than any.",
+                description="What clients waited over the last seconds; failed requests count as slower than any.",
                 kind="number",
                 unit="s",
-                queries=(Query(expr="lab:callers_latency_seconds:p95_5s", legend="p95"),),
+                queries=(Query(expr="lab:clients_latency_seconds:p95_5s", legend="p95"),),
                 width=6,
                 height=5,
                 bad_from=2.56,

@@ -142,7 +142,7 @@ def _not_running(service: str, container: Container | None) -> list[str]:
 
 
 def _host_port(container: Container | None) -> int | None:
-    """The port that the compose file fixes. One that the engine draws would change with every start, under the callers' feet."""
+    """The port that the compose file fixes. One that the engine draws would change with every start, under the clients' feet."""
     bound = container.attrs["HostConfig"].get("PortBindings") if container is not None else {}
     for bindings in (bound or {}).values():
         for binding in bindings or []:

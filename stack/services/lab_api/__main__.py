@@ -20,7 +20,7 @@ async def serve(settings: Settings) -> None:
     """Serves until it is told to stop, then lets requests in flight finish for as long as `drain_s` allows."""
     stop = stop_event()
     gateway = Gateway(settings)
-    # A caller who leaves cancels the handler, and so the request upstream.
+    # A client who leaves cancels the handler, and so the request upstream.
     runner = web.AppRunner(
         create_app(gateway),
         handler_cancellation=True,

@@ -34,7 +34,7 @@ def create_app(gateway: Gateway) -> web.Application:
 async def _front(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """Gives each request its id and its right to come in, and each refusal the form callers of this API expect."""
+    """Gives each request its id and its right to come in, and each refusal the form clients of this API expect."""
     asked = request.headers.get("x-request-id", "")
     request_id = asked if REQUEST_ID.fullmatch(asked) else uuid.uuid4().hex
     request[_REQUEST_ID] = request_id
@@ -52,7 +52,7 @@ async def _front(
         response = gateway.refusal(error, request_id)
         if error.status == 401:
             response.headers["WWW-Authenticate"] = "Bearer"
-    except Exception:  # noqa: BLE001 -- every caller gets an answer in the form of this API
+    except Exception:  # noqa: BLE001 -- every client gets an answer in the form of this API
         logger.exception("unexpected failure", extra={"request_id": request_id, "path": request.path[:100]})
         failed = GatewayError(outcome=Outcome.INTERNAL_ERROR, message="the gateway failed: see its log")
         response = gateway.refusal(failed, request_id)

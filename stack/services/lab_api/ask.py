@@ -1,4 +1,4 @@
-"""Reads what a caller asks for and refuses what cannot be served. Forwards nothing."""
+"""Reads what a client asks for and refuses what cannot be served. Forwards nothing."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ from lab_api.outcomes import GatewayError, Outcome
 
 @dataclass(frozen=True, kw_only=True)
 class Ask:
-    """One chat completion, with the caller's own bytes: what the gateway does not know it must not change."""
+    """One chat completion, with the client's own bytes: what the gateway does not know it must not change."""
 
     body: bytes
     stream: bool

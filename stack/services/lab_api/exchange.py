@@ -76,7 +76,7 @@ class Board:
         return True
 
     def abort_all(self) -> None:
-        """Ends what is still in flight; each caller is told."""
+        """Ends what is still in flight; each client is told."""
         for exchange in tuple(self.exchanges):
             if exchange.task is not None and not exchange.drained:
                 exchange.drained = True

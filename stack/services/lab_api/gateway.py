@@ -1,4 +1,4 @@
-"""Carries a chat completion from its caller to a replica and back. Reads no environment and binds no port."""
+"""Carries a chat completion from its client to a replica and back. Reads no environment and binds no port."""
 
 import asyncio
 import logging
@@ -10,19 +10,19 @@ from aiohttp import web
 
 from lab_api.ask import Ask, parse
 from lab_api.breaker import RetryBudget
-from lab_api.caller import CallerStream
+from lab_api.client import ClientStream
 from lab_api.exchange import Board, Exchange, Phase
 from lab_api.logs import logger
 from lab_api.metrics import Metrics
 from lab_api.outcomes import RETRYABLE, GatewayError, Outcome
 from lab_api.pool import Lease, Pool
 from lab_api.probe import Prober
-from lab_api.relay import CallerGoneError, relay
+from lab_api.relay import ClientGoneError, relay
 from lab_api.settings import Settings
 from lab_api.upstream import Upstream
 
 _T = TypeVar("_T")
-_LAST_WORD_S = 0.2  # to tell a caller inside the stream that it ends here; within what `drain` waits
+_LAST_WORD_S = 0.2  # to tell a client inside the stream that it ends here; within what `drain` waits
 
 
 class Gateway:
@@ -54,7 +54,7 @@ class Gateway:
                 self._settle(exchange)
 
     async def _answer(self, request: web.Request, exchange: Exchange) -> web.StreamResponse:
-        caller: CallerStream | None = None
+        client: ClientStream | None = None
         request_s = self.settings.deadlines.request_s
         try:
             async with asyncio.timeout(request_s) as deadline:
@@ -63,37 +63,37 @@ class Gateway:
                 exchange.streaming = ask.stream
                 if not ask.stream:
                     return await self._whole(ask, exchange)
-                caller = CallerStream(request, exchange, self.settings.deadlines.keepalive_s)
-                return await self._stream(ask, exchange, caller)
+                client = ClientStream(request, exchange, self.settings.deadlines.keepalive_s)
+                return await self._stream(ask, exchange, client)
         except GatewayError as error:
-            return await self._fail(exchange, caller, error)
+            return await self._fail(exchange, client, error)
         except TimeoutError:
             if not deadline.expired():
                 raise
             message = f"the request was not answered within {request_s:g} s"
             late = GatewayError(outcome=Outcome.REQUEST_TIMEOUT, message=message)
-            return await self._fail(exchange, caller, late)
+            return await self._fail(exchange, client, late)
         except asyncio.CancelledError:
             if not exchange.drained or (task := asyncio.current_task()) is None or task.uncancel() > 0:
                 exchange.outcome = exchange.outcome or Outcome.CLIENT_CANCELLED
                 raise
-            return await self._fail(exchange, caller, _shutting_down())
-        except (CallerGoneError, ConnectionError) as error:
+            return await self._fail(exchange, client, _shutting_down())
+        except (ClientGoneError, ConnectionError) as error:
             exchange.outcome = Outcome.CLIENT_CANCELLED
             exchange.detail = str(error)
-            if caller is not None:
-                caller.abort()
+            if client is not None:
+                client.abort()
             raise asyncio.CancelledError from error
-        except Exception:  # noqa: BLE001 -- the caller of a started stream must be told, whatever failed
+        except Exception:  # noqa: BLE001 -- the client of a started stream must be told, whatever failed
             logger.exception("unexpected failure", extra={"request_id": exchange.request_id})
             failed = GatewayError(outcome=Outcome.INTERNAL_ERROR, message="the gateway failed: see its log")
-            return await self._fail(exchange, caller, failed)
+            return await self._fail(exchange, client, failed)
         finally:
-            if caller is not None:
-                caller.close()
+            if client is not None:
+                client.close()
 
     async def _read(self, request: web.Request) -> Ask:
-        """The caller's request, or a GatewayError that says what is wrong with it."""
+        """The client's request, or a GatewayError that says what is wrong with it."""
         if self.draining:
             raise _shutting_down()
         body_s = self.settings.deadlines.body_s
@@ -124,11 +124,11 @@ class Gateway:
         exchange.outcome = Outcome.OK
         return web.Response(body=body, content_type="application/json", headers={"x-llmlab-replica": exchange.replica})
 
-    async def _stream(self, ask: Ask, exchange: Exchange, caller: CallerStream) -> web.StreamResponse:
+    async def _stream(self, ask: Ask, exchange: Exchange, client: ClientStream) -> web.StreamResponse:
         stream = await self._attempt(exchange, lambda lease: self.upstream.stream(lease, ask, exchange.request_id))
         try:
             exchange.enter(Phase.DECODE, stream.lease.replica.name)
-            response = await relay(stream, exchange, caller, gap_s=self.settings.deadlines.gap_s)
+            response = await relay(stream, exchange, client, gap_s=self.settings.deadlines.gap_s)
             exchange.outcome = Outcome.OK
         except GatewayError as error:
             stream.lease.end(error.outcome)
@@ -145,7 +145,7 @@ class Gateway:
     async def _attempt(self, exchange: Exchange, send: Callable[[Lease], Awaitable[_T]]) -> _T:
         """The first answer that can be used, from as many replicas as the retry budget allows.
 
-        The caller has seen nothing of a failed attempt. Whoever gets the answer ends the lease.
+        The client has seen nothing of a failed attempt. Whoever gets the answer ends the lease.
         """
         tried: list[str] = []
         reason = "first"
@@ -194,16 +194,16 @@ class Gateway:
         finally:
             self.metrics.queued(time.monotonic() - began_s, outcome)
 
-    async def _fail(self, exchange: Exchange, caller: CallerStream | None, error: GatewayError) -> web.StreamResponse:
-        """Tells the caller: by the status if that is still open, else inside the stream."""
+    async def _fail(self, exchange: Exchange, client: ClientStream | None, error: GatewayError) -> web.StreamResponse:
+        """Tells the client: by the status if that is still open, else inside the stream."""
         exchange.outcome = error.outcome
         exchange.detail = error.message
-        if caller is not None and caller.started:
+        if client is not None and client.started:
             try:
                 async with asyncio.timeout(_LAST_WORD_S):
-                    return await caller.fail(error)
+                    return await client.fail(error)
             except (TimeoutError, ConnectionError) as gone:
-                caller.abort()
+                client.abort()
                 raise asyncio.CancelledError from gone
         return self.refusal(error, exchange.request_id, exchange.replica)
 
@@ -222,9 +222,9 @@ class Gateway:
         now_s = time.monotonic()
         self.metrics.ended(exchange, now_s)
         if exchange.outcome is not Outcome.OK:
-            callers_doing = exchange.outcome in {Outcome.CLIENT_CANCELLED, Outcome.INVALID_REQUEST}
+            clients_doing = exchange.outcome in {Outcome.CLIENT_CANCELLED, Outcome.INVALID_REQUEST}
             logger.log(
-                logging.INFO if callers_doing else logging.WARNING,
+                logging.INFO if clients_doing else logging.WARNING,
                 "request failed",
                 extra={
                     "request_id": exchange.request_id,

@@ -50,7 +50,7 @@ class Metrics:
         )
         self._ttft = histogram(
             "gen_ai_server_time_to_first_token_seconds",
-            "From arrival to the first token; with an error_type: how long the caller waited in vain.",
+            "From arrival to the first token; with an error_type: how long the client waited in vain.",
             labels,
             TTFT_BUCKETS_S,
         )

@@ -1,4 +1,4 @@
-"""How a request can end, and what the caller is told then. No I/O."""
+"""How a request can end, and what the client is told then. No I/O."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -27,7 +27,7 @@ class Outcome(StrEnum):
     INTERNAL_ERROR = "internal_error"
 
 
-# What speaks against a replica. A busy one (429), a caller who left and a caller's own mistake do not.
+# What speaks against a replica. A busy one (429), a client who left and a client's own mistake do not.
 REPLICA_FAILURES = frozenset(
     {
         Outcome.CONNECT_ERROR,
@@ -39,7 +39,7 @@ REPLICA_FAILURES = frozenset(
         Outcome.INBAND_ERROR,
     }
 )
-# What another replica may answer better, as long as the caller has seen nothing yet.
+# What another replica may answer better, as long as the client has seen nothing yet.
 RETRYABLE = (REPLICA_FAILURES - {Outcome.STALL_TIMEOUT}) | {Outcome.UPSTREAM_429}
 
 _STATUS = {
@@ -67,7 +67,7 @@ _ASKS_TO_RETRY = frozenset(
 
 @dataclass(kw_only=True)
 class GatewayError(Exception):
-    """A request that will not be answered as asked: how it ended and what the caller reads."""
+    """A request that will not be answered as asked: how it ended and what the client reads."""
 
     outcome: Outcome
     message: str

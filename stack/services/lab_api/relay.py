@@ -1,11 +1,11 @@
-"""Carries a started stream to the caller until it is complete, or says why it is not. The hot path."""
+"""Carries a started stream to the client until it is complete, or says why it is not. The hot path."""
 
 import time
 
 import aiohttp
 from aiohttp import web
 
-from lab_api.caller import CallerStream
+from lab_api.client import ClientStream
 from lab_api.exchange import Exchange
 from lab_api.outcomes import GatewayError, Outcome
 from lab_api.sse import DONE
@@ -13,14 +13,14 @@ from lab_api.upstream import Stream, failure_of
 from lab_api.watchdog import SilenceError, Watchdog
 
 
-class CallerGoneError(Exception):
-    """The caller no longer reads what it asked for."""
+class ClientGoneError(Exception):
+    """The client no longer reads what it asked for."""
 
 
-async def relay(stream: Stream, exchange: Exchange, caller: CallerStream, *, gap_s: float) -> web.StreamResponse:
-    """The response, once the caller has been sent everything, [DONE] included.
+async def relay(stream: Stream, exchange: Exchange, client: ClientStream, *, gap_s: float) -> web.StreamResponse:
+    """The response, once the client has been sent everything, [DONE] included.
 
-    Raises GatewayError where the stream is not complete, CallerGoneError where the caller does not read on.
+    Raises GatewayError where the stream is not complete, ClientGoneError where the client does not read on.
     """
     writing = False
     scanner = stream.scanner
@@ -29,14 +29,14 @@ async def relay(stream: Stream, exchange: Exchange, caller: CallerStream, *, gap
     events = stream.head
     try:
         with Watchdog(gap_s) as watch:
-            exchange.first_token_s = exchange.last_event_s = caller.sent_s = watch.touched_s
+            exchange.first_token_s = exchange.last_event_s = client.sent_s = watch.touched_s
             writing = True
-            write = (await caller.response()).write
+            write = (await client.response()).write
             while True:
                 exchange.tokens = scanner.events
                 writing = True
                 if scanner.complete:
-                    return await caller.end(events + DONE)
+                    return await client.end(events + DONE)
                 if events:
                     await write(events)
                 writing = False
@@ -52,15 +52,15 @@ async def relay(stream: Stream, exchange: Exchange, caller: CallerStream, *, gap
                     events = scanner.feed(chunk)
                 now_s = time.monotonic()
                 exchange.max_gap_s = max(exchange.max_gap_s, now_s - watch.touched_s)
-                exchange.last_event_s = caller.sent_s = watch.touched_s = now_s
+                exchange.last_event_s = client.sent_s = watch.touched_s = now_s
     except SilenceError as error:
         if writing:
-            raise CallerGoneError(f"did not read for {gap_s:g} s") from error
+            raise ClientGoneError(f"did not read for {gap_s:g} s") from error
         exchange.max_gap_s = max(exchange.max_gap_s, gap_s)
         message = f"{name} sent no data for {gap_s:g} s in the middle of its answer"
         raise GatewayError(outcome=Outcome.STALL_TIMEOUT, message=message) from error
     except aiohttp.ClientError as error:
-        if writing:  # aiohttp reports a caller who has left with the same family of errors
-            raise CallerGoneError("closed the connection") from error
+        if writing:  # aiohttp reports a client who has left with the same family of errors
+            raise ClientGoneError("closed the connection") from error
         message = f"{name} broke off in the middle of its answer: {type(error).__name__}"
         raise GatewayError(outcome=Outcome.TRUNCATED, message=message) from error

@@ -1,4 +1,4 @@
-"""One attempt on one replica, up to the first thing worth sending. Never talks to the caller."""
+"""One attempt on one replica, up to the first thing worth sending. Never talks to the client."""
 
 import asyncio
 import json
@@ -13,8 +13,8 @@ from lab_api.settings import Deadlines
 from lab_api.sse import GIVEN_UP, Scanner
 
 PATH = "/v1/chat/completions"
-# The caller's own mistakes: another replica would say the same.
-_CALLERS_FAULT = frozenset({400, 413, 414, 415, 422})
+# The client's own mistakes: another replica would say the same.
+_CLIENTS_FAULT = frozenset({400, 413, 414, 415, 422})
 _BUSY = frozenset({408, 429})
 _DETAIL_MAX_BYTES = 2000
 _END_S = 0.2
@@ -64,9 +64,9 @@ class Upstream:
     def release(self, stream: Stream) -> None:
         """Ends the stream's use of its connection.
 
-        A complete stream is read out by a task of its own: its caller has everything, so nothing that happens to the
-        caller now may change how the request is counted. Any other is closed, which is what cancels the work upstream:
-        replicas notice that their caller has gone.
+        A complete stream is read out by a task of its own: its client has everything, so nothing that happens to the
+        client now may change how the request is counted. Any other is closed, which is what cancels the work upstream:
+        replicas notice that their client has gone.
         """
         if not stream.scanner.complete:
             stream.response.close()
@@ -152,7 +152,7 @@ class Upstream:
 
 
 async def _refusal(name: str, response: aiohttp.ClientResponse) -> GatewayError:
-    """What a status other than 200 means for the caller."""
+    """What a status other than 200 means for the client."""
     try:
         said = (await response.content.read(_DETAIL_MAX_BYTES)).decode(errors="replace")
     except aiohttp.ClientError:
@@ -162,7 +162,7 @@ async def _refusal(name: str, response: aiohttp.ClientResponse) -> GatewayError:
     message = f"{name} answered {status}: {_error_message(said)}"
     if status in _BUSY:
         return GatewayError(outcome=Outcome.UPSTREAM_429, message=message)
-    if status in _CALLERS_FAULT:
+    if status in _CLIENTS_FAULT:
         return GatewayError(outcome=Outcome.UPSTREAM_4XX, message=message, status=status)
     # Also 401, 403 and 404: the request was checked here, so the replica is set up wrongly.
     return GatewayError(outcome=Outcome.UPSTREAM_5XX, message=message)
@@ -202,7 +202,7 @@ def failure_of(scanner: Scanner, name: str) -> GatewayError:
         return GatewayError(outcome=Outcome.INBAND_ERROR, message=f"{name} reported an error: {scanner.error}")
     if scanner.corrupted is not None:
         return GatewayError(outcome=Outcome.CORRUPTED, message=f"{name} sent what is not a stream: {scanner.corrupted}")
-    # Spelt without its brackets: a careless caller may search the bytes for the real marker.
+    # Spelt without its brackets: a careless client may search the bytes for the real marker.
     missing = "finish_reason" if not scanner.finished else "the DONE marker"
     return GatewayError(outcome=Outcome.TRUNCATED, message=f"{name} ended its answer without {missing}")
 

@@ -200,7 +200,7 @@ def _sampling(data: dict[str, Any]) -> None:
 
 
 def _own_length(prompt: str, seed: int | None) -> int:
-    """16 to 256 tokens for an answer whose length the caller left open: where the model would end it by itself."""
+    """16 to 256 tokens for an answer whose length the client left open: where the model would end it by itself."""
     return 16 + int(hashlib.sha256(f"{seed}\x1f{prompt}".encode()).hexdigest()[:8], 16) % 241
 
 

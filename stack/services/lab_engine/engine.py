@@ -54,7 +54,7 @@ class Engine:
         self._frozen: Gauges | None = None
         self._loading_since_s = clock()
 
-    # What callers ask for.
+    # What clients ask for.
 
     def require_ready(self) -> None:
         """Raise RefusedError unless a request could be taken now."""
@@ -95,7 +95,7 @@ class Engine:
         return sequence
 
     def abort(self, sequence: Sequence) -> None:
-        """The caller has left. Harmless for a request that is done."""
+        """The client has left. Harmless for a request that is done."""
         self._answers.pop(sequence.name, None)
         if self.scheduler.abort(sequence):
             self._changed.set()  # its blocks may be what others wait for

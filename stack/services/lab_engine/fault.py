@@ -1,4 +1,4 @@
-"""`python -m lab_engine.fault`: a caller of the admin port for use inside the container, where nothing else reaches it."""
+"""`python -m lab_engine.fault`: a client of the admin port for use inside the container, where nothing else reaches it."""
 
 from __future__ import annotations
 

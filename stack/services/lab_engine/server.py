@@ -98,7 +98,7 @@ async def _streamed(
         response.enable_chunked_encoding()
     await response.prepare(request)
     if request.transport is None:
-        return response  # the caller left while the headers were written
+        return response  # the client left while the headers were written
     sink = StreamSink(head, asked, request.transport, chunked=chunked)
     try:
         sequence = engine.submit(head.request_id, asked, prefix, sink)

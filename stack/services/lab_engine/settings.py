@@ -37,7 +37,7 @@ class Environment(Section):
     port: int = whole("LAB_PORT", 8080, 1, 65535)
     admin_port: int | None = whole("LAB_ADMIN_PORT", None, 1, 65535)
     model: str = text(
-        "LAB_MODEL", "smollm2:135m", pattern=".+", expected="the name under which callers ask for the model"
+        "LAB_MODEL", "smollm2:135m", pattern=".+", expected="the name under which clients ask for the model"
     )
     profile: str = text(
         "LAB_PROFILE", "fast", pattern="|".join(PROFILES), expected=f"one of {', '.join(sorted(PROFILES))}"
@@ -70,7 +70,7 @@ class Environment(Section):
         problems = []
         if self.chosen_admin_port() == self.port:
             problems.append(
-                f"LAB_ADMIN_PORT: expected a port that callers cannot reach, got {self.port}, which is also LAB_PORT"
+                f"LAB_ADMIN_PORT: expected a port that clients cannot reach, got {self.port}, which is also LAB_PORT"
             )
         shaping = self._given(SHAPING)
         if shaping and self.profile != "fast":

@@ -1,4 +1,4 @@
-"""Answers on their way to one caller: a sink that writes server-sent events, and one that collects the whole text."""
+"""Answers on their way to one client: a sink that writes server-sent events, and one that collects the whole text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from lab_engine.answers import RefusedError
     from lab_engine.chat import ChatRequest
 
-# A caller that leaves this much unread is cut off, so that slow readers cannot fill the memory.
+# A client that leaves this much unread is cut off, so that slow readers cannot fill the memory.
 MOST_UNREAD_BYTES = 1 << 20
 
 

@@ -1,4 +1,4 @@
-"""The checkable tokens of scheme sim-v1. A caller computes the same ones and so sees loss, swaps and mix-ups."""
+"""The checkable tokens of scheme sim-v1. A client computes the same ones and so sees loss, swaps and mix-ups."""
 
 from __future__ import annotations
 

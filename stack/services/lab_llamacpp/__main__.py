@@ -28,7 +28,7 @@ def parameters(settings: Settings) -> xllamacpp.CommonParams:
     params.cpuparams_batch.n_threads = settings.threads
     params.n_gpu_layers = 0
     params.endpoint_metrics = True
-    params.endpoint_slots = False  # would show callers each other's prompts
+    params.endpoint_slots = False  # would show clients each other's prompts
     params.verbosity = 2  # warnings; the default writes eight lines a request
     params.ui = False
     params.cache_ram_mib = 0  # the default of 8 GiB would meet the container's memory limit instead
@@ -43,7 +43,7 @@ def main() -> int:
         settings = Settings.from_env(os.environ)
     except SettingsError as wrong:
         return refuse("lab_llamacpp", wrong)
-    exit_at_once(log)  # callers of a dying replica need their connections to end now
+    exit_at_once(log)  # clients of a dying replica need their connections to end now
     server = xllamacpp.Server(parameters(settings))
     log("listening", address=server.listening_address, model=settings.model, parallel=settings.parallel)
     while True:

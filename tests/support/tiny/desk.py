@@ -20,7 +20,7 @@ def answer_to(query: str) -> dict[str, object]:
 
 
 class Both(BaseHTTPRequestHandler):
-    """Answers the callers as a desk and the instrument as a judge, whichever is asked for."""
+    """Answers the clients as a desk and the instrument as a judge, whichever is asked for."""
 
     protocol_version = "HTTP/1.1"
 

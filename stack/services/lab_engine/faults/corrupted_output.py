@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lab_engine.answers import Answer
     from lab_engine.effects import Effects
 
-STRANGER = "what another caller asked"  # its answer is given when no other caller is being served
+STRANGER = "what another client asked"  # its answer is given when no other client is being served
 
 
 @register

@@ -1,6 +1,6 @@
-"""Half of the callers leave before their answers are whole: the engines stop working for them, and those who stay notice nothing.
+"""Half of the clients leave before their answers are whole: the engines stop working for them, and those who stay notice nothing.
 
-No fault is injected: the callers are the trouble. An answer takes 1.4 s, and impatient callers leave after 0.4 s, so work for those
+No fault is injected: the clients are the trouble. An answer takes 1.4 s, and impatient clients leave after 0.4 s, so work for those
 who left would be a third of all. Needs the simulated engine.
 """
 
@@ -18,7 +18,7 @@ control = experiment(load=LOAD, fault=faults.none(), steady_s=4, simulated_engin
 
 
 @control
-def test_callers_who_stay_notice_nothing(trial):
+def test_clients_who_stay_notice_nothing(trial):
     assert trial.whole.left >= 20  # or nobody left
     assert trial.failed == 0
     assert trial.alerts == ()
@@ -30,7 +30,7 @@ def test_callers_who_stay_notice_nothing(trial):
     assert trial.replicas.all_serve
 
 
-def test_the_engines_do_not_work_for_callers_who_left(lab):
+def test_the_engines_do_not_work_for_clients_who_left(lab):
     if "engine" not in lab.runtime.abilities:
         pytest.skip("needs the simulated engine")
     with lab.load(LOAD):

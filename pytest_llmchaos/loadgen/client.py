@@ -18,8 +18,8 @@ from pytest_llmchaos.model import Outcome, Sample
 TOKEN_MAX_BYTES = 4096
 
 
-class Caller:
-    """All callers of one process. `t0_s` is second 0 on the monotonic clock."""
+class Client:
+    """All clients of one process. `t0_s` is second 0 on the monotonic clock."""
 
     def __init__(self, plan: LoadPlan) -> None:
         self._plan = plan
@@ -35,7 +35,7 @@ class Caller:
         self._body = json.dumps(settings, separators=(",", ":"))[:-1].encode()
 
     def call(self, index: int, arrival: Arrival) -> tuple[Sample, int]:
-        """Ask, wait, judge: the sample, and the size of the answer. Never raises; a caller that is killed gives its request up."""
+        """Ask, wait, judge: the sample, and the size of the answer. Never raises; a client that is killed gives its request up."""
         due_s = arrival.due_s
         sent_s = time.monotonic() - self.t0_s
         request_id = self.request_id(index)
@@ -139,7 +139,7 @@ class Caller:
         return classify.Verdict("stalled" if silent else "timeout", verdict.tokens)
 
     def _is_late(self, answer: Answer, arrival: Arrival) -> bool:
-        """Whether the answer could no longer become good when its caller left."""
+        """Whether the answer could no longer become good when its client left."""
         due_s = self.t0_s + arrival.due_s
         first_s = answer.end_s if answer.first_s is None else answer.first_s
         return first_s - due_s >= self._plan.good_ttft_s or answer.end_s - due_s >= self._plan.good_e2e_s

@@ -1,4 +1,4 @@
-"""The caller's side of a stream: starts it when there is something to say, and keeps it alive until then."""
+"""The client's side of a stream: starts it when there is something to say, and keeps it alive until then."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ class _EventStream(web.StreamResponse):
     _send_headers_immediately = False
 
 
-class CallerStream:
+class ClientStream:
     """A response whose status is open until the first bytes.
 
     After `keepalive_s` without any, a comment is sent and so the status 200: proxies on the way would cut a silent
@@ -38,7 +38,7 @@ class CallerStream:
 
     @property
     def started(self) -> bool:
-        """Whether the caller has the status already."""
+        """Whether the client has the status already."""
         return self._response is not None
 
     async def response(self) -> web.StreamResponse:
@@ -46,12 +46,12 @@ class CallerStream:
         return self._response or await self._start()
 
     async def fail(self, error: GatewayError) -> web.StreamResponse:
-        """Tells the caller, inside the stream, that the answer is not complete. There is no [DONE] after it."""
+        """Tells the client, inside the stream, that the answer is not complete. There is no [DONE] after it."""
         body = json.dumps(error.body(self._exchange.request_id))
         return await self.end(f"data: {body}\n\n".encode())
 
     def abort(self) -> None:
-        """Cuts the connection: a caller who does not read would keep an orderly end waiting for ever."""
+        """Cuts the connection: a client who does not read would keep an orderly end waiting for ever."""
         self.close()
         if self._request.transport is not None:
             self._request.transport.abort()
@@ -76,7 +76,7 @@ class CallerStream:
         self._timer = self._loop.call_later((left_s if left_s > 0 else self._keepalive_s) + 0.001, self._look)
 
     async def _send_ping(self) -> None:
-        with suppress(ConnectionError):  # the caller has gone: the request itself is cancelled for that
+        with suppress(ConnectionError):  # the client has gone: the request itself is cancelled for that
             await (await self.response()).write(PING)
 
     async def _start(self) -> web.StreamResponse:
