@@ -140,9 +140,8 @@ def _prose(text: str, docstring_lines: set[int]) -> Iterator[tuple[int, str, str
         elif token.type == tokenize.STRING and line in docstring_lines:
             for number, part in enumerate(token.string.splitlines()):
                 yield line + number, "docstring", part
-        elif token.type == tokenize.STRING or tokenize.tok_name[token.type] == "FSTRING_MIDDLE":
-            if " " in token.string.strip():
-                yield line, "message", token.string
+        elif tokenize.tok_name[token.type] in {"STRING", "FSTRING_MIDDLE"} and " " in token.string.strip():
+            yield line, "message", token.string
 
 
 def counts() -> str:
