@@ -1,5 +1,7 @@
-"""Where both replicas hang, the service pages within 10 s and restarts neither: on suspicion the last replicas are not taken down.
-Needs the simulated engine.
+"""Two hung replicas page within 10 s and are not restarted.
+
+On suspicion alone, the remediator never takes down the last replicas. Needs the
+simulated engine.
 """
 
 from pytest_llmchaos import experiment, faults, loads
@@ -28,9 +30,9 @@ def test_two_hung_replicas_are_not_touched(trial):
     assert trial.restarts == {}
 
 
-def test_clients_are_refused_or_told_and_never_given_half_an_answer(trial):
+def test_clients_get_a_refusal_or_an_error_and_never_half_an_answer(trial):
     assert trial.silently_truncated == 0
-    assert trial.whole.count_of("stalled") == 0  # or silent streams are not ended with an error
+    assert trial.whole.count_of("stalled") == 0  # or the gateway ends no silent stream
     assert trial.whole.count_of("corrupted") == 0
     assert trial.attempts_per_request <= 1.5
 

@@ -1,9 +1,10 @@
-"""A replica that computes on its CPU, three hundred times slower, is busy and not hung: nobody restarts it, and clients get whole
-answers.
+"""A replica that computes very slowly is not restarted, and clients get whole answers.
 
-The twin of test_hung_model.py: clients wait for a first token here too, longer than a hung replica would be left, but the step
-counter goes on. The load stays below what the gateway lets in, so that clients meet a slow engine and not a full queue
-(tests/test_scenario_strengths.py does the arithmetic). Needs the simulated engine.
+The twin of test_hung_model.py: the replica computes on its CPU, 300 times slower.
+Clients wait longer for a first token than a hung replica would be left alone, but the
+step counter goes on. The load stays below the gateway's admission limit, so clients
+meet a slow engine and not a full queue (the arithmetic is in
+tests/test_scenario_strengths.py). Needs the simulated engine.
 """
 
 from pytest_llmchaos import experiment, faults, loads
@@ -20,7 +21,7 @@ pytestmark = experiment(
 control = experiment(load=LOAD, fault=faults.none(), steady_s=5, simulated_engine=True)
 
 
-def test_a_busy_engine_is_noticed(trial):
+def test_a_busy_engine_is_detected(trial):
     assert trial.alert("LatencyP95FastBurn").after_s <= 20
 
 

@@ -1,5 +1,6 @@
-"""A replica that dies at each start is started again a few times with growing pauses, then left to a human; the other replica serves
-meanwhile. Needs the simulated engine.
+"""A replica in a crash loop gets a few starts with growing pauses, then a human.
+
+The other replica serves meanwhile. Needs the simulated engine.
 """
 
 from itertools import pairwise
@@ -12,7 +13,7 @@ pytestmark = experiment(
     load=LOAD,
     fault=faults.crash_on_boot("model-1", for_s=120),
     steady_s=4,
-    repair_within_s=70,  # five starts, each pause twice as long as the one before: 30 s until a human is asked
+    repair_within_s=70,  # five starts, each pause twice as long as the one before: 30 s until a human takes over
 )
 control = experiment(load=LOAD, fault=faults.none(), steady_s=4, simulated_engine=True)
 
@@ -30,7 +31,7 @@ def test_a_crash_loop_is_met_with_a_few_starts_and_growing_pauses(trial):
     assert all(later > 1.3 * earlier for earlier, later in pairwise(pauses_s))
 
 
-def test_a_crash_loop_is_given_to_a_human(trial):
+def test_a_crash_loop_is_handed_to_a_human(trial):
     assert any(event.source == "remediator" and event.what.startswith("escalated") for event in trial.events)
 
 

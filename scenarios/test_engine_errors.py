@@ -1,7 +1,7 @@
-"""A replica that answers every request with an error, and /health with 200, is taken out of rotation, restarted by the remediator
-within 30 s, and costs clients next to nothing. Needs the simulated engine.
+"""A replica that fails every request is restarted in 30 s and costs clients little.
 
-A GPU error (XID 48) of which every request fails: the gateway sees it in its own traffic, the health probe does not.
+A GPU error (XID 48) fails every request while /health returns 200. The gateway sees it
+in its own traffic, the health probe does not. Needs the simulated engine.
 """
 
 from pytest_llmchaos import experiment, faults, loads
@@ -12,7 +12,7 @@ pytestmark = experiment(
     load=LOAD,
     fault=faults.xid("model-1", code=48, engine="errors"),
     steady_s=4,
-    stable_s=10,  # the gateway tries a replica that it took out after as long
+    stable_s=10,  # the gateway retries an ejected replica after this time
     repair_within_s=45,
 )
 both_fail = experiment(
@@ -52,8 +52,8 @@ def test_two_failing_engines_are_taken_out(trial):
 
 @both_fail
 def test_retries_do_not_double_the_load(trial):
-    """Where no replica answers, a second attempt is lost work: the gateway spends a share of the requests on it."""
-    assert trial.attempts_per_request >= 1.02  # or nothing was tried again
+    """With no replica left, the gateway's retry budget bounds its second attempts."""
+    assert trial.attempts_per_request >= 1.02  # or the gateway retried nothing
     assert trial.attempts_per_request <= 1.4
     assert trial.silently_truncated == 0
 

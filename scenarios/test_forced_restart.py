@@ -1,7 +1,7 @@
-"""Restarting the replicas one at a time hardly shows to clients; restarting everything at once is over within 20 s.
+"""A rolling restart hardly affects clients, and a full restart ends within 20 s.
 
-No signal is expected: a service is back before a second look sees it gone. On a real model the load is light, and a cold
-replica is never pressed.
+No signal is expected: a service is back before a second look finds it gone. On a real
+model the load is light, and a cold replica is never under pressure.
 """
 
 from pytest_llmchaos import experiment, faults, loads

@@ -1,5 +1,8 @@
-"""A GPU that runs out of memory costs a restart, not the service: the dead engine is repaired within 20 s without a human; a full
-KV cache makes clients wait, and no answer is lost and nothing restarted. Needs the simulated engine.
+"""GPU memory exhaustion costs one repair within 20 s, a full KV cache only waiting.
+
+The engine that runs out of memory dies and is repaired without a human. A full KV cache
+makes clients wait: no answer is lost and nothing is restarted. Needs the simulated
+engine.
 """
 
 from pytest_llmchaos import experiment, faults, loads

@@ -1,9 +1,11 @@
-"""A neighbour that takes 98 % of both GPUs' time makes answers late, not wrong: it is noticed within 20 s, nothing is restarted,
-no request is lost, and the service is back to normal within 15 s after.
+"""A neighbour on both GPUs delays answers, loses none, and is detected in 20 s.
 
-What notices it is the burn rate of the latency objective: soon after a quiet start, and at the latest when its 15 s window holds
-nothing from before. The load stays below what the gateway lets in, so that clients meet a slow GPU and not a full queue
-(tests/test_scenario_strengths.py does the arithmetic). Needs the simulated engine.
+It takes 98 % of the GPUs' time. The remediator restarts nothing, and the service is
+back to normal within 15 s after. The burn rate of the latency objective detects it:
+soon after a quiet start, and at the latest when its 15 s window lies within the fault.
+The load stays below the gateway's admission limit, so clients meet a slow GPU and not a
+full queue (the arithmetic is in tests/test_scenario_strengths.py). Needs the simulated
+engine.
 """
 
 from pytest_llmchaos import experiment, faults, loads

@@ -1,7 +1,8 @@
-"""Stopping the api or a replica with SIGTERM lets every stream under way end whole; what was stopped is started again within 20 s.
+"""SIGTERM to the API or a replica lets open streams end, and both return within 20 s.
 
-A deploy or a drained node does this. Answers are long enough to be under way and short enough for the grace that the lab
-gives: 0.6 s in the gateway, 0.2 s in the engine. Needs the simulated engine.
+A deploy or a drained node does this. Answers are long enough to be under way and short
+enough for the lab's grace periods: 0.6 s in the gateway, 0.2 s in the engine. Needs the
+simulated engine.
 """
 
 from pytest_llmchaos import experiment, faults, loads

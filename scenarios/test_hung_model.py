@@ -1,8 +1,8 @@
-"""A replica that answers /health and makes no progress is noticed within 8 s and restarted by the remediator within 20 s, and
-hardly a client fails.
+"""A hung replica is detected in 8 s, restarted in 20 s, and costs clients little.
 
-The process lives, its health path is green, its gauges keep their last values: only the step counter, which stands still while
-clients wait, tells this from a busy engine (see test_busy_model.py). Needs the simulated engine.
+The process lives, /health returns 200 and the gauges keep their last values. Only the
+step counter, which stands still while clients wait, distinguishes it from a busy engine
+(see test_busy_model.py). Needs the simulated engine.
 """
 
 from pytest_llmchaos import experiment, faults, loads
@@ -13,7 +13,7 @@ pytestmark = experiment(
     load=LOAD,
     fault=faults.hang("model-1"),
     steady_s=5,
-    stable_s=10,  # the gateway tries a replica that it took out after as long
+    stable_s=10,  # the gateway retries an ejected replica after this time
     repair_within_s=40,
 )
 unrepaired = experiment(load=LOAD, fault=faults.hang("model-1"), steady_s=4, repair_within_s=10, remediator=False)

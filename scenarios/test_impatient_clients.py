@@ -1,7 +1,8 @@
-"""Half of the clients leave before their answers are whole: the engines stop working for them, and those who stay notice nothing.
+"""Engines stop working for clients who leave, and clients who stay are not affected.
 
-No fault is injected: the clients are the trouble. An answer takes 1.4 s, and impatient clients leave after 0.4 s, so work for those
-who left would be a third of all. Needs the simulated engine.
+No fault is injected: half of the clients leave before their answers are whole. An
+answer takes 1.4 s, and impatient clients leave after 0.4 s, so work for them would be a
+third of all work. Needs the simulated engine.
 """
 
 import time
@@ -19,7 +20,7 @@ control = experiment(load=LOAD, fault=faults.none(), steady_s=4, simulated_engin
 
 @control
 def test_clients_who_stay_notice_nothing(trial):
-    assert trial.whole.left >= 20  # or nobody left
+    assert trial.whole.left >= 20  # or no client left early
     assert trial.failed == 0
     assert trial.alerts == ()
     assert trial.actions == ()
@@ -42,4 +43,4 @@ def test_the_engines_do_not_work_for_clients_who_left(lab):
 
     kept = "sum(vllm:num_requests_running) + sum(vllm:num_requests_waiting) + sum(vllm:kv_cache_usage_perc)"
     lab.hold_until(lambda: lab.prometheus.value(kept, time.time()) == 0, deadline_s=10, what="idle engines")
-    assert lab.prometheus.value(kept, time.time()) == 0  # neither a slot nor a block of the KV cache is left behind
+    assert lab.prometheus.value(kept, time.time()) == 0  # no slot and no KV cache block leaks

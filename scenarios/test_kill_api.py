@@ -1,4 +1,4 @@
-"""Losing the API is noticed within 5 s, repaired without a human within 20 s, and costs clients less than 10 s of answers."""
+"""A lost API is detected in 5 s, repaired in 20 s, and costs under 10 s of answers."""
 
 from pytest_llmchaos import experiment, faults, loads
 
@@ -14,7 +14,7 @@ control = experiment(load=LOAD, light_load=LIGHT, fault=faults.none(), steady_s=
 
 def test_kill_api_is_detected(trial):
     assert trial.time_to_detect_s <= 5
-    assert trial.rule("api-exited").after_s <= 3  # the rule for one that runs and is silent looks at 5 s
+    assert trial.rule("api-exited").after_s <= 3  # the rule for a silent process acts at 5 s
 
 
 def test_kill_api_is_repaired_by_the_remediator(trial):
@@ -28,8 +28,8 @@ def test_kill_api_is_an_incident_that_ends(trial):
 
 
 def test_kill_api_costs_little(trial):
-    assert trial.slo("availability").bad_s <= 10  # of the offered load, without a good answer; judged by Prometheus
-    assert trial.silently_truncated == 0  # judged by the clients
+    assert trial.slo("availability").bad_s <= 10  # seconds of the offered load, by Prometheus
+    assert trial.silently_truncated == 0  # by the clients' samples
 
 
 @unrepaired

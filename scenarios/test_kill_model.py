@@ -1,8 +1,10 @@
-"""Losing one replica costs clients next to nothing while the other serves; losing both is repaired within 30 s.
+"""One lost replica costs clients next to nothing, and two are repaired within 30 s.
 
-The gateway sends requests on to the replica that is left; the remediator starts what is gone. Without the remediator the
-lost replica stays away for 12 s: each request of that time needs the gateway's breaker, probe or second attempt. On a real
-model the load is light: few requests meet the lost replica there, so it says little of retries and slow starts.
+The gateway routes requests to the remaining replica, and the remediator starts the lost
+one. Without the remediator the replica stays away for 12 s: each request of that time
+needs the gateway's breaker, probe or second attempt. On a real model the load is light.
+Few requests meet the lost replica there, so the trial shows little of retries and slow
+starts.
 """
 
 from pytest_llmchaos import experiment, faults, loads
@@ -89,11 +91,11 @@ def test_both_lost_replicas_cost_little(trial):
 
 
 @both_unrepaired
-def test_a_service_without_replicas_says_so(trial):
+def test_a_service_without_replicas_reports_it(trial):
     assert trial.alert("ServiceDown", "model-1").after_s <= 5
     assert trial.silently_truncated == 0
     assert trial.whole.without_retry_after == 0
-    assert trial.falsely_ready_s <= 2  # load balancers send clients where /readyz says 200
+    assert trial.falsely_ready_s <= 2  # load balancers route to a /readyz of 200
 
 
 @control

@@ -1,7 +1,7 @@
-"""A healthy service is left alone: through a burst of clients, and since it came up, nothing is restarted and nothing pages.
+"""A healthy service is left alone through a burst: no restart, no page.
 
-An action of the remediator, or a page, that no fault explains refutes a control arm, also one from before the trial. Needs the
-simulated engine.
+A remediator's action or a page without a fault refutes a control arm, including one
+from before the trial. Needs the simulated engine.
 """
 
 from pytest_llmchaos import experiment, faults, loads

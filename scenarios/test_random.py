@@ -1,4 +1,4 @@
-"""Whatever of the known faults hits, one service at a time and in whatever order the seed draws, the service repairs itself.
+"""The service repairs itself after faults drawn by the seed, one service at a time.
 
 `pytest --chaos-seed=42` performs the same campaign again.
 """

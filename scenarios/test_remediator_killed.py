@@ -1,7 +1,8 @@
-"""A remediator that dies in the middle of a repair finishes it once: the lost replica is started once, and is back within 20 s.
+"""A remediator killed in mid-repair repairs once: the replica is back within 20 s.
 
-It dies soon after the replica, once before and once after it has acted, and its supervisor starts it again at once. What it
-had written down tells it what it has done already. On a real model the load is light: it says little of clients there.
+It dies soon after the replica, once before and once after it has acted, and its
+supervisor starts it again at once. Its state file records what it has done already. On
+a real model the load is light, so the trial shows little of the clients there.
 """
 
 from pytest_llmchaos import experiment, faults, loads

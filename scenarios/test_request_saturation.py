@@ -1,8 +1,9 @@
-"""Two and a half times the capacity is shed, not suffered: who is admitted stays inside the bounds, nobody restarts a busy
-service, and all is well again within 30 s after.
+"""A flood of 2.5 times the capacity is shed, and admitted requests stay within bounds.
 
-The gateway answers what it cannot serve with 429 or 503 at once; the remediator must see the difference between busy and dead.
-The flood is as large as the backend makes it necessary, so the trial's own clients stay light, as a real model needs.
+The gateway answers what it cannot serve with 429 or 503 at once. The remediator
+restarts no busy service, and the service is back to normal within 30 s after. The
+backend's peak throughput sets the size of the flood, so the trial's own clients stay
+light, as a real model needs.
 """
 
 from pytest_llmchaos import experiment, faults, loads
@@ -32,7 +33,7 @@ def test_what_cannot_be_served_is_refused_and_not_left_hanging(trial):
     assert not any(hanging.values())
 
 
-def test_who_is_refused_is_told_when_to_come_back(trial):
+def test_every_refusal_has_a_retry_after(trial):
     assert trial.during_fault.without_retry_after == 0
 
 

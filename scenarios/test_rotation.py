@@ -1,6 +1,6 @@
-"""A replica that comes back is given its share little by little: it is slow until its caches are warm.
+"""A replica that comes back gets its share of the load step by step.
 
-Needs the simulated engine.
+It is slow until its caches are warm. Needs the simulated engine.
 """
 
 import time
@@ -18,7 +18,7 @@ control = experiment(load=LOAD, fault=faults.none(), steady_s=4, simulated_engin
 def test_a_replica_that_comes_back_is_given_its_share_little_by_little(lab):
     if "engine" not in lab.runtime.abilities:
         pytest.skip("needs the simulated engine")
-    # Its process answers at once. The gateway uses it when real requests have gone well, too.
+    # The process answers at once. The gateway uses it after good real requests.
     routed = (
         'llmlab_inflight_requests{replica="model-1"} and on (replica) min by (replica) (llmlab_upstream_health) == 1'
     )
@@ -31,7 +31,7 @@ def test_a_replica_that_comes_back_is_given_its_share_little_by_little(lab):
         with lab.inject(faults.kill("model-1")):
             assert lab.hold_until(lambda: not taken(), deadline_s=10, what="replica out of rotation")
             assert lab.hold_until(lambda: bool(taken()), deadline_s=20, what="replica in rotation")
-            # The look that sees it in rotation may come before its first request. The next one is a second later.
+            # The first look may come before the first request. The next is 1 s later.
             lab.hold(1.2)
             places = max(taken())
         lab.hold(2)

@@ -118,7 +118,7 @@ _ANSWERS = (
         "errors-with-status-200",
         "a refusal is an error object with status 200",
         "kill_model",
-        "test_a_service_without_replicas_says_so",
+        "test_a_service_without_replicas_reports_it",
         (
             "gateway.py",
             "web.json_response(error.body(request_id), status=error.status)",
@@ -129,7 +129,7 @@ _ANSWERS = (
         "stall-unnoticed",
         "a stream that falls silent is given up after minutes, not seconds",
         "both_hung",
-        "test_clients_are_refused_or_told_and_never_given_half_an_answer",
+        "test_clients_get_a_refusal_or_an_error_and_never_half_an_answer",
         ("watchdog.py", "call_later(self._limit_s, self._look)", "call_later(self._limit_s * 60, self._look)"),
     ),
 )
@@ -192,7 +192,7 @@ _HEALTH = (
         "ready-without-replicas",
         "/readyz answers 200 whatever the replicas do",
         "kill_model",
-        "test_a_service_without_replicas_says_so",
+        "test_a_service_without_replicas_reports_it",
         ("app.py", "status=200 if ready else 503)", "status=200)"),
     ),
     _defect(
@@ -220,7 +220,7 @@ _ADMISSION = (
         "429-without-retry-after",
         "a client who is refused for a full queue is not told when to come back",
         "request_saturation",
-        "test_who_is_refused_is_told_when_to_come_back",
+        "test_every_refusal_has_a_retry_after",
         (
             "outcomes.py",
             "        Outcome.REJECTED_QUEUE_FULL,\n        Outcome.QUEUE_TIMEOUT,\n        Outcome.NO_REPLICA,\n        Outcome.DRAINING",
