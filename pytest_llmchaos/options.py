@@ -1,4 +1,4 @@
-"""The command line and ini file of the plugin: names, help, defaults, checks."""
+"""Command-line options and ini keys: names, help, defaults, checks."""
 
 from __future__ import annotations
 
@@ -26,62 +26,151 @@ if TYPE_CHECKING:
 
 RUNTIMES = ("auto", "compose", "local")
 
-# name, argparse settings, help. Each is `--llmchaos-NAME`, with `--chaos-NAME` as an alias where no other plugin owns it.
+# Name, argparse settings, help. Each option is `--llmchaos-NAME`.
+# `--chaos-NAME` is an alias unless another plugin owns it.
 OPTIONS: tuple[tuple[str, dict[str, Any], str], ...] = (
     (
         "seed",
         {"metavar": "N"},
-        "Seed of every random choice; drawn and printed if not given. The same seed breaks the same things.",
+        "Seed of every random choice: victims, delays, arrival times. The same seed repeats the same choices. "
+        "Default: a random number, printed in the header. Example: 42.",
     ),
     (
         "runtime",
         {"metavar": "{auto,compose,local}"},
-        "Where the stack runs: auto takes compose where a Docker daemon answers, else local.",
+        "Where the stack runs: in containers (compose) or as processes on this machine (local). "
+        "Default: auto, which is compose if Docker responds, else local.",
     ),
     (
         "backend",
         {"metavar": "{ollama,llamacpp,sim}"},
-        "Which model serves: real Ollama (default of compose), llama.cpp (default of local), or a simulated engine.",
+        "Inference engine of the lab: Ollama, llama.cpp, or sim, a simulated engine that needs no model. "
+        "Default: ollama with compose, llamacpp with local.",
     ),
     (
         "report",
         {"metavar": "DIR"},
-        "Folder for the evidence of runs (default: reports); DIR/latest points to the newest.",
+        "Folder that keeps the report, journal and samples of every run. DIR/latest is a symlink to the newest run. "
+        "Default: reports.",
     ),
-    ("plan", {"action": "store_true"}, "Print what would be done, and touch nothing."),
-    ("unleash", {"action": "store_true"}, "Really hit a stack that is attached to (llmchaos_attach); else only plan."),
-    ("replay", {"metavar": "FILE"}, "Perform the schedule of an earlier run again, from its run.json."),
-    ("repeat", {"metavar": "N"}, "Perform every trial N times, for means and spread (default: 1)."),
+    ("plan", {"action": "store_true"}, "Print the planned trials and exit, without starting or changing anything."),
+    (
+        "unleash",
+        {"action": "store_true"},
+        "Inject faults into a stack that already runs (llmchaos_attach). Default: only print the plan for such a stack.",
+    ),
+    (
+        "replay",
+        {"metavar": "FILE"},
+        "Repeat the seed and schedule of an earlier run, read from its run.json. Example: reports/latest/run.json.",
+    ),
+    (
+        "repeat",
+        {"metavar": "N"},
+        "Perform every trial N times (1 to 1000), for means and spread over runs. Default: 1.",
+    ),
 )
 IniType = Literal["string", "linelist", "args", "bool", "float"]
 INI: tuple[tuple[str, IniType, str], ...] = (
-    ("llmchaos_runtime", "string", "Default of --chaos-runtime."),
-    ("llmchaos_backend", "string", "Default of --chaos-backend."),
-    ("llmchaos_report", "string", "Default of --chaos-report."),
-    ("llmchaos_compose", "linelist", "Your own compose file, or several, in place of the lab."),
-    ("llmchaos_api", "string", "The service of it that takes the clients' requests."),
-    ("llmchaos_prometheus", "string", "Its Prometheus."),
-    ("llmchaos_targets", "args", "Its services that faults may hit."),
-    ("llmchaos_pushgateway", "string", "Its pushgateway, for the clients' own counters."),
-    ("llmchaos_remediator", "string", "Its remediator, stopped for control arms."),
-    ("llmchaos_audit_file", "string", "The audit log in the remediator's container (default: /audit/audit.jsonl)."),
-    ("llmchaos_model", "string", "The model of the clients' requests (default: default)."),
-    ("llmchaos_jobs", "args", "Prometheus jobs that must be scraped without a gap."),
-    ("llmchaos_replicas", "args", "Its services that answer requests, several of one kind."),
-    ("llmchaos_replica_header", "string", "The response header that names the replica of an answer."),
-    ("llmchaos_busy_query", "string", "PromQL: the requests that each replica works on, by label service."),
-    ("llmchaos_rotation_query", "string", "PromQL: 1 for each replica that requests are routed to, by label service."),
-    ("llmchaos_ready_path", "string", "The path of the api that answers 200 while it takes requests."),
-    ("llmchaos_tokens_per_s", "float", "Answer tokens a second that the stack can serve (default: 1000)."),
-    ("llmchaos_slo", "string", "Your OpenSLO file, over your own metrics."),
+    ("llmchaos_runtime", "string", "Value of --chaos-runtime if the option is not given. Default: auto."),
+    (
+        "llmchaos_backend",
+        "string",
+        "Value of --chaos-backend if the option is not given. Default: ollama with compose, llamacpp with local.",
+    ),
+    ("llmchaos_report", "string", "Value of --chaos-report if the option is not given. Default: reports."),
+    (
+        "llmchaos_compose",
+        "linelist",
+        "Compose files of your own stack, to test instead of the lab. Paths start at the ini file's folder. "
+        "Default: none, the lab is tested. Example: compose.yaml.",
+    ),
+    (
+        "llmchaos_api",
+        "string",
+        "Service of your stack that clients send requests to. Required with llmchaos_compose. Example: web.",
+    ),
+    (
+        "llmchaos_prometheus",
+        "string",
+        "Prometheus service of your stack. Required with llmchaos_compose. Example: prometheus.",
+    ),
+    (
+        "llmchaos_targets",
+        "args",
+        "Services of your stack that faults may hit. Required with llmchaos_compose. Example: web worker.",
+    ),
+    (
+        "llmchaos_pushgateway",
+        "string",
+        "Pushgateway service of your stack, which receives the clients' own counters. Default: none. Example: push.",
+    ),
+    (
+        "llmchaos_remediator",
+        "string",
+        "Service of your stack that repairs it, stopped in trials with remediator=False. Default: none. Example: fixer.",
+    ),
+    (
+        "llmchaos_audit_file",
+        "string",
+        "Path of the remediator's audit log in its container. Default: /audit/audit.jsonl.",
+    ),
+    ("llmchaos_model", "string", "Value of model in the clients' requests. Default: default."),
+    (
+        "llmchaos_jobs",
+        "args",
+        "Prometheus jobs that must be scraped without a gap, or the trial is inconclusive. Default: none. Example: web node.",
+    ),
+    (
+        "llmchaos_replicas",
+        "args",
+        "Interchangeable services of your stack that answer requests. Default: none. Example: worker-1 worker-2.",
+    ),
+    (
+        "llmchaos_replica_header",
+        "string",
+        "Response header that names the replica that answered, read for trial.replicas. Default: none. Example: x-replica.",
+    ),
+    (
+        "llmchaos_busy_query",
+        "string",
+        "PromQL for the number of requests in progress on each replica, by label service. Default: none. "
+        "Example: sum by (service) (vllm:num_requests_running).",
+    ),
+    (
+        "llmchaos_rotation_query",
+        "string",
+        "PromQL that is 1 for each replica that receives requests, by label service. Default: none. "
+        "Example: min by (service) (upstream_healthy).",
+    ),
+    (
+        "llmchaos_ready_path",
+        "string",
+        "Path of llmchaos_api that returns 200 while it accepts requests, read once a second. "
+        "Default: none. Example: /readyz.",
+    ),
+    (
+        "llmchaos_tokens_per_s",
+        "float",
+        "Answer tokens a second that your healthy stack can serve. A load above it is refused. Default: 1000.",
+    ),
+    (
+        "llmchaos_slo",
+        "string",
+        "OpenSLO file with your objectives over your own metrics. Required with llmchaos_compose. Example: slo.yaml.",
+    ),
     (
         "llmchaos_attach",
         "bool",
-        "Your stack runs already: take part in it and leave it running (needs --chaos-unleash).",
+        "Use your stack as it runs now and leave it running. Faults need --chaos-unleash. Default: false.",
     ),
-    ("llmchaos_allow", "args", "What of it may reach beyond its own project, such as volume:models."),
+    (
+        "llmchaos_allow",
+        "args",
+        "Resources outside its Compose project that your stack may use. Default: none. Example: volume:models.",
+    ),
 )
-# A key's example is in the ini file's own format: words here, which a TOML file writes as a text or a list.
+# Words as a `pytest.ini` has them. A TOML file quotes them as a string or a list.
 _EXAMPLES = {
     "runtime": "local",
     "backend": "sim",
@@ -104,9 +193,9 @@ _EXAMPLES = {
     "allow": "volume:models",
 }
 _EXPECTED: dict[IniType, str] = {
-    "string": "one text",
-    "linelist": "a list of texts",
-    "args": "a list of texts",
+    "string": "a string",
+    "linelist": "a list of strings",
+    "args": "a list of strings",
     "bool": "true or false",
     "float": "a number",
 }
@@ -118,13 +207,20 @@ SPELLING = "llmchaos-spelling"
 
 @dataclass(frozen=True)
 class Spelling:
-    """The options whose alias another plugin owns. Registered with pytest's plugin manager, which carries it."""
+    """Options whose alias another plugin owns, kept in pytest's plugin manager.
+
+    Attributes:
+        given_up: option names without a `--chaos-NAME` alias.
+    """
 
     given_up: frozenset[str]
 
 
 def add(parser: pytest.Parser) -> Spelling:
-    """Register all options. An alias that another plugin owns is given up; the canonical name always works."""
+    """Register all options and ini keys.
+
+    An alias that another plugin owns is left to it. The canonical name always works.
+    """
     group = parser.getgroup("llmchaos", "chaos experiments for LLM services (pytest-llmchaos)")
     taken, given_up = _foreign_options(parser), set[str]()
     for name, settings, text in OPTIONS:
@@ -142,20 +238,23 @@ def add(parser: pytest.Parser) -> Spelling:
             group.addoption(canonical, **about)
         if alias in taken:
             given_up.add(name)
-    parser.addini(_FORMER, "No longer used: each role has a key of its own.", type="linelist", default=())
+    parser.addini(_FORMER, "Removed: each role has a key of its own.", type="linelist", default=())
     for name, kind, text in INI:
         parser.addini(name, text, type=kind, default=_NO_VALUE.get(kind, ""))
     return Spelling(frozenset(given_up))
 
 
 def _foreign_options(parser: pytest.Parser) -> set[str]:
-    """Options that other plugins own: pytest 8 tells of a conflict only when it parses, too late to give up an alias."""
+    """Options that other plugins own.
+
+    pytest 8 reports a conflict only when it parses, too late to drop an alias.
+    """
     groups = [*getattr(parser, "_groups", ()), getattr(parser, "_anonymous", None)]
     return {name for group in groups for option in getattr(group, "options", ()) for name in option.names()}
 
 
 def spelling(config: pytest.Config, name: str) -> str:
-    """An option as the command line has it or has to write it: by its alias, unless another plugin owns that."""
+    """The option's name for messages: as written on the command line, else its alias."""
     canonical = f"--llmchaos-{name}"
     written = any(str(word).partition("=")[0] == canonical for word in config.invocation_params.args)
     return canonical if written or name in config.pluginmanager.getplugin(SPELLING).given_up else f"--chaos-{name}"
@@ -166,13 +265,13 @@ def given(config: pytest.Config, name: str) -> Any:
 
 
 def text_of(config: pytest.Config, name: str, default: str) -> str:
-    """A text option: the command line's, else the ini file's, else the default."""
+    """An option's value: the command line's, else the ini file's, else the default."""
     in_file = _ini(config, name)
     return str(given(config, name) or in_file or default)
 
 
 def choice_of(config: pytest.Config, name: str, choices: tuple[str, ...], default: str) -> str:
-    """Raises BadScenario, naming the choices, for anything else."""
+    """Return an option's value. Raises BadScenario unless it is one of the choices."""
     value = text_of(config, name, default)
     if value not in choices:
         key = spelling(config, name) if given(config, name) else f"llmchaos_{name}"
@@ -181,7 +280,7 @@ def choice_of(config: pytest.Config, name: str, choices: tuple[str, ...], defaul
 
 
 def reports_of(config: pytest.Config) -> Path:
-    """The folder for the evidence of runs."""
+    """The folder that keeps all runs."""
     folder: Path = config.rootpath / text_of(config, "report", "reports")
     return folder
 
@@ -191,12 +290,15 @@ def runtime_of(config: pytest.Config) -> str:
 
 
 def backend_of(config: pytest.Config) -> str | None:
-    """The backend asked for; None where none was, and the runtime's own default holds."""
+    """The backend that options or ini file name, or None for the runtime's default."""
     return choice_of(config, "backend", BACKENDS, "ollama") if text_of(config, "backend", "") else None
 
 
 def own_subject_of(config: pytest.Config) -> Subject | None:
-    """The user's own stack, where the ini file names one. Raises BadScenario for a key that is wrong or missing."""
+    """The user's own stack, or None for the lab.
+
+    Raises BadScenario for a wrong or missing key.
+    """
     toml = str(config.inipath).endswith(".toml")
     refuse_services(_ini(config, "services"), toml=toml)
     read: dict[str, Any] = {one.name: _ini(config, one.name) for one in fields(OwnKeys)}
@@ -205,17 +307,21 @@ def own_subject_of(config: pytest.Config) -> Subject | None:
 
 
 def _ini(config: pytest.Config, name: str) -> Any:
-    """An ini key's value. Raises BadScenario where it is not of its type, with an example in the ini file's format."""
+    """An ini key's value.
+
+    Raises BadScenario for a value of another type, with an example in the file's format.
+    """
     key = f"llmchaos_{name}"
     kinds: dict[str, IniType] = {one: kind for one, kind, _ in INI} | {_FORMER: "linelist"}
     kind = kinds[key]
     try:
         with warnings.catch_warnings():
-            # pytest 9 warns of a list where a text is expected, which is refused here.
+            # pytest 9 warns of a list for a string key, which is refused here.
             warnings.simplefilter("ignore", pytest.PytestDeprecationWarning)
             value = config.getini(key)
     except (ValueError, TypeError, pytest.UsageError) as error:
-        raise BadScenario(f"{key} must be {_EXPECTED[kind]}: {error}; write {_example(config, name, kind)}") from None
+        example = _example(config, name, kind)
+        raise BadScenario(f"{key} must be {_EXPECTED[kind]}: {error}; write {example}") from None
     if kind == "string":
         seen = _as_written(config, key, value)
         good = isinstance(seen, str)
@@ -223,12 +329,16 @@ def _ini(config: pytest.Config, name: str) -> Any:
         seen = value
         good = kind not in ("linelist", "args") or all(isinstance(one, str) and one.strip() for one in value)
     if not good:
-        raise BadScenario(f"{key} must be {_EXPECTED[kind]}, got {seen!r:.80}: write {_example(config, name, kind)}")
+        example = _example(config, name, kind)
+        raise BadScenario(f"{key} must be {_EXPECTED[kind]}, got {seen!r:.80}: write {example}")
     return value
 
 
 def _as_written(config: pytest.Config, key: str, value: object) -> object:
-    """A text as the TOML file has it: pytest makes a number or a boolean of [tool.pytest.ini_options] a text."""
+    """A value as the TOML file has it.
+
+    pytest converts numbers and booleans of `[tool.pytest.ini_options]` to strings.
+    """
     if not value or not str(config.inipath).endswith(".toml") or key in _overridden(config):
         return value
     table = tomllib.loads(config.inipath.read_text(encoding="utf-8")) if config.inipath else {}
@@ -249,21 +359,21 @@ def _overridden(config: pytest.Config) -> set[str]:
 
 
 def check_keys(config: pytest.Config) -> None:
-    """Raises BadScenario for an ini key that begins as this plugin's do and that no plugin reads."""
+    """Raises BadScenario for an ini key that starts with `llmchaos` and that no plugin has registered."""
     for key in sorted(_unread(config)):
         name = re.sub(r"(?i)^llm[-_ ]?chaos[-_ ]?", "", key)
         if name in {option for option, _, _ in OPTIONS}:
-            raise BadScenario(f"{key} is no ini key: give {spelling(config, name)} on the command line instead")
+            raise BadScenario(f"{key} is not an ini key; use {spelling(config, name)} on the command line")
         known = {one.removeprefix("llmchaos_"): one for one, _, _ in INI}
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"did you mean {known[near[0]]}?" if near else f"the keys are {', '.join(known.values())}"
-        raise BadScenario(f"{key} is no ini key of pytest-llmchaos and would not be read: {hint}")
+        raise BadScenario(f"{key} is not an ini key of pytest-llmchaos; {hint}")
 
 
 def _unread(config: pytest.Config) -> Iterator[str]:
-    """The keys that begin as this plugin's do and that no plugin registered."""
+    """Keys that start with `llmchaos` and that no plugin has registered."""
     with warnings.catch_warnings():
-        # pytest 9 deprecates the mapping in favour of getini(), which cannot list what a file holds.
+        # pytest 9 deprecates the mapping for getini(), which cannot list a file's keys.
         warnings.simplefilter("ignore", pytest.PytestDeprecationWarning)
         written = {*config.inicfg, *_overridden(config)}
     for key in written:
@@ -273,21 +383,22 @@ def _unread(config: pytest.Config) -> Iterator[str]:
             except ValueError:
                 yield key
             except (TypeError, pytest.UsageError):
-                continue  # another plugin's own, with a value that is for that plugin to refuse
+                continue  # another plugin's key, whose value that plugin refuses
 
 
 def is_attached(config: pytest.Config) -> bool:
-    """Whether the stack is not the instrument's own. Raises BadScenario for anything but true or false."""
+    """True for a stack that already runs. Raises BadScenario for a value but true or false."""
     return bool(_ini(config, "attach"))
 
 
 def is_leashed(config: pytest.Config) -> bool:
-    """Whether the stack must not be touched: it is attached to, and `--chaos-unleash` is not given."""
+    """True for an attached stack without `--chaos-unleash`, which must not be changed."""
     return is_attached(config) and not given(config, "unleash")
 
 
 def leash_message(config: pytest.Config) -> str:
-    return f"leashed: the stack is not the instrument's own (llmchaos_attach); pass {spelling(config, 'unleash')} to hit it"
+    unleash = spelling(config, "unleash")
+    return f"leashed: llmchaos_attach names a stack that already runs, so nothing was injected; add {unleash} to inject faults"
 
 
 def only_plans(config: pytest.Config) -> bool:
@@ -295,29 +406,29 @@ def only_plans(config: pytest.Config) -> bool:
 
 
 def check(config: pytest.Config) -> None:
-    """Raises BadScenario for whatever is wrong with the options and the ini file by themselves."""
+    """Check options and ini file. Raises BadScenario."""
     reports_of(config)
     runtime, own = runtime_of(config), own_subject_of(config)
     backend_of(config), repeat_of(config)
     if own is not None and runtime == "local":
         raise BadScenario(
-            f"llmchaos_compose needs Docker Compose, got {spelling(config, 'runtime')}=local: drop the option"
+            f"llmchaos_compose needs the compose runtime, got {spelling(config, 'runtime')}=local: drop the option"
         )
 
 
 def seed_of(config: pytest.Config) -> int:
-    """The run's seed: given, or drawn by the operating system."""
+    """The given seed, or a random one from the operating system."""
     text = given(config, "seed")
     return secrets.randbelow(2**32) if text is None else parse_seed(str(text))
 
 
 def replayed_seed(config: pytest.Config, recorded: int) -> int:
-    """The seed of the run that is performed again. Raises BadScenario where another one was given beside it."""
+    """The seed of the replayed run. Raises BadScenario if another seed was given."""
     text = given(config, "seed")
     if text is not None and parse_seed(str(text)) != recorded:
         raise BadScenario(
             f"{spelling(config, 'seed')}={text} contradicts {spelling(config, 'replay')}={given(config, 'replay')}, "
-            f"whose run had the seed {recorded}: drop one of them"
+            f"which has the seed {recorded}: drop one of them"
         )
     return recorded
 

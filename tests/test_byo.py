@@ -202,7 +202,7 @@ def test_a_stack_of_others_is_only_planned_for_and_the_session_does_not_pass(cha
     result = chaos(attach="true")
 
     result.stdout.fnmatch_lines(["*kill web at +0 s*", "*nothing was touched*"])
-    assert "leashed: the stack is not the instrument's own (llmchaos_attach); pass --chaos-unleash" in str(
+    assert "leashed: llmchaos_attach names a stack that already runs, so nothing was injected; add --chaos-unleash" in str(
         result.outlines
     )
     assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
@@ -239,7 +239,7 @@ def test_the_leash_holds_whoever_uses_the_lab_without_a_trial(chaos, text):
     result = chaos(attach="true", test_unit=UNIT, test_hand=text)
 
     result.assert_outcomes()
-    assert "leashed: the stack is not the instrument's own" in str(result.outlines)
+    assert "leashed: llmchaos_attach names a stack that already runs" in str(result.outlines)
     assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
 
 
@@ -249,7 +249,7 @@ def test_the_leash_holds_whoever_asks_for_the_lab_while_a_test_runs(chaos):
     result = chaos(attach="true", test_late=late)
 
     result.assert_outcomes(errors=1)
-    assert "NotReady: leashed: the stack is not the instrument's own" in str(result.outlines)
+    assert "NotReady: leashed: llmchaos_attach names a stack that already runs" in str(result.outlines)
 
 
 def test_a_plan_that_was_asked_for_runs_nothing_even_if_there_is_nothing_to_plan(chaos):
@@ -270,7 +270,7 @@ def test_targets_are_those_of_the_ini_file_and_not_of_the_lab(chaos):
 def test_an_own_stack_does_not_run_as_local_processes(chaos):
     result = chaos("--chaos-runtime=local", "--chaos-plan")
 
-    assert "llmchaos_compose needs Docker Compose, got --chaos-runtime=local" in str(result.outlines + result.errlines)
+    assert "llmchaos_compose needs the compose runtime, got --chaos-runtime=local" in str(result.outlines + result.errlines)
     assert result.ret != 0
 
 

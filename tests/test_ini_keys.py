@@ -62,12 +62,12 @@ def test_a_key_that_nobody_reads_is_refused_with_the_nearest_one(chaos, double, 
     require_refused(
         chaos(lines=[line], own=True),
         double,
-        f"{key} is no ini key of pytest-llmchaos and would not be read: {hint}",
+        f"{key} is not an ini key of pytest-llmchaos; {hint}",
     )
 
 
 def test_a_key_that_nobody_reads_is_refused_on_the_command_line_too(chaos, double):
-    require_refused(chaos("-o", "llmchaos_atach=true", own=True), double, "llmchaos_atach is no ini key*")
+    require_refused(chaos("-o", "llmchaos_atach=true", own=True), double, "llmchaos_atach is not an ini key*")
 
 
 @pytest.mark.parametrize("option", ["unleash", "plan", "seed", "replay", "repeat"])
@@ -75,7 +75,7 @@ def test_an_option_of_the_command_line_is_refused_as_a_key(chaos, double, option
     result = chaos(lines=[f'llmchaos_{option} = "1"'], own=True)
 
     require_refused(
-        result, double, f"llmchaos_{option} is no ini key: give --chaos-{option} on the command line instead"
+        result, double, f"llmchaos_{option} is not an ini key; use --chaos-{option} on the command line"
     )
 
 
@@ -83,7 +83,7 @@ def test_a_worker_that_refuses_a_key_says_so_once(chaos):
     result = chaos("-p", "xdist", "-n", "1", lines=["llmchaos_atach = true"], own=True)
 
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*BadScenario: llmchaos_atach is no ini key*did you mean llmchaos_attach?*"])
+    result.stdout.fnmatch_lines(["*BadScenario: llmchaos_atach is not an ini key*did you mean llmchaos_attach?*"])
     assert result.ret == pytest.ExitCode.INTERRUPTED
 
 
@@ -98,26 +98,26 @@ def test_a_key_that_another_plugin_registered_is_its_own(chaos, pytester):
 
 
 TYPES = [
-    ("llmchaos_api", '["faq"]', "one text, got ['faq']: write llmchaos_api = \"web\""),
-    ("llmchaos_api", "5", 'one text, got 5: write llmchaos_api = "web"'),
-    ("llmchaos_api", "true", 'one text, got True: write llmchaos_api = "web"'),
-    ("llmchaos_prometheus", '["faq"]', "one text, got ['faq']: write llmchaos_prometheus = \"prometheus\""),
-    ("llmchaos_pushgateway", '["faq"]', "one text, got ['faq']: write llmchaos_pushgateway = \"push\""),
-    ("llmchaos_remediator", '["faq"]', "one text, got ['faq']: write llmchaos_remediator = \"fixer\""),
-    ("llmchaos_model", '["a"]', "one text, got ['a']: write llmchaos_model = \"default\""),
-    ("llmchaos_slo", '["slo.yaml"]', "one text, got ['slo.yaml']: write llmchaos_slo = \"slo.yaml\""),
-    ("llmchaos_report", "[]", 'one text, got []: write llmchaos_report = "reports"'),
-    ("llmchaos_report", "5", 'one text, got 5: write llmchaos_report = "reports"'),
-    ("llmchaos_runtime", '["local"]', "one text, got ['local']: write llmchaos_runtime = \"local\""),
-    ("llmchaos_backend", '["sim"]', "one text, got ['sim']: write llmchaos_backend = \"sim\""),
-    ("llmchaos_targets", "[5]", 'a list of texts, got [5]: write llmchaos_targets = ["web", "worker"]'),
-    ("llmchaos_targets", '[["faq"]]', "a list of texts, got [['faq']]: write llmchaos_targets = "),
-    ("llmchaos_compose", "[5]", 'a list of texts, got [5]: write llmchaos_compose = ["compose.yaml"]'),
-    ("llmchaos_compose", '[["a"]]', "a list of texts, got [['a']]: write llmchaos_compose = "),
-    ("llmchaos_jobs", "[5]", "a list of texts, got [5]: write llmchaos_jobs = "),
-    ("llmchaos_jobs", '[""]', "a list of texts, got ['']: write llmchaos_jobs = "),
-    ("llmchaos_jobs", "'\"a'", "a list of texts: No closing quotation; write llmchaos_jobs = "),
-    ("llmchaos_services", "[5]", "a list of texts, got [5]: write "),
+    ("llmchaos_api", '["faq"]', "a string, got ['faq']: write llmchaos_api = \"web\""),
+    ("llmchaos_api", "5", 'a string, got 5: write llmchaos_api = "web"'),
+    ("llmchaos_api", "true", 'a string, got True: write llmchaos_api = "web"'),
+    ("llmchaos_prometheus", '["faq"]', "a string, got ['faq']: write llmchaos_prometheus = \"prometheus\""),
+    ("llmchaos_pushgateway", '["faq"]', "a string, got ['faq']: write llmchaos_pushgateway = \"push\""),
+    ("llmchaos_remediator", '["faq"]', "a string, got ['faq']: write llmchaos_remediator = \"fixer\""),
+    ("llmchaos_model", '["a"]', "a string, got ['a']: write llmchaos_model = \"default\""),
+    ("llmchaos_slo", '["slo.yaml"]', "a string, got ['slo.yaml']: write llmchaos_slo = \"slo.yaml\""),
+    ("llmchaos_report", "[]", 'a string, got []: write llmchaos_report = "reports"'),
+    ("llmchaos_report", "5", 'a string, got 5: write llmchaos_report = "reports"'),
+    ("llmchaos_runtime", '["local"]', "a string, got ['local']: write llmchaos_runtime = \"local\""),
+    ("llmchaos_backend", '["sim"]', "a string, got ['sim']: write llmchaos_backend = \"sim\""),
+    ("llmchaos_targets", "[5]", 'a list of strings, got [5]: write llmchaos_targets = ["web", "worker"]'),
+    ("llmchaos_targets", '[["faq"]]', "a list of strings, got [['faq']]: write llmchaos_targets = "),
+    ("llmchaos_compose", "[5]", 'a list of strings, got [5]: write llmchaos_compose = ["compose.yaml"]'),
+    ("llmchaos_compose", '[["a"]]', "a list of strings, got [['a']]: write llmchaos_compose = "),
+    ("llmchaos_jobs", "[5]", "a list of strings, got [5]: write llmchaos_jobs = "),
+    ("llmchaos_jobs", '[""]', "a list of strings, got ['']: write llmchaos_jobs = "),
+    ("llmchaos_jobs", "'\"a'", "a list of strings: No closing quotation; write llmchaos_jobs = "),
+    ("llmchaos_services", "[5]", "a list of strings, got [5]: write "),
     ("llmchaos_tokens_per_s", "[5]", "a number: *; write llmchaos_tokens_per_s = 500"),
     ("llmchaos_attach", "[true]", "true or false: *; write llmchaos_attach = true"),
 ]

@@ -1007,7 +1007,7 @@ def test_a_seed_beside_a_replay_must_be_the_recorded_one(chaos, double, recorded
 
     other = chaos(option, "--chaos-seed=6")
     assert "--chaos-seed=6 contradicts --chaos-replay=" in other.stderr.str()
-    assert "whose run had the seed 5: drop one of them" in other.stderr.str()
+    assert "which has the seed 5: drop one of them" in other.stderr.str()
     assert double.performed == []
 
     chaos(option, "--chaos-seed=5").assert_outcomes(passed=2)
