@@ -1,9 +1,10 @@
-"""`llmchaos`: heal by hand, check this machine, rebuild a report, generate rules and dashboards. It starts no experiment."""
+"""The `llmchaos` command: cleanup, checks, reports, rules and error budgets."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,52 +20,93 @@ from pytest_llmchaos.runtime.local.programs import WEIGHTS_LOCK
 from pytest_llmchaos.subject.lab import setup_command, stack_dir
 
 LEDGER = Path("reports/ledger.jsonl")
+_DESCRIPTION = "Tools around chaos experiments. The experiments themselves are pytest tests: run pytest."
+_HEAL = """\
+Revert the faults and remove the stacks that dead runs left, in Docker and as
+local processes. Live runs are not changed.
+
+A run is dead if its process is gone. A run that this machine cannot check is
+left alone, and the output names the commands that remove it by hand.
+
+Exit status: 0 if no orphan is left, 1 if one is left or Docker did not respond.
+"""
+_DOCTOR = """\
+Check Docker, Compose, the lab's images, the local runtime's programs and
+orphans of dead runs. Each check prints a line:
+
+  ok    the check passed
+  note  not a failure, with what to do
+  bad   the check failed, with what to do
+
+Exit status: 0 if no check failed, else 1.
+"""
+_REPORT = """\
+Build report.html, run.json and summary.md again from a run's journal and
+samples, for example after a run that was killed. Prints the report's path.
+"""
+_BUDGET = """\
+Print the share of a month's error budget that each experiment would use, from
+the ledger of all runs.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand.
+
+    Args:
+        argv: the arguments after the program's name. Default: those of this process.
+
+    Returns:
+        The exit status.
+    """
     given = list(sys.argv[1:] if argv is None else argv)
     if given[:1] == ["generate"]:
-        from pytest_llmchaos import generate  # noqa: PLC0415 - it has options of its own, and costs imports of its own
+        from pytest_llmchaos import generate  # noqa: PLC0415 - slow imports, and a parser of its own
 
         return generate.main(given[1:])
-    parser = argparse.ArgumentParser(prog="llmchaos", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    heal = commands.add_parser(
-        "heal",
-        help="undo and remove what dead runs left; live runs are not touched",
-        description="Undo and remove what dead runs left, in Docker and among local processes; live runs are not touched. "
-        "Exit status 1: something is left over that was not removed, or Docker could not be looked at.",
-    )
-    heal.add_argument("--dry-run", action="store_true", help="print what would be removed, and remove nothing")
-    commands.add_parser(
-        "doctor",
-        help="check Docker, Compose, images, the local runtime and what dead runs left, and print what to do",
-        description="Check Docker, Compose, images, what the local runtime needs and what dead runs left: a line for each, "
-        "with what to do. "
-        "Exit status 1: a check failed.",
-    )
-    report = commands.add_parser(
-        "report",
-        help="build report.html again from a run's journal and samples",
-        description="Build report.html, run.json and summary.md again from a run's journal and samples.",
-    )
-    report.add_argument("directory", type=Path, help="the run's folder, such as reports/latest")
-    commands.add_parser(
-        "generate", help="rules and dashboards from an OpenSLO file; `llmchaos generate --help` says more"
-    )
-    budget = commands.add_parser(
-        "budget",
-        help="what each experiment would cost of the month's error budget",
-        description="A table of what each experiment would cost of the month's error budget, from the ledger of all runs.",
-    )
-    budget.add_argument("--ledger", type=Path, default=None, help=f"file to read (default: {LEDGER})")
-    budget.add_argument("--slo", help="only this service level")
-    arguments = parser.parse_args(given)
+    arguments = _parser().parse_args(given)
     try:
         return _run(arguments)
     except LlmchaosError as error:
         sys.stderr.write(f"llmchaos: {error}\n")
         return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="llmchaos", description=_DESCRIPTION, epilog="`llmchaos COMMAND --help` explains a command."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, summary: str, description: str, examples: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name,
+            help=summary,
+            description=description,
+            epilog=f"examples:\n{textwrap.indent(examples, '  ')}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    heal = command(
+        "heal",
+        "revert faults and remove stacks that dead runs left",
+        _HEAL,
+        "llmchaos heal --dry-run   list the orphans\nllmchaos heal             remove them",
+    )
+    heal.add_argument("--dry-run", action="store_true", help="list what would be removed, without removing it")
+    command("doctor", "check this machine and print what to do", _DOCTOR, "llmchaos doctor")
+    report = command("report", "build a run's report again", _REPORT, "llmchaos report reports/latest")
+    report.add_argument("directory", type=Path, help="the run's folder, such as reports/latest")
+    commands.add_parser("generate", help="write Prometheus rules and dashboards from an OpenSLO file")
+    budget = command(
+        "budget",
+        "print each experiment's share of the month's error budget",
+        _BUDGET,
+        "llmchaos budget                     all objectives\nllmchaos budget --slo availability  only this one",
+    )
+    budget.add_argument("--ledger", type=Path, default=None, help=f"file to read (default: {LEDGER})")
+    budget.add_argument("--slo", help="name of the only objective to print (default: all)")
+    return parser
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -78,83 +120,88 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def heal(*, dry_run: bool) -> int:
-    """Remove the stacks of dead runs, in whichever runtime.
+    """Remove the orphans of dead runs in every runtime.
+
+    Args:
+        dry_run: list them without removing them.
 
     Returns:
-        0 where nothing of a dead run is left, 1 where something is (with `dry_run`: would have to be removed), or where
-        there is a Docker that could not be looked at. What is left alone on doubt is named and changes nothing.
+        Exit status. 1 if an orphan is left, or if an installed Docker does not respond.
+        Runs that cannot be verified are printed and do not change the status.
     """
     docker = sweep.in_docker()
     if docker.unseen:
-        _say(f"Docker was not looked at: {docker.unseen}")
+        _print(f"Docker was not checked: {docker.unseen}")
     elsewhere = " outside Docker" if docker.unseen else ""
     if dry_run:
         found = sweep.orphans(docker)
         left = len(found)
         for project, why in found.items():
-            _say(f"would remove {project}: {why}")
-        _say(f"{left} left over{elsewhere}; nothing was touched")
+            _print(f"would remove {project}: {why}")
+        _print(f"{left} orphan{'s' * (left != 1)} found{elsewhere}; nothing was removed")
     else:
-        swept = sweep.sweep_dead_runs(_say, docker, deadline_s=sweep.HEAL_DEADLINE_S, by_hand=True)
+        swept = sweep.sweep_dead_runs(_print, docker, deadline_s=sweep.HEAL_DEADLINE_S, by_hand=True)
         left = len(swept.failed)
         for problem in swept.failed:
-            _say(f"not removed {problem}")
-        nothing = f"nothing was left over{elsewhere}"
-        _say(
-            f"removed {len(swept.removed)}, {left} stay"
+            _print(f"not removed {problem}")
+        nothing = f"no orphans found{elsewhere}"
+        _print(
+            f"removed {len(swept.removed)}, failed to remove {left}"
             if left
             else f"removed {len(swept.removed)}"
             if swept.removed
             else nothing
         )
     for project, why in sweep.unverifiable_runs(docker).items():
-        _say(f"left alone {project}: {why}")
+        _print(f"left alone {project}: {why}")
     return 1 if left or (docker.unseen and docker_cli.is_wanted()) else 0
 
 
 def doctor() -> int:
-    """Each check on a line; the exit status is 1 if any failed."""
+    """Print a line for each check. Returns 1 if a check failed, else 0."""
     bad = 0
     try:
         docker_cli.require_engine()
         version = docker_cli.run(["docker", "version", "--format", "{{.Server.Version}}"]).strip()
         compose = docker_cli.run(["docker", "compose", "version", "--short"]).strip()
-        _say(f"ok    Docker Engine {version} at {docker_cli.docker_host()}, Compose {compose}")
+        _print(f"ok    Docker Engine {version} at {docker_cli.docker_host()}, Compose {compose}")
     except NotReady as error:
         bad += 1
-        _say(f"bad   {error}")
+        _print(f"bad   {error}")
     else:
         images = docker_cli.run(["docker", "image", "ls", "--format", "{{.Repository}}"]).split()
         built = sorted({name for name in images if name.startswith("llmchaos/")})
         there = ", ".join(built) or f"none; `{setup_command()}` builds them"
-        _say(f"{'ok   ' if built else 'note '} images built here: {there}")
+        _print(f"{'ok   ' if built else 'note '} images built here: {there}")
     for line in _of_local():
-        _say(line)
+        _print(line)
     docker = sweep.in_docker()
     left, alone = sweep.orphans(docker), sweep.unverifiable_runs(docker)
     bad += bool(left)
     if left:
-        _say(f"bad   left over by dead runs: {', '.join(left)}; `llmchaos heal` removes them")
+        _print(f"bad   orphans of dead runs: {', '.join(left)}; `llmchaos heal` removes them")
     if alone:
-        _say(f"note  perhaps left over: {', '.join(alone)}; `llmchaos heal` says how to remove them by hand")
+        _print(f"note  possible orphans: {', '.join(alone)}; `llmchaos heal` prints how to remove them by hand")
     if docker.unseen:
         bad += docker_cli.is_wanted()
-        _say(
-            f"note  whether something is left over in Docker is not known: {docker.unseen}; once it answers, run this again"
-        )
+        _print(f"note  Docker was not checked for orphans: {docker.unseen}; run this again once Docker responds")
     elif not left and not alone:
-        _say("ok    nothing is left over")
-    _say(f"ok    locks and ports are kept in {state_dirs.state_dir()}")
+        _print("ok    no orphans of dead runs")
+    _print(f"ok    locks and port reservations are in {state_dirs.state_dir()}")
     return 1 if bad else 0
 
 
 def _of_local() -> list[str]:
-    """Whether the local runtime can run here, and with which backends. It is never a failed check: Docker does without."""
+    """Lines on the local runtime and the backends that it can run here.
+
+    Never a failed check, because Docker is enough.
+    """
     lock = stack_dir() / WEIGHTS_LOCK
     lacks = {backend: prerequisites.lacking(backend, lock) for backend in ("sim", "llamacpp", "ollama")}
     if lacks["sim"]:
-        said = "; ".join(lacks["sim"])
-        return [f"note  {said}" if said.startswith("the local runtime") else f"note  the local runtime lacks {said}"]
+        problem = "; ".join(lacks["sim"])
+        named = problem.startswith("the local runtime")
+        return [f"note  {problem}" if named else f"note  the local runtime lacks {problem}"]
     programs = ", ".join(f"{one} is {binary.find(one)}" for one in ("prometheus", "prometheus-pushgateway"))
     able = ", ".join(backend for backend, problems in lacks.items() if not problems)
     rest = [f"note  local runtime with {one}: {'; '.join(problems)}" for one, problems in lacks.items() if problems]
@@ -162,28 +209,45 @@ def _of_local() -> list[str]:
 
 
 def rebuild(directory: Path) -> int:
-    """Build the report of a run again; how many journal lines could not be read goes to stderr. Raises NotReady."""
+    """Build a run's report again, and print its path.
+
+    The number of unreadable journal lines goes to stderr.
+
+    Args:
+        directory: the run's folder.
+
+    Raises:
+        NotReady: the folder lacks a journal, or a file cannot be read or written.
+    """
     if not list(directory.glob("journal*.jsonl")):
-        raise NotReady(f"{directory} has no journal: give the folder of a run, such as reports/latest")
+        raise NotReady(f"{directory} has no journal; give the folder of a run, such as reports/latest")
     try:
         page = report.build(directory.resolve())
         lost = report.read_run(page.with_name("run.json")).unreadable_lines
     except OSError as error:
         where = error.filename2 or error.filename or directory
         raise NotReady(
-            f"the report in {directory} cannot be built: {where}: {error.strerror or error}; mend that, then run this again"
+            f"the report in {directory} cannot be built: {where}: {error.strerror or error}; fix that, then run this again"
         ) from error
     if lost:
         lines = "1 journal line" if lost == 1 else f"{lost} journal lines"
         sys.stderr.write(f"llmchaos: {lines} could not be read; {page} lists them\n")
-    _say(str(page))
+    _print(str(page))
     return 0
 
 
 def budget(path: Path | None, slo: str | None) -> int:
-    """Print the ledger's table; unreadable lines go to stderr. A missing ledger is an error only if `--ledger` names it."""
+    """Print the ledger's table, and unreadable lines to stderr.
+
+    Args:
+        path: the ledger. None reads `reports/ledger.jsonl`, which may be missing.
+        slo: the only objective to print. None prints all.
+
+    Raises:
+        BadScenario: the ledger has no objective of that name.
+    """
     if path is None and not LEDGER.exists():
-        _say(f"no trial in the ledger yet: there is no file {LEDGER} here; give another one with --ledger")
+        _print(f"no trial in the ledger yet: there is no file {LEDGER} here; give another one with --ledger")
         return 0
     found = ledger.read(path or LEDGER)
     if found.unreadable:
@@ -191,12 +255,12 @@ def budget(path: Path | None, slo: str | None) -> int:
         sys.stderr.write(f"llmchaos: {lines} left out of the table: {found.unreadable[0]}\n")
     names = sorted({one.slo for one in found.entries})
     if slo is not None and names and slo not in names:
-        raise BadScenario(f"--slo must be one of the service levels of the ledger, {', '.join(names)}, got {slo!r}")
-    _say(ledger.table(found.entries, slo))
+        raise BadScenario(f"--slo must be one of the ledger's objectives, {', '.join(names)}, got {slo!r}")
+    _print(ledger.table(found.entries, slo))
     return 0
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 

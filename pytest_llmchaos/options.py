@@ -32,26 +32,34 @@ OPTIONS: tuple[tuple[str, dict[str, Any], str], ...] = (
     (
         "seed",
         {"metavar": "N"},
-        "Seed of every random choice: victims, delays, arrival times. The same seed repeats the same choices. "
-        "Default: a random number, printed in the header. Example: 42.",
+        (
+            "Seed of every random choice: victims, delays, arrival times. The same seed repeats the same choices. "
+            "Default: a random number, printed in the header. Example: 42."
+        ),
     ),
     (
         "runtime",
         {"metavar": "{auto,compose,local}"},
-        "Where the stack runs: in containers (compose) or as processes on this machine (local). "
-        "Default: auto, which is compose if Docker responds, else local.",
+        (
+            "Where the stack runs: in containers (compose) or as processes on this machine (local). "
+            "Default: auto, which is compose if Docker responds, else local."
+        ),
     ),
     (
         "backend",
         {"metavar": "{ollama,llamacpp,sim}"},
-        "Inference engine of the lab: Ollama, llama.cpp, or sim, a simulated engine that needs no model. "
-        "Default: ollama with compose, llamacpp with local.",
+        (
+            "Inference engine of the lab: Ollama, llama.cpp, or sim, a simulated engine that needs no model. "
+            "Default: ollama with compose, llamacpp with local."
+        ),
     ),
     (
         "report",
         {"metavar": "DIR"},
-        "Folder that keeps the report, journal and samples of every run. DIR/latest is a symlink to the newest run. "
-        "Default: reports.",
+        (
+            "Folder that keeps the report, journal and samples of every run. DIR/latest is a symlink to the newest run. "
+            "Default: reports."
+        ),
     ),
     ("plan", {"action": "store_true"}, "Print the planned trials and exit, without starting or changing anything."),
     (
@@ -82,8 +90,10 @@ INI: tuple[tuple[str, IniType, str], ...] = (
     (
         "llmchaos_compose",
         "linelist",
-        "Compose files of your own stack, to test instead of the lab. Paths start at the ini file's folder. "
-        "Default: none, the lab is tested. Example: compose.yaml.",
+        (
+            "Compose files of your own stack, to test instead of the lab. Paths start at the ini file's folder. "
+            "Default: none, the lab is tested. Example: compose.yaml."
+        ),
     ),
     (
         "llmchaos_api",
@@ -134,20 +144,26 @@ INI: tuple[tuple[str, IniType, str], ...] = (
     (
         "llmchaos_busy_query",
         "string",
-        "PromQL for the number of requests in progress on each replica, by label service. Default: none. "
-        "Example: sum by (service) (vllm:num_requests_running).",
+        (
+            "PromQL for the number of requests in progress on each replica, by label service. Default: none. "
+            "Example: sum by (service) (vllm:num_requests_running)."
+        ),
     ),
     (
         "llmchaos_rotation_query",
         "string",
-        "PromQL that is 1 for each replica that receives requests, by label service. Default: none. "
-        "Example: min by (service) (upstream_healthy).",
+        (
+            "PromQL that is 1 for each replica that receives requests, by label service. Default: none. "
+            "Example: min by (service) (upstream_healthy)."
+        ),
     ),
     (
         "llmchaos_ready_path",
         "string",
-        "Path of llmchaos_api that returns 200 while it accepts requests, read once a second. "
-        "Default: none. Example: /readyz.",
+        (
+            "Path of llmchaos_api that returns 200 while it accepts requests, read once a second. "
+            "Default: none. Example: /readyz."
+        ),
     ),
     (
         "llmchaos_tokens_per_s",
@@ -254,7 +270,7 @@ def _foreign_options(parser: pytest.Parser) -> set[str]:
 
 
 def spelling(config: pytest.Config, name: str) -> str:
-    """The option's name for messages: as written on the command line, else its alias."""
+    """The option's name for messages: as on the command line, else its alias."""
     canonical = f"--llmchaos-{name}"
     written = any(str(word).partition("=")[0] == canonical for word in config.invocation_params.args)
     return canonical if written or name in config.pluginmanager.getplugin(SPELLING).given_up else f"--chaos-{name}"
@@ -309,7 +325,7 @@ def own_subject_of(config: pytest.Config) -> Subject | None:
 def _ini(config: pytest.Config, name: str) -> Any:
     """An ini key's value.
 
-    Raises BadScenario for a value of another type, with an example in the file's format.
+    Raises BadScenario for another type, with an example in the file's format.
     """
     key = f"llmchaos_{name}"
     kinds: dict[str, IniType] = {one: kind for one, kind, _ in INI} | {_FORMER: "linelist"}
@@ -335,7 +351,7 @@ def _ini(config: pytest.Config, name: str) -> Any:
 
 
 def _as_written(config: pytest.Config, key: str, value: object) -> object:
-    """A value as the TOML file has it.
+    """The value in the TOML file.
 
     pytest converts numbers and booleans of `[tool.pytest.ini_options]` to strings.
     """
@@ -359,7 +375,10 @@ def _overridden(config: pytest.Config) -> set[str]:
 
 
 def check_keys(config: pytest.Config) -> None:
-    """Raises BadScenario for an ini key that starts with `llmchaos` and that no plugin has registered."""
+    """Check the ini keys that start with `llmchaos`.
+
+    Raises BadScenario for a key that no plugin has registered.
+    """
     for key in sorted(_unread(config)):
         name = re.sub(r"(?i)^llm[-_ ]?chaos[-_ ]?", "", key)
         if name in {option for option, _, _ in OPTIONS}:
@@ -387,12 +406,12 @@ def _unread(config: pytest.Config) -> Iterator[str]:
 
 
 def is_attached(config: pytest.Config) -> bool:
-    """True for a stack that already runs. Raises BadScenario for a value but true or false."""
+    """True for a stack that already runs. Raises BadScenario for another value."""
     return bool(_ini(config, "attach"))
 
 
 def is_leashed(config: pytest.Config) -> bool:
-    """True for an attached stack without `--chaos-unleash`, which must not be changed."""
+    """True for an attached stack without `--chaos-unleash`: plan, do not inject."""
     return is_attached(config) and not given(config, "unleash")
 
 

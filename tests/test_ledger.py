@@ -263,7 +263,7 @@ class TestCommand:
 
         assert main(["budget", "--ledger", str(tmp_path / "ledger.jsonl"), "--slo", "availabilty"]) == 1
 
-        said = "llmchaos: --slo must be one of the service levels of the ledger, availability, got 'availabilty'\n"
+        said = "llmchaos: --slo must be one of the ledger's objectives, availability, got 'availabilty'\n"
         assert capsys.readouterr().err == said
 
 

@@ -94,7 +94,7 @@ def test_what_the_file_system_refuses_is_one_error(
 
     said = capsys.readouterr().err
     assert (status, said.count("\n")) == (1, 1)
-    assert f"{run_dir / 'run.json'}: Permission denied; mend that" in said
+    assert f"{run_dir / 'run.json'}: Permission denied; fix that" in said
 
 
 def test_a_folder_among_the_logs_is_passed_over(run_dir: Path) -> None:

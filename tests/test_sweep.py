@@ -167,7 +167,7 @@ def test_a_dry_run_says_the_same_and_removes_nothing(daemon, capsys):
 
     assert (status, removed) == (1, [])
     assert "would remove llmchaos-gone: its owner" in said
-    assert "2 left over; nothing was touched" in said
+    assert "2 orphans found; nothing was removed" in said
     assert "left alone llmchaos-elsewhere" in said
 
 
@@ -178,9 +178,9 @@ def test_a_daemon_that_does_not_answer_is_no_clean_machine(capsys, monkeypatch, 
     status, said = healed(capsys, *arguments)
 
     assert status == 1
-    assert "Docker was not looked at: `docker container ls" in said
+    assert "Docker was not checked: `docker container ls" in said
     assert "Cannot connect to the Docker daemon" in said
-    assert "left over outside Docker" in said
+    assert "found outside Docker" in said
 
 
 def test_without_any_docker_only_that_is_said(capsys, monkeypatch, tmp_path):
@@ -191,8 +191,8 @@ def test_without_any_docker_only_that_is_said(capsys, monkeypatch, tmp_path):
 
     assert status == 0
     assert said == (
-        "Docker was not looked at: there is no docker client on PATH, and DOCKER_HOST is not set\n"
-        "nothing was left over outside Docker\n"
+        "Docker was not checked: there is no docker client on PATH, and DOCKER_HOST is not set\n"
+        "no orphans found outside Docker\n"
     )
 
 
@@ -202,7 +202,7 @@ def test_a_daemons_address_without_a_client_is_a_docker_that_was_not_looked_at(c
     status, said = healed(capsys)
 
     assert status == 1
-    assert "Docker was not looked at: the docker client is not on PATH" in said
+    assert "Docker was not checked: the docker client is not on PATH" in said
 
 
 def doctors(capsys):
@@ -214,18 +214,18 @@ def test_the_doctor_calls_clean_only_what_was_looked_at(daemon, capsys, monkeypa
     monkeypatch.setattr(docker_cli, "require_engine", lambda: None)
     monkeypatch.setattr(docker_cli, "run", lambda *_, **__: "1")
     daemon(**{"llmchaos-alive": identity.owner_label()})
-    assert "ok    nothing is left over" in doctors(capsys)
+    assert "ok    no orphans of dead runs" in doctors(capsys)
 
     daemon(**STACKS)
     said = doctors(capsys)
-    assert "bad   left over by dead runs: llmchaos-boot, llmchaos-gone; `llmchaos heal` removes them" in said
-    assert any(line.startswith("note  perhaps left over: llmchaos-elsewhere, llmchaos-odd;") for line in said)
+    assert "bad   orphans of dead runs: llmchaos-boot, llmchaos-gone; `llmchaos heal` removes them" in said
+    assert any(line.startswith("note  possible orphans: llmchaos-elsewhere, llmchaos-odd;") for line in said)
 
     monkeypatch.setattr(sweep, "in_docker", lambda: sweep.InDocker(unseen="it sleeps"))
     said = doctors(capsys)
-    unknown = "note  whether something is left over in Docker is not known: it sleeps; once it answers, run this again"
+    unknown = "note  Docker was not checked for orphans: it sleeps; run this again once Docker responds"
     assert unknown in said
-    assert not [line for line in said if "nothing is left over" in line]
+    assert not [line for line in said if "no orphans" in line]
 
 
 @pytest.fixture
@@ -331,7 +331,7 @@ def test_heal_ends_with_status_1_where_something_stays(daemon, monkeypatch, caps
 
     assert status == 1
     assert "not removed llmchaos-gone: has active endpoints" in said
-    assert "removed 0, 2 stay" in said
+    assert "removed 0, failed to remove 2" in said
     assert "left alone llmchaos-elsewhere" in said
 
 
@@ -761,7 +761,7 @@ def test_an_orphan_of_a_name_that_a_live_run_has_too_is_left_alone(daemon, capsy
     removed = daemon()
     monkeypatch.setattr(docker_cli, "list_rows", lambda *_: rows)
 
-    assert healed(capsys) == (0, "nothing was left over\n")
+    assert healed(capsys) == (0, "no orphans found\n")
     assert removed == []
 
 
