@@ -127,7 +127,7 @@ generate: $(VENV)/.ready ## rules, dashboards, triggers and tables from stack/sl
 
 lock: $(VENV)/bin/python ## resolve all lock files anew
 	$(RUN)/python -m pip install --quiet uv
-	printf 'hatchling\neditables\npip\n' | $(RUN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	printf 'hatchling\nhatch-fancy-pypi-readme\neditables\npip\n' | $(RUN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-annotate --all-extras --group dev --custom-compile-command "make lock" \
 		--output-file requirements.lock pyproject.toml -
 	$(RUN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \

@@ -2,6 +2,11 @@
 
 import ast
 import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from email import message_from_bytes
 from pathlib import Path
 
 import pytest
@@ -39,6 +44,45 @@ def test_the_two_commands_are_in_the_readme_and_in_the_makefile():
     for command in ("chaos", "test"):
         assert f"make {command}" in README
         assert re.search(rf"^{command}:", makefile, re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def package_page(tmp_path_factory):
+    """The long description of a built wheel, which the package index shows."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        return message_from_bytes(archive.read(metadata)).get_payload(decode=True).decode()
+
+
+def test_the_package_page_has_no_relative_link(package_page):
+    assert relative_links(package_page) == []
+
+
+def test_the_package_page_links_into_the_repository(package_page):
+    repository = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+    linked = re.findall(rf"{re.escape(repository)}/(?:blob|raw)/main/([^)#\s]*)", package_page)
+
+    assert linked
+    assert [path for path in linked if not (ROOT / path).exists()] == []
+
+
+def relative_links(markdown):
+    """Return the targets of inline links, reference links, `<a>` and `<img>` that have no scheme."""
+    inline = r"\]\(\s*<?([^)\s>]+)"
+    reference = r"^\[[^\]]+\]:[ \t]+(\S+)"
+    html = r"<(?:a|img)\b[^>]*\b(?:href|src)=[\"']([^\"']+)"
+    targets = [target for kind in (inline, reference, html) for target in re.findall(kind, markdown, re.MULTILINE)]
+    return [target for target in targets if not re.match("[a-z]+:", target)]
+
+
+def test_a_relative_link_of_each_kind_is_found():
+    page = "[a](b.md) ![c](d.png) [e](#f)\n[g]: h.md\n<a href=\"i\"><img src='j'></a> [k](https://l.example)"
+
+    assert sorted(relative_links(page)) == ["#f", "b.md", "d.png", "h.md", "i", "j"]
 
 
 @pytest.mark.parametrize("name", faults.__all__)
