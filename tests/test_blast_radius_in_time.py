@@ -158,7 +158,7 @@ def test_a_wider_radius_waits_for_nobody(lab):
 def test_an_act_that_waits_in_vain_is_not_done_and_the_others_are_undone(lab):
     with (
         pytest.raises(
-            Aborted, match=r"kill model-1 .* was not done: api, model-1 would be hit at once, blast_radius=1"
+            Aborted, match=r"kill model-1 .* was not injected: api, model-1 would be hit at once, blast_radius=1"
         ),
         lab.inject(TWO_KILLS, blast_radius=1, patience_s=0.2),
     ):

@@ -225,7 +225,7 @@ class TestRoom:
         monkeypatch.setattr(lab_module, "TICK_S", 0.5)
         full = SimpleNamespace(still_hit=lambda: {"api", "model-1"})
 
-        with pytest.raises(Aborted, match=r"kill api .* was not done: api, model-1 would be hit"):
+        with pytest.raises(Aborted, match=r"kill api .* was not injected: api, model-1 would be hit"):
             lab._await_room(acts()[0], full, 1, clock.monotonic() + 1.0)
 
         assert said == [("fault", 1.0), ("fault", 0.5), ("fault", 0.0)]

@@ -510,7 +510,7 @@ def test_what_cannot_or_may_not_be_done_is_refused_before_anything_is_written(la
             hold(lab, faults.kill("api"))
         with pytest.raises(InvalidExperiment, match="prometheus may not be hit; targets are api, model-1, model-2"):
             hold(lab, stranger)
-    with pytest.raises(InvalidExperiment, match="needs a load around it"):
+    with pytest.raises(InvalidExperiment, match="this needs a load"):
         hold(lab, faults.kill("api"))
 
     assert written(lab, "intent") == []

@@ -179,7 +179,7 @@ class TestEntry:
         plan = plan_trial(**about, services=lab.subject.targets)
 
         with lab.load(LOAD):
-            with pytest.raises(InvalidExperiment, match="lab is under way on this stack"):
+            with pytest.raises(InvalidExperiment, match="lab still runs on this stack"):
                 perform(lab, plan)
             assert lab.record is not None
 
@@ -197,7 +197,7 @@ class TestEntry:
     def test_a_fault_that_no_block_injected_is_an_error_at_its_end(self, lab_of):
         lab = lab_of()
 
-        with pytest.raises(InvalidExperiment, match=r"nothing injected kill api: .* without `with`"), lab.load(LOAD):
+        with pytest.raises(InvalidExperiment, match=r"kill api was not injected: .* without `with`"), lab.load(LOAD):
             lab.inject(faults.kill("api"))
         with lab.load(LOAD), lab.inject(faults.kill("api")) as injected:
             pass

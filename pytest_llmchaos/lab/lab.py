@@ -1,4 +1,4 @@
-"""The running stack, as a test sees it: load, faults, waiting, the judge. `trial` is built on this and on nothing else."""
+"""The `lab` fixture's object: load, faults and waiting on the running stack."""
 
 from __future__ import annotations
 
@@ -46,12 +46,21 @@ if TYPE_CHECKING:
     Judge = Callable[["Lab", Record, RunningLoad, Injected], TrialResult]
 
 TICK_S = 0.1
-# What a clock says is known to half of the time that its answer took.
+# A clock's reading is uncertain by half of the time that the response took.
 CLOCK_ANSWER_S = 0.2
 
 
 class Lab:
-    """The stack of this run. Not thread-safe: one trial at a time."""
+    """The running stack of this session. Not thread-safe: one load at a time.
+
+    Attributes:
+        runtime: starts, stops and inspects the services.
+        subject: the services of the stack, and which of them faults may hit.
+        journal: the run's journal.
+        directory: the run's folder under `reports/`.
+        seed: the run's seed.
+        running_load: the load at work, or None.
+    """
 
     def __init__(
         self,
@@ -66,7 +75,11 @@ class Lab:
         worker: str = "",
         test: CurrentTest | None = None,
     ) -> None:
-        """`judge` tells whether what a load outside a trial left supports a claim. `test` is shared with the door to pytest."""
+        """Created by the session. Tests use the fixture `lab`.
+
+        `judge` computes the result of a load outside a trial. `worker` is the name of
+        the pytest-xdist worker. `test` is the test that uses the lab now.
+        """
         self.runtime = runtime
         self.subject = subject
         self.journal = journal
@@ -93,26 +106,38 @@ class Lab:
 
     @property
     def prometheus(self) -> Prometheus:
+        """Queries the stack's Prometheus."""
         if self._prometheus is None:
             self._prometheus = Prometheus(self.runtime.url(self.subject.prometheus))
         return self._prometheus
 
     @property
     def slos(self) -> tuple[Slo, ...]:
+        """The objectives of the stack's OpenSLO file."""
         if self._slos is None:
             self._slos = slos_of(self.subject.slo_file)
         return self._slos
 
     def service(self, name: str) -> ServiceView:
+        """Return a service's state and address.
+
+        Args:
+            name: the service's name in the stack, such as "api".
+        """
         return ServiceView(self.runtime, name)
 
     @property
     def remediator(self) -> RemediatorView:
+        """The service that repairs the stack, and its audit log."""
         return RemediatorView(self.runtime, self.subject.remediator)
 
     @contextmanager
     def recording(self, planned: Planned = UNPLANNED) -> Iterator[Record]:
-        """A record of its own for what happens inside the block. Workers of one run share its folder, so it is named by its worker."""
+        """Record what happens inside the block.
+
+        Workers of one run share its folder, so a record's name starts with its
+        worker's.
+        """
         self.trials += 1
         name = f"{self._worker}-{self.trials:03d}" if self._worker else f"{self.trials:03d}"
         directory = self.directory / "trials" / name
@@ -127,41 +152,62 @@ class Lab:
 
     def _current_record(self) -> Record:
         if self.record is None:
-            raise InvalidExperiment("this needs a load around it: put it inside `with lab.load(...) as load:`")
+            raise InvalidExperiment("this needs a load: put it inside `with lab.load(...) as load:`")
         return self.record
 
     def say(self, what: str, *, deadline_s: float | None = None) -> None:
+        """Update the progress line.
+
+        Args:
+            what: what the lab waits for.
+            deadline_s: seconds left, or None without a deadline.
+        """
         self._say(self, what, deadline_s)
 
     def require_clean(self) -> None:
-        """Every service that faults may hit is well, every job is scraped, no fault is open and no alert on a service fires.
+        """Wait until the stack is clean, and start stopped targets of our own stack.
 
-        Raises InvalidExperiment if that is not so and cannot be put right here.
+        Clean means that every target is healthy, every job is scraped, no fault is open
+        and no alert on a service fires.
+
+        Raises:
+            InvalidExperiment: the stack did not become clean in time.
         """
         gates.require_clean(self)
 
     def firing(self, *, of_services: bool = False) -> list[str]:
-        """Names of the alerts that page and are firing now; `of_services`: without those on what clients were promised."""
+        """Return the names of firing alerts with `severity="page"`, sorted.
+
+        Args:
+            of_services: leave out alerts with `signal="slo"`, which burning budgets
+                cause.
+
+        Raises:
+            Inconclusive: Prometheus does not respond or its answer is unusable.
+        """
         chosen = 'alertstate="firing",severity="page"' + (',signal!="slo"' if of_services else "")
         found = self.prometheus.vector(f"ALERTS{{{chosen}}}", time.time(), may_be_empty=True)
         return sorted(f"{dict(labels).get('alertname')}" for labels in found)
 
     @contextmanager
     def entered(self, planned: Planned) -> Iterator[Record]:
-        """The machine to itself, and a record: the one way into a trial, and into a load outside one.
+        """Take the machine's measurement lock and open a record.
 
-        Raises InvalidExperiment where one is open already: by a load in a fixture, say.
+        Every trial, and every load outside a trial, starts here.
+        Raises InvalidExperiment if a record is open, for example by a load in a
+        fixture.
         """
         if self.record is not None:
             raise InvalidExperiment(
-                f"{self.record.planned.scenario} is under way on this stack, and two at once would disturb each other: end its load first"
+                f"{self.record.planned.scenario} still runs on this stack, and two loads at once disturb each other: "
+                "end its load first"
             )
         with measurement_lock.measuring(say=self.say, waiting=self._waiting), self.recording(planned) as record:
             yield record
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:
-        """Another process measures."""
+        """Pause the stack while another process measures."""
         with self.test.waiting(), gates.at_rest(self):
             yield
 
@@ -174,24 +220,30 @@ class Lab:
         longest_s: float = 300.0,
         remediator: bool = True,
     ) -> Iterator[RunningLoad]:
-        """Clients at work for the length of the block. Judge after the block, not in it.
+        """Send requests to the stack while the `with` block runs.
 
-        Outside a trial it passes the gates of one: it waits for the machine's measurement
-        slot, and what it leaves must support a claim.
+        Compute results after the block, when all answers are in. Outside a trial the
+        load passes the same gates as a trial: it waits for the machine's measurement
+        lock and for a clean stack, and its recordings must support a claim.
 
         Args:
-          load: what clients do.
-          arrivals: the load's requests, where they are known already.
-          longest_s: seconds after which the load ends in any case (300).
-          remediator: False performs it without the remediator.
+            load: rate and kind of the requests, from `pytest_llmchaos.loads`.
+            arrivals: the requests to send. Default: drawn from `load` by seed and test.
+            longest_s: seconds after which the load ends even if the block goes on.
+            remediator: False stops the remediator for this load.
 
-        Raises InvalidExperiment where the stack is not clean or a load is running already,
-        LoadNotHeld, and what else keeps the block from supporting a claim. The block's own
-        error is then its cause.
+        Yields:
+            The running load.
+
+        Raises:
+            InvalidExperiment: the stack is not clean, or a load is running already.
+            LoadNotHeld: the load generator ran late or sent too few requests.
+            ProvesNothing: the recordings support no claim for another reason. An error
+                of the block becomes the cause of this one.
         """
         if self.running_load is not None:
             raise InvalidExperiment(
-                "a load is running already: two at once would write into one folder; use one load with both parts"
+                "a load is running already, and two would write into one folder: use one load with both parts"
             )
         requests = _Requests(load=load, arrivals=arrivals, longest_s=longest_s)
         if self.record is None:
@@ -203,7 +255,11 @@ class Lab:
 
     @contextmanager
     def _running(self, requests: _Requests, remediator: bool) -> Iterator[RunningLoad]:
-        """The stack is looked over while the generator's program starts, which takes a second; the first request leaves after it."""
+        """Run the clients.
+
+        The stack is checked while the generator starts, which takes a second.
+        The first request leaves when both are done.
+        """
         record, load = self._current_record(), requests.load
         planned = requests.arrivals
         if planned is None:
@@ -231,7 +287,10 @@ class Lab:
 
     @contextmanager
     def _judged_by_its_test(self, requests: _Requests, remediator: bool) -> Iterator[RunningLoad]:
-        """A load outside a trial. It holds unless it breaks off, a gate refuses it, or a claim of its test fails."""
+        """Run and judge a load outside a trial.
+
+        It holds unless it breaks off, a gate refuses it, or a claim of its test fails.
+        """
         test = self.test
         planned = Planned(
             scenario=test.name,
@@ -265,21 +324,35 @@ class Lab:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """A named part of a load outside a trial: a window of its own in the report."""
+        """Mark the block as a phase, which gets a window of its own in the report.
+
+        Args:
+            name: the phase's name.
+
+        Raises:
+            InvalidExperiment: no load is running.
+        """
         self._load()
         with self._current_record().phase(name):
             yield
 
     @property
     def clocks(self) -> Mapping[str, Callable[[], float | None]]:
-        """Every clock but this machine's whose times a verdict may hold: its distance to ours, None where it is ours."""
+        """Foreign clocks whose times a verdict may contain, by name.
+
+        Each function returns the offset to this machine's clock in seconds, or None if
+        it is the same clock.
+        """
         return {
             "Prometheus' clock": self.prometheus.clock_offset_s,
             f"the clock of the {self.runtime.name} runtime": self.runtime.clock_offset_s,
         }
 
     def read_clocks(self) -> None:
-        """Every clock whose times a verdict may hold, against this machine's; one that does not answer at once is left out."""
+        """Record the offset of each clock.
+
+        One that does not respond at once is left out.
+        """
         record = self._current_record()
         record.read_wall_clock()
         for name, read in self.clocks.items():
@@ -290,7 +363,14 @@ class Lab:
                     record.read_clock(name, offset_s)
 
     def hold(self, seconds: float) -> None:
-        """Let the load run for this long."""
+        """Let the load run.
+
+        Args:
+            seconds: how long.
+
+        Raises:
+            LoadNotHeld: the load generator ended.
+        """
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             self._tick("hold", end - time.monotonic())
@@ -304,7 +384,19 @@ class Lab:
                 time.sleep(min(left_s, 0.01))
 
     def hold_until(self, condition: Callable[[], bool], *, deadline_s: float, what: str) -> bool:
-        """Wait until the condition holds. False if the deadline passed first."""
+        """Wait until a condition is true, while the load runs.
+
+        Args:
+            condition: called every 0.1 s.
+            deadline_s: seconds to wait at most.
+            what: what to print as progress.
+
+        Returns:
+            True if the condition became true, False if the deadline passed first.
+
+        Raises:
+            LoadNotHeld: the load generator ended.
+        """
         end = time.monotonic() + deadline_s
         while True:
             if condition():
@@ -323,9 +415,16 @@ class Lab:
         time.sleep(TICK_S)
 
     def hold_steady(self, steady_s: float, *, deadline_s: float | None = None) -> None:
-        """Wait until the service has been good for `steady_s` seconds in a row, to its clients and to Prometheus.
+        """Wait for the steady state: good for clients, and no alert fires.
 
-        Raises NotSteady, saying what was seen, if that does not happen by the deadline (3 * steady_s + 20 s).
+        Args:
+            steady_s: seconds in a row for which every request must be good.
+            deadline_s: seconds to wait at most. Default: 3 * `steady_s` + 20.
+
+        Raises:
+            NotSteady: the deadline passed. The message has the last reason.
+            InvalidExperiment: no load is running.
+            LoadNotHeld: the load generator ended.
         """
         load = self._load()
         limit_s = deadline_s if deadline_s is not None else 3 * steady_s + 20
@@ -347,10 +446,11 @@ class Lab:
             return reason is None
 
         if not self.hold_until(steady, deadline_s=limit_s, what="steady"):
-            if not is_served:  # a page about what clients met was right, and refutes no later control arm
+            if not is_served:  # an alert on what clients saw was right and refutes no later control arm
                 self.reasons.add(load.t0_unix_s, time.time() + WARM_UP_TAIL_S, alerts_alone=True)
             raise NotSteady(f"the service was not good for {steady_s:g} s in a row within {limit_s:g} s: {last}")
-        # Before it was, clients may have waited for a cold model, and alerts on that were right.
+        # Before that, clients may have waited for a cold model. Alerts on that were
+        # right.
         self.reasons.add(load.t0_unix_s, time.time() - steady_s + WARM_UP_TAIL_S, alerts_alone=True)
 
     def _load(self) -> RunningLoad:
@@ -366,19 +466,33 @@ class Lab:
         blast_radius: int | None = None,
         patience_s: float = 40.0,
     ) -> AbstractContextManager[Injected]:
-        """The fault, for the length of the `with` block: written down, injected, proven; undone and proven healed at its end.
+        """Inject a fault for the length of the `with` block, and revert it after.
 
-        A block inside another one has the same clients to overload with.
+        The fault is journalled, injected and proven by an independent witness. At the
+        end of the block it is reverted, and the revert is proven as well. A block
+        inside another one shares its flood of requests.
 
         Args:
-          fault: what breaks; `model-*` draws by the seed and the test. Acts that are given one by one keep their victims
-            and their leases.
-          abort_if: a function of the live window; True ends the block and reverts.
-          blast_radius: the most services that may be hit at once (the fault's own). An act beyond it waits.
-          patience_s: seconds for which all acts together wait (40).
+            fault: the fault, from `pytest_llmchaos.faults`. A target such as `model-*`
+                is drawn by seed and test. A sequence of planned injections keeps its
+                victims.
+            abort_if: called with the window of the last 5 s. True ends the block and
+                reverts the fault.
+            blast_radius: most services that may be hit at once. An injection beyond it
+                waits until an earlier victim is back. Default: the fault's own.
+            patience_s: seconds for which all injections together wait.
 
-        Raises BadScenario for a wrong argument, Unsupported for a need that the runtime lacks, FaultNotObserved,
-        HealFailed, and Aborted where an act waited in vain.
+        Returns:
+            A context manager that yields the injected faults.
+
+        Raises:
+            BadScenario: a wrong argument.
+            InvalidExperiment: no load is running, or a victim is not among the targets.
+            Unsupported: the runtime lacks an ability that the fault needs.
+            FaultNotObserved: no witness saw the fault within 5 s, or it ended early.
+            Aborted: `abort_if` returned True, or an injection waited too long.
+            NoVictim: the target matches no service, or its victim was removed.
+            HealFailed: the fault could not be reverted.
         """
         limit = _check_inject(fault, abort_if, blast_radius, patience_s)
         block = object()
@@ -426,23 +540,23 @@ class Lab:
                     self.reasons.add(begin_unix_s, time.time() + FAULT_TAIL_S)
 
     def _require_entered(self) -> None:
-        """A call of `inject` without `with` injects nothing: a test that goes on would pass on no fault."""
+        """Raises InvalidExperiment for `inject` without `with`, which does nothing."""
         if self._not_entered:
             raise InvalidExperiment(
-                f"nothing injected {', '.join(self._not_entered.values())}: lab.inject(...) was called without `with`; "
-                "write `with lab.inject(...):` around what has to hold meanwhile"
+                f"{', '.join(self._not_entered.values())} was not injected: lab.inject(...) was called without `with`; "
+                "write `with lab.inject(...):` around what happens during the fault"
             )
 
     def _await_room(self, act: Injection, injector: Injector, blast_radius: int, deadline_s: float) -> None:
-        """Wait until the services that are still hit and this victim are within the blast radius, and it can be hit at all."""
+        """Wait until the victim runs, and hitting it stays within the blast radius."""
         while True:
             hit = injector.still_hit() | {act.victim}
             if len(hit) <= blast_radius and self.runtime.state(act.victim).running:
                 return
             if time.monotonic() > deadline_s:
                 raise Aborted(
-                    f"{act} was not done: {', '.join(sorted(hit))} would be hit at once, blast_radius={blast_radius} allows fewer, "
-                    "and the earlier ones are not back; all were reverted"
+                    f"{act} was not injected: {', '.join(sorted(hit))} would be hit at once, blast_radius={blast_radius} "
+                    "allows fewer, and the earlier victims are not back; all faults were reverted"
                 )
             self._tick("fault", deadline_s - time.monotonic())
 
@@ -457,7 +571,7 @@ class Lab:
             acts = fault
         else:
             what = str(fault)
-            left_s = max(0.0, self._load_ends_s - time.monotonic())  # as long as clients could see it
+            left_s = max(0.0, self._load_ends_s - time.monotonic())  # as long as a client can be hit
             leased = fault.with_lease(left_s + LEASE_MARGIN_S)
             acts = leased.plan(self.test.rng(what, self.test.number(what)), self.subject.may_hit)
         if blast_radius is not None:
@@ -473,7 +587,7 @@ class Lab:
 
 @dataclass(frozen=True, kw_only=True)
 class _Requests:
-    """What clients do: the load, or its requests where they are known already."""
+    """The arguments of `Lab.load`."""
 
     load: Load
     arrivals: Sequence[Arrival] | None
@@ -481,7 +595,7 @@ class _Requests:
 
 
 def _leaves_evidence(error: BaseException) -> bool:
-    """Whether a load that ended with this error was performed: its test failed, which the gates must still allow."""
+    """True for an error of the test itself, after which the load is still judged."""
     if isinstance(error, AssertionError):
         return True
     return not isinstance(error, LlmchaosError | KeyboardInterrupt | SystemExit | GeneratorExit)
@@ -492,7 +606,10 @@ def _shown(fault: Fault | Sequence[Injection]) -> str:
 
 
 def _with_faults(planned: Planned, faults: Sequence[Fault | Sequence[Injection]]) -> Planned:
-    """What a load outside a trial was to do, as far as its test has said. A trial's plan has its fault already."""
+    """The plan of a load outside a trial, with its faults so far.
+
+    A trial's plan is kept.
+    """
     if planned.lifetime is not None:
         return planned
     named = structs.replace(planned, fault=", ".join(map(_shown, faults)))
@@ -503,7 +620,10 @@ def _with_faults(planned: Planned, faults: Sequence[Fault | Sequence[Injection]]
 
 
 def _check_inject(fault: object, abort_if: object, blast_radius: object, patience_s: object) -> int | None:
-    """The most services that may be hit at once; None for acts without a limit. Raises BadScenario, as `experiment` does."""
+    """The blast radius, or None for injections without one.
+
+    Raises BadScenario for the arguments that `experiment` refuses, too.
+    """
     where = "lab.inject"
     check_seconds(where, "patience_s", patience_s, 0, 3600)
     if abort_if is not None:

@@ -1,4 +1,4 @@
-"""A load at work, as the gates of a trial need to see it: what came back lately, and whether that is good. It judges no claim."""
+"""The running load: its recent samples and whether they meet the limits."""
 
 from __future__ import annotations
 
@@ -30,11 +30,20 @@ START_DEADLINE_S = 20.0
 
 
 class RunningLoad:
-    """The clients of one trial. Samples arrive as they end; each is kept once."""
+    """The clients of one load, as `lab.load(...)` yields them.
+
+    Attributes:
+        limits: the latency limits of a good request, in seconds.
+        summary: figures of the whole load, None while it runs.
+    """
 
     def __init__(
         self, load: Load, arrivals: Sequence[Arrival], *, runtime: Runtime, subject: Subject, directory: Path
     ) -> None:
+        """Created by `Lab.load`.
+
+        `directory` keeps the samples and the generator's log.
+        """
         self._load = load
         self._directory = directory
         self.limits = load.latency_targets
@@ -44,7 +53,7 @@ class RunningLoad:
                 url=runtime.url(subject.api),
                 model=subject.model,
                 arrivals=tuple(arrivals),
-                # Unique in a Prometheus that outlives the run, too.
+                # Unique even in a Prometheus that outlives the run.
                 name=f"{directory.name}-{time.time():.3f}",
                 check=subject.check,
                 replica_header=subject.replica_header,
@@ -66,55 +75,77 @@ class RunningLoad:
         return f"<load {self._load}: {self.status().done} answered>"
 
     def launch(self) -> None:
-        """Let the generator get ready; it sends nothing before `start`."""
+        """Start the generator's process. It waits for `start` before it sends."""
         self._process.launch()
 
     def start(self) -> None:
+        """Begin sending requests."""
         self._process.start(START_DEADLINE_S)
 
     @property
     def pid(self) -> int:
+        """Process id of the load generator."""
         return self._process.pid
 
     @property
     def t0_unix_s(self) -> float:
+        """Unix time of second 0 of the load."""
         return self._process.t0_unix_s
 
     @property
     def t0_monotonic_s(self) -> float:
+        """Monotonic time of second 0 of the load, in seconds."""
         return self._process.t0_monotonic_s
 
     def now_s(self) -> float:
-        """Seconds since the start of the load; of one that is over, to its end."""
+        """Seconds since the start of the load, up to its end."""
         if self._ended_s is not None:
             return self._ended_s
-        return max(0.0, self._process.now_s())  # second 0 lies a moment ahead when the load has just started
+        return max(0.0, self._process.now_s())  # second 0 is a moment ahead when the load has just started
 
     def status(self) -> LoadStatus:
+        """Counts of sent and answered requests, and the oldest open ones."""
         return self._process.status()
 
     def check_alive(self) -> None:
-        """Raises LoadNotHeld if the generator died or came to the end of its schedule: silence is not a good service."""
+        """Check that the generator still runs.
+
+        Raises:
+            LoadNotHeld: it died, or its schedule ended before the block did.
+            EvidenceLost: the samples' disk is full.
+        """
         if self.summary is None and not self._process.alive:
             self._require_room()
             raise LoadNotHeld("the load generator ended before the trial did; see load.log in the trial's folder")
 
     def recent(self, since_s: float) -> list[Sample]:
-        """The samples so far of requests due at or after `since_s`."""
+        """Return the finished requests of a part of the load, so far.
+
+        Args:
+            since_s: earliest due time, in seconds since the start of the load.
+        """
         return self._process.recent(since_s)
 
     def live_window(self, seconds: float) -> Window:
-        """The last `seconds` as their clients saw them, by due time; of a load that is over, the last of it.
+        """Return the last seconds of the load as its clients saw them, by due time.
 
-        A request that is still open and older than its own limits is `unfinished`, and failed: of a service that hangs
-        there is no other. While the load runs, younger ones are left out, and no number of requests is asked for.
+        An open request that is older than its limits counts as failed, with the outcome
+        `unfinished`: a service that hangs shows in nothing else. While the load runs,
+        younger open requests are left out, and no minimum number of requests is
+        required.
+
+        Args:
+            seconds: length of the window.
+
+        Returns:
+            The window. It ends now, or at the end of a load that is over.
         """
         return self._last(seconds, is_live=self.summary is None)
 
     def _last(self, seconds: float, *, is_live: bool) -> Window:
         now = self.now_s()
         first = max(0.0, now - seconds)
-        status = self.status()  # before the samples: a request that ends in between has one
+        status = self.status()  # before the samples, so that a request that ends in between has one
         seen = self.recent(first)
         ended = {sample.request_id for sample in seen}
         seen += [
@@ -127,10 +158,13 @@ class RunningLoad:
         return window
 
     def not_steady(self, steady_s: float) -> str | None:
-        """Why the last `steady_s` seconds were not good; None if they were.
+        """Return why the service is not steady, or None if it is.
 
-        Half of the requests that were due must have been answered, and none may wait for longer than a good one does:
-        silence is not steady.
+        At least half of the due requests must be answered, every answer must be good,
+        and no open request may be older than its limits. So silence is not steady.
+
+        Args:
+            steady_s: length of the window, in seconds up to now.
         """
         now = self.now_s()
         if now < steady_s:
@@ -145,7 +179,7 @@ class RunningLoad:
         return self._overdue()
 
     def _overdue(self) -> str | None:
-        """What the oldest request under way has waited for too long to be good any more; None if it has not."""
+        """Describe the oldest open request if it is older than a limit, else None."""
         status, limits = self.status(), self.limits
         for what, since_s, limit_s in (
             ("its first token", status.begun_s, limits.ttft_s),
@@ -156,23 +190,38 @@ class RunningLoad:
         return None
 
     def recovery_s(self, from_s: float, stable_s: float) -> float | None:
-        """Second at which the service became good and has stayed so for `stable_s`; None if it is not so now.
+        """Return the second at which the service became good, or None if it is not.
 
-        Nothing later than the oldest unanswered request is known to be good.
+        Answers after the oldest open request do not count as good yet.
+
+        Args:
+            from_s: second from which to look.
+            stable_s: seconds for which the service must have stayed good.
         """
         samples = self.recent(from_s)
         return clients_from(samples, from_s, stable_s, self.limits, self.status().settled_s).good_s
 
     def replicas_answering(self, since_s: float) -> set[str]:
-        """The replicas that gave a whole answer to a request due at or after `since_s`."""
+        """Return the names of the replicas that completed a request.
+
+        Args:
+            since_s: earliest due time, in seconds since the start of the load.
+        """
         return {sample.replica for sample in self.recent(since_s) if sample.outcome == "ok"}
 
     def due_between(self, from_s: float, to_s: float) -> int:
-        """Arrivals that the schedule has there."""
+        """Return the number of scheduled requests from `from_s` until before `to_s`."""
         return bisect_left(self._due_s, to_s) - bisect_left(self._due_s, from_s)
 
     def stop(self, *, drain: bool = True) -> LoadSummary:
-        """End the load. `drain`: wait until it is known what became of open requests, which only a judge needs."""
+        """End the load.
+
+        Args:
+            drain: wait for open requests first, which a load that is judged needs.
+
+        Returns:
+            Figures of the whole load.
+        """
         if self.summary is None:
             with suppress(LoadNotHeld):  # of one that was never started
                 self._ended_s = self.now_s()
@@ -180,7 +229,12 @@ class RunningLoad:
         return self.summary
 
     def require_held(self) -> LoadResult:
-        """The generator's own health. Raises LoadNotHeld if it ran late, sent too little or had no core to itself."""
+        """End the load and check the load generator itself.
+
+        Raises:
+            LoadNotHeld: it ran late, sent too few requests, or lacked CPU.
+            EvidenceLost: the samples' disk is full.
+        """
         summary = self.stop()
         if not self._process.has_all_summaries:
             self._require_room()
@@ -193,38 +247,44 @@ class RunningLoad:
             reconnected=summary.reconnected,
         )
         if summary.shed:
-            # They left no sample, and it is in an outage that too many wait at once: what remains would look better.
+            # They have no sample, and too many wait at once in an outage. The rest
+            # looks better.
             raise LoadNotHeld(
-                f"{summary.shed} requests were not sent, because too many were under way at once: lower rate_rps or timeout_s"
+                f"{summary.shed} requests were not sent, because too many were open at once: lower rate_rps or timeout_s"
             )
         if summary.achieved_ratio < MIN_ACHIEVED:
             raise LoadNotHeld(
-                f"the load sent {summary.achieved_ratio:.1%} of its schedule, at least {MIN_ACHIEVED:.0%} needed: lower rate_rps"
+                f"the load sent {summary.achieved_ratio:.1%} of its schedule, expected at least {MIN_ACHIEVED:.0%}: "
+                "lower rate_rps"
             )
         if summary.lateness_p99_s > MAX_LATENESS_P99_S:
             raise LoadNotHeld(
-                f"the load ran late: p99 {summary.lateness_p99_s:.3g} s, at most {MAX_LATENESS_P99_S:g} s allowed: "
+                f"the load ran late: p99 {summary.lateness_p99_s:.3g} s, expected at most {MAX_LATENESS_P99_S:g} s: "
                 "lower rate_rps or free a core"
             )
         if summary.generator_cpu > MAX_GENERATOR_CPU:
             raise LoadNotHeld(
-                f"the load generator used {summary.generator_cpu:.0%} of its core, at most {MAX_GENERATOR_CPU:.0%} allowed"
+                f"the load generator used {summary.generator_cpu:.0%} of its core, expected at most "
+                f"{MAX_GENERATOR_CPU:.0%}: lower rate_rps or free a core"
             )
         return about
 
     def _require_room(self) -> None:
-        """Raises EvidenceLost if the samples' disk is full: a generator that cannot write says so nowhere else."""
+        """Raises EvidenceLost if the samples' disk is full.
+
+        The generator cannot report it.
+        """
         if not os.statvfs(self._directory).f_bavail:
             raise EvidenceLost(f"the clients' samples cannot be written to {self._directory}: its disk is full")
 
     def offered_rps(self) -> float:
-        """Arrivals a second that the schedule asks for around now."""
+        """Requests a second that the schedule had in the last 5 s."""
         now = self.now_s()
         span_s = min(5.0, max(0.1, now))
         return self.due_between(now - span_s, now) / span_s
 
     def recent_p95_s(self, live: Window) -> float | None:
-        """p95 of the live window's whole answers; None where too few came back to say."""
+        """p95 of a window's complete answers in seconds, or None for too few."""
         try:
             return float(live.e2e_s.p95)
         except TooFewSamples:
