@@ -1,8 +1,10 @@
-"""The lab's gateway against nothing and against a naive pass-through, in one run.
+"""The lab's gateway against no gateway and against a naive pass-through.
 
-A null server streams 32 tokens (the first after 20 ms, then one every 5 ms). An open-loop Poisson load counts the time to
-first token from the due time and checks that every stream is complete. Server and load share one core, what stands
-between them has the other. The gateway runs with every pattern on and is scraped once a second.
+A null server streams 32 tokens (the first after 20 ms, then one every 5 ms). An
+open-loop Poisson load measures the time to first token from the due time and checks
+that every stream is complete. Server and load share one core. The program under test
+between them has the other. The gateway runs with every pattern on and is scraped once a
+second.
 
     python benchmarks/api.py [--seconds 8] [--rounds 2] [--json]
 """
@@ -54,7 +56,7 @@ REQUEST = (
 
 
 class NullServer(asyncio.Protocol):
-    """Streams canned tokens by timers; as little work as possible."""
+    """Stream canned tokens by timers, with as little work as possible."""
 
     transport: asyncio.Transport
 
@@ -91,7 +93,7 @@ class NullServer(asyncio.Protocol):
 
 @dataclass
 class Seen:
-    """What the clients of one run saw."""
+    """Results of the clients of one run."""
 
     ttft_s: list[float] = field(default_factory=list)
     late_s: list[float] = field(default_factory=list)
@@ -105,13 +107,13 @@ class Seen:
 
     @property
     def held(self) -> bool:
-        """Everything answered whole, in time, by a load that kept its own schedule."""
+        """True if every answer was whole and in time and the load kept its schedule."""
         late = sorted(self.late_s)[int(0.99 * len(self.late_s))]
         return self.complete >= 0.999 * self.offered and self.quantile(0.99) <= HELD_P99_S and late <= 0.02
 
 
 class Client(asyncio.Protocol):
-    """One connection of the load; used again for the next stream."""
+    """One connection of the load, reused for the next stream."""
 
     transport: asyncio.Transport
 
@@ -144,7 +146,7 @@ class Client(asyncio.Protocol):
 
 
 async def _load(port: int, rate_rps: float, seconds: float, seed: int) -> Seen:
-    """An open-loop Poisson load; waits at the end until the last stream can have ended."""
+    """An open-loop Poisson load that waits until its last stream can have ended."""
     loop = asyncio.get_running_loop()
     seen, idle, every = Seen(), [], []  # type: ignore[var-annotated]
     rng = random.Random(seed)
@@ -200,7 +202,7 @@ async def _measure(port: int, rate_rps: float, seconds: float, seed: int, pid: i
 
 
 async def _naive(port: int, upstream: int) -> None:
-    """What one writes first: aiohttp on both sides, chunks passed through, nothing else."""
+    """The obvious pass-through: aiohttp on both sides, chunks relayed as they come."""
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
 
         async def forward(request: web.Request) -> web.StreamResponse:
@@ -266,7 +268,7 @@ Measure = Callable[[float, float, int], Awaitable[Seen]]
 
 
 def _rows(seconds: float, rounds: int) -> tuple[dict[str, Seen], dict[int, Seen]]:
-    """TTFT of the three arrangements, taken in turns, and the gateway's runs at rising rates."""
+    """TTFT of the three arrangements in turn, and the gateway at rising rates."""
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         print("cannot measure: needs 2 cores, one for what is measured alone", file=sys.stderr)

@@ -1,8 +1,10 @@
-"""The simulated engine on one core, beside a naive one; and an hour of traffic on the virtual clock.
+"""The simulated engine on one core against a naive one.
 
-300 concurrent streams at 10,000 tokens a second in all. Each engine runs alone on one core, the clients on another.
-Compared in one run: `lab_engine`, and a naive simulator of twenty lines (a task per stream that sleeps and writes).
-Timing error is what a client sees: how far the time between two tokens of a stream lies from the modelled one.
+300 concurrent streams at 10,000 tokens a second in all. Each engine runs alone on one
+core, the clients on another. Compared in one run: `lab_engine`, and a naive simulator
+of twenty lines (a task per stream that sleeps and writes). The timing error is what a
+client measures: how far the time between two tokens of a stream lies from the modelled
+one. A second figure is the wall time of an hour of traffic on the virtual clock.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ BODY = json.dumps(
 
 
 class Client(asyncio.Protocol):
-    """One stream; notes when each packet of tokens came and how many tokens were in it."""
+    """One stream that records when each packet came and its number of tokens."""
 
     def __init__(self) -> None:
         self.arrivals: list[tuple[float, int]] = []
@@ -84,7 +86,7 @@ def judged(clients: list[Client], start_s: float) -> dict[str, float]:
         inside = [(at_s, count) for at_s, count in client.arrivals if from_s <= at_s < to_s]
         tokens += sum(count for _, count in inside)
         for (before_s, _), (at_s, count) in pairwise(inside):
-            # Tokens that came together: the first of them is as late as the others are early.
+            # Tokens of one packet: the first is as late as the others are early.
             errors += [abs(at_s - before_s - GAP_S)] + [GAP_S] * (count - 1)
     errors.sort()
     return {
@@ -101,7 +103,7 @@ def free_port() -> int:
 
 
 def measured(command: list[str], port: int, shape: dict[str, str], *, real_time: bool) -> dict[str, float]:
-    """Runs the server on the last core and the clients on the first; neither ever needs more than half of its core."""
+    """Run the server on the last core and the clients on the first, each half idle."""
     cores = sorted(os.sched_getaffinity(0))
     process = subprocess.Popen(
         command,
@@ -181,7 +183,7 @@ def hour(profile: str, rate_rps: float) -> tuple[float, int]:
 
 
 def naive(port: int) -> None:
-    """The peer: what one writes first."""
+    """The peer: the obvious implementation."""
     from aiohttp import web  # noqa: PLC0415 - only the peer's process needs it
 
     async def completions(request: web.Request) -> web.StreamResponse:
@@ -226,7 +228,7 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
-    # Per step 3 ms and the rest by sequence, so that 300 of them make 10,000 tokens a second.
+    # 3 ms per step and the rest by sequence: 300 make 10,000 tokens a second.
     shape = {"LAB_TOKEN_GAP_S": "0.003", "LAB_TOKENS_PER_S": str(STREAMS / (GAP_S - 0.003)), "LAB_SLOTS": str(STREAMS)}
     ours = measured([sys.executable, "-m", "lab_engine"], free_port(), shape, real_time=arguments.busy)
     port = free_port()

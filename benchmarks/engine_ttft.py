@@ -1,8 +1,9 @@
-"""Time to first token against load: the simulated engine beside real llama.cpp, on the same machine in one run.
+"""Time to first token against load, simulated engine and real llama.cpp.
 
-llama.cpp is timed alone first (prompts of two lengths, one stream and four), and those four numbers are all that the
-simulation is given. Then both serve the same Poisson arrivals at rising load. `--svg FILE` draws the two curves.
-Needs `xllamacpp` and weights; takes about 75 seconds of one core.
+llama.cpp is timed alone first (prompts of two lengths, one stream and four). These four
+numbers are the only input of the simulation. Then both serve the same Poisson arrivals
+at rising load. `--svg FILE` draws the two curves. Needs `xllamacpp` and weights, and
+takes about 75 s of one core.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ def prompt(rng: random.Random, words: int) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Timed:
+    """Times of one answer, in seconds."""
+
     first_token_s: float
     mean_gap_s: float
     prompt_tokens: int
@@ -108,7 +111,7 @@ def capacity_rps(speed: Speed, prompt_tokens: int) -> float:
 
 
 async def served(http: aiohttp.ClientSession, url: str, rate_rps: float, seed: int) -> list[tuple[float, Timed]]:
-    """Open loop: every request leaves when it is due, whatever became of the others."""
+    """Open loop: every request leaves when it is due, whatever the others do."""
     rng, due_s = random.Random(seed), 0.0
     schedule: list[tuple[float, str]] = []
     while (due_s := due_s + rng.expovariate(rate_rps)) < SECONDS:

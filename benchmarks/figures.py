@@ -1,4 +1,4 @@
-"""Figures of a benchmark, as a table and as one JSON line. Not a benchmark itself."""
+"""Figures of a benchmark, as a table and as one JSON line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _HOLDS = {"<=": operator.le, ">=": operator.ge, "==": operator.eq}
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One number with its goal (`<= 0.01`) and the number of whatever it is compared with."""
+    """One number with its goal (`<= 0.01`) and the number of its peer."""
 
     value: float
     unit: str
@@ -35,7 +35,10 @@ def figure(
     digits: int = 3,
     **more: float,
 ) -> Figure:
-    """Judge the value against its goal, then round it. `more` is kept in the JSON, and is not shown."""
+    """Judge the value against its goal, then round it.
+
+    `more` is kept in the JSON and not printed.
+    """
     met = None
     if goal is not None:
         sign, limit = goal.split()
@@ -45,7 +48,7 @@ def figure(
 
 
 def publish(benchmark: str, figures: Mapping[str, Figure], *, as_json: bool) -> None:
-    """Print the figures as a table, and as the last line in JSON where asked."""
+    """Print the figures as a table, with `--json` also as a last line of JSON."""
     width = max(26, *(len(name) for name in figures)) if figures else 26
     print(f"{'figure':<{width}} {'value':>14} {'unit':<22} {'goal':<12} {'peer':>14}")
     for name, one in figures.items():

@@ -1,7 +1,8 @@
-"""What the plugin adds to the start of every pytest run, whether or not it has scenarios, beside other plugins' own cost.
+"""Import time that the plugin adds to every pytest run.
 
-Measured is the time of one import statement in a fresh process that has imported pytest already, with the compiled files
-in place; each module in turn, many rounds. The figure is the median of all rounds; the best is what an idle machine gives.
+One import statement is timed in a fresh process that has imported pytest already, with
+the compiled files in place: each module in turn, many rounds, next to other plugins.
+The figure is the median of all rounds. The best round approximates an idle machine.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""How long it takes to judge samples on disk, and how much memory: 100,000 of them, 1,000,000, and the ratio of the two.
+"""Time and memory to judge 100,000 and 1,000,000 samples on disk.
 
-Judged is what happens at the end of every trial, by the same calls: `judge.judged` over the trial's folder, then the
-trial as JSON and the quantiles that claims ask for. Only what others have to say (events, alerts, Prometheus) is made up, for
-none of it grows with the samples. Each size runs in a process of its own.
+The benchmark makes the calls that end every trial: `judge.judge` over the trial's
+folder, then the trial as JSON and the quantiles that claims read. Events, alerts and
+Prometheus are made up, because their number does not grow with the samples. Each size
+runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def write(path: Path, count: int) -> None:
 
 
 def lab_of(events: list[RuntimeEvent]) -> Any:
-    """A lab that has these events to tell, no alert, and nothing to disagree with."""
+    """A lab with these events, no alert, and no disagreement."""
     return SimpleNamespace(
         subject=SimpleNamespace(
             api="api",

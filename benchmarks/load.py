@@ -1,8 +1,10 @@
-"""The load generator on one core against a null server on the other, beside plain Locust in the same run.
+"""The load generator against plain Locust, each on one core.
 
-Whole answers at 2,000 requests a second; streams of 32 tokens at 600 a second; and streams at 100 a second, where the
-time to first token is compared with what the server itself measured. Samples are written, contents checked at the end of
-each stream. Plain Locust is asked for the same rates by closed-loop users.
+Whole answers at 2,000 requests a second, streams of 32 tokens at 600 a second, and
+streams at 100 a second whose time to first token is compared with the server's own
+measurement. Samples are written, and contents are checked at the end of each stream.
+Plain Locust aims at the same rates with closed-loop users. A null server on the other
+core answers.
 
     python benchmarks/load.py [--seconds 8] [--json]
 """
@@ -56,7 +58,10 @@ WHOLE = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %
 
 
 class NullServer(asyncio.Protocol):
-    """Canned answers, streamed by timers; as little work as possible. `GET /truth` tells and clears its own times."""
+    """Stream canned answers by timers, with as little work as possible.
+
+    `GET /truth` returns and clears the server's own times.
+    """
 
     first_s: list[float] = []  # noqa: RUF012 - one list for all connections of this process
     since = [0.0, 0.0]  # noqa: RUF012
@@ -124,7 +129,10 @@ def middle(values: list[float]) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What one generator made of one task. `held` is the share of the asked-for rate that was answered well."""
+    """Result of one generator for one task.
+
+    `held` is the share of the target rate that was answered well.
+    """
 
     what: str
     who: str

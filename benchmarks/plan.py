@@ -1,8 +1,9 @@
-"""How long `pytest --chaos-plan` takes for 1,000 experiments: one in each of 1,000 files, and 50 in each of 20 files.
+"""Time of `pytest --chaos-plan` for 1,000 experiments.
 
-Beside it, in the same run, `pytest --collect-only` of as many files and tests that know nothing of this plugin, which is
-what pytest itself costs. Each is a whole process, from its start to its end; the best of several, after one that fills the
-caches of compiled files. The plan must be whole, and the same each time.
+One experiment in each of 1,000 files, and 50 in each of 20 files. The peer of the same
+run is `pytest --collect-only` of as many files and tests without this plugin, so
+pytest's own cost. Each is a whole process, the best of several, after one that fills
+the caches of compiled files. The plan must be complete, and the same each time.
 """
 
 from __future__ import annotations
@@ -33,19 +34,19 @@ def test_it_comes_back_{number}(tmp_path):
 
 
 def write(folder: Path, files: int, head: str, test: str) -> Path:
-    """`EXPERIMENTS` tests in so many files."""
+    """Write `EXPERIMENTS` tests into this many files."""
     folder.mkdir()
     (folder / "pytest.ini").write_text("[pytest]\n")
     each = EXPERIMENTS // files
     for file in range(files):
-        # Experiments of one file differ in a phase, or they would be one trial with many claims.
+        # Experiments of one file differ in a phase, or they would share a trial.
         tests = [test.format(number=number, steady_s=8 + number) for number in range(each)]
         (folder / f"test_scenario_{file:04d}.py").write_text(head + "".join(tests))
     return folder
 
 
 def run(folder: Path, *options: str) -> tuple[float, str]:
-    """(wall seconds of the whole process, what it said)."""
+    """Wall seconds of the whole process, and its output."""
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:randomly", *options]
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     began_s = time.perf_counter()

@@ -1,7 +1,7 @@
-"""How long the report of 50 trials and 1,000,000 samples takes, how large its page is, and how much memory that needs.
+"""Time, memory and page size of a report of 1,000,000 samples.
 
-Compared, in one run on the same files, with the floor below which no report can get: reading every sample once.
-Each of the two runs in a process of its own.
+The run has 50 trials. The peer, in one run on the same files, is the lower bound of any
+report: reading every sample once. Each of the two runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ GOALS = {"time": 15.0, "page": 1_000_000}
 
 
 def make(run_dir: Path) -> None:
-    """A run as it lies on disk: every trial has an outage of its own length in its fault phase, detected and repaired."""
+    """A run on disk. Each trial has an outage of another length, repaired."""
     each = SAMPLES // TRIALS
     lines: list[dict[str, object]] = [
         {
@@ -139,7 +139,7 @@ def _journal(trial: str, repeat: int, down_s: float, count: int) -> list[dict[st
 
 
 def _slo(name: str) -> dict[str, object]:
-    """As long as the judge's own: a ratio of differences of two counters, with the raw values."""
+    """A query as long as the judge's own, with its raw values."""
     ratio = " - ".join(f'sum(llmchaos_client_requests_total{{outcome="{name}"}} offset {n}34000ms)' for n in range(3))
     raw = {f"{what} at the window's {end}": 25.0 for what in ("good", "total") for end in ("start", "end")}
     values = {"objective": 0.995, "value": 0.8, "budget_spent": 0.0001, "clients_say": 0.8, "burn_rate": 40.0}
@@ -147,7 +147,7 @@ def _slo(name: str) -> dict[str, object]:
 
 
 def work(what: str, run_dir: Path) -> dict[str, float]:
-    """One of the two things compared: its seconds, and the peak memory of this process in MB."""
+    """One of the two: its seconds, and the peak memory of this process in MB."""
     began_s = time.perf_counter()
     size = 0
     if what == "report":
@@ -189,7 +189,7 @@ def main() -> int:
         "page": figure(built["size"], "bytes", f"<= {GOALS['page']:.0f}", digits=0),
         "memory": figure(built["peak_mb"], "MB", peer=floor["peak_mb"], digits=0),
     }
-    print(f"report of {TRIALS} trials and {SAMPLES:,} samples; beside it: reading every sample once")
+    print(f"report of {TRIALS} trials and {SAMPLES:,} samples, against reading every sample once")
     publish("report", figures, as_json=arguments.json)
     return 0
 

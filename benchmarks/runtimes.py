@@ -1,10 +1,12 @@
-"""How long a stack takes to come up and to be gone, and what a trial of kill_api costs on a warm one, in each runtime that
-this machine can run. The engine is simulated.
+"""Start, stop and overhead of a trial, in each runtime.
 
-Up ends when every service is healthy, remediator included; down when nothing of it is left. `beyond` is the trial's wall time
-less its phases, which the system itself needed; it is split into what comes before the first request, between the phases and
-after the last one. `steady` is the phase that also waits for the clients' alerts of the trial before; 4 s is the least of it.
-The first trial of a stack does not count: Prometheus takes its first scrape 5 s after its own start.
+The engine is simulated. Up ends when every service is healthy, remediator included.
+Down ends when nothing of the stack is left. `beyond` is the wall time of a kill_api
+trial on a warm stack less its phases, which the system itself needed. It is split into
+the time before the first request, between the phases, and after the last. `steady` is
+the phase that also waits for the client alerts of the trial before. Its minimum is 4 s.
+The first trial of a stack does not count: Prometheus takes its first scrape 5 s after
+its own start.
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ GOALS = {
     ("local", "down"): 0.5,
     ("local", "beyond"): 3.0,
 }
-TRIALS = 3  # with the uncounted one 4 restarts of the api; at the next trial ServiceFlapping would fire, and it would be waited for
+# With the uncounted one 4 restarts of the API. At the next, ServiceFlapping would fire,
+# and the trial after would wait for it.
+TRIALS = 3
 WHAT = ("prepare", "up", "down", "steady", "beyond", "before", "between", "after")
 
 
@@ -69,7 +73,7 @@ def stack_times(name: str, number: int, backend: str) -> dict[str, float]:
 
 
 def trial_times(name: str, repeat: int, backend: str) -> list[dict[str, float]]:
-    """What each of `repeat` trials of kill_api, at most TRIALS, cost beyond its phases, on one warm stack."""
+    """Seconds beyond its phases of each trial of kill_api, at most TRIALS of them."""
     with tempfile.TemporaryDirectory() as directory:
         settings = Settings(
             run="bench",
@@ -121,7 +125,11 @@ def _trial(run: Run, number: int) -> dict[str, float]:
 
 
 def measured(name: str, repeat: int, backend: str) -> dict[str, list[float]]:
-    """Every figure of one runtime -> its values. Raises NotReady where it cannot run here."""
+    """Every figure of one runtime with its values.
+
+    Raises:
+        NotReady: this machine cannot run that runtime.
+    """
     rows = [stack_times(name, number, backend) for number in range(repeat)] + trial_times(name, repeat, backend)
     return {what: [row[what] for row in rows if what in row] for what in WHAT}
 

@@ -1,8 +1,10 @@
-"""Trials in a row in one pytest process: does anything grow? Memory, files, threads, processes, containers, ports, disk.
+"""Growth of one pytest process over many trials.
 
-Compared with itself: each resource is looked at from outside after every trial, and the slope of a straight line through these
-points (least squares) says how much of it each trial costs. The first fifth is left out: caches fill, code is loaded. Only the
-evidence on disk may grow; what else grows is a leak. The backend is `sim`, so a trial is seconds.
+Memory, files, threads, processes, containers, ports and disk are read from outside
+after every trial. The slope of a straight line through these points (least squares) is
+the cost of a trial. The first fifth is left out: caches fill and code is loaded. Only
+the evidence on disk may grow. Other growth is a leak. The backend is `sim`, so a trial
+takes seconds.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ def test_killed(trial):
 def test_frozen(trial):
     assert trial.whole.offered
 '''
-# Below this a trial a hundred times as long still leaves no trace that anybody would notice.
+# Less than this is negligible even in a hundred times as many trials.
 GOALS = {
     "memory of pytest": (64.0, "KiB/trial"),
     "open files": (0.02, "/trial"),
@@ -53,12 +55,12 @@ GOALS = {
     "disk beyond the evidence": (1.0, "KiB/trial"),
 }
 EVIDENCE = ("journal.jsonl", "trials", "logs", "run.json", "report.html", "summary.md")
-STACK = "local"  # where processes keep their data while they run, Prometheus' among it; gone with the stack
+STACK = "local"  # data folders of running processes, removed with the stack
 
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What the session held right after a trial."""
+    """Resources that the session held right after a trial."""
 
     after_trials: int
     held: dict[str, float]
@@ -66,7 +68,7 @@ class Seen:
 
 
 class Watcher:
-    """Looks at one session from outside: /proc, the engine, the disk."""
+    """Observes one session from outside: /proc, the Docker daemon, the disk."""
 
     def __init__(self, pid: int, folder: Path, runtime: str) -> None:
         self._proc, self._folder, self._runtime = Path("/proc", str(pid)), folder, runtime
@@ -129,7 +131,7 @@ def _listening() -> int:
 
 
 def _kib(path: Path) -> float:
-    """Bytes in the files at and below a path, in KiB."""
+    """Size of the files at and below a path, in KiB."""
     total = 0
     for one in (path, *path.rglob("*")):
         with suppress(OSError):
@@ -138,7 +140,7 @@ def _kib(path: Path) -> float:
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:
-    """Of the straight line through these points, by least squares."""
+    """Slope of the straight line through these points, by least squares."""
     mean_x = sum(x for x, _ in points) / len(points)
     mean_y = sum(y for _, y in points) / len(points)
     spread = sum((x - mean_x) ** 2 for x, _ in points)
@@ -164,7 +166,11 @@ def session(folder: Path, runtime: str, trials: int) -> subprocess.Popen[bytes]:
 
 
 def watched(folder: Path, runtime: str, trials: int, note: Callable[[str], None]) -> Iterator[Seen]:
-    """One look after every trial. Raises NotReady if the session ends badly or performs too few."""
+    """One look after every trial.
+
+    Raises:
+        NotReady: the session ends badly or performs too few trials.
+    """
     process = session(folder, runtime, trials)
     watcher, seen = Watcher(process.pid, folder, runtime), 0
     began_s = time.monotonic()

@@ -1,7 +1,9 @@
-"""The stack up and down through the instrument, beside plain `docker compose up --wait` and `down` of the same files in one
-run; and what a trial costs beyond the phases that the system itself needed.
+"""Start and stop of the stack against plain Docker Compose.
 
-The backend is `sim`, images must be there. Each is done `--rounds` times in turn, trials at most 3 times; the median counts.
+The peer is `docker compose up --wait` and `down` of the same files in one run. A second
+figure is the cost of a trial beyond the phases that the system itself needed. The
+backend is `sim`, and the images must be present. Each is done `--rounds` times in turn,
+trials at most 3 times, and the median counts.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ BACKEND = "sim"
 
 
 def plain(runtime: ComposeRuntime) -> tuple[float, float]:
-    """Seconds of `docker compose up --wait` and of `down` with the very same files and environment."""
+    """Seconds of `docker compose up --wait` and `down` with the same files."""
     command, env = runtime.compose.command(), runtime.compose.environment()
     begin = time.perf_counter()
     docker_cli.run([*command, "up", "--wait"], env=env, timeout_s=120)

@@ -1,9 +1,11 @@
-"""The instrument's times to detect and to recover beside those of an independent onlooker in the same trial.
+"""Times to detect and recover against an independent onlooker.
 
-The onlooker (`peers/onlooker.py`) shares no code with the instrument: it reads the runtime's events, asks Prometheus every
-20 ms which alerts fire, reads what the remediator says, and calls the api every 20 ms. The load is 50 requests a second, so
-neither side can see a recovery more sharply than 20 ms. The backend is `sim`, images must be there; each fault is performed
-`--rounds` times. A figure is the largest difference of all rounds.
+The onlooker (`peers/onlooker.py`) shares no code with the instrument. It reads the
+runtime's events and the remediator's log, queries Prometheus for firing alerts every 20
+ms, and calls the API every 20 ms. The load is 50 requests a second, so neither side
+resolves a recovery to less than 20 ms. The backend is `sim`, and the images must be
+present. Each fault is performed `--rounds` times. A figure is the largest difference of
+all rounds.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from pytest_llmchaos.trial.trial import Trial
 BACKEND = "sim"
 STABLE_S = 3.0
 BOTH = ("detect_s", "recover_s")
-# Each fault with the times that are compared. A restart is over before anything notices it.
+# Each fault with the times to compare. A restart ends before its detection.
 FAULTS: dict[str, tuple[Fault, tuple[str, ...]]] = {
     "kill api": (faults.kill("api"), BOTH),
     "pause api": (faults.pause("api"), ("detect_s", "settle_s")),
@@ -84,7 +86,7 @@ def once(lab: Lab, name: str, number: int, directory: Path) -> dict[str, float]:
 
 
 def alone(subject: Subject) -> Subject:
-    """The subject without its own counters: they count the onlooker's requests too, of which the clients know nothing."""
+    """The subject without its own counters, which count the onlooker's requests too."""
     return replace(subject, availability_query=None, latency_shares=(), attempts_counters=None)
 
 

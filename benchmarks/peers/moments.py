@@ -1,9 +1,11 @@
-"""Detection and recovery from what an onlooker saw, and how far the instrument's numbers are from it. Pure.
+"""Detection and recovery as an onlooker recorded them.
 
-The definitions are the design's, written a second time: detected is the fault's start, by the runtime's own event, to the
-first signal that the system raised by itself; recovered is the fault's start to the instant from which every victim took
-part (ran, was healthy by its own check, was scraped and used by the gateway) and clients got good answers to the end, for
-`stable_s` seconds at least. Settled is the same from the thaw of a frozen victim.
+The definitions are the design's, written a second time. Detected: from the fault's
+start, by the runtime's own event, to the first signal that the system raised by itself.
+Recovered: from the fault's start to the instant from which every victim took part (ran,
+was healthy by its own check, was scraped and used by the gateway) and clients got good
+answers to the end, for at least `stable_s` seconds. Settled: the same from the thaw of
+a frozen victim.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 WITHIN_S = 0.1
-# An onlooker that did not look for longer than this cannot say when something began.
+# A longer gap between two looks hides when something began.
 BLIND_S = 0.08
 
 Line = Mapping[str, Any]
@@ -25,7 +27,8 @@ Line = Mapping[str, Any]
 class Moments:
     """Seconds from the fault's start, and `settle_s` from its end.
 
-    `detected_by` names every signal that came within `WITHIN_S` of the first; without one `detect_s` is infinite.
+    `detected_by` names every signal that came within `WITHIN_S` of the first. Without a
+    signal `detect_s` is infinite.
     """
 
     detect_s: float
@@ -35,18 +38,22 @@ class Moments:
 
 
 class Blind(Exception):
-    """The onlooker saw too little to contradict anybody."""
+    """The onlooker saw too little to contradict the instrument."""
 
 
 def seen(lines: Sequence[Line], victims: Collection[str], stable_s: float, fault_s: float = 0.0) -> Moments:
-    """The moments of one trial. Raises Blind where the lines cannot tell.
+    """The moments of one trial.
 
-    `fault_s` is how long a passing fault was in force: who thaws a victim before ends nothing.
+    `fault_s` are the seconds that a passing fault was in force. An earlier thaw ends
+    nothing.
+
+    Raises:
+        Blind: the lines do not show it.
     """
     events = [line for line in lines if line["saw"] == "event" and line["service"] in victims]
     hits = [line["at"] for line in events if line["action"] in {"die", "pause"}]
     if not hits:
-        raise Blind(f"no event says that {', '.join(sorted(victims))} was hit")
+        raise Blind(f"no event shows that {', '.join(sorted(victims))} was hit")
     start_s = min(hits)
     signals = sorted((one["at"], one["name"]) for one in lines if one["saw"] == "signal" and one["at"] >= start_s)
     recovered_s = _recovered_s(lines, events, victims, stable_s)
@@ -79,11 +86,11 @@ def _recovered_s(lines: Sequence[Line], events: Sequence[Line], victims: Collect
 
 
 def _back_s(lines: Sequence[Line], events: Sequence[Line], victim: str) -> float:
-    """When a victim took part again: the latest of what is seen of it."""
+    """Latest instant at which all evidence shows a victim taking part again."""
     own = [line for line in events if line["service"] == victim]
     starts = [line["at"] for line in own if line["action"] in {"start", "unpause"}]
     if not starts:
-        raise Blind(f"no event says that {victim} came back")
+        raise Blind(f"no event shows that {victim} came back")
     start_s = float(max(starts))
     hit_s = max(line["at"] for line in own if line["action"] in {"die", "pause"})
     died = any(line["action"] == "die" for line in own)
@@ -102,7 +109,10 @@ def _back_s(lines: Sequence[Line], events: Sequence[Line], victim: str) -> float
 
 
 def _again_s(looks: Mapping[float, bool], hit_s: float, start_s: float | None) -> float | None:
-    """The first good look after the start; without one, after the first bad look. None where there is nothing to say."""
+    """The first good look after the start. None without such a look.
+
+    Without a start, the first good look after the first bad one.
+    """
     before = [looks[at] for at in sorted(looks) if at < hit_s]
     if not before or not before[-1]:
         return None
@@ -118,14 +128,17 @@ def _again_s(looks: Mapping[float, bool], hit_s: float, start_s: float | None) -
 
 
 def _require_edge(bad: Sequence[float], good_s: float) -> None:
-    """Where good and bad answers alternate, two clients who ask in turn see the last bad one at different times."""
+    """Refuse an edge at which good and bad answers alternate.
+
+    Two clients who send in turn see the last bad answer at different times.
+    """
     gap_s = max((b - a for a, b in itertools.pairwise([*bad[-2:], good_s])), default=0.0)
     if gap_s > BLIND_S:
         raise Blind(f"answers were good and bad by turns: the last bad ones {gap_s:.3f} s apart, at most {BLIND_S:g} s")
 
 
 def _require_sight(lines: Sequence[Line], start_s: float, signal_s: float, stable_from_s: float) -> None:
-    """Alerts must have been looked at up to the first signal, and clients sent up to the recovery, without a gap."""
+    """Require looks at alerts and answers without a gap up to the recovery."""
     told = [line["why"] for line in lines if line["saw"] == "blind"]
     if told:
         raise Blind(told[0])
@@ -143,16 +156,16 @@ def _require_sight(lines: Sequence[Line], start_s: float, signal_s: float, stabl
 
 
 def differences(told: Mapping[str, float], there: Moments) -> dict[str, float]:
-    """Signed seconds, the instrument's number less the onlooker's."""
+    """Signed seconds: the instrument's number less the onlooker's."""
     return {name: value - getattr(there, name) for name, value in told.items()}
 
 
 def complaints(
     told: Mapping[str, float], detected_by: str | None, there: Moments, within_s: float = WITHIN_S
 ) -> list[str]:
-    """What the instrument says that the onlooker does not bear out."""
+    """Values of the instrument that the onlooker's evidence contradicts."""
     wrong = [
-        f"{name}: the instrument says {told[name]:.3f} s, the onlooker {getattr(there, name):.3f} s: {apart:+.3f} s, "
+        f"{name}: the instrument has {told[name]:.3f} s, the onlooker {getattr(there, name):.3f} s: {apart:+.3f} s, "
         f"at most {within_s:g} s may lie between"
         for name, apart in differences(told, there).items()
         if not abs(apart) <= within_s

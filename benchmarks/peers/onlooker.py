@@ -1,9 +1,10 @@
-"""An onlooker beside the instrument: the runtime's events, the alerts, the remediator's words, and answers as a client gets them.
+"""An onlooker next to the instrument, in a process of its own.
 
-It shares no code, no process and no path with the instrument: it reads `docker events` and `docker logs`, asks Prometheus
-which alerts fire instead of what it has stored, and calls the api over sockets of its own. It judges nothing: it prints what
-it saw as JSON lines until its standard input is closed. Times are Unix seconds on its own clock, but for `event`, which
-has the daemon's `timeNano`.
+It shares no code and no path with the instrument. It reads `docker events` and `docker
+logs`, queries Prometheus for firing alerts (not for stored ones), and calls the API
+over its own sockets. It prints its observations as JSON lines until its standard input
+is closed. Times are Unix seconds on its own clock, except `event`, which has the
+daemon's `timeNano`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from urllib.parse import urlencode, urlsplit
 EVERY_S = 0.02
 SCRAPES_EVERY_S = 0.5
 TAKES_PART = '{__name__=~"up|llmlab_upstream_health"}[3s]'
-FIRST_TOKEN_S = 2.0  # what clients call good, as the load's own default says
+FIRST_TOKEN_S = 2.0  # a good answer's limit, the load's own default
 WHOLE_S = 10.0
 READY_S = 15.0
 _TOKEN = re.compile(rb'"content": ?"[^"]')
@@ -34,7 +35,7 @@ _FINISHED = re.compile(rb'"finish_reason": ?"')
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """What to look at."""
+    """Addresses and names to observe."""
 
     project: str
     api_url: str
@@ -55,7 +56,7 @@ class Onlooker:
         self._asked = asyncio.Event()
 
     async def run(self) -> None:
-        """Until standard input is closed."""
+        """Watch until standard input is closed."""
         watchers = [
             self._events(),
             self._log(),
@@ -71,7 +72,7 @@ class Onlooker:
             ended = asyncio.create_task(_end_of_input())
             await asyncio.wait([ended, *tasks], return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
-            if task.done():  # a watcher that stopped by itself saw less than it says
+            if task.done():  # a watcher that ended early saw less
                 tell("blind", why=str(task.exception() or "a docker command ended"))
             task.cancel()
 
@@ -93,7 +94,7 @@ class Onlooker:
             )
 
     async def _log(self) -> None:
-        """The remediator's standard output: it says there what it writes into its audit log."""
+        """The remediator's standard output, which repeats its audit log."""
         whose = [
             f"label=com.docker.compose.project={self._place.project}",
             "label=com.docker.compose.service=remediator",
@@ -106,7 +107,7 @@ class Onlooker:
                 tell("signal", at=time.time(), name=f"remediator rule {line['rule']}")
 
     async def _scrapes(self) -> None:
-        """Each scrape of a service, and each time that the gateway said of a replica whether it uses it."""
+        """Each scrape of a service, and each gateway report on a replica's rotation."""
         told: set[tuple[str, str, float]] = set()
         path = "/api/v1/query?" + urlencode({"query": TAKES_PART})
         while True:
@@ -124,7 +125,7 @@ class Onlooker:
             await asyncio.sleep(SCRAPES_EVERY_S)
 
     async def _every(self, act: Callable[[float], Awaitable[None]]) -> None:
-        """An open loop: each act leaves at its instant, whatever became of those before it."""
+        """An open loop: each act happens at its instant, late or slow ones included."""
         running: set[asyncio.Task[None]] = set()
         due_s = time.time()
         while True:
@@ -135,7 +136,7 @@ class Onlooker:
             await asyncio.sleep(max(0.0, due_s - time.time()))
 
     async def _ask_alerts(self, due_s: float) -> None:
-        """Alerts that fire now and did not when last asked."""
+        """Alerts that fire now and did not at the last query."""
         asked_s = time.time()
         try:
             async with asyncio.timeout(1.0):
@@ -161,7 +162,7 @@ class Onlooker:
             self._probed.set()
 
     async def _answered(self, due_s: float) -> bool:
-        """Whether a whole answer came, and its first token in time."""
+        """True if a whole answer came with its first token in time."""
         body, first_s = b"", float("inf")
         async for part in _ask(self._place.api_url, "POST", "/v1/chat/completions", self._body):
             body += part
@@ -175,7 +176,10 @@ def tell(saw: str, **what: Any) -> None:
 
 
 async def _ask(url: str, method: str, path: str, body: bytes = b"") -> Any:
-    """The parts of an answer's body as they come. HTTP/1.0: no chunks, and the end of the connection is the end."""
+    """The parts of an answer's body as they come.
+
+    HTTP/1.0: no chunks, and the end of the connection is the end of the body.
+    """
     host = urlsplit(url)
     reader, writer = await asyncio.open_connection(host.hostname, host.port)
     try:
@@ -205,7 +209,7 @@ async def _lines(*command: str) -> Any:
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
-        await process.wait()  # or the loop is closed before it knows that the command has ended
+        await process.wait()  # or the loop closes before the command has ended
 
 
 async def _end_of_input() -> None:
@@ -216,7 +220,7 @@ async def _end_of_input() -> None:
 
 @contextlib.contextmanager
 def watching(place: Place, out: Path) -> Iterator[None]:
-    """The onlooker at work for the length of the block, in a process of its own; what it saw is in `out`."""
+    """An onlooker in its own process for the length of the block. Writes to `out`."""
     with out.open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, __file__, json.dumps(vars(place))], stdin=subprocess.PIPE, stdout=file
@@ -239,7 +243,10 @@ def watching(place: Place, out: Path) -> Iterator[None]:
 
 
 def _hurry() -> None:
-    """Where all share a machine, the onlooker's clock must not wait behind what it looks at. Needs root."""
+    """Raise this process's priority. Needs root.
+
+    On a shared machine a busy service would delay the onlooker's clock.
+    """
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, -10)
         Path("/proc/self/autogroup").write_text("-10", encoding="ascii")

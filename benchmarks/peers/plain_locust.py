@@ -1,6 +1,7 @@
-"""Plain Locust, as its documentation shows it: closed-loop users with a constant throughput. For benchmarks/load.py alone.
+"""Plain Locust as its documentation shows it, for `benchmarks/load.py`.
 
-FastHttpUser for whole answers; HttpUser for streams, because the other one waits for 1,024 bytes before it yields a line.
+Closed-loop users with a constant throughput. FastHttpUser for whole answers. HttpUser
+for streams, because FastHttpUser waits for 1,024 bytes before it yields a line.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ first_s: list[float] = []
 
 
 class Plain(FastHttpUser):
+    """Whole answers."""
+
     wait_time = constant_throughput(RATE_PER_USER)
 
     @task
@@ -28,6 +31,8 @@ class Plain(FastHttpUser):
 
 
 class Streams(HttpUser):
+    """Streamed answers, read line by line."""
+
     wait_time = constant_throughput(RATE_PER_USER)
 
     @task
