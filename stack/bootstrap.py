@@ -1,10 +1,12 @@
-"""Brings a machine to a running Docker Engine and to the lab's images; run it as often as you like.
+"""Set-up of Docker Engine and the lab's images, safe to repeat.
 
-python stack/bootstrap.py all                     engine, then images of the default backend
-python stack/bootstrap.py engine                  Docker Engine, Compose v2, buildx
-python stack/bootstrap.py images --backend sim    what is missing for that backend
-python stack/bootstrap.py programs                what only tests need: haproxy, a browser
-python stack/bootstrap.py env --backend sim       variables of a compose run, as JSON; exit 3 when images are missing
+    python stack/bootstrap.py all                    engine, images of the default backend
+    python stack/bootstrap.py engine                 Docker Engine, Compose v2, buildx
+    python stack/bootstrap.py images --backend sim   images that the backend lacks
+    python stack/bootstrap.py programs               haproxy and a browser, for the tests
+    python stack/bootstrap.py env --backend sim      variables of a compose run, as JSON
+
+`env` exits with 3 if images are missing.
 """
 
 from __future__ import annotations
@@ -48,9 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True, metavar="{engine,images,env,all,programs}")
-    commands.add_parser("engine", help="Docker Engine, Compose v2 and buildx, where they are missing")
-    commands.add_parser("programs", help="what only tests need: haproxy, a browser")
-    for name, text in (("images", "build or pull what is missing"), ("all", "engine, then images")):
+    commands.add_parser("engine", help="Docker Engine, Compose v2 and buildx, if missing")
+    commands.add_parser("programs", help="programs of the tests: haproxy, a browser")
+    for name, text in (("images", "build or pull missing images"), ("all", "engine, then images")):
         images = commands.add_parser(name, help=text)
         images.add_argument(
             "--backend", action="append", choices=BACKENDS, help="may be given more than once; default: ollama"
@@ -59,7 +61,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
             "--source",
             choices=SOURCES,
             default=os.environ.get(SOURCE_VARIABLE) or "auto",
-            help="official registry, or packages; default: whichever answers (also LLMCHAOS_IMAGE_SOURCE)",
+            help="official registry, or packages; default: the registry if it answers (or set LLMCHAOS_IMAGE_SOURCE)",
         )
     environment_of = commands.add_parser("env", help="variables of a compose run")
     environment_of.add_argument("--backend", choices=BACKENDS, default="ollama")
@@ -76,7 +78,7 @@ def print_environment(backend: str, form: str) -> int:
     variables, missing = environment(backend)
     if missing:
         say(
-            f"expected images {', '.join(missing)} for the backend {backend}, the daemon has none: "
+            f"expected images {', '.join(missing)} for the backend {backend}, which the daemon lacks: "
             f"run `{shlex.join([sys.executable, str(Path(__file__).absolute()), 'images', '--backend', backend])}`"
         )
         return IMAGES_MISSING

@@ -143,8 +143,8 @@ def test_a_number_that_is_none_is_not_borne_out(number):
 
 
 BLIND = {
-    "no hit": (lambda made: made[1:], "no event says that api was hit"),
-    "no return": (lambda made: [made[0], *made[2:]], "no event says that api came back"),
+    "no hit": (lambda made: made[1:], "no event shows that api was hit"),
+    "no return": (lambda made: [made[0], *made[2:]], "no event shows that api came back"),
     "alerts unseen": (lambda made: without(made, "look", 1000.69, 1000.91), r"alerts went unseen for 0\.2"),
     "clients unseen": (lambda made: without(made, "probe", 1001.2, 1001.4), r"the api went unseen for 0\.2"),
     "a watcher died": (

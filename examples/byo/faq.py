@@ -1,4 +1,7 @@
-"""A desk that answers frequent questions, in the words of the OpenAI chat API: streamed, counted, and without a model."""
+"""A small service with the OpenAI chat API and without a model.
+
+It streams a fixed answer and counts its answers for Prometheus.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ WORD_S = 0.005
 
 
 class Counts:
-    """What the desk says of itself to Prometheus."""
+    """The service's own counters."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -85,11 +88,11 @@ class Desk(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class' name
-        """Clients and Prometheus count; a line a request would only fill the disk."""
+        """Log nothing: clients and Prometheus count requests."""
 
 
 class Server(ThreadingHTTPServer):
-    """Many clients may knock at once while it is frozen."""
+    """A server whose backlog holds many clients while the process is frozen."""
 
     daemon_threads = True
     request_queue_size = 128

@@ -1,1 +1,1 @@
-"""The set-up: Docker Engine and the lab's images, from packages where no image registry answers."""
+"""Docker Engine and the lab's images without an image registry."""

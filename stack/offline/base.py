@@ -1,4 +1,4 @@
-"""A base image from Debian's packages, for machines on which no image registry answers."""
+"""The base image, built from Debian packages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def ensure_base() -> str:
     say("building the base image with debootstrap")
     with tempfile.TemporaryDirectory(prefix="llmchaos-base-") as name:
         root = Path(name)
-        root.chmod(0o755)  # becomes the image's /, which everybody must be able to enter
+        root.chmod(0o755)  # becomes the image's /, open to all users
         include = "--include=python3,ca-certificates,busybox"
         run(
             ["debootstrap", "--variant=minbase", include, "trixie", str(root), debian.mirror()],

@@ -1,4 +1,4 @@
-"""Pulls or builds the images that are missing. Images that exist are not touched."""
+"""Pulls or builds the images that are missing."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 PULL_DEADLINE_S = 900.0
 BUILD_DEADLINE_S = 900.0
 REGISTRY_DEADLINE_S = 90.0
-OPTIONAL_REGISTRY_DEADLINE_S = 15.0  # nobody waits longer for what is not needed
+OPTIONAL_REGISTRY_DEADLINE_S = 15.0  # long enough for an image that is optional
 OPTIONAL_PULL_DEADLINE_S = 300.0
 ASK_AGAIN_S = 86_400.0
-REFUSED = "optional-images-refused"  # in the cache: when the registry was last asked for them in vain
+REFUSED = "optional-images-refused"  # in the cache: time of the last failed pull
 SOURCES = ("auto", "official", "packages")
 PACKAGES = {"prometheus": "prometheus", "pushgateway": "prometheus-pushgateway"}  # recipe: Debian's name
 
 
 @contextmanager
 def one_at_a_time() -> Iterator[None]:
-    """Two set-ups at once would compile everything twice; the second waits and then finds all done."""
+    """Let a second set-up wait, or both would compile everything."""
     with (cache_folder() / "setup.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -54,7 +54,7 @@ def one_at_a_time() -> Iterator[None]:
 
 
 def ensure_images(backends: Iterable[str], *, source: str = "auto") -> None:
-    """Brings the images of `backends` to this machine's daemon; quick when they are there."""
+    """Build or pull the images of `backends` that this machine's daemon lacks."""
     arch = server_arch()
     wanted = {recipe.name: recipe for backend in backends for recipe in recipes_for(backend)}
     names = images_at_hand()
@@ -78,7 +78,10 @@ def ensure_images(backends: Iterable[str], *, source: str = "auto") -> None:
 
 
 def registry_answers(patience_s: float) -> bool:
-    """Asked by pulling what is needed anyway and is small; a daemon behind a mirror answers as truly as one without."""
+    """True if the daemon can pull a small image that the set-up needs anyway.
+
+    A pull also succeeds for a daemon behind a mirror.
+    """
     try:
         run(["docker", "pull", "-q", official_reference("LLMCHAOS_PUSHGATEWAY_IMAGE")], deadline_s=patience_s)
     except SetupError:
@@ -87,7 +90,10 @@ def registry_answers(patience_s: float) -> bool:
 
 
 def bring_optional(recipes: Iterable[Recipe], arch: str, *, official: bool) -> None:
-    """What the lab does without if need be: pulled where that works, and where it does not, not asked for again the same day."""
+    """Pull an image that the lab can do without.
+
+    After a failure the set-up retries on the next day.
+    """
     for recipe in recipes:
         try:
             if official:
@@ -103,7 +109,7 @@ def refused_lately() -> bool:
         return time.time() - (cache_folder() / REFUSED).stat().st_mtime < ASK_AGAIN_S
     except FileNotFoundError:
         return False
-    except OSError:  # no cache to write into: nothing was needed, so nothing is in vain
+    except OSError:  # no cache to write into, and nothing was needed
         return True
 
 
@@ -128,14 +134,14 @@ def build(recipe: Recipe, tag: str, *, base: str, arch: str) -> None:
         fill(context, recipe, base=base, arch=arch)
         if built_tag(recipe, base=base, arch=arch) != tag:
             raise SetupError(
-                f"expected the files of {recipe.name} to rest while it is built, they changed: run this again"
+                f"expected the files of {recipe.name} not to change during its build, they changed: run this again"
             )
         arguments = [f"--build-arg=BASE={base}", f"--build-arg=MODEL={MODEL}", f"--platform=linux/{arch}"]
         run(["docker", "build", "-q", "-t", tag, *arguments, str(context)], deadline_s=BUILD_DEADLINE_S)
 
 
 def fill(context: Path, recipe: Recipe, *, base: str, arch: str) -> None:
-    """Lays out everything that the image's Dockerfile copies."""
+    """Lay out everything that the image's Dockerfile copies."""
     skip = shutil.ignore_patterns(*NOT_CONTENT, "*.pyc")
     shutil.copytree(recipe.folder / "images" / recipe.name, context, dirs_exist_ok=True, ignore=skip)
     for script in ("probe.sh", "warm.sh"):
@@ -160,7 +166,7 @@ def fill(context: Path, recipe: Recipe, *, base: str, arch: str) -> None:
 
 
 def link(source: Path, target: Path) -> None:
-    """Contexts are read once: hard links where the cache allows, since some files have 100 MB."""
+    """Hard link into the build context where possible: some files have 100 MB."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
         shutil.copytree(source, target, copy_function=os.link)

@@ -1,4 +1,4 @@
-"""Which images the daemon has, and what a compose run needs to be told about them. Asks the daemon, changes nothing."""
+"""Images of the daemon, and the variables of a compose run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def candidates(recipe: Recipe, arch: str) -> tuple[str, ...]:
-    """References that would do for `recipe`, best first: on official bases, then from packages."""
+    """Acceptable references for `recipe`, best first: official bases, then packages."""
     if recipe.base_variable is not None:
         bases = (official_reference(recipe.base_variable), base_tag())
         return tuple(built_tag(recipe, base=base, arch=arch) for base in bases)
@@ -27,7 +27,7 @@ def candidates(recipe: Recipe, arch: str) -> tuple[str, ...]:
 
 def images_at_hand() -> frozenset[str]:
     """Every name under which the daemon has an image: name:tag and name@digest."""
-    # The template, as the word `json` is a format only from client 23 on.
+    # A template, because `--format json` needs Docker 23.
     listed = run(["docker", "image", "ls", "--digests", "--format", "{{json .}}"], deadline_s=30)
     return names_of(listed.splitlines())
 
@@ -42,7 +42,10 @@ def names_of(lines: Iterable[str]) -> frozenset[str]:
 
 
 def is_at_hand(reference: str, names: frozenset[str]) -> bool:
-    """A digest says which image is meant, whatever tag it was pulled under."""
+    """True if the daemon has the image.
+
+    A digest identifies it whatever tag it was pulled under.
+    """
     named, _, digest = reference.partition("@")
     return f"{named.rpartition(':')[0]}@{digest}" in names if digest else reference in names
 
@@ -52,7 +55,7 @@ def chosen(recipe: Recipe, arch: str, names: frozenset[str]) -> str | None:
 
 
 def environment(backend: str) -> tuple[dict[str, str], list[str]]:
-    """Variables a compose run of `backend` needs, and the names of the images that are missing."""
+    """Variables of a compose run of `backend`, and names of its missing images."""
     arch = server_arch()
     names = images_at_hand()
     found = {recipe.name: chosen(recipe, arch, names) for recipe in recipes_for(backend)}

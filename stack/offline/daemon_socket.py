@@ -1,4 +1,4 @@
-"""Where a container finds the daemon's socket, and the group that may use it there."""
+"""The daemon's socket and its group, as a container needs them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ ROOTS_GROUP = 0
 
 
 def socket_variables() -> dict[str, str]:
-    """What the compose files must know to give the docker-proxy, and nobody else, the socket."""
+    """Compose variables that give the socket to the docker-proxy alone."""
     daemon = run(["docker", "info", "--format", "{{.OperatingSystem}} {{.SecurityOptions}}"], deadline_s=20)
     return variables_for(daemon, endpoint())
 
 
 def variables_for(daemon: str, address: str) -> dict[str, str]:
-    """`daemon` is its operating system and security options; `address` is where the client reaches it."""
+    """Variables for one daemon.
+
+    Args:
+        daemon: its operating system and security options.
+        address: where the Docker client reaches it.
+    """
     if "Docker Desktop" in daemon:  # the path is the virtual machine's, not ours, and root's there
         return {"LLMCHAOS_DOCKER_SOCKET": USUAL_SOCKET, "LLMCHAOS_DOCKER_GID": str(ROOTS_GROUP)}
     scheme, _, path = address.partition("://")
@@ -37,7 +42,7 @@ def variables_for(daemon: str, address: str) -> dict[str, str]:
 
 
 def endpoint() -> str:
-    """DOCKER_HOST, or the address of the client's current context."""
+    """DOCKER_HOST, or the address of the Docker client's current context."""
     if os.environ.get("DOCKER_HOST"):
         return os.environ["DOCKER_HOST"]
     return run(["docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"], deadline_s=20).strip()

@@ -1,4 +1,4 @@
-"""Packages of Debian: installed from the machine's own suite, or unpacked from a newer one without installing."""
+"""Debian packages: installed, or unpacked from a newer suite."""
 
 from __future__ import annotations
 
@@ -16,10 +16,8 @@ if TYPE_CHECKING:
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 APT_DEADLINE_S = 600.0
-NEWER_SUITE = (
-    "unstable"  # Compose v2, buildx, Prometheus 3 and miniaudio are in no stable suite of the engine's machine
-)
-# Packages that only tests need, and the programs of which any will do.
+NEWER_SUITE = "unstable"  # no stable suite has Compose v2, buildx, Prometheus 3 and miniaudio
+# Packages of the tests, each with programs of which one suffices.
 TEST_PROGRAMS = {
     "haproxy": ("haproxy",),
     "chromium": ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"),
@@ -27,7 +25,7 @@ TEST_PROGRAMS = {
 
 
 def is_debian_root() -> bool:
-    """Whether this machine is one on which packages may be installed: Debian, and we are root."""
+    """True on a Debian machine as root, where the set-up may install packages."""
     try:
         release = Path("/etc/os-release").read_text(encoding="utf-8")
     except OSError:
@@ -40,7 +38,7 @@ def is_debian_root() -> bool:
 
 
 def install(packages: Sequence[str]) -> None:
-    """Installs what is missing of `packages`; a machine that has them all is not touched."""
+    """Install those of `packages` that are missing."""
     missing = [package for package in packages if not is_installed(package)]
     if not missing:
         return
@@ -55,7 +53,7 @@ def install(packages: Sequence[str]) -> None:
 
 
 def ensure_programs() -> None:
-    """What only tests need: the allow-list proxy's own program, and a browser to open the report with."""
+    """Install the programs of the tests: HAProxy and a browser."""
     path = f"{os.environ['PATH']}:/usr/sbin"
     missing = [
         package for package, names in TEST_PROGRAMS.items() if not any(shutil.which(name, path=path) for name in names)
@@ -77,7 +75,7 @@ def is_installed(package: str) -> bool:
 
 
 def mirror() -> str:
-    """Address of the Debian archive that this machine's own apt uses, so that none is written down here."""
+    """Address of the Debian archive that this machine's own apt uses."""
     targets = run(
         ["apt-get", "indextargets", "--format", "$(REPO_URI) $(ORIGIN) $(CODENAME)", "Created-By: Packages"],
         deadline_s=20,
@@ -86,7 +84,10 @@ def mirror() -> str:
 
 
 def archive_address(targets: str) -> str:
-    """The Debian archive among lines of `address origin codename`; archives of security fixes lack the other suites."""
+    """The Debian archive among lines of `address origin codename`.
+
+    Archives of security fixes are skipped: they lack the other suites.
+    """
     for line in targets.splitlines():
         address, _, rest = line.partition(" ")
         origin, _, codename = rest.partition(" ")
@@ -96,9 +97,10 @@ def archive_address(targets: str) -> str:
 
 
 def unpack_newer(packages: Sequence[str], into: Path, suite: str = NEWER_SUITE) -> None:
-    """Downloads `packages` of another suite with lists and cache of their own, and unpacks them below `into`.
+    """Download `packages` of another suite and unpack them below `into`.
 
-    The machine's own package lists and versions stay as they are.
+    Lists and cache are separate, so the machine's own package lists and versions do not
+    change.
     """
     into.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="llmchaos-apt-") as scratch_name:

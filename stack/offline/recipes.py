@@ -1,4 +1,4 @@
-"""What each image is made of, and the tag that follows from it. Reads files of stack/, runs nothing."""
+"""Contents of each image, and the tag that follows from them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ NOT_CONTENT = frozenset({"__pycache__", ".mypy_cache", ".ruff_cache", "README.md
 class Recipe:
     """One image of the lab.
 
-    `variable` is the name by which the compose files ask for it. An image with `base_variable` is built in any case,
-    on that official base or on ours; the others are official programs, built from packages only where no registry
-    answers, and their Dockerfiles lie in stack/offline/images.
+    `variable` is its name in the compose files. An image with `base_variable` is always
+    built, on the official base or on ours. The others are official programs, built from
+    packages only if no registry answers. Their Dockerfiles are in stack/offline/images.
     """
 
     name: str
@@ -32,8 +32,8 @@ class Recipe:
     backends: tuple[str, ...] = BACKENDS
     base_variable: str | None = None
     inputs: tuple[str, ...] = ()  # files and folders below `folder` that go into the image
-    facts: tuple[str, ...] = ()  # what goes in and is no file here: versions of what is fetched or compiled
-    facts_from_packages: tuple[str, ...] = ()  # the same, where the base is ours
+    facts: tuple[str, ...] = ()  # other inputs: versions of what is fetched or compiled
+    facts_from_packages: tuple[str, ...] = ()  # the same, on our own base
     obtainable_from_packages: bool = True
 
     def __post_init__(self) -> None:
@@ -47,7 +47,7 @@ class Recipe:
         return STACK if self.base_variable else OFFLINE
 
 
-# All in one image: they share their packages, and a layer of code has but a few hundred kilobytes.
+# One image for all: they share packages, and the code is a few hundred kilobytes.
 SERVICE_PACKAGES = tuple(sorted({path.parent.name for path in SERVICES.glob("lab_*/__init__.py")} - {"lab_llamacpp"}))
 
 RECIPES = (
@@ -100,13 +100,19 @@ def recipes_for(backend: str) -> tuple[Recipe, ...]:
 
 
 def model_recipe(backend: str) -> Recipe:
-    """What the model replicas run; the simulated engine lives in the image of the services."""
+    """Image of the model replicas.
+
+    The simulated engine is part of the image of the services.
+    """
     own = [recipe for recipe in recipes_for(backend) if recipe.variable == "LLMCHAOS_MODEL_IMAGE"]
     return own[0] if own else RECIPES[0]
 
 
 def official_reference(variable: str, pins: str | None = None) -> str:
-    """The pinned official image behind `variable`; only the compose file and images/bases.env name any."""
+    """The pinned official image behind `variable`.
+
+    Only the compose file and images/bases.env name images.
+    """
     text = pins if pins is not None else _pins()
     found = re.search(rf"\$\{{{variable}:-([^}}\s]+)\}}", text) or re.search(rf"^{variable}=(\S+)$", text, re.MULTILINE)
     if found is None:
@@ -123,12 +129,12 @@ def _pins() -> str:
 
 
 def base_tag() -> str:
-    """The base that is built from packages where no registry answers."""
+    """Tag of the base built from packages."""
     return f"llmchaos/base:{_short(hashlib.sha256(BASE_RECIPE.encode()).hexdigest())}"
 
 
 def built_tag(recipe: Recipe, *, base: str, arch: str) -> str:
-    """Content-addressed name of the image built on `base`: the same bytes in, the same tag."""
+    """Content-addressed name of the image on `base`: the same bytes, the same tag."""
     digest = hashlib.sha256()
     from_packages = recipe.facts_from_packages if base == base_tag() else ()
     for fact in (recipe.name, base, arch, *recipe.facts, *from_packages):
@@ -141,7 +147,7 @@ def built_tag(recipe: Recipe, *, base: str, arch: str) -> str:
 
 
 def input_files(recipe: Recipe) -> list[Path]:
-    """Every file that goes into the image, in one order on every machine."""
+    """Every file that goes into the image, in the same order on every machine."""
     files: set[Path] = set()
     for entry in recipe.inputs:
         path = recipe.folder / entry

@@ -1,4 +1,4 @@
-"""Runs other programs with a deadline and readable failures. Decides nothing."""
+"""Subprocesses with a deadline and readable failures."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-TAIL_CHARS = 2000  # of a failed program's output: enough for a compiler error, short enough for one screen
+TAIL_CHARS = 2000  # of a failed program's output: a compiler error fits, one screen is not exceeded
 
 
 class SetupError(Exception):
-    """The set-up cannot go on; the message says what was expected, what was seen, and what to do."""
+    """The set-up cannot go on: expectation, observation and remedy."""
 
 
 def say(text: str) -> None:
-    """Progress for whoever waits; standard output is left to results."""
+    """Print progress on standard error. Standard output is for results."""
     sys.stderr.write(f"setup: {text}\n")
     sys.stderr.flush()
 
@@ -31,7 +31,11 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> str:
-    """Standard output of `command`, or SetupError with the end of everything that it printed."""
+    """Standard output of `command`.
+
+    Raises:
+        SetupError: it failed or timed out, with the end of its output.
+    """
     try:
         done = subprocess.run(
             list(command),
@@ -65,7 +69,7 @@ def succeeds(command: Sequence[str], *, deadline_s: float = 20) -> bool:
 
 
 def cache_folder() -> Path:
-    """Where downloads and the compiled Ollama outlive a checkout."""
+    """Folder in which downloads and the compiled Ollama outlive a checkout."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     folder = Path(base) / "pytest-llmchaos"
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A desk that freezes for 4 s is noticed within 4 s, answers again within 5 s of the thaw, and loses no answer in silence."""
+"""A desk frozen for 4 s is detected in 4 s, back 5 s after, and truncates no answer."""
 
 from pytest_llmchaos import experiment, faults, loads
 

@@ -1,4 +1,4 @@
-"""A desk that is restarted by force is back within 10 s, and its clients lose less than half of that time's answers."""
+"""A desk restarted by force is back in 10 s and loses under half of that time."""
 
 from pytest_llmchaos import experiment, faults, loads
 
