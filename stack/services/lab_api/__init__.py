@@ -1,1 +1,1 @@
-"""The lab's gateway: one OpenAI-compatible front over several model replicas. It computes no tokens of its own."""
+"""The lab's gateway: one OpenAI-compatible API over several replicas."""

@@ -1,4 +1,4 @@
-"""Runs the gateway until SIGTERM or SIGINT. Configuration: the LAB_ variables of `settings`."""
+"""Gateway process, until SIGTERM or SIGINT."""
 
 import gc
 import os
@@ -17,10 +17,10 @@ from lab_common.signals import stop_event
 
 
 async def serve(settings: Settings) -> None:
-    """Serves until it is told to stop, then lets requests in flight finish for as long as `drain_s` allows."""
+    """Serve until the stop event, then let open requests end within `drain_s`."""
     stop = stop_event()
     gateway = Gateway(settings)
-    # A client who leaves cancels the handler, and so the request upstream.
+    # A client that disconnects cancels the handler, and so the upstream request.
     runner = web.AppRunner(
         create_app(gateway),
         handler_cancellation=True,
@@ -39,7 +39,7 @@ async def serve(settings: Settings) -> None:
         except OSError as error:
             raise SettingsError(f"LAB_HOST and LAB_PORT must be an address to listen on: {error}") from error
         logger.info("listening", extra={"host": settings.host, "port": runner.addresses[0][1]})
-        # What exists now lives as long as the process: it need not be looked at again and again.
+        # These objects live as long as the process: no garbage collection.
         gc.collect()
         gc.freeze()
         await stop.wait()
@@ -50,7 +50,7 @@ async def serve(settings: Settings) -> None:
 
 
 async def drain(gateway: Gateway) -> None:
-    """Refuses new requests, waits for those in flight, and tells the rest that they end here."""
+    """Refuse new requests, wait for open ones, and end the rest with an error."""
     gateway.draining = True
     in_flight = len(gateway.board.exchanges)
     finished = await gateway.board.emptied(gateway.settings.deadlines.drain_s)
@@ -61,16 +61,16 @@ async def drain(gateway: Gateway) -> None:
 
 
 def main() -> int:
-    """0 after an orderly end, 2 if the settings or the address cannot be used."""
+    """Exit status: 0 after an orderly end, 2 if settings or address are invalid."""
     try:
         settings = Settings.from_env(os.environ)
     except SettingsError as error:
         return refuse("lab_api", error)
     log_json(settings.log_level)
-    # They would double the series of the counters, and nobody reads them.
+    # These would double the series of the counters and are unused.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     if unknown := unknown_variables(os.environ):
-        logger.warning("variables that mean nothing to the gateway", extra={"variables": unknown})
+        logger.warning("variables that the gateway does not use", extra={"variables": unknown})
     try:
         uvloop.run(serve(settings))
     except SettingsError as error:

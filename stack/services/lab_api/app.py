@@ -1,4 +1,4 @@
-"""The HTTP face of the gateway: routes, request ids, the API key. Decides nothing about replicas."""
+"""HTTP routes of the gateway, request ids and the API key."""
 
 import hmac
 import re
@@ -19,7 +19,7 @@ _MODELS_TIMEOUT_S = 2.0
 
 
 def create_app(gateway: Gateway) -> web.Application:
-    """The application; whoever runs it starts the prober and closes the gateway."""
+    """The application. Its owner starts the prober and closes the gateway."""
     app = web.Application(middlewares=[_front], client_max_size=gateway.settings.admission.body_max_bytes)
     app[GATEWAY] = gateway
     app.router.add_post("/v1/chat/completions", _chat)
@@ -34,7 +34,7 @@ def create_app(gateway: Gateway) -> web.Application:
 async def _front(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """Gives each request its id and its right to come in, and each refusal the form clients of this API expect."""
+    """Give each request an id, check its key, and format refusals as OpenAI errors."""
     asked = request.headers.get("x-request-id", "")
     request_id = asked if REQUEST_ID.fullmatch(asked) else uuid.uuid4().hex
     request[_REQUEST_ID] = request_id
@@ -62,7 +62,7 @@ async def _front(
 
 
 def _require_key(request: web.Request, api_key: str) -> None:
-    """The API is for those with the key, if there is one; health and metrics are for everybody."""
+    """Require the API key, if one is set. Health and metrics are open."""
     if not api_key or not request.path.startswith("/v1/"):
         return
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
@@ -83,7 +83,10 @@ async def _chat(request: web.Request) -> web.StreamResponse:
 
 
 async def _models(request: web.Request) -> web.StreamResponse:
-    """The one model served here, with its owner by a replica's own word: a simulated one says so."""
+    """The one model served here.
+
+    Its owner comes from a replica, so a simulated engine is visible as one.
+    """
     gateway = request.app[GATEWAY]
     for replica in sorted(gateway.pool.replicas, key=lambda one: (not one.healthy, one.in_flight)):
         try:
@@ -92,16 +95,19 @@ async def _models(request: web.Request) -> web.StreamResponse:
             continue
         entry = {"id": gateway.settings.model, "object": "model", "created": 0, "owned_by": owner}
         return web.json_response({"object": "list", "data": [entry]}, headers={"x-llmlab-replica": replica.name})
-    raise GatewayError(outcome=Outcome.NO_REPLICA, message="no replica says which models it serves: ask again later")
+    raise GatewayError(outcome=Outcome.NO_REPLICA, message="no replica reports which models it serves: retry later")
 
 
 async def _healthz(_request: web.Request) -> web.StreamResponse:
-    """Alive: the event loop turns. Says nothing about replicas, or a restart would be the answer to their failure."""
+    """Alive: the event loop runs.
+
+    Replicas do not count, or their failure would restart the gateway.
+    """
     return web.json_response({"status": "ok"})
 
 
 async def _readyz(request: web.Request) -> web.StreamResponse:
-    """Ready: takes new requests and knows a replica that answers."""
+    """Ready: accepts requests and has a replica that answers."""
     gateway = request.app[GATEWAY]
     now_s = gateway.pool.clock()
     ready = gateway.pool.ready and not gateway.draining

@@ -1,4 +1,4 @@
-"""Reads what a client asks for and refuses what cannot be served. Forwards nothing."""
+"""Parsing and validation of a client's request."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -10,14 +10,21 @@ from lab_api.outcomes import GatewayError, Outcome
 
 @dataclass(frozen=True, kw_only=True)
 class Ask:
-    """One chat completion, with the client's own bytes: what the gateway does not know it must not change."""
+    """One chat completion with the client's own bytes.
+
+    Fields that the gateway does not use must reach the replica unchanged.
+    """
 
     body: bytes
     stream: bool
 
 
 def parse(body: bytes, model: str) -> Ask:
-    """The request in `body`. Raises GatewayError with a 4xx that names the field and the value."""
+    """The request in `body`.
+
+    Raises:
+        GatewayError: a 4xx that names the field and the value.
+    """
     try:
         asked = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -42,7 +49,7 @@ def _between(low: float, high: float) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
-# No model answers with so many, and no engine has to make sense of a number of thousands of digits.
+# More than any model's answer. Keeps numbers of thousands of digits from engines.
 _TOKENS = (lambda value: _whole(value) and 1 <= value <= 10**9, "a whole number from 1 to 1000000000")
 _FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "stream": (lambda value: isinstance(value, bool), "true or false"),
@@ -51,7 +58,7 @@ _FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "temperature": (_between(0, 2), "a number from 0 to 2"),
     "top_p": (_between(0, 1), "a number from 0 to 1"),
     "seed": (_whole, "a whole number"),
-    # A stream counts as complete when its one choice has finished, so more choices cannot be promised.
+    # A stream is complete when its one choice has finished.
     "n": (lambda value: _whole(value) and value == 1, "1 (one choice for each request)"),
     "stream_options": (lambda value: isinstance(value, dict), "an object"),
 }
@@ -61,7 +68,7 @@ def _refuse_model(asked: object, model: str) -> None:
     if not isinstance(asked, str) or not asked:
         raise _refused(f"model must be a name, here {model!r}, got {_shown(asked)}", param="model")
     raise _refused(
-        f"model {asked[:100]!r} is not served here: ask for {model!r}",
+        f"model {asked[:100]!r} is not served here: request {model!r}",
         status=404,
         code="model_not_found",
         param="model",

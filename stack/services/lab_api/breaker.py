@@ -1,4 +1,4 @@
-"""Passive health of one replica, from what its requests met. The time is an argument; nothing sleeps."""
+"""Passive health of one replica, from the results of its requests."""
 
 from collections import deque
 from enum import IntEnum
@@ -16,39 +16,46 @@ class Circuit(IntEnum):
 
 
 class Breaker:
-    """Opens by error ratio or by failures to connect in a row; lets single trials through once its time is over."""
+    """Circuit breaker of one replica.
+
+    Opens by error ratio or by consecutive connection failures. After its timeout it
+    lets single trials through.
+    """
 
     def __init__(self, policy: Ejection) -> None:
         self._policy = policy
         self._results: deque[tuple[float, bool]] = deque()
         self._failures = 0  # within `_results`
         self._connect_failures = 0
-        self._opened: tuple[float, float] | None = None  # when, and for how long
+        self._opened: tuple[float, float] | None = None  # opened at, and for how long
         self._trial_out = False
         self._trips = 0
-        self.closed_at_s: float | None = None  # last time a trial closed it
+        self.closed_at_s: float | None = None  # last close by a trial
 
     def state(self, now_s: float) -> Circuit:
-        """An open circuit becomes half-open by the passing of time alone."""
+        """The state now. An open circuit becomes half-open with time alone."""
         if self._opened is None:
             return Circuit.CLOSED
         since_s, open_s = self._opened
         return Circuit.OPEN if now_s < since_s + open_s else Circuit.HALF_OPEN
 
     def allows(self, now_s: float) -> bool:
-        """Whether one more request may be sent."""
+        """True if one more request may be sent."""
         state = self.state(now_s)
         return state is Circuit.CLOSED or (state is Circuit.HALF_OPEN and not self._trial_out)
 
     def admit(self, now_s: float) -> bool:
-        """Notes that a request is being sent; True if it is the trial on which a half-open circuit decides."""
+        """Record that a request is being sent.
+
+        True for the trial that decides on a half-open circuit.
+        """
         if self.state(now_s) is not Circuit.HALF_OPEN or self._trial_out:
             return False
         self._trial_out = True
         return True
 
     def record(self, now_s: float, outcome: Outcome, *, trial: bool) -> None:
-        """Takes what became of a request that was admitted."""
+        """Record the result of an admitted request."""
         failed = outcome in REPLICA_FAILURES
         if trial:
             self._trial_out = False
@@ -58,7 +65,7 @@ class Breaker:
                 self._close(now_s)
             return
         if self._opened is not None or not (failed or outcome is Outcome.OK):
-            return  # it started before the circuit opened, or it says nothing about the replica
+            return  # it started before the circuit opened, or does not concern the replica
         self._connect_failures = self._connect_failures + 1 if outcome is Outcome.CONNECT_ERROR else 0
         self._results.append((now_s, failed))
         self._failures += failed
@@ -88,7 +95,7 @@ class Breaker:
 
 
 class RetryBudget:
-    """Lets retries be a fixed share of the requests, so that failures cannot multiply the load."""
+    """A fixed share of requests for retries, so failures cannot multiply the load."""
 
     def __init__(self, *, ratio: float, burst: int) -> None:
         self._ratio = ratio
@@ -97,16 +104,16 @@ class RetryBudget:
 
     @property
     def saved_ratio(self) -> float:
-        """0-1; 0 where nothing can be saved."""
+        """Saved retries, 0-1. 0 if none can be saved."""
         return self._saved / self._burst if self._burst else 0.0
 
     def earn(self) -> None:
-        """One request has come in."""
+        """Add the share of one incoming request."""
         self._saved = min(self._burst, self._saved + self._ratio)
 
     def spend(self) -> bool:
-        """True, and one retry less, if there is one."""
-        # Ten times 0.1 is a little less than 1.
+        """Take one retry. False if none is left."""
+        # Ten times 0.1 is slightly less than 1.
         if self._saved < 1 - 1e-9:
             return False
         self._saved = max(0.0, self._saved - 1)

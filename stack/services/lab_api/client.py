@@ -1,4 +1,4 @@
-"""The client's side of a stream: starts it when there is something to say, and keeps it alive until then."""
+"""The client's side of a stream: delayed start and keep-alives."""
 
 import asyncio
 import json
@@ -14,15 +14,18 @@ PING = b": keep-alive\n\n"
 
 
 class _EventStream(web.StreamResponse):
-    # The headers go out with the first event: one packet and one wake-up less on the way to the first token.
+    # Headers leave with the first event: one packet and one wake-up less.
+    """A response whose headers are sent with its first event."""
+
     _send_headers_immediately = False
 
 
 class ClientStream:
     """A response whose status is open until the first bytes.
 
-    After `keepalive_s` without any, a comment is sent and so the status 200: proxies on the way would cut a silent
-    connection. A failure after that can only be told inside the stream.
+    After `keepalive_s` without any, it sends a comment and so the status 200, because
+    proxies on the way would cut a silent connection. A later failure can only be
+    reported inside the stream.
     """
 
     def __init__(self, request: web.Request, exchange: Exchange, keepalive_s: float) -> None:
@@ -38,33 +41,36 @@ class ClientStream:
 
     @property
     def started(self) -> bool:
-        """Whether the client has the status already."""
+        """True if the client has received the status."""
         return self._response is not None
 
     async def response(self) -> web.StreamResponse:
-        """The response with its status decided. Who writes whole events to it renews `sent_s`."""
+        """The response with its status decided.
+
+        Code that writes whole events to it renews `sent_s`.
+        """
         return self._response or await self._start()
 
     async def fail(self, error: GatewayError) -> web.StreamResponse:
-        """Tells the client, inside the stream, that the answer is not complete. There is no [DONE] after it."""
+        """Report inside the stream that the answer is incomplete. No [DONE] follows."""
         body = json.dumps(error.body(self._exchange.request_id))
         return await self.end(f"data: {body}\n\n".encode())
 
     def abort(self) -> None:
-        """Cuts the connection: a client who does not read would keep an orderly end waiting for ever."""
+        """Cut the connection: a client that does not read delays an orderly end."""
         self.close()
         if self._request.transport is not None:
             self._request.transport.abort()
 
     async def end(self, last: bytes) -> web.StreamResponse:
-        """Sends the last events and ends the response in good order."""
+        """Send the last events and end the response."""
         self.close()
         response = await self.response()
         await response.write_eof(last)
         return response
 
     def close(self) -> None:
-        """No more comments."""
+        """Stop the keep-alive comments."""
         self._timer.cancel()
         if self._ping is not None:
             self._ping.cancel()
@@ -76,7 +82,7 @@ class ClientStream:
         self._timer = self._loop.call_later((left_s if left_s > 0 else self._keepalive_s) + 0.001, self._look)
 
     async def _send_ping(self) -> None:
-        with suppress(ConnectionError):  # the client has gone: the request itself is cancelled for that
+        with suppress(ConnectionError):  # the client has disconnected, which cancels the request itself
             await (await self.response()).write(PING)
 
     async def _start(self) -> web.StreamResponse:

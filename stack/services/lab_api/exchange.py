@@ -1,4 +1,4 @@
-"""What is known about each request in flight. Records only; metrics read it when they are asked for."""
+"""Records of the requests in flight, for metrics and shutdown."""
 
 import asyncio
 import time
@@ -20,7 +20,7 @@ class Phase(StrEnum):
 
 @dataclass(kw_only=True, eq=False, slots=True)
 class Exchange:
-    """One request from its arrival to its end; times are monotonic seconds."""
+    """One request from arrival to end. Times are monotonic seconds."""
 
     request_id: str
     arrived_s: float = field(default_factory=time.monotonic)
@@ -39,7 +39,7 @@ class Exchange:
     drained: bool = False  # the gateway itself cancels it, because it is shutting down
 
     def enter(self, phase: Phase, replica: str = "") -> None:
-        """The request begins a new phase now."""
+        """Start a new phase of the request."""
         self.phase = phase
         self.replica = replica
         self.phase_since_s = time.monotonic()
@@ -55,7 +55,7 @@ class Board:
 
     @contextmanager
     def showing(self, exchange: Exchange) -> Iterator[None]:
-        """Shows the exchange as long as the block runs in its task."""
+        """List the exchange for the length of the block."""
         exchange.task = asyncio.current_task()
         self.exchanges.add(exchange)
         self._emptied.clear()
@@ -67,7 +67,7 @@ class Board:
                 self._emptied.set()
 
     async def emptied(self, within_s: float) -> bool:
-        """Waits until nothing is in flight; False if that took too long."""
+        """Wait until no request is in flight. False after the deadline."""
         try:
             async with asyncio.timeout(within_s):
                 await self._emptied.wait()
@@ -76,7 +76,7 @@ class Board:
         return True
 
     def abort_all(self) -> None:
-        """Ends what is still in flight; each client is told."""
+        """End the remaining requests, each with an error to its client."""
         for exchange in tuple(self.exchanges):
             if exchange.task is not None and not exchange.drained:
                 exchange.drained = True

@@ -1,4 +1,4 @@
-"""Carries a chat completion from its client to a replica and back. Reads no environment and binds no port."""
+"""The path of a chat completion from client to replica and back."""
 
 import asyncio
 import logging
@@ -22,11 +22,11 @@ from lab_api.settings import Settings
 from lab_api.upstream import Upstream
 
 _T = TypeVar("_T")
-_LAST_WORD_S = 0.2  # to tell a client inside the stream that it ends here; within what `drain` waits
+_LAST_WORD_S = 0.2  # to report the end inside the stream, within the wait of `drain`
 
 
 class Gateway:
-    """The parts, and the way of a request through them."""
+    """The parts of the gateway, and the path of a request through them."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -45,7 +45,7 @@ class Gateway:
         await self.upstream.close()
 
     async def chat(self, request: web.Request, request_id: str) -> web.StreamResponse:
-        """Answers one chat completion, whatever becomes of it, and counts how it ended."""
+        """Answer one chat completion and count its outcome."""
         exchange = Exchange(request_id=request_id)
         with self.board.showing(exchange):
             try:
@@ -84,7 +84,7 @@ class Gateway:
             if client is not None:
                 client.abort()
             raise asyncio.CancelledError from error
-        except Exception:  # noqa: BLE001 -- the client of a started stream must be told, whatever failed
+        except Exception:  # noqa: BLE001 -- a started stream must end with an error event
             logger.exception("unexpected failure", extra={"request_id": exchange.request_id})
             failed = GatewayError(outcome=Outcome.INTERNAL_ERROR, message="the gateway failed: see its log")
             return await self._fail(exchange, client, failed)
@@ -93,7 +93,11 @@ class Gateway:
                 client.close()
 
     async def _read(self, request: web.Request) -> Ask:
-        """The client's request, or a GatewayError that says what is wrong with it."""
+        """The client's request.
+
+        Raises:
+            GatewayError: the request is invalid.
+        """
         if self.draining:
             raise _shutting_down()
         body_s = self.settings.deadlines.body_s
@@ -143,9 +147,10 @@ class Gateway:
             self.upstream.release(stream)
 
     async def _attempt(self, exchange: Exchange, send: Callable[[Lease], Awaitable[_T]]) -> _T:
-        """The first answer that can be used, from as many replicas as the retry budget allows.
+        """The first usable answer, from as many replicas as the retry budget allows.
 
-        The client has seen nothing of a failed attempt. Whoever gets the answer ends the lease.
+        The client sees nothing of a failed attempt. The calling code ends the returned
+        lease.
         """
         tried: list[str] = []
         reason = "first"
@@ -181,7 +186,7 @@ class Gateway:
         )
 
     async def _admitted(self, tried: Sequence[str]) -> Lease:
-        """A place in a replica; how long that took is measured however it ends."""
+        """A place in a replica. Its waiting time is measured in any case."""
         began_s = time.monotonic()
         outcome = Outcome.CLIENT_CANCELLED.value
         try:
@@ -195,7 +200,7 @@ class Gateway:
             self.metrics.queued(time.monotonic() - began_s, outcome)
 
     async def _fail(self, exchange: Exchange, client: ClientStream | None, error: GatewayError) -> web.StreamResponse:
-        """Tells the client: by the status if that is still open, else inside the stream."""
+        """Report a failure by the status if that is open, else inside the stream."""
         exchange.outcome = error.outcome
         exchange.detail = error.message
         if client is not None and client.started:

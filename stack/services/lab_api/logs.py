@@ -1,4 +1,4 @@
-"""JSON lines on standard output. Knows nothing of requests."""
+"""JSON log lines on standard output."""
 
 import json
 import logging
@@ -9,6 +9,8 @@ _PLAIN = frozenset(vars(logging.makeLogRecord({})))
 
 
 class _JsonLines(logging.Formatter):
+    """Formatter of one JSON object a line."""
+
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
             "at": round(record.created, 6),
@@ -23,7 +25,7 @@ class _JsonLines(logging.Formatter):
 
 
 def log_json(level: str) -> None:
-    """Sends every log of the process to standard output from now on."""
+    """Send every log of the process to standard output from now on."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(_JsonLines())
     logging.basicConfig(level=level, handlers=[handler], force=True)

@@ -1,4 +1,4 @@
-"""The gateway's metrics. Gauges are read from the pool and the board at scrape time, so the hot path never sets one."""
+"""The gateway's metrics. Gauges are read at scrape time, off the hot path."""
 
 import time
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from lab_api.outcomes import Outcome
 from lab_api.pool import Pool
 
 OPERATION = "chat"
-# OpenTelemetry's buckets for generative AI, with tails and the edges of the lab's objectives (0.5 s and 2 s) added.
+# OpenTelemetry's GenAI buckets, with tails and the lab's objectives (0.5 s and 2 s).
 DURATION_BUCKETS_S = (
     *(0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92),
     *(163.84, 327.68),
@@ -28,7 +28,7 @@ QUEUE_BUCKETS_S = (0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 
 
 class Metrics:
-    """Every series exists from the start, so that a first failure is an increase and not a birth."""
+    """Counters and histograms. All series exist from the start."""
 
     def __init__(self, *, model: str, pool: Pool, board: Board, budget: RetryBudget) -> None:
         self.registry = CollectorRegistry()
@@ -50,7 +50,7 @@ class Metrics:
         )
         self._ttft = histogram(
             "gen_ai_server_time_to_first_token_seconds",
-            "From arrival to the first token; with an error_type: how long the client waited in vain.",
+            "From arrival to the first token; with an error_type: how long the client waited for nothing.",
             labels,
             TTFT_BUCKETS_S,
         )
@@ -68,7 +68,7 @@ class Metrics:
             "Requests sent to replicas; reason is 'first' or what made a retry necessary.",
             ("replica", "reason"),
         )
-        self._wasted = counter("llmlab_wasted_tokens", "Tokens of answers that nobody got whole.", ("reason",))
+        self._wasted = counter("llmlab_wasted_tokens", "Tokens of answers that no client received whole.", ("reason",))
         ProcessCollector(registry=self.registry)
         self.registry.register(_Gauges(pool, board, budget))
         self._create_series(pool)
@@ -91,7 +91,7 @@ class Metrics:
         self._queue_wait.labels(outcome).observe(waited_s)
 
     def ended(self, exchange: Exchange, now_s: float) -> None:
-        """Counts a request once, when it is over."""
+        """Count a request once, at its end."""
         outcome = exchange.outcome or Outcome.INTERNAL_ERROR
         self._requests.labels(outcome.value).inc()
         error_type = "" if outcome is Outcome.OK else outcome.value
@@ -120,7 +120,7 @@ class Metrics:
 
 
 class _Gauges(Collector):
-    """The state of now."""
+    """Gauges of the current state."""
 
     def __init__(self, pool: Pool, board: Board, budget: RetryBudget) -> None:
         self._pool = pool
@@ -151,7 +151,7 @@ class _Gauges(Collector):
         )
 
     def _oldest(self, now_s: float) -> Iterator[GaugeMetricFamily]:
-        """Makes a hang visible before anything has finished, which no histogram can."""
+        """Ages of the oldest requests, which show a hang before any request ends."""
         ages_s = {("", Phase.QUEUED): 0.0}
         silences_s = {replica.name: 0.0 for replica in self._pool.replicas}
         for replica in self._pool.replicas:

@@ -1,11 +1,11 @@
-"""How a request can end, and what the client is told then. No I/O."""
+"""Outcomes of a request, and the error that the client gets."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """The label of `llmlab_requests_total`; each request ends in exactly one."""
+    """Label of `llmlab_requests_total`. Each request ends in exactly one."""
 
     OK = "ok"
     INVALID_REQUEST = "invalid_request"
@@ -27,7 +27,7 @@ class Outcome(StrEnum):
     INTERNAL_ERROR = "internal_error"
 
 
-# What speaks against a replica. A busy one (429), a client who left and a client's own mistake do not.
+# Outcomes that count against a replica. A 429 and a client's own doing do not.
 REPLICA_FAILURES = frozenset(
     {
         Outcome.CONNECT_ERROR,
@@ -39,7 +39,7 @@ REPLICA_FAILURES = frozenset(
         Outcome.INBAND_ERROR,
     }
 )
-# What another replica may answer better, as long as the client has seen nothing yet.
+# Outcomes to retry elsewhere, before the client has received anything.
 RETRYABLE = (REPLICA_FAILURES - {Outcome.STALL_TIMEOUT}) | {Outcome.UPSTREAM_429}
 
 _STATUS = {
@@ -67,7 +67,7 @@ _ASKS_TO_RETRY = frozenset(
 
 @dataclass(kw_only=True)
 class GatewayError(Exception):
-    """A request that will not be answered as asked: how it ended and what the client reads."""
+    """A request without a good answer: its outcome and the client's error."""
 
     outcome: Outcome
     message: str
@@ -82,11 +82,11 @@ class GatewayError(Exception):
 
     @property
     def asks_to_retry(self) -> bool:
-        """Whether the answer carries Retry-After."""
+        """True if the answer carries Retry-After."""
         return self.outcome in _ASKS_TO_RETRY
 
     def body(self, request_id: str) -> dict[str, object]:
-        """The error object of the OpenAI API; the same over HTTP and inside a stream."""
+        """The error object of the OpenAI API, for HTTP and for streams."""
         kind = "invalid_request_error" if 400 <= self.status < 500 and self.status != 429 else "server_error"
         return {
             "error": {

@@ -1,4 +1,4 @@
-"""Which replica takes a request, and who waits for one. Opens no connection."""
+"""Choice of a replica, and the queue for a place."""
 
 import asyncio
 import time
@@ -14,11 +14,11 @@ Clock = Callable[[], float]
 
 
 class Probed(Enum):
-    """What the shallow probe saw."""
+    """Result of the shallow probe."""
 
     GOOD = "good"
-    BAD = "bad"  # no answer in time, or not a good one: broken or busy
-    REFUSED = "refused"  # nobody listens: certainly not serving
+    BAD = "bad"  # no answer in time, or a bad one: broken or busy
+    REFUSED = "refused"  # connection refused: certainly not serving
 
 
 class Replica:
@@ -30,7 +30,7 @@ class Replica:
         self.in_flight = 0
         self.breaker = Breaker(ejection)
         self.last_probe: Probed | None = None
-        self.healthy = False  # by the shallow probe alone
+        self.healthy = False  # by the shallow probe
         self._bad_probes = 0
         self._concurrency = concurrency
         self._probing = probing
@@ -39,7 +39,7 @@ class Replica:
         self.turn = 0
 
     def probed(self, verdict: Probed, now_s: float) -> None:
-        """Takes one result of the shallow probe."""
+        """Record one result of the shallow probe."""
         if verdict is Probed.GOOD:
             if not self.healthy and self.last_probe is not None:
                 self._recovered_at_s = now_s
@@ -53,22 +53,25 @@ class Replica:
 
     @property
     def refuses(self) -> bool:
-        """Nobody listens there, so not even a desperate attempt makes sense."""
+        """True if connections are refused, so that even a last attempt is pointless."""
         return self.last_probe is Probed.REFUSED
 
     def usable(self, now_s: float) -> bool:
-        """Whether both kinds of health allow one more request."""
+        """True if active and passive health allow one more request."""
         return self.healthy and self.breaker.allows(now_s)
 
     def has_room(self, now_s: float) -> bool:
-        """Whether it may have one more request in flight; a recovered replica gets its room back little by little."""
+        """True if one more request may be in flight there.
+
+        A recovered replica regains its places step by step (slow start).
+        """
         since_s = now_s - max(self._recovered_at_s, self.breaker.closed_at_s or float("-inf"))
         share = 1.0 if since_s >= self._slow_start_s else since_s / self._slow_start_s
         return self.in_flight < max(1, int(self._concurrency * share))
 
 
 class Lease:
-    """One place in one replica. `end` is called exactly once by its holder; further calls change nothing."""
+    """One place in one replica. Its holder calls `end`, a second call does nothing."""
 
     def __init__(self, replica: Replica, pool: "Pool", *, trial: bool) -> None:
         self.replica = replica
@@ -77,7 +80,7 @@ class Lease:
         self._ended = False
 
     def end(self, outcome: Outcome) -> None:
-        """Gives the place back and says what the request met there."""
+        """Free the place and record the result of the request."""
         if self._ended:
             return
         self._ended = True
@@ -87,6 +90,8 @@ class Lease:
 
 
 class _Waiter:
+    """One request in the queue."""
+
     __slots__ = ("excluding", "future")
 
     def __init__(self, excluding: Collection[str]) -> None:
@@ -95,7 +100,7 @@ class _Waiter:
 
 
 class Pool:
-    """All replicas, and a bounded first-come queue in front of them."""
+    """All replicas, and a bounded FIFO queue in front of them."""
 
     def __init__(
         self,
@@ -121,18 +126,21 @@ class Pool:
 
     @property
     def ready(self) -> bool:
-        """Whether at least one replica answers its shallow probe."""
+        """True if at least one replica answers its shallow probe."""
         return any(replica.healthy for replica in self.replicas)
 
     def has_candidate(self, excluding: Collection[str]) -> bool:
-        """Whether a request may go to any replica but these, now or after waiting for room."""
+        """True if a replica other than these may take a request, now or later."""
         return bool(self._candidates(excluding))
 
     async def acquire(self, *, excluding: Collection[str] = (), retry: bool = False) -> Lease:
-        """A place in the least busy replica, at once or after waiting in the queue.
+        """A place in the least busy replica, at once or after the queue.
 
-        A retry goes to the head of the queue and is not counted against its bound: it has been admitted before.
-        Raises GatewayError when the queue is full, the wait has been too long, or no replica can be tried at all.
+        A retry goes to the head of the queue and ignores its bound: it was admitted
+        before.
+
+        Raises:
+            GatewayError: full queue, too long a wait, or no replica to try.
         """
         if not self._waiting and (lease := self._take(excluding)) is not None:
             return lease
@@ -161,7 +169,10 @@ class Pool:
             raise
 
     def _leave(self, waiter: _Waiter) -> None:
-        """Takes the waiter out; a place handed over in the very moment it gave up goes to the next one."""
+        """Remove the waiter.
+
+        A place handed over just as it gave up goes to the next waiter.
+        """
         if waiter in self._waiting:
             self._waiting.remove(waiter)
         future = waiter.future
@@ -169,7 +180,10 @@ class Pool:
             future.result().end(Outcome.CLIENT_CANCELLED)
 
     def wake(self) -> None:
-        """Hands free places to those who wait, in their order; sends all away once no replica can be tried."""
+        """Hand free places to waiters in order.
+
+        Refuse all of them once no replica can be tried.
+        """
         for waiter in tuple(self._waiting):
             if waiter.future.done():
                 continue
@@ -181,7 +195,7 @@ class Pool:
                 if (lease := self._take(waiter.excluding)) is not None:
                     waiter.future.set_result(lease)
                 elif not waiter.excluding:
-                    return  # whoever comes later is not less choosy
+                    return  # later waiters accept no more replicas than this one
                 else:
                     continue
             self._waiting.remove(waiter)
@@ -198,7 +212,11 @@ class Pool:
         return Lease(replica, self, trial=replica.breaker.admit(now_s))
 
     def _candidates(self, excluding: Collection[str]) -> list[Replica]:
-        """The replicas in good health; when all look bad at once the detector is suspected, and all may be tried."""
+        """The healthy replicas.
+
+        If all look bad at once, the detector is suspect and all may be tried (fail
+        open).
+        """
         now_s = self.clock()
         chosen = [replica for replica in self.replicas if replica.usable(now_s)]
         chosen = chosen or [replica for replica in self.replicas if not replica.refuses]

@@ -1,4 +1,4 @@
-"""The shallow probe: does the replica's health path answer? One probe at a time for each replica."""
+"""The shallow probe of each replica's health path."""
 
 import asyncio
 from contextlib import suppress
@@ -11,13 +11,13 @@ from lab_api.settings import Probing
 
 
 class Prober:
-    """Keeps `Replica.healthy` true to what the replicas answer."""
+    """Keeps `Replica.healthy` current, with one probe at a time for each replica."""
 
     def __init__(self, pool: Pool, *, path: str, probing: Probing) -> None:
         self._pool = pool
         self._path = path
         self._probing = probing
-        # A connection of its own for each probe: an old one may live on in front of a server that accepts nobody new.
+        # One connection per probe: an old one may work while new ones are refused.
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(force_close=True, limit=0, ttl_dns_cache=1),
             timeout=aiohttp.ClientTimeout(total=probing.timeout_s),
@@ -25,7 +25,7 @@ class Prober:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Returns after the first round, so that the first request and the first scrape meet facts."""
+        """Start probing and return after the first round."""
         await asyncio.gather(*(self._look_at(replica) for replica in self._pool.replicas))
         self._tasks = [asyncio.create_task(self._watch(replica)) for replica in self._pool.replicas]
 

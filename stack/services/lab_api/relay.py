@@ -1,4 +1,4 @@
-"""Carries a started stream to the client until it is complete, or says why it is not. The hot path."""
+"""Relay of a started stream to the client: the hot path."""
 
 import time
 
@@ -14,13 +14,15 @@ from lab_api.watchdog import SilenceError, Watchdog
 
 
 class ClientGoneError(Exception):
-    """The client no longer reads what it asked for."""
+    """The client stopped reading its answer."""
 
 
 async def relay(stream: Stream, exchange: Exchange, client: ClientStream, *, gap_s: float) -> web.StreamResponse:
-    """The response, once the client has been sent everything, [DONE] included.
+    """The response, once the client has received everything including [DONE].
 
-    Raises GatewayError where the stream is not complete, ClientGoneError where the client does not read on.
+    Raises:
+        GatewayError: the stream is not complete.
+        ClientGoneError: the client does not read on.
     """
     writing = False
     scanner = stream.scanner
@@ -43,7 +45,7 @@ async def relay(stream: Stream, exchange: Exchange, client: ClientStream, *, gap
                 if scanner.ended:
                     raise failure_of(scanner, name)
                 events = b""
-                # Only data events are signs of life: comments of a proxy on the way are not.
+                # Only data events show progress: a proxy on the way may send comments.
                 watch.touched_s = time.monotonic()
                 while not events and not scanner.ended:
                     chunk = await readany()
@@ -60,7 +62,7 @@ async def relay(stream: Stream, exchange: Exchange, client: ClientStream, *, gap
         message = f"{name} sent no data for {gap_s:g} s in the middle of its answer"
         raise GatewayError(outcome=Outcome.STALL_TIMEOUT, message=message) from error
     except aiohttp.ClientError as error:
-        if writing:  # aiohttp reports a client who has left with the same family of errors
+        if writing:  # aiohttp reports a disconnected client with the same family of errors
             raise ClientGoneError("closed the connection") from error
         message = f"{name} broke off in the middle of its answer: {type(error).__name__}"
         raise GatewayError(outcome=Outcome.TRUNCATED, message=message) from error

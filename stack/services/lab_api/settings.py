@@ -13,7 +13,7 @@ EXAMPLE = "model-1=http://model-1:8080,model-2=http://model-2:8080"
 
 @dataclass(frozen=True, kw_only=True)
 class Admission(Section):
-    """How many requests may run and wait."""
+    """Bounds on running and waiting requests."""
 
     queue_max: int = whole("LAB_QUEUE_MAX", 64, 0, 100_000)
     queue_timeout_s: float = number("LAB_QUEUE_TIMEOUT_S", 5.0, 0.01, 600)
@@ -24,7 +24,7 @@ class Admission(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class Deadlines(Section):
-    """Longest waits, each for one cause. `request_s` bounds them all: waits of retries must not add up."""
+    """Longest waits by cause. `request_s` bounds their sum over retries."""
 
     body_s: float = number("LAB_BODY_TIMEOUT_S", 10.0, 0.01, 600)
     connect_s: float = number("LAB_CONNECT_TIMEOUT_S", 1.0, 0.01, 60)
@@ -32,7 +32,7 @@ class Deadlines(Section):
     gap_s: float = number("LAB_GAP_TIMEOUT_S", 5.0, 0.01, 600)  # between data events
     answer_s: float = number("LAB_ANSWER_TIMEOUT_S", 30.0, 0.01, 3600)  # one try without streaming
     request_s: float = number("LAB_REQUEST_TIMEOUT_S", 120.0, 0.05, 7200)
-    keepalive_s: float = number("LAB_KEEPALIVE_S", 15.0, 0.01, 600)  # idle timeouts on the way start at 30 s
+    keepalive_s: float = number("LAB_KEEPALIVE_S", 15.0, 0.01, 600)  # proxies' idle timeouts start at 30 s
     drain_s: float = number("LAB_DRAIN_S", 0.6, 0.0, 600)  # all within 1 s of SIGTERM
 
 
@@ -42,28 +42,28 @@ class Probing(Section):
 
     interval_s: float = number("LAB_PROBE_INTERVAL_S", 0.5, 0.01, 60)
     timeout_s: float = number("LAB_PROBE_TIMEOUT_S", 1.0, 0.01, 60)
-    fall: int = whole("LAB_PROBE_FALL", 2, 1, 100)  # bad answers in a row; a refused connection needs one
+    fall: int = whole("LAB_PROBE_FALL", 2, 1, 100)  # consecutive bad answers. One refused connection suffices
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ejection(Section):
-    """When a replica is taken out because of what its real requests met."""
+    """Bounds at which real requests' results eject a replica."""
 
     window_s: float = number("LAB_EJECT_WINDOW_S", 10.0, 1, 600)
     min_requests: int = whole("LAB_EJECT_MIN_REQUESTS", 5, 1, 100_000)
     error_ratio: float = number("LAB_EJECT_ERROR_RATIO", 0.5, 0.01, 1)
     connect_failures: int = whole("LAB_EJECT_CONNECT_FAILURES", 3, 1, 1000)
-    open_s: float = number("LAB_EJECT_S", 5.0, 0.05, 600)  # doubled at each failed trial
+    open_s: float = number("LAB_EJECT_S", 5.0, 0.05, 600)  # doubled after each failed trial
     open_max_s: float = number("LAB_EJECT_MAX_S", 60.0, 0.05, 3600)
     slow_start_s: float = number("LAB_SLOW_START_S", 5.0, 0, 600)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Retrying(Section):
-    """How much more work failures may cause."""
+    """Bounds on the extra work of retries."""
 
     ratio: float = number("LAB_RETRY_RATIO", 0.2, 0, 1)  # retries per request in the long run
-    burst: int = whole("LAB_RETRY_BURST", 10, 0, 100_000)  # retries saved up, so that low rates may retry
+    burst: int = whole("LAB_RETRY_BURST", 10, 0, 100_000)  # saved retries, for low rates
     attempts_max: int = whole("LAB_ATTEMPTS_MAX", 2, 1, 10)
 
 
@@ -100,10 +100,10 @@ def _level(given: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Section):
-    """Everything the gateway can be told."""
+    """All settings of the gateway."""
 
     host: str = text("LAB_HOST", "127.0.0.1")
-    port: int = whole("LAB_PORT", 8000, 0, 65535)  # 0: any free one
+    port: int = whole("LAB_PORT", 8000, 0, 65535)  # 0: any free port
     model: str = text(
         "LAB_MODEL", pattern=".+", expected="the name of the model that the replicas serve (smollm2:135m)"
     )
@@ -119,5 +119,5 @@ class Settings(Section):
 
 
 def unknown_variables(env: Mapping[str, str]) -> list[str]:
-    """Variables that look like settings and are none: misspelt, or meant for another service of the lab."""
+    """LAB_ variables that are not settings: misspelt, or of another service."""
     return sorted(name for name in env if name.startswith("LAB_") and name not in Settings.variables())

@@ -1,7 +1,8 @@
-"""Reads a streamed completion by its bytes: where events end, and whether the answer is complete. No I/O.
+"""Scanner of a streamed completion's bytes.
 
-Tokens are not parsed: each event is looked at with a few byte searches, and only what may be the first token, the end
-or an error is decoded.
+It finds the ends of events and decides whether the answer is complete. Tokens are not
+parsed: each event gets a few byte searches, and only a possible first token, end or
+error is decoded.
 """
 
 import json
@@ -11,17 +12,18 @@ DONE = b"data: [DONE]\n\n"
 EVENT_MAX_BYTES = 2**20
 _REASON = b'"finish_reason"'
 _BOM = b"\xef\xbb\xbf"
-# Fields of an event that carry no data.
+# Fields of an event without data.
 _OTHER_FIELDS = (b"event", b"id", b"retry")
-# Finish reasons of a server that gave the answer up.
+# Finish reasons of a server that abandoned the answer.
 GIVEN_UP = ("abort", "error")
 _TEXT_FIELDS = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls", "function_call")
 
 
 class Scanner:
-    """Takes chunks as they come, gives back whole data events, and remembers how the stream stands.
+    """Takes chunks, returns whole data events, and keeps the state of the stream.
 
-    Comments, `[DONE]`, an error event and everything after it are never given back: the relay says these itself.
+    Comments, `[DONE]`, an error event and everything after it are not returned: the
+    relay writes these itself.
     """
 
     __slots__ = ("_after_cr", "_begun", "_tail", "corrupted", "done", "error", "events", "finished", "started")
@@ -32,22 +34,22 @@ class Scanner:
         self.started = False  # a first token was seen
         self.finished = False  # a finish_reason was seen
         self.done = False
-        self.error: str | None = None  # what an in-band error said
-        self.corrupted: str | None = None  # why the stream cannot be read on
-        self.events = 0  # data events given back, which servers make one for each token
+        self.error: str | None = None  # message of an in-band error
+        self.corrupted: str | None = None  # reason to stop reading the stream
+        self.events = 0  # data events returned, one per token on most servers
 
     @property
     def complete(self) -> bool:
-        """The only end that counts: a finish_reason, then [DONE], and no error."""
+        """The only good end: a finish_reason, then [DONE], and no error."""
         return self.done and self.finished and self.error is None and self.corrupted is None
 
     @property
     def ended(self) -> bool:
-        """Nothing that follows can matter."""
+        """True if later bytes cannot matter."""
         return self.done or self.error is not None or self.corrupted is not None
 
     def feed(self, chunk: bytes) -> bytes:
-        """The whole events that `chunk` completes, ready to be forwarded; may be empty."""
+        """The whole events that `chunk` completes, ready to forward. May be empty."""
         if self._after_cr or b"\r" in chunk:
             chunk = self._with_newlines(chunk)
         if self._tail:
@@ -70,7 +72,11 @@ class Scanner:
         return self._examined(chunk)
 
     def _with_newlines(self, chunk: bytes) -> bytes:
-        """LF for each line end. A CR at the end is one; an LF at the start of the next chunk belongs to it."""
+        """LF for each line end.
+
+        A CR at the end counts as one. An LF at the start of the next chunk belongs to
+        it.
+        """
         if self._after_cr:
             chunk = chunk.removeprefix(b"\n")
         self._after_cr = chunk.endswith(b"\r")
@@ -95,7 +101,7 @@ class Scanner:
         return b"\n\n".join([*kept, b""]) if kept else b""
 
     def _understood(self, event: bytes, data: bytes) -> bool:
-        """Notes what the event says; False where the stream ends with it."""
+        """Record the event's meaning. False if the stream ends with it."""
         try:
             said = json.loads(data)
         except (ValueError, RecursionError):
@@ -122,7 +128,10 @@ class Scanner:
 
 
 def _ordinary(chunk: bytes, events: int) -> bool:
-    """Whether every event is one data line with a JSON object that neither ends the answer nor reports an error."""
+    """True if every event is one data line of plain JSON.
+
+    It neither ends the answer nor reports an error.
+    """
     return (
         chunk.startswith(b"data: {")
         and chunk.count(b"}\n\ndata: {") == events - 1
@@ -133,7 +142,10 @@ def _ordinary(chunk: bytes, events: int) -> bool:
 
 
 def _data_of(event: bytes) -> bytes | None:
-    """The event's data, or None for a comment. `error: {...}` is a form that llama.cpp has used."""
+    """The event's data, or None for a comment.
+
+    llama.cpp has used the form `error: {...}`.
+    """
     lines = [line for line in event.split(b"\n") if line and line.partition(b":")[0] not in (b"", *_OTHER_FIELDS)]
     if not lines:
         return None

@@ -1,4 +1,4 @@
-"""One attempt on one replica, up to the first thing worth sending. Never talks to the client."""
+"""One attempt on one replica, up to its first token."""
 
 import asyncio
 import json
@@ -13,17 +13,17 @@ from lab_api.settings import Deadlines
 from lab_api.sse import GIVEN_UP, Scanner
 
 PATH = "/v1/chat/completions"
-# The client's own mistakes: another replica would say the same.
+# The client's own mistakes: another replica would answer the same.
 _CLIENTS_FAULT = frozenset({400, 413, 414, 415, 422})
 _BUSY = frozenset({408, 429})
 _DETAIL_MAX_BYTES = 2000
 _END_S = 0.2
-_IDLE_S = 2.0  # replicas close idle connections, llama.cpp's after 5 s; one that is just being closed fails a request
+_IDLE_S = 2.0  # replicas close idle connections (llama.cpp after 5 s), which can fail a request
 
 
 @dataclass(kw_only=True)
 class Stream:
-    """A stream that has said its first token; `head` is everything up to and with it."""
+    """A stream that has sent its first token. `head` ends with that token."""
 
     lease: Lease
     response: aiohttp.ClientResponse
@@ -31,7 +31,7 @@ class Stream:
     head: bytes
 
     async def read_out(self) -> None:
-        """Waits a little for the end of a complete stream, so that its connection can be used again."""
+        """Wait briefly for the end of a complete stream, to reuse its connection."""
         try:
             async with asyncio.timeout(_END_S):
                 while await self.response.content.readany():
@@ -39,17 +39,17 @@ class Stream:
         except (TimeoutError, aiohttp.ClientError):
             pass
         finally:
-            self.response.close()  # changes nothing if the end has come
+            self.response.close()  # no effect after the end
 
 
 class Upstream:
-    """Sends requests to replicas."""
+    """Client of the replicas."""
 
     def __init__(self, deadlines: Deadlines) -> None:
         self._deadlines = deadlines
         self._reading_out: set[asyncio.Task[None]] = set()
         self._session = aiohttp.ClientSession(
-            # Addresses change when a container comes back, so names are asked for anew.
+            # A recreated container has a new address, so resolve names anew.
             connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=1, keepalive_timeout=_IDLE_S),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=deadlines.connect_s),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -62,11 +62,11 @@ class Upstream:
         await self._session.close()
 
     def release(self, stream: Stream) -> None:
-        """Ends the stream's use of its connection.
+        """End the stream's use of its connection.
 
-        A complete stream is read out by a task of its own: its client has everything, so nothing that happens to the
-        client now may change how the request is counted. Any other is closed, which is what cancels the work upstream:
-        replicas notice that their client has gone.
+        A complete stream is read out by a task of its own: its client has everything,
+        so the client's later fate may not change the count. Any other is closed, which
+        cancels the work upstream: replicas detect the disconnect.
         """
         if not stream.scanner.complete:
             stream.response.close()
@@ -76,7 +76,11 @@ class Upstream:
         task.add_done_callback(self._reading_out.discard)
 
     async def stream(self, lease: Lease, ask: Ask, request_id: str) -> Stream:
-        """Raises GatewayError if no first token came."""
+        """The stream with its first token.
+
+        Raises:
+            GatewayError: no first token came.
+        """
         ttft_s = self._deadlines.ttft_s
         try:
             async with asyncio.timeout(ttft_s):
@@ -92,7 +96,11 @@ class Upstream:
             ) from error
 
     async def whole(self, lease: Lease, ask: Ask, request_id: str) -> bytes:
-        """The answer's body, known to be complete. Raises GatewayError otherwise."""
+        """The body of a complete answer.
+
+        Raises:
+            GatewayError: the answer is missing or not complete.
+        """
         answer_s = self._deadlines.answer_s
         name = lease.replica.name
         try:
@@ -113,7 +121,11 @@ class Upstream:
         return body
 
     async def owner(self, replica: Replica, model: str, timeout_s: float) -> str:
-        """Who, by the replica's own word, owns the model. Raises GatewayError if it does not say."""
+        """The model's owner as the replica reports it.
+
+        Raises:
+            GatewayError: the replica does not report one.
+        """
         try:
             async with asyncio.timeout(timeout_s), self._session.get(replica.url + "/v1/models") as response:
                 said = json.loads(await response.read())
@@ -122,11 +134,11 @@ class Upstream:
             return str(best.get("owned_by", "unknown"))
         except (aiohttp.ClientError, OSError, ValueError, KeyError, IndexError, TypeError) as error:
             raise GatewayError(
-                outcome=Outcome.CONNECT_ERROR, message=f"{replica.name} does not say which models it serves"
+                outcome=Outcome.CONNECT_ERROR, message=f"{replica.name} does not report which models it serves"
             ) from error
 
     async def _post(self, replica: Replica, ask: Ask, request_id: str) -> aiohttp.ClientResponse:
-        """The response once its headers say 200."""
+        """The response, once its status is 200."""
         headers = {
             "Content-Type": "application/json",
             "Accept": "text/event-stream" if ask.stream else "application/json",
@@ -144,7 +156,7 @@ class Upstream:
             ) from error
         except aiohttp.ClientError as error:
             raise GatewayError(
-                outcome=Outcome.UPSTREAM_5XX, message=f"{replica.name} does not speak HTTP: {type(error).__name__}"
+                outcome=Outcome.UPSTREAM_5XX, message=f"{replica.name} does not answer in HTTP: {type(error).__name__}"
             ) from error
         if response.status != 200:
             raise await _refusal(replica.name, response)
@@ -152,7 +164,7 @@ class Upstream:
 
 
 async def _refusal(name: str, response: aiohttp.ClientResponse) -> GatewayError:
-    """What a status other than 200 means for the client."""
+    """The client's error for a status other than 200."""
     try:
         said = (await response.content.read(_DETAIL_MAX_BYTES)).decode(errors="replace")
     except aiohttp.ClientError:
@@ -164,12 +176,12 @@ async def _refusal(name: str, response: aiohttp.ClientResponse) -> GatewayError:
         return GatewayError(outcome=Outcome.UPSTREAM_429, message=message)
     if status in _CLIENTS_FAULT:
         return GatewayError(outcome=Outcome.UPSTREAM_4XX, message=message, status=status)
-    # Also 401, 403 and 404: the request was checked here, so the replica is set up wrongly.
+    # Includes 401, 403 and 404: the request is valid, so the replica is misconfigured.
     return GatewayError(outcome=Outcome.UPSTREAM_5XX, message=message)
 
 
 def _error_message(text: str) -> str:
-    """The message of an OpenAI error object, or the beginning of what was said instead."""
+    """The message of an OpenAI error object, or the start of the body."""
     try:
         error = json.loads(text)["error"]
         return str(error["message"] if isinstance(error, dict) else error)[:300]
@@ -178,7 +190,10 @@ def _error_message(text: str) -> str:
 
 
 async def _until_first_token(lease: Lease, response: aiohttp.ClientResponse) -> Stream:
-    """Holds back what comes before the first token, so that a replica that dies until then can still be replaced."""
+    """Everything up to the first token.
+
+    It is held back, so a replica that dies before can still be replaced.
+    """
     scanner = Scanner()
     head: list[bytes] = []
     try:
@@ -197,12 +212,12 @@ async def _until_first_token(lease: Lease, response: aiohttp.ClientResponse) -> 
 
 
 def failure_of(scanner: Scanner, name: str) -> GatewayError:
-    """Why a stream that has ended is not a complete answer."""
+    """Reason why a stream that has ended is not a complete answer."""
     if scanner.error is not None:
         return GatewayError(outcome=Outcome.INBAND_ERROR, message=f"{name} reported an error: {scanner.error}")
     if scanner.corrupted is not None:
         return GatewayError(outcome=Outcome.CORRUPTED, message=f"{name} sent what is not a stream: {scanner.corrupted}")
-    # Spelt without its brackets: a careless client may search the bytes for the real marker.
+    # Without its brackets: a careless client may search the bytes for the marker.
     missing = "finish_reason" if not scanner.finished else "the DONE marker"
     return GatewayError(outcome=Outcome.TRUNCATED, message=f"{name} ended its answer without {missing}")
 

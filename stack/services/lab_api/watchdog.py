@@ -1,4 +1,4 @@
-"""Ends a wait that has become too long. Made for streams that are alive thousands of times a second."""
+"""A timeout on silence, cheap for thousands of events a second."""
 
 import asyncio
 import time
@@ -7,13 +7,14 @@ from typing import Self
 
 
 class SilenceError(Exception):
-    """Nothing has happened for too long."""
+    """No event for too long."""
 
 
 class Watchdog:
-    """Cancels the block's task when `touched_s` has not been renewed for `limit_s`, and raises SilenceError instead.
+    """Raises SilenceError in the block if `touched_s` is not renewed for `limit_s`.
 
-    A sign of life is one assignment, not a timer taken down and set up again: the timer looks at it when it fires.
+    Renewal is one assignment instead of a timer cancelled and set anew. The timer
+    compares it when it fires.
     """
 
     def __init__(self, limit_s: float) -> None:
@@ -34,7 +35,7 @@ class Watchdog:
     def _look(self) -> None:
         left_s = self.touched_s + self._limit_s - time.monotonic()
         if left_s > 0:
-            # The loop's clock has a resolution of 1 ms.
+            # The loop's clock resolves 1 ms.
             self._timer = self._loop.call_later(left_s + 0.001, self._look)
             return
         self._expired = True

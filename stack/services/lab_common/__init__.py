@@ -1,1 +1,1 @@
-"""What the lab's services share: settings, log lines, the end by a signal. Standard library only."""
+"""Settings, log lines and signal handling of the lab's services."""

@@ -1,25 +1,26 @@
-"""Requests that a web browser sends, which a service on loopback must not act on."""
+"""Detection of requests that a web browser sends."""
 
 from __future__ import annotations
 
 import ipaddress
 from typing import Protocol
 
-# Browsers set these themselves, and a page cannot leave them out: Fetch standard, sections 3.2 and "Sec-" of 2.2.2.
+# Browsers set these and pages cannot drop them: Fetch standard, 3.2 and 2.2.2.
 _OF_BROWSERS = ("Origin", "Sec-Fetch-Site")
 
 
 class Headers(Protocol):
-    """Headers by name, of whichever server."""
+    """Headers by name, of any server."""
 
     def get(self, name: str, /) -> str | None: ...
 
 
 def refusal(headers: Headers) -> str | None:
-    """Why a request is refused; None where a program on this machine sent it.
+    """Reason to refuse a request, or None for a program on this machine.
 
-    A page in the user's browser can send requests to loopback. It shows by a header that only browsers set, or, where
-    its own name resolves to this machine (DNS rebinding), by that name as the host.
+    A page in the user's browser can send requests to loopback. Either a header that
+    only browsers set reveals it, or its own name as the host if that name resolves to
+    this machine (DNS rebinding).
     """
     for name in _OF_BROWSERS:
         if headers.get(name) is not None:

@@ -1,4 +1,4 @@
-"""One JSON line an event, on standard output."""
+"""One JSON line per event on standard output."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Log:
-    """The log of one service; `facts` are in every line."""
+    """The log of one service. `facts` are in every line."""
 
     service: str
     facts: Mapping[str, object] = field(default_factory=dict)

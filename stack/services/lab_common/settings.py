@@ -1,4 +1,4 @@
-"""Settings from environment variables: declared as fields, read and checked all at once."""
+"""Settings from environment variables, all checked at once."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 Default = TypeVar("Default")
-CANNOT_START = 2  # exit status of a service whose settings cannot be used
+CANNOT_START = 2  # exit status of a service with invalid settings
 
 
 class SettingsError(ValueError):
-    """Every setting that is wrong, one a line."""
+    """Every wrong setting, one a line."""
 
 
 def parsed(
     variable: str, parse: Callable[[str], Value], default: Callable[[], Default], *, secret: bool = False
 ) -> Value | Default:
-    """A field read by `parse`, which raises ValueError with what it expected. Empty counts as unset."""
+    """A field read by `parse`, which raises ValueError with its expectation.
+
+    An empty variable counts as unset.
+    """
 
     def read(env: Mapping[str, str], problems: list[str]) -> Value | Default | None:
         given = env.get(variable, "")
@@ -53,7 +56,7 @@ def number(variable: str, default: Default, low: float, high: float) -> float | 
             value = float(given)
         except ValueError:
             raise ValueError(expected) from None
-        if not low <= value <= high:  # nor is NaN
+        if not low <= value <= high:  # NaN is not either
             raise ValueError(expected)
         return value
 
@@ -61,7 +64,11 @@ def number(variable: str, default: Default, low: float, high: float) -> float | 
 
 
 def text(variable: str, default: str = "", *, pattern: str = ".*", expected: str = "", secret: bool = False) -> str:
-    """Blanks around it are dropped. `pattern` holds for the default too, so that "" can mean: must be set."""
+    """A text field, stripped of blanks.
+
+    `pattern` holds for the default too, so a default of "" can mean that it must be
+    set.
+    """
 
     def parse(given: str) -> str:
         if not re.fullmatch(pattern, given.strip()):
@@ -72,7 +79,7 @@ def text(variable: str, default: str = "", *, pattern: str = ".*", expected: str
 
 
 def flag(variable: str) -> bool:
-    """Off unless it is 1."""
+    """A flag, off unless it is 1."""
 
     def parse(given: str) -> bool:
         if given not in ("0", "1"):
@@ -84,11 +91,15 @@ def flag(variable: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """Base of frozen dataclasses whose fields are declared by the functions of this module."""
+    """Base of frozen dataclasses whose fields this module's functions declare."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
-        """Raises SettingsError with one line for each thing that is wrong."""
+        """The section with its values.
+
+        Raises:
+            SettingsError: one line for each wrong setting.
+        """
         problems: list[str] = []
         found = cls.read(env, problems)
         if found is None or problems:
@@ -97,7 +108,7 @@ class Section:
 
     @classmethod
     def read(cls, env: Mapping[str, str], problems: list[str]) -> Self | None:
-        """Appends what is wrong to `problems`; None where a value is."""
+        """The section, or None after appending its errors to `problems`."""
         before = len(problems)
         values = {one.name: one.metadata["read"](env, problems) for one in fields(cls)}
         if len(problems) > before:
@@ -112,7 +123,7 @@ class Section:
         return {name for one in fields(cls) for name in one.metadata["variables"]}
 
     def conflicts(self) -> list[str]:
-        """What is wrong with values that are right one by one."""
+        """Errors of values that are each valid alone."""
         return []
 
 
@@ -125,6 +136,6 @@ def section(kind: type[SomeSection]) -> SomeSection:
 
 
 def refuse(service: str, error: Exception) -> int:
-    """Writes one line to stderr for each problem. Returns the exit status."""
+    """Write one line to stderr for each problem and return the exit status."""
     sys.stderr.writelines(f"{service}: {line}\n" for line in str(error).splitlines())
     return CANNOT_START

@@ -1,4 +1,4 @@
-"""The end of a service by SIGTERM or SIGINT."""
+"""Shutdown of a service by SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
 def stop_event() -> asyncio.Event:
-    """Set by the signal, in the running loop: for services that let requests finish."""
+    """An event of the running loop that the signal sets, for services that drain."""
     stop = asyncio.Event()
     for number in ENDING:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -24,7 +24,11 @@ def stop_event() -> asyncio.Event:
 
 
 def exit_at_once(log: Log) -> None:
-    """For services whose threads would hold the process for seconds: not even `sys.exit` ends those."""
+    """Exit in the signal handler.
+
+    For services whose threads would hold the process for seconds, even after
+    `sys.exit`.
+    """
 
     def end(number: int, _: FrameType | None) -> None:
         log("ends", signal=signal.Signals(number).name)

@@ -1,4 +1,4 @@
-"""The two settings that say what may be repaired: by the remediator, and by the proxy that it acts through."""
+"""The two settings that limit repairs, of remediator and proxy."""
 
 from __future__ import annotations
 

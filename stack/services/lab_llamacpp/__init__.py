@@ -1,1 +1,1 @@
-"""llama.cpp's own HTTP server with real weights, from the environment's settings. Adds no behaviour of its own."""
+"""llama.cpp's own HTTP server, configured by the environment."""

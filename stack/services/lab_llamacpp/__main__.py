@@ -1,4 +1,4 @@
-"""Runs the server until SIGTERM: `python -m lab_llamacpp`."""
+"""Server that runs until SIGTERM: `python -m lab_llamacpp`."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def parameters(settings: Settings) -> xllamacpp.CommonParams:
     params.cpuparams_batch.n_threads = settings.threads
     params.n_gpu_layers = 0
     params.endpoint_metrics = True
-    params.endpoint_slots = False  # would show clients each other's prompts
-    params.verbosity = 2  # warnings; the default writes eight lines a request
+    params.endpoint_slots = False  # the endpoint would show clients each other's prompts
+    params.verbosity = 2  # warnings. The default writes eight lines a request
     params.ui = False
-    params.cache_ram_mib = 0  # the default of 8 GiB would meet the container's memory limit instead
-    params.fit_params = False  # what was asked for, not what a guess about free memory makes of it
+    params.cache_ram_mib = 0  # the default of 8 GiB exceeds the container's memory limit
+    params.fit_params = False  # the configured size, not an estimate from free memory
     params.warmup = True
     params.sampling.temp = 0.0
     return params
@@ -43,7 +43,7 @@ def main() -> int:
         settings = Settings.from_env(os.environ)
     except SettingsError as wrong:
         return refuse("lab_llamacpp", wrong)
-    exit_at_once(log)  # clients of a dying replica need their connections to end now
+    exit_at_once(log)  # clients of a dying replica need their connections closed now
     server = xllamacpp.Server(parameters(settings))
     log("listening", address=server.listening_address, model=settings.model, parallel=settings.parallel)
     while True:

@@ -10,13 +10,13 @@ from lab_common.settings import Section, parsed, text, whole
 
 def _model_file(given: str = "/opt/lab/models/model.gguf") -> Path:
     if not Path(given).is_file():
-        raise ValueError(f"the path of a .gguf file, there is none at {given!r}")
+        raise ValueError(f"the path of a .gguf file, no such file: {given!r}")
     return Path(given)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Section):
-    """What the server is started with. `context_tokens` is shared by all `parallel` requests."""
+    """Start settings. All `parallel` requests share `context_tokens`."""
 
     host: str = text("LAB_HOST", "127.0.0.1")
     port: int = whole("LAB_PORT", 8080, 1, 65535)

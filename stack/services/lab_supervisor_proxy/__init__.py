@@ -1,1 +1,1 @@
-"""The few Docker calls that the remediator makes, done on supervisord: for a lab whose services are processes."""
+"""The remediator's Docker calls, served for processes under supervisord."""

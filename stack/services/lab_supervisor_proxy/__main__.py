@@ -1,4 +1,4 @@
-"""Runs the proxy until SIGTERM: `python -m lab_supervisor_proxy`."""
+"""Proxy that runs until SIGTERM: `python -m lab_supervisor_proxy`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The allow-list: which request is which call. The same sentences as docker-proxy/haproxy.cfg lets through. Pure."""
+"""The allow-list of requests, the same as docker-proxy/haproxy.cfg."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ class Call:
 
     verb: Verb
     service: str = ""
-    grace_s: float = 10.0  # Docker's own
+    grace_s: float = 10.0  # Docker's own pattern
     signal: str = "SIGKILL"
 
 
 class AllowList:
-    """Matches method and URL as they came over the wire, never decoded, so that no second spelling means another thing."""
+    """Matches method and URL as received.
+
+    The URL is never decoded, so a second spelling cannot mean another call.
+    """
 
     def __init__(self, project: str, repairs: tuple[str, ...]) -> None:
         services = "|".join(re.escape(name) for name in repairs)
@@ -38,7 +41,7 @@ class AllowList:
         self._sentences = {verb: re.compile(sentence) for verb, sentence in sentences.items()}
 
     def call(self, method: str, url: str) -> Call | None:
-        """The call that the request makes, None if it is none of the allowed."""
+        """The call of the request, or None if the list does not allow it."""
         for verb, sentence in self._sentences.items():
             found = sentence.fullmatch(f"{method} {url}")
             if found:

@@ -1,4 +1,4 @@
-"""Docker's verbs on supervisord's processes. It decides nothing about who may call them."""
+"""Docker's verbs for processes under supervisord."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NEVER = "0001-01-01T00:00:00Z"
 
 
 class NoProcessError(LookupError):
-    """There is no such service."""
+    """No such service."""
 
 
 class SupervisorError(RuntimeError):
@@ -28,6 +28,8 @@ class SupervisorError(RuntimeError):
 
 
 class _Connection(http.client.HTTPConnection):
+    """A connection to supervisord's unix socket."""
+
     def __init__(self, path: Path) -> None:
         super().__init__("localhost", timeout=_CALL_TIMEOUT_S)
         self._path = path
@@ -35,7 +37,7 @@ class _Connection(http.client.HTTPConnection):
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(_CALL_TIMEOUT_S)
-        # By way of its open folder: the kernel takes no socket path above 107 bytes.
+        # Through its open folder, as the kernel limits socket paths to 107 bytes.
         folder = os.open(self._path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             self.sock.connect(f"/proc/self/fd/{folder}/{self._path.name}")
@@ -47,18 +49,23 @@ class _Connection(http.client.HTTPConnection):
 
 
 class _Transport(xmlrpc.client.Transport):
+    """XML-RPC over that connection."""
+
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._path = path
 
     def make_connection(self, host: Any) -> _Connection:
         connection = _Connection(self._path)
-        self._connection = (host, connection)  # what `close` closes
+        self._connection = (host, connection)  # for `close`
         return connection
 
 
 class Processes:
-    """The services of one supervisord. Thread-safe: acts on one service wait for each other, looks never wait."""
+    """The services of one supervisord.
+
+    Thread-safe: acts on one service are serialized, reads never wait.
+    """
 
     def __init__(self, socket_path: Path, project: str) -> None:
         self._socket, self._project = socket_path, project
@@ -117,19 +124,22 @@ class Processes:
         }
 
     def start(self, service: str) -> bool:
-        """False if it ran already."""
+        """Start it. False if it was running already."""
         with self._alone(service):
             self._seen(service)
             return bool(self._call("start", service))
 
     def kill(self, service: str, signal: str) -> bool:
-        """False if it did not run."""
+        """Kill it. False if it was not running."""
         with self._alone(service):
             self._seen(service)
             return bool(self._call("kill", service, signal))
 
     def stop(self, service: str, grace_s: float) -> bool:
-        """SIGTERM, then SIGKILL once the grace is over; a frozen one hears no SIGTERM. False if it did not run."""
+        """Send SIGTERM, then SIGKILL after the grace. False if it was not running.
+
+        A frozen process does not handle SIGTERM.
+        """
         with self._alone(service):
             return self._stop(service, grace_s)
 

@@ -1,4 +1,4 @@
-"""The proxy's two HTTP servers: Docker calls, and metrics with health. It knows nothing of how processes are run."""
+"""The proxy's two HTTP servers: Docker calls, metrics and health."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ log = Log("supervisor-proxy")
 
 
 class _Server(ThreadingHTTPServer):
+    """A threading server on loopback."""
+
     daemon_threads = True
     allow_reuse_address = True
 
@@ -34,7 +36,10 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, handler)
 
     def server_bind(self) -> None:
-        """Without the reverse look-up of the address that http.server makes: it can hang, and nobody reads its answer."""
+        """Bind without http.server's reverse DNS lookup.
+
+        The lookup can hang, and its result is unused.
+        """
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
@@ -64,12 +69,14 @@ _counted = _Counted()
 
 
 class _Answer(BaseHTTPRequestHandler):
+    """Base of the two request handlers."""
+
     protocol_version = "HTTP/1.1"
     timeout = 60
     server: _Server
 
     def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - the name is the library's
-        """Silence: what acts, and what is denied, is written by `_tell`."""
+        """Log nothing here: `_tell` logs acts and denials."""
 
     def _send(self, status: int, body: str, kind: str = "application/json") -> None:
         data = b"" if status in (204, 304) else body.encode()
@@ -97,6 +104,8 @@ def _answer(processes: Processes, call: Call) -> tuple[int, Any]:
 
 
 class _DockerCalls(_Answer):
+    """Handler of Docker calls."""
+
     def do_GET(self) -> None:
         self._serve()
 
@@ -106,12 +115,12 @@ class _DockerCalls(_Answer):
     def _serve(self) -> None:
         begin = time.monotonic()
         has_body = self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers
-        # None of the calls has a body; one that came with it stays unread, so that the connection must end.
+        # No call has a body. An unread body would corrupt the next request, so close.
         self.close_connection = self.close_connection or has_body
         why = refusal(self.headers)
         odd = has_body or "Upgrade" in self.headers or why is not None
         call = None if odd else self.server.allowed.call(self.command, self.path)
-        denied = f"denied: {why or 'the allow-list does not know this call'}"
+        denied = f"denied: {why or 'the allow-list lacks this call'}"
         status, body = self._done(call) if call else (403, {"message": denied})
         _counted.add("allowed" if call else "denied", call.verb if call else "none")
         if self.command != "GET" or call is None:
@@ -132,6 +141,8 @@ class _DockerCalls(_Answer):
 
 
 class _Metrics(_Answer):
+    """Handler of metrics and health."""
+
     def do_GET(self) -> None:
         if self.path == "/healthz":
             good = self.server.processes.answers()
@@ -143,7 +154,7 @@ class _Metrics(_Answer):
 
 
 def servers(settings: Settings) -> tuple[ThreadingHTTPServer, ThreadingHTTPServer]:
-    """Calls, and metrics: bound and not yet served."""
+    """The servers for calls and for metrics, bound and not yet served."""
     return (
         _Server((settings.host, settings.port), _DockerCalls, settings),
         _Server((settings.host, settings.metrics_port), _Metrics, settings),

@@ -17,7 +17,7 @@ def _socket(given: str = "") -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Section):
-    """Where it listens, which project it speaks for, and which services may be acted on."""
+    """Address, compose project, and the services that may be acted on."""
 
     host: str = text("LAB_HOST", "127.0.0.1")
     port: int = whole("LAB_PORT", 2375, 0, 65535)
