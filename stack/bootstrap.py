@@ -1,6 +1,6 @@
 """Set-up of Docker Engine and the lab's images, safe to repeat.
 
-    python stack/bootstrap.py all                   engine, images of the default backend
+    python stack/bootstrap.py all                   engine, images of one backend
     python stack/bootstrap.py engine                Docker Engine, Compose v2, buildx
     python stack/bootstrap.py images --backend sim  images that the backend lacks
     python stack/bootstrap.py programs              haproxy and a browser, for the tests

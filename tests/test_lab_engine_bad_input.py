@@ -23,7 +23,7 @@ SETTINGS = {
     ),
     "an empty model name": (
         {"LAB_MODEL": " "},
-        "LAB_MODEL: expected the name under which clients ask for the model, got ' '",
+        "LAB_MODEL: expected the name of the model in clients' requests, got ' '",
     ),
     "an unknown profile": ({"LAB_PROFILE": "h100"}, "LAB_PROFILE: expected one of fast, gpt-oss-120b"),
     "a shape for a real machine": (
@@ -111,7 +111,7 @@ ADMIN_CALLS: dict[str, tuple[str, str, Any, int, str]] = {
     "a lease for ever": ("POST", "/faults", {"kind": "hang", "lease_s": 1e9}, 400, "lease_s must be at most 3600"),
     "a lease in words": ("POST", "/faults", {"kind": "hang", "lease_s": "10"}, 400, "must be a finite number, got '10'"),
     "a lease that is true": ("POST", "/faults", {"kind": "hang", "lease_s": True}, 400, "must be a finite number"),
-    "an unknown option": ("POST", "/faults", {"kind": "hang", "lease_s": 1, "why": 1}, 400, "does not know 'why'"),
+    "an unknown option": ("POST", "/faults", {"kind": "hang", "lease_s": 1, "why": 1}, 400, "has no option 'why'"),
     "a misspelt option": (
         "POST", "/faults", {"kind": "gpu_saturation", "lease_s": 1, "ratio": 1}, 400, "'ratio'; it takes share",
     ),
@@ -145,9 +145,9 @@ ADMIN_CALLS: dict[str, tuple[str, str, Any, int, str]] = {
     ),
     "an end of nothing": ("DELETE", "/faults/f99", None, 404, "no fault 'f99'"),
     "a look at nothing": ("GET", "/faults/f99", None, 404, "no fault 'f99'"),
-    "a method that is not there": ("PUT", "/faults", {}, 405, "this port knows POST /faults"),
-    "a path that is not there": ("GET", "/fault", None, 404, "this port knows POST /faults"),
-    "a body too large": ("POST", "/faults", b"x" * (1 << 20), 413, "this port knows POST /faults"),
+    "a method that is not there": ("PUT", "/faults", {}, 405, "this port serves POST /faults"),
+    "a path that is not there": ("GET", "/fault", None, 404, "this port serves POST /faults"),
+    "a body too large": ("POST", "/faults", b"x" * (1 << 20), 413, "this port serves POST /faults"),
 }  # fmt: skip
 
 

@@ -1,1 +1,5 @@
-"""A simulated GPU inference server. It computes no language model and says so wherever it can be asked."""
+"""A simulated GPU inference server.
+
+It runs no language model, and every log line, model name and a metric mark it as
+simulated.
+"""

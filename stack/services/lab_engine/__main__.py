@@ -1,4 +1,7 @@
-"""`python -m lab_engine`: the simulated engine as a process. Settings are environment variables; see docs/engine.md."""
+"""The simulated engine as a process: `python -m lab_engine`.
+
+Settings are environment variables (docs/engine.md).
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ class CannotListenError(OSError):
 
 
 async def serve(chosen: Settings, boot: BootFaults | None, load_s: float) -> int:
-    """The exit status: 0 after SIGTERM, 1 when a fault has killed the engine."""
+    """Exit status: 0 after SIGTERM, 1 after a fault has killed the engine."""
     engine = Engine(chosen, time.monotonic)
     engine.load_s = load_s
     chaos = Chaos(engine, boot)
@@ -56,7 +59,7 @@ async def serve(chosen: Settings, boot: BootFaults | None, load_s: float) -> int
         )
         await asyncio.wait((stop, chaos.exit_status, machine), return_when=asyncio.FIRST_COMPLETED)
         if machine.done():
-            machine.result()  # it only ever ends by a bug, which must end the process and not leave it hung
+            machine.result()  # it ends only by a bug, which must end the process instead of hanging it
         status = chaos.exit_status.result() if chaos.exit_status.done() else 0
         log("stopping", unfinished=engine.scheduler.unfinished, status=status)
         return status

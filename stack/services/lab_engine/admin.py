@@ -1,4 +1,4 @@
-"""The admin port: faults started, listed and ended over HTTP, for programs on the same loopback interface."""
+"""Admin port: HTTP on loopback that starts, lists and ends faults."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lab_engine.values import InvalidValueError
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
 
-HOST = "127.0.0.1"  # in a container its own: no network leads there
+HOST = "127.0.0.1"  # inside a container, out of reach of every network
 MAX_BODY_BYTES = 64 << 10
 CHAOS = web.AppKey("chaos", Chaos)
 
@@ -48,7 +48,7 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        hint = "this port knows POST /faults, GET /faults, GET /faults/<id> and DELETE /faults/<id>"
+        hint = "this port serves POST /faults, GET /faults, GET /faults/<id> and DELETE /faults/<id>"
         return _refusal(error.status, f"{request.method} {request.path}: {error.reason}; {hint}")
 
 

@@ -1,4 +1,4 @@
-"""The text of one answer, piece by piece, right or corrupted."""
+"""Text of one answer, piece by piece, right or corrupted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class RefusedError(Exception):
-    """A request that the engine cannot take or finish: answered with `status` and this text."""
+    """A request that fails with `status` and this text."""
 
     def __init__(self, message: str, *, status: int, kind: str) -> None:
         super().__init__(message)
@@ -23,7 +23,7 @@ class RefusedError(Exception):
 
 
 class Sink(Protocol):
-    """Where one answer goes. Must not raise and must not block."""
+    """Receiver of one answer. Must not raise and must not block."""
 
     def token(self, piece: str, *, first: bool, last: bool) -> None: ...
     def failed(self, error: RefusedError) -> None: ...
@@ -35,18 +35,18 @@ class Corruption(Protocol):
     kind: ClassVar[str]
 
     def corrupt(self, answer: Answer, others: Iterable[Answer], rng: random.Random) -> bool:
-        """Mark `answer` for corruption, or leave it right. `others` are being given too."""
+        """Mark `answer` for corruption or leave it. `others` are in progress too."""
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class Answer:
-    """One answer on its way: what was asked, where it goes, and the corruption that hit it on arrival, if any."""
+    """One answer in progress: request, sink, and the corruption chosen on arrival."""
 
     request: ChatRequest
     sink: Sink
     text: AnswerText
     corruption: Corruption | None = None
-    false_text: AnswerText | None = None  # what is given instead; None: characters without sense
+    false_text: AnswerText | None = None  # the replacement text. None: random characters
 
     def piece(self, index: int) -> str:
         return self.request.piece(self.text, index)

@@ -1,4 +1,4 @@
-"""The KV cache as numbered blocks with reference counts and a prefix cache. Holds no tensors."""
+"""KV cache of numbered, reference-counted blocks with a prefix cache."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ if TYPE_CHECKING:
 
 
 class BlockPool:
-    """Blocks are handed out whole; a released one keeps its content until it is needed again (least recent first)."""
+    """Whole blocks of the cache.
+
+    A released block keeps its content until it is needed again (least recently used
+    first).
+    """
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self.withheld = 0  # blocks that a fault has taken away; never negative, never more than `count`
+        self.withheld = 0  # blocks that a fault has taken away, from 0 to `count`
         self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(count))
         self._references = [0] * count
         self._hash_of: dict[int, bytes] = {}
@@ -26,7 +30,10 @@ class BlockPool:
 
     @property
     def used_ratio(self) -> float:
-        """Blocks in use or taken away, of all; cached blocks that nobody uses count as free, as in vLLM."""
+        """Share of blocks in use or taken away, 0-1.
+
+        Unused cached blocks count as free, as in vLLM.
+        """
         return 1 - self.free / self.count
 
     def lookup(self, hashes: Iterable[bytes]) -> list[int]:
@@ -40,7 +47,7 @@ class BlockPool:
         return found
 
     def take(self, fresh: int, cached: Sequence[int] = ()) -> list[int] | None:
-        """`cached` blocks shared plus `fresh` empty ones, or None (and nothing taken) when there are not enough."""
+        """`cached` shared plus `fresh` empty blocks. None if there are too few."""
         revived = sum(1 for block in cached if self._references[block] == 0)
         if fresh + revived > self.free:
             return None
@@ -59,19 +66,19 @@ class BlockPool:
         return taken
 
     def release(self, blocks: Sequence[int]) -> None:
-        # Last block first: the tail of a prompt is the least likely to be asked for again.
+        # Last block first: the tail of a prompt is the least likely to be reused.
         for block in reversed(blocks):
             self._references[block] -= 1
             if self._references[block] == 0:
                 self._free[block] = None
 
     def publish(self, block: int, digest: bytes) -> None:
-        """Offer a filled block to later requests; the first holder of a content stays its holder."""
+        """Offer a filled block to later requests. The first holder stays its holder."""
         if digest not in self._block_of and block not in self._hash_of:
             self._block_of[digest] = block
             self._hash_of[block] = digest
 
     def forget(self) -> None:
-        """Drop the prefix cache, as an engine that starts anew does."""
+        """Drop the prefix cache, as a restarted engine does."""
         self._hash_of.clear()
         self._block_of.clear()

@@ -1,4 +1,4 @@
-"""Faults that strike at the next start: a small file that outlives the process, each entry with its own end."""
+"""Faults of the next start, in a file that outlives the process."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ if TYPE_CHECKING:
 
 
 class BootFaults:
-    """Wall time, unlike everywhere else: no other clock goes on while the process is down."""
+    """Entries with an end in wall time each.
+
+    No other clock runs while the process is down.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "boot-faults.json"
 
     def due(self) -> list[Fault]:
-        """What strikes this start. Entries whose lease is over are dropped."""
+        """Faults that hit this start. Expired entries are dropped."""
         entries = [entry for entry in self._read() if entry["ends_at"] > time.time()]
         self._write(entries)
         return [parse(entry["fault"] | {"lease_s": 1})[0] for entry in entries]
@@ -46,7 +49,7 @@ class BootFaults:
         except FileNotFoundError:
             return []
         except (ValueError, TypeError, KeyError, InvalidValueError) as error:
-            # A start that fails over a broken file of ours would look like a fault that nobody injected.
+            # A start that fails on our own file would look like an injected fault.
             log("boot faults unreadable, ignored", path=str(self._path), error=str(error))
             return []
         return list(entries)

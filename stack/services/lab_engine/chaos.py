@@ -1,4 +1,4 @@
-"""Starts and ends faults in the engine, each with its lease. The admin port's deeds, without its HTTP."""
+"""Start and end of faults in the engine, each with its lease."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Chaos:
-    """`exit_status` resolves when a fault ends the process."""
+    """Starts and ends faults. `exit_status` resolves when a fault ends the process."""
 
     def __init__(self, engine: Engine, boot: BootFaults | None) -> None:
         self.engine = engine
@@ -61,19 +61,22 @@ class Chaos:
         return lease
 
     def close(self) -> None:
-        """Forget all timers and free what faults hold; the faults end with the process."""
+        """Forget all timers and free what faults hold. Faults end with the process."""
         for handle in self._ends.values():
             handle.cancel()
         for undo in self._undo.values():
             undo()
 
-    # What a fault may do, see `faults.base.Struck`.
+    # Acts of faults, see `faults.base.Struck`.
 
     def fail_in_flight(self) -> int:
         return self.engine.fail_in_flight()
 
     def end_process(self, linger_s: float) -> int:
-        """As vLLM's API server, which outlives its engine process only to say so."""
+        """End the process as vLLM's API server ends.
+
+        It outlives its engine process only to report its death.
+        """
         failed = self.engine.die()
         asyncio.get_running_loop().call_later(linger_s, self._exit)
         return failed

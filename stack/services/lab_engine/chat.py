@@ -1,4 +1,4 @@
-"""Chat requests as checked values, and the JSON of their answers, in the form of OpenAI's API. Opens no socket."""
+"""Chat requests as checked values, and OpenAI's JSON answers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 from lab_engine import tokens
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
-MAX_STOPS = 4  # as OpenAI's API
-MAX_STOP_CHARACTERS = 1000  # searching for longer ones would hold up everybody else's tokens
-# Fields that would change the answer in ways this engine does not model, and the values that ask for nothing.
+MAX_STOPS = 4  # OpenAI's limit
+MAX_STOP_CHARACTERS = 1000  # a search for longer ones would delay all other streams
+# Fields whose effect this engine does not model, and their neutral values.
 NOT_MODELLED: dict[str, tuple[Any, ...]] = {
     "n": (None, 1),
     "tools": (None, []),
@@ -23,11 +23,11 @@ NOT_MODELLED: dict[str, tuple[Any, ...]] = {
 }
 
 
-_MOST_TOKENS = 10**9  # beyond any model's context; Python refuses to print numbers of thousands of digits
+_MOST_TOKENS = 10**9  # beyond any model's context. Python does not print numbers of thousands of digits
 
 
 class BadRequestError(ValueError):
-    """A request that is answered with a 4xx; `param` names the field at fault, if one is."""
+    """A request answered with a 4xx. `param` names the wrong field, if any."""
 
     def __init__(
         self, message: str, *, param: str | None = None, status: int = 400, kind: str = "BadRequestError"
@@ -40,14 +40,16 @@ class BadRequestError(ValueError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChatRequest:
+    """One checked request."""
+
     prompt: str  # content of the last user message
-    rendered: bytes  # all messages as one text: what the model would be given
+    rendered: bytes  # all messages as one text, the model's input
     stream: bool
     include_usage: bool
     prompt_tokens: int
     answer_tokens: int
     finish_reason: str
-    kept_characters: int  # of the answer; fewer than all when a stop string cut it
+    kept_characters: int  # of the answer, fewer than all after a stop string
 
     def piece(self, text: tokens.AnswerText, index: int) -> str:
         at = index * tokens.TOKEN_CHARACTERS
@@ -66,7 +68,7 @@ def parse(body: bytes, *, model: str, max_model_tokens: int) -> ChatRequest:
         )  # fmt: skip
     for name, harmless in NOT_MODELLED.items():
         if data.get(name) not in harmless:
-            raise BadRequestError(f"'{name}' is not modelled by this simulated engine: leave it out", param=name)
+            raise BadRequestError(f"'{name}' is not modelled by this simulated engine: drop it", param=name)
     prompt, rendered = _messages(data.get("messages"))
     stream = _flag(data, "stream")
     options = data.get("stream_options")
@@ -182,7 +184,11 @@ def _stops(stop: object) -> tuple[str, ...]:
 
 
 def _sampling(data: dict[str, Any]) -> None:
-    """Sampling does not change the answer here, but a value that a real engine refuses is refused too."""
+    """Check the sampling fields.
+
+    Sampling does not change the answer here, but real engines refuse invalid values
+    too.
+    """
     for name, low, high in (
         ("temperature", 0, 2),
         ("top_p", 0, 1),
@@ -200,7 +206,10 @@ def _sampling(data: dict[str, Any]) -> None:
 
 
 def _own_length(prompt: str, seed: int | None) -> int:
-    """16 to 256 tokens for an answer whose length the client left open: where the model would end it by itself."""
+    """16 to 256 tokens for an answer without `max_tokens`.
+
+    The model would end it by itself.
+    """
     return 16 + int(hashlib.sha256(f"{seed}\x1f{prompt}".encode()).hexdigest()[:8], 16) % 241
 
 

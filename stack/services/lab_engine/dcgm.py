@@ -1,4 +1,4 @@
-"""The GPU's instruments in Prometheus' form, under the names and in the units of NVIDIA's dcgm-exporter."""
+"""GPU metrics under the names and units of NVIDIA's dcgm-exporter."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ LABELS = ("gpu", "UUID", "device", "modelName")
 
 
 class GpuCollector:
+    """Collector of the GPU's readings."""
+
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         name = f"{engine.settings.profile.gpu.name} (simulated)"
@@ -24,7 +26,7 @@ class GpuCollector:
 
     def collect(self) -> Iterator[Metric]:
         reading = self._engine.gpu()
-        # A gauge of the last code, as the exporter has it: repeats of a code cannot be seen.
+        # A gauge of the last code, as in the exporter: repeats of a code are invisible.
         yield self._gauge("XID_ERRORS", "Value of the last XID error encountered.", reading.xid)
         if reading.lost:
             return
@@ -37,7 +39,7 @@ class GpuCollector:
             ("SM_CLOCK", "SM clock frequency (in MHz).", reading.sm_clock_mhz),
             ("MEM_CLOCK", "Memory clock frequency (in MHz).", reading.memory_clock_mhz),
             ("CLOCK_THROTTLE_REASONS", "Current clock throttle reasons (bitmask).", reading.throttle_reasons),
-            # A counter by its nature, but the exporter's name lacks the `_total` that the client library would add.
+            # A counter, but the exporter's name lacks the client library's `_total`.
             ("TOTAL_ENERGY_CONSUMPTION", "Total energy consumption since boot (in mJ).", reading.energy_mj),
         ):
             yield self._gauge(name, text, value)

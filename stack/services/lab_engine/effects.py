@@ -1,4 +1,4 @@
-"""What all faults in force do to the machine together."""
+"""Combined effects of all faults in force."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Effects:
-    """The words in which a fault says how the machine changes while it is in force."""
+    """The changes to the machine that faults can declare."""
 
     hung: bool = False
     slowdown: float = 1.0
     withheld_ratio: float = 0.0  # of the KV blocks
     neighbour_share: float = 0.0  # of the GPU's time
-    memory_taken: bool = False  # no device memory is left for a model
+    memory_taken: bool = False  # no device memory left for a model
     on_cpu: bool = False
     clock_ratio: float = 1.0
     xid: int = 0
-    gpu_lost: bool = False  # the driver can read nothing from it any more
+    gpu_lost: bool = False  # the driver can no longer read from it
     erring: bool = False  # the process lives and answers every request with 500
     corruption: Corruption | None = None

@@ -1,4 +1,4 @@
-"""The machine in real time: drives the scheduler by the clock and hands tokens to those who wait. Knows no HTTP."""
+"""The machine in real time: the clock drives the scheduler."""
 
 from __future__ import annotations
 
@@ -24,20 +24,24 @@ if TYPE_CHECKING:
 
 Life = Literal["loading", "serving", "dead"]
 
-# Behind by more than this the machine accepts that the time is lost instead of racing through missed steps.
+# When further behind than this, skip the lost time instead of racing through it.
 MOST_CAUGHT_UP_S = 0.25
-# vLLM's text for every request that is in flight when its engine process has died (EngineDeadError).
+# vLLM's text for requests in flight at the death of its engine (EngineDeadError).
 DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gauges:
+    """Values of the gauges at one instant."""
+
     running: int
     waiting: int
     cache_used_ratio: float
 
 
 class Engine:
+    """Serves requests, and applies faults."""
+
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
         profile = settings.profile
         self.settings = settings
@@ -45,7 +49,7 @@ class Engine:
         self.life: Life = "loading"
         self.faults = Faults()
         self.scheduler = Scheduler(speed=profile.speed, limits=profile.limits, seed=settings.seed)
-        self.late_s = Histogram(STEP_LATE_S)  # how late the last token of each step was handed out
+        self.late_s = Histogram(STEP_LATE_S)  # delay of the last token of each step
         self.load_s = settings.load_s
         self._gpu = Gpu(profile.gpu, clock())
         self._answers: dict[str, Answer] = {}
@@ -54,10 +58,14 @@ class Engine:
         self._frozen: Gauges | None = None
         self._loading_since_s = clock()
 
-    # What clients ask for.
+    # For clients.
 
     def require_ready(self) -> None:
-        """Raise RefusedError unless a request could be taken now."""
+        """Check that a request could be taken now.
+
+        Raises:
+            RefusedError: the model is loading, the engine failed, or the queue is full.
+        """
         if self.life == "dead" or self.faults.effects.erring:
             self.faults.count_refusal()
             raise RefusedError(DEAD, status=500, kind="InternalServerError")
@@ -95,15 +103,15 @@ class Engine:
         return sequence
 
     def abort(self, sequence: Sequence) -> None:
-        """The client has left. Harmless for a request that is done."""
+        """Drop a request whose client has left. No effect on a finished one."""
         self._answers.pop(sequence.name, None)
         if self.scheduler.abort(sequence):
-            self._changed.set()  # its blocks may be what others wait for
+            self._changed.set()  # other requests may wait for its blocks
 
-    # What instruments ask for.
+    # For instruments.
 
     def gauges(self) -> Gauges:
-        """A hung engine reports what it last knew: nothing in it runs that could count anew."""
+        """The gauges. A hung engine reports its last values."""
         return self._frozen or self._gauges_now()
 
     def gpu(self) -> Reading:
@@ -114,10 +122,10 @@ class Engine:
             effects=self.faults.effects,
         )
 
-    # What faults do.
+    # For faults.
 
     def apply_faults(self) -> None:
-        """Take over what the faults in force now add up to."""
+        """Apply the combined effects of the faults in force."""
         effects = self.faults.effects
         pool = self.scheduler.pool
         pool.withheld = round(pool.count * effects.withheld_ratio)
@@ -128,12 +136,15 @@ class Engine:
         self._changed.set()
 
     def die(self) -> int:
-        """The engine process ends: every request in flight fails as vLLM's do. Returns how many did."""
+        """End the engine process.
+
+        Every request in flight fails as vLLM's do. Returns their number.
+        """
         self.life = "dead"
         return self._fail_all(RefusedError(DEAD, status=500, kind="InternalServerError"))
 
     def drop_model(self) -> int:
-        """Load anew, once there is memory for it. Returns how many requests in flight failed."""
+        """Reload the model once memory allows. Returns failed requests."""
         self.life = "loading"
         return self._fail_all(
             RefusedError("the model is being loaded anew", status=503, kind="ServiceUnavailableError")
@@ -145,7 +156,7 @@ class Engine:
     # The machine.
 
     async def run(self) -> None:
-        """Load and serve, again and again, until cancelled."""
+        """Load and serve, repeatedly, until cancelled."""
         while True:
             await self._load()
             await self._serve()
@@ -176,7 +187,7 @@ class Engine:
                 await self._until_change(None if ready_s is None else ready_s - self.clock())
                 now_s = self.clock()
                 continue
-            # Steps follow one another on their own ideal times, so a late wake-up delays one token, not all later ones.
+            # Steps have ideal times, so a late wake-up delays one token only.
             await asyncio.sleep(max(0.0, step.end_s - self.clock()))
             if self._stuck():
                 while self._stuck():
@@ -186,7 +197,7 @@ class Engine:
                 now_s = self._finish(step)
 
     def _finish(self, step: Step) -> float:
-        """Hand out the step's tokens; the time at which the next step starts."""
+        """Hand out the step's tokens, and return the start of the next step."""
         corruption = self.faults.effects.corruption
         for sequence in self.scheduler.finish(step):
             last = sequence.state == "finished"

@@ -1,4 +1,4 @@
-"""The counts in Prometheus' form, under vLLM's names. Counts nothing itself."""
+"""Metrics in Prometheus format under vLLM's names."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ LABELS = ("model_name", "engine")
 
 
 class EngineCollector:
+    """Collector of the engine's counts."""
+
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._labels = (engine.settings.model, "0")
@@ -54,7 +56,7 @@ class EngineCollector:
         yield config
 
     def _own(self) -> Iterator[Metric]:
-        """What no real engine exports."""
+        """Metrics that no real engine exports."""
         engine = self._engine
         active = GaugeMetricFamily(
             "llmchaos_engine_fault_active", "1 while a fault of the engine is in force.", labels=("kind",)

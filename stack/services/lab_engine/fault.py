@@ -1,4 +1,8 @@
-"""`python -m lab_engine.fault`: a client of the admin port for use inside the container, where nothing else reaches it."""
+"""Client of the admin port, for use inside the container.
+
+Run `python -m lab_engine.fault`. The port is on loopback, out of reach of other
+programs.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,12 @@ import urllib.request
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prints the admin port's answer. Exit status 1 when it refuses, 2 when nobody listens there."""
+    """Print the admin port's answer. Exit status 1 if it refuses, 2 if it is closed."""
     parser = argparse.ArgumentParser(prog="python -m lab_engine.fault", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("start", help="start a fault").add_argument("json", help='{"kind": "hang", "lease_s": 30}')
     verbs.add_parser("list", help="all faults with their counters")
-    verbs.add_parser("end", help="end a fault").add_argument("id", help="as `start` has told it")
+    verbs.add_parser("end", help="end a fault").add_argument("id", help="the id that `start` printed")
     given = parser.parse_args(arguments)
     port = os.environ.get("LAB_ADMIN_PORT") or str(int(os.environ.get("LAB_PORT") or "8080") + 1)
     path = f"/faults/{given.id}" if given.verb == "end" else "/faults"

@@ -1,4 +1,4 @@
-"""The instruments of the simulated GPU: utilisation, memory, clocks, power, temperature. The time is passed in."""
+"""Simulated GPU readings: use, memory, clocks, power, temperature."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ WARMING_S = 20.0  # time constant of the heat sink
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GpuModel:
+    """Data sheet of one GPU."""
+
     name: str
     memory_bytes: int
     bandwidth_bytes_per_s: float
-    flops: float  # dense, at the precision the model computes in
+    flops: float  # dense, at the model's precision
     idle_power_w: float
     max_power_w: float
     sm_clock_mhz: int
     memory_clock_mhz: int
-    slowdown_c: float  # the temperature at which clocks are lowered
+    slowdown_c: float  # temperature at which clocks are lowered
 
     def __post_init__(self) -> None:
         for name in ("memory_bytes", "bandwidth_bytes_per_s", "flops", "max_power_w", "sm_clock_mhz", "slowdown_c"):
@@ -38,7 +40,7 @@ class GpuModel:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reading:
-    """Units are DCGM's: percent, MiB, degrees Celsius, watts, MHz, millijoules."""
+    """Readings in DCGM's units: percent, MiB, °C, watts, MHz, millijoules."""
 
     lost: bool = False
     xid: int = 0
@@ -54,7 +56,7 @@ class Reading:
 
 
 class Gpu:
-    """Turns how long the engine was busy into what a GPU would show for it."""
+    """Computes a GPU's readings from the engine's busy time."""
 
     def __init__(self, model: GpuModel, now_s: float) -> None:
         self.model = model
@@ -65,7 +67,14 @@ class Gpu:
         self._energy_j = 0.0
 
     def read(self, now_s: float, busy_s: float, *, reserved_bytes: int, effects: Effects) -> Reading:
-        """`busy_s` is the engine's total so far, `reserved_bytes` what it holds of the device's memory."""
+        """The readings now.
+
+        Args:
+            now_s: seconds on the engine's clock.
+            busy_s: the engine's total busy seconds so far.
+            reserved_bytes: device memory that the engine holds.
+            effects: the faults' combined effects.
+        """
         model = self.model
         if effects.gpu_lost:
             return Reading(lost=True, xid=effects.xid)
@@ -98,7 +107,7 @@ class Gpu:
         self._busy_s, self._sampled_s = busy_s, now_s
         power_w = self._power_w(self._busy_ratio)
         self._energy_j += power_w * span_s
-        # At full power a well cooled card settles some ten degrees below the temperature at which it throttles.
+        # At full power a well cooled card settles about ten degrees below throttling.
         settled_c = 35.0 + (self.model.slowdown_c - 45.0) * power_w / self.model.max_power_w
         self._temperature_c += (settled_c - self._temperature_c) * (1 - math.exp(-span_s / WARMING_S))
 

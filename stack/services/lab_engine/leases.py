@@ -1,4 +1,4 @@
-"""The faults in force, what they add up to, and what each has done so far. Acts on nothing; the time is passed in."""
+"""Faults in force, their combined effects, and their counts."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ MOST_REMEMBERED = 100
 
 
 class UnknownFaultError(LookupError):
-    """No fault of that id was ever started here, or it is forgotten."""
+    """No fault with that id, or one already forgotten."""
 
 
 class FaultConflictError(ValueError):
-    """A fault that cannot start beside what is in force."""
+    """A fault that cannot start alongside the faults in force."""
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
@@ -48,6 +48,8 @@ class Lease:
 
 
 class Faults:
+    """All leases, in order of their start."""
+
     def __init__(self) -> None:
         self.active: dict[str, Lease] = {}
         self.effects = Effects()
@@ -65,7 +67,10 @@ class Faults:
         return lease
 
     def end(self, id_: str, now_s: float, by: str) -> tuple[Lease, bool]:
-        """The lease, and whether it was this call that ended it: ending twice is harmless."""
+        """The lease, and True if this call ended it.
+
+        A second end changes nothing.
+        """
         lease = self.find(id_)
         if lease.ended_s is not None:
             return lease, False
@@ -87,13 +92,13 @@ class Faults:
         return [*self._ended.values(), *self.active.values()]
 
     def count(self, kind: str, what: str) -> None:
-        """Note something that the fault did, when it is in force."""
+        """Count an act of the fault, if it is in force."""
         lease = self.active.get(kind)
         if lease is not None:
             lease.counters[what] += 1
 
     def count_refusal(self) -> None:
-        """Note a request that the engine refused because it is dead or erring."""
+        """Count a request that a dead or failing engine refused."""
         for lease in self.active.values():
             if lease.fault.refuses:
                 lease.counters["requests_failed"] += 1

@@ -1,4 +1,4 @@
-"""The engine's log; each line says that nothing real runs here."""
+"""The engine's log, marked as simulated in each line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Machines and models as data, each number with its source. Decides nothing but arithmetic on them."""
+"""Machines and models as data, each number with its source."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from lab_engine.speed import Speed
 from lab_engine.values import require
 from lab_engine.work import Limits
 
-# Memory that vLLM takes of the device at the start (gpu_memory_utilization), and what it needs besides weights and
-# cache for activations and CUDA graphs (the order of what its start-up log reports for such models).
+# Share of the device's memory that vLLM reserves (gpu_memory_utilization), and its need
+# for activations and CUDA graphs (order of magnitude of its start-up log).
 RESERVED_RATIO = 0.9
 WORKSPACE_BYTES = 3 << 30
 
-# NVIDIA A100 Tensor Core GPU data sheet, 40 GB SXM: 1,555 GB/s, 312 TFLOPS bfloat16 dense, 400 W.
+# NVIDIA A100 Tensor Core GPU data sheet, 40 GB SXM:
+# 1,555 GB/s, 312 TFLOPS bfloat16 dense, 400 W.
 A100_40GB = GpuModel(
     name="NVIDIA A100-SXM4-40GB",
     memory_bytes=40 << 30,
@@ -27,7 +28,8 @@ A100_40GB = GpuModel(
     slowdown_c=92,
 )
 
-# NVIDIA H200 Tensor Core GPU data sheet, SXM: 141 GB, 4.8 TB/s, 989 TFLOPS bfloat16 dense, 700 W.
+# NVIDIA H200 Tensor Core GPU data sheet, SXM:
+# 141 GB, 4.8 TB/s, 989 TFLOPS bfloat16 dense, 700 W.
 H200 = GpuModel(
     name="NVIDIA H200",
     memory_bytes=141_000_000_000,
@@ -55,11 +57,13 @@ NO_REAL_GPU = GpuModel(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Model:
+    """Sizes of one model."""
+
     name: str
-    weights_bytes: float  # read by every step, experts aside
-    experts_bytes: float  # all experts together; 0 for dense models
+    weights_bytes: float  # read by every step, without experts
+    experts_bytes: float  # all experts together, 0 for dense models
     expert_share: float  # of the experts, per token
-    active_parameters: float  # that one token is multiplied with
+    active_parameters: float  # multiplied with each token
     cache_bytes_per_token: float
     attention_flops_per_pair: float  # all layers: 4 x heads x head size x layers
 
@@ -68,8 +72,9 @@ class Model:
             require(name, getattr(self, name), above=0)
 
 
-# «The Llama 3 Herd of Models» (arXiv 2407.21783), table 3: 32 layers, 32 heads and 8 key/value heads of 128, 8.03e9
-# parameters; two bytes each. Cache: 2 x 32 layers x 8 heads x 128 x 2 bytes.
+# "The Llama 3 Herd of Models" (arXiv 2407.21783), table 3: 32 layers, 32 heads and
+# 8 key/value heads of 128, 8.03e9 parameters of two bytes.
+# Cache: 2 x 32 layers x 8 heads x 128 x 2 bytes.
 LLAMA_8B = Model(
     name="Llama-3.1-8B-Instruct, bfloat16",
     weights_bytes=16.06e9,
@@ -80,9 +85,10 @@ LLAMA_8B = Model(
     attention_flops_per_pair=4 * 32 * 128 * 32,
 )
 
-# «gpt-oss-120b & gpt-oss-20b Model Card» (arXiv 2508.10925): 116.8e9 parameters, 5.1e9 active, 114.7e9 of them in 128
-# experts, 4 used per token, MXFP4 at 4.25 bits; 36 layers, 64 heads and 8 key/value heads of 64; every second layer
-# attends to 128 tokens only, so half of the layers count here.
+# "gpt-oss-120b & gpt-oss-20b Model Card" (arXiv 2508.10925): 116.8e9 parameters, 5.1e9
+# active, 114.7e9 of them in 128 experts, 4 used per token, MXFP4 at 4.25 bits.
+# 36 layers, 64 heads and 8 key/value heads of 64. Every second layer attends to 128
+# tokens only, so half of the layers count here.
 GPT_OSS_120B = Model(
     name="gpt-oss-120b, MXFP4",
     weights_bytes=2.1e9 * 2,
@@ -96,22 +102,30 @@ GPT_OSS_120B = Model(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Profile:
+    """One machine with one model and its limits."""
+
     name: str
     source: str
     speed: Speed
     limits: Limits
     gpu: GpuModel
-    reserved_bytes: int  # of device memory, from the end of loading on
-    load_s: float = 0.0  # time to load the model, unless set otherwise
+    reserved_bytes: int  # of device memory, once loaded
+    load_s: float = 0.0  # default time to load the model
 
     def __post_init__(self) -> None:
         require("reserved_bytes", self.reserved_bytes, at_most=self.gpu.memory_bytes)
 
 
 def fast(*, first_token_s: float = 0.02, token_gap_s: float = 0.005, tokens_per_s: float = 10_000.0) -> Profile:
-    """No real machine: a first token after `first_token_s`, one every `token_gap_s` when idle, `tokens_per_s` at most.
+    """A machine of no real model, for quick tests.
 
-    A request waits half a step on average before it enters one, hence the 1.5 steps taken off the first token.
+    A request waits half a step on average before it enters one, hence the 1.5 steps
+    taken off the first token.
+
+    Args:
+        first_token_s: seconds to the first token.
+        token_gap_s: seconds between tokens of an idle machine.
+        tokens_per_s: throughput limit, tokens per second.
     """
     return Profile(
         name="fast",
@@ -129,7 +143,7 @@ def fast(*, first_token_s: float = 0.02, token_gap_s: float = 0.005, tokens_per_
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Efficiency:
-    """Shares of the data sheet's figures that software reaches, 0-1, and its fixed costs."""
+    """Shares (0-1) of the data sheet that software reaches, and its fixed costs."""
 
     bandwidth: float
     arithmetic: float

@@ -1,4 +1,4 @@
-"""The JSON of answers and errors in the form of OpenAI's API. Knows no socket and no clock."""
+"""JSON of answers and errors in OpenAI's format."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ DONE = b"data: [DONE]\n\n"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Head:
-    """What every event of one answer repeats."""
+    """Fields that every event of one answer repeats."""
 
     request_id: str
     model: str
     created: int  # Unix seconds, a label only
 
     def event_prefix(self) -> bytes:
-        """All of a token's event up to the token, which needs no JSON escapes: events are joined, not dumped."""
+        """An event up to its token.
+
+        Tokens need no JSON escapes, so events are concatenated and not serialized.
+        """
         start = json.dumps(self._chunk([]), separators=(",", ":"))[: -len("]}")]
         return f'data: {start}{{"index":0,"delta":{{"content":"'.encode()
 

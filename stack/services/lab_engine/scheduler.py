@@ -1,4 +1,4 @@
-"""Continuous batching as a pure step function: `begin` decides a step, `finish` books it. The clock is passed in."""
+"""Continuous batching, one function call per step."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 
 class Scheduler:
-    """First come, first served; running sequences before waiting ones; the youngest is preempted when blocks run out.
+    """First come, first served, with running sequences before waiting ones.
 
-    That is the policy that vLLM documents for its V1 scheduler, chunked prefill included.
+    The youngest is preempted when blocks run out. vLLM documents this policy for its V1
+    scheduler, including chunked prefill. `begin` decides a step and `finish` books it.
     """
 
     def __init__(self, *, speed: Speed, limits: Limits, seed: int = 0) -> None:
@@ -37,14 +38,14 @@ class Scheduler:
 
     @property
     def next_ready_s(self) -> float | None:
-        """When the next request leaves the front end; None when none is on its way."""
+        """Time at which the next request leaves the front end, or None."""
         return self._frontend[0].arrived_s + self.speed.frontend_s if self._frontend else None
 
     def all_unfinished(self) -> list[Sequence]:
         return [*self.running, *self.waiting, *self._frontend]
 
     def add(self, sequence: Sequence) -> None:
-        """Requests are added in order of arrival."""
+        """Add a request. Requests come in order of arrival."""
         total = sequence.prompt_tokens + sequence.answer_tokens
         if total > self.limits.max_model_tokens:
             raise InvalidValueError(
@@ -53,7 +54,7 @@ class Scheduler:
         self._frontend.append(sequence)
 
     def abort(self, sequence: Sequence, reason: str = "abort") -> bool:
-        """Take a request out at once, its blocks with it. False, and nothing done, when it has already finished."""
+        """Remove a request and its blocks. False if it has finished already."""
         if sequence.state == "finished":
             return False
         place = {"frontend": self._frontend, "waiting": self.waiting, "running": self.running}[sequence.state]
@@ -64,7 +65,7 @@ class Scheduler:
         return True
 
     def begin(self, now_s: float, *, slowdown: float = 1.0) -> Step | None:
-        """The next step, or None when nothing can run now."""
+        """The next step, or None if no sequence can run."""
         self._admit(now_s)
         sequences: list[Sequence] = []
         advances: list[int] = []
@@ -77,7 +78,11 @@ class Scheduler:
         return Step(start_s=now_s, end_s=now_s + duration_s, sequences=sequences, advances=advances)
 
     def finish(self, step: Step) -> list[Sequence]:
-        """Book the step; the sequences that got a token, in the order of the batch. A finished one has that state."""
+        """Book the step.
+
+        Returns the sequences that got a token, in the order of the batch. A finished
+        one has that state.
+        """
         stats, now_s = self.stats, step.end_s
         emitted: list[Sequence] = []
         prompt_tokens = 0
@@ -88,7 +93,7 @@ class Scheduler:
             if sequence.published < len(sequence.prefix):
                 self._publish(sequence)
             if sequence.computed < sequence.prompt_tokens + sequence.generated:
-                continue  # more of its prompt is to come
+                continue  # the rest of its prompt follows
             sequence.generated += 1
             if sequence.generated == 1:
                 prompt_tokens += sequence.prompt_tokens
@@ -118,7 +123,7 @@ class Scheduler:
             self.waiting.append(sequence)
 
     def _choose_running(self, sequences: list[Sequence], advances: list[int]) -> tuple[int, bool]:
-        """Tokens left of the step's budget, and whether a sequence had to be preempted."""
+        """Tokens left in the step's budget, and True after a preemption."""
         budget, preempted = self.limits.batch_tokens, False
         block_tokens, running = self.limits.block_tokens, self.running
         index = 0
@@ -134,7 +139,7 @@ class Scheduler:
                     preempted = True
                     fresh = self.pool.take(missing) if len(running) > index else None
                 if fresh is None:
-                    break  # it was itself the youngest
+                    break  # it was the youngest itself
                 sequence.blocks += fresh
             sequences.append(sequence)
             advances.append(advance)
@@ -147,7 +152,7 @@ class Scheduler:
         while self.waiting and budget > 0 and len(self.running) < self.limits.slots:
             sequence = self.waiting[0]
             total = sequence.prompt_tokens + sequence.generated
-            # The last token is always computed: its logits are what the next token is drawn from.
+            # The last token is always computed: its logits give the next token.
             cached = self.pool.lookup(sequence.prefix[: (total - 1) // block_tokens])
             hit = len(cached) * block_tokens
             advance = min(total - hit, budget)
@@ -181,7 +186,7 @@ class Scheduler:
         return duration_s
 
     def _preempt(self, sequence: Sequence) -> None:
-        """Its cache is dropped and computed again later: the recompute policy, vLLM's only one."""
+        """Drop its cache for later recomputation, which is vLLM's only policy."""
         self._release(sequence)
         sequence.computed = sequence.published = 0
         sequence.preemptions += 1

@@ -1,4 +1,4 @@
-"""The HTTP face of the engine: OpenAI's API, health and metrics. Simulates nothing itself."""
+"""HTTP server of the engine: OpenAI's API, health and metrics."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
 async def _streamed(
     request: web.Request, engine: Engine, asked: chat.ChatRequest, head: replies.Head, prefix: tuple[bytes, ...]
 ) -> web.StreamResponse:
-    engine.require_ready()  # while a refusal can still have a status of its own
+    engine.require_ready()  # while a refusal can still set the status
     response = web.StreamResponse(
         headers={"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
     )
@@ -120,7 +120,7 @@ async def models(request: web.Request) -> web.Response:
 
 
 async def health(request: web.Request) -> web.Response:
-    """As vLLM's: whether an engine is there, not whether it makes progress."""
+    """As vLLM's: True if an engine is there, even without progress."""
     life = request.app[ENGINE].life
     return web.json_response({"status": life, "simulated": True}, status=200 if life == "serving" else 503)
 

@@ -31,14 +31,12 @@ def _folder(given: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Environment(Section):
-    """What the variables say; the profile fills in what they leave open."""
+    """Values of the variables. The profile supplies the rest."""
 
     host: str = text("LAB_HOST", "127.0.0.1")
     port: int = whole("LAB_PORT", 8080, 1, 65535)
     admin_port: int | None = whole("LAB_ADMIN_PORT", None, 1, 65535)
-    model: str = text(
-        "LAB_MODEL", "smollm2:135m", pattern=".+", expected="the name under which clients ask for the model"
-    )
+    model: str = text("LAB_MODEL", "smollm2:135m", pattern=".+", expected="the name of the model in clients' requests")
     profile: str = text(
         "LAB_PROFILE", "fast", pattern="|".join(PROFILES), expected=f"one of {', '.join(sorted(PROFILES))}"
     )
@@ -60,7 +58,11 @@ class Environment(Section):
         return self.admin_port or min(self.port + 1, 65535)
 
     def chosen_profile(self) -> Profile:
-        """Raises InvalidValueError where the limits do not fit together."""
+        """The profile with these values.
+
+        Raises:
+            InvalidValueError: the limits do not fit together.
+        """
         shape = {name: value for name in SHAPING if (value := getattr(self, name)) is not None}
         limits = {name: value for name in LIMITS if (value := getattr(self, name)) is not None}
         profile = profiles.fast(**shape) if shape else PROFILES[self.profile]
@@ -87,20 +89,26 @@ class Environment(Section):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
+    """All settings of the engine."""
+
     host: str
     port: int
     admin_port: int
     model: str
     profile: Profile
-    queue_max: int  # requests that may wait; more are refused with 503
-    load_s: float  # how long the model takes to load after the start
-    state_dir: str  # a folder that outlives the process, for faults that strike at the next start; empty without
-    drain_s: float  # how long SIGTERM lets streams go on
+    queue_max: int  # requests that may wait. More are refused with 503
+    load_s: float  # seconds to load the model after the start
+    state_dir: str  # a folder that outlives the process, for faults of the next start. "": none
+    drain_s: float  # seconds that SIGTERM lets streams go on
     seed: int
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
-        """Raises SettingsError with one line for each thing that is wrong."""
+        """The settings.
+
+        Raises:
+            SettingsError: one line for each wrong setting.
+        """
         read = Environment.from_env(env)
         profile = read.chosen_profile()
         return cls(

@@ -1,4 +1,4 @@
-"""What the engine counted, under the names and buckets of vLLM's metrics. Knows no exposition format."""
+"""Counts of the engine, with the buckets of vLLM's metrics."""
 
 from __future__ import annotations
 
@@ -25,12 +25,14 @@ FINISHED_REASONS = ("stop", "length", "abort", "error")
 
 
 def one_two_five(limit: int) -> tuple[int, ...]:
-    """1, 2, 5, 10, 20, 50 … up to and including the last one that is not above `limit`."""
+    """1, 2, 5, 10, 20, 50 … up to and including the last one not above `limit`."""
     series = chain.from_iterable((1 * 10**power, 2 * 10**power, 5 * 10**power) for power in range(12))
     return tuple(value for value in series if value <= limit)
 
 
 class Histogram:
+    """Counts by bucket, and the sum."""
+
     __slots__ = ("bounds", "counts", "total")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
@@ -48,11 +50,13 @@ class Histogram:
 
     @property
     def mean(self) -> float:
-        """Mean of all observations; NaN while there is none."""
+        """Mean of all observations, NaN without any."""
         return self.total / self.count if self.count else float("nan")
 
 
 class Stats:
+    """All counts of one engine."""
+
     def __init__(self, max_model_tokens: int) -> None:
         lengths = one_two_five(max_model_tokens)
         self.prompt_tokens = 0

@@ -1,4 +1,4 @@
-"""Answers on their way to one client: a sink that writes server-sent events, and one that collects the whole text."""
+"""Sinks of one answer: server-sent events, or the whole text."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ if TYPE_CHECKING:
     from lab_engine.answers import RefusedError
     from lab_engine.chat import ChatRequest
 
-# A client that leaves this much unread is cut off, so that slow readers cannot fill the memory.
+# A client with this much unread is disconnected: slow readers must not fill memory.
 MOST_UNREAD_BYTES = 1 << 20
 
 
 class StreamSink:
-    """Writes each event straight to the connection: waking a task per token would cost more than making the token."""
+    """Writes each event straight to the connection.
+
+    Waking a task per token would cost more than making the token.
+    """
 
     def __init__(
         self, head: replies.Head, request: ChatRequest, transport: asyncio.Transport, *, chunked: bool
@@ -41,7 +44,7 @@ class StreamSink:
         self._end()
 
     def failed(self, error: RefusedError) -> None:
-        """As vLLM does once the status line is out: the error in band, then the end mark."""
+        """End the stream as vLLM does: an in-band error, then the end mark."""
         self._write(replies.error_event(str(error), kind=error.kind, status=error.status) + replies.DONE)
         self._end()
 
@@ -59,6 +62,8 @@ class StreamSink:
 
 
 class WholeSink:
+    """Collects the whole text."""
+
     def __init__(self) -> None:
         self.done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._pieces: list[str] = []

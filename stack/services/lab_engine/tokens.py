@@ -1,15 +1,18 @@
-"""The checkable tokens of scheme sim-v1. A client computes the same ones and so sees loss, swaps and mix-ups."""
+"""Checkable tokens of scheme sim-v1.
+
+A client computes the same tokens, and so detects loss and swaps.
+"""
 
 from __future__ import annotations
 
 import hashlib
 
 TOKEN_CHARACTERS = 7  # six hexadecimal digits and a blank
-BYTES_PER_PROMPT_TOKEN = 4  # the rule of thumb for English text in byte-pair vocabularies
+BYTES_PER_PROMPT_TOKEN = 4  # rule of thumb for English text in byte-pair vocabularies
 
 
 class AnswerText:
-    """The endless answer to one prompt; token `i` depends on the prompt and `i` alone."""
+    """The endless answer to one prompt. Token `i` depends on prompt and `i` alone."""
 
     __slots__ = ("_base",)
 
@@ -28,14 +31,15 @@ def answer(prompt: str, tokens: int) -> str:
 
 
 def stopped_at(prompt: str, stops: tuple[str, ...], limit: int) -> tuple[int, int] | None:
-    """Tokens generated and characters kept when one of `stops` ends the answer within `limit` tokens, else None.
+    """Tokens generated and characters kept if one of `stops` ends the answer.
 
-    As in real engines the stop string itself is not part of the answer.
+    None if the answer reaches its `limit` of tokens. As in real engines the stop string
+    is not part of the answer.
     """
     if not stops:
         return None
     text = AnswerText(prompt)
-    kept = max(len(stop) for stop in stops) - 1  # so much of what came before can still begin a stop string
+    kept = max(len(stop) for stop in stops) - 1  # this much of the text before can still begin a stop string
     tail, tail_at = "", 0
     for index in range(limit):
         tail += text.token(index)
@@ -52,7 +56,10 @@ def prompt_tokens(rendered: bytes) -> int:
 
 
 def prefix_hashes(rendered: bytes, block_tokens: int) -> tuple[bytes, ...]:
-    """One hash for every full KV block of the prompt, each covering all text before it, as prefix caches need."""
+    """One hash for every full KV block of the prompt.
+
+    Each covers all text before it, as prefix caches need.
+    """
     width = block_tokens * BYTES_PER_PROMPT_TOKEN
     chain = hashlib.blake2b(digest_size=8)
     hashes = []

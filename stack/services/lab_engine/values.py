@@ -1,4 +1,4 @@
-"""Checks that frozen values run at birth. Knows nothing of any one value."""
+"""Checks of frozen values at construction."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import math
 
 
 class InvalidValueError(ValueError):
-    """A value outside what the thing it describes can be."""
+    """A value out of its bounds."""
 
 
 def require(
     name: str, value: object, *, at_least: float = 0.0, above: float | None = None, at_most: float = math.inf
 ) -> None:
-    """Raise, naming the field, the bound and what was seen, unless the value is a number inside."""
+    """Check that a value is a number within bounds.
+
+    Raises:
+        InvalidValueError: with the field, the bound and the value.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise InvalidValueError(f"{name} must be a finite number, got {value!r}")
     if above is not None and not value > above:

@@ -1,4 +1,4 @@
-"""The machine on a virtual clock: an hour of traffic in seconds, every token's time exact and repeatable."""
+"""The machine on a virtual clock: an hour of traffic in seconds."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ def run(
     on_token: Callable[[Sequence, float], None] | None = None,
     slowdown: float = 1.0,
 ) -> float:
-    """Serve all arrivals (in order of their time) to the end; the time at which the last token was out.
+    """Serve all arrivals (in order of time), and return the time of the last token.
 
-    Raises RuntimeError when requests are left that can never run.
+    Raises:
+        RuntimeError: requests are left that can never run.
     """
     coming = iter(arrivals)
     following = next(coming, None)
@@ -40,7 +41,7 @@ def run(
             now_s = max(now_s, min(known))
             continue
         now_s = step.end_s
-        # Whoever arrives while the step runs is known to the scheduler when it decides on the next one.
+        # Arrivals during the step are queued before the next decision.
         while following is not None and following.arrived_s <= now_s:
             scheduler.add(following)
             following = next(coming, None)

@@ -1,4 +1,4 @@
-"""What the scheduler works on: the machine's limits, a request on its way, and one step. Decides nothing."""
+"""Limits of the machine, sequences and steps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ State = Literal["frontend", "waiting", "running", "finished"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """The settings of the engine that decide what fits: vLLM's names are in the comments."""
+    """Limits of the engine. Comments have vLLM's names."""
 
     slots: int  # max_num_seqs
     batch_tokens: int  # max_num_batched_tokens
@@ -34,7 +34,7 @@ class Limits:
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class Sequence:
-    """One request on its way through the machine. The first five fields are given, the rest is the scheduler's."""
+    """One request in the machine. The scheduler owns all but the first five fields."""
 
     name: str
     arrived_s: float
@@ -57,7 +57,9 @@ class Sequence:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
+    """One step of the batch."""
+
     start_s: float
     end_s: float
     sequences: list[Sequence]
-    advances: list[int]  # tokens by which each sequence moves forward
+    advances: list[int]  # tokens by which each sequence advances

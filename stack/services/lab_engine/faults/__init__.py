@@ -1,4 +1,7 @@
-"""The registry of faults: one file a kind. To add one, write its file and name it in the import below."""
+"""Registry of faults, one file a kind.
+
+To add one, write its file and name it in the import below.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,11 @@ __all__ = ["KINDS", "LONGEST_LEASE_S", "Fault", "options", "parse"]
 
 
 def parse(data: object) -> tuple[Fault, float]:
-    """The fault and its lease in seconds from a decoded JSON body. Raises InvalidValueError."""
+    """The fault and its lease in seconds from a decoded JSON body.
+
+    Raises:
+        InvalidValueError: an unknown kind or option, or a value out of bounds.
+    """
     if not isinstance(data, dict):
         raise InvalidValueError(f"a fault must be a JSON object, got {data!r}")
     given: dict[str, Any] = dict(data)
@@ -35,13 +42,13 @@ def parse(data: object) -> tuple[Fault, float]:
     if not isinstance(name, str) or name not in KINDS:
         raise InvalidValueError(f"kind must be one of {', '.join(sorted(KINDS))}, got {name!r}")
     if "lease_s" not in given:
-        raise InvalidValueError("lease_s is missing: every fault says after how many seconds it ends by itself")
+        raise InvalidValueError("lease_s is missing: every fault needs the seconds after which it ends by itself")
     lease_s = given.pop("lease_s")
     require("lease_s", lease_s, above=0, at_most=LONGEST_LEASE_S)
     known = [field.name for field in fields(KINDS[name])]
     for unknown in sorted(set(given) - set(known)):
         takes = f"takes {', '.join(known)}" if known else "takes no options"
-        raise InvalidValueError(f"{name} does not know {unknown!r}; it {takes}")
+        raise InvalidValueError(f"{name} has no option {unknown!r}; it {takes}")
     make: Callable[..., Fault] = KINDS[name]
     return make(**given), float(lease_s)
 

@@ -1,4 +1,4 @@
-"""What every fault of the engine declares, and what it may do to the engine."""
+"""Base of the engine's faults, and the acts open to them."""
 
 from __future__ import annotations
 
@@ -15,46 +15,50 @@ LONGEST_LEASE_S = 3600.0
 
 
 class StartFailedError(RuntimeError):
-    """A fault ends the start of the process; the text is what a real engine would log."""
+    """A fault ends the start of the process, with a real engine's log text."""
 
 
 class Struck(Protocol):
-    """The engine as a fault meets it. Each method returns how many requests in flight it failed."""
+    """The engine as faults see it. Methods return how many requests they failed."""
 
     def fail_in_flight(self) -> int: ...
     def end_process(self, linger_s: float) -> int:
-        """Die at once; the process exits with status 1 after `linger_s`."""
+        """Die at once. The process exits with status 1 after `linger_s` seconds."""
 
     def crash_and_load(self) -> int:
-        """Die, and load anew as soon as there is memory for it."""
+        """Die, and reload the model as soon as there is memory."""
 
     def drop_model(self, load_s: float) -> int:
-        """Load anew, which takes `load_s` seconds."""
+        """Reload the model, which takes `load_s` seconds."""
 
     def restore_load_time(self) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fault:
-    """One kind of fault; its fields are its options, checked at birth. Each method is one way to act."""
+    """One kind of fault. Its fields are its options, its methods are ways to act."""
 
     kind: ClassVar[str]
-    refuses: ClassVar[bool] = False  # it counts the requests that a dead or erring engine refuses
+    refuses: ClassVar[bool] = False  # counts the requests that a dead or failing engine refuses
 
     @property
     def at_boot(self) -> bool:
-        """Whether it strikes at the next start, and so must outlive the process."""
+        """True if it hits the next start, and so must outlive the process."""
         return False
 
     def effects(self, others: Effects) -> Effects:
-        """What `others` become with this fault in force as well."""
+        """`others` with the effects of this fault added."""
         return others
 
     def strike(self, engine: Struck, counters: Counter[str]) -> Callable[[], None] | None:
-        """Act once, at the start. Returns what is to be called at the end, if anything is."""
+        """Act once at the start. Returns a callback for the end, or None."""
 
     def boot(self) -> float | None:
-        """Seconds that loading takes at a start within the lease, if it changes them. May raise StartFailedError."""
+        """Seconds of loading at a start within the lease, None if unchanged.
+
+        Raises:
+            StartFailedError: the fault ends this start.
+        """
 
 
 KINDS: dict[str, type[Fault]] = {}

@@ -1,4 +1,4 @@
-"""Answers are wrong though fast and complete."""
+"""Wrong answers, fast and complete."""
 
 from __future__ import annotations
 
@@ -16,13 +16,17 @@ if TYPE_CHECKING:
     from lab_engine.answers import Answer
     from lab_engine.effects import Effects
 
-STRANGER = "what another client asked"  # its answer is given when no other client is being served
+STRANGER = "what another client sent"  # its answer replaces the right one if no other client is served
 
 
 @register
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CorruptedOutput(Fault):
-    """`garbage` is what NaN logits give, `wrong` another text, `swapped` another prompt's answer."""
+    """Corrupted answers by `mode`.
+
+    `garbage` is the output of NaN logits, `wrong` another text, `swapped` the answer to
+    another prompt.
+    """
 
     kind: ClassVar[str] = "corrupted_output"
     how: str = "garbage"
@@ -36,7 +40,7 @@ class CorruptedOutput(Fault):
         return replace(others, corruption=self)
 
     def corrupt(self, answer: Answer, others: Iterable[Answer], rng: random.Random) -> bool:
-        """Mark the answer for corruption when the dice say so."""
+        """Mark the answer for corruption with the configured share."""
         if rng.random() >= self.share:
             return False
         answer.corruption = self

@@ -1,4 +1,4 @@
-"""The container lost its GPU and computes on the CPU: every answer is right, and late."""
+"""A lost GPU: answers from the CPU are right, and late."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 @register
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CpuFallback(Fault):
+    """Computation on the CPU."""
+
     kind: ClassVar[str] = "cpu_fallback"
     slowdown: float = 20.0
 

@@ -1,4 +1,4 @@
-"""Every start within the lease ends with exit status 1 before the port is open."""
+"""Starts that exit with status 1 before the port opens."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from lab_engine.faults.base import Fault, StartFailedError, register
 @register
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CrashOnBoot(Fault):
+    """A failing start, for every start within the lease."""
+
     kind: ClassVar[str] = "crash_on_boot"
 
     @property

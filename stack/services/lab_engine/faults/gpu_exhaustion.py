@@ -1,4 +1,4 @@
-"""Memory runs out: of the KV cache, or of the device."""
+"""Exhausted memory, of the KV cache or of the device."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 @register
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Exhaustion(Fault):
-    """Without KV cache the engine preempts and queues; without device memory it dies.
+    """Without KV cache the engine preempts and queues. Without device memory it dies.
 
-    `then` and `linger_s` are for the device: the process exits after lingering, or the
-    engine loads anew once the lease, and with it the neighbour that holds the memory,
-    has ended.
+    `then` and `linger_s` are for device memory. The process exits after `linger_s`
+    seconds, or the engine reloads its model once the lease has ended, and with it the
+    neighbour that holds the memory.
     """
 
     kind: ClassVar[str] = "gpu_exhaustion"

@@ -1,4 +1,4 @@
-"""A neighbour takes a share of the GPU's time."""
+"""A neighbour that takes a share of the GPU's time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @register
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Saturation(Fault):
-    """Every step is stretched by 1 / (1 - share)."""
+    """Every step takes 1 / (1 - share) as long."""
 
     kind: ClassVar[str] = "gpu_saturation"
     share: float = 0.8

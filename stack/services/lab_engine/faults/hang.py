@@ -1,4 +1,4 @@
-"""The engine stops making progress while `/health` still returns 200."""
+"""An engine without progress while `/health` still returns 200."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 @register
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hang(Fault):
+    """The engine stops taking steps."""
+
     kind: ClassVar[str] = "hang"
 
     def effects(self, others: Effects) -> Effects:

@@ -1,4 +1,4 @@
-"""The process really grows, up to a bound; the memory is freed when the fault ends."""
+"""A process that grows up to a bound, until the fault ends."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ TICK_S = 0.1
 @register
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MemoryLeak(Fault):
+    """Growth at a rate in bytes per second."""
+
     kind: ClassVar[str] = "memory_leak"
     bytes_per_s: int = 10 << 20
     at_most_bytes: int = 256 << 20
@@ -27,12 +29,12 @@ class MemoryLeak(Fault):
         require_whole("bytes_per_s", self.bytes_per_s, at_least=1, at_most=1 << 30)
         require_whole("at_most_bytes", self.at_most_bytes, at_least=1, at_most=16 << 30)
 
-    def strike(self, engine: Struck, counters: Counter[str]) -> Callable[[], None]:  # noqa: ARG002 - grows beside it
+    def strike(self, engine: Struck, counters: Counter[str]) -> Callable[[], None]:  # noqa: ARG002 - grows in its own thread
         return _Leak(self, counters).stop
 
 
 class _Leak:
-    """Memory that is taken and touched until it is stopped."""
+    """Memory that is allocated and written until it is stopped."""
 
     def __init__(self, fault: MemoryLeak, counters: Counter[str]) -> None:
         self._fault = fault
@@ -51,7 +53,7 @@ class _Leak:
             piece = min(left, max(1, int(fault.bytes_per_s * TICK_S)))
             if piece <= 0:
                 return
-            # Written, not only reserved: pages that were never touched are no memory to the kernel.
+            # Written, not only reserved: the kernel does not count untouched pages.
             self._held.append(b"\xaa" * piece)
             self._counters["bytes"] += piece
             await asyncio.sleep(TICK_S)

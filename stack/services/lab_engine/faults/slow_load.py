@@ -1,4 +1,4 @@
-"""Loading the model takes longer."""
+"""Slow loading of the model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @register
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SlowLoad(Fault):
-    """At once, where the model is dropped and loaded anew, or at starts within the lease."""
+    """Slow loading at once, after dropping the model, or at starts within the lease."""
 
     kind: ClassVar[str] = "slow_load"
     load_s: float = 60.0

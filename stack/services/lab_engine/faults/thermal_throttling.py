@@ -1,4 +1,4 @@
-"""The GPU is hot and lowers its clocks."""
+"""A hot GPU with lowered clocks."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 @register
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Thermal(Fault):
+    """Clocks at a share of their maximum."""
+
     kind: ClassVar[str] = "thermal_throttling"
     clock_ratio: float = 0.5
 

@@ -1,4 +1,4 @@
-"""The GPU's driver reports an error."""
+"""An XID error of the GPU driver."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
     from lab_engine.effects import Effects
 
-LOST_CODES = (79,)  # "GPU has fallen off the bus": nothing can be read from it any more
+LOST_CODES = (79,)  # "GPU has fallen off the bus": the driver can no longer read from it
 
 
 @register
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Xid(Fault):
-    """The engine survives it, dies of it, or stays up and answers every request with 500."""
+    """The engine survives it, dies of it, or answers every request with 500."""
 
     kind: ClassVar[str] = "xid"
     refuses: ClassVar[bool] = True
