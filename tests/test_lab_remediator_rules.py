@@ -135,13 +135,13 @@ def test_signals_of_the_file_beside_are_signals_like_any_other(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("rules", "more", "complaint"),
     [
-        (WITH_MORE, None, "signals_from: expected more.yaml beside"),
+        (WITH_MORE, None, "signals_from: expected more.yaml next to"),
         (
             WITH_MORE.replace("more.yaml", "../more.yaml"),
             MORE,
-            "expected the name of a file beside rules.yaml, got '../",
+            "expected the name of a file next to rules.yaml, got '../",
         ),
-        (WITH_MORE.replace("more.yaml", "[a]"), MORE, "expected the name of a file beside rules.yaml, got ['a']"),
+        (WITH_MORE.replace("more.yaml", "[a]"), MORE, "expected the name of a file next to rules.yaml, got ['a']"),
         (WITH_MORE, MORE.replace("slo-burn", "scrape"), "more.yaml: expected signals that are not in the rules' file"),
         (
             WITH_MORE,

@@ -1,1 +1,4 @@
-"""Remediator of the lab: watches Prometheus and the container runtime, repairs through the allow-list proxy."""
+"""Remediator of the lab.
+
+It reads Prometheus and the container runtime, and repairs through the allow-list proxy.
+"""

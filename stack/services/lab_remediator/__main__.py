@@ -1,4 +1,4 @@
-"""`python -m lab_remediator`: settings from the environment, one process, SIGTERM ends it."""
+"""Remediator process until SIGTERM: `python -m lab_remediator`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LAST_ANSWER_S = 0.2
 
 
 def main() -> int:
-    """0 after SIGTERM or SIGINT, 2 where the settings, the rules or the log are not usable."""
+    """Exit status: 0 after SIGTERM or SIGINT, 2 for bad settings, rules or log."""
     try:
         settings = Settings.from_env(os.environ)
         policy = read_policy(settings.rules_file, settings.repairs, dry_run=settings.dry_run)
@@ -61,7 +61,7 @@ async def _serve(settings: Settings, policy: Policy, audit: Audit) -> None:
             poll_s=settings.poll_s,
         )
         app = application(remediator, metrics, settings.audit_file)
-        # Prometheus keeps its connection open; without a limit the end would wait for it.
+        # Prometheus keeps its connection open: do not wait for it.
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=_LAST_ANSWER_S)
         await runner.setup()
         await web.TCPSite(runner, settings.host, settings.port).start()

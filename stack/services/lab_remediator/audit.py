@@ -1,4 +1,7 @@
-"""The audit log, which is also the intent journal: append-only JSON lines, on disk before anything is done."""
+"""Audit log and intent journal: append-only JSON lines.
+
+Each line is on disk before its action.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class AuditError(RuntimeError):
-    """The log cannot be kept, so nothing may be done."""
+    """The log cannot be written, so no action is allowed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +43,11 @@ class Entry:
 
 
 class Audit:
-    """The open log of the one remediator that may write it."""
+    """The open log. One remediator at a time may write it."""
 
     def __init__(self, path: Path) -> None:
         try:
-            # Unbuffered: a line that was refused must not come to the disk with a later one.
+            # Unbuffered: a later write must not put a refused line on disk.
             self._file = path.open("ab+", buffering=0)
         except OSError as error:
             raise AuditError(f"expected a writable audit log at {path}, got: {error}") from error
@@ -58,14 +61,18 @@ class Audit:
         self._start_on_a_new_line()
 
     def _start_on_a_new_line(self) -> None:
-        """A line torn by a crash stays where it is, and does not take the next one with it."""
+        """End a line torn by a crash, so it does not corrupt the next one."""
         if self._file.seek(0, os.SEEK_END) > 0:
             self._file.seek(-1, os.SEEK_END)
             if self._file.read(1) != b"\n":
                 self._file.write(b"\n")
 
     def write(self, entry: Entry) -> None:
-        """Returns once the line is on disk. Raises AuditError, and then nothing may be done on the strength of it."""
+        """Write a line, and return once it is on disk.
+
+        Raises:
+            AuditError: the line is not on disk, so its action is not allowed.
+        """
         line = entry.line()
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
@@ -80,7 +87,7 @@ class Audit:
             raise AuditError(f"the audit log takes no more lines: {error}; repairs stop until it does") from error
 
     def entries(self) -> list[dict[str, Any]]:
-        """Every whole line so far, oldest first; torn and foreign lines are left out."""
+        """Every whole line so far, oldest first, without torn and foreign ones."""
         self._file.seek(0)
         return list(parsed(self._file.read().decode(errors="replace").splitlines()))
 

@@ -1,4 +1,4 @@
-"""What the remediator asks over HTTP: Prometheus and its own probes for readings, the proxy for containers."""
+"""HTTP clients: Prometheus, the remediator's probes, the Docker proxy."""
 
 from __future__ import annotations
 
@@ -20,20 +20,23 @@ if TYPE_CHECKING:
     from lab_remediator.model import Action
     from lab_remediator.rules import Policy, Signal
 
-_ASK_TIMEOUT_S = 1.0  # an answer that comes later is not about now
-_ACT_TIMEOUT_S = 20.0  # a restart includes the container's own time to stop
+_ASK_TIMEOUT_S = 1.0  # a later answer is out of date
+_ACT_TIMEOUT_S = 20.0  # a restart includes the container's stop time
 _DIE_TIMEOUT_S = 5.0
-# What reading a body of any shape can raise: wrong types, missing keys, numbers beyond range, JSON nested too deep.
+# Errors of reading any body: wrong types, missing keys, range, deep nesting.
 _ODD = (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 
 
 class AskError(RuntimeError):
-    """Who was asked did not answer, or not usably."""
+    """No answer, or an unusable one."""
 
 
 @contextlib.contextmanager
 def _usable(answer: str) -> Iterator[None]:
-    """Raises AskError for an answer of another shape than the code within reads."""
+    """Turn errors of the block into AskError.
+
+    The block reads an answer whose shape may differ.
+    """
     try:
         yield
     except AskError:
@@ -61,7 +64,7 @@ class Prometheus:
         self._session, self._url = session, f"{url}/api/v1/query"
 
     async def readings(self, signal: Signal, policy: Policy) -> dict[str, Reading]:
-        """The signal's value for each service of the policy; a service without a finite sample is absent."""
+        """The signal by service. A service without a finite sample is absent."""
         try:
             async with self._session.post(
                 self._url,
@@ -78,7 +81,13 @@ class Prometheus:
 
 
 def readings_of(data: Any, signal: Signal, services: tuple[str, ...]) -> dict[str, Reading]:
-    """The answer's samples by service; of several for one service the bad one counts. Raises AskError for odd data."""
+    """The answer's samples by service.
+
+    Of several samples of one service the bad one counts.
+
+    Raises:
+        AskError: the data has another shape.
+    """
     with _usable(f"Prometheus' answer to {signal.name}"):
         return _readings(data, signal, services)
 
@@ -90,7 +99,7 @@ def _readings(data: Any, signal: Signal, services: tuple[str, ...]) -> dict[str,
         raise AskError(f"{signal.name}: expected an instant vector or a scalar, got a {kind}: {signal.query}")
     samples = [({}, result)] if kind == "scalar" else [(one["metric"], one["value"]) for one in result]
     for labels, (at, text) in samples:
-        # Prometheus writes a value as text and a time as a number.
+        # Prometheus sends a value as text and a time as a number.
         value, evaluated_at = float(_text(text, "a value")), float(at)
         if isinstance(at, str | bool) or not math.isfinite(evaluated_at):
             raise ValueError(f"expected a time, got {at!r}")
@@ -103,24 +112,28 @@ def _readings(data: Any, signal: Signal, services: tuple[str, ...]) -> dict[str,
 
 
 class Prober:
-    """The remediator's own look at a service: a witness that shares neither scrape nor gateway with Prometheus."""
+    """The remediator's own probe of a service.
+
+    It shares neither scrape nor gateway with Prometheus, so it is an independent
+    witness.
+    """
 
     def __init__(self, session: aiohttp.ClientSession, health_path: str, addresses: Mapping[str, str]) -> None:
         self._session, self._health_path, self._addresses = session, health_path, addresses
         self._reached: set[str] = set()
 
     async def reading(self, signal: Signal, service: str) -> Reading | None:
-        """1 for a good answer in time, 0 for silence or a failure; None where the probe is no witness.
+        """1 for a good answer in time, 0 for silence or a failure, else None.
 
-        That is the case while no probe has ever reached the service (it may not be reachable from here at all), and for
-        answers that speak of the question (4xx) or of being busy (503).
+        None while no probe has ever reached the service (it may be unreachable from
+        here), and for answers about the request (4xx) or about load (503).
         """
         url = self._url(signal, service)
         timeout = aiohttp.ClientTimeout(total=signal.timeout_s)
         method = "GET" if signal.post is None else "POST"
         status = 0
         try:
-            # A redirect is followed by nobody: what answers elsewhere is another service.
+            # Redirects are not followed: they lead to another service.
             async with self._session.request(
                 method, url, json=signal.post, timeout=timeout, allow_redirects=False
             ) as response:
@@ -141,13 +154,17 @@ class Prober:
 
 
 class Docker:
-    """The few calls that the allow-list lets through. Containers are named, never given by id."""
+    """The calls that the allow-list permits. Containers go by name, never by id."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str, project: str) -> None:
         self._session, self._url, self._project = session, url, project
 
     async def inspect(self, service: str) -> Container | None:
-        """The service's container, None where there is none. Raises AskError, also if its labels name another owner."""
+        """The service's container, or None.
+
+        Raises:
+            AskError: the proxy fails, or the labels name another owner.
+        """
         seen_at = time.time()
         status, body = await self._call("GET", service, "json", _ASK_TIMEOUT_S)
         if status == 404:
@@ -161,7 +178,9 @@ class Docker:
         labels = body["Config"]["Labels"] or {}
         owner = (labels.get("com.docker.compose.project"), labels.get("com.docker.compose.service"))
         if owner != (self._project, service):
-            raise AskError(f"expected the container of {service} in {self._project}, its labels say {owner}: hands off")
+            raise AskError(
+                f"expected the container of {service} in {self._project}, its labels name {owner}: it is not touched"
+            )
         state = body["State"]
         health = (state.get("Health") or {}).get("Status")
         return Container(
@@ -175,12 +194,18 @@ class Docker:
         )
 
     async def act(self, service: str, action: Action) -> bool:
-        """Do it and return once the container runs again: whether we started it, or it ran already. Raises AskError."""
+        """Perform the action, and return once the container runs again.
+
+        It also counts if the container was running already.
+
+        Raises:
+            AskError: the action failed.
+        """
         if action == "restart":
             await self._post(service, "restart?t=1", (204,))
             return True
         if action == "kill":
-            await self._post(service, "kill?signal=SIGKILL", (204, 409))  # 409: it is not running, which is as good
+            await self._post(service, "kill?signal=SIGKILL", (204, 409))  # 409: it is not running, which suffices
             await self._dead(service)
         return await self._post(service, "start", (204, 304)) == 204
 
@@ -200,7 +225,7 @@ class Docker:
         return status
 
     async def _call(self, method: str, service: str, what: str, timeout_s: float) -> tuple[int, Any]:
-        # The proxy matches the URL as text, so that it must go out as it stands here.
+        # The proxy matches the URL as text, so it must be sent unchanged.
         url = URL(f"{self._url}/containers/{self._project}-{service}-1/{what}", encoded=True)
         try:
             timeout = aiohttp.ClientTimeout(total=timeout_s)
@@ -215,7 +240,7 @@ class Docker:
 
 
 def _unix(text: str) -> float:
-    """RFC 3339, cut to microseconds; Docker's year 1 for "never" becomes 0."""
+    """Unix seconds of RFC 3339, cut to microseconds. Docker's year 1 ("never") is 0."""
     if text.startswith("0001-"):
         return 0.0
     return datetime.fromisoformat(text).timestamp()

@@ -1,4 +1,4 @@
-"""The decision core: rules, observations and memory in; decisions and new memory out. No clock, no I/O."""
+"""Decision core: rules, observations and memory to decisions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def decide(policy: Policy, observed: Observations, state: State, now: float) -> tuple[tuple[Decision, ...], State]:
-    """What is to be written down and done now. An `act` is in flight until `finished` is told that it ended."""
+    """Decisions to record and act on now.
+
+    An `act` is in flight until `finished` reports its end.
+    """
     state = remember(policy, observed, state)
     decisions: list[Decision] = []
     for service in policy.services:
@@ -29,7 +32,10 @@ def decide(policy: Policy, observed: Observations, state: State, now: float) -> 
 
 
 def finished(state: State, service: str, now: float) -> State:
-    """The action on the service has ended, well or not; what was seen before is about the container before it."""
+    """Record the end of the action on the service, successful or not.
+
+    Earlier readings concern the container before it.
+    """
     return _with(state, service, replace(state.of(service), in_flight=False, settled_at=now))
 
 
@@ -40,7 +46,7 @@ def _one_service(service: str, view: View) -> tuple[list[Decision], ServiceState
         return _quiet(service, view)
 
     verdicts = [_judge(Moment(view=view, rule=rule, service=service), fact) for rule, fact in bad]
-    # The first rule with evidence counts: what a guard or a veto stopped must not be got around by the next rule.
+    # The first rule with evidence counts: the next one must not bypass its guards.
     verdict = next((one for one in verdicts if one.result != "no_evidence"), verdicts[0])
     memory = view.state.of(service)
     since = view.now if memory.suspected_since is None else memory.suspected_since
@@ -86,9 +92,7 @@ def _judge(moment: Moment, fact: Evidence) -> Decision:
     evidence = (fact, *(found for found in facts if found is not None))
     blank = replace(blank, evidence=evidence)
     if None in facts:
-        return replace(
-            blank, result="no_evidence", reason="one signal alone: no rule finds its evidence, nothing is done"
-        )
+        return replace(blank, result="no_evidence", reason="one signal alone: no rule has its evidence, no action")
     vetoes = (holds(condition, service, view, rule.guards) for condition in rule.unless)
     veto = next((found for found in vetoes if found is not None), None)
     if veto is not None:
@@ -96,7 +100,7 @@ def _judge(moment: Moment, fact: Evidence) -> Decision:
             blank,
             evidence=(*evidence, veto),
             result="vetoed",
-            reason=f"{veto.signal} speaks against it: busy, not dead",
+            reason=f"{veto.signal} contradicts it: busy, not dead",
         )
     no = refusal(moment)
     if no is None:
@@ -107,14 +111,17 @@ def _judge(moment: Moment, fact: Evidence) -> Decision:
 
 
 def _told_once(no: Decision, memory: ServiceState, view: View) -> tuple[list[Decision], ServiceState]:
-    """Each reason not to act is written down once per incident, the lack of evidence only where it lasts."""
+    """Record each reason not to act once per incident.
+
+    A lack of evidence is recorded only if it lasts.
+    """
     incident = memory.incident
     if incident is None:
         return [], memory
     if no.result == "no_evidence" and (
         incident.acted_at is not None or view.now - incident.detected_at < view.policy.guards.evidence_wait_s
     ):
-        return [], memory  # evidence takes time, and after a repair the signal does: neither is news
+        return [], memory  # evidence takes time, and so does the signal after a repair
     key = no.result if no.event == "escalated" or no.result == "no_evidence" else no.reason
     if key in incident.said:
         return [], memory
@@ -127,7 +134,10 @@ def _told_once(no: Decision, memory: ServiceState, view: View) -> tuple[list[Dec
 
 
 def _quiet(service: str, view: View) -> tuple[list[Decision], ServiceState]:
-    """No signal is bad: either the service is seen good, or nothing is known, which changes nothing."""
+    """No signal is bad.
+
+    The service is good if a signal shows it. Without readings nothing changes.
+    """
     memory = view.state.of(service)
     if not looks_good(service, view):
         return [], replace(memory, healthy_since=None, suspected_since=None)

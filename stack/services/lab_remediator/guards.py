@@ -1,4 +1,4 @@
-"""What may stop a repair that signal and evidence ask for. Pure; one function a guard, asked in order."""
+"""Guards that can stop a repair, one function each, in order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Moment:
-    """Everything a guard may look at."""
+    """Input of every guard."""
 
     view: View
     rule: Rule
@@ -25,7 +25,11 @@ class Moment:
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """Why not. `escalate` asks for a human: "quarantine" stops repairs of the service, "page" only tells."""
+    """Reason not to act.
+
+    `escalate` calls a human: "quarantine" also stops repairs of the service, "page"
+    only pages.
+    """
 
     result: str
     reason: str
@@ -33,7 +37,7 @@ class Refusal:
 
 
 def refusal(moment: Moment) -> Refusal | None:
-    """The first guard that says no."""
+    """The first guard that refuses, or None."""
     return next((no for guard in _GUARDS if (no := guard(moment)) is not None), None)
 
 
@@ -49,7 +53,7 @@ def _unknown(moment: Moment) -> Refusal | None:
     if moment.view.container(moment.service, moment.rule.guards) is not None:
         return None
     return Refusal(
-        result="suppressed_unknown", reason=f"the runtime says nothing about {moment.service}: nothing to repair"
+        result="suppressed_unknown", reason=f"the runtime has no container of {moment.service}: nothing to repair"
     )
 
 
@@ -63,7 +67,7 @@ def _quarantine(moment: Moment) -> Refusal | None:
 
 
 def _grace(moment: Moment) -> Refusal | None:
-    """A running container gets time to start; a stopped one will not start by waiting."""
+    """A running container gets time to start. A stopped one needs no time."""
     container = moment.view.container(moment.service, moment.rule.guards)
     if container is None or container.state in STOPPED:
         return None
@@ -75,7 +79,10 @@ def _grace(moment: Moment) -> Refusal | None:
 
 
 def _cooldown(moment: Moment) -> Refusal | None:
-    """Not for an action over its cap, which does not come after the wait either: `_cap` has the reason."""
+    """A pause between actions.
+
+    It does not apply over the cap, as waiting would not help: `_cap` has the reason.
+    """
     service, guards = moment.view.state.of(moment.service), moment.rule.guards
     if not service.actions_at or _cap(moment) is not None:
         return None
@@ -86,7 +93,10 @@ def _cooldown(moment: Moment) -> Refusal | None:
 
 
 def _detector(moment: Moment) -> Refusal | None:
-    """Every replica bad at once is a broken detector before it is a broken fleet, unless the runtime says otherwise."""
+    """Suspect the detector first if every replica is bad at once.
+
+    Unless the runtime itself reports them stopped.
+    """
     replicas = moment.view.policy.replicas
     container = moment.view.container(moment.service, moment.rule.guards)
     proven = container is not None and container.state in STOPPED
@@ -96,7 +106,7 @@ def _detector(moment: Moment) -> Refusal | None:
         return None
     return Refusal(
         result="suppressed_detector",
-        reason=f"{', '.join(replicas)} look bad at once: suspect what watches them (probe, gateway, Prometheus) first",
+        reason=f"{', '.join(replicas)} look bad at once: suspect the detector (probe, gateway, Prometheus) first",
         escalate="page",
     )
 
@@ -111,7 +121,7 @@ def _one_at_a_time(moment: Moment) -> Refusal | None:
 
 
 def _occupied(replica: str, moment: Moment) -> bool:
-    """An action runs, or a replica that was taken down on purpose has not been seen good again yet."""
+    """An action runs, or a replica taken down on purpose is not yet good again."""
     service = moment.view.state.of(replica)
     incident = service.incident
     if service.in_flight:

@@ -1,4 +1,4 @@
-"""remediation.yaml and the signals beside it: a checked policy out. Decides nothing."""
+"""Parser of remediation.yaml and its signals."""
 
 from __future__ import annotations
 
@@ -32,26 +32,35 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 
 
 def read_policy(rules_file: Path, repairs: tuple[str, ...], *, dry_run: bool = False) -> Policy:
-    """`load_policy` of a file and of what it takes signals from, which lies beside it. Raises RulesError and OSError."""
+    """The policy of a file and of the signals file next to it.
+
+    Raises:
+        RulesError: a file is invalid.
+        OSError: a file is unreadable.
+    """
     text = rules_file.read_text()
     name = _document(text, "the file").get("signals_from")
     if name is None:
         return load_policy(text, repairs, dry_run=dry_run)
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise RulesError(f"signals_from: expected the name of a file beside {rules_file.name}, got {name!r}")
+        raise RulesError(f"signals_from: expected the name of a file next to {rules_file.name}, got {name!r}")
     try:
         more = rules_file.with_name(name).read_text()
     except FileNotFoundError as error:
         raise RulesError(
-            f"signals_from: expected {name} beside {rules_file}, there is none: `llmchaos generate` writes it"
+            f"signals_from: expected {name} next to {rules_file}, no such file: `llmchaos generate` writes it"
         ) from error
     return load_policy(text, repairs, more=more, dry_run=dry_run)
 
 
 def load_policy(text: str, repairs: tuple[str, ...], *, more: str | None = None, dry_run: bool = False) -> Policy:
-    """The policy for the services in `repairs`; rules that name only other services fall away. Raises RulesError.
+    """The policy for the services in `repairs`.
 
-    `more` is the text of the file that `signals_from` names: further signals, and nothing else.
+    Rules for other services only are dropped. `more` is the text of the file that
+    `signals_from` names. It contains further signals only.
+
+    Raises:
+        RulesError: the place, the expectation and the value.
     """
     top = _document(text, "the file", {"replicas", "guards", "signals", "signals_from", "rules"})
     entries = dict(_mapping(top.get("signals"), "signals"))

@@ -1,4 +1,4 @@
-"""The remediator at work: has it decided, writes down, acts. Holds the memory, judges nothing itself."""
+"""The deciding loop: observe, decide, record, act."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from lab_remediator.model import Action, Container, Decision
     from lab_remediator.rules import Policy
 
-_LIVE_S = 5.0  # a loop that has not turned for so long is stuck
-_LAST_ACTION_S = 0.8  # of the second between SIGTERM and SIGKILL
+_LIVE_S = 5.0  # a loop without a turn for this long is stuck
+_LAST_ACTION_S = 0.8  # of the 1 s between SIGTERM and SIGKILL
 
 
 class Remediator:
-    """Owns the memory; decides whenever an answer came, and once a second without one."""
+    """Owner of the memory. It decides after each answer, and at least once a second."""
 
     def __init__(
         self,
@@ -60,11 +60,14 @@ class Remediator:
 
     @property
     def live(self) -> bool:
-        """The deciding loop turns."""
+        """True while the deciding loop runs."""
         return time.monotonic() - self._turned_at < _LIVE_S
 
     async def run(self) -> None:
-        """Until cancelled. An action under way is then waited for: its end belongs into the log."""
+        """Decide until cancelled.
+
+        An action under way is then waited for: its end belongs in the log.
+        """
         self._write(Entry(at=time.time(), event="started", reason=self._first_words()))
         try:
             async with asyncio.TaskGroup() as group:
@@ -90,7 +93,7 @@ class Remediator:
                 self._carry_out(decision)
             for service in self._policy.services:
                 self._metrics.quarantined.labels(service).set(self._state.of(service).quarantined)
-            # Not wait_for, which before Python 3.12 loses a cancellation that comes together with the news.
+            # Not wait_for: before Python 3.12 it can lose a cancellation.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await news.wait()
@@ -111,7 +114,7 @@ class Remediator:
             )
         )
         if decision.event == "act" and not written:
-            # Without its line on disk an action could be done twice; it is tried again after the cooldown.
+            # Without its line an action could be done twice. Retried later.
             self._state = finished(self._state, decision.service, now)
             self._metrics.actions.labels(decision.action, decision.service, "failed").inc()
         elif decision.event == "act":
@@ -164,25 +167,28 @@ class Remediator:
         for restart in self._restarts.seen(service, container):
             self._metrics.restarts.labels(service, restart.reason).inc(restart.count)
             if restart.reason in NOT_OURS:
-                who = "its restart policy" if restart.reason == RUNTIME else "somebody else"
+                who = "its restart policy" if restart.reason == RUNTIME else "another program"
                 reason = f"started by {who} at {restart.started_at:.3f}"
                 self._write(Entry(at=time.time(), event="external_restart", service=service, reason=reason))
 
     def _settle(self, intent: Intent, container: Container) -> None:
-        """An intent of an earlier life: the container itself says whether it was carried out."""
+        """Close an intent of an earlier process.
+
+        The container's state shows if it was carried out.
+        """
         done = container.started_at >= intent.at and container.state == "running"
         reason = "found done after a restart of the remediator" if done else "interrupted before it took effect"
         self._interrupted = tuple(one for one in self._interrupted if one != intent)
         self._ended(intent, failed=not done, reason=reason)
 
     def _held(self) -> frozenset[str]:
-        """Services named in the hold file, one a line; an empty file holds all."""
+        """Services in the hold file, one a line. An empty file holds all."""
         try:
             names = self._hold_file.read_text().split()
         except FileNotFoundError:
             return frozenset()
         except (OSError, UnicodeDecodeError):
-            return frozenset({"*"})  # a hold that cannot be read is still a hold
+            return frozenset({"*"})  # an unreadable hold file still holds
         return frozenset(names or {"*"})
 
     def _write(self, entry: Entry) -> bool:

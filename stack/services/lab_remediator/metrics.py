@@ -1,4 +1,4 @@
-"""What the remediator tells Prometheus about itself. Series start at 0, so that a first increase is seen."""
+"""Metrics of the remediator. Series start at 0, so a first increase counts."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ RECOVERY_BUCKETS_S = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
 
 
 class Metrics:
-    """The remediator's counters, on a registry of their own."""
+    """The remediator's counters, on their own registry."""
 
     def __init__(self, policy: Policy) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.restarts = Counter(
             "service_container_restarts_total",
-            "Starts of a service's container after its first one, whoever made them.",
+            "Starts of a service's container after its first one, by any cause.",
             ["service", "reason"],
             registry=self.registry,
         )
@@ -41,7 +41,7 @@ class Metrics:
         )
         self.answers = Counter(
             "remediation_answers_total",
-            "Questions asked of Prometheus and of the Docker proxy, by whether a usable answer came.",
+            "Queries to Prometheus and the Docker proxy, by result.",
             ["source", "result"],
             registry=self.registry,
         )

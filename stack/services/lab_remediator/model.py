@@ -1,4 +1,4 @@
-"""Values that pass between the parts of the remediator. No clock, no I/O: wall-clock seconds come in as numbers."""
+"""Values shared by the remediator's parts. Times are wall-clock seconds."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ if TYPE_CHECKING:
 Action = Literal["start", "restart", "kill"]
 Event = Literal["detected", "act", "suppressed", "escalated", "recovered"]
 
-# What the runtime itself calls stopped: proof that does not come from the detector.
+# States that the runtime itself reports as stopped, independent of the detector.
 STOPPED = frozenset({"exited", "dead", "paused"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """One answer of Prometheus for one service; `at` is the evaluation time, not the scrape's."""
+    """One answer of Prometheus for one service. `at` is its evaluation time."""
 
     at: float
     value: float
 
     def __post_init__(self) -> None:
         if math.isnan(self.value):
-            raise ValueError("expected a number as reading, got NaN: a NaN is an absent reading, leave it out")
+            raise ValueError("expected a number as reading, got NaN: a NaN is an absent reading, drop it")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Container:
-    """What the runtime said about one container; `seen_at` is when the question was asked."""
+    """The runtime's report on one container. `seen_at` is the time of the query."""
 
     id: str
     state: str
@@ -42,7 +42,7 @@ class Container:
 
     @property
     def condition(self) -> str:
-        """The state, refined by the health check while running: running, starting or unhealthy."""
+        """The state, while running refined to running, starting or unhealthy."""
         if self.state == "running" and self.health in ("starting", "unhealthy"):
             return self.health
         return self.state
@@ -53,16 +53,16 @@ class Container:
 
 @dataclass(frozen=True, kw_only=True)
 class Observations:
-    """Everything known at one moment. A signal or container that is not in here is absent, which says nothing."""
+    """All readings at one moment. An absent signal or container proves nothing."""
 
     readings: Mapping[tuple[str, str], Reading] = field(default_factory=dict)  # (signal, service)
     containers: Mapping[str, Container] = field(default_factory=dict)
-    held: frozenset[str] = frozenset()  # services on operator hold; "*" holds all
+    held: frozenset[str] = frozenset()  # services on operator hold. "*" holds all
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """One fact behind a decision, as it stands in the audit log."""
+    """One fact behind a decision, as recorded in the audit log."""
 
     signal: str
     value: float | str
@@ -71,7 +71,7 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """One thing to write down and, for `act`, to do."""
+    """One line to record and, for `act`, an action."""
 
     event: Event
     service: str
@@ -80,20 +80,20 @@ class Decision:
     action: Action | Literal["quarantine", "page"] | None = None
     evidence: tuple[Evidence, ...] = ()
     reason: str = ""
-    result: str = ""  # label of remediation_actions_total for what was not done
-    took_s: float | None = None  # detection to recovery, where one of our actions lies between
+    result: str = ""  # label of remediation_actions_total for refused actions
+    took_s: float | None = None  # seconds from detection to recovery, if one of our actions lies between
 
 
 @dataclass(frozen=True, kw_only=True)
 class Incident:
-    """From the first bad signal of a service to the first moment it is good again."""
+    """Time from the first bad signal of a service until it is good again."""
 
     id: str
     rule: str
     detected_at: float
     acted_at: float | None = None
     acted: Action | None = None
-    said: frozenset[str] = frozenset()  # reasons already written down, each once per incident
+    said: frozenset[str] = frozenset()  # reasons already recorded in this incident
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +104,7 @@ class ServiceState:
     in_flight: bool = False
     attempts: int = 0  # actions since it was last healthy for `healthy_s`
     actions_at: tuple[float, ...] = ()
-    settled_at: float = -math.inf  # end of the last action: older evidence speaks about the container before it
+    settled_at: float = -math.inf  # end of the last action. Older evidence concerns the container before it
     healthy_since: float | None = None
     suspected_since: float | None = None  # a signal fires, with or without evidence
     quarantined: bool = False
@@ -112,7 +112,7 @@ class ServiceState:
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """Memory of the decision core; every change makes a new one."""
+    """Memory of the decision core. Every change makes a new one."""
 
     services: Mapping[str, ServiceState] = field(default_factory=dict)
     marks: Mapping[tuple[str, str], tuple[tuple[float, bool, float], ...]] = field(

@@ -1,4 +1,4 @@
-"""Memory from the audit log of an earlier life. Pure: entries in, state and unfinished intents out."""
+"""Memory and open intents from the audit log of an earlier process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Intent:
-    """An action that was written down and whose end was not."""
+    """An action that was recorded without an end."""
 
     at: float
     incident: str
@@ -25,7 +25,7 @@ class Intent:
 
 
 def replayed(entries: Iterable[dict[str, Any]], policy: Policy) -> tuple[State, tuple[Intent, ...]]:
-    """What the log says about each service, and the intents that a crash left open."""
+    """State of each service from the log, and the intents that a crash left open."""
     services: dict[str, ServiceState] = {}
     pending: dict[str, Intent] = {}
     for entry in entries:
@@ -59,7 +59,7 @@ def _after(memory: ServiceState, entry: dict[str, Any], at: float, policy: Polic
     if event == "intent":
         return replace(
             memory,
-            quarantined=False,  # in quarantine it would not have been written
+            quarantined=False,  # no action is recorded in quarantine
             attempts=1 if healed else memory.attempts + 1,
             actions_at=(*memory.actions_at, at),
             healthy_since=None,

@@ -1,4 +1,4 @@
-"""Counting restarts, whoever made them, from what the runtime says about containers. Pure."""
+"""Restarts by cause, counted from the runtime's reports."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lab_remediator.model import Container
 
-EXTERNAL = "external"  # an operator, or whoever else asked for it
+EXTERNAL = "external"  # by an operator or another program
 RUNTIME = "runtime"  # the container's own restart policy
 NOT_OURS = (EXTERNAL, RUNTIME)
-_CLOCK_SLACK_S = 0.5  # intent and StartedAt come from two programs' clocks on one machine
+_CLOCK_SLACK_S = 0.5  # intent and StartedAt come from two programs on one machine
 
 
 @dataclass(frozen=True, kw_only=True)
 class Restart:
-    """One observed restart and whom it belongs to: a rule's name, or one of NOT_OURS."""
+    """One restart and its cause: a rule's name, or one of NOT_OURS."""
 
     service: str
     reason: str
@@ -26,23 +26,25 @@ class Restart:
 
 @dataclass
 class Restarts:
-    """Remembers the last start seen of each service and the own actions still waiting to be seen."""
+    """The last start of each service, and own actions not yet seen."""
 
     _last: dict[str, Container] = field(default_factory=dict)
     _own: dict[str, tuple[str, float]] = field(default_factory=dict)
 
     def expect(self, service: str, rule: str, at: float) -> None:
-        """An own action begins: the next start after `at` is its doing."""
+        """Announce an own action: the next start after `at` belongs to it."""
         self._own[service] = (rule, at)
 
     def forget(self, service: str) -> None:
-        """The own action did not take place."""
+        """Withdraw the announcement of an action that did not take place."""
         self._own.pop(service, None)
 
     def seen(self, service: str, container: Container) -> tuple[Restart, ...]:
-        """Restarts since the last start that was seen; the first look only sets the base. A container never started is no base.
+        """Restarts since the last start seen.
 
-        A look at a container that is down changes nothing: the engine counts a restart before it performs it.
+        The first look only sets the base. A container never started sets no base. A
+        look at a stopped container changes nothing: Docker counts a restart before it
+        performs it.
         """
         last = self._last.get(service)
         same = last is not None and container.id == last.id and container.started_at == last.started_at

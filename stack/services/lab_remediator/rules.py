@@ -1,4 +1,4 @@
-"""The rules as values: signals, conditions, guards. Decides nothing; where they come from is load.py's business."""
+"""Rules as values: signals, conditions, guards."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ FIRES = re.compile(r"(<=|>=|==|!=|<|>)\s*(-?\d+(?:\.\d+)?)")
 
 
 class RulesError(ValueError):
-    """remediation.yaml is not usable: where, what was expected, what was seen."""
+    """Invalid remediation.yaml: place, expectation and value."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Signal:
-    """A PromQL query, or a probe of the remediator's own (1 good, 0 not), and the values at which it fires.
+    """A PromQL query or a probe (1 good, 0 bad), and the values at which it fires.
 
-    `by` is the label that names the service; None means that one value speaks for all services.
-    A probe with `post` sends that body; with `only_while` it asks only while the other signal fires for the service.
+    `by` is the label that names the service. None: one value stands for all services. A
+    probe with `post` sends that body. With `only_while` it runs only while that signal
+    fires for the service.
     """
 
     name: str
@@ -45,7 +46,7 @@ class Signal:
 
     @property
     def period_s(self) -> float:
-        """The longest time between two answers while nothing is wrong with who asks."""
+        """Longest time between two answers without trouble, in seconds."""
         return self.every_s if self.probe is None else self.every_s + self.timeout_s
 
     def fires(self, value: float) -> bool:
@@ -55,7 +56,10 @@ class Signal:
 
 @dataclass(frozen=True, kw_only=True)
 class SignalCondition:
-    """The signal fires now and in at least `share` of the readings of the last `for_s` seconds (N of M, in time)."""
+    """The signal fires now, and in a share of its recent readings.
+
+    At least `share` (0-1) of the readings of the last `for_s` seconds.
+    """
 
     signal: str
     for_s: float = 0.0
@@ -64,7 +68,7 @@ class SignalCondition:
 
 @dataclass(frozen=True, kw_only=True)
 class ContainerCondition:
-    """The runtime says that the container is in one of these conditions."""
+    """The runtime reports the container in one of these conditions."""
 
     container: frozenset[str]
 
@@ -74,23 +78,21 @@ Condition = SignalCondition | ContainerCondition
 
 @dataclass(frozen=True, kw_only=True)
 class Guards:
-    """Bounds on what may be done; a rule may override any of them."""
+    """Bounds on actions. A rule may override each of them."""
 
     startup_grace_s: float = 20.0
     cooldown_s: float = 2.0
     backoff: float = 2.0
     cooldown_max_s: float = 60.0
-    max_attempts: int = 5  # without a healthy spell in between, then quarantine
-    max_actions: int = 20  # in any window_s, healthy spells or not: a flapping service is not repaired for ever
+    max_attempts: int = 5  # without a healthy period in between, then quarantine
+    max_actions: int = 20  # in any window_s, even with healthy periods: bounds repairs of a flapping service
     window_s: float = 600.0
     healthy_s: float = 15.0
-    recovered_s: float = (
-        2.0  # good for this long before an incident is over; its time counts from the first good moment
-    )
-    verify_s: float = 15.0  # how long a replica taken down on purpose keeps the others from being taken down too
-    stale_s: float = 3.0  # an older reading is absent
-    glitch_s: float = 1.5  # a signal without evidence must last longer than one lost scrape to be an incident
-    evidence_wait_s: float = 12.0  # a signal without its evidence is written down only after this long
+    recovered_s: float = 2.0  # good for this long ends an incident, from the first good moment
+    verify_s: float = 15.0  # a replica taken down on purpose protects the others for this long
+    stale_s: float = 3.0  # an older reading counts as absent
+    glitch_s: float = 1.5  # a signal without evidence must outlast one lost scrape
+    evidence_wait_s: float = 12.0  # a signal without its evidence is recorded after this long
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -102,7 +104,7 @@ class Guards:
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """signal (any) -> evidence (all) -> action, unless a veto speaks; guarded."""
+    """Signal (any) -> evidence (all) -> action, unless a veto or a guard stops it."""
 
     name: str
     services: tuple[str, ...]
@@ -128,7 +130,7 @@ class Policy:
         return tuple(rule for rule in self.rules if service in rule.services)
 
     def names_of(self, service: str) -> frozenset[str]:
-        """The signals that the service's rules look at."""
+        """Signals of the service's rules."""
         return frozenset(
             condition.signal
             for rule in self.of(service)

@@ -25,7 +25,7 @@ def _url(given: str) -> str:
 
 
 def _addresses(given: str) -> Mapping[str, str]:
-    """Where services have no names of their own: api:8000=127.0.0.1:21001,..."""
+    """Addresses of services without names of their own: api:8000=127.0.0.1:21001,..."""
     pairs = [pair.partition("=") for pair in given.split(",") if pair]
     if not all(_ADDRESS.fullmatch(name) and _ADDRESS.fullmatch(address) for name, _, address in pairs):
         raise ValueError("SERVICE:PORT=HOST:PORT,...")
@@ -34,7 +34,7 @@ def _addresses(given: str) -> Mapping[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Section):
-    """Where the remediator listens, whom it asks, and what it may repair."""
+    """Addresses of the remediator and its sources, and the services to repair."""
 
     host: str = text("LAB_HOST", "127.0.0.1")
     port: int = whole("LAB_PORT", 8001, 0, 65535)
@@ -48,7 +48,9 @@ class Settings(Section):
         pattern="/[A-Za-z0-9/._-]*",
         expected="the path of the replicas' health check (/health)",
     )
-    addresses: Mapping[str, str] = parsed("LAB_ADDRESSES", _addresses, dict)  # of a probe -> to ask instead
+    addresses: Mapping[str, str] = parsed(
+        "LAB_ADDRESSES", _addresses, dict
+    )  # address of a probe -> address to use instead
     rules_file: Path = parsed("LAB_RULES_FILE", Path, lambda: Path("/etc/remediator/remediation.yaml"))
     audit_file: Path = parsed("LAB_AUDIT_FILE", Path, lambda: Path("/audit/audit.jsonl"))
     chosen_hold_file: Path | None = parsed("LAB_HOLD_FILE", Path, lambda: None)
@@ -57,5 +59,5 @@ class Settings(Section):
 
     @property
     def hold_file(self) -> Path:
-        """Beside the audit log unless it is said."""
+        """Next to the audit log by default."""
         return self.chosen_hold_file or self.audit_file.parent / "hold"

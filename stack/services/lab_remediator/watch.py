@@ -1,4 +1,4 @@
-"""The remediator's eyes: one task a signal and one a container, each with its own pace. Decides nothing."""
+"""Polling of signals and containers, one task each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Troubles:
-    """One line on stdout when a trouble begins or changes and one when it ends, not one a poll."""
+    """One log line when a trouble begins or changes, and one when it ends."""
 
     def __init__(self) -> None:
         self._now: dict[str, str] = {}
@@ -39,7 +39,10 @@ class Troubles:
 
 
 class Watch:
-    """The latest answers. A question that gets none leaves the last answer to grow stale."""
+    """The latest answers.
+
+    A query without an answer leaves the last one to expire.
+    """
 
     def __init__(
         self,
@@ -62,7 +65,7 @@ class Watch:
 
     @property
     def ready(self) -> bool:
-        """Prometheus and the proxy have each answered at least once."""
+        """True once Prometheus and the proxy have each given a usable answer."""
         return {"prometheus", "docker"} <= self._answered_at.keys()
 
     def answered_s_ago(self) -> dict[str, float]:
@@ -71,7 +74,7 @@ class Watch:
         return {source: round(now - at, 3) for source, at in self._answered_at.items()}
 
     def observations(self, held: frozenset[str], without: frozenset[str]) -> Observations:
-        """Everything known now, but for the services in `without`."""
+        """Current observations, except of the services in `without`."""
         return Observations(
             readings={key: value for key, value in self._readings.items() if key[1] not in without},
             containers={name: value for name, value in self._containers.items() if name not in without},
@@ -79,7 +82,7 @@ class Watch:
         )
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Poll until cancelled."""
         async with asyncio.TaskGroup() as group:
             for service in self._policy.services:
                 group.create_task(self._every(self._poll_s, partial(self.look_at, service)))
@@ -92,14 +95,14 @@ class Watch:
                     group.create_task(self._every(every_s, partial(self._probe, signal, service)))
 
     async def _every(self, every_s: float, ask: Callable[[], Awaitable[None]]) -> None:
-        """At most one question at a time: a slow answer delays the next question and piles up none."""
+        """At most one query at a time: a slow answer delays the next."""
         while True:
             due = time.monotonic() + every_s
             await ask()
             await asyncio.sleep(max(0.0, due - time.monotonic()))
 
     async def look_at(self, service: str) -> None:
-        """Ask the runtime about the service's container."""
+        """Query the runtime for the service's container."""
         try:
             container = await self._docker.inspect(service)
         except AskError as error:
@@ -133,7 +136,7 @@ class Watch:
             self.news.set()
 
     def _probed(self, signal: Signal) -> tuple[str, ...]:
-        """The services whose rules use the probe: a probe for one port would say nothing of another service."""
+        """Services whose rules use the probe. It shows nothing of others."""
         return tuple(service for service in self._policy.services if signal.name in self._policy.names_of(service))
 
     def _answered(self, source: str, what: str, error: AskError | None) -> None:

@@ -1,4 +1,4 @@
-"""Metrics, health and audit over HTTP. Reads only: nothing can be asked for here."""
+"""Read-only HTTP: metrics, health and audit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def application(remediator: Remediator, metrics: Metrics, audit_file: Path) -> w
     """`/healthz` and `/readyz`, `/metrics`, `/audit`."""
 
     async def health(_: web.Request) -> web.Response:
-        """200 once Prometheus and the proxy have answered, and while the deciding loop turns."""
+        """200 while the loop runs, once Prometheus and the proxy have answered."""
         ready = remediator.watch.ready
         body = {"ready": ready, "live": remediator.live, "answered_s_ago": remediator.watch.answered_s_ago()}
         return web.json_response(body, status=200 if ready and remediator.live else 503)

@@ -1,4 +1,4 @@
-"""Judging conditions from marks: what a signal was over the last seconds. Pure; absent data is never a mark."""
+"""Conditions over the recent marks of a signal. Absent data is no mark."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lab_remediator.model import Container
     from lab_remediator.rules import Condition, Rule
 
-_TICK_SLACK = 2  # polls that may be late or lost at the far end of a window before it counts as not covered
+_TICK_SLACK = 2  # late or lost polls at the far end of a window that still count as covered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class View:
     now: float
 
     def container(self, service: str, guards: Guards) -> Container | None:
-        """The container as seen since the service's last action, or None where the last look is too old to count."""
+        """The container since the last action, or None after too old a look."""
         seen = self.observed.containers.get(service)
         if (
             seen is None
@@ -39,18 +39,21 @@ class View:
         return seen
 
     def patience_s(self, signal: str, guards: Guards) -> float:
-        """How old the newest mark may be; a slow probe's answers cannot come faster than its time limit."""
+        """Largest age of the newest mark, in seconds.
+
+        A slow probe's answers cannot come faster than its timeout.
+        """
         return max(guards.stale_s, _TICK_SLACK * self.policy.signals[signal].period_s)
 
     def marks(self, signal: str, service: str, guards: Guards) -> tuple[tuple[float, bool, float], ...]:
-        """The marks since the service's last action, or none where the newest is stale."""
+        """Marks since the service's last action. Empty if the newest is stale."""
         settled_at = self.state.of(service).settled_at
         marks = tuple(mark for mark in self.state.marks.get((signal, service), ()) if mark[0] > settled_at)
         return marks if marks and self.now - marks[-1][0] <= self.patience_s(signal, guards) else ()
 
 
 def remember(policy: Policy, observed: Observations, state: State) -> State:
-    """The state with every new reading added as a mark, and marks older than any rule needs dropped."""
+    """The state with every new reading added, and marks that no rule needs dropped."""
     keep_s = _longest_window_s(policy)
     marks = dict(state.marks)
     for (name, service), reading in observed.readings.items():
@@ -59,7 +62,7 @@ def remember(policy: Policy, observed: Observations, state: State) -> State:
             continue
         old = marks.get((name, service), ())
         if old and reading.at <= old[-1][0]:
-            continue  # the same answer seen again is not a second observation
+            continue  # the same answer again is not a second observation
         horizon = reading.at - keep_s.get(name, 0.0) - (_TICK_SLACK + 1) * signal.period_s
         new = (reading.at, signal.fires(reading.value), reading.value)
         marks[name, service] = (*(mark for mark in old if mark[0] >= horizon), new)
@@ -67,7 +70,7 @@ def remember(policy: Policy, observed: Observations, state: State) -> State:
 
 
 def holds(condition: Condition, service: str, view: View, guards: Guards) -> Evidence | None:
-    """The fact that makes the condition true, or None where it is false or nothing is known."""
+    """The fact that makes the condition true, or None."""
     if isinstance(condition, ContainerCondition):
         container = view.container(service, guards)
         if container is None or container.condition not in condition.container:
@@ -95,7 +98,11 @@ def triggered(rule: Rule, service: str, view: View) -> Evidence | None:
 
 
 def looks_good(service: str, view: View) -> bool:
-    """Proof of health: the container runs, no signal of the service is bad, and at least one was freshly seen good."""
+    """Proof of health, or None.
+
+    The container runs, no signal of the service is bad, and at least one is freshly
+    good.
+    """
     container = view.container(service, view.policy.guards)
     if container is None or container.condition != "running":
         return False
