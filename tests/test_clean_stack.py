@@ -54,7 +54,7 @@ class TestACleanStack:
         lab.runtime.remove("model-2")
         lab.runtime.remove("model-1")
 
-        with pytest.raises(InvalidExperiment, match=r"^model-1, model-2 was removed by somebody else"):
+        with pytest.raises(InvalidExperiment, match=r"^model-1, model-2 was removed by another process"):
             lab.require_clean()
 
     def test_has_no_fault_whose_undo_cannot_be_read(self, lab):
@@ -65,7 +65,7 @@ class TestACleanStack:
         with lab.journal.path.open("ab") as file:
             file.write(intent)
         with pytest.raises(
-            InvalidExperiment, match=r"not undone \(ensure_unpaused model-1, line \d+ .*'kill api'.*heal"
+            InvalidExperiment, match=r"not reverted \(ensure_unpaused model-1, line \d+ .*'kill api'.*heal"
         ):
             lab.require_clean()
 
@@ -161,7 +161,7 @@ class TestWait:
         assert said == []
         lab.prometheus.alerts = ["ServiceDown", "ServiceFlapping"]
         assert not gates.is_quiet(lab)
-        assert said == ["waiting for the end of ServiceDown, ServiceFlapping"]
+        assert said == ["waiting until ServiceDown, ServiceFlapping no longer fires"]
 
 
 @pytest.mark.parametrize(

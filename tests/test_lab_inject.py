@@ -477,7 +477,7 @@ def test_a_fault_that_its_lease_ended_before_its_undo_proves_nothing(lab_on):
 
     with (
         lab.recording(),
-        pytest.raises(FaultNotObserved, match="gpu_saturation model-1 was over before its undo"),
+        pytest.raises(FaultNotObserved, match="gpu_saturation model-1 ended before its revert"),
         lab.inject(faults.gpu_saturation("model-1")),
     ):
         runtime.end_lease("model-1", "gpu_saturation")
@@ -520,8 +520,8 @@ def test_what_cannot_or_may_not_be_done_is_refused_before_anything_is_written(la
 @pytest.mark.parametrize(
     ("stop", "message"),
     [
-        ("kill", "model-1 does not run, and a stack that is not ours is not changed: start it yourself"),
-        ("pause", "model-1 is paused, and a stack that is not ours is not changed: unpause it yourself"),
+        ("kill", "model-1 does not run, and an attached stack is not changed: start it yourself"),
+        ("pause", "model-1 is paused, and an attached stack is not changed: unpause it yourself"),
     ],
 )
 def test_what_its_owner_stopped_in_a_stack_of_others_is_not_started_again(lab_on, stop, message):

@@ -191,7 +191,7 @@ class TestEntry:
         with lab.recording() as record:
             record.intent("kill", "api", Undo(op="ensure_running", service="api"))
 
-        with pytest.raises(InvalidExperiment, match=r"is not undone \(ensure_running api\): heal it"):
+        with pytest.raises(InvalidExperiment, match=r"is not reverted \(ensure_running api\): run `llmchaos heal`"):
             lab.require_clean()
 
     def test_a_fault_that_no_block_injected_is_an_error_at_its_end(self, lab_of):

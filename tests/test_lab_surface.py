@@ -146,7 +146,7 @@ class TestTheRemediator:
         view = RemediatorView(runtime, "remediator")
         runtime.pause("remediator")
 
-        with pytest.raises(InvalidExperiment, match="remediator is paused, so it could repair nothing"):
+        with pytest.raises(InvalidExperiment, match="remediator is paused and cannot repair"):
             view.ensure(True)
         view.ensure(False)
         assert not view.running
@@ -156,7 +156,8 @@ class TestTheRemediator:
 
         view.ensure(True)
         with pytest.raises(
-            InvalidExperiment, match="no service is known to be the remediator: set llmchaos_remediator"
+            InvalidExperiment,
+            match="remediator=False needs the name of the service that repairs the stack: set llmchaos_remediator",
         ):
             view.ensure(False)
 

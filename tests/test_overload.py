@@ -21,7 +21,7 @@ from pytest_llmchaos.subject.lab import lab_subject
 @pytest.mark.parametrize(
     ("subject", "service", "said"),
     [
-        (replace(lab_subject("sim"), requests_query=None), "api", "a flood of api could not be proven"),
+        (replace(lab_subject("sim"), requests_query=None), "api", "a flood of api cannot be proven"),
         (lab_subject("sim"), "model-1", "only api can be flooded, got 'model-1'"),
     ],
     ids=["an unknown count of requests", "another service"],

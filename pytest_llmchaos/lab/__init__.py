@@ -1,0 +1,1 @@
+"""The running stack: load, faults and waiting."""

@@ -1,4 +1,4 @@
-"""The test that uses the lab now: its name, its random draws and the loads that it ran by itself."""
+"""The test that uses the lab now: its name, random draws and own loads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class CurrentTest:
-    """One of these per process. Its draws depend on the seed and on the test alone.
+    """One per process. Draws depend only on the seed and the test.
 
     Outside pytest the name is `lab`.
     """
@@ -30,20 +30,20 @@ class CurrentTest:
         self.name = "lab"
         self.hypothesis = ""
         self.waiting: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
-        """Entered while another process measures: that time is not the test's."""
+        """Entered while another process measures, so that its time limit is paused."""
 
     def begin(self, name: str, hypothesis: str = "") -> None:
-        """Another test begins, or the same one again: its draws start anew."""
+        """Begin a test, or the same one again. Its draws start anew."""
         self.name, self.hypothesis = name, hypothesis
         for key in [key for key in self._numbers if key[0] == name]:
             del self._numbers[key]
-        # What ended after its last test was judged with that test, and is not of this one.
+        # A load that ended after its last test was judged with that test.
         for trial in [trial for trial, result in self._own.items() if result is not None]:
             del self._own[trial]
 
     @contextlib.contextmanager
     def within(self, name: str) -> Iterator[None]:
-        """A fixture that several tests share has a name of its own: which of them comes first must not matter."""
+        """Use a shared fixture's own name. Test order then changes no draw."""
         before = self.name, self.hypothesis
         self.begin(name)
         try:
@@ -52,17 +52,17 @@ class CurrentTest:
             self.name, self.hypothesis = before
 
     def number(self, what: str) -> int:
-        """How many of these this test has had before, counting this one in."""
+        """Return the count of earlier draws of this kind in this test, and add one."""
         self._numbers[self.name, what] += 1
         return self._numbers[self.name, what] - 1
 
     def rng(self, what: str, number: int) -> Random:
-        """The generator of this test's `number`-th of these."""
+        """Return the generator of this test's `number`-th draw of this kind."""
         return rng_for(self._seed, self.name, what, number)
 
     @contextlib.contextmanager
     def owning(self, record: Record) -> Iterator[None]:
-        """A record whose verdict is its test's."""
+        """Mark a record as this test's, which then decides its verdict."""
         self._own[record.trial] = None
         try:
             yield
@@ -70,7 +70,10 @@ class CurrentTest:
             self._own[record.trial] = record.outcome
 
     def claim(self) -> dict[str, TrialResult | None]:
-        """The records of loads that this test's outcome is about, with their results. One still open stays for later tests."""
+        """Return and forget this test's records of loads, with their results.
+
+        An open record has no result and stays for later tests.
+        """
         found = dict(self._own)
         for trial, result in found.items():
             if result is not None:

@@ -1,4 +1,4 @@
-"""The gate before a load, in a trial and outside one, and a stack that rests while it waits for its turn."""
+"""The gate before each load, and the pause while another process measures."""
 
 from __future__ import annotations
 
@@ -20,24 +20,28 @@ if TYPE_CHECKING:
 TICK_S = 0.1
 SCRAPED_AGAIN_S = 2.0  # a rate needs two samples
 SCRAPED_WITHIN_S = 20.0
-QUIET_DEADLINE_S = 150.0  # what counts restarts looks back for two minutes
+QUIET_DEADLINE_S = 150.0  # the alert on restarts looks back for two minutes
 
 
 def require_clean(lab: Lab) -> None:
-    """Every service that faults may hit runs, is healthy and thawed; if not, it is put right first.
+    """Wait until the stack is clean.
 
-    No fault of this run is open, every job is scraped, and no alert on a service fires.
-    Raises InvalidExperiment if that is not so, or where it is not ours to do: in a stack that this run did not start.
+    Clean means that no fault of this run is open, every target is healthy, every job is
+    scraped and no alert on a service fires. Stopped and paused targets are started
+    first, except in an attached stack.
+    Raises InvalidExperiment if the stack does not become clean in time.
     """
     left = open_intents(lab.journal.path)
     if left.undos or left.unreadable:
         named = [f"{undo.op} {undo.service}" for undo in left.undos] + list(left.unreadable)
         raise InvalidExperiment(
-            f"an earlier fault of this run is not undone ({', '.join(named)}): heal it with `llmchaos heal`"
+            f"an earlier fault of this run is not reverted ({', '.join(named)}): run `llmchaos heal`"
         )
     gone = sorted(set(lab.subject.targets) - set(lab.runtime.states()))
     if gone:
-        raise InvalidExperiment(f"{', '.join(gone)} was removed by somebody else: this stack is no longer whole")
+        raise InvalidExperiment(
+            f"{', '.join(gone)} was removed by another process, so the stack is incomplete: end the session and run again"
+        )
     for service in lab.subject.targets:
         _put_right(lab, service)
     lab.runtime.wait_healthy(lab.subject.targets, 60.0)
@@ -51,7 +55,7 @@ def _put_right(lab: Lab, service: str) -> None:
     state = lab.runtime.state(service)
     if lab.subject.attach and (state.paused or not state.running):
         how, mend = ("is paused", "unpause") if state.paused else ("does not run", "start")
-        raise InvalidExperiment(f"{service} {how}, and a stack that is not ours is not changed: {mend} it yourself")
+        raise InvalidExperiment(f"{service} {how}, and an attached stack is not changed: {mend} it yourself")
     if state.running and not state.paused:
         return
     with lab.reasons.during():
@@ -59,22 +63,29 @@ def _put_right(lab: Lab, service: str) -> None:
 
 
 def is_scraped(lab: Lab, since_unix_s: float) -> bool:
-    """Whether every target was scraped since then, and was up. The first scrape comes 5 s after Prometheus' start."""
+    """True if every target was scraped since then and was up.
+
+    The first scrape comes 5 s after the start of Prometheus.
+    """
     targets, jobs = lab.prometheus.targets(), set(lab.subject.scrape_jobs)
     fresh = {target.job for target in targets if target.up and target.last_scrape_unix_s > since_unix_s}
     return fresh >= jobs and all(target.up for target in targets if target.job in jobs)
 
 
 def is_quiet(lab: Lab) -> bool:
-    """Clients' burning budgets are left to the steady gate: with new clients they end in seconds, and it waits for that."""
+    """True if no alert on a service fires.
+
+    Alerts on burning budgets end within seconds of new clients. The steady gate waits
+    for them.
+    """
     alerts = lab.firing(of_services=True)
     if alerts:
-        lab.say(f"waiting for the end of {', '.join(alerts)}")
+        lab.say(f"waiting until {', '.join(alerts)} no longer fires")
     return not alerts
 
 
 def wait_until(condition: Callable[[], bool], deadline_s: float, otherwise: str) -> None:
-    """Wait for a condition. Raises InvalidExperiment with what kept it from holding."""
+    """Wait for a condition. Raises InvalidExperiment with the last reason."""
     deadline = time.monotonic() + deadline_s
     while True:
         reason = otherwise
@@ -90,11 +101,11 @@ def wait_until(condition: Callable[[], bool], deadline_s: float, otherwise: str)
 
 @contextlib.contextmanager
 def at_rest(lab: Lab) -> Iterator[None]:
-    """This run's stack uses next to no CPU while another process measures: it is neither scraped nor repaired.
+    """Pause Prometheus and the remediator, to leave the CPU to another process.
 
-    The remediator is frozen before Prometheus and goes on after it, once every job has
-    been scraped again: a gap in the metrics is no outage. A stack that this run did not
-    start is left as it is.
+    The remediator is paused first and resumed last, when every job has been scraped
+    again. So it takes the gap in the metrics for no outage. An attached stack is not
+    paused.
     """
     with lab.reasons.during(WARM_UP_TAIL_S, alerts_alone=True), _frozen(lab, lab.subject.remediator):
         with _frozen(lab, lab.subject.prometheus):

@@ -1,4 +1,4 @@
-"""Faults of one block: written down before they act, proven, undone in reverse order and proven healed. When, is for others to say."""
+"""Injection, proof and revert of the faults of one `with` block."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 PROOF_DEADLINE_S = 5.0
 
 
-# Between the runtime's time stamp of an act and the end of our call.
+# From the runtime's time stamp of an act to the end of our call.
 OWN_SLACK_S = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
 class OwnAct:
-    """A time in which the instrument itself acted on a service: a fault, or its revert."""
+    """A period in which the instrument injected or reverted on a service."""
 
     service: str
     from_unix_s: float
@@ -37,9 +37,17 @@ class OwnAct:
 
 
 class Injected:
-    """The faults of one block, as they took hold. `start_unix_s` is the first one's, by the runtime's own event.
+    """The faults of one block.
 
-    `over_unix_s` is when nothing of them was found to be left before our revert; None where that was not seen.
+    Attributes:
+        acts: the planned injections that were begun.
+        proven: injections that a witness saw, each with its Unix time.
+        start_unix_s: the first proven injection.
+        last_unix_s: the last proven injection.
+        reverted_unix_s: start of the revert.
+        over_unix_s: end of the last fault before our revert, or None if none was seen
+            to end.
+        own: periods in which the instrument itself acted on a service.
     """
 
     def __init__(self) -> None:
@@ -52,7 +60,7 @@ class Injected:
         self.own: list[OwnAct] = []
 
     def is_own(self, event: RuntimeEvent) -> bool:
-        """Whether an event of the runtime is of the instrument's own making."""
+        """True if the instrument caused this event of the runtime."""
         return any(
             one.service == event.service
             and one.from_unix_s - OWN_SLACK_S <= event.at_unix_s <= one.to_unix_s + OWN_SLACK_S
@@ -61,7 +69,7 @@ class Injected:
 
     @contextmanager
     def acting(self, service: str) -> Iterator[None]:
-        """What happens to the service inside the block is our own doing."""
+        """Attribute events of the service inside the block to the instrument."""
         begin_s = time.time()
         try:
             yield
@@ -70,11 +78,12 @@ class Injected:
 
     @property
     def victims(self) -> tuple[str, ...]:
+        """The services that were hit, each once."""
         return tuple(dict.fromkeys(act.victim for act in self.acts))
 
 
 def merged(blocks: Sequence[Injected]) -> Injected:
-    """All faults of one load, as if of one block."""
+    """Combine the faults of several blocks of one load."""
     whole = Injected()
     for one in blocks:
         whole.acts += one.acts
@@ -89,19 +98,26 @@ def merged(blocks: Sequence[Injected]) -> Injected:
 
 
 class Injector:
-    """Acts on one runtime, and writes what it does into one record. What it did is in `injected`."""
+    """Injects and reverts on one runtime, and records it.
+
+    Attributes:
+        injected: the faults so far.
+    """
 
     def __init__(self, runtime: Runtime, record: Record, signals: Signals) -> None:
         self._runtime, self._record, self._signals = runtime, record, signals
-        self._intents: list[tuple[str, Injection]] = []  # by the id that the journal has
+        self._intents: list[tuple[str, Injection]] = []  # with their ids in the journal
         self.injected = Injected()
 
     def still_hit(self) -> set[str]:
-        """The services of which a fault is still in force."""
+        """Services with a fault that is still in force."""
         return {act.victim for act, since in self.injected.proven if not is_over(self._runtime, act, since)}
 
     def act(self, act: Injection) -> None:
-        """Write down, inject, prove. Raises FaultNotObserved where no witness saw it in time."""
+        """Journal, inject and prove one fault.
+
+        Raises FaultNotObserved without a proof in time.
+        """
         record, injected = self._record, self.injected
         able = grant(self._runtime, act.fault.needs, act.fault.kind)
         before_s = time.time()
@@ -117,7 +133,8 @@ class Injector:
             if proof is None:
                 if time.monotonic() > deadline:
                     raise FaultNotObserved(
-                        f"{act.fault.kind} {act.victim}: no witness saw it within {PROOF_DEADLINE_S:g} s; expected: {act.fault.expects}"
+                        f"{act.fault.kind} {act.victim}: no witness saw it within {PROOF_DEADLINE_S:g} s; "
+                        f"expected: {act.fault.expects}"
                     )
                 time.sleep(0.02)
         record.proof("injected", proof.witness, proof.at_unix_s, intent=intent)
@@ -131,24 +148,24 @@ class Injector:
         injected.proven.append((act, proof.at_unix_s))
 
     def require_lasted(self) -> None:
-        """Every fault that was proven was in force until now. Raises FaultNotObserved for one that ended by itself."""
+        """Raises FaultNotObserved for a proven fault that ended before its revert."""
         for act, _ in self.injected.proven:
             able = grant(self._runtime, act.fault.needs, act.fault.kind)
             if isinstance(act.fault, MayEndEarly) and act.fault.ended_early(able, act.victim):
                 raise FaultNotObserved(
-                    f"{act.fault.kind} {act.victim} was over before its undo, and nothing that was seen ended it: "
-                    "what the clients met since then was no fault"
+                    f"{act.fault.kind} {act.victim} ended before its revert, for no observed reason: "
+                    "later samples show the service without the fault"
                 )
 
     def revert(self) -> None:
-        """Undo in reverse order, and prove it. Every undo is tried, also when one before it failed or was interrupted.
+        """Revert in reverse order and prove it, even if an earlier revert failed.
 
-        Raises what interrupted it (a second Ctrl-C), else HealFailed, else NoVictim where a victim was removed by somebody else,
-        which leaves nothing to undo and no claim.
+        Raises what interrupted it (a second Ctrl-C), else HealFailed, else NoVictim if
+        another process removed a victim. Such a trial supports no claim.
         """
         record, injected = self._record, self.injected
         injected.reverted_unix_s = time.time()
-        since = injected.start_unix_s or 0.0  # without a proof of the start, a healthy state is all there is to see
+        since = injected.start_unix_s or 0.0  # without a proof of the start, a healthy state is proof enough
         failed: list[str] = []
         gone: list[str] = []
         interrupt: BaseException | None = None
@@ -159,10 +176,10 @@ class Injector:
                 gone.append(str(error))
             except HealFailed as error:
                 failed.append(str(error))
-            except BaseException as error:  # noqa: BLE001 - whatever it was, the acts before this one must be undone too
+            except BaseException as error:  # noqa: BLE001 - in any case the earlier injections must be reverted
                 failed.append(
-                    f"the undo of {act.fault.kind} {act.victim} broke off: {type(error).__name__}: {error}; "
-                    "heal by hand with `llmchaos heal`"
+                    f"the revert of {act.fault.kind} {act.victim} was interrupted: {type(error).__name__}: {error}; "
+                    "run `llmchaos heal`"
                 )
                 if not isinstance(error, Exception):
                     interrupt = interrupt or error
@@ -175,7 +192,7 @@ class Injector:
             raise NoVictim("; ".join(gone))
 
     def _undo(self, intent: str, act: Injection, since_unix_s: float) -> None:
-        """One act undone and proven healed, or written down as one that is not."""
+        """Revert one injection and prove it, and journal the result."""
         record, undo = self._record, act.fault.undo(act.victim)
         try:
             with self.injected.acting(act.victim):

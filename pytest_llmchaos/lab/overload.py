@@ -1,4 +1,4 @@
-"""A flood: clients on top of a trial's own, in a process of their own."""
+"""The overload fault's flood of requests, sent by a second load generator."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from pytest_llmchaos.subject.lab import Subject
 
 LONGEST_S = 600.0
-# The flood is proven by the gateway's own count of requests, as Prometheus scraped it: not by the word of who sent them.
+# The proof is the gateway's own request count in Prometheus, not the sender's count.
 SEEN_SHARE = 0.5
 
 
 class ProcessFlood:
-    """One flood at a time of the subject's gateway. Its process is named in the trial's record."""
+    """One flood of the subject's gateway at a time. The record lists its process."""
 
     def __init__(self, subject: Subject, url: str, record: Record, prometheus: Callable[[], Prometheus]) -> None:
         self._subject, self._url, self._record, self._prometheus = subject, url, record, prometheus
@@ -33,13 +33,13 @@ class ProcessFlood:
         self._rate_rps: float
 
     def start(self, service: str, times: float, max_tokens: int) -> None:
-        """Its rate makes `times` the most that the backend serves, in answers of `max_tokens`."""
+        """Offer `times` the backend's peak throughput, `max_tokens` per request."""
         subject = self._subject
         if service != subject.api:
             raise InvalidExperiment(f"only {subject.api} can be flooded, got {service!r}")
         if subject.requests_query is None:
             raise InvalidExperiment(
-                f"a flood of {service} could not be proven: of the requests that arrive there, only the lab's are known"
+                f"a flood of {service} cannot be proven: this stack has no query for the requests that arrive there"
             )
         self._rate_rps = times * (subject.peak_tokens_per_s or subject.capacity_tokens_per_s) / max_tokens
         count = math.ceil(self._rate_rps * LONGEST_S)
@@ -52,7 +52,7 @@ class ProcessFlood:
         self._record.process(pid, identity.process_started(pid))
 
     def seen(self, service: str, since_unix_s: float) -> Proof | None:
-        """Proof that requests arrive at the gateway at the flood's rate; None if Prometheus has not seen that yet."""
+        """Proof in Prometheus that requests arrive at the flood's rate, else None."""
         now = time.time()
         if self._process is None or now - since_unix_s < 3:
             return None
@@ -66,10 +66,12 @@ class ProcessFlood:
         return Proof(step="injected", witness=witness, at_unix_s=self._process.t0_unix_s)
 
     def gone(self) -> Proof | None:
+        """Proof that the flood has ended, or None."""
         if self._process is not None and self._process.alive:
             return None
         return Proof(step="healed", witness="the flood's process has ended", at_unix_s=time.time())
 
     def stop(self) -> None:
+        """End the flood."""
         if self._process is not None:
             self._process.stop()

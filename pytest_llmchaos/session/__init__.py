@@ -1,0 +1,1 @@
+"""One run: settings, trials, report folder and progress."""

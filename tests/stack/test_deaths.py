@@ -179,7 +179,7 @@ def test_a_target_that_somebody_else_removes_ends_the_trial_without_a_verdict(im
     assert child.returncode == 1, said
     no_noise(said)
     assert f"NoVictim: desk was removed by somebody else while {fault} was in force: nothing is left to undo" in said
-    assert "desk was removed by somebody else: this stack is no longer whole" in said
+    assert "desk was removed by another process, so the stack is incomplete" in said
     assert [line["ok"] for line in sessions.of_kind(tiny.reports, "undone")] == [True]
     assert [trial["verdict"] for trial in sessions.run_json(tiny.reports)["trials"]] == ["invalid", "invalid"]
     assert engine.left(stack["project"]) == []
