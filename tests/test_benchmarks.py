@@ -1,4 +1,4 @@
-"""A benchmark with doubles of its own keeps up with what it measures: `make bench` is run too seldom to tell."""
+"""The judge benchmark's doubles follow the code that they measure."""
 
 import importlib
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
-def test_the_judge_of_the_benchmark_judges_as_the_real_one_asks(monkeypatch, tmp_path):
+def test_the_judge_of_the_benchmark_judges_as_the_real_one(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(BENCHMARKS)
     judge = importlib.import_module("judge")
 

@@ -1,4 +1,4 @@
-"""The set-up's decisions: which image a tag means, what is missing, what is said about it. No Docker, no network."""
+"""Decisions of the set-up: image tags, missing parts, messages."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def tag(recipe=THING, base="b", arch="amd64"):
     return built_tag(recipe, base=base, arch=arch)
 
 
-# Tags: «exists» must mean «right».
+# Tags: "exists" must mean "right".
 
 
 def test_the_same_bytes_give_the_same_tag(stack):
@@ -196,7 +196,7 @@ def listed(*images_there):
         pytest.param("prom/x:v1", True, id="by tag"),
         pytest.param("prom/x:v2", False, id="another tag"),
         pytest.param(f"prom/x:v1@{DIGEST}", True, id="by tag and digest"),
-        pytest.param(f"prom/x:v9@{DIGEST}", True, id="the digest says which image is meant"),
+        pytest.param(f"prom/x:v9@{DIGEST}", True, id="the digest identifies the image"),
         pytest.param("prom/x:v1@sha256:" + "b" * 64, False, id="another digest"),
         pytest.param(f"prom/y:v1@{DIGEST}", False, id="another name"),
     ],
@@ -205,7 +205,7 @@ def test_an_image_is_at_hand_when_exactly_it_is(reference, there):
     assert daemon_images.is_at_hand(reference, listed(("prom/x", "v1", DIGEST))) is there
 
 
-def test_the_daemons_images_are_asked_for_in_words_that_a_client_of_version_20_knows(monkeypatch):
+def test_the_query_for_images_works_with_docker_20(monkeypatch):
     def client(command, *, deadline_s):
         assert deadline_s > 0
         shown = command[command.index("--format") + 1]
@@ -219,7 +219,7 @@ def test_the_daemons_images_are_asked_for_in_words_that_a_client_of_version_20_k
 
 @pytest.fixture
 def daemon(monkeypatch):
-    """A daemon whose images are set by the test; returns the set."""
+    """A daemon whose images the test sets. Returns the set."""
     there: set[str] = set()
     for module in (daemon_images, build):
         monkeypatch.setattr(module, "server_arch", lambda: "amd64")
@@ -288,7 +288,7 @@ def test_the_environment_is_printed_as_json_and_for_a_shell(daemon, capsys):
 def test_images_that_are_there_are_not_brought_again(daemon, monkeypatch):
     daemon.update(from_packages("sim"))
     monkeypatch.setattr(build, "bring", lambda *_args, **_options: pytest.fail("brought an image that is there"))
-    monkeypatch.setattr(build, "registry_answers", lambda _patience_s: pytest.fail("asked a registry for nothing"))
+    monkeypatch.setattr(build, "registry_answers", lambda _patience_s: pytest.fail("needless pull from a registry"))
     reference = official_reference("LLMCHAOS_GRAFANA_IMAGE")
     name, _, digest = reference.partition("@")
     daemon.add(f"{name.rpartition(':')[0]}@{digest}")
@@ -297,7 +297,7 @@ def test_images_that_are_there_are_not_brought_again(daemon, monkeypatch):
 
 
 @pytest.mark.parametrize("registry", ["has it", "refuses it", "does not answer", "is not wanted"])
-def test_grafana_alone_is_asked_for_once_a_day_and_never_needed(daemon, monkeypatch, tmp_path, registry):
+def test_grafana_alone_is_pulled_once_a_day_and_is_optional(daemon, monkeypatch, tmp_path, registry):
     asked: list[float] = []
     pulled: list[str] = []
 
@@ -317,14 +317,14 @@ def test_grafana_alone_is_asked_for_once_a_day_and_never_needed(daemon, monkeypa
     source = "packages" if registry == "is not wanted" else "auto"
 
     build.ensure_images(["sim"], source=source)
-    if registry != "has it":  # as a daemon that has it by then would not be asked again
+    if registry != "has it":  # a daemon that has it by then is not queried again
         build.ensure_images(["sim"], source=source)
 
     assert asked == ([] if registry == "is not wanted" else [build.OPTIONAL_REGISTRY_DEADLINE_S])
     assert pulled == [official_reference("LLMCHAOS_GRAFANA_IMAGE")] * (registry in {"has it", "refuses it"})
 
 
-def test_a_registry_that_refused_is_asked_again_the_next_day(monkeypatch, tmp_path):
+def test_a_pull_that_failed_is_retried_the_next_day(monkeypatch, tmp_path):
     monkeypatch.setattr(build, "cache_folder", lambda: tmp_path)
     build.bring_optional([RECIPES[-1]], "amd64", official=False)
     today = build.refused_lately()
@@ -436,7 +436,7 @@ def test_an_engine_that_answers_is_left_alone(monkeypatch):
         (["buildx"], ["docker-buildx-plugin"]),
     ],
 )
-def test_where_nothing_may_be_installed_one_message_says_what_is_missing(monkeypatch, parts, ways):
+def test_without_permission_to_install_one_message_lists_what_is_missing(monkeypatch, parts, ways):
     missing(monkeypatch, *parts)
     monkeypatch.setattr(debian, "is_debian_root", lambda: False)
     monkeypatch.setattr(debian, "install", lambda *_: pytest.fail("installed on a machine that is not ours to change"))
@@ -533,7 +533,7 @@ def test_what_only_tests_need_is_installed_where_it_is_missing(monkeypatch, ther
     assert asked == ([installed] if installed else [])
 
 
-def test_where_nothing_may_be_installed_the_one_command_is_said(monkeypatch, capsys):
+def test_without_permission_to_install_the_message_has_the_command(monkeypatch, capsys):
     monkeypatch.setattr(debian.shutil, "which", lambda name, path: None)
     monkeypatch.setattr(debian, "is_debian_root", lambda: False)
     monkeypatch.setattr(debian, "install", lambda *_: pytest.fail("installed on a machine that is not ours to change"))

@@ -202,8 +202,9 @@ def test_a_stack_of_others_is_only_planned_for_and_the_session_does_not_pass(cha
     result = chaos(attach="true")
 
     result.stdout.fnmatch_lines(["*kill web at +0 s*", "*nothing was touched*"])
-    assert "leashed: llmchaos_attach names a stack that already runs, so nothing was injected; add --chaos-unleash" in str(
-        result.outlines
+    assert (
+        "leashed: llmchaos_attach names a stack that already runs, so nothing was injected; add --chaos-unleash"
+        in str(result.outlines)
     )
     assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
 
@@ -270,7 +271,9 @@ def test_targets_are_those_of_the_ini_file_and_not_of_the_lab(chaos):
 def test_an_own_stack_does_not_run_as_local_processes(chaos):
     result = chaos("--chaos-runtime=local", "--chaos-plan")
 
-    assert "llmchaos_compose needs the compose runtime, got --chaos-runtime=local" in str(result.outlines + result.errlines)
+    assert "llmchaos_compose needs the compose runtime, got --chaos-runtime=local" in str(
+        result.outlines + result.errlines
+    )
     assert result.ret != 0
 
 

@@ -74,9 +74,7 @@ def test_a_key_that_nobody_reads_is_refused_on_the_command_line_too(chaos, doubl
 def test_an_option_of_the_command_line_is_refused_as_a_key(chaos, double, option):
     result = chaos(lines=[f'llmchaos_{option} = "1"'], own=True)
 
-    require_refused(
-        result, double, f"llmchaos_{option} is not an ini key; use --chaos-{option} on the command line"
-    )
+    require_refused(result, double, f"llmchaos_{option} is not an ini key; use --chaos-{option} on the command line")
 
 
 def test_a_worker_that_refuses_a_key_says_so_once(chaos):

@@ -1,4 +1,4 @@
-"""Who is let in, who waits, and which replica works: the gateway in front of real servers."""
+"""Admission, queueing and choice of replicas in front of real servers."""
 
 import asyncio
 import time

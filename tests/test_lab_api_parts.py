@@ -1,4 +1,4 @@
-"""The gateway's parts alone: event scanning, circuits, retry budget, settings. No server, no waiting."""
+"""The gateway's parts: event scanner, circuits, retry budget, settings."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ TEXTS = st.text(min_size=1, max_size=20)
 
 @st.composite
 def _cut_streams(draw) -> tuple[list[str], bytes, list[bytes]]:
-    """Tokens, the stream that says them, and the same stream cut into arbitrary pieces."""
+    """Tokens, their stream, and the same stream cut into arbitrary pieces."""
     tokens = draw(st.lists(TEXTS, min_size=1, max_size=8))
     ends = draw(st.sampled_from([b"\n", b"\r\n", b"\r"]))
     events = [chunk(token) for token in tokens] + [chunk("", finish="stop"), DONE]
@@ -71,7 +71,7 @@ def test_a_stream_without_its_last_bytes_is_never_complete(cut, missing: int) ->
 
 
 @given(TEXTS)
-def test_what_a_model_says_cannot_end_its_stream_or_make_it_an_error(said: str) -> None:
+def test_text_of_a_model_cannot_end_its_stream_or_make_it_an_error(said: str) -> None:
     for text in (said, '"finish_reason":"stop"', "data: [DONE]\n\n", '{"error": {"message": "x"}}', "\r\n\r\n"):
         scanner = Scanner()
         events = scanner.feed(chunk("a")) + scanner.feed(chunk(text))
@@ -91,7 +91,7 @@ def test_what_a_model_says_cannot_end_its_stream_or_make_it_an_error(said: str) 
         {"choices": ["x", {"delta": "y"}]},
     ],
 )
-def test_what_says_nothing_is_not_a_first_token(first: dict) -> None:
+def test_an_empty_event_is_not_a_first_token(first: dict) -> None:
     scanner = Scanner()
     scanner.feed(b"data: " + json.dumps(first).encode() + b"\n\n")
 
@@ -341,7 +341,7 @@ def test_a_watchdog_ends_a_silent_block_and_leaves_a_cancelled_one_alone() -> No
 RIGHT = {"LAB_MODEL": "m", "LAB_REPLICAS": "a=http://h:1, b=http://h:2/"}
 
 
-def test_settings_say_what_the_environment_says_and_the_key_is_not_shown() -> None:
+def test_settings_have_the_environments_values_and_hide_the_key() -> None:
     settings = Settings.from_env(RIGHT | {"LAB_API_KEY": "s3cret", "LAB_CONCURRENCY": "7", "LAB_QUEUE_MAX": ""})
 
     assert settings.replicas == {"a": "http://h:1", "b": "http://h:2"}

@@ -1,4 +1,4 @@
-"""What the lab's services share: settings declared as fields, log lines."""
+"""Settings declared as fields, and log lines."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Wrong settings, requests and admin calls: each gets one clear error, and the engine goes on."""
+"""Wrong settings, requests and admin calls: one clear error each."""
 
 import asyncio
 import io
@@ -73,7 +73,7 @@ REQUESTS: dict[str, tuple[Any, int, str]] = {
     "an unknown role": ({"messages": [{"role": "robot", "content": ""}]}, 400, "must be one of system, developer"),
     "content that is a number": ({"messages": [{"role": "user", "content": 5}]}, 400, "'messages[0].content'"),
     "an image": ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "parts of type text only"),
-    "nobody asks": ({"messages": [{"role": "system", "content": "x"}]}, 400, "no message of role user"),
+    "no message of a user": ({"messages": [{"role": "system", "content": "x"}]}, 400, "no message of role user"),
     "half a character": (
         b'{"model":"smollm2:135m","messages":[{"role":"user","content":"\\ud800"}]}', 400, "lone surrogate",
     ),

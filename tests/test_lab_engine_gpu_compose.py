@@ -1,4 +1,4 @@
-"""The compose override for a real GPU: what compose makes of it, with no GPU and no daemon needed."""
+"""The compose override for a GPU, resolved without GPU and daemon."""
 
 import json
 import os

@@ -24,7 +24,7 @@ FIRST_TOKEN_EDGES = (
 
 
 def sim_v1(prompt: str, count: int) -> list[str]:
-    """The scheme as clients are told it, written down a second time."""
+    """The scheme as documented for clients, written a second time."""
     return [hashlib.sha256(f"{prompt}\x1f{index}".encode()).hexdigest()[:6] + " " for index in range(count)]
 
 
@@ -68,7 +68,7 @@ def test_a_whole_answer_is_the_same_text_with_its_usage() -> None:
     asyncio.run(scenario())
 
 
-def test_usage_comes_last_in_a_stream_that_asks_for_it() -> None:
+def test_usage_comes_last_in_a_stream_that_requests_it() -> None:
     async def scenario() -> None:
         async with world() as lab:
             events = await lab.events(stream_options={"include_usage": True})
@@ -79,7 +79,7 @@ def test_usage_comes_last_in_a_stream_that_asks_for_it() -> None:
     asyncio.run(scenario())
 
 
-def test_usage_counts_the_tokens_up_to_a_stop_string_and_is_left_out_unless_asked_for() -> None:
+def test_usage_counts_the_tokens_up_to_a_stop_string_and_comes_only_on_request() -> None:
     async def scenario() -> None:
         async with world() as lab:
             stop = sim_v1("hello", 10)[3].strip()
@@ -251,7 +251,7 @@ def test_a_client_that_does_not_read_is_cut_off_before_it_fills_the_memory() -> 
     asyncio.run(scenario())
 
 
-def test_the_engine_says_in_every_place_that_it_is_simulated() -> None:
+def test_the_engine_shows_in_every_place_that_it_is_simulated() -> None:
     async def scenario() -> None:
         async with world() as lab:
             async with lab.http.get(f"{lab.url}/v1/models") as response:

@@ -1,4 +1,4 @@
-"""Profiles of real machines against what others measured or what arithmetic says."""
+"""The profiles against published measurements and arithmetic."""
 
 import random
 
@@ -12,7 +12,7 @@ from lab_engine.values import InvalidValueError
 
 
 def tokens_per_s(profile: Profile, streams: int, *, cached_share: float) -> float:
-    """Closed loop of 1,024 tokens in and 128 out; that share of the prompts was seen before."""
+    """Closed loop of 1,024 tokens in and 128 out with a share of repeated prompts."""
     scheduler = Scheduler(speed=profile.speed, limits=profile.limits)
     rng, now_s, count, finished = random.Random(1), 0.0, 0, 0
     seen = tuple(b"seen %d" % index for index in range(64))
@@ -40,7 +40,7 @@ def tokens_per_s(profile: Profile, streams: int, *, cached_share: float) -> floa
 
 
 def test_an_8b_model_on_an_a100_decodes_75_tokens_a_second_for_one_stream() -> None:
-    """johnmusgrave.com, «vLLM throughput-latency sweep on NVIDIA A100»: about 75 tokens/s at concurrency 1."""
+    """johnmusgrave.com, "vLLM throughput-latency sweep on NVIDIA A100": 75 tokens/s."""
     profile = PROFILES["llama-3.1-8b-a100-40gb"]
     gap_s = profile.speed.duration_s(sequences=1, tokens=1, context_tokens=1088, pairs=1088)
 
@@ -48,7 +48,7 @@ def test_an_8b_model_on_an_a100_decodes_75_tokens_a_second_for_one_stream() -> N
 
 
 def test_an_8b_model_on_an_a100_gives_8_streams_6_6_times_the_tokens_of_one() -> None:
-    """The same source: 6.6 times at concurrency 8. Its sweep doubles one set of prompts, so half of them are cached."""
+    """The same source: 6.6 times at concurrency 8, with half of the prompts cached."""
     profile = PROFILES["llama-3.1-8b-a100-40gb"]
     gain = tokens_per_s(profile, 8, cached_share=0.5) / tokens_per_s(profile, 1, cached_share=0.5)
 

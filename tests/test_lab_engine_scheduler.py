@@ -1,4 +1,4 @@
-"""The machine on a virtual clock: order, memory, repeatability, and queueing theory."""
+"""The machine on a virtual clock: order, memory, repeatability, queueing."""
 
 import random
 from itertools import pairwise
@@ -103,7 +103,7 @@ def test_an_aborted_request_gives_its_blocks_back_at_once() -> None:
     assert scheduler.stats.finished == {"stop": 0, "length": 0, "abort": 1, "error": 0}
 
 
-def test_taken_blocks_stop_admission_and_given_back_ones_restore_it() -> None:
+def test_taken_blocks_stop_admission_and_returned_ones_restore_it() -> None:
     scheduler = machine(blocks=4)
     scheduler.add(request("a"))
     scheduler.pool.withheld = 4
@@ -196,7 +196,7 @@ def test_mean_waiting_with_one_slot_is_within_5_percent_of_m_g_1() -> None:
 
 @pytest.mark.parametrize("profile", ["llama-3.1-8b-a100-40gb", "gpt-oss-120b-h200"])
 def test_littles_law_holds(profile: str) -> None:
-    """Mean number inside = arrival rate x mean time inside, the one by integration and the other by request."""
+    """Little's law: mean number inside = arrival rate x mean time inside."""
     chosen = PROFILES[profile]
     scheduler = Scheduler(speed=chosen.speed, limits=chosen.limits)
     arrivals = list(poisson(4, 600, seed=5, prompt=(50, 2000), answer=(10, 200)))
@@ -242,7 +242,7 @@ def test_a_slower_machine_is_later_with_every_single_token() -> None:
 
 
 def test_twice_the_blocks_never_give_more_preemptions() -> None:
-    """Over several batches of requests: one block more may let in one sequence too many, as in any optimistic admission."""
+    """Over batches, as one more block may admit one sequence too many."""
 
     def preemptions(blocks: int) -> int:
         limits = Limits(slots=32, batch_tokens=2048, max_model_tokens=600, blocks=blocks)

@@ -1,4 +1,4 @@
-"""The remediator's decision core on a virtual clock: when it acts, and every reason for which it must not."""
+"""The remediator's decisions and refusals on a virtual clock."""
 
 from __future__ import annotations
 
@@ -237,7 +237,7 @@ def test_a_crash_loop_is_repaired_ever_more_slowly_and_then_given_up() -> None:
     assert world.state.of("api").quarantined
 
 
-def test_a_human_is_told_at_once_that_no_further_action_comes() -> None:
+def test_a_human_is_paged_at_once_when_no_further_action_comes() -> None:
     world = World()
     world.dies("api")
     while len(world.acts()) < 3:
@@ -281,7 +281,7 @@ def test_a_quarantine_remembered_from_before_a_crash_holds() -> None:
     assert world.results() == ["quarantined"]
 
 
-def test_a_service_whose_container_nobody_knows_is_not_repaired_whatever_the_signals_say() -> None:
+def test_a_service_with_an_unknown_container_is_not_repaired_by_any_signal() -> None:
     world = World()
     world.containers["api"] = None
     world.values |= {("scrape", "api"): 0.0, ("second", "api"): 0.0}
@@ -319,7 +319,7 @@ def test_evidence_from_before_an_action_does_not_cause_another() -> None:
     assert decisions == ()
 
 
-def test_a_recovery_is_told_with_its_time_once_it_is_seen() -> None:
+def test_a_recovery_is_recorded_with_its_time_once_it_is_seen() -> None:
     world = World()
     world.dies("api")
     world.tick()
@@ -345,7 +345,7 @@ def test_a_lull_is_no_recovery() -> None:
     assert [decision.event for decision in world.log] == ["detected"]
 
 
-def test_a_recovery_by_somebody_else_takes_no_credit() -> None:
+def test_a_recovery_by_another_program_takes_no_credit() -> None:
     world = World(held=frozenset({"api"}))
     world.dies("api")
     world.tick()
@@ -423,7 +423,7 @@ def test_an_operator_hold_stops_everything_on_the_service_it_names_and_nothing_e
     assert world.acts()[-1] == ("api", "start")
 
 
-def test_a_dry_run_says_what_it_would_do_once_and_does_nothing() -> None:
+def test_a_dry_run_records_its_action_once_and_does_nothing() -> None:
     world = World(policy=policy(dry_run=True))
     world.dies("api")
     world.run(30)
@@ -494,7 +494,7 @@ def test_whatever_happens_no_action_breaks_a_guard(story: list[dict[str, object]
                 assert len({fact.signal for fact in act.evidence}) >= 2
                 assert not before.of(act.service).in_flight
                 assert world.containers[act.service] is not None
-                # An absent answer leaves the last one valid until it is stale; a good one ends it at once.
+                # An absent answer leaves the last one valid until stale.
                 assert world.values["scrape" if act.service == "api" else "probe", act.service] != 1.0
                 earlier = before.of(act.service).actions_at
                 assert not earlier or world.now - earlier[-1] >= 2

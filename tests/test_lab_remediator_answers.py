@@ -1,4 +1,4 @@
-"""Answers of any shape that the remediator gets over HTTP: it reads them, or says that they are of no use, and goes on."""
+"""HTTP answers of any shape: read, or reported as unusable."""
 
 import asyncio
 import copy
@@ -87,7 +87,7 @@ def test_any_container_is_read_or_of_no_use(body):
 
 @asynccontextmanager
 async def served(handler):
-    """The address of a server that gives every request to the handler, and a session."""
+    """Address of a server that passes every request to the handler, and a session."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handler)
     runner = web.AppRunner(app)

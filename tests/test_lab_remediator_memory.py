@@ -1,4 +1,4 @@
-"""What the remediator remembers: its audit log across a crash, and who restarted what."""
+"""The remediator's memory: audit log across a crash, and restarts by cause."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_a_quarantine_that_was_lifted_stays_lifted() -> None:
     assert not replayed([*ended, line("intent", 31), line("detected", 32)], POLICY)[0].of("api").quarantined
 
 
-def test_lines_of_services_that_are_not_ours_any_more_are_passed_over() -> None:
+def test_lines_of_services_no_longer_ours_are_skipped() -> None:
     state, open_intents = replayed([line("intent", 1, service="worker-9")], POLICY)
 
     assert not state.services
@@ -185,7 +185,7 @@ def test_the_first_look_at_a_container_is_no_restart() -> None:
     assert Restarts().seen("api", CONTAINER) == ()
 
 
-def test_a_new_start_that_nobody_announced_is_external() -> None:
+def test_a_new_start_without_an_announcement_is_external() -> None:
     restarts = Restarts()
     restarts.seen("api", CONTAINER)
     (restart,) = restarts.seen("api", replace(CONTAINER, started_at=110.0))
@@ -240,7 +240,7 @@ def test_a_look_between_the_end_and_the_restart_by_the_runtime_hides_nothing() -
     assert (restart.reason, restart.count) == ("runtime", 1)
 
 
-def test_an_own_start_and_those_of_the_runtime_after_it_are_told_apart() -> None:
+def test_an_own_start_differs_from_those_of_the_runtime_after_it() -> None:
     restarts = Restarts()
     restarts.seen("api", CONTAINER)
     restarts.expect("api", "gone", 109.0)
@@ -249,7 +249,7 @@ def test_an_own_start_and_those_of_the_runtime_after_it_are_told_apart() -> None
     assert [(one.reason, one.count) for one in found] == [("gone", 1), ("runtime", 2)]
 
 
-def test_a_recreated_container_is_one_restart_and_one_never_started_is_none() -> None:
+def test_a_recreated_container_is_one_restart_and_one_never_started_no_restart() -> None:
     restarts = Restarts()
     restarts.seen("api", replace(CONTAINER, restart_count=5))
 
@@ -283,13 +283,13 @@ def test_an_answer_of_prometheus_becomes_readings(data: dict[str, Any], expected
     assert readings_of(data, SIGNAL, SERVICES) == expected
 
 
-def test_a_signal_without_a_service_label_speaks_for_all() -> None:
+def test_a_signal_without_a_service_label_counts_for_all() -> None:
     signal = replace(SIGNAL, by=None)
 
     assert set(readings_of(vector(({}, 5, "0.3")), signal, SERVICES)) == set(SERVICES)
     assert set(readings_of({"resultType": "scalar", "result": [5, "0.3"]}, signal, SERVICES)) == set(SERVICES)
 
 
-def test_an_answer_that_is_no_vector_is_an_error_that_says_so() -> None:
+def test_an_answer_that_is_no_vector_is_an_error_that_names_its_type() -> None:
     with pytest.raises(AskError, match="health: expected an instant vector or a scalar, got a matrix"):
         readings_of({"resultType": "matrix", "result": []}, SIGNAL, SERVICES)

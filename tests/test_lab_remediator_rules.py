@@ -1,4 +1,4 @@
-"""remediation.yaml and the environment: what is accepted, and one clear complaint for everything else."""
+"""remediation.yaml and settings: valid ones, and one clear error for others."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ signals:
 """
 
 
-def test_signals_of_the_file_beside_are_signals_like_any_other(tmp_path: Path) -> None:
+def test_signals_of_the_second_file_are_signals_like_any_other(tmp_path: Path) -> None:
     (tmp_path / "rules.yaml").write_text(WITH_MORE)
     (tmp_path / "more.yaml").write_text(MORE)
 

@@ -59,7 +59,7 @@ def _status(url: str) -> int:
 
 
 def _drained(behaviour, **env: str) -> tuple[bytes, int, int, float]:
-    """A stream during SIGTERM: what its client got, readiness meanwhile, exit status, seconds from signal to exit."""
+    """A stream during SIGTERM: answer, readiness, exit status, seconds to exit."""
 
     async def story() -> tuple[bytes, int, int, float]:
         model = Model(name="model-1", behaviour=behaviour)
@@ -107,7 +107,7 @@ def test_a_stream_in_flight_finishes_during_a_drain() -> None:
     assert took_s < 3
 
 
-def test_a_stream_that_outlasts_the_drain_is_told_so_and_the_process_ends_within_two_seconds() -> None:
+def test_a_stream_longer_than_the_drain_ends_with_an_error_and_the_process_within_two_seconds() -> None:
     body, readiness, status, took_s = _drained(sends(chunk("a "), then="hang"))
 
     assert json.loads(body.rstrip().split(b"\n\n")[-1][6:])["error"]["code"] == "draining"

@@ -1,4 +1,4 @@
-"""What the gateway promises to clients of streams, against real servers that break in every way."""
+"""The gateway's promises to clients of streams, against broken servers."""
 
 import asyncio
 import json
@@ -99,7 +99,7 @@ async def test_comments_do_not_hide_a_stall(it: World) -> None:
 
 
 @in_world(LAB_TTFT_TIMEOUT_S="0.5")
-async def test_a_replica_that_only_says_its_role_is_replaced_before_the_client_sees_anything(it: World) -> None:
+async def test_a_replica_that_sends_only_its_role_is_replaced_before_the_client_sees_anything(it: World) -> None:
     it.models[0].behaviour = sends(chunk("", role="assistant"), then="hang")
 
     answer = await it.chat()
@@ -202,7 +202,7 @@ async def test_the_whole_request_has_a_deadline_even_while_tokens_flow(it: World
 
 
 @in_world(replicas=1, LAB_KEEPALIVE_S="0.05", LAB_TTFT_TIMEOUT_S="0.3")
-async def test_a_waiting_client_is_kept_alive_by_comments_and_told_of_a_failure_in_the_stream(it: World) -> None:
+async def test_a_waiting_client_gets_comments_and_an_error_in_the_stream(it: World) -> None:
     it.models[0].behaviour = hangs
 
     answer = await it.chat()

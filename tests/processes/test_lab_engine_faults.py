@@ -1,4 +1,4 @@
-"""Every fault of the engine: it does what it says, shows what it should, and ends by itself or on request."""
+"""Every fault of the engine: effect, evidence and end."""
 
 import asyncio
 import hashlib
@@ -51,7 +51,7 @@ def test_a_hung_engine_answers_health_and_freezes_its_heartbeat_until_the_lease_
             assert after["vllm:num_requests_running"] == 3
             assert after["llmchaos_engine_fault_active[hang]"] == 1
 
-            status, _ = await late  # nobody ends the fault: its lease does
+            status, _ = await late  # the lease alone ends the fault
             async with lab.http.get(f"{lab.admin_url}/faults/{fault['id']}") as response:
                 shown = await response.json()
 
@@ -218,7 +218,7 @@ def test_a_hot_gpu_lowers_its_clocks_names_the_reason_and_is_slower() -> None:
 
 @pytest.mark.parametrize("how", ["garbage", "wrong", "swapped"])
 @pytest.mark.parametrize("stream", [True, False])
-def test_corrupted_answers_are_complete_and_wrong_and_nothing_else_tells(how: str, stream: bool) -> None:
+def test_corrupted_answers_are_complete_and_wrong_without_another_sign(how: str, stream: bool) -> None:
     async def scenario() -> None:
         async with world() as lab:
             fault = await lab.fault("corrupted_output", how=how)
@@ -253,7 +253,7 @@ def test_swapped_answers_are_those_of_another_client() -> None:
     asyncio.run(scenario())
 
 
-def test_corruption_hits_about_the_share_asked_for() -> None:
+def test_corruption_hits_about_the_requested_share() -> None:
     async def scenario() -> None:
         async with world(LAB_SEED="3") as lab:
             fault = await lab.fault("corrupted_output", share=0.3)

@@ -1,4 +1,4 @@
-"""The engine as a process: how it starts, how it ends, and what a restart remembers."""
+"""The engine as a process: start, end and state across a restart."""
 
 import json
 import signal
@@ -30,7 +30,7 @@ def start() -> Iterator[Callable[..., Process]]:
         process.popen.communicate()
 
 
-def test_it_starts_says_that_it_is_simulated_and_ends_on_sigterm_within_two_seconds(
+def test_it_starts_logs_that_it_is_simulated_and_ends_on_sigterm_within_two_seconds(
     start: Callable[..., Process],
 ) -> None:
     process = start()
@@ -124,7 +124,7 @@ def test_a_slow_load_holds_back_the_next_start(start: Callable[..., Process], tm
     process.popen.kill()
     slow = start(LAB_STATE_DIR=str(tmp_path))
 
-    until(lambda: slow.answers(503), "the engine says that it loads")
+    until(lambda: slow.answers(503), "the engine reports that it loads")
 
 
 def test_the_admin_port_is_on_loopback_wherever_the_engine_listens(start: Callable[..., Process]) -> None:

@@ -1,4 +1,4 @@
-"""The remediator whole, against a Prometheus and a Docker API made up in this process."""
+"""The whole remediator against made-up Prometheus and Docker APIs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def stamp(at: float) -> str:
 
 @dataclass
 class Fakes:
-    """Prometheus and Docker as the remediator sees them; `calls` are the changes asked of Docker."""
+    """Prometheus and Docker for the remediator. `calls` are calls with an effect."""
 
     audit_file: Path
     up: float | None = 1.0
@@ -99,7 +99,7 @@ class Running:
         await until_async(what, within_s=DEADLINE_S, seen=self.fakes.events)
 
     async def rounds(self, count: int) -> None:
-        """Until Docker has been asked so many times more: what should not happen had its chance."""
+        """Wait for more Docker queries, time in which an unwanted act could happen."""
         answered = self.metrics.answers.labels("docker", "ok")
         first = answered._value.get()
         await self.until(lambda: answered._value.get() >= first + count)
@@ -164,7 +164,7 @@ def fakes(tmp_path: Path) -> Fakes:
     return Fakes(audit_file=tmp_path / "audit.jsonl")
 
 
-def test_a_killed_api_is_started_and_the_log_tells_the_whole_story(fakes: Fakes) -> None:
+def test_a_killed_api_is_started_and_the_log_has_every_step(fakes: Fakes) -> None:
     async def story() -> None:
         async with at_work(fakes) as lab:
             await lab.rounds(3)
@@ -184,7 +184,7 @@ def test_a_killed_api_is_started_and_the_log_tells_the_whole_story(fakes: Fakes)
     assert len({entry["incident"] for entry in fakes.entries()[1:]}) == 1
 
 
-def test_the_intent_is_on_disk_before_docker_is_asked(fakes: Fakes) -> None:
+def test_the_intent_is_on_disk_before_the_call_to_docker(fakes: Fakes) -> None:
     async def story() -> None:
         async with at_work(fakes) as lab:
             fakes.dies()
@@ -329,7 +329,7 @@ def test_a_container_of_another_project_is_not_touched(fakes: Fakes) -> None:
     assert fakes.calls == []
 
 
-def test_a_restart_by_somebody_else_is_counted_and_written_down(fakes: Fakes) -> None:
+def test_a_restart_by_another_program_is_counted_and_recorded(fakes: Fakes) -> None:
     async def story() -> None:
         async with at_work(fakes) as lab:
             await lab.rounds(2)
@@ -394,7 +394,7 @@ def test_the_audit_log_and_the_metrics_can_be_read_over_http(fakes: Fakes) -> No
 
 
 def readings_of_probes(*statuses: int) -> list[float | None]:
-    """What a prober makes of these answers in turn; 0 is no answer at all."""
+    """Readings of a prober for these answers in turn. 0 is no answer."""
     found: list[float | None] = []
     turn = iter(statuses)
     now = 0
@@ -429,13 +429,15 @@ def readings_of_probes(*statuses: int) -> list[float | None]:
         ((503, 0), [None, 0.0]),
         ((404, 429), [None, None]),
     ],
-    ids=["never reached", "silence and failure", "busy is alive", "a wrong question says nothing"],
+    ids=["never reached", "silence and failure", "busy is alive", "a wrong request proves nothing"],
 )
-def test_a_probe_tells_dead_from_busy_from_unreachable(statuses: tuple[int, ...], readings: list[float | None]) -> None:
+def test_a_probe_distinguishes_dead_busy_and_unreachable(
+    statuses: tuple[int, ...], readings: list[float | None]
+) -> None:
     assert readings_of_probes(*statuses) == readings
 
 
-def test_an_error_of_a_client_says_who_did_not_answer() -> None:
+def test_an_error_of_a_client_names_the_silent_side() -> None:
     async def story() -> None:
         async with aiohttp.ClientSession() as http:
             with pytest.raises(AskError, match=r"the Docker proxy does not answer GET json of api: ClientConnector"):

@@ -1,4 +1,4 @@
-"""Faults of the simulated engine on the real stack: each takes hold and leaves nothing; the scenarios hold, and their other arms do not."""
+"""Faults of the simulated engine on the real stack, and the scenarios' arms."""
 
 import importlib.util
 import random
@@ -45,7 +45,7 @@ FAULTS = [
     faults.crash_on_boot("model-1", for_s=60),
     faults.memory_leak("model-1"),
 ]
-# Scenarios, and the claim that says who must have acted, or that nobody may.
+# Scenarios, and their claim on who must or must not have acted.
 REPAIRED = [
     ("hung_model", "test_a_hung_replica_is_restarted_by_the_remediator"),
     ("gpu_exhaustion", "test_an_engine_out_of_memory_is_repaired_by_the_remediator"),
@@ -58,7 +58,7 @@ ONLY_BUSY = [
 ]
 
 
-def test_every_fault_that_the_engine_knows_is_performed_here_on_its_own_or_in_a_scenario():
+def test_every_fault_of_the_engine_is_performed_here_or_in_a_scenario():
     experiments = [claims_of(file)[claim][1] for file, claim in REPAIRED + ONLY_BUSY]
     performed = {fault.primitive.kind for fault in FAULTS}
     for fault in (one for experiment in experiments for one in experiment.faults):
@@ -70,7 +70,7 @@ def test_every_fault_that_the_engine_knows_is_performed_here_on_its_own_or_in_a_
 @pytest.mark.sampled(share=0.12)
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f"{f} {dict(f.primitive.options)}")
 def test_a_fault_takes_hold_and_its_end_leaves_nothing(stack_lab, fault):
-    # Without the remediator, or it would be the one who heals.
+    # Without the remediator, or it would repair the service.
     with stack_lab.load(loads.open_loop(rate_rps=8, max_tokens=4), remediator=False):
         stack_lab.hold_steady(1)
         with stack_lab.inject(fault) as injected:
@@ -82,7 +82,7 @@ def test_a_fault_takes_hold_and_its_end_leaves_nothing(stack_lab, fault):
 
 @pytest.fixture
 def verdicts(stack_lab):
-    """Perform one of a scenario's experiments, changed as asked, and say which of its claims do not hold, and why."""
+    """Perform a changed experiment of a scenario, and list the claims that fail."""
 
     def judged(file, of, *, fault=None, **changed):
         found = claims_of(file)
@@ -111,8 +111,8 @@ def verdicts(stack_lab):
 
 
 @pytest.fixture
-def somebody_rash(stack_lab, monkeypatch):
-    """Restarts an engine soon after it is made busy, as a human would who has never heard of the instrument."""
+def a_rash_operator(stack_lab, monkeypatch):
+    """Restart an engine soon after it becomes busy, as an impatient human would."""
     runtime, started = stack_lab.runtime, []
     start_fault = runtime.engine_start
 
@@ -138,12 +138,12 @@ def test_it_holds_where_what_is_broken_is_repaired_and_what_is_busy_left_alone(v
 
 @pytest.mark.nightly("test_trials has the arm without the remediator; the scenario's own arm holds above")
 @pytest.mark.parametrize(("file", "claim"), REPAIRED)
-def test_it_is_refuted_where_nobody_repairs(verdicts, file, claim):
+def test_it_is_refuted_without_a_repair(verdicts, file, claim):
     assert claim in verdicts(file, claim, remediator=False, repair_within_s=20.0)
 
 
 @pytest.mark.nightly("the scenarios hold above; tests/truth has remediators that restart what is only busy")
 @pytest.mark.parametrize(("file", "claim"), ONLY_BUSY)
-@pytest.mark.usefixtures("somebody_rash")
-def test_it_is_refuted_where_somebody_restarts_what_is_only_busy(verdicts, file, claim):
+@pytest.mark.usefixtures("a_rash_operator")
+def test_it_is_refuted_if_a_busy_service_is_restarted(verdicts, file, claim):
     assert claim in verdicts(file, claim)

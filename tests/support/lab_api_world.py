@@ -1,4 +1,4 @@
-"""A gateway in front of small real model servers on loopback, for the tests of lab_api."""
+"""A gateway in front of small real model servers on loopback."""
 
 import asyncio
 import functools
@@ -35,7 +35,7 @@ def ask(*, stream: bool = True, **more: Any) -> dict[str, Any]:
 
 
 def sends(*pieces: bytes, then: str = "end") -> Behaviour:
-    """Streams the pieces, then ends, waits for ever ('hang') or cuts the connection ('reset')."""
+    """Stream the pieces, then end, hang or reset the connection."""
 
     async def behave(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
@@ -56,7 +56,7 @@ def sends(*pieces: bytes, then: str = "end") -> Behaviour:
 
 
 def answers(status: int, body: Any = None, **headers: str) -> Behaviour:
-    """Answers with a status and a JSON body."""
+    """Answer with a status and a JSON body."""
 
     async def behave(_request: web.Request) -> web.StreamResponse:
         return web.json_response(body if body is not None else {}, status=status, headers=headers)
@@ -65,7 +65,7 @@ def answers(status: int, body: Any = None, **headers: str) -> Behaviour:
 
 
 async def hangs(_request: web.Request) -> web.StreamResponse:
-    """Takes the request and never says a word."""
+    """Read the request and never answer."""
     await asyncio.Event().wait()
     raise AssertionError("the wait for nothing has ended")
 
@@ -81,7 +81,7 @@ good = sends(chunk("a "), chunk("b "), chunk("c ", finish="stop"), DONE)
 
 @dataclass(kw_only=True)
 class Model:
-    """One replica: behaves as told, and notes what it was asked and which clients left it."""
+    """One replica with a given behaviour. It records requests and disconnects."""
 
     name: str
     behaviour: Behaviour = good
@@ -99,7 +99,7 @@ class Model:
         return f"http://127.0.0.1:{self.port}"
 
     async def start(self) -> None:
-        """Listens, on the same port again after `stop`."""
+        """Listen, on the same port again after `stop`."""
         app = web.Application()
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_get("/health", self._health)
@@ -135,7 +135,7 @@ class Model:
 
 @dataclass(kw_only=True)
 class Answer:
-    """What a client got."""
+    """One answer as the client received it."""
 
     status: int
     headers: Any
@@ -168,7 +168,7 @@ class World:
     session: aiohttp.ClientSession
 
     async def chat(self, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
-        """Sends a request (streaming unless told otherwise) and reads all of the answer."""
+        """Send a request (streaming by default) and read all of the answer."""
         async with self.post(body, headers) as response:
             return Answer(status=response.status, headers=response.headers, body=await response.read())
 
@@ -181,7 +181,7 @@ class World:
             return Answer(status=response.status, headers=response.headers, body=await response.read())
 
     async def metric(self, name: str, **labels: str) -> float:
-        """The sum of the series that carry these labels; fails if there is none."""
+        """Sum of the series with these labels. Fails without any."""
         text = (await self.get("/metrics")).body.decode()
         values = [
             sample.value
@@ -208,7 +208,7 @@ class World:
 
 @asynccontextmanager
 async def world(replicas: int = 2, **env: str) -> AsyncIterator[World]:
-    """A running gateway with fast probes; more settings by their variables."""
+    """A running gateway with fast probes. Further settings are its variables."""
     models = [Model(name=f"model-{number + 1}") for number in range(replicas)]
     for model in models:
         await model.start()
@@ -242,7 +242,7 @@ async def world(replicas: int = 2, **env: str) -> AsyncIterator[World]:
 
 
 def in_world(replicas: int = 2, **env: str) -> Callable[[Callable[[World], Awaitable[None]]], Callable[[], None]]:
-    """Makes a test of a story that happens in a world of its own."""
+    """Run a test's story in a world of its own."""
 
     def decorate(story: Callable[[World], Awaitable[None]]) -> Callable[[], None]:
         async def live() -> None:
@@ -253,7 +253,7 @@ def in_world(replicas: int = 2, **env: str) -> Callable[[Callable[[World], Await
             uvloop.run(live())
 
         functools.update_wrapper(test, story)
-        del test.__wrapped__  # type: ignore[attr-defined] # pytest would ask for a fixture named as its parameter
+        del test.__wrapped__  # type: ignore[attr-defined] # or pytest takes its parameter for a fixture
         return test
 
     return decorate

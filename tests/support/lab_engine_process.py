@@ -1,4 +1,4 @@
-"""The engine as a process of its own, for tests. Not a test itself."""
+"""The engine as a process of its own, for tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Machines and traffic for the tests of lab_engine: on a virtual clock, and as a server on loopback."""
+"""Machines and traffic for tests of the engine."""
 
 import asyncio
 import json
@@ -43,7 +43,7 @@ def poisson(
 def machine(
     *, slots: int = 8, blocks: int = 64, batch_tokens: int = 64, jitter: float = 0.0, seed: int = 0, **speed: float
 ) -> Scheduler:
-    """A small machine: a step takes one second unless said otherwise."""
+    """A small machine whose step takes one second by default."""
     limits = Limits(slots=slots, batch_tokens=batch_tokens, max_model_tokens=blocks * 16, blocks=blocks, jitter=jitter)
     return Scheduler(speed=Speed(**(speed or {"step_s": 1.0})), limits=limits, seed=seed)
 
@@ -62,7 +62,7 @@ class World:
             return response.status, await response.json()
 
     async def events(self, content: str = "hello", **more: Any) -> list[Any]:
-        """The events of a whole stream, decoded; `[DONE]` as that string."""
+        """Events of a whole stream, decoded. `[DONE]` is that string."""
         asked = self.ask(content, stream=True, **more)
         async with self.http.post(f"{self.url}/v1/chat/completions", json=asked) as response:
             assert response.status == 200, await response.text()
@@ -87,7 +87,7 @@ class World:
             return response.status
 
     async def metrics(self) -> dict[str, float]:
-        """Samples by name; labels other than `finished_reason` and `kind` are left out."""
+        """Samples by name, with the labels `finished_reason` and `kind`."""
         async with self.http.get(f"{self.url}/metrics") as response:
             text = await response.text()
         samples = {}
@@ -100,7 +100,7 @@ class World:
 
 @asynccontextmanager
 async def world(boot: BootFaults | None = None, **variables: str) -> AsyncIterator[World]:
-    """A served engine that has loaded its model unless LAB_LOAD_S says that this takes time."""
+    """A served engine with its model loaded, unless LAB_LOAD_S delays that."""
     chosen = Settings.from_env(variables)
     engine = Engine(chosen, time.monotonic)
     chaos = Chaos(engine, boot)

@@ -57,7 +57,7 @@ def running(service: str, *, since_s: float = START - 100, seen_s: float = START
 
 @dataclass
 class World:
-    """A lab in which everything is good until a test says otherwise; each tick is a fresh look at all of it."""
+    """A lab that is good until a test changes it. Each tick observes all of it."""
 
     policy: Policy = field(default_factory=policy)
     now: float = START
@@ -72,7 +72,7 @@ class World:
         self.containers = {name: running(name) for name in SERVICES}
 
     def dies(self, service: str) -> None:
-        """The process is gone, and what watches it sees that."""
+        """End the process, and let every signal show it."""
         self.becomes(service, state="exited", exit_code=137)
         self.values["scrape" if service == "api" else "probe", service] = 0.0
 

@@ -1,4 +1,4 @@
-"""The changed copies of the tree, in a folder that is gone after the test."""
+"""Changed copies of the tree, removed after the test."""
 
 from __future__ import annotations
 

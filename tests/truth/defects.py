@@ -1,4 +1,4 @@
-"""What a defect is: one change of the source, and what must notice it."""
+"""Values of a defect: one change of the source, and its detectors."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Part = Literal["gateway", "engine", "remediator", "monitoring"]
 
 @dataclass(frozen=True, kw_only=True)
 class Patch:
-    """`old` stands exactly once in `file`, a path from the root, and becomes `new`."""
+    """`old` occurs exactly once in `file`, a path from the root, and becomes `new`."""
 
     file: str
     old: str
     new: str
 
     def problem(self, root: Path = ROOT) -> str | None:
-        """Why the patch does not fit the source; None where it does."""
+        """Reason why the patch does not fit the source, or None."""
         path = root / self.file
         if not path.is_file():
             return f"{self.file} does not exist"
@@ -28,7 +28,11 @@ class Patch:
         return None if count == 1 else f"{self.file} has {count} times, not once: {self.old!r}"
 
     def apply(self, root: Path) -> None:
-        """Change the file below `root`. Raises ValueError where the patch does not fit."""
+        """Change the file below `root`.
+
+        Raises:
+            ValueError: the patch does not fit.
+        """
         problem = self.problem(root)
         if problem is not None:
             raise ValueError(problem)
@@ -38,10 +42,12 @@ class Patch:
 
 @dataclass(frozen=True, kw_only=True)
 class SubjectDefect:
-    """A broken service. `scenario` is a file of scenarios/; `only` is what pytest's -k takes of it.
+    """A broken service.
 
-    `caught_by` is a claim of that scenario (`test_...`), which must be refuted, or the class of the error with which the
-    trial must end (`NotSteady`)."""
+    `scenario` is a file of scenarios/, `only` an expression for pytest's -k.
+    `caught_by` is a claim of that scenario (`test_...`) that must be refuted, or the
+    class of the error that must end the trial (`NotSteady`).
+    """
 
     name: str
     part: Part
@@ -59,7 +65,7 @@ class SubjectDefect:
 
 @dataclass(frozen=True, kw_only=True)
 class InstrumentDefect:
-    """A broken instrument. `tests` are node ids below tests/, and each of them must fail."""
+    """A broken instrument. `tests` are node ids below tests/. Each must fail."""
 
     name: str
     what: str

@@ -1,4 +1,4 @@
-"""Defects of the simulated engine, and of the proxy through which its process is started."""
+"""Defects of the simulated engine and of its supervisor proxy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _defect(
     only: str = "",
     room: str = ENGINE_ROOM,
 ) -> SubjectDefect:
-    """A defect of the engine; each change is a file of the room, what stands there, and what stands there instead."""
+    """A defect of the engine. Each change is (file, old text, new text)."""
     return SubjectDefect(
         name=name,
         part="engine",

@@ -10,7 +10,7 @@ API = "stack/services/lab_api"
 def _defect(
     name: str, what: str, scenario: str, caught_by: str, *changes: tuple[str, str, str], only: str = ""
 ) -> SubjectDefect:
-    """A defect of the gateway; each change is a file of it, what stands there, and what stands there instead."""
+    """A defect of the gateway. Each change is (file, old text, new text)."""
     return SubjectDefect(
         name=name,
         part="gateway",

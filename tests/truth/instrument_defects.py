@@ -1,4 +1,4 @@
-"""Defects of the instrument: what would make a verdict wrong in silence, were there no test."""
+"""Defects of the instrument that would make a verdict silently wrong."""
 
 from __future__ import annotations
 

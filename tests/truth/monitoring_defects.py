@@ -43,7 +43,7 @@ def _lost_api(
     *,
     caught_by: str = "test_a_lost_api_that_nothing_repairs_pages",
 ) -> SubjectDefect:
-    """Where nothing repairs the api, which takes a quarter of a minute."""
+    """The arm without a repair of the API, which takes 15 s."""
     return _defect(name, what, file, old, new, scenario="kill_api", caught_by=caught_by, only="nothing_repairs")
 
 

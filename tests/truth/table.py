@@ -1,4 +1,7 @@
-"""The catalogue as a page for docs/: `python tests/truth/table.py` writes it."""
+"""The catalogue as a page of docs/.
+
+`python tests/truth/table.py` writes it.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ and each must turn the claim or the gate red that stands beside it; `make test-a
 {tried}
 
 """
-# Write it anew after each run of all.
+# Update it after each run of all.
 TRIED = """All were last tried on 27 November 2026, while the catalogue grew to 74 and 171. All 171 of the instrument were noticed, and 73
 of the service. The other one, a replica that is given all of its places at once, was noticed after its scenario looked a second longer.
 On the same day 200 healthy trials in a row, with the seeds 1 to 200, held: no alert, no action, no failed request."""

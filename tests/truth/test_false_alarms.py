@@ -1,7 +1,9 @@
-"""Healthy trials in a row, one for each seed: no alert, no action, nothing refuted, and nothing invalid but for the machine.
+"""Healthy trials in a row, one for each seed, all of which must hold.
 
-They take about 10 s each on one stack. `LLMCHAOS_HEALTHY_TRIALS` says how many, `make test-all` asks for 200:
-`LLMCHAOS_HEALTHY_TRIALS=10 pytest tests/truth/test_false_alarms.py -s` prints the table of ten.
+They may be invalid only if the machine was too busy. A trial takes about 10 s, all on
+one stack. `LLMCHAOS_HEALTHY_TRIALS` is their number, 200 in `make test-all`.
+`LLMCHAOS_HEALTHY_TRIALS=10 pytest tests/truth/test_false_alarms.py -s` prints a table
+of ten.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ pytestmark = [
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What one healthy trial came to: `held`, or in a word what it was instead, and the words for it."""
+    """Result of one healthy trial: `held`, or its failure and the message."""
 
     seed: int
     what: str

@@ -1,4 +1,4 @@
-"""Each defect of the instrument, alone, is caught by the tests that the catalogue names."""
+"""Each defect of the instrument turns its named tests red."""
 
 from __future__ import annotations
 

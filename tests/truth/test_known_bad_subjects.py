@@ -1,4 +1,4 @@
-"""Each defect of the subject, alone, is caught by the claim or gate that the catalogue names."""
+"""Each defect of the subject turns its named claim or gate red."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A changed copy of the tree, and what pytest says there."""
+"""A changed copy of the tree, and a pytest session in it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Performed:
-    """A session: pytest's exit status, what it printed, and of its run.json the outcome of each claim and each trial's end.
+    """A session: pytest's exit status and output, and the outcomes in its run.json.
 
-    `claims` maps a claim's function to its outcomes; `reasons` are those of trials that prove nothing.
+    `claims` maps a claim's function to its outcomes. `reasons` are those of trials that
+    prove nothing.
     """
 
     status: int
@@ -40,7 +41,7 @@ def changed_tree(folder: Path, patches: Iterable[Patch]) -> Path:
 
 
 def run_pytest(tree: Path, *arguments: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
-    """pytest in the tree, importing from there alone."""
+    """Run pytest in the tree, which imports from there alone."""
     command = [sys.executable, "-m", "pytest", "-p", "no:randomly", "-p", "no:cacheprovider", *arguments]
     return subprocess.run(
         command,
@@ -56,7 +57,7 @@ def run_pytest(tree: Path, *arguments: str, timeout_s: float) -> subprocess.Comp
 
 
 def perform(tree: Path, reports: Path, *arguments: str, timeout_s: float) -> Performed:
-    """A session of experiments in the tree: as processes, with the simulated engine."""
+    """Perform experiments in the tree, as processes with the simulated engine."""
     done = run_pytest(
         tree,
         "--chaos-runtime=local",
