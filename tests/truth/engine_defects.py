@@ -110,7 +110,7 @@ _TOKENS = (
     ),
     _defect(
         "token-lost-at-preemption",
-        "a request that was preempted ends a token early, and says that it is whole",
+        "a request that was preempted ends a token early, and reports it as whole",
         "gpu_exhaustion",
         "TruthsDisagree",
         (
@@ -212,7 +212,7 @@ _FAULTS = (
     ),
     _defect(
         "a-lease-of-ten-seconds",
-        "the engine ends every fault after 10 s, whatever lease was asked for",
+        "the engine ends every fault after 10 s, whatever lease was given",
         "busy_model",
         "FaultNotObserved",
         ("chaos.py", "call_later(lease_s, self.end,", "call_later(min(lease_s, 10), self.end,"),

@@ -218,7 +218,7 @@ _HEALTH = (
 _ADMISSION = (
     _defect(
         "429-without-retry-after",
-        "a client who is refused for a full queue is not told when to come back",
+        "a client who is refused for a full queue gets no Retry-After",
         "request_saturation",
         "test_every_refusal_has_a_retry_after",
         (
@@ -252,14 +252,14 @@ _ADMISSION = (
     ),
     _defect(
         "drain-cuts-at-once",
-        "a gateway that is told to stop ends its streams without waiting",
+        "a gateway that gets SIGTERM ends its streams without waiting",
         "graceful_stop",
         "test_a_stopped_api_lets_its_streams_end",
         ("__main__.py", "emptied(gateway.settings.deadlines.drain_s)", "emptied(0.0)"),
     ),
     _defect(
         "drain-takes-new-requests",
-        "a gateway that is told to stop goes on to take requests, and cuts them off",
+        "a gateway that gets SIGTERM still accepts requests, and cuts them off",
         "graceful_stop",
         "test_a_stopped_api_lets_its_streams_end",
         ("__main__.py", "    gateway.draining = True\n", ""),

@@ -7,7 +7,7 @@ from truth.defects import InstrumentDefect, Patch
 FAULTS: tuple[InstrumentDefect, ...] = (
     InstrumentDefect(
         name="undo-skipped-when-inject-raised",
-        what="an act whose inject raised is not undone",
+        what="an act whose inject raised is not reverted",
         patches=(
             Patch(
                 file="pytest_llmchaos/lab/injector.py",
@@ -92,7 +92,7 @@ FAULTS: tuple[InstrumentDefect, ...] = (
     ),
     InstrumentDefect(
         name="failed-undo-keeps-others-from-theirs",
-        what="an undo that fails keeps the acts before it from being undone",
+        what="an undo that fails keeps the acts before it from being reverted",
         patches=(
             Patch(
                 file="pytest_llmchaos/lab/injector.py",
@@ -113,7 +113,7 @@ FAULTS: tuple[InstrumentDefect, ...] = (
     ),
     InstrumentDefect(
         name="failed-undo-noted-as-done",
-        what="the journal says that an undo which failed was done",
+        what="the journal records a failed undo as done",
         patches=(
             Patch(
                 file="pytest_llmchaos/lab/injector.py",
@@ -294,7 +294,7 @@ CLEANUP: tuple[InstrumentDefect, ...] = (
     ),
     InstrumentDefect(
         name="removal-without-the-owner",
-        what="what carries the project's name is removed, whoever owns it",
+        what="what carries the project's name is removed, even of another owner",
         patches=(
             Patch(
                 file="pytest_llmchaos/runtime/docker/removal.py",
@@ -507,7 +507,7 @@ CLEANUP: tuple[InstrumentDefect, ...] = (
     ),
     InstrumentDefect(
         name="kept-intents-after-the-journal",
-        what="an intent that could not be kept beside the journal is carried out",
+        what="an intent that could not be kept next to the journal is carried out",
         patches=(
             Patch(
                 file="pytest_llmchaos/evidence/journal.py",
@@ -823,7 +823,7 @@ CAUSES: tuple[InstrumentDefect, ...] = (
     ),
     InstrumentDefect(
         name="unread-victim-took-part",
-        what="a victim of which Prometheus cannot say anything took part",
+        what="a victim without data in Prometheus took part",
         patches=(
             Patch(
                 file="pytest_llmchaos/trial/participation.py",
@@ -1228,7 +1228,7 @@ GATES: tuple[InstrumentDefect, ...] = (
     ),
     InstrumentDefect(
         name="load-beside-an-open-fault",
-        what="a load begins though an earlier fault of the run is not undone",
+        what="a load begins though an earlier fault of the run is not reverted",
         patches=(
             Patch(
                 file="pytest_llmchaos/lab/gates.py",
@@ -1384,7 +1384,7 @@ GATES: tuple[InstrumentDefect, ...] = (
     ),
     InstrumentDefect(
         name="arrivals-of-the-plan-dropped",
-        what="a trial sends other requests than its plan says",
+        what="a trial sends other requests than its plan has",
         patches=(Patch(file="pytest_llmchaos/trial/perform.py", old="        arrivals=arrivals_of(plan),\n", new=""),),
         tests=("test_lab_inject.py::test_a_trial_is_what_its_experiment_and_its_plan_say",),
     ),
@@ -1748,7 +1748,7 @@ EVIDENCE: tuple[InstrumentDefect, ...] = (
     ),
     InstrumentDefect(
         name="headline-forgets-the-exit-status",
-        what="the headline says that all held of a run whose other tests failed",
+        what="the headline reports that all held although other tests of the run failed",
         patches=(
             Patch(
                 file="pytest_llmchaos/report/summary.py",
@@ -1988,7 +1988,7 @@ EVIDENCE: tuple[InstrumentDefect, ...] = (
     ),
     InstrumentDefect(
         name="headline-forgets-the-invalid",
-        what="the headline says that all held where one trial proves nothing",
+        what="the headline reports that all held although one trial proves nothing",
         patches=(
             Patch(
                 file="pytest_llmchaos/report/summary.py",
@@ -2141,7 +2141,7 @@ SILENCE: tuple[InstrumentDefect, ...] = (
     ),
     InstrumentDefect(
         name="signal-of-anybody",
-        what="a signal that a claim asks for is that of any service",
+        what="a signal that a claim reads is that of any service",
         patches=(
             Patch(
                 file="pytest_llmchaos/trial/signals.py",

@@ -67,21 +67,21 @@ MONITORING: tuple[SubjectDefect, ...] = (
     ),
     _lost_api(
         "service-down-names-no-service",
-        "ServiceDown does not say which service is down",
+        "ServiceDown does not name the service that is down",
         LAB,
         "        expr: lab:service_up == 0",
         "        expr: min(lab:service_up) == 0",
     ),
     _lost_api(
         "service-down-is-a-ticket",
-        "ServiceDown opens a ticket and wakes nobody",
+        "ServiceDown opens a ticket instead of a page",
         LAB,
         "        labels: {severity: page, signal: health}",
         "        labels: {severity: ticket, signal: health}",
     ),
     _defect(
         "service-up-forgets-replicas",
-        "what ServiceDown reads knows the api alone",
+        "ServiceDown reads a metric of the api alone",
         LAB,
         'label_replace(llmlab_upstream_health{probe="shallow"}, "service"',
         'label_replace(llmlab_upstream_health{probe="deep"}, "service"',
@@ -152,7 +152,7 @@ MONITORING: tuple[SubjectDefect, ...] = (
     ),
     _defect(
         "refused-is-good",
-        "a request that was told to come back later counts as a good one",
+        "a request refused with Retry-After counts as a good one",
         SLOS,
         AVAILABILITY,
         AVAILABILITY.replace('="ok"', '=~"ok|http_429"'),

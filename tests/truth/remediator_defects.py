@@ -61,7 +61,7 @@ REMEDIATOR: tuple[SubjectDefect, ...] = (
     ),
     _hung_stays(
         "one-bad-replica-is-a-bad-detector",
-        "the detector guard asks whether any replica looks bad, not whether all do",
+        "the detector guard acts if any replica looks bad, not if all do",
         (f"{CODE}/guards.py", "if not all(_looks_bad(", "if not any(_looks_bad("),
     ),
     _defect(
@@ -119,7 +119,7 @@ REMEDIATOR: tuple[SubjectDefect, ...] = (
     ),
     _defect(
         "detector-guard-off",
-        "nothing asks whether all replicas look bad at once",
+        "no guard acts if all replicas look bad at once",
         (
             f"{CODE}/guards.py",
             GUARDS,

@@ -19,7 +19,7 @@ PAGE = ROOT / "docs" / "truth.md"
 HEAD = """# What is noticed
 
 {subject} ways to break the service and {instrument} ways to break the instrument. Each was tried alone, by a small change of the source,
-and each must turn the claim or the gate red that stands beside it; `make test-all` tries all of them, `make test` a few.
+and each must turn the claim or the gate red that stands next to it; `make test-all` tries all of them, `make test` a few.
 `python tests/truth/table.py` writes this page from the catalogue in `tests/truth/`.
 
 {tried}
