@@ -19,7 +19,7 @@ from pytest_llmchaos.model import UNDO_OPS
 ROOT = Path(__file__).parent.parent
 TOML, MODULE, SCENARIO, _CONTRACT = re.findall(
     r"```(?:toml|python)\n(.*?)```", (ROOT / "docs" / "faults.md").read_text(), re.DOTALL
-)
+)[-4:]
 
 
 @pytest.fixture(scope="module")

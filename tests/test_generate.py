@@ -57,7 +57,9 @@ def test_a_change_by_hand_is_told_by_the_check_and_undone_by_the_command(
     wanted = path.read_text()
     path.write_text(
         wanted.replace(
-            next(said for said in ("99.5 %", "0.995", "0.005", "integer", "ServiceDown`") if said in wanted),
+            next(
+                said for said in ("99.5 % in", "99.5 %", "0.995", "0.005", "integer", "ServiceDown`") if said in wanted
+            ),
             "nothing",
             1,
         )

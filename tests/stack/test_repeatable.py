@@ -110,7 +110,7 @@ def test_the_fault_of_another_package_is_performed_and_proven(tmp_path):
     """The package, the scenario and the test of docs/faults.md, as they stand there."""
     require("sim")
     text = (ROOT / "docs" / "faults.md").read_text()
-    toml, module, scenario, contract = re.findall(r"```(?:toml|python)\n(.*?)```", text, re.DOTALL)
+    toml, module, scenario, contract = re.findall(r"```(?:toml|python)\n(.*?)```", text, re.DOTALL)[-4:]
     source, site = tmp_path / "source", tmp_path / "site"
     source.mkdir()
     for name, part in (("pyproject.toml", toml), ("chaos_migration.py", module)):
