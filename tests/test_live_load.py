@@ -170,7 +170,7 @@ class TestOpenRequests:
         running = load_of()
 
         def unstarted():
-            raise LoadNotHeld("the load was not started: call start() first")
+            raise LoadNotHeld("the load has not started: call start() first")
 
         running._process.now_s = unstarted
         assert running.stop() is SUMMARY

@@ -1,4 +1,5 @@
-"""The load generator: Locust in a process of its own (`locustfile`), and the handle by which the instrument holds it (`process`).
+"""The load generator: Locust in a process of its own.
 
-Only `plan` and `process` may be imported where pytest runs; the rest needs gevent's patched world.
+`locustfile` runs in that process, `process` controls it. Only `load_plan` and `process`
+may be imported by pytest's process. The other modules need gevent's monkey patching.
 """

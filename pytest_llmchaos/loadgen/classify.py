@@ -1,7 +1,8 @@
-"""What became of one answer, from its bytes. Pure.
+"""Classification of one answer by its bytes.
 
-A stream is complete only with a good finish reason, then `[DONE]`, and no error among its events: most clients take the
-first clean end for success, and so miss every upstream that died in mid-sentence.
+A stream is complete only with a good finish reason, then `[DONE]`, and no error event.
+Most clients take the first clean end for success and miss an upstream that died
+halfway.
 """
 
 from __future__ import annotations
@@ -17,29 +18,29 @@ import msgspec
 from pytest_llmchaos.loadgen.event_stream import Event, EventReader
 from pytest_llmchaos.model import Outcome
 
-# What an answer with this finish reason is called. Any other word is `corrupted`: an end that this table does not know.
+# The outcome by finish reason. Any other reason is `corrupted`.
 FINISH_REASONS: Mapping[str, Outcome] = {
-    "stop": "ok",  # OpenAI and all that speak its API
+    "stop": "ok",  # OpenAI and compatible servers
     "length": "ok",
     "tool_calls": "ok",
     "function_call": "ok",
     "eos_token": "ok",  # TGI
     "stop_sequence": "ok",
     "model_length": "ok",  # Mistral: the end of the context
-    "repetition": "ok",  # vLLM: it found the model in a loop
+    "repetition": "ok",  # vLLM: the model repeats itself
     "content_filter": "truncated",  # text was withheld
-    "abort": "truncated",  # vLLM and SGLang: given up by the server
+    "abort": "truncated",  # vLLM and SGLang: aborted by the server
     "error": "inband_error",
 }
 _BY_CLASS: tuple[tuple[int, Outcome], ...] = ((500, "http_5xx"), (400, "http_4xx"), (300, "http_3xx"))
-# A server that asks for more means "never".
+# A longer wait means "never".
 LONGEST_RETRY_S = 366 * 86_400.0
-# The worst of several decides.
+# The worst of several outcomes counts.
 _WORST_FIRST: tuple[Outcome, ...] = ("inband_error", "corrupted", "truncated", "ok")
 
 
 class _Delta(msgspec.Struct, frozen=True):
-    """What one event adds to the answer, or the whole message. Each field is one channel."""
+    """A piece of the answer, or the whole message. Each field is one channel."""
 
     content: str | None = None
     reasoning: str | None = None  # vLLM since 0.11, Ollama, OpenRouter
@@ -54,7 +55,7 @@ class _Delta(msgspec.Struct, frozen=True):
 
 
 class _Choice(msgspec.Struct, frozen=True):
-    """`delta` is missing or null in Azure's content filter events, which carry no text."""
+    """One choice. Azure's content filter events, which carry no text, lack `delta`."""
 
     delta: _Delta | None = None
     message: _Delta | None = None
@@ -66,7 +67,10 @@ class _Usage(msgspec.Struct, frozen=True):
 
 
 class _Body(msgspec.Struct, frozen=True):
-    """One event, or a whole answer. `kind` is "error" in errors of vLLM and SGLang that lack the field `error`."""
+    """One event, or a whole answer.
+
+    `kind` is "error" in errors of vLLM and SGLang that lack the field `error`.
+    """
 
     id: str | None = None
     model: str | None = None
@@ -84,21 +88,23 @@ _decode = msgspec.json.Decoder(_Body).decode
 
 
 class Expected(NamedTuple):
-    """The only right answer, where the backend is one that has it: what it says, and the model that it names."""
+    """The text and model name of the only correct answer."""
 
     text: str
     model: str
 
 
 class Verdict(NamedTuple):
+    """The outcome of an answer and its number of tokens."""
+
     outcome: Outcome
     tokens: int
 
 
 def of_status(status: int) -> Outcome | None:
-    """The outcome of a refused or redirected request; None for an answer that may be good.
+    """The outcome of an HTTP error or redirect, or None for an answer that may be good.
 
-    Redirects are not followed: the address that clients were given does not serve them.
+    Redirects are not followed, because the service at the given address did not answer.
     """
     if status == 429:
         return "http_429"
@@ -109,7 +115,10 @@ def of_status(status: int) -> Outcome | None:
 
 
 def retry_after_s(value: bytes, now_unix_s: float) -> float | None:
-    """Seconds until a refused client may come back (RFC 9110, 10.2.3): a number, or a date. None for anything else."""
+    """Seconds to wait by a Retry-After header, or None if it is invalid.
+
+    The value is a number or a date (RFC 9110, 10.2.3).
+    """
     text = value.strip().decode("latin-1")
     if text.isascii() and text.isdigit():
         return min(float(text), LONGEST_RETRY_S)
@@ -121,7 +130,7 @@ def retry_after_s(value: bytes, now_unix_s: float) -> float | None:
 
 
 def is_first_token(event: Event, *, any_channel: bool) -> bool:
-    """Whether the event shows its client a token: of any channel, or of the answer's own text only."""
+    """True if the event has a token, in any channel or only in the answer's text."""
     try:
         choices = _body(event.data).choices or ()
     except ValueError:
@@ -131,7 +140,10 @@ def is_first_token(event: Event, *, any_channel: bool) -> bool:
 
 
 def of_stream(body: bytes, expected: Expected | None = None) -> Verdict:
-    """The verdict on a stream of chat completion chunks, however it ended. Nothing after `[DONE]` counts."""
+    """Classify a stream of chat completion chunks.
+
+    Events after `[DONE]` are ignored.
+    """
     chunks, seen, is_done = _chunks_of(body)
     text: list[str] = []
     tokens = 0
@@ -155,12 +167,12 @@ def of_stream(body: bytes, expected: Expected | None = None) -> Verdict:
 
 
 def _chunks_of(body: bytes) -> tuple[list[_Body], set[Outcome], bool]:
-    """The chunks up to `[DONE]`, what was wrong with events as such, and whether `[DONE]` came."""
+    """The chunks before `[DONE]`, bad outcomes, and True if `[DONE]` came."""
     reader = EventReader()
     events = reader.feed(body)
     last = reader.unfinished()
     if last is not None and (last.is_done or _is_error(last)):
-        # Half of an event says nothing, but neither of these two can be a half.
+        # An unfinished event is ignored, but these two are complete.
         events.append(last)
     chunks: list[_Body] = []
     wrong: set[Outcome] = set()
@@ -179,7 +191,7 @@ def _chunks_of(body: bytes) -> tuple[list[_Body], set[Outcome], bool]:
 
 
 def of_whole(body: bytes, expected: Expected | None = None) -> Verdict:
-    """The verdict on an answer that came in one piece."""
+    """Classify an answer that is not streamed."""
     try:
         answer = _body(body)
     except ValueError:
@@ -200,7 +212,7 @@ def of_whole(body: bytes, expected: Expected | None = None) -> Verdict:
 
 
 def expected_of(check: str | None, prompt: str, max_tokens: int, model: str) -> Expected | None:
-    """What is known in advance of an answer; None without a check."""
+    """The expected answer, or None without a check."""
     if check is None:
         return None
     text = "".join(sha256(f"{prompt}\x1f{i}".encode()).hexdigest()[:6] + " " for i in range(max_tokens))
@@ -208,9 +220,9 @@ def expected_of(check: str | None, prompt: str, max_tokens: int, model: str) -> 
 
 
 def _is_foreign(chunks: Sequence[_Body], expected: Expected) -> bool:
-    """Whether anything is not of this one answer: another model, another answer's chunk, or a second channel.
+    """True if a chunk belongs to another model or answer, or has a second channel.
 
-    The backend whose answers are known speaks in no channel but content. Some chunks name neither answer nor model.
+    A backend with expected answers uses only `content`. Some chunks lack id and model.
     """
     ids = {chunk.id for chunk in chunks if chunk.id}
     models = {chunk.model for chunk in chunks if chunk.model}
@@ -219,13 +231,14 @@ def _is_foreign(chunks: Sequence[_Body], expected: Expected) -> bool:
 
 
 def _body(data: bytes) -> _Body:
-    """Raises ValueError for what is no chunk: not JSON, no object, or a field of another type."""
+    """Parse a chunk. Raises ValueError for invalid JSON or a field of another type."""
     try:
         return _decode(data)
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
-        # Servers that cut an emoji in two send half of a surrogate pair, which only Python's own parser takes.
+        # Servers that split an emoji send half of a surrogate pair, which only Python's
+        # parser accepts.
         try:
             return msgspec.convert(json.loads(data.decode()), _Body)
         except RecursionError as error:
@@ -244,5 +257,6 @@ def _is_error(event: Event) -> bool:
 def _compare(text: str, expected: Expected | None) -> Outcome:
     if expected is None or text == expected.text:
         return "ok"
-    # A clean end that hides missing tokens is a truncation that lies; anything else is a wrong answer.
+    # A prefix with a clean end is a hidden truncation. Any other difference is a wrong
+    # answer.
     return "truncated" if expected.text.startswith(text) else "corrupted"

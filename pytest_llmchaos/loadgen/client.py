@@ -1,4 +1,4 @@
-"""One request from its due time to its sample: what is sent, and what the answer is called."""
+"""One request, from its due time to its sample."""
 
 from __future__ import annotations
 
@@ -14,12 +14,17 @@ from pytest_llmchaos.loadgen.wire import BODY_MAX_BYTES, Answer, Leave, Wire
 from pytest_llmchaos.loads.arrivals import Arrival
 from pytest_llmchaos.model import Outcome, Sample
 
-# An event of one token, with log probabilities and whatever else a server puts beside it, is shorter.
+# An event of one token is shorter, even with log probabilities and other fields.
 TOKEN_MAX_BYTES = 4096
 
 
 class Client:
-    """All clients of one process. `t0_s` is second 0 on the monotonic clock."""
+    """All clients of one process.
+
+    Attributes:
+        wire: the connections.
+        t0_s: second 0 of the load on the monotonic clock.
+    """
 
     def __init__(self, plan: LoadPlan) -> None:
         self._plan = plan
@@ -30,12 +35,22 @@ class Client:
         head = {"Content-Type": "application/json", "Accept": "text/event-stream, application/json", **plan.headers}
         self._replica_header = (plan.replica_header or "").lower().encode()
         self._head = self.wire.head("POST", plan.path, head)
-        # Temperature 0: what a model answers must not depend on anything that we do not record.
+        # Temperature 0: an answer must not depend on anything that is not recorded.
         settings = {"model": plan.model, "stream": plan.stream, "temperature": 0}
         self._body = json.dumps(settings, separators=(",", ":"))[:-1].encode()
 
     def call(self, index: int, arrival: Arrival) -> tuple[Sample, int]:
-        """Ask, wait, judge: the sample, and the size of the answer. Never raises; a client that is killed gives its request up."""
+        """Send a request and classify its answer.
+
+        Never raises. A greenlet that is killed gives its request up.
+
+        Args:
+            index: the request's place in the schedule.
+            arrival: the request.
+
+        Returns:
+            The sample, and the size of the answer in bytes.
+        """
         due_s = arrival.due_s
         sent_s = time.monotonic() - self.t0_s
         request_id = self.request_id(index)
@@ -83,20 +98,27 @@ class Client:
         return Leave(after_s=impatience.after_s - late_s, unless_begun=impatience.until == "first_token")
 
     def request_id(self, index: int) -> str:
+        """The value of the header `X-Request-Id`."""
         return f"{self._name}-{index}"
 
     def has_begun(self, index: int) -> bool:
-        """Whether the answer to a request that is under way has shown its first token."""
+        """True if an open request has its first token."""
         return index in self._arriving and self._arriving[index].first_s is not None
 
     def overdue_s(self, index: int, arrival: Arrival) -> float:
-        """Seconds for which a request that is under way has been older than its own limits; below 0 while it can be good."""
+        """Seconds that an open request exceeds its limits by.
+
+        Below 0 it can be good.
+        """
         age_s = time.monotonic() - self.t0_s - arrival.due_s
         limit_s = self._plan.good_e2e_s if self.has_begun(index) else min(self._plan.good_ttft_s, self._plan.good_e2e_s)
         return age_s - limit_s
 
     def given_up(self, index: int, arrival: Arrival, sent_s: float) -> Sample:
-        """The sample of a request that was open when the load ended: bad if older than its limits, else unknown."""
+        """The sample of a request that is open at the end of the load.
+
+        `unfinished`, which is bad, if it is older than its limits, else `cancelled`.
+        """
         outcome: Outcome = "unfinished" if self.overdue_s(index, arrival) > 0 else "cancelled"
         first_s = self._arriving[index].first_s if index in self._arriving else None
         return Sample(
@@ -139,7 +161,7 @@ class Client:
         return classify.Verdict("stalled" if silent else "timeout", verdict.tokens)
 
     def _is_late(self, answer: Answer, arrival: Arrival) -> bool:
-        """Whether the answer could no longer become good when its client left."""
+        """True if the answer could no longer become good when its client left."""
         due_s = self.t0_s + arrival.due_s
         first_s = answer.end_s if answer.first_s is None else answer.first_s
         return first_s - due_s >= self._plan.good_ttft_s or answer.end_s - due_s >= self._plan.good_e2e_s

@@ -1,4 +1,4 @@
-"""The arrival process: each request leaves at its second, in a greenlet of its own, whatever became of the others."""
+"""The arrival process: each request leaves on schedule in its own greenlet."""
 
 from __future__ import annotations
 
@@ -28,26 +28,33 @@ from pytest_llmchaos.model import Sample
 
 BEAT_S = 0.25
 NICE = -10
-# An arrival that was due this recently when the load was stopped is not held against the generator.
+# An arrival that was due this recently at the stop does not count as unsent.
 UNSENT_GRACE_S = 0.05
-# So much longer than its limits an open request is waited for: one that is about to end by itself says more.
+# Wait this long beyond a request's limits, because its real end has more information.
 OVERDUE_S = 0.25
-# After so many late arrivals in a row, let answers be read before the next one leaves.
+# After this many late arrivals in a row, read answers before sending the next request.
 MOST_AT_ONCE = 16
 
 OnRequest = Callable[[Sample, int], None]
 
 
 def _hurry() -> None:
-    """Where both share a machine, the experiment's clock must not wait behind the service under test. Needs root."""
+    """Raise priority, so that a busy service on this machine cannot delay arrivals.
+
+    Needs root.
+    """
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, NICE)
-        # Linux shares a core between sessions first, and only then among the processes of one.
+        # Linux shares a core among sessions first, then among the processes of a
+        # session.
         Path("/proc/self/autogroup").write_text(str(NICE), encoding="ascii")
 
 
 class Driver:
-    """One process' share of a load. `numbered` holds its arrivals with their place in the whole schedule."""
+    """One process' share of a load.
+
+    `numbered` holds its arrivals with their places in the whole schedule.
+    """
 
     def __init__(
         self,
@@ -73,11 +80,12 @@ class Driver:
         self._readiness: Readiness | None = None
         self._no_more_pushes = Event()
         self._sent = self._shed = 0
-        # Taken before anybody is told that the load runs: a parent that dies right then must still be missed.
+        # Read before the load reports its start, so that the death of the parent is
+        # noticed from then on.
         self.parent_pid = os.getppid()
 
     def prepare(self) -> None:
-        """Everything that must be there before the first arrival. Raises PushFailed."""
+        """Set up everything that the first arrival needs. Raises PushFailed."""
         if self._plan.serve_port is not None:
             start_http_server(self._plan.serve_port, addr="127.0.0.1", registry=self._registry)
         if self._gateway is not None:
@@ -86,13 +94,14 @@ class Driver:
             self._readiness = Readiness(self._plan, self._plan.ready_path, self._directory, self._now_s)
         _hurry()
         self._client.wire.warm_up()
-        # The schedule stays; without it, a collection takes microseconds instead of milliseconds.
+        # The schedule stays. Freezing it shortens a collection from milliseconds to
+        # microseconds.
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 50, 100)
 
     def begin(self, t0_monotonic_s: float) -> None:
-        """Arrivals count from `t0_monotonic_s`, which lies a little ahead."""
+        """Start the arrivals. Second 0 is `t0_monotonic_s`, a moment ahead."""
         self._client.t0_s = t0_monotonic_s
         t0_unix_s = time.time() + (t0_monotonic_s - time.monotonic())
         self._cpu = Cpu()
@@ -105,11 +114,11 @@ class Driver:
         write_json(self._directory / own("started.json", self._worker), started)
 
     def wait(self) -> None:
-        """Until the last arrival has left."""
+        """Wait until the last request was sent."""
         self._greenlets[0].join()
 
     def finish(self) -> None:
-        """No more arrivals; wait until what became of the open requests is known, then give them up. Leaves the summary."""
+        """Stop arrivals, wait for open requests and write the summary."""
         if not self._greenlets:
             return
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -119,12 +128,13 @@ class Driver:
         self._greenlets[0].kill()
         self._drain()
         gevent.killall([greenlet for _, greenlet in self._inflight.values()], timeout=1.0)
-        # Given up half-way, a push could still reach the gateway after the last one, and put the older counts back.
+        # An aborted push could arrive after the last one and overwrite it with older
+        # counts.
         self._no_more_pushes.set()
         gevent.joinall(self._pushing, timeout=2 * PUSH_TIMEOUT_S)
         gevent.killall([*self._greenlets, *self._pushing], timeout=2.0)
         for index, (arrival, _) in list(self._inflight.items()):
-            # A client that was killed before it drew breath has not told of its own end.
+            # A greenlet that was killed before it started recorded no sample.
             self._end(index, self._client.given_up(index, arrival, self._now_s()), 0)
         unsent = self._numbered[self._sent + self._shed :]
         self._counts.offered += sum(1 for _, arrival in unsent if arrival.due_s <= stopped_s - UNSENT_GRACE_S)
@@ -145,9 +155,9 @@ class Driver:
         self._greenlets = []
 
     def _drain(self) -> None:
-        """Until each open request has ended or is older than its own limits, at most `drain_s`.
+        """Wait at most `drain_s` for open requests to end or exceed their limits.
 
-        A younger one could still become good, and what is cut off is unknown.
+        A younger request could still become good, so its outcome would be unknown.
         """
         deadline = time.monotonic() + self._plan.drain_s
         while (left_s := deadline - time.monotonic()) > 0 and not (self._directory / HURRY).exists():
@@ -195,7 +205,8 @@ class Driver:
 
     def _beat(self) -> None:
         while True:
-            # A full disk must not end the beat: what it did not take is written once there is room again.
+            # A full disk does not end this loop. The rest is written once there is room
+            # again.
             for _ in range(2):
                 gevent.sleep(BEAT_S / 2)
                 with suppress(OSError):
@@ -212,7 +223,7 @@ class Driver:
     def _status(self) -> dict[str, Any]:
         at_s = self._now_s()
         dispatched = self._sent + self._shed
-        # Nothing is known of a request that waits for its answer, nor of one that should have left and has not.
+        # An open request is not settled, nor is one that is due and not sent yet.
         unsent_s = [round(at_s, 6), *(arrival.due_s for _, arrival in self._numbered[dispatched : dispatched + 1])]
         open_s = {index: arrival.due_s for index, (arrival, _) in self._inflight.items()}
         oldest_s = next(iter(open_s.values()), math.inf)

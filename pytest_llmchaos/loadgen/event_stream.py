@@ -1,7 +1,7 @@
-"""Server-sent events, read as the HTML standard defines them ("9.2.6 Parsing an event stream").
+"""Parser of server-sent events (HTML standard, 9.2.6 Parsing an event stream).
 
-One addition: llama.cpp has sent errors in a field of its own, `error: {...}`. The standard
-ignores unknown fields, so a client that follows it blindly takes such a failure for a clean end.
+One addition: llama.cpp has sent errors in a field of its own, `error: {...}`. The
+standard ignores unknown fields, so other clients take such a failure for a clean end.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ DONE = b"[DONE]"
 
 
 class Event(NamedTuple):
-    """One event that has data. `is_error` is true where its type, or its field, is `error`."""
+    """One event with data. `is_error` is True if its type or field is `error`."""
 
     data: bytes
     is_error: bool = False
@@ -35,11 +35,11 @@ class EventReader:
 
     @property
     def is_between_events(self) -> bool:
-        """Whether the next byte begins an event."""
+        """True if the next byte begins an event."""
         return not (self._rest or self._after_cr or self._before_bom)
 
     def feed(self, piece: bytes) -> list[Event]:
-        """The events that end in `piece`. An event ends with a blank line."""
+        """Return the events that end in `piece`. An event ends with a blank line."""
         if self._after_cr or b"\r" in piece:
             piece = self._with_newlines(piece)
         text = self._rest + piece
@@ -54,11 +54,11 @@ class EventReader:
         return [event for event in map(_event, blocks) if event is not None]
 
     def unfinished(self) -> Event | None:
-        """The event that the end of the stream cut off. The standard drops it."""
+        """The incomplete event at the end of the stream, which the standard drops."""
         return _event(self._rest)
 
     def _with_newlines(self, piece: bytes) -> bytes:
-        """`piece` with LF for each line end. A CR at its end is one; an LF that follows it belongs to it."""
+        """Normalize line ends to LF. A CR LF may be split between two pieces."""
         if self._after_cr:
             piece = piece.removeprefix(b"\n")
             self._after_cr = False

@@ -1,4 +1,4 @@
-"""What the load generator is told, and the files through which both sides speak. Values only; standard library only."""
+"""The load generator's input: its plan, its schedule and their files."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from urllib.parse import urlsplit
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.loads.arrivals import Arrival, FirstToken, Impatience
 
-# The environment variable that names the folder in which the generator finds its plan and leaves its files.
+# The environment variable with the folder of the plan and of the generator's files.
 DIRECTORY_VARIABLE = "LLMCHAOS_LOAD_DIRECTORY"
-# GO appears when the load may begin: the program takes a second to start, and need not be waited for.
+# The file GO starts the load. The program is launched earlier, because it takes a
+# second.
 PLAN, SCHEDULE, GO = "plan.json", "schedule.jsonl", "go"
-# HURRY appears when nothing will be judged, so no open request is waited for.
+# The file HURRY ends the load without waiting for open requests, if it is not judged.
 HURRY = "hurry"
 
 
 def own(name: str, worker: int | None) -> str:
-    """The file of that name which belongs to one worker: `samples.jsonl`, or `samples-1.jsonl` where there are several."""
+    """A worker's file name, such as `samples-1.jsonl`, or `samples.jsonl` for None."""
     stem, dot, suffix = name.partition(".")
     return name if worker is None else f"{stem}-{worker}{dot}{suffix}"
 
@@ -30,15 +31,34 @@ def own(name: str, worker: int | None) -> str:
 class LoadPlan:
     """One load on one service.
 
-    `check="sim-v1"` compares each answer with the text that the simulated engine derives from the prompt.
-    A stream that was silent for `stall_s` when its time was up is `stalled`, one that still trickled is a `timeout`.
-    `first_token="content"` waits for the answer's own text; "any" takes reasoning, a tool call or a refusal as well.
-    `name` tells one load's pushed counters from another's, in their label `load`; without one they have no such label.
-    `ready_path` is asked once a second, and what it answers is recorded.
-    `replica_header` is the response header that names the replica.
-    When the load ends, open requests are waited for until each has ended or is older than its own limits (`good_ttft_s`
-    without a first token, else `good_e2e_s`), at most `drain_s`.
-    More than `max_inflight` requests at once are not sent but counted as shed, which makes the trial invalid.
+    Attributes:
+        url: the service's address, without the path.
+        model: the value of `model` in each request.
+        arrivals: the requests, by due time.
+        name: value of the label `load` of the clients' counters. No label if empty.
+        path: the path of chat completions.
+        headers: added to each request.
+        replica_header: response header that names the replica.
+        ready_path: path to read once a second. The status codes are recorded.
+        stream: True to stream answers.
+        check: "sim-v1" compares each answer with the text that the simulated engine
+            derives from the prompt.
+        timeout_s: seconds from the due time until a client gives up.
+        stall_s: a stream that was silent for this long at its timeout is `stalled`. One
+            that still sent tokens is a `timeout`.
+        first_token: "content" waits for the answer's own text. "any" also accepts
+            reasoning, a tool call or a refusal.
+        impatience: clients that leave early, or None.
+        good_ttft_s: seconds to the first token of a good request.
+        good_e2e_s: seconds to the end of a good request.
+        push_url: address of a pushgateway for the clients' counters, or None.
+        serve_port: local port that serves the counters, or None.
+        drain_s: longest wait for open requests at the end of the load. A request is
+            waited for until it ends or exceeds `good_ttft_s` (`good_e2e_s` after its
+            first token).
+        processes: number of processes that share the load.
+        max_inflight: requests beyond so many open ones are not sent but counted as
+            shed. One of them makes the trial invalid.
     """
 
     url: str
@@ -66,7 +86,7 @@ class LoadPlan:
     def __post_init__(self) -> None:
         self._check_addresses()
         if not self.arrivals:
-            raise BadScenario("LoadPlan: arrivals must not be empty: a load that sends nothing proves nothing")
+            raise BadScenario("LoadPlan: arrivals must not be empty, because a load without requests proves nothing")
         if any(a.due_s > b.due_s for a, b in zip(self.arrivals, self.arrivals[1:], strict=False)):
             raise BadScenario("LoadPlan: arrivals must be in order of due_s")
         if self.check not in (None, "sim-v1"):
@@ -97,11 +117,19 @@ class LoadPlan:
 
     @property
     def longest_s(self) -> float:
-        """Seconds after which the generator is certainly done, and is ended by the system's own alarm if it is not."""
+        """Seconds after which the generator must be done.
+
+        Later the kernel's alarm ends it.
+        """
         return self.arrivals[-1].due_s + self.timeout_s + self.drain_s + 30
 
     def write(self, directory: Path, parent_pid: int | None = None) -> None:
-        """Leave the plan where the generator finds it. `parent_pid` is whose end ends the load; None: nobody's."""
+        """Write the plan's files.
+
+        Args:
+            directory: the folder that the generator reads.
+            parent_pid: process whose end also ends the load, or None.
+        """
         about = {key: value for key, value in asdict(self).items() if key != "arrivals"}
         (directory / PLAN).write_text(json.dumps({**about, "parent_pid": parent_pid}))
         with (directory / SCHEDULE).open("w", encoding="utf-8") as file:
@@ -109,7 +137,7 @@ class LoadPlan:
 
 
 def load(directory: Path) -> tuple[LoadPlan, int | None]:
-    """The plan in `directory`, and the process whose end ends the load (None: nobody's)."""
+    """Read the plan in `directory` and the `parent_pid` that `write` was given."""
     about: dict[str, Any] = json.loads((directory / PLAN).read_text())
     parent_pid = about.pop("parent_pid", None)
     if about.get("impatience") is not None:
@@ -119,6 +147,7 @@ def load(directory: Path) -> tuple[LoadPlan, int | None]:
 
 
 def read_schedule(lines: Iterable[str]) -> Iterator[Arrival]:
+    """Parse the schedule's lines."""
     for line in lines:
         due_s, prompt, max_tokens = json.loads(line)
         yield Arrival(float(due_s), str(prompt), int(max_tokens))

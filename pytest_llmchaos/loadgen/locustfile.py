@@ -1,6 +1,7 @@
-"""Locust's side of a load: one User is the arrival process. Run by `process.LoadProcess`, or by hand (docs/load.md).
+"""The load generator's locustfile, whose one User is the arrival process.
 
-Alone, a process decides its own second 0. A master decides it for its workers, who take every n-th arrival each.
+Run by `process.LoadProcess`, or by hand (docs/load.md). A single process sets its own
+second 0. A master sets it for its workers, and each worker sends every n-th request.
 """
 
 from __future__ import annotations
@@ -23,30 +24,34 @@ from pytest_llmchaos.loadgen.driver import Driver
 from pytest_llmchaos.loadgen.pushgateway import PushFailed
 from pytest_llmchaos.model import OUTCOMES, Sample
 
-# From the decision to the first arrival: alone, and where workers on other machines must hear of it first.
+# From the decision to the first arrival. Workers on other machines need more time.
 LEAD_S = 0.1
 MASTER_LEAD_S = 1.0
 GO_POLL_S = 0.005
-GO_PATIENCE_S = 180  # how long the parent may look round before it says so
+GO_PATIENCE_S = 180  # how long the parent may check the stack before it starts the load
 FAILED_EXIT = 3
 
-# Locust ends by SIGINT. What a shell runs in its background, as some CI runners do, inherits it ignored, and so would we.
+# Locust ends by SIGINT, which a background process of a shell ignores, as in some CI
+# runners.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 log = logging.getLogger(__name__)
-# Locust's hooks and environment have no types to check against.
+# Locust's hooks and environment are untyped.
 hooks: Any = events
 
 
 class CallFailed(Exception):
-    """A request that ended badly, as Locust's own statistics name it."""
+    """A failed request in Locust's own statistics."""
 
 
 FAILURES: dict[str, CallFailed] = {outcome: CallFailed(outcome) for outcome in OUTCOMES if outcome != "ok"}
 
 
 def may_begin(directory: Path, parent_pid: int | None) -> bool:
-    """Wait for the parent's word, see `plan.GO`; False if the parent is gone. A load that is nobody's begins at once."""
+    """Wait for the file `load_plan.GO`. False if the parent is gone.
+
+    A load without a parent begins at once.
+    """
     while parent_pid is not None and not (directory / plans.GO).exists():
         if os.getppid() != parent_pid:
             return False
@@ -55,20 +60,20 @@ def may_begin(directory: Path, parent_pid: int | None) -> bool:
 
 
 class Alone:
-    """The only process of a load, or (with `workers`) one of several."""
+    """The only process of a load, or one of several workers."""
 
     def __init__(self, environment: Any, directory: Path) -> None:
         self._environment, self._directory = environment, directory
         self._plan, self._parent_pid = plans.load(directory)
         self._driver: Driver | None = None
         self._start: AsyncResult = AsyncResult()
-        # Should everything else fail, the system itself ends this process.
+        # The kernel ends this process if everything else fails.
         signal.alarm(int(self._plan.longest_s) + GO_PATIENCE_S + 30)
         if isinstance(environment.runner, WorkerRunner):
             environment.runner.register_message("llmchaos_start", lambda msg, **_: self._start.set(msg.data))
 
     def perform(self) -> None:
-        """One load, from its first arrival to its last."""
+        """Run the load from its first request to its last."""
         runner = self._environment.runner
         if isinstance(runner, WorkerRunner):
             start = self._start.get()
@@ -93,7 +98,7 @@ class Alone:
             self._driver.finish()
 
     def _report_to_locust(self, sample: Sample, size: int) -> None:
-        """Locust's own statistics, for its console and its master."""
+        """Update the statistics of Locust's console and master."""
         self._environment.events.request.fire(
             request_type="POST",
             name="chat",
@@ -105,7 +110,10 @@ class Alone:
 
 
 class Master:
-    """Tells all workers when second 0 is, and ends the load when the last of them is done or its parent is gone."""
+    """Sends second 0 to the workers, and ends the load with the last of them.
+
+    It also ends the load when its parent is gone.
+    """
 
     def __init__(self, environment: Any, directory: Path) -> None:
         self._runner, self._directory = environment.runner, directory
@@ -139,6 +147,8 @@ class Master:
 
 
 class Clients(User):
+    """The only User of a process."""
+
     @task
     def call(self) -> None:
         environment = self.environment
@@ -152,7 +162,8 @@ class Clients(User):
 
 
 def prepare(environment: Any, **_: Any) -> None:
-    # As an exception it would end whatever runs just then: a client in the middle of its request, say.
+    # The default, an exception, would hit the greenlet that runs now, such as a client
+    # in its request.
     gevent.signal_handler(signal.SIGINT, environment.runner.quit)
     directory = Path(os.environ[plans.DIRECTORY_VARIABLE])
     if isinstance(environment.runner, MasterRunner):

@@ -1,7 +1,7 @@
-"""What Prometheus is told of the clients: counters and histograms, cumulative from the start of the load.
+"""The clients' Prometheus metrics, cumulative from the start of the load.
 
-A dead server cannot count its own failures, so the clients do. A failed request is observed as infinite: a histogram of
-answers alone would get better during an outage.
+A dead server cannot count its own failures, so the clients do. A failed request is
+observed as infinite, because a histogram of answers alone improves during an outage.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ from pytest_llmchaos.model import (
     Outcome,
 )
 
-# OpenTelemetry's buckets for gen_ai.server.time_to_first_token, with vLLM's tail, and edges at 2 and 3 s to judge by.
+# OpenTelemetry's buckets for gen_ai.server.time_to_first_token, vLLM's tail, and 2 and
+# 3 s for objectives.
 TTFT_BUCKETS_S = (
     *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2, 2.5, 3, 5, 7.5, 10),
     *(20, 40, 80, 160),
 )
-# OpenTelemetry's buckets for gen_ai.server.request.duration, two more of the same row, and whole seconds to judge by.
+# OpenTelemetry's buckets for gen_ai.server.request.duration, two more of its series,
+# and whole seconds for objectives.
 DURATION_BUCKETS_S = (
     *(0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.5, 0.64, 1, 1.28, 2, 2.56, 3, 5, 5.12, 10, 10.24, 15, 20, 20.48),
     *(30, 40.96, 81.92, 163.84, 327.68),
@@ -38,7 +40,10 @@ Result = Literal["ok", "failed"]
 
 
 class Histogram:
-    """One histogram. `sum_s` stays finite: a failed request adds the seconds that its client waited."""
+    """One histogram of seconds.
+
+    `sum_s` stays finite. A failed request adds the seconds that its client waited.
+    """
 
     def __init__(self, edges_s: Sequence[float]) -> None:
         self._edges_s = edges_s
@@ -46,11 +51,12 @@ class Histogram:
         self.sum_s = 0.0
 
     def observe(self, value_s: float, result: Result) -> None:
+        """Add one request."""
         self._counts[bisect_left(self._edges_s, value_s) if result == "ok" else -1] += 1
         self.sum_s += value_s
 
     def buckets(self) -> list[tuple[str, float]]:
-        """Cumulative, as Prometheus wants them."""
+        """Cumulative counts by upper edge."""
         total, out = 0, []
         for edge, count in zip((*map(floatToGoString, self._edges_s), "+Inf"), self._counts, strict=True):
             total += count
@@ -59,10 +65,13 @@ class Histogram:
 
 
 class Counts:
-    """All of the clients' series; a collector of prometheus_client. Every series exists, at 0, before the first request."""
+    """The clients' series, a collector of prometheus_client.
+
+    Every series exists with 0 before the first request.
+    """
 
     def __init__(self, inflight: Callable[[], int], load: str = "") -> None:
-        """`load` is the value of a label of that name on each series; without one there is no such label."""
+        """`load` is the value of the label `load` on each series, "" for none."""
         self._inflight = inflight
         self._labels = {"load": load} if load else {}
         self.offered = 0
@@ -88,7 +97,7 @@ class Counts:
         yield offered
         requests = CounterMetricFamily(CLIENT_REQUESTS, "Requests that ended.", labels=[*names, "outcome"])
         for outcome, count in self.outcomes.items():
-            # SLOs leave out what clients cancelled, by whatever reason: they need one name for it.
+            # SLOs exclude requests that clients gave up, so these have one outcome.
             if outcome != "left":
                 requests.add_metric(
                     [*values, outcome], count + (self.outcomes["left"] if outcome == "cancelled" else 0)

@@ -1,4 +1,4 @@
-"""The load generator as the instrument holds it: start, look, stop, and be sure that it is gone. Standard library only."""
+"""The load generator's process: start, status, samples, stop and cleanup."""
 
 from __future__ import annotations
 
@@ -33,7 +33,12 @@ POLL_S = 0.005
 
 
 class LoadProcess:
-    """One load. As a context manager it starts at once and is gone at the end, whatever happens inside."""
+    """One load. As a context manager it starts at once and always ends with the block.
+
+    Attributes:
+        plan: the load.
+        directory: the folder of the plan, the samples and the log.
+    """
 
     def __init__(self, plan: LoadPlan, directory: Path) -> None:
         self.plan, self.directory = plan, directory.absolute()
@@ -58,7 +63,10 @@ class LoadProcess:
         self.stop(drain=kind is None)
 
     def launch(self) -> None:
-        """Start the program and return: it gets ready while others do, and sends nothing before `start`."""
+        """Start the program without waiting for it.
+
+        It sends no request before `start`.
+        """
         self.directory.mkdir(parents=True, exist_ok=True)
         for word in (GO, HURRY):
             (self.directory / word).unlink(missing_ok=True)
@@ -80,7 +88,10 @@ class LoadProcess:
         self._ending = weakref.finalize(self, _kill_group, self._process.pid)
 
     def start(self, deadline_s: float = 20.0) -> None:
-        """Return once second 0 is fixed. Raises NotReady, with the generator's last words, if it is not within `deadline_s`."""
+        """Start the requests and wait until second 0 is set.
+
+        Raises NotReady with the end of the log if that takes longer than `deadline_s`.
+        """
         if self._process is None:
             self.launch()
         process = self._running()
@@ -92,42 +103,47 @@ class LoadProcess:
             if code is not None or time.monotonic() > deadline:
                 why = f"within {deadline_s:g} s" if code is None else f"and ended with status {code}"
                 self._end()
-                raise NotReady(f"the load generator did not start {why}; its last words:\n{self._last_words()}")
+                raise NotReady(f"the load generator did not start {why}; the end of its log:\n{self._end_of_log()}")
             time.sleep(POLL_S)
         self._started = json.loads(files[0].read_text())
 
     @property
     def pid(self) -> int:
+        """Process id of the generator. Raises LoadNotHeld before `launch`."""
         return self._running().pid
 
     @property
     def t0_monotonic_s(self) -> float:
+        """Second 0 of the load on the monotonic clock."""
         return self._clock()["t0_monotonic_s"]
 
     @property
     def t0_unix_s(self) -> float:
+        """Second 0 of the load as Unix time."""
         return self._clock()["t0_unix_s"]
 
     def _clock(self) -> dict[str, float]:
         if not self._started:
-            raise LoadNotHeld("the load was not started: call start() first")
+            raise LoadNotHeld("the load has not started: call start() first")
         return self._started
 
     def now_s(self) -> float:
-        """Seconds since the start of the load, on the samples' own clock."""
+        """Seconds since the start of the load, on the samples' clock."""
         return time.monotonic() - self.t0_monotonic_s
 
     @property
     def alive(self) -> bool:
+        """True while the process runs."""
         return self._process is not None and self._process.poll() is None
 
     def status(self) -> LoadStatus:
+        """The newest status of all workers."""
         self._look()
         lines = [line for line in self._latest if line]
         return status_of(lines, self._settled_s) if lines else LoadStatus(outcomes={})
 
     def recent(self, since_s: float) -> list[Sample]:
-        """All samples so far of requests that were due at or after `since_s`."""
+        """Samples so far of requests that were due at or after `since_s`."""
         self._look()
         settled_s = self._summary_settled_s()
         recent = self._samples.recent(since_s)
@@ -135,9 +151,9 @@ class LoadProcess:
         return recent
 
     def stop(self, *, drain: bool = True) -> LoadSummary:
-        """End the load and everything that belongs to it; the same answer however often it is called.
+        """End the load and its processes. Later calls return the same summary.
 
-        `drain`: wait until it is known what became of open requests.
+        `drain` waits for open requests to end or to exceed their limits.
         """
         if self._summary is None:
             process = self._running()
@@ -160,11 +176,14 @@ class LoadProcess:
 
     @property
     def has_all_summaries(self) -> bool:
-        """Whether every worker left its own summary. One that died, or whose disk was full, did not."""
+        """False if a worker wrote no summary, because it died or its disk was full."""
         return all((self.directory / own("summary.json", worker)).exists() for worker in self._workers)
 
     def _read_summary(self, worker: int | None, place: int) -> dict[str, Any]:
-        """A worker's own summary. One that died leaves none: what was due is then held against what it had sent."""
+        """A worker's summary.
+
+        For a dead worker, due requests that it did not send count.
+        """
         file = self.directory / own("summary.json", worker)
         if file.exists():
             return dict(json.loads(file.read_text()))
@@ -194,7 +213,7 @@ class LoadProcess:
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
-            raise LoadNotHeld("the load was not started: call start() first")
+            raise LoadNotHeld("the load has not started: call start() first")
         return self._process
 
     def _end(self) -> None:
@@ -203,7 +222,7 @@ class LoadProcess:
             self._process.wait()
             redact_file(self.directory / LOG)
 
-    def _last_words(self) -> str:
+    def _end_of_log(self) -> str:
         lines = (self.directory / LOG).read_text(errors="replace").strip().splitlines()
         return "\n".join(lines[-15:]) or "(none)"
 
@@ -218,7 +237,8 @@ class LoadProcess:
         return command
 
     def _environment(self) -> dict[str, str]:
-        # Locust reads its options from such variables too; a user's own must not change an experiment.
+        # Locust also reads options from these variables, which must not change an
+        # experiment.
         kept = {name: value for name, value in os.environ.items() if not name.startswith("LOCUST_")}
         package = str(import_root())
         paths = [package, *filter(None, [kept.get("PYTHONPATH")])]

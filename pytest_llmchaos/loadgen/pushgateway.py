@@ -1,4 +1,7 @@
-"""The clients' counters on their way to a push gateway. A missed push costs nothing: the next one carries all of it."""
+"""Pushes of the clients' counters to a pushgateway.
+
+A missed push loses no count, because the next one carries all of them.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,11 @@ TIMEOUT_S = 1.0
 
 
 class PushFailed(Exception):
-    """The push gateway does not answer."""
+    """The pushgateway does not accept the counters."""
 
 
 class Gateway:
-    """One group of series on a push gateway: job `load`, and the worker where there are several."""
+    """One group of series on a pushgateway: job `load`, and a worker if given."""
 
     def __init__(self, url: str, registry: CollectorRegistry, worker: int | None) -> None:
         self._url, self._registry = url, registry
@@ -25,12 +28,12 @@ class Gateway:
         self.failures = 0
 
     def require(self) -> None:
-        """Raises PushFailed if the gateway does not take the counters."""
+        """Push once. Raises PushFailed if the gateway does not accept the counters."""
         if not self.push(attempts=3):
-            raise PushFailed(f"the push gateway at {self._url} does not take the clients' counters")
+            raise PushFailed(f"the pushgateway at {self._url} did not accept the clients' counters")
 
     def push(self, attempts: int = 1) -> bool:
-        """Whether the gateway has the counters now."""
+        """Push the counters. True if the gateway accepted them."""
         for _ in range(attempts):
             body = generate_latest(self._registry)
             request = b"%bContent-Length: %d\r\n\r\n%b" % (self._head, len(body), body)

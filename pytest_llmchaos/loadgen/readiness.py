@@ -1,4 +1,4 @@
-"""Asks the service once a second whether it is ready, as a load balancer does."""
+"""Readiness checks of the service, once a second, as a load balancer does."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TIMEOUT_S = 1.0
 
 
 class Readiness:
-    """The looks at one path. `now_s` counts from the load's start."""
+    """Checks of one path. `now_s` counts from the load's start."""
 
     def __init__(self, plan: LoadPlan, path: str, folder: Path, now_s: Callable[[], float]) -> None:
         self._wire = Wire(plan.url)
@@ -25,7 +25,7 @@ class Readiness:
         self._now_s = now_s
 
     def look_often(self) -> None:
-        """Look until this greenlet is killed."""
+        """Check until this greenlet is killed."""
         try:
             while True:
                 at_s = max(0.0, self._now_s())

@@ -1,4 +1,4 @@
-"""What the generator leaves on disk while it runs: samples as they end, and its own health four times a second."""
+"""The generator's output files: samples, and its own status four times a second."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any
 from pytest_llmchaos.evidence.samples_file import HEADER, line
 from pytest_llmchaos.model import Sample
 
-# Lateness is counted in bins of a quarter of a millisecond up to a second: fine enough for bounds of 10 and 50 ms.
+# Bins of 0.25 ms up to 1 s, fine enough for limits of 10 and 50 ms.
 _BIN_S = 0.00025
 _BINS = 4000
 
 
 class Lateness:
-    """How late requests left, as a distribution of fixed size."""
+    """Distribution of how late requests left, of fixed size."""
 
     def __init__(self) -> None:
         self._bins = array("q", [0]) * (_BINS + 1)
@@ -30,7 +30,7 @@ class Lateness:
         self._worst_s = max(self._worst_s, late_s)
 
     def p99_s(self) -> float:
-        """The upper edge of the bin that holds the 99th percentile; the worst of all beyond a second."""
+        """Upper edge of the 99th percentile's bin, or the maximum beyond a second."""
         sums = list(accumulate(self._bins))
         if not sums[-1]:
             return 0.0
@@ -40,24 +40,28 @@ class Lateness:
 
 
 class Lines:
-    """A file that whole lines are added to. What a full disk did not take is written with the next ones."""
+    """A file of whole lines.
+
+    Lines that a full disk refused are written with the next ones.
+    """
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb", buffering=0)
         self._rest = b""
 
     def write(self, lines: bytes) -> None:
-        """Raises OSError, and keeps what was not written."""
+        """Append lines. On OSError the unwritten rest is kept."""
         self._rest += lines
         while self._rest:
             self._rest = self._rest[self._file.write(self._rest) :]
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 
 class Recorder:
-    """The samples file and the status file. Each flush writes whole lines, so that a reader sees whole samples."""
+    """The samples file and the status file, written in whole lines."""
 
     def __init__(self, samples_file: Path, status_file: Path) -> None:
         self._samples, self._status = Lines(samples_file), Lines(status_file)
@@ -73,7 +77,7 @@ class Recorder:
             self._samples.write("".join(lines).encode())
 
     def status(self, about: dict[str, Any]) -> None:
-        """Samples first: a reader of this line finds every sample that it counts."""
+        """Write samples first: a reader of this line then finds them all."""
         self.flush()
         self._status.write(json.dumps(about, separators=(",", ":")).encode() + b"\n")
 
@@ -84,7 +88,7 @@ class Recorder:
 
 
 class Cpu:
-    """How much of a core this process uses: on the whole, and since the last question."""
+    """Share of a core that this process uses, in total and since the last reading."""
 
     def __init__(self) -> None:
         self._start = self._last = (time.monotonic(), time.process_time())
@@ -104,7 +108,7 @@ class Cpu:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """All of it or nothing: the other side polls for this file."""
+    """Write a file atomically, because the other process polls for it."""
     half = path.with_name(f".{path.name}.{os.getpid()}")
     half.write_text(json.dumps(value))
     half.replace(path)

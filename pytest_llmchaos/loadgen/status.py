@@ -1,4 +1,4 @@
-"""How the load goes, and how it went: what the workers told, as one value. Pure."""
+"""Status and summary of a load, combined from its workers'."""
 
 from __future__ import annotations
 
@@ -11,11 +11,23 @@ COUNTS = ("offered", "sent", "done", "shed", "reconnected", "push_failures")
 
 @dataclass(frozen=True, kw_only=True)
 class LoadStatus:
-    """The generator's latest word, at most a quarter of a second old.
+    """The generator's newest status, at most 0.25 s old.
 
-    Every request due before `settled_s` has ended, and its sample has been seen.
-    Every request due before `begun_s` has shown its first token or has ended.
-    `overdue` are due times of open requests, by their ids, that are older than their own limits.
+    Attributes:
+        at_s: time of the status, in seconds since the start of the load.
+        offered: requests that were due.
+        sent: requests that were sent.
+        done: requests that ended.
+        shed: requests that were not sent, because too many were open.
+        reconnected: requests that were sent again on a fresh connection.
+        inflight: open requests.
+        outcomes: counts of ended requests by outcome.
+        lateness_p99_s: 99th percentile of the delay from due time to sending.
+        cpu: share of a core that the generator used lately.
+        push_failures: failed pushes to the pushgateway.
+        settled_s: every request due before this second has ended and has a sample.
+        begun_s: every request due before this second has its first token or has ended.
+        overdue: due times of open requests that exceed their limits, by request id.
     """
 
     at_s: float = 0.0
@@ -36,9 +48,21 @@ class LoadStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadSummary:
-    """What the load was, once it is over. `achieved_ratio` is sent / offered; `generator_cpu` is 1 for a whole core.
+    """Figures of a load that is over.
 
-    `reconnected` requests were sent again on a fresh connection, because the server had just closed the idle one.
+    Attributes:
+        offered: requests that were due.
+        sent: requests that were sent.
+        done: requests that ended.
+        shed: requests that were not sent, because too many were open.
+        offered_rps: due requests a second.
+        achieved_ratio: sent / offered.
+        lateness_p99_s: 99th percentile of the delay from due time to sending.
+        generator_cpu: share of a core that the generator used, 1 for a whole core.
+        push_failures: failed pushes to the pushgateway.
+        ended: "schedule_end" if every request was sent before the stop.
+        reconnected: requests that were sent again on a fresh connection, because the
+            server had just closed the idle one.
     """
 
     offered: int
@@ -55,7 +79,7 @@ class LoadSummary:
 
 
 def status_of(lines: Sequence[Mapping[str, Any]], settled_s: float) -> LoadStatus:
-    """The status of all workers; `lines` holds the latest of each."""
+    """Combine the workers' newest status lines."""
     outcomes: dict[str, int] = {}
     for line in lines:
         for name, count in line["outcomes"].items():
@@ -72,15 +96,15 @@ def status_of(lines: Sequence[Mapping[str, Any]], settled_s: float) -> LoadStatu
     )
 
 
-def summary_of(told: Sequence[Mapping[str, Any]]) -> LoadSummary:
-    """The summary of all workers' summaries."""
-    counts = {name: sum(one[name] for one in told) for name in COUNTS}
-    seconds = max([0.001, *(one["seconds"] for one in told)])
+def summary_of(parts: Sequence[Mapping[str, Any]]) -> LoadSummary:
+    """Combine the workers' summaries."""
+    counts = {name: sum(one[name] for one in parts) for name in COUNTS}
+    seconds = max([0.001, *(one["seconds"] for one in parts)])
     return LoadSummary(
         **counts,
         offered_rps=counts["offered"] / seconds,
         achieved_ratio=counts["sent"] / counts["offered"] if counts["offered"] else 0.0,
-        lateness_p99_s=max(one["lateness_p99_s"] for one in told),
-        generator_cpu=max(one["generator_cpu"] for one in told),
-        ended="schedule_end" if all(one["ended"] == "schedule_end" for one in told) else "stopped",
+        lateness_p99_s=max(one["lateness_p99_s"] for one in parts),
+        generator_cpu=max(one["generator_cpu"] for one in parts),
+        ended="schedule_end" if all(one["ended"] == "schedule_end" for one in parts) else "stopped",
     )

@@ -1,4 +1,4 @@
-"""Reading files that another process is still writing. Standard library only."""
+"""Readers of files that another process still writes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 from pytest_llmchaos.evidence import samples_file
 from pytest_llmchaos.model import Sample
 
-# Requests end in the order of their lines, but for what several workers write at the same time.
+# Lines are in the order in which requests ended, except among several workers.
 DISORDER_S = 2.0
 
 
 class Tail:
-    """What was added to a file since the last look, in whole lines."""
+    """Whole lines that were added to a file since the last call."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -33,7 +33,7 @@ class Tail:
 
 
 class SamplesTail:
-    """The samples of all workers while they run, each read once."""
+    """The samples of all workers while they run. Each file is read once."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = tuple(paths)
@@ -42,7 +42,7 @@ class SamplesTail:
         self._seen: list[Sample] = []
 
     def recent(self, since_s: float) -> list[Sample]:
-        """Samples of requests that were due at or after `since_s`, in the order in which they ended."""
+        """Samples of requests due at or after `since_s`, in the order of their ends."""
         self._read()
         start = len(self._seen)
         while start and self._seen[start - 1].end_s >= since_s - DISORDER_S:
@@ -60,7 +60,7 @@ class SamplesTail:
 
 
 def merge(paths: Sequence[Path], into: Path) -> None:
-    """The samples of several workers in one file, in the order in which requests ended."""
+    """Write several workers' samples into one file, in the order of their ends."""
     every = [samples_file.load(path) for path in paths if path.exists()]
     with into.open("w", encoding="utf-8") as file:
         file.write(samples_file.HEADER + "\n")

@@ -1,6 +1,6 @@
-"""HTTP/1.1 for one load: keep-alive connections, and httptools' parser in C.
+"""HTTP/1.1 with keep-alive for one load, on httptools' parser in C.
 
-Clients of gevent build headers anew for each request and hide when each chunk came.
+gevent's own clients build headers for each request and hide the arrival of each chunk.
 """
 
 from __future__ import annotations
@@ -23,31 +23,37 @@ from pytest_llmchaos.loadgen.event_stream import DONE, EventReader
 
 Ended = Literal["complete", "cut", "refused", "timeout", "left", "garbled", "endless"]
 RECEIVE_BYTES = 65536
-# How long a finished stream may take to close its last chunk, before its connection is given up.
+# A finished stream may take this long for its last chunk. Then its connection is
+# closed.
 TAIL_S = 1.0
-# A body without end must not fill the memory. Answers of a known length may be given more.
+# An endless body must not fill the memory. The caller adds to it for long answers.
 BODY_MAX_BYTES = 2**20
-# A server may close an idle connection while a request is on its way to it. What breaks off so soon after the request
-# left, on a connection that was used before, and without a byte of an answer, is such a race.
+# A server may close an idle connection while a request is on its way. A reused
+# connection that breaks within this time without a byte of an answer is such a race.
 RACE_S = 0.25
-# How an event with a JSON object begins.
+# The begin of an event with a JSON object.
 _PLAIN = (b"data: {", b"data:{")
 UNPARSABLE = (HttpParserError, HttpParserUpgrade)
 
 
 class Leave(NamedTuple):
-    """When a client closes its connection. `unless_begun`: one that has seen a token stays."""
+    """A client that closes its connection after `after_s` seconds.
+
+    With `unless_begun` a client that has received a token stays.
+    """
 
     after_s: float
     unless_begun: bool
 
 
 class Answer:
-    """One response as it arrives. `end_s` and the like are monotonic seconds.
+    """One response as it arrives. `end_s` and other times are monotonic seconds.
 
-    `replica_header`, in lower case, names the header whose value becomes `replica`.
-    A body of more than `max_bytes` is not read on: it is `endless`.
-    `any_channel`: reasoning, a tool call or a refusal may be the first token, not only the answer's own text.
+    Args:
+        replica_header: lower-case header whose value becomes `replica`.
+        any_channel: True if reasoning, a tool call or a refusal may be the first token,
+            False for the answer's own text only.
+        max_bytes: largest body. A longer one ends the response as `endless`.
     """
 
     def __init__(
@@ -73,21 +79,22 @@ class Answer:
 
     @property
     def status(self) -> int:
+        """The HTTP status code, 0 before the response begins."""
         return self._status if self._parser is None else self._parser.get_status_code() if self.began else 0
 
     def release(self) -> None:
-        """Drop the parser, whose callbacks refer to this answer: a circle is left to the garbage collector."""
+        """Drop the parser, to break the reference cycle with this answer."""
         self._status, self._parser = self.status, None
 
     def feed(self, data: bytes) -> None:
-        """Parse what was received. Raises one of UNPARSABLE."""
+        """Parse received bytes. Raises one of UNPARSABLE."""
         if self._parser is not None:
             self._parser.feed_data(data)
 
     def on_message_begin(self) -> None:
         self.began = True
         self._framed = False
-        self.replica, self.retry_after = "", b""  # an interim answer's are not the answer's own
+        self.replica, self.retry_after = "", b""  # those of an interim response do not count
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
@@ -106,18 +113,18 @@ class Answer:
 
     def on_message_complete(self) -> None:
         self._until_close = False
-        # An interim answer (1xx) is followed by the real one.
+        # An interim response (1xx) is followed by the real one.
         if self._parser is not None and self.status >= 200:
-            # The parser knows this until the callback returns.
+            # The parser has this value only until the callback returns.
             self.complete, self.keep_alive = True, self._parser.should_keep_alive()
 
     def take(self, data: bytes, now_s: float, stream: bool) -> bool:
-        """Take what was received (nothing: the end); True once no more needs to be read."""
+        """Process received bytes, b"" for the end. True if the response is over."""
         if data:
             seen = len(self.body)
             self.feed(data)
-            said_so = stream and len(self.body) > seen and self._saw(seen, now_s)
-            if said_so or self.complete:
+            is_done = stream and len(self.body) > seen and self._saw(seen, now_s)
+            if is_done or self.complete:
                 self.ended = "complete"
             elif len(self.body) > self._max_bytes:
                 self.ended = "endless"
@@ -131,7 +138,7 @@ class Answer:
         return True
 
     def _saw(self, seen: int, now_s: float) -> bool:
-        """Take the times of the events in `body[seen:]`; True once the stream has said that it is done."""
+        """Note the times of the events in `body[seen:]`. True after `[DONE]`."""
         body = self.body
         if (
             self._between_events
@@ -139,7 +146,7 @@ class Answer:
             and body.endswith(b"\n\n")
             and body.find(DONE, seen) < 0
         ):
-            # Whole events, none of them the last: the usual piece of a stream needs no closer look.
+            # Whole events without `[DONE]`, as most pieces are, need no parsing.
             self._note_event(now_s)
             return False
         for event in self._reader.feed(bytes(body[seen:])):
@@ -160,9 +167,13 @@ class Answer:
 
 
 class Wire:
-    """Connections to one server. A connection is used again once its answer was read to the end.
+    """Connections to one server, each reused after its response was read to the end.
 
-    `reconnected` counts requests that were sent again on a fresh connection, because the server had closed an idle one.
+    Attributes:
+        reconnected: requests that were sent again on a fresh connection, because the
+            server had closed the idle one.
+        authority: host and port of the URL.
+        prefix: path of the URL, without a slash at its end.
     """
 
     def __init__(self, url: str) -> None:
@@ -176,12 +187,15 @@ class Wire:
         self.prefix = parts.path.rstrip("/")
 
     def warm_up(self) -> None:
-        """Look the host up once: the first look-up imports half of the codecs, which must not be the first client's time."""
+        """Resolve the host once.
+
+        The first look-up is slow, because it imports codecs.
+        """
         with suppress(OSError):
             socket.getaddrinfo(self._host, self._port)
 
     def head(self, method: str, path: str, headers: Mapping[str, str]) -> bytes:
-        """The request up to its Content-Length and whatever differs from one request to the next."""
+        """The part of a request that is the same for each: request line and headers."""
         lines = [f"{method} {self.prefix}{path} HTTP/1.1", f"Host: {self.authority}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         return ("\r\n".join(lines) + "\r\n").encode()
@@ -195,9 +209,14 @@ class Wire:
         answer: Answer | None = None,
         leave: Leave | None = None,
     ) -> Answer:
-        """Send, and read until the answer is whole (a stream: until it says so). Never raises for what a server does.
+        """Send a request and read its response. Server errors do not raise.
 
-        `answer` is filled while it arrives.
+        Args:
+            request: the whole request.
+            timeout_s: seconds until the client gives up.
+            stream: True to end with the event `[DONE]`.
+            answer: filled while the response arrives.
+            leave: the client's impatience, or None.
         """
         answer = answer or Answer()
         connection = None
@@ -235,7 +254,10 @@ class Wire:
         return answer
 
     def _performed(self, connection: Any, request: bytes, answer: Answer, stream: bool) -> bool:
-        """Send and read; False if the connection broke off at once, without a byte of an answer."""
+        """Send and read.
+
+        False if the connection broke at once without a byte of response.
+        """
         sent_s = time.monotonic()
         try:
             connection.sendall(request)
@@ -257,12 +279,13 @@ class Wire:
         if self._tls is None:
             _read_in_the_hub(connection, answer, stream)
             return
-        # What TLS has decrypted and not yet given out makes no socket readable, so this must ask again and again.
+        # Data that TLS has decrypted already makes no socket readable, so this reads in
+        # a loop.
         while not answer.take(connection.recv(RECEIVE_BYTES), time.monotonic(), stream):
             pass
 
     def _connect(self) -> tuple[Any, bool]:
-        """A connection, and whether it is a fresh one."""
+        """A connection, and True if it is a fresh one."""
         while self._idle:
             connection = self._idle.pop()
             if _is_quiet(connection):
@@ -283,7 +306,7 @@ class Wire:
 
     def _return_connection(self, connection: Any, answer: Answer) -> None:
         if answer.ended == "complete" and not answer.complete:
-            # No client waits for this: the answer is known, only its last chunk is under way.
+            # No client waits for this. Only the response's last chunk is missing.
             gevent.spawn(self._read_tail, connection, answer)
             return
         answer.release()
@@ -293,7 +316,7 @@ class Wire:
             connection.close()
 
     def _read_tail(self, connection: Any, answer: Answer) -> None:
-        # A deadline for all of it: a server may send comments for ever.
+        # One deadline for everything, because a server may send comments forever.
         with gevent.Timeout(TAIL_S, exception=False), suppress(OSError, *UNPARSABLE):
             while not answer.complete:
                 data = connection.recv(RECEIVE_BYTES)
@@ -312,7 +335,10 @@ def _nothing() -> None:
 
 
 def _read_in_the_hub(connection: Any, answer: Answer, stream: bool) -> None:
-    """Read an answer without waking its greenlet for each of its pieces: half of the work of a stream would be switching."""
+    """Read a response without waking its greenlet for each piece.
+
+    Switching would be half of the work for a stream.
+    """
     number, clock = connection.fileno(), time.monotonic
     over: Any = AsyncResult()
     watcher = gevent.get_hub().loop.io(number, 1)
@@ -341,7 +367,10 @@ _POLLIN = get_original("select", "POLLIN")
 
 
 def _is_quiet(connection: Any) -> bool:
-    """Whether an idle connection is still open: one that has something to read was closed, or is out of step."""
+    """True if an idle connection is still open.
+
+    A readable one was closed by the server or is out of step.
+    """
     poller = _poll()
     poller.register(connection.fileno(), _POLLIN)
     return not poller.poll(0)

@@ -544,7 +544,7 @@ def test_a_load_that_cannot_start_says_why_and_leaves_nothing_behind(tmp_path):
     with Server() as server:
         server.push_status = 500
         process = LoadProcess(plan(server, ["ok 1"], push_url=server.url), tmp_path)
-        with pytest.raises(NotReady, match=rf"the push gateway at {server.url} does not take the clients' counters"):
+        with pytest.raises(NotReady, match=rf"the pushgateway at {server.url} did not accept the clients' counters"):
             process.start()
     assert not process.alive
     assert gone(process.pid)
