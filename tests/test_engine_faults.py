@@ -180,7 +180,7 @@ def test_prometheus_is_asked_for_what_a_fault_of_that_strength_shows(fault, quer
 
     assert runtime.asked == [query]
     counted = {"requests": ", requests=2", "bytes": ", bytes=4096"}.get(one.counter, "")
-    assert proof.witness == f"the engine says {one.kind} f1 is in force{counted}; Prometheus: {query} is 0.75"
+    assert proof.witness == f"the engine reports {one.kind} f1 in force{counted}; Prometheus: {query} is 0.75"
 
 
 @pytest.mark.parametrize(("for_s", "lease_s"), [(0.0, 300.0), (299.0, 300.0), (300.5, 300.5), (3600.0, 3600.0)])

@@ -74,7 +74,7 @@ def made(**arguments):
                 "fault": [faults.together(KILL, CPU), faults.together(KILL, faults.limit_cpu("api", cores=0.5))],
                 "fault_s": 9,
             },
-            "2 faults that differ and share the name 'together.*', by which results are kept: give each a scenario file",
+            "2 different faults with the name 'together.*', and results are keyed by name: give each a scenario file",
         ),
         (
             {"fault": faults.hang("model-1"), "repair_within_s": 3560},
@@ -244,7 +244,7 @@ def test_faults_of_others_that_do_not_tell_their_strength_are_not_taken_for_one(
     class Odd:
         kind, lifetime, needs, fidelity = "odd", "lasting", frozenset({"kill"}), "real"
 
-    with pytest.raises(BadScenario, match="2 faults that differ and share the name 'odd api'"):
+    with pytest.raises(BadScenario, match="2 different faults with the name 'odd api'"):
         made(fault=[OnTarget(primitive=Odd(), target="api"), OnTarget(primitive=Odd(), target="api")])
 
 

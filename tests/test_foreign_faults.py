@@ -182,7 +182,7 @@ GOOD = MODULE.replace("live_migration", "stun")
             "has expects=' ', expected the signal that should show it",
         ),
         (GOOD.replace('Undo(op="ensure_unpaused"', 'Undo(op="thaw"'), "expected an Undo whose op is one of engine_end"),
-        (GOOD.replace('Undo(op="ensure_unpaused", service=victim)', "None"), "is undone by None"),
+        (GOOD.replace('Undo(op="ensure_unpaused", service=victim)', "None"), "is reverted by None"),
     ],
 )
 def test_a_wrong_one_is_one_error_that_names_its_distribution(tmp_path, asked, module, message):
@@ -231,14 +231,14 @@ def test_a_name_of_the_catalogue_cannot_be_taken(tmp_path, asked):
 def test_a_name_that_nobody_has_is_an_attribute_that_is_missing():
     with pytest.raises(AttributeError, match=r"there is no faults\.stun; there are .*kill.*xid"):
         _ = faults.stun
-    with pytest.raises(BadScenario, match=r"faults\.foreign\('stun'\): no installed package brings it; there are none"):
+    with pytest.raises(BadScenario, match=r"faults\.foreign\('stun'\): no installed package has it; there are none"):
         faults.foreign("stun")
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ([], r"faults\.foreign\(\[\]\): expected the name of a fault that an installed package brings; there are none"),
+        ([], r"faults\.foreign\(\[\]\): expected the name of a fault of an installed package; there are none"),
         (None, "expected the name of a fault"),
         ("kill", r"faults\.foreign\('kill'\): this package has it itself; write faults\.kill\(\.\.\.\)"),
         ("together", r"write faults\.together"),

@@ -1,4 +1,7 @@
-"""The catalogue of faults. Each lives in a file of its own, and other packages add theirs (docs/faults.md)."""
+"""The catalogue of faults.
+
+Each fault has a file of its own. Other packages add theirs (docs/faults.md).
+"""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -55,7 +58,7 @@ __all__ = [
 ]
 
 
-# What a report's coverage table lists, in its order, before the faults that other packages bring.
+# The coverage table of a report, in its order. Faults of other packages follow.
 CATALOGUE: tuple[str, ...] = tuple(
     make.__name__
     for make in (
@@ -83,14 +86,25 @@ CATALOGUE: tuple[str, ...] = tuple(
 
 
 def foreign(name: str) -> Callable[..., Fault]:
-    """The maker of a fault that another package brings, for type checkers: they do not know `faults.<name>`.
+    """Return the maker of a fault of another package, typed.
 
-    Raises BadScenario if no installed package has that name, or this one has it.
+    Type checkers do not read entry points, so `faults.<name>` is unknown to them.
+    `faults.foreign("live_migration")("model-*")` is the same fault.
+
+    Args:
+        name: Name of the entry point, such as `live_migration`.
+
+    Returns:
+        The function that makes the fault.
+
+    Raises:
+        BadScenario: `name` is not a string, no installed package has it, or this
+            package has it itself.
     """
     given: object = name
     if not isinstance(given, str):
         raise BadScenario(
-            f"faults.foreign({given!r}): expected the name of a fault that an installed package brings; "
+            f"faults.foreign({given!r}): expected the name of a fault of an installed package; "
             f"there are {', '.join(foreign_names()) or 'none'}"
         )
     if name in __all__:
@@ -98,15 +112,15 @@ def foreign(name: str) -> Callable[..., Fault]:
     make = factory(name)
     if make is None:
         raise BadScenario(
-            f"faults.foreign({name!r}): no installed package brings it; there are {', '.join(foreign_names()) or 'none'}"
+            f"faults.foreign({name!r}): no installed package has it; there are {', '.join(foreign_names()) or 'none'}"
         )
     return make
 
 
-if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe that every name exists here
+if not TYPE_CHECKING:  # pragma: no branch - type checkers would accept every name
 
     def __getattr__(name: str) -> Callable[..., Fault]:
-        """A fault that another package brings. One of that name here is found before this is asked: none can be shadowed."""
+        """Return the maker of another package's fault. It cannot shadow one here."""
         make = None if name.startswith("_") else factory(name)
         if make is None:
             raise AttributeError(f"there is no faults.{name}; there are {', '.join(__dir__())}")
@@ -114,7 +128,7 @@ if not TYPE_CHECKING:  # pragma: no branch - a type checker would believe that e
 
 
 def foreign_names() -> list[str]:
-    """Names of the faults that other packages bring."""
+    """Return the names of the faults of other packages."""
     return sorted(set(discover()) - set(globals()))
 
 

@@ -1,4 +1,4 @@
-"""Parts that faults on one target share: victims, bases of primitives, proofs by the runtime's own witnesses."""
+"""Bases of faults on one target, and proofs by the runtime's own events."""
 
 from __future__ import annotations
 
@@ -26,7 +26,15 @@ _TARGET = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*(\*)?")
 
 
 def check_target(fault: str, target: object) -> str:
-    """The target, if it is a service name or a name with one `*` at its end."""
+    """Return the target if it is a service name, or a name with one `*` at its end.
+
+    Args:
+        fault: Kind of the fault, for the message.
+        target: The value to check.
+
+    Raises:
+        BadScenario: It is neither.
+    """
     if not isinstance(target, str) or not _TARGET.fullmatch(target):
         raise BadScenario(
             f"faults.{fault}(target) must be a service name such as 'api', or 'model-*' for any one of several, got {target!r}"
@@ -35,16 +43,33 @@ def check_target(fault: str, target: object) -> str:
 
 
 def check_seconds(name: str, value: object, *, least: float = 0.0) -> float:
-    """The value as seconds, if it is a finite number above `least`."""
+    """Return the value as seconds.
+
+    Args:
+        name: The argument as the message names it, such as
+            `faults.sequence(after_s=...)`.
+        value: The value to check.
+        least: Seconds that it must exceed. It must be below 86400, a day.
+
+    Raises:
+        BadScenario: It is not such a number.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float) or not least < value < 86400:
         raise BadScenario(f"{name} must be a number of seconds above {least:g} and below 86400, got {value!r}")
     return float(value)
 
 
 def victims_of(target: str, services: Sequence[str], taken: Collection[str] = ()) -> list[str]:
-    """The services that a target names, in a stable order. A pattern leaves out those that are `taken`.
+    """Return the services that a target names, in a stable order.
 
-    Raises NoVictim, naming the services there are, and those that were taken.
+    Args:
+        target: Service name or pattern.
+        services: Services that faults may hit.
+        taken: Services that other parts hit. A pattern excludes them.
+
+    Raises:
+        NoVictim: No service matches, or all that match are taken. The message names
+            them.
     """
     if target.endswith("*"):
         found = sorted(name for name in services if name.startswith(target[:-1]))
@@ -64,7 +89,7 @@ def victims_of(target: str, services: Sequence[str], taken: Collection[str] = ()
 
 
 def options_of(primitive: Primitive) -> dict[str, object]:
-    """How strong a primitive is: its own dataclass fields, without what every primitive declares."""
+    """Return a primitive's own dataclass fields, without those of every primitive."""
     it: object = primitive
     own = fields(it) if is_dataclass(it) else ()
     return {one.name: getattr(it, one.name) for one in own if one.name not in vars(Primitive)}
@@ -72,25 +97,44 @@ def options_of(primitive: Primitive) -> dict[str, object]:
 
 @runtime_checkable
 class Leased(Protocol):
-    """A primitive that ends by itself after a while, and whose strength its fields do not show as they are."""
+    """A primitive with a lease, after which it ends by itself.
+
+    Its fields do not show its strength as users write it.
+
+    Attributes:
+        strength: Its options by name.
+    """
 
     @property
     def strength(self) -> Mapping[str, object]: ...
     def with_lease(self, for_s: float, name: str) -> Primitive:
-        """The same one, which does not end by itself within `for_s`. Raises BadScenario with `name` for too long."""
+        """Return the same primitive with a lease of at least `for_s` seconds.
+
+        Args:
+            for_s: Seconds for which it must stay in force.
+            name: The fault's name, for the message.
+
+        Raises:
+            BadScenario: The engine grants no such lease.
+        """
         ...
 
 
 def strength_of(primitive: Primitive) -> Mapping[str, object]:
-    """How strong a primitive is, by the names of its options."""
+    """Return how strong a primitive is, by the names of its options."""
     return primitive.strength if isinstance(primitive, Leased) else options_of(primitive)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnTarget:
-    """A primitive fault aimed at a service. `model-*` means one of them, drawn from the trial's own generator.
+    """A primitive aimed at a service.
 
-    `shown`: options that are a part of the name, because the experiment has several faults of this kind and target.
+    Attributes:
+        primitive: The fault.
+        target: Service name, or `model-*` for one service, drawn from the trial's own
+            random generator.
+        shown: Options that are part of the name, because the experiment has several
+            faults of this kind on this target.
     """
 
     primitive: Primitive
@@ -144,9 +188,15 @@ class OnTarget:
 
 @dataclass(frozen=True)
 class ActFault:
-    """An act that ends a service's process. The system must bring the service back.
+    """Base of faults that end a service's process, which the system must repair.
 
-    `exit_code`: status with which the process must end for a proof; "" for any.
+    A subclass defines `kind`, `needs` and `inject`.
+
+    Attributes:
+        lifetime: `lasting`.
+        fidelity: `real`.
+        expects: The signal that should show it, in words.
+        exit_code: Exit status that proves it, "" for any.
     """
 
     lifetime: ClassVar[Lifetime] = "lasting"
@@ -166,7 +216,16 @@ class ActFault:
 
 @dataclass(frozen=True)
 class RestrictionFault:
-    """Something that the kernel withholds from a service until it is given back. `undo_op` gives it back."""
+    """Base of faults by which the kernel restricts a service until the revert.
+
+    A subclass defines `kind`, `needs`, `expects`, `undo_op` and `inject`.
+
+    Attributes:
+        kind: Its name in `Runtime.restricted`.
+        undo_op: Operation of the runtime that reverts it.
+        lifetime: `passing`.
+        fidelity: `kernel`.
+    """
 
     kind: ClassVar[str]
     undo_op: ClassVar[str]
@@ -175,7 +234,7 @@ class RestrictionFault:
 
     @property
     def amount(self) -> float:
-        """What is left to the service, in the runtime's unit."""
+        """The amount left to the service, in the runtime's unit."""
         return 0
 
     def undo(self, victim: str) -> Undo:
@@ -191,7 +250,14 @@ class RestrictionFault:
 def first_event(
     events: Sequence[RuntimeEvent], victim: str, actions: Mapping[str, str] | frozenset[str], **attributes: str
 ) -> RuntimeEvent | None:
-    """The first event of the victim among `actions` whose attributes all match."""
+    """Return the victim's first event among `actions` whose attributes match.
+
+    Args:
+        events: Events of the runtime, oldest first.
+        victim: Service name.
+        actions: Actions that count, such as `die`.
+        **attributes: Values that the event's attributes must have.
+    """
     for event in events:
         matches = all(event.attributes.get(key) == value for key, value in attributes.items())
         if event.service == victim and event.action in actions and matches:
@@ -200,7 +266,12 @@ def first_event(
 
 
 def event_proof(step: Literal["injected", "healed"], event: RuntimeEvent | None) -> Proof | None:
-    """The runtime's own event as a proof."""
+    """Return a proof from the runtime's own event, or None without one.
+
+    Args:
+        step: `injected` or `healed` (reverted).
+        event: The event.
+    """
     if event is None:
         return None
     shown = " ".join(f"{k}={v}" for k, v in sorted(event.attributes.items()) if k in {"exitCode", "signal"})
@@ -209,13 +280,32 @@ def event_proof(step: Literal["injected", "healed"], event: RuntimeEvent | None)
 
 
 def prove_death(runtime: HasEvents, victim: str, since_unix_s: float, **attributes: str) -> Proof | None:
-    """Proof that the victim's process ended after `since_unix_s`, from the runtime's own event."""
+    """Prove by the runtime's own event that the victim's process ended.
+
+    Args:
+        runtime: The runtime.
+        victim: Service name.
+        since_unix_s: Unix time in seconds. Earlier events do not count.
+        **attributes: Values that the event must have, such as `exitCode="137"`.
+
+    Returns:
+        The proof, or None as long as there is no such event.
+    """
     events = runtime.events(since_unix_s, float("inf"))
     return event_proof("injected", first_event(events, victim, frozenset({"die"}), **attributes))
 
 
 def prove_restart(runtime: Runtime, victim: str, since_unix_s: float) -> Proof | None:
-    """Proof that the victim was started after `since_unix_s`, and runs."""
+    """Prove that the victim was started again and runs.
+
+    Args:
+        runtime: The runtime.
+        victim: Service name.
+        since_unix_s: Unix time in seconds. An earlier start does not count.
+
+    Returns:
+        The proof, or None as long as it does not run.
+    """
     state = runtime.state(victim)
     if not state.running or state.paused or state.started_unix_s < since_unix_s:
         return None

@@ -18,12 +18,18 @@ from pytest_llmchaos.model import FIDELITIES, Fault, Fidelity, Injection, Lifeti
 if TYPE_CHECKING:
     from pytest_llmchaos.model import Primitive
 
-Target = str | Sequence[str]  # one service, `model-*` for one of several, or several of either
+Target = str | Sequence[str]  # a service, `model-*` for one of several, or a list
 
 
 def check_fault(where: str, fault: object) -> Fault:
-    """The fault, if it has the shape of one: other packages bring classes of their own."""
-    # A protocol is checked member by member, which costs 20 times as much as a class.
+    """Return the fault if it has the shape of one.
+
+    Other packages have classes of their own.
+
+    Raises:
+        BadScenario: It lacks a member of the `Fault` protocol.
+    """
+    # Checking a protocol's members costs 20 times as much as checking a class.
     if isinstance(fault, OnTarget):
         return fault
     if not isinstance(fault, Fault):
@@ -42,9 +48,17 @@ def _check_part(where: str, fault: object) -> Fault:
 
 
 def on_targets(primitive: Primitive, target: object) -> Fault:
-    """The primitive on its target. A list hits all that it names at once, as `together` does.
+    """Return a primitive on its target.
 
-    A pattern draws after the names and the longer patterns, so that it leaves them what they name.
+    A list hits all that it names at once, as `together` does. Patterns are drawn after
+    names and longer patterns, so that they exclude what those take.
+
+    Args:
+        primitive: The fault.
+        target: Service name, `model-*` for one service drawn by the seed, or a list.
+
+    Raises:
+        BadScenario: The target is not a name, is empty, or names a service twice.
     """
     if not isinstance(target, list | tuple):
         return OnTarget(primitive=primitive, target=check_target(primitive.kind, target))
@@ -59,12 +73,12 @@ def on_targets(primitive: Primitive, target: object) -> Fault:
 
 
 def _breadth(target: str) -> float:
-    """Orders targets: names, then those with a pattern, the longest first."""
+    """Sort key of targets: names first, then patterns, the longest first."""
     return -len(target) if "*" in target else -math.inf
 
 
 class _Composition(ABC):
-    """What a fault made of faults derives from its members."""
+    """Base of faults made of faults: values derived from the members."""
 
     @property
     @abstractmethod
@@ -72,7 +86,10 @@ class _Composition(ABC):
 
     @abstractmethod
     def plan_beside(self, rng: Random, services: Sequence[str], taken: Collection[str]) -> tuple[Injection, ...]:
-        """The acts, where other faults have `taken` services: patterns leave those out, names may hit them again."""
+        """Return the acts while other faults hit the `taken` services.
+
+        Patterns exclude those. Names may hit them again.
+        """
 
     def plan(self, rng: Random, services: Sequence[str]) -> tuple[Injection, ...]:
         return self.plan_beside(rng, services, ())
@@ -91,7 +108,7 @@ class _Composition(ABC):
 
     @property
     def fidelity(self) -> Fidelity:
-        """The weakest of the members: a claim may not exceed it."""
+        """The weakest of the members. A claim may not exceed it."""
         return max((f.fidelity for f in self.members), key=FIDELITIES.index)
 
     @property
@@ -104,7 +121,12 @@ class _Composition(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Together(_Composition):
-    """Several faults; each starts `after_s` seconds after the phase began."""
+    """Several faults, each at its own time.
+
+    Attributes:
+        parts: Pairs of a start, in seconds after the phase began, and a fault.
+        verb: `together` or `sequence`, for the name.
+    """
 
     parts: tuple[tuple[float, Fault], ...]
     verb: str = "together"
@@ -130,7 +152,10 @@ class Together(_Composition):
         return replace(self, parts=tuple((after_s, f.with_lease(for_s)) for after_s, f in self.parts))
 
     def leaves(self) -> tuple[tuple[float, Fault], ...]:
-        """The parts, and those of parts that are such compositions themselves, with the seconds after the phase began."""
+        """Return the parts with nested compositions flattened.
+
+        Each has its start in seconds after the phase began.
+        """
         found: list[tuple[float, Fault]] = []
         for after_s, part in self.parts:
             inner = part.leaves() if isinstance(part, Together) else ((0.0, part),)
@@ -138,7 +163,10 @@ class Together(_Composition):
         return tuple(found)
 
     def plan_beside(self, rng: Random, services: Sequence[str], taken: Collection[str]) -> tuple[Injection, ...]:
-        """Drawn in the order of the parts; where a pattern took what another part needs, once more: names first."""
+        """Draw in the order of the parts.
+
+        If a pattern took what another part needs, draw again with names first.
+        """
         state = rng.getstate()
         with contextlib.suppress(NoVictim):
             acts = _draw_parts(self.parts, rng, services, taken)
@@ -167,15 +195,21 @@ def _draw(fault: Fault, rng: Random, services: Sequence[str], taken: Collection[
         return fault.plan_beside(rng, services, taken)
     if not fault.target.endswith("*"):
         return fault.plan(rng, services)
-    victims_of(fault.target, services, taken)  # says what is taken; the fault itself knows of nothing beside it
+    victims_of(fault.target, services, taken)  # raises with the services that are taken
     return fault.plan(rng, [name for name in services if name not in taken])
 
 
 @dataclass(frozen=True, kw_only=True)
 class RandomFaults(_Composition):
-    """`n` faults drawn from `among`, spread over `within_s` seconds.
+    """Faults drawn from a list, spread over some seconds.
 
-    One that would go beyond the experiment's blast radius, or hit a victim that is down, waits until an earlier one is over.
+    A fault waits until an earlier one is over if it would exceed the experiment's blast
+    radius or hit a victim that is down.
+
+    Attributes:
+        n: Number of faults.
+        among: Faults to draw from.
+        within_s: Seconds over which they are spread.
     """
 
     n: int
@@ -191,7 +225,11 @@ class RandomFaults(_Composition):
 
     @property
     def blast_radius(self) -> int:
-        """A lasting act waits until the system has repaired the one before; passing ones stay until all are reverted."""
+        """The most services hit at once.
+
+        A lasting act waits until the system has repaired the one before. Passing acts
+        stay until all are reverted.
+        """
         widest = max(f.blast_radius for f in self.among)
         staying = {name for f in self.among if f.lifetime == "passing" for name in f.target.split(",")}
         most = self.n * widest
@@ -218,9 +256,22 @@ class RandomFaults(_Composition):
 
 
 def together(*parts: Fault) -> Fault:
-    """All of these at once. A pattern hits none that another part hits.
+    """Return several faults that start at once.
 
-    Raises BadScenario for fewer than two, for what is no fault, and for one act on one service twice.
+    A pattern excludes services that another part hits.
+
+    - Ends: as its parts do.
+    - Fidelity: the weakest of its parts.
+
+    Args:
+        *parts: At least two faults, such as `faults.kill("api")`.
+
+    Returns:
+        A fault for `experiment(fault=...)` and `lab.inject`.
+
+    Raises:
+        BadScenario: There are fewer than two parts, a part is not a fault or is
+            `faults.none()`, or one kind of fault hits one service twice.
     """
     if len(parts) < 2:
         raise BadScenario(f"faults.together(...) needs at least two faults, got {len(parts)}: give one fault as it is")
@@ -229,7 +280,26 @@ def together(*parts: Fault) -> Fault:
 
 
 def sequence(first: Fault, *, then: Fault, after_s: float) -> Fault:
-    """One fault, and another `after_s` seconds later."""
+    """Return one fault followed by another.
+
+    A sequence as `first` is continued: `after_s` counts from its last part.
+
+    - Ends: as its parts do.
+    - Fidelity: the weakest of its parts.
+
+    Args:
+        first: The fault at the start of the fault phase.
+        then: The fault that follows.
+        after_s: Seconds from the start of `first` to the start of `then`, above 0,
+            below 86400.
+
+    Returns:
+        A fault for `experiment(fault=...)` and `lab.inject`.
+
+    Raises:
+        BadScenario: A part is not a fault or is `faults.none()`, or `after_s` is out of
+            bounds.
+    """
     gap_s = check_seconds("faults.sequence(after_s=...)", after_s)
     start = _check_part("faults.sequence(first)", first)
     follow = _check_part("faults.sequence(then=...)", then)
@@ -239,7 +309,11 @@ def sequence(first: Fault, *, then: Fault, after_s: float) -> Fault:
 
 
 def _check_once(made: Together) -> Together:
-    """The composition, if it does not name one service twice at one instant for one kind of fault."""
+    """Return the composition if one kind of fault hits each service once at an instant.
+
+    Raises:
+        BadScenario: It names one service twice.
+    """
     acts = [
         (after_s, leaf.primitive.kind, leaf.target)
         for after_s, leaf in made.leaves()
@@ -255,7 +329,26 @@ def _check_once(made: Together) -> Together:
 
 
 def random(*, n: int, among: Sequence[Fault], within_s: float = 30.0) -> Fault:
-    """`n` faults drawn by the run's seed from `among`, spread evenly (with jitter) over `within_s` seconds."""
+    """Return faults drawn by the run's seed, spread evenly with jitter.
+
+    A fault waits until an earlier one is over if it would exceed the experiment's blast
+    radius or hit a victim that is down.
+
+    - Ends: as its parts do.
+    - Fidelity: the weakest of `among`.
+
+    Args:
+        n: Number of faults, 1 to 1000.
+        among: Faults to draw from, with replacement.
+        within_s: Seconds over which they are spread, above 0, below 86400.
+
+    Returns:
+        A fault for `experiment(fault=...)` and `lab.inject`.
+
+    Raises:
+        BadScenario: `n` or `within_s` is out of bounds, `among` is empty or not a list,
+            or one of its items is not a fault or is `faults.none()`.
+    """
     if type(n) is not int or not 1 <= n <= 1000:
         raise BadScenario(f"faults.random(n=...) must be a whole number from 1 to 1000, got {n!r}")
     if not isinstance(among, Iterable):

@@ -1,4 +1,4 @@
-"""The engine lost its GPU and computes on the CPU: every answer is right, and many times slower."""
+"""An engine that lost its GPU and computes on the CPU."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 
 class CpuFallback(EngineFault):
+    """An engine on the CPU. Answers are right and many times slower."""
+
     kind: ClassVar[str] = "cpu_fallback"
     lifetime: ClassVar[Lifetime] = "passing"
     expects: ClassVar[str] = (
@@ -23,6 +25,27 @@ class CpuFallback(EngineFault):
 
 
 def cpu_fallback(target: Target, *, slowdown: float = 20) -> Fault:
-    """Stretch every step by `slowdown` for the fault phase, with the GPU's memory empty."""
+    """Make an engine compute on the CPU, as after losing its GPU.
+
+    Answers stay right. Every step takes `slowdown` times as long, and the GPU's memory
+    is empty.
+
+    - Ends: after `fault_s` (`passing`).
+    - Fidelity: `simulated`. The victim must be a simulated engine.
+    - Expected signal: status 200 throughout, tokens come slower, the GPU is idle and
+      empty. Nothing is restarted.
+
+    Args:
+        target: Service name, `model-*` for one service drawn by the seed, or a list of
+            these. All services of a list are hit at once.
+        slowdown: Factor by which every step is longer, above 1, at most 1000.
+
+    Returns:
+        A fault for `experiment(fault=...)` and `lab.inject`.
+
+    Raises:
+        BadScenario: `target` is not a service name or pattern, or `slowdown` is out of
+            bounds.
+    """
     factor = check_number("cpu_fallback(slowdown=...)", slowdown, above=1, at_most=1000)
     return on_targets(CpuFallback(options=(("slowdown", factor),)), target)

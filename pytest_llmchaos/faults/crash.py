@@ -1,4 +1,4 @@
-"""Make a service's own process die, as a bug or the OOM killer does. A restart policy, where there is one, answers this."""
+"""Death of a service's own process, as by a bug or the OOM killer."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 
 class Crash(ActFault):
+    """Death of the main process. A restart policy answers it if the service has one."""
+
     kind: ClassVar[str] = "crash"
     needs: ClassVar[frozenset[str]] = frozenset({"crash", "start", "events"})
 
@@ -20,5 +22,23 @@ class Crash(ActFault):
 
 
 def crash(target: Target) -> Fault:
-    """Kill the service's main process from outside the engine, so that the engine sees it die by itself."""
+    """Kill a service's main process, so that Docker sees it die by itself.
+
+    A restart policy answers it, as it answers a bug or the OOM killer.
+
+    - Ends: when the system repairs it (`lasting`).
+    - Fidelity: `real`.
+    - Expected signal: `up == 0` or a failing health probe. In the lab `ServiceDown`
+      fires.
+
+    Args:
+        target: Service name, `model-*` for one service drawn by the seed, or a list of
+            these. All services of a list are hit at once.
+
+    Returns:
+        A fault for `experiment(fault=...)` and `lab.inject`.
+
+    Raises:
+        BadScenario: `target` is not a service name or pattern.
+    """
     return on_targets(Crash(), target)

@@ -1,4 +1,4 @@
-"""The engine dies at every start for a while, as with a broken driver or a missing file. Trying once is not enough."""
+"""An engine that dies at every start for a while."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ class RestartsEngine(CanReachEngine, CanRestart, Protocol):
 
 
 class CrashOnBoot(DeathByFault):
+    """A cause of death at start, such as a broken driver. One retry is not enough."""
+
     kind: ClassVar[str] = "crash_on_boot"
     needs: ClassVar[frozenset[str]] = frozenset({"engine", "start", "restart", "events"})
     expects: ClassVar[str] = (
@@ -24,12 +26,34 @@ class CrashOnBoot(DeathByFault):
     )
 
     def inject(self, runtime: RestartsEngine, victim: str) -> None:
-        """The cause first, then the restart that meets it."""
+        """Set the cause, then restart the engine so that it meets the cause."""
         self.start(runtime, victim)
         runtime.restart(victim)
 
 
 def crash_on_boot(target: Target, *, for_s: float = 6) -> Fault:
-    """Restart the engine, and let every start of the next `for_s` seconds end with exit status 1. Then its cause is gone."""
+    """Restart an engine and make every start fail for a while.
+
+    Each start within `for_s` seconds exits with status 1, as with a broken driver or a
+    missing file. One repair attempt is not enough.
+
+    - Ends: its cause is gone after `for_s`. The system must start the engine
+      again (`lasting`).
+    - Fidelity: `simulated`. The victim must be a simulated engine.
+    - Expected signal: the process exits with 1 at each start, repairs are retried with
+      growing pauses. In the lab `ServiceDown` fires.
+
+    Args:
+        target: Service name, `model-*` for one service drawn by the seed, or a list of
+            these. All services of a list are hit at once.
+        for_s: Seconds during which every start fails, above 0, at most 300.
+
+    Returns:
+        A fault for `experiment(fault=...)` and `lab.inject`.
+
+    Raises:
+        BadScenario: `target` is not a service name or pattern, or `for_s` is out of
+            bounds.
+    """
     lease_s = check_number("crash_on_boot(for_s=...)", for_s, above=0, at_most=LEASE_S)
     return on_targets(CrashOnBoot(lease_s=lease_s), target)

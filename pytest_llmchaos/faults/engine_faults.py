@@ -1,6 +1,7 @@
-"""What faults of the simulated engine share: started by its admin port, proven by the engine and by a second witness.
+"""Bases of the simulated engine's faults.
 
-Only an engine that says it is simulated has such a port, so nothing here is more than `simulated`.
+The engine's admin port starts them. The engine and a second witness prove them. Only
+a simulated engine has that port, so the fidelity is at most `simulated`.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from pytest_llmchaos.model import CanReachEngine, EngineOption, Fidelity, Lifeti
 if TYPE_CHECKING:
     from pytest_llmchaos.model import HasEvents
 
-# Shorter than anybody's patience: the engine ends a fault by itself if nobody else does. An experiment whose phases are longer
-# asks for more.
+# The engine ends a fault after 5 minutes if the instrument did not revert it.
+# An experiment with longer phases requests a longer lease.
 LEASE_S = 300.0
-LONGEST_LEASE_S = 3600.0  # stack/services/lab_engine/faults/base.py grants no more
+LONGEST_LEASE_S = 3600.0  # the limit in stack/services/lab_engine/faults/base.py
 
 
 class EngineRuntime(Runtime, CanReachEngine, Protocol):
@@ -28,7 +29,12 @@ class EngineRuntime(Runtime, CanReachEngine, Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class OnEngine:
-    """A fault of a simulated engine, started through its admin port. It ends by itself after `lease_s`."""
+    """Base of faults that a simulated engine's admin port starts.
+
+    Attributes:
+        options: Options of the fault as the engine takes them.
+        lease_s: Seconds after which the engine ends the fault by itself.
+    """
 
     kind: ClassVar[str]
     lifetime: ClassVar[Lifetime]
@@ -42,7 +48,7 @@ class OnEngine:
     def strength(self) -> Mapping[str, object]:
         return {"lease_s": self.lease_s, **dict(self.options)}
 
-    def with_lease(self, for_s: float, name: str) -> Self:  # noqa: ARG002 - for those that need it
+    def with_lease(self, for_s: float, name: str) -> Self:  # noqa: ARG002 - for subclasses
         return self
 
     def start(self, runtime: CanReachEngine, victim: str) -> None:
@@ -62,9 +68,10 @@ class OnEngine:
 
 
 class EngineFault(OnEngine):
-    """One that is in force until it is ended. The engine and Prometheus are its witnesses.
+    """Base of faults in force until reverted. The engine and Prometheus are witnesses.
 
-    `counter`: what the engine must have counted, where the fault does something that can be counted.
+    Attributes:
+        counter: The engine's count that must be above 0 as a proof, "" for none.
     """
 
     counter: ClassVar[str] = ""
@@ -72,8 +79,11 @@ class EngineFault(OnEngine):
     def inject(self, runtime: CanReachEngine, victim: str) -> None:
         self.start(runtime, victim)
 
-    def witness(self, victim: str) -> str | None:  # noqa: ARG002 - for those that name a query
-        """A query that has a sample only while Prometheus sees the fault show. None: the subject names it."""
+    def witness(self, victim: str) -> str | None:  # noqa: ARG002 - for subclasses
+        """Return a query with a sample only while Prometheus sees the fault.
+
+        None if the subject has the query.
+        """
         return None
 
     def number(self, option: str) -> float:
@@ -90,7 +100,7 @@ class EngineFault(OnEngine):
         return replace(self, lease_s=for_s)
 
     def ended_early(self, runtime: CanReachEngine, victim: str) -> bool:
-        """An engine that was restarted lists nothing of what was in force before."""
+        """True if the fault is over and the engine was not restarted since it began."""
         report = runtime.engine_faults(victim)
         return report is not None and report.in_force(self.kind) is None and report.lists(self.kind)
 
@@ -107,12 +117,15 @@ class EngineFault(OnEngine):
         if seen is None:
             return None
         counted = f", {self.counter}={count:g}" if count else ""
-        witness = f"the engine says {self.kind} {fault.id} is in force{counted}; Prometheus: {query} is {seen:g}"
+        witness = f"the engine reports {self.kind} {fault.id} in force{counted}; Prometheus: {query} is {seen:g}"
         return Proof(step="injected", witness=witness, at_unix_s=fault.started_unix_s)
 
 
 class DeathByFault(OnEngine):
-    """One of which the process dies, with exit status 1. The runtime is its witness, and its lease does not matter."""
+    """Base of faults of which the process dies with exit status 1.
+
+    The runtime is the witness. The lease does not matter.
+    """
 
     lifetime: ClassVar[Lifetime] = "lasting"
     expects: ClassVar[str] = "requests in flight fail, the process exits with 1; ServiceDown fires"
@@ -124,26 +137,40 @@ class DeathByFault(OnEngine):
 
 
 class EngineDeath(DeathByFault):
-    """One that kills at once."""
+    """A fault that kills the engine at once."""
 
     def inject(self, runtime: CanReachEngine, victim: str) -> None:
         self.start(runtime, victim)
 
 
 def check_number(where: str, value: object, *, above: float, at_most: float) -> float:
-    """The value, if it is a number above one bound and at most the other."""
+    """Return the value if it is a number above one bound and at most the other.
+
+    Raises:
+        BadScenario: It is not.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float) or not above < value <= at_most:
         raise BadScenario(f"faults.{where} must be a number above {above:g} and at most {at_most:g}, got {value!r}")
     return float(value)
 
 
 def check_whole(where: str, value: object, *, at_least: int, at_most: int) -> int:
+    """Return the value if it is a whole number within the bounds.
+
+    Raises:
+        BadScenario: It is not.
+    """
     if type(value) is not int or not at_least <= value <= at_most:
         raise BadScenario(f"faults.{where} must be a whole number from {at_least} to {at_most}, got {value!r}")
     return value
 
 
 def check_choice(where: str, value: object, choices: tuple[str, ...]) -> str:
+    """Return the value if it is one of the choices.
+
+    Raises:
+        BadScenario: It is not.
+    """
     if not isinstance(value, str) or value not in choices:
         raise BadScenario(f"faults.{where} must be one of {', '.join(map(repr, choices))}, got {value!r}")
     return value

@@ -1,6 +1,7 @@
-"""Faults that other packages bring, through the entry point group `pytest_llmchaos.faults`.
+"""Faults of other packages, from the entry points `pytest_llmchaos.faults`.
 
-Nothing is looked for before a name is asked for that the catalogue itself has not, so importing costs nothing.
+Entry points are searched only for names the catalogue lacks, so that importing it costs
+nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ ACTS = ("inject", "undo", "observed", "healed")
 
 @functools.cache
 def discover() -> dict[str, tuple[EntryPoint, ...]]:
-    """What the installed packages offer, by name, each once however often its folder stands on the path."""
+    """Return the entry points of installed packages by name.
+
+    Each is listed once, even if its folder is on the path twice.
+    """
     offered: dict[str, dict[tuple[str, str], EntryPoint]] = {}
     for point in entry_points(group=GROUP):
         offered.setdefault(point.name, {}).setdefault((_owner(point), point.value), point)
@@ -35,9 +39,11 @@ def discover() -> dict[str, tuple[EntryPoint, ...]]:
 
 @functools.cache
 def factory(name: str) -> Callable[..., Fault] | None:
-    """The maker of a fault that another package brings; None where no package has that name.
+    """Return the maker of a fault of another package, or None if no package has it.
 
-    Raises BadScenario where two packages claim the name, or where what it stands for cannot be imported or called.
+    Raises:
+        BadScenario: Two packages claim the name, or the entry point cannot be imported
+            or called.
     """
     points = discover().get(name, ())
     if not points:
@@ -48,7 +54,7 @@ def factory(name: str) -> Callable[..., Fault] | None:
     (point,) = points
     try:
         make = point.load()
-    except Exception as error:  # noqa: BLE001 - foreign code may raise anything, and is named for it
+    except Exception as error:  # noqa: BLE001 - foreign code may raise anything
         raise BadScenario(
             f"faults.{name} of {_whence(point)} cannot be imported ({type(error).__name__}: {error}): repair or uninstall it"
         ) from None
@@ -63,9 +69,12 @@ def factory(name: str) -> Callable[..., Fault] | None:
 
 
 def check_foreign(where: str, name: str, fault: object) -> Fault:
-    """The fault, if it is one act on a target that says of itself what every fault of the catalogue says.
+    """Return the fault if it declares what every fault of the catalogue declares.
 
-    Raises BadScenario. Journals, the undo after a crash and the coverage table rely on what is asked for here.
+    Journals, the revert after a crash and the coverage table rely on it.
+
+    Raises:
+        BadScenario: It is not an act on a target, or lacks a part.
     """
     made = check_fault(f"what {where} makes", fault)
     for one in made.members if isinstance(made, Together) and made.verb == "together" else (made,):
@@ -81,21 +90,21 @@ def check_foreign(where: str, name: str, fault: object) -> Fault:
 
 def _check_primitive(where: str, name: str, primitive: Primitive, target: str) -> None:
     expected: dict[str, tuple[Callable[[object], bool], str]] = {
-        "kind": (lambda it: it == name, f"{name!r}, the name by which reports know it"),
+        "kind": (lambda it: it == name, f"{name!r}, its name in reports"),
         "needs": (_words, "a frozenset of abilities, such as frozenset({'kill', 'events'})"),
         "lifetime": (lambda it: it in {"lasting", "passing"}, "'lasting' or 'passing'"),
         "fidelity": (lambda it: it in FIDELITIES, f"one of {', '.join(FIDELITIES)}"),
         "expects": (_text, "the signal that should show it, in words"),
     }
     for what, (right, words) in expected.items():
-        told = getattr(primitive, what, None)
-        if not right(told):
-            raise BadScenario(f"{where} has {what}={told!r}, expected {words}")
+        declared = getattr(primitive, what, None)
+        if not right(declared):
+            raise BadScenario(f"{where} has {what}={declared!r}, expected {words}")
     undo: object = primitive.undo(target)
     if not isinstance(undo, Undo) or undo.op not in UNDO_OPS:
         raise BadScenario(
-            f"{where} is undone by {undo!r}, expected an Undo whose op is one of {', '.join(sorted(UNDO_OPS))}: "
-            "after a crash another process undoes it, and knows no others"
+            f"{where} is reverted by {undo!r}, expected an Undo whose op is one of {', '.join(sorted(UNDO_OPS))}: "
+            "after a crash another process reverts it, and supports no others"
         )
 
 
@@ -112,6 +121,6 @@ def _owner(point: EntryPoint) -> str:
 
 
 def _whence(point: EntryPoint) -> str:
-    """The distribution and what it points to, for a message."""
+    """Return the distribution and the entry point's value, for a message."""
     version = f" {point.dist.version}" if point.dist else ""
     return f"{_owner(point)}{version} ({point.value})"

@@ -1,4 +1,4 @@
-"""Gives the faults of one experiment unique names: results and seeds are kept by name."""
+"""Unique names for the faults of one experiment."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ if TYPE_CHECKING:
 
 
 def with_unique_names(faults: Sequence[Fault]) -> tuple[Fault, ...]:
-    """The faults, each with a name of its own: where several share one, the options in which they differ go into it.
+    """Return the faults, each with a unique name. Results and seeds are keyed by name.
 
-    A name that is alone stays as it is, since seeds and schedules are drawn from it.
+    Faults that share a name get the options in which they differ into it. A name that
+    is unique stays as it is, since seeds and schedules are drawn from it.
+
+    Raises:
+        BadScenario: A fault is named twice, or two that differ cannot get unique names.
     """
     for index, one in enumerate(faults):
         if one in faults[:index]:
@@ -27,14 +31,14 @@ def with_unique_names(faults: Sequence[Fault]) -> tuple[Fault, ...]:
     ((name, times),) = Counter(str(one) for one in named).most_common(1)
     if times > 1:
         raise BadScenario(
-            f"experiment(fault=[...]) has {times} faults that differ and share the name {name!r}, by which results are kept: "
+            f"experiment(fault=[...]) has {times} different faults with the name {name!r}, and results are keyed by name: "
             "give each a scenario file of its own"
         )
     return named
 
 
 def _with_unique_name(fault: Fault, alike: Sequence[Fault]) -> Fault:
-    """The fault with those of its options in its name in which the faults of that name differ."""
+    """Return the fault named by the options in which faults of its name differ."""
     mine = fault.strength
     differ = [name for name, value in mine.items() if any(other.strength.get(name) != value for other in alike)]
     return fault.named_by(differ) if differ else fault

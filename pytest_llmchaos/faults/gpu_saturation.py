@@ -1,4 +1,4 @@
-"""A neighbour on the same GPU takes a share of its time: everything is right, and late."""
+"""A neighbour on the same GPU that takes a share of its time."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 
 class GpuSaturation(EngineFault):
+    """An engine with less of its GPU's time. Answers are right and late."""
+
     kind: ClassVar[str] = "gpu_saturation"
     lifetime: ClassVar[Lifetime] = "passing"
     expects: ClassVar[str] = (
@@ -23,6 +25,27 @@ class GpuSaturation(EngineFault):
 
 
 def gpu_saturation(target: Target, *, share: float = 0.9) -> Fault:
-    """Leave the engine `1 - share` of its GPU for the fault phase: every step is stretched by 1 / (1 - share)."""
+    """Take a share of the GPU's time from an engine.
+
+    Every step takes 1 / (1 - share) times as long. Answers stay right.
+
+    - Ends: after `fault_s` (`passing`).
+    - Fidelity: `simulated`. The victim must be a simulated engine.
+    - Expected signal: GPU utilisation near 100 %, tokens come slower, a latency
+      objective burns. Nothing is restarted.
+
+    Args:
+        target: Service name, `model-*` for one service drawn by the seed, or a list of
+            these. All services of a list are hit at once.
+        share: Share of the GPU's time that the neighbour takes, above 0, at most 0.99.
+            The default of 0.9 makes steps 10 times as long.
+
+    Returns:
+        A fault for `experiment(fault=...)` and `lab.inject`.
+
+    Raises:
+        BadScenario: `target` is not a service name or pattern, or `share` is out of
+            bounds.
+    """
     taken = check_number("gpu_saturation(share=...)", share, above=0, at_most=0.99)
     return on_targets(GpuSaturation(options=(("share", taken),)), target)

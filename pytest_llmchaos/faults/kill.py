@@ -1,4 +1,4 @@
-"""Kill a container the way an operator does: SIGKILL through the engine, which no restart policy answers."""
+"""SIGKILL to a container, as an operator sends it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 
 class Kill(ActFault):
+    """SIGKILL through the runtime. A restart policy does not answer it."""
+
     kind: ClassVar[str] = "kill"
     needs: ClassVar[frozenset[str]] = frozenset({"kill", "start", "events"})
     exit_code: ClassVar[str] = "137"
@@ -21,5 +23,24 @@ class Kill(ActFault):
 
 
 def kill(target: Target) -> Fault:
-    """Kill a service's container (SIGKILL). It stays down until the remediator or an operator starts it."""
+    """Kill a service's container with SIGKILL.
+
+    Docker treats the kill as intended, so no restart policy answers it. The service
+    stays down until the remediator or an operator starts it.
+
+    - Ends: when the system repairs it (`lasting`).
+    - Fidelity: `real`. The proof is exit status 137.
+    - Expected signal: `up == 0` or a failing health probe. In the lab `ServiceDown`
+      fires.
+
+    Args:
+        target: Service name, `model-*` for one service drawn by the seed, or a list of
+            these. All services of a list are hit at once.
+
+    Returns:
+        A fault for `experiment(fault=...)` and `lab.inject`.
+
+    Raises:
+        BadScenario: `target` is not a service name or pattern.
+    """
     return on_targets(Kill(), target)

@@ -1,4 +1,4 @@
-"""Give a service less processor time: the kernel throttles it, and everything it does takes longer."""
+"""Less processor time for a service."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LimitCpu(RestrictionFault):
-    """`cores` is a share of one core, or several."""
+    """A limit of processor time, enforced by the kernel.
+
+    Attributes:
+        cores: Cores that the service may use. 0.1 is a tenth of one.
+    """
 
     kind: ClassVar[str] = "limit_cpu"
     needs: ClassVar[frozenset[str]] = frozenset({"limit_cpu", "events"})
@@ -32,7 +36,28 @@ class LimitCpu(RestrictionFault):
 
 
 def limit_cpu(target: Target, *, cores: float) -> Fault:
-    """Allow a service this many cores (0.1 is a tenth of one) for the fault phase, then what it had."""
+    """Limit the processor time of a service.
+
+    The kernel throttles it, so everything it does takes longer. The revert restores the
+    limit it had.
+
+    - Ends: after `fault_s` (`passing`).
+    - Fidelity: `kernel`.
+    - Expected signal: time to first token and gaps between tokens grow. Nothing is
+      restarted.
+
+    Args:
+        target: Service name, `model-*` for one service drawn by the seed, or a list of
+            these. All services of a list are hit at once.
+        cores: Cores that the service may use, 0.01 to 1024. 0.1 is a tenth of one.
+
+    Returns:
+        A fault for `experiment(fault=...)` and `lab.inject`.
+
+    Raises:
+        BadScenario: `target` is not a service name or pattern, or `cores` is out of
+            bounds.
+    """
     return on_targets(LimitCpu(cores=_share(cores)), target)
 
 

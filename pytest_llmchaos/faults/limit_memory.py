@@ -1,4 +1,4 @@
-"""Give a service less memory: it reclaims, slows down, and dies by the OOM killer when it needs more."""
+"""Less memory for a service."""
 
 from __future__ import annotations
 
@@ -15,9 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LimitMemory(RestrictionFault):
-    """An engine on cgroup v1 refuses a limit below what is in use; on v2 the OOM killer answers it.
+    """A limit of memory without swap, enforced by the kernel.
 
-    Processes without a container are limited one by one, and refused what they ask for beyond it: nobody kills them.
+    On cgroup v1, Docker refuses a limit below what is in use. On v2 the OOM killer ends
+    the service. Processes without a container are limited one by one. The kernel
+    refuses them what exceeds the limit and does not kill them.
+
+    Attributes:
+        mebibytes: Memory that the service may use, in MiB.
     """
 
     kind: ClassVar[str] = "limit_memory"
@@ -35,7 +40,30 @@ class LimitMemory(RestrictionFault):
 
 
 def limit_memory(target: Target, *, mebibytes: int) -> Fault:
-    """Allow a service this much memory, without swap, for the fault phase, then what it had."""
+    """Limit the memory of a service, without swap.
+
+    It reclaims and slows down. A container that needs more is killed by the OOM killer
+    (exit status 137). A process without a container is refused the memory. The revert
+    restores the limit it had.
+
+    - Ends: after `fault_s` (`passing`).
+    - Fidelity: `kernel`.
+    - Expected signal: memory near its limit, latency grows. At the limit an OOM kill or
+      a refusal.
+
+    Args:
+        target: Service name, `model-*` for one service drawn by the seed, or a list of
+            these. All services of a list are hit at once.
+        mebibytes: Memory that the service may use, in MiB (whole number), from 6
+            (Docker's minimum) to 16777216.
+
+    Returns:
+        A fault for `experiment(fault=...)` and `lab.inject`.
+
+    Raises:
+        BadScenario: `target` is not a service name or pattern, or `mebibytes` is out of
+            bounds.
+    """
     if type(mebibytes) is not int or not 6 <= mebibytes <= 2**24:
         raise BadScenario(
             f"faults.limit_memory(mebibytes=...) must be a whole number from 6 (the engine's least) to {2**24}, got {mebibytes!r}"

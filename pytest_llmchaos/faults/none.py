@@ -1,4 +1,4 @@
-"""No fault at all: the control arm. Zero alerts and zero actions are what it must show."""
+"""The control arm: no fault."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NoFault:
+    """A fault without acts. The trial must show no alert and no action."""
+
     target: ClassVar[str] = ""
     needs: ClassVar[frozenset[str]] = frozenset()
     lifetime: ClassVar[Lifetime] = "none"
@@ -39,5 +41,13 @@ class NoFault:
 
 
 def none() -> Fault:
-    """The control arm: the same load and phases, and no fault."""
+    """Return the control arm: the same load and phases without a fault.
+
+    - Ends: not applicable. The arm lasts as long as the faults it is compared with.
+    - Fidelity: `real`.
+    - Expected signal: none. Alerts and remediator actions in it refute claims.
+
+    Returns:
+        A fault for `experiment(fault=...)`.
+    """
     return NoFault()

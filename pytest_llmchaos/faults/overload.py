@@ -1,4 +1,4 @@
-"""Flood a service with more requests than it can serve: an open loop of further clients, beside the ones that are judged."""
+"""More requests than a service can serve, from further clients."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Overload:
-    """`times` the most that the backend serves, in answers of `max_tokens`."""
+    """An open loop of further clients, next to the ones that are judged.
+
+    Attributes:
+        times: Multiple of the backend's peak throughput that is offered.
+        max_tokens: Length of each answer, in tokens.
+    """
 
     kind: ClassVar[str] = "overload"
     needs: ClassVar[frozenset[str]] = frozenset({"overload"})
@@ -41,7 +46,31 @@ class Overload:
 
 
 def overload(target: Target = "api", *, times: float = 2.5, max_tokens: int = 64) -> Fault:
-    """Offer `times` the most that the backend serves to a service, on top of the trial's own load."""
+    """Offer a multiple of the backend's peak throughput to a service.
+
+    Further clients send it in an open loop, on top of the trial's own load. Only the
+    trial's own clients are judged.
+
+    - Ends: after `fault_s` (`passing`).
+    - Fidelity: `real`.
+    - Expected signal: the queue grows, the service answers 429 and 503. `QueueBacklog`
+      or a burn alert fires. Nothing is restarted.
+
+    Args:
+        target: Service name (default `api`), `model-*` for one service drawn by the
+            seed, or a list of these. All services of a list are hit at once.
+        times: Multiple of the backend's peak tokens per second, above 1, at most 10.
+            The default of 2.5 exceeds the real peak even if that is twice the declared
+            one.
+        max_tokens: Length of each answer, in tokens, 1 to 4096.
+
+    Returns:
+        A fault for `experiment(fault=...)` and `lab.inject`.
+
+    Raises:
+        BadScenario: `target` is not a service name or pattern, `times` or `max_tokens`
+            is out of bounds.
+    """
     factor = _factor(times)
     if type(max_tokens) is not int or not 1 <= max_tokens <= 4096:
         raise BadScenario(f"faults.overload(max_tokens=...) must be a whole number from 1 to 4096, got {max_tokens!r}")

@@ -1,4 +1,4 @@
-"""Cut a service off from every network: no packet in or out, no pooled connection that lives on, names that resolve to nobody."""
+"""Loss of every network of a service."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 
 class Partition(RestrictionFault):
+    """Disconnection from all networks, pooled connections included."""
+
     kind: ClassVar[str] = "partition"
     needs: ClassVar[frozenset[str]] = frozenset({"partition", "events"})
     expects: ClassVar[str] = "connects fail or hang, requests in flight time out; up == 0 or a failing health probe"
@@ -22,5 +24,24 @@ class Partition(RestrictionFault):
 
 
 def partition(target: Target) -> Fault:
-    """Take a service off all its networks for the fault phase, then connect it again under the same names."""
+    """Disconnect a service from all its networks.
+
+    Pooled connections are cut too, and its name no longer resolves. The revert connects
+    it again under the same names.
+
+    - Ends: after `fault_s` (`passing`).
+    - Fidelity: `kernel`.
+    - Expected signal: connects fail or hang, requests in flight time out, `up == 0` or
+      a failing health probe.
+
+    Args:
+        target: Service name, `model-*` for one service drawn by the seed, or a list of
+            these. All services of a list are hit at once.
+
+    Returns:
+        A fault for `experiment(fault=...)` and `lab.inject`.
+
+    Raises:
+        BadScenario: `target` is not a service name or pattern.
+    """
     return on_targets(Partition(), target)

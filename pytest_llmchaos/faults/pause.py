@@ -1,4 +1,4 @@
-"""Freeze a container: it accepts connections and never answers. SIGSTOP's big brother, the cgroup freezer."""
+"""A frozen container (cgroup freezer): it accepts connections and never answers."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pause:
+    """A freeze of all processes of a container."""
+
     kind: ClassVar[str] = "pause"
     needs: ClassVar[frozenset[str]] = frozenset({"pause", "unpause", "events"})
     lifetime: ClassVar[Lifetime] = "passing"
@@ -42,5 +44,22 @@ class Pause:
 
 
 def pause(target: Target) -> Fault:
-    """Freeze a service's container for the fault phase, then thaw it."""
+    """Freeze a service's container.
+
+    The kernel still accepts connections for it, and no answer comes.
+
+    - Ends: after `fault_s` (`passing`).
+    - Fidelity: `real`.
+    - Expected signal: scrapes time out, requests hang, no connection is refused.
+
+    Args:
+        target: Service name, `model-*` for one service drawn by the seed, or a list of
+            these. All services of a list are hit at once.
+
+    Returns:
+        A fault for `experiment(fault=...)` and `lab.inject`.
+
+    Raises:
+        BadScenario: `target` is not a service name or pattern.
+    """
     return on_targets(Pause(), target)

@@ -1,4 +1,4 @@
-"""Restart a container by force, as a deploy or an impatient operator does. It comes back by itself."""
+"""Forced restart of a container, as by a deploy or an operator."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 
 class Restart(ActFault):
+    """A restart without a grace period. The container comes back by itself."""
+
     kind: ClassVar[str] = "restart"
     needs: ClassVar[frozenset[str]] = frozenset({"restart", "start", "events"})
     expects: ClassVar[str] = "process_start_time_seconds resets; a short error burst"
@@ -21,5 +23,23 @@ class Restart(ActFault):
 
 
 def restart(target: Target) -> Fault:
-    """Restart a service's container at once (no grace)."""
+    """Restart a service's container at once, without a grace period.
+
+    Requests in flight are lost. The container comes back by itself.
+
+    - Ends: when the container runs again (`lasting`).
+    - Fidelity: `real`.
+    - Expected signal: `process_start_time_seconds` resets, with a short burst of
+      errors.
+
+    Args:
+        target: Service name, `model-*` for one service drawn by the seed, or a list of
+            these. All services of a list are hit at once.
+
+    Returns:
+        A fault for `experiment(fault=...)` and `lab.inject`.
+
+    Raises:
+        BadScenario: `target` is not a service name or pattern.
+    """
     return on_targets(Restart(), target)

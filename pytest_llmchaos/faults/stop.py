@@ -1,4 +1,4 @@
-"""Stop a container as a deploy or a drained node does: SIGTERM, a grace period, then SIGKILL."""
+"""SIGTERM, a grace period, then SIGKILL, as a deploy or a drained node sends."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ LONGEST_GRACE_S = 60
 
 @dataclass(frozen=True, kw_only=True)
 class Stop(ActFault):
+    """A stop with a grace period.
+
+    Attributes:
+        grace_s: Seconds from SIGTERM to SIGKILL.
+    """
+
     kind: ClassVar[str] = "stop"
     needs: ClassVar[frozenset[str]] = frozenset({"stop", "start", "events"})
     expects: ClassVar[str] = "streams under way end whole or with an error, new ones go elsewhere; ServiceDown fires"
@@ -28,11 +34,11 @@ class Stop(ActFault):
         runtime.stop(victim, self.grace_s)
 
     def undo(self, victim: str) -> Undo:
-        """The grace stands in the journal: a process that undoes it after a crash must not come before the stop's end."""
+        """Return the `Undo` with `grace_s`, for which a later process waits."""
         return Undo(op="ensure_running", service=victim, args={"grace_s": self.grace_s})
 
     def observed(self, runtime: HasEvents, victim: str, since_unix_s: float) -> Proof | None:
-        """The fault begins with SIGTERM, and is proven by the death after it."""
+        """Prove the stop by SIGTERM, at which it begins, and the death."""
         events = runtime.events(since_unix_s, float("inf"))
         asked = first_event(events, victim, frozenset({"kill"}), signal="15")
         died = first_event(events, victim, frozenset({"die"}))
@@ -45,9 +51,27 @@ class Stop(ActFault):
 
 
 def stop(target: Target, *, grace_s: int = GRACE_S) -> Fault:
-    """Stop a service's container: SIGTERM, and SIGKILL where it still runs after `grace_s` whole seconds (1 to 60).
+    """Stop a service's container: SIGTERM, then SIGKILL after a grace period.
 
-    It stays down until the remediator or an operator starts it.
+    The service stays down until the remediator or an operator starts it.
+
+    - Ends: when the system repairs it (`lasting`).
+    - Fidelity: `real`.
+    - Expected signal: streams in flight end whole or with an error, new ones go
+      elsewhere. In the lab `ServiceDown` fires.
+
+    Args:
+        target: Service name, `model-*` for one service drawn by the seed, or a list of
+            these. All services of a list are hit at once.
+        grace_s: Whole seconds from SIGTERM to SIGKILL, 1 to 60. The default is Docker's
+            own, 10 (`docker stop`).
+
+    Returns:
+        A fault for `experiment(fault=...)` and `lab.inject`.
+
+    Raises:
+        BadScenario: `target` is not a service name or pattern, or `grace_s` is out of
+            bounds.
     """
     return on_targets(
         Stop(grace_s=check_whole("stop(grace_s=...)", grace_s, at_least=1, at_most=LONGEST_GRACE_S)), target

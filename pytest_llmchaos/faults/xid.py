@@ -1,4 +1,4 @@
-"""The GPU's driver reports an error (XID), of which the engine dies, or errs, or does not care."""
+"""An error that the GPU's driver reports (XID)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ if TYPE_CHECKING:
 
 
 class XidDeath(EngineDeath):
+    """An XID error of which the engine dies."""
+
     kind: ClassVar[str] = "xid"
 
 
 class XidReported(EngineFault):
-    """The engine lives on as if nothing were."""
+    """An XID error that the engine survives."""
 
     kind: ClassVar[str] = "xid"
     lifetime: ClassVar[Lifetime] = "passing"
@@ -29,13 +31,37 @@ class XidReported(EngineFault):
 
 
 class XidErrors(XidReported):
-    """The engine answers every request with an error, which only a restart ends."""
+    """An XID error after which every request gets 500, until a restart."""
 
     lifetime: ClassVar[Lifetime] = "lasting"
 
 
 def xid(target: Target, *, code: int = 79, engine: str = "dies") -> Fault:
-    """Report an XID error. The engine `dies` of it, `errors` on every request at a healthy health path, or `survives`."""
+    """Report an error of the GPU's driver (XID) for an engine.
+
+    - `engine="dies"`: the process exits with status 1. `lasting`. In the lab
+      `ServiceDown` fires.
+    - `engine="errors"`: every request gets 500 while `/health` returns 200. `lasting`.
+      `GpuXid` fires and the gateway ejects the replica.
+    - `engine="survives"`: only the driver's report shows it. `passing`, ends after
+      `fault_s`. `GpuXid` fires.
+
+    Fidelity: `simulated`. The victim must be a simulated engine.
+
+    Args:
+        target: Service name, `model-*` for one service drawn by the seed, or a list of
+            these. All services of a list are hit at once.
+        code: XID number, 1 to 999, from NVIDIA's XID catalogue. The default of 79 is
+            "GPU has fallen off the bus".
+        engine: `dies`, `errors` or `survives`.
+
+    Returns:
+        A fault for `experiment(fault=...)` and `lab.inject`.
+
+    Raises:
+        BadScenario: `target` is not a service name or pattern, `code` is out of bounds
+            or `engine` is not one of the three.
+    """
     number = check_whole("xid(code=...)", code, at_least=1, at_most=999)
     fates: dict[str, Callable[..., Primitive]] = {"dies": XidDeath, "errors": XidErrors, "survives": XidReported}
     fate = check_choice("xid(engine=...)", engine, tuple(fates))
