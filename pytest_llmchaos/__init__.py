@@ -32,10 +32,13 @@ __all__ = [
     "loads",
 ]
 
-if not TYPE_CHECKING:  # a type checker would believe that every name exists here
+if not TYPE_CHECKING:  # type checkers would accept every name
 
     def __getattr__(name: str) -> object:
-        """What only scenarios need: every pytest run of an environment imports this package, for the plugin's sake."""
+        """Import `faults`, `loads` and `experiment` on first use.
+
+        Every pytest run imports this package for its plugin. Only scenarios need these.
+        """
         if name in {"faults", "loads"}:
             return importlib.import_module(f"{__name__}.{name}")
         if name == "experiment":

@@ -18,7 +18,7 @@ P = ParamSpec("P")
 
 
 def _as_mark(make: Callable[P, Experiment]) -> Callable[P, pytest.MarkDecorator]:
-    """The same signature, with the experiment inside pytest's mark."""
+    """Return the function with the same signature, its result inside pytest's mark."""
 
     @functools.wraps(make)
     def make_mark(*args: P.args, **kwargs: P.kwargs) -> pytest.MarkDecorator:
@@ -32,21 +32,23 @@ experiment = _as_mark(plan.experiment)
 
 
 def experiment_of(node: pytest.Item) -> Experiment:
-    """The experiment of the closest node that has one: a test's own mark comes before that of its file.
+    """Return the experiment of the closest node: a test's own mark, then its file's.
 
-    Raises UsageError for an item without a mark, for a mark that `experiment(...)` did not make, and for two on one node.
+    Raises:
+        UsageError: The item has no mark, a mark that `experiment(...)` did not make, or
+            two on one node.
     """
     marked = list(node.iter_markers_with_node("llmchaos"))
     if not marked:
         raise pytest.UsageError(
-            f"{node.nodeid} asks for `trial` but has no experiment: add `pytestmark = pytest_llmchaos.experiment(load=..., fault=...)`"
+            f"{node.nodeid} uses `trial` but lacks an experiment: add `pytestmark = pytest_llmchaos.experiment(load=..., fault=...)`"
         )
     closest, _ = marked[0]
     found = {_experiment_in(node, mark) for owner, mark in marked if owner is closest}
     if len(found) > 1:
         raise pytest.UsageError(
             f"{node.nodeid} has {len(found)} experiments, and one trial performs one: "
-            "give one experiment fault=[...] for several faults, or each a test of its own"
+            "give one experiment fault=[...] for several faults, or each experiment its own test"
         )
     return found.pop()
 
@@ -62,7 +64,7 @@ def _experiment_in(node: pytest.Item, mark: pytest.Mark) -> Experiment:
 
 
 def cases_of(node: pytest.Item, repeats: int) -> dict[str, tuple[Fault, int]]:
-    """Each fault and repeat of an item's experiment, by its id."""
+    """Return each fault and repeat of an item's experiment, by its id."""
     return {
         f"{fault}" + (f" #{repeat + 1}" if repeats > 1 else ""): (fault, repeat)
         for fault in experiment_of(node).faults

@@ -1,4 +1,7 @@
-"""The values and protocols that every room shares. Frozen, checked at birth; no behaviour beyond that, no I/O."""
+"""Values and protocols that all rooms share.
+
+Values are frozen and checked when made.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,8 @@ Outcome = Literal[
     "cancelled",
 ]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
-# Metrics of the clients. Prometheus gets the first three as counters, whose names end in _total.
+# Metrics of the clients. Prometheus gets the first three as counters, whose names end
+# in `_total`.
 CLIENTS = "llmchaos_client"
 CLIENT_OFFERED = f"{CLIENTS}_offered"
 CLIENT_REQUESTS = f"{CLIENTS}_requests"
@@ -33,7 +37,7 @@ CLIENT_GOOD = f"{CLIENTS}_good"
 CLIENT_INFLIGHT = f"{CLIENTS}_inflight"
 CLIENT_TTFT = f"{CLIENTS}_time_to_first_token_seconds"
 CLIENT_DURATION = f"{CLIENTS}_request_duration_seconds"
-# What of a request a service level judges.
+# The part of a request that a service level judges.
 Measure = Literal["availability", "ttft", "e2e"]
 Lifetime = Literal["lasting", "passing", "none"]
 Fidelity = Literal["real", "kernel", "simulated"]
@@ -42,15 +46,29 @@ FIDELITIES: tuple[Fidelity, ...] = get_args(Fidelity)  # from the strongest to t
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one client saw of one request. Times are seconds since the start of the load, on the monotonic clock.
+    """One request as its client saw it.
 
-    `due_s` is when the request should have left; latencies count from it, so a late generator cannot hide an outage.
-    `truncated` ended cleanly before it was complete, which no status code shows; `cut` broke off, which every client notices.
-    `unfinished` marks one that was still open when the load ended, and older than its own limits: bad, whatever came of it.
-    `cancelled` marks a younger one: it could still have become good, so it is unknown.
-    `status` is the answer's HTTP status, 0 where there was none. `retry_after_s` is what a refusal (429 or 503) asked for,
-    None where it named no time.
-    `left` marks one whose client lost patience while the answer could still become good: the client's act, no failure.
+    Times are seconds since the start of the load, on the monotonic clock. Latencies
+    count from `due_s`, so a late generator cannot hide an outage.
+
+    Attributes:
+        due_s: Second at which the request should have left.
+        sent_s: Second at which it left.
+        first_s: Second of the first token, None without one.
+        end_s: Second at which the answer ended.
+        max_gap_s: Longest gap between two tokens, in seconds.
+        tokens: Tokens received.
+        outcome: How it ended. `truncated` ended cleanly before it was complete, which
+            no status code shows. `cut` broke off, which every client notices.
+            `unfinished` was open when the load ended and older than its own limits, so
+            it is bad. `cancelled` was open and younger, so its end is unknown. `left`:
+            the client lost patience while the answer could still become good, which is
+            not a failure.
+        replica: Name of the replica that served it, "" if unknown.
+        request_id: Its id.
+        status: HTTP status of the answer, 0 without one.
+        retry_after_s: Seconds in Retry-After of a refusal (429 or 503), None without
+            one.
     """
 
     due_s: float
@@ -67,16 +85,24 @@ class Sample:
 
     @property
     def ttft_s(self) -> float | None:
+        """Seconds from the due time to the first token, None without one."""
         return None if self.first_s is None else self.first_s - self.due_s
 
     @property
     def e2e_s(self) -> float:
+        """Seconds from the due time to the end."""
         return self.end_s - self.due_s
 
 
 @dataclass(frozen=True, kw_only=True)
 class Proof:
-    """What an independent witness saw, and when (Unix seconds)."""
+    """Evidence of an independent witness.
+
+    Attributes:
+        step: `injected`, or `healed` for a reverted fault.
+        witness: The witness and what it saw, in words.
+        at_unix_s: Unix time in seconds.
+    """
 
     step: Literal["injected", "healed"]
     witness: str
@@ -85,11 +111,18 @@ class Proof:
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeEvent:
-    """Something that the runtime itself reported of one service, at the runtime's own time (Unix seconds).
+    """An event that the runtime itself reported of one service.
 
-    A service is one container, the one that faults hit: what happens to another of the same service is reported of
-    `web#2`, where 2 is its number. `container` is the id of the container; a replacement has another one and the number
-    of the container that it replaces.
+    A service is one container, the one that faults hit. Another container of the same
+    service is reported as `web#2`, where 2 is its number.
+
+    Attributes:
+        at_unix_s: Unix time in seconds, by the runtime's clock.
+        service: Name of the service.
+        action: Action as the runtime names it, such as `die`.
+        attributes: Further values, such as `exitCode`.
+        container: Id of the container. A replacement has another id and the number of
+            the container that it replaces.
     """
 
     at_unix_s: float
@@ -99,13 +132,19 @@ class RuntimeEvent:
     container: str = ""
 
 
-# The event of a line of the remediator's record that cannot be read.
+# The event for an unreadable line of the remediator's record.
 UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, kw_only=True)
 class EventGap:
-    """A time in which the runtime's events were not seen. What did not happen in it is not known."""
+    """A period without the runtime's events. Absence of events in it is unknown.
+
+    Attributes:
+        from_unix_s: Unix time of its start, in seconds.
+        to_unix_s: Unix time of its end, in seconds.
+        why: The reason, in words.
+    """
 
     from_unix_s: float
     to_unix_s: float
@@ -114,9 +153,19 @@ class EventGap:
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceState:
-    """What the runtime says of one service now. `started_unix_s` is 0 for one that never ran.
+    """State of one service as the runtime reports it now.
 
-    `health_every_s` is the interval of its own health check, whose changes are events; None for a service without one.
+    Attributes:
+        service: Name of the service.
+        running: True while its process runs.
+        paused: True while it is frozen.
+        healthy: Result of its own health check, None without one.
+        exit_code: Exit status of the last process, None while it runs or if unknown.
+        started_unix_s: Unix time of the last start in seconds, 0 if it never ran.
+        restarts: Number of restarts by its restart policy.
+        identity: Id of the container or process.
+        health_every_s: Seconds between its health checks, None without one. Changes of
+            health are events.
     """
 
     service: str
@@ -132,18 +181,30 @@ class ServiceState:
 
 @dataclass(frozen=True, kw_only=True)
 class Undo:
-    """How to undo one fault: an operation of the runtime on one service. Serialisable, so that another process can do it."""
+    """A revert as a value: one operation of the runtime on one service.
+
+    It is serialisable, so that another process can apply it after a crash.
+
+    Attributes:
+        op: Name of the operation, one of `UNDO_OPS`.
+        service: Name of the service.
+        args: Arguments of the operation.
+    """
 
     op: str
     service: str
     args: Mapping[str, object] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, object]:
+        """Return the value as the journal keeps it."""
         return {"op": self.op, "service": self.service, "args": dict(self.args)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Undo:
-        """The undo of a journal's line. Whatever stands there makes one: the runtime names an operation that it lacks."""
+        """Return the `Undo` of a journal's line.
+
+        Any content makes one. The runtime raises for an operation that it lacks.
+        """
         args = value.get("args")
         return cls(
             op=str(value.get("op", "")),
@@ -157,7 +218,15 @@ EngineOption = str | int | float
 
 @dataclass(frozen=True, kw_only=True)
 class EngineFaultState:
-    """One fault as the engine reports it. `counters` is the engine's own count of what the fault has done so far."""
+    """One fault as the engine reports it.
+
+    Attributes:
+        id: Id of the fault in the engine.
+        kind: Kind of the fault.
+        active: True while it is in force.
+        started_unix_s: Unix time of its start, in seconds.
+        counters: The engine's counts of what the fault has done so far.
+    """
 
     id: str
     kind: str
@@ -168,145 +237,251 @@ class EngineFaultState:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineReport:
-    """All faults that an engine lists, at one moment."""
+    """All faults that an engine lists at one moment.
+
+    Attributes:
+        at_unix_s: Unix time of the report, in seconds.
+        faults: The faults, ended ones included.
+    """
 
     at_unix_s: float
     faults: tuple[EngineFaultState, ...]
 
     def in_force(self, kind: str) -> EngineFaultState | None:
+        """Return the active fault of this kind, or None."""
         return next((one for one in self.faults if one.kind == kind and one.active), None)
 
     def lists(self, kind: str) -> bool:
-        """Whether one of this kind is in force, or was since the engine's start."""
+        """True if a fault of this kind is or was in force since the engine's start."""
         return any(one.kind == kind for one in self.faults)
 
 
-# What a runtime can do, one small protocol per ability. A fault's methods name the one they need, so that the type checker
-# sees both sides; `needs` and `abilities` name them in words, and ABILITIES ties the words to the protocols.
+# Abilities of runtimes, one protocol each. A fault's methods name the one they need, so
+# that the type checker sees both sides. `needs` and `abilities` are their names, and
+# ABILITIES maps names to protocols.
 
 
 @runtime_checkable
 class HasEvents(Protocol):
-    """Reports what happened to its services."""
+    """A runtime that reports events of its services."""
 
-    def events(self, since_unix_s: float, until_unix_s: float) -> Sequence[RuntimeEvent]: ...
+    def events(self, since_unix_s: float, until_unix_s: float) -> Sequence[RuntimeEvent]:
+        """Return the events between two Unix times in seconds, oldest first."""
+        ...
+
     def event_gaps(self, since_unix_s: float, until_unix_s: float) -> Sequence[EventGap]:
-        """When its events could not be seen, as far as that could not be made good afterwards."""
+        """Return the periods whose events were not seen and not recovered later."""
         ...
 
 
 @runtime_checkable
 class CanKill(Protocol):
-    """Kills a service so that no restart policy answers."""
+    """A runtime that kills a service so that no restart policy answers."""
 
-    def kill(self, service: str) -> None: ...
+    def kill(self, service: str) -> None:
+        """Kill the service."""
+        ...
 
 
 @runtime_checkable
 class CanStop(Protocol):
-    """Ends a service with SIGTERM, and with SIGKILL where it still runs after `grace_s`. Returns once it has ended."""
+    """A runtime that stops a service with a grace period."""
 
-    def stop(self, service: str, grace_s: int) -> None: ...
+    def stop(self, service: str, grace_s: int) -> None:
+        """Send SIGTERM, then SIGKILL if the service still runs after `grace_s` seconds.
+
+        Return once it has ended.
+        """
+        ...
 
 
 @runtime_checkable
 class CanStart(Protocol):
-    """Starts a service that does not run."""
+    """A runtime that starts a service."""
 
-    def start(self, service: str) -> None: ...
+    def start(self, service: str) -> None:
+        """Start a service that does not run."""
+        ...
 
 
 @runtime_checkable
 class CanRestart(Protocol):
-    """Restarts a service by force."""
+    """A runtime that restarts a service."""
 
-    def restart(self, service: str) -> None: ...
+    def restart(self, service: str) -> None:
+        """Restart the service by force, without a grace period."""
+        ...
 
 
 @runtime_checkable
 class CanCrash(Protocol):
-    """Ends a service's own process, so that the runtime sees it die by itself."""
+    """A runtime that ends a service's own process."""
 
-    def crash(self, service: str) -> None: ...
+    def crash(self, service: str) -> None:
+        """End the main process, so that the runtime sees it die by itself."""
+        ...
 
 
 @runtime_checkable
 class CanPause(Protocol):
-    """Freezes a service and thaws it."""
+    """A runtime that freezes a service."""
 
-    def pause(self, service: str) -> None: ...
-    def unpause(self, service: str) -> None: ...
+    def pause(self, service: str) -> None:
+        """Freeze the service."""
+        ...
+
+    def unpause(self, service: str) -> None:
+        """Thaw the service."""
+        ...
 
 
 @runtime_checkable
 class ProvesRestrictions(Protocol):
-    """Proves that something was taken from a service, and that it was given back."""
+    """A runtime that proves restrictions of a service."""
 
-    def restricted(self, kind: str, service: str, since_unix_s: float, amount: float = 0) -> Proof | None: ...
-    def released(self, kind: str, service: str) -> Proof | None: ...
+    def restricted(self, kind: str, service: str, since_unix_s: float, amount: float = 0) -> Proof | None:
+        """Prove that the restriction is in place, or return None.
+
+        Args:
+            kind: Kind of the fault.
+            service: Name of the service.
+            since_unix_s: Unix time in seconds. An earlier restriction does not count.
+            amount: Amount left to the service, in cores or MiB.
+        """
+        ...
+
+    def released(self, kind: str, service: str) -> Proof | None:
+        """Prove that the restriction is reverted, or return None."""
+        ...
 
 
 @runtime_checkable
 class CanPartition(ProvesRestrictions, Protocol):
-    """Takes a service off all its networks."""
+    """A runtime that disconnects a service from all its networks."""
 
-    def partition(self, service: str) -> None: ...
+    def partition(self, service: str) -> None:
+        """Disconnect the service."""
+        ...
 
 
 @runtime_checkable
 class CanLimitCpu(ProvesRestrictions, Protocol):
-    """Limits the processor time of a service."""
+    """A runtime that limits the processor time of a service."""
 
-    def limit_cpu(self, service: str, cores: float) -> None: ...
+    def limit_cpu(self, service: str, cores: float) -> None:
+        """Limit the service to this many cores."""
+        ...
 
 
 @runtime_checkable
 class CanLimitMemory(ProvesRestrictions, Protocol):
-    """Limits the memory of a service."""
+    """A runtime that limits the memory of a service."""
 
-    def limit_memory(self, service: str, mebibytes: int) -> None: ...
+    def limit_memory(self, service: str, mebibytes: int) -> None:
+        """Limit the service to this many MiB, without swap."""
+        ...
 
 
 @runtime_checkable
 class HasOomKiller(CanLimitMemory, Protocol):
-    """Runs services where the kernel ends one that needs more than its limit. It is no method of its own."""
+    """A runtime whose kernel ends a service that exceeds its memory limit.
+
+    It has no method of its own.
+    """
 
 
 @runtime_checkable
 class CanReachEngine(Protocol):
-    """Reaches the admin port of a simulated engine."""
+    """A runtime that reaches the admin port of a simulated engine."""
 
-    def engine_start(self, service: str, kind: str, *, lease_s: float, **options: EngineOption) -> str: ...
-    def engine_faults(self, service: str) -> EngineReport | None: ...
-    def engine_signal(self, query: str) -> float | None: ...
+    def engine_start(self, service: str, kind: str, *, lease_s: float, **options: EngineOption) -> str:
+        """Start a fault in the engine.
+
+        Args:
+            service: Name of the service.
+            kind: Kind of the fault.
+            lease_s: Seconds after which the engine ends it by itself, at most 3600.
+            **options: Options of the fault.
+
+        Returns:
+            Its id in the engine.
+        """
+        ...
+
+    def engine_faults(self, service: str) -> EngineReport | None:
+        """Return the faults that the engine lists, or None if it does not answer."""
+        ...
+
+    def engine_signal(self, query: str) -> float | None:
+        """Return the value of a Prometheus query, or None without a sample."""
+        ...
+
     def engine_witness(self, kind: str, victim: str) -> str:
-        """The subject's query with a sample only while Prometheus sees such a fault show."""
+        """Return the subject's query for a fault on a victim.
+
+        It has a sample only while Prometheus sees the fault.
+        """
         ...
 
 
 @runtime_checkable
 class CanOverload(Protocol):
-    """Floods a service with the clients that the lab lends it."""
+    """A runtime that floods a service with the lab's clients."""
 
-    def overload(self, service: str, times: float, max_tokens: int) -> None: ...
-    def overload_seen(self, service: str, since_unix_s: float) -> Proof | None: ...
-    def overload_gone(self, service: str) -> Proof | None: ...
+    def overload(self, service: str, times: float, max_tokens: int) -> None:
+        """Start the flood.
+
+        Args:
+            service: Name of the service.
+            times: Multiple of the backend's peak tokens per second.
+            max_tokens: Length of each answer, in tokens.
+        """
+        ...
+
+    def overload_seen(self, service: str, since_unix_s: float) -> Proof | None:
+        """Prove that the flood arrived since then (Unix seconds), or return None."""
+        ...
+
+    def overload_gone(self, service: str) -> Proof | None:
+        """Prove that the flood has ended, or return None."""
+        ...
 
 
 class Flood(Protocol):
-    """Clients on top of a trial's own. The lab lends them to the runtime while faults are injected."""
+    """Clients on top of a trial's own.
 
-    def start(self, service: str, times: float, max_tokens: int) -> None: ...
-    def seen(self, service: str, since_unix_s: float) -> Proof | None: ...
-    def gone(self) -> Proof | None: ...
-    def stop(self) -> None: ...
+    The lab lends them to the runtime while faults are injected.
+    """
+
+    def start(self, service: str, times: float, max_tokens: int) -> None:
+        """Start clients that offer `times` the peak tokens per second."""
+        ...
+
+    def seen(self, service: str, since_unix_s: float) -> Proof | None:
+        """Prove that the flood arrived since then (Unix seconds), or return None."""
+        ...
+
+    def gone(self) -> Proof | None:
+        """Prove that the flood has ended, or return None."""
+        ...
+
+    def stop(self) -> None:
+        """Stop the clients."""
+        ...
 
 
 UndoOp = Callable[[Undo], None]
 
 
 class Runtime(HasEvents, Protocol):
-    """Where the subject runs. What it can do beyond this is named in `abilities`."""
+    """The place where the subject runs: Docker or local processes.
+
+    Attributes:
+        name: Name of the runtime.
+        project: Name of the compose project.
+        services_run_as: Form of its services in words, for the report.
+        flood: Clients that the lab lends for an overload, None outside a load.
+    """
 
     name: str
     project: str
@@ -314,54 +489,97 @@ class Runtime(HasEvents, Protocol):
     flood: Flood | None
 
     @property
-    def abilities(self) -> frozenset[str]: ...
+    def abilities(self) -> frozenset[str]:
+        """Names of what it can do, as the `needs` of faults have them."""
+        ...
+
     @property
     def dashboards(self) -> str | None:
-        """Address of the dashboards; None if they are not served."""
+        """Address of the dashboards, None if they are not served."""
         ...
 
     @property
     def undo_ops(self) -> Mapping[str, UndoOp]:
-        """Every undo that it can do, by the name that journals keep. Each is idempotent."""
+        """Operations that revert faults, by the name that journals keep. Idempotent."""
         ...
 
     def prepare(self) -> None:
-        """Find everything that is wrong before anything starts. Raises NotReady."""
-        ...
+        """Check everything that the stack needs before it starts.
 
-    def up(self, *, remediator: bool = True) -> None: ...
-    def down(self) -> None: ...
-    def targets(self) -> tuple[str, ...]:
-        """Services that a fault may hit."""
-        ...
-
-    def images(self) -> Mapping[str, str]:
-        """What each service runs, for the fingerprint."""
-        ...
-
-    def logs(self, *, tail: int = 200) -> str: ...
-    def clock_offset_s(self) -> float | None:
-        """Seconds by which the clock of its events is ahead of ours; None where it is the same clock."""
-        ...
-
-    def url(self, service: str) -> str: ...
-    def state(self, service: str) -> ServiceState: ...
-    def states(self) -> Mapping[str, ServiceState]: ...
-    def wait_healthy(self, services: Sequence[str], deadline_s: float) -> None:
-        """Wait until these services run and pass their own health checks. Raises NotReady naming one that does not."""
-        ...
-
-    def audit(self) -> Sequence[Mapping[str, object]] | None:
-        """The remediator's own record of what it saw and did, oldest first; in place of a torn line one of UNREADABLE.
-
-        None where there is no such file. An empty one is an empty record.
+        Raises:
+            NotReady: Something is missing.
         """
         ...
 
-    def start_remediator(self) -> None: ...
-    def stop_remediator(self) -> None: ...
+    def up(self, *, remediator: bool = True) -> None:
+        """Start the stack."""
+        ...
+
+    def down(self) -> None:
+        """Stop the stack and remove it."""
+        ...
+
+    def targets(self) -> tuple[str, ...]:
+        """Return the services that a fault may hit."""
+        ...
+
+    def images(self) -> Mapping[str, str]:
+        """Return the image of each service, for the fingerprint."""
+        ...
+
+    def logs(self, *, tail: int = 200) -> str:
+        """Return the last `tail` lines of each service's log."""
+        ...
+
+    def clock_offset_s(self) -> float | None:
+        """Return the seconds by which the clock of its events is ahead of ours.
+
+        None if it is the same clock.
+        """
+        ...
+
+    def url(self, service: str) -> str:
+        """Return the address of a service, as this machine reaches it."""
+        ...
+
+    def state(self, service: str) -> ServiceState:
+        """Return the state of a service."""
+        ...
+
+    def states(self) -> Mapping[str, ServiceState]:
+        """Return the states of all services by name."""
+        ...
+
+    def wait_healthy(self, services: Sequence[str], deadline_s: float) -> None:
+        """Wait until these services run and pass their own health checks.
+
+        Args:
+            services: Names of services.
+            deadline_s: Seconds to wait.
+
+        Raises:
+            NotReady: A service is not healthy by the deadline. The message names it.
+        """
+        ...
+
+    def audit(self) -> Sequence[Mapping[str, object]] | None:
+        """Return the remediator's own record of what it saw and did, oldest first.
+
+        A torn line becomes an `UNREADABLE` entry. None without such a file, empty for
+        an empty one.
+        """
+        ...
+
+    def start_remediator(self) -> None:
+        """Start the remediator."""
+        ...
+
+    def stop_remediator(self) -> None:
+        """Stop the remediator."""
+        ...
+
     def undo(self, undo: Undo) -> None:
-        """Do one undo; idempotent, and content with a service that is already gone."""
+        """Revert a fault. Idempotent, and succeeds if the service is already gone."""
         ...
 
 
@@ -380,10 +598,13 @@ class AbleRuntime(
     CanOverload,
     Protocol,
 ):
-    """What a fault is handed: a runtime with every ability. `needs` says which of them the fault may use."""
+    """A runtime with every ability, as faults get it.
+
+    `needs` lists which of them a fault may use.
+    """
 
 
-# The words of `needs` and `abilities`, and what a runtime that has one provides.
+# The names in `needs` and `abilities`, and the protocol of each.
 ABILITIES: Mapping[str, type] = {
     "kill": CanKill,
     "stop": CanStop,
@@ -400,7 +621,7 @@ ABILITIES: Mapping[str, type] = {
     "events": HasEvents,
     "engine": CanReachEngine,
 }
-# Every undo that a fault may write into the journal, and the ability that brings it.
+# Every `op` of an `Undo`, and the ability that provides it.
 UNDO_OPS: Mapping[str, str] = {
     "ensure_running": "start",
     "ensure_unpaused": "unpause",
@@ -413,7 +634,17 @@ UNDO_OPS: Mapping[str, str] = {
 
 
 class Primitive(Protocol):
-    """One fault on one victim: inject, prove, undo, prove healed. It acts only through the runtime it is given."""
+    """One fault on one victim, for authors of faults.
+
+    It acts only through the runtime that it gets.
+
+    Attributes:
+        kind: Its name in reports and schedules.
+        needs: Abilities of the runtime that it uses, keys of `ABILITIES`.
+        lifetime: `lasting` if the system has to repair it, `passing` if it ends after
+            `fault_s`.
+        fidelity: How real it is: `real`, `kernel` or `simulated`.
+    """
 
     @property
     def kind(self) -> str: ...
@@ -428,20 +659,48 @@ class Primitive(Protocol):
         """The signal that should show it, in words."""
         ...
 
-    def inject(self, runtime: AbleRuntime, victim: str) -> None: ...
-    def undo(self, victim: str) -> Undo: ...
+    def inject(self, runtime: AbleRuntime, victim: str) -> None:
+        """Inject the fault into the victim."""
+        ...
+
+    def undo(self, victim: str) -> Undo:
+        """Return the revert, which is written to the journal before `inject`."""
+        ...
+
     def observed(self, runtime: AbleRuntime, victim: str, since_unix_s: float) -> Proof | None:
-        """Proof that the fault took hold after `since_unix_s`, or None if no witness saw it yet."""
+        """Prove that the fault took hold.
+
+        Args:
+            runtime: The runtime.
+            victim: Name of the service.
+            since_unix_s: Unix time in seconds. Earlier evidence does not count.
+
+        Returns:
+            The proof, or None as long as no witness saw it.
+        """
         ...
 
     def healed(self, runtime: AbleRuntime, victim: str, since_unix_s: float) -> Proof | None:
-        """Proof that nothing of the fault is left, or None."""
+        """Prove that the fault is reverted or repaired.
+
+        Args:
+            runtime: The runtime.
+            victim: Name of the service.
+            since_unix_s: Unix time in seconds. Earlier evidence does not count.
+
+        Returns:
+            The proof, or None as long as there is no evidence.
+        """
         ...
 
 
 @runtime_checkable
 class DeclaresSignals(Protocol):
-    """A fault that names the alerts and remediator rules which detect it, beside all that are about its victim."""
+    """A fault with signals of its own, in addition to all about its victim.
+
+    Attributes:
+        signals: Names of the alerts and remediator rules that detect it.
+    """
 
     @property
     def signals(self) -> tuple[str, ...]: ...
@@ -449,16 +708,25 @@ class DeclaresSignals(Protocol):
 
 @runtime_checkable
 class MayEndEarly(Protocol):
-    """A fault that something else than its undo can end, such as a lease that ran out."""
+    """A fault that may end without its revert, such as by a lease that ran out."""
 
     def ended_early(self, runtime: AbleRuntime, victim: str) -> bool:
-        """Whether it is over although nothing undid it, and its victim is the one that was hit: not one that was restarted."""
+        """True if it ended without a revert on the victim that was hit.
+
+        False if the victim was restarted since.
+        """
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Injection:
-    """One planned act: which fault hits which victim, how many seconds after the fault phase began."""
+    """One planned act.
+
+    Attributes:
+        after_s: Seconds after the fault phase began.
+        fault: The fault.
+        victim: Name of the service.
+    """
 
     after_s: float
     fault: Primitive
@@ -470,7 +738,16 @@ class Injection:
 
 @runtime_checkable
 class Fault(Protocol):
-    """What an experiment is given: a primitive with a target, or a composition. `str(fault)` is its identity in reports and seeds."""
+    """A primitive with a target, or a composition.
+
+    `str(fault)` is its identity in reports and seeds.
+
+    Attributes:
+        target: Service name or pattern, several separated by commas.
+        needs: Abilities of the runtime that it uses.
+        lifetime: `lasting`, `passing` or `none` (the control arm).
+        fidelity: How real it is: `real`, `kernel` or `simulated`.
+    """
 
     @property
     def target(self) -> str: ...
@@ -492,17 +769,28 @@ class Fault(Protocol):
 
     @property
     def strength(self) -> Mapping[str, object]:
-        """How strong it is, by the names of its options; empty for a composition."""
+        """Its options by name. Empty for a composition."""
         ...
 
     def named_by(self, options: Sequence[str]) -> Fault:
-        """The same fault with these of its options in its name."""
+        """Return the same fault with these of its options in its name."""
         ...
 
     def with_lease(self, for_s: float) -> Fault:
-        """The same fault, no part of which ends by itself within `for_s`, unless that is its way."""
+        """Return the same fault, in force for at least `for_s` seconds.
+
+        A fault whose design is to end by itself is unchanged.
+        """
         ...
 
     def plan(self, rng: Random, services: Sequence[str]) -> tuple[Injection, ...]:
-        """The acts of one trial, in order of time. Raises NoVictim if the target matches no service."""
+        """Return the acts of one trial, in order of time.
+
+        Args:
+            rng: The trial's own random generator.
+            services: Services that faults may hit.
+
+        Raises:
+            NoVictim: The target matches no service.
+        """
         ...

@@ -96,7 +96,7 @@ def made(**arguments):
         ({"remediator": None}, "got None"),
         ({"simulated_engine": "sim"}, r"simulated_engine=\.\.\.\) must be True or False, got 'sim'"),
         ({"light_load": "2 rps"}, r"light_load=\.\.\.\) must be a load such as loads.open_loop.*got '2 rps'"),
-        ({"light_load": LOAD}, r"light_load=\.\.\.\) must ask for fewer tokens a second than load \(24\), got 24"),
+        ({"light_load": LOAD}, r"light_load=\.\.\.\) must offer fewer tokens a second than load \(24\), got 24"),
         ({"abort_if": "availability < 0.5"}, "must be a function"),
         (
             {"abort_if": lambda: True},
@@ -111,7 +111,7 @@ def made(**arguments):
         ({"fault": faults.together(KILL, faults.kill("model-1")), "blast_radius": 1}, "may hit .2 services."),
         ({"fault": [KILL, faults.together(KILL, faults.kill("model-1"))], "blast_radius": 1}, "than what 'together"),
         ({"fidelity": "perfect"}, "must be one of real, kernel, simulated"),
-        ({"fault": faults.hang("model-1"), "fidelity": "real"}, "asks for more than 'hang model-1' is"),
+        ({"fault": faults.hang("model-1"), "fidelity": "real"}, "needs more than 'hang model-1' has"),
     ],
 )
 def test_a_wrong_argument_is_refused_with_its_value(arguments, message):

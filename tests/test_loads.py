@@ -288,7 +288,7 @@ def test_a_trace_that_was_cut_does_not_pass_for_a_quiet_service():
     load = schedules.Load(shape=cut, prompts=loads.open_loop().prompts)
 
     assert len(load.schedule(Random(1), 4.3)) == 2
-    with pytest.raises(BadScenario, match=r"the first 3 requests of the trace last .* s, 60 s were asked for"):
+    with pytest.raises(BadScenario, match=r"the first 3 requests of the trace last .* s, 60 s are needed"):
         load.schedule(Random(1), 60)
 
 

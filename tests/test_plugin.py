@@ -775,7 +775,7 @@ def test_a_wrong_scenario_is_one_clear_error_before_anything_starts(chaos, doubl
 def test_a_trial_without_an_experiment_says_what_to_add(chaos):
     result = chaos(test_bare="def test_bare(trial):\n    assert trial\n")
 
-    assert "has no experiment: add `pytestmark = pytest_llmchaos.experiment" in result.stderr.str()
+    assert "lacks an experiment: add `pytestmark = pytest_llmchaos.experiment" in result.stderr.str()
 
 
 HEAD = """
@@ -783,7 +783,7 @@ HEAD = """
     from pytest_llmchaos import experiment, faults, loads
     one, other = (experiment(load=loads.open_loop(rate_rps=2), fault=faults.kill(name)) for name in ("api", "model-1"))
 """
-TWO = "has 2 experiments, and one trial performs one: give one experiment fault=[...] for several faults, or each a test of its own"
+TWO = "has 2 experiments, and one trial performs one: give one experiment fault=[...] for several faults, or each experiment its own test"
 
 
 WRITE = " write `pytestmark = pytest_llmchaos.experiment(load=..., fault=...)`"

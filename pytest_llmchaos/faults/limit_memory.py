@@ -55,7 +55,7 @@ def limit_memory(target: Target, *, mebibytes: int) -> Fault:
         target: Service name, `model-*` for one service drawn by the seed, or a list of
             these. All services of a list are hit at once.
         mebibytes: Memory that the service may use, in MiB (whole number), from 6
-            (Docker's minimum) to 16777216.
+            (Docker's minimum) to 16,777,216.
 
     Returns:
         A fault for `experiment(fault=...)` and `lab.inject`.

@@ -1,6 +1,7 @@
-"""What clients do, by name: steady, random, ramping, bursting or recorded requests. All arguments are checked at once.
+"""Loads: steady, random, ramping, bursting or recorded requests.
 
-Requests leave on schedule whatever the answers do (an open loop): a load that waits for answers hides the outage.
+All loads are open loops: requests leave on schedule whatever the answers do. A closed
+loop waits for answers, which hides an outage (coordinated omission).
 """
 
 from __future__ import annotations
@@ -34,26 +35,36 @@ def open_loop(
     impatient_ratio: float = 1,
     beyond_capacity: bool = False,
 ) -> Load:
-    """`rate_rps` requests a second, evenly spaced or (`arrivals="poisson"`) at random.
+    """Return a load with a constant rate.
 
     Args:
-      rate_rps: requests a second.
-      prompts: "short-chat", "long-prompt" or a file with one prompt a line.
-      max_tokens: the longest answer; without it 8 to 16 tokens are drawn per request.
-      arrivals: "constant" (evenly spaced) or "poisson" (independent of each other).
-      latency_targets: bounds in seconds that a good answer meets.
-      timeout_s: seconds from the due time until a client gives up.
-      first_token: "any" (reasoning, a tool call or a refusal counts too) or "content"
-        (the answer's own text).
-      patience_s: seconds from the due time after which an impatient client closes its
-        connection. None: clients wait for timeout_s.
-      patient_from: "end" (clients leave unless the answer is whole) or "first_token"
-        (who has seen a token stays).
-      impatient_ratio: share of the clients that are impatient, spread evenly.
-      beyond_capacity: True for a load that means to saturate the backend.
+        rate_rps: Requests per second, above 0, at most 100,000.
+        prompts: `short-chat`, `long-prompt`, or the path of a file with one prompt a
+            line.
+        max_tokens: Longest answer in tokens, 1 to 1,000,000. None draws 8 to 16 per
+            request, which a small model on two cores can serve.
+        arrivals: `constant` (evenly spaced) or `poisson` (independent of each other).
+        latency_targets: Bounds in seconds that a good answer meets.
+        timeout_s: Seconds from the due time until a client gives up, above 0, at most
+            3600.
+        first_token: `any` counts reasoning, a tool call or a refusal as the first
+            token. `content` counts only the answer's own text.
+        patience_s: Seconds from the due time after which an impatient client closes its
+            connection, above 0, at most `timeout_s`. None: clients wait for
+            `timeout_s`.
+        patient_from: `end`: impatient clients leave unless the answer is complete.
+            `first_token`: a client that received a token stays.
+        impatient_ratio: Ratio of impatient clients to all, above 0, at most 1, spread
+            evenly.
+        beyond_capacity: True for a load that is meant to saturate the backend. Other
+            loads beyond the backend's declared capacity are refused.
 
-    Raises BadScenario for a value outside its bounds. The other loads share these
-    arguments.
+    Returns:
+        A load for `experiment(load=...)` and `lab.load`.
+
+    Raises:
+        BadScenario: An argument is outside its bounds, or the prompt file is missing or
+            empty.
     """
     who = "loads.poisson" if arrivals == "poisson" else "loads.open_loop"
     shape = Constant(rate_rps=require_number(who, "rate_rps", rate_rps, above=0, at_most=MAX_RPS))
@@ -86,7 +97,36 @@ def poisson(
     impatient_ratio: float = 1,
     beyond_capacity: bool = False,
 ) -> Load:
-    """`rate_rps` requests a second on average, each independent of the others."""
+    """Return a load with independent arrivals (a Poisson process).
+
+    Args:
+        rate_rps: Mean requests per second, above 0, at most 100,000.
+        prompts: `short-chat`, `long-prompt`, or the path of a file with one prompt a
+            line.
+        max_tokens: Longest answer in tokens, 1 to 1,000,000. None draws 8 to 16 per
+            request, which a small model on two cores can serve.
+        latency_targets: Bounds in seconds that a good answer meets.
+        timeout_s: Seconds from the due time until a client gives up, above 0, at most
+            3600.
+        first_token: `any` counts reasoning, a tool call or a refusal as the first
+            token. `content` counts only the answer's own text.
+        patience_s: Seconds from the due time after which an impatient client closes its
+            connection, above 0, at most `timeout_s`. None: clients wait for
+            `timeout_s`.
+        patient_from: `end`: impatient clients leave unless the answer is complete.
+            `first_token`: a client that received a token stays.
+        impatient_ratio: Ratio of impatient clients to all, above 0, at most 1, spread
+            evenly.
+        beyond_capacity: True for a load that is meant to saturate the backend. Other
+            loads beyond the backend's declared capacity are refused.
+
+    Returns:
+        A load for `experiment(load=...)` and `lab.load`.
+
+    Raises:
+        BadScenario: An argument is outside its bounds, or the prompt file is missing or
+            empty.
+    """
     return open_loop(
         rate_rps=rate_rps,
         prompts=prompts,
@@ -118,7 +158,39 @@ def ramp(
     impatient_ratio: float = 1,
     beyond_capacity: bool = False,
 ) -> Load:
-    """A rate that moves in a straight line for `over_s` seconds and stays where it arrived."""
+    """Return a load whose rate changes linearly, then stays constant.
+
+    Args:
+        from_rps: Requests per second at the start, 0 to 100,000.
+        to_rps: Requests per second from `over_s` on, above 0, at most 100,000.
+        over_s: Seconds that the change takes, above 0.
+        prompts: `short-chat`, `long-prompt`, or the path of a file with one prompt a
+            line.
+        max_tokens: Longest answer in tokens, 1 to 1,000,000. None draws 8 to 16 per
+            request, which a small model on two cores can serve.
+        arrivals: `constant` (evenly spaced) or `poisson` (independent of each other).
+        latency_targets: Bounds in seconds that a good answer meets.
+        timeout_s: Seconds from the due time until a client gives up, above 0, at most
+            3600.
+        first_token: `any` counts reasoning, a tool call or a refusal as the first
+            token. `content` counts only the answer's own text.
+        patience_s: Seconds from the due time after which an impatient client closes its
+            connection, above 0, at most `timeout_s`. None: clients wait for
+            `timeout_s`.
+        patient_from: `end`: impatient clients leave unless the answer is complete.
+            `first_token`: a client that received a token stays.
+        impatient_ratio: Ratio of impatient clients to all, above 0, at most 1, spread
+            evenly.
+        beyond_capacity: True for a load that is meant to saturate the backend. Other
+            loads beyond the backend's declared capacity are refused.
+
+    Returns:
+        A load for `experiment(load=...)` and `lab.load`.
+
+    Raises:
+        BadScenario: An argument is outside its bounds, or the prompt file is missing or
+            empty.
+    """
     who = "loads.ramp"
     shape = Ramp(
         from_rps=require_number(who, "from_rps", from_rps, at_least=0, at_most=MAX_RPS),
@@ -158,7 +230,40 @@ def burst(
     impatient_ratio: float = 1,
     beyond_capacity: bool = False,
 ) -> Load:
-    """`base_rps` requests a second, but `burst_rps` for `burst_s` seconds once `after_s` seconds have passed."""
+    """Return a load with a constant rate and one burst.
+
+    Args:
+        base_rps: Requests per second outside the burst, above 0, at most 100,000.
+        burst_rps: Requests per second in the burst, above 0, at most 100,000.
+        after_s: Seconds from the load's start to the burst, at least 0.
+        burst_s: Seconds that the burst lasts, above 0.
+        prompts: `short-chat`, `long-prompt`, or the path of a file with one prompt a
+            line.
+        max_tokens: Longest answer in tokens, 1 to 1,000,000. None draws 8 to 16 per
+            request, which a small model on two cores can serve.
+        arrivals: `constant` (evenly spaced) or `poisson` (independent of each other).
+        latency_targets: Bounds in seconds that a good answer meets.
+        timeout_s: Seconds from the due time until a client gives up, above 0, at most
+            3600.
+        first_token: `any` counts reasoning, a tool call or a refusal as the first
+            token. `content` counts only the answer's own text.
+        patience_s: Seconds from the due time after which an impatient client closes its
+            connection, above 0, at most `timeout_s`. None: clients wait for
+            `timeout_s`.
+        patient_from: `end`: impatient clients leave unless the answer is complete.
+            `first_token`: a client that received a token stays.
+        impatient_ratio: Ratio of impatient clients to all, above 0, at most 1, spread
+            evenly.
+        beyond_capacity: True for a load that is meant to saturate the backend. Other
+            loads beyond the backend's declared capacity are refused.
+
+    Returns:
+        A load for `experiment(load=...)` and `lab.load`.
+
+    Raises:
+        BadScenario: An argument is outside its bounds, or the prompt file is missing or
+            empty.
+    """
     who = "loads.burst"
     shape = Burst(
         base_rps=require_number(who, "base_rps", base_rps, above=0, at_most=MAX_RPS),
@@ -198,7 +303,40 @@ def sine(
     impatient_ratio: float = 1,
     beyond_capacity: bool = False,
 ) -> Load:
-    """A rate that swings by `amplitude_rps` around its mean, once every `period_s` seconds."""
+    """Return a load whose rate oscillates around its mean.
+
+    Args:
+        mean_rps: Mean requests per second, above 0, at most 100,000.
+        amplitude_rps: Largest distance from the mean, in requests per second, at least
+            0, at most `mean_rps`.
+        period_s: Seconds of one oscillation, above 0.
+        prompts: `short-chat`, `long-prompt`, or the path of a file with one prompt a
+            line.
+        max_tokens: Longest answer in tokens, 1 to 1,000,000. None draws 8 to 16 per
+            request, which a small model on two cores can serve.
+        arrivals: `constant` (evenly spaced) or `poisson` (independent of each other).
+        latency_targets: Bounds in seconds that a good answer meets.
+        timeout_s: Seconds from the due time until a client gives up, above 0, at most
+            3600.
+        first_token: `any` counts reasoning, a tool call or a refusal as the first
+            token. `content` counts only the answer's own text.
+        patience_s: Seconds from the due time after which an impatient client closes its
+            connection, above 0, at most `timeout_s`. None: clients wait for
+            `timeout_s`.
+        patient_from: `end`: impatient clients leave unless the answer is complete.
+            `first_token`: a client that received a token stays.
+        impatient_ratio: Ratio of impatient clients to all, above 0, at most 1, spread
+            evenly.
+        beyond_capacity: True for a load that is meant to saturate the backend. Other
+            loads beyond the backend's declared capacity are refused.
+
+    Returns:
+        A load for `experiment(load=...)` and `lab.load`.
+
+    Raises:
+        BadScenario: An argument is outside its bounds, or the prompt file is missing or
+            empty.
+    """
     who = "loads.sine"
     mean = require_number(who, "mean_rps", mean_rps, above=0, at_most=MAX_RPS)
     shape = Sine(
@@ -235,10 +373,38 @@ def trace(
     impatient_ratio: float = 1,
     beyond_capacity: bool = False,
 ) -> Load:
-    """A recorded trace (Azure LLM inference CSV, BurstGPT CSV or Mooncake JSONL), replayed `speed` times as fast.
+    """Return a load that replays a recorded trace.
 
-    Prompts are made of as many words as the record has tokens, at most 1,024; answers are as long as recorded, or
-    `max_tokens`.
+    Formats: Azure LLM inference CSV, BurstGPT CSV and Mooncake JSONL (docs/load.md has
+    the sources). A prompt has as many words as the record has tokens, at most 1024,
+    because the lab's models have contexts of 2,048 tokens.
+
+    Args:
+        path: Path of the trace file.
+        speed: Factor by which the replay is faster, above 0.
+        max_tokens: Length of every answer in tokens, 1 to 1,000,000. None uses the
+            recorded lengths.
+        latency_targets: Bounds in seconds that a good answer meets.
+        timeout_s: Seconds from the due time until a client gives up, above 0, at most
+            3600.
+        first_token: `any` counts reasoning, a tool call or a refusal as the first
+            token. `content` counts only the answer's own text.
+        patience_s: Seconds from the due time after which an impatient client closes its
+            connection, above 0, at most `timeout_s`. None: clients wait for
+            `timeout_s`.
+        patient_from: `end`: impatient clients leave unless the answer is complete.
+            `first_token`: a client that received a token stays.
+        impatient_ratio: Ratio of impatient clients to all, above 0, at most 1, spread
+            evenly.
+        beyond_capacity: True for a load that is meant to saturate the backend. Other
+            loads beyond the backend's declared capacity are refused.
+
+    Returns:
+        A load for `experiment(load=...)` and `lab.load`.
+
+    Raises:
+        BadScenario: An argument is outside its bounds, or the file is missing or not a
+            trace.
     """
     who = "loads.trace"
     file = _file(who, "path", path)

@@ -1,4 +1,4 @@
-"""The value that all loads are: when each request leaves and what it asks, as a function of a seed. Pure."""
+"""A load as a value: the schedule of its requests as a function of a seed."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from pytest_llmchaos.stats.windows import DEFAULT_TARGETS, LatencyTargets
 Spacing = Literal["constant", "poisson"]
 FirstToken = Literal["any", "content"]
 PatientFrom = Literal["end", "first_token"]
-# Prompts of a trace are cut to this: the lab's models have contexts of 2,048 tokens, answers included.
+# Longest prompt of a trace: the lab's models have contexts of 2,048 tokens,
+# answers included.
 TRACE_PROMPT_TOKENS = 1024
-# A schedule is held in memory and written down before anything starts.
+# A schedule is held in memory and recorded before anything starts.
 MAX_ARRIVALS = 2_000_000
-LARGEST = sys.float_info.max  # a whole number of Python may be larger, and is no float then
+LARGEST = sys.float_info.max  # a larger int has no float
 
 
 def require_number(
@@ -35,7 +36,11 @@ def require_number(
     at_least: float = -math.inf,
     at_most: float = math.inf,
 ) -> float:
-    """`value` as a number inside the bounds. Raises BadScenario, with the value and what was expected."""
+    """Return `value` as a number inside the bounds.
+
+    Raises:
+        BadScenario: It is not. The message has the value and what was expected.
+    """
     number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
     if number and above < value <= at_most and at_least <= value:  # type: ignore[operator]
         return float(value)  # type: ignore[arg-type]
@@ -45,7 +50,13 @@ def require_number(
 
 
 class Arrival(NamedTuple):
-    """One request of a schedule: when it leaves, in seconds from the load's start, and what it asks."""
+    """One request of a schedule.
+
+    Attributes:
+        due_s: Seconds from the load's start at which the request leaves.
+        prompt: Text of the request.
+        max_tokens: Longest answer, in tokens.
+    """
 
     due_s: float
     prompt: str
@@ -54,7 +65,13 @@ class Arrival(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Impatience:
-    """When clients leave: `after_s` seconds from the due time, unless the answer has come as far as `until`."""
+    """The moment at which impatient clients leave.
+
+    Attributes:
+        after_s: Seconds from the due time.
+        until: What keeps a client: the answer's `end` or its `first_token`.
+        ratio: Ratio of impatient clients to all.
+    """
 
     after_s: float
     until: PatientFrom = "end"
@@ -66,13 +83,29 @@ class Impatience:
         return f"{who}clients wait {self.after_s:g} s for {unless}"
 
     def takes(self, index: int) -> bool:
-        """Whether the client at this place of the schedule is impatient."""
+        """True if the client at this place of the schedule is impatient."""
         return math.floor((index + 1) * self.ratio) > math.floor(index * self.ratio)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """A load. `str(load)` is its identity in reports and seeds. Made by `open_loop`, `ramp`, `trace` and the like."""
+    """A load, as `open_loop`, `trace` and the others return it.
+
+    `str(load)` is its identity in reports and seeds.
+
+    Attributes:
+        shape: Rate over time, or a recorded trace.
+        spacing: `constant` or `poisson`.
+        prompts: Prompts to draw from.
+        max_tokens: Longest answer in tokens. None draws 8 to 16 per request, or uses
+            the lengths of the trace.
+        latency_targets: Bounds in seconds that a good answer meets.
+        timeout_s: Seconds from the due time until a client gives up.
+        first_token: Kind of token that counts as the first.
+        impatience: The moment at which impatient clients leave. None: all wait.
+        speed: Factor by which a trace is replayed faster.
+        beyond_capacity: True if the load is meant to saturate the backend.
+    """
 
     shape: Shape | traces.Trace
     spacing: Spacing = "constant"
@@ -97,21 +130,21 @@ class Load:
 
     @property
     def peak_rps(self) -> float:
-        """The highest rate that the load asks for."""
+        """Highest rate, in requests per second."""
         if isinstance(self.shape, traces.Trace):
             return self.shape.peak_rps() * self.speed
         return self.shape.peak_rps
 
     @property
     def mean_rps(self) -> float:
-        """The rate in the long run: a ramp's end, the base of a burst."""
+        """Long-run rate, in requests per second: a ramp's end, the base of a burst."""
         if isinstance(self.shape, traces.Trace):
             return len(self.shape.rows) / max(self.shape.length_s, 1.0) * self.speed
         return self.shape.mean_rps
 
     @property
     def tokens_per_s(self) -> float:
-        """Answer tokens a second in the long run: what the backend must be able to write while it is well."""
+        """Long-run answer tokens per second. The healthy backend must serve as many."""
         if self.max_tokens is not None:
             return self.mean_rps * self.max_tokens
         if isinstance(self.shape, traces.Trace):
@@ -120,10 +153,18 @@ class Load:
         return self.mean_rps * (prompt_sets.MIN_TOKENS + prompt_sets.MAX_TOKENS) / 2
 
     def schedule(self, rng: Random, duration_s: float) -> tuple[Arrival, ...]:
-        """All requests of the first `duration_s` seconds, in order.
+        """Return all requests of the first `duration_s` seconds, in order.
 
-        The same generator state gives the same bytes everywhere; a longer duration only adds requests at the end.
-        Raises BadScenario if that is no request at all, or more than a cut trace has.
+        The same generator state gives the same bytes on every machine. A longer
+        duration only adds requests at the end.
+
+        Args:
+            rng: Source of the random draws.
+            duration_s: Seconds from the load's start.
+
+        Raises:
+            BadScenario: That is no request, more than 2 million, or more than a cut
+                trace has.
         """
         require_number("load.schedule", "duration_s", duration_s, above=0)
         source = self._replay(rng) if isinstance(self.shape, traces.Trace) else self._draw(rng, self.shape)
@@ -140,7 +181,7 @@ class Load:
             if isinstance(self.shape, traces.Trace) and self.shape.cut:
                 raise BadScenario(
                     f"{self}: the first {len(self.shape.rows)} requests of the trace last {arrivals[-1].due_s:g} s, "
-                    f"{duration_s:g} s were asked for: cut the file to the part you need, or lower speed"
+                    f"{duration_s:g} s are needed: cut the file to the part you need, or lower speed"
                 )
         if not arrivals:
             raise BadScenario(f"{self} sends no request in {duration_s:g} s: raise its rate or the duration")
@@ -152,14 +193,16 @@ class Load:
         count, after_s = -math.log(1 - rng.random()) if poisson else 0.0, 0.0
         while True:
             after_s = when(count, after_s)
-            # Whole microseconds: platforms whose logarithm differs in the last bit still agree on the bytes.
+            # Whole microseconds, so that platforms whose logarithm differs in the last
+            # bit give the same bytes.
             yield Arrival(round(after_s, 6), draw(rng), tokens or draw_tokens(rng))
             count += -math.log(1 - rng.random()) if poisson else 1.0
 
     def _replay(self, rng: Random) -> Iterator[Arrival]:
-        assert isinstance(self.shape, traces.Trace)  # noqa: S101 - for the type checker: clients have looked
+        assert isinstance(self.shape, traces.Trace)  # noqa: S101 - for the type checker: `schedule` has checked
         for row in self.shape.rows:
-            # No provider bills in words; one common English word is close to one token.
+            # One common English word is close to one token.
             text = prompt_sets.words(rng, max(1, min(row.prompt_tokens, TRACE_PROMPT_TOKENS)))
-            # BurstGPT keeps failed requests as answers of 0 tokens. They were sent, so they are sent again.
+            # BurstGPT keeps failed requests as answers of 0 tokens. They were sent, so
+            # they are replayed.
             yield Arrival(round(row.at_s / self.speed, 6), text, self.max_tokens or max(1, row.answer_tokens))

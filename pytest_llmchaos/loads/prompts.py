@@ -1,4 +1,4 @@
-"""What clients ask: built-in sets and a user's own lines. Pure: a generator in, a prompt out."""
+"""Prompts: built-in sets and a user's own lines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-# Small answers by default: a real 135-million-parameter model on two cores writes 60-100 tokens a second in all.
+# Small answers by default: a real 135-million-parameter model on two cores writes 60
+# to 100 tokens a second in all.
 MIN_TOKENS, MAX_TOKENS = 8, 16
 LONG_WORDS = 400
 
@@ -52,23 +53,32 @@ WORDS = tuple(_VOCABULARY.split())
 
 
 def below(rng: Random, n: int) -> int:
-    """A whole number from 0 to n - 1. Only `random()` is promised to draw the same numbers in every Python."""
+    """Return a whole number from 0 to n - 1.
+
+    Only `random()` promises the same numbers in every version of Python.
+    """
     return int(rng.random() * n)
 
 
 def words(rng: Random, count: int) -> str:
+    """Return `count` words."""
     return " ".join(WORDS[below(rng, len(WORDS))] for _ in range(count))
 
 
 @functools.cache
 def _asks() -> tuple[tuple[str, ...], ...]:
-    """Each way of asking, of each theme: filled in once, for schedules are long and plans hold many."""
+    """Return each question on each theme. Cached, because plans have many requests."""
     return tuple(tuple(ask.format(theme) for theme in THEMES) for ask in ASKS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptSet:
-    """A named source of prompts. `lines` is empty for the built-in sets."""
+    """A named source of prompts.
+
+    Attributes:
+        name: Name of the set, or of the file with a digest of its content.
+        lines: The prompts of a file. Empty for the built-in sets.
+    """
 
     name: str
     lines: tuple[str, ...] = ()
@@ -79,7 +89,7 @@ class PromptSet:
     def draw(self, rng: Random) -> str:
         if self.lines:
             return self.lines[below(rng, len(self.lines))]
-        # As `below` draws, without its calls: a plan draws a prompt for every request of every trial.
+        # The same draws as by `below`, without its calls: a plan draws many prompts.
         ask = _asks()[int(rng.random() * len(ASKS))][int(rng.random() * len(THEMES))]
         if self.name == "long-prompt":
             return f"Read this list of words: {words(rng, LONG_WORDS)}. {ask}"
@@ -93,6 +103,6 @@ BUILT_IN = {name: PromptSet(name=name) for name in ("short-chat", "long-prompt")
 
 
 def from_lines(name: str, lines: Sequence[str]) -> PromptSet:
-    """A user's own prompts. Its identity is the file's name and content: another file, another load."""
+    """Return a user's own prompts. File name and content are the set's identity."""
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:8]
     return PromptSet(name=f"{name}:{digest}", lines=tuple(lines))

@@ -1,6 +1,6 @@
-"""How many requests a load has offered by a given second, and the reverse. Pure arithmetic: no randomness, no clock.
+"""Rates over time, as cumulative curves and their inverses.
 
-A shape is its cumulative curve. Even arrivals are the curve's inverse at 0, 1, 2, ...; Poisson arrivals are its inverse
+Even arrivals are the curve's inverse at 0, 1, 2, .... Poisson arrivals are its inverse
 at sums of unit exponentials (the time-change theorem), so one inverse serves both.
 """
 
@@ -10,24 +10,37 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-# Far below the microsecond that schedules are rounded to, so that platforms whose `sin` differs in the last bit agree.
+# Far below the microsecond to which schedules are rounded, so that platforms whose
+# `sin` differs in the last bit agree.
 SINE_TOLERANCE_S = 1e-9
 
 
 class Shape(Protocol):
-    """A rate over time. `peak_rps` is its highest value, `mean_rps` what it offers in the long run."""
+    """A rate over time.
+
+    Attributes:
+        peak_rps: Highest rate, in requests per second.
+        mean_rps: Long-run rate, in requests per second.
+    """
 
     @property
     def peak_rps(self) -> float: ...
     @property
     def mean_rps(self) -> float: ...
     def when(self, count: float, after_s: float) -> float:
-        """The second at which `count` requests have been offered; `after_s` is an earlier answer, to search from."""
+        """Return the second at which `count` requests have been offered.
+
+        Args:
+            count: Number of requests.
+            after_s: An earlier result in seconds, from which the search starts.
+        """
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Constant:
+    """A constant rate."""
+
     rate_rps: float
 
     def __str__(self) -> str:
@@ -41,13 +54,13 @@ class Constant:
     def mean_rps(self) -> float:
         return self.rate_rps
 
-    def when(self, count: float, after_s: float) -> float:  # noqa: ARG002 - the protocol's hint, not needed here
+    def when(self, count: float, after_s: float) -> float:  # noqa: ARG002 - the protocol's signature
         return count / self.rate_rps
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ramp:
-    """From one rate to another in a straight line, then on at the second."""
+    """A linear change from one rate to another, which then stays."""
 
     from_rps: float
     to_rps: float
@@ -64,19 +77,19 @@ class Ramp:
     def mean_rps(self) -> float:
         return self.to_rps
 
-    def when(self, count: float, after_s: float) -> float:  # noqa: ARG002 - the protocol's hint, not needed here
+    def when(self, count: float, after_s: float) -> float:  # noqa: ARG002 - the protocol's signature
         in_ramp = (self.from_rps + self.to_rps) / 2 * self.over_s
         if count >= in_ramp:
             return self.over_s + (count - in_ramp) / self.to_rps
         slope = (self.to_rps - self.from_rps) / self.over_s
-        # The stable form of the quadratic's root: it needs no division by a slope that may be 0.
+        # This form of the quadratic's root needs no division by the slope.
         root = math.sqrt(self.from_rps * self.from_rps + 2 * slope * count)
         return 2 * count / (self.from_rps + root) if count else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Burst:
-    """A base rate with one burst in it."""
+    """A base rate with one burst."""
 
     base_rps: float
     burst_rps: float
@@ -94,7 +107,7 @@ class Burst:
     def mean_rps(self) -> float:
         return self.base_rps
 
-    def when(self, count: float, after_s: float) -> float:  # noqa: ARG002 - the protocol's hint, not needed here
+    def when(self, count: float, after_s: float) -> float:  # noqa: ARG002 - the protocol's signature
         before = self.base_rps * self.after_s
         within = self.burst_rps * self.burst_s
         if count < before:
@@ -106,7 +119,7 @@ class Burst:
 
 @dataclass(frozen=True, kw_only=True)
 class Sine:
-    """A rate that swings around its mean, beginning upwards."""
+    """A rate that oscillates around its mean and rises first."""
 
     mean_rps: float
     amplitude_rps: float
@@ -125,7 +138,8 @@ class Sine:
 
     def when(self, count: float, after_s: float) -> float:
         low = after_s
-        # The curve never lies below its straight part, so the straight part's answer is late enough.
+        # The curve is never below its linear part, so the linear part's inverse is an
+        # upper bound.
         high = max(low, count / self.mean_rps)
         while high - low > max(SINE_TOLERANCE_S, 2 * math.ulp(high)):
             middle = (low + high) / 2

@@ -1,6 +1,7 @@
-"""Recorded request traces: Azure LLM inference CSV, BurstGPT CSV, Mooncake JSONL. Pure: lines in, rows out.
+"""Recorded request traces: Azure LLM inference CSV, BurstGPT CSV, Mooncake JSONL.
 
-The formats and their sources are in docs/load.md. Every row keeps its distance to the first one; only that matters.
+docs/load.md has the formats and their sources. Each row keeps its distance in time to
+the first one.
 """
 
 from __future__ import annotations
@@ -16,13 +17,19 @@ from pytest_llmchaos.errors import BadScenario
 
 AZURE = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 BURSTGPT = ("Timestamp", "Request tokens", "Response tokens")
-# A day of the largest published trace; beyond it, cut the file yourself: a schedule is a value that is held in memory.
+# A day of the largest published trace. A schedule is held in memory.
 MAX_ROWS = 200_000
 
 
 @dataclass(frozen=True)
 class Row:
-    """One recorded request: seconds since the first one, and its sizes in tokens. Not keyword-only: there are many."""
+    """One recorded request. Its fields are positional, because a trace has many rows.
+
+    Attributes:
+        at_s: Seconds since the first request.
+        prompt_tokens: Length of the prompt, in tokens.
+        answer_tokens: Length of the answer, in tokens.
+    """
 
     at_s: float
     prompt_tokens: int
@@ -31,7 +38,13 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
-    """Recorded requests in order of time. `cut` says that the file has more rows than were read."""
+    """Recorded requests in order of time.
+
+    Attributes:
+        name: Name of the file.
+        rows: The requests.
+        cut: True if the file has more rows than were read.
+    """
 
     name: str
     rows: tuple[Row, ...]
@@ -42,7 +55,7 @@ class Trace:
         return self.rows[-1].at_s
 
     def peak_rps(self) -> float:
-        """The most requests in any whole second."""
+        """Return the most requests in any whole second."""
         counts: dict[int, int] = {}
         for row in self.rows:
             counts[int(row.at_s)] = counts.get(int(row.at_s), 0) + 1
@@ -55,9 +68,10 @@ class Trace:
 
 
 def parse(name: str, lines: Iterable[str], *, max_rows: int = MAX_ROWS) -> Trace:
-    """The trace in `lines`; its first line tells which format it is in.
+    """Return the trace in `lines`. Its first line determines the format.
 
-    Raises BadScenario, with the line's number, for what is not a trace.
+    Raises:
+        BadScenario: It is not a trace. The message has the line's number.
     """
     numbered = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
     first = next(numbered, None)
@@ -102,7 +116,7 @@ def _rows(name: str, numbered: Iterator[tuple[int, str]], read: Callable[[str], 
 
 
 def _mooncake(line: str) -> Row:
-    # `timestamp` is in milliseconds. `hash_ids` (blocks of 512 tokens) say what a prefix cache could share: not needed.
+    # `timestamp` is in milliseconds. `hash_ids` describe prefix sharing, not used here.
     row = json.loads(line)
     return Row(row["timestamp"] / 1000, int(row["input_length"]), int(row["output_length"]))
 
@@ -129,8 +143,9 @@ def _csv_reader(name: str, head: str) -> Callable[[str], Row]:
 
 
 def _azure_seconds(text: str) -> float:
-    # 2023: `2023-11-16 18:17:03.9799600`; 2024: `2024-05-10 00:00:00.009930+00:00`. Seven digits of a second are too
-    # many for `fromisoformat`, and no trace spans a change of offset, so the day and the fraction are read apart.
+    # 2023: `2023-11-16 18:17:03.9799600`. 2024: `2024-05-10 00:00:00.009930+00:00`.
+    # `fromisoformat` refuses seven digits of a second, so the fraction is read apart.
+    # No trace spans a change of offset.
     day, _, fraction = text.strip().removesuffix("+00:00").removesuffix("Z").partition(".")
-    seconds = (datetime.fromisoformat(day) - datetime(2020, 1, 1)).total_seconds()  # noqa: DTZ001 - differences alone count
+    seconds = (datetime.fromisoformat(day) - datetime(2020, 1, 1)).total_seconds()  # noqa: DTZ001 - only differences matter
     return seconds + (float(f"0.{fraction}") if fraction else 0.0)

@@ -1,4 +1,4 @@
-"""What an experiment is: a checked value. Pure; pytest's mark around it is made elsewhere."""
+"""Experiments: checked values without pytest's mark."""
 
 from __future__ import annotations
 
@@ -23,18 +23,32 @@ STEADY_DEADLINE_FACTOR = 3.0
 STEADY_DEADLINE_MARGIN_S = 20.0
 SETTLE_S = 30.0
 WITHIN_S = 40.0  # default of repair_within_s and settle_within_s
-LEASE_MARGIN_S = 60.0  # to prove and to undo the acts of one trial
+LEASE_MARGIN_S = 60.0  # to prove and to revert the acts of one trial
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Experiment:
-    """Load, faults and phases of a scenario. Made by `experiment(...)`, which checks every argument.
+    """Load, faults and phases of a scenario, as `experiment(...)` returns them.
 
-    `light_load` takes the place of `load` on a backend that is declared for less.
+    Each mark makes its own. It is equal only to itself, so that it can be a key.
 
-    `repair_within_s` and `settle_within_s` are None where they were not given.
-
-    Each mark makes its own: equal only to itself, so that it can be a key.
+    Attributes:
+        load: Load of the clients.
+        faults: The faults. Each makes a trial.
+        steady_s: Consecutive seconds in which the service must be good before the
+            fault.
+        fault_s: Seconds that a passing fault lasts, None if all last.
+        repair_within_s: Seconds from a lasting fault's start to the repair, None if not
+            given.
+        settle_within_s: Seconds from a passing fault's end until the service is good,
+            None if not given.
+        stable_s: Consecutive seconds without a bad request that count as recovered.
+        remediator: False if the remediator does not run.
+        fidelity: Least fidelity that the claims need, None for any.
+        blast_radius: The most services hit at once.
+        abort_if: Function of the live window. True ends the trial.
+        light_load: Load in place of `load` on a backend that is declared for less.
+        simulated_engine: True if the trial needs the simulated engine.
     """
 
     load: Load
@@ -52,12 +66,12 @@ class Experiment:
     simulated_engine: bool = False
 
     def load_for(self, capacity_tokens_per_s: float) -> Load:
-        """What clients do on a backend that is declared for so many tokens a second."""
+        """Return the load for a backend of this capacity, in tokens per second."""
         heavy = self.load.tokens_per_s > capacity_tokens_per_s
         return self.light_load if self.light_load is not None and heavy else self.load
 
     def deadline_s(self, fault: Fault) -> float:
-        """Seconds that the system has to repair a lasting fault, or to settle after a passing one.
+        """Return the seconds to repair a lasting fault or settle after a passing one.
 
         A control arm has the deadline of the fault that it is compared with.
         """
@@ -66,31 +80,45 @@ class Experiment:
         return max((within_s for within_s in given if within_s is not None), default=WITHIN_S)
 
     def longest_fault_s(self, fault: Fault) -> float:
-        """The most seconds from the first act until the fault is over: repaired or reverted."""
+        """Return the most seconds from the first act until repair or revert."""
         return fault.last_act_s + self.held_s(fault)
 
     def held_s(self, fault: Fault) -> float:
-        """The most seconds from the last act until then. A control arm is held as long as a passing fault, or as a settle."""
+        """Return the most seconds from the last act until repair or revert.
+
+        A control arm is held as long as a passing fault, or for `stable_s`.
+        """
         if fault.lifetime == "none":
             return max(self.stable_s, self.fault_s or 0.0)
         return self.deadline_s(fault) if fault.lifetime == "lasting" else self.fault_s or 0.0
 
     def longest_settle_s(self, fault: Fault) -> float:
-        """The most seconds from then to the trial's end."""
+        """Return the most seconds from repair or revert to the trial's end."""
         return self.deadline_s(fault) if fault.lifetime == "passing" else SETTLE_S
 
     def longest_s(self, fault: Fault) -> float:
-        """The most seconds that a trial can need load for: the deadlines of all its phases."""
+        """Return the most seconds of load: the deadlines of all phases."""
         steady_s = self.steady_s * STEADY_DEADLINE_FACTOR + STEADY_DEADLINE_MARGIN_S
         deadline_s, acts_s = self.deadline_s(fault), fault.last_act_s
         if acts_s:
-            acts_s += deadline_s  # the longest that acts wait for earlier victims to be back
+            acts_s += deadline_s  # the longest wait of an act for earlier victims
         return math.ceil(steady_s + (self.fault_s or 0.0) + deadline_s + SETTLE_S + self.stable_s + acts_s + 15.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialPlan:
-    """One trial, decided before anything starts. `load` is the one of its experiment's that the backend can serve."""
+    """One trial, decided before anything starts.
+
+    Attributes:
+        scenario: Name of the scenario.
+        hypothesis: First paragraph of its docstring.
+        experiment: The experiment.
+        load: The one of its loads that the backend can serve.
+        fault: The fault.
+        injections: The planned acts.
+        repeat: Number of the repeat, from 0.
+        seed: The run's seed.
+    """
 
     scenario: str
     hypothesis: str
@@ -103,27 +131,27 @@ class TrialPlan:
 
     @property
     def needs(self) -> frozenset[str]:
-        """Abilities without which the trial is skipped: those of its fault, and the simulated engine where it asks for it."""
+        """Abilities without which the trial is skipped."""
         return self.fault.needs | (frozenset({"engine"}) if self.experiment.simulated_engine else frozenset())
 
     @property
     def is_lasting(self) -> bool:
-        """Whether the system has to repair the fault."""
+        """True if the system has to repair the fault."""
         return self.fault.lifetime == "lasting"
 
     @property
     def is_passing(self) -> bool:
-        """Whether the instrument ends the fault, and the system has to settle after it."""
+        """True if the instrument reverts the fault and the system settles after it."""
         return self.fault.lifetime == "passing"
 
     @property
     def is_control(self) -> bool:
-        """Whether this is the arm without a fault."""
+        """True for the arm without a fault."""
         return self.fault.lifetime == "none"
 
     @property
     def key(self) -> tuple[str, str, int, Experiment]:
-        """What the claims of one trial share."""
+        """Key that the claims of one trial share."""
         return self.scenario, str(self.fault), self.repeat, self.experiment
 
 
@@ -143,29 +171,42 @@ def experiment(
     light_load: Load | None = None,
     simulated_engine: bool = False,
 ) -> Experiment:
-    """An experiment: what clients do, what breaks, and what the system has to do about it.
+    """Return a mark with an experiment: a load, a fault and what the system must do.
+
+    `pytestmark = experiment(...)` marks a file, `@experiment(...)` one test. Each fault
+    makes a trial, and each claim of it is a test.
 
     Args:
-      load: what clients do, such as `loads.open_loop(rate_rps=8)`.
-      fault: what breaks, such as `faults.kill("api")`; a list makes one trial each.
-      steady_s: seconds in a row that the service must be good before the fault.
-      fault_s: seconds that a passing fault lasts; required for one, such as `faults.pause`,
-        and refused where all faults last.
-      repair_within_s: seconds from a lasting fault's start until the system must have
-        repaired itself (40).
-      settle_within_s: seconds from a passing fault's end until the service must be good
-        again (40).
-      stable_s: seconds in a row without a bad request that count as recovered.
-      remediator: False performs the control arm without the remediator.
-      fidelity: the least that the claims need: real, kernel or simulated.
-      blast_radius: the most services that may be hit at once (the fault's own).
-      abort_if: a function of the live window; True ends the trial at once and reverts.
-      light_load: what clients do in place of `load` on a backend that is declared for
-        fewer tokens a second than `load` asks for, such as a real model on two cores.
-      simulated_engine: True for a trial that makes sense with the simulated engine only,
-        such as the control arm of its faults; with another backend it is skipped.
+        load: Load of the clients, such as `loads.open_loop(rate_rps=8)`.
+        fault: The fault, such as `faults.kill("api")`. A list makes one trial each.
+        steady_s: Consecutive seconds in which the service must be good before the
+            fault, 1 to 3600.
+        fault_s: Seconds that a passing fault lasts, 0.5 to 3600. Required for faults
+            such as `faults.pause`, and refused if the system has to repair all of them.
+        repair_within_s: Seconds from a lasting fault's start until the system must have
+            repaired itself, 1 to 3600. None is 40.
+        settle_within_s: Seconds from a passing fault's end until the service must be
+            good again, 1 to 3600. None is 40.
+        stable_s: Consecutive seconds without a bad request that count as recovered, 0.5
+            to 600.
+        remediator: False runs the trial without the remediator.
+        fidelity: Least fidelity that the claims need: `real`, `kernel` or `simulated`.
+            None accepts any.
+        blast_radius: The most services that may be hit at once. None is the fault's
+            own.
+        abort_if: Function of the live `Window`, such as `lambda w: w.availability <
+            0.5`. True reverts the fault at once and ends the trial as invalid.
+        light_load: Load in place of `load` on a backend that is declared for fewer
+            tokens per second than `load` offers, such as a real model on two cores.
+        simulated_engine: True for a trial that needs the simulated engine, such as the
+            control arm of its faults. With another backend it is skipped.
 
-    Raises BadScenario for a wrong value, before anything starts.
+    Returns:
+        A mark for `pytestmark` or a test.
+
+    Raises:
+        BadScenario: An argument is wrong. Raised when the file is collected, before
+            anything starts.
     """
     given: object = load
     if not isinstance(given, Load):
@@ -216,13 +257,17 @@ def _check_light_load(load: Load, light: object) -> None:
         )
     if not light.tokens_per_s < load.tokens_per_s:
         raise BadScenario(
-            f"experiment(light_load=...) must ask for fewer tokens a second than load ({load.tokens_per_s:g}), "
+            f"experiment(light_load=...) must offer fewer tokens a second than load ({load.tokens_per_s:g}), "
             f"got {light.tokens_per_s:g}: lower its rate_rps or max_tokens"
         )
 
 
 def check_seconds(where: str, name: str, value: object, least: float, most: float) -> None:
-    """Raises BadScenario unless it is a number of seconds within these bounds."""
+    """Check that a value is a number of seconds within the bounds.
+
+    Raises:
+        BadScenario: It is not.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
         raise BadScenario(f"{where}({name}=...) must be a number of seconds from {least:g} to {most:g}, got {value!r}")
 
@@ -231,22 +276,30 @@ def _check_fault_s(faults: tuple[Fault, ...], fault_s: float | None) -> None:
     passing = [str(one) for one in faults if one.lifetime == "passing"]
     if fault_s is not None:
         check_seconds("experiment", "fault_s", fault_s, 0.5, 3600)
-        if all(one.lifetime == "lasting" for one in faults):  # a control arm beside them is held for as long
+        if all(one.lifetime == "lasting" for one in faults):  # a control arm alongside is held for as long
             raise BadScenario(
                 f"experiment(fault_s=...) is for passing faults, and {str(faults[0])!r} lasts: "
                 "give repair_within_s, the seconds from its start until its repair"
             )
     elif passing:
         raise BadScenario(
-            f"experiment(fault_s=...) is missing: {passing[0]!r} passes, so say for how many seconds it lasts"
+            f"experiment(fault_s=...) is missing: {passing[0]!r} passes, so give the seconds that it lasts"
         )
 
 
 def _check_within(faults: tuple[Fault, ...], repair_within_s: object, settle_within_s: object) -> None:
-    """Each deadline must be a number of seconds, and one of the faults must have it: a control arm alone may have either."""
+    """Check both deadlines: seconds, and for a lifetime that one of the faults has.
+
+    A control arm alone may have either.
+    """
     lifetimes = {one.lifetime for one in faults}
     for name, value, lifetime, other in (
-        ("repair_within_s", repair_within_s, "lasting", "settle_within_s, the seconds from its end until all is well"),
+        (
+            "repair_within_s",
+            repair_within_s,
+            "lasting",
+            "settle_within_s, the seconds from its end until the service is good",
+        ),
         ("settle_within_s", settle_within_s, "passing", "repair_within_s, the seconds from its start until its repair"),
     ):
         if value is None:
@@ -259,7 +312,11 @@ def _check_within(faults: tuple[Fault, ...], repair_within_s: object, settle_wit
 
 
 def check_blast_radius(where: str, hits: Mapping[str, int], blast_radius: object) -> int:
-    """The limit, by default the widest of `hits`: the most services that each fault may hit. Raises BadScenario."""
+    """Return the limit, by default the widest of `hits` (services per fault).
+
+    Raises:
+        BadScenario: A fault may hit more services than the limit.
+    """
     widest = max(hits.values())
     limit: object = widest if blast_radius is None else blast_radius
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
@@ -274,15 +331,19 @@ def check_blast_radius(where: str, hits: Mapping[str, int], blast_radius: object
 
 
 def _in_force_s(experiment: Experiment, fault: Fault) -> float:
-    """The most seconds from a trial's first act to the revert of its last."""
+    """Return the most seconds from a trial's first act to the revert of its last."""
     deadline_s, fault_s, acts_s = experiment.deadline_s(fault), experiment.fault_s, fault.last_act_s
-    waits_s = deadline_s if acts_s else 0.0  # the longest that acts wait for earlier victims to be back
+    waits_s = deadline_s if acts_s else 0.0  # the longest wait of an act for earlier victims
     held_s = deadline_s if fault.lifetime == "lasting" or fault_s is None else fault_s
     return float(acts_s + waits_s + held_s + LEASE_MARGIN_S)
 
 
 def check_abort_if(where: str, abort_if: object) -> None:
-    """It must be callable with one window: what is not would fail in mid-trial."""
+    """Check that `abort_if` can be called with one window.
+
+    Raises:
+        BadScenario: It cannot, and would fail in mid-trial.
+    """
     expected = f"{where}(abort_if=...) must be a function of the live window, such as lambda w: w.availability < 0.5"
     if not callable(abort_if):
         raise BadScenario(f"{expected}, got {abort_if!r}")
@@ -304,12 +365,12 @@ def _check_fidelity(faults: tuple[Fault, ...], fidelity: object) -> None:
     for one in faults:
         if FIDELITIES.index(one.fidelity) > FIDELITIES.index(fidelity):
             raise BadScenario(
-                f"experiment(fidelity={fidelity!r}) asks for more than {str(one)!r} is ({one.fidelity}): "
+                f"experiment(fidelity={fidelity!r}) needs more than {str(one)!r} has ({one.fidelity}): "
                 f"drop the argument or choose a fault that is {' or '.join(FIDELITIES[: FIDELITIES.index(fidelity) + 1])}"
             )
 
 
 def hypothesis_of(docstring: str | None) -> str:
-    """The first paragraph of a scenario's docstring, on one line."""
+    """Return the first paragraph of a scenario's docstring, on one line."""
     first = (docstring or "").strip().split("\n\n")[0]
     return re.sub(r"\s+", " ", first)

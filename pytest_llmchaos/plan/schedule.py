@@ -1,4 +1,4 @@
-"""What a run will do, decided from the seed alone. Pure: values in, values out."""
+"""A run's trials in order, decided from the seed alone."""
 
 from __future__ import annotations
 
@@ -74,9 +74,13 @@ def plan_trial(
     services: Sequence[str],
     capacity_tokens_per_s: float = math.inf,
 ) -> TrialPlan:
-    """One trial's acts, drawn from its own generator, with the load for a backend of that capacity.
+    """Return one trial with its acts, drawn from its own random generator.
 
-    Raises NoVictim for a target that the stack lacks, BadScenario for a plan beyond the blast radius.
+    `capacity_tokens_per_s` of the backend selects the load.
+
+    Raises:
+        NoVictim: The stack lacks the target.
+        BadScenario: The plan exceeds the blast radius.
     """
     try:
         injections = fault.plan(rng_for(seed, scenario, str(fault), repeat), services)
@@ -96,16 +100,21 @@ def plan_trial(
 
 
 def require_blast_radius(where: str, fault: str, injections: Sequence[Injection], limit: int) -> None:
-    """Raises BadScenario for acts that are sure to hit more services at once."""
+    """Check that acts hit at most `limit` services at once.
+
+    Raises:
+        BadScenario: They are certain to hit more.
+    """
     hit = most_at_once(injections)
     if hit > limit:
         raise BadScenario(f"{where}: {fault} would hit {hit} services at once, blast_radius allows {limit}")
 
 
 def most_at_once(injections: Sequence[Injection]) -> int:
-    """The most services that a plan is sure to hit at once.
+    """Return the most services that a plan is certain to hit at once.
 
-    A passing act stays until all are reverted. A lasting one is the system's to repair, and a later act waits for that (`lab`).
+    A passing act stays until all are reverted. A lasting one is the system's to repair,
+    and a later act waits for that.
     """
     return max(
         (
@@ -123,16 +132,23 @@ def most_at_once(injections: Sequence[Injection]) -> int:
 
 
 def arrivals_of(plan: TrialPlan) -> tuple[Arrival, ...]:
-    """The trial's requests. Drawn from a generator of their own, so that a control arm without the fault gets the same load."""
+    """Return the trial's requests.
+
+    They have their own random generator, so that a control arm gets the same load.
+    """
     rng = rng_for(plan.seed, plan.scenario, "load", plan.repeat)
     return plan.load.schedule(rng, plan.experiment.longest_s(plan.fault))
 
 
 def require_density(plan: TrialPlan, arrivals: Sequence[Arrival]) -> None:
-    """Nothing, if the schedule has requests enough to see that a service is steady, and that it has recovered.
+    """Check that the schedule has enough requests to show steadiness and recovery.
 
-    Raises BadScenario where a perfect service could not pass: two requests are needed within `steady_s` before the steady
-    phase's deadline, and within the time in which the service must have recovered, whenever the fault strikes.
+    Two requests are needed within `steady_s` before the steady phase's deadline, and
+    within the time in which the service must have recovered, whenever the fault
+    strikes.
+
+    Raises:
+        BadScenario: A perfect service could not pass.
     """
     experiment, due_s = plan.experiment, [arrival.due_s for arrival in arrivals]
     steady_s = experiment.steady_s
@@ -153,9 +169,10 @@ def require_density(plan: TrialPlan, arrivals: Sequence[Arrival]) -> None:
 
 
 def entry_of(plan: TrialPlan) -> ScheduleEntry:
-    """The trial as it stands in a run's schedule: acts in full with their options, arrivals by their digest.
+    """Return the trial's entry in the schedule: acts in full, arrivals by their digest.
 
-    Raises BadScenario for a load too thin to judge by.
+    Raises:
+        BadScenario: The load is too thin to judge by.
     """
     arrivals = arrivals_of(plan)
     require_density(plan, arrivals)
@@ -183,19 +200,19 @@ def entry_of(plan: TrialPlan) -> ScheduleEntry:
 
 
 def _options(act: Injection) -> dict[str, object]:
-    """How strong the act is."""
+    """Return how strong the act is."""
     return {name: _plain(value) for name, value in options_of(act.fault).items()}
 
 
 def _plain(value: object) -> object:
-    """A value whose JSON is the same in every process; what has no such form is told by its type alone."""
+    """Return a value with the same JSON in every process, or the name of its type."""
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value if value is None or isinstance(value, str | int | float) else type(value).__name__
 
 
 def schedule(plans: Iterable[TrialPlan]) -> list[ScheduledTrial]:
-    """The trials of a run, in an order that no test order changes. Claims of one trial count once."""
+    """Return the trials of a run in an order independent of the tests' order."""
     trials = {plan.key: plan for plan in plans}
     found = {
         schedule_bytes([entry]): ScheduledTrial(plan=plan, entry=entry)
@@ -211,15 +228,17 @@ def schedule(plans: Iterable[TrialPlan]) -> list[ScheduledTrial]:
 
 
 def schedule_bytes(entries: Sequence[object]) -> bytes:
-    """Entries, or their JSON values, as bytes that can be compared."""
+    """Return entries, or their JSON values, as bytes that can be compared."""
     return json.dumps(msgspec.to_builtins(list(entries)), sort_keys=True, separators=(",", ":")).encode()
 
 
 def require_capacity(plan: TrialPlan, capacity_tokens_per_s: float, backend: str) -> None:
-    """Nothing, if the backend can serve the load while it is well.
+    """Check that the healthy backend can serve the load.
 
-    Raises BadScenario: a load beyond the capacity measures the machine, not the service. Loads that mean to saturate say so
-    with `beyond_capacity=True`.
+    A load beyond the capacity measures the machine, not the service.
+
+    Raises:
+        BadScenario: It cannot, and the load lacks `beyond_capacity=True`.
     """
     load = plan.load
     if getattr(load, "beyond_capacity", False):
@@ -232,5 +251,5 @@ def require_capacity(plan: TrialPlan, capacity_tokens_per_s: float, backend: str
             way = "use --chaos-backend=sim"
         raise BadScenario(
             f"scenario {plan.scenario!r} offers {load.tokens_per_s:g} tokens/s, but {limit}: lower rate_rps or "
-            f"max_tokens, {way}, or give a load that means to saturate beyond_capacity=True"
+            f"max_tokens, {way}, or give a load that is meant to saturate beyond_capacity=True"
         )

@@ -1,4 +1,4 @@
-"""Where every random choice comes from. Pure: a seed and an identity in, a private generator out."""
+"""Random generators of trials, derived from the run's seed."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ MAX_SEED = 2**63 - 1
 
 
 def rng_for(seed: int, scenario: str, fault: str, trial: int) -> Random:
-    """A generator of its own for one trial, so that `-k`, `-n` and test order change no draw."""
+    """Return a trial's own generator. `-k`, `-n` and test order change no draw."""
     digest = hashlib.sha256(f"{seed}|{scenario}|{fault}|{trial}".encode()).digest()
     return Random(int.from_bytes(digest, "big"))  # noqa: S311 - repeatable draws, not secrets
 
 
 def parse_seed(text: str) -> int:
-    """The seed of a command line or ini file.
+    """Return the seed of a command line or ini file.
 
-    Raises BadScenario unless it is a whole number from 0 to 2**63 - 1.
+    Raises:
+        BadScenario: It is not a whole number from 0 to 2**63 - 1.
     """
     try:
         seed = int(text, 10)

@@ -1,0 +1,1 @@
+"""Stacks under test, as values."""
