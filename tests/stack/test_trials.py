@@ -164,7 +164,7 @@ def test_a_frozen_replica_passes_and_the_service_settles(trial_of):
     trial = trial_of(faults.pause("model-1"), fault_s=4, settle_within_s=30)
 
     assert trial.time_to_settle_s <= 25
-    with pytest.raises(BadScenario, match=r"ask for trial\.time_to_settle_s"):
+    with pytest.raises(BadScenario, match=r"use trial\.time_to_settle_s"):
         _ = trial.time_to_recover_s
 
 
