@@ -144,7 +144,9 @@ def test_one_answer_fewer_than_say_so_is_not_known() -> None:
 
     assert found is not None
     assert found.serving == ("model-1", "model-2")
-    with pytest.raises(NoData, match="model-2: 9 answers after the fault are too few to show that it gets none, 10 needed"):
+    with pytest.raises(
+        NoData, match="model-2: 9 answers after the fault are too few to show that it gets none, 10 needed"
+    ):
         _ = found.all_serve
 
 

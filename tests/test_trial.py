@@ -334,7 +334,7 @@ def test_a_signal_of_services_alone_that_were_not_hit_is_neither_seen_nor_missed
     with pytest.raises(Inconclusive, match=r"trial\.rule\('replica-exited', 'model-1'\)"):
         seen.rule("replica-exited")
     with pytest.raises(
-        Inconclusive, match=r"seen of model-1, model-2 alone, .*, trial\.alert\('ServiceDown', 'model-1'\)"
+        Inconclusive, match=r"only for model-1, model-2, and .*, as in trial\.alert\('ServiceDown', 'model-1'\)"
     ):
         trial(signals=(SIGNALS[2], replace(SIGNALS[2], service="model-2"))).alert("ServiceDown")
 
@@ -354,13 +354,11 @@ def test_of_several_signals_of_one_name_the_first_of_its_kind_counts_whatever_th
 
 
 def test_a_signal_that_did_not_come_is_a_refutation_that_names_what_came(signalled):
-    seen = (
-        "signals raised: rule api-exited .api. after 0.4 s, alert ServiceDown .api. after 1.5 s, alert ServiceDown .model-1."
-    )
+    seen = "signals raised: rule api-exited .api. after 0.4 s, alert ServiceDown .api. after 1.5 s, alert ServiceDown .model-1."
 
     with pytest.raises(NotDetected, match=f"alert AvailabilityFastBurn was not raised after kill api; {seen}"):
         signalled.alert("AvailabilityFastBurn")
-    with pytest.raises(NotDetected, match="rule api-exited of model-1 was not seen"):
+    with pytest.raises(NotDetected, match="rule api-exited for model-1 was not raised"):
         signalled.rule("api-exited", "model-1")
 
 
@@ -407,7 +405,7 @@ def test_where_nobody_looked_at_readiness_while_nobody_was_served_it_is_not_know
     spans = (ReadySpan(from_s=0.0, to_s=12.02, status=200),)
 
     assert trial(readyz=spans, unserved_s=(11.0, 14.0)).falsely_ready_s == 1
-    with pytest.raises(Inconclusive, match="is known for 12 s, and no client was served at 15 s"):
+    with pytest.raises(Inconclusive, match="end at 12 s, and no client was served at 15 s"):
         _ = trial(readyz=spans, unserved_s=(11.0, 15.0)).falsely_ready_s
 
 
