@@ -38,7 +38,7 @@ MINUTES := $(RUN)/python tests/support/minutes.py
 PART = @$(MINUTES) part
 
 .DEFAULT_GOAL := help
-.PHONY: help setup chaos test test-all parts programs coverage test-oldest mutants lint bench generate lock clean
+.PHONY: help setup chaos test test-all parts programs coverage test-oldest mutants lint docs links bench generate lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -112,18 +112,26 @@ $(VENV)/mutants: tests/mutants.lock $(VENV)/.ready
 mutants: $(VENV)/mutants ## whether quick tests notice small changes of what verdicts rest on; 5 minutes, MUTANTS='--minutes=inf' for all
 	PYTHONPATH=$(CURDIR)/$<:$(CURDIR)/tests $(RUN)/python tests/support/mutants.py $(MUTANTS)
 
-lint: $(VENV)/.ready ## ruff and mypy
+lint: docs ## ruff and mypy, and the documentation site without a warning
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy
+
+docs: $(VENV)/.ready ## the documentation site, into build/docs; readable offline
+	$(RUN)/python -m sphinx -q -E -W --keep-going -n -b html -d build/doctrees docs build/docs
+	$(RUN)/python docs/check_offline.py build/docs
+
+links: $(VENV)/.ready ## whether the links of the documentation to other sites still work; needs the network
+	$(RUN)/python -m sphinx -q -E -b linkcheck -d build/doctrees docs build/links
 
 bench: setup ## the figures of docs and README, measured on this machine
 	@status=0; for benchmark in $(sort $(filter-out benchmarks/figures.py,$(wildcard benchmarks/*.py))); do echo "== $$benchmark"; \
 		$(RUN)/python $$benchmark || { status=$$?; echo "== $$benchmark ended with $$status" >&2; }; \
 	done; exit $$status
 
-generate: $(VENV)/.ready ## rules, dashboards, triggers and tables from stack/slo.yaml
+generate: $(VENV)/.ready ## rules, dashboards, triggers and tables from stack/slo.yaml; docs/reference/ from the code
 	$(RUN)/llmchaos generate
+	$(RUN)/python docs/generate_reference.py
 
 lock: $(VENV)/bin/python ## resolve all lock files anew
 	$(RUN)/python -m pip install --quiet uv

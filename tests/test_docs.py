@@ -1,4 +1,4 @@
-"""What the documents say is true of the code: examples run, every fault and option is named."""
+"""Documents and code agree: examples run, and links, paths and names exist."""
 
 import ast
 import re
@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_llmchaos import faults, loads, options
-from pytest_llmchaos.stats.windows import Window
+from pytest_llmchaos import loads
 from pytest_llmchaos.trial.trial import Trial
 
 ROOT = Path(__file__).parent.parent
@@ -71,7 +70,7 @@ def test_the_package_page_links_into_the_repository(package_page):
 
 
 def relative_links(markdown):
-    """Return the targets of inline links, reference links, `<a>` and `<img>` that have no scheme."""
+    """Return the targets without a scheme, of Markdown links and of tags."""
     inline = r"\]\(\s*<?([^)\s>]+)"
     reference = r"^\[[^\]]+\]:[ \t]+(\S+)"
     html = r"<(?:a|img)\b[^>]*\b(?:href|src)=[\"']([^\"']+)"
@@ -85,42 +84,30 @@ def test_a_relative_link_of_each_kind_is_found():
     assert sorted(relative_links(page)) == ["#f", "b.md", "d.png", "h.md", "i", "j"]
 
 
-@pytest.mark.parametrize("name", faults.__all__)
-def test_every_fault_is_documented(name):
-    assert f"faults.{name}(" in README
-
-
 @pytest.mark.parametrize("name", ["open_loop", "poisson", "ramp", "burst", "sine", "trace"])
-def test_every_load_is_documented(name):
+def test_the_page_on_loads_shows_every_load(name):
     assert hasattr(loads, name)
-    assert f"loads.{name}" in README
     assert f"loads.{name}" in (ROOT / "docs" / "load.md").read_text()
 
 
-def test_everything_that_a_claim_reads_in_the_readme_is_there():
-    of_trials = set(re.findall(r"`trial\.(\w+)", README))
-    of_windows = set(
-        re.findall(r"`(\w+)(?:\.\w+)?`", next(row for row in README.splitlines() if "`trial.whole`" in row))
-    )
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_value_of_a_trial_that_a_page_names_exists(page):
+    assert [name for name in trial_values(page) if not has(Trial, name)] == []
 
-    assert {name for name in of_trials if not has(Trial, name)} == set()
-    assert {name for name in of_windows - {"trial"} if not has(Window, name)} == set()
-    assert {"during_fault", "repaired_by", "slo"} <= of_trials
-    assert {"availability", "ttft_s"} <= of_windows
+
+def test_the_pages_name_values_of_trials():
+    """Without any, the test above would pass on no evidence."""
+    assert {"during_fault", "repaired_by", "slo"} <= {name for page in PAGES for name in trial_values(page)}
+
+
+def trial_values(page):
+    if "reference" in page.parts or page.name == "CHANGELOG.md":  # the code itself, and its past
+        return []
+    return sorted(set(re.findall(r"`(?:assert )?trial\.(\w+)", page.read_text())) - {"py"})
 
 
 def has(cls, name):
     return name in cls.__dataclass_fields__ or hasattr(cls, name)
-
-
-@pytest.mark.parametrize("name", [row[0] for row in options.OPTIONS])
-def test_every_option_is_documented(name):
-    assert f"--chaos-{name}" in README
-
-
-@pytest.mark.parametrize("name", [row[0] for row in options.INI])
-def test_every_ini_key_is_documented(name):
-    assert name in README + (ROOT / "docs" / "byo.md").read_text()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
@@ -132,13 +119,43 @@ def test_what_a_page_links_to_and_every_path_that_it_names_is_there(page):
     assert [str(path) for path in (*links, *paths) if not path.exists()] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_anchor_that_a_page_links_to_is_a_heading(page):
+    links = re.findall(r"\]\(([^)#:\s]*\.md)?#([^)\s]+)\)", page.read_text())
+    lost = [(path, anchor) for path, anchor in links if anchor not in anchors((page.parent / path) if path else page)]
+
+    assert lost == []
+
+
+def anchors(page):
+    """Return the anchors that GitHub gives a page's headings."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    slugs = [re.sub(r"[^\w\- ]", "", re.sub(r"\]\(.*?\)", "", title).lower()).replace(" ", "-") for title in titles]
+    return {f"{slug}-{n}" if n else slug for slug, n in zip(slugs, counted(slugs), strict=True)}
+
+
+def counted(names):
+    """Return for each name how often it came before."""
+    return [names[:index].count(name) for index, name in enumerate(names)]
+
+
+def test_anchors_are_made_as_github_makes_them(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# The `llmchaos` command\n```sh\n# no heading\n```\n## A, b & c\n## Again\n## Again\n## [A link](x.md)\n"
+    )
+
+    assert anchors(page) == {"the-llmchaos-command", "a-b--c", "again", "again-1", "a-link"}
+
+
 MADE_UP = {"chaos_migration.py"}  # the example of docs/faults.md
 TREE = {path.relative_to(ROOT).as_posix() for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_every_python_file_that_a_page_names_is_there(page):
-    """A README names files of its own folder by their name; another page, or one with a folder before it, any file."""
+    """A README names files of its folder by their name. Other pages name any file."""
     below = f"{page.parent.relative_to(ROOT).as_posix()}/" if page.name == "README.md" and page.parent != ROOT else ""
     named = set(re.findall(r"`([\w./-]+\.py)`", page.read_text())) - MADE_UP
 
@@ -150,7 +167,7 @@ def test_every_python_file_that_a_page_names_is_there(page):
     assert lost == []
 
 
-# Tests are not looked at: they make up paths.
+# Tests make up paths, so they are left out.
 TEXTS = sorted(
     [
         *(ROOT / name for name in ("Makefile", "pyproject.toml", "conftest.py", ".ci/run")),
@@ -182,7 +199,7 @@ def lost_names(text):
 
 
 def named_in_package(dotted):
-    """Whether `.a.b.c` is a module of the package, or a name in one. Nothing is imported."""
+    """True if `.a.b.c` is a module of the package, or a name in one."""
     place = ROOT / "pytest_llmchaos"
     for part in dotted.strip(".").split("."):
         if (place / part).is_dir():
@@ -208,7 +225,7 @@ def test_a_path_and_a_module_that_are_gone_are_found():
 
 
 def test_the_pages_have_links_and_paths_to_look_at():
-    """Else the test above would hold of nothing."""
+    """Without any, the tests above would pass on no evidence."""
     slo = (ROOT / "docs" / "slo.md").read_text()
 
     assert "](docs/" in README

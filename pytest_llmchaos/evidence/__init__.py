@@ -1,1 +1,0 @@
-"""Files of a run: journal, samples and ledger."""

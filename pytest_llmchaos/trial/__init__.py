@@ -1,1 +1,0 @@
-"""Trials: their order, their judgement and their values."""

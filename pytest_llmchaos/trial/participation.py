@@ -1,4 +1,4 @@
-"""Participation of victims: runtime, scrapes and the gateway's metrics."""
+"""Reads whether victims took part: from the runtime, from Prometheus' scrapes, and from the gateway's own metrics."""
 
 from __future__ import annotations
 
@@ -16,16 +16,12 @@ if TYPE_CHECKING:
     from pytest_llmchaos.lab.lab import Lab
     from pytest_llmchaos.prometheus.queries import Series
 
-# A watcher counts only if it saw the victim take part in this time before the fault.
+# A watcher speaks for a victim only if it saw it take part before the fault; this far back it is asked.
 BEFORE_S = 5.0
 
 
 def victims_seen(lab: Lab, record: Record, injected: Injected, to_unix_s: float) -> VictimsSeen:
-    """Return events and sightings of the victims, from BEFORE_S before the fault.
-
-    Raises:
-        Inconclusive: Prometheus cannot answer.
-    """
+    """What is known of the victims from a moment before the fault on. Raises Inconclusive where Prometheus cannot answer."""
     if injected.start_unix_s is None:
         return VictimsSeen()
     from_unix_s = injected.start_unix_s - BEFORE_S
@@ -50,7 +46,7 @@ def victims_seen(lab: Lab, record: Record, injected: Injected, to_unix_s: float)
 
 
 def take_part(lab: Lab, record: Record, injected: Injected, *, must: bool) -> bool:
-    """True if every victim takes part now, by the same evidence that the judge uses."""
+    """Whether every victim takes part now, by what a judge would read."""
     try:
         seen = victims_seen(lab, record, injected, time.time())
     except Inconclusive:
@@ -70,13 +66,13 @@ def _sightings(record: Record, scrapes: Sequence[Series], uses: Sequence[Series]
 
 
 def _service_of(series: Series) -> str:
-    """Return the service of a scrape, from its label or else its host."""
+    """The service that a scrape is of: by its label, else the host that was scraped."""
     labels = series.labels
     return labels.get("service") or labels.get("instance", "").partition(":")[0]
 
 
 def _points(record: Record, found: Sequence[Series]) -> tuple[tuple[float, bool], ...]:
-    """Return one series of points, good when the last value of each series is 1."""
+    """Of several series with one meaning, each must say 1 at its last look."""
     marks = sorted((at, number, value == 1) for number, one in enumerate(found) for at, value in one.points)
     state: dict[int, bool] = {}
     points: dict[float, bool] = {}

@@ -1,0 +1,75 @@
+"""Pages of options, ini keys and commands."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+from collections.abc import Iterator
+from unittest import mock
+
+from pytest_llmchaos import cli, options
+from reference_pages.markdown import fence, page, prose
+
+COMMANDS = ("heal", "doctor", "report", "generate", "budget")
+TYPES = {
+    "string": "text",
+    "linelist": "list of texts",
+    "args": "list of words",
+    "bool": "true or false",
+    "float": "number",
+}
+
+
+def options_page() -> str:
+    """Return the page of pytest's options."""
+    parts = [
+        "Options of `pytest`.",
+        "Each is also spelled `--llmchaos-NAME`, for the case that another plugin owns the short name.",
+    ]
+    for name, settings, text in options.OPTIONS:
+        metavar = settings.get("metavar", "")
+        parts += [f"## --chaos-{name}", fence(f"--chaos-{name} {metavar}".strip(), "text"), prose(text)]
+    return page("Options", *parts)
+
+
+def ini_page() -> str:
+    """Return the page of ini keys."""
+    parts = [
+        "Keys of `[tool.pytest.ini_options]` in `pyproject.toml`, or of `[pytest]` in `pytest.ini`.",
+        "[Test a stack of your own](../byo.md) shows which ones a stack needs.",
+    ]
+    for name, kind, text in options.INI:
+        parts += [f"## {name}", f"Type: {TYPES[kind]}.", prose(text)]
+    return page("Ini keys", *parts)
+
+
+def commands_page() -> str:
+    """Return the page of the command line."""
+    parts = ["Help of the `llmchaos` command.", fence(_help([]), "text")]
+    for name in COMMANDS:
+        parts += [f"## llmchaos {name}", fence(_help([name]), "text")]
+    return page("Commands", *parts)
+
+
+def _help(words: list[str]) -> str:
+    out = io.StringIO()
+    with _plain_terminal(), contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+        cli.main([*words, "--help"])
+    return out.getvalue()
+
+
+@contextlib.contextmanager
+def _plain_terminal() -> Iterator[None]:
+    """88 columns without colour, whatever this terminal is."""
+    plain = {"COLUMNS": "88", "NO_COLOR": "1"}
+    with mock.patch.dict(os.environ, plain):
+        yield
+
+
+def commands() -> set[str]:
+    """Return the names of all commands."""
+    parser = cli._parser()  # noqa: SLF001 (argparse has no public way to list commands)
+    (found,) = (one for one in parser._actions if isinstance(one, argparse._SubParsersAction))  # noqa: SLF001
+    return set(found.choices)
