@@ -119,7 +119,7 @@ class TestShares:
 
     @pytest.mark.parametrize(("ok", "share"), [(951.1, "0.9511"), (948.9, "0.9489")])
     def test_farther_apart_disagree(self, ok: float, share: str) -> None:
-        with pytest.raises(TruthsDisagree, match=rf"whole trial: clients say 0\.9500, Prometheus says {share}"):
+        with pytest.raises(TruthsDisagree, match=rf"whole trial: clients counted 0\.9500, Prometheus {share}"):
             agree(window(), Told({"ok": ok, "http_5xx": 1000 - ok}, BUCKETS))
 
     def test_of_which_none_was_good_agree(self) -> None:
@@ -152,12 +152,12 @@ class TestP95:
     @pytest.mark.parametrize("took_s", [0.25, 0.49, 1.01, 2.0])
     def test_in_the_bucket_beside_it_is_a_finding(self, took_s: float) -> None:
         assert agree(window(took_s=took_s), Told({"ok": 95.0, "http_5xx": 5.0}, BUCKETS)) == [
-            f"p95: clients say {took_s:.3f} s, Prometheus' histogram 0.5 to 1 s"
+            f"p95: clients measured {took_s:.3f} s, Prometheus' histogram 0.5 to 1 s"
         ]
 
     @pytest.mark.parametrize("took_s", [0.05, 0.24, 2.01, 5.0])
     def test_farther_away_disagrees(self, took_s: float) -> None:
-        with pytest.raises(TruthsDisagree, match=r"histogram 0\.5 to 1 s, and not the bucket beside it either"):
+        with pytest.raises(TruthsDisagree, match=r"histogram 0\.5 to 1 s, more than one bucket apart"):
             agree(window(took_s=took_s), Told({"ok": 95.0, "http_5xx": 5.0}, BUCKETS))
 
     def test_of_a_share_of_a_bucket_is_in_it(self) -> None:
@@ -173,13 +173,13 @@ class TestP95:
             return agree(window(took_s=took_s), Told({"ok": 95.0, "http_5xx": 5.0}, buckets))
 
         second = {"0.1": 0.0, "0.2": 100.0, "0.4": 100.0, "+Inf": 100.0}
-        assert found(0.05, second) == ["p95: clients say 0.050 s, Prometheus' histogram 0.1 to 0.2 s"]
+        assert found(0.05, second) == ["p95: clients measured 0.050 s, Prometheus' histogram 0.1 to 0.2 s"]
         assert found(0.05, first) == []
-        assert found(0.15, first) == ["p95: clients say 0.150 s, Prometheus' histogram 0 to 0.1 s"]
+        assert found(0.15, first) == ["p95: clients measured 0.150 s, Prometheus' histogram 0 to 0.1 s"]
         with pytest.raises(TruthsDisagree):
             found(0.25, first)
         assert found(9.0, last) == []
-        assert found(0.15, last) == ["p95: clients say 0.150 s, Prometheus' histogram 0.2 to inf s"]
+        assert found(0.15, last) == ["p95: clients measured 0.150 s, Prometheus' histogram 0.2 to inf s"]
         with pytest.raises(TruthsDisagree):
             found(0.05, last)
 

@@ -368,7 +368,7 @@ def test_a_signal_of_a_service_that_was_not_hit_is_coincident(record):
         ("remediator rule api-exited", 0.2, "model-1"),
         ("alert GpuHot", 0.4, "model-2"),
     ]
-    assert found.coincident[1].why == "model-2 was not hit, and the fault does not declare it"
+    assert found.coincident[1].why == "model-2 is not a victim, and the fault does not declare the signal"
 
 
 @pytest.mark.parametrize("victim", ["api", "model-2"])
@@ -389,7 +389,9 @@ def test_a_signal_of_a_service_that_this_stack_lacks_is_coincident(record):
     found = detection(record, injected(), SERVICES, [], [Fired("ServiceDown", 101.0, service="billing")])
 
     assert found.after_s is None
-    assert [one.why for one in found.coincident] == ["billing was not hit, and the fault does not declare it"]
+    assert [one.why for one in found.coincident] == [
+        "billing is not a victim, and the fault does not declare the signal"
+    ]
 
 
 def test_a_signal_that_a_fault_declares_counts_whatever_it_is_about(record):
@@ -419,7 +421,7 @@ def test_a_signal_from_before_the_fault_detects_nothing(record):
 def test_a_signal_of_the_very_instant_of_the_fault_is_judged_like_any_later_one(record):
     assert detected(record, [{"at": 100.0, **NOTICED}]) == (0.0, "remediator rule api-exited")
     other = [Fired("GpuHot", 100.0, service="model-2")]
-    assert why_not(record, [], other) == "model-2 was not hit, and the fault does not declare it"
+    assert why_not(record, [], other) == "model-2 is not a victim, and the fault does not declare the signal"
 
 
 def test_of_several_signals_the_earliest_detects_the_fault_whoever_raised_it(record):
@@ -645,7 +647,7 @@ class TestStartsThatWereNotHeard:
 
     def test_of_a_stream_that_went_silent_is_inconclusive(self, record):
         with pytest.raises(
-            Inconclusive, match=r"api was started 12\.0 s into the trial, and the runtime's events lack"
+            Inconclusive, match=r"api was started 12\.0 s into the trial, but the runtime's events lack"
         ):
             self.heard(record, 102.0, [(100.0, "die")])
 
@@ -660,7 +662,7 @@ class TestStartsThatWereNotHeard:
         ],
     )
     def test_of_another_service_kind_or_time_is_no_such_start(self, record, started, events, service):
-        with pytest.raises(Inconclusive, match="its stream of events has gone silent"):
+        with pytest.raises(Inconclusive, match="its stream of events went silent"):
             self.heard(record, started, events, service=service)
 
     @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ class TestService:
 
     def test_that_leaves_out_its_failures_is_odd(self, tmp_path: Path) -> None:
         said = (
-            r"availability of the whole trial: clients say 0\.9625 \(308 of 320\), Prometheus' SLO 0\.9625, "
+            r"availability of the whole trial: clients counted 0\.9625 \(308 of 320\), Prometheus' SLO 0\.9625, "
             r"the service's own counters 1\.0000: the service's own counters are odd"
         )
         with (
@@ -66,7 +66,7 @@ class TestService:
             judged(performed)
 
     def test_that_times_its_successes_alone_is_odd(self, tmp_path: Path) -> None:
-        said = r"latency-p95 of the whole trial: clients say 0\.9625 .*own counters 1\.0000: the service's own counters"
+        said = r"latency-p95 of the whole trial: clients counted 0\.9625 .*own counters 1\.0000: the service's own counters"
         with (
             both_models_dead(tmp_path, Gateway(times_failures=False)) as performed,
             pytest.raises(TruthsDisagree, match=said),
@@ -128,7 +128,7 @@ class TestServiceLevel:
             good='llmlab_requests_total{outcome="ok"}',
             total="llmlab_requests_total",
         )
-        said = r"clients say 0\.9625 .* Prometheus' SLO 1\.0000: one of them is wrong"
+        said = r"clients counted 0\.9625 .* Prometheus' SLO 1\.0000: one of them is wrong"
         with both_models_dead(tmp_path, Gateway(counts_failures=False)) as performed:
             performed.lab._slos = (own,)
             # Of a victim among the services that count nothing can be known.

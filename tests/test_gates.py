@@ -116,7 +116,7 @@ class TestLoadOnTime:
         """Four good seconds are asked for; of a request in the midst of them nobody knows whether it hung."""
         performed.seen = [replace(s, outcome="cancelled") if s.due_s == 12.0 else s for s in performed.seen]
 
-        with pytest.raises(NotRecovered, match="clients never saw 4 s without a bad request"):
+        with pytest.raises(NotRecovered, match="clients never had 4 s without a bad request"):
             _ = judged(performed).time_to_recover_s
 
 
@@ -124,7 +124,7 @@ class TestTwoTruths:
     def test_whose_shares_differ_disagree(self, performed):
         performed.seen[5] = replace(performed.seen[5], outcome="truncated")
 
-        with pytest.raises(TruthsDisagree, match=r"clients say 0\.9594, Prometheus says 0\.9625"):
+        with pytest.raises(TruthsDisagree, match=r"clients counted 0\.9594, Prometheus 0\.9625"):
             judged(performed)
 
     def test_whose_counts_never_meet_are_no_data(self, performed, monkeypatch):
@@ -151,10 +151,12 @@ class TestTwoTruths:
         assert slowed(late_s) == []
 
     def test_whose_p95_lies_in_the_bucket_beside_it_are_a_finding(self, slowed):
-        assert slowed(0.12) == ["p95: clients say 0.120 s, Prometheus' histogram 0.04 to 0.08 s"]
+        assert slowed(0.12) == ["p95: clients measured 0.120 s, Prometheus' histogram 0.04 to 0.08 s"]
 
     def test_whose_p95_lies_farther_away_disagree(self, slowed):
-        with pytest.raises(TruthsDisagree, match=r"p95: clients say 0\.170 s, .* 0\.04 to 0\.08 s, and not the bucket"):
+        with pytest.raises(
+            TruthsDisagree, match=r"p95: clients measured 0\.170 s, .* 0\.04 to 0\.08 s, more than one bucket"
+        ):
             slowed(0.17)
 
     def test_of_which_one_has_no_histogram_are_no_data(self, performed):

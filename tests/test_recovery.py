@@ -108,7 +108,7 @@ class TestClients:
 
         assert found.took_s is None
         assert (
-            "clients never saw 4 s without a bad request after kill api, to the end of what is known" in found.why_not
+            "clients never had 4 s without a bad request after kill api until the end of the evidence" in found.why_not
         )
         assert found.relapsed_s is None
 
@@ -116,7 +116,7 @@ class TestClients:
         found = judged(known(lambda due: 10 <= due < 12 or due >= 45))
 
         assert (found.took_s, found.relapsed_s) == (None, 35.0)
-        assert found.why_not.endswith("; it had been good again, and relapsed 35.0 s after the fault")
+        assert found.why_not.endswith("; it had recovered, and relapsed 35.0 s after the fault")
 
     @pytest.mark.parametrize("again", [between(20, 24), lambda due: due == 20], ids=["a spell", "a single request"])
     def test_what_was_bad_again_recovers_when_it_is_good_for_good(self, judged, again):
@@ -268,7 +268,7 @@ class TestVictims:
         found = judged(known(watched=watched))
 
         assert (found.took_s, found.relapsed_s) == (None, 34.5)
-        assert "but a victim went down, or took no part, again" in found.why_not
+        assert "but a victim then went down or stopped taking part" in found.why_not
 
     @pytest.mark.parametrize(
         ("looks", "bad", "bad_where_one_may_be_lost"),
@@ -340,7 +340,7 @@ class TestVictims:
 
         assert (found.took_s, found.relapsed_s) == (None, 34.0)
         assert (
-            "the service came back 1.2 s after the fault, but a victim went down, or took no part, again"
+            "the service came back 1.2 s after the fault, but a victim then went down or stopped taking part"
             in found.why_not
         )
 
@@ -399,7 +399,7 @@ class TestVictims:
     def test_a_victim_that_went_down_again_as_our_revert_came_is_told(self, judged):
         found = judged(known(between(10, 40), (*DIED_AND_STARTED, event(44, "die"))))
 
-        assert "but a victim went down, or took no part, again" in found.why_not
+        assert "but a victim then went down or stopped taking part" in found.why_not
         assert found.relapsed_s == 34.0
 
     def test_one_that_was_seen_is_not_back_by_the_end_of_its_fault_alone(self, judged):
@@ -441,7 +441,7 @@ class TestVictims:
         assert judged(known(), injected=done).why_not == "no fault was injected, so nothing had to recover"
 
     def test_a_passing_fault_has_no_recovery(self, judged):
-        assert "ask for trial.time_to_settle_s" in judged(known(), fault=faults.pause("api")).why_not
+        assert "use trial.time_to_settle_s" in judged(known(), fault=faults.pause("api")).why_not
 
 
 class TestSettling:
@@ -494,7 +494,7 @@ class TestSettling:
         assert found.took_s is None
         assert found.why_not == (
             "the service did not settle within 40 s of the fault's end; "
-            "it had been good again, and relapsed 35.5 s after the fault"
+            "it had recovered, and relapsed 35.5 s after the fault"
         )
 
     def test_one_that_timed_out_did_not_settle(self, settled):
@@ -502,14 +502,16 @@ class TestSettling:
 
     def test_of_a_lasting_fault_there_is_none(self, settled):
         assert settled(known(), fault=faults.kill("api")).why_not == (
-            "kill api is no fault that we end, so nothing settled after it"
+            "kill api is not a passing fault that ended, so nothing settled after it"
         )
 
     def test_before_it_is_reverted_there_is_none(self, settled):
         done = hit(fault=faults.pause("api"))
         done.reverted_unix_s = None
 
-        assert settled(known(), injected=done).why_not.endswith("is no fault that we end, so nothing settled after it")
+        assert settled(known(), injected=done).why_not.endswith(
+            "is not a passing fault that ended, so nothing settled after it"
+        )
 
     def test_why_it_did_not_is_told_once(self, settled):
         limit = "the service did not settle within 40 s of the fault's end"

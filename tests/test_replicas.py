@@ -117,16 +117,16 @@ def test_only_whole_answers_after_the_fault_count() -> None:
     assert before is not None
     assert before.serving == ("model-1",)
     assert failed is not None
-    with pytest.raises(NoData, match="0 answers after the fault are too few to miss one, 10 needed"):
+    with pytest.raises(NoData, match="0 answers after the fault are too few to show that it gets none, 10 needed"):
         _ = failed.all_serve
 
 
 @pytest.mark.parametrize(
     ("subject", "said"),
     [
-        ({"replica_header": None}, "model-1: no header names the replica of an answer"),
-        ({"busy_query": None}, "model-1: no metric tells its slots that are taken"),
-        ({"attach": True}, "model-1: no metric tells its slots that are taken"),
+        ({"replica_header": None}, "model-1: no response header names the replica"),
+        ({"busy_query": None}, "model-1: no metric shows how many of its slots are taken"),
+        ({"attach": True}, "model-1: no metric shows how many of its slots are taken"),
     ],
 )
 def test_what_is_not_known_is_no_pass(subject: dict[str, Any], said: str) -> None:
@@ -144,7 +144,9 @@ def test_one_answer_fewer_than_say_so_is_not_known() -> None:
 
     assert found is not None
     assert found.serving == ("model-1", "model-2")
-    with pytest.raises(NoData, match="model-2: 9 answers after the fault are too few to miss one, 10 needed"):
+    with pytest.raises(
+        NoData, match="model-2: 9 answers after the fault are too few to show that it gets none, 10 needed"
+    ):
         _ = found.all_serve
 
 
@@ -239,7 +241,7 @@ class TestRest:
     def test_slots_of_which_nothing_is_known_are_not_known(self, looked: Any) -> None:
         found, looks = looked(SUBJECT.busy_query, [None])
 
-        with pytest.raises(NoData, match="no metric tells its slots"):
+        with pytest.raises(NoData, match="no metric shows how many of its slots"):
             _ = found.all_serve
         assert looks == 8
 
@@ -266,7 +268,7 @@ def test_a_replica_without_a_series_is_not_known() -> None:
     found = judge_replicas(lab(busy={"model-1": 0.0}), answers(BOTH), 0.0)
 
     assert found is not None
-    with pytest.raises(NoData, match="model-2: no metric tells"):
+    with pytest.raises(NoData, match="model-2: no metric shows"):
         _ = found.all_serve
 
 
@@ -275,7 +277,7 @@ def test_a_replica_that_the_rotation_does_not_name_is_not_known_to_be_in_it() ->
 
     assert found is not None
     assert found.replicas[0].unknown == ()
-    with pytest.raises(NoData, match="model-2: no metric tells whether requests are routed to it"):
+    with pytest.raises(NoData, match="model-2: no metric shows whether requests are routed to it"):
         _ = found.all_serve
 
 
@@ -292,7 +294,7 @@ def test_a_rotation_that_cannot_be_asked_for_is_not_known() -> None:
     found = judge_replicas(world, answers(BOTH), 0.0)
 
     assert found is not None
-    with pytest.raises(NoData, match="model-1: no metric tells whether requests are routed to it"):
+    with pytest.raises(NoData, match="model-1: no metric shows whether requests are routed to it"):
         _ = found.all_serve
 
 

@@ -104,17 +104,17 @@ def test_a_single_event_and_none_that_was_good_are_counted():
 
 @pytest.mark.parametrize("by", [1.0, 0.25, 3.0])
 def test_good_events_that_became_fewer_are_inconclusive(by):
-    with pytest.raises(Inconclusive, match=rf"good_total went down by {re.escape(f'{by:g}')} without a reset"):
+    with pytest.raises(Inconclusive, match=rf"good_total decreased by {re.escape(f'{by:g}')} without a reset"):
         judged(good=(10.0, 10.0 - by))
 
 
 def test_a_counter_that_began_again_is_refused():
-    with pytest.raises(CounterReset, match=r"began again at 0 within the window \(2 resets\)"):
+    with pytest.raises(CounterReset, match=r"restarted at 0 within the window \(2 resets\)"):
         judged(resets=2.0)
 
 
 def test_a_series_that_is_gone_is_refused_with_its_labels():
-    with pytest.raises(CounterReset, match=r'are gone at its end \(n="0"; n="1"\)'):
+    with pytest.raises(CounterReset, match=r'are missing at its end \(n="0"; n="1"\)'):
         judged(rates=(1.0, 2.0))
 
 

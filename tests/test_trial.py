@@ -268,9 +268,9 @@ def test_a_time_that_does_not_exist_says_why(trial, values, name, error, message
 def test_a_time_that_no_trial_of_this_fault_has_is_an_error_and_no_refutation(trial, plan):
     passing = replace(plan, fault=faults.pause("api"))
 
-    with pytest.raises(BadScenario, match=r"kill api is no fault that we end, .*: ask for trial.time_to_recover_s"):
+    with pytest.raises(BadScenario, match=r"kill api is not a passing fault, .*: use trial.time_to_recover_s"):
         _ = trial().time_to_settle_s
-    with pytest.raises(BadScenario, match=r"we end pause api, .*: ask for trial.time_to_settle_s"):
+    with pytest.raises(BadScenario, match=r"pause api is a passing fault, .*: use trial.time_to_settle_s"):
         _ = trial(plan=passing).time_to_recover_s
 
 
@@ -328,13 +328,13 @@ def test_a_signal_of_services_alone_that_were_not_hit_is_neither_seen_nor_missed
     seen = trial(signals=(SIGNALS[2], rule))
 
     with pytest.raises(
-        Inconclusive, match=r"alert ServiceDown was seen of model-1 alone, and api was hit: .* 'model-1'\)"
+        Inconclusive, match=r"alert ServiceDown was raised only for model-1, and the fault hit api: .* 'model-1'\)"
     ):
         seen.alert("ServiceDown")
     with pytest.raises(Inconclusive, match=r"trial\.rule\('replica-exited', 'model-1'\)"):
         seen.rule("replica-exited")
     with pytest.raises(
-        Inconclusive, match=r"seen of model-1, model-2 alone, .*, trial\.alert\('ServiceDown', 'model-1'\)"
+        Inconclusive, match=r"only for model-1, model-2, and .*, as in trial\.alert\('ServiceDown', 'model-1'\)"
     ):
         trial(signals=(SIGNALS[2], replace(SIGNALS[2], service="model-2"))).alert("ServiceDown")
 
@@ -354,13 +354,11 @@ def test_of_several_signals_of_one_name_the_first_of_its_kind_counts_whatever_th
 
 
 def test_a_signal_that_did_not_come_is_a_refutation_that_names_what_came(signalled):
-    seen = (
-        "seen was rule api-exited .api. after 0.4 s, alert ServiceDown .api. after 1.5 s, alert ServiceDown .model-1."
-    )
+    seen = "signals raised: rule api-exited .api. after 0.4 s, alert ServiceDown .api. after 1.5 s, alert ServiceDown .model-1."
 
-    with pytest.raises(NotDetected, match=f"alert AvailabilityFastBurn was not seen after kill api; {seen}"):
+    with pytest.raises(NotDetected, match=f"alert AvailabilityFastBurn was not raised after kill api; {seen}"):
         signalled.alert("AvailabilityFastBurn")
-    with pytest.raises(NotDetected, match="rule api-exited of model-1 was not seen"):
+    with pytest.raises(NotDetected, match="rule api-exited for model-1 was not raised"):
         signalled.rule("api-exited", "model-1")
 
 
@@ -374,13 +372,13 @@ def test_a_signal_that_does_not_exist_is_an_error_and_no_refutation(signalled):
 
 
 def test_where_no_names_are_known_one_that_did_not_come_was_not_seen(trial):
-    with pytest.raises(NotDetected, match="rule any was not seen after kill api; seen was nothing"):
+    with pytest.raises(NotDetected, match="rule any was not raised after kill api; signals raised: none"):
         trial().rule("any")
 
 
 def test_attempts_are_given_or_say_why_they_are_unknown(trial):
     assert trial(attempts=1.05).attempts_per_request == 1.05
-    with pytest.raises(Inconclusive, match="names no counters of attempts"):
+    with pytest.raises(Inconclusive, match="has no counters of attempts"):
         _ = trial().attempts_per_request
     with pytest.raises(CounterReset, match="began again"):
         _ = trial(attempts=CounterReset("began again")).attempts_per_request
@@ -395,9 +393,9 @@ def test_a_service_that_calls_itself_ready_while_no_client_is_served_is_falsely_
 
     assert trial(readyz=spans, unserved_s=(10.0, 11.0, 12.0, 13.0, 14.0, 15.0)).falsely_ready_s == 3
     assert trial(readyz=spans, unserved_s=()).falsely_ready_s == 0
-    with pytest.raises(VacuousClaim, match="it had said so for all of the 30 s"):
+    with pytest.raises(VacuousClaim, match="it had reported ready for all of the 30 s"):
         _ = trial(readyz=spans, unserved_s=()).falsely_ready_s <= 30
-    with pytest.raises(VacuousClaim, match="even if the service had never said so, it would be 0"):
+    with pytest.raises(VacuousClaim, match="even if the service had never reported ready, it would be 0"):
         _ = trial(readyz=spans, unserved_s=()).falsely_ready_s >= 0
     assert trial(readyz=spans, unserved_s=()).falsely_ready_s <= 0
     assert [span.ready for span in spans] == [True, False, True]
@@ -407,7 +405,7 @@ def test_where_nobody_looked_at_readiness_while_nobody_was_served_it_is_not_know
     spans = (ReadySpan(from_s=0.0, to_s=12.02, status=200),)
 
     assert trial(readyz=spans, unserved_s=(11.0, 14.0)).falsely_ready_s == 1
-    with pytest.raises(Inconclusive, match="is known for 12 s, and no client was served at 15 s"):
+    with pytest.raises(Inconclusive, match="end at 12 s, and no client was served at 15 s"):
         _ = trial(readyz=spans, unserved_s=(11.0, 15.0)).falsely_ready_s
 
 

@@ -164,7 +164,7 @@ class TestOddity:
             (1.0, 0.6, "Prometheus' SLO is odd"),
             (1.0, 1.0, "the clients' samples are odd"),
             (0.8, 1.0, "no two of them agree"),
-            (1.0, None, "one of them is wrong, and the service itself tells no third"),
+            (1.0, None, "one of them is wrong, and the service has no counters that show which"),
         ],
     )
     def test_is_named(self, slo: float, service: float | None, odd: str) -> None:
@@ -192,13 +192,13 @@ class TestOddity:
         unsure = Seen(good=60, total=200, unsure_good=2, unsure_bad=3)
 
         assert oddity("availability", self.ALL, unsure, 0.6, 1.0) == (
-            "availability of the whole trial: clients say 0.6000 (60 of 100), Prometheus' SLO 0.6000, "
+            "availability of the whole trial: clients counted 0.6000 (60 of 100), Prometheus' SLO 0.6000, "
             "the service's own counters 1.0000: the service's own counters are odd "
             "(5 of 200 requests have an explanation, 5.0 are slack)"
         )
         assert oddity("availability", self.ALL, unsure, 1.0, None) == (
-            "availability of the whole trial: clients say 0.6000 (60 of 100), Prometheus' SLO 1.0000: "
-            "one of them is wrong, and the service itself tells no third"
+            "availability of the whole trial: clients counted 0.6000 (60 of 100), Prometheus' SLO 1.0000: "
+            "one of them is wrong, and the service has no counters that show which"
         )
 
     @pytest.mark.parametrize(("service", "odd"), [(0.8, "the clients' samples are odd"), (0.7, "no two of them agree")])
@@ -542,7 +542,9 @@ class TestComparison:
 
     def test_of_latencies_leaves_out_a_histogram_that_died(self) -> None:
         self.timed(50, events=[(3.0, "api", "die"), (3.5, "api", "start")]).require()
-        with pytest.raises(TruthsDisagree, match="one of them is wrong, and the service itself tells no third"):
+        with pytest.raises(
+            TruthsDisagree, match="one of them is wrong, and the service has no counters that show which"
+        ):
             self.timed(50, events=[(3.0, "api", "die"), (3.5, "api", "start")], slo=0.5).require()
 
     def test_of_latencies_does_not_ask_for_the_query_of_availability(self) -> None:
@@ -617,9 +619,9 @@ class TestRecorded:
         require_recorded(self.lab([*[0.5] * 7, *[0.1] * 93], [0.1] * 100), 1000.0, 1100.0)
 
     def test_two_of_a_few_or_six_of_a_hundred_are(self) -> None:
-        with pytest.raises(TruthsDisagree, match=r"so it is at 2 of 10 instants: generate the rules again"):
+        with pytest.raises(TruthsDisagree, match=r"differs at 2 of 10 instants\): generate the rules again"):
             require_recorded(self.lab([*[0.1] * 5, 0.5, 0.6, *[0.1] * 3], [0.1] * 10), 1000.0, 1012.0)
-        with pytest.raises(TruthsDisagree, match=r"so it is at 6 of 100 instants"):
+        with pytest.raises(TruthsDisagree, match=r"differs at 6 of 100 instants"):
             require_recorded(self.lab([*[0.5] * 8, *[0.1] * 92], [0.1] * 100), 1000.0, 1100.0)
 
     def test_the_one_in_the_middle_is_told_with_what_the_judge_found(self) -> None:
@@ -628,17 +630,17 @@ class TestRecorded:
         with pytest.raises(TruthsDisagree) as odd:
             require_recorded(self.lab(recorded, [0.1] * 10), 1000.0, 1012.0)
         assert str(odd.value) == (
-            f"the rule {self.NAME} of availability is odd: at 1006.500 it recorded 0.600, {OK} of {ALL} give 0.100; "
-            "so it is at 3 of 10 instants: generate the rules again"
+            f"the rule {self.NAME} of availability is odd: at 1006.500 it recorded 0.600, {OK} of {ALL} give 0.100 "
+            "(differs at 3 of 10 instants): generate the rules again"
         )
         rising = [*[0.1] * 6, *[0.2] * 4]
-        with pytest.raises(TruthsDisagree, match=r"at 1007\.500 it recorded 0\.700, .* give 0\.100 to 0\.200; so"):
+        with pytest.raises(TruthsDisagree, match=r"at 1007\.500 it recorded 0\.700, .* give 0\.100 to 0\.200 "):
             require_recorded(self.lab(recorded, rising), 1000.0, 1012.0)
         barely = [*[0.1] * 6, *[0.1009] * 4]
-        with pytest.raises(TruthsDisagree, match=r"give 0\.100;"):
+        with pytest.raises(TruthsDisagree, match=r"give 0\.100 \("):
             require_recorded(self.lab(recorded, barely), 1000.0, 1012.0)
         beyond = [*[0.1] * 6, *[0.1012] * 4]
-        with pytest.raises(TruthsDisagree, match=r"give 0\.100 to 0\.101;"):
+        with pytest.raises(TruthsDisagree, match=r"give 0\.100 to 0\.101 \("):
             require_recorded(self.lab(recorded, beyond), 1000.0, 1012.0)
 
 

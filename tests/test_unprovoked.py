@@ -126,7 +126,7 @@ def test_nor_by_a_remediator_that_could_not_act(performed: Performed, changes: d
     found = performed.runtime._states["remediator"]
     performed.runtime._states["remediator"] = replace(found, **changes)
 
-    with pytest.raises(Inconclusive, match="after the trial, so its silence means nothing"):
+    with pytest.raises(Inconclusive, match="after the trial, so its silence proves nothing"):
         judged(performed, [], fault=False)
 
 

@@ -1,0 +1,1 @@
+"""Trials: their order, their judgement and their values."""

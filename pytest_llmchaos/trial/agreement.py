@@ -1,4 +1,4 @@
-"""Agreement of the clients' samples with what Prometheus got of them."""
+"""Agreement of clocks, scrapes and counts between clients and Prometheus."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from pytest_llmchaos.lab.lab import Lab
 
 
-# The clients' counters are pushed at their true end and scraped after it, so whole-trial counts must agree to the event; one
-# event in a thousand is left for rounding.
+# The clients push their counters after the last request, and Prometheus scrapes them
+# after that. So counts of the whole trial agree, except for rounding.
 TRUTHS_TOLERANCE = 0.001
 
 
@@ -31,16 +31,28 @@ SCRAPED_DEADLINE_S = 5.0
 
 
 def require_evidence(lab: Lab, record: Record, whole: Window, counted_unix_s: float, injected: Injected) -> None:
-    """The gates on what a load left, in a trial and outside one. Raises TruthsDisagree, NoData, PartialScrape, StaleData."""
+    """Require that the recordings of a load agree and are complete.
+
+    Raises:
+        TruthsDisagree: Clocks or counts differ by more than the tolerance.
+        Inconclusive: A clock was set or could not be read.
+        NoData: Prometheus counted no request.
+        PartialScrape: Scrapes are missing.
+        StaleData: The newest scrape is too old.
+    """
     require_one_clock(lab, record)
     require_agreement(lab, record, whole, counted_unix_s)
     require_coverage(lab, record, injected)
 
 
 def require_one_clock(lab: Lab, record: Record) -> None:
-    """Every time in a verdict may come from any of the clocks: they agree, and none was set during the trial.
+    """Require that all clocks agree and that none was set during the trial.
 
-    Raises TruthsDisagree for clocks that are apart, Inconclusive for one that stepped or could not be read.
+    A verdict combines times of all clocks.
+
+    Raises:
+        TruthsDisagree: Clocks differ by more than CLOCK_TOLERANCE_S.
+        Inconclusive: A clock was set or could not be read.
     """
     for name, read in lab.clocks.items():
         offset_s = _read_clock(name, read)
@@ -53,14 +65,15 @@ def require_one_clock(lab: Lab, record: Record) -> None:
         if not abs(apart_s) <= CLOCK_TOLERANCE_S:
             raise TruthsDisagree(
                 f"{clock} is {apart_s:+.3f} s off ours, at most {CLOCK_TOLERANCE_S} s allowed: run both on one "
-                "machine, or on machines that one time server keeps"
+                "machine, or synchronize both machines with one time server"
             )
 
 
 def _read_clock(name: str, read: Callable[[], float | None]) -> float | None:
-    """Its distance to ours, None where it is ours.
+    """Return the clock's offset to ours in seconds, or None if it is ours.
 
-    It is known to half of the time that its answer took, so a slow answer on a busy machine would look like a clock that was set.
+    The offset is precise to half of the time that the answer took. A slow answer on a
+    busy machine would look like a clock that was set, so it is read again.
     """
     why = ""
     for _ in range(CLOCK_TRIES):
@@ -79,7 +92,11 @@ def _read_clock(name: str, read: Callable[[], float | None]) -> float | None:
 
 
 def require_no_step(readings: Sequence[ClockReading]) -> None:
-    """Raises Inconclusive, with size and time, where a clock's distance to ours changed by more than is allowed."""
+    """Require that no clock was set during the trial.
+
+    Raises:
+        Inconclusive: A clock's offset changed by more than CLOCK_TOLERANCE_S.
+    """
     first: dict[str, float] = {}
     last_s: dict[str, float] = {}
     for reading in readings:
@@ -87,13 +104,18 @@ def require_no_step(readings: Sequence[ClockReading]) -> None:
         if abs(by_s) > CLOCK_TOLERANCE_S:
             raise Inconclusive(
                 f"{reading.clock} was set by {by_s:+.3f} s between {last_s[reading.clock]:.1f} s and {reading.at_s:.1f} s of the "
-                f"trial, at most {CLOCK_TOLERANCE_S} s allowed: no time of the trial can be compared with another across that"
+                f"trial, at most {CLOCK_TOLERANCE_S} s allowed: times before and after that cannot be compared"
             )
         last_s[reading.clock] = reading.at_s
 
 
 def require_agreement(lab: Lab, record: Record, whole: Window, counted_unix_s: float) -> None:
-    """Clients' samples against Prometheus over the whole trial. Raises TruthsDisagree."""
+    """Require that clients and Prometheus agree on availability and p95.
+
+    Raises:
+        TruthsDisagree: They differ over the whole trial.
+        NoData: Prometheus counted no request.
+    """
     if lab.subject.pushgateway is None:
         return
     query = f'sum by (outcome) ({CLIENT_REQUESTS}_total{{outcome!="cancelled"}})'
@@ -104,15 +126,18 @@ def require_agreement(lab: Lab, record: Record, whole: Window, counted_unix_s: f
     theirs = told.get("ok", 0.0) / total
     if abs(float(whole.availability) - theirs) > TRUTHS_TOLERANCE:
         raise TruthsDisagree(
-            f"availability of the whole trial: clients say {whole.availability:.4f}, Prometheus says {theirs:.4f}"
+            f"availability of the whole trial: clients counted {whole.availability:.4f}, Prometheus {theirs:.4f}"
         )
     _compare_p95(lab, record, whole, counted_unix_s)
 
 
 def _compare_p95(lab: Lab, record: Record, whole: Window, at_unix_s: float) -> None:
-    """The clients' p95 must lie in the bucket in which Prometheus' histogram puts it, which is all that a histogram knows.
+    """Require that the clients' p95 lies in the bucket of Prometheus' histogram.
 
-    In the bucket beside it is a finding with both numbers; farther away raises TruthsDisagree.
+    A p95 in the next bucket is a finding with both numbers.
+
+    Raises:
+        TruthsDisagree: The p95 is farther away than that.
     """
     query = f"sum by (le) ({CLIENT_DURATION}_bucket)"
     found = lab.prometheus.vector(query, at_unix_s)
@@ -125,16 +150,17 @@ def _compare_p95(lab: Lab, record: Record, whole: Window, at_unix_s: float) -> N
     theirs = next(i for i, (_, count) in enumerate(buckets) if count >= 0.95 * buckets[-1][1])
     if edges[theirs] <= mine <= edges[theirs + 1]:
         return
-    both = f"p95: clients say {mine:.3f} s, Prometheus' histogram {edges[theirs]:g} to {edges[theirs + 1]:g} s"
+    both = f"p95: clients measured {mine:.3f} s, Prometheus' histogram {edges[theirs]:g} to {edges[theirs + 1]:g} s"
     if not edges[max(0, theirs - 1)] <= mine <= edges[min(len(edges) - 1, theirs + 2)]:
-        raise TruthsDisagree(f"{both}, and not the bucket beside it either")
+        raise TruthsDisagree(f"{both}, more than one bucket apart")
     record.finding(both)
 
 
 def await_scrapes(lab: Lab, since_unix_s: float) -> float:
-    """The time at which Prometheus has scraped every target since then: what they counted by then is known.
+    """Wait until Prometheus has scraped every target since then and return the time.
 
-    Raises StaleData naming a target that was not scraped in time.
+    Raises:
+        StaleData: A target was not scraped within SCRAPED_DEADLINE_S.
     """
     deadline = time.monotonic() + SCRAPED_DEADLINE_S
     while True:
@@ -149,16 +175,20 @@ def await_scrapes(lab: Lab, since_unix_s: float) -> float:
         if time.monotonic() > deadline:
             names = ", ".join(sorted({target.service or target.job for target in late}))
             raise StaleData(
-                f"Prometheus has not scraped {names} within {SCRAPED_DEADLINE_S:g} s of the load's end: what they counted "
-                "last is not known; scrape every second"
+                f"Prometheus has not scraped {names} within {SCRAPED_DEADLINE_S:g} s of the load's end, so their last "
+                "counts are unknown: scrape every second"
             )
         time.sleep(0.1)
 
 
 def require_coverage(lab: Lab, record: Record, injected: Injected) -> None:
-    """Raises PartialScrape or StaleData where scrapes are missing that the verdict rests on.
+    """Require complete scrapes from the end of the steady phase on.
 
-    That is from the end of the steady phase on; of a load without one, all of it.
+    A load without a steady phase needs them from its start.
+
+    Raises:
+        PartialScrape: Scrapes are missing.
+        StaleData: The newest scrape is too old.
     """
     if not lab.subject.scrape_jobs:
         return

@@ -1,4 +1,4 @@
-"""Who noticed, who repaired, and when: read from events, alerts and the audit log, never assumed. No I/O."""
+"""Detection and repair, attributed from events, alerts and the audit log."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 Audit = Sequence[Mapping[str, object]]
 """Lines of the remediator's audit log, oldest first."""
 
-# The runtime's and the remediator's stamps come from one clock; what is left is the time between a call and its record.
+# Runtime and remediator use one clock. The slack is the time from a call to its record.
 CLOCK_SLACK_S = 0.05
-# An intent without an end (its writer died) speaks for this long.
+# Assumed length of an act without an end, whose writer died.
 ACTION_LIMIT_S = 10.0
-# A runtime reports a start so soon after it.
+# The runtime reports a start within this time.
 HEARD_WITHIN_S = 2.0
-SIGNAL_MISSING = "signal missing: the fault is proven, yet no alert fired and the remediator noticed nothing"
+SIGNAL_MISSING = "signal missing: the fault is proven, but no alert fired and no rule of the remediator matched"
 
 
 def events_of(
@@ -40,7 +40,7 @@ def events_of(
     audit: Audit,
     fired: Sequence[FiredAlert],
 ) -> list[EventNote]:
-    """Events of the runtime, the remediator and alerts, on the trial's one clock and in its order."""
+    """Return events of the runtime, the remediator and Prometheus in order of time."""
     notes = [_runtime_event(record, event, is_own=injected.is_own(event)) for event in events]
     notes += [_remediator_event(record, line) for line in audit]
     notes += [
@@ -72,7 +72,7 @@ def _remediator_event(record: Record, line: Mapping[str, object]) -> EventNote:
 def signals_of(
     record: Record, from_s: float, audit: Audit, fired: Sequence[FiredAlert], *, until_unix_s: float | None = None
 ) -> tuple[Signal, ...]:
-    """Every signal that the system raised by itself between those times, by name and in order."""
+    """Return the signals from `from_s` until `until_unix_s`, in order of time."""
     to_s = math.inf if until_unix_s is None else record.at_s(until_unix_s) - from_s
     found = [
         Signal(
@@ -101,7 +101,7 @@ def signals_of(
 
 @dataclass(frozen=True, kw_only=True)
 class Detection:
-    """The first signal that the fault caused, and the other signals of that time."""
+    """The first signal that the fault caused, and the signals that it did not."""
 
     after_s: float | None = None
     by: str | None = None
@@ -117,10 +117,18 @@ def detection(
     *,
     declared: Collection[str] = (),
 ) -> Detection:
-    """The first signal after the fault that the system raised by itself and that the fault explains.
+    """Return the first signal after the fault that the fault explains.
 
-    It began after the fault and before our revert, and it is about a victim, about no service at all (as what clients
-    were promised is), or declared by one of the faults, or by the subject for it (`declared`). `services` are the names of all services.
+    Such a signal began after the fault and before our revert. It is about a victim,
+    about no service (as an SLO alert is), or declared by a fault or by the subject.
+
+    Args:
+        record: The trial's record, for its clock.
+        injected: The injected faults and their times.
+        services: Names of all services.
+        audit: The remediator's audit log.
+        fired: Alerts that fired.
+        declared: Signals about other services that the subject expects.
     """
     start_unix_s = injected.start_unix_s
     if start_unix_s is None:
@@ -154,8 +162,8 @@ class _Signal:
 
 def _alerts(fired: Sequence[FiredAlert], services: Collection[str], victims: Collection[str]) -> Iterator[_Signal]:
     for alert in fired:
-        # A label may name a service alone, or as the host of an address. One that names a service outside of this stack is
-        # about that one, and not about clients.
+        # A label holds a service's name, or an address with it as the host. An alert
+        # about a service outside this stack is not about clients.
         named = {value.partition(":")[0] for value in alert.labels.values()} & set(services)
         service = min(named, key=lambda name: (name not in victims, name), default=alert.labels.get("service", ""))
         yield _Signal(
@@ -171,23 +179,23 @@ def _rules(audit: Audit) -> Iterator[_Signal]:
 
 
 def _why_not_caused(signal: _Signal, injected: Injected, start_unix_s: float, declared: Collection[str]) -> str | None:
-    """What speaks against the fault as the cause of a signal; None where nothing does."""
+    """Return why the fault did not cause the signal, or None if it did."""
     if signal.before or signal.at_unix_s < start_unix_s:
         return "it was pending or firing before the fault"
     if injected.reverted_unix_s is not None and signal.at_unix_s >= injected.reverted_unix_s:
         return "it began after the instrument's own revert"
     if signal.service and signal.service not in injected.victims and signal.name not in declared:
-        return f"{signal.service} was not hit, and the fault does not declare it"
+        return f"{signal.service} is not a victim, and the fault does not declare the signal"
     return None
 
 
 def is_unnoticed(injected: Injected, detect_s: float | None) -> bool:
-    """Whether a fault that a witness saw raised no signal of the system's own: a finding, for nobody would have been called."""
+    """True if a proven fault raised no signal, so no one would have been paged."""
     return injected.start_unix_s is not None and detect_s is None
 
 
 def actions_of(record: Record, audit: Audit) -> tuple[Action, ...]:
-    """The remediator's acts that have ended, from its audit log."""
+    """Return the remediator's finished acts from its audit log."""
     return tuple(
         Action(
             at_s=record.at_s(at_of(line)),
@@ -202,7 +210,7 @@ def actions_of(record: Record, audit: Audit) -> tuple[Action, ...]:
 
 
 def incidents_of(record: Record, from_s: float, audit: Audit) -> tuple[Incident, ...]:
-    """The remediator's incidents, from its audit log: each with the first end that was written of it."""
+    """Return the remediator's incidents from its audit log, each with its first end."""
 
     def after_s(line: Mapping[str, object]) -> float:
         return round(record.at_s(at_of(line)) - from_s, 3)
@@ -221,7 +229,7 @@ def incidents_of(record: Record, from_s: float, audit: Audit) -> tuple[Incident,
 def _with_ends(
     audit: Audit, begin: str, ends: Collection[str]
 ) -> Iterator[tuple[Mapping[str, object], Mapping[str, object] | None]]:
-    """Each line of the event `begin`, and the first later one of the same incident that ended it."""
+    """Yield each `begin` line and the first later line that ended its incident."""
     for number, line in enumerate(audit):
         if line.get("event") == begin:
             which = line.get("service"), line.get("incident")
@@ -230,7 +238,7 @@ def _with_ends(
 
 
 def repaired_by(injected: Injected, events: Sequence[RuntimeEvent], audit: Audit) -> Repairer | None:
-    """Who brought the victims back, from the runtime's events and the remediator's audit log; never assumed."""
+    """Return what repaired the victims, from runtime events and the audit log."""
     start_unix_s = injected.start_unix_s
     if not injected.acts or start_unix_s is None:
         return None
@@ -250,7 +258,10 @@ def repaired_by(injected: Injected, events: Sequence[RuntimeEvent], audit: Audit
 
 
 def _ended_in_place(injected: Injected, victim: str, events: Sequence[RuntimeEvent]) -> set[Repairer]:
-    """Who ended a lasting fault of a process that never went down, such as an engine that hung: our revert, if nothing else did."""
+    """Return what ended a lasting fault of a process that never went down.
+
+    An example is an engine that hung.
+    """
     lasts = any(act.victim == victim and act.fault.lifetime == "lasting" for act in injected.acts)
     went_down = any(e.service == victim and e.action == "die" for e in events)
     if not lasts or went_down or injected.reverted_unix_s is None:
@@ -261,7 +272,10 @@ def _ended_in_place(injected: Injected, victim: str, events: Sequence[RuntimeEve
 def _lasting_start(
     injected: Injected, victim: str, events: Sequence[RuntimeEvent], start_unix_s: float, reverted_unix_s: float
 ) -> float | None:
-    """When the victim started for good: after a start that died again before our revert, somebody else's counts."""
+    """Return when the victim started for good.
+
+    A start that died again before our revert does not count.
+    """
     forced = {at for act, at in injected.proven if act.victim == victim and act.fault.kind == "restart"}
     start: float | None = None
     for event in events:
@@ -276,11 +290,12 @@ def _lasting_start(
 
 
 def _has_acted(audit: Audit, service: str, at_unix_s: float) -> bool:
-    """Whether an action of the remediator on the service was under way when the runtime saw the service start.
+    """True if the remediator was acting on the service when the service started.
 
-    An action that it wrote down as failed is no repair. What it asked for may have taken effect all the same: a restart
-    that timed out, say, or a kill after which the container's own restart policy started it. So who did is not known.
-    An action without an end lasts ACTION_LIMIT_S: its writer died in the middle of it.
+    An act logged as failed does not count, although it may have taken effect. A restart
+    can time out and still succeed, and after a kill the container's restart policy can
+    start it. The repairer is then unknown. An act without an end lasts ACTION_LIMIT_S,
+    because its writer died.
     """
     for line, end in _with_ends(audit, "intent", {"done", "failed"}):
         if line.get("service") != service or (end is not None and end.get("event") == "failed"):
@@ -292,9 +307,9 @@ def _has_acted(audit: Audit, service: str, at_unix_s: float) -> bool:
 
 
 def restarts(injected: Injected, events: Sequence[RuntimeEvent]) -> dict[str, int]:
-    """Starts by service: those that the system made. What the instrument did itself is not among them.
+    """Return the number of starts of each service, without the instrument's own.
 
-    That is its own revert, and the start that belongs to a fault which restarts its victim.
+    The instrument's own starts are its revert and the start in a restart fault.
     """
     counts: dict[str, int] = {}
     for event in events:
@@ -304,7 +319,7 @@ def restarts(injected: Injected, events: Sequence[RuntimeEvent]) -> dict[str, in
 
 
 def readiness_events(spans: Sequence[ReadySpan], service: str) -> list[EventNote]:
-    """Each change of what the readiness path answered."""
+    """Return one event for each change of the readiness path's answer."""
     return [
         EventNote(
             at_s=span.from_s,
@@ -319,9 +334,12 @@ def readiness_events(spans: Sequence[ReadySpan], service: str) -> list[EventNote
 def require_heard(
     record: Record, events: Sequence[RuntimeEvent], states: Mapping[str, ServiceState], until_unix_s: float
 ) -> None:
-    """Raises Inconclusive where a service has started since the load began, and the runtime's events lack that start.
+    """Require that the runtime's events contain every start since the load began.
 
-    A stream of events that has gone silent without an end looks like one of a system that did nothing.
+    A stream of events that went silent looks like a system in which nothing happened.
+
+    Raises:
+        Inconclusive: A service started, and the events lack that start.
     """
     for service, state in sorted(states.items()):
         started_unix_s = state.started_unix_s
@@ -330,24 +348,27 @@ def require_heard(
         starts = (event.at_unix_s for event in events if (event.service, event.action) == (service, "start"))
         if not any(abs(at_unix_s - started_unix_s) <= HEARD_WITHIN_S for at_unix_s in starts):
             raise Inconclusive(
-                f"{service} was started {record.at_s(started_unix_s):.1f} s into the trial, and the runtime's events lack "
-                "that start, so what else they lack is not known: its stream of events has gone silent"
+                f"{service} was started {record.at_s(started_unix_s):.1f} s into the trial, but the runtime's events lack "
+                "that start, so others can be missing too: its stream of events went silent"
             )
 
 
 def require_whole_records(record: Record, gaps: Sequence[EventGap], audit: Audit) -> None:
-    """Raises Inconclusive where events of the runtime or lines of the remediator's audit log are missing.
+    """Require that runtime events and the remediator's audit log are complete.
 
-    What did not happen would otherwise be read off a time in which nobody looked.
+    In a gap, the absence of an event proves nothing.
+
+    Raises:
+        Inconclusive: Events are missing, or a line of the log cannot be read.
     """
     if gaps:
         gap = gaps[0]
         raise Inconclusive(
             f"the runtime's events are missing from {record.at_s(gap.from_unix_s):.1f} s to {record.at_s(gap.to_unix_s):.1f} s "
-            f"of the trial, so what did not happen then is not known: {gap.why}"
+            f"of the trial, so events of that time are unknown: {gap.why}"
         )
     torn = next((line for line in audit if line.get("event") == UNREADABLE), None)
     if torn is not None:
         raise Inconclusive(
-            f"a line of the remediator's audit log cannot be read ({torn.get('reason')}), so what it did not notice or do is not known"
+            f"a line of the remediator's audit log cannot be read ({torn.get('reason')}), so its log is incomplete"
         )

@@ -1,4 +1,4 @@
-"""The truths of every service level that clients can judge, compared over a whole trial."""
+"""Comparison of clients, Prometheus and the service over a whole trial."""
 
 from __future__ import annotations
 
@@ -26,12 +26,16 @@ if TYPE_CHECKING:
     from pytest_llmchaos.model import Measure, RuntimeEvent
     from pytest_llmchaos.slo.arithmetic import Slo
 
-# Beside a death of the service lie what it counted after its last scrape, and what came before its next one.
+# Counts between the last scrape and a death are lost, as are those before the next.
 BLIND_EDGE_S = 1.2 * SCRAPE_S
 
 
 def require_truths(lab: Lab, record: Record, samples: Samples, injected: Injected, counted_unix_s: float) -> None:
-    """All that counted the requests of a load, and the rules that record it, agree. Raises TruthsDisagree."""
+    """Require that all counts of a load's requests and the recording rules agree.
+
+    Raises:
+        TruthsDisagree: They differ by more than is explained.
+    """
     events = lab.runtime.events(record.anchor_unix_s, time.time())
     Comparison(
         lab=lab, record=record, samples=samples, injected=injected, events=events, counted_unix_s=counted_unix_s
@@ -41,7 +45,7 @@ def require_truths(lab: Lab, record: Record, samples: Samples, injected: Injecte
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """All who counted the requests of one trial."""
+    """The counts of one trial's requests: clients, Prometheus and the service."""
 
     lab: Lab
     record: Record
@@ -51,10 +55,12 @@ class Comparison:
     counted_unix_s: float
 
     def require(self) -> None:
-        """Compare every SLO of the subject that clients can judge, and the number of requests.
+        """Compare every SLO that clients can judge, and the number of requests.
 
-        Raises TruthsDisagree, which names the truth that differs from the others by more than edges of windows, dead time of
-        the service and resets of its counters explain.
+        Window edges, dead time of the service and counter resets explain differences.
+
+        Raises:
+            TruthsDisagree: A count differs by more. The message names the odd one.
         """
         for slo in self.lab.slos:
             measure = measure_of(slo)
@@ -65,14 +71,14 @@ class Comparison:
             raise TruthsDisagree(odd)
 
     def _miscount(self) -> str | None:
-        """How many requests the service counted, where that is not as many as its clients sent."""
+        """Return a message if the service counted other requests than clients sent."""
         subject, columns = self.lab.subject, self.samples.columns
         if subject.attempts_counters is None or self._blind_spells(subject.api):
             return None
         try:
             counted = self._moved(subject.attempts_counters[1])
         except Inconclusive:
-            return None  # a claim on the attempts raises why
+            return None  # a claim on the attempts raises the reason
         seen = seen_by_clients(columns, "availability", None, self._sight({subject.api}, counts_failures=True))
         given_up = columns.outcomes.count(CANCELLED) + columns.outcomes.count(LEFT)
         return None if counted is None else miscount(seen, given_up, counted)
@@ -83,13 +89,13 @@ class Comparison:
         try:
             slo_says = self._pushed(slo) if is_pushed else self._share(slo.good, slo.total)
         except Inconclusive:
-            return None  # what cannot answer contradicts nothing: a claim on this SLO raises why
+            return None  # a claim on this SLO raises the reason
         all_seen = seen_by_clients(columns, measure, bound_s, None)
         if slo_says is None or not all_seen.total:
             return None
         service_says = self._service_says(measure, slo) if is_pushed else None
         if not self._floods and oddity(slo.name, all_seen, replace(all_seen), slo_says, service_says) is None:
-            return None  # nothing has to be explained, which costs another look at every sample
+            return None  # saves another pass over every sample
         services = {self.lab.subject.api} if is_pushed else {self.lab.subject.api, *self.injected.victims}
         sighted = seen_by_clients(columns, measure, bound_s, self._sight(services, counts_failures=is_pushed))
         exact = all_seen if is_pushed else sighted
@@ -99,7 +105,10 @@ class Comparison:
 
     @property
     def _until_unix_s(self) -> float:
-        """The service counts a flood's requests as well, of which the trial's clients know nothing."""
+        """End of the comparison, at the latest the start of an overload fault.
+
+        The service also counts that fault's requests, which are not in the samples.
+        """
         return min([self.counted_unix_s, *self._floods])
 
     @property
@@ -109,13 +118,16 @@ class Comparison:
     def _sight(self, services: AbstractSet[str], *, counts_failures: bool) -> Sight:
         until_s = self.record.at_s(self._until_unix_s) if self._floods else math.inf
         blind = [spell for service in sorted(services) for spell in self._blind_spells(service)]
-        if self._floods:  # what ended after the last scrape before the flood was not counted yet
+        if self._floods:  # requests that ended after the last scrape were not counted yet
             blind.append((until_s - BLIND_EDGE_S, until_s))
         known_s = max(self.samples.columns.due_s, default=0.0)
         return Sight(blind=blind, until_s=until_s, known_s=known_s, counts_failures=counts_failures)
 
     def _blind_spells(self, service: str) -> list[Spell]:
-        """When it could count nothing, or what it had counted was lost: by the runtime's events, else by the faults on it."""
+        """Return when the service could not count, or its counts were lost.
+
+        The runtime's events give these spells, or else the faults on the service.
+        """
         spells: list[Spell] = []
         since_s: float | None = None
         for event in self.events:
@@ -131,7 +143,7 @@ class Comparison:
             spells.append((since_s - BLIND_EDGE_S, math.inf))
         proven = self.injected.proven
         hit = [at for act, at in proven if act.victim == service and act.fault.kind != "overload"]
-        if hit and not spells:  # a partition or a limit of a resource, say, which lasts until it is reverted
+        if hit and not spells:  # such as a partition, which lasts until its revert
             reverted = self.injected.reverted_unix_s
             until_s = math.inf if reverted is None else self.record.at_s(reverted) + BLIND_EDGE_S
             spells.append((self.record.at_s(min(hit)) - BLIND_EDGE_S, until_s))
@@ -141,15 +153,16 @@ class Comparison:
         return self.lab.prometheus.value(f"sum({slo.good}) / sum({slo.total})", self.counted_unix_s)
 
     def _service_says(self, measure: Measure, slo: Slo) -> float | None:
-        """The share of good requests by the service's own counters.
+        """Return the share of good requests by the service's own counters.
 
-        None where it has none, and where they began again with it; a finding where they should be there and are not.
+        None if it has no such counters or they restarted. Counters that are configured
+        but missing are a finding.
         """
         subject, until_unix_s = self.lab.subject, self._until_unix_s
         share = next((one for one in subject.latency_shares if one.measure == measure), None)
         try:
             if measure == "availability" and subject.availability_query is not None:
-                # From the scrape before the load on: increase() knows nothing of what came before its first sample.
+                # From one scrape before the load: increase() needs an earlier sample.
                 span = f"{math.ceil(until_unix_s - self.record.anchor_unix_s + 1.5 * SCRAPE_S)}s"
                 return self.lab.prometheus.value(subject.availability_query.replace("$span", span), until_unix_s)
             if share is None or self._blind_spells(subject.api):
@@ -160,12 +173,15 @@ class Comparison:
             return None
 
     def _share(self, good: str, total: str) -> float | None:
-        """Good of all events since the load began, exactly; None where a counter began again, or nothing was counted."""
+        """Return the exact share of good events since the load's start.
+
+        None if a counter restarted or there were no events.
+        """
         counted_good, counted = self._moved(good), self._moved(total)
         return counted_good / counted if counted_good is not None and counted else None
 
     def _moved(self, selector: str) -> float | None:
-        """How far these counters moved since the load began, exactly; None where one began again."""
+        """Return the exact increase since the load's start, or None after a restart."""
         until_unix_s, prometheus = self._until_unix_s, self.lab.prometheus
         span = f"{round((until_unix_s - self.record.anchor_unix_s) * 1000)}ms"
         resets = f"sum(resets({selector}[{span}])) + {restarts_query(selector, span)}"
@@ -175,6 +191,6 @@ class Comparison:
 
 
 def _bucket(bound_s: float) -> str:
-    """A pattern of the bucket's label: programs disagree on how to print a whole number."""
+    """Return a pattern for the label `le`, which can be "2" or "2.0"."""
     bound = f"{bound_s:g}".replace(".", "[.]")
     return bound if "." in bound else f"{bound}|{bound}[.]0"

@@ -1,6 +1,6 @@
-"""From what was recorded to a judged trial: detection, recovery, repair, SLOs, and whether both truths agree.
+"""Judgement of a trial: computes its values from its recordings.
 
-It runs after the load has stopped, and raises whatever makes the trial prove nothing.
+It runs after the load has stopped and raises whatever makes the trial prove nothing.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ if TYPE_CHECKING:
     from pytest_llmchaos.trial.slo_result import SloResult
 
 LAST_PUSH_DEADLINE_S = 10.0
-# A remediator calls an incident over some time after clients are served again: the lab's waits for 2 s without a bad signal.
+# A remediator closes an incident some time after clients are served again. The lab's
+# remediator waits for 2 s without a bad signal.
 INCIDENT_DEADLINE_S = 5.0
 INCIDENT_LOOK_EVERY_S = 0.25
 
@@ -63,7 +64,20 @@ INCIDENT_LOOK_EVERY_S = 0.25
 def judge(
     lab: Lab, plan: TrialPlan, record: Record, load: RunningLoad, injected: Injected, *, settled: bool = True
 ) -> Trial:
-    """The trial with all its values. `settled`: whether the service was good again when the trial stopped waiting."""
+    """Return the trial with all its values.
+
+    Args:
+        lab: The running stack.
+        plan: The planned trial.
+        record: The trial's record.
+        load: The load, which has ended.
+        injected: The injected faults and their times.
+        settled: True if the service was good when the trial stopped waiting for it.
+
+    Raises:
+        ProvesNothing: The evidence does not pass a gate.
+        UnprovokedReaction: The system repaired or paged in a control arm.
+    """
     about_load = load.require_held()
     samples = load_samples(record.directory / "samples.jsonl")
     ended_s = _phase(record, "recovery").to_s
@@ -115,7 +129,7 @@ def judge(
     if plan.is_control:
         outside.require_none()
         if unheard is not None and lab.subject.remediator is not None:
-            raise unheard  # that it did nothing is all that such an arm says of it
+            raise unheard  # a control arm proves only that the remediator did nothing
     rules, no_rules = _rules(lab)
     for rule in rules:
         if rule.error:
@@ -156,17 +170,17 @@ def judge(
 
 
 def _rules(lab: Lab) -> tuple[tuple[Rule, ...], Inconclusive | None]:
-    """All rules, and why they are not known where what judges keeps none of its own, or does not answer."""
+    """Return all rules, or the reason why Prometheus does not list them."""
     try:
         return lab.prometheus.rules(), None
     except Inconclusive as error:
-        return (), Inconclusive(f"which alerts could have fired is not known, so their silence means nothing: {error}")
+        return (), Inconclusive(f"the alert rules are unknown, so the silence of alerts proves nothing: {error}")
 
 
 def _audit(lab: Lab, record: Record) -> Audit | None:
-    """What the remediator wrote; None where it has no log.
+    """Return the remediator's audit log, or None without a log.
 
-    While it runs and has an incident open, for a while the end of that is waited for.
+    An incident that is open has INCIDENT_DEADLINE_S to end while the remediator runs.
     """
     deadline = time.monotonic() + INCIDENT_DEADLINE_S
     while True:
@@ -178,7 +192,7 @@ def _audit(lab: Lab, record: Record) -> Audit | None:
 
 
 def _unheard(lab: Lab, plan: TrialPlan, injected: Injected, *, has_log: bool) -> Inconclusive | None:
-    """Why it means nothing that the remediator did not act; None where it could have, or was not to."""
+    """Return why the remediator could not have acted, or None."""
     name = lab.subject.remediator
     is_on = name is not None and plan.experiment.remediator
     state = lab.runtime.state(name) if name and is_on and name not in injected.victims else None
@@ -186,12 +200,12 @@ def _unheard(lab: Lab, plan: TrialPlan, injected: Injected, *, has_log: bool) ->
 
 
 def _noticed(incidents: tuple[Incident, ...], unheard: Inconclusive | None) -> tuple[Incident, ...] | Inconclusive:
-    """The incidents; why they are not known where one is open, or none was written, and nothing could have been written."""
+    """Return the incidents, or the reason if one is open or none was written."""
     return incidents if unheard is None or (incidents and all(one.ended for one in incidents)) else unheard
 
 
 def _attempts(lab: Lab, record: Record, counted_unix_s: float) -> float | Inconclusive | None:
-    """Attempts per request over the whole trial, by the service's own counters."""
+    """Return attempts per request over the whole trial, by the service's counters."""
     counters = lab.subject.attempts_counters
     if counters is None:
         return None
@@ -205,13 +219,16 @@ def _attempts(lab: Lab, record: Record, counted_unix_s: float) -> float | Inconc
 
 
 def _declared(lab: Lab, injected: Injected) -> set[str]:
-    """The alerts and rules about other services by which the subject expects these faults to show."""
+    """Return the signals about other services that the subject expects."""
     expected = (lab.subject.expected_of(act.fault.kind, strength_of(act.fault), act.victim) for act in injected.acts)
     return {name for one in expected if one is not None for name in one.elsewhere}
 
 
 def parts_of(record: Record, samples: Samples) -> dict[str, Part]:
-    """The phases and, last, the whole load: it outlives the last phase by a moment, and a window's end is not inside it."""
+    """Return the phases and, last, the whole load.
+
+    The load ends shortly after the last phase, and a window excludes its end.
+    """
     found = {phase.name: Part(f"in the {phase.name} phase", phase.from_s, phase.to_s) for phase in record.phases}
     begin_s = 0.0
     last_due_s = max(samples.columns.due_s, default=-math.inf)
@@ -220,19 +237,27 @@ def parts_of(record: Record, samples: Samples) -> dict[str, Part]:
 
 
 def require_every_sample(samples: Samples, load: RunningLoad) -> None:
-    """Raises EvidenceLost where requests ended that left no sample: a disk was full for a while, say."""
+    """Require a sample for every request that ended.
+
+    Raises:
+        EvidenceLost: Samples are missing, as after a full disk.
+    """
     done = load.stop().done
     if len(samples) != done:
         raise EvidenceLost(
-            f"of {done} requests that ended, {len(samples)} are in the clients' samples: what became of the others is not known; "
+            f"{done} requests ended, but the clients wrote {len(samples)} samples, so outcomes are missing: "
             "see load.log in the trial's folder"
         )
 
 
 def require_answers(whole: Window) -> None:
-    """Raises InvalidExperiment where clients have nothing to tell."""
+    """Require at least one answered request.
+
+    Raises:
+        InvalidExperiment: No request was answered.
+    """
     if not whole.offered:
-        raise InvalidExperiment("no request was answered in the whole trial: nothing can be said of the service")
+        raise InvalidExperiment("no request was answered in the whole trial: check the service's address and the load")
 
 
 def _phase(record: Record, name: str) -> PhaseBounds:
@@ -240,7 +265,10 @@ def _phase(record: Record, name: str) -> PhaseBounds:
 
 
 def _over_s(record: Record, plan: TrialPlan, injected: Injected, fault_s: float, recovered: Recovery) -> float:
-    """When the fault was over: repaired by the system, or ended by our revert; in a control arm, where its phase ended."""
+    """Return when the system had recovered, or else when the fault was reverted.
+
+    In a control arm, it is the end of the fault phase.
+    """
     if plan.is_lasting and recovered.took_s is not None:
         return fault_s + recovered.took_s
     if injected.reverted_unix_s is not None:
@@ -249,14 +277,14 @@ def _over_s(record: Record, plan: TrialPlan, injected: Injected, fault_s: float,
 
 
 def _longest_s(plan: TrialPlan) -> float:
-    """The most seconds from the fault to the trial's end, which a service that does not recover takes."""
+    """Return the most seconds from the fault to the trial's end, without recovery."""
     return plan.experiment.longest_fault_s(plan.fault) + plan.experiment.longest_settle_s(plan.fault)
 
 
 def _around_fault(
     plan: TrialPlan, known: Known, load: RunningLoad, over_s: float, ended_s: float
 ) -> tuple[Window, ...]:
-    """The requests before, during and after the fault; `ended_s` is where the last window ends."""
+    """Return the requests before, during and after the fault, up to `ended_s`."""
     begin_s = known.fault_s
     longer = "raise rate_rps or fault_s" if plan.is_passing else "raise rate_rps"
     in_fault = load.due_between(begin_s, begin_s + plan.experiment.longest_fault_s(plan.fault))
@@ -271,7 +299,12 @@ def _around_fault(
 
 
 def await_last_push(lab: Lab, load: RunningLoad) -> float:
-    """The time at which Prometheus has every one of the clients' counts. Raises NoData if they never arrive whole."""
+    """Wait until Prometheus has all of the clients' counts and return the time.
+
+    Raises:
+        NoData: They did not arrive within LAST_PUSH_DEADLINE_S.
+        StaleData: A target was not scraped in time.
+    """
     if lab.subject.pushgateway is None:
         return await_scrapes(lab, time.time())
     expected = load.stop().done
@@ -296,9 +329,9 @@ def await_last_push(lab: Lab, load: RunningLoad) -> float:
 def _slos(
     lab: Lab, plan: TrialPlan, record: Record, known: Known, counted_unix_s: float, *, load_s: float
 ) -> tuple[dict[str, SloResult], dict[str, Inconclusive]]:
-    """Each SLO over the window from the fault's start to the last push, in which load was offered for `load_s`.
+    """Return each SLO's result from the fault's start to the last push, or its error.
 
-    What Prometheus cannot answer is given as its error.
+    The window has `load_s` seconds of load.
     """
     (clients,) = windows(known.samples, [("since the fault", known.fault_s, math.inf)], limits=known.limits)
     results: dict[str, SloResult] = {}

@@ -1,4 +1,4 @@
-"""What a load outside a trial left, past the gates that a trial passes too. Its test has the verdict."""
+"""Results of a load outside a trial, whose test gives the verdict."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ if TYPE_CHECKING:
 
 
 def judge_own_load(lab: Lab, record: Record, load: RunningLoad, injected: Injected) -> TrialResult:
-    """The result of a load that its test judges, with the evidence that a trial has.
+    """Return the result of a load, after the same gates that a trial passes.
 
-    Raises what makes a trial prove nothing: LoadNotHeld, NoData, TruthsDisagree, PartialScrape and their like.
+    Raises:
+        ProvesNothing: The evidence does not pass a gate, as in `LoadNotHeld`,
+            `NoData`, `TruthsDisagree` or `PartialScrape`.
     """
     about_load = load.require_held()
     samples = load_samples(record.directory / "samples.jsonl")

@@ -1,4 +1,4 @@
-"""Reads whether victims took part: from the runtime, from Prometheus' scrapes, and from the gateway's own metrics."""
+"""Participation of victims: runtime, scrapes and the gateway's metrics."""
 
 from __future__ import annotations
 
@@ -16,12 +16,16 @@ if TYPE_CHECKING:
     from pytest_llmchaos.lab.lab import Lab
     from pytest_llmchaos.prometheus.queries import Series
 
-# A watcher speaks for a victim only if it saw it take part before the fault; this far back it is asked.
+# A watcher counts only if it saw the victim take part in this time before the fault.
 BEFORE_S = 5.0
 
 
 def victims_seen(lab: Lab, record: Record, injected: Injected, to_unix_s: float) -> VictimsSeen:
-    """What is known of the victims from a moment before the fault on. Raises Inconclusive where Prometheus cannot answer."""
+    """Return events and sightings of the victims, from BEFORE_S before the fault.
+
+    Raises:
+        Inconclusive: Prometheus cannot answer.
+    """
     if injected.start_unix_s is None:
         return VictimsSeen()
     from_unix_s = injected.start_unix_s - BEFORE_S
@@ -46,7 +50,7 @@ def victims_seen(lab: Lab, record: Record, injected: Injected, to_unix_s: float)
 
 
 def take_part(lab: Lab, record: Record, injected: Injected, *, must: bool) -> bool:
-    """Whether every victim takes part now, by what a judge would read."""
+    """True if every victim takes part now, by the same evidence that the judge uses."""
     try:
         seen = victims_seen(lab, record, injected, time.time())
     except Inconclusive:
@@ -66,13 +70,13 @@ def _sightings(record: Record, scrapes: Sequence[Series], uses: Sequence[Series]
 
 
 def _service_of(series: Series) -> str:
-    """The service that a scrape is of: by its label, else the host that was scraped."""
+    """Return the service of a scrape, from its label or else its host."""
     labels = series.labels
     return labels.get("service") or labels.get("instance", "").partition(":")[0]
 
 
 def _points(record: Record, found: Sequence[Series]) -> tuple[tuple[float, bool], ...]:
-    """Of several series with one meaning, each must say 1 at its last look."""
+    """Return one series of points, good when the last value of each series is 1."""
     marks = sorted((at, number, value == 1) for number, one in enumerate(found) for at, value in one.points)
     state: dict[int, bool] = {}
     points: dict[float, bool] = {}

@@ -1,4 +1,4 @@
-"""One trial, in order. The only file that knows the order; its indentation is that order."""
+"""Order of a trial: steady state, fault, recovery, judgement."""
 
 from __future__ import annotations
 
@@ -34,17 +34,22 @@ if TYPE_CHECKING:
     from pytest_llmchaos.lab.lab import Lab
     from pytest_llmchaos.plan.experiment import TrialPlan
 
-# The lab's gateway ejects a replica for 5 s, twice as long where it fails again, and then tries one request.
+# The lab's gateway ejects a replica for 5 s, then tries one request. If that fails, it
+# ejects the replica for twice as long.
 REJOIN_DEADLINE_S = 12.0
-LOOK_EVERY_S = OVER_EVERY_S  # to ask an engine for its faults costs a process in its container
+LOOK_EVERY_S = OVER_EVERY_S  # each query of an engine's faults starts a process there
 
 
 @dataclass(frozen=True, kw_only=True)
 class Performed:
-    """A trial that was performed, or the error that it ended with.
+    """A performed trial, or the error that it ended with.
 
-    `name` is its id in the journal; `result` is its line there. Both are empty where the
-    trial was refused before its record began.
+    Attributes:
+        name: The trial's id in the journal. Empty if the trial was refused before its
+            record began.
+        trial: The judged trial, or None after an error.
+        error: The error that the trial ended with, or None.
+        result: The trial's line in the journal. None if its record did not begin.
     """
 
     name: str = ""
@@ -53,7 +58,7 @@ class Performed:
     result: TrialResult | None = None
 
     def require(self) -> Trial:
-        """The trial. Raises the error that it ended with."""
+        """Return the trial, or raise the error that it ended with."""
         if self.error is not None:
             raise self.error
         if self.trial is None:
@@ -62,11 +67,19 @@ class Performed:
 
 
 def perform(lab: Lab, plan: TrialPlan) -> Performed:
-    """Perform and judge one trial. Whatever happens, its end is in the journal.
+    """Perform and judge one trial. Its end is in the journal in every case.
 
-    A trial that supports no claim is returned with its error: ProvesNothing, Unsupported
-    or HealFailed. Raises what is no such error (Ctrl-C), and what keeps a record from
-    being opened.
+    1. Check that the runtime can inject the faults.
+    2. Open the record and start the load.
+    3. Hold the steady state.
+    4. Inject the faults and hold them until the system has repaired itself, or for
+       their time or deadline.
+    5. Revert them and wait until the service is good.
+    6. Stop the load and judge the recordings.
+
+    A trial that supports no claim is returned with its error, such as `ProvesNothing`,
+    `Unsupported` or `HealFailed`. Any other exception is raised, such as Ctrl-C or an
+    error on opening the record.
     """
     try:
         grant(lab.runtime, plan.needs, f"{plan.scenario} with {plan.fault}")
@@ -90,7 +103,7 @@ def perform(lab: Lab, plan: TrialPlan) -> Performed:
 
 
 def _broken_off(error: OSError) -> InvalidExperiment:
-    """What the machine did to the trial: a daemon that does not answer, a disk that is full."""
+    """Return the trial's error for a machine's error, such as a full disk."""
     ended = InvalidExperiment(f"the trial broke off: {type(error).__name__}: {error}")
     if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}:
         ended = EvidenceLost(f"{error.filename or 'a file of the trial'} cannot be written: {error.strerror}")
@@ -126,7 +139,7 @@ def _perform(lab: Lab, plan: TrialPlan, record: Record) -> Trial:
 
 
 def _hold_fault(lab: Lab, plan: TrialPlan, record: Record, injected: Injected) -> None:
-    """Lasting: until the system has repaired itself or its deadline passed. Passing, or none: for its time."""
+    """Hold a lasting fault until repair or deadline, any other for its time."""
     experiment, load = plan.experiment, lab.running_load
     if load is None:
         raise ProvesNothing("the load ended before the fault")
@@ -135,7 +148,10 @@ def _hold_fault(lab: Lab, plan: TrialPlan, record: Record, injected: Injected) -
     next_look_s = -math.inf
 
     def repaired() -> bool:
-        """Clients are served again, nothing of the fault is left, and the victims take part: each may come alone."""
+        """True if clients are served, the fault is over and all victims take part.
+
+        Each of the three can happen without the others.
+        """
         nonlocal next_look_s
         if load.recovery_s(last_s, experiment.stable_s) is None or time.monotonic() < next_look_s:
             return False
@@ -155,23 +171,26 @@ def _hold_fault(lab: Lab, plan: TrialPlan, record: Record, injected: Injected) -
 
 
 def _hold_settled(lab: Lab, plan: TrialPlan, record: Record, injected: Injected) -> bool:
-    """After the revert: until the service has been good for `stable_s`. False if the deadline passed first."""
+    """Wait until the service has been good for `stable_s`.
+
+    False if the deadline passed first.
+    """
     load = lab.running_load
     if load is None:
         raise ProvesNothing("the load ended before the recovery")
     begin_s, stable_s = record.now_s(), plan.experiment.stable_s
-    if plan.is_lasting:  # the stable seconds before the end of its phase count: they were good already
+    if plan.is_lasting:  # the last `stable_s` of the fault phase were good already
         begin_s -= stable_s
 
     def settled() -> bool:
         is_good = load.recovery_s(begin_s, stable_s) is not None
-        # Of a lasting fault's victims the fault phase has seen whether they took part again before our revert.
+        # For a lasting fault, the fault phase has already checked the victims.
         return is_good and (not plan.is_passing or take_part(lab, record, injected, must=False))
 
     is_settled = lab.hold_until(settled, deadline_s=plan.experiment.longest_settle_s(plan.fault), what="recovery")
     if lab.subject.replica_header:
         replicas = set(lab.subject.replicas)
-        # A gateway lets a replica that failed in again later than it serves its clients from the others.
+        # A gateway readmits a failed replica after it serves clients from the others.
         lab.hold_until(
             lambda: load.replicas_answering(begin_s) >= replicas, deadline_s=REJOIN_DEADLINE_S, what="replicas"
         )

@@ -1,4 +1,4 @@
-"""Recording rules compared with the judge's own queries."""
+"""Comparison of recording rules with the judge's own queries."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ if TYPE_CHECKING:
     from pytest_llmchaos.lab.lab import Lab
 
 STEP_S = 1.0
-# A rule evaluates what was scraped by then. The judge may find one scrape more of the same instant, two on a busy machine.
+# A rule sees the scrapes that exist when it is evaluated. For the same instant the
+# judge may see one scrape more, or two on a busy machine.
 LAG_POINTS = 2
 TOLERANCE = 0.02
-# So many points of a recorded series may lie beyond that before the rule is odd: a group's evaluation was late.
+# Share of a series' points that may lie beyond, as a group can be evaluated late.
 STRAY_SHARE = 0.05
 
 
 def require_recorded(lab: Lab, from_unix_s: float, to_unix_s: float) -> None:
-    """What rules recorded of each SLO's error ratio is what the judge's own query gives at the same instants.
+    """Require that recorded error ratios equal the judge's query at the same instants.
 
-    Raises TruthsDisagree naming the rule: alerts and dashboards read it. Rules that record no such series are not judged.
+    Alerts and dashboards read these rules. Other rules are not checked.
+
+    Raises:
+        TruthsDisagree: A rule differs. The message names it.
     """
     for slo in lab.slos:
         selector = f'{{__name__=~"{ERROR_RATIO}[0-9]+s",slo="{slo.name}"}}'
@@ -36,14 +40,18 @@ def require_recorded(lab: Lab, from_unix_s: float, to_unix_s: float) -> None:
                 ours = f"{low:.3f}" if high - low < 0.001 else f"{low:.3f} to {high:.3f}"
                 raise TruthsDisagree(
                     f"the rule {name} of {slo.name} is odd: at {at:.3f} it recorded {recorded:.3f}, {slo.good} of {slo.total} "
-                    f"give {ours}; so it is at {len(odd)} of {len(series.points)} instants: generate the rules again"
+                    f"give {ours} (differs at {len(odd)} of {len(series.points)} instants): generate the rules again"
                 )
 
 
 def strays(
     points: Sequence[tuple[float, float]], judged: Mapping[float, float]
 ) -> list[tuple[float, float, float, float]]:
-    """Recorded points beyond what the judge's own query gave then and just before: instant, value, least and most of it."""
+    """Return the recorded points that differ from the judge's query.
+
+    Each has its instant, its value, and the least and greatest value of the query at
+    that instant and just before.
+    """
     found = []
     lately: list[float] = []
     at_ms = {round(at * 1000): value for at, value in judged.items()}

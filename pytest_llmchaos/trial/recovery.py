@@ -1,7 +1,8 @@
-"""When the victims took part again and clients were served for good. No I/O.
+"""Recovery times of victims and clients.
 
-A victim is back when it takes part again, which is later than when its process exists: the latest of its last start, its
-own health check, Prometheus' first successful scrape of it, and its use by the gateway, as far as each of them can be seen.
+A victim is back when it takes part again, which is later than its start. That is the
+latest of its last start, its own health check, its first successful scrape and its use
+by the gateway, as far as each of them is visible.
 """
 
 from __future__ import annotations
@@ -23,15 +24,19 @@ if TYPE_CHECKING:
 
 DOWN = frozenset({"die", "pause"})
 UP = frozenset({"start", "unpause"})
-# A trial looks so often whether anything of a fault is left.
+# Interval at which a trial checks whether the fault is still in place.
 OVER_EVERY_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sightings:
-    """What one watcher saw of one victim at each look: whether it took part. Times are on the trial's clock.
+    """One watcher's record of whether a victim took part.
 
-    `may_lose_one`: a single bad look between good ones is one that got lost, as a scrape on a busy machine.
+    Attributes:
+        what: The victim's state when it takes part, such as "scraped by Prometheus".
+        points: Times on the trial's clock, each with True if the victim took part.
+        may_lose_one: True if a single bad look between good ones does not count, such
+            as a scrape lost on a busy machine.
     """
 
     what: str
@@ -39,25 +44,34 @@ class Sightings:
     may_lose_one: bool = False
 
     def has_a_say(self, fault_s: float) -> bool:
-        """Whether it saw the victim take part at its last look before the fault. One that did not never does."""
+        """True if it saw the victim take part at its last look before the fault.
+
+        A watcher that did not is ignored.
+        """
         before = [is_good for at_s, is_good in self.points if at_s < fault_s]
         return bool(before) and before[-1]
 
     def bad_looks(self, since_s: float) -> list[float]:
-        """The times of the looks from then on at which the victim did not take part."""
+        """Return the times since then at which the victim did not take part."""
         inside = [(at_s, is_good) for at_s, is_good in self.points if at_s >= since_s]
         return [at_s for i, (at_s, is_good) in enumerate(inside) if not (is_good or self._is_lost(inside, i))]
 
     def _is_lost(self, looks: Sequence[tuple[float, bool]], i: int) -> bool:
-        """Whether the looks beside a bad one were good, as far as there are any; the first of all has seen no return."""
+        """True if the looks next to a bad one were good.
+
+        The first look does not qualify, because it saw no return.
+        """
         return self.may_lose_one and i > 0 and all(is_good for _, is_good in (looks[i - 1], *looks[i + 1 : i + 2]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Watched:
-    """What is known of one victim beside the runtime's events.
+    """Evidence on one victim in addition to the runtime's events.
 
-    `health_every_s` is the interval of its own health check; None for a service without one.
+    Attributes:
+        health_every_s: Interval of its own health check in seconds. None if it has no
+            health check.
+        sightings: The watchers' records.
     """
 
     health_every_s: float | None = None
@@ -69,7 +83,7 @@ UNWATCHED = Watched()
 
 @dataclass(frozen=True, kw_only=True)
 class VictimsSeen:
-    """What the runtime reported, and what else is known of each victim."""
+    """The runtime's events and the further evidence on each victim."""
 
     events: Sequence[RuntimeEvent] = ()
     watched: Mapping[str, Watched] = field(default_factory=dict)
@@ -77,7 +91,12 @@ class VictimsSeen:
 
 @dataclass(frozen=True, kw_only=True)
 class Back:
-    """When something was good again, and how much earlier that may really have been."""
+    """A time of return and its precision.
+
+    Attributes:
+        at_s: Seconds on the trial's clock.
+        resolution_s: The return may have been up to this much earlier.
+    """
 
     at_s: float
     resolution_s: float = 0.0
@@ -85,10 +104,16 @@ class Back:
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """What recovery is read from. Seconds are on the trial's clock.
+    """Evidence for recovery. Times are seconds on the trial's clock.
 
-    What became of requests that were due after `known_s` is unknown: the trial ended first. `settled` is false where
-    the service was not good again when the trial stopped waiting for it.
+    Attributes:
+        samples: The clients' requests.
+        limits: The latency targets that a good request meets.
+        fault_s: Start of the fault.
+        known_s: Outcomes of requests due after this are unknown, as the trial ended.
+        ended_s: End of the trial.
+        victims: Events and sightings of the victims.
+        settled: False if the service was not good when the trial stopped waiting.
     """
 
     samples: Samples
@@ -102,9 +127,14 @@ class Known:
 
 @dataclass(frozen=True, kw_only=True)
 class Recovery(NoClaim):
-    """Whether, when and how exactly a service recovered, or settled after a passing fault.
+    """A recovery from a lasting fault, or after a passing one.
 
-    `took_s` counts from the fault's start, or from the end of a passing fault; `relapsed_s` from the fault's start.
+    Attributes:
+        took_s: Seconds from the fault's start, or from the end of a passing fault. None
+            if there was no recovery.
+        resolution_s: The recovery may have been up to this much earlier.
+        relapsed_s: Seconds from the fault's start to a relapse, or None.
+        why_not: Reason why there was no recovery. Empty if there was one.
     """
 
     how_to_claim: ClassVar[str] = "such as trial.time_to_recover_s <= 20"
@@ -116,11 +146,11 @@ class Recovery(NoClaim):
 
 
 def recovery(record: Record, plan: TrialPlan, injected: Injected, known: Known) -> Recovery:
-    """The recovery from a lasting fault, before the instrument's own revert."""
+    """Return the recovery from a lasting fault, before the instrument's own revert."""
     if not injected.acts or injected.reverted_unix_s is None or injected.last_unix_s is None:
         return Recovery(why_not="no fault was injected, so nothing had to recover")
     if plan.is_passing:
-        return Recovery(why_not=f"{plan.fault} was ended by the instrument: ask for trial.time_to_settle_s")
+        return Recovery(why_not=f"the instrument ended {plan.fault}: use trial.time_to_settle_s")
     fault_s, reverted_s = known.fault_s, record.at_s(injected.reverted_unix_s)
     clients = _clients(known, record.at_s(injected.last_unix_s), plan.experiment.stable_s)
     relapsed_s = _after(fault_s, clients.relapsed_s)
@@ -138,16 +168,16 @@ def recovery(record: Record, plan: TrialPlan, injected: Injected, known: Known) 
         late = f"only after the instrument's own revert at {reverted_s - fault_s:.1f} s"
         lost = last.at_s <= reverted_s
         return _none(
-            f"{took}, but {'a victim went down, or took no part, again' if lost else late}",
+            f"{took}, but {'a victim then went down or stopped taking part' if lost else late}",
             _after(fault_s, down_s) if lost else relapsed_s,
         )
     return _recovered(last, fault_s, relapsed_s)
 
 
 def settling(record: Record, plan: TrialPlan, injected: Injected, known: Known) -> Recovery:
-    """How long the service needed after the end of a passing fault until it was good for good."""
+    """Return the recovery after the end of a passing fault."""
     if not plan.is_passing or injected.reverted_unix_s is None:
-        return Recovery(why_not=f"{plan.fault} is no fault that we end, so nothing settled after it")
+        return Recovery(why_not=f"{plan.fault} is not a passing fault that ended, so nothing settled after it")
     reverted_s = record.at_s(injected.reverted_unix_s)
     clients = _clients(known, reverted_s, plan.experiment.stable_s)
     relapsed_s = _after(known.fault_s, clients.relapsed_s)
@@ -163,7 +193,7 @@ def settling(record: Record, plan: TrialPlan, injected: Injected, known: Known) 
 
 
 def _none(why: str, relapsed_s: float | None) -> Recovery:
-    again = "" if relapsed_s is None else f"; it had been good again, and relapsed {relapsed_s:.1f} s after the fault"
+    again = "" if relapsed_s is None else f"; it had recovered, and relapsed {relapsed_s:.1f} s after the fault"
     return Recovery(relapsed_s=relapsed_s, why_not=f"{why}{again}")
 
 
@@ -177,19 +207,21 @@ def _after(from_s: float, at_s: float | None) -> float | None:
 
 
 def _not_served(clients: ClientsSaw, plan: TrialPlan, known: Known) -> str:
-    """Why clients do not count as served for good; empty where they were."""
+    """Return why clients were not served without a relapse, or "" if they were."""
     stable_s = plan.experiment.stable_s
     if clients.good_s is None:
-        return f"clients never saw {stable_s:g} s without a bad request after {plan.fault}, to the end of what is known"
+        return (
+            f"clients never had {stable_s:g} s without a bad request after {plan.fault} until the end of the evidence"
+        )
     if not known.settled:
-        return f"the service was not good for {stable_s:g} s in a row when the trial stopped waiting for it"
+        return f"the service had not been good for {stable_s:g} s in a row when the trial stopped waiting for it"
     return ""
 
 
 def _all_back(
     record: Record, injected: Injected, known: VictimsSeen, *, until_s: float, must: bool
 ) -> list[Back] | str:
-    """When each victim took part again; in words what the first one that did not had not done."""
+    """Return when each victim took part again, or a message about one that did not."""
     back: list[Back] = []
     for victim in injected.victims:
         one = victim_back(record, injected, known, victim, until_s=until_s, must=must)
@@ -206,10 +238,16 @@ def _clients(known: Known, from_s: float, stable_s: float) -> ClientsSaw:
 def victim_back(
     record: Record, injected: Injected, known: VictimsSeen, victim: str, *, until_s: float, must: bool
 ) -> Back | str:
-    """When a victim took part again by `until_s`; else in words what it had not done.
+    """Return when a victim took part again by `until_s`, or a message why it did not.
 
-    `must`: it is back only by a start or a thaw, or, where it was never seen to go down, by the end of its fault.
-    Otherwise that is so only where it was seen to go down.
+    Args:
+        record: The trial's record, for its clock.
+        injected: The injected faults and their times.
+        known: Events and sightings of the victims.
+        victim: The victim's service.
+        until_s: Latest time on the trial's clock.
+        must: True if the victim must have returned, by a start, an unpause or the end
+            of its fault. If False, this holds only after it was seen to go down.
     """
     watched = known.watched.get(victim, UNWATCHED)
     events = [(record.at_s(e.at_unix_s), e) for e in known.events if e.service == victim]
@@ -225,7 +263,7 @@ def victim_back(
             running = healthy = None
         elif event.action in UP:
             running = Back(at_s=at_s)
-            # A start begins the health check anew; a thaw does not.
+            # A start restarts the health check. An unpause does not.
             healthy = None if event.action == "start" and watched.health_every_s is not None else running
         elif event.action == "health_status":
             is_good = event.attributes.get("detail") == "healthy"
@@ -243,9 +281,11 @@ def victim_back(
 
 
 def _seen_again(seen: Sightings, fault_s: float, since_s: float, until_s: float, *, must: bool) -> Back | None:
-    """The look from which on a victim took part to the end. `must`: it was down, so a look from before its return says nothing.
+    """Return the first look after which the victim took part until the end.
 
-    A good look before a bad one is no return: a gateway may not have noticed yet that its replica was gone.
+    A good look before a bad one is not a return, because a gateway may notice late that
+    its replica was gone. `must` marks a victim that was down, so looks from before its
+    return do not count.
     """
     if not seen.has_a_say(fault_s):
         return Back(at_s=fault_s)
@@ -258,7 +298,7 @@ def _seen_again(seen: Sightings, fault_s: float, since_s: float, until_s: float,
 
 
 def _down_again_s(record: Record, injected: Injected, known: Known, from_s: float) -> float | None:
-    """When a victim first ended, was unhealthy or took no part again after it had been back, up to the trial's end."""
+    """Return when a victim first went down or stopped taking part after its return."""
     down: list[float] = []
     for victim in injected.victims:
         for event in known.victims.events:

@@ -1,4 +1,4 @@
-"""Which replicas serve after recovery: their share of answers, their health, and whether their slots are free."""
+"""State of each replica after recovery: answers, health and free slots."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from pytest_llmchaos.lab.lab import Lab
     from pytest_llmchaos.plan.experiment import TrialPlan
 
-# The last answers are given up when the load stops. Their slots are free once the engine has seen that, a scrape later.
+# The clients cancel open requests when the load stops. The engine then frees their
+# slots, and Prometheus shows that one scrape later.
 REST_DEADLINE_S = 6.0
 POLL_S = 0.2
-# Where requests are spread evenly over the replicas, all of them miss one replica by chance this seldom.
+# Probability that evenly spread requests all miss one replica by chance.
 BY_CHANCE = 0.001
 
 
@@ -32,7 +33,12 @@ BY_CHANCE = 0.001
 class Replica(NoClaim):
     """One replica after recovery.
 
-    `trouble` is what speaks against it. `unknown` is what could not be read of it.
+    Attributes:
+        name: The replica's service.
+        answered: Answers that this replica gave after the fault.
+        of: Answers that all replicas gave after the fault.
+        trouble: Reasons why the replica does not serve. Empty if it serves.
+        unknown: Checks that could not be made, with the reason.
     """
 
     how_to_claim: ClassVar[str] = "such as .trouble == ()"
@@ -50,7 +56,11 @@ class Replica(NoClaim):
 
 @dataclass(frozen=True, kw_only=True)
 class Replicas(NoClaim):
-    """The replicas from the end of the fault to the trial's end."""
+    """All replicas, from the end of the fault to the end of the trial.
+
+    Attributes:
+        replicas: Each replica with its answers and its troubles.
+    """
 
     how_to_claim: ClassVar[str] = "such as .all_serve"
 
@@ -61,45 +71,54 @@ class Replicas(NoClaim):
 
     @property
     def serving(self) -> tuple[str, ...]:
-        """Names of the replicas against which nothing speaks."""
+        """Names of the replicas without a trouble."""
         known = Known("replica", (one.name for one in self.replicas))
         return Names((one.name for one in self.replicas if not one.trouble), known)
 
     @property
     def all_serve(self) -> bool:
-        """Whether every replica answers, is healthy and has its slots free again.
+        """True if every replica answers, is healthy and has free slots again.
 
-        Raises NoData where nothing speaks against a replica and not all of it is known.
+        Raises:
+            NoData: No replica has a trouble, but at least one check could not be made.
         """
         if any(one.trouble for one in self.replicas):
             return False
         unknown = [f"{one.name}: {what}" for one in self.replicas for what in one.unknown]
         if unknown:
-            raise NoData(f"whether every replica serves again is not known: {'; '.join(unknown)}")
+            raise NoData(f"not every replica could be checked: {'; '.join(unknown)}")
         return True
 
 
 def least_answers(replicas: int) -> int:
-    """How many answers it takes before a replica that gave none of them is no accident."""
+    """Return how many answers show that a replica without any is not chance."""
     return 1 if replicas < 2 else math.ceil(math.log(BY_CHANCE) / math.log(1 - 1 / replicas))
 
 
 def served_again_s(record: Record, plan: TrialPlan) -> float:
-    """Seconds from the load's start to when clients were served again, as far as the trial's phases tell."""
+    """Return when clients were served again, in seconds from the load's start.
+
+    The trial's phases give the time.
+    """
     recovery_s = next((phase.from_s for phase in record.phases if phase.name == "recovery"), 0.0)
-    # The stable seconds at the end of a lasting fault's phase were good already.
+    # The last `stable_s` of a lasting fault's phase were good already.
     return recovery_s - plan.experiment.stable_s if plan.is_lasting else recovery_s
 
 
 def judge_replicas(lab: Lab, samples: Samples, from_s: float) -> Replicas | None:
-    """What became of the subject's replicas; None where the subject does not name them. The load must be over.
+    """Return the state of the subject's replicas, or None if it names no replicas.
 
-    `from_s` is when the clients were served again, in seconds since the start of the load.
+    Call it after the load has ended.
+
+    Args:
+        lab: The running stack.
+        samples: The clients' requests.
+        from_s: Seconds from the load's start until clients were served again.
     """
     names = lab.subject.replicas
     if not names:
         return None
-    # In a stack that others use as well, slots are taken by others.
+    # In an attached stack, other clients can occupy slots.
     busy_query = None if lab.subject.attach else lab.subject.busy_query
     told = samples.answers_by_replica(from_s) if lab.subject.replica_header else None
     busy = _settled(lab, busy_query, names, lambda value: value == 0)
@@ -123,19 +142,19 @@ def _replica(
         trouble.append("fails its health check")
     answered, of = (0, 0) if told is None else (told[name], told.total())
     if told is None:
-        unknown.append("no header names the replica of an answer (replica_header)")
+        unknown.append("no response header names the replica (replica_header)")
     elif not answered:
         least = least_answers(len(lab.subject.replicas))
         if of >= least:
             trouble.append("gets no requests")
         else:
-            unknown.append(f"{of} answers after the fault are too few to miss one, {least} needed")
+            unknown.append(f"{of} answers after the fault are too few to show that it gets none, {least} needed")
     if busy is None or name not in busy:
-        unknown.append("no metric tells its slots that are taken (busy_query)")
+        unknown.append("no metric shows how many of its slots are taken (busy_query)")
     elif busy[name]:
         trouble.append(f"{busy[name]:g} of its slots are still taken {REST_DEADLINE_S:g} s after the load")
     if lab.subject.rotation_query is not None and (routed is None or name not in routed):
-        unknown.append("no metric tells whether requests are routed to it (rotation_query)")
+        unknown.append("no metric shows whether requests are routed to it (rotation_query)")
     elif routed is not None and routed[name] != 1:
         trouble.append("the service routes no requests to it")
     return Replica(name=name, answered=answered, of=of, trouble=tuple(trouble), unknown=tuple(unknown))
@@ -144,7 +163,10 @@ def _replica(
 def _settled(
     lab: Lab, query: str | None, names: tuple[str, ...], good: Callable[[float], bool]
 ) -> Mapping[str, float] | None:
-    """The query's values by service once all are good, or at the deadline; None where it has none."""
+    """Return the query's values by service once all are good, or at the deadline.
+
+    None if there is no query or no answer.
+    """
     if query is None:
         return None
     deadline = time.monotonic() + REST_DEADLINE_S

@@ -1,4 +1,4 @@
-"""From a trial and its record to the one value that the journal and run.json keep."""
+"""Conversion of a trial to its value in the journal and `run.json`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NOT_PHASES = (*FAULT_WINDOWS, "whole")
 
 
 def plan_note(plan: TrialPlan) -> Planned:
-    """What is known of a trial before it begins."""
+    """Return the part of the value that is known before the trial begins."""
     experiment = plan.experiment
     return Planned(
         scenario=plan.scenario,
@@ -58,7 +58,7 @@ def plan_note(plan: TrialPlan) -> Planned:
 
 
 def result_of(plan: TrialPlan, record: Record, verdict: Verdict, reason: str | None = None) -> TrialResult:
-    """A trial as far as it is known: what was planned, and what its record saw."""
+    """Return the value of a trial that was not judged: its plan and its record."""
     return TrialResult(
         **structs.asdict(plan_note(plan)),
         trial=record.trial,
@@ -75,7 +75,7 @@ def result_of(plan: TrialPlan, record: Record, verdict: Verdict, reason: str | N
 
 
 def judged_result(record: Record, trial: Trial) -> TrialResult:
-    """A trial that was judged: its claims may now ask, and until one fails it holds."""
+    """Return the value of a judged trial, which holds until a claim fails."""
     return structs.replace(
         result_of(trial.plan, record, "held"),
         time_to_detect_s=trial.detect_s,

@@ -1,4 +1,4 @@
-"""Signals of the system's own, by name: alerts that fired and rules of the remediator that saw something. No I/O."""
+"""Signals that the system raised: alerts and remediator rules."""
 
 from __future__ import annotations
 
@@ -15,10 +15,16 @@ SignalKind = Literal["alert", "rule"]
 
 @dataclass(frozen=True, kw_only=True)
 class Signal:
-    """One alert that began to fire, or one rule of the remediator that noticed something.
+    """One alert that began to fire, or one rule of the remediator that matched.
 
-    `after_s` counts from the fault's start; in a control arm from the load's. `severity` is an alert's label of that name:
-    what wakes a human says `page`.
+    Attributes:
+        after_s: Seconds from the fault's start. In a control arm, which has no fault,
+            seconds from the load's start.
+        kind: "alert" for an alert of Prometheus, "rule" for a rule of the remediator.
+        name: The alert's or the rule's name.
+        service: The service that the signal is about. Empty for one about clients.
+        severity: The alert's label `severity`, `page` for an alert that pages. Empty
+            for a rule.
     """
 
     after_s: float
@@ -37,10 +43,15 @@ class Signal:
 
 @dataclass(frozen=True, kw_only=True)
 class Incident:
-    """One incident of the remediator: the rule that noticed it, and whether and when the remediator called it over.
+    """One incident of the remediator, from the rule that matched to its end.
 
-    Both times count from the fault's start; what began before it has a negative one. `ended_after_s` is None where the
-    incident was open when the trial was judged.
+    Attributes:
+        service: The service that the incident is about.
+        rule: The rule that opened the incident.
+        after_s: Seconds from the fault's start to the incident's start. Negative if it
+            began before the fault.
+        ended_after_s: Seconds from the fault's start to the incident's end. None if it
+            was open when the trial was judged.
     """
 
     service: str
@@ -53,7 +64,7 @@ class Incident:
 
     @property
     def ended(self) -> bool:
-        """Whether the remediator saw the service good again."""
+        """True if the remediator saw the service recover and closed the incident."""
         return self.ended_after_s is not None
 
 
@@ -68,16 +79,25 @@ def first(
     services: Known,
     after: str,
 ) -> Signal:
-    """The first signal of that name: about that service where one is given, else about a victim or about clients.
+    """Return the earliest signal of that kind and name.
 
     Args:
-      victims: services that were hit; empty in a control arm, where a signal about any service counts.
-      known: names that exist; empty where nothing is known of them.
-      services: services that exist; another one that a signal was about does so too.
-      after: what was done, for the message.
+        signals: All signals of the trial.
+        kind: "alert" or "rule".
+        name: The alert's or the rule's name.
+        service: The service that the signal must be about. If None, it must be about a
+            victim or about clients.
+        victims: Services that the fault hit. Empty in a control arm, where a signal
+            about any service counts.
+        known: Names of that kind that exist. If empty, names are not checked.
+        services: Services that exist. A service with a signal is added to them.
+        after: Description of the fault, for the message.
 
-    Raises BadScenario for a name or a service that does not exist, NotDetected with what was seen in its place,
-    Inconclusive where it was seen of other services alone: neither that it came nor that it did not is then what was asked.
+    Raises:
+        BadScenario: The name or the service does not exist.
+        NotDetected: No such signal was raised. The message lists the other signals.
+        Inconclusive: It was raised for other services only. `service` must then state
+            which one is expected.
     """
     found = [s for s in signals if s.kind == kind and str(s.name) == name and service in {None, s.service}]
     if service is None and victims and found:
@@ -85,8 +105,8 @@ def first(
         found = [s for s in found if str(s.service) not in others]
         if not found:
             raise Inconclusive(
-                f"{kind} {name} was seen of {', '.join(others)} alone, and {', '.join(victims)} was hit: say of which service "
-                f"it is expected, trial.{kind}({name!r}, {others[0]!r})"
+                f"{kind} {name} was raised only for {', '.join(others)}, and the fault hit {', '.join(victims)}: name the service "
+                f"that you expect, as in trial.{kind}({name!r}, {others[0]!r})"
             )
     if found:
         return min(found, key=lambda signal: signal.after_s)
@@ -94,6 +114,6 @@ def first(
     Known("service", {*services.names, *(str(s.service) for s in signals)} if services.names else ()).require(
         service or None
     )
-    about = f" of {service}" if service is not None else ""
-    seen = ", ".join(map(str, signals)) or "nothing"
-    raise NotDetected(f"{kind} {name}{about} was not seen after {after}; seen was {seen}")
+    about = f" for {service}" if service is not None else ""
+    seen = ", ".join(map(str, signals)) or "none"
+    raise NotDetected(f"{kind} {name}{about} was not raised after {after}; signals raised: {seen}")

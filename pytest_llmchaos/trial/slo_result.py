@@ -1,4 +1,4 @@
-"""What one window says of one SLO, and its line in the ledger. No clock, no I/O."""
+"""An SLO's result over one window, and its ledger line."""
 
 from __future__ import annotations
 
@@ -18,19 +18,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class SloResult(NoClaim):
-    """What one window says of one SLO, with the query and the raw values behind it.
+    """One SLO over one window, with the query and the raw values behind it.
 
-    Args:
-      good: good events of the window.
-      total: all events of the window.
-      window_s: seconds that Prometheus counted over.
-      load_s: those of them in which load was offered; `window_s` where that is not known.
-      longest_s: seconds of load that the window could have had if the service had not
-        recovered before its deadline: a quick recovery makes a short window.
-      rate_rps: the SLO's own events a second in the steady phase, which scale its budget;
-        None where the steady phase had none.
-      clients_say: the same share of good events, counted from the clients' own samples.
-      unknown: requests that were open when the load ended.
+    Attributes:
+        slo: The SLO, with its objective and its window in days.
+        good: Good events in the window.
+        total: All events in the window. Above 0.
+        window_s: Length of the window in seconds.
+        rate_rps: Events per second of this SLO in the steady phase, which scale its
+            error budget. None if the steady phase had no events.
+        query: The PromQL query for the share of good events.
+        raw: Counter values at both ends of the window.
+        load_s: Seconds of the window in which load was offered. If None, `window_s`.
+        longest_s: Seconds of load if the service had not recovered before its
+            deadline. A quick recovery makes a short window.
+        clients_say: The share of good events, counted from the clients' samples.
+        unknown: Requests that were open when the load ended.
+
+    Raises:
+        BadScenario: `total` is not above 0, or `good` is below 0.
     """
 
     how_to_claim: ClassVar[str] = "such as .met or .bad_s <= 10"
@@ -53,52 +59,65 @@ class SloResult(NoClaim):
 
     @property
     def name(self) -> str:
+        """The SLO's name."""
         return self.slo.name
 
     @property
     def objective(self) -> float:
+        """The SLO's objective as a share, such as 0.999."""
         return self.slo.objective
 
     @property
     def value(self) -> float:
-        """Share of good events, at most 1: a window that opens with requests in flight can see more good ends than offers."""
+        """Share of good events, from 0 to 1.
+
+        It is capped at 1, because a window that starts with requests in flight can
+        count more good ends than starts.
+        """
         return self._bounded("value", lambda good, total: good / total)
 
     @property
     def bad(self) -> float:
-        """Bad events."""
+        """Number of bad events."""
         return self._bounded("bad", lambda good, total: total - good, grows=True)
 
     @property
     def bad_s(self) -> float:
-        """Seconds of the offered load without a good answer: the share of bad events times the seconds of load.
+        """Seconds of load without a good answer: share of bad events times `load_s`.
 
-        An outage of 10 s costs 10, and so does losing every second request for 20 s.
+        A full outage of 10 s counts 10. So does a loss of every second request for
+        20 s.
         """
         return self._bounded("bad_s", lambda good, total: (total - good) * self._load_s / total, grows=True)
 
     @property
     def met(self) -> bool:
-        """Whether the objective was met.
+        """True if the share of good events reached the objective.
 
-        Raises TooFewSamples below 1 / (1 - objective) events unless too many of them were bad: so few can miss an
-        objective and cannot meet it.
+        Raises:
+            TooFewSamples: The window has fewer than 1 / (1 - objective) events and
+                did not miss the objective. So few events can miss an objective but
+                cannot meet it.
         """
         return self.value >= self.objective
 
     @property
     def burn_rate(self) -> float:
+        """Error ratio divided by error budget. 1 spends the budget in its window."""
         return self._bounded("burn_rate", lambda good, total: burn_rate(good / total, self.slo))
 
     @property
     def budget_spent(self) -> float:
-        """Share of the month's budget that this window cost a service with `rate_rps` events a second all month.
+        """Share of the month's error budget that this window spent.
 
-        Raises NoData where the steady phase had no events.
+        The budget assumes `rate_rps` events per second over the SLO's whole window.
+
+        Raises:
+            NoData: The steady phase had no events, so the budget is unknown.
         """
         rate_rps = self.rate_rps
         if rate_rps is None:
-            raise NoData(f"{self.name}: no {self.slo.unit} in the steady phase, so its budget of a month is not known")
+            raise NoData(f"{self.name}: no {self.slo.unit} in the steady phase, so the month's budget is unknown")
         return self._bounded(
             "budget_spent", lambda good, total: budget_spent(total - good, self.slo, rate_rps), grows=True
         )
@@ -108,13 +127,14 @@ class SloResult(NoClaim):
         return self.window_s if self.load_s is None else self.load_s
 
     def _bounded(self, what: str, of: Callable[[float, float], float], *, grows: bool = False) -> BoundedFloat:
-        """The value that `of` gives for good events among all events, between those of none and of all good ones.
+        """Return `of(good, total)` with its least and greatest possible values.
 
-        What `grows` with the window is no share: it reaches as far as the longest window does.
+        `grows` marks a value that grows with the window. Its greatest value is that
+        of the longest possible window.
         """
         events = self.total + self.unknown
         reach = max(1.0, self.longest_s / self._load_s) if grows else 1.0
-        # Prometheus extrapolates counters, and no reader expects 63.04 requests.
+        # Rounded, because Prometheus extrapolates counters to values such as 63.04.
         every = f"{events * reach:.0f} {self.slo.unit}"
         ends = sorted(
             [
@@ -153,7 +173,7 @@ class SloResult(NoClaim):
 def ledger_entry(
     result: SloResult, *, at_unix_s: float, run: str, trial: str, scenario: str, fault: str, verdict: str
 ) -> Entry:
-    """A trial's result as a line of the ledger. Its steady phase must have had events, or its budget is not known."""
+    """Return the ledger's line for a result whose steady phase had events."""
     return Entry(
         at_unix_s=at_unix_s,
         run=run,

@@ -1,4 +1,4 @@
-"""Asks Prometheus what a window says of an SLO, and refuses where it cannot know. The verdict is not its duty."""
+"""An SLO's events over a window, read from Prometheus."""
 
 from __future__ import annotations
 
@@ -24,9 +24,20 @@ def judge_slo(
     *,
     rate_rps: float | None,
 ) -> SloResult:
-    """What happened to the SLO between the two instants; `rate_rps` is its own rate of events, which scales its budget.
+    """Return an SLO's result between two instants.
 
-    Raises CounterReset, NoData, StaleData or NotANumber where Prometheus cannot know.
+    Args:
+        prometheus: The Prometheus to query.
+        slo: The SLO.
+        from_unix_s: Start of the window, in Unix seconds.
+        to_unix_s: End of the window, in Unix seconds.
+        rate_rps: Events per second of this SLO, which scale its budget.
+
+    Raises:
+        CounterReset: A counter restarted at 0, or a series ended.
+        NoData: The window has no events.
+        StaleData: The newest sample is too old.
+        NotANumber: A query returned NaN or infinity.
     """
     from_unix_s = _fresh_start(prometheus, slo, from_unix_s)
     _require_fresh(prometheus, slo, to_unix_s)
@@ -34,9 +45,9 @@ def judge_slo(
     resets = prometheus.value(queries.resets, to_unix_s)
     if resets:
         raise CounterReset(
-            f"{slo.name}: {slo.good} or {slo.total} began again at 0 within the window ({resets:g} resets): what was counted "
-            "between the last scrape and the end of its process is lost, and an outage is just that; take the SLO from "
-            f"counters that outlive the service, such as the clients' own ({CLIENTS}_*), or judge by trial.whole"
+            f"{slo.name}: {slo.good} or {slo.total} restarted at 0 within the window ({resets:g} resets), so counts "
+            "between the last scrape and the end of the process are lost: compute the SLO from counters that outlive "
+            f"the service, such as the clients' own ({CLIENTS}_*), or use trial.whole"
         )
     gone = prometheus.vector(queries.gone, to_unix_s, may_be_empty=True)
     if gone:
@@ -44,15 +55,15 @@ def judge_slo(
             ", ".join(f'{key}="{value}"' for key, value in sorted(labels)) for labels in sorted(map(sorted, gone))
         )
         raise CounterReset(
-            f"{slo.name}: of {slo.good} or {slo.total}, series that were there at the window's start are gone at its end "
-            f"({names}): what they counted in between is lost; take the SLO from counters that outlive the service, such as "
-            f"the clients' own ({CLIENTS}_*), or judge by trial.whole"
+            f"{slo.name}: of {slo.good} or {slo.total}, series from the window's start are missing at its end "
+            f"({names}), so their counts are lost: compute the SLO from counters that outlive the service, such as "
+            f"the clients' own ({CLIENTS}_*), or use trial.whole"
         )
     good, total = prometheus.value(queries.good, to_unix_s), prometheus.value(queries.total, to_unix_s)
     if not total > 0:
         raise NoData(f"{slo.name}: no {slo.unit} between {from_unix_s:.3f} and {to_unix_s:.3f}, so no share of them")
     if good < 0:
-        raise Inconclusive(f"{slo.name}: {slo.good} went down by {-good:g} without a reset that Prometheus saw")
+        raise Inconclusive(f"{slo.name}: {slo.good} decreased by {-good:g} without a reset that Prometheus saw")
     return SloResult(
         slo=slo,
         good=good,
@@ -69,17 +80,20 @@ def judge_slo(
 
 
 def events_rps(prometheus: Prometheus, slo: Slo, from_unix_s: float, to_unix_s: float) -> float | None:
-    """The SLO's own events a second between the two instants, whoever caused them; None where there were none."""
+    """Return the SLO's events per second between two instants, from all clients.
+
+    None if there were no events.
+    """
     span_s = max(LEAST_SCRAPES, math.ceil(to_unix_s - from_unix_s))
     rates = prometheus.vector(f"sum(rate({slo.total}[{span_s}s]))", to_unix_s, may_be_empty=True)
     return next((rate for rate in rates.values() if rate), None)
 
 
 def _fresh_start(prometheus: Prometheus, slo: Slo, from_unix_s: float) -> float:
-    """The window's start, or the scrape before it where the fault struck the target in the middle of one.
+    """Return the window's start, or one scrape earlier if a scrape failed there.
 
-    Prometheus stamps what a failed scrape ends with the scrape's own start, which is just before the fault. At any other
-    start it answers with the last scrape before it, too.
+    If the fault interrupts a scrape, Prometheus marks the series as ended at that
+    scrape's start, which is just before the fault. The scrape before it has values.
     """
     try:
         _require_fresh(prometheus, slo, from_unix_s)

@@ -1,4 +1,4 @@
-"""One performed experiment as its claims see it: values with good reprs, and errors where a value does not exist. No I/O."""
+"""The value that claims read: one performed and judged experiment."""
 
 from __future__ import annotations
 
@@ -22,11 +22,10 @@ if TYPE_CHECKING:
     from pytest_llmchaos.trial.slo_result import SloResult
 
 
-# Windows around the fault, beside the recorded phases and the whole.
+# Windows around the fault. They exist alongside the recorded phases and "whole".
 FAULT_WINDOWS = ("before", "during", "after")
-# Readiness is looked at once a second, and a look that has no answer takes one.
+# Readiness is polled every second, and a poll without an answer takes a second.
 READY_LOOKS_S = 2.0
-# Who brought the victims back; "mixed" where it was not the same for all of them.
 Repairer = Literal["remediator", "instrument", "itself", "unknown", "mixed"]
 Noted = TypeVar("Noted", "Action", Incident)
 REPAIRERS = Known("repairer", get_args(Repairer))
@@ -34,7 +33,15 @@ REPAIRERS = Known("repairer", get_args(Repairer))
 
 @dataclass(frozen=True, kw_only=True)
 class Action:
-    """One act of the remediator, ended. `at_s` is in seconds since the load's start."""
+    """One finished act of the remediator.
+
+    Attributes:
+        at_s: Seconds from the load's start to the act's start.
+        action: The act, such as "restart".
+        service: The service that the remediator acted on.
+        rule: The rule that caused the act.
+        succeeded: True if the remediator reported success.
+    """
 
     at_s: float
     action: str
@@ -45,12 +52,49 @@ class Action:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial(NoClaim):
-    """One performance of an experiment, judged. Times are seconds.
+    """One performed and judged experiment, as its claims read it.
 
-    `detected_by` names the signal, `repaired_by` who brought the victim back: "remediator", "instrument" (our own revert),
-    "itself" (a restart that needs nobody), "unknown", "mixed" (not the same for all victims), or None where nothing had
-    to be repaired. A claim about a service, alert, rule, outcome or repairer that does not exist raises BadScenario:
-    it is misspelt.
+    All times are seconds. A claim that names a service, alert, rule, outcome or
+    repairer that does not exist raises `BadScenario`, so a misspelt name cannot pass.
+
+    Attributes:
+        name: The trial's id in the journal and the report.
+        plan: The planned load, faults and phases.
+        windows: The clients' requests by window. Names are those of the phases,
+            "before", "during", "after" and "whole".
+        slos: Result of each SLO. Claims use `slo()`.
+        slo_errors: Reason for each SLO that Prometheus could not give.
+        detect_s: Seconds from the fault's start to its detection, or None. Claims use
+            `time_to_detect_s`.
+        detected_by: The signal that detected the fault, such as "alert ServiceDown".
+            None if no signal did.
+        coincident: Signals after the fault's start that the fault does not explain.
+        recover: Recovery from a lasting fault. Claims use `time_to_recover_s`.
+        settle: Recovery after a passing fault. Claims use `time_to_settle_s`.
+        repaired_by: What repaired the victims: "remediator", "instrument" (our own
+            revert), "itself" (such as a restart policy), "unknown", or "mixed" if the
+            victims differ. None if no victim needed a repair.
+        victims: Services that the fault hit.
+        fired: Names of the alerts that fired. Claims use `alerts`.
+        acted: Acts of the remediator, or the reason why they are unknown. Claims use
+            `actions`.
+        noticed: Incidents of the remediator, or the reason why they are unknown. Claims
+            use `incidents`.
+        restarts: Number of restarts of each service, without those by our own revert.
+        findings: Observations that no claim tests, one sentence each.
+        events: All events of the trial, in order.
+        load: Requests that were scheduled, sent and finished.
+        readyz: Answers of the service's readiness path, as spans of one status.
+        unserved_s: Starts of the seconds in which requests were due and none got an
+            answer, from the load's start.
+        replicas_after: State of the replicas after the fault. Claims use `replicas`.
+        signals: Alerts and remediator rules after the fault's start, in order.
+        could_not_fire: Reason why alerts could not have fired, or None.
+        known_alerts: Names of all alerts in Prometheus.
+        known_rules: Names of all rules of the remediator.
+        services: Names of all services of the stack.
+        attempts: Attempts per request, or the reason why they are unknown. Claims use
+            `attempts_per_request`.
     """
 
     how_to_claim: ClassVar[str] = "such as trial.time_to_recover_s <= 20"
@@ -90,15 +134,18 @@ class Trial(NoClaim):
     if not TYPE_CHECKING:  # pragma: no branch
 
         def __getattribute__(self, name: str) -> object:
-            """Notes the names of values that are read. A method notes the values that its call reads."""
-            __tracebackhide__ = True  # pytest shows the claim, and not this
+            """Record the name of each value that is read."""
+            __tracebackhide__ = True  # pytest then shows the claim instead
             value = super().__getattribute__(name)
             if name[0] != "_" and name != "name" and not callable(getattr(type(self), name, None)):
                 self._read.add(name)
             return value
 
     def note_reads(self) -> set[str]:
-        """The values that are read from now on, `plan` and `is_control` among them."""
+        """Return a new set that collects the names of the values read from now on.
+
+        Values that a method reads are in it too, such as `plan`.
+        """
         read: set[str] = set()
         object.__setattr__(self, "_read", read)
         return read
@@ -131,19 +178,23 @@ class Trial(NoClaim):
             object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
-        plan: TrialPlan = vars(self)["plan"]  # who prints a trial reads nothing of it
+        plan: TrialPlan = vars(self)["plan"]  # printing a trial is not reading a value
         return f"<trial {self.name}: {plan.scenario}, {plan.fault}>"
 
     @property
     def is_control(self) -> bool:
-        """Whether this is the arm without a fault, where nothing may be detected and nothing has to recover."""
+        """True if this trial is the control arm, which has no fault."""
         return self.plan.is_control
 
     @property
     def time_to_detect_s(self) -> Seconds:
-        """Seconds from the fault's start to the first signal of the system's own that the fault explains. Raises NotDetected.
+        """Seconds from the fault's start to the first signal that the fault explains.
 
-        It began before our revert and is about a victim, about clients, or declared by the fault; `coincident` has others.
+        Such a signal began before our revert. It is about a victim, about clients, or
+        declared by the fault. All other signals are in `coincident`.
+
+        Raises:
+            NotDetected: The system raised no such signal.
         """
         if self.detect_s is None:
             others = "; ".join(
@@ -157,9 +208,11 @@ class Trial(NoClaim):
 
     @property
     def alerts(self) -> tuple[str, ...]:
-        """Names of the alerts that fired. Raises Inconclusive where none did, and a rule could not have fired.
+        """Names of the alerts that fired after the fault's start.
 
-        So does a claim that a certain one, or no other one, is among them.
+        Raises:
+            Inconclusive: No alert fired, and at least one could not have fired. A claim
+                that a certain alert is absent raises it too in such a trial.
         """
         if self.could_not_fire is not None and not self.fired:
             raise self.could_not_fire
@@ -168,41 +221,60 @@ class Trial(NoClaim):
 
     @property
     def actions(self) -> tuple[Action, ...]:
-        """Acts of the remediator, in order. Raises Inconclusive where there are none, and it could not have acted."""
+        """Acts of the remediator in the order of their start.
+
+        Raises:
+            Inconclusive: There are no acts, and the remediator could not have acted.
+        """
         if isinstance(self.acted, Inconclusive):
             raise self.acted
         return Entries(self._with_names(self.acted), "any(act.action == {} for act in trial.actions)")
 
     @property
     def incidents(self) -> tuple[Incident, ...]:
-        """Incidents of the remediator, in order, with their ends.
+        """Incidents of the remediator in the order of their start.
 
-        Raises Inconclusive where one is open, or none was written, and the remediator could have written nothing.
+        Raises:
+            Inconclusive: An incident is open or there are no incidents, and the
+                remediator could not have written to its audit log.
         """
         if isinstance(self.noticed, Inconclusive):
             raise self.noticed
         return Entries(self._with_names(self.noticed), "any(one.service == {} for one in trial.incidents)")
 
     def _with_names(self, noted: tuple[Noted, ...]) -> tuple[Noted, ...]:
-        """The same, whose services and rules raise where they are compared with one that does not exist."""
+        """Return them with services and rules that raise on an unknown name."""
         services = _with(self._known_services, (one.service for one in noted))
         rules = _with(Known("rule", self.known_rules), (one.rule for one in noted))
         return tuple(replace(one, service=Name(one.service, services), rule=Name(one.rule, rules)) for one in noted)
 
     def alert(self, name: str, service: str | None = None) -> Signal:
-        """The first time that this alert began to fire after the fault.
+        """Return the first time that this alert began to fire after the fault.
 
-        It is about `service` where that is given, else about a victim or about clients. Raises NotDetected naming what
-        fired in its place, Inconclusive where it fired for other services alone, BadScenario for an alert that Prometheus
-        does not have and for a service that the stack does not have.
+        Args:
+            name: The alert's name.
+            service: The service that the alert must be about. If None, it must be about
+                a victim or about clients.
+
+        Raises:
+            NotDetected: The alert did not fire. The message lists what did.
+            Inconclusive: It fired for other services only.
+            BadScenario: Prometheus lacks the alert, or the stack lacks the service.
         """
         return self._first("alert", name, service, self.known_alerts)
 
     def rule(self, name: str, service: str | None = None) -> Signal:
-        """The first time that this rule of the remediator noticed something after the fault, of a service as in `alert`.
+        """Return the first time that this remediator rule matched after the fault.
 
-        Raises NotDetected naming what was noticed in its place, Inconclusive where that was of other services alone,
-        BadScenario for a rule or a service that the subject does not have.
+        Args:
+            name: The rule's name.
+            service: The service that the rule must have matched. If None, it must be a
+                victim.
+
+        Raises:
+            NotDetected: The rule did not match. The message lists the rules that did.
+            Inconclusive: It matched other services only.
+            BadScenario: The remediator lacks the rule, or the stack lacks the service.
         """
         return self._first("rule", name, service, self.known_rules)
 
@@ -220,62 +292,85 @@ class Trial(NoClaim):
 
     @property
     def attempts_per_request(self) -> float:
-        """Requests that the service sent to its replicas, per request that it took, over the whole trial.
+        """Requests that the service sent to its replicas per request that it accepted.
 
-        By the service's own counters: 1 where nothing was tried again. Raises Inconclusive where the subject names no such
-        counters, or one of them began again at 0.
+        It covers the whole trial and uses the service's own counters. 1 means that no
+        request was retried.
+
+        Raises:
+            Inconclusive: The subject has no such counters, or one restarted at 0.
         """
         if isinstance(self.attempts, Inconclusive):
             raise self.attempts
         if self.attempts is None:
             raise Inconclusive(
-                "this subject names no counters of attempts, so nothing can be said of retries: drop the claim"
+                "this subject has no counters of attempts, so the number of retries is unknown: drop the claim"
             )
         scale = Scale(
             what="attempts_per_request",
             least=0.0,
             most=math.inf,
-            at_least="the service had sent none of its requests on",
-            at_most="each had been tried again without end",
-            advice="bound it above 0: 1 is each request once",
+            at_least="the service had sent no request to a replica",
+            at_most="each request had been retried without end",
+            advice="bound it above 0: 1 means that no request was retried",
         )
         return BoundedFloat(self.attempts, scale)
 
     @property
     def time_to_recover_s(self) -> Seconds:
-        """Seconds from the fault's start until the victims took part again and clients were served for good.
+        """Seconds from the fault's start until the system has recovered from it.
 
-        Counts from the fault, not from its revert: clients suffer from then on. A recovery after our own revert does not
-        count, nor does one that did not last until the end of what is known. Its `resolution_s` says how exactly it
-        could be seen. Raises NotRecovered, and BadScenario after a passing fault.
+        The system has recovered when all victims take part again and clients are
+        served within their latency targets, without a relapse. Time counts from the
+        fault, because clients suffer from then on. A recovery after our own revert does
+        not count. The value's `resolution_s` is its precision in seconds.
+
+        Raises:
+            NotRecovered: The system did not recover before our revert, or relapsed.
+            BadScenario: The fault is a passing one. Use `time_to_settle_s`.
         """
         if self.plan.is_passing:
             raise BadScenario(
-                f"we end {self.plan.fault}, so nothing had to recover from it: ask for trial.time_to_settle_s"
+                f"{self.plan.fault} is a passing fault, which the instrument ends: use trial.time_to_settle_s"
             )
         return _took(self.recover)
 
     @property
     def time_to_settle_s(self) -> Seconds:
-        """Seconds from the end of a passing fault until the service was good for good.
+        """Seconds from the end of a passing fault until the service has recovered.
 
-        Raises NotRecovered, and BadScenario after a fault that we do not end.
+        The service has recovered when clients are served within their latency targets,
+        without a relapse.
+
+        Raises:
+            NotRecovered: The service did not recover before its deadline.
+            BadScenario: The fault is not a passing one. Use `time_to_recover_s`.
         """
         if not self.plan.is_passing:
             raise BadScenario(
-                f"{self.plan.fault} is no fault that we end, so nothing settled after it: ask for trial.time_to_recover_s"
+                f"{self.plan.fault} is not a passing fault, which the instrument ends: use trial.time_to_recover_s"
             )
         return _took(self.settle)
 
     @property
     def relapsed_s(self) -> float | None:
-        """Seconds from the fault's start until a service that had been good again was bad again; None if it never was."""
+        """Seconds from the fault's start to the first relapse of a recovered service.
+
+        None if the service did not relapse.
+        """
         return (self.settle if self.plan.is_passing else self.recover).relapsed_s
 
     def slo(self, name: str) -> SloResult:
-        """Prometheus' verdict on one SLO, from the fault's start to the end of the load and its last answers.
+        """Return Prometheus' result for one SLO since the fault's start.
 
-        Raises BadScenario for an SLO that slo.yaml has not, and what kept Prometheus from answering.
+        The window ends with the load's last answers.
+
+        Args:
+            name: The SLO's name in `slo.yaml`.
+
+        Raises:
+            BadScenario: `slo.yaml` lacks the SLO.
+            Inconclusive: Prometheus could not compute it. The message has the reason.
         """
         if name in self.slo_errors:
             raise self.slo_errors[name]
@@ -284,39 +379,54 @@ class Trial(NoClaim):
         return self.slos[name]
 
     def phase(self, name: str) -> Window:
-        """What clients saw of the requests that were due in the steady, fault or recovery phase."""
+        """Return the clients' view of the requests due in one window.
+
+        Args:
+            name: "steady", "fault" or "recovery", or a key of `windows`.
+
+        Raises:
+            InvalidExperiment: The trial has no such window.
+        """
         if name not in self.windows:
             raise InvalidExperiment(f"this trial had no {name} window; it had {', '.join(self.windows)}")
         return self.windows[name]
 
     @property
     def before_fault(self) -> Window:
-        """Requests that had ended when the fault began. Those in flight then are in `during_fault`."""
+        """Requests that had ended when the fault began.
+
+        Requests in flight at that time are in `during_fault`.
+        """
         return self.phase("before")
 
     @property
     def during_fault(self) -> Window:
         """Requests in flight when the fault began, or due before it was over.
 
-        A fault is over when the system has recovered from it (`time_to_recover_s`), or with our revert.
+        A fault is over when the system has recovered from it, as in
+        `time_to_recover_s`, or with our revert.
         """
         return self.phase("during")
 
     @property
     def after_fault(self) -> Window:
-        """Requests due after the fault was over: of a repaired one, the seconds that showed its recovery."""
+        """Requests due after the fault was over.
+
+        After a repaired fault, these are the seconds that showed the recovery.
+        """
         return self.phase("after")
 
     @property
     def whole(self) -> Window:
-        """Requests of the whole trial."""
+        """All requests of the trial."""
         return self.phase("whole")
 
     @property
     def replicas(self) -> Replicas:
-        """The replicas after the fault: `assert trial.replicas.all_serve`.
+        """State of the replicas after the fault: `assert trial.replicas.all_serve`.
 
-        Raises NoData where it is not known which services are replicas.
+        Raises:
+            NoData: The configuration does not name the replicas.
         """
         if self.replicas_after is None:
             raise NoData("no service is known to be a replica: set llmchaos_replicas and llmchaos_replica_header")
@@ -324,44 +434,51 @@ class Trial(NoClaim):
 
     @property
     def falsely_ready_s(self) -> float:
-        """Whole seconds in which requests were due, none was answered, and the service still said that it was ready.
+        """Seconds in which the service reported ready while it answered no request.
 
-        Load balancers send clients there. Raises Inconclusive where readiness was not recorded.
+        Only whole seconds in which requests were due count. A load balancer sends
+        clients to such a service.
+
+        Raises:
+            Inconclusive: The answers of the readiness path were not recorded.
         """
         if not self.readyz:
             raise Inconclusive(
-                "what the service's readiness path said was not recorded: set llmchaos_ready_path, such as /readyz"
+                "the answers of the service's readiness path were not recorded: set llmchaos_ready_path, such as /readyz"
             )
         seen_s = self.readyz[-1].to_s
         scale = Scale(
             what="falsely_ready_s",
             least=0.0,
             most=seen_s,
-            at_least="the service had never said so",
-            at_most=f"it had said so for all of the {seen_s:.0f} s",
+            at_least="the service had never reported ready",
+            at_most=f"it had reported ready for all of the {seen_s:.0f} s",
             advice="bound it inside the length of the trial",
         )
         unseen = [s for s in self.unserved_s if s > seen_s + READY_LOOKS_S]
         if unseen:
             raise Inconclusive(
-                f"what the service's readiness path said is known for {seen_s:.0f} s, and no client was served at {unseen[0]:.0f} s"
+                f"the answers of the service's readiness path end at {seen_s:.0f} s, and no client was served at {unseen[0]:.0f} s"
             )
         false = [s for s in self.unserved_s if any(r.ready and r.from_s <= s and s + 1 <= r.to_s for r in self.readyz)]
         return BoundedFloat(len(false), scale)
 
     @property
     def silently_truncated(self) -> float:
-        """Answers that ended cleanly, without an error, before they were complete: the failure no status code shows."""
+        """Number of answers that ended without an error before they were complete.
+
+        No status code shows this failure.
+        """
         return self.whole.count_of("truncated")
 
     @property
     def failed(self) -> float:
-        """Requests of the whole trial without a good end."""
+        """Number of requests in the whole trial without a good end."""
         return self.whole.failed
 
 
 def _with(known: Known, seen: Iterable[str]) -> Known:
-    """The names that there are, and those that were seen. What is about no service has an empty one."""
+    """Return the known names with the seen ones and "", which means no service."""
     return Known(known.what, {*known.names, *seen, ""} if known.names else ())
 
 

@@ -1,4 +1,4 @@
-"""The truths of a service level: what clients saw, what Prometheus and the service itself counted. No I/O."""
+"""Agreement of three counts: clients' samples, Prometheus, the service."""
 
 from __future__ import annotations
 
@@ -14,31 +14,33 @@ if TYPE_CHECKING:
     from pytest_llmchaos.slo.arithmetic import Slo
     from pytest_llmchaos.stats.columns import Columns
 
-# A service that is refused to its clients, or that they leave, cannot count that as its failure. Nor can it see that the
-# content of an answer is another than it should be.
+# Outcomes that a service cannot count as its failure: it was not reached, the client
+# left, or the content of the answer was wrong.
 UNSEEN = frozenset(CODES[outcome] for outcome in ("refused", "timeout", "corrupted"))
-# The service's clock of a request starts when it reads it, the client's when it was due. Between them lie the generator's
-# lateness (at most 0.05 s, or the load is not held), a connection, and a busy event loop.
+# A client's clock starts when a request is due, the service's when it reads it. Between
+# them lie the generator's lateness (at most 0.05 s, or the load is not held), the
+# connection and a busy event loop.
 LATENCY_SLACK_S = 0.5
-# PromQL's increase() extrapolates each series by up to half a scrape at either end, and by less where it began at 0: some
-# 2 % of a window of half a minute. One event is rounding.
+# PromQL's increase() extrapolates each series by up to half a scrape at either end, and
+# by less if it began at 0: some 2 % of a window of 30 s. One event is rounding.
 SLACK_SHARE = 0.02
 SLACK_EVENTS = 1.0
-# What is pushed at the load's end is all that the clients counted. One event in a thousand is left for rounding.
+# The push at the load's end has all counts of the clients. The share is for rounding.
 EXACT_SHARE = 0.001
 
 _FIRST_TOKEN = re.compile(r"first_token|ttft", re.IGNORECASE)
 _WHOLE_ANSWER = re.compile(r"(request|e2e)\w*(duration|latency)", re.IGNORECASE)
 
 Spell = tuple[float, float]
-"""From and to, in seconds since the start of the load."""
+"""Start and end, in seconds from the load's start."""
 
 
 def measure_of(slo: Slo) -> Measure | None:
-    """What of a request the SLO judges, where clients can judge the same; None where they cannot.
+    """Return the measure by which clients can judge the SLO, or None.
 
-    That is what its `clients` says. Without it: the SLO named `availability`, and those with a threshold over a time to
-    first token or to the whole answer.
+    The SLO's key `clients` names it. Without that key it is availability for the SLO
+    named `availability`, and for an SLO with a threshold the time to first token or to
+    the whole answer, by the name of its metric.
     """
     if slo.clients is not None:
         return None if slo.clients == "none" else slo.clients
@@ -54,9 +56,14 @@ def measure_of(slo: Slo) -> Measure | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """Requests as their clients judged them, and how many of them another count may leave out or judge otherwise.
+    """Requests as clients judged them, with those that another count may differ in.
 
-    `unsure_good` and `unsure_bad` have an explanation: the service was dead, could not see it, or measured from another instant.
+    Attributes:
+        good: Good requests.
+        total: All requests.
+        unsure_good: Good requests that another count may miss or judge bad. The
+            service was dead, could not see them, or measured from another instant.
+        unsure_bad: Bad requests that another count may miss or judge good.
     """
 
     good: float
@@ -69,7 +76,7 @@ class Seen:
         return self.good / self.total
 
     def explains(self, share: float, slack_events: float) -> bool:
-        """Whether a count of the same requests may come to this share of good ones."""
+        """True if another count of the requests may give this share of good ones."""
         least = self.good - self.unsure_good - slack_events
         most = self.good + self.unsure_bad + slack_events
         return least <= share * self.total <= most
@@ -77,10 +84,14 @@ class Seen:
 
 @dataclass(frozen=True, kw_only=True)
 class Sight:
-    """What a count other than the clients' own cannot know.
+    """Limits of a count other than the clients' own.
 
-    `blind` are spells in which the service was dead or cut off. After `until_s` nothing is compared.
-    `counts_failures`: whether a request that failed is in its histogram of latencies, as no good one.
+    Attributes:
+        blind: Spells in which the service was dead or cut off.
+        until_s: End of the comparison, in seconds from the load's start.
+        known_s: When the last request was due, in seconds from the load's start.
+        counts_failures: True if a failed request is in the histogram of latencies as
+            one that is not good.
     """
 
     blind: Sequence[Spell] = ()
@@ -90,7 +101,10 @@ class Sight:
 
 
 def seen_by_clients(columns: Columns, measure: Measure, bound_s: float | None, sight: Sight | None) -> Seen:
-    """The clients' judgement of all their requests; without a `sight`, of counters that they pushed themselves."""
+    """Return the clients' judgement of their requests.
+
+    Without a `sight`, the other count is the clients' own, as pushed to Prometheus.
+    """
     good = total = unsure_good = unsure_bad = left = 0
     limit_s = float("inf") if bound_s is None else bound_s
     for code, due_s, first_s, end_s in zip(
@@ -111,8 +125,8 @@ def seen_by_clients(columns: Columns, measure: Measure, bound_s: float | None, s
         is_unsure = (
             code in UNSEEN
             or any(due_s <= to_s and from_s <= end_s for from_s, to_s in sight.blind)
-            # What was given up when the load ended is a client who left. A first token that came in time is good to the
-            # service, whatever became of the answer.
+            # A request cancelled at the load's end is one whose client left. For the
+            # service, a first token in time is good even if the answer then fails.
             or (code != OK and (end_s >= sight.known_s or is_begun))
             or (measure != "availability" and code != OK and not sight.counts_failures)
             or (measure != "availability" and code == OK and abs(took_s - limit_s) <= LATENCY_SLACK_S)
@@ -120,15 +134,18 @@ def seen_by_clients(columns: Columns, measure: Measure, bound_s: float | None, s
         unsure_good += is_unsure and is_good
         unsure_bad += is_unsure and not is_good
     if sight is not None:
-        # Whether a service counts a request whose client left, and as what, is its own matter.
+        # A service may count a request whose client left as good, as bad or not.
         unsure_good, unsure_bad = min(good, unsure_good + left), min(total - good, unsure_bad + left)
     return Seen(good=good, total=total, unsure_good=unsure_good, unsure_bad=unsure_bad)
 
 
 def miscount(seen: Seen, may_be_more: int, counted: float) -> str | None:
-    """How a service's count of its requests differs from its clients' by more than is explained; None where it does not.
+    """Return a message if the service's number of requests is odd, or None.
 
-    `may_be_more` requests were given up by their clients: a service may count them or not.
+    Args:
+        seen: The clients' judgement of their requests.
+        may_be_more: Requests that clients cancelled, which a service may count or not.
+        counted: Requests that the service counted.
     """
     slack = SLACK_EVENTS + SLACK_SHARE * seen.total
     unsure = seen.unsure_good + seen.unsure_bad
@@ -141,20 +158,27 @@ def miscount(seen: Seen, may_be_more: int, counted: float) -> str | None:
 
 
 def oddity(what: str, exact: Seen, sighted: Seen, slo_says: float, service_says: float | None) -> str | None:
-    """Which truth differs from the others by more than is explained, with the numbers; None where they agree.
+    """Return a message that names the odd count of the three, or None if they agree.
 
-    `exact` is to be compared with the SLO, `sighted` with the service's own counters.
+    Args:
+        what: The SLO's name.
+        exact: The clients' judgement, for comparison with the SLO.
+        sighted: The same, for comparison with the service's counters.
+        slo_says: The SLO's share of good requests in Prometheus.
+        service_says: The share by the service's own counters, or None.
     """
     slack = SLACK_EVENTS + SLACK_SHARE * sighted.total
-    # Counters that the clients pushed have seen what the clients saw.
+    # Counters that the clients pushed count exactly what the clients saw.
     slack_of_slo = slack if exact is sighted else EXACT_SHARE * exact.total
     by_clients = exact.explains(slo_says, slack_of_slo)
     numbers = (
-        f"{what} of the whole trial: clients say {exact.share:.4f} ({exact.good:g} of {exact.total:g}), "
+        f"{what} of the whole trial: clients counted {exact.share:.4f} ({exact.good:g} of {exact.total:g}), "
         f"Prometheus' SLO {slo_says:.4f}"
     )
     if service_says is None:
-        return None if by_clients else f"{numbers}: one of them is wrong, and the service itself tells no third"
+        return (
+            None if by_clients else f"{numbers}: one of them is wrong, and the service has no counters that show which"
+        )
     by_service = sighted.explains(service_says, slack)
     if by_clients and by_service:
         return None

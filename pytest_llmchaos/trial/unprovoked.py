@@ -1,4 +1,4 @@
-"""What the system did or paged while nothing of ours was on: since the stack came up, or since the last judged trial."""
+"""Repairs and alerts outside of any fault, since the last judged trial."""
 
 from __future__ import annotations
 
@@ -15,26 +15,40 @@ if TYPE_CHECKING:
     from pytest_llmchaos.lab.reasons import Reasons
     from pytest_llmchaos.prometheus.queries import FiredAlert
 
-# An evaluation of rules, and a line of the audit log, is to be read this long after its instant.
+# Rule evaluations and audit log lines can be read this long after they happened.
 WRITTEN_WITHIN_S = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Unprovoked:
-    """Actions and alerts outside of faults, in words. `names` are those of the alerts."""
+    """Repairs and alerts outside of faults, as sentences.
+
+    Attributes:
+        names: Names of the alerts.
+        findings: All of them.
+        refuting: Repairs and pages, which refute a control arm.
+    """
 
     names: frozenset[str] = frozenset()
     findings: tuple[str, ...] = ()
     refuting: tuple[str, ...] = ()
 
     def require_none(self) -> None:
-        """Raises UnprovokedReaction: the system repaired or paged though nothing was wrong."""
+        """Require that the system neither repaired nor paged.
+
+        Raises:
+            UnprovokedReaction: It did, although nothing was wrong.
+        """
         if self.refuting:
             raise UnprovokedReaction("; ".join(self.refuting))
 
 
 def unprovoked(lab: Lab, record: Record) -> Unprovoked:
-    """What came since the last call and no fault explains. A ticket is a finding; an action or a page refutes a control arm."""
+    """Return repairs and alerts since the last call that no fault explains.
+
+    The first call covers the time since the stack started. An alert that does not page
+    is a finding. A repair or a page refutes a control arm.
+    """
     reasons = lab.reasons
     since, now_unix_s = reasons.unjudged_unix_s, time.time() - WRITTEN_WITHIN_S
     audit = lab.remediator.audit() or []
@@ -53,7 +67,10 @@ def unprovoked(lab: Lab, record: Record) -> Unprovoked:
 
 
 def unexplained_actions(audit: Sequence[Mapping[str, object]], reasons: Reasons) -> list[Mapping[str, object]]:
-    """The intents of the remediator that neither began while something of ours was on, nor belong to what it detected then."""
+    """Return the remediator's intents that no fault explains.
+
+    A fault explains an intent that began during it, or whose incident did.
+    """
     noticed = {
         line.get("incident")
         for line in audit

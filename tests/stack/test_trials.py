@@ -154,7 +154,7 @@ def test_a_fault_that_is_real_and_that_nothing_notices_is_a_finding(trial_of, st
 
     assert [proof["step"] for proof in last_judged(stack_lab)["proof"]] == ["injected", "healed"]
     assert trial.findings == (
-        "signal missing: the fault is proven, yet no alert fired and the remediator noticed nothing",
+        "signal missing: the fault is proven, but no alert fired and no rule of the remediator matched",
     )
     with pytest.raises(NotDetected, match="no alert fired"):
         _ = trial.time_to_detect_s
@@ -164,7 +164,7 @@ def test_a_frozen_replica_passes_and_the_service_settles(trial_of):
     trial = trial_of(faults.pause("model-1"), fault_s=4, settle_within_s=30)
 
     assert trial.time_to_settle_s <= 25
-    with pytest.raises(BadScenario, match=r"ask for trial\.time_to_settle_s"):
+    with pytest.raises(BadScenario, match=r"use trial\.time_to_settle_s"):
         _ = trial.time_to_recover_s
 
 

@@ -1276,12 +1276,12 @@ GATES: tuple[InstrumentDefect, ...] = (
                 file="pytest_llmchaos/trial/agreement.py",
                 old=(
                     "        raise TruthsDisagree(\n"
-                    '            f"availability of the whole trial: clients say {whole.availability:.4f}, Prometheus says {theirs:.4f}"\n'
+                    '            f"availability of the whole trial: clients counted {whole.availability:.4f}, Prometheus {theirs:.4f}"\n'
                     "        )\n"
                 ),
                 new=(
                     "        record.finding(\n"
-                    '            f"availability of the whole trial: clients say {whole.availability:.4f}, Prometheus says {theirs:.4f}"\n'
+                    '            f"availability of the whole trial: clients counted {whole.availability:.4f}, Prometheus {theirs:.4f}"\n'
                     "        )\n"
                 ),
             ),
@@ -2121,7 +2121,7 @@ SILENCE: tuple[InstrumentDefect, ...] = (
         patches=(
             Patch(
                 file="pytest_llmchaos/trial/judge.py",
-                old="            raise unheard  # that it did nothing is all that such an arm says of it\n",
+                old="            raise unheard  # a control arm proves only that the remediator did nothing\n",
                 new="            pass\n",
             ),
         ),
