@@ -121,6 +121,13 @@ def test_every_error_has_an_entry(made):
     assert ours == set(headings(made["errors.md"])) - {"Errors"}
 
 
+def test_a_docstring_of_an_error_names_its_verdict():
+    told = {one: re.findall(r"Verdict: `(\w+)`", inspect.getdoc(one) or "") for one in outcomes.tree()}
+
+    assert {one: verdict for one, verdict in told.items() if verdict and verdict != [errors.verdict_of(one(""))]} == {}
+    assert told[errors.NoData] == ["inconclusive"]
+
+
 def test_every_command_has_an_entry(made):
     assert settings.commands() == set(settings.COMMANDS)
     assert {f"llmchaos {name}" for name in settings.COMMANDS} <= set(headings(made["commands.md"]))

@@ -18,7 +18,10 @@ CLASSES: dict[str, tuple[str, str, tuple[tuple[str, str], ...]]] = {
     ),
     "windows.md": (
         "Windows",
-        "A window has what clients saw of the requests of a part of a trial, such as `trial.during_fault`.",
+        (
+            "A window has what clients saw of the requests of a part of a trial, such as `trial.during_fault`. "
+            "[Load](../load.md#read-what-happened-to-a-request) lists the outcomes of a request."
+        ),
         (("stats.windows.Window", "window"), ("stats.quantiles.Quantiles", "window.ttft_s")),
     ),
     "values.md": (

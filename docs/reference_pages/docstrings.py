@@ -15,6 +15,7 @@ from reference_pages.markdown import bullets, fence, prose
 ROOT = Path(__file__).parent.parent.parent
 PACKAGE = "pytest_llmchaos"
 WIDTH = 88
+MOST_CHOICES = 6  # a longer alias keeps its name
 _OPTIONS = {"returns_named_value": False, "returns_multiple_items": False, "warnings": False}
 _HIDDEN = {"how_to_claim", "note_reads"}  # for the instrument itself
 
@@ -100,7 +101,8 @@ class Source:
         value = str(found.value) if isinstance(found, Attribute) and found.value is not None else ""
         literal = re.fullmatch(r"Literal\[(.*)\]", value, re.DOTALL)
         if literal:
-            return " | ".join(re.findall(r"['\"][^'\"]*['\"]", literal[1]))
+            choices = re.findall(r"['\"][^'\"]*['\"]", literal[1])
+            return " | ".join(choices) if len(choices) <= MOST_CHOICES else ""
         return "" if "TypeVar(" in value else value
 
 

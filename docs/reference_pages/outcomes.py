@@ -22,9 +22,9 @@ VERDICTS: dict[str, tuple[str, str]] = {
     ),
 }
 BEFORE = {
-    "BadScenario": "pytest reports a collection error, or an ERROR if a claim raises it",
-    "NotReady": "pytest reports an ERROR; the run did not start",
-    "Unsupported": "pytest skips the test, with the ability that is missing",
+    "BadScenario": "pytest reports a collection error, or an ERROR if a claim raises it.",
+    "NotReady": "pytest reports an ERROR. The run did not start.",
+    "Unsupported": "pytest skips the test and names the missing ability.",
 }
 
 
@@ -76,14 +76,12 @@ def errors_page(source: Source) -> str:
             error_link(base.__name__) if issubclass(base, LlmchaosError) else f"`{base.__name__}`"
             for base in one.__bases__
         )
-        effect = BEFORE.get(one.__name__) or (
-            f"verdict [`{_leads_to(one)}`](verdicts.md#{_leads_to(one)})" if _leads_to(one) else ""
-        )
-        parts += [
-            f"## {one.__name__}",
-            prose(docs.text),
-            bullets([f"is a: {bases}", *([f"effect: {effect}"] if effect else [])]),
-        ]
+        facts = [f"Base: {bases}."]
+        if one.__name__ in BEFORE:
+            facts.append(BEFORE[one.__name__])
+        elif _leads_to(one) and "Verdict:" not in docs.text:
+            facts.append(f"Verdict: `{_leads_to(one)}`.")
+        parts += [f"## {one.__name__}", prose(docs.text), bullets(facts)]
     return page("Errors", *parts)
 
 
