@@ -137,5 +137,5 @@ def test_entries_refuse_a_text_and_are_a_plain_tuple_otherwise():
     assert 3 not in entries
     assert entries == (1, 2)
     assert type(copy.copy(entries)) is tuple
-    with pytest.raises(BadScenario, match=r"'api' is a text, and none of these is one: .* any.one.name == 'api' for"):
+    with pytest.raises(BadScenario, match=r"'api' is a text, and these are not: .* any.one.name == 'api' for"):
         assert "api" not in entries

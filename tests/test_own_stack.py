@@ -59,7 +59,7 @@ def test_without_a_compose_file_the_lab_is_the_subject(folder):
         ({"allow": ("models",)}, "llmchaos_allow must be entries such as volume:models .* got 'models'"),
         (
             {"allow": ("volume:models",), "attach": True},
-            "llmchaos_allow is of no use with llmchaos_attach: .* drop llmchaos_allow",
+            "llmchaos_allow has no effect with llmchaos_attach: .* drop llmchaos_allow",
         ),
         ({"allow": ("volume:m", ":web")}, "llmchaos_allow must be .* got ':web'"),
         ({"tokens_per_s": 0.0}, "llmchaos_tokens_per_s must be a number above 0 and below 1e9, got 0"),
@@ -99,7 +99,7 @@ def test_the_former_key_for_all_roles_is_refused_with_the_lines_to_write(toml, w
     with pytest.raises(BadScenario) as refused:
         own_stack.refuse_services(["api: web", "targets: web worker", "tokens_per_s: 500"], toml=toml)
 
-    assert str(refused.value) == f"llmchaos_services is no ini key: each role has its own, so write\n{written}"
+    assert str(refused.value) == f"llmchaos_services is not an ini key: each role has its own, so write\n{written}"
 
 
 def test_a_service_is_named_by_the_first_key_that_has_it(folder):
@@ -123,6 +123,6 @@ def test_the_former_key_with_anything_else_is_told_what_to_write(lines):
         own_stack.refuse_services(lines, toml=True)
 
     assert str(refused.value) == (
-        "llmchaos_services is no ini key: each role has its own, so write\n"
+        "llmchaos_services is not an ini key: each role has its own, so write\n"
         'llmchaos_api = "web"\nllmchaos_prometheus = "prometheus"\nllmchaos_targets = ["web", "worker"]'
     )

@@ -729,7 +729,7 @@ def test_an_alias_that_another_installed_plugin_owns_is_given_up(pytester, monke
         (["-o", "llmchaos_api=web"], "llmchaos_api needs llmchaos_compose"),
         (["-o", "llmchaos_compose=none.yaml"], "llmchaos_api is missing, the service that takes the clients' requests"),
         (["-o", "llmchaos_tokens_per_s=many"], "llmchaos_tokens_per_s must be a number: *many"),
-        (["-o", "llmchaos_services=api: web"], "llmchaos_services is no ini key: each role has its own, so write"),
+        (["-o", "llmchaos_services=api: web"], "llmchaos_services is not an ini key: each role has its own, so write"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )

@@ -1,7 +1,7 @@
-"""Numbers that know the least and the most that their window could have shown.
+"""Numbers with the least and the most that their window could have shown.
 
-A claim compares such a number with a bound. A comparison that comes out the same
-whatever became of the window's requests is no evidence, so it raises.
+A claim compares such a number with a bound. A comparison with the same result whatever
+happened to the window's requests is no evidence, so it raises.
 """
 
 from __future__ import annotations
@@ -20,14 +20,18 @@ Compare = Callable[[float, float], bool]
 _SIGNS: dict[Compare, str] = {operator.lt: "<", operator.le: "<=", operator.gt: ">", operator.ge: ">="}
 
 
-# What a claim may compare with a number of a window. A Decimal compares itself where it stands on the left.
+# Types that a claim may compare with a number of a window. A Decimal on the left
+# compares itself.
 NUMBERS = (int, float, Decimal, Fraction)
 
 
 class NoClaim:
-    """A value that claims nothing by itself: `assert trial.slo("availability")`, without `.met`, would always pass.
+    """A value that is no claim by itself.
 
-    `how_to_claim` shows an assertion that can fail.
+    `assert trial.slo("availability")`, without `.met`, would always pass, so it raises.
+
+    Attributes:
+        how_to_claim: An assertion that can fail.
     """
 
     __slots__ = ()
@@ -39,20 +43,21 @@ class NoClaim:
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """What a window could have shown of one value.
+    """The range of one value in a window.
 
-    Args:
-      what: the value and its window, as messages name them.
-      least: the smallest value that the window could have shown.
-      most: the largest one.
-      at_least: what would have given `least`: "none of the 160 requests had failed".
-      at_most: what would have given `most`.
-      advice: what to do instead.
-      events: how many events a share rests on; None for what is no share. One event
-        moves a share by a step of (most - least) / events, so a bound that is nearer to
-        the end than one step can be broken by the window and cannot be held by it.
-      of: how many events a count is a part of; None for what is no count. Divided by
-        that number, it is a share that rests on so many events.
+    Attributes:
+        what: The value and its window, as messages name them.
+        least: The smallest value that the window could have shown.
+        most: The largest one.
+        at_least: What would have given `least`, such as "none of the 160 requests had
+            failed".
+        at_most: What would have given `most`.
+        advice: What to do instead.
+        events: Events that a share rests on, None for other values. One event moves a
+            share by (most - least) / events. A bound nearer to the end than that step
+            can be broken by the window and cannot be held by it.
+        of: Events that a count is a part of, None for other values. Divided by that
+            number, it is a share that rests on so many events.
     """
 
     what: str
@@ -65,18 +70,27 @@ class Scale:
     of: float | None = None
 
     def needed(self, distance: float) -> float:
-        """The events that a bound needs which lies `distance` from the end of the scale; infinite for next to none."""
+        """Return the events that a bound needs that is `distance` from the scale's end.
+
+        Infinite for a distance next to 0.
+        """
         steps = round((self.most - self.least) / distance, 6)
         return math.ceil(steps) if math.isfinite(steps) else steps
 
 
 class BoundedFloat(float):
-    """A float of a window. Its comparisons raise where they prove nothing.
+    """A float of a window whose comparisons raise where they prove nothing.
 
-    So do those of what plain numbers and rounding make of it: `100 * budget_spent` has the
-    same ends, times 100. Arithmetic with another number of a window gives a plain float.
-    `low` and `high` are what the value becomes by the best and the worst end of requests
-    of which the end is not known: still open when the load ended, or left by impatient clients.
+    Values derived from it by plain numbers and rounding do too: `100 * budget_spent`
+    has the same ends, times 100. Arithmetic with another number of a window gives a
+    plain float.
+
+    Attributes:
+        scale: Its range.
+        low: The least value, over the possible ends of unknown requests.
+        high: The largest value, over the same.
+        is_derived: True if arithmetic made it.
+        is_distance: True if `abs` made it.
     """
 
     scale: Scale
@@ -93,7 +107,7 @@ class BoundedFloat(float):
         return made
 
     def __reduce__(self) -> tuple[type[float], tuple[float]]:
-        """A copy is a plain number."""
+        """Return a plain number as the copy."""
         return float, (float(self),)
 
     def __add__(self, other: float, /) -> float:
@@ -121,20 +135,21 @@ class BoundedFloat(float):
         return self._changed(operator.neg, f"-({self.scale.what})")
 
     def __abs__(self) -> float:
-        """The distance from 0, as `pytest.approx` asks for it.
+        """Return the distance from 0, which `pytest.approx` uses.
 
-        Nearer than one event moves the number it is `==` in other words, which asks for no number of events.
-        A part of it is plain: `pytest.approx(window.availability, rel=0.1)` makes a tolerance of it.
+        Nearer than one event moves the number is `==` in other words, which needs no
+        number of events. A part of it is plain: `pytest.approx(window.availability,
+        rel=0.1)` makes a tolerance of it.
         """
         crosses = self.scale.least < 0 < self.scale.most
         least = (0.0, f"{self.scale.what} had been 0") if crosses else None
         return self._changed(abs, f"|{self.scale.what}|", least)
 
-    def __round__(self, digits: int | None = None, /) -> float:  # type: ignore[override] # a whole number that knows its ends
+    def __round__(self, digits: int | None = None, /) -> float:  # type: ignore[override] # a whole number with ends
         return self._changed(lambda value: float(round(value, digits or 0)), f"{self.scale.what}, rounded")
 
     def _derived(self, operate: Callable[[float, float], float], other: object, how: str) -> float:
-        """What a plain number makes of it."""
+        """Return the result of an operation with a plain number."""
         if not isinstance(other, int | float):
             return NotImplemented  # type: ignore[no-any-return] # Python then raises its own TypeError
         number = float(other)
@@ -146,9 +161,10 @@ class BoundedFloat(float):
         return made
 
     def _changed(self, change: Callable[[float], float], what: str, end: tuple[float, str] | None = None) -> float:
-        """The same number and its ends after a change that keeps or turns their order; plain where an end is lost by it.
+        """Return the number and its ends after a change that keeps or reverses order.
 
-        `end` is one more value that it could have, and why, where the change does neither.
+        The result is plain if the change loses an end. `end` is one more value that it
+        could have, and the reason, for a change that does neither.
         """
         scale, value = self.scale, change(float(self))
         ends = [(change(float(scale.least)), scale.at_least), (change(float(scale.most)), scale.at_most)]
@@ -202,7 +218,8 @@ class BoundedFloat(float):
         if not isinstance(other, NUMBERS):
             return NotImplemented  # type: ignore[no-any-return] # Python then raises its own TypeError
         bound = float(other)
-        # A part of another number of the window is a bound as it stands: 95 % of no answers is 0, which all are above.
+        # A part of another number of the window is a plain bound: 95 % of no answers is
+        # 0, which all exceed.
         least = most = low = high = bound
         if isinstance(other, BoundedFloat) and not other.is_derived:
             least, most, low, high = other.scale.least, other.scale.most, other.low, other.high
@@ -250,7 +267,10 @@ class BoundedFloat(float):
 
 
 class BoundedCount(BoundedFloat):
-    """A whole number of requests. It prints and indexes as an int, and `not window.failed` says that it is 0."""
+    """A whole number of requests.
+
+    It prints and indexes as an int. `not window.failed` means that it is 0.
+    """
 
     def __repr__(self) -> str:
         return repr(int(self))
@@ -268,7 +288,11 @@ class BoundedCount(BoundedFloat):
 
 
 class Seconds(float):
-    """A time that is known to have been at most so long. It may have been up to `resolution_s` shorter."""
+    """A time that is at most this long.
+
+    Attributes:
+        resolution_s: Seconds by which it may have been shorter.
+    """
 
     resolution_s: float
 

@@ -1,4 +1,4 @@
-"""Samples as columns: what their judgement needs, walked at a fraction of the cost of objects. Pure."""
+"""Samples as columns, which are walked faster than objects."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pytest_llmchaos.model import OUTCOMES, Sample
 
 CODES = {outcome: code for code, outcome in enumerate(OUTCOMES)}
 OK, CANCELLED, LEFT = CODES["ok"], CODES["cancelled"], CODES["left"]
-# Times count from the start of the load, so none is below 0.
+# Times count from the start of the load, so all are at least 0.
 NO_FIRST = NO_RETRY = -1.0
-# What an answer says to a client who is to come back later.
+# Refusals of a client, with and without Retry-After.
 NO_REFUSAL, HINTED, UNHINTED = range(3)
 
 
@@ -22,9 +22,15 @@ def _doubles() -> array[float]:
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """One entry per sample in each.
+    """One entry per sample in each column.
 
-    `first_s` is NO_FIRST where no token came, `outcomes` holds places in OUTCOMES, `refusals` what `refusal` returns.
+    Attributes:
+        due_s: Due times in seconds since the load's start.
+        first_s: Seconds of the first tokens, NO_FIRST without a token.
+        end_s: Seconds of the ends.
+        max_gap_s: Longest gaps between tokens, in seconds.
+        outcomes: Indexes into OUTCOMES.
+        refusals: Results of `refusal`.
     """
 
     due_s: array[float] = field(default_factory=_doubles)
@@ -36,14 +42,18 @@ class Columns:
 
 
 def refusal(status: int, retry_after_s: float | None) -> int:
-    """Whether an answer sends its client away for now (429, 503), and whether it names a time to come back."""
+    """Classify an answer by status (429, 503) and Retry-After.
+
+    Returns:
+        NO_REFUSAL, HINTED with Retry-After, or UNHINTED.
+    """
     if status not in (429, 503):
         return NO_REFUSAL
     return UNHINTED if retry_after_s is None else HINTED
 
 
 def columns_of(samples: Iterable[Sample]) -> Columns:
-    """The columns that `samples` brings along, or columns made of them."""
+    """Return the columns that `samples` has, or make them."""
     ready = getattr(samples, "columns", None)
     if isinstance(ready, Columns):
         return ready

@@ -1,11 +1,14 @@
-"""How much two samples differ, with an interval of 95 %. Numbers in, numbers out; no random draws: the same bytes every time.
+"""Estimates of shares, medians and differences, with 95 % intervals.
 
-Both intervals are made one way, «square and add»: the interval of a difference from the intervals of its two sides, each on
-the side that matters. For shares these are Wilson's (Newcombe 1998, «Interval estimation for the difference between
-independent proportions», Stat. Med. 17:873-890, method 10); for medians the distribution-free ones between two order
-statistics (David & Nagaraja, «Order Statistics», 7.1), combined as by Zou & Donner 2008, «Construction of confidence
-intervals about effect measures», Stat. Med. 27:1693-1702. The latter need no finite variance, so failed requests can stay
-in as slower than every answer.
+There are no random draws, so results are the same bytes every time.
+
+Intervals of differences are made by "square and add" from the intervals of both sides.
+Shares use Wilson's interval (Newcombe 1998, "Interval estimation for the difference
+between independent proportions", Stat. Med. 17:873-890, method 10). Medians use the
+distribution-free interval between two order statistics (David & Nagaraja, "Order
+Statistics", 7.1), combined as by Zou & Donner 2008, "Construction of confidence
+intervals about effect measures", Stat. Med. 27:1693-1702. The latter needs no finite
+variance, so failed requests stay in as slower than every answer.
 """
 
 from __future__ import annotations
@@ -21,7 +24,13 @@ _EXACT_UP_TO = 1000  # beyond it the binomial is normal to the rank
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A value and its interval. An end that the samples cannot give is infinite."""
+    """A value and its 95 % interval.
+
+    Attributes:
+        value: The estimate.
+        low: Lower end, infinite if the samples cannot give it.
+        high: Upper end, infinite if the samples cannot give it.
+    """
 
     value: float
     low: float
@@ -29,7 +38,11 @@ class Estimate:
 
 
 def share(hits: int, n: int) -> Estimate:
-    """A share of `n` independent trials with Wilson's score interval. Raises ValueError for none of them."""
+    """Return a share of `n` independent trials with Wilson's score interval.
+
+    Raises:
+        ValueError: `n` is 0, or `hits` is not from 0 to `n`.
+    """
     if not n or not 0 <= hits <= n:
         raise ValueError(f"a share needs 0 <= hits <= n and n >= 1, got {hits} of {n}")
     value, z2 = hits / n, Z * Z
@@ -40,9 +53,12 @@ def share(hits: int, n: int) -> Estimate:
 
 
 def median(values: Sequence[float]) -> Estimate:
-    """The median, nearest rank, between two order statistics; infinite values are of requests that never ended well.
+    """Return the median (nearest rank) between two order statistics.
 
-    Fewer than 6 values bound it nowhere. Raises ValueError for none.
+    Infinite values stand for failed requests. Fewer than 6 values give infinite ends.
+
+    Raises:
+        ValueError: There are no values.
     """
     if not values:
         raise ValueError("a median needs 1 value, got 0")
@@ -53,9 +69,10 @@ def median(values: Sequence[float]) -> Estimate:
 
 
 def _low_rank(n: int) -> int:
-    """The highest rank whose order statistic lies above the median in at most 2.5 % of samples; 0 if there is none.
+    """Return the highest rank with an order statistic above the median in <= 2.5 %.
 
-    The number of values below the median is binomial with n and 1/2.
+    0 if there is no such rank. The number of values below the median is binomial with n
+    and 1/2.
     """
     if n > _EXACT_UP_TO:
         return math.floor((n - Z * math.sqrt(n)) / 2)
@@ -66,7 +83,10 @@ def _low_rank(n: int) -> int:
 
 
 def difference(treated: Estimate, control: Estimate) -> Estimate | None:
-    """treated - control, by square and add; None where neither has a finite value, for then there is none."""
+    """Return treated - control by square and add.
+
+    None if a value is infinite.
+    """
     if not (math.isfinite(treated.value) and math.isfinite(control.value)):
         return None
     value = treated.value - control.value

@@ -1,6 +1,6 @@
-"""Names that exist: a claim about another one is misspelt, and raises in place of being true of nothing.
+"""Names that exist, to detect misspelt names in claims.
 
-`"ServiceDwn" not in trial.alerts` would hold whatever happened.
+`"ServiceDwn" not in trial.alerts` would hold whatever happened, so it raises.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ V = TypeVar("V")
 
 
 class Known:
-    """The names that there are. Nothing is refused where none is known.
+    """The names that exist. Without names every text is accepted.
 
     Args:
-      what: what they name: "alert".
-      names: all of them.
+        what: Their kind, such as "alert".
+        names: All of them.
     """
 
     __slots__ = ("names", "what")
@@ -32,12 +32,20 @@ class Known:
         return f"<{self.what}: {', '.join(sorted(self.names))}>"
 
     def require(self, name: object) -> None:
-        """Raises BadScenario for a text that is not one of the names, and suggests the nearest."""
+        """Check that a text is one of the names. The message suggests the nearest.
+
+        Raises:
+            BadScenario: It is not.
+        """
         if self.names and isinstance(name, str) and str(name) not in self.names:
             self._refuse(name)
 
     def require_part(self, text: str) -> None:
-        """Raises BadScenario for a text that is in none of the names."""
+        """Check that a text is part of a name.
+
+        Raises:
+            BadScenario: It is not.
+        """
         if self.names and not any(text in name for name in self.names):
             self._refuse(text)
 
@@ -48,11 +56,11 @@ class Known:
         raise BadScenario(f"there is no {self.what} {str(name)!r}{meant} There are {', '.join(names)}")
 
 
-NONE_KNOWN = Known("name")  # of what `dataclasses.asdict` makes again out of its parts
+NONE_KNOWN = Known("name")  # for copies that `dataclasses.asdict` makes
 
 
 class Name(str):
-    """A name that raises BadScenario where it is compared with one that does not exist."""
+    """A name that raises BadScenario if compared with one that does not exist."""
 
     known: Known
 
@@ -71,7 +79,7 @@ class Name(str):
         return not self == other
 
     def __contains__(self, part: object, /) -> bool:
-        found = str.__contains__(self, part)  # type: ignore[operator] # what is no text is refused by it
+        found = str.__contains__(self, part)  # type: ignore[operator] # `str` refuses other types
         if not found and isinstance(part, str):
             self.known.require_part(part)
         return found
@@ -79,17 +87,18 @@ class Name(str):
     __hash__ = str.__hash__
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
-        """A copy is a plain text."""
+        """Return plain text as the copy."""
         return str, (str(self),)
 
 
 class Names(tuple[str, ...]):
-    """Names of which a claim may ask whether one is among them; it raises BadScenario for one that does not exist.
+    """Names that raise BadScenario if searched for one that does not exist.
 
     Args:
-      names: those that were seen.
-      known: those that exist.
-      unseen: why others may have gone unseen; it is raised where a claim says that one is not there, or no other.
+        names: Those that were seen.
+        known: Those that exist.
+        unseen: Error that explains why others may be missing. Raised if a claim needs
+            the absence of a name.
     """
 
     known: Known
@@ -124,15 +133,18 @@ class Names(tuple[str, ...]):
     __hash__ = tuple.__hash__
 
     def __reduce__(self) -> tuple[type[tuple[str, ...]], tuple[tuple[str, ...]]]:
-        """A copy is a plain tuple."""
+        """Return a plain tuple as the copy."""
         return tuple, (tuple(map(str, self)),)
 
 
 class Entries(tuple[V, ...]):
-    """Values of which none is a text, so that a text among them is a mistake: `"api" not in trial.actions` always held.
+    """Values other than text, which raise BadScenario if searched for a text.
+
+    `"api" not in trial.actions` would always hold.
 
     Args:
-      how: a claim that looks into the values, with `{}` in the place of the text.
+        entries: The values.
+        how: A claim that looks into the values, with `{}` in place of the text.
     """
 
     how: str
@@ -145,18 +157,19 @@ class Entries(tuple[V, ...]):
     def __contains__(self, entry: object, /) -> bool:
         if isinstance(entry, str):
             how = self.how.format(repr(str(entry)))
-            raise BadScenario(f"{str(entry)!r} is a text, and none of these is one: look into each, such as {how}")
+            raise BadScenario(f"{str(entry)!r} is a text, and these are not: look into each, such as {how}")
         return super().__contains__(entry)
 
     def __reduce__(self) -> tuple[type[tuple[V, ...]], tuple[tuple[V, ...]]]:
-        """A copy is a plain tuple."""
+        """Return a plain tuple as the copy."""
         return tuple, (tuple(self),)
 
 
 class Counts(dict[str, V]):
-    """A value by name. A name that exists and has none has that of `absent`; another raises BadScenario.
+    """A value by name.
 
-    Where no names are known, it is a plain dict.
+    An existing name without a value has that of `absent`. Another name raises
+    BadScenario. Without known names it is a plain dict.
     """
 
     def __init__(
@@ -193,8 +206,8 @@ class Counts(dict[str, V]):
     def __ne__(self, other: object) -> bool:
         return not self == other
 
-    __hash__ = None  # as a dict has none
+    __hash__ = None  # as of a dict
 
     def __reduce__(self) -> tuple[type[dict[str, V]], tuple[dict[str, V]]]:
-        """A copy is a plain dict."""
+        """Return a plain dict as the copy."""
         return dict, (dict(self),)

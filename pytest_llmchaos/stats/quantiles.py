@@ -1,4 +1,4 @@
-"""A latency distribution in which failed requests are slower than every answer. Pure."""
+"""Latency distributions with failed requests as slower than every answer."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _GUESSES = 1000
 
 
 def nth(values: Sequence[float], rank: int) -> float:
-    """The value at `rank` (from 1) in ascending order.
+    """Return the value at `rank` (from 1) in ascending order.
 
-    Of many values only those around a guess are sorted, so that ten times the samples cost no more than ten times the time.
+    Of many values only those around a guess are sorted, so that the time is linear.
     """
     if len(values) < _MANY:
         return sorted(values)[rank - 1]
@@ -34,20 +34,22 @@ def nth(values: Sequence[float], rank: int) -> float:
 
 
 def nearest_rank(q: float, count: int) -> int:
-    """The rank (from 1) of the value that a share `q` of `count` values stay within."""
+    """Return the rank (from 1) that a share `q` of `count` values do not exceed."""
     return max(1, math.ceil(round(q * count, 6)))  # decimal fractions are not exact
 
 
 class Quantiles(NoClaim):
-    """A latency of all requests of a window. Nearest rank: each answer is a value that a client saw, or infinity.
+    """A latency of all requests of a window.
+
+    Nearest rank: each quantile is a value that a client saw, or infinity.
 
     Args:
-      what: the latency's name.
-      values: seconds of each answer.
-      failed: requests without an answer; each is slower than every answer.
-      unknown: requests that were open when the load ended.
-      where: the window, as messages name it.
-      hint: what gives the window more requests.
+        what: Name of the latency.
+        values: Seconds of each answer.
+        failed: Requests without an answer. Each is slower than every answer.
+        unknown: Requests that were open when the load ended.
+        where: The window, as messages name it.
+        hint: Advice that gives the window more requests.
     """
 
     how_to_claim: ClassVar[str] = "such as .p95 <= 2"
@@ -74,32 +76,46 @@ class Quantiles(NoClaim):
 
     @property
     def count(self) -> int:
+        """Number of requests."""
         return len(self._values) + self._failed
 
     def at(self, q: float) -> float:
-        """The value that a share `q` of the requests stay within; infinite where so many failed.
+        """Return the seconds that a share `q` of the requests do not exceed.
 
-        Raises TooFewSamples below 1 / (1 - q) requests: the number would be the largest value by another name.
+        Infinite if too many requests failed.
+
+        Args:
+            q: Share of the requests, above 0, below 1. p99 is 0.99.
+
+        Raises:
+            BadScenario: `q` is outside its bounds.
+            TooFewSamples: There are fewer than 1 / (1 - q) requests. The result would
+                be the largest value by another name.
         """
         if not 0 < q < 1:
             raise BadScenario(f"a quantile lies between 0 and 1, got {q!r}: p99 is 0.99")
-        # Decimal fractions are not exact: 1 - 0.99 is a little less than 0.01, and must not ask for 101 samples.
+        # Rounded, because 1 - 0.99 is a little less than 0.01 and would need 101
+        # samples.
         return self._at(q, f"p{100 * q:g}", math.ceil(round(1 / (1 - q), 6)))
 
     @property
     def p50(self) -> float:
+        """Median in seconds. Needs 2 requests."""
         return self.at(0.50)
 
     @property
     def p95(self) -> float:
+        """95th percentile in seconds. Needs 20 requests."""
         return self.at(0.95)
 
     @property
     def p99(self) -> float:
+        """99th percentile in seconds. Needs 100 requests."""
         return self.at(0.99)
 
     @property
     def max(self) -> float:
+        """Largest value in seconds. Needs 1 request."""
         return self._at(1.0, "max", 1)
 
     def _at(self, q: float, name: str, needed: int) -> BoundedFloat:

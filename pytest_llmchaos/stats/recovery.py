@@ -1,4 +1,4 @@
-"""When clients were served again for good, and when they were let down again."""
+"""Recovery and relapse of a service, as clients saw them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,16 @@ from pytest_llmchaos.stats.windows import DEFAULT_TARGETS, LatencyTargets, evide
 
 @dataclass(frozen=True, kw_only=True)
 class ClientsSaw:
-    """How clients fared from one instant to the end of what is known. Times are due times of requests.
+    """Service to clients from one instant on. Times are due times of requests.
 
-    `good_s` is the first request from which on every one was good; None where the service was not good for long enough.
-    `resolution_s` says how much earlier that may really have been: clients see a service only when they ask.
-    `relapsed_s` is the first bad request after the service had been good for long enough; None where there was none.
+    Attributes:
+        suffered: True if a request was bad.
+        good_s: Second of the first request from which on all were good, None if the
+            service was not good for long enough.
+        resolution_s: Seconds by which `good_s` may have been earlier. Clients see a
+            service only when they send requests.
+        relapsed_s: Second of the first bad request after the service had been good for
+            long enough, None without one.
     """
 
     suffered: bool
@@ -33,13 +38,17 @@ def clients_from(
     limits: LatencyTargets = DEFAULT_TARGETS,
     until_s: float = math.inf,
 ) -> ClientsSaw:
-    """What clients saw of the requests due from `from_s` to `until_s`.
+    """Return the service to clients due from `from_s` to `until_s`.
 
-    The service is good for good from the first request after the last bad one, if `stable_s` seconds and at least one more
-    request follow it: the stable stretch is counted in seconds and in requests, whatever the load's shape.
-    Good spells before a bad request are no recovery: the damage may come late, and it may come again.
-    One bad request is enough for that, however late it comes, as one is enough to break a stable spell.
-    While a load still runs, `until_s` is the due time of its oldest unanswered request: nothing later is known to be good.
+    The service has recovered from the first request after the last bad one, if
+    `stable_s` seconds and at least one more request follow it. The stable time is
+    counted in seconds and in requests, whatever the load's shape.
+
+    Good spells before a bad request are not a recovery: the damage may come late or
+    return. One bad request is enough for that, as it is enough to break a stable spell.
+
+    While a load runs, `until_s` is the due time of its oldest unanswered request, since
+    nothing later is known to be good.
     """
     seen = sorted(evidence(samples, from_s, until_s, limits))
     bad_s = [due_s for due_s, is_good in seen if not is_good]
@@ -55,7 +64,10 @@ def clients_from(
 
 
 def _resolution_s(bad_s: Sequence[float], good_s: float, stable_s: float) -> float:
-    """Seconds between the last bad request and the good one. Where good and bad answers alternate, the last two bad ones."""
+    """Return the seconds between the last bad request and the good one.
+
+    If good and bad answers alternate, those between the last two bad ones.
+    """
     if not bad_s:
         return 0.0
     alternating = [b - a for a, b in pairwise(bad_s[-2:]) if b - a < stable_s]
@@ -63,7 +75,7 @@ def _resolution_s(bad_s: Sequence[float], good_s: float, stable_s: float) -> flo
 
 
 def _relapsed_s(seen: Sequence[tuple[float, bool]], bad_s: Sequence[float], stable_s: float) -> float | None:
-    """The first bad request that ended a stable spell between two bad ones."""
+    """Return the due time of the first bad request that ended a stable spell."""
     good = [due_s for due_s, is_good in seen if is_good]
     at = 0
     for before, after in pairwise(bad_s):

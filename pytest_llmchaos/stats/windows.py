@@ -1,9 +1,10 @@
-"""Samples to numbers: counts, shares and quantiles per window. Pure: no clock, no I/O.
+"""Counts, shares and quantiles of a load's requests per window.
 
-A failed request counts as slower than every answer (right-censored): an outage can make no quantile look better.
-A request that the end of the load cut off while it could still have become good (`cancelled`) is unknown. One that its
-client gave up early (`left`) counts nowhere, unless it saw no token at a time at which no other client stayed: then only
-a client who waited could have seen whether the service is slow or hangs, and it is unknown as well.
+A failed request counts as slower than every answer (right-censored), so an outage
+cannot improve a quantile. A request that was open when the load ended and could still
+have become good (`cancelled`) is unknown. One whose client left early (`left`) counts
+nowhere. It is unknown if it saw no token at a time at which no other client stayed:
+only a waiting client could have seen whether the service was slow or hung.
 """
 
 from __future__ import annotations
@@ -29,12 +30,25 @@ from pytest_llmchaos.stats.quantiles import Quantiles
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyTargets:
-    """What clients call good: an ok answer inside both bounds, counted from the due time."""
+    """Bounds of a good answer: complete and inside both, from the due time.
+
+    Attributes:
+        ttft_s: Most seconds to the first token, above 0.
+        e2e_s: Most seconds to the whole answer, above 0.
+
+    Raises:
+        BadScenario: A bound is not a number above 0.
+    """
 
     ttft_s: float = 2.0
     e2e_s: float = 10.0
 
     def __post_init__(self) -> None:
+        """Check both bounds.
+
+        Raises:
+            BadScenario: A bound is not a number above 0.
+        """
         for name, value in (("ttft_s", self.ttft_s), ("e2e_s", self.e2e_s)):
             number = isinstance(value, int | float) and not isinstance(value, bool)  # type: ignore[redundant-expr]
             if not number or not (0 < value <= sys.float_info.max or value == math.inf):
@@ -45,23 +59,39 @@ class LatencyTargets:
 
 DEFAULT_TARGETS = LatencyTargets()
 ENDS = Known("outcome", OUTCOMES)
-# A client who stayed speaks for those who were due so close to it and left.
+# A client that stayed stands for those due within this time that left.
 SPEAKS_WITHIN_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Window(NoClaim):
-    """What clients saw of a part of a load's requests. `good` met every latency bound.
+    """Requests of a part of a load, as clients saw them.
 
-    `unknown` requests were open when the load ended and younger than their limits, or were
-    left without a token while no other client stayed. They are in no share, count or
-    quantile, and a comparison that depends on their end raises.
-    `could_offer` requests could have been due in the window at its longest: a window that
-    ends with the recovery is short because the service was quick.
-    `left` requests were given up by impatient clients while they could still become good.
-    `refused` requests were answered with 429 or 503, of which `unhinted` ones without a valid Retry-After.
-    A window that still runs (`is_live`) can become any other: its counts have no most, and
-    its shares need no number of requests.
+    Unknown requests are in no share, count or quantile. A comparison that depends on
+    them raises `OpenRequests`. A comparison whose result the window cannot change
+    raises `VacuousClaim`.
+
+    Attributes:
+        name: Name of the part.
+        from_s: Start in seconds since the load's start, by due time.
+        to_s: End in seconds since the load's start, by due time.
+        offered: Requests whose end is known, without `left`.
+        ok: Requests with a complete, correct answer.
+        good: Those that met every latency bound.
+        outcomes: Requests by outcome.
+        ttft_s: Seconds to the first token, as quantiles.
+        e2e_s: Seconds to the whole answer, as quantiles.
+        max_gap_s: Longest seconds between two tokens of an answer, as quantiles.
+        left: Requests that impatient clients left while they could still become good.
+        refused: Requests answered with 429 or 503.
+        unhinted: Refused requests without a valid Retry-After.
+        unknown: Requests that were open when the load ended and younger than their
+            limits, or were left without a token while no other client stayed.
+        could_offer: Requests that could have been due in the window at its longest. A
+            window that ends with the recovery is short if the service was quick.
+        hint: Advice that gives the window more requests.
+        is_live: True while the window runs and can become any other. Its counts have no
+            maximum, and its shares need no number of requests.
     """
 
     how_to_claim: ClassVar[str] = "such as .failed == 0 or .availability >= 0.99"
@@ -102,34 +132,57 @@ class Window(NoClaim):
 
     @property
     def seconds(self) -> float:
+        """Length in seconds."""
         return self.to_s - self.from_s
 
     @property
     def failed(self) -> float:
+        """Offered requests without a complete, correct answer."""
         return self._count("failed", self.offered - int(self.ok), "failed")
 
     @property
     def availability(self) -> float:
-        """Share of requests that got a whole, correct answer. Raises TooFewSamples where there was no request."""
+        """Share of the offered requests with a complete, correct answer, 0 to 1.
+
+        Raises:
+            TooFewSamples: There was no request.
+        """
         return self._share("availability", self.ok)
 
     @property
     def goodput_ratio(self) -> float:
-        """Share of *offered* requests that were good: a failed one lowers it."""
+        """Share of the offered requests that were good, 0 to 1. A failed one lowers it.
+
+        Raises:
+            TooFewSamples: There was no request.
+        """
         return self._share("goodput_ratio", self.good)
 
     @property
     def goodput_rps(self) -> float:
-        """Good answers a second."""
+        """Good answers per second.
+
+        Raises:
+            TooFewSamples: There was no request, or the window has no length.
+        """
         return self._share("goodput_rps", self.good, rate_rps=self._rate("goodput_rps", self.offered))
 
     @property
     def offered_rps(self) -> float:
+        """Offered requests per second.
+
+        Raises:
+            TooFewSamples: The window has no length.
+        """
         return self._rate("offered_rps", self.offered)
 
     @property
     def without_retry_after(self) -> float:
-        """Requests refused with 429 or 503 that were not told when to come back. Raises TooFewSamples if none was refused."""
+        """Requests refused with 429 or 503 without a valid Retry-After.
+
+        Raises:
+            TooFewSamples: No request was refused.
+        """
         if not int(self.refused):
             raise TooFewSamples(
                 f"without_retry_after needs 1 answer with 429 or 503, got 0 in {self!r}: offer more than the service takes"
@@ -137,7 +190,14 @@ class Window(NoClaim):
         return self._count("without_retry_after", self.unhinted, "been refused without Retry-After")
 
     def count_of(self, outcome: Outcome) -> float:
-        """Requests with this outcome."""
+        """Return the number of requests with an outcome.
+
+        Args:
+            outcome: Name of the outcome, such as `cut`.
+
+        Raises:
+            BadScenario: There is no such outcome.
+        """
         return self.outcomes[outcome]
 
     def _rate(self, what: str, count: int) -> float:
@@ -146,7 +206,11 @@ class Window(NoClaim):
         return count / self.seconds
 
     def _count(self, what: str, value: float, ended: str, *, is_known: bool = False) -> float:
-        """A count of requests. `is_known`: no request of unknown end belongs to it, and it is not of the offered ones."""
+        """Return a count of requests.
+
+        `is_known`: it has no request of unknown end and is not part of the offered
+        ones.
+        """
         every = max(self.offered + self.unknown + (int(value) if is_known else 0), self.could_offer)
         scale = Scale(
             what=f"{what} {self.name}",
@@ -161,7 +225,7 @@ class Window(NoClaim):
         return BoundedCount(value, scale, low=value, high=int(value) + unknown)
 
     def _share(self, what: str, part: float, *, rate_rps: float | None = None) -> float:
-        """`part` of the offered requests, from 0 to 1; of a rate, from 0 to all of it."""
+        """Return `part` of the offered requests as a share, 0 to 1, or as a rate."""
         if not self.offered:
             raise TooFewSamples(f"{what} needs 1 request, got 0 in {self!r}: {self.hint}")
         whole = 1.0 if rate_rps is None else rate_rps
@@ -183,7 +247,16 @@ class Window(NoClaim):
 
 
 class Part(NamedTuple):
-    """A part of a trial. `hint` is what gives it more requests, `could_offer` how many it could have at its longest."""
+    """A part of a trial.
+
+    Attributes:
+        name: Name of the part.
+        from_s: Start in seconds since the load's start.
+        to_s: End in seconds since the load's start.
+        hint: Advice that gives it more requests.
+        could_offer: Requests that it could have at its longest.
+        is_live: True while it runs.
+    """
 
     name: str
     from_s: float
@@ -200,14 +273,17 @@ def windows(
     *,
     is_live: bool = False,
 ) -> tuple[Window, ...]:
-    """One window per (name, from_s, to_s), by due time. Windows may overlap; the end is not inside."""
+    """Return one window per (name, from_s, to_s), by due time.
+
+    Windows may overlap. The end is not inside.
+    """
     return parts(samples, [Part(*bound, is_live=is_live) for bound in bounds], limits)
 
 
 def parts(
     samples: Iterable[Sample], wanted: Iterable[Part], limits: LatencyTargets = DEFAULT_TARGETS
 ) -> tuple[Window, ...]:
-    """One window per part, by due time."""
+    """Return one window per part, by due time."""
     columns = columns_of(samples)
     judged = _Judged(columns=columns, good=_good(columns, limits), mute=_mute(columns))
     made = []
@@ -220,10 +296,11 @@ def parts(
 def around(
     samples: Iterable[Sample], before: Part, during: Part, after: Part, limits: LatencyTargets = DEFAULT_TARGETS
 ) -> tuple[Window, Window, Window]:
-    """Three windows that follow one another, each request in one of them.
+    """Return three consecutive windows, each request in one of them.
 
-    A request that was due before `during` begins and had not ended by then was in flight
-    when the fault struck: it belongs to `during`. Any other belongs where it was due.
+    A request that was due before `during` begins and had not ended by then was in
+    flight when the fault struck. It belongs to `during`. Any other belongs where it was
+    due.
     """
     columns = columns_of(samples)
     judged = _Judged(columns=columns, good=_good(columns, limits), mute=_mute(columns))
@@ -240,7 +317,7 @@ def around(
 
 
 class _Judged(NamedTuple):
-    """The samples, which of them were good, and which were left without a word while no other client stayed."""
+    """The samples, which were good, and which were left silently and alone."""
 
     columns: Columns
     good: list[bool]
@@ -248,7 +325,10 @@ class _Judged(NamedTuple):
 
 
 def _mute(columns: Columns) -> list[bool]:
-    """For each sample whether its client left before a token, and no other due within a second of it stayed to the end."""
+    """Return for each sample if its client left without a token and alone.
+
+    Alone: no other request due within a second of it stayed to the end.
+    """
     mute = [code == LEFT and first < 0 for code, first in zip(columns.outcomes, columns.first_s, strict=True)]
     if not any(mute):
         return mute
@@ -263,7 +343,7 @@ def _mute(columns: Columns) -> list[bool]:
 
 
 def _good(columns: Columns, limits: LatencyTargets) -> list[bool]:
-    """For each sample whether its client got a whole answer inside both bounds."""
+    """Return for each sample if its client got a whole answer inside both bounds."""
     ttft_s, e2e_s = limits.ttft_s, limits.e2e_s
     rows = zip(columns.outcomes, columns.due_s, columns.first_s, columns.end_s, strict=True)
     return [
@@ -273,7 +353,7 @@ def _good(columns: Columns, limits: LatencyTargets) -> list[bool]:
 
 
 def _window(judged: _Judged, inside: list[bool], part: Part) -> Window:
-    """The window of the samples that are `inside`."""
+    """Return the window of the samples that are `inside`."""
     if not part.from_s <= part.to_s:
         raise BadScenario(f"window {part.name!r} must end after it begins, got {part.from_s!r} to {part.to_s!r}")
     columns = judged.columns
@@ -284,7 +364,7 @@ def _window(judged: _Judged, inside: list[bool], part: Part) -> Window:
     ok = [code == OK for code in columns.outcomes]
     ok = list(map(and_, inside, ok))
     due_s, end_s = array("d", compress(columns.due_s, ok)), array("d", compress(columns.end_s, ok))
-    # An answer whose first token went unseen showed its client nothing before its end.
+    # An answer whose first token was not seen counts as received at its end.
     first_s = [end if first < 0 else first for first, end in zip(compress(columns.first_s, ok), end_s, strict=True)]
     offered, answered = counts.total(), len(due_s)
 
@@ -316,14 +396,14 @@ def _window(judged: _Judged, inside: list[bool], part: Part) -> Window:
 def evidence(
     samples: Iterable[Sample], from_s: float, until_s: float, limits: LatencyTargets
 ) -> Iterator[tuple[float, bool]]:
-    """Due time and goodness of what was due from `from_s` to `until_s`, both included."""
+    """Return due time and goodness of the requests due from `from_s` to `until_s`."""
     columns = columns_of(samples)
     rows = zip(columns.due_s, _good(columns, limits), columns.outcomes, strict=True)
     return ((due, is_good) for due, is_good, code in rows if from_s <= due <= until_s and code not in (CANCELLED, LEFT))
 
 
 def unserved_s(samples: Iterable[Sample]) -> tuple[float, ...]:
-    """Starts of the whole seconds in which requests were due and none of them was answered well enough to be ok."""
+    """Return the starts of the whole seconds with due requests and no ok answer."""
     columns = columns_of(samples)
     offered: set[int] = set()
     served: set[int] = set()
@@ -336,9 +416,9 @@ def unserved_s(samples: Iterable[Sample]) -> tuple[float, ...]:
 
 
 def first_unknown_s(samples: Iterable[Sample]) -> float:
-    """When the first request was due that its client gave up because the load ended; infinite if there is none.
+    """Return the due time of the first request cut off by the end of the load.
 
-    Whether it would have been answered, nobody knows: it may have hung.
+    Infinite if there is no such request. It may have hung.
     """
     columns = columns_of(samples)
     rows = zip(columns.due_s, columns.outcomes, strict=True)

@@ -1,4 +1,4 @@
-"""What is under test: which compose files, which services may be hit, where the clients and the judge go. No I/O but reading paths."""
+"""The stack under test as a value, and the reference lab."""
 
 from __future__ import annotations
 
@@ -14,21 +14,28 @@ from pytest_llmchaos.subject.lab_signals import EXPECTED, RULES, Expected
 
 PACKAGE = Path(__file__).parent.parent
 BACKENDS = ("ollama", "llamacpp", "sim")
-# Where a remediator's audit log is in its container.
+# Path of a remediator's audit log in its container.
 AUDIT_FILE = "/audit/audit.jsonl"
 
-# Tokens per second that each backend holds on 2 cores with the rest of the stack beside it; a load above it measures the
-# machine, not the service. Real models: 60-100 tokens/s in all were measured on such a machine, of which a trial may ask 60 %.
-# The most that was seen of each backend there, all cores given to it: what an overload has to exceed.
+# The most tokens per second measured of each backend with 2 cores of its own. An
+# overload has to exceed it.
 PEAK_TOKENS_PER_S = {"ollama": 110.0, "llamacpp": 110.0, "sim": 4_000.0}
+# Tokens per second that each backend sustains on 2 cores next to the rest of the stack.
+# A load above it measures the machine, not the service. Real models were measured at
+# 60-100 tokens/s there, of which a trial may use 60 %.
 CAPACITY_TOKENS_PER_S = {"ollama": 45.0, "llamacpp": 45.0, "sim": 4_000.0}
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyShare:
-    """Selectors of the service's own histogram; `$le` stands for a pattern of the bound's bucket.
+    """Selectors of the service's own histogram.
 
-    `good` are whole answers only, `total` counts every request but those that their clients left.
+    `$le` stands for a pattern of the bound's bucket.
+
+    Attributes:
+        measure: `ttft` or `e2e`.
+        good: Selector of whole answers.
+        total: Selector of all requests except those that clients left.
     """
 
     measure: Measure
@@ -38,10 +45,10 @@ class LatencyShare:
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A stack as the instrument needs to know it.
+    """A stack with the names and queries that the instrument needs.
 
-    `targets` are the services that faults may hit; `ports` the services that are reached from outside, with the
-    environment variable through which the compose file takes the host port.
+    `targets` are the services that faults may hit. `ports` are the services reached
+    from outside, with the environment variable for the host port in the compose file.
     """
 
     compose_files: tuple[Path, ...]
@@ -57,48 +64,54 @@ class Subject:
     bootstrap: Path | None
     capacity_tokens_per_s: float
     peak_tokens_per_s: float = 0.0
-    # The response header in which the service names the replica that served a request.
+    # Response header with the replica that served a request.
     replica_header: str | None = None
-    # The path that answers 200 while the service takes requests.
+    # Path that answers 200 while the service takes requests.
     ready_path: str | None = None
     # The services that answer requests, as that header and the runtime name them.
     replicas: tuple[str, ...] = ()
-    # By `service`: requests that each replica works on, and 1 where the service routes requests to it.
+    # By `service`: requests that each replica works on, and 1 if it gets requests.
     busy_query: str | None = None
     rotation_query: str | None = None
-    # What the service says of its own availability over the last $span, and of the requests a second that arrive or wait.
+    # The service's own availability over the last $span, and its requests per second
+    # that arrive or wait.
     availability_query: str | None = None
     requests_query: str | None = None
-    # Series that are 1 while the gateway sends requests to $victim; none where it is no replica.
+    # Series that are 1 while the gateway sends requests to $victim. Empty if it is not
+    # a replica.
     used_selector: str | None = None
     latency_shares: tuple[LatencyShare, ...] = ()
-    # Of a fault's kind: a query with a sample only while Prometheus sees the fault show on $victim.
+    # By a fault's kind: a query with a sample only while Prometheus sees it on $victim.
     witness_queries: tuple[tuple[str, str], ...] = ()
-    # Services that a fault may hit where a scenario names them. Trials neither wait for their health nor draw them for `*`.
+    # Services that a fault may hit if a scenario names them. Trials neither wait for
+    # their health nor draw them for `*`.
     named_targets: tuple[str, ...] = ()
-    # Selectors of two counters of one process: requests sent to replicas, and requests taken.
+    # Selectors of two counters of one process: requests sent to replicas, and requests
+    # taken.
     attempts_counters: tuple[str, str] | None = None
-    # What each fault is expected to show, and every rule of the remediator; empty where the subject does not say.
+    # Expected signals of each fault, and every rule of the remediator. Empty if
+    # undeclared.
     expected: tuple[Expected, ...] = ()
     known_rules: tuple[str, ...] = ()
     audit_file: str = AUDIT_FILE
     scrape_jobs: tuple[str, ...] = ()
     extra_env: tuple[tuple[str, str], ...] = field(default=())
     own: bool = False  # a user's own stack, not the reference lab
-    attach: bool = False  # it runs already under `project`, and is left running
+    attach: bool = False  # it runs already under `project` and stays up
     project: str = ""
-    allow: tuple[str, ...] = ()  # the ways out of the project that its owner permits, such as "volume:models"
+    allow: tuple[str, ...] = ()  # permitted ways out of the project, such as "volume:models"
 
     def witness_query(self, kind: str, victim: str) -> str | None:
+        """Return the query for a fault on a victim, or None."""
         return next((query.replace("$victim", victim) for name, query in self.witness_queries if name == kind), None)
 
     @property
     def may_hit(self) -> tuple[str, ...]:
-        """The services that faults may hit: the targets, and those of `named_targets`."""
+        """Services that faults may hit: the targets and those of `named_targets`."""
         return (*self.targets, *self.named_targets)
 
     def expected_of(self, fault: str, options: Mapping[str, object], service: str) -> Expected | None:
-        """What this fault on this service is expected to show; None where the subject does not say."""
+        """Return the expected signals of a fault on a service, None if undeclared."""
         return next((one for one in self.expected if one.is_about(fault, options, service)), None)
 
 
@@ -114,7 +127,8 @@ _LATENCY_SHARES = (
         total='gen_ai_server_request_duration_seconds_count{error_type!="client_cancelled"}',
     ),
 )
-# What the gateway counts on a replica, and what the replica's own engine does (vLLM's names, then llama.cpp's).
+# Requests on a replica by the gateway's count, and by its own engine's (vLLM's names,
+# then llama.cpp's).
 _BUSY = (
     'sum by (service) (label_replace(llmlab_inflight_requests, "service", "$1", "replica", "(.+)")'
     ' or {__name__=~"vllm:num_requests_(running|waiting)|llamacpp:requests_(processing|deferred)"})'
@@ -122,7 +136,8 @@ _BUSY = (
 _ROTATION = 'min by (service) (label_replace(llmlab_upstream_health, "service", "$1", "replica", "(.+)"))'
 # Faults that only the lab's gateway sees.
 _WITNESSES = (
-    # A client of the gateway has waited this long for a first token, or in a silent stream. Nothing of it is the engine's word.
+    # Longest wait of the gateway's clients for a first token or in a silent stream. The
+    # engine's own metrics are not part of it.
     (
         "hang",
         (
@@ -135,19 +150,28 @@ _WITNESSES = (
 
 
 def stack_dir() -> Path:
-    """The reference stack: beside the package in a checkout, inside it in an installed wheel."""
+    """Return the folder of the reference stack.
+
+    It is next to the package in a checkout, inside it in an installed wheel.
+    """
     packaged = PACKAGE / "_stack"
     return packaged if packaged.is_dir() else PACKAGE.parent / "stack"
 
 
 def dashboards_dir() -> Path:
-    """The dashboards that Grafana is provisioned with: beside the package in a checkout, inside it in an installed wheel."""
+    """Return the folder of the dashboards that Grafana is provisioned with.
+
+    It is next to the package in a checkout, inside it in an installed wheel.
+    """
     packaged = PACKAGE / "_dashboards"
     return packaged if packaged.is_dir() else PACKAGE.parent / "dashboards"
 
 
 def setup_command(backend: str = BACKENDS[0]) -> str:
-    """What brings an engine and a backend's images: in a checkout its Makefile, which an installed wheel has not."""
+    """Return the command that installs an engine and a backend's images.
+
+    A checkout has a Makefile for it, an installed wheel does not.
+    """
     stack = stack_dir()
     if (stack.parent / "Makefile").is_file():
         return "make setup" if backend == BACKENDS[0] else f"make setup BACKEND={backend}"
@@ -155,9 +179,13 @@ def setup_command(backend: str = BACKENDS[0]) -> str:
 
 
 def lab_subject(backend: str) -> Subject:
-    """The reference stack with one of its model backends.
+    """Return the reference stack with one of its model backends.
 
-    Raises BadScenario for a backend that does not exist.
+    Args:
+        backend: One of `BACKENDS`.
+
+    Raises:
+        BadScenario: There is no such backend.
     """
     if backend not in BACKENDS:
         raise BadScenario(f"--chaos-backend must be one of {', '.join(BACKENDS)}, got {backend!r}")

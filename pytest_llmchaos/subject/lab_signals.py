@@ -1,4 +1,4 @@
-"""Signals of the reference lab that each fault is expected to raise: one table for scenarios, docs and tests."""
+"""Signals that each fault is expected to raise in the reference lab."""
 
 from __future__ import annotations
 
@@ -22,12 +22,19 @@ RULES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """What a fault shows on the services that `on` names: `api`, or `model-*` for each replica.
+    """Signals of a fault on some services.
 
-    `options` are those of the fault by which it shows in another way. `alerts` fire where nothing repairs the victim:
-    one that is back within a second or two may be back before they do. `rules` notice it where the remediator runs.
-    Both are about the victim or about clients. `elsewhere` are alerts and rules about another service that show it too.
-    `why` says what an empty column means.
+    Attributes:
+        fault: Kind of the fault.
+        on: `api`, or `model-*` for each replica.
+        options: Options of the fault that change its signals.
+        alerts: Alerts that fire if the victim is not repaired. A victim that is back
+            within a second or two may be back before they fire. They are about the
+            victim or about clients.
+        rules: Rules that detect it if the remediator runs. They are about the victim or
+            about clients.
+        elsewhere: Alerts and rules about another service that show it too.
+        why: The reason for an empty column.
     """
 
     fault: str
@@ -39,7 +46,7 @@ class Expected:
     why: str = ""
 
     def is_about(self, fault: str, options: Mapping[str, object], service: str) -> bool:
-        """Whether it says something of this fault on this service."""
+        """True if it describes this fault on this service."""
         named = service.startswith(self.on[:-1]) if self.on.endswith("*") else service == self.on
         return named and fault == self.fault and all(options.get(name) == value for name, value in self.options)
 

@@ -24,7 +24,10 @@ _NEEDED = {
 
 @dataclass(frozen=True, kw_only=True)
 class OwnKeys:
-    """The ini keys that describe a user's own stack. Field `api` is the key `llmchaos_api`, and so on."""
+    """The ini keys that describe a user's own stack.
+
+    Field `api` is the key `llmchaos_api`, and so on.
+    """
 
     compose: tuple[str, ...] = ()
     api: str = ""
@@ -47,9 +50,16 @@ class OwnKeys:
 
 
 def own_subject(keys: OwnKeys, folder: Path, *, toml: bool = False) -> Subject | None:
-    """The subject that the ini keys describe; None where no key is set. Paths count from `folder`.
+    """Return the subject that the ini keys describe, or None if no key is set.
 
-    Raises BadScenario naming the key, with an example in the ini file's own format.
+    Args:
+        keys: Values of the ini keys.
+        folder: Folder of the ini file, to which paths are relative.
+        toml: True for examples in TOML.
+
+    Raises:
+        BadScenario: A key is missing or wrong. The message names it, with an example in
+            the ini file's own format.
     """
     given = [one.name for one in fields(keys) if getattr(keys, one.name) not in ("", (), None, False)]
     if not given:
@@ -93,7 +103,7 @@ def own_subject(keys: OwnKeys, folder: Path, *, toml: bool = False) -> Subject |
 
 
 def services_by_key(subject: Subject) -> dict[str, str]:
-    """The services that the keys name, each with the first key that names it."""
+    """Return the services of the keys, each with the first key that names it."""
     pairs = [(subject.api, "api"), (subject.prometheus, "prometheus"), (subject.pushgateway, "pushgateway")]
     pairs += [(subject.remediator, "remediator"), *((target, "targets") for target in subject.targets)]
     pairs += [(replica, "replicas") for replica in subject.replicas]
@@ -101,14 +111,18 @@ def services_by_key(subject: Subject) -> dict[str, str]:
 
 
 def refuse_services(lines: Sequence[str], *, toml: bool) -> None:
-    """Raises BadScenario for the former key `llmchaos_services`, with the lines to write in its place."""
+    """Refuse the former key `llmchaos_services`, with the lines to write instead.
+
+    Raises:
+        BadScenario: The key is set.
+    """
     if lines:
         known = {one.name for one in fields(OwnKeys)}
         pairs = [(role.strip(), value.strip()) for role, _, value in (line.partition(":") for line in lines)]
         if not all(role in known and value for role, value in pairs):
             pairs = [(role, example) for role, (_, example) in _NEEDED.items()]
         written = "\n".join(f"llmchaos_{role} = {_as_ini_line(role, value, toml=toml)}" for role, value in pairs)
-        raise BadScenario(f"llmchaos_services is no ini key: each role has its own, so write\n{written}")
+        raise BadScenario(f"llmchaos_services is not an ini key: each role has its own, so write\n{written}")
 
 
 def _as_ini_line(role: str, value: str, *, toml: bool) -> str:
@@ -140,7 +154,7 @@ def _check_names(keys: OwnKeys) -> None:
         raise BadScenario(f"llmchaos_ready_path must be a path such as /readyz, got {keys.ready_path!r}")
     if keys.attach and keys.allow:
         raise BadScenario(
-            "llmchaos_allow is of no use with llmchaos_attach: it permits what a stack that the instrument starts shares with "
+            "llmchaos_allow has no effect with llmchaos_attach: it permits what a stack started by the instrument shares with "
             "others, and this one runs already; drop llmchaos_allow, and label what faults may hit with llmchaos.allow=true"
         )
     for entry in keys.allow:
