@@ -186,7 +186,7 @@ def test_the_datasource_is_the_stacks_prometheus_and_knows_the_scrape_interval()
 
 def test_a_run_says_where_they_are_or_how_to_get_them() -> None:
     assert dashboards_line("http://127.0.0.1:3000") == "dashboards at http://127.0.0.1:3000"
-    assert dashboards_line(None).startswith("dashboards are not served: no Grafana here")
+    assert dashboards_line(None).startswith("dashboards are not served: Grafana's image is missing")
 
 
 @pytest.mark.parametrize(("makefile", "command"), [(True, "`make setup`"), (False, "stack/bootstrap.py all --backend")])

@@ -73,7 +73,7 @@ def test_it_says_which_runtime_was_chosen_and_why(chaos, monkeypatch):
 
     nobody = "no Docker daemon answers at unix:///nonexistent/docker.sock"
     chosen.stdout.fnmatch_lines([f"llmchaos: runtime local ({nobody}), backend llamacpp, run *"])
-    asked.stdout.fnmatch_lines(["llmchaos: runtime local (asked for), backend llamacpp, run *"])
+    asked.stdout.fnmatch_lines(["llmchaos: runtime local (as configured), backend llamacpp, run *"])
     quiet.stdout.no_fnmatch_line("llmchaos: runtime*")
 
 
@@ -753,7 +753,9 @@ def test_evidence_that_cannot_be_written_is_one_clear_error_before_anything_star
 
     result = chaos("--chaos-runtime=compose", f"--chaos-report={tmp_path / 'taken'}")
 
-    result.stderr.fnmatch_lines(["ERROR: cannot write the run's evidence to *taken/*: Not a directory; give a folder*"])
+    result.stderr.fnmatch_lines(
+        ["ERROR: cannot write the run's evidence to *taken/*: Not a directory; give a writable folder*"]
+    )
     assert double.performed == []
 
 
@@ -947,7 +949,7 @@ def test_a_replay_takes_the_recorded_seed_and_performs_the_same(chaos, double, r
     [
         (
             'faults.kill("model-1")',
-            "'scenario' with 'kill model-1' differs from the recorded schedule: it has no repeat 0 of that",
+            "'scenario' with 'kill model-1' differs from the recorded schedule: it has no repeat 0 of this trial",
         ),
         ('faults.kill("api"), steady_s=9', "phases is {'steady_s': 9.0, 'fault_s': None"),
         ('faults.kill("api"), remediator=False', "remediator is False, was True"),
@@ -1016,7 +1018,7 @@ def test_a_seed_beside_a_replay_must_be_the_recorded_one(chaos, double, recorded
 def test_more_repeats_than_were_recorded_are_refused(chaos, double, recorded):
     result = chaos(recorded(), "--chaos-repeat=2")
 
-    assert "differs from the recorded schedule: it has no repeat 1 of that" in result.stderr.str()
+    assert "differs from the recorded schedule: it has no repeat 1 of this trial" in result.stderr.str()
     assert double.performed == []
 
 

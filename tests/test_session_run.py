@@ -112,7 +112,7 @@ def test_a_session_that_lost_evidence_does_not_pass(run, tmp_path):
     run.lab()
     run.journal.lost = EvidenceLost("no space left")
 
-    assert run.close(0) == ["the journal is not whole: no space left"]
+    assert run.close(0) == ["the journal is incomplete: no space left"]
     assert exit_status_in(tmp_path) == 3
 
 

@@ -685,7 +685,7 @@ class TestOrphanThatStays:
     def test_is_one_line_for_the_next_session_and_not_its_end(self, tmp_path, monkeypatch):
         stuck, other = self.swept(tmp_path, monkeypatch, attach=False)
 
-        assert "not removed, this run goes on without it: stuck: has active endpoints" in stuck
+        assert "could not remove an orphan, the run continues: stuck: has active endpoints" in stuck
         assert "other: busy" in other
 
     def test_ends_a_session_on_the_very_stack_whose_fault_is_open(self, tmp_path, monkeypatch):

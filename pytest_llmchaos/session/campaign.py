@@ -1,4 +1,4 @@
-"""The trials of one pytest session: planned when tests are collected, performed once when a claim first asks. No pytest here."""
+"""The trials of one session, planned at collection and performed once each."""
 
 from __future__ import annotations
 
@@ -26,11 +26,18 @@ if TYPE_CHECKING:
     from pytest_llmchaos.session.run import Run
     from pytest_llmchaos.trial.perform import Performed
 
-NOT_PERFORMED = "the claim was not performed: the session ended before it"
+NOT_PERFORMED = "the claim was not performed, because the session ended before it"
 
 
 class Campaign:
-    """Plans and performs. One of these per pytest process."""
+    """Plans and performs trials. One per pytest process.
+
+    Attributes:
+        settings: the run's settings.
+        services: services that faults may hit.
+        test: the test that runs now.
+        refused: the error of each trial if the run cannot start, else None.
+    """
 
     def __init__(self, settings: Settings, make_progress: Callable[[], Progress]) -> None:
         self.settings = settings
@@ -49,21 +56,23 @@ class Campaign:
 
     @property
     def run(self) -> Run:
+        """The run, created at the first call."""
         if self._run is None:
-            from pytest_llmchaos.session.run import Run  # noqa: PLC0415 - with all that performs, 0.1 s that a plan need not pay
+            from pytest_llmchaos.session.run import Run  # noqa: PLC0415 - a plan need not spend 0.1 s on these imports
 
             self._run = Run(self.settings, self._make_progress(), self.test)
         return self._run
 
     def take(self, plans: Mapping[str, TrialPlan], recorded: Recorded | None = None) -> None:
-        """The plans of the selected tests, by their ids.
+        """Set the plans of the selected tests, by test id.
 
-        Raises BadScenario for a load beyond the backend or too thin to judge by, or a replay that differs.
+        Raises BadScenario for a load that is too high or too low, or a replay that
+        differs.
         """
         taken = list(plans.values())
         subject = self.settings.subject
         for plan in taken:
-            if not self.lacking(plan):  # one that is skipped offers nothing
+            if not self.lacking(plan):  # a skipped trial sends no load
                 planning.require_capacity(plan, subject.capacity_tokens_per_s, self.settings.backend)
         self._schedule = planning.schedule(taken)
         self._claims_left = {plan.key: [] for plan in taken}
@@ -74,11 +83,14 @@ class Campaign:
             require_same(entries, recorded, runtime=self.settings.runtime, backend=self.settings.backend)
 
     def schedule(self) -> list[ScheduledTrial]:
-        """The trials of the selected tests, known before anything starts."""
+        """The trials of the selected tests, in order."""
         return self._schedule
 
     def lacking(self, plan: TrialPlan) -> list[str]:
-        """Abilities that a trial needs and the runtime lacks: the trial will be skipped."""
+        """Abilities that a trial needs and the runtime lacks.
+
+        Such a trial is skipped.
+        """
         return sorted(plan.needs - self._abilities)
 
     @functools.cached_property
@@ -86,14 +98,18 @@ class Campaign:
         return abilities_of(self.settings)
 
     def preflight(self) -> None:
-        """Everything that can be found wrong before anything starts. Raises NotReady, or BadScenario."""
+        """Check the machine and the stack before the start.
+
+        Raises NotReady or BadScenario.
+        """
         self.run.preflight()
         self.run.announce([trial.entry for trial in self._schedule])
 
     def perform_once(self, plan: TrialPlan) -> Performed:
-        """The trial of a plan: performed at the first call, remembered for the others.
+        """Return a plan's trial, performed at the first call.
 
-        Raises what cut it off; InvalidExperiment with that for the others, if it had begun by then.
+        An interruption is raised. If the trial had begun, later calls raise
+        InvalidExperiment.
         """
         if self.refused is not None:
             raise self.refused
@@ -109,9 +125,12 @@ class Campaign:
                     self.note_claim([performed.name] if performed.name else [], *claim)
             except BaseException as error:
                 if self._begun() > begun:
-                    # By a time limit, say. Its other claims are about this trial, and not about another one.
+                    # For example by a time limit. The other claims are about this
+                    # trial, not about a new one.
                     why = f"{type(error).__name__}: {error}"
-                    self._cut_off[key] = InvalidExperiment(f"the trial was cut off, for another of its claims: {why}")
+                    self._cut_off[key] = InvalidExperiment(
+                        f"the trial was interrupted during another of its claims: {why}"
+                    )
                 raise
             finally:
                 if self._run is not None:
@@ -119,11 +138,11 @@ class Campaign:
         return self._performed[key]
 
     def is_last_claim(self, nodeid: str, plan: TrialPlan) -> bool:
-        """Whether every other claim of this plan is over."""
+        """True if every other claim of this plan is over."""
         return self._claims_left[plan.key] == [nodeid]
 
     def end_claim(self, nodeid: str, plan: TrialPlan) -> None:
-        """A test of this plan is over for good. The last one lets the trial's numbers go: they are as large as its samples."""
+        """End a claim. The last claim of a trial frees its samples."""
         left = self._claims_left[plan.key]
         if nodeid in left:
             left.remove(nodeid)
@@ -132,19 +151,23 @@ class Campaign:
             return
         self._keep_ledger(performed)
         error = performed.error or InvalidExperiment(
-            f"trial {performed.name} was judged, and its numbers were let go: no other test had been collected for it"
+            f"trial {performed.name} was judged and its samples were freed, because no other test was collected for it"
         )
         self._performed[plan.key] = replace(performed, trial=None, error=error)
 
     def _begun(self) -> int:
-        """Trials that have begun; one that is cut off while the stack is started or another session measures has not."""
+        """Count of begun trials.
+
+        A trial that is interrupted during the stack's start, or while another session
+        measures, has not begun.
+        """
         return 0 if self._run is None else self._run.trials
 
     def _perform(self, plan: TrialPlan) -> Performed:
         return self.run.perform(plan)
 
     def _keep_ledger(self, performed: Performed) -> None:
-        """What this trial would cost of the month's budgets, beside all earlier ones, with its verdict after its claims."""
+        """Add the trial's cost of error budgets, and its verdict, to the ledger."""
         trial = performed.trial
         if trial is None:
             return
@@ -169,9 +192,9 @@ class Campaign:
             self._problems.append(f"the ledger {path} cannot be written: {error.strerror or error}")
 
     def note_claim(self, trials: Iterable[str], nodeid: str, outcome: ClaimOutcome, message: str | None) -> None:
-        """A test's outcome, for the trial that it asked for and for every load that it ran by itself.
+        """Journal a test's outcome for its trial and for each of its own loads.
 
-        Once, also where a plugin runs a failed test again: it asks the same of the same trial.
+        Written once, even if a plugin runs a failed test again on the same trial.
         """
         if self._run is None or not self._run.opened:
             return
@@ -181,7 +204,7 @@ class Campaign:
                 self._run.journal.note(Claim(trial=name, nodeid=nodeid, outcome=outcome, message=message))
 
     def note_unasked(self, plan: TrialPlan, nodeid: str, outcome: ClaimOutcome, message: str | None) -> None:
-        """A claim that did not come to ask for its trial: another fixture failed, or it was skipped."""
+        """Note a claim that was skipped, or failed in a fixture, before its trial."""
         performed = self._performed.get(plan.key)
         if performed is None:
             self._early.setdefault(plan.key, []).append((nodeid, outcome, message))
@@ -189,10 +212,10 @@ class Campaign:
             self.note_claim([performed.name], nodeid, outcome, message)
 
     def close(self, exit_status: int, *, whole_files: bool = True) -> list[str]:
-        """Remove the stack. Returns what did not go well.
+        """Remove the stack and return the problems.
 
-        Claims of a performed trial that were not performed themselves are written down: such a trial is not judged.
-        `whole_files` is false where other processes may have performed them.
+        Claims that were not performed are journalled, so their trial is not judged.
+        `whole_files` is False if other processes may have performed them.
         """
         for key, left in self._claims_left.items():
             performed = self._performed.get(key)
@@ -205,7 +228,10 @@ class Campaign:
 
 
 def _clear_frames(error: BaseException | None) -> None:
-    """Free what the frames of a kept error hold, a trial's samples among it. Its traceback stays readable."""
+    """Free the variables in a kept error's frames, such as samples.
+
+    The traceback stays.
+    """
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__

@@ -13,7 +13,7 @@ from pytest_llmchaos.runtime.docker import docker_cli
 
 
 def environment() -> dict[str, object]:
-    """The fingerprint of this machine: versions, kernel, cores, commit."""
+    """Return this machine's versions, kernel, cores and commit."""
     packages = (
         "pytest-llmchaos",
         "pytest",

@@ -1,4 +1,4 @@
-"""What a person sees while a trial runs: one updating line in a terminal, a plain line now and then in CI. It only talks."""
+"""Progress lines: an updating line in a terminal, a line every 5 s elsewhere."""
 
 from __future__ import annotations
 
@@ -16,16 +16,23 @@ LIVE_S = 5.0
 
 
 class Progress:
-    """Writes through `write(text, end_of_line)`; `tty` chooses the updating line; without `write` it is silent."""
+    """Prints the progress of a trial."""
 
     def __init__(self, write: Callable[[str, bool], None] | None, *, tty: bool) -> None:
+        """Create a printer.
+
+        Args:
+            write: prints a text, and ends the line if its second argument is True. None
+                prints nothing.
+            tty: True to update one line in place.
+        """
         self._write = write
         self._tty = tty
         self._last_s = 0.0
         self._phase = ""
 
     def __call__(self, lab: Lab | None, what: str, left_s: float | None) -> None:
-        """`lab` is None before the stack is up."""
+        """Print progress if it is time to. `lab` is None before the stack is up."""
         if self._write is None:
             return
         now = time.monotonic()
@@ -37,9 +44,9 @@ class Progress:
         self._write(self.line(lab, phase, left_s), not self._tty)
 
     def line(self, lab: Lab | None, phase: str, left_s: float | None) -> str:
-        """Phase, time left, rates (answered: in full), failures and p95 of the last 5 s.
+        """Phase, time left, rates, failures and p95 of the last 5 s.
 
-        It stays below 80 characters.
+        Under 80 characters. "answered" counts complete answers.
         """
         left = f" ({left_s:.0f} s left)" if left_s is not None and left_s > 0 else ""
         load = lab.running_load if lab else None
@@ -55,12 +62,12 @@ class Progress:
         )
 
     def done(self) -> None:
-        """The trial has ended: its updating line gives way to pytest's own."""
+        """Clear the updating line at the end of a trial, for pytest's own."""
         if self._write is not None and self._tty and self._last_s:
             self._write("", False)
         self._last_s, self._phase = 0.0, ""
 
     def note(self, text: str) -> None:
-        """One line of its own."""
+        """Print a line of its own."""
         if self._write is not None:
             self._write(text, True)

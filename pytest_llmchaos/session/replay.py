@@ -1,4 +1,4 @@
-"""Recorded schedules, read and compared."""
+"""Recorded schedules of `--chaos-replay`, read and compared."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ from pytest_llmchaos.plan.seeds import MAX_SEED
 
 @dataclass(frozen=True, kw_only=True)
 class Recorded:
-    """An earlier run, as far as another one must be the same. A runtime or backend that it does not name is None."""
+    """The parts of an earlier run that a replay must repeat.
+
+    Attributes:
+        seed: the run's seed.
+        runtime: the run's runtime, or None if the file lacks it.
+        backend: the run's backend, or None if the file lacks it.
+        schedule: one mapping for each trial.
+    """
 
     seed: int
     runtime: str | None
@@ -26,11 +33,11 @@ class Recorded:
 
 
 def require_same(now: Sequence[ScheduleEntry], recorded: Recorded, *, runtime: str, backend: str) -> None:
-    """Raises BadScenario if this run is on another runtime or backend, or if any trial is more, less or another."""
+    """Raises BadScenario if runtime, backend or a trial differs from the recorded."""
     for option, value, was in (("runtime", runtime, recorded.runtime), ("backend", backend, recorded.backend)):
         if was not in (None, value):
             how = f"give --chaos-{option}={was}" if "own" not in (value, was) else "use that run's ini file"
-            raise BadScenario(f"--chaos-replay: the {option} is {value}, that run's was {was}: {how}")
+            raise BadScenario(f"--chaos-replay: the {option} is {value}, but the recorded run had {was}: {how}")
     known = {planning.schedule_bytes([entry]): entry for entry in recorded.schedule}
     for entry in now:
         if planning.schedule_bytes([entry]) not in known:
@@ -44,8 +51,8 @@ def require_same(now: Sequence[ScheduleEntry], recorded: Recorded, *, runtime: s
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         raise BadScenario(
             f"--chaos-replay: {len(left_out)} of the {len(known)} recorded trials would not be performed, "
-            f"{', '.join(names[:3])}{more}: select the same tests; to perform one trial again, use the command "
-            "that the report shows beside it"
+            f"{', '.join(names[:3])}{more}: select the same tests; to repeat a single trial, use the command "
+            "that the report shows for it"
         )
 
 
@@ -56,11 +63,11 @@ def _difference(entry: ScheduleEntry, recorded: Iterable[Mapping[str, object]]) 
             for key, value in plain.items():
                 if other.get(key) != value:
                     return f"{key} is {value!r}, was {other.get(key)!r}"
-    return f"it has no repeat {entry.repeat} of that"
+    return f"it has no repeat {entry.repeat} of this trial"
 
 
 def read_replay(path: Path) -> Recorded:
-    """The run of a run.json. Raises BadScenario for anything that is not one."""
+    """Read a run.json. Raises BadScenario for an invalid file."""
     try:
         run = json.loads(path.read_text())
     except OSError as error:
@@ -83,6 +90,6 @@ def read_replay(path: Path) -> Recorded:
         or not isinstance(schedule, list)
         or not all(isinstance(entry, dict) for entry in schedule)
     ):
-        raise BadScenario(f"--chaos-replay: {path} has no seed or schedule: it was not written by a run of this plugin")
+        raise BadScenario(f"--chaos-replay: {path} has no seed or schedule: give the run.json of a run of this plugin")
     runtime, backend = (value if isinstance(value, str) else None for value in map(run.get, ("runtime", "backend")))
     return Recorded(seed=seed, runtime=runtime, backend=backend, schedule=tuple(schedule))

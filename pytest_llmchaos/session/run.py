@@ -1,4 +1,4 @@
-"""One run of one worker: its folder, journal, stack and watchdog, opened when the first trial asks and closed for sure."""
+"""One worker's run: report folder, journal, stack and watchdog."""
 
 from __future__ import annotations
 
@@ -43,7 +43,18 @@ SignalHandler = Callable[[int, FrameType | None], object] | int | None
 
 
 class Run:
-    """The open run of this process. `lab()` starts the stack at its first call; `close()` removes it and dismisses the watchdog."""
+    """The run of this process.
+
+    `lab()` starts the stack at its first call. `close()` removes it and stops the
+    watchdog.
+
+    Attributes:
+        settings: the run's settings.
+        test: the test that runs now.
+        progress: prints progress.
+        subject: the stack's services.
+        failed_start: the error of a start that failed, else None.
+    """
 
     def __init__(self, settings: Settings, progress: Progress, test: CurrentTest | None = None) -> None:
         self.settings = settings
@@ -60,6 +71,7 @@ class Run:
 
     @property
     def opened(self) -> bool:
+        """True if the journal is open."""
         return self._journal is not None
 
     @property
@@ -69,23 +81,24 @@ class Run:
 
     @property
     def journal(self) -> Journal:
+        """The run's journal, opened at the first call. Raises NotReady."""
         if self._journal is None:
             name = f"journal-{self.settings.worker}.jsonl" if self.settings.worker else "journal.jsonl"
             directory = self.settings.directory
             try:
-                is_first = not any(directory.glob("journal*.jsonl"))  # of several workers
+                is_first = not any(directory.glob("journal*.jsonl"))  # the first of several workers
                 self._journal = Journal(directory / name)
             except OSError as error:
                 raise NotReady(
                     f"cannot write the run's evidence to {directory}: {error.strerror}; "
-                    "give a folder that can be written to with --chaos-report"
+                    "give a writable folder with --chaos-report"
                 ) from None
             if is_first:
                 latest.point_to(directory)
         return self._journal
 
     def announce(self, schedule: Sequence[ScheduleEntry]) -> None:
-        """Write down what will be done, before anything starts."""
+        """Journal the schedule before anything starts."""
         settings, runtime = self.settings, self._runtime
         self.journal.write(
             lines.RunBegin(
@@ -103,7 +116,10 @@ class Run:
         )
 
     def preflight(self) -> Runtime:
-        """Find out what is missing before anything starts. Raises NotReady or BadScenario."""
+        """Check the machine and the stack before the start.
+
+        Raises NotReady or BadScenario.
+        """
         project = identity.project_name(os.getpid(), self.settings.worker)
         if self.subject.own:
             self.subject = preflight.examine(self.subject)
@@ -114,9 +130,10 @@ class Run:
         return runtime
 
     def lab(self) -> Lab:
-        """The running stack, started while no other process of this machine measures.
+        """Return the running stack, and start it at the first call.
 
-        Raises NotReady, once and again, if it cannot be started.
+        The start waits until no other process of this machine measures. After a failed
+        start each call raises NotReady.
         """
         if self.failed_start is not None:
             raise NotReady(f"the stack could not be started: {self.failed_start}") from None
@@ -129,16 +146,14 @@ class Run:
                 self._stop_stack()
                 raise self.failed_start from error
             except BaseException as error:
-                if isinstance(error, Exception):
-                    self.failed_start = (
-                        error  # what interrupts a start (Ctrl-C, a time limit) says nothing of the next one
-                    )
+                if isinstance(error, Exception):  # after Ctrl-C or a time limit the next start may succeed
+                    self.failed_start = error
                 self._stop_stack()
                 raise
         return self._lab
 
     def _measuring(self) -> contextlib.AbstractContextManager[None]:
-        """The machine's measurement slot, before there is a stack that could rest."""
+        """Take the machine's measurement lock before there is a stack to pause."""
 
         def say(what: str, *, deadline_s: float) -> None:
             self.progress(None, what, deadline_s)
@@ -146,7 +161,10 @@ class Run:
         return measurement_lock.measuring(say=say, waiting=self.test.waiting)
 
     def perform(self, plan: TrialPlan) -> Performed:
-        """A trial on the running stack, or the error that it ended with. One that starts the stack keeps the machine for it."""
+        """Perform a trial, or return its error.
+
+        The first trial keeps the measurement lock while the stack starts.
+        """
         try:
             with contextlib.nullcontext() if self._lab else self._measuring():
                 return perform(self.lab(), plan)
@@ -154,20 +172,23 @@ class Run:
             return Performed(error=error)
 
     def _sweep(self, project: str) -> None:
-        """Remove what dead runs left. An orphan that stays is one line, and not the end of this run.
+        """Remove orphans of dead runs. One that stays is printed, and the run goes on.
 
-        A session that does not use Docker does not wait for what is left there.
-        Raises HealFailed where this run attaches to the very stack in which a dead run's fault is still open.
+        A session without Docker does not wait for orphans there.
+        Raises HealFailed if a dead run's fault is still open in the stack to attach to.
         """
         swept = sweep.sweep_dead_runs(
             self.progress.note, None if self.settings.runtime == "local" else sweep.in_docker()
         )
         for problem in swept.failed:
-            self.progress.note(f"not removed, this run goes on without it: {problem}; see `llmchaos doctor`")
+            self.progress.note(f"could not remove an orphan, the run continues: {problem}; see `llmchaos doctor`")
         for path in notes.unreadable() if self.subject.attach else ():
             self.progress.note(f"the note {path} of an attached run cannot be read; see `llmchaos heal --dry-run`")
         if self.subject.attach and any(dead.project == project for dead in notes.dead_runs()):
-            raise HealFailed("; ".join(swept.failed) or f"a dead run's faults are open in project {project}")
+            raise HealFailed(
+                "; ".join(swept.failed)
+                or f"faults of a dead run are not reverted in project {project}: run `llmchaos heal`"
+            )
 
     def _start(self) -> Lab:
         runtime = self._runtime or self.preflight()
@@ -190,7 +211,7 @@ class Run:
         self._old_sigterm = signal.signal(signal.SIGTERM, _interrupt)
         begin = time.monotonic()
         doing = (
-            "taking part, once no other trial of this machine is on, in"
+            "attaching, after any other trial on this machine, to"
             if self.subject.attach
             else f"starting the stack ({settings.runtime}, {settings.backend}) as"
         )
@@ -220,7 +241,11 @@ class Run:
         return lab
 
     def _stop_stack(self) -> list[str]:
-        """Remove the stack, or leave that of others. Returns what is still broken in one that stays: its watchdog heals it."""
+        """Remove our own stack.
+
+        Returns the services with open faults in an attached one.
+        Its watchdog keeps trying to revert them.
+        """
         broken = self._open_faults() if self.subject.attach else []
         if self._runtime is not None:
             self._runtime.down()
@@ -237,16 +262,25 @@ class Run:
         return broken
 
     def _open_faults(self) -> list[str]:
-        """The services in which a fault is not undone, and where the journal does not say in which."""
+        """Services with open faults, and unreadable lines of the journal."""
         if self._journal is None:
             return []
         pending = open_intents(self._journal.path)
         return [*sorted({undo.service for undo in pending.undos}), *pending.unreadable]
 
     def close(self, exit_status: int, before: Sequence[str] = ()) -> list[str]:
-        """Remove the stack, and say what did not go well, now and before. A run in which that is so did not end with status 0.
+        """Remove the stack and close the journal.
 
-        If that fails the watchdog is left on, and tries on its own. So it is where faults are open in a stack that stays.
+        If the stack cannot be removed, or faults stay open in an attached stack, the
+        watchdog stays and keeps trying.
+
+        Args:
+            exit_status: the session's exit status. The journal gets another one than 0
+                if there are problems.
+            before: earlier problems.
+
+        Returns:
+            All problems, one message each.
         """
         problems = [*before]
         if self._journal is None:
@@ -256,31 +290,31 @@ class Run:
             broken = self._stop_stack()
             if broken:
                 problems.append(
-                    f"faults in {', '.join(broken)} are not undone, and the stack is left running: the watchdog goes on with them; "
-                    "see `llmchaos doctor`, and heal by hand with `llmchaos heal`"
+                    f"faults in {', '.join(broken)} are not reverted, and the stack still runs: its watchdog keeps trying; "
+                    "see `llmchaos doctor`, or run `llmchaos heal`"
                 )
             self._journal.note(lines.StackDown(took_s=round(time.monotonic() - begin, 3)))
         except (LlmchaosError, OSError) as error:
             problems.append(
-                f"the stack is not removed yet, its watchdog goes on with it: {error}; see `llmchaos doctor`"
+                f"the stack is not removed yet, and its watchdog keeps trying: {error}; see `llmchaos doctor`"
             )
         self._lab = None
         is_bad = bool(problems or self._journal.lost)
         self._journal.note(lines.RunEnd(exit_status=exit_status or (INTERNAL_ERROR if is_bad else 0)))
         if self._journal.lost is not None:
-            problems.append(f"the journal is not whole: {self._journal.lost}")
+            problems.append(f"the journal is incomplete: {self._journal.lost}")
         self._journal.close()
         self._journal = None
         return problems
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    """SIGTERM (a cancelled CI job) ends the session as Ctrl-C does, so that fixtures and faults are undone."""
+    """End the session on SIGTERM, as a cancelled CI job sends it, like Ctrl-C."""
     raise KeyboardInterrupt("SIGTERM")
 
 
 def dashboards_line(url: str | None) -> str:
-    """Where the dashboards are, or how to get them."""
+    """The address of the dashboards, or the way to get them."""
     if url is not None:
         return f"dashboards at {url}"
-    return f"dashboards are not served: no Grafana here; where its image can be pulled, `{setup_command()}` brings it"
+    return f"dashboards are not served: Grafana's image is missing; where it can be pulled, run `{setup_command()}`"

@@ -1,4 +1,4 @@
-"""Settings of a run, and the runtime that they name."""
+"""Settings of a run, and the runtime that they select."""
 
 from __future__ import annotations
 
@@ -19,7 +19,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What the command line and the ini file decided for this run."""
+    """Settings of a run, from command line and ini file.
+
+    Attributes:
+        run: the run's name.
+        seed: the seed of every random choice.
+        runtime: "compose" or "local".
+        backend: "ollama", "llamacpp", "sim" or "own".
+        reports: the folder that keeps all runs.
+        repeat: how often each trial is performed.
+        worker: name of the pytest-xdist worker, or "".
+        replay_line: the command that repeats this run.
+        why_runtime: why this runtime was selected.
+        own: the user's own stack, or None for the lab.
+    """
 
     run: str
     seed: int
@@ -29,48 +42,53 @@ class Settings:
     repeat: int
     worker: str
     replay_line: str
-    why_runtime: str = "asked for"
-    own: Subject | None = None  # a user's own stack, in place of the lab
+    why_runtime: str = "as configured"
+    own: Subject | None = None
 
     @property
     def directory(self) -> Path:
+        """The run's folder."""
         return self.reports / self.run
 
     @property
     def stack_directory(self) -> Path:
-        """What belongs to this process' own stack: labels, states as found, logs. Workers of one run have one stack each."""
+        """The folder of this process' stack. Each worker of a run has its own."""
         return self.directory / self.worker if self.worker else self.directory
 
     @property
     def subject(self) -> Subject:
+        """The stack to test."""
         return self.own or lab_subject(self.backend)
 
 
 def choose_runtime(wanted: str, *, own: bool = False) -> tuple[str, str]:
-    """(runtime, why) for `--chaos-runtime`. A user's own stack is a compose file, so there is nothing to choose."""
+    """Return (runtime, reason) for `--chaos-runtime`.
+
+    A user's own stack needs compose.
+    """
     if own:
         return "compose", "llmchaos_compose is set"
     if wanted != "auto":
-        return wanted, "asked for"
+        return wanted, "as configured"
     try:
         docker_cli.daemon()
     except NotReady:
-        if docker_cli.is_named():  # what was asked for cannot be had: the preflight ends the session with that error
+        if docker_cli.is_named():  # the preflight then ends the session with the reason
             return "compose", "the environment names a Docker daemon"
     try:
         docker_cli.require_engine()
     except NotReady as error:
         return "local", str(error).partition(": ")[0]
-    return "compose", "a Docker daemon answers"
+    return "compose", "Docker responds"
 
 
 def default_backend(runtime: str) -> str:
-    """The real model that a runtime serves without being asked: what its set-up brings."""
+    """The backend of a runtime by default, whose real model the set-up installs."""
     return "llamacpp" if runtime == "local" else "ollama"
 
 
 def make_runtime(settings: Settings, subject: Subject, *, project: str, owner_id: str) -> Runtime:
-    """The runtime that the settings name, not yet started."""
+    """Create the runtime of the settings, without starting it."""
     about = {"project": project, "run": settings.run, "owner": owner_id}
     directory = settings.stack_directory
     if subject.attach:
@@ -81,5 +99,5 @@ def make_runtime(settings: Settings, subject: Subject, *, project: str, owner_id
 
 
 def abilities_of(settings: Settings) -> frozenset[str]:
-    """What faults may need of the runtime that the settings name. Nothing is started or asked."""
+    """Abilities of the runtime of the settings, without starting it."""
     return make_runtime(settings, settings.subject, project="plan", owner_id="").abilities
