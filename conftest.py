@@ -1,3 +1,3 @@
-"""Shared by the scenarios and the product's own tests."""
+"""Pytest configuration of scenarios and tests."""
 
 pytest_plugins = ["pytester"]

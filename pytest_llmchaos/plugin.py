@@ -1,4 +1,4 @@
-"""The door between pytest and the instrument: options, mark and fixtures."""
+"""The pytest plugin: options, the mark and the fixtures `trial` and `lab`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
-        "markers", "llmchaos(experiment): a chaos experiment; made by pytest_llmchaos.experiment(...)"
+        "markers", "llmchaos(experiment): a chaos experiment, created by pytest_llmchaos.experiment(...)."
     )
     try:
         config.stash[SEED] = resolve_seed(config)
@@ -39,7 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def register_xdist(config: pytest.Config) -> None:
-    """The hooks of a session with workers. A plan is printed by one process: workers would perform it."""
+    """Register the hooks for xdist. A session that only plans runs without workers."""
     if options.only_plans(config):
         config.option.dist, config.option.tx, config.option.numprocesses = "no", [], None
         return
@@ -49,7 +49,10 @@ def register_xdist(config: pytest.Config) -> None:
 
 
 def resolve_seed(config: pytest.Config) -> int:
-    """The run's seed: the controller's in an xdist worker. Raises BadScenario for wrong options."""
+    """Return the run's seed, in an xdist worker the controller's.
+
+    Raises BadScenario for wrong options.
+    """
     options.check(config)
     from_controller = getattr(config, "workerinput", {})
     if "llmchaos_seed" in from_controller:
@@ -63,13 +66,13 @@ def resolve_seed(config: pytest.Config) -> int:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    backend = options.backend_of(config) or "the runtime's own"
+    backend = options.backend_of(config) or "the runtime's default"
     seed = f"{options.spelling(config, 'seed')}={config.stash[SEED]}"
     return f"llmchaos: {seed}, runtime {options.runtime_of(config)}, backend {backend}"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One trial for each fault and repeat; a single one needs no id."""
+    """Parametrize `trial` by fault and repeat. A single case gets no id."""
     if metafunc.definition.get_closest_marker(MARK) is None:
         return
     from pytest_llmchaos.experiment_mark import cases_of  # noqa: PLC0415 - only where scenarios are
@@ -86,9 +89,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """An experiment that no test asks for is an error: its readers would believe that it is performed."""
+    """Report an experiment that no test uses as a collection error."""
     report = yield
-    if report.passed and type(collector) in {pytest.Module, pytest.Class}:  # not one of doctests
+    if report.passed and type(collector) in {pytest.Module, pytest.Class}:  # not doctests
         why = never_performed(collector, report.result)
         if why is not None:
             report.outcome, report.longrepr = "failed", why
@@ -98,51 +101,53 @@ def pytest_make_collect_report(
 def never_performed(
     collected: pytest.Item | pytest.Collector, children: Sequence[pytest.Item | pytest.Collector]
 ) -> str | None:
-    """Why an experiment of this file, of this class or of one of its tests is never performed. None where each may be.
+    """Return why an experiment of a file, class or test is never performed, or None.
 
-    Tests of a class are not collected yet, so a class may ask for the trial.
+    The tests of a class are not collected yet, so a class may use the trial.
     """
-    asks = [child for child in children if "trial" in getattr(child, "fixturenames", ())]
-    alone = [child for child in children if isinstance(child, pytest.Function) and has_own(child) and child not in asks]
-    if has_own(collected) and not asks and not any(isinstance(child, pytest.Class) for child in children):
+    users = [child for child in children if "trial" in getattr(child, "fixturenames", ())]
+    alone = [
+        child for child in children if isinstance(child, pytest.Function) and has_own(child) and child not in users
+    ]
+    if has_own(collected) and not users and not any(isinstance(child, pytest.Class) for child in children):
         found = collected
     elif alone:
         found = alone[0]
     else:
         return None
     return (
-        f"{found.nodeid} has an experiment that is never performed: no test asks for its `trial`. "
-        "Name `trial` among the arguments of a `test_...` function, or drop the experiment"
+        f"{found.nodeid} has an experiment that is never performed, because no test uses its `trial`: "
+        "name `trial` among the arguments of a `test_...` function, or drop the experiment"
     )
 
 
 def has_own(node: pytest.Item | pytest.Collector) -> bool:
-    """Whether a node has an experiment itself, beside those of the nodes around it."""
+    """True if a node itself has an experiment, not only its parents."""
     return any(mark.name == MARK for mark in node.own_markers)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Open the session of experiments where an item asks for `trial` or `lab`, or where `--chaos-plan` is given."""
+    """Plan the trials if an item uses `trial` or `lab`, or with `--chaos-plan`."""
     items = [item for item in session.items if isinstance(item, pytest.Function)]
-    trials = [item for item in items if asks_for(item, "trial")]
-    if trials or any(asks_for(item, "lab") for item in items):
+    trials = [item for item in items if uses(item, "trial")]
+    if trials or any(uses(item, "lab") for item in items):
         chaos_session(session.config).plan(trials)
     elif options.given(session.config, "plan") and not hasattr(session.config, "workerinput"):
         chaos_session(session.config)
 
 
-def asks_for(item: pytest.Function, name: str) -> bool:
-    """Whether an item uses this plugin's fixture of that name, not one that a test suite defines for itself."""
+def uses(item: pytest.Function, name: str) -> bool:
+    """True if an item uses this plugin's fixture, not another of that name."""
     info = getattr(item, "_fixtureinfo", None)
     found = [] if info is None else list(info.name2fixturedefs.get(name, ()))
     return bool(found) and found[-1].func.__module__ == __name__
 
 
 def chaos_session(config: pytest.Config) -> ChaosSession:
-    """The session's experiments, registered as a plugin at the first call."""
+    """Return the session's experiments, registered as a plugin at the first call."""
     found: ChaosSession | None = config.pluginmanager.getplugin(SESSION)
     if found is None:
-        from pytest_llmchaos.chaos_session.hooks import ChaosSession  # noqa: PLC0415 - everything heavy hangs below it
+        from pytest_llmchaos.chaos_session.hooks import ChaosSession  # noqa: PLC0415 - imports everything heavy
 
         found = ChaosSession(config, config.stash[SEED])
         config.pluginmanager.register(found, SESSION)
@@ -151,13 +156,16 @@ def chaos_session(config: pytest.Config) -> ChaosSession:
 
 @pytest.fixture(scope="session")
 def lab(pytestconfig: pytest.Config) -> Lab:
-    """The running stack: `lab.load(...)`, `lab.inject(...)`, `lab.hold_steady(...)`, `lab.prometheus`, `lab.service(...)`."""
+    """The running stack, started by the first test that uses it.
+
+    Methods: `lab.load`, `lab.inject`, `lab.hold`, `lab.hold_steady`, `lab.service`.
+    """
     return chaos_session(pytestconfig).lab()
 
 
 @pytest.fixture
 def trial(request: pytest.FixtureRequest) -> Trial:
-    """One performance of the file's experiment, performed once and judged by every claim that asks for it."""
+    """The result of the file's experiment, performed once for all of its tests."""
     return chaos_session(request.config).trial(request.node)
 
 
@@ -165,7 +173,7 @@ def trial(request: pytest.FixtureRequest) -> Trial:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Here, not in the session's own hooks: wrappers of a conftest.py see a report after this one has."""
+    """Judge a test's report, before the wrappers of a conftest.py see it."""
     report = yield
     found: ChaosSession | None = item.config.pluginmanager.getplugin(SESSION)
     if found is not None:

@@ -1,4 +1,4 @@
-"""Hooks that exist only with pytest-xdist: one seed and run name for all workers, one worker for each scenario file."""
+"""Hooks for pytest-xdist: one seed and run name, one worker per scenario file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xdist.scheduler.loadscope import LoadScopeScheduling
 from pytest_llmchaos import options
 from pytest_llmchaos.host.identity import new_run_name
 
-PROBLEMS = "llmchaos_problems"  # what a worker hands to the process that started it
+PROBLEMS = "llmchaos_problems"  # key of the worker's output with its problems
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
@@ -31,16 +31,19 @@ class WithXdist:
         self.run = self.run or new_run_name(self.seed)
         node.workerinput["llmchaos_seed"] = self.seed
         node.workerinput["llmchaos_run"] = self.run
-        # Others leave the claims of one file to several workers.
+        # Other distributions spread the claims of one file over several workers.
         node.workerinput["llmchaos_whole_files"] = self.config.getvalue("dist") in {"load", "loadfile"}
         self._workers.append(node)
 
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> object:
-        """Our scheduler for the default `--dist load`; None leaves a distribution that the user chose alone."""
+        """Our scheduler for the default `--dist load`, else None."""
         return ScenarioScheduling(config, log) if config.getvalue("dist") == "load" else None
 
     def pytest_testnodedown(self, node: WorkerController, error: object) -> None:
-        """A worker that crashed cannot remove its stack; its watchdog does, and what that leaves is swept at the end."""
+        """Report a crashed worker.
+
+        Its watchdog removes its stack. The end of the session removes what is left.
+        """
         if error:
             reporter = self.config.pluginmanager.getplugin("terminalreporter")
             if reporter is not None:
@@ -48,11 +51,13 @@ class WithXdist:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        said = {node.gateway.id: getattr(node, "workeroutput", None) for node in self._workers}
+        outputs = {node.gateway.id: getattr(node, "workeroutput", None) for node in self._workers}
         self._problems = [
-            f"worker {name}: {problem}" for name, output in said.items() for problem in (output or {}).get(PROBLEMS, ())
+            f"worker {name}: {problem}"
+            for name, output in outputs.items()
+            for problem in (output or {}).get(PROBLEMS, ())
         ]
-        if None in said.values() and self._has_run:
+        if None in outputs.values() and self._has_run:
             self._problems += swept()
         if self._problems:
             session.exitstatus = exitstatus or pytest.ExitCode.INTERNAL_ERROR
@@ -63,7 +68,7 @@ class WithXdist:
 
     @property
     def _has_run(self) -> bool:
-        """Whether a worker has opened a run, before which it starts nothing."""
+        """True if a worker has opened a run. Before that it starts nothing."""
         return bool(self.run) and self._directory.exists()
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -75,9 +80,10 @@ class WithXdist:
 
 
 class ScenarioScheduling(LoadScopeScheduling):  # type: ignore[misc] # xdist's scheduler classes are untyped
-    """Scenario files are one scope each; every other test is a scope of its own, as with `--dist load`.
+    """One scope per scenario file. Every other test is a scope, as with `--dist load`.
 
-    xdist's own loadgroup mark is dead with pytest 9.2 (pytest-xdist#1386), so a file's text tells its scope.
+    xdist's loadgroup mark does not work with pytest 9.2 (pytest-xdist#1386). So a file
+    that contains "pytest_llmchaos" is taken for a scenario.
     """
 
     def __init__(self, config: pytest.Config, log: Any) -> None:
@@ -92,6 +98,7 @@ class ScenarioScheduling(LoadScopeScheduling):  # type: ignore[misc] # xdist's s
 
 
 def is_scenario(path: Path) -> bool:
+    """True if a file mentions this plugin."""
     try:
         return "pytest_llmchaos" in path.read_text(errors="replace")
     except OSError:
@@ -99,8 +106,8 @@ def is_scenario(path: Path) -> bool:
 
 
 def swept() -> list[str]:
-    """Remove what crashed workers left. Returns what did not go well."""
+    """Remove the orphans of crashed workers. Returns the problems."""
     from pytest_llmchaos.cleanup import sweep  # noqa: PLC0415 - only where a worker died
 
     failed = sweep.sweep_dead_runs(lambda _: None, sweep.in_docker()).failed
-    return [f"what a crashed worker left is not removed: {problem}; run `llmchaos heal`" for problem in failed]
+    return [f"an orphan of a crashed worker was not removed: {problem}; run `llmchaos heal`" for problem in failed]

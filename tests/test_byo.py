@@ -327,7 +327,7 @@ def test_a_fault_that_is_open_in_a_stack_of_others_keeps_the_watchdog_at_work_an
     problems, heard, noted = ending(attached=True, undone=False)
 
     (said,) = problems
-    assert "faults in web are not undone" in said
+    assert "faults in web are not reverted" in said
     assert "`llmchaos heal`" in said
     assert heard == b""
     assert len(noted) == 1

@@ -84,10 +84,10 @@ def test_a_claim_that_reads_nothing_of_its_trial_proves_nothing(chaos, trials, c
 
     result.assert_outcomes(passed=1, errors=1)
     assert result.ret == 1
-    result.stdout.fnmatch_lines(["*VacuousClaim: this claim asked for `trial` and read no value of it*", "∅ invalid *"])
+    result.stdout.fnmatch_lines(["*VacuousClaim: this claim uses `trial` and reads no value of it*", "∅ invalid *"])
     (trial,) = trials()
     assert [claim["outcome"] for claim in trial["claims"]] == ["passed", "error"]
-    assert trial["reason"].startswith("VacuousClaim: this claim asked for `trial` and read no value of it")
+    assert trial["reason"].startswith("VacuousClaim: this claim uses `trial` and reads no value of it")
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_a_comparison_that_is_thrown_away_is_an_error_with_its_line(chaos, trial
 
     result.assert_outcomes(errors=1)
     line += HEAD.lstrip("\n").count("\n")
-    why = f"VacuousClaim: line {line} compares and throws the answer away: write `{advice}`"
+    why = f"VacuousClaim: line {line} compares and discards the result: write `{advice}`"
     result.stdout.fnmatch_lines([f"test_it.py: {why}"])
     (trial,) = trials()
     assert (trial["verdict"], trial["reason"]) == ("invalid", why)
@@ -222,7 +222,7 @@ def test_a_comparison_that_is_thrown_away_is_an_error_with_its_line(chaos, trial
     [
         ("(one == 'api' for one in trial.victims)", "a generator: write `assert all(...)` or `assert any(...)`"),
         ("lambda: trial.detect_s > 5", "a function that is not called"),
-        ("'trial.detect_s > 5'", "a text: drop its quotes"),
+        ("'trial.detect_s > 5'", "a string: drop its quotes"),
     ],
 )
 def test_what_is_true_whatever_happened_is_an_error_with_its_line(chaos, trials, asserted, what):
@@ -230,7 +230,7 @@ def test_what_is_true_whatever_happened_is_an_error_with_its_line(chaos, trials,
 
     result.assert_outcomes(errors=1)
     line = 3 + HEAD.lstrip("\n").count("\n")
-    why = f"VacuousClaim: line {line} asserts what is always true, {what}"
+    why = f"VacuousClaim: line {line} asserts a value that is always true, {what}"
     result.stdout.fnmatch_lines([f"test_it.py: {why}"])
     (trial,) = trials()
     assert (trial["verdict"], trial["reason"]) == ("invalid", why)
@@ -312,7 +312,7 @@ def test_what_breaks_a_claim_off_is_an_error_and_refutes_nothing(chaos, trials, 
         result.stdout.fnmatch_lines([f"E *{guess[0]}"])
         assert error.get("message").count(guess[0]) == 1
     (trial,) = trials()
-    assert (trial["verdict"], trial["reason"]) == ("invalid", f"the claim broke off before it judged: {said}")
+    assert (trial["verdict"], trial["reason"]) == ("invalid", f"the claim raised an error before its assertion: {said}")
     assert [claim["outcome"] for claim in trial["claims"]] == ["error"]
 
 

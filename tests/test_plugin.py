@@ -298,8 +298,8 @@ def test_plain(lab):
     result.assert_outcomes(errors=2, failed=1)
     run = next(pytester.path.glob("reports/*/run.json"))
     assert [(trial["verdict"], trial["reason"]) for trial in json.loads(run.read_text())["trials"]] == [
-        ("invalid", "the claim broke off before it judged: KeyError: 'x'"),
-        ("invalid", "VacuousClaim: line 12 compares and throws the answer away: write `assert 1 == 2`"),
+        ("invalid", "the claim raised an error before its assertion: KeyError: 'x'"),
+        ("invalid", "VacuousClaim: line 12 compares and discards the result: write `assert 1 == 2`"),
     ]
 
 
@@ -326,9 +326,9 @@ def test_compared(lab):
     vacuous = "test_odd.py: VacuousClaim: line"
     result.stdout.fnmatch_lines_random(
         [
-            f"{vacuous} 7 performs nothing without `with`: write `with lab.load(LOAD): ...`",
-            f"{vacuous} 10 performs nothing without `with`: write `with lab.inject(faults.kill('api')): ...`",
-            f"{vacuous} 18 compares and throws the answer away: write `assert lab.slos == ('x',)`",
+            f"{vacuous} 7 does nothing without `with`: write `with lab.load(LOAD): ...`",
+            f"{vacuous} 10 does nothing without `with`: write `with lab.inject(faults.kill('api')): ...`",
+            f"{vacuous} 18 compares and discards the result: write `assert lab.slos == ('x',)`",
         ]
     )
 
@@ -538,7 +538,7 @@ def test_a_failed_heal_stops_the_session(chaos, double):
     [
         pytest.param("    raise HealFailed('api stays down')", "heal_failed: api stays down", id="a failed heal"),
         pytest.param(
-            "    raise EvidenceLost('the disk is full')", "evidence lost: nothing more is done", id="lost evidence"
+            "    raise EvidenceLost('the disk is full')", "evidence lost: the session stops", id="lost evidence"
         ),
         pytest.param(
             "    try:\n        raise HealFailed('api stays down')\n    finally:\n        raise ValueError('the load broke off')",
@@ -833,7 +833,7 @@ def test_an_experiment_that_no_test_asks_for_is_one_clear_error(chaos, double, s
     result = chaos(test_never=textwrap.dedent(HEAD) + scenario)
 
     assert result.ret == pytest.ExitCode.INTERRUPTED
-    said = f"{where.replace('[', '[[]')} has an experiment that is never performed: no test asks for its `trial`. Name `trial` among*"
+    said = f"{where.replace('[', '[[]')} has an experiment that is never performed, because no test uses its `trial`: name `trial` among*"
     result.stdout.fnmatch_lines([said])
     assert double.performed == []
 
@@ -967,7 +967,7 @@ def test_a_scenario_that_was_changed_since_is_refused(chaos, double, recorded, f
 def test_a_run_on_another_runtime_or_backend_is_refused_with_the_option(chaos, double, recorded, name, was):
     result = chaos(recorded(**{name: was}))
 
-    result.stderr.fnmatch_lines([f"*--chaos-replay: the {name} is *, that run's was {was}: give --chaos-{name}={was}"])
+    result.stderr.fnmatch_lines([f"*--chaos-replay: the {name} is *, but the recorded run had {was}: give --chaos-{name}={was}"])
     assert double.performed == []
     assert result.ret == pytest.ExitCode.USAGE_ERROR
 

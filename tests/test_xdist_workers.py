@@ -53,7 +53,9 @@ def test_a_session_whose_workers_end_well_ends_well(workers):
 def test_what_a_worker_left_that_ended_without_a_word_is_swept_and_its_failure_told(workers):
     result = workers("--max-worker-restart=0", perform=DIES)
 
-    result.stdout.fnmatch_lines(["*what a crashed worker left is not removed: llmchaos-1: busy; run `llmchaos heal`"])
+    result.stdout.fnmatch_lines(
+        ["*an orphan of a crashed worker was not removed: llmchaos-1: busy; run `llmchaos heal`"]
+    )
     assert result.ret != 0
 
 

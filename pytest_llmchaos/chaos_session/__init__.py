@@ -1,1 +1,1 @@
-"""A pytest session with experiments."""
+"""Hooks of pytest sessions with experiments."""

@@ -1,4 +1,4 @@
-"""Outcomes of tests that have a trial or a lab: held, refuted, or an ERROR that proves nothing."""
+"""Reports of tests with a trial or a lab: held, refuted, or invalid as an ERROR."""
 
 from __future__ import annotations
 
@@ -33,21 +33,22 @@ READ = pytest.StashKey[set[str]]()
 
 
 class ClaimReports:
-    """The reports of a session's tests, each judged and written to the journal.
+    """Judges the reports of a session's tests and journals them.
 
-    `lab` is the session's running stack; None before a test asked for it.
+    Attributes:
+        lab: the session's running stack, or None before a test used it.
     """
 
     def __init__(self, campaign: Campaign, *, is_worker: bool) -> None:
         self._campaign = campaign
         self._is_worker = is_worker
         self._is_running = False
-        self._judged: set[object] = set()  # keys of trials of which a claim read a value
+        self._judged: set[object] = set()  # keys of trials with a claim that read a value
         self.lab: Lab | None = None
 
     @contextlib.contextmanager
     def call(self) -> Iterator[None]:
-        """Around a test's own call. A report that is made meanwhile is one of a subtest."""
+        """Surround a test's call. A report inside it belongs to a subtest."""
         self._is_running = True
         try:
             yield
@@ -58,26 +59,31 @@ class ClaimReports:
             self._is_running = False
 
     def note(self, item: pytest.Item, found: pytest.TestReport, raised: BaseException | None) -> None:
-        """Judge a test's report: what proves nothing is an ERROR, what the runtime lacks a SKIP; its outcome goes to the journal."""
+        """Judge a test's report and journal its outcome.
+
+        A claim that proves nothing is an ERROR. A missing ability of the runtime is a
+        SKIP.
+        """
         stop_after(raised, item.session)
         if isinstance(raised, Unsupported) and found.failed:
             found.outcome, found.longrepr = "skipped", (str(item.path), item.location[1] or 0, f"Skipped: {raised}")
         if self._is_worker and raised is not None and raised is self._campaign.refused:
-            item.session.shouldfail = str(raised)  # the others of this worker would say the same
+            item.session.shouldfail = str(raised)  # this worker's other tests would fail the same way
         if isinstance(raised, ProvesNothing | NotReady | HealFailed | BadScenario):
-            found.longrepr = told(raised)
+            found.longrepr = explained(raised)
             if found.when == "call":
-                # pytest, JUnit files and HTML pages call an error what went wrong before a test could judge, and this did.
+                # pytest, JUnit files and HTML pages show a failure in set-up as an
+                # ERROR.
                 found.when = "setup"
         elif isinstance(raised, Refuted) and found.when == "setup":
-            found.when = "call"  # the judge refuted the claim before it could ask
+            found.when = "call"  # the trial refuted the claim already in the fixture
         if found.when == "call" or (found.when == "setup" and not found.passed):
             self._note_claim(item, found, raised)
 
     def _note_claim(self, item: pytest.Item, found: pytest.TestReport, raised: BaseException | None) -> None:
-        """Write the claim's outcome to the journal, once: at its call, or where its trial proved nothing."""
+        """Journal the claim's outcome once."""
         own = self._campaign.test.claim()
-        if item.stash.get(READ, set()) - claims.TELLS_ARMS:
+        if item.stash.get(READ, set()) - claims.ARM_VALUES:
             self._judged.add(item.stash[PLAN].key)
         void = (
             self._void(item, found, raised) if PLAN in item.stash or own or self._passed_with_lab(item, found) else None
@@ -88,19 +94,23 @@ class ClaimReports:
         if ("llmchaos_verdict", "held") in item.user_properties and outcome in CLAIM_MAKES:
             at = item.user_properties.index(("llmchaos_verdict", "held"))
             item.user_properties[at] = ("llmchaos_verdict", CLAIM_MAKES[outcome])
-        said = found.longreprtext[-500:] if raised is None else str(raised).split("\n\n")[0]
-        message = None if found.passed else void or said
+        text = found.longreprtext[-500:] if raised is None else str(raised).split("\n\n")[0]
+        message = None if found.passed else void or text
         trials = [name for name in (item.stash.get(TRIAL_NAME, None), *own) if name]
         self._campaign.note_claim(trials, item.nodeid, outcome, message)
         if PLAN in item.stash and TRIAL_NAME not in item.stash:
             self._campaign.note_unasked(item.stash[PLAN], item.nodeid, outcome, message)
 
     def _passed_with_lab(self, item: pytest.Item, found: pytest.TestReport) -> bool:
-        """Of a test that failed, and has no trial of its own, nothing was performed that could be void."""
+        """True for a passed test that uses this session's lab without a trial."""
         return found.passed and self.lab is not None and getattr(item, "funcargs", {}).get("lab") is self.lab
 
     def _void(self, item: pytest.Item, found: pytest.TestReport, raised: BaseException | None) -> str | None:
-        """Make an ERROR of a claim that did not come to judge, or that passed whatever its trial showed. Returns why."""
+        """Turn a claim without a real assertion into an ERROR.
+
+        It raised another error, or it passes for every trial. Returns the reason, or
+        None.
+        """
         if found.when != "call":
             return None
         if found.failed and raised is not None and not claims.refutes(raised):
@@ -114,27 +124,27 @@ class ClaimReports:
             )
         if why is not None:
             found.outcome, found.when, found.longrepr = "failed", "setup", f"{item.location[0]}: {why}"
-            vars(found).pop("wasxfail", None)  # of a test that passed though it was expected to fail
+            vars(found).pop("wasxfail", None)  # of a test that was expected to fail
         return why
 
     def _is_unjudged(self, item: pytest.Item) -> bool:
-        """Whether this claim, which passed, is the last one of its trial, and no claim of that trial read a value."""
+        """True for the last claim of a trial of which no claim read a value."""
         plan = item.stash.get(PLAN, None)
         return plan is not None and plan.key not in self._judged and self._campaign.is_last_claim(item.nodeid, plan)
 
 
 def stop_after(raised: BaseException | None, session: pytest.Session) -> None:
-    """After a failed revert or lost evidence nothing more may run, whichever fixture, test or block it came from."""
+    """Stop the session after a failed revert or lost evidence."""
     for error in causes_of(raised):
         if isinstance(error, HealFailed):
             session.shouldfail = f"heal_failed: {error}"
             return
         if isinstance(error, EvidenceLost):
-            session.shouldfail = "evidence lost: nothing more is done that cannot be written down"
+            session.shouldfail = "evidence lost: the session stops, because its journal or samples cannot be written"
 
 
 def causes_of(raised: BaseException | None) -> Iterator[BaseException]:
-    """An error and all that it came of: another may have taken its place on its way out of a test, or a group holds it."""
+    """Yield an error, its causes and contexts, and the members of groups among them."""
     waiting, seen = [raised], set[int]()
     while waiting:
         error = waiting.pop(0)
@@ -146,8 +156,8 @@ def causes_of(raised: BaseException | None) -> Iterator[BaseException]:
                 waiting += error.exceptions
 
 
-def told(raised: BaseException) -> str:
-    """An error in one line, and below it what the test had found before: it must not be hidden by what makes it void."""
+def explained(raised: BaseException) -> str:
+    """Format an error, and below it the test's earlier failed assertions."""
     before = [error for error in causes_of(raised) if error is not raised and isinstance(error, AssertionError)]
     lines = [f"before that, the test had failed: {type(error).__name__}: {error}" for error in before]
     return "\n\n".join([f"{type(raised).__name__}: {raised}", *lines])

@@ -1,4 +1,4 @@
-"""What a test's end says of its trial: refuted, broken off, or passed whatever the trial showed."""
+"""Claims that cannot be trusted: ended by an error, or true for every trial."""
 
 from __future__ import annotations
 
@@ -11,37 +11,40 @@ from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
-# Attributes that answer yes or no, and raise nothing where the answer is no.
+# Attributes that return a bool and raise nothing.
 ANSWERS = {"met", "all_serve"}
 FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
-# Methods of the lab that do something in a `with` alone.
+# Methods of the lab that have an effect only in a `with`.
 LAB_BLOCKS = {"load", "inject", "phase"}
 EXPECT_ERRORS = {"raises", "RaisesGroup"}
-# Values that distinguish the arms of an experiment. They say nothing of what happened.
-TELLS_ARMS = {"is_control", "plan"}
+# Values that distinguish the arms of an experiment. They do not depend on the outcome.
+ARM_VALUES = {"is_control", "plan"}
 
 
 def refutes(raised: BaseException) -> bool:
-    """Whether a claim that ended with this is wrong. Any other error broke it off before it could judge."""
+    """True for a failed assertion.
+
+    Any other error ended the claim before its assertion.
+    """
     if isinstance(raised, BaseExceptionGroup):
         return all(map(refutes, raised.exceptions))
     return isinstance(raised, AssertionError | pytest.fail.Exception)
 
 
 def broken_off(raised: BaseException) -> str:
-    """Why a claim did not come to judge, with a guess at a misspelt name."""
-    return f"the claim broke off before it judged: {type(raised).__name__}: {raised}{_guess(raised)}"
+    """Why a claim ended before its assertion, with a guess at a misspelt name."""
+    return f"the claim raised an error before its assertion: {type(raised).__name__}: {raised}{_guess(raised)}"
 
 
 def note_guess(raised: BaseException) -> None:
-    """Write the guess at a misspelt name below the error, where Python itself does not."""
+    """Add the guess at a misspelt name to the error, unless Python has."""
     guess = _guess(raised).removeprefix(". ")
     if guess and guess not in "".join(traceback.format_exception_only(raised)):
         raised.add_note(guess)
 
 
 def _guess(raised: BaseException) -> str:
-    """Python's own `Did you mean`, which it writes into no message of an exception."""
+    """Python's `Did you mean`, which is not part of an exception's message."""
     known: Iterable[str] = ()
     if isinstance(raised, AttributeError):
         known = dir(raised.obj)
@@ -55,23 +58,23 @@ def _guess(raised: BaseException) -> str:
 def passes_anyway(
     test: Callable[..., object], read: set[str] | None, *, arms: int, is_unjudged: bool = False
 ) -> str | None:
-    """Why a claim that passed says nothing of its trial; None where it may.
+    """Return why a passed claim would pass for every trial, or None if it would not.
 
     Args:
-      test: the claim.
-      read: the values of the trial that it read; None where it asked for no trial.
-      arms: trials that its experiment has, one a fault. A claim may be about some of them.
-      is_unjudged: whether it is the trial's last claim, and none before it read a value.
+        test: the claim.
+        read: values of the trial that it read, or None for a claim without a trial.
+        arms: number of faults of its experiment. A claim may be about some of them.
+        is_unjudged: True for a trial's last claim if no claim of it read a value.
     """
-    is_of_another_arm = read is not None and arms > 1 and bool(read) and read <= TELLS_ARMS
+    is_of_another_arm = read is not None and arms > 1 and bool(read) and read <= ARM_VALUES
     if is_of_another_arm and is_unjudged:
         return (
-            "VacuousClaim: no claim of this arm reads a value of its trial, so it holds whatever the trial showed: assert one of "
-            "each arm, such as `assert trial.alerts == ()` where `trial.is_control`"
+            "VacuousClaim: no claim of this arm reads a value of its trial, so it always holds: assert a value of "
+            "each arm, such as `assert trial.alerts == ()` if `trial.is_control`"
         )
-    if read is not None and read <= TELLS_ARMS and not is_of_another_arm:
+    if read is not None and read <= ARM_VALUES and not is_of_another_arm:
         return (
-            "VacuousClaim: this claim asked for `trial` and read no value of it, so it passes whatever the trial showed: assert one, "
+            "VacuousClaim: this claim uses `trial` and reads no value of it, so it always passes: assert a value, "
             "such as `assert trial.time_to_recover_s <= 20`, or drop `trial` from the arguments"
         )
     for line, what in vacuous_lines(test):
@@ -80,7 +83,10 @@ def passes_anyway(
 
 
 def vacuous_lines(test: Callable[..., object]) -> Iterator[tuple[int, str]]:
-    """Each statement of a test that no outcome could make fail: its line, and what is wrong. None where there is no source."""
+    """Yield the line and defect of each statement that cannot fail.
+
+    Empty without source.
+    """
     function = inspect.unwrap(test)
     try:
         lines, first = inspect.getsourcelines(function)
@@ -91,33 +97,36 @@ def vacuous_lines(test: Callable[..., object]) -> Iterator[tuple[int, str]]:
     found = next((node for node in ast.walk(tree) if isinstance(node, FUNCTIONS)), None)
     if found is None or found.name != function.__name__:  # the file was edited while its test ran
         return
-    # A decorator may look at what the test returns. pytest warns of it, and lets it pass.
+    # A decorator may use the test's return value. pytest only warns of one.
     for node in _statements(found, returns=function is test):
         answer = _unread(node)
         what = _always_true(node.test) if isinstance(node, ast.Assert) else None
         if answer is not None:
-            what = f"compares and throws the answer away: write `assert {ast.unparse(answer)}`"
+            what = f"compares and discards the result: write `assert {ast.unparse(answer)}`"
         elif isinstance(node, ast.Expr) and _is_block(node.value):
-            what = f"performs nothing without `with`: write `with {ast.unparse(node.value)}: ...`"
+            what = f"does nothing without `with`: write `with {ast.unparse(node.value)}: ...`"
         if what is not None:
             yield first + node.lineno - 2, what
 
 
 def _always_true(asserted: ast.expr) -> str | None:
-    """Why an asserted expression is true whatever happened."""
+    """Return why an asserted expression is always true, or None."""
     if isinstance(asserted, ast.GeneratorExp):
         what = "a generator: write `assert all(...)` or `assert any(...)`"
     elif isinstance(asserted, ast.Lambda):
         what = "a function that is not called"
     elif isinstance(asserted, ast.Constant) and isinstance(asserted.value, str):
-        what = "a text: drop its quotes"
+        what = "a string: drop its quotes"
     else:
         return None
-    return f"asserts what is always true, {what}"
+    return f"asserts a value that is always true, {what}"
 
 
 def _statements(node: ast.AST, *, returns: bool) -> Iterator[ast.stmt]:
-    """The statements below a node, but for those that are expected to raise. `returns`: also what the test returns."""
+    """Statements below a node, except those expected to raise.
+
+    `returns` includes `return` statements.
+    """
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.stmt) and (returns or not isinstance(child, ast.Return)):
             yield child
@@ -127,9 +136,9 @@ def _statements(node: ast.AST, *, returns: bool) -> Iterator[ast.stmt]:
 
 
 def _unread(node: ast.stmt) -> ast.expr | None:
-    """The answer that this statement gives and nothing looks at."""
+    """The comparison whose result this statement discards, or None."""
     if isinstance(node, ast.Assert) and isinstance(node.test, ast.Tuple) and node.test.elts:
-        return node.test.elts[0]  # brackets around both it and the message are always true
+        return node.test.elts[0]  # `assert (condition, message)` is always true
     value = node.value if isinstance(node, ast.Expr | ast.Return) else None
     if isinstance(value, ast.Tuple) and value.elts:
         value = value.elts[0]
@@ -143,7 +152,7 @@ def _expects_an_error(item: ast.withitem) -> bool:
 
 
 def _is_block(node: ast.AST) -> bool:
-    """Whether it is a call such as `lab.load(...)`, which does something in a `with` alone."""
+    """True for a call such as `lab.load(...)`, which has an effect only in a `with`."""
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in LAB_BLOCKS):
         return False
     return isinstance(node.func.value, ast.Name) and node.func.value.id == "lab"
@@ -151,7 +160,7 @@ def _is_block(node: ast.AST) -> bool:
 
 def _is_answer(node: ast.AST) -> bool:
     if isinstance(node, ast.BoolOp):
-        # `late or pytest.fail("late")` does something about its answer.
+        # `late or pytest.fail("late")` uses its result.
         return _is_answer(node.values[-1]) or not isinstance(node.values[-1], ast.Call | ast.Await)
     negated = isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not)
     asked = isinstance(node, ast.Attribute) and node.attr in ANSWERS
@@ -159,7 +168,7 @@ def _is_answer(node: ast.AST) -> bool:
 
 
 def _is_of_many(node: ast.AST) -> bool:
-    """Whether this is `all` or `any` of what asks and does nothing."""
+    """True for `all` or `any` of expressions without a call."""
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"all", "any"}):
         return False
     return all(isinstance(of, ast.GeneratorExp | ast.ListComp) and not isinstance(of.elt, ast.Call) for of in node.args)

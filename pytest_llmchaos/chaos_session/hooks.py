@@ -1,4 +1,4 @@
-"""Hooks of a pytest session with experiments: its plan, its trials, its end."""
+"""Hooks of a pytest session with experiments: plan, trials, end."""
 
 from __future__ import annotations
 
@@ -32,7 +32,15 @@ if TYPE_CHECKING:
 
 
 class ChaosSession:
-    """The hooks of a session in which a test asks for `trial` or `lab`. Registered by the plugin, once."""
+    """The hooks of a session in which a test uses `trial` or `lab`.
+
+    Attributes:
+        config: pytest's configuration.
+        is_worker: True in a pytest-xdist worker.
+        only_plans: True if the session prints its plan and performs nothing.
+        campaign: the trials.
+        claims: the reports of tests.
+    """
 
     def __init__(self, config: pytest.Config, seed: int) -> None:
         self.config = config
@@ -47,12 +55,12 @@ class ChaosSession:
             self.campaign.refused = NotReady(options.leash_message(config))
 
     def plan(self, items: Sequence[pytest.Function]) -> None:
-        """Plan the trials of these items, and find what is wrong before anything starts. Raises UsageError."""
+        """Plan the trials of these items and check the machine. Raises UsageError."""
         try:
             options.check_keys(self.config)
             self._take(items)
             if not self.only_plans and not self.config.option.collectonly:
-                self._say_where()
+                self._print_where()
                 self.campaign.preflight()
         except LlmchaosError as error:
             if not self.is_worker:
@@ -66,28 +74,32 @@ class ChaosSession:
         recorded = read_replay(Path(replay)) if replay else None
         self.campaign.take({item.nodeid: item.stash[PLAN] for item in items}, recorded)
 
-    def _say_where(self) -> None:
-        """Where the trials will run and why there, before anything is looked for or fetched."""
+    def _print_where(self) -> None:
+        """Print where the trials will run and why, before checks and downloads."""
         terminal, settings = terminal_of(self.config), self.campaign.settings
         if terminal is not None and not self.is_worker and self.config.get_verbosity() >= 0:
             where = f"runtime {settings.runtime} ({settings.why_runtime}), backend {settings.backend}"
             terminal.write_line(f"llmchaos: {where}, run {settings.run}")
 
     def lab(self) -> Lab:
+        """The running stack, started at the first call."""
         if self.campaign.refused is not None:
             raise self.campaign.refused
         self.claims.lab = self.campaign.run.lab()
         return self.claims.lab
 
     def trial(self, item: pytest.Item) -> Trial:
-        """The trial of an item. Raises what it ended with; a runtime that lacks an ability is a SKIP."""
+        """Return an item's trial, or raise its error.
+
+        Skips if the runtime lacks an ability.
+        """
         plan = item.stash.get(PLAN, None)
         if plan is None and self.campaign.refused is not None:
             raise self.campaign.refused
         if plan is None:
             raise NotReady(
-                f"{item.nodeid} got no plan, for its collection showed no `trial` of this plugin: name `trial` among the arguments of "
-                "the test or of its fixtures, and give a fixture of your own around it another name"
+                f"{item.nodeid} got no plan, because pytest collected it without this plugin's `trial`: name `trial` among "
+                "the arguments of the test or of its fixtures, and give a fixture of your own around it another name"
             )
         performed = self.campaign.perform_once(plan)
         item.stash[TRIAL_NAME] = performed.name
@@ -101,13 +113,13 @@ class ChaosSession:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        """Not at the protocol's begin: a plugin that runs a failed test again sets it up again."""
+        """Begin a test. A plugin that runs a failed test again sets it up again."""
         self.campaign.test.begin(item.nodeid, hypothesis_of(getattr(item, "obj", None).__doc__))
         item.user_properties[:] = [one for one in item.user_properties if not one[0].startswith("llmchaos_")]
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Around a plugin that runs a failed test again. What Ctrl-C breaks off is no ended claim."""
+        """End the claim, after any reruns. After Ctrl-C the claim has not ended."""
         outcome = yield
         if PLAN in item.stash:
             self.campaign.end_claim(item.nodeid, item.stash[PLAN])
@@ -130,7 +142,7 @@ class ChaosSession:
 
     @contextlib.contextmanager
     def _without_time_limit(self) -> Iterator[None]:
-        """A test's time limit (pytest-timeout) begins anew once no other session measures: the wait is not the test's."""
+        """Restart a test's pytest-timeout after waiting for another session."""
         timer, hook = self._timer, self.config.pluginmanager.hook
         if timer is None:
             yield
@@ -146,7 +158,7 @@ class ChaosSession:
     def pytest_fixture_setup(
         self, fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
     ) -> Generator[None, object, object]:
-        """What a fixture of several tests draws is its own: which test comes first depends on order and selection."""
+        """Give a shared fixture its own draws, independent of test order."""
         if fixturedef.scope == "function":
             return (yield)
         case = f"[{getattr(request, 'param_index', 0)}]" if hasattr(request, "param") else ""
@@ -154,7 +166,7 @@ class ChaosSession:
             return (yield)
 
     def pytest_runtestloop(self) -> bool | None:
-        """With `--chaos-plan`, or on the leash, print the plan instead of running anything."""
+        """With `--chaos-plan`, or on the leash, print the plan and run nothing."""
         if not self.only_plans or self.is_worker:
             return None
         seed = f"{options.spelling(self.config, 'seed')}={self.campaign.settings.seed}"
@@ -172,7 +184,7 @@ class ChaosSession:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         whole_files = not self.is_worker or bool(self.config.workerinput["llmchaos_whole_files"])  # type: ignore[attr-defined]
         self._problems = self.campaign.close(int(exitstatus), whole_files=whole_files)
-        if self.is_worker:  # whose own exit status and terminal nobody sees
+        if self.is_worker:  # whose exit status and terminal are not shown
             self.config.workeroutput["llmchaos_problems"] = self._problems  # type: ignore[attr-defined] # xdist's
         if self._problems:
             session.exitstatus = exitstatus or pytest.ExitCode.INTERNAL_ERROR
@@ -184,7 +196,7 @@ class ChaosSession:
 
 
 def settings_of(config: pytest.Config, seed: int) -> Settings:
-    """What the command line, the ini file and an xdist controller decided for this run."""
+    """The settings from command line, ini file and xdist controller."""
     own = options.own_subject_of(config)
     runtime, why = choose_runtime(options.runtime_of(config), own=own is not None)
     return Settings(
@@ -202,7 +214,7 @@ def settings_of(config: pytest.Config, seed: int) -> Settings:
 
 
 def repeat_line(config: pytest.Config, seed: int) -> str:
-    """The command that performs the same schedule again, ready for a shell."""
+    """The shell command that repeats this schedule."""
     name = options.spelling(config, "seed")
     names = {"--llmchaos-seed", name}
     arguments = [str(argument) for argument in config.invocation_params.args]
@@ -215,7 +227,7 @@ def repeat_line(config: pytest.Config, seed: int) -> str:
 
 
 def plan_of(item: pytest.Function, campaign: Campaign) -> TrialPlan:
-    """The trial that an item will ask for. Raises UsageError where it has no experiment."""
+    """Plan an item's trial. Raises UsageError without an experiment."""
     experiment = experiment_of(item)
     callspec = getattr(item, "callspec", None)
     fault, repeat = callspec.params["trial"] if callspec and "trial" in callspec.params else (experiment.faults[0], 0)
@@ -232,7 +244,7 @@ def plan_of(item: pytest.Function, campaign: Campaign) -> TrialPlan:
 
 
 def plan_lines(campaign: Campaign) -> Iterator[str]:
-    """A line for each trial of the schedule."""
+    """Yield a line for each planned trial."""
     for trial in campaign.schedule():
         plan, entry = trial.plan, trial.entry
         acts = ", ".join(map(str, plan.injections)) or "no fault"

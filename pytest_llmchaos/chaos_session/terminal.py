@@ -1,4 +1,4 @@
-"""Lines that a session writes into pytest's terminal."""
+"""A session's lines in pytest's terminal."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
 
 def write_problems(terminal: pytest.TerminalReporter, problems: Sequence[str]) -> None:
+    """Print a red line for each problem."""
     for problem in problems:
         terminal.write_line(f"llmchaos: {problem}", red=True)
 
 
 def write_summary(terminal: pytest.TerminalReporter, directory: Path) -> None:
-    """Build the report from the evidence on disk, and write a line for each trial."""
+    """Build the report from the run's folder, and print a line for each trial."""
     if not directory.exists():
         return
     try:
@@ -47,7 +48,7 @@ def terminal_of(config: pytest.Config) -> pytest.TerminalReporter | None:
 
 
 def progress_of(config: pytest.Config) -> Progress:
-    """Live progress through pytest's own terminal, past its capture; silent with -q and in xdist workers."""
+    """Progress lines in pytest's terminal, none with `-q` and in xdist workers."""
     reporter = terminal_of(config)
     if reporter is None or config.get_verbosity() < 0 or hasattr(config, "workerinput"):
         return Progress(None, tty=False)
@@ -59,7 +60,7 @@ def progress_of(config: pytest.Config) -> Progress:
                 reporter.ensure_newline()
                 reporter.write_line(text)
             else:
-                # A line that wraps could not be written over.
+                # A wrapped line cannot be overwritten.
                 reporter.rewrite(text[: shutil.get_terminal_size().columns - 1], erase=True)
             if not text:
                 restore_line(reporter, config.invocation_params.dir)
@@ -69,9 +70,9 @@ def progress_of(config: pytest.Config) -> Progress:
 
 
 def restore_line(reporter: pytest.TerminalReporter, folder: Path) -> None:
-    """Write again the file's name that the updating line has replaced."""
+    """Print again the file name that the updating line has overwritten."""
     current = reporter.currentfspath
     if isinstance(current, Path):
         reporter.rewrite(f"{current.relative_to(folder) if current.is_relative_to(folder) else current} ")
-    else:  # -v: the whole id is written anew, once the line is known to be gone
+    else:  # -v: pytest prints the whole id again
         reporter.currentfspath = None

@@ -230,7 +230,7 @@ def test_a_disk_that_fills_up_in_a_fault_is_one_clear_error_and_all_is_undone(im
     }
     assert re.search(told[full], said), said
     assert len(re.findall(r"^ERROR ", said, flags=re.MULTILINE)) == 1, said
-    assert "evidence lost: nothing more is done that cannot be written down" in said
+    assert "evidence lost: the session stops, because its journal or samples cannot be written" in said
     assert "llmchaos: the journal is incomplete" in said or full == "samples"
     assert "the report cannot be written" in said
     assert engine.left(stack["project"]) == []

@@ -72,7 +72,7 @@ def test_what_services_and_claims_say_is_kept_without_their_secrets(tiny):
     assert "Authorization: Bearer ***" in log.read_text()
     assert "with *** and ***" in log.read_text()
     messages = [line["message"] for line in sessions.of_kind(tiny.reports, "claim")]
-    assert "the claim broke off before it judged: RuntimeError: got password=*** from ***" in messages
+    assert "the claim raised an error before its assertion: RuntimeError: got password=*** from ***" in messages
     assert " --api-key *** " in sessions.of_kind(tiny.reports, "run")[0]["replay"]
 
 
