@@ -86,7 +86,7 @@ def test_a_ledger_that_is_no_plain_file_is_an_error(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
 
     with pytest.raises(
-        NotReady, match=r"found no plain file: give the file ledger\.jsonl in the folder of the reports"
+        NotReady, match=r"found no regular file: give the path of ledger\.jsonl in the folder of the reports"
     ):
         read(tmp_path / "pipe")
 
@@ -131,8 +131,8 @@ def test_a_torn_line_is_left_out_and_spoils_no_later_one(tmp_path: Path, cut: in
 
 NO_ENTRIES = {
     "{": "",
-    "[1]": "an object is needed, not list",
-    "null": "not NoneType",
+    "[1]": "expected an object, got list",
+    "null": "got NoneType",
     "{}": "it lacks at_unix_s, run, ",
     '{"slo": "availability"}': "it lacks at_unix_s",
     "text": "",

@@ -1,4 +1,4 @@
-"""The append-only record of a run. Each line is on disk before `write` returns; it decides nothing."""
+"""Append-only journal of a run, synced to disk line by line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pytest_llmchaos.evidence.journal_lines import KINDS, Intent, Line, RunBegin
 from pytest_llmchaos.evidence.redaction import redact_inside
 from pytest_llmchaos.model import Undo
 
-# Fields with text of which the instrument wrote at most a part: messages of programs, command lines, answers.
+# Fields with text from outside, such as messages, command lines and answers.
 FOREIGN = frozenset(
     {"replay", "environment", "images", "message", "reason", "what", "why", "witness", "findings", "trouble", "unknown"}
 )
@@ -27,18 +27,21 @@ CUT_OFF = "the line is cut off"
 NAMES = frozenset(str(kind.__struct_config__.tag) for kind in KINDS)
 
 
-# How `Journal.write` begins a line; each name is whole, or is not there.
+# Beginning of a line by `Journal.write`. A name that is cut off does not match.
 _HEAD = re.compile(
     rb'\s*\{"at_unix_s":\s*[-+.\dEe]+,\s*"kind":\s*"(?P<kind>\w+)"(?:,\s*"trial":\s*"(?P<trial>[\w.-]+)")?'
 )
 
 
 class Journal:
-    """One file of JSON lines, written and fsynced one by one, so that a dead process leaves at most one torn line.
+    """One file of JSON lines, each synced, so a killed process tears at most one line.
 
-    `write` comes before an act, and raises EvidenceLost (a full disk, say): what could not be written down is then not done
-    either. `note` comes after one, on the way out; it never raises, and `lost` keeps what it could not write.
-    `keep_intents` has intents and their undos written to a second file first, which outlives the journal.
+    `write` precedes an act and raises if the line cannot be written, so the act does
+    not happen. `note` follows an act, does not raise, and keeps its error in `lost`.
+
+    Attributes:
+        path: The journal's file.
+        lost: First error on writing, or None.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,15 +55,24 @@ class Journal:
         return f"<journal {self.path}>"
 
     def keep_intents(self, path: Path) -> None:
-        """Write intents and their undos to this file as well. Raises OSError."""
+        """Write intents and reverts to this file too, which outlives the journal.
+
+        Raises:
+            OSError: The file cannot be opened.
+        """
         self._kept = _File(path, _open_to_append(path))
 
     def write(self, line: Line) -> None:
+        """Append a line and sync it.
+
+        Raises:
+            EvidenceLost: The file cannot be written, as on a full disk.
+        """
         stamped = {"at_unix_s": round(time.time(), 6), **_without_secrets(msgspec.to_builtins(line, enc_hook=str))}
         files = [_File(self.path, self._fd)]
         if self._kept is not None and isinstance(line, Intent | Undone):
             files = [self._kept, *files]
-        # What a failed write left of its line must not swallow this one.
+        # A newline first, in case a failed write left a part of its line.
         data = (b"\n" if self.lost else b"") + json.dumps(stamped).encode() + b"\n"
         for path, fd in files:
             try:
@@ -72,6 +84,7 @@ class Journal:
                 raise lost from None
 
     def note(self, line: Line) -> None:
+        """Append a line, with an error kept in `lost` instead of raised."""
         with contextlib.suppress(EvidenceLost):
             self.write(line)
 
@@ -116,14 +129,14 @@ def _append(fd: int, data: bytes) -> None:
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):
-    """A line and when it was written."""
+    """A line and the Unix time at which it was written."""
 
     at_unix_s: float
     line: Line
 
 
 class Unread(msgspec.Struct, frozen=True, kw_only=True):
-    """A line that could not be read, with its JSON; if it is not JSON, with what its beginning says."""
+    """A line that could not be read, with its JSON or the fields at its beginning."""
 
     number: int
     why: str
@@ -131,7 +144,11 @@ class Unread(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse(raw: bytes) -> dict[str, object]:
-    """The JSON object of one line. A number without a finite value becomes null. Raises ValueError."""
+    """Return the JSON object of one line, with numbers that are not finite as null.
+
+    Raises:
+        ValueError: The line is not a JSON object.
+    """
     try:
         value = json.loads(raw, parse_constant=lambda _: None, parse_float=_finite)
     except RecursionError:
@@ -142,7 +159,11 @@ def parse(raw: bytes) -> dict[str, object]:
 
 
 def line_of(value: dict[str, object]) -> Written | None:
-    """The typed line of a JSON object; None for a kind that this version lacks. Raises ValueError."""
+    """Return the typed line of a JSON object, or None for an unknown kind.
+
+    Raises:
+        ValueError: The object lacks a kind, or a field of it.
+    """
     kind = value.get("kind")
     if not isinstance(kind, str):
         raise ValueError(f"expected a kind, got {kind!r:.40}")
@@ -156,10 +177,10 @@ def line_of(value: dict[str, object]) -> Written | None:
 
 
 def lines(path: Path) -> Iterator[Written | Unread]:
-    """Every line of a journal, in order. Those that do not decode are named.
+    """Yield every line of a journal in order, with the reason for those not readable.
 
-    A later version may write kinds that this one lacks; its first line announces them, and they are passed over. An
-    unknown kind that was not announced is a damaged line.
+    A later version may write kinds that this one lacks. Its first line announces them,
+    so they are skipped. An unknown kind that was not announced is a damaged line.
     """
     announced: set[str] = set()
     with path.open("rb") as file:
@@ -182,7 +203,7 @@ def lines(path: Path) -> Iterator[Written | Unread]:
 
 
 def read(path: Path) -> Iterator[dict[str, object]]:
-    """The JSON of each line that has a kind, for readers of single fields. A torn last line is passed over."""
+    """Yield the JSON of each line that has a kind, without a torn last line."""
     with path.open("rb") as file:
         for raw in file:
             with contextlib.suppress(ValueError):
@@ -191,18 +212,23 @@ def read(path: Path) -> Iterator[dict[str, object]]:
 
 
 class OpenIntents(NamedTuple):
-    """What was announced and not yet undone, newest first. `unreadable` names in words what another process cannot undo."""
+    """Faults that were announced and not yet reverted, newest first.
+
+    Attributes:
+        undos: Operations that revert them.
+        unreadable: Messages about announced faults whose operation cannot be read.
+    """
 
     undos: tuple[Undo, ...]
     unreadable: tuple[str, ...]
 
 
 def open_intents(path: Path) -> OpenIntents:
-    """The undo of every fault that was announced and not yet undone.
+    """Return the undo of every fault that was announced and not yet reverted.
 
-    Each is matched by the id of its intent. Journals of earlier versions lack ids: there victim and operation must do.
-    Only the undo itself has to be readable: whatever else is odd in a line, its fault is undone. A torn line was not
-    written before an act.
+    The id of the intent matches the two. Journals of earlier versions lack ids, so
+    victim and operation match them. Only the undo itself has to be readable, even if
+    the rest of its line is not. A torn line precedes no act.
     """
     pending: dict[tuple[str, ...], Undo] = {}
     unreadable: dict[str, str] = {}
@@ -233,7 +259,7 @@ def open_intents(path: Path) -> OpenIntents:
 
 
 def _undo_of(value: object) -> Undo | None:
-    """None where it does not say what is to be done on what."""
+    """Return the undo, or None if it lacks an operation or a service."""
     if not isinstance(value, dict) or not isinstance(value.get("args", {}), dict):
         return None
     named = all(isinstance(value.get(key), str) and value[key] for key in ("op", "service"))
@@ -241,12 +267,12 @@ def _undo_of(value: object) -> Undo | None:
 
 
 def _intent_key(line: dict[str, object], intent: object, op: object) -> tuple[str, ...]:
-    """Victim and operation are a part of it, so that no intent hides another of the same id."""
+    """Return a key with victim and operation, so equal ids do not hide an intent."""
     return (str(line.get("trial") if intent is None else intent), str(line.get("victim")), str(op))
 
 
 def _head_of(raw: bytes) -> dict[str, object]:
-    """Kind and trial of a line that is no JSON, as far as its beginning is as it was written."""
+    """Return kind and trial of a line that is not JSON, if its beginning is intact."""
     head = _HEAD.match(raw)
     named = head.groupdict() if head else {}
     return {name: value.decode() for name, value in named.items() if value is not None}

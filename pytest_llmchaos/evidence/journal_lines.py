@@ -1,4 +1,4 @@
-"""The lines of a journal: one class a kind, read and written by `journal`."""
+"""Lines of a journal, with one class for each kind."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from pytest_llmchaos.evidence.trial_result import (
 )
 
 SCHEMA: Final = "llmchaos-journal/1"
-Trial = Annotated[str, Meta(description="which trial of the run; `trials/<trial>/` holds its samples")]
-IntentId = Annotated[str, Meta(description="id of the intent; earlier versions wrote none")]
+Trial = Annotated[str, Meta(description="trial of the run, with its samples in `trials/<trial>/`")]
+IntentId = Annotated[str, Meta(description="id of the intent, which earlier versions lack")]
 
 
 class RunBegin(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="run"):
-    """The first line: what will be done, before anything starts."""
+    """The first line: the plan of the run, written before anything starts."""
 
     schema: Literal["llmchaos-journal/1"]
     run: str
@@ -37,12 +37,15 @@ class RunBegin(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=
     catalogue: Catalogue = Catalogue()
     kinds: Annotated[
         tuple[str, ...],
-        Meta(description="every kind of line that this journal may hold: another kind is a damaged line"),
+        Meta(description="every kind of line in this journal; a line of another kind is damaged"),
     ] = ()
 
 
 class Stack(RunManifest, frozen=True, tag_field="kind", tag="stack"):
-    """What a watchdog or `llmchaos heal` needs to remove the stack, before it exists."""
+    """Data with which the watchdog or `llmchaos heal` removes the stack.
+
+    It is written before the stack exists.
+    """
 
 
 class StackUp(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="stack_up"):
@@ -60,13 +63,13 @@ class TrialBegin(Planned, frozen=True, kw_only=True, tag_field="kind", tag="tria
 
 
 class AnchorSet(Anchor, frozen=True, kw_only=True, tag_field="kind", tag="anchor"):
-    """Second 0 of the trial's clock."""
+    """The start of the trial's clock."""
 
     trial: Trial
 
 
 class Process(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="process"):
-    """A helper process that must not outlive the run."""
+    """A process that must not outlive the run, such as the load generator."""
 
     trial: Trial
     pid: int
@@ -74,7 +77,7 @@ class Process(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="
 
 
 class PhaseBegin(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="phase_begin"):
-    """A phase begins, in seconds on the trial's clock."""
+    """A phase begins. Times are seconds on the trial's clock."""
 
     trial: Trial
     name: str
@@ -82,7 +85,7 @@ class PhaseBegin(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
 
 
 class PhaseEnd(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="phase"):
-    """A phase has ended."""
+    """A phase ended. Times are seconds on the trial's clock."""
 
     trial: Trial
     name: str
@@ -91,7 +94,7 @@ class PhaseEnd(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=
 
 
 class UndoNote(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How to take a fault back, also from another process."""
+    """Operation that reverts a fault, from any process."""
 
     op: str
     service: str
@@ -99,11 +102,11 @@ class UndoNote(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Intent(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="intent"):
-    """A fault is about to be injected; `undo` is what takes it back, also from another process."""
+    """A fault is about to be injected. `undo` reverts it, from any process."""
 
     trial: Trial
     id: str | UnsetType = UNSET
-    """Unique in the journal; earlier versions wrote none."""
+    """Unique in the journal. Earlier versions lack it."""
     step: Literal["inject"]
     fault: str
     victim: str
@@ -111,7 +114,7 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="i
 
 
 class Undone(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="undone"):
-    """An undo is over; `ok` false leaves its intent open."""
+    """A revert ended. If `ok` is false, its intent stays open."""
 
     trial: Trial
     intent: IntentId | UnsetType = UNSET
@@ -122,28 +125,28 @@ class Undone(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="u
 
 
 class Proved(ProofNote, frozen=True, kw_only=True, tag_field="kind", tag="proof"):
-    """An independent witness saw the fault take hold, or saw that nothing of it is left."""
+    """An independent witness saw that the fault is in place, or that it is gone."""
 
     trial: Trial
     intent: IntentId | UnsetType = UNSET
 
 
 class Event(EventNote, frozen=True, kw_only=True, tag_field="kind", tag="event"):
-    """Something that happened, on the trial's clock."""
+    """An event on the trial's clock."""
 
     trial: Trial
     service: str = ""
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="finding"):
-    """Something worth knowing that no claim asks for."""
+    """An observation that no claim tests."""
 
     trial: Trial
     what: str
 
 
 class Judged(TrialResult, frozen=True, tag_field="kind", tag="judged"):
-    """The trial as it stands in run.json."""
+    """The trial's value, as in `run.json`."""
 
 
 class Claim(ClaimResult, frozen=True, kw_only=True, tag_field="kind", tag="claim"):
@@ -153,13 +156,13 @@ class Claim(ClaimResult, frozen=True, kw_only=True, tag_field="kind", tag="claim
 
 
 class StackDown(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="stack_down"):
-    """The stack is removed, or left as it was found."""
+    """The stack was removed, or left as it was found."""
 
     took_s: float
 
 
 class RunEnd(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="run_end"):
-    """The last line."""
+    """The last line: the run ended."""
 
     exit_status: int
 

@@ -1,4 +1,4 @@
-"""The link `latest`, which names the newest run of a folder of reports."""
+"""The symlink `latest` to the newest run in a folder of reports."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 
 
 def point_to(run_dir: Path) -> None:
-    """Point `latest` to a run beside it, atomically.
+    """Point the symlink `latest` to a run in the same folder, atomically.
 
-    A file or folder of that name is the user's own and stays. A file system without links gets no `latest`.
+    A file or folder of that name belongs to the user and stays. A file system without
+    symlinks gets no `latest`.
     """
     link = run_dir.parent / "latest"
     if link.exists() and not link.is_symlink():

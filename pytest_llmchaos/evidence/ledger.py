@@ -1,4 +1,4 @@
-"""What experiments would cost of the month, kept across runs in one append-only file. It judges nothing."""
+"""Ledger of error budgets spent by experiments, across runs."""
 
 from __future__ import annotations
 
@@ -16,13 +16,34 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-# By the annotations of an entry's fields: which JSON values they take, and what these are called.
+# JSON types of an entry's fields by annotation, and their names in messages.
 _TYPES: dict[str, tuple[tuple[type, ...], str]] = {"str": ((str,), "text"), "float": ((int, float), "a number")}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One SLO of one trial. `bad` of `total` events in `window_s`, out of `budget_events` that the SLO's window allows."""
+    """One SLO of one trial.
+
+    Attributes:
+        at_unix_s: Time of the trial, in Unix seconds.
+        run: The run's name.
+        trial: The trial's id.
+        scenario: The scenario.
+        fault: The fault, such as "kill api".
+        slo: The SLO's name.
+        objective: The SLO's objective as a share.
+        window_days: The SLO's window in days.
+        rate_rps: Events per second in the steady phase, which scale the budget.
+        window_s: Length of the judged window in seconds.
+        good: Good events in the window.
+        total: All events in the window.
+        bad: Bad events in the window.
+        verdict: The trial's verdict.
+
+    Raises:
+        BadScenario: A number is not finite or below 0, or the objective is not between
+            0 and 1.
+    """
 
     at_unix_s: float
     run: str
@@ -48,23 +69,32 @@ class Entry:
 
     @property
     def budget_events(self) -> float:
+        """Bad events that the SLO's window allows."""
         return round(1 - self.objective, 12) * self.rate_rps * self.window_days * DAY_S
 
     @property
     def spent(self) -> float:
-        """Share of the whole budget."""
+        """Share of the whole budget that the trial spent."""
         return self.bad / self.budget_events if self.budget_events else math.inf
 
 
 class Ledger(NamedTuple):
-    """What a ledger's file holds. `unreadable` has the number and the reason of each line that cannot be read."""
+    """Content of a ledger's file.
+
+    Attributes:
+        entries: The lines that can be read.
+        unreadable: Number and reason of each line that cannot.
+    """
 
     entries: tuple[Entry, ...]
     unreadable: tuple[str, ...]
 
 
 def append(path: Path, entries: Iterable[Entry]) -> None:
-    """One write per call, so that runs in parallel do not cut each other's lines. A torn line stays a line of its own."""
+    """Append entries with one write, so parallel runs do not cut each other's lines.
+
+    A torn line before them stays a line of its own.
+    """
     text = "".join(json.dumps(asdict(one), sort_keys=True) + "\n" for one in entries)
     if not text:
         return
@@ -78,14 +108,18 @@ def append(path: Path, entries: Iterable[Entry]) -> None:
 
 
 def read(path: Path) -> Ledger:
-    """Every line that is whole, and what is wrong with the others: a run that died while it wrote leaves a torn one.
+    """Return the ledger in a file, with its unreadable lines.
 
-    Raises NotReady where there is no such file, and BadScenario where no line of it is a ledger's.
+    A run that was killed while it wrote leaves a torn line.
+
+    Raises:
+        NotReady: There is no such file, or it cannot be read.
+        BadScenario: The file has lines, and all of them are unreadable.
     """
     if not path.is_file():
-        seen = "nothing" if not path.exists() else "a folder" if path.is_dir() else "no plain file"
+        seen = "nothing" if not path.exists() else "a folder" if path.is_dir() else "no regular file"
         raise NotReady(
-            f"expected a ledger at {path}, found {seen}: give the file ledger.jsonl in the folder of the reports"
+            f"expected a ledger at {path}, found {seen}: give the path of ledger.jsonl in the folder of the reports"
         )
     try:
         lines = path.read_bytes().splitlines()
@@ -100,12 +134,12 @@ def read(path: Path) -> Ledger:
         except (ValueError, RecursionError) as error:
             unreadable.append(f"{path}:{number}: expected a ledger line, got {_shown(line)}: {error}")
     if unreadable and not found:
-        raise BadScenario(f"{unreadable[0]}; no line of this file can be read as a ledger's: give another file")
+        raise BadScenario(f"{unreadable[0]}; no line of this file is a ledger line: give another file")
     return Ledger(tuple(found), tuple(unreadable))
 
 
 def table(entries: Sequence[Entry], slo: str | None = None) -> str:
-    """For people: what each experiment cost, the newest last, and what all of them together would leave."""
+    """Return a text table of each trial's cost, newest last, with totals per SLO."""
     chosen = [one for one in sorted(entries, key=lambda one: one.at_unix_s) if slo in (None, one.slo)]
     if not chosen:
         return f"no trial in the ledger{f' for {slo}' if slo else ''} yet"
@@ -122,7 +156,7 @@ def table(entries: Sequence[Entry], slo: str | None = None) -> str:
 
 
 def _totals(entries: Sequence[Entry]) -> list[str]:
-    """One line an SLO, with the budget as a bar that is spent from the left."""
+    """Return one line per SLO, with a bar of the spent budget."""
     slos = sorted({one.slo for one in entries})
     totals = ["all of them within one month:"]
     for slo in slos:
@@ -135,7 +169,7 @@ def _totals(entries: Sequence[Entry]) -> list[str]:
 
 
 def _bar(spent: float, width: int = 20) -> str:
-    """What is spent at all has a mark, and what is left has one as long as something is."""
+    """Return the bar, with at least one mark for any cost and for any remainder."""
     full = max(bool(spent), int(min(spent, 1) * width))
     return "#" * full + "." * (width - full)
 
@@ -149,9 +183,9 @@ def _shown(line: bytes) -> str:
 
 
 def _entry(line: object) -> Entry:
-    """Raises ValueError."""
+    """Return the entry of a line, or raise ValueError."""
     if not isinstance(line, dict):
-        raise ValueError(f"an object is needed, not {type(line).__name__}")
+        raise ValueError(f"expected an object, got {type(line).__name__}")
     wanted = {one.name: _TYPES[str(one.type)] for one in fields(Entry)}
     lacking = [name for name in wanted if name not in line]
     if lacking:

@@ -1,4 +1,4 @@
-"""What a service's readiness path answered while a load ran: one JSON array of time and status a line."""
+"""File of readiness polls, with one JSON array of time and status a line."""
 
 from __future__ import annotations
 
@@ -13,14 +13,20 @@ NAME = "readyz.jsonl"
 
 
 def line(at_s: float, status: int) -> bytes:
-    """One look: when it was taken, in seconds since the load's start, and the HTTP status; 0 where no answer came."""
+    """Return the line of one poll.
+
+    Args:
+        at_s: Seconds from the load's start.
+        status: HTTP status, or 0 without an answer.
+    """
     return f"[{at_s:.3f},{status}]\n".encode()
 
 
 def load(folder: Path) -> tuple[ReadySpan, ...]:
-    """Spans of one status each, in order of time; empty where nothing was asked.
+    """Return spans of one status each, in order. Empty without polls.
 
-    A span lasts until the next look that saw something else, the last one until the last look.
+    A span lasts until the next poll with another status, the last one until the last
+    poll.
     """
     path = folder / NAME
     if not path.is_file():

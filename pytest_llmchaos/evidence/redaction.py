@@ -1,4 +1,4 @@
-"""Secrets taken out of text from outside, before it becomes evidence."""
+"""Removal of secrets from text before it becomes evidence."""
 
 from __future__ import annotations
 
@@ -8,31 +8,32 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 HIDDEN = "***"
-# A shorter value of a variable occurs in other text by chance, and hiding it there would spoil the evidence.
+# A shorter value occurs in other text by chance, and hiding it would damage evidence.
 SHORTEST_VALUE = 8
 
 _WORD = (
     r"(?:api|access|private|secret|auth|master|signing|encryption|service)[-_.]?key|secret|token|passw(?:or)?d|passphrase"
     r"|pwd|credentials?|authorization|signature|sig|cookie|dsn|webhook(?:[-_.]url)?|connection[-_.]string"
 )
-# Named like passwords, and set by every shell: the folder it is in, and the one before.
+# The shell's current and previous folder, which match the pattern for passwords.
 _FOLDERS = {"PWD", "OLDPWD"}
 _SECRET_VARIABLE = re.compile(rf"(?i)(?:^|[-_.])(?:{_WORD}|key|auth|pat)$")
 _NAME = rf"(?i:(?<![a-z0-9])(?:[\w.-]*[-_.])?(?:{_WORD}))"
-# Not hidden: what is no secret, such as `first token: 0.3 s`, and what is hidden already.
+# Excludes values such as `first token: 0.3 s`, and values that are already hidden.
 _VALUE = (
     r"(?!(?:-?[0-9][0-9.eE+-]{0,11}|(?i:true|false|null|none|bearer|basic))(?![\w./+=-])|\*\*\*)"
     r"(?:'[^'\n]*'|\"(?:[^\"\\\n]|\\.)*\"|[^\s'\"&,;|)\]}<>]+)"
 )
 _PATTERNS = (
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"), HIDDEN),
-    # scheme://user:password@host, and scheme://token@host of what is no login by a user's name
+    # scheme://user:password@host, and scheme://token@host for http
     (re.compile(r"(?<![\w+.-])([a-zA-Z][\w+.-]*://)[^\s/@:'\"]*:[^\s/@'\"]+@"), rf"\1{HIDDEN}@"),
     (re.compile(r"(?<![\w+.-])(https?://)[^\s/@:'\"]+@"), rf"\1{HIDDEN}@"),
     (re.compile(r"(?i)\b(bearer|basic)(\s+)[\w.~+/=-]{6,}"), rf"\1\2{HIDDEN}"),
     (re.compile(rf"(--?{_NAME})(=|\s+){_VALUE}"), rf"\1\2{HIDDEN}"),
     (re.compile(rf"({_NAME})([\"']?\s*[=:]\s*){_VALUE}"), rf"\1\2{HIDDEN}"),
-    # Keys known by their form: OpenAI and kin, Hugging Face, GitHub, GitLab, Slack, AWS, JSON web tokens.
+    # Keys with a known form: OpenAI and similar, Hugging Face, GitHub, GitLab, Slack,
+    # AWS, JSON web tokens.
     (re.compile(r"\b(?:sk|pk|rk)-[\w-]{16,}|\bhf_\w{16,}|\bgh[pousr]_\w{20,}|\bgithub_pat_\w{20,}"), HIDDEN),
     (re.compile(r"\bglpat-[\w-]{16,}|\bxox[abeoprs]-[\w-]{10,}|\bA(?:KIA|SIA)[0-9A-Z]{16}\b"), HIDDEN),
     (re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"), HIDDEN),
@@ -40,7 +41,7 @@ _PATTERNS = (
 
 
 def secrets_of(variables: Mapping[str, str]) -> frozenset[str]:
-    """The values of variables whose names look like a secret's."""
+    """Return the values of variables with names of secrets."""
     return frozenset(
         value
         for name, value in variables.items()
@@ -49,10 +50,15 @@ def secrets_of(variables: Mapping[str, str]) -> frozenset[str]:
 
 
 def redact(text: str, more: Iterable[str] = ()) -> str:
-    """Text with its secrets replaced by `***`.
+    """Return text with its secrets replaced by `***`.
 
-    Hidden are the values of this process' own variables whose names look like a secret's, and `more` values; user
-    information in URLs; bearer tokens; what follows an option or a key with such a name; and keys known by their form.
+    Secrets are the values of environment variables with names of secrets, user
+    information in URLs, bearer tokens, values of options and keys with names of
+    secrets, and keys with a known form.
+
+    Args:
+        text: Text from outside.
+        more: Further values to hide.
     """
     values = sorted(secrets_of(os.environ) | set(more), key=len, reverse=True)
     for value in values:
@@ -64,7 +70,7 @@ def redact(text: str, more: Iterable[str] = ()) -> str:
 
 
 def redact_inside(value: object) -> object:
-    """The same for every text inside lists and objects of JSON."""
+    """Return a JSON value with the secrets in all of its texts replaced."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, dict):
@@ -75,12 +81,12 @@ def redact_inside(value: object) -> object:
 
 
 def redact_bytes(data: bytes, more: Iterable[str] = ()) -> bytes:
-    """The same for the content of a log, whatever its encoding."""
+    """Return the content of a log in any encoding with its secrets replaced."""
     return redact(data.decode("utf-8", "surrogateescape"), more).encode("utf-8", "surrogateescape")
 
 
 def redact_file(path: Path) -> None:
-    """The same for a file that its writer has closed. Nothing where there is none."""
+    """Replace the secrets in a closed file. A missing file is ignored."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Ownership of a run: what another process needs to undo its faults and remove its stack."""
+"""Ownership of a run, for other processes that clean up after it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,17 @@ Owner = Annotated[
 
 
 class RunManifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One run's stack, journal and owner. The fields with a default are those of an attached run."""
+    """One run's stack, journal and owner.
+
+    Another process reverts the run's faults and removes its stack with it. Fields with
+    a default are those of an attached run.
+    """
 
     runtime: str
     project: str
     owner: Owner
     owned: bool
-    """False for a stack that the user started: its faults are undone, and it stays."""
+    """False for the user's own stack. Its faults are reverted, and it stays."""
     journal: str
     directory: str
     run: str = ""
@@ -30,20 +34,24 @@ class RunManifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     noted: str = ""
     """Path of the note of an attached run."""
     daemon: str = ""
-    """Address of the Docker daemon that has the stack."""
+    """Address of the Docker daemon that runs the stack."""
     tls: str = ""
-    """Folder of the certificates with which it is reached; "" without TLS."""
+    """Folder of the TLS certificates for Docker, or "" without TLS."""
     tls_verify: bool = True
-    """Whether the daemon's certificate is checked."""
+    """True if Docker's certificate is verified."""
     machine: str = ""
 
     def to_json(self) -> str:
-        """ASCII. A path that is not UTF-8 is kept, which msgspec's own encoder refuses."""
+        """Return ASCII JSON. Unlike msgspec's, it keeps a path that is not UTF-8."""
         return json.dumps(msgspec.to_builtins(self))
 
 
 def manifest_from(text: str) -> RunManifest:
-    """The manifest in a note or on a command line. Raises ValueError for text that lacks a part of it."""
+    """Return the manifest in a note or on a command line.
+
+    Raises:
+        ValueError: The text is not JSON, or lacks a field.
+    """
     try:
         return msgspec.convert(json.loads(text), RunManifest)
     except (ValueError, RecursionError) as error:

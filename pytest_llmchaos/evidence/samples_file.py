@@ -1,6 +1,7 @@
-"""Samples on disk: a header line that names the fields, then one JSON array a line, in the order in which requests ended.
+"""Reader and writer of the clients' samples, one JSON array a line.
 
-The format in both directions; only the load generator writes such files, while a trial runs.
+The first line is a header with the names of the fields. The load generator writes one
+line for each request when the request ends.
 """
 
 from __future__ import annotations
@@ -19,30 +20,31 @@ from pytest_llmchaos.stats.columns import CODES, NO_FIRST, NO_RETRY, OK, Columns
 
 SCHEMA = "llmchaos-samples/1"
 OLD_FIELDS = ("due_s", "sent_s", "first_s", "end_s", "max_gap_s", "tokens", "outcome", "replica", "request_id")
-"""Of files that earlier versions wrote. The rest has a default."""
+"""Fields of earlier versions. The other fields then have defaults."""
 FIELDS = (*OLD_FIELDS, "status", "retry_after_s")
 HEADER = json.dumps({"schema": SCHEMA, "fields": FIELDS}, separators=(",", ":"))
 
 LONGEST_S = 366 * 86_400
-"""No trial lasts that long, so a later time is refused."""
+"""Upper bound of all times. No trial lasts that long."""
 EARLIEST_S = -1.0
-"""A timer may wake a request a moment before the load's own start."""
+"""Lower bound of times. A timer may fire shortly before the load's start."""
 
 _BLOCK_BYTES = 262_144
 
 Row = tuple[float, float, float | None, float, float, int, Outcome, str, str, int, float | None]
-"""The values of one line, in the order of FIELDS."""
+"""Values of one line, in the order of FIELDS."""
 
 
 def read(path: Path) -> Iterator[Sample]:
-    """All samples of one trial, oldest end first. A last line that was cut off while being written is left out."""
+    """Yield the samples of one trial by time of end, without a torn last line."""
     yield from load(path)
 
 
 def load(path: Path) -> Samples:
-    """All samples of one trial, as compact columns: read once, walk as often as needed (1,000,000 need 150 MB).
+    """Return the samples of one trial as compact columns (1,000,000 need 150 MB).
 
-    Raises BadScenario, with the line's number, for a file that holds something else.
+    Raises:
+        BadScenario: The file holds something else. The message has the line's number.
     """
     samples = Samples()
     with path.open("rb") as file:
@@ -67,7 +69,7 @@ def _append_line_values(samples: Samples, path: Path, block: bytes, number: int,
 
 
 def line(sample: Sample) -> str:
-    """A sample as a line of the file. Microseconds are kept: clocks are not better than that."""
+    """Return a sample as a line, with times to the microsecond."""
     first = "null" if sample.first_s is None else f"{sample.first_s:.6f}"
     return (
         f"[{sample.due_s:.6f},{sample.sent_s:.6f},{first},{sample.end_s:.6f},{sample.max_gap_s:.6f},"
@@ -82,7 +84,17 @@ def _quote(text: str) -> str:
 
 
 def parse(path: Path, block: bytes, number: int = 2, fields: Sequence[str] = FIELDS) -> list[Row]:
-    """The rows of whole lines; `number` is the first one's, for the message. One call for many lines: it is twice as fast."""
+    """Return the rows of complete lines. One call for many lines is twice as fast.
+
+    Args:
+        path: The file, for messages.
+        block: The lines.
+        number: Number of the first line, for messages.
+        fields: Names of the fields of each row.
+
+    Raises:
+        BadScenario: A line is not a row of these fields.
+    """
     try:
         rows = json.loads(b"[" + block.replace(b"\n", b",") + b"]", parse_constant=_refuse_constant)
     except ValueError:
@@ -92,7 +104,7 @@ def parse(path: Path, block: bytes, number: int = 2, fields: Sequence[str] = FIE
             raise BadScenario(f"{path}, line {number + i}: expected {', '.join(fields)}, got {str(row)[:80]}")
     if "status" not in fields:
         rows = [(*row, 0, None) for row in rows]
-    return cast(list[Row], rows)  # each checked as far as its length; the columns check the numbers
+    return cast(list[Row], rows)  # only lengths and outcomes are checked here, numbers by the columns
 
 
 def _row(path: Path, line: bytes, number: int) -> object:
@@ -103,18 +115,18 @@ def _row(path: Path, line: bytes, number: int) -> object:
 
 
 def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no time")
+    raise ValueError(f"{name} is not a time")
 
 
 def _require_times(name: str, values: Sequence[float], least_s: float) -> None:
-    """Raises ValueError: what lies outside no chart and no judgement can place."""
+    """Raise ValueError if a time is outside the possible range."""
     if min(values) < least_s or max(values) > LONGEST_S:
         odd = next(value for value in values if not least_s <= value <= LONGEST_S)
         raise ValueError(f"expected {name} from {least_s:g} to {LONGEST_S} s, got {odd!r:.40}")
 
 
 def _fields_of(path: Path, line: bytes) -> tuple[str, ...]:
-    """The fields of each row. Raises BadScenario for a header of another format."""
+    """Return the fields of each row, or raise BadScenario for another header."""
     try:
         header = json.loads(line)
         seen = (header["schema"], tuple(header["fields"]))
@@ -126,7 +138,7 @@ def _fields_of(path: Path, line: bytes) -> tuple[str, ...]:
 
 
 class Samples(Sequence[Sample]):
-    """Samples as columns; each Sample is made when it is looked at."""
+    """Samples as columns. Each `Sample` is made on access."""
 
     def __init__(self) -> None:
         self.columns = Columns()
@@ -139,7 +151,13 @@ class Samples(Sequence[Sample]):
         self._names: dict[str, str] = {}
 
     def take(self, rows: list[Row]) -> int:
-        """Append rows as `parse` gives them; their number. Raises TypeError, ValueError or OverflowError for odd numbers."""
+        """Append rows from `parse` and return their number.
+
+        Raises:
+            TypeError: A value is not a number.
+            ValueError: A time is outside the possible range.
+            OverflowError: A number is too large for its column.
+        """
         if not rows:
             return 0
         due, sent, first, end, gap, tokens, outcomes, replicas, ids, statuses, retries = zip(*rows, strict=True)
@@ -168,7 +186,7 @@ class Samples(Sequence[Sample]):
         return len(rows)
 
     def answers_by_replica(self, from_s: float) -> Counter[str]:
-        """Whole answers to requests that were due at or after `from_s`, by the replica that they name."""
+        """Return the complete answers to requests due from `from_s` on, by replica."""
         rows = zip(self.columns.due_s, self.columns.outcomes, self._replicas, strict=True)
         return Counter(replica for due_s, code, replica in rows if due_s >= from_s and code == OK)
 
@@ -218,8 +236,8 @@ class Samples(Sequence[Sample]):
             yield sample
 
 
-# A frozen dataclass sets each field through object.__setattr__; its slots' own setters take half the time, and a million
-# samples are walked several times in a judgement.
+# A frozen dataclass sets each field through object.__setattr__. The slots' own setters
+# take half the time, and a judgement iterates over a million samples several times.
 _new = cast(Callable[[type[Sample]], Sample], object.__new__)
 (
     _set_due,

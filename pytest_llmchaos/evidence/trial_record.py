@@ -1,4 +1,4 @@
-"""The record of one trial: one clock, phases, events, all of it in the journal as it happens. It decides nothing."""
+"""Record of one trial: its clock, phases and events, journalled live."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UNPLANNED = Planned()
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseBounds:
-    """One phase on the trial's clock (seconds since the start of the load)."""
+    """One phase on the trial's clock, in seconds from the load's start."""
 
     name: str
     from_s: float
@@ -31,7 +31,7 @@ class PhaseBounds:
 
 @dataclass(frozen=True, kw_only=True)
 class ClockReading:
-    """By how much a clock was ahead of the trial's own, or of this machine's, at one moment of the trial."""
+    """Seconds by which a clock was ahead of the trial's clock at one moment."""
 
     clock: str
     at_s: float
@@ -39,7 +39,7 @@ class ClockReading:
 
 
 class Record:
-    """What one trial leaves behind. Times are seconds since the start of its load; `anchor` fixes that instant."""
+    """Evidence of one trial, with times in seconds from the load's start (`anchor`)."""
 
     def __init__(self, journal: Journal, trial: str, directory: Path, planned: Planned = UNPLANNED) -> None:
         self.journal = journal
@@ -53,7 +53,7 @@ class Record:
         self.clocks: list[ClockReading] = []
         self.phase_now = ""
         self.healed = True
-        self.outcome: TrialResult | None = None  # where its test has the verdict
+        self.outcome: TrialResult | None = None  # for a load whose test gives the verdict
         self._victims: list[str] = []
         self._unix_s = time.time()
         self._monotonic_s = time.monotonic()
@@ -70,13 +70,13 @@ class Record:
         self.journal.write(lines.TrialBegin(trial=self.trial, samples=samples, **structs.asdict(self.planned)))
 
     def process(self, pid: int, started: str) -> None:
-        """A helper process, which must not outlive the run."""
+        """Journal a process that must not outlive the run."""
         self.journal.write(lines.Process(trial=self.trial, pid=pid, started=started))
 
     def intent(self, fault: str, victim: str, undo: Undo) -> str:
-        """Write down a fault that is about to be injected, and how to undo it. Returns the id of the act."""
+        """Journal a fault and its undo before the injection, and return the id."""
         self._victims.append(victim)
-        intent = f"{self.trial}#{len(self._victims)}"  # unique in the journal: what is undone is matched by it
+        intent = f"{self.trial}#{len(self._victims)}"  # unique in the journal, matches the revert
         note = lines.UndoNote(op=undo.op, service=undo.service, args=dict(undo.args))
         self.journal.write(
             lines.Intent(trial=self.trial, id=intent, step="inject", fault=fault, victim=victim, undo=note)
@@ -93,18 +93,18 @@ class Record:
         self.clocks.append(ClockReading(clock=clock, at_s=round(self.now_s(), 3), offset_s=offset_s))
 
     def read_wall_clock(self) -> None:
-        """This machine's wall clock against the monotonic one, on which the clients' samples and the phases are."""
+        """Read the wall clock's offset to the monotonic clock of the samples."""
         self.read_clock("this machine's wall clock", time.time() - self.unix_s(self.now_s()))
 
     def at_s(self, unix_s: float) -> float:
-        """A wall-clock time (Docker's, Prometheus') on the trial's clock, to the millisecond."""
+        """Return a Unix time on the trial's clock, to the millisecond."""
         return round(unix_s - self._unix_s, 3)
 
     def unix_s(self, at_s: float) -> float:
         return self._unix_s + at_s
 
     def judge(self, result: TrialResult) -> None:
-        """The last line of a trial: what became of it."""
+        """Journal the trial's result, its last line."""
         self.journal.write(lines.Judged(**structs.asdict(result)))
 
     def event(self, source: str, what: str, *, at_s: float | None = None, service: str = "") -> None:
@@ -113,7 +113,7 @@ class Record:
         self.journal.write(lines.Event(trial=self.trial, at_s=at_s, source=source, what=what, service=service))
 
     def note_events(self, notes: Sequence[EventNote]) -> None:
-        """Events that were read after they had happened; the record's own are in order of time again afterwards."""
+        """Journal events that were read later, and sort the record's events by time."""
         for note in notes:
             self.event(note.source, note.what, at_s=note.at_s, service=note.service or "")
         self.events.sort(key=lambda event: event.at_s)
@@ -131,7 +131,10 @@ class Record:
 
     @contextmanager
     def judged_by_its_test(self) -> Iterator[None]:
-        """For what no trial judges: it held, unless it broke off here or a claim of its test fails."""
+        """Journal the result of a load whose test gives the verdict.
+
+        It holds unless the block raises or a claim of the test fails.
+        """
         verdict: Verdict = "held"
         reason = ""
         try:
@@ -148,7 +151,7 @@ class Record:
                 self.judge(self.outcome)
 
     def seen(self) -> TrialResult:
-        """What was planned and what was noted so far, as a trial that holds."""
+        """Return the plan and the evidence so far as a result that holds."""
         return TrialResult(
             **structs.asdict(self.planned),
             trial=self.trial,
@@ -164,7 +167,7 @@ class Record:
 
     @contextmanager
     def phase(self, name: str, *, from_s: float | None = None) -> Iterator[None]:
-        """A phase that ends when its block does, also by an error: then it is still recorded as far as it came."""
+        """Record a phase for the length of the block, even if the block raises."""
         begin = round(self.now_s() if from_s is None else from_s, 3)
         self.phase_now = name
         self.journal.write(lines.PhaseBegin(trial=self.trial, name=name, from_s=begin))

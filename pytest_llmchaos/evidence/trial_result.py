@@ -1,8 +1,8 @@
-"""The values of a trial and of a run: what the journal, `run.json` and the report share.
+"""Values of a trial and a run, shared by journal, `run.json` and report.
 
-`run.json` is `RunResult`, field by field. Both JSON Schemas are generated from these
-classes (`llmchaos generate`); a string below a field is its description there.
-`added` names the fields that files of an earlier version may lack.
+`run.json` has the fields of `RunResult`. `llmchaos generate` makes both JSON Schemas
+from these classes, with the string below a field as its description. `added` names the
+fields that files of an earlier version may lack.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from pytest_llmchaos.model import Fidelity, Lifetime
 SCHEMA: Final = "llmchaos-run/1"
 TimeName = Literal["time_to_detect_s", "time_to_recover_s", "time_to_settle_s"]
 ClaimOutcome = Literal["passed", "failed", "error", "skipped"]
-Count = Annotated[int, Meta(ge=0, le=2**53)]  # the largest that every JSON reader keeps exactly
+Count = Annotated[int, Meta(ge=0, le=2**53)]  # the largest integer that every JSON reader keeps exact
 
 
 class ProofNote(msgspec.Struct, frozen=True, kw_only=True):
-    """What an independent witness saw."""
+    """An independent witness's observation of a fault or of its end."""
 
     step: Literal["injected", "healed"]
     witness: str
@@ -34,7 +34,7 @@ class ProofNote(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventNote(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that happened, on the trial's clock."""
+    """An event on the trial's clock."""
 
     at_s: float
     """Seconds since the start of the trial's load."""
@@ -43,20 +43,20 @@ class EventNote(msgspec.Struct, frozen=True, kw_only=True):
     what: str
     """What happened."""
     service: str | None = None
-    """To which service."""
+    """The service that it happened to."""
 
 
 class Coincidence(msgspec.Struct, frozen=True, kw_only=True):
-    """A signal of the system's own that does not count as the detection of the fault."""
+    """A signal that does not count as the detection of the fault."""
 
     what: str
     """The alert or the remediator's rule."""
     after_s: float
     """Seconds from the start of the fault."""
     service: str = ""
-    """Which service it was about; empty for none."""
+    """The service that it is about. Empty if it is about no service."""
     why: str = ""
-    """Why it does not count."""
+    """Reason why it does not count."""
 
 
 class PhaseResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,84 +75,90 @@ class PhaseResult(msgspec.Struct, frozen=True, kw_only=True):
     ok: Count | None = None
     """Requests that were answered in full."""
     outcomes: dict[str, Count] | None = None
-    """Requests by what became of them."""
+    """Requests by outcome."""
     ttft_p95_s: float | None = None
-    """95th percentile of the time to first token from the due time; null where it has no finite value or too few samples."""
+    """95th percentile of the seconds from the due time to the first token. Null if it
+    is not finite or there are too few samples."""
     e2e_p95_s: float | None = None
-    """The same of the whole answer."""
+    """95th percentile of the seconds from the due time to the whole answer."""
     e2e_p99_s: float | None = None
-    """99th percentile of the whole answer."""
+    """99th percentile of the seconds from the due time to the whole answer."""
 
 
 class ReadySpan(msgspec.Struct, frozen=True, kw_only=True):
-    """A stretch of a trial in which the service's readiness path gave one answer, looked at once a second."""
+    """A span in which the service's readiness path gave one answer."""
 
     from_s: float
     """Seconds since the start of the trial's load."""
     to_s: float
     """Seconds since the start of the trial's load."""
     status: Annotated[int, Meta(ge=0, le=999)]
-    """HTTP status; 0 where no answer came within a second. 200 to 299 means ready."""
+    """HTTP status, polled each second. 0 without an answer, 200-299 if ready."""
 
     @property
     def ready(self) -> bool:
+        """True if the status is from 200 to 299."""
         return 200 <= self.status < 300
 
 
 class SloVerdict(msgspec.Struct, frozen=True, kw_only=True):
-    """One service level over a trial, by Prometheus."""
+    """One SLO over a trial, by Prometheus."""
 
     added: ClassVar[frozenset[str]] = frozenset(
         {"burn_rate", "raw", "window_s", "estimated", "met", "bad_s", "second_truth"}
     )
 
     name: str
-    """Name of the service level."""
+    """Name of the SLO."""
     objective: float | None = None
-    """Share of good events aimed at."""
+    """Objective, as a share of good events."""
     value: float | None = None
     """Share of good events in the window, by Prometheus."""
     query: str | None = None
-    """The PromQL behind the value."""
+    """PromQL query of the value."""
     met: bool | None = None
-    """Whether the value reached the objective. Null where the window had too few events to say so: fewer than
-    1 / (1 - objective) can miss an objective and cannot meet it."""
+    """True if the value reached the objective. Null if the window has too few events:
+    fewer than 1 / (1 - objective) can miss an objective but cannot meet it."""
     bad_s: float | None = None
-    """Seconds of the offered load without a good answer, from the fault's start to the end of the window."""
+    """Seconds of load without a good answer, from the fault's start to the end of the
+    window."""
     budget_spent: float | None = None
-    """Share of the whole window's error budget that this trial cost, by the SLO's own rate of events in the steady phase."""
+    """Share of the SLO window's error budget that this trial spent, by the rate of
+    events in the steady phase."""
     burn_rate: float | None = None
-    """How many times faster than allowed the budget was spent; 1 spends it exactly in the SLO's window."""
+    """Error ratio divided by error budget. 1 spends the budget in the SLO's window."""
     clients_say: float | None = None
-    """The same share from the clients' own samples."""
+    """Share of good events by the clients' samples."""
     second_truth: str | None = None
-    """What of the clients' samples it is compared with over the whole trial: availability, ttft or e2e; none where Prometheus
-    alone says it. Null in runs of an early version."""
+    """Measure of the clients' samples that it is compared with over the whole trial:
+    availability, ttft or e2e, or none without such a measure. Null in runs of an early
+    version."""
     raw: dict[str, float | None] = {}
-    """The values that Prometheus returned."""
+    """Counter values that Prometheus returned."""
     window_s: float | None = None
     """Seconds from the fault's start to the end of the window."""
     estimated: bool | UnsetType = UNSET
-    """Whether the value was interpolated; runs of an early version have it."""
+    """True if the value was interpolated. Only runs of an early version have it."""
 
 
 class LoadResult(msgspec.Struct, frozen=True, kw_only=True):
-    """How the load generator kept its schedule."""
+    """Adherence of the load generator to its schedule."""
 
     added: ClassVar[frozenset[str]] = frozenset(
         {"offered_rps", "achieved_ratio", "lateness_p99_s", "generator_cpu", "reconnected"}
     )
 
     offered_rps: float | None = None
-    """Requests a second by schedule."""
+    """Scheduled requests per second."""
     achieved_ratio: float | None = None
-    """Sent of scheduled."""
+    """Sent requests divided by scheduled ones."""
     lateness_p99_s: float | None = None
-    """99th percentile of sent minus due."""
+    """99th percentile of the seconds from due to sent."""
     generator_cpu: float | None = None
-    """Share of one core."""
+    """CPU use of the load generator, as a share of one core."""
     reconnected: Count | None = None
-    """Requests sent again on a fresh connection, because the server had just closed an idle one."""
+    """Requests sent again on a new connection, because the server had just closed an
+    idle one."""
 
 
 class ReplicaResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,59 +166,60 @@ class ReplicaResult(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     answered: Count
-    """Whole answers that it gave."""
+    """Complete answers of this replica."""
     of: Count
-    """Whole answers that all replicas gave."""
+    """Complete answers of all replicas."""
     trouble: tuple[str, ...] = ()
-    """What speaks against it; empty where it serves again."""
+    """Reasons why it does not serve. Empty if it serves again."""
     unknown: tuple[str, ...] = ()
-    """What could not be read of it."""
+    """Checks that could not be made."""
 
 
 class ClaimResult(msgspec.Struct, frozen=True, kw_only=True):
     """One test's outcome."""
 
     nodeid: str
-    """pytest's name of the test."""
+    """pytest's id of the test."""
     outcome: ClaimOutcome
     message: str | None = None
-    """Why it did not pass."""
+    """Reason why it did not pass."""
 
 
 class UndoResult(msgspec.Struct, frozen=True, kw_only=True):
-    """An announced fault and whether the journal shows its undo done."""
+    """An announced fault and its revert, as the journal shows them."""
 
     fault: str
     """Kind of the fault."""
     victim: str
-    """Its victim."""
+    """Victim of the fault."""
     op: str
-    """The undoing operation."""
+    """Operation that reverts it."""
     undone: bool
+    """True if the revert succeeded."""
 
 
 class Anchor(msgspec.Struct, frozen=True, kw_only=True):
-    """The start of the load on both clocks."""
+    """The load's start on the wall clock and on the monotonic clock."""
 
     unix_s: float
     """Unix seconds."""
     monotonic_s: float
-    """The machine's monotonic clock."""
+    """Seconds on the machine's monotonic clock."""
 
 
 class Measure(msgspec.Struct, frozen=True, kw_only=True):
     """One measure of clients in both arms, their difference and its interval.
 
-    Null where so many requests failed that there is no finite value, or where the
-    samples do not bound it.
+    Null if so many requests failed that it is not finite, or if the samples do not
+    bound it.
     """
 
     fault: float | None
-    """In the trial with the fault."""
+    """Value in the trial with the fault."""
     control: float | None
-    """In the control arm."""
+    """Value in the control arm."""
     value: float | None
-    """fault minus control."""
+    """Difference, fault minus control."""
     low: float | None
     """Lower end of the interval."""
     high: float | None
@@ -220,35 +227,36 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
-    """How many requests were compared in each arm."""
+    """Number of compared requests in each arm."""
 
     fault: Count
     control: Count
 
 
 class Effect(msgspec.Struct, frozen=True, kw_only=True):
-    """What the fault did to clients against its control arm.
+    """The fault's effect on clients, compared with its control arm.
 
-    The control arm is the same scenario, load, seed and repeat with the fault `none`,
-    over the requests due from the fault's start to the trial's end.
+    The control arm has the same scenario, load, seed and repeat, and the fault `none`.
+    Compared are the requests due from the fault's start to the trial's end.
     """
 
     control: str
     """The control arm's trial."""
     confidence: float
-    """Of the intervals, which take requests as independent."""
+    """Confidence of the intervals, which treat requests as independent."""
     requests: Compared
     reason: str | None
-    """Why nothing can be compared; null where it can."""
+    """Reason why the arms cannot be compared. Null if they can."""
     availability: Measure | None = None
     ttft_p50_s: Measure | None = None
-    """Median time to first token; a failed request is slower than every answer."""
+    """Median seconds to the first token. A failed request is slower than every
+    answer."""
     e2e_p50_s: Measure | None = None
-    """Median time to the whole answer."""
+    """Median seconds to the whole answer."""
 
 
 class PlanNote(msgspec.Struct, frozen=True, kw_only=True):
-    """What a trial was to do."""
+    """The planned load, faults and phases of a trial, in seconds."""
 
     added: ClassVar[frozenset[str]] = frozenset(
         {
@@ -268,34 +276,35 @@ class PlanNote(msgspec.Struct, frozen=True, kw_only=True):
     steady_s: float | None = None
     fault_s: float | None = None
     recovery_s: float | None = None
-    """The deadline that counts: of the repair for a lasting fault, of settling for a passing one."""
+    """Deadline of the repair for a lasting fault, of settling for a passing one."""
     repair_within_s: float | None = None
     settle_within_s: float | None = None
     stable_s: float | None = None
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a trial before it begins."""
+    """The part of a trial that is known before it begins."""
 
     scenario: str = "unknown"
     hypothesis: str | None = ""
-    """The sentence that the claims could refute."""
+    """Sentence that the claims can refute."""
     fault: str = "unknown"
-    """What was done, such as `kill api`; `none` in a control arm."""
+    """The fault, such as `kill api`, or `none` in a control arm."""
     target: str | None = None
-    """What was asked for."""
+    """The requested target."""
     fidelity: Fidelity | None = None
-    """How real the fault is; a claim may not exceed it."""
+    """Fidelity of the fault, which a claim may not exceed."""
     lifetime: Lifetime | None = None
-    """lasting: the system must repair itself. passing: it must survive it. none: no fault."""
+    """lasting: the system must repair itself. passing: it must survive it. none: no
+    fault."""
     remediator: bool | None = True
-    """Whether the remediator ran; false is a control arm."""
+    """True if the remediator ran. False in a control arm for it."""
     repeat: Count | None = 0
     plan: PlanNote | None = None
 
 
 class TrialResult(Planned, frozen=True, kw_only=True):
-    """The one value of a trial: what was planned, done, measured and claimed."""
+    """A trial's plan, evidence, results and claims."""
 
     added: ClassVar[frozenset[str]] = frozenset(
         {
@@ -313,80 +322,86 @@ class TrialResult(Planned, frozen=True, kw_only=True):
     )
 
     trial: str
-    """Unique in the run; also the directory under trials/."""
+    """Unique in the run. Also the name of the folder under trials/."""
     verdict: Verdict
-    """held: a claim held and none did otherwise. refuted: a claim is wrong. invalid: the trial was not performed as planned,
-    or not judged, because a claim was skipped or never performed.
-    inconclusive: the judge could not answer. heal_failed: a fault could not be undone.
-    invalid and inconclusive prove nothing."""
+    """held: all claims passed, and there was at least one. refuted: a claim is false.
+    invalid: the trial was not performed as planned, or a claim was skipped or did not
+    run. inconclusive: the evidence does not give an answer. heal_failed: a fault could
+    not be reverted. invalid and inconclusive prove nothing."""
     reason: str | None = None
-    """Why the trial did not hold."""
+    """Reason why the trial did not hold."""
     victim: str | None = None
-    """What was hit."""
+    """Services that were hit."""
     time_to_detect_s: float | None = None
-    """From the start of the fault to the first signal that the system itself raised."""
+    """Seconds from the fault's start to the first signal that the system raised."""
     detected_by: str | None = None
-    """That signal. It began after the fault and before the instrument's revert, and is about a victim, about clients, or
-    declared by the fault."""
+    """That signal. It began after the fault and before the instrument's revert. It is
+    about a victim, about clients, or declared by the fault."""
     coincident: tuple[Coincidence, ...] = ()
-    """Other signals of that time, none of which counts as detection."""
+    """Other signals of that time, which do not count as detection."""
     time_to_recover_s: float | None = None
-    """From the start of the fault until the victims took part again and clients were served for good, before the
-    instrument's own revert."""
+    """Seconds from the fault's start until the victims took part again and clients were
+    served without a relapse, before the instrument's own revert."""
     time_to_settle_s: float | None = None
-    """From the end of a passing fault until the service was good for good."""
+    """Seconds from the end of a passing fault until clients were served without a
+    relapse."""
     recovery_resolution_s: float | None = None
-    """How much shorter the time to recover or to settle may really have been: the spacing of what saw it."""
+    """Seconds by which the time to recover or to settle may have been shorter: the
+    interval of the watcher that saw it."""
     attempts_per_request: float | None = None
-    """Requests that the service sent to its replicas per request taken, by its own counters over the whole trial."""
+    """Requests that the service sent to its replicas per accepted request, by its own
+    counters over the whole trial."""
     relapsed_s: float | None = None
-    """From the start of the fault until a service that had been good again was bad again."""
+    """Seconds from the fault's start to the first relapse of a recovered service."""
     repaired_by: str | None = None
-    """Who repaired it, read from the runtime's events and the remediator's audit log."""
+    """Repairer of the victims, by the runtime's events and the remediator's audit
+    log."""
     anchor: Anchor | None = None
-    """The start of the load on both clocks."""
+    """The load's start on the wall clock and on the monotonic clock."""
     judged: bool = False
-    """False where the run ended before this trial was judged."""
+    """False if the run ended before this trial was judged."""
     samples: str | None = None
-    """Path of the samples, relative to the run."""
+    """Path of the samples, relative to the run's folder."""
     proof: tuple[ProofNote, ...] = ()
     phases: tuple[PhaseResult, ...] = ()
     slos: tuple[SloVerdict, ...] = ()
     claims: tuple[ClaimResult, ...] = ()
     load: LoadResult | None = None
-    """How the load generator kept its schedule."""
+    """Adherence of the load generator to its schedule."""
     events: tuple[EventNote, ...] = ()
     replicas: tuple[ReplicaResult, ...] = ()
-    """Whether each replica serves again after the fault; empty where the subject names none."""
+    """State of each replica after the fault. Empty if the subject names no replicas."""
     findings: tuple[str, ...] = ()
-    """What the trial showed beside its verdict."""
+    """Observations that no claim tests."""
     readyz: tuple[ReadySpan, ...] = ()
-    """What the service's readiness path answered during the trial; empty where it was not asked."""
+    """Answers of the service's readiness path. Empty if it was not polled."""
     undo: tuple[UndoResult, ...] = ()
-    """Every announced fault with its undo and whether the journal shows it done."""
+    """Every announced fault with its revert."""
     healed: bool | None = None
-    """Whether a witness saw that nothing of the fault is left; null where nobody looked."""
+    """True if a witness saw that no fault is left in place. Null if it was not
+    checked."""
     replay: str | None = None
-    """The command line that performs this experiment again."""
+    """Command line that performs this experiment again."""
     effect: Effect | None = None
-    """What the fault did to clients against its control arm. Null where the run has no such arm."""
+    """The fault's effect on clients, compared with its control arm. Null if the run
+    lacks that arm."""
 
 
 class TimeResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One time of one experiment over its trials."""
+    """One kind of time of one experiment over its trials, in seconds."""
 
     scenario: str
     fault: str
     remediator: bool
     time: TimeName
     n: Annotated[int, Meta(ge=1)]
-    """Trials in which it came."""
+    """Trials that have this time."""
     never: Count
-    """Trials that prove something and in which it never came."""
+    """Trials without this time. Invalid and inconclusive trials are not counted."""
     mean_s: float
     median_s: float
     deviation_s: float | None
-    """Sample standard deviation; null for one trial."""
+    """Sample standard deviation. Null for one trial."""
     least_s: float
     most_s: float
 
@@ -401,12 +416,12 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     held: Count = 0
 
     def by_verdict(self) -> dict[str, int]:
-        """What needs a reader first comes first."""
+        """Return the counts, most urgent verdict first."""
         return msgspec.structs.asdict(self)
 
 
 class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
-    """What could have been exercised."""
+    """Faults, targets and SLOs that the run could have exercised."""
 
     added: ClassVar[frozenset[str]] = frozenset({"faults", "targets", "slos"})
 
@@ -416,7 +431,7 @@ class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StackResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The images that ran, and how long the stack took to come up and down, in seconds."""
+    """Images of the stack, and the seconds that it took to start and stop."""
 
     added: ClassVar[frozenset[str]] = frozenset({"up_s", "down_s", "images"})
 
@@ -433,61 +448,65 @@ class Unreadable(msgspec.Struct, frozen=True, kw_only=True):
     line: int
     """Number of the line, from 1."""
     why: str
-    """What was expected there."""
+    """Reason why it cannot be read."""
     kind: str | None = None
-    """Kind of the line, where that is readable."""
+    """Kind of the line, if readable."""
     trial: str | None = None
-    """Its trial, where that is readable."""
+    """Trial of the line, if readable."""
 
 
 class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     """One run of chaos experiments (llmchaos-run/1).
 
-    What pytest-llmchaos writes to reports/<run>/run.json. Fields may be added within
-    version 1, so readers pass over what they do not know; none is removed or changes
-    its meaning. A null is a value that nobody measured or that has no finite value,
-    such as a p95 where more than 5 % of the requests failed. All times of a trial are
-    seconds since the start of its load, on one monotonic clock; its anchor puts that
-    instant on the wall clock.
+    pytest-llmchaos writes it to reports/<run>/run.json. Version 1 may gain fields, so
+    readers must ignore unknown ones. No field is removed or changes its meaning. A null
+    is a value that was not measured or is not finite, such as a p95 if more than 5 % of
+    the requests failed. All times of a trial are seconds since the start of its load,
+    on one monotonic clock. The trial's anchor gives that instant on the wall clock.
     """
 
     added: ClassVar[frozenset[str]] = frozenset({"catalogue", "unreadable_lines", "unreadable", "stack", "times"})
 
     schema: Literal["llmchaos-run/1"] = SCHEMA
     run: str
-    """Name of the run: start in local time, then the seed."""
+    """Name of the run: its start in local time and its seed."""
     seed: int | None
     replay: str | None
-    """The command line that performs the run again."""
+    """Command line that performs the run again."""
     runtime: str | None
     """compose or local."""
     backend: str | None
-    """What answered: ollama, llamacpp, or sim, the simulated engine."""
+    """Inference engine: ollama, llamacpp, or sim for the simulated one."""
     started_unix_s: float | None
     """Wall clock of the first journal line."""
     ended_unix_s: float | None
     """Wall clock of the last journal line."""
     exit_status: int | None
-    """pytest's exit status; null where the run, or a worker of it, did not end by itself."""
+    """pytest's exit status. Null if the run or one of its workers was killed."""
     environment: dict[str, object]
-    """Versions, image digests, kernel, cores, commit: as the run recorded them."""
+    """Versions, image digests, kernel, cores and commit."""
     stack: StackResult = StackResult()
-    """The images that ran, and how long the stack took to come up and down, in seconds."""
+    """Images of the stack, and the seconds that it took to start and stop."""
     schedule: tuple[dict[str, object], ...] = ()
-    """What was decided from the seed before anything started; the same seed gives the same bytes."""
+    """Decisions from the seed before the run started. The same seed gives the same
+    bytes."""
     catalogue: Catalogue = Catalogue()
-    """What could have been exercised."""
+    """Faults, targets and SLOs that the run could have exercised."""
     counts: Counts
     trials: tuple[TrialResult, ...]
     times: tuple[TimeResult, ...] = ()
-    """Times of each experiment over its trials (MTTD is the mean of time_to_detect_s, MTTR that of time_to_recover_s).
-    Trials that prove nothing are not counted."""
+    """Times of each experiment over its trials. MTTD is the mean of time_to_detect_s,
+    MTTR that of time_to_recover_s. Invalid and inconclusive trials are not counted."""
     unreadable_lines: Count = 0
-    """Journal lines that could not be read: what a killed process leaves half-written."""
+    """Number of journal lines that could not be read, such as one cut off by a kill."""
     unreadable: tuple[Unreadable, ...] = ()
-    """These lines, with the reason of each."""
+    """These lines, with the reason for each."""
 
 
 def read_run(path: Path) -> RunResult:
-    """The run in a `run.json`. Raises msgspec.ValidationError or ValueError for another file."""
+    """Return the run in a `run.json`.
+
+    Raises:
+        ValueError: The file is not JSON, or lacks a field (`msgspec.ValidationError`).
+    """
     return msgspec.convert(json.loads(path.read_text(encoding="utf-8")), RunResult)

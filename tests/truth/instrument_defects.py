@@ -1171,7 +1171,7 @@ NUMBERS: tuple[InstrumentDefect, ...] = (
         patches=(
             Patch(
                 file="pytest_llmchaos/evidence/samples_file.py",
-                old='    raise ValueError(f"{name} is no time")\n',
+                old='    raise ValueError(f"{name} is not a time")\n',
                 new="    return float(name.replace('Infinity', 'inf'))\n",
             ),
         ),
