@@ -25,8 +25,11 @@ from support.doc_commands import check_shell, is_safe
 
 from lab_remediator.load import load_policy
 from pytest_llmchaos import options
+from pytest_llmchaos.errors import VacuousClaim
 from pytest_llmchaos.lab.lab import Lab
+from pytest_llmchaos.slo.arithmetic import InvalidSlo
 from pytest_llmchaos.slo.openslo import load_slos
+from pytest_llmchaos.trial.slo_result import SloResult
 from pytest_llmchaos.trial.trial import Trial
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -39,6 +42,7 @@ BLOCKS = [
     # The reference is generated from the code: its Python blocks are signatures.
     if not (block.page.startswith("docs/reference/") and block.language == "python")
 ]
+SLO = next(block.text for block in BLOCKS if block.text.startswith("apiVersion: openslo"))
 INI = {name: kind for name, kind, *_ in options.INI}
 TYPES = {"string": str, "bool": bool, "float": (int, float), "args": list, "linelist": list}
 SHELLS = ("sh", "console", "bash", "shell")
@@ -279,10 +283,35 @@ def test_every_block_is_accepted_by_its_checker(block):
     check(block)
 
 
+# --- Messages
+
+
+def shown(error: str) -> str:
+    """The one message in docs/slo.md that contains the text, as one line."""
+    messages = [block.text for block in BLOCKS if block.page == "docs/slo.md" and block.language == "text"]
+    (message,) = (text for text in messages if error in text)
+    return " ".join(message.split())
+
+
+def test_the_message_of_an_invalid_slo_is_the_real_one():
+    with pytest.raises(InvalidSlo) as caught:
+        load_slos(SLO.replace("target: 0.995", "target: 99.5"), "slo.yaml")
+
+    assert str(caught.value) == shown("slo.yaml:")
+
+
+def test_the_message_of_a_vacuous_claim_is_the_real_one():
+    (slo,) = load_slos(SLO, "slo.yaml")
+    result = SloResult(slo=slo, good=140, total=140, window_s=70, rate_rps=2, query="")
+
+    with pytest.raises(VacuousClaim) as caught:
+        assert result.budget_spent <= 0.02
+
+    assert f"VacuousClaim: {caught.value}" == shown("VacuousClaim")
+
+
 # --- The checkers themselves
 
-
-SLO = next(block.text for block in BLOCKS if block.text.startswith("apiVersion: openslo"))
 BAD = [
     ("python", "def test_one(trial):\n    assert trial.faild == 0", "Trial has no faild"),
     ("python", "def test_one(lab):\n    lab.injekt()", "Lab has no injekt"),
