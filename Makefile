@@ -1,4 +1,4 @@
-# Everything starts here: `make chaos` performs an experiment, `make test` checks the product itself.
+# `make chaos` performs an experiment. `make test` runs the project's own tests.
 
 PYTHON ?= python3
 BACKEND ?=
@@ -9,13 +9,15 @@ VENV := .venv
 RUN := $(VENV)/bin
 BOOTSTRAP := $(RUN)/python stack/bootstrap.py
 TAKES_COMPOSE := $(RUN)/python -c 'import sys; from pytest_llmchaos.session.settings import choose_runtime; sys.exit(choose_runtime("auto")[0] != "compose")'
-# Tests of the pure rooms, which have no clock and do no I/O.
+# Tests of the packages without clock and I/O.
 PURE := attribution bounded compositions effects engine_faults expected_signals experiments fault_contract fault_options fault_proofs foreign_faults history loads names own_stack plan recovery samples selectors slo subject trial
 OLDEST_PYTEST := 8.4
 TOUCHES_PYTEST := test_byo test_claims test_experiments test_layers test_plan test_plugin processes/test_neighbours processes/test_progress
-# Files of tests/stack/. Sessions that die by the dozen fill both cores. Beside those that die one by one, and sweep what others left,
-# stacks stand that are looked at. Of what measures, one lane is on one stack and one has whole sessions, and they measure in turn.
-# Last and alone come the real model, which needs both cores, and what is compared within milliseconds.
+# Files of tests/stack/, by what may run side by side on two cores:
+# BOUNDARIES kill many sessions at once and fill both cores.
+# DYING kill one session at a time and remove its orphans, next to STANDING, which inspect running stacks.
+# SHARING measure on one stack, next to the remaining files with whole sessions. They take turns in measuring.
+# ALONE need both cores: the real model, and comparisons within milliseconds.
 stack-files = $(1:%=tests/stack/test_%.py)
 BOUNDARIES := $(call stack-files,journal_boundaries local_boundaries)
 DYING := $(call stack-files,crash deaths)
@@ -23,11 +25,11 @@ STANDING := $(call stack-files,compose docker_contexts docker_proxy_on_docker gp
 SHARING := $(call stack-files,blast_radius_on_docker restrictions trials engine_scenarios infra grafana)
 ALONE := $(call stack-files,sessions witness)
 LISTED = $(BOUNDARIES) $(DYING) $(STANDING) $(SHARING) $(ALONE)
-# What `make test` draws, and in which order it runs: always the same for a commit. `make test-all` has its own.
+# The examples that `make test` draws, and their order, are the same for a commit. `make test-all` draws new ones.
 DRAWN ?= --drawn-by=HEAD --hypothesis-profile=gate
 ORDER ?= 1
-# Between the two lanes of what measures: side by side; one after the other in `make test-all`, where every alert is made to fire, which
-# keeps the machine's measurement slot for longer than a test of the other lane waits.
+# SHARING runs side by side with the whole sessions in `make test`, and before them in `make test-all`. There every
+# alert is fired, which keeps the machine's measurement lock for longer than another session waits for it.
 LANE = //
 ifndef SEED
 SEED := $(strip $(shell od -An -N2 -tu2 /dev/urandom))
@@ -40,10 +42,10 @@ PART = @$(MINUTES) part
 .DEFAULT_GOAL := help
 .PHONY: help setup chaos test test-all parts programs coverage test-oldest mutants lint docs links bench generate lock clean
 
-help: ## this list
+help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(VENV)/.ready ## environment, Docker Engine where it is missing, images; quick when all is there
+setup: $(VENV)/.ready ## install what is missing: Python packages, Docker Engine, the lab's images
 	@$(BOOTSTRAP) all $(foreach backend,$(BACKENDS),--backend $(backend))
 
 $(VENV)/bin/python:
@@ -55,11 +57,11 @@ $(VENV)/.ready: $(VENV)/bin/python requirements.lock pyproject.toml
 	$(RUN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-chaos: $(VENV)/.ready ## perform the experiment kill_api against a real model; BACKEND=llamacpp or sim for lighter ones
+chaos: $(VENV)/.ready ## perform the experiment kill_api with Ollama; BACKEND=llamacpp or BACKEND=sim is lighter
 	@runtime=; before=$$(readlink reports/latest); \
 	if $(BOOTSTRAP) all $(foreach backend,$(BACKENDS),--backend $(backend)); then :; \
 	elif [ -n "$(findstring -runtime,$(PYTEST_ARGS))" ]; then :; \
-	elif $(TAKES_COMPOSE); then echo "a Docker daemon answers, so the lab would run there: set up what is missing, or give PYTEST_ARGS='--llmchaos-runtime local'" >&2; exit 1; \
+	elif $(TAKES_COMPOSE); then echo "Docker responds, so the lab would run there, but the set-up failed: fix it, or give PYTEST_ARGS='--llmchaos-runtime local'" >&2; exit 1; \
 	else runtime="--llmchaos-runtime local"; echo "no Docker stack on this machine: the lab runs as processes$(if $(BACKEND),,, with llama.cpp as its model)"; fi; \
 	status=0; \
 	$(RUN)/python -m pytest scenarios/ -k kill_api $$runtime $(if $(BACKEND),--llmchaos-backend $(BACKEND)) $(PYTEST_ARGS) || status=$$?; \
@@ -67,15 +69,15 @@ chaos: $(VENV)/.ready ## perform the experiment kill_api against a real model; B
 	exit $$status
 
 test: BACKENDS = ollama llamacpp sim
-test: setup programs ## within 17 minutes: lint, and of every kind of test those that the commit draws (docs/tests.md)
+test: setup programs ## run lint and a selection of all tests that the commit draws; up to 17 minutes (docs/tests.md)
 	@$(MAKE) --no-print-directory parts
 	@$(MINUTES) end
 
 test-all: BACKENDS = ollama llamacpp sim
 test-all: export LLMCHAOS_HEALTHY_TRIALS ?= 200
-test-all: setup programs ## every test, with new examples and in a new order; SEED=... repeats them
+test-all: setup programs ## run every test, with new examples in a new order; SEED=123 repeats a run
 	@$(MAKE) --no-print-directory parts DRAWN=--hypothesis-seed=$(SEED) ORDER=$(SEED) LANE='&& $(MINUTES) part sessions'
-	@echo "make test-all SEED=$(SEED) draws the same examples and the same order"
+	@echo "make test-all SEED=$(SEED) repeats these examples and this order"
 
 parts: $(VENV)/.ready $(VENV)/pytest-$(OLDEST_PYTEST)
 	@echo "drawn with $(DRAWN), in the order of --randomly-seed=$(ORDER)"
@@ -90,10 +92,10 @@ parts: $(VENV)/.ready $(VENV)/pytest-$(OLDEST_PYTEST)
 	$(PART) truth $(STACK_TESTS) tests/truth
 	$(PART) alone $(STACK_TESTS) $(ALONE)
 
-programs: $(VENV)/.ready ## what only tests need and no lock file has: haproxy, a browser
+programs: $(VENV)/.ready ## install the programs that only tests need: haproxy, a browser
 	@$(BOOTSTRAP) programs
 
-coverage: $(VENV)/.ready ## every branch of the pure rooms is taken by their own tests
+coverage: $(VENV)/.ready ## check that tests cover every branch of the packages without I/O
 	$(RUN)/coverage run -m pytest -q --hypothesis-profile=gate --randomly-seed=$(ORDER) $(PURE:%=tests/test_%.py)
 	$(RUN)/coverage report
 
@@ -101,7 +103,7 @@ $(VENV)/pytest-$(OLDEST_PYTEST): $(VENV)/.ready
 	$(RUN)/python -m pip install --quiet --no-deps --upgrade --target $@ 'pytest==$(OLDEST_PYTEST).*'
 	@touch $@
 
-test-oldest: $(VENV)/pytest-$(OLDEST_PYTEST) ## what touches pytest, with the oldest pytest that is supported
+test-oldest: $(VENV)/pytest-$(OLDEST_PYTEST) ## test the plugin with the oldest supported pytest
 	PYTHONPATH=$(CURDIR)/$< $(PYTEST) $(TOUCHES_PYTEST:%=tests/%.py) --randomly-seed=$(ORDER)
 
 $(VENV)/mutants: tests/mutants.lock $(VENV)/.ready
@@ -109,31 +111,31 @@ $(VENV)/mutants: tests/mutants.lock $(VENV)/.ready
 	$(RUN)/python -m pip install --quiet --require-hashes --no-deps --target $@ -r $<
 	@touch $@
 
-mutants: $(VENV)/mutants ## whether quick tests notice small changes of what verdicts rest on; 5 minutes, MUTANTS='--minutes=inf' for all
+mutants: $(VENV)/mutants ## check that tests notice small changes of the code; 5 minutes, or all with MUTANTS='--minutes=inf'
 	PYTHONPATH=$(CURDIR)/$<:$(CURDIR)/tests $(RUN)/python tests/support/mutants.py $(MUTANTS)
 
-lint: docs ## ruff and mypy, and the documentation site without a warning
+lint: docs ## run ruff and mypy, and build the documentation without a warning
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy
 
-docs: $(VENV)/.ready ## the documentation site, into build/docs; readable offline
+docs: $(VENV)/.ready ## build the documentation into build/docs, readable offline
 	$(RUN)/python -m sphinx -q -E -W --keep-going -n -b html -d build/doctrees docs build/docs
 	$(RUN)/python docs/check_offline.py build/docs
 
-links: $(VENV)/.ready ## whether the links of the documentation to other sites still work; needs the network
+links: $(VENV)/.ready ## check the documentation's links to other sites; needs the network
 	$(RUN)/python -m sphinx -q -E -b linkcheck -d build/doctrees docs build/links
 
-bench: setup ## the figures of docs and README, measured on this machine
+bench: setup ## measure the figures of README and docs on this machine
 	@status=0; for benchmark in $(sort $(filter-out benchmarks/figures.py,$(wildcard benchmarks/*.py))); do echo "== $$benchmark"; \
 		$(RUN)/python $$benchmark || { status=$$?; echo "== $$benchmark ended with $$status" >&2; }; \
 	done; exit $$status
 
-generate: $(VENV)/.ready ## rules, dashboards, triggers and tables from stack/slo.yaml; docs/reference/ from the code
+generate: $(VENV)/.ready ## write rules, dashboards, triggers and tables from stack/slo.yaml; docs/reference/ from the code
 	$(RUN)/llmchaos generate
 	$(RUN)/python docs/generate_reference.py
 
-lock: $(VENV)/bin/python ## resolve all lock files anew
+lock: $(VENV)/bin/python ## resolve all lock files again
 	$(RUN)/python -m pip install --quiet uv
 	printf 'hatchling\nhatch-fancy-pypi-readme\neditables\npip\n' | $(RUN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-annotate --all-extras --group dev --custom-compile-command "make lock" \
@@ -148,6 +150,6 @@ lock: $(VENV)/bin/python ## resolve all lock files anew
 	$(RUN)/uv pip compile --quiet --python-version 3.13 --no-deps --generate-hashes --no-emit-index-url --no-annotate \
 		--custom-compile-command "make lock" --output-file stack/services/requirements-weights.lock stack/services/requirements-weights.in
 
-clean: ## remove what was made in this folder; images and the download cache stay
+clean: ## remove build and cache folders here; images and the download cache stay
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -80,7 +80,7 @@ def test_where_a_daemon_answers_a_failed_set_up_ends_it(checkout):
 
     assert done.returncode != 0
     assert "asked" not in done.stdout
-    assert "a Docker daemon answers" in done.stderr
+    assert "Docker responds" in done.stderr
 
 
 def test_who_asks_for_a_runtime_gets_it_whatever_became_of_the_set_up(checkout):
