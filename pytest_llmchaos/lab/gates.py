@@ -28,8 +28,8 @@ def require_clean(lab: Lab) -> None:
 
     Clean means that no fault of this run is open, every target is healthy, every job is
     scraped and no alert on a service fires. Stopped and paused targets are started
-    first, except in an attached stack.
-    Raises InvalidExperiment if the stack does not become clean in time.
+    first, except in an attached stack. Raises InvalidExperiment if the stack does not
+    become clean in time.
     """
     left = open_intents(lab.journal.path)
     if left.undos or left.unreadable:

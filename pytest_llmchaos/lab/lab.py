@@ -135,8 +135,10 @@ class Lab:
     def recording(self, planned: Planned = UNPLANNED) -> Iterator[Record]:
         """Record what happens inside the block.
 
-        Workers of one run share its folder, so a record's name starts with its
-        worker's.
+        Workers of one run share its folder, so their records' names differ.
+
+        Args:
+            planned: what the block is to do.
         """
         self.trials += 1
         name = f"{self._worker}-{self.trials:03d}" if self._worker else f"{self.trials:03d}"
@@ -193,9 +195,11 @@ class Lab:
     def entered(self, planned: Planned) -> Iterator[Record]:
         """Take the machine's measurement lock and open a record.
 
-        Every trial, and every load outside a trial, starts here.
-        Raises InvalidExperiment if a record is open, for example by a load in a
-        fixture.
+        Every trial, and every load outside a trial, starts here. Raises
+        InvalidExperiment if a record is open, for example by a load in a fixture.
+
+        Args:
+            planned: what the block is to do.
         """
         if self.record is not None:
             raise InvalidExperiment(
@@ -561,6 +565,14 @@ class Lab:
             self._tick("fault", deadline_s - time.monotonic())
 
     def abort_check(self, abort_if: Callable[[Window], bool] | None) -> None:
+        """Check an abort condition on the last 5 s of the running load.
+
+        Args:
+            abort_if: a function of the window, or None for no check.
+
+        Raises:
+            Aborted: the condition is met.
+        """
         if abort_if is not None and self.running_load is not None:
             live = self.running_load.live_window(5.0)
             if live.offered and abort_if(live):

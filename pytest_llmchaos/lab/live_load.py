@@ -210,7 +210,12 @@ class RunningLoad:
         return {sample.replica for sample in self.recent(since_s) if sample.outcome == "ok"}
 
     def due_between(self, from_s: float, to_s: float) -> int:
-        """Return the number of scheduled requests from `from_s` until before `to_s`."""
+        """Return the number of scheduled requests in a part of the load.
+
+        Args:
+            from_s: first second, included.
+            to_s: last second, excluded.
+        """
         return bisect_left(self._due_s, to_s) - bisect_left(self._due_s, from_s)
 
     def stop(self, *, drain: bool = True) -> LoadSummary:
@@ -284,7 +289,11 @@ class RunningLoad:
         return self.due_between(now - span_s, now) / span_s
 
     def recent_p95_s(self, live: Window) -> float | None:
-        """p95 of a window's complete answers in seconds, or None for too few."""
+        """p95 of a window's complete answers in seconds, or None for too few.
+
+        Args:
+            live: the window.
+        """
         try:
             return float(live.e2e_s.p95)
         except TooFewSamples:
