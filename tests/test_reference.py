@@ -83,7 +83,8 @@ def test_every_argument_of_an_experiment_is_described(made):
 
 def undescribed(text, heading):
     """Return the arguments of an entry that have a name and no description."""
-    entry = text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    entry = text.partition(f"\n## `{heading}`\n")[2].partition("\n## ")[0]
+    assert entry, heading
     listed = entry.partition("Arguments:\n\n")[2].partition("\n\n")[0]
     return [line for line in listed.splitlines() if re.fullmatch(r"- `\w+`( \(.*\))?", line)]
 

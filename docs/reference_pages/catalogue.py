@@ -57,11 +57,11 @@ def faults_page(source: Source) -> str:
     for name in (*faults.CATALOGUE, "none", *COMPOSITIONS):
         made = faults.__dict__[name]
         function = source.function(f"{made.__module__.removeprefix('pytest_llmchaos.')}.{name}")
-        parts += [f"## {name}", function_entry(source, f"faults.{name}", function)]
+        parts += [f"## `{name}`", function_entry(source, f"faults.{name}", function)]
         if name not in COMPOSITIONS:
             parts += [_properties(call, make()) for call, make in _variants(name)]
     parts += [
-        "## foreign",
+        "## `foreign`",
         function_entry(source, "faults.foreign", source.function("faults.foreign")),
     ]
     return page("Faults", *parts)
@@ -89,8 +89,8 @@ def loads_page(source: Source) -> str:
     shared = source.docs(source.function("loads.open_loop")).parameters
     parts = [LOADS_INTRO]
     for name in LOADS:
-        parts += [f"## {name}", function_entry(source, f"loads.{name}", source.function(f"loads.{name}"), shared)]
+        parts += [f"## `{name}`", function_entry(source, f"loads.{name}", source.function(f"loads.{name}"), shared)]
     targets = class_entry(source, source.cls("stats.windows.LatencyTargets"), "targets")
     prompts = bullets(f'`"{name}"`' for name in BUILT_IN)
-    parts += ["## LatencyTargets", targets, "## Sets of prompts", "Built-in values of `prompts`:", prompts]
+    parts += ["## `LatencyTargets`", targets, "## Sets of prompts", "Built-in values of `prompts`:", prompts]
     return page("Loads", *parts)

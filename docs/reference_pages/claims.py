@@ -78,7 +78,7 @@ def class_pages(source: Source) -> dict[str, str]:
         alone = len(classes) == 1
         parts = []
         for path, spoken in classes:
-            heading = [] if alone else [f"## {path.rpartition('.')[2]}"]
+            heading = [] if alone else [f"## `{path.rpartition('.')[2]}`"]
             parts += [*heading, class_entry(source, source.cls(path), spoken, level=1 if alone else 2)]
         pages[name] = page(title, introduction, *parts)
     return pages

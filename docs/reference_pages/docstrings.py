@@ -208,9 +208,9 @@ def class_entry(source: Source, one: Class, spoken: str, *, level: int = 2) -> s
     fields, parts = [], []
     for name, member in members_of(one).items():
         if isinstance(member, Function):
-            parts += [f"{mark} {name}", function_entry(source, f"{spoken}.{name}", member)]
+            parts += [f"{mark} `{name}`", function_entry(source, f"{spoken}.{name}", member)]
         elif "property" in member.labels:
-            parts += [f"{mark} {name}", _property(source, f"{spoken}.{name}", member)]
+            parts += [f"{mark} `{name}`", _property(source, f"{spoken}.{name}", member)]
         else:
             text = docs.attributes.get(name) or source.docs(member).text
             if text or "dataclass" in one.labels or "__init__" not in one.members:

@@ -36,7 +36,7 @@ def formats_page() -> str:
 
 def _definitions(definitions: Mapping[str, Schema]) -> Iterable[str]:
     for name, one in definitions.items():
-        yield from (f"### {name}", prose(one.get("description", "")), _fields(one))
+        yield from (f"### `{name}`", prose(one.get("description", "")), _fields(one))
 
 
 def _fields(schema: Schema, hidden: Collection[str] = ()) -> str:

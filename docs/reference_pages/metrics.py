@@ -102,7 +102,7 @@ def _alerts() -> list[str]:
                     ]
                     text = rule.get("annotations", {}).get("description", "")
                     parts += [
-                        f"### {rule['alert']}",
+                        f"### `{rule['alert']}`",
                         " ".join(text.split()),
                         bullets([*labels, f"rule group `{group['name']}` of `{file.name}`"]),
                     ]

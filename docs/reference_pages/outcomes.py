@@ -49,7 +49,7 @@ def verdicts_page() -> str:
     for verdict in get_args(Verdict):
         outcome, meaning = VERDICTS[verdict]
         raised = [one.__name__ for one in tree() if one.__name__ not in BEFORE and _leads_to(one) == verdict]
-        parts += [f"## {verdict}", f"pytest: {outcome}. {meaning}"]
+        parts += [f"## `{verdict}`", f"pytest: {outcome}. {meaning}"]
         if raised:
             parts += ["Errors:", bullets(map(error_link, raised))]
     made = [
@@ -81,7 +81,7 @@ def errors_page(source: Source) -> str:
             facts.append(BEFORE[one.__name__])
         elif _leads_to(one) and "Verdict:" not in docs.text:
             facts.append(f"Verdict: `{_leads_to(one)}`.")
-        parts += [f"## {one.__name__}", prose(docs.text), bullets(facts)]
+        parts += [f"## `{one.__name__}`", prose(docs.text), bullets(facts)]
     return page("Errors", *parts)
 
 

@@ -30,7 +30,7 @@ def options_page() -> str:
     ]
     for name, settings, text in options.OPTIONS:
         metavar = settings.get("metavar", "")
-        parts += [f"## --chaos-{name}", fence(f"--chaos-{name} {metavar}".strip(), "text"), prose(text)]
+        parts += [f"## `--chaos-{name}`", fence(f"--chaos-{name} {metavar}".strip(), "text"), prose(text)]
     return page("Options", *parts)
 
 
@@ -41,7 +41,7 @@ def ini_page() -> str:
         "[Test a stack of your own](../byo.md) shows which ones a stack needs.",
     ]
     for name, kind, text in options.INI:
-        parts += [f"## {name}", f"Type: {TYPES[kind]}.", prose(text)]
+        parts += [f"## `{name}`", f"Type: {TYPES[kind]}.", prose(text)]
     return page("Ini keys", *parts)
 
 
@@ -49,7 +49,7 @@ def commands_page() -> str:
     """Return the page of the command line."""
     parts = ["Help of the `llmchaos` command.", fence(_help([]), "text")]
     for name in COMMANDS:
-        parts += [f"## llmchaos {name}", fence(_help([name]), "text")]
+        parts += [f"## `llmchaos {name}`", fence(_help([name]), "text")]
     return page("Commands", *parts)
 
 
