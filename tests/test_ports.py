@@ -36,7 +36,7 @@ def test_a_port_that_is_taken_is_named_and_a_free_one_is_used(monkeypatch):
         port = taken.getsockname()[1]
         monkeypatch.setenv(NAME, str(port))
 
-        with pytest.raises(NotReady, match=f"^{NAME}={port} is taken: free it, or unset {NAME}"):
+        with pytest.raises(NotReady, match=f"^{NAME}={port} is already in use: free the port, or unset {NAME}"):
             given_port(NAME)
 
     assert given_port(NAME) == port

@@ -191,7 +191,7 @@ def test_without_any_docker_only_that_is_said(capsys, monkeypatch, tmp_path):
 
     assert status == 0
     assert said == (
-        "Docker was not checked: there is no docker client on PATH, and DOCKER_HOST is not set\n"
+        "Docker was not checked: the docker client is not on PATH and DOCKER_HOST is not set\n"
         "no orphans found outside Docker\n"
     )
 
@@ -436,7 +436,7 @@ def test_a_note_of_another_machine_is_left_alone(tmp_path, capsys, monkeypatch):
 
     assert status == 0
     assert f"left alone open faults of shop: its owner {OTHER_BOOT} may live" in said
-    assert f"undo its faults, then `rm -rf {path} {path.with_suffix('')}` forgets the run" in said
+    assert f"revert its faults by hand, then `rm -rf {path} {path.with_suffix('')}` forgets the run" in said
     assert path.exists()
 
 

@@ -1,0 +1,1 @@
+"""Watchdog of a run, and removal of what dead runs left."""

@@ -1,4 +1,8 @@
-"""Find and remove what dead runs left. A stack belongs to a dead run if its owner's pid, start time, boot and pid namespace say so."""
+"""Detection and removal of what dead runs left.
+
+A stack belongs to a dead run if pid, start time, boot and pid namespace of its owner
+prove that the owner is dead.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from pytest_llmchaos.host import identity
 from pytest_llmchaos.runtime.docker import attached, docker_cli, notes, removal
 from pytest_llmchaos.runtime.local import cleanup
 
-PROJECT = "com.docker.compose.project"  # the label that Compose gives to all that it makes
+PROJECT = "com.docker.compose.project"  # Compose's label on all that it creates
 SWEEP_DEADLINE_S = 10.0
 HEAL_DEADLINE_S = 30.0
 SIDE_BY_SIDE = 8
@@ -22,7 +26,10 @@ SIDE_BY_SIDE = 8
 
 @dataclass(frozen=True, kw_only=True)
 class InDocker:
-    """Compose projects, with their owner, of runs that do not live or cannot be seen. `unseen` is why nobody could look."""
+    """Compose projects of dead runs and of runs that may live, each with its owner.
+
+    `unseen` is the reason why Docker could not be queried, else "".
+    """
 
     dead: dict[str, str] = field(default_factory=dict)
     doubtful: dict[str, str] = field(default_factory=dict)
@@ -31,7 +38,7 @@ class InDocker:
 
 def in_docker() -> InDocker:
     if not docker_cli.is_wanted():
-        return InDocker(unseen="there is no docker client on PATH, and DOCKER_HOST is not set")
+        return InDocker(unseen="the docker client is not on PATH and DOCKER_HOST is not set")
     found: dict[identity.Liveness, dict[str, str]] = {"alive": {}, "dead": {}, "unknown": {}}
     try:
         here = docker_cli.on_this_kernel()
@@ -45,13 +52,13 @@ def in_docker() -> InDocker:
 
 
 def _owned() -> Iterator[tuple[str, str]]:
-    """Project and owner of each thing in Docker that a run has made."""
+    """Project and owner of each Docker object that a run created."""
     labels_of = [
         dict(part.split("=", 1) for part in str(row.get("Labels", "")).split(",") if "=" in part)
         for kind in ("container", "network", "volume")
         for row in docker_cli.list_rows(kind, "label=llmchaos.owner")
     ]
-    # By the name that Compose gave: an image that its owner gave another one stays.
+    # By the name that Compose gave. An image that its user renamed stays.
     labels_of += [
         labels
         for names, labels in docker_cli.list_images("label=llmchaos.owner", "reference=llmchaos-*")
@@ -63,27 +70,27 @@ def _owned() -> Iterator[tuple[str, str]]:
 
 
 def orphans(docker: InDocker) -> dict[str, str]:
-    """What dead runs left in any runtime: project and reason."""
+    """Everything that dead runs left in any runtime: project and reason."""
     local = {run.project: run.why for run in cleanup.dead_runs()}
     open_faults = {f"open faults of {run.project}": _why(run.owner) for run in notes.dead_runs()}
     return {**open_faults, **{project: _why(who) for project, who in docker.dead.items()}, **local}
 
 
 def unverifiable_runs(docker: InDocker) -> dict[str, str]:
-    """What may belong to a run that lives where it cannot be seen from here: project, why, and how to remove it by hand."""
+    """Things of runs that may still live: project, reason, and how to remove them."""
     alone = {project: _doubt(who, by_hand(who)) for project, who in docker.doubtful.items()}
     for path, why in notes.unreadable().items():
-        how = f"undo by hand what it left in the stack that it had attached to, then rm {shlex.quote(path)}"
-        alone[f"the note {path} of an attached run"] = f"{why}; which faults are open, and where, is not known: {how}"
+        how = f"revert by hand what it left in the stack that it had attached to, then rm {shlex.quote(path)}"
+        alone[f"the note {path} of an attached run"] = f"{why}; its open faults and their stack are unknown: {how}"
     for manifest in notes.doubtful_runs():
-        how = f"undo its faults, then {notes.how_to_discard(manifest)}"
+        how = f"revert its faults by hand, then {notes.how_to_discard(manifest)}"
         alone[f"open faults of {manifest.project}"] = _doubt(manifest.owner, how)
     alone |= {run.project: _doubt(run.owner, run.how) for run in cleanup.doubtful_runs()}
     return alone
 
 
 def by_hand(who: str) -> str:
-    """Commands that remove all of one owner."""
+    """Shell commands that remove every Docker object of one owner."""
     label = shlex.quote(f"label=llmchaos.owner={who}")
     return (
         f"docker rm -fv $(docker ps -aq --filter {label}); docker network rm $(docker network ls -q --filter {label}); "
@@ -93,7 +100,7 @@ def by_hand(who: str) -> str:
 
 
 class Swept(NamedTuple):
-    """What a sweep removed, and why the rest stays: a line for each."""
+    """Removed things, and one line for each thing that could not be removed."""
 
     removed: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
@@ -108,14 +115,16 @@ class _Orphan(NamedTuple):
 def sweep_dead_runs(
     note: Callable[[str], None], docker: InDocker | None, *, deadline_s: float = SWEEP_DEADLINE_S, by_hand: bool = False
 ) -> Swept:
-    """Remove the stacks of dead runs and the faults they left in others', never a live sibling's.
+    """Remove the stacks of dead runs and revert the faults they left in other stacks.
 
-    All at the same time, so that one that cannot be removed keeps no other from it.
+    Runs in parallel, so one failure does not delay the rest. Live runs are not touched.
 
     Args:
-        docker: None to leave Docker alone, for a session that does not use it.
-        deadline_s: for each of them.
-        by_hand: a person asked for it, so stacks are also put back by their state where their journal is gone.
+        note: called with one line before each removal.
+        docker: Docker's dead runs, or None if this session does not use Docker.
+        deadline_s: seconds for each removal.
+        by_hand: True for `llmchaos heal`. Then targets whose journal is gone are also
+            restored to the state in which their run found them.
     """
     found = [
         _Orphan(run.project, run.why, partial(cleanup.remove_run, run.project, run.directory))
@@ -145,7 +154,7 @@ def sweep_dead_runs(
 
 
 def _problem_of(orphan: _Orphan) -> str:
-    """Why it stays, in one line; "" if it is gone."""
+    """Return the reason why the orphan stays, in one line. "" if it was removed."""
     try:
         orphan.remove()
     except (LlmchaosError, OSError) as error:
@@ -159,6 +168,6 @@ def _why(who: str) -> str:
 
 def _doubt(who: str, how: str) -> str:
     return (
-        f"its owner {who} may live: in another pid namespace, on another machine, or hidden from this user; "
-        f"if it does not: {how}"
+        f"its owner {who} may still live: in another pid namespace, on another machine, or hidden from this user; "
+        f"if it is dead: {how}"
     )

@@ -1,9 +1,11 @@
-"""A process that outlives pytest by seconds: when pytest dies in any way, it undoes open faults and removes the stack.
+"""Watchdog process: cleans up after a pytest that died.
 
-It holds the read end of a pipe from pytest, and watches pytest's process. A clean end is announced through the pipe;
-anything else is a death: the end of the process, or of the pipe. The pipe alone does not show a death, for a child that
-pytest made by fork keeps its other end.
-Compose stacks are not covered by testcontainers' own reaper (testcontainers-python#1049), hence this.
+It holds the read end of a pipe from pytest and watches the pytest process. A clean end
+is announced through the pipe. The end of the process or of the pipe without it is a
+death. The pipe alone is not enough, because children that pytest forked keep the write
+end open.
+
+testcontainers' reaper does not cover Compose stacks (testcontainers-python#1049).
 """
 
 from __future__ import annotations
@@ -25,13 +27,13 @@ from pytest_llmchaos.runtime.docker import docker_cli, removal
 from pytest_llmchaos.runtime.local.cleanup import remove_run
 
 GOODBYE = b"clean\n"
-GIVE_UP_S = 60.0  # a Docker daemon that is being restarted is back long before
+GIVE_UP_S = 60.0  # longer than a restart of Docker takes
 PAUSE_S = 0.2
 LOOK_S = 1.0
 
 
 class Watchdog:
-    """The handle that pytest keeps. Dropping it without `dismiss` counts as a death."""
+    """Pytest's handle. Dropping it without `dismiss` counts as a death."""
 
     def __init__(self, process: subprocess.Popen[bytes], write_fd: int) -> None:
         self._process = process
@@ -42,7 +44,7 @@ class Watchdog:
         return self._process.pid
 
     def dismiss(self) -> None:
-        """The stack is gone and nothing is broken: let the watchdog end without acting."""
+        """End the watchdog without action: the stack is gone and no fault is open."""
         if self._fd >= 0:
             with contextlib.suppress(BrokenPipeError):
                 os.write(self._fd, GOODBYE)
@@ -55,11 +57,11 @@ class Watchdog:
                 self._process.wait()
 
     def leave(self) -> None:
-        """Something is still broken: let the watchdog go to work at once, without waiting for it."""
+        """Start the cleanup at once, without waiting: something is still open."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-            self._process.returncode = 0  # it outlives us on purpose, of which Popen would warn
+            self._process.returncode = 0  # it outlives us on purpose, and Popen would warn
 
 
 def start(manifest: RunManifest, log: Path) -> Watchdog:
@@ -72,7 +74,7 @@ def start(manifest: RunManifest, log: Path) -> Watchdog:
             [sys.executable, "-m", "pytest_llmchaos.cleanup.watchdog", str(read_fd), manifest.to_json()],
             pass_fds=[read_fd],
             start_new_session=True,
-            # The same daemon, also if the user switches to another docker context meanwhile.
+            # The same daemon, even if the user switches the docker context meanwhile.
             env=docker_cli.environment() if manifest.runtime == "compose" else None,
             stdin=subprocess.DEVNULL,
             stdout=out,
@@ -83,9 +85,10 @@ def start(manifest: RunManifest, log: Path) -> Watchdog:
 
 
 def kill_processes(path: Path) -> None:
-    """End the helper processes that a journal names, unless their numbers now belong to somebody else.
+    """Kill the helper processes that a journal names.
 
-    One without a start time was gone before its line was written.
+    A process that reused the pid has another start time and is spared. A line without
+    a start time is of a process that ended before the line was written.
     """
     for line in filter(None, map(_process_of, journal.read(path))):
         if line.started and process_started(line.pid) == line.started:
@@ -94,7 +97,7 @@ def kill_processes(path: Path) -> None:
 
 
 def _process_of(value: dict[str, object]) -> Process | None:
-    """The line, if it is of that kind. The others are not decoded, which would cost seconds for a long run."""
+    """Decode a process line. Other kinds are skipped: decoding takes seconds."""
     with contextlib.suppress(ValueError):
         written = journal.line_of(value) if value["kind"] == "process" else None
         if written is not None and isinstance(written.line, Process):
@@ -103,7 +106,7 @@ def _process_of(value: dict[str, object]) -> Process | None:
 
 
 def clean_up(manifest: RunManifest) -> None:
-    """Everything that a dead run left: its processes, its open faults, its stack."""
+    """Remove what a dead run left: processes, open faults, the stack."""
     path = Path(manifest.journal)
     if path.exists():
         kill_processes(path)
@@ -118,11 +121,11 @@ def clean_up(manifest: RunManifest) -> None:
 
 
 def _ends_clean(fd: int, owner: str) -> bool:
-    """Wait for the goodbye in a pipe, True, or for its end or that of its owner, False."""
+    """Return True on a clean goodbye, False once the pipe or its owner ends."""
     said = b""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
-    with contextlib.suppress(OSError, ValueError):  # it is gone already, or this kernel has no such descriptors
+    with contextlib.suppress(OSError, ValueError):  # the owner is gone, or the kernel lacks pidfd
         poll.register(os.pidfd_open(int(owner.partition(":")[0])), select.POLLIN)
     while True:
         ready = [one for one, _ in poll.poll(LOOK_S * 1000)]
@@ -131,7 +134,7 @@ def _ends_clean(fd: int, owner: str) -> bool:
             said += data
             if GOODBYE in said or not data:
                 return GOODBYE in said
-        # The descriptor may be missing, or be that of a later process of the same number.
+        # The descriptor may be missing, or belong to a later process with that pid.
         elif ready or liveness(owner) == "dead":
             return False
 
@@ -142,12 +145,12 @@ def main(argv: list[str]) -> int:
     manifest = manifest_from(argv[1])
     if _ends_clean(int(argv[0]), manifest.owner):
         return 0
-    _say(f"pytest (owner {manifest.owner}) is gone without a goodbye: cleaning up {manifest.project}")
+    _say(f"pytest (owner {manifest.owner}) ended without a goodbye: cleaning up {manifest.project}")
     deadline = time.monotonic() + GIVE_UP_S
     while True:
         try:
             clean_up(manifest)
-        except Exception as error:  # noqa: BLE001 - whatever it was, the next attempt may work, and nobody else will try
+        except Exception as error:  # noqa: BLE001 - the next attempt may work, and no other process will try
             _say(f"not clean yet: {type(error).__name__}: {error}")
         else:
             _say("clean")
@@ -159,7 +162,7 @@ def main(argv: list[str]) -> int:
 
 
 def _say(what: str) -> None:
-    """Into the log beside the journal. A disk that is full must not keep it from its work."""
+    """Write to the log next to the journal. A full disk must not stop the cleanup."""
     with contextlib.suppress(OSError):
         os.write(sys.stderr.fileno(), f"{what}\n".encode())
 

@@ -1,0 +1,1 @@
+"""Process identity, private folders, ports and the measurement lock."""

@@ -1,4 +1,4 @@
-"""Identities of processes, and names of the projects that they own."""
+"""Process identity, liveness and project names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def new_run_name(seed: int) -> str:
 
 
 def machine() -> str:
-    """A name of this machine that a boot does not change."""
+    """Name of this machine, stable across boots."""
     try:
         told = Path("/etc/machine-id").read_text().strip()
     except OSError:
@@ -34,15 +34,15 @@ def boot_id() -> str:
 
 
 def process_started(pid: int) -> str:
-    """A process's start time in clock ticks, which tells it from a later process of the same number.
+    """Start time of a process in clock ticks, which distinguishes reused pids.
 
-    "" where the process is gone, and where this user may not see it.
+    "" if the process is gone or hidden from this user.
     """
     return _start_of(pid) or ""
 
 
 def _start_of(pid: int) -> str | None:
-    """The start time of a process, "" for a zombie, None where `/proc` does not show the process."""
+    """Start time in clock ticks. "" for a zombie, None if `/proc` lacks the process."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -52,18 +52,21 @@ def _start_of(pid: int) -> str | None:
 
 
 def _is_gone(pid: int) -> bool:
-    """Whether the kernel has no process of that number. It says so of hidden processes too."""
+    """True if the kernel has no process with that pid, hidden processes included."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
-    except (PermissionError, OverflowError):  # another user's; no number of a process
+    except (PermissionError, OverflowError):  # another user's process, or not a pid
         return False
     return False
 
 
 def pid_namespace() -> str:
-    """The number of the namespace that this process' number belongs to; a container has one of its own. "" where `/proc` lacks it."""
+    """Inode of this process's pid namespace. "" if `/proc` lacks it.
+
+    A container has its own namespace.
+    """
     try:
         return "".join(filter(str.isdigit, str(Path("/proc/self/ns/pid").readlink())))
     except OSError:
@@ -71,20 +74,25 @@ def pid_namespace() -> str:
 
 
 def owner_label(pid: int | None = None) -> str:
-    """`pid:start:boot:namespace` of a process: the owner label of everything that a run makes."""
+    """`pid:start:boot:namespace`, the owner label of everything that a run creates."""
     who = os.getpid() if pid is None else pid
     return f"{who}:{process_started(who)}:{boot_id()}:{pid_namespace()}"
 
 
 def liveness(owner: str, *, same_kernel: bool = True) -> Liveness:
-    """What is known of the process of an owner label. A process is dead only on proof.
+    """Liveness of the process of an owner label: dead only on proof.
 
-    Proof is another boot of this kernel, another start time, a zombie, or a kernel that knows no process of that number.
-    A process that `/proc` hides from this user (`hidepid`) is unknown, and so is one of another pid namespace.
-    `same_kernel` says that the owner ran on this machine; only then does another boot prove anything.
+    Proof is another boot of this kernel, another start time, a zombie, or a pid that
+    the kernel does not have. A process that `/proc` hides from this user (`hidepid`) or
+    that is in another pid namespace is "unknown".
+
+    Args:
+        owner: the label, as `owner_label` makes it.
+        same_kernel: True if the owner ran on this machine. Only then is another boot a
+            proof.
     """
     parts = owner.split(":")
-    # Three parts are from before labels named the namespace.
+    # Labels of older versions have three parts, without the namespace.
     if len(parts) not in {3, 4} or not re.fullmatch("[0-9]{1,10}", parts[0]):
         return "unknown"
     pid, started, boot, *namespace = parts
@@ -96,7 +104,7 @@ def liveness(owner: str, *, same_kernel: bool = True) -> Liveness:
 
 
 def _liveness_here(pid: int, started: str) -> Liveness:
-    """What is known of a process of this boot and pid namespace, which began at `started`, if that is known."""
+    """Liveness of a process of this boot and pid namespace that began at `started`."""
     seen = _start_of(pid)
     if seen == "" or (seen is None and _is_gone(pid)):
         return "dead"
@@ -109,11 +117,11 @@ _PROJECT = re.compile(r"llmchaos-[0-9]+-[0-9a-f]{4}(-[a-z0-9_-]+)?")
 
 
 def project_name(pid: int, worker: str = "") -> str:
-    """The name of a run's own stack. A process of the same number in another namespace, or after a boot, makes another."""
+    """Name of a run's own stack, distinct for each pid, pid namespace and boot."""
     where = hashlib.sha256(f"{boot_id()}:{pid_namespace()}".encode()).hexdigest()[:4]
     return f"llmchaos-{pid}-{where}" + (f"-{worker}" if worker else "")
 
 
 def is_project_name(name: str) -> bool:
-    """Whether `project_name` could have made it."""
+    """True if `project_name` could have made it."""
     return _PROJECT.fullmatch(name) is not None

@@ -1,8 +1,8 @@
-"""The folder that this package is imported from."""
+"""Import root of this package."""
 
 from pathlib import Path
 
 
 def import_root() -> Path:
-    """The folder that a child process needs on its path to import this package."""
+    """Return the folder that a child process needs on PYTHONPATH for this package."""
     return Path(__file__).parent.parent.parent

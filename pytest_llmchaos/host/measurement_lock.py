@@ -1,4 +1,4 @@
-"""The machine-wide measurement lock."""
+"""Machine-wide measurement lock."""
 
 from __future__ import annotations
 
@@ -15,31 +15,37 @@ from pytest_llmchaos.errors import NotReady
 
 
 def slot_file(name: str) -> Path:
-    """One file for all users and all their jobs, whatever their XDG_RUNTIME_DIR and TMPDIR: they share the cores."""
-    return Path(f"/tmp/pytest-llmchaos-{name}.lock")  # noqa: S108 - opened without following links; its lock counts, not its content
+    """Lock file shared by all users and jobs: they share the cores.
+
+    Independent of XDG_RUNTIME_DIR and TMPDIR.
+    """
+    return Path(f"/tmp/pytest-llmchaos-{name}.lock")  # noqa: S108 - opened without following symlinks, and only its lock counts
 
 
 def _open_to_all(path: Path) -> int:
-    """A file that every user of the machine may lock. Raises NotReady where one cannot."""
+    """Open a file that every user may lock. Raises NotReady if that fails."""
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
         while True:
-            # Opened first as it is: Linux refuses to "create" a file of another user in a folder that is everybody's.
+            # Without O_CREAT first: in a world-writable folder Linux refuses it for
+            # another user's file (fs.protected_regular).
             with contextlib.suppress(FileNotFoundError):
                 return os.open(path, flags)
             with contextlib.suppress(FileExistsError):
                 fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
-                os.fchmod(fd, 0o666)  # whatever this user's umask
+                os.fchmod(fd, 0o666)  # regardless of this user's umask
                 return fd
     except OSError as error:
-        raise NotReady(f"cannot open {path}, on which all trials of this machine agree: {error}; remove it") from error
+        raise NotReady(
+            f"cannot open {path}, the lock file of all trials on this machine: {error}; remove it"
+        ) from error
 
 
-_held: set[int] = set()  # descriptors of this process' locks
+_held: set[int] = set()  # descriptors of this process's locks
 
 
 class _Mine(threading.local):
-    """Names of the slots that this thread has."""
+    """Names of the slots that this thread holds."""
 
     def __init__(self) -> None:
         self.names: frozenset[str] = frozenset()
@@ -49,7 +55,7 @@ _mine = _Mine()
 
 
 def _forget_in_child() -> None:
-    """A child made by fork shares the lock, and would hold it after this process has died."""
+    """Close locks inherited by fork: the child would hold them after our death."""
     _mine.names = frozenset()
     while _held:
         os.close(_held.pop())
@@ -65,20 +71,20 @@ def measuring(
     say: Callable[..., None] = lambda *_, **__: None,
     waiting: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
 ) -> Iterator[None]:
-    """The machine's one measurement slot: two trials at once would distort each other's latencies.
+    """Hold the machine's measurement slot for at most one trial at a time.
 
-    It is free again when its holder ends in whatever way. A waiting process gets it next: a session of many trials
-    cannot take it again before that. A block inside another one of the same thread has it already.
+    Parallel trials would distort each other's latencies. Waits up to `deadline_s` seconds.
 
-    Args:
-        name: which slot.
-        deadline_s: seconds to wait for it.
-        say: called as `say(what, deadline_s=...)` while another process has it.
-        waiting: entered where another process has it, and left once it is free.
+    The kernel frees the slot when its holder ends. A waiting process gets it next, so a
+    session of many trials cannot take it twice in a row. The lock is reentrant within a
+    thread.
+
+    While another process holds the slot, `say(what, deadline_s=...)` is called and the
+    context of `waiting()` is entered.
 
     Raises:
-        NotReady: at the deadline, naming the process that holds the slot, its program and its user. Any user of the
-            machine can hold it, as any can use up the processors that it is about.
+        NotReady: at the deadline. Names the holding process, its program and its user.
+            Any user of the machine can hold the slot.
     """
     if name in _mine.names:
         yield
@@ -94,7 +100,7 @@ def measuring(
                 if left_s < 0:
                     raise NotReady(
                         f"{_holder(slot, fd)} has held this machine's measurement slot ({slot_file(name)}) for "
-                        f"{deadline_s:g} s: wait for it or stop it"
+                        f"{deadline_s:g} s: wait for it to end, or stop it"
                     )
                 say(f"waiting for {_holder(slot, fd)}", deadline_s=left_s)
                 if not resting:
@@ -122,7 +128,7 @@ def _opened(name: str) -> Iterator[int]:
     try:
         yield fd
     finally:
-        if fd in _held:  # else this is a child made by fork, which has closed it
+        if fd in _held:  # else this is a forked child, which has closed it
             _held.remove(fd)
             os.close(fd)
 
@@ -136,10 +142,11 @@ def _lock(fd: int) -> bool:
 
 
 def _holder(slot: int, awaited: int) -> str:
-    """The process that holds the slot, else the one that holds its place in the queue.
+    """Describe the process that holds the slot, else the next in line.
 
-    The kernel names it. Where it does not (the holder is in another pid namespace), the number that the holder wrote
-    into the file is all there is. Any user may write there, so nothing but a number is repeated.
+    The kernel names it, unless it is in another pid namespace. Then the pid that the
+    holder wrote into the file is used. Any user can write there, so only a number is
+    repeated.
     """
     told = os.pread(slot, 20, 0)
     written = int(told) if told.isdigit() else None
@@ -153,7 +160,7 @@ def _holder(slot: int, awaited: int) -> str:
 
 
 def _locked_by(fd: int) -> int | None:
-    """The process that holds the file's lock, by the kernel's own table."""
+    """Pid of the holder of the file's lock, from `/proc/locks`."""
     about = os.fstat(fd)
     file = f"{os.major(about.st_dev):02x}:{os.minor(about.st_dev):02x}:{about.st_ino}"
     with contextlib.suppress(OSError, ValueError):
@@ -165,7 +172,7 @@ def _locked_by(fd: int) -> int | None:
 
 
 def _program_and_user(pid: int) -> str:
-    """The program's name alone: its arguments may hold secrets, and this goes into logs."""
+    """Program and user. Arguments are left out: they may hold secrets."""
     folder = Path(f"/proc/{pid}")
     try:
         program, uid = (folder / "comm").read_text().strip(), folder.stat().st_uid

@@ -12,7 +12,7 @@ import socket
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.host.state_dirs import state_dir
 
-PORTS = range(21000, 29000)  # below Linux' ephemeral range (32768-60999), so that no outgoing connection takes one
+PORTS = range(21000, 29000)  # below Linux' ephemeral range (32768-60999): no outgoing connection takes one
 
 
 def port_is_free(port: int) -> bool:
@@ -28,9 +28,10 @@ def port_is_free(port: int) -> bool:
 
 
 def given_port(variable: str) -> int | None:
-    """The port that an environment variable fixes; None where it is unset or empty.
+    """Port fixed by an environment variable. None if it is unset or empty.
 
-    Raises NotReady for a value that is no port from 1 to 65535, or one that is taken.
+    Raises:
+        NotReady: the value is not a port from 1 to 65535, or the port is in use.
     """
     text = os.environ.get(variable, "").strip()
     if not text:
@@ -39,21 +40,23 @@ def given_port(variable: str) -> int | None:
     if not 1 <= port <= 65535:
         raise NotReady(f"{variable} must be a port from 1 to 65535, got {text!r:.80}")
     if not port_is_free(port):
-        raise NotReady(f"{variable}={port} is taken: free it, or unset {variable} to let a free one be chosen")
+        raise NotReady(
+            f"{variable}={port} is already in use: free the port, or unset {variable} to let llmchaos choose one"
+        )
     return port
 
 
 class Ports:
-    """Loopback ports reserved against sibling runs of this user for as long as this object is open.
+    """Loopback ports reserved against this user's other runs until `close`.
 
-    Fixed ports survive a kill and restart of the container behind them; ephemeral ones change.
+    Fixed ports survive a kill and restart of a container. Ephemeral ones change.
     """
 
     def __init__(self) -> None:
         self._locks: list[int] = []
 
     def reserve(self) -> int:
-        """A free port. Raises NotReady if none of the range is free."""
+        """Reserve a free port. Raises NotReady if none of `PORTS` is free."""
         folder = state_dir() / "ports"
         folder.mkdir(exist_ok=True)
         first = PORTS.start + (os.getpid() * 97) % len(PORTS)
@@ -68,7 +71,7 @@ class Ports:
                 self._locks.append(fd)
                 return port
             os.close(fd)
-        raise NotReady(f"no free loopback port between {PORTS.start} and {PORTS.stop - 1}: stop what uses them")
+        raise NotReady(f"no free loopback port from {PORTS.start} to {PORTS.stop - 1}: stop the programs that use them")
 
     def close(self) -> None:
         for fd in self._locks:

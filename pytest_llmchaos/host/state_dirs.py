@@ -10,18 +10,22 @@ from pytest_llmchaos.errors import NotReady
 
 
 def state_dir() -> Path:
-    """This user's folder for locks; short-lived facts only, nothing of worth."""
+    """This user's folder for locks and other short-lived files."""
     base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
     return _private(base / f"pytest-llmchaos-{os.getuid()}", "XDG_RUNTIME_DIR")
 
 
 def lasting_dir() -> Path:
-    """This user's folder for what must still be known after a logout or a boot. Raises NotReady if there can be none."""
+    """This user's folder for files that must survive a logout or a reboot.
+
+    Raises:
+        NotReady: the folder cannot be created or belongs to another user.
+    """
     return _private(_lasting(), "XDG_STATE_HOME")
 
 
 def lasting_files(pattern: str) -> list[Path]:
-    """What is kept there. Nothing where there is no such folder, or it is another's: nobody else is believed."""
+    """Files in `lasting_dir`. Empty if it is missing or belongs to another user."""
     try:
         folder = _lasting()
         return sorted(folder.glob(pattern)) if folder.is_absolute() and _is_ours(folder) else []
@@ -31,16 +35,19 @@ def lasting_files(pattern: str) -> list[Path]:
 
 def _lasting() -> Path:
     base = os.environ.get("XDG_STATE_HOME", "")
-    if not base.startswith("/"):  # the XDG specification: a relative path is to be ignored
-        base = os.path.expanduser("~/.local/state")  # noqa: PTH111 - which raises nothing where there is no home
+    if not base.startswith("/"):  # XDG Base Directory Specification: ignore relative paths
+        base = os.path.expanduser("~/.local/state")  # noqa: PTH111 - does not raise without a home folder
     return Path(base) / "pytest-llmchaos"
 
 
 def _private(path: Path, variable: str) -> Path:
-    """The folder, which this user alone may enter. `variable` is what can be set to have it elsewhere."""
+    """Create a folder that only this user may enter.
+
+    `variable` is the setting that moves it.
+    """
     hint = f"set {variable} to a folder of your own"
     if not path.is_absolute():
-        raise NotReady(f"this user has no home folder: {hint}")
+        raise NotReady(f"this user has no home folder, which must hold llmchaos' state: {hint}")
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not _is_ours(path):
@@ -53,5 +60,5 @@ def _private(path: Path, variable: str) -> Path:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether it is this user's, and so is the link where it is one: another's could lead to any folder of ours."""
+    """True if this user owns the path and, if it is a symlink, its target too."""
     return {path.lstat().st_uid, path.stat().st_uid} == {os.geteuid()}

@@ -98,7 +98,7 @@ def test_a_port_that_is_taken_is_named(tmp_path):
         )
 
     assert code == 4, out[-3000:]
-    assert f"LLMCHAOS_API_PORT={port} is taken" in out
+    assert f"LLMCHAOS_API_PORT={port} is already in use" in out
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user without permission")
