@@ -1,1 +1,1 @@
-"""Where the subject runs. One contract, several places."""
+"""Places where the subject runs, behind one contract."""

@@ -1,4 +1,4 @@
-"""Hands a runtime to a fault, if it has the abilities that the fault needs."""
+"""Check of a runtime's abilities against those a fault needs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 
 def grant(runtime: Runtime, needs: Iterable[str], fault: str) -> AbleRuntime:
-    """The runtime, for a fault that uses these abilities and no others. Raises Unsupported naming those it lacks."""
+    """Return the runtime typed with all abilities.
+
+    Raises:
+        Unsupported: the runtime lacks an ability in `needs`. Names each.
+    """
     missing = sorted(set(needs) - runtime.abilities)
     if missing:
         raise Unsupported(f"the {runtime.name} runtime cannot {', '.join(missing)}, which {fault} needs")

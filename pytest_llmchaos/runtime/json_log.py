@@ -1,4 +1,4 @@
-"""Logs of JSON lines that another process writes: the lines, and where one is missing."""
+"""Reader of JSON-lines logs that another process writes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from pytest_llmchaos.model import UNREADABLE
 
 @dataclass(frozen=True, kw_only=True)
 class JsonLog:
-    """The whole lines of a log, oldest first. `torn` has the times around each line that cannot be read (Unix seconds).
+    """Complete lines of a log, oldest first, and the spans of unreadable ones.
 
-    The time before the first line is 0; the time after the last line is infinite.
+    Each span in `torn` is the times of the readable lines around it, in Unix seconds: 0
+    before the first line, infinity after the last.
     """
 
     lines: tuple[Mapping[str, object], ...] = ()
@@ -22,7 +23,7 @@ class JsonLog:
 
 
 def parse(data: bytes) -> JsonLog:
-    """The log in a file that is being written. A last line without an end is not whole yet, and passed over."""
+    """Parse a log that is still being written. An unfinished last line is skipped."""
     lines: list[Mapping[str, object]] = []
     torn: list[tuple[float, float]] = []
     is_torn, last_s = False, 0.0
@@ -42,13 +43,13 @@ def parse(data: bytes) -> JsonLog:
 
 
 def with_torn(log: JsonLog) -> list[Mapping[str, object]]:
-    """The lines, with one of the event `unreadable` in the place of each that is missing, at the latest that it can be."""
+    """Return the lines plus an `unreadable` event for each torn span, at its end."""
     missing = [{"event": UNREADABLE, "at": end, "reason": f"written after {begin:.3f}"} for begin, end in log.torn]
     return sorted([*log.lines, *missing], key=at_of)
 
 
 def at_of(line: Mapping[str, object]) -> float:
-    """When a line was written; 0 if it does not say."""
+    """Unix time at which a line was written. 0 if it lacks one."""
     at = line.get("at")
     return float(at) if isinstance(at, int | float) else 0.0
 

@@ -1,4 +1,4 @@
-"""The ability `overload`, with the clients that the lab lends."""
+"""The ability `overload`, with clients that the lab provides."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class OverloadAbility:
-    """What a runtime inherits to have the ability. `flood` is set while faults are injected."""
+    """Mixin for runtimes. The lab sets `flood` while faults are injected."""
 
     flood: Flood | None = None
 
@@ -28,7 +28,7 @@ class OverloadAbility:
 
     def _lent(self, service: str) -> Flood:
         if self.flood is None:
-            raise InvalidExperiment(f"{service} can be flooded only inside `with lab.inject(...)`")
+            raise InvalidExperiment(f"{service} can be overloaded only inside `with lab.inject(...)`")
         return self.flood
 
     @property
@@ -36,6 +36,6 @@ class OverloadAbility:
         return {"stop_overload": self._stop_overload}
 
     def _stop_overload(self, _: Undo) -> None:
-        """End the flood. One that a dead run left ends as the process that its journal names."""
+        """Stop the flood. Cleanup ends a dead run's by the pid in its journal."""
         if self.flood is not None:
             self.flood.stop()

@@ -1,4 +1,4 @@
-"""The ability `engine`: faults on the admin port of a simulated engine, whichever runtime it runs in."""
+"""The ability `engine`: faults through a simulated engine's admin port."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from pytest_llmchaos.model import ServiceState, Undo, UndoOp
     from pytest_llmchaos.subject.lab import Subject
 
-# What the engine keeps in its state folder for faults that strike at the next start, and the kinds that do.
+# File in the engine's state folder for faults due at its next start, and their kinds.
 BOOT_FILE = "boot-faults.json"
 _AT_BOOT = frozenset({"crash_on_boot", "slow_load"})
-ADMIN_PORT = 8081  # in the compose file's numbers: the engine's own port and one
+ADMIN_PORT = 8081  # in the compose file's numbers: the engine's own port plus one
 _DEADLINE_S = 5.0
 
 
@@ -35,26 +35,26 @@ class ListedFault(TypedDict):
 
 
 class EngineAnswer(TypedDict, total=False):
-    """What the admin port answers: `id` to `start`, `faults` to `list`."""
+    """Answer of the admin port: `id` to `start`, `faults` to `list`."""
 
     id: str
     faults: list[ListedFault]
 
 
 class EngineAbility:
-    """What a runtime inherits to have the ability. It brings the way to the admin port, and to the engine's state folder."""
+    """Mixin for runtimes, which supply access to admin port and state folder."""
 
     subject: Subject
 
     def _ask_engine(self, service: str, verb: str, argument: str = "") -> EngineAnswer:
-        """The admin port's answer to `start` (JSON), `list` or `end` (id).
+        """Return the admin port's answer to `start` (JSON), `list` or `end` (id).
 
-        Raises NotReady with the port's own words, or saying that nobody listens.
+        Raises NotReady with the port's error text, or if the port does not answer.
         """
         raise NotImplementedError
 
     def _forget_boot_faults(self, service: str) -> None:
-        """Empty the file of faults that strike at the next start, also where the service does not run."""
+        """Empty the file of faults due at the next start, even of a stopped service."""
         raise NotImplementedError
 
     def url(self, service: str) -> str:
@@ -71,7 +71,7 @@ class EngineAbility:
 
     @property
     def engine_abilities(self) -> frozenset[str]:
-        """Only the simulated engine has an admin port: elsewhere its faults are skipped."""
+        """Return `engine` for the simulated engine only: others lack an admin port."""
         simulated = dict(self.subject.extra_env).get("LLMCHAOS_BACKEND") == "sim"
         return frozenset({"engine"} if simulated else ())
 
@@ -80,12 +80,12 @@ class EngineAbility:
         return {"engine_end": self.undo_engine}
 
     def engine_start(self, service: str, kind: str, *, lease_s: float, **options: EngineOption) -> str:
-        """Start a fault; its id."""
+        """Start a fault for at most `lease_s` seconds and return its id."""
         asked = json.dumps({"kind": kind, "lease_s": lease_s, **options})
         return str(self._ask_engine(service, "start", asked)["id"])
 
     def engine_faults(self, service: str) -> EngineReport | None:
-        """What the engine says of its faults; None where it does not run or does not answer yet."""
+        """List the engine's faults. None if the engine does not run or answer yet."""
         try:
             told = self._ask_engine(service, "list")
         except NotReady:
@@ -94,11 +94,14 @@ class EngineAbility:
         return EngineReport(at_unix_s=now, faults=tuple(_state(one, now) for one in told["faults"]))
 
     def engine_end(self, service: str, id_: str) -> None:
-        """End one fault. Harmless for one that has ended."""
+        """End one fault. Does nothing if it has ended."""
         self._ask_engine(service, "end", id_)
 
     def engine_signal(self, query: str) -> float | None:
-        """The largest number that the query gives now; None if it matches nothing, or Prometheus does not answer."""
+        """Return the largest value of a query now.
+
+        None if the query matches nothing or Prometheus does not answer.
+        """
         try:
             found = Prometheus(self.url(self.subject.prometheus)).vector(query, time.time(), may_be_empty=True)
         except Inconclusive:
@@ -106,21 +109,25 @@ class EngineAbility:
         return max(found.values(), default=None)
 
     def engine_witness(self, kind: str, victim: str) -> str:
-        """The subject's query for a fault that its gateway can see."""
+        """Return the query that shows a fault at the subject's gateway.
+
+        Raises:
+            Inconclusive: the subject has no such query.
+        """
         query = self.subject.witness_query(kind, victim)
         if query is None:
-            raise Inconclusive(f"the subject names no query that shows {kind}, so nothing could prove it")
+            raise Inconclusive(f"the subject has no witness query for {kind}, so the fault cannot be proven")
         return query
 
     def undo_engine(self, undo: Undo) -> None:
-        """End every fault of one kind, in force or due at the next start, and see that the service runs.
+        """End all active or due faults of one kind and start the service if it stopped.
 
-        Content with a service that is gone. Raises HealFailed as long as the engine does not answer, and for an undo
-        without a kind.
+        Does nothing for a removed service. Raises HealFailed while the engine does not
+        answer, and for an undo without a kind.
         """
         if not isinstance(undo.args.get("kind"), str):
             raise HealFailed(
-                f"{undo.op} {undo.service} names no kind of fault, got {dict(undo.args)!r:.80}: put it right by hand"
+                f"{undo.op} {undo.service} must name a kind of fault, got {dict(undo.args)!r:.80}: revert it by hand"
             )
         service, kind = undo.service, str(undo.args["kind"])
         state = self.state(service)
@@ -138,11 +145,14 @@ class EngineAbility:
                 if fault["kind"] == kind and fault["state"] == "active":
                     self.engine_end(service, str(fault["id"]))
         except NotReady as error:
-            raise HealFailed(f"cannot end {kind} on {service}: {error}; heal by hand with `llmchaos heal`") from None
+            raise HealFailed(f"cannot end {kind} on {service}: {error}; run `llmchaos heal`") from None
 
 
 def ask_admin_port(address: str, verb: str, argument: str) -> EngineAnswer:
-    """What `lab_engine.fault` does inside a container, for an admin port that can be reached from here."""
+    """Send one request to an admin port that can be reached from here.
+
+    `lab_engine.fault` does the same inside a container.
+    """
     method, path, body = {
         "start": ("POST", "/faults", argument.encode()),
         "list": ("GET", "/faults", None),
@@ -151,7 +161,7 @@ def ask_admin_port(address: str, verb: str, argument: str) -> EngineAnswer:
     try:
         response = request(method, f"http://{address}{path}", content=body, timeout_s=_DEADLINE_S)
     except OSError as error:
-        raise NotReady(f"no admin port answers at {address}: {error}") from None
+        raise NotReady(f"the engine's admin port at {address} did not answer `{verb}`: {error}") from None
     if response.status_code >= 400:
         raise NotReady(f"the engine at {address} refused `{verb}`: {response.text}")
     answer: EngineAnswer = response.json()

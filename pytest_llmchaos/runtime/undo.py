@@ -1,4 +1,4 @@
-"""Undoes what is still open within a deadline, and verifies it."""
+"""Revert of open faults within a deadline, and its proof."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HEALED_DEADLINE_S = 20.0
 
 
 class UndoRegistry:
-    """What a runtime inherits to undo faults by the names that journals keep. It adds its own operations to `undo_ops`."""
+    """Mixin that runs undos by their journalled names. Runtimes extend `undo_ops`."""
 
     name: str
 
@@ -32,9 +32,10 @@ class UndoRegistry:
         return {"ensure_running": self._ensure_running, "ensure_unpaused": self._ensure_unpaused}
 
     def undo(self, undo: Undo) -> None:
-        """Put one service back. Content with one that is gone or already well.
+        """Revert one undo. Does nothing if the service is gone or already well.
 
-        Raises HealFailed if the runtime lacks the operation, or refuses.
+        Raises:
+            HealFailed: the runtime lacks the operation, or refused it.
         """
         op = self.undo_ops.get(undo.op)
         if op is None:
@@ -42,7 +43,7 @@ class UndoRegistry:
         try:
             op(undo)
         except NotReady as error:
-            raise HealFailed(f"{undo.op} {undo.service}: {error}; heal by hand with `llmchaos heal`") from None
+            raise HealFailed(f"{undo.op} {undo.service}: {error}; run `llmchaos heal`") from None
 
     def _ensure_running(self, undo: Undo) -> None:
         self._put_back(undo.service, start=True)
@@ -51,7 +52,10 @@ class UndoRegistry:
         self._put_back(undo.service, start=False)
 
     def _put_back(self, service: str, *, start: bool) -> None:
-        """Thaw a service, and start it if asked to. A refusal does not count once the service is well."""
+        """Unpause and optionally start a service.
+
+        An error is ignored if the service runs and is not paused afterwards.
+        """
         state = self.state(service)
         if not state.identity:
             return
@@ -68,15 +72,22 @@ class UndoRegistry:
 
 def _unknown(name: str, ops: Mapping[str, UndoOp], undo: Undo) -> str:
     return (
-        f"the {name} runtime has no undo {undo.op!r}, which the journal asks for on {undo.service!r}; it has "
-        f"{', '.join(sorted(ops))}: heal with the version that wrote the journal, or put {undo.service!r} right by hand"
+        f"the {name} runtime has no undo {undo.op!r}, which the journal names for {undo.service!r}; it has "
+        f"{', '.join(sorted(ops))}: run `llmchaos heal` of the version that wrote the journal, or restore {undo.service!r} by hand"
     )
 
 
 def revert_until_done(runtime: Runtime, undo: Undo, deadline_s: float = UNDO_DEADLINE_S) -> None:
-    """Try one undo until it works. Raises HealFailed with the last reason when the deadline passes.
+    """Retry one undo until it works.
 
-    An operation that the runtime lacks is not tried again.
+    Args:
+        runtime: where the fault was injected.
+        undo: the journalled undo.
+        deadline_s: seconds to retry.
+
+    Raises:
+        HealFailed: at the deadline, with the last reason. At once if the runtime lacks
+            the operation.
     """
     if undo.op not in runtime.undo_ops:
         raise HealFailed(_unknown(runtime.name, runtime.undo_ops, undo))
@@ -84,11 +95,11 @@ def revert_until_done(runtime: Runtime, undo: Undo, deadline_s: float = UNDO_DEA
     while True:
         try:
             runtime.undo(undo)
-        except Exception as error:  # noqa: BLE001 - a fault of another package may raise anything, and nobody else undoes it
+        except Exception as error:  # noqa: BLE001 - a third-party fault may raise anything, and no other code reverts it
             if time.monotonic() > deadline:
                 raise HealFailed(
-                    f"could not undo {undo.op} on {undo.service} of {runtime.project} within {deadline_s:g} s: {_describe_error(error)}; "
-                    "heal by hand with `llmchaos heal`"
+                    f"could not revert {undo.op} on {undo.service} of {runtime.project} within {deadline_s:g} s: "
+                    f"{_describe_error(error)}; run `llmchaos heal`"
                 ) from None
             time.sleep(0.2)
         else:
@@ -98,9 +109,17 @@ def revert_until_done(runtime: Runtime, undo: Undo, deadline_s: float = UNDO_DEA
 def prove_reverted(
     runtime: Runtime, act: Injection, since_unix_s: float, deadline_s: float = HEALED_DEADLINE_S
 ) -> Proof:
-    """The proof that nothing is left of an act that was undone.
+    """Wait for the proof that a fault is fully reverted.
 
-    Raises HealFailed when the deadline passes, NoVictim at once where somebody else removed the victim.
+    Args:
+        runtime: where the fault was injected.
+        act: the injection.
+        since_unix_s: start of the revert, in Unix seconds.
+        deadline_s: seconds to wait.
+
+    Raises:
+        HealFailed: at the deadline.
+        NoVictim: at once, if another process removed the victim.
     """
     able = grant(runtime, act.fault.needs, act.fault.kind)
     deadline = time.monotonic() + deadline_s
@@ -112,26 +131,29 @@ def prove_reverted(
                 return proof
             if act.victim not in runtime.states():
                 raise NoVictim(
-                    f"{act.victim} was removed by somebody else while {act.fault.kind} was in force: nothing is left to undo"
+                    f"{act.victim} was removed by another process while {act.fault.kind} was in force: nothing is left to revert"
                 )
         except NoVictim:
             raise
-        except Exception as error:  # noqa: BLE001 - a daemon that restarts, say: ask again; a fault of another package may raise anything
+        except Exception as error:  # noqa: BLE001 - Docker may be restarting, and a third-party fault may raise anything
             why = f": {_describe_error(error)}"
         if time.monotonic() > deadline:
             raise HealFailed(
-                f"{act.fault.kind} {act.victim} is not healed {deadline_s:g} s after its undo{why}; heal by hand with `llmchaos heal`"
+                f"{act.fault.kind} on {act.victim} is still in force {deadline_s:g} s after its revert{why}; run `llmchaos heal`"
             )
         time.sleep(0.05)
 
 
 def _describe_error(error: Exception) -> str:
-    """Errors of this package and of the system speak for themselves; a KeyError, say, does not."""
+    """Return the message of our own and system errors, else also the error's type."""
     return str(error) if isinstance(error, LlmchaosError | OSError) else f"{type(error).__name__}: {error}"
 
 
 def is_over(runtime: Runtime, act: Injection, since_unix_s: float) -> bool:
-    """Whether the system has repaired an act by itself. A passing one is in force until it is undone."""
+    """True if the system has repaired a fault itself.
+
+    A passing fault counts as in force until it is reverted.
+    """
     if act.fault.lifetime == "passing":
         return False
     able = grant(runtime, act.fault.needs, act.fault.kind)

@@ -1,4 +1,7 @@
-"""The end of a local run, also of a dead one: every process that carries the run's name dies, its folder goes. No pytest, no supervisor."""
+"""Removal of a local run, alive or dead.
+
+Kills every process that carries the run's name, then removes its folder.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +21,22 @@ from pytest_llmchaos.errors import HealFailed
 from pytest_llmchaos.evidence.redaction import redact_bytes
 from pytest_llmchaos.host import identity
 
-RUN = "LLMCHAOS_RUN"  # all three in the environment of every process of a run
+RUN = "LLMCHAOS_RUN"  # this and the next two: set in every process of a run
 OWNER = "LLMCHAOS_OWNER"
 DIRECTORY = "LLMCHAOS_DIRECTORY"
 _GONE_DEADLINE_S = 5.0
 
 
 def work_folder(directory: Path, project: str) -> Path:
-    """Where a run keeps what it needs while it lasts: the socket, settings, volumes, logs as they are written."""
+    """Working folder of a run: socket, settings, volumes, logs."""
     return directory / "local" / project
 
 
 def _is_ours(pid: int) -> bool:
-    """Whether a process is this user's in every way: one that changed users was told its environment by somebody else."""
+    """True if all uids of a process are ours.
+
+    A process that changed its user may have its environment from another user.
+    """
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("Uid:"):
@@ -39,7 +45,7 @@ def _is_ours(pid: int) -> bool:
 
 
 def _marked_processes() -> Iterator[tuple[int, dict[str, str]]]:
-    """Number and environment of every process of this user that carries a run's name, as it was started with."""
+    """Pid and initial environment of this user's processes that carry a run's name."""
     mark = f"{RUN}=".encode()
     for entry in os.scandir("/proc"):
         if not entry.name.isdigit():
@@ -54,7 +60,7 @@ def _marked_processes() -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def processes_of(project: str) -> dict[int, str]:
-    """Process number -> start time of every live process of one run."""
+    """Pid -> start time of every live process of one run."""
     found = {}
     for pid, environment in _marked_processes():
         started = identity.process_started(pid) if environment.get(RUN) == project and pid != os.getpid() else ""
@@ -64,9 +70,10 @@ def processes_of(project: str) -> dict[int, str]:
 
 
 def _runs() -> dict[tuple[str, str, str], set[int]]:
-    """Project, directory and owner of every run that processes of this user carry, and which these are.
+    """(project, directory, owner) -> pids, for every run of this user's processes.
 
-    A project becomes the name of a folder that is removed, so only a name that a run would make counts.
+    Only names that a run would choose count, because the project names a folder to
+    remove.
     """
     found: dict[tuple[str, str, str], set[int]] = {}
     for pid, environment in _marked_processes():
@@ -78,7 +85,7 @@ def _runs() -> dict[tuple[str, str, str], set[int]]:
 
 @dataclass(frozen=True, kw_only=True)
 class DeadRun:
-    """A run whose owner is gone while processes of it live."""
+    """A run with live processes whose owner is dead."""
 
     project: str
     directory: Path
@@ -87,7 +94,7 @@ class DeadRun:
 
 @dataclass(frozen=True, kw_only=True)
 class DoubtfulRun:
-    """A run whose owner cannot be seen from here. `how` removes it by hand."""
+    """A run whose owner cannot be seen from here. `how` has commands to remove it."""
 
     project: str
     owner: str
@@ -106,7 +113,7 @@ def dead_runs() -> list[DeadRun]:
 
 
 def doubtful_runs() -> list[DoubtfulRun]:
-    """Runs that are left alone."""
+    """Runs whose owner may live. They are not touched."""
     return [
         DoubtfulRun(
             project=project,
@@ -119,9 +126,9 @@ def doubtful_runs() -> list[DoubtfulRun]:
 
 
 def end_processes(project: str, deadline_s: float = _GONE_DEADLINE_S) -> int:
-    """SIGKILL every process of the run, frozen ones too, until none is left. Returns how many there were.
+    """Kill every process of the run until all are gone. Return their count.
 
-    Raises HealFailed naming those that do not die.
+    Raises HealFailed with the pids that survive `deadline_s` seconds.
     """
     deadline = time.monotonic() + deadline_s
     seen: set[int] = set()
@@ -135,14 +142,17 @@ def end_processes(project: str, deadline_s: float = _GONE_DEADLINE_S) -> int:
                 os.kill(pid, signal.SIGKILL)
         if time.monotonic() > deadline:
             raise HealFailed(
-                f"processes {', '.join(map(str, sorted(alive)))} of {project} live {deadline_s:g} s after SIGKILL: end them by hand"
+                f"processes {', '.join(map(str, sorted(alive)))} of {project} still run {deadline_s:g} s after SIGKILL: end them by hand"
             )
         time.sleep(0.005)
 
 
 @contextlib.contextmanager
 def _open_folder(base: Path, *names: str) -> Iterator[int]:
-    """A folder below `base`, reached through no link: whoever may write there could lead us elsewhere."""
+    """Open a folder below `base` without following symlinks.
+
+    Another user with write access could redirect them.
+    """
     fd = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for name in names:
@@ -155,7 +165,7 @@ def _open_folder(base: Path, *names: str) -> Iterator[int]:
 
 
 def _copy(name: str, source: int, target: int) -> None:
-    """A file of one opened folder as a new one in another. Whatever is no file is left out; a link that stands there is replaced."""
+    """Copy a regular file between open folders. Replaces a symlink at the target."""
     with os.fdopen(
         os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=source), "rb"
     ) as read:
@@ -170,11 +180,11 @@ def _copy(name: str, source: int, target: int) -> None:
 
 
 def keep_logs(work: Path, directory: Path) -> None:
-    """Copy what the services wrote, and the runtime's events, to where the report's reader looks for them."""
+    """Copy the services' logs and the runtime's events into the report's folder."""
     below = work.relative_to(directory).parts
     for folder, wanted in ((below, "events.jsonl"), ((*below, "logs"), "*.txt")):
         with contextlib.suppress(FileNotFoundError), _open_folder(directory, *folder) as source:
-            names = sorted(fnmatch.filter(os.listdir(source), wanted))  # noqa: PTH208 - of what is opened, whatever stands at its path by now
+            names = sorted(fnmatch.filter(os.listdir(source), wanted))  # noqa: PTH208 - lists the open folder, not its path
             if names:
                 (directory / "logs").mkdir(exist_ok=True)
                 _copy_all(names, source, directory)
@@ -183,12 +193,12 @@ def keep_logs(work: Path, directory: Path) -> None:
 def _copy_all(names: Sequence[str], source: int, directory: Path) -> None:
     with _open_folder(directory, "logs") as target:
         for name in names:
-            with contextlib.suppress(OSError):  # one that cannot be read is no reason to lose the others
+            with contextlib.suppress(OSError):  # one unreadable file must not stop the rest
                 _copy(name, source, target)
 
 
 def remove_folder(work: Path) -> None:
-    """The last run of this folder closes the door."""
+    """Remove the folder, and its parent if this was the parent's last run."""
     with contextlib.suppress(OSError):
         with _open_folder(work.parent.parent, work.parent.name) as local:
             shutil.rmtree(work.name, ignore_errors=True, dir_fd=local)
@@ -196,9 +206,9 @@ def remove_folder(work: Path) -> None:
 
 
 def remove_run(project: str, directory: Path) -> None:
-    """Everything that a run left: processes first, then its folder; the logs are kept. Idempotent.
+    """Remove what a run left: processes first, then its folder. Keep the logs.
 
-    Raises HealFailed if a process does not die.
+    Idempotent. Raises HealFailed if a process survives.
     """
     end_processes(project)
     work = work_folder(directory, project)

@@ -1,4 +1,7 @@
-"""Compose files read as programs: the same services, commands and settings, on loopback ports and folders of this run. Starts nothing."""
+"""Translation of compose files into local programs.
+
+Same services, commands and settings, on loopback ports and in folders of this run.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ _HEALTH_URL = re.compile(r"http://(?:127\.0\.0\.1|localhost):(?P<port>\d+)(?P<pa
 
 @dataclass(frozen=True, kw_only=True)
 class Health:
-    """A service's health check as compose has it. `warm`: a model that is healthy only once it has answered."""
+    """A service's health check. `warm`: the model must first answer a request."""
 
     url: str
     warm: bool
@@ -27,7 +30,7 @@ class Health:
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """One service as a process. `command` is the compose file's own, translated; empty where the image brings it."""
+    """One service as a process. `command` is empty if only the image defines it."""
 
     service: str
     command: tuple[str, ...]
@@ -38,7 +41,7 @@ class Program:
 
 
 class Addresses:
-    """Where each service's port is on this machine; a port that nobody asked for before is reserved."""
+    """Loopback address of each service port. Reserves a port on first use."""
 
     def __init__(self, reserve: Callable[[], int], given: Mapping[tuple[str, int], int]) -> None:
         self._reserve = reserve
@@ -53,31 +56,34 @@ class Addresses:
         return f"127.0.0.1:{self.port(service, port)}"
 
     def known(self) -> dict[str, str]:
-        """`service:port` -> address of every port asked for so far."""
+        """`service:port` -> address, for every port used so far."""
         return {f"{service}:{port}": self.of(service, port) for service, port in sorted(self._ports)}
 
     def translate(self, text: str, services: Sequence[str]) -> str:
-        """The text with every `service:port` of these services replaced by its address here."""
+        """Replace every `service:port` of these services with its loopback address."""
         names = "|".join(re.escape(name) for name in sorted(services, key=len, reverse=True))
         pattern = re.compile(rf"(?<![\w.-])({names}):(\d{{2,5}})(?!\d)")
         return pattern.sub(lambda found: self.of(found[1], int(found[2])), text)
 
 
 def read_services(files: Sequence[Path], variables: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """The `services` of compose files, later files over earlier ones, with `${VARIABLES}` put in."""
+    """Merge the `services` of compose files in order and substitute `${VARIABLES}`."""
     merged: dict[str, dict[str, Any]] = {}
     for file in files:
         try:
             document = yaml.safe_load(file.read_text())
         except (OSError, yaml.YAMLError) as error:
-            raise BadScenario(f"{file} must be a compose file: {error}") from None
+            raise BadScenario(f"{file} is not a readable compose file: {error}") from None
         for name, service in (document.get("services") or {}).items():
             merged[name] = _merge(merged.get(name, {}), service)
     return {name: _substitute(service, variables) for name, service in merged.items()}
 
 
 def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    """Compose's merge, as far as the lab's files use it: mappings merge, volumes add up, anything else is replaced."""
+    """Merge as Compose does: mappings merge, volumes append, other values replace.
+
+    Covers what the lab's files use.
+    """
     merged = dict(base)
     for key, value in top.items():
         old = merged.get(key)
@@ -106,7 +112,7 @@ def _variable(found: re.Match[str], variables: Mapping[str, str]) -> str:
 
 
 class Translator:
-    """Turns one compose service into a program. `stack` is the folder that the files' relative paths start from."""
+    """Translates compose services into programs. Relative paths start at `stack`."""
 
     def __init__(self, *, stack: Path, work: Path, addresses: Addresses, services: Sequence[str]) -> None:
         self._stack, self._work, self._addresses, self._services = stack, work, addresses, services
@@ -119,7 +125,7 @@ class Translator:
         }
         command = service.get("command") or ()
         if isinstance(command, str):
-            raise BadScenario(f"service {name!r}: the command must be a list, got {command!r}")
+            raise BadScenario(f"service {name!r}: `command` must be a list, got {command!r}")
         return Program(
             service=name,
             command=tuple(self._text(str(word), folders) for word in command),
@@ -130,7 +136,10 @@ class Translator:
         )
 
     def _folders(self, name: str, service: Mapping[str, Any]) -> dict[str, str]:
-        """What is mounted where: files of the stack as they lie there, volumes and temporary folders in the run's folder."""
+        """Path in the container -> path here.
+
+        Bind mounts keep their place. Volumes and tmpfs go into the run's folder.
+        """
         found: dict[str, str] = {}
         for volume in service.get("volumes") or ():
             source, _, target = str(volume).partition(":")
@@ -151,7 +160,7 @@ class Translator:
         return self._text(value, folders)
 
     def _text(self, text: str, folders: Mapping[str, str]) -> str:
-        if folders:  # all at once: what one replacement brings may look like another container path
+        if folders:  # in one pass: a replacement may contain another container path
             inside = "|".join(re.escape(path) for path in sorted(folders, key=len, reverse=True))
             text = re.sub(rf"(?<![\w./-])({inside})(?=/|$)", lambda found: folders[found[1]], text)
         return self._addresses.translate(text, self._services)

@@ -1,4 +1,4 @@
-"""The instrument's end of supervisord's socket. One connection a call; knows nothing of services but their names."""
+"""Client of supervisord's socket, one connection per call."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ _DIE_DEADLINE_S = 5.0
 
 
 class _Connection(http.client.HTTPConnection):
-    """HTTP over a unix socket, reached through its open folder: the kernel takes no socket path above 107 bytes.
+    """HTTP over a unix socket, reached through its open folder.
 
-    Not through httpx: httpcore 1.0 leaves the socket of a refused connection to the garbage collector, which warns.
+    The kernel accepts no socket path above 107 bytes. httpx does not fit: httpcore 1.0
+    leaves the socket of a refused connection to the garbage collector, which warns.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -55,7 +56,7 @@ class _Transport(xmlrpc.client.Transport):
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What supervisord says of one service. `pid` is 0 and `exit_code` set where it does not run."""
+    """supervisord's record of one service. If it does not run, `pid` is 0."""
 
     pid: int
     running: bool
@@ -66,13 +67,13 @@ class Seen:
 
 
 class Control:
-    """Calls to one supervisord. Not thread-safe; each thread takes one of its own."""
+    """Calls to one supervisord. Not thread-safe: each thread needs its own."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def call(self, method: str, *arguments: str) -> Any:
-        """Raises NotReady if supervisord does not answer, or refuses."""
+        """Call one method. Raises NotReady without an answer, and on refusal."""
         try:
             with xmlrpc.client.ServerProxy("http://localhost", transport=_Transport(self._folder)) as proxy:
                 return getattr(proxy, f"llmchaos.{method}")(*arguments)
@@ -104,14 +105,16 @@ class Control:
         }
 
     def wait_dead(self, service: str, deadline_s: float = _DIE_DEADLINE_S, *, pid: int = 0) -> None:
-        """Wait for the end of the service's process; of process `pid`, where the service may be started again meanwhile.
+        """Wait until the service's process has ended.
 
-        Raises NotReady if it still runs after so long.
+        With `pid`, wait for that process: the service may be started again meanwhile.
+        Raises NotReady if it still runs after `deadline_s` seconds.
         """
         deadline = time.monotonic() + deadline_s
         while (seen := self.inspect()[service].pid) and pid in {0, seen}:
             if time.monotonic() > deadline:
                 raise NotReady(
-                    f"{service} still runs {deadline_s:g} s after its end was asked for: is it stuck in the kernel?"
+                    f"{service} still runs {deadline_s:g} s after it was signalled to end: it may be stuck in the kernel; "
+                    f"see the state of process {seen} in `ps`"
                 )
             time.sleep(0.005)

@@ -1,4 +1,4 @@
-"""One supervisord process: started so that it cannot outlive its owner, and ended with all that it runs."""
+"""The supervisord process of one run, which cannot outlive its owner."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _INHERITED = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "VIRTUAL_ENV", 
 
 
 class Daemon:
-    """The supervisord of one folder. Ending it ends its services at once, without a word to them."""
+    """The supervisord of one folder. Its services are killed when it ends."""
 
     def __init__(self, work: Path, control: Control) -> None:
         self._work, self._control = work, control
@@ -28,11 +28,11 @@ class Daemon:
 
     @property
     def pid(self) -> int:
-        """0 where it does not run."""
+        """Pid of supervisord. 0 if it does not run."""
         return self._process.pid if self._process else 0
 
     def start(self, *, project: str, owner: str, directory: Path) -> None:
-        """Returns once it answers. Raises NotReady with its own words."""
+        """Start and wait until it answers. Raises NotReady with its output."""
         marks = {cleanup.RUN: project, cleanup.OWNER: owner, cleanup.DIRECTORY: str(directory)}
         environment = {name: os.environ[name] for name in _INHERITED if name in os.environ} | marks
         environment["PYTHONPATH"] = python_path(import_root())
@@ -43,7 +43,7 @@ class Daemon:
                 supervisord_command(),
                 cwd=self._work,
                 env=environment,
-                stdin=subprocess.PIPE,  # this process alone holds its other end: supervisord ends when it closes
+                stdin=subprocess.PIPE,  # only we hold the other end: supervisord exits when it closes
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
@@ -51,11 +51,14 @@ class Daemon:
         deadline = time.monotonic() + START_DEADLINE_S
         while not self._control.answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise NotReady(f"supervisord did not start: {log.read_text(errors='replace').strip()[-1500:]}")
+                raise NotReady(
+                    f"supervisord did not start (limit {START_DEADLINE_S:g} s), its output ends: "
+                    f"{log.read_text(errors='replace').strip()[-1500:]}"
+                )
             time.sleep(0.01)
 
     def stop(self) -> None:
-        """Idempotent."""
+        """End supervisord and its services. Idempotent."""
         if self._process is None:
             return
         if self._process.stdin is not None:
@@ -63,7 +66,7 @@ class Daemon:
                 self._process.stdin.close()
         try:
             self._process.wait(timeout=_END_DEADLINE_S)
-        except subprocess.TimeoutExpired:  # frozen by somebody: its services die with it, by the kernel's hand
+        except subprocess.TimeoutExpired:  # supervisord is frozen: the kernel kills its services with it
             self._process.kill()
             self._process.wait()
         self._process = None

@@ -16,12 +16,12 @@ from pytest_llmchaos.runtime.local.compose_reader import Health
 _PROBE_TIMEOUT_S = 1.0
 _TOKEN_TIMEOUT_S = 30.0
 WATCH_EVERY_S = 0.25
-# What is kept of a watched service: an hour, which no trial's window exceeds by far.
+# Kept checks of a watched service: one hour, longer than any trial.
 LOOKS_KEPT = int(3600 / WATCH_EVERY_S)
 
 
 def healthy(health: Health | None, model: str) -> bool:
-    """Whether the check passes now; a service without one passes."""
+    """True if the check passes now, or there is no check."""
     if health is None:
         return True
     if _status("GET", health.url, None, _PROBE_TIMEOUT_S) >= 400:
@@ -44,7 +44,7 @@ def _status(method: str, url: str, body: str | None, timeout_s: float) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """One check of a service's health, from its question to its answer."""
+    """One health check, from request to answer."""
 
     from_unix_s: float
     to_unix_s: float
@@ -52,9 +52,10 @@ class Look:
 
 
 class HealthWatch:
-    """Asks the health checks of services that were hit, as a container runtime does of all.
+    """Health checks of services that were hit, as a container runtime makes them.
 
-    A model's first check asks for a token; these, as compose's own later ones, ask for its health path alone.
+    A model's first check in `healthy` requires a token. These checks use only the
+    health path, like Compose's later checks.
     """
 
     def __init__(self) -> None:
@@ -63,7 +64,7 @@ class HealthWatch:
         self._stop = threading.Event()
 
     def watch(self, service: str, health: Health) -> None:
-        """Begin to ask; a service that is watched stays so."""
+        """Start checking a service. Does nothing if it is already watched."""
         if service not in self._threads:
             self._looks[service] = deque(maxlen=LOOKS_KEPT)
             thread = threading.Thread(target=self._ask, args=(service, health), name=f"health-{service}", daemon=True)
@@ -81,11 +82,14 @@ class HealthWatch:
         return service in self._threads
 
     def healthy_since(self, service: str, started_unix_s: float) -> float | None:
-        """When the service that was started then first passed its check; None if it has not yet."""
+        """Time of the first passed check after that start. None if none passed yet."""
         return first_healthy(tuple(self._looks.get(service, ())), started_unix_s)
 
     def passes(self, starts: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
-        """Of services and the times of their starts, each first pass: one of a service that started, died and started again."""
+        """First passed check of each (service, start time) pair.
+
+        A service that restarted before it passed a check appears once.
+        """
         found = ((service, self.healthy_since(service, at)) for service, at in starts)
         return list(dict.fromkeys((service, at) for service, at in found if at is not None))
 
@@ -96,5 +100,8 @@ class HealthWatch:
 
 
 def first_healthy(looks: Sequence[Look], started_unix_s: float) -> float | None:
-    """The end of the first good look that began after the start: an earlier one may have met the process before it."""
+    """End of the first good check that began after the start.
+
+    An earlier check may have reached the previous process.
+    """
     return next((look.to_unix_s for look in looks if look.good and look.from_unix_s >= started_unix_s), None)

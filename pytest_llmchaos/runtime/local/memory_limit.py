@@ -1,4 +1,4 @@
-"""Take memory away from a service's processes, see it in the kernel, and give it back. What the local runtime inherits for it."""
+"""The ability `limit_memory` of the local runtime."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from pytest_llmchaos.runtime.local.process_groups import MIB, data_limit, data_l
 
 
 class MemoryLimitable:
-    """The limit is each process's own (RLIMIT_DATA), a new process has none: who needs more is refused it, not killed."""
+    """Mixin that limits each process of a service with RLIMIT_DATA.
+
+    Above the limit the kernel refuses memory. It does not kill the process. A process
+    started later is unlimited.
+    """
 
     _control: Control
     _daemon: Daemon
@@ -21,11 +25,11 @@ class MemoryLimitable:
     events: Callable[[float, float], Sequence[RuntimeEvent]]
 
     def limit_memory(self, service: str, mebibytes: int) -> None:
-        """Raises NotReady if the service does not run, or the kernel refuses."""
+        """Limit memory. Raises NotReady if the service does not run or on refusal."""
         self._act("limit_memory", service, str(mebibytes))
 
     def restricted(self, kind: str, service: str, since_unix_s: float, amount: float = 0) -> Proof | None:
-        """Proof that supervisord did it and that the kernel shows it on every process; None until both are seen."""
+        """Proof from supervisord's event and the kernel. None until both agree."""
         size = int(amount)
         event = first_event(self.events(since_unix_s, float("inf")), service, frozenset({kind}), mebibytes=str(size))
         if event is None or self._limits(service) != {size * MIB}:
@@ -34,7 +38,7 @@ class MemoryLimitable:
         return Proof(step="injected", witness=witness, at_unix_s=event.at_unix_s)
 
     def released(self, kind: str, service: str) -> Proof | None:
-        """Proof that the service runs and each of its processes may take what supervisord may; None until it is so."""
+        """Proof that each process has supervisord's own limit. None until then."""
         if self._limits(service) != {data_limit(self._daemon.pid)}:
             return None
         return Proof(step="healed", witness=f"kernel: {kind} of {service} is as found", at_unix_s=time.time())
@@ -47,12 +51,12 @@ class MemoryLimitable:
         self.release(undo.service)
 
     def release(self, service: str) -> None:
-        """Give back what was taken; nothing where nothing is missing or nothing runs."""
+        """Restore the original limit. Does nothing if the service is not limited."""
         limits = self._limits(service)
         if limits and limits != {data_limit(self._daemon.pid)}:
             self._control.call("unlimit_memory", service)
 
     def _limits(self, service: str) -> set[int]:
-        """Of every process of the service; empty where it does not run."""
+        """Soft limits of its processes, in bytes. Empty if it does not run."""
         seen = self._control.inspect().get(service)
         return data_limits(seen.pid) if seen and seen.pid else set()
