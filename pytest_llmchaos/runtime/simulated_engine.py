@@ -120,7 +120,7 @@ class EngineAbility:
         return query
 
     def undo_engine(self, undo: Undo) -> None:
-        """End all active or due faults of one kind and start the service if it stopped.
+        """End all active or due faults of one kind and start a stopped service.
 
         Does nothing for a removed service. Raises HealFailed while the engine does not
         answer, and for an undo without a kind.

@@ -1,4 +1,4 @@
-"""A compose project that somebody else started: faults hit what its owner allowed, and it is left running as it was found."""
+"""A compose project that its owner started and keeps running."""
 
 from __future__ import annotations
 
@@ -25,58 +25,66 @@ ALLOW = "llmchaos.allow"
 
 
 class AttachedRuntime(ComposeRuntime):
-    """The same abilities on containers that carry `llmchaos.allow=true`; others are looked at and never acted on."""
+    """The same abilities, on containers labelled `llmchaos.allow=true` only.
+
+    Others are observed. The stack is left running as it was found.
+    """
 
     name = "attached"
 
     def __repr__(self) -> str:
         return f"<attached to compose project {self.project}>"
 
-    def _is_mine(self, container: Container) -> bool:  # noqa: ARG002 - to be looked at is no harm; `_act` asks for the label
+    def _is_mine(self, container: Container) -> bool:  # noqa: ARG002 - observing is harmless, and `_act` checks the label
         return True
 
     def prepare(self) -> None:
-        """Raises NotReady, naming everything that is missing: a running stack, labels on the targets, published ports."""
+        """Check the running stack, labels on its targets and published ports.
+
+        Raises:
+            NotReady: names everything that is missing.
+        """
         docker_cli.require_engine()
         self._client = self._new_client()
         found = self._containers()
         if not found:
             files = " ".join(f"-f {file}" for file in self.subject.compose_files)
             raise NotReady(
-                f"no container of project {self.project!r} runs: start it (`docker compose {files} up -d --wait`)"
+                f"project {self.project!r} has no container: start it (`docker compose {files} up -d --wait`)"
             )
         problems = []
         for service in self.subject.targets:
             if service in found and found[service].labels.get(ALLOW) != "true":
                 problems.append(
-                    f"target {service!r} lacks the label {ALLOW}=true: add it to the service, and start it again"
+                    f"target {service!r} lacks the label {ALLOW}=true: add it to the service and start it again"
                 )
-            # What another run of this project has stopped is back when `up` looks: a dead one is healed first, a living one waited for.
+            # A target that another run of this project stopped runs again in `up`:
+            # a dead run is reverted first, and a live one is waited for.
             if service not in found or not notes.has_note_for(self.project):
                 problems += _not_running(service, found.get(service))
         for service, _, _ in self.subject.ports:
             port = _host_port(found.get(service))
             if port is None:
-                problems.append(f"service {service!r} publishes no fixed port on this machine")
+                problems.append(f"service {service!r} publishes no fixed port on this machine: add one to its `ports:`")
             else:
                 self.compose.port_of[service] = port
         if problems:
             raise NotReady(f"project {self.project}: " + "; ".join(problems) + "; nothing was touched")
 
-    def up(self, *, remediator: bool = True) -> None:  # noqa: ARG002 - it is as its owner left it
-        """Take part: listen to events and remember how everything was found, once no trial of this machine is on."""
+    def up(self, *, remediator: bool = True) -> None:  # noqa: ARG002 - the owner decides whether it runs
+        """Attach: read events and record every target's state while no trial runs."""
         if self._client is None:
             self.prepare()
         self._directory.mkdir(parents=True, exist_ok=True)
         self._reader = EventReader(docker_cli.daemon(), self.project)
         self._reader.start()
-        # A sibling's trial may be on: what it takes away must not be taken for what the owner gave.
+        # A trial of another run may have restricted a target.
         with measurement_lock.measuring():
             self._require_running()
             self._remember()
 
     def _require_running(self) -> None:
-        """What was found to run before may have been stopped since."""
+        """Check again: a target may have stopped since `prepare`."""
         found = self._containers()
         problems = [
             problem for service in self.subject.targets for problem in _not_running(service, found.get(service))
@@ -85,18 +93,22 @@ class AttachedRuntime(ComposeRuntime):
             raise NotReady(f"project {self.project}: " + "; ".join(problems) + "; nothing was touched")
 
     def take_over(self, found: dict[str, restrictions.AsFound], daemon: docker_cli.Daemon) -> None:
-        """In place of a dead run: only to undo, with what that run had remembered, at the daemon that it had spoken to.
+        """Revert in place of a dead run, with its recorded state and Docker daemon.
 
-        Raises HealFailed if that one does not answer: another would have no container, and that would look like undone.
+        Raises HealFailed if that daemon does not answer. Another daemon lacks the
+        containers, which would look like a completed revert.
         """
         self._daemon, self._found = daemon, found
         try:
             self._client = self._new_client()
         except NotReady as error:
-            raise HealFailed(f"{error}; it has project {self.project}") from None
+            raise HealFailed(f"{error}; project {self.project} runs there") from None
 
     def _ensure_running(self, undo: Undo) -> None:
-        """In place of a dead run, a stop that the daemon may still be carrying out is waited for: it would come after the undo."""
+        """Start a service that a dead run stopped.
+
+        Docker may still be carrying out the stop, which would come after the revert.
+        """
         grace_s = undo.args.get("grace_s")
         if self._daemon and isinstance(grace_s, int | float):
             deadline = time.monotonic() + grace_s
@@ -105,7 +117,7 @@ class AttachedRuntime(ComposeRuntime):
         super()._ensure_running(undo)
 
     def down(self) -> None:
-        """Leave. The stack stays."""
+        """Detach. The stack keeps running."""
         if self._reader is not None:
             self._reader.close()
             self._reader = None
@@ -115,12 +127,12 @@ class AttachedRuntime(ComposeRuntime):
 
     def start_remediator(self) -> None:
         if self.subject.remediator:
-            why = f"{self.subject.remediator} does not run, and a stack that is not ours is not changed"
+            why = f"{self.subject.remediator} does not run, and llmchaos does not start services of an attached stack"
             raise Unsupported(f"{why}: start it yourself, or remove llmchaos_remediator")
 
     def stop_remediator(self) -> None:
         if self.subject.remediator and self.state(self.subject.remediator).running:
-            why = "remediator=False would stop a service of a stack that is not ours"
+            why = "remediator=False would stop a service of an attached stack, which llmchaos does not do"
             raise Unsupported(f"{why}: stop it yourself for this trial")
 
     def _act(self, service: str, act: Callable[[Container], object]) -> None:
@@ -131,9 +143,9 @@ class AttachedRuntime(ComposeRuntime):
 
 
 def _not_running(service: str, container: Container | None) -> list[str]:
-    """What keeps a target from being one: its owner has stopped it, and it is not ours to start."""
+    """Reasons why a target cannot be used. Starting it is up to its owner."""
     if container is None:
-        return [f"target {service!r} has no container"]
+        return [f"target {service!r} has no container: start it (`docker compose up -d {service}`)"]
     if container.status == "paused":
         return [f"target {service!r} is paused: unpause it (`docker compose unpause {service}`)"]
     if container.status != "running":
@@ -142,7 +154,10 @@ def _not_running(service: str, container: Container | None) -> list[str]:
 
 
 def _host_port(container: Container | None) -> int | None:
-    """The port that the compose file fixes. One that the engine draws would change with every start, under the clients' feet."""
+    """The port that the compose file fixes, or None.
+
+    A port that Docker draws changes with every start, under the clients' feet.
+    """
     bound = container.attrs["HostConfig"].get("PortBindings") if container is not None else {}
     for bindings in (bound or {}).values():
         for binding in bindings or []:
@@ -152,14 +167,15 @@ def _host_port(container: Container | None) -> int | None:
 
 
 def heal(manifest: RunManifest, *, deadline_s: float = UNDO_DEADLINE_S, by_state: bool = True) -> None:
-    """Undo every fault that a dead attached run left open, and forget the run.
+    """Revert every fault that a dead attached run left open, then forget the run.
 
-    Where the run's journal is gone, its open faults are not known. All its targets ran when it began, so with
-    `by_state` they are put back into that state as far as it was kept. The note stays, as it does where the journal
-    does not say how to undo a fault: the rest is the user's to put right.
+    Without the run's journal its open faults are unknown. Then `by_state` restores what
+    is known: every target ran when the run began, with the recorded limits and
+    networks. The note stays in that case, and if the journal lacks the undo of a fault.
 
     Args:
-        deadline_s: for all undos together, each of which is tried at least once.
+        manifest: the dead run.
+        deadline_s: seconds for all undos together. Each is tried at least once.
         by_state: False for a session, which must not repeat that at every start.
 
     Raises:
@@ -175,10 +191,10 @@ def heal(manifest: RunManifest, *, deadline_s: float = UNDO_DEADLINE_S, by_state
     if undos:
         failed = [*_undo_all(manifest, undos, found, deadline_s), *failed]
     if failed and not notes.is_kept(manifest):
-        return  # the watchdog or another `llmchaos heal` was faster, and took the files away that were read here
+        return  # the watchdog or another `llmchaos heal` was faster and removed the files
     if failed:
         raise HealFailed(
-            f"{'; '.join(failed)}: put that right by hand, unless that stack is gone for good; then {notes.how_to_discard(manifest)}"
+            f"{'; '.join(failed)}: fix that by hand, unless the stack is gone for good; then {notes.how_to_discard(manifest)}"
         )
     notes.forget(manifest)
 
@@ -186,7 +202,7 @@ def heal(manifest: RunManifest, *, deadline_s: float = UNDO_DEADLINE_S, by_state
 def _undo_all(
     manifest: RunManifest, undos: Sequence[Undo], found: dict[str, restrictions.AsFound] | None, deadline_s: float
 ) -> list[str]:
-    """Try every undo. Returns why each of the others did not work."""
+    """Try every undo. Return the reasons of those that failed."""
     runtime = AttachedRuntime(
         _bare(manifest.targets),
         project=manifest.project,
@@ -201,7 +217,7 @@ def _undo_all(
     deadline, failed = time.monotonic() + deadline_s, []
     for undo in undos:
         if undo.op in restrictions.RELEASES and undo.service not in (found or {}):
-            failed.append(f"{undo.op} {undo.service}: what {undo.service} had before is not known any more")
+            failed.append(f"{undo.op} {undo.service}: the original settings of {undo.service} are no longer known")
             continue
         try:
             revert_until_done(runtime, undo, max(0.0, deadline - time.monotonic()))
@@ -212,7 +228,7 @@ def _undo_all(
 
 
 def _back_as_found(manifest: RunManifest, found: dict[str, restrictions.AsFound]) -> tuple[Undo, ...]:
-    """Undos that put every target back into the state in which the run had found it: running, and with what was kept."""
+    """Undos that restore every target's state at the start of the run."""
     return tuple(
         Undo(op=op, service=service)
         for service in manifest.targets
@@ -222,13 +238,13 @@ def _back_as_found(manifest: RunManifest, found: dict[str, restrictions.AsFound]
 
 def _unknown_faults(manifest: RunManifest) -> str:
     return (
-        f"the journal {manifest.journal} of run {manifest.run} is gone, so which faults it left open in project "
-        f"{manifest.project} is not known"
+        f"the journal {manifest.journal} of run {manifest.run} is gone, so its open faults in project "
+        f"{manifest.project} are unknown"
     )
 
 
 def _bare(targets: tuple[str, ...]) -> Subject:
-    """As much of a subject as an undo needs."""
+    """The part of a subject that an undo needs."""
     return Subject(
         compose_files=(),
         targets=targets,

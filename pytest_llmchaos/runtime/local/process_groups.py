@@ -1,4 +1,4 @@
-"""The processes of one service as the kernel has them: their states, and how much memory each may take. It waits for nothing."""
+"""Processes of a service: their states and memory limits in the kernel."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ROUNDS = 10
 
 
 def group_members(group: int) -> dict[int, str]:
-    """Process number -> state letter of every process of a group, from the kernel."""
+    """Pid -> state letter of every process of a group, from `/proc`."""
     found = {}
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
@@ -26,12 +26,15 @@ def group_members(group: int) -> dict[int, str]:
 
 
 def own_data_limit() -> int:
-    """What a child of this process may take, in bytes; -1 is unlimited."""
+    """Data limit that children of this process inherit, in bytes. -1 is unlimited."""
     return resource.getrlimit(resource.RLIMIT_DATA)[0]
 
 
 def data_limit(pid: int) -> int | None:
-    """The soft limit that the kernel shows in `/proc/PID/limits`, in bytes; -1 is unlimited. None for a process that is gone."""
+    """Soft limit from `/proc/PID/limits`, in bytes.
+
+    -1 is unlimited. None if the process is gone.
+    """
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/limits").read_text().splitlines():
             if line.startswith("Max data size"):
@@ -41,32 +44,41 @@ def data_limit(pid: int) -> int | None:
 
 
 def data_limits(group: int) -> set[int]:
-    """The soft limits of all processes of a group; one value where they are alike."""
+    """Distinct soft limits of a group's processes, in bytes."""
     found = (data_limit(pid) for pid, letter in group_members(group).items() if letter != "Z")
     return {limit for limit in found if limit is not None}
 
 
 def limit_data(group: int, size: int) -> None:
-    """Let every process of a group, and those that it will have, take so many bytes of memory of its own; -1 is unlimited.
+    """Limit the data of every process of a group and of its future children.
 
-    Data (RLIMIT_DATA: heap and private writable maps) is near to what a process really uses. Its address space is not:
-    Go and Python reserve much more than they touch. Only the soft limit moves, so that no root is needed to move it back.
-    Raises NotReady if the kernel refuses.
+    RLIMIT_DATA (heap and private writable maps) is near to what a process really uses.
+    An address-space limit is not: Go and Python reserve much more than they touch. Only
+    the soft limit moves, so moving it back needs no root.
+
+    Args:
+        group: process group.
+        size: bytes for each process. -1 is unlimited.
+
+    Raises:
+        NotReady: the kernel refuses, or processes appear faster than they are limited.
     """
-    for _ in range(_ROUNDS):  # a child that is born while its parent is still unlimited is found in the next round
+    for _ in range(_ROUNDS):  # the next round finds children of a parent that was still unlimited
         if data_limits(group) <= {size}:
             return
         for pid in group_members(group):
             with contextlib.suppress(ProcessLookupError):
                 _set(pid, size)
-    raise NotReady(f"process group {group} makes processes faster than they can be limited")
+        raise NotReady(f"process group {group} starts processes faster than they can be limited")
 
 
 def _set(pid: int, size: int) -> None:
     _, hard = resource.prlimit(pid, resource.RLIMIT_DATA)
     if hard != resource.RLIM_INFINITY and not 0 <= size <= hard:
-        raise NotReady(f"process {pid} may have {hard} bytes of data at most, asked for {size}: see `ulimit -Hd`")
+        raise NotReady(
+            f"process {pid} has a hard limit of {hard} bytes of data, wanted {size}: raise it (`ulimit -Hd`)"
+        )
     try:
         resource.prlimit(pid, resource.RLIMIT_DATA, (size, hard))
     except PermissionError as error:
-        raise NotReady(f"the kernel lets nobody limit process {pid}: {error}") from None
+        raise NotReady(f"the kernel refused to limit process {pid}: {error}") from None

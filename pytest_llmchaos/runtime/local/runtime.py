@@ -1,4 +1,4 @@
-"""The subject as processes under supervisord, where no Docker daemon answers. One contract with the compose runtime; it judges nothing."""
+"""The subject as processes under supervisord, without Docker."""
 
 from __future__ import annotations
 
@@ -31,18 +31,21 @@ _LOOK_EVERY_S = 0.05
 
 
 class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility):
-    """One supervisord with the lab's services, all below one folder and named `llmchaos-...` in their environment."""
+    """One supervisord that runs the lab's services in one folder.
+
+    Every process has the name `llmchaos-...` of the run in its environment.
+    """
 
     name = "local"
     services_run_as = "process, not container"
     dashboards = None
 
-    def __init__(self, subject: Subject, *, project: str, run: str, owner: str, directory: Path) -> None:  # noqa: ARG002 - `run` names labels, which processes have not
+    def __init__(self, subject: Subject, *, project: str, run: str, owner: str, directory: Path) -> None:  # noqa: ARG002 - `run` is for labels, which processes lack
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", project):
-            raise BadScenario(f"a project is named with a-z, 0-9, '_' and '-', got {project!r}")
+            raise BadScenario(f"a project name must consist of a-z, 0-9, '_' and '-', got {project!r}")
         if subject.bootstrap is None:
             raise BadScenario(
-                "the local runtime runs the reference stack only: a compose file of your own needs Docker"
+                "the local runtime runs the reference stack only: use --chaos-runtime=compose for your own compose file"
             )
         self.subject = subject
         self.project = project
@@ -71,13 +74,14 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility
         return self.subject.targets
 
     def images(self) -> dict[str, str]:
-        """What runs in place of images, for the fingerprint: each service's command without its options."""
+        """Return each service's command without its options, for the fingerprint."""
         return {one.service: " ".join(w for w in one.command if not w.startswith("--")) for one in self._processes}
 
     def prepare(self) -> None:
-        """Everything that can be wrong before anything starts; what can be fetched without root is fetched.
+        """Check everything that can fail before a start, and fetch what is missing.
 
-        Raises NotReady: a package, program or file is missing, a port is taken.
+        Raises:
+            NotReady: a package, program or file is missing, or a port is in use.
         """
         stack = self.subject.compose_files[0].parent
         self._set = Programs(
@@ -103,7 +107,8 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility
     def up(self, *, remediator: bool = True) -> None:
         """Start everything and wait until the health checks pass.
 
-        Raises NotReady with the end of the log of the service that did not.
+        Raises:
+            NotReady: a service did not become healthy. Has the end of its log.
         """
         if self._set is None:
             self.prepare()
@@ -121,7 +126,7 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility
             raise
 
     def down(self) -> None:
-        """End every process of the run. The logs are kept first."""
+        """End every process of the run. Logs are copied first."""
         with contextlib.suppress(OSError):
             self.keep_logs()
         self._health.close()
@@ -187,7 +192,7 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility
         ]
 
     def _health_events(self, events: Sequence[RuntimeEvent]) -> list[RuntimeEvent]:
-        """When each service that was started passed its own check, as a container runtime reports it."""
+        """First passed check of each start, as a container runtime reports it."""
         return [
             RuntimeEvent(at_unix_s=at, service=service, action="health_status", attributes={"detail": "healthy"})
             for service, at in self._health.passes(
@@ -199,7 +204,7 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility
         return None
 
     def audit(self) -> Sequence[Mapping[str, object]] | None:
-        """The remediator's audit log, readable after it stopped; None where there is no such file."""
+        """Lines of the remediator's audit log, even after it stopped, or None."""
         program = self._programs.get(self.subject.remediator or "")
         path = Path(program.environment["LAB_AUDIT_FILE"]) if program else None
         return with_torn(read_log(path)) if path is not None and path.exists() else None
@@ -214,13 +219,13 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility
             self._control.call("kill", self.subject.remediator, "SIGKILL")
             self._control.wait_dead(self.subject.remediator)
 
-    # Abilities: supervisord's own acts on the process group of a service of this run; there is no other way to name a victim.
+    # Abilities: supervisord's acts on the process group of a service of this run.
 
     def kill(self, service: str) -> None:
         self._act("kill", service, "SIGKILL")
 
     def stop(self, service: str, grace_s: int) -> None:
-        """SIGTERM, then SIGKILL once the grace is over, or where the wait is interrupted."""
+        """Send SIGTERM, then SIGKILL after `grace_s` seconds or on an interrupt."""
         found = self._control.inspect().get(service)
         self._act("kill", service, "SIGTERM")
         pid = found.pid if found else 0
@@ -250,7 +255,7 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility
         self._act("unpause", service)
 
     def crash(self, service: str) -> None:
-        """End the service's first process past supervisord, which sees it die by itself."""
+        """Kill the service's first process directly, so supervisord sees it die."""
         self._act("crash", service)
 
     def _ask_engine(self, service: str, verb: str, argument: str = "") -> EngineAnswer:
@@ -263,7 +268,7 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility
             (Path(folder) / BOOT_FILE).unlink(missing_ok=True)
 
     def _watch(self, service: str) -> None:
-        """What is hit must pass its own check to be back."""
+        """Watch the health of a service that is hit: it must pass its own check."""
         program = self._programs.get(service)
         if program is not None and program.health is not None:
             self._health.watch(service, program.health)
@@ -278,7 +283,11 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility
         return {**super().undo_ops, **self.memory_undo_ops, **self.engine_undo_ops, **self.overload_undo_ops}
 
     def wait_healthy(self, services: Sequence[str], deadline_s: float) -> None:
-        """Wait until these services run and pass their own health checks. Raises NotReady naming the one that does not."""
+        """Wait until these services run and pass their own health checks.
+
+        Raises:
+            NotReady: one does not within `deadline_s` seconds. Names it.
+        """
         self._wait(services, deadline_s, dead_is_final=False)
 
     def _wait(self, services: Sequence[str], deadline_s: float, *, dead_is_final: bool) -> None:
@@ -300,7 +309,7 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility
 
     def _log_end(self, service: str) -> str:
         log = self._work / "logs" / f"{service}.txt"
-        return log.read_text(errors="replace").strip()[-1500:] if log.exists() else "(there is none)"
+        return log.read_text(errors="replace").strip()[-1500:] if log.exists() else "(no log)"
 
 
 def _in_words(state: ServiceState | None) -> str:

@@ -1,7 +1,8 @@
-"""What supervisord learns for us, inside its own process: events with times, acts on whole process groups, an end with its owner.
+"""RPC interface `llmchaos` inside supervisord.
 
-Loaded through supervisor's `[rpcinterface:llmchaos]`. Its event listener protocol would not do: supervisord hands a death to
-listeners only in the turn of its loop after the one that saw it, up to 1 s later, and tells neither exit code nor signal.
+It adds timed events, acts on whole process groups, and an end together with the owner.
+Loaded as `[rpcinterface:llmchaos]`. supervisor's event listener protocol does not fit.
+It reports a death up to 1 s late, without exit code or signal.
 """
 
 from __future__ import annotations
@@ -24,11 +25,14 @@ from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.runtime.local.process_groups import MIB, group_members, limit_data, own_data_limit
 
 _PR_SET_PDEATHSIG = 1
-_FROZEN_DEADLINE_S = 5.0  # a process stops when it next runs, which on a busy machine takes its time
+_FROZEN_DEADLINE_S = 5.0  # a process stops when it is next scheduled, which takes time on a busy machine
 
 
 class _Wake:
-    """One more file for supervisord's poll, which would otherwise see a dead child up to 1 s late (PEP 475 hides the signal)."""
+    """File in supervisord's poll that wakes it when a child dies.
+
+    Without it supervisord sees a death up to 1 s late: PEP 475 hides the signal.
+    """
 
     def __init__(self, fd: int, on_data: Callable[[bytes], None]) -> None:
         self._fd, self._on_data = fd, on_data
@@ -47,16 +51,16 @@ class _Wake:
         raise AssertionError("this file is only read")
 
     def handle_error(self) -> None:
-        raise  # noqa: PLE0704 - supervisord calls this in an except block, and an error here must not pass unseen
+        raise  # noqa: PLE0704 - supervisord calls this in an except block, and errors here must be visible
 
 
 class Control:
-    """The XML-RPC methods `llmchaos.*`. Names are services; every act is on the service's whole process group."""
+    """XML-RPC methods `llmchaos.*` on services and their whole process groups."""
 
     def __init__(self, supervisord: Any, *, events_file: str) -> None:
         self._supervisord = supervisord
         self._log = os.open(events_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        self._status: dict[int, int] = {}  # of the process reaped last: supervisor's own record forgets the signal
+        self._status: dict[int, int] = {}  # exit status by pid: supervisor's own record lacks the signal
         self._exit_code: dict[str, int] = {}
         events.subscribe(events.ProcessStateRunningEvent, lambda event: self._note(event.process.config.name, "start"))
         for ended in (events.ProcessStateExitedEvent, events.ProcessStateStoppedEvent, events.ProcessStateBackoffEvent):
@@ -84,7 +88,7 @@ class Control:
         files[0] = _Wake(0, self._owner_said)
 
     def _owner_said(self, data: bytes) -> None:
-        """Standard input is held open by the owner alone. Its end is the owner's end, however it came, and so ours."""
+        """Exit when standard input closes: only the owner holds it open."""
         if not data:
             for process in self._processes().values():
                 if process.pid:
@@ -109,13 +113,13 @@ class Control:
         process = event.process
         status = self._status.pop(process.pid, None)
         if process.pid:
-            _kill_group(process.pid)  # a container's other processes end with its first; so do ours
+            _kill_group(process.pid)  # as in a container, the first process takes the others with it
         code = 127 if status is None else os.waitstatus_to_exitcode(status)
         self._exit_code[process.config.name] = code = 128 - code if code < 0 else code
         self._note(process.config.name, "die", exitCode=str(code))
 
     def inspect(self) -> dict[str, Any]:
-        """Every service: its main process (0 where there is none), whether it is frozen, its last start and exit code."""
+        """State of every service. The pid is 0 if it does not run."""
         return {name: self._describe(name, process) for name, process in self._processes().items()}
 
     def _describe(self, name: str, process: Any) -> dict[str, Any]:
@@ -130,13 +134,13 @@ class Control:
         }
 
     def start(self, service: str) -> bool:
-        """False if it ran already."""
+        """Start a service. False if it was running."""
         process = self._process(service)
         if process.pid:
             return False
         process.spawn()
         if process.pid:
-            # The child makes its group itself, a moment later: who is killed before that must have one.
+            # The child makes its group a moment later. A kill before that needs one.
             with contextlib.suppress(PermissionError, ProcessLookupError):
                 os.setpgid(process.pid, process.pid)
         process.transition()
@@ -145,7 +149,7 @@ class Control:
         return True
 
     def kill(self, service: str, name: str) -> bool:
-        """Send SIGKILL or SIGTERM. False if it did not run."""
+        """Send SIGKILL or SIGTERM. False if it was not running."""
         number = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM}[name]
         process = self._process(service)
         if not process.pid:
@@ -155,7 +159,10 @@ class Control:
         return True
 
     def crash(self, service: str) -> bool:
-        """End the first process alone, past supervisor's own ways, as a bug or the OOM killer does. False if it did not run."""
+        """Kill only the first process, as a bug or the OOM killer does.
+
+        supervisord sees it die by itself. False if it was not running.
+        """
         process = self._process(service)
         if not process.pid:
             return False
@@ -163,11 +170,11 @@ class Control:
         return True
 
     def pause(self, service: str) -> bool:
-        """Stop every process of the service. False if it did not run, or stood still already."""
+        """Stop every process of the service. False if not running, or stopped."""
         return self._freeze(service, signal.SIGSTOP, "pause", lambda letters: letters <= {"T", "Z"})
 
     def unpause(self, service: str) -> bool:
-        """Let every process of the service go on. False if it did not run, or was not stopped."""
+        """Continue every process of the service. False if none is stopped."""
         return self._freeze(service, signal.SIGCONT, "unpause", lambda letters: "T" not in letters)
 
     def _freeze(self, service: str, number: int, action: str, done: Callable[[set[str]], bool]) -> bool:
@@ -184,11 +191,11 @@ class Control:
         return True
 
     def limit_memory(self, service: str, mebibytes: str) -> bool:
-        """Let each process of the service take so much memory of its own. False if it did not run."""
+        """Limit the data of each process of the service. False if not running."""
         return self._limit(service, int(mebibytes) * MIB, "limit_memory", mebibytes=mebibytes)
 
     def unlimit_memory(self, service: str) -> bool:
-        """Let the service's processes take what they could when they were started. False if it did not run."""
+        """Restore the limit that the processes started with. False if not running."""
         return self._limit(service, own_data_limit(), "unlimit_memory")
 
     def _limit(self, service: str, size: int, action: str, **attributes: str) -> bool:
@@ -203,7 +210,7 @@ class Control:
         return True
 
     def note(self, service: str, action: str) -> bool:
-        """Write down the name of an act that was made of several of the above."""
+        """Record the name of an act that consists of several of the above."""
         self._process(service)
         self._note(service, action)
         return True
@@ -222,7 +229,10 @@ def _kill_group(group: int) -> None:
 
 
 def _die_with_parent(options: Any) -> None:
-    """Services die with supervisord: `setpgrp` is the last that supervisor calls in the child before it runs the program."""
+    """Kill services when supervisord dies.
+
+    `setpgrp` is supervisor's last call in the child before it runs the program.
+    """
     libc = ctypes.CDLL(None)
     set_group = options.setpgrp
 
@@ -234,5 +244,5 @@ def _die_with_parent(options: Any) -> None:
 
 
 def make(supervisord: Any, **settings: str) -> Control:
-    """What `supervisor.rpcinterface_factory` names."""
+    """Create the interface: `supervisor.rpcinterface_factory` names this function."""
     return Control(supervisord, events_file=settings["events_file"])

@@ -1,4 +1,4 @@
-"""The run's folder: what compose mounts into containers, what supervisord reads, what comes back. Starts nothing."""
+"""The run's folder: supervisord's and Prometheus' settings, logs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ _BACKGROUND_NICENESS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Process:
-    """What supervisord is told of one service. `environment` is all that the process gets beside supervisord's own."""
+    """supervisord's settings of one service.
+
+    `environment` is added to supervisord's own.
+    """
 
     service: str
     command: tuple[str, ...]
@@ -39,7 +42,7 @@ class Process:
                 f"environment = {settings}",
                 f"directory = {_escape(str(work))}",
                 "autostart = false",
-                "autorestart = false",  # what repairs is the remediator and nothing else
+                "autorestart = false",  # only the remediator repairs
                 "startsecs = 0",
                 "startretries = 0",
                 "redirect_stderr = true",
@@ -52,22 +55,26 @@ class Process:
 
 
 def _escape(text: str) -> str:
-    """supervisor expands `%(name)s`, and takes ` ;` and ` #` for comments."""
+    """Escape a value. supervisord expands `%(name)s` and cuts at ` ;` and ` #`."""
     if any(odd in text for odd in ("\n", " ;", " #")):
-        raise NotReady(f"supervisord cannot be told {text!r}: use a path without line breaks, ` ;` and ` #`")
+        raise NotReady(f"supervisord's settings cannot hold {text!r}: use a value without line breaks, ` ;` and ` #`")
     return text.replace("%", "%%")
 
 
 def _quote(name: str, value: str) -> str:
     if '"' in value or "\\" in value or "\n" in value:
         raise NotReady(
-            f"supervisord cannot be told {name}={value!r}: use a value without quotes, backslashes, line breaks"
+            f"supervisord's settings cannot hold {name}={value!r}: use a value without quotes, backslashes, line breaks"
         )
     return f'"{_escape(value)}"'
 
 
 def write_supervisord(work: Path, processes: Sequence[Process]) -> None:
-    """The socket is named by way of the folder that supervisord starts in: the kernel takes no path above 107 bytes."""
+    """Write supervisord's settings.
+
+    The socket is named through supervisord's working folder, because the kernel accepts
+    no socket path above 107 bytes.
+    """
     (work / "logs").mkdir(parents=True, exist_ok=True)
     (work / EVENTS).touch()
     head = f"""\
@@ -95,7 +102,7 @@ events_file = {_escape(str(work / EVENTS))}
 
 
 def python_path(first: Path) -> str:
-    """PYTHONPATH for a process of the run: what it is made of, then what this process was given."""
+    """PYTHONPATH for a process of the run: `first`, then this process's PYTHONPATH."""
     return os.pathsep.join(part for part in (str(first), os.environ.get("PYTHONPATH", "")) if part)
 
 
@@ -104,7 +111,10 @@ def supervisord_command() -> list[str]:
 
 
 def write_prometheus(work: Path, stack: Path, backend: str, addresses: Addresses, services: Sequence[str]) -> Path:
-    """The lab's own prometheus.yml with addresses and paths of this run; rules are read where they lie."""
+    """Write the lab's prometheus.yml with this run's addresses and paths.
+
+    Rules are read from the stack's folder.
+    """
     folder = work / "prometheus"
     folder.mkdir(parents=True, exist_ok=True)
     targets = (stack / "prometheus" / "targets" / f"{backend}.yml").read_text()
@@ -118,7 +128,7 @@ def write_prometheus(work: Path, stack: Path, backend: str, addresses: Addresses
 
 
 def read_log(path: Path) -> JsonLog:
-    """The log in a file that is being written; empty if there is no file."""
+    """Parse a log that is still being written. Empty if the file is missing."""
     with contextlib.suppress(FileNotFoundError):
         return parse(path.read_bytes())
     return JsonLog()
