@@ -1,4 +1,4 @@
-"""The docker client and compose as commands: find the engine, run one command with a deadline, list what there is. No pytest, no SDK."""
+"""Docker and Compose commands: find Docker, run, list."""
 
 from __future__ import annotations
 
@@ -23,20 +23,23 @@ ANSWER_DEADLINE_S = 15.0
 
 @dataclass(frozen=True, kw_only=True)
 class Daemon:
-    """How a Docker daemon is reached. The client resolves contexts and the SDK does not, so both are given this."""
+    """Address and TLS settings of a Docker daemon.
+
+    The docker client resolves contexts and the SDK does not, so both get this.
+    """
 
     host: str
     tls: bool = False
     verify: bool = True
-    """Whether the daemon's own certificate must be one that `ca.pem` signed."""
+    """True if the daemon's certificate must be signed by `ca.pem`."""
     certificates: str = ""
     """Folder of `ca.pem`, `cert.pem` and `key.pem`."""
     context: str = ""
-    """The docker context that names it, where its TLS is not all in variables."""
+    """The docker context with the TLS settings, if variables cannot express them."""
 
     @property
     def variables(self) -> dict[str, str]:
-        """What names it to the client, for which `DOCKER_HOST` switches a context's TLS off."""
+        """Environment of the docker client. `DOCKER_HOST` disables a context's TLS."""
         if self.context:
             return {"DOCKER_CONTEXT": self.context}
         tls = {"DOCKER_TLS_VERIFY" if self.verify else "DOCKER_TLS": "1", "DOCKER_CERT_PATH": self.certificates}
@@ -44,23 +47,23 @@ class Daemon:
 
 
 def daemon() -> Daemon:
-    """The daemon that `docker` reaches: that of DOCKER_HOST, else of the current docker context.
+    """Return the daemon that `docker` reaches: DOCKER_HOST, else the current context.
 
     Raises:
-        NotReady: a context that does not exist, or TLS without its certificates.
+        NotReady: the context does not exist, or TLS is on and ca.pem is missing.
     """
     host = os.environ.get("DOCKER_HOST")
     found = _by_environment(host) if host else _of_context()
     if found.tls and not found.context and not Path(found.certificates, "ca.pem").is_file():
         raise NotReady(
-            f"the Docker daemon at {found.host} is to be reached with TLS, and {found.certificates} lacks ca.pem: "
+            f"the Docker daemon at {found.host} needs TLS, but {found.certificates} lacks ca.pem: "
             "set DOCKER_CERT_PATH to the folder of ca.pem, cert.pem and key.pem, or unset DOCKER_TLS_VERIFY"
         )
     return found
 
 
 def is_named() -> bool:
-    """Whether the environment names a daemon, or how to reach it."""
+    """True if the environment names a daemon or how to reach it."""
     return any(os.environ.get(name) for name in _VARIABLES)
 
 
@@ -70,7 +73,7 @@ def docker_host() -> str:
 
 
 def _by_environment(host: str) -> Daemon:
-    """The client's own rules: any text but "" in one of these two variables asks for TLS."""
+    """Apply the docker client's rules: any text but "" in the variables means TLS."""
     folder = os.environ.get("DOCKER_CERT_PATH") or os.environ.get("DOCKER_CONFIG") or str(Path.home() / ".docker")
     verify = bool(os.environ.get("DOCKER_TLS_VERIFY"))
     tls = verify or bool(os.environ.get("DOCKER_TLS"))
@@ -78,16 +81,16 @@ def _by_environment(host: str) -> Daemon:
 
 
 def is_wanted() -> bool:
-    """Whether there is a Docker to ask at all: a client, or the address of a daemon."""
+    """True if there is a docker client or DOCKER_HOST is set."""
     return shutil.which("docker") is not None or bool(os.environ.get("DOCKER_HOST"))
 
 
 def on_this_kernel() -> bool:
-    """Whether the daemon runs on this machine, as far as its address tells."""
+    """True if the daemon's address is a unix socket, so on this machine."""
     return docker_host().startswith("unix://")
 
 
-@functools.cache  # a process for each command of ours would double their cost
+@functools.cache  # else each of our commands would start two processes
 def _of_context() -> Daemon:
     if shutil.which("docker") is None:
         return Daemon(host="unix:///var/run/docker.sock")
@@ -102,7 +105,7 @@ def _of_context() -> Daemon:
     except (msgspec.MsgspecError, ValueError, KeyError) as error:
         why = done.stderr.strip()[-500:] or f"{error}, in {done.stdout:.200}"
         raise NotReady(
-            f"which Docker daemon to use is not clear: `{' '.join(command)}` ended with {done.returncode}: {why}; "
+            f"cannot find out which Docker daemon to use: `{' '.join(command)}` ended with {done.returncode}: {why}; "
             f"{_context_advice()}"
         ) from None
     if context.name == "default":
@@ -119,7 +122,7 @@ def _of_context() -> Daemon:
 
 
 def _context_advice() -> str:
-    """What most likely has to change."""
+    """The most likely remedy."""
     if os.environ.get("DOCKER_CONTEXT"):
         return f"DOCKER_CONTEXT is {os.environ['DOCKER_CONTEXT']!r}: set it to one of `docker context ls`, or unset it"
     if os.environ.get("DOCKER_TLS_VERIFY") or os.environ.get("DOCKER_TLS"):
@@ -137,7 +140,7 @@ class _Storage(msgspec.Struct):
 
 
 class _Context(msgspec.Struct, rename="pascal"):
-    """What `docker context inspect` prints."""
+    """Output of `docker context inspect`."""
 
     name: str
     endpoints: dict[str, _Endpoint]
@@ -149,15 +152,16 @@ _VARIABLES = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS", "DOCKER_TLS_VERIFY"
 
 
 def environment(extra: Mapping[str, str] | None = None, *, of: Daemon | None = None) -> dict[str, str]:
-    """The environment of a command that is to reach the same daemon, or that one."""
+    """Environment of a command for the daemon `of`, by default the current one."""
     inherited = {name: value for name, value in os.environ.items() if name not in _VARIABLES}
     return {**inherited, **(of or daemon()).variables, **(extra or {})}
 
 
 def run(command: Sequence[str], *, env: Mapping[str, str] | None = None, timeout_s: float = 30.0) -> str:
-    """Standard output of one docker command.
+    """Run one docker command and return its standard output.
 
-    Raises NotReady with the command, its exit status and the end of what it printed.
+    Raises:
+        NotReady: with the command, its exit status and the end of its output.
     """
     try:
         done = subprocess.run(
@@ -173,7 +177,7 @@ def run(command: Sequence[str], *, env: Mapping[str, str] | None = None, timeout
         raise NotReady(f"the docker client is not on PATH: {SETUP}") from None
     except subprocess.TimeoutExpired:
         raise NotReady(
-            f"`{' '.join(command)}` did not end within {timeout_s:g} s: is the Docker daemon overloaded?"
+            f"`{' '.join(command)}` did not end within {timeout_s:g} s: the Docker daemon may be overloaded; restart it if it hangs"
         ) from None
     if done.returncode != 0:
         said = redact((done.stderr or done.stdout).strip())[-2000:]
@@ -182,14 +186,15 @@ def run(command: Sequence[str], *, env: Mapping[str, str] | None = None, timeout
 
 
 def require_engine() -> None:
-    """Nothing, if a Docker daemon answers this user and Compose v2 is there.
+    """Check that Docker answers this user and Compose v2 is installed.
 
-    Raises NotReady saying which of the two is missing, or that permission is.
+    Raises:
+        NotReady: names what is missing and how to fix it.
     """
     host = docker_host()
     if host.startswith("ssh://"):
         raise NotReady(
-            f"Docker over ssh is not supported, and the current one is {host}: services are reached on this machine's loopback; "
+            f"Docker over ssh is not supported, and the current daemon is {host}: services must be on this machine's loopback; "
             "set DOCKER_HOST or DOCKER_CONTEXT to a daemon of this machine, or use --chaos-runtime=local"
         )
     if shutil.which("docker") is None:
@@ -211,13 +216,13 @@ def require_engine() -> None:
 
 
 def _words_of(stderr: str) -> str:
-    """What the client said, unless it only said the same in other words."""
+    """The client's last line of errors, unless it only repeats ours."""
     words = stderr.strip().splitlines()[-1:]
-    return "".join(f" (docker says: {line[:300]})" for line in words if "Cannot connect" not in line)
+    return "".join(f" (docker reports: {line[:300]})" for line in words if "Cannot connect" not in line)
 
 
 def _answer(*words: str) -> subprocess.CompletedProcess[str]:
-    """What a question to the daemon brings, whatever its exit status. Raises NotReady if it hangs."""
+    """Query the daemon, whatever the exit status. Raises NotReady if it hangs."""
     try:
         return subprocess.run(
             ["docker", *words],
@@ -230,13 +235,16 @@ def _answer(*words: str) -> subprocess.CompletedProcess[str]:
         )
     except subprocess.TimeoutExpired:
         raise NotReady(
-            f"the Docker daemon at {docker_host()} gave no answer within {ANSWER_DEADLINE_S:g} s: restart it, "
+            f"the Docker daemon at {docker_host()} did not answer within {ANSWER_DEADLINE_S:g} s: restart it, "
             "or use --chaos-runtime=local"
         ) from None
 
 
 def list_images(*filters: str) -> list[tuple[list[str], dict[str, str]]]:
-    """Names and labels of the images that these filters select. What is removed meanwhile is left to the next look."""
+    """Names and labels of the images that match the filters.
+
+    Empty if an image was removed in between.
+    """
     command = ["docker", "image", "ls", "--quiet", *(word for one in filters for word in ("--filter", one))]
     found = list(dict.fromkeys(run(command, timeout_s=ANSWER_DEADLINE_S).split()))
     if not found:
@@ -253,7 +261,7 @@ def list_images(*filters: str) -> list[tuple[list[str], dict[str, str]]]:
 
 
 def list_rows(kind: str, *filters: str) -> list[dict[str, object]]:
-    """What `docker <kind> ls` shows for these filters, as parsed JSON lines."""
+    """Rows of `docker <kind> ls` for these filters, parsed from JSON."""
     command = ["docker", kind, "ls", "--format", "{{json .}}"]
     if kind == "container":
         command.append("--all")

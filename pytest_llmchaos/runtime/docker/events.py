@@ -1,4 +1,4 @@
-"""Container events of one project, read from the Docker daemon as they happen."""
+"""Stream of one project's container events from Docker."""
 
 from __future__ import annotations
 
@@ -20,28 +20,29 @@ if TYPE_CHECKING:
 
     from pytest_llmchaos.runtime.docker.docker_cli import Daemon
 
-# The daemon keeps its last 256 events, and health checks alone make several a second: a replay would miss what matters, so
-# the stream is read from the start and narrowed to acts and deaths.
+# Docker keeps its last 256 events, and health checks make several a second. A replay
+# would miss acts and deaths, so the stream is read from the start and filtered.
 ACTIONS = ("create", "start", "die", "kill", "stop", "restart", "pause", "unpause", "oom", "destroy", "health_status")
 REOPEN_S = 0.2
-# What was under way when a stream broke may not have come through.
+# Events that were in flight when a stream broke may be lost.
 BREAK_MARGIN_S = 1.0
 NUMBER = "com.docker.compose.container-number"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Heard:
-    """One event, and the number of its container among those of its service."""
+    """One event, and the number of its container within the service."""
 
     event: RuntimeEvent
     number: str
 
 
 class EventReader:
-    """A thread that reads one project's container events from the daemon.
+    """Thread that reads one project's container events from Docker.
 
-    A stream that breaks is opened anew from the last event on. The daemon replays what it has kept; where that does not
-    reach back to the break, the time in between is a gap, and the containers' own start and end times are asked for.
+    A broken stream is reopened from the last event, and Docker replays what it kept. If
+    that does not reach back to the break, the time between is a gap. Start and end
+    times are then read from the containers.
     """
 
     def __init__(self, daemon: Daemon, project: str) -> None:
@@ -58,12 +59,14 @@ class EventReader:
         self._thread = threading.Thread(target=self._read, name="llmchaos-events", daemon=True)
 
     def start(self, *, within_s: float = 10) -> None:
-        """Begin to read. Raises NotReady, with the last error, if the daemon opens no stream within that time."""
+        """Start reading. Raises NotReady if no stream opens in `within_s` seconds."""
         self._thread.start()
         if not self._ready.wait(within_s):
             self.close()
-            why = f"the last error was {self._error!r}" if self._error else "is it overloaded?"
-            raise NotReady(f"the Docker daemon did not open its event stream within {within_s:g} s: {why}")
+            why = f"the last error was {self._error!r}" if self._error else "Docker may be overloaded"
+            raise NotReady(
+                f"the Docker daemon did not open its event stream within {within_s:g} s: {why}; restart Docker if it hangs"
+            )
 
     def _read(self) -> None:
         since = time.time()
@@ -71,7 +74,7 @@ class EventReader:
             try:
                 client = sdk.connect(self._daemon)
                 filters = {"type": "container", "event": list(ACTIONS), "label": self._label}
-                # The daemon takes fractions of seconds, which the SDK's own types do not know.
+                # Docker accepts fractions of seconds, which the SDK's types lack.
                 self._stream = client.events(since=cast("int", f"{since:.9f}"), filters=filters, decode=True)
                 self._mend(client)
                 self._ready.set()
@@ -79,7 +82,7 @@ class EventReader:
                     self._hear(raw)
                     since = raw["timeNano"] / 1e9
                 self._error = None
-            except Exception as error:  # noqa: BLE001 - the daemon may be restarted under us; the stream is reopened from `since`
+            except Exception as error:  # noqa: BLE001 - Docker may restart, and the stream is reopened from `since`
                 self._error = error
             if not self._closing:
                 if self._ready.is_set() and self._broken_unix_s is None:
@@ -98,7 +101,7 @@ class EventReader:
                 self._heard.append(heard)
 
     def _mend(self, client: DockerClient) -> None:
-        """After a break: nothing is lost if the daemon still has an event from before it; else it is a gap, from what is known."""
+        """After a break, record a gap unless Docker kept an event from before it."""
         broken_s = self._broken_unix_s
         if broken_s is None:
             return
@@ -115,13 +118,13 @@ class EventReader:
             self._broken_unix_s = None
 
     def between(self, since_unix_s: float, until_unix_s: float) -> Sequence[Heard]:
-        """The events of that time, oldest first."""
+        """Events between two Unix times, oldest first."""
         with self._lock:
             found = [heard for heard in self._heard if since_unix_s <= heard.event.at_unix_s <= until_unix_s]
         return sorted(found, key=lambda heard: heard.event.at_unix_s)
 
     def gaps(self, since_unix_s: float, until_unix_s: float) -> Sequence[EventGap]:
-        """The gaps that reach into that time; a stream that is broken now is one that has not ended."""
+        """Gaps that overlap this time. A break that lasts is an open gap."""
         with self._lock:
             open_now = (
                 []
@@ -139,13 +142,13 @@ class EventReader:
     def close(self) -> None:
         self._closing = True
         if self._stream is not None:
-            with contextlib.suppress(Exception):  # a stream that is broken cannot be closed, and need not be
+            with contextlib.suppress(Exception):  # closing a broken stream may fail
                 self._stream.close()
         self._thread.join(timeout=5)
 
 
 def _heard(raw: dict[str, Any]) -> Heard | None:
-    """None for a container that `docker compose run` made beside the service, under its name."""
+    """Parse an event. None for a container of `docker compose run`."""
     attributes = raw["Actor"]["Attributes"]
     if attributes.get("com.docker.compose.oneoff") == "True":
         return None
@@ -164,7 +167,7 @@ def _heard(raw: dict[str, Any]) -> Heard | None:
 
 
 def _from_state(attrs: dict[str, Any], from_unix_s: float, to_unix_s: float) -> list[Heard]:
-    """The last start and the last end of a container, where they fall into a gap."""
+    """The last start and end of a container, if they are inside a gap."""
     labels, state = attrs["Config"]["Labels"], attrs["State"]
     if labels.get("com.docker.compose.oneoff") == "True":
         return []
@@ -186,12 +189,12 @@ def _from_state(attrs: dict[str, Any], from_unix_s: float, to_unix_s: float) -> 
 
 
 def unix(stamp: str) -> float:
-    """Docker's time stamp in Unix seconds; 0 for one that stands for never."""
+    """Docker's time stamp in Unix seconds. 0 for Docker's zero time."""
     if stamp.startswith("0001-01-01"):
         return 0.0
     return dt.datetime.fromisoformat(stamp).timestamp()
 
 
 def number_of(label: str) -> int:
-    """The number of a container among those of its service; 1 where compose gave none."""
+    """Number of a container within its service. 1 if Compose gave none."""
     return int(label) if label.isdigit() else 1

@@ -1,7 +1,8 @@
-"""Notes of attached runs: what must be undone in a stack that outlives the run.
+"""Notes of attached runs, for the revert after their death.
 
-An attached run leaves no labels behind, so a dead one is found through its note. The note, the open faults and what
-every target had before are kept in this user's lasting state folder, for CI wipes the folder of the reports.
+An attached run puts no labels on the stack, so its note identifies it. The note, the
+open faults and every target's original settings are in this user's lasting state
+folder, because CI deletes the folder of the reports.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ _AS_FOUND = "as_found.json"
 
 
 def note(manifest: RunManifest) -> RunManifest:
-    """Write down that this run is attached, before its first fault.
+    """Write the note of this run before its first fault.
 
-    Returns the manifest with the path of the note, the Docker daemon and the machine.
+    Returns the manifest with the note's path, the Docker daemon and the machine.
     """
     folder = state_dirs.lasting_dir() / "attached"
     path = folder / f"{manifest.owner.replace(':', '-')}.json"
@@ -45,29 +46,29 @@ def note(manifest: RunManifest) -> RunManifest:
 
 
 def daemon_of(manifest: RunManifest) -> docker_cli.Daemon:
-    """The daemon that the run spoke to."""
+    """The Docker daemon that the run used."""
     return docker_cli.Daemon(
         host=manifest.daemon, tls=bool(manifest.tls), verify=manifest.tls_verify, certificates=manifest.tls
     )
 
 
 def intents_of(manifest: RunManifest) -> Path:
-    """Where the run keeps its intents and their undos beside its journal."""
+    """File with copies of the run's intents and undos, outside its journal."""
     return _kept(manifest) / "intents.jsonl"
 
 
 def keep_as_found(manifest: RunManifest) -> None:
-    """Keep what every target had, before the first fault takes anything away."""
+    """Copy every target's settings, before the first fault changes one."""
     _write(_kept(manifest) / _AS_FOUND, (Path(manifest.directory) / _AS_FOUND).read_text())
 
 
 def journal_of(manifest: RunManifest) -> Path | None:
-    """The file with the intents of a run; None where there is none left."""
+    """The file with the run's intents. None if all copies are gone."""
     return next((path for path in (intents_of(manifest), Path(manifest.journal)) if path.exists()), None)
 
 
 def as_found_of(manifest: RunManifest) -> dict[str, restrictions.AsFound] | None:
-    """What every target of a run had; None where that is not known any more."""
+    """Original settings of the run's targets. None if they are lost."""
     for folder in (_kept(manifest), Path(manifest.directory)):
         try:
             return restrictions.read_as_found(folder / _AS_FOUND)
@@ -83,14 +84,14 @@ def forget(manifest: RunManifest) -> None:
 
 
 def is_kept(manifest: RunManifest) -> bool:
-    """Whether the run still has a note: it goes only when nothing is left open."""
+    """True while the run has a note: it is removed when no fault is open."""
     return Path(manifest.noted).exists()
 
 
 def how_to_discard(manifest: RunManifest) -> str:
-    """The command that forgets a run, and what that means."""
+    """Return the command that discards a run's note, and the consequence."""
     paths = " ".join(shlex.quote(str(path)) for path in (manifest.noted, _kept(manifest)))
-    return f"`rm -rf {paths}` forgets the run, and nothing of it will be undone any more"
+    return f"`rm -rf {paths}` forgets the run, and its faults are then never reverted"
 
 
 def _kept(manifest: RunManifest) -> Path:
@@ -98,7 +99,7 @@ def _kept(manifest: RunManifest) -> Path:
 
 
 def _write(path: Path, text: str) -> None:
-    """Whole or not at all, and on disk when this returns."""
+    """Write atomically, and to disk before this returns."""
     fresh = path.with_suffix(".new")
     with fresh.open("w") as file:
         file.write(text)
@@ -107,13 +108,13 @@ def _write(path: Path, text: str) -> None:
     fresh.replace(path)
     fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(fd)  # or the name could be lost with the machine's power
+        os.fsync(fd)  # else a power loss could lose the name
     finally:
         os.close(fd)
 
 
 def _read() -> Iterator[tuple[Path, RunManifest | str]]:
-    """Each note of this user's attached runs, or why it cannot be read."""
+    """Each note of this user's attached runs, or the reason why it is unreadable."""
     for path in state_dirs.lasting_files(_NOTES):
         try:
             yield path, replace(manifest_from(path.read_text()), noted=str(path))
@@ -124,7 +125,7 @@ def _read() -> Iterator[tuple[Path, RunManifest | str]]:
 
 
 def unreadable() -> dict[str, str]:
-    """Path and reason of every note that cannot be read: which run it is of is not known."""
+    """Path and reason of every unreadable note. Its run is unknown."""
     return {str(path): read for path, read in _read() if isinstance(read, str)}
 
 
@@ -135,19 +136,22 @@ def _manifests() -> Iterator[RunManifest]:
 
 
 def has_note_for(project: str) -> bool:
-    """Whether a run that is attached to this project, or was and died, may have something to give back."""
+    """True if a run of this project, alive or dead, may have open faults."""
     return any(manifest.project == project for manifest in _manifests())
 
 
 def _runs(life: identity.Liveness) -> Iterator[RunManifest]:
-    """Attached runs whose process is in this state. Machines that share a home cannot see each other's processes."""
+    """Attached runs whose process has this liveness.
+
+    Machines that share a home folder cannot see each other's processes.
+    """
     for manifest in _manifests():
         if identity.liveness(manifest.owner, same_kernel=manifest.machine == identity.machine()) == life:
             yield manifest
 
 
 def dead_runs() -> Iterator[RunManifest]:
-    """Attached runs whose process is gone."""
+    """Attached runs whose process is dead."""
     return _runs("dead")
 
 

@@ -1,4 +1,4 @@
-"""What a user's compose file publishes, and what in it would go wrong later."""
+"""Checks of a user's compose file before anything starts."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)[^}]*\}")
 
 
 def examine(subject: Subject) -> Subject:
-    """The subject with what its compose file says: project name, and the variables through which ports are published.
+    """Return the subject with its project name and port variables filled in.
 
-    Raises BadScenario listing everything in the compose file that would go wrong later, InvalidSlo for the SLO file.
+    Raises:
+        BadScenario: lists every problem in the compose file.
+        InvalidSlo: the SLO file is invalid.
     """
     slos_of(subject.slo_file)
     docker_cli.require_engine()
@@ -35,7 +37,7 @@ def examine(subject: Subject) -> Subject:
     config = json.loads(docker_cli.run(command))
     services: dict[str, Any] = config["services"]
     problems = [
-        f"{key} names {name!r}, which the compose file has not; it has {', '.join(sorted(services))}"
+        f"{key} names {name!r}, which the compose file lacks; it has {', '.join(sorted(services))}"
         for name, key in services_by_key(subject).items()
         if name not in services
     ]
@@ -46,13 +48,13 @@ def examine(subject: Subject) -> Subject:
     for name, about in sorted(services.items()):
         if "container_name" in about:
             problems.append(
-                f"service {name!r} sets container_name {about['container_name']!r}: two runs could not stand side by side; remove it"
+                f"service {name!r} sets container_name {about['container_name']!r}, so two runs would collide: remove it"
             )
         for port in about.get("ports") or []:
             host, variable, inside = _parse_port(port)
             if host and not variable:
                 problems.append(
-                    f"service {name!r} publishes the fixed port {host}: two runs could not stand side by side; "
+                    f"service {name!r} publishes the fixed port {host}, so two runs would collide: "
                     f'write "127.0.0.1:${{{_variable_for(name)}:-{host}}}:{inside}"'
                 )
             elif variable:
@@ -61,17 +63,17 @@ def examine(subject: Subject) -> Subject:
     for name, _, _ in subject.ports:
         if name in services and name not in {one for one, _, _ in ports} and not _has_published_port(services[name]):
             problems.append(
-                f"service {name!r} publishes no port, and is reached from outside the stack: "
+                f"service {name!r} publishes no port, but is reached from outside the stack: "
                 f'add ports: ["127.0.0.1:${{{_variable_for(name)}:-0}}:CONTAINER_PORT"]'
             )
     _complain(subject, problems)
     wanted = [next(port for port in ports if port[0] == name) for name, _, _ in subject.ports]
-    # The last port of a service is the one that its address is made of.
+    # The last port of a service becomes its address.
     return replace(subject, ports=(*(port for port in ports if port not in wanted), *wanted))
 
 
 def _out_of_project(subject: Subject, port_variables: set[str]) -> list[str]:
-    """What would be shared with other stacks, in a project whose name is as good as a run's."""
+    """Things shared with other stacks, checked under a placeholder project name."""
     files = [word for file in subject.compose_files for word in ("-f", str(file))]
     profile = ["--profile", "remediator"] if subject.remediator else []
     command = ["docker", "compose", "-p", EXAMINED, *files, *profile, "config", "--format", "json"]
@@ -85,11 +87,14 @@ def _complain(subject: Subject, problems: Sequence[str]) -> None:
 
 
 def _parse_port(port: Any) -> tuple[str, str, str]:
-    """(host port, variable that it comes from, port inside) of one entry; nothing published gives an empty host port."""
+    """(host port, its variable, container port) of one entry.
+
+    The host port is "" if nothing is published.
+    """
     if isinstance(port, dict):
         host, inside = str(port.get("published") or ""), str(port["target"])
     else:
-        # A variable's default may hold a colon itself: hide the variables while the text is taken apart.
+        # A variable's default may contain a colon: hide variables before splitting.
         held = _VARIABLE.findall(str(port)), re.split(r":", _VARIABLE.sub("$", str(port)).partition("/")[0])
         parts = held[1]
         inside, host = parts[-1], parts[-2] if len(parts) > 1 else ""

@@ -1,4 +1,4 @@
-"""What `docker compose` is told for one run: files, environment, ports, labels. It starts nothing."""
+"""Settings of one Compose project: files, environment, ports, labels."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from pytest_llmchaos.host.ports import Ports, given_port
 from pytest_llmchaos.runtime.docker import docker_cli, reach
 from pytest_llmchaos.subject.lab import BACKENDS, Subject, dashboards_dir, setup_command
 
-GRAFANA_IMAGE = "LLMCHAOS_GRAFANA_IMAGE"  # named by the set-up only where the image can be had
+GRAFANA_IMAGE = "LLMCHAOS_GRAFANA_IMAGE"  # the setup sets it only if the image is available
 
 
 class ComposeProject:
-    """One compose project. `labels` go onto everything in it; `port_of` has the ports of this run once it is prepared."""
+    """One compose project. `labels` go onto everything. `prepare` sets `port_of`."""
 
     def __init__(self, subject: Subject, *, name: str, labels: Mapping[str, str], directory: Path) -> None:
         self._subject = subject
@@ -31,14 +31,16 @@ class ComposeProject:
         self.port_of: dict[str, int] = {}
 
     def close(self) -> None:
-        """Give the reserved ports back."""
+        """Free the reserved ports."""
         self._ports.close()
         self.port_of = {}
 
     def prepare(self) -> None:
-        """Everything that can be wrong before anything starts.
+        """Check everything that can fail before a start.
 
-        Raises NotReady: no engine, no permission, an image that is missing, a port that is taken.
+        Raises:
+            NotReady: Docker does not answer or refuses permission, an image is missing,
+                or a port is in use.
         """
         docker_cli.require_engine()
         self._env = {**self._image_env(), **dict(self._subject.extra_env)}
@@ -76,7 +78,7 @@ class ComposeProject:
         for name, service in sorted(config["services"].items()):
             if "container_name" in service:
                 raise BadScenario(
-                    f"service {name!r} sets container_name {service['container_name']!r}: two runs could not stand side by side; "
+                    f"service {name!r} sets container_name {service['container_name']!r}, so two runs would collide: "
                     "remove it from the compose file"
                 )
             image = service.get("image", "")
@@ -113,9 +115,10 @@ class ComposeProject:
         return command
 
     def write_labels(self) -> None:
-        """An override that puts this run's labels on all that is the project's own, and takes what is shared as it is found.
+        """Write an override file with this run's labels on the project's own things.
 
-        Raises BadScenario for a way out of the project that its owner did not permit.
+        Shared networks and volumes are used as found. Raises BadScenario if the project
+        reaches beyond itself in a way that `llmchaos_allow` does not permit.
         """
         text = docker_cli.run([*self.command(), "config", "--format", "json"], env=self.environment())
         config = reach.read_config(text)
@@ -125,9 +128,9 @@ class ComposeProject:
         (self._directory / "compose.override.yaml").write_text(self._override(config))
 
     def _override(self, config: reach.Config) -> str:
-        """Flow style throughout: a value is JSON, which YAML reads, behind a tag of Compose where one is needed."""
+        """Build the override: JSON values, which YAML reads, with Compose's tags."""
         labelled, shared = json.dumps({"labels": self._labels}), reach.shared_names(config, self.name)
-        # An image that Compose builds under the project's name is this run's; one with a name of its own is the user's.
+        # An image named by Compose is this run's. One with `image:` is the user's.
         built = json.dumps({"labels": self._labels, "build": {"labels": self._labels}})
         lines = ["services:"]
         for service, about in config.services.items():
@@ -136,7 +139,7 @@ class ComposeProject:
             if found:
                 lines.append(f"{kind}:")
             for key in found:
-                # Compose would remove and remake a network or volume of others to put a label on it.
+                # To label a shared network or volume, Compose would recreate it.
                 name = shared[kind].get(key)
                 value = f"!override {json.dumps({'external': True, 'name': name})}" if name else labelled
                 lines.append(f"  {json.dumps(key)}: {value}")

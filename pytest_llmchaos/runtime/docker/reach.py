@@ -1,4 +1,4 @@
-"""The parts of a compose file through which a stack reaches beyond its own project."""
+"""Parts of a compose file that reach beyond its own project."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.subject.lab import Subject
 
-# Capabilities whose effect is not confined to the container's own namespaces, see capabilities(7).
+# Capabilities that reach beyond the container's namespaces, see capabilities(7).
 BEYOND_CAPABILITIES = frozenset(
     {"ALL", "AUDIT_CONTROL", "BPF", "DAC_READ_SEARCH", "MAC_ADMIN", "MAC_OVERRIDE", "PERFMON", "SYS_ADMIN", "SYS_BOOT"}
     | {"SYS_MODULE", "SYS_PTRACE", "SYS_RAWIO", "SYS_TIME", "SYSLOG"}
@@ -35,13 +35,13 @@ class Hook(msgspec.Struct):
 
 
 class Device(msgspec.Struct):
-    """One entry of `devices`, as Compose 2.24 and later write it."""
+    """One entry of `devices`, as written by Compose 2.24 and later."""
 
     source: str
 
 
 class Service(msgspec.Struct):
-    """The keys of a service that can reach beyond its project, and those that name its image."""
+    """Keys of a service that can reach beyond its project, and those of its image."""
 
     image: str = ""
     build: dict[str, object] | None = None
@@ -76,7 +76,7 @@ class Resource(msgspec.Struct):
 
 
 class Config(msgspec.Struct):
-    """The output of `docker compose config --format json`, as far as it matters here."""
+    """The relevant parts of `docker compose config --format json`."""
 
     services: dict[str, Service] = {}
     networks: dict[str, Resource | None] = {}
@@ -85,7 +85,7 @@ class Config(msgspec.Struct):
 
 @dataclass(frozen=True, kw_only=True)
 class Reach:
-    """One way out of the project. `key` is the entry of `llmchaos_allow` that permits it."""
+    """One way out of the project. `key` is the `llmchaos_allow` entry to permit it."""
 
     key: str
     what: str
@@ -93,15 +93,21 @@ class Reach:
 
 
 def read_config(text: str) -> Config:
-    """Raises BadScenario for a config of another shape: what cannot be read cannot be known to be harmless."""
+    """Parse the config. Raises BadScenario for an unexpected shape.
+
+    A config that cannot be read cannot be assumed harmless.
+    """
     try:
         return msgspec.json.decode(text, type=Config, strict=False)
     except msgspec.DecodeError as error:
-        raise BadScenario(f"`docker compose config` has a shape that this version cannot check: {error}") from None
+        raise BadScenario(
+            f"`docker compose config` printed a format that this version cannot check: {error}; "
+            "upgrade pytest-llmchaos or use an older Compose"
+        ) from None
 
 
 def problems(config: Config, subject: Subject, project: str) -> list[str]:
-    """The ways out of the project that `llmchaos_allow` does not permit, and its entries that permit nothing."""
+    """List ways out that `llmchaos_allow` does not permit, and its unused entries."""
     found = list(reaches(config, project, subject.compose_files[0].parent))
     refused = [f'{one.what}: {one.remedy}, or permit it with "{one.key}" in llmchaos_allow' for one in found]
     keys = {one.key for one in found}
@@ -114,7 +120,7 @@ def problems(config: Config, subject: Subject, project: str) -> list[str]:
 
 
 def shared_names(config: Config, project: str) -> dict[str, dict[str, str]]:
-    """Networks and volumes that are not this project's own: kind -> key -> the name that Docker knows it by."""
+    """Networks and volumes of other projects: kind -> key -> name in Docker."""
     return {
         kind: {
             key: about.name
@@ -130,7 +136,7 @@ def _is_named_after(project: str, name: str) -> bool:
 
 
 def reaches(config: Config, project: str, folder: Path) -> Iterator[Reach]:
-    """Every way out of the project. `folder` is the compose file's, from which bind mounts are named."""
+    """Every way out of the project. Bind mounts are shown relative to `folder`."""
     for key, about in sorted(config.networks.items()):
         users = _names(s for s, one in config.services.items() if key in (one.networks or {}))
         yield from _of_resource("network", key, about or Resource(), project, users)
@@ -207,10 +213,10 @@ def _of_bind(name: str, mount: Mount, folder: Path) -> Iterator[Reach]:
     source = Path(mount.source)
     shown = f"./{source.relative_to(folder)}" if source.is_relative_to(folder) else mount.source
     if any(Path(socket).is_relative_to(one) for socket in DOCKER_SOCKETS for one in (source, _resolved(source))):
-        what = f"service {name!r} mounts {mount.source}, through which it can do anything on this machine"
+        what = f"service {name!r} mounts {mount.source}, which gives it full control of this machine"
         yield Reach(key=f"bind:{shown}", what=what, remedy="remove the mount")
     elif source.is_socket():
-        what = f"service {name!r} mounts the socket {shown}, behind which another program acts"
+        what = f"service {name!r} mounts the socket {shown}, through which it controls another program"
         yield Reach(key=f"bind:{shown}", what=what, remedy="remove the mount")
     elif not mount.read_only:
         what = f"service {name!r} can write to {shown} on this machine"

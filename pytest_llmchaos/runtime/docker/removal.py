@@ -1,4 +1,4 @@
-"""Remove what one run made in the engine, and nothing else: everything must carry the project's and the owner's label."""
+"""Removal of what one run created in Docker, matched by labels."""
 
 from __future__ import annotations
 
@@ -13,28 +13,32 @@ from pathlib import Path
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.runtime.docker import docker_cli
 
-# A request that the engine was busy with when its client died may still bring forth a container this much later.
+# Docker may still create a container this long after its client died.
 STRAGGLER_S = 0.3
 REMOVAL_DEADLINE_S = 30.0
-MIN_COMMAND_S = 2.0  # or a command begun just before the deadline could not answer
+MIN_COMMAND_S = 2.0  # else a command started just before the deadline could not finish
 _TAGGED = "{{.Repository}}:{{.Tag}}"
-# What the engine says of a thing that is gone, or about to be.
+# Docker's errors for things that are gone or being removed.
 _NO_FAILURE = ("No such", "not found", "already in progress")
 
 
 def remove_owned(project: str, owner: str, *, deadline_s: float = REMOVAL_DEADLINE_S) -> int:
-    """Remove containers, networks, volumes and built images of one run. Content with what is already gone.
+    """Remove containers, networks, volumes and built images of one run.
 
-    Whatever does not wait for another is asked for at the same time: most of a removal is the engine's own work.
+    Independent removals run in parallel, because most of the time is Docker's own work.
+    Things that are already gone are ignored.
 
     Args:
-        deadline_s: for all of it. What another command is removing already is waited for until then.
+        project: Compose project.
+        owner: owner label.
+        deadline_s: seconds for everything, other commands' running removals included.
 
     Returns:
-        How many there were.
+        Their count.
 
     Raises:
-        NotReady: what the engine refuses to remove, and at the deadline what it does not end to remove, by name.
+        NotReady: Docker refuses a removal, or has not finished it by the deadline. Has
+            the names.
     """
     deadline = time.monotonic() + deadline_s
     most = 0
@@ -48,7 +52,10 @@ def remove_owned(project: str, owner: str, *, deadline_s: float = REMOVAL_DEADLI
 
 
 def remove_dead(project: str, owner: str, *, deadline_s: float = REMOVAL_DEADLINE_S) -> None:
-    """The same for a run whose process is dead: its compose command, if it still works, must not make more behind us."""
+    """Remove what a dead run left, after killing its compose commands.
+
+    Such a command could create more containers.
+    """
     end_compose(project)
     deadline = time.monotonic() + deadline_s
     while True:
@@ -60,13 +67,13 @@ def remove_dead(project: str, owner: str, *, deadline_s: float = REMOVAL_DEADLIN
 
 
 def _remove_round(project: str, owner: str, deadline: float) -> tuple[list[str], bool]:
-    """Ask for the removal of all that there is. Returns their names, and whether the engine has ended all of it."""
+    """Start all removals. Return the names, and True if Docker has finished all."""
     filters = ["--filter", f"label=com.docker.compose.project={project}", "--filter", f"label=llmchaos.owner={owner}"]
     listings = (
         ["docker", "ps", "--all", "--format", "{{.ID}} {{.Names}}"],
         ["docker", "network", "ls", "--format", "{{.ID}} {{.Name}}"],
         ["docker", "volume", "ls", "--format", "{{.Name}} {{.Name}}"],
-        # By the name that Compose gave: an image that its owner gave another one keeps that.
+        # By Compose's name: an image that its user renamed stays.
         ["docker", "image", "ls", "--filter", f"reference={project}*", "--format", f"{_TAGGED} {_TAGGED}"],
     )
 
@@ -89,7 +96,7 @@ def _remove_round(project: str, owner: str, deadline: float) -> tuple[list[str],
             dict(line.split(maxsplit=1) for line in output.splitlines() if line.strip()) for output in outputs
         )
         ended = remove(["docker", "rm", "--force", "--volumes", *containers]) if containers else True
-        # These can go once no container holds them. The client would remove one network after the other.
+        # Possible once no container uses them. One `network rm` would go one by one.
         removals = [["docker", "network", "rm", one] for one in networks] if ended else []
         if volumes and ended:
             removals.append(["docker", "volume", "rm", "--force", *volumes])
@@ -103,13 +110,13 @@ def _remove_round(project: str, owner: str, deadline: float) -> tuple[list[str],
 def _require_time(project: str, left: list[str], deadline: float, deadline_s: float) -> None:
     if time.monotonic() > deadline:
         raise NotReady(
-            f"the Docker daemon does not end the removal of {', '.join(left)} of {project} within {deadline_s:g} s: "
+            f"the Docker daemon did not finish the removal of {', '.join(left)} of {project} within {deadline_s:g} s: "
             "`docker rm -f` them by hand, and restart the Docker daemon if that hangs too"
         )
 
 
 def end_compose(project: str) -> None:
-    """End the compose commands of one project, told by their exact arguments."""
+    """Kill the compose commands of one project, matched by exact arguments."""
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             words = (process / "cmdline").read_bytes().split(b"\0")

@@ -1,4 +1,4 @@
-"""Take a container's networks, processor time or memory away through the engine, see it in the kernel, and give it back as found."""
+"""The abilities `partition`, `limit_cpu` and `limit_memory` in Docker."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PERIOD_US = 100_000
 MIB = 2**20
 RELEASES = {"ensure_connected": "partition", "ensure_cpu": "limit_cpu", "ensure_memory": "limit_memory"}
-# Engine event that tells when each took hold: (type, action).
+# Docker's event for each restriction: (type, action).
 _EVENTS = {
     "partition": ("network", "disconnect"),
     "limit_cpu": ("container", "update"),
@@ -33,17 +33,20 @@ _EVENTS = {
 
 
 class Endpoint(TypedDict):
-    """How a container takes part in one network."""
+    """A container's settings in one network."""
 
     aliases: list[str]
     ipv4: str | None
-    ipv6: NotRequired[str | None]  # what earlier versions kept lacks these two
+    ipv6: NotRequired[str | None]  # files of older versions lack this and `mac`
     mac: NotRequired[str | None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class AsFound:
-    """What a container had before anything was taken away. 0 means unlimited, and for the period the engine's own."""
+    """A container's settings before any restriction.
+
+    0 means unlimited. A `cpu_period_us` of 0 means Docker's default.
+    """
 
     networks: dict[str, Endpoint]
     cpus_nano: int
@@ -54,7 +57,10 @@ class AsFound:
 
     @property
     def cpu(self) -> tuple[int, int, int]:
-        """What must be equal for the same share of the processor. A period that was set is never 0 again, but the engine's own."""
+        """Values that define the CPU share, for comparison.
+
+        A period that was set once never returns to 0, so 0 counts as the default.
+        """
         return self.cpus_nano, self.cpu_quota_us, self.cpu_period_us or PERIOD_US
 
 
@@ -81,9 +87,10 @@ def as_found(container: Container) -> AsFound:
 
 
 def _chosen_mac(endpoint: Mapping[str, str | None]) -> str | None:
-    """The hardware address of an endpoint, except one that the engine made of its IPv4 address.
+    """The MAC address of an endpoint, unless Docker derived it from its IPv4 address.
 
-    The endpoint may come back with another IPv4 address, and then a sibling with its former one would be given that too.
+    A derived address is not restored. The endpoint may get another IPv4 address, and a
+    replica with the former one would get the same MAC address.
     """
     mac, ipv4 = endpoint.get("MacAddress") or None, str(endpoint.get("IPAddress") or "")
     made = "02:42:" + ":".join(f"{int(part):02x}" for part in ipv4.split(".")) if ipv4 else None
@@ -91,7 +98,7 @@ def _chosen_mac(endpoint: Mapping[str, str | None]) -> str | None:
 
 
 def keep(path: Path, found: Mapping[str, AsFound]) -> None:
-    """On disk before the first fault: another process must be able to give back what was taken."""
+    """Write the settings to disk before the first fault, for other processes."""
     with path.open("w") as file:
         json.dump({service: asdict(one) for service, one in found.items()}, file)
         file.flush()
@@ -103,9 +110,9 @@ def read_as_found(path: Path) -> dict[str, AsFound]:
 
 
 class Restrictable:
-    """Abilities of a runtime of containers. `_act` and `_container` see to it that only this run's containers are touched."""
+    """Mixin for container runtimes. `_act` and `_container` restrict the victims."""
 
-    _daemon: docker_cli.Daemon | None  # None where it is the one that this shell would ask
+    _daemon: docker_cli.Daemon | None  # None: the daemon of this environment
     _found: dict[str, AsFound]
     _act: Callable[[str, Callable[[Container], object]], None]
     _container: Callable[[str], Container | None]
@@ -118,7 +125,10 @@ class Restrictable:
         sharing.require_unshared(victim, self._sdk.containers.list(ignore_removed=True), *namespaces)
 
     def partition(self, service: str) -> None:
-        """Take the container off all its networks. Connections that its peers keep pooled would survive that, so they are cut."""
+        """Disconnect the container from all its networks and cut its connections.
+
+        Pooled connections of its peers would otherwise survive.
+        """
 
         def act(container: Container) -> None:
             sharing.require_own(container, "network")
@@ -145,13 +155,13 @@ class Restrictable:
         self._act(service, act)
 
     def _as_remembered(self, service: str) -> AsFound:
-        """Nothing is taken away that could not be given back."""
+        """Return the original settings. Without them nothing may be restricted."""
         if service not in self._found:
             raise NotReady(f"service {service!r} had no container when the run began: nothing was touched")
         return self._found[service]
 
     def restricted(self, kind: str, service: str, since_unix_s: float, amount: float = 0) -> Proof | None:
-        """Proof that the engine reported it and that the kernel shows it; None until both do."""
+        """Proof from Docker's event and the kernel. None until both agree."""
         container = self._container(service)
         if container is None:
             return None
@@ -163,7 +173,7 @@ class Restrictable:
         return Proof(step="injected", witness=f"engine event {action}; {seen}", at_unix_s=at_unix_s)
 
     def released(self, kind: str, service: str) -> Proof | None:
-        """Proof that the container runs with what it had when the run began; None until it does."""
+        """Proof that the container runs with its original settings. None until then."""
         container = self._container(service)
         if (
             container is None
@@ -181,7 +191,7 @@ class Restrictable:
         self.release(RELEASES[undo.op], undo.service)
 
     def release(self, kind: str, service: str) -> None:
-        """Give back what was taken; nothing where nothing is missing."""
+        """Restore the original settings. Does nothing if they are in place."""
         container = self._container(service)
         found = self._found.get(service)
         if container is None or found is None or self._is_released(kind, container, service):
@@ -191,7 +201,7 @@ class Restrictable:
         elif kind == "limit_cpu":
             self._act(service, lambda c: _give_back_cpu(c, found, self._daemon))
         else:
-            # An unlimited container cannot be had back by an update; all memory of the machine is as good as that.
+            # Docker cannot remove a memory limit. The machine's total is equivalent.
             size = found.memory_bytes or self._machine_bytes()
             swap = found.swap_bytes if found.memory_bytes else size
             self._act(service, lambda c: c.update(mem_limit=size, memswap_limit=swap))
@@ -217,7 +227,7 @@ class Restrictable:
                 aliases=about["aliases"],
                 ipv4_address=about["ipv4"],
                 ipv6_address=about.get("ipv6"),
-                # Engines before API 1.44 pass over it here, and take the one that the container was made with by themselves.
+                # Docker API < 1.44 ignores `mac_address` and restores it by itself.
                 mac_address=about.get("mac"),
             )
 
@@ -227,7 +237,7 @@ class Restrictable:
     def _engine_event(self, kind: str, container_id: str, since_unix_s: float) -> float | None:
         category, action = _EVENTS[kind]
         raw_events = self._sdk.events(
-            # The daemon takes fractions of seconds, which the SDK's own types do not know.
+            # Docker accepts fractions of seconds, which the SDK's types lack.
             since=cast("int", f"{since_unix_s:.9f}"),
             until=cast("int", f"{time.time():.9f}"),
             filters={"type": category, "event": action},
@@ -241,7 +251,10 @@ class Restrictable:
 
 
 def _set_cpu(container: Container, found: AsFound, nano: int, daemon: docker_cli.Daemon | None) -> None:
-    """The engine keeps whole cores and quotas apart and refuses to mix them: speak in the one that the container was made with."""
+    """Limit the CPU with the mechanism that the container was created with.
+
+    Docker refuses to mix `--cpus` and quotas.
+    """
     if found.cpus_nano:
         env = docker_cli.environment(of=daemon)
         docker_cli.run(["docker", "update", "--cpus", f"{nano / 1e9:.9f}", str(container.id)], env=env)
@@ -257,9 +270,10 @@ def _give_back_cpu(container: Container, found: AsFound, daemon: docker_cli.Daem
 
 
 def process_here(container: Container) -> int | None:
-    """The number of the container's first process on this machine; None where the kernel does not say that it is the container's.
+    """Pid of the container's first process on this machine, or None.
 
-    The daemon may run on another machine, or in another pid namespace: its numbers are then other processes' here.
+    Docker may run on another machine or in another pid namespace. Its pids are then
+    other processes here, so the kernel must confirm the container's id.
     """
     pid = int(container.attrs["State"]["Pid"])
     try:
@@ -269,7 +283,10 @@ def process_here(container: Container) -> int | None:
 
 
 def inside(container: Container, proc: str, path: str) -> str | None:
-    """A file of the container's kernel view: from outside where this is the daemon's machine and user, else by `cat` within."""
+    """Read a file of the container's view of the kernel, or None.
+
+    Read from outside if Docker runs on this machine, else with `cat` inside.
+    """
     pid = process_here(container)
     if pid is not None:
         with contextlib.suppress(OSError):
@@ -280,13 +297,13 @@ def inside(container: Container, proc: str, path: str) -> str | None:
 
 
 def interfaces(container: Container) -> set[str] | None:
-    """Network interfaces that the kernel shows in the container, without loopback."""
+    """Network interfaces in the container according to the kernel, without loopback."""
     text = inside(container, "", "net/dev")
     return None if text is None else {line.partition(":")[0].strip() for line in text.splitlines()[2:]} - {"lo"}
 
 
 def shows(kind: str, container: Container, amount: float) -> str | None:
-    """The kernel's own word that the restriction is on; None if it does not say so."""
+    """The kernel's evidence of the restriction. None if it is not in force."""
     if kind == "partition":
         left = interfaces(container)
         return "kernel: only the loopback interface is left" if left == set() else None
@@ -310,7 +327,10 @@ def _first_word(text: str | None) -> str | None:
 
 
 def cut_connections(container: Container) -> None:
-    """End every TCP connection of the container, where this is the daemon's machine, we are root and `ss` is there."""
+    """Cut every TCP connection of the container.
+
+    Needs Docker on this machine, root and `ss`. Does nothing without them.
+    """
     pid = process_here(container)
     if pid is None or os.geteuid() != 0 or not (shutil.which("nsenter") and shutil.which("ss")):
         return

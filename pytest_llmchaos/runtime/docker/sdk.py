@@ -1,4 +1,4 @@
-"""The Docker SDK, loaded at its first use: it costs 0.1 s, and a plan speaks to no daemon."""
+"""The Docker SDK, imported at first use: that takes 0.1 s."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["DockerClient", "errors"]
 
 
 def connect(daemon: Daemon, *, timeout_s: int = 10) -> DockerClient:
-    """A client of the daemon that the docker client reaches. Raises NotReady if it does not answer."""
+    """Connect to a daemon. Raises NotReady if it does not answer."""
     docker = importlib.import_module("docker")
     about: dict[str, object] = {"base_url": daemon.host, "timeout": timeout_s}
     try:
@@ -35,7 +35,7 @@ def connect(daemon: Daemon, *, timeout_s: int = 10) -> DockerClient:
 
             def configure_alone(session: APIClient) -> None:
                 configure(session)
-                session.trust_env = False  # or REQUESTS_CA_BUNDLE would take the place of `ca.pem`
+                session.trust_env = False  # else REQUESTS_CA_BUNDLE would replace `ca.pem`
                 if not daemon.verify:
                     session.send = functools.partial(_send_unwarned, session.send)  # type: ignore[method-assign, assignment] # for this one session
 
@@ -48,13 +48,13 @@ def connect(daemon: Daemon, *, timeout_s: int = 10) -> DockerClient:
 
 
 def _send_unwarned(send: Callable[..., object], *arguments: object, **named: object) -> object:
-    """Send a request without the warning of each one that its context, on purpose, does not verify the daemon."""
+    """Send without the warning about an unverified daemon, which the context wants."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Unverified HTTPS request")
         return send(*arguments, **named)
 
 
-def __getattr__(name: str) -> object:  # the module's own, see PEP 562
+def __getattr__(name: str) -> object:  # of the module, see PEP 562
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module("docker"), name)

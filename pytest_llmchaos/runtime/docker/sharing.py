@@ -1,4 +1,4 @@
-"""Namespaces that a container shares with others, so that a fault on it would hit them, too."""
+"""Namespaces that a container shares, which a fault would hit too."""
 
 from __future__ import annotations
 
@@ -15,33 +15,37 @@ _MODES: dict[Namespace, str] = {"network": "NetworkMode", "pid": "PidMode"}
 
 
 def require_own(victim: Container, namespace: Namespace) -> None:
-    """Raises NotReady if the victim has joined the host's namespace, or another container's."""
+    """Raise NotReady if the victim uses the host's or another container's namespace."""
     mode = _mode(victim, namespace)
     if mode == "host" or mode.startswith("container:"):
         whose = "of the host" if mode == "host" else f"of container {mode.removeprefix('container:')[:12]}"
         raise NotReady(
-            f"{victim.name} has no {namespace} namespace of its own, it uses the one {whose}, which the fault would hit: "
+            f"{victim.name} lacks a {namespace} namespace of its own and uses the one {whose}, which the fault would hit: "
             "nothing was touched; choose another target or another fault"
         )
 
 
 def require_unshared(victim: Container, running: Iterable[Container], *namespaces: Namespace) -> None:
-    """Raises NotReady, naming them, if other containers have joined one of these namespaces of the victim.
+    """Raise NotReady if other containers use one of these namespaces of the victim.
 
-    They die with the first process of a pid namespace, and have no network any more once its owner has ended.
+    They die with the first process of a pid namespace, and lose their network when its
+    owner ends.
     """
     others = [one for one in running if one.id != victim.id]
     for namespace in namespaces:
         joined = sorted(str(one.name) for one in others if _joins(one, victim, namespace))
         if joined:
             raise NotReady(
-                f"{', '.join(joined)} shares the {namespace} namespace of {victim.name}, and the fault would hit it, too: "
-                "nothing was touched; end it, give it a namespace of its own, or choose another target"
+                f"{', '.join(joined)} shares the {namespace} namespace of {victim.name}, so the fault would hit it too: "
+                "nothing was touched; stop it, give it its own namespace, or choose another target"
             )
 
 
 def _joins(one: Container, victim: Container, namespace: Namespace) -> bool:
-    """Docker keeps the container's id, some versions its name or the beginning of its id as it was given."""
+    """True if `one` uses the victim's namespace.
+
+    Docker keeps the container's id. Some versions keep its name or a prefix of its id.
+    """
     kind, _, whose = _mode(one, namespace).partition(":")
     return kind == "container" and bool(whose) and (whose == victim.name or str(victim.id).startswith(whose))
 

