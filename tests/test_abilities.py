@@ -139,7 +139,7 @@ def test_a_remediator_without_a_container_has_no_log(tmp_path, monkeypatch):
 
 def test_an_undo_that_the_runtime_lacks_is_said_at_once(runtime):
     lacks = (
-        rf"the {runtime.name} runtime has no undo 'thaw', which the journal asks for on 'api'; it has .*ensure_running"
+        rf"the {runtime.name} runtime has no undo 'thaw', which the journal names for 'api'; it has .*ensure_running"
     )
 
     with pytest.raises(HealFailed, match=lacks):
@@ -153,7 +153,7 @@ def test_clients_to_overload_with_are_lent_while_faults_are_injected(tmp_path):
 
     for one in real:
         one.undo_ops["stop_overload"](Undo(op="stop_overload", service="api"))  # a dead run's: nothing is lent
-        with pytest.raises(InvalidExperiment, match=r"api can be flooded only inside `with lab\.inject"):
+        with pytest.raises(InvalidExperiment, match=r"api can be overloaded only inside `with lab\.inject"):
             one.overload("api", 2.5, 8)
 
 
@@ -177,12 +177,12 @@ def test_an_unknown_undo_in_a_dead_runs_journal_keeps_no_other_from_being_done(t
     about = {"runtime": "compose", "owned": False, "project": "p", "run": "r", "owner": "o", "targets": ("api",)}
     manifest = RunManifest(journal=str(journal.path), directory=str(tmp_path), noted=str(tmp_path / "noted"), **about)
 
-    with pytest.raises(HealFailed, match=r"the attached runtime has no undo 'thaw'.*put 'api' right by hand") as raised:
+    with pytest.raises(HealFailed, match=r"the attached runtime has no undo 'thaw'.*restore 'api' by hand") as raised:
         attached.heal(manifest)
 
     assert started == ["model-1", "api"]
     assert "line 4" in str(raised.value)
-    assert "'melt model-2', expected an undo, got None: put that right by hand, " in str(raised.value)
+    assert "'melt model-2', expected an undo, got None: fix that by hand, " in str(raised.value)
 
 
 def test_a_run_whose_journal_has_an_unreadable_intent_is_not_forgotten(tmp_path):

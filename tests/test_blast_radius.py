@@ -273,7 +273,7 @@ def test_a_partition_of_a_service_in_a_network_of_others_is_refused(mode, monkey
     runtime, victim = beside({"NetworkMode": mode})
 
     with pytest.raises(
-        NotReady, match=r"has no network namespace of its own, .* (host|container beefbeefbeef),.*nothing"
+        NotReady, match=r"lacks a network namespace of its own .* (host|container beefbeefbeef),.*nothing"
     ):
         runtime.partition("api")
 
@@ -317,7 +317,7 @@ def test_a_process_that_the_kernel_knows_as_the_containers_is_crashed(crashed):
 def test_a_process_that_only_has_the_number_that_the_daemon_says_is_not_crashed(crashed):
     assert crashed("f00d" * 16, os.getpid(), "another machine or in another pid namespace.*nothing was touched") == []
     assert crashed("f00d" * 16, 2**31 - 1, "nothing was touched") == []
-    assert crashed("f00d" * 16, 0, "no process to crash") == []
+    assert crashed("f00d" * 16, 0, "no running process") == []
 
 
 def test_a_fault_beyond_the_declared_blast_radius_is_refused():

@@ -178,7 +178,7 @@ def test_a_dead_victim_is_not_hit_again_before_it_is_back(lab):
 
 def test_a_victim_that_somebody_removed_leaves_nothing_to_undo_and_no_claim(lab):
     with (
-        pytest.raises(NoVictim, match=r"api was removed by somebody else while kill was in force"),
+        pytest.raises(NoVictim, match=r"api was removed by another process while kill was in force"),
         lab.inject(TWO_KILLS),
     ):
         lab.runtime.remove("api")
@@ -199,9 +199,7 @@ def test_an_undo_that_fails_is_retried_until_its_deadline_and_does_not_keep_the_
 
     lab.runtime.undo = refuses
     with (
-        pytest.raises(
-            HealFailed, match=r"could not undo ensure_running on model-1 .* heal by hand with `llmchaos heal`"
-        ),
+        pytest.raises(HealFailed, match=r"could not revert ensure_running on model-1 .* run `llmchaos heal`"),
         lab.inject(TWO_KILLS),
     ):
         pass

@@ -95,9 +95,9 @@ def test_everything_that_would_go_wrong_later_is_in_one_message(folder, compose_
         preflight.examine(subject_of(folder))
 
     said = str(caught.value)
-    assert "llmchaos_targets names 'worker', which the compose file has not; it has prom, web" in said
+    assert "llmchaos_targets names 'worker', which the compose file lacks; it has prom, web" in said
     assert "sets container_name 'web'" in said
-    assert 'fixed port 8080: two runs could not stand side by side; write "127.0.0.1:${WEB_PORT:-8080}:80"' in said
+    assert 'fixed port 8080, so two runs would collide: write "127.0.0.1:${WEB_PORT:-8080}:80"' in said
     assert "service 'prom' publishes no port" in said
 
 

@@ -112,7 +112,7 @@ def test_tls_without_certificates_is_one_error(monkeypatch, tmp_path):
     monkeypatch.setenv("DOCKER_HOST", "tcp://10.0.0.7:2376")
     monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
 
-    with pytest.raises(NotReady, match=rf"reached with TLS, and {tmp_path}/config lacks ca\.pem: set DOCKER_CERT_PATH"):
+    with pytest.raises(NotReady, match=rf"needs TLS, but {tmp_path}/config lacks ca\.pem: set DOCKER_CERT_PATH"):
         docker_cli.daemon()
 
 
@@ -139,7 +139,7 @@ def test_a_context_that_does_not_exist_is_an_error_and_not_the_default_daemon(cl
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
-    with pytest.raises(NotReady, match=f"which Docker daemon to use is not clear: .*context not found.*{advice}"):
+    with pytest.raises(NotReady, match=f"cannot determine which Docker daemon to use: .*context not found.*{advice}"):
         docker_cli.daemon()
 
 
@@ -147,7 +147,7 @@ def test_a_context_that_does_not_exist_is_an_error_and_not_the_default_daemon(cl
 def test_what_prints_another_shape_is_an_error(client, printed):
     client(printed)
 
-    with pytest.raises(NotReady, match="which Docker daemon to use is not clear"):
+    with pytest.raises(NotReady, match="cannot determine which Docker daemon to use"):
         docker_cli.daemon()
 
 
@@ -164,7 +164,7 @@ def test_docker_over_ssh_is_refused_with_a_way_out(client):
     client(context("far", "ssh://me@far"))
 
     with pytest.raises(
-        NotReady, match=r"over ssh is not supported, and the current one is ssh://me@far: .*--chaos-runtime"
+        NotReady, match=r"over ssh is not supported, and the current daemon is ssh://me@far: .*--chaos-runtime"
     ):
         docker_cli.require_engine()
 
@@ -174,7 +174,7 @@ def test_what_the_client_says_of_an_odd_address_is_repeated(client, monkeypatch)
     monkeypatch.setenv("DOCKER_HOST", "foo")
 
     with pytest.raises(
-        NotReady, match=r"no Docker daemon answers at foo: .*\(docker says: unable to parse docker host `foo`\)"
+        NotReady, match=r"no Docker daemon answers at foo: .*\(docker reports: unable to parse docker host `foo`\)"
     ):
         docker_cli.require_engine()
 
@@ -191,5 +191,5 @@ def test_a_session_with_a_misspelt_context_is_one_error_before_anything_starts(c
     )
 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: which Docker daemon to use is not clear*DOCKER_CONTEXT is 'gone'*"])
+    result.stderr.fnmatch_lines(["ERROR: cannot determine which Docker daemon to use*DOCKER_CONTEXT is 'gone'*"])
     assert result.stderr.str().count("\n") == 1

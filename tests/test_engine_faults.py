@@ -321,7 +321,7 @@ def test_what_the_gateway_sees_of_a_fault_is_the_subjects_to_name():
         'llmlab_upstream_health{replica="model-2",probe="shallow"} == 0'
     )
     engine.subject = replace(lab_subject("sim"), witness_queries=())
-    with pytest.raises(Inconclusive, match="names no query that shows slow_load"):
+    with pytest.raises(Inconclusive, match="has no witness query for slow_load"):
         engine.engine_witness("slow_load", "model-2")
 
 
@@ -378,7 +378,7 @@ def test_an_undo_that_the_engine_does_not_answer_has_failed():
 def test_an_undo_that_names_no_kind_is_not_taken_for_done(args):
     engine = Engine()
 
-    with pytest.raises(HealFailed, match=r"engine_end model-1 names no kind of fault, got .*put it right by hand"):
+    with pytest.raises(HealFailed, match=r"engine_end model-1 must name a kind of fault, got .*revert it by hand"):
         engine.undo_engine(Undo(op="engine_end", service="model-1", args=args))
 
 
@@ -416,7 +416,7 @@ def test_the_real_admin_port_is_understood(process):
 
 
 def test_a_port_where_nobody_listens_is_told():
-    with pytest.raises(NotReady, match=r"no admin port answers at 127\.0\.0\.1:9: ConnectError"):
+    with pytest.raises(NotReady, match=r"admin port at 127\.0\.0\.1:9 did not answer `list`: ConnectError"):
         ask_admin_port("127.0.0.1:9", "list", "")
 
 

@@ -505,7 +505,7 @@ class TestFault:
             inject(broken=True)
 
     def test_that_is_not_seen_to_be_gone_stops_the_session(self, inject, performed):
-        with pytest.raises(HealFailed, match="kill api is not healed 0 s after its undo; heal by hand"):
+        with pytest.raises(HealFailed, match="kill on api is still in force 0 s after its revert; run `llmchaos heal`"):
             inject(undo=lambda undo: None)
 
         assert not performed.runtime.state("api").running

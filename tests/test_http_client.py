@@ -131,5 +131,5 @@ class TestAdminPort:
         assert got[0].startswith(b"DELETE /faults/7 HTTP/1.1\r\n")
 
     def test_that_nobody_listens_at_is_named(self, nowhere: str) -> None:
-        with pytest.raises(NotReady, match=f"no admin port answers at {nowhere}: ConnectError"):
+        with pytest.raises(NotReady, match=f"the engine's admin port at {nowhere} did not answer `list`: ConnectError"):
             ask_admin_port(nowhere, "list", "")

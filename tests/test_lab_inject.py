@@ -269,7 +269,7 @@ def test_an_undo_that_fails_is_told_with_how_to_heal_by_hand_and_stays_open_in_t
 
     with (
         lab.recording() as record,
-        pytest.raises(HealFailed, match=r"could not undo ensure_running on api .* heal by hand with `llmchaos heal`"),
+        pytest.raises(HealFailed, match=r"could not revert ensure_running on api .* run `llmchaos heal`"),
     ):
         hold(lab, faults.kill("api"))
 
@@ -304,7 +304,7 @@ def test_a_healing_that_no_witness_sees_is_a_failed_one(lab_on):
 
     with (
         lab.recording(),
-        pytest.raises(HealFailed, match=r"kill api is not healed .* heal by hand with `llmchaos heal`"),
+        pytest.raises(HealFailed, match=r"kill on api is still in force .* run `llmchaos heal`"),
     ):
         hold(lab, OnTarget(primitive=Scarred(), target="api"))
 
@@ -418,7 +418,7 @@ def test_a_process_from_before_the_fault_is_no_proof_of_its_end():
     runtime = Clocked()
     act = Injection(after_s=0.0, fault=Kill(), victim="api")
 
-    with pytest.raises(HealFailed, match="kill api is not healed"):
+    with pytest.raises(HealFailed, match="kill on api is still in force"):
         heal.prove_reverted(runtime, act, time.time(), deadline_s=0.0)
     runtime.restart("api")
 
@@ -837,6 +837,6 @@ def test_a_victim_that_was_removed_is_done_with(lab_on):
 
     (undone,) = written(lab, "undone")
     assert (undone["op"], undone["ok"]) == ("ensure_running", True)
-    assert "api was removed by somebody else" in undone["why"]
+    assert "api was removed by another process" in undone["why"]
     assert record.healed
     assert open_intents(lab.journal.path).undos == ()

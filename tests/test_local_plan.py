@@ -177,13 +177,13 @@ def test_a_service_that_only_an_image_can_run_is_refused(tmp_path: Path) -> None
     programs = Programs(stack=tmp_path, files=(tmp_path / "a.yaml",), backend="sim", project="p", model="m")
     at = addresses()
 
-    with pytest.raises(BadScenario, match="'db' is no program"):
+    with pytest.raises(BadScenario, match="'db' must run python3"):
         programs.processes(programs.translate(tmp_path, at), tmp_path, at)
 
 
 @pytest.mark.parametrize("value", ['say "x"', "a\\b", "two\nlines", "a ;b", "a #b"])
 def test_a_value_that_supervisord_would_read_otherwise_is_refused(tmp_path: Path, value: str) -> None:
-    with pytest.raises(NotReady, match="supervisord cannot be told"):
+    with pytest.raises(NotReady, match="supervisord's settings cannot hold"):
         write_supervisord(tmp_path, [Process(service="api", command=("true",), environment={"X": value})])
 
 

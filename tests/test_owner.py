@@ -86,7 +86,7 @@ def test_the_slot_is_one_for_all_and_whoever_waits_is_told_for_whom(slot):
     user = pwd.getpwuid(os.geteuid()).pw_name
     who = rf"the trial of process {other.pid} \(python[\d.]* of user {user}, since \d\d:\d\d:\d\d\)"
     held_for = rf"has held this machine's measurement slot \(/tmp/pytest-llmchaos-{slot}.lock\) for 0.3 s"
-    assert re.fullmatch(f"{who} {held_for}: wait for it or stop it", str(refused.value))
+    assert re.fullmatch(f"{who} {held_for}: wait for it to end, or stop it", str(refused.value))
     (what,), deadline = heard[0]
     assert re.fullmatch(f"waiting for {who}", what)
     assert 0 < deadline["deadline_s"] <= 0.3
@@ -185,7 +185,7 @@ def test_a_link_in_the_slots_place_is_not_followed(slot, tmp_path):
     measurement_lock.slot_file(slot).symlink_to(victim)
 
     with (
-        pytest.raises(NotReady, match=r"cannot open .*-test-.*\.lock, on which all trials of this machine agree"),
+        pytest.raises(NotReady, match=r"cannot open .*-test-.*\.lock, the lock file of all trials on this machine"),
         measurement_lock.measuring(slot),
     ):
         pass

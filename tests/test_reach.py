@@ -81,9 +81,9 @@ BEYOND = [
     ("external_links:web", service(external_links=["db:db"]), "external_links: db:db"),
     ("volumes:web", service(volumes=[mount("x", kind="cluster")]), "a mount of type cluster"),
     ("bind:/srv/data", service(volumes=[mount("/srv/data")]), "'web' can write to /srv/data on this machine"),
-    ("bind:/var/run/docker.sock", service(volumes=[mount("/var/run/docker.sock", read_only=True)]), "can do anything"),
-    ("bind:/run", service(volumes=[mount("/run", read_only=True)]), "can do anything on this machine"),
-    ("bind:/", service(volumes=[mount("/", read_only=True)]), "can do anything on this machine"),
+    ("bind:/var/run/docker.sock", service(volumes=[mount("/var/run/docker.sock", read_only=True)]), "full control"),
+    ("bind:/run", service(volumes=[mount("/run", read_only=True)]), "full control of this machine"),
+    ("bind:/", service(volumes=[mount("/", read_only=True)]), "full control of this machine"),
 ]
 
 
@@ -132,7 +132,7 @@ def test_an_entry_that_permits_nothing_is_refused_with_what_there_is(subject):
 
 
 def test_a_config_of_an_unknown_shape_is_refused(subject):
-    with pytest.raises(BadScenario, match="has a shape that this version cannot check"):
+    with pytest.raises(BadScenario, match="printed a format that this version cannot check"):
         problems(subject, volumes={"m": {"name": ["x"]}})
 
 

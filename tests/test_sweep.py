@@ -266,7 +266,7 @@ def test_the_doctor_names_each_program_that_the_local_runtime_lacks_and_how_to_g
     (line,) = (line for line in capsys.readouterr().out.splitlines() if "local runtime" in line)
 
     assert status == 0  # a machine with Docker needs none of it
-    assert line.startswith("note  the local runtime lacks prometheus: a run fetches it where apt-get can, else ")
+    assert line.startswith("note  the local runtime lacks prometheus: a run fetches it if apt-get can, else ")
     assert "Debian or Ubuntu: `apt-get install prometheus`" in line
     assert "; prometheus-pushgateway: a run fetches it" in line
     assert not (machine / "cache").exists()  # nothing was fetched
@@ -297,7 +297,7 @@ def test_the_doctor_names_what_a_backend_of_the_local_runtime_lacks(machine, cap
     assert "the model's weights: a run downloads them (100 MB), else set LLMCHAOS_WEIGHTS" in llamacpp
     assert ollama.startswith("note  local runtime with ollama: ollama is not on PATH: install it")
     monkeypatch.setenv("LLMCHAOS_WEIGHTS", "/nowhere.gguf")
-    assert "LLMCHAOS_WEIGHTS must name a .gguf file, there is none at '/nowhere.gguf'" in of_local(capsys)[1]
+    assert "LLMCHAOS_WEIGHTS must name a .gguf file, got '/nowhere.gguf'" in of_local(capsys)[1]
 
 
 @pytest.mark.parametrize(
@@ -340,7 +340,7 @@ def test_a_daemon_that_hangs_is_not_ready(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(docker_cli, "ANSWER_DEADLINE_S", 0.1)
     monkeypatch.setattr(docker_cli, "list_rows", lambda *_: pytest.fail("would wait again"))
     monkeypatch.setattr(sweep, "in_docker", lambda: sweep.InDocker(unseen="it hangs"))
-    hangs = f"the Docker daemon at {NO_DAEMON} gave no answer within 0.1 s"
+    hangs = f"the Docker daemon at {NO_DAEMON} did not answer within 0.1 s"
 
     with pytest.raises(NotReady, match=hangs):
         docker_cli.require_engine()
@@ -353,7 +353,7 @@ def test_a_compose_that_hangs_is_not_ready(monkeypatch, tmp_path):
     docker_that(monkeypatch, tmp_path, '[ "$1" = version ] || exec sleep 60')
     monkeypatch.setattr(docker_cli, "ANSWER_DEADLINE_S", 0.5)
 
-    with pytest.raises(NotReady, match="gave no answer"):
+    with pytest.raises(NotReady, match="did not answer"):
         docker_cli.require_engine()
 
 
@@ -435,7 +435,7 @@ def test_a_note_of_another_machine_is_left_alone(tmp_path, capsys, monkeypatch):
     status, said = healed(capsys)
 
     assert status == 0
-    assert f"left alone open faults of shop: its owner {OTHER_BOOT} may live" in said
+    assert f"left alone open faults of shop: its owner {OTHER_BOOT} may still live" in said
     assert f"revert its faults by hand, then `rm -rf {path} {path.with_suffix('')}` forgets the run" in said
     assert path.exists()
 
@@ -539,7 +539,7 @@ class TestFolderOfReportsThatWasWiped:
         removed, (problem,) = swept()
 
         assert (removed, shop.done) == ((), [])
-        assert f"the journal {manifest.journal} of run r is gone, so which faults it left open" in problem
+        assert f"the journal {manifest.journal} of run r is gone, so its open faults" in problem
         assert Path(manifest.noted).exists()
 
     def test_heal_then_puts_targets_back_as_they_were_found_and_still_keeps_the_note(
@@ -567,7 +567,7 @@ class TestFolderOfReportsThatWasWiped:
         removed, (problem,) = swept()
 
         assert (removed, shop.done) == ((), ["start web"])
-        assert "ensure_memory web: what web had before is not known any more" in problem
+        assert "ensure_memory web: the original settings of web are no longer known" in problem
 
 
 def test_a_run_that_its_watchdog_heals_meanwhile_is_no_failed_one(tmp_path, monkeypatch):
@@ -749,7 +749,7 @@ def test_what_is_gone_hides_no_other_complaint(monkeypatch, said):
         docker_cli, "run", lambda command, **_: "" if command[1] in {"network", "volume", "image"} else run(command)
     )
 
-    with pytest.raises(NotReady, match="does not end" if "progress" in said else "device busy"):
+    with pytest.raises(NotReady, match="did not finish" if "progress" in said else "device busy"):
         removal.remove_owned("shop", GONE, deadline_s=0.0)
 
 
@@ -847,8 +847,8 @@ def test_a_daemon_that_is_gone_does_not_count_as_undone(tmp_path, monkeypatch):
 
     assert removed == ()
     assert f"the Docker daemon at {NO_DAEMON} does not answer: Error while fetching server API version" in problem
-    assert "it has project shop" in problem
-    assert f"unless that stack is gone for good; then `rm -rf {path} {path.with_suffix('')}` forgets the run" in problem
+    assert "project shop runs there" in problem
+    assert f"unless the stack is gone for good; then `rm -rf {path} {path.with_suffix('')}` forgets the run" in problem
     assert path.exists()
 
 
@@ -859,5 +859,5 @@ def test_a_local_run_that_cannot_be_seen_is_named_with_its_processes(tmp_path, m
 
     _, said = healed(capsys)
 
-    assert f"left alone {project}: its owner {ELSEWHERE} may live" in said
+    assert f"left alone {project}: its owner {ELSEWHERE} may still live" in said
     assert f"kill -KILL 11 12; rm -r {tmp_path}/local/{project}" in said

@@ -221,7 +221,7 @@ def test_only_what_its_owner_allowed_is_acted_on(pair, tmp_path):
         for act in (runtime.kill, runtime.pause, runtime.restart, runtime.crash, runtime.partition):
             with pytest.raises(NotReady, match="nothing was touched"):
                 act("shut")
-        with pytest.raises(Unsupported, match="would stop a service of a stack that is not ours"):
+        with pytest.raises(Unsupported, match="would stop a service of an attached stack"):
             runtime.stop_remediator()
         runtime.subject = replace(runtime.subject, remediator=None)
         runtime.start_remediator()
@@ -245,7 +245,7 @@ def test_what_is_missing_for_taking_part_is_in_one_message(pair, tmp_path):
     assert "target 'shut' lacks the label llmchaos.allow=true" in said
     assert "target 'gone' has no container" in said
     assert "service 'open' publishes no fixed port" in said
-    with pytest.raises(NotReady, match="no container of project 'nobody-here' runs"):
+    with pytest.raises(NotReady, match="project 'nobody-here' has no container"):
         attached("nobody-here", tmp_path).prepare()
 
 

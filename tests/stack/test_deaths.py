@@ -178,7 +178,9 @@ def test_a_target_that_somebody_else_removes_ends_the_trial_without_a_verdict(im
     said = (tiny.reports / "output.txt").read_text()
     assert child.returncode == 1, said
     no_noise(said)
-    assert f"NoVictim: desk was removed by somebody else while {fault} was in force: nothing is left to undo" in said
+    assert (
+        f"NoVictim: desk was removed by another process while {fault} was in force: nothing is left to revert" in said
+    )
     assert "desk was removed by another process, so the stack is incomplete" in said
     assert [line["ok"] for line in sessions.of_kind(tiny.reports, "undone")] == [True]
     assert [trial["verdict"] for trial in sessions.run_json(tiny.reports)["trials"]] == ["invalid", "invalid"]
@@ -302,7 +304,7 @@ def test_an_undo_that_the_daemon_refuses_ends_the_session_and_is_healed_by_the_c
     no_noise(said)
     assert tried_s >= 15, "it was not retried until the deadline"
     assert f"HealFailed: could not undo ensure_running on desk of {project} within 15 s" in said
-    assert "heal by hand with `llmchaos heal`" in said
+    assert "run `llmchaos heal`" in said
     assert "stopping after" in said or "heal_failed:" in said
     trials = sessions.run_json(tiny.reports)["trials"]
     assert [(trial["verdict"], trial["healed"]) for trial in trials] == [("heal_failed", False)]

@@ -83,5 +83,5 @@ def test_a_stack_that_does_not_start_is_told_without_its_secrets(tiny):
     code, said, found = session_of(tiny)
 
     assert code != 0
-    assert re.search(r"the stack did not come up.*Bearer \*\*\*", said, re.DOTALL), said
+    assert re.search(r"the stack did not start.*Bearer \*\*\*", said, re.DOTALL), said
     assert found == set()

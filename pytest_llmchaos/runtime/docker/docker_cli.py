@@ -105,7 +105,7 @@ def _of_context() -> Daemon:
     except (msgspec.MsgspecError, ValueError, KeyError) as error:
         why = done.stderr.strip()[-500:] or f"{error}, in {done.stdout:.200}"
         raise NotReady(
-            f"cannot find out which Docker daemon to use: `{' '.join(command)}` ended with {done.returncode}: {why}; "
+            f"cannot determine which Docker daemon to use: `{' '.join(command)}` ended with {done.returncode}: {why}; "
             f"{_context_advice()}"
         ) from None
     if context.name == "default":
