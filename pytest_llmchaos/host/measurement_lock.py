@@ -73,8 +73,8 @@ def measuring(
 ) -> Iterator[None]:
     """Hold the machine's measurement slot for at most one trial at a time.
 
-    Parallel trials would distort each other's latencies. `deadline_s` limits the wait, in
-    seconds.
+    Parallel trials would distort each other's latencies. `deadline_s` limits the wait
+    (seconds).
 
     The kernel frees the slot when its holder ends. A waiting process gets it next, so a
     session of many trials cannot take it twice in a row. The lock is reentrant within a
