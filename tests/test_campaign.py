@@ -105,7 +105,7 @@ def test_claims_that_the_session_never_came_to_are_written_down_and_the_trial_di
     assert verdicts(campaign.ledger) == ["invalid"]
 
 
-def test_where_other_processes_may_have_performed_them_nothing_is_said_of_them(campaign: Any) -> None:
+def test_claims_that_another_process_may_have_performed_are_not_journalled(campaign: Any) -> None:
     end(campaign, "test_a", "passed")
 
     campaign.campaign.close(0, whole_files=False)

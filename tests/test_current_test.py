@@ -43,7 +43,7 @@ class TestNumbers:
         assert outside.rng("kill", 0).random() == inside.rng("kill", 0).random()
 
 
-def test_a_fixture_that_fails_gives_its_test_the_name_back():
+def test_a_failing_fixture_restores_the_name_of_its_test():
     test = CurrentTest(42)
     test.begin("test_a.py::test_it", "It holds.")
 

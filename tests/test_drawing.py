@@ -81,7 +81,7 @@ def test_without_a_commit_all_tests_run(suite):
     suite().assert_outcomes(passed=22)
 
 
-def test_the_rest_is_deselected_and_it_is_said_who_drew_and_how_many(suite):
+def test_the_rest_is_deselected_and_the_counts_are_printed(suite):
     done = suite("--drawn-by=c0ffee")
 
     done.assert_outcomes(passed=4 + 2 + 1, deselected=15)
@@ -104,7 +104,7 @@ def test_a_choice_of_names_changes_no_draw(suite):
     ]
 
 
-def test_a_nightly_test_says_what_catches_its_defect_instead(suite, pytester):
+def test_a_nightly_test_names_what_catches_its_defect_instead(suite, pytester):
     pytester.makepyfile(test_other="import pytest\n@pytest.mark.nightly\ndef test_it(): ...")
 
     done = suite("--drawn-by=c0ffee")

@@ -56,7 +56,7 @@ MISSPELT = [
 
 
 @pytest.mark.parametrize(("line", "hint"), MISSPELT, ids=[line for line, _ in MISSPELT])
-def test_a_key_that_nobody_reads_is_refused_with_the_nearest_one(chaos, double, line, hint):
+def test_an_unread_key_is_refused_with_the_nearest_one(chaos, double, line, hint):
     key = line.split(" =")[0]
 
     require_refused(
@@ -66,7 +66,7 @@ def test_a_key_that_nobody_reads_is_refused_with_the_nearest_one(chaos, double, 
     )
 
 
-def test_a_key_that_nobody_reads_is_refused_on_the_command_line_too(chaos, double):
+def test_an_unread_key_is_refused_on_the_command_line_too(chaos, double):
     require_refused(chaos("-o", "llmchaos_atach=true", own=True), double, "llmchaos_atach is not an ini key*")
 
 
@@ -77,7 +77,7 @@ def test_an_option_of_the_command_line_is_refused_as_a_key(chaos, double, option
     require_refused(result, double, f"llmchaos_{option} is not an ini key; use --chaos-{option} on the command line")
 
 
-def test_a_worker_that_refuses_a_key_says_so_once(chaos):
+def test_a_worker_reports_a_refused_key_once(chaos):
     result = chaos("-p", "xdist", "-n", "1", lines=["llmchaos_atach = true"], own=True)
 
     result.assert_outcomes(errors=1)

@@ -148,7 +148,7 @@ class TestASteadyService:
         assert set(asked) == {5.0}
 
     @pytest.mark.parametrize("error", [None, PrometheusUnreachable("no answer to ALERTS")], ids=["alerts", "silence"])
-    def test_is_not_there_where_prometheus_does_not_say_so(self, lab, error):
+    def test_needs_an_answer_of_prometheus(self, lab, error):
         def firing():
             if error is not None:
                 raise error
@@ -248,7 +248,7 @@ class TestRoom:
         with lab.recording(), lab.inject(acts()[:1], blast_radius=1):
             assert clock.sleeps == []
 
-    def test_is_not_asked_for_by_acts_without_a_limit(self, lab, clock):
+    def test_is_not_needed_by_acts_without_a_limit(self, lab, clock):
         with lab.recording(), lab.inject(acts(2.0)) as injected:
             assert clock.passed_s == pytest.approx(2.0, abs=1e-6)
 
@@ -265,7 +265,7 @@ class TestReasons:
         explained = [lab.reasons.explains_action(begun_s + after_s) for after_s in (-1, 0, 129.9, 130.1)]
         assert explained == [False, True, True, False]
 
-    def test_are_none_where_nothing_was_done(self, lab, clock):
+    def test_are_absent_without_a_fault(self, lab, clock):
         with lab.recording(), lab.inject([]):
             clock.advance(100)
 

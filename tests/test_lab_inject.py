@@ -99,7 +99,7 @@ def hold(lab, fault, inside=lambda: None, **options):
         inside()
 
 
-def test_a_fault_is_written_down_before_it_acts_and_undone_at_the_end_of_its_block(lab_on):
+def test_a_fault_is_journalled_before_it_acts_and_reverted_at_the_end_of_its_block(lab_on):
     runtime = Clocked()
     lab = lab_on(runtime)
 
@@ -133,7 +133,7 @@ def test_the_undo_is_on_disk_when_the_fault_acts(lab_on):
     assert on_disk == [Undo(op="ensure_running", service="api")]
 
 
-def test_a_fault_whose_call_raised_is_undone_for_it_may_have_acted(lab_on):
+def test_a_fault_whose_call_raised_is_reverted_because_it_may_have_acted(lab_on):
     runtime = Clocked()
     lab = lab_on(runtime)
 
@@ -264,7 +264,7 @@ def test_nothing_else_aborts(lab_on, clients, condition):
     assert injected.reverted_unix_s is not None
 
 
-def test_an_undo_that_fails_is_told_with_how_to_heal_by_hand_and_stays_open_in_the_journal(lab_on):
+def test_a_failed_revert_is_reported_with_the_command_and_stays_open_in_the_journal(lab_on):
     lab = lab_on(Clocked(broken=True))
 
     with (
@@ -278,7 +278,7 @@ def test_an_undo_that_fails_is_told_with_how_to_heal_by_hand_and_stays_open_in_t
     assert [undo.service for undo in open_intents(lab.journal.path).undos] == ["api"]
 
 
-def test_two_faults_of_one_kind_on_one_service_are_two_intents_and_the_one_that_was_not_undone_is_open(lab_on):
+def test_two_faults_of_one_kind_on_one_service_are_two_intents_and_the_unreverted_one_is_open(lab_on):
     runtime = Clocked()
     lab = lab_on(runtime)
     second_ctrl_c(runtime, "api", times=1)
@@ -294,7 +294,7 @@ def test_two_faults_of_one_kind_on_one_service_are_two_intents_and_the_one_that_
     assert len(open_intents(lab.journal.path).undos) == 1
 
 
-def test_a_healing_that_no_witness_sees_is_a_failed_one(lab_on):
+def test_a_revert_that_no_witness_sees_has_failed(lab_on):
     @dataclass(frozen=True, kw_only=True)
     class Scarred(Kill):
         def healed(self, runtime, victim, since_unix_s):
@@ -309,7 +309,7 @@ def test_a_healing_that_no_witness_sees_is_a_failed_one(lab_on):
         hold(lab, OnTarget(primitive=Scarred(), target="api"))
 
 
-def test_every_undo_is_tried_also_after_one_that_failed(lab_on):
+def test_every_revert_is_tried_even_after_a_failed_one(lab_on):
     runtime = Clocked()
     lab = lab_on(runtime)
     undo = runtime.undo
@@ -342,7 +342,7 @@ def second_ctrl_c(runtime, *services, times=sys.maxsize):
     runtime.undo = interrupted
 
 
-def test_every_undo_is_tried_also_after_one_that_was_interrupted_and_the_session_ends(lab_on):
+def test_every_revert_is_tried_even_after_an_interrupted_one_and_the_session_ends(lab_on):
     runtime = Clocked()
     lab = lab_on(runtime)
     second_ctrl_c(runtime, "api")
@@ -373,7 +373,7 @@ def test_the_first_of_several_interrupts_is_the_one_that_is_raised(lab_on):
 
 
 @pytest.mark.parametrize("step", ["undo", "healed"])
-def test_a_fault_of_another_package_that_raises_anything_at_its_end_has_failed_to_heal(lab_on, step):
+def test_a_foreign_fault_that_raises_anything_at_its_end_is_not_reverted(lab_on, step):
     @dataclass(frozen=True, kw_only=True)
     class Faulty(Kill):
         pass
@@ -397,7 +397,7 @@ def test_a_fault_of_another_package_that_raises_anything_at_its_end_has_failed_t
 @pytest.mark.parametrize(
     "error", [NotReady("the daemon restarts"), OSError("no answer"), KeyError("not yet")], ids=repr
 )
-def test_what_could_not_be_told_at_the_first_look_is_asked_again(error):
+def test_an_unclear_first_look_is_repeated(error):
     runtime, seen = Clocked(), []
 
     @dataclass(frozen=True, kw_only=True)
@@ -441,7 +441,7 @@ def test_a_victim_that_runs_and_is_unhealthy_is_not_repaired():
 @pytest.mark.parametrize(
     "error", [NotReady("the daemon restarts"), OSError("no answer"), KeyError("not yet")], ids=repr
 )
-def test_an_undo_that_did_not_work_is_tried_again(error):
+def test_a_revert_without_effect_is_tried_again(error):
     runtime = Clocked()
     runtime.kill("api")
     undo, tried = runtime.undo, []
@@ -458,7 +458,7 @@ def test_an_undo_that_did_not_work_is_tried_again(error):
     assert runtime.state("api").running
 
 
-def test_a_fault_that_no_witness_saw_is_undone_and_proves_nothing(lab_on):
+def test_a_fault_that_no_witness_saw_is_reverted_and_proves_nothing(lab_on):
     runtime = Clocked(deaf=True)
     lab = lab_on(runtime)
 
@@ -471,7 +471,7 @@ def test_a_fault_that_no_witness_saw_is_undone_and_proves_nothing(lab_on):
     assert runtime.state("api").running
 
 
-def test_a_fault_that_its_lease_ended_before_its_undo_proves_nothing(lab_on):
+def test_a_fault_that_its_lease_ended_before_its_revert_proves_nothing(lab_on):
     runtime = Clocked()
     lab = lab_on(runtime)
 
@@ -580,7 +580,7 @@ def test_whether_the_service_settled_in_time_is_known_to_the_judge(lab_on, monke
     assert judged == [settles]
 
 
-def test_a_trial_is_what_its_experiment_and_its_plan_say(lab_on, monkeypatch):
+def test_a_trial_follows_its_experiment_and_its_plan(lab_on, monkeypatch):
     """Its load, its repair, its steady phase, its abort condition and its blast radius."""
     lab, fault, asked = lab_on(Clocked()), faults.kill("model-*"), {}
     made = experiment(
@@ -731,7 +731,7 @@ class TestProof:
             "api",
         )
 
-    def test_of_the_end_is_all_that_is_asked_for_where_the_start_was_not_seen(self, lab_on, clock):
+    def test_of_the_end_is_enough_if_the_start_was_not_seen(self, lab_on, clock):
         lab, fault = lab_on(Clocked()), Watched(at_look=9, asked=[], since=[])
 
         with lab.recording(), pytest.raises(FaultNotObserved):
@@ -799,7 +799,7 @@ def test_a_fault_is_shown_to_prometheus_from_its_proof_to_its_revert_however_tha
     assert shown == [("kill", "api", True), ("kill", "api", False)]
 
 
-def test_a_record_that_is_not_healed_stays_so_whatever_is_reverted_later(lab_on):
+def test_a_record_with_a_failed_revert_keeps_it_whatever_is_reverted_later(lab_on):
     lab = lab_on(Clocked())
 
     with lab.recording() as record:
@@ -814,7 +814,7 @@ def test_a_record_that_is_not_healed_stays_so_whatever_is_reverted_later(lab_on)
     [(KeyboardInterrupt(), "KeyboardInterrupt"), (KeyboardInterrupt("again"), "again")],
     ids=["bare", "said"],
 )
-def test_why_an_undo_broke_off_is_in_the_journal(lab_on, monkeypatch, error, why):
+def test_the_reason_of_an_interrupted_revert_is_in_the_journal(lab_on, monkeypatch, error, why):
     def broken(*_):
         raise error
 

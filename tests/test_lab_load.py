@@ -134,7 +134,7 @@ class TestEntry:
 
         assert found == ["taken", "free"]
 
-    def test_is_looked_over_and_gets_the_remediator_that_it_asks_for(self, lab_of):
+    def test_is_checked_and_gets_the_remediator_that_it_names(self, lab_of):
         lab = lab_of()
         lab.remediator.ensure(False)  # as a control arm leaves it
         lab.runtime.touched.clear()
@@ -147,7 +147,7 @@ class TestEntry:
         assert lab.runtime.touched[0] == "looked over"
         assert [line["remediator"] for line in written(lab, "judged")] == [True, False]
 
-    def test_lasts_five_minutes_at_most_unless_it_says_otherwise(self, lab_of):
+    def test_lasts_five_minutes_at_most_by_default(self, lab_of):
         lab = lab_of()
 
         for longest in ({}, {"longest_s": 30.0}):
@@ -164,7 +164,7 @@ class TestEntry:
 
         assert Clients.sent == [own]
 
-    def test_is_refused_beside_another_load(self, lab_of):
+    def test_is_refused_next_to_another_load(self, lab_of):
         lab = lab_of()
 
         with lab.load(LOAD), pytest.raises(InvalidExperiment, match="a load is running already"), lab.load(LOAD):

@@ -190,7 +190,7 @@ def test_no_test_imports_a_test_module():
     assert {path: found for path, found in borrowed.items() if found} == {}
 
 
-def test_helpers_of_tests_stand_in_support_and_the_catalogue_of_defects_beside_what_performs_it():
+def test_helpers_of_tests_are_in_support_and_the_catalogue_of_defects_next_to_its_tests():
     beside = [path for path in (ROOT / "tests").rglob("*.py") if not {"support", "truth"} & set(path.parts)]
 
     assert [path.name for path in beside if not path.name.startswith("test_") and path.name != "conftest.py"] == []

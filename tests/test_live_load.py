@@ -242,7 +242,7 @@ class TestSteady:
     def test_needs_two_answers_at_least(self, load_of, answers, reason):
         assert load_of(now_s=8.0, answered=answered(8.0)[-answers:]).not_steady(1.0) == reason
 
-    def test_says_what_became_of_the_bad_ones(self, load_of):
+    def test_counts_the_outcomes_of_bad_requests(self, load_of):
         bad = [*answered(5.5), *(sample(at_s, "refused") for at_s in (5.5, 6.0, 6.5, 7.0)), sample(7.5, took_s=11.0)]
 
         assert load_of(now_s=8.0, answered=bad).not_steady(4.0) == (
@@ -298,7 +298,7 @@ class TestRecovery:
 
 
 class TestEnd:
-    def test_is_asked_for_once_and_waits_for_open_requests(self, load_of):
+    def test_is_requested_once_and_waits_for_open_requests(self, load_of):
         running = load_of()
 
         assert running.stop() is running.stop(drain=False) is SUMMARY
@@ -331,7 +331,7 @@ class TestEnd:
         with pytest.raises(error):
             silent.require_held()
 
-    def test_of_a_load_that_was_held_says_how(self, load_of):
+    def test_of_a_load_that_was_held_has_its_figures(self, load_of):
         held = load_of().require_held()
 
         assert (held.offered_rps, held.achieved_ratio, held.lateness_p99_s, held.generator_cpu, held.reconnected) == (

@@ -187,7 +187,7 @@ def test_a_status_names_the_open_requests_that_are_older_than_their_limits(tmp_p
     assert told["overdue"] == {driver._client.request_id(0): 1.0, driver._client.request_id(1): 2.9}
 
 
-def test_the_overdue_requests_of_all_workers_are_told():
+def test_the_overdue_requests_of_all_workers_are_in_one_status():
     line = {"outcomes": {}, "lateness_p99_s": 0.0, "cpu": 0.0, "at_s": 5.0, "begun_s": 5.0, "inflight": 1}
     counts = dict.fromkeys(("offered", "sent", "done", "shed", "reconnected", "push_failures"), 0)
     lines = [{**line, **counts, "overdue": {"a-1": 1.0}}, {**line, **counts, "overdue": {"b-2": 2.0}}]

@@ -73,7 +73,7 @@ def in_single_bytes(received):
 
 @pytest.mark.parametrize("split", [list, in_single_bytes], ids=["at once", "byte by byte"])
 @pytest.mark.parametrize("name", ANSWERS)
-def test_an_answer_is_what_its_bytes_say(name, split):
+def test_an_answer_is_classified_by_its_bytes(name, split):
     received, expected = ANSWERS[name]
     answer = Answer()
     over = [answer.take(piece, 7.0, stream=False) for piece in split(received)]
@@ -118,7 +118,7 @@ def test_a_body_that_is_too_long_ends_the_reading():
     assert (answer.ended, answer.keep_alive, answer.end_s) == ("endless", False, 2.0)
 
 
-def test_a_stream_that_said_that_it_is_done_can_be_read_to_its_end():
+def test_a_stream_can_be_read_to_its_end_after_done():
     answer = Answer()
     assert answer.take(CHUNKED + b"e\r\ndata: [DONE]\n\n\r\n", 0.0, stream=True)
     assert (answer.ended, answer.complete) == ("complete", False)

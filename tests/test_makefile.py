@@ -60,7 +60,7 @@ def test_where_the_stack_is_set_up_the_runtime_chooses_for_itself(checkout):
     assert done.stdout.endswith(f"report: {checkout}/reports/now/report.html\n")
 
 
-def test_without_docker_the_lab_runs_as_processes_and_this_is_said(checkout):
+def test_without_docker_the_lab_runs_as_processes_and_this_is_printed(checkout):
     done = made(checkout, "chaos", FAKE_BOOTSTRAP="1", FAKE_NO_COMPOSE="1", FAKE_RUN="now")
 
     assert done.returncode == 0
@@ -68,14 +68,14 @@ def test_without_docker_the_lab_runs_as_processes_and_this_is_said(checkout):
     assert "asked: -m pytest scenarios/ -k kill_api --llmchaos-runtime local\n" in done.stdout
 
 
-def test_no_model_is_promised_where_another_was_asked_for(checkout):
+def test_no_other_model_is_promised_than_the_chosen_one(checkout):
     done = made(checkout, "chaos", "BACKEND=sim", FAKE_BOOTSTRAP="1", FAKE_NO_COMPOSE="1")
 
     assert "the lab runs as processes\n" in done.stdout
     assert "--llmchaos-runtime local --llmchaos-backend sim\n" in done.stdout
 
 
-def test_where_a_daemon_answers_a_failed_set_up_ends_it(checkout):
+def test_where_docker_responds_a_failed_set_up_ends_it(checkout):
     done = made(checkout, "chaos", FAKE_BOOTSTRAP="1", FAKE_NO_COMPOSE="0")
 
     assert done.returncode != 0
@@ -83,7 +83,7 @@ def test_where_a_daemon_answers_a_failed_set_up_ends_it(checkout):
     assert "Docker responds" in done.stderr
 
 
-def test_who_asks_for_a_runtime_gets_it_whatever_became_of_the_set_up(checkout):
+def test_a_chosen_runtime_is_used_even_after_a_failed_set_up(checkout):
     done = made(checkout, "chaos", "PYTEST_ARGS=--chaos-runtime local", FAKE_BOOTSTRAP="1", FAKE_NO_COMPOSE="0")
 
     assert done.returncode == 0
@@ -148,7 +148,7 @@ def test_the_gate_draws_by_the_commit_and_the_same_examples_in_the_same_order(ch
     assert done.stdout.splitlines()[-1] == "did: tests/support/minutes.py end"
 
 
-def test_all_of_them_draw_anew_and_the_line_that_repeats_them_is_said(checkout):
+def test_all_of_them_draw_new_examples_and_print_the_line_that_repeats_them(checkout):
     first, second = (made(checkout, "test-all").stdout for _ in range(2))
     again = made(checkout, "test-all", "SEED=77")
 
@@ -184,7 +184,7 @@ def test_every_file_of_the_stacks_tests_runs_in_one_lane_of_one_part(checkout):
 
 
 @pytest.mark.parametrize(("status", "left"), [("1", False), ("0", True)], ids=["failed", "made"])
-def test_half_an_environment_is_not_left_behind(checkout, status, left):
+def test_half_an_environment_is_removed(checkout, status, left):
     shutil.copy(checkout / ".venv/bin/python", checkout / "python")
     shutil.rmtree(checkout / ".venv")
 

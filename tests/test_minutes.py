@@ -8,7 +8,7 @@ from support import minutes
 BUDGET = {"units": 60.0, "stack": 40.0}
 
 
-def test_the_budget_is_at_most_17_minutes_and_says_of_every_part_what_it_catches():
+def test_the_budget_is_at_most_17_minutes_and_names_what_each_part_catches():
     budget = minutes.budgets(minutes.PAGE.read_text())
 
     assert sum(budget.values()) <= 17 * 60

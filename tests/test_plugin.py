@@ -66,7 +66,7 @@ def test_a_list_of_faults_is_one_trial_each_with_readable_ids(chaos, double):
     assert double.performed == ["kill api", "kill model-1"]
 
 
-def test_it_says_which_runtime_was_chosen_and_why(chaos, monkeypatch):
+def test_the_chosen_runtime_and_its_reason_are_printed(chaos, monkeypatch):
     monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
 
     chosen, asked, quiet = chaos("--chaos-runtime=auto"), chaos("--chaos-runtime=local"), chaos("-q")
@@ -167,7 +167,7 @@ def test_a_value_that_does_not_exist_because_the_system_failed_is_a_failure(chao
     result.stdout.fnmatch_lines(["*NotRecovered: still down*"])
 
 
-def test_a_junit_file_says_what_became_of_each_claim(chaos, double, monkeypatch, pytester):
+def test_a_junit_file_has_the_verdict_of_each_claim(chaos, double, monkeypatch, pytester):
     perform = double.perform
     monkeypatch.setattr(
         double, "perform", lambda *args: replace(perform(*args), result=TrialResult(trial="001", verdict="held"))
@@ -351,7 +351,7 @@ def test_known(lab):
 
 
 @pytest.mark.parametrize("first", ["unasked", "asked"])
-def test_a_claim_that_did_not_come_to_ask_for_its_trial_is_its_claim_all_the_same(chaos, monkeypatch, pytester, first):
+def test_a_claim_that_ended_before_its_trial_counts_as_its_claim(chaos, monkeypatch, pytester, first):
     monkeypatch.setattr(
         Campaign, "preflight", lambda self: self.run.announce([trial.entry for trial in self.schedule()])
     )
@@ -522,7 +522,7 @@ def test_it(lab):
     result.stdout.fnmatch_lines(["SKIPPED*test_odd.py:*the fake runtime cannot *, which this fault needs"])
 
 
-def test_a_failed_heal_stops_the_session(chaos, double):
+def test_a_failed_revert_stops_the_session(chaos, double):
     one = SCENARIO.format(fault='faults.kill("api")')
     double.error = errors.HealFailed("could not undo")
 
@@ -553,9 +553,7 @@ def test_a_failed_heal_stops_the_session(chaos, double):
     ],
 )
 @pytest.mark.parametrize("where", ["test", "setup", "teardown"])
-def test_after_a_failed_heal_or_lost_evidence_nothing_more_runs_wherever_it_came_from(
-    chaos, double, body, reason, where
-):
+def test_after_a_failed_revert_or_lost_evidence_nothing_more_runs(chaos, double, body, reason, where):
     head = "import pytest\nfrom pytest_llmchaos.errors import EvidenceLost, HealFailed\n\n"
     fixture = {"setup": f"{body}\n    yield", "teardown": f"    yield\n{body}"}.get(where, "    yield")
     test = body if where == "test" else "    pass"
@@ -577,7 +575,7 @@ def test_other_errors_of_a_test_stop_nothing(chaos, double):
 
 
 @pytest.mark.parametrize("seed", [("--chaos-seed=9",), ("--chaos-seed", "9"), ("--llmchaos-seed", "9")], ids=" ".join)
-def test_the_terminal_says_what_was_found_and_the_line_that_repeats_it(chaos, double, monkeypatch, seed):
+def test_the_terminal_shows_the_findings_and_the_line_that_repeats_them(chaos, double, monkeypatch, seed):
     """A failing campaign: announced and journalled as on a stack, performed by the double."""
 
     def perform(campaign, plan):
@@ -637,7 +635,7 @@ def test_the_plan_is_printed_and_nothing_is_performed(chaos, double):
         ('faults.overload("api"), fault_s=5', (), ""),
     ],
 )
-def test_the_plan_says_what_would_be_skipped_and_why(chaos, fault, arguments, says):
+def test_the_plan_names_skipped_trials_and_their_reasons(chaos, fault, arguments, says):
     result = chaos("--chaos-plan", "--chaos-seed=42", *arguments, fault=fault)
 
     (line,) = [line for line in result.outlines if " arrivals " in line]
@@ -774,7 +772,7 @@ def test_a_wrong_scenario_is_one_clear_error_before_anything_starts(chaos, doubl
     assert double.performed == []
 
 
-def test_a_trial_without_an_experiment_says_what_to_add(chaos):
+def test_a_trial_without_an_experiment_is_an_error_that_shows_what_to_add(chaos):
     result = chaos(test_bare="def test_bare(trial):\n    assert trial\n")
 
     assert "lacks an experiment: add `pytestmark = pytest_llmchaos.experiment" in result.stderr.str()
@@ -829,7 +827,7 @@ def test_a_mark_that_is_not_one_experiment_is_one_clear_error(chaos, double, sce
         ),
     ],
 )
-def test_an_experiment_that_no_test_asks_for_is_one_clear_error(chaos, double, scenario, where):
+def test_an_experiment_that_no_test_uses_is_one_clear_error(chaos, double, scenario, where):
     result = chaos(test_never=textwrap.dedent(HEAD) + scenario)
 
     assert result.ret == pytest.ExitCode.INTERRUPTED
@@ -847,7 +845,7 @@ def test_an_experiment_that_no_test_asks_for_is_one_clear_error(chaos, double, s
         "@one\nclass TestIt:\n    class TestPart:\n        def test_it(self, trial): trial.victims",
     ],
 )
-def test_an_experiment_that_one_test_asks_for_is_performed(chaos, double, scenario):
+def test_an_experiment_that_one_test_uses_is_performed(chaos, double, scenario):
     assert chaos(test_never=textwrap.dedent(HEAD) + scenario).ret == 0
 
     assert double.performed == ["kill api"]
@@ -967,7 +965,9 @@ def test_a_scenario_that_was_changed_since_is_refused(chaos, double, recorded, f
 def test_a_run_on_another_runtime_or_backend_is_refused_with_the_option(chaos, double, recorded, name, was):
     result = chaos(recorded(**{name: was}))
 
-    result.stderr.fnmatch_lines([f"*--chaos-replay: the {name} is *, but the recorded run had {was}: give --chaos-{name}={was}"])
+    result.stderr.fnmatch_lines(
+        [f"*--chaos-replay: the {name} is *, but the recorded run had {was}: give --chaos-{name}={was}"]
+    )
     assert double.performed == []
     assert result.ret == pytest.ExitCode.USAGE_ERROR
 
@@ -1004,7 +1004,7 @@ def test_a_victim_that_was_recorded_otherwise_is_refused(chaos, double, recorded
     assert double.performed == []
 
 
-def test_a_seed_beside_a_replay_must_be_the_recorded_one(chaos, double, recorded):
+def test_a_seed_next_to_a_replay_must_be_the_recorded_one(chaos, double, recorded):
     option = recorded()
 
     other = chaos(option, "--chaos-seed=6")
@@ -1062,7 +1062,7 @@ def test_nor_does_a_whole_session_without_scenarios(pytester):
     result.stdout.fnmatch_lines(["heavy: [[]]"])
 
 
-def test_the_public_names_are_there_when_asked_for_and_no_others_are():
+def test_only_the_public_names_can_be_imported():
     import pytest_llmchaos  # noqa: PLC0415 - what is looked at
 
     assert [name for name in pytest_llmchaos.__all__ if not hasattr(pytest_llmchaos, name)] == []
@@ -1078,7 +1078,7 @@ def test_the_public_names_are_there_when_asked_for_and_no_others_are():
     ],
     ids=["only while it runs", "through a fixture of its name"],
 )
-def test_a_trial_that_collection_does_not_show_proves_nothing_and_says_what_to_write(chaos, double, asks):
+def test_a_trial_that_collection_does_not_show_is_an_error_that_shows_what_to_write(chaos, double, asks):
     result = chaos("-k", "late", test_scenario=SCENARIO.format(fault='faults.kill("api")') + asks)
 
     result.assert_outcomes(errors=1, deselected=2)

@@ -38,7 +38,7 @@ def contents(run_dir: Path) -> list[bytes]:
     ],
     ids=["empty", "blank lines", "other bytes", "no run in it", "torn"],
 )
-def test_a_journal_that_tells_of_no_run_is_one_error_and_the_report_stays(
+def test_a_journal_without_a_run_is_one_error_and_the_report_stays(
     run_dir: Path, journal: bytes, seen: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = contents(run_dir)
@@ -54,7 +54,7 @@ def test_a_journal_that_tells_of_no_run_is_one_error_and_the_report_stays(
     assert contents(run_dir) == before
 
 
-def test_how_many_lines_could_not_be_read_is_said(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_number_of_unreadable_lines_is_printed(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with (run_dir / "journal.jsonl").open("a") as file:
         file.write("odd\nodd\n")
 

@@ -89,7 +89,7 @@ def sigterm_ignored():
 
 
 @pytest.mark.usefixtures("sigterm_ignored")
-def test_a_cancelled_job_ends_its_session_as_ctrl_c_does_so_that_faults_are_undone(run):
+def test_a_cancelled_job_ends_its_session_as_ctrl_c_does_so_that_faults_are_reverted(run):
     run.lab()
 
     with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
@@ -124,7 +124,7 @@ def exit_status_in(reports):
 @pytest.mark.parametrize(
     ("status", "before", "written"), [(0, [], 0), (0, ["the ledger is full"], 3), (1, ["the ledger is full"], 1)]
 )
-def test_a_session_that_does_not_pass_for_what_it_left_says_so_in_its_journal(run, tmp_path, status, before, written):
+def test_a_session_that_fails_for_its_orphans_journals_that(run, tmp_path, status, before, written):
     run.announce([])
 
     assert run.close(status, before) == before
@@ -171,7 +171,7 @@ def test_a_trial_that_starts_the_stack_keeps_the_machine_in_between(settings, pl
     assert is_free()
 
 
-def test_nothing_is_started_while_another_process_measures_and_the_wait_is_told(settings, monkeypatch):
+def test_nothing_is_started_while_another_process_measures_and_the_wait_is_printed(settings, monkeypatch):
     said, started, leave = [], [], threading.Event()
     monkeypatch.setattr(Run, "_start", lambda _: started.append(leave.is_set()) or FakeRuntime())
     inside = threading.Event()

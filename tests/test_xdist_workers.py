@@ -50,7 +50,7 @@ def test_a_session_whose_workers_end_well_ends_well(workers):
     assert workers().ret == 0
 
 
-def test_what_a_worker_left_that_ended_without_a_word_is_swept_and_its_failure_told(workers):
+def test_orphans_of_a_crashed_worker_are_removed_and_failures_printed(workers):
     result = workers("--max-worker-restart=0", perform=DIES)
 
     result.stdout.fnmatch_lines(

@@ -166,7 +166,7 @@ def test_tokens_are_counted_and_the_replica_is_named(performed):
     assert (seen["ok"].replica, seen["s500"].replica) == ("model-1", "")
 
 
-def test_a_request_asks_what_the_plan_says(performed):
+def test_a_request_has_the_fields_of_its_plan(performed):
     headers, body = performed["server"].seen[0]
 
     assert body == {
@@ -179,7 +179,7 @@ def test_a_request_asks_what_the_plan_says(performed):
     assert headers["authorization"] == "Bearer abc"
 
 
-def test_time_runs_out_when_the_plan_says(performed):
+def test_a_request_ends_at_the_timeout_of_its_plan(performed):
     seen = by_prompt(performed)
 
     for behaviour in ("stall", "trickle", "silent", "hang"):
@@ -192,7 +192,7 @@ def test_samples_come_while_the_load_runs_each_once(performed):
     assert performed["recent"] == [s for s in performed["samples"] if s.due_s >= 0.2]
 
 
-def test_the_status_tells_how_it_goes(performed):
+def test_the_status_counts_the_requests_so_far(performed):
     last, total = performed["live"][-1], len(BEHAVIOURS)
     waiting = [status for status in performed["live"] if status.inflight]
 
@@ -224,7 +224,7 @@ def test_a_request_that_waits_has_begun_once_its_first_token_is_there(tmp_path, 
     assert (status.begun_s > 0.0) is has_begun
 
 
-def test_the_summary_tells_how_it_went(performed):
+def test_the_summary_counts_all_requests(performed):
     summary, total = performed["summary"], len(BEHAVIOURS)
 
     assert (summary.offered, summary.sent, summary.done, summary.shed) == (total, total, total, 0)
@@ -273,7 +273,7 @@ LEAVERS = {
 
 
 @pytest.mark.parametrize("patient_from", LEAVERS)
-def test_an_impatient_client_closes_its_connection_and_says_that_it_left(tmp_path, patient_from):
+def test_an_impatient_client_closes_its_connection_and_its_outcome_is_left(tmp_path, patient_from):
     expected = LEAVERS[patient_from]
     with Server() as server:
         load = plan(
@@ -380,7 +380,7 @@ def test_a_failed_request_is_observed_as_infinite(performed):
     assert failed['llmchaos_client_request_duration_seconds_bucket{le="+Inf",result="failed"}'] == 20
 
 
-def test_stopping_gives_up_what_is_still_unanswered_and_says_so(tmp_path):
+def test_stopping_gives_up_open_requests_and_records_them(tmp_path):
     with Server() as server:
         prompts = ["ok 1", "silent 2", "silent 3", *[f"ok {i}" for i in range(4, 2000)]]
         process = LoadProcess(plan(server, prompts, timeout_s=60, drain_s=0.2), tmp_path)
@@ -401,7 +401,7 @@ def test_stopping_gives_up_what_is_still_unanswered_and_says_so(tmp_path):
     assert 10 <= summary.offered < 1000
 
 
-def test_the_word_to_end_breaks_into_no_request(tmp_path):
+def test_a_stop_interrupts_no_request(tmp_path):
     """It came as an exception in whatever ran just then, and a healthy service had a failed request in one of a hundred trials."""
     with Server() as server:
         for number in range(4):
@@ -438,7 +438,7 @@ def test_what_is_open_and_older_than_its_limits_at_the_end_is_bad_to_samples_and
     assert series(text, "llmchaos_client_good_total").popitem()[1] == window.good
 
 
-def test_a_load_that_nobody_will_judge_ends_at_once(tmp_path):
+def test_a_load_that_is_not_judged_ends_at_once(tmp_path):
     with Server() as server:
         process = LoadProcess(plan(server, ["silent"] * 5, timeout_s=60, good_ttft_s=50, good_e2e_s=50), tmp_path)
         process.start()
@@ -489,7 +489,7 @@ def test_two_workers_share_one_schedule_and_one_clock(tmp_path):
     assert started[0]["t0_monotonic_s"] == pytest.approx(started[1]["t0_monotonic_s"], abs=0.005)
 
 
-def test_workers_started_by_hand_share_a_load_as_the_documentation_says(tmp_path):
+def test_workers_started_by_hand_share_a_load_as_documented(tmp_path):
     """What docs/load.md says of several machines, with one folder for each of them."""
     port = str(free_port())
     with Server() as server:
@@ -540,7 +540,7 @@ def test_a_load_ends_with_the_process_that_started_it(tmp_path):
         assert json.loads((tmp_path / "summary.json").read_text())["ended"] == "stopped"
 
 
-def test_a_load_that_cannot_start_says_why_and_leaves_nothing_behind(tmp_path):
+def test_a_load_that_cannot_start_reports_the_reason_and_leaves_no_process(tmp_path):
     with Server() as server:
         server.push_status = 500
         process = LoadProcess(plan(server, ["ok 1"], push_url=server.url), tmp_path)
@@ -550,7 +550,7 @@ def test_a_load_that_cannot_start_says_why_and_leaves_nothing_behind(tmp_path):
     assert gone(process.pid)
 
 
-def test_the_last_push_is_the_last_to_arrive_also_where_one_is_under_way_at_the_end(tmp_path):
+def test_the_last_push_arrives_last_even_if_another_is_open_at_the_end(tmp_path):
     with Server() as server:
         whole = plan(server, [f"ok {i}" for i in range(400)], stream=False, push_url=server.url)
         with LoadProcess(whole, tmp_path) as process:
@@ -657,7 +657,7 @@ def test_a_load_that_waits_ends_with_the_process_that_launched_it(tmp_path):
         assert not (tmp_path / "started.json").exists()
 
 
-def test_nobody_listening_is_refused_not_waited_for(tmp_path):
+def test_a_closed_port_is_refused_not_waited_for(tmp_path):
     url = f"http://127.0.0.1:{free_port()}"
     whole = LoadPlan(url=url, model="m", arrivals=tuple(Arrival(i / 50, "a", 1) for i in range(20)))
     with LoadProcess(whole, tmp_path) as process:

@@ -53,7 +53,7 @@ def performed(suite):
 EXPECTED = {"passed": 9, "failed": 2, "errors": 2}
 
 
-def test_alone_without_any_of_them(suite):
+def test_without_any_other_plugin(suite):
     result = suite.runpytest_subprocess(*without(*NEIGHBOURS))
 
     result.assert_outcomes(**EXPECTED)
@@ -69,14 +69,14 @@ def test_alone_without_any_of_them(suite):
     ],
     ids=["randomly", "timeout", "html"],
 )
-def test_beside_one(suite, neighbours, options):
+def test_with_one_other_plugin(suite, neighbours, options):
     result = suite.runpytest_inprocess(*without(*NEIGHBOURS - neighbours), *options)
 
     result.assert_outcomes(**EXPECTED)
     assert performed(suite) == ONCE_EACH
 
 
-def test_a_page_of_pytest_html_and_a_junit_file_tell_what_proved_nothing_from_what_was_refuted(suite):
+def test_pytest_html_and_junit_files_distinguish_invalid_from_refuted(suite):
     html = ["--html=page.html", "--self-contained-html"]
 
     suite.runpytest_inprocess(*without(*NEIGHBOURS - {"html", "metadata"}), *html, "--junitxml=junit.xml")
@@ -140,7 +140,7 @@ Campaign._perform = waited
     result.assert_outcomes(passed=4)
 
 
-def test_among_all_of_them_with_two_workers(suite, monkeypatch):
+def test_with_all_of_them_and_two_workers(suite, monkeypatch):
     """Also the plugin that Locust brings along is loaded here: it must not pull gevent into the process of the tests."""
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     with (suite.path / "conftest.py").open("a") as file:

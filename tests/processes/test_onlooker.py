@@ -82,7 +82,7 @@ def looking(lab, out):
         yield lambda: [json.loads(line) for line in out.read_text().splitlines() if line.endswith("}")]
 
 
-def test_it_tells_events_signals_and_answers(world, tmp_path):
+def test_it_records_events_signals_and_answers(world, tmp_path):
     out = tmp_path / "seen.jsonl"
     with looking(world, out) as lines:
         began_s = time.time()
@@ -120,7 +120,7 @@ def test_half_an_answer_is_no_good_answer(world, tmp_path, chunks):
         )
 
 
-def test_a_watcher_that_ends_by_itself_is_told(world, tmp_path):
+def test_a_watcher_that_ends_by_itself_is_reported(world, tmp_path):
     (tmp_path / "docker").write_text(DOCKER.replace("exec sleep 60", "sleep 1"))
     out = tmp_path / "seen.jsonl"
 

@@ -141,7 +141,7 @@ def test_a_verbose_terminal_ends_with_the_whole_id_and_its_verdict(shown: dict[s
     assert re.search(r"test_it\.py::test_it .*PASSED", line.rsplit("\r")[-1])
 
 
-def test_the_line_tells_the_rates_the_failures_the_p95_and_what_is_left(shown: dict[str, str]) -> None:
+def test_the_line_has_rates_failures_p95_and_the_time_left(shown: dict[str, str]) -> None:
     lines = [found.groups() for found in LINE.finditer(shown["terminal"])]
     phase, at_s, left_s, offered, answered, failed, _ = lines[-1]
 

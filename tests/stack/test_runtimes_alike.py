@@ -97,7 +97,7 @@ def flat(value, path=""):
     return parts or {path: value}
 
 
-def test_two_runs_of_one_seed_tell_the_same(runs):
+def test_two_runs_of_one_seed_are_alike(runs):
     compose, local = (told(runs[name]) for name in ("compose", "local"))
     left, right = flat(compose), flat(local)
 
@@ -128,7 +128,7 @@ def _by_runtime(trial):
     return [event["what"] for event in trial["events"] if event["source"] == "runtime"]
 
 
-def test_what_differs_is_said(runs):
+def test_a_difference_is_named_with_its_place(runs):
     assert {name: run["runtime"] for name, run in runs.items()} == {"compose": "compose", "local": "local"}
     ran_as = {name: run["environment"]["services run as"] for name, run in runs.items()}
     assert ran_as == {"compose": "containers", "local": "process, not container"}

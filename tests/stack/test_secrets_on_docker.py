@@ -57,7 +57,7 @@ def session_of(tiny):
     return code, said, found
 
 
-def test_what_services_and_claims_say_is_kept_without_their_secrets(tiny):
+def test_output_of_services_and_claims_is_kept_without_secrets(tiny):
     desk, scenario = tiny.folder / "desk.py", tiny.folder / "test_doomed.py"
     desk.write_text(desk.read_text().replace("import json\n", f"import json\n{SAID}", 1))
     scenario.write_text(scenario.read_text() + NODE)
@@ -76,7 +76,7 @@ def test_what_services_and_claims_say_is_kept_without_their_secrets(tiny):
     assert " --api-key *** " in sessions.of_kind(tiny.reports, "run")[0]["replay"]
 
 
-def test_a_stack_that_does_not_start_is_told_without_its_secrets(tiny):
+def test_the_error_of_a_stack_that_does_not_start_has_no_secrets(tiny):
     desk = tiny.folder / "desk.py"
     desk.write_text(desk.read_text().replace("import json\n", f"import json\n{SAID}raise SystemExit(3)\n", 1))
 

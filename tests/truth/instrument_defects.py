@@ -23,7 +23,7 @@ FAULTS: tuple[InstrumentDefect, ...] = (
                 ),
             ),
         ),
-        tests=("test_lab_inject.py::test_a_fault_whose_call_raised_is_undone_for_it_may_have_acted",),
+        tests=("test_lab_inject.py::test_a_fault_whose_call_raised_is_reverted_because_it_may_have_acted",),
     ),
     InstrumentDefect(
         name="act-before-its-intent-is-on-disk",
@@ -76,7 +76,7 @@ FAULTS: tuple[InstrumentDefect, ...] = (
                 ),
             ),
         ),
-        tests=("test_lab_inject.py::test_a_fault_that_no_witness_saw_is_undone_and_proves_nothing",),
+        tests=("test_lab_inject.py::test_a_fault_that_no_witness_saw_is_reverted_and_proves_nothing",),
     ),
     InstrumentDefect(
         name="proof-from-an-older-death",
@@ -109,7 +109,7 @@ FAULTS: tuple[InstrumentDefect, ...] = (
                 ),
             ),
         ),
-        tests=("test_lab_inject.py::test_every_undo_is_tried_also_after_one_that_failed",),
+        tests=("test_lab_inject.py::test_every_revert_is_tried_even_after_a_failed_one",),
     ),
     InstrumentDefect(
         name="failed-undo-noted-as-done",
@@ -121,9 +121,7 @@ FAULTS: tuple[InstrumentDefect, ...] = (
                 new="ok=True, why=str(error) or type(error).__name__",
             ),
         ),
-        tests=(
-            "test_lab_inject.py::test_an_undo_that_fails_is_told_with_how_to_heal_by_hand_and_stays_open_in_the_journal",
-        ),
+        tests=("test_lab_inject.py::test_a_failed_revert_is_reported_with_the_command_and_stays_open_in_the_journal",),
     ),
     InstrumentDefect(
         name="revert-believed",
@@ -138,7 +136,7 @@ FAULTS: tuple[InstrumentDefect, ...] = (
                 new='            record.proof("healed", "the undo returned", time.time(), intent=intent)\n',
             ),
         ),
-        tests=("test_lab_inject.py::test_a_healing_that_no_witness_sees_is_a_failed_one",),
+        tests=("test_lab_inject.py::test_a_revert_that_no_witness_sees_has_failed",),
     ),
     InstrumentDefect(
         name="two-undos-collapse",
@@ -174,7 +172,7 @@ FAULTS: tuple[InstrumentDefect, ...] = (
                 new="",
             ),
         ),
-        tests=("test_lab_inject.py::test_a_trial_is_what_its_experiment_and_its_plan_say",),
+        tests=("test_lab_inject.py::test_a_trial_follows_its_experiment_and_its_plan",),
     ),
     InstrumentDefect(
         name="abort-condition-dropped",
@@ -184,7 +182,7 @@ FAULTS: tuple[InstrumentDefect, ...] = (
                 file="pytest_llmchaos/trial/perform.py", old="        lab.abort_check(experiment.abort_if)\n", new=""
             ),
         ),
-        tests=("test_lab_inject.py::test_a_trial_is_what_its_experiment_and_its_plan_say",),
+        tests=("test_lab_inject.py::test_a_trial_follows_its_experiment_and_its_plan",),
     ),
     InstrumentDefect(
         name="interrupted-session-keeps-its-fault",
@@ -227,7 +225,7 @@ FAULTS: tuple[InstrumentDefect, ...] = (
                 new="            yield injector.injected\n",
             ),
         ),
-        tests=("test_lab_inject.py::test_a_fault_that_its_lease_ended_before_its_undo_proves_nothing",),
+        tests=("test_lab_inject.py::test_a_fault_that_its_lease_ended_before_its_revert_proves_nothing",),
     ),
     InstrumentDefect(
         name="older-start-counts-as-healed",
@@ -476,7 +474,9 @@ CLEANUP: tuple[InstrumentDefect, ...] = (
                 new="        self._old_sigterm = signal.getsignal(signal.SIGTERM)\n",
             ),
         ),
-        tests=("test_session_run.py::test_a_cancelled_job_ends_its_session_as_ctrl_c_does_so_that_faults_are_undone",),
+        tests=(
+            "test_session_run.py::test_a_cancelled_job_ends_its_session_as_ctrl_c_does_so_that_faults_are_reverted",
+        ),
     ),
     InstrumentDefect(
         name="leash-slipped",
@@ -1372,7 +1372,7 @@ GATES: tuple[InstrumentDefect, ...] = (
                 new="            lab.hold(experiment.steady_s)\n",
             ),
         ),
-        tests=("test_lab_inject.py::test_a_trial_is_what_its_experiment_and_its_plan_say",),
+        tests=("test_lab_inject.py::test_a_trial_follows_its_experiment_and_its_plan",),
     ),
     InstrumentDefect(
         name="remediator-stays-on",
@@ -1380,13 +1380,13 @@ GATES: tuple[InstrumentDefect, ...] = (
         patches=(
             Patch(file="pytest_llmchaos/trial/perform.py", old="        remediator=experiment.remediator,\n", new=""),
         ),
-        tests=("test_lab_inject.py::test_a_trial_is_what_its_experiment_and_its_plan_say",),
+        tests=("test_lab_inject.py::test_a_trial_follows_its_experiment_and_its_plan",),
     ),
     InstrumentDefect(
         name="arrivals-of-the-plan-dropped",
         what="a trial sends other requests than its plan has",
         patches=(Patch(file="pytest_llmchaos/trial/perform.py", old="        arrivals=arrivals_of(plan),\n", new=""),),
-        tests=("test_lab_inject.py::test_a_trial_is_what_its_experiment_and_its_plan_say",),
+        tests=("test_lab_inject.py::test_a_trial_follows_its_experiment_and_its_plan",),
     ),
     InstrumentDefect(
         name="stack-not-looked-over",
@@ -1398,7 +1398,7 @@ GATES: tuple[InstrumentDefect, ...] = (
                 new="            self.remediator.ensure(remediator)\n",
             ),
         ),
-        tests=("test_lab_load.py::TestEntry::test_is_looked_over_and_gets_the_remediator_that_it_asks_for",),
+        tests=("test_lab_load.py::TestEntry::test_is_checked_and_gets_the_remediator_that_it_names",),
     ),
     InstrumentDefect(
         name="dead-load-waited-for",
@@ -1617,7 +1617,7 @@ CLIENTS: tuple[InstrumentDefect, ...] = (
                 new="        self._lateness.add(max(0.0, sample.due_s - sample.sent_s))\n",
             ),
         ),
-        tests=("processes/test_loadgen.py::test_the_summary_tells_how_it_went",),
+        tests=("processes/test_loadgen.py::test_the_summary_counts_all_requests",),
     ),
     InstrumentDefect(
         name="late-leaver-is-no-failure",
@@ -1938,7 +1938,7 @@ EVIDENCE: tuple[InstrumentDefect, ...] = (
                 new="",
             ),
         ),
-        tests=("test_plugin.py::test_a_failed_heal_stops_the_session",),
+        tests=("test_plugin.py::test_a_failed_revert_stops_the_session",),
     ),
     InstrumentDefect(
         name="no-evidence-is-a-skip",
