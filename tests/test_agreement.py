@@ -1,4 +1,4 @@
-"""Agreement of what clients saw with what Prometheus got of it: clocks, shares, histograms, scrapes. No Prometheus is asked."""
+"""Tests of the agreement of clients and Prometheus, on a fake Prometheus."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def window(*, good: int = 95, bad: int = 5, took_s: float = 0.5) -> Window:
 
 
 class Told:
-    """A Prometheus that counted requests by outcome, and has a histogram of how long they took: bound -> cumulated."""
+    """A Prometheus with requests by outcome and latencies as bound -> count."""
 
     def __init__(self, outcomes: Mapping[str, float], buckets: Mapping[str, float]) -> None:
         self._outcomes, self._buckets = outcomes, buckets
@@ -143,14 +143,14 @@ class TestShares:
 
 
 class TestP95:
-    """By the histogram it lies above 0.5 and up to 1 s; its other bounds are 0.125, 0.25, 2 and none."""
+    """The histogram puts it above 0.5 s and up to 1 s. Its bounds are 0.125 to 2 s."""
 
     @pytest.mark.parametrize("took_s", [0.5, 0.75, 1.0])
     def test_in_the_same_bucket_agrees(self, took_s: float) -> None:
         assert agree(window(took_s=took_s), Told({"ok": 95.0, "http_5xx": 5.0}, BUCKETS)) == []
 
     @pytest.mark.parametrize("took_s", [0.25, 0.49, 1.01, 2.0])
-    def test_in_the_bucket_beside_it_is_a_finding(self, took_s: float) -> None:
+    def test_in_the_next_bucket_is_a_finding(self, took_s: float) -> None:
         assert agree(window(took_s=took_s), Told({"ok": 95.0, "http_5xx": 5.0}, BUCKETS)) == [
             f"p95: clients measured {took_s:.3f} s, Prometheus' histogram 0.5 to 1 s"
         ]
@@ -161,7 +161,7 @@ class TestP95:
             agree(window(took_s=took_s), Told({"ok": 95.0, "http_5xx": 5.0}, BUCKETS))
 
     def test_of_a_share_of_a_bucket_is_in_it(self) -> None:
-        """Up to 0.5 s are 95 of 100, which are enough for a p95."""
+        """Of 100 requests, 95 took up to 0.5 s, which is enough for a p95."""
         buckets = {**BUCKETS, "0.5": 95.0}
 
         assert agree(window(took_s=0.3), Told({"ok": 95.0, "http_5xx": 5.0}, buckets)) == []
@@ -190,7 +190,7 @@ class TestP95:
 
 
 class TestScrapes:
-    """Without a push gateway the last events are in no scrape yet when the load ends."""
+    """Without a Pushgateway, no scrape has the last events when the load ends."""
 
     def lab(self, *ages_s: float, jobs: tuple[str, ...] = ()) -> Any:
         now = time.time()
@@ -241,7 +241,7 @@ class TestScrapes:
             agreement.await_scrapes(self.lab_of(*targets, jobs=("a", "c")), 1000.0)
 
     def test_are_looked_for_ten_times_a_second_until_the_deadline(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """On a clock that goes on by a second with every look: five looks have time, and the sixth is past it."""
+        """Each look takes a second, so the sixth is past the deadline."""
         now = [0.0]
         looks: list[float] = []
         pauses: list[float] = []
@@ -265,7 +265,7 @@ class TestScrapes:
 
 
 class TestCoverage:
-    """From four seconds before the end of the steady phase on, up to half a second ago."""
+    """The span from 4 s before the end of the steady phase to 0.5 s ago."""
 
     def asked(self, monkeypatch: pytest.MonkeyPatch, *phases: tuple[str, float], jobs: Any = ("api",)) -> list[Any]:
         monkeypatch.setattr(agreement, "time", SimpleNamespace(time=lambda: 1040.0))
@@ -279,14 +279,14 @@ class TestCoverage:
         require_coverage(lab, record, SimpleNamespace(victims=("model-1",)))  # type: ignore[arg-type]
         return found
 
-    def test_is_asked_of_the_scraped_jobs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_is_required_of_the_scraped_jobs(self, monkeypatch: pytest.MonkeyPatch) -> None:
         phases = (("a", 1.0), ("steady", 8.0), ("z", 30.0))
 
         assert self.asked(monkeypatch, *phases) == [(("api",), 1004.0, 1039.5, ("model-1",))]
         assert self.asked(monkeypatch, ("steady", 3.0)) == [(("api",), 1000.0, 1039.5, ("model-1",))]
         assert self.asked(monkeypatch, ("a", 9.0), ("z", 9.0)) == [(("api",), 1000.0, 1039.5, ("model-1",))]
 
-    def test_is_not_asked_where_nothing_is_known_to_be_scraped(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_is_not_required_without_scrape_jobs(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert self.asked(monkeypatch, jobs=()) == []
 
 

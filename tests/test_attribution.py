@@ -1,4 +1,4 @@
-"""Who noticed and who repaired is read from records: a start that nobody wrote down is nobody's."""
+"""Tests of detection and repair, as attributed from the records."""
 
 import json
 
@@ -36,13 +36,13 @@ RESTART = faults.restart("api").primitive
 
 
 def event(at, action, service="api", **attributes):
-    """As it is read from the runtime: its words are no literals of this program."""
+    """An event as read from the runtime, with words that are not literals here."""
     action, service, attributes = json.loads(json.dumps([action, service, attributes]))
     return RuntimeEvent(at_unix_s=at, service=service, action=action, attributes=attributes)
 
 
 def read(*lines):
-    """Lines of the audit log as they are read."""
+    """Return lines of the audit log as they are read."""
     return json.loads(json.dumps(lines))
 
 
@@ -89,7 +89,7 @@ def record(tmp_path):
         "our revert",
     ],
 )
-def test_the_repair_is_credited_to_whoever_wrote_it_down(start, audit, who):
+def test_the_repair_is_credited_by_the_records(start, audit, who):
     assert repaired_by(injected(), [event(100.0, "die"), event(start, "start")], audit) == who
 
 
@@ -104,7 +104,7 @@ def test_the_repair_is_credited_to_whoever_wrote_it_down(start, audit, who):
         (acted(91.94), "unknown"),
     ],
 )
-def test_a_start_may_be_recorded_a_moment_beside_the_action_and_an_action_without_an_end_lasts_ten_seconds(audit, who):
+def test_a_start_may_be_recorded_shortly_outside_the_action_and_an_action_without_an_end_lasts_ten_seconds(audit, who):
     assert (CLOCK_SLACK_S, ACTION_LIMIT_S) == (0.05, 10.0)
     assert repaired_by(injected(), [event(100.0, "die"), event(102.0, "start")], audit) == who
 
@@ -137,7 +137,7 @@ def test_a_start_within_an_action_that_failed_is_of_no_one_that_is_known(at):
     assert repaired_by(injected(), events, read({**first, "incident": "i0"}, again)) == "remediator"
 
 
-def test_an_action_of_another_service_that_failed_says_nothing_where_the_log_names_no_incidents():
+def test_a_failed_action_on_another_service_does_not_count_in_a_log_without_incidents():
     first, last = acted(100.5, 101.0, incident=None)
     _, other = acted(100.5, 100.6, service="model-1", incident=None)
 
@@ -191,7 +191,7 @@ def test_a_start_before_the_fault_or_in_its_very_instant_is_no_repair(at):
 
 
 class TestEndedInPlace:
-    """A process that never went down, such as an engine that hung."""
+    """A victim whose process never went down, such as an engine that hung."""
 
     HANG, PAUSE = faults.hang("api").primitive, faults.pause("api").primitive
 
@@ -222,18 +222,18 @@ class TestEndedInPlace:
         assert repaired_by(done, events, acted(101.9, 102.1, other)) == "remediator"
 
 
-def test_each_action_speaks_for_its_own_time_alone():
+def test_each_action_counts_for_its_own_time_only():
     audit = acted(101.0, 101.5) + acted(110.0, 110.5)
 
     assert repaired_by(injected(), [event(100.0, "die"), event(105.0, "start")], audit) == "unknown"
 
 
-def test_a_forced_restart_needs_nobody():
+def test_a_forced_restart_repairs_itself():
     assert repaired_by(injected(fault=RESTART), [event(100.0, "die"), event(100.5, "start")], []) == "itself"
 
 
 @pytest.mark.parametrize("fault", [faults.kill("api"), faults.stop("api")])
-def test_any_other_fault_needs_somebody(fault):
+def test_any_other_fault_needs_a_repairer(fault):
     assert repaired_by(injected(fault=fault.primitive), [event(100.0, "die"), event(100.5, "start")], []) == "unknown"
 
 
@@ -300,7 +300,7 @@ def test_without_a_fault_that_was_seen_nothing_was_repaired():
     assert repaired_by(done, [event(102.0, "start")], []) is None
 
 
-def test_two_repairers_are_mixed_and_none_is_none():
+def test_two_repairers_are_mixed_and_no_repairer_gives_none():
     events = [event(102.0, "start"), event(103.0, "start", "model-1")]
 
     assert repaired_by(injected(victims=("api", "model-1")), events, acted(101.9, 102.1)) == "mixed"
@@ -424,7 +424,7 @@ def test_a_signal_of_the_very_instant_of_the_fault_is_judged_like_any_later_one(
     assert why_not(record, [], other) == "model-2 is not a victim, and the fault does not declare the signal"
 
 
-def test_of_several_signals_the_earliest_detects_the_fault_whoever_raised_it(record):
+def test_the_earliest_of_several_signals_detects_the_fault(record):
     audit = read({"at": 103.0, **NOTICED}, {"at": 101.5, **NOTICED})
 
     assert detected(record, audit, [Fired("ServiceDown", 101.0)]) == (1.0, "alert ServiceDown")
@@ -451,9 +451,9 @@ def test_without_a_fault_nothing_is_detected(record):
 @pytest.mark.parametrize(
     ("start", "detect_s", "missing"),
     [
-        pytest.param(100.0, None, True, id="a proven fault that nothing told of"),
-        pytest.param(100.0, 1.5, False, id="a fault that an alert told of"),
-        pytest.param(None, None, False, id="no fault, so nothing to tell of"),
+        pytest.param(100.0, None, True, id="a proven fault without a signal"),
+        pytest.param(100.0, 1.5, False, id="a fault with an alert"),
+        pytest.param(None, None, False, id="no fault, so no signal is missing"),
     ],
 )
 def test_a_proven_fault_without_a_signal_is_unnoticed(start, detect_s, missing):
@@ -502,7 +502,7 @@ def test_missing_events_are_inconclusive_and_name_the_gap(record):
     require_whole_records(record, [], read({"event": "suppressed"}, {"event": "verified"}, {}))
 
 
-def test_what_everybody_wrote_down_is_told_on_one_clock_in_order(record):
+def test_events_of_all_sources_are_in_order_on_one_clock(record):
     audit = [
         {"at": 101.5, "event": "detected", "rule": "api-exited", "service": "api"},
         {"at": 101.6, "event": "intent", "action": "start", "rule": "api-exited", "service": "api"},
@@ -524,7 +524,7 @@ def test_what_everybody_wrote_down_is_told_on_one_clock_in_order(record):
     ]
 
 
-def test_what_the_remediator_wrote_is_told_by_its_rule_or_else_by_its_reason(record):
+def test_an_event_of_the_remediator_has_its_rule_or_else_its_reason(record):
     audit = read(
         {"at": 95.0, "event": "suppressed", "rule": "slow", "reason": "startup grace", "service": "api"},
         {"at": 96.0, "event": "suppressed", "reason": "startup grace", "action": "restart"},
@@ -538,7 +538,7 @@ def test_what_the_remediator_wrote_is_told_by_its_rule_or_else_by_its_reason(rec
     ]
 
 
-def test_an_alert_without_a_service_is_of_none(record):
+def test_an_alert_without_a_service_has_an_empty_one(record):
     (note,) = events_of(record, injected(), [], [], [Fired("Burn", 101.0, slo="availability")])
 
     assert note.service == ""
@@ -629,14 +629,14 @@ def test_signals_begin_with_the_fault_and_end_before_the_last_instant(record):
     assert [one.name for one in signals_of(record, 10.0, [], fired, until_unix_s=104.0)] == ["B", "C"]
 
 
-def test_a_signal_without_words_has_none(record):
+def test_a_signal_without_fields_has_empty_names(record):
     (one,) = signals_of(record, 10.0, read({"event": "detected", "at": 102.0}), [])
 
     assert (one.name, one.service) == ("", "")
 
 
 class TestStartsThatWereNotHeard:
-    """The record's load began at 90."""
+    """Starts that the runtime's events lack. The load began at 90 s."""
 
     def heard(self, record, started, events, until=200.0, service="api"):
         states = {
@@ -675,5 +675,5 @@ class TestStartsThatWereNotHeard:
         ],
         ids=["heard late", "heard early", "before the load", "too late to be heard yet"],
     )
-    def test_is_none_where_it_was_heard_or_need_not_be(self, record, started, events):
+    def test_a_reported_or_irrelevant_start_passes(self, record, started, events):
         self.heard(record, started, events)

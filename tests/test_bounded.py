@@ -1,4 +1,4 @@
-"""Numbers of a window: a comparison that proves nothing raises, whichever way it is written."""
+"""Tests of a window's numbers: a vacuous comparison raises."""
 
 import copy
 import json
@@ -118,7 +118,7 @@ def test_what_is_no_number_is_left_to_python():
 
 
 @given(st.floats(0, 1), st.floats(-0.5, 1.5), st.sampled_from([operator.lt, operator.le, operator.gt, operator.ge]))
-def test_what_a_share_says_is_what_floats_say_wherever_it_says_anything(value, bound, compare):
+def test_a_share_compares_like_a_float_unless_it_raises(value, bound, compare):
     try:
         said = compare(share(value, events=1e12), bound)
     except ProvesNothing:
@@ -176,7 +176,7 @@ ENDS = st.lists(st.integers(1, 9), min_size=3, max_size=3).map(sorted)
 
 @given(ENDS, ENDS, ORDERS)
 def test_two_numbers_compare_where_no_end_of_open_requests_changes_the_answer(one, other, compare):
-    """Each is a count from its least over its value to its most, of 0 to 10."""
+    """Each is a count from 0 to 10, given as least, value and most."""
     (low, value, high), (least, bound, most) = one, other
     ends = {compare(mine, theirs) for mine in (low, value, high) for theirs in (least, bound, most)}
     left, right = failed(value, 10, low=low, high=high), failed(bound, 10, low=least, high=most)
@@ -276,7 +276,7 @@ def test_a_number_prints_and_copies_as_a_plain_one():
     assert json.dumps([share(0.5)]) == "[0.5]"
 
 
-def test_claims_about_a_window_know_its_requests():
+def test_claims_about_a_window_use_its_number_of_requests():
     (window,) = windows([*(sample(i / 10) for i in range(8)), sample(0.9, "truncated")], [("during the fault", 0, 1)])
 
     assert window.failed == window.count_of("truncated") == window.outcomes["truncated"] == 1
@@ -313,7 +313,7 @@ def test_nothing_good_of_nothing_answered_is_no_good_share():
 
 
 class TestAWindowOfALoadThatRuns:
-    """An abort condition may ask for more failures than there were requests so far."""
+    """An abort condition may need more failures than there are requests so far."""
 
     @pytest.fixture
     def window(self):
@@ -366,13 +366,13 @@ class TestWhatIsNoClaim:
             with pytest.raises(BadScenario, match=said):
                 asked()
 
-    def test_but_a_count_may_be_asked_whether_it_is_0(self):
+    def test_but_a_count_may_be_compared_with_0(self):
         assert failed(1)
         assert not failed(0)
 
 
 class TestAPartOfItsRequests:
-    """Of a count divided by the number of requests that it is a part of."""
+    """A count divided by the number of requests that it is a part of."""
 
     def part(self, bad, of, could_offer=0):
         answers = [sample(i / of, "truncated" if i < bad else "ok") for i in range(of)]

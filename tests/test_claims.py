@@ -1,4 +1,4 @@
-"""What the end of a test says of its trial. No stack is started here; trials are performed by a double."""
+"""Tests of a claim's outcome and its trial's verdict, on a fake stack."""
 
 import json
 import re
@@ -24,7 +24,7 @@ pytestmark = experiment(load=loads.open_loop(rate_rps=2, max_tokens=8), fault=fa
 
 @pytest.fixture
 def double(monkeypatch):
-    """Trials that hold until a claim does otherwise, written into the run's journal as a stack's are."""
+    """Trials that hold until a claim fails, written to the run's journal."""
     made = put_double(monkeypatch)
 
     def perform(campaign, plan):
@@ -56,7 +56,7 @@ def chaos(pytester, double, monkeypatch):
 
 @pytest.fixture
 def trials(pytester):
-    """What became of the run's trials."""
+    """Return the trials of the run."""
 
     def read():
         (run,) = pytester.path.glob("reports/2*/run.json")
@@ -128,7 +128,7 @@ def test_a_claim_that_reads_a_value_may_pass(chaos, trials, claim):
 ARMS = "arms = experiment(load=loads.open_loop(rate_rps=2), fault=[faults.kill('api'), faults.none()])\n\n"
 
 
-def test_a_claim_may_tell_the_arms_of_its_experiment_apart(chaos, trials):
+def test_a_claim_may_distinguish_the_arms_of_its_experiment(chaos, trials):
     detected = "@arms\ndef test_x(trial):\n    assert trial.is_control or trial.detected_by\n\n"
     quiet = "@arms\ndef test_y(trial):\n    assert not trial.is_control or trial.findings == ()\n"
 
@@ -157,7 +157,7 @@ def test_an_arm_that_a_claim_refutes_is_judged(chaos, trials):
     assert [trial["verdict"] for trial in trials()] == ["refuted", "held"]
 
 
-def test_a_claim_may_tell_arms_apart_by_their_fault(chaos, trials):
+def test_a_claim_may_distinguish_arms_by_their_fault(chaos, trials):
     arms = ARMS.replace("faults.none()", "faults.kill('model-1')")
     text = arms + "".join(
         f"@arms\ndef test_{name[:3]}(trial):\n    if str(trial.plan.fault) == 'kill {name}':\n        assert trial.detected_by\n\n"
@@ -285,7 +285,7 @@ def test_what_a_claim_returns_may_be_asserted_by_its_decorator(chaos):
     ).assert_outcomes(passed=1)
 
 
-def test_where_a_claim_has_no_source_nothing_is_said_of_it(chaos):
+def test_a_claim_without_source_gets_no_warning(chaos):
     made = "def make():\n    made = {}\n    exec('def test_x(trial): trial.detect_s > 5', made)\n    return made['test_x']\n\n"
 
     chaos(f"{made}test_x = make()\n").assert_outcomes(passed=1)
@@ -359,8 +359,8 @@ def test_a_test_that_claims_nothing_fails_as_pytest_has_it(chaos):
     ],
     ids=["a test", "a test of lab", "a fixture"],
 )
-def test_the_headline_says_so_where_all_held_and_other_tests_failed(chaos, trials, monkeypatch, other):
-    monkeypatch.setattr(Run, "lab", lambda _: 1 / 0)  # before the machine's measurement slot is asked for
+def test_the_headline_names_failed_tests_if_all_trials_held(chaos, trials, monkeypatch, other):
+    monkeypatch.setattr(Run, "lab", lambda _: 1 / 0)  # before the machine's measurement slot is requested
     result = chaos(f"def test_x(trial): assert trial.detected_by\n\n{other}\n")
 
     said = "The experiment held, and pytest ended with status 1: other tests, or fixtures, failed"

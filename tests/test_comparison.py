@@ -1,4 +1,4 @@
-"""Three truths of one trial: what clients saw, Prometheus' service level, and the service's own counters."""
+"""Tests of the comparison of clients, Prometheus' SLO and the service's counters."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def judged(performed: Performed) -> Trial:
 
 @contextmanager
 def both_models_dead(directory: Path, gateway: Gateway) -> Iterator[Performed]:
-    """The api lives, sees every request and answers 5xx while its replicas are dead."""
+    """A trial in which the api lives and answers 5xx while its replicas are dead."""
     with judge(directory, "http_5xx", gateway) as (prometheus, t0_unix_s):
         performed = Performed(directory, prometheus, t0_unix_s)
         performed.seen = answered("http_5xx")
@@ -96,7 +96,7 @@ class TestService:
         assert finding.startswith("availability: the service's own counters cannot be compared: ")
         assert "renamed_total[" in finding
 
-    def test_is_compared_up_to_a_flood_of_which_its_clients_know_nothing(self, tmp_path: Path) -> None:
+    def test_is_compared_up_to_a_flood_that_the_samples_lack(self, tmp_path: Path) -> None:
         with both_models_dead(tmp_path, Gateway(counts_failures=False)) as performed:
             flood = faults.overload("api", times=2.5).primitive
             performed.injected.acts = [Injection(after_s=0.0, fault=flood, victim="api")]
@@ -131,13 +131,13 @@ class TestServiceLevel:
         said = r"clients counted 0\.9625 .* Prometheus' SLO 1\.0000: one of them is wrong"
         with both_models_dead(tmp_path, Gateway(counts_failures=False)) as performed:
             performed.lab._slos = (own,)
-            # Of a victim among the services that count nothing can be known.
+            # Dead time of a victim among the counting services explains any difference.
             performed.runtime._events = []
             performed.injected.acts = []
             with pytest.raises(TruthsDisagree, match=said):
                 judged(performed)
             performed.lab._slos = (replace(own, clients="none"),)
-            with pytest.raises(TruthsDisagree, match="the service counted 308"):  # all that is left to compare
+            with pytest.raises(TruthsDisagree, match="the service counted 308"):  # the only comparison left
                 judged(performed)
 
 
@@ -146,7 +146,7 @@ class TestRules:
 
     @pytest.fixture
     def recorded(self, tmp_path: Path) -> Callable[[Callable[[dict[int, float], int], float]], Trial]:
-        """The trial judged where a rule recorded a function of what Prometheus finds at each second."""
+        """Judge the trial with a rule that recorded this function of each value."""
 
         def judged_with(rule: Callable[[dict[int, float], int], float]) -> Trial:
             t0_unix_s = round(time.time() - END_S - 5, 3)

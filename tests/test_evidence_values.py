@@ -1,4 +1,4 @@
-"""The values of a trial and of a run: what their files promise, and what a reader makes of a file that lacks something."""
+"""Tests of the values in `run.json` and the journal, from complete and old files."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_what_needs_a_reader_first_is_counted_first() -> None:
     assert list(Counts(held=3, refuted=1).by_verdict().items())[0::4] == [("refuted", 1), ("held", 3)]
 
 
-def test_an_undo_of_more_than_this_version_knows_is_none() -> None:
+def test_an_undo_with_unknown_fields_is_refused() -> None:
     undo = {"op": "ensure_running", "service": "api", "args": {}}
 
     assert msgspec.convert(undo, UndoNote) == UndoNote(op="ensure_running", service="api", args={})

@@ -1,4 +1,4 @@
-"""Every gate of validity, and what trips it: a trial that one of them stops proves nothing, and is no pass."""
+"""Tests of the gates of validity: each one stops a trial that it must stop."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def performed(world, tmp_path):
 
 
 def clock(now_unix_s):
-    """The lab's clock, and nobody else's."""
+    """Set the lab's clock only."""
     return SimpleNamespace(time=now_unix_s, monotonic=time.monotonic, sleep=time.sleep)
 
 
@@ -60,12 +60,13 @@ def test_a_trial_that_no_gate_stops_is_judged(performed):
     trial = judged(performed)
 
     assert trial.time_to_detect_s == pytest.approx(1.3, abs=0.01)
-    # Clients had it back after 0.6 s; Prometheus, which asks once a second, saw it take part again after 3.3 s.
+    # Clients were served after 0.6 s. Prometheus scrapes once a second and saw the
+    # victim take part again after 3.3 s.
     assert trial.time_to_recover_s == pytest.approx(3.3, abs=0.01)
     assert trial.time_to_recover_s.resolution_s == pytest.approx(1.0, abs=0.01)
     assert trial.detected_by == "alert ServiceDown"
     assert trial.slo("availability").value < 0.995
-    # Requests that ended between a scrape and the fault fall on either side of it; nothing else is worth a word.
+    # Requests that ended between a scrape and the fault fall on either side of it.
     assert [one for one in trial.findings if "requests apart" not in one] == []
 
 
@@ -99,7 +100,7 @@ class TestLoadOnTime:
 
         assert judged(performed).load.lateness_p99_s == 0.05
 
-    def test_without_a_single_answer_says_nothing(self, performed):
+    def test_without_a_single_answer_is_invalid(self, performed):
         performed.seen = []
 
         with pytest.raises(InvalidExperiment, match="no request was answered in the whole trial"):
@@ -112,8 +113,8 @@ class TestLoadOnTime:
         assert (trial.whole.from_s, trial.whole.to_s) == (0.0, END_S)
         assert trial.whole.offered_rps == pytest.approx(RATE_RPS)
 
-    def test_that_ends_before_an_answer_came_knows_of_no_recovery(self, performed):
-        """Four good seconds are asked for; of a request in the midst of them nobody knows whether it hung."""
+    def test_that_ends_with_an_open_request_shows_no_recovery(self, performed):
+        """The claim needs 4 good seconds, and a request in them is still open."""
         performed.seen = [replace(s, outcome="cancelled") if s.due_s == 12.0 else s for s in performed.seen]
 
         with pytest.raises(NotRecovered, match="clients never had 4 s without a bad request"):
@@ -136,7 +137,7 @@ class TestTwoTruths:
 
     @pytest.fixture
     def slowed(self, performed):
-        """Every tenth answer as late as asked to its client; Prometheus has them at 50 ms."""
+        """Delay every tenth answer for clients only. Prometheus has 50 ms."""
 
         def judged_with(late_s):
             for i, one in enumerate(performed.seen):
@@ -150,7 +151,7 @@ class TestTwoTruths:
     def test_agree_where_p95_lies_in_the_histograms_bucket(self, slowed, late_s):
         assert slowed(late_s) == []
 
-    def test_whose_p95_lies_in_the_bucket_beside_it_are_a_finding(self, slowed):
+    def test_whose_p95_lies_in_the_next_bucket_are_a_finding(self, slowed):
         assert slowed(0.12) == ["p95: clients measured 0.120 s, Prometheus' histogram 0.04 to 0.08 s"]
 
     def test_whose_p95_lies_farther_away_disagree(self, slowed):
@@ -171,7 +172,7 @@ class TestTwoTruths:
         with pytest.raises(TruthsDisagree, match=r"Prometheus' clock is .* s off ours, at most 0\.25 s allowed"):
             judged(performed)
 
-    def test_on_two_clocks_disagree_also_where_clients_push_nowhere(self, performed, monkeypatch):
+    def test_on_two_clocks_disagree_even_without_a_pushgateway(self, performed, monkeypatch):
         monkeypatch.setattr(performed.lab.prometheus, "clock_offset_s", lambda: 3.0)
         performed.lab.subject = replace(performed.lab.subject, pushgateway=None)
 
@@ -191,7 +192,7 @@ class TestClocks:
         ):
             judged(performed)
 
-    def test_of_which_one_was_set_and_set_back_are_told_too(self, performed):
+    def test_of_which_one_was_set_and_set_back_are_inconclusive(self, performed):
         performed.clocks = [("Docker's", at_s, 0.5 * (at_s == 2.0)) for at_s in (1.0, 2.0, 3.0)]
 
         with pytest.raises(Inconclusive, match=r"set by \+0\.500 s between 1\.0 s and 2\.0 s"):
@@ -215,7 +216,7 @@ class TestClocks:
             ]
             assert all(abs(reading.offset_s) < 0.1 for reading in record.clocks)
 
-    def test_that_answer_slowly_are_not_believed(self, performed, monkeypatch):
+    def test_that_answer_slowly_are_inconclusive(self, performed, monkeypatch):
         monkeypatch.setattr(lab, "CLOCK_ANSWER_S", -1.0)
         with performed.load() as (record, _):
             performed.lab.read_clocks()
@@ -249,7 +250,7 @@ class TestClocks:
         now_s = 0.0
 
         class Slow:
-            """A clock of which each look at Prometheus takes its time."""
+            """A clock on which each query of Prometheus takes time."""
 
             def monotonic(self):
                 return now_s
@@ -338,7 +339,7 @@ class TestWindowsAroundTheFault:
         assert (trial.during_fault.offered, trial.during_fault.failed) == (67, 12)
 
     def test_have_the_stable_seconds_of_a_repaired_fault_after_it(self, performed):
-        """The fault phase ends only once they have passed, so its end would leave next to nothing."""
+        """The fault phase ends after them, so its end would leave an empty window."""
         trial = judged(performed)
 
         assert trial.after_fault.seconds >= performed.plan.experiment.stable_s
@@ -356,7 +357,7 @@ class TestWindowsAroundTheFault:
 
 class TestBudget:
     def test_is_scaled_by_the_slos_own_events_and_not_by_our_load(self, performed):
-        """What the world counts is 20 a second; a load that says 1 a second changes nothing."""
+        """The world's Prometheus counts 20 events a second at any rate of the load."""
         load = loads.open_loop(rate_rps=RATE_RPS)
         spent = []
         for said in (load, replace(load, shape=replace(load.shape, rate_rps=1))):
@@ -365,7 +366,7 @@ class TestBudget:
 
         assert spent[0] == spent[1] == pytest.approx(12 / (0.005 * RATE_RPS * 30 * 86_400), rel=0.15)
 
-    def test_of_a_month_is_beside_what_clients_suffered(self, performed):
+    def test_of_a_month_cannot_bound_what_clients_suffered(self, performed):
         found = judged(performed).slo("availability")
 
         assert found.bad_s == pytest.approx(GOOD_S - KILLED_S, abs=0.1)
@@ -375,11 +376,11 @@ class TestBudget:
 
 
 class TestSteadyState:
-    """The last three seconds before the fault, as `hold_steady` asks for them."""
+    """The last 3 s before the fault, as `hold_steady` requires them."""
 
     @pytest.fixture
     def steady(self, performed):
-        """Why the service is not steady at second 7 (None: it is), with some samples changed."""
+        """Return why the service is not steady at second 7, with changed samples."""
 
         def asked(change=lambda seen: seen, *, now_s=7.0, begun_s=6.9, settled_s=6.9):
             status = LoadStatus(at_s=6.95, begun_s=begun_s, settled_s=settled_s, outcomes={})
@@ -420,7 +421,7 @@ class TestSteadyState:
     def test_needs_its_seconds_to_have_passed(self, steady):
         assert steady(now_s=2.9) == "only 2.9 s of load so far"
 
-    def test_that_never_comes_is_an_error_that_says_why(self, performed, monkeypatch):
+    def test_that_never_comes_is_an_error_with_the_reason(self, performed, monkeypatch):
         monkeypatch.setattr(lab, "TICK_S", 0.001)
         with performed.load() as (_, running):
             running.not_steady = lambda _: "1 of 60 requests of the last 3 s were bad"
@@ -494,7 +495,7 @@ class TestFault:
         assert [proof.step for proof in record.proofs] == ["injected", "healed"]
         assert record.healed
 
-    def test_that_nobody_saw_is_not_observed_and_is_undone(self, inject, performed):
+    def test_that_no_witness_saw_is_not_observed_and_is_reverted(self, inject, performed):
         with pytest.raises(FaultNotObserved, match="kill api: no witness saw it within 0 s"):
             inject(deaf=True)
 
@@ -523,7 +524,7 @@ def test_a_trial_names_its_signals_and_attempts_per_request(performed):
     assert trial.attempts_per_request == pytest.approx(1 - 12 / 320, abs=0.005)
 
 
-def test_without_counters_of_attempts_nothing_is_said_of_them(performed):
+def test_without_counters_of_attempts_their_number_is_inconclusive(performed):
     performed.lab.subject = replace(performed.lab.subject, attempts_counters=("sent_total", "taken_total"))
 
     with pytest.raises(NoData, match="sent_total"):

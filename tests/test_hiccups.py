@@ -1,4 +1,4 @@
-"""Trials that tests perform again where the machine was too busy: never for a verdict, and not for ever."""
+"""Tests of the retries of trials on a busy machine."""
 
 import pytest
 from support import hiccups
@@ -9,7 +9,7 @@ from pytest_llmchaos.trial.perform import Performed
 
 @pytest.fixture
 def ends_with(monkeypatch):
-    """Trials end with these errors, one after the other; returns how many are left."""
+    """Let trials end with these errors in turn, and return how many are left."""
 
     def made(*errors):
         left = list(errors)
@@ -28,7 +28,7 @@ def test_what_is_no_business_of_the_machine_is_not_tried_again(ends_with, error)
     assert len(left) == 1
 
 
-def test_a_trial_that_the_machine_disturbed_is_performed_again_and_says_so(ends_with, capsys):
+def test_a_trial_that_the_machine_disturbed_is_performed_again_with_a_warning(ends_with, capsys):
     ends_with(PartialScrape("4 of 50 scrapes failed"), LoadNotHeld("late"), NotSteady("it was never steady"))
 
     with pytest.raises(NotSteady):

@@ -1,4 +1,4 @@
-"""The journal survives the death of its writer: every line is on disk before it returns, at most the last is torn."""
+"""Tests of the journal: sync, torn lines, open intents and damaged files."""
 
 import errno
 import json
@@ -277,7 +277,7 @@ def test_a_number_without_a_finite_value_is_null(tmp_path, text, number):
     assert [line["took_s"] for line in read(path)] == [number]
 
 
-def test_open_intents_are_those_not_undone_newest_first(tmp_path):
+def test_open_intents_are_those_not_reverted_newest_first(tmp_path):
     journal = Journal(tmp_path / "journal.jsonl")
     intend(journal, "api")
     intend(journal, "model-1", "ensure_unpaused")
@@ -298,7 +298,7 @@ def test_an_undo_that_failed_leaves_its_intent_open(tmp_path):
     assert len(open_intents(journal.path).undos) == 1
 
 
-def test_of_two_intents_alike_the_one_is_open_whose_id_was_not_undone(tmp_path):
+def test_of_two_equal_intents_the_one_whose_id_was_not_reverted_is_open(tmp_path):
     journal = Journal(tmp_path / "journal.jsonl")
     for number, megabytes in ((1, "64"), (2, "32")):
         note = lines.UndoNote(op="ensure_memory", service="api", args={"had": megabytes})
@@ -345,7 +345,7 @@ def test_an_intent_that_is_no_json_is_named_and_one_that_was_never_whole_is_not(
     assert [one.partition(" of ")[0] for one in found.unreadable] == ["line 1"]
 
 
-def test_an_unreadable_intent_that_was_undone_is_over(tmp_path):
+def test_an_unreadable_intent_that_was_reverted_is_over(tmp_path):
     journal = Journal(tmp_path / "journal.jsonl")
     with journal.path.open("a") as file:
         file.write('{"kind": "intent", "id": "001#1", "victim": "api", "undo": []}\n')
@@ -354,7 +354,7 @@ def test_an_unreadable_intent_that_was_undone_is_over(tmp_path):
     assert open_intents(journal.path) == ((), ())
 
 
-def test_an_intent_without_an_id_is_undone_by_its_own_trial(tmp_path):
+def test_an_intent_without_an_id_is_matched_by_its_own_trial(tmp_path):
     journal = Journal(tmp_path / "journal.jsonl")
     intend(journal, "api", trial="001")
     intend(journal, "model-1", trial="002")
@@ -440,7 +440,7 @@ def test_the_schema_names_every_kind_of_line_that_the_package_writes():
     ],
     ids=lambda line: line["kind"],
 )
-def test_a_line_that_could_not_be_healed_from_is_not_in_the_schema(line):
+def test_a_line_without_a_usable_undo_is_not_in_the_schema(line):
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"at_unix_s": 1.0, **line}, schema())
 
@@ -492,7 +492,7 @@ def test_secrets_are_hidden_at_any_depth_of_a_line(tmp_path):
     assert judged["events"] == [{"at_s": 1.0, "source": "s", "what": hidden, "service": None}]
 
 
-# Texts that name something which another line or a reader finds again, or that the instrument itself makes.
+# Texts that other lines or readers match, or that the instrument makes itself.
 OWN_TEXTS = {
     "second_truth",
     *("args", "backend", "control", "daemon", "detected_by", "directory", "fault", "faults", "hypothesis", "id"),
@@ -528,7 +528,7 @@ OWN_TEXTS = {
 
 
 def structs_in(kind, found):
-    """A struct and every struct that its fields hold."""
+    """Return a struct and every struct in its fields."""
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and kind not in found:
         found.add(kind)
         for field in msgspec.structs.fields(kind):

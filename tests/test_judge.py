@@ -1,4 +1,4 @@
-"""From what was recorded to a trial: the windows, the service levels and what is waited for before they are read."""
+"""Tests of the judgement of a trial from its recordings."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from pytest_llmchaos.trial.own_load import judge_own_load
 from pytest_llmchaos.trial.recovery import Known, VictimsSeen
 from pytest_llmchaos.trial.unprovoked import Unprovoked
 
-LONG = 100.0  # seconds for which the load could have gone on
+LONG = 100.0  # seconds for which the load could have continued
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def judged(performed, **about):
 
 
 def passing(performed):
-    """The same with a fault that was ended 6 s after it began."""
+    """The same trial with a passing fault of 6 s."""
     made = experiment(
         load=performed.plan.load, fault=faults.pause("api"), fault_s=REVERTED_S - KILLED_S, settle_within_s=25
     ).kwargs["experiment"]
@@ -106,8 +106,8 @@ class TestWindows:
 
         assert (trial.before_fault.to_s, trial.during_fault.to_s) == (KILLED_S, REVERTED_S)
 
-    def test_know_how_many_requests_they_could_have_had_at_the_longest(self, performed):
-        """40 s until its repair and 30 s to settle: a service that recovers is quick, and its windows are short."""
+    def test_have_the_most_requests_that_they_could_have_had(self, performed):
+        """The deadlines are 40 s to repair and 30 s to settle."""
         trial = judged(performed)
         later_s = KILLED_S + 70 - trial.after_fault.from_s
 
@@ -152,8 +152,8 @@ class TestServiceLevels:
         assert found.clients_say == pytest.approx(1 - (GOOD_S - KILLED_S) / (END_S - KILLED_S))
         assert {one.clients_say for name, one in trial.slos.items() if name != "availability"} == {None}
 
-    def test_have_beside_them_what_clients_say_of_availability(self, performed):
-        """Clients who offered nothing since the fault say nothing."""
+    def test_have_the_clients_availability_too(self, performed):
+        """Without requests since the fault, clients have no availability."""
         availability = next(slo for slo in performed.lab.slos if slo.name == "availability")
         performed.lab._slos = (replace(availability, name="a-first"), availability)
         found, errors = self.of(performed, performed.seen)
@@ -182,7 +182,7 @@ class TestServiceLevels:
         assert isinstance(errors["gone"], NoData)
 
     def of(self, performed, seen):
-        """The service levels and the errors, where clients saw this of the fault's time."""
+        """Return SLOs and errors for these samples of the fault's time."""
         counted_unix_s = performed.t0_unix_s + END_S + 3
         with performed.load() as (record, running):
             known = Known(
@@ -213,7 +213,7 @@ class TestSignals:
         ("arm", "names"), [(control, ("ServiceDown", "SlowBurn")), (lambda it: it, ("ServiceDown",))]
     )
     def test_of_before_its_load_are_alerts_of_a_control_arm_alone(self, performed, monkeypatch, arm, names):
-        """A ticket, say: a page refutes it."""
+        """The alert is a ticket, because a page refutes a control arm."""
         found = Unprovoked(names=frozenset({"ServiceDown", "SlowBurn"}))
         monkeypatch.setattr(judging, "unprovoked", lambda *_: found)
 
@@ -224,12 +224,12 @@ class TestSignals:
         [
             ({"elsewhere": ("ServiceDown",)}, "alert ServiceDown"),
             ({"elsewhere": ("Other",)}, None),
-            # What is expected of the victim says nothing of its neighbour, who may be down for a reason of its own.
+            # A signal expected of the victim does not explain its neighbour's.
             ({"alerts": ("ServiceDown",)}, None),
         ],
     )
     def test_that_the_subject_expects_elsewhere_detect_a_fault(self, performed, declared, detected):
-        """A replica was hit, and the alert is about the gateway in front of it."""
+        """The fault hit a replica, and the alert is about the gateway."""
         performed.injected.acts = [replace(act, victim="model-1") for act in performed.injected.acts]
         performed.runtime._events = [
             *performed.runtime._events,
@@ -263,7 +263,7 @@ def rule(name, error="", evaluated_unix_s=math.inf, *, is_alert=True):
 
 
 class TestSilence:
-    """That no alert fired and that the remediator did not act is evidence only where they could have."""
+    """Silence of alerts and of the remediator is evidence only if they could react."""
 
     @pytest.fixture
     def quiet(self, performed, monkeypatch):
@@ -277,18 +277,18 @@ class TestSilence:
     def test_of_alerts_that_were_evaluated_is_evidence(self, quiet, monkeypatch):
         assert self.with_rules(quiet, monkeypatch, rule("ServiceDown"), rule("x", is_alert=False)).alerts == ()
 
-    def test_of_a_prometheus_without_alert_rules_is_none(self, quiet, monkeypatch):
+    def test_of_a_prometheus_without_alert_rules_proves_nothing(self, quiet, monkeypatch):
         with pytest.raises(NoData, match="has no alert rules, so none could have fired"):
             assert self.with_rules(quiet, monkeypatch, rule("x", is_alert=False)).alerts == ()
 
-    def test_of_a_rule_that_cannot_be_evaluated_is_none(self, quiet, monkeypatch):
+    def test_of_a_rule_that_cannot_be_evaluated_proves_nothing(self, quiet, monkeypatch):
         trial = self.with_rules(quiet, monkeypatch, rule("ServiceDown"), rule("x", "many-to-many", is_alert=False))
 
         with pytest.raises(Inconclusive, match=r"cannot evaluate its rule x \(many-to-many\)"):
             assert trial.alerts == ()
         assert "Prometheus cannot evaluate its rule x: many-to-many" in trial.findings
 
-    def test_of_a_rule_that_was_last_evaluated_before_the_fault_is_none(self, quiet, monkeypatch):
+    def test_of_a_rule_that_was_last_evaluated_before_the_fault_proves_nothing(self, quiet, monkeypatch):
         before = quiet.t0_unix_s + KILLED_S - 0.1
 
         with pytest.raises(Inconclusive, match="has not evaluated its rule ServiceDown since the fault began"):
@@ -296,7 +296,7 @@ class TestSilence:
         at = quiet.t0_unix_s + KILLED_S + 0.001  # instants are kept to the millisecond
         assert self.with_rules(quiet, monkeypatch, rule("ServiceDown", evaluated_unix_s=at)).alerts == ()
 
-    def test_of_all_but_one_is_none_where_another_could_not_fire(self, performed, monkeypatch):
+    def test_of_all_but_one_proves_nothing_if_another_could_not_fire(self, performed, monkeypatch):
         trial = self.with_rules(performed, monkeypatch, rule("ServiceDown"), rule("Busy", "many-to-many"))
 
         assert "ServiceDown" in trial.alerts
@@ -305,7 +305,7 @@ class TestSilence:
             with pytest.raises(Inconclusive, match=r"cannot evaluate its rule Busy \(many-to-many\)"):
                 claim()
 
-    def test_of_rules_that_cannot_be_read_is_none(self, quiet, monkeypatch):
+    def test_of_rules_that_cannot_be_read_proves_nothing(self, quiet, monkeypatch):
         def unreachable():
             raise PrometheusUnreachable("no rules here")
 
@@ -313,7 +313,7 @@ class TestSilence:
         with pytest.raises(Inconclusive, match=r"the alert rules are unknown, .* no rules here"):
             assert judged(quiet).alerts == ()
 
-    def test_of_a_remediator_that_is_not_named_is_none(self, performed):
+    def test_of_a_remediator_that_is_not_named_proves_nothing(self, performed):
         with pytest.raises(NoData, match="set llmchaos_remediator"):
             assert judged(performed).actions == ()
 
@@ -325,7 +325,7 @@ class TestSilence:
             ({"healthy": False}, "fails its own health check"),
         ],
     )
-    def test_of_a_remediator_that_could_not_act_is_none(self, performed, changes, trouble):
+    def test_of_a_remediator_that_could_not_act_proves_nothing(self, performed, changes, trouble):
         self.with_remediator(performed, **changes)
 
         with pytest.raises(Inconclusive, match=f"remediator {trouble} after the trial, so its silence proves nothing"):
@@ -337,7 +337,7 @@ class TestSilence:
 
         assert judged(performed).actions == ()
 
-    def test_of_one_that_was_stopped_or_hit_says_what_it_did_before(self, performed):
+    def test_of_a_stopped_or_hit_remediator_shows_its_earlier_acts(self, performed):
         self.with_remediator(performed, running=False)
         performed.plan = replace(performed.plan, experiment=replace(performed.plan.experiment, remediator=False))
         assert judged(performed).actions == ()
@@ -345,7 +345,7 @@ class TestSilence:
         performed.injected.acts += [Injection(after_s=0.0, fault=faults.kill("api").primitive, victim="remediator")]
         assert judged(performed).actions == ()
 
-    def test_of_a_remediator_that_wrote_no_incident_and_could_not_is_none(self, performed):
+    def test_of_a_remediator_that_could_not_write_an_incident_proves_nothing(self, performed):
         with pytest.raises(NoData, match="set llmchaos_remediator"):
             assert judged(performed).incidents == ()
         self.with_remediator(performed, running=False)
@@ -354,7 +354,7 @@ class TestSilence:
         self.with_remediator(performed, healthy=True)
         assert judged(performed).incidents == ()
 
-    def test_of_a_remediator_that_could_not_write_an_end_says_nothing_of_the_end(self, performed, monkeypatch):
+    def test_of_a_remediator_that_could_not_write_an_end_does_not_show_the_end(self, performed, monkeypatch):
         monkeypatch.setattr(judging, "INCIDENT_DEADLINE_S", 0.0)
         at = performed.t0_unix_s + KILLED_S
         lines = [{"at": at + 1, "event": "detected", "rule": "r", "service": "api", "incident": "a"}]
@@ -389,7 +389,7 @@ class TestSilence:
             "recovered api: r",
         ]
 
-    def test_of_a_remediator_whose_log_is_not_there_is_none(self, performed):
+    def test_of_a_remediator_without_a_log_proves_nothing(self, performed):
         self.with_remediator(performed)
         performed.runtime.audit = lambda: None
         trial = judged(performed)
@@ -398,9 +398,9 @@ class TestSilence:
             Inconclusive, match=r"remediator has no audit log at /audit/audit\.jsonl, .* set llmchaos_audit_file"
         ):
             assert trial.actions == ()
-        assert trial.detected_by == "alert ServiceDown"  # the trial itself is judged
+        assert trial.detected_by == "alert ServiceDown"  # the trial itself is still judged
         performed.injected.acts += [Injection(after_s=0.0, fault=faults.kill("api").primitive, victim="remediator")]
-        with pytest.raises(Inconclusive, match="has no audit log"):  # nor is it known what it did before it was hit
+        with pytest.raises(Inconclusive, match="has no audit log"):  # its acts before the fault are unknown too
             assert judged(performed).actions == ()
 
     def test_of_a_log_that_is_not_there_is_evidence_where_the_remediator_was_stopped(self, performed):
@@ -447,14 +447,14 @@ class TestFindings:
         assert finding.startswith("not every replica serves again: <replicas after the fault: model-1 gave ")
         assert "does not run" in finding
 
-    def test_are_none_where_all_serve_or_where_no_replica_is_known(self, performed):
+    def test_are_empty_if_all_replicas_serve_or_none_is_named(self, performed):
         assert judged(performed).findings == ()
         performed.lab.subject = replace(performed.lab.subject, replicas=())
         trial = judged(performed)
 
         assert (trial.findings, trial.replicas_after) == ((), None)
 
-    def test_say_that_a_fault_raised_no_signal(self, performed):
+    def test_name_a_fault_that_raised_no_signal(self, performed):
         performed.injected.reverted_unix_s = performed.t0_unix_s + KILLED_S + 0.5
 
         assert [one for one in judged(performed).findings if one.startswith("signal missing")]
@@ -467,7 +467,7 @@ class TestAttempts:
         assert judged(performed).attempts is None
 
     def test_are_the_reason_where_a_counter_began_again(self, performed):
-        """The api counts them, and it died."""
+        """The api's own counters restarted with it."""
         performed.lab.subject = replace(
             performed.lab.subject, attempts_counters=('llmlab_requests_total{outcome="ok"}', "llmlab_requests_total")
         )
@@ -481,7 +481,7 @@ def test_a_trial_waits_no_longer_for_a_service_that_settled(performed):
 
 
 class Clock:
-    """The time module in tenths of a second, which only sleeping spends."""
+    """The time module in steps of 0.1 s, which only `sleep` advances."""
 
     def __init__(self):
         self.tenths = 0
@@ -499,11 +499,11 @@ class Clock:
 
 
 class TestLastPush:
-    """The clients' last counts are pushed when they have ended, and scraped a moment later."""
+    """Clients push their last counts at their end. A scrape comes later."""
 
     @pytest.fixture
     def awaited(self, monkeypatch):
-        """What was waited for, and how often Prometheus was asked, where these are its answers and then the last of them."""
+        """Return the time and number of queries. The last answer is repeated."""
         clock, asked = Clock(), []
         monkeypatch.setattr(judging, "time", clock)
         monkeypatch.setattr(judging, "await_scrapes", lambda _, since_unix_s: ("scraped since", since_unix_s))
@@ -569,7 +569,7 @@ class TestOwnLoad:
 
             assert judge_own_load(performed.lab, record, running, performed.injected).phases == ()
 
-    def test_tells_what_the_system_did_for_no_reason(self, performed):
+    def test_has_a_finding_for_each_unprovoked_reaction(self, performed):
         performed.lab.reasons = type(performed.lab.reasons)()
         performed.lab.reasons.unjudged_unix_s = performed.t0_unix_s - 30
         result, record = self.result(performed)
@@ -592,7 +592,7 @@ class TestOwnLoad:
         assert [one.what for one in without.events if one.source == "remediator"] == []
         assert [one.what for one in with_one.events if one.source == "remediator"] == ["done restart api: r"]
 
-    def test_without_a_request_says_nothing(self, performed):
+    def test_without_a_request_is_invalid(self, performed):
         performed.seen = []
         with performed.load() as (record, running):
             record.phases.clear()

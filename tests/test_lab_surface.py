@@ -1,4 +1,4 @@
-"""What a test finds on a lab: its parts by name, its views, and which arguments its methods take by name alone."""
+"""Tests of the lab's public surface: parts, views and keyword-only arguments."""
 
 import importlib
 import inspect
@@ -25,7 +25,7 @@ def lab(tmp_path):
 
 
 def by_name_alone():
-    """Of each function of the room: the arguments that it takes by name alone, with their defaults."""
+    """Return the keyword-only arguments of each function of the room, with defaults."""
     found = {}
     for module in (
         importlib.import_module(f"{room.__name__}.{one.name}") for one in pkgutil.iter_modules(room.__path__)
@@ -161,7 +161,7 @@ class TestTheRemediator:
         ):
             view.ensure(False)
 
-    def test_does_not_run_where_there_is_none(self):
+    def test_does_not_run_in_a_stack_without_one(self):
         assert not RemediatorView(ClockedRuntime(Clock()), None).running
 
     def test_of_a_subject_is_that_services(self, lab):

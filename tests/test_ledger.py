@@ -1,4 +1,4 @@
-"""The ledger of the error budget: what is appended is read again, whatever happened to the run."""
+"""Tests of the ledger of error budgets: append, read, and the table."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def kill(**others: Any) -> Entry:
     return dataclasses.replace(one, **others)
 
 
-def test_a_result_becomes_an_entry_that_knows_its_share_of_the_budget() -> None:
+def test_a_result_becomes_an_entry_with_its_share_of_the_budget() -> None:
     assert (kill().bad, kill().budget_events) == (10, pytest.approx(103_680))
     assert kill().spent == pytest.approx(RESULT.budget_spent)
 
@@ -142,7 +142,7 @@ NO_ENTRIES = {
 
 
 @pytest.mark.parametrize("line", NO_ENTRIES, ids=lambda line: ascii(line[:10]))
-def test_a_line_that_is_none_is_named_and_the_others_are_read(tmp_path: Path, line: str) -> None:
+def test_an_unreadable_line_is_named_and_the_others_are_read(tmp_path: Path, line: str) -> None:
     path = tmp_path / "ledger.jsonl"
     path.write_bytes(f"{line}\n".encode("utf-8", "surrogatepass"))
     append(path, [kill()])
@@ -222,7 +222,7 @@ def test_a_file_without_a_ledger_line_is_an_error(tmp_path: Path) -> None:
 
 class TestCommand:
     @pytest.mark.parametrize("name", [".", "none.jsonl", "ls", "empty-object.jsonl"])
-    def test_says_one_error_of_what_is_no_ledger(
+    def test_prints_one_error_for_a_file_that_is_not_a_ledger(
         self, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         (tmp_path / "ls").write_bytes(b"\x7fELF\xff\x00\n")
@@ -314,7 +314,7 @@ def test_a_budget_is_rounded_to_the_least_one() -> None:
     assert kill(objective=1 - 0.4 * LEAST_BUDGET).budget_events == 0
 
 
-def test_an_slo_that_nobody_asks_anything_of_spends_all_by_one_bad_event() -> None:
+def test_an_slo_without_a_rate_spends_all_with_one_bad_event() -> None:
     assert kill(rate_rps=0.0).spent == math.inf
 
 
@@ -352,10 +352,10 @@ class TestTable:
             "",
         ]
 
-    def test_of_a_budget_that_is_spent_exactly_says_that_nothing_is_left(self) -> None:
+    def test_of_a_budget_that_is_spent_exactly_shows_none_left(self) -> None:
         assert table([kill(bad=103_680.0)]).endswith(f"[{'#' * 20}]  100 % of the budget spent by 1 trial, 0 % left")
 
-    def test_says_by_how_much_the_budget_is_overspent(self) -> None:
+    def test_shows_by_how_much_the_budget_is_overspent(self) -> None:
         assert table([kill(bad=207_360.0)]).endswith(
             f"[{'#' * 20}]  200 % of the budget spent by 1 trial, overspent by 100 %"
         )
@@ -382,6 +382,6 @@ class TestTable:
     def test_can_be_of_one_slo(self) -> None:
         assert "latency" not in table([kill(), kill(slo="latency-p95")], "availability")
 
-    def test_of_nothing_says_so(self) -> None:
+    def test_of_an_empty_ledger_is_one_sentence(self) -> None:
         assert table([]) == "no trial in the ledger yet"
         assert table([kill()], "goodput") == "no trial in the ledger for goodput yet"

@@ -1,4 +1,4 @@
-"""Whether a victim takes part is read from the runtime, from Prometheus' scrapes and from the gateway."""
+"""Tests of a victim's participation, by runtime, scrapes and gateway."""
 
 import http.server
 import json
@@ -25,7 +25,7 @@ START = 1010.0
 
 
 def series(points, **labels):
-    """As it is read from Prometheus: its words are no literals of this program."""
+    """A series as read from Prometheus, with words that are not literals here."""
     labels = json.loads(json.dumps(labels))
     return Series(labels=labels, points=tuple((1000.0 + at_s, float(value)) for at_s, value in points))
 
@@ -74,13 +74,13 @@ def test_a_scrape_is_of_the_service_that_its_label_or_its_address_names(record, 
 
 
 @pytest.mark.parametrize("other", ["api", "zzz"])
-def test_scrapes_of_another_service_say_nothing_of_the_victim(record, hit, other):
+def test_scrapes_of_another_service_do_not_count_for_the_victim(record, hit, other):
     lab = lab_of([series(UP, service=other, instance="model-1:8000"), series(UP, instance=f"{other}:80"), series(UP)])
 
     assert victims_seen(lab, record, hit, 1030.0).watched["model-1"].sightings == ()
 
 
-def test_watchers_are_asked_from_a_while_before_the_fault_on(record, hit):
+def test_watchers_are_read_from_a_while_before_the_fault_on(record, hit):
     lab = lab_of([])
     asked = []
     lab.prometheus.raw = lambda *query: asked.append(query) or ()
@@ -136,17 +136,17 @@ def test_a_scrape_may_get_lost_and_a_look_of_the_gateway_not(record, hit):
     [([(9.0, 1), (11.5, 0), (14.0, 1)], True), ([(9.0, 1), (11.5, 0)], False), ([], True)],
     ids=["used again", "not used yet", "no replica"],
 )
-def test_it_takes_part_once_all_who_can_see_it_say_so(record, hit, used, part):
+def test_it_takes_part_once_all_its_watchers_see_it(record, hit, used, part):
     found = [series(used, probe="shallow")] if used else []
 
     assert take_part(lab_of([series(UP, service="model-1")], found), record, hit, must=True) is part
 
 
-def test_a_subject_without_a_gateway_asks_none(record, hit):
+def test_a_subject_without_a_gateway_queries_no_gateway(record, hit):
     assert take_part(lab_of([], selector=None), record, hit, must=True)
 
 
-def test_what_prometheus_cannot_say_now_is_not_said(record, hit):
+def test_without_an_answer_of_prometheus_it_does_not_take_part(record, hit):
     lab = lab_of([])
 
     def unreachable(*_):
@@ -161,7 +161,7 @@ def test_without_a_fault_there_is_nothing_to_see(record):
     assert victims_seen(lab_of([]), record, Injected(), 1030.0).watched == {}
 
 
-def test_a_look_from_before_the_start_says_nothing_of_the_process_after_it():
+def test_a_look_before_the_start_does_not_count_for_the_new_process():
     looks = [
         Look(from_unix_s=9.8, to_unix_s=10.1, good=True),
         Look(from_unix_s=10.2, to_unix_s=10.3, good=False),

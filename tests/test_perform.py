@@ -1,4 +1,4 @@
-"""One trial from its first phase to its judge, on a clock that only waiting moves."""
+"""Tests of the order of a trial, on a clock that only waiting advances."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ BEGIN_UNIX_S = 1_000_000.0
 
 
 class Clock:
-    """The time module, with seconds that only sleeping spends. A monotonic clock begins anywhere."""
+    """The time module with a clock that only `sleep` advances, from any start."""
 
     def __init__(self):
         self.now_s = 0.0
@@ -58,7 +58,7 @@ class Clock:
 
 
 class Runtime(FakeRuntime):
-    """The fake on that clock."""
+    """The fake runtime on that clock."""
 
     def __init__(self, clock):
         super().__init__()
@@ -66,7 +66,7 @@ class Runtime(FakeRuntime):
 
 
 class Clients:
-    """A load of which every request is answered, but for the seconds in which `bad` says otherwise."""
+    """A load with answered requests, except in seconds for which `bad` is true."""
 
     def __init__(self, load, arrivals, *, clock, **_):
         self.pid, self._clock, self.load, self.arrivals = os.getpid(), clock, load, arrivals
@@ -104,7 +104,7 @@ class Clients:
 
 
 class World:
-    """A lab, its plan and its load; what is waited for is in `waits`, what the judge is given in `judged`."""
+    """A lab, its plan and its load, with all waits and the judge's arguments."""
 
     def __init__(self, tmp_path, clock, fault, **arguments):
         self.clock, self.waits, self.looks, self.judged, self.begins = clock, [], [], [], lambda load: None
@@ -154,7 +154,7 @@ class World:
         )  # fmt: skip
 
     def repair_at(self, at_s, service="model-1"):
-        """The system starts the service at that second of the load."""
+        """Let the system start the service at that second of the load."""
         running = self.lab._tick
 
         def tick(what, left_s):
@@ -170,7 +170,7 @@ class World:
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
-    """A world of a fault; a second has four ticks in it."""
+    """Return the world of a fault, with four ticks a second."""
     clock, made = Clock(), []
     for module in (performing, labs, injector, trial_record, undo):
         monkeypatch.setattr(module, "time", clock)
@@ -217,7 +217,7 @@ class TestLastingFault:
         assert it.running.since_s == 8.0
 
     def test_is_looked_for_twice_a_second_once_clients_are_served(self, world):
-        """To ask an engine for its faults costs a process in its container."""
+        """Each query of an engine's faults starts a process in its container."""
         it = world(faults.kill("model-1"), stable_s=4)
         it.repair_at(9.0)
         it.part_s = 13.75
@@ -267,7 +267,7 @@ class TestLastingFault:
 
 
 class TestReplicas:
-    """A gateway that ejects a replica for 5 s, and for 10 s when it fails again, has 2 s more to use it."""
+    """A gateway ejects a replica for 5 s, then for 10 s, and has 2 s more to use it."""
 
     @pytest.fixture
     def repaired(self, world):
@@ -373,7 +373,7 @@ def test_a_phase_without_a_load_proves_nothing(world, phase, said):
 class TestEnd:
     @pytest.fixture
     def ended(self, world, monkeypatch):
-        """What became of a trial whose judge raised this, and its world."""
+        """Return the outcome and the world of a trial whose judge raised this."""
 
         def by(error):
             it = world(faults.none())
@@ -386,7 +386,7 @@ class TestEnd:
 
         return by
 
-    def test_is_one_value_in_the_journal_and_in_the_hands_of_who_asked(self, world):
+    def test_is_one_value_in_the_journal_and_for_the_caller(self, world):
         it = world(faults.kill("model-1"))
         it.repair_at(9.0)
 
@@ -437,12 +437,12 @@ class TestEnd:
         with pytest.raises(ZeroDivisionError):
             ended(ZeroDivisionError("a defect"))
 
-    def test_by_a_fault_that_does_not_heal_keeps_its_verdict(self, ended):
+    def test_by_a_fault_that_cannot_be_reverted_keeps_its_verdict(self, ended):
         done, _ = ended(HealFailed("api stays down"))
 
         assert done.result.verdict == "heal_failed"
 
-    def test_of_a_journal_that_is_full_is_still_told(self, ended, monkeypatch):
+    def test_with_a_full_journal_still_returns_its_result(self, ended, monkeypatch):
         def full(*_):
             raise EvidenceLost("no space left")
 

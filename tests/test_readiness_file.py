@@ -1,4 +1,4 @@
-"""What the readiness path answered, as spans of one status each."""
+"""Tests of the file of readiness polls and its spans."""
 
 from pytest_llmchaos.evidence import readiness_file
 from pytest_llmchaos.evidence.trial_result import ReadySpan
@@ -33,7 +33,7 @@ def test_ready_is_every_status_from_200_to_299():
     assert ready == set(range(200, 300))
 
 
-def test_where_nothing_was_asked_there_is_no_span(tmp_path):
+def test_without_polls_there_is_no_span(tmp_path):
     assert readiness_file.load(tmp_path) == ()
     (tmp_path / readiness_file.NAME).touch()
     assert readiness_file.load(tmp_path) == ()

@@ -1,4 +1,4 @@
-"""A recovery comes after the damage, lasts to the end of what is known, and the victim takes part again."""
+"""Tests of recovery times of clients and victims."""
 
 import json
 from dataclasses import replace
@@ -19,7 +19,7 @@ FAULT_S, REVERTED_S, END_S = 10.0, 40.0, 50.0
 
 
 def asked(bad, until_s=END_S):
-    """A request every half second; `bad` says of a due time whether it was refused."""
+    """Return a request every 0.5 s, refused if `bad` is true for its due time."""
     made = []
     for i in range(int(until_s * 2)):
         due = i / 2
@@ -31,7 +31,7 @@ def asked(bad, until_s=END_S):
 
 
 def event(at_s, action, service="api", **attributes):
-    """As it is read from the runtime: its words are no literals of this program."""
+    """An event as read from the runtime, with words that are not literals here."""
     action, service, attributes = json.loads(json.dumps([action, service, attributes]))
     return RuntimeEvent(at_unix_s=1000 + at_s, service=service, action=action, attributes=attributes)
 
@@ -141,7 +141,7 @@ class TestClients:
     def test_a_recovery_in_the_very_instant_of_our_revert_counts(self, judged):
         assert judged(known(between(10, 40))) == Recovery(took_s=30.0, resolution_s=0.5)
 
-    def test_a_late_recovery_is_told_as_such_whatever_came_of_it(self, judged):
+    def test_a_late_recovery_is_named_whatever_followed(self, judged):
         again = (*DIED_AND_STARTED, event(44, "die"))
         found = judged(known(lambda due: 10 <= due < 12 or 20 <= due < 42, again))
 
@@ -149,7 +149,7 @@ class TestClients:
         assert found.relapsed_s == 10.0
 
     def test_clients_that_suffered_before_the_last_fault_alone_suffered(self, judged):
-        """Of two faults, the second of which hit at 15 s: the clients were good from then on."""
+        """The second of two faults hit at 15 s. Clients were served from then on."""
         done = hit()
         done.last_unix_s = 1015.0
 
@@ -179,7 +179,7 @@ class TestClients:
 
         assert clients_from(seen, 10, 4) == ClientsSaw(suffered=True, good_s=13.5, resolution_s=2.5)
 
-    def test_a_bad_request_of_an_earlier_spell_says_nothing_of_the_resolution(self):
+    def test_a_bad_request_of_an_earlier_spell_does_not_change_the_resolution(self):
         seen = asked(lambda due: due in {10.0, 20.0})
 
         assert clients_from(seen, 10, 4) == ClientsSaw(suffered=True, good_s=20.5, resolution_s=0.5, relapsed_s=20.0)
@@ -213,7 +213,7 @@ class TestVictims:
         assert judged(known(watched={"api": Watched(sightings=(seen,))})) == Recovery(took_s=1.5, resolution_s=0.3)
 
     def test_looks_count_from_its_start_to_our_revert(self, judged):
-        """With both instants; one from before its start says nothing of the process that it started as."""
+        """Both ends count. A look before the start is about the old process."""
 
         def found(*points):
             seen = Sightings(what="scraped by Prometheus", points=((9.0, True), *points))
@@ -224,7 +224,7 @@ class TestVictims:
         assert found((11.5, False), (40.0, True)).took_s == 30.0
         assert found((11.5, False), (40.1, True)).why_not.startswith("api was not scraped by Prometheus when")
 
-    def test_the_last_look_before_the_fault_tells_whether_a_watcher_knows_it(self, judged):
+    def test_the_last_look_before_the_fault_decides_whether_a_watcher_counts(self, judged):
         def found(*points):
             seen = Sightings(what="used by the gateway", points=(*points, (20.0, True)))
             return judged(known(watched={"api": Watched(sightings=(seen,))})).took_s
@@ -233,11 +233,11 @@ class TestVictims:
         assert found((8.0, True), (9.0, False)) == 1.2
         assert found((7.0, True), (8.0, True), (9.0, False)) == 1.2
         assert found((7.0, False), (8.0, False), (9.0, True)) == 10.0
-        # A look in the instant of the fault is none from before it.
+        # A look at the instant of the fault is not one before it.
         assert found((10.0, True)) == 1.2
 
     @pytest.mark.parametrize("points", [(), ((11.5, False),), ((9.0, False), (11.5, False))])
-    def test_a_watcher_that_never_saw_it_take_part_has_nothing_to_say(self, judged, points):
+    def test_a_watcher_that_never_saw_it_take_part_does_not_count(self, judged, points):
         seen = Sightings(what="used by the gateway", points=points)
 
         assert judged(known(watched={"api": Watched(sightings=(seen,))})).took_s == 1.2
@@ -291,7 +291,7 @@ class TestVictims:
         assert seen.bad_looks(0.0) == [float(i) for i in bad]
         assert replace(seen, may_lose_one=True).bad_looks(0.0) == [float(i) for i in bad_where_one_may_be_lost]
 
-    def test_the_first_look_of_all_that_are_asked_for_is_not_lost(self):
+    def test_the_first_of_all_looks_is_not_lost(self):
         seen = Sightings(
             what="scraped by Prometheus", points=((1.0, True), (2.0, False), (3.0, True)), may_lose_one=True
         )
@@ -346,7 +346,7 @@ class TestVictims:
 
     def test_events_count_from_the_fault_to_our_revert(self, judged):
         assert judged(known(events=(event(10, "die"), event(40, "start")))).took_s == 30.0
-        # What came before the fault is not about it.
+        # Events before the fault do not count.
         assert judged(known(events=(event(9, "die"), event(9.5, "start")))).why_not.startswith("api had not started")
 
     def test_a_start_in_the_instant_of_the_fault_took_no_time(self, judged):
@@ -373,7 +373,7 @@ class TestVictims:
         assert judged(known(events=(*DIED_AND_STARTED, well))) == Recovery(took_s=6.0, resolution_s=0.0)
 
     @pytest.mark.parametrize("service", ["aaa", "zzz"])
-    def test_events_of_another_service_say_nothing_of_it(self, judged, service):
+    def test_events_of_another_service_do_not_count(self, judged, service):
         others = (event(12, "die", service), event(30, "start", service), event(44, "die", service))
 
         assert judged(known(events=(*DIED_AND_STARTED, *others))).took_s == 1.2
@@ -383,7 +383,7 @@ class TestVictims:
         assert judged(known(events=(*DIED_AND_STARTED, event(50, "die")))).took_s is None
 
     def test_what_went_down_before_it_was_back_is_no_relapse(self, judged):
-        """Clients were served again at 20 s, after the victim had started a second time."""
+        """Clients were served again at 20 s, after the victim's second start."""
         events = (*DIED_AND_STARTED, event(15, "die"), event(16, "start"))
 
         assert judged(known(between(10, 20), events)).took_s == 10.0
@@ -396,7 +396,7 @@ class TestVictims:
         other = event(44, "exec_create", detail="unhealthy")
         assert judged(known(events=(*DIED_AND_STARTED, other))).took_s == 1.2
 
-    def test_a_victim_that_went_down_again_as_our_revert_came_is_told(self, judged):
+    def test_a_victim_that_went_down_again_at_our_revert_is_named(self, judged):
         found = judged(known(between(10, 40), (*DIED_AND_STARTED, event(44, "die"))))
 
         assert "but a victim then went down or stopped taking part" in found.why_not
@@ -459,8 +459,8 @@ class TestSettling:
         never = {"api": Watched(sightings=(Sightings(what="scraped by Prometheus", points=points[:3]),))}
         assert settled(known(events=events, watched=never)).why_not.endswith("api was not scraped by Prometheus")
 
-    def test_a_watcher_that_missed_it_is_asked_from_the_end_of_the_fault_on(self, settled):
-        """The victim ran all the while. A look that missed it after the last fault counts until one finds it again."""
+    def test_a_watcher_that_missed_it_counts_from_the_end_of_the_fault(self, settled):
+        """The victim never went down, so a look that missed it counts."""
 
         def found(*points, until_s=END_S):
             seen = Sightings(what="used by the gateway", points=((9.5, True), *points))
@@ -488,7 +488,7 @@ class TestSettling:
     def test_one_that_was_good_all_along_took_no_time(self, settled):
         assert settled(known(events=())) == Recovery(took_s=0.0, resolution_s=0.0)
 
-    def test_one_that_relapsed_says_when(self, settled):
+    def test_one_that_relapsed_has_the_time_of_it(self, settled):
         found = settled(known(lambda due: due in {40.0, 45.5} or due > 48, events=()))
 
         assert found.took_s is None
@@ -500,12 +500,12 @@ class TestSettling:
     def test_one_that_timed_out_did_not_settle(self, settled):
         assert "did not settle within" in settled(known(events=(), settled=False)).why_not
 
-    def test_of_a_lasting_fault_there_is_none(self, settled):
+    def test_a_lasting_fault_has_no_settling(self, settled):
         assert settled(known(), fault=faults.kill("api")).why_not == (
             "kill api is not a passing fault that ended, so nothing settled after it"
         )
 
-    def test_before_it_is_reverted_there_is_none(self, settled):
+    def test_a_fault_before_its_revert_has_no_settling(self, settled):
         done = hit(fault=faults.pause("api"))
         done.reverted_unix_s = None
 
@@ -513,7 +513,7 @@ class TestSettling:
             "is not a passing fault that ended, so nothing settled after it"
         )
 
-    def test_why_it_did_not_is_told_once(self, settled):
+    def test_the_reason_is_given_once(self, settled):
         limit = "the service did not settle within 40 s of the fault's end"
 
         assert settled(known(events=(), settled=False)).why_not == limit

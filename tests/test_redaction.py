@@ -1,4 +1,4 @@
-"""Secrets in text from outside are hidden before it becomes evidence, and what is no secret stays as it is."""
+"""Tests of the redaction: secrets are hidden, and other text stays."""
 
 import os
 
@@ -55,7 +55,7 @@ def test_hiding_twice_is_hiding_once(text):
     assert redact(redact(text)) == redact(text)
 
 
-def test_what_stands_beside_a_secret_stays():
+def test_text_next_to_a_secret_stays():
     assert redact(f"GET /m?api_key={SECRET}&limit=1 200") == "GET /m?api_key=***&limit=1 200"
     assert redact(f"serve --api-key {SECRET} --port 80") == "serve --api-key *** --port 80"
     assert redact(f"postgres://app:{SECRET}@db:5432/app?x=1") == "postgres://***@db:5432/app?x=1"

@@ -1,4 +1,4 @@
-"""Which replicas serve after a fault: what speaks against one, and what is not known."""
+"""Tests of the replicas' state after a fault."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def answers(names: Sequence[str], outcome: str = "ok") -> Samples:
 
 def lab(runtime: Any = None, busy: Any = 0.0, routed: Any = 1.0, **subject: Any) -> Any:
     def vector(query: str, _at: float, *, may_be_empty: bool) -> Any:
-        assert may_be_empty  # a stack in which nothing is taken yet has no series
+        assert may_be_empty  # without a taken slot there is no series
         is_busy = query == SUBJECT.busy_query
         value = busy if is_busy else routed
         values = value if isinstance(value, dict) else {"model-1": 0.0 if is_busy else 1.0, "model-2": value}
@@ -74,7 +74,7 @@ def test_replicas_that_answer_are_healthy_and_have_free_slots_serve() -> None:
         ({"routed": 2.0}, BOTH, "model-2 gave 8 of 16 answers, the service routes no requests to it"),
         ({}, ["model-1"] * 10, "model-2 gave 0 of 10 answers, gets no requests"),
     ],
-    ids=["share", "slots", "rotation", "an odd rotation", "the least that says so"],
+    ids=["share", "slots", "rotation", "an odd rotation", "the least number of answers"],
 )
 def test_a_replica_that_does_not_serve_is_named_with_the_reason(world: Any, names: list[str], said: str) -> None:
     found = judge_replicas(lab(**world), answers(names), 0.0)
@@ -139,7 +139,7 @@ def test_what_is_not_known_is_no_pass(subject: dict[str, Any], said: str) -> Non
     assert f"model-1 gave {answered} of {2 * answered} answers" in repr(found)
 
 
-def test_one_answer_fewer_than_say_so_is_not_known() -> None:
+def test_one_answer_fewer_than_needed_is_unknown() -> None:
     found = judge_replicas(lab(), answers(["model-1"] * 9), 0.0)
 
     assert found is not None
@@ -160,7 +160,7 @@ def test_a_replica_without_a_health_check_fails_none() -> None:
     assert found.all_serve
 
 
-def test_a_paused_replica_is_told_as_such_whatever_its_health() -> None:
+def test_a_paused_replica_is_paused_whatever_its_health() -> None:
     runtime = FakeRuntime()
     runtime._states["model-2"] = replace(runtime._states["model-2"], healthy=False, paused=True)
 
@@ -170,7 +170,7 @@ def test_a_paused_replica_is_told_as_such_whatever_its_health() -> None:
     assert [one.trouble for one in found.replicas] == [(), ("is paused",)]
 
 
-def test_a_gateway_that_names_no_rotation_speaks_against_none() -> None:
+def test_a_gateway_without_a_rotation_is_no_trouble() -> None:
     for world in (lab(rotation_query=None), lab(routed={}, rotation_query=None)):
         found = judge_replicas(world, answers(BOTH), 0.0)
 
@@ -178,7 +178,7 @@ def test_a_gateway_that_names_no_rotation_speaks_against_none() -> None:
         assert found.all_serve
 
 
-def test_what_speaks_against_a_replica_is_told_before_what_is_not_known_of_it() -> None:
+def test_trouble_of_a_replica_comes_before_what_is_unknown_of_it() -> None:
     known = Replica(name="model-1", answered=1, of=2)
 
     assert str(known) == "model-1 gave 1 of 2 answers"
@@ -187,11 +187,11 @@ def test_what_speaks_against_a_replica_is_told_before_what_is_not_known_of_it() 
 
 
 class TestRest:
-    """Slots and rotation are looked at until they are as they should be, at most for six seconds."""
+    """Slots and rotation are polled until they are good, for at most 6 s."""
 
     @pytest.fixture
     def looked(self, monkeypatch: pytest.MonkeyPatch) -> Any:
-        """The replicas where a query gives one value after the other, and how many looks that took."""
+        """Return replicas and number of looks for a query with these values."""
         now = [0.0]
         clock = SimpleNamespace(
             monotonic=lambda: now[0], time=lambda: 1000.0, sleep=lambda by_s: now.__setitem__(0, now[0] + by_s)
@@ -281,7 +281,7 @@ def test_a_replica_that_the_rotation_does_not_name_is_not_known_to_be_in_it() ->
         _ = found.all_serve
 
 
-def test_a_rotation_that_cannot_be_asked_for_is_not_known() -> None:
+def test_a_rotation_that_cannot_be_queried_is_unknown() -> None:
     world = lab()
     answer = world.prometheus.vector
 
@@ -298,7 +298,7 @@ def test_a_rotation_that_cannot_be_asked_for_is_not_known() -> None:
         _ = found.all_serve
 
 
-def test_a_stack_whose_replicas_are_not_named_has_none_to_judge() -> None:
+def test_a_stack_whose_replicas_are_not_named_is_not_judged() -> None:
     assert judge_replicas(lab(replicas=()), answers(BOTH), 0.0) is None
 
 

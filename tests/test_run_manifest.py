@@ -1,4 +1,4 @@
-"""The manifest of a run is read back from a note or a command line, and text that lacks a part of it is refused."""
+"""Tests of the manifest of a run in notes and on command lines."""
 
 import json
 
@@ -28,7 +28,7 @@ def test_a_manifest_is_written_without_what_it_has_by_default_and_read_back(abou
     assert manifest_from(manifest.to_json()) == manifest
 
 
-def test_the_certificate_of_a_daemon_is_checked_unless_the_manifest_says_otherwise():
+def test_the_certificate_of_docker_is_verified_by_default():
     assert manifest_from(json.dumps(OWN)).tls_verify
     assert not manifest_from(json.dumps(ATTACHED)).tls_verify
 

@@ -1,4 +1,4 @@
-"""Samples on disk: what is read back is what was written, and what is not a samples file is refused."""
+"""Tests of the samples file: round trips, and files that are refused."""
 
 import json
 from dataclasses import replace
@@ -180,7 +180,7 @@ BOUNDS = {"due_s": 0.0, "sent_s": -1.0, "first_s": -1.0, "end_s": -1.0, "max_gap
 
 
 def row(**values):
-    """The values of one line of a file."""
+    """Return the values of one line of a file."""
     fields = {name: getattr(ONE, name) for name in samples_file.FIELDS} | values
     return tuple(fields.values())
 
@@ -248,7 +248,7 @@ def test_the_name_of_a_replica_is_quoted_once(monkeypatch):
     assert quoted == ["a-replica-of-this-test-alone"]
 
 
-def test_a_line_keeps_microseconds_and_what_a_refusal_asked_for():
+def test_a_line_keeps_microseconds_and_the_retry_after_of_a_refusal():
     sample = replace(ONE, first_s=None, end_s=0.750_000_4, status=503, retry_after_s=1.5)
 
     assert samples_file.line(sample) == '[0.250000,0.250300,null,0.750000,0.020000,8,"ok","model-1","ab12-0",503,1.5]\n'

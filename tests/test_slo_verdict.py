@@ -1,4 +1,4 @@
-"""What Prometheus is asked about an SLO's window, and which of its answers are refused. Its own arithmetic is not in question."""
+"""Tests of the queries for an SLO's window, and of the answers that are refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FROM_S, TO_S = 10.0, 22.5
 
 
 class Prometheus:
-    """Its counters by instant, in place of a server; every series is scraped at the instant that is asked for."""
+    """Counters by instant in place of a server, each scraped at the queried instant."""
 
     def __init__(self, good=(100.0, 190.0), total=(100.0, 200.0), resets=0.0, rates=(), age_s=0.0):
         self.counted = {
@@ -59,14 +59,14 @@ def test_a_window_is_its_events_its_length_its_rate_and_what_was_read_of_the_cou
     }
 
 
-def test_what_prometheus_says_knows_nothing_of_clients_or_of_their_load():
+def test_a_result_of_prometheus_has_nothing_of_clients_or_their_load():
     found = judged()
 
     assert (found.load_s, found.longest_s, found.clients_say, found.unknown) == (None, 0.0, None, 0)
 
 
 class TestAFaultInTheMiddleOfAScrape:
-    """Prometheus ends the series at the start of the scrape that failed."""
+    """Prometheus ends the series at the start of the failed scrape."""
 
     def server(self, ended_from_s):
         server = Prometheus()
@@ -119,10 +119,10 @@ def test_a_series_that_is_gone_is_refused_with_its_labels():
 
 
 class TestFreshness:
-    """Scrapes are a second apart; two that were lost in a row are too many."""
+    """Scrapes are a second apart, and two lost ones in a row are too many."""
 
     @pytest.mark.parametrize("age_s", [0.0, 1.0, 2.9])
-    def test_of_both_counters_is_asked_at_both_ends(self, age_s):
+    def test_of_both_counters_is_required_at_both_ends(self, age_s):
         server = Prometheus(age_s=age_s)
         server.counted = {name: {0.0: 1.0, 2.9: 2.0} for name in server.counted}
         server.value = lambda query, at, ask=server.value: ask(query, at) if "offset" not in query else 1.0
@@ -146,5 +146,5 @@ class TestEvents:
         assert server.asked == [(f"sum(rate(all_total[{span}]))", to_s)]
 
     @pytest.mark.parametrize("rates", [(), (0.0,)])
-    def test_of_which_there_were_none_have_no_rate(self, rates):
+    def test_that_did_not_happen_have_no_rate(self, rates):
         assert events_rps(Prometheus(rates=rates), SLO, FROM_S, TO_S) is None

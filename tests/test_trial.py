@@ -1,4 +1,4 @@
-"""What a claim is given: values where they exist, errors with the reason where they do not; and the one value of it."""
+"""Tests of `Trial`: values, errors for values that do not exist, and its result."""
 
 import contextlib
 import copy
@@ -45,7 +45,7 @@ def sample(due_s, outcome="ok"):
     return Sample(due_s, due_s, first_s, due_s + 0.5, 0.0, 8, outcome, "model-1", f"r-{due_s:g}")
 
 
-# 200 good answers, then a second in which three of four go wrong in three ways.
+# 200 good answers, then a second in which three of four fail in three ways.
 SAMPLES = [
     *(sample(i / 20) for i in range(200)),
     *(sample(10 + i / 4, outcome) for i, outcome in enumerate(("truncated", "refused", "truncated", "ok"))),
@@ -260,7 +260,7 @@ def test_it_is_known_whether_a_value_of_a_trial_was_read(trial, look, is_read):
         ({"recover": Recovery(why_not="still down")}, "time_to_recover_s", NotRecovered, "still down"),
     ],
 )
-def test_a_time_that_does_not_exist_says_why(trial, values, name, error, message):
+def test_a_time_that_does_not_exist_raises_with_the_reason(trial, values, name, error, message):
     with pytest.raises(error, match=message):
         getattr(trial(**values), name)
 
@@ -287,7 +287,7 @@ def signalled(trial):
     return trial(signals=SIGNALS, known_alerts=ALERTS, known_rules=RULES)
 
 
-def test_alerts_and_actions_are_given_or_say_why_their_absence_means_nothing(trial):
+def test_alerts_and_actions_are_given_or_raise_why_their_absence_proves_nothing(trial):
     acted = (Action(at_s=1.0, action="start", service="api", rule="api-exited", succeeded=True),)
     seen = trial(fired=("ServiceDown",), acted=acted)
 
@@ -299,7 +299,7 @@ def test_alerts_and_actions_are_given_or_say_why_their_absence_means_nothing(tri
         assert trial(acted=Inconclusive("the remediator does not run")).actions == ()
 
 
-def test_incidents_are_given_or_say_why_they_are_not_known(trial):
+def test_incidents_are_given_or_raise_why_they_are_unknown(trial):
     seen = (Incident(service="api", rule="api-exited", after_s=0.8, ended_after_s=3.8),)
 
     assert trial(noticed=seen).incidents == seen
@@ -307,7 +307,7 @@ def test_incidents_are_given_or_say_why_they_are_not_known(trial):
         assert trial(noticed=Inconclusive("the remediator does not run")).incidents == ()
 
 
-def test_a_signal_is_asked_for_by_its_name_and_its_service(signalled):
+def test_a_signal_is_found_by_its_name_and_its_service(signalled):
     assert signalled.alert("ServiceDown") == SIGNALS[1]
     assert signalled.alert("ServiceDown", "model-1") == SIGNALS[2]
     assert signalled.rule("api-exited").after_s == 0.4
@@ -376,7 +376,7 @@ def test_where_no_names_are_known_one_that_did_not_come_was_not_seen(trial):
         trial().rule("any")
 
 
-def test_attempts_are_given_or_say_why_they_are_unknown(trial):
+def test_attempts_are_given_or_raise_why_they_are_unknown(trial):
     assert trial(attempts=1.05).attempts_per_request == 1.05
     with pytest.raises(Inconclusive, match="has no counters of attempts"):
         _ = trial().attempts_per_request
@@ -401,7 +401,7 @@ def test_a_service_that_calls_itself_ready_while_no_client_is_served_is_falsely_
     assert [span.ready for span in spans] == [True, False, True]
 
 
-def test_where_nobody_looked_at_readiness_while_nobody_was_served_it_is_not_known(trial):
+def test_readiness_is_unknown_if_the_polls_end_before_an_outage(trial):
     spans = (ReadySpan(from_s=0.0, to_s=12.02, status=200),)
 
     assert trial(readyz=spans, unserved_s=(11.0, 14.0)).falsely_ready_s == 1
@@ -419,7 +419,7 @@ def test_a_second_counts_as_falsely_ready_where_the_service_was_so_all_through_i
     assert trial(readyz=spans, unserved_s=(2.0, 3.0, 5.0, 6.0)).falsely_ready_s == 2
 
 
-def test_where_readiness_was_not_recorded_nothing_is_said_of_it(trial):
+def test_readiness_that_was_not_recorded_is_inconclusive(trial):
     with pytest.raises(Inconclusive, match="set llmchaos_ready_path, such as /readyz"):
         _ = trial().falsely_ready_s
 
@@ -440,7 +440,7 @@ def test_a_copy_of_a_time_keeps_how_exactly_it_was_seen(trial):
     assert repr(copy.copy(trial().time_to_recover_s)) == "4.25 (seen to 0.5 s)"
 
 
-def test_a_passing_fault_settles_or_says_why_not(trial, plan):
+def test_a_passing_fault_settles_or_raises_why_not(trial, plan):
     passing = replace(plan, fault=faults.pause("api"))
     settled = trial(plan=passing, settle=Recovery(took_s=0.5, resolution_s=0.1, relapsed_s=3.0))
 
@@ -489,7 +489,7 @@ def test_replicas_are_those_of_after_the_fault_or_not_known(trial, record):
         _ = trial().replicas
 
 
-def test_the_control_arm_says_that_it_is_one(trial, plan):
+def test_the_control_arm_is_a_control(trial, plan):
     assert not trial().is_control
     assert trial(plan=replace(plan, fault=faults.none())).is_control
 
@@ -611,7 +611,7 @@ def test_a_phase_keeps_the_outcomes_that_it_saw_alone(trial, record):
     assert {type(count) for count in fault.outcomes.values()} == {int}
 
 
-def test_a_trial_is_planned_as_its_experiment_says(plan):
+def test_a_trial_has_the_plan_of_its_experiment(plan):
     planned = plan_note(plan)
 
     assert (planned.scenario, planned.hypothesis, planned.fault, planned.target) == (
@@ -665,7 +665,7 @@ def test_a_quantile_among_failures_is_infinite_and_therefore_null(trial, plan, r
     assert phase.e2e_p95_s is None
 
 
-def test_what_could_not_be_judged_is_told_as_far_as_it_is_known(plan, record):
+def test_a_trial_that_could_not_be_judged_keeps_its_evidence(plan, record):
     result = result_of(plan, record, "invalid", "the load ran late")
 
     assert (result.verdict, result.reason, result.phases, result.slos) == ("invalid", "the load ran late", (), ())

@@ -1,4 +1,4 @@
-"""The record of a trial: what was noted stands in the journal at once, on the trial's clock, and in the trial's result."""
+"""Tests of a trial's record: clock, journal lines and result."""
 
 import time
 
@@ -14,7 +14,7 @@ WALL_S, OWN_S = 5_000.25, 700.5
 
 
 class Clocks:
-    """The wall clock and the monotonic clock of this machine. They stand still until they are moved."""
+    """Wall clock and monotonic clock, which stand still until a test moves them."""
 
     def __init__(self):
         self.wall_s, self.own_s = WALL_S, OWN_S
@@ -33,7 +33,7 @@ def clocks(monkeypatch):
 
 
 def after(error, act):
-    """The error, once something was done."""
+    """Return the error after an act."""
     act()
     return error
 
@@ -45,7 +45,7 @@ def record(tmp_path, clocks):
 
 
 def written(record):
-    """The lines of the journal without what every line has."""
+    """Return the lines of the journal without the fields that every line has."""
     return [
         {key: value for key, value in one.items() if key not in ("at_unix_s", "trial")}
         for one in read(record.journal.path)
@@ -168,7 +168,7 @@ def test_the_wall_clock_is_read_against_the_monotonic_one(record, clocks):
     ]
 
 
-def test_a_phase_lasts_as_long_as_its_block_also_where_that_breaks_off(record, clocks):
+def test_a_phase_lasts_as_long_as_its_block_even_if_that_raises(record, clocks):
     clocks.advance(1.000_6)
     with record.phase("steady"):
         assert record.phase_now == "steady"

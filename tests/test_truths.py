@@ -1,4 +1,4 @@
-"""Truths of a service level from samples and numbers alone: what clients saw, and what counters may differ from it by."""
+"""Tests of the agreement of three counts of an SLO."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pytest_llmchaos.trial.truths import Seen, Sight, measure_of, miscount, oddi
 
 
 def as_read(word: str) -> str:
-    """A word that is no literal of this program, as one that was read from a file or a server."""
+    """Return a word that is not a literal here, as one read from a file or a server."""
     return "".join(list(word))
 
 
@@ -85,7 +85,7 @@ class TestSeen:
 
         assert (seen.unsure_good, seen.unsure_bad) == (unsure, unsure)
 
-    def test_leaves_out_latencies_beside_the_bound(self) -> None:
+    def test_leaves_out_latencies_near_the_bound(self) -> None:
         samples = [self.sample(0, took_s=took_s) for took_s in (1.4, 1.6, 2.4, 2.6)]
 
         assert self.seen("e2e", 2.0, Sight(), *samples) == Seen(good=2, total=4, unsure_good=1, unsure_bad=1)
@@ -143,7 +143,7 @@ class TestMiscount:
     SEEN = Seen(good=60, total=100, unsure_good=1, unsure_bad=3)
 
     @pytest.mark.parametrize("counted", [93.0, 100.0, 108.0])
-    def test_is_none_within_what_is_explained(self, counted: float) -> None:
+    def test_is_absent_within_the_explained_difference(self, counted: float) -> None:
         assert miscount(self.SEEN, 5, counted) is None
 
     @pytest.mark.parametrize("counted", [92.9, 108.1])
@@ -174,7 +174,7 @@ class TestOddity:
         assert odd in said
 
     @pytest.mark.parametrize(("slo", "service"), [(0.6, 0.6), (0.6009, 0.6), (0.6, 0.629), (0.6, 0.571), (0.6, None)])
-    def test_is_none_within_the_slack(self, slo: float, service: float | None) -> None:
+    def test_is_absent_within_the_slack(self, slo: float, service: float | None) -> None:
         assert oddity("availability", self.ALL, replace(self.ALL), slo, service) is None
 
     @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ class TestOddity:
     def test_of_a_service_level_on_the_services_own_counters_has_their_slack(self, slo: float, is_odd: bool) -> None:
         assert (oddity("availability", self.ALL, self.ALL, slo, None) is not None) is is_odd
 
-    def test_is_told_with_all_its_numbers(self) -> None:
+    def test_is_named_with_all_its_numbers(self) -> None:
         unsure = Seen(good=60, total=200, unsure_good=2, unsure_bad=3)
 
         assert oddity("availability", self.ALL, unsure, 0.6, 1.0) == (
@@ -205,12 +205,12 @@ class TestOddity:
     def test_of_the_clients_is_found_by_what_the_others_would_make_of_their_samples(
         self, service: float, odd: str
     ) -> None:
-        """The SLO has 40 more good requests than the clients saw of all, 10 of which are out of the service's sight."""
+        """The SLO has 40 more good requests, 10 of them unseen by the service."""
         exact, sighted = Seen(good=50, total=100), Seen(good=40, total=100)
 
         assert odd in str(oddity("availability", exact, sighted, 0.9, service))
 
-    def test_is_none_where_requests_have_an_explanation(self) -> None:
+    def test_is_absent_if_requests_have_an_explanation(self) -> None:
         unsure = Seen(good=60, total=100, unsure_bad=40)
 
         assert oddity("availability", self.ALL, unsure, 0.6, 1.0) is None
@@ -251,7 +251,7 @@ def test_what_clients_can_judge(name: str, metric: str, threshold_s: float | Non
     [("availability", None, "availability"), ("ttft", 2.0, "ttft"), ("e2e", 2.0, "e2e"), ("none", None, None)],
 )
 @pytest.mark.parametrize("name", ["availability", "whole-answers"])
-def test_an_slo_may_say_which_of_the_clients_truths_is_its_own(
+def test_an_slo_may_name_its_measure_of_clients(
     name: str, clients: Any, threshold_s: float | None, measure: Any
 ) -> None:
     slo = Slo(
@@ -269,7 +269,7 @@ def test_an_slo_may_say_which_of_the_clients_truths_is_its_own(
 
 
 class TestBlindness:
-    """When a service could count nothing, by the runtime's events; else by the fault that hit it."""
+    """Dead time of a service, by the runtime's events or else by its fault."""
 
     def spells(
         self, *events: tuple[Any, ...], hit: Any = None, reverted_s: float | None = None, victim: str = "api"
@@ -333,7 +333,7 @@ OWN_OK, OWN_ALL = 'own_requests_total{outcome="ok"}', "own_requests_total"
 
 @dataclass
 class Counters:
-    """A Prometheus that knows how far counters moved since the load began, and what some queries give."""
+    """A Prometheus with the increases of counters since the load's start."""
 
     moved: Mapping[str, float] = field(default_factory=dict)
     resets: Mapping[str, float] = field(default_factory=dict)
@@ -397,7 +397,7 @@ class TestComparison:
     def pushed(self, share: float = 0.9, **more: Any) -> Counters:
         return Counters(answers={f"sum({OK}) / sum({ALL})": share}, **more)
 
-    def test_of_truths_that_agree_says_nothing(self) -> None:
+    def test_of_truths_that_agree_passes(self) -> None:
         self.comparison(self.pushed(), self.PUSHED).require()
         self.comparison(Counters({OWN_OK: 90, OWN_ALL: 100}), self.OWN).require()
 
@@ -408,7 +408,7 @@ class TestComparison:
             self.comparison(self.pushed(0.91), goodput, self.PUSHED).require()
 
     def test_is_exact_where_clients_pushed_and_has_slack_where_the_service_counts(self) -> None:
-        """The last request was still open when the last one was due, so its end is nobody else's to know."""
+        """The last request was still open when the load ended."""
         self.comparison(Counters({OWN_OK: 94, OWN_ALL: 100}), self.OWN).require()
         with pytest.raises(TruthsDisagree, match=r"SLO 0\.9500: one of them"):
             self.comparison(Counters({OWN_OK: 95, OWN_ALL: 100}), self.OWN).require()
@@ -423,7 +423,7 @@ class TestComparison:
         with pytest.raises(TruthsDisagree, match=r"SLO 1\.0000: one of them is wrong"):
             self.comparison(counters, half).require()
 
-    def test_asks_for_exactly_the_time_of_the_load(self) -> None:
+    def test_queries_exactly_the_time_of_the_load(self) -> None:
         counters = Counters({OWN_OK: 90, OWN_ALL: 100})
         self.comparison(counters, self.OWN).require()
 
@@ -435,20 +435,20 @@ class TestComparison:
         assert moved == (f"sum({OWN_OK}) - (sum({OWN_OK} offset 12600ms) or vector(0))", 1012.6)
 
     @pytest.mark.parametrize("reset", [OWN_OK, OWN_ALL])
-    def test_of_a_counter_that_began_again_says_nothing(self, reset: str) -> None:
+    def test_of_a_counter_that_restarted_passes(self, reset: str) -> None:
         self.comparison(Counters({OWN_OK: 50, OWN_ALL: 100}, resets={reset: 1.0}), self.OWN).require()
 
-    def test_of_what_prometheus_cannot_tell_says_nothing(self) -> None:
+    def test_without_an_answer_of_prometheus_passes(self) -> None:
         self.comparison(Counters(), self.OWN, self.PUSHED).require()
         self.comparison(Counters({OWN_OK: 0, OWN_ALL: 0}), self.OWN).require()
 
-    def test_of_a_load_of_which_nothing_is_known_says_nothing(self) -> None:
+    def test_of_a_load_without_known_requests_passes(self) -> None:
         cut = [Sample(0.0, 0.0, None, 1.0, 0.0, 0, "cancelled", "", "r")]
 
         self.comparison(self.pushed(0.5), self.PUSHED, samples=cut).require()
 
     def test_leaves_out_what_a_dead_victim_could_not_count(self) -> None:
-        """Of the clients' own counters nothing is left out, whoever was dead."""
+        """The clients' own counters have every request, even if services were dead."""
         events = [(8.0, "model-1", "die"), (9.9, "model-1", "start")]
         counters = Counters({OWN_OK: 100, OWN_ALL: 100})
 
@@ -459,7 +459,7 @@ class TestComparison:
             self.comparison(self.pushed(1.0), self.PUSHED, events=events).require()
 
     def by_service(self, share: float, **more: Any) -> Comparison:
-        """The clients' service level says what they saw; the service's own counters give this share."""
+        """The SLO has the clients' share, the service's counters have this one."""
         counters = self.pushed(more.pop("slo", 0.9))
         counters.answers = {**counters.answers, f"own[{more.pop('span', '15s')}]": share}
         return self.comparison(counters, self.PUSHED, availability_query="own[$span]", **more)
@@ -517,13 +517,13 @@ class TestComparison:
         with pytest.raises(TruthsDisagree, match=r"own counters 0\.8000"):
             self.by_service(0.8, span="11s", proven=two).require()
 
-    def test_of_a_flood_that_began_with_the_load_says_nothing(self) -> None:
+    def test_of_a_flood_that_began_with_the_load_passes(self) -> None:
         flood = faults.overload("api", times=2).primitive
 
         self.by_service(0.5, span="2s", proven=[(0.05, flood, "api")], slo=0.5).require()
 
     def timed(self, good: float, share: LatencyShare | None = None, **more: Any) -> Comparison:
-        """The clients judged first tokens; the service has a histogram of its own."""
+        """Clients judged first tokens, and the service has a histogram of its own."""
         own = share or LatencyShare(measure=as_read("ttft"), good='own_bucket{le=~"$le"}', total="own_count")  # type: ignore[arg-type]
         said = {f"sum({self.TTFT.good}) / sum({self.TTFT.total})": more.pop("slo", 0.9)}
         counters = Counters({'own_bucket{le=~"2[.]5"}': good, "own_count": 100}, answers=said)
@@ -547,7 +547,7 @@ class TestComparison:
         ):
             self.timed(50, events=[(3.0, "api", "die"), (3.5, "api", "start")], slo=0.5).require()
 
-    def test_of_latencies_does_not_ask_for_the_query_of_availability(self) -> None:
+    def test_of_latencies_does_not_use_the_query_of_availability(self) -> None:
         with pytest.raises(TruthsDisagree, match=r"own counters 0\.5000"):
             self.timed(50, availability_query="own[$span]").require()
 
@@ -590,7 +590,7 @@ class TestRecorded:
     NAME = "slo:error_ratio:rate15s"
 
     def lab(self, recorded: Sequence[float], judged: Sequence[float], *, slo: Slo | None = None) -> Any:
-        """A rule's series and the judge's own, each a value a second from 1000.5 on."""
+        """A rule's series and the judge's, a value a second from 1000.5 on."""
         points = tuple((1000.5 + i, value) for i, value in enumerate(recorded))
         series = [Series(labels={"__name__": self.NAME}, points=points)]
         self.asked: list[Any] = []
@@ -615,7 +615,7 @@ class TestRecorded:
 
     def test_one_late_evaluation_is_no_odd_rule(self) -> None:
         require_recorded(self.lab([*[0.1] * 5, 0.5, *[0.1] * 4], [0.1] * 10), 1000.0, 1012.0)
-        # Five in a hundred are not, either.
+        # Five in a hundred are within the tolerance too.
         require_recorded(self.lab([*[0.5] * 7, *[0.1] * 93], [0.1] * 100), 1000.0, 1100.0)
 
     def test_two_of_a_few_or_six_of_a_hundred_are(self) -> None:
@@ -624,7 +624,7 @@ class TestRecorded:
         with pytest.raises(TruthsDisagree, match=r"differs at 6 of 100 instants"):
             require_recorded(self.lab([*[0.5] * 8, *[0.1] * 92], [0.1] * 100), 1000.0, 1100.0)
 
-    def test_the_one_in_the_middle_is_told_with_what_the_judge_found(self) -> None:
+    def test_the_one_in_the_middle_is_named_with_the_judges_value(self) -> None:
         recorded = [0.1] * 5 + [0.5, 0.6, 0.7] + [0.1] * 2
 
         with pytest.raises(TruthsDisagree) as odd:
@@ -658,10 +658,10 @@ class TestStrays:
         assert self.of(recorded, flat) == [(2.0, 0.47, 0.5, 0.5), (3.0, 0.479, 0.5, 0.5), (5.0, 0.53, 0.5, 0.5)]
         assert self.of([0.5, 0.5, 0.48, 0.519, 0.52, 0.521], flat) == [(5.0, 0.521, 0.5, 0.5)]
 
-    def test_are_none_among_the_first_two_for_whose_past_is_not_known(self, flat: dict[int, float]) -> None:
+    def test_are_absent_among_the_first_two_points_whose_past_is_unknown(self, flat: dict[int, float]) -> None:
         assert self.of([0.9, 0.9, 0.9], flat) == [(2.0, 0.9, 0.5, 0.5)]
 
-    def test_are_none_where_the_judge_found_the_same_up_to_two_points_earlier(self) -> None:
+    def test_are_absent_if_the_judge_found_the_same_up_to_two_points_earlier(self) -> None:
         judged = {0: 0.1, 1: 0.1, 2: 0.9, 3: 0.2, 4: 0.3, 5: 0.4}
 
         assert self.of([0.1, 0.1, 0.1, 0.9, 0.9, 0.9], judged) == [(5.0, 0.9, 0.2, 0.4)]

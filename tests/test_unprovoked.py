@@ -1,4 +1,4 @@
-"""What the system does while nothing of ours is on: before the first trial, between trials, in a steady phase."""
+"""Tests of repairs and alerts outside of any fault."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ World = tuple[Prometheus, float]
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """A trial in which ServiceDown pages for the api, a second after the api was killed."""
+    """A trial in which ServiceDown pages for the api, 1 s after the api was killed."""
     with judge(tmp_path_factory.mktemp("unprovoked")) as served:
         yield served
 
 
 @pytest.fixture
 def performed(world: World, tmp_path: Path) -> Performed:
-    """The stack came up 30 s before the load, and the remediator has written nothing."""
+    """A stack up 30 s before the load, with an empty audit log."""
     made = Performed(tmp_path, *world)
     made.lab.subject = replace(made.lab.subject, remediator="remediator")
     made.runtime._states["remediator"] = ServiceState(service="remediator", running=True, identity="r")
@@ -49,14 +49,14 @@ def performed(world: World, tmp_path: Path) -> Performed:
 
 
 def acted(performed: Performed, at_s: float, *, incident: str = "i1", **more: Any) -> list[dict[str, object]]:
-    """The remediator restarts the api at that second of the trial."""
+    """Let the remediator restart the api at that second of the trial."""
     line = {"incident": incident, "service": "api", "action": "restart", "rule": "absent-api", **more}
     at = performed.t0_unix_s + at_s
     return [
         {**line, "event": "detected", "at": at - 0.5},
         {**line, "event": "intent", "at": at},
         {**line, "event": "done", "at": at + 0.2},
-        {**line, "event": "recovered", "at": at + 0.3},  # no trial waits for the end of an incident that is over
+        {**line, "event": "recovered", "at": at + 0.3},  # a trial does not wait for the end of a closed incident
     ]
 
 
@@ -89,14 +89,14 @@ def test_an_action_outside_of_faults_is_a_finding_of_the_next_trial(
     assert when.replace("\\", "") in finding
 
 
-def test_it_is_told_once(performed: Performed) -> None:
+def test_it_is_reported_once(performed: Performed) -> None:
     audit = acted(performed, -12.0)
 
     assert len(judged(performed, audit).findings) == 1
     assert judged(performed, audit).findings == ()
 
 
-def test_what_came_before_the_stack_was_up_is_not_told(performed: Performed) -> None:
+def test_reactions_before_the_stack_was_up_are_not_reported(performed: Performed) -> None:
     assert judged(performed, acted(performed, -31.0)).findings == ()
 
 
@@ -155,7 +155,7 @@ def test_a_page_while_clients_warm_the_service_up_does_not(performed: Performed)
     trial = judged(performed, [], fault=False)
 
     assert trial.findings == ()
-    assert "ServiceDown" in trial.alerts  # which a claim may still refute
+    assert "ServiceDown" in trial.alerts  # a claim may still refute it
 
 
 def test_it_is_a_refutation_and_no_error() -> None:
@@ -177,9 +177,7 @@ def test_a_repair_that_began_with_the_fault_may_end_late() -> None:
 
 
 @pytest.mark.parametrize(("fault", "what"), [(False, 1), (True, 0)])
-def test_a_repair_of_which_nothing_says_what_it_was_about_is_explained_by_its_own_time_alone(
-    fault: bool, what: int
-) -> None:
+def test_a_repair_without_an_incident_is_explained_by_its_own_time_only(fault: bool, what: int) -> None:
     reasons = Reasons()
     reasons.add(100.0, 110.0)
     noticed = {"event": "detected", "at": 109.0, "service": "api"}
@@ -189,7 +187,8 @@ def test_a_repair_of_which_nothing_says_what_it_was_about_is_explained_by_its_ow
 
 
 class TestOutsideOfFaults:
-    """The stack came up at 900 s, the load began at 1000 s; it is 1102 s, so that what is written is written by 1100 s."""
+    """The stack started at 900 s and the load at 1000 s. It is 1102 s, so lines up to
+    1100 s have been written."""
 
     @pytest.fixture
     def found(self, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -228,7 +227,7 @@ class TestOutsideOfFaults:
     def line(self, at: float | None, **more: Any) -> dict[str, Any]:
         return {"event": "intent", "at": at, "action": "restart", "service": "api", "rule": "slow-api", **more}
 
-    def test_is_told_when_it_was(self, found: Any) -> None:
+    def test_has_its_time(self, found: Any) -> None:
         did = "outside of any fault the remediator did restart api by rule slow-api"
         lines = [self.line(990.0), self.line(999.5), self.line(1000.0), self.line(1003.0)]
 
@@ -269,7 +268,7 @@ class TestOutsideOfFaults:
     def test_of_a_stack_without_a_remediator_is_no_action(self, found: Any) -> None:
         assert found([self.line(1003.0)], remediator=None).findings == ()
 
-    def test_by_no_rule_is_told_as_such(self, found: Any) -> None:
+    def test_without_a_rule_is_named_so(self, found: Any) -> None:
         assert found([self.line(1003.0, rule=None)]).findings == (
             "outside of any fault the remediator did restart api by rule no rule 3.0 s into the trial",
         )
@@ -344,7 +343,7 @@ def test_a_reason_holds_from_its_first_instant_to_its_last(alerts_alone: bool, a
     assert reasons.explains_action(1000 + at_s) is (is_explained and not alerts_alone)
 
 
-def test_a_reason_is_one_for_actions_too_unless_it_says_otherwise(clock: Clock) -> None:
+def test_a_reason_explains_actions_too_by_default(clock: Clock) -> None:
     plain, tail, narrow = Reasons(), Reasons(), Reasons()
     plain.add(0.0, 1.0)
     with tail.during():
@@ -386,7 +385,7 @@ def test_only_the_first_clean_stack_was_on_its_way_up_and_pages_on_that_end_ten_
 
 
 class TestLab:
-    """What the lab does is noted as a reason where it is done."""
+    """The lab's own acts are noted as reasons for reactions."""
 
     def test_a_fault_is_a_reason_until_a_while_after_its_revert(
         self, performed: Performed, monkeypatch: pytest.MonkeyPatch

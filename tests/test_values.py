@@ -1,4 +1,4 @@
-"""The values of the rooms that a verdict rests on: no one changes one that it was given, and no one mixes up two of its fields."""
+"""Tests of the values: they are frozen, and their fields are keyword-only."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ STRUCTS = {name: one for name, one in CLASSES.items() if issubclass(one, msgspec
 
 
 def functions():
-    """Every function and method of the rooms by its name, but what Python itself calls by place: `__lt__`, say."""
+    """Return every function and method of the rooms, without those such as `__lt__`."""
     for of in (*modules(), *CLASSES.values()):
         for name, one in vars(of).items():
             made = inspect.unwrap(getattr(one, "fget", None) or getattr(one, "__func__", one))
@@ -54,7 +54,7 @@ def each(found):
 
 
 def test_a_class_that_lists_its_fields_is_a_value():
-    """One with a constructor of its own says there what it is made of."""
+    """A class with a constructor of its own lists its parts there."""
     named = {
         name: one for name, one in CLASSES.items() if has_fields(one) and not {"__init__", "__new__"} & set(vars(one))
     }

@@ -1,4 +1,4 @@
-"""Trials on the real stack (simulated engine): what must hold does, and nothing passes on no evidence."""
+"""Tests of trials on the real stack with the simulated engine."""
 
 import time
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ def test_without_the_remediator_the_api_stays_down(trial_of):
 
 
 def test_without_a_fault_nothing_alerts_and_nothing_acts(trial_of, stack_lab):
-    stack_lab.reasons.judged(time.time())  # other tests' own acts on this stack explain what came before
+    stack_lab.reasons.judged(time.time())  # acts of earlier tests on this stack explain earlier reactions
     trial = trial_of(faults.none(), fault_s=8, stable_s=4)
 
     assert trial.is_control
@@ -67,7 +67,7 @@ def test_without_a_fault_nothing_alerts_and_nothing_acts(trial_of, stack_lab):
 
 @dataclass(frozen=True, kw_only=True)
 class Harmless(Kill):
-    """Says that it kills, and does nothing."""
+    """A fault that claims to kill and has no effect."""
 
     def inject(self, runtime, victim):
         return
@@ -127,7 +127,7 @@ def test_a_service_that_is_not_good_before_the_fault_is_not_steady(trial_of, sta
 
 
 @pytest.mark.nightly(
-    "test_lab_inject aborts and reverts, test_perform ends every arm; test_deaths undoes what is cut short"
+    "test_lab_inject aborts and reverts, test_perform ends every arm; test_deaths reverts after a kill"
 )
 def test_an_abort_condition_reverts_and_ends_the_trial(trial_of, stack_lab):
     begin = time.monotonic()

@@ -1,4 +1,4 @@
-"""Times against an independent witness: a process that shares no code and no path with the instrument."""
+"""Tests of the trial's times against an independent witness."""
 
 import json
 from dataclasses import replace
@@ -13,15 +13,15 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
 STABLE_S = 3.0
 FAULT_S = 6.0
-# One request every 20 ms: neither the instrument nor the witness can see an instant more sharply than that.
+# One request every 20 ms is the precision of both the instrument and the witness.
 LOAD = loads.open_loop(rate_rps=50, max_tokens=4)
-PERFORMANCES = 3  # until the witness itself had a clear view; a difference is never tried again
+PERFORMANCES = 3  # retries for a clear view of the witness, never for a difference
 
 
 @pytest.fixture
 def both(trial_of, stack_lab, tmp_path, monkeypatch):
-    """A trial, and what the witness saw of it."""
-    # The service's own counters count the witness' requests too, of which the clients know nothing.
+    """Return a trial and the witness's times of it."""
+    # The service's own counters include the witness's requests, the samples do not.
     alone = replace(stack_lab.subject, availability_query=None, latency_shares=(), attempts_counters=None)
     monkeypatch.setattr(stack_lab, "subject", alone)
 

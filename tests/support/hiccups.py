@@ -1,4 +1,4 @@
-"""What a machine with other work does to a trial that measures; and trials that are performed again for it."""
+"""Retries of trials that a busy machine disturbed."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from pytest_llmchaos.plan.experiment import TrialPlan
     from pytest_llmchaos.trial.trial import Trial
 
-# Each of these names the machine in its message, and none is a verdict on the service.
+# Errors that are about the machine, not verdicts on the service.
 BUSY = (LoadNotHeld, PartialScrape)
 HICCUPS = (*BUSY, StaleData, PrometheusUnreachable)
 PERFORMANCES = 3
 
 
 def perform_measured(lab: Lab, plan: TrialPlan, *, performances: int = PERFORMANCES) -> Trial:
-    """The trial, performed again where the machine was too busy to measure it.
+    """Perform a trial, and again if the machine was too busy to measure it.
 
-    A verdict is never tried again. Raises the error that the trial ended with, and the last one where every performance was disturbed.
+    A verdict is not retried. The last error is raised if every try was disturbed.
     """
     for left in reversed(range(performances)):
         performed = perform(lab, plan)

@@ -1,4 +1,4 @@
-"""Journal lines for tests. Not a test itself."""
+"""Journal lines for tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def written(kind: str, **fields: object) -> Written:
-    """A line as a reader of the journal sees it."""
+    """Return a line as a reader of the journal sees it."""
     found = line_of({"at_unix_s": 1.0, "kind": kind, **fields})
     assert found is not None, kind
     return found
@@ -25,5 +25,5 @@ def intend(journal: Journal, victim: str, op: str = "ensure_running", trial: str
 
 
 def undo(journal: Journal, victim: str, op: str = "ensure_running", *, ok: bool = True, trial: str = "001") -> None:
-    """Say that it is undone."""
+    """Announce that the fault was reverted."""
     journal.write(lines.Undone(trial=trial, victim=victim, op=op, ok=ok))

@@ -1,6 +1,7 @@
-"""A trial that was performed and is not yet judged: samples on disk, a real Prometheus that holds the same, a fake runtime.
+"""A performed trial before its judgement: samples, Prometheus and fake runtime.
 
-Not a test itself. `KILLED_S` is when the api died on the trial's clock; nobody is asked to wait for any of it.
+The Prometheus is real and holds the same requests as the samples. The api died at
+`KILLED_S` on the trial's clock.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 RATE_RPS = 20
 KILLED_S, BACK_S, GOOD_S, REVERTED_S, END_S = 8.0, 8.4, 8.6, 14.0, 16.0
-# Prometheus still has the last counts when a slow machine comes to the last test.
+# Long enough for Prometheus to have the last counts on a slow machine.
 AFTERWARDS_S = 240
 
 
@@ -44,7 +45,7 @@ ARRIVALS = [Arrival(due_s=i / RATE_RPS, prompt="hi", max_tokens=8) for i in rang
 
 
 def answered(wrong: Outcome = "refused") -> list[Sample]:
-    """What the clients saw: refused, say, while the api was away, 50 ms otherwise."""
+    """Return the clients' samples: refused while the api was dead, else 50 ms."""
     made = []
     for i, arrival in enumerate(ARRIVALS):
         due = arrival.due_s
@@ -56,11 +57,11 @@ def answered(wrong: Outcome = "refused") -> list[Sample]:
 
 @dataclass
 class Gateway:
-    """What the api counts of itself. It sees every request but those that are refused, with which it died and began at 0."""
+    """The api's own counters, which miss refused requests and restart at 0 with it."""
 
     counts_failures: bool = True
     times_failures: bool = True
-    counts_each: int = 1  # times that it counts a request
+    counts_each: int = 1  # number of times that it counts a request
     ok: int = 0
     failed: int = 0
 
@@ -84,13 +85,13 @@ class Gateway:
             for le in ("2.0", "2.56", "5.12", "+Inf"):
                 found[f'{name}_bucket{{error_type="",le="{le}",{target}}}'] = float(self.ok)
             found[f'{name}_count{{error_type="",{target}}}'] = float(self.ok)
-            if self.failed and self.times_failures:  # the series is born with the first failure
+            if self.failed and self.times_failures:  # the series starts with the first failure
                 found[f'{name}_count{{error_type="upstream_5xx",{target}}}'] = float(self.failed)
         return found
 
 
 def told(t0_unix_s: float, wrong: Outcome = "refused", gateway: Gateway | None = None) -> dict[str, dict[float, float]]:
-    """The same as Prometheus scraped it, once a second, with an alert that fires and jobs of every kind of coverage."""
+    """Return the series that Prometheus scraped, with an alert and several jobs."""
     seen, counts, api = answered(wrong), Counts(lambda: 0), gateway or Gateway()
     series: dict[str, dict[float, float]] = {}
     for second in range(-2, round(END_S) + AFTERWARDS_S):
@@ -120,25 +121,25 @@ def told(t0_unix_s: float, wrong: Outcome = "refused", gateway: Gateway | None =
 def judge(
     directory: Path, wrong: Outcome = "refused", gateway: Gateway | None = None
 ) -> Iterator[tuple[Prometheus, float]]:
-    """Prometheus with the trial's history, and when its load began."""
+    """Return Prometheus with the trial's history, and its load's start."""
     t0_unix_s = time.time() - END_S - 5
     with history(directory, told(t0_unix_s, wrong, gateway)) as server:
         yield server, t0_unix_s
 
 
 class Served(FakeRuntime):
-    """A fake runtime of whose services only Prometheus answers."""
+    """A fake runtime in which only Prometheus answers."""
 
     def __init__(self, url: str, **more: Any) -> None:
         super().__init__(**more)
         self._url = url
 
     def url(self, service: str) -> str:
-        return self._url if service == "prometheus" else "http://127.0.0.1:9"  # the discard port: nobody answers
+        return self._url if service == "prometheus" else "http://127.0.0.1:9"  # the discard port, which does not answer
 
 
 class Performed:
-    """The lab after a trial, with everything that judging asks for; a test breaks one thing of it."""
+    """The lab after a trial, complete for the judge. A test breaks one part of it."""
 
     def __init__(self, directory: Path, prometheus: Prometheus, t0_unix_s: float) -> None:
         self.runtime = Served(prometheus.url)
@@ -190,7 +191,7 @@ class Performed:
 
     @contextlib.contextmanager
     def load(self) -> Iterator[tuple[Any, RunningLoad]]:
-        """The record and the load of this trial, both over."""
+        """Yield the record and the load of this trial, both ended."""
         with self.lab.recording() as record:
             record.anchor(self.t0_unix_s, time.monotonic() - (time.time() - self.t0_unix_s))
             record.clocks = [ClockReading(clock=c, at_s=at_s, offset_s=off_s) for c, at_s, off_s in self.clocks]
@@ -206,5 +207,5 @@ class Performed:
                 directory=record.directory,
             )
             running.summary = self.summary
-            (record.directory / "summary.json").touch()  # which every generator that lived to its end leaves
+            (record.directory / "summary.json").touch()  # written by every generator that was not killed
             yield record, running

@@ -148,7 +148,7 @@ FAULTS: tuple[InstrumentDefect, ...] = (
                 new='    return (str(line.get("trial")), str(line.get("victim")), str(op))',
             ),
         ),
-        tests=("test_journal.py::test_of_two_intents_alike_the_one_is_open_whose_id_was_not_undone",),
+        tests=("test_journal.py::test_of_two_equal_intents_the_one_whose_id_was_not_reverted_is_open",),
     ),
     InstrumentDefect(
         name="blast-radius-declared-and-not-kept",
@@ -573,7 +573,7 @@ CAUSES: tuple[InstrumentDefect, ...] = (
                 new="",
             ),
         ),
-        tests=("test_recovery.py::TestSettling::test_one_that_relapsed_says_when",),
+        tests=("test_recovery.py::TestSettling::test_one_that_relapsed_has_the_time_of_it",),
     ),
     InstrumentDefect(
         name="relapse-of-a-victim-ignored",
@@ -621,7 +621,7 @@ CAUSES: tuple[InstrumentDefect, ...] = (
                 new="        known_s=ended_s,\n",
             ),
         ),
-        tests=("test_gates.py::TestLoadOnTime::test_that_ends_before_an_answer_came_knows_of_no_recovery",),
+        tests=("test_gates.py::TestLoadOnTime::test_that_ends_with_an_open_request_shows_no_recovery",),
     ),
     InstrumentDefect(
         name="alert-pending-before-the-fault",
@@ -696,7 +696,7 @@ CAUSES: tuple[InstrumentDefect, ...] = (
                 new="        if at_of(line) - CLOCK_SLACK_S <= at_unix_s:\n",
             ),
         ),
-        tests=("test_attribution.py::test_each_action_speaks_for_its_own_time_alone",),
+        tests=("test_attribution.py::test_each_action_counts_for_its_own_time_only",),
     ),
     InstrumentDefect(
         name="failed-action-credited",
@@ -771,7 +771,7 @@ CAUSES: tuple[InstrumentDefect, ...] = (
                 ),
             ),
         ),
-        tests=("test_gates.py::TestClocks::test_of_which_one_was_set_and_set_back_are_told_too",),
+        tests=("test_gates.py::TestClocks::test_of_which_one_was_set_and_set_back_are_inconclusive",),
     ),
     InstrumentDefect(
         name="clock-that-is-no-number",
@@ -831,7 +831,7 @@ CAUSES: tuple[InstrumentDefect, ...] = (
                 new=("    except Inconclusive:\n        return True\n"),
             ),
         ),
-        tests=("test_participation.py::test_what_prometheus_cannot_say_now_is_not_said",),
+        tests=("test_participation.py::test_without_an_answer_of_prometheus_it_does_not_take_part",),
     ),
     InstrumentDefect(
         name="own-acts-of-earlier-blocks-lost",
@@ -993,7 +993,7 @@ NUMBERS: tuple[InstrumentDefect, ...] = (
                 new="    from_unix_s = record.unix_s(known.fault_s) - 1.0\n",
             ),
         ),
-        tests=("test_gates.py::TestBudget::test_of_a_month_is_beside_what_clients_suffered",),
+        tests=("test_gates.py::TestBudget::test_of_a_month_cannot_bound_what_clients_suffered",),
     ),
     InstrumentDefect(
         name="refused-left-out-of-offered",
@@ -2065,7 +2065,7 @@ SILENCE: tuple[InstrumentDefect, ...] = (
                 new="        could_not_fire=None,\n",
             ),
         ),
-        tests=("test_judge.py::TestSilence::test_of_a_prometheus_without_alert_rules_is_none",),
+        tests=("test_judge.py::TestSilence::test_of_a_prometheus_without_alert_rules_proves_nothing",),
     ),
     InstrumentDefect(
         name="silence-of-a-dead-remediator",
@@ -2077,7 +2077,7 @@ SILENCE: tuple[InstrumentDefect, ...] = (
                 new="acted=actions_of(record, audit),",
             ),
         ),
-        tests=("test_judge.py::TestSilence::test_of_a_remediator_that_could_not_act_is_none",),
+        tests=("test_judge.py::TestSilence::test_of_a_remediator_that_could_not_act_proves_nothing",),
     ),
     InstrumentDefect(
         name="incident-judged-too-early",
@@ -2101,7 +2101,7 @@ SILENCE: tuple[InstrumentDefect, ...] = (
                 new="return incidents or unheard or ()",
             ),
         ),
-        tests=("test_judge.py::TestSilence::test_of_a_remediator_that_could_not_write_an_end_says_nothing_of_the_end",),
+        tests=("test_judge.py::TestSilence::test_of_a_remediator_that_could_not_write_an_end_does_not_show_the_end",),
     ),
     InstrumentDefect(
         name="silence-of-a-missing-log",
@@ -2113,7 +2113,7 @@ SILENCE: tuple[InstrumentDefect, ...] = (
                 new="has_log=True)",
             ),
         ),
-        tests=("test_judge.py::TestSilence::test_of_a_remediator_whose_log_is_not_there_is_none",),
+        tests=("test_judge.py::TestSilence::test_of_a_remediator_without_a_log_proves_nothing",),
     ),
     InstrumentDefect(
         name="control-arm-held-by-silence",
