@@ -171,7 +171,7 @@ def test_on_the_way_out_a_full_disk_stops_nothing_and_is_remembered(tmp_path, mo
     monkeypatch.undo()
     journal.note(lines.StackDown(took_s=1.5))
 
-    assert "'undone' cannot be written" in str(journal.lost)
+    assert f"{'undone'!r} cannot be written" in str(journal.lost)
     assert [line["kind"] for line in read(journal.path)] == ["stack_down"]
 
 
