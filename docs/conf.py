@@ -22,7 +22,7 @@ ROOT = DOCS.parent
 _PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 REPOSITORY: str = _PROJECT["urls"]["Repository"]
 # Pages that include a page of the repository's root. Their links start there.
-INCLUDED = {"changelog": "CHANGELOG.md", "security": "SECURITY.md"}
+INCLUDED = {"changelog": "CHANGELOG.md", "contributing": "CONTRIBUTING.md", "security": "SECURITY.md"}
 
 project = "pytest-llmchaos"
 author = copyright = "the pytest-llmchaos authors"  # noqa: A001 (Sphinx's name for it)
