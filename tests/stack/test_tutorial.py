@@ -15,7 +15,7 @@ from support.sessions import ROOT
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300), pytest.mark.usefixtures("local_programs")]
 
 PAGE = (ROOT / "docs" / "tutorial.md").read_text()
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 # What differs between two runs: times and counts, the run's folder, and which of the
 # quick signals came first. A schedule's digest does not differ.
 VARYING = ((r"\b\d+(\.\d+)?\b", "N"), (r"detected N s \([^)]*\)", "detected"), (r"^(report: ).*", r"\1"))
