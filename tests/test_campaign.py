@@ -1,4 +1,4 @@
-"""A campaign's trials after their claims: what was not performed is not judged, and the ledger has the last word."""
+"""A campaign's trials after their claims: verdicts and the ledger."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def plan() -> TrialPlan:
 
 @pytest.fixture
 def campaign(tmp_path: Path, plan: TrialPlan) -> Any:
-    """A campaign whose one trial was performed, with a journal that is a list."""
+    """A campaign with one performed trial, and a list as its journal."""
     settings = Settings(
         run="r", seed=1, runtime="local", backend="sim", reports=tmp_path, repeat=1, worker="", replay_line=""
     )

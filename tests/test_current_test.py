@@ -1,4 +1,4 @@
-"""What a test draws and owns: numbers of its own, and the results of the loads that it ran by itself."""
+"""A test's random draws, and the results of its own loads."""
 
 from types import SimpleNamespace
 
@@ -8,7 +8,7 @@ from pytest_llmchaos.lab.current_test import CurrentTest
 
 
 def another(text):
-    """An equal text that is another object, as a name is that pytest makes anew."""
+    """An equal text that is another object, like names that pytest creates again."""
     return "".join(list(text))
 
 
@@ -17,6 +17,8 @@ def record(trial, outcome="held"):
 
 
 class TestNumbers:
+    """Numbers of a test's random draws."""
+
     def test_count_each_kind_of_draw_from_zero(self):
         test = CurrentTest(42)
 
@@ -56,6 +58,8 @@ def test_a_failing_fixture_restores_the_name_of_its_test():
 
 
 class TestOwnRecords:
+    """Records of loads that a test ran by itself."""
+
     def test_are_claimed_once_they_have_ended_and_only_once(self):
         test = CurrentTest(42)
 

@@ -1,4 +1,4 @@
-"""The share of the tests that a commit draws: the same for the same commit, and in the end every case."""
+"""The selection of tests that a commit draws."""
 
 import subprocess
 
@@ -110,4 +110,4 @@ def test_a_nightly_test_names_what_catches_its_defect_instead(suite, pytester):
     done = suite("--drawn-by=c0ffee")
 
     assert done.ret == pytest.ExitCode.USAGE_ERROR
-    assert "nightly(instead) needs to say" in done.stderr.str() + done.stdout.str()
+    assert "nightly(instead) needs the name" in done.stderr.str() + done.stdout.str()

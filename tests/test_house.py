@@ -1,4 +1,4 @@
-"""Counts that a reader pays for: imports inside functions, long hooks, `Any`."""
+"""Limits on imports inside functions, long hooks, `Any` and unused functions."""
 
 import ast
 import re
@@ -20,7 +20,7 @@ def sources():
 
 
 def inner_imports(source):
-    """Import statements inside functions, whose body runs them at each call."""
+    """Import statements inside functions."""
     functions = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
     found = {node for function in functions for node in ast.walk(function)}
     return [node for node in found if isinstance(node, ast.Import | ast.ImportFrom)]
@@ -69,8 +69,9 @@ def test_hooks_are_short(told):
 
 
 def test_nothing_is_there_for_its_tests_alone():
-    """A function that only its tests call is a gate that nobody passes through."""
-    # What another library calls by its name: pytest and xdist, an HTTP parser, supervisord, requests, testcontainers.
+    """A function that only its tests call is dead code."""
+    # Names that a library calls: pytest, xdist, httptools, supervisord, requests,
+    # testcontainers.
     called_by_name = re.compile(
         r"pytest_\w+|_split_scope|on_\w+|__\w+__|handle_(read_event|write_event|error)|make_connection|_run_command"
         r"|compose_command_property"
@@ -88,7 +89,7 @@ def test_nothing_is_there_for_its_tests_alone():
 
 
 def documented_in():
-    """Where else a public name is used: templates, benchmarks, scenarios, documents and the packaging."""
+    """Other files that may use a public name, such as templates and documents."""
     yield from (PACKAGE.parent / name for name in ("README.md", "pyproject.toml"))
     for folder, pattern in (
         ("pytest_llmchaos", "*.j2"),

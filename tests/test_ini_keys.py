@@ -1,4 +1,4 @@
-"""The ini file's keys: one that nobody reads, or a value of another type, is one clear error before anything starts."""
+"""Unknown ini keys and values of another type, each one clear error."""
 
 import pytest
 from support.own_stack_keys import make_folder
@@ -22,7 +22,7 @@ def double(monkeypatch):
 
 @pytest.fixture
 def chaos(pytester, double, monkeypatch):
-    """pytest, with no other plugin, in a folder whose pyproject.toml names a stack of the user's own."""
+    """Run pytest without other plugins, on a pyproject.toml with a user's own stack."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
     def run(*args, lines=(), own=False, text=ON_WEB, **changes):

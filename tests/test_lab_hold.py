@@ -1,4 +1,4 @@
-"""How a lab waits: for a time, for an instant, for a condition, for a steady service, and for room to inject in."""
+"""Waits of the lab: for times, conditions, a steady service and the blast radius."""
 
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -45,6 +45,8 @@ def lab(tmp_path, clock, said):
 
 
 class TestATime:
+    """`hold`: a wait for seconds."""
+
     def test_passes_in_tenths_of_a_second(self, lab, clock):
         lab.hold(2.0)
 
@@ -77,6 +79,8 @@ class TestATime:
 
 
 class TestAnInstant:
+    """`_hold_to`: a wait for an instant."""
+
     def test_is_met_to_the_millisecond(self, lab, clock, said, monkeypatch):
         monkeypatch.setattr(lab_module, "TICK_S", 0.125)
 
@@ -103,6 +107,8 @@ class TestAnInstant:
 
 
 class TestACondition:
+    """`hold_until`: a wait for a condition."""
+
     def test_that_holds_is_not_waited_for(self, lab, clock):
         assert lab.hold_until(lambda: True, deadline_s=1.0, what="it") is True
         assert clock.sleeps == []
@@ -121,6 +127,8 @@ class TestACondition:
 
 
 class TestASteadyService:
+    """`hold_steady`: a wait for the steady state."""
+
     def test_is_waited_for_three_times_as_long_and_twenty_seconds(self, lab, clock):
         lab.running_load = load_of(not_steady=lambda _: "too few answers")
 
@@ -162,7 +170,7 @@ class TestASteadyService:
 
     @pytest.mark.parametrize(("reason", "explained"), [("half were refused", True), (None, False)], ids=["bad", "good"])
     def test_that_never_came_had_reason_to_page_if_clients_suffered(self, lab, clock, reason, explained):
-        """A page while clients were served well is what kept it from being steady, and is no better for it."""
+        """An alert while clients were served well explains nothing."""
         begun_s = clock.time()
         lab.running_load = load_of(t0_unix_s=begun_s, not_steady=lambda _: reason)
         lab.firing = lambda: ["ServiceDown"]
@@ -176,7 +184,7 @@ class TestASteadyService:
         assert not lab.reasons.explains_action(begun_s + 1)
 
     def test_had_reason_to_page_and_not_to_act_until_its_good_seconds_began(self, lab, clock):
-        """And for ten seconds more: the slowest alert looks back so far."""
+        """And for ten seconds more, because the slowest alert looks back so far."""
         lab.running_load = load_of(t0_unix_s=clock.time())
         begun_s = clock.time()
         clock.advance(40)
@@ -200,6 +208,8 @@ def acts(after_s=0.5):
 
 
 class TestRoom:
+    """The wait of an injection for the blast radius."""
+
     def test_is_waited_for_from_the_acts_own_time_on(self, lab, clock):
         begun_s = []
         lab.runtime.kill = lambda service, kill=lab.runtime.kill: (begun_s.append(clock.passed_s), kill(service))
@@ -256,6 +266,8 @@ class TestRoom:
 
 
 class TestReasons:
+    """Periods that explain alerts and repairs."""
+
     def test_begin_with_a_fault_and_end_half_a_minute_after_it(self, lab, clock):
         begun_s = clock.time()
 
@@ -296,7 +308,7 @@ class TestReasons:
 
 @dataclass(frozen=True, kw_only=True)
 class Leased(OnTarget):
-    """A kill that keeps how long it must last."""
+    """A kill that keeps its lease."""
 
     asked: list
 
@@ -306,6 +318,8 @@ class Leased(OnTarget):
 
 
 class TestALease:
+    """The lease of a fault."""
+
     def leases(self, lab):
         fault = Leased(primitive=Kill(), target="api", asked=[])
         with lab.recording(), lab.inject(fault):
@@ -325,9 +339,11 @@ class TestALease:
 
 
 class TestClocks:
+    """Offsets of other clocks."""
+
     @pytest.fixture
     def readings(self, lab, clock):
-        """What is read where each answer takes so long."""
+        """The clock readings if each answer takes `took_s`."""
 
         def read(took_s=0.0, offset_s=0.01, error=None):
             def answer():
@@ -336,7 +352,7 @@ class TestClocks:
                     raise error
                 return offset_s
 
-            clock.advance(-clock.monotonic())  # from 0 on, 0.2 s later is 0.2 to the last bit
+            clock.advance(-clock.monotonic())  # from 0 on, 0.2 s later is exactly 0.2
             lab.prometheus.clock_offset_s = lab.runtime.clock_offset_s = answer
             with lab.recording() as record:
                 lab.read_clocks()

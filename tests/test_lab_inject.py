@@ -1,4 +1,4 @@
-"""The block that injects: what is written down, what ends it early, and what is said when a fault cannot be undone."""
+"""`lab.inject`: its journal, early ends, and faults that cannot be reverted."""
 
 import contextlib
 import functools
@@ -37,7 +37,7 @@ from pytest_llmchaos.trial.own_load import judge_own_load
 
 
 class Clocked(FakeRuntime):
-    """The fake, on the wall clock: what it reports happened after it was asked to."""
+    """The fake on the wall clock. Its events are later than the calls."""
 
     def __init__(self, **settings):
         super().__init__(**settings)
@@ -48,7 +48,7 @@ class Clocked(FakeRuntime):
 
 
 class Clients:
-    """A load of which one in `of` requests fails."""
+    """A load with one failed request in `of`."""
 
     def __init__(self, of=2, offered=10):
         outcomes = ["ok" if number % of else "refused" for number in range(offered)]
@@ -63,7 +63,7 @@ class Clients:
 
 @pytest.fixture
 def lab_on(tmp_path, monkeypatch):
-    """A lab on a fake runtime, with no patience: its deadlines are over at the first look."""
+    """A lab on a fake runtime whose deadlines are over at the first look."""
     monkeypatch.setattr(injector, "PROOF_DEADLINE_S", 0.0)
     monkeypatch.setattr(injector, "prove_reverted", functools.partial(heal.prove_reverted, deadline_s=0.0))
     monkeypatch.setattr(injector, "revert_until_done", functools.partial(heal.revert_until_done, deadline_s=0.0))
@@ -94,7 +94,7 @@ def written(lab, *kinds):
 
 
 def hold(lab, fault, inside=lambda: None, **options):
-    """The block of `lab.inject`, and `inside` in it."""
+    """Run `inside` in a block of `lab.inject`."""
     with lab.inject(fault, **options):
         inside()
 
@@ -249,7 +249,9 @@ def test_an_abort_condition_ends_the_block_and_reverts(lab_on, inside):
     ("clients", "condition"),
     [
         pytest.param(Clients(of=10), lambda live: live.availability < 0.7, id="a condition that is not met"),
-        pytest.param(Clients(offered=0), lambda live: live.availability < 0.7, id="no answer yet, so nothing to ask"),
+        pytest.param(
+            Clients(offered=0), lambda live: live.availability < 0.7, id="no answer yet, so no window to check"
+        ),
         pytest.param(None, lambda live: True, id="no load"),
         pytest.param(Clients(), None, id="no condition"),
     ],
@@ -331,7 +333,7 @@ def test_every_revert_is_tried_even_after_a_failed_one(lab_on):
 
 
 def second_ctrl_c(runtime, *services, times=sys.maxsize):
-    """From now on the undo in these services is interrupted, so many times."""
+    """Interrupt the revert in these services, so many times."""
     undo, left = runtime.undo, itertools.count(times, -1)
 
     def interrupted(one):
@@ -414,7 +416,7 @@ def test_an_unclear_first_look_is_repeated(error):
 
 
 def test_a_process_from_before_the_fault_is_no_proof_of_its_end():
-    """A fault that is not seen to have struck, say, or a runtime that shows an old state."""
+    """The fault did not take hold, or the runtime shows an old state."""
     runtime = Clocked()
     act = Injection(after_s=0.0, fault=Kill(), victim="api")
 
@@ -496,6 +498,8 @@ def test_a_fault_that_a_restart_of_its_victim_ended_was_one(lab_on):
 
 
 class Needless(Kill):
+    """A kill that needs no ability."""
+
     needs = frozenset()
 
 
@@ -581,7 +585,7 @@ def test_whether_the_service_settled_in_time_is_known_to_the_judge(lab_on, monke
 
 
 def test_a_trial_follows_its_experiment_and_its_plan(lab_on, monkeypatch):
-    """Its load, its repair, its steady phase, its abort condition and its blast radius."""
+    """Load, repair, steady phase, abort condition and blast radius."""
     lab, fault, asked = lab_on(Clocked()), faults.kill("model-*"), {}
     made = experiment(
         load=loads.open_loop(rate_rps=2, max_tokens=8),
@@ -620,7 +624,7 @@ def test_a_trial_follows_its_experiment_and_its_plan(lab_on, monkeypatch):
 
 
 class Served(Clients):
-    """Clients who are well, whatever has become of the victim: another replica serves them."""
+    """Clients that another replica serves, whatever happens to the victim."""
 
     def recovery_s(self, from_s, stable_s):
         return from_s
@@ -650,13 +654,13 @@ def test_a_lasting_fault_is_held_until_nothing_of_it_is_left_not_just_until_clie
     with lab.recording() as record, lab.inject(plan.injections) as injected:
         perform._hold_fault(lab, plan, record, injected)
 
-    assert (4 < next(looks) < 8) is repaired, "the deadline ends what nobody repairs, and nothing else does"
+    assert (4 < next(looks) < 8) is repaired, "only the deadline ends a fault without a repair"
     assert (injected.over_unix_s is not None) is repaired
 
 
 @dataclass(frozen=True, kw_only=True)
 class Watched(Kill):
-    """A kill that is seen at its `at_look`th look, and keeps since when its witnesses were asked."""
+    """A kill that is seen at look `at_look`, and keeps the times of all looks."""
 
     at_look: int
     asked: list
@@ -672,6 +676,8 @@ class Watched(Kill):
 
 
 class TestProof:
+    """The proof of an injection."""
+
     @pytest.fixture
     def clock(self, monkeypatch):
         clock = Clock()
@@ -680,7 +686,7 @@ class TestProof:
 
     @pytest.fixture
     def hit(self, lab_on, clock):
-        """One act that is seen at this look."""
+        """Inject a fault that is seen at this look."""
 
         def acted(at_look):
             lab, fault = lab_on(Clocked()), Watched(at_look=at_look, asked=[], since=[])
@@ -722,7 +728,7 @@ class TestProof:
         record, injected, fault = hit(at_look=1)
 
         assert (injected.start_unix_s, injected.last_unix_s) == (5.0, 5.0)
-        assert fault.since == [5.0], "what healed it came after it"
+        assert fault.since == [5.0], "the restart came after the fault"
         (event,) = record.events
         assert (event.at_s, event.source, event.what, event.service) == (
             record.at_s(5.0),
@@ -769,7 +775,7 @@ def test_an_event_is_the_instruments_own_within_the_time_of_its_act_and_a_fiftie
 ):
     injected = injector.Injected()
     injected.own = [injector.OwnAct(service="api", from_unix_s=100.0, to_unix_s=110.0)]
-    service = "".join(list(service))  # the runtime's own text, not ours
+    service = "".join(list(service))  # an equal text that is another object
 
     event = RuntimeEvent(at_unix_s=at_unix_s, service=service, action="die")
 

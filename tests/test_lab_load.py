@@ -1,4 +1,4 @@
-"""A load outside a trial: the gates that it passes, what it draws, and what its test's own error is to a gate that refuses it."""
+"""Loads outside a trial: their gates, their draws and errors of their test."""
 
 import contextlib
 import random
@@ -38,7 +38,7 @@ LOAD = loads.open_loop(rate_rps=2)
 
 
 class Sidecar(FakeRuntime):
-    """The fake on the wall clock, with a Prometheus and a remediator that can be stopped."""
+    """The fake on the wall clock, with Prometheus and a remediator to stop."""
 
     def __init__(self):
         super().__init__(("api", "model-1", "model-2", "remediator", "prometheus"))
@@ -54,7 +54,7 @@ class Sidecar(FakeRuntime):
 
 
 class Clients:
-    """A load whose generator is nobody; what it was asked to send is in `sent`."""
+    """A load without a generator. Its plan is in `sent`."""
 
     sent: list = []  # noqa: RUF012 - emptied by each test
 
@@ -73,7 +73,7 @@ class Clients:
 
 @pytest.fixture
 def lab_of(tmp_path, monkeypatch):
-    """A lab whose load is sent by nobody, and whose gates a test can close."""
+    """A lab without a load generator, whose gates a test can close."""
     monkeypatch.setattr("pytest_llmchaos.lab.lab.RunningLoad", Clients)
     monkeypatch.setattr(Clients, "sent", [])
     monkeypatch.setattr(gates, "require_clean", lambda lab: lab.runtime.touched.append("looked over"))
@@ -113,6 +113,8 @@ def verdicts(lab):
 
 
 class TestEntry:
+    """The begin of a load."""
+
     def test_has_the_machine_to_itself_until_it_is_judged(self, lab_of):
         lab, found = lab_of(), []
 
@@ -207,6 +209,8 @@ class TestEntry:
 
 
 class TestEnd:
+    """The end of a load."""
+
     @pytest.mark.parametrize("gate", [LoadNotHeld("late"), TruthsDisagree("two stories"), PartialScrape("a hole")])
     def test_is_an_error_where_a_gate_refuses_it(self, lab_of, gate):
         lab = lab_of(gate)
@@ -273,6 +277,8 @@ class TestEnd:
 
 
 class TestName:
+    """The record of a load."""
+
     def test_is_that_of_its_test_and_the_fault_is_what_it_injected(self, lab_of):
         lab = lab_of()
         lab.test.begin("test_odd.py::test_it", "It holds.")
@@ -384,6 +390,8 @@ class TestDraws:
 
 
 class TestArguments:
+    """Arguments of `inject`."""
+
     @pytest.mark.parametrize(
         ("wrong", "said"),
         [
@@ -416,7 +424,7 @@ class TestArguments:
             pass
 
     def test_of_acts_without_a_limit_leave_them_without_one(self, lab_of):
-        """Their plan has been checked already."""
+        """A plan has checked them already."""
         lab = lab_of()
         acts = [Injection(after_s=0.0, fault=faults.kill(it).primitive, victim=it) for it in ("api", "model-1")]
 
@@ -462,7 +470,7 @@ def world(tmp_path_factory):
 
 
 class TestEvidence:
-    """The gates on what a load left, and what its record then has."""
+    """Gates on the recordings of a load, and its record."""
 
     @pytest.fixture
     def performed(self, world, tmp_path):

@@ -1,4 +1,4 @@
-"""Imports go one way, from a room to rooms above it in the list. The instrument and the subject never import each other."""
+"""Import order of the packages, and files where names may stand."""
 
 import ast
 import functools
@@ -12,8 +12,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "pytest_llmchaos"
 
-# The rooms, from the ground up. A file imports from its own room and from rooms above it in this list; an import for type
-# checkers alone counts too. `runtime.docker` is the folder runtime/docker; other files of runtime/ are the room `runtime`.
+# The rooms. A file imports from its own room and from rooms above it in this list. An
+# import for type checkers counts as well. `runtime.docker` is the folder
+# runtime/docker. Other files of runtime/ are the room `runtime`.
 ROOMS = (
     "errors", "model",
     "stats", "loads", "faults", "slo", "plan", "subject",
@@ -23,7 +24,7 @@ ROOMS = (
     "experiment_mark", "options", "chaos_session", "xdist", "cli", "plugin",
 )  # fmt: skip
 PURE = ("errors", "model", "stats", "loads", "faults", "slo", "plan", "subject")
-# The pure files of a room that has others beside them.
+# The files without I/O in a room that also has other files.
 PURE_FILES = {
     "pytest_llmchaos/trial/attribution.py",
     "pytest_llmchaos/trial/recovery.py",
@@ -45,7 +46,7 @@ def modules():
 
 @functools.cache
 def imports_of(path):
-    """Dotted names of what a file imports, those for type checkers alone included."""
+    """Dotted names of a file's imports, with those for type checkers."""
     return tuple(_imports_of(ast.parse(path.read_text())))
 
 
@@ -60,7 +61,7 @@ def _imports_of(tree):
 
 
 def room_of(dotted):
-    """The room of a dotted name below the package; None for the package itself."""
+    """The room of a dotted name, or None for the package itself."""
     parts = dotted.split(".")[1:]
     return next((room for room in (".".join(parts[:2]), parts[0] if parts else "") if room in ROOMS), None)
 
@@ -77,7 +78,7 @@ def arrows_of(path):
 
 
 def levels(arrows):
-    """The level of each room: 1 imports from none, each other stands one above the highest that it imports from."""
+    """The level of each room: 1 without imports, else 1 above the highest import."""
     found = {}
     for room in ROOMS:
         found[room] = 1 + max((found[other] for source, other in arrows if source == room), default=0)
@@ -129,7 +130,8 @@ def test_only_the_doors_import_pytest(path):
     assert not uses or path in DOORS
 
 
-# httpx is the one HTTP client. Exceptions: what prometheus-api-client is made of, and what xmlrpc is over a unix socket.
+# httpx is the HTTP client. Exceptions: prometheus-api-client uses requests, and xmlrpc
+# over a Unix socket uses http.client.
 OTHER_CLIENTS = {
     PACKAGE / "prometheus" / "http.py": {"requests"},
     PACKAGE / "runtime" / "local" / "control.py": {"http.client"},
@@ -149,7 +151,8 @@ def test_the_instrument_never_imports_the_subject(path):
     assert not [name for name in imports_of(path) if name.split(".")[0].startswith(("lab_", "offline", "stack"))]
 
 
-# Where names of the lab's metrics and headers may stand: its own subject, its dashboards, its remediator's signals.
+# Files that may name the lab's metrics and headers: its subject, dashboards and
+# signals.
 OF_THE_LAB = ("subject/lab.py", "generate/boards/", "generate/signals.py")
 
 

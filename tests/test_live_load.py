@@ -1,4 +1,4 @@
-"""A load at work: what its generator is asked to send, what it is seen to do, and when it counts as steady or as dead."""
+"""The running load: its plan, its live window, steady and dead loads."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -34,7 +34,7 @@ SUMMARY = LoadSummary(
 
 
 class Generator:
-    """The load generator without its program."""
+    """A load generator without a process."""
 
     pid, t0_unix_s, t0_monotonic_s = 4711, 1_700_000_000.0, 1024.0
     alive = has_all_summaries = True
@@ -66,7 +66,7 @@ class Generator:
 
 @pytest.fixture
 def load_of(tmp_path, monkeypatch):
-    """A load at its second `now_s`, of which `answered` requests have ended."""
+    """A load at second `now_s` with these ended requests."""
     clock = Clock(unix_s=1_700_000_000.25)
     monkeypatch.setattr(live_load, "LoadProcess", Generator)
     monkeypatch.setattr(live_load, "time", clock)
@@ -95,6 +95,8 @@ def answered(until_s, **about):
 
 
 class TestWhatIsSent:
+    """The plan for the load generator."""
+
     def test_is_the_load_to_the_subjects_gateway(self, load_of, tmp_path):
         impatient = loads.open_loop(
             rate_rps=2,
@@ -135,6 +137,8 @@ class TestWhatIsSent:
 
 
 class TestOpenRequests:
+    """Open requests in a live window."""
+
     def of(self, load_of, overdue, *, now_s=8.0, ended=()):
         status = LoadStatus(at_s=now_s, begun_s=now_s, settled_s=now_s, outcomes={}, overdue=overdue)
         return load_of(now_s=now_s, answered=[*answered(6.0), *ended], status=status)
@@ -177,6 +181,8 @@ class TestOpenRequests:
 
 
 class TestNow:
+    """The time of a load."""
+
     @pytest.mark.parametrize(("generators_s", "now_s"), [(-0.2, 0.0), (0.0, 0.0), (0.5, 0.5), (7.0, 7.0)])
     def test_is_never_before_second_zero(self, load_of, generators_s, now_s):
         assert load_of(now_s=generators_s).now_s() == now_s
@@ -195,6 +201,8 @@ class TestNow:
 
 
 class TestLiveWindow:
+    """The live window."""
+
     def test_has_what_was_due_in_the_last_seconds(self, load_of):
         window = load_of(now_s=8.0, answered=answered(8.0)).live_window(3.0)
 
@@ -220,6 +228,8 @@ class TestLiveWindow:
 
 
 class TestSteady:
+    """The reasons against a steady state."""
+
     def test_is_known_from_its_first_second_on(self, load_of):
         assert load_of(now_s=4.0, answered=answered(4.0)).not_steady(4.0) is None
         assert load_of(now_s=3.9, answered=answered(3.9)).not_steady(4.0) == "only 3.9 s of load so far"
@@ -230,7 +240,7 @@ class TestSteady:
         assert load_of(now_s=8.0, answered=answered(8.0)[-answers:]).not_steady(4.0) == reason
 
     def test_needs_half_of_those_that_their_clients_waited_for(self, load_of):
-        """Of eight, two were left by impatient clients, who count nowhere."""
+        """Impatient clients left two of eight requests, which do not count."""
         left = [sample(4.0, "left"), sample(4.5, "left")]
 
         assert load_of(now_s=8.0, answered=[*left, *answered(8.0)[-3:]]).not_steady(4.0) is None
@@ -265,6 +275,8 @@ class TestSteady:
 
 
 class TestSchedule:
+    """Scheduled requests."""
+
     @pytest.mark.parametrize(
         ("from_s", "to_s", "due"), [(0.0, 4.0, 8), (1.0, 4.0, 6), (1.1, 1.4, 0), (-3.0, 1.0, 2), (19.0, 99.0, 2)]
     )
@@ -273,6 +285,8 @@ class TestSchedule:
 
 
 class TestRecovery:
+    """Recovery of the service."""
+
     def test_is_the_first_good_request_after_the_last_bad_one(self, load_of):
         seen = [*answered(3.0), sample(3.0, "refused"), *answered(8.0)[7:]]
 
@@ -286,7 +300,7 @@ class TestRecovery:
         assert load_of(now_s=8.0, answered=seen, status=status).recovery_s(2.0, stable_s=2.0) is None
 
     def test_of_a_replica_is_a_whole_answer_of_its(self, load_of):
-        ok = "".join(list("ok"))  # another object than the one in the source, as one that was read from a file
+        ok = "".join(list("ok"))  # an equal text that is another object, as read from a file
         seen = [
             sample(1.0, replica="model-1"),
             sample(3.0, ok, replica="model-2"),
@@ -298,6 +312,8 @@ class TestRecovery:
 
 
 class TestEnd:
+    """The end of a load."""
+
     def test_is_requested_once_and_waits_for_open_requests(self, load_of):
         running = load_of()
 

@@ -1,4 +1,4 @@
-"""The parts of the load generator: its plan, how it judges an answer, and what it counts. No process is started."""
+"""Parts of the load generator: its plan, its verdicts on answers, its counts."""
 
 import time
 
@@ -108,8 +108,8 @@ def test_a_whole_answer_is_judged_like_a_stream(body, outcome):
         "an end inside a token",
         "error event",
         "error event in plain words",
-        "choice that is none",
-        "event that is none",
+        "no choice",
+        "no event",
         "two objects in one event",
         "content that is no text",
         "content that is a number",

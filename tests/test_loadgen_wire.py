@@ -1,4 +1,4 @@
-"""What an answer is called, whatever the bytes are and however they come in pieces. No socket."""
+"""Outcomes of answers by their bytes, received in any pieces."""
 
 import gc
 import weakref
@@ -11,7 +11,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 END = b""
 
-# What is received, then: how it ended, status, body, whether the connection can be used again.
+# Received bytes, then the end, status, body, and True if the connection can be reused.
 ANSWERS = {
     "length": ([OK + b"Content-Length: 2\r\n\r\nok"], ("complete", 200, b"ok", True)),
     "no body": ([OK + b"Content-Length: 0\r\n\r\n"], ("complete", 200, b"", True)),

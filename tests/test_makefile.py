@@ -1,4 +1,4 @@
-"""What the Makefile decides, with stand-ins for Python and a folder of its own. No Docker, no network, no environment is made."""
+"""Decisions of the Makefile, with fakes for Python and Docker."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ case "$*" in
     -c*) exit $FAKE_NO_COMPOSE ;;
     tests/support/minutes.py*) echo "did: $*"; exit $FAKE_STATUS ;;
     -m\\ pytest*)
-        echo "asked: $*"
+        echo "ran: $*"
         [ -z "$FAKE_RUN" ] || { mkdir "reports/$FAKE_RUN"; : > "reports/$FAKE_RUN/report.html"; ln -sfn "$FAKE_RUN" reports/latest; }
         exit $FAKE_STATUS ;;
     benchmarks/b.py) echo "ran b"; exit 2 ;;
@@ -29,7 +29,7 @@ CALM = {"FAKE_BOOTSTRAP": "0", "FAKE_NO_COMPOSE": "0", "FAKE_STATUS": "0", "FAKE
 
 @pytest.fixture
 def checkout(tmp_path):
-    """A checkout that is set up, and whose newest report is of an earlier run."""
+    """A set-up checkout with a report of an earlier run."""
     shutil.copy(MAKEFILE, tmp_path)
     (tmp_path / ".venv/bin").mkdir(parents=True)
     (tmp_path / "benchmarks").mkdir()
@@ -56,7 +56,7 @@ def test_where_the_stack_is_set_up_the_runtime_chooses_for_itself(checkout):
     done = made(checkout, "chaos", FAKE_RUN="now")
 
     assert done.returncode == 0
-    assert "asked: -m pytest scenarios/ -k kill_api\n" in done.stdout
+    assert "ran: -m pytest scenarios/ -k kill_api\n" in done.stdout
     assert done.stdout.endswith(f"report: {checkout}/reports/now/report.html\n")
 
 
@@ -65,7 +65,7 @@ def test_without_docker_the_lab_runs_as_processes_and_this_is_printed(checkout):
 
     assert done.returncode == 0
     assert "the lab runs as processes, with llama.cpp as its model" in done.stdout
-    assert "asked: -m pytest scenarios/ -k kill_api --llmchaos-runtime local\n" in done.stdout
+    assert "ran: -m pytest scenarios/ -k kill_api --llmchaos-runtime local\n" in done.stdout
 
 
 def test_no_other_model_is_promised_than_the_chosen_one(checkout):
@@ -79,7 +79,7 @@ def test_where_docker_responds_a_failed_set_up_ends_it(checkout):
     done = made(checkout, "chaos", FAKE_BOOTSTRAP="1", FAKE_NO_COMPOSE="0")
 
     assert done.returncode != 0
-    assert "asked" not in done.stdout
+    assert "ran: " not in done.stdout
     assert "Docker responds" in done.stderr
 
 
@@ -87,7 +87,7 @@ def test_a_chosen_runtime_is_used_even_after_a_failed_set_up(checkout):
     done = made(checkout, "chaos", "PYTEST_ARGS=--chaos-runtime local", FAKE_BOOTSTRAP="1", FAKE_NO_COMPOSE="0")
 
     assert done.returncode == 0
-    assert "asked: -m pytest scenarios/ -k kill_api --chaos-runtime local\n" in done.stdout
+    assert "ran: -m pytest scenarios/ -k kill_api --chaos-runtime local\n" in done.stdout
 
 
 def test_the_report_of_an_earlier_run_is_not_shown_as_this_ones(checkout):
@@ -106,7 +106,7 @@ def test_the_report_of_a_run_that_failed_is_shown(checkout):
 
 def test_of_a_run_that_left_no_report_none_is_shown(checkout):
     (checkout / "reports/killed").mkdir()
-    (checkout / ".venv/bin/python").write_text(PYTHON.replace('echo "asked: $*"', "ln -sfn killed reports/latest"))
+    (checkout / ".venv/bin/python").write_text(PYTHON.replace('echo "ran: $*"', "ln -sfn killed reports/latest"))
 
     done = made(checkout, "chaos", FAKE_STATUS="137")
 
@@ -128,7 +128,7 @@ def test_a_benchmark_that_could_not_measure_does_not_stop_those_after_it(checkou
 
 
 def parts(done):
-    """The parts that were run, with their commands."""
+    """The parts that ran, with their commands."""
     runs = [
         line.split(" part ")[1] for line in done.stdout.splitlines() if line.startswith("did:") and " part " in line
     ]

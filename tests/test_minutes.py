@@ -1,4 +1,4 @@
-"""Where the minutes of the tests go, and what is done when they become too many."""
+"""The time budget of the tests: measurement, table and limit."""
 
 import sys
 
@@ -17,7 +17,7 @@ def test_the_budget_is_at_most_17_minutes_and_names_what_each_part_catches():
 
 @pytest.mark.parametrize(("took_s", "kept"), [(50, True), (60, True), (61, False)])
 def test_a_fifth_more_than_the_budget_is_too_much(took_s, kept):
-    lines, is_kept = minutes.told(BUDGET, {"units": 60.0, "stack": float(took_s)})
+    lines, is_kept = minutes.table_of(BUDGET, {"units": 60.0, "stack": float(took_s)})
 
     assert is_kept is kept
     assert lines[:2] == ["units                    60 s of   60 s", f"stack                {took_s:6} s of   40 s"]
@@ -25,7 +25,7 @@ def test_a_fifth_more_than_the_budget_is_too_much(took_s, kept):
 
 
 def test_a_part_without_a_row_spends_what_the_others_have():
-    assert minutes.told(BUDGET, {"units": 60.0, "more": 70.0})[1] is False
+    assert minutes.table_of(BUDGET, {"units": 60.0, "more": 70.0})[1] is False
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What `make mutants` is told: rooms and tests that exist, equivalent mutants with their reason, and which test reaches which line."""
+"""The input of `make mutants`: rooms, tests, equivalent mutants and reached lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plugin as its users meet it: options, marks, verdicts, plans. No stack is started here; trials are performed by a double."""
+"""The plugin's options, marks, verdicts and plans, with a double for trials."""
 
 import gc
 import json
@@ -40,12 +40,15 @@ def double(monkeypatch):
 
 @pytest.fixture
 def chaos(pytester, double, monkeypatch):
-    """Run pytest, with no other plugin, in a fresh folder with scenario files; trials are performed by the double."""
+    """Run pytest without other plugins in a new folder.
+
+    A double performs the trials.
+    """
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
     def run(*args, fault='faults.kill("api")', text=SCENARIO, **files):
         pytester.makepyfile(**(files or {"test_scenario": text.format(fault=fault)}))
-        # Any runtime will do, and this one is chosen without asking for a Docker daemon.
+        # Any runtime will do, and this one needs no check of Docker.
         common = ("-p", "pytest_llmchaos.plugin", "-p", "no:cacheprovider", "-o", "llmchaos_runtime=local")
         return pytester.runpytest_inprocess(*common, *args)
 
@@ -112,7 +115,7 @@ def test_a_trial_that_proves_nothing_is_an_error_for_every_claim_and_never_a_pas
 
 
 class Large:
-    """What a trial's numbers are: as large as its samples."""
+    """A trial's results, which are as large as its samples."""
 
 
 @pytest.mark.parametrize("ends_badly", [False, True])
@@ -185,7 +188,7 @@ def test_a_junit_file_has_the_verdict_of_each_claim(chaos, double, monkeypatch, 
 
 @pytest.fixture
 def on_a_fake(chaos, monkeypatch, tmp_path):
-    """`chaos` with a lab on a fake runtime, whose loads are sent by nobody and refused by no gate."""
+    """`chaos` with a lab on a fake runtime, without a load generator and open gates."""
 
     def judged(_lab, record, _load, _injected):
         return record.seen()
@@ -446,7 +449,7 @@ def test_what_lab_draws_depends_on_neither_order_nor_selection(on_a_fake, pytest
 
 
 def test_a_failed_test_that_a_plugin_runs_again_is_one_claim_and_draws_the_same(on_a_fake, pytester):
-    """As pytest-rerunfailures does it, which pytest knows of as little as this plugin."""
+    """As pytest-rerunfailures does, without a hook of pytest."""
     pytester.makeconftest(
         """
 from _pytest.runner import runtestprotocol
@@ -536,19 +539,19 @@ def test_a_failed_revert_stops_the_session(chaos, double):
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        pytest.param("    raise HealFailed('api stays down')", "heal_failed: api stays down", id="a failed heal"),
+        pytest.param("    raise HealFailed('api stays down')", "heal_failed: api stays down", id="a failed revert"),
         pytest.param(
             "    raise EvidenceLost('the disk is full')", "evidence lost: the session stops", id="lost evidence"
         ),
         pytest.param(
             "    try:\n        raise HealFailed('api stays down')\n    finally:\n        raise ValueError('the load broke off')",
             "heal_failed: api stays down",
-            id="a failed heal behind another error",
+            id="a failed revert behind another error",
         ),
         pytest.param(
             "    raise ExceptionGroup('teardown', [ValueError(), HealFailed('api stays down')])",
             "heal_failed: api stays down",
-            id="a failed heal in a group",
+            id="a failed revert in a group",
         ),
     ],
 )
@@ -576,7 +579,7 @@ def test_other_errors_of_a_test_stop_nothing(chaos, double):
 
 @pytest.mark.parametrize("seed", [("--chaos-seed=9",), ("--chaos-seed", "9"), ("--llmchaos-seed", "9")], ids=" ".join)
 def test_the_terminal_shows_the_findings_and_the_line_that_repeats_them(chaos, double, monkeypatch, seed):
-    """A failing campaign: announced and journalled as on a stack, performed by the double."""
+    """A failing campaign, journalled as on a stack and performed by the double."""
 
     def perform(campaign, plan):
         journal = campaign.run.journal
@@ -907,7 +910,7 @@ def test_a_replay_of_a_folder_is_refused(tmp_path):
 
 @pytest.fixture
 def recorded(chaos, tmp_path):
-    """The run.json of a run with seed 5, as far as a replay needs it; made from what the plan of `fault` is."""
+    """The part of a run.json for a replay, with seed 5 and the plan of `fault`."""
 
     def record(fault='faults.kill("api")', **more):
         campaigns = []
@@ -1056,7 +1059,7 @@ def test_nor_does_a_whole_session_without_scenarios(pytester):
     )
     pytester.makepyfile("def test_it():\n    pass\n")
 
-    result = pytester.runpytest_subprocess("-p", "no:locust", "-p", "no:html")  # these two load what they need
+    result = pytester.runpytest_subprocess("-p", "no:locust", "-p", "no:html")  # these two import what they need
 
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["heavy: [[]]"])

@@ -1,4 +1,4 @@
-"""`llmchaos report`: one error where nothing can be reported, and no former report is lost for it."""
+"""Errors of `llmchaos report`, which keep the former report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker's run: its stack is started while no other process measures, and a start that was interrupted is tried again."""
+"""A worker's run: start, waits, interruptions, problems and the report folder."""
 
 import dataclasses
 import errno
@@ -29,7 +29,7 @@ from pytest_llmchaos.trial.perform import Performed
 
 
 class TimedOut(BaseException):
-    """What a plugin raises in the midst of anything, as pytest-timeout does."""
+    """An error that a plugin raises at any time, as pytest-timeout does."""
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def plan():
 
 
 class Stack(FakeRuntime):
-    """The fake, as something that is started and removed."""
+    """The fake with a start and a removal."""
 
     def prepare(self):
         pass
@@ -64,7 +64,7 @@ class Stack(FakeRuntime):
 
 @pytest.fixture
 def run(settings, monkeypatch, tmp_path):
-    """A run whose stack is a fake, in a state folder of its own, without a watchdog and with nothing to sweep."""
+    """A run with a fake stack and its own state folder, without a watchdog."""
     dog = SimpleNamespace(dismiss=lambda: None, leave=lambda: None)
     monkeypatch.setattr(sessions, "make_runtime", lambda *_, **__: Stack())
     monkeypatch.setattr(sessions.sweep, "sweep_dead_runs", lambda *_, **__: Swept())
@@ -132,7 +132,7 @@ def test_a_session_that_fails_for_its_orphans_journals_that(run, tmp_path, statu
 
 
 def is_free():
-    """Whether another thread could measure now."""
+    """True if another thread could measure now."""
     found = []
 
     def look():

@@ -1,4 +1,4 @@
-"""What a worker of pytest-xdist has to say reaches the process that started it: its terminal, exit status and report."""
+"""Problems of xdist workers in the controller's terminal, status and report."""
 
 import pytest
 from support.plugin_double import SCENARIO

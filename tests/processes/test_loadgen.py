@@ -1,4 +1,4 @@
-"""The load generator, against a server that misbehaves on request: what it calls each answer, and that it always ends."""
+"""The load generator against a misbehaving server: outcomes and ends."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from pytest_llmchaos.model import OUTCOMES
 from pytest_llmchaos.stats.windows import windows
 
 DEADLINE_S = 30
-LEAD_S = 0.1  # from the generator's decision to its second 0, see locustfile.py
+LEAD_S = 0.1  # LEAD_S in locustfile.py
 BEHAVIOURS = {
     "ok": "ok",
     "crlf": "ok",
@@ -75,7 +75,7 @@ def plan(server, prompts, *, every_s=0.02, **more):
 
 @pytest.fixture(scope="module")
 def performed(tmp_path_factory):
-    """One load in which every way to misbehave is met once, watched while it runs."""
+    """One load with each kind of misbehaviour once, watched while it runs."""
     directory = tmp_path_factory.mktemp("load")
     with Server() as server:
         whole = plan(
@@ -114,7 +114,7 @@ def performed(tmp_path_factory):
 
 
 def by_prompt(performed):
-    """The sample of each behaviour, found by what the server got."""
+    """The sample of each behaviour, by the prompt that the server received."""
     asked = {headers["x-request-id"]: body["messages"][0]["content"] for headers, body in performed["server"].seen}
     return {asked[s.request_id].split()[0]: s for s in performed["samples"]}
 
@@ -202,7 +202,7 @@ def test_the_status_counts_the_requests_so_far(performed):
 
 
 def test_what_is_settled_has_been_seen(performed):
-    """Live recovery is judged up to `settled_s`: no sample may come later that was due before it."""
+    """No earlier sample may follow, because recovery is judged up to `settled_s`."""
     for seen, settled_s in performed["settled"]:
         assert all(s.due_s >= settled_s for s in performed["samples"][seen:])
     assert performed["settled"][-1][1] > performed["process"].plan.arrivals[-1].due_s
@@ -402,7 +402,7 @@ def test_stopping_gives_up_open_requests_and_records_them(tmp_path):
 
 
 def test_a_stop_interrupts_no_request(tmp_path):
-    """It came as an exception in whatever ran just then, and a healthy service had a failed request in one of a hundred trials."""
+    """As an exception it would hit the greenlet that runs, such as a client."""
     with Server() as server:
         for number in range(4):
             folder = tmp_path / str(number)
@@ -418,7 +418,7 @@ def test_a_stop_interrupts_no_request(tmp_path):
 
 
 def test_what_is_open_and_older_than_its_limits_at_the_end_is_bad_to_samples_and_counters_alike(tmp_path):
-    """20 good answers and 80 requests that hang: no availability of 1, and no wait for their time-outs."""
+    """20 good answers and 80 hanging requests, without a wait for timeouts."""
     with Server() as server:
         prompts = [f"{'ok' if i % 5 == 0 else 'silent' if i % 5 < 4 else 'stall'} {i}" for i in range(100)]
         limits = {"good_ttft_s": 0.3, "good_e2e_s": 0.6}
@@ -452,7 +452,7 @@ def test_a_load_that_is_not_judged_ends_at_once(tmp_path):
 
 @pytest.fixture
 def in_the_background():
-    """SIGINT ignored, as in whatever a shell runs with `&`: child processes inherit that."""
+    """Ignore SIGINT, as a shell does for a command with `&`. Children inherit that."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     yield
     signal.signal(signal.SIGINT, before)
@@ -467,7 +467,7 @@ def test_a_load_in_the_background_of_a_shell_ends_as_quickly_as_any_other(tmp_pa
         began_s = time.monotonic()
         summary = process.stop()
 
-    assert time.monotonic() - began_s < process.plan.drain_s + 2.0  # told in vain, it would be waited for 5 s longer
+    assert time.monotonic() - began_s < process.plan.drain_s + 2.0  # an ignored SIGINT would cost 5 s of waiting
     assert summary.ended == "stopped"
 
 
@@ -490,7 +490,7 @@ def test_two_workers_share_one_schedule_and_one_clock(tmp_path):
 
 
 def test_workers_started_by_hand_share_a_load_as_documented(tmp_path):
-    """What docs/load.md says of several machines, with one folder for each of them."""
+    """The commands of docs/load.md for several machines, with a folder for each."""
     port = str(free_port())
     with Server() as server:
         whole = plan(server, [f"ok {i}" for i in range(40)])
@@ -557,7 +557,7 @@ def test_the_last_push_arrives_last_even_if_another_is_open_at_the_end(tmp_path)
             server.push_s = 0.8
             until(lambda: server.pushing, "a push that takes its time", DEADLINE_S)
             server.push_s, answered = 0.0, len(server.seen)
-            until(lambda: len(server.seen) > answered + 2, "answers that this push knows nothing of", DEADLINE_S)
+            until(lambda: len(server.seen) > answered + 2, "answers after this push", DEADLINE_S)
             summary = process.stop()
         until(lambda: not server.pushing, "the slow push to have arrived", DEADLINE_S)
         _, _, last = server.pushed[-1]
@@ -607,7 +607,7 @@ def test_a_load_that_was_not_started_has_no_clock(tmp_path):
 
 
 def launched(process, tmp_path):
-    """The program has started, and would decide its second 0 now if it were not to wait."""
+    """A launched program that waits for its start."""
     process.launch()
     until(lambda: "users spawned" in (tmp_path / "load.log").read_text(), "Locust to be ready", DEADLINE_S)
 

@@ -1,4 +1,4 @@
-"""Beside other plugins, each alone and all at once: verdicts stay what they are, and each trial is performed once."""
+"""Verdicts next to other pytest plugins, each alone and all at once."""
 
 import re
 from pathlib import Path
@@ -14,13 +14,13 @@ sys.path.insert(0, {str(Path(plugin_double.__file__).parent.parent)!r})
 from support.plugin_double import Double
 from pytest_llmchaos.session.campaign import Campaign
 
-class Told(Double):
+class Held(Double):
     def perform(self, campaign, plan):
         with open("performed.txt", "a") as file:
             file.write(f"{{plan.scenario}}: {{plan.fault}}\\n")
         return super().perform(campaign, plan)
 
-double = Told()
+double = Held()
 Campaign._perform = lambda campaign, plan: double.perform(campaign, plan)
 Campaign.preflight = lambda campaign: None
 """
@@ -35,7 +35,7 @@ def without(*names):
 
 @pytest.fixture
 def suite(pytester):
-    """A project with two scenarios of two faults, a claim that is refuted, one that has no data, and a plain test."""
+    """Two scenarios of two faults, a refuted claim, one without data, a plain test."""
     pytester.makeconftest(CONFTEST)
     text = SCENARIO.format(fault=FAULTS)
     bad = (
@@ -141,7 +141,7 @@ Campaign._perform = waited
 
 
 def test_with_all_of_them_and_two_workers(suite, monkeypatch):
-    """Also the plugin that Locust brings along is loaded here: it must not pull gevent into the process of the tests."""
+    """With Locust's own plugin, which must not import gevent here."""
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     with (suite.path / "conftest.py").open("a") as file:
         file.write(

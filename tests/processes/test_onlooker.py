@@ -1,4 +1,4 @@
-"""The onlooker beside the instrument sees what it says it sees: a `docker` of two lines, and a server that fails for a while."""
+"""The onlooker's records, with a fake `docker` and a server that fails."""
 
 import http.server
 import json
@@ -59,7 +59,7 @@ class Lab:
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
         self.server.daemon_threads = True
-        self.server.handle_error = lambda *_: None  # an onlooker that was told to end hangs up
+        self.server.handle_error = lambda *_: None  # an onlooker that ends closes its connection
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
 
 

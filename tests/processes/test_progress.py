@@ -1,4 +1,4 @@
-"""What a person sees of a trial at work: one updating line in a terminal, plain lines in a pipe, nothing with -q."""
+"""Progress in a terminal, in a pipe, and with -q and -v."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from support import load_server
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# A trial in small: a real load against a server that refuses in its middle, and the progress that a lab tells meanwhile.
+# A small trial: a real load on a server that refuses for a while, and the lab's
+# progress.
 CONFTEST = f"""
 import sys, time
 from pathlib import Path
@@ -87,7 +88,7 @@ def started(directory: Path, out: int, *options: str) -> subprocess.Popen[bytes]
 
 
 def read(end: int) -> str:
-    """All that was written until the last writer closed."""
+    """Everything that was written until the last writer closed."""
     said = b""
     try:
         while block := os.read(end, 65536):
@@ -100,7 +101,7 @@ def read(end: int) -> str:
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """What four sessions side by side wrote: into a terminal, into a pipe, and into terminals with -q and -v."""
+    """Output of four sessions: terminal, pipe, and terminals with -q and -v."""
     folder = tmp_path_factory.mktemp("sessions")
     ends, sessions = {}, []
     for name, options in (("terminal", ()), ("pipe", ()), ("quiet", ("-q",)), ("verbose", ("-v",))):
@@ -124,7 +125,7 @@ def test_every_session_passed(shown: dict[str, str]) -> None:
 
 
 def test_a_terminal_shows_one_line_that_updates_itself(shown: dict[str, str]) -> None:
-    (region,) = re.findall(r"starting[^\n]*", shown["terminal"])  # no end of line as long as the trial lasts
+    (region,) = re.findall(r"starting[^\n]*", shown["terminal"])  # no end of line while the trial runs
     *updates, cleared, verdict = region.rstrip("\r").split("\r")
     updates = [update for update in updates if LINE.match(update)]
 

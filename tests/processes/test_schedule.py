@@ -1,4 +1,4 @@
-"""The schedule in run.json is the same bytes for the same seed, however pytest is told to go about its tests."""
+"""The schedule in run.json, equal for one seed and any pytest options."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def test_two(trial):
 def test_three(trial):
     assert trial
 '''
-# A stack is not needed for a schedule: it is written down before anything starts.
+# A schedule needs no stack, because it is journalled before the start.
 DOUBLE = """
 from pytest_llmchaos.session.campaign import Campaign
 from pytest_llmchaos.trial.perform import Performed
@@ -48,7 +48,7 @@ WAYS = {
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """What each way of running the same three files leaves, by its name: all at once, to be quick."""
+    """run.json of each way to run the same three files, by name, in parallel."""
     folder, elsewhere = tmp_path_factory.mktemp("scenarios"), tmp_path_factory.mktemp("elsewhere")
     for name in "abc":
         (folder / f"test_{name}.py").write_text(SCENARIO)
@@ -76,7 +76,7 @@ def runs(tmp_path_factory):
 
 
 def text(schedule):
-    """The schedule as it stands in the file, the order of its keys included."""
+    """The schedule's text in the file, with its order of keys."""
     return json.dumps(schedule)
 
 

@@ -1,4 +1,7 @@
-"""Stacks for the tests that need Docker: started once per session, and every test says why it was skipped where none can be."""
+"""Stacks for the tests that need Docker, started once per session.
+
+Without Docker these tests are skipped with the reason.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,8 @@ from pytest_llmchaos.session.progress import Progress
 from pytest_llmchaos.session.run import Run
 from pytest_llmchaos.session.settings import Settings
 
-# A shell's background job ignores SIGINT, and so would every session that a test starts here and interrupts.
+# A background job of a shell ignores SIGINT, and so would sessions that tests
+# interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _NUMBERS = itertools.count()
@@ -53,7 +57,7 @@ def running(directory: Path, backend: str = "sim"):
 
 @pytest.fixture(scope="session")
 def local_programs():
-    """What the local runtime is made of; skips with what is missing."""
+    """Programs of the local runtime. Skips with what is missing."""
     try:
         prerequisites.require_packages("sim")
         for program in ("prometheus", "prometheus-pushgateway"):
@@ -77,7 +81,7 @@ def stack_lab(sim_run):
 
 @pytest.fixture
 def trial_of(stack_lab):
-    """Perform one experiment on the running stack; again where the machine was too busy to measure it."""
+    """Perform one experiment, and again if the machine was too busy."""
 
     def performed(fault=None, *, load=None, seed=42, scenario="test", performances=PERFORMANCES, **arguments):
         chosen = fault if fault is not None else faults.kill("api")

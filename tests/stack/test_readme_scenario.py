@@ -1,4 +1,4 @@
-"""The README's scenario goes red when its hypothesis is false, by the claim that says so."""
+"""The README's scenario, refuted by the right claim when it is false."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(300), pytest.mark.usefixtur
 LOCAL = ("--chaos-runtime=local", "--chaos-backend=sim", "--chaos-seed=42", "-p", "no:randomly", "-k", "kill_api")
 SHIPPED = sessions.ROOT / "scenarios" / "test_kill_api.py"
 KILL = 'fault=faults.kill("api"), steady_s=8, repair_within_s=40'
-# Kills of the api with something more: what brings it back is late, or half of the answers are garbage from then on.
+# Kills of the api with a late repair, or with half of the later answers spoilt.
 WORSE = """
 import threading
 from pytest_llmchaos.faults.base import OnTarget
@@ -33,7 +33,7 @@ class Spoils(Kill):
 
 
 def claims_of(reports, source, tmp_path):
-    """What became of each claim on the trial with the fault, by its name; with the reasons."""
+    """Outcome and reason of each claim on the trial with the fault, by name."""
     file = tmp_path / "test_kill_api.py"
     file.write_text(source)
     code, out = sessions.run(reports, str(file), *LOCAL)

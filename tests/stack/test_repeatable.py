@@ -1,4 +1,4 @@
-"""Whole runs that are repeated, compared with their control arm, and performed again from their run.json."""
+"""Repeated runs, control arms, and replays of a run.json."""
 
 import json
 import re
@@ -107,7 +107,7 @@ def test_a_run_is_performed_again_from_its_run_json_with_the_same_victims(tmp_pa
     "test_foreign_faults plans a fault of a package that it installs, test_fault_contract has the contract"
 )
 def test_the_fault_of_another_package_is_performed_and_proven(tmp_path):
-    """The package, the scenario and the test of docs/faults.md, as they stand there."""
+    """The package, scenario and test of docs/faults.md, read from there."""
     require("sim")
     text = (ROOT / "docs" / "faults.md").read_text()
     toml, module, scenario, contract = re.findall(r"```(?:toml|python)\n(.*?)```", text, re.DOTALL)[-4:]

@@ -1,4 +1,4 @@
-"""One seed, two runtimes: what a run leaves for its reader differs in the runtime, the environment and what was measured."""
+"""Runs of one seed on both runtimes, equal except for measured values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = [
     pytest.mark.stack,
     pytest.mark.timeout(180),
     pytest.mark.nightly(
-        "test_runtime_contract asks both runtimes alike; test_local_runtime and test_sessions keep to the format"
+        "test_runtime_contract checks both runtimes the same way; test_local_runtime and test_sessions keep to the format"
     ),
 ]
 
@@ -38,7 +38,8 @@ def test_nothing_acts(trial):
     assert trial.actions == ()
 '''
 MAY_DIFFER = {"runtime", "environment", "images", "run", "replay"}
-# Values of measurements, beside all that end in `_s`; who was the first to notice is a matter of milliseconds too.
+# Measured values, besides all that end in `_s`. The first to notice differs by
+# milliseconds.
 MEASURED = {
     "offered",
     "ok",
@@ -56,8 +57,8 @@ MEASURED = {
     "load",
 }
 NOTICED = {"detected_by", "coincident"}
-# When Prometheus' alerts begin and end is a matter of milliseconds. So is whether one of two looks at readiness, a second
-# apart, falls into the time that a repair takes.
+# Begin and end of alerts differ by milliseconds. So does a readiness check, once a
+# second, that falls into the time of a repair.
 CHRONICLE = {"events", "findings", "readyz"}
 
 
@@ -77,28 +78,28 @@ def runs(tmp_path_factory):
     return found
 
 
-def told(value, key=""):
-    """What must be alike: everything but what may differ; of a measurement only that it has its place."""
+def comparable(value, key=""):
+    """The values that must be equal. Of a measurement only its place."""
     if key in MEASURED | NOTICED or key.endswith("_s"):
         return "measured"
     if key == "query":
         return re.sub(r"\b\d+ms\b", "TIME", value)
     if isinstance(value, dict):
-        return {name: told(one, name) for name, one in value.items() if name not in MAY_DIFFER | CHRONICLE}
+        return {name: comparable(one, name) for name, one in value.items() if name not in MAY_DIFFER | CHRONICLE}
     if isinstance(value, list):
-        return [told(one, key) for one in value]
+        return [comparable(one, key) for one in value]
     return value
 
 
 def flat(value, path=""):
-    """Each value by its path, so that a difference names its place."""
+    """Each value by its path."""
     named = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     parts = {at: one for name, part in named for at, one in flat(part, f"{path}/{name}").items()}
     return parts or {path: value}
 
 
 def test_two_runs_of_one_seed_are_alike(runs):
-    compose, local = (told(runs[name]) for name in ("compose", "local"))
+    compose, local = (comparable(runs[name]) for name in ("compose", "local"))
     left, right = flat(compose), flat(local)
 
     differ = {path: (left.get(path, "absent"), right.get(path, "absent")) for path in left.keys() | right.keys()}

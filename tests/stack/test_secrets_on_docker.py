@@ -1,4 +1,4 @@
-"""Secrets that a user's stack and command line hold are in no file of a run's folder."""
+"""Secrets of a stack and a command line, absent from a run's folder."""
 
 import re
 
@@ -42,7 +42,7 @@ def tiny(tmp_path):
 
 
 def session_of(tiny):
-    """The status and the output of a session, and every file of its reports that holds a secret."""
+    """Status and output of a session, and each file of its reports with a secret."""
     junit = tiny.reports / "junit.xml"
     code, said = tiny.run("--api-key", PLANTED["option"], f"--junitxml={junit}")
     files = [path for path in tiny.reports.rglob("*") if path.is_file()]
@@ -65,7 +65,7 @@ def test_output_of_services_and_claims_is_kept_without_secrets(tiny):
     code, said, found = session_of(tiny)
 
     assert code == 1, said
-    # pytest shows the source of a test that failed, and the text of an error of the user's own.
+    # pytest prints the source of a failed test, and the text of the user's own error.
     theirs = {one for one in found if one.startswith(("junit.xml", "output.txt"))}
     assert found - theirs == set()
     (log,) = tiny.reports.glob("2*/logs/desk.txt")

@@ -1,4 +1,4 @@
-"""The plugin as its users run it: whole sessions on the real stack, and what they say when they cannot start."""
+"""Whole sessions on the real stack, and errors of those that cannot start."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Two xdist workers on one machine: each has a stack of its own, and they measure one after the other."""
+"""Two xdist workers on one machine, each with a stack, measuring in turn."""
 
 import pytest
 from support import sessions
@@ -44,13 +44,13 @@ def test_each_worker_has_a_stack_of_its_own_and_they_measure_in_turn(tmp_path):
     assert len({one["project"] for one in stacks}) == 2
     journals = sorted(path.name for path in reports.glob("2*/journal*.jsonl"))
     assert journals == ["journal-gw0.jsonl", "journal-gw1.jsonl"]
-    # A trial holds the machine from its first line to its verdict.
+    # A trial has the measurement lock from its first line to its verdict.
     begun = sorted(one["at_unix_s"] for one in sessions.of_kind(reports, "trial"))
     ended = sorted(one["at_unix_s"] for one in sessions.of_kind(reports, "judged"))
     assert len(begun) == len(ended) == 2
     assert [len(trial["claims"]) for trial in sessions.run_json(reports)["trials"]] == [2, 2]
     assert ended[0] <= begun[1]
-    # Nor does the start of the other's stack disturb it.
+    # The start of the other stack does not disturb it.
     up = sorted(one["at_unix_s"] for one in sessions.of_kind(reports, "stack_up"))
     assert ended[0] <= up[1]
     for stack in stacks:

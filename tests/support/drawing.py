@@ -1,7 +1,8 @@
-"""Of tests that are too many for every commit, the share that a commit draws.
+"""The selection of tests that a commit draws.
 
-`--drawn-by=HEAD` asks for it; without the option every test runs. The cases of a function under `@pytest.mark.sampled` are sorted by a
-hash of the commit and their names, and the first ones run. A test under `@pytest.mark.nightly` runs only without the option.
+`--drawn-by=HEAD` selects. Without the option every test runs. The cases of a function
+under `@pytest.mark.sampled` are sorted by a hash of the commit and their names, and the
+first ones run. A test under `@pytest.mark.nightly` runs only without the option.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ NO_COMMIT = "no commit"
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One case of a sampled function: its name, and the stratum that it stands for."""
+    """One case of a sampled function, with the stratum that it represents."""
 
     name: str
     stratum: str = ""
@@ -36,7 +37,7 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """What one commit drew: of each sampled function how many of how many cases; and the number of nightly tests."""
+    """The counts of one draw: cases of each sampled function, and nightly tests."""
 
     commit: str
     of: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -52,7 +53,7 @@ _DRAWN = pytest.StashKey[Drawn]()
 
 
 def commit_of(name: str, folder: Path = ROOT) -> str:
-    """The commit that git knows by this name; else the name itself, and for HEAD a constant."""
+    """The commit of this name in git, else the name itself, and for HEAD a constant."""
     otherwise = NO_COMMIT if name == "HEAD" else name
     command = ["git", "-C", str(folder), "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"]
     try:
@@ -63,7 +64,7 @@ def commit_of(name: str, folder: Path = ROOT) -> str:
 
 
 def draw(cases: Iterable[Case], *, commit: str, share: float) -> set[str]:
-    """Names of the drawn cases: the first one of every stratum, then others until there are enough."""
+    """Names of the drawn cases: first one of every stratum, then up to the share."""
     in_order = sorted(cases, key=lambda case: hashlib.sha256(f"{commit} {case.name}".encode()).digest())
     firsts = list({case.stratum: case.name for case in reversed(in_order)}.values())
     others = [case.name for case in in_order if case.name not in firsts]
@@ -88,7 +89,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselects what is not drawn; before `-k` and `-m` choose, so that they change no draw."""
+    """Deselect undrawn tests, before `-k` and `-m`, so that they change no draw."""
     drawn = config.stash.get(_DRAWN, None)
     if drawn is None:
         return
@@ -127,7 +128,7 @@ def _stratum(item: pytest.Item, by: str | Callable[[Mapping[str, object]], objec
 
 
 def _said(mark: pytest.Mark) -> str:
-    """What catches such a defect instead. Without it nobody could tell what the gate loses."""
+    """The test that catches such a defect in the gate instead."""
     if len(mark.args) != 1 or not mark.args[0]:
-        raise pytest.UsageError("nightly(instead) needs to say what catches such a defect instead")
+        raise pytest.UsageError("nightly(instead) needs the name of what catches such a defect instead")
     return str(mark.args[0])

@@ -1,4 +1,4 @@
-"""A lab on a fake runtime, and what a test needs around it: no program is started, and no other service answers."""
+"""A lab on a fake runtime, with fakes for Prometheus and the load."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pytest_llmchaos.subject.lab import lab_subject
 
 
 class ClockedRuntime(FakeRuntime):
-    """The fake on a test's clock, with a Prometheus and a remediator that can be stopped."""
+    """The fake on a test's clock, with Prometheus and a remediator to stop."""
 
     def __init__(self, clock: Any, **settings: Any) -> None:
         super().__init__(("api", "model-1", "model-2", "remediator", "prometheus"), **settings)
@@ -36,7 +36,7 @@ class ClockedRuntime(FakeRuntime):
 
 
 class Scraped:
-    """A Prometheus that has scraped every job just now and whose alerts a test names."""
+    """Prometheus with a scrape of every job just now, and with a test's alerts."""
 
     def __init__(self, clock: Clock, jobs: Sequence[str]) -> None:
         self._clock, self.jobs = clock, list(jobs)
@@ -63,7 +63,7 @@ def scraped(job: str, *, at_unix_s: float, up: bool = True) -> Target:
 
 @contextlib.contextmanager
 def fake_lab(directory: Path, clock: Clock, runtime: FakeRuntime | None = None, **settings: Any) -> Iterator[Lab]:
-    """What it says through `say` is in `said`, with the time that was left."""
+    """A lab. Its progress is in `said`, with the seconds left."""
     with contextlib.closing(Journal(directory / "journal.jsonl")) as journal:
         made = Lab(
             runtime=runtime or ClockedRuntime(clock),
@@ -78,6 +78,6 @@ def fake_lab(directory: Path, clock: Clock, runtime: FakeRuntime | None = None, 
 
 
 def load_of(**more: Any) -> Any:
-    """A running load as a lab needs it: alive, and as steady as its test says."""
+    """A running load that is alive, and steady if its test wants."""
     about: dict[str, Any] = {"check_alive": lambda: None, "not_steady": lambda _: None, "t0_unix_s": 1_700_000_000.0}
     return SimpleNamespace(**{**about, **more})

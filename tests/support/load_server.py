@@ -1,4 +1,7 @@
-"""A server for clients that misbehaves on request: the first word of a prompt says how. Raw sockets, so that nothing tidies up."""
+"""A misbehaving server for clients, on raw sockets.
+
+The first word of a prompt selects the behaviour.
+"""
 
 import asyncio
 import json
@@ -29,7 +32,8 @@ def refusal(status, more=b""):
 class Server:
     """Answers on 127.0.0.1 from a thread of its own.
 
-    `wrote_s` is when the first token of each request id left, `gone_s` when a client of `silent` closed its connection.
+    `wrote_s` is when the first token of each request id left, `gone_s` when a client of
+    `silent` closed its connection.
     """
 
     def __init__(self):
@@ -112,7 +116,7 @@ class Server:
 
 
 class _Stream:
-    """One way to answer per method; True leaves the connection open for the next request."""
+    """One behaviour per method. True keeps the connection open for the next request."""
 
     def __init__(self, server, connection, request_id, tokens):
         self.server, self.request_id, self.tokens = server, request_id, tokens
@@ -211,7 +215,7 @@ class _Stream:
         return True
 
     async def pings(self):
-        """Complete, and then comments for ever."""
+        """A complete answer, then comments forever."""
         self.writer.write(OPEN)
         self.send(*(event({"content": token}) for token in self.tokens), event({}, "stop"), b"data: [DONE]\n\n")
         return await self.for_ever(b": ping\n\n", 0.02)
@@ -232,14 +236,14 @@ class _Stream:
         return False
 
     async def stale(self, after_s=0.0):
-        """A connection that was used before is closed just when the next request comes."""
+        """Close a reused connection when the next request comes."""
         if not self.answered:
             return await self.ok()
         await asyncio.sleep(after_s)
         return False
 
     async def late(self):
-        """A connection that was used before is closed while the answer is awaited."""
+        """Close a reused connection while the client waits for the answer."""
         return await self.stale(0.6)
 
     async def s500(self):

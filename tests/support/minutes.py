@@ -1,8 +1,9 @@
-"""Where the minutes of the tests go: each part is timed, and all of them together keep to the budget of docs/tests.md.
+"""Time measurement of the test parts, with the budget of docs/tests.md.
 
 python tests/support/minutes.py begin                     forget the last run
-python tests/support/minutes.py part NAME COMMAND ...     run and time it; commands between `//` run side by side
-python tests/support/minutes.py end                       print what was measured; status 1 if the budget was not kept
+python tests/support/minutes.py part NAME COMMAND ...     run and time it. Commands
+between `//` run in parallel python tests/support/minutes.py end
+print the times. Status 1 if the budget was not kept
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "tests.md"
 MEASURED = ROOT / "build" / "test-minutes.txt"
-MARGIN = 1.2  # of the budget: a machine that others use is slower, a suite that grew is not to hide behind that
+MARGIN = 1.2  # share of the budget, for a busy machine
 BESIDE = "//"
 
 
@@ -40,7 +41,7 @@ def main(words: Sequence[str]) -> int:
                 file.write(f"{name} {time.monotonic() - begin_s:.1f}\n")
             return status
         case ["end"]:
-            lines, kept = told(budgets(PAGE.read_text()), measured(MEASURED.read_text()))
+            lines, kept = table_of(budgets(PAGE.read_text()), measured(MEASURED.read_text()))
             sys.stdout.write("\n".join(lines) + "\n")
             return 0 if kept else 1
         case _:
@@ -49,7 +50,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def budgets(page: str) -> dict[str, float]:
-    """Seconds of each part: the rows of the page's table that have a number in their second cell."""
+    """Seconds of each part, from the rows of the page's table with a number."""
     return {name: float(number) for name, number in re.findall(r"^\| ([\w ]+) \| (\d+) \|", page, re.MULTILINE)}
 
 
@@ -57,8 +58,11 @@ def measured(text: str) -> dict[str, float]:
     return {name: float(seconds) for name, _, seconds in (line.rpartition(" ") for line in text.splitlines())}
 
 
-def told(budget: Mapping[str, float], seconds: Mapping[str, float]) -> tuple[list[str], bool]:
-    """The table of a run, and whether it kept the budget. What has no row in the page has no seconds to spend."""
+def table_of(budget: Mapping[str, float], seconds: Mapping[str, float]) -> tuple[list[str], bool]:
+    """The table of a run, and True if it kept the budget.
+
+    A part without a row in the page has no seconds.
+    """
     rows: list[tuple[str, float, float]] = [(name, took_s, budget.get(name, 0.0)) for name, took_s in seconds.items()]
     spent_s, allowed_s = sum(row[1] for row in rows), sum(budget.values())
     kept = spent_s <= allowed_s * MARGIN
@@ -73,7 +77,10 @@ def told(budget: Mapping[str, float], seconds: Mapping[str, float]) -> tuple[lis
 
 
 def side_by_side(commands: Sequence[Sequence[str]]) -> int:
-    """Runs all commands to their ends. Their lines are passed on, marked with a number where there are several commands."""
+    """Run commands in parallel to their ends.
+
+    Their lines are printed, marked with a number if there are several commands.
+    """
     if len(commands) == 1:
         return subprocess.run(commands[0], check=False).returncode
     with ThreadPoolExecutor(len(commands)) as lanes:

@@ -1,8 +1,10 @@
-"""Mutation testing of the rooms that a verdict rests on: small changes of the source, one at a time, and whether a quick test fails.
+"""Mutation testing of the packages that compute verdicts.
 
-cosmic-ray makes the mutants. Those that are drawn by the seed are tried within the time given, in two copies of the tree side by side. Of
-the tests that tests/mutants.toml lists, those run that reach a changed line; coverage finds out which. What no test notices is printed with
-its change. Exit status 1 where fewer than the goal are noticed, 2 where nothing could be measured.
+cosmic-ray makes the mutants, each a small change of the source. The seed draws them,
+and they are tried within the given time in two copies of the tree. Of the tests in
+tests/mutants.toml, those run that reach a changed line, as coverage reports them. A
+mutant that no test notices is printed with its change. Exit status 1 if fewer than the
+goal are noticed, 2 if nothing could be measured.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ GOAL = 0.9
 LANES = 2
 TEST_LIMIT_S = 60.0
 HEADERS = ("--", "++", "@@")
-# What pytest writes of a test that is not there. It ends with an error, as it does for a module that cannot be imported.
+# pytest's message for a missing test. It ends with an error, as for a failed import.
 UNKNOWN_TEST = re.compile(r"^ERROR: (not found|file or directory not found): ", re.MULTILINE)
 PYTEST = (
     "-q",
@@ -59,7 +61,7 @@ PYTEST = (
 
 @dataclass(frozen=True, kw_only=True)
 class Equivalent:
-    """A mutant that no test can notice: the line after the change, and why nothing differs."""
+    """A mutant that no test can notice: the changed line and the reason."""
 
     file: str
     line: str
@@ -68,7 +70,7 @@ class Equivalent:
 
 @dataclass(frozen=True, kw_only=True)
 class Mutant:
-    """One change: the operator's `occurrence`th place in a file, and its code with that change."""
+    """One change: the operator's `occurrence` in a file, and the changed code."""
 
     file: str
     operator: str
@@ -86,7 +88,7 @@ class Mutant:
 
 
 def places(rooms: Sequence[str]) -> list[tuple[str, str, int]]:
-    """Every (file, operator, occurrence) that cosmic-ray would change in these rooms."""
+    """Every (file, operator, occurrence) of cosmic-ray in these rooms."""
     found = []
     operators = [(name, operator()) for name in operator_names() if not (operator := get_operator(name)).arguments()]
     for path in sorted(path for room in rooms for path in (ROOT / "pytest_llmchaos" / room).rglob("*.py")):
@@ -98,7 +100,7 @@ def places(rooms: Sequence[str]) -> list[tuple[str, str, int]]:
 
 
 def mutant(place: tuple[str, str, int]) -> Mutant | None:
-    """The mutant of a place; None where it is no change of what runs."""
+    """The mutant of a place, or None if it does not change running code."""
     file, name, occurrence = place
     code = (ROOT / file).read_text()
     try:
@@ -121,7 +123,10 @@ def mutant(place: tuple[str, str, int]) -> Mutant | None:
 
 
 def whole_statements(code: str, lines: AbstractSet[int]) -> frozenset[int]:
-    """These lines with the others of their statements: coverage knows a statement over several lines by some of them."""
+    """These lines and the other lines of their statements.
+
+    coverage reports a statement over several lines by some of them.
+    """
     found = set(lines)
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.stmt):
@@ -133,7 +138,7 @@ def whole_statements(code: str, lines: AbstractSet[int]) -> frozenset[int]:
 
 
 class Reach:
-    """Which tests reach which line, by one run under coverage."""
+    """The tests that reach each line, from one run under coverage."""
 
     CONFIG = "[run]\nsource = pytest_llmchaos\ndata_file = {data}\n"
 
@@ -162,7 +167,7 @@ class Reach:
         self._data.read()
 
     def tests_of(self, mutant: Mutant) -> list[str]:
-        """The tests that reach the changed lines; all of the room where lines run at import. Empty where none does."""
+        """Tests that reach the changed lines, all of the room for lines at import."""
         by_line = self._data.contexts_by_lineno(str(self._tree / mutant.file))
         contexts = {context for line in mutant.lines for context in by_line.get(line, [])}
         if "" in contexts:
@@ -171,13 +176,13 @@ class Reach:
 
 
 class Lane:
-    """A copy of the tree in which mutants are tried one after the other."""
+    """A copy of the tree in which mutants are tried in turn."""
 
     def __init__(self, folder: Path) -> None:
         self.tree = copy_tree(folder)
 
     def is_noticed(self, mutant: Mutant, tests: Sequence[str], limit_s: float = TEST_LIMIT_S) -> bool:
-        """Whether one of the tests fails, or all of them together do not end in time."""
+        """True if a test fails, or the tests do not end in time."""
         path = self.tree / mutant.file
         before = path.read_text()
         path.write_text(mutant.code)
@@ -198,25 +203,25 @@ class Lane:
         except subprocess.TimeoutExpired:
             return False
         if UNKNOWN_TEST.search(done.stderr):
-            raise ValueError(f"pytest does not know all of these tests: {done.stderr}")
+            raise ValueError(f"pytest does not find all of these tests: {done.stderr}")
         return done.returncode == 0
 
 
 def is_equivalent(mutant: Mutant, known: Sequence[Equivalent]) -> bool:
-    """Whether the list of equivalent mutants has this one, by its file and its changed line."""
+    """True if the equivalent mutants have this one, by file and changed line."""
     changed = {line[1:].strip() for line in mutant.diff if line.startswith("+")}
     return any(one.file == mutant.file and one.line in changed for one in known)
 
 
 def drawn(rooms: Sequence[str], seed: int, files: Sequence[str] = ()) -> Iterator[Mutant]:
-    """Mutants in the order of the seed, of all files of the rooms or of those that have one of these names."""
+    """Mutants in the order of the seed, of all files or of those with these names."""
     everything = [place for place in places(rooms) if not files or Path(place[0]).stem in files]
     random.Random(seed).shuffle(everything)
     return (one for place in everything if (one := mutant(place)) is not None)
 
 
 def tried(mutants: Iterator[Mutant], lanes: Sequence[Lane], reach: Reach, seconds: float) -> dict[str, Counter[bool]]:
-    """Of each room, how many mutants a test noticed and how many none did, by the end of the time."""
+    """Count noticed and unnoticed mutants of each room within the given time."""
     found: dict[str, Counter[bool]] = defaultdict(Counter)
     end = time.monotonic() + seconds
     lock = threading.Lock()
@@ -269,7 +274,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def report(found: Mapping[str, Counter[bool]], seed: int) -> int:
-    """Print the table. 0 where the goal is reached."""
+    """Print the table. Returns 0 if the goal is reached."""
     everything = sum(found.values(), Counter[bool]())
     if not everything.total():
         print("no mutant was tried: give more --minutes")

@@ -24,7 +24,7 @@ def test_two(trial):
 
 
 def put_double(monkeypatch):
-    """A double that performs the trials of every session of this test, with nothing to find wrong before them."""
+    """A double that performs the trials of this test's sessions."""
     double = Double()
     monkeypatch.setattr(Campaign, "_perform", lambda campaign, plan: double.perform(campaign, plan))  # noqa: PLW0108 - a method of the class, not of the double
     monkeypatch.setattr(Campaign, "preflight", lambda self: None)
@@ -32,7 +32,7 @@ def put_double(monkeypatch):
 
 
 class Double:
-    """Performs nothing: gives a prepared trial or a prepared error, and remembers how often it was asked."""
+    """Returns a prepared trial or raises a prepared error, and counts its calls."""
 
     def __init__(self):
         self.error = None

@@ -1,4 +1,4 @@
-"""Whole pytest sessions as child processes, and what they leave behind."""
+"""Whole pytest sessions as child processes, and their orphans."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def start(reports: Path, *args: str, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
-    """pytest in a session of its own, so that signals hit it alone. What it says goes to `output.txt`."""
+    """Start pytest in a session of its own, which gets signals alone.
+
+    Its output goes to `output.txt`.
+    """
     reports.mkdir(parents=True, exist_ok=True)
     command = [
         sys.executable,
@@ -48,7 +51,7 @@ def run(reports: Path, *args: str, env: dict[str, str] | None = None, timeout_s:
     except subprocess.TimeoutExpired:
         raise AssertionError(f"pytest did not end within {timeout_s:g} s:\n{said(reports)}") from None
     finally:
-        process.kill()  # where the test was ended from outside, too; does nothing to what has ended
+        process.kill()  # even if the test was ended from outside, does nothing to an ended process
         process.wait()
     return process.returncode, (reports / "output.txt").read_text()
 

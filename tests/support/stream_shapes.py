@@ -1,4 +1,4 @@
-"""Answers of model servers as bytes, made from the documented formats. Each is a list of events, the last one first seen last."""
+"""Answers of model servers as lists of events, in their documented formats."""
 
 import json
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ END = b"data: [DONE]\n\n"
 
 
 def said(delta=None, finish=None, **more):
-    """One chunk whose only choice has this delta; further fields as they are."""
+    """One chunk whose only choice has this delta, with further fields."""
     choice = {"index": 0, "delta": delta or {}, "logprobs": None, "finish_reason": finish}
     return chunk([choice], **more)
 
@@ -23,7 +23,11 @@ def line(value):
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """`first` and `first_content` are places in `events`: the first token of any channel, and of the answer's own text."""
+    """One answer.
+
+    `first` and `first_content` are places in `events`: the first token of any channel,
+    and of the answer's own text.
+    """
 
     events: list[bytes]
     outcome: str = "ok"
@@ -36,7 +40,7 @@ class Shape:
         return b"".join(self.events)
 
     def end_of(self, place):
-        """Offset of the byte that completes the event at `place`: a CR ends a line before its LF has come."""
+        """Offset of the byte that completes the event at `place`. A CR ends a line."""
         if place is None:
             return None
         return len(b"".join(self.events[: place + 1])) - self.events[place].endswith(b"\r\n")
@@ -53,7 +57,7 @@ def tool(arguments, **more):
 
 
 def thinking(field):
-    """A first thought, a second one, then the answer."""
+    """Two thoughts, then the answer."""
     return [ROLE, said({field: "hm", "content": None}), said({field: " so"}), A, STOP, END]
 
 
