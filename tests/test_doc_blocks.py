@@ -7,6 +7,7 @@ of the tree, page by page and in their order, without Docker.
 from __future__ import annotations
 
 import ast
+import configparser
 import json
 import os
 import re
@@ -198,12 +199,22 @@ def run_lines(lines: list[str], folder: Path, home: Path) -> str:
 
 def check_toml(block: Block) -> None:
     table = tomllib.loads(block.text).get("tool", {}).get("pytest", {}).get("ini_options", {})
-    named = set(re.findall(r"^#?\s*(llmchaos_\w+)\s*=", block.text, re.MULTILINE))
-    if unknown := sorted(named - set(INI)):
-        raise BadBlock(f"{block}: no ini key {', '.join(unknown)}")
+    check_keys(block)
     for name, value in table.items():
         if name in INI and not isinstance(value, TYPES[INI[name]]):
             raise BadBlock(f"{block}: {name} is a {INI[name]}, got {value!r}")
+
+
+def check_ini(block: Block) -> None:
+    configparser.ConfigParser(interpolation=None).read_string(block.text)
+    check_keys(block)
+
+
+def check_keys(block: Block) -> None:
+    """Raise BadBlock if an ini key, even in a comment, does not exist."""
+    named = set(re.findall(r"^#?\s*(llmchaos_\w+)\s*=", block.text, re.MULTILINE))
+    if unknown := sorted(named - set(INI)):
+        raise BadBlock(f"{block}: no ini key {', '.join(unknown)}")
 
 
 def check_yaml(block: Block) -> None:
@@ -258,6 +269,7 @@ CHECKERS = {
     **dict.fromkeys(SHELLS, check_shell),
     "python": check_python,
     "toml": check_toml,
+    "ini": check_ini,
     "yaml": check_yaml,
     "json": check_json,
     "promql": check_promql,
@@ -336,6 +348,8 @@ BAD = [
     ("toml", "[tool.pytest.ini_options]\n# llmchaos_atach = true", "no ini key llmchaos_atach"),
     ("toml", "[tool.pytest.ini_options]\nllmchaos_attach = 'yes'", "llmchaos_attach is a bool"),
     ("toml", "[tool", "Expected"),
+    ("ini", "[pytest]\nllmchaos_atach = true", "no ini key llmchaos_atach"),
+    ("ini", "pytest]", "no section headers"),
     ("yaml", SLO.replace("target: 0.995", "target: 99.5"), "must be a share"),
     ("yaml", "- {name: a, services: [model-1], signal: [{signal: replica-probe}], action: kill}", "evidence"),
     ("yaml", "services: {web: nginx}", "are not mappings"),
