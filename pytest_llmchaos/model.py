@@ -203,7 +203,9 @@ class Undo:
     def from_json(cls, value: Mapping[str, object]) -> Undo:
         """Return the `Undo` of a journal's line.
 
-        Any content makes one. The runtime raises for an operation that it lacks.
+        Args:
+            value: The JSON object. Any content makes an `Undo`. The runtime raises for
+                an operation that it lacks.
         """
         args = value.get("args")
         return cls(
@@ -248,11 +250,19 @@ class EngineReport:
     faults: tuple[EngineFaultState, ...]
 
     def in_force(self, kind: str) -> EngineFaultState | None:
-        """Return the active fault of this kind, or None."""
+        """Return the active fault of a kind, or None.
+
+        Args:
+            kind: Kind of the fault.
+        """
         return next((one for one in self.faults if one.kind == kind and one.active), None)
 
     def lists(self, kind: str) -> bool:
-        """True if a fault of this kind is or was in force since the engine's start."""
+        """True if a fault of a kind is or was in force since the engine's start.
+
+        Args:
+            kind: Kind of the fault.
+        """
         return any(one.kind == kind for one in self.faults)
 
 
@@ -270,7 +280,7 @@ class HasEvents(Protocol):
         ...
 
     def event_gaps(self, since_unix_s: float, until_unix_s: float) -> Sequence[EventGap]:
-        """Return the periods whose events were not seen and not recovered later."""
+        """Return the periods between two Unix times in seconds without known events."""
         ...
 
 
@@ -454,7 +464,7 @@ class Flood(Protocol):
     """
 
     def start(self, service: str, times: float, max_tokens: int) -> None:
-        """Start clients that offer `times` the peak tokens per second."""
+        """Start clients that offer a multiple of the peak tokens per second."""
         ...
 
     def seen(self, service: str, since_unix_s: float) -> Proof | None:
