@@ -1,4 +1,4 @@
-"""Nothing without this run's labels is ever touched: drawn plans among own, foreign and look-alike containers of a fake engine."""
+"""Foreign containers are never touched, in drawn plans on a fake engine."""
 
 import os
 import random
@@ -35,7 +35,7 @@ ACTS = [
 
 @dataclass
 class Container:
-    """As the SDK shows one, and a note of every call that would change it."""
+    """A container as the SDK shows it, with a record of calls that would change it."""
 
     id: str
     labels: dict[str, str]
@@ -79,7 +79,7 @@ class Container:
 
 
 class Engine:
-    """The SDK's client, as far as the runtime uses it: filters select as the daemon's do."""
+    """The SDK's client as the runtime uses it. Filters select as Docker's do."""
 
     def __init__(self, containers):
         self._all = containers
@@ -106,7 +106,7 @@ class Engine:
 
 
 def labelled(kind, service):
-    """Containers that are ours, a stranger's, or look like ours in all but one thing."""
+    """Containers that are ours, foreign, or like ours except for one thing."""
     compose = {"com.docker.compose.project": PROJECT, "com.docker.compose.service": service}
     return {
         "own": {**compose, **OWN},
@@ -116,7 +116,7 @@ def labelled(kind, service):
         "same project, another run": {**compose, **OWN, "llmchaos.run": "run-2"},
         "same project, another owner": {**compose, **OWN, "llmchaos.owner": "2:2:boot"},
         "same project, run alone": {**compose, "llmchaos.run": RUN},
-        "a command beside the service": {**compose, **OWN, "com.docker.compose.oneoff": "True"},
+        "a one-off command of the service": {**compose, **OWN, "com.docker.compose.oneoff": "True"},
         "labels without a project": {**OWN, "com.docker.compose.service": service},
     }[kind]
 
@@ -130,7 +130,7 @@ KINDS = st.sampled_from(
         "same project, another run",
         "same project, another owner",
         "same project, run alone",
-        "a command beside the service",
+        "a one-off command of the service",
         "labels without a project",
     ]
 )
@@ -206,10 +206,10 @@ def test_in_a_stack_of_others_nothing_is_hit_without_the_label_that_allows_it(ac
     assert len(hit({attached.ALLOW: "true"})) == 1
 
 
-def test_what_compose_run_made_beside_a_service_is_not_taken_for_it():
+def test_a_container_of_compose_run_is_not_taken_for_the_service():
     beside, own = (
         Container(name, labelled(kind, "api"), running=True, paused=False)
-        for name, kind in (("beside", "a command beside the service"), ("own", "own"))
+        for name, kind in (("one-off", "a one-off command of the service"), ("own", "own"))
     )
     runtime = runtime_on([beside, own])
 
@@ -229,7 +229,7 @@ ENDS = [
 
 
 def beside(modes, others=()):
-    """A runtime with one container of ours in these modes, and running containers of strangers in theirs."""
+    """A runtime with one container of ours in these modes, and running foreign ones."""
     victim = Container("f00d" * 16, labelled("own", "api"), running=True, paused=False, modes=modes)
     strangers = [
         Container(f"{index:012d}", {}, running=running, paused=False, modes=theirs)
@@ -293,7 +293,10 @@ def test_a_partition_of_a_service_whose_network_others_use_is_refused(monkeypatc
 
 @pytest.fixture
 def crashed(monkeypatch):
-    """Crash the one container of which the daemon says that it has this process; returns whom a signal went to."""
+    """Crash the container that Docker reports with this process.
+
+    Return the processes that got a signal.
+    """
     killed = []
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(os, "kill", lambda pid, number: killed.append((pid, number)))
@@ -308,13 +311,13 @@ def crashed(monkeypatch):
     return crash
 
 
-def test_a_process_that_the_kernel_knows_as_the_containers_is_crashed(crashed):
+def test_a_process_in_the_containers_cgroup_is_crashed(crashed):
     of_this_process = Path("/proc/self/cgroup").read_text().split()[0]
 
     assert crashed(of_this_process, os.getpid()) == [(os.getpid(), signal.SIGKILL)]
 
 
-def test_a_process_that_only_has_the_number_that_the_daemon_says_is_not_crashed(crashed):
+def test_a_process_that_only_has_the_number_that_docker_reports_is_not_crashed(crashed):
     assert crashed("f00d" * 16, os.getpid(), "another machine or in another pid namespace.*nothing was touched") == []
     assert crashed("f00d" * 16, 2**31 - 1, "nothing was touched") == []
     assert crashed("f00d" * 16, 0, "no running process") == []

@@ -1,4 +1,4 @@
-"""What a blast radius allows at once: drawn compositions are planned within it or refused, and acts wait for the one before."""
+"""Blast radius over time: compositions stay within it, acts wait for earlier ones."""
 
 import contextlib
 import itertools
@@ -30,7 +30,7 @@ SINGLE = st.builds(
 
 
 def unless_an_act_is_there_twice(compose):
-    """The composition; one in which an act comes twice at an instant is refused, and no example."""
+    """The composition. One with an act twice at an instant is not an example."""
 
     def made(*parts):
         try:
@@ -59,7 +59,7 @@ COMPOSED = st.recursive(
 
 
 def in_force(injections):
-    """The most victims at once if the system repairs lasting faults before the next act, by going through the acts."""
+    """The most victims at once if lasting faults are repaired before the next act."""
     most, staying = 0, set()
     for _, group in itertools.groupby(injections, key=lambda act: act.after_s):
         acts = list(group)
@@ -87,7 +87,7 @@ def test_a_plan_keeps_to_its_blast_radius_or_is_refused(fault, radius, seed):
     fault=faults.random(n=4, among=[faults.random(n=1, among=[faults.kill("api"), faults.pause("model-1")])]), seed=0
 )
 @example(fault=faults.random(n=2, among=[faults.together(faults.pause("model-*"), faults.pause("model-*"))]), seed=0)
-def test_a_fault_never_hits_more_than_it_says(fault, seed):
+def test_a_fault_never_hits_more_than_its_blast_radius(fault, seed):
     with contextlib.suppress(NoVictim):
         assert most_at_once(fault.plan(random.Random(seed), SERVICES)) <= fault.blast_radius
 
@@ -149,13 +149,13 @@ def test_an_act_waits_until_the_system_has_repaired_the_one_before(lab):
     assert kinds(lab) == [("intent", "api"), ("intent", "model-1"), ("undone", "model-1"), ("undone", "api")]
 
 
-def test_a_wider_radius_waits_for_nobody(lab):
+def test_a_wider_radius_does_not_wait(lab):
     with lab.inject(TWO_KILLS, blast_radius=2, patience_s=10):
         assert not lab.runtime.state("api").running
         assert not lab.runtime.state("model-1").running
 
 
-def test_an_act_that_waits_in_vain_is_not_done_and_the_others_are_undone(lab):
+def test_an_act_that_waits_too_long_is_not_done_and_the_others_are_reverted(lab):
     with (
         pytest.raises(
             Aborted, match=r"kill model-1 .* was not injected: api, model-1 would be hit at once, blast_radius=1"
@@ -176,7 +176,7 @@ def test_a_dead_victim_is_not_hit_again_before_it_is_back(lab):
         raise AssertionError("the block must not be reached")
 
 
-def test_a_victim_that_somebody_removed_leaves_nothing_to_undo_and_no_claim(lab):
+def test_a_removed_victim_needs_no_revert_and_supports_no_claim(lab):
     with (
         pytest.raises(NoVictim, match=r"api was removed by another process while kill was in force"),
         lab.inject(TWO_KILLS),
@@ -209,7 +209,7 @@ def test_an_undo_that_fails_is_retried_until_its_deadline_and_does_not_keep_the_
     assert lab.runtime.state("api").running
 
 
-def test_an_undo_that_works_at_the_second_try_is_healed(lab):
+def test_a_revert_that_works_at_the_second_try_counts(lab):
     real, tried = lab.runtime.undo, []
 
     def refuses_once(undo):
@@ -228,7 +228,7 @@ def test_an_undo_that_works_at_the_second_try_is_healed(lab):
 
 def test_a_journal_that_is_full_keeps_no_undo_from_its_work(lab):
     with lab.inject(TWO_KILLS):
-        lab.journal.close()  # every write from here on fails, as on a full disk
+        lab.journal.close()  # every later write fails, as on a full disk
 
     assert lab.journal.lost is not None
     assert lab.runtime.state("api").running

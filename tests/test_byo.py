@@ -1,4 +1,4 @@
-"""A user's own stack in ini keys: what is missing or wrong is one clear error, and a stack of others is on the leash."""
+"""A user's own stack in ini keys, and an attached stack on the leash."""
 
 import http.server
 import json
@@ -61,7 +61,7 @@ def test_the_variable_of_a_published_port_is_found(port, host, variable, inside)
 
 @pytest.fixture
 def compose_says(monkeypatch):
-    """What `docker compose config` prints."""
+    """Output of `docker compose config`."""
 
     def says(**services):
         text = json.dumps({"name": "shop", "services": services})
@@ -109,8 +109,8 @@ def test_everything_that_would_go_wrong_later_is_in_one_message(folder, compose_
         (b"\xff\xfe", r"slo\.yaml: must be a text file in UTF-8 that can be read"),
     ],
 )
-def test_service_levels_that_cannot_be_are_told_before_anything_starts(folder, monkeypatch, written, message):
-    monkeypatch.setattr(docker_cli, "require_engine", lambda: pytest.fail("the engine was asked first"))
+def test_an_invalid_slo_file_is_reported_before_anything_starts(folder, monkeypatch, written, message):
+    monkeypatch.setattr(docker_cli, "require_engine", lambda: pytest.fail("Docker was called first"))
     (folder / "slo.yaml").write_bytes(written)
 
     with pytest.raises(InvalidSlo, match=message):
@@ -125,7 +125,10 @@ def test_a_stack_that_runs_already_may_have_fixed_ports_and_keeps_its_project(fo
 
 @pytest.fixture
 def prometheus():
-    """Answers as Prometheus does; it knows `sampled` by its series and `declared` by its HELP line."""
+    """Answer as Prometheus does.
+
+    It has `sampled` by its series and `declared` by its HELP line.
+    """
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -157,7 +160,7 @@ def test_metrics_are_known_by_a_series_or_by_their_declaration(prometheus):
     required_metrics.require_metrics(prometheus, [slo_over('sampled{code="200"}', "declared_total")], pushed=False)
 
 
-def test_a_metric_that_nobody_exports_is_named(prometheus, monkeypatch):
+def test_a_metric_without_an_exporter_is_named(prometheus, monkeypatch):
     monkeypatch.setattr(required_metrics, "METRICS_DEADLINE_S", 0.3)
 
     with pytest.raises(NotReady, match="knows no metric missing_total: is the service scraped"):
@@ -184,7 +187,7 @@ def test_one(trial):
 
 @pytest.fixture
 def chaos(pytester, folder, monkeypatch):
-    """pytest in a folder whose ini file names a stack; whatever would touch it is an error."""
+    """pytest in a folder whose ini file names a stack. Touching it is an error."""
 
     def run(*args, attach="false", target="web", **files):
         monkeypatch.setattr("pytest_llmchaos.session.campaign.Campaign.preflight", lambda self: pytest.fail("touched"))
@@ -216,7 +219,7 @@ def test_workers_do_not_slip_the_leash(chaos):
     assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
 
 
-def test_a_plan_that_was_asked_for_is_a_success(chaos):
+def test_a_requested_plan_is_a_success(chaos):
     assert chaos("--chaos-plan", attach="true").ret == 0
 
 
@@ -227,7 +230,7 @@ THROUGH = (
 )
 
 
-def test_tests_that_ask_for_no_stack_run_on_the_leash_as_without_it(chaos):
+def test_tests_without_a_stack_run_on_the_leash_as_without_it(chaos):
     result = chaos(attach="true", test_unit=UNIT)
 
     result.assert_outcomes(passed=1)
@@ -235,8 +238,8 @@ def test_tests_that_ask_for_no_stack_run_on_the_leash_as_without_it(chaos):
     assert result.ret == 0
 
 
-@pytest.mark.parametrize("text", [BY_HAND, THROUGH], ids=["asked for", "asked for by a fixture"])
-def test_the_leash_holds_whoever_uses_the_lab_without_a_trial(chaos, text):
+@pytest.mark.parametrize("text", [BY_HAND, THROUGH], ids=["requested", "requested by a fixture"])
+def test_the_leash_holds_a_test_that_uses_the_lab_without_a_trial(chaos, text):
     result = chaos(attach="true", test_unit=UNIT, test_hand=text)
 
     result.assert_outcomes()
@@ -244,7 +247,7 @@ def test_the_leash_holds_whoever_uses_the_lab_without_a_trial(chaos, text):
     assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
 
 
-def test_the_leash_holds_whoever_asks_for_the_lab_while_a_test_runs(chaos):
+def test_the_leash_holds_a_test_that_requests_the_lab_while_it_runs(chaos):
     late = "def test_late(request):\n    request.getfixturevalue('lab')\n"
 
     result = chaos(attach="true", test_late=late)
@@ -253,7 +256,7 @@ def test_the_leash_holds_whoever_asks_for_the_lab_while_a_test_runs(chaos):
     assert "NotReady: leashed: llmchaos_attach names a stack that already runs" in str(result.outlines)
 
 
-def test_a_plan_that_was_asked_for_runs_nothing_even_if_there_is_nothing_to_plan(chaos):
+def test_a_requested_plan_runs_nothing_even_if_there_is_nothing_to_plan(chaos):
     result = chaos("--chaos-plan", attach="true", test_unit=UNIT)
 
     result.assert_outcomes()
@@ -263,7 +266,7 @@ def test_a_plan_that_was_asked_for_runs_nothing_even_if_there_is_nothing_to_plan
 def test_targets_are_those_of_the_ini_file_and_not_of_the_lab(chaos):
     result = chaos("--chaos-plan", target="model-1")
 
-    assert "'model-1' matches no service that may be hit; there are web, worker" in str(
+    assert "'model-1' matches no service that may be hit; available: web, worker" in str(
         result.outlines + result.errlines
     )
 
@@ -283,7 +286,7 @@ def manifest(project, directory, owner="1:1:another-boot"):
 
 
 class Left:
-    """A runtime that is only left."""
+    """A runtime that is only closed."""
 
     def down(self):
         return None
@@ -291,7 +294,7 @@ class Left:
 
 @pytest.fixture
 def ending(tmp_path, monkeypatch):
-    """A run that is about to end, with one fault in its journal; and what its watchdog is told."""
+    """A run about to end with one fault in its journal, and its watchdog's messages."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
 
     def make(*, attached, undone):
@@ -316,14 +319,14 @@ def ending(tmp_path, monkeypatch):
 
 
 def reap(pid):
-    """Wait for a child that nobody else waits for."""
+    """Wait for a child without another waiter."""
     try:
         os.waitpid(pid, 0)
     except ChildProcessError:
         return
 
 
-def test_a_fault_that_is_open_in_a_stack_of_others_keeps_the_watchdog_at_work_and_is_told(ending):
+def test_an_open_fault_in_an_attached_stack_keeps_the_watchdog_at_work_and_is_reported(ending):
     problems, heard, noted = ending(attached=True, undone=False)
 
     (said,) = problems
@@ -340,12 +343,12 @@ def test_a_fault_that_is_open_in_a_stack_of_others_keeps_the_watchdog_at_work_an
         pytest.param(False, False, id="the stack with the open fault is removed"),
     ],
 )
-def test_where_nothing_is_left_to_heal_the_watchdog_is_dismissed(ending, attached, undone):
+def test_the_watchdog_is_dismissed_if_no_fault_is_open(ending, attached, undone):
     assert ending(attached=attached, undone=undone) == ([], b"clean\n", [])
 
 
 class Target:
-    """A container of a stack of others, as the SDK shows it."""
+    """A container of an attached stack, as the SDK shows it."""
 
     id = "0123456789abcdef"
 
@@ -368,7 +371,7 @@ class Client:
         self._all = containers
 
     def list(self, *, filters, ignore_removed=False, **_):
-        if not ignore_removed:  # the SDK asks for each that was listed, and one may have been removed in between
+        if not ignore_removed:  # the SDK inspects each that was listed, and one may be removed by then
             raise docker.errors.NotFound("No such container: one that was listed")
         chosen = str(filters["label"]).rpartition("com.docker.compose.service=")
         return [c for c in self._all if not chosen[0] or c.labels.get("com.docker.compose.service", "?") in chosen[2]]
@@ -379,7 +382,7 @@ class Client:
 
 @pytest.fixture
 def taking_part(tmp_path, monkeypatch):
-    """A runtime that is attached to these containers, with a measurement slot and notes that are the test's own."""
+    """A runtime attached to these containers, with the test's own slot and notes."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setattr(measurement_lock, "slot_file", lambda name: tmp_path / f"{name}.lock")
     monkeypatch.setattr(docker_cli, "require_engine", lambda: None)
@@ -398,7 +401,7 @@ def taking_part(tmp_path, monkeypatch):
 
 
 class Reader:
-    """Hears nothing."""
+    """A sink that ignores messages."""
 
     def start(self):
         return None
@@ -415,7 +418,7 @@ STOPPED = [
 
 
 @pytest.mark.parametrize(("status", "message"), STOPPED)
-def test_a_target_that_its_owner_stopped_is_told_before_anything_starts(taking_part, status, message):
+def test_a_target_that_its_owner_stopped_is_reported_before_anything_starts(taking_part, status, message):
     runtime = taking_part(Target("web", status), Target("worker"))
 
     with pytest.raises(NotReady, match=f"project shop: {message}.*; nothing was touched") as caught:
@@ -425,7 +428,7 @@ def test_a_target_that_its_owner_stopped_is_told_before_anything_starts(taking_p
 
 
 @pytest.mark.parametrize(("status", "message"), STOPPED)
-def test_a_target_that_was_stopped_since_is_told_when_the_run_begins(taking_part, status, message):
+def test_a_target_that_was_stopped_since_is_reported_when_the_run_begins(taking_part, status, message):
     web = Target("web")
     runtime = taking_part(web)
     runtime.prepare()

@@ -1,4 +1,4 @@
-"""What parts of one composition may hit: patterns leave out what the others name."""
+"""Victims of compositions: patterns exclude what other parts name."""
 
 import random
 
@@ -53,7 +53,7 @@ def test_a_pattern_leaves_to_all_parts_of_one_instant_what_they_name(fault, hit)
         assert sorted(victims) == hit
 
 
-def test_a_draw_beside_others_may_come_back_to_what_they_hit():
+def test_a_draw_alongside_others_may_come_back_to_what_they_hit():
     drawn = faults.random(n=1, among=[faults.kill(["api", "model-*"])])
     fault = faults.together(KILL_API, faults.kill("model-1"), drawn)
 
@@ -76,7 +76,7 @@ def test_a_plan_that_hits_nothing_twice_is_drawn_in_the_order_of_the_parts(seed)
         assert [act.victim for act in fault.plan(random.Random(seed), services)] == [first, "model-1", last]
 
 
-def test_a_pattern_that_others_left_nothing_says_what_they_took():
+def test_a_pattern_that_others_left_nothing_names_what_they_took():
     fault = faults.together(faults.kill("model-*"), faults.pause("model-1"), faults.kill("model-2"))
 
     with pytest.raises(NoVictim, match=r"'model-\*' matches no service that is left; model-1, model-2 are hit already"):
@@ -89,7 +89,7 @@ def test_a_sequence_may_hit_a_service_again():
     assert [act.victim for act in fault.plan(random.Random(1), SERVICES)] == ["api", "api"]
 
 
-def test_a_draw_beside_others_leaves_out_what_they_hit_wherever_its_pattern_stands():
+def test_a_draw_alongside_others_excludes_what_they_hit_wherever_its_pattern_is():
     """Its targets are sorted: `model-*` stands before `worker`, and after `api`."""
     services = (*SERVICES, "worker")
     for name in ("api", "worker"):

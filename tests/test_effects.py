@@ -1,4 +1,4 @@
-"""Differences with their intervals: published values, what must hold for all samples, and how often they are right."""
+"""Differences with intervals: published values, invariants and coverage."""
 
 import math
 import random
@@ -16,7 +16,7 @@ TIMES = st.lists(st.floats(min_value=0, max_value=100) | st.just(math.inf), min_
 
 @pytest.mark.parametrize(
     ("hits", "n", "low", "high"),
-    [  # Newcombe 1998, «Two-sided confidence intervals for the single proportion», Stat. Med. 17:857-872, table I, method 3
+    [  # Newcombe 1998, "Two-sided confidence intervals for the single proportion", Stat. Med. 17:857-872, table I, method 3
         (81, 263, 0.2553, 0.3662),
         (15, 148, 0.0624, 0.1605),
         (0, 20, 0.0000, 0.1611),
@@ -31,7 +31,7 @@ def test_a_share_has_the_published_interval(hits, n, low, high):
 
 @pytest.mark.parametrize(
     ("treated", "control", "low", "high"),
-    [  # Newcombe 1998, «Interval estimation for the difference ...», Stat. Med. 17:873-890, table II, method 10
+    [  # Newcombe 1998, "Interval estimation for the difference ...", Stat. Med. 17:873-890, table II, method 10
         ((56, 70), (48, 80), 0.0524, 0.3339),
         ((9, 10), (3, 10), 0.1705, 0.8090),
         ((6, 7), (2, 7), 0.0582, 0.8062),
@@ -135,7 +135,7 @@ def covered(draws, truth, *, times=400):
     )
 
 
-def test_the_intervals_hold_the_truth_about_as_often_as_they_say():
+def test_the_intervals_hold_the_truth_about_as_often_as_they_claim():
     rng = random.Random(42)
 
     def shares():

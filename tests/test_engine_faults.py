@@ -1,4 +1,4 @@
-"""Faults of the simulated engine from the instrument's side: what is asked of the admin port, what counts as proof, how it is undone."""
+"""Faults of the simulated engine: start, proof and revert by the instrument."""
 
 import inspect
 import json
@@ -39,7 +39,7 @@ def primitive(fault):
 
 
 class Scripted(FakeRuntime):
-    """A runtime whose engine and Prometheus say what the test wants."""
+    """A runtime whose engine and Prometheus report what the test sets."""
 
     def __init__(self, report=None, signal=None):
         super().__init__()
@@ -102,7 +102,7 @@ def takes_only_a_target(make):
     )
 
 
-def test_each_fault_that_the_engine_knows_is_one_file_of_the_catalogue_and_goes_through_the_contract():
+def test_each_fault_of_the_engine_is_one_file_of_the_catalogue_and_keeps_the_contract():
     makers = [getattr(faults, name) for name in faults.__all__]
     made = [
         make("model-1")
@@ -140,13 +140,13 @@ def test_the_engine_and_prometheus_must_both_see_it(fault):
 
 
 @pytest.mark.parametrize("fault", ON_ENGINE, ids=str)
-def test_prometheus_is_asked_about_the_victim_and_nobody_else(fault):
+def test_the_query_is_about_the_victim_only(fault):
     runtime = Scripted(in_force(primitive(fault).kind, requests=2.0, bytes=1.0), signal=1.0)
 
     primitive(fault).observed(runtime, "model-1", 999.0)
 
     assert "{victim}" not in runtime.asked[0]
-    # Clients do not know who answered them wrongly.
+    # Clients cannot see which replica was wrong.
     assert ('"model-1"' in runtime.asked[0]) != (fault.primitive.kind == "corrupted_output")
 
 
@@ -172,7 +172,7 @@ def test_prometheus_is_asked_about_the_victim_and_nobody_else(fault):
     ],
     ids=str,
 )
-def test_prometheus_is_asked_for_what_a_fault_of_that_strength_shows(fault, query):
+def test_the_query_is_for_the_signal_of_a_fault_of_that_strength(fault, query):
     one = primitive(fault)
     runtime = Scripted(in_force(one.kind, requests=2.0, bytes=4096.0), signal=0.75)
 
@@ -217,14 +217,14 @@ def test_a_fault_that_has_done_nothing_yet_is_not_proven(fault, counter):
 
 
 @pytest.mark.parametrize("fault", DYING, ids=str)
-def test_a_kill_by_somebody_else_does_not_prove_that_the_engine_died_of_the_fault(fault):
+def test_another_kill_does_not_prove_that_the_engine_died_of_the_fault(fault):
     runtime = FakeRuntime()
     runtime.kill("model-1")
 
     assert primitive(fault).observed(runtime, "model-1", 0.0) is None
 
 
-def test_an_engine_that_does_not_answer_is_not_healed():
+def test_an_engine_that_does_not_answer_is_no_proof_of_a_revert():
     hang = primitive(faults.hang("model-1"))
 
     assert hang.healed(Scripted(None), "model-1", 0.0) is None
@@ -251,7 +251,7 @@ def test_the_longest_lease_is_what_the_engine_grants():
 
 
 class Engine(EngineAbility):
-    """An admin port in memory. `refuses` is what it says to everything."""
+    """An admin port in memory. `refuses` is its error for every request."""
 
     def __init__(self, backend="sim"):
         self.subject = lab_subject(backend)
@@ -269,7 +269,7 @@ class Engine(EngineAbility):
         self.forgotten += 1
 
     def url(self, service):
-        return "http://127.0.0.1:9"  # discard: nobody listens
+        return "http://127.0.0.1:9"  # the discard port has no listener
 
     def state(self, service):
         return self.now
@@ -291,7 +291,7 @@ def test_only_the_simulated_engine_has_the_ability(backend, has):
 
 
 @pytest.mark.parametrize("fault", ON_ENGINE + DYING, ids=lambda f: f"{f}-{dict(f.primitive.options)}")
-def test_what_a_fault_asks_for_is_what_the_engine_knows(fault):
+def test_the_options_of_a_fault_are_those_of_the_engine(fault):
     engine, one = Engine(), primitive(fault)
 
     engine.engine_start("model-1", one.kind, lease_s=one.lease_s, **dict(one.options))
@@ -325,9 +325,9 @@ def test_what_the_gateway_sees_of_a_fault_is_the_subjects_to_name():
         engine.engine_witness("slow_load", "model-2")
 
 
-def test_an_engine_that_is_down_has_nothing_to_say():
+def test_an_engine_that_is_down_reports_nothing():
     engine = Engine()
-    engine.refuses = "nobody listens"
+    engine.refuses = "no listener"
 
     assert engine.engine_faults("model-1") is None
 
@@ -368,9 +368,9 @@ def test_the_undo_is_content_with_a_service_that_is_gone():
 
 def test_an_undo_that_the_engine_does_not_answer_has_failed():
     engine = Engine()
-    engine.refuses = "nobody listens"
+    engine.refuses = "no listener"
 
-    with pytest.raises(HealFailed, match="cannot end hang on model-1: nobody listens"):
+    with pytest.raises(HealFailed, match="cannot end hang on model-1: no listener"):
         engine.undo_engine(Undo(op="engine_end", service="model-1", args={"kind": "hang"}))
 
 
@@ -415,7 +415,7 @@ def test_the_real_admin_port_is_understood(process):
         ask_admin_port(address, "start", '{"kind": "flu", "lease_s": 30}')
 
 
-def test_a_port_where_nobody_listens_is_told():
+def test_a_port_without_a_listener_is_reported():
     with pytest.raises(NotReady, match=r"admin port at 127\.0\.0\.1:9 did not answer `list`: ConnectError"):
         ask_admin_port("127.0.0.1:9", "list", "")
 

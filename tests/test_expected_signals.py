@@ -1,4 +1,4 @@
-"""The table of faults and signals agrees with the rules and triggers that the lab has, and with the catalogue."""
+"""The table of faults and signals agrees with rules, triggers and the catalogue."""
 
 from __future__ import annotations
 
@@ -53,13 +53,16 @@ def test_every_fault_of_the_catalogue_has_one_line_on_its_victim(fault) -> None:
     assert told[0].rules or told[0].why
 
 
-def test_what_the_subject_does_not_say_is_none() -> None:
+def test_undeclared_signals_are_empty() -> None:
     assert lab_subject("sim").expected_of("hang", {}, "api") is None
     assert lab_subject("sim").expected_of("flood", {}, "api") is None
 
 
 def test_each_alert_on_a_service_is_expected_of_some_fault() -> None:
-    """Burn alerts see clients; the rest here says that more than one thing is broken, or the instrument."""
+    """Burn alerts see clients.
+
+    The others mean that several things are broken, or the instrument.
+    """
     others = {"ServiceFlapping", "ApiErrorsHigh", "LatencyP95High", "TimeToFirstTokenP95High", "PushgatewayDown"}
     own = {name for name in alerts() if not name.endswith("Burn")}
 

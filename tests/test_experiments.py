@@ -1,4 +1,4 @@
-"""A wrong scenario is refused when it is read: the value, what was expected, what to do."""
+"""Wrong scenarios are refused on reading, with value, expectation and remedy."""
 
 import inspect
 from types import SimpleNamespace
@@ -174,7 +174,7 @@ def test_what_can_be_called_with_a_window_may_abort(abort_if):
 
 
 @pytest.mark.parametrize("other", [faults.pause("model-1"), faults.none()], ids=str)
-def test_a_lasting_fault_may_stand_beside_one_that_has_a_length(other):
+def test_a_lasting_fault_may_stand_next_to_one_that_has_a_length(other):
     assert made(fault=[KILL, other], fault_s=9).fault_s == 9
 
 
@@ -187,7 +187,7 @@ def test_an_experiment_is_a_mark_with_checked_values():
     assert mark.kwargs["experiment"].blast_radius == 1
 
 
-def test_a_fault_may_be_as_faithful_as_is_asked_or_more():
+def test_a_fault_may_be_as_faithful_as_required_or_more():
     assert made(fidelity="real").faults == (KILL,)
     assert made(fidelity="simulated", fault=[KILL, faults.hang("model-1")]).faults[0] == KILL
 
@@ -240,7 +240,7 @@ def test_faults_that_differ_in_strength_alone_have_it_in_their_names(alike, name
     ] == names
 
 
-def test_faults_of_others_that_do_not_tell_their_strength_are_not_taken_for_one():
+def test_foreign_faults_without_a_strength_are_not_taken_for_one():
     class Odd:
         kind, lifetime, needs, fidelity = "odd", "lasting", frozenset({"kill"}), "real"
 
@@ -249,7 +249,7 @@ def test_faults_of_others_that_do_not_tell_their_strength_are_not_taken_for_one(
 
 
 def leases(fault):
-    """The lease of each single fault, in the order in which they were given."""
+    """The lease of each fault, in the given order."""
     if isinstance(fault, OnTarget):
         return [getattr(fault.primitive, "lease_s", None)]
     return [lease_s for part in fault.members for lease_s in leases(part)]

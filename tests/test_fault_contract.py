@@ -1,4 +1,4 @@
-"""Every fault of the catalogue keeps one contract: plan, inject, prove, undo, prove healed; idempotent and content with the gone."""
+"""The contract that every fault of the catalogue keeps."""
 
 import functools
 import json
@@ -23,7 +23,7 @@ def act(request):
 KILL_API, KILL_ONE, KILL_2 = faults.kill("api"), faults.kill("model-1"), faults.kill("model-2")
 
 
-def test_a_fault_says_what_it_needs_and_what_it_is(act):
+def test_a_fault_declares_its_needs_and_properties(act):
     assert act.fault.needs
     assert act.fault.lifetime in {"lasting", "passing"}
     assert act.fault.fidelity in FIDELITIES
@@ -62,7 +62,7 @@ def test_events_from_before_the_injection_prove_nothing(act):
     assert act.fault.observed(runtime, act.victim, runtime.now()) is None
 
 
-def test_the_undo_heals_and_the_healing_is_proven(act):
+def test_the_revert_works_and_is_proven(act):
     runtime = FakeRuntime()
     since = runtime.now()
     act.fault.inject(runtime, act.victim)
@@ -74,7 +74,7 @@ def test_the_undo_heals_and_the_healing_is_proven(act):
     assert not runtime.state(act.victim).paused
 
 
-def test_what_is_still_in_force_is_not_healed():
+def test_a_fault_in_force_is_no_proof_of_a_revert():
     runtime = FakeRuntime()
     act = faults.overload("api").plan(random.Random(1), SERVICES)[0]
     act.fault.inject(runtime, act.victim)
@@ -83,7 +83,7 @@ def test_what_is_still_in_force_is_not_healed():
 
 
 @pytest.mark.parametrize("fault", [fault for fault in PRIMITIVES if "overload" not in fault.needs], ids=str)
-def test_a_victim_that_is_down_is_not_healed(fault):
+def test_a_victim_that_is_down_is_no_proof_of_a_revert(fault):
     act = fault.plan(random.Random(1), SERVICES)[0]
     runtime = FakeRuntime()
     since = runtime.now()
@@ -256,7 +256,7 @@ def test_an_overload_is_more_than_the_capacity_and_not_absurd(times):
 
 
 @pytest.mark.parametrize("max_tokens", [0, -1, 2.5, True, "8", 5000])
-def test_an_overload_asks_for_a_whole_number_of_tokens(max_tokens):
+def test_an_overload_needs_a_whole_number_of_tokens(max_tokens):
     with pytest.raises(BadScenario, match="whole number from 1 to 4096"):
         faults.overload("api", max_tokens=max_tokens)
 
@@ -301,7 +301,7 @@ def test_a_limit_of_memory_is_a_whole_number_that_the_engine_takes(mebibytes):
         faults.limit_memory("api", mebibytes=mebibytes)
 
 
-def test_a_weaker_limit_than_the_one_asked_for_is_no_proof():
+def test_a_weaker_limit_than_the_requested_one_is_no_proof():
     runtime = FakeRuntime()
     strong = faults.limit_cpu("api", cores=0.1).plan(random.Random(1), SERVICES)[0]
     runtime.limit_cpu("api", 0.5)

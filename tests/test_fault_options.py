@@ -1,4 +1,4 @@
-"""The options of the faults: what each is where a scenario names none, and the least and the most that it may be."""
+"""Options of the faults: defaults and bounds."""
 
 import math
 from unittest.mock import ANY
@@ -11,7 +11,7 @@ from pytest_llmchaos.faults.base import check_seconds
 
 MIB = 2**20
 
-# Maker, option, default, the least and the most that it may be, and next to them what is refused.
+# Maker, option, default, least and most value, and values that are refused.
 NUMBERS = [
     (faults.stop, "grace_s", 10, (1, 60), (0, 61)),
     (faults.limit_cpu, "cores", None, (0.01, 1024), (0.0099, 1024.5)),
@@ -34,7 +34,7 @@ TEXTS = [
 
 
 def strength(made, option):
-    """What the fault has of an option, which engine faults keep in a list of their own."""
+    """Return a fault's option. Engine faults keep theirs in a list."""
     return dict(getattr(made.primitive, "options", ())).get(option, made.strength.get(option))
 
 

@@ -1,4 +1,4 @@
-"""What proves that a fault took hold and that nothing is left of it: events and states of the victim, after the fault began."""
+"""Proofs of faults and of their end: events and states after the fault began."""
 
 import random
 
@@ -18,7 +18,7 @@ def primitive(fault):
 
 
 def built(text):
-    """The same text as another object, as it comes from a daemon's answer."""
+    """The same text as another object, as in Docker's response."""
     return "".join(list(text))
 
 
@@ -62,9 +62,9 @@ def test_a_pattern_leaves_out_what_is_taken():
 @pytest.mark.parametrize(
     ("target", "services", "taken", "said"),
     [
-        ("a", SERVICES, (), "'a' matches no service that may be hit; there are api, model-1, model-2, models"),
-        ("z*", SERVICES, (), "'z\\*' matches no service that may be hit; there are api,"),
-        ("api", (), (), "'api' matches no service that may be hit; there are none"),
+        ("a", SERVICES, (), "'a' matches no service that may be hit; available: api, model-1, model-2, models"),
+        ("z*", SERVICES, (), "'z\\*' matches no service that may be hit; available: api,"),
+        ("api", (), (), "'api' matches no service that may be hit; available: none"),
         (
             "api*",
             SERVICES,
@@ -79,7 +79,7 @@ def test_a_pattern_leaves_out_what_is_taken():
         ),
     ],
 )
-def test_a_target_without_a_service_says_what_there_is(target, services, taken, said):
+def test_a_target_without_a_service_lists_the_services(target, services, taken, said):
     with pytest.raises(NoVictim, match=said):
         victims_of(target, services, taken)
 
@@ -162,7 +162,7 @@ def test_a_death_with_another_status_than_1_is_not_by_a_fault_of_the_engine(faul
     ],
 )
 @pytest.mark.parametrize("make", [faults.kill, faults.restart])
-def test_a_victim_that_was_started_since_and_runs_is_healed(make, state, since_unix_s, proven):
+def test_a_victim_that_was_started_since_and_runs_is_proof_of_a_repair(make, state, since_unix_s, proven):
     proof = primitive(make("api")).healed(Told(**state), "api", since_unix_s)
 
     assert proof == prove_restart(Told(**state), "api", since_unix_s)
@@ -198,7 +198,7 @@ def test_a_victim_that_was_never_frozen_is_at_rest():
 @pytest.mark.parametrize(
     "state", [{"paused": True}, {"running": False}, {"running": False, "paused": True}], ids=["frozen", "down", "both"]
 )
-def test_an_engine_that_is_frozen_or_down_is_not_healed(fault, state, monkeypatch):
+def test_an_engine_that_is_frozen_or_down_is_no_proof_of_a_revert(fault, state, monkeypatch):
     one, whole, ill = primitive(fault), Told(), Told(**state)
     report = whole.engine_faults("api")
     monkeypatch.setattr(ill, "engine_faults", lambda service: report)

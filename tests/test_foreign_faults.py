@@ -1,4 +1,4 @@
-"""Faults of other packages: a real distribution on the path of a child pytest, and what is said of one that is wrong."""
+"""Faults of other packages, as distributions on the path of a child pytest."""
 
 import os
 import random
@@ -35,7 +35,7 @@ def installed(tmp_path_factory):
 
 
 def by_hand(site, name, entries, module, version="1.0"):
-    """A distribution as an installer leaves it: its metadata beside its module."""
+    """A distribution as installed: its metadata next to its module."""
     info = site / f"{name.replace('-', '_')}-{version}.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
@@ -46,7 +46,7 @@ def by_hand(site, name, entries, module, version="1.0"):
 
 
 def child(folder, *paths, code):
-    """What a fresh interpreter says that finds these folders on its path."""
+    """Output of a fresh interpreter with these folders on its path."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([*map(str, paths), str(ROOT)])}
     command = [sys.executable, "-c", code]
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
@@ -54,7 +54,7 @@ def child(folder, *paths, code):
 
 @pytest.fixture
 def asked(monkeypatch):
-    """The one error of asking for a fault that these folders hold, or the fault as text."""
+    """The error of a fault in these folders, or the fault as text."""
 
     def said(*sites, name="stun"):
         for site in sites:
@@ -129,6 +129,7 @@ def test_the_example_keeps_the_contract_that_all_faults_keep(module):
     assert fault.with_lease(900) == fault
 
 
+HEALED = f"def {'healed'}"
 GOOD = MODULE.replace("live_migration", "stun")
 
 
@@ -144,7 +145,7 @@ GOOD = MODULE.replace("live_migration", "stun")
         ("def stun(target):\n    return 'kill api'", "must be a fault such as faults.kill('api'), got 'kill api'"),
         (
             "from pytest_llmchaos import faults\ndef stun(target):\n    return faults.random(n=1, among=[faults.kill('api')])",
-            "must make OnTarget(primitive=..., target=...) whose primitive has inject, undo, observed, healed; got RandomFaults",
+            "must make OnTarget(primitive=..., target=...) whose primitive has `inject`, `undo`, `observed`, `healed`; got RandomFaults",
         ),
         (
             "from pytest_llmchaos import faults\ndef stun(target):\n    return faults.kill(['api', 'model-1'])",
@@ -152,10 +153,10 @@ GOOD = MODULE.replace("live_migration", "stun")
         ),
         (
             "from pytest_llmchaos.faults import kill as k, sequence as s\nstun = lambda x: s(k(x), then=k(x), after_s=1)",
-            "got Together without inject",
+            "got Together without `inject`",
         ),
-        (GOOD.replace("def healed", "def heeled"), "got OnTarget without healed"),
-        (GOOD.replace("def healed", "def heeled").replace("def undo", "def redo"), "got OnTarget without undo"),
+        (GOOD.replace(HEALED, "def heeled"), "got OnTarget without `healed`"),
+        (GOOD.replace(HEALED, "def heeled").replace("def undo", "def redo"), "got OnTarget without `undo`"),
         (
             GOOD.replace('kind: ClassVar[str] = "stun"', 'kind: ClassVar[str] = "zap"'),
             "has kind='zap', expected 'stun'",
@@ -228,23 +229,23 @@ def test_a_name_of_the_catalogue_cannot_be_taken(tmp_path, asked):
     assert dir(faults) == sorted(faults.__all__)
 
 
-def test_a_name_that_nobody_has_is_an_attribute_that_is_missing():
-    with pytest.raises(AttributeError, match=r"there is no faults\.stun; there are .*kill.*xid"):
+def test_a_name_without_a_fault_is_a_missing_attribute():
+    with pytest.raises(AttributeError, match=r"there is no faults\.stun; available: .*kill.*xid"):
         _ = faults.stun
-    with pytest.raises(BadScenario, match=r"faults\.foreign\('stun'\): no installed package has it; there are none"):
+    with pytest.raises(BadScenario, match=r"faults\.foreign\('stun'\): no installed package has it; installed: none"):
         faults.foreign("stun")
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ([], r"faults\.foreign\(\[\]\): expected the name of a fault of an installed package; there are none"),
+        ([], r"faults\.foreign\(\[\]\): expected the name of a fault of an installed package; installed: none"),
         (None, "expected the name of a fault"),
         ("kill", r"faults\.foreign\('kill'\): this package has it itself; write faults\.kill\(\.\.\.\)"),
         ("together", r"write faults\.together"),
     ],
 )
-def test_what_is_no_name_of_a_foreign_fault_says_what_to_write(name, message):
+def test_a_wrong_name_of_a_foreign_fault_is_refused_with_what_to_write(name, message):
     with pytest.raises(BadScenario, match=message):
         faults.foreign(name)
 
@@ -267,7 +268,7 @@ def test_importing_the_plugin_looks_for_no_fault(tmp_path):
 @pytest.mark.parametrize(
     "name", [name for name in faults.__all__ if name not in {"none", "random", "sequence", "together"}]
 )
-def test_the_catalogue_keeps_to_what_is_asked_of_others(name):
+def test_the_catalogue_keeps_the_contract_of_foreign_faults(name):
     options = {"limit_cpu": {"cores": 0.1}, "limit_memory": {"mebibytes": 64}}.get(name, {})
     fault = getattr(faults, name)("api", **options)
 

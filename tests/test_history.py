@@ -1,4 +1,4 @@
-"""History: windows, quantiles and recovery, from samples written by hand and by hypothesis."""
+"""Windows, quantiles and recovery, from samples by hand and by hypothesis."""
 
 import math
 import random
@@ -54,7 +54,7 @@ def one(seen, from_s=0.0, to_s=100.0):
 
 
 def is_good_one(seen):
-    """What a good answer is, by its definition."""
+    """True for a good answer, by its definition."""
     shown_s = seen.end_s if seen.first_s is None else seen.first_s
     return seen.outcome == "ok" and shown_s - seen.due_s <= LIMITS.ttft_s and seen.end_s - seen.due_s <= LIMITS.e2e_s
 
@@ -163,7 +163,7 @@ def test_a_request_that_its_client_gave_up_early_is_no_failure_and_no_answer_and
 
 
 class TestClientsWhoAllLeave:
-    """A service that hangs and clients who leave before they could tell: nobody saw a failure, and nobody an answer."""
+    """A hung service and clients that leave before they see a failure or an answer."""
 
     HUNG = tuple(sample(5 + i / 2, "left", ttft_s=None) for i in range(16))
 
@@ -191,7 +191,7 @@ class TestClientsWhoAllLeave:
 
         assert (before.unknown, during.unknown, after.unknown) == (0, 12, 0)
 
-    def test_say_no_more_than_a_client_who_stayed_beside_them(self):
+    def test_show_no_more_than_a_client_who_stayed_at_the_same_time(self):
         patient = (sample(due) for due in (6, 8, 10, 12))
         failed = (sample(due, "timeout") for due in (6, 8, 10, 12))
 
@@ -209,20 +209,20 @@ class TestClientsWhoAllLeave:
             (sample(5.5, "left"), 1),
         ],
     )
-    def test_are_spoken_for_by_a_client_due_within_a_second_who_stayed(self, stayed, unknown):
+    def test_are_known_by_a_client_due_within_a_second_who_stayed(self, stayed, unknown):
         assert one([sample(1), sample(5, "left", ttft_s=None), stayed, sample(20)]).unknown == unknown
 
-    def test_are_spoken_for_by_none_of_the_many_who_stayed_long_before(self):
+    def test_stay_unknown_if_all_who_stayed_were_long_before(self):
         assert one([*(sample(i / 100) for i in range(400)), sample(9, "left", ttft_s=None)]).unknown == 1
 
-    def test_are_spoken_for_by_no_client_whose_end_is_not_known(self):
+    def test_stay_unknown_if_the_end_of_the_other_client_is_unknown(self):
         assert one([sample(5, "left", ttft_s=None), sample(5.5, "cancelled")]).unknown == 2
 
-    def test_know_that_the_service_works_by_a_token_in_the_first_instant_too(self):
+    def test_show_that_the_service_works_by_a_token_in_the_first_instant_too(self):
         assert one([sample(0, "left", ttft_s=0.0), sample(20)]).unknown == 0
         assert one([sample(0, "left", ttft_s=0.5), sample(20)]).unknown == 0
 
-    def test_a_client_who_saw_a_token_knows_that_the_service_works(self):
+    def test_a_client_who_saw_a_token_shows_that_the_service_works(self):
         assert one(self.seen(*(replace(s, first_s=s.due_s + 0.1) for s in self.HUNG))).failed == 0
 
 
@@ -238,7 +238,7 @@ def test_a_second_is_unserved_if_something_was_due_in_it_and_nothing_was_answere
 
 
 def test_a_wait_is_counted_from_0_on():
-    """A first token may come in the very instant in which the load begins."""
+    """A first token may come at the instant the load begins."""
     window = one([sample(0, ttft_s=0.0, e2e_s=3), sample(0, ttft_s=0.5, e2e_s=3)])
 
     assert (window.good, window.ttft_s.max) == (2, 0.5)
@@ -351,7 +351,7 @@ def test_quantiles_are_values_that_a_client_saw():
 @pytest.mark.parametrize("order", [list, reversed, lambda seen: sorted(seen, key=lambda x: (x * 7919) % 10007)])
 def test_a_quantile_of_many_samples_is_the_same_without_sorting_them_all(order):
     seen = [float(i) for i in order(range(30_000))]
-    # Every 30th value, from which the place of a quantile is guessed, is a lie here.
+    # Every 30th value, from which the place of a quantile is guessed, is wrong here.
     odd = [1e9 if i % 30 == 0 else float(i) for i in range(30_000)]
 
     for rank in (1, 2, 299, 15_000, 29_700, 30_000):
@@ -363,7 +363,7 @@ def test_a_quantile_of_many_samples_is_the_same_without_sorting_them_all(order):
 @quick
 @given(values=st.lists(st.integers(0, 50), min_size=100, max_size=200), share=st.floats(0, 1))
 def test_the_nth_of_many_values_is_the_nth_in_order(values, share):
-    """Of ties as well, and with the fewest guesses that have a neighbour, which are worse than usual."""
+    """Including ties, and with few guesses, which are worse than usual."""
     rank = 1 + int(share * (len(values) - 1))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quantiles_module, "_MANY", 100)
@@ -402,7 +402,7 @@ def test_of_many_values_only_those_around_a_guess_are_sorted(monkeypatch, count)
         assert near < 0.15 * count
 
 
-def test_where_every_guess_is_right_none_is_made_in_vain(monkeypatch):
+def test_right_guesses_are_made_once(monkeypatch):
     sorts = []
     monkeypatch.setattr(quantiles_module, "sorted", lambda v: sorts.append(len(v)) or sorted(v), raising=False)
     values = list(range(10_000))
@@ -494,7 +494,7 @@ def test_a_bound_beyond_all_floats_is_refused():
 
 
 @pytest.mark.parametrize(("ttft_s", "e2e_s", "good"), [(2, 10, 1), (2.01, 9, 0), (1, 10.01, 0)])
-def test_clients_wait_two_seconds_for_a_token_and_ten_for_an_answer_where_nothing_else_is_said(ttft_s, e2e_s, good):
+def test_clients_wait_two_seconds_for_a_token_and_ten_for_an_answer_by_default(ttft_s, e2e_s, good):
     seen = [sample(0, ttft_s=ttft_s, e2e_s=e2e_s)]
 
     assert windows(seen, [("fault", 0, 1)])[0].good == good
@@ -549,7 +549,7 @@ def test_one_good_request_alone_proves_no_recovery():
     assert good_again_s([sample(1), sample(6)], 0, 5, 60) == 1
 
 
-def test_a_good_request_beside_a_bad_one_of_the_same_instant_is_no_recovery():
+def test_a_good_request_next_to_a_bad_one_of_the_same_instant_is_no_recovery():
     seen = [sample(1), sample(5, "refused"), sample(5), sample(9)]
 
     assert good_again_s(seen, 0, 1, 60) is None
@@ -610,7 +610,7 @@ def test_relapse_and_resolution_agree_with_their_definitions(seen, from_s, stabl
         assert found.resolution_s == max([found.good_s - bad_s[-1], *last_two])
 
 
-def test_whether_answers_alternate_is_told_by_the_last_two_bad_ones_alone():
+def test_only_the_last_two_bad_answers_decide_if_answers_alternate():
     seen = [*(sample(s, "refused") for s in (0, 3, 3.5)), sample(4), sample(9)]
 
     assert clients_from(seen, 0, 4, LIMITS, 40).resolution_s == 0.5
@@ -622,7 +622,7 @@ def test_whether_answers_alternate_is_told_by_the_last_two_bad_ones_alone():
 
 
 def test_one_good_answer_between_two_bad_ones_is_no_stable_spell_however_long_it_takes():
-    """Whatever good answers there were before."""
+    """Earlier good answers do not matter."""
     bad = [sample(s, "refused") for s in (0, 2, 4, 20)]
     seen = [*bad, sample(1), sample(3), sample(5), sample(21), sample(22)]
 

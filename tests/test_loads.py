@@ -1,4 +1,4 @@
-"""Loads: what is checked at birth, and schedules as functions of a seed."""
+"""Loads: checked arguments, and schedules as functions of a seed."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ from pytest_llmchaos.stats.windows import LatencyTargets
 
 DATA = Path(__file__).parent / "data"
 
-# A busy machine is no reason to fail, and fifty examples find what thousands do here.
+# No deadline, since machines are busy. Fifty examples find what thousands do here.
 quick = settings(deadline=None, max_examples=50)
 rates = st.floats(min_value=0.5, max_value=200)
 seconds = st.floats(min_value=0.1, max_value=20)
@@ -75,11 +75,14 @@ def test_a_schedule_has_these_bytes_in_every_python_and_on_every_platform(load, 
 
 
 def drawn(load, seed, duration_s):
-    """The schedule; empty where it is refused for that, as a short stretch of random arrivals may be."""
+    """The schedule, empty if it was refused as such.
+
+    A short stretch of random arrivals may be.
+    """
     try:
         return load.schedule(Random(seed), duration_s)
     except BadScenario as error:
-        if "sends no request" not in str(error):  # a slow load in a short time: an answer as good as any
+        if "sends no request" not in str(error):  # expected of a slow load in a short time
             raise
         return ()
 
@@ -102,7 +105,7 @@ def test_a_longer_duration_only_adds_requests_at_the_end(load, seed, duration_s)
         try:
             return load.schedule(Random(seed), length_s)
         except BadScenario as error:
-            if "sends no request" not in str(error):  # a slow load in a short time: an answer as good as any
+            if "sends no request" not in str(error):  # expected of a slow load in a short time
                 raise
             return ()
 
@@ -152,7 +155,7 @@ def test_a_ramp_can_lead_downwards():
     assert sum(1 for time_s in times if time_s >= 10) == 100
 
 
-def test_a_burst_is_a_burst_only_where_it_was_asked_for():
+def test_a_burst_is_a_burst_only_where_it_was_requested():
     load = loads.burst(base_rps=2, burst_rps=50, after_s=3, burst_s=2)
     times = due(load, 10)
 
@@ -279,7 +282,7 @@ def test_a_trace_gives_prompts_of_the_recorded_length_but_not_beyond_the_cut():
     assert [len(prompt.split()) for prompt in prompts] == [310, 402, 777, 90, 90, 365, 1024, 350]
 
 
-def test_a_recorded_failure_is_sent_again_and_asks_for_one_token():
+def test_a_recorded_failure_is_sent_again_for_one_token():
     assert loads.trace(DATA / "burstgpt.csv").schedule(Random(1), 100)[2].max_tokens == 1
 
 

@@ -1,4 +1,4 @@
-"""A claim about a name that does not exist raises, whichever way it asks."""
+"""Claims about names that do not exist raise."""
 
 import copy
 import json
@@ -72,13 +72,13 @@ def test_names_of_names_are_a_plain_tuple():
 
 
 def test_what_may_have_gone_unseen_is_not_known_to_be_absent():
-    some = Names(("api",), SERVICES, Inconclusive("nobody looked"))
+    some = Names(("api",), SERVICES, Inconclusive("not observed"))
 
     assert "api" in some
     assert some.count("api") == 1
     assert some != ()
     for claim in (lambda: "model-1" not in some, lambda: some == ("api",), lambda: some.count("model-1") == 0):
-        with pytest.raises(Inconclusive, match="nobody looked"):
+        with pytest.raises(Inconclusive, match="not observed"):
             claim()
 
 

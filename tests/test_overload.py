@@ -1,4 +1,4 @@
-"""A flood: what it sends, what proves it, and that one which nothing could prove is refused before it starts."""
+"""Overload: its requests, its proofs, and refusals without a possible proof."""
 
 import os
 import time
@@ -68,7 +68,7 @@ class Generator:
 
 @pytest.fixture
 def flood_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """A flood of 2.5 times what the backend serves, in answers of 8 tokens, and what Prometheus sees of it."""
+    """A flood of 2.5 times the peak in answers of 8 tokens, with Prometheus' view."""
     clock: Any = Clock(unix_s=Generator.t0_unix_s)
     monkeypatch.setattr(overload, "LoadProcess", Generator)
     monkeypatch.setattr(overload, "time", clock)

@@ -1,4 +1,4 @@
-"""Ini keys as the subject: what is missing or wrong is one clear error that names the key."""
+"""Ini keys as the subject. A missing or wrong key is one error that names it."""
 
 import pytest
 from support.own_stack_keys import KEYS, make_folder, subject_of
@@ -117,8 +117,8 @@ def test_without_the_former_key_nothing_is_refused():
     own_stack.refuse_services([], toml=True)
 
 
-@pytest.mark.parametrize("lines", [["5"], ["nobody: x"], ["api:"]])
-def test_the_former_key_with_anything_else_is_told_what_to_write(lines):
+@pytest.mark.parametrize("lines", [["5"], ["unknown: x"], ["api:"]])
+def test_the_former_key_with_anything_else_is_answered_with_what_to_write(lines):
     with pytest.raises(BadScenario) as refused:
         own_stack.refuse_services(lines, toml=True)
 

@@ -1,4 +1,4 @@
-"""The same seed plans the same things, whatever else is selected; another seed plans others."""
+"""Plans depend on the seed alone, not on the selection of tests."""
 
 import random
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ def test_a_trial_for_the_simulated_engine_needs_it_also_without_a_fault_of_its_o
     ],
     ids=str,
 )
-def test_a_plan_says_who_ends_its_fault(fault, more, arm):
+def test_a_plan_has_the_end_of_its_fault(fault, more, arm):
     plan = planned(fault=fault, **more)
 
     assert (plan.is_lasting, plan.is_passing, plan.is_control) == arm
@@ -129,7 +129,7 @@ def test_the_strength_of_a_fault_stands_in_the_schedule():
     assert share.options == {"options": [["share", 0.5]], "lease_s": 300.0}
 
 
-def test_what_has_no_stable_text_is_told_by_its_type():
+def test_a_value_without_stable_text_is_shown_by_its_type():
     @dataclass(frozen=True, kw_only=True)
     class Odd(Kill):
         how: object = object()
@@ -164,7 +164,7 @@ def test_each_repeat_of_a_trial_has_requests_of_its_own_and_the_same_in_every_ru
 
 
 def test_an_unknown_target_names_the_services():
-    with pytest.raises(NoVictim, match=r"scenario '\w+': target 'worker-9'.* there are api, model-1, model-2"):
+    with pytest.raises(NoVictim, match=r"scenario '\w+': target 'worker-9'.* available: api, model-1, model-2"):
         planned(fault=faults.kill("worker-9"))
 
 
@@ -228,7 +228,7 @@ def test_a_load_that_is_just_dense_enough_may():
     assert schedule([planned(load=loads.open_loop(rate_rps=0.2), fault=faults.kill("api"))])
 
 
-def test_a_load_that_means_to_saturate_says_so_and_may():
+def test_a_load_that_declares_saturation_may_saturate():
     plan = planned(load=loads.open_loop(rate_rps=100, max_tokens=10, beyond_capacity=True))
 
     assert require_capacity(plan, 45.0, "ollama") is None
@@ -242,6 +242,6 @@ def test_every_seed_in_range_is_read_and_gives_a_generator_of_its_own(seed):
 
 
 @pytest.mark.parametrize("text", ["", "-1", "4.2", "forty-two", "0x10", str(MAX_SEED + 1), "1e3"])
-def test_a_seed_that_is_none_is_refused_with_its_value(text):
+def test_an_invalid_seed_is_refused_with_its_value(text):
     with pytest.raises(BadScenario, match="must be a whole number from 0"):
         parse_seed(text)

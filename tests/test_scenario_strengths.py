@@ -1,4 +1,4 @@
-"""Scenarios that slow the simulated engine down, on its virtual clock: the effect is far from every limit, on both sides."""
+"""Effects of slow-engine scenarios on a virtual clock stay far from every limit."""
 
 import runpy
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ from lab_engine.work import Sequence
 ROOT = Path(__file__).parents[1]
 SLOWED = ("busy_model", "gpu_saturation")
 REPLICAS = 2
-PROMPT_TOKENS = 24  # about what a prompt of "short-chat" is here; it costs this engine no time
+PROMPT_TOKENS = 24  # about the length of a "short-chat" prompt, without cost in this engine
 LATENCY_BOUND_S = 2.56  # of the latency-p95 objective
-CLIENTS_WAIT_S = 10.0  # how long a client waits for its whole answer
+CLIENTS_WAIT_S = 10.0  # a client's wait for its whole answer
 
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
-    """One replica's share of a scenario's load, all of it while the fault is in force."""
+    """One replica's share of a scenario's load, with the fault in force throughout."""
 
     first_token_s: list[float]
     whole_s: list[float]
@@ -40,7 +40,7 @@ def experiment_of(scenario: str) -> Any:
 
 
 def slowdown_of(experiment: Any) -> float:
-    """What the fault on one replica adds up to; both are hit alike."""
+    """Combined effects of the fault on one replica. Both are hit alike."""
     one, other = (fault.primitive for _, fault in experiment.faults[0].parts)
     assert one == other
     faults = Faults()
@@ -98,13 +98,13 @@ def test_clients_meet_a_slow_engine_and_not_a_full_gateway(scenario: str) -> Non
 
 @pytest.mark.parametrize("scenario", SLOWED)
 def test_twice_and_a_half_the_load_would_be_an_overload(scenario: str) -> None:
-    """With which these scenarios held by luck: the gateway's queue grew until it refused clients."""
+    """Scenarios held by luck here: the queue grew until clients were refused."""
     assert served(scenario, times=2.5).most_inside > 1.5 * places()
 
 
 @pytest.mark.parametrize("scenario", SLOWED)
 def test_every_answer_misses_the_latency_objective_and_none_did_before(scenario: str) -> None:
-    """So the burn rate reaches its most: no alert hangs on a few requests."""
+    """The burn rate reaches its maximum, so alerts do not depend on a few requests."""
     assert min(served(scenario).whole_s) >= 1.2 * LATENCY_BOUND_S
     assert max(served(scenario, slowdown=1).whole_s) <= 0.2 * LATENCY_BOUND_S
 
@@ -120,7 +120,10 @@ def test_no_deadline_comes_near(scenario: str) -> None:
 
 
 def test_a_busy_engine_keeps_clients_waiting_longer_than_a_hung_one_would_be_left() -> None:
-    """Who judges by waiting alone would restart it; the step counter moves between any two scrapes two seconds apart."""
+    """The step counter moves between any two scrapes two seconds apart.
+
+    A remediator that judges by waiting alone would restart the replica.
+    """
     times = served("busy_model")
 
     assert max(times.first_token_s) > 1.5 * signal("replica-still")

@@ -1,4 +1,4 @@
-"""The shipped scenarios can fail: each has a control arm, names its signals, and bounds retries, latency and losses."""
+"""The shipped scenarios can fail: control arms, named signals, bounds."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "scenarios").glob("test_*.py"))
-# On Ollama too: their loads fit a real model on two cores.
+# Also on Ollama: their loads fit a real model on two cores.
 REAL = {"kill_api", "kill_model", "forced_restart", "random", "request_saturation", "remediator_killed"}
-# Faults that come and go before a second look sees them, or whose victims the seed draws; and clients who are the trouble.
+# Faults that end before a second evaluation sees them or whose victims the seed draws,
+# and scenarios in which clients are the cause.
 UNNAMED = {"forced_restart", "random", "impatient_clients", "noisy_repair"}
-# Their effect must stay far from the gateway's limits (test_scenario_strengths.py), or the load is the fault's own.
+# Their effect must stay far from the gateway's limits (test_scenario_strengths.py), or
+# the load is the fault's own.
 LIGHT = {"busy_model", "gpu_saturation", "request_saturation"}
 BURNS = re.compile(r"\w+(Fast|Medium|Slow|Creeping)Burn")
 
@@ -82,7 +84,7 @@ def test_each_has_a_control_arm_with_the_load_of_another(path: Path) -> None:
 
 @pytest.mark.parametrize("path", [path for path in FILES if name_of(path) not in UNNAMED], ids=name_of)
 def test_each_names_the_signals_of_its_faults(path: Path) -> None:
-    """Those that the subject's table has, or the burn of what clients were promised, or that a service flaps."""
+    """Alerts in the subject's table, burn of a client SLO, or a flapping service."""
     subject = lab_subject("sim")
     for mark, made in experiments_of(path).items():
         if mark == "control":
@@ -100,7 +102,7 @@ def test_each_names_the_signals_of_its_faults(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_no_claim_is_on_the_budget_of_a_month(path: Path) -> None:
-    """A window of a minute cannot spend enough of it to fail."""
+    """A window of a minute cannot spend enough of the budget to fail."""
     assert "budget_spent" not in path.read_text(encoding="utf-8")
 
 
@@ -117,7 +119,7 @@ def test_the_load_needs_the_patterns_of_a_gateway_and_fits_the_backend(path: Pat
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("path", [path for path in FILES if name_of(path) in REAL], ids=name_of)
-def test_those_for_a_real_model_stay_light_there_and_say_so(path: Path, backend: str) -> None:
+def test_those_for_a_real_model_stay_light_there_and_declare_it(path: Path, backend: str) -> None:
     capacity = lab_subject(backend).capacity_tokens_per_s
 
     assert all(made.load_for(capacity).tokens_per_s <= capacity for made in experiments_of(path).values())
@@ -127,7 +129,10 @@ def test_those_for_a_real_model_stay_light_there_and_say_so(path: Path, backend:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_all_can_be_planned_on_every_backend(path: Path, backend: str) -> None:
-    """What is not for a backend is skipped there; a load beyond its capacity would refuse the whole session."""
+    """Other scenarios are skipped.
+
+    A load beyond the capacity would refuse the whole session.
+    """
     subject = lab_subject(backend)
     for made in experiments_of(path).values():
         for fault in made.faults:
@@ -147,7 +152,7 @@ def test_all_can_be_planned_on_every_backend(path: Path, backend: str) -> None:
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if name_of(path) not in REAL], ids=name_of)
-def test_those_that_need_the_simulated_engine_say_so(path: Path) -> None:
+def test_those_that_need_the_simulated_engine_declare_it(path: Path) -> None:
     docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
 
     assert "Needs the simulated engine" in " ".join(docstring.split())

@@ -1,4 +1,4 @@
-"""What is under test: a backend that exists, and files that are where they are said to be."""
+"""The subject: existing backends, and files at their paths."""
 
 import sys
 

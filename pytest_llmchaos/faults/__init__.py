@@ -105,14 +105,14 @@ def foreign(name: str) -> Callable[..., Fault]:
     if not isinstance(given, str):
         raise BadScenario(
             f"faults.foreign({given!r}): expected the name of a fault of an installed package; "
-            f"there are {', '.join(foreign_names()) or 'none'}"
+            f"installed: {', '.join(foreign_names()) or 'none'}"
         )
     if name in __all__:
         raise BadScenario(f"faults.foreign({name!r}): this package has it itself; write faults.{name}(...)")
     make = factory(name)
     if make is None:
         raise BadScenario(
-            f"faults.foreign({name!r}): no installed package has it; there are {', '.join(foreign_names()) or 'none'}"
+            f"faults.foreign({name!r}): no installed package has it; installed: {', '.join(foreign_names()) or 'none'}"
         )
     return make
 
@@ -123,7 +123,7 @@ if not TYPE_CHECKING:  # pragma: no branch - type checkers would accept every na
         """Return the maker of another package's fault. It cannot shadow one here."""
         make = None if name.startswith("_") else factory(name)
         if make is None:
-            raise AttributeError(f"there is no faults.{name}; there are {', '.join(__dir__())}")
+            raise AttributeError(f"there is no faults.{name}; available: {', '.join(__dir__())}")
         return make
 
 

@@ -77,7 +77,7 @@ def victims_of(target: str, services: Sequence[str], taken: Collection[str] = ()
         found = [name for name in services if name == target]
     if not found:
         raise NoVictim(
-            f"target {target!r} matches no service that may be hit; there are {', '.join(sorted(services)) or 'none'}"
+            f"target {target!r} matches no service that may be hit; available: {', '.join(sorted(services)) or 'none'}"
         )
     left = [name for name in found if name not in taken] if target.endswith("*") else found
     if not left:

@@ -81,8 +81,8 @@ def check_foreign(where: str, name: str, fault: object) -> Fault:
         lacks = [act for act in ACTS if not callable(getattr(getattr(one, "primitive", None), act, None))]
         if not isinstance(one, OnTarget) or lacks:
             raise BadScenario(
-                f"{where} must make OnTarget(primitive=..., target=...) whose primitive has {', '.join(ACTS)}; "
-                f"got {type(one).__name__}{f' without {lacks[0]}' if lacks else ''}"
+                f"{where} must make OnTarget(primitive=..., target=...) whose primitive has {', '.join(f'`{act}`' for act in ACTS)}; "
+                f"got {type(one).__name__}{f' without `{lacks[0]}`' if lacks else ''}"
             )
         _check_primitive(where, name, one.primitive, one.target)
     return made

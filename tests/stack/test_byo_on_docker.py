@@ -1,4 +1,4 @@
-"""A user's own compose file, which shares nothing with the lab: its scenarios hold, and one that runs for others is left as it was."""
+"""A user's own compose file: scenarios hold, an attached stack stays as it was."""
 
 import json
 import os
@@ -85,7 +85,7 @@ def test_the_example_holds_on_a_stack_of_its_own_and_nothing_is_left(stack):
         ("compose.yaml", "${FAQ_PORT:-18080}:8080", "18080:8080", "'faq' publishes the fixed port 18080"),
         ("compose.yaml", '    ports: ["127.0.0.1:${FAQ_PORT:-18080}:8080"]\n', "", "'faq' publishes no port"),
         ("pyproject.toml", 'llmchaos_prometheus = "prometheus"', 'llmchaos_prometheus = "prom"', "names 'prom', which the compose file"),
-        ("pyproject.toml", 'llmchaos_targets = ["faq"]', 'llmchaos_targets = ["desk"]', "no service that may be hit; there are desk"),
+        ("pyproject.toml", 'llmchaos_targets = ["faq"]', 'llmchaos_targets = ["desk"]', "no service that may be hit; available: desk"),
     ],
 )  # fmt: skip
 def test_what_would_go_wrong_later_is_explained_before_anything_starts(stack, file, old, new, message):
@@ -101,7 +101,7 @@ def test_what_would_go_wrong_later_is_explained_before_anything_starts(stack, fi
 
 
 @pytest.mark.nightly("test_byo names such a metric; the example's session passes because it finds its own")
-def test_a_metric_that_nobody_exports_is_an_error_that_names_it(stack):
+def test_a_metric_without_an_exporter_is_an_error_that_names_it(stack):
     folder, environment = stack
     changed(folder / "slo.yaml", ("faq_answers_total", "desk_answers_total"))
 
@@ -115,7 +115,7 @@ def test_a_metric_that_nobody_exports_is_an_error_that_names_it(stack):
 
 @pytest.fixture
 def running(stack):
-    """The example, started by somebody else."""
+    """The example, started outside the instrument."""
     folder, environment = stack
     changed(
         folder / "pyproject.toml", ('llmchaos_slo = "slo.yaml"', 'llmchaos_slo = "slo.yaml"\nllmchaos_attach = true')
@@ -133,7 +133,7 @@ def running(stack):
 
 
 def looks(project):
-    """What an owner would notice of a stack: which containers, since when, in which state."""
+    """The stack's containers, their start times and states."""
     names = sorted(
         row["Names"] for row in docker_cli.list_rows("container", f"label=com.docker.compose.project={project}")
     )
@@ -172,7 +172,7 @@ def test_a_stack_of_others_is_hit_only_off_the_leash_and_left_running(running):
 
 
 @pytest.mark.nightly("test_journal_boundaries kills pytest over a stack of others at a line of each fault")
-def test_faults_in_a_stack_of_others_are_undone_when_pytest_is_killed(running):
+def test_faults_in_an_attached_stack_are_reverted_when_pytest_is_killed(running):
     folder, environment, project, _ = running
     before = looks(project)
     reports = folder / "reports"
@@ -190,7 +190,7 @@ def test_faults_in_a_stack_of_others_are_undone_when_pytest_is_killed(running):
 
 @pytest.fixture
 def pair():
-    """Two services of one project that somebody else started, of which `open` may be hit and `shut` may not."""
+    """Two services of an attached project. `open` may be hit and `shut` may not."""
     require("sim")
     listing = ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "llmchaos/services"]
     image = docker_cli.run(listing).split()[0]
@@ -245,12 +245,12 @@ def test_what_is_missing_for_taking_part_is_in_one_message(pair, tmp_path):
     assert "target 'shut' lacks the label llmchaos.allow=true" in said
     assert "target 'gone' has no container" in said
     assert "service 'open' publishes no fixed port" in said
-    with pytest.raises(NotReady, match="project 'nobody-here' has no container"):
-        attached("nobody-here", tmp_path).prepare()
+    with pytest.raises(NotReady, match="project 'not-here' has no container"):
+        attached("not-here", tmp_path).prepare()
 
 
 @pytest.mark.parametrize("wiped", [False, True], ids=["as it was", "reports wiped by CI"])
-def test_faults_that_a_dead_run_left_in_a_stack_of_others_are_undone_by_heal(
+def test_orphan_faults_in_an_attached_stack_are_reverted_by_the_cleanup_command(
     pair, tmp_path, capsys, monkeypatch, wiped
 ):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))

@@ -1,4 +1,4 @@
-"""A runtime in memory: states, events and abilities behave as the real ones do, so that contracts can be tested in no time."""
+"""A runtime in memory, whose states, events and abilities behave as real ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,11 @@ from pytest_llmchaos.subject.lab import lab_subject
 
 
 class FakeRuntime(UndoRegistry):
-    """`deaf` drops events (no witness), `broken` refuses undos, `touched` records every service that was acted on."""
+    """A runtime without processes.
+
+    `deaf` drops events (no witness), `broken` refuses reverts, `touched` records every
+    service that was acted on.
+    """
 
     name = "fake"
     project = "llmchaos-fake"
@@ -72,7 +76,7 @@ class FakeRuntime(UndoRegistry):
         return [g for g in self.gaps if g.from_unix_s <= until_unix_s and g.to_unix_s >= since_unix_s]
 
     def remove(self, service: str) -> None:
-        """Somebody else removes the container."""
+        """Remove the container from outside the instrument."""
         del self._states[service]
 
     def _change(self, service: str, action: str, attributes: Mapping[str, str] | None = None, **changes: Any) -> None:
@@ -138,7 +142,7 @@ class FakeRuntime(UndoRegistry):
         return Proof(step="healed", witness="the fake's own word", at_unix_s=self.now())
 
     def engine_start(self, service: str, kind: str, *, lease_s: float, **options: Any) -> str:
-        """Every fault of an engine is at once seen by Prometheus, and by the runtime where the engine dies of it."""
+        """Start a fault that Prometheus, or the runtime for a death, sees at once."""
         self._change(service, kind)
         died = options.get("then") == "die" or options.get("engine") == "dies"
         if died:
@@ -231,7 +235,7 @@ class FakeRuntime(UndoRegistry):
         return ""
 
     def url(self, service: str) -> str:
-        return f"http://127.0.0.1:9/{service}"  # the discard port: nobody answers, and no name has to be looked up
+        return f"http://127.0.0.1:9/{service}"  # the discard port: no answer and no name lookup
 
     def wait_healthy(self, services: Sequence[str], deadline_s: float) -> None:
         return None

@@ -426,7 +426,7 @@ CLEANUP: tuple[InstrumentDefect, ...] = (
                 new="            self._watchdog.dismiss()\n",
             ),
         ),
-        tests=("test_byo.py::test_a_fault_that_is_open_in_a_stack_of_others_keeps_the_watchdog_at_work_and_is_told",),
+        tests=("test_byo.py::test_an_open_fault_in_an_attached_stack_keeps_the_watchdog_at_work_and_is_reported",),
     ),
     InstrumentDefect(
         name="intents-not-kept-for-a-stack-of-others",
@@ -491,7 +491,7 @@ CLEANUP: tuple[InstrumentDefect, ...] = (
                 ),
             ),
         ),
-        tests=("test_byo.py::test_the_leash_holds_whoever_asks_for_the_lab_while_a_test_runs",),
+        tests=("test_byo.py::test_the_leash_holds_a_test_that_requests_the_lab_while_it_runs",),
     ),
     InstrumentDefect(
         name="compose-of-a-sibling-ended",

@@ -1,4 +1,4 @@
-"""Faults of a scenario, and one of one's own, as a type checker must let them through."""
+"""Faults of a scenario, and one of a user, that a type checker must accept."""
 
 from typing import ClassVar
 

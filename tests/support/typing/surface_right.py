@@ -1,4 +1,4 @@
-"""The public surface, used right: mypy finds nothing here."""
+"""The public surface, used as mypy must accept it."""
 
 from typing import assert_type
 
