@@ -195,11 +195,13 @@ class Lab:
     def entered(self, planned: Planned) -> Iterator[Record]:
         """Take the machine's measurement lock and open a record.
 
-        Every trial, and every load outside a trial, starts here. Raises
-        InvalidExperiment if a record is open, for example by a load in a fixture.
+        Every trial, and every load outside a trial, starts here.
 
         Args:
             planned: what the block is to do.
+
+        Raises:
+            InvalidExperiment: a record is open, for example by a load in a fixture.
         """
         if self.record is not None:
             raise InvalidExperiment(
@@ -370,7 +372,7 @@ class Lab:
         """Let the load run.
 
         Args:
-            seconds: how long.
+            seconds: length of the wait, in seconds.
 
         Raises:
             LoadNotHeld: the load generator ended.

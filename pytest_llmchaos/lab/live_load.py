@@ -135,7 +135,7 @@ class RunningLoad:
         required.
 
         Args:
-            seconds: length of the window.
+            seconds: length of the window, in seconds.
 
         Returns:
             The window. It ends now, or at the end of a load that is over.

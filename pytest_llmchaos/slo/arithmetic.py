@@ -26,12 +26,34 @@ _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
 class InvalidSlo(BadScenario):
-    """A service level that cannot be one; the message names the place."""
+    """An invalid service level. The message names the place."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Slo:
-    """`good` and `total` select counters; what they count is summed over all their series."""
+    """A service level objective: a share of good events over a window of days.
+
+    `good` and `total` select counters. Their series are summed.
+
+    Attributes:
+        name: Lower-case words joined by hyphens, such as `ttft-p95`.
+        objective: Share of good events, above 0, below 1.
+        window_days: Length of the window in days, above 0.
+        description: Its meaning, in words.
+        good: Selector of the good events.
+        total: Selector of all events.
+        display_name: Name for people, "" for none.
+        unit: The events, such as `requests`.
+        threshold_s: Latency bound of a good event in seconds, None for other
+            objectives.
+        alerts: True if it has burn alerts.
+        clients: The part of the clients' requests that is compared with it:
+            `availability`, `ttft`, `e2e` or `none`. None derives it from name and
+            metric.
+
+    Raises:
+        InvalidSlo: A value is outside its bounds.
+    """
 
     name: str
     objective: float
@@ -43,7 +65,6 @@ class Slo:
     unit: str = "requests"
     threshold_s: float | None = None
     alerts: bool = True
-    # What of the clients' requests is compared with it; None leaves that to its name and metric.
     clients: SecondTruth | None = None
 
     def __post_init__(self) -> None:
