@@ -43,7 +43,7 @@ def register_xdist(config: pytest.Config) -> None:
     if options.only_plans(config):
         config.option.dist, config.option.tx, config.option.numprocesses = "no", [], None
         return
-    from pytest_llmchaos.xdist import WithXdist  # noqa: PLC0415 - only where workers are
+    from pytest_llmchaos.xdist import WithXdist  # noqa: PLC0415 - only with workers
 
     config.pluginmanager.register(WithXdist(config, config.stash[SEED]), "llmchaos-xdist")
 
@@ -75,7 +75,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrize `trial` by fault and repeat. A single case gets no id."""
     if metafunc.definition.get_closest_marker(MARK) is None:
         return
-    from pytest_llmchaos.experiment_mark import cases_of  # noqa: PLC0415 - only where scenarios are
+    from pytest_llmchaos.experiment_mark import cases_of  # noqa: PLC0415 - only with scenarios
 
     try:
         cases = cases_of(metafunc.definition, options.repeat_of(metafunc.config))

@@ -73,7 +73,7 @@ class WithXdist:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self._problems or self._has_run:
-            from pytest_llmchaos.chaos_session.terminal import write_problems, write_summary  # noqa: PLC0415 - only where a run left evidence
+            from pytest_llmchaos.chaos_session.terminal import write_problems, write_summary  # noqa: PLC0415 - only after a run
 
             write_problems(terminalreporter, self._problems)
             write_summary(terminalreporter, self._directory)
@@ -107,7 +107,7 @@ def is_scenario(path: Path) -> bool:
 
 def swept() -> list[str]:
     """Remove the orphans of crashed workers. Returns the problems."""
-    from pytest_llmchaos.cleanup import sweep  # noqa: PLC0415 - only where a worker died
+    from pytest_llmchaos.cleanup import sweep  # noqa: PLC0415 - only after a crash
 
     failed = sweep.sweep_dead_runs(lambda _: None, sweep.in_docker()).failed
     return [f"an orphan of a crashed worker was not removed: {problem}; run `llmchaos heal`" for problem in failed]

@@ -72,8 +72,7 @@ class ClaimReports:
         if isinstance(raised, ProvesNothing | NotReady | HealFailed | BadScenario):
             found.longrepr = explained(raised)
             if found.when == "call":
-                # pytest, JUnit files and HTML pages show a failure in set-up as an
-                # ERROR.
+                # pytest, JUnit files and HTML pages show failures in set-up as ERROR.
                 found.when = "setup"
         elif isinstance(raised, Refuted) and found.when == "setup":
             found.when = "call"  # the trial refuted the claim already in the fixture

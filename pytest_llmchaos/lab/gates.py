@@ -104,8 +104,8 @@ def at_rest(lab: Lab) -> Iterator[None]:
     """Pause Prometheus and the remediator, to leave the CPU to another process.
 
     The remediator is paused first and resumed last, when every job has been scraped
-    again. So it takes the gap in the metrics for no outage. An attached stack is not
-    paused.
+    again. Otherwise it would take the gap in the metrics for an outage. An attached
+    stack is not paused.
     """
     with lab.reasons.during(WARM_UP_TAIL_S, alerts_alone=True), _frozen(lab, lab.subject.remediator):
         with _frozen(lab, lab.subject.prometheus):

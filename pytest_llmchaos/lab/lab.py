@@ -455,8 +455,7 @@ class Lab:
             if not is_served:  # an alert on what clients saw was right and refutes no later control arm
                 self.reasons.add(load.t0_unix_s, time.time() + WARM_UP_TAIL_S, alerts_alone=True)
             raise NotSteady(f"the service was not good for {steady_s:g} s in a row within {limit_s:g} s: {last}")
-        # Before that, clients may have waited for a cold model. Alerts on that were
-        # right.
+        # Before that, clients may have waited for a cold model, a reason to alert.
         self.reasons.add(load.t0_unix_s, time.time() - steady_s + WARM_UP_TAIL_S, alerts_alone=True)
 
     def _load(self) -> RunningLoad:

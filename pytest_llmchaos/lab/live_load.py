@@ -252,8 +252,7 @@ class RunningLoad:
             reconnected=summary.reconnected,
         )
         if summary.shed:
-            # They have no sample, and too many wait at once in an outage. The rest
-            # looks better.
+            # They leave no sample, mostly in an outage, so the rest looks too good.
             raise LoadNotHeld(
                 f"{summary.shed} requests were not sent, because too many were open at once: lower rate_rps or timeout_s"
             )

@@ -14,7 +14,7 @@ from pytest_llmchaos.errors import LoadNotHeld, PartialScrape
 FAULT_TAIL_S = 30.0
 # The slowest alert on clients' latency reads 5 s and waits for 2 s.
 WARM_UP_TAIL_S = 10.0
-# A trial ends so if the machine lacked CPU for its clients or its Prometheus.
+# The errors of a trial if its clients or its Prometheus lacked CPU.
 NO_TIME = (LoadNotHeld, PartialScrape)
 
 

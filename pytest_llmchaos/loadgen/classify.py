@@ -237,8 +237,7 @@ def _body(data: bytes) -> _Body:
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
-        # Servers that split an emoji send half of a surrogate pair, which only Python's
-        # parser accepts.
+        # A split emoji is half of a surrogate pair, which only Python's parser accepts.
         try:
             return msgspec.convert(json.loads(data.decode()), _Body)
         except RecursionError as error:
@@ -257,6 +256,5 @@ def _is_error(event: Event) -> bool:
 def _compare(text: str, expected: Expected | None) -> Outcome:
     if expected is None or text == expected.text:
         return "ok"
-    # A prefix with a clean end is a hidden truncation. Any other difference is a wrong
-    # answer.
+    # A prefix with a clean end is a hidden truncation, anything else a wrong answer.
     return "truncated" if expected.text.startswith(text) else "corrupted"

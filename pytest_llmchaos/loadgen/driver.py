@@ -45,8 +45,7 @@ def _hurry() -> None:
     """
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, NICE)
-        # Linux shares a core among sessions first, then among the processes of a
-        # session.
+        # Linux shares a core among sessions first, then among their processes.
         Path("/proc/self/autogroup").write_text(str(NICE), encoding="ascii")
 
 
@@ -80,8 +79,7 @@ class Driver:
         self._readiness: Readiness | None = None
         self._no_more_pushes = Event()
         self._sent = self._shed = 0
-        # Read before the load reports its start, so that the death of the parent is
-        # noticed from then on.
+        # Read before the load reports its start, or a parent could die unnoticed.
         self.parent_pid = os.getppid()
 
     def prepare(self) -> None:
@@ -94,8 +92,7 @@ class Driver:
             self._readiness = Readiness(self._plan, self._plan.ready_path, self._directory, self._now_s)
         _hurry()
         self._client.wire.warm_up()
-        # The schedule stays. Freezing it shortens a collection from milliseconds to
-        # microseconds.
+        # The schedule stays. Without it a collection takes microseconds instead of ms.
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 50, 100)
@@ -128,13 +125,12 @@ class Driver:
         self._greenlets[0].kill()
         self._drain()
         gevent.killall([greenlet for _, greenlet in self._inflight.values()], timeout=1.0)
-        # An aborted push could arrive after the last one and overwrite it with older
-        # counts.
+        # An aborted push could arrive after the last one, with older counts.
         self._no_more_pushes.set()
         gevent.joinall(self._pushing, timeout=2 * PUSH_TIMEOUT_S)
         gevent.killall([*self._greenlets, *self._pushing], timeout=2.0)
         for index, (arrival, _) in list(self._inflight.items()):
-            # A greenlet that was killed before it started recorded no sample.
+            # A greenlet that was killed before it started recorded no sample itself.
             self._end(index, self._client.given_up(index, arrival, self._now_s()), 0)
         unsent = self._numbered[self._sent + self._shed :]
         self._counts.offered += sum(1 for _, arrival in unsent if arrival.due_s <= stopped_s - UNSENT_GRACE_S)
@@ -205,8 +201,7 @@ class Driver:
 
     def _beat(self) -> None:
         while True:
-            # A full disk does not end this loop. The rest is written once there is room
-            # again.
+            # A full disk does not end this loop. The rest is written later.
             for _ in range(2):
                 gevent.sleep(BEAT_S / 2)
                 with suppress(OSError):

@@ -14,8 +14,7 @@ from pytest_llmchaos.loads.arrivals import Arrival, FirstToken, Impatience
 
 # The environment variable with the folder of the plan and of the generator's files.
 DIRECTORY_VARIABLE = "LLMCHAOS_LOAD_DIRECTORY"
-# The file GO starts the load. The program is launched earlier, because it takes a
-# second.
+# The file GO starts the load. The program is launched a second earlier.
 PLAN, SCHEDULE, GO = "plan.json", "schedule.jsonl", "go"
 # The file HURRY ends the load without waiting for open requests, if it is not judged.
 HURRY = "hurry"

@@ -31,8 +31,7 @@ GO_POLL_S = 0.005
 GO_PATIENCE_S = 180  # how long the parent may check the stack before it starts the load
 FAILED_EXIT = 3
 
-# Locust ends by SIGINT, which a background process of a shell ignores, as in some CI
-# runners.
+# Locust ends by SIGINT, which background processes of a shell inherit as ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 log = logging.getLogger(__name__)
@@ -162,8 +161,7 @@ class Clients(User):
 
 
 def prepare(environment: Any, **_: Any) -> None:
-    # The default, an exception, would hit the greenlet that runs now, such as a client
-    # in its request.
+    # The default, an exception, would hit the running greenlet, such as a client.
     gevent.signal_handler(signal.SIGINT, environment.runner.quit)
     directory = Path(os.environ[plans.DIRECTORY_VARIABLE])
     if isinstance(environment.runner, MasterRunner):

@@ -237,8 +237,7 @@ class LoadProcess:
         return command
 
     def _environment(self) -> dict[str, str]:
-        # Locust also reads options from these variables, which must not change an
-        # experiment.
+        # Locust also reads options from these variables of the user.
         kept = {name: value for name, value in os.environ.items() if not name.startswith("LOCUST_")}
         package = str(import_root())
         paths = [package, *filter(None, [kept.get("PYTHONPATH")])]

@@ -28,7 +28,7 @@ class Gateway:
         self.failures = 0
 
     def require(self) -> None:
-        """Push once. Raises PushFailed if the gateway does not accept the counters."""
+        """Push, at most three times. Raises PushFailed if no push is accepted."""
         if not self.push(attempts=3):
             raise PushFailed(f"the pushgateway at {self._url} did not accept the clients' counters")
 

@@ -23,10 +23,9 @@ from pytest_llmchaos.loadgen.event_stream import DONE, EventReader
 
 Ended = Literal["complete", "cut", "refused", "timeout", "left", "garbled", "endless"]
 RECEIVE_BYTES = 65536
-# A finished stream may take this long for its last chunk. Then its connection is
-# closed.
+# A finished stream has this long for its last chunk before its connection is closed.
 TAIL_S = 1.0
-# An endless body must not fill the memory. The caller adds to it for long answers.
+# An endless body must not fill the memory. Long answers get more.
 BODY_MAX_BYTES = 2**20
 # A server may close an idle connection while a request is on its way. A reused
 # connection that breaks within this time without a byte of an answer is such a race.
@@ -279,8 +278,7 @@ class Wire:
         if self._tls is None:
             _read_in_the_hub(connection, answer, stream)
             return
-        # Data that TLS has decrypted already makes no socket readable, so this reads in
-        # a loop.
+        # Data that TLS has decrypted already makes no socket readable, hence the loop.
         while not answer.take(connection.recv(RECEIVE_BYTES), time.monotonic(), stream):
             pass
 

@@ -125,8 +125,7 @@ class Campaign:
                     self.note_claim([performed.name] if performed.name else [], *claim)
             except BaseException as error:
                 if self._begun() > begun:
-                    # For example by a time limit. The other claims are about this
-                    # trial, not about a new one.
+                    # By a time limit, for example. Other claims get no new trial.
                     why = f"{type(error).__name__}: {error}"
                     self._cut_off[key] = InvalidExperiment(
                         f"the trial was interrupted during another of its claims: {why}"
