@@ -37,8 +37,8 @@ def corrupted_output(target: Target, *, how: str = "garbage", share: float = 1.0
     Args:
         target: Service name, `model-*` for one service drawn by the seed, or a list of
             these. All services of a list are hit at once.
-        how: `garbage` (no text), `wrong` (wrong tokens) or `swapped` (another client's
-            answer).
+        how: `garbage` (`!!!!`, as of NaN logits), `wrong` (other tokens) or `swapped`
+            (another client's answer). Length and speed are unchanged.
         share: Share of the answers that is corrupted, above 0, at most 1.
 
     Returns:

@@ -43,7 +43,7 @@ class NoFault:
 def none() -> Fault:
     """Return the control arm: the same load and phases without a fault.
 
-    - Ends: not applicable. The arm lasts as long as the faults it is compared with.
+    - Ends: after `fault_s` or `stable_s`, whichever is longer.
     - Fidelity: `real`.
     - Expected signal: none. Alerts and remediator actions in it refute claims.
 
