@@ -60,7 +60,7 @@ class TestATime:
 
         assert said == [("hold", 1.0), ("hold", 0.5)]
 
-    def test_is_over_early_where_the_load_died(self, lab):
+    def test_ends_early_if_the_load_died(self, lab):
         def died():
             raise LoadNotHeld("the load generator ended")
 
@@ -331,7 +331,7 @@ class TestALease:
 
         assert self.leases(lab) == [160.0]
 
-    def test_is_a_minute_where_no_load_is_left(self, lab, clock):
+    def test_is_a_minute_without_a_load(self, lab, clock):
         first = self.leases(lab)
         clock.advance(50)
 

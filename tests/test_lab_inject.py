@@ -183,7 +183,7 @@ def test_what_the_instrument_does_to_a_service_is_its_own_from_the_fault_to_the_
     assert [event.action for event in events if not injected.is_own(event)] == ["die", "start"]
 
 
-def test_a_fault_is_reverted_where_ctrl_c_ends_its_block(lab_on):
+def test_a_fault_is_reverted_if_ctrl_c_ends_its_block(lab_on):
     runtime = Clocked()
     lab = lab_on(runtime)
 

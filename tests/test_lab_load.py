@@ -187,7 +187,7 @@ class TestEntry:
 
         assert verdicts(lab) == [("held", None)]
 
-    def test_is_refused_where_a_fault_of_this_run_is_open(self, lab_of, monkeypatch):
+    def test_is_refused_while_a_fault_of_this_run_is_open(self, lab_of, monkeypatch):
         lab = lab_of()
         monkeypatch.undo()
         with lab.recording() as record:
@@ -212,7 +212,7 @@ class TestEnd:
     """The end of a load."""
 
     @pytest.mark.parametrize("gate", [LoadNotHeld("late"), TruthsDisagree("two stories"), PartialScrape("a hole")])
-    def test_is_an_error_where_a_gate_refuses_it(self, lab_of, gate):
+    def test_is_an_error_if_a_gate_refuses_it(self, lab_of, gate):
         lab = lab_of(gate)
 
         with pytest.raises(type(gate)), lab.load(LOAD):
@@ -230,7 +230,7 @@ class TestEnd:
         assert raised.value.__cause__ is own
 
     @pytest.mark.parametrize("own", [AssertionError("assert 3 <= 2"), NotRecovered("it is down"), KeyError("x")])
-    def test_leaves_the_tests_own_error_alone_where_no_gate_refuses_it(self, lab_of, own):
+    def test_keeps_the_tests_own_error_if_no_gate_refuses_it(self, lab_of, own):
         lab = lab_of()
 
         with pytest.raises(type(own)) as raised, lab.load(LOAD) as load:
@@ -251,7 +251,7 @@ class TestEnd:
         assert raised.value.__cause__ is cause
 
     @pytest.mark.parametrize("error", [OSError("no daemon"), InvalidExperiment("not clean")], ids=repr)
-    def test_is_not_judged_where_it_never_began(self, lab_of, monkeypatch, error):
+    def test_is_not_judged_if_it_never_began(self, lab_of, monkeypatch, error):
         def not_clean(_lab):
             raise error
 
@@ -266,7 +266,7 @@ class TestEnd:
         assert lab.running_load is None
 
     @pytest.mark.parametrize("own", [Aborted("enough"), KeyboardInterrupt()])
-    def test_is_not_judged_where_it_broke_off(self, lab_of, own):
+    def test_is_not_judged_if_it_was_interrupted(self, lab_of, own):
         lab = lab_of(LoadNotHeld("late"))
 
         with pytest.raises(type(own)), lab.load(LOAD) as load:
@@ -500,7 +500,7 @@ class TestEvidence:
         with pytest.raises(TruthsDisagree):
             self.judged(performed)
 
-    def test_with_holes_in_the_scrapes_is_refused_also_without_a_steady_phase(self, performed):
+    def test_with_holes_in_the_scrapes_is_refused_even_without_a_steady_phase(self, performed):
         performed.lab.subject = replace(performed.lab.subject, scrape_jobs=("api", "gap"))
 
         with performed.load() as (record, running):
@@ -518,7 +518,7 @@ class TestEvidence:
 class TestRest:
     """While another process measures, the stack is neither scraped nor repaired."""
 
-    def test_freezes_the_remediator_first_and_thaws_it_last_once_all_is_scraped_again(self, lab_of, monkeypatch):
+    def test_pauses_the_remediator_first_and_resumes_it_last_once_all_is_scraped_again(self, lab_of, monkeypatch):
         lab, seen = lab_of(), []
         monkeypatch.setattr(gates, "TICK_S", 0.0)
         targets = iter([0.0, float("inf")])
@@ -545,7 +545,7 @@ class TestRest:
             ("remediator", "unpause"),
         ]
 
-    def test_thaws_both_where_the_wait_is_broken_off(self, lab_of):
+    def test_resumes_both_if_the_wait_is_interrupted(self, lab_of):
         lab = lab_of()
 
         with pytest.raises(KeyboardInterrupt), gates.at_rest(lab):

@@ -117,7 +117,7 @@ class TestWhatIsSent:
         assert plan.name == f"{tmp_path.name}-1700000000.250"
         assert running._process.directory == tmp_path
 
-    def test_is_counted_at_the_subjects_pushgateway_where_it_has_one(self, load_of):
+    def test_is_counted_at_the_subjects_pushgateway_if_it_has_one(self, load_of):
         assert load_of(pushgateway="pushgateway")._process.plan.push_url == "http://127.0.0.1:9/pushgateway"
         assert load_of(pushgateway=None)._process.plan.push_url is None
 
@@ -150,7 +150,7 @@ class TestOpenRequests:
         assert (window.offered, window.failed, dict(window.outcomes)) == (8, 4, {"ok": 4, "unfinished": 4})
         assert window.availability == 0.5
 
-    def test_counts_it_once_where_it_has_ended_since(self, load_of):
+    def test_counts_it_once_if_it_has_ended_since(self, load_of):
         late = sample(6.0, took_s=1.9)
 
         assert self.of(load_of, {late.request_id: 6.0}, ended=[late]).live_window(4.0).failed == 0

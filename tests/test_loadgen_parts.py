@@ -256,7 +256,7 @@ def test_clients_who_left_are_counted_with_those_that_slos_leave_out():
 
 
 @pytest.mark.parametrize("load", ["", "001-1700000000.000"])
-def test_every_series_names_its_load_where_it_has_a_name(load):
+def test_every_series_names_its_load_if_it_has_a_name(load):
     samples = [sample for family in Counts(lambda: 0, load).collect() for sample in family.samples]
 
     assert {sample.labels.get("load", "") for sample in samples} == {load}

@@ -664,7 +664,7 @@ def test_the_same_seed_prints_the_same_plan_whatever_is_selected_and_in_any_orde
     assert [line for line in shuffled.outlines if " arrivals " in line] == everything
 
 
-def test_a_plan_performs_nothing_where_no_terminal_can_show_it(chaos, double):
+def test_a_plan_performs_nothing_without_a_terminal(chaos, double):
     chaos("--chaos-plan", "-p", "no:terminal")
 
     assert double.performed == []

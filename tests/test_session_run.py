@@ -99,7 +99,7 @@ def test_a_cancelled_job_ends_its_session_as_ctrl_c_does_so_that_faults_are_reve
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
 
 
-def test_what_is_open_in_a_stack_of_others_is_kept_where_ci_does_not_wipe(run, tmp_path):
+def test_open_faults_in_an_attached_stack_are_noted_where_ci_does_not_wipe(run, tmp_path):
     run.subject = dataclasses.replace(run.subject, attach=True)
     run.lab()
 
@@ -219,7 +219,7 @@ def test_a_start_that_was_interrupted_is_tried_again_and_one_that_failed_is_not(
 
 
 @pytest.mark.parametrize("begun", [True, False])
-def test_a_trial_that_was_cut_off_is_performed_anew_only_if_it_had_not_begun(settings, plan, monkeypatch, begun):
+def test_an_interrupted_trial_is_performed_again_only_if_it_had_not_begun(settings, plan, monkeypatch, begun):
     asked = []
 
     def cut(run, plan):
@@ -280,7 +280,7 @@ def test_a_worker_that_begins_late_does_not_make_its_run_the_newest(settings, ru
 
 
 @pytest.mark.parametrize("taken", [True, False], ids=["a folder of the user's", "no links there"])
-def test_where_there_can_be_no_link_the_run_goes_on_without_it(run, tmp_path, monkeypatch, taken):
+def test_a_run_goes_on_without_a_symlink(run, tmp_path, monkeypatch, taken):
     def refuse(*_, **__):
         raise OSError(errno.EPERM, "Operation not permitted")
 

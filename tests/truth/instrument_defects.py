@@ -213,7 +213,7 @@ FAULTS: tuple[InstrumentDefect, ...] = (
                 ),
             ),
         ),
-        tests=("test_lab_inject.py::test_a_fault_is_reverted_where_ctrl_c_ends_its_block",),
+        tests=("test_lab_inject.py::test_a_fault_is_reverted_if_ctrl_c_ends_its_block",),
     ),
     InstrumentDefect(
         name="fault-over-early-unnoticed",
@@ -438,7 +438,7 @@ CLEANUP: tuple[InstrumentDefect, ...] = (
                 new="",
             ),
         ),
-        tests=("test_session_run.py::test_what_is_open_in_a_stack_of_others_is_kept_where_ci_does_not_wipe",),
+        tests=("test_session_run.py::test_open_faults_in_an_attached_stack_are_noted_where_ci_does_not_wipe",),
     ),
     InstrumentDefect(
         name="session-on-an-open-fault",
@@ -1236,7 +1236,7 @@ GATES: tuple[InstrumentDefect, ...] = (
                 new="    if left.unreadable:\n",
             ),
         ),
-        tests=("test_lab_load.py::TestEntry::test_is_refused_where_a_fault_of_this_run_is_open",),
+        tests=("test_lab_load.py::TestEntry::test_is_refused_while_a_fault_of_this_run_is_open",),
     ),
     InstrumentDefect(
         name="coverage-gate-off",
@@ -1253,7 +1253,7 @@ GATES: tuple[InstrumentDefect, ...] = (
         ),
         tests=(
             "test_gates.py::TestScrapes::test_that_are_missing_for_who_was_no_victim_are_partial",
-            "test_lab_load.py::TestEvidence::test_with_holes_in_the_scrapes_is_refused_also_without_a_steady_phase",
+            "test_lab_load.py::TestEvidence::test_with_holes_in_the_scrapes_is_refused_even_without_a_steady_phase",
         ),
     ),
     InstrumentDefect(
@@ -1310,7 +1310,7 @@ GATES: tuple[InstrumentDefect, ...] = (
                 new="                record.outcome = record.seen()\n",
             ),
         ),
-        tests=("test_lab_load.py::TestEnd::test_is_an_error_where_a_gate_refuses_it",),
+        tests=("test_lab_load.py::TestEnd::test_is_an_error_if_a_gate_refuses_it",),
     ),
     InstrumentDefect(
         name="slow-answers-are-steady",
