@@ -1,4 +1,4 @@
-"""The words of `needs` and `abilities` and the protocols of the seam are tied together, for faults and for runtimes."""
+"""Abilities: faults' `needs`, runtimes' `abilities` and the protocols agree."""
 
 import inspect
 import io
@@ -47,18 +47,18 @@ def runtime(request, tmp_path):
 
 
 def asked_of(method):
-    """The abilities that the annotation of a method's `runtime` names, beside what every runtime has."""
+    """Abilities in the annotation of a method's `runtime`, without the common ones."""
     asked = typing.get_type_hints(method, localns=NAMES)["runtime"].__mro__
     beside = Runtime.__mro__ if Runtime in asked else ()
     return {ability for ability, protocol in ABILITIES.items() if protocol in asked and protocol not in beside}
 
 
 @pytest.mark.parametrize("fault", PRIMITIVES, ids=str)
-def test_a_fault_needs_what_its_methods_ask_of_the_runtime_and_what_its_undo_takes(fault):
+def test_a_faults_needs_are_those_of_its_methods_and_of_its_undo(fault):
     methods = [getattr(fault.primitive, name) for name in ("inject", "observed", "healed")]
     asked = set().union(*map(asked_of, methods), {UNDO_OPS[fault.primitive.undo("api").op]})
 
-    assert asked_of(fault.primitive.inject), "inject asks for an ability"
+    assert asked_of(fault.primitive.inject), "inject requires an ability"
     assert asked <= fault.needs <= ABILITIES.keys()
 
 
@@ -67,7 +67,7 @@ def test_a_runtime_has_what_it_claims(runtime):
     assert [ability for ability in sorted(runtime.abilities) if not isinstance(runtime, ABILITIES[ability])] == []
 
 
-def test_a_runtime_undoes_all_that_its_abilities_let_faults_do_and_nothing_else(runtime):
+def test_a_runtimes_undo_ops_match_its_abilities(runtime):
     assert runtime.undo_ops.keys() == {op for op, ability in UNDO_OPS.items() if ability in runtime.abilities}
 
 
@@ -79,7 +79,7 @@ def test_a_runtime_without_an_ability_is_not_handed_to_a_fault_that_needs_it(tmp
         grant(local, {"kill", "partition", "limit_cpu"}, "it")
 
 
-def test_a_stop_that_a_dead_run_left_under_way_is_waited_for_before_it_is_undone(tmp_path, monkeypatch):
+def test_a_dead_runs_stop_is_waited_for_before_it_is_reverted(tmp_path, monkeypatch):
     runtime, states = runtimes(tmp_path)[2], [True, True, False, False]
     started = []
 
@@ -97,7 +97,7 @@ def test_a_stop_that_a_dead_run_left_under_way_is_waited_for_before_it_is_undone
 
 
 def keep_log(runtime, lines, monkeypatch):
-    """The remediator's audit log has these bytes; None is no file."""
+    """Give the remediator's audit log these bytes, or remove the file if None."""
     if isinstance(runtime, FakeRuntime):
         runtime.audit_lines = None if lines is None else parse(lines).lines
     elif isinstance(runtime, LocalRuntime):
@@ -111,7 +111,7 @@ def keep_log(runtime, lines, monkeypatch):
 
 
 def archive(lines):
-    """As the Docker daemon gives a file of a container."""
+    """A file of a container as Docker returns it."""
     if lines is None:
         raise docker.errors.NotFound("no such file")
     made = io.BytesIO()
@@ -122,7 +122,7 @@ def archive(lines):
     return [made.getvalue()], {}
 
 
-def test_a_log_that_is_not_there_is_not_an_empty_one(runtime, monkeypatch):
+def test_a_missing_log_is_not_an_empty_one(runtime, monkeypatch):
     keep_log(runtime, None, monkeypatch)
     assert runtime.audit() is None
     keep_log(runtime, b"", monkeypatch)
@@ -137,7 +137,7 @@ def test_a_remediator_without_a_container_has_no_log(tmp_path, monkeypatch):
         assert runtime.audit() is None
 
 
-def test_an_undo_that_the_runtime_lacks_is_said_at_once(runtime):
+def test_an_undo_that_the_runtime_lacks_is_an_error_at_once(runtime):
     lacks = (
         rf"the {runtime.name} runtime has no undo 'thaw', which the journal names for 'api'; it has .*ensure_running"
     )
@@ -148,11 +148,11 @@ def test_an_undo_that_the_runtime_lacks_is_said_at_once(runtime):
         runtime.undo(Undo(op="thaw", service="api"))
 
 
-def test_clients_to_overload_with_are_lent_while_faults_are_injected(tmp_path):
+def test_overload_needs_clients_that_exist_only_while_faults_are_injected(tmp_path):
     _, *real = runtimes(tmp_path)
 
     for one in real:
-        one.undo_ops["stop_overload"](Undo(op="stop_overload", service="api"))  # a dead run's: nothing is lent
+        one.undo_ops["stop_overload"](Undo(op="stop_overload", service="api"))  # of a dead run: no clients are lent
         with pytest.raises(InvalidExperiment, match=r"api can be overloaded only inside `with lab\.inject"):
             one.overload("api", 2.5, 8)
 
@@ -162,7 +162,7 @@ def test_an_undo_of_any_shape_can_be_read(value):
     assert Undo.from_json(value).args == {}
 
 
-def test_an_unknown_undo_in_a_dead_runs_journal_keeps_no_other_from_being_done(tmp_path, monkeypatch):
+def test_an_unknown_undo_in_a_dead_runs_journal_does_not_stop_the_others(tmp_path, monkeypatch):
     journal, started = Journal(tmp_path / "journal.jsonl"), []
     for op, service in (("ensure_running", "api"), ("thaw", "api"), ("ensure_running", "model-1")):
         intend(journal, service, op)

@@ -1,4 +1,4 @@
-"""What a load needs of its stack before it begins, how long each of it is waited for, and what rests while another process measures."""
+"""Preconditions of a load, their deadlines, and a stack at rest."""
 
 from dataclasses import replace
 
@@ -29,7 +29,9 @@ def lab(tmp_path, clock):
 
 
 class TestACleanStack:
-    def test_is_taken_as_it_is_without_a_wait(self, lab, clock):
+    """A stack before the first load."""
+
+    def test_that_is_healthy_is_accepted_without_a_wait(self, lab, clock):
         healthy = []
         lab.runtime.wait_healthy = lambda *asked: healthy.append(asked)
 
@@ -65,7 +67,7 @@ class TestACleanStack:
         with lab.journal.path.open("ab") as file:
             file.write(intent)
         with pytest.raises(
-            InvalidExperiment, match=r"not reverted \(ensure_unpaused model-1, line \d+ .*'kill api'.*heal"
+            InvalidExperiment, match=r"not reverted \(ensure_unpaused model-1, line \d+ .*'kill api'.*`llmchaos heal`"
         ):
             lab.require_clean()
 
@@ -77,7 +79,7 @@ class TestACleanStack:
         ("stop", "undone"),
         [("pause", Undo(op="ensure_unpaused", service="api")), ("kill", Undo(op="ensure_running", service="api"))],
     )
-    def test_is_put_right_where_it_is_ours_which_explains_what_it_does(self, lab, clock, stop, undone):
+    def test_is_repaired_if_it_is_ours_which_explains_its_actions(self, lab, clock, stop, undone):
         getattr(lab.runtime, stop)("api")
 
         lab.require_clean()
@@ -87,7 +89,7 @@ class TestACleanStack:
         assert not lab.runtime.state("api").paused
         assert lab.reasons.explains_action(clock.time())
 
-    def test_of_others_is_taken_where_it_is_well(self, lab):
+    def test_that_is_attached_is_accepted_if_it_is_healthy(self, lab):
         lab.subject = replace(lab.subject, attach=True)
 
         lab.require_clean()
@@ -96,6 +98,8 @@ class TestACleanStack:
 
 
 class TestWait:
+    """Waits for conditions of the stack."""
+
     @pytest.mark.parametrize(
         ("broken", "deadline_s", "said"),
         [
@@ -210,6 +214,8 @@ def paused(lab):
 
 
 class TestAStackAtRest:
+    """A stack whose services are paused while another process measures."""
+
     def test_goes_on_when_it_was_scraped_two_seconds_after_its_end(self, lab, clock):
         with gates.at_rest(lab):
             assert paused(lab) == ["remediator", "prometheus"]
@@ -258,12 +264,12 @@ class TestAStackAtRest:
 
     def test_without_a_remediator_rests_its_prometheus(self, lab):
         lab.subject = replace(lab.subject, remediator=None)
-        lab.runtime.state = lambda service: lab.runtime.states()[service]  # an error for what is no service
+        lab.runtime.state = lambda service: lab.runtime.states()[service]  # raises for an unknown service
 
         with gates.at_rest(lab):
             assert paused(lab) == ["prometheus"]
 
-    def test_that_is_of_others_does_not_rest(self, lab):
+    def test_that_is_attached_does_not_rest(self, lab):
         lab.subject = replace(lab.subject, attach=True)
 
         with gates.at_rest(lab):

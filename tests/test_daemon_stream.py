@@ -1,4 +1,4 @@
-"""The Docker daemon's events: a break in the stream is made good, or it is a gap; and a service is one container."""
+"""Docker's event stream: breaks, gaps and replicas."""
 
 import time
 from types import SimpleNamespace
@@ -35,7 +35,7 @@ def stamp(at_unix_s):
 
 
 class Daemon:
-    """`streams`: what each stream gives, in turn; an error in it breaks the stream. `kept`: what the daemon still has."""
+    """Docker with scripted `streams`, broken by errors in them, and `kept` events."""
 
     def __init__(self):
         self.streams = []
@@ -47,7 +47,7 @@ class Daemon:
         self.closed = False
 
     def read(self):
-        """A reader at work; it ends with the test."""
+        """A started reader that is closed when the test ends."""
         self.readers.append(EventReader(docker_cli.Daemon(host="unix:///nowhere"), "shop"))
         self.readers[-1].start()
         return self.readers[-1]
@@ -80,7 +80,7 @@ def daemon(monkeypatch):
 
 @pytest.fixture
 def broken(daemon):
-    """A reader whose stream broke after a death, and was opened again."""
+    """A reader whose stream broke after a death and was reopened."""
 
     def read(*, kept=(), found=()):
         now = time.time()
@@ -98,7 +98,7 @@ def actions(reader):
     return [heard.event.action for heard in reader.between(0, float("inf"))]
 
 
-def test_a_break_that_the_daemon_can_make_good_is_no_gap(broken):
+def test_a_break_that_docker_can_replay_is_no_gap(broken):
     reader = broken(kept=[-30.0, 0.0])
 
     assert actions(reader) == ["die"]
@@ -106,7 +106,7 @@ def test_a_break_that_the_daemon_can_make_good_is_no_gap(broken):
 
 
 @pytest.mark.parametrize("kept", [[], [0.5], [-0.5]], ids=["nothing kept", "kept since", "kept since the break began"])
-def test_a_break_that_it_cannot_is_a_gap_that_says_why(broken, kept):
+def test_a_break_that_docker_cannot_replay_is_a_gap_with_its_reason(broken, kept):
     reader = broken(kept=kept)
 
     (gap,) = reader.gaps(0, float("inf"))
@@ -115,7 +115,7 @@ def test_a_break_that_it_cannot_is_a_gap_that_says_why(broken, kept):
     assert reader.gaps(gap.to_unix_s + 1, float("inf")) == []
 
 
-def test_after_a_gap_the_containers_say_when_they_last_started_and_ended(broken):
+def test_after_a_gap_starts_and_ends_are_read_from_the_containers(broken):
     now = time.time()
     labels = {"com.docker.compose.service": "api", "com.docker.compose.container-number": "1"}
     state = {"StartedAt": stamp(now - 0.2), "FinishedAt": "0001-01-01T00:00:00Z"}
@@ -149,7 +149,7 @@ def test_a_stream_that_is_broken_now_is_a_gap_without_an_end(daemon):
     assert [gap.to_unix_s for gap in reader.gaps(0, float("inf"))] == [float("inf")]
 
 
-def test_what_compose_run_made_beside_a_service_is_not_heard(daemon):
+def test_events_of_compose_run_containers_are_ignored(daemon):
     oneoff = raw("die", time.time(), **{"com.docker.compose.oneoff": "True"})
     daemon.streams = [[oneoff, raw("health_status: healthy", time.time())]]
     reader = daemon.read()
@@ -193,7 +193,7 @@ def test_of_several_containers_of_a_service_one_stands_for_it(scaled):
     assert runtime._container("web").id == "its replacement"
 
 
-def test_a_sibling_s_start_is_not_the_victim_s_and_its_death_is_no_proof(scaled, daemon):
+def test_a_start_or_death_of_another_replica_is_not_the_victims(scaled, daemon):
     runtime, _ = scaled
     runtime._containers()
     daemon.streams = [
@@ -216,6 +216,8 @@ def test_a_sibling_s_start_is_not_the_victim_s_and_its_death_is_no_proof(scaled,
 
 
 class TestLogsOfLines:
+    """Logs of JSON lines with torn ones."""
+
     def test_a_torn_line_is_missing_between_its_neighbours(self):
         log = json_log.parse(b'{"at": 1, "event": "a"}\n{"at": 2, "ev\n{"at": 3, "event": "c"}\n{"at": 4')
 
@@ -224,9 +226,9 @@ class TestLogsOfLines:
         assert [line["event"] for line in json_log.with_torn(log)] == ["a", "c", "unreadable"]
         assert json_log.with_torn(log)[2] == {"event": "unreadable", "at": 3.0, "reason": "written after 1.000"}
 
-    def test_one_at_either_end_has_no_neighbour_there(self):
+    def test_a_torn_line_at_either_end_has_no_neighbour_there(self):
         assert json_log.parse(b'[1]\n{"at": 3}\nx\n').torn == ((0.0, 3.0), (3.0, float("inf")))
         assert json_log.parse(b"").lines == ()
 
-    def test_a_line_without_a_time_tells_none(self):
+    def test_a_line_without_a_time_has_time_0(self):
         assert json_log.at_of({"at": "now"}) == 0.0

@@ -1,4 +1,4 @@
-"""The SDK and every docker command reach the daemon that `docker` reaches, or one error says why not."""
+"""Choice of the Docker daemon, the same for `docker` and the SDK."""
 
 import json
 import socket
@@ -17,7 +17,7 @@ GONE = 'context "gone": context not found: open /root/.docker/contexts/meta/283b
 
 @pytest.fixture(autouse=True)
 def client(monkeypatch, tmp_path):
-    """A docker client that knows one context, the only one on PATH; nothing of this shell's counts."""
+    """A docker client with one context, alone on PATH, without our settings."""
     for name in docker_cli._VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "config"))
@@ -36,7 +36,7 @@ def client(monkeypatch, tmp_path):
 
 
 def context(name="staging", host="tcp://10.0.0.7:2376", *, material=(), skip=False, folder="/nowhere"):
-    """As `docker context inspect` prints it."""
+    """Output of `docker context inspect`."""
     return {
         "Name": name,
         "Metadata": {},
@@ -48,7 +48,7 @@ def context(name="staging", host="tcp://10.0.0.7:2376", *, material=(), skip=Fal
 
 @pytest.fixture
 def certificates(tmp_path):
-    """A folder of certificates, as a context keeps it."""
+    """A folder of certificates, as a context stores it."""
     folder = tmp_path / "tls" / "docker"
     folder.mkdir(parents=True)
     for name in ("ca.pem", "cert.pem", "key.pem"):
@@ -73,7 +73,7 @@ def test_a_contexts_certificates_are_used_by_both_the_client_and_the_sdk(client,
 
     assert found == Daemon(host="tcp://10.0.0.7:2376", tls=True, certificates=str(certificates), context="staging")
     environment = docker_cli.environment()
-    # DOCKER_HOST would switch the context off, and its TLS with it.
+    # DOCKER_HOST would disable the context and its TLS.
     assert {name: environment[name] for name in docker_cli._VARIABLES if name in environment} == {
         "DOCKER_CONTEXT": "staging"
     }
@@ -116,8 +116,8 @@ def test_tls_without_certificates_is_one_error(monkeypatch, tmp_path):
         docker_cli.daemon()
 
 
-def test_certificates_that_are_none_are_one_error(certificates):
-    with socket.create_server(("127.0.0.1", 0)) as listening:  # or nobody would look at them
+def test_invalid_certificates_are_one_error(certificates):
+    with socket.create_server(("127.0.0.1", 0)) as listening:  # else the connection fails before TLS
         host = "tcp://{}:{}".format(*listening.getsockname())
 
         with pytest.raises(
@@ -144,14 +144,14 @@ def test_a_context_that_does_not_exist_is_an_error_and_not_the_default_daemon(cl
 
 
 @pytest.mark.parametrize("printed", [{"Name": "podman"}, {"no": "context"}])
-def test_what_prints_another_shape_is_an_error(client, printed):
+def test_unexpected_output_of_docker_context_is_an_error(client, printed):
     client(printed)
 
     with pytest.raises(NotReady, match="cannot determine which Docker daemon to use"):
         docker_cli.daemon()
 
 
-def test_a_misspelt_context_does_not_fall_back_to_the_local_runtime_but_what_nobody_named_does(client, monkeypatch):
+def test_only_an_unnamed_daemon_falls_back_to_the_local_runtime(client, monkeypatch):
     client(fails=GONE)
     assert choose_runtime("auto")[0] == "local"
 
@@ -169,7 +169,7 @@ def test_docker_over_ssh_is_refused_with_a_way_out(client):
         docker_cli.require_engine()
 
 
-def test_what_the_client_says_of_an_odd_address_is_repeated(client, monkeypatch):
+def test_the_docker_clients_error_about_an_odd_address_is_repeated(client, monkeypatch):
     client(fails="unable to parse docker host `foo`")
     monkeypatch.setenv("DOCKER_HOST", "foo")
 

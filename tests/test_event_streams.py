@@ -1,4 +1,4 @@
-"""The client's verdict on what model servers stream: one reader of events, one table of finish reasons."""
+"""The client's outcome for streams of model servers."""
 
 import pytest
 from hypothesis import given
@@ -14,7 +14,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 
 
 def received(pieces, *, any_channel=True):
-    """The answer as it came in these pieces. Its times are counted in bytes of the body."""
+    """The answer to these pieces. Its times are counted in bytes of the body."""
     answer = Answer(any_channel=any_channel)
     answer.take(HEAD, 0.0, stream=True)
     at = 0
@@ -92,7 +92,7 @@ def test_however_a_stream_comes_in_pieces_its_verdict_is_the_same(shape, data):
         "half a mark",
     ],
 )
-def test_events_are_read_as_the_standard_s_own_examples_say(text, data):
+def test_events_are_read_as_in_the_standards_examples(text, data):
     bytewise = EventReader()
 
     assert [event.data for event in EventReader().feed(text)] == data
@@ -136,7 +136,7 @@ def test_a_whole_answer_is_judged_by_the_same_finish_reasons(reason):
     ],
     ids=["right", "a second channel", "a tool call", "nothing", "of another request", "twice"],
 )
-def test_where_the_answer_is_known_nothing_else_may_be_said_in_any_channel(message, outcome):
+def test_a_known_answer_allows_no_other_text_in_any_channel(message, outcome):
     whole = b'{"choices":[{"message":%b,"finish_reason":"stop"}]}' % message
     stream = b'data: {"choices":[{"delta":%b,"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n' % message
 
@@ -155,7 +155,7 @@ def test_where_the_answer_is_known_nothing_else_may_be_said_in_any_channel(messa
     ],
     ids=["without names", "one answer", "a chunk without names", "two answers in one", "another model"],
 )
-def test_where_the_answer_is_known_it_is_one_answer_of_the_model_that_was_asked_for(names, outcome):
+def test_a_known_answer_must_be_one_answer_of_the_requested_model(names, outcome):
     stream = said({"content": "a "}, **names[0]) + said(finish="stop", **names[1]) + b"data: [DONE]\n\n"
 
     assert classify.of_stream(stream, EXPECTED).outcome == outcome

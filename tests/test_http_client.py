@@ -1,4 +1,4 @@
-"""Calls of the instrument to services of this machine: no proxy, no redirect, one error for every broken answer."""
+"""HTTP calls of the instrument to services of this machine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 @contextlib.contextmanager
 def server(*answers: bytes) -> Iterator[tuple[str, list[bytes]]]:
-    """Gives its address and the requests that it got; each connection gets the next answer and is closed."""
+    """A server: its address and requests. Each connection gets the next answer."""
     got: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -54,7 +54,7 @@ def nowhere() -> str:
 
 @pytest.fixture(autouse=True)
 def proxy(monkeypatch: pytest.MonkeyPatch, nowhere: str) -> None:
-    """Every variable that could send the lab's traffic elsewhere."""
+    """Set every variable that could redirect the lab's traffic."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, f"http://{nowhere}")
     for name in ("no_proxy", "NO_PROXY"):
@@ -101,6 +101,8 @@ def test_a_server_that_answers_nothing_in_time_is_a_connection_error() -> None:
 
 
 class TestSignals:
+    """Signals pushed to the Pushgateway."""
+
     def test_are_put_under_the_job_of_the_instrument(self) -> None:
         with server(OK) as (address, got):
             signals = Signals(f"http://{address}")
@@ -121,7 +123,9 @@ class TestSignals:
 
 
 class TestAdminPort:
-    def test_says_what_it_refuses(self) -> None:
+    """Calls to an engine's admin port."""
+
+    def test_reports_its_reason_for_a_refusal(self) -> None:
         with (
             server(b"HTTP/1.1 409 Conflict\r\nContent-Length: 4\r\n\r\nbusy") as (address, got),
             pytest.raises(NotReady, match="refused `end`: busy"),
@@ -130,6 +134,6 @@ class TestAdminPort:
 
         assert got[0].startswith(b"DELETE /faults/7 HTTP/1.1\r\n")
 
-    def test_that_nobody_listens_at_is_named(self, nowhere: str) -> None:
+    def test_without_a_listener_is_an_error_with_the_address(self, nowhere: str) -> None:
         with pytest.raises(NotReady, match=f"the engine's admin port at {nowhere} did not answer `list`: ConnectError"):
             ask_admin_port(nowhere, "list", "")

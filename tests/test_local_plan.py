@@ -1,4 +1,4 @@
-"""Compose files read as programs, and the files that the local runtime writes from them."""
+"""Compose files as local programs, and supervisord's files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def translator(tmp_path: Path, at: Addresses) -> Translator:
     return Translator(stack=tmp_path / "stack", work=tmp_path / "work", addresses=at, services=SERVICES)
 
 
-def test_a_port_keeps_its_address_and_a_given_one_is_taken() -> None:
+def test_a_port_keeps_its_address_and_a_given_one_is_used() -> None:
     at = addresses(api=4711)
 
     assert at.of("api", 8000) == "127.0.0.1:4711"
@@ -73,7 +73,7 @@ def test_later_compose_files_lie_over_earlier_ones(tmp_path: Path) -> None:
         ("$$x", "$x"),
     ],
 )
-def test_variables_are_put_in_as_compose_does(tmp_path: Path, text: str, becomes: str) -> None:
+def test_variables_are_substituted_as_in_compose(tmp_path: Path, text: str, becomes: str) -> None:
     (tmp_path / "a.yaml").write_text(f"services:\n  api:\n    image: '{text}'\n")
 
     assert read_services([tmp_path / "a.yaml"], {"GIVEN": "here"})["api"]["image"] == becomes
@@ -181,13 +181,13 @@ def test_a_service_that_only_an_image_can_run_is_refused(tmp_path: Path) -> None
         programs.processes(programs.translate(tmp_path, at), tmp_path, at)
 
 
-@pytest.mark.parametrize("value", ['say "x"', "a\\b", "two\nlines", "a ;b", "a #b"])
+@pytest.mark.parametrize("value", ['a "x"', "a\\b", "two\nlines", "a ;b", "a #b"])
 def test_a_value_that_supervisord_would_read_otherwise_is_refused(tmp_path: Path, value: str) -> None:
     with pytest.raises(NotReady, match="supervisord's settings cannot hold"):
         write_supervisord(tmp_path, [Process(service="api", command=("true",), environment={"X": value})])
 
 
-def test_nothing_starts_again_by_itself(tmp_path: Path) -> None:
+def test_supervisord_restarts_no_service(tmp_path: Path) -> None:
     write_supervisord(tmp_path, [Process(service="api", command=("true",), environment={}, background=True)])
 
     written = (tmp_path / CONFIG).read_text()
@@ -235,7 +235,7 @@ def test_given_weights_are_used_and_must_exist(monkeypatch: pytest.MonkeyPatch, 
     assert prerequisites.weights(tmp_path / "lock") == tmp_path / "w.gguf"
 
 
-def test_weights_that_cannot_be_had_leave_nothing_in_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_failed_download_of_weights_leaves_the_cache_empty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("LLMCHAOS_WEIGHTS", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "lock").write_text("no-index-has-this @ file:///nowhere/none.whl\n")
@@ -246,7 +246,7 @@ def test_weights_that_cannot_be_had_leave_nothing_in_the_cache(monkeypatch: pyte
     assert list((tmp_path / "cache" / "pytest-llmchaos" / "weights").iterdir()) == []
 
 
-def test_no_ollama_is_told_with_what_serves_the_same_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_ollama_is_an_error_with_an_alternative(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 

@@ -1,4 +1,4 @@
-"""The allow-list in front of supervisord: the same sentences as in front of the Docker socket."""
+"""Allow-list of the proxy in front of supervisord."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What processes of one machine share: the slot to measure in goes to one, tells who waits for whom, and outlives nobody."""
+"""Process identity, ports and the measurement lock of one machine."""
 
 import os
 import pwd
@@ -47,7 +47,7 @@ DEADLINE_S = 20.0
 
 @pytest.fixture
 def slot():
-    """A slot of this test's own."""
+    """The name of a slot for this test only."""
     name = f"test-{uuid.uuid4().hex[:8]}"
     yield name
     for file in (name, f"{name}-next"):
@@ -56,7 +56,7 @@ def slot():
 
 @contextmanager
 def held(slot, how=HOLD, **env):
-    """The slot in another process' hands, which has a child of its own unless `how` is another program."""
+    """The slot held by another process, which has a child unless `how` is a program."""
     process = subprocess.Popen(
         [sys.executable, "-c", how, slot], stdout=subprocess.PIPE, env={**os.environ, **env}, start_new_session=True
     )
@@ -70,11 +70,11 @@ def held(slot, how=HOLD, **env):
 
 
 def holder(slot):
-    """Who has written itself into the slot."""
+    """The pid in the slot's file."""
     return int(measurement_lock.slot_file(slot).read_text())
 
 
-def test_the_slot_is_one_for_all_and_whoever_waits_is_told_for_whom(slot):
+def test_the_slot_has_one_holder_and_the_waiting_process_names_it(slot):
     heard = []
     with (
         held(slot) as other,
@@ -92,7 +92,7 @@ def test_the_slot_is_one_for_all_and_whoever_waits_is_told_for_whom(slot):
     assert 0 < deadline["deadline_s"] <= 0.3
 
 
-def test_the_slot_is_free_the_moment_its_holder_is_killed_though_its_children_live(slot):
+def test_the_slot_is_free_once_its_holder_is_killed_even_if_its_children_live(slot):
     with held(slot) as other:
         with pytest.raises(NotReady), measurement_lock.measuring(slot, 0.0):
             pass
@@ -106,7 +106,7 @@ def test_the_slot_is_free_the_moment_its_holder_is_killed_though_its_children_li
 
 @pytest.mark.parametrize("file", ["", "-next"])
 def test_a_process_that_is_no_trial_and_holds_the_slot_is_named_by_the_kernel(slot, file):
-    """Any user may lock the file, and need not write a number into it."""
+    """Any user may lock the file without writing a pid into it."""
     with measurement_lock.measuring(slot, 0.0):
         pass
     path = measurement_lock.slot_file(slot + file)
@@ -132,7 +132,7 @@ def test_a_child_made_by_fork_does_not_keep_the_slot(slot):
             assert holder(slot) == os.getpid()
 
 
-def test_a_waiting_trial_goes_on_when_the_other_ends(slot):
+def test_a_waiting_trial_continues_when_the_other_ends(slot):
     with held(slot) as other:
         killed = []
 
@@ -145,12 +145,12 @@ def test_a_waiting_trial_goes_on_when_the_other_ends(slot):
             assert killed
 
 
-def test_a_waiting_trial_is_next_though_the_other_session_has_many_more(slot):
+def test_a_waiting_trial_is_next_even_if_the_other_session_has_many_more(slot):
     with held(slot, AGAIN_AND_AGAIN), measurement_lock.measuring(slot, 2.0):
         assert holder(slot) == os.getpid()
 
 
-def test_the_slot_is_the_same_whatever_folders_a_job_has_of_its_own(slot, tmp_path):
+def test_the_slot_is_the_same_for_jobs_with_their_own_folders(slot, tmp_path):
     with (
         held(slot, XDG_RUNTIME_DIR=str(tmp_path), TMPDIR=str(tmp_path)),
         pytest.raises(NotReady),
@@ -179,7 +179,7 @@ def test_what_others_write_into_the_slot_is_not_repeated(slot, written):
             pass
 
 
-def test_a_link_in_the_slots_place_is_not_followed(slot, tmp_path):
+def test_a_symlink_in_the_slots_place_is_not_followed(slot, tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("untouched")
     measurement_lock.slot_file(slot).symlink_to(victim)
@@ -207,11 +207,11 @@ def gone_pid():
     [
         ("{me}", "alive", "alive"),
         ("{gone}:5:{boot}:{ns}", "dead", "dead"),
-        ("{gone}:5:{boot}", "unknown", "unknown"),  # which namespace the number is of is not known
+        ("{gone}:5:{boot}", "unknown", "unknown"),  # without a pid namespace
         ("{gone}:5:{boot}:", "unknown", "unknown"),
-        ("{pid}::{boot}:{ns}", "unknown", "unknown"),  # a process that could not read its own start time
+        ("{pid}::{boot}:{ns}", "unknown", "unknown"),  # of a process that could not read its own start time
         ("{gone}::{boot}:{ns}", "dead", "dead"),
-        ("9999999999:5:{boot}:{ns}", "unknown", "unknown"),  # no number that a process can have
+        ("9999999999:5:{boot}:{ns}", "unknown", "unknown"),  # above the highest pid
         ("{pid}:1:{boot}:{ns}", "dead", "dead"),
         ("{gone}:5:{boot}:1", "unknown", "unknown"),
         ("{pid}:{started}:{boot}:1", "unknown", "unknown"),
@@ -252,7 +252,7 @@ def test_a_zombie_is_dead():
 @pytest.mark.parametrize(
     ("answer", "life"), [(None, "unknown"), (PermissionError, "unknown"), (ProcessLookupError, "dead")]
 )
-def test_a_process_that_cannot_be_seen_is_dead_only_if_the_kernel_does_not_know_it(monkeypatch, answer, life):
+def test_a_hidden_process_is_dead_only_if_the_kernel_lacks_it(monkeypatch, answer, life):
     def kill(*_):
         if answer:
             raise answer
@@ -284,7 +284,7 @@ def test_a_live_process_that_proc_hides_from_this_user_is_not_dead():
     assert (done.stdout, done.stderr) == ("['unknown', 'dead']\n", "")
 
 
-def test_a_label_tells_the_namespace_that_its_number_is_of(monkeypatch):
+def test_a_label_contains_the_pid_namespace(monkeypatch):
     assert HERE.isdecimal()
     assert identity.owner_label().split(":") == [
         str(os.getpid()), identity.process_started(os.getpid()), identity.boot_id(), HERE
@@ -295,7 +295,7 @@ def test_a_label_tells_the_namespace_that_its_number_is_of(monkeypatch):
     assert identity.liveness(f"{os.getpid()}:1:{identity.boot_id()}:{HERE}") == "unknown"
 
 
-def test_processes_of_the_same_number_in_two_namespaces_name_their_stacks_apart(monkeypatch):
+def test_processes_with_one_pid_in_two_namespaces_have_different_stacks(monkeypatch):
     names = {identity.project_name(7), identity.project_name(7, "gw0"), identity.project_name(8)}
     monkeypatch.setattr(identity, "pid_namespace", lambda: "1")
     names |= {identity.project_name(7), identity.project_name(7, "gw0")}
@@ -306,7 +306,7 @@ def test_processes_of_the_same_number_in_two_namespaces_name_their_stacks_apart(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a link of another user's")
-def test_a_link_that_another_user_laid_is_no_folder_of_ours(tmp_path, monkeypatch):
+def test_another_users_symlink_is_not_our_folder(tmp_path, monkeypatch):
     (tmp_path / "ours").mkdir(mode=0o755)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     link = tmp_path / f"pytest-llmchaos-{os.getuid()}"
@@ -329,7 +329,7 @@ def test_ports_of_two_runs_never_meet():
         other.close()
 
 
-def test_a_person_sees_for_whom_a_trial_waits():
+def test_the_terminal_names_the_trial_that_is_waited_for():
     written = []
     progress = Progress(lambda text, _: written.append(text), tty=False)
     lab = SimpleNamespace(record=None, running_load=None)

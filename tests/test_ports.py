@@ -1,4 +1,4 @@
-"""Ports that the environment fixes: one that cannot be is one clear error."""
+"""Ports fixed by environment variables."""
 
 import socket
 
@@ -11,7 +11,7 @@ NAME = "LLMCHAOS_API_PORT"
 
 
 @pytest.mark.parametrize("text", ["99999", "0", "65536", "-1", "8000.0", "x", "\u00b2", "\u0668\u0660", "9" * 5000])
-def test_what_is_no_port_is_refused_by_its_variable(monkeypatch, text):
+def test_a_value_that_is_not_a_port_is_refused_with_its_variable(monkeypatch, text):
     monkeypatch.setenv(NAME, text)
 
     with pytest.raises(NotReady, match=f"^{NAME} must be a port from 1 to 65535, got '") as refused:

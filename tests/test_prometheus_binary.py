@@ -1,4 +1,4 @@
-"""Finding Prometheus' programs: PATH first, then an earlier fetch, then a fetch, then words that help."""
+"""Search for Prometheus' programs: PATH, cache, package manager."""
 
 from __future__ import annotations
 
@@ -68,14 +68,14 @@ def test_one_fetch_brings_all_programs_of_the_package_and_leaves_nothing_else(ma
     assert [path.name for path in cache_directory().iterdir()] == ["usr"]
 
 
-def test_without_a_package_manager_it_says_what_to_do(machine: Path) -> None:
+def test_without_a_package_manager_the_error_has_instructions(machine: Path) -> None:
     with pytest.raises(
         NotReady, match="promtool is not on PATH and there is no apt-get to fetch it: install Prometheus"
     ):
         find_or_fetch("promtool")
 
 
-def test_a_fetch_that_fails_tells_the_package_managers_words_and_the_way_out(machine: Path) -> None:
+def test_a_failed_fetch_reports_the_package_managers_error_and_a_remedy(machine: Path) -> None:
     program(machine / "bin" / "apt-get", "#!/bin/sh\necho 'E: Unable to locate package prometheus' >&2\nexit 100\n")
     program(machine / "bin" / "dpkg-deb", DPKG)
 
@@ -98,7 +98,7 @@ def test_a_machine_without_package_lists_gets_lists_of_its_own_for_the_fetch(mac
     assert [path.name for path in cache_directory().iterdir()] == ["usr"]
 
 
-def test_a_package_without_the_program_is_told(machine: Path) -> None:
+def test_a_package_without_the_program_is_an_error(machine: Path) -> None:
     program(machine / "bin" / "apt-get", APT.format(asked=machine / "asked"))
     program(machine / "bin" / "dpkg-deb", DPKG)
 

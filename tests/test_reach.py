@@ -1,4 +1,4 @@
-"""What of a user's own stack reaches beyond its project is refused by name before anything starts, unless an ini key permits it."""
+"""Refusal of compose files that reach beyond their project."""
 
 import json
 import socket
@@ -40,7 +40,7 @@ OWN = [
 
 
 @pytest.mark.parametrize("config", OWN, ids=str)
-def test_what_stays_in_the_project_needs_no_permission(subject, config):
+def test_parts_that_stay_in_the_project_need_no_permission(subject, config):
     assert problems(subject, **config) == []
 
 
@@ -96,7 +96,7 @@ def test_a_way_out_of_the_project_is_refused_by_name_and_permitted_by_name(subje
     assert problems(subject, key, **config) == []
 
 
-def test_a_shared_volume_is_told_with_the_services_that_use_it(subject):
+def test_a_shared_volume_is_reported_with_the_services_that_use_it(subject):
     uses = {"volumes": [mount("m", kind="volume")]}
 
     (told,) = problems(subject, volumes={"m": {"name": "x"}}, services={"web": uses, "worker": uses, "prom": {}})
@@ -104,7 +104,7 @@ def test_a_shared_volume_is_told_with_the_services_that_use_it(subject):
     assert told.startswith("volume 'm' of service web, worker has the fixed name 'x'")
 
 
-def test_a_folder_beside_the_compose_file_is_named_from_there(subject, tmp_path):
+def test_a_folder_next_to_the_compose_file_has_a_relative_name(subject, tmp_path):
     config = service(volumes=[mount(str(tmp_path / "data"))])
 
     assert '"bind:./data"' in problems(subject, **config)[0]
@@ -138,7 +138,7 @@ def test_a_config_of_an_unknown_shape_is_refused(subject):
 
 @pytest.fixture
 def compose(monkeypatch):
-    """What `docker compose config` prints, and the commands that asked for it."""
+    """Fake `docker compose config` output, and the commands that requested it."""
     commands = []
 
     def says(**config):
@@ -169,7 +169,7 @@ def test_the_preflight_refuses_before_anything_starts(subject, compose):
     assert all("config" in command for command in commands)
 
 
-def test_a_stack_that_runs_already_is_not_asked_what_it_reaches(subject, compose):
+def test_a_running_stack_is_not_examined_for_its_reach(subject, compose):
     compose(services=SERVICES, volumes={"m": {"name": "llm_models"}})
 
     assert preflight.examine(replace(subject, attach=True)).project == "shop"

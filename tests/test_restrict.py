@@ -1,4 +1,4 @@
-"""What a container had is kept and given back whole: its share of the processor with its period, its addresses in a network."""
+"""Restore of a container's CPU share and network addresses."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ LABELS = {"llmchaos.run": "run-1", "llmchaos.owner": "1:2:boot", "com.docker.com
 
 
 class Container:
-    """As the engine keeps one: an update changes what `inspect` shows, a network is there or not."""
+    """A container as Docker keeps it, with `inspect`, updates and networks."""
 
     id = "0123456789abcdef"
     status = "running"
@@ -72,7 +72,7 @@ def runtime_on(container, directory=Path("unused")):
         pytest.param(0, 0, (100_000, -1), id="no limit"),
     ],
 )
-def test_a_share_of_the_processor_is_given_back_with_its_period(period_us, quota_us, back):
+def test_a_cpu_share_is_restored_with_its_period(period_us, quota_us, back):
     container = Container(CpuPeriod=period_us, CpuQuota=quota_us)
     runtime = runtime_on(container)
 
@@ -118,7 +118,7 @@ FIXED = {"IPv4Address": "10.0.0.9", "IPv6Address": "2001:db8::9"}
         pytest.param({"IPAddress": "", "MacAddress": ""}, None, None, None, id="none while it is down"),
     ],
 )
-def test_a_network_is_given_back_with_the_addresses_that_were_set(endpoint, ipv4, ipv6, mac, tmp_path):
+def test_a_network_is_restored_with_the_addresses_that_were_set(endpoint, ipv4, ipv6, mac, tmp_path):
     runtime = runtime_on(Container(endpoint=endpoint))
     runtime.partition("api")
     restrictions.keep(tmp_path / "as_found.json", runtime._found)
@@ -130,7 +130,7 @@ def test_a_network_is_given_back_with_the_addresses_that_were_set(endpoint, ipv4
     assert runtime._client.connected == [{"aliases": ["api"], **addresses}]
 
 
-def test_what_an_earlier_version_wrote_down_is_given_back_as_far_as_it_knew():
+def test_settings_recorded_by_an_older_version_are_restored():
     container = Container()
     runtime = runtime_on(container)
     known = {"net": {"aliases": ["api"], "ipv4": None}}

@@ -1,4 +1,4 @@
-"""What dead runs left is found wherever it is; on doubt it stays, and where nobody could look that is said."""
+"""Sweep, `llmchaos heal` and `llmchaos doctor`: orphans of dead runs."""
 
 import dataclasses
 import json
@@ -39,7 +39,7 @@ NO_DAEMON = "unix:///nowhere/docker.sock"
 
 @pytest.fixture(autouse=True)
 def state(tmp_path, monkeypatch):
-    """No process, note or daemon of this machine counts."""
+    """Hide all processes, notes and daemons of this machine."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("DOCKER_HOST", NO_DAEMON)
     monkeypatch.setattr(cleanup, "_runs", dict)
@@ -48,7 +48,7 @@ def state(tmp_path, monkeypatch):
 
 @pytest.fixture
 def daemon(monkeypatch):
-    """A daemon that has a stack of each of these owners; returns what was removed."""
+    """A Docker with a stack of each owner. Returns the removed ones."""
     removed = []
     monkeypatch.setattr(docker_cli, "is_wanted", lambda: True)
     monkeypatch.setattr(removal, "remove_dead", lambda project, who, **_: removed.append((project, who)))
@@ -69,7 +69,7 @@ def daemon(monkeypatch):
 
 
 def docker_that(monkeypatch, folder, script):
-    """A docker client that does this, the only one on PATH."""
+    """A docker client that runs this script, alone on PATH."""
     program = folder / "bin" / "docker"
     program.parent.mkdir()
     program.write_text(f"#!/bin/sh\n{script}\n")
@@ -91,7 +91,7 @@ STACKS = {
     "llmchaos-alive": identity.owner_label(),
     "llmchaos-elsewhere": ELSEWHERE,
     "llmchaos-boot": OTHER_BOOT,
-    "llmchaos-odd": "who knows; $(reboot)",
+    "llmchaos-odd": "odd; $(reboot)",
     "not-ours": GONE,
 }
 
@@ -114,7 +114,7 @@ IMAGE_LABELS = {"com.docker.compose.project": "llmchaos-gone", "llmchaos.owner":
 
 
 def images_that(monkeypatch, folder, name, inspect=""):
-    """A Docker of which only an image of this name is left."""
+    """A Docker that has only an image of this name."""
     about = json.dumps({"Labels": IMAGE_LABELS, "Tags": [name]})
     inspect = inspect or f"echo '{about}'"
     docker_that(
@@ -132,25 +132,25 @@ def test_a_dead_run_of_which_only_an_image_is_left_is_found(monkeypatch, tmp_pat
     assert (found.dead, found.unseen) == ({"llmchaos-gone": GONE}, "")
 
 
-def test_an_image_to_which_its_owner_gave_another_name_is_nothing_left_over(monkeypatch, tmp_path):
+def test_an_image_that_its_owner_renamed_is_not_an_orphan(monkeypatch, tmp_path):
     images_that(monkeypatch, tmp_path, "my/web:1")
 
     assert sweep.in_docker().dead == {}
 
 
-def test_an_image_that_is_removed_while_it_is_looked_at_is_gone(monkeypatch, tmp_path):
+def test_an_image_removed_during_the_check_is_gone(monkeypatch, tmp_path):
     images_that(monkeypatch, tmp_path, "llmchaos-gone-web:latest", "echo 'Error: No such image: 1' >&2; exit 1")
 
     assert sweep.in_docker() == sweep.InDocker()
 
 
-def test_images_that_cannot_be_looked_at_are_not_known(monkeypatch, tmp_path):
+def test_an_error_of_docker_about_images_is_reported(monkeypatch, tmp_path):
     images_that(monkeypatch, tmp_path, "llmchaos-gone-web:latest", "echo 'daemon is gone' >&2; exit 1")
 
     assert "daemon is gone" in sweep.in_docker().unseen
 
 
-def test_another_boot_is_no_death_where_the_daemon_is_on_another_machine(daemon, capsys, monkeypatch):
+def test_another_boot_is_no_proof_of_death_if_docker_is_on_another_machine(daemon, capsys, monkeypatch):
     monkeypatch.setenv("DOCKER_HOST", "tcp://10.0.0.1:2376")
     removed = daemon(**STACKS)
 
@@ -160,7 +160,7 @@ def test_another_boot_is_no_death_where_the_daemon_is_on_another_machine(daemon,
     assert "left alone llmchaos-boot" in said
 
 
-def test_a_dry_run_says_the_same_and_removes_nothing(daemon, capsys):
+def test_a_dry_run_prints_the_same_and_removes_nothing(daemon, capsys):
     removed = daemon(**STACKS)
 
     status, said = healed(capsys, "--dry-run")
@@ -183,7 +183,7 @@ def test_a_daemon_that_does_not_answer_is_no_clean_machine(capsys, monkeypatch, 
     assert "found outside Docker" in said
 
 
-def test_without_any_docker_only_that_is_said(capsys, monkeypatch, tmp_path):
+def test_without_docker_only_its_absence_is_reported(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("DOCKER_HOST")
 
@@ -196,7 +196,7 @@ def test_without_any_docker_only_that_is_said(capsys, monkeypatch, tmp_path):
     )
 
 
-def test_a_daemons_address_without_a_client_is_a_docker_that_was_not_looked_at(capsys, monkeypatch, tmp_path):
+def test_a_docker_host_without_a_client_is_reported_as_not_checked(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
 
     status, said = healed(capsys)
@@ -230,7 +230,7 @@ def test_the_doctor_calls_clean_only_what_was_looked_at(daemon, capsys, monkeypa
 
 @pytest.fixture
 def machine(daemon, monkeypatch, tmp_path):
-    """A machine with all that the local runtime needs for every backend; a test takes something away."""
+    """A machine with all that the local runtime needs. Tests remove parts of it."""
     monkeypatch.setattr(docker_cli, "require_engine", lambda: None)
     monkeypatch.setattr(docker_cli, "run", lambda *_, **__: "1")
     daemon()
@@ -249,7 +249,7 @@ def of_local(capsys):
     return [line for line in doctors(capsys) if "local runtime" in line]
 
 
-def test_the_doctor_says_that_the_local_runtime_can_run_here(machine, capsys):
+def test_the_doctor_reports_that_the_local_runtime_can_run_here(machine, capsys):
     (line,) = of_local(capsys)
 
     assert line == (
@@ -310,7 +310,7 @@ def test_the_doctor_names_what_a_backend_of_the_local_runtime_lacks(machine, cap
     ],
 )
 @pytest.mark.parametrize("command", [("doctor",), ("heal", "--dry-run")], ids=" ".join)
-def test_the_exit_status_says_whether_the_machine_is_clean(monkeypatch, capsys, docker, status, command):
+def test_the_exit_status_is_0_only_on_a_clean_machine(monkeypatch, capsys, docker, status, command):
     monkeypatch.setattr(docker_cli, "is_wanted", lambda: True)
     monkeypatch.setattr(docker_cli, "require_engine", lambda: None)
     monkeypatch.setattr(docker_cli, "run", lambda *_, **__: "1")
@@ -319,7 +319,7 @@ def test_the_exit_status_says_whether_the_machine_is_clean(monkeypatch, capsys, 
     assert cli.main(command) == status
 
 
-def test_heal_ends_with_status_1_where_something_stays(daemon, monkeypatch, capsys):
+def test_a_cleanup_that_leaves_something_ends_with_status_1(daemon, monkeypatch, capsys):
     daemon(**STACKS)
 
     def refuse(*_, **__):
@@ -372,7 +372,7 @@ def test_a_context_that_hangs_is_not_ready(monkeypatch):
 
 
 def noted(directory, **changes):
-    """The note of a run that is attached, with one fault open."""
+    """The note of an attached run with one open fault."""
     directory.mkdir(exist_ok=True)
     journal = Journal(directory / "journal.jsonl")
     intend(journal, "web")
@@ -401,14 +401,14 @@ def test_a_note_outlives_a_logout_and_is_this_users_alone(state, tmp_path, monke
 
 
 @pytest.mark.parametrize("state", ["", "relative/folder"])
-def test_notes_are_kept_at_home_unless_told_otherwise(tmp_path, monkeypatch, state):
+def test_notes_are_kept_at_home_by_default(tmp_path, monkeypatch, state):
     monkeypatch.setenv("XDG_STATE_HOME", state)
     monkeypatch.setenv("HOME", str(tmp_path))
 
     assert state_dirs.lasting_dir() == tmp_path / ".local" / "state" / "pytest-llmchaos"
 
 
-def test_where_no_note_can_be_kept_that_is_told(tmp_path, monkeypatch):
+def test_a_note_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
 
@@ -417,7 +417,7 @@ def test_where_no_note_can_be_kept_that_is_told(tmp_path, monkeypatch):
         state_dirs.lasting_dir()
 
 
-def test_notes_of_another_user_are_not_believed(tmp_path, monkeypatch):
+def test_notes_of_another_user_are_ignored(tmp_path, monkeypatch):
     noted(tmp_path / "r")
     assert list(notes.dead_runs()) != []
 
@@ -467,7 +467,7 @@ def test_a_note_has_room_for_a_folder_whose_name_is_not_utf8(tmp_path):
 
 
 class Shop:
-    """A daemon with the containers of project `shop`, as a dead run's undos see it."""
+    """Docker with project `shop`, as a dead run's undos see it."""
 
     def __init__(self, monkeypatch, *services):
         self.done = []
@@ -488,7 +488,7 @@ class Shop:
 
 
 def attached_run(folder, *intents):
-    """The note of an attached run that died with these intents open, kept as a run keeps it."""
+    """The note of an attached run that died with these intents open."""
     folder.mkdir(exist_ok=True)
     about = {"runtime": "compose", "owned": False, "owner": GONE, "project": "shop", "run": "r", "targets": ("web",)}
     journal = Journal(folder / "journal.jsonl")
@@ -504,9 +504,9 @@ def attached_run(folder, *intents):
 
 
 class TestFolderOfReportsThatWasWiped:
-    """CI jobs remove it between two runs."""
+    """CI jobs remove the folder between two runs."""
 
-    def test_open_faults_are_still_undone(self, tmp_path, monkeypatch):
+    def test_open_faults_are_still_reverted(self, tmp_path, monkeypatch):
         attached_run(tmp_path / "r", "ensure_running", "ensure_memory")
         shop = Shop(monkeypatch, "web")
         shutil.rmtree(tmp_path / "r")
@@ -517,7 +517,7 @@ class TestFolderOfReportsThatWasWiped:
         assert list(notes.dead_runs()) == []
         assert list(state_dirs.lasting_dir().rglob("*.json*")) == []
 
-    def test_what_was_undone_is_not_undone_again(self, tmp_path, monkeypatch):
+    def test_a_reverted_fault_is_not_reverted_again(self, tmp_path, monkeypatch):
         manifest = attached_run(tmp_path / "r", "ensure_running")
         journal = Journal(tmp_path / "r" / "journal.jsonl")
         journal.keep_intents(notes.intents_of(manifest))
@@ -528,9 +528,7 @@ class TestFolderOfReportsThatWasWiped:
         assert swept() == (("open faults of shop",), ())
         assert shop.done == []
 
-    def test_where_no_journal_is_left_the_run_is_not_forgotten_and_nothing_is_guessed_by_a_session(
-        self, tmp_path, monkeypatch
-    ):
+    def test_without_a_journal_a_session_keeps_the_note_and_changes_nothing(self, tmp_path, monkeypatch):
         manifest = attached_run(tmp_path / "r", "ensure_running")
         shop = Shop(monkeypatch, "web")
         shutil.rmtree(tmp_path / "r")
@@ -542,9 +540,7 @@ class TestFolderOfReportsThatWasWiped:
         assert f"the journal {manifest.journal} of run r is gone, so its open faults" in problem
         assert Path(manifest.noted).exists()
 
-    def test_heal_then_puts_targets_back_as_they_were_found_and_still_keeps_the_note(
-        self, tmp_path, monkeypatch, capsys
-    ):
+    def test_cleanup_by_hand_restores_the_targets_and_keeps_the_note(self, tmp_path, monkeypatch, capsys):
         manifest = attached_run(tmp_path / "r", "ensure_running")
         shop = Shop(monkeypatch, "web")
         shutil.rmtree(tmp_path / "r")
@@ -558,7 +554,7 @@ class TestFolderOfReportsThatWasWiped:
         assert "not removed open faults of shop: the journal" in said
         assert Path(manifest.noted).exists()
 
-    def test_what_a_service_had_before_is_not_taken_for_given_back_where_it_is_not_known(self, tmp_path, monkeypatch):
+    def test_unknown_original_settings_do_not_count_as_restored(self, tmp_path, monkeypatch):
         manifest = attached_run(tmp_path / "r", "ensure_memory", "ensure_running")
         shop = Shop(monkeypatch, "web")
         shutil.rmtree(tmp_path / "r")
@@ -570,7 +566,7 @@ class TestFolderOfReportsThatWasWiped:
         assert "ensure_memory web: the original settings of web are no longer known" in problem
 
 
-def test_a_run_that_its_watchdog_heals_meanwhile_is_no_failed_one(tmp_path, monkeypatch):
+def test_a_run_that_its_watchdog_reverts_meanwhile_is_not_a_failure(tmp_path, monkeypatch):
     manifest = attached_run(tmp_path / "r", "ensure_memory", "ensure_running")
     shop = Shop(monkeypatch, "web")
     shutil.rmtree(tmp_path / "r")
@@ -605,7 +601,7 @@ def test_a_note_that_cannot_be_read_is_named(tmp_path, monkeypatch, capsys):
     assert f"then rm {path}" in said
 
 
-def test_faults_are_undone_at_the_daemon_that_the_dead_run_spoke_to(tmp_path, monkeypatch):
+def test_faults_are_reverted_at_the_daemon_of_the_dead_run(tmp_path, monkeypatch):
     noted(tmp_path / "r")
     asked = []
 
@@ -628,7 +624,7 @@ def test_faults_are_undone_at_the_daemon_that_the_dead_run_spoke_to(tmp_path, mo
     assert list(notes.dead_runs()) == []
 
 
-def test_a_dead_run_that_cannot_be_healed_keeps_no_other_from_being_removed(tmp_path, monkeypatch):
+def test_a_dead_run_that_cannot_be_reverted_does_not_stop_other_removals(tmp_path, monkeypatch):
     noted(tmp_path / "r")
     removed = []
 
@@ -649,7 +645,7 @@ def test_a_dead_run_that_cannot_be_healed_keeps_no_other_from_being_removed(tmp_
     [NotReady("`docker network rm` ended with 1: has active endpoints"), OSError("busy")],
     ids=["docker", "system"],
 )
-def test_an_orphan_that_cannot_be_removed_keeps_no_other_from_being_removed(tmp_path, monkeypatch, error):
+def test_an_orphan_that_cannot_be_removed_does_not_stop_other_removals(tmp_path, monkeypatch, error):
     runs = [cleanup.DeadRun(project=name, directory=tmp_path, why="its owner is gone") for name in ("stuck", "free")]
     removed = []
 
@@ -666,7 +662,7 @@ def test_an_orphan_that_cannot_be_removed_keeps_no_other_from_being_removed(tmp_
 
 
 class TestOrphanThatStays:
-    """A network of Docker 20.10 whose endpoints are counted wrong, say: only a restart of the daemon removes it."""
+    """A network that Docker cannot remove, as with Docker 20.10's endpoint bug."""
 
     def swept(self, tmp_path, monkeypatch, *, attach):
         notes = []
@@ -696,7 +692,7 @@ class TestOrphanThatStays:
 
 
 @pytest.mark.parametrize("runtime", ["local", "compose"])
-def test_a_session_of_the_local_runtime_does_not_wait_for_what_is_left_in_docker(tmp_path, monkeypatch, runtime):
+def test_a_session_of_the_local_runtime_ignores_orphans_in_docker(tmp_path, monkeypatch, runtime):
     settings = Settings(
         run="r", seed=1, runtime=runtime, backend="sim", reports=tmp_path, repeat=1, worker="", replay_line=""
     )
@@ -711,7 +707,7 @@ def test_a_session_of_the_local_runtime_does_not_wait_for_what_is_left_in_docker
 
 
 class TestRemovalThatDoesNotEnd:
-    """A container that the daemon is removing, and never ends to."""
+    """A container whose removal by Docker does not end."""
 
     @pytest.fixture(autouse=True)
     def stuck(self, monkeypatch):
@@ -735,7 +731,7 @@ class TestRemovalThatDoesNotEnd:
 @pytest.mark.parametrize(
     "said", ["Error: No such container: a\nError: removal of b is already in progress", "Error: c: device busy"]
 )
-def test_what_is_gone_hides_no_other_complaint(monkeypatch, said):
+def test_a_missing_object_hides_no_other_error(monkeypatch, said):
     def run(command, **_):
         if command[1] == "ps":
             return "a one\n"
@@ -765,7 +761,7 @@ def test_an_orphan_of_a_name_that_a_live_run_has_too_is_left_alone(daemon, capsy
     assert removed == []
 
 
-def test_a_compose_command_is_ended_by_its_projects_whole_name():
+def test_a_compose_command_is_matched_by_its_whole_project_name():
     def command(project):
         words = ("docker", "compose", "-p", project, "up")
         return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", *words])
@@ -799,7 +795,7 @@ def test_only_a_helper_process_that_lives_is_ended(tmp_path, monkeypatch):
     assert ended == [(me, signal.SIGKILL)]
 
 
-def test_the_watchdog_undoes_what_a_dead_run_left_in_a_stack_of_others_and_removes_nothing(tmp_path, monkeypatch):
+def test_the_watchdog_reverts_faults_in_an_attached_stack_and_removes_nothing(tmp_path, monkeypatch):
     manifest, removed = attached_run(tmp_path / "r", "ensure_running", "ensure_memory"), []
     shop = Shop(monkeypatch, "web")
     monkeypatch.setattr(removal, "remove_dead", lambda *which, **_: removed.append(which))
@@ -824,7 +820,7 @@ def test_of_a_long_journal_only_processes_are_decoded(tmp_path, monkeypatch):
     assert decoded == ["process"]
 
 
-def test_processor_time_is_given_back_at_the_daemon_that_the_dead_run_spoke_to(monkeypatch):
+def test_cpu_time_is_restored_at_the_daemon_of_the_dead_run(monkeypatch):
     environments = []
     monkeypatch.setattr(docker_cli, "run", lambda _, env: environments.append(env))
     found = restrictions.AsFound(networks={}, cpus_nano=10**9, cpu_quota_us=0, memory_bytes=0, swap_bytes=0)
@@ -836,7 +832,7 @@ def test_processor_time_is_given_back_at_the_daemon_that_the_dead_run_spoke_to(m
     assert [env["DOCKER_HOST"] for env in environments] == ["unix:///theirs.sock", NO_DAEMON]
 
 
-def test_a_daemon_that_is_gone_does_not_count_as_undone(tmp_path, monkeypatch):
+def test_a_missing_daemon_does_not_count_as_reverted(tmp_path, monkeypatch):
     def refuse(**_):
         raise docker.errors.DockerException("Error while fetching server API version")
 

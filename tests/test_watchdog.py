@@ -1,4 +1,4 @@
-"""The watchdog sees the death of its pytest at once, also while a forked child of it lives."""
+"""Watchdog: detection of pytest's death and its cleanup."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from pytest_llmchaos.evidence.run_manifest import RunManifest
 from pytest_llmchaos.host import identity
 from pytest_llmchaos.runtime.docker import docker_cli
 
-# Prints the number of its watchdog and of a child that has all its descriptors, and ends as it is told to.
+# Prints the pids of its watchdog and of a forked child, then ends in the given way.
 PYTEST = """
 import os, sys, time
 from pathlib import Path
@@ -40,7 +40,7 @@ else:
 
 @pytest.fixture
 def session(tmp_path):
-    """Starts a pytest with a forked child; gives the process and its watchdog's number."""
+    """Start a pytest with a forked child. Returns it and its watchdog's pid."""
     started = []
 
     def start(how):
@@ -75,7 +75,7 @@ def test_a_goodbye_is_enough_while_a_forked_child_lives(session, tmp_path):
     assert (tmp_path / "watchdog.log").read_text() == ""
 
 
-def test_the_watchdog_asks_the_daemon_of_its_run_also_if_another_context_is_chosen_meanwhile(tmp_path, monkeypatch):
+def test_the_watchdog_uses_the_daemon_of_its_run_even_if_the_context_changes(tmp_path, monkeypatch):
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     monkeypatch.setattr(docker_cli, "daemon", lambda: docker_cli.Daemon(host="unix:///chosen/docker.sock"))
     about = {"runtime": "compose", "project": "p", "owner": identity.owner_label(), "owned": True}
@@ -109,7 +109,7 @@ def pipe():
 
 
 @pytest.mark.parametrize("owner", ["{gone}", "{other}"], ids=["no such process", "another process of that number"])
-def test_without_a_descriptor_of_the_process_its_start_time_serves(monkeypatch, pipe, owner):
+def test_without_a_pidfd_the_start_time_identifies_the_process(monkeypatch, pipe, owner):
     with subprocess.Popen(["true"]) as process:
         process.wait()
     _, _, boot, namespace = identity.owner_label().split(":")

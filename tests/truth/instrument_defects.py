@@ -349,7 +349,7 @@ CLEANUP: tuple[InstrumentDefect, ...] = (
             ),
         ),
         tests=(
-            "test_sweep.py::test_the_watchdog_undoes_what_a_dead_run_left_in_a_stack_of_others_and_removes_nothing",
+            "test_sweep.py::test_the_watchdog_reverts_faults_in_an_attached_stack_and_removes_nothing",
         ),
     ),
     InstrumentDefect(
@@ -402,7 +402,7 @@ CLEANUP: tuple[InstrumentDefect, ...] = (
                 new="    return Path(f\"{os.environ.get('XDG_RUNTIME_DIR', '/tmp')}/pytest-llmchaos-{name}.lock\")",
             ),
         ),
-        tests=("test_owner.py::test_the_slot_is_the_same_whatever_folders_a_job_has_of_its_own",),
+        tests=("test_owner.py::test_the_slot_is_the_same_for_jobs_with_their_own_folders",),
     ),
     InstrumentDefect(
         name="doubtful-local-run-removed",
@@ -503,7 +503,7 @@ CLEANUP: tuple[InstrumentDefect, ...] = (
                 new="any(word.startswith(project.encode()) for word in words)",
             ),
         ),
-        tests=("test_sweep.py::test_a_compose_command_is_ended_by_its_projects_whole_name",),
+        tests=("test_sweep.py::test_a_compose_command_is_matched_by_its_whole_project_name",),
     ),
     InstrumentDefect(
         name="kept-intents-after-the-journal",
@@ -732,7 +732,7 @@ CAUSES: tuple[InstrumentDefect, ...] = (
                 new='        if not any(raw["timeNano"] / 1e9 <= opened_s for raw in kept):\n',
             ),
         ),
-        tests=("test_daemon_stream.py::test_a_break_that_it_cannot_is_a_gap_that_says_why",),
+        tests=("test_daemon_stream.py::test_a_break_that_docker_cannot_replay_is_a_gap_with_its_reason",),
     ),
     InstrumentDefect(
         name="sibling-taken-for-the-victim",
@@ -744,7 +744,7 @@ CAUSES: tuple[InstrumentDefect, ...] = (
                 new="        is_sibling = False\n",
             ),
         ),
-        tests=("test_daemon_stream.py::test_a_sibling_s_start_is_not_the_victim_s_and_its_death_is_no_proof",),
+        tests=("test_daemon_stream.py::test_a_start_or_death_of_another_replica_is_not_the_victims",),
     ),
     InstrumentDefect(
         name="clock-set-back-unnoticed",
@@ -1644,7 +1644,7 @@ CLIENTS: tuple[InstrumentDefect, ...] = (
             ),
         ),
         tests=(
-            "test_event_streams.py::test_where_the_answer_is_known_it_is_one_answer_of_the_model_that_was_asked_for",
+            "test_event_streams.py::test_a_known_answer_must_be_one_answer_of_the_requested_model",
         ),
     ),
     InstrumentDefect(
@@ -1657,7 +1657,7 @@ CLIENTS: tuple[InstrumentDefect, ...] = (
                 new='    return "ok" if text and expected.text.startswith(text) else "corrupted"\n',
             ),
         ),
-        tests=("test_event_streams.py::test_where_the_answer_is_known_nothing_else_may_be_said_in_any_channel",),
+        tests=("test_event_streams.py::test_a_known_answer_allows_no_other_text_in_any_channel",),
     ),
     InstrumentDefect(
         name="error-event-is-ok",
