@@ -68,7 +68,7 @@ def runtime_on(container, directory=Path("unused")):
     [
         pytest.param(50_000, 25_000, (50_000, 25_000), id="half a core in a period of its own"),
         pytest.param(50_000, 0, (50_000, -1), id="no limit in a period of its own"),
-        pytest.param(0, 25_000, (100_000, 25_000), id="a quarter of a core in the engine's period"),
+        pytest.param(0, 25_000, (100_000, 25_000), id="a quarter of a core in Docker's period"),
         pytest.param(0, 0, (100_000, -1), id="no limit"),
     ],
 )
@@ -106,14 +106,14 @@ FIXED = {"IPv4Address": "10.0.0.9", "IPv6Address": "2001:db8::9"}
             None,
             None,
             "02:42:ac:11:65:43",
-            id="a hardware address of its own",
+            id="a MAC address of its own",
         ),
         pytest.param(
             {"IPAddress": "10.0.0.2", "MacAddress": "02:42:0a:00:00:02"},
             None,
             None,
             None,
-            id="a hardware address that the engine made of the other",
+            id="a MAC address derived from IPv4",
         ),
         pytest.param({"IPAddress": "", "MacAddress": ""}, None, None, None, id="none while it is down"),
     ],

@@ -1,4 +1,4 @@
-"""The reader of the Docker daemon's events, where no daemon answers."""
+"""Reader of Docker's events when Docker does not answer."""
 
 import pytest
 

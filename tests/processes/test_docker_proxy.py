@@ -1,4 +1,7 @@
-"""The allow-list in front of the Docker socket, with a daemon made up here that must never see a forbidden call."""
+"""Allow-list in front of the Docker socket, with a fake daemon.
+
+A forbidden call must never reach the daemon.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ pytestmark = pytest.mark.skipif(HAPROXY is None, reason="needs the haproxy progr
 
 @dataclass
 class Daemon:
-    """Answers everything with 200 on a Unix socket and remembers what it was asked."""
+    """Fake Docker on a Unix socket: answers 200 and records every request."""
 
     path: Path
     seen: list[str] = field(default_factory=list)
@@ -80,7 +83,7 @@ class Proxy:
     daemon: Daemon
 
     def ask(self, call: dict[str, Any], names: dict[str, str] = NAMES) -> tuple[int, str]:
-        """Status and body; the request goes out byte by byte as it stands in the table."""
+        """Send a request byte by byte as the table has it. Returns status and body."""
         body = str(call.get("body", ""))
         headers = {"Host": "docker", "Connection": "close", **call.get("headers", {})}
         if body and "Transfer-Encoding" not in headers:
@@ -100,12 +103,12 @@ class Proxy:
         return int(answer.split()[1]), answer.decode(errors="replace")
 
     def lines(self) -> list[dict[str, Any]]:
-        """The whole lines so far; the last one may still be on its way."""
+        """Complete lines so far. The last one may still be in flight."""
         whole = self.log.read_text().rpartition("\n")[0]
         return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
 
     def logged(self, wanted: tuple[str, int, str, str]) -> int:
-        """How many lines of the log say this."""
+        """Count the lines of the log that match."""
         return sum(1 for one in self.lines() if (one["verdict"], one["status"], one["method"], one["url"]) == wanted)
 
     def until(self, look: Callable[[], bool]) -> None:
@@ -181,7 +184,7 @@ def test_a_call_that_a_repair_needs_reaches_the_daemon_as_it_is(proxy: Proxy, na
     assert proxy.daemon.seen[-1] == f"{call['method']} {call['path'].format(**NAMES)}"
 
 
-def test_what_acts_is_logged_and_what_looks_is_not(proxy: Proxy) -> None:
+def test_acts_are_logged_and_reads_are_not(proxy: Proxy) -> None:
     wanted = ("allowed", 200, "POST", "/containers/llmchaos-a-api-1/kill?signal=SIGKILL")
     logged = proxy.logged(wanted)
     proxy.ask(CALLS["allowed"]["inspect the other replica"])
@@ -191,7 +194,7 @@ def test_what_acts_is_logged_and_what_looks_is_not(proxy: Proxy) -> None:
     assert not [line for line in proxy.lines() if line["verdict"] == "allowed" and line["method"] == "GET"]
 
 
-def test_a_good_call_does_not_open_the_connection_for_a_bad_one_behind_it(proxy: Proxy) -> None:
+def test_an_allowed_call_does_not_let_a_forbidden_one_follow_on_its_connection(proxy: Proxy) -> None:
     good = b"GET /containers/llmchaos-a-api-1/json HTTP/1.1\r\nHost: docker\r\n\r\n"
     bad = b"POST /containers/create HTTP/1.1\r\nHost: docker\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     before = len(proxy.daemon.seen)
@@ -212,7 +215,7 @@ def test_a_good_call_does_not_open_the_connection_for_a_bad_one_behind_it(proxy:
     ],
     ids=["HTTP/2", "a zero byte", "two addresses", "two lengths", "no slash first"],
 )
-def test_what_is_no_http_1_request_is_refused_and_never_reaches_the_daemon(proxy: Proxy, raw: bytes) -> None:
+def test_a_request_that_is_not_http_1_never_reaches_the_daemon(proxy: Proxy, raw: bytes) -> None:
     before = list(proxy.daemon.seen)
     status, _ = proxy.send(raw)
 
@@ -220,8 +223,8 @@ def test_what_is_no_http_1_request_is_refused_and_never_reaches_the_daemon(proxy
     assert proxy.daemon.seen == before
 
 
-def test_the_answer_to_a_denied_call_says_what_is_allowed(proxy: Proxy) -> None:
-    _, answer = proxy.ask(CALLS["denied"]["ask for /info"])
+def test_the_answer_to_a_denied_call_lists_what_is_allowed(proxy: Proxy) -> None:
+    _, answer = proxy.ask(CALLS["denied"]["read /info"])
 
     assert "allowed are list with the project label" in json.loads(answer.split("\r\n\r\n", 1)[1])["message"]
 

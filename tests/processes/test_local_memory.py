@@ -1,4 +1,4 @@
-"""Memory that is taken away from processes and given back, by the kernel's own word."""
+"""Memory limits of processes: set, refused by the kernel, restored."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ def test_every_process_of_the_service_is_limited_and_no_other(lab: World, tmp_pa
     assert lab.events("api") == [("start", {}), ("limit_memory", {"mebibytes": "128"}), ("unlimit_memory", {})]
 
 
-def test_what_goes_beyond_the_limit_is_refused_until_it_is_lifted(lab: World, tmp_path: Path) -> None:
-    ask, told = tmp_path / "ask", tmp_path / "told"
-    lab.start(lab.process("api", GREEDY, ASK=str(ask), TOLD=str(told)))
+def test_memory_above_the_limit_is_refused_until_the_limit_is_lifted(lab: World, tmp_path: Path) -> None:
+    more, result = tmp_path / "more", tmp_path / "result"
+    lab.start(lab.process("api", GREEDY, MORE=str(more), RESULT=str(result)))
 
     def answer() -> str:
-        told.unlink(missing_ok=True)
-        ask.touch()
-        until(told.exists, "the answer")
-        return told.read_text()
+        result.unlink(missing_ok=True)
+        more.touch()
+        until(result.exists, "the answer")
+        return result.read_text()
 
     assert answer() == "given"
     lab.control.call("limit_memory", "api", "64")
@@ -65,7 +65,7 @@ def test_what_goes_beyond_the_limit_is_refused_until_it_is_lifted(lab: World, tm
     assert [action for action, _ in lab.events("api")] == ["start", "limit_memory", "unlimit_memory"]
 
 
-def test_a_process_started_anew_has_no_limit(lab: World) -> None:
+def test_a_restarted_process_has_no_limit(lab: World) -> None:
     lab.start(lab.process("api"))
     lab.control.call("limit_memory", "api", "64")
     lab.control.call("kill", "api", "SIGKILL")
@@ -77,17 +77,17 @@ def test_a_process_started_anew_has_no_limit(lab: World) -> None:
     assert data_limits(lab.pid("api")) == {own_data_limit()}
 
 
-def test_a_limit_above_what_the_system_allows_is_refused_with_both_numbers(lab: World) -> None:
+def test_a_limit_above_the_hard_limit_is_refused_with_both_numbers(lab: World) -> None:
     lab.start(lab.process("api"))
     resource.prlimit(lab.pid("api"), resource.RLIMIT_DATA, (64 * MIB, 64 * MIB))
 
-    with pytest.raises(NotReady, match=rf"may have {64 * MIB} bytes of data at most, asked for {128 * MIB}"):
+    with pytest.raises(NotReady, match=rf"a hard limit of {64 * MIB} bytes of data, wanted {128 * MIB}"):
         lab.control.call("limit_memory", "api", "128")
 
     assert data_limits(lab.pid("api")) == {64 * MIB}
 
 
-def test_nobody_needs_root_to_limit_a_process_of_their_own_and_to_lift_it() -> None:
+def test_limiting_an_own_process_and_lifting_it_need_no_root() -> None:
     def limited_and_lifted() -> bool:
         sleeper = _forked(signal.pause)
         try:
@@ -112,7 +112,7 @@ def test_nobody_needs_root_to_limit_a_process_of_their_own_and_to_lift_it() -> N
 
 
 def _forked(act: Callable[[], object]) -> int:
-    """A child that does this and never returns."""
+    """A child that runs `act` and never returns."""
     child = os.fork()
     if child == 0:
         try:

@@ -1,4 +1,4 @@
-"""The allow-list in front of a real supervisord: what reaches it, and Docker's answers."""
+"""Allow-list in front of a real supervisord."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LIST = f"/containers/json?all=1&filters=%7B%22label%22%3A%5B%22com.docker.compos
 
 
 class Proxy:
-    """The proxy in front of a world of processes; calls are by service."""
+    """The proxy in front of a world of processes. Calls name the service."""
 
     def __init__(self, lab: World) -> None:
         settings = Settings(
@@ -63,7 +63,7 @@ class Proxy:
 
 @pytest.fixture
 def proxy(tmp_path: Path) -> Iterator[Proxy]:
-    deep = tmp_path / ("d" * 100)  # deeper than a socket path may be
+    deep = tmp_path / ("d" * 100)  # deeper than a socket path can be
     deep.mkdir()
     with world(deep) as lab:
         lab.start(lab.process("api"), lab.process("prometheus"))
@@ -72,7 +72,7 @@ def proxy(tmp_path: Path) -> Iterator[Proxy]:
         made.close()
 
 
-def test_a_service_is_seen_as_docker_would_show_it(proxy: Proxy) -> None:
+def test_a_service_is_shown_as_in_docker(proxy: Proxy) -> None:
     running = proxy.state()
     proxy.lab.control.call("pause", "api")
     paused = proxy.state()
@@ -97,7 +97,7 @@ def test_all_services_are_listed_and_only_the_repairable_may_be_touched(proxy: P
     assert proxy.lab.control.inspect()["prometheus"].running
 
 
-def test_starting_what_runs_and_killing_what_does_not_is_answered_as_docker_does(proxy: Proxy) -> None:
+def test_a_repeated_start_or_kill_gets_dockers_answers(proxy: Proxy) -> None:
     assert proxy.call("POST", f"{NAME}/start")[0] == 304
     assert proxy.call("POST", f"{NAME}/kill?signal=SIGKILL")[0] == 204
     proxy.lab.control.wait_dead("api")
@@ -108,7 +108,7 @@ def test_starting_what_runs_and_killing_what_does_not_is_answered_as_docker_does
 
 
 @pytest.mark.parametrize("program", ["import time\nwhile True: time.sleep(60)", DEAF], ids=["polite", "deaf"])
-def test_a_restart_ends_also_who_does_not_listen(tmp_path: Path, program: str) -> None:
+def test_a_restart_ends_even_a_deaf_service(tmp_path: Path, program: str) -> None:
     with world(tmp_path) as lab:
         lab.start(lab.process("api", program))
         if program == DEAF:
@@ -117,7 +117,7 @@ def test_a_restart_ends_also_who_does_not_listen(tmp_path: Path, program: str) -
         first = lab.pid("api")
         proxy = Proxy(lab)
         try:
-            # A grace that no busy machine uses up, but for the one who uses up any.
+            # A grace period that is never used up, except by the deaf program.
             assert proxy.call("POST", f"{NAME}/restart?t={1 if program == DEAF else 20}")[0] == 204
         finally:
             proxy.close()
@@ -147,7 +147,7 @@ def test_a_call_of_a_page_in_a_web_browser_is_denied(proxy: Proxy) -> None:
     assert proxy.lab.pid("api") == pid
 
 
-def test_health_tells_whether_supervisord_answers_and_denials_are_counted(proxy: Proxy) -> None:
+def test_health_depends_on_supervisord_and_denials_are_counted(proxy: Proxy) -> None:
     assert proxy.call("GET", "/healthz", metrics=True)[0] == 200
     proxy.call("POST", "/containers/create")
     assert 'verdict="denied"' in proxy.call("GET", "/metrics", metrics=True)[1]

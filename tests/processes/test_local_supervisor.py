@@ -1,4 +1,4 @@
-"""Processes under supervisord: acts, events with times, and an end that leaves nothing."""
+"""Processes under supervisord: acts, timed events, cleanup."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_killed_service_is_seen_dead_at_once_with_its_exit_code_and_stays_down
     assert (seen.running, seen.pid, seen.exit_code) == (False, 0, 137)
 
 
-def test_a_death_is_written_down_when_it_happens_and_not_a_turn_of_the_loop_later(lab: World) -> None:
+def test_a_death_is_recorded_at_once_and_not_one_loop_later(lab: World) -> None:
     lab.start(lab.process("api"))
     late_s = []
     for _ in range(5):
@@ -58,7 +58,7 @@ def test_a_death_is_written_down_when_it_happens_and_not_a_turn_of_the_loop_late
         late_s.append(lab.times("die")[-1] - lab.times("kill")[-1])
         lab.control.call("start", "api")
 
-    assert statistics.median(late_s) < 0.3  # supervisor's own loop turns once a second
+    assert statistics.median(late_s) < 0.3  # supervisor's own loop runs once a second
 
 
 def test_a_crashed_service_dies_without_a_kill_in_the_events(lab: World) -> None:
@@ -73,7 +73,7 @@ def test_a_crashed_service_dies_without_a_kill_in_the_events(lab: World) -> None
 @pytest.mark.parametrize(
     ("command", "code"), [("import sys; sys.exit(3)", "3"), ("import os; os.kill(os.getpid(), 15)", "143")]
 )
-def test_a_service_that_ends_by_itself_tells_how(lab: World, command: str, code: str) -> None:
+def test_a_service_that_ends_by_itself_has_its_exit_code(lab: World, command: str, code: str) -> None:
     lab.start(lab.process("api", command))
 
     until(lambda: lab.times("die"), "the death in the events")
@@ -115,7 +115,7 @@ def test_pause_stops_every_process_of_the_service_and_unpause_wakes_them(lab: Wo
     assert [action for action, _ in lab.events("api")] == ["start", "pause", "unpause"]
 
 
-def test_a_service_frozen_by_somebody_else_is_seen_frozen(lab: World) -> None:
+def test_a_service_frozen_by_another_process_is_seen_frozen(lab: World) -> None:
     lab.start(lab.process("api"))
 
     os.kill(lab.pid("api"), signal.SIGSTOP)
@@ -133,7 +133,7 @@ def test_a_paused_service_dies_of_a_kill(lab: World) -> None:
     assert not lab.control.inspect()["api"].running
 
 
-def test_what_cannot_be_done_is_told_and_changes_nothing(lab: World) -> None:
+def test_an_impossible_act_is_an_error_and_changes_nothing(lab: World) -> None:
     lab.start(lab.process("api"))
 
     assert not lab.control.call("start", "api")
@@ -158,14 +158,14 @@ def test_a_service_started_again_has_a_later_start(lab: World) -> None:
     assert again.started_unix_s > first
 
 
-def test_services_get_their_own_settings_whatever_characters_these_have(lab: World, tmp_path: Path) -> None:
-    told, value = tmp_path / "told", "50% of {x} 'y', $HOME=#1;"
-    command = "import os; open(os.environ['TOLD'], 'w').write(os.environ['ODD'])"
-    lab.start(lab.process("api", command, TOLD=str(told), ODD=value))
+def test_services_get_their_settings_with_any_characters(lab: World, tmp_path: Path) -> None:
+    result, value = tmp_path / "result", "50% of {x} 'y', $HOME=#1;"
+    command = "import os; open(os.environ['RESULT'], 'w').write(os.environ['ODD'])"
+    lab.start(lab.process("api", command, RESULT=str(result), ODD=value))
 
     until(lambda: lab.times("die"), "the end of the service")
 
-    assert told.read_text() == value
+    assert result.read_text() == value
 
 
 def test_stopping_ends_deaf_and_frozen_services_at_once(lab: World) -> None:
@@ -179,7 +179,7 @@ def test_stopping_ends_deaf_and_frozen_services_at_once(lab: World) -> None:
     assert time.monotonic() - begin < 1.0
 
 
-def test_a_folder_deeper_than_a_socket_path_may_be_works(tmp_path: Path) -> None:
+def test_a_folder_deeper_than_a_socket_path_works(tmp_path: Path) -> None:
     deep = tmp_path / ("d" * 60) / ("e" * 60)
     deep.mkdir(parents=True)
 
@@ -189,7 +189,7 @@ def test_a_folder_deeper_than_a_socket_path_may_be_works(tmp_path: Path) -> None
         assert lab.control.inspect()["api"].running
 
 
-def test_two_runs_side_by_side_do_not_see_each_other(tmp_path: Path) -> None:
+def test_two_parallel_runs_do_not_see_each_other(tmp_path: Path) -> None:
     with world(tmp_path, "one") as one, world(tmp_path, "two") as two:
         one.start(one.process("api"))
         two.start(two.process("api"))
@@ -214,7 +214,7 @@ _OWNER = textwrap.dedent("""
 
 
 def _dead_owner(tmp_path: Path, project: str, *, freeze_supervisord: bool) -> None:
-    """A process that started a run and was killed by SIGKILL."""
+    """Start a run in a process and kill that process with SIGKILL."""
     command = [sys.executable, "-c", _OWNER, str(tmp_path), str(Path(local_world.__file__).parent.parent), project]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as starter:
         assert starter.stdout is not None
@@ -235,7 +235,7 @@ def test_services_end_by_themselves_when_their_owner_is_killed(tmp_path: Path) -
         cleanup.remove_run(project, tmp_path)
 
 
-def test_a_dead_run_is_found_and_removed_even_where_its_supervisord_stands_still(tmp_path: Path) -> None:
+def test_a_dead_run_is_removed_even_if_its_supervisord_is_frozen(tmp_path: Path) -> None:
     project = identity.project_name(os.getpid(), "frozen")
     try:
         _dead_owner(tmp_path, project, freeze_supervisord=True)
@@ -249,18 +249,18 @@ def test_a_dead_run_is_found_and_removed_even_where_its_supervisord_stands_still
         assert time.monotonic() - begin < 3.0
         assert not cleanup.processes_of(project)
         assert not (tmp_path / "local").exists()
-        assert (tmp_path / "logs" / "events.jsonl").exists()  # what happened is kept
+        assert (tmp_path / "logs" / "events.jsonl").exists()  # events are kept
     finally:
         cleanup.remove_run(project, tmp_path)
 
 
-def test_a_live_run_is_no_dead_run(lab: World) -> None:
+def test_a_live_run_is_not_a_dead_run(lab: World) -> None:
     lab.start(lab.process("api"))
 
     assert lab.project not in {run.project for run in cleanup.dead_runs()}
 
 
-def test_removing_a_run_that_is_gone_is_nothing(tmp_path: Path) -> None:
+def test_removing_a_missing_run_changes_nothing(tmp_path: Path) -> None:
     cleanup.remove_run("llmchaos-never-was", tmp_path)
 
     assert list(tmp_path.iterdir()) == []
@@ -271,7 +271,7 @@ DEAD = "1:1:another-boot"
 
 @contextlib.contextmanager
 def _marked(project: str, directory: Path, who: str = DEAD) -> Iterator[int]:
-    """A process that says it is of a run."""
+    """A process whose environment names a run."""
     marks = {cleanup.RUN: project, cleanup.DIRECTORY: str(directory), cleanup.OWNER: who}
     with subprocess.Popen(["sleep", "60"], env=os.environ | marks) as process:
         until(lambda: cleanup.RUN.encode() in Path(f"/proc/{process.pid}/environ").read_bytes())
@@ -285,7 +285,7 @@ def _found(project: str) -> list[str]:
     return [str(run.directory) for run in cleanup.dead_runs() if run.project == project]
 
 
-def test_what_another_users_process_says_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_users_process_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = identity.project_name(os.getpid(), "other-user")
     with _marked(project, tmp_path) as pid:
         assert _found(project) == [str(tmp_path)]
@@ -298,7 +298,7 @@ def test_what_another_users_process_says_is_not_believed(tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize("project", ["", "../../etc", "..", "llmchaos-1-abcd/../../etc", "llmchaos-1", "etc"])
-def test_a_name_that_no_run_has_is_no_run_to_remove(tmp_path: Path, project: str) -> None:
+def test_a_name_that_no_run_would_choose_is_not_removed(tmp_path: Path, project: str) -> None:
     with _marked(project, tmp_path):
         assert _found(project) == []
 
@@ -345,7 +345,7 @@ def test_logs_are_kept_without_their_secrets(tmp_path: Path) -> None:
     assert (tmp_path / "logs" / "api.txt").read_text() == "ready\nGET / Authorization: Bearer ***\n"
 
 
-def test_logs_are_never_written_onto_or_through_a_link(tmp_path: Path) -> None:
+def test_logs_are_never_written_onto_or_through_a_symlink(tmp_path: Path) -> None:
     work = _work(tmp_path, "llmchaos-never-was")
     victim = tmp_path / "victim"
     victim.write_text("untouched")
@@ -359,7 +359,7 @@ def test_logs_are_never_written_onto_or_through_a_link(tmp_path: Path) -> None:
     assert not (tmp_path / "logs" / "api.txt").is_symlink()
 
 
-def test_logs_are_never_written_into_a_folder_that_is_a_link(tmp_path: Path) -> None:
+def test_logs_are_never_written_into_a_symlinked_folder(tmp_path: Path) -> None:
     work = _work(tmp_path / "run", "llmchaos-never-was")
     (tmp_path / "victim").mkdir()
     (tmp_path / "run" / "logs").symlink_to(tmp_path / "victim")
@@ -370,7 +370,7 @@ def test_logs_are_never_written_into_a_folder_that_is_a_link(tmp_path: Path) -> 
     assert not work.exists()
 
 
-def test_a_log_that_is_a_link_or_a_pipe_is_not_read(tmp_path: Path) -> None:
+def test_a_log_that_is_a_symlink_or_a_pipe_is_not_read(tmp_path: Path) -> None:
     work = _work(tmp_path, "llmchaos-never-was")
     (tmp_path / "secret").write_text("secret")
     (work / "logs" / "link.txt").symlink_to(tmp_path / "secret")
@@ -381,7 +381,7 @@ def test_a_log_that_is_a_link_or_a_pipe_is_not_read(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == ["api.txt", "events.jsonl"]
 
 
-def test_nothing_is_removed_through_a_link(tmp_path: Path) -> None:
+def test_removal_follows_no_symlink(tmp_path: Path) -> None:
     work = _work(tmp_path / "others", "llmchaos-never-was")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "local").symlink_to(tmp_path / "others" / "local")

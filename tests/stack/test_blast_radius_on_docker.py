@@ -1,4 +1,4 @@
-"""On the real daemon: look-alikes of this run's containers are neither acted on, nor mistaken for them, nor removed."""
+"""Blast radius on real Docker: look-alike containers are left alone."""
 
 import contextlib
 import os
@@ -46,7 +46,7 @@ def state_of(name):
     [faults.kill("api"), faults.pause("api"), faults.restart("api"), faults.limit_cpu("api", cores=0.5)],
     ids=str,
 )
-def test_faults_pass_by_containers_that_only_look_like_this_runs(fault, stack_lab):
+def test_faults_ignore_containers_that_only_look_like_this_runs(fault, stack_lab):
     runtime, primitive = stack_lab.runtime, fault.primitive
     stack_lab.remediator.ensure(False)
     unlabelled = {PROJECT: runtime.project, SERVICE: "api"}
@@ -65,7 +65,7 @@ def test_faults_pass_by_containers_that_only_look_like_this_runs(fault, stack_la
     runtime.wait_healthy(("api",), 30)
 
 
-def test_a_removal_leaves_what_carries_the_project_but_not_the_owner():
+def test_a_removal_leaves_objects_with_the_project_but_another_owner():
     require("sim")
     project, dead = f"llmchaos-removal-{os.getpid()}", "1:2:other"
     with (
@@ -96,7 +96,7 @@ def test_a_fault_is_refused_while_a_container_of_others_lives_in_its_namespace(n
 
 @pytest.fixture
 def shared(tmp_path):
-    """A user's stopped stack whose network and volume have fixed names, and the folder that it was started from."""
+    """A user's stopped stack with a network and a volume of fixed names."""
     require("sim")
     image, name = tiny_stack.image(), f"llmchaos-case-{os.getpid()}"
     tiny = tiny_stack.make(tmp_path / "tiny", image, fault="kill")
@@ -118,12 +118,12 @@ def shared(tmp_path):
 
 
 def made(name):
-    """What the daemon says of a network and a volume: their identities, and whose they are."""
+    """Identities and owners of a network and a volume in Docker."""
     network = docker_cli.run(["docker", "network", "inspect", "--format", "{{.Id}} {{json .Labels}}", name])
     return network, docker_cli.run(["docker", "volume", "inspect", "--format", "{{.CreatedAt}} {{json .Labels}}", name])
 
 
-def test_a_network_and_a_volume_of_fixed_name_are_refused_and_where_permitted_used_as_found(shared):
+def test_a_network_and_a_volume_of_fixed_name_are_refused_or_if_permitted_used_as_found(shared):
     tiny, name, weights = shared
     before = made(name)
 
@@ -148,7 +148,7 @@ def project_of(tiny):
     return str(sessions.of_kind(tiny.reports, "stack")[-1]["project"])
 
 
-def test_an_image_that_is_built_for_a_run_is_gone_with_it(tmp_path):
+def test_an_image_built_for_a_run_is_removed_with_it(tmp_path):
     require("sim")
     tiny = tiny_stack.make(tmp_path / "tiny", tiny_stack.image(), fault="kill")
     (tiny.folder / "Dockerfile").write_text(f"FROM {tiny.environment['TINY_IMAGE']}\n")
@@ -167,9 +167,9 @@ def test_an_image_that_is_built_for_a_run_is_gone_with_it(tmp_path):
     assert not [name for name in docker_cli.run(shown).split() if name.startswith(project_of(tiny))]
 
 
-def test_a_living_sibling_is_never_swept(stack_lab):
+def test_a_live_run_is_never_swept(stack_lab):
     docker = in_docker()
 
-    assert docker.unseen == ""  # or nobody would have looked
+    assert docker.unseen == ""  # else Docker was not queried
     assert stack_lab.runtime.project not in {**docker.dead, **docker.doubtful}
     assert sessions.leftovers(stack_lab.runtime.project)

@@ -1,4 +1,7 @@
-"""The compose files of every backend: valid, hardened, and up and down in seconds. Needs a daemon and the lab's images."""
+"""Compose files of every backend: valid, hardened, fast to start.
+
+Needs Docker and the lab's images.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ UP_DEADLINE_S = 60
 SOCKET = "/var/run/docker.sock"
 
 
-@functools.cache  # one answer for the whole session, even if files of the stack change meanwhile
+@functools.cache  # one value per session, even if the stack's files change meanwhile
 def variables_of(backend: str) -> dict[str, str]:
     done = subprocess.run(
         [sys.executable, STACK / "bootstrap.py", "env", "--backend", backend],
@@ -52,7 +55,7 @@ def compose(backend: str, project: str, *arguments: str, ports: dict[str, str] |
 
 @pytest.fixture(scope="module", params=BACKENDS)
 def config(request):
-    """What compose makes of the files of one backend, all profiles on."""
+    """The merged Compose configuration of one backend, with all profiles."""
     text = compose(
         request.param, "setup-config", "--profile", "remediator", "--profile", "grafana", "config", "--format", "json"
     )
@@ -88,7 +91,7 @@ def test_every_service_has_limits_of_memory_and_processes_and_no_swap(config):
 
 
 def test_nothing_restarts_by_itself(config):
-    """Else a recovery would be credited to the remediator that was the daemon's."""
+    """Else Docker's recovery would be credited to the remediator."""
     assert each(config, lambda service: service["restart"] == "no") == []
 
 
@@ -149,7 +152,7 @@ def test_two_stacks_do_not_meet_in_names(config):
 
 
 def test_every_image_is_pinned(config):
-    """By digest or by the hash of its content; never by a tag that moves."""
+    """By digest or content hash, never by a tag that can move."""
     assert (
         each(config, lambda service: "@sha256:" in service["image"] or service["image"].startswith("llmchaos/")) == []
     )
@@ -163,7 +166,7 @@ def test_each_backend_is_probed_where_it_answers(config):
 
 @pytest.fixture(params=BACKENDS)
 def running(request, free_ports):
-    """A whole lab of one backend; yields how long it took to start, and where its api is."""
+    """A whole lab of one backend: the time it took to start, and its api's address."""
     project = f"setup-{uuid.uuid4().hex[:8]}"
     names = ("LLMCHAOS_API_PORT", "LLMCHAOS_PROMETHEUS_PORT", "LLMCHAOS_PUSHGATEWAY_PORT")
     ports = dict(zip(names, map(str, free_ports(3)), strict=True))
@@ -199,7 +202,7 @@ def test_a_lab_that_is_up_answers_and_is_scraped_and_leaves_nothing_behind(runni
     api, prometheus = (f"http://127.0.0.1:{ports[f'LLMCHAOS_{name}_PORT']}" for name in ("API", "PROMETHEUS"))
     scraped = {"api", "prometheus", "pushgateway", "docker-proxy", "remediator"}
     scraped |= set() if backend == "ollama" else {"model-1", "model-2"}  # Ollama has no metrics of its own
-    question = {"model": "smollm2:135m", "max_tokens": 4, "messages": [{"role": "user", "content": "Say hi"}]}
+    question = {"model": "smollm2:135m", "max_tokens": 4, "messages": [{"role": "user", "content": "Hi"}]}
 
     answer = get(f"{api}/v1/chat/completions", question)
 

@@ -1,4 +1,4 @@
-"""Whatever dies, nothing stays broken: the stack and every process of the run are gone, and nothing else is touched."""
+"""Cleanup of a run that dies or is cancelled in a fault."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ GONE_DEADLINE_S = 3.0
 
 @pytest.fixture
 def bystander():
-    """A foreign container next to the run's own, and with a look-alike name."""
+    """A foreign container next to the run's own, with a similar name."""
     require("sim")
     image = docker_cli.run(
         ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "llmchaos/services"]
@@ -73,7 +73,7 @@ def test_sigkill_in_the_middle_of_the_fault_leaves_nothing_but_a_report(tmp_path
 
 @pytest.mark.nightly("test_deaths cancels a session on a small stack, test_local_runtime the lab by either signal")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-def test_a_cancelled_run_undoes_its_fault_and_removes_its_stack(tmp_path, number):
+def test_a_cancelled_run_reverts_its_fault_and_removes_its_stack(tmp_path, number):
     require("sim")
     child = sessions.start(tmp_path, "scenarios", "-k", "kill_api", "--chaos-backend=sim")
     try:

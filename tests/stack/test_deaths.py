@@ -1,4 +1,4 @@
-"""What else can go wrong in the middle of a fault: disks, daemons, workers, timers, other people. All of it ends clean, and says so."""
+"""Deaths in a fault: full disks, Docker restarts, workers, timers."""
 
 import contextlib
 import os
@@ -47,7 +47,7 @@ def tiny(image, tmp_path):
 
 
 def in_force(reports, child):
-    """Wait until the fault is proven; gives the line that names the stack."""
+    """Wait until the fault is proven. Returns the line that names the stack."""
 
     def proven():
         assert child.poll() is None, sessions.said(reports)
@@ -59,7 +59,7 @@ def in_force(reports, child):
 
 @contextlib.contextmanager
 def ended(child):
-    """The session does not outlive the test, whatever happens."""
+    """End the session with the test in any case."""
     try:
         yield child
     finally:
@@ -68,7 +68,7 @@ def ended(child):
 
 
 def no_noise(said):
-    """One clear error: no traceback, nothing of pytest's inner life."""
+    """One clear error, without a traceback or pytest internals."""
     assert "Traceback" not in said, said
     assert "INTERNALERROR" not in said, said
 
@@ -100,7 +100,7 @@ def kill_watchdog(tiny):
     os.kill(watchdog, signal.SIGKILL)
 
 
-def test_what_a_crashed_worker_and_its_watchdog_left_is_swept_at_the_end(tiny, engine):
+def test_orphans_of_a_crashed_worker_without_a_watchdog_are_swept_at_the_end(tiny, engine):
     with ended(tiny.start("-p", "xdist", "-n", "1", "--max-worker-restart=0")) as child:
         stack = in_force(tiny.reports, child)
         kill_watchdog(tiny)
@@ -117,7 +117,7 @@ def heal(*options):
     return done.stdout
 
 
-def test_when_the_watchdog_dies_first_what_is_left_is_healed_by_hand(tiny, engine):
+def test_orphans_without_a_watchdog_are_removed_by_the_command(tiny, engine):
     with ended(tiny.start()) as child:
         project = in_force(tiny.reports, child)["project"]
         kill_watchdog(tiny)
@@ -143,7 +143,7 @@ def test_a_timer_that_ends_the_process_at_once_leaves_nothing(tiny, engine):
     assert took_s <= tiny_stack.GONE_DEADLINE_S
 
 
-def test_two_sessions_side_by_side_leave_each_other_alone(image, tmp_path, engine):
+def test_two_parallel_sessions_leave_each_other_alone(image, tmp_path, engine):
     first, second = (make(tmp_path / name, image, fault="pause", more=LONG) for name in ("first", "second"))
     with ended(first.start()) as living:
         stack = in_force(first.reports, living)
@@ -167,7 +167,7 @@ def test_two_sessions_side_by_side_leave_each_other_alone(image, tmp_path, engin
 
 @pytest.mark.sampled
 @pytest.mark.parametrize("fault", ["pause", "partition"])
-def test_a_target_that_somebody_else_removes_ends_the_trial_without_a_verdict(image, tmp_path, engine, fault):
+def test_a_target_removed_by_another_process_ends_the_trial_without_a_verdict(image, tmp_path, engine, fault):
     tiny = make(tmp_path / "tiny", image, fault=fault, more=", settle_within_s=3, fault_s=3")
     tiny.scenario("later", *tiny_stack.FAULTS["kill"])
     with ended(tiny.start()) as child:
@@ -189,7 +189,7 @@ def test_a_target_that_somebody_else_removes_ends_the_trial_without_a_verdict(im
 
 @pytest.fixture
 def disk(tmp_path):
-    """A small disk of its own for the evidence."""
+    """A small file system for the evidence."""
     if os.geteuid() != 0:
         pytest.skip("only root can mount a small disk")
     folder = tmp_path / "tiny" / "disk"
@@ -212,13 +212,13 @@ def fill_file(path, with_what=b"\n"):
 
 @pytest.mark.sampled
 @pytest.mark.parametrize("full", ["journal", "samples"])
-def test_a_disk_that_fills_up_in_a_fault_is_one_clear_error_and_all_is_undone(image, tmp_path, disk, engine, full):
+def test_a_disk_that_fills_up_in_a_fault_is_one_clear_error_and_all_is_reverted(image, tmp_path, disk, engine, full):
     tiny = make(tmp_path / "tiny", image, fault="pause", more=", settle_within_s=3, fault_s=3")
     tiny.scenario("later", *tiny_stack.FAULTS["kill"])
     with ended(tiny.start(f"--chaos-report={disk}")) as child:
         stack = in_force(disk, child)
         fill(disk)
-        if full == "journal":  # what is left of its last block: a few more lines would fit in
+        if full == "journal":  # else the rest of its last block has room for a few lines
             (journal,) = disk.glob("2*/journal.jsonl")
             fill_file(journal)
         child.wait(timeout=60)
@@ -239,7 +239,7 @@ def test_a_disk_that_fills_up_in_a_fault_is_one_clear_error_and_all_is_undone(im
     assert tiny_stack.processes_of(tiny.folder) == []
 
 
-def test_a_full_disk_does_not_keep_the_watchdog_from_its_work(disk, tiny, engine):
+def test_a_full_disk_does_not_stop_the_watchdog(disk, tiny, engine):
     with ended(tiny.start(f"--chaos-report={disk}")) as child:
         stack = in_force(disk, child)
         fill(disk)
@@ -255,7 +255,7 @@ def compose(tiny, *words):
 
 @pytest.fixture
 def taken_over(image, tmp_path, engine):
-    """A stack that somebody else started, a scenario that kills its desk, and a taker of the desk's port."""
+    """A stack of another owner, a scenario that kills its desk, and a port taker."""
     tiny = make(tmp_path / "tiny", image, fault="kill", more=", repair_within_s=3", attach=True)
     project = f"tinydesk{os.getpid()}"
     tiny.environment.update(COMPOSE_PROJECT_NAME=project, TINY_DESK_PORT="29330", TINY_JUDGE_PORT="29331")
@@ -265,7 +265,7 @@ def taken_over(image, tmp_path, engine):
 
 
 def take_port(port):
-    """Somebody else listens where the dead desk did: the daemon will refuse to start it."""
+    """Listen on the dead desk's port, so Docker cannot start it."""
 
     def taken():
         taker = socket.socket()
@@ -282,13 +282,11 @@ def take_port(port):
 
 
 def refused(container):
-    """What the daemon says of its last try to start it."""
+    """Docker's error for its last attempt to start the container."""
     return docker_cli.run(["docker", "inspect", "--format", "{{.State.Error}}", container]).strip()
 
 
-def test_an_undo_that_the_daemon_refuses_ends_the_session_and_is_healed_by_the_command_that_it_names(
-    taken_over, engine
-):
+def test_a_revert_that_docker_refuses_ends_the_session_and_names_the_command(taken_over, engine):
     tiny, project = taken_over
     tiny.scenario("later", *tiny_stack.FAULTS["pause"])
     before = engine.looks(project)
@@ -303,21 +301,21 @@ def test_an_undo_that_the_daemon_refuses_ends_the_session_and_is_healed_by_the_c
     assert child.returncode == 1, said
     no_noise(said)
     assert tried_s >= 15, "it was not retried until the deadline"
-    assert f"HealFailed: could not undo ensure_running on desk of {project} within 15 s" in said
+    assert f"HealFailed: could not revert ensure_running on desk of {project} within 15 s" in said
     assert "run `llmchaos heal`" in said
     assert "stopping after" in said or "heal_failed:" in said
     trials = sessions.run_json(tiny.reports)["trials"]
     assert [(trial["verdict"], trial["healed"]) for trial in trials] == [("heal_failed", False)]
     assert engine.looks(project) != before
 
-    kill_watchdog(tiny)  # or it is faster than the command
+    kill_watchdog(tiny)  # else it is faster than the command
     taker.close()
 
     assert f"removing open faults of {project}" in heal()
     assert engine.looks(project) == before
 
 
-def test_an_undo_that_works_at_a_later_try_is_no_failure(taken_over, engine):
+def test_a_revert_that_works_at_a_later_attempt_is_no_failure(taken_over, engine):
     tiny, project = taken_over
     before = engine.looks(project)
     with ended(tiny.start("--chaos-unleash")) as child:

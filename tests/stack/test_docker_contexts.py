@@ -1,4 +1,4 @@
-"""A daemon behind TLS, named by a docker context or by the environment, is reached by the SDK as by the client."""
+"""Docker daemons behind TLS, by context and by environment."""
 
 import os
 import subprocess
@@ -22,7 +22,7 @@ def openssl(folder, *words):
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory):
-    """An authority, a server's and a client's certificate."""
+    """Certificates of an authority, a server and a client."""
     folder = tmp_path_factory.mktemp("tls")
     new = ["-newkey", "rsa:2048", "-nodes", "-subj"]
     openssl(folder, "req", "-x509", *new, "/CN=authority", "-keyout", "ca-key.pem", "-out", "ca.pem", "-days", "2")
@@ -37,7 +37,7 @@ def certificates(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(certificates, tmp_path_factory):
-    """That of a daemon that wants a client's certificate."""
+    """Address of a daemon that requires a client certificate."""
     reserved = ports.Ports()
     host = f"tcp://127.0.0.1:{reserved.reserve()}"
     reserved.close()
@@ -49,13 +49,13 @@ def address(certificates, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def shell(monkeypatch, tmp_path):
-    """Nothing of this shell's counts."""
+    """An environment without this shell's Docker settings."""
     for name in docker_cli._VARIABLES:
         monkeypatch.delenv(name, raising=False)
     plugins = f'{{"cliPluginsExtraDirs": ["{os.path.expanduser("~/.docker/cli-plugins")}"]}}'  # noqa: PTH111 - for Compose
     (tmp_path / "config.json").write_text(plugins)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "config.json"))  # what a company's shell has for its proxy
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "config.json"))  # as behind a company's proxy
     docker_cli._of_context.cache_clear()
     yield monkeypatch
     docker_cli._of_context.cache_clear()
@@ -66,7 +66,7 @@ def create(name, about):
 
 
 def require_reached(address, name):
-    """By commands, by the SDK and by the reader of events."""
+    """Reach the daemon by commands, by the SDK and by the event reader."""
     docker_cli.require_engine()
     assert docker_cli.docker_host() == address
     told = docker_cli.run(["docker", "info", "--format", "{{.ID}}"]).strip()

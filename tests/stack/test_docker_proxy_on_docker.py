@@ -1,4 +1,7 @@
-"""The allow-list proxy in its container in front of the real daemon, with containers of its project and of another one."""
+"""The allow-list proxy's container in front of real Docker.
+
+Containers of its own project and of another one are present.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ def docker(*arguments: str) -> str:
 
 
 def images() -> dict[str, str]:
-    """The lab's images; skips with the reason where there are none or no daemon answers."""
+    """The lab's images. Skips with the reason if they or Docker are missing."""
     if subprocess.run(["docker", "version"], capture_output=True, timeout=20, check=False).returncode:
         pytest.skip("needs a Docker daemon")
     done = subprocess.run(
@@ -55,7 +58,7 @@ def images() -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Lab:
-    """Sleeping containers of one project, one of another, and the proxy of the first."""
+    """Sleeping containers of two projects, and the proxy of the first."""
 
     project: str
     foreign: str
@@ -67,7 +70,7 @@ class Lab:
         return f"{self.project}-{service}-1"
 
     def ask(self, call: dict[str, Any]) -> tuple[int, bytes]:
-        """Status and body; the request goes out byte by byte as it stands in the table."""
+        """Send a request byte by byte as the table has it. Returns status and body."""
         body = str(call.get("body", ""))
         headers = {"Host": "docker", "Connection": "close", **call.get("headers", {})}
         if body and "Transfer-Encoding" not in headers:
@@ -83,7 +86,7 @@ class Lab:
         return int(head.split()[1]), content
 
     def read(self, name: str) -> Any:
-        """The JSON that an allowed GET answers with."""
+        """The JSON answer of an allowed GET."""
         path = CALLS["allowed"][name]["path"].format(**self.names)
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=20) as answer:
             return json.load(answer)
@@ -92,7 +95,7 @@ class Lab:
         return dict(json.loads(docker("inspect", "-f", "{{json .State}}", container)))
 
     def everything(self) -> list[str]:
-        """All containers, volumes and networks that bear the project's name, with what tells a restart or a change."""
+        """The project's containers, volumes and networks with ids and start times."""
         marks = docker("ps", "-a", "--no-trunc", "--filter", f"name={self.project}", "--format", "{{.ID}} {{.Names}}")
         started = [f"{line} {self.state(line.split()[1])['StartedAt']}" for line in sorted(marks.splitlines())]
         others = docker("volume", "ls", "-q", "--filter", f"name={self.project}")

@@ -1,7 +1,9 @@
-"""The lab on a real GPU: vLLM's official image and NVIDIA's exporter under the same scrape jobs, dashboards and remediator.
+"""The lab on a real GPU: vLLM's image and NVIDIA's exporter.
 
-Runs where the GPU, its container toolkit, the images and a model are; elsewhere that is skipped, what is missing is named, and the
-same claims meet the simulated engine in place of what needs the GPU. A first start compiles for minutes, so it is done once.
+They have the same scrape jobs, dashboards and remediator. The tests need the GPU, its
+container toolkit, the images and a model. Without them they are skipped with what is
+missing, and the same claims run on the simulated engine. The first start compiles for
+minutes, so the lab starts once.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ TARGETS = {"api", "model-1", "model-2", "dcgm-exporter", "prometheus", "pushgate
 
 
 def prints(*command: str) -> str | None:
-    """What the command prints; None where it cannot be run or fails."""
+    """Output of the command. None if it cannot run or fails."""
     if shutil.which(command[0]) is None:
         return None
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
@@ -50,14 +52,14 @@ def prints(*command: str) -> str | None:
 
 
 def official_images() -> list[str]:
-    """The images that only this override uses, as the environment or the file names them."""
+    """Images that only this override uses, from the environment or the file."""
     services = yaml.safe_load(FILES[1].read_text(encoding="utf-8"))["services"]
     found = (re.fullmatch(r"\$\{(\w+):-(.+)\}", services[name]["image"]) for name in ("model-1", "dcgm-exporter"))
     return [os.environ.get(one[1]) or one[2] for one in found if one]
 
 
 def missing_gpu() -> str | None:
-    """What of a real GPU's lab is not here; None if all of it is."""
+    """Return what this machine lacks for the GPU lab, or None."""
     if not prints("nvidia-smi", "--list-gpus"):
         return "needs an NVIDIA GPU: `nvidia-smi --list-gpus` names none"
     if "nvidia" not in (prints("docker", "info", "--format", "{{json .Runtimes}}") or ""):
@@ -88,12 +90,14 @@ def get(url: str, body: dict[str, Any] | None = None) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Lab:
+    """A running lab and its ports."""
+
     api: str
     prometheus: str
     compose: Callable[..., str]
 
     def answers(self) -> bool:
-        question = {"model": "smollm2:135m", "max_tokens": 4, "messages": [{"role": "user", "content": "Say hi"}]}
+        question = {"model": "smollm2:135m", "max_tokens": 4, "messages": [{"role": "user", "content": "Hi"}]}
         try:
             return bool(get(f"{self.api}/v1/chat/completions", question)["choices"][0]["message"]["content"])
         except (OSError, urllib.error.URLError):
@@ -108,7 +112,7 @@ class Lab:
 
 @contextmanager
 def lab_of(files: tuple[Path, ...], variables: dict[str, str]) -> Iterator[Lab]:
-    """The lab made of these compose files, started; gone afterwards."""
+    """The lab of these compose files, removed afterwards."""
     project = f"gpu-{uuid.uuid4().hex[:8]}"
     names = ("LLMCHAOS_API_PORT", "LLMCHAOS_PROMETHEUS_PORT", "LLMCHAOS_PUSHGATEWAY_PORT")
     ports = dict(zip(names, map(str, free_ports(3)), strict=True))
@@ -128,7 +132,7 @@ def lab_of(files: tuple[Path, ...], variables: dict[str, str]) -> Iterator[Lab]:
 
 @pytest.fixture(scope="module", params=["gpu", "stand-in"])
 def gpu_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    """On the GPU; and without one, so that these claims are known to be good before they meet a GPU."""
+    """The lab on the GPU, and without one to validate these claims."""
     real = request.param == "gpu"
     reason = missing_gpu() or no_stack("sim") if real else no_stack("sim")
     if reason:
@@ -152,7 +156,7 @@ def test_every_engine_and_gpu_metric_of_the_dashboards_is_there(gpu_lab: Lab) ->
     text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "dashboards").glob("*.json"))
     shown = set(re.findall(r"vllm:[a-z_]+|DCGM_FI_[A-Z_]+", text))
 
-    assert gpu_lab.answers()  # counters begin with the first request
+    assert gpu_lab.answers()  # counters start with the first request
     assert any(name.startswith("DCGM_FI_") for name in shown)
     for name in sorted(shown):
         until(lambda metric=name: bool(gpu_lab.asked(metric)), f"{name} has a sample", 30)

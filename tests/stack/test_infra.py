@@ -1,6 +1,7 @@
-"""The lab's monitoring is wired: what is promised is scraped, every question has an answer, every alert can fire.
+"""The lab's monitoring: scrapes, queries, rules, dashboards, alerts.
 
-Each check is shown to catch what it is for: the tests named "... is noticed" break one thing and expect the complaint.
+Each check is shown to catch its defect: the tests named "... is noticed" break one
+thing and expect the complaint.
 """
 
 from __future__ import annotations
@@ -43,13 +44,13 @@ ALERTS = [rule["alert"] for group in GROUPS for rule in group["rules"] if "alert
 ARMS = alert_arms.arms(SLOS)
 OF_THE_LAB = 'count({__name__=~"llmlab_.*|gen_ai_.*|llmchaos_client_.*"})'
 SERVICES = ("api", "model-1", "model-2", "prometheus", "pushgateway", "remediator", "docker-proxy")
-# Another backend's, asked for by a trigger that works with all of them.
+# Series of other backends, used by a trigger that works with all of them.
 OF_OTHER_BACKENDS = ("llamacpp:n_decode_total",)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Observed:
-    """A lab that has served load and had its api killed and repaired; and when."""
+    """A lab after load, with the api killed and repaired, and the times of it."""
 
     lab: object
     from_unix_s: float
@@ -57,7 +58,7 @@ class Observed:
 
 
 def await_scrapes(lab):
-    """Prometheus takes up to 5 s to begin with a target that is new to it."""
+    """Wait for new targets, which Prometheus starts to scrape within 5 s."""
 
     def unscraped():
         return infra.unscraped(CONFIG, SERVICES, lab.prometheus.targets())
@@ -89,7 +90,7 @@ def observed(sim_run):
 
 @pytest.fixture(scope="module")
 def fired(request, observed):
-    """What fired in each arm that is asked for, while one thing after the other breaks and nobody repairs."""
+    """Alerts that fired in each selected arm, without a remediator."""
     lab, arms = observed.lab, chosen(request, "arm") or ARMS[:1]
     lab.remediator.ensure(False)
     try:
@@ -111,6 +112,8 @@ def complaints_about(observed, expressions):
 
 
 class TestScrapes:
+    """Scrape jobs and targets."""
+
     def test_every_service_is_scraped_and_up(self, observed):
         assert infra.unscraped(CONFIG, SERVICES, observed.lab.prometheus.targets()) == []
 
@@ -128,12 +131,14 @@ class TestScrapes:
             jobs, observed.from_unix_s, observed.to_unix_s, allow_down=("api", "remediator")
         )
 
-    def test_a_window_that_nobody_scraped_is_noticed(self, observed):
+    def test_a_window_without_scrapes_is_noticed(self, observed):
         with pytest.raises(NoData, match="job grafana has no scrape"):
             observed.lab.prometheus.require_coverage(["grafana"], observed.from_unix_s, observed.to_unix_s)
 
 
 class TestQuestions:
+    """Metrics and labels that expressions use."""
+
     def test_every_metric_and_label_that_rules_and_panels_use_exists(self, observed):
         assert complaints_about(observed, infra.questions(GROUPS, BOARDS)) == []
 
@@ -163,6 +168,8 @@ class TestQuestions:
 
 
 class TestRules:
+    """Alerting and recording rules."""
+
     def test_every_rule_is_loaded_and_healthy(self, observed):
         names = [rule.get("alert") or rule["record"] for group in GROUPS for rule in group["rules"]]
 
@@ -177,6 +184,8 @@ class TestRules:
 
 
 class TestDashboards:
+    """Panels, variables and annotations of the dashboards."""
+
     def asked(self, observed):
         return Asked(observed.lab.prometheus.url, observed.from_unix_s, observed.to_unix_s)
 
@@ -213,6 +222,8 @@ class TestDashboards:
 
 
 class TestSeries:
+    """Series: their labels, their number, their counters."""
+
     def test_no_label_takes_its_values_from_requests(self, observed):
         at = observed.to_unix_s
 
@@ -250,7 +261,10 @@ class TestSeries:
         assert infra.crowded(observed.lab.prometheus, observed.to_unix_s)
 
     def test_counters_of_the_killed_api_keep_their_increase(self, observed):
-        """Against the clients' own count, which no restart interrupts: nothing but the last second before it is lost."""
+        """Compare with the clients' count, which a restart does not interrupt.
+
+        Only the last second before the kill is lost.
+        """
         window = f"{round(observed.to_unix_s - observed.from_unix_s)}s"
         api, clients = (
             observed.lab.prometheus.value(f'sum(increase({metric}{{outcome="ok"}}[{window}]))', observed.to_unix_s)
@@ -273,7 +287,7 @@ class TestSeries:
         assert {dict(labels)["reason"] for labels in counted} == {"api-exited"}
 
     def test_a_restart_policys_restart_is_counted_as_the_runtimes(self, observed):
-        """An operator's are those that make ServiceFlapping fire."""
+        """Restarts by an operator are tested by ServiceFlapping."""
         lab = observed.lab
         if "crash" not in lab.runtime.abilities:
             pytest.skip("to end a process behind the engine's back needs root on its machine")
@@ -282,8 +296,10 @@ class TestSeries:
 
 
 class TestAlerts:
+    """Alerts and the experiments that make them fire."""
+
     def test_the_killed_api_spends_budget_however_quick_its_repair(self, observed):
-        """Whether it also burns fast is the repair's doing: at this load the alert needs an outage of more than 1.08 s."""
+        """A fast burn depends on the repair: it needs an outage of 1.08 s here."""
         prometheus, window = observed.lab.prometheus, f"{round(observed.to_unix_s - observed.from_unix_s)}s"
         lost = prometheus.value(
             f'sum(increase(llmchaos_client_requests_total{{outcome!~"ok|cancelled"}}[{window}]))', observed.to_unix_s

@@ -1,13 +1,15 @@
-"""pytest is killed before and after every line of a trial's journal: whatever was written down last, all of the run is gone in 3 s.
+"""Deaths of pytest at every line of a trial's journal.
 
-On a tiny stack, because what is left behind does not depend on what services do (`tiny_stack`). A few sessions die side by side,
-each with a project of its own; the sweep of dead runs is switched off in them, so that nobody but a run's own watchdog can have
-cleaned up. The lists of lines are compared with what a trial of each fault really writes, so that none can be missing.
+pytest is killed before and after each line. Within 3 s everything of the run must be
+gone. This runs on a tiny stack, because orphans do not depend on what services do
+(`tiny_stack`). A few sessions die in parallel, each with its own project. Their sweep
+of dead runs is off, so that only a run's own watchdog cleans up. The lists of lines are
+compared with those that a trial of each fault writes, so none can be missing.
 
-From a fault's intent to its end every line is a death for every fault. Outside of that no fault is in force, and up to there no code
-has asked which it will be: these lines are deaths in trials of `kill` alone. A stack that others started has its own way back, the
-undo of what is open: there the stack must be as it was, wherever between two acts on a container the run died. Last, the whole lab
-dies once with each fault in force.
+From a fault's intent to its end, every line is a death for every fault. Outside of that
+no fault is in force, so these lines are deaths in trials of `kill` alone. An attached
+stack must be restored to its original state, wherever between two acts on a container
+the run died. Last, the whole lab dies once with each fault in force.
 """
 
 from __future__ import annotations
@@ -45,11 +47,11 @@ from pytest_llmchaos.runtime.docker import docker_cli
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
 
 SCHEMA = ROOT / "pytest_llmchaos" / "evidence" / "journal.schema.json"
-# What the engine itself reported of the fault is copied into the journal once the trial is judged.
+# Docker's reports of the fault are copied into the journal after the verdict.
 REPORTED = {"kill": [("event", 2)], "pause": [("event", 2)], "partition": [], "limit_cpu": [], "limit_memory": []}
 LINES = {fault: [*BEFORE, *IN_FORCE, *AFTER, *REPORTED[fault], *JUDGED] for fault in FAULTS}
 
-LAST = ("before", "phase", 2)  # the end of the block that a fault is in force in
+LAST = ("before", "phase", 2)  # the end of the block with the fault in force
 OWN = [
     (fault, when, kind, number)
     for fault in FAULTS
@@ -57,7 +59,7 @@ OWN = [
     for when in ("before", "after")
     if fault == "kill" or (kind, number) in IN_FORCE or (when, kind, number) == LAST
 ]
-# The places between which something is done to the container, or undone.
+# The places between which the container is changed, or the change is reverted.
 TURNS = [
     ("after", "intent", 1),
     ("before", "proof", 1),
@@ -118,7 +120,7 @@ def test_no_line_of_a_trial_is_missing_here(own, case):
 
 @pytest.fixture(scope="module")
 def attached(request, image, tmp_path_factory):
-    """Stacks that somebody else started, one for each of the sessions that die side by side."""
+    """Stacks of another owner, one for each session that dies in parallel."""
     folder, cases, stacks = tmp_path_factory.mktemp("attached"), chosen(request, "attached_case"), queue.Queue()
     ups = []
 
@@ -163,10 +165,10 @@ def attached(request, image, tmp_path_factory):
 
 @pytest.mark.sampled(by=lambda parameters: parameters["attached_case"][0])
 @pytest.mark.parametrize("attached_case", ATTACHED, ids=named)
-def test_a_stack_of_others_is_as_it_was(attached, attached_case, record_testsuite_property):
+def test_an_attached_stack_is_restored(attached, attached_case, record_testsuite_property):
     took_s = attached[attached_case].result()
 
-    record_testsuite_property(f"healed after a kill {named(attached_case)}, in seconds", round(took_s, 3))
+    record_testsuite_property(f"reverted after a kill {named(attached_case)}, in seconds", round(took_s, 3))
     assert took_s <= GONE_DEADLINE_S
 
 
@@ -224,7 +226,7 @@ def test_nothing_is_left_of_the_whole_lab_either(tmp_path, fault, record_testsui
     record_testsuite_property(f"whole lab gone after a kill in {fault}, in seconds", round(took_s, 3))
 
 
-def test_nothing_is_left_of_a_run_that_was_killed_while_its_stack_came_up(tmp_path):
+def test_nothing_is_left_of_a_run_that_was_killed_during_its_start(tmp_path):
     child, reports = start_on_the_lab(tmp_path, "kill", ALONE)
     try:
         line = until(lambda: sessions.of_kind(reports, "stack"), "the stack was announced", 30)[0]
@@ -237,5 +239,5 @@ def test_nothing_is_left_of_a_run_that_was_killed_while_its_stack_came_up(tmp_pa
 
     assert sessions.of_kind(reports, "stack_up") == []
     lab_gone_after_s(tmp_path, line["project"], died_s)
-    time.sleep(1.5)  # nothing may come in this time, so there is nothing to wait for
+    time.sleep(1.5)  # nothing may appear in this time, so there is no event to wait for
     assert sessions.leftovers(line["project"]) == []

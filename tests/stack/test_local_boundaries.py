@@ -1,7 +1,8 @@
-"""The local runtime: pytest is killed before and after every line of a trial's journal, and no process of the run is left in 3 s.
+"""Deaths of pytest at every line of a local trial's journal.
 
-As `test_journal_boundaries` does it for containers. The sessions that die do not wait for Prometheus' first scrape, which changes
-nothing that would be left behind.
+pytest is killed before and after each line. Within 3 s no process of the run may be
+left. `test_journal_boundaries` does the same for containers. These sessions do not wait
+for Prometheus' first scrape, which changes nothing about orphans.
 """
 
 from __future__ import annotations
@@ -48,10 +49,10 @@ from pytest_llmchaos.lab.lab import Lab
 
 Lab._scraped = lambda self: True
 """
-FAULTS = {"kill": "repair_within_s=2", "pause": "settle_within_s=2, fault_s=0.5"}  # with the deadline of each
-# What happens to be found while a trial is judged is copied in a row, after everything is over: it is no place to die at.
+FAULTS = {"kill": "repair_within_s=2", "pause": "settle_within_s=2, fault_s=0.5"}  # with their deadlines
+# Events are copied in one go after everything is over, so no death is tested there.
 LINES = [*BEFORE, *IN_FORCE, *AFTER, *JUDGED[1:]]
-# Before a fault's intent and after its end nothing depends on which fault it is.
+# Before a fault's intent and after its end, the kind of fault makes no difference.
 CASES = [
     (fault, when, kind, number)
     for fault in FAULTS

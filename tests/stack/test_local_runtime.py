@@ -1,4 +1,7 @@
-"""The local runtime as a whole: sessions that are killed, runs side by side, starts that fail, and where it writes. No Docker."""
+"""The local runtime as a whole: deaths, parallel runs, failed starts.
+
+Needs no Docker.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,7 @@ def scenario(tmp_path):
 
 @pytest.fixture
 def doomed(tmp_path):
-    """The same with a short beginning, for sessions that die in its fault."""
+    """The scenario with a short start, for sessions that die in its fault."""
     file = tmp_path / "test_doomed.py"
     file.write_text(SCENARIO.replace("steady_s=8", "steady_s=1"))
     return str(file)
@@ -74,7 +77,7 @@ def contents(folder):
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
-def test_a_trial_needs_no_docker_tells_who_repaired_and_writes_nothing_elsewhere(tmp_path, scenario):
+def test_a_trial_needs_no_docker_names_its_repairer_and_writes_nothing_elsewhere(tmp_path, scenario):
     reports, cache = tmp_path / "reports", prerequisites.cache_folder()
     env = {"DOCKER_HOST": "unix:///nonexistent/docker.sock", "XDG_CACHE_HOME": str(cache.parent), "XDG_RUNTIME_DIR": ""}
     for variable in ("HOME", "TMPDIR"):
@@ -164,7 +167,7 @@ def test_memory_leak(trial): ...
 
 
 @pytest.mark.nightly("test_runtime_contract limits memory in both runtimes; test_plugin makes a skip of what one lacks")
-def test_memory_can_be_limited_and_what_the_runtime_lacks_is_a_skip_that_names_it(tmp_path):
+def test_memory_can_be_limited_and_a_missing_ability_is_a_skip_that_names_it(tmp_path):
     file = tmp_path / "test_faults.py"
     file.write_text(FAULTS)
     reports = tmp_path / "reports"
@@ -175,7 +178,7 @@ def test_memory_can_be_limited_and_what_the_runtime_lacks_is_a_skip_that_names_i
     for lacking, fault in {"partition": "partition", "limit_cpu": "limit_cpu", "oom_kill": "memory_leak"}.items():
         assert f"the local runtime cannot {lacking}, which {fault}" in out
     assert "1 passed, 3 skipped" in out
-    # What was not performed is no trial, and no claim of the one before it.
+    # A skipped scenario is no trial, and leaves the claim of the one before it alone.
     trials = sessions.run_json(reports)["trials"]
     assert [(trial["verdict"], len(trial["claims"])) for trial in trials] == [("held", 1)]
     injected, healed = sessions.of_kind(reports, "proof")
@@ -185,7 +188,7 @@ def test_memory_can_be_limited_and_what_the_runtime_lacks_is_a_skip_that_names_i
 
 @pytest.mark.sampled
 @pytest.mark.parametrize("frozen", ["services", "supervisord", "everything"])
-def test_what_stands_still_dies_with_pytest_too(tmp_path, doomed, frozen):
+def test_frozen_processes_die_with_pytest_too(tmp_path, doomed, frozen):
     reports = tmp_path / "reports"
     child = sessions.start(reports, doomed, *LOCAL)
     try:
@@ -204,7 +207,7 @@ def test_what_stands_still_dies_with_pytest_too(tmp_path, doomed, frozen):
     until(lambda: not list(reports.glob("2*/local")), "its folder was gone", GONE_DEADLINE_S)
 
 
-def test_a_frozen_stack_whose_watchdog_is_gone_is_healed_by_hand(tmp_path, doomed):
+def test_a_frozen_stack_without_a_watchdog_is_removed_by_the_command(tmp_path, doomed):
     reports = tmp_path / "reports"
     child = sessions.start(reports, doomed, *LOCAL)
     try:
@@ -220,7 +223,7 @@ def test_a_frozen_stack_whose_watchdog_is_gone_is_healed_by_hand(tmp_path, doome
 
     healed = subprocess.run(
         [sys.executable, "-m", "pytest_llmchaos.cli", "heal"], capture_output=True, text=True, check=False
-    )  # 1 where a Docker is there that does not answer
+    )  # 1 if there is a Docker that does not answer
 
     assert f"removing {project}" in healed.stdout
     assert cleanup.processes_of(project) == {}
@@ -236,7 +239,7 @@ def _command(pid):
 
 @pytest.mark.sampled
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-def test_a_cancelled_run_undoes_its_fault_and_ends_its_processes(tmp_path, doomed, number):
+def test_a_cancelled_run_reverts_its_fault_and_ends_its_processes(tmp_path, doomed, number):
     reports = tmp_path / "reports"
     child = sessions.start(reports, doomed, *LOCAL)
     try:
@@ -251,7 +254,7 @@ def test_a_cancelled_run_undoes_its_fault_and_ends_its_processes(tmp_path, doome
     assert child.returncode == 2
 
 
-def test_two_runs_side_by_side_keep_to_themselves(tmp_path):
+def test_two_parallel_runs_leave_each_other_alone(tmp_path):
     one, two = new_runtime(tmp_path, "one"), new_runtime(tmp_path, "two")
     try:
         one.up(remediator=False)
@@ -272,9 +275,9 @@ def test_two_runs_side_by_side_keep_to_themselves(tmp_path):
 
 
 @pytest.mark.nightly(
-    "test_workers has them with containers; test_two_runs_side_by_side_keep_to_themselves, without workers"
+    "test_workers has them with containers; test_two_parallel_runs_leave_each_other_alone, without workers"
 )
-def test_workers_side_by_side_have_a_stack_each(tmp_path, scenario):
+def test_parallel_workers_have_a_stack_each(tmp_path, scenario):
     second = tmp_path / "test_second.py"
     second.write_text(Path(scenario).read_text())
     reports = tmp_path / "reports"
@@ -293,7 +296,7 @@ def test_workers_side_by_side_have_a_stack_each(tmp_path, scenario):
 
 @pytest.fixture
 def own_stack(tmp_path, monkeypatch):
-    """A copy of the lab's files that nobody else touches."""
+    """A private copy of the lab's files."""
     stack = tmp_path / "stack"
     shutil.copytree(stack_dir(), stack, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr("pytest_llmchaos.subject.lab.stack_dir", lambda: stack)
@@ -318,7 +321,7 @@ def test_it_writes_nothing_outside_its_own_folder(tmp_path, own_stack, monkeypat
     assert [*(tmp_path / "HOME").iterdir(), *(tmp_path / "TMPDIR").iterdir()] == []
 
 
-def test_a_port_that_is_asked_for_is_taken_and_one_in_use_is_named(tmp_path, monkeypatch):
+def test_a_requested_port_is_used_and_one_in_use_is_named(tmp_path, monkeypatch):
     held = ports.Ports()
     free = held.reserve()
     monkeypatch.setenv("LLMCHAOS_API_PORT", str(free))
@@ -333,7 +336,7 @@ def test_a_port_that_is_asked_for_is_taken_and_one_in_use_is_named(tmp_path, mon
     held.close()
 
 
-def test_a_service_that_cannot_start_is_named_with_its_own_last_words(tmp_path, own_stack):
+def test_a_service_that_cannot_start_is_named_with_the_end_of_its_log(tmp_path, own_stack):
     override = own_stack / "compose.sim.yaml"
     override.write_text(override.read_text().replace("LAB_PORT: ", "LAB_SLOTS: none\n    LAB_PORT: "))
     runtime = new_runtime(tmp_path / "reports")

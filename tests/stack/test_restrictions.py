@@ -1,4 +1,4 @@
-"""Networks, processor time and memory that are taken away on the real daemon are gone, and come back as they were."""
+"""Partitions, CPU and memory limits on real Docker, and their revert."""
 
 import json
 import time
@@ -26,7 +26,10 @@ def inspected(runtime, service):
 
 
 def had(about):
-    """What a restriction may change and its undo must give back. An address that nobody chose, Docker chooses anew."""
+    """Settings that a restriction changes and its undo must restore.
+
+    Docker chooses addresses anew if the user chose none.
+    """
     host = about["HostConfig"]
     networks = {
         name: (sorted(set(one["Aliases"]) - {about["Id"][:12]}), (one["IPAMConfig"] or {}).get("IPv4Address"))
@@ -36,7 +39,7 @@ def had(about):
 
 
 @pytest.mark.parametrize("fault", RESTRICTIONS, ids=str)
-def test_a_restriction_is_proven_by_the_kernel_and_its_undo_gives_back_what_was_found(fault, stack_lab):
+def test_a_restriction_is_proven_by_the_kernel_and_its_undo_restores_the_original(fault, stack_lab):
     runtime = stack_lab.runtime
     primitive, since = fault.primitive, time.time()
     before = had(inspected(runtime, "model-1"))
@@ -58,8 +61,8 @@ def test_a_restriction_is_proven_by_the_kernel_and_its_undo_gives_back_what_was_
     assert had(inspected(runtime, "model-1")) == before
 
 
-def test_an_unlimited_container_gets_the_whole_machine_back(stack_lab, monkeypatch):
-    """The engine cannot lift a limit of memory once it is set: all memory there is stands for none."""
+def test_an_unlimited_container_gets_the_machines_total_memory_back(stack_lab, monkeypatch):
+    """Docker cannot remove a memory limit. The machine's total memory is equivalent."""
     runtime = stack_lab.runtime
     undo = Undo(op="ensure_memory", service="model-2")
     try:
@@ -89,7 +92,7 @@ def test_a_published_port_answers_again_after_a_partition(stack_lab):
         assert answer.status == 200
 
 
-@pytest.mark.nightly("test_trials settles after a frozen replica; above, a partition is proven and undone")
+@pytest.mark.nightly("test_trials settles after a frozen replica; above, a partition is proven and reverted")
 def test_a_partitioned_replica_is_survived_and_the_service_settles(trial_of):
     trial = trial_of(faults.partition("model-1"), fault_s=4, settle_within_s=30)
 

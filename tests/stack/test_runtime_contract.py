@@ -1,4 +1,7 @@
-"""What every runtime promises to trials, asked of each of them with the same words. The engine is simulated."""
+"""The contract of all runtimes, tested on each.
+
+The engine is simulated.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,7 @@ def up(request, tmp_path_factory):
 
 @pytest.fixture
 def runtime(up):
-    """The stack with every target well and nobody who repairs."""
+    """The stack with every target healthy and without a remediator."""
     up.stop_remediator()
     for service in up.targets():
         up.undo(Undo(op="ensure_running", service=service))
@@ -57,7 +60,7 @@ def runtime(up):
 
 
 def happened(runtime, service, action, since):
-    """The first such event since then, waited for."""
+    """Wait for the first such event since then."""
     return until(
         lambda: next(
             (e for e in runtime.events(since, float("inf")) if (e.service, e.action) == (service, action)), None
@@ -84,7 +87,7 @@ def test_its_abilities_are_methods(runtime):
     assert all(callable(getattr(runtime, ability)) for ability in asked & runtime.abilities)
 
 
-def test_everything_runs_and_answers_where_the_runtime_says(runtime):
+def test_everything_runs_and_answers_at_the_runtimes_addresses(runtime):
     assert set(runtime.targets()) <= {name for name, state in runtime.states().items() if state.running}
     assert status(runtime.url("api") + "/readyz") == 200
     assert status(runtime.url("prometheus") + "/-/ready") == 200
@@ -116,11 +119,11 @@ def test_a_killed_service_dies_of_137_and_stays_down(runtime):
     state = runtime.state("api")
     assert (state.running, state.paused, state.exit_code) == (False, False, 137)
     assert status(runtime.url("api") + "/healthz") is None
-    time.sleep(1.5)  # nothing may happen in this time, so there is nothing to wait for
+    time.sleep(1.5)  # nothing may happen in this time, so there is no event to wait for
     assert not runtime.state("api").running
 
 
-def test_a_stopped_service_is_asked_first_and_has_ended_when_the_call_returns(runtime):
+def test_a_stopped_service_gets_sigterm_first_and_has_ended_when_the_call_returns(runtime):
     since, fault = time.time(), faults.stop("api", grace_s=5).primitive
 
     fault.inject(runtime, "api")
@@ -135,20 +138,20 @@ def test_a_stopped_service_is_asked_first_and_has_ended_when_the_call_returns(ru
 
 
 def test_a_frozen_service_is_stopped_within_its_grace(runtime):
-    runtime.pause("model-1")  # it hears no SIGTERM
+    runtime.pause("model-1")  # it does not receive SIGTERM
     since = time.time()
 
     runtime.stop("model-1", 1)
 
     died, asked = happened(runtime, "model-1", "die", since), happened(runtime, "model-1", "kill", since)
     assert not runtime.state("model-1").running
-    if runtime.name == "local":  # Docker thaws a container that it is to stop
+    if runtime.name == "local":  # Docker unpauses a container to stop it
         assert died.attributes["exitCode"] == "137"
         assert died.at_unix_s - asked.at_unix_s >= 0.9
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="compose lets only root crash a container's process")
-def test_a_crashed_service_dies_without_anybody_having_killed_it(runtime):
+def test_a_crashed_service_dies_without_a_kill_event(runtime):
     since = time.time()
 
     runtime.crash("model-1")
@@ -198,7 +201,7 @@ def test_a_paused_service_stands_still_with_its_connections_open(runtime):
     assert (state.running, state.paused) == (True, True)
     begin = time.monotonic()
     assert status(runtime.url("api") + "/healthz", timeout_s=0.5) is None
-    assert time.monotonic() - begin >= 0.5  # it hung, it was not refused
+    assert time.monotonic() - begin >= 0.5  # the call hung and was not refused
 
     runtime.unpause("api")
 
@@ -220,7 +223,7 @@ def test_an_unknown_service_is_refused_and_nothing_is_touched(runtime, act):
     assert [e for e in runtime.events(since, float("inf")) if e.action in {"kill", "die", "pause", "start"}] == []
 
 
-def test_an_undo_can_be_done_again_and_on_a_service_that_does_not_exist(runtime):
+def test_a_second_undo_and_one_of_a_missing_service_change_nothing(runtime):
     since = time.time()
     runtime.kill("model-1")
     happened(runtime, "model-1", "die", since)
@@ -238,7 +241,7 @@ def test_an_undo_can_be_done_again_and_on_a_service_that_does_not_exist(runtime)
     assert len([e for e in runtime.events(since, float("inf")) if e.action == "start"]) == 1
 
 
-def test_a_service_that_was_frozen_and_killed_is_put_back(runtime):
+def test_a_service_that_was_frozen_and_killed_is_restored(runtime):
     since = time.time()
     runtime.pause("model-1")
     runtime.kill("model-1")
@@ -250,7 +253,7 @@ def test_a_service_that_was_frozen_and_killed_is_put_back(runtime):
     assert not runtime.state("model-1").paused
 
 
-def test_memory_that_is_taken_away_is_proven_by_the_kernel_and_given_back(runtime):
+def test_a_memory_limit_is_proven_by_the_kernel_and_reverted(runtime):
     since = time.time()
     fault, undo = faults.limit_memory("api", mebibytes=200).primitive, Undo(op="ensure_memory", service="api")
     assert fault.observed(runtime, "api", since) is None
@@ -276,7 +279,7 @@ def test_memory_that_is_taken_away_is_proven_by_the_kernel_and_given_back(runtim
     assert not [e for e in runtime.events(since, float("inf")) if e.action in {"die", "start"}]
 
 
-def test_a_service_that_died_under_its_limit_is_no_obstacle_to_the_undo(runtime):
+def test_the_limit_of_a_service_that_died_can_be_reverted(runtime):
     since = time.time()
     fault = faults.limit_memory("model-1", mebibytes=200).primitive
     fault.inject(runtime, "model-1")
@@ -290,7 +293,7 @@ def test_a_service_that_died_under_its_limit_is_no_obstacle_to_the_undo(runtime)
     until(lambda: fault.healed(runtime, "model-1", since), "the proof that the limit is gone", 5.0)
 
 
-def test_events_are_only_those_of_the_time_asked_for(runtime):
+def test_events_are_those_of_the_requested_time_only(runtime):
     since = time.time()
     runtime.pause("model-1")
     between = happened(runtime, "model-1", "pause", since).at_unix_s
@@ -303,7 +306,7 @@ def test_events_are_only_those_of_the_time_asked_for(runtime):
     assert list(runtime.events(since - 1000, since - 999)) == []
 
 
-def test_who_does_not_become_healthy_is_named(runtime):
+def test_a_service_that_does_not_become_healthy_is_named(runtime):
     since = time.time()
     runtime.kill("model-2")
     happened(runtime, "model-2", "die", since)
@@ -312,7 +315,7 @@ def test_who_does_not_become_healthy_is_named(runtime):
         runtime.wait_healthy(["api", "model-2"], 0.5)
 
 
-def test_the_remediator_starts_repairs_tells_and_stops(runtime):
+def test_the_remediator_starts_repairs_records_and_stops(runtime):
     since = time.time()
     runtime.start_remediator()
     assert runtime.state("remediator").running

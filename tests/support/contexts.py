@@ -1,6 +1,6 @@
-"""A plugin of pytest under coverage: which line is reached by which test, or by the fixtures that it has for itself.
+"""Pytest plugin for coverage: records which test reaches each line.
 
-What runs at import, in a fixture that several tests share, or after a test, has the context "".
+Lines reached at import, in shared fixtures or after a test have the context "".
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def _as(context: str, outside: list[str] = [""]) -> Iterator[None]:  # noqa: B006 - the contexts around it
+def _as(context: str, outside: list[str] = [""]) -> Iterator[None]:  # noqa: B006 - the enclosing contexts
     coverage = Coverage.current()
     assert coverage is not None, "the plugin is for `coverage run`"
     coverage.switch_context(context)

@@ -1,4 +1,4 @@
-"""Sessions that kill themselves at a line of their journal, a few side by side. Not a test itself."""
+"""Sessions that kill themselves at a line of their journal."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ IN_FORCE = [("intent", 1), ("proof", 1), ("event", 1), ("proof", 2), ("undone", 
 AFTER = [("phase", 2), ("phase_begin", 3), ("phase", 3)]
 JUDGED = [("finding", 1), ("judged", 1), ("claim", 1), ("stack_down", 1), ("run_end", 1)]
 STAGES = {"before": BEFORE, "in force": IN_FORCE, "after": AFTER, "judged": JUDGED}
-# In sessions beside which others run: as they share two cores, nothing is measured.
+# For sessions that share two cores with others: nothing is measured.
 BESIDE_OTHERS = """
 from pytest_llmchaos.lab import live_load
 live_load.MAX_LATENESS_P99_S, live_load.MIN_ACHIEVED, live_load.MAX_GENERATOR_CPU = 60.0, 0.0, 60.0
 """
-# In those that die or are watched here: nobody but a run's own watchdog cleans up, and they do not wait for each other either.
+# For sessions that die or are watched here. Only a run's own watchdog cleans up, and
+# they do not wait for each other.
 ALONE = (
     BESIDE_OTHERS
     + """
@@ -41,7 +42,7 @@ run.sweep.sweep_dead_runs = lambda *_, **__: run.sweep.Swept()
 measurement_lock.measuring = lambda **_: contextlib.nullcontext()
 """
 )
-# Kills its own process before or after the line of a kind is written, the n-th time that it is.
+# Kills its own process before or after the n-th line of a kind is written.
 KILLER = (
     ALONE
     + """
@@ -67,19 +68,19 @@ def named(case: Sequence[Any]) -> str:
 
 
 def stage(parameters: Mapping[str, Any]) -> tuple[str, str]:
-    """What a case stands for where not all of them run: its fault, and the part of the trial in which it dies."""
+    """Stage of a case for sampling: its fault, and the part of the trial it dies in."""
     fault, _, kind, number = parameters["case"]
     return fault, next((name for name, lines in STAGES.items() if (kind, number) in lines), "reported")
 
 
 def chosen(request: pytest.FixtureRequest, name: str) -> list[Any]:
-    """The asking file's cases that were not deselected, in the order in which they will be asked for."""
+    """Selected cases of the requesting test file, in order."""
     items = [item for item in request.session.items if item.path == request.path and hasattr(item, "callspec")]
     return [item.callspec.params[name] for item in items if name in item.callspec.params]
 
 
 def in_the_background(perish: Callable[[Any], Any], cases: Sequence[Any]) -> Iterator[dict[Any, Future[Any]]]:
-    """A few cases at a time: each mostly waits. Gives case -> future, and leaves none behind."""
+    """Run a few cases at a time, because each mostly waits. Returns case -> future."""
     assert len(set(cases)) == len(cases), "each case dies once"
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         futures = {case: pool.submit(perish, case) for case in cases}
@@ -89,7 +90,7 @@ def in_the_background(perish: Callable[[Any], Any], cases: Sequence[Any]) -> Ite
 
 
 def die(child: Popen[bytes], reports: Path) -> tuple[int, float]:
-    """The process number and the time of death of a session that kills itself."""
+    """Pid and time of death of a session that kills itself."""
     try:
         child.wait(timeout=60)
     finally:
@@ -101,7 +102,10 @@ def die(child: Popen[bytes], reports: Path) -> tuple[int, float]:
 
 
 def kinds(reports: Path) -> list[tuple[str, int]]:
-    """The kinds of a journal's lines with their numbers; a row of events or findings is one: nothing happens between them."""
+    """Kinds and numbers of a journal's lines.
+
+    A row of events or findings counts as one line, because nothing happens in between.
+    """
     seen: dict[str, int] = {}
     found = []
     for kind, _ in itertools.groupby(line["kind"] for line in sessions.lines(reports)):

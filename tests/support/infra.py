@@ -1,4 +1,7 @@
-"""What must hold of the lab's monitoring, as checks that list complaints. Not a test itself; each has a mutant that it catches."""
+"""Checks of the lab's monitoring. Each returns a list of complaints.
+
+Each check has a mutant that it catches.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +20,19 @@ if TYPE_CHECKING:
     from pytest_llmchaos.generate.boards.panels import Board
     from pytest_llmchaos.prometheus.queries import Prometheus, Target
 
-# More series than this under one name means that some label takes its values from requests.
+# Above this number of series, some label takes its values from requests.
 MOST_SERIES = 400
 
 
 def unscraped(config: Mapping[str, Any], services: Iterable[str], targets: Sequence[Target]) -> list[str]:
-    """Services of the stack that no scrape job names or that are not up."""
+    """Services without a scrape job, and those that are not up."""
     jobs = {job["job_name"] for job in config["scrape_configs"]}
     up = {target.service for target in targets if target.up and target.job in jobs}
     return [f"{service} is not scraped" for service in sorted(set(services) - up)]
 
 
 def questions(rule_groups: Iterable[Mapping[str, Any]], boards: Iterable[Board]) -> Iterator[str]:
-    """Every expression of the rules and of the dashboards, as Prometheus gets it."""
+    """Every expression of rules and dashboards, as Prometheus gets it."""
     for group in rule_groups:
         yield from (rule["expr"] for rule in group["rules"])
     for board in boards:
@@ -39,7 +42,7 @@ def questions(rule_groups: Iterable[Mapping[str, Any]], boards: Iterable[Board])
 
 
 def unknown(prometheus: Prometheus, expressions: Iterable[str], from_unix_s: float, to_unix_s: float) -> list[str]:
-    """Metrics that no series has, and labels that none of an expression's metrics has."""
+    """Metrics without a series, and labels that none of an expression's metrics has."""
     complaints = []
     known: dict[str, set[str]] = {}
     for expression in expressions:
@@ -58,7 +61,7 @@ def unknown(prometheus: Prometheus, expressions: Iterable[str], from_unix_s: flo
 
 
 class Used:
-    """Which metrics and labels an expression reads."""
+    """Metrics and labels that an expression reads."""
 
     def __init__(self, expression: str) -> None:
         self.metrics: list[str] = []
@@ -80,19 +83,19 @@ class Used:
 
 
 def _may_lack(matcher: Any) -> bool:
-    """Whether a series without the label matches too: for Prometheus an empty label is none."""
+    """True if a series without the label matches too: an empty label is equal."""
     return matcher.op == promql_parser.MatchOp.Re and re.fullmatch(matcher.value, "") is not None
 
 
 def labels_of(prometheus: Prometheus, metric: str, from_unix_s: float, to_unix_s: float) -> set[str]:
-    """The labels of a metric's series that lived in the window; its name counts as one, so that none means no series."""
+    """Labels of a metric's series in the window, with its name, if it has any."""
     window = f"{round((to_unix_s - from_unix_s) * 1000)}ms"
     found = prometheus.vector(f'count_over_time({{__name__="{metric}"}}[{window}])', to_unix_s, may_be_empty=True)
     return {name for labels in found for name, _ in labels} | ({"__name__"} if found else set())
 
 
 def loaded_rules(prometheus: Prometheus) -> dict[str, Mapping[str, Any]]:
-    """What Prometheus says of its rules, by name."""
+    """Prometheus' state of its rules, by name."""
     answer = requests.get(f"{prometheus.url}/api/v1/rules", timeout=5).json()["data"]["groups"]
     return {rule["name"]: rule for group in answer for rule in group["rules"]}
 
@@ -104,7 +107,7 @@ def broken_rules(loaded: Mapping[str, Mapping[str, Any]], wanted: Iterable[str])
 
 
 def empty_panels(boards: Iterable[Board], asked: Asked) -> list[str]:
-    """Panels that show nothing, but for those where nothing is good news."""
+    """Panels without data, except those where no data is good."""
     complaints = []
     for board in boards:
         variables = {variable.name: ".*" for variable in board.variables}
@@ -114,7 +117,7 @@ def empty_panels(boards: Iterable[Board], asked: Asked) -> list[str]:
 
 
 def without_choices(boards: Iterable[Board], prometheus: Prometheus, at_unix_s: float) -> list[str]:
-    """Variables for which Grafana's label_values() would be empty."""
+    """Variables for which Grafana's label_values() is empty."""
     complaints = []
     for board in boards:
         for variable in board.variables:
@@ -126,13 +129,13 @@ def without_choices(boards: Iterable[Board], prometheus: Prometheus, at_unix_s: 
 
 
 def crowded(prometheus: Prometheus, at_unix_s: float) -> list[str]:
-    """Names with so many series that some label must take its values from requests."""
+    """Metric names with too many series."""
     counts = prometheus.vector('count by (__name__) ({__name__!=""})', at_unix_s)
     return sorted(f"{dict(labels)['__name__']}: {n:.0f} series" for labels, n in counts.items() if n > MOST_SERIES)
 
 
 def request_like(prometheus: Prometheus, at_unix_s: float) -> list[str]:
-    """Label values that look like a request's id, a prompt or an address of a client."""
+    """Label values that look like a request's id, a prompt or a client's address."""
     odd = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}|[0-9a-f]{24,}|\s\S+\s\S+\s\S+\s\S+\s")
     complaints = set()
     for labels in prometheus.vector('{__name__=~"llmlab_.*|gen_ai_.*|llmchaos_.*|remediation_.*"}', at_unix_s):

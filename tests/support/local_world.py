@@ -1,4 +1,4 @@
-"""A supervisord with small programs in place of the lab's services. Not a test itself."""
+"""A supervisord that runs small programs as services."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SLEEPER = "import time\nwhile True: time.sleep(60)"
-# A service with a child of its own, which tells the child's number in a file.
+# A service that forks a child and writes the child's pid to a file.
 PARENT = """
 import os, time
 child = os.fork()
@@ -27,26 +27,26 @@ if child:
     os.rename(os.environ["CHILD_FILE"] + ".new", os.environ["CHILD_FILE"])
 while True: time.sleep(60)
 """
-# A service that asks for 256 MiB whenever the file ASK is there, and tells in TOLD whether it got them.
+# A service that allocates 256 MiB when the file MORE exists, with its outcome in RESULT.
 GREEDY = """
 import os, time
-ask, told = os.environ["ASK"], os.environ["TOLD"]
+more, result = os.environ["MORE"], os.environ["RESULT"]
 while True:
-    if os.path.exists(ask):
+    if os.path.exists(more):
         try:
             answer = "given" if bytearray(256 << 20) else ""
         except MemoryError:
             answer = "refused"
-        os.unlink(ask)
-        with open(told + ".new", "w") as file: file.write(answer)
-        os.rename(told + ".new", told)
+        os.unlink(more)
+        with open(result + ".new", "w") as file: file.write(answer)
+        os.rename(result + ".new", result)
     time.sleep(0.01)
 """
 DEAF = "import signal, time\nsignal.signal(15, signal.SIG_IGN)\nprint('deaf', flush=True)\nwhile True: time.sleep(60)"
 
 
 class World:
-    """One run below `directory`; `control` speaks to its supervisord."""
+    """One run below `directory`, with the `control` of its supervisord."""
 
     def __init__(self, directory: Path, project: str) -> None:
         self.directory, self.project = directory, project

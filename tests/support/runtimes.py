@@ -1,4 +1,4 @@
-"""The runtimes that this machine can start."""
+"""Runtimes that this machine can start."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RUNTIMES = {"compose": ComposeRuntime, "local": LocalRuntime}
 
 
 def require_runtime(name):
-    """Skips, with the reason, where this machine lacks what a runtime needs."""
+    """Skip with the reason if this machine lacks what a runtime needs."""
     if name == "compose":
         require("sim")
     else:

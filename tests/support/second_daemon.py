@@ -1,4 +1,4 @@
-"""A Docker daemon of one's own beside the machine's, so that it can be restarted without disturbing anybody. Not a test itself."""
+"""A second Docker daemon that tests may restart."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 READY_DEADLINE_S = 30.0
-# A daemon deletes docker0, whosever it is, with `--bridge none`, and at a second start with `--default-address-pool`; without
-# a bridge of its own it would share it.
+# With `--bridge none`, and at a second start with `--default-address-pool`, dockerd
+# deletes any docker0. Without its own bridge it would share docker0.
 BRIDGE, ADDRESS = f"lcd-{os.getpid()}"[:15], "10.212.0.1/24"
 
 
@@ -62,7 +62,7 @@ class Daemon:
             self._process.send_signal(number)
             self._process.wait(timeout=30)
             self._process = None
-        if number == signal.SIGKILL:  # its containerd would go on, and the next one would wait for it in vain
+        if number == signal.SIGKILL:  # else its containerd survives, and the next one waits for it forever
             pid_file = self._folder / "exec" / "containerd" / "containerd.pid"
             os.kill(int(pid_file.read_text()), number)
             pid_file.unlink()
@@ -70,7 +70,7 @@ class Daemon:
 
 @contextlib.contextmanager
 def second_daemon(folder: Path, *options: str) -> Iterator[Daemon]:
-    """Skips, saying why, where one cannot be started."""
+    """Start a second daemon, or skip with the reason why it cannot start."""
     if os.geteuid() != 0 or shutil.which("dockerd") is None or shutil.which("ip") is None:
         pytest.skip("needs root, and dockerd and ip on PATH")
     daemon, others = Daemon(folder, *options), bridges()
@@ -98,13 +98,13 @@ def second_daemon(folder: Path, *options: str) -> Iterator[Daemon]:
 
 
 def bridges() -> set[str]:
-    """The network bridges that this machine has."""
+    """Network bridges of this machine."""
     return {path.parent.name for path in Path("/sys/class/net").glob("*/bridge")}
 
 
 def _unmounted(folder: Path) -> None:
-    """A daemon leaves mounts of its own behind when it is killed."""
-    with open("/proc/self/mounts") as mounts:  # noqa: PTH123 - a kernel table, no file
+    """Unmount what a killed daemon left mounted."""
+    with open("/proc/self/mounts") as mounts:  # noqa: PTH123 - a kernel table
         ours = [line.split()[1] for line in mounts if line.split()[1].startswith(str(folder))]
     for mount in reversed(ours):
         subprocess.run(["umount", "--lazy", mount], check=False)

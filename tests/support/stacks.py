@@ -1,4 +1,4 @@
-"""Skips tests that need the lab's stack where it cannot start."""
+"""Skips for tests that need a stack this machine cannot start."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BOOTSTRAP = ROOT / "stack" / "bootstrap.py"
 
 
 def missing(backend: str) -> str | None:
-    """Why the stack cannot be started here; None if it can."""
+    """Return the reason why the stack cannot start here, or None."""
     try:
         docker_cli.require_engine()
     except NotReady as error:

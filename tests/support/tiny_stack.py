@@ -1,7 +1,8 @@
-"""Sessions on the least stack there is (`tiny/`): two small containers, up in a second. Not a test itself.
+"""Sessions on the smallest stack (`tiny/`): two containers, up in a second.
 
-What a dead run leaves does not depend on what its services do: containers, networks, limits, processes, a journal. So the many
-deaths are died here, and a few of them on the whole lab.
+What a dead run leaves does not depend on what its services do: containers, networks,
+limits, processes, a journal. So most deaths are tested here, and a few on the whole
+lab.
 """
 
 from __future__ import annotations
@@ -56,12 +57,12 @@ FAULTS = {
     "limit_cpu": ('limit_cpu("desk", cores=0.5)', PASSING),
     "limit_memory": ('limit_memory("desk", mebibytes=64)', PASSING),
 }
-# A hold that is over only when the test has done what it came for.
+# A hold that ends only when the test is finished with it.
 LONG = ", settle_within_s=5, fault_s=90"
 
 
 def image() -> str:
-    """The lab's image of services: Python, and nothing of it but that is used."""
+    """The lab's image of services, used for its Python only."""
     command = [sys.executable, str(BOOTSTRAP), "env", "--backend", "sim"]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return str(json.loads(told)["LLMCHAOS_SERVICES_IMAGE"])
@@ -69,7 +70,10 @@ def image() -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Tiny:
-    """One user's folder: a scenario, the stack's files, an ini file. `environment` names the image, and what is attached to."""
+    """One user's folder: a scenario, the stack's files, an ini file.
+
+    `environment` names the image and the attached stack.
+    """
 
     folder: Path
     environment: dict[str, str]
@@ -95,11 +99,11 @@ class Tiny:
 def make(
     folder: Path, image_name: str, *, fault: str = "", more: str = "", attach: bool = False, conftest: str = ""
 ) -> Tiny:
-    """A fresh folder with one scenario; `fault` is a name of FAULTS."""
+    """A fresh folder with one scenario. `fault` is a name of FAULTS."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in (folder, *folder.parents[:3]):
         with suppress(PermissionError):
-            path.chmod(0o755)  # containers run as nobody and read `desk.py` there
+            path.chmod(0o755)  # containers run as uid 65534 and read `desk.py` there
     for name in ("compose.yaml", "desk.py", "slo.yaml"):
         shutil.copy(HERE / name, folder)
     (folder / "pytest.ini").write_text(INI.format(attach=str(attach).lower()))
@@ -116,7 +120,7 @@ def project_of(pid: int) -> str:
 
 
 class Engine:
-    """The daemon, asked without a process for each question. One per thread."""
+    """Docker, queried without a process per query. One per thread."""
 
     def __init__(self, host: str | None = None) -> None:
         self._client: Any = docker.DockerClient(base_url=host or docker_cli.docker_host(), timeout=20)
@@ -129,7 +133,7 @@ class Engine:
         return found + [f"volume {one['Name']}" for one in self._client.api.volumes(filters=chosen)["Volumes"] or []]
 
     def looks(self, project: str) -> list[Any]:
-        """What a fault could have changed of each container: whether it runs, its networks, its limits."""
+        """Parts of each container that a fault can change."""
         chosen = {"label": f"com.docker.compose.project={project}"}
         found = sorted(self._client.containers.list(all=True, filters=chosen), key=lambda one: one.name)
         return [(one.id, one.status, _comparable(restrictions.as_found(one))) for one in found]
@@ -144,7 +148,7 @@ def _comparable(found: restrictions.AsFound) -> Any:
 
 
 def pids_of(folder: Path) -> list[int]:
-    """Every process that was started for a session of this folder: its watchdog, its clients, compose commands."""
+    """Processes of sessions of this folder: watchdog, clients, compose commands."""
     mark, found = str(folder).encode(), []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -155,7 +159,7 @@ def pids_of(folder: Path) -> list[int]:
 
 
 def processes_of(folder: Path) -> list[str]:
-    """The same in words."""
+    """Descriptions of these processes."""
     found = []
     for pid in pids_of(folder):
         with suppress(OSError):
@@ -166,9 +170,10 @@ def processes_of(folder: Path) -> list[str]:
 def clean_after_s(
     tiny: Tiny, project: str, engine: Engine, died_s: float, *, deadline_s: float = GONE_DEADLINE_S
 ) -> float:
-    """Seconds from a death until nothing of the session is left, in the engine or as a process. Fails past the deadline.
+    """Seconds from a death until nothing of the session is left.
 
-    The watchdog itself looks a second time, for what a command that died may still have brought forth, and ends after that.
+    Fails past the deadline. The watchdog checks twice, because a command that died may
+    still create something, and ends after that.
     """
     while True:
         left = [

@@ -1,4 +1,4 @@
-"""Of two sources, whether the same runs."""
+"""Comparison of two sources by what they execute."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ast
 
 
 class _Run(ast.NodeTransformer):
-    """What of a module runs: without annotations, signatures alone (`...`) and imports for type checkers."""
+    """Removes what never runs: annotations, bare signatures, type-checking imports."""
 
     def visit_If(self, node: ast.If) -> ast.AST | None:
         if ast.unparse(node.test).removeprefix("not ") == "TYPE_CHECKING":
@@ -29,5 +29,5 @@ class _Run(ast.NodeTransformer):
 
 
 def runs_the_same(code: str, mutated: str) -> bool:
-    """Whether two sources differ in nothing that runs."""
+    """True if two sources execute the same code."""
     return ast.dump(_Run().visit(ast.parse(code))) == ast.dump(_Run().visit(ast.parse(mutated)))

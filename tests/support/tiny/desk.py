@@ -1,4 +1,7 @@
-"""A desk that answers `ok` in the words of the chat API, and a judge that knows every metric and no number but the time. Stdlib only."""
+"""Chat API that answers `ok`, and a Prometheus without samples.
+
+Standard library only.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ ANSWER = "".join(f"data: {json.dumps({'choices': [{'index': 0, **one}]})}\n\n" f
 
 
 def answer_to(query: str) -> dict[str, object]:
-    """What Prometheus would say that has no sample of anything."""
+    """Answer of a Prometheus that has no sample."""
     if query == "time()":
         now = time.time()
         return {"resultType": "scalar", "result": [now, str(now)]}
@@ -20,7 +23,7 @@ def answer_to(query: str) -> dict[str, object]:
 
 
 class Both(BaseHTTPRequestHandler):
-    """Answers the clients as a desk and the instrument as a judge, whichever is asked for."""
+    """Answers clients as the chat API, and the instrument as Prometheus."""
 
     protocol_version = "HTTP/1.1"
 
@@ -55,7 +58,7 @@ class Both(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class' name
-        """Nobody reads it."""
+        """Discard the log."""
 
 
 ThreadingHTTPServer.daemon_threads = True
