@@ -13,6 +13,7 @@ import pytest
 
 import pytest_llmchaos
 from pytest_llmchaos import errors, faults, loads, model
+from pytest_llmchaos.faults import base
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = griffe.load("pytest_llmchaos", search_paths=[ROOT], allow_inspection=False)
@@ -41,13 +42,16 @@ UNITS = (
 
 
 def public_functions():
-    """Each public function by the name that users write."""
+    """Each public function by the name that users or authors of faults write."""
     found = {"experiment": "plan.experiment.experiment"}
     for name in (*faults.__all__, "foreign"):
         found[f"faults.{name}"] = f"{faults.__dict__[name].__module__}.{name}"
     for name in loads.__all__:
         if inspect.isfunction(loads.__dict__[name]):
             found[f"loads.{name}"] = f"loads.{name}"
+    for name, one in vars(base).items():
+        if inspect.isfunction(one) and one.__module__ == base.__name__:
+            found[f"base.{name}"] = f"faults.base.{name}"
     return {name: PACKAGE[path.removeprefix("pytest_llmchaos.")] for name, path in found.items()}
 
 
@@ -152,12 +156,12 @@ def breaches_of_class(one):
 
 def is_protocol(owner):
     """True for an interface, whose methods need units and no section of arguments."""
-    return owner.is_class and any(str(base) == "Protocol" for base in owner.bases)
+    return owner.is_class and any(str(one) == "Protocol" for one in owner.bases)
 
 
 def is_field(owner, member):
     """True for a field of a dataclass or named tuple."""
-    makes_fields = "dataclass" in owner.labels or any(str(base) == "NamedTuple" for base in owner.bases)
+    makes_fields = "dataclass" in owner.labels or any(str(one) == "NamedTuple" for one in owner.bases)
     return makes_fields and member.annotation is not None and "instance-attribute" in member.labels
 
 

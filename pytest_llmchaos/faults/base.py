@@ -89,7 +89,11 @@ def victims_of(target: str, services: Sequence[str], taken: Collection[str] = ()
 
 
 def options_of(primitive: Primitive) -> dict[str, object]:
-    """Return a primitive's own dataclass fields, without those of every primitive."""
+    """Return a primitive's own dataclass fields, without those of every primitive.
+
+    Args:
+        primitive: The fault.
+    """
     it: object = primitive
     own = fields(it) if is_dataclass(it) else ()
     return {one.name: getattr(it, one.name) for one in own if one.name not in vars(Primitive)}
@@ -121,13 +125,17 @@ class Leased(Protocol):
 
 
 def strength_of(primitive: Primitive) -> Mapping[str, object]:
-    """Return how strong a primitive is, by the names of its options."""
+    """Return how strong a primitive is, by the names of its options.
+
+    Args:
+        primitive: The fault.
+    """
     return primitive.strength if isinstance(primitive, Leased) else options_of(primitive)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnTarget:
-    """A primitive aimed at a service.
+    """A primitive aimed at a service, which makes it a `Fault`.
 
     Attributes:
         primitive: The fault.
@@ -205,12 +213,15 @@ class ActFault:
     exit_code: ClassVar[str] = ""
 
     def undo(self, victim: str) -> Undo:
+        """Return the `Undo` that starts the victim if it does not run."""
         return Undo(op="ensure_running", service=victim)
 
     def observed(self, runtime: HasEvents, victim: str, since_unix_s: float) -> Proof | None:
+        """Prove by the runtime's event that the process ended, with `exit_code`."""
         return prove_death(runtime, victim, since_unix_s, **({"exitCode": self.exit_code} if self.exit_code else {}))
 
     def healed(self, runtime: Runtime, victim: str, since_unix_s: float) -> Proof | None:
+        """Prove that the victim was started again and runs."""
         return prove_restart(runtime, victim, since_unix_s)
 
 
@@ -238,12 +249,15 @@ class RestrictionFault:
         return 0
 
     def undo(self, victim: str) -> Undo:
+        """Return the `Undo` with `undo_op`."""
         return Undo(op=self.undo_op, service=victim)
 
     def observed(self, runtime: ProvesRestrictions, victim: str, since_unix_s: float) -> Proof | None:
+        """Prove by the runtime that the restriction is in place."""
         return runtime.restricted(self.kind, victim, since_unix_s, self.amount)
 
     def healed(self, runtime: ProvesRestrictions, victim: str, since_unix_s: float) -> Proof | None:  # noqa: ARG002 - the protocol's signature
+        """Prove by the runtime that the restriction is reverted."""
         return runtime.released(self.kind, victim)
 
 
