@@ -112,7 +112,7 @@ class TestShares:
     def test_agree_within_one_event_in_a_thousand(self, ok: float) -> None:
         assert agree(window(), Told({"ok": ok, "http_5xx": 1000 - ok}, BUCKETS)) == []
 
-    def test_agree_where_they_are_apart_by_just_that(self) -> None:
+    def test_agree_if_they_are_apart_by_exactly_the_tolerance(self) -> None:
         buckets = {"0.1": 0.0, "+Inf": 1000.0}
 
         assert agree(window(good=0), Told({"ok": 1.0, "http_5xx": 999.0}, buckets)) == []
@@ -122,7 +122,7 @@ class TestShares:
         with pytest.raises(TruthsDisagree, match=rf"whole trial: clients counted 0\.9500, Prometheus {share}"):
             agree(window(), Told({"ok": ok, "http_5xx": 1000 - ok}, BUCKETS))
 
-    def test_of_which_none_was_good_agree(self) -> None:
+    def test_without_a_good_request_agree(self) -> None:
         buckets = {"0.1": 0.0, "+Inf": 5.0}
 
         assert agree(window(good=0), Told({"http_5xx": 5.0}, buckets)) == []
@@ -135,7 +135,7 @@ class TestShares:
     def test_of_one_request_are_data(self) -> None:
         assert agree(window(good=1, bad=0), Told({"ok": 1.0}, BUCKETS)) == []
 
-    def test_are_not_compared_where_clients_push_nowhere(self) -> None:
+    def test_are_not_compared_without_a_pushgateway(self) -> None:
         told = Told({}, {})
 
         assert agree(window(), told, pushgateway=None) == []
@@ -160,7 +160,7 @@ class TestP95:
         with pytest.raises(TruthsDisagree, match=r"histogram 0\.5 to 1 s, more than one bucket apart"):
             agree(window(took_s=took_s), Told({"ok": 95.0, "http_5xx": 5.0}, BUCKETS))
 
-    def test_of_a_share_of_a_bucket_is_in_it(self) -> None:
+    def test_at_an_edge_of_a_bucket_is_in_it(self) -> None:
         """Of 100 requests, 95 took up to 0.5 s, which is enough for a p95."""
         buckets = {**BUCKETS, "0.5": 95.0}
 

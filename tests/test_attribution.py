@@ -110,12 +110,12 @@ def test_a_start_may_be_recorded_shortly_outside_the_action_and_an_action_withou
 
 
 @pytest.mark.parametrize(("at", "who"), [(139.94, "unknown"), (140.0 - CLOCK_SLACK_S, "instrument")])
-def test_our_revert_may_be_recorded_a_moment_after_its_start(at, who):
+def test_our_revert_may_be_recorded_shortly_after_its_start(at, who):
     assert repaired_by(injected(), [event(100.0, "die"), event(at, "start")], []) == who
 
 
 @pytest.mark.parametrize("other", ["h", "j"])
-def test_an_action_ends_with_its_own_incident_alone(other):
+def test_an_action_ends_only_with_its_own_incident(other):
     first, last = acted(101.8, 103.0, incident="i")
     noted = {"at": 101.9, "event": "suppressed", "service": "api", "incident": "i"}
     audit = read(first, {**last, "at": 101.9, "incident": other}, noted, last)
@@ -125,7 +125,7 @@ def test_an_action_ends_with_its_own_incident_alone(other):
 
 
 @pytest.mark.parametrize("at", [100.5, 100.6, 100.7])
-def test_a_start_within_an_action_that_failed_is_of_no_one_that_is_known(at):
+def test_a_start_within_a_failed_action_has_an_unknown_repairer(at):
     first, last = acted(100.5, 100.7)
     (again,) = acted(100.6)
     failed = {**last, "event": "failed"}
@@ -145,7 +145,7 @@ def test_a_failed_action_on_another_service_does_not_count_in_a_log_without_inci
     assert repaired_by(injected(), events, [first, {**other, "event": "failed"}, last]) == "remediator"
 
 
-def test_an_action_that_failed_is_over_and_another_of_its_incident_has_its_own_end():
+def test_each_action_of_an_incident_has_its_own_end():
     first, last = acted(100.5, 100.7)
     (again,) = acted(101.8)
     audit = read(first, {**last, "event": "failed"}, again)
@@ -177,7 +177,7 @@ def test_the_first_start_that_lasted_counts():
 
 
 @pytest.mark.parametrize("service", ["aaa", "zzz"])
-def test_a_start_is_of_its_own_service(service):
+def test_a_start_counts_for_its_own_service(service):
     events = [event(100.0, "die"), event(101.0, "start", service), event(102.0, "start")]
 
     assert repaired_by(injected(), events, acted(100.9, 101.1)) == "unknown"
@@ -186,7 +186,7 @@ def test_a_start_is_of_its_own_service(service):
 
 
 @pytest.mark.parametrize("at", [99.0, 100.0])
-def test_a_start_before_the_fault_or_in_its_very_instant_is_no_repair(at):
+def test_a_start_up_to_the_instant_of_the_fault_is_not_a_repair(at):
     assert repaired_by(injected(), [event(at, "start"), event(100.0, "die")], []) is None
 
 
@@ -204,7 +204,7 @@ class TestEndedInPlace:
         ],
         ids=["no event", "no death", "deaths of others"],
     )
-    def test_was_ended_by_our_revert_where_nothing_was_seen_to_end_it_before(self, events):
+    def test_was_ended_by_our_revert_if_it_lasted_until_then(self, events):
         done = injected(fault=self.HANG)
 
         assert repaired_by(done, events, []) == "instrument"
@@ -214,7 +214,7 @@ class TestEndedInPlace:
         assert repaired_by(done, events, []) is None
 
     @pytest.mark.parametrize("other", ["aaa", "zzz"])
-    def test_is_nothing_of_a_victim_that_a_passing_fault_hit(self, other):
+    def test_does_not_exist_for_a_victim_of_a_passing_fault(self, other):
         done = injected(victims=("api", other), fault=self.HANG)
         done.acts[0] = Injection(after_s=0.0, fault=self.PAUSE, victim="api")
         events = [event(101.0, "die", other), event(102.0, "start", other)]
@@ -237,7 +237,7 @@ def test_any_other_fault_needs_a_repairer(fault):
     assert repaired_by(injected(fault=fault.primitive), [event(100.0, "die"), event(100.5, "start")], []) == "unknown"
 
 
-def test_a_start_that_died_again_is_no_repair():
+def test_a_start_that_died_again_is_not_a_repair():
     again = [event(100.0, "die"), event(102.0, "start"), event(103.0, "die")]
 
     assert repaired_by(injected(), [*again, event(140.1, "start")], acted(101.8, 102.1)) == "instrument"
@@ -293,7 +293,7 @@ def test_a_victim_that_did_not_come_back_hides_no_other():
     assert repaired_by(injected(victims=("api", "model-1")), events, acted(101.9, 102.1, "model-1")) == "remediator"
 
 
-def test_without_a_fault_that_was_seen_nothing_was_repaired():
+def test_without_a_proven_fault_nothing_was_repaired():
     done = injected(start=None)
     assert repaired_by(done, [event(102.0, "start")], []) is None
     done.start_unix_s, done.acts = 100.0, []
@@ -320,7 +320,7 @@ def test_a_hang_that_only_our_revert_ended_was_repaired_by_the_instrument():
     assert repaired_by(hung, [], []) == "unknown"
 
 
-def test_a_victim_that_died_and_never_started_was_repaired_by_no_one():
+def test_a_victim_that_never_started_again_has_no_repairer():
     assert repaired_by(injected(victims=("api", "db")), [event(100.0, "die"), event(100.0, "die", "db")], []) is None
 
 
@@ -359,7 +359,7 @@ def test_a_signal_about_a_victim_or_about_clients_counts(record, labels):
     assert detected(record, [], [Fired("Any", 102.0, **labels)]) == (2.0, "alert Any")
 
 
-def test_a_signal_of_a_service_that_was_not_hit_is_coincident(record):
+def test_a_signal_about_another_service_is_coincident(record):
     fired = [Fired("GpuHot", 100.4, service="model-2"), Fired("ServiceDown", 103.0, service="api")]
     found = detection(record, injected(), SERVICES, [{"at": 100.2, **NOTICED, "service": "model-1"}], fired)
 
@@ -385,7 +385,7 @@ def test_times_of_signals_are_known_to_the_millisecond(record):
     assert (found.after_s, [one.after_s for one in found.coincident]) == (3.124, [0.412])
 
 
-def test_a_signal_of_a_service_that_this_stack_lacks_is_coincident(record):
+def test_a_signal_about_a_service_outside_the_stack_is_coincident(record):
     found = detection(record, injected(), SERVICES, [], [Fired("ServiceDown", 101.0, service="billing")])
 
     assert found.after_s is None
@@ -394,7 +394,7 @@ def test_a_signal_of_a_service_that_this_stack_lacks_is_coincident(record):
     ]
 
 
-def test_a_signal_that_a_fault_declares_counts_whatever_it_is_about(record):
+def test_a_signal_that_a_fault_declares_counts_for_any_service(record):
     class Declares(type(KILL)):
         signals = ("GpuHot",)
 
@@ -431,7 +431,7 @@ def test_the_earliest_of_several_signals_detects_the_fault(record):
     assert detected(record, audit, [Fired("ServiceDown", 104.0)]) == (1.5, "remediator rule api-exited")
 
 
-def test_a_line_without_a_rule_or_a_service_is_about_none(record):
+def test_a_line_without_a_rule_or_a_service_has_empty_ones(record):
     assert detected(record, read({"at": 101.0, "event": "detected"})) == (1.0, "remediator rule ")
     assert detected(record, read({"at": 101.0, "event": "detected", "rule": None, "service": None}))[0] == 1.0
 
@@ -477,7 +477,7 @@ def test_restarts_are_counted_per_service():
     assert restarts(injected(), [event(1, "exec_start"), event(2, "stop"), event(3, "unpause")]) == {}
 
 
-def test_what_the_instrument_did_itself_is_no_restart_and_is_marked(record):
+def test_acts_of_the_instrument_are_marked_and_are_not_restarts(record):
     done = injected()
     done.own = [OwnAct(service="api", from_unix_s=140.0, to_unix_s=140.3)]
     events = [event(120.0, "start"), event(140.1, "start"), event(140.1, "start", "model-1"), event(140.9, "start")]
@@ -557,7 +557,7 @@ def test_the_remediators_acts_are_those_that_ended(record):
     )
 
 
-def test_an_incident_ends_where_the_remediator_calls_that_one_over(record):
+def test_an_incident_ends_when_the_remediator_closes_it(record):
     audit = read(
         {"at": 99.0, "event": "detected", "rule": "replica-hung", "service": "model-1", "incident": "m"},
         {"at": 101.0, "event": "detected", "rule": "api-exited", "service": "api", "incident": "a"},
@@ -661,7 +661,7 @@ class TestStartsThatWereNotHeard:
             (198.0, [], "api"),
         ],
     )
-    def test_of_another_service_kind_or_time_is_no_such_start(self, record, started, events, service):
+    def test_an_event_of_another_service_kind_or_time_does_not_count(self, record, started, events, service):
         with pytest.raises(Inconclusive, match="its stream of events went silent"):
             self.heard(record, started, events, service=service)
 

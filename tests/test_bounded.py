@@ -110,7 +110,7 @@ def test_a_bound_inside_the_scale_is_plain():
     assert failed() == pytest.approx(3)
 
 
-def test_what_is_no_number_is_left_to_python():
+def test_other_types_are_left_to_python():
     assert failed() != "3"
     assert not failed() == "3"  # noqa: SIM201 - both operators are meant
     with pytest.raises(TypeError):
@@ -147,7 +147,7 @@ def test_a_bound_next_to_the_end_cannot_be_held_by_any_number_of_events():
         assert share(0.0, 10**9) < 5e-324
 
 
-def test_a_bound_at_the_end_itself_is_about_these_events_alone():
+def test_a_bound_at_the_end_is_about_these_events_only():
     assert share(1.0, 3) >= 1
     assert share(0.0, 3) <= 0
 
@@ -175,7 +175,7 @@ ENDS = st.lists(st.integers(1, 9), min_size=3, max_size=3).map(sorted)
 
 
 @given(ENDS, ENDS, ORDERS)
-def test_two_numbers_compare_where_no_end_of_open_requests_changes_the_answer(one, other, compare):
+def test_two_numbers_compare_if_open_requests_cannot_change_the_answer(one, other, compare):
     """Each is a count from 0 to 10, given as least, value and most."""
     (low, value, high), (least, bound, most) = one, other
     ends = {compare(mine, theirs) for mine in (low, value, high) for theirs in (least, bound, most)}
@@ -189,7 +189,7 @@ def test_two_numbers_compare_where_no_end_of_open_requests_changes_the_answer(on
 
 
 @pytest.mark.parametrize(("distance", "events"), [(1 / 20.0000004, 20), (1 / 20.000001, 21), (1 / 20.000004, 21)])
-def test_a_step_counts_as_whole_where_only_its_rounding_is_off(distance, events):
+def test_a_step_with_a_rounding_error_counts_as_whole(distance, events):
     assert SHARE.needed(distance) == events
 
 
@@ -209,7 +209,7 @@ def test_a_step_counts_as_whole_where_only_its_rounding_is_off(distance, events)
         lambda spent: round(100 - spent * 100, 1) >= 98,
     ],
 )
-def test_a_claim_that_no_outcome_could_refute_raises_whatever_plain_numbers_make_of_it(claim):
+def test_a_claim_that_no_outcome_could_refute_raises(claim):
     spent = BoundedFloat(0.0005, Scale(**{**vars(SHARE), "most": 0.004, "events": None}))
 
     with pytest.raises(VacuousClaim):
@@ -233,7 +233,7 @@ def test_what_too_few_events_cannot_hold_they_cannot_hold_in_per_cent():
         assert 1 - share(0.97, low=0.94, high=0.98) <= 0.05
 
 
-def test_what_plain_numbers_make_of_a_number_is_that_number():
+def test_arithmetic_gives_the_numbers_of_floats():
     value = share(0.97)
 
     assert [float(one) for one in (value + 1, 1 + value, value - 1, 1 - value, value * 2, 2 * value, value / 2)] == [
@@ -303,7 +303,7 @@ def test_a_window_that_a_quick_recovery_made_short_is_bounded_by_its_longest():
         assert window.failed <= 40
 
 
-def test_nothing_good_of_nothing_answered_is_no_good_share():
+def test_no_answers_at_all_are_not_a_good_share():
     (window,) = windows([sample(0, "refused"), sample(1, "refused")], [("during the fault", 0, 2)])
 
     with pytest.raises(VacuousClaim, match="good during the fault >= 0 cannot fail"):
@@ -338,7 +338,7 @@ class TestAWindowOfALoadThatRuns:
             lambda window: window.goodput_rps >= 0,
         ],
     )
-    def test_compares_with_no_bound_that_nothing_could_break(self, window, claim):
+    def test_raises_on_a_bound_that_cannot_be_broken(self, window, claim):
         with pytest.raises(VacuousClaim, match=r"lately .* cannot (fail|hold)"):
             claim(window)
 
@@ -415,7 +415,7 @@ class TestAPartOfItsRequests:
         assert after == pytest.approx(before * 0.9, rel=0.4)
         assert repr(pytest.approx(before)) == "1.0 ± 1.0e-06"
 
-    def test_the_distance_from_a_value_inside_the_scale_can_be_nothing(self):
+    def test_the_distance_from_a_value_inside_the_scale_can_be_0(self):
         distance = abs(share(0.5, 10) - 0.25)
 
         assert (distance.scale.least, distance.scale.most) == (0.0, 0.75)

@@ -137,7 +137,7 @@ def test_a_claim_may_distinguish_the_arms_of_its_experiment(chaos, trials):
     assert [trial["verdict"] for trial in trials()] == ["held", "held"]
 
 
-def test_an_arm_of_which_no_claim_reads_a_value_does_not_hold(chaos, trials):
+def test_an_arm_that_no_claim_reads_does_not_hold(chaos, trials):
     quiet = "    assert not trial.is_control or trial.findings == ()\n\n"
     result = chaos(f"{ARMS}@arms\ndef test_x(trial):\n{quiet}@arms\ndef test_y(trial):\n{quiet}")
 
@@ -225,7 +225,7 @@ def test_a_comparison_that_is_thrown_away_is_an_error_with_its_line(chaos, trial
         ("'trial.detect_s > 5'", "a string: drop its quotes"),
     ],
 )
-def test_what_is_true_whatever_happened_is_an_error_with_its_line(chaos, trials, asserted, what):
+def test_a_claim_that_is_always_true_is_an_error_with_its_line(chaos, trials, asserted, what):
     result = chaos(f"def test_x(trial):\n    assert trial.detected_by\n    assert {asserted}\n")
 
     result.assert_outcomes(errors=1)
@@ -270,14 +270,14 @@ def test_a_claim_that_is_a_coroutine_is_judged_alike(chaos, body, outcomes):
         "def late():\n        return trial.detect_s > 5\n    assert not late()",
     ],
 )
-def test_what_throws_no_answer_away_may_pass(chaos, trials, body):
+def test_a_claim_that_uses_its_answer_may_pass(chaos, trials, body):
     assert chaos(f"def test_x(trial):\n    assert trial.detected_by\n    {body}\n").ret == 0
 
     (trial,) = trials()
     assert trial["verdict"] == "held"
 
 
-def test_what_a_claim_returns_may_be_asserted_by_its_decorator(chaos):
+def test_a_decorator_may_assert_the_return_value_of_a_claim(chaos):
     asserts = "def asserted(test):\n    @functools.wraps(test)\n    def wrapper(trial):\n        assert test(trial)\n    return wrapper\n\n"
 
     chaos(
@@ -300,7 +300,7 @@ ODD = {
 
 
 @pytest.mark.parametrize(("wrong", "said"), ODD.items())
-def test_what_breaks_a_claim_off_is_an_error_and_refutes_nothing(chaos, trials, pytester, wrong, said):
+def test_another_exception_in_a_claim_is_an_error_and_not_a_refutation(chaos, trials, pytester, wrong, said):
     result = chaos(f"def test_x(trial):\n    assert {wrong}\n", "--junitxml=it.xml")
 
     result.assert_outcomes(errors=1)
@@ -344,7 +344,7 @@ def test_an_error_that_was_expected_is_an_xfail_as_before(chaos, trials, marked,
     assert [claim["outcome"] for claim in trial["claims"]] == [outcome]
 
 
-def test_a_test_that_claims_nothing_fails_as_pytest_has_it(chaos):
+def test_a_test_without_a_trial_fails_as_in_plain_pytest(chaos):
     text = "def test_x(trial): assert trial.detected_by\n\ndef test_plain():\n    {}['x']\n\ndef test_idle():\n    1 == 2\n"
 
     chaos(text).assert_outcomes(passed=2, failed=1)

@@ -65,7 +65,7 @@ class TestService:
         ):
             judged(performed)
 
-    def test_that_times_its_successes_alone_is_odd(self, tmp_path: Path) -> None:
+    def test_that_times_only_its_successes_is_odd(self, tmp_path: Path) -> None:
         said = r"latency-p95 of the whole trial: clients counted 0\.9625 .*own counters 1\.0000: the service's own counters"
         with (
             both_models_dead(tmp_path, Gateway(times_failures=False)) as performed,
@@ -81,7 +81,7 @@ class TestService:
         ):
             judged(performed)
 
-    def test_whose_death_explains_the_difference_is_no_finding(self, tmp_path: Path) -> None:
+    def test_whose_death_explains_the_difference_is_not_odd(self, tmp_path: Path) -> None:
         with judge(tmp_path) as (prometheus, t0_unix_s):
             trial = judged(Performed(tmp_path, prometheus, t0_unix_s))
 
@@ -119,7 +119,7 @@ class TestServiceLevel:
                 judged(performed)
 
     @pytest.mark.parametrize("about", [{"name": "availability"}, {"name": "whole-answers", "clients": "availability"}])
-    def test_of_the_services_own_counters_is_compared_as_well(self, tmp_path: Path, about: Any) -> None:
+    def test_of_the_services_own_counters_is_compared_too(self, tmp_path: Path, about: Any) -> None:
         own = Slo(
             **about,
             objective=0.99,

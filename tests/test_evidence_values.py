@@ -20,7 +20,7 @@ def test_a_schema_is_the_one_of_the_values(path: Path) -> None:
     assert path.read_text(encoding="utf-8") == SCHEMAS[path]
 
 
-def test_a_trial_of_which_nothing_was_planned_is_the_first_one_with_a_remediator() -> None:
+def test_a_trial_without_a_plan_is_the_first_with_a_remediator() -> None:
     planned = Planned()
 
     assert (planned.scenario, planned.fault, planned.hypothesis) == ("unknown", "unknown", "")
@@ -31,7 +31,7 @@ def test_a_trial_is_not_judged_until_it_is() -> None:
     assert not TrialResult(trial="001", verdict="invalid").judged
 
 
-def test_nothing_is_counted_that_was_not_seen() -> None:
+def test_counts_are_0_by_default() -> None:
     assert Counts().by_verdict() == {"refuted": 0, "heal_failed": 0, "invalid": 0, "inconclusive": 0, "held": 0}
     about = dict.fromkeys(("seed", "replay", "runtime", "backend", "started_unix_s", "ended_unix_s", "exit_status"))
     run = RunResult(run="r", environment={}, counts=Counts(), trials=(), **about)

@@ -87,7 +87,7 @@ class TestLoadOnTime:
         with pytest.raises(LoadNotHeld, match=said):
             judged(performed)
 
-    def test_whose_generator_left_no_summary_is_not_held(self, performed):
+    def test_without_a_summary_of_the_generator_is_not_held(self, performed):
         with performed.load() as (record, running):
             (record.directory / "summary.json").unlink()
 
@@ -128,7 +128,7 @@ class TestTwoTruths:
         with pytest.raises(TruthsDisagree, match=r"clients counted 0\.9594, Prometheus 0\.9625"):
             judged(performed)
 
-    def test_whose_counts_never_meet_are_no_data(self, performed, monkeypatch):
+    def test_whose_counts_never_meet_raise_no_data(self, performed, monkeypatch):
         monkeypatch.setattr(judging, "LAST_PUSH_DEADLINE_S", 0.2)
         performed.summary = replace(performed.summary, done=performed.summary.done + 1)
 
@@ -160,7 +160,7 @@ class TestTwoTruths:
         ):
             slowed(0.17)
 
-    def test_of_which_one_has_no_histogram_are_no_data(self, performed):
+    def test_without_a_histogram_raise_no_data(self, performed):
         whole = judging.windows(performed.seen, [("whole", 0, 99)])[0]
         with performed.load() as (record, _), pytest.raises(NoData, match="llmchaos_client_request_duration"):
             agreement._compare_p95(performed.lab, record, whole, performed.t0_unix_s - 60)
@@ -183,7 +183,7 @@ class TestTwoTruths:
 class TestClocks:
     @pytest.mark.parametrize(("by_s", "by"), [(3.0, r"\+3\.000"), (-3.0, r"-3\.000")], ids=["forwards", "backwards"])
     @pytest.mark.parametrize("clock", ["this machine's wall clock", "the clock of the compose runtime"])
-    def test_of_which_one_is_set_during_the_trial_compare_no_times(self, performed, clock, by_s, by):
+    def test_that_are_set_during_the_trial_are_inconclusive(self, performed, clock, by_s, by):
         performed.clocks = [(clock, 1.0, 0.01), (clock, 9.0, -0.02), (clock, 12.0, 0.01 + by_s)]
 
         with pytest.raises(
@@ -192,7 +192,7 @@ class TestClocks:
         ):
             judged(performed)
 
-    def test_of_which_one_was_set_and_set_back_are_inconclusive(self, performed):
+    def test_that_are_set_and_set_back_are_inconclusive(self, performed):
         performed.clocks = [("Docker's", at_s, 0.5 * (at_s == 2.0)) for at_s in (1.0, 2.0, 3.0)]
 
         with pytest.raises(Inconclusive, match=r"set by \+0\.500 s between 1\.0 s and 2\.0 s"):
@@ -232,7 +232,7 @@ class TestClocks:
             judged(performed)
         assert asked == []
 
-    def test_of_a_runtime_that_never_answered_compare_no_times(self, performed):
+    def test_of_a_runtime_that_never_answered_are_inconclusive(self, performed):
         tries = []
 
         def gone():
@@ -306,7 +306,7 @@ class TestScrapes:
         with pytest.raises(StaleData, match="api was not scraped since the load"):
             judged(performed)
 
-    def test_of_a_job_that_is_not_there_are_no_data(self, performed):
+    def test_of_a_missing_job_raise_no_data(self, performed):
         performed.lab.subject = replace(performed.lab.subject, scrape_jobs=("api", "engine"))
 
         with pytest.raises(NoData, match="job engine has no scrape"):
@@ -345,7 +345,7 @@ class TestWindowsAroundTheFault:
         assert trial.after_fault.seconds >= performed.plan.experiment.stable_s
         assert trial.after_fault.availability >= 0.95
 
-    def test_end_with_our_revert_where_the_system_did_not_repair_itself(self, performed):
+    def test_end_with_our_revert_without_a_repair(self, performed):
         performed.runtime._events = performed.runtime._events[:1]
         trial = judged(performed)
 
@@ -454,13 +454,13 @@ class TestSteadyState:
             assert performed.lab.firing(of_services=True) == ["OfSomebodyElse", "ServiceFlapping"]
 
     @pytest.mark.parametrize(("signal", "waited_for"), [("slo", False), ("restarts", True)])
-    def test_of_services_alone_is_what_a_trial_waits_for_before_its_load(self, performed, tmp_path, signal, waited_for):
+    def test_of_services_is_awaited_before_the_load(self, performed, tmp_path, signal, waited_for):
         series = f'ALERTS{{alertname="Earlier",signal="{signal}",alertstate="firing",severity="page"}}'
         (tmp_path / "after").mkdir()
         with history(tmp_path / "after", {series: {time.time(): 1.0}}) as performed.lab._prometheus:
             assert gates.is_quiet(performed.lab) is not waited_for
 
-    def test_of_a_load_that_died_is_not_waited_for(self, performed):
+    def test_of_a_dead_load_is_not_awaited(self, performed):
         with performed.load() as (_, running):
             running.summary = None
             running._process = SimpleNamespace(alive=False, now_s=lambda: 1.0)

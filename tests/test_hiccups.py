@@ -20,7 +20,7 @@ def ends_with(monkeypatch):
 
 
 @pytest.mark.parametrize("error", [NotSteady("it was never steady"), StaleData("old"), TruthsDisagree("odd")])
-def test_what_is_no_business_of_the_machine_is_not_tried_again(ends_with, error):
+def test_an_error_that_is_not_about_the_machine_is_not_retried(ends_with, error):
     left = ends_with(error, LoadNotHeld("late"))
 
     with pytest.raises(type(error)):

@@ -125,7 +125,7 @@ def test_a_torn_last_line_is_passed_over(tmp_path):
     assert [line["kind"] for line in read(path)] == ["run"]
 
 
-def test_a_line_that_is_no_object_is_passed_over(tmp_path):
+def test_a_line_that_is_not_an_object_is_skipped(tmp_path):
     path = tmp_path / "journal.jsonl"
     path.write_bytes(b'[1]\nnot json\n{"kind":"run"}\n')
 
@@ -156,7 +156,7 @@ def test_a_full_disk_is_an_error_and_not_silence(tmp_path, monkeypatch):
         intend(journal, "api")
 
 
-def test_on_the_way_out_a_full_disk_stops_nothing_and_is_remembered(tmp_path, monkeypatch):
+def test_a_note_on_a_full_disk_does_not_raise_and_is_kept(tmp_path, monkeypatch):
     journal = Journal(tmp_path / "journal.jsonl")
     write, room = os.write, [10]
 
@@ -221,7 +221,7 @@ FINDING = '{"at_unix_s": 2.5, "kind": "finding", "trial": "001", "what": "odd"}\
 A_FINDING = Written(at_unix_s=2.5, line=lines.Finding(trial="001", what="odd"))
 
 
-def test_a_kind_of_a_later_version_is_passed_over_where_it_was_announced(tmp_path):
+def test_an_announced_kind_of_a_later_version_is_skipped(tmp_path):
     later = '{"at_unix_s": 1.5, "kind": "hereafter"}\n'
 
     _, found = lines_of(journal_of(tmp_path, json.dumps(ANNOUNCING) + "\n", later, "\n", FINDING))
@@ -254,7 +254,7 @@ WHOLE = {"kind": "claim", "trial": "001-a.b"}
     ],
     ids=["list", "deep", "kind", "no kind", "garbled", "cut off", "in the trial", "in the kind", "no head"],
 )
-def test_a_line_that_cannot_be_read_is_named_with_what_is_known_of_it(tmp_path, text, why, value):
+def test_a_line_that_cannot_be_read_has_its_readable_fields(tmp_path, text, why, value):
     first, found = lines_of(journal_of(tmp_path, FINDING, text))
 
     assert first == A_FINDING
@@ -309,7 +309,7 @@ def test_of_two_equal_intents_the_one_whose_id_was_not_reverted_is_open(tmp_path
     assert [undo.args for undo in open_intents(journal.path).undos] == [{"had": "64"}]
 
 
-def test_an_intent_whose_undo_is_no_undo_keeps_no_other_from_being_found(tmp_path):
+def test_an_intent_without_a_valid_undo_does_not_hide_others(tmp_path):
     journal = Journal(tmp_path / "journal.jsonl")
     intend(journal, "model-1")
     shapes = (
@@ -332,7 +332,7 @@ def test_an_intent_whose_undo_is_no_undo_keeps_no_other_from_being_found(tmp_pat
     assert "announces 'kill api', expected an undo, got 7" in found.unreadable[4]
 
 
-def test_an_intent_that_is_no_json_is_named_and_one_that_was_never_whole_is_not(tmp_path):
+def test_a_damaged_intent_is_named_and_a_torn_one_is_not(tmp_path):
     path = tmp_path / "journal.jsonl"
     undo = {"op": "ensure_running", "service": "api", "args": {}}
     whole = json.dumps({"kind": "intent", "trial": "001", "victim": "api", "undo": undo})
@@ -395,7 +395,7 @@ def test_only_an_undo_that_went_well_closes_an_intent_and_only_an_intent_opens_o
 
 
 @pytest.mark.parametrize("kind", [[], {}, None, 7, ["intent"]], ids=json.dumps)
-def test_an_intent_whose_kind_is_no_text_is_open(tmp_path, kind):
+def test_an_intent_whose_kind_is_not_text_is_open(tmp_path, kind):
     path = journal_of(tmp_path, json.dumps({"kind": kind, "victim": "api", "undo": AN_UNDO}) + "\n")
 
     assert [one.service for one in open_intents(path).undos] == ["api"]
@@ -538,7 +538,7 @@ def structs_in(kind, found):
     return found
 
 
-def test_every_text_of_a_line_is_known_as_foreign_or_as_the_instruments_own():
+def test_every_text_of_a_line_is_declared_as_foreign_or_own():
     structs = set().union(*(structs_in(kind, set()) for kind in lines.KINDS))
     texts = {
         field.name

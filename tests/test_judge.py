@@ -83,7 +83,7 @@ def control(performed):
 
 
 class TestWindows:
-    def test_of_a_lasting_fault_end_where_it_was_repaired(self, performed):
+    def test_of_a_lasting_fault_end_with_its_repair(self, performed):
         trial = judged(performed)
         over_s = KILLED_S + trial.time_to_recover_s
 
@@ -95,7 +95,7 @@ class TestWindows:
         assert trial.during_fault.hint == "raise rate_rps"
         assert list(trial.windows) == ["steady", "fault", "recovery", "whole", "before", "during", "after"]
 
-    def test_of_a_passing_fault_end_where_it_was_ended(self, performed):
+    def test_of_a_passing_fault_end_with_its_end(self, performed):
         trial = judged(passing(performed))
 
         assert (trial.during_fault.to_s, trial.after_fault.from_s) == (REVERTED_S, REVERTED_S)
@@ -212,7 +212,7 @@ class TestSignals:
     @pytest.mark.parametrize(
         ("arm", "names"), [(control, ("ServiceDown", "SlowBurn")), (lambda it: it, ("ServiceDown",))]
     )
-    def test_of_before_its_load_are_alerts_of_a_control_arm_alone(self, performed, monkeypatch, arm, names):
+    def test_from_before_the_load_are_alerts_in_a_control_arm_only(self, performed, monkeypatch, arm, names):
         """The alert is a ticket, because a page refutes a control arm."""
         found = Unprovoked(names=frozenset({"ServiceDown", "SlowBurn"}))
         monkeypatch.setattr(judging, "unprovoked", lambda *_: found)
@@ -248,7 +248,7 @@ class TestSignals:
 
         assert judging._declared(performed.lab, performed.injected) == set()
 
-    def test_are_known_by_name_where_prometheus_keeps_the_rules(self, performed, monkeypatch):
+    def test_have_known_names_if_prometheus_has_the_rules(self, performed, monkeypatch):
         def unreachable():
             raise PrometheusUnreachable("no rules here")
 
@@ -403,7 +403,7 @@ class TestSilence:
         with pytest.raises(Inconclusive, match="has no audit log"):  # its acts before the fault are unknown too
             assert judged(performed).actions == ()
 
-    def test_of_a_log_that_is_not_there_is_evidence_where_the_remediator_was_stopped(self, performed):
+    def test_without_a_log_is_evidence_if_the_remediator_was_stopped(self, performed):
         self.with_remediator(performed, running=False)
         performed.runtime.audit = lambda: None
         performed.plan = replace(performed.plan, experiment=replace(performed.plan.experiment, remediator=False))
@@ -461,12 +461,12 @@ class TestFindings:
 
 
 class TestAttempts:
-    def test_are_unknown_where_the_subject_names_no_counters(self, performed):
+    def test_are_unknown_if_the_subject_names_no_counters(self, performed):
         performed.lab.subject = replace(performed.lab.subject, attempts_counters=None)
 
         assert judged(performed).attempts is None
 
-    def test_are_the_reason_where_a_counter_began_again(self, performed):
+    def test_are_the_reason_if_a_counter_restarted(self, performed):
         """The api's own counters restarted with it."""
         performed.lab.subject = replace(
             performed.lab.subject, attempts_counters=('llmlab_requests_total{outcome="ok"}', "llmlab_requests_total")
@@ -542,7 +542,7 @@ class TestLastPush:
         with pytest.raises(NoData, match="has nothing of the clients' 320"):
             awaited(300.0, None)
 
-    def test_of_clients_that_push_nowhere_is_a_scrape_from_now(self, awaited):
+    def test_without_a_pushgateway_is_the_next_scrape(self, awaited):
         assert awaited(0.0, pushgateway=None) == ("scraped since", 1000)
         assert awaited.asked == []
 
@@ -580,7 +580,7 @@ class TestOwnLoad:
             == ("outside of any fault alert ServiceDown fired for api 9.3 s into the trial",)
         )
 
-    def test_has_the_remediators_acts_where_the_subject_has_one(self, performed):
+    def test_has_the_acts_of_the_subjects_remediator(self, performed):
         at = performed.t0_unix_s + BACK_S
         performed.runtime.audit = lambda: [
             {"event": "done", "at": at, "action": "restart", "service": "api", "rule": "r"}

@@ -75,7 +75,7 @@ def test_a_lab_has_the_test_that_it_is_given_and_else_one_of_its_seed(tmp_path):
 
 
 @pytest.mark.parametrize(("pushgateway", "url"), [("pushgateway", "http://127.0.0.1:9/pushgateway"), (None, None)])
-def test_a_lab_shows_its_faults_where_there_is_a_pushgateway(lab, pushgateway, url):
+def test_a_lab_with_a_pushgateway_shows_its_faults(lab, pushgateway, url):
     made = type(lab)(
         runtime=lab.runtime,
         subject=replace(lab.subject, pushgateway=pushgateway),
@@ -126,7 +126,7 @@ class TestAService:
 
 
 class TestTheRemediator:
-    def test_is_stopped_and_started_where_it_is_not_so_already(self, lab):
+    def test_is_stopped_and_started_only_if_needed(self, lab):
         view, touched = lab.remediator, lab.runtime.touched
 
         view.ensure(True)
@@ -141,7 +141,7 @@ class TestTheRemediator:
         assert view.running
         assert repr(view) == "<remediator: running>"
 
-    def test_that_is_paused_repairs_nothing_and_is_no_remediator(self):
+    def test_that_is_paused_does_not_run(self):
         runtime = ClockedRuntime(Clock())
         view = RemediatorView(runtime, "remediator")
         runtime.pause("remediator")
@@ -151,7 +151,7 @@ class TestTheRemediator:
         view.ensure(False)
         assert not view.running
 
-    def test_that_is_not_known_cannot_be_stopped_for_a_control_arm(self):
+    def test_that_is_not_configured_cannot_be_stopped_for_a_control_arm(self):
         view = RemediatorView(ClockedRuntime(Clock()), None)
 
         view.ensure(True)
@@ -164,7 +164,7 @@ class TestTheRemediator:
     def test_does_not_run_in_a_stack_without_one(self):
         assert not RemediatorView(ClockedRuntime(Clock()), None).running
 
-    def test_of_a_subject_is_that_services(self, lab):
+    def test_of_a_subject_is_its_service(self, lab):
         lab.subject = replace(lab.subject, remediator="api")
         lab.runtime.kill("remediator")
 

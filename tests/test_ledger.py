@@ -82,7 +82,7 @@ def test_an_entry_is_on_disk_when_it_is_appended(tmp_path: Path, monkeypatch: py
     assert synced == [(kill(), kill(trial="002"))]
 
 
-def test_a_ledger_that_is_no_plain_file_is_an_error(tmp_path: Path) -> None:
+def test_a_ledger_that_is_not_a_regular_file_is_an_error(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
 
     with pytest.raises(
@@ -108,7 +108,7 @@ def test_a_ledger_that_cannot_be_read_is_an_error(
 
 
 @pytest.mark.parametrize(("name", "seen"), [("none.jsonl", "nothing"), (".", "a folder")])
-def test_a_ledger_that_is_no_file_is_an_error_that_names_it(tmp_path: Path, name: str, seen: str) -> None:
+def test_a_missing_ledger_is_an_error_that_names_it(tmp_path: Path, name: str, seen: str) -> None:
     with pytest.raises(NotReady, match=f"expected a ledger at .*, found {seen}"):
         read(tmp_path / name)
 
@@ -246,7 +246,7 @@ class TestCommand:
         assert said.err.startswith("llmchaos: 2 lines were left out of the table: ")
         assert "kill_api" in said.out
 
-    def test_of_no_run_yet_is_no_error(
+    def test_before_any_run_is_not_an_error(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.chdir(tmp_path)
@@ -256,7 +256,7 @@ class TestCommand:
             "no trial in the ledger yet: there is no file reports/ledger.jsonl here; give another one with --ledger\n"
         )
 
-    def test_of_a_service_level_that_the_ledger_has_not_names_those_it_has(
+    def test_of_an_slo_that_the_ledger_lacks_names_the_others(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         append(tmp_path / "ledger.jsonl", [kill()])
@@ -267,7 +267,7 @@ class TestCommand:
         assert capsys.readouterr().err == said
 
 
-def test_fields_of_a_later_version_are_passed_over(tmp_path: Path) -> None:
+def test_fields_of_a_later_version_are_ignored(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     append(path, [kill()])
     path.write_text(path.read_text().replace('{"at', '{"colour": "red", "at'))

@@ -120,7 +120,7 @@ def test_each_probe_of_the_gateway_must_find_it_good(record, hit):
     assert (seen.what, seen.points) == ("used by the gateway", ((9.0, True), (13.0, False), (14.0, True)))
 
 
-def test_a_scrape_may_get_lost_and_a_look_of_the_gateway_not(record, hit):
+def test_a_single_scrape_may_be_lost_and_a_look_of_the_gateway_may_not(record, hit):
     lab = lab_of([series(UP, service="model-1")], [series(UP)])
 
     found = victims_seen(lab, record, hit, 1030.0).watched["model-1"].sightings

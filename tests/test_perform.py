@@ -226,7 +226,7 @@ class TestLastingFault:
 
         assert it.looks == [(12.0, True), (12.5, True), (13.0, True), (13.5, True), (14.0, True)]
 
-    def test_is_over_when_nothing_of_it_was_left_though_its_victim_takes_part_later(self, world):
+    def test_is_over_before_its_victim_takes_part(self, world):
         it = world(faults.kill("model-1"), stable_s=4)
         it.repair_at(13.0)
         it.part_s = 15.0
@@ -413,7 +413,7 @@ class TestEnd:
 
         assert it.lab.reasons.explains_action(time.time()) == explained
 
-    def test_by_the_machine_is_no_trial(self, ended):
+    def test_by_an_error_of_the_machine_is_invalid(self, ended):
         error = ConnectionResetError("the daemon is gone")
         done, it = ended(error)
 
@@ -463,7 +463,7 @@ def test_a_trial_that_the_runtime_cannot_perform_has_no_record(world):
     assert it.lines("trial") == []
 
 
-def test_a_trial_is_had_only_where_it_was_performed():
+def test_only_a_performed_trial_is_returned():
     with pytest.raises(NotReady, match="the trial was not performed"):
         Performed().require()
     with pytest.raises(HealFailed, match="api stays down"):

@@ -101,7 +101,7 @@ def between(from_s, to_s):
 
 
 class TestClients:
-    def test_a_good_spell_before_the_damage_is_no_recovery(self, judged):
+    def test_a_good_spell_before_the_damage_is_not_a_recovery(self, judged):
         late = (event(20, "die"), event(22, "start"))
 
         found = judged(known(lambda due: due >= 20, late))
@@ -112,7 +112,7 @@ class TestClients:
         )
         assert found.relapsed_s is None
 
-    def test_a_recovery_lasts_to_the_end_of_what_is_known(self, judged):
+    def test_a_recovery_lasts_to_the_end_of_the_evidence(self, judged):
         found = judged(known(lambda due: 10 <= due < 12 or due >= 45))
 
         assert (found.took_s, found.relapsed_s) == (None, 35.0)
@@ -125,7 +125,7 @@ class TestClients:
         assert found.relapsed_s == 10.0
         assert found.took_s == (14.0 if again(23) else 10.5)
 
-    def test_a_lucky_answer_in_an_outage_is_no_relapse(self, judged):
+    def test_a_lucky_answer_in_an_outage_is_not_a_relapse(self, judged):
         found = judged(known(lambda due: 10 <= due < 16 and due != 12))
 
         assert (found.took_s, found.relapsed_s) == (6.0, None)
@@ -148,7 +148,7 @@ class TestClients:
         assert "but only after the instrument's own revert at 30.0 s" in found.why_not
         assert found.relapsed_s == 10.0
 
-    def test_clients_that_suffered_before_the_last_fault_alone_suffered(self, judged):
+    def test_clients_that_suffered_only_before_the_last_fault_count(self, judged):
         """The second of two faults hit at 15 s. Clients were served from then on."""
         done = hit()
         done.last_unix_s = 1015.0
@@ -174,7 +174,7 @@ class TestClients:
     def test_its_resolution_is_the_spacing_of_the_requests_around_it(self, judged):
         assert judged(known(between(10, 12))) == Recovery(took_s=2.0, resolution_s=0.5)
 
-    def test_where_answers_alternate_it_is_that_of_the_last_bad_ones(self):
+    def test_alternating_answers_have_the_resolution_of_the_last_bad_ones(self):
         seen = asked(lambda due: due in {10.0, 10.5, 13.0})
 
         assert clients_from(seen, 10, 4) == ClientsSaw(suffered=True, good_s=13.5, resolution_s=2.5)
@@ -285,7 +285,7 @@ class TestVictims:
             ("gggbggbb", "367", "67"),
         ],
     )
-    def test_a_look_gets_lost_alone(self, looks, bad, bad_where_one_may_be_lost):
+    def test_only_a_single_look_counts_as_lost(self, looks, bad, bad_where_one_may_be_lost):
         seen = Sightings(what="scraped by Prometheus", points=tuple((float(i), x == "g") for i, x in enumerate(looks)))
 
         assert seen.bad_looks(0.0) == [float(i) for i in bad]
@@ -308,7 +308,7 @@ class TestVictims:
         [((20.5,), 1.5), ((45.5,), 1.5), ((49.5,), 1.5), ((20.5, 21.5), 12.5), ((11.5,), 2.5)],
         ids=["between good ones", "after our revert", "the last of all", "two in a row", "the first since its return"],
     )
-    def test_a_single_scrape_that_got_lost_is_no_absence(self, judged, lost, took_s):
+    def test_a_single_lost_scrape_is_not_an_absence(self, judged, lost, took_s):
         points = tuple((9.5 + i, 9.5 + i != 10.5 and 9.5 + i not in lost) for i in range(41))
         scraped = Sightings(what="scraped by Prometheus", points=points, may_lose_one=True)
 
@@ -367,7 +367,7 @@ class TestVictims:
         assert judged(known(events=(*DIED_AND_STARTED, sick, well), watched=watched)).took_s == 6.0
         assert judged(known(events=(*DIED_AND_STARTED, well, sick), watched=watched)).took_s is None
 
-    def test_a_check_of_which_the_interval_is_not_known_is_exact(self, judged):
+    def test_a_check_with_an_unknown_interval_is_exact(self, judged):
         well = event(16, "health_status", detail="healthy")
 
         assert judged(known(events=(*DIED_AND_STARTED, well))) == Recovery(took_s=6.0, resolution_s=0.0)
@@ -382,14 +382,14 @@ class TestVictims:
         assert judged(known(events=(*DIED_AND_STARTED, event(50.1, "die")))).took_s == 1.2
         assert judged(known(events=(*DIED_AND_STARTED, event(50, "die")))).took_s is None
 
-    def test_what_went_down_before_it_was_back_is_no_relapse(self, judged):
+    def test_a_death_before_the_return_is_not_a_relapse(self, judged):
         """Clients were served again at 20 s, after the victim's second start."""
         events = (*DIED_AND_STARTED, event(15, "die"), event(16, "start"))
 
         assert judged(known(between(10, 20), events)).took_s == 10.0
         assert judged(known(between(10, 15), (event(10, "die"), event(15, "start"), event(15, "die")))).took_s is None
 
-    def test_a_check_that_changes_is_no_relapse_unless_it_fails(self, judged):
+    def test_only_a_failed_check_is_a_relapse(self, judged):
         for detail in ("healthy", "starting", "unknown"):
             again = event(44, "health_status", detail=detail)
             assert judged(known(events=(*DIED_AND_STARTED, again))).took_s == 1.2
@@ -402,7 +402,7 @@ class TestVictims:
         assert "but a victim then went down or stopped taking part" in found.why_not
         assert found.relapsed_s == 34.0
 
-    def test_one_that_was_seen_is_not_back_by_the_end_of_its_fault_alone(self, judged):
+    def test_one_with_events_is_not_back_with_the_end_of_its_fault(self, judged):
         over = hit(fault=faults.hang("model-1"))
         over.over_unix_s = 1014.0
 
@@ -423,18 +423,18 @@ class TestVictims:
         assert judged(known(events=events, watched={"api": Watched(health_every_s=0.4)})).took_s == 3.0
         assert judged(known(events=events)).took_s == 3.0
 
-    def test_one_that_never_went_down_is_back_when_nothing_of_its_fault_is_left(self, judged):
+    def test_one_that_never_went_down_is_back_with_the_end_of_its_fault(self, judged):
         over = hit(fault=faults.hang("model-1"))
         assert judged(known(events=()), injected=over).why_not.startswith("api had not started again")
         over.over_unix_s = 1014.0
 
         assert judged(known(events=()), injected=over) == Recovery(took_s=4.0, resolution_s=0.5)
 
-    def test_nothing_was_injected(self, judged):
+    def test_without_an_injection_there_is_no_recovery(self, judged):
         assert judged(known(), injected=Injected()).why_not == "no fault was injected, so nothing had to recover"
 
     @pytest.mark.parametrize("unknown", ["acts", "reverted_unix_s", "last_unix_s"])
-    def test_what_is_not_known_of_the_fault_makes_it_none(self, judged, unknown):
+    def test_a_fault_without_its_times_has_no_recovery(self, judged, unknown):
         done = hit()
         setattr(done, unknown, [] if unknown == "acts" else None)
 
@@ -473,14 +473,14 @@ class TestSettling:
         assert found((41.0, False), (50.0, True)).took_s == 10.0
         assert found((41.0, False), (50.0, True), until_s=49.9).why_not.endswith("api was not used by the gateway")
 
-    def test_a_watcher_that_missed_it_between_two_faults_holds_nothing_up(self, settled):
+    def test_a_miss_between_two_faults_does_not_delay_the_return(self, settled):
         done = hit(fault=faults.pause("api"))
         done.last_unix_s = 1015.0
         seen = Sightings(what="used by the gateway", points=((9.5, True), (12.0, False)))
 
         assert settled(known(events=(), watched={"api": Watched(sightings=(seen,))}), injected=done).took_s == 0.0
 
-    def test_a_watcher_that_never_missed_it_holds_nothing_up(self, settled):
+    def test_a_watcher_without_a_miss_does_not_delay_the_return(self, settled):
         seen = Sightings(what="scraped by Prometheus", points=((9.5, True), (10.5, True), (41.5, True)))
 
         assert settled(known(events=(), watched={"api": Watched(sightings=(seen,))})).took_s == 0.0

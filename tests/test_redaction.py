@@ -80,7 +80,7 @@ HARMLESS = [
 
 
 @pytest.mark.parametrize("text", HARMLESS)
-def test_what_is_no_secret_stays(text):
+def test_text_that_is_not_secret_stays(text):
     assert redact(text) == text
 
 
@@ -95,7 +95,7 @@ def test_a_value_is_hidden_as_a_word_and_not_inside_another():
     assert redact("password1 and password1x", ["password1"]) == "*** and password1x"
 
 
-def test_variables_whose_values_are_too_short_or_whose_names_are_harmless_hold_no_secret():
+def test_short_values_and_harmless_names_are_not_secret():
     variables = {"API_KEY": "12345678", "MY_TOKEN": "1234567", "SSH_AUTH_SOCK": "/tmp/agent.1", "MONKEYS": "many-many"}
 
     assert secrets_of(variables) == {"12345678"}
@@ -136,7 +136,7 @@ def test_a_file_loses_its_secrets(tmp_path, text):
     assert redact(text) != text
 
 
-def test_a_file_without_secrets_is_not_written_and_none_is_made(tmp_path):
+def test_a_file_without_secrets_is_not_written_or_created(tmp_path):
     (tmp_path / "log").write_bytes(b"nothing \xff secret\n")
     os.utime(tmp_path / "log", (1, 1))
 

@@ -129,7 +129,7 @@ def test_only_whole_answers_after_the_fault_count() -> None:
         ({"attach": True}, "model-1: no metric shows how many of its slots are taken"),
     ],
 )
-def test_what_is_not_known_is_no_pass(subject: dict[str, Any], said: str) -> None:
+def test_an_unknown_check_does_not_pass(subject: dict[str, Any], said: str) -> None:
     found = judge_replicas(lab(**subject), answers(BOTH), 0.0)
 
     assert found is not None
@@ -150,7 +150,7 @@ def test_one_answer_fewer_than_needed_is_unknown() -> None:
         _ = found.all_serve
 
 
-def test_a_replica_without_a_health_check_fails_none() -> None:
+def test_a_replica_without_a_health_check_is_not_unhealthy() -> None:
     runtime = FakeRuntime()
     runtime._states["model-2"] = replace(runtime._states["model-2"], healthy=None)
 
@@ -238,7 +238,7 @@ class TestRest:
         assert "2 of its slots are still taken 6 s after the load" in repr(found)
         assert looks == 8  # the last of them past the deadline
 
-    def test_slots_of_which_nothing_is_known_are_not_known(self, looked: Any) -> None:
+    def test_slots_without_a_metric_are_unknown(self, looked: Any) -> None:
         found, looks = looked(SUBJECT.busy_query, [None])
 
         with pytest.raises(NoData, match="no metric shows how many of its slots"):
@@ -264,7 +264,7 @@ def test_a_trial_without_a_recovery_phase_is_looked_at_from_its_start() -> None:
     assert served_again_s(SimpleNamespace(phases=[]), plan) == 0.0  # type: ignore[arg-type]
 
 
-def test_a_replica_without_a_series_is_not_known() -> None:
+def test_a_replica_without_a_series_is_unknown() -> None:
     found = judge_replicas(lab(busy={"model-1": 0.0}), answers(BOTH), 0.0)
 
     assert found is not None
@@ -272,7 +272,7 @@ def test_a_replica_without_a_series_is_not_known() -> None:
         _ = found.all_serve
 
 
-def test_a_replica_that_the_rotation_does_not_name_is_not_known_to_be_in_it() -> None:
+def test_a_replica_that_the_rotation_does_not_name_is_unknown() -> None:
     found = judge_replicas(lab(routed={"model-1": 1.0}), answers(BOTH), 0.0)
 
     assert found is not None

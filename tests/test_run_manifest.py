@@ -47,6 +47,6 @@ def test_text_that_lacks_a_part_is_refused_by_its_name(name):
 
 
 @pytest.mark.parametrize("text", ["", "{", "null", "[]", "[" * 100_000], ids=["empty", "torn", "null", "list", "deep"])
-def test_text_that_is_no_manifest_is_refused(text):
+def test_text_that_is_not_a_manifest_is_refused(text):
     with pytest.raises(ValueError, match=r"^expected the manifest of a run: "):
         manifest_from(text)

@@ -107,7 +107,7 @@ def test_a_file_without_a_whole_header_has_no_samples(tmp_path, text):
     assert list(samples_file.read(tmp_path / "s")) == []
 
 
-def test_a_header_alone_has_no_samples(tmp_path):
+def test_a_file_with_only_a_header_has_no_samples(tmp_path):
     loaded = samples_file.load(written(tmp_path / "s", []))
 
     assert len(loaded) == 0

@@ -87,18 +87,18 @@ class TestAFaultInTheMiddleOfAScrape:
 
         assert (found.good, found.total, found.window_s) == (90.0, 100.0, TO_S - 9.0)
 
-    def test_is_no_excuse_for_a_series_that_was_not_there(self):
+    def test_does_not_excuse_a_missing_series(self):
         with pytest.raises(NoData, match="matched no series"):
             judge_slo(self.server(0.0), SLO, FROM_S, TO_S, rate_rps=8.0)
 
 
 @pytest.mark.parametrize("total", [0.0, -3.0])
-def test_a_window_in_which_nothing_was_counted_is_no_data(total):
+def test_a_window_without_events_raises_no_data(total):
     with pytest.raises(NoData, match=r"made-up: no requests between 10\.000 and 22\.500"):
         judged(good=(5.0, 5.0), total=(5.0, 5.0 + total))
 
 
-def test_a_single_event_and_none_that_was_good_are_counted():
+def test_a_single_event_without_a_good_one_is_counted():
     assert (judged(good=(5.0, 5.0), total=(5.0, 6.0)).good, judged(good=(5.0, 5.0), total=(5.0, 5.5)).total) == (0, 0.5)
 
 

@@ -101,7 +101,7 @@ def trial(plan):
     return with_
 
 
-def test_times_are_given_where_they_exist(trial):
+def test_times_that_exist_are_returned(trial):
     seen = trial()
 
     assert (seen.time_to_detect_s, seen.time_to_recover_s, seen.relapsed_s) == (1.5, 4.25, 2.0)
@@ -162,16 +162,16 @@ class TestNamesThatDoNotExist:
             (lambda trial: "api" in trial.incidents, "any(one.service == 'api' for one in trial.incidents)"),
         ],
     )
-    def test_a_text_is_no_act_and_no_incident(self, known, claim, how):
+    def test_a_text_is_not_an_act_or_an_incident(self, known, claim, how):
         with pytest.raises(BadScenario, match=rf"is a text, and these are not: .* {re.escape(how)}$"):
             claim(known)
 
-    def test_an_act_may_be_looked_for(self, known):
+    def test_an_act_can_be_searched_for(self, known):
         assert known.acted[0] in known.actions
         assert known.noticed[0] in known.incidents
         assert known.noticed[0] not in known.actions
 
-    def test_nothing_is_refused_where_no_names_are_known(self, trial):
+    def test_without_known_names_every_name_is_accepted(self, trial):
         unknown = trial(
             detected_by="alert ServiceDown", acted=(Action(at_s=1.0, action="", service="x", rule="y", succeeded=True),)
         )
@@ -181,7 +181,7 @@ class TestNamesThatDoNotExist:
         assert unknown.detected_by != "alert ServiceDwn"
         assert unknown.actions[0].rule != "z"
 
-    def test_of_what_did_not_happen_there_is_no_name(self, trial):
+    def test_an_event_that_did_not_happen_has_no_name(self, trial):
         assert (trial(detected_by=None).detected_by, trial(repaired_by=None).repaired_by) == (None, None)
 
 
@@ -203,7 +203,7 @@ class TestNamesThatDoNotExist:
         (lambda trial: trial.replicas.replicas[0], ".trouble == ()"),
     ],
 )
-def test_a_value_alone_is_no_claim(trial, asked, how):
+def test_a_value_without_a_comparison_is_not_a_claim(trial, asked, how):
     one = Replicas(replicas=(Replica(name="model-1", answered=1, of=1),))
     down = Signal(after_s=1.0, kind="alert", name="ServiceDown", service="api")
     seen = asked(trial(attempts=1.5, replicas_after=one, signals=(down,)))
@@ -232,7 +232,7 @@ def test_a_value_alone_is_no_claim(trial, asked, how):
         (lambda trial: hasattr(trial, "fialed"), False),
     ],
 )
-def test_it_is_known_whether_a_value_of_a_trial_was_read(trial, look, is_read):
+def test_a_trial_records_which_values_were_read(trial, look, is_read):
     seen = trial()
     before = seen.note_reads()
     _ = seen.repaired_by
@@ -313,7 +313,7 @@ def test_a_signal_is_found_by_its_name_and_its_service(signalled):
     assert signalled.rule("api-exited").after_s == 0.4
 
 
-def test_a_signal_of_which_no_service_is_named_is_about_a_victim_or_about_clients(trial):
+def test_a_signal_without_a_named_service_is_about_a_victim_or_clients(trial):
     neighbour = Signal(after_s=0.3, kind="alert", name="ServiceDown", service="model-2")
     burn = Signal(after_s=9.0, kind="alert", name="ServiceDown")
 
@@ -323,7 +323,7 @@ def test_a_signal_of_which_no_service_is_named_is_about_a_victim_or_about_client
     assert trial(signals=(neighbour, SIGNALS[2]), victims=()).alert("ServiceDown") == neighbour
 
 
-def test_a_signal_of_services_alone_that_were_not_hit_is_neither_seen_nor_missed(trial):
+def test_a_signal_only_about_other_services_is_inconclusive(trial):
     rule = Signal(after_s=0.4, kind="rule", name="replica-exited", service="model-1")
     seen = trial(signals=(SIGNALS[2], rule))
 
@@ -339,7 +339,7 @@ def test_a_signal_of_services_alone_that_were_not_hit_is_neither_seen_nor_missed
         trial(signals=(SIGNALS[2], replace(SIGNALS[2], service="model-2"))).alert("ServiceDown")
 
 
-def test_of_several_signals_of_one_name_the_first_of_its_kind_counts_whatever_their_order(trial):
+def test_the_first_of_several_signals_of_one_kind_and_name_counts(trial):
     """An alert and a rule may share a name."""
     read = json.loads(
         '[[3, "alert", "m"], [1, "alert", "m"], [0.9, "rule", "m"], [2, "alert", "m"],'
@@ -371,7 +371,7 @@ def test_a_signal_that_does_not_exist_is_an_error_and_no_refutation(signalled):
         signalled.rule("ServiceDown")
 
 
-def test_where_no_names_are_known_one_that_did_not_come_was_not_seen(trial):
+def test_without_known_names_a_missing_signal_was_not_raised(trial):
     with pytest.raises(NotDetected, match="rule any was not raised after kill api; signals raised: none"):
         trial().rule("any")
 
@@ -409,7 +409,7 @@ def test_readiness_is_unknown_if_the_polls_end_before_an_outage(trial):
         _ = trial(readyz=spans, unserved_s=(11.0, 15.0)).falsely_ready_s
 
 
-def test_a_second_counts_as_falsely_ready_where_the_service_was_so_all_through_it(trial):
+def test_a_second_is_falsely_ready_if_the_service_was_ready_throughout(trial):
     spans = (
         ReadySpan(from_s=0.0, to_s=3.0, status=503),
         ReadySpan(from_s=3.0, to_s=6.0, status=200),
@@ -431,12 +431,12 @@ def test_a_recovery_shows_how_exactly_it_was_seen(trial):
     assert repr(trial(recover=Recovery(took_s=3.0, resolution_s=0.0)).time_to_recover_s) == "3"
 
 
-def test_a_time_that_is_known_exactly_shows_no_resolution(trial):
+def test_an_exact_time_shows_no_resolution(trial):
     assert repr(trial(recover=Recovery(took_s=3.0)).time_to_recover_s) == "3"
     assert repr(Seconds(3.5)) == "3.5"
 
 
-def test_a_copy_of_a_time_keeps_how_exactly_it_was_seen(trial):
+def test_a_copy_of_a_time_keeps_its_resolution(trial):
     assert repr(copy.copy(trial().time_to_recover_s)) == "4.25 (seen to 0.5 s)"
 
 
@@ -475,11 +475,11 @@ def test_an_error_is_a_verdict_on_its_trial(error, verdict):
         ([], "invalid"),
     ],
 )
-def test_a_trial_held_only_if_a_claim_passed_and_none_did_otherwise(outcomes, verdict):
+def test_a_trial_held_only_if_all_claims_passed_and_there_is_one(outcomes, verdict):
     assert verdict_after(outcomes) == verdict
 
 
-def test_replicas_are_those_of_after_the_fault_or_not_known(trial, record):
+def test_replicas_are_those_after_the_fault_or_unknown(trial, record):
     seen = Replicas(replicas=(Replica(name="model-1", answered=5, of=9, trouble=("unhealthy",)),))
 
     assert trial(replicas_after=seen).replicas is seen
@@ -599,7 +599,7 @@ def test_the_resolution_is_that_of_the_time_that_was_judged(trial, record, settl
     assert judged_result(record, trial(settle=settle)).recovery_resolution_s == resolution_s
 
 
-def test_a_phase_keeps_the_outcomes_that_it_saw_alone(trial, record):
+def test_a_phase_keeps_only_the_outcomes_that_it_saw(trial, record):
     steady, fault, recovery = judged_result(record, trial()).phases
 
     assert (steady.outcomes, fault.outcomes, recovery.outcomes) == (
@@ -679,7 +679,7 @@ def test_times_of_a_sample_count_from_when_it_was_due():
     assert sample(1.0, "refused").ttft_s is None
 
 
-def test_attempts_per_request_are_kept_where_they_are_known(record, trial):
+def test_attempts_per_request_are_kept_if_known(record, trial):
     kept = [
         judged_result(record, trial(attempts=of)).attempts_per_request for of in (1.05, CounterReset("reset"), None)
     ]

@@ -64,7 +64,7 @@ def test_a_trial_counts_from_its_record_until_it_has_an_anchor(record, clocks):
     assert record.now_s() == 2 * OWN_S + 1.5
 
 
-def test_a_fresh_record_is_of_a_trial_that_holds_and_left_nothing(record):
+def test_a_new_record_holds_and_has_no_fault_in_place(record):
     seen = record.seen()
 
     assert (seen.trial, seen.verdict, seen.judged, seen.healed, seen.victim) == ("001", "held", True, True, None)
@@ -111,7 +111,7 @@ def test_each_act_has_an_id_of_its_own_and_each_victim_is_named_once(record):
     assert (failed["intent"], failed["ok"], failed["why"]) == ("001#2", False, "gone")
 
 
-def test_events_are_at_their_own_time_or_now_and_those_read_late_are_put_in_order(record, clocks):
+def test_events_have_their_own_time_or_now_and_late_ones_are_sorted(record, clocks):
     clocks.advance(2.000_6)
     record.event("instrument", "now", service="api")
     record.event("instrument", "at the start", at_s=0.0)
@@ -245,14 +245,14 @@ def test_a_trial_that_its_test_judges_held_unless_the_instrument_broke_off(recor
     assert (judged["kind"], judged["verdict"], judged["reason"], judged["judged"]) == ("judged", verdict, reason, True)
 
 
-def test_a_trial_that_its_test_judges_keeps_what_is_known_of_it(record):
+def test_a_load_that_its_test_judges_keeps_its_evidence(record):
     with record.judged_by_its_test():
         record.outcome = TrialResult(trial="001", verdict="invalid", reason="not yet", repaired_by="remediator")
 
     assert (record.outcome.verdict, record.outcome.reason, record.outcome.repaired_by) == ("held", None, "remediator")
 
 
-def test_a_trial_whose_last_line_cannot_be_written_ends_all_the_same(record, monkeypatch):
+def test_a_trial_ends_even_if_its_last_line_cannot_be_written(record, monkeypatch):
     with record.judged_by_its_test():
         disk_full(record, monkeypatch)
 

@@ -45,7 +45,7 @@ class TestSeen:
         assert self.seen("e2e", 3.0, None, *samples) == Seen(good=2, total=3)
         assert self.seen("e2e", None, None, *samples) == Seen(good=2, total=3)
 
-    def test_judges_a_first_token_where_one_came_and_else_the_whole_answer(self) -> None:
+    def test_judges_the_first_token_or_else_the_whole_answer(self) -> None:
         early, late = self.sample(0, took_s=9, first_s=0.0), self.sample(1, took_s=9, first_s=4.0)
         unseen, quick = self.sample(2, took_s=9), self.sample(3, took_s=1)
 
@@ -92,7 +92,7 @@ class TestSeen:
         beside = [self.sample(0, took_s=took_s) for took_s in (1.5, 2.5)]
         assert self.seen("e2e", 2.0, Sight(), *beside) == Seen(good=1, total=2, unsure_good=1, unsure_bad=1)
 
-    def test_leaves_out_no_latency_where_answers_alone_are_counted(self) -> None:
+    def test_leaves_out_no_latency_if_only_answers_are_counted(self) -> None:
         samples = [self.sample(0, took_s=1.9), self.sample(0, "cut", took_s=1.9)]
 
         assert self.seen("availability", 2.0, Sight(counts_failures=False), *samples) == Seen(good=1, total=2)
@@ -185,7 +185,7 @@ class TestOddity:
         assert odd in str(oddity("availability", self.ALL, replace(self.ALL), slo, service))
 
     @pytest.mark.parametrize(("slo", "is_odd"), [(0.629, False), (0.631, True), (0.571, False), (0.569, True)])
-    def test_of_a_service_level_on_the_services_own_counters_has_their_slack(self, slo: float, is_odd: bool) -> None:
+    def test_of_an_slo_on_the_services_own_counters_has_their_slack(self, slo: float, is_odd: bool) -> None:
         assert (oddity("availability", self.ALL, self.ALL, slo, None) is not None) is is_odd
 
     def test_is_named_with_all_its_numbers(self) -> None:
@@ -307,13 +307,13 @@ class TestBlindness:
         assert self.spells(*events) == [(3.8, 8.2)]
         assert self.spells(hit=faults.partition("api"), victim=other) == []
 
-    def test_is_known_by_events_where_there_are_some(self) -> None:
+    def test_is_read_from_events_if_there_are_any(self) -> None:
         assert self.spells((5.0, "die"), (7.0, "start"), hit=faults.partition("api"), reverted_s=20.0) == [(3.8, 8.2)]
 
     def test_lasts_while_it_is_frozen(self) -> None:
         assert self.spells((5.0, "pause"), (7.0, "unpause")) == [(3.8, 8.2)]
 
-    def test_does_not_end_where_it_did_not_start_again(self) -> None:
+    def test_does_not_end_without_a_new_start(self) -> None:
         assert self.spells((5.0, "die")) == [(3.8, float("inf"))]
 
     @pytest.mark.parametrize(("reverted_s", "until_s"), [(9.0, 10.2), (None, float("inf"))])
@@ -322,7 +322,7 @@ class TestBlindness:
 
         assert self.spells(hit=hit, reverted_s=reverted_s) == [(3.8, until_s)]
 
-    def test_is_not_of_a_service_that_is_flooded_or_that_nothing_hit(self) -> None:
+    def test_excludes_a_flooded_service_and_one_that_was_not_hit(self) -> None:
         assert self.spells(hit=faults.overload("api", times=2), reverted_s=9.0) == []
         assert self.spells() == []
 
@@ -416,7 +416,7 @@ class TestComparison:
             self.comparison(self.pushed(0.902), self.PUSHED).require()
 
     @pytest.mark.parametrize("selectors", [{"good": OWN_OK}, {"total": OWN_ALL}])
-    def test_of_a_service_level_of_which_clients_pushed_a_half_counts_both_halves(self, selectors: Any) -> None:
+    def test_of_an_slo_that_clients_pushed_in_part_counts_both_parts(self, selectors: Any) -> None:
         half = replace(self.PUSHED, **selectors)
         counters = Counters({OWN_OK: 100, OWN_ALL: 100, OK: 100, ALL: 100})
 
@@ -475,7 +475,7 @@ class TestComparison:
         with pytest.raises(TruthsDisagree, match=r"own counters 1\.0000"):
             self.by_service(1.0, span="18s").require()
 
-    def test_of_own_counters_that_should_be_there_and_are_not_is_a_finding(self) -> None:
+    def test_of_missing_own_counters_is_a_finding(self) -> None:
         self.by_service(1.0, span="another").require()
 
         assert self.findings == ["availability: the service's own counters cannot be compared: own[15s]"]
@@ -572,7 +572,7 @@ class TestComparison:
         with pytest.raises(TruthsDisagree, match="clients sent 90 requests"):
             self.counted(103, samples=samples).require()
 
-    def test_of_requests_is_not_made_where_the_service_was_dead_or_does_not_count(self) -> None:
+    def test_of_requests_is_not_made_if_the_service_was_dead_or_does_not_count(self) -> None:
         self.counted(200, events=[(3.0, "api", "die"), (3.5, "api", "start")]).require()
         self.comparison(Counters(), attempts_counters=("sent", "taken")).require()
         self.comparison(Counters({"taken": 200})).require()
@@ -613,7 +613,7 @@ class TestRecorded:
             (error_ratio_expression(self.SLO, "15s"), 1000.5, 1009.5, 1.0),
         ]
 
-    def test_one_late_evaluation_is_no_odd_rule(self) -> None:
+    def test_one_late_evaluation_is_not_odd(self) -> None:
         require_recorded(self.lab([*[0.1] * 5, 0.5, *[0.1] * 4], [0.1] * 10), 1000.0, 1012.0)
         # Five in a hundred are within the tolerance too.
         require_recorded(self.lab([*[0.5] * 7, *[0.1] * 93], [0.1] * 100), 1000.0, 1100.0)
@@ -667,7 +667,7 @@ class TestStrays:
         assert self.of([0.1, 0.1, 0.1, 0.9, 0.9, 0.9], judged) == [(5.0, 0.9, 0.2, 0.4)]
         assert self.of([0.1, 0.1, 0.1, 0.1, 0.1, 0.1], judged) == [(4.0, 0.1, 0.2, 0.9), (5.0, 0.1, 0.2, 0.4)]
 
-    def test_begin_anew_after_an_instant_at_which_the_judge_found_nothing(self) -> None:
+    def test_start_again_after_an_instant_without_a_value_of_the_judge(self) -> None:
         judged = {0: 0.5, 1: 0.5, 3: 0.5, 4: 0.5, 5: 0.5}
 
         assert self.of([0.9] * 6, judged) == [(5.0, 0.9, 0.5, 0.5)]

@@ -130,7 +130,7 @@ def test_nor_by_a_remediator_that_could_not_act(performed: Performed, changes: d
         judged(performed, [], fault=False)
 
 
-def test_a_page_refutes_a_control_arm_whatever_is_not_known(performed: Performed) -> None:
+def test_a_page_refutes_a_control_arm_even_if_silence_proves_nothing(performed: Performed) -> None:
     with pytest.raises(UnprovokedReaction, match="alert ServiceDown fired for api"):
         judged(performed, None, fault=False)
 
@@ -248,24 +248,24 @@ class TestOutsideOfFaults:
         assert self.asked == [(900.0, 1100.0)]
 
     @pytest.mark.parametrize("at", [None, "1003.0"])
-    def test_is_nothing_that_has_no_time(self, found: Any, at: Any) -> None:
+    def test_excludes_reactions_without_a_time(self, found: Any, at: Any) -> None:
         assert found([self.line(at)]).findings == ()
         (finding,) = found([self.line(at)], since=0.0).findings
         assert finding.endswith(" 1000.0 s before the trial's load")
 
     @pytest.mark.parametrize("since", [1100.0, 1100.5])
-    def test_is_not_looked_for_where_no_time_has_passed(self, found: Any, since: float) -> None:
+    def test_is_not_queried_if_no_time_has_passed(self, found: Any, since: float) -> None:
         assert found(since=since).findings == ()
         assert self.asked == []
 
-    def test_is_nothing_that_something_of_ours_explains(self, found: Any) -> None:
+    def test_excludes_reactions_that_our_acts_explain(self, found: Any) -> None:
         assert found([self.line(955.0)], [("Any", 955.0, {}, False)]).findings == ()
 
     @pytest.mark.parametrize("event", ["detected", "done", "suppressed"])
-    def test_is_no_line_but_an_intent(self, found: Any, event: str) -> None:
+    def test_counts_only_intents(self, found: Any, event: str) -> None:
         assert found([self.line(1003.0, event=event)]).findings == ()
 
-    def test_of_a_stack_without_a_remediator_is_no_action(self, found: Any) -> None:
+    def test_has_no_action_without_a_remediator(self, found: Any) -> None:
         assert found([self.line(1003.0)], remediator=None).findings == ()
 
     def test_without_a_rule_is_named_so(self, found: Any) -> None:
@@ -273,11 +273,11 @@ class TestOutsideOfFaults:
             "outside of any fault the remediator did restart api by rule no rule 3.0 s into the trial",
         )
 
-    def test_is_nothing_that_was_pending_before(self, found: Any) -> None:
+    def test_excludes_alerts_that_were_pending_before(self, found: Any) -> None:
         assert found(fired=[("Old", 1003.0, {"severity": "page"}, True)]) == unprovoking.Unprovoked()
 
     @pytest.mark.parametrize("severity", ["info", "ticket", None])
-    def test_refutes_where_it_is_an_action_or_a_page_and_not_a_ticket(self, found: Any, severity: str | None) -> None:
+    def test_refutes_with_an_action_or_a_page_and_not_with_a_ticket(self, found: Any, severity: str | None) -> None:
         fired = [
             ("Slow", 1004.0, {"severity": severity} if severity else {}, False),
             ("Down", 1005.0, {"severity": "page", "service": "api"}, False),
@@ -304,7 +304,7 @@ def test_the_first_clean_stack_explains_alerts_of_its_start_and_no_action() -> N
     assert not reasons.explains_alert(time.time() + 60)
 
 
-def test_half_a_minute_after_a_fault_nothing_of_it_is_left_to_explain_an_action() -> None:
+def test_a_fault_explains_no_action_half_a_minute_later() -> None:
     reasons = Reasons()
 
     with reasons.during():

@@ -71,7 +71,7 @@ class Replicas(NoClaim):
 
     @property
     def serving(self) -> tuple[str, ...]:
-        """Names of the replicas without a trouble."""
+        """Names of the replicas without trouble."""
         known = Known("replica", (one.name for one in self.replicas))
         return Names((one.name for one in self.replicas if not one.trouble), known)
 
@@ -80,7 +80,7 @@ class Replicas(NoClaim):
         """True if every replica answers, is healthy and has free slots again.
 
         Raises:
-            NoData: No replica has a trouble, but at least one check could not be made.
+            NoData: No replica has trouble, but at least one check could not be made.
         """
         if any(one.trouble for one in self.replicas):
             return False

@@ -149,7 +149,7 @@ def test_a_need_that_the_runtime_lacks_is_named(trial_of):
 
 
 @pytest.mark.nightly("test_judge has the finding where a proven fault raised no signal")
-def test_a_fault_that_is_real_and_that_nothing_notices_is_a_finding(trial_of, stack_lab):
+def test_a_proven_fault_without_a_signal_is_a_finding(trial_of, stack_lab):
     trial = trial_of(faults.limit_cpu("model-2", cores=1.9), fault_s=2, stable_s=2)
 
     assert [proof["step"] for proof in last_judged(stack_lab)["proof"]] == ["injected", "healed"]

@@ -684,7 +684,7 @@ CAUSES: tuple[InstrumentDefect, ...] = (
                 new="    if signal.service not in injected.victims and signal.name in declared:\n",
             ),
         ),
-        tests=("test_attribution.py::test_a_signal_of_a_service_that_was_not_hit_is_coincident",),
+        tests=("test_attribution.py::test_a_signal_about_another_service_is_coincident",),
     ),
     InstrumentDefect(
         name="own-restart-credited-to-the-remediator",
@@ -708,7 +708,7 @@ CAUSES: tuple[InstrumentDefect, ...] = (
                 new='        if line.get("service") != service:\n',
             ),
         ),
-        tests=("test_attribution.py::test_a_start_within_an_action_that_failed_is_of_no_one_that_is_known[100.6]",),
+        tests=("test_attribution.py::test_a_start_within_a_failed_action_has_an_unknown_repairer[100.6]",),
     ),
     InstrumentDefect(
         name="gap-read-as-nothing",
@@ -756,7 +756,7 @@ CAUSES: tuple[InstrumentDefect, ...] = (
                 new="        if by_s > CLOCK_TOLERANCE_S:\n",
             ),
         ),
-        tests=("test_gates.py::TestClocks::test_of_which_one_is_set_during_the_trial_compare_no_times",),
+        tests=("test_gates.py::TestClocks::test_that_are_set_during_the_trial_are_inconclusive",),
     ),
     InstrumentDefect(
         name="clock-step-and-back-unnoticed",
@@ -771,7 +771,7 @@ CAUSES: tuple[InstrumentDefect, ...] = (
                 ),
             ),
         ),
-        tests=("test_gates.py::TestClocks::test_of_which_one_was_set_and_set_back_are_inconclusive",),
+        tests=("test_gates.py::TestClocks::test_that_are_set_and_set_back_are_inconclusive",),
     ),
     InstrumentDefect(
         name="clock-that-is-no-number",
@@ -819,7 +819,7 @@ CAUSES: tuple[InstrumentDefect, ...] = (
                 new=("        if unknown and not self.serving:\n            raise"),
             ),
         ),
-        tests=("test_replicas.py::test_what_is_not_known_is_no_pass",),
+        tests=("test_replicas.py::test_an_unknown_check_does_not_pass",),
     ),
     InstrumentDefect(
         name="unread-victim-took-part",
@@ -892,7 +892,7 @@ CAUSES: tuple[InstrumentDefect, ...] = (
         patches=(
             Patch(file="pytest_llmchaos/lab/reasons.py", old="FAULT_TAIL_S = 30.0\n", new="FAULT_TAIL_S = 600.0\n"),
         ),
-        tests=("test_unprovoked.py::test_half_a_minute_after_a_fault_nothing_of_it_is_left_to_explain_an_action",),
+        tests=("test_unprovoked.py::test_a_fault_explains_no_action_half_a_minute_later",),
     ),
     InstrumentDefect(
         name="warm-up-explains-actions",
@@ -1410,7 +1410,7 @@ GATES: tuple[InstrumentDefect, ...] = (
                 new="            load.status()\n",
             ),
         ),
-        tests=("test_gates.py::TestSteadyState::test_of_a_load_that_died_is_not_waited_for",),
+        tests=("test_gates.py::TestSteadyState::test_of_a_dead_load_is_not_awaited",),
     ),
     InstrumentDefect(
         name="last-push-not-awaited",
@@ -1422,7 +1422,7 @@ GATES: tuple[InstrumentDefect, ...] = (
                 new='        if seen != "nothing":\n',
             ),
         ),
-        tests=("test_gates.py::TestTwoTruths::test_whose_counts_never_meet_are_no_data",),
+        tests=("test_gates.py::TestTwoTruths::test_whose_counts_never_meet_raise_no_data",),
     ),
     InstrumentDefect(
         name="last-scrape-not-awaited",
@@ -1500,7 +1500,7 @@ GATES: tuple[InstrumentDefect, ...] = (
                 new="        if not self._process.has_all_summaries and self._process.alive:\n",
             ),
         ),
-        tests=("test_gates.py::TestLoadOnTime::test_whose_generator_left_no_summary_is_not_held",),
+        tests=("test_gates.py::TestLoadOnTime::test_without_a_summary_of_the_generator_is_not_held",),
     ),
 )
 
@@ -1744,7 +1744,7 @@ EVIDENCE: tuple[InstrumentDefect, ...] = (
                 new="    return isinstance(raised, Exception | pytest.fail.Exception)\n",
             ),
         ),
-        tests=("test_claims.py::test_what_breaks_a_claim_off_is_an_error_and_refutes_nothing",),
+        tests=("test_claims.py::test_another_exception_in_a_claim_is_an_error_and_not_a_refutation",),
     ),
     InstrumentDefect(
         name="headline-forgets-the-exit-status",
@@ -2149,7 +2149,7 @@ SILENCE: tuple[InstrumentDefect, ...] = (
                 new="    if service is None and not victims and found:\n",
             ),
         ),
-        tests=("test_trial.py::test_a_signal_of_which_no_service_is_named_is_about_a_victim_or_about_clients",),
+        tests=("test_trial.py::test_a_signal_without_a_named_service_is_about_a_victim_or_clients",),
     ),
     InstrumentDefect(
         name="slow-clock-was-set",
@@ -2173,7 +2173,7 @@ SILENCE: tuple[InstrumentDefect, ...] = (
                 new="    if lab.subject.rotation_query is not None and routed is None:\n",
             ),
         ),
-        tests=("test_replicas.py::test_a_replica_that_the_rotation_does_not_name_is_not_known_to_be_in_it",),
+        tests=("test_replicas.py::test_a_replica_that_the_rotation_does_not_name_is_unknown",),
     ),
     InstrumentDefect(
         name="live-window-without-the-hung",
