@@ -63,9 +63,11 @@ def test_the_package_page_has_no_relative_link(package_page):
 
 
 def test_the_package_page_links_into_the_repository(package_page):
-    repository = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+    urls = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
+    repository = urls["Repository"]
     linked = re.findall(rf"{re.escape(repository)}/(?:blob|raw)/main/([^)#\s]*)", package_page)
 
+    assert [url for url in urls.values() if not url.startswith(repository)] == []
     assert linked
     assert [path for path in linked if not (ROOT / path).exists()] == []
 

@@ -26,6 +26,7 @@ def formats_page() -> str:
         *_definitions(run["$defs"]),
         "## journal.jsonl",
         prose(journal["description"]),
+        "Every line has its `kind` and `at_unix_s`, the wall clock in Unix seconds.",
     ]
     for line in journal["oneOf"]:
         kind = line["properties"]["kind"]["const"]
