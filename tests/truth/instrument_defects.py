@@ -348,9 +348,7 @@ CLEANUP: tuple[InstrumentDefect, ...] = (
                 new=('    if not manifest.owned and manifest.runtime == "attached":\n        from'),
             ),
         ),
-        tests=(
-            "test_sweep.py::test_the_watchdog_reverts_faults_in_an_attached_stack_and_removes_nothing",
-        ),
+        tests=("test_sweep.py::test_the_watchdog_reverts_faults_in_an_attached_stack_and_removes_nothing",),
     ),
     InstrumentDefect(
         name="watchdog-takes-death-for-goodbye",
@@ -1643,9 +1641,7 @@ CLIENTS: tuple[InstrumentDefect, ...] = (
                 new="    return not models <= {expected.model} or any(m.is_in_other_channel for m in messages)\n",
             ),
         ),
-        tests=(
-            "test_event_streams.py::test_a_known_answer_must_be_one_answer_of_the_requested_model",
-        ),
+        tests=("test_event_streams.py::test_a_known_answer_must_be_one_answer_of_the_requested_model",),
     ),
     InstrumentDefect(
         name="missing-tokens-are-ok",
