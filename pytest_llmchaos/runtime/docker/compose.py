@@ -388,7 +388,10 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
             if not sick:
                 return
             if time.monotonic() > deadline:
-                raise NotReady(f"{', '.join(sick)} did not become healthy within {deadline_s:g} s")
+                raise NotReady(
+                    f"{', '.join(sick)} did not become healthy within {deadline_s:g} s: "
+                    f"see `docker compose -p {self.project} logs {sick[0]}`"
+                )
             time.sleep(0.1)
 
 

@@ -98,7 +98,9 @@ def _of_context() -> Daemon:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except subprocess.TimeoutExpired:
-        raise NotReady(f"`{' '.join(command)}` did not end within 10 s: set DOCKER_HOST") from None
+        raise NotReady(
+            f"`{' '.join(command)}` did not end within 10 s: set DOCKER_HOST to the daemon's address"
+        ) from None
     try:
         (context,) = msgspec.json.decode(done.stdout if done.returncode == 0 else "", type=tuple[_Context])
         endpoint = context.endpoints["docker"]

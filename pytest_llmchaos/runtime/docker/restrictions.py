@@ -157,7 +157,10 @@ class Restrictable:
     def _as_remembered(self, service: str) -> AsFound:
         """Return the original settings. Without them nothing may be restricted."""
         if service not in self._found:
-            raise NotReady(f"service {service!r} had no container when the run began: nothing was touched")
+            raise NotReady(
+                f"service {service!r} had no container when the run began, so its original settings are unknown: "
+                "nothing was touched; start it, then start the run again"
+            )
         return self._found[service]
 
     def restricted(self, kind: str, service: str, since_unix_s: float, amount: float = 0) -> Proof | None:
@@ -170,7 +173,7 @@ class Restrictable:
         if at_unix_s is None or seen is None:
             return None
         action = " ".join(_EVENTS[kind])
-        return Proof(step="injected", witness=f"engine event {action}; {seen}", at_unix_s=at_unix_s)
+        return Proof(step="injected", witness=f"Docker event {action}; {seen}", at_unix_s=at_unix_s)
 
     def released(self, kind: str, service: str) -> Proof | None:
         """Proof that the container runs with its original settings. None until then."""
@@ -181,7 +184,7 @@ class Restrictable:
             or not self._is_released(kind, container, service)
         ):
             return None
-        return Proof(step="healed", witness=f"engine: {kind} of {service} is as found", at_unix_s=time.time())
+        return Proof(step="healed", witness=f"Docker: {kind} of {service} is as found", at_unix_s=time.time())
 
     @property
     def restriction_undo_ops(self) -> Mapping[str, UndoOp]:

@@ -69,7 +69,7 @@ def limit_data(group: int, size: int) -> None:
         for pid in group_members(group):
             with contextlib.suppress(ProcessLookupError):
                 _set(pid, size)
-    raise NotReady(f"process group {group} starts processes faster than they can be limited")
+    raise NotReady(f"process group {group} starts processes faster than they can be limited: choose another target")
 
 
 def _set(pid: int, size: int) -> None:
