@@ -163,7 +163,7 @@ def test_metrics_are_known_by_a_series_or_by_their_declaration(prometheus):
 def test_a_metric_without_an_exporter_is_named(prometheus, monkeypatch):
     monkeypatch.setattr(required_metrics, "METRICS_DEADLINE_S", 0.3)
 
-    with pytest.raises(NotReady, match="knows no metric missing_total: is the service scraped"):
+    with pytest.raises(NotReady, match="lacks the metric missing_total of the SLO file"):
         required_metrics.require_metrics(prometheus, [slo_over('missing_total{code="200"}', "sampled")], pushed=False)
 
 

@@ -90,7 +90,7 @@ def parse(name: str, lines: Iterable[str], *, max_rows: int = MAX_ROWS) -> Trace
             break
         kept.append(row)
     if not kept:
-        raise BadScenario(f"trace {name!r} has a header and no request")
+        raise BadScenario(f"trace {name!r} has a header and no request: give a file with rows")
     kept.sort(key=lambda row: row.at_s)
     start = kept[0].at_s
     moved = tuple(Row(row.at_s - start, row.prompt_tokens, row.answer_tokens) for row in kept)
@@ -107,7 +107,9 @@ def _rows(name: str, numbered: Iterator[tuple[int, str]], read: Callable[[str], 
         try:
             row = read(line)
         except (ValueError, KeyError, IndexError, TypeError, OverflowError) as error:
-            raise BadScenario(f"trace {name!r}, line {number}: cannot read {line.strip()[:80]!r} ({error})") from error
+            raise BadScenario(
+                f"trace {name!r}, line {number}: cannot read {line.strip()[:80]!r} ({error}): repair the line"
+            ) from error
         if not (row.at_s == row.at_s and abs(row.at_s) < 1e12) or row.prompt_tokens < 0 or row.answer_tokens < 0:
             raise BadScenario(
                 f"trace {name!r}, line {number}: expected a finite time and counts >= 0, got {line.strip()[:80]!r}"

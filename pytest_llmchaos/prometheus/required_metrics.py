@@ -33,8 +33,7 @@ def require_metrics(url: str, slos: Sequence[Slo], *, pushed: bool) -> None:
     while missing := sorted(name for name in names - clients if not _is_known(url, name)):
         if time.monotonic() > deadline:
             raise NotReady(
-                f"Prometheus at {url} knows no metric {', '.join(missing)}: is the service scraped, and its name right? "
-                "(the SLO file's queries name it)"
+                f"Prometheus at {url} lacks the metric {', '.join(missing)} of the SLO file: check its name there, and that the service is scraped"
             )
         time.sleep(0.2)
 

@@ -164,5 +164,5 @@ def _check_names(keys: OwnKeys) -> None:
 
 def _file(key: str, path: Path) -> Path:
     if not path.is_file():
-        raise BadScenario(f"{key}: no file at {path}: paths count from the folder of the ini file")
+        raise BadScenario(f"{key}: no file at {path}: give a path from the folder of the ini file")
     return path.resolve()

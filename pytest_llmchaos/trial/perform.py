@@ -62,7 +62,7 @@ class Performed:
         if self.error is not None:
             raise self.error
         if self.trial is None:
-            raise NotReady("the trial was not performed")
+            raise NotReady("the trial was not performed: see the run's journal for its end")
         return self.trial
 
 

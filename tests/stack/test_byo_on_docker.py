@@ -108,7 +108,7 @@ def test_a_metric_without_an_exporter_is_an_error_that_names_it(stack):
     code, said = pytest_in(folder, environment, "-k", "restarted")
 
     assert code != 0
-    assert "knows no metric desk_answers_total" in said
+    assert "lacks the metric desk_answers_total" in said
     project = sessions.of_kind(folder / "reports", "stack")[0]["project"]
     assert sessions.leftovers(project) == []
 

@@ -138,7 +138,9 @@ class AttachedRuntime(ComposeRuntime):
     def _act(self, service: str, act: Callable[[Container], object]) -> None:
         container = self._container(service)
         if container is None or container.labels.get(ALLOW) != "true":
-            raise NotReady(f"service {service!r} has no container with the label {ALLOW}=true: nothing was touched")
+            raise NotReady(
+                f"service {service!r} has no container with the label {ALLOW}=true: nothing was touched; add the label and recreate it"
+            )
         super()._act(service, act)
 
 

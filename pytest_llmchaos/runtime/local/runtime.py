@@ -276,7 +276,9 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility
     def _act(self, act: str, service: str, *arguments: str) -> None:
         self._watch(service)
         if not self._control.call(act, service, *arguments):
-            raise NotReady(f"cannot {act} {service}: it {_in_words(self.state(service))}; nothing was touched")
+            raise NotReady(
+                f"cannot {act} {service}: it {_in_words(self.state(service))}; nothing was touched; see its log"
+            )
 
     @property
     def undo_ops(self) -> Mapping[str, UndoOp]:
