@@ -316,7 +316,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         def act(container: Container) -> None:
             container.reload()
             if int(container.attrs["State"]["Pid"]) <= 1:
-                raise NotReady(f"cannot crash {service}: it has no running process; nothing was touched")
+                raise NotReady(f"cannot crash {service}: it has no running process; nothing was touched; see its log")
             pid = restrictions.process_here(container)
             if pid is None:
                 raise NotReady(
@@ -360,7 +360,9 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
     def _act(self, service: str, act: Callable[[Container], object]) -> None:
         container = self._container(service)
         if container is None:
-            raise NotReady(f"service {service!r} has no container with this run's labels: nothing was touched")
+            raise NotReady(
+                f"service {service!r} has no container with this run's labels: nothing was touched; check the name of the service"
+            )
         try:
             act(container)
         except sdk.errors.APIError as error:
