@@ -119,7 +119,7 @@ class TestWait:
         assert deadline_s < clock.passed_s < deadline_s + 0.2
         assert set(clock.sleeps) == {0.1}
 
-    def test_has_its_last_look_after_the_deadline(self, clock, monkeypatch):
+    def test_makes_its_last_attempt_after_the_deadline(self, clock, monkeypatch):
         monkeypatch.setattr(gates, "TICK_S", 0.5)
         looks = []
 
@@ -135,14 +135,14 @@ class TestWait:
 
         assert clock.passed_s == 1.5
 
-    def test_names_what_kept_its_last_look_from_an_answer(self, clock):
+    def test_names_the_error_of_its_last_attempt(self, clock):
         def look():
             raise PrometheusUnreachable("no answer")
 
         with pytest.raises(InvalidExperiment, match=r"^not scraped: no answer \(waited 2 s\)$"):
             gates.wait_until(look, 2.0, "not scraped")
 
-    def test_forgets_what_kept_an_earlier_look_from_an_answer(self, clock):
+    def test_drops_the_error_of_an_earlier_attempt(self, clock):
         def look():
             if clock.passed_s < 1:
                 raise PrometheusUnreachable("no answer")
@@ -187,7 +187,7 @@ class TestWait:
         ),
     ],
 )
-def test_a_stack_is_scraped_since_an_instant_where_every_job_is_up_and_was_scraped_after_it(lab, targets, is_scraped):
+def test_a_stack_is_scraped_since_a_time_if_every_job_is_up_and_was_scraped_after_it(lab, targets, is_scraped):
     since = 1_700_000_000.0
     lab.subject = replace(lab.subject, scrape_jobs=("api", "model"))
     found = [scraped(job, at_unix_s=since + after_s, up=up) for job, after_s, up in targets]
@@ -197,7 +197,7 @@ def test_a_stack_is_scraped_since_an_instant_where_every_job_is_up_and_was_scrap
 
 
 @pytest.mark.parametrize(("at_unix_s", "is_scraped"), [(0.0, False), (0.5, True)])
-def test_a_target_that_was_never_scraped_is_scraped_since_no_instant(lab, at_unix_s, is_scraped):
+def test_a_target_that_was_never_scraped_is_scraped_since_no_time(lab, at_unix_s, is_scraped):
     """Prometheus reports the time 0 for it."""
     found = [scraped(job, at_unix_s=at_unix_s) for job in lab.subject.scrape_jobs]
     lab.prometheus.targets = lambda: found
@@ -216,7 +216,7 @@ def paused(lab):
 class TestAStackAtRest:
     """A stack whose services are paused while another process measures."""
 
-    def test_goes_on_when_it_was_scraped_two_seconds_after_its_end(self, lab, clock):
+    def test_continues_when_it_was_scraped_two_seconds_after_its_end(self, lab, clock):
         with gates.at_rest(lab):
             assert paused(lab) == ["remediator", "prometheus"]
             clock.advance(300)

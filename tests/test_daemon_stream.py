@@ -182,7 +182,7 @@ def scaled(tmp_path):
     return runtime, boxes
 
 
-def test_of_several_containers_of_a_service_one_stands_for_it(scaled):
+def test_one_of_several_replicas_stands_for_its_service(scaled):
     runtime, boxes = scaled
 
     assert runtime._container("web").id == runtime._containers()["web"].id == "first"

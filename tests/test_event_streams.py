@@ -49,7 +49,7 @@ def test_the_first_token_is_the_first_of_any_channel_or_of_content_only(name):
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_where_a_stream_is_split_changes_nothing(name):
+def test_the_place_of_a_split_changes_nothing(name):
     shape = SHAPES[name]
     body, first = shape.body, shape.end_of(shape.first)
     for cut in range(1, len(body)):
@@ -61,7 +61,7 @@ def test_where_a_stream_is_split_changes_nothing(name):
 
 
 @given(st.sampled_from(list(SHAPES.values())), st.data())
-def test_however_a_stream_comes_in_pieces_its_verdict_is_the_same(shape, data):
+def test_the_verdict_does_not_depend_on_how_a_stream_is_split(shape, data):
     body = shape.body
     cuts = sorted(data.draw(st.lists(st.integers(0, len(body)), max_size=20)))
     pieces = [piece for a, b in zip([0, *cuts], [*cuts, len(body)], strict=True) if (piece := body[a:b])]
@@ -99,7 +99,7 @@ def test_events_are_read_as_in_the_standards_examples(text, data):
     assert [e.data for i in range(len(text)) for e in bytewise.feed(text[i : i + 1])] == data
 
 
-def test_what_comes_after_the_end_is_not_waited_for():
+def test_the_reader_does_not_wait_for_data_after_the_end():
     answer = Answer()
     answer.take(HEAD, 0.0, stream=True)
 
@@ -108,7 +108,7 @@ def test_what_comes_after_the_end_is_not_waited_for():
     assert (answer.ended, answer.end_s) == ("complete", 2.0)
 
 
-def test_a_comment_is_no_sign_of_life_and_an_event_in_pieces_is_one_when_it_is_whole():
+def test_a_comment_is_no_progress_and_an_event_in_pieces_counts_when_complete():
     answer = Answer()
     answer.take(HEAD, 0.0, stream=True)
     for piece, at_s in ((A, 1.0), (b": ping\n\n", 2.0), (A[:20], 3.0), (A[20:], 5.0), (b": data: x\n\n", 6.0)):
@@ -162,7 +162,7 @@ def test_a_known_answer_must_be_one_answer_of_the_requested_model(names, outcome
     assert classify.of_stream(stream).outcome == "ok"
 
 
-def test_a_whole_answer_of_another_model_is_corrupted_where_the_answer_is_known():
+def test_an_answer_of_another_model_is_corrupted_if_the_answer_is_known():
     body = b'{"model":"m-large","choices":[{"message":{"content":"a "},"finish_reason":"stop"}]}'
 
     assert classify.of_whole(body, EXPECTED).outcome == "corrupted"

@@ -79,7 +79,7 @@ def test_variables_are_substituted_as_in_compose(tmp_path: Path, text: str, beco
     assert read_services([tmp_path / "a.yaml"], {"GIVEN": "here"})["api"]["image"] == becomes
 
 
-def test_a_file_that_is_no_yaml_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_file_that_is_not_yaml_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("services: [")
 
     with pytest.raises(BadScenario, match=r"a\.yaml"):
@@ -141,9 +141,7 @@ def nothing_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("nothing_fetched")
 @pytest.mark.parametrize("backend", ["sim", "llamacpp", "ollama"])
-def test_the_labs_own_compose_files_become_processes_with_nothing_of_a_container_left(
-    tmp_path: Path, backend: str
-) -> None:
+def test_the_labs_compose_files_become_processes_without_container_paths(tmp_path: Path, backend: str) -> None:
     at = addresses()
     subject = lab_subject(backend)
     programs = Programs(

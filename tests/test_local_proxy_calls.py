@@ -26,7 +26,7 @@ LIST = f"/containers/json?all=1&filters=%7B%22label%22%3A%5B%22com.docker.compos
         ("POST", f"{NAME}/kill?signal=SIGTERM", Call(verb="kill", service="api", signal="SIGTERM")),
     ],
 )
-def test_what_the_remediator_needs_is_allowed(method: str, url: str, call: Call) -> None:
+def test_calls_of_the_remediator_are_allowed(method: str, url: str, call: Call) -> None:
     assert AllowList(PROJECT, ("api", "model-1")).call(method, url) == call
 
 

@@ -105,7 +105,7 @@ def test_the_slot_is_free_once_its_holder_is_killed_even_if_its_children_live(sl
 
 
 @pytest.mark.parametrize("file", ["", "-next"])
-def test_a_process_that_is_no_trial_and_holds_the_slot_is_named_by_the_kernel(slot, file):
+def test_a_foreign_holder_of_the_slot_is_named_by_the_kernel(slot, file):
     """Any user may lock the file without writing a pid into it."""
     with measurement_lock.measuring(slot, 0.0):
         pass
@@ -168,7 +168,7 @@ def test_the_slot_can_be_taken_again_and_belongs_to_every_user(slot):
 
 
 @pytest.mark.parametrize("written", ["", "\x1b[2Jhello", "-1", "99999999999999999999999"])
-def test_what_others_write_into_the_slot_is_not_repeated(slot, written):
+def test_text_of_other_users_in_the_slot_is_not_repeated(slot, written):
     path = measurement_lock.slot_file(slot)
     with held(slot):
         path.write_text(written)
@@ -224,7 +224,7 @@ def gone_pid():
         ("1:2:3:4:5", "unknown", "unknown"),
     ],
 )
-def test_an_owner_is_dead_only_where_that_can_be_seen(label, here, elsewhere):
+def test_an_owner_is_dead_only_on_proof(label, here, elsewhere):
     who = label.format(
         me=identity.owner_label(),
         pid=os.getpid(),

@@ -35,7 +35,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_what_is_on_path_is_taken(machine: Path) -> None:
+def test_a_program_on_path_is_used(machine: Path) -> None:
     mine = program(machine / "bin" / "promtool")
     program(cache_directory() / "usr" / "bin" / "promtool")
 
@@ -43,19 +43,19 @@ def test_what_is_on_path_is_taken(machine: Path) -> None:
     assert find_or_fetch("promtool") == mine
 
 
-def test_what_was_fetched_before_is_taken_again(machine: Path) -> None:
+def test_an_earlier_download_is_used_again(machine: Path) -> None:
     fetched = program(cache_directory() / "usr" / "bin" / "promtool")
 
     assert find_or_fetch("promtool") == fetched
 
 
-def test_what_was_left_half_fetched_is_not(machine: Path) -> None:
+def test_a_partial_download_is_not_used(machine: Path) -> None:
     program(cache_directory() / "usr" / "bin" / "promtool").chmod(0o644)
 
     assert find("promtool") is None
 
 
-def test_one_fetch_brings_all_programs_of_the_package_and_leaves_nothing_else(machine: Path) -> None:
+def test_one_download_has_all_programs_of_the_package_and_nothing_else(machine: Path) -> None:
     asked = machine / "asked"
     program(machine / "bin" / "apt-get", APT.format(asked=asked))
     program(machine / "bin" / "dpkg-deb", DPKG)

@@ -120,7 +120,7 @@ def test_the_socket_of_any_program_is_a_way_out_even_read_only(subject, tmp_path
     assert "mounts the socket ./s" in told
 
 
-def test_an_entry_that_permits_nothing_is_refused_with_what_there_is(subject):
+def test_an_unused_entry_is_refused_with_the_needed_ones(subject):
     config = {"volumes": {"models": {"name": "x"}}}
 
     missed, unused = problems(subject, "volume:modles", **config)
@@ -185,7 +185,7 @@ def test_the_file_that_is_started_is_examined_once_more(subject, compose, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
-def test_labels_go_onto_what_is_the_projects_own_and_the_rest_is_used_as_found(subject, compose, tmp_path):
+def test_the_projects_own_things_get_labels_and_shared_ones_are_used_as_found(subject, compose, tmp_path):
     compose(
         services={"web": {}},
         volumes={"own": {"name": f"{PROJECT}_own"}, "m": {"name": "llm_models"}},

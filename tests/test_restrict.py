@@ -85,7 +85,7 @@ def test_a_cpu_share_is_restored_with_its_period(period_us, quota_us, back):
     assert runtime.released("limit_cpu", "api") is not None
 
 
-def test_the_quota_in_another_period_is_not_what_was_found():
+def test_a_quota_with_another_period_is_not_the_original():
     container = Container(CpuPeriod=50_000, CpuQuota=25_000)
     runtime = runtime_on(container)
 

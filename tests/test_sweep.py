@@ -172,7 +172,7 @@ def test_a_dry_run_prints_the_same_and_removes_nothing(daemon, capsys):
 
 
 @pytest.mark.parametrize("arguments", [(), ("--dry-run",)])
-def test_a_daemon_that_does_not_answer_is_no_clean_machine(capsys, monkeypatch, tmp_path, arguments):
+def test_a_machine_without_an_answer_of_docker_is_not_clean(capsys, monkeypatch, tmp_path, arguments):
     docker_that(monkeypatch, tmp_path, "echo 'Cannot connect to the Docker daemon' >&2; exit 1")
 
     status, said = healed(capsys, *arguments)
@@ -210,7 +210,7 @@ def doctors(capsys):
     return capsys.readouterr().out.splitlines()
 
 
-def test_the_doctor_calls_clean_only_what_was_looked_at(daemon, capsys, monkeypatch):
+def test_the_doctor_reports_as_clean_only_what_was_checked(daemon, capsys, monkeypatch):
     monkeypatch.setattr(docker_cli, "require_engine", lambda: None)
     monkeypatch.setattr(docker_cli, "run", lambda *_, **__: "1")
     daemon(**{"llmchaos-alive": identity.owner_label()})
@@ -723,7 +723,7 @@ class TestRemovalThatDoesNotEnd:
         monkeypatch.setattr(removal, "STRAGGLER_S", 0.001)
 
     @pytest.mark.parametrize("remove", [removal.remove_dead, removal.remove_owned])
-    def test_has_a_deadline_and_the_name_of_what_stays(self, remove):
+    def test_has_a_deadline_and_names_what_remains(self, remove):
         with pytest.raises(NotReady, match=r"removal of container shop-web-1 of shop within 0\.05 s: `docker rm -f`"):
             remove("shop", GONE, deadline_s=0.05)
 

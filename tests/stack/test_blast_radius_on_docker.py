@@ -81,7 +81,7 @@ def test_a_removal_leaves_objects_with_the_project_but_another_owner():
 
 
 @pytest.mark.parametrize("namespace", ["network", "pid"])
-def test_a_fault_is_refused_while_a_container_of_others_lives_in_its_namespace(namespace, stack_lab):
+def test_a_fault_is_refused_while_a_foreign_container_shares_its_namespace(namespace, stack_lab):
     runtime = stack_lab.runtime
     name, real = f"{runtime.project}-beside", runtime.state("api").identity
     ends = (runtime.kill, runtime.partition) if namespace == "network" else (runtime.kill, runtime.crash)

@@ -90,7 +90,7 @@ def test_every_service_has_limits_of_memory_and_processes_and_no_swap(config):
     assert each(config, lambda service: 0 < service["pids_limit"] <= 256) == []
 
 
-def test_nothing_restarts_by_itself(config):
+def test_no_service_has_a_restart_policy(config):
     """Else Docker's recovery would be credited to the remediator."""
     assert each(config, lambda service: service["restart"] == "no") == []
 
@@ -197,7 +197,7 @@ def get(url: str, body: dict[str, object] | None = None) -> dict[str, object]:
         return json.load(answer)
 
 
-def test_a_lab_that_is_up_answers_and_is_scraped_and_leaves_nothing_behind(running):
+def test_a_started_lab_answers_is_scraped_and_leaves_no_orphans(running):
     backend, project, ports = running
     api, prometheus = (f"http://127.0.0.1:{ports[f'LLMCHAOS_{name}_PORT']}" for name in ("API", "PROMETHEUS"))
     scraped = {"api", "prometheus", "pushgateway", "docker-proxy", "remediator"}

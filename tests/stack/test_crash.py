@@ -39,7 +39,7 @@ def state_of(container):
     )
 
 
-def test_sigkill_in_the_middle_of_the_fault_leaves_nothing_but_a_report(tmp_path, bystander):
+def test_sigkill_in_a_fault_leaves_only_a_report(tmp_path, bystander):
     before = state_of(bystander)
     child = sessions.start(tmp_path, "scenarios", "-k", "kill_api", "--chaos-backend=sim")
     try:

@@ -340,7 +340,7 @@ def daemon(image, tmp_path_factory):
 
 @pytest.mark.sampled
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
-def test_a_daemon_that_is_restarted_in_a_fault_is_waited_for_and_nothing_is_left(image, tmp_path, daemon, number):
+def test_a_docker_restart_in_a_fault_is_waited_for_and_leaves_nothing(image, tmp_path, daemon, number):
     tiny = make(tmp_path / "tiny", image, fault="pause", more=", settle_within_s=3, fault_s=2")
     tiny.environment["DOCKER_HOST"] = daemon.host
     with ended(tiny.start()) as child:
@@ -358,7 +358,7 @@ def test_a_daemon_that_is_restarted_in_a_fault_is_waited_for_and_nothing_is_left
     assert tiny_stack.processes_of(tiny.folder) == []
 
 
-def test_a_daemon_that_is_down_when_pytest_dies_is_cleaned_once_it_is_back(image, tmp_path, daemon):
+def test_a_run_that_dies_while_docker_is_down_is_removed_once_it_is_back(image, tmp_path, daemon):
     tiny = make(tmp_path / "tiny", image, fault="pause", more=LONG)
     tiny.environment["DOCKER_HOST"] = daemon.host
     with ended(tiny.start()) as child:

@@ -101,7 +101,7 @@ def test_certificates_of_the_environment_are_used_by_all(shell, address, certifi
     require_reached(address, "environment")
 
 
-def test_a_daemon_that_wants_a_certificate_and_gets_none_is_one_error(shell, address):
+def test_a_missing_client_certificate_is_one_error(shell, address):
     shell.setenv("DOCKER_HOST", address)
 
     with pytest.raises(NotReady, match=r"no Docker daemon answers at .*HTTP request to an HTTPS server"):

@@ -191,7 +191,7 @@ def test_a_restarted_service_dies_and_comes_back_by_itself(runtime):
     assert runtime.state("model-2").running
 
 
-def test_a_paused_service_stands_still_with_its_connections_open(runtime):
+def test_a_paused_service_is_frozen_with_its_connections_open(runtime):
     since = time.time()
 
     runtime.pause("api")

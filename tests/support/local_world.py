@@ -27,7 +27,7 @@ if child:
     os.rename(os.environ["CHILD_FILE"] + ".new", os.environ["CHILD_FILE"])
 while True: time.sleep(60)
 """
-# A service that allocates 256 MiB once the file MORE exists, with its outcome in RESULT.
+# A service that allocates 256 MiB once the file MORE exists. RESULT gets the outcome.
 GREEDY = """
 import os, time
 more, result = os.environ["MORE"], os.environ["RESULT"]

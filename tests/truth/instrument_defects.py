@@ -324,7 +324,7 @@ CLEANUP: tuple[InstrumentDefect, ...] = (
                 new="return _liveness_here(int(pid), started)",
             ),
         ),
-        tests=("test_owner.py::test_an_owner_is_dead_only_where_that_can_be_seen",),
+        tests=("test_owner.py::test_an_owner_is_dead_only_on_proof",),
     ),
     InstrumentDefect(
         name="recycled-pid-killed",
@@ -1563,9 +1563,7 @@ CLIENTS: tuple[InstrumentDefect, ...] = (
                 ),
             ),
         ),
-        tests=(
-            "test_event_streams.py::test_a_comment_is_no_sign_of_life_and_an_event_in_pieces_is_one_when_it_is_whole",
-        ),
+        tests=("test_event_streams.py::test_a_comment_is_no_progress_and_an_event_in_pieces_counts_when_complete",),
     ),
     InstrumentDefect(
         name="lost-request-sent-again",
