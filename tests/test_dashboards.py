@@ -156,11 +156,11 @@ def test_every_slo_has_its_share_and_its_cost_on_the_overview() -> None:
         assert sum(slo.good in query.expr for panel in overview.panels for query in panel.queries) >= 3
 
 
-def test_the_overview_says_first_what_was_promised_what_is_left_and_how_fast_it_burns() -> None:
+def test_the_overview_begins_with_objectives_remaining_budget_and_burn_rate() -> None:
     titles = [panel.title for panel in BOARDS[0].panels]
     order = [
         titles.index(next(title for title in titles if title.startswith(start)))
-        for start in ("Availability", "Left of the month", "Burn rate", "Services up", "Alerts")
+        for start in ("Availability", "Error budget that remains", "Burn rate", "Services up", "Alerts")
     ]
 
     assert order == sorted(order)

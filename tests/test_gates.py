@@ -294,7 +294,7 @@ class TestScrapes:
         performed.runtime._events = []
         performed.injected.acts = [replace(performed.injected.acts[0], victim="model-1")]
 
-        with pytest.raises(PartialScrape, match=r"api was not scraped .* and it was no victim"):
+        with pytest.raises(PartialScrape, match=r"api was not scraped .* and it was not a victim"):
             judged(performed)
 
     def test_of_what_was_counted_last_are_waited_for(self, performed, monkeypatch):

@@ -219,7 +219,7 @@ class TestCoverage:
             (
                 "victim",
                 PartialScrape,
-                r"model-1 was not scraped for 11\.0 s .*: 10 of 60 scrapes failed, and it was no victim",
+                r"model-1 was not scraped for 11\.0 s .*: 10 of 60 scrapes failed, and it was not a victim",
             ),
             ("dead", PartialScrape, "dead was not scraped for 59.5 s .* 60 of 60 scrapes failed"),
         ],
@@ -266,7 +266,7 @@ class TestServiceLevel:
 
     @pytest.mark.parametrize(("good", "every"), [("restarted_total", "one"), ("one", "restarted_total")])
     def test_of_a_counter_that_began_again_is_refused(self, prometheus: Prometheus, good: str, every: str) -> None:
-        with pytest.raises(CounterReset, match=r"made-up: .*restarted_total.* began again at 0 .*\(1 resets\)"):
+        with pytest.raises(CounterReset, match=r"made-up: .*restarted_total.* restarted at 0 .*\(1 resets\)"):
             judge_slo(prometheus, slo(good, every), BASE + 20.5, BASE + 50.5, rate_rps=10)
 
     def test_of_a_process_that_began_again_is_refused_though_its_counter_never_fell(
@@ -274,14 +274,15 @@ class TestServiceLevel:
     ) -> None:
         name = "overtaking_total"
 
-        with pytest.raises(CounterReset, match=r"overtaking_total.* began again .*\(1 resets\)"):
+        with pytest.raises(CounterReset, match=r"overtaking_total.* restarted at 0 .*\(1 resets\)"):
             judge_slo(prometheus, slo(name, name), BASE + 20.5, BASE + 50.5, rate_rps=5)
 
         assert judge_slo(prometheus, slo(name, name), BASE + 30.5, BASE + 50.5, rate_rps=5).good == 100
 
     def test_of_which_a_replica_left_is_refused(self, prometheus: Prometheus) -> None:
         with pytest.raises(
-            CounterReset, match=r'gone at its end \(__name__="leaving_total", replica="b"\): what they counted'
+            CounterReset,
+            match=r'missing at its end \(__name__="leaving_total", replica="b"\), so their counts are lost',
         ):
             judge_slo(prometheus, slo("leaving_total", "leaving_total"), BASE + 20, BASE + 390, rate_rps=5)
 
@@ -454,5 +455,5 @@ def test_each_rule_is_known_by_its_name_and_by_how_its_last_evaluation_went(tmp_
 
 
 def test_rules_that_cannot_be_had_are_no_empty_answer():
-    with pytest.raises(PrometheusUnreachable, match="to its rules"):
+    with pytest.raises(PrometheusUnreachable, match="about its rules"):
         Prometheus("http://127.0.0.1:9").rules()

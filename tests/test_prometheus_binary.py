@@ -102,7 +102,7 @@ def test_a_package_without_the_program_is_an_error(machine: Path) -> None:
     program(machine / "bin" / "apt-get", APT.format(asked=machine / "asked"))
     program(machine / "bin" / "dpkg-deb", DPKG)
 
-    with pytest.raises(NotReady, match="the package prometheus-pushgateway holds no prometheus-pushgateway"):
+    with pytest.raises(NotReady, match="the package prometheus-pushgateway lacks prometheus-pushgateway"):
         find_or_fetch("prometheus-pushgateway")
 
 

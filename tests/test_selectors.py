@@ -48,9 +48,9 @@ from pytest_llmchaos.slo.selectors import expected_of
         (r'a_total{b="\U0000d800"}', "escapes"),
         (r'a_total{b="\U00110000"}', "escapes"),
         (r'a_total{b="a\\\q"}', "escapes"),
-        ("inf", "no word of PromQL"),
-        ("On", "no word of PromQL"),
-        ('bool{a="b"}', "no word of PromQL"),
+        ("inf", "not a word of PromQL"),
+        ("On", "not a word of PromQL"),
+        ('bool{a="b"}', "not a word of PromQL"),
         (r'a_total{b=~"\\pL+|\\p{Greek}|[\\pL\\d]"}', None),
         (r'a_total{b=~"a\\z"}', None),
         (r'a_total{b=~"a(?i)b(?i:c)(?s-m:d)"}', None),
@@ -84,10 +84,10 @@ def test_is_refused_where_prometheus_refuses_it(tmp_path: Path, selector: str, e
 @pytest.mark.parametrize(
     ("selector", "said"),
     [
-        ('bool{a="b"}', "a metric whose name is no word of PromQL, as bool is"),
+        ('bool{a="b"}', "a metric whose name is not a word of PromQL, as bool is"),
         ('a_total{c="d",__name__="b"}', "without __name__, for it names the metric already (a_total)"),
-        (r'a_total{c="\q"}', r'with texts whose escapes Prometheus knows, unlike "\q" (write a backslash twice)'),
-        ('a_total{c=~"("}', 'with regular expressions that Prometheus takes (RE2), unlike "("'),
+        (r'a_total{c="\q"}', r'with texts whose escapes are valid in PromQL, unlike "\q" (write a backslash twice)'),
+        ('a_total{c=~"("}', 'with regular expressions that Prometheus accepts (RE2), unlike "("'),
         ("sum(a_total)", 'metric_total{label="value"} without functions (the arithmetic is added here)'),
     ],
 )

@@ -137,7 +137,11 @@ class TestFile:
             ),
             ("ttft", "", "availability: clients 'ttft' needs a bound: add llmchaos/threshold-seconds"),
             ("e2e", "", "availability: clients 'e2e' needs a bound: add llmchaos/threshold-seconds"),
-            ("availability", '"2.5"', "availability: clients 'availability' knows no bound: write ttft or e2e"),
+            (
+                "availability",
+                '"2.5"',
+                "availability: clients 'availability' takes no bound, got 2.5 s: write ttft or e2e",
+            ),
         ],
     )
     def test_names_no_truth_that_clients_lack(self, clients: str, threshold: str, said: str) -> None:
@@ -255,7 +259,7 @@ class TestFile:
             (
                 "query: asked_total\n",
                 'query: asked_total{b=~"("}\n',
-                "34:22: .*regular expressions that Prometheus takes",
+                "34:22: .*regular expressions that Prometheus accepts",
             ),
             ("displayName: Availability", r'displayName: "a\0b"', "5:16: .*must be a text without control characters"),
             ("llmchaos/unit: answers", r'llmchaos/unit: "a\x07"', "7:20: .*must be a text without control characters"),

@@ -1,4 +1,4 @@
-"""`llmchaos generate`: Prometheus rules, tables and dashboards from an OpenSLO file."""
+"""`llmchaos generate`: rules, tables and dashboards from an OpenSLO file."""
 
 from __future__ import annotations
 
@@ -26,21 +26,24 @@ if TYPE_CHECKING:
     from pytest_llmchaos.slo.arithmetic import Slo
 
 SOURCE = "stack/slo.yaml"
-# Every generated file says this of itself.
+# Every generated file contains this. Files without it are not overwritten.
 MARK = "by `llmchaos generate`"
 EPILOG = """
 examples:
   llmchaos generate --slo slo.yaml --out monitoring              for alerts on a month of traffic
   llmchaos generate --slo slo.yaml --out monitoring --scale 240  for experiments of a minute or two
 
-Written are slo.rules.yml (recording rules and burn alerts: name it in rule_files of prometheus.yml), slo.md (the same
-as tables) and, where grafana-foundation-sdk is installed, slo-overview.json (a dashboard for Grafana 10 and later).
-Without --slo, what is committed in a checkout of this project is made again.
+Writes slo.rules.yml (recording rules and burn alerts, for rule_files of prometheus.yml), slo.md (the same as tables)
+and, if grafana-foundation-sdk is installed, slo-overview.json (a dashboard for Grafana 10 and later).
+Without --slo, it regenerates the committed files of a checkout of this project.
 """
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """0: all is as it must be; 1: `--check` found a difference; 2: the input is wrong."""
+    """Run the command and return its exit status.
+
+    0 is success, 1 a difference that `--check` found, 2 an invalid input.
+    """
     given = _parser().parse_args(args)
     if (given.slo is None) != (given.out is None):
         return _refuse("--slo FILE and --out DIR belong together: give both")
@@ -75,7 +78,7 @@ def _checkout_slos(root: Path) -> tuple[Slo, ...]:
 
 
 def outputs(slos: Sequence[Slo], root: Path, scale: float = rules.LAB_SCALE) -> dict[Path, str]:
-    """What each generated file of a checkout must hold."""
+    """Return the text of each generated file of a checkout."""
     page, faults = root / "docs" / "slo.md", root / "docs" / "faults.md"
     made = {board.uid: dashboard_json(board) for board in boards(slos, scale)}
     return {
@@ -89,7 +92,7 @@ def outputs(slos: Sequence[Slo], root: Path, scale: float = rules.LAB_SCALE) -> 
 
 
 def outputs_of(slos: Sequence[Slo], slo_file: Path, out: Path, scale: float) -> dict[Path, str]:
-    """What each file that is generated from a user's SLOs must hold."""
+    """Return the text of each file generated from a user's SLOs."""
     source = _name_in_comments(slo_file)
     written = {
         out / "slo.rules.yml": rules.rules(slos, source, scale),
@@ -103,15 +106,19 @@ def outputs_of(slos: Sequence[Slo], slo_file: Path, out: Path, scale: float) -> 
 
 
 def _name_in_comments(path: Path) -> str:
-    """The file's name without what would end a comment that names it."""
+    """Return the file's name without characters that could end a comment."""
     return "".join(one if one.isprintable() and one not in "<>" else "_" for one in path.name)
 
 
 def dashboard_json(board: Board) -> str:
-    """The board as Grafana's JSON. Raises BadScenario where the SDK is missing."""
+    """Return the board as Grafana's JSON.
+
+    Raises:
+        BadScenario: The SDK is not installed.
+    """
     try:
         with warnings.catch_warnings():
-            # The SDK prefers the schema that only Grafana 12 knows; provisioned files of the older one serve every Grafana.
+            # The SDK deprecates the older schema, the only one for Grafana 10 and 11.
             warnings.simplefilter("ignore", DeprecationWarning)
             from pytest_llmchaos.generate import grafana  # noqa: PLC0415 (an extra that only this needs)
     except ImportError as error:
@@ -128,16 +135,16 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--slo", type=_path, metavar="FILE", help="your SLOs, in OpenSLO v1 (docs/slo.md says more)")
-    parser.add_argument("--out", type=_path, metavar="DIR", help="the folder to write to; made where it is missing")
+    parser.add_argument("--slo", type=_path, metavar="FILE", help="your SLOs, in OpenSLO v1 (see docs/slo.md)")
+    parser.add_argument("--out", type=_path, metavar="DIR", help="the folder to write to, created if missing")
     parser.add_argument(
         "--scale",
         type=_scale,
         metavar="N",
-        help="make the alerts' windows N times shorter (default: 1, windows of a month; for a checkout 240)",
+        help="make the alerts' windows N times shorter (default: 1, windows for a month; 240 for a checkout)",
     )
     parser.add_argument(
-        "--check", action="store_true", help="write nothing; print what differs and exit with 1 if it does"
+        "--check", action="store_true", help="write nothing, print differences and exit with 1 if there are any"
     )
     parser.add_argument(
         "--force", action="store_true", help="overwrite files in DIR that this command did not generate"
@@ -163,39 +170,41 @@ def _scale(text: str) -> float:
 
 
 def _require_writable(wanted: Mapping[Path, str], base: Path) -> None:
-    """Raises BadScenario where one of the files, or its folder, cannot be written: before the first of them is."""
+    """Check that every file can be written, before writing the first.
+
+    Raises:
+        BadScenario: A file or its folder cannot be written.
+    """
     for folder in dict.fromkeys((base, *(path.parent for path in wanted))):
         nearest = next(
             one for one in (folder, *folder.parents) if one.is_symlink() or one.exists() or one == one.parent
         )
         what = _seen(nearest, is_as_wanted=nearest.is_dir(), mode=os.W_OK | os.X_OK)
         if what:
-            expected = "must be a folder that can be written to, or made"
+            expected = "must be a writable folder or one that can be created"
             raise BadScenario(f"{folder} {expected}, but {nearest} is {what}: give another. Nothing was written")
     for path in wanted:
         if path.is_symlink() or path.exists():
             what = _seen(path, is_as_wanted=path.is_file(), mode=os.W_OK | os.R_OK)
             if what:
-                raise BadScenario(
-                    f"{path} must be a file that can be written, but is {what}: move it away. Nothing was written"
-                )
+                raise BadScenario(f"{path} must be a writable file, but is {what}: move it away. Nothing was written")
 
 
 def _seen(path: Path, *, is_as_wanted: bool, mode: int) -> str:
-    """What stands in the way at a path; nothing where all is well."""
+    """Return the obstacle at a path, empty if it can be written."""
     if is_as_wanted:
-        return "" if os.access(path, mode) else "closed to you"
+        return "" if os.access(path, mode) else "not writable for you"
     if not path.exists():
-        return "a link to nothing"
+        return "a dangling symlink"
     return "a folder" if path.is_dir() else "a file" if path.is_file() else "neither file nor folder"
 
 
 def _require_ours(wanted: Mapping[Path, str]) -> None:
-    """Raises BadScenario for files that exist and were not generated."""
+    """Raise BadScenario for existing files that this command did not write."""
     foreign = [path for path in wanted if path.exists() and MARK not in path.read_text("utf-8", errors="replace")]
     if foreign:
         names = ", ".join(map(str, foreign))
-        raise BadScenario(f"not generated by this command: {names}; move it away or add --force. Nothing was written")
+        raise BadScenario(f"not generated by this command: {names}: move it away or add --force. Nothing was written")
 
 
 def _write(wanted: Mapping[Path, str], base: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Tables of docs/slo.md and docs/faults.md. Only what stands between its marks is rewritten."""
+"""Tables of docs/slo.md and docs/faults.md, between their marks."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ SIGNALS_END = "<!-- generated from pytest_llmchaos/subject/lab_signals.py: end -
 
 
 def page(old: str, slos: Sequence[Slo], scale: float) -> str:
-    """The old page with its generated part made anew."""
+    """Return the page with a new generated part."""
     return _between(old, BEGIN, f"{_slos(slos)}\n{_alerts(slos, scale)}", END)
 
 
 def faults_page(old: str, expected: Sequence[Expected]) -> str:
-    """The old page with the table of faults and signals made anew."""
+    """Return the page with a new table of faults and signals."""
     rows = [
         f"| `{one.fault}`{''.join(f', `{name}={value!r}`' for name, value in one.options)} | {one.on} | "
         f"{_names(one.alerts)} | {_names(one.rules)} | {one.why} |"
         for one in expected
     ]
-    head = "| fault | on | alerts, where nothing repairs it | rule of the remediator | note |\n|---|---|---|---|---|"
+    head = "| fault | on | alerts, without the remediator | rule of the remediator | note |\n|---|---|---|---|---|"
     return _between(old, SIGNALS_BEGIN, "\n".join([head, *rows, ""]), SIGNALS_END)
 
 
@@ -48,7 +48,7 @@ def _names(names: Sequence[str]) -> str:
 
 
 def own_page(slos: Sequence[Slo], source: str, scale: float) -> str:
-    """A page of the tables alone."""
+    """Return a page of the tables alone."""
     return (
         f"<!-- Generated from {source} by `llmchaos generate`; change that file and generate again. -->\n\n"
         f"# Service levels\n\n{_slos(slos)}\n{_alerts(slos, scale)}"
@@ -63,7 +63,7 @@ def _slos(slos: Sequence[Slo]) -> str:
     ]
     return "\n".join(
         [
-            "| SLO | objective | meaning | good | of | bad events its window allows at 8 a second |",
+            "| SLO | objective | meaning | good | total | bad events allowed in the window at 8 events/s |",
             "|---|---|---|---|---|---:|",
             *rows,
             "",
@@ -83,7 +83,7 @@ def _alerts(slos: Sequence[Slo], scale: float) -> str:
         return "No SLO has a burn alert.\n"
     return "\n".join(
         [
-            "| times too fast | severity | spends of the budget | windows for a month | windows in the rules | alerts |",
+            "| burn rate | severity | budget spent | windows for a month | windows in the rules | alerts |",
             "|---:|---|---|---|---|---|",
             *rows,
             "",

@@ -1,4 +1,4 @@
-"""From boards to Grafana's JSON, through Grafana's typed SDK. It chooses looks, not questions."""
+"""Grafana JSON of the dashboards, through Grafana's typed SDK."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from grafana_foundation_sdk.models import prometheus as pm
 if TYPE_CHECKING:
     from pytest_llmchaos.generate.boards.panels import Board, Panel, Variable
 
-# The same uid stands in the provisioned datasource.
+# The uid of the provisioned datasource.
 DATASOURCE = cm.DataSourceRef(type_val="prometheus", uid="llmchaos-prometheus")
 _STEP = "1s"
 _LEAST_POINTS = 200
@@ -37,7 +37,7 @@ _BANDS = (
 
 
 def dashboard_json(board: Board) -> str:
-    """The board as a file that Grafana provisions."""
+    """Return the board as a file that Grafana provisions."""
     built = (
         dashboard.Dashboard(board.title)
         .uid(board.uid)
@@ -96,7 +96,7 @@ def _panel(panel: Panel) -> Any:
         .datasource(DATASOURCE)
         .unit(panel.unit)
         .thresholds(_thresholds(panel))
-        .no_value("nothing" if panel.may_be_empty else "no data")
+        .no_value("none" if panel.may_be_empty else "no data")
         .interval(_STEP)
     )
     if panel.lowest is not None and panel.kind != "states" and not panel.log:
@@ -119,7 +119,7 @@ def _lines(panel: Panel) -> timeseries.Panel:
         .line_width(2)
         .fill_opacity(10)
         .show_points(cm.VisibilityMode.NEVER)
-        # A scrape that failed must stay a gap: a line drawn over it would say that all was well.
+        # A failed scrape must stay a gap: a line across it would look healthy.
         .span_nulls(False)
         .legend(_legend(cm.LegendDisplayMode.TABLE, ["mean", "max", "lastNotNull"]))
         .tooltip(common.VizTooltipOptions().mode(cm.TooltipDisplayMode.MULTI).sort(cm.SortOrder.DESCENDING))
@@ -168,7 +168,7 @@ def _heatmap(_: Panel) -> heatmap.Panel:
 
 
 def _states(panel: Panel) -> statetimeline.Panel:
-    # What may be empty is what nobody wants to see: alerts that fire, faults that are on.
+    # A panel that may be empty shows bad states: firing alerts, active faults.
     yes, no = (_RED, _GREEN) if panel.may_be_empty else (_GREEN, _RED)
     up = dm.ValueMappingResult(text="yes", color=yes)
     down = dm.ValueMappingResult(text="no", color=no)
@@ -208,7 +208,7 @@ def _judges(panel: Panel) -> bool:
 
 
 def _thresholds(panel: Panel) -> dashboard.ThresholdsConfig:
-    """Green until it is bad, on whichever side that is."""
+    """Return green up to the bad bound, on either side."""
     steps = [dm.Threshold(value=None, color=_GREEN)]
     if panel.bad_from is not None:
         steps.append(dm.Threshold(value=panel.bad_from, color=_RED))

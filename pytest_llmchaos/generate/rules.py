@@ -1,4 +1,4 @@
-"""From SLOs to Prometheus rules: error ratios over every window that an alert needs, and the alerts. No I/O."""
+"""Prometheus rules of the SLOs: recorded error ratios and burn alerts."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ if TYPE_CHECKING:
 
     from pytest_llmchaos.slo.arithmetic import BurnAlert, Slo
 
-# 30 days become 3 hours: the fast burn's hour becomes 15 s, so that a trial of a minute can start and end an alert.
+# 30 days become 3 hours and the fast burn's hour 15 s, so an alert can start and end
+# within a trial of one minute.
 LAB_SCALE = 240.0
-# One bad request is an anecdote, however few there were: 1 of 100 burns a budget of 0.5 % at twice its rate.
+# One bad request alone must not page: 1 of 100 burns a budget of 0.5 % twice too fast.
 LEAST_BAD = 2
-_BOTH = "# An alert needs both windows: the long one so that it matters, the short one so that it ends in time.\n"
+_BOTH = "# An alert needs both windows: the long one shows that the burn matters, the short one that it continues.\n"
 _WORDS = {"ttft": "TimeToFirstToken", "p95": "P95", "p99": "P99"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Windows:
-    """One burn alert with its windows as the lab uses them."""
+    """One burn alert with its scaled windows, such as `15s`."""
 
     alert: BurnAlert
     long: str
@@ -43,7 +44,7 @@ def lab_windows(scale: float) -> tuple[Windows, ...]:
 
 
 def alert_name(slo: Slo, alert: BurnAlert) -> str:
-    """`stream-completeness` and FastBurn make StreamCompletenessFastBurn."""
+    """Return the alert's name, such as StreamCompletenessFastBurn."""
     return "".join(_WORDS.get(word, word.capitalize()) for word in slo.name.split("-")) + alert.name
 
 
@@ -52,10 +53,10 @@ def events(window: str) -> str:
 
 
 def alerts_of(slo: Slo, scale: float) -> tuple[Windows, ...]:
-    """The alerts of an SLO, without those that contradict it.
+    """Return the alerts that fit the SLO.
 
-    A factor that even total failure does not reach would be an alert that never fires. One below 1, of a window that is
-    short for the alert's own, would call a budget that lasts spent too fast.
+    An alert whose factor even a total outage does not reach would never fire. A factor
+    below 1 (an SLO window too short for the alert's) would fire on a budget that lasts.
     """
     return tuple(one for one in lab_windows(scale) if _has_alert(slo, one.alert))
 
@@ -66,13 +67,17 @@ def _has_alert(slo: Slo, alert: BurnAlert) -> bool:
 
 
 def factors_of(slos: Sequence[Slo], alert: BurnAlert) -> str:
-    """How many times too fast, in words, as the SLOs that have the alert have it; empty where none has."""
+    """Return the alert's factors over all SLOs, such as "14.4 or 3.36"."""
     factors = {alert.factor(slo.window_days) for slo in slos if _has_alert(slo, alert)}
     return " or ".join(f"{factor:g}" for factor in sorted(factors, reverse=True))
 
 
 def require_long_windows(slos: Sequence[Slo]) -> None:
-    """Raises BadScenario for an SLO that asks for burn alerts and whose window is too short for the shortest of them."""
+    """Check that each SLO's window is long enough for a burn alert.
+
+    Raises:
+        BadScenario: The window is too short and `alerts` is True.
+    """
     least_days = min(alert.long_s / alert.budget_share for alert in BURN_ALERTS) / DAY_S
     for slo in slos:
         if slo.alerts and all(alert.factor(slo.window_days) < 1 for alert in BURN_ALERTS):
@@ -83,18 +88,27 @@ def require_long_windows(slos: Sequence[Slo]) -> None:
 
 
 def rules(slos: Sequence[Slo], source: str, scale: float = LAB_SCALE) -> str:
-    """The rule file, as text. Raises BadScenario for a window that is too short for burn alerts."""
+    """Return the text of the rule file.
+
+    Args:
+        slos: The objectives.
+        source: Name of the SLO file, for the header.
+        scale: Factor by which the alerts' windows are shorter than for a month.
+
+    Raises:
+        BadScenario: An SLO's window is too short for burn alerts.
+    """
     require_long_windows(slos)
     rows = ((w, factors_of(slos, w.alert)) for w in lab_windows(scale))
     table = "".join(
         f"#   {w.alert.name:<13} {factors:>4} times too fast over {w.long} and {w.short} "
-        f"(of a month: {_span(w.alert.long_s)} and {_span(w.alert.short_s)}), {w.alert.severity}\n"
+        f"(for a month: {_span(w.alert.long_s)} and {_span(w.alert.short_s)}), {w.alert.severity}\n"
         for w, factors in rows
         if factors
     )
     windows = "Windows are for a month"
     if scale > 1:
-        windows = f"Windows are {scale:g} times shorter than for a month and at least 4 scrapes long; factors stay"
+        windows = f"Windows are {scale:g} times shorter than for a month, at least 4 scrapes. Burn rates are unchanged"
     head = f"# Generated from {source} by `llmchaos generate`; change that file and generate again.\n" + (
         f"#\n# {windows}:\n{table}{_BOTH}" if table else "#\n# No SLO has a burn alert.\n"
     )
@@ -134,7 +148,7 @@ def _alert(slo: Slo, windows: Windows) -> list[str]:
     limit = f"{factor:g} * {slo.error_budget:.6g}"
     share = "{{ $value | humanizePercentage }}"
     name, unit = _literal(slo.display_name or slo.name), _literal(slo.unit)
-    summary = f"{name}: {share} of {unit} bad over {windows.long}, {factor:g} times too fast"
+    summary = f"{name}: {share} of {unit} bad over {windows.long}, burn rate above {factor:g}"
     return [
         f"      - alert: {alert_name(slo, alert)}",
         "        expr: |",
@@ -149,12 +163,12 @@ def _alert(slo: Slo, windows: Windows) -> list[str]:
 
 
 def _literal(text: str) -> str:
-    """A text that Prometheus's templates print as it stands."""
+    """Escape a text for Prometheus's templates."""
     return text.replace("{{", '{{ "{{" }}')
 
 
 def _quote(text: str) -> str:
-    """A YAML scalar that holds the text whatever is in it."""
+    """Return the text as a single-quoted YAML scalar."""
     return "'" + text.replace("'", "''") + "'"
 
 

@@ -1,4 +1,4 @@
-"""JSON Schemas of `run.json` and of a journal's line, from the classes that write them."""
+"""JSON Schemas of `run.json` and of a journal's line."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from pytest_llmchaos.evidence import journal_lines, trial_result
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 JOURNAL = (
-    "One line of journal.jsonl. Lines are fsynced one by one; the last may be torn. Unknown fields may be added without "
-    "a new version; a kind that goes or changes its meaning is a new one."
+    "One line of journal.jsonl. Each line is fsynced. The last one may be torn. A new field does not change the version. "
+    "A kind that is removed or changes its meaning does."
 )
 Schema = dict[str, object]
 
 
 def schemas(root: Path) -> dict[Path, str]:
-    """What the schema files of a checkout must hold."""
+    """Return the text of each schema file of a checkout."""
     package = root / "pytest_llmchaos"
     return {
         package / "evidence" / "journal.schema.json": _text(_journal()),
@@ -31,7 +31,7 @@ def schemas(root: Path) -> dict[Path, str]:
 
 
 def _run() -> Schema:
-    """Every field is required but for those that earlier files may lack."""
+    """Return the schema of run.json. Fields that older files lack are optional."""
     classes = _classes([trial_result.RunResult])
     title, _, description = (inspect.getdoc(trial_result.RunResult) or "").partition("\n\n")
     top = _describe(trial_result.RunResult, classes, complete=True)
@@ -42,7 +42,7 @@ def _run() -> Schema:
 
 
 def _journal() -> Schema:
-    """One schema a kind. A field with a default may be missing, for a reader knows what that means."""
+    """Return one schema for each kind of line. Fields with a default are optional."""
     classes = _classes(journal_lines.KINDS)
     nested = [one for one in classes if one not in journal_lines.KINDS]
     return {
@@ -55,7 +55,7 @@ def _journal() -> Schema:
 
 
 def _with_stamp(line: Schema) -> Schema:
-    """A line as `Journal.write` stamps it."""
+    """Add the time stamp of `Journal.write` to a line's schema."""
     properties, required = line["properties"], line["required"]
     if not isinstance(properties, dict) or not isinstance(required, list):
         raise TypeError(f"expected the schema of a struct, got {line}")
@@ -70,7 +70,7 @@ def _with_stamp(line: Schema) -> Schema:
 def _describe(
     struct: type[msgspec.Struct], classes: dict[type[msgspec.Struct], Schema], complete: bool = False
 ) -> Schema:
-    """The schema of one class, with the descriptions that stand in its source."""
+    """Return the schema of one class, with the descriptions from its source."""
     schema = classes[struct]
     properties, required = schema["properties"], schema.get("required", [])
     if not isinstance(properties, dict) or not isinstance(required, list):
@@ -91,7 +91,7 @@ def _description(text: str | None) -> dict[str, str]:
 
 @cache
 def _words(struct: type) -> dict[str, str]:
-    """The string below each field of a class."""
+    """Return the docstring below each field of a class."""
     if not issubclass(struct, msgspec.Struct) or struct is msgspec.Struct:
         return {}
     (body,) = ast.parse(inspect.getsource(struct)).body
@@ -106,7 +106,7 @@ def _words(struct: type) -> dict[str, str]:
 def _classes(
     roots: list[type[msgspec.Struct]] | tuple[type[msgspec.Struct], ...],
 ) -> dict[type[msgspec.Struct], Schema]:
-    """The plain schema of each class and of those that it holds."""
+    """Return the plain schema of each class and of those nested in it."""
     _, components = msgspec.json.schema_components(
         roots, schema_hook=lambda _: {"description": "Any JSON value."}, ref_template="#/$defs/{name}"
     )
@@ -116,7 +116,7 @@ def _classes(
 
 
 def _plain(value: Schema) -> Schema:
-    """Without defaults, which a reader of a file does not meet, and with one word for a constant."""
+    """Remove defaults and titles, and turn one-value enums into `const`."""
     return {name: _inner(inner) for name, inner in value.items() if name not in {"default", "title"}}
 
 

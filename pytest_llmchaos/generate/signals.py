@@ -1,4 +1,4 @@
-"""From SLOs to signals of the remediator: how fast each budget burns for the clients. No I/O."""
+"""Signals of the remediator: the burn rate of each budget."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ SCHEMA = "llmlab-remediation/1"
 
 
 def triggers(slos: Sequence[Slo], source: str, scale: float = LAB_SCALE) -> str:
-    """The signal file, as text. It reads what the rules of the same SLOs record, and fires where their alert does."""
+    """Return the text of the signal file.
+
+    Its queries read the series that the rules of the same SLOs record, and fire when
+    their alert does.
+    """
     head = (
         f"# Generated from {source} by `llmchaos generate`; change that file and generate again.\n"
-        "#\n# Signals that remediation.yaml's rules may use: how many times too fast the clients' budget burns, over both\n"
-        "# windows of the SLO's quickest alert. Without requests there is no value, and so no reason to act.\n"
+        "#\n# Signals for the rules of remediation.yaml: the burn rate of the clients' budget over both windows of the\n"
+        "# SLO's quickest alert. Without requests there is no value, and the remediator does not act.\n"
         f"schema: {SCHEMA}\n\nsignals:"
     )
     signals = [_signal(slo, scale) for slo in slos if alerts_of(slo, scale)]
@@ -34,7 +38,8 @@ def signal_name(slo: Slo) -> str:
 def _signal(slo: Slo, scale: float) -> str:
     quickest = alerts_of(slo, scale)[0]
     long, short = (f'{error_ratio(window)}{{slo="{slo.name}"}}' for window in (quickest.long, quickest.short))
-    # The smaller of the two: the long window says that it matters, the short one that it goes on.
+    # The smaller of the two: the long window shows that the burn matters, the short one
+    # that it continues.
     return (
         f"  {signal_name(slo)}: # {alert_name(slo, quickest.alert)}\n"
         f"    query: |\n"

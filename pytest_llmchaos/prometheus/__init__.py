@@ -1,0 +1,1 @@
+"""Prometheus client, queries of a verdict, annotations and programs."""

@@ -1,4 +1,4 @@
-"""Tell Prometheus which phase and which fault are on, so that dashboards can show them as bands. Nothing depends on it."""
+"""Gauges of phase and fault, pushed for the bands on dashboards."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from pytest_llmchaos.host.http_client import request
 
 
 class Signals:
-    """Gauges of the instrument, pushed at each change. Without a pushgateway it does nothing."""
+    """Gauges of the instrument, pushed at each change if there is a pushgateway.
+
+    No verdict rests on them. `lost` is the reason why the last push failed.
+    """
 
     def __init__(self, push_url: str | None) -> None:
         self._url = push_url
@@ -61,7 +64,7 @@ class Signals:
                 headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4},
                 timeout_s=1,
             )
-        except OSError as error:  # the pushgateway may itself be the victim; bands on a dashboard are no evidence
+        except OSError as error:  # the pushgateway may be the victim
             self.lost = str(error)
         else:
             if not answer.is_success:

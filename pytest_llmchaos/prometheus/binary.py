@@ -1,4 +1,4 @@
-"""Finds the Prometheus programs on this machine, or fetches them without root. It starts none of them."""
+"""Locates the Prometheus programs, or downloads them without root."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from pytest_llmchaos.errors import NotReady
 
 FETCH_DEADLINE_S = 120.0
-# The system's package manager names these packages; each holds one or two of the programs.
+# Program to package of the system's package manager.
 _PACKAGES = {"prometheus": "prometheus", "promtool": "prometheus", "prometheus-pushgateway": "prometheus-pushgateway"}
 
 
@@ -20,7 +20,11 @@ def cache_directory() -> Path:
 
 
 def find(program: str) -> Path | None:
-    """`prometheus`, `promtool` or `prometheus-pushgateway`: from PATH, else from an earlier fetch."""
+    """Return the path of a program, from PATH or an earlier download.
+
+    Args:
+        program: `prometheus`, `promtool` or `prometheus-pushgateway`.
+    """
     on_path = shutil.which(program)
     if on_path:
         return Path(on_path)
@@ -29,7 +33,12 @@ def find(program: str) -> Path | None:
 
 
 def find_or_fetch(program: str) -> Path:
-    """The program, downloaded and unpacked into the cache where it is missing. Raises NotReady with the reason."""
+    """Return the path of a program, after downloading it to the cache if it is missing.
+
+    Raises:
+        NotReady: The program is missing and cannot be downloaded. The message has the
+            reason.
+    """
     found = find(program)
     if found:
         return found
@@ -39,7 +48,7 @@ def find_or_fetch(program: str) -> Path:
         raise NotReady(f"{program} is not on PATH and there is no apt-get to fetch it: install Prometheus")
     cache = cache_directory()
     cache.mkdir(parents=True, exist_ok=True)
-    # Unpacked aside and moved as one, so that an interrupted fetch leaves nothing that looks complete.
+    # Unpack aside and move: an interrupted download must not look complete.
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
         _download(scratch, program)
         package = next(iter(Path(scratch).glob("*.deb")))
@@ -52,7 +61,11 @@ def find_or_fetch(program: str) -> Path:
 
 
 def _download(scratch: str, program: str) -> None:
-    """The package's file in `scratch`. A machine's package lists may be empty, and only root may fill them: our own do as well."""
+    """Download the package's file to `scratch`.
+
+    The machine's package lists may be empty and only root may update them. So the
+    second try uses its own lists.
+    """
     wanted = ["download", "-q", _PACKAGES[program]]
     try:
         _run(["apt-get", *wanted], scratch, program)
@@ -64,8 +77,8 @@ def _download(scratch: str, program: str) -> None:
             "Dir::State::Lists": lists,
             "Dir::Cache": cache,
             "Acquire::Languages": "none",
-            "APT::Sandbox::User": "root",  # whom apt would change to may not write here; without root it changes to nobody
-            "APT::Update::Post-Invoke": "",  # what the machine does after its own updates is not ours to do
+            "APT::Sandbox::User": "root",  # apt's sandbox user may not write here
+            "APT::Update::Post-Invoke": "",  # hooks of the machine's own updates
         }
         apt = ["apt-get", *(f"-o{name}={value}" for name, value in options.items())]
         try:
@@ -83,12 +96,12 @@ def _run(command: list[str], directory: str, program: str) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NotReady(f"{program} is not on PATH and {' '.join(command)} failed: {error}") from error
     if done.returncode != 0:
-        told = (done.stderr or done.stdout).strip().splitlines()
+        output = (done.stderr or done.stdout).strip().splitlines()
         raise NotReady(
-            f"{program} is not on PATH and {' '.join(command)} failed: {told[-1] if told else done.returncode}: "
+            f"{program} is not on PATH and {' '.join(command)} failed: {output[-1] if output else done.returncode}: "
             "run `apt-get update` as root once, or install Prometheus"
         )
 
 
 def _missing(program: str) -> Path:
-    raise NotReady(f"the package {_PACKAGES[program]} holds no {program}: install Prometheus so that it is on PATH")
+    raise NotReady(f"the package {_PACKAGES[program]} lacks {program}: install Prometheus so that it is on PATH")

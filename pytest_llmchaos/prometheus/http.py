@@ -1,4 +1,4 @@
-"""One connection to Prometheus: every failure gets a type, nothing is retried in silence. Numbers are not its duty."""
+"""HTTP connection to Prometheus with a timeout and typed errors."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ T = TypeVar("T")
 
 
 class Connection(threading.local):
-    """The client library with what it lacks: a deadline, no retries, and the warnings and error texts that it drops.
+    """The client library with a timeout, without retries, and with error texts.
 
-    Each thread that uses it gets a session of its own.
+    The library drops Prometheus' warnings and the text of its errors. Each thread gets
+    its own session.
     """
 
     def __init__(self, url: str, timeout_s: float) -> None:
@@ -32,7 +33,16 @@ class Connection(threading.local):
         self._envelope: dict[str, Any] = {}
 
     def query(self, query: str, at_unix_s: float | None) -> tuple[str, Any]:
-        """Evaluate at that instant (None: at the server's own now); gives the result's kind and the result."""
+        """Return the kind of the result and the result.
+
+        Args:
+            query: PromQL.
+            at_unix_s: Instant of evaluation, Unix seconds. None is the server's now.
+
+        Raises:
+            PrometheusUnreachable: No answer in time, or not one of Prometheus.
+            Inconclusive: Prometheus rejects the query or warns about it.
+        """
         params = {} if at_unix_s is None else {"time": f"{at_unix_s:.3f}"}
         result = self.ask_in_time(query, lambda api: api.custom_query(query, params=params))
         if self._envelope.get("warnings"):
@@ -41,7 +51,7 @@ class Connection(threading.local):
 
     def query_range(self, query: str, from_unix_s: float, to_unix_s: float, step_s: float) -> list[dict[str, Any]]:
         """Evaluate at `from_unix_s` and every `step_s` until `to_unix_s`."""
-        # The library's own arguments are cut to whole seconds.
+        # The library rounds its own arguments down to whole seconds.
         exact = {"start": f"{from_unix_s:.3f}", "end": f"{to_unix_s:.3f}", "step": f"{step_s:g}s"}
         epoch = datetime.fromtimestamp(0, UTC)
         found: list[dict[str, Any]] = self.ask_in_time(
@@ -60,18 +70,18 @@ class Connection(threading.local):
             ) from error
         except (KeyError, TypeError) as error:
             raise PrometheusUnreachable(
-                f"what answers at {self.url} is not Prometheus: asked {what}, its answer lacks {error}"
+                f"the server at {self.url} is not Prometheus: its answer to {what} lacks {error}"
             ) from error
         except PrometheusApiClientException as error:
-            told = self._envelope.get("error")
-            if told is None:
+            text = self._envelope.get("error")
+            if text is None:
                 raise PrometheusUnreachable(f"{self.url} could not answer {what}: {error}") from error
-            raise Inconclusive(f"Prometheus refuses {what}: {told}") from error
+            raise Inconclusive(f"Prometheus rejects {what}: {text}") from error
 
     def _connect(self) -> Any:
         if self._api is None:
             session = requests.Session()
-            session.trust_env = False  # a proxy of the environment has no business between judge and loopback
+            session.trust_env = False  # requests to loopback must not pass the environment's proxy
             session.hooks["response"].append(self._keep_envelope)
             self._api = PrometheusConnect(
                 self.url, session=session, timeout=self.timeout_s, retry=Retry(total=0, redirect=0)

@@ -1,6 +1,7 @@
-"""Prometheus as a judge: a typed answer or a typed refusal. No rounding, and no value made from missing data.
+"""Queries of a verdict: exact values or typed errors.
 
-An object of `Prometheus` may be shared by threads: each gets its own connection.
+No value is rounded or made from missing data. Threads may share a `Prometheus`: each
+gets its own connection.
 """
 
 from __future__ import annotations
@@ -20,16 +21,19 @@ if TYPE_CHECKING:
 
 Labels = frozenset[tuple[str, str]]
 
-# Seconds from one scrape to the next where nothing says otherwise: docs/byo.md asks a stack of its own for it.
+# Default seconds between scrapes. docs/byo.md requires it of a user's own stack.
 SCRAPE_S = 1.0
-# Scrape intervals between two samples: two where one scrape was lost, and the lateness of a busy machine. Two lost in a
-# row are three, and too much.
+# Longest gap between two samples, in scrape intervals: one lost scrape (two intervals)
+# and the lateness of a busy machine. Two lost in a row make three, which is too long.
 GAP_TOLERANCE = 2.9
 
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """One series with its stored samples: (Unix seconds, value), oldest first, stamped when Prometheus scraped them."""
+    """One series with its stored samples, oldest first.
+
+    `points` holds (Unix seconds of the scrape, value).
+    """
 
     labels: Mapping[str, str]
     points: tuple[tuple[float, float], ...]
@@ -37,9 +41,10 @@ class Series:
 
 @dataclass(frozen=True, kw_only=True)
 class FiredAlert:
-    """One spell of one alert's firing.
+    """One period in which an alert fired.
 
-    `before`: it was firing or pending already when the window opened, so nothing in the window caused it.
+    `before`: the alert was firing or pending when the window opened, so nothing in the
+    window caused it.
     """
 
     name: str
@@ -51,7 +56,7 @@ class FiredAlert:
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """One scrape target as Prometheus sees it now. `last_scrape_unix_s` is 0 for one never scraped."""
+    """One scrape target now. `last_scrape_unix_s` is 0 before the first scrape."""
 
     job: str
     service: str
@@ -63,7 +68,11 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """One rule of Prometheus. `error` is why its last evaluation failed; `evaluated_unix_s` is 0 for one never evaluated."""
+    """One rule of Prometheus.
+
+    `error` is the reason why its last evaluation failed. `evaluated_unix_s` is 0 before
+    the first evaluation.
+    """
 
     name: str
     is_alert: bool
@@ -72,7 +81,12 @@ class Rule:
 
 
 class Prometheus:
-    """A Prometheus server, asked at exact instants."""
+    """A Prometheus server, queried at exact instants.
+
+    Args:
+        url: Base address of the server.
+        timeout_s: Seconds that one request may take.
+    """
 
     def __init__(self, url: str, timeout_s: float = 3.0) -> None:
         self.url = url.rstrip("/")
@@ -85,29 +99,40 @@ class Prometheus:
         return f"<Prometheus at {self.url}>"
 
     def ready(self) -> bool:
-        """Whether the server says that it can answer queries now."""
+        """True if the server reports that it can answer queries."""
         try:
             return request("GET", f"{self.url}/-/ready", timeout_s=self.timeout_s).status_code == 200
         except OSError:
             return False
 
     def value(self, query: str, at_unix_s: float) -> float:
-        """The one number that `query` gives at that instant."""
+        """Return the one number of `query` at that instant.
+
+        Raises:
+            NoData: The query matches no series.
+            NotANumber: The value is NaN or infinite.
+            Inconclusive: The query returns several series.
+        """
         values = self.vector(query, at_unix_s)
         if len(values) > 1:
             found = "; ".join(sorted(_format_labels(labels) for labels in values))
             raise Inconclusive(
-                f"{query} must give one series at {at_unix_s:.3f}, got {len(values)} ({found}): aggregate it"
+                f"{query} must return one series at {at_unix_s:.3f}, got {len(values)} ({found}): aggregate it"
             )
         return next(iter(values.values()))
 
     def vector(self, query: str, at_unix_s: float, *, may_be_empty: bool = False) -> dict[Labels, float]:
-        """The numbers that `query` gives at that instant, by labels. An empty answer is NoData unless it may be."""
+        """Return the numbers of `query` at that instant, by labels.
+
+        Raises:
+            NoData: The answer is empty and `may_be_empty` is False.
+            NotANumber: A value is NaN or infinite.
+        """
         found: dict[Labels, float] = {}
         for labels, value in self._instant(query, at_unix_s):
             if not math.isfinite(value):
                 raise NotANumber(
-                    f"{query} gave {value} for {_format_labels(labels)} at {at_unix_s:.3f}: no events to divide by?"
+                    f"{query} returned {value} for {_format_labels(labels)} at {at_unix_s:.3f}: no events to divide by?"
                 )
             found[labels] = value
         if not found and not may_be_empty:
@@ -115,14 +140,14 @@ class Prometheus:
         return found
 
     def raw(self, selector: str, from_unix_s: float, to_unix_s: float) -> tuple[Series, ...]:
-        """The stored samples of a selector inside [from, to], with the stamps that Prometheus gave them."""
+        """Return the stored samples of a selector inside [from, to]."""
         if not to_unix_s > from_unix_s:
             raise ValueError(f"a window must end after it begins, got {from_unix_s} to {to_unix_s}")
-        # One interval more than asked, then cut here: Prometheus 2 includes a range's left end, Prometheus 3 does not.
+        # 1 ms more, then cut: Prometheus 2 includes a range's left end, 3 does not.
         range_ms = math.ceil((to_unix_s - from_unix_s) * 1000) + 1
         kind, result = self._connection.query(f"{selector}[{range_ms}ms]", to_unix_s)
         if kind != "matrix":
-            raise Inconclusive(f"{selector} must be a plain selector, Prometheus answered with a {kind}")
+            raise Inconclusive(f"{selector} must be a plain selector, Prometheus returned a {kind}")
         found = []
         for one in result:
             points = tuple((float(t), float(v)) for t, v in one.get("values", ()) if float(t) >= from_unix_s - 0.0005)
@@ -131,17 +156,18 @@ class Prometheus:
         return tuple(found)
 
     def series_over(self, query: str, from_unix_s: float, to_unix_s: float, step_s: float = 1.0) -> dict[float, float]:
-        """The one series that `query` gives at `from_unix_s` and every `step_s` after it, by instant."""
+        """Return the one series of `query` by instant, one value every `step_s`."""
         found = self._connection.query_range(query, from_unix_s, to_unix_s, step_s)
         if len(found) > 1:
-            raise Inconclusive(f"{query} must give one series, got {len(found)}: aggregate it")
+            raise Inconclusive(f"{query} must return one series, got {len(found)}: aggregate it")
         return {float(at): float(value) for one in found for at, value in one["values"]}
 
     def firing_spells(self, from_unix_s: float, to_unix_s: float, *, interval_s: float = 1.0) -> tuple[FiredAlert, ...]:
-        """Every spell of firing inside the window, by its first firing evaluation, oldest first.
+        """Return the firing periods inside the window, oldest first.
 
-        Prometheus says itself since when an alert has been active, whatever the interval of its evaluations. Only where
-        it does not, `interval_s` tells a spell that goes on from one that begins anew.
+        Each begins with its first firing evaluation. `ALERTS_FOR_STATE` has the start
+        of each alert. Without it, a gap above `interval_s` times GAP_TOLERANCE begins a
+        new period.
         """
         already = {_identity(dict(labels)) for labels in self.vector("ALERTS", from_unix_s, may_be_empty=True)}
         firing = self.raw('ALERTS{alertstate="firing"}', from_unix_s, to_unix_s)
@@ -168,12 +194,12 @@ class Prometheus:
         return tuple(sorted(fired, key=lambda alert: (alert.at_unix_s, alert.name)))
 
     def _active_since(self, from_unix_s: float, to_unix_s: float) -> dict[Labels, dict[float, float]]:
-        """Of each alert: at each evaluation, the whole second since which it had been pending or firing."""
+        """Start of each pending or firing alert by evaluation, whole Unix seconds."""
         found = self.raw("ALERTS_FOR_STATE", from_unix_s, to_unix_s)
         return {_identity(series.labels): dict(series.points) for series in found}
 
     def targets(self) -> tuple[Target, ...]:
-        """The active scrape targets, sorted by job and service."""
+        """Return the active scrape targets, sorted by job and service."""
         active = self._connection.ask_in_time("targets", lambda api: api.get_targets(state="active"))["activeTargets"]
         found = [
             Target(
@@ -189,7 +215,7 @@ class Prometheus:
         return tuple(sorted(found, key=lambda target: (target.job, target.service)))
 
     def rules(self) -> tuple[Rule, ...]:
-        """All rules, sorted by name, and how their last evaluation went."""
+        """Return all rules with the result of their last evaluation, sorted by name."""
         try:
             answer = request("GET", f"{self.url}/api/v1/rules", timeout_s=self.timeout_s)
             found = [
@@ -205,11 +231,11 @@ class Prometheus:
             return tuple(sorted(found, key=lambda rule: rule.name))
         except OSError as error:
             raise PrometheusUnreachable(
-                f"no answer from {self.url} within {self.timeout_s:g} s to its rules: {error}"
+                f"no answer from {self.url} about its rules within {self.timeout_s:g} s: {error}"
             ) from error
         except (KeyError, TypeError, ValueError) as error:
             raise PrometheusUnreachable(
-                f"what answers at {self.url} is not Prometheus: asked for its rules, its answer lacks {error}"
+                f"the server at {self.url} is not Prometheus: its list of rules lacks {error}"
             ) from error
 
     def require_coverage(
@@ -221,9 +247,15 @@ class Prometheus:
         interval_s: float = 1.0,
         allow_down: Sequence[str] = (),
     ) -> None:
-        """Refuse unless each job was scraped throughout the window.
+        """Raise unless each job was scraped throughout the window.
 
-        A scrape that failed counts as none, but for services in `allow_down`; a single one leaves no gap that matters.
+        A failed scrape counts as missing, except for services in `allow_down`. One
+        missing scrape is tolerated.
+
+        Raises:
+            NoData: A job has no scrape in the window.
+            StaleData: The newest scrape is too old.
+            PartialScrape: The window has a gap.
         """
         limit_s = GAP_TOLERANCE * interval_s
         for job in jobs:
@@ -243,20 +275,20 @@ class Prometheus:
                 gap_s, at_s = max((b - a, a) for a, b in itertools.pairwise([*stamps, to_unix_s]))
                 if gap_s > limit_s:
                     why = (
-                        f"{failed} of {len(series.points)} scrapes failed, and it was no victim; is the machine too busy?"
+                        f"{failed} of {len(series.points)} scrapes failed, and it was not a victim; is the machine too busy?"
                         if failed
-                        else "none came"
+                        else "scrapes are missing"
                     )
                     raise PartialScrape(
-                        f"{name} was not scraped for {gap_s:.1f} s from {at_s:.3f} on, at most {limit_s:g} s may pass: {why}"
+                        f"{name} was not scraped for {gap_s:.1f} s from {at_s:.3f} on, expected at most {limit_s:g} s: {why}"
                     )
 
     def clock_offset_s(self) -> float:
-        """Seconds by which Prometheus' clock is ahead of ours; its error is half of the round trip."""
+        """Seconds that Prometheus' clock is ahead, within half of the round trip."""
         before = time.time()
         kind, result = self._connection.query("time()", None)
         if kind != "scalar":
-            raise NoData(f"time() must be a scalar, {self.url} answers with a {kind}: is that Prometheus?")
+            raise NoData(f"time() must be a scalar, {self.url} returned a {kind}: is that Prometheus?")
         return float(result[1]) - (before + time.time()) / 2
 
     def _instant(self, query: str, at_unix_s: float) -> list[tuple[Labels, float]]:
@@ -264,12 +296,12 @@ class Prometheus:
         if kind == "scalar":
             return [(frozenset(), float(result[1]))]
         if kind != "vector":
-            raise Inconclusive(f"{query} must give numbers at one instant, Prometheus answered with a {kind}")
+            raise Inconclusive(f"{query} must return numbers at one instant, Prometheus returned a {kind}")
         return [(frozenset(one["metric"].items()), float(one["value"][1])) for one in result]
 
 
 def _identity(labels: Mapping[str, str]) -> Labels:
-    """The labels by which an alert is the same in each of its states."""
+    """Labels that identify an alert in each of its states."""
     return frozenset((k, v) for k, v in labels.items() if k not in {"__name__", "alertstate"})
 
 

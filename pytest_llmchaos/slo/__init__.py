@@ -1,0 +1,1 @@
+"""Service levels: error budgets, burn rates and the OpenSLO reader."""

@@ -1,7 +1,8 @@
-"""Arithmetic of service levels. No clock, no I/O: numbers in, numbers out.
+"""Error-budget and burn-rate arithmetic.
 
-An SLO is a share of good events among all events, over a window of days. Latency SLOs are shares as well (answers
-that took no longer than the bound), so that every SLO has a budget of events and failures that never finished count.
+An SLO is the share of good events among all events over a window of days. A latency
+SLO is a share as well: the answers that took no longer than a bound. So every SLO has
+a budget of events, and a request that never finished counts as a bad one.
 """
 
 from __future__ import annotations
@@ -17,42 +18,39 @@ from pytest_llmchaos.slo.selectors import expected_of
 
 DAY_S = 86_400.0
 SecondTruth = Measure | Literal["none"]
-# A range needs a few scrapes to hold a rate at all: two make one, and one of them may be late or lost.
+# `rate` needs two scrapes in its range. Four allow for a late or lost one.
 LEAST_SCRAPES = 4
-# Budgets are rounded to this: what is smaller is dust of floating point, and would be no budget at all.
+# Budgets are rounded to this. A smaller one is a floating-point error.
 LEAST_BUDGET = 1e-12
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
 class InvalidSlo(BadScenario):
-    """An invalid service level. The message names the place."""
+    """An invalid SLO or SLO file. The message names file, line and column."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Slo:
-    """A service level objective: a share of good events over a window of days.
-
-    `good` and `total` select counters. Their series are summed.
+    """One service level objective over a ratio of counters.
 
     Attributes:
         name: Lower-case words joined by hyphens, such as `ttft-p95`.
-        objective: Share of good events, above 0, below 1.
-        window_days: Length of the window in days, above 0.
-        description: Its meaning, in words.
-        good: Selector of the good events.
-        total: Selector of all events.
-        display_name: Name for people, "" for none.
-        unit: The events, such as `requests`.
-        threshold_s: Latency bound of a good event in seconds, None for other
-            objectives.
-        alerts: True if it has burn alerts.
-        clients: The part of the clients' requests that is compared with it:
-            `availability`, `ttft`, `e2e` or `none`. None derives it from name and
-            metric.
+        objective: Share of good events, above 0 and below 1 (99.5 % is 0.995).
+        window_days: Rolling window of the error budget, in days.
+        description: Meaning of the objective, in one line. Alerts show it.
+        good: PromQL selector of the good events' counter, without functions.
+            Its series are summed.
+        total: The same for all events.
+        display_name: Title on dashboards and in alerts. `name` if empty.
+        unit: What the events are, in the plural.
+        threshold_s: Latency bound in seconds, an edge of the histogram.
+        alerts: False generates no burn alerts.
+        clients: Measurement of the clients that checks this SLO: `availability`,
+            `ttft`, `e2e` or `none`. None derives it from name and metric.
 
     Raises:
-        InvalidSlo: A value is outside its bounds.
+        InvalidSlo: A value is out of range or a selector is invalid in PromQL.
     """
 
     name: str
@@ -85,7 +83,8 @@ class Slo:
             )
         if self.clients == "availability" and self.threshold_s is not None:
             raise InvalidSlo(
-                f"{self.name}: clients 'availability' knows no bound: write ttft or e2e, or drop the bound"
+                f"{self.name}: clients 'availability' takes no bound, got {self.threshold_s:g} s: "
+                "write ttft or e2e, or drop llmchaos/threshold-seconds"
             )
         for what, selector in (("good", self.good), ("total", self.total)):
             expected = expected_of(selector)
@@ -97,13 +96,16 @@ class Slo:
 
     @property
     def error_budget(self) -> float:
-        """The share of events that may be bad."""
+        """Share of events that may be bad, 0 to 1."""
         return round(1 - self.objective, 12)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BurnAlert:
-    """Alert when the budget burns `factor` times too fast over both windows; the short one ends the alert in time."""
+    """Alert on a budget that burns `factor` times too fast over both windows.
+
+    The short window ends the alert soon after the cause is gone.
+    """
 
     name: str
     severity: str
@@ -112,12 +114,12 @@ class BurnAlert:
     budget_share: float
 
     def factor(self, window_days: float = 30) -> float:
-        """How many times too fast it must burn to spend `budget_share` of the budget within the long window."""
+        """Burn rate that spends `budget_share` of the budget within the long window."""
         return round(self.budget_share * window_days * DAY_S / self.long_s, 6)
 
 
-# 14.4, 6 and 1 are of the Site Reliability Workbook, chapter 5 «Alerting on SLOs», table 5-8; 3 (10 % in a day) is the
-# fourth that its section on low-severity tickets and the generators of such rules use.
+# 14.4, 6 and 1: SRE Workbook, ch. 5 "Alerting on SLOs", table 5-8. 3 (10 % in a day) is
+# the fourth factor, which generators of such rules use for low-severity tickets.
 BURN_ALERTS = (
     BurnAlert(name="FastBurn", severity="page", long_s=3600, short_s=300, budget_share=0.02),
     BurnAlert(name="MediumBurn", severity="page", long_s=6 * 3600, short_s=1800, budget_share=0.05),
@@ -127,7 +129,11 @@ BURN_ALERTS = (
 
 
 def scaled_window_s(window_s: float, scale: float, scrape_interval_s: float = 1.0) -> float:
-    """A window made `scale` times shorter, in whole scrapes and never under LEAST_SCRAPES of them."""
+    """Return the window `scale` times shorter, in at least LEAST_SCRAPES whole scrapes.
+
+    Raises:
+        BadScenario: The scale is below 1 or the interval is not above 0.
+    """
     if scale < 1 or scrape_interval_s <= 0:
         raise BadScenario(f"scale must be >= 1 and the interval above 0, got {scale} and {scrape_interval_s}")
     scrapes = max(LEAST_SCRAPES, math.ceil(round(window_s / scale / scrape_interval_s, 9)))
@@ -135,26 +141,40 @@ def scaled_window_s(window_s: float, scale: float, scrape_interval_s: float = 1.
 
 
 def burn_rate(value: float, slo: Slo) -> float:
-    """How many times faster than allowed the budget is spent; 1 spends it exactly in the SLO's window."""
+    """Return the burn rate at this share of good events.
+
+    1 spends the budget exactly in the SLO's window.
+    """
     return (1 - value) / slo.error_budget
 
 
 def budget_events(slo: Slo, rate_rps: float) -> float:
-    """The bad events that a whole window allows at that steady rate of events."""
+    """Return the bad events that the SLO's window allows at a steady `rate_rps`.
+
+    Raises:
+        BadScenario: The rate is not above 0.
+    """
     if not rate_rps > 0:
         raise BadScenario(f"rate_rps must be above 0, got {rate_rps}: the budget is a share of the events offered")
     return slo.error_budget * rate_rps * slo.window_days * DAY_S
 
 
 def budget_spent(bad_events: float, slo: Slo, rate_rps: float) -> float:
-    """The share of the window's whole budget that these events cost a service that gets `rate_rps` all month."""
+    """Return the share of the window's budget that `bad_events` cost.
+
+    The budget is that of a service which receives `rate_rps` for the whole window.
+
+    Raises:
+        BadScenario: The rate is not above 0.
+    """
     return bad_events / budget_events(slo, rate_rps)
 
 
 def restarts_query(selector: str, span: str) -> str:
-    """PromQL: how often processes behind a selector started in the range before the evaluation; 0 where they do not tell.
+    """Return PromQL that counts process starts behind a selector in the range `span`.
 
-    A counter that is above its old value again at the first scrape after a restart is no reset to Prometheus.
+    Prometheus sees no reset if a restarted counter is above its old value at the next
+    scrape, so `resets` is not enough. 0 without `process_start_time_seconds`.
     """
     on = "on (job, instance)"
     return f"(sum(changes(process_start_time_seconds[{span}]) and {on} {selector}) or vector(0))"
@@ -164,8 +184,9 @@ def restarts_query(selector: str, span: str) -> str:
 class WindowQuery:
     """PromQL over one exact window, to be evaluated at the window's end.
 
-    `good` and `total` are differences of the counters at both ends: exact, no extrapolation, but only where no counter
-    was reset in between, which `resets` tells, and none that was there at the start is `gone` at the end.
+    `good` and `total` are differences of the counters at both ends, without
+    extrapolation. They are exact if `resets` is 0 and `gone` is empty: no counter was
+    reset in the window, and none disappeared.
     """
 
     good: str
@@ -176,7 +197,11 @@ class WindowQuery:
 
 
 def window_query(slo: Slo, window_s: float) -> WindowQuery:
-    """The queries that count good and total events of the `window_s` seconds before the evaluation."""
+    """Return the queries over the `window_s` seconds before the evaluation.
+
+    Raises:
+        BadScenario: The window is not above 0.
+    """
     if not window_s > 0:
         raise BadScenario(f"window_s must be above 0, got {window_s}")
     span = f"{round(window_s * 1000)}ms"

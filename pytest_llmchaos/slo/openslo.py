@@ -1,4 +1,8 @@
-"""Reads SLOs from OpenSLO v1 YAML: the part of the format that a ratio of counters needs. The rest it refuses."""
+"""Reader of OpenSLO v1 files, limited to ratios of counters.
+
+Every other part of the format is an error, because ignoring it would judge a different
+objective from the one in the file.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +21,9 @@ _DAYS = {"d": 1.0, "w": 7.0, "h": 1 / 24}
 _DURATION = re.compile(r"([0-9]{1,5})([dwh])")
 _LONGEST_DAYS = 3660
 _SECONDS = re.compile(r"[0-9]*\.?[0-9]+([eE][+-]?[0-9]{1,3})?")
-# What no generated file could hold: control characters, halves of a character, no characters at all.
+# Not writable to a generated file: control characters, lone surrogates, non-characters.
 _UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
-# What OpenSLO has no word for. Annotations are where it lets vendors put such things.
+# OpenSLO lacks fields for these. It reserves annotations for vendors.
 _UNIT = "llmchaos/unit"
 _THRESHOLD_S = "llmchaos/threshold-seconds"
 _ALERTS = "llmchaos/alerts"
@@ -28,9 +32,14 @@ _TRUTHS: tuple[SecondTruth, ...] = ("availability", "ttft", "e2e", "none")
 
 
 def slos_of(path: Path, name: str = "") -> tuple[Slo, ...]:
-    """Every SLO of the file, in its order. Complaints call it `name`, or else by its path.
+    """Read the SLOs of an OpenSLO v1 file, in its order.
 
-    Raises InvalidSlo, also for a file that is no text.
+    Args:
+        path: The file.
+        name: Name of the file in error messages. Its path if empty.
+
+    Raises:
+        InvalidSlo: The file is unreadable, not UTF-8, or not a valid list of SLOs.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -40,7 +49,16 @@ def slos_of(path: Path, name: str = "") -> tuple[Slo, ...]:
 
 
 def load_slos(text: str, source: str) -> tuple[Slo, ...]:
-    """Every SLO of the text, in its order. `source` names the text in complaints."""
+    """Read the SLOs of an OpenSLO v1 text, in its order.
+
+    Args:
+        text: YAML documents of kind SLO.
+        source: Name of the text in error messages.
+
+    Raises:
+        InvalidSlo: The text is not a valid list of SLOs. The message begins with
+            source, line and column.
+    """
     found: dict[str, Slo] = {}
     for document in documents(text, source, InvalidSlo):
         document.only("apiVersion", "kind", "metadata", "spec")
@@ -124,7 +142,7 @@ def _window_days(windows: Place) -> float:
 
 
 def _line(place: Place) -> str:
-    """A text of one line, as titles and annotations hold it."""
+    """Return the text on one line, for titles and annotations."""
     line = " ".join(place.text().split())
     if _UNWRITABLE.search(line):
         place.fail("a text without control characters")

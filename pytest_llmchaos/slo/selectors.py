@@ -1,4 +1,7 @@
-"""Selectors of counters, `metric_total{label="value"}`: what Prometheus would refuse is found before any file is written."""
+"""Validation of counter selectors such as `metric_total{label="value"}`.
+
+Finds what Prometheus would reject before a rule file is written.
+"""
 
 from __future__ import annotations
 
@@ -9,52 +12,52 @@ _TEXT = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
 _LABEL = rf"[a-zA-Z_]\w*\s*(?:=~|!~|!=|=)\s*{_TEXT}"
 _SELECTOR = re.compile(rf"([a-zA-Z_:][a-zA-Z0-9_:]*)(\{{\s*(?:{_LABEL}\s*(?:,\s*{_LABEL}\s*)*,?)?\s*\}})?", re.ASCII)
 _MATCHER = re.compile(rf"([a-zA-Z_]\w*)\s*(=~|!~|!=|=)\s*({_TEXT})", re.ASCII)
-# Words that PromQL takes for something else wherever a metric could stand.
+# Words that PromQL parses as keywords or numbers, not as metric names.
 _RESERVED = frozenset({"atan2", "bool", "group_left", "group_right", "ignoring", "inf", "nan", "on"})
 _ESCAPE = re.compile(
     r"\\(?:([abfnrtv\\])|([0-7]{3})|x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.)|$)", re.DOTALL
 )
 _CONTROLS = dict(zip("abfnrtv\\", "\a\b\f\n\r\t\v\\", strict=True))
-# Characters that stand for themselves, and sets of them.
+# Quoted literals, escaped characters and character classes.
 _LITERAL = re.compile(r"\\Q.*?(?:\\E|$)|\\[^A-Za-z0-9]", re.DOTALL)
 _SET = re.compile(r"\[\^?\]?(?:\\.|\[:\^?\w+:\]|[^\]\\])*\]")
-# What Python's expressions have and those of Prometheus (RE2) lack: look-around, atoms, references back, `*+`.
+# In Python but not in RE2: look-around, atomic groups, back-references, `*+`.
 _NOT_RE2 = re.compile(r"\(\?(?:[=!>(#]|<[=!]|P=)|[*+?}]\+|\\[1-9ZuUN]")
 _NUMBER = r"(0|[1-9]\d*)"
 _REPEAT = rf"\{{{_NUMBER}(?:,{_NUMBER}?)?\}}"
 _REPEATS = re.compile(_REPEAT, re.ASCII)
 _MOST_REPEATS = 1000
-# What only RE2 has, each as something of Python's that can stand in its place.
+# In RE2 but not in Python, each with a Python equivalent for the syntax check.
 _ONLY_RE2 = (
     (r"\\[pP](?:\{\^?\w+\}|\w)|\\C|\\x\{[0-9a-fA-F]+\}", "."),
     (r"\\z", "$"),
     (r"\[:\^?\w+:\]", "_"),
     (r"\(\?[imsU]*(?:-[imsU]+)?\)", ""),
-    (rf"(?!{_REPEAT})\{{[\d,]*\}}", "_"),  # braces that stand for themselves
+    (rf"(?!{_REPEAT})\{{[\d,]*\}}", "_"),  # literal braces
 )
 _FLAGS = re.compile(r"\(\?[imsU]*(?:-[imsU]+)?:")
 
 
 def expected_of(selector: str) -> str | None:
-    """What was expected, if Prometheus would refuse the selector; None if it is valid."""
+    """Return what an invalid selector must be instead, None if it is valid."""
     found = _SELECTOR.fullmatch(selector)
     if found is None:
         return 'metric_total{label="value"} without functions (the arithmetic is added here)'
     if found[1].lower() in _RESERVED:
-        return f"a metric whose name is no word of PromQL, as {found[1]} is"
+        return f"a metric whose name is not a word of PromQL, as {found[1]} is"
     for label, operator, quoted in _MATCHER.findall(found[2] or ""):
         if label == "__name__":
             return f"without __name__, for it names the metric already ({found[1]})"
         value = _unquoted(quoted)
         if value is None:
-            return f"with texts whose escapes Prometheus knows, unlike {quoted} (write a backslash twice)"
+            return f"with texts whose escapes are valid in PromQL, unlike {quoted} (write a backslash twice)"
         if operator in ("=~", "!~") and not _is_re2(value):
-            return f"with regular expressions that Prometheus takes (RE2), unlike {quoted}"
+            return f"with regular expressions that Prometheus accepts (RE2), unlike {quoted}"
     return None
 
 
 def _unquoted(quoted: str) -> str | None:
-    """The text between quotes; None for an escape that PromQL does not know."""
+    """Return the text between quotes, None if an escape is invalid in PromQL."""
     quote, bad = quoted[0], False
 
     def character(escape: re.Match[str]) -> str:
@@ -75,7 +78,7 @@ def _unquoted(quoted: str) -> str | None:
 
 
 def _is_re2(pattern: str) -> bool:
-    """Whether RE2 takes it, as far as Python's own expressions can tell."""
+    """True if RE2 accepts the pattern, as far as Python's `re` can check."""
     plain = _LITERAL.sub("_", pattern)
     without_sets = _SET.sub("_", plain)
     repeats = [number for pair in _REPEATS.findall(without_sets) for number in pair if number]

@@ -1,4 +1,4 @@
-"""YAML whose every complaint names line, column, what was expected and what was seen. It knows no schema."""
+"""YAML nodes that report errors with file, line and column."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """One node of a YAML text, and the way to it. Getters return its content or complain at its place."""
+    """One YAML node and its path. Getters return its content or raise `error`."""
 
     node: Any
     source: str
@@ -24,14 +24,14 @@ class Place:
 
     @property
     def where(self) -> str:
-        """Source, line and column, as complaints begin."""
+        """Source, line and column: the beginning of each error message."""
         return _where(self.source, self.node.start_mark)
 
     def fail(self, expected: str) -> NoReturn:
         raise self.error(f"{self.where}: {self._name} must be {expected}, got {self._describe()}")
 
     def child(self, key: str) -> Place:
-        """The value under `key`, which must be there."""
+        """Return the value of a required key."""
         found = self.optional(key)
         if found is None:
             keys = ", ".join(sorted(str(k.value) for k, _ in self.node.value)) or "nothing"
@@ -47,7 +47,7 @@ class Place:
         return None
 
     def only(self, *keys: str) -> None:
-        """Refuse keys that nobody would read: a misspelt one would be silence."""
+        """Raise for other keys, which the reader would ignore: most are misspelt."""
         if not isinstance(self.node, yaml.MappingNode):
             self.fail(f"a mapping of {', '.join(keys)}")
         seen = set()
@@ -109,7 +109,7 @@ def _where(source: str, mark: yaml.Mark) -> str:
 
 
 def documents(text: str, source: str, error: type[BadScenario] = BadScenario) -> tuple[Place, ...]:
-    """The YAML documents of a text."""
+    """Return the YAML documents of a text."""
     try:
         nodes: list[Any] = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
     except yaml.MarkedYAMLError as bad:

@@ -1,0 +1,1 @@
+"""Dashboards as values, one module each."""

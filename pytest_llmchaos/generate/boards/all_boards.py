@@ -1,4 +1,4 @@
-"""Every dashboard of the lab, as values: what is asked, and what it means when it moves."""
+"""All dashboards of the lab."""
 
 from __future__ import annotations
 

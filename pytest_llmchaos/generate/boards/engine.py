@@ -1,4 +1,4 @@
-"""The dashboard of the simulated engine and its GPU, as a value."""
+"""Dashboard of the simulated engine and its GPU."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _rate(metric: str) -> str:
 ENGINE = Board(
     uid="llmchaos-engine",
     title="LLM lab: engine and GPU (simulated)",
-    description="The simulated engine under vLLM's names and its made-up GPU under DCGM's. Empty with a real backend.",
+    description="The simulated engine and its GPU, under the metric names of vLLM and DCGM. Empty with a real backend.",
     needs="the sim backend",
     variables=(ENGINES,),
     rows=(
@@ -39,38 +39,40 @@ ENGINE = Board(
             (
                 _line(
                     "Running requests",
-                    "In the batch. High and steady is a busy engine; high while no step is taken is a hung one.",
+                    "Requests in the batch. High with steps per second above zero: the engine is busy. "
+                    "High with no steps: it hangs.",
                     _of("vllm:num_requests_running"),
                     "short",
                 ),
                 _line(
                     "Waiting requests",
-                    "For room in the batch or in the cache.",
+                    "Requests that wait for room in the batch or in the KV cache. "
+                    "A growing queue: more load than the engine serves.",
                     _of("vllm:num_requests_waiting"),
                     "short",
                 ),
                 _line(
                     "KV cache in use",
-                    "At the top, requests wait or are thrown out and computed again.",
+                    "At 100 %, requests wait, or are preempted and computed again.",
                     'max by (service) (vllm:kv_cache_usage_perc{service=~"$engine"})',
                     "percentunit",
                     highest=1,
                 ),
                 _line(
                     "Tokens generated per second",
-                    "The engine's work. A twentieth of before is the sign of a GPU that was lost.",
+                    "The engine's output. A drop to a twentieth under the same load: the GPU was lost.",
                     _rate("vllm:generation_tokens_total"),
                     "short",
                 ),
                 _line(
                     "Steps per second",
-                    "The heartbeat: it stops only when the scheduler stands still, however long the queue is.",
+                    "The scheduler's heartbeat. Zero while requests run or wait: the engine hangs.",
                     _rate("vllm:iteration_tokens_total_count"),
                     "short",
                 ),
                 _line(
                     "Preemptions per second",
-                    "Requests thrown out of a full cache.",
+                    "Requests removed from a full KV cache, to be computed again.",
                     _rate("vllm:num_preemptions_total"),
                     "short",
                 ),
@@ -81,34 +83,34 @@ ENGINE = Board(
             (
                 _line(
                     "Utilisation",
-                    "Near 100 % at any batch size, as with real ones: it says that work is there, not how much.",
+                    "Near 100 % at any batch size, as on real GPUs. It shows that there is work, not how much.",
                     'max by (service) (DCGM_FI_DEV_GPU_UTIL{service=~"$engine"})',
                     "percent",
                     highest=100,
                 ),
                 _line(
                     "Memory in use",
-                    "Taken in advance by the engine, so a change is news.",
+                    "The engine reserves it at its start. A change: the engine restarted or the GPU was lost.",
                     _of("DCGM_FI_DEV_FB_USED"),
                     "mbytes",
                 ),
                 _line(
                     "Temperature",
-                    "From 88 degrees on it slows itself down.",
+                    "From 88 degrees Celsius on, the GPU throttles.",
                     'max by (service) (DCGM_FI_DEV_GPU_TEMP{service=~"$engine"})',
                     "celsius",
                 ),
-                _line("Power", "Follows the work.", _of("DCGM_FI_DEV_POWER_USAGE"), "watt"),
+                _line("Power", "Rises and falls with the load.", _of("DCGM_FI_DEV_POWER_USAGE"), "watt"),
                 _line(
                     "Last XID",
-                    "The code of the last fault that the driver reported; 79 is a GPU that fell off the bus. "
+                    "Code of the last error that the driver reported. 79: the GPU fell off the bus. "
                     "A repeat of the same code does not show.",
                     'max by (service) (DCGM_FI_DEV_XID_ERRORS{service=~"$engine"})',
                     "none",
                 ),
                 Panel(
-                    title="Faults that were switched on",
-                    description="By the engine's own word: what an experiment asked it to simulate.",
+                    title="Simulated faults",
+                    description="Faults that an experiment injected into the engine, as the engine reports them.",
                     kind="states",
                     unit="none",
                     queries=(

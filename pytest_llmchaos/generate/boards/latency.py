@@ -1,4 +1,4 @@
-"""The dashboard of latencies, as a value."""
+"""Dashboard of latencies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SERVER = "gen_ai_server"
 def _heat(title: str, description: str, metric: str) -> Panel:
     return Panel(
         title=title,
-        description=f"{description} Each column is one step of time, the darker the more requests.",
+        description=f"{description} Each column is one time step. Darker cells hold more requests.",
         kind="heatmap",
         unit="s",
         queries=(Query(expr=f"sum by (le) (increase({metric}_bucket[$__rate_interval]))", legend="{{le}}"),),
@@ -28,13 +28,13 @@ LATENCY = Board(
             (
                 _heat(
                     "Whole answers, as clients saw them",
-                    "From the moment a request was due. Requests that failed stand in the topmost row: they never came.",
+                    "Counted from when a request was due. Failed requests are in the topmost row.",
                     CLIENT_DURATION,
                 ),
                 Panel(
                     title="Whole answers, quantiles",
-                    description="Failed requests count as slower than any answer, so an outage shows as the highest "
-                    "edge of the histogram.",
+                    description="Failed requests count as slower than any answer. A line at the highest edge of the "
+                    "histogram: requests fail.",
                     kind="lines",
                     unit="s",
                     log=True,
@@ -47,12 +47,13 @@ LATENCY = Board(
             (
                 _heat(
                     "Time to first token, as clients saw it",
-                    "From the moment a request was due. Requests that never got one stand in the topmost row.",
+                    "Counted from when a request was due. Requests without a token are in the topmost row.",
                     CLIENT_TTFT,
                 ),
                 Panel(
                     title="Time to first token, quantiles",
-                    description="The wait that people feel. It grows with the queue, long before anything fails.",
+                    description="The wait before an answer begins. It grows with the queue, before requests fail. "
+                    "Above the red line it breaks its bound.",
                     kind="lines",
                     unit="s",
                     log=True,
@@ -66,7 +67,8 @@ LATENCY = Board(
             (
                 Panel(
                     title="Whole answers, as the api saw them",
-                    description="Only what the api lived to see. Much lower than the clients' figure: the wait is before it.",
+                    description="Requests that reached the api and ended there. Much lower than the clients' figure: "
+                    "the wait is in front of the api.",
                     kind="lines",
                     unit="s",
                     log=True,
@@ -75,7 +77,8 @@ LATENCY = Board(
                 ),
                 Panel(
                     title="Largest silence inside a stream",
-                    description="Between data events; keep-alive comments do not count. A stall shows here and nowhere else.",
+                    description="Longest gap between two data events. Keep-alive comments do not count. "
+                    "A stalled stream shows here only.",
                     kind="lines",
                     unit="s",
                     log=True,
@@ -84,7 +87,8 @@ LATENCY = Board(
                 ),
                 Panel(
                     title="Time per output token",
-                    description="Of whole streams. It grows when a replica decodes for many at once, or on a lesser device.",
+                    description="Of complete streams. It grows with the batch of a replica, or if the replica lost "
+                    "its GPU.",
                     kind="lines",
                     unit="s",
                     log=True,

@@ -1,4 +1,4 @@
-"""The values that dashboards are made of, and the question that most of them ask. No Grafana."""
+"""Values that describe a dashboard: boards, panels, queries."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Unit = Literal["s", "reqps", "percentunit", "short", "celsius", "watt", "mbytes"
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """One question to Prometheus. `legend` names each series of the answer, with {{label}} filled in."""
+    """One PromQL query. `legend` names each series, with {{label}} filled in."""
 
     expr: str
     legend: str
@@ -19,9 +19,11 @@ class Query:
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One picture. `description` says what to think when the line moves; `bad_from` colours what is beyond it.
+    """One panel of a dashboard.
 
-    `width` is in 24ths of the page. `may_be_empty`: nothing to show is good news, or only some backends have it.
+    `description` explains a change of the line to a person on call. Values from
+    `bad_from` on, or below `bad_below`, are red. `width` is in 24ths of the page.
+    `may_be_empty`: no series is a good state, or only some backends have the metric.
     """
 
     title: str
@@ -45,7 +47,7 @@ class Panel:
 
 @dataclass(frozen=True, kw_only=True)
 class Variable:
-    """A choice at the top of the page: the values of `label` of the series `metric`."""
+    """A choice at the top of the page: the values of `label` in the series `metric`."""
 
     name: str
     title: str
@@ -55,7 +57,7 @@ class Variable:
 
 @dataclass(frozen=True, kw_only=True)
 class Board:
-    """One page: rows of panels, each row with its heading."""
+    """One dashboard: rows of panels, each with a heading."""
 
     uid: str
     title: str
@@ -65,7 +67,7 @@ class Board:
     needs: str = ""
 
     def layout(self) -> tuple[tuple[str | Panel, int, int], ...]:
-        """Headings and panels with their left column and top line, in Grafana's grid: no panel over the edge."""
+        """Return headings and panels with their column and line in Grafana's grid."""
         found: list[tuple[str | Panel, int, int]] = []
         top = 0
         for heading, panels in self.rows:
@@ -89,16 +91,16 @@ ENGINES = Variable(name="engine", title="Engine", metric="vllm:num_requests_runn
 
 
 def quantiles(metric: str, selector: str = "") -> tuple[Query, ...]:
-    """p50, p95 and p99 of a histogram, each over the step of the picture."""
+    """Return p50, p95 and p99 of a histogram, each over the panel's time step."""
     rate = f"sum by (le) (rate({metric}_bucket{selector}[$__rate_interval]))"
     return tuple(Query(expr=f"histogram_quantile({q}, {rate})", legend=f"p{round(100 * q)}") for q in (0.5, 0.95, 0.99))
 
 
 def firing_alerts() -> Panel:
-    """All alerts that fire, on a row of their own."""
+    """Return a full-width panel of all firing alerts."""
     return Panel(
         title="Alerts",
-        description="Everything that fires. Empty is good.",
+        description="All alerts that are firing. Empty is good.",
         kind="states",
         unit="none",
         queries=(

@@ -1,4 +1,4 @@
-"""The dashboard of what was down and who repaired it, as a value."""
+"""Dashboard of outages and repairs."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from pytest_llmchaos.generate.boards.panels import Board, Panel, Query, firing_a
 REPAIR = Board(
     uid="llmchaos-repair",
     title="LLM lab: restarts and repairs",
-    description="What was down, who brought it back, and how long that took.",
+    description="Which services were down, who restarted them, and how long the repair took.",
     needs="the remediator",
     rows=(
         (
-            "What was down",
+            "Outages",
             (
                 Panel(
                     title="Services",
-                    description="Up as far as the lab itself can see: the api by its scrape, a replica by the api's probe.",
+                    description="State from the lab's own signals: the scrape of the api, and the api's probe of each "
+                    "replica.",
                     kind="states",
                     unit="none",
                     queries=(Query(expr="lab:service_up", legend="{{service}}"),),
@@ -27,11 +28,11 @@ REPAIR = Board(
             ),
         ),
         (
-            "Who brought it back",
+            "Repairs",
             (
                 Panel(
                     title="Container restarts",
-                    description="Starts after the first one, by who made them: a rule of the remediator, or somebody else.",
+                    description="Starts after the first one, by cause: a rule of the remediator, or another process.",
                     kind="stacked",
                     unit="short",
                     queries=(
@@ -44,7 +45,8 @@ REPAIR = Board(
                 ),
                 Panel(
                     title="Remediation actions",
-                    description="Done, failed, or refused by a guard (cool-down, grace, one replica at a time).",
+                    description="Actions done, failed, or refused by a guard (cool-down, grace period, one replica at "
+                    "a time).",
                     kind="stacked",
                     unit="short",
                     queries=(
@@ -57,7 +59,7 @@ REPAIR = Board(
                 ),
                 Panel(
                     title="Mean time to recover",
-                    description="From the remediator's detection until the service was seen good again.",
+                    description="From the remediator's detection until the service was healthy again.",
                     kind="number",
                     unit="s",
                     queries=(
@@ -73,7 +75,8 @@ REPAIR = Board(
                 ),
                 Panel(
                     title="Waiting for a human",
-                    description="Services that the remediator gave up on after too many attempts. Zero is good.",
+                    description="Quarantined services: the remediator stopped after too many attempts. Repair them by "
+                    "hand. Zero is good.",
                     kind="number",
                     unit="short",
                     queries=(Query(expr="sum(remediation_quarantined)", legend="quarantined"),),
@@ -82,8 +85,9 @@ REPAIR = Board(
                     bad_from=1,
                 ),
                 Panel(
-                    title="The remediator's questions without an answer",
-                    description="Questions to Prometheus and Docker that got no usable answer. It does not act while blind.",
+                    title="Failed queries of the remediator",
+                    description="Queries to Prometheus and Docker without a usable answer. The remediator does not act "
+                    "meanwhile.",
                     kind="lines",
                     unit="reqps",
                     queries=(

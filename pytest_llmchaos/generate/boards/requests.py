@@ -1,4 +1,4 @@
-"""The dashboard of requests and errors, as a value."""
+"""Dashboard of requests and errors."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from pytest_llmchaos.model import CLIENT_GOOD, CLIENT_OFFERED, CLIENT_REQUESTS
 REQUESTS = Board(
     uid="llmchaos-requests",
     title="LLM lab: requests and errors",
-    description="What clients asked for, what became of it, and what the api says of itself.",
+    description="Requests that clients sent, their outcomes, and the api's own counts.",
     rows=(
         (
             "What clients saw",
             (
                 Panel(
                     title="Offered and answered",
-                    description="Offered counts every request that was due, sent or not. A gap below it is lost work.",
+                    description="Offered counts every request that was due, sent or not. A gap between the lines: "
+                    "requests without an answer, or with a slow one.",
                     kind="lines",
                     unit="reqps",
                     queries=(
@@ -28,8 +29,8 @@ REQUESTS = Board(
                 ),
                 Panel(
                     title="Failures by kind",
-                    description="Every failure that a client saw. Refused and timeout: nobody there. "
-                    "Truncated and stalled: an answer broke off.",
+                    description="Failures that clients saw. Refused or timeout: no server answers. "
+                    "Truncated or stalled: an answer broke off.",
                     kind="stacked",
                     unit="reqps",
                     queries=(
@@ -41,8 +42,8 @@ REQUESTS = Board(
                 ),
                 Panel(
                     title="Availability that clients saw",
-                    description="Good answers among all answers of the last seconds. Below the line the budget shrinks "
-                    "faster than it may.",
+                    description="Share of good answers over the last 5 s. Below the line, the error budget burns too "
+                    "fast.",
                     kind="lines",
                     unit="percentunit",
                     queries=(Query(expr="lab:clients_availability:rate5s", legend="availability"),),
@@ -54,11 +55,11 @@ REQUESTS = Board(
             ),
         ),
         (
-            "What the api says",
+            "The api's own counts",
             (
                 Panel(
                     title="Requests by outcome",
-                    description="The api's own count. A dead api counts nothing: compare with the clients above.",
+                    description="The api's own count. A dead api counts nothing, so compare it with the clients above.",
                     kind="stacked",
                     unit="reqps",
                     queries=(
@@ -70,8 +71,8 @@ REQUESTS = Board(
                 ),
                 Panel(
                     title="Tries per replica",
-                    description="First tries and retries. More tries than requests is amplification; one line at zero "
-                    "is a replica that gets no work.",
+                    description="First tries and retries. More tries than requests: retries amplify the load. One line "
+                    "at zero: that replica gets no requests.",
                     kind="stacked",
                     unit="reqps",
                     queries=(
@@ -83,8 +84,8 @@ REQUESTS = Board(
                     ),
                 ),
                 Panel(
-                    title="Tokens per second that nobody got",
-                    description="Computed for clients who left, or for answers that broke off.",
+                    title="Wasted tokens per second",
+                    description="Tokens computed for clients that left or for answers that broke off.",
                     kind="lines",
                     unit="short",
                     queries=(
@@ -96,7 +97,7 @@ REQUESTS = Board(
                 ),
                 Panel(
                     title="Retries left in the budget",
-                    description="At zero the api retries no more, so that retries cannot pull down what still stands.",
+                    description="At zero the api stops retrying, so that retries cannot overload healthy replicas.",
                     kind="lines",
                     unit="percentunit",
                     queries=(Query(expr="llmlab_retry_budget_ratio", legend="left"),),

@@ -1,4 +1,4 @@
-"""The dashboard of load in flight, as a value."""
+"""Dashboard of load in flight."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pytest_llmchaos.model import CLIENT_INFLIGHT
 SATURATION = Board(
     uid="llmchaos-saturation",
     title="LLM lab: load in flight",
-    description="How full the lab is: what waits, what runs, and what has run for too long.",
+    description="Requests that wait, requests that run, and requests that have run for too long.",
     variables=(REPLICA,),
     rows=(
         (
@@ -16,21 +16,22 @@ SATURATION = Board(
             (
                 Panel(
                     title="Requests in flight per replica",
-                    description="What the api has sent and not got back. One line up and one down: a replica was taken out.",
+                    description="Requests that the api sent and that have not ended. One line rises while another "
+                    "falls: the api took a replica out of rotation.",
                     kind="lines",
                     unit="short",
                     queries=(Query(expr='llmlab_inflight_requests{replica=~"$replica"}', legend="{{replica}}"),),
                 ),
                 Panel(
                     title="Requests in flight at the clients",
-                    description="Sent and not answered. It keeps growing while nothing comes back.",
+                    description="Requests sent and not yet answered. Steady growth: no answers return.",
                     kind="lines",
                     unit="short",
                     queries=(Query(expr=f"sum({CLIENT_INFLIGHT})", legend="clients"),),
                 ),
                 Panel(
                     title="Oldest request in flight",
-                    description="A hang shows here first: no histogram holds a request that has not ended.",
+                    description="A hang shows here first, because a histogram counts a request only when it ends.",
                     kind="lines",
                     unit="s",
                     queries=(
@@ -45,9 +46,9 @@ SATURATION = Board(
                     ),
                 ),
                 Panel(
-                    title="What the api thinks of its replicas",
-                    description="Shallow is its probe of the health path, passive is what its own requests met. "
-                    "Good health and a bad passive state is a replica that lies.",
+                    title="Replica health as the api sees it",
+                    description="Shallow: the probe of the health path. Passive: the outcomes of real requests. "
+                    "Shallow good and passive bad: the replica reports healthy but fails requests.",
                     kind="states",
                     unit="none",
                     queries=(
@@ -61,8 +62,8 @@ SATURATION = Board(
             "Queue",
             (
                 Panel(
-                    title="Requests that wait",
-                    description="At the api, for a place in a replica. It ends in 429 when full.",
+                    title="Queued requests",
+                    description="Requests in the api's queue for a free replica. A full queue returns 429.",
                     kind="lines",
                     unit="short",
                     queries=(Query(expr="llmlab_queue_depth", legend="waiting"),),
@@ -70,8 +71,8 @@ SATURATION = Board(
                     bad_from=8,
                 ),
                 Panel(
-                    title="Wait for a place",
-                    description="Of the requests that got one.",
+                    title="Time in the queue",
+                    description="Of the requests that reached a replica.",
                     kind="lines",
                     unit="s",
                     queries=quantiles("llmlab_queue_wait_seconds", '{outcome="admitted"}'),
@@ -79,7 +80,7 @@ SATURATION = Board(
                 ),
                 Panel(
                     title="Circuit: 0 closed, 1 open, 2 half-open",
-                    description="Closed takes requests, open takes none, half-open takes one to see.",
+                    description="Closed takes requests, open rejects them, half-open lets one through as a test.",
                     kind="lines",
                     unit="none",
                     queries=(Query(expr='llmlab_circuit_state{replica=~"$replica"}', legend="{{replica}}"),),

@@ -1,4 +1,4 @@
-"""The overview dashboards, made from the SLOs, as values."""
+"""Overview dashboards, generated from the SLOs."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ Row = tuple[str, tuple[Panel, ...]]
 
 
 def overview(slos: Sequence[Slo], scale: float) -> Board:
-    """The lab's own."""
+    """Return the overview of the lab."""
     return Board(
         uid="llmchaos-overview",
         title="LLM lab: service levels",
-        description="Does the lab keep its promises, and what is left of the error budget?",
+        description="Are the SLOs met, and how much error budget remains?",
         rows=(_promises(slos), _burn(slos, scale), _now()),
     )
 
 
 def own_overview(slos: Sequence[Slo], source: str, scale: float) -> Board:
-    """What a board can show of any stack: its SLOs, and the alerts that fire."""
+    """Return the overview of any stack: its SLOs and the firing alerts."""
     return Board(
         uid="slo-overview",
         title="Service levels",
-        description="Are the promises kept, and what is left of the error budget? "
+        description="Are the SLOs met, and how much error budget remains? "
         f"Generated from {source} by `llmchaos generate`; change that file and generate again.",
         rows=(_promises(slos), _burn(slos, scale), ("Now", (firing_alerts(),))),
     )
 
 
 def _promises(slos: Sequence[Slo]) -> Row:
-    """What was promised, what was kept, and what is left."""
+    """Return the panels of objectives, measured values and remaining budget."""
     return (
-        "Promises",
+        "Objectives",
         (
             *(_share(slo, width) for slo, width in zip(slos, _widths(len(slos)), strict=True)),
             Panel(
-                title="Bad events in this picture's time, in multiples of what the promise allows",
-                description="1 is what a whole window of days may look like; above it the promise is not kept.",
+                title="Bad events in the shown time, as a multiple of the share that the SLO allows",
+                description="1 is the share that the SLO allows. Above 1, the error budget burns too fast.",
                 kind="bars",
                 unit="short",
                 queries=tuple(
@@ -59,9 +59,9 @@ def _promises(slos: Sequence[Slo]) -> Row:
                 bad_from=1,
             ),
             Panel(
-                title="Left of the month's error budget, if nothing else went wrong in it",
-                description="What the time that is shown leaves of the bad events that the same load may have in its "
-                "whole window of days. One experiment should not take more than a hundredth.",
+                title="Error budget that remains of the SLO's window",
+                description="What the failures in the shown time leave of the budget, at the same load and without "
+                "other failures in the window. One experiment should spend less than 1 %.",
                 kind="bars",
                 unit="percentunit",
                 queries=tuple(Query(expr=f"1 - {_cost(slo)}", legend=slo.display_name or slo.name) for slo in slos),
@@ -74,7 +74,7 @@ def _promises(slos: Sequence[Slo]) -> Row:
 
 
 def _burn(slos: Sequence[Slo], scale: float) -> Row:
-    """How fast the budgets burn."""
+    """Return the panels of burn rates."""
     shown = lab_windows(scale)[0].long
     alerting = [slo for slo in slos if slo.alerts] or slos
     quickest = ((slo, alerts_of(slo, scale)[:1]) for slo in slos)
@@ -83,8 +83,8 @@ def _burn(slos: Sequence[Slo], scale: float) -> Row:
         "Burn",
         (
             Panel(
-                title=f"Burn rate over {shown} (1: just as fast as allowed)",
-                description="1 spends the budget exactly in its window of days; above the red line is a page.",
+                title=f"Burn rate over {shown}",
+                description="1 spends the budget exactly in the SLO's window. Above the red line, an alert pages.",
                 kind="lines",
                 unit="short",
                 queries=(Query(expr=f"slo:burn_rate:rate{shown}", legend="{{slo}}"),),
@@ -92,7 +92,7 @@ def _burn(slos: Sequence[Slo], scale: float) -> Row:
             ),
             Panel(
                 title=f"Share of bad events over {shown}",
-                description="What the fast burn alert looks at, for the levels that have alerts.",
+                description="The input of the fast burn alert, for the SLOs that have alerts.",
                 kind="lines",
                 unit="percentunit",
                 queries=(
@@ -108,13 +108,13 @@ def _burn(slos: Sequence[Slo], scale: float) -> Row:
 
 
 def _now() -> Row:
-    """What the lab sees of itself."""
+    """Return the panels of the current state."""
     return (
         "Now",
         (
             Panel(
                 title="Services up",
-                description="The api and its replicas, as far as the lab itself can see.",
+                description="The api and its replicas, from the lab's own signals. Red: fewer than 3 are up.",
                 kind="number",
                 unit="short",
                 queries=(Query(expr="sum(lab:service_up)", legend="up"),),
@@ -123,7 +123,7 @@ def _now() -> Row:
                 bad_below=2.5,
             ),
             Panel(
-                title="Alerts that fire",
+                title="Firing alerts",
                 description="Pages and tickets. Zero is good.",
                 kind="number",
                 unit="short",
@@ -134,7 +134,7 @@ def _now() -> Row:
             ),
             Panel(
                 title="Offered load",
-                description="Requests a second that clients want answered.",
+                description="Requests per second that were due, sent or not.",
                 kind="number",
                 unit="reqps",
                 queries=(Query(expr=f"sum(rate({CLIENT_OFFERED}_total[$__rate_interval]))", legend="offered"),),
@@ -143,7 +143,8 @@ def _now() -> Row:
             ),
             Panel(
                 title="Whole answer, p95",
-                description="What clients waited over the last seconds; failed requests count as slower than any.",
+                description="Time until the last token, as clients saw it over the last 5 s. Failed requests count as "
+                "slower than any answer.",
                 kind="number",
                 unit="s",
                 queries=(Query(expr="lab:clients_latency_seconds:p95_5s", legend="p95"),),
@@ -157,13 +158,13 @@ def _now() -> Row:
 
 
 def _widths(count: int) -> list[int]:
-    """Columns for so many panels side by side; what is left over goes to the first ones."""
+    """Return the widths of panels in one row. The first ones get the remainder."""
     least, more = divmod(24, count) if count <= 8 else (3, 0)
     return [least + (number < more) for number in range(count)]
 
 
 def _promise(slo: Slo) -> str:
-    return f"{slo.display_name or slo.name} (promised {100 * slo.objective:.12g} %)"
+    return f"{slo.display_name or slo.name} (objective {100 * slo.objective:.12g} %)"
 
 
 def _good(slo: Slo) -> str:
@@ -179,20 +180,20 @@ def _bad_share(slo: Slo) -> str:
 
 
 def _cost(slo: Slo) -> str:
-    """Over the range that is shown: its bad share, times the part that the range is of the window, over the budget."""
+    """Return PromQL for the share of the window's budget spent in the shown range."""
     return f"{_bad_share(slo)} / {slo.error_budget:.6g} * $__range_s / {slo.window_days * DAY_S:.0f}"
 
 
 def _share(slo: Slo, width: int) -> Panel:
     return Panel(
         title=slo.display_name or slo.name,
-        description=f"Over the time that is shown. {slo.description}",
+        description=f"Over the shown time. {slo.description}",
         kind="number",
         unit="percentunit",
         queries=(
             Query(
                 expr=f"clamp_max({_good(slo)} / ({_total(slo)} > 0), 1)",
-                legend=f"promised {100 * slo.objective:.12g} %",
+                legend=f"objective {100 * slo.objective:.12g} %",
             ),
         ),
         width=width,
