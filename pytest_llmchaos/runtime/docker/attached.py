@@ -158,7 +158,7 @@ def _not_running(service: str, container: Container | None) -> list[str]:
 def _host_port(container: Container | None) -> int | None:
     """The port that the compose file fixes, or None.
 
-    A port that Docker draws changes with every start, under the clients' feet.
+    A port that Docker chooses changes with every start, while clients use it.
     """
     bound = container.attrs["HostConfig"].get("PortBindings") if container is not None else {}
     for bindings in (bound or {}).values():
