@@ -214,7 +214,7 @@ class TestEndedInPlace:
         assert repaired_by(done, events, []) is None
 
     @pytest.mark.parametrize("other", ["aaa", "zzz"])
-    def test_does_not_exist_for_a_victim_of_a_passing_fault(self, other):
+    def test_a_victim_of_a_passing_fault_does_not_end_in_place(self, other):
         done = injected(victims=("api", other), fault=self.HANG)
         done.acts[0] = Injection(after_s=0.0, fault=self.PAUSE, victim="api")
         events = [event(101.0, "die", other), event(102.0, "start", other)]
@@ -645,7 +645,7 @@ class TestStartsThatWereNotHeard:
         }
         require_heard(record, [event(at, action, service) for at, action in events], states, until)
 
-    def test_of_a_stream_that_went_silent_is_inconclusive(self, record):
+    def test_a_start_missing_from_a_silent_stream_is_inconclusive(self, record):
         with pytest.raises(
             Inconclusive, match=r"api was started 12\.0 s into the trial, but the runtime's events lack"
         ):

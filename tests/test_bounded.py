@@ -246,7 +246,7 @@ def test_arithmetic_gives_the_numbers_of_floats():
             value + odd
 
 
-def test_of_two_numbers_of_windows_and_of_what_has_no_end_arithmetic_is_plain():
+def test_arithmetic_of_two_windows_or_without_a_bound_is_plain():
     unlimited = BoundedFloat(2.0, Scale(**{**vars(SHARE), "most": math.inf}))
 
     for made in (share(0.9) - share(0.8), share(0.9) / share(0.8), unlimited * 0):
@@ -320,7 +320,7 @@ class TestAWindowOfALoadThatRuns:
         (window,) = windows([sample(0), sample(1, "refused")], [("lately", 0, 2)], is_live=True)
         return window
 
-    def test_may_yet_have_any_number_of_requests(self, window):
+    def test_a_running_load_may_still_get_any_number_of_requests(self, window):
         assert not window.failed > 100
         assert window.failed <= 100
         assert not window.goodput_rps > 100
@@ -361,7 +361,7 @@ class TestWhatIsNoClaim:
             (Seconds(0.0), "0 s is a time, neither true nor false: compare it with a bound"),
         ],
     )
-    def test_is_neither_true_nor_false(self, value, said):
+    def test_a_value_without_a_bound_is_neither_true_nor_false(self, value, said):
         for asked in (lambda: bool(value), lambda: not value, lambda: value and 1):
             with pytest.raises(BadScenario, match=said):
                 asked()
@@ -390,7 +390,7 @@ class TestAPartOfItsRequests:
         with pytest.raises(TooFewSamples, match="needs 100 events to hold, got 99"):
             assert 1 - few.failed / few.offered >= 0.99
 
-    def test_is_at_most_all_of_them_however_long_the_window_could_have_been(self):
+    def test_a_part_of_the_requests_is_at_most_all_of_them(self):
         window = self.part(1, 10, could_offer=50)
 
         with pytest.raises(VacuousClaim, match="<= 1 cannot fail"):
@@ -407,7 +407,7 @@ class TestAPartOfItsRequests:
         with pytest.raises(OpenRequests):
             assert share(0.95, low=0.9, high=0.96) == pytest.approx(0.96, abs=0.02)
 
-    def test_may_be_about_the_value_of_another_window(self):
+    def test_a_tolerance_may_be_relative_to_another_windows_value(self):
         before, after = self.part(0, 200).availability, self.part(60, 200).availability
 
         assert after != pytest.approx(before, rel=0.1)

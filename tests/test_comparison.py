@@ -47,14 +47,14 @@ def both_models_dead(directory: Path, gateway: Gateway) -> Iterator[Performed]:
 
 
 class TestService:
-    def test_that_counts_as_its_clients_do_agrees(self, tmp_path: Path) -> None:
+    def test_a_service_that_counts_like_its_clients_agrees(self, tmp_path: Path) -> None:
         with both_models_dead(tmp_path, Gateway()) as performed:
             trial = judged(performed)
 
         assert trial.whole.availability == pytest.approx(0.9625)
         assert [one for one in trial.findings if "replica" not in one] == []
 
-    def test_that_leaves_out_its_failures_is_odd(self, tmp_path: Path) -> None:
+    def test_a_service_that_omits_its_failures_is_odd(self, tmp_path: Path) -> None:
         said = (
             r"availability of the whole trial: clients counted 0\.9625 \(308 of 320\), Prometheus' SLO 0\.9625, "
             r"the service's own counters 1\.0000: the service's own counters are odd"
@@ -65,7 +65,7 @@ class TestService:
         ):
             judged(performed)
 
-    def test_that_times_only_its_successes_is_odd(self, tmp_path: Path) -> None:
+    def test_a_service_that_times_only_successes_is_odd(self, tmp_path: Path) -> None:
         said = r"latency-p95 of the whole trial: clients counted 0\.9625 .*own counters 1\.0000: the service's own counters"
         with (
             both_models_dead(tmp_path, Gateway(times_failures=False)) as performed,
@@ -73,7 +73,7 @@ class TestService:
         ):
             judged(performed)
 
-    def test_that_counts_its_requests_twice_is_odd(self, tmp_path: Path) -> None:
+    def test_a_service_that_counts_requests_twice_is_odd(self, tmp_path: Path) -> None:
         said = r"clients sent 320 requests in the whole trial, the service counted 640: its counters are odd"
         with (
             both_models_dead(tmp_path, Gateway(counts_each=2)) as performed,
@@ -81,7 +81,7 @@ class TestService:
         ):
             judged(performed)
 
-    def test_whose_death_explains_the_difference_is_not_odd(self, tmp_path: Path) -> None:
+    def test_a_death_that_explains_the_difference_is_no_finding(self, tmp_path: Path) -> None:
         with judge(tmp_path) as (prometheus, t0_unix_s):
             trial = judged(Performed(tmp_path, prometheus, t0_unix_s))
 
@@ -96,7 +96,7 @@ class TestService:
         assert finding.startswith("availability: the service's own counters cannot be compared: ")
         assert "renamed_total[" in finding
 
-    def test_is_compared_up_to_a_flood_that_the_samples_lack(self, tmp_path: Path) -> None:
+    def test_a_service_is_compared_until_a_flood_that_the_samples_lack(self, tmp_path: Path) -> None:
         with both_models_dead(tmp_path, Gateway(counts_failures=False)) as performed:
             flood = faults.overload("api", times=2.5).primitive
             performed.injected.acts = [Injection(after_s=0.0, fault=flood, victim="api")]
@@ -110,7 +110,7 @@ class TestService:
 
 
 class TestServiceLevel:
-    def test_that_divides_by_successes_is_odd(self, tmp_path: Path) -> None:
+    def test_an_slo_that_divides_by_successes_is_odd(self, tmp_path: Path) -> None:
         with both_models_dead(tmp_path, Gateway()) as performed:
             performed.lab._slos = tuple(
                 replace(slo, total=slo.good) if slo.name == "availability" else slo for slo in performed.lab.slos
@@ -119,7 +119,7 @@ class TestServiceLevel:
                 judged(performed)
 
     @pytest.mark.parametrize("about", [{"name": "availability"}, {"name": "whole-answers", "clients": "availability"}])
-    def test_of_the_services_own_counters_is_compared_too(self, tmp_path: Path, about: Any) -> None:
+    def test_an_slo_over_the_services_own_counters_is_compared(self, tmp_path: Path, about: Any) -> None:
         own = Slo(
             **about,
             objective=0.99,
@@ -166,12 +166,12 @@ class TestRules:
 
         return judged_with
 
-    def test_that_divide_by_successes_are_odd(self, recorded: Any) -> None:
+    def test_rules_that_divide_by_successes_are_odd(self, recorded: Any) -> None:
         with pytest.raises(TruthsDisagree, match=rf"the rule {self.NAME} of availability is odd: .* recorded 0\.000"):
             recorded(lambda _, __: 0.0)
 
-    def test_that_record_what_the_judge_finds_agree(self, recorded: Any) -> None:
+    def test_rules_that_record_the_judges_values_agree(self, recorded: Any) -> None:
         assert recorded(lambda found, second: found.get(second, 0.0)).findings == ()
 
-    def test_that_missed_the_newest_scrape_agree(self, recorded: Any) -> None:
+    def test_rules_that_missed_the_newest_scrape_agree(self, recorded: Any) -> None:
         assert recorded(lambda found, second: found.get(second - 1, 0.0)).findings == ()

@@ -60,7 +60,7 @@ def test_a_failing_fixture_restores_the_name_of_its_test():
 class TestOwnRecords:
     """Records of loads that a test ran by itself."""
 
-    def test_are_claimed_once_they_have_ended_and_only_once(self):
+    def test_own_records_are_claimed_once_after_their_end(self):
         test = CurrentTest(42)
 
         with test.owning(record("001")):
@@ -70,7 +70,7 @@ class TestOwnRecords:
         assert test.claim() == {"001": "held"}
         assert test.claim() == {}
 
-    def test_that_broke_off_have_ended(self):
+    def test_records_that_broke_off_have_ended(self):
         test = CurrentTest(42)
 
         with pytest.raises(KeyboardInterrupt), test.owning(record("001", "invalid")):
@@ -78,7 +78,7 @@ class TestOwnRecords:
 
         assert test.claim() == {"001": "invalid"}
 
-    def test_that_ended_before_a_test_are_not_its_own(self):
+    def test_records_that_ended_before_a_test_are_not_its_own(self):
         test = CurrentTest(42)
 
         with test.owning(record("001")):

@@ -44,24 +44,24 @@ def name(one):
 
 @pytest.mark.parametrize(("make", "option", "default", "allowed", "refused"), NUMBERS, ids=name)
 class TestNumber:
-    def test_has_its_default(self, make, option, default, allowed, refused):
+    def test_a_number_has_its_default(self, make, option, default, allowed, refused):
         if default is None:
             with pytest.raises(TypeError, match=rf"{make.__name__}\(\) missing 1 required keyword-only argument"):
                 make("api")
         else:
             assert strength(make("api"), option) == default
 
-    def test_may_be_the_least_and_the_most(self, make, option, default, allowed, refused):
+    def test_a_number_may_be_its_least_and_its_most(self, make, option, default, allowed, refused):
         for value in allowed:
             assert strength(make("api", **{option: value}), option) == value
 
-    def test_may_not_be_less_or_more(self, make, option, default, allowed, refused):
+    def test_a_number_out_of_bounds_is_refused_with_its_bounds(self, make, option, default, allowed, refused):
         for value in (*refused, -allowed[1], math.inf, -math.inf, math.nan, None, "1", [1]):
             with pytest.raises(BadScenario, match=rf"faults\.{make.__name__}\({option}=\.\.\.\) must be ") as error:
                 make("api", **{option: value})
             assert str(error.value).endswith(f"got {value!r}")
 
-    def test_is_no_truth_value(self, make, option, default, allowed, refused):
+    def test_a_number_is_not_a_truth_value(self, make, option, default, allowed, refused):
         for value in (True, False):
             with pytest.raises(BadScenario, match=rf"got {value}$"):
                 make("api", **{option: value})
@@ -69,10 +69,10 @@ class TestNumber:
 
 @pytest.mark.parametrize(("make", "option", "default", "choices"), TEXTS, ids=name)
 class TestText:
-    def test_has_its_default(self, make, option, default, choices):
+    def test_a_text_has_its_default(self, make, option, default, choices):
         assert make("api") == make("api", **{option: default})
 
-    def test_is_one_of_those_that_the_message_names(self, make, option, default, choices):
+    def test_a_text_is_one_of_the_messages_choices(self, make, option, default, choices):
         for value in choices:
             assert strength(make("api", **{option: value}), option) == value
         for value in ("", choices[0].upper(), None, [default], ANY):

@@ -209,7 +209,7 @@ class TestClientsWhoAllLeave:
             (sample(5.5, "left"), 1),
         ],
     )
-    def test_are_known_by_a_client_due_within_a_second_who_stayed(self, stayed, unknown):
+    def test_clients_who_all_left_are_judged_by_one_who_stayed(self, stayed, unknown):
         assert one([sample(1), sample(5, "left", ttft_s=None), stayed, sample(20)]).unknown == unknown
 
     def test_stay_unknown_if_all_who_stayed_were_long_before(self):
@@ -373,7 +373,7 @@ def test_the_nth_of_many_values_is_the_nth_in_order(values, share):
 
 
 @pytest.mark.parametrize("count", [10_000, 29_999])
-def test_of_many_values_only_those_around_a_guess_are_sorted(monkeypatch, count):
+def test_only_values_around_a_guess_are_sorted(monkeypatch, count):
     sizes = []
 
     def noted(values):

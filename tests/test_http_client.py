@@ -103,7 +103,7 @@ def test_a_server_that_answers_nothing_in_time_is_a_connection_error() -> None:
 class TestSignals:
     """Signals pushed to the Pushgateway."""
 
-    def test_are_put_under_the_job_of_the_instrument(self) -> None:
+    def test_signals_are_put_under_the_job_of_the_instrument(self) -> None:
         with server(OK) as (address, got):
             signals = Signals(f"http://{address}")
             signals.phase("fault")
@@ -111,7 +111,7 @@ class TestSignals:
         assert signals.lost is None
         assert got[0].startswith(b"PUT /metrics/job/llmchaos HTTP/1.1\r\n")
 
-    def test_that_are_refused_or_lost_are_noted_and_raise_nothing(self, nowhere: str) -> None:
+    def test_signals_that_are_refused_or_lost_are_noted_and_raise_nothing(self, nowhere: str) -> None:
         with server(b"HTTP/1.1 500 Oops\r\nContent-Length: 3\r\n\r\nbad") as (address, _):
             refused = Signals(f"http://{address}")
             refused.phase("fault")

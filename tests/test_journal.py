@@ -298,7 +298,7 @@ def test_an_undo_that_failed_leaves_its_intent_open(tmp_path):
     assert len(open_intents(journal.path).undos) == 1
 
 
-def test_of_two_equal_intents_the_one_whose_id_was_not_reverted_is_open(tmp_path):
+def test_the_unreverted_one_of_two_equal_intents_is_open(tmp_path):
     journal = Journal(tmp_path / "journal.jsonl")
     for number, megabytes in ((1, "64"), (2, "32")):
         note = lines.UndoNote(op="ensure_memory", service="api", args={"had": megabytes})
@@ -410,7 +410,7 @@ def test_no_intent_hides_another_of_the_same_id(tmp_path):
     assert [one.service for one in open_intents(journal.path).undos] == ["model-1", "api"]
 
 
-def test_of_an_odd_intent_the_undo_is_enough(tmp_path):
+def test_the_undo_of_an_odd_intent_is_enough(tmp_path):
     path = tmp_path / "journal.jsonl"
     undo = {"op": "ensure_running", "service": "api", "args": {}}
     path.write_text(json.dumps({"kind": "intent", "fault": 7, "undo": undo}) + "\n")

@@ -699,7 +699,7 @@ class TestProof:
 
         return acted
 
-    def test_is_looked_for_fifty_times_a_second_for_five_seconds(self, hit, clock, monkeypatch):
+    def test_a_proof_is_sought_50_times_a_second_for_5_s(self, hit, clock, monkeypatch):
         monkeypatch.undo()
         monkeypatch.setattr(injector, "time", clock)
 
@@ -709,7 +709,7 @@ class TestProof:
         assert 5 < clock.passed_s < 5.04
         assert set(clock.sleeps) == {0.02}
 
-    def test_has_a_last_look_after_the_deadline(self, hit, clock):
+    def test_a_proof_has_a_last_look_after_the_deadline(self, hit, clock):
         with pytest.raises(FaultNotObserved):
             hit(at_look=3)
         assert len(clock.sleeps) == 1
@@ -717,7 +717,7 @@ class TestProof:
         _, injected, _ = hit(at_look=2)
         assert injected.start_unix_s == 5.0
 
-    def test_is_of_after_the_act_to_the_millisecond_of_its_witness(self, hit, clock):
+    def test_a_proof_dates_from_the_act_to_the_millisecond(self, hit, clock):
         begun_s = clock.time()
 
         _, _, fault = hit(at_look=1)
@@ -737,7 +737,7 @@ class TestProof:
             "api",
         )
 
-    def test_of_the_end_is_enough_if_the_start_was_not_seen(self, lab_on, clock):
+    def test_proof_of_the_end_suffices_after_an_unseen_start(self, lab_on, clock):
         lab, fault = lab_on(Clocked()), Watched(at_look=9, asked=[], since=[])
 
         with lab.recording(), pytest.raises(FaultNotObserved):

@@ -101,7 +101,7 @@ def test_a_line_that_was_refused_does_not_appear_later(tmp_path: Path, monkeypat
         assert [entry["at"] for entry in audit.entries()] == [1.0, 3.0]
 
 
-def test_of_a_line_for_which_the_disk_had_half_the_room_nothing_stays(tmp_path: Path) -> None:
+def test_a_line_that_half_fits_on_the_disk_leaves_nothing(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     with closing(Audit(tmp_path / "audit.jsonl")) as audit:
         audit.write(Entry(at=1.0, event="started"))

@@ -104,7 +104,7 @@ def test_the_report_of_a_run_that_failed_is_shown(checkout):
     assert f"report: {checkout}/reports/now/report.html" in done.stdout
 
 
-def test_of_a_run_that_left_no_report_none_is_shown(checkout):
+def test_a_run_without_a_report_shows_no_path(checkout):
     (checkout / "reports/killed").mkdir()
     (checkout / ".venv/bin/python").write_text(PYTHON.replace('echo "ran: $*"', "ln -sfn killed reports/latest"))
 

@@ -100,13 +100,13 @@ class TestFlood:
 
         assert len(plan.arrivals) == 12.5 * 600
 
-    def test_is_a_process_of_the_trial(self, flood_of: Any, tmp_path: Path) -> None:
+    def test_a_flood_is_a_process_of_the_trial(self, flood_of: Any, tmp_path: Path) -> None:
         flood = flood_of()
 
         assert flood.processes == [(os.getpid(), identity.process_started(os.getpid()))]
         assert flood.process.directory == tmp_path / "overload"
 
-    def test_is_seen_by_the_gateways_own_count(self, flood_of: Any) -> None:
+    def test_the_gateways_own_count_proves_a_flood(self, flood_of: Any) -> None:
         asked: list[tuple[Any, ...]] = []
         flood = flood_of(
             lambda *query: (asked.append(query), 31.0)[1], peak_tokens_per_s=100.0, requests_query="sum(arrived)"
@@ -121,13 +121,13 @@ class TestFlood:
         assert proof.witness == "Prometheus: api sees 31 requests/s or waiting, 31/s are sent"
 
     @pytest.mark.parametrize(("after_s", "is_seen"), [(2.5, False), (3.0, True), (3.5, True)])
-    def test_is_looked_for_from_its_third_second_on(self, flood_of: Any, after_s: float, is_seen: bool) -> None:
+    def test_a_flood_is_proven_from_its_third_second_on(self, flood_of: Any, after_s: float, is_seen: bool) -> None:
         flood = flood_of(lambda *_: 9999.0)
         flood.clock.advance(after_s)
 
         assert (flood.it.seen("api", Generator.t0_unix_s) is not None) is is_seen
 
-    def test_is_not_seen_yet_where_prometheus_has_no_answer(self, flood_of: Any) -> None:
+    def test_a_flood_is_unproven_while_prometheus_has_no_answer(self, flood_of: Any) -> None:
         def no_data(*_: object) -> float:
             raise NoData("not scraped yet")
 
@@ -136,7 +136,7 @@ class TestFlood:
 
         assert flood.it.seen("api", Generator.t0_unix_s) is None
 
-    def test_is_gone_once_its_process_has_ended(self, flood_of: Any) -> None:
+    def test_a_flood_is_gone_once_its_process_has_ended(self, flood_of: Any) -> None:
         flood = flood_of()
         flood.clock.advance(5)
         assert flood.it.gone() is None
@@ -146,7 +146,7 @@ class TestFlood:
         proof = flood.it.gone()
         assert (proof.step, proof.at_unix_s) == ("healed", Generator.t0_unix_s + 5)
 
-    def test_that_never_began_is_gone_and_can_be_stopped(self, flood_of: Any) -> None:
+    def test_a_flood_that_never_began_is_gone_and_can_be_stopped(self, flood_of: Any) -> None:
         unused: Any = None
         flood = ProcessFlood(lab_subject("sim"), "http://it", unused, unused)
 

@@ -12,6 +12,7 @@ BAD = {
     "an abstention": ('"""Arithmetic. Pure."""\n', "abstention"),
     "a long first line of a module": (f'"""{"word " * 20}."""\n', "first line of a module"),
     "a test name": ("def test_it_says_so(): ...\n", "reports, states"),
+    "half a sentence as a test name": ("def test_that_differ_are_odd(): ...\n", "whole sentence"),
     "guillemets": ("x = 1  # «so»\n", "straight quotes"),
     "a fault that heals": ("x = 1  # the fault is healed\n", "reverts"),
 }

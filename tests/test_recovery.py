@@ -445,7 +445,7 @@ class TestVictims:
 
 
 class TestSettling:
-    def test_counts_from_the_end_of_the_fault_to_what_is_good_for_good(self, settled):
+    def test_settling_counts_from_the_end_of_the_fault_to_a_lasting_good_state(self, settled):
         events = (event(10, "pause"), event(40.1, "unpause"))
 
         assert settled(known(between(10, 42), events)) == Recovery(took_s=2.0, resolution_s=0.5)

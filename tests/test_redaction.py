@@ -118,7 +118,7 @@ def test_texts_inside_a_value_are_hidden():
     }
 
 
-def test_of_values_inside_each_other_the_longest_is_hidden_whole(monkeypatch):
+def test_the_longest_of_nested_values_is_hidden_whole(monkeypatch):
     monkeypatch.setenv("SHOP_PAT", "plain-words")
     values = ["plain-words-of-all", "plain-words-of", "plain-words"]
 

@@ -87,7 +87,7 @@ class TestAFaultInTheMiddleOfAScrape:
 
         assert (found.good, found.total, found.window_s) == (90.0, 100.0, TO_S - 9.0)
 
-    def test_does_not_excuse_a_missing_series(self):
+    def test_a_fault_during_a_scrape_does_not_excuse_a_missing_series(self):
         with pytest.raises(NoData, match="matched no series"):
             judge_slo(self.server(0.0), SLO, FROM_S, TO_S, rate_rps=8.0)
 
@@ -122,7 +122,7 @@ class TestFreshness:
     """Scrapes are a second apart, and two lost ones in a row are too many."""
 
     @pytest.mark.parametrize("age_s", [0.0, 1.0, 2.9])
-    def test_of_both_counters_is_required_at_both_ends(self, age_s):
+    def test_both_counters_must_be_fresh_at_both_ends(self, age_s):
         server = Prometheus(age_s=age_s)
         server.counted = {name: {0.0: 1.0, 2.9: 2.0} for name in server.counted}
         server.value = lambda query, at, ask=server.value: ask(query, at) if "offset" not in query else 1.0
@@ -132,19 +132,19 @@ class TestFreshness:
         looks = [(query, at) for query, at in server.asked if "timestamp" in query]
         assert looks == [(f"min(timestamp({name}))", at) for at in (0.0, 2.9) for name in ("good_total", "all_total")]
 
-    def test_of_an_old_sample_is_refused_with_its_age(self):
+    def test_an_old_sample_is_refused_with_its_age(self):
         with pytest.raises(StaleData, match=r"newest sample of good_total is 7\.2 s older than 10\.000"):
             judged(age_s=7.2)
 
 
 class TestEvents:
     @pytest.mark.parametrize(("to_s", "span"), [(22.5, "13s"), (14.0, "4s"), (11.5, "4s")])
-    def test_are_counted_over_whole_seconds_and_four_scrapes_at_least(self, to_s, span):
+    def test_events_are_counted_over_whole_seconds_and_at_least_four_scrapes(self, to_s, span):
         server = Prometheus(rates=(0.5,))
 
         assert events_rps(server, SLO, FROM_S, to_s) == 0.5
         assert server.asked == [(f"sum(rate(all_total[{span}]))", to_s)]
 
     @pytest.mark.parametrize("rates", [(), (0.0,)])
-    def test_that_did_not_happen_have_no_rate(self, rates):
+    def test_absent_events_have_no_rate(self, rates):
         assert events_rps(Prometheus(rates=rates), SLO, FROM_S, TO_S) is None

@@ -678,7 +678,7 @@ class TestOrphanThatStays:
         opened._sweep("shop")
         return notes
 
-    def test_is_one_line_for_the_next_session_and_not_its_end(self, tmp_path, monkeypatch):
+    def test_an_orphan_that_stays_is_one_line_for_the_next_session(self, tmp_path, monkeypatch):
         stuck, other = self.swept(tmp_path, monkeypatch, attach=False)
 
         assert "could not remove an orphan, the run continues: stuck: has active endpoints" in stuck
@@ -723,7 +723,7 @@ class TestRemovalThatDoesNotEnd:
         monkeypatch.setattr(removal, "STRAGGLER_S", 0.001)
 
     @pytest.mark.parametrize("remove", [removal.remove_dead, removal.remove_owned])
-    def test_has_a_deadline_and_names_what_remains(self, remove):
+    def test_a_removal_that_does_not_end_has_a_deadline_and_lists_the_rest(self, remove):
         with pytest.raises(NotReady, match=r"removal of container shop-web-1 of shop within 0\.05 s: `docker rm -f`"):
             remove("shop", GONE, deadline_s=0.05)
 
@@ -807,7 +807,7 @@ def test_the_watchdog_reverts_faults_in_an_attached_stack_and_removes_nothing(tm
     assert list(notes.dead_runs()) == []
 
 
-def test_of_a_long_journal_only_processes_are_decoded(tmp_path, monkeypatch):
+def test_only_process_lines_of_a_long_journal_are_decoded(tmp_path, monkeypatch):
     journal, decoded = Journal(tmp_path / "journal.jsonl"), []
     for number in range(3):
         journal.write(lines.Event(trial="001", at_s=number, source="runtime", what="api die"))

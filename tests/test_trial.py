@@ -139,7 +139,7 @@ class TestNamesThatDoNotExist:
             (lambda trial: trial.slo("availabilty"), "SLO 'availabilty'"),
         ],
     )
-    def test_are_refused(self, known, claim, what):
+    def test_names_that_do_not_exist_are_refused(self, known, claim, what):
         with pytest.raises(BadScenario, match=f"there is no {what}: did you mean"):
             claim(known)
 

@@ -54,6 +54,11 @@ _PHRASES = {
     re.compile(pattern, 0 if " none" in pattern else re.IGNORECASE): instead for pattern, instead in PHRASES.items()
 }  # the code's `is None` is no prose
 _FIRST = re.compile(r"(What|Who|Whose|Whether|Whatever|Where|When|Which|That|How|From)\b")
+# A test's name is read without the name of its class.
+_HALF = re.compile(
+    r"test_(that|whose|of|which|is|are|has|have|had|does|do|did|can|could|may|must|will|says|holds|agree|differ"
+    r"|as|by|beyond|under|judges|needs|takes|goes|comes)_"
+)
 _CODE = re.compile(r"``[^`]*``|`[^`]*`|\{[^{}]*\}|\"[^\" ]*\"")
 _COMMAND = re.compile(r"llmchaos heal|heal_failed|HealFailed")
 
@@ -103,6 +108,8 @@ def breaches(name: str, text: str) -> Iterator[Breach]:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
             for breach in _of_phrases(name, node.lineno, node.name.replace("_", " ")):
                 yield Breach(name, node.lineno, breach.rule, node.name)
+            if _HALF.match(node.name):
+                yield Breach(name, node.lineno, "test name: a whole sentence, from its subject", node.name)
 
 
 def _of_first_line(name: str, line: int, docstring: str, *, is_module: bool) -> Iterator[Breach]:

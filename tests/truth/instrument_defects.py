@@ -148,7 +148,7 @@ FAULTS: tuple[InstrumentDefect, ...] = (
                 new='    return (str(line.get("trial")), str(line.get("victim")), str(op))',
             ),
         ),
-        tests=("test_journal.py::test_of_two_equal_intents_the_one_whose_id_was_not_reverted_is_open",),
+        tests=("test_journal.py::test_the_unreverted_one_of_two_equal_intents_is_open",),
     ),
     InstrumentDefect(
         name="blast-radius-declared-and-not-kept",
@@ -1296,7 +1296,7 @@ GATES: tuple[InstrumentDefect, ...] = (
                 new="                self.record.finding(odd)\n",
             ),
         ),
-        tests=("test_comparison.py::TestServiceLevel::test_that_divides_by_successes_is_odd",),
+        tests=("test_comparison.py::TestServiceLevel::test_an_slo_that_divides_by_successes_is_odd",),
     ),
     InstrumentDefect(
         name="lab-load-without-gates",
@@ -1450,7 +1450,7 @@ GATES: tuple[InstrumentDefect, ...] = (
         name="slack-of-a-fifth",
         what="the truths agree though a fifth of the requests is apart",
         patches=(Patch(file="pytest_llmchaos/trial/truths.py", old="SLACK_SHARE = 0.02\n", new="SLACK_SHARE = 0.2\n"),),
-        tests=("test_comparison.py::TestService::test_that_leaves_out_its_failures_is_odd",),
+        tests=("test_comparison.py::TestService::test_a_service_that_omits_its_failures_is_odd",),
     ),
     InstrumentDefect(
         name="dead-time-without-end",

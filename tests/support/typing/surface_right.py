@@ -27,6 +27,6 @@ def test_it(trial: Trial) -> None:
     assert trial.repaired_by == "remediator"
 
 
-def test_by_hand(lab: Lab) -> None:
+def test_a_load_by_hand(lab: Lab) -> None:
     with lab.load(loads.poisson(rate_rps=2)), lab.inject(faults.kill("api")):
         lab.hold(2)
