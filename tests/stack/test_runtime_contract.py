@@ -89,7 +89,8 @@ def test_its_abilities_are_methods(runtime):
 
 def test_everything_runs_and_answers_at_the_runtimes_addresses(runtime):
     assert set(runtime.targets()) <= {name for name, state in runtime.states().items() if state.running}
-    assert status(runtime.url("api") + "/readyz") == 200
+    # A probe of a busy replica may time out once, and `healthy` does not depend on it.
+    assert until(lambda: status(runtime.url("api") + "/readyz") == 200, "a ready gateway", 5.0)
     assert status(runtime.url("prometheus") + "/-/ready") == 200
     assert status(runtime.url("pushgateway") + "/-/ready") == 200
     assert {"api", "model-1", "model-2", "prometheus"} <= runtime.images().keys()
