@@ -394,7 +394,7 @@ Campaign.preflight = lambda self: self.run.announce([trial.entry for trial in se
     [
         ("assert True", "The experiment held"),
         ("assert False", "The experiment held, and pytest ended with status 1: other tests, or fixtures, failed"),
-        ("import os; os._exit(9)", "The experiment held until the run broke off"),
+        ("import os; os._exit(9)", "The experiment held until the run was cut off"),
     ],
     ids=["passed", "failed", "died"],
 )

@@ -149,7 +149,7 @@ def test_a_trial_at_once_too_long_and_too_wordy_keeps_the_page_below_its_limit(t
     page = report.build(run_dir)
 
     assert page.stat().st_size <= 1_000_000
-    assert "To stay below 1 MB this page shows fewer points" in page.read_text()
+    assert "To stay below 1 MB, this page shows fewer points" in page.read_text()
     assert len(json.loads((run_dir / "run.json").read_text())["trials"][0]["reason"]) == 20_000
 
 

@@ -91,7 +91,7 @@ def test_an_arm_without_a_request_from_the_fault_on_gives_no_number(tmp_path: Pa
 
     run, _, _ = built(tmp_path, BROKEN, replace(CONTROL, extra=late))
 
-    assert run["trials"][0]["effect"]["reason"] == "trial 002 has no request from its fault phase on"
+    assert run["trials"][0]["effect"]["reason"] == "trial 002 has no requests after the start of its fault phase"
 
 
 def test_of_several_control_arms_one_that_proves_something_is_taken(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_median_of_mostly_failed_requests_has_no_number_and_says_so(tmp_path: 
     first = run["trials"][0]["effect"]["ttft_p50_s"]
     assert (first["fault"], first["value"], first["low"], first["high"]) == (None, None, None, None)
     assert first["control"] > 0
-    assert "median time to first token | never came | " in summary
+    assert "median time to first token | no answer | " in summary
     assert f"| no finite value | {formatting.NONE} |" in summary
 
 

@@ -153,7 +153,7 @@ def test_an_unreadable_line_is_named_with_its_reason(tmp_path: Path) -> None:
     (trial,) = run.trials
     assert (trial.verdict, trial.judged) == ("invalid", False)
     assert trial.reason is not None
-    assert trial.reason.startswith("the journal's line that judged this trial is unreadable: ")
+    assert trial.reason.startswith("the journal line with this trial's judgement is unreadable: ")
     assert "journal.jsonl, line 2 (judged): " in (tmp_path / "r" / "report.html").read_text()
     assert "4 journal lines could not be read" in (tmp_path / "r" / "report.html").read_text()
 

@@ -128,7 +128,7 @@ def test_every_drawing_has_words_or_is_hidden_from_those_who_read_by_ear(tmp_pat
 
     drawings = [attributes for tag, attributes in page.elements if tag == "svg"]
     told = [attributes["aria-label"] for attributes in drawings if attributes.get("role") == "img"]
-    story = "kill api at 8.03 s; detected +1.9 s · alert AvailabilityFastBurn; recovered +4.2 s · remediator; proved healed."
+    story = "kill api at 8.03 s; detected +1.9 s · alert AvailabilityFastBurn; recovered +4.2 s · remediator; revert proved."
     assert told == [f"Timeline of kill_api, fault kill api; {story}"]
     assert all("aria-label" in drawing or drawing.get("aria-hidden") == "true" for drawing in drawings)
 
@@ -157,7 +157,7 @@ def test_services_that_were_no_containers_are_said_beside_the_runtime_and_beside
     text = built(tmp_path, Made(), ran_as="process, not container").text
 
     assert "runtime compose · process, not container" in text
-    assert "fidelity real the real thing broke, by the runtime's own means; process, not container" in text
+    assert "fidelity real a real part failed, by the runtime's own means; process, not container" in text
 
 
 def test_reason_evidence_and_repeat_line_stand_on_the_page(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_reason_evidence_and_repeat_line_stand_on_the_page(tmp_path: Path) -> No
         "ended 3 streams without finish_reason",
         "pytest scenarios/test_kill_api.py --chaos-seed=42",
         "8 requests/s offered, 100 % of the schedule sent, p99 lateness 0.0042 s, generator CPU 12 %",
-        "the real thing broke",
+        "a real part failed",
         "llmchaos/ollama:5b1e6cc2a9d0",
         "log: logs/api.txt",
     ):
@@ -182,12 +182,12 @@ def test_reason_evidence_and_repeat_line_stand_on_the_page(tmp_path: Path) -> No
 def test_a_service_level_that_clients_cannot_judge_is_by_prometheus_alone(tmp_path: Path) -> None:
     folder = reportdata.run_dir(tmp_path, [Made()])
     journal = folder / "journal.jsonl"
-    assert "by Prometheus alone" not in read(report.build(folder)).text
+    assert "Prometheus only" not in read(report.build(folder)).text
 
     lines = journal.read_text().replace('"name": "ttft-p95",', '"name": "ttft-p95", "second_truth": "none",')
     journal.write_text(lines)
 
-    assert read(report.build(folder)).text.count("by Prometheus alone") == 1
+    assert read(report.build(folder)).text.count("Prometheus only") == 1
 
 
 def test_times_give_n_and_spread_and_leave_out_what_proves_nothing(tmp_path: Path) -> None:
@@ -215,25 +215,25 @@ def test_a_simulated_engine_is_watermarked_on_the_page_and_in_every_drawing(tmp_
     real = built(tmp_path / "real", Made(), backend="ollama").text
 
     assert simulated.count("simulated engine") == 2
-    assert "Simulated engine. The answers come from a program" in simulated
+    assert "Simulated engine. A program that imitates an engine" in simulated
     assert "imulated engine" not in real
 
 
 def test_a_run_that_was_killed_says_so(tmp_path: Path) -> None:
     page = built(tmp_path, Made(), Made(repeat=1, judged=False), ended=False)
 
-    assert "The run did not end by itself." in page.text
+    assert "The run was cut off." in page.text
     assert "the run ended before this trial was judged" in page.text
-    assert "NOT DONE as far as the journal shows" in page.text
+    assert "NOT DONE according to the journal" in page.text
     assert re.search(r"fault\s+8\.000\s+did not end\s+\W\s+\d+", page.text)
-    assert page.text.count("what was open then is not known") == 1
+    assert page.text.count("requests still open are unknown") == 1
 
 
 def test_a_run_that_was_killed_while_all_was_well_claims_no_full_answers(tmp_path: Path) -> None:
     page = built(tmp_path, Made(judged=False, outage_s=0), ended=False)
 
     assert "all answered in full" not in page.text
-    assert "all that ended; what was open then is not known" in page.text
+    assert "all that ended were answered in full, requests still open are unknown" in page.text
 
 
 def test_vendored_files_are_what_their_note_says() -> None:
@@ -248,7 +248,7 @@ def test_vendored_files_are_what_their_note_says() -> None:
 def test_a_recovery_shows_how_exactly_it_was_seen_and_a_relapse_when(tmp_path: Path) -> None:
     page = built(tmp_path, Made(recover_s=9.0, extra={"recovery_resolution_s": 0.5, "relapsed_s": 6.0}))
 
-    assert "repaired by remediator, seen to 0.5 s" in page.text
+    assert "repaired by remediator, to within 0.5 s" in page.text
     assert "relapsed after 6 s" in page.text
 
 

@@ -49,10 +49,10 @@ def test_the_headline_names_what_did_not_hold_beside_what_did(tmp_path: Path) ->
     [
         ({"status": 0}, ""),
         ({"status": 1}, ", and pytest ended with status 1: other tests, or fixtures, failed"),
-        ({"status": 2}, ", and pytest ended with status 2: it was interrupted"),
-        ({"status": 3}, ", and pytest ended with status 3: an internal error, or something was not cleaned up"),
+        ({"status": 2}, ", and pytest ended with status 2: the session was interrupted"),
+        ({"status": 3}, ", and pytest ended with status 3: an internal error, or a cleanup that failed"),
         ({"status": 77}, ", and pytest ended with status 77"),
-        ({"ended": False}, " until the run broke off"),
+        ({"ended": False}, " until the run was cut off"),
     ],
 )
 def test_no_headline_says_without_reserve_that_all_held_of_a_run_that_did_not_pass(
@@ -126,7 +126,7 @@ def test_a_killed_run_and_a_simulated_engine_are_said(tmp_path: Path) -> None:
 
     assert lines[0].endswith("- the run ended before this trial was judged")
     assert lines[1] == "1 of 1 proves nothing (simulated engine)"
-    assert lines[2].startswith("the run did not end by itself: its last journal line is from 2026-11-23 16:05:")
+    assert lines[2].startswith("the run was cut off: its last journal line is from 2026-11-23 16:05:")
 
 
 @pytest.mark.parametrize(

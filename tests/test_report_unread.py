@@ -64,7 +64,7 @@ def test_a_trial_whose_claims_cannot_be_read_is_invalid(run_dir: Path, spoil: Sp
     run = rebuilt(run_dir, spoil)
 
     assert verdicts(run) == {"001": "invalid", "002": "held"}
-    assert (run.trials[0].reason or "").startswith("the journal's line of a claim about this trial is unreadable: ")
+    assert (run.trials[0].reason or "").startswith("the journal line of a claim about this trial is unreadable: ")
     said = "1 of 2 proves nothing, 1 held; 2 journal lines could not be read"
     assert headline(run) == said
     assert said in summary_lines(run)
@@ -123,7 +123,7 @@ def test_where_the_trial_of_a_line_is_not_known_no_headline_says_that_all_held(t
     run = built(run_dir)
 
     assert verdicts(run) == {"001": "held", "002": "held"}
-    assert headline(run) == "2 of 2 held as far as can be read; 1 journal line could not be read"
+    assert headline(run) == "2 of 2 held in the readable lines; 1 journal line could not be read"
 
 
 def test_a_judged_trial_without_a_claim_did_not_hold_where_its_claims_may_be_lost(run_dir: Path) -> None:
@@ -174,7 +174,7 @@ def test_the_cut_off_end_of_a_run_that_was_killed_takes_nothing_away(tmp_path: P
 
     run = built(run_dir)
 
-    assert (headline(run), run.unreadable_lines) == ("The experiment held until the run broke off", 1)
+    assert (headline(run), run.unreadable_lines) == ("The experiment held until the run was cut off", 1)
 
 
 def test_a_cut_off_end_that_was_a_claim_leaves_its_trial_invalid(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Journal and samples in, `run.json`, `report.html` and `summary.md` out. Decides nothing: verdicts come from the journal."""
+"""Reports of a run: `run.json`, `report.html` and `summary.md`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Facts about the whole run for the page: repeated times with their spread, and what was exercised. Pure arithmetic."""
+"""Facts about the whole run: repeated times with their spread, and coverage."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ TIMES: dict[TimeName, tuple[str, str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Times:
-    """One kind of time of one experiment over its trials. `missing` counts proving trials in which it never came."""
+    """One kind of time of one experiment over its trials.
+
+    `missing` counts the held or refuted trials that lack the time, such as an outage
+    that was never detected.
+    """
 
     scenario: str
     fault: str
@@ -48,7 +52,7 @@ class Times:
         return statistics.stdev(self.values_s) if len(self.values_s) > 1 else None
 
     def result(self) -> TimeResult:
-        """As it stands in run.json, to the millisecond like the times that it sums up."""
+        """Return the row of run.json, rounded to milliseconds as single times are."""
         deviation_s = self.deviation_s
         return TimeResult(
             scenario=self.scenario,
@@ -67,16 +71,19 @@ class Times:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One fault on one target: its trials' verdicts with their number, and the SLOs that were judged there."""
+    """One fault on one target: the number of trials by verdict, and the judged SLOs."""
 
     verdicts: Mapping[str, int]
     slos: tuple[tuple[str, bool | None], ...]
-    """(name, whether every value met its objective; None where one of them is not known)"""
+    """(name, True if every value met its objective, None if a value is unknown)"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Coverage:
-    """Faults by targets, the cells that were exercised, and apart from them (what, verdict, trials) of the control arms."""
+    """Faults by targets with the exercised cells, and the control arms.
+
+    `controls` holds (description, verdict, trials).
+    """
 
     faults: list[str]
     targets: list[str]
@@ -85,7 +92,10 @@ class Coverage:
 
 
 def times(trials: Sequence[TrialResult]) -> list[Times]:
-    """In the order in which the experiments were first performed; experiments that nothing was timed in are left out."""
+    """Return the times of all experiments, in the order of their first trials.
+
+    Experiments without a time are omitted.
+    """
     groups: dict[tuple[str, str, bool], list[TrialResult]] = {}
     for trial in trials:
         if trial.verdict in PROVED:
@@ -112,7 +122,7 @@ def times(trials: Sequence[TrialResult]) -> list[Times]:
 
 
 def time_of(trial: TrialResult, key: TimeName) -> float | None:
-    """One of a trial's times by its name."""
+    """Return one of a trial's times by its name."""
     found: dict[TimeName, float | None] = {
         "time_to_detect_s": trial.time_to_detect_s,
         "time_to_recover_s": trial.time_to_recover_s,
@@ -122,7 +132,7 @@ def time_of(trial: TrialResult, key: TimeName) -> float | None:
 
 
 def coverage(run: RunResult) -> Coverage:
-    """What was exercised. The run's catalogue, where it has one, adds what could have been."""
+    """Return the exercised faults and targets, and those of the run's catalogue."""
     grouped: dict[tuple[str, str], list[TrialResult]] = {}
     controls: dict[tuple[str, str], int] = {}
     for trial in run.trials:
@@ -144,7 +154,7 @@ def coverage(run: RunResult) -> Coverage:
 
 
 def _places(trial: TrialResult) -> list[tuple[str, str]]:
-    """Each primitive fault with each part it hit: a fault made of several counts once for every one of them."""
+    """Return (fault, target) of each primitive fault. A composition has several."""
     acts = trial.plan.injections if trial.plan else ()
     found = [tuple(act.split(" ")[:2]) for act in acts if act.count(" ") >= 2]
     return list(dict.fromkeys((one_line(kind, 40), one_line(part, 60)) for kind, part in found)) or [
@@ -165,20 +175,26 @@ def _cell(trials: Sequence[TrialResult]) -> Cell:
 
 
 def most_spent(trial: TrialResult) -> tuple[float, str] | None:
-    """The share of a month's error budget that the trial cost, and the service level that paid most; None if none was judged."""
+    """Return the largest share of a month's error budget spent, with the SLO's name.
+
+    None if no SLO was judged.
+    """
     spent = [(slo.budget_spent, one_line(slo.name, 40)) for slo in trial.slos if slo.budget_spent is not None]
     return max(spent, key=lambda pair: pair[0], default=None)
 
 
 def is_reached(slo: SloVerdict) -> bool | None:
-    """Whether the value reached its objective; None where one is missing, or too few events were seen to say that it did."""
+    """True if the value reached its objective.
+
+    None if value or objective is missing, or if there are too few events to decide.
+    """
     if slo.value is None or slo.objective is None:
         return None
     return False if slo.value < slo.objective else slo.met
 
 
 def _kind(trial: TrialResult) -> str:
-    """The fault without its target: «kill api» is «kill»."""
+    """Return the fault without its target: `kill` for `kill api`."""
     name, target = one_line(trial.fault, 80), one_line(trial.target, 80)
     return name.removesuffix(f" {target}") if target else name
 

@@ -1,4 +1,7 @@
-"""Samples into the few hundred points that a chart can show. Pure and one pass; a million samples fit in 40 MB."""
+"""Samples binned into the few hundred points of a chart.
+
+One pass over the samples. A million of them fit in 40 MB.
+"""
 
 from __future__ import annotations
 
@@ -16,29 +19,33 @@ from pytest_llmchaos.model import Sample
 from pytest_llmchaos.stats.quantiles import nearest_rank
 
 WIDTHS_S = (0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600)
-SHED = frozenset({"http_429"})  # refused politely: the client knows and may come again
-WRONG = frozenset({"truncated", "cut", "corrupted", "inband_error"})  # an answer that began, and is not the answer
+SHED = frozenset({"http_429"})  # rejected by design: the client may retry
+WRONG = frozenset({"truncated", "cut", "corrupted", "inband_error"})  # answers that began and are wrong or incomplete
 UNKNOWN = frozenset({"cancelled", "left"})
 KINDS = ("failed", "wrong", "shed")
 
 
 @dataclass(kw_only=True)
 class Raw:
-    """One trial's samples as columns. Requests that are evidence of nothing (`cancelled`, `left`) are not among them."""
+    """One trial's samples as columns, without `cancelled` and `left` requests.
+
+    Those two are evidence for neither success nor failure.
+    """
 
     due_s: array[float] = field(default_factory=lambda: array("d"))
     sent_s: array[float] = field(default_factory=lambda: array("d"))
     end_s: array[float] = field(default_factory=lambda: array("d"))
-    ttft_s: array[float] = field(default_factory=lambda: array("d"))  # infinite where the request failed
+    ttft_s: array[float] = field(default_factory=lambda: array("d"))  # infinite if the request failed
     kind: bytearray = field(default_factory=bytearray)  # 0 ok, else 1 + index in KINDS
     outcomes: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Curves:
-    """What one trial's charts show, in bins of `width_s` by due time; the last one takes the rest, half to one and a half.
+    """Values of one trial's charts, in bins of `width_s` seconds by due time.
 
-    A quantile is None where nothing was due, and infinite where so many requests failed that it has no value.
+    The last bin takes the rest, 0.5 to 1.5 widths. A quantile is None if no request was
+    due, and infinite if too many requests failed for it to have a value.
     """
 
     width_s: float
@@ -51,7 +58,7 @@ class Curves:
     e2e_p95_s: list[float | None]
     inflight: list[int]
     dots: list[tuple[float, float]]
-    """(due, time to first token) of every answered request, where they are few enough to be shown one by one."""
+    """(due, time to first token) of answered requests, empty if there are too many."""
 
     @property
     def edges_s(self) -> list[float]:
@@ -83,7 +90,10 @@ def gather(samples: Iterable[Sample]) -> Raw:
 
 
 def curves(raw: Raw, *, until_s: float, points: int, dots: int) -> Curves:
-    """At most `points` bins up to `until_s`; single requests too, if no more than `dots` of them were answered."""
+    """Return at most `points` bins up to `until_s` seconds.
+
+    Includes single requests if at most `dots` of them were answered.
+    """
     width_s = _width_s(until_s, points, len(raw.due_s))
     bins = max(1, int(until_s / width_s + 0.5))
     offered, ok = [0] * bins, [0] * bins
@@ -120,14 +130,18 @@ def curves(raw: Raw, *, until_s: float, points: int, dots: int) -> Curves:
 
 
 def quantile(ordered: list[float], q: float) -> float | None:
-    """Nearest rank: a value that was measured. Of fewer than 1/(1-q) requests it is the slowest of them."""
+    """Return the nearest-rank quantile, a measured value.
+
+    With fewer than 1/(1-q) requests it is the slowest of them.
+    """
     return ordered[nearest_rank(q, len(ordered)) - 1] if ordered else None
 
 
 def with_counts(raw: Raw, phases: Iterable[PhaseResult]) -> tuple[PhaseResult, ...]:
-    """The phases. One that was not judged gets its counts from the samples, by due time.
+    """Return the phases, with counts from the samples for those without a judgement.
 
-    A phase that did not end gets no `offered`: its open requests have no sample.
+    Samples count by due time. A phase that did not end lacks `offered`, because its
+    open requests have no sample.
     """
     counted = []
     for phase in phases:
@@ -146,7 +160,10 @@ def _kind(outcome: str) -> str:
 
 
 def _width_s(until_s: float, points: int, samples: int) -> float:
-    """The finest of WIDTHS_S that keeps to `points` bins and puts some requests in each; below 1 s only for dense loads."""
+    """Return the finest of WIDTHS_S that makes at most `points` bins.
+
+    Widths below 1 s need a mean of 20 requests in each bin.
+    """
     for width_s in WIDTHS_S:
         if until_s / width_s <= points and (width_s >= 1 or samples * width_s >= 20 * until_s):
             return width_s
@@ -154,7 +171,10 @@ def _width_s(until_s: float, points: int, samples: int) -> float:
 
 
 def _inflight(raw: Raw, width_s: float, bins: int) -> list[int]:
-    """The most requests that were under way at once in each bin: at its beginning, or after one that left in it."""
+    """Return the most concurrent requests in each bin.
+
+    Concurrency peaks at the beginning of a bin or after a request that is sent in it.
+    """
     sent, ended = sorted(raw.sent_s), sorted(raw.end_s)
     most = [bisect_left(sent, i * width_s) - bisect_right(ended, i * width_s) for i in range(bins)]
     for left, sent_s in enumerate(sent, 1):

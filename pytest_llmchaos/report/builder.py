@@ -1,4 +1,4 @@
-"""Builds a run's report from the files it left: the only part of the report that writes. Atomic: whole files or none."""
+"""Builds the report from the files of a run and writes it atomically."""
 
 from __future__ import annotations
 
@@ -26,11 +26,20 @@ from pytest_llmchaos.report.summary import markdown
 
 
 def build(run_dir: Path) -> Path:
-    """Writes run.json, report.html and summary.md beside the journal, returns report.html.
+    """Write run.json, report.html and summary.md next to the journal.
 
-    Needs nothing but the run's own files, so a run that was killed can be reported later, and twice gives the same bytes.
-    Raises NotReady where there is no journal, where it has no readable run, or where a folder has a report's name;
-    no former report is touched then.
+    Reads only the run's own files, so the report of a killed run can be built later.
+    The same files give the same bytes.
+
+    Args:
+        run_dir: Folder of the run.
+
+    Returns:
+        Path of report.html.
+
+    Raises:
+        NotReady: The journal is missing or has no readable run, or a folder has the
+            name of a report file. Existing reports are left as they are.
     """
     run_dir = run_dir.resolve()
     read = journal(run_dir)
@@ -52,7 +61,7 @@ def build(run_dir: Path) -> Path:
     for path in texts:
         if path.is_dir():
             raise NotReady(
-                f"expected {path} to be a file or absent, found a folder: move it away, then build the report again"
+                f"{path} must be a file or absent, found a folder: move it away, then build the report again"
             )
     for path, text in texts.items():
         _write(path, text)
@@ -62,7 +71,7 @@ def build(run_dir: Path) -> Path:
 def _require_run(run_dir: Path, read: Journal) -> None:
     if any(isinstance(one.line, RunBegin | TrialLine) for one in read.lines):
         return
-    seen = count(len(read.lines), "line") + " of other kinds" if read.lines else "none"
+    seen = count(len(read.lines), "line") + " of other kinds" if read.lines else "no lines"
     if read.unreadable:
         first = read.unreadable[0]
         lost = count(len(read.unreadable), "unreadable line")
@@ -70,15 +79,15 @@ def _require_run(run_dir: Path, read: Journal) -> None:
             f"{seen} and {lost}, the first of them in {first.journal}, line {first.line} ({one_line(first.why, 120)})"
         )
     raise NotReady(
-        f"expected a readable line of the kind 'run' or of a trial in the journal in {run_dir}, found {seen}; no report was "
-        "written: put back a whole copy of the journal, or give the directory of another run"
+        f"the journal in {run_dir} must have a readable line of kind 'run' or of a trial, found {seen}: restore a "
+        "complete copy of the journal or give the folder of another run. No report was written"
     )
 
 
 def _samples(run_dir: Path, samples: str | None, lacks: list[str]) -> Iterator[Sample]:
-    """A trial's samples; none if its load never started. A path that leads out of the run is not followed.
+    """Yield a trial's samples, and append the reason to `lacks` if some are unreadable.
 
-    Why there are fewer than the trial left goes into `lacks`.
+    Yields none if the load never started. A path out of the run's folder is ignored.
     """
     try:
         path = (run_dir / (samples or "")).resolve()

@@ -1,8 +1,10 @@
-"""What a fault did to clients, against its control arm: the same load by the same seed, and no fault. Pure.
+"""Effect of a fault on clients, compared with its control arm.
 
-Compared are the requests that were due from the fault's start to the trial's end; in the control arm, from where the fault
-would have been. The intervals take requests as independent. Those of one outage are not, so they say how well this pair of
-trials was measured; what other trials would show is seen by `--chaos-repeat`.
+The control arm has the same load with the same seed and no fault. The requests compared
+are those due from the fault's start (or its planned start) to the trial's end. The
+intervals assume independent requests. Requests of one outage are not independent, so an
+interval shows how well this pair of trials was measured. `--chaos-repeat` shows how
+trials vary.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from pytest_llmchaos.stats.intervals import CONFIDENCE, Estimate, difference, me
 
 
 def effect(trial: TrialResult, trials: Sequence[TrialResult], raws: Mapping[str, Raw]) -> Effect | None:
-    """The trial's effect against its control arm, as it stands in run.json; None where the run has no such arm."""
+    """Return the trial's effect for run.json, None if the run has no control arm."""
     arms = [other for other in trials if other.fault == "none" and _experiment(other) == _experiment(trial)]
     if trial.fault == "none" or not arms:
         return None
@@ -40,7 +42,10 @@ def effect(trial: TrialResult, trials: Sequence[TrialResult], raws: Mapping[str,
 
 
 def _experiment(trial: TrialResult) -> object:
-    """What two arms share: all but the fault. The same load by name, scenario and repeat is the same load by the request."""
+    """Return the identity that two arms share: everything except the fault.
+
+    The same load name, scenario and repeat send the same requests.
+    """
     rest = replace(trial.plan, injections=()) if trial.plan else None
     return trial.scenario, trial.repeat, trial.remediator, rest
 
@@ -50,14 +55,15 @@ def _why_not(arms: Sequence[TrialResult], sides: Sequence[Sequence[object]]) -> 
         if one.verdict not in PROVED:
             return f"trial {one.trial} is {one.verdict} and proves nothing"
         if not seen:
-            return f"trial {one.trial} has no request from its fault phase on"
+            return f"trial {one.trial} has no requests after the start of its fault phase"
     return None
 
 
 def _observations(trial: TrialResult, raw: Raw) -> list[tuple[bool, float, float]]:
-    """(ok, time to first token, whole time) of each request that was due from the fault's start to the trial's end.
+    """Return (ok, time to first token, whole time) of the requests since the fault.
 
-    Both times are infinite for a failed one; an answer whose first token went unseen showed its client nothing before its end.
+    Both times are infinite for a failed request. Without a recorded first token, the
+    end of the answer counts as its first token.
     """
     begin_s = fault_start_s(trial)
     end_s = max((math.inf if phase.to_s is None else phase.to_s for phase in trial.phases), default=0.0)
@@ -77,7 +83,7 @@ def _estimates(seen: Sequence[tuple[bool, float, float]]) -> tuple[Estimate, Est
 
 
 def _measure(treated: Estimate, control: Estimate) -> Measure:
-    """Both sides, their difference and its interval. What has no finite value is null in run.json."""
+    """Return both sides, their difference and interval. Infinite values are None."""
     found = difference(treated, control)
     ends = (found.value, found.low, found.high) if found else (None, None, None)
     fault, other, value, low, high = (

@@ -1,8 +1,12 @@
-"""Folds journal lines into the run that becomes run.json. Pure: repeats what the judge wrote.
+"""Folds journal lines into the content of `run.json`.
 
-A trial that the judge let hold is `refuted` once a claim about it failed. It is `invalid`
-where a claim could not be asked or was not performed, where it has no claim (it is not judged then), where the run died
-before the trial was judged, or where a line that may have decided it cannot be read.
+The judge's verdict is copied, with two exceptions. A `held` trial becomes `refuted` if
+a claim about it failed. It becomes `invalid` if
+
+- a claim raised an error or was skipped,
+- it has no claim,
+- the run ended before the judgement, or
+- a line that may have decided it is unreadable.
 """
 
 from __future__ import annotations
@@ -42,10 +46,10 @@ Kind = TypeVar("Kind")
 
 
 def fold(written: Iterable[Written], unreadable: Sequence[Unreadable] = ()) -> RunResult:
-    """The run of these lines, which are in order of time."""
+    """Return the run of these lines, which must be sorted by time."""
     written = tuple(written)
     every = [one.line for one in written]
-    begun = next(iter(_of(lines.RunBegin, every)), None)  # xdist: each worker writes one, and the first one wins
+    begun = next(iter(_of(lines.RunBegin, every)), None)  # with xdist, each worker writes one
     of_trial: dict[str, list[lines.TrialLine]] = {}
     for line in every:
         if isinstance(line, lines.TrialLine):
@@ -84,7 +88,7 @@ def _last(kind: type[Kind], every: Iterable[object]) -> Kind | None:
 
 
 def _exit_status(every: Sequence[object]) -> int | None:
-    """The last status that is not 0. None where the run, or one of its workers, did not end by itself."""
+    """Return the last status other than 0, None if the run or a worker was killed."""
     begun, ended = _of(lines.RunBegin, every), _of(lines.RunEnd, every)
     if len(ended) < max(1, len(begun)):
         return None
@@ -99,9 +103,9 @@ def _stack(every: Sequence[object]) -> StackResult:
 
 
 def _trial(name: str, its: Sequence[object], begun: lines.RunBegin | None, doubt: str | None) -> TrialResult:
-    """One trial from its own lines: what was planned, overlaid by what the judge wrote.
+    """Return one trial from its lines: the plan, overridden by the judgement.
 
-    `doubt` says why its verdict is not known; None where it is.
+    `doubt` is the reason why the verdict is unknown, None if it is known.
     """
     judged = _last(lines.Judged, its)
     why = doubt or (UNJUDGED if its else LOST)
@@ -132,7 +136,7 @@ def _trial(name: str, its: Sequence[object], begun: lines.RunBegin | None, doubt
 
 
 def _facts_of(line: msgspec.Struct | None) -> dict[str, object]:
-    """What a line says beyond the defaults of its kind."""
+    """Return the fields of a line that differ from the defaults of its kind."""
     if line is None:
         return {}
     values = structs.asdict(line)
@@ -143,7 +147,10 @@ def _facts_of(line: msgspec.Struct | None) -> dict[str, object]:
 def _verdict(
     verdict: Verdict, reason: str | None, claims: Sequence[ClaimResult], doubt: str | None
 ) -> tuple[Verdict, str | None]:
-    """The judge's verdict after the claims. What is in doubt did not hold; what a claim that can be read says of it goes first."""
+    """Return the verdict after the claims, with its reason.
+
+    A doubt makes the trial invalid, unless a readable claim already failed.
+    """
     if verdict != "held":
         return verdict, reason
     for outcome in CLAIM_MAKES:
@@ -157,7 +164,7 @@ def _verdict(
 
 
 def _phases(its: Sequence[object]) -> tuple[PhaseResult, ...]:
-    """Phases of a trial that was not judged: those that ended, and the one that had begun, open-ended (`to_s` null)."""
+    """Return the phases of a trial without a judgement, with `to_s` None if open."""
     phases: dict[str, PhaseResult] = {}
     for line in its:
         if isinstance(line, lines.PhaseBegin):
@@ -168,13 +175,13 @@ def _phases(its: Sequence[object]) -> tuple[PhaseResult, ...]:
 
 
 def _proof(result: TrialResult, its: Sequence[object]) -> tuple[ProofNote, ...]:
-    """What the judge listed and what was noted on the way, each once, in order of time."""
+    """Return the proofs of the judgement and of single lines, each once, by time."""
     noted = [ProofNote(step=line.step, witness=line.witness, at_s=line.at_s) for line in _of(lines.Proved, its)]
     return tuple(sorted(dict.fromkeys([*result.proof, *noted]), key=lambda one: one.at_s))
 
 
 def _events(result: TrialResult, its: Sequence[object]) -> tuple[EventNote, ...]:
-    """The same of events."""
+    """Return the events of the judgement and of single lines, each once, by time."""
     noted = [
         EventNote(at_s=line.at_s, source=line.source, what=line.what, service=line.service)
         for line in _of(lines.Event, its)
@@ -183,7 +190,7 @@ def _events(result: TrialResult, its: Sequence[object]) -> tuple[EventNote, ...]
 
 
 def _undo(its: Sequence[object]) -> tuple[UndoResult, ...]:
-    """Every fault that was announced, and whether the journal shows its undo done afterwards."""
+    """Return every announced fault, and if the journal shows its revert."""
     announced: list[tuple[lines.Intent, bool]] = []
     for line in its:
         if isinstance(line, lines.Intent):
@@ -201,14 +208,14 @@ def _undoes(undone: lines.Undone, intent: lines.Intent) -> bool:
 
 
 def _replay(claims: Sequence[ClaimResult], begun: lines.RunBegin | None) -> str | None:
-    """The line that performs this trial's experiment again, claims and all."""
+    """Return the command line that repeats this trial's experiment and its claims."""
     files = sorted({claim.nodeid.split("::")[0] for claim in claims if claim.nodeid})
     if not files or begun is None:
         return _replay_of(begun)
-    # The run's own line has the seed always, and spells it as it can be spelled beside the plugins that are installed there.
+    # The run's own line always has the seed, with the prefix that its plugins allow.
     ours = "--llmchaos" if "--llmchaos-seed=" in (_replay_of(begun) or "") else "--chaos"
-    told = {"seed": begun.seed, "runtime": begun.runtime, "backend": begun.backend}
-    return shlex.join(["pytest", *files, *(f"{ours}-{name}={value}" for name, value in told.items() if value != "")])
+    options = {"seed": begun.seed, "runtime": begun.runtime, "backend": begun.backend}
+    return shlex.join(["pytest", *files, *(f"{ours}-{name}={value}" for name, value in options.items() if value != "")])
 
 
 def _replay_of(begun: lines.RunBegin | None) -> str | None:

@@ -1,4 +1,4 @@
-"""Values as people read them. Pure: no markup, no I/O."""
+"""Values formatted for readers."""
 
 from __future__ import annotations
 
@@ -8,58 +8,65 @@ from datetime import UTC, datetime
 
 from pytest_llmchaos.evidence.trial_result import Counts, RunResult
 
-NONE = "\u2013"  # an en dash: what stands where there is no value
-VERDICTS = tuple(Counts.__struct_fields__)  # what needs a reader first comes first
+NONE = "\u2013"  # an en dash in place of a missing value
+VERDICTS = tuple(Counts.__struct_fields__)  # the most urgent verdict first
 VERDICT_MARK = {"held": "✓", "refuted": "✗", "invalid": "∅", "inconclusive": "?", "heal_failed": "!"}
 VERDICT_MEANS = {
-    "held": "a claim held, and none did otherwise",
-    "refuted": "a claim is wrong",
-    "invalid": "proves nothing: the trial was not performed as planned, or not judged",
-    "inconclusive": "proves nothing: the judge could not answer",
-    "heal_failed": "a fault could not be undone",
+    "held": "all claims held",
+    "refuted": "a claim failed",
+    "invalid": "proves nothing: the trial was not performed as planned, or was not judged",
+    "inconclusive": "proves nothing: the evidence does not decide",
+    "heal_failed": "a fault could not be reverted",
 }
 FIDELITY_MEANS = {
-    "real": "the real thing broke, by the runtime's own means",
+    "real": "a real part failed, by the runtime's own means",
     "kernel": "the kernel withheld a resource",
-    "proxy": "a proxy between real parts misbehaved",
-    "telemetry": "only a measured value was forged: says nothing about the engine itself",
-    "simulated": "a simulated part was told to fail",
+    "proxy": "a proxy between real parts caused the failure",
+    "telemetry": "only a measured value was forged, so this proves nothing about the engine",
+    "simulated": "a simulated part failed on command",
 }
 
-# Characters that act on a terminal or reorder text instead of showing themselves: controls but \t and \n, the soft
-# hyphen's family of bidirectional marks and isolates, separators, zero-width characters, byte order marks, lone surrogates.
+# Characters that control a terminal or reorder text: controls except \t and \n,
+# bidirectional marks and isolates, separators, zero-width characters, byte order marks,
+# lone surrogates.
 _ACTING = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
 
 
 def visible(text: str, cut: int = 4000) -> str:
-    """`text` with every character that would act instead of show itself spelled out, at most `cut` characters long."""
+    """Return `text` with control characters spelled out, at most `cut` characters."""
     if len(text) > cut:
         text = f"{text[:cut]}… ({len(text) - cut} more characters in run.json)"
     return _ACTING.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", text)
 
 
 def one_line(value: object, cut: int = 200) -> str:
-    """The text of `value` on one line: for tables, terminals and attributes."""
+    """Return the text of `value` on one line, for tables, terminals and attributes."""
     return visible(" ".join(str(value).split()) if value is not None else "", cut)
 
 
 def ran_as(run: RunResult) -> str:
-    """What the services ran as where that was not containers, such as "process, not container"; else empty."""
-    told = run.environment.get("services run as")
-    return "" if told in (None, "containers") else one_line(told, 60)
+    """Return what the services ran as, such as "process, not container".
+
+    Empty if they were containers.
+    """
+    found = run.environment.get("services run as")
+    return "" if found in (None, "containers") else one_line(found, 60)
 
 
 def number(value: object) -> float | None:
-    """`value` as a number, infinity included; None where it is none (absent, text, NaN)."""
+    """Return `value` as a number or infinity, None if it is absent, text or NaN."""
     if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
         return None
     return float(value)
 
 
 def figure(value: object, digits: int = 3) -> str:
-    """A number with `digits` significant digits and no exponent between 0.0001 and 10 million; NONE where there is none."""
+    """Return a number with `digits` significant digits, NONE if it is missing.
+
+    Only numbers below 0.0001 or from 10 million on have an exponent.
+    """
     seen = number(value)
     if seen is None:
         return NONE if value is None or isinstance(value, float) else one_line(value, 40)
@@ -78,13 +85,13 @@ def seconds(value: object) -> str:
 
 
 def at(value: object) -> str:
-    """A moment on the trial's clock, to the millisecond so that two moments can be compared."""
+    """Return a moment on the trial's clock, in seconds to the millisecond."""
     seen = number(value)
     return NONE if seen is None or math.isinf(seen) else f"{seen:.3f}"
 
 
 def percent(value: object) -> str:
-    """A ratio as a percentage; more digits close to 100 %, where they matter."""
+    """Return a ratio as a percentage, with more digits close to 100 %."""
     seen = number(value)
     if seen is None or math.isinf(seen):
         return figure(value)
@@ -103,7 +110,7 @@ def utc(unix_s: object) -> str:
 
 
 def duration(from_unix_s: object, to_unix_s: object) -> str:
-    """How long something took, in the units that a person would say it in."""
+    """Return a duration in hours, minutes and seconds."""
     begin, end = number(from_unix_s), number(to_unix_s)
     if begin is None or end is None or not math.isfinite(end - begin):
         return NONE
@@ -117,5 +124,5 @@ def count(n: int, noun: str) -> str:
 
 
 def is_simulated(run: RunResult) -> bool:
-    """Whether the answers came from the simulated engine: such a run says nothing about a real model's speed."""
+    """True if the simulated engine answered. Such a run shows no real model's speed."""
     return (run.backend or "").strip().lower() in {"sim", "simulated"}

@@ -1,4 +1,4 @@
-"""Reads what a run left behind: journals and log excerpts. Tolerates what a killed process leaves half-written."""
+"""Reader of a run's journals and logs, including half-written lines."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ LOG_TAIL_BYTES = 64_000
 
 @dataclass(frozen=True, kw_only=True)
 class Journal:
-    """The lines of all journals of one run, in order of wall time, and those that could not be read."""
+    """Lines of all journals of a run, by wall time, and the unreadable ones."""
 
     lines: tuple[Written, ...]
     unreadable: tuple[Unreadable, ...]
 
 
 def journal(run_dir: Path) -> Journal:
-    """Every `journal*.jsonl` of the run as one. An unreadable line is listed; the others are kept.
+    """Read every `journal*.jsonl` of the run. Unreadable lines are listed.
 
-    Raises NotReady where there is no journal, or a folder of its name.
+    Raises:
+        NotReady: The journal is missing, or is a folder.
     """
     paths = sorted(run_dir.glob("journal*.jsonl"))
     if not paths:
         raise NotReady(
-            f"expected journal.jsonl in {run_dir}, found {'no such directory' if not run_dir.is_dir() else 'none'}: "
-            "give the directory of one run, such as reports/latest"
+            f"expected journal.jsonl in {run_dir}, found {'no such folder' if not run_dir.is_dir() else 'no such file'}: "
+            "give the folder of one run, such as reports/latest"
         )
     found: list[Written] = []
     unreadable: list[Unreadable] = []
     for path in paths:
         if path.is_dir():
-            raise NotReady(f"expected a file {path}, found a folder: put back the run's journal, or give another run")
+            raise NotReady(f"{path} must be a file, found a folder: restore the run's journal or give another run")
         for line in lines(path):
             if isinstance(line, Written):
                 found.append(line)
@@ -46,9 +47,9 @@ def journal(run_dir: Path) -> Journal:
 
 
 def logs(run_dir: Path) -> dict[str, str]:
-    """The end of each kept log, by name relative to the run. Log text is foreign: it is shown, never interpreted."""
+    """Return the last LOG_TAIL_BYTES of each log, by path relative to the run."""
     found = {}
-    # Each worker of pytest-xdist has a folder of its own for its stack.
+    # Each worker of pytest-xdist has its own folder.
     for path in sorted(
         path for where in ("logs", "*/logs", "trials/*/logs") for path in run_dir.glob(f"{where}/*.txt")
     ):

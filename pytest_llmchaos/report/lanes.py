@@ -1,4 +1,4 @@
-"""The lanes of a trial's timeline, one function each: load, latency, failures, in flight. SVG, and no words of strangers."""
+"""Lanes of a trial's timeline as SVG: load, latency, failures, in flight."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pytest_llmchaos.report.binning import KINDS, Curves
 from pytest_llmchaos.report.formatting import figure, percent
 
 WIDTH, LEFT, RIGHT = 1040, 52, 12
-HEAD = 27  # the space above a lane for its name
+HEAD = 27  # pixels above a lane for its name
 LANES = {"load": 66, "latency": 104, "failures": 60, "inflight": 44}
 LOG_LOW_S, LOG_HIGH_S = 0.1, 1.0  # the latency scale shows at least this decade
 
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """Where things go: the time axis, the top of each lane, the bin edges in pixels."""
+    """Layout: the time axis, the top of each lane, the bin edges in pixels."""
 
     x: svg.Scale
     tops: dict[str, float]
@@ -32,7 +32,7 @@ class Frame:
 
 
 def _head(frame: Frame, lane: str, title: str, keys: Sequence[tuple[str, str]] = ()) -> str:
-    """The lane's name at its left, its colour keys at its right, its floor line."""
+    """Draw the lane's name on the left, its colour keys on the right, and its floor."""
     y = frame.tops[lane] - 7
     drawn = [svg.text(LEFT, y, title, "lane")]
     drawn.append(svg.keys(WIDTH - RIGHT, y, keys))
@@ -41,7 +41,7 @@ def _head(frame: Frame, lane: str, title: str, keys: Sequence[tuple[str, str]] =
 
 
 def _grid(frame: Frame, lane: str, high: float, most: int = 2) -> tuple[svg.Scale, str]:
-    """A linear scale for the lane, with its lines and numbers."""
+    """Return a linear scale for the lane and its drawn grid."""
     scale = svg.Scale(low=0.0, high=high, start=frame.floor(lane), end=frame.tops[lane])
     drawn = []
     for tick in svg.ticks(high, most):
@@ -66,7 +66,10 @@ def load(curves: Curves, frame: Frame) -> str:
 
 
 def latency(curves: Curves, frame: Frame) -> str:
-    """Logarithmic. Where a quantile has no value because too many requests failed, a bar at the top says so."""
+    """Draw quantiles on a logarithmic scale.
+
+    A bar at the top marks a p95 without a value, because too many requests failed.
+    """
     rows = (("e2e95", curves.e2e_p95_s), ("ttft95", curves.ttft_p95_s), ("ttft50", curves.ttft_p50_s))
     finite = [value for _, row in rows for value in row if value is not None and value < math.inf]
     finite += [ttft_s for _, ttft_s in curves.dots]
@@ -96,19 +99,19 @@ def latency(curves: Curves, frame: Frame) -> str:
 def _latency_keys(curves: Curves) -> list[tuple[str, str]]:
     keys = [("ttft50", "first token p50"), ("ttft95", "p95"), ("e2e95", "whole answer p95")]
     if math.inf in curves.ttft_p95_s:
-        keys.append(("lost", "p95 never came"))
+        keys.append(("lost", "p95 without a value"))
     return keys
 
 
 def failures(curves: Curves, frame: Frame, slos: Sequence[SloVerdict]) -> str:
-    """Failures by kind; over them their sum so far, which ends at what the judge says the trial cost of the month's budget."""
+    """Draw failures by kind, and the running total with the budget it spent."""
     kinds = [kind for kind in KINDS if any(curves.bad[kind])]
     totals = curves.per_second([sum(counts) for counts in zip(*curves.bad.values(), strict=True)])
     scale, grid = _grid(frame, "failures", max(totals, default=0) * 1.08 or 1)
-    words = {"failed": "failed", "wrong": "cut short or wrong", "shed": "refused politely (429)"}
+    words = {"failed": "failed", "wrong": "cut short or wrong", "shed": "rejected (429)"}
     so_far = list(accumulate(sum(counts) for counts in zip(*curves.bad.values(), strict=True)))
     keys = [(f"bad-{kind}", words[kind]) for kind in kinds]
-    keys += [("sofar", f"so far: {so_far[-1]:,}{_budget(slos)}")] if kinds else []
+    keys += [("sofar", f"total: {so_far[-1]:,}{_budget(slos)}")] if kinds else []
     drawn = [_head(frame, "failures", "failures per second", keys)]
     if not kinds:
         drawn.append(svg.text(LEFT + 8, frame.floor("failures") - 8, "none", "none"))
@@ -126,7 +129,7 @@ def failures(curves: Curves, frame: Frame, slos: Sequence[SloVerdict]) -> str:
 
 
 def _budget(slos: Sequence[SloVerdict]) -> str:
-    """What the availability objective's judge says that these failures cost."""
+    """Return the share of the month's budget spent by the availability SLO."""
     spent = next((slo.budget_spent for slo in slos if slo.name == "availability"), None)
     return "" if spent is None else f", {percent(spent)} of the month's budget"
 

@@ -1,4 +1,4 @@
-"""The moments worth a mark on a trial's timeline, read from the folded trial. Pure."""
+"""Marks on a trial's timeline: fault, detection, recovery, revert, events."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ SOURCES = {"runtime": "runtime", "prometheus": "alert", "remediator": "remedy", 
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """One moment. `css` names its look; a `key` mark is labelled in the chart, any other is a tick that a table explains."""
+    """One moment on the timeline. `css` is its style.
+
+    A `key` mark has a label in the chart. The table explains the others.
+    """
 
     at_s: float
     css: str
@@ -21,14 +24,14 @@ class Mark:
 
 
 def fault_start_s(trial: TrialResult) -> float | None:
-    """When the fault took hold by its witness; else when the fault phase began."""
+    """Return when the fault took effect by its proof, else when its phase began."""
     proofs = [proof.at_s for proof in trial.proof if proof.step == "injected"]
     phases = [phase.from_s for phase in trial.phases if phase.name == "fault"]
     return next(iter([*proofs, *phases]), None)
 
 
 def marks(trial: TrialResult) -> list[Mark]:
-    """In order of time: the fault, its detection, recovery and undoing with labels; every event with a tick."""
+    """Return the marks by time. Fault, detection, recovery and revert have labels."""
     found = [
         Mark(at_s=event.at_s, css=SOURCES.get(event.source, "own"), label=_describe(event)) for event in trial.events
     ]
@@ -39,7 +42,7 @@ def marks(trial: TrialResult) -> list[Mark]:
         )
     found.extend(_counted_marks(trial, start_s))
     found += [
-        Mark(at_s=proof.at_s, css="healed", label="proved healed", key=True)
+        Mark(at_s=proof.at_s, css="healed", label="revert proved", key=True)
         for proof in trial.proof
         if proof.step == "healed"
     ]
@@ -47,7 +50,7 @@ def marks(trial: TrialResult) -> list[Mark]:
 
 
 def _counted_marks(trial: TrialResult, start_s: float | None) -> list[Mark]:
-    """Detection and recovery, which are counted from the start of the fault."""
+    """Return detection and recovery, both counted from the start of the fault."""
     found = []
     for word, took_s, who in (
         ("detected", trial.time_to_detect_s, trial.detected_by),

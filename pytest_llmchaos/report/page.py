@@ -1,4 +1,4 @@
-"""The run as one HTML page that needs nothing else: styles, scripts, drawings and data are inside. Renders, decides nothing."""
+"""Renders the run as one HTML page with styles, scripts, drawings and data."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ HERE = files("pytest_llmchaos.report")
 
 @dataclass(frozen=True, kw_only=True)
 class Detail:
-    """How much of a run is shown. The page says when it shows less than all; run.json always has everything."""
+    """Amount of detail that the page shows. run.json always has everything."""
 
     points: int  # bins of a chart
     dots: int  # single requests in all charts together
@@ -59,11 +59,11 @@ DETAILS = (
     Detail(points=60, dots=0, log_bytes=20_000, cut=600, rows=30),
     Detail(points=20, dots=0, log_bytes=0, cut=120, rows=5),
 )
-POINTS = 6000  # of all charts together: more than this cannot fit, so it is not tried
+POINTS = 6000  # of all charts together: more never fit, so such a detail is skipped
 
 
 def page(run: RunResult, raws: Mapping[str, Raw], logs: Mapping[str, str]) -> str:
-    """The page in the most detail that keeps it within LIMIT_BYTES."""
+    """Return the page in the most detail that fits LIMIT_BYTES."""
     html = ""
     for detail in [detail for detail in DETAILS[:-1] if detail.points * len(run.trials) <= POINTS] + [DETAILS[-1]]:
         html = _render(run, raws, logs, detail)
@@ -113,7 +113,7 @@ def _render(run: RunResult, raws: Mapping[str, Raw], logs: Mapping[str, str], de
             logs=_tails(logs, detail.log_bytes),
             less=detail is not DETAILS[0],
             detail=detail,
-            style=Markup(style),  # noqa: S704  these four are our own files, and data that _json made harmless
+            style=Markup(style),  # noqa: S704  our own files, and data that _json escaped
             script=Markup(script),  # noqa: S704
             library=Markup(library),  # noqa: S704
             data=_json([item["data"] for item in shown]),
@@ -124,7 +124,7 @@ def _render(run: RunResult, raws: Mapping[str, Raw], logs: Mapping[str, str], de
 
 @cache
 def _environment(detail: Detail) -> Environment:
-    """Everything is escaped, and made visible before that, by the engine and not by the template's author."""
+    """Return the Jinja environment, which escapes every value by default."""
 
     def format_value(value: object) -> object:
         if isinstance(value, Markup):
@@ -158,7 +158,7 @@ def _asset(name: str) -> str:
 
 
 def _policy(style: str, scripts: list[str]) -> str:
-    """A content security policy that lets run what this file wrote and nothing else, and lets nothing be fetched."""
+    """Return a content security policy that allows only our styles and scripts."""
 
     def digest(text: str) -> str:
         return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
@@ -168,19 +168,22 @@ def _policy(style: str, scripts: list[str]) -> str:
 
 
 def _json(value: object) -> Markup:
-    """JSON that cannot end its script element or open a comment, and holds only ASCII."""
+    """Return ASCII JSON that cannot end its script element or open a comment."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # noqa: S704
 
 
 def _until_s(trial: TrialResult, raw: Raw) -> float:
-    """The end of the time axis: the last phase's end, the last request's due time, or 1 s of nothing."""
+    """Return the time axis' end: the last phase's end or due time, at least 1 s."""
     ends = [phase.to_s or 0.0 for phase in trial.phases]
     return max([*ends, max(raw.due_s, default=0.0), 1.0])
 
 
 def _data(trial: TrialResult, drawn: Curves) -> dict[str, object]:
-    """What the interactive charts need. Times are whole milliseconds to keep the page small; -1 stands for infinity."""
+    """Return the data of the interactive charts.
+
+    Latencies are whole milliseconds to keep the page small, with -1 for infinity.
+    """
 
     def milliseconds(values: list[float | None]) -> list[int | None]:
         return [None if value is None else -1 if value == math.inf else round(value * 1000) for value in values]
@@ -202,6 +205,6 @@ def _data(trial: TrialResult, drawn: Curves) -> dict[str, object]:
 
 
 def _tails(logs: Mapping[str, str], budget: int) -> dict[str, str]:
-    """The end of each log, all together within the budget."""
+    """Return the end of each log, `budget` characters in total."""
     each = budget // max(1, len(logs))
     return {name: text[-each:] for name, text in logs.items()} if each else {}

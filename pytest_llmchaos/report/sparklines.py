@@ -1,4 +1,4 @@
-"""Drawings as small as a word, for tables. Numbers in, SVG out."""
+"""Word-sized SVG drawings for tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pytest_llmchaos.report.binning import Curves
 
 
 def sparkline(curves: Curves) -> Markup:
-    """Answered in full against failed over the trial, as small as a word."""
+    """Draw answered and failed requests over the trial."""
     x = svg.Scale(low=0.0, high=curves.until_s, start=0, end=150)
     xs = [x(edge_s) for edge_s in curves.edges_s]
     offered = curves.per_second(curves.offered)
@@ -23,7 +23,7 @@ def sparkline(curves: Curves) -> Markup:
 
 
 def strip(values_s: Sequence[float]) -> Markup:
-    """Every value as a dot on a scale from 0, the mean as a bar: the spread at a glance."""
+    """Draw every value as a dot on a scale from 0, and the mean as a bar."""
     x = svg.Scale(low=0.0, high=max(*values_s, 1e-3) * 1.05, start=6, end=164)
     drawn = svg.line(6, 16, 164, 16, "floor") + "".join(
         f'<circle cx="{x(value):.1f}" cy="16" r="4"/>' for value in values_s

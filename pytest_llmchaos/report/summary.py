@@ -1,4 +1,4 @@
-"""The run in a few lines: for the terminal, for a Markdown summary, for JUnit. Strings in, strings out."""
+"""Summary of a run for the terminal, Markdown and JUnit."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from pytest_llmchaos.report.unread import damaged, unplaced
 TIME_HEADS = ("time", "n", "mean", "median", "least to most", "standard deviation", "never")
 EFFECT_HEADS = ("measure", "with the fault", "without", "difference", "95 % interval")
 
-# What pytest's exit status says of a run whose trials held. Its other statuses come before a trial.
+# Meaning of pytest's exit status if all trials held. Other statuses end before a trial.
 STATUS_MEANS = {
     1: "other tests, or fixtures, failed",
-    2: "it was interrupted",
-    3: "an internal error, or something was not cleaned up",
+    2: "the session was interrupted",
+    3: "an internal error, or a cleanup that failed",
 }
 
 
 def headline(run: RunResult) -> str:
-    """The run in one sentence; what did not hold comes first, and what could not be read last."""
+    """Return the run in one sentence, with the most urgent verdict first."""
     lost = len(damaged(run.unreadable))
     return _outcome(run) + (f"; {count(lost, 'journal line')} could not be read" if lost else "")
 
@@ -46,18 +46,18 @@ def _outcome(run: RunResult) -> str:
         return "No experiment can be read" if damaged(run.unreadable) else "No experiment was performed"
     if set(counts) == {"held"}:
         held = "The experiment held" if total == 1 else f"All {total} experiments held"
-        return (f"{total} of {total} held as far as can be read" if unplaced(run.unreadable) else held) + _ended(run)
+        return (f"{total} of {total} held in the readable lines" if unplaced(run.unreadable) else held) + _ended(run)
     parts: list[str] = []
     for verdict, n in counts.items():
-        words = {"heal_failed": "left a fault behind", "invalid": "proves nothing" if n == 1 else "prove nothing"}
+        words = {"heal_failed": "left a fault in place", "invalid": "proves nothing" if n == 1 else "prove nothing"}
         parts.append(f"{n} {words.get(verdict, verdict)}" if parts else f"{n} of {total} {words.get(verdict, verdict)}")
     return ", ".join(parts)
 
 
 def _ended(run: RunResult) -> str:
-    """How the run ended, where that takes something from a headline by which all held."""
+    """Return the end of the run, if it qualifies a headline of held trials."""
     if run.exit_status is None:
-        return " until the run broke off"
+        return " until the run was cut off"
     if run.exit_status == 0:
         return ""
     means = STATUS_MEANS.get(run.exit_status)
@@ -65,7 +65,10 @@ def _ended(run: RunResult) -> str:
 
 
 def headline_verdict(run: RunResult) -> str:
-    """The verdict whose mark and colour the headline has; `inconclusive` where all held and that is not all there is to say."""
+    """Return the verdict whose mark and colour the headline gets.
+
+    `inconclusive` if all trials held, but the run failed or has unreadable lines.
+    """
     worst = next((verdict for verdict, n in run.counts.by_verdict().items() if n), "inconclusive")
     if worst == "held" and (run.exit_status != 0 or unplaced(run.unreadable)):
         return "inconclusive"
@@ -73,7 +76,7 @@ def headline_verdict(run: RunResult) -> str:
 
 
 def summary_lines(run: RunResult) -> list[str]:
-    """One line a trial, what it took and why; then the line that repeats the run."""
+    """Return one line for each trial, the headline, and the command that repeats it."""
     trials = run.trials
     wide = max((len(_title(trial)) for trial in trials), default=0)
     lines = []
@@ -84,14 +87,14 @@ def summary_lines(run: RunResult) -> list[str]:
     lines += time_lines(times(trials))
     lines.append(headline(run) + (" (simulated engine)" if is_simulated(run) else ""))
     if run.exit_status is None:
-        lines.append("the run did not end by itself: its last journal line is from " + utc(run.ended_unix_s))
+        lines.append("the run was cut off: its last journal line is from " + utc(run.ended_unix_s))
     if run.replay:
         lines.append(f"repeat: {one_line(run.replay, 400)}")
     return lines
 
 
 def took(trial: TrialResult) -> str:
-    """Detection and recovery, where there was something to detect."""
+    """Return the trial's times in words."""
     parts: list[str] = []
     for word, took_s, who in (
         ("detected", trial.time_to_detect_s, trial.detected_by),
@@ -106,27 +109,27 @@ def took(trial: TrialResult) -> str:
 
 
 def why(trial: TrialResult) -> str:
-    """The reason where a trial did not hold, on one line."""
+    """Return the reason of a trial that did not hold, on one line."""
     if trial.verdict == "held":
         return ""
     return f"- {one_line(trial.reason or VERDICT_MEANS[trial.verdict], 240)}{more_failed(trial)}"
 
 
 def more_failed(trial: TrialResult) -> str:
-    """The number of claims that failed beside the one that is the trial's reason."""
+    """Return how many claims failed in addition to the one in the trial's reason."""
     n = len(_other_failures(trial))
     return f"; and {count(n, 'more claim')} failed" if n else ""
 
 
 def _other_failures(trial: TrialResult) -> list[ClaimResult]:
-    """None where the judge gave the reason, which is then that of every claim."""
+    """Return the other failed claims, empty if the reason is the judge's."""
     failed = [claim for claim in trial.claims if claim.outcome in {"failed", "error"}]
     first = next((one for one in failed if trial.reason in {one.message, f"{one.nodeid} {one.outcome}"}), None)
     return [claim for claim in failed if first is not None and claim is not first]
 
 
 def junit_properties(trial: TrialResult) -> list[tuple[str, str]]:
-    """What a CI server may show beside a claim. Only values that exist."""
+    """Return the properties of a claim in JUnit XML, without missing values."""
     shown: dict[str, object] = {
         "trial": trial.trial,
         "scenario": trial.scenario,
@@ -156,10 +159,10 @@ def junit_properties(trial: TrialResult) -> list[tuple[str, str]]:
 
 
 def markdown(run: RunResult) -> str:
-    """`summary.md`: what a pull request or a CI job's page shows."""
+    """Return `summary.md`, for a pull request or a CI job's page."""
     lines = [f"## {_md(headline(run))}", ""]
     if is_simulated(run):
-        lines += ["**Simulated engine**: says nothing about a real model's speed.", ""]
+        lines += ["**Simulated engine**: this run does not show a real model's speed.", ""]
     unlike = f" ({_md(ran_as(run))})" if ran_as(run) else ""
     what = f"{_md(run.runtime)} runtime{unlike}, backend {_md(run.backend)}"
     lines.append(f"Run {_code(run.run)}, seed {_code(run.seed)}, {what}, {utc(run.started_unix_s)}")
@@ -187,7 +190,7 @@ def markdown(run: RunResult) -> str:
 
 
 def _reasons(trial: TrialResult) -> list[str]:
-    """Why a trial did not hold: each claim that failed, with its message."""
+    """Return each failed claim with its message."""
     others = _other_failures(trial)
     if not others:
         return [why(trial).removeprefix("- ")]
@@ -198,7 +201,7 @@ def _reasons(trial: TrialResult) -> list[str]:
 
 
 def _table(first: str, heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
-    """A table of foreign text; nothing where it would be empty."""
+    """Return a Markdown table of untrusted text, no lines if there are no rows."""
     if not rows:
         return []
     lines = ["", f"| {' | '.join((first, *heads))} |", "|---" * (len(heads) + 1) + "|"]
@@ -210,7 +213,7 @@ def _title(trial: TrialResult) -> str:
 
 
 def _arm(trial: TrialResult) -> str:
-    """What sets this trial apart from others of its experiment."""
+    """Return the suffix that distinguishes a trial in its experiment."""
     bare = " without remediator" if trial.remediator is False else ""
     return bare + (f" #{trial.repeat}" if trial.repeat else "")
 
@@ -220,11 +223,11 @@ def _by(took_s: float | None, who: str | None) -> str:
 
 
 def _md(value: object) -> str:
-    """Foreign text inside a Markdown table: no markup, no cell borders, no autolinks, one line."""
+    """Escape untrusted text for a cell of a Markdown table."""
     text = re.sub(r"([\\`*_{}\[\]()#|~!>])", r"\\\1", one_line(value, 300))
     return text.replace("&", "&amp;").replace("<", "&lt;").replace("://", ":&#8203;//").replace("@", "@&#8203;")
 
 
 def _code(value: object) -> str:
-    """Foreign text as inline code; what could end it is replaced."""
+    """Return untrusted text as inline code, without characters that end it."""
     return "`" + one_line(value, 400).replace("`", "'").replace("|", "¦") + "`"

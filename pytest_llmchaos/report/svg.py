@@ -1,4 +1,4 @@
-"""Small pieces of SVG: scales, ticks, paths, escaped text. Knows nothing of trials."""
+"""SVG elements: scales, ticks, paths, escaped text."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Scale:
 
 
 def ticks(high: float, most: int, factors: Sequence[float] = (1, 2, 4, 5, 10, 20)) -> list[float]:
-    """Round values from 0 up to `high`: the finest round step that makes no more than `most` of them."""
+    """Return round values from 0 to `high`, in the finest step with at most `most`."""
     if high <= 0 or not math.isfinite(high):
         return [0.0]
     power = 10.0 ** math.floor(math.log10(high / most))
@@ -37,21 +37,24 @@ def ticks(high: float, most: int, factors: Sequence[float] = (1, 2, 4, 5, 10, 20
 
 
 def decades(low: float, high: float) -> list[float]:
-    """Round values between two positive bounds of a logarithmic scale: 1, 2 and 5 of each decade where there is room."""
+    """Return round values of a logarithmic scale between two positive bounds.
+
+    1, 2 and 5 of each decade if there is room, else only 1.
+    """
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     factors = (1, 2, 5) if high / low < 300 else (1,)
     return [value for power in powers for factor in factors if low * 0.999 <= (value := factor * 10.0**power) <= high]
 
 
 def text(x: float, y: float, words: object, css: str = "", anchor: str = "") -> str:
-    """A text element. The words are foreign: made visible and escaped."""
+    """Return a text element with escaped words."""
     attributes = f' class="{css}"' if css else ""
     attributes += f' text-anchor="{anchor}"' if anchor else ""
     return f'<text x="{x:.0f}" y="{y:.0f}"{attributes}>{escape(one_line(words))}</text>'
 
 
 def keys(right: float, y: float, entries: Sequence[tuple[str, str]]) -> str:
-    """A colour key as one right-aligned text, so that no font's widths need to be known."""
+    """Return a colour key as one right-aligned text, independent of font widths."""
     spans = "\u2003".join(f'<tspan class="{css} swatch">■</tspan> {escape(label)}' for css, label in entries)
     return f'<text x="{right:.0f}" y="{y:.0f}" class="key" text-anchor="end">{spans}</text>' if entries else ""
 
@@ -65,7 +68,10 @@ def line(x: float, y: float, to_x: float, to_y: float, css: str) -> str:
 
 
 def path(points: Iterable[tuple[float, float] | None], css: str) -> str:
-    """A line through the points in whole pixels, broken where a point is None; a lone point is drawn as a dot."""
+    """Return a line through the points in whole pixels.
+
+    None breaks the line. A single point becomes a dot.
+    """
     data: list[str] = []
     pen = False
     last = (0, 0)
@@ -84,9 +90,9 @@ def path(points: Iterable[tuple[float, float] | None], css: str) -> str:
 
 
 def steps(tops: Sequence[float], floors: Sequence[float], xs: Sequence[float], css: str) -> str:
-    """Bars from floor to top between neighbouring xs, neighbours of one floor joined into one outline."""
+    """Return bars from floor to top, with neighbours of one floor as one outline."""
     data: list[str] = []
-    low: int | None = None  # the floor of the outline that is open
+    low: int | None = None  # floor of the open outline
     high = 0
     for i, (top, floor) in enumerate(zip(tops, floors, strict=True)):
         here, ground = min(round(top), round(floor) - 1), round(floor)
@@ -108,7 +114,7 @@ def steps(tops: Sequence[float], floors: Sequence[float], xs: Sequence[float], c
 
 
 def stairs(ys: Sequence[float], xs: Sequence[float], css: str) -> str:
-    """A stepped line at height ys[i] between xs[i] and xs[i+1]."""
+    """Return a stepped line at height ys[i] between xs[i] and xs[i+1]."""
     data = [f"M{xs[0]:.0f} {ys[0]:.0f}"]
     for i, y in enumerate(ys):
         if i and round(y) != round(ys[i - 1]):
@@ -119,7 +125,7 @@ def stairs(ys: Sequence[float], xs: Sequence[float], css: str) -> str:
 
 
 def dots(points: Iterable[tuple[float, float]], css: str) -> str:
-    """Many dots as one path of strokes of no length, which round caps turn into dots: six bytes each."""
+    """Return dots as one path of zero-length strokes with round caps, 6 bytes each."""
     data: list[str] = []
     last = (0, 0)
     for point in points:

@@ -1,4 +1,4 @@
-"""Repeated times and effects as rows of text, for the page, the summary and the terminal. Strings out, nothing computed."""
+"""Repeated times and effects as rows of text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from pytest_llmchaos.report.formatting import NONE, figure, one_line, percent, s
 
 
 def time_rows(times: Sequence[Times]) -> list[tuple[str, ...]]:
-    """(experiment, time, n, mean, median, least to most, standard deviation, never) of each that was measured more than once."""
+    """Return a row for each time with more than one trial.
+
+    Columns: experiment, time, n, mean, median, least to most, standard deviation,
+    never.
+    """
     return [
         (
             row.experiment,
@@ -28,7 +32,7 @@ def time_rows(times: Sequence[Times]) -> list[tuple[str, ...]]:
 
 
 def time_lines(times: Sequence[Times]) -> list[str]:
-    """The same for a terminal, a line each."""
+    """Return the same rows as lines for a terminal."""
     lines = []
     for experiment, name, n, mean, median, spread, _, never in time_rows(times):
         lost = f", never in {never}" if never else ""
@@ -37,7 +41,10 @@ def time_lines(times: Sequence[Times]) -> list[str]:
 
 
 def effect_rows(trials: Sequence[TrialResult]) -> list[tuple[str, ...]]:
-    """(experiment, measure, with the fault, without, difference, 95 % interval) of each trial that has a control arm."""
+    """Return the rows of each trial that has a control arm.
+
+    Columns: experiment, measure, with the fault, without, difference, 95 % interval.
+    """
     rows: list[tuple[str, ...]] = []
     for trial in trials:
         effect = trial.effect
@@ -61,7 +68,7 @@ def effect_rows(trials: Sequence[TrialResult]) -> list[tuple[str, ...]]:
 def _side_by_side(measure: Measure, *, ratio: bool) -> tuple[str, str, str, str]:
     def plain(value: float | None) -> str:
         if value is None:
-            return "never came"
+            return "no answer"
         return percent(value) if ratio else seconds(value)
 
     def format_signed(value: float | None) -> str | None:

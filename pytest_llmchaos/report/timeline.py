@@ -1,4 +1,4 @@
-"""One trial on one clock as inline SVG, complete without JavaScript: load, latency, failures, in flight, phases, marks."""
+"""Timeline of one trial as inline SVG, complete without JavaScript."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pytest_llmchaos.report.formatting import figure, one_line, seconds
 from pytest_llmchaos.report.lanes import HEAD, LANES, LEFT, RIGHT, WIDTH, Frame
 from pytest_llmchaos.report.markers import Mark, marks
 
-STRIP, ROW = 20, 15  # the phase strip, one row of mark labels
-CHAR = 6.1  # pixels that one character takes at the label's size, rounded up
+STRIP, ROW = 20, 15  # pixels of the phase strip and of one row of labels
+CHAR = 6.1  # pixels of one character of a label, rounded up
 
 
 def timeline(trial: TrialResult, curves: Curves, watermark: str = "") -> Markup:
-    """The timeline of one trial, as long as its curves. The text alternative tells the story in one sentence."""
+    """Return the timeline of one trial, with a text alternative."""
     until_s = curves.until_s
     seen = [mark for mark in marks(trial) if 0 <= mark.at_s <= until_s * 1.001]
     x = svg.Scale(low=0.0, high=max(until_s, 1e-3), start=LEFT, end=WIDTH - RIGHT)
@@ -41,13 +41,13 @@ def timeline(trial: TrialResult, curves: Curves, watermark: str = "") -> Markup:
         _marks(seen, frame, rows),
         *labels,
     ]
-    return Markup(  # noqa: S704  every piece of foreign text in it went through svg.text, which escapes
+    return Markup(  # noqa: S704  svg.text escaped all untrusted text
         f'<svg viewBox="0 0 {WIDTH} {y + 36:.0f}" role="img" aria-label="{Markup.escape(describe(trial))}">{"".join(parts)}</svg>'
     )
 
 
 def describe(trial: TrialResult) -> str:
-    """What the picture shows, for those who cannot see it."""
+    """Return the text alternative of the timeline."""
     parts = [f"Timeline of {one_line(trial.scenario, 80)}, fault {one_line(trial.fault, 80)}"]
     parts += [mark.label for mark in marks(trial) if mark.key]
     return "; ".join(parts) + "."
@@ -85,7 +85,7 @@ def _axis(frame: Frame, until_s: float) -> str:
 
 
 def _marks(seen: Sequence[Mark], frame: Frame, rows: int) -> str:
-    """Key moments cut through every lane; other events are ticks on a line of their own, with a title to hover."""
+    """Draw key moments across all lanes, and other events as circles with a tooltip."""
     y = STRIP + rows * ROW + 6
     drawn = []
     for mark in seen:
@@ -101,7 +101,7 @@ def _marks(seen: Sequence[Mark], frame: Frame, rows: int) -> str:
 
 
 def _labels(keys: Sequence[Mark], x: svg.Scale) -> tuple[list[str], int]:
-    """Labels in as few rows as they need so that none covers another, each beside its line."""
+    """Return the labels next to their lines, in as few rows as fit without overlap."""
     ends: list[float] = []
     drawn = []
     for mark in keys:

@@ -1,4 +1,4 @@
-"""One trial told for a reader: its key figures, its events in order, its claims in plain words. Pure."""
+"""Key figures, events and claims of one trial, in words."""
 
 from __future__ import annotations
 
@@ -17,17 +17,22 @@ FINAL = {"held", "refuted"}
 
 
 def tiles(trial: TrialResult, raw: Raw, ran_as: str = "") -> list[tuple[str, str, str]]:
-    """(what, value, how) of the figures that a reader looks for first. `ran_as`: services that were no containers."""
+    """Return (name, value, explanation) of the trial's key figures.
+
+    `ran_as` is what the services ran as, empty for containers.
+    """
     found = [_detection_tile(trial)]
     if trial.lifetime not in {"passing", "none"}:
         found.append(_recovery_tile(trial))
     if trial.time_to_settle_s is not None:
         found.append(("settled", seconds(trial.time_to_settle_s), f"after the fault ended{_seen_to(trial)}"))
     if trial.relapsed_s is not None:
-        found.append(("relapsed after", seconds(trial.relapsed_s), "good again, then bad once more"))
+        found.append(("relapsed after", seconds(trial.relapsed_s), "recovered, then bad again"))
     spent = most_spent(trial)
     if spent is not None:
-        found.append(("month's error budget spent", percent(spent[0]), f"{spent[1]}, the most of {len(trial.slos)}"))
+        found.append(
+            ("month's error budget spent", percent(spent[0]), f"by {spent[1]}, the most of {len(trial.slos)} SLOs")
+        )
     total = sum(raw.outcomes.values())
     if total:
         found.append(("requests", f"{total:,}", _answered(total - raw.outcomes["ok"], is_judged=trial.judged)))
@@ -38,21 +43,26 @@ def tiles(trial: TrialResult, raw: Raw, ran_as: str = "") -> list[tuple[str, str
 
 
 def _answered(lost: int, *, is_judged: bool) -> str:
-    """How many were not answered. A trial that was cut off has samples of the requests that had ended by then."""
+    """Return the number of lost requests in words.
+
+    A killed trial has samples only of the requests that had ended.
+    """
     if is_judged:
         return f"{lost:,} not answered in full" if lost else "all answered in full"
-    ended = f"{lost:,} of those that ended were not answered in full" if lost else "answered in full, all that ended"
-    return f"{ended}; what was open then is not known"
+    ended = (
+        f"{lost:,} of those that ended were not answered in full" if lost else "all that ended were answered in full"
+    )
+    return f"{ended}, requests still open are unknown"
 
 
 def _detection_tile(trial: TrialResult) -> tuple[str, str, str]:
     if trial.time_to_detect_s is not None:
         return "detected after", seconds(trial.time_to_detect_s), one_line(trial.detected_by, 60)
-    return "detected", NONE, "no signal of the system's own" if trial.verdict in FINAL else "not judged"
+    return "detected", NONE, "the system raised no signal" if trial.verdict in FINAL else "not judged"
 
 
 def coincidences(trial: TrialResult) -> list[str]:
-    """Signals that do not count as detection, each with the reason."""
+    """Return the signals that do not count as detection, with the reason."""
     return [
         f"{one_line(one.what, 60)} after {seconds(one.after_s)} is coincident: {one_line(one.why, 160)}"
         for one in trial.coincident
@@ -64,16 +74,16 @@ def _recovery_tile(trial: TrialResult) -> tuple[str, str, str]:
         by = one_line(trial.repaired_by, 60)
         how = f"repaired by {by}" if by else "by itself"
         return "recovered after", seconds(trial.time_to_recover_s), how + _seen_to(trial)
-    return "recovered", NONE, "not before our own revert, or not at all" if trial.verdict in FINAL else "not judged"
+    return "recovered", NONE, "not before the fault was reverted" if trial.verdict in FINAL else "not judged"
 
 
 def _seen_to(trial: TrialResult) -> str:
-    """How exactly a recovery could be seen."""
-    return f", seen to {seconds(trial.recovery_resolution_s)}" if trial.recovery_resolution_s else ""
+    """Return the resolution of a recovery time."""
+    return f", to within {seconds(trial.recovery_resolution_s)}" if trial.recovery_resolution_s else ""
 
 
 def chronology(trial: TrialResult) -> list[dict[str, str]]:
-    """Phases, proofs and events in one order, each with its moment and its distance from the fault."""
+    """Return phases, proofs and events by time, each with its time since the fault."""
     start_s = fault_start_s(trial)
     entries = [
         *((phase.from_s, "instrument", f"{phase.name} phase begins", "") for phase in trial.phases),
@@ -93,26 +103,26 @@ def chronology(trial: TrialResult) -> list[dict[str, str]]:
 
 
 def claim_words(nodeid: str) -> str:
-    """«scenarios/test_kill_api.py::test_kill_api_is_detected» reads «kill api is detected»."""
+    """Return a claim's name in words: `test_kill_is_detected` as "kill is detected"."""
     name = nodeid.rsplit("::", 1)[-1]
     return re.sub(r"_+", " ", name.removeprefix("test_")).strip() or name
 
 
 def outcome_words(outcomes: Mapping[str, int] | None) -> str:
-    """What became of a phase's requests, failures only, most frequent first."""
+    """Return a phase's failures by outcome, most frequent first."""
     failed = {name: n for name, n in (outcomes or {}).items() if name not in {"ok", "left", "cancelled"}}
     counted = [(n, one_line(name, 30)) for name, n in failed.items()]
     return ", ".join(f"{name} {n:,.0f}" for n, name in sorted(counted, key=lambda pair: -pair[0]) if n)
 
 
 def raw_values(slo: SloVerdict) -> list[tuple[str, str]]:
-    """The raw values behind the ratio."""
+    """Return the raw values behind the ratio."""
     behind = {**slo.raw} if slo.window_s is None else {**slo.raw, "window_s": slo.window_s}
     return [(one_line(name, 60), "" if value is None else figure(value, 9)) for name, value in behind.items()]
 
 
 def load_words(load: LoadResult | None) -> str:
-    """How well the load generator kept its schedule, in one line."""
+    """Return how well the load generator kept its schedule, on one line."""
     if load is None or load == LoadResult():
         return "not measured"
     return (
@@ -122,13 +132,13 @@ def load_words(load: LoadResult | None) -> str:
 
 
 def plan_rows(plan: PlanNote | None) -> list[tuple[str, str]]:
-    """What a trial was to do, as (dotted name, value) rows."""
+    """Return a trial's plan as (dotted name, value) rows."""
     known = {} if plan is None else structs.asdict(plan)
     return rows_of({name: _plain(value) for name, value in known.items() if value not in (None, ())}, "plan")
 
 
 def stack_rows(stack: StackResult) -> list[tuple[str, str]]:
-    """The stack's images and times, as rows."""
+    """Return the stack's images and times as rows."""
     return rows_of({name: value for name, value in structs.asdict(stack).items() if value not in (None, {})}, "stack")
 
 
@@ -137,7 +147,7 @@ def _plain(value: object) -> object:
 
 
 def rows_of(value: object, prefix: str = "") -> list[tuple[str, str]]:
-    """A nested mapping as (dotted name, value) rows."""
+    """Return a nested mapping as (dotted name, value) rows."""
     if isinstance(value, Mapping) and (value or not prefix):
         return [row for key, item in value.items() for row in rows_of(item, f"{prefix}.{key}" if prefix else str(key))]
     if isinstance(value, list) and any(isinstance(item, Mapping | list) for item in value):

@@ -1,7 +1,7 @@
-"""What unreadable journal lines leave unknown about a run. Pure.
+"""Effect of unreadable journal lines on the verdicts.
 
-The last line of a process that was killed is often cut off: it was not written to the end, so nothing that counts was in it,
-unless it says itself that it was a claim or a judgement.
+The last line of a killed process is often cut off. Such a line counts only if its kind
+is readable and is a claim or a judgement.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from pytest_llmchaos.evidence.journal import CUT_OFF
 from pytest_llmchaos.evidence.trial_result import Unreadable
 
 SPOILS = {
-    "judged": "the journal's line that judged this trial is unreadable",
-    "claim": "the journal's line of a claim about this trial is unreadable",
+    "judged": "the journal line with this trial's judgement is unreadable",
+    "claim": "the journal line of a claim about this trial is unreadable",
     None: "a journal line of this trial is unreadable",
 }
 
 
 def damaged(unreadable: Iterable[Unreadable]) -> tuple[Unreadable, ...]:
-    """Those that are no cut-off end of a journal."""
+    """Return the lines other than a journal's cut-off end."""
     return tuple(one for one in unreadable if one.why != CUT_OFF)
 
 
 def unplaced(unreadable: Iterable[Unreadable]) -> tuple[Unreadable, ...]:
-    """Damaged lines that may speak against any trial: which one they belong to is not readable."""
+    """Return the damaged lines that may decide a trial, but do not name it."""
     return tuple(one for one in damaged(unreadable) if not one.trial and (one.kind in SPOILS or one.kind == "trial"))
 
 
 def doubts(unreadable: Iterable[Unreadable]) -> dict[str, str]:
-    """By trial, why its verdict is not known: the first line that may have decided it and cannot be read."""
+    """Return why a trial's verdict is unknown, by trial: its first unreadable line."""
     found: dict[str, str] = {}
     for one in unreadable:
         if one.trial and one.kind in SPOILS:

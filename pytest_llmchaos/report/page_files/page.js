@@ -1,4 +1,5 @@
-// The page is complete without this file. It adds copy buttons and charts to zoom into; foreign text goes through textContent only.
+// Adds copy buttons and zoomable charts. The page is complete without it.
+// Untrusted text goes through textContent only.
 "use strict";
 (() => {
   const trials = JSON.parse(document.getElementById("data").textContent);
@@ -23,7 +24,7 @@
 
   const named = { fault: "refuted", detected: "p95", recovered: "held", healed: "muted" };
 
-  // Bands and marks that the drawing has too, behind and above each chart's lines.
+  // The drawing's bands and marks, behind and above each chart's lines.
   const scenery = (trial) => ({
     hooks: {
       drawClear: (u) => {
@@ -54,7 +55,7 @@
     const perSecond = (values) => held(values.map((n, i) => n / (edges[i + 1] - edges[i])));
     const plain = (values) => values.map((ms) => (ms === null || ms < 0 ? null : ms / 1000));
     const middle = trial.offered.map((_, i) => (edges[i] + edges[i + 1]) / 2);
-    const words = { failed: "failed", wrong: "cut short or wrong", shed: "refused politely (429)" };
+    const words = { failed: "failed", wrong: "cut short or wrong", shed: "rejected (429)" };
     const kinds = Object.keys(trial.bad);
     const second = { label: "at", value: (u, x) => (x == null ? "–" : x.toFixed(2) + " s") };
     const all = [
@@ -130,7 +131,7 @@
       if (opening && live === null) live = explore(figure, trials[place], "trial-" + place);
       else live.hidden = !opening;
       button.setAttribute("aria-pressed", String(opening));
-      button.textContent = opening ? "Back to the drawing (double-click in a chart undoes a zoom)" : "Explore: read values, drag to zoom";
+      button.textContent = opening ? "Back to the drawing (double-click a chart to reset its zoom)" : "Explore: read values, drag to zoom";
     });
     bar.append(button);
     figure.append(bar);
