@@ -31,7 +31,7 @@ def readings(*found: tuple[str, float, float]) -> list[ClockReading]:
 
 class TestClocks:
     @pytest.mark.parametrize("to_s", [CLOCK_TOLERANCE_S, -CLOCK_TOLERANCE_S, 0.1])
-    def test_that_drift_within_the_tolerance_did_not_step(self, to_s: float) -> None:
+    def test_clocks_that_drift_within_the_tolerance_did_not_step(self, to_s: float) -> None:
         assert CLOCK_TOLERANCE_S == 0.25
         require_no_step(readings(("a", 1, 0.0), ("b", 1, 9.0), ("a", 2, to_s), ("b", 2, 9.0)))
 
@@ -50,7 +50,7 @@ class TestClocks:
     @pytest.mark.parametrize(
         ("offset_s", "is_one"), [(0.25, True), (-0.25, True), (0.26, False), (-0.26, False), (float("nan"), False)]
     )
-    def test_are_one_within_the_tolerance(self, offset_s: float, is_one: bool) -> None:
+    def test_clocks_are_one_within_the_tolerance(self, offset_s: float, is_one: bool) -> None:
         lab: Any = SimpleNamespace(clocks={"Prometheus' clock": lambda: offset_s, "the runtime's": lambda: None})
         if is_one:
             require_one_clock(lab, self.record())
@@ -58,7 +58,7 @@ class TestClocks:
         with pytest.raises(TruthsDisagree, match=r"Prometheus' clock is .* s off ours, at most 0\.25 s allowed"):
             require_one_clock(lab, self.record())
 
-    def test_are_compared_by_their_last_reading(self) -> None:
+    def test_clocks_are_compared_by_their_last_reading(self) -> None:
         lab: Any = SimpleNamespace(clocks={"Prometheus' clock": lambda: 0.0})
 
         require_one_clock(lab, self.record(("a", 1, 0.3), ("a", 2, 0.2)))
@@ -99,7 +99,7 @@ def agree(whole: Window, told: Told, *, pushgateway: str | None = "pushgateway")
 
 
 class TestShares:
-    def test_that_are_the_same_agree(self) -> None:
+    def test_shares_that_are_the_same_agree(self) -> None:
         told = Told({"ok": 95.0, "http_5xx": 5.0}, BUCKETS)
 
         assert agree(window(), told) == []
@@ -109,10 +109,10 @@ class TestShares:
         ]
 
     @pytest.mark.parametrize("ok", [950.9, 949.1])
-    def test_agree_within_one_event_in_a_thousand(self, ok: float) -> None:
+    def test_shares_agree_within_one_event_in_a_thousand(self, ok: float) -> None:
         assert agree(window(), Told({"ok": ok, "http_5xx": 1000 - ok}, BUCKETS)) == []
 
-    def test_agree_if_they_are_apart_by_exactly_the_tolerance(self) -> None:
+    def test_shares_agree_if_they_are_apart_by_exactly_the_tolerance(self) -> None:
         buckets = {"0.1": 0.0, "+Inf": 1000.0}
 
         assert agree(window(good=0), Told({"ok": 1.0, "http_5xx": 999.0}, buckets)) == []
@@ -122,20 +122,20 @@ class TestShares:
         with pytest.raises(TruthsDisagree, match=rf"whole trial: clients counted 0\.9500, Prometheus {share}"):
             agree(window(), Told({"ok": ok, "http_5xx": 1000 - ok}, BUCKETS))
 
-    def test_without_a_good_request_agree(self) -> None:
+    def test_shares_without_a_good_request_agree(self) -> None:
         buckets = {"0.1": 0.0, "+Inf": 5.0}
 
         assert agree(window(good=0), Told({"http_5xx": 5.0}, buckets)) == []
 
     @pytest.mark.parametrize("outcomes", [{}, {"ok": 0.0}])
-    def test_of_no_request_are_no_data(self, outcomes: dict[str, float]) -> None:
+    def test_shares_of_no_request_are_no_data(self, outcomes: dict[str, float]) -> None:
         with pytest.raises(NoData, match="Prometheus counted no request of the clients"):
             agree(window(), Told(outcomes, BUCKETS))
 
-    def test_of_one_request_are_data(self) -> None:
+    def test_shares_of_one_request_are_data(self) -> None:
         assert agree(window(good=1, bad=0), Told({"ok": 1.0}, BUCKETS)) == []
 
-    def test_are_not_compared_without_a_pushgateway(self) -> None:
+    def test_shares_are_not_compared_without_a_pushgateway(self) -> None:
         told = Told({}, {})
 
         assert agree(window(), told, pushgateway=None) == []
@@ -146,11 +146,11 @@ class TestP95:
     """The histogram puts it above 0.5 s and up to 1 s. Its bounds are 0.125 to 2 s."""
 
     @pytest.mark.parametrize("took_s", [0.5, 0.75, 1.0])
-    def test_in_the_same_bucket_agrees(self, took_s: float) -> None:
+    def test_a_p95_in_the_same_bucket_agrees(self, took_s: float) -> None:
         assert agree(window(took_s=took_s), Told({"ok": 95.0, "http_5xx": 5.0}, BUCKETS)) == []
 
     @pytest.mark.parametrize("took_s", [0.25, 0.49, 1.01, 2.0])
-    def test_in_the_next_bucket_is_a_finding(self, took_s: float) -> None:
+    def test_a_p95_in_the_next_bucket_is_a_finding(self, took_s: float) -> None:
         assert agree(window(took_s=took_s), Told({"ok": 95.0, "http_5xx": 5.0}, BUCKETS)) == [
             f"p95: clients measured {took_s:.3f} s, Prometheus' histogram 0.5 to 1 s"
         ]
@@ -160,13 +160,13 @@ class TestP95:
         with pytest.raises(TruthsDisagree, match=r"histogram 0\.5 to 1 s, more than one bucket apart"):
             agree(window(took_s=took_s), Told({"ok": 95.0, "http_5xx": 5.0}, BUCKETS))
 
-    def test_at_an_edge_of_a_bucket_is_in_it(self) -> None:
+    def test_a_p95_at_an_edge_is_in_the_bucket_below_it(self) -> None:
         """Of 100 requests, 95 took up to 0.5 s, which is enough for a p95."""
         buckets = {**BUCKETS, "0.5": 95.0}
 
         assert agree(window(took_s=0.3), Told({"ok": 95.0, "http_5xx": 5.0}, buckets)) == []
 
-    def test_in_the_first_bucket_or_the_last_has_one_neighbour(self) -> None:
+    def test_a_p95_in_the_first_bucket_or_the_last_has_one_neighbour(self) -> None:
         first, last = {"0.1": 100.0, "0.2": 100.0, "0.4": 100.0, "+Inf": 100.0}, {"0.1": 0.0, "0.2": 0.0, "+Inf": 100.0}
 
         def found(took_s: float, buckets: dict[str, float]) -> list[str]:
@@ -183,7 +183,7 @@ class TestP95:
         with pytest.raises(TruthsDisagree):
             found(0.05, last)
 
-    def test_of_too_few_requests_is_not_compared(self) -> None:
+    def test_a_p95_of_too_few_requests_is_not_compared(self) -> None:
         assert agree(window(good=19, bad=0, took_s=9.0), Told({"ok": 19.0}, BUCKETS)) == []
         with pytest.raises(TruthsDisagree):
             agree(window(good=20, bad=0, took_s=9.0), Told({"ok": 20.0}, BUCKETS))
@@ -205,7 +205,7 @@ class TestScrapes:
 
         return SimpleNamespace(subject=SimpleNamespace(scrape_jobs=jobs), prometheus=SimpleNamespace(targets=targets))
 
-    def test_are_waited_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_scrapes_are_waited_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(agreement.time, "sleep", lambda _: None)
         lab = self.lab(0.5, 0.5, -0.5, jobs=("api",))
 
@@ -213,7 +213,7 @@ class TestScrapes:
         with pytest.raises(StopIteration):
             lab.prometheus.targets()
 
-    def test_that_do_not_come_are_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_scrapes_that_do_not_come_are_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(agreement, "SCRAPED_DEADLINE_S", -1.0)
 
         with pytest.raises(StaleData, match=r"has not scraped api, o within"):
@@ -226,12 +226,12 @@ class TestScrapes:
         prometheus = SimpleNamespace(targets=lambda: targets)
         return SimpleNamespace(subject=SimpleNamespace(scrape_jobs=jobs), prometheus=prometheus)
 
-    def test_of_the_very_instant_are_of_it(self) -> None:
+    def test_scrapes_at_the_very_instant_count(self) -> None:
         before = time.time()
 
         assert before <= agreement.await_scrapes(self.lab_of(self.target("api", "api", 1000.0)), 1000.0) <= time.time()
 
-    def test_that_are_late_are_named_by_service_or_else_by_job(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_scrapes_that_are_late_are_named_by_service_or_else_by_job(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(agreement, "SCRAPED_DEADLINE_S", -1.0)
         targets = [self.target("b", "", 999.0), self.target("a", "z", 999.0), self.target("c", "on-time", 1000.0)]
 
@@ -240,7 +240,7 @@ class TestScrapes:
         with pytest.raises(StaleData, match=r"has not scraped z within"):
             agreement.await_scrapes(self.lab_of(*targets, jobs=("a", "c")), 1000.0)
 
-    def test_are_looked_for_ten_times_a_second_until_the_deadline(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_scrapes_are_queried_ten_times_a_second_until_the_deadline(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Each look takes a second, so the sixth is past the deadline."""
         now = [0.0]
         looks: list[float] = []
@@ -279,14 +279,14 @@ class TestCoverage:
         require_coverage(lab, record, SimpleNamespace(victims=("model-1",)))  # type: ignore[arg-type]
         return found
 
-    def test_is_required_of_the_scraped_jobs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_coverage_is_required_of_the_scraped_jobs(self, monkeypatch: pytest.MonkeyPatch) -> None:
         phases = (("a", 1.0), ("steady", 8.0), ("z", 30.0))
 
         assert self.asked(monkeypatch, *phases) == [(("api",), 1004.0, 1039.5, ("model-1",))]
         assert self.asked(monkeypatch, ("steady", 3.0)) == [(("api",), 1000.0, 1039.5, ("model-1",))]
         assert self.asked(monkeypatch, ("a", 9.0), ("z", 9.0)) == [(("api",), 1000.0, 1039.5, ("model-1",))]
 
-    def test_is_not_required_without_scrape_jobs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_coverage_is_not_required_without_scrape_jobs(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert self.asked(monkeypatch, jobs=()) == []
 
 

@@ -31,7 +31,7 @@ def lab(tmp_path, clock):
 class TestACleanStack:
     """A stack before the first load."""
 
-    def test_that_is_healthy_is_accepted_without_a_wait(self, lab, clock):
+    def test_a_clean_stack_that_is_healthy_is_accepted_without_a_wait(self, lab, clock):
         healthy = []
         lab.runtime.wait_healthy = lambda *asked: healthy.append(asked)
 
@@ -59,7 +59,7 @@ class TestACleanStack:
         with pytest.raises(InvalidExperiment, match=r"^model-1, model-2 was removed by another process"):
             lab.require_clean()
 
-    def test_has_no_fault_whose_undo_cannot_be_read(self, lab):
+    def test_a_clean_stack_has_no_fault_with_an_unreadable_undo(self, lab):
         with lab.recording() as record:
             record.intent("pause", "model-1", Undo(op="ensure_unpaused", service="model-1"))
         intent = b'{"kind":"intent","trial":"001","id":"001#9","fault":"kill","victim":"api","undo":{}}\n'
@@ -79,7 +79,7 @@ class TestACleanStack:
         ("stop", "undone"),
         [("pause", Undo(op="ensure_unpaused", service="api")), ("kill", Undo(op="ensure_running", service="api"))],
     )
-    def test_is_repaired_if_it_is_ours_which_explains_its_actions(self, lab, clock, stop, undone):
+    def test_an_own_stack_is_repaired_first_which_explains_its_actions(self, lab, clock, stop, undone):
         getattr(lab.runtime, stop)("api")
 
         lab.require_clean()
@@ -89,7 +89,7 @@ class TestACleanStack:
         assert not lab.runtime.state("api").paused
         assert lab.reasons.explains_action(clock.time())
 
-    def test_that_is_attached_is_accepted_if_it_is_healthy(self, lab):
+    def test_an_attached_stack_is_accepted_if_it_is_healthy(self, lab):
         lab.subject = replace(lab.subject, attach=True)
 
         lab.require_clean()
@@ -224,7 +224,7 @@ class TestAStackAtRest:
         assert 302 < clock.passed_s < 302.2
         assert paused(lab) == []
 
-    def test_that_is_not_scraped_again_is_an_error_and_thawed(self, lab, clock):
+    def test_a_stack_at_rest_that_is_not_scraped_again_is_an_error_and_thawed(self, lab, clock):
         lab.prometheus.jobs = []
 
         with (
@@ -235,7 +235,7 @@ class TestAStackAtRest:
 
         assert paused(lab) == []
 
-    def test_may_page_until_ten_seconds_after_it_and_may_not_act(self, lab, clock):
+    def test_a_stack_at_rest_may_page_until_ten_seconds_after_it_and_may_not_act(self, lab, clock):
         with gates.at_rest(lab):
             begun_s = clock.time()
             clock.advance(300)
@@ -256,20 +256,20 @@ class TestAStackAtRest:
         ],
         ids=["all abilities", "those it takes", "no unpause", "no pause", "none"],
     )
-    def test_is_one_whose_runtime_can_freeze_and_thaw(self, lab, abilities, resting):
+    def test_a_stack_rests_if_its_runtime_can_freeze_and_thaw(self, lab, abilities, resting):
         lab.runtime.abilities = frozenset(abilities)
 
         with gates.at_rest(lab):
             assert paused(lab) == resting
 
-    def test_without_a_remediator_rests_its_prometheus(self, lab):
+    def test_a_stack_without_a_remediator_rests_its_prometheus(self, lab):
         lab.subject = replace(lab.subject, remediator=None)
         lab.runtime.state = lambda service: lab.runtime.states()[service]  # raises for an unknown service
 
         with gates.at_rest(lab):
             assert paused(lab) == ["prometheus"]
 
-    def test_that_is_attached_does_not_rest(self, lab):
+    def test_an_attached_stack_does_not_rest(self, lab):
         lab.subject = replace(lab.subject, attach=True)
 
         with gates.at_rest(lab):

@@ -81,39 +81,39 @@ class TestLoadOnTime:
         ],
         ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
     )
-    def test_beyond_a_bound_is_not_held(self, performed, changed, said):
+    def test_a_load_beyond_a_bound_is_not_held(self, performed, changed, said):
         performed.summary = replace(performed.summary, **changed)
 
         with pytest.raises(LoadNotHeld, match=said):
             judged(performed)
 
-    def test_without_a_summary_of_the_generator_is_not_held(self, performed):
+    def test_a_load_without_a_summary_of_the_generator_is_not_held(self, performed):
         with performed.load() as (record, running):
             (record.directory / "summary.json").unlink()
 
             with pytest.raises(LoadNotHeld, match="left no summary, so it died"):
                 running.require_held()
 
-    def test_at_every_bound_is_held(self, performed):
+    def test_a_load_at_every_bound_is_held(self, performed):
         bounds = {"achieved_ratio": 0.98, "lateness_p99_s": 0.05, "generator_cpu": 0.9}
         performed.summary = replace(performed.summary, **bounds)
 
         assert judged(performed).load.lateness_p99_s == 0.05
 
-    def test_without_a_single_answer_is_invalid(self, performed):
+    def test_a_load_without_a_single_answer_is_invalid(self, performed):
         performed.seen = []
 
         with pytest.raises(InvalidExperiment, match="no request was answered in the whole trial"):
             judged(performed)
 
-    def test_is_whole_from_its_first_request_to_its_last(self, performed):
+    def test_the_whole_window_is_from_the_first_request_to_the_last(self, performed):
         trial = judged(performed)
 
         assert trial.whole.offered == len(performed.seen)
         assert (trial.whole.from_s, trial.whole.to_s) == (0.0, END_S)
         assert trial.whole.offered_rps == pytest.approx(RATE_RPS)
 
-    def test_that_ends_with_an_open_request_shows_no_recovery(self, performed):
+    def test_a_load_that_ends_with_an_open_request_shows_no_recovery(self, performed):
         """The claim needs 4 good seconds, and a request in them is still open."""
         performed.seen = [replace(s, outcome="cancelled") if s.due_s == 12.0 else s for s in performed.seen]
 
@@ -122,13 +122,13 @@ class TestLoadOnTime:
 
 
 class TestTwoTruths:
-    def test_whose_shares_differ_disagree(self, performed):
+    def test_truths_whose_shares_differ_disagree(self, performed):
         performed.seen[5] = replace(performed.seen[5], outcome="truncated")
 
         with pytest.raises(TruthsDisagree, match=r"clients counted 0\.9594, Prometheus 0\.9625"):
             judged(performed)
 
-    def test_whose_counts_never_meet_raise_no_data(self, performed, monkeypatch):
+    def test_truths_whose_counts_never_meet_raise_no_data(self, performed, monkeypatch):
         monkeypatch.setattr(judging, "LAST_PUSH_DEADLINE_S", 0.2)
         performed.summary = replace(performed.summary, done=performed.summary.done + 1)
 
@@ -148,31 +148,31 @@ class TestTwoTruths:
         return judged_with
 
     @pytest.mark.parametrize("late_s", [0.041, 0.079])
-    def test_agree_where_p95_lies_in_the_histograms_bucket(self, slowed, late_s):
+    def test_truths_agree_where_p95_lies_in_the_histograms_bucket(self, slowed, late_s):
         assert slowed(late_s) == []
 
-    def test_whose_p95_lies_in_the_next_bucket_are_a_finding(self, slowed):
+    def test_truths_whose_p95_lies_in_the_next_bucket_are_a_finding(self, slowed):
         assert slowed(0.12) == ["p95: clients measured 0.120 s, Prometheus' histogram 0.04 to 0.08 s"]
 
-    def test_whose_p95_lies_farther_away_disagree(self, slowed):
+    def test_truths_whose_p95_lies_farther_away_disagree(self, slowed):
         with pytest.raises(
             TruthsDisagree, match=r"p95: clients measured 0\.170 s, .* 0\.04 to 0\.08 s, more than one bucket"
         ):
             slowed(0.17)
 
-    def test_without_a_histogram_raise_no_data(self, performed):
+    def test_truths_without_a_histogram_raise_no_data(self, performed):
         whole = judging.windows(performed.seen, [("whole", 0, 99)])[0]
         with performed.load() as (record, _), pytest.raises(NoData, match="llmchaos_client_request_duration"):
             agreement._compare_p95(performed.lab, record, whole, performed.t0_unix_s - 60)
 
     @pytest.mark.parametrize("offset_s", [0.26, -0.26, float("nan")])
-    def test_on_two_clocks_disagree(self, performed, monkeypatch, offset_s):
+    def test_truths_on_two_clocks_disagree(self, performed, monkeypatch, offset_s):
         monkeypatch.setattr(performed.lab.prometheus, "clock_offset_s", lambda: offset_s)
 
         with pytest.raises(TruthsDisagree, match=r"Prometheus' clock is .* s off ours, at most 0\.25 s allowed"):
             judged(performed)
 
-    def test_on_two_clocks_disagree_even_without_a_pushgateway(self, performed, monkeypatch):
+    def test_truths_on_two_clocks_disagree_even_without_a_pushgateway(self, performed, monkeypatch):
         monkeypatch.setattr(performed.lab.prometheus, "clock_offset_s", lambda: 3.0)
         performed.lab.subject = replace(performed.lab.subject, pushgateway=None)
 
@@ -183,7 +183,7 @@ class TestTwoTruths:
 class TestClocks:
     @pytest.mark.parametrize(("by_s", "by"), [(3.0, r"\+3\.000"), (-3.0, r"-3\.000")], ids=["forwards", "backwards"])
     @pytest.mark.parametrize("clock", ["this machine's wall clock", "the clock of the compose runtime"])
-    def test_that_are_set_during_the_trial_are_inconclusive(self, performed, clock, by_s, by):
+    def test_clocks_that_are_set_during_the_trial_are_inconclusive(self, performed, clock, by_s, by):
         performed.clocks = [(clock, 1.0, 0.01), (clock, 9.0, -0.02), (clock, 12.0, 0.01 + by_s)]
 
         with pytest.raises(
@@ -192,19 +192,19 @@ class TestClocks:
         ):
             judged(performed)
 
-    def test_that_are_set_and_set_back_are_inconclusive(self, performed):
+    def test_clocks_that_are_set_and_set_back_are_inconclusive(self, performed):
         performed.clocks = [("Docker's", at_s, 0.5 * (at_s == 2.0)) for at_s in (1.0, 2.0, 3.0)]
 
         with pytest.raises(Inconclusive, match=r"set by \+0\.500 s between 1\.0 s and 2\.0 s"):
             judged(performed)
 
-    def test_that_are_apart_all_along_disagree(self, performed):
+    def test_clocks_that_are_apart_all_along_disagree(self, performed):
         performed.clocks = [("the clock of the compose runtime", at_s, -2.0) for at_s in (1.0, 12.0)]
 
         with pytest.raises(TruthsDisagree, match=r"the clock of the compose runtime is -2\.000 s off ours"):
             judged(performed)
 
-    def test_are_read_at_every_turn_of_a_trial(self, performed):
+    def test_clocks_are_read_at_every_turn_of_a_trial(self, performed):
         performed.runtime.clock_offset_s = lambda: 0.002
         with performed.load() as (record, _):
             performed.lab.read_clocks()
@@ -216,14 +216,14 @@ class TestClocks:
             ]
             assert all(abs(reading.offset_s) < 0.1 for reading in record.clocks)
 
-    def test_that_answer_slowly_are_inconclusive(self, performed, monkeypatch):
+    def test_clocks_that_answer_slowly_are_inconclusive(self, performed, monkeypatch):
         monkeypatch.setattr(lab, "CLOCK_ANSWER_S", -1.0)
         with performed.load() as (record, _):
             performed.lab.read_clocks()
 
             assert [reading.clock for reading in record.clocks] == ["this machine's wall clock"]
 
-    def test_that_could_not_be_read_compare_no_times(self, performed, monkeypatch):
+    def test_clocks_that_could_not_be_read_compare_no_times(self, performed, monkeypatch):
         asked = []
         monkeypatch.setattr(agreement, "CLOCK_ANSWER_S", -1.0)
         performed.runtime.clock_offset_s = lambda: asked.append("runtime")
@@ -232,7 +232,7 @@ class TestClocks:
             judged(performed)
         assert asked == []
 
-    def test_of_a_runtime_that_never_answered_are_inconclusive(self, performed):
+    def test_clocks_of_a_runtime_that_never_answered_are_inconclusive(self, performed):
         tries = []
 
         def gone():
@@ -245,7 +245,7 @@ class TestClocks:
             judged(performed)
         assert len(tries) == 10
 
-    def test_that_answer_slowly_were_not_set(self, performed, monkeypatch):
+    def test_clocks_that_answer_slowly_were_not_set(self, performed, monkeypatch):
         took_s = iter((0.54, 0.1))
         now_s = 0.0
 
@@ -268,7 +268,7 @@ class TestClocks:
 
             assert [one.offset_s for one in record.clocks if one.clock == "Prometheus' clock"] == [0.05]
 
-    def test_that_answer_at_another_try_are_compared(self, performed):
+    def test_clocks_that_answer_at_another_try_are_compared(self, performed):
         answers = [OSError("busy"), 3.0]
 
         def busy():
@@ -284,20 +284,20 @@ class TestClocks:
 
 
 class TestScrapes:
-    def test_that_are_missing_for_who_was_no_victim_are_partial(self, performed):
+    def test_scrapes_missing_for_a_service_that_was_no_victim_are_partial(self, performed):
         performed.lab.subject = replace(performed.lab.subject, scrape_jobs=("api", "gap"))
 
         with pytest.raises(PartialScrape, match=r"gap was not scraped for 5\.0 s"):
             judged(performed)
 
-    def test_that_failed_on_a_service_that_was_not_hit_are_partial(self, performed):
+    def test_scrapes_that_failed_on_a_service_that_was_not_hit_are_partial(self, performed):
         performed.runtime._events = []
         performed.injected.acts = [replace(performed.injected.acts[0], victim="model-1")]
 
         with pytest.raises(PartialScrape, match=r"api was not scraped .* and it was not a victim"):
             judged(performed)
 
-    def test_of_what_was_counted_last_are_waited_for(self, performed, monkeypatch):
+    def test_scrapes_of_the_last_counts_are_waited_for(self, performed, monkeypatch):
         def late(*_):
             raise StaleData("api was not scraped since the load")
 
@@ -306,7 +306,7 @@ class TestScrapes:
         with pytest.raises(StaleData, match="api was not scraped since the load"):
             judged(performed)
 
-    def test_of_a_missing_job_raise_no_data(self, performed):
+    def test_scrapes_of_a_missing_job_raise_no_data(self, performed):
         performed.lab.subject = replace(performed.lab.subject, scrape_jobs=("api", "engine"))
 
         with pytest.raises(NoData, match="job engine has no scrape"):
@@ -331,14 +331,14 @@ class TestWindowsAroundTheFault:
         assert trial.during_fault.from_s == KILLED_S
         assert trial.after_fault.from_s == pytest.approx(KILLED_S + trial.time_to_recover_s)
 
-    def test_have_what_was_in_flight_at_the_fault_in_the_fault(self, performed):
+    def test_windows_count_requests_in_flight_at_the_fault_as_during_it(self, performed):
         """One request was due 50 ms before the fault and ended with it."""
         trial = judged(performed)
 
         assert trial.before_fault.offered == KILLED_S * RATE_RPS - 1
         assert (trial.during_fault.offered, trial.during_fault.failed) == (67, 12)
 
-    def test_have_the_stable_seconds_of_a_repaired_fault_after_it(self, performed):
+    def test_windows_have_the_stable_seconds_of_a_repair_after_the_fault(self, performed):
         """The fault phase ends after them, so its end would leave an empty window."""
         trial = judged(performed)
 
@@ -356,7 +356,7 @@ class TestWindowsAroundTheFault:
 
 
 class TestBudget:
-    def test_is_scaled_by_the_slos_own_events_and_not_by_our_load(self, performed):
+    def test_the_budget_is_scaled_by_the_slos_own_events_and_not_by_our_load(self, performed):
         """The world's Prometheus counts 20 events a second at any rate of the load."""
         load = loads.open_loop(rate_rps=RATE_RPS)
         spent = []
@@ -366,7 +366,7 @@ class TestBudget:
 
         assert spent[0] == spent[1] == pytest.approx(12 / (0.005 * RATE_RPS * 30 * 86_400), rel=0.15)
 
-    def test_of_a_month_cannot_bound_what_clients_suffered(self, performed):
+    def test_the_budget_of_a_month_cannot_bound_what_clients_suffered(self, performed):
         found = judged(performed).slo("availability")
 
         assert found.bad_s == pytest.approx(GOOD_S - KILLED_S, abs=0.1)
@@ -395,7 +395,7 @@ class TestSteadyState:
 
         return asked
 
-    def test_is_there_when_every_answer_was_good(self, steady):
+    def test_the_steady_state_needs_only_good_answers(self, steady):
         assert steady() is None
 
     @pytest.mark.parametrize(
@@ -408,20 +408,20 @@ class TestSteadyState:
         ],
         ids=["one failed", "one was slow", "half are silent", "all are silent"],
     )
-    def test_is_not_there(self, steady, change, said):
+    def test_the_steady_state_is_absent_with_a_reason(self, steady, change, said):
         assert said in steady(change)
 
-    def test_is_not_there_while_a_request_waits_for_longer_than_a_good_one_does(self, steady):
+    def test_the_steady_state_is_not_there_while_a_request_waits_for_longer_than_a_good_one_does(self, steady):
         hung = "a request has waited 2.0 s for its first token, at most 2 s are good"
 
         assert steady(begun_s=4.949) == hung
         assert steady(begun_s=4.951) is None
         assert "for the end of its answer, at most 10 s are good" in steady(settled_s=-3.1)
 
-    def test_needs_its_seconds_to_have_passed(self, steady):
+    def test_the_steady_state_needs_its_seconds_to_have_passed(self, steady):
         assert steady(now_s=2.9) == "only 2.9 s of load so far"
 
-    def test_that_never_comes_is_an_error_with_the_reason(self, performed, monkeypatch):
+    def test_the_steady_state_that_never_comes_is_an_error_with_the_reason(self, performed, monkeypatch):
         monkeypatch.setattr(lab, "TICK_S", 0.001)
         with performed.load() as (_, running):
             running.not_steady = lambda _: "1 of 60 requests of the last 3 s were bad"
@@ -432,7 +432,7 @@ class TestSteadyState:
             with pytest.raises(NotSteady, match="not good for 3 s in a row within 0 s: 1 of 60 requests"):
                 performed.lab.hold_steady(3.0, deadline_s=0.0)
 
-    def test_is_not_there_while_an_alert_fires(self, performed, monkeypatch):
+    def test_the_steady_state_is_not_there_while_an_alert_fires(self, performed, monkeypatch):
         monkeypatch.setattr(lab, "time", clock(lambda: performed.t0_unix_s + KILLED_S + 2))
         with performed.load() as (_, running):
             running.not_steady = lambda _: None
@@ -441,7 +441,7 @@ class TestSteadyState:
             with pytest.raises(NotSteady, match="alerts fire: ServiceDown"):
                 performed.lab.hold_steady(3.0, deadline_s=0.0)
 
-    def test_is_what_ends_an_alert_of_clients_and_only_services_alerts_are_waited_for_before(self, performed, tmp_path):
+    def test_only_alerts_of_services_are_waited_for_before_the_steady_state(self, performed, tmp_path):
         page = 'alertstate="firing",severity="page"'
         series = {
             f'ALERTS{{alertname="AvailabilityFastBurn",signal="slo",{page}}}': {time.time(): 1.0},
@@ -454,13 +454,13 @@ class TestSteadyState:
             assert performed.lab.firing(of_services=True) == ["OfSomebodyElse", "ServiceFlapping"]
 
     @pytest.mark.parametrize(("signal", "waited_for"), [("slo", False), ("restarts", True)])
-    def test_of_services_is_awaited_before_the_load(self, performed, tmp_path, signal, waited_for):
+    def test_quiet_services_are_awaited_before_the_load(self, performed, tmp_path, signal, waited_for):
         series = f'ALERTS{{alertname="Earlier",signal="{signal}",alertstate="firing",severity="page"}}'
         (tmp_path / "after").mkdir()
         with history(tmp_path / "after", {series: {time.time(): 1.0}}) as performed.lab._prometheus:
             assert gates.is_quiet(performed.lab) is not waited_for
 
-    def test_of_a_dead_load_is_not_awaited(self, performed):
+    def test_the_steady_state_of_a_dead_load_is_not_awaited(self, performed):
         with performed.load() as (_, running):
             running.summary = None
             running._process = SimpleNamespace(alive=False, now_s=lambda: 1.0)
@@ -489,23 +489,23 @@ class TestFault:
 
         return acted
 
-    def test_that_was_seen_to_begin_and_to_end_passes(self, inject):
+    def test_a_fault_with_a_witness_of_its_start_and_end_passes(self, inject):
         record = inject()
 
         assert [proof.step for proof in record.proofs] == ["injected", "healed"]
         assert record.healed
 
-    def test_that_no_witness_saw_is_not_observed_and_is_reverted(self, inject, performed):
+    def test_a_fault_that_no_witness_saw_is_not_observed_and_is_reverted(self, inject, performed):
         with pytest.raises(FaultNotObserved, match="kill api: no witness saw it within 0 s"):
             inject(deaf=True)
 
         assert performed.runtime.state("api").running
 
-    def test_whose_undo_fails_stops_the_session(self, inject):
+    def test_a_fault_whose_undo_fails_stops_the_session(self, inject):
         with pytest.raises(HealFailed, match="the fake refuses ensure_running api"):
             inject(broken=True)
 
-    def test_that_is_not_seen_to_be_gone_stops_the_session(self, inject, performed):
+    def test_a_fault_that_is_not_seen_to_be_gone_stops_the_session(self, inject, performed):
         with pytest.raises(HealFailed, match="kill on api is still in force 0 s after its revert; run `llmchaos heal`"):
             inject(undo=lambda undo: None)
 

@@ -83,7 +83,7 @@ def control(performed):
 
 
 class TestWindows:
-    def test_of_a_lasting_fault_end_with_its_repair(self, performed):
+    def test_windows_of_a_lasting_fault_end_with_its_repair(self, performed):
         trial = judged(performed)
         over_s = KILLED_S + trial.time_to_recover_s
 
@@ -95,18 +95,18 @@ class TestWindows:
         assert trial.during_fault.hint == "raise rate_rps"
         assert list(trial.windows) == ["steady", "fault", "recovery", "whole", "before", "during", "after"]
 
-    def test_of_a_passing_fault_end_with_its_end(self, performed):
+    def test_windows_of_a_passing_fault_end_with_its_end(self, performed):
         trial = judged(passing(performed))
 
         assert (trial.during_fault.to_s, trial.after_fault.from_s) == (REVERTED_S, REVERTED_S)
         assert trial.during_fault.hint == "raise rate_rps or fault_s"
 
-    def test_of_a_control_arm_end_with_its_fault_phase(self, performed):
+    def test_windows_of_a_control_arm_end_with_its_fault_phase(self, performed):
         trial = judged(control(performed))
 
         assert (trial.before_fault.to_s, trial.during_fault.to_s) == (KILLED_S, REVERTED_S)
 
-    def test_have_the_most_requests_that_they_could_have_had(self, performed):
+    def test_windows_have_the_most_requests_that_they_could_have_had(self, performed):
         """The deadlines are 40 s to repair and 30 s to settle."""
         trial = judged(performed)
         later_s = KILLED_S + 70 - trial.after_fault.from_s
@@ -116,7 +116,7 @@ class TestWindows:
         assert trial.after_fault.could_offer == pytest.approx(later_s * RATE_RPS, abs=1)
         assert trial.before_fault.could_offer == 0
 
-    def test_of_a_passing_fault_could_have_had_those_of_its_seconds(self, performed):
+    def test_windows_of_a_passing_fault_could_have_had_those_of_its_seconds(self, performed):
         trial = judged(passing(performed))
 
         assert trial.whole.could_offer == (REVERTED_S + 25) * RATE_RPS
@@ -138,12 +138,12 @@ class TestParts:
     def test_last_as_long_as_the_phases_do(self):
         assert self.parts([1.0], ("steady", 0.0, 5.0), ("fault", 5.0, 8.0))["whole"] == (0.0, 8.0)
 
-    def test_of_a_load_without_phases_and_requests_are_empty(self):
+    def test_parts_of_a_load_without_phases_and_requests_are_empty(self):
         assert self.parts([]) == {"whole": (0.0, 0.0)}
 
 
 class TestServiceLevels:
-    def test_are_of_the_load_since_the_fault(self, performed):
+    def test_slos_are_of_the_load_since_the_fault(self, performed):
         trial = judged(performed)
         found = trial.slo("availability")
 
@@ -152,7 +152,7 @@ class TestServiceLevels:
         assert found.clients_say == pytest.approx(1 - (GOOD_S - KILLED_S) / (END_S - KILLED_S))
         assert {one.clients_say for name, one in trial.slos.items() if name != "availability"} == {None}
 
-    def test_have_the_clients_availability_too(self, performed):
+    def test_slos_have_the_clients_availability_too(self, performed):
         """Without requests since the fault, clients have no availability."""
         availability = next(slo for slo in performed.lab.slos if slo.name == "availability")
         performed.lab._slos = (replace(availability, name="a-first"), availability)
@@ -172,7 +172,7 @@ class TestServiceLevels:
 
         assert {one.unknown for one in found.values()} == {3}
 
-    def test_that_prometheus_cannot_answer_are_its_errors(self, performed):
+    def test_slos_that_prometheus_cannot_answer_have_its_errors(self, performed):
         availability = next(slo for slo in performed.lab.slos if slo.name == "availability")
         gone = replace(availability, name="gone", good="gone_total", total="gone_total")
         performed.lab._slos = (gone, availability)
@@ -197,12 +197,12 @@ class TestServiceLevels:
 
 
 class TestSignals:
-    def test_after_our_revert_are_those_of_no_fault(self, performed):
+    def test_signals_after_our_revert_are_those_of_no_fault(self, performed):
         performed.injected.reverted_unix_s = performed.t0_unix_s + KILLED_S + 1
 
         assert judged(performed).signals == ()
 
-    def test_of_a_control_arm_are_those_of_its_whole_load(self, performed):
+    def test_signals_of_a_control_arm_are_those_of_its_whole_load(self, performed):
         control(performed).injected.reverted_unix_s = performed.t0_unix_s + KILLED_S + 1
         trial = judged(performed)
 
@@ -212,7 +212,7 @@ class TestSignals:
     @pytest.mark.parametrize(
         ("arm", "names"), [(control, ("ServiceDown", "SlowBurn")), (lambda it: it, ("ServiceDown",))]
     )
-    def test_from_before_the_load_are_alerts_in_a_control_arm_only(self, performed, monkeypatch, arm, names):
+    def test_signals_from_before_the_load_are_alerts_in_a_control_arm_only(self, performed, monkeypatch, arm, names):
         """The alert is a ticket, because a page refutes a control arm."""
         found = Unprovoked(names=frozenset({"ServiceDown", "SlowBurn"}))
         monkeypatch.setattr(judging, "unprovoked", lambda *_: found)
@@ -228,7 +228,7 @@ class TestSignals:
             ({"alerts": ("ServiceDown",)}, None),
         ],
     )
-    def test_that_the_subject_expects_elsewhere_detect_a_fault(self, performed, declared, detected):
+    def test_signals_that_the_subject_expects_elsewhere_detect_a_fault(self, performed, declared, detected):
         """The fault hit a replica, and the alert is about the gateway."""
         performed.injected.acts = [replace(act, victim="model-1") for act in performed.injected.acts]
         performed.runtime._events = [
@@ -243,12 +243,12 @@ class TestSignals:
 
         assert judged(performed).detected_by == detected
 
-    def test_that_a_subject_does_not_expect_are_not_declared(self, performed):
+    def test_signals_that_a_subject_does_not_expect_are_not_declared(self, performed):
         performed.lab.subject = replace(performed.lab.subject, expected=())
 
         assert judging._declared(performed.lab, performed.injected) == set()
 
-    def test_have_known_names_if_prometheus_has_the_rules(self, performed, monkeypatch):
+    def test_signals_have_known_names_if_prometheus_has_the_rules(self, performed, monkeypatch):
         def unreachable():
             raise PrometheusUnreachable("no rules here")
 
@@ -274,21 +274,21 @@ class TestSilence:
         monkeypatch.setattr(performed.lab.prometheus, "rules", lambda: rules)
         return judged(performed)
 
-    def test_of_alerts_that_were_evaluated_is_evidence(self, quiet, monkeypatch):
+    def test_silence_of_alerts_that_were_evaluated_is_evidence(self, quiet, monkeypatch):
         assert self.with_rules(quiet, monkeypatch, rule("ServiceDown"), rule("x", is_alert=False)).alerts == ()
 
-    def test_of_a_prometheus_without_alert_rules_proves_nothing(self, quiet, monkeypatch):
+    def test_silence_of_a_prometheus_without_alert_rules_proves_nothing(self, quiet, monkeypatch):
         with pytest.raises(NoData, match="has no alert rules, so none could have fired"):
             assert self.with_rules(quiet, monkeypatch, rule("x", is_alert=False)).alerts == ()
 
-    def test_of_a_rule_that_cannot_be_evaluated_proves_nothing(self, quiet, monkeypatch):
+    def test_silence_of_a_rule_that_cannot_be_evaluated_proves_nothing(self, quiet, monkeypatch):
         trial = self.with_rules(quiet, monkeypatch, rule("ServiceDown"), rule("x", "many-to-many", is_alert=False))
 
         with pytest.raises(Inconclusive, match=r"cannot evaluate its rule x \(many-to-many\)"):
             assert trial.alerts == ()
         assert "Prometheus cannot evaluate its rule x: many-to-many" in trial.findings
 
-    def test_of_a_rule_that_was_last_evaluated_before_the_fault_proves_nothing(self, quiet, monkeypatch):
+    def test_silence_of_a_rule_that_was_last_evaluated_before_the_fault_proves_nothing(self, quiet, monkeypatch):
         before = quiet.t0_unix_s + KILLED_S - 0.1
 
         with pytest.raises(Inconclusive, match="has not evaluated its rule ServiceDown since the fault began"):
@@ -296,7 +296,7 @@ class TestSilence:
         at = quiet.t0_unix_s + KILLED_S + 0.001  # instants are kept to the millisecond
         assert self.with_rules(quiet, monkeypatch, rule("ServiceDown", evaluated_unix_s=at)).alerts == ()
 
-    def test_of_all_but_one_proves_nothing_if_another_could_not_fire(self, performed, monkeypatch):
+    def test_silence_of_all_but_one_proves_nothing_if_another_could_not_fire(self, performed, monkeypatch):
         trial = self.with_rules(performed, monkeypatch, rule("ServiceDown"), rule("Busy", "many-to-many"))
 
         assert "ServiceDown" in trial.alerts
@@ -305,7 +305,7 @@ class TestSilence:
             with pytest.raises(Inconclusive, match=r"cannot evaluate its rule Busy \(many-to-many\)"):
                 claim()
 
-    def test_of_rules_that_cannot_be_read_proves_nothing(self, quiet, monkeypatch):
+    def test_silence_of_rules_that_cannot_be_read_proves_nothing(self, quiet, monkeypatch):
         def unreachable():
             raise PrometheusUnreachable("no rules here")
 
@@ -313,7 +313,7 @@ class TestSilence:
         with pytest.raises(Inconclusive, match=r"the alert rules are unknown, .* no rules here"):
             assert judged(quiet).alerts == ()
 
-    def test_of_a_remediator_that_is_not_named_proves_nothing(self, performed):
+    def test_silence_of_a_remediator_that_is_not_named_proves_nothing(self, performed):
         with pytest.raises(NoData, match="set llmchaos_remediator"):
             assert judged(performed).actions == ()
 
@@ -325,19 +325,19 @@ class TestSilence:
             ({"healthy": False}, "fails its own health check"),
         ],
     )
-    def test_of_a_remediator_that_could_not_act_proves_nothing(self, performed, changes, trouble):
+    def test_silence_of_a_remediator_that_could_not_act_proves_nothing(self, performed, changes, trouble):
         self.with_remediator(performed, **changes)
 
         with pytest.raises(Inconclusive, match=f"remediator {trouble} after the trial, so its silence proves nothing"):
             assert judged(performed).actions == ()
 
     @pytest.mark.parametrize("healthy", [True, None], ids=["healthy", "without a health check"])
-    def test_of_a_remediator_that_could_have_acted_is_evidence(self, performed, healthy):
+    def test_silence_of_a_remediator_that_could_have_acted_is_evidence(self, performed, healthy):
         self.with_remediator(performed, healthy=healthy)
 
         assert judged(performed).actions == ()
 
-    def test_of_a_stopped_or_hit_remediator_shows_its_earlier_acts(self, performed):
+    def test_silence_of_a_stopped_or_hit_remediator_shows_its_earlier_acts(self, performed):
         self.with_remediator(performed, running=False)
         performed.plan = replace(performed.plan, experiment=replace(performed.plan.experiment, remediator=False))
         assert judged(performed).actions == ()
@@ -345,7 +345,7 @@ class TestSilence:
         performed.injected.acts += [Injection(after_s=0.0, fault=faults.kill("api").primitive, victim="remediator")]
         assert judged(performed).actions == ()
 
-    def test_of_a_remediator_that_could_not_write_an_incident_proves_nothing(self, performed):
+    def test_silence_of_a_remediator_that_could_not_write_an_incident_proves_nothing(self, performed):
         with pytest.raises(NoData, match="set llmchaos_remediator"):
             assert judged(performed).incidents == ()
         self.with_remediator(performed, running=False)
@@ -354,7 +354,7 @@ class TestSilence:
         self.with_remediator(performed, healthy=True)
         assert judged(performed).incidents == ()
 
-    def test_of_a_remediator_that_could_not_write_an_end_does_not_show_the_end(self, performed, monkeypatch):
+    def test_silence_of_a_remediator_that_could_not_write_an_end_does_not_show_the_end(self, performed, monkeypatch):
         monkeypatch.setattr(judging, "INCIDENT_DEADLINE_S", 0.0)
         at = performed.t0_unix_s + KILLED_S
         lines = [{"at": at + 1, "event": "detected", "rule": "r", "service": "api", "incident": "a"}]
@@ -369,7 +369,7 @@ class TestSilence:
         lines.append({"at": at + 4, "event": "recovered", "service": "api", "incident": "a"})
         assert [(one.after_s, one.ended_after_s) for one in judged(performed).incidents] == [(1.0, 4.0)]
 
-    def test_of_an_end_that_is_about_to_be_written_is_waited_for(self, performed, monkeypatch):
+    def test_silence_of_an_end_that_is_about_to_be_written_is_waited_for(self, performed, monkeypatch):
         monkeypatch.setattr(judging, "INCIDENT_LOOK_EVERY_S", 0.0)
         at = performed.t0_unix_s + KILLED_S
         reads = []
@@ -389,7 +389,7 @@ class TestSilence:
             "recovered api: r",
         ]
 
-    def test_of_a_remediator_without_a_log_proves_nothing(self, performed):
+    def test_silence_of_a_remediator_without_a_log_proves_nothing(self, performed):
         self.with_remediator(performed)
         performed.runtime.audit = lambda: None
         trial = judged(performed)
@@ -403,7 +403,7 @@ class TestSilence:
         with pytest.raises(Inconclusive, match="has no audit log"):  # its acts before the fault are unknown too
             assert judged(performed).actions == ()
 
-    def test_without_a_log_is_evidence_if_the_remediator_was_stopped(self, performed):
+    def test_silence_without_a_log_is_evidence_if_the_remediator_was_stopped(self, performed):
         self.with_remediator(performed, running=False)
         performed.runtime.audit = lambda: None
         performed.plan = replace(performed.plan, experiment=replace(performed.plan.experiment, remediator=False))
@@ -447,7 +447,7 @@ class TestFindings:
         assert finding.startswith("not every replica serves again: <replicas after the fault: model-1 gave ")
         assert "does not run" in finding
 
-    def test_are_empty_if_all_replicas_serve_or_none_is_named(self, performed):
+    def test_findings_are_empty_if_all_replicas_serve_or_none_is_named(self, performed):
         assert judged(performed).findings == ()
         performed.lab.subject = replace(performed.lab.subject, replicas=())
         trial = judged(performed)
@@ -461,12 +461,12 @@ class TestFindings:
 
 
 class TestAttempts:
-    def test_are_unknown_if_the_subject_names_no_counters(self, performed):
+    def test_attempts_are_unknown_if_the_subject_names_no_counters(self, performed):
         performed.lab.subject = replace(performed.lab.subject, attempts_counters=None)
 
         assert judged(performed).attempts is None
 
-    def test_are_the_reason_if_a_counter_restarted(self, performed):
+    def test_attempts_are_a_reason_if_a_counter_restarted(self, performed):
         """The api's own counters restarted with it."""
         performed.lab.subject = replace(
             performed.lab.subject, attempts_counters=('llmlab_requests_total{outcome="ok"}', "llmlab_requests_total")
@@ -525,24 +525,24 @@ class TestLastPush:
         of.asked = asked
         return of
 
-    def test_is_there_once_every_answer_is_counted(self, awaited):
+    def test_the_last_push_is_there_once_every_answer_is_counted(self, awaited):
         assert awaited(None, 300.0, 321.0, 320.0) == ("scraped since", 1000)
         assert awaited.asked == [
             ("sum(llmchaos_client_requests_total)", at_unix_s) for at_unix_s in (1000, 1000.1, 1000.2, 1000.3)
         ]
 
     @pytest.mark.parametrize(("answer", "seen"), [(300.0, "300.0"), (None, "nothing")])
-    def test_that_never_comes_is_waited_for_ten_seconds(self, awaited, answer, seen):
+    def test_the_last_push_that_never_comes_is_waited_for_ten_seconds(self, awaited, answer, seen):
         with pytest.raises(NoData, match=rf"has {seen} of the clients' 320 answers 10 s after the load ended"):
             awaited(answer)
 
         assert len(awaited.asked) == 100
 
-    def test_that_was_seen_before_prometheus_lost_it_was_not_seen_last(self, awaited):
+    def test_the_last_push_counts_only_if_prometheus_still_has_it(self, awaited):
         with pytest.raises(NoData, match="has nothing of the clients' 320"):
             awaited(300.0, None)
 
-    def test_without_a_pushgateway_is_the_next_scrape(self, awaited):
+    def test_the_last_push_without_a_pushgateway_is_the_next_scrape(self, awaited):
         assert awaited(0.0, pushgateway=None) == ("scraped since", 1000)
         assert awaited.asked == []
 
@@ -554,7 +554,7 @@ class TestOwnLoad:
         with performed.load() as (record, running):
             return judge_own_load(performed.lab, record, running, performed.injected), record
 
-    def test_has_what_clients_saw_of_each_of_its_phases(self, performed):
+    def test_an_own_load_has_what_clients_saw_of_each_of_its_phases(self, performed):
         result, _ = self.result(performed)
 
         assert [(one.name, one.from_s, one.to_s, one.offered) for one in result.phases] == [
@@ -563,13 +563,13 @@ class TestOwnLoad:
             ("recovery", REVERTED_S, END_S, (END_S - REVERTED_S) * RATE_RPS),
         ]
 
-    def test_without_phases_is_judged_as_a_whole(self, performed):
+    def test_an_own_load_without_phases_is_judged_as_a_whole(self, performed):
         with performed.load() as (record, running):
             record.phases.clear()
 
             assert judge_own_load(performed.lab, record, running, performed.injected).phases == ()
 
-    def test_has_a_finding_for_each_unprovoked_reaction(self, performed):
+    def test_an_own_load_has_a_finding_for_each_unprovoked_reaction(self, performed):
         performed.lab.reasons = type(performed.lab.reasons)()
         performed.lab.reasons.unjudged_unix_s = performed.t0_unix_s - 30
         result, record = self.result(performed)
@@ -580,7 +580,7 @@ class TestOwnLoad:
             == ("outside of any fault alert ServiceDown fired for api 9.3 s into the trial",)
         )
 
-    def test_has_the_acts_of_the_subjects_remediator(self, performed):
+    def test_an_own_load_has_the_acts_of_the_subjects_remediator(self, performed):
         at = performed.t0_unix_s + BACK_S
         performed.runtime.audit = lambda: [
             {"event": "done", "at": at, "action": "restart", "service": "api", "rule": "r"}
@@ -592,7 +592,7 @@ class TestOwnLoad:
         assert [one.what for one in without.events if one.source == "remediator"] == []
         assert [one.what for one in with_one.events if one.source == "remediator"] == ["done restart api: r"]
 
-    def test_without_a_request_is_invalid(self, performed):
+    def test_an_own_load_without_a_request_is_invalid(self, performed):
         performed.seen = []
         with performed.load() as (record, running):
             record.phases.clear()

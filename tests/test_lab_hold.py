@@ -53,7 +53,7 @@ class TestATime:
         assert clock.passed_s == pytest.approx(2.0, abs=0.11)
         assert set(clock.sleeps) == {0.1}
 
-    def test_is_over_at_its_end(self, lab, said, monkeypatch):
+    def test_a_hold_ends_on_time(self, lab, said, monkeypatch):
         monkeypatch.setattr(lab_module, "TICK_S", 0.5)
 
         lab.hold(1.0)
@@ -69,7 +69,7 @@ class TestATime:
         with pytest.raises(LoadNotHeld):
             lab.hold(1.0)
 
-    def test_has_a_reading_of_the_wall_clock_at_each_look(self, lab, monkeypatch):
+    def test_a_hold_has_a_reading_of_the_wall_clock_at_each_look(self, lab, monkeypatch):
         monkeypatch.setattr(lab_module, "TICK_S", 0.5)
 
         with lab.recording() as record:
@@ -81,7 +81,7 @@ class TestATime:
 class TestAnInstant:
     """`_hold_to`: a wait for an instant."""
 
-    def test_is_met_to_the_millisecond(self, lab, clock, said, monkeypatch):
+    def test_an_instant_is_met_to_the_millisecond(self, lab, clock, said, monkeypatch):
         monkeypatch.setattr(lab_module, "TICK_S", 0.125)
 
         lab._hold_to(clock.monotonic() + 0.505)
@@ -91,7 +91,7 @@ class TestAnInstant:
         assert [left_s for _, left_s in said] == pytest.approx([0.505, 0.38, 0.255])
         assert max(clock.sleeps[3:]) == 0.01
 
-    def test_is_not_looked_for_in_steps_that_could_miss_it(self, lab, clock, said, monkeypatch):
+    def test_an_instant_is_not_looked_for_in_steps_that_could_miss_it(self, lab, clock, said, monkeypatch):
         monkeypatch.setattr(lab_module, "TICK_S", 0.125)
 
         lab._hold_to(clock.monotonic() + 0.25)
@@ -100,7 +100,7 @@ class TestAnInstant:
         assert clock.passed_s == pytest.approx(0.25, abs=1e-9)
 
     @pytest.mark.parametrize("ago_s", [0.0, 0.5])
-    def test_that_is_past_is_not_waited_for(self, lab, clock, ago_s):
+    def test_an_instant_that_is_past_is_not_waited_for(self, lab, clock, ago_s):
         lab._hold_to(clock.monotonic() - ago_s)
 
         assert clock.sleeps == []
@@ -109,7 +109,7 @@ class TestAnInstant:
 class TestACondition:
     """`hold_until`: a wait for a condition."""
 
-    def test_that_holds_is_not_waited_for(self, lab, clock):
+    def test_a_condition_that_holds_needs_no_wait(self, lab, clock):
         assert lab.hold_until(lambda: True, deadline_s=1.0, what="it") is True
         assert clock.sleeps == []
 
@@ -119,7 +119,7 @@ class TestACondition:
         assert lab.hold_until(lambda: clock.passed_s >= 1.0, deadline_s=9.0, what="it") is True
         assert said == [("it", 9.0), ("it", 8.5)]
 
-    def test_has_its_last_look_after_the_deadline(self, lab, clock, said, monkeypatch):
+    def test_a_condition_has_its_last_look_after_the_deadline(self, lab, clock, said, monkeypatch):
         monkeypatch.setattr(lab_module, "TICK_S", 0.5)
 
         assert lab.hold_until(lambda: False, deadline_s=1.0, what="it") is False
@@ -129,7 +129,7 @@ class TestACondition:
 class TestASteadyService:
     """`hold_steady`: a wait for the steady state."""
 
-    def test_is_waited_for_three_times_as_long_and_twenty_seconds(self, lab, clock):
+    def test_a_steady_service_is_awaited_for_three_times_its_seconds_and_20_s(self, lab, clock):
         lab.running_load = load_of(not_steady=lambda _: "too few answers")
 
         with pytest.raises(NotSteady, match=r"good for 5 s in a row within 35 s: too few answers$"):
@@ -137,7 +137,7 @@ class TestASteadyService:
 
         assert 35 < clock.passed_s < 35.2
 
-    def test_is_waited_for_until_the_deadline_that_is_given(self, lab, clock):
+    def test_a_steady_service_is_waited_for_until_the_deadline_that_is_given(self, lab, clock):
         lab.running_load = load_of(not_steady=lambda _: "too few answers")
 
         with pytest.raises(NotSteady, match="within 7 s"):
@@ -145,7 +145,7 @@ class TestASteadyService:
 
         assert 7 < clock.passed_s < 7.2
 
-    def test_is_good_to_clients_and_to_prometheus(self, lab, clock):
+    def test_a_steady_service_is_good_to_clients_and_to_prometheus(self, lab, clock):
         asked = []
         lab.running_load = load_of(not_steady=asked.append)
         lab.firing = lambda: ["ServiceDown", "ServiceFlapping"] if clock.passed_s < 2 else []
@@ -156,7 +156,7 @@ class TestASteadyService:
         assert set(asked) == {5.0}
 
     @pytest.mark.parametrize("error", [None, PrometheusUnreachable("no answer to ALERTS")], ids=["alerts", "silence"])
-    def test_needs_an_answer_of_prometheus(self, lab, error):
+    def test_a_steady_service_needs_an_answer_of_prometheus(self, lab, error):
         def firing():
             if error is not None:
                 raise error
@@ -169,7 +169,7 @@ class TestASteadyService:
             lab.hold_steady(1.0, deadline_s=3.0)
 
     @pytest.mark.parametrize(("reason", "explained"), [("half were refused", True), (None, False)], ids=["bad", "good"])
-    def test_that_never_came_had_reason_to_page_if_clients_suffered(self, lab, clock, reason, explained):
+    def test_an_unsteady_service_had_reason_to_page_if_clients_suffered(self, lab, clock, reason, explained):
         """An alert while clients were served well explains nothing."""
         begun_s = clock.time()
         lab.running_load = load_of(t0_unix_s=begun_s, not_steady=lambda _: reason)
@@ -183,7 +183,7 @@ class TestASteadyService:
         assert seen == [False, explained, explained, False]
         assert not lab.reasons.explains_action(begun_s + 1)
 
-    def test_had_reason_to_page_and_not_to_act_until_its_good_seconds_began(self, lab, clock):
+    def test_a_service_has_reason_to_page_until_its_good_seconds_begin(self, lab, clock):
         """And for ten seconds more, because the slowest alert looks back so far."""
         lab.running_load = load_of(t0_unix_s=clock.time())
         begun_s = clock.time()
@@ -195,7 +195,7 @@ class TestASteadyService:
         assert explained == [False, True, True, False]
         assert not lab.reasons.explains_action(begun_s)
 
-    def test_needs_a_load(self, lab):
+    def test_a_steady_service_needs_a_load(self, lab):
         with pytest.raises(InvalidExperiment, match="no load is running"):
             lab.hold_steady(5.0)
 
@@ -210,7 +210,7 @@ def acts(after_s=0.5):
 class TestRoom:
     """The wait of an injection for the blast radius."""
 
-    def test_is_waited_for_from_the_acts_own_time_on(self, lab, clock):
+    def test_room_for_an_act_is_waited_for_from_the_acts_own_time_on(self, lab, clock):
         begun_s = []
         lab.runtime.kill = lambda service, kill=lab.runtime.kill: (begun_s.append(clock.passed_s), kill(service))
 
@@ -224,14 +224,14 @@ class TestRoom:
         assert begun_s == [0.0]
         assert 42 < clock.passed_s < 42.2, "40 s after the act was due"
 
-    def test_is_waited_for_as_long_as_is_given(self, lab, clock, said):
+    def test_room_for_an_act_is_waited_for_as_long_as_is_given(self, lab, clock, said):
         with lab.recording(), pytest.raises(Aborted), lab.inject(acts(2.0), blast_radius=1, patience_s=3.0):
             pytest.fail("the block must not be entered")
 
         assert 5 < clock.passed_s < 5.2
         assert max(left_s for _, left_s in said) == pytest.approx(3.0, abs=0.01)
 
-    def test_has_its_last_look_after_the_deadline(self, lab, clock, said, monkeypatch):
+    def test_room_for_an_act_has_its_last_look_after_the_deadline(self, lab, clock, said, monkeypatch):
         monkeypatch.setattr(lab_module, "TICK_S", 0.5)
         full = SimpleNamespace(still_hit=lambda: {"api", "model-1"})
 
@@ -241,24 +241,24 @@ class TestRoom:
         assert said == [("fault", 1.0), ("fault", 0.5), ("fault", 0.0)]
 
     @pytest.mark.parametrize(("hit", "limit"), [({"api"}, 2), ({"model-1"}, 2), (set(), 1), ({"api"}, 3)])
-    def test_is_there_within_the_blast_radius(self, lab, clock, hit, limit):
+    def test_room_for_an_act_is_there_within_the_blast_radius(self, lab, clock, hit, limit):
         lab._await_room(acts()[1], SimpleNamespace(still_hit=lambda: hit), limit, clock.monotonic() + 1.0)
 
         assert clock.sleeps == []
 
-    def test_is_not_there_while_the_victim_is_down(self, lab, clock):
+    def test_room_for_an_act_is_not_there_while_the_victim_is_down(self, lab, clock):
         lab.runtime.kill("model-1")
 
         with pytest.raises(Aborted):
             lab._await_room(acts()[1], SimpleNamespace(still_hit=set), 1, clock.monotonic() + 1.0)
 
-    def test_is_not_waited_for_by_the_first_act(self, lab, clock):
+    def test_room_for_an_act_is_not_waited_for_by_the_first_act(self, lab, clock):
         lab.runtime.kill("api")
 
         with lab.recording(), lab.inject(acts()[:1], blast_radius=1):
             assert clock.sleeps == []
 
-    def test_is_not_needed_by_acts_without_a_limit(self, lab, clock):
+    def test_room_for_an_act_is_not_needed_by_acts_without_a_limit(self, lab, clock):
         with lab.recording(), lab.inject(acts(2.0)) as injected:
             assert clock.passed_s == pytest.approx(2.0, abs=1e-6)
 
@@ -277,14 +277,14 @@ class TestReasons:
         explained = [lab.reasons.explains_action(begun_s + after_s) for after_s in (-1, 0, 129.9, 130.1)]
         assert explained == [False, True, True, False]
 
-    def test_are_absent_without_a_fault(self, lab, clock):
+    def test_reasons_are_absent_without_a_fault(self, lab, clock):
         with lab.recording(), lab.inject([]):
             clock.advance(100)
 
         assert not lab.reasons.explains_action(clock.time())
 
     @pytest.mark.parametrize("error", [LoadNotHeld("late"), PartialScrape("a hole")])
-    def test_are_given_by_a_machine_that_had_no_time_to_measure(self, lab, clock, error):
+    def test_reasons_come_from_a_machine_too_busy_to_measure(self, lab, clock, error):
         begun_s = clock.time()
 
         def measure():
@@ -297,7 +297,7 @@ class TestReasons:
         explained = [lab.reasons.explains_action(begun_s + after_s) for after_s in (-1, 0, 129.9, 130.1)]
         assert explained == [False, True, True, False]
 
-    def test_are_not_given_by_a_trial_that_proves_nothing_for_another_cause(self, lab, clock):
+    def test_reasons_do_not_come_from_other_invalid_trials(self, lab, clock):
         with pytest.raises(NotSteady), lab.reasons.unless_measured():
             raise NotSteady("no answer came")
         with lab.reasons.unless_measured():
@@ -331,7 +331,7 @@ class TestALease:
 
         assert self.leases(lab) == [160.0]
 
-    def test_is_a_minute_without_a_load(self, lab, clock):
+    def test_a_lease_is_a_minute_without_a_load(self, lab, clock):
         first = self.leases(lab)
         clock.advance(50)
 
@@ -363,12 +363,12 @@ class TestClocks:
     BOTH = [("Prometheus' clock", 0.01), ("the clock of the fake runtime", 0.01)]  # noqa: RUF012 - never changed
 
     @pytest.mark.parametrize(("took_s", "is_read"), [(0.0, True), (0.2, True), (0.21, False), (2.0, False)])
-    def test_that_answer_within_a_fifth_of_a_second_are_read(self, readings, took_s, is_read):
+    def test_clocks_that_answer_within_a_fifth_of_a_second_are_read(self, readings, took_s, is_read):
         assert readings(took_s) == (self.BOTH if is_read else [])
 
-    def test_that_are_not_known_are_not_read(self, readings):
+    def test_clocks_that_are_not_known_are_not_read(self, readings):
         assert readings(offset_s=None) == []
 
     @pytest.mark.parametrize("error", [NotReady("the daemon restarts"), OSError("no answer")], ids=repr)
-    def test_that_do_not_answer_are_left_out(self, readings, error):
+    def test_clocks_that_do_not_answer_are_left_out(self, readings, error):
         assert readings(error=error) == []

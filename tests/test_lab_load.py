@@ -115,7 +115,7 @@ def verdicts(lab):
 class TestEntry:
     """The begin of a load."""
 
-    def test_has_the_machine_to_itself_until_it_is_judged(self, lab_of):
+    def test_a_load_has_the_machine_to_itself_until_it_is_judged(self, lab_of):
         lab, found = lab_of(), []
 
         def other():
@@ -136,7 +136,7 @@ class TestEntry:
 
         assert found == ["taken", "free"]
 
-    def test_is_checked_and_gets_the_remediator_that_it_names(self, lab_of):
+    def test_a_load_is_checked_and_gets_the_remediator_that_it_names(self, lab_of):
         lab = lab_of()
         lab.remediator.ensure(False)  # as a control arm leaves it
         lab.runtime.touched.clear()
@@ -158,7 +158,7 @@ class TestEntry:
 
         assert [arrivals[-1].due_s for arrivals in Clients.sent] == [299.5, 29.5]
 
-    def test_with_requests_of_its_own_sends_those(self, lab_of):
+    def test_a_load_with_requests_of_its_own_sends_those(self, lab_of):
         lab, own = lab_of(), LOAD.schedule(random.Random(1), 5.0)
 
         with lab.load(LOAD, arrivals=own):
@@ -166,7 +166,7 @@ class TestEntry:
 
         assert Clients.sent == [own]
 
-    def test_is_refused_next_to_another_load(self, lab_of):
+    def test_a_load_is_refused_next_to_another_load(self, lab_of):
         lab = lab_of()
 
         with lab.load(LOAD), pytest.raises(InvalidExperiment, match="a load is running already"), lab.load(LOAD):
@@ -174,7 +174,7 @@ class TestEntry:
 
         assert verdicts(lab) == [("held", None)]
 
-    def test_of_a_fixture_keeps_a_trial_from_beginning_and_is_not_hurt_by_it(self, lab_of):
+    def test_a_load_of_a_fixture_blocks_a_trial_and_goes_on(self, lab_of):
         lab, fault = lab_of(), faults.kill("api")
         made = experiment(load=LOAD, fault=fault).kwargs["experiment"]
         about = {"scenario": "s", "hypothesis": "", "experiment": made, "fault": fault, "repeat": 0, "seed": 1}
@@ -187,7 +187,7 @@ class TestEntry:
 
         assert verdicts(lab) == [("held", None)]
 
-    def test_is_refused_while_a_fault_of_this_run_is_open(self, lab_of, monkeypatch):
+    def test_a_load_is_refused_while_a_fault_of_this_run_is_open(self, lab_of, monkeypatch):
         lab = lab_of()
         monkeypatch.undo()
         with lab.recording() as record:
@@ -212,7 +212,7 @@ class TestEnd:
     """The end of a load."""
 
     @pytest.mark.parametrize("gate", [LoadNotHeld("late"), TruthsDisagree("two stories"), PartialScrape("a hole")])
-    def test_is_an_error_if_a_gate_refuses_it(self, lab_of, gate):
+    def test_a_load_is_an_error_if_a_gate_refuses_it(self, lab_of, gate):
         lab = lab_of(gate)
 
         with pytest.raises(type(gate)), lab.load(LOAD):
@@ -251,7 +251,7 @@ class TestEnd:
         assert raised.value.__cause__ is cause
 
     @pytest.mark.parametrize("error", [OSError("no daemon"), InvalidExperiment("not clean")], ids=repr)
-    def test_is_not_judged_if_it_never_began(self, lab_of, monkeypatch, error):
+    def test_a_load_is_not_judged_if_it_never_began(self, lab_of, monkeypatch, error):
         def not_clean(_lab):
             raise error
 
@@ -266,7 +266,7 @@ class TestEnd:
         assert lab.running_load is None
 
     @pytest.mark.parametrize("own", [Aborted("enough"), KeyboardInterrupt()])
-    def test_is_not_judged_if_it_was_interrupted(self, lab_of, own):
+    def test_a_load_is_not_judged_if_it_was_interrupted(self, lab_of, own):
         lab = lab_of(LoadNotHeld("late"))
 
         with pytest.raises(type(own)), lab.load(LOAD) as load:
@@ -279,7 +279,7 @@ class TestEnd:
 class TestName:
     """The record of a load."""
 
-    def test_is_that_of_its_test_and_the_fault_is_what_it_injected(self, lab_of):
+    def test_a_load_has_the_name_of_its_test_and_its_injected_fault(self, lab_of):
         lab = lab_of()
         lab.test.begin("test_odd.py::test_it", "It holds.")
 
@@ -296,7 +296,7 @@ class TestName:
         assert (first["fault"], first["victim"]) == ("kill api, pause model-1", "api, model-1")
         assert (second["fault"], second["victim"], second["repeat"]) == ("none", None, 1)
 
-    def test_of_one_fault_comes_with_its_target_and_fidelity(self, lab_of):
+    def test_the_name_of_one_fault_comes_with_its_target_and_fidelity(self, lab_of):
         lab = lab_of()
 
         with lab.load(LOAD), lab.inject(faults.kill("model-*")):
@@ -306,7 +306,7 @@ class TestName:
         assert (judged["fault"], judged["target"], judged["fidelity"]) == ("kill model-*", "model-*", "real")
         assert judged["victim"].startswith("model-")
 
-    def test_of_a_phase_is_a_window_of_its_own(self, lab_of):
+    def test_a_named_phase_is_a_window_of_its_own(self, lab_of):
         lab = lab_of()
 
         with lab.load(LOAD):
@@ -316,7 +316,7 @@ class TestName:
 
         assert [line["name"] for line in written(lab, "phase")] == ["quiet"]
 
-    def test_of_a_folder_has_the_worker_in_it(self, lab_of):
+    def test_the_name_of_a_folder_has_the_worker_in_it(self, lab_of):
         first, second = lab_of(worker="gw0"), lab_of(worker="gw1")
 
         with first.load(LOAD) as _, second.recording() as record:
@@ -345,7 +345,7 @@ class TestDraws:
 
         assert {name: forward[name] for name in backward} == backward
 
-    def test_differ_between_tests_between_draws_of_one_and_by_the_seed(self, lab_of):
+    def test_draws_differ_between_tests_between_draws_of_one_and_by_the_seed(self, lab_of):
         lab = lab_of()
         names = [f"test_a.py::test_{i}" for i in range(12)]
 
@@ -358,7 +358,7 @@ class TestDraws:
         assert len({arrivals for _, arrivals in found.values()}) == len(names)
         assert found != other
 
-    def test_of_a_load_at_random_times_are_of_its_test_and_its_number(self, lab_of):
+    def test_draws_of_random_times_depend_on_the_test_and_the_load(self, lab_of):
         lab, load = lab_of(), loads.poisson(rate_rps=5)
 
         def sent(name):
@@ -373,7 +373,7 @@ class TestDraws:
         assert one != two
         assert other != [one, two] == again
 
-    def test_of_a_fixture_of_several_tests_are_its_own(self):
+    def test_draws_of_a_shared_fixture_are_its_own(self):
         test = CurrentTest(42)
         test.begin("test_a.py::test_one")
         before = test.rng("kill", test.number("kill")).random()
@@ -407,7 +407,7 @@ class TestArguments:
             ({"patience_s": "40"}, r"lab.inject\(patience_s=...\) must be a number of seconds"),
         ],
     )
-    def test_that_are_wrong_are_refused_when_inject_is_called(self, lab_of, wrong, said):
+    def test_arguments_that_are_wrong_are_refused_when_inject_is_called(self, lab_of, wrong, said):
         lab = lab_of()
 
         with lab.load(LOAD), pytest.raises(BadScenario, match=said):
@@ -416,14 +416,14 @@ class TestArguments:
         assert lab.runtime.state("api").running
 
     @pytest.mark.parametrize(("patience_s", "is_taken"), [(0, True), (3600, True), (-0.5, False), (3600.5, False)])
-    def test_of_patience_are_from_none_to_an_hour(self, lab_of, patience_s, is_taken):
+    def test_arguments_of_patience_go_from_none_to_an_hour(self, lab_of, patience_s, is_taken):
         refusal = contextlib.nullcontext() if is_taken else pytest.raises(BadScenario, match="from 0 to 3600")
 
         lab = lab_of()
         with lab.recording(), refusal, lab.inject(faults.kill("api"), patience_s=patience_s):
             pass
 
-    def test_of_acts_without_a_limit_leave_them_without_one(self, lab_of):
+    def test_arguments_of_acts_without_a_limit_leave_them_without_one(self, lab_of):
         """A plan has checked them already."""
         lab = lab_of()
         acts = [Injection(after_s=0.0, fault=faults.kill(it).primitive, victim=it) for it in ("api", "model-1")]
@@ -481,26 +481,26 @@ class TestEvidence:
             record.phases = record.phases[:1]
             return judge_own_load(performed.lab, record, running, performed.injected)
 
-    def test_that_no_gate_refuses_has_phases_events_and_how_the_load_was_held(self, performed):
+    def test_an_accepted_load_records_phases_events_and_its_own_figures(self, performed):
         result = self.judged(performed)
 
         assert [(phase.name, phase.offered) for phase in result.phases] == [("steady", 160)]
         assert result.load.achieved_ratio == 1.0
         assert {"api die", "api start", "alert ServiceDown fires"} <= {event.what for event in result.events}
 
-    def test_of_a_load_that_was_not_held_is_refused(self, performed):
+    def test_a_load_of_a_load_that_was_not_held_is_refused(self, performed):
         performed.summary = replace(performed.summary, achieved_ratio=0.9)
 
         with pytest.raises(LoadNotHeld):
             self.judged(performed)
 
-    def test_on_which_clients_and_prometheus_disagree_is_refused(self, performed):
+    def test_a_load_is_refused_if_clients_and_prometheus_disagree(self, performed):
         performed.seen[5] = replace(performed.seen[5], outcome="truncated")
 
         with pytest.raises(TruthsDisagree):
             self.judged(performed)
 
-    def test_with_holes_in_the_scrapes_is_refused_even_without_a_steady_phase(self, performed):
+    def test_a_load_with_holes_in_the_scrapes_is_refused_even_without_a_steady_phase(self, performed):
         performed.lab.subject = replace(performed.lab.subject, scrape_jobs=("api", "gap"))
 
         with performed.load() as (record, running):
@@ -508,7 +508,7 @@ class TestEvidence:
             with pytest.raises(PartialScrape):
                 judge_own_load(performed.lab, record, running, performed.injected)
 
-    def test_without_an_answer_is_refused(self, performed):
+    def test_a_load_without_an_answer_is_refused(self, performed):
         performed.seen = []
 
         with pytest.raises(InvalidExperiment, match="no request was answered"):
@@ -567,7 +567,7 @@ class TestRest:
             pass
         assert lab.runtime.touched == []
 
-    def test_is_what_a_load_does_while_it_waits_for_its_turn_and_no_longer(self, lab_of, monkeypatch):
+    def test_a_load_rests_while_it_waits_for_its_turn(self, lab_of, monkeypatch):
         monkeypatch.setattr(gates, "wait_until", lambda *_: None)
         lab, said = lab_of(), threading.Event()
         lab._say = lambda *_: said.set()

@@ -114,7 +114,7 @@ def test_records_are_numbered_and_each_has_a_folder(lab):
 
 
 class TestAService:
-    def test_is_viewed_as_it_is_now(self, lab):
+    def test_a_service_is_viewed_as_it_is_now(self, lab):
         api = lab.service("api")
 
         assert (api.name, api.url, api.state) == ("api", "http://127.0.0.1:9/api", lab.runtime.state("api"))
@@ -126,7 +126,7 @@ class TestAService:
 
 
 class TestTheRemediator:
-    def test_is_stopped_and_started_only_if_needed(self, lab):
+    def test_the_remediator_is_stopped_and_started_only_if_needed(self, lab):
         view, touched = lab.remediator, lab.runtime.touched
 
         view.ensure(True)
@@ -141,7 +141,7 @@ class TestTheRemediator:
         assert view.running
         assert repr(view) == "<remediator: running>"
 
-    def test_that_is_paused_does_not_run(self):
+    def test_a_paused_remediator_does_not_run(self):
         runtime = ClockedRuntime(Clock())
         view = RemediatorView(runtime, "remediator")
         runtime.pause("remediator")
@@ -151,7 +151,7 @@ class TestTheRemediator:
         view.ensure(False)
         assert not view.running
 
-    def test_that_is_not_configured_cannot_be_stopped_for_a_control_arm(self):
+    def test_an_unnamed_remediator_cannot_be_stopped_for_a_control_arm(self):
         view = RemediatorView(ClockedRuntime(Clock()), None)
 
         view.ensure(True)
@@ -161,16 +161,16 @@ class TestTheRemediator:
         ):
             view.ensure(False)
 
-    def test_does_not_run_in_a_stack_without_one(self):
+    def test_the_remediator_does_not_run_in_a_stack_without_one(self):
         assert not RemediatorView(ClockedRuntime(Clock()), None).running
 
-    def test_of_a_subject_is_its_service(self, lab):
+    def test_the_remediator_of_a_subject_is_its_service(self, lab):
         lab.subject = replace(lab.subject, remediator="api")
         lab.runtime.kill("remediator")
 
         assert lab.remediator.running
 
-    def test_has_an_audit_of_all_it_did_since_an_instant(self):
+    def test_the_remediator_has_an_audit_of_all_it_did_since_an_instant(self):
         lines = [{"at": -0.5}, {"at": 0.0}, {"at": 0.5}, {"at": 7.0}, {"event": "undated"}]
         runtime = SimpleNamespace(audit=lambda: lines)
         view = RemediatorView(runtime, "remediator")

@@ -235,7 +235,9 @@ class TestCommand:
         assert said.err.startswith("llmchaos: ")
         assert str(tmp_path / name) in said.err
 
-    def test_counts_the_lines_that_it_leaves_out(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_the_command_counts_the_lines_that_it_leaves_out(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         path = tmp_path / "ledger.jsonl"
         path.write_text("odd\nodd\n")
         append(path, [kill()])
@@ -246,7 +248,7 @@ class TestCommand:
         assert said.err.startswith("llmchaos: 2 lines were left out of the table: ")
         assert "kill_api" in said.out
 
-    def test_before_any_run_is_not_an_error(
+    def test_the_command_before_any_run_succeeds(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.chdir(tmp_path)
@@ -256,7 +258,7 @@ class TestCommand:
             "no trial in the ledger yet: there is no file reports/ledger.jsonl here; give another one with --ledger\n"
         )
 
-    def test_of_an_slo_that_the_ledger_lacks_names_the_others(
+    def test_the_command_of_an_slo_that_the_ledger_lacks_names_the_others(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         append(tmp_path / "ledger.jsonl", [kill()])
@@ -352,7 +354,7 @@ class TestTable:
             "",
         ]
 
-    def test_of_a_budget_that_is_spent_exactly_shows_none_left(self) -> None:
+    def test_the_table_of_a_budget_that_is_spent_exactly_shows_none_left(self) -> None:
         assert table([kill(bad=103_680.0)]).endswith(f"[{'#' * 20}]  100 % of the budget spent by 1 trial, 0 % left")
 
     def test_shows_by_how_much_the_budget_is_overspent(self) -> None:
@@ -376,12 +378,12 @@ class TestTable:
     def test_draws_the_budget(self, bad: float, bar: str) -> None:
         assert f"[{bar}]" in table([kill(bad=bad)])
 
-    def test_of_no_load_is_spent_by_one_bad_event(self) -> None:
+    def test_the_table_of_no_load_is_spent_by_one_bad_event(self) -> None:
         assert f"[{'#' * 20}]  inf %" in table([kill(rate_rps=0.0)])
 
-    def test_can_be_of_one_slo(self) -> None:
+    def test_the_table_can_show_one_slo(self) -> None:
         assert "latency" not in table([kill(), kill(slo="latency-p95")], "availability")
 
-    def test_of_an_empty_ledger_is_one_sentence(self) -> None:
+    def test_the_table_of_an_empty_ledger_is_one_sentence(self) -> None:
         assert table([]) == "no trial in the ledger yet"
         assert table([kill()], "goodput") == "no trial in the ledger for goodput yet"

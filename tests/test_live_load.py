@@ -97,7 +97,7 @@ def answered(until_s, **about):
 class TestWhatIsSent:
     """The plan for the load generator."""
 
-    def test_is_the_load_to_the_subjects_gateway(self, load_of, tmp_path):
+    def test_the_load_goes_to_the_subjects_gateway(self, load_of, tmp_path):
         impatient = loads.open_loop(
             rate_rps=2,
             latency_targets=LatencyTargets(ttft_s=0.5, e2e_s=3.0),
@@ -117,7 +117,7 @@ class TestWhatIsSent:
         assert plan.name == f"{tmp_path.name}-1700000000.250"
         assert running._process.directory == tmp_path
 
-    def test_is_counted_at_the_subjects_pushgateway_if_it_has_one(self, load_of):
+    def test_the_load_is_counted_at_the_subjects_pushgateway_if_it_has_one(self, load_of):
         assert load_of(pushgateway="pushgateway")._process.plan.push_url == "http://127.0.0.1:9/pushgateway"
         assert load_of(pushgateway=None)._process.plan.push_url is None
 
@@ -129,7 +129,7 @@ class TestWhatIsSent:
 
         assert running._process.calls == ["launch", ("start", 20.0)]
 
-    def test_has_the_process_and_the_second_zero_of_its_generator(self, load_of):
+    def test_the_load_has_the_process_and_the_second_zero_of_its_generator(self, load_of):
         running = load_of()
 
         assert (running.pid, running.t0_unix_s, running.t0_monotonic_s) == (4711, 1_700_000_000.0, 1024.0)
@@ -143,14 +143,14 @@ class TestOpenRequests:
         status = LoadStatus(at_s=now_s, begun_s=now_s, settled_s=now_s, outcomes={}, overdue=overdue)
         return load_of(now_s=now_s, answered=[*answered(6.0), *ended], status=status)
 
-    def test_counts_a_request_that_is_open_and_too_old_as_failed(self, load_of):
+    def test_a_live_window_counts_a_request_that_is_open_and_too_old_as_failed(self, load_of):
         hung = {f"h-{due_s}": due_s for due_s in (6.0, 6.5, 7.0, 7.5)}
         window = self.of(load_of, hung).live_window(4.0)
 
         assert (window.offered, window.failed, dict(window.outcomes)) == (8, 4, {"ok": 4, "unfinished": 4})
         assert window.availability == 0.5
 
-    def test_counts_it_once_if_it_has_ended_since(self, load_of):
+    def test_a_live_window_counts_it_once_if_it_has_ended_since(self, load_of):
         late = sample(6.0, took_s=1.9)
 
         assert self.of(load_of, {late.request_id: 6.0}, ended=[late]).live_window(4.0).failed == 0
@@ -158,7 +158,7 @@ class TestOpenRequests:
     def test_leaves_out_what_was_due_before_it(self, load_of):
         assert self.of(load_of, {"h": 3.9}).live_window(4.0).failed == 0
 
-    def test_of_a_load_that_is_over_is_its_last_seconds_and_proves_as_little_as_they_do(self, load_of):
+    def test_a_live_window_after_the_load_is_that_of_its_last_seconds(self, load_of):
         running = self.of(load_of, {})
         running.stop()
         running._process.second = 60.0  # while the trial is judged
@@ -170,7 +170,7 @@ class TestOpenRequests:
         with pytest.raises(VacuousClaim):
             assert window.failed <= 4
 
-    def test_of_a_load_that_was_never_started_has_no_end(self, load_of):
+    def test_a_live_window_of_a_load_that_never_started_has_no_end(self, load_of):
         running = load_of()
 
         def unstarted():
@@ -184,16 +184,16 @@ class TestNow:
     """The time of a load."""
 
     @pytest.mark.parametrize(("generators_s", "now_s"), [(-0.2, 0.0), (0.0, 0.0), (0.5, 0.5), (7.0, 7.0)])
-    def test_is_never_before_second_zero(self, load_of, generators_s, now_s):
+    def test_now_is_never_before_second_zero(self, load_of, generators_s, now_s):
         assert load_of(now_s=generators_s).now_s() == now_s
 
-    def test_is_what_the_rate_around_it_is_of(self, load_of):
+    def test_the_rate_is_that_around_now(self, load_of):
         assert load_of(now_s=10.0).offered_rps() == 2.0
         assert load_of(now_s=2.0).offered_rps() == 2.0
         assert load_of(now_s=0.0).offered_rps() == 0.0
         assert load_of(now_s=0.05).offered_rps() == pytest.approx(10.0)
 
-    def test_is_within_five_seconds_of_a_load_that_changes(self, load_of):
+    def test_the_rate_of_a_changing_load_is_that_within_5_s_of_now(self, load_of):
         running = load_of(now_s=20.0)
         running._due_s = [2.0, 14.5, 15.0, 19.0, 19.5]
 
@@ -203,7 +203,7 @@ class TestNow:
 class TestLiveWindow:
     """The live window."""
 
-    def test_has_what_was_due_in_the_last_seconds(self, load_of):
+    def test_a_live_window_has_what_was_due_in_the_last_seconds(self, load_of):
         window = load_of(now_s=8.0, answered=answered(8.0)).live_window(3.0)
 
         assert (window.name, window.from_s, window.to_s, window.offered) == ("in the last 3 s", 5.0, 8.0, 6)
@@ -213,13 +213,13 @@ class TestLiveWindow:
 
         assert (window.name, window.from_s, window.to_s, window.offered) == ("in the last 2 s", 0.0, 2.0, 4)
 
-    def test_counts_by_the_loads_own_limits(self, load_of):
+    def test_a_live_window_counts_by_the_loads_own_limits(self, load_of):
         quick = loads.open_loop(rate_rps=2, latency_targets=LatencyTargets(ttft_s=0.5, e2e_s=1.0))
         window = load_of(quick, now_s=8.0, answered=answered(8.0, took_s=1.1)).live_window(3.0)
 
         assert (window.ok, window.good) == (6, 0)
 
-    def test_has_a_p95_once_enough_came_back(self, load_of):
+    def test_a_live_window_has_a_p95_once_enough_came_back(self, load_of):
         few = load_of(now_s=8.0, answered=answered(2.0))
         many = load_of(now_s=20.0, answered=answered(20.0))
 
@@ -230,16 +230,16 @@ class TestLiveWindow:
 class TestSteady:
     """The reasons against a steady state."""
 
-    def test_is_known_from_its_first_second_on(self, load_of):
+    def test_the_steady_state_counts_from_its_first_second(self, load_of):
         assert load_of(now_s=4.0, answered=answered(4.0)).not_steady(4.0) is None
         assert load_of(now_s=3.9, answered=answered(3.9)).not_steady(4.0) == "only 3.9 s of load so far"
 
     @pytest.mark.parametrize(("answers", "reason"), [(4, None), (3, "3 answers in 4 s, at least 4 expected")])
-    def test_needs_half_of_the_answers(self, load_of, answers, reason):
+    def test_the_steady_state_needs_half_of_the_answers(self, load_of, answers, reason):
         """Eight requests are due in four seconds."""
         assert load_of(now_s=8.0, answered=answered(8.0)[-answers:]).not_steady(4.0) == reason
 
-    def test_needs_half_of_those_that_their_clients_waited_for(self, load_of):
+    def test_the_steady_state_needs_half_of_the_answers_of_patient_clients(self, load_of):
         """Impatient clients left two of eight requests, which do not count."""
         left = [sample(4.0, "left"), sample(4.5, "left")]
 
@@ -249,10 +249,10 @@ class TestSteady:
         )
 
     @pytest.mark.parametrize(("answers", "reason"), [(2, None), (1, "1 answers in 1 s, at least 2 expected")])
-    def test_needs_two_answers_at_least(self, load_of, answers, reason):
+    def test_the_steady_state_needs_two_answers_at_least(self, load_of, answers, reason):
         assert load_of(now_s=8.0, answered=answered(8.0)[-answers:]).not_steady(1.0) == reason
 
-    def test_counts_the_outcomes_of_bad_requests(self, load_of):
+    def test_the_steady_state_counts_the_outcomes_of_bad_requests(self, load_of):
         bad = [*answered(5.5), *(sample(at_s, "refused") for at_s in (5.5, 6.0, 6.5, 7.0)), sample(7.5, took_s=11.0)]
 
         assert load_of(now_s=8.0, answered=bad).not_steady(4.0) == (
@@ -268,7 +268,9 @@ class TestSteady:
             (6.0, -2.0, None),
         ],
     )
-    def test_has_no_request_that_waits_for_longer_than_a_good_one(self, load_of, begun_s, settled_s, reason):
+    def test_the_steady_state_has_no_request_that_waits_for_longer_than_a_good_one(
+        self, load_of, begun_s, settled_s, reason
+    ):
         status = LoadStatus(at_s=8.0, begun_s=begun_s, settled_s=settled_s, outcomes={})
 
         assert load_of(now_s=8.0, answered=answered(8.0), status=status).not_steady(4.0) == reason
@@ -280,26 +282,26 @@ class TestSchedule:
     @pytest.mark.parametrize(
         ("from_s", "to_s", "due"), [(0.0, 4.0, 8), (1.0, 4.0, 6), (1.1, 1.4, 0), (-3.0, 1.0, 2), (19.0, 99.0, 2)]
     )
-    def test_has_arrivals_from_the_first_instant_until_before_the_last(self, load_of, from_s, to_s, due):
+    def test_the_schedule_has_arrivals_from_the_first_instant_until_before_the_last(self, load_of, from_s, to_s, due):
         assert load_of().due_between(from_s, to_s) == due
 
 
 class TestRecovery:
     """Recovery of the service."""
 
-    def test_is_the_first_good_request_after_the_last_bad_one(self, load_of):
+    def test_recovery_is_the_first_good_request_after_the_last_bad_one(self, load_of):
         seen = [*answered(3.0), sample(3.0, "refused"), *answered(8.0)[7:]]
 
         assert load_of(now_s=8.0, answered=seen).recovery_s(2.0, stable_s=2.0) == 3.5
         assert load_of(now_s=8.0, answered=seen).recovery_s(2.0, stable_s=6.0) is None
 
-    def test_is_not_known_beyond_the_oldest_open_request(self, load_of):
+    def test_recovery_is_not_known_beyond_the_oldest_open_request(self, load_of):
         seen = [*answered(3.0), sample(3.0, "refused"), *answered(8.0)[7:]]
         status = LoadStatus(at_s=8.0, settled_s=5.0, outcomes={})
 
         assert load_of(now_s=8.0, answered=seen, status=status).recovery_s(2.0, stable_s=2.0) is None
 
-    def test_of_a_replica_is_a_whole_answer_of_its(self, load_of):
+    def test_recovery_of_a_replica_is_a_whole_answer_of_its_own(self, load_of):
         ok = "".join(list("ok"))  # an equal text that is another object, as read from a file
         seen = [
             sample(1.0, replica="model-1"),
@@ -314,19 +316,19 @@ class TestRecovery:
 class TestEnd:
     """The end of a load."""
 
-    def test_is_requested_once_and_waits_for_open_requests(self, load_of):
+    def test_the_end_is_requested_once_and_waits_for_open_requests(self, load_of):
         running = load_of()
 
         assert running.stop() is running.stop(drain=False) is SUMMARY
         assert running._process.calls == [("stop", True)]
 
-    def test_in_a_hurry_waits_for_no_request(self, load_of):
+    def test_the_end_in_a_hurry_waits_for_no_request(self, load_of):
         running = load_of()
         running.stop(drain=False)
 
         assert running._process.calls == [("stop", False)]
 
-    def test_of_a_generator_that_died_is_noticed_and_one_after_the_load_is_not(self, load_of):
+    def test_the_death_of_a_generator_counts_only_during_the_load(self, load_of):
         running = load_of()
         running.check_alive()
 
@@ -337,7 +339,7 @@ class TestEnd:
         running.check_alive()
 
     @pytest.mark.parametrize(("free", "error"), [(0, EvidenceLost), (1, LoadNotHeld), (9999, LoadNotHeld)])
-    def test_of_a_generator_whose_disk_is_full_is_lost_evidence(self, load_of, monkeypatch, free, error):
+    def test_the_end_by_a_full_disk_is_lost_evidence(self, load_of, monkeypatch, free, error):
         monkeypatch.setattr(live_load.os, "statvfs", lambda _: SimpleNamespace(f_bavail=free))
         dead, silent = load_of(), load_of()
         dead._process.alive = silent._process.has_all_summaries = False
@@ -347,7 +349,7 @@ class TestEnd:
         with pytest.raises(error):
             silent.require_held()
 
-    def test_of_a_load_that_was_held_has_its_figures(self, load_of):
+    def test_the_end_of_a_load_that_was_held_has_its_figures(self, load_of):
         held = load_of().require_held()
 
         assert (held.offered_rps, held.achieved_ratio, held.lateness_p99_s, held.generator_cpu, held.reconnected) == (

@@ -195,7 +195,7 @@ def phases(world):
 
 
 class TestLastingFault:
-    def test_is_held_until_it_is_repaired_and_clients_were_served_for_the_stable_seconds(self, world):
+    def test_a_lasting_fault_is_held_until_it_is_repaired_and_clients_were_served_for_the_stable_seconds(self, world):
         it = world(faults.kill("model-1"), steady_s=8, stable_s=4)
         it.repair_at(10.0)
 
@@ -207,7 +207,7 @@ class TestLastingFault:
         assert it.judged[0].settled
         assert it.judged[0].load is it.running
 
-    def test_counts_the_stable_seconds_before_its_phase_ended_as_recovered(self, world):
+    def test_a_lasting_fault_counts_the_stable_seconds_before_its_phase_ended_as_recovered(self, world):
         it = world(faults.kill("model-1"), stable_s=4)
         it.repair_at(10.0)
 
@@ -216,7 +216,7 @@ class TestLastingFault:
         assert {asked[1:] for asked in it.running.asked} == {(8.0, 4.0)}
         assert it.running.since_s == 8.0
 
-    def test_is_looked_for_twice_a_second_once_clients_are_served(self, world):
+    def test_a_lasting_fault_is_checked_twice_a_second_once_clients_are_served(self, world):
         """Each query of an engine's faults starts a process in its container."""
         it = world(faults.kill("model-1"), stable_s=4)
         it.repair_at(9.0)
@@ -226,7 +226,7 @@ class TestLastingFault:
 
         assert it.looks == [(12.0, True), (12.5, True), (13.0, True), (13.5, True), (14.0, True)]
 
-    def test_is_over_before_its_victim_takes_part(self, world):
+    def test_a_lasting_fault_may_end_before_its_victim_takes_part(self, world):
         it = world(faults.kill("model-1"), stable_s=4)
         it.repair_at(13.0)
         it.part_s = 15.0
@@ -237,7 +237,7 @@ class TestLastingFault:
         assert it.judged[0].injected.over_unix_s == BEGIN_UNIX_S + 13.0
         assert phases(it)[1] == ("fault", 8.0, 15.0)
 
-    def test_of_several_is_held_until_each_is_over(self, world):
+    def test_a_lasting_fault_of_several_is_held_until_each_is_over(self, world):
         it = world(faults.kill(["model-1", "model-2"]), stable_s=4)
         it.repair_at(9.0, "model-1")
         it.repair_at(16.0, "model-2")
@@ -246,7 +246,7 @@ class TestLastingFault:
 
         assert it.judged[0].injected.over_unix_s == BEGIN_UNIX_S + 16.0
 
-    def test_that_clients_feel_is_held_until_they_were_served_again(self, world):
+    def test_a_lasting_fault_that_hurts_clients_is_held_until_they_are_served(self, world):
         it = world(faults.kill("model-1"), stable_s=4)
         it.repair_at(9.0)
         it.begins = lambda load: setattr(load, "bad_until_s", 14.0)
@@ -275,7 +275,7 @@ class TestReplicas:
         it.repair_at(9.0)
         return it
 
-    def test_that_do_not_answer_yet_are_waited_for(self, repaired):
+    def test_replicas_that_do_not_answer_yet_are_waited_for(self, repaired):
         repaired.begins = lambda load: setattr(load, "rejoined_s", 17.0)
 
         perform(repaired.lab, repaired.plan)
@@ -283,7 +283,7 @@ class TestReplicas:
         assert repaired.waits[-1] == ("replicas", 12.0)
         assert phases(repaired)[-1] == ("recovery", 12.0, 17.0)
 
-    def test_that_never_answer_are_for_the_judge(self, repaired):
+    def test_replicas_that_never_answer_are_left_to_the_judge(self, repaired):
         repaired.begins = lambda load: setattr(load, "rejoined_s", 1000.0)
 
         perform(repaired.lab, repaired.plan)
@@ -298,7 +298,7 @@ class TestReplicas:
 
         assert phases(repaired)[-1] == ("recovery", 12.0, 12.0)
 
-    def test_that_no_header_names_are_not_waited_for(self, repaired):
+    def test_replicas_that_no_header_names_are_not_waited_for(self, repaired):
         repaired.lab.subject = replace(repaired.lab.subject, replica_header=None)
         repaired.begins = lambda load: setattr(load, "rejoined_s", 1000.0)
 
@@ -308,7 +308,7 @@ class TestReplicas:
 
 
 class TestPassingFault:
-    def test_is_held_for_its_seconds_and_settles_once_its_victim_takes_part(self, world):
+    def test_a_passing_fault_is_held_for_its_seconds_and_settles_once_its_victim_takes_part(self, world):
         it = world(faults.pause("model-1"), fault_s=5, settle_within_s=50)
         it.part_s = 20.0
 
@@ -320,7 +320,7 @@ class TestPassingFault:
         assert {must for _, must in it.looks} == {False}
         assert min(at_s for at_s, _ in it.looks) == 17.25, "a victim is looked at once clients are served"
 
-    def test_that_did_not_settle_in_time_is_judged_so(self, world):
+    def test_a_passing_fault_that_did_not_settle_in_time_is_judged_unsettled(self, world):
         it = world(faults.pause("model-1"), fault_s=5, settle_within_s=10)
         it.part_s = 1000.0
 
@@ -331,7 +331,7 @@ class TestPassingFault:
 
 class TestControlArm:
     @pytest.mark.parametrize(("beside", "held_s"), [({}, 4.0), ({"fault_s": 6}, 6.0), ({"fault_s": 2}, 4.0)])
-    def test_is_held_as_long_as_a_passing_fault_or_as_a_settle(self, world, beside, held_s):
+    def test_a_control_arm_is_held_as_long_as_a_passing_fault_or_as_a_settle(self, world, beside, held_s):
         it = world([faults.none(), *([faults.pause("api")] if beside else [])], **beside)
 
         perform(it.lab, it.plan)
@@ -386,7 +386,7 @@ class TestEnd:
 
         return by
 
-    def test_is_one_value_in_the_journal_and_for_the_caller(self, world):
+    def test_the_end_is_one_value_for_journal_and_caller(self, world):
         it = world(faults.kill("model-1"))
         it.repair_at(9.0)
 
@@ -397,7 +397,7 @@ class TestEnd:
         assert (done.result.trial, done.result.verdict, done.result.victim) == ("001", "held", "model-1")
         assert done.error is None
 
-    def test_by_an_error_of_ours_comes_with_it_as_it_is(self, ended):
+    def test_the_end_by_our_own_error_keeps_that_error(self, ended):
         error = LoadNotHeld("it ran late")
         done, it = ended(error)
 
@@ -408,12 +408,12 @@ class TestEnd:
     @pytest.mark.parametrize(
         ("error", "explained"), [(LoadNotHeld("it ran late"), True), (NotReady("no stack"), False)]
     )
-    def test_by_a_machine_without_time_explains_what_the_service_did(self, ended, error, explained):
+    def test_the_end_by_a_busy_machine_explains_the_services_reactions(self, ended, error, explained):
         _, it = ended(error)
 
         assert it.lab.reasons.explains_action(time.time()) == explained
 
-    def test_by_an_error_of_the_machine_is_invalid(self, ended):
+    def test_the_end_by_an_error_of_the_machine_is_invalid(self, ended):
         error = ConnectionResetError("the daemon is gone")
         done, it = ended(error)
 
@@ -427,22 +427,22 @@ class TestEnd:
         [("samples.jsonl", "samples.jsonl cannot be written: "), (None, "a file of the trial cannot be written: ")],
     )
     @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS])
-    def test_by_a_disk_that_takes_no_more_is_lost_evidence(self, ended, number, file, said):
+    def test_the_end_by_a_disk_that_takes_no_more_is_lost_evidence(self, ended, number, file, said):
         done, _ = ended(OSError(number, "no room", file))
 
         assert isinstance(done.error, EvidenceLost)
         assert str(done.error) == f"{said}no room"
 
-    def test_by_anything_else_is_raised_after_its_verdict_is_written(self, ended):
+    def test_the_end_by_anything_else_is_raised_after_its_verdict_is_written(self, ended):
         with pytest.raises(ZeroDivisionError):
             ended(ZeroDivisionError("a defect"))
 
-    def test_by_a_fault_that_cannot_be_reverted_keeps_its_verdict(self, ended):
+    def test_the_end_by_a_fault_that_cannot_be_reverted_keeps_its_verdict(self, ended):
         done, _ = ended(HealFailed("api stays down"))
 
         assert done.result.verdict == "heal_failed"
 
-    def test_with_a_full_journal_still_returns_its_result(self, ended, monkeypatch):
+    def test_the_end_with_a_full_journal_still_returns_its_result(self, ended, monkeypatch):
         def full(*_):
             raise EvidenceLost("no space left")
 

@@ -36,7 +36,7 @@ class TestSeen:
     def seen(self, measure: Any, bound_s: float | None, sight: Sight | None, *samples: Sample) -> Seen:
         return seen_by_clients(columns_of(samples), as_read(measure), bound_s, sight)  # type: ignore[arg-type]
 
-    def test_is_exact_where_the_clients_counted_themselves(self) -> None:
+    def test_the_clients_count_is_exact_where_the_clients_counted_themselves(self) -> None:
         samples = [self.sample(0), self.sample(1, "refused"), self.sample(2, "cancelled"), self.sample(2, "left")]
         samples.append(self.sample(3, took_s=3))
 
@@ -45,14 +45,14 @@ class TestSeen:
         assert self.seen("e2e", 3.0, None, *samples) == Seen(good=2, total=3)
         assert self.seen("e2e", None, None, *samples) == Seen(good=2, total=3)
 
-    def test_judges_the_first_token_or_else_the_whole_answer(self) -> None:
+    def test_the_clients_count_uses_the_first_token_or_else_the_whole_answer(self) -> None:
         early, late = self.sample(0, took_s=9, first_s=0.0), self.sample(1, took_s=9, first_s=4.0)
         unseen, quick = self.sample(2, took_s=9), self.sample(3, took_s=1)
 
         assert self.seen("ttft", 2.0, None, early, late, unseen, quick).good == 2
         assert self.seen("e2e", 2.0, None, early, late, unseen, quick).good == 1
 
-    def test_goes_on_after_what_counts_nowhere(self) -> None:
+    def test_the_clients_count_skips_requests_that_count_nowhere(self) -> None:
         ended = self.sample(9, took_s=2)
         samples = [self.sample(0, "cancelled"), self.sample(1, "left"), ended, self.sample(2), self.sample(3, "cut")]
 
@@ -62,7 +62,7 @@ class TestSeen:
         assert self.seen("availability", None, None, *samples) == Seen(good=2, total=3)
 
     @pytest.mark.parametrize("short", ["outcomes", "due_s", "first_s", "end_s"])
-    def test_needs_whole_columns(self, short: str) -> None:
+    def test_the_clients_count_needs_whole_columns(self, short: str) -> None:
         columns = columns_of([self.sample(0), self.sample(1)])
         getattr(columns, short).pop()
 
@@ -76,7 +76,7 @@ class TestSeen:
     @pytest.mark.parametrize(
         "outcome", ["http_5xx", "http_429", "truncated", "inband_error", "stalled", "cut", "unfinished"]
     )
-    def test_holds_a_service_to_what_it_can_count(self, outcome: Any) -> None:
+    def test_the_clients_count_holds_a_service_to_what_it_can_count(self, outcome: Any) -> None:
         assert self.seen("availability", None, Sight(), self.sample(0, outcome)) == Seen(good=0, total=1)
 
     @pytest.mark.parametrize(("due_s", "unsure"), [(4.8, 0), (4.9, 1), (4.95, 1), (6.0, 1), (7.0, 1), (7.1, 0)])
@@ -143,11 +143,11 @@ class TestMiscount:
     SEEN = Seen(good=60, total=100, unsure_good=1, unsure_bad=3)
 
     @pytest.mark.parametrize("counted", [93.0, 100.0, 108.0])
-    def test_is_absent_within_the_explained_difference(self, counted: float) -> None:
+    def test_a_miscount_within_the_explained_difference_is_ignored(self, counted: float) -> None:
         assert miscount(self.SEEN, 5, counted) is None
 
     @pytest.mark.parametrize("counted", [92.9, 108.1])
-    def test_is_named_with_its_numbers(self, counted: float) -> None:
+    def test_a_miscount_is_named_with_its_numbers(self, counted: float) -> None:
         assert miscount(self.SEEN, 5, counted) == (
             f"clients sent 100 requests in the whole trial, the service counted {counted:g}: its counters are odd "
             "(9 requests have an explanation, 3.0 are slack)"
@@ -167,28 +167,30 @@ class TestOddity:
             (1.0, None, "one of them is wrong, and the service has no counters that show which"),
         ],
     )
-    def test_is_named(self, slo: float, service: float | None, odd: str) -> None:
+    def test_an_odd_truth_is_named(self, slo: float, service: float | None, odd: str) -> None:
         said = oddity("availability", self.ALL, replace(self.ALL), slo, service)
 
         assert said is not None
         assert odd in said
 
     @pytest.mark.parametrize(("slo", "service"), [(0.6, 0.6), (0.6009, 0.6), (0.6, 0.629), (0.6, 0.571), (0.6, None)])
-    def test_is_absent_within_the_slack(self, slo: float, service: float | None) -> None:
+    def test_a_difference_within_the_slack_is_not_odd(self, slo: float, service: float | None) -> None:
         assert oddity("availability", self.ALL, replace(self.ALL), slo, service) is None
 
     @pytest.mark.parametrize(
         ("slo", "service", "odd"),
         [(0.602, 0.6, "SLO is odd"), (0.6, 0.631, "counters are odd"), (0.6, 0.569, "counters are odd")],
     )
-    def test_is_named_beyond_the_slack(self, slo: float, service: float, odd: str) -> None:
+    def test_an_odd_truth_is_named_beyond_the_slack(self, slo: float, service: float, odd: str) -> None:
         assert odd in str(oddity("availability", self.ALL, replace(self.ALL), slo, service))
 
     @pytest.mark.parametrize(("slo", "is_odd"), [(0.629, False), (0.631, True), (0.571, False), (0.569, True)])
-    def test_of_an_slo_on_the_services_own_counters_has_their_slack(self, slo: float, is_odd: bool) -> None:
+    def test_an_odd_truth_of_an_slo_on_the_services_own_counters_has_their_slack(
+        self, slo: float, is_odd: bool
+    ) -> None:
         assert (oddity("availability", self.ALL, self.ALL, slo, None) is not None) is is_odd
 
-    def test_is_named_with_all_its_numbers(self) -> None:
+    def test_an_odd_truth_is_named_with_all_its_numbers(self) -> None:
         unsure = Seen(good=60, total=200, unsure_good=2, unsure_bad=3)
 
         assert oddity("availability", self.ALL, unsure, 0.6, 1.0) == (
@@ -202,15 +204,13 @@ class TestOddity:
         )
 
     @pytest.mark.parametrize(("service", "odd"), [(0.8, "the clients' samples are odd"), (0.7, "no two of them agree")])
-    def test_of_the_clients_is_found_by_what_the_others_would_make_of_their_samples(
-        self, service: float, odd: str
-    ) -> None:
+    def test_odd_clients_are_found_by_the_others_view_of_their_samples(self, service: float, odd: str) -> None:
         """The SLO has 40 more good requests, 10 of them unseen by the service."""
         exact, sighted = Seen(good=50, total=100), Seen(good=40, total=100)
 
         assert odd in str(oddity("availability", exact, sighted, 0.9, service))
 
-    def test_is_absent_if_requests_have_an_explanation(self) -> None:
+    def test_an_explained_difference_is_not_odd(self) -> None:
         unsure = Seen(good=60, total=100, unsure_bad=40)
 
         assert oddity("availability", self.ALL, unsure, 0.6, 1.0) is None
@@ -301,19 +301,19 @@ class TestBlindness:
         assert self.spells((5.0, "die"), (6.0, "die"), (7.0, "start")) == [(3.8, 8.2)]
 
     @pytest.mark.parametrize("other", ["aaa", "zzz"])
-    def test_is_of_its_own_service(self, other: str) -> None:
+    def test_blindness_concerns_its_own_service_only(self, other: str) -> None:
         events = [(4.0, "die", other), (5.0, "die"), (6.0, "start", other), (7.0, "start"), (8.0, "die", other)]
 
         assert self.spells(*events) == [(3.8, 8.2)]
         assert self.spells(hit=faults.partition("api"), victim=other) == []
 
-    def test_is_read_from_events_if_there_are_any(self) -> None:
+    def test_blindness_is_read_from_events_if_there_are_any(self) -> None:
         assert self.spells((5.0, "die"), (7.0, "start"), hit=faults.partition("api"), reverted_s=20.0) == [(3.8, 8.2)]
 
     def test_lasts_while_it_is_frozen(self) -> None:
         assert self.spells((5.0, "pause"), (7.0, "unpause")) == [(3.8, 8.2)]
 
-    def test_does_not_end_without_a_new_start(self) -> None:
+    def test_blindness_does_not_end_without_a_new_start(self) -> None:
         assert self.spells((5.0, "die")) == [(3.8, float("inf"))]
 
     @pytest.mark.parametrize(("reverted_s", "until_s"), [(9.0, 10.2), (None, float("inf"))])
@@ -397,7 +397,7 @@ class TestComparison:
     def pushed(self, share: float = 0.9, **more: Any) -> Counters:
         return Counters(answers={f"sum({OK}) / sum({ALL})": share}, **more)
 
-    def test_of_truths_that_agree_passes(self) -> None:
+    def test_a_comparison_of_truths_that_agree_passes(self) -> None:
         self.comparison(self.pushed(), self.PUSHED).require()
         self.comparison(Counters({OWN_OK: 90, OWN_ALL: 100}), self.OWN).require()
 
@@ -407,7 +407,7 @@ class TestComparison:
         with pytest.raises(TruthsDisagree, match=r"Prometheus' SLO 0\.9100: one of them is wrong"):
             self.comparison(self.pushed(0.91), goodput, self.PUSHED).require()
 
-    def test_is_exact_where_clients_pushed_and_has_slack_where_the_service_counts(self) -> None:
+    def test_a_comparison_is_exact_where_clients_pushed_and_has_slack_where_the_service_counts(self) -> None:
         """The last request was still open when the load ended."""
         self.comparison(Counters({OWN_OK: 94, OWN_ALL: 100}), self.OWN).require()
         with pytest.raises(TruthsDisagree, match=r"SLO 0\.9500: one of them"):
@@ -416,7 +416,7 @@ class TestComparison:
             self.comparison(self.pushed(0.902), self.PUSHED).require()
 
     @pytest.mark.parametrize("selectors", [{"good": OWN_OK}, {"total": OWN_ALL}])
-    def test_of_an_slo_that_clients_pushed_in_part_counts_both_parts(self, selectors: Any) -> None:
+    def test_a_comparison_of_an_slo_that_clients_pushed_in_part_counts_both_parts(self, selectors: Any) -> None:
         half = replace(self.PUSHED, **selectors)
         counters = Counters({OWN_OK: 100, OWN_ALL: 100, OK: 100, ALL: 100})
 
@@ -435,14 +435,14 @@ class TestComparison:
         assert moved == (f"sum({OWN_OK}) - (sum({OWN_OK} offset 12600ms) or vector(0))", 1012.6)
 
     @pytest.mark.parametrize("reset", [OWN_OK, OWN_ALL])
-    def test_of_a_counter_that_restarted_passes(self, reset: str) -> None:
+    def test_a_comparison_of_a_counter_that_restarted_passes(self, reset: str) -> None:
         self.comparison(Counters({OWN_OK: 50, OWN_ALL: 100}, resets={reset: 1.0}), self.OWN).require()
 
-    def test_without_an_answer_of_prometheus_passes(self) -> None:
+    def test_a_comparison_without_an_answer_of_prometheus_passes(self) -> None:
         self.comparison(Counters(), self.OWN, self.PUSHED).require()
         self.comparison(Counters({OWN_OK: 0, OWN_ALL: 0}), self.OWN).require()
 
-    def test_of_a_load_without_known_requests_passes(self) -> None:
+    def test_a_comparison_of_a_load_without_known_requests_passes(self) -> None:
         cut = [Sample(0.0, 0.0, None, 1.0, 0.0, 0, "cancelled", "", "r")]
 
         self.comparison(self.pushed(0.5), self.PUSHED, samples=cut).require()
@@ -464,7 +464,7 @@ class TestComparison:
         counters.answers = {**counters.answers, f"own[{more.pop('span', '15s')}]": share}
         return self.comparison(counters, self.PUSHED, availability_query="own[$span]", **more)
 
-    def test_of_the_services_own_counters_begins_before_the_load(self) -> None:
+    def test_a_comparison_of_the_services_own_counters_begins_before_the_load(self) -> None:
         self.by_service(0.94).require()
         with pytest.raises(TruthsDisagree, match=r"own counters 0\.9500: the service's own counters are odd"):
             self.by_service(0.95).require()
@@ -475,7 +475,7 @@ class TestComparison:
         with pytest.raises(TruthsDisagree, match=r"own counters 1\.0000"):
             self.by_service(1.0, span="18s").require()
 
-    def test_of_missing_own_counters_is_a_finding(self) -> None:
+    def test_a_comparison_of_missing_own_counters_is_a_finding(self) -> None:
         self.by_service(1.0, span="another").require()
 
         assert self.findings == ["availability: the service's own counters cannot be compared: own[15s]"]
@@ -485,7 +485,7 @@ class TestComparison:
         with pytest.raises(TruthsDisagree, match=r"own counters 1\.0000"):
             self.by_service(1.0, events=[(8.0, "model-1", "die"), (9.9, "model-1", "start")]).require()
 
-    def test_of_a_flooded_service_ends_with_the_scrape_before_the_flood(self) -> None:
+    def test_a_comparison_of_a_flooded_service_ends_with_the_scrape_before_the_flood(self) -> None:
         flood = faults.overload("api", times=2).primitive
         asked = []
         for at_s, share in ((9.0, 1.0), (10.0, 0.95)):
@@ -498,26 +498,26 @@ class TestComparison:
         with pytest.raises(TruthsDisagree, match=r"own counters 0\.8000"):
             self.by_service(0.8, span="11s", proven=[(9.0, flood, "api")]).require()
 
-    def test_of_a_flooded_service_is_blind_between_that_scrape_and_the_flood(self) -> None:
+    def test_a_comparison_of_a_flooded_service_is_blind_between_that_scrape_and_the_flood(self) -> None:
         flood = (9.0, faults.overload("api", times=2).primitive, "api")
         sight = self.comparison(Counters(), proven=[flood])._sight({"api"}, counts_failures=False)
 
         assert (sight.until_s, sight.known_s, sight.counts_failures) == (9.0, 9.9, False)
         assert sight.blind == [(pytest.approx(7.8), 9.0)]
 
-    def test_of_no_service_is_blind_without_a_reason(self) -> None:
+    def test_a_comparison_of_no_service_is_blind_without_a_reason(self) -> None:
         sight = self.comparison(Counters())._sight({"api", "model-1"}, counts_failures=True)
 
         assert sight == Sight(blind=[], known_s=9.9)
 
-    def test_of_the_first_of_two_floods_and_of_no_other_fault(self) -> None:
+    def test_a_comparison_ends_with_the_first_of_two_floods(self) -> None:
         flood = faults.overload("api", times=2).primitive
         two = [(9.5, flood, "api"), (9.0, flood, "api"), (3.0, faults.kill("api").primitive, "model-2")]
 
         with pytest.raises(TruthsDisagree, match=r"own counters 0\.8000"):
             self.by_service(0.8, span="11s", proven=two).require()
 
-    def test_of_a_flood_that_began_with_the_load_passes(self) -> None:
+    def test_a_comparison_of_a_flood_that_began_with_the_load_passes(self) -> None:
         flood = faults.overload("api", times=2).primitive
 
         self.by_service(0.5, span="2s", proven=[(0.05, flood, "api")], slo=0.5).require()
@@ -529,39 +529,39 @@ class TestComparison:
         counters = Counters({'own_bucket{le=~"2[.]5"}': good, "own_count": 100}, answers=said)
         return self.comparison(counters, self.TTFT, latency_shares=(own,), **more)
 
-    def test_of_latencies_is_with_the_services_own_histogram(self) -> None:
+    def test_a_comparison_of_latencies_is_with_the_services_own_histogram(self) -> None:
         self.timed(90).require()
         with pytest.raises(TruthsDisagree, match=r"own counters 0\.5000: the service's own counters are odd"):
             self.timed(50).require()
 
     @pytest.mark.parametrize("measure", ["availability", "e2e", "zzz"])
-    def test_of_latencies_is_with_no_histogram_of_something_else(self, measure: Any) -> None:
+    def test_a_comparison_of_latencies_is_with_no_histogram_of_something_else(self, measure: Any) -> None:
         other = LatencyShare(measure=measure, good='own_bucket{le=~"$le"}', total="own_count")
 
         self.timed(50, other).require()
 
-    def test_of_latencies_leaves_out_a_histogram_that_died(self) -> None:
+    def test_a_comparison_of_latencies_leaves_out_a_histogram_that_died(self) -> None:
         self.timed(50, events=[(3.0, "api", "die"), (3.5, "api", "start")]).require()
         with pytest.raises(
             TruthsDisagree, match="one of them is wrong, and the service has no counters that show which"
         ):
             self.timed(50, events=[(3.0, "api", "die"), (3.5, "api", "start")], slo=0.5).require()
 
-    def test_of_latencies_does_not_use_the_query_of_availability(self) -> None:
+    def test_a_comparison_of_latencies_does_not_use_the_query_of_availability(self) -> None:
         with pytest.raises(TruthsDisagree, match=r"own counters 0\.5000"):
             self.timed(50, availability_query="own[$span]").require()
 
     def counted(self, requests: float, **more: Any) -> Comparison:
         return self.comparison(Counters({"taken": requests}), attempts_counters=("sent", "taken"), **more)
 
-    def test_of_requests_is_with_what_the_service_took(self) -> None:
+    def test_a_comparison_of_requests_is_with_what_the_service_took(self) -> None:
         self.counted(100).require()
         self.counted(103).require()
         for odd in (95, 104, 200):
             with pytest.raises(TruthsDisagree, match=f"clients sent 100 requests .* counted {odd}: its counters are"):
                 self.counted(odd).require()
 
-    def test_of_requests_allows_for_those_that_were_given_up(self) -> None:
+    def test_a_comparison_of_requests_allows_for_those_that_were_given_up(self) -> None:
         samples = [
             *(Sample(i / 10, i / 10, None, i / 10 + 0.1, 0.0, 8, "ok", "model-1", "r") for i in range(90)),
             *(Sample(1.0, 1.0, None, 2.0, 0.0, 8, "left", "model-1", "r") for _ in range(6)),
@@ -572,7 +572,7 @@ class TestComparison:
         with pytest.raises(TruthsDisagree, match="clients sent 90 requests"):
             self.counted(103, samples=samples).require()
 
-    def test_of_requests_is_not_made_if_the_service_was_dead_or_does_not_count(self) -> None:
+    def test_a_comparison_of_requests_needs_a_live_service_that_counts(self) -> None:
         self.counted(200, events=[(3.0, "api", "die"), (3.5, "api", "start")]).require()
         self.comparison(Counters(), attempts_counters=("sent", "taken")).require()
         self.comparison(Counters({"taken": 200})).require()
@@ -658,10 +658,10 @@ class TestStrays:
         assert self.of(recorded, flat) == [(2.0, 0.47, 0.5, 0.5), (3.0, 0.479, 0.5, 0.5), (5.0, 0.53, 0.5, 0.5)]
         assert self.of([0.5, 0.5, 0.48, 0.519, 0.52, 0.521], flat) == [(5.0, 0.521, 0.5, 0.5)]
 
-    def test_are_absent_among_the_first_two_points_whose_past_is_unknown(self, flat: dict[int, float]) -> None:
+    def test_strays_are_absent_among_the_first_two_points_whose_past_is_unknown(self, flat: dict[int, float]) -> None:
         assert self.of([0.9, 0.9, 0.9], flat) == [(2.0, 0.9, 0.5, 0.5)]
 
-    def test_are_absent_if_the_judge_found_the_same_up_to_two_points_earlier(self) -> None:
+    def test_strays_are_absent_if_the_judge_found_the_same_up_to_two_points_earlier(self) -> None:
         judged = {0: 0.1, 1: 0.1, 2: 0.9, 3: 0.2, 4: 0.3, 5: 0.4}
 
         assert self.of([0.1, 0.1, 0.1, 0.9, 0.9, 0.9], judged) == [(5.0, 0.9, 0.2, 0.4)]
@@ -672,7 +672,7 @@ class TestStrays:
 
         assert self.of([0.9] * 6, judged) == [(5.0, 0.9, 0.5, 0.5)]
 
-    def test_are_found_at_the_same_millisecond(self) -> None:
+    def test_strays_are_found_at_the_same_millisecond(self) -> None:
         points = [(1000.4999 + i, 0.9) for i in range(4)]
 
         assert len(strays(points, {1000.5002 + i: 0.5 for i in range(4)})) == 2

@@ -227,7 +227,7 @@ class TestOutsideOfFaults:
     def line(self, at: float | None, **more: Any) -> dict[str, Any]:
         return {"event": "intent", "at": at, "action": "restart", "service": "api", "rule": "slow-api", **more}
 
-    def test_has_its_time(self, found: Any) -> None:
+    def test_an_unprovoked_reaction_has_its_time(self, found: Any) -> None:
         did = "outside of any fault the remediator did restart api by rule slow-api"
         lines = [self.line(990.0), self.line(999.5), self.line(1000.0), self.line(1003.0)]
 
@@ -238,7 +238,7 @@ class TestOutsideOfFaults:
             f"{did} 3.0 s into the trial",
         )
 
-    def test_is_what_came_since_the_last_look_and_is_surely_written(self, found: Any) -> None:
+    def test_unprovoked_reactions_are_those_recorded_since_the_last_look(self, found: Any) -> None:
         ats = (899.9, 900.0, 1100.0, 1100.1)
 
         begun, ended = found([self.line(at) for at in ats]).findings
@@ -254,7 +254,7 @@ class TestOutsideOfFaults:
         assert finding.endswith(" 1000.0 s before the trial's load")
 
     @pytest.mark.parametrize("since", [1100.0, 1100.5])
-    def test_is_not_queried_if_no_time_has_passed(self, found: Any, since: float) -> None:
+    def test_unprovoked_reactions_are_not_queried_if_no_time_has_passed(self, found: Any, since: float) -> None:
         assert found(since=since).findings == ()
         assert self.asked == []
 
@@ -262,13 +262,13 @@ class TestOutsideOfFaults:
         assert found([self.line(955.0)], [("Any", 955.0, {}, False)]).findings == ()
 
     @pytest.mark.parametrize("event", ["detected", "done", "suppressed"])
-    def test_counts_only_intents(self, found: Any, event: str) -> None:
+    def test_only_intents_are_unprovoked_actions(self, found: Any, event: str) -> None:
         assert found([self.line(1003.0, event=event)]).findings == ()
 
-    def test_has_no_action_without_a_remediator(self, found: Any) -> None:
+    def test_a_stack_without_a_remediator_has_no_unprovoked_action(self, found: Any) -> None:
         assert found([self.line(1003.0)], remediator=None).findings == ()
 
-    def test_without_a_rule_is_named_so(self, found: Any) -> None:
+    def test_an_unprovoked_action_without_a_rule_is_named_so(self, found: Any) -> None:
         assert found([self.line(1003.0, rule=None)]).findings == (
             "outside of any fault the remediator did restart api by rule no rule 3.0 s into the trial",
         )

@@ -388,7 +388,7 @@ CLEANUP: tuple[InstrumentDefect, ...] = (
                 new="        with self.recording(planned) as record:\n",
             ),
         ),
-        tests=("test_lab_load.py::TestEntry::test_has_the_machine_to_itself_until_it_is_judged",),
+        tests=("test_lab_load.py::TestEntry::test_a_load_has_the_machine_to_itself_until_it_is_judged",),
     ),
     InstrumentDefect(
         name="slot-per-user",
@@ -619,7 +619,7 @@ CAUSES: tuple[InstrumentDefect, ...] = (
                 new="        known_s=ended_s,\n",
             ),
         ),
-        tests=("test_gates.py::TestLoadOnTime::test_that_ends_with_an_open_request_shows_no_recovery",),
+        tests=("test_gates.py::TestLoadOnTime::test_a_load_that_ends_with_an_open_request_shows_no_recovery",),
     ),
     InstrumentDefect(
         name="alert-pending-before-the-fault",
@@ -754,7 +754,7 @@ CAUSES: tuple[InstrumentDefect, ...] = (
                 new="        if by_s > CLOCK_TOLERANCE_S:\n",
             ),
         ),
-        tests=("test_gates.py::TestClocks::test_that_are_set_during_the_trial_are_inconclusive",),
+        tests=("test_gates.py::TestClocks::test_clocks_that_are_set_during_the_trial_are_inconclusive",),
     ),
     InstrumentDefect(
         name="clock-step-and-back-unnoticed",
@@ -769,7 +769,7 @@ CAUSES: tuple[InstrumentDefect, ...] = (
                 ),
             ),
         ),
-        tests=("test_gates.py::TestClocks::test_that_are_set_and_set_back_are_inconclusive",),
+        tests=("test_gates.py::TestClocks::test_clocks_that_are_set_and_set_back_are_inconclusive",),
     ),
     InstrumentDefect(
         name="clock-that-is-no-number",
@@ -781,7 +781,7 @@ CAUSES: tuple[InstrumentDefect, ...] = (
                 new="        if abs(apart_s) > CLOCK_TOLERANCE_S:\n",
             ),
         ),
-        tests=("test_gates.py::TestTwoTruths::test_on_two_clocks_disagree",),
+        tests=("test_gates.py::TestTwoTruths::test_truths_on_two_clocks_disagree",),
     ),
     InstrumentDefect(
         name="unprovoked-action-in-a-control-arm",
@@ -805,7 +805,7 @@ CAUSES: tuple[InstrumentDefect, ...] = (
                 new="CLOCK_TOLERANCE_S = 2.5\n",
             ),
         ),
-        tests=("test_gates.py::TestClocks::test_that_are_apart_all_along_disagree",),
+        tests=("test_gates.py::TestClocks::test_clocks_that_are_apart_all_along_disagree",),
     ),
     InstrumentDefect(
         name="unknown-replica-serves",
@@ -991,7 +991,7 @@ NUMBERS: tuple[InstrumentDefect, ...] = (
                 new="    from_unix_s = record.unix_s(known.fault_s) - 1.0\n",
             ),
         ),
-        tests=("test_gates.py::TestBudget::test_of_a_month_cannot_bound_what_clients_suffered",),
+        tests=("test_gates.py::TestBudget::test_the_budget_of_a_month_cannot_bound_what_clients_suffered",),
     ),
     InstrumentDefect(
         name="refused-left-out-of-offered",
@@ -1109,7 +1109,7 @@ NUMBERS: tuple[InstrumentDefect, ...] = (
                 new="            own_rps = len(known.samples) / load_s\n",
             ),
         ),
-        tests=("test_gates.py::TestBudget::test_is_scaled_by_the_slos_own_events_and_not_by_our_load",),
+        tests=("test_gates.py::TestBudget::test_the_budget_is_scaled_by_the_slos_own_events_and_not_by_our_load",),
     ),
     InstrumentDefect(
         name="due-time-lost-by-clients",
@@ -1188,7 +1188,7 @@ GATES: tuple[InstrumentDefect, ...] = (
                 new="MAX_LATENESS_P99_S = 0.500\n",
             ),
         ),
-        tests=("test_gates.py::TestLoadOnTime::test_beyond_a_bound_is_not_held",),
+        tests=("test_gates.py::TestLoadOnTime::test_a_load_beyond_a_bound_is_not_held",),
     ),
     InstrumentDefect(
         name="thin-load-accepted",
@@ -1196,7 +1196,7 @@ GATES: tuple[InstrumentDefect, ...] = (
         patches=(
             Patch(file="pytest_llmchaos/lab/live_load.py", old="MIN_ACHIEVED = 0.98\n", new="MIN_ACHIEVED = 0.90\n"),
         ),
-        tests=("test_gates.py::TestLoadOnTime::test_beyond_a_bound_is_not_held",),
+        tests=("test_gates.py::TestLoadOnTime::test_a_load_beyond_a_bound_is_not_held",),
     ),
     InstrumentDefect(
         name="unsent-requests-accepted",
@@ -1208,7 +1208,7 @@ GATES: tuple[InstrumentDefect, ...] = (
                 new="        if summary.shed > 1:\n",
             ),
         ),
-        tests=("test_gates.py::TestLoadOnTime::test_beyond_a_bound_is_not_held",),
+        tests=("test_gates.py::TestLoadOnTime::test_a_load_beyond_a_bound_is_not_held",),
     ),
     InstrumentDefect(
         name="hanging-requests-are-steady",
@@ -1221,7 +1221,7 @@ GATES: tuple[InstrumentDefect, ...] = (
             ),
         ),
         tests=(
-            "test_gates.py::TestSteadyState::test_is_not_there_while_a_request_waits_for_longer_than_a_good_one_does",
+            "test_gates.py::TestSteadyState::test_the_steady_state_is_not_there_while_a_request_waits_for_longer_than_a_good_one_does",
         ),
     ),
     InstrumentDefect(
@@ -1234,7 +1234,7 @@ GATES: tuple[InstrumentDefect, ...] = (
                 new="    if left.unreadable:\n",
             ),
         ),
-        tests=("test_lab_load.py::TestEntry::test_is_refused_while_a_fault_of_this_run_is_open",),
+        tests=("test_lab_load.py::TestEntry::test_a_load_is_refused_while_a_fault_of_this_run_is_open",),
     ),
     InstrumentDefect(
         name="coverage-gate-off",
@@ -1250,8 +1250,8 @@ GATES: tuple[InstrumentDefect, ...] = (
             ),
         ),
         tests=(
-            "test_gates.py::TestScrapes::test_that_are_missing_for_who_was_no_victim_are_partial",
-            "test_lab_load.py::TestEvidence::test_with_holes_in_the_scrapes_is_refused_even_without_a_steady_phase",
+            "test_gates.py::TestScrapes::test_scrapes_missing_for_a_service_that_was_no_victim_are_partial",
+            "test_lab_load.py::TestEvidence::test_a_load_with_holes_in_the_scrapes_is_refused_even_without_a_steady_phase",
         ),
     ),
     InstrumentDefect(
@@ -1264,7 +1264,7 @@ GATES: tuple[InstrumentDefect, ...] = (
                 new="allow_down=lab.subject.targets)",
             ),
         ),
-        tests=("test_gates.py::TestScrapes::test_that_failed_on_a_service_that_was_not_hit_are_partial",),
+        tests=("test_gates.py::TestScrapes::test_scrapes_that_failed_on_a_service_that_was_not_hit_are_partial",),
     ),
     InstrumentDefect(
         name="disagreement-of-clients-only-a-finding",
@@ -1284,7 +1284,7 @@ GATES: tuple[InstrumentDefect, ...] = (
                 ),
             ),
         ),
-        tests=("test_gates.py::TestTwoTruths::test_whose_shares_differ_disagree",),
+        tests=("test_gates.py::TestTwoTruths::test_truths_whose_shares_differ_disagree",),
     ),
     InstrumentDefect(
         name="disagreement-only-a-finding",
@@ -1308,7 +1308,7 @@ GATES: tuple[InstrumentDefect, ...] = (
                 new="                record.outcome = record.seen()\n",
             ),
         ),
-        tests=("test_lab_load.py::TestEnd::test_is_an_error_if_a_gate_refuses_it",),
+        tests=("test_lab_load.py::TestEnd::test_a_load_is_an_error_if_a_gate_refuses_it",),
     ),
     InstrumentDefect(
         name="slow-answers-are-steady",
@@ -1320,7 +1320,7 @@ GATES: tuple[InstrumentDefect, ...] = (
                 new="        bad = window.offered - int(window.ok)\n",
             ),
         ),
-        tests=("test_gates.py::TestSteadyState::test_is_not_there",),
+        tests=("test_gates.py::TestSteadyState::test_the_steady_state_is_absent_with_a_reason",),
     ),
     InstrumentDefect(
         name="steady-while-alerts-fire",
@@ -1332,7 +1332,7 @@ GATES: tuple[InstrumentDefect, ...] = (
                 new="                    reason = None\n",
             ),
         ),
-        tests=("test_gates.py::TestSteadyState::test_is_not_there_while_an_alert_fires",),
+        tests=("test_gates.py::TestSteadyState::test_the_steady_state_is_not_there_while_an_alert_fires",),
     ),
     InstrumentDefect(
         name="seeds-depend-on-order",
@@ -1396,7 +1396,7 @@ GATES: tuple[InstrumentDefect, ...] = (
                 new="            self.remediator.ensure(remediator)\n",
             ),
         ),
-        tests=("test_lab_load.py::TestEntry::test_is_checked_and_gets_the_remediator_that_it_names",),
+        tests=("test_lab_load.py::TestEntry::test_a_load_is_checked_and_gets_the_remediator_that_it_names",),
     ),
     InstrumentDefect(
         name="dead-load-waited-for",
@@ -1408,7 +1408,7 @@ GATES: tuple[InstrumentDefect, ...] = (
                 new="            load.status()\n",
             ),
         ),
-        tests=("test_gates.py::TestSteadyState::test_of_a_dead_load_is_not_awaited",),
+        tests=("test_gates.py::TestSteadyState::test_the_steady_state_of_a_dead_load_is_not_awaited",),
     ),
     InstrumentDefect(
         name="last-push-not-awaited",
@@ -1420,7 +1420,7 @@ GATES: tuple[InstrumentDefect, ...] = (
                 new='        if seen != "nothing":\n',
             ),
         ),
-        tests=("test_gates.py::TestTwoTruths::test_whose_counts_never_meet_raise_no_data",),
+        tests=("test_gates.py::TestTwoTruths::test_truths_whose_counts_never_meet_raise_no_data",),
     ),
     InstrumentDefect(
         name="last-scrape-not-awaited",
@@ -1432,7 +1432,7 @@ GATES: tuple[InstrumentDefect, ...] = (
                 new="            return ended_unix_s\n",
             ),
         ),
-        tests=("test_gates.py::TestScrapes::test_of_what_was_counted_last_are_waited_for",),
+        tests=("test_gates.py::TestScrapes::test_scrapes_of_the_last_counts_are_waited_for",),
     ),
     InstrumentDefect(
         name="failures-excused-as-unseen",
@@ -1444,7 +1444,7 @@ GATES: tuple[InstrumentDefect, ...] = (
                 new='("refused", "timeout", "corrupted", "http_5xx")',
             ),
         ),
-        tests=("test_truths.py::TestSeen::test_holds_a_service_to_what_it_can_count",),
+        tests=("test_truths.py::TestSeen::test_the_clients_count_holds_a_service_to_what_it_can_count",),
     ),
     InstrumentDefect(
         name="slack-of-a-fifth",
@@ -1498,7 +1498,7 @@ GATES: tuple[InstrumentDefect, ...] = (
                 new="        if not self._process.has_all_summaries and self._process.alive:\n",
             ),
         ),
-        tests=("test_gates.py::TestLoadOnTime::test_without_a_summary_of_the_generator_is_not_held",),
+        tests=("test_gates.py::TestLoadOnTime::test_a_load_without_a_summary_of_the_generator_is_not_held",),
     ),
 )
 
@@ -2059,7 +2059,7 @@ SILENCE: tuple[InstrumentDefect, ...] = (
                 new="        could_not_fire=None,\n",
             ),
         ),
-        tests=("test_judge.py::TestSilence::test_of_a_prometheus_without_alert_rules_proves_nothing",),
+        tests=("test_judge.py::TestSilence::test_silence_of_a_prometheus_without_alert_rules_proves_nothing",),
     ),
     InstrumentDefect(
         name="silence-of-a-dead-remediator",
@@ -2071,7 +2071,7 @@ SILENCE: tuple[InstrumentDefect, ...] = (
                 new="acted=actions_of(record, audit),",
             ),
         ),
-        tests=("test_judge.py::TestSilence::test_of_a_remediator_that_could_not_act_proves_nothing",),
+        tests=("test_judge.py::TestSilence::test_silence_of_a_remediator_that_could_not_act_proves_nothing",),
     ),
     InstrumentDefect(
         name="incident-judged-too-early",
@@ -2083,7 +2083,7 @@ SILENCE: tuple[InstrumentDefect, ...] = (
                 new="if is_open or time.monotonic() >= deadline or not lab.remediator.running:",
             ),
         ),
-        tests=("test_judge.py::TestSilence::test_of_an_end_that_is_about_to_be_written_is_waited_for",),
+        tests=("test_judge.py::TestSilence::test_silence_of_an_end_that_is_about_to_be_written_is_waited_for",),
     ),
     InstrumentDefect(
         name="open-incident-of-a-dead-remediator",
@@ -2095,7 +2095,9 @@ SILENCE: tuple[InstrumentDefect, ...] = (
                 new="return incidents or unheard or ()",
             ),
         ),
-        tests=("test_judge.py::TestSilence::test_of_a_remediator_that_could_not_write_an_end_does_not_show_the_end",),
+        tests=(
+            "test_judge.py::TestSilence::test_silence_of_a_remediator_that_could_not_write_an_end_does_not_show_the_end",
+        ),
     ),
     InstrumentDefect(
         name="silence-of-a-missing-log",
@@ -2107,7 +2109,7 @@ SILENCE: tuple[InstrumentDefect, ...] = (
                 new="has_log=True)",
             ),
         ),
-        tests=("test_judge.py::TestSilence::test_of_a_remediator_without_a_log_proves_nothing",),
+        tests=("test_judge.py::TestSilence::test_silence_of_a_remediator_without_a_log_proves_nothing",),
     ),
     InstrumentDefect(
         name="control-arm-held-by-silence",
@@ -2131,7 +2133,7 @@ SILENCE: tuple[InstrumentDefect, ...] = (
                 new="for one in expected if one is not None for name in (*one.alerts, *one.rules, *one.elsewhere)}",
             ),
         ),
-        tests=("test_judge.py::TestSignals::test_that_the_subject_expects_elsewhere_detect_a_fault",),
+        tests=("test_judge.py::TestSignals::test_signals_that_the_subject_expects_elsewhere_detect_a_fault",),
     ),
     InstrumentDefect(
         name="signal-of-anybody",
@@ -2155,7 +2157,7 @@ SILENCE: tuple[InstrumentDefect, ...] = (
                 new="        if offset_s is None or begun_s <= time.monotonic():\n",
             ),
         ),
-        tests=("test_gates.py::TestClocks::test_that_answer_slowly_were_not_set",),
+        tests=("test_gates.py::TestClocks::test_clocks_that_answer_slowly_were_not_set",),
     ),
     InstrumentDefect(
         name="rotation-that-names-nobody",
@@ -2179,7 +2181,9 @@ SILENCE: tuple[InstrumentDefect, ...] = (
                 new="            if due_s >= first and request_id in ended\n",
             ),
         ),
-        tests=("test_live_load.py::TestOpenRequests::test_counts_a_request_that_is_open_and_too_old_as_failed",),
+        tests=(
+            "test_live_load.py::TestOpenRequests::test_a_live_window_counts_a_request_that_is_open_and_too_old_as_failed",
+        ),
     ),
     InstrumentDefect(
         name="per-cent-are-plain",
