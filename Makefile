@@ -117,6 +117,7 @@ mutants: $(VENV)/mutants ## check that tests notice small changes of the code; 5
 lint: docs ## run ruff and mypy, and build the documentation without a warning
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
+	$(RUN)/python tests/support/prose.py
 	$(RUN)/mypy
 
 docs: $(VENV)/.ready ## build the documentation into build/docs, readable offline

@@ -1,4 +1,4 @@
-"""Tests of the agreement of clients and Prometheus, on a fake Prometheus."""
+"""The agreement of clients and Prometheus, on a fake Prometheus."""
 
 from __future__ import annotations
 

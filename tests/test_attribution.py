@@ -1,4 +1,4 @@
-"""Tests of detection and repair, as attributed from the records."""
+"""Detection and repair, as attributed from the records."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Tests of a window's numbers: a vacuous comparison raises."""
+"""A window's numbers: a vacuous comparison raises."""
 
 import copy
 import json

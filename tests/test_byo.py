@@ -187,7 +187,7 @@ def test_one(trial):
 
 @pytest.fixture
 def chaos(pytester, folder, monkeypatch):
-    """pytest in a folder whose ini file names a stack. Touching it is an error."""
+    """A pytest run in a folder with a stack in its ini file, not to be touched."""
 
     def run(*args, attach="false", target="web", **files):
         monkeypatch.setattr("pytest_llmchaos.session.campaign.Campaign.preflight", lambda self: pytest.fail("touched"))

@@ -1,4 +1,4 @@
-"""Tests of a claim's outcome and its trial's verdict, on a fake stack."""
+"""A claim's outcome and its trial's verdict, on a fake stack."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Tests of the comparison of clients, Prometheus' SLO and the service's counters."""
+"""The comparison of clients, Prometheus' SLO and the service's counters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dashboards without a Grafana: read again through its SDK and consistent with the provisioning."""
+"""Dashboards, read through Grafana's SDK and checked for consistency."""
 
 from __future__ import annotations
 
@@ -59,19 +59,19 @@ def test_there_is_one_for_each_question_of_an_operator() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 class TestFile:
-    def test_is_read_and_written_again_by_the_typed_sdk_without_loss(self, path: Path) -> None:
+    def test_a_dashboard_survives_the_typed_sdk_without_loss(self, path: Path) -> None:
         again = JSONEncoder(sort_keys=True).encode(dm.Dashboard.from_json(read(path)))
 
         assert json.loads(again) == read(path)
 
-    def test_has_its_own_uid_and_is_of_a_grafana_that_is_provisioned(self, path: Path) -> None:
+    def test_a_dashboard_has_its_own_uid_and_the_provisioned_grafanas_version(self, path: Path) -> None:
         board = read(path)
 
         assert board["uid"] == path.stem
         assert len(board["uid"]) <= 40
         assert board["schemaVersion"] >= 36
 
-    def test_asks_only_the_provisioned_datasource(self, path: Path) -> None:
+    def test_a_panel_queries_only_the_provisioned_datasource(self, path: Path) -> None:
         board = read(path)
         asked = [*board["annotations"]["list"], *board.get("templating", {}).get("list", []), *panels(board)]
         asked += [target for panel in panels(board) for target in panel["targets"]]
@@ -79,7 +79,7 @@ class TestFile:
         wanted = {"type": datasource()["type"], "uid": datasource()["uid"]}
         assert [one["datasource"] for one in asked] == [wanted] * len(asked)
 
-    def test_says_what_each_panel_means_and_in_what_unit(self, path: Path) -> None:
+    def test_a_dashboard_describes_each_panel_and_its_unit(self, path: Path) -> None:
         for panel in panels(read(path)):
             assert panel["title"], panel
             assert len(panel["description"]) > 10, panel["title"]
@@ -93,7 +93,7 @@ class TestFile:
             for target in panel["targets"]:
                 assert target["legendFormat"], panel["title"]
 
-    def test_has_no_panel_on_top_of_another(self, path: Path) -> None:
+    def test_a_dashboard_has_no_panel_on_top_of_another(self, path: Path) -> None:
         places = [panel["gridPos"] for panel in read(path)["panels"]]
 
         assert all(place["x"] + place["w"] <= 24 for place in places)
@@ -102,7 +102,7 @@ class TestFile:
             apart_y = one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
             assert apart_x or apart_y, (one, other)
 
-    def test_asks_what_prometheus_can_parse(self, path: Path) -> None:
+    def test_prometheus_can_parse_the_query_of_a_panel(self, path: Path) -> None:
         for panel in panels(read(path)):
             for target in panel["targets"]:
                 names = VARIABLE.findall(target["expr"])
@@ -121,8 +121,8 @@ class TestFile:
         assert shown_bands["Faults"] == "llmchaos_fault_active == 1"
         assert shown_bands["Phases"] == "llmchaos_phase == 1"
 
-    def test_asks_for_a_rate_over_what_the_step_allows(self, path: Path) -> None:
-        """A range of its own would skip samples when one looks at a day, or be empty when one looks at a minute."""
+    def test_a_panels_rate_has_a_window_that_fits_the_step(self, path: Path) -> None:
+        """A fixed range would skip samples of a day, or be empty for a minute."""
         for panel in panels(read(path)):
             for target in panel["targets"]:
                 assert not re.search(r"(rate|increase)\([^\[]*\[\d", target["expr"]), panel["title"]
@@ -177,14 +177,14 @@ def test_the_provider_reads_the_folder_that_compose_mounts() -> None:
     assert provider["allowUiUpdates"] is False
 
 
-def test_the_datasource_is_the_stacks_prometheus_and_knows_the_scrape_interval() -> None:
+def test_the_datasource_is_the_stacks_prometheus_with_its_scrape_interval() -> None:
     scraped = yaml.safe_load((ROOT / "stack" / "prometheus" / "prometheus.yml").read_text())["global"]
 
     assert datasource()["url"] == "http://prometheus:9090"
     assert datasource()["jsonData"]["timeInterval"] == scraped["scrape_interval"]
 
 
-def test_a_run_says_where_they_are_or_how_to_get_them() -> None:
+def test_a_run_prints_where_dashboards_are_or_how_to_get_them() -> None:
     assert dashboards_line("http://127.0.0.1:3000") == "dashboards at http://127.0.0.1:3000"
     assert dashboards_line(None).startswith("dashboards are not served: Grafana's image is missing")
 
@@ -201,12 +201,12 @@ def test_the_way_to_get_dashboards_is_one_that_is_there(
 
 
 class TestMacros:
-    def test_are_replaced_as_grafana_documents(self) -> None:
+    def test_macros_are_replaced_as_grafana_documents(self) -> None:
         expr = 'a[$__rate_interval] b[$__interval] c[$__range] * $__range_s {x=~"$replica"}'
 
         assert substituted(expr, 300, 1, {"replica": ".*"}) == 'a[4s] b[1s] c[300s] * 300 {x=~".*"}'
 
-    def test_of_a_long_range_follow_the_step(self) -> None:
+    def test_macros_of_a_long_range_follow_the_step(self) -> None:
         assert substituted("a[$__rate_interval]", 86_400, 288, {}) == "a[289s]"
 
 

@@ -131,7 +131,7 @@ def test_every_anchor_that_a_page_links_to_is_a_heading(page):
 
 
 def anchors(page):
-    """Return the anchors that GitHub gives a page's headings, none for a missing page."""
+    """Return GitHub's anchors of a page's headings, none for a missing page."""
     if not page.is_file():
         return set()
     text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Tests of the values in `run.json` and the journal, from complete and old files."""
+"""The values in `run.json` and the journal, from complete and old files."""
 
 from __future__ import annotations
 

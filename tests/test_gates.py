@@ -1,4 +1,4 @@
-"""Tests of the gates of validity: each one stops a trial that it must stop."""
+"""The gates of validity: each one stops a trial that it must stop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`llmchaos generate`: writes what follows from SLOs, prints what differs, and refuses what it cannot read."""
+"""`llmchaos generate`: files that follow from SLOs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WRITTEN = [
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """What of this repository the command reads and writes."""
+    """Files of this repository that the command reads and writes."""
     for folder in ("stack/prometheus/rules", "dashboards", "docs"):
         (tmp_path / folder).mkdir(parents=True)
     for folder in ("evidence", "report"):
@@ -50,7 +50,7 @@ def test_an_unchanged_checkout_is_left_alone(checkout: Path) -> None:
 
 
 @pytest.mark.parametrize("name", WRITTEN)
-def test_a_change_by_hand_is_told_by_the_check_and_undone_by_the_command(
+def test_a_manual_change_is_found_by_the_check_and_replaced_by_the_command(
     checkout: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = checkout / name
@@ -107,7 +107,7 @@ def test_other_windows_are_written_and_printed(checkout: Path, capsys: pytest.Ca
         ("docs/slo.md", "# Service levels\n", "must hold the lines '<!-- generated from stack/slo.yaml: begin -->'"),
     ],
 )
-def test_wrong_input_is_told_and_nothing_is_written(
+def test_wrong_input_is_reported_and_nothing_is_written(
     checkout: Path, name: str, text: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rules = (checkout / WRITTEN[0]).read_text()
@@ -118,7 +118,7 @@ def test_wrong_input_is_told_and_nothing_is_written(
     assert (checkout / WRITTEN[0]).read_text() == rules
 
 
-def test_a_folder_that_is_no_checkout_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_is_no_checkout_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--root", str(tmp_path)]) == 2
     assert "slo.yaml" in capsys.readouterr().err
 
@@ -131,7 +131,7 @@ def test_it_is_a_command_of_llmchaos(checkout: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with an SLO file of somebody's own, and nothing of this project."""
+    """A folder with a foreign SLO file, and nothing of this project."""
     shutil.copy(ROOT / "examples" / "byo" / "slo.yaml", tmp_path / "slo.yaml")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -170,7 +170,7 @@ class TestOwnSlos:
         )
         assert done.returncode == 0, done.stdout + done.stderr
 
-    def test_have_names_and_descriptions_that_prometheus_prints_as_they_stand(self, own: Path) -> None:
+    def test_own_slos_have_names_and_descriptions_that_prometheus_prints_unchanged(self, own: Path) -> None:
         odd = "a {{ .Foo }} {{{ | b"
         text = re.sub(r"  name: .*", lambda _: f'  name: whole-answers\n  displayName: "{odd}"', SLO_TEXT, count=1)
         (own / "slo.yaml").write_text(re.sub(r"(?m)^  description: .*", lambda _: f'  description: "{odd}"', text))
@@ -194,7 +194,7 @@ class TestOwnSlos:
         assert "| 99.99999 % in" in (own / "made" / "slo.md").read_text()
         assert "99.99999 %" in (own / "made" / "slo-overview.json").read_text()
 
-    def test_that_did_not_change_are_left_alone(self, own: Path) -> None:
+    def test_own_slos_that_did_not_change_are_left_alone(self, own: Path) -> None:
         assert main(OWN) == 0
         before = {path: path.stat().st_mtime_ns for path in (own / "made").iterdir()}
 
@@ -202,7 +202,7 @@ class TestOwnSlos:
         assert main([*OWN, "--check"]) == 0
         assert {path: path.stat().st_mtime_ns for path in (own / "made").iterdir()} == before
 
-    def test_that_changed_are_told_by_the_check_and_written_by_the_command(
+    def test_own_slos_that_changed_are_listed_by_the_check_and_written_by_the_command(
         self, own: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert main(OWN) == 0
@@ -214,12 +214,14 @@ class TestOwnSlos:
         assert main(OWN) == 0
         assert "vector(0.95)" in (own / "made" / "slo.rules.yml").read_text()
 
-    def test_have_shorter_windows_for_short_experiments(self, own: Path) -> None:
+    def test_own_slos_have_shorter_windows_for_short_experiments(self, own: Path) -> None:
         assert main([*OWN, "--scale", "240"]) == 0
 
         assert "rate15s" in (own / "made" / "slo.rules.yml").read_text()
 
-    def test_do_not_overwrite_what_was_not_generated(self, own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_own_slos_do_not_overwrite_what_was_not_generated(
+        self, own: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         (own / "made").mkdir()
         (own / "made" / "slo.md").write_text("# My own page\n")
 
@@ -275,7 +277,7 @@ class TestOwnSlos:
             ([], "has no stack/slo.yaml: give --slo FILE and --out DIR"),
         ],
     )
-    def test_that_cannot_be_used_are_one_error(
+    def test_own_slos_that_cannot_be_used_are_one_error(
         self, own: Path, args: list[str], said: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         (own / "bad.yaml").write_text("kind: SLO\n")
@@ -293,7 +295,7 @@ class TestOwnSlos:
         assert sorted(own.rglob("*")) == before
 
     @pytest.mark.parametrize("duration", ["1h", "49h", "2d"])
-    def test_whose_window_is_too_short_for_any_alert_are_refused(
+    def test_own_slos_whose_window_is_too_short_for_any_alert_are_refused(
         self, own: Path, duration: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         (own / "slo.yaml").write_text(SLO_TEXT.replace("duration: 30d", f"duration: {duration}"))
@@ -302,7 +304,7 @@ class TestOwnSlos:
         assert "whole-answers: its timeWindow must be at least 50h for burn alerts, got " in capsys.readouterr().err
         assert not (own / "made").exists()
 
-    def test_of_a_short_window_and_without_alerts_have_none(
+    def test_own_slos_of_a_short_window_without_alerts_have_no_alert(
         self, own: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         text = SLO_TEXT.replace("duration: 30d", "duration: 1h")
@@ -316,7 +318,7 @@ class TestOwnSlos:
             assert "No SLO has a burn alert." in (own / "made" / name).read_text()
         assert "| 99 % in 1 hours |" in (own / "made" / "slo.md").read_text()
 
-    def test_of_a_short_window_have_the_alerts_that_fit_with_their_own_factors(
+    def test_own_slos_of_a_short_window_have_the_alerts_that_fit_with_their_own_factors(
         self, own: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         (own / "slo.yaml").write_text(SLO_TEXT.replace("duration: 30d", "duration: 7d"))
@@ -338,7 +340,9 @@ class TestOwnSlos:
             assert "14.4" not in text
             assert "CreepingBurn" not in text
 
-    def test_of_different_windows_have_each_factor_told(self, own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_own_slos_of_different_windows_show_each_factor(
+        self, own: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         other = SLO_TEXT.replace("duration: 30d", "duration: 7d").replace("name: whole-answers", "name: other")
         (own / "slo.yaml").write_text(f"{SLO_TEXT}---\n{other}")
 
@@ -347,7 +351,7 @@ class TestOwnSlos:
 
     @pytest.mark.parametrize("option", ["--slo", "--out"])
     @pytest.mark.parametrize("path", ["", " "])
-    def test_have_paths_that_are_not_empty(
+    def test_own_slos_have_paths_that_are_not_empty(
         self, own: Path, option: str, path: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         with pytest.raises(SystemExit, match="2"):
@@ -356,7 +360,7 @@ class TestOwnSlos:
         assert [one.name for one in own.iterdir()] == ["slo.yaml"]
 
     @pytest.mark.parametrize("name", ["a\nb: c.yaml", "a --> b.yaml", "a --!> b.yaml", "a\udcffb.yaml"])
-    def test_may_be_in_a_file_of_any_name(self, own: Path, name: str) -> None:
+    def test_own_slos_may_be_in_a_file_of_any_name(self, own: Path, name: str) -> None:
         (own / "slo.yaml").rename(own / name)
 
         assert main(["--slo", name, "--out", "made"]) == 0
@@ -367,7 +371,7 @@ class TestOwnSlos:
             assert first.count(">") == (made == "slo.md")
 
     @pytest.mark.parametrize("scale", ["0.5", "nan", "inf", "x"])
-    def test_are_scaled_by_a_number_of_at_least_1(
+    def test_own_slos_are_scaled_by_a_number_of_at_least_1(
         self, own: Path, scale: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         with pytest.raises(SystemExit, match="2"):

@@ -1,4 +1,4 @@
-"""Tests of the retries of trials on a busy machine."""
+"""The retries of trials on a busy machine."""
 
 import pytest
 from support import hiccups

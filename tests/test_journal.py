@@ -1,4 +1,4 @@
-"""Tests of the journal: sync, torn lines, open intents and damaged files."""
+"""The journal: sync, torn lines, open intents and damaged files."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""Tests of the judgement of a trial from its recordings."""
+"""The judgement of a trial from its recordings."""
 
 from __future__ import annotations
 

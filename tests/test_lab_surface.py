@@ -1,4 +1,4 @@
-"""Tests of the lab's public surface: parts, views and keyword-only arguments."""
+"""The lab's public surface: parts, views and keyword-only arguments."""
 
 import importlib
 import inspect

@@ -1,4 +1,4 @@
-"""Tests of the ledger of error budgets: append, read, and the table."""
+"""The ledger of error budgets: append, read, and the table."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ MESSAGES = dict(raised())
 
 
 def problems(text):
-    """What a message lacks."""
+    """List what a message lacks."""
     if "{}" not in text and not ABSENT.search(text):
         yield "the value that was seen"
     if not (EXPECTS.search(text) or DOES.search(text) or QUOTES.search(text) or text.endswith("{}") or text in PARTS):

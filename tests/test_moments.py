@@ -1,4 +1,4 @@
-"""What the onlooker beside the instrument makes of what it saw: the comparison that the stack's test rests on can fail."""
+"""Moments of a trial from the onlooker's record."""
 
 import pytest
 from moments import Blind, complaints, differences, seen
@@ -7,7 +7,7 @@ FAULT_S = 1000.0
 
 
 def lines(*, hit=FAULT_S, back=1001.0, good_from=1001.5, signal=1000.9, until=1010.0):
-    """A service that is hit, noticed, started again and good; looked at every 20 ms."""
+    """A service that is hit, detected, restarted and good, observed every 20 ms."""
     steps = [990.0 + 0.02 * step for step in range(round((until - 990.0) / 0.02))]
     made = [
         {"saw": "event", "at": hit, "service": "api", "action": "die"},
@@ -32,7 +32,7 @@ def test_it_counts_from_the_runtimes_event_to_the_first_signal_and_to_good_answe
     assert there.detected_by == {"alert ServiceDown", "remediator rule api-exited"}
 
 
-def test_a_signal_from_before_the_fault_is_none():
+def test_a_signal_from_before_the_fault_does_not_count():
     made = [*lines(), {"saw": "signal", "at": FAULT_S - 2, "name": "alert Other"}]
 
     assert seen(made, ["api"], 3.0).detect_s == pytest.approx(0.9)
@@ -100,12 +100,12 @@ def test_a_relapse_within_the_stable_seconds_moves_the_recovery():
     assert there.recover_s == pytest.approx(2.9, abs=0.05)
 
 
-def test_where_good_and_bad_alternate_nobody_can_say_when_it_ended():
+def test_the_end_is_unknown_while_good_and_bad_alternate():
     with pytest.raises(Blind, match=r"good and bad by turns: the last bad ones 0\.\d+ s apart"):
         seen(relapsed(2.5, 2.8), ["api"], 3.0)
 
 
-def test_what_the_instrument_says_within_the_bound_is_borne_out():
+def test_a_number_of_the_instrument_within_the_bound_is_confirmed():
     there = seen(lines(), ["api"], 3.0)
     told = {"detect_s": there.detect_s - 0.099, "recover_s": there.recover_s + 0.099}
 
@@ -114,7 +114,7 @@ def test_what_the_instrument_says_within_the_bound_is_borne_out():
 
 
 @pytest.mark.parametrize("shift_s", [0.15, -0.15])
-def test_a_fault_start_that_is_150_ms_off_is_told_for_both_times(shift_s):
+def test_a_fault_start_150_ms_off_is_reported_for_both_times(shift_s):
     made = lines()
     there = seen(made, ["api"], 3.0)
     told = {"detect_s": there.detect_s, "recover_s": there.recover_s}
@@ -126,7 +126,7 @@ def test_a_fault_start_that_is_150_ms_off_is_told_for_both_times(shift_s):
     assert f"{shift_s:+.3f} s, at most 0.1 s may lie between" in found[0]
 
 
-def test_another_signal_than_the_first_is_told():
+def test_another_signal_than_the_first_is_reported():
     there = seen(lines(), ["api"], 3.0)
     told = {"detect_s": there.detect_s, "recover_s": there.recover_s}
 
@@ -136,7 +136,7 @@ def test_another_signal_than_the_first_is_told():
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_a_number_that_is_none_is_not_borne_out(number):
+def test_a_missing_number_is_not_confirmed(number):
     there = seen(lines(), ["api"], 3.0)
 
     assert len(complaints({"detect_s": number, "recover_s": number}, "alert ServiceDown", there)) == 2
@@ -160,7 +160,7 @@ BLIND = {
 
 
 @pytest.mark.parametrize(("change", "said"), BLIND.values(), ids=BLIND)
-def test_an_onlooker_that_saw_too_little_contradicts_nobody_and_confirms_nothing(change, said):
+def test_an_onlooker_that_saw_too_little_neither_contradicts_nor_confirms(change, said):
     with pytest.raises(Blind, match=said):
         seen(change(lines()), ["api"], 3.0)
 

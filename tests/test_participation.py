@@ -1,4 +1,4 @@
-"""Tests of a victim's participation, by runtime, scrapes and gateway."""
+"""A victim's participation, by runtime, scrapes and gateway."""
 
 import http.server
 import json

@@ -1,4 +1,4 @@
-"""Tests of the order of a trial, on a clock that only waiting advances."""
+"""The order of a trial, on a clock that only waiting advances."""
 
 from __future__ import annotations
 

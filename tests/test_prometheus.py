@@ -1,4 +1,4 @@
-"""The judge's answers and refusals, against a real Prometheus that holds a written history."""
+"""Answers and refusals against a real Prometheus with a history."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         'answers_total{outcome="failed"}': {t: float(min(20, max(0, i - 20))) for i, t in enumerate(MINUTE)},
         # Restarted at second 30: the counter begins again at 0.
         "restarted_total": {t: 10.0 * (i if i < 30 else i - 30) for i, t in enumerate(MINUTE)},
-        # Restarted at second 30 as well, and at its next scrape above what it had counted before.
+        # Restarted at second 30 as well, and above its old count at the next scrape.
         'overtaking_total{job="web",instance="web:1"}': {t: 5.0 * i for i, t in enumerate(MINUTE)},
         'process_start_time_seconds{job="web",instance="web:1"}': {
             t: BASE - 9 if i < 30 else BASE + 29.5 for i, t in enumerate(MINUTE)
@@ -89,7 +89,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         **firing("Early", list(range(20))),
         **firing("Twice", [*range(15, 18), *range(40, 45)]),
         **firing("Once", list(range(12, 30))),
-        # Evaluated every 15 s, firing since long before; and one that ended and fired again.
+        # Evaluated every 15 s. One fires since long before, one ended and fired again.
         **firing("Rare", [2, 17, 32, 47]),
         **active("Rare", {17: -300, 32: -300, 47: -300}),
         **firing("RareAgain", [2, 17, 32]),
@@ -102,38 +102,38 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
 
 
 class TestOneNumber:
-    def test_is_the_value_at_that_very_instant(self, prometheus: Prometheus) -> None:
+    def test_a_number_is_the_value_at_that_very_instant(self, prometheus: Prometheus) -> None:
         at_second_10 = prometheus.value('answers_total{outcome="ok"}', BASE + 10.9)
 
         assert at_second_10 == 50
 
-    def test_of_nothing_is_no_data_and_names_the_query(self, prometheus: Prometheus) -> None:
+    def test_a_query_without_a_result_is_no_data_and_is_named(self, prometheus: Prometheus) -> None:
         with pytest.raises(NoData, match=r"absent_metric .*no series"):
             prometheus.value("absent_metric", BASE + 10)
 
-    def test_before_the_first_sample_is_no_data(self, prometheus: Prometheus) -> None:
+    def test_a_number_before_the_first_sample_is_no_data(self, prometheus: Prometheus) -> None:
         with pytest.raises(NoData):
             prometheus.value("one", BASE - 1)
 
     @pytest.mark.parametrize(
         ("query", "shown"), [("not_a_number", "nan"), ("endless", "inf"), ("idle_total * 0 / 0", "nan")]
     )
-    def test_that_is_none_is_refused(self, prometheus: Prometheus, query: str, shown: str) -> None:
+    def test_a_number_that_is_nan_or_infinite_is_refused(self, prometheus: Prometheus, query: str, shown: str) -> None:
         with pytest.raises(NotANumber, match=shown):
             prometheus.value(query, BASE + 10)
 
-    def test_of_two_series_is_refused_and_names_both(self, prometheus: Prometheus) -> None:
+    def test_a_number_of_two_series_is_refused_and_names_both(self, prometheus: Prometheus) -> None:
         with pytest.raises(Inconclusive, match=r'got 2 .*service="api".*service="model-1"'):
             prometheus.value("many", BASE + 10)
 
-    def test_may_be_a_scalar(self, prometheus: Prometheus) -> None:
+    def test_a_number_may_be_a_scalar(self, prometheus: Prometheus) -> None:
         assert prometheus.value("scalar(one) + 1", BASE + 10) == 8
 
-    def test_of_a_range_is_refused(self, prometheus: Prometheus) -> None:
+    def test_a_number_of_a_range_is_refused(self, prometheus: Prometheus) -> None:
         with pytest.raises(Inconclusive, match="matrix"):
             prometheus.value("one[5s]", BASE + 10)
 
-    def test_of_a_broken_query_tells_what_prometheus_said(self, prometheus: Prometheus) -> None:
+    def test_a_broken_query_reports_prometheus_own_error(self, prometheus: Prometheus) -> None:
         with pytest.raises(Inconclusive, match="parse error"):
             prometheus.value("sum(one", BASE + 10)
 
@@ -169,18 +169,18 @@ def test_a_window_that_ends_before_it_begins_is_refused(prometheus: Prometheus) 
 
 
 class TestAlerts:
-    def test_are_told_with_their_first_and_last_firing_second(self, prometheus: Prometheus) -> None:
+    def test_alerts_have_their_first_and_last_firing_second(self, prometheus: Prometheus) -> None:
         once = [alert for alert in prometheus.firing_spells(BASE + 5, BASE + 60) if alert.name == "Once"]
 
         assert [(round(a.at_unix_s - BASE), round(a.until_unix_s - BASE), a.before) for a in once] == [(12, 29, False)]
         assert once[0].labels == {"service": "api", "severity": "page"}
 
-    def test_that_fire_again_are_two(self, prometheus: Prometheus) -> None:
+    def test_alerts_that_fire_again_are_two_alerts(self, prometheus: Prometheus) -> None:
         twice = [alert for alert in prometheus.firing_spells(BASE + 5, BASE + 60) if alert.name == "Twice"]
 
         assert [round(a.at_unix_s - BASE) for a in twice] == [15, 40]
 
-    def test_that_fired_before_the_window_are_marked(self, prometheus: Prometheus) -> None:
+    def test_alerts_that_fired_before_the_window_are_marked(self, prometheus: Prometheus) -> None:
         fired = {alert.name: alert.before for alert in prometheus.firing_spells(BASE + 10.5, BASE + 60)}
 
         assert {name: fired[name] for name in ("Early", "Once", "Twice")} == {
@@ -194,19 +194,19 @@ class TestAlerts:
         [("Rare", True), ("RareAgain", False), ("Waited", True)],
         ids=["evaluated seldom and firing all along", "evaluated seldom and begun anew", "pending before"],
     )
-    def test_that_were_active_before_the_window_are_marked(
+    def test_alerts_that_were_active_before_the_window_are_marked(
         self, prometheus: Prometheus, name: str, before: bool
     ) -> None:
         first = next(alert for alert in prometheus.firing_spells(BASE + 10.5, BASE + 60) if alert.name == name)
 
         assert first.before is before
 
-    def test_that_fire_in_no_second_of_the_window_are_not_told(self, prometheus: Prometheus) -> None:
+    def test_alerts_that_fire_in_no_second_of_the_window_are_omitted(self, prometheus: Prometheus) -> None:
         assert prometheus.firing_spells(BASE + 50, BASE + 60) == ()
 
 
 class TestCoverage:
-    def test_of_a_job_scraped_throughout_is_accepted(self, prometheus: Prometheus) -> None:
+    def test_coverage_of_a_job_scraped_throughout_is_accepted(self, prometheus: Prometheus) -> None:
         prometheus.require_coverage(["api"], BASE + 0.5, BASE + 60)
 
     @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ class TestCoverage:
             ("dead", PartialScrape, "dead was not scraped for 59.5 s .* 60 of 60 scrapes failed"),
         ],
     )
-    def test_of_a_job_that_was_not_is_refused(
+    def test_coverage_of_a_job_that_was_not_is_refused(
         self, prometheus: Prometheus, job: str, error: type[Exception], said: str
     ) -> None:
         with pytest.raises(error, match=said):
@@ -240,36 +240,38 @@ class TestCoverage:
 class TestServiceLevel:
     ok, every = 'answers_total{outcome="ok"}', "answers_total"
 
-    def test_counts_exactly_the_events_of_the_window(self, prometheus: Prometheus) -> None:
+    def test_an_slo_counts_exactly_the_events_of_the_window(self, prometheus: Prometheus) -> None:
         result = judge_slo(prometheus, slo(self.ok, self.every), BASE + 20, BASE + 40, rate_rps=5)
 
         assert (result.good, result.total) == (80, 100)
         assert result.raw["total at the window's start"] == 100
         assert prometheus.value(result.query, BASE + 40) == 0.8
 
-    def test_is_exact_for_windows_that_no_scrape_begins_or_ends(self, prometheus: Prometheus) -> None:
+    def test_an_slo_is_exact_for_windows_between_scrapes(self, prometheus: Prometheus) -> None:
         result = judge_slo(prometheus, slo(self.ok, self.every), BASE + 20.6, BASE + 35.4, rate_rps=5)
 
         assert (result.good, result.total) == (60, 75)
 
-    def test_without_events_is_no_data_and_no_full_marks(self, prometheus: Prometheus) -> None:
+    def test_an_slo_without_events_is_no_data_instead_of_met(self, prometheus: Prometheus) -> None:
         with pytest.raises(NoData, match="no requests between"):
             judge_slo(prometheus, slo("idle_total", "idle_total"), BASE + 20, BASE + 40, rate_rps=5)
 
-    def test_with_a_misspelt_counter_is_no_data(self, prometheus: Prometheus) -> None:
+    def test_an_slo_with_a_misspelt_counter_is_no_data(self, prometheus: Prometheus) -> None:
         with pytest.raises(NoData):
             judge_slo(prometheus, slo('answers_total{outcome="okay"}', self.every), BASE + 20, BASE + 40, rate_rps=5)
 
-    def test_of_a_counter_that_stopped_is_stale(self, prometheus: Prometheus) -> None:
+    def test_an_slo_of_a_counter_that_stopped_is_stale(self, prometheus: Prometheus) -> None:
         with pytest.raises(StaleData, match=r"20\.0 s older"):
             judge_slo(prometheus, slo("ended_total", "ended_total"), BASE + 20, BASE + 60, rate_rps=5)
 
     @pytest.mark.parametrize(("good", "every"), [("restarted_total", "one"), ("one", "restarted_total")])
-    def test_of_a_counter_that_began_again_is_refused(self, prometheus: Prometheus, good: str, every: str) -> None:
+    def test_an_slo_of_a_counter_that_began_again_is_refused(
+        self, prometheus: Prometheus, good: str, every: str
+    ) -> None:
         with pytest.raises(CounterReset, match=r"made-up: .*restarted_total.* restarted at 0 .*\(1 resets\)"):
             judge_slo(prometheus, slo(good, every), BASE + 20.5, BASE + 50.5, rate_rps=10)
 
-    def test_of_a_process_that_began_again_is_refused_though_its_counter_never_fell(
+    def test_an_slo_of_a_process_that_began_again_is_refused_though_its_counter_never_fell(
         self, prometheus: Prometheus
     ) -> None:
         name = "overtaking_total"
@@ -279,14 +281,14 @@ class TestServiceLevel:
 
         assert judge_slo(prometheus, slo(name, name), BASE + 30.5, BASE + 50.5, rate_rps=5).good == 100
 
-    def test_of_which_a_replica_left_is_refused(self, prometheus: Prometheus) -> None:
+    def test_an_slo_over_a_replica_that_left_is_refused(self, prometheus: Prometheus) -> None:
         with pytest.raises(
             CounterReset,
             match=r'missing at its end \(__name__="leaving_total", replica="b"\), so their counts are lost',
         ):
             judge_slo(prometheus, slo("leaving_total", "leaving_total"), BASE + 20, BASE + 390, rate_rps=5)
 
-    def test_of_a_counter_that_began_again_before_the_window_is_exact(self, prometheus: Prometheus) -> None:
+    def test_an_slo_of_a_counter_that_began_again_before_the_window_is_exact(self, prometheus: Prometheus) -> None:
         result = judge_slo(prometheus, slo("restarted_total", "restarted_total"), BASE + 30, BASE + 50, rate_rps=10)
 
         assert (result.good, result.total) == (200, 200)
@@ -297,20 +299,20 @@ def test_the_clocks_offset_is_measured(prometheus: Prometheus) -> None:
 
 
 @pytest.mark.parametrize("offset_s", [3.0, -3.0])
-def test_a_clock_that_is_off_is_told_with_its_sign(offset_s: float) -> None:
+def test_a_clock_that_is_off_is_reported_with_its_sign(offset_s: float) -> None:
     now = f"{time.time() + offset_s:.3f}"
     answer = {"status": "success", "data": {"resultType": "scalar", "result": [0, now]}}
     with something_else(200, json.dumps(answer)) as (server, _):
         assert server.clock_offset_s() == pytest.approx(offset_s, abs=0.3)
 
 
-def test_what_cannot_tell_the_time_is_asked_whether_it_is_prometheus() -> None:
+def test_a_server_without_a_clock_is_checked_for_being_prometheus() -> None:
     answer = {"status": "success", "data": {"resultType": "vector", "result": []}}
     with something_else(200, json.dumps(answer)) as (server, _), pytest.raises(NoData, match="is that Prometheus"):
         server.clock_offset_s()
 
 
-def test_each_thread_may_ask(prometheus: Prometheus) -> None:
+def test_each_thread_may_query(prometheus: Prometheus) -> None:
     answers: list[float] = []
     threads = [
         threading.Thread(target=lambda: answers.extend(prometheus.value("one", BASE + 10) for _ in range(5)))
@@ -336,7 +338,7 @@ class _Exporter(http.server.BaseHTTPRequestHandler):
 
 @contextmanager
 def something_else(status: int, body: str, delay_s: float = 0) -> Iterator[tuple[Prometheus, list[str]]]:
-    """A server that is no Prometheus, and the paths it was asked for."""
+    """A server that is no Prometheus, and the requested paths."""
     asked: list[str] = []
     released = threading.Event()
 
@@ -368,7 +370,7 @@ def something_else(status: int, body: str, delay_s: float = 0) -> Iterator[tuple
     ],
     ids=["a page", "other JSON", "an overloaded server", "a missing path"],
 )
-def test_what_is_not_prometheus_is_unreachable_and_asked_once(status: int, body: str, said: str) -> None:
+def test_a_server_that_is_not_prometheus_is_unreachable_after_one_query(status: int, body: str, said: str) -> None:
     with something_else(status, body) as (server, asked):
         with pytest.raises(PrometheusUnreachable, match=said):
             server.value("one", 1000)
@@ -376,7 +378,7 @@ def test_what_is_not_prometheus_is_unreachable_and_asked_once(status: int, body:
         assert len(asked) == 1
 
 
-def test_a_server_that_hangs_is_unreachable_after_the_deadline_and_asked_once() -> None:
+def test_a_server_that_hangs_is_unreachable_after_one_query_and_the_deadline() -> None:
     with something_else(200, "{}", delay_s=5) as (server, asked):
         started = time.monotonic()
         with pytest.raises(PrometheusUnreachable, match=r"within 0\.3 s"):
@@ -386,7 +388,7 @@ def test_a_server_that_hangs_is_unreachable_after_the_deadline_and_asked_once() 
         assert len(asked) == 1
 
 
-def test_nobody_listening_is_unreachable_and_not_ready() -> None:
+def test_a_closed_port_is_unreachable_and_not_ready() -> None:
     server = Prometheus(f"http://127.0.0.1:{free_port()}", timeout_s=0.3)
 
     assert not server.ready()
@@ -451,7 +453,7 @@ def test_each_rule_is_known_by_its_name_and_by_how_its_last_evaluation_went(tmp_
     ]
     assert "multiple matches" in rules[0].error
     assert [rule.error for rule in rules[1:]] == ["", "", ""]
-    assert rules[2].evaluated_unix_s == 0  # which is told as a time before Unix time began
+    assert rules[2].evaluated_unix_s == 0  # Prometheus reports a time before Unix time began
 
 
 def test_rules_that_cannot_be_had_are_no_empty_answer():

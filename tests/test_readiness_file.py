@@ -1,4 +1,4 @@
-"""Tests of the file of readiness polls and its spans."""
+"""The file of readiness polls and its spans."""
 
 from pytest_llmchaos.evidence import readiness_file
 from pytest_llmchaos.evidence.trial_result import ReadySpan

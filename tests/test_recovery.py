@@ -1,4 +1,4 @@
-"""Tests of recovery times of clients and victims."""
+"""Recovery times of clients and victims."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Tests of the redaction: secrets are hidden, and other text stays."""
+"""The redaction: secrets are hidden, and other text stays."""
 
 import os
 

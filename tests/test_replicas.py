@@ -1,4 +1,4 @@
-"""Tests of the replicas' state after a fault."""
+"""The replicas' state after a fault."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a run directory to its three files: what is tolerated, what is refused, what is left behind."""
+"""Report files of a run directory: tolerated and refused input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What repeated trials and control arms add to the report: times with their spread, effects with their interval."""
+"""Repeated trials and control arms in the report."""
 
 from __future__ import annotations
 
@@ -94,13 +94,13 @@ def test_an_arm_without_a_request_from_the_fault_on_gives_no_number(tmp_path: Pa
     assert run["trials"][0]["effect"]["reason"] == "trial 002 has no requests after the start of its fault phase"
 
 
-def test_of_several_control_arms_one_that_proves_something_is_taken(tmp_path: Path) -> None:
+def test_a_control_arm_that_proves_something_is_preferred(tmp_path: Path) -> None:
     run, _, _ = built(tmp_path, BROKEN, replace(CONTROL, verdict="invalid", reason="late"), CONTROL)
 
     assert run["trials"][0]["effect"]["control"] == "003"
 
 
-def test_a_median_of_mostly_failed_requests_has_no_number_and_says_so(tmp_path: Path) -> None:
+def test_a_median_of_mostly_failed_requests_is_shown_without_a_number(tmp_path: Path) -> None:
     run, summary, _ = built(tmp_path, replace(BROKEN, outage_s=14), CONTROL)
 
     first = run["trials"][0]["effect"]["ttft_p50_s"]

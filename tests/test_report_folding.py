@@ -70,10 +70,10 @@ def test_the_judges_words_are_repeated_unchanged(tmp_path: Path) -> None:
     [
         pytest.param("held", "passed", "held", id="a claim that passed changes nothing"),
         pytest.param("held", "failed", "refuted", id="a claim that failed refutes"),
-        pytest.param("held", "error", "invalid", id="a claim that could not be asked proves nothing"),
+        pytest.param("held", "error", "invalid", id="a claim that did not run proves nothing"),
         pytest.param("invalid", "failed", "invalid", id="what proves nothing cannot be refuted"),
         pytest.param("inconclusive", "error", "inconclusive", id="an inconclusive trial stays so"),
-        pytest.param("heal_failed", "failed", "heal_failed", id="a fault left behind outweighs a claim"),
+        pytest.param("heal_failed", "failed", "heal_failed", id="a fault still in place outweighs a claim"),
         pytest.param("splendid", "passed", "invalid", id="a verdict that is not known proves nothing"),
     ],
 )
@@ -89,7 +89,7 @@ def test_verdict_after_claims(tmp_path: Path, judged: str, outcome: str, becomes
         assert run.trials[0].reason == "assert 3 == 0"
 
 
-def test_a_trial_that_nobody_lived_to_judge_is_invalid_and_counted_from_its_samples(tmp_path: Path) -> None:
+def test_a_trial_whose_run_died_is_invalid_and_counted_from_its_samples(tmp_path: Path) -> None:
     run_dir = reportdata.run_dir(tmp_path, [Made(judged=False, rate_rps=8, steady_s=8)], ended=False)
 
     report.build(run_dir)
@@ -106,7 +106,7 @@ def test_a_trial_that_nobody_lived_to_judge_is_invalid_and_counted_from_its_samp
     assert (steady["name"], steady["offered"], steady["ok"]) == ("steady", 64, 62)
     assert fault["name"] == "fault"
     assert fault["ok"] > 0
-    # When it would have ended and what was asked in it is not known: what was open has no sample.
+    # Its end and its open requests are unknown: they have no sample.
     assert (fault["from_s"], fault["to_s"], fault["offered"]) == (8, None, None)
     assert trial["undo"] == [{"fault": "kill", "victim": "api", "op": "ensure_running", "undone": False}]
 
@@ -158,7 +158,7 @@ def test_the_images_that_ran_and_the_stacks_own_times_are_part_of_the_run(tmp_pa
     assert stack.images["model-1"] == "llmchaos/ollama:5b1e6cc2a9d0 sha256:30b6e59ba6cf"
 
 
-def test_an_event_that_was_noted_and_judged_is_told_once(tmp_path: Path) -> None:
+def test_an_event_that_was_noted_and_judged_is_shown_once(tmp_path: Path) -> None:
     (trial,) = folded(tmp_path, Made()).trials
 
     told = [(event.at_s, event.what) for event in trial.events]
@@ -240,7 +240,7 @@ JUNK = st.recursive(
 def test_whatever_a_field_holds_the_run_is_reported(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    """A journal is written by a program that may be broken or a later version: its report must not be lost for that."""
+    """A journal of a later or broken version still has a report."""
     run_dir = reportdata.run_dir(tmp_path_factory.mktemp("run"), [Made(rate_rps=1, repeat=1)])
     lines = [json.loads(line) for line in (run_dir / "journal.jsonl").read_text().splitlines()]
     for _ in range(data.draw(st.integers(1, 6))):

@@ -1,4 +1,4 @@
-"""Golden runs: what an earlier version reported of a journal, a later one reports too, field by field."""
+"""Golden runs: later versions report the same fields of a journal."""
 
 from __future__ import annotations
 

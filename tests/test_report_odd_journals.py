@@ -1,4 +1,4 @@
-"""A journal is written by a program that may be broken or a later version: its report must not be lost for that."""
+"""Reports of journals with odd fields and later versions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def nested(depth: int) -> Any:
     return value
 
 
-# As they stand in a line, so that what is no JSON (NaN) or no JSON of ours (1e999) is among them.
+# As text of a line, so that invalid JSON (NaN) and 1e999 are among them.
 ODD = {
     "null": "null",
     "true": "true",
@@ -64,7 +64,7 @@ def of_each_kind() -> dict[str, dict[str, Any]]:
 
 
 def places(value: Any, above: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """The path of every field, at any depth; of a list, the first item stands for all."""
+    """The path of every field, at any depth. A list's first item stands for all."""
     inner = value.items() if isinstance(value, dict) else list(enumerate(value))[:1] if isinstance(value, list) else ()
     for key, item in inner:
         yield (*above, key)
@@ -82,7 +82,7 @@ def spoiled(line: dict[str, Any], place: tuple[str | int, ...], odd: str) -> str
 
 
 def built(directory: Path, lines: list[str]) -> RunResult:
-    """What is reported of these lines, after a look at all that is shown of it."""
+    """The report of these lines, after rendering all of it."""
     directory.mkdir()
     (directory / "journal.jsonl").write_text("".join(f"{line}\n" for line in lines))
     page = report.build(directory)
@@ -104,7 +104,7 @@ def test_there_is_a_line_of_every_kind() -> None:
 
 @pytest.mark.parametrize("odd", ODD)
 def test_a_field_of_a_trials_line_may_be_odd_in_each_of_many_trials(tmp_path: Path, odd: str) -> None:
-    """One trial for each field of each kind. A line is used or listed, and no trial is lost with it."""
+    """One trial for each field of each kind. A line is used or listed."""
     lines = [json.dumps(KINDS["run"])]
     names = []
     for number, (kind, place) in enumerate(case for case in CASES if "trial" in KINDS[case[0]]):

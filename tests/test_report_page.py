@@ -1,4 +1,4 @@
-"""report.html: one file, offline, complete without JavaScript, and deaf to what foreign strings ask of it."""
+"""report.html: one offline file, complete without JavaScript."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_the_headline_is_the_verdict(tmp_path: Path, trials: list[Made], headlin
     assert headline in page.text
 
 
-def test_services_that_were_no_containers_are_said_beside_the_runtime_and_beside_the_fidelity(tmp_path: Path) -> None:
+def test_services_as_processes_are_named_with_the_runtime_and_the_fidelity(tmp_path: Path) -> None:
     text = built(tmp_path, Made(), ran_as="process, not container").text
 
     assert "runtime compose · process, not container" in text
@@ -197,7 +197,7 @@ def test_times_give_n_and_spread_and_leave_out_what_proves_nothing(tmp_path: Pat
     assert "MTTR 3 6 s 5 s 4 \u2013 9 s 2.65 s" in page.text
 
 
-def test_what_was_not_exercised_is_said(tmp_path: Path) -> None:
+def test_the_page_lists_what_was_not_exercised(tmp_path: Path) -> None:
     page = built(tmp_path, Made())
 
     assert page.text.count("NOT EXERCISED") == 6 * 4 - 1
@@ -219,7 +219,7 @@ def test_a_simulated_engine_is_watermarked_on_the_page_and_in_every_drawing(tmp_
     assert "imulated engine" not in real
 
 
-def test_a_run_that_was_killed_says_so(tmp_path: Path) -> None:
+def test_a_killed_run_is_marked_as_killed(tmp_path: Path) -> None:
     page = built(tmp_path, Made(), Made(repeat=1, judged=False), ended=False)
 
     assert "The run was cut off." in page.text
@@ -236,7 +236,7 @@ def test_a_run_that_was_killed_while_all_was_well_claims_no_full_answers(tmp_pat
     assert "all that ended were answered in full, requests still open are unknown" in page.text
 
 
-def test_vendored_files_are_what_their_note_says() -> None:
+def test_vendored_files_match_their_note() -> None:
     vendor = Path(report.__file__).with_name("vendor")
     noted = dict(re.findall(r"\| (uPlot\S+) \| ([0-9a-f]{64}) \|", (vendor / "README.md").read_text()))
 

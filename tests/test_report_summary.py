@@ -37,7 +37,7 @@ def test_one_line_a_trial_then_the_verdict_then_how_to_repeat_it(tmp_path: Path)
     ]
 
 
-def test_the_headline_names_what_did_not_hold_beside_what_did(tmp_path: Path) -> None:
+def test_the_headline_names_what_held_and_what_did_not(tmp_path: Path) -> None:
     one, both = run_of(tmp_path / "one", Made()), run_of(tmp_path / "both", Made(), Made(judged=False))
 
     assert headline(one) == "The experiment held"
@@ -55,7 +55,7 @@ def test_the_headline_names_what_did_not_hold_beside_what_did(tmp_path: Path) ->
         ({"ended": False}, " until the run was cut off"),
     ],
 )
-def test_no_headline_says_without_reserve_that_all_held_of_a_run_that_did_not_pass(
+def test_the_headline_of_a_run_that_did_not_pass_has_a_reservation(
     tmp_path: Path, how: dict[str, Any], said: str
 ) -> None:
     one, both = run_of(tmp_path / "one", Made(), **how), run_of(tmp_path / "both", Made(), Made(repeat=1), **how)
@@ -121,7 +121,7 @@ def test_what_the_judge_refuted_failed_once(tmp_path: Path) -> None:
     assert report.summary_lines(run_of(tmp_path, made))[0].endswith("- UnprovokedReaction: it repaired api")
 
 
-def test_a_killed_run_and_a_simulated_engine_are_said(tmp_path: Path) -> None:
+def test_a_killed_run_and_a_simulated_engine_are_named(tmp_path: Path) -> None:
     lines = report.summary_lines(run_of(tmp_path, Made(judged=False), ended=False, backend="sim"))
 
     assert lines[0].endswith("- the run ended before this trial was judged")
@@ -133,9 +133,7 @@ def test_a_killed_run_and_a_simulated_engine_are_said(tmp_path: Path) -> None:
     ("ran_as", "shown"),
     [("process, not container", " runtime (process, not container), backend"), ("containers", " runtime, backend")],
 )
-def test_markdown_says_what_services_ran_as_where_that_was_not_containers(
-    tmp_path: Path, ran_as: str, shown: str
-) -> None:
+def test_markdown_names_services_that_ran_as_processes(tmp_path: Path, ran_as: str, shown: str) -> None:
     run = reportdata.run_dir(tmp_path, [Made()], ran_as=ran_as)
     report.build(run)
 
@@ -208,7 +206,7 @@ def test_ratios_show_more_digits_where_they_matter(ratio: float, shown: str) -> 
 @pytest.mark.parametrize(
     ("length_s", "shown"), [(0.4, "0 s"), (59.6, "1 min 0 s"), (298, "4 min 58 s"), (7260, "2 h 1 min"), (-3, "0 s")]
 )
-def test_durations_read_as_people_say_them(length_s: float, shown: str) -> None:
+def test_durations_read_naturally(length_s: float, shown: str) -> None:
     assert formatting.duration(1000.0, 1000.0 + length_s) == shown
 
 
@@ -217,5 +215,5 @@ def test_what_acts_on_a_terminal_is_spelled_out() -> None:
     assert formatting.visible("line\n\ttab é 漢 🧨") == "line\n\ttab é 漢 🧨"
 
 
-def test_a_text_too_long_says_how_much_is_missing() -> None:
+def test_a_text_too_long_shows_how_much_is_missing() -> None:
     assert formatting.visible("x" * 50, cut=10) == "xxxxxxxxxx… (40 more characters in run.json)"

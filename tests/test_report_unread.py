@@ -1,4 +1,4 @@
-"""A verdict that an unreadable journal line may have decided is not `held`, and no headline says that it is."""
+"""Verdicts of trials with unreadable journal lines."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def lose_its_head(line: str) -> str:
 
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
-    """Two trials; every claim about the first one failed."""
+    """Two trials. Every claim of the first one failed."""
     failed = [("test_first", "failed", "assert 3 == 0"), ("test_second", "failed", "assert 4 == 0")]
     return reportdata.run_dir(tmp_path, [Made(claims=failed), Made(repeat=1)])
 
@@ -79,7 +79,7 @@ def test_one_unreadable_claim_is_enough(run_dir: Path) -> None:
     assert verdicts(built(run_dir)) == {"001": "invalid", "002": "held"}
 
 
-def test_a_claim_that_failed_refutes_beside_one_that_cannot_be_read(run_dir: Path) -> None:
+def test_a_failed_claim_refutes_despite_an_unreadable_one(run_dir: Path) -> None:
     path = run_dir / "journal.jsonl"
     path.write_text(path.read_text().replace('"failed"', '"faillled"', 1))
 
@@ -93,7 +93,7 @@ def test_a_trial_of_which_no_line_can_be_read_is_still_counted(run_dir: Path) ->
     assert headline(run).startswith("1 of 2 proves nothing, 1 held; ")
 
 
-def test_a_trial_of_which_only_harmless_lines_are_left_damaged_says_so(run_dir: Path) -> None:
+def test_a_trial_with_only_harmless_damage_is_marked(run_dir: Path) -> None:
     path = run_dir / "journal.jsonl"
     path.write_text(path.read_text() + '{"at_unix_s": 1.5, "kind": "event", "trial": "003", "at\n')
 
@@ -111,7 +111,7 @@ def test_a_damaged_line_that_is_no_claim_takes_no_verdict_away(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("spoil", [lose_its_head, lambda _: "\x00\x01"], ids=["no head", "other bytes"])
-def test_where_the_trial_of_a_line_is_not_known_no_headline_says_that_all_held(tmp_path: Path, spoil: Spoil) -> None:
+def test_no_headline_reports_all_held_if_a_lines_trial_is_unknown(tmp_path: Path, spoil: Spoil) -> None:
     one = ("test_first", "passed", None)
     run_dir = reportdata.run_dir(tmp_path, [Made(claims=[one, one]), Made(repeat=1, claims=[one])])
     path = run_dir / "journal.jsonl"

@@ -1,4 +1,4 @@
-"""Every rule of the lab, run by promtool over made-up histories: it fires in time, with its labels, and it ends."""
+"""Every rule of the lab, run by promtool over made-up histories."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ def test_every_alert_has_a_history_in_which_it_fires() -> None:
 
 
 class TestSilence:
-    def test_in_a_healthy_soak(self, tmp_path: Path) -> None:
+    def test_silence_holds_in_a_healthy_soak(self, tmp_path: Path) -> None:
         assert_rules_say(tmp_path, (lab(), 60, [never_fired(60)]))
 
-    def test_without_any_traffic(self, tmp_path: Path) -> None:
+    def test_silence_holds_without_traffic(self, tmp_path: Path) -> None:
         idle: dict[str, Story] = {
             name: steady(0) if "_total" in name or "_bucket" in name or "_count" in name else story
             for name, story in lab().items()
@@ -78,22 +78,22 @@ class TestSilence:
         }
         assert_rules_say(tmp_path, (idle, 40, [never_fired(40)]))
 
-    def test_without_any_series(self, tmp_path: Path) -> None:
+    def test_silence_holds_without_series(self, tmp_path: Path) -> None:
         assert_rules_say(tmp_path, ({"unrelated": steady(1)}, 30, [never_fired(30)]))
 
-    def test_when_one_request_of_many_fails(self, tmp_path: Path) -> None:
-        """Far more than the budget of a short past allows, and yet no more than an accident."""
+    def test_silence_holds_when_one_request_of_many_fails(self, tmp_path: Path) -> None:
+        """Far more than a short window's budget allows, but a single accident."""
         few = lab(refused=lambda s: 1 / RATE if s == 20 else 0)
         assert_rules_say(tmp_path, (few, 60, [never_fired(60)]))
 
-    def test_is_broken_when_two_of_few_requests_fail(self, tmp_path: Path) -> None:
+    def test_silence_is_broken_when_two_of_few_requests_fail(self, tmp_path: Path) -> None:
         few: dict[str, Story] = {
             'llmchaos_client_requests_total{outcome="ok"}': lambda s: float(s // 2),
             'llmchaos_client_requests_total{outcome="http_5xx"}': lambda s: float(min(3, max(0, s - 20))),
         }
         assert_rules_say(tmp_path, (few, 30, [fired_at(24, "AvailabilityFastBurn")]))
 
-    def test_when_the_clients_start_again_from_zero(self, tmp_path: Path) -> None:
+    def test_silence_holds_when_clients_restart_from_zero(self, tmp_path: Path) -> None:
         series = {
             name: counted(lambda s: RATE, reset_at=30)
             if "ok" in name or name.endswith(("offered_total", "_count"))
@@ -103,8 +103,8 @@ class TestSilence:
         }
         assert_rules_say(tmp_path, (series, 60, [never_fired(60)]))
 
-    def test_of_budgets_when_an_earlier_loads_outage_lies_within_a_window(self, tmp_path: Path) -> None:
-        """2 requests a second. The first load is refused for 5 s; 40 s later one request of the second load is."""
+    def test_silence_of_budgets_holds_after_an_earlier_loads_outage(self, tmp_path: Path) -> None:
+        """2 requests a second. 5 s of the first load fail, 40 s later one request."""
         series: dict[str, Story] = {
             client_requests("first", "ok"): during(0, 35, lambda s: 0.0 if 20 <= s < 25 else 2.0),
             client_requests("first", "refused"): during(0, 35, lambda s: 2.0 if 20 <= s < 25 else 0.0),
@@ -113,7 +113,7 @@ class TestSilence:
         }
         assert_rules_say(tmp_path, (series, 90, [quiet_from(46, 90)]))
 
-    def test_is_broken_by_an_outage_of_the_load_that_is_on(self, tmp_path: Path) -> None:
+    def test_silence_is_broken_by_an_outage_of_the_current_load(self, tmp_path: Path) -> None:
         series: dict[str, Story] = {
             client_requests("first", "ok"): during(0, 35, lambda s: 2.0),
             client_requests("second", "ok"): during(45, 90, lambda s: 0.0 if 65 <= s < 70 else 2.0),
@@ -121,7 +121,7 @@ class TestSilence:
         }
         assert_rules_say(tmp_path, (series, 90, [fired_at(70, "AvailabilityFastBurn")]))
 
-    def test_of_errors_and_latency_when_the_api_is_restarted(self, tmp_path: Path) -> None:
+    def test_silence_of_errors_and_latency_holds_when_the_api_restarts(self, tmp_path: Path) -> None:
         series = {
             name: counted(lambda s: RATE, reset_at=26, gone=range(20, 26)) if 'outcome="ok"' in name else story
             for name, story in lab().items()
@@ -135,7 +135,7 @@ def test_an_increase_stays_right_across_a_restart(tmp_path: Path) -> None:
     check = {
         "expr": "round(sum(increase(llmlab_requests_total[40s])) / 8)",
         "eval_time": "40s",
-        # 20 s before the kill and 14 s after the start; only what came after the last scrape died with the process.
+        # 20 s before the kill and 14 s after the start. Unscraped counts are lost.
         "exp_samples": [{"labels": "{}", "value": 33}],
     }
 
@@ -170,7 +170,7 @@ def test_latency_of_requests_that_never_ended_counts_as_too_slow(tmp_path: Path)
     assert_rules_say(tmp_path, (series, 40, checks), every_s=5)
 
 
-# Of clients a quarter is refused; the api takes two requests a second for each of theirs and fails half.
+# A quarter of the clients is refused. The API gets twice their requests, fails half.
 SAID_OF_THE_LAB = [
     says("lab:api_latency_seconds:p50_5s", 0.16),
     says("lab:api_latency_seconds:p95_5s", 0.3),
@@ -188,7 +188,7 @@ SAID_OF_THE_LAB = [
 
 
 def said_of(slo: Slo) -> list[dict[str, Any]]:
-    """A fifth of the answers breaks off, which every SLO counts as bad; the history is 40 s long."""
+    """A fifth of the answers breaks off, bad for every SLO. The history lasts 40 s."""
     of_slo = f'{{slo="{slo.name}"}}'
     bad = 0.2
     alerts = alerts_of(slo, LAB_SCALE)
@@ -206,7 +206,7 @@ def said_of(slo: Slo) -> list[dict[str, Any]]:
     ]
 
 
-def test_indicators_say_what_clients_and_api_saw(tmp_path: Path) -> None:
+def test_indicators_match_what_clients_and_api_saw(tmp_path: Path) -> None:
     series = {
         **lab(refused=lambda s: 0.25),
         'llmlab_requests_total{outcome="upstream_5xx"}': counted(lambda s: RATE),
@@ -220,7 +220,7 @@ def test_records_of_an_slo_are_its_arithmetic(slo: Slo, tmp_path: Path) -> None:
     assert_rules_say(tmp_path, (lab(truncated=lambda s: 0.2), 40, said_of(slo)), every_s=5)
 
 
-def test_every_record_has_a_history_that_says_what_it_is() -> None:
+def test_every_record_has_a_history_with_its_expected_value() -> None:
     checks = [*SAID_OF_THE_LAB, *(check for slo in SLOS for check in said_of(slo))]
     said = {
         found for check in checks for found in re.findall(r'((?:lab|slo):[\w:]+)(?:{slo="([\w-]+)"})?', check["expr"])
@@ -239,7 +239,7 @@ def test_promtool_accepts_every_file_without_a_complaint() -> None:
     assert "FAILED" not in done.stdout + done.stderr
 
 
-def test_every_expression_parses_and_uses_nothing_that_only_some_versions_know() -> None:
+def test_every_expression_parses_in_all_supported_versions() -> None:
     newer = re.compile(
         r"\b(limitk|limit_ratio|info|mad_over_time|sort_by_label|histogram_avg|double_exponential_smoothing)\("
     )
@@ -248,7 +248,7 @@ def test_every_expression_parses_and_uses_nothing_that_only_some_versions_know()
         assert not newer.search(rule["expr"]), rule["expr"]
 
 
-def test_every_alert_says_how_bad_it_is_what_saw_it_and_what_happened() -> None:
+def test_every_alert_has_severity_source_and_summary() -> None:
     for rule in (rule for rule in all_rules() if "alert" in rule):
         assert rule["labels"]["severity"] in ("page", "ticket"), rule["alert"]
         assert rule["labels"]["signal"], rule["alert"]
@@ -295,7 +295,7 @@ def client_requests(load: str, outcome: str) -> str:
 
 
 def during(from_s: int, to_s: int, rate: Callable[[int], float]) -> Story:
-    """A load's counter: it is pushed from `from_s` on, and gone 10 s after the load's end, when the next one takes its place."""
+    """A load's counter, pushed from `from_s` until 10 s after the load's end."""
     grown = counted(lambda s: rate(s) if from_s <= s < to_s else 0.0)
     return lambda second: grown(second) if from_s <= second < to_s + 10 else None
 

@@ -1,4 +1,4 @@
-"""Tests of the manifest of a run in notes and on command lines."""
+"""The manifest of a run in notes and on command lines."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Tests of the samples file: round trips, and files that are refused."""
+"""The samples file: round trips, and files that are refused."""
 
 import json
 from dataclasses import replace

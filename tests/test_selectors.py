@@ -1,4 +1,4 @@
-"""Selectors of an SLO: what is refused of them is what Prometheus refuses, and nothing else."""
+"""Selectors of SLOs: refused exactly if Prometheus refuses them."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ from pytest_llmchaos.slo.selectors import expected_of
         ("on:x", None),
     ],
 )
-def test_is_refused_where_prometheus_refuses_it(tmp_path: Path, selector: str, expected: str | None) -> None:
+def test_a_selector_is_refused_where_prometheus_refuses_it(tmp_path: Path, selector: str, expected: str | None) -> None:
     rule = {"record": "x", "expr": f"sum(rate({selector}[5m]))"}
     file = tmp_path / "one.yml"
     file.write_text(json.dumps({"groups": [{"name": "one", "rules": [rule]}]}))
@@ -91,5 +91,5 @@ def test_is_refused_where_prometheus_refuses_it(tmp_path: Path, selector: str, e
         ("sum(a_total)", 'metric_total{label="value"} without functions (the arithmetic is added here)'),
     ],
 )
-def test_says_what_of_it_is_wrong(selector: str, said: str) -> None:
+def test_a_refused_selector_names_its_error(selector: str, said: str) -> None:
     assert expected_of(selector) == said

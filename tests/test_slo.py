@@ -1,4 +1,4 @@
-"""Service levels: what a file may say, and the arithmetic of budgets, burn rates and windows."""
+"""SLO files, and the arithmetic of budgets, burn rates and windows."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def made(objective: float = 0.99, **others: object) -> Slo:
 
 
 class TestFile:
-    def test_says_all_there_is_to_an_slo(self) -> None:
+    def test_a_file_has_every_field_of_an_slo(self) -> None:
         (slo,) = load_slos(ONE, "slo.yaml")
 
         assert slo == Slo(
@@ -90,7 +90,7 @@ class TestFile:
             alerts=False,
         )
 
-    def test_of_the_lab_holds_the_promised_levels(self) -> None:
+    def test_the_labs_file_has_the_promised_objectives(self) -> None:
         objectives = {slo.name: slo.objective for slo in load_slos(LAB, "stack/slo.yaml")}
 
         assert objectives == {
@@ -104,10 +104,10 @@ class TestFile:
         }
         assert all(slo.window_days == 30 and slo.description for slo in load_slos(LAB, "stack/slo.yaml"))
 
-    def test_of_the_lab_is_read_from_its_file_as_from_its_text(self) -> None:
+    def test_the_labs_file_reads_the_same_as_its_text(self) -> None:
         assert slos_of(LAB_FILE) == load_slos(LAB, str(LAB_FILE))
 
-    def test_of_the_lab_bounds_latency_at_the_edge_that_its_description_names(self) -> None:
+    def test_the_labs_file_bounds_latency_at_the_described_edge(self) -> None:
         for slo in load_slos(LAB, "stack/slo.yaml"):
             if slo.threshold_s is not None:
                 edge = re.search(r'le=~?"([0-9.]+)', slo.good)
@@ -115,13 +115,13 @@ class TestFile:
                 assert float(edge[1]) == slo.threshold_s, slo.name
                 assert f"within {slo.threshold_s:g} s" in slo.description, slo.name
 
-    def test_of_the_lab_bounds_latency_where_the_clients_histograms_have_an_edge(self) -> None:
+    def test_the_labs_file_bounds_latency_at_an_edge_of_the_histograms(self) -> None:
         for slo in load_slos(LAB, "stack/slo.yaml"):
             edges_s = TTFT_BUCKETS_S if "time_to_first_token" in slo.good else DURATION_BUCKETS_S
             assert slo.threshold_s is None or slo.threshold_s in edges_s, slo.name
 
     @pytest.mark.parametrize("clients", ["ttft", "e2e", "none"])
-    def test_says_which_of_the_clients_truths_is_its_second_one(self, clients: str) -> None:
+    def test_a_file_names_the_clients_measure_to_compare_with(self, clients: str) -> None:
         (slo,) = load_slos(ONE.replace("llmchaos/unit: answers", f"llmchaos/clients: {clients}"), "slo.yaml")
 
         assert slo.clients == clients
@@ -151,14 +151,14 @@ class TestFile:
         with pytest.raises(InvalidSlo, match=said):
             load_slos(text, "slo.yaml")
 
-    def test_may_be_about_availability(self) -> None:
+    def test_a_file_may_be_about_availability(self) -> None:
         text = ONE.replace("llmchaos/unit: answers", "llmchaos/clients: availability")
 
         (slo,) = load_slos(text.replace('    llmchaos/threshold-seconds: "2.5"\n', ""), "slo.yaml")
 
         assert slo.clients == "availability"
 
-    def test_needs_no_annotations(self) -> None:
+    def test_a_file_needs_no_annotations(self) -> None:
         plain = re.sub(r"  displayName.*?spec:", "spec:", ONE, count=1, flags=re.DOTALL)
 
         (slo,) = load_slos(plain, "slo.yaml")
@@ -265,9 +265,7 @@ class TestFile:
             ("llmchaos/unit: answers", r'llmchaos/unit: "a\x07"', "7:20: .*must be a text without control characters"),
         ],
     )
-    def test_that_is_wrong_is_told_where_what_was_expected_and_what_was_seen(
-        self, old: str, new: str, said: str
-    ) -> None:
+    def test_a_wrong_file_is_an_error_with_place_expectation_and_value(self, old: str, new: str, said: str) -> None:
         assert old in ONE
 
         with pytest.raises(InvalidSlo, match=said):
@@ -276,34 +274,34 @@ class TestFile:
     @pytest.mark.parametrize(
         ("duration", "days"), [("1d", 1), ("3660d", 3660), ("4w", 28), ("12h", 0.5), ("1h", 1 / 24), ("00030d", 30)]
     )
-    def test_has_windows_of_days_weeks_or_hours(self, duration: str, days: float) -> None:
+    def test_a_file_has_windows_of_days_weeks_or_hours(self, duration: str, days: float) -> None:
         (slo,) = load_slos(ONE.replace("4w", duration), "slo.yaml")
 
         assert slo.window_days == days
 
     @pytest.mark.parametrize(("said", "fires"), [("true", True), ("false", False)])
-    def test_says_whether_alerts_fire(self, said: str, fires: bool) -> None:
+    def test_a_file_can_switch_alerts_off(self, said: str, fires: bool) -> None:
         (slo,) = load_slos(ONE.replace('"false"', f'"{said}"'), "slo.yaml")
 
         assert slo.alerts is fires
 
     @pytest.mark.parametrize(("said", "bound_s"), [("0.5", 0.5), ("1e-3", 0.001), ("60", 60), (".25", 0.25)])
-    def test_has_bounds_of_any_seconds(self, said: str, bound_s: float) -> None:
+    def test_a_file_has_bounds_of_any_seconds(self, said: str, bound_s: float) -> None:
         (slo,) = load_slos(ONE.replace("2.5", said), "slo.yaml")
 
         assert slo.threshold_s == bound_s
 
-    def test_may_leave_the_least_budget(self) -> None:
+    def test_a_file_may_leave_the_least_budget(self) -> None:
         (slo,) = load_slos(ONE.replace("0.995", "0.999999999999"), "slo.yaml")
 
         assert slo.error_budget == 1e-12
 
-    def test_has_several_slos_in_its_order(self) -> None:
+    def test_a_file_has_several_slos_in_its_order(self) -> None:
         text = "---\n".join(ONE.replace("name: availability", f"name: {name}") for name in ("zeal", "ardour", "calm"))
 
         assert [slo.name for slo in load_slos(text, "slo.yaml")] == ["zeal", "ardour", "calm"]
 
-    def test_is_called_by_its_path_or_by_the_name_that_is_given(self, tmp_path: Path) -> None:
+    def test_a_file_is_named_by_its_path_or_a_given_name(self, tmp_path: Path) -> None:
         (tmp_path / "own.yaml").write_text("kind: SLO\n")
 
         with pytest.raises(InvalidSlo, match=f"^{re.escape(str(tmp_path))}/own.yaml:1:1: the document must have"):
@@ -311,23 +309,23 @@ class TestFile:
         with pytest.raises(InvalidSlo, match=r"^own\.yaml:1:1: the document must have"):
             slos_of(tmp_path / "own.yaml", "own.yaml")
 
-    def test_that_is_empty_is_wrong(self) -> None:
+    def test_a_file_that_is_empty_is_wrong(self) -> None:
         with pytest.raises(InvalidSlo, match=r"slo.yaml:1:1: must hold at least one document"):
             load_slos("# nothing\n", "slo.yaml")
 
-    def test_with_one_name_twice_is_wrong(self) -> None:
+    def test_a_file_with_one_name_twice_is_wrong(self) -> None:
         with pytest.raises(InvalidSlo, match=r"slo.yaml:39:9: metadata.name must be unique in the file, got 'availab"):
             load_slos(f"{ONE}---\n{ONE}", "slo.yaml")
 
-    def test_with_a_character_that_yaml_forbids_is_wrong(self) -> None:
+    def test_a_file_with_a_character_that_yaml_forbids_is_wrong(self) -> None:
         with pytest.raises(InvalidSlo, match="must be YAML"):
             load_slos("a: \x00", "slo.yaml")
 
-    def test_with_text_in_place_of_a_mapping_is_wrong(self) -> None:
+    def test_a_file_with_text_in_place_of_a_mapping_is_wrong(self) -> None:
         with pytest.raises(InvalidSlo, match=r"1:1: the document must be a mapping of .*, got 'text'"):
             load_slos("text", "slo.yaml")
 
-    def test_that_is_no_text_is_wrong_and_so_is_one_that_is_not_there(self, tmp_path: Path) -> None:
+    def test_a_file_that_is_binary_or_missing_is_wrong(self, tmp_path: Path) -> None:
         (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
 
         for name in ("bytes.yaml", "missing.yaml"):
@@ -335,7 +333,7 @@ class TestFile:
                 slos_of(tmp_path / name)
 
     @given(st.text(max_size=200))
-    def test_of_any_text_is_read_or_refused_with_its_name(self, text: str) -> None:
+    def test_a_file_of_any_text_is_read_or_refused_with_its_name(self, text: str) -> None:
         with pytest.raises(InvalidSlo, match=r"odd.yaml"):
             load_slos(text, "odd.yaml")
 
@@ -361,7 +359,7 @@ def test_a_text_that_is_no_yaml_is_refused_where_it_ceases_to_be(text: str, line
         documents(text, "odd.yaml")
 
 
-def test_a_place_without_the_key_that_one_asks_for_complains_about_a_list() -> None:
+def test_a_key_of_a_list_is_an_error_that_names_the_list() -> None:
     (place,) = documents("- a", "list.yaml")
 
     with pytest.raises(
@@ -397,25 +395,25 @@ class TestSlo:
             ),
         ],
     )
-    def test_is_refused_if_it_cannot_be_one(self, field: str, value: object, said: str) -> None:
+    def test_an_slo_with_impossible_values_is_refused(self, field: str, value: object, said: str) -> None:
         with pytest.raises(InvalidSlo, match=said):
             made(**{field: value})  # type: ignore[arg-type]
 
     @pytest.mark.parametrize(
         "selector", ["x", 'x{a="b"}', "x{ a!='b' , }", 'x{a=~"b{2}|c\\"}",d!="e"}', "vllm:x_total{}"]
     )
-    def test_may_select_by_any_label(self, selector: str) -> None:
+    def test_an_slo_may_select_by_any_label(self, selector: str) -> None:
         assert made(good=selector).good == selector
 
-    def test_may_have_a_window_of_any_length(self) -> None:
+    def test_an_slo_may_have_a_window_of_any_length(self) -> None:
         assert [made(window_days=days).window_days for days in (0.01, 1, 1e6)] == [0.01, 1, 1e6]
 
-    def test_has_alerts_and_counts_requests_unless_it_says_otherwise(self) -> None:
+    def test_an_slo_has_alerts_and_counts_requests_by_default(self) -> None:
         slo = made()
 
         assert (slo.alerts, slo.unit, slo.threshold_s, slo.display_name) == (True, "requests", None, "")
 
-    def test_has_a_budget_in_whole_steps_of_the_least(self) -> None:
+    def test_an_slo_has_a_budget_in_whole_steps_of_the_least(self) -> None:
         assert made(1 - 1e-12).error_budget == 1e-12
         assert made(1 - 0.6e-12).error_budget == 1e-12
         assert made(1 - 2.4e-12).error_budget == 2e-12
@@ -426,7 +424,7 @@ class TestSlo:
     def test_prints_what_it_promises(self) -> None:
         assert str(made(0.995)) == "made-up 0.995 over 30 days"
 
-    def test_has_a_budget_without_dust_of_floating_point(self) -> None:
+    def test_an_slo_has_a_budget_without_rounding_errors(self) -> None:
         assert made(0.995).error_budget == 0.005
         assert made(0.999).error_budget == 0.001
 
@@ -441,10 +439,10 @@ class TestBurn:
     def test_short_windows_are_a_twelfth_of_the_long_ones(self) -> None:
         assert {alert.long_s / alert.short_s for alert in BURN_ALERTS} == {12}
 
-    def test_at_the_objective_is_one(self) -> None:
+    def test_the_burn_rate_at_the_objective_is_one(self) -> None:
         assert burn_rate(0.995, made(0.995)) == pytest.approx(1)
 
-    def test_of_total_failure_is_the_inverse_of_the_budget(self) -> None:
+    def test_the_burn_rate_of_total_failure_is_the_inverse_of_the_budget(self) -> None:
         assert burn_rate(0, made(0.995)) == pytest.approx(200)
 
     @given(st.floats(1, 1e6), st.floats(1, 1e7), st.floats(0.01, 60))
@@ -485,8 +483,8 @@ class TestBurn:
 
 
 class TestBudget:
-    def test_is_kept_in_events_of_the_window(self) -> None:
-        """8 a second for 30 days are 20,736,000 events; half a percent of them may be bad."""
+    def test_the_budget_is_kept_in_events_of_the_window(self) -> None:
+        """8 a second for 30 days are 20,736,000 events, of which 0.5 % may be bad."""
         assert budget_events(made(0.995), 8) == pytest.approx(103_680)
 
     def test_spent_by_an_outage_of_the_whole_service_is_its_share_of_the_allowed_downtime(self) -> None:
@@ -504,13 +502,13 @@ class TestBudget:
         assert both == pytest.approx(budget_spent(one + other, slo, rate_rps), rel=1e-6, abs=1e-12)
 
     @pytest.mark.parametrize("rate_rps", [0, -1, math.nan])
-    def test_of_no_traffic_is_not_defined(self, rate_rps: float) -> None:
+    def test_the_budget_of_no_traffic_is_not_defined(self, rate_rps: float) -> None:
         with pytest.raises(BadScenario, match="rate_rps must be above 0"):
             budget_events(made(), rate_rps)
 
 
 class TestWindow:
-    def test_is_written_in_milliseconds(self) -> None:
+    def test_a_window_is_written_in_milliseconds(self) -> None:
         queries = window_query(made(), 12.3456)
 
         assert queries.good == "sum(good_total) - sum(good_total offset 12346ms)"
@@ -526,7 +524,7 @@ class TestWindow:
             assert promql_parser.parse(query)
 
     @pytest.mark.parametrize("window_s", [0, -1.0, math.nan])
-    def test_without_length_is_refused(self, window_s: float) -> None:
+    def test_a_window_without_length_is_refused(self, window_s: float) -> None:
         with pytest.raises(BadScenario, match="window_s must be above 0"):
             window_query(made(), window_s)
 
@@ -547,13 +545,13 @@ class TestResult:
         assert not self.result(198, 200).met
 
     @pytest.mark.parametrize("total", [1, 50, 199])
-    def test_of_too_few_events_can_miss_the_objective_and_not_meet_it(self, total: int) -> None:
+    def test_a_result_of_too_few_events_can_miss_the_objective_and_not_meet_it(self, total: int) -> None:
         assert not self.result(total - 1, total).met
         with pytest.raises(TooFewSamples, match=rf"value of made-up >= 0\.995 needs 200 events to hold, got {total}"):
             _ = self.result(total, total).met
 
     def test_bounds_what_clients_suffered_in_seconds_of_load(self) -> None:
-        """Half of the answers of 10 s of load were bad, in a window that Prometheus counted over 12 s."""
+        """Half of the answers of 10 s of load were bad, in a window of 12 s."""
         result = self.result(40, 80, load_s=10.0)
 
         assert result.bad_s == 5
@@ -578,8 +576,8 @@ class TestResult:
         with pytest.raises(VacuousClaim, match=f"cannot fail: {said}[0-9]*; .*bound bad_s, bad or value"):
             claim(self.result(150, 160))
 
-    def test_of_a_quick_recovery_is_bounded_by_what_a_slow_one_would_have_cost(self) -> None:
-        """Repaired after 3 of the 40 s that it had: a bound of 10 s could have been broken."""
+    def test_a_result_of_a_quick_recovery_is_bounded_by_the_cost_of_a_slow_one(self) -> None:
+        """Repaired after 3 of 40 s: a bound of 10 s could have been broken."""
         result = self.result(50, 56, load_s=7.0, longest_s=70.0)
 
         assert result.bad_s <= 10
@@ -587,8 +585,8 @@ class TestResult:
         with pytest.raises(VacuousClaim, match="even if every one of the 560 requests had been bad, it would be 70"):
             assert result.bad_s <= 70
 
-    def test_knows_the_ends_of_each_of_its_values(self) -> None:
-        """160 requests of 8 s of load, which could have gone on for 9.5 times as long."""
+    def test_a_result_has_bounds_for_each_of_its_values(self) -> None:
+        """160 requests of 8 s of load, which could have lasted 9.5 times as long."""
         result = self.result(149, 160, load_s=8.0, longest_s=76.0)
         values = {name: getattr(result, name) for name in ("value", "burn_rate", "bad", "bad_s", "budget_spent")}
         month = 0.005 * 8 * 30 * 86_400
@@ -646,7 +644,7 @@ class TestResult:
         with pytest.raises(OpenRequests, match="it lies between 10 and 20"):
             assert result.bad <= 15
 
-    def test_has_the_name_and_objective_of_its_slo(self) -> None:
+    def test_a_result_has_the_name_and_objective_of_its_slo(self) -> None:
         result = self.result(199, 200)
 
         assert (result.name, result.objective, result.burn_rate) == ("made-up", 0.995, pytest.approx(1))
@@ -656,12 +654,12 @@ class TestResult:
 
         assert (result.value, result.bad, result.budget_spent) == (1, 0, 0)
 
-    def test_may_be_of_a_part_of_an_event_and_of_none_that_was_good(self) -> None:
+    def test_a_result_may_have_a_part_of_an_event_and_no_good_one(self) -> None:
         """Prometheus extrapolates."""
         assert float(self.result(0, 0.5).bad) == 0.5
         assert float(self.result(0.25, 2).value) == 0.125
 
     @pytest.mark.parametrize(("good", "total"), [(0, 0), (-1, 5), (math.nan, 0), (0, math.nan), (-0.5, 5)])
-    def test_of_nothing_is_refused(self, good: float, total: float) -> None:
+    def test_a_result_without_events_is_refused(self, good: float, total: float) -> None:
         with pytest.raises(BadScenario, match="needs total > 0"):
             self.result(good, total)

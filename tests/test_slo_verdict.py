@@ -1,4 +1,4 @@
-"""Tests of the queries for an SLO's window, and of the answers that are refused."""
+"""The queries for an SLO's window, and of the answers that are refused."""
 
 from __future__ import annotations
 

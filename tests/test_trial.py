@@ -1,4 +1,4 @@
-"""Tests of `Trial`: values, errors for values that do not exist, and its result."""
+"""`Trial`: values, errors for values that do not exist, and its result."""
 
 import contextlib
 import copy

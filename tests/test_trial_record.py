@@ -1,4 +1,4 @@
-"""Tests of a trial's record: clock, journal lines and result."""
+"""A trial's record: clock, journal lines and result."""
 
 import time
 

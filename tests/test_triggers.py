@@ -1,4 +1,4 @@
-"""The remediator's signals that follow from slo.yaml: what they say of a history, and what the shipped rules make of them."""
+"""The remediator's signals that follow from stack/slo.yaml."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_every_slo_with_alerts_has_one() -> None:
 
 @pytest.mark.parametrize("slo", WITH_ALERTS, ids=lambda slo: slo.name)
 def test_fires_where_its_alert_does(slo: Slo, tmp_path: Path) -> None:
-    """At the same seconds of the same outage: quiet before it, while it is short, and soon after it."""
+    """Quiet before an outage, during a short one, and soon after it."""
     how = "truncated" if slo.name == "stream-completeness" else "refused"
     signal = SIGNALS[signal_name(slo)]
     alert = alert_name(slo, alerts_of(slo, LAB_SCALE)[0].alert)
@@ -47,7 +47,7 @@ def test_fires_where_its_alert_does(slo: Slo, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("slo", WITH_ALERTS, ids=lambda slo: slo.name)
-def test_says_how_fast_the_budget_burns_and_nothing_without_requests(slo: Slo, tmp_path: Path) -> None:
+def test_a_trigger_shows_the_burn_rate_and_is_silent_without_requests(slo: Slo, tmp_path: Path) -> None:
     how = "truncated" if slo.name == "stream-completeness" else "refused"
     query = SIGNALS[signal_name(slo)]["query"]
     half = {
@@ -92,7 +92,7 @@ class TestShippedRules:
 
         assert world.log == []
 
-    def test_an_api_that_nobody_gets_an_answer_from_is_restarted(self) -> None:
+    def test_an_api_that_answers_no_client_is_restarted(self) -> None:
         world = self.world(api_latency_p95=20.48, slo_latency_p95_burn=20, clients_served=0)
         world.run(10)
 

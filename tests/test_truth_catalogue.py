@@ -1,4 +1,7 @@
-"""The catalogue of defects fits the source as it is now; tests/truth/ performs it."""
+"""The catalogue of defects fits the source.
+
+`tests/truth/` performs it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of the agreement of three counts of an SLO."""
+"""The agreement of three counts of an SLO."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ SNIPPETS = ROOT / "tests" / "support" / "typing"
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
-    """mypy's errors on the snippets and docs/faults.md, as (file, line, text, code)."""
+    """Errors of mypy on snippets and docs/faults.md, as (file, line, text, code)."""
     docs = (ROOT / "docs" / "faults.md").read_text()
     example = tmp_path_factory.mktemp("docs") / "chaos_migration.py"
     example.write_text(re.search(r"`chaos_migration.py`:\n\n```python\n(.*?)```", docs, re.DOTALL)[1])

@@ -1,4 +1,4 @@
-"""Tests of repairs and alerts outside of any fault."""
+"""Repairs and alerts outside of any fault."""
 
 from __future__ import annotations
 
@@ -187,8 +187,7 @@ def test_a_repair_without_an_incident_is_explained_by_its_own_time_only(fault: b
 
 
 class TestOutsideOfFaults:
-    """The stack started at 900 s and the load at 1000 s. It is 1102 s, so lines up to
-    1100 s have been written."""
+    """Stack at 900 s, load at 1000 s, now 1102 s: lines up to 1100 s are written."""
 
     @pytest.fixture
     def found(self, monkeypatch: pytest.MonkeyPatch) -> Any:

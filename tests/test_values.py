@@ -1,4 +1,4 @@
-"""Tests of the values: they are frozen, and their fields are keyword-only."""
+"""The values: they are frozen, and their fields are keyword-only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small service with the OpenAI chat API and without a model.
+"""A small service with the OpenAI chat API, without a model.
 
 It streams a fixed answer and counts its answers for Prometheus.
 """

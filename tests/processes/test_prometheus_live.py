@@ -1,4 +1,4 @@
-"""The judge against a Prometheus that scrapes while it is asked."""
+"""Queries to a Prometheus that scrapes meanwhile."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support.prometheus_server import free_port, prometheus_with
 from support.waiting import until
 
 
-def test_a_live_server_tells_its_targets_and_forgets_a_dead_one(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_live_server_lists_its_targets_and_drops_a_dead_one(tmp_path_factory: pytest.TempPathFactory) -> None:
     own, dead = free_port(), free_port()
     config = f"""
 global: {{scrape_interval: 1s}}

@@ -1,6 +1,7 @@
-"""Everything that is asked of Prometheus, on the versions that Debian has: 2.42 (bookworm), 2.53 (trixie), 3 (unstable).
+"""All queries and rules on three Prometheus versions.
 
-Fetched once into the cache; skipped, with the reason, where there is no Debian archive.
+Debian has 2.42 (bookworm), 2.53 (trixie) and 3 (unstable). Each is fetched once into
+the cache, or skipped with the reason if there is no Debian archive.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pytest_llmchaos.generate.rules import LAB_SCALE
 from pytest_llmchaos.prometheus.binary import cache_directory
 
 STACK = Path(__file__).parents[2] / "stack"
-pytestmark = pytest.mark.sampled  # each of these questions is asked of one version, which the commit draws
+pytestmark = pytest.mark.sampled  # the commit draws one version for each query
 
 VERSIONS = {"bookworm": "2.42", "trixie": "2.53", "unstable": "3"}
 
@@ -55,14 +56,14 @@ def programs(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture
 def chosen(programs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """That version is the one that the other tests' helpers start."""
+    """The version that the other tests' helpers start."""
     for module in ("support.rule_cases", "support.prometheus_server"):
         monkeypatch.setattr(f"{module}.program", lambda name: str(programs / name))
     return programs
 
 
 def questions() -> list[str]:
-    """What rules, dashboards and the remediator ask; a rate's window as Grafana would put it in."""
+    """Queries of rules, dashboards and the remediator, with Grafana's rate window."""
     found = [rule["expr"] for rule in rule_cases.all_rules()]
     for board in boards(rule_cases.SLOS, LAB_SCALE):
         variables = {variable.name: ".*" for variable in board.variables}
@@ -86,7 +87,7 @@ def test_every_question_is_accepted(chosen: Path, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("chosen")
 def test_every_alert_fires_with_its_labels_and_ends(tmp_path: Path) -> None:
-    """Of the generated rules those of one SLO: the others differ by a name and a number."""
+    """Rules of one SLO. The others differ by a name and a number."""
     others = {rule_cases.burn_case(slo).says for slo in rule_cases.SLOS[1:]}
     histories = [
         ({**lab(), **case.series}, case.seconds, rule_cases.checks_of(case))

@@ -1,4 +1,4 @@
-"""report.html in a real browser, offline: the scripts run under the page's own policy, and hostile text does not."""
+"""report.html in a real browser: scripts, policy and hostile text."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ FLAGS = (
 
 @dataclass(frozen=True)
 class Seen:
-    """A page after its scripts ran, and what they or the browser complained of on the console."""
+    """A page after its scripts ran, and the browser's console errors."""
 
     dom: str
     console: tuple[str, ...]
 
 
 def seen(page: Path, home: Path, *more: str) -> Seen:
-    """Opens the page in a browser of its own, which is gone afterwards whatever happens."""
+    """Open the page in a browser of its own, which always ends afterwards."""
     command = [str(CHROMIUM), *FLAGS, *more, f"--user-data-dir={home / 'profile'}", "--dump-dom", page.as_uri()]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, text=True, errors="replace"
@@ -84,7 +84,7 @@ def test_hostile_text_runs_nothing(tmp_path: Path) -> None:
 
 
 def test_a_policy_violation_would_have_been_seen(tmp_path: Path) -> None:
-    """The control arm of the two tests above: the same browser does report a script that the policy forbids."""
+    """The control arm: the same browser reports a script that the policy forbids."""
     page = report.build(reportdata.run_dir(tmp_path, [Made(rate_rps=1)]))
     page.write_text(page.read_text().replace("</body>", "<script>document.title = 'pwned'</script></body>"))
 

@@ -1,4 +1,7 @@
-"""The real Grafana, provisioned from files: ready the moment it is up, nothing to click. Skipped where its image cannot be had."""
+"""The real Grafana, provisioned from files.
+
+Skipped if its image is missing.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,7 @@ def require_image(lab):
 
 @pytest.fixture(scope="module")
 def grafana(sim_run):
-    """Its address, after a short load; started beside the lab and removed again."""
+    """Its address, after a short load. It runs next to the lab and is removed."""
     lab = sim_run.lab()
     require_image(lab)
     try:
@@ -94,7 +97,7 @@ def test_every_panel_is_answered_with_data_by_grafanas_own_queries(grafana, boar
     for panel in (panel for panel in loaded["panels"] if panel["type"] != "row"):
         queries = [{**target, "intervalMs": 1000, "maxDataPoints": 300} for target in panel["targets"]]
         for query in queries:
-            for name in names:  # the page fills in variables; the query API does not
+            for name in names:  # the page fills in variables, unlike the query API
                 query["expr"] = re.sub(rf"\${name}\b", ".*", query["expr"])
         body = {"queries": queries, "from": str(int(time.time() - 60) * 1000), "to": str(int(time.time()) * 1000)}
         answer = requests.post(f"{url}/api/ds/query", json=body, timeout=20)

@@ -1,4 +1,4 @@
-"""Tests of trials on the real stack with the simulated engine."""
+"""Trials on the real stack with the simulated engine."""
 
 import time
 from dataclasses import dataclass

@@ -68,7 +68,7 @@ def lines(text: str) -> list[str]:
 
 
 def missing(expected: str, output: str) -> list[str]:
-    """Lines of the page that the output lacks. A line may be cut where the page ends it."""
+    """Lines of the page that the output lacks. A line may be longer than the page's."""
     real = lines(output)
     return [line for line in lines(expected) if line != "..." and not any(one.startswith(line) for one in real)]
 

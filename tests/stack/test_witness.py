@@ -1,4 +1,4 @@
-"""Tests of the trial's times against an independent witness."""
+"""The trial's times against an independent witness."""
 
 import json
 from dataclasses import replace

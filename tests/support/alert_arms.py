@@ -1,7 +1,4 @@
-"""What breaks to make each alert fire, and the doing of it. Not a test itself.
-
-An arm ends when all its alerts have fired, so that a generous deadline costs nothing while things go well.
-"""
+"""Disturbances that make each alert fire."""
 
 from __future__ import annotations
 
@@ -23,12 +20,12 @@ if TYPE_CHECKING:
 
 FIRES_WITHIN_S = 30.0
 LONG = ("SlowBurn", "CreepingBurn")
-QUIET_WITHIN_S = 130.0  # ServiceFlapping looks back for 2 minutes; nothing else is silent so late
+QUIET_WITHIN_S = 130.0  # ServiceFlapping looks back for 2 minutes, longer than all others
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arm:
-    """One thing that breaks while load runs and nobody repairs, and the alerts that it must raise."""
+    """A disturbance under load, without repair, and the alerts that it must raise."""
 
     says: str
     broken: Callable[[Any], contextlib.AbstractContextManager[object]]
@@ -55,7 +52,7 @@ def no_pushgateway(lab: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def restarted_by_an_operator(lab: Any) -> Iterator[None]:
-    """Four times, while the remediator counts and is told to keep its hands off."""
+    """Four times, while the remediator counts and an operator's hold stops it."""
     with watched_on_hold(lab):
         for _ in range(2):
             counted(lab, "model-1", "external", lambda: lab.runtime.restart("model-1"))
@@ -65,7 +62,7 @@ def restarted_by_an_operator(lab: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def watched_on_hold(lab: Any) -> Iterator[None]:
-    """The remediator runs, Prometheus has its counters, and an operator's hold keeps it from acting."""
+    """The remediator runs under an operator's hold, and Prometheus has its counters."""
     lab.remediator.ensure(True)
     hold = "/audit/hold"
     try:
@@ -82,7 +79,7 @@ def watched_on_hold(lab: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def restart_policy(lab: Any, service: str) -> Iterator[None]:
-    """The lab's containers have none: what repairs is the remediator."""
+    """The lab's containers lack a policy: the remediator repairs."""
     container = f"{lab.runtime.project}-{service}-1"
     docker("update", "--restart=on-failure", container)
     try:
@@ -92,7 +89,7 @@ def restart_policy(lab: Any, service: str) -> Iterator[None]:
 
 
 def counted(lab: Any, service: str, reason: str, restart: Callable[[], object]) -> bool:
-    """A restart, and that Prometheus saw it counted; fails where it does not. Two between two looks would be one to the remediator."""
+    """Restart once and wait until Prometheus has counted it, or fail."""
 
     def value() -> float:
         return float(lab.prometheus.value(*restarts(service, reason)))
@@ -145,7 +142,7 @@ def arms(slos: Sequence[Slo]) -> tuple[Arm, ...]:
         ),
         Arm(
             says="the engines compute on the CPU, far below the load",
-            # An answer waits 5 s and takes 3 s: late enough, and within the 10 s that its clients have patience.
+            # An answer waits 5 s and takes 3 s: late, and within its clients' 10 s.
             broken=injected(both(faults.cpu_fallback, slowdown=60)),
             raises=("LatencyP95High", "TimeToFirstTokenP95High", "QueueBacklog", "LatencyP99FastBurn"),
         ),
@@ -164,8 +161,8 @@ def arms(slos: Sequence[Slo]) -> tuple[Arm, ...]:
 def fired_in(lab: Any, arm: Arm) -> set[str]:
     """The arm's alerts that fired by it, once all have or the deadline is over.
 
-    Every alert must be silent when the arm begins, but for those of LONG: their short windows are as long as all arms
-    together, and what they say is that much broke, in this arm and the ones before it.
+    Every alert must be silent when the arm begins, except those of LONG. Their short
+    windows are as long as all arms together, so earlier arms contribute to them.
     """
     until(lambda: not others_firing(lab, arm), f"silence before {arm.says!r}", QUIET_WITHIN_S)
     started = time.time()

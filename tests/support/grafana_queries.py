@@ -1,4 +1,4 @@
-"""Dashboard queries as Grafana sends them. Helper of tests; not a test itself."""
+"""Dashboard queries as Grafana sends them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Asked:
         self._step_s = max(SCRAPE_S, math.ceil((to_unix_s - from_unix_s) / 300))
 
     def values(self, panel: Panel, variables: Mapping[str, str]) -> list[float]:
-        """Every number of every series of the panel. Raises Inconclusive for what Prometheus refuses."""
+        """Every number of the panel. Raises Inconclusive for a refused query."""
         found: list[float] = []
         for query in panel.queries:
             expr = substituted(query.expr, self._to_unix_s - self._from_unix_s, self._step_s, variables)

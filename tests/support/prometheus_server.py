@@ -1,4 +1,4 @@
-"""A real Prometheus for tests: one that holds a written history, or one that scrapes. Not a test itself."""
+"""A real Prometheus with a written history, or one that scrapes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ START_DEADLINE_S = 20.0
 
 
 def program(name: str) -> str:
-    """The path of a Prometheus program; skips the test with the reason where there is none."""
+    """The path of a Prometheus program. Skips the test without one."""
     try:
         return str(find_or_fetch(name))
     except NotReady as error:

@@ -1,4 +1,4 @@
-"""Makes run directories as a real run leaves them: journal lines and samples, from a seed. For the tests of the report."""
+"""Run directories as a real run leaves them, from a seed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T0 = 1795449901.25  # 2026-11-23 16:05:01 UTC
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """What one trial shall look like. `outage_s` is how long after the fault clients get nothing good."""
+    """Properties of one trial. `outage_s`: seconds without good answers."""
 
     scenario: str = "kill_api"
     fault: str = "kill api"
@@ -52,7 +52,7 @@ class Made:
 
 
 def samples(made: Made, seed: int) -> list[tuple[Any, ...]]:
-    """Open-loop requests: due on schedule, failing in the outage, slow for a while after it."""
+    """Open-loop requests that fail in the outage and are slow after it."""
     rng = random.Random(f"{seed}|{made.scenario}|{made.fault}|{made.repeat}")
     total_s = made.steady_s + made.fault_s + made.recovery_s
     begin_s = made.steady_s + 0.03
@@ -219,7 +219,7 @@ def environment() -> dict[str, Any]:
 
 
 def gallery() -> list[Made]:
-    """A run with something of everything: what the sample report and the looks of the page are judged by."""
+    """A run with some of everything, for the sample report and the page's layout."""
     control = "Without a fault nothing alerts and nothing acts."
     return [
         *(Made(repeat=i, recover_s=4.2 + 0.37 * i, outage_s=4.2 + 0.37 * i, detect_s=1.9 - 0.21 * i) for i in range(3)),

@@ -43,7 +43,7 @@ def down_from(from_s: int, to_s: int) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Firing:
-    """An alert that must fire: not before the fault, by `by_s`, still at `until_s`, and no longer at `gone_s`."""
+    """An alert that must fire from `by_s` to `until_s`, and end by `gone_s`."""
 
     alert: str
     labels: dict[str, str]
@@ -144,7 +144,7 @@ CASES = [
         silent=("ApiErrorsHigh",),
     ),
     Case(
-        says="clients ask wrongly, and the replicas say so",
+        says="clients send invalid requests, and the replicas reject them",
         series={
             f'llmlab_requests_total{{{API},outcome="ok",service="api"}}': counted(
                 lambda s: RATE / 2 if 20 <= s < 40 else RATE
@@ -255,7 +255,7 @@ CASES = [
 
 
 def burn_case(slo: Slo) -> Case:
-    """Every request fails for 20 s: all burn alerts of the SLO, each until its short window is clean."""
+    """All burn alerts of the SLO after 20 s of failures, until windows are clean."""
     how = "truncated" if slo.name == "stream-completeness" else "refused"
     return Case(
         says=f"every request fails for 20 s ({slo.name})",
@@ -280,7 +280,7 @@ def burn_case(slo: Slo) -> Case:
 
 
 def checks_of(case: Case) -> list[dict[str, Any]]:
-    """Not before the fault, in time, with exactly its labels, to the end, and gone after it."""
+    """Fires in time, with exactly its labels, and ends."""
     checks = []
     for one in case.firing:
         checks.append(never_fired(FAULT_S - 1, one.alert))
@@ -307,7 +307,7 @@ def all_rules() -> list[dict[str, Any]]:
 
 
 def groups(checks: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The groups whose alerts and records the checks ask for; all of them where a check asks for any alert."""
+    """Groups of the checks' alerts and records. All, if a check is for any alert."""
     asked = " ".join(check["expr"] for check in checks)
     every = all_groups()
     if any(re.search(r"ALERTS\{alertstate", check["expr"]) for check in checks):
@@ -325,7 +325,7 @@ def groups(checks: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def firing_exactly(at_s: int, labels: dict[str, str], alert: str = "") -> dict[str, Any]:
-    """The alert fires with exactly these labels at that second; no labels: it does not fire (none does)."""
+    """The alert fires with these labels at that second. Without labels it is silent."""
     of_one = f'{{alertname="{alert}",alertstate="firing"}}' if alert else '{alertstate="firing"}'
     shown = ",".join(f'{k}="{v}"' for k, v in sorted(labels.items()))
     samples = [{"labels": f'ALERTS{{alertstate="firing",{shown}}}', "value": 1}] if labels else []
@@ -339,9 +339,10 @@ def never_fired(until_s: int, alert: str = "") -> dict[str, Any]:
 
 
 def assert_rules_say(directory: Path, *histories: History, every_s: int = 1) -> None:
-    """Over each history the rules must say what its checks expect: promtool runs those they need, every `every_s` seconds.
+    """Require that the rules meet each history's checks, run by promtool.
 
-    Where a history stays as it is, what its rules say at its end does not depend on how often they were asked before.
+    The rules run every `every_s` seconds. Over an unchanging history the result does
+    not depend on that interval.
     """
     rules_text = json.dumps({"groups": groups([check for _, _, checks in histories for check in checks])})
     tests = []

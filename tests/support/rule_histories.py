@@ -1,7 +1,7 @@
-"""Made-up histories of the lab, second by second, for tests of its rules. Not a test itself.
+"""Made-up histories of the lab, second by second.
 
-A history is a healthy lab with some series replaced. A value is what a scrape at that second found; None is a scrape
-that found nothing.
+A history is a healthy lab with some series replaced. A value is the result of a scrape
+at that second, None a failed scrape.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ def between(from_s: int, to_s: int, inside: Value, outside: Value) -> Story:
 
 
 def counted(rate: Callable[[int], float], *, reset_at: int | None = None, gone: range = range(0)) -> Story:
-    """A counter that grows by rate(second), begins again at 0 at `reset_at` and cannot be scraped in `gone`."""
-
+    """A counter that grows by rate(second), with a restart and a scrape gap."""
     sums = [0.0]
 
     def story(second: int) -> Value:
@@ -41,7 +40,7 @@ def counted(rate: Callable[[int], float], *, reset_at: int | None = None, gone: 
 
 
 def lab(rate: float = RATE, **shares: Callable[[int], float]) -> dict[str, Story]:
-    """A lab with traffic. `shares` are the clients' bad outcomes: outcome -> share of requests at each second."""
+    """A lab with traffic. `shares`: bad outcome -> share of requests at each second."""
 
     def bad(second: int) -> float:
         return sum(share(second) for share in shares.values())
@@ -90,7 +89,7 @@ BUCKETS = ("0.32", "0.5", "1.28", "2", "2.5", "2.56", "5.12", "10.24", "20.48", 
 def histogram(
     name: str, labels: str, rate: Callable[[int], float], seconds: float | Callable[[int], float]
 ) -> dict[str, Story]:
-    """Requests that all take `seconds`; infinity for those that never ended."""
+    """Requests that all take `seconds`. Infinity: requests that never ended."""
     took = seconds if callable(seconds) else (lambda s, fixed=seconds: fixed)
     series: dict[str, Story] = {f"{name}_count{{{labels}}}": counted(rate)}
     for edge in BUCKETS:
@@ -101,7 +100,7 @@ def histogram(
 
 
 def history(series: Mapping[str, Story], seconds: int, checks: list[dict[str, Any]]) -> dict[str, Any]:
-    """One test as `promtool test rules` reads it; the history ends after `seconds`."""
+    """One test for `promtool test rules`. The history ends after `seconds`."""
     return {
         "interval": "1s",
         "input_series": [
@@ -112,7 +111,7 @@ def history(series: Mapping[str, Story], seconds: int, checks: list[dict[str, An
 
 
 def _values(story: Story, seconds: int) -> list[str]:
-    """`stale` is what Prometheus itself writes when a series vanishes between two scrapes; then there is nothing."""
+    """Values for promtool. Prometheus writes one `stale` when a series vanishes."""
     found = [story(second) for second in range(seconds + 1)]
     return [
         f"{value:g}" if value is not None else ("stale" if i and found[i - 1] is not None else "_")

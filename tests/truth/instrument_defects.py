@@ -655,7 +655,7 @@ CAUSES: tuple[InstrumentDefect, ...] = (
                 new="                        before=first <= from_unix_s,\n",
             ),
         ),
-        tests=("test_prometheus.py::TestAlerts::test_that_were_active_before_the_window_are_marked",),
+        tests=("test_prometheus.py::TestAlerts::test_alerts_that_were_active_before_the_window_are_marked",),
     ),
     InstrumentDefect(
         name="detection-after-our-revert",
@@ -979,7 +979,7 @@ NUMBERS: tuple[InstrumentDefect, ...] = (
                 new='    span = f"{math.ceil(window_s)}s"\n',
             ),
         ),
-        tests=("test_slo.py::TestWindow::test_is_written_in_milliseconds",),
+        tests=("test_slo.py::TestWindow::test_a_window_is_written_in_milliseconds",),
     ),
     InstrumentDefect(
         name="slo-window-from-a-scrape-before",
@@ -1059,7 +1059,7 @@ NUMBERS: tuple[InstrumentDefect, ...] = (
                 new="            events=None,\n",
             ),
         ),
-        tests=("test_slo.py::TestResult::test_of_too_few_events_can_miss_the_objective_and_not_meet_it",),
+        tests=("test_slo.py::TestResult::test_a_result_of_too_few_events_can_miss_the_objective_and_not_meet_it",),
     ),
     InstrumentDefect(
         name="nan-passes",
@@ -1071,7 +1071,7 @@ NUMBERS: tuple[InstrumentDefect, ...] = (
                 new="            if math.isinf(value):\n",
             ),
         ),
-        tests=("test_prometheus.py::TestOneNumber::test_that_is_none_is_refused",),
+        tests=("test_prometheus.py::TestOneNumber::test_a_number_that_is_nan_or_infinite_is_refused",),
     ),
     InstrumentDefect(
         name="empty-vector-is-0",
@@ -1087,8 +1087,8 @@ NUMBERS: tuple[InstrumentDefect, ...] = (
             ),
         ),
         tests=(
-            "test_prometheus.py::TestOneNumber::test_of_nothing_is_no_data_and_names_the_query",
-            "test_prometheus.py::TestServiceLevel::test_with_a_misspelt_counter_is_no_data",
+            "test_prometheus.py::TestOneNumber::test_a_query_without_a_result_is_no_data_and_is_named",
+            "test_prometheus.py::TestServiceLevel::test_an_slo_with_a_misspelt_counter_is_no_data",
         ),
     ),
     InstrumentDefect(
@@ -1097,7 +1097,7 @@ NUMBERS: tuple[InstrumentDefect, ...] = (
         patches=(
             Patch(file="pytest_llmchaos/trial/slo_verdict.py", old="    if resets:\n", new="    if resets > 1:\n"),
         ),
-        tests=("test_prometheus.py::TestServiceLevel::test_of_a_counter_that_began_again_is_refused",),
+        tests=("test_prometheus.py::TestServiceLevel::test_an_slo_of_a_counter_that_began_again_is_refused",),
     ),
     InstrumentDefect(
         name="budget-by-our-loads-rate",
@@ -1131,7 +1131,7 @@ NUMBERS: tuple[InstrumentDefect, ...] = (
                 file="pytest_llmchaos/prometheus/queries.py", old="GAP_TOLERANCE = 2.9\n", new="GAP_TOLERANCE = 29\n"
             ),
         ),
-        tests=("test_prometheus.py::TestCoverage::test_of_a_job_that_was_not_is_refused",),
+        tests=("test_prometheus.py::TestCoverage::test_coverage_of_a_job_that_was_not_is_refused",),
     ),
     InstrumentDefect(
         name="open-requests-ignored",
@@ -1750,9 +1750,7 @@ EVIDENCE: tuple[InstrumentDefect, ...] = (
                 new='    if run.exit_status is not None:\n        return ""\n',
             ),
         ),
-        tests=(
-            "test_report_summary.py::test_no_headline_says_without_reserve_that_all_held_of_a_run_that_did_not_pass",
-        ),
+        tests=("test_report_summary.py::test_the_headline_of_a_run_that_did_not_pass_has_a_reservation",),
     ),
     InstrumentDefect(
         name="last-worker-speaks-for-all",
@@ -1830,7 +1828,7 @@ EVIDENCE: tuple[InstrumentDefect, ...] = (
                 ),
             ),
         ),
-        tests=("test_report_unread.py::test_a_claim_that_failed_refutes_beside_one_that_cannot_be_read",),
+        tests=("test_report_unread.py::test_a_failed_claim_refutes_despite_an_unreadable_one",),
     ),
     InstrumentDefect(
         name="journal-not-synced",
@@ -1990,7 +1988,7 @@ EVIDENCE: tuple[InstrumentDefect, ...] = (
                 new='    counts = {verdict: n for verdict, n in run.counts.by_verdict().items() if n and verdict != "invalid"}\n',
             ),
         ),
-        tests=("test_report_summary.py::test_the_headline_names_what_did_not_hold_beside_what_did",),
+        tests=("test_report_summary.py::test_the_headline_names_what_held_and_what_did_not",),
     ),
     InstrumentDefect(
         name="verdict-of-a-broken-trial-lost",
