@@ -1,4 +1,4 @@
-"""Faults of the simulated engine: start, proof and revert by the instrument."""
+"""Faults of the simulated engine: start, proof and revert."""
 
 import inspect
 import json

@@ -1,4 +1,4 @@
-"""Loads outside a trial: their gates, their draws and errors of their test."""
+"""Loads outside a trial: gates, draws and errors."""
 
 import contextlib
 import random

@@ -1,4 +1,4 @@
-"""The samples file: round trips, and files that are refused."""
+"""The samples file: round trips and refusals."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Problems of xdist workers in the controller's terminal, status and report."""
+"""Problems of xdist workers, as the controller shows them."""
 
 import pytest
 from support.plugin_double import SCENARIO

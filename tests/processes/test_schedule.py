@@ -1,4 +1,4 @@
-"""The schedule in run.json, equal for one seed and any pytest options."""
+"""The schedule of one seed, equal under any pytest options."""
 
 import json
 import os

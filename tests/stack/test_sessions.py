@@ -1,4 +1,4 @@
-"""Whole sessions on the real stack, and errors of those that cannot start."""
+"""Whole sessions on the real stack."""
 
 import json
 import os

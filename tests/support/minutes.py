@@ -1,4 +1,4 @@
-"""Time measurement of the test parts, with the budget of docs/tests.md.
+"""Times of the test parts against the budget in docs/tests.md.
 
 python tests/support/minutes.py begin                     forget the last run
 python tests/support/minutes.py part NAME COMMAND ...     run and time it. Commands
