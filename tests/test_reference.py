@@ -50,6 +50,19 @@ def test_the_index_links_to_every_page(made):
     assert FOLDER == generate_reference.ROOT / "docs" / "reference"
 
 
+REQUIRED = {"limit_cpu": {"cores": 0.1}, "limit_memory": {"mebibytes": 64}}
+ONE_FORM = sorted(set(faults.CATALOGUE) - {"gpu_exhaustion", "xid"})
+
+
+@pytest.mark.parametrize("name", ONE_FORM)
+def test_a_faults_docstring_has_its_lifetime_and_fidelity(name):
+    text, fault = inspect.getdoc(getattr(faults, name)), getattr(faults, name)("model-1", **REQUIRED.get(name, {}))
+
+    assert f"Fidelity: `{fault.fidelity}`" in text
+    assert f"(`{fault.lifetime}`)" in text
+    assert "Expected signal: " in text
+
+
 @pytest.mark.parametrize("name", [row[0] for row in options.OPTIONS])
 def test_every_option_has_an_entry(name, made):
     assert f"--chaos-{name}" in headings(made["options.md"])

@@ -38,10 +38,10 @@ name's beginning, drawn by the seed), or a list of either (all of them at once).
   `passing` fault after `fault_s` seconds.
 - **Fidelity**: `real` is the act itself, `kernel` a restriction by the kernel, `simulated` an
   effect in the simulated engine (`--chaos-backend sim`).
-- **Needs**: abilities of the runtime. A trial whose runtime lacks one is skipped.
-- **Expects**: the signals that should show the fault.
-- **Reverted by**: the operation in the journal, which the run, its watchdog or `llmchaos heal`
-  performs.
+- **Expected signal**: what should show the fault.
+- **Abilities** are those of the runtime. A trial whose runtime lacks one is skipped.
+- **Reverted by** names the operation in the journal, which the run, its watchdog or
+  `llmchaos heal` performs.
 
 [How to choose and write faults](../faults.md) has the alerts that each fault raises in the lab.
 """
@@ -59,7 +59,7 @@ def faults_page(source: Source) -> str:
         function = source.function(f"{made.__module__.removeprefix('pytest_llmchaos.')}.{name}")
         parts += [f"## `{name}`", function_entry(source, f"faults.{name}", function)]
         if name not in COMPOSITIONS:
-            parts += [_properties(call, make()) for call, make in _variants(name)]
+            parts += [text for call, make in _variants(name) if (text := _properties(call, make()))]
     parts += [
         "## `foreign`",
         function_entry(source, "faults.foreign", source.function("faults.foreign")),
@@ -74,14 +74,23 @@ def _variants(name: str) -> Variants:
 
 
 def _properties(call: str, fault: Fault) -> str:
-    """Return what a fault declares of itself."""
-    facts = [f"lifetime: `{fault.lifetime}`", f"fidelity: `{fault.fidelity}`"]
-    if fault.needs:
-        facts.append(f"needs: {', '.join(f'`{one}`' for one in sorted(fault.needs))}")
-    facts.append(f"expects: {prose(str(getattr(fault, 'expects', 'nothing')))}")
+    """Return what a fault declares of itself.
+
+    Of a fault with one form its docstring has lifetime, fidelity and signals, which
+    `tests/test_reference.py` compares with the code.
+    """
+    needs = ", ".join(f"`{one}`" for one in sorted(fault.needs))
     acts = fault.plan(random.Random(0), ["model-1"])
-    facts += [f"reverted by: `{act.fault.undo('model-1').op}`" for act in acts]
-    return (f"With `{call}`:" if call else "Properties:") + "\n\n" + bullets(facts)
+    undos = ", ".join(f"`{act.fault.undo('model-1').op}`" for act in acts)
+    sentences = [f"Needs the abilities {needs}."] * bool(needs) + [f"Reverted by {undos}."] * bool(undos)
+    if not call:
+        return " ".join(sentences)
+    facts = [
+        f"lifetime: `{fault.lifetime}`",
+        f"fidelity: `{fault.fidelity}`",
+        f"expects: {prose(str(getattr(fault, 'expects', 'nothing')))}",
+    ]
+    return "\n\n".join([f"With `{call}`:", bullets(facts), " ".join(sentences)])
 
 
 def loads_page(source: Source) -> str:
