@@ -114,7 +114,7 @@ $(VENV)/mutants: tests/mutants.lock $(VENV)/.ready
 mutants: $(VENV)/mutants ## check that tests notice small changes of the code; 5 minutes, or all with MUTANTS='--minutes=inf'
 	PYTHONPATH=$(CURDIR)/$<:$(CURDIR)/tests $(RUN)/python tests/support/mutants.py $(MUTANTS)
 
-lint: docs ## run ruff and mypy, and build the documentation without a warning
+lint: docs ## run ruff, mypy and the rules of prose, and build the documentation without a warning
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
 	$(RUN)/python tests/support/prose.py
