@@ -150,7 +150,7 @@ def test_a_stack_of_others_is_hit_only_off_the_leash_and_left_running(running):
 
     assert code == pytest.ExitCode.NO_TESTS_COLLECTED, said
     assert "pause faq at +0 s" in said
-    assert "pass --chaos-unleash" in said
+    assert "add --chaos-unleash" in said
     assert not (folder / "reports").exists()
     assert looks(project) == before
 
