@@ -36,7 +36,7 @@ class TestClocks:
         require_no_step(readings(("a", 1, 0.0), ("b", 1, 9.0), ("a", 2, to_s), ("b", 2, 9.0)))
 
     @pytest.mark.parametrize(("to_s", "by"), [(0.26, r"\+0\.260"), (-0.26, r"-0\.260")])
-    def test_step_by_the_distance_to_their_first_reading(self, to_s: float, by: str) -> None:
+    def test_clocks_step_by_the_distance_to_their_first_reading(self, to_s: float, by: str) -> None:
         with pytest.raises(Inconclusive, match=rf"b was set by {by} s between 2\.0 s and 3\.0 s of the trial, at most"):
             require_no_step(readings(("b", 1, 0.0), ("a", 1, 9.0), ("b", 2, to_s / 2), ("a", 2, 9.0), ("b", 3, to_s)))
 
@@ -118,7 +118,7 @@ class TestShares:
         assert agree(window(good=0), Told({"ok": 1.0, "http_5xx": 999.0}, buckets)) == []
 
     @pytest.mark.parametrize(("ok", "share"), [(951.1, "0.9511"), (948.9, "0.9489")])
-    def test_farther_apart_disagree(self, ok: float, share: str) -> None:
+    def test_shares_farther_apart_disagree(self, ok: float, share: str) -> None:
         with pytest.raises(TruthsDisagree, match=rf"whole trial: clients counted 0\.9500, Prometheus {share}"):
             agree(window(), Told({"ok": ok, "http_5xx": 1000 - ok}, BUCKETS))
 
@@ -156,7 +156,7 @@ class TestP95:
         ]
 
     @pytest.mark.parametrize("took_s", [0.05, 0.24, 2.01, 5.0])
-    def test_farther_away_disagrees(self, took_s: float) -> None:
+    def test_a_p95_farther_away_disagrees(self, took_s: float) -> None:
         with pytest.raises(TruthsDisagree, match=r"histogram 0\.5 to 1 s, more than one bucket apart"):
             agree(window(took_s=took_s), Told({"ok": 95.0, "http_5xx": 5.0}, BUCKETS))
 

@@ -41,7 +41,7 @@ class TestACleanStack:
         assert lab.runtime.touched == []
         assert healthy == [(lab.subject.targets, 60.0)]
 
-    def test_was_on_its_way_up_until_now_which_explains_alerts(self, lab, clock):
+    def test_a_stack_that_just_came_up_explains_its_alerts(self, lab, clock):
         begun_s = clock.time()
         clock.advance(60)
 
@@ -52,7 +52,7 @@ class TestACleanStack:
         assert not lab.reasons.explains_alert(clock.time() + 10.1)
         assert not lab.reasons.explains_action(begun_s)
 
-    def test_lacks_no_service(self, lab):
+    def test_a_clean_stack_lacks_no_service(self, lab):
         lab.runtime.remove("model-2")
         lab.runtime.remove("model-1")
 
@@ -109,7 +109,7 @@ class TestWait:
         ],
         ids=["Prometheus", "scrapes", "alerts"],
     )
-    def test_ends_at_its_deadline(self, lab, clock, broken, deadline_s, said):
+    def test_a_wait_ends_at_its_deadline(self, lab, clock, broken, deadline_s, said):
         for name, value in broken.items():
             setattr(lab.prometheus, name, value)
 
@@ -119,7 +119,7 @@ class TestWait:
         assert deadline_s < clock.passed_s < deadline_s + 0.2
         assert set(clock.sleeps) == {0.1}
 
-    def test_makes_its_last_attempt_after_the_deadline(self, clock, monkeypatch):
+    def test_a_wait_makes_its_last_attempt_after_the_deadline(self, clock, monkeypatch):
         monkeypatch.setattr(gates, "TICK_S", 0.5)
         looks = []
 
@@ -128,21 +128,21 @@ class TestWait:
 
         assert looks == [0.0, 0.5, 1.0, 1.5]
 
-    def test_ends_with_its_condition(self, clock, monkeypatch):
+    def test_a_wait_ends_with_its_condition(self, clock, monkeypatch):
         monkeypatch.setattr(gates, "TICK_S", 0.5)
 
         gates.wait_until(lambda: clock.passed_s >= 1.5, 9.0, "no")
 
         assert clock.passed_s == 1.5
 
-    def test_names_the_error_of_its_last_attempt(self, clock):
+    def test_a_wait_names_the_error_of_its_last_attempt(self, clock):
         def look():
             raise PrometheusUnreachable("no answer")
 
         with pytest.raises(InvalidExperiment, match=r"^not scraped: no answer \(waited 2 s\)$"):
             gates.wait_until(look, 2.0, "not scraped")
 
-    def test_drops_the_error_of_an_earlier_attempt(self, clock):
+    def test_a_wait_drops_the_error_of_an_earlier_attempt(self, clock):
         def look():
             if clock.passed_s < 1:
                 raise PrometheusUnreachable("no answer")
@@ -150,14 +150,14 @@ class TestWait:
         with pytest.raises(InvalidExperiment, match=r"^not scraped \(waited 2 s\)$"):
             gates.wait_until(look, 2.0, "not scraped")
 
-    def test_leaves_every_other_error_alone(self, clock):
+    def test_a_wait_leaves_every_other_error_alone(self, clock):
         def look():
             raise KeyError("a defect")
 
         with pytest.raises(KeyError):
             gates.wait_until(look, 2.0, "not scraped")
 
-    def test_for_the_end_of_alerts_names_them(self, lab):
+    def test_a_wait_for_the_end_of_alerts_names_them(self, lab):
         said = []
         lab._say = lambda _lab, what, left_s: said.append(what)
 
@@ -216,7 +216,7 @@ def paused(lab):
 class TestAStackAtRest:
     """A stack whose services are paused while another process measures."""
 
-    def test_continues_when_it_was_scraped_two_seconds_after_its_end(self, lab, clock):
+    def test_a_stack_at_rest_continues_when_it_was_scraped_two_seconds_after_its_end(self, lab, clock):
         with gates.at_rest(lab):
             assert paused(lab) == ["remediator", "prometheus"]
             clock.advance(300)

@@ -323,7 +323,7 @@ def test_a_quantile_of_too_few_samples_makes_the_claim_an_error_and_no_pass(perf
 
 
 class TestWindowsAroundTheFault:
-    def test_hold_each_request_once(self, performed):
+    def test_windows_hold_each_request_once(self, performed):
         trial = judged(performed)
         parts = (trial.before_fault, trial.during_fault, trial.after_fault)
 
@@ -345,7 +345,7 @@ class TestWindowsAroundTheFault:
         assert trial.after_fault.seconds >= performed.plan.experiment.stable_s
         assert trial.after_fault.availability >= 0.95
 
-    def test_end_with_our_revert_without_a_repair(self, performed):
+    def test_windows_end_with_our_revert_without_a_repair(self, performed):
         performed.runtime._events = performed.runtime._events[:1]
         trial = judged(performed)
 

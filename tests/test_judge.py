@@ -130,12 +130,12 @@ class TestParts:
         record = SimpleNamespace(phases=[PhaseBounds(name=name, from_s=a, to_s=b) for name, a, b in phases])
         return {name: (part.from_s, part.to_s) for name, part in judging.parts_of(record, samples).items()}
 
-    def test_hold_the_last_request_that_was_due_after_the_last_phase(self):
+    def test_parts_hold_the_last_request_that_was_due_after_the_last_phase(self):
         found = self.parts([1.0, 9.0, 3.0], ("steady", 0.0, 5.0), ("fault", 5.0, 8.0))
 
         assert found == {"steady": (0.0, 5.0), "fault": (5.0, 8.0), "whole": (0.0, math.nextafter(9.0, math.inf))}
 
-    def test_last_as_long_as_the_phases_do(self):
+    def test_parts_last_as_long_as_the_phases_do(self):
         assert self.parts([1.0], ("steady", 0.0, 5.0), ("fault", 5.0, 8.0))["whole"] == (0.0, 8.0)
 
     def test_parts_of_a_load_without_phases_and_requests_are_empty(self):
@@ -166,7 +166,7 @@ class TestServiceLevels:
         performed.lab._slos = (replace(availability, name="a-first", clients="availability"),)
         assert self.of(performed, performed.seen)[0]["a-first"].clients_say == pytest.approx(0.925)
 
-    def test_count_the_requests_that_were_open_at_the_end(self, performed):
+    def test_slos_count_the_requests_that_were_open_at_the_end(self, performed):
         performed.seen[-3:] = [replace(one, outcome="cancelled") for one in performed.seen[-3:]]
         found, _ = self.of(performed, performed.seen)
 
@@ -440,7 +440,7 @@ def test_a_start_that_the_runtime_did_not_report_is_inconclusive(performed):
 
 
 class TestFindings:
-    def test_name_a_replica_that_does_not_serve_again(self, performed):
+    def test_findings_name_a_replica_that_does_not_serve_again(self, performed):
         performed.runtime.kill("model-2")
         (finding,) = judged(performed).findings
 
@@ -454,7 +454,7 @@ class TestFindings:
 
         assert (trial.findings, trial.replicas_after) == ((), None)
 
-    def test_name_a_fault_that_raised_no_signal(self, performed):
+    def test_findings_name_a_fault_that_raised_no_signal(self, performed):
         performed.injected.reverted_unix_s = performed.t0_unix_s + KILLED_S + 0.5
 
         assert [one for one in judged(performed).findings if one.startswith("signal missing")]

@@ -47,7 +47,7 @@ def lab(tmp_path, clock, said):
 class TestATime:
     """`hold`: a wait for seconds."""
 
-    def test_passes_in_tenths_of_a_second(self, lab, clock):
+    def test_a_hold_passes_in_tenths_of_a_second(self, lab, clock):
         lab.hold(2.0)
 
         assert clock.passed_s == pytest.approx(2.0, abs=0.11)
@@ -60,7 +60,7 @@ class TestATime:
 
         assert said == [("hold", 1.0), ("hold", 0.5)]
 
-    def test_ends_early_if_the_load_died(self, lab):
+    def test_a_hold_ends_early_if_the_load_died(self, lab):
         def died():
             raise LoadNotHeld("the load generator ended")
 
@@ -113,7 +113,7 @@ class TestACondition:
         assert lab.hold_until(lambda: True, deadline_s=1.0, what="it") is True
         assert clock.sleeps == []
 
-    def test_ends_the_wait(self, lab, clock, said, monkeypatch):
+    def test_a_condition_ends_the_wait(self, lab, clock, said, monkeypatch):
         monkeypatch.setattr(lab_module, "TICK_S", 0.5)
 
         assert lab.hold_until(lambda: clock.passed_s >= 1.0, deadline_s=9.0, what="it") is True
@@ -268,7 +268,7 @@ class TestRoom:
 class TestReasons:
     """Periods that explain alerts and repairs."""
 
-    def test_begin_with_a_fault_and_end_half_a_minute_after_it(self, lab, clock):
+    def test_reasons_begin_with_a_fault_and_end_half_a_minute_after_it(self, lab, clock):
         begun_s = clock.time()
 
         with lab.recording(), lab.inject(acts()[:1]):
@@ -326,7 +326,7 @@ class TestALease:
             pass
         return fault.asked
 
-    def test_outlasts_the_load_by_a_minute(self, lab, clock):
+    def test_a_lease_outlasts_the_load_by_a_minute(self, lab, clock):
         lab._load_ends_s = clock.monotonic() + 100
 
         assert self.leases(lab) == [160.0]

@@ -149,7 +149,7 @@ class TestEntry:
         assert lab.runtime.touched[0] == "looked over"
         assert [line["remediator"] for line in written(lab, "judged")] == [True, False]
 
-    def test_lasts_five_minutes_at_most_by_default(self, lab_of):
+    def test_a_wait_for_entry_lasts_five_minutes_at_most_by_default(self, lab_of):
         lab = lab_of()
 
         for longest in ({}, {"longest_s": 30.0}):
@@ -221,7 +221,7 @@ class TestEnd:
         assert verdicts(lab) == [(gate.verdict, f"{type(gate).__name__}: {gate}")]
         assert lab.reasons.explains_action(time.time()) != isinstance(gate, TruthsDisagree)
 
-    def test_names_the_tests_own_error_as_what_the_gate_made_void(self, lab_of):
+    def test_the_end_of_a_load_names_the_tests_own_error_as_what_the_gate_made_void(self, lab_of):
         own = AssertionError("assert 3 <= 2")
 
         with pytest.raises(LoadNotHeld) as raised, lab_of(LoadNotHeld("late")).load(LOAD):
@@ -230,7 +230,7 @@ class TestEnd:
         assert raised.value.__cause__ is own
 
     @pytest.mark.parametrize("own", [AssertionError("assert 3 <= 2"), NotRecovered("it is down"), KeyError("x")])
-    def test_keeps_the_tests_own_error_if_no_gate_refuses_it(self, lab_of, own):
+    def test_the_end_of_a_load_keeps_the_tests_own_error_if_no_gate_refuses_it(self, lab_of, own):
         lab = lab_of()
 
         with pytest.raises(type(own)) as raised, lab.load(LOAD) as load:
@@ -240,7 +240,7 @@ class TestEnd:
         assert load.drained, "what became of open requests is evidence"
         assert verdicts(lab) == [("held", None)]
 
-    def test_keeps_the_cause_of_what_a_gate_refuses(self, lab_of):
+    def test_the_end_of_a_load_keeps_the_cause_of_what_a_gate_refuses(self, lab_of):
         cause = OSError("no answer")
         refused = TruthsDisagree("two stories")
         refused.__cause__ = cause
@@ -336,7 +336,7 @@ class TestDraws:
                     victims += injected.victims
         return victims, Clients.sent[-1]
 
-    def test_depend_neither_on_order_nor_on_what_else_runs_nor_on_the_worker(self, lab_of):
+    def test_draws_depend_neither_on_order_nor_on_what_else_runs_nor_on_the_worker(self, lab_of):
         names = [f"test_a.py::test_{i}" for i in range(12)]
         first, second = lab_of(), lab_of(worker="gw1")
 
@@ -518,7 +518,9 @@ class TestEvidence:
 class TestRest:
     """While another process measures, the stack is neither scraped nor repaired."""
 
-    def test_pauses_the_remediator_first_and_resumes_it_last_once_all_is_scraped_again(self, lab_of, monkeypatch):
+    def test_a_rest_pauses_the_remediator_first_and_resumes_it_last_once_all_is_scraped_again(
+        self, lab_of, monkeypatch
+    ):
         lab, seen = lab_of(), []
         monkeypatch.setattr(gates, "TICK_S", 0.0)
         targets = iter([0.0, float("inf")])
@@ -545,7 +547,7 @@ class TestRest:
             ("remediator", "unpause"),
         ]
 
-    def test_resumes_both_if_the_wait_is_interrupted(self, lab_of):
+    def test_a_rest_resumes_both_if_the_wait_is_interrupted(self, lab_of):
         lab = lab_of()
 
         with pytest.raises(KeyboardInterrupt), gates.at_rest(lab):
@@ -553,7 +555,7 @@ class TestRest:
 
         assert not any(state.paused for state in lab.runtime.states().values())
 
-    def test_leaves_a_stopped_remediator_and_a_stack_of_others_alone(self, lab_of, monkeypatch):
+    def test_a_rest_leaves_a_stopped_remediator_and_a_stack_of_others_alone(self, lab_of, monkeypatch):
         monkeypatch.setattr(gates, "wait_until", lambda *_: None)
         lab = lab_of()
         lab.remediator.ensure(False)

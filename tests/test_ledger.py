@@ -222,7 +222,7 @@ def test_a_file_without_a_ledger_line_is_an_error(tmp_path: Path) -> None:
 
 class TestCommand:
     @pytest.mark.parametrize("name", [".", "none.jsonl", "ls", "empty-object.jsonl"])
-    def test_prints_one_error_for_a_file_that_is_not_a_ledger(
+    def test_the_command_prints_one_error_for_a_file_that_is_not_a_ledger(
         self, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         (tmp_path / "ls").write_bytes(b"\x7fELF\xff\x00\n")
@@ -321,7 +321,7 @@ def test_an_slo_without_a_rate_spends_all_with_one_bad_event() -> None:
 
 
 class TestTable:
-    def test_shows_each_experiment_and_what_all_would_leave(self) -> None:
+    def test_the_table_shows_each_experiment_and_what_all_would_leave(self) -> None:
         lines = table([kill(run="r2", at_unix_s=2000, bad=51_840.0), kill()]).splitlines()
 
         assert lines[0] == (
@@ -334,7 +334,7 @@ class TestTable:
             "availability  [##########..........]  50 % of the budget spent by 2 trials, 50 % left",
         ]
 
-    def test_totals_each_service_level_of_the_ledger(self, tmp_path: Path) -> None:
+    def test_the_table_totals_each_service_level_of_the_ledger(self, tmp_path: Path) -> None:
         path = tmp_path / "ledger.jsonl"
         append(path, [kill(bad=25_920.0), kill(slo="ttft-p95", bad=5_184.0), kill(trial="002", bad=51_840.0)])
 
@@ -344,7 +344,7 @@ class TestTable:
             f"ttft-p95      [#{'.' * 19}]  5 % of the budget spent by 1 trial, 95 % left",
         ]
 
-    def test_aligns_its_columns_and_ends_no_line_in_blanks(self) -> None:
+    def test_the_table_aligns_its_columns_and_ends_no_line_in_blanks(self) -> None:
         lines = table([kill(run="a-long-name", verdict="refuted"), kill(slo="e2e", bad=1.25, total=1500)]).splitlines()
 
         assert lines[:4] == [
@@ -357,7 +357,7 @@ class TestTable:
     def test_the_table_of_a_budget_that_is_spent_exactly_shows_none_left(self) -> None:
         assert table([kill(bad=103_680.0)]).endswith(f"[{'#' * 20}]  100 % of the budget spent by 1 trial, 0 % left")
 
-    def test_shows_by_how_much_the_budget_is_overspent(self) -> None:
+    def test_the_table_shows_by_how_much_the_budget_is_overspent(self) -> None:
         assert table([kill(bad=207_360.0)]).endswith(
             f"[{'#' * 20}]  200 % of the budget spent by 1 trial, overspent by 100 %"
         )
@@ -375,7 +375,7 @@ class TestTable:
             (103_680.0, "####################"),
         ],
     )
-    def test_draws_the_budget(self, bad: float, bar: str) -> None:
+    def test_the_table_draws_the_budget(self, bad: float, bar: str) -> None:
         assert f"[{bar}]" in table([kill(bad=bad)])
 
     def test_the_table_of_no_load_is_spent_by_one_bad_event(self) -> None:

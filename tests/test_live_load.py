@@ -121,7 +121,7 @@ class TestWhatIsSent:
         assert load_of(pushgateway="pushgateway")._process.plan.push_url == "http://127.0.0.1:9/pushgateway"
         assert load_of(pushgateway=None)._process.plan.push_url is None
 
-    def test_begins_within_twenty_seconds(self, load_of):
+    def test_the_load_begins_within_twenty_seconds(self, load_of):
         running = load_of()
 
         running.launch()
@@ -155,7 +155,7 @@ class TestOpenRequests:
 
         assert self.of(load_of, {late.request_id: 6.0}, ended=[late]).live_window(4.0).failed == 0
 
-    def test_leaves_out_what_was_due_before_it(self, load_of):
+    def test_a_live_window_leaves_out_what_was_due_before_it(self, load_of):
         assert self.of(load_of, {"h": 3.9}).live_window(4.0).failed == 0
 
     def test_a_live_window_after_the_load_is_that_of_its_last_seconds(self, load_of):
@@ -208,7 +208,7 @@ class TestLiveWindow:
 
         assert (window.name, window.from_s, window.to_s, window.offered) == ("in the last 3 s", 5.0, 8.0, 6)
 
-    def test_begins_with_the_load(self, load_of):
+    def test_a_live_window_begins_with_the_load(self, load_of):
         window = load_of(now_s=2.0, answered=answered(2.0)).live_window(5.0)
 
         assert (window.name, window.from_s, window.to_s, window.offered) == ("in the last 2 s", 0.0, 2.0, 4)

@@ -255,7 +255,7 @@ class TestLastingFault:
 
         assert phases(it)[1:] == [("fault", 8.0, 18.0), ("recovery", 18.0, 18.0)]
 
-    def test_ends_at_its_deadline_and_the_service_then_has_half_a_minute(self, world):
+    def test_a_lasting_fault_ends_at_its_deadline_and_the_service_then_has_half_a_minute(self, world):
         it = world(faults.kill("model-1"), repair_within_s=20)
         it.begins = lambda load: setattr(load, "bad_until_s", 1000.0)
 
@@ -291,7 +291,7 @@ class TestReplicas:
         assert repaired.judged[0].settled
         assert phases(repaired)[-1] == ("recovery", 12.0, 24.25)
 
-    def test_answer_though_some_answers_name_no_replica(self, repaired):
+    def test_replicas_answer_though_some_answers_name_no_replica(self, repaired):
         repaired.begins = lambda load: setattr(load, "replicas_answering", lambda _: {"model-1", "model-2", ""})
 
         perform(repaired.lab, repaired.plan)
@@ -340,7 +340,7 @@ class TestControlArm:
         assert phases(it)[1] == ("fault", 8.0, 8.0 + held_s + 0.25)
         assert it.looks == []
 
-    def test_settles_when_clients_are_served_for_the_stable_seconds(self, world):
+    def test_a_control_arm_settles_when_clients_are_served_for_the_stable_seconds(self, world):
         it = world(faults.none(), stable_s=2)
 
         perform(it.lab, it.plan)

@@ -70,7 +70,7 @@ class TestSeen:
             seen_by_clients(columns, "availability", None, None)
 
     @pytest.mark.parametrize("outcome", ["refused", "timeout", "corrupted"])
-    def test_leaves_out_what_no_service_can_count(self, outcome: Any) -> None:
+    def test_the_clients_count_leaves_out_what_no_service_can_count(self, outcome: Any) -> None:
         assert self.seen("availability", None, Sight(), self.sample(0, outcome)).unsure_bad == 1
 
     @pytest.mark.parametrize(
@@ -80,37 +80,39 @@ class TestSeen:
         assert self.seen("availability", None, Sight(), self.sample(0, outcome)) == Seen(good=0, total=1)
 
     @pytest.mark.parametrize(("due_s", "unsure"), [(4.8, 0), (4.9, 1), (4.95, 1), (6.0, 1), (7.0, 1), (7.1, 0)])
-    def test_leaves_out_what_was_under_way_while_the_service_was_dead(self, due_s: float, unsure: int) -> None:
+    def test_the_clients_count_leaves_out_what_was_under_way_while_the_service_was_dead(
+        self, due_s: float, unsure: int
+    ) -> None:
         seen = self.seen("availability", None, Sight(blind=[(5.0, 7.0)]), self.sample(due_s), self.sample(due_s, "cut"))
 
         assert (seen.unsure_good, seen.unsure_bad) == (unsure, unsure)
 
-    def test_leaves_out_latencies_near_the_bound(self) -> None:
+    def test_the_clients_count_leaves_out_latencies_near_the_bound(self) -> None:
         samples = [self.sample(0, took_s=took_s) for took_s in (1.4, 1.6, 2.4, 2.6)]
 
         assert self.seen("e2e", 2.0, Sight(), *samples) == Seen(good=2, total=4, unsure_good=1, unsure_bad=1)
         beside = [self.sample(0, took_s=took_s) for took_s in (1.5, 2.5)]
         assert self.seen("e2e", 2.0, Sight(), *beside) == Seen(good=1, total=2, unsure_good=1, unsure_bad=1)
 
-    def test_leaves_out_no_latency_if_only_answers_are_counted(self) -> None:
+    def test_the_clients_count_leaves_out_no_latency_if_only_answers_are_counted(self) -> None:
         samples = [self.sample(0, took_s=1.9), self.sample(0, "cut", took_s=1.9)]
 
         assert self.seen("availability", 2.0, Sight(counts_failures=False), *samples) == Seen(good=1, total=2)
         assert self.seen("e2e", 2.0, Sight(), *samples) == Seen(good=1, total=2, unsure_good=1)
 
-    def test_leaves_out_first_tokens_of_answers_that_failed_later(self) -> None:
+    def test_the_clients_count_leaves_out_first_tokens_of_answers_that_failed_later(self) -> None:
         begun, mute = self.sample(0, "cut", 3.0, first_s=0.2), self.sample(0, "cut", 3.0)
 
         assert self.seen("ttft", 2.0, Sight(), begun, mute) == Seen(good=0, total=2, unsure_bad=1)
         assert self.seen("e2e", 2.0, Sight(), begun, mute).unsure_bad == 0
         assert self.seen("e2e", 2.0, Sight(counts_failures=False), begun, mute).unsure_bad == 2
 
-    def test_leaves_out_what_was_given_up_when_the_load_ended(self) -> None:
+    def test_the_clients_count_leaves_out_what_was_given_up_when_the_load_ended(self) -> None:
         assert self.seen("availability", None, Sight(known_s=3.0), self.sample(2, "stalled", 1.0)).unsure_bad == 1
         assert self.seen("availability", None, Sight(known_s=3.1), self.sample(2, "stalled", 1.0)).unsure_bad == 0
         assert self.seen("availability", None, Sight(known_s=3.0), self.sample(2, took_s=1.0)).unsure_good == 0
 
-    def test_leaves_out_what_impatient_clients_left_however_the_service_counts_it(self) -> None:
+    def test_the_clients_count_leaves_out_what_impatient_clients_left_however_the_service_counts_it(self) -> None:
         samples = [self.sample(0), self.sample(1, "http_5xx"), *(self.sample(i, "left") for i in range(2, 7))]
 
         assert self.seen("availability", None, None, *samples) == Seen(good=1, total=2)
@@ -118,7 +120,7 @@ class TestSeen:
         more = [*samples[:3], *(self.sample(i) for i in range(3)), *(self.sample(i, "refused") for i in range(3))]
         assert self.seen("availability", None, Sight(), *more) == Seen(good=4, total=8, unsure_good=1, unsure_bad=4)
 
-    def test_adds_what_was_left_to_what_has_another_explanation(self) -> None:
+    def test_the_clients_count_adds_what_was_left_to_what_has_another_explanation(self) -> None:
         samples = [*(self.sample(i) for i in range(4)), *(self.sample(i, "cut") for i in range(4))]
         samples += [self.sample(3, "left")]
 
@@ -126,11 +128,11 @@ class TestSeen:
             good=4, total=8, unsure_good=2, unsure_bad=2
         )
 
-    def test_ends_where_the_sight_does(self) -> None:
+    def test_the_clients_count_ends_where_the_sight_does(self) -> None:
         assert self.seen("availability", None, Sight(until_s=3.0), self.sample(2), self.sample(2.95)).total == 1
         assert self.seen("availability", None, Sight(until_s=3.0), self.sample(2, took_s=1.0)).total == 1
 
-    def test_explains_a_share_between_the_least_and_the_most(self) -> None:
+    def test_the_clients_count_explains_a_share_between_the_least_and_the_most(self) -> None:
         seen = Seen(good=60, total=100, unsure_good=5, unsure_bad=7)
 
         assert [seen.explains(share, 1.0) for share in (0.539, 0.54, 0.6, 0.68, 0.681)] == [
@@ -292,12 +294,12 @@ class TestBlindness:
         )
         return [(round(a, 1), round(b, 1)) for a, b in comparison._blind_spells("api")]
 
-    def test_lasts_from_each_death_to_the_next_start(self) -> None:
+    def test_blindness_lasts_from_each_death_to_the_next_start(self) -> None:
         events = [(5.0, "kill"), (5.0, "die"), (7.0, "start"), (9.0, "die"), (9.5, "start"), (12.0, "start")]
 
         assert self.spells(*events) == [(3.8, 8.2), (7.8, 10.7)]
 
-    def test_begins_with_the_first_of_two_deaths(self) -> None:
+    def test_blindness_begins_with_the_first_of_two_deaths(self) -> None:
         assert self.spells((5.0, "die"), (6.0, "die"), (7.0, "start")) == [(3.8, 8.2)]
 
     @pytest.mark.parametrize("other", ["aaa", "zzz"])
@@ -310,19 +312,21 @@ class TestBlindness:
     def test_blindness_is_read_from_events_if_there_are_any(self) -> None:
         assert self.spells((5.0, "die"), (7.0, "start"), hit=faults.partition("api"), reverted_s=20.0) == [(3.8, 8.2)]
 
-    def test_lasts_while_it_is_frozen(self) -> None:
+    def test_blindness_lasts_while_it_is_frozen(self) -> None:
         assert self.spells((5.0, "pause"), (7.0, "unpause")) == [(3.8, 8.2)]
 
     def test_blindness_does_not_end_without_a_new_start(self) -> None:
         assert self.spells((5.0, "die")) == [(3.8, float("inf"))]
 
     @pytest.mark.parametrize(("reverted_s", "until_s"), [(9.0, 10.2), (None, float("inf"))])
-    def test_lasts_as_long_as_a_fault_without_such_events(self, reverted_s: float | None, until_s: float) -> None:
+    def test_blindness_lasts_as_long_as_a_fault_without_such_events(
+        self, reverted_s: float | None, until_s: float
+    ) -> None:
         hit = faults.partition("api")
 
         assert self.spells(hit=hit, reverted_s=reverted_s) == [(3.8, until_s)]
 
-    def test_excludes_a_flooded_service_and_one_that_was_not_hit(self) -> None:
+    def test_blindness_excludes_a_flooded_service_and_one_that_was_not_hit(self) -> None:
         assert self.spells(hit=faults.overload("api", times=2), reverted_s=9.0) == []
         assert self.spells() == []
 
@@ -401,7 +405,7 @@ class TestComparison:
         self.comparison(self.pushed(), self.PUSHED).require()
         self.comparison(Counters({OWN_OK: 90, OWN_ALL: 100}), self.OWN).require()
 
-    def test_looks_at_each_service_level_that_clients_can_judge(self) -> None:
+    def test_a_comparison_looks_at_each_service_level_that_clients_can_judge(self) -> None:
         goodput = replace(self.PUSHED, name="goodput")
 
         with pytest.raises(TruthsDisagree, match=r"Prometheus' SLO 0\.9100: one of them is wrong"):
@@ -423,7 +427,7 @@ class TestComparison:
         with pytest.raises(TruthsDisagree, match=r"SLO 1\.0000: one of them is wrong"):
             self.comparison(counters, half).require()
 
-    def test_queries_exactly_the_time_of_the_load(self) -> None:
+    def test_a_comparison_queries_exactly_the_time_of_the_load(self) -> None:
         counters = Counters({OWN_OK: 90, OWN_ALL: 100})
         self.comparison(counters, self.OWN).require()
 
@@ -447,7 +451,7 @@ class TestComparison:
 
         self.comparison(self.pushed(0.5), self.PUSHED, samples=cut).require()
 
-    def test_leaves_out_what_a_dead_victim_could_not_count(self) -> None:
+    def test_a_comparison_leaves_out_what_a_dead_victim_could_not_count(self) -> None:
         """The clients' own counters have every request, even if services were dead."""
         events = [(8.0, "model-1", "die"), (9.9, "model-1", "start")]
         counters = Counters({OWN_OK: 100, OWN_ALL: 100})
@@ -469,7 +473,7 @@ class TestComparison:
         with pytest.raises(TruthsDisagree, match=r"own counters 0\.9500: the service's own counters are odd"):
             self.by_service(0.95).require()
 
-    def test_reaches_back_by_scrapes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_comparison_reaches_back_by_scrapes(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(comparison, "SCRAPE_S", 3.0)
 
         with pytest.raises(TruthsDisagree, match=r"own counters 1\.0000"):
@@ -480,7 +484,7 @@ class TestComparison:
 
         assert self.findings == ["availability: the service's own counters cannot be compared: own[15s]"]
 
-    def test_leaves_out_what_the_dead_service_could_not_count(self) -> None:
+    def test_a_comparison_leaves_out_what_the_dead_service_could_not_count(self) -> None:
         self.by_service(1.0, events=[(8.0, "api", "die"), (9.9, "api", "start")]).require()
         with pytest.raises(TruthsDisagree, match=r"own counters 1\.0000"):
             self.by_service(1.0, events=[(8.0, "model-1", "die"), (9.9, "model-1", "start")]).require()
@@ -581,7 +585,7 @@ class TestComparison:
     @pytest.mark.parametrize(
         ("bound_s", "pattern"), [(2.0, "2|2[.]0"), (2.56, "2[.]56"), (0.5, "0[.]5"), (10.0, "10|10[.]0")]
     )
-    def test_finds_a_bucket_however_its_bound_is_printed(self, bound_s: float, pattern: str) -> None:
+    def test_a_comparison_finds_a_bucket_however_its_bound_is_printed(self, bound_s: float, pattern: str) -> None:
         assert comparison._bucket(bound_s) == pattern
 
 
@@ -652,7 +656,7 @@ class TestStrays:
     def flat(self) -> Iterator[dict[int, float]]:
         return dict.fromkeys(range(6), 0.5)  # type: ignore[return-value]
 
-    def test_lie_beyond_a_tolerance_on_either_side(self, flat: dict[int, float]) -> None:
+    def test_strays_lie_beyond_a_tolerance_on_either_side(self, flat: dict[int, float]) -> None:
         recorded = [0.5, 0.5, 0.47, 0.479, 0.481, 0.53]
 
         assert self.of(recorded, flat) == [(2.0, 0.47, 0.5, 0.5), (3.0, 0.479, 0.5, 0.5), (5.0, 0.53, 0.5, 0.5)]
@@ -667,7 +671,7 @@ class TestStrays:
         assert self.of([0.1, 0.1, 0.1, 0.9, 0.9, 0.9], judged) == [(5.0, 0.9, 0.2, 0.4)]
         assert self.of([0.1, 0.1, 0.1, 0.1, 0.1, 0.1], judged) == [(4.0, 0.1, 0.2, 0.9), (5.0, 0.1, 0.2, 0.4)]
 
-    def test_start_again_after_an_instant_without_a_value_of_the_judge(self) -> None:
+    def test_strays_start_again_after_an_instant_without_a_value_of_the_judge(self) -> None:
         judged = {0: 0.5, 1: 0.5, 3: 0.5, 4: 0.5, 5: 0.5}
 
         assert self.of([0.9] * 6, judged) == [(5.0, 0.9, 0.5, 0.5)]

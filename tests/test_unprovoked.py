@@ -89,7 +89,7 @@ def test_an_action_outside_of_faults_is_a_finding_of_the_next_trial(
     assert when.replace("\\", "") in finding
 
 
-def test_it_is_reported_once(performed: Performed) -> None:
+def test_an_unprovoked_reaction_is_reported_once(performed: Performed) -> None:
     audit = acted(performed, -12.0)
 
     assert len(judged(performed, audit).findings) == 1
@@ -101,7 +101,7 @@ def test_reactions_before_the_stack_was_up_are_not_reported(performed: Performed
 
 
 @pytest.mark.parametrize("at_s", [-12.0, 3.0])
-def test_it_refutes_a_control_arm(performed: Performed, at_s: float) -> None:
+def test_an_unprovoked_reaction_refutes_a_control_arm(performed: Performed, at_s: float) -> None:
     performed.lab.reasons.add(performed.t0_unix_s, performed.t0_unix_s + 99, alerts_alone=True)
 
     with pytest.raises(UnprovokedReaction, match="the remediator did restart api by rule absent-api"):
@@ -121,7 +121,7 @@ def test_a_control_arm_is_not_held_by_a_log_that_is_not_there(performed: Perform
 
 
 @pytest.mark.parametrize("changes", [{"running": False}, {"paused": True}], ids=["stopped", "paused"])
-def test_nor_by_a_remediator_that_could_not_act(performed: Performed, changes: dict[str, bool]) -> None:
+def test_a_remediator_that_could_not_act_refutes_nothing(performed: Performed, changes: dict[str, bool]) -> None:
     performed.lab.reasons.add(performed.t0_unix_s, performed.t0_unix_s + 99, alerts_alone=True)
     found = performed.runtime._states["remediator"]
     performed.runtime._states["remediator"] = replace(found, **changes)
@@ -149,7 +149,7 @@ def test_a_control_arm_needs_no_remediator(performed: Performed) -> None:
     assert judged(performed, None, fault=False).is_control
 
 
-def test_a_page_while_clients_warm_the_service_up_does_not(performed: Performed) -> None:
+def test_a_page_during_warm_up_refutes_nothing(performed: Performed) -> None:
     performed.lab.reasons.add(performed.t0_unix_s, performed.t0_unix_s + 99, alerts_alone=True)
 
     trial = judged(performed, [], fault=False)
@@ -158,7 +158,7 @@ def test_a_page_while_clients_warm_the_service_up_does_not(performed: Performed)
     assert "ServiceDown" in trial.alerts  # a claim may still refute it
 
 
-def test_it_is_a_refutation_and_no_error() -> None:
+def test_an_unprovoked_reaction_is_a_refutation_and_no_error() -> None:
     assert issubclass(UnprovokedReaction, Refuted)
     assert verdict_of(UnprovokedReaction("the remediator did restart api")) == "refuted"
 
@@ -247,7 +247,7 @@ class TestOutsideOfFaults:
         assert self.asked == [(900.0, 1100.0)]
 
     @pytest.mark.parametrize("at", [None, "1003.0"])
-    def test_excludes_reactions_without_a_time(self, found: Any, at: Any) -> None:
+    def test_the_list_of_reactions_excludes_reactions_without_a_time(self, found: Any, at: Any) -> None:
         assert found([self.line(at)]).findings == ()
         (finding,) = found([self.line(at)], since=0.0).findings
         assert finding.endswith(" 1000.0 s before the trial's load")
@@ -257,7 +257,7 @@ class TestOutsideOfFaults:
         assert found(since=since).findings == ()
         assert self.asked == []
 
-    def test_excludes_reactions_that_our_acts_explain(self, found: Any) -> None:
+    def test_the_list_of_reactions_excludes_reactions_that_our_acts_explain(self, found: Any) -> None:
         assert found([self.line(955.0)], [("Any", 955.0, {}, False)]).findings == ()
 
     @pytest.mark.parametrize("event", ["detected", "done", "suppressed"])
@@ -272,11 +272,11 @@ class TestOutsideOfFaults:
             "outside of any fault the remediator did restart api by rule no rule 3.0 s into the trial",
         )
 
-    def test_excludes_alerts_that_were_pending_before(self, found: Any) -> None:
+    def test_the_list_of_reactions_excludes_alerts_that_were_pending_before(self, found: Any) -> None:
         assert found(fired=[("Old", 1003.0, {"severity": "page"}, True)]) == unprovoking.Unprovoked()
 
     @pytest.mark.parametrize("severity", ["info", "ticket", None])
-    def test_refutes_with_an_action_or_a_page_and_not_with_a_ticket(self, found: Any, severity: str | None) -> None:
+    def test_an_action_or_a_page_refutes_and_a_ticket_does_not(self, found: Any, severity: str | None) -> None:
         fired = [
             ("Slow", 1004.0, {"severity": severity} if severity else {}, False),
             ("Down", 1005.0, {"severity": "page", "service": "api"}, False),

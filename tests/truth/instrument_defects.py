@@ -793,7 +793,7 @@ CAUSES: tuple[InstrumentDefect, ...] = (
                 new="",
             ),
         ),
-        tests=("test_unprovoked.py::test_it_refutes_a_control_arm",),
+        tests=("test_unprovoked.py::test_an_unprovoked_reaction_refutes_a_control_arm",),
     ),
     InstrumentDefect(
         name="clocks-apart-allowed",
@@ -1462,7 +1462,7 @@ GATES: tuple[InstrumentDefect, ...] = (
                 new="                spells.append((since_s - BLIND_EDGE_S, math.inf))\n",
             ),
         ),
-        tests=("test_truths.py::TestBlindness::test_lasts_from_each_death_to_the_next_start",),
+        tests=("test_truths.py::TestBlindness::test_blindness_lasts_from_each_death_to_the_next_start",),
     ),
     InstrumentDefect(
         name="repeats-draw-the-same",
@@ -2119,7 +2119,7 @@ SILENCE: tuple[InstrumentDefect, ...] = (
                 new="            pass\n",
             ),
         ),
-        tests=("test_unprovoked.py::test_nor_by_a_remediator_that_could_not_act[paused]",),
+        tests=("test_unprovoked.py::test_a_remediator_that_could_not_act_refutes_nothing[paused]",),
     ),
     InstrumentDefect(
         name="neighbours-alert-detects",
