@@ -38,7 +38,7 @@ def ini_page() -> str:
     """Return the page of ini keys."""
     parts = [
         "Keys of `[tool.pytest.ini_options]` in `pyproject.toml`, or of `[pytest]` in `pytest.ini`.",
-        "[Test a stack of your own](../byo.md) shows which ones a stack needs.",
+        "[Test your own stack](../byo.md) shows which ones a stack needs.",
     ]
     for name, kind, text in options.INI:
         parts += [f"## `{name}`", f"Type: {TYPES[kind]}.", prose(text)]
