@@ -41,11 +41,18 @@ def test_a_page_is_read_without_its_code_blocks():
     assert [one.line for one in prose.breaches("docs/x.md", page)] == [3]
 
 
+@pytest.mark.parametrize("name", ["stack/compose.yaml", "pyproject.toml", "Makefile", "stack/images/warm.sh"])
+def test_settings_are_read_by_their_comments(name):
+    text = "say: nobody\n# nobody reads it\nurl: http://x#nobody\nrate: 1 # one; two\n"
+
+    assert [one.line for one in prose.breaches(name, text)] == [2, 4]
+
+
 def test_the_median_of_a_folder_is_bounded():
     assert [one.path for one in prose.long_medians({"tests": [61, 61, 10], "stack": [60, 90, 10]})] == ["tests"]
 
 
-def test_the_rules_hold_for_source_tests_and_pages():
-    names = prose.tracked()
+def test_the_rules_cover_source_tests_pages_and_settings():
+    covered = {"README.md", "pytest_llmchaos/plugin.py", "tests/test_docs.py", "stack/compose.yaml", "Makefile"}
 
-    assert {"README.md", "pytest_llmchaos/plugin.py", "tests/test_prose.py"} - set(names) == {"tests/test_prose.py"}
+    assert covered - set(prose.tracked()) == set()

@@ -50,7 +50,7 @@ def _names(names: Sequence[str]) -> str:
 def own_page(slos: Sequence[Slo], source: str, scale: float) -> str:
     """Return a page of the tables alone."""
     return (
-        f"<!-- Generated from {source} by `llmchaos generate`; change that file and generate again. -->\n\n"
+        f"<!-- Generated from {source} by `llmchaos generate`. Change that file and generate again. -->\n\n"
         f"# Service levels\n\n{_slos(slos)}\n{_alerts(slos, scale)}"
     )
 

@@ -109,7 +109,7 @@ def rules(slos: Sequence[Slo], source: str, scale: float = LAB_SCALE) -> str:
     windows = "Windows are for a month"
     if scale > 1:
         windows = f"Windows are {scale:g} times shorter than for a month, at least 4 scrapes. Burn rates are unchanged"
-    head = f"# Generated from {source} by `llmchaos generate`; change that file and generate again.\n" + (
+    head = f"# Generated from {source} by `llmchaos generate`. Change that file and generate again.\n" + (
         f"#\n# {windows}:\n{table}{_BOTH}" if table else "#\n# No SLO has a burn alert.\n"
     )
     return head + "groups:\n" + "\n".join(_group(slo, scale) for slo in slos)

@@ -22,7 +22,7 @@ def triggers(slos: Sequence[Slo], source: str, scale: float = LAB_SCALE) -> str:
     their alert does.
     """
     head = (
-        f"# Generated from {source} by `llmchaos generate`; change that file and generate again.\n"
+        f"# Generated from {source} by `llmchaos generate`. Change that file and generate again.\n"
         "#\n# Signals for the rules of remediation.yaml: the burn rate of the clients' budget over both windows of the\n"
         "# SLO's quickest alert. Without requests there is no value, and the remediator does not act.\n"
         f"schema: {SCHEMA}\n\nsignals:"

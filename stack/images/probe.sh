@@ -2,8 +2,8 @@
 # Health probe for images without curl: succeeds once GET http://127.0.0.1:$1$2 answers 200.
 # With a third argument it also wants that file, which the warm-up leaves behind after the model's first token.
 #
-# Starting a probe costs 40 ms of CPU; seven a second would take an eighth of a machine with two cores from what is being
-# measured. So it waits inside: until the service is good, and, where the last probe was good, 20 s before it looks again.
+# Starting a probe costs 40 ms of CPU. Seven a second would take an eighth of a machine with two cores from the
+# measurement. So the probe waits inside: until the service is good, and for 20 s after a good probe.
 set -u
 good=/tmp/probe-was-good
 

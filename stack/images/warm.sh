@@ -1,6 +1,6 @@
 #!/bin/bash
-# Asks the model server on port $1 for one token until it gives one, then leaves the file $2: a replica is healthy
-# only once it has answered, and the first client meets a loaded model.
+# Requests one token of the model server on port $1 until it answers, then creates the file $2. A replica is healthy only
+# after that answer, so the first client meets a loaded model.
 set -u
 body="{\"model\":\"${LAB_MODEL}\",\"max_tokens\":1,\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}]}"
 until

@@ -24,8 +24,17 @@ ROOT = Path(__file__).parent.parent.parent
 LONGEST_FIRST_LINE = 80
 MEDIAN_FIRST_LINE = 60
 # Text that is data: prompts, recorded answers, hostile input, and this list.
-DATA = ("pytest_llmchaos/loads/prompts", "pytest_llmchaos/report/vendor/", "tests/data/", "tests/golden/", "tests/support/prose.py",
-        "tests/test_prose.py", "reports/sample/")  # fmt: skip
+DATA = (
+    "pytest_llmchaos/loads/prompts",
+    "pytest_llmchaos/report/vendor/",
+    "tests/data/",
+    "tests/golden/",
+    "tests/support/prose.py",
+    "tests/test_prose.py",
+    "reports/sample/",
+)
+# Files of settings, of which the comments are read.
+SETTINGS = (".yaml", ".yml", ".toml", ".cfg", ".env", ".sh", "Makefile", "Dockerfile", "Modelfile", ".ci/run")
 # Their strings are lines of source. The names of defects are checked on docs/truth.md.
 SOURCE = ("tests/truth/",)
 PHRASES = {
@@ -49,7 +58,7 @@ PHRASES = {
     r"\bany more\b": "no longer",
     r"\bin vain\b": "without success",
     r"\b(lest|whereby|thereof|therein|herein)\b": "plain words",
-}  # fmt: skip
+}
 _PHRASES = {
     re.compile(pattern, 0 if " none" in pattern else re.IGNORECASE): instead for pattern, instead in PHRASES.items()
 }  # the code's `is None` is no prose
@@ -78,13 +87,13 @@ class Breach:
 
 
 def tracked(paths: Sequence[str] = ()) -> list[str]:
-    """The files that the rules hold for: tracked or new, Python and Markdown."""
+    """The files that the rules hold for: Python, Markdown and settings."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *paths]
     names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\n")
     return sorted(
         name
         for name in names
-        if name.endswith((".py", ".md")) and not name.startswith(DATA) and (ROOT / name).is_file()
+        if name.endswith((".py", ".md", *SETTINGS)) and not name.startswith(DATA) and (ROOT / name).is_file()
     )
 
 
@@ -92,6 +101,9 @@ def breaches(name: str, text: str) -> Iterator[Breach]:
     """All breaches of one file."""
     if name.endswith(".md"):
         yield from _of_markdown(name, text)
+        return
+    if name.endswith(SETTINGS):
+        yield from _of_settings(name, text)
         return
     tree = ast.parse(text)
     docstrings = _docstrings(tree)
@@ -129,6 +141,14 @@ def _of_markdown(name: str, text: str) -> Iterator[Breach]:
             fenced = not fenced
         elif not fenced:
             yield from _of_phrases(name, line, content)
+
+
+def _of_settings(name: str, text: str) -> Iterator[Breach]:
+    for line, content in enumerate(text.splitlines(), 1):
+        if found := re.search(r"(?:^|\s)#(?!#)(.*)", content):
+            yield from _of_phrases(name, line, found[1])
+            if ";" in _CODE.sub("", found[1]):
+                yield Breach(name, line, "semicolon: one clause a sentence", found[1])
 
 
 def _of_phrases(name: str, line: int, text: str) -> Iterator[Breach]:
@@ -186,7 +206,7 @@ def counts() -> str:
     found: dict[str, Counter[str]] = {}
     names = tracked()
     for name in names:
-        folder = "documents" if name.endswith(".md") else name.split("/")[0]
+        folder = "documents" if name.endswith(".md") else "settings" if name.endswith(SETTINGS) else name.split("/")[0]
         for breach in breaches(name, (ROOT / name).read_text()):
             found.setdefault(breach.rule.split(" -> ")[-1].split(":")[0], Counter())[folder] += 1
     firsts = first_lines(names)

@@ -35,7 +35,7 @@ def own_overview(slos: Sequence[Slo], source: str, scale: float) -> Board:
         uid="slo-overview",
         title="Service levels",
         description="Are the SLOs met, and how much error budget remains? "
-        f"Generated from {source} by `llmchaos generate`; change that file and generate again.",
+        f"Generated from {source} by `llmchaos generate`. Change that file and generate again.",
         rows=(_promises(slos), _burn(slos, scale), ("Now", (firing_alerts(),))),
     )
 

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Serves, and asks for the first token at once instead of at the first client's cost.
+# Serves, and requests a first token at once, so the first client does not wait for it.
 rm -f /tmp/warm
 /opt/lab/warm.sh "${LAB_PORT:-8080}" /tmp/warm &
 exec python3 -m lab_llamacpp
