@@ -139,9 +139,9 @@ def _require_edge(bad: Sequence[float], good_s: float) -> None:
 
 def _require_sight(lines: Sequence[Line], start_s: float, signal_s: float, stable_from_s: float) -> None:
     """Require looks at alerts and answers without a gap up to the recovery."""
-    told = [line["why"] for line in lines if line["saw"] == "blind"]
-    if told:
-        raise Blind(told[0])
+    reasons = [line["why"] for line in lines if line["saw"] == "blind"]
+    if reasons:
+        raise Blind(reasons[0])
     looks = [line["answered"] for line in lines if line["saw"] == "look"]
     dues = [line["due"] for line in lines if line["saw"] == "probe"]
     for what, stamps, to_s in (("alerts", looks, signal_s), ("the api", dues, stable_from_s)):
@@ -155,19 +155,19 @@ def _require_sight(lines: Sequence[Line], start_s: float, signal_s: float, stabl
         raise Blind(f"a probe left {late_s:.3f} s late, at most {BLIND_S:g} s may pass")
 
 
-def differences(told: Mapping[str, float], there: Moments) -> dict[str, float]:
+def differences(claimed: Mapping[str, float], there: Moments) -> dict[str, float]:
     """Signed seconds: the instrument's number less the onlooker's."""
-    return {name: value - getattr(there, name) for name, value in told.items()}
+    return {name: value - getattr(there, name) for name, value in claimed.items()}
 
 
 def complaints(
-    told: Mapping[str, float], detected_by: str | None, there: Moments, within_s: float = WITHIN_S
+    claimed: Mapping[str, float], detected_by: str | None, there: Moments, within_s: float = WITHIN_S
 ) -> list[str]:
     """Values of the instrument that the onlooker's evidence contradicts."""
     wrong = [
-        f"{name}: the instrument has {told[name]:.3f} s, the onlooker {getattr(there, name):.3f} s: {apart:+.3f} s, "
+        f"{name}: the instrument has {claimed[name]:.3f} s, the onlooker {getattr(there, name):.3f} s: {apart:+.3f} s, "
         f"at most {within_s:g} s may lie between"
-        for name, apart in differences(told, there).items()
+        for name, apart in differences(claimed, there).items()
         if not abs(apart) <= within_s
     ]
     if detected_by is not None and detected_by not in there.detected_by:
