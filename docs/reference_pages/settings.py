@@ -6,13 +6,11 @@ import argparse
 import contextlib
 import io
 import os
-from collections.abc import Iterator
 from unittest import mock
 
 from pytest_llmchaos import cli, options
 from reference_pages.markdown import fence, page, prose
 
-COMMANDS = ("heal", "doctor", "report", "generate", "budget")
 TYPES = {
     "string": "text",
     "linelist": "list of texts",
@@ -48,28 +46,21 @@ def ini_page() -> str:
 def commands_page() -> str:
     """Return the page of the command line."""
     parts = ["Help of the `llmchaos` command.", fence(_help([]), "text")]
-    for name in COMMANDS:
+    for name in commands():
         parts += [f"## `llmchaos {name}`", fence(_help([name]), "text")]
     return page("Commands", *parts)
 
 
 def _help(words: list[str]) -> str:
     out = io.StringIO()
-    with _plain_terminal(), contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+    plain = mock.patch.dict(os.environ, {"COLUMNS": "88", "NO_COLOR": "1"})  # whatever this terminal is
+    with plain, contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
         cli.main([*words, "--help"])
     return out.getvalue()
 
 
-@contextlib.contextmanager
-def _plain_terminal() -> Iterator[None]:
-    """88 columns without colour, whatever this terminal is."""
-    plain = {"COLUMNS": "88", "NO_COLOR": "1"}
-    with mock.patch.dict(os.environ, plain):
-        yield
-
-
-def commands() -> set[str]:
-    """Return the names of all commands."""
+def commands() -> list[str]:
+    """Return the names of all commands, in the order of the help."""
     parser = cli._parser()  # noqa: SLF001 (argparse has no public way to list commands)
     (found,) = (one for one in parser._actions if isinstance(one, argparse._SubParsersAction))  # noqa: SLF001
-    return set(found.choices)
+    return list(found.choices)
