@@ -185,6 +185,14 @@ INI: tuple[tuple[str, IniType, str], ...] = (
         "args",
         "Resources outside its Compose project that your stack may use. Default: none. Example: volume:models.",
     ),
+    (
+        "llmchaos_published_on",
+        "string",
+        (
+            "Address on which a Docker daemon of another machine publishes the stack's ports, without a password. "
+            "No effect for a daemon of this machine. Default: none, such a daemon is refused. Example: docker."
+        ),
+    ),
 )
 # Words as a `pytest.ini` has them. A TOML file quotes them as a string or a list.
 _EXAMPLES = {
@@ -207,6 +215,7 @@ _EXAMPLES = {
     "slo": "slo.yaml",
     "attach": "true",
     "allow": "volume:models",
+    "published_on": "docker",
 }
 _EXPECTED: dict[IniType, str] = {
     "string": "a string",

@@ -99,6 +99,7 @@ class Subject:
     own: bool = False  # a user's own stack, not the reference lab
     attach: bool = False  # it runs already under `project` and stays up
     project: str = ""
+    published_on: str = ""  # address of a Docker daemon's machine that is not this one
     allow: tuple[str, ...] = ()  # permitted ways out of the project, such as "volume:models"
 
     def witness_query(self, kind: str, victim: str) -> str | None:

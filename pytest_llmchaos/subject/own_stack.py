@@ -14,6 +14,7 @@ from pytest_llmchaos.subject.lab import AUDIT_FILE, Subject
 DEFAULT_TOKENS_PER_S = 1000.0
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # a field name of RFC 9110
+_ADDRESS = re.compile(r"[0-9A-Za-z.:_-]+")
 _LISTS = ("compose", "targets", "jobs", "allow", "replicas")
 _NEEDED = {
     "api": ("the service that takes the clients' requests", "web"),
@@ -47,6 +48,7 @@ class OwnKeys:
     slo: str = ""
     attach: bool = False
     allow: tuple[str, ...] = ()
+    published_on: str = ""
 
 
 def own_subject(keys: OwnKeys, folder: Path, *, toml: bool = False) -> Subject | None:
@@ -71,6 +73,7 @@ def own_subject(keys: OwnKeys, folder: Path, *, toml: bool = False) -> Subject |
             line = f"llmchaos_{name} = {_as_ini_line(name, example, toml=toml)}"
             raise BadScenario(f"llmchaos_{name} is missing, {what}: add it, such as {line}")
     _check_names(keys)
+    _check_address(keys)
     if not keys.slo:
         raise BadScenario("llmchaos_slo must be the path of an OpenSLO file over your own metrics: add it")
     tokens_per_s = DEFAULT_TOKENS_PER_S if keys.tokens_per_s is None else keys.tokens_per_s
@@ -98,6 +101,7 @@ def own_subject(keys: OwnKeys, folder: Path, *, toml: bool = False) -> Subject |
         own=True,
         attach=keys.attach,
         allow=keys.allow,
+        published_on=keys.published_on,
         ready_path=keys.ready_path or None,
     )
 
@@ -160,6 +164,13 @@ def _check_names(keys: OwnKeys) -> None:
     for entry in keys.allow:
         if not all(entry.partition(":")):
             raise BadScenario(f"llmchaos_allow must be entries such as volume:models or privileged:web, got {entry!r}")
+
+
+def _check_address(keys: OwnKeys) -> None:
+    if keys.published_on and not _ADDRESS.fullmatch(keys.published_on):
+        raise BadScenario(
+            f"llmchaos_published_on must be an address or a host name, such as docker or 0.0.0.0, got {keys.published_on!r}"
+        )
 
 
 def _file(key: str, path: Path) -> Path:

@@ -11,10 +11,12 @@ from pytest_llmchaos.errors import HealFailed, NotReady, Unsupported
 from pytest_llmchaos.evidence import journal
 from pytest_llmchaos.evidence.run_manifest import RunManifest
 from pytest_llmchaos.host import measurement_lock
+from pytest_llmchaos.host.ports import http_url
 from pytest_llmchaos.model import Undo
 from pytest_llmchaos.runtime.docker import docker_cli, notes, restrictions
 from pytest_llmchaos.runtime.docker.compose import ComposeRuntime
 from pytest_llmchaos.runtime.docker.events import EventReader
+from pytest_llmchaos.runtime.docker.place import of_daemon
 from pytest_llmchaos.runtime.undo import UNDO_DEADLINE_S, revert_until_done
 from pytest_llmchaos.subject.lab import Subject
 
@@ -32,8 +34,15 @@ class AttachedRuntime(ComposeRuntime):
 
     name = "attached"
 
+    def __init__(self, subject: Subject, *, project: str, run: str, owner: str, directory: Path) -> None:
+        super().__init__(subject, project=project, run=run, owner=owner, directory=directory)
+        self._host_of: dict[str, str] = {}
+
     def __repr__(self) -> str:
         return f"<attached to compose project {self.project}>"
+
+    def url(self, service: str) -> str:
+        return http_url(self._host_of[service], self.compose.port_of[service])
 
     def _is_mine(self, container: Container) -> bool:  # noqa: ARG002 - observing is harmless, and `_act` checks the label
         return True
@@ -62,12 +71,20 @@ class AttachedRuntime(ComposeRuntime):
             # a dead run is reverted first, and a live one is waited for.
             if service not in found or not notes.has_note_for(self.project):
                 problems += _not_running(service, found.get(service))
+        place = of_daemon(docker_cli.daemon(), publishes=False)
         for service, _, _ in self.subject.ports:
-            port = _host_port(found.get(service))
-            if port is None:
-                problems.append(f"service {service!r} publishes no fixed port on this machine: add one to its `ports:`")
+            bindings = _fixed_bindings(found.get(service))
+            reached = [(host, port) for at, port in bindings if (host := place.host_of(at)) is not None]
+            if reached:
+                self.compose.port_of[service] = reached[0][1]
+                self._host_of[service] = reached[0][0]
+            elif bindings:
+                problems.append(
+                    f"service {service!r} publishes its port on {bindings[0][0]} alone, but {place.elsewhere}: publish it on "
+                    f"an address that is reached at {place.reach}"
+                )
             else:
-                self.compose.port_of[service] = port
+                problems.append(f"service {service!r} publishes no fixed port on this machine: add one to its `ports:`")
         if problems:
             raise NotReady(f"project {self.project}: " + "; ".join(problems) + "; nothing was touched")
 
@@ -155,17 +172,15 @@ def _not_running(service: str, container: Container | None) -> list[str]:
     return []
 
 
-def _host_port(container: Container | None) -> int | None:
-    """The port that the compose file fixes, or None.
+def _fixed_bindings(container: Container | None) -> list[tuple[str, int]]:
+    """Address and port of each port that the compose file fixes.
 
     A port that Docker chooses changes with every start, while clients use it.
     """
     bound = container.attrs["HostConfig"].get("PortBindings") if container is not None else {}
-    for bindings in (bound or {}).values():
-        for binding in bindings or []:
-            if int(binding.get("HostPort") or 0):
-                return int(binding["HostPort"])
-    return None
+    every = (binding for bindings in (bound or {}).values() for binding in bindings or [])
+    found = [(str(binding.get("HostIp") or ""), int(binding.get("HostPort") or 0)) for binding in every]
+    return [(address, port) for address, port in found if port]
 
 
 def heal(manifest: RunManifest, *, deadline_s: float = UNDO_DEADLINE_S, by_state: bool = True) -> None:

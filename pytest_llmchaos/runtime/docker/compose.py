@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import BadScenario, NotReady, Unsupported
 from pytest_llmchaos.evidence.redaction import redact, redact_bytes, secrets_of
+from pytest_llmchaos.host.ports import accepts_connections
 from pytest_llmchaos.model import EventGap, RuntimeEvent, ServiceState, UndoOp
 from pytest_llmchaos.runtime.docker import docker_cli, removal, restrictions, sdk
 from pytest_llmchaos.runtime.docker.events import NUMBER, EventReader, Heard, number_of, unix
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from testcontainers.compose import DockerCompose
 
 UP_DEADLINE_S = 120
+REACH_DEADLINE_S = 5.0
 
 
 class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, OverloadAbility):
@@ -121,9 +123,27 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
             logs = self.logs(tail=20)
             self.down()
             raise NotReady(f"the stack did not start: {said}\n{logs[-3000:]}") from None
+        self._require_reachable()
         self._remember()
         if not remediator:
             self.stop_remediator()
+
+    def _require_reachable(self) -> None:
+        """Check that ports of the daemon are ports of this process.
+
+        A socket may lead to a daemon of another machine or network namespace.
+        """
+        service = self.subject.prometheus
+        host, port = self.compose.place.reach, self.compose.port_of[service]
+        deadline = time.monotonic() + REACH_DEADLINE_S
+        while not accepts_connections(host, port):
+            if time.monotonic() > deadline:
+                raise NotReady(
+                    f"the stack is up, but {service} accepts no connection at {self.url(service)}, where Docker published it: "
+                    f"the daemon at {docker_cli.docker_host()} publishes ports in another machine or network namespace; run "
+                    "pytest there, or set DOCKER_HOST to the daemon's tcp:// address"
+                )
+            time.sleep(0.1)
 
     def _remember(self) -> None:
         """Record every target's settings, so that any process can restore them."""
@@ -183,7 +203,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         return frozenset().union(*(secrets_of({name: value}) for name, _, value in pairs))
 
     def url(self, service: str) -> str:
-        return f"http://127.0.0.1:{self.compose.port_of[service]}"
+        return self.compose.place.url(self.compose.port_of[service])
 
     def _containers(self) -> dict[str, Container]:
         found: dict[str, list[Container]] = {}

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pytest_llmchaos.errors import BadScenario, NotReady
-from pytest_llmchaos.host.ports import Ports, given_port
+from pytest_llmchaos.host.ports import given_port
 from pytest_llmchaos.runtime.docker import docker_cli, reach
+from pytest_llmchaos.runtime.docker.place import Place, of_daemon, require_files
 from pytest_llmchaos.subject.lab import BACKENDS, Subject, dashboards_dir, setup_command
 
 GRAFANA_IMAGE = "LLMCHAOS_GRAFANA_IMAGE"  # the setup sets it only if the image is available
@@ -26,7 +27,8 @@ class ComposeProject:
         self.name = name
         self._labels = dict(labels)
         self._directory = directory
-        self._ports = Ports()
+        self.place = Place()
+        self._ports = self.place.ports()
         self._env: dict[str, str] = {}
         self.port_of: dict[str, int] = {}
 
@@ -43,9 +45,10 @@ class ComposeProject:
                 or a port is in use.
         """
         docker_cli.require_engine()
+        self._find_place()
         self._env = {**self._image_env(), **dict(self._subject.extra_env)}
         for service, variable, _ in self._subject.ports:
-            self.port_of[service] = given_port(variable) or self._ports.reserve()
+            self.port_of[service] = given_port(variable, self._ports.is_free) or self._ports.reserve()
             self._env[variable] = str(self.port_of[service])
         if GRAFANA_IMAGE in self._env:
             self.port_of["grafana"] = self._ports.reserve()
@@ -54,6 +57,15 @@ class ComposeProject:
         self._env.setdefault("LLMCHAOS_DOCKER_GID", str(_socket_group()))
         self._env["LLMCHAOS_PROJECT"] = self.name
         self._require_images()
+
+    def _find_place(self) -> None:
+        self.place = of_daemon(docker_cli.daemon(), self._subject.published_on, publishes=self._subject.own)
+        if self.place.elsewhere and not self._subject.own:
+            raise NotReady(
+                f"{self.place.elsewhere}, and the lab must be on a Docker daemon of this machine, because it mounts files "
+                "and Docker's socket: use --chaos-runtime=local, or set DOCKER_HOST or DOCKER_CONTEXT to such a daemon"
+            )
+        self._ports = self.place.ports()
 
     def _image_env(self) -> dict[str, str]:
         if self._subject.bootstrap is None:
@@ -73,7 +85,9 @@ class ComposeProject:
         return {str(k): os.environ.get(str(k), str(v)) for k, v in json.loads(done.stdout).items()}
 
     def _require_images(self) -> None:
-        config = json.loads(docker_cli.run([*self.command(), "config", "--format", "json"], env=self.environment()))
+        text = docker_cli.run([*self.command(), "config", "--format", "json"], env=self.environment())
+        require_files(self.place, reach.mounted_files(reach.read_config(text)))
+        config = json.loads(text)
         missing = []
         for name, service in sorted(config["services"].items()):
             if "container_name" in service:

@@ -75,12 +75,20 @@ class Resource(msgspec.Struct):
     driver_opts: dict[str, str] = {}
 
 
+class Content(msgspec.Struct):
+    """A config or a secret. Compose mounts its file, if it has one."""
+
+    file: str = ""
+
+
 class Config(msgspec.Struct):
     """The relevant parts of `docker compose config --format json`."""
 
     services: dict[str, Service] = {}
     networks: dict[str, Resource | None] = {}
     volumes: dict[str, Resource | None] = {}
+    configs: dict[str, Content | None] = {}
+    secrets: dict[str, Content | None] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +112,15 @@ def read_config(text: str) -> Config:
             f"`docker compose config` printed a format that this version cannot check: {error}; "
             "upgrade pytest-llmchaos or use an older Compose"
         ) from None
+
+
+def mounted_files(config: Config) -> set[str]:
+    """Paths that Docker has to find on its own machine."""
+    contents = (*config.configs.values(), *config.secrets.values())
+    mounts = (mount for service in config.services.values() for mount in service.volumes)
+    return {mount.source for mount in mounts if mount.type == "bind"} | {
+        one.file for one in contents if one is not None and one.file
+    }
 
 
 def problems(config: Config, subject: Subject, project: str) -> list[str]:
