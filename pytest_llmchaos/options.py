@@ -181,6 +181,14 @@ INI: tuple[tuple[str, IniType, str], ...] = (
         "Use your stack as it runs now and leave it running. Faults need --chaos-unleash. Default: false.",
     ),
     (
+        "llmchaos_project",
+        "string",
+        (
+            "Compose project of the stack to attach to, if it was started with -p. "
+            "Default: what docker compose uses for llmchaos_compose. Example: shop."
+        ),
+    ),
+    (
         "llmchaos_allow",
         "args",
         "Resources outside its Compose project that your stack may use. Default: none. Example: volume:models.",
@@ -214,6 +222,7 @@ _EXAMPLES = {
     "tokens_per_s": "500",
     "slo": "slo.yaml",
     "attach": "true",
+    "project": "shop",
     "allow": "volume:models",
     "published_on": "docker",
 }

@@ -15,7 +15,7 @@ from pytest_llmchaos import experiment, faults
 from pytest_llmchaos.errors import BadScenario, NotReady
 from pytest_llmchaos.loads import open_loop
 from pytest_llmchaos.model import Undo
-from pytest_llmchaos.runtime.docker import attached, docker_cli, removal, restrictions
+from pytest_llmchaos.runtime.docker import attach_preflight, attached, docker_cli, removal, restrictions
 from pytest_llmchaos.runtime.docker.compose import ComposeRuntime
 from pytest_llmchaos.subject.lab import lab_subject
 
@@ -200,10 +200,10 @@ def test_in_a_stack_of_others_nothing_is_hit_without_the_label_that_allows_it(ac
         act("api").primitive.inject(runtime, "api")
         return container.touched
 
-    for labels in ({}, {attached.ALLOW: "false"}, OWN):
+    for labels in ({}, {attach_preflight.ALLOW: "false"}, OWN, {**OWN, attach_preflight.ALLOW: "true"}):
         with pytest.raises(NotReady, match=r"no container with the label .*: nothing was touched"):
             hit(labels)
-    assert len(hit({attached.ALLOW: "true"})) == 1
+    assert len(hit({attach_preflight.ALLOW: "true"})) == 1
 
 
 def test_a_container_of_compose_run_is_not_taken_for_the_service():

@@ -17,8 +17,8 @@ from pytest_llmchaos.errors import BadScenario, NotReady
 from pytest_llmchaos.evidence.run_manifest import RunManifest
 from pytest_llmchaos.host import identity, measurement_lock, state_dirs
 from pytest_llmchaos.prometheus import required_metrics
+from pytest_llmchaos.runtime.docker import attach_preflight, docker_cli, notes, preflight
 from pytest_llmchaos.runtime.docker import attached as attach
-from pytest_llmchaos.runtime.docker import docker_cli, notes, preflight
 from pytest_llmchaos.session.run import Run
 from pytest_llmchaos.session.settings import Settings, abilities_of
 from pytest_llmchaos.slo.arithmetic import InvalidSlo, Slo
@@ -115,12 +115,6 @@ def test_an_invalid_slo_file_is_reported_before_anything_starts(folder, monkeypa
 
     with pytest.raises(InvalidSlo, match=message):
         preflight.examine(subject_of(folder))
-
-
-def test_a_stack_that_runs_already_may_have_fixed_ports_and_keeps_its_project(folder, compose_says):
-    compose_says(web={"container_name": "web", "ports": ["8080:80"]}, prom={"ports": ["9090:9090"]}, worker={})
-
-    assert preflight.examine(subject_of(folder, attach=True)).project == "shop"
 
 
 @pytest.fixture
@@ -354,7 +348,7 @@ class Target:
 
     def __init__(self, service, status="running"):
         self.status = status
-        self.labels = {"com.docker.compose.service": service, attach.ALLOW: "true"}
+        self.labels = {"com.docker.compose.service": service, attach_preflight.ALLOW: "true"}
         self.limit = {"Memory": 64}
 
     @property

@@ -26,6 +26,7 @@ def test_keys_are_a_subject(folder):
     assert subject.allow == ("volume:m",)
     assert not subject.attach
     assert subject.ready_path is None
+    assert subject_of(folder, attach=True, project="shop-2").project == "shop-2"
     assert subject_of(folder, ready_path="/readyz").ready_path == "/readyz"
     assert subject.audit_file == "/audit/audit.jsonl"
     assert subject_of(folder, remediator="fixer", audit_file="/log").audit_file == "/log"
@@ -62,6 +63,8 @@ def test_without_a_compose_file_the_lab_is_the_subject(folder):
             "llmchaos_allow has no effect with llmchaos_attach: .* drop llmchaos_allow",
         ),
         ({"allow": ("volume:m", ":web")}, "llmchaos_allow must be .* got ':web'"),
+        ({"project": "shop"}, "llmchaos_project has an effect only with llmchaos_attach"),
+        ({"project": "Shop", "attach": True}, "llmchaos_project must be the name of a Compose project.* got 'Shop'"),
         ({"tokens_per_s": 0.0}, "llmchaos_tokens_per_s must be a number above 0 and below 1e9, got 0"),
         ({"tokens_per_s": float("nan")}, "llmchaos_tokens_per_s must be .* got nan"),
     ],

@@ -13,6 +13,7 @@ from pytest_llmchaos.subject.lab import AUDIT_FILE, Subject
 
 DEFAULT_TOKENS_PER_S = 1000.0
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # a field name of RFC 9110
 _ADDRESS = re.compile(r"[0-9A-Za-z.:_-]+")
 _LISTS = ("compose", "targets", "jobs", "allow", "replicas")
@@ -47,6 +48,7 @@ class OwnKeys:
     tokens_per_s: float | None = None
     slo: str = ""
     attach: bool = False
+    project: str = ""
     allow: tuple[str, ...] = ()
     published_on: str = ""
 
@@ -73,6 +75,7 @@ def own_subject(keys: OwnKeys, folder: Path, *, toml: bool = False) -> Subject |
             line = f"llmchaos_{name} = {_as_ini_line(name, example, toml=toml)}"
             raise BadScenario(f"llmchaos_{name} is missing, {what}: add it, such as {line}")
     _check_names(keys)
+    _check_project(keys)
     _check_address(keys)
     if not keys.slo:
         raise BadScenario("llmchaos_slo must be the path of an OpenSLO file over your own metrics: add it")
@@ -100,6 +103,7 @@ def own_subject(keys: OwnKeys, folder: Path, *, toml: bool = False) -> Subject |
         rotation_query=keys.rotation_query or None,
         own=True,
         attach=keys.attach,
+        project=keys.project,
         allow=keys.allow,
         published_on=keys.published_on,
         ready_path=keys.ready_path or None,
@@ -170,6 +174,19 @@ def _check_address(keys: OwnKeys) -> None:
     if keys.published_on and not _ADDRESS.fullmatch(keys.published_on):
         raise BadScenario(
             f"llmchaos_published_on must be an address or a host name, such as docker or 0.0.0.0, got {keys.published_on!r}"
+        )
+
+
+def _check_project(keys: OwnKeys) -> None:
+    if keys.project and not keys.attach:
+        raise BadScenario(
+            "llmchaos_project has an effect only with llmchaos_attach, because a run starts the stack as a project of its "
+            "own: remove it, or add llmchaos_attach"
+        )
+    if keys.project and not _PROJECT.fullmatch(keys.project):
+        raise BadScenario(
+            "llmchaos_project must be the name of a Compose project, which consists of a-z, 0-9, '_' and '-', got "
+            f"{keys.project!r}: `docker compose ls` lists those that run"
         )
 
 

@@ -19,8 +19,8 @@ from pytest_llmchaos.errors import NotReady, Unsupported
 from pytest_llmchaos.evidence.journal import Journal
 from pytest_llmchaos.evidence.run_manifest import RunManifest
 from pytest_llmchaos.host import identity
+from pytest_llmchaos.runtime.docker import attach_preflight, docker_cli, notes
 from pytest_llmchaos.runtime.docker import attached as attach
-from pytest_llmchaos.runtime.docker import docker_cli, notes
 from pytest_llmchaos.runtime.docker.attached import AttachedRuntime
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(280)]
@@ -200,7 +200,7 @@ def pair():
         labels = [
             f"com.docker.compose.project={project}",
             f"com.docker.compose.service={service}",
-            f"{attach.ALLOW}={allow}",
+            f"{attach_preflight.ALLOW}={allow}",
         ]
         command = ["docker", "run", "--detach", "--init", "--name", names[-1], "--entrypoint", "sleep"]
         docker_cli.run([*command, *(word for label in labels for word in ("--label", label)), image, "300"])
@@ -243,7 +243,7 @@ def test_what_is_missing_for_taking_part_is_in_one_message(pair, tmp_path):
 
     said = str(caught.value)
     assert "target 'shut' lacks the label llmchaos.allow=true" in said
-    assert "target 'gone' has no container" in said
+    assert "llmchaos_targets names 'gone', which has no container" in said
     assert "service 'open' publishes no fixed port" in said
     with pytest.raises(NotReady, match="project 'not-here' has no container"):
         attached("not-here", tmp_path).prepare()

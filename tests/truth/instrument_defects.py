@@ -284,7 +284,7 @@ CLEANUP: tuple[InstrumentDefect, ...] = (
         patches=(
             Patch(
                 file="pytest_llmchaos/runtime/docker/attached.py",
-                old=('        if container is None or container.labels.get(ALLOW) != "true":\n            raise'),
+                old=("        if container is None or not attach_preflight.may_be_hit(container):\n            raise"),
                 new=("        if container is None:\n            raise"),
             ),
         ),

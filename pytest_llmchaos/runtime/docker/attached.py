@@ -13,17 +13,16 @@ from pytest_llmchaos.evidence.run_manifest import RunManifest
 from pytest_llmchaos.host import measurement_lock
 from pytest_llmchaos.host.ports import http_url
 from pytest_llmchaos.model import Undo
-from pytest_llmchaos.runtime.docker import docker_cli, notes, restrictions
+from pytest_llmchaos.runtime.docker import attach_preflight, docker_cli, notes, restrictions
 from pytest_llmchaos.runtime.docker.compose import ComposeRuntime
 from pytest_llmchaos.runtime.docker.events import EventReader
 from pytest_llmchaos.runtime.docker.place import of_daemon
 from pytest_llmchaos.runtime.undo import UNDO_DEADLINE_S, revert_until_done
 from pytest_llmchaos.subject.lab import Subject
+from pytest_llmchaos.subject.own_stack import services_by_key
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
-
-ALLOW = "llmchaos.allow"
 
 
 class AttachedRuntime(ComposeRuntime):
@@ -55,38 +54,47 @@ class AttachedRuntime(ComposeRuntime):
         """
         docker_cli.require_engine()
         self._client = self._new_client()
-        found = self._containers()
+        found = self._by_service()
         if not found:
-            files = " ".join(f"-f {file}" for file in self.subject.compose_files)
-            raise NotReady(
-                f"project {self.project!r} has no container: start it (`docker compose {files} up -d --wait`)"
-            )
-        problems = []
-        for service in self.subject.targets:
-            if service in found and found[service].labels.get(ALLOW) != "true":
-                problems.append(
-                    f"target {service!r} lacks the label {ALLOW}=true: add it to the service and start it again"
-                )
+            raise NotReady(self._no_project())
+        problems = attach_preflight.not_there(self.subject, found)
+        for service in (target for target in self.subject.targets if target in found):
+            problems += attach_preflight.not_allowed(service, found[service])
             # A target that another run of this project stopped runs again in `up`:
             # a dead run is reverted first, and a live one is waited for.
-            if service not in found or not notes.has_note_for(self.project):
-                problems += _not_running(service, found.get(service))
-        place = of_daemon(docker_cli.daemon(), publishes=False)
-        for service, _, _ in self.subject.ports:
-            bindings = _fixed_bindings(found.get(service))
-            reached = [(host, port) for at, port in bindings if (host := place.host_of(at)) is not None]
-            if reached:
-                self.compose.port_of[service] = reached[0][1]
-                self._host_of[service] = reached[0][0]
-            elif bindings:
-                problems.append(
-                    f"service {service!r} publishes its port on {bindings[0][0]} alone, but {place.elsewhere}: publish it on "
-                    f"an address that is reached at {place.reach}"
-                )
+            if not notes.has_note_for(self.project):
+                problems += attach_preflight.not_running(service, found[service])
+        place, keys = of_daemon(docker_cli.daemon(), publishes=False), services_by_key(self.subject)
+        for service, _, inside in (port for port in self.subject.ports if port[0] in found):
+            try:
+                host, port = attach_preflight.address_of(service, inside, keys[service], found[service], place)
+            except NotReady as error:
+                problems.append(str(error))
             else:
-                problems.append(f"service {service!r} publishes no fixed port on this machine: add one to its `ports:`")
+                self._host_of[service], self.compose.port_of[service] = host, port
         if problems:
             raise NotReady(f"project {self.project}: " + "; ".join(problems) + "; nothing was touched")
+
+    def _by_service(self) -> dict[str, list[Container]]:
+        found: dict[str, list[Container]] = {}
+        for container in self._list():
+            found.setdefault(str(container.labels["com.docker.compose.service"]), []).append(container)
+        return found
+
+    def _no_project(self) -> str:
+        """Message about a project without containers, with those of the same folder."""
+        folder = self.subject.compose_files[0].parent if self.subject.compose_files else Path()
+        label = f"com.docker.compose.project.working_dir={folder}"
+        others = self._sdk.containers.list(all=True, filters={"label": label}, ignore_removed=True)
+        names = sorted({str(one.labels.get("com.docker.compose.project")) for one in others})
+        files = " ".join(f"-f {file}" for file in self.subject.compose_files)
+        start = f"start it (`docker compose {files} up -d --wait`)"
+        if not names:
+            return f"project {self.project!r} has no container: {start}"
+        return (
+            f"project {self.project!r} has no container, but {', '.join(names)} was started from {folder}: add "
+            f'llmchaos_project = "{names[0]}", or {start}'
+        )
 
     def up(self, *, remediator: bool = True) -> None:  # noqa: ARG002 - the owner decides whether it runs
         """Attach: read events and record every target's state while no trial runs."""
@@ -102,10 +110,10 @@ class AttachedRuntime(ComposeRuntime):
 
     def _require_running(self) -> None:
         """Check again: a target may have stopped since `prepare`."""
-        found = self._containers()
-        problems = [
-            problem for service in self.subject.targets for problem in _not_running(service, found.get(service))
-        ]
+        found = self._by_service()
+        problems = attach_preflight.not_there(self.subject, found)
+        for service in (target for target in self.subject.targets if target in found):
+            problems += attach_preflight.not_running(service, found[service])
         if problems:
             raise NotReady(f"project {self.project}: " + "; ".join(problems) + "; nothing was touched")
 
@@ -154,33 +162,12 @@ class AttachedRuntime(ComposeRuntime):
 
     def _act(self, service: str, act: Callable[[Container], object]) -> None:
         container = self._container(service)
-        if container is None or container.labels.get(ALLOW) != "true":
+        if container is None or not attach_preflight.may_be_hit(container):
             raise NotReady(
-                f"service {service!r} has no container with the label {ALLOW}=true: nothing was touched; add the label and recreate it"
+                f"service {service!r} has no container with the label {attach_preflight.ALLOW}=true: nothing was touched; "
+                "add the label and recreate it"
             )
         super()._act(service, act)
-
-
-def _not_running(service: str, container: Container | None) -> list[str]:
-    """Reasons why a target cannot be used. Starting it is up to its owner."""
-    if container is None:
-        return [f"target {service!r} has no container: start it (`docker compose up -d {service}`)"]
-    if container.status == "paused":
-        return [f"target {service!r} is paused: unpause it (`docker compose unpause {service}`)"]
-    if container.status != "running":
-        return [f"target {service!r} does not run ({container.status}): start it (`docker compose start {service}`)"]
-    return []
-
-
-def _fixed_bindings(container: Container | None) -> list[tuple[str, int]]:
-    """Address and port of each port that the compose file fixes.
-
-    A port that Docker chooses changes with every start, while clients use it.
-    """
-    bound = container.attrs["HostConfig"].get("PortBindings") if container is not None else {}
-    every = (binding for bindings in (bound or {}).values() for binding in bindings or [])
-    found = [(str(binding.get("HostIp") or ""), int(binding.get("HostPort") or 0)) for binding in every]
-    return [(address, port) for address, port in found if port]
 
 
 def heal(manifest: RunManifest, *, deadline_s: float = UNDO_DEADLINE_S, by_state: bool = True) -> None:

@@ -7,24 +7,20 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.runtime.docker import docker_cli, reach
+from pytest_llmchaos.runtime.docker import attach_preflight, docker_cli, reach
 from pytest_llmchaos.slo.openslo import slos_of
 from pytest_llmchaos.subject.lab import Subject
 from pytest_llmchaos.subject.own_stack import services_by_key
-
-if TYPE_CHECKING:
-    pass
-
 
 EXAMINED = "llmchaos-examined"
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)[^}]*\}")
 
 
 def examine(subject: Subject) -> Subject:
-    """Return the subject with its project name and port variables filled in.
+    """Return the subject with its project name or port variables filled in.
 
     Raises:
         BadScenario: lists every problem in the compose file.
@@ -32,6 +28,8 @@ def examine(subject: Subject) -> Subject:
     """
     slos_of(subject.slo_file)
     docker_cli.require_engine()
+    if subject.attach:
+        return attach_preflight.examine(subject)
     files = [word for file in subject.compose_files for word in ("-f", str(file))]
     command = ["docker", "compose", *files, "config", "--no-interpolate", "--format", "json"]
     config = json.loads(docker_cli.run(command))
@@ -41,9 +39,6 @@ def examine(subject: Subject) -> Subject:
         for name, key in services_by_key(subject).items()
         if name not in services
     ]
-    if subject.attach:
-        _complain(subject, problems)
-        return replace(subject, project=str(config["name"]))
     ports = []
     for name, about in sorted(services.items()):
         if "container_name" in about:

@@ -1,0 +1,143 @@
+"""Checks of a stack that runs already, before anything touches it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.runtime.docker import docker_cli
+from pytest_llmchaos.subject.own_stack import services_by_key
+
+if TYPE_CHECKING:
+    from docker.models.containers import Container
+
+    from pytest_llmchaos.runtime.docker.place import Place
+    from pytest_llmchaos.subject.lab import Subject
+
+ALLOW = "llmchaos.allow"
+# Every container of a run has this label. None of them is hit as a container of others.
+OWNER = "llmchaos.owner"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Binding:
+    """A container's port, and the address and port that are fixed for it."""
+
+    inside: int
+    host: str
+    port: int
+
+
+def examine(subject: Subject) -> Subject:
+    """Return the subject with the name of the project that it runs as.
+
+    Raises:
+        NotReady: Compose cannot read the files, and the user named no project.
+    """
+    return subject if subject.project else replace(subject, project=_project_of(subject.compose_files))
+
+
+def _project_of(files: Sequence[Path]) -> str:
+    """The project that `docker compose` would use: its variables, `.env`, `name:`."""
+    words = [word for file in files for word in ("-f", str(file))]
+    # Without variables filled in, Compose prints a name with variables wrongly.
+    command = ["docker", "compose", *words, "config", "--format", "json"]
+    try:
+        name: str = json.loads(docker_cli.run(command))["name"]
+    except NotReady as error:
+        raise NotReady(
+            f"{error}; set what the stack was started with, or name its project with llmchaos_project "
+            "(`docker compose ls` lists the projects that run)"
+        ) from None
+    return name
+
+
+def not_there(subject: Subject, found: Mapping[str, Sequence[Container]]) -> list[str]:
+    """List services of the ini keys that have no container."""
+    return [
+        f"{key} names {name!r}, which has no container: start it (`docker compose up -d {name}`), or name one of "
+        f"{', '.join(sorted(found))}"
+        for name, key in services_by_key(subject).items()
+        if name and name not in found and name != subject.remediator  # it need not run
+    ]
+
+
+def not_allowed(service: str, containers: Sequence[Container]) -> list[str]:
+    """List reasons why faults may not hit a service. Every container counts."""
+    problems = []
+    if any(container.labels.get(ALLOW) != "true" for container in containers):
+        problems.append(f"target {service!r} lacks the label {ALLOW}=true: add it to the service and start it again")
+    if any(OWNER in container.labels for container in containers):
+        problems.append(f"target {service!r} belongs to a run of llmchaos: name services of your own stack")
+    return problems
+
+
+def may_be_hit(container: Container) -> bool:
+    """True if its owner allows it and it is no container of a run."""
+    return container.labels.get(ALLOW) == "true" and OWNER not in container.labels
+
+
+def not_running(service: str, containers: Sequence[Container]) -> list[str]:
+    """List reasons why a target cannot be used. Starting it is up to its owner."""
+    states = {container.status for container in containers} - {"running"}
+    if "paused" in states:
+        return [f"target {service!r} is paused: unpause it (`docker compose unpause {service}`)"]
+    return [
+        f"target {service!r} does not run ({status}): start it (`docker compose start {service}`)"
+        for status in sorted(states)
+    ]
+
+
+def address_of(service: str, wanted: int, key: str, containers: Sequence[Container], place: Place) -> tuple[str, int]:
+    """Return host and port at which a service is reached from here.
+
+    Args:
+        service: Its name.
+        wanted: Its container's port, or 0 for the only one that it publishes.
+        key: The ini key that names the service.
+        containers: Its containers.
+        place: Where the Docker daemon publishes ports.
+
+    Raises:
+        NotReady: No fixed port leads there from here, or several do.
+    """
+    every = [binding for container in containers for binding in _fixed_bindings(container)]
+    inside = sorted({binding.inside for binding in every})
+    if wanted and wanted not in inside:
+        has = f"publishes {', '.join(map(str, inside))}" if inside else "publishes no fixed port"
+        raise NotReady(
+            f"{key} names port {wanted} of {service!r}, which {has}: add it to the service's `ports:` with a fixed port"
+        )
+    if not every:
+        raise NotReady(f"service {service!r} publishes no fixed port on this machine: add one to its `ports:`")
+    if not wanted and len(inside) > 1:
+        raise NotReady(
+            f"{key} names {service!r}, which publishes {len(inside)} ports ({', '.join(map(str, inside))}): write the one to "
+            f'use, such as {key} = "{service}:{inside[-1]}"'
+        )
+    bindings = [binding for binding in every if binding.inside == (wanted or inside[0])]
+    for binding in bindings:
+        if (host := place.host_of(binding.host)) is not None:
+            return host, binding.port
+    raise NotReady(
+        f"service {service!r} publishes its port on {bindings[0].host} alone, but {place.elsewhere}: publish it on an "
+        f"address that is reached at {place.reach}"
+    )
+
+
+def _fixed_bindings(container: Container) -> list[Binding]:
+    """Return the TCP ports that the compose file fixes.
+
+    A port that Docker chooses changes with every start, while clients use it.
+    """
+    bound = container.attrs["HostConfig"].get("PortBindings") or {}
+    return [
+        Binding(inside=int(inside), host=str(about.get("HostIp") or ""), port=int(about["HostPort"]))
+        for (inside, _, protocol), bindings in ((key.partition("/"), value) for key, value in bound.items())
+        for about in bindings or []
+        if protocol in ("", "tcp") and int(about.get("HostPort") or 0)
+    ]
