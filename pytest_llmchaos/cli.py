@@ -3,24 +3,56 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import textwrap
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 
 from pytest_llmchaos import report
 from pytest_llmchaos.cleanup import sweep
 from pytest_llmchaos.errors import BadScenario, LlmchaosError, NotReady
 from pytest_llmchaos.evidence import ledger
-from pytest_llmchaos.host import state_dirs
+from pytest_llmchaos.host import extras, state_dirs
 from pytest_llmchaos.prometheus import binary
 from pytest_llmchaos.runtime.docker import docker_cli
 from pytest_llmchaos.runtime.local import prerequisites
 from pytest_llmchaos.runtime.local.programs import WEIGHTS_LOCK
-from pytest_llmchaos.subject.lab import setup_command, stack_dir
+from pytest_llmchaos.subject.lab import BACKENDS, setup_command, stack_dir
 
 LEDGER = Path("reports/ledger.jsonl")
-_DESCRIPTION = "Tools around chaos experiments. The experiments themselves are pytest tests: run pytest."
+_DESCRIPTION = """\
+Tools around chaos experiments for LLM inference services. The experiments
+themselves are pytest tests: run pytest.
+
+first steps:
+  llmchaos init demo --runtime local --backend sim  write a project that runs
+  cd demo
+  pytest --chaos-plan                               print the planned trials
+  pytest                                            perform them
+
+your own stack:
+  llmchaos init chaos --compose compose.yaml        write a project for it
+  llmchaos doctor                                   check this machine
+
+after a crash:
+  llmchaos heal                                     remove what dead runs left
+"""
+_EPILOG = """\
+`llmchaos COMMAND --help` explains a command. `pytest --help` lists the options
+and ini keys of experiments, under `llmchaos`.
+
+Exit status of every command: 0 for success, 1 for a problem that the output
+names, 2 for a wrong command or option.
+"""
+_SETUP = """\
+Install what the lab's containers need: build or pull its images. On Debian, as
+root, it also installs Docker Engine if it is missing. `--chaos-runtime local`
+needs no set-up.
+
+Exit status: 0 if all is there, else 1.
+"""
 _HEAL = """\
 Revert the faults and remove the stacks that dead runs left, in Docker and as
 local processes. Live runs are not changed.
@@ -60,10 +92,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status.
     """
     given = list(sys.argv[1:] if argv is None else argv)
-    if given[:1] == ["generate"]:
-        from pytest_llmchaos import generate  # noqa: PLC0415 - slow imports, and a parser of its own
+    if given[:1] in (["generate"], ["init"]):
+        from pytest_llmchaos import generate  # noqa: PLC0415 - slow imports, and parsers of their own
 
-        return generate.main(given[1:])
+        return generate.run(given[0], given[1:])
     arguments = _parser().parse_args(given)
     try:
         return _run(arguments)
@@ -74,8 +106,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="llmchaos", description=_DESCRIPTION, epilog="`llmchaos COMMAND --help` explains a command."
+        prog="llmchaos",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    version = f"pytest-llmchaos {metadata.version('pytest-llmchaos')}"
+    parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, summary: str, description: str, examples: str) -> argparse.ArgumentParser:
@@ -87,6 +124,16 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
+    commands.add_parser("init", help="write a project to start from")
+    setup = command(
+        "setup",
+        "build or pull the images of the lab",
+        _SETUP,
+        "llmchaos setup                images of the default backend\nllmchaos setup --backend sim  without a model",
+    )
+    setup.add_argument(
+        "--backend", action="append", choices=BACKENDS, help="may be given more than once (default: ollama)"
+    )
     heal = command(
         "heal",
         "revert faults and remove stacks that dead runs left",
@@ -110,6 +157,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.command == "setup":
+        return setup(arguments.backend or BACKENDS[:1])
     if arguments.command == "heal":
         return heal(dry_run=arguments.dry_run)
     if arguments.command == "doctor":
@@ -117,6 +166,19 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "report":
         return rebuild(arguments.directory)
     return budget(arguments.ledger, arguments.slo)
+
+
+def setup(backends: Sequence[str]) -> int:
+    """Build or pull the lab's images.
+
+    Args:
+        backends: inference engines of which images are needed.
+
+    Returns:
+        The exit status of the set-up program that comes with the lab.
+    """
+    chosen = [word for backend in backends for word in ("--backend", backend)]
+    return subprocess.call([sys.executable, str(stack_dir() / "bootstrap.py"), "all", *chosen])
 
 
 def heal(*, dry_run: bool) -> int:
@@ -175,6 +237,8 @@ def doctor() -> int:
         _print(f"{'ok   ' if built else 'note '} images built here: {there}")
     for line in _of_local():
         _print(line)
+    if extras.missing(["grafana_foundation_sdk"]):
+        _print(f"note  `llmchaos generate` writes no dashboards here: {extras.install_command('generate')}")
     docker = sweep.in_docker()
     left, alone = sweep.orphans(docker), sweep.unverifiable_runs(docker)
     bad += bool(left)

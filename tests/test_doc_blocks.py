@@ -227,10 +227,8 @@ def check_yaml(block: Block) -> None:
         case [{"services": dict(services)}]:
             if bad := [name for name, one in services.items() if not isinstance(one, dict)]:
                 raise BadBlock(f"{block}: services {bad} are not mappings")
-        case [{"jobs": dict(jobs)}]:
-            for job in jobs.values():
-                for step in job["steps"]:
-                    check_shell(Block(block.page, block.line, "sh", "", step.get("run", "")))
+        case [{"jobs": _} | {"chaos": {"script": _}} as document]:
+            check_shell(Block(block.page, block.line, "sh", "", "\n".join(commands_of_jobs(document))))
         case [{"groups": list(groups)}]:
             for group in groups:
                 for rule in group["rules"]:
@@ -239,6 +237,13 @@ def check_yaml(block: Block) -> None:
             return
         case _:
             raise BadBlock(f"{block}: no parser for this YAML: add one")
+
+
+def commands_of_jobs(document: dict) -> list[str]:
+    """The commands of a workflow of GitHub, or of jobs of GitLab."""
+    if "jobs" not in document:
+        return [line for job in document.values() for line in job["script"]]
+    return [step.get("run", "") for job in document["jobs"].values() for step in job["steps"]]
 
 
 def check_rules(block: Block, rules: list[dict]) -> None:
@@ -354,6 +359,7 @@ BAD = [
     ("yaml", "- {name: a, services: [model-1], signal: [{signal: replica-probe}], action: kill}", "evidence"),
     ("yaml", "services: {web: nginx}", "are not mappings"),
     ("yaml", "jobs: {chaos: {steps: [{run: pytest --nope}]}}", "no option --nope"),
+    ("yaml", "chaos: {script: [pytest --nope]}", "no option --nope"),
     ("yaml", "some: thing", "no parser for this YAML"),
     ("json", "{", "Expecting"),
     ("promql", "sum(rate(a[5m])", "unclosed left parenthesis"),

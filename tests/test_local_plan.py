@@ -207,7 +207,7 @@ def test_missing_packages_are_named_with_the_way_to_get_them(monkeypatch: pytest
         "importlib.util.find_spec", lambda name: None if name in {"supervisor", "xllamacpp"} else object()
     )
 
-    with pytest.raises(NotReady, match=r'needs supervisor, xllamacpp in .*pip install "pytest-llmchaos\[local\]"'):
+    with pytest.raises(NotReady, match=r"needs supervisor, xllamacpp in .*pip install 'pytest-llmchaos\[local\]'"):
         prerequisites.require_packages("llamacpp")
     with pytest.raises(NotReady, match=r"needs supervisor in "):
         prerequisites.require_packages("sim")

@@ -6,7 +6,7 @@ import pytest
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.subject import lab as subject
-from pytest_llmchaos.subject.lab import BACKENDS, dashboards_dir, lab_subject, setup_command, stack_dir
+from pytest_llmchaos.subject.lab import BACKENDS, dashboards_dir, lab_subject, scenarios_dir, setup_command, stack_dir
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -30,9 +30,10 @@ def test_an_unknown_backend_names_those_there_are():
         lab_subject("gpt")
 
 
-def test_the_stack_and_its_dashboards_are_found():
+def test_the_stack_its_dashboards_and_its_scenarios_are_found():
     assert (stack_dir() / "compose.yaml").is_file()
     assert list(dashboards_dir().glob("*.json"))
+    assert (scenarios_dir() / "test_kill_api.py").is_file()
 
 
 def test_a_checkout_is_set_up_by_its_makefile(tmp_path, monkeypatch):

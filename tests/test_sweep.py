@@ -241,7 +241,7 @@ def machine(daemon, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("LLMCHAOS_WEIGHTS", str(tmp_path / "model.gguf"))
-    monkeypatch.setattr(prerequisites.importlib.util, "find_spec", lambda _: "there")
+    monkeypatch.setattr(prerequisites.extras.importlib.util, "find_spec", lambda _: "there")
     return tmp_path
 
 
@@ -274,18 +274,18 @@ def test_the_doctor_names_each_program_that_the_local_runtime_lacks_and_how_to_g
 
 def test_the_doctor_names_the_packages_that_the_local_runtime_lacks(machine, capsys, monkeypatch):
     monkeypatch.setattr(
-        prerequisites.importlib.util, "find_spec", lambda name: None if name == "supervisor" else "there"
+        prerequisites.extras.importlib.util, "find_spec", lambda name: None if name == "supervisor" else "there"
     )
 
     (line,) = of_local(capsys)
 
     assert line.startswith("note  the local runtime needs supervisor in ")
-    assert line.endswith('pip install "pytest-llmchaos[local]"')
+    assert line.endswith("pip install 'pytest-llmchaos[local]'")
 
 
 def test_the_doctor_names_what_a_backend_of_the_local_runtime_lacks(machine, capsys, monkeypatch):
     monkeypatch.setattr(
-        prerequisites.importlib.util, "find_spec", lambda name: None if name == "xllamacpp" else "there"
+        prerequisites.extras.importlib.util, "find_spec", lambda name: None if name == "xllamacpp" else "there"
     )
     monkeypatch.delenv("LLMCHAOS_WEIGHTS")
     (machine / "ollama").unlink()

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.generate import docs, rules, signals
+from pytest_llmchaos.generate import docs, rules, signals, starter
 from pytest_llmchaos.generate.boards.all_boards import boards
 from pytest_llmchaos.generate.boards.slo import own_overview
 from pytest_llmchaos.generate.schemas import schemas
+from pytest_llmchaos.host.extras import install_command
 from pytest_llmchaos.slo.openslo import slos_of
 from pytest_llmchaos.subject.lab_signals import EXPECTED
 
@@ -37,6 +38,11 @@ Writes slo.rules.yml (recording rules and burn alerts, for rule_files of prometh
 and, if grafana-foundation-sdk is installed, slo-overview.json (a dashboard for Grafana 10 and later).
 Without --slo, it regenerates the committed files of a checkout of this project.
 """
+
+
+def run(command: str, args: Sequence[str]) -> int:
+    """Run `generate` or `init` and return its exit status."""
+    return starter.main(args) if command == "init" else main(args)
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -122,9 +128,7 @@ def dashboard_json(board: Board) -> str:
             warnings.simplefilter("ignore", DeprecationWarning)
             from pytest_llmchaos.generate import grafana  # noqa: PLC0415 (an extra that only this needs)
     except ImportError as error:
-        raise BadScenario(
-            f"dashboards need grafana-foundation-sdk: pip install 'pytest-llmchaos[generate]' ({error})"
-        ) from error
+        raise BadScenario(f"dashboards need grafana-foundation-sdk: {install_command('generate')} ({error})") from error
     return grafana.dashboard_json(board)
 
 

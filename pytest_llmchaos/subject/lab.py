@@ -151,21 +151,24 @@ _WITNESSES = (
 
 
 def stack_dir() -> Path:
-    """Return the folder of the reference stack.
-
-    It is next to the package in a checkout, inside it in an installed wheel.
-    """
-    packaged = PACKAGE / "_stack"
-    return packaged if packaged.is_dir() else PACKAGE.parent / "stack"
+    """Return the folder of the reference stack."""
+    return _shipped("stack")
 
 
 def dashboards_dir() -> Path:
-    """Return the folder of the dashboards that Grafana is provisioned with.
+    """Return the folder of the dashboards that Grafana is provisioned with."""
+    return _shipped("dashboards")
 
-    It is next to the package in a checkout, inside it in an installed wheel.
-    """
-    packaged = PACKAGE / "_dashboards"
-    return packaged if packaged.is_dir() else PACKAGE.parent / "dashboards"
+
+def scenarios_dir() -> Path:
+    """Return the folder of the scenarios for the reference stack."""
+    return _shipped("scenarios")
+
+
+def _shipped(name: str) -> Path:
+    """A folder next to the package in a checkout, inside it in an installed wheel."""
+    packaged = PACKAGE / f"_{name}"
+    return packaged if packaged.is_dir() else PACKAGE.parent / name
 
 
 def setup_command(backend: str = BACKENDS[0]) -> str:

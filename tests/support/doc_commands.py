@@ -22,7 +22,7 @@ FOLDERS = "benchmarks|dashboards|docs|examples|pytest_llmchaos|scenarios|stack|t
 # Programs without a checker of their own: the shell's, and those of other projects.
 OTHERS = {
     *(".", "cd", "cp", "echo", "eval", "exit", "export", "grep", "mkdir", "rm", "source", "useradd", "xargs"),
-    *("apt-get", "curl", "docker", "git", "go", "mypy"),
+    *("apt-get", "cat", "curl", "docker", "git", "go", "mypy"),
 }
 
 
@@ -46,7 +46,7 @@ def _is_safe(words: list[str]) -> bool:
     match words:
         case ["cd" | "cp" | "mkdir" | "echo" | "export" | "grep", *_]:
             return True
-        case ["llmchaos", "generate" | "budget" | "report", *_] | ["llmchaos", *_, "--help"]:
+        case ["llmchaos", "init" | "generate" | "budget" | "report", *_] | ["llmchaos", *_, "--help"]:
             return True
         case ["python" | ".venv/bin/python", "-c", *_]:
             return True

@@ -6,7 +6,6 @@ They are found, or fetched without root.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -19,10 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.host import extras
 from pytest_llmchaos.host.ports import Ports
 from pytest_llmchaos.prometheus import binary
 
-_EXTRA = 'pip install "pytest-llmchaos[local]"'
 _PACKAGES = ("supervisor", "aiohttp", "uvloop", "prometheus_client", "yaml")
 _DOWNLOAD_DEADLINE_S = 600.0
 _CREATE_DEADLINE_S = 30.0
@@ -45,9 +44,11 @@ def cache_folder() -> Path:
 def require_packages(backend: str) -> None:
     """Raise NotReady if Python packages or `/proc` are missing."""
     wanted = (*_PACKAGES, "xllamacpp") if backend == "llamacpp" else _PACKAGES
-    missing = [name for name in wanted if importlib.util.find_spec(name) is None]
-    if missing:
-        raise NotReady(f"the local runtime needs {', '.join(missing)} in {sys.executable}: {_EXTRA}")
+    lacking = extras.missing(wanted)
+    if lacking:
+        raise NotReady(
+            f"the local runtime needs {', '.join(lacking)} in {sys.executable}: {extras.install_command('local')}"
+        )
     if not Path("/proc/self/stat").exists():
         raise NotReady("the local runtime needs /proc, which this system lacks: use --chaos-runtime=compose")
 

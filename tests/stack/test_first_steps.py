@@ -1,0 +1,66 @@
+"""The README's first commands, in an empty folder, with the built wheel."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import wheels
+from support.doc_blocks import blocks_of, lines_of
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(300), pytest.mark.usefixtures("local_programs")]
+
+README = (wheels.ROOT / "README.md").read_text()
+ACTIVATE = ". .venv/bin/activate"
+LINK = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from support import wheels
+wheels.link_packages(Path(".venv"), Path({wheel!r}), "local")
+"""
+
+
+def files_of(site: Path) -> dict[Path, bytes]:
+    """Files of the installed package, without compiled ones."""
+    return {
+        path: path.read_bytes()
+        for path in (site / "pytest_llmchaos").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def test_the_first_commands_of_the_readme_end_with_experiments_that_held(tmp_path):
+    wheel = wheels.build(tmp_path / "dist", "wheel")
+    first = next(block for block in blocks_of("README.md", README) if "llmchaos init" in block.text)
+    commands = lines_of(first)
+    assert commands.index("pytest") == len(commands) - 1
+    # After its activation the environment gets copies of this one's packages. pip
+    # then finds all requirements there, and the wheel in its folder.
+    (tmp_path / "link.py").write_text(LINK.format(tests=str(wheels.ROOT / "tests"), wheel=str(wheel)))
+    links = shlex.join([sys.executable, str(tmp_path / "link.py")])
+    lines = ["set -e", *(line for one in commands for line in (one, *([links] if one == ACTIVATE else [])))]
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+
+    done = subprocess.run(
+        ["bash", "-c", "\n".join(lines)],
+        cwd=folder,
+        env=wheels.clean_environment() | wheels.offline_pip(wheel),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "All 3 experiments held (simulated engine)" in done.stdout
+    run = json.loads((folder / "demo" / "reports" / "latest" / "run.json").read_text())
+    assert {trial["verdict"] for trial in run["trials"]} == {"held"}
+    (site,) = folder.glob(".venv/lib/python*/site-packages")
+    assert set(files_of(site).values()) <= {content for _, content in wheels.contents(wheel).values()}
+    assert {path.name for path in folder.iterdir()} == {".venv", "demo"}

@@ -1,0 +1,151 @@
+"""`llmchaos init`: the lab's project, and how it is written."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from support.doc_blocks import Block
+from support.doc_commands import check_shell
+
+from pytest_llmchaos.cli import main as llmchaos
+from pytest_llmchaos.subject.lab import lab_subject
+
+ROOT = Path(__file__).parent.parent
+
+
+def files_of(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def keys_of(folder):
+    return tomllib.loads((folder / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+
+
+def workflow_of(folder):
+    (path,) = (folder / ".github" / "workflows").iterdir()
+    (job,) = yaml.safe_load(path.read_text())["jobs"].values()
+    return job
+
+
+@pytest.mark.parametrize(
+    ("options", "keys"),
+    [
+        ([], {}),
+        (["--runtime=local"], {"llmchaos_runtime": "local", "llmchaos_backend": "llamacpp"}),
+        (["--runtime=compose"], {"llmchaos_runtime": "compose", "llmchaos_backend": "ollama"}),
+        (["--runtime=local", "--backend=sim"], {"llmchaos_runtime": "local", "llmchaos_backend": "sim"}),
+        (["--backend=sim"], {"llmchaos_backend": "sim"}),
+    ],
+)
+def test_the_keys_are_those_of_the_options(tmp_path, options, keys):
+    assert llmchaos(["init", str(tmp_path / "demo"), *options]) == 0
+
+    assert keys_of(tmp_path / "demo") == {"testpaths": ["scenarios"], **keys}
+
+
+@pytest.mark.parametrize("options", [[], ["--runtime=local"], ["--runtime=compose", "--scenario=all"]])
+def test_the_commands_of_the_workflow_exist(tmp_path, options):
+    llmchaos(["init", str(tmp_path / "demo"), *options])
+
+    job = workflow_of(tmp_path / "demo")
+
+    commands = [step["run"] for step in job["steps"] if "run" in step]
+    for command in commands:
+        if not command.startswith("if "):
+            check_shell(Block("chaos.yml", 1, "sh", "", command))
+    assert ("llmchaos setup" in " ".join(commands)) == (options != ["--runtime=local"])
+    assert 20 <= job["timeout-minutes"] <= 120
+
+
+def test_actions_are_pinned_like_those_of_this_project(tmp_path):
+    llmchaos(["init", str(tmp_path / "demo")])
+    ours = "".join(path.read_text() for path in (ROOT / ".github" / "workflows").glob("*.yml"))
+
+    used = [step["uses"] for step in workflow_of(tmp_path / "demo")["steps"] if "uses" in step]
+
+    assert len(used) == 4
+    assert [one for one in used if one not in ours] == []
+
+
+def test_an_existing_file_is_not_changed_and_nothing_else_is_written(tmp_path, capsys):
+    (tmp_path / "README.md").write_text("mine")
+    (tmp_path / ".gitignore").symlink_to("nowhere")
+
+    assert llmchaos(["init", str(tmp_path)]) == 1
+
+    assert files_of(tmp_path) == {"README.md": b"mine"}
+    error = capsys.readouterr().err
+    assert "has README.md, .gitignore already" in error
+    assert "Nothing was written" in error
+
+
+def test_a_second_call_changes_nothing(tmp_path, capsys):
+    llmchaos(["init", str(tmp_path / "demo")])
+    before = files_of(tmp_path)
+
+    assert llmchaos(["init", str(tmp_path / "demo"), "--runtime=local"]) == 1
+    assert files_of(tmp_path) == before
+
+
+def test_what_cannot_be_written_whole_is_not_written(tmp_path, capsys):
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / ".github").write_text("a file where a folder must be")
+
+    assert llmchaos(["init", str(tmp_path / "demo")]) == 1
+
+    assert files_of(tmp_path / "demo") == {".github": b"a file where a folder must be"}
+    assert [path.name for path in (tmp_path / "demo").iterdir()] == [".github"]
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_an_unknown_scenario_is_refused_with_the_shipped_ones(tmp_path, capsys):
+    assert llmchaos(["init", str(tmp_path / "demo"), "--scenario=kill_apy"]) == 1
+
+    error = capsys.readouterr().err
+    assert "kill_api" in error
+    assert "got kill_apy" in error
+    assert not (tmp_path / "demo").exists()
+
+
+def test_scenarios_are_copied_as_they_are(tmp_path):
+    llmchaos(["init", str(tmp_path / "demo"), "--scenario=kill_model", "--scenario=random"])
+
+    written = files_of(tmp_path / "demo" / "scenarios")
+
+    assert written == {
+        name: (ROOT / "scenarios" / name).read_bytes() for name in ("test_kill_model.py", "test_random.py")
+    }
+
+
+def test_a_folder_inside_a_repository_gets_a_workflow_for_its_top(tmp_path, capsys):
+    (tmp_path / ".git").mkdir()
+
+    llmchaos(["init", str(tmp_path / "tests" / "ä chaos")])
+
+    folder = tmp_path / "tests" / "ä chaos"
+    job = workflow_of(folder)
+    assert job["defaults"]["run"]["working-directory"] == "tests/ä chaos"
+    assert job["steps"][-1]["with"]["path"] == "tests/ä chaos/reports/"
+    out = capsys.readouterr().out
+    assert "note: GitHub reads workflows at the top of a repository" in out
+    assert f"cd '{folder}'" in out
+
+
+def test_a_machine_that_lacks_something_is_named_with_the_remedy(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "supervisor" else object())
+
+    llmchaos(["init", str(tmp_path / "demo"), "--runtime=local", "--backend=sim"])
+
+    assert "note: the local runtime needs supervisor in " in capsys.readouterr().out
+
+
+def test_the_setup_command_runs_the_program_of_the_lab(monkeypatch):
+    seen = []
+    monkeypatch.setattr("subprocess.call", lambda command: seen.append(command) or 7)
+
+    assert llmchaos(["setup", "--backend", "sim", "--backend", "ollama"]) == 7
+
+    assert seen[0][1:] == [str(lab_subject("sim").bootstrap), "all", "--backend", "sim", "--backend", "ollama"]
