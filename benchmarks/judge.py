@@ -94,6 +94,7 @@ def lab_of(events: list[RuntimeEvent]) -> Any:
         remediator=SimpleNamespace(audit=lambda *_: None),
         prometheus=SimpleNamespace(
             firing_spells=lambda *_: (),
+            also_rules=tuple,
             targets=lambda: (),
             raw=lambda *_: (),
             rules=tuple,

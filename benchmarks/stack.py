@@ -52,7 +52,7 @@ def fresh(directory: Path) -> ComposeRuntime:
         lab_subject(BACKEND), project="llmchaos-bench", run="bench", owner=identity.owner_label(), directory=directory
     )
     runtime.prepare()
-    runtime.compose.write_labels()  # so that both sides start the same services with the same labels
+    runtime.compose.write_override()  # so that both sides start the same services with the same labels
     return runtime
 
 

@@ -98,12 +98,10 @@ INI: tuple[tuple[str, IniType, str], ...] = (
     (
         "llmchaos_api",
         "string",
-        "Service of your stack that clients send requests to. Required with llmchaos_compose. Example: web.",
-    ),
-    (
-        "llmchaos_prometheus",
-        "string",
-        "Prometheus service of your stack. Required with llmchaos_compose. Example: prometheus.",
+        (
+            "Service of your stack that clients send requests to, with its container's port if it offers several. "
+            "Required with llmchaos_compose. Example: web:8080."
+        ),
     ),
     (
         "llmchaos_targets",
@@ -111,9 +109,41 @@ INI: tuple[tuple[str, IniType, str], ...] = (
         "Services of your stack that faults may hit. Required with llmchaos_compose. Example: web worker.",
     ),
     (
+        "llmchaos_metrics",
+        "args",
+        (
+            "Endpoints of your stack that the run's own Prometheus scrapes every second, as SERVICE:PORT/PATH. "
+            "Default: none. Example: web:8080/metrics worker:9100."
+        ),
+    ),
+    (
+        "llmchaos_prometheus",
+        "string",
+        (
+            "Prometheus of your stack, read for its alerts, as SERVICE:PORT/PREFIX. With llmchaos_attach it judges, and is "
+            "required. Default: none. Example: prometheus."
+        ),
+    ),
+    (
+        "llmchaos_profiles",
+        "args",
+        "Profiles of your compose file that are active, besides COMPOSE_PROFILES. Default: none. Example: cpu.",
+    ),
+    (
+        "llmchaos_restart",
+        "string",
+        (
+            'Restart policies of your compose file. With "keep" Docker restarts services by them, with "no" it restarts none. '
+            "Default: no."
+        ),
+    ),
+    (
         "llmchaos_pushgateway",
         "string",
-        "Pushgateway service of your stack, which receives the clients' own counters. Default: none. Example: push.",
+        (
+            "Pushgateway of a running stack, which receives the clients' own counters. Only with llmchaos_attach. "
+            "Default: none. Example: push."
+        ),
     ),
     (
         "llmchaos_remediator",
@@ -129,7 +159,10 @@ INI: tuple[tuple[str, IniType, str], ...] = (
     (
         "llmchaos_jobs",
         "args",
-        "Prometheus jobs that must be scraped without a gap, or the trial is inconclusive. Default: none. Example: web node.",
+        (
+            "Jobs of a running stack's Prometheus that it must scrape without a gap, or the trial is inconclusive. "
+            "Only with llmchaos_attach. Default: none. Example: web node."
+        ),
     ),
     (
         "llmchaos_replicas",
@@ -173,7 +206,10 @@ INI: tuple[tuple[str, IniType, str], ...] = (
     (
         "llmchaos_slo",
         "string",
-        "OpenSLO file with your objectives over your own metrics. Required with llmchaos_compose. Example: slo.yaml.",
+        (
+            "OpenSLO file with your objectives. Default: 99.5 % of the clients' requests get a whole answer. "
+            "Example: slo.yaml."
+        ),
     ),
     (
         "llmchaos_attach",
@@ -208,8 +244,11 @@ _EXAMPLES = {
     "backend": "sim",
     "report": "reports",
     "compose": "compose.yaml",
-    "prometheus": "prometheus",
     "targets": "web worker",
+    "metrics": "web:8080/metrics worker:9100",
+    "prometheus": "prometheus",
+    "profiles": "cpu",
+    "restart": "keep",
     "pushgateway": "push",
     "remediator": "fixer",
     "audit_file": "/audit/audit.jsonl",

@@ -13,7 +13,7 @@ from support.journals import intend, undo
 from support.own_stack_keys import make_folder, subject_of
 
 from pytest_llmchaos.cleanup.watchdog import Watchdog
-from pytest_llmchaos.errors import BadScenario, NotReady
+from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.evidence.run_manifest import RunManifest
 from pytest_llmchaos.host import identity, measurement_lock, state_dirs
 from pytest_llmchaos.prometheus import required_metrics
@@ -40,25 +40,6 @@ def test_a_fault_that_only_the_lab_can_prove_or_perform_is_skipped(folder, attac
     assert "pause" in abilities_of(settings)
 
 
-@pytest.mark.parametrize(
-    ("port", "host", "variable", "inside"),
-    [
-        ("127.0.0.1:${WEB_PORT:-8080}:80", "$", "WEB_PORT", "80"),
-        ("${WEB_PORT}:80/tcp", "$", "WEB_PORT", "80"),
-        ("${IP:-127.0.0.1}:${WEB_PORT:?set it}:80", "$", "WEB_PORT", "80"),
-        ("${WEB_PORT}:${INSIDE}", "$", "WEB_PORT", "$"),
-        ("8080:80", "8080", "", "80"),
-        ("127.0.0.1:8080:80", "8080", "", "80"),
-        ("80", "", "", "80"),
-        ({"target": 80, "published": "${WEB_PORT:-1}"}, "${WEB_PORT:-1}", "WEB_PORT", "80"),
-        ({"target": 80, "published": "8080"}, "8080", "", "80"),
-        ({"target": 80}, "", "", "80"),
-    ],
-)
-def test_the_variable_of_a_published_port_is_found(port, host, variable, inside):
-    assert preflight._parse_port(port) == (host, variable, inside)
-
-
 @pytest.fixture
 def compose_says(monkeypatch):
     """Output of `docker compose config`."""
@@ -69,36 +50,6 @@ def compose_says(monkeypatch):
         monkeypatch.setattr(docker_cli, "run", lambda command, **_: text)
 
     return says
-
-
-GOOD = {
-    "web": {"ports": ["127.0.0.1:${WEB_PORT:-1}:80", "127.0.0.1:${WEB_ADMIN:-2}:81"]},
-    "prom": {"ports": ["${PROM_PORT:-2}:9090"]},
-    "worker": {},
-}
-
-
-def test_the_first_port_of_a_service_is_its_address_and_all_get_free_ones(folder, compose_says):
-    compose_says(**GOOD)
-
-    subject = preflight.examine(subject_of(folder))
-
-    assert {name: variable for name, variable, _ in subject.ports} == {"web": "WEB_PORT", "prom": "PROM_PORT"}
-    assert {variable for _, variable, _ in subject.ports} == {"WEB_PORT", "WEB_ADMIN", "PROM_PORT"}
-    assert subject.project == ""
-
-
-def test_everything_that_would_go_wrong_later_is_in_one_message(folder, compose_says):
-    compose_says(web={"container_name": "web", "ports": ["8080:80"]}, prom={})
-
-    with pytest.raises(BadScenario) as caught:
-        preflight.examine(subject_of(folder))
-
-    said = str(caught.value)
-    assert "llmchaos_targets names 'worker', which the compose file lacks; it has prom, web" in said
-    assert "sets container_name 'web'" in said
-    assert 'fixed port 8080, so two runs would collide: write "127.0.0.1:${WEB_PORT:-8080}:80"' in said
-    assert "service 'prom' publishes no port" in said
 
 
 @pytest.mark.parametrize(

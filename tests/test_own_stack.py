@@ -4,7 +4,9 @@ import pytest
 from support.own_stack_keys import KEYS, make_folder, subject_of
 
 from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.slo.openslo import slos_of
 from pytest_llmchaos.subject import own_stack
+from pytest_llmchaos.subject.lab import Endpoint
 
 
 @pytest.fixture
@@ -13,13 +15,11 @@ def folder(tmp_path):
 
 
 def test_keys_are_a_subject(folder):
-    subject = subject_of(
-        folder, pushgateway="push", model="m:1b", tokens_per_s=80.0, jobs=("web", "node"), allow=("volume:m",)
-    )
+    subject = subject_of(folder, model="m:1b", tokens_per_s=80.0, allow=("volume:m",))
 
     assert subject.targets == ("web", "worker")
-    assert (subject.api, subject.prometheus, subject.pushgateway, subject.remediator) == ("web", "prom", "push", None)
-    assert (subject.model, subject.capacity_tokens_per_s, subject.scrape_jobs) == ("m:1b", 80.0, ("web", "node"))
+    assert (subject.api, subject.api_port, subject.remediator) == ("web", None, None)
+    assert (subject.model, subject.capacity_tokens_per_s) == ("m:1b", 80.0)
     assert (subject.replica_header, subject.availability_query, subject.requests_query) == (None, None, None)
     assert subject.compose_files == (folder / "compose.yaml",)
     assert subject.own
@@ -30,6 +30,42 @@ def test_keys_are_a_subject(folder):
     assert subject_of(folder, ready_path="/readyz").ready_path == "/readyz"
     assert subject.audit_file == "/audit/audit.jsonl"
     assert subject_of(folder, remediator="fixer", audit_file="/log").audit_file == "/log"
+    assert subject_of(folder, api="web:8080").api_port == 8080
+
+
+def test_a_run_brings_the_judge_of_the_stack_that_it_starts(folder):
+    subject = subject_of(folder, metrics=("web:9100/custom", "web", "worker"), prometheus="prom:9090/prefix")
+
+    assert subject.brings_judge
+    assert (subject.prometheus, subject.pushgateway) == (own_stack.JUDGE, own_stack.PUSHGATEWAY)
+    assert subject.scrapes == (
+        Endpoint(service="web", port=9100, path="/custom"),
+        Endpoint(service="web"),
+        Endpoint(service="worker"),
+    )
+    assert subject.scrape_jobs == ("web", "worker", own_stack.PUSHGATEWAY)
+    assert subject.alerts == Endpoint(service="prom", port=9090, path="/prefix")
+    assert subject_of(folder, prometheus="").alerts is None
+
+
+def test_a_running_stack_has_its_own_judge(folder):
+    subject = subject_of(folder, attach=True, pushgateway="push", jobs=("web", "node"), slo="")
+
+    assert not subject.brings_judge
+    assert (subject.prometheus, subject.pushgateway, subject.alerts) == ("prom", "push", None)
+    assert subject.scrape_jobs == ("web", "node")
+    assert subject_of(folder, attach=True).pushgateway is None
+
+
+def test_without_an_slo_file_the_clients_judge(folder):
+    (slo,) = slos_of(subject_of(folder, slo="").slo_file)
+
+    assert (slo.name, slo.objective) == ("availability", 0.995)
+    assert slo.total.startswith("llmchaos_client_requests_total")
+
+
+def test_docker_restarts_services_only_if_the_user_wants_it(folder):
+    assert [subject_of(folder, restart=one).keeps_restart for one in ("", "no", "keep")] == [False, False, True]
 
 
 def test_without_a_compose_file_the_lab_is_the_subject(folder):
@@ -48,12 +84,23 @@ def test_without_a_compose_file_the_lab_is_the_subject(folder):
         ({"ready_path": "readyz"}, "llmchaos_ready_path must be a path such as /readyz, got 'readyz'"),
         ({"audit_file": "log", "remediator": "fixer"}, "llmchaos_audit_file must be a path such as .* got 'log'$"),
         ({"audit_file": "/log"}, "llmchaos_audit_file .* got '/log' and no llmchaos_remediator: add it"),
-        ({"slo": ""}, "llmchaos_slo must be the path"),
+        ({"slo": "", "attach": True}, "llmchaos_slo must be the path .* or add llmchaos_pushgateway"),
         ({"slo": "no.yaml"}, r"llmchaos_slo: no file at .*no\.yaml"),
         ({"api": ""}, "llmchaos_api is missing, the service that .*: add it, such as llmchaos_api = web"),
-        ({"prometheus": ""}, "llmchaos_prometheus is missing"),
+        ({"prometheus": "", "attach": True}, "llmchaos_prometheus is missing, the service that judges a running"),
+        ({"prometheus": "prom:x"}, "llmchaos_prometheus must be a service .* got 'prom:x'"),
+        ({"metrics": ("web:0",)}, "llmchaos_metrics must be a service .* such as web:8080/metrics, got 'web:0'"),
+        ({"metrics": ("web:70000",)}, "llmchaos_metrics must be .* got 'web:70000'"),
+        ({"metrics": ("web",), "attach": True}, "llmchaos_metrics has no effect with llmchaos_attach.*: remove it"),
+        ({"profiles": ("cpu",), "attach": True}, "llmchaos_profiles has no effect with llmchaos_attach"),
+        ({"restart": "keep", "attach": True}, "llmchaos_restart has no effect with llmchaos_attach"),
+        ({"restart": "always"}, 'llmchaos_restart must be "no" .* or "keep" .* got \'always\''),
+        ({"profiles": ("c;pu",)}, "llmchaos_profiles must be names of profiles .* got 'c;pu'"),
+        ({"pushgateway": "push"}, "llmchaos_pushgateway is for llmchaos_attach alone, .*: remove it$"),
+        ({"jobs": ("web",)}, "llmchaos_jobs is for llmchaos_attach alone, .* name what it scrapes in llmchaos_metrics"),
         ({"targets": ()}, "llmchaos_targets is missing, .* such as llmchaos_targets = web worker"),
-        ({"api": "web two"}, "llmchaos_api must be the name of one service of the compose file, got 'web two'"),
+        ({"api": "web two"}, "llmchaos_api must be a service .* such as web or web:8080, got 'web two'"),
+        ({"api": "web/v1"}, "llmchaos_api must be .* got 'web/v1'"),
         ({"api": "we;b"}, "llmchaos_api must be .* got 'we;b'"),
         ({"remediator": "fix er"}, "llmchaos_remediator must be .* got 'fix er'"),
         ({"targets": ("web", "wor;ker")}, "llmchaos_targets must be names of services .* got 'wor;ker'"),
@@ -114,6 +161,10 @@ def test_a_service_is_named_by_the_first_key_that_has_it(folder):
         "fixer": "llmchaos_remediator",
         "worker": "llmchaos_targets",
     }
+    judged = subject_of(folder, prometheus="", metrics=("node",))
+    assert own_stack.services_by_key(judged)["node"] == "llmchaos_metrics"
+    running = subject_of(folder, attach=True, pushgateway="push")
+    assert own_stack.services_by_key(running)["push"] == "llmchaos_pushgateway"
 
 
 def test_without_the_former_key_nothing_is_refused():
@@ -127,5 +178,5 @@ def test_the_former_key_with_anything_else_is_answered_with_what_to_write(lines)
 
     assert str(refused.value) == (
         "llmchaos_services is not an ini key: each role has its own, so write\n"
-        'llmchaos_api = "web"\nllmchaos_prometheus = "prometheus"\nllmchaos_targets = ["web", "worker"]'
+        'llmchaos_api = "web"\nllmchaos_targets = ["web", "worker"]'
     )

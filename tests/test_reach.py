@@ -5,10 +5,11 @@ import socket
 from dataclasses import replace
 
 import pytest
+from support.fake_compose import FakeCompose
 from support.own_stack_keys import make_folder, subject_of
 
 from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.runtime.docker import docker_cli, preflight, reach
+from pytest_llmchaos.runtime.docker import docker_cli, override, preflight, reach
 from pytest_llmchaos.runtime.docker.project import ComposeProject
 
 PROJECT = "llmchaos-1-abcd"
@@ -138,41 +139,30 @@ def test_a_config_of_an_unknown_shape_is_refused(subject):
 
 @pytest.fixture
 def compose(monkeypatch):
-    """Fake `docker compose config` output, and the commands that requested it."""
-    commands = []
-
-    def says(**config):
-        def run(command, **_):
-            commands.append(command)
-            return json.dumps({"name": "shop", **config})
-
-        monkeypatch.setattr(docker_cli, "require_engine", lambda: None)
-        monkeypatch.setattr(docker_cli, "run", run)
-        return commands
-
-    return says
+    """A function that fakes Compose with these parts of a file."""
+    return lambda **config: FakeCompose(config).install(monkeypatch)
 
 
 SERVICES = {
-    "web": {"ports": ["127.0.0.1:${WEB_PORT:-1}:80"], "network_mode": "host"},
-    "prom": {"ports": ["127.0.0.1:${PROM_PORT:-1}:80"]},
+    "web": {"ports": [{"target": 80, "published": "80"}], "network_mode": "host"},
+    "prom": {"ports": [{"target": 80, "published": "81"}]},
     "worker": {},
 }
 
 
 def test_the_preflight_refuses_before_anything_starts(subject, compose):
-    commands = compose(services=SERVICES, volumes={"m": {"name": "llm_models"}})
+    fake = compose(services=SERVICES, volumes={"m": {"name": "llm_models"}})
 
     with pytest.raises(BadScenario, match=r"volume 'm' has the fixed name 'llm_models'.*'web' sets network_mode: host"):
         preflight.examine(subject)
 
-    assert all("config" in command for command in commands)
+    assert all({"config", "version"} & set(command) for command in fake.commands)
 
 
-def test_a_running_stack_is_not_examined_for_its_reach(subject, compose):
+def test_a_running_stack_is_not_examined_for_its_reach(subject, compose, tmp_path):
     compose(services=SERVICES, volumes={"m": {"name": "llm_models"}})
 
-    assert preflight.examine(replace(subject, attach=True)).project == "shop"
+    assert preflight.examine(subject_of(tmp_path, attach=True)).project == "shop"
 
 
 def test_the_file_that_is_started_is_examined_once_more(subject, compose, tmp_path):
@@ -180,23 +170,18 @@ def test_the_file_that_is_started_is_examined_once_more(subject, compose, tmp_pa
     project = ComposeProject(subject, name=PROJECT, labels={}, directory=tmp_path / "run")
 
     with pytest.raises(BadScenario, match="privileged: true"):
-        project.write_labels()
+        project.write_override()
 
     assert not (tmp_path / "run").exists()
 
 
-def test_the_projects_own_things_get_labels_and_shared_ones_are_used_as_found(subject, compose, tmp_path):
-    compose(
-        services={"web": {}},
-        volumes={"own": {"name": f"{PROJECT}_own"}, "m": {"name": "llm_models"}},
-        networks={"default": {"name": "llm-net", "external": True}},
-    )
-    permitted = replace(subject, allow=("volume:m", "network:default"))
-
-    ComposeProject(permitted, name=PROJECT, labels={"llmchaos.run": "r"}, directory=tmp_path).write_labels()
+def test_the_projects_own_things_get_labels_and_shared_ones_are_used_as_found():
+    volumes = {"own": {"name": f"{PROJECT}_own"}, "m": {"name": "llm_models"}}
+    networks = {"default": {"name": "llm-net", "external": True}}
+    config = reach.read_config(json.dumps({"services": {"web": {}}, "volumes": volumes, "networks": networks}))
 
     labels = '{"labels": {"llmchaos.run": "r"}}'
-    assert (tmp_path / "compose.override.yaml").read_text().splitlines() == [
+    assert override.lab_override(config, PROJECT, {"llmchaos.run": "r"}).splitlines() == [
         "services:",
         f'  "web": {labels}',
         "networks:",
@@ -207,14 +192,13 @@ def test_the_projects_own_things_get_labels_and_shared_ones_are_used_as_found(su
     ]
 
 
-def test_an_image_that_compose_names_is_labelled_and_one_of_the_users_name_is_not(subject, compose, tmp_path):
+def test_an_image_that_compose_names_is_labelled_and_one_of_the_users_name_is_not():
     build = {"context": ".", "dockerfile": "Dockerfile"}
-    compose(services={"web": {"build": build}, "worker": {"build": build, "image": "shop/worker"}})
-
-    ComposeProject(subject, name=PROJECT, labels={"llmchaos.run": "r"}, directory=tmp_path).write_labels()
+    services = {"web": {"build": build}, "worker": {"build": build, "image": "shop/worker"}}
+    config = reach.read_config(json.dumps({"services": services}))
 
     labels = '{"labels": {"llmchaos.run": "r"}'
-    assert (tmp_path / "compose.override.yaml").read_text().splitlines()[1:3] == [
+    assert override.lab_override(config, PROJECT, {"llmchaos.run": "r"}).splitlines()[1:3] == [
         f'  "web": {labels}, "build": {labels}}}}}',
         f'  "worker": {labels}}}',
     ]

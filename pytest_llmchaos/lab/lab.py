@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,8 +110,15 @@ class Lab:
     def prometheus(self) -> Prometheus:
         """Queries the stack's Prometheus."""
         if self._prometheus is None:
-            self._prometheus = Prometheus(self.runtime.url(self.subject.prometheus))
+            url = self.runtime.url(self.subject.prometheus)
+            self._prometheus = Prometheus(url, also=self._their_prometheus)
         return self._prometheus
+
+    @functools.cached_property
+    def _their_prometheus(self) -> Prometheus | None:
+        """The user's own Prometheus, read for its alerts."""
+        theirs = self.subject.alerts
+        return Prometheus(self.runtime.url(theirs.service) + theirs.path) if theirs else None
 
     @property
     def slos(self) -> tuple[Slo, ...]:
@@ -188,8 +197,9 @@ class Lab:
             Inconclusive: Prometheus does not respond or its answer is unusable.
         """
         chosen = 'alertstate="firing",severity="page"' + (',signal!="slo"' if of_services else "")
-        found = self.prometheus.vector(f"ALERTS{{{chosen}}}", time.time(), may_be_empty=True)
-        return sorted(f"{dict(labels).get('alertname')}" for labels in found)
+        servers = [self.prometheus, *([self._their_prometheus] if self._their_prometheus else [])]
+        found = [one.vector(f"ALERTS{{{chosen}}}", time.time(), may_be_empty=True) for one in servers]
+        return sorted(f"{dict(labels).get('alertname')}" for labels in chain.from_iterable(found))
 
     @contextmanager
     def entered(self, planned: Planned) -> Iterator[Record]:

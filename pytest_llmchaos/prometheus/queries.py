@@ -71,13 +71,14 @@ class Rule:
     """One rule of Prometheus.
 
     `error` is the reason why its last evaluation failed. `evaluated_unix_s` is 0 before
-    the first evaluation.
+    the first evaluation. `every_s` is the time between two evaluations.
     """
 
     name: str
     is_alert: bool
     error: str
     evaluated_unix_s: float
+    every_s: float = 1.0
 
 
 class Prometheus:
@@ -86,11 +87,13 @@ class Prometheus:
     Args:
         url: Base address of the server.
         timeout_s: Seconds that one request may take.
+        also: Another server whose alerts and rules count, too.
     """
 
-    def __init__(self, url: str, timeout_s: float = 3.0) -> None:
+    def __init__(self, url: str, timeout_s: float = 3.0, also: Prometheus | None = None) -> None:
         self.url = url.rstrip("/")
         self.timeout_s = timeout_s
+        self._also = also
         from pytest_llmchaos.prometheus.http import Connection  # noqa: PLC0415 - 0.2 s that a plan need not pay
 
         self._connection = Connection(self.url, timeout_s)
@@ -162,13 +165,20 @@ class Prometheus:
             raise Inconclusive(f"{query} must return one series, got {len(found)}: aggregate it")
         return {float(at): float(value) for one in found for at, value in one["values"]}
 
-    def firing_spells(self, from_unix_s: float, to_unix_s: float, *, interval_s: float = 1.0) -> tuple[FiredAlert, ...]:
+    def firing_spells(self, from_unix_s: float, to_unix_s: float) -> tuple[FiredAlert, ...]:
         """Return the firing periods inside the window, oldest first.
 
         Each begins with its first firing evaluation. `ALERTS_FOR_STATE` has the start
-        of each alert. Without it, a gap above `interval_s` times GAP_TOLERANCE begins a
-        new period.
+        of each alert. Without it, a gap above GAP_TOLERANCE evaluations begins a new
+        period. The other server may evaluate its rules less often.
         """
+        fired = self._firing_spells(from_unix_s, to_unix_s, 1.0)
+        if self._also:
+            every_s = max((rule.every_s for rule in self.also_rules()), default=1.0)
+            fired += self._also._firing_spells(from_unix_s, to_unix_s, max(1.0, every_s))  # noqa: SLF001 - this class
+        return tuple(sorted(fired, key=lambda alert: (alert.at_unix_s, alert.name)))
+
+    def _firing_spells(self, from_unix_s: float, to_unix_s: float, interval_s: float) -> tuple[FiredAlert, ...]:
         already = {_identity(dict(labels)) for labels in self.vector("ALERTS", from_unix_s, may_be_empty=True)}
         firing = self.raw('ALERTS{alertstate="firing"}', from_unix_s, to_unix_s)
         since = self._active_since(from_unix_s, to_unix_s) if firing else {}
@@ -191,7 +201,7 @@ class Prometheus:
                         before=identity in already and goes_on,
                     )
                 )
-        return tuple(sorted(fired, key=lambda alert: (alert.at_unix_s, alert.name)))
+        return tuple(fired)
 
     def _active_since(self, from_unix_s: float, to_unix_s: float) -> dict[Labels, dict[float, float]]:
         """Start of each pending or firing alert by evaluation, whole Unix seconds."""
@@ -214,6 +224,10 @@ class Prometheus:
         ]
         return tuple(sorted(found, key=lambda target: (target.job, target.service)))
 
+    def also_rules(self) -> tuple[Rule, ...]:
+        """Return the rules of the other server."""
+        return self._also.rules() if self._also else ()
+
     def rules(self) -> tuple[Rule, ...]:
         """Return all rules with the result of their last evaluation, sorted by name."""
         try:
@@ -224,6 +238,7 @@ class Prometheus:
                     is_alert=one["type"] == "alerting",
                     error=str(one.get("lastError") or "") if one["health"] == "err" else "",
                     evaluated_unix_s=max(0.0, datetime.fromisoformat(one["lastEvaluation"]).timestamp()),
+                    every_s=float(group.get("interval") or 1.0),
                 )
                 for group in answer.json()["data"]["groups"]
                 for one in group["rules"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import time
@@ -21,6 +22,7 @@ from pytest_llmchaos.evidence.journal import NAMES, Journal, open_intents
 from pytest_llmchaos.evidence.run_manifest import RunManifest
 from pytest_llmchaos.evidence.trial_result import Catalogue
 from pytest_llmchaos.faults import CATALOGUE, foreign_names
+from pytest_llmchaos.generate.rules import rules
 from pytest_llmchaos.host import identity, measurement_lock
 from pytest_llmchaos.lab.current_test import CurrentTest
 from pytest_llmchaos.lab.lab import Lab
@@ -28,6 +30,7 @@ from pytest_llmchaos.prometheus.required_metrics import require_metrics
 from pytest_llmchaos.runtime.docker import notes, preflight
 from pytest_llmchaos.session.environment import environment
 from pytest_llmchaos.session.settings import Settings, make_runtime
+from pytest_llmchaos.slo.openslo import slos_of
 from pytest_llmchaos.subject.lab import Subject, setup_command
 from pytest_llmchaos.trial.own_load import judge_own_load
 from pytest_llmchaos.trial.perform import Performed, perform
@@ -122,7 +125,7 @@ class Run:
         """
         project = identity.project_name(os.getpid(), self.settings.worker)
         if self.subject.own:
-            self.subject = preflight.examine(self.subject)
+            self.subject = _with_rules(preflight.examine(self.subject))
             project = self.subject.project or project
         runtime = make_runtime(self.settings, self.subject, project=project, owner_id=identity.owner_label())
         runtime.prepare()
@@ -306,6 +309,13 @@ class Run:
         self._journal.close()
         self._journal = None
         return problems
+
+
+def _with_rules(subject: Subject) -> Subject:
+    """Give the judge that a run brings the rules of the objectives."""
+    if not subject.brings_judge:
+        return subject
+    return dataclasses.replace(subject, rules=rules(slos_of(subject.slo_file), subject.slo_file.name))
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -44,6 +44,21 @@ class LatencyShare:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """A service, a port inside its container, and a path.
+
+    Attributes:
+        service: Name in the compose file.
+        port: None means the only port that the service offers.
+        path: Empty, or a path that begins with a slash.
+    """
+
+    service: str
+    port: int | None = None
+    path: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Subject:
     """A stack with the names and queries that the instrument needs.
 
@@ -101,6 +116,16 @@ class Subject:
     project: str = ""
     published_on: str = ""  # address of a Docker daemon's machine that is not this one
     allow: tuple[str, ...] = ()  # permitted ways out of the project, such as "volume:models"
+    api_port: int | None = None  # of the api's container, if its user names it
+    # The run adds a Prometheus and a pushgateway. They scrape these endpoints and
+    # evaluate these rules, the text of a rule file.
+    brings_judge: bool = False
+    scrapes: tuple[Endpoint, ...] = ()
+    rules: str = ""
+    # The user's own Prometheus, read for its alerts.
+    alerts: Endpoint | None = None
+    profiles: tuple[str, ...] = ()
+    keeps_restart: bool = False  # Docker may restart what died
 
     def witness_query(self, kind: str, victim: str) -> str | None:
         """Return the query for a fault on a victim, or None."""

@@ -9,19 +9,24 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.subject.lab import AUDIT_FILE, Subject
+from pytest_llmchaos.subject.lab import AUDIT_FILE, PACKAGE, Endpoint, Subject
 
 DEFAULT_TOKENS_PER_S = 1000.0
+# Services that a run adds to a user's stack: the judge, and the clients' counters.
+JUDGE, PUSHGATEWAY = "llmchaos-prometheus", "llmchaos-pushgateway"
+# Objectives over the clients' counters, for a stack without an SLO file.
+CLIENTS_SLO_FILE = PACKAGE / "subject" / "clients.slo.yaml"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_ENDPOINT = re.compile(rf"(?P<service>{_NAME.pattern})(?::(?P<port>[0-9]{{1,5}}))?(?P<path>/[\x21-\x7e]*)?")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # a field name of RFC 9110
 _ADDRESS = re.compile(r"[0-9A-Za-z.:_-]+")
-_LISTS = ("compose", "targets", "jobs", "allow", "replicas")
+_LISTS = ("compose", "targets", "metrics", "profiles", "jobs", "allow", "replicas")
 _NEEDED = {
     "api": ("the service that takes the clients' requests", "web"),
-    "prometheus": ("the service that judges", "prometheus"),
     "targets": ("the services that faults may hit", "web worker"),
 }
+_NEEDED_TO_ATTACH = {"prometheus": ("the service that judges a running stack", "prometheus")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +38,11 @@ class OwnKeys:
 
     compose: tuple[str, ...] = ()
     api: str = ""
-    prometheus: str = ""
     targets: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    prometheus: str = ""
+    profiles: tuple[str, ...] = ()
+    restart: str = ""
     pushgateway: str = ""
     remediator: str = ""
     audit_file: str = ""
@@ -70,33 +78,43 @@ def own_subject(keys: OwnKeys, folder: Path, *, toml: bool = False) -> Subject |
         return None
     if not keys.compose:
         raise BadScenario(f"llmchaos_{given[0]} needs llmchaos_compose, the path of your compose file: add it")
-    for name, (what, example) in _NEEDED.items():
+    for name, (what, example) in (_NEEDED | (_NEEDED_TO_ATTACH if keys.attach else {})).items():
         if name not in given:
             line = f"llmchaos_{name} = {_as_ini_line(name, example, toml=toml)}"
             raise BadScenario(f"llmchaos_{name} is missing, {what}: add it, such as {line}")
     _check_names(keys)
     _check_project(keys)
     _check_address(keys)
-    if not keys.slo:
-        raise BadScenario("llmchaos_slo must be the path of an OpenSLO file over your own metrics: add it")
+    (_check_attached if keys.attach else _check_started)(keys)
     tokens_per_s = DEFAULT_TOKENS_PER_S if keys.tokens_per_s is None else keys.tokens_per_s
     if not 0 < tokens_per_s < 1e9:
         raise BadScenario(f"llmchaos_tokens_per_s must be a number above 0 and below 1e9, got {tokens_per_s:g}")
+    api = _endpoint("api", keys.api)
+    alerts = _endpoint("prometheus", keys.prometheus) if keys.prometheus else None
+    prometheus = alerts.service if keys.attach and alerts is not None else JUDGE
+    pushgateway = (keys.pushgateway or None) if keys.attach else PUSHGATEWAY
+    scrapes = tuple(_endpoint("metrics", one) for one in keys.metrics)
     return Subject(
         compose_files=tuple(_file("llmchaos_compose", folder / path) for path in keys.compose),
         targets=keys.targets,
-        ports=tuple((name, "", 0) for name in (keys.api, keys.prometheus, keys.pushgateway) if name),
-        api=keys.api,
-        prometheus=keys.prometheus,
-        pushgateway=keys.pushgateway or None,
+        ports=(
+            (api.service, "", api.port or 0),
+            (prometheus, "", (alerts.port or 0) if keys.attach and alerts else 0),
+            *([(pushgateway, "", 0)] if pushgateway else []),
+        ),
+        api=api.service,
+        api_port=api.port,
+        prometheus=prometheus,
+        prometheus_path=alerts.path if keys.attach and alerts else "",
+        pushgateway=pushgateway,
         remediator=keys.remediator or None,
         audit_file=keys.audit_file or AUDIT_FILE,
         model=keys.model or "default",
         check=None,
-        slo_file=_file("llmchaos_slo", folder / keys.slo),
+        slo_file=_file("llmchaos_slo", folder / keys.slo) if keys.slo else CLIENTS_SLO_FILE,
         bootstrap=None,
         capacity_tokens_per_s=tokens_per_s,
-        scrape_jobs=keys.jobs,
+        scrape_jobs=keys.jobs if keys.attach else (*dict.fromkeys(one.service for one in scrapes), PUSHGATEWAY),
         replicas=keys.replicas,
         replica_header=keys.replica_header or None,
         busy_query=keys.busy_query or None,
@@ -107,13 +125,68 @@ def own_subject(keys: OwnKeys, folder: Path, *, toml: bool = False) -> Subject |
         allow=keys.allow,
         published_on=keys.published_on,
         ready_path=keys.ready_path or None,
+        brings_judge=not keys.attach,
+        scrapes=scrapes,
+        alerts=None if keys.attach else alerts,
+        profiles=keys.profiles,
+        keeps_restart=keys.restart == "keep",
     )
+
+
+def _endpoint(key: str, text: str) -> Endpoint:
+    """Parse `service[:port][/path]`. Raises BadScenario."""
+    match = _ENDPOINT.fullmatch(text)
+    port = int(match["port"]) if match and match["port"] else None
+    path = (match["path"] or "") if match else ""
+    if match is None or port == 0 or (port or 0) > 65535 or (key == "api" and path):
+        wanted = "web or web:8080" if key == "api" else "web:8080/metrics"
+        raise BadScenario(
+            f"llmchaos_{key} must be a service of the compose file, with its container's port if needed, such as "
+            f"{wanted}, got {text!r}"
+        )
+    return Endpoint(service=match["service"], port=port, path=path)
+
+
+def _check_attached(keys: OwnKeys) -> None:
+    """Refuse keys that a running stack cannot obey."""
+    for name in ("metrics", "profiles", "restart"):
+        if getattr(keys, name):
+            raise BadScenario(
+                f"llmchaos_{name} has no effect with llmchaos_attach, because the stack runs already: remove it"
+            )
+    if not keys.slo and not keys.pushgateway:
+        raise BadScenario(
+            "llmchaos_slo must be the path of an OpenSLO file over your own metrics: add it, or add "
+            "llmchaos_pushgateway to judge by the clients' counters"
+        )
+
+
+def _check_started(keys: OwnKeys) -> None:
+    """Refuse keys for the judge of a running stack. The run brings its own."""
+    for name in ("pushgateway", "jobs"):
+        if getattr(keys, name):
+            instead = "" if name == "pushgateway" else ", and name what it scrapes in llmchaos_metrics"
+            raise BadScenario(
+                f"llmchaos_{name} is for llmchaos_attach alone, because a run adds its own Prometheus and pushgateway to "
+                f"the stack that it starts: remove it{instead}"
+            )
+    if keys.restart not in ("", "no", "keep"):
+        raise BadScenario(
+            f'llmchaos_restart must be "no" (Docker restarts nothing) or "keep" (the compose file decides), got {keys.restart!r}'
+        )
+    for one in keys.profiles:
+        if not _NAME.fullmatch(one):
+            raise BadScenario(f"llmchaos_profiles must be names of profiles of the compose file, got {one!r}")
 
 
 def services_by_key(subject: Subject) -> dict[str, str]:
     """Return the services of the keys, each with the first key that names it."""
-    pairs = [(subject.api, "api"), (subject.prometheus, "prometheus"), (subject.pushgateway, "pushgateway")]
-    pairs += [(subject.remediator, "remediator"), *((target, "targets") for target in subject.targets)]
+    pairs = [(subject.api, "api"), (subject.remediator, "remediator")]
+    if subject.attach:
+        pairs += [(subject.prometheus, "prometheus"), (subject.pushgateway, "pushgateway")]
+    elif subject.alerts is not None:
+        pairs += [(subject.alerts.service, "prometheus")]
+    pairs += [(one, "targets") for one in subject.targets] + [(one.service, "metrics") for one in subject.scrapes]
     pairs += [(replica, "replicas") for replica in subject.replicas]
     return {name: f"llmchaos_{key}" for name, key in reversed(pairs) if name is not None}
 
@@ -140,7 +213,7 @@ def _as_ini_line(role: str, value: str, *, toml: bool) -> str:
 
 
 def _check_names(keys: OwnKeys) -> None:
-    for key in ("api", "prometheus", "pushgateway", "remediator"):
+    for key in ("pushgateway", "remediator"):
         name = getattr(keys, key)
         if name and not _NAME.fullmatch(name):
             raise BadScenario(f"llmchaos_{key} must be the name of one service of the compose file, got {name!r}")

@@ -162,7 +162,7 @@ def judge(
         signals=signals_of(
             record, fault_s, audit, fired, until_unix_s=injected.reverted_unix_s if injected.acts else None
         ),
-        known_alerts=tuple(sorted({rule.name for rule in rules if rule.is_alert})),
+        known_alerts=tuple(sorted({one.name for one in (*rules, *lab.prometheus.also_rules()) if one.is_alert})),
         known_rules=lab.subject.known_rules,
         services=tuple(sorted(services)),
         attempts=_attempts(lab, record, counted_unix_s),

@@ -81,9 +81,8 @@ def test_the_example_holds_on_a_stack_of_its_own_and_nothing_is_left(stack):
 @pytest.mark.parametrize(
     ("file", "old", "new", "message"),
     [
-        ("compose.yaml", "    init: true\n", "    init: true\n    container_name: faq\n", "sets container_name 'faq'"),
-        ("compose.yaml", "${FAQ_PORT:-18080}:8080", "18080:8080", "'faq' publishes the fixed port 18080"),
-        ("compose.yaml", '    ports: ["127.0.0.1:${FAQ_PORT:-18080}:8080"]\n', "", "'faq' publishes no port"),
+        ("compose.yaml", "    init: true\n", "    init: true\n    privileged: true\n", "'faq' sets privileged: true"),
+        ("compose.yaml", '    ports: ["127.0.0.1:${FAQ_PORT:-18080}:8080"]\n', "", "'faq', which neither publishes nor exposes"),
         ("pyproject.toml", 'llmchaos_prometheus = "prometheus"', 'llmchaos_prometheus = "prom"', "names 'prom', which the compose file"),
         ("pyproject.toml", 'llmchaos_targets = ["faq"]', 'llmchaos_targets = ["desk"]', "no service that may be hit; available: desk"),
     ],
@@ -118,7 +117,9 @@ def running(stack):
     """The example, started outside the instrument."""
     folder, environment = stack
     changed(
-        folder / "pyproject.toml", ('llmchaos_slo = "slo.yaml"', 'llmchaos_slo = "slo.yaml"\nllmchaos_attach = true')
+        folder / "pyproject.toml",
+        ('llmchaos_slo = "slo.yaml"', 'llmchaos_slo = "slo.yaml"\nllmchaos_attach = true'),
+        ('llmchaos_metrics = ["faq"]', 'llmchaos_jobs = ["faq"]'),
     )
     project = f"faqdesk{os.getpid()}"
     environment = {**environment, "COMPOSE_PROJECT_NAME": project, "FAQ_PORT": "29180", "FAQ_PROMETHEUS_PORT": "29190"}

@@ -334,7 +334,7 @@ def test_a_revert_that_works_at_a_later_attempt_is_no_failure(taken_over, engine
 @pytest.fixture(scope="module")
 def daemon(image, tmp_path_factory):
     with second_daemon(tmp_path_factory.mktemp("daemon")) as made:
-        made.load(image)
+        made.load(image, *tiny_stack.judge_images(image).values())
         yield made
 
 

@@ -51,8 +51,8 @@ class Daemon:
         asked = ["docker", "-H", self.host, "version", "--format", "{{.Server.Version}}"]
         return subprocess.run(asked, capture_output=True, check=False).returncode == 0
 
-    def load(self, image: str) -> None:
-        with subprocess.Popen(["docker", "save", image], stdout=subprocess.PIPE) as save:
+    def load(self, *images: str) -> None:
+        with subprocess.Popen(["docker", "save", *images], stdout=subprocess.PIPE) as save:
             subprocess.run(
                 ["docker", "-H", self.host, "load", "--quiet"], stdin=save.stdout, check=True, capture_output=True
             )

@@ -7,6 +7,8 @@ lab.
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
 import os
 import shutil
@@ -44,10 +46,21 @@ INI = """
 [pytest]
 llmchaos_compose = compose.yaml
 llmchaos_api = desk
-llmchaos_prometheus = judge
 llmchaos_targets = desk
 llmchaos_slo = slo.yaml
-llmchaos_attach = {attach}
+"""
+# A running stack has its judge. A run that starts the stack adds it.
+ATTACHED = """
+llmchaos_prometheus = judge
+llmchaos_attach = true
+"""
+# The fake judge of a run has no sample, so its clients push nothing to it.
+UNCOUNTED = """
+from dataclasses import replace
+from pytest_llmchaos.session import run
+
+examine = run.preflight.examine
+run.preflight.examine = lambda subject: replace(examine(subject), pushgateway=None, scrape_jobs=())
 """
 LASTING, PASSING = ", repair_within_s=1", ", settle_within_s=2, fault_s=0.5"
 FAULTS = {
@@ -66,6 +79,32 @@ def image() -> str:
     command = [sys.executable, str(BOOTSTRAP), "env", "--backend", "sim"]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return str(json.loads(told)["LLMCHAOS_SERVICES_IMAGE"])
+
+
+@functools.cache
+def judge_images(base: str) -> dict[str, str]:
+    """Images with fakes of what a run adds to a stack, up as fast as the desk.
+
+    They are built once and stay, as the lab's own images.
+    """
+    content = (HERE / "desk.py").read_bytes()
+    tag = hashlib.sha256(base.encode() + content).hexdigest()[:12]
+    found = {}
+    for name in ("prometheus", "pushgateway"):
+        found[f"LLMCHAOS_{name.upper()}_IMAGE"] = image = f"llmchaos-tests/tiny-{name}:{tag}"
+        if docker_cli.run(["docker", "image", "ls", "--quiet", image]):
+            continue
+        container = docker_cli.run(["docker", "create", base, "true"]).strip()
+        try:
+            docker_cli.run(["docker", "cp", str(HERE / "desk.py"), f"{container}:/desk.py"])
+            docker_cli.run(["docker", "cp", str(HERE / "wget"), f"{container}:/usr/bin/wget"])
+            words = json.dumps(["python3", "-S", "/desk.py", name])
+            docker_cli.run(
+                ["docker", "commit", "--change", f"ENTRYPOINT {words}", "--change", "CMD []", container, image]
+            )
+        finally:
+            docker_cli.run(["docker", "rm", "--force", container])
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,9 +145,10 @@ def make(
             path.chmod(0o755)  # containers run as uid 65534 and read `desk.py` there
     for name in ("compose.yaml", "desk.py", "slo.yaml"):
         shutil.copy(HERE / name, folder)
-    (folder / "pytest.ini").write_text(INI.format(attach=str(attach).lower()))
-    (folder / "conftest.py").write_text(conftest)
-    tiny = Tiny(folder=folder, environment={"TINY_IMAGE": image_name})
+    (folder / "pytest.ini").write_text(INI + (ATTACHED if attach else ""))
+    (folder / "conftest.py").write_text(conftest if attach else UNCOUNTED + conftest)
+    judges = {} if attach else judge_images(image_name)
+    tiny = Tiny(folder=folder, environment={"TINY_IMAGE": image_name, **judges})
     if fault:
         call, usual = FAULTS[fault]
         tiny.scenario("doomed", call, more or usual)
@@ -130,7 +170,8 @@ class Engine:
         chosen = {"label": f"com.docker.compose.project={project}"}
         found = [f"container {one['Names']}" for one in self._client.api.containers(all=True, filters=chosen)]
         found += [f"network {one['Name']}" for one in self._client.api.networks(filters=chosen)]
-        return found + [f"volume {one['Name']}" for one in self._client.api.volumes(filters=chosen)["Volumes"] or []]
+        found += [f"volume {one['Name']}" for one in self._client.api.volumes(filters=chosen)["Volumes"] or []]
+        return sorted(found)
 
     def looks(self, project: str) -> list[Any]:
         """Parts of each container that a fault can change."""

@@ -13,7 +13,7 @@ pytestmark = experiment(
 
 def test_a_frozen_desk_is_noticed(trial):
     assert trial.time_to_detect_s <= 4
-    assert trial.alerts == ("FaqDown",)
+    assert "FaqDown" in trial.alerts
 
 
 def test_a_frozen_desk_answers_again(trial):

@@ -112,7 +112,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         """
         if not self.compose.port_of:
             self.prepare()
-        self.compose.write_labels()
+        self.compose.write_override()
         self._client = self._new_client()
         self._reader = EventReader(docker_cli.daemon(), self.project)
         self._reader.start()
@@ -181,7 +181,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
     def logs(self, *, tail: int = 200) -> str:
         with contextlib.suppress(NotReady):
             command = [*self.compose.command(), "logs", "--no-color", "--timestamps", "--tail", str(tail)]
-            said = docker_cli.run(command, env=self.compose.environment(), timeout_s=20)
+            said = docker_cli.run(command, env=self.compose.environment(), timeout_s=20, folder=self.compose.folder)
             return redact(said, self._secrets(self._containers().values()))
         return ""
 
@@ -295,6 +295,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
                 [*self.compose.command(), "up", "--detach", "--wait", "--no-recreate", self.subject.remediator],
                 env=self.compose.environment(),
                 timeout_s=60,
+                folder=self.compose.folder,
             )
 
     def stop_remediator(self) -> None:

@@ -159,8 +159,20 @@ def environment(extra: Mapping[str, str] | None = None, *, of: Daemon | None = N
     return {**inherited, **(of or daemon()).variables, **(extra or {})}
 
 
-def run(command: Sequence[str], *, env: Mapping[str, str] | None = None, timeout_s: float = 30.0) -> str:
+def run(
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    timeout_s: float = 30.0,
+    folder: Path | None = None,
+) -> str:
     """Run one docker command and return its standard output.
+
+    Args:
+        command: Words of the command.
+        env: Its environment. By default that of the current daemon.
+        timeout_s: Seconds that it may take.
+        folder: Its current directory, or None for this process' own.
 
     Raises:
         NotReady: with the command, its exit status and the end of its output.
@@ -168,6 +180,7 @@ def run(command: Sequence[str], *, env: Mapping[str, str] | None = None, timeout
     try:
         done = subprocess.run(
             list(command),
+            cwd=folder,
             env=dict(env) if env else environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,

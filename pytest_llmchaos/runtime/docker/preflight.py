@@ -2,106 +2,140 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.runtime.docker import attach_preflight, docker_cli, reach
+from pytest_llmchaos.errors import BadScenario, NotReady
+from pytest_llmchaos.runtime.docker import attach_preflight, docker_cli, judge, offered_ports, reach
+from pytest_llmchaos.runtime.docker.user_files import UserFiles
 from pytest_llmchaos.slo.openslo import slos_of
-from pytest_llmchaos.subject.lab import Subject
-from pytest_llmchaos.subject.own_stack import services_by_key
+from pytest_llmchaos.subject.lab import Endpoint, Subject
+from pytest_llmchaos.subject.own_stack import JUDGE, PUSHGATEWAY, services_by_key
 
+# The first Compose with `!override` and `!reset` in the form that a run writes.
+LEAST_COMPOSE = (2, 24, 4)
 EXAMINED = "llmchaos-examined"
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)[^}]*\}")
 
 
 def examine(subject: Subject) -> Subject:
-    """Return the subject with its project name or port variables filled in.
+    """Return the subject with its project name, ports and profiles filled in.
 
     Raises:
         BadScenario: lists every problem in the compose file.
         InvalidSlo: the SLO file is invalid.
+        NotReady: Docker does not answer, or its Compose is too old.
     """
     slos_of(subject.slo_file)
     docker_cli.require_engine()
     if subject.attach:
         return attach_preflight.examine(subject)
-    files = [word for file in subject.compose_files for word in ("-f", str(file))]
-    command = ["docker", "compose", *files, "config", "--no-interpolate", "--format", "json"]
-    config = json.loads(docker_cli.run(command))
-    services: dict[str, Any] = config["services"]
-    problems = [
-        f"{key} names {name!r}, which the compose file lacks; it has {', '.join(sorted(services))}"
-        for name, key in services_by_key(subject).items()
-        if name not in services
-    ]
-    ports = []
-    for name, about in sorted(services.items()):
-        if "container_name" in about:
-            problems.append(
-                f"service {name!r} sets container_name {about['container_name']!r}, so two runs would collide: remove it"
-            )
-        for port in about.get("ports") or []:
-            host, variable, inside = _parse_port(port)
-            if host and not variable:
-                problems.append(
-                    f"service {name!r} publishes the fixed port {host}, so two runs would collide: "
-                    f'write "127.0.0.1:${{{_variable_for(name)}:-{host}}}:{inside}"'
-                )
-            elif variable:
-                ports.append((name, variable, int(inside) if inside.isdigit() else 0))
-    problems += _out_of_project(subject, {variable for _, variable, _ in ports})
-    for name, _, _ in subject.ports:
-        if name in services and name not in {one for one, _, _ in ports} and not _has_published_port(services[name]):
-            problems.append(
-                f"service {name!r} publishes no port, but is reached from outside the stack: "
-                f'add ports: ["127.0.0.1:${{{_variable_for(name)}:-0}}:CONTAINER_PORT"]'
-            )
-    _complain(subject, problems)
-    wanted = [next(port for port in ports if port[0] == name) for name, _, _ in subject.ports]
-    # The last port of a service becomes its address.
-    return replace(subject, ports=(*(port for port in ports if port not in wanted), *wanted))
-
-
-def _out_of_project(subject: Subject, port_variables: set[str]) -> list[str]:
-    """Things shared with other stacks, checked under a placeholder project name."""
-    files = [word for file in subject.compose_files for word in ("-f", str(file))]
-    profile = ["--profile", "remediator"] if subject.remediator else []
-    command = ["docker", "compose", "-p", EXAMINED, *files, *profile, "config", "--format", "json"]
-    env = docker_cli.environment({variable: os.environ.get(variable, "1") for variable in port_variables})
-    return reach.problems(reach.read_config(docker_cli.run(command, env=env)), subject, EXAMINED)
-
-
-def _complain(subject: Subject, problems: Sequence[str]) -> None:
+    _require_compose(docker_cli.run(["docker", "compose", "version", "--short"]))
+    files = UserFiles(subject.compose_files)
+    subject = replace(subject, profiles=_profiles(files, subject))
+    config = reach.read_config(files.config(EXAMINED, subject.profiles))
+    problems = [*_missing(files, subject, config), *_other_problems(config, subject)]
+    known = {name for name in services_by_key(subject) if name in config.services}
+    scrapes = []
+    for one in (scrape for scrape in subject.scrapes if scrape.service in known):
+        port = _port(config, one.service, one.port, "llmchaos_metrics", problems)
+        scrapes.append(replace(one, port=port))
+    problems += judge.problems(config, scrapes)
+    ports = _published(config, subject, known, problems)
+    problems += reach.problems(config, subject, EXAMINED)
     if problems:
-        raise BadScenario(f"{subject.compose_files[0]}: " + "; ".join(problems))
+        raise BadScenario(f"{subject.compose_files[0]}: " + "; ".join(dict.fromkeys(problems)))
+    return replace(subject, ports=ports, scrapes=tuple(scrapes))
 
 
-def _parse_port(port: Any) -> tuple[str, str, str]:
-    """(host port, its variable, container port) of one entry.
+def _require_compose(version: str) -> None:
+    """Check that Compose has the tags of the override.
 
-    The host port is "" if nothing is published.
+    Raises NotReady with its version.
     """
-    if isinstance(port, dict):
-        host, inside = str(port.get("published") or ""), str(port["target"])
-    else:
-        # A variable's default may contain a colon: hide variables before splitting.
-        held = _VARIABLE.findall(str(port)), re.split(r":", _VARIABLE.sub("$", str(port)).partition("/")[0])
-        parts = held[1]
-        inside, host = parts[-1], parts[-2] if len(parts) > 1 else ""
-        if host == "$":
-            return "$", held[0][-2 if inside == "$" else -1], inside
-    match = _VARIABLE.search(host)
-    return host, match[1] if match else "", inside
+    numbers = tuple(int(word) for word in re.findall(r"[0-9]+", version)[:3])
+    if numbers < LEAST_COMPOSE:
+        raise NotReady(
+            f"Docker Compose must be {'.'.join(map(str, LEAST_COMPOSE))} or newer to start a stack without editing its "
+            f"file, got {version.strip()}: upgrade the Compose plugin"
+        )
 
 
-def _has_published_port(service: dict[str, Any]) -> bool:
-    return any(_parse_port(port)[0] for port in service.get("ports") or [])
+def _profiles(files: UserFiles, subject: Subject) -> tuple[str, ...]:
+    """The active profiles, or none if only Compose's own rules count.
+
+    To name a service activates its profile, as on the command line of Compose.
+    """
+    wanted = list(subject.profiles)
+    if subject.remediator:
+        remediator = reach.read_config(files.config(EXAMINED, ("*",))).services.get(subject.remediator)
+        wanted += remediator.profiles if remediator else []
+    return tuple(dict.fromkeys((*files.default_profiles(), *wanted))) if wanted else ()
 
 
-def _variable_for(service: str) -> str:
-    return re.sub(r"[^A-Z0-9]", "_", service.upper()) + "_PORT"
+def _missing(files: UserFiles, subject: Subject, config: reach.Config) -> list[str]:
+    missing = {name: key for name, key in services_by_key(subject).items() if name not in config.services}
+    if not missing:
+        return []
+    every = reach.read_config(files.config(EXAMINED, ("*",))).services
+    return [
+        f"{key} names {name!r}, whose profile {every[name].profiles[0]!r} is off: add llmchaos_profiles = "
+        f'["{every[name].profiles[0]}"], or set COMPOSE_PROFILES'
+        if name in every and every[name].profiles
+        else f"{key} names {name!r}, which the compose file lacks; it has {', '.join(sorted(every))}"
+        for name, key in missing.items()
+    ]
+
+
+def _other_problems(config: reach.Config, subject: Subject) -> list[str]:
+    problems = [
+        f"service {name!r} has the name of a service that the run adds: rename it"
+        for name in (JUDGE, PUSHGATEWAY)
+        if name in config.services
+    ]
+    for endpoint, key in ((Endpoint(service=subject.api), "llmchaos_api"), (subject.alerts, "llmchaos_prometheus")):
+        if endpoint is None or endpoint.service not in config.services:
+            continue
+        service = config.services[reach.network_owner(config, endpoint.service)]
+        if (count := reach.replicas(service)) > 1:
+            problems.append(
+                f"{key} names {endpoint.service!r}, which has {count} containers, and one port leads to one of them: "
+                "name the service that balances between them"
+            )
+        networks = [about for name in service.networks or {} if (about := config.networks.get(name)) is not None]
+        if networks and all(about.internal for about in networks):
+            problems.append(
+                f"{key} names {endpoint.service!r}, whose networks are all internal, so Docker publishes no port of it: "
+                "name a service that is reachable from outside"
+            )
+    return problems
+
+
+def _published(
+    config: reach.Config, subject: Subject, known: set[str], problems: list[str]
+) -> tuple[tuple[str, str, int], ...]:
+    """Ports to reach from this machine: of the roles, and what others publish first."""
+    roles = [Endpoint(service=subject.api, port=subject.api_port)]
+    keys = {subject.api: "llmchaos_api"}
+    if subject.alerts is not None:
+        roles.append(subject.alerts)
+        keys.setdefault(subject.alerts.service, "llmchaos_prometheus")
+    inside = {
+        one.service: _port(config, one.service, one.port, keys[one.service], problems)
+        for one in roles
+        if one.service in known
+    }
+    for name, service in config.services.items():
+        tcp = [port.target for port in service.ports if port.protocol == "tcp"]
+        if name not in inside and tcp and reach.replicas(service) == 1:
+            inside[name] = tcp[0]
+    inside |= {JUDGE: judge.PROMETHEUS_PORT, PUSHGATEWAY: judge.PUSHGATEWAY_PORT}
+    return tuple((name, "", port) for name, port in inside.items())
+
+
+def _port(config: reach.Config, service: str, wanted: int | None, key: str, problems: list[str]) -> int:
+    """The container's port, or 0 after a problem."""
+    try:
+        return offered_ports.port_of(config, service, wanted, key)
+    except BadScenario as error:
+        problems.append(str(error))
+        return 0

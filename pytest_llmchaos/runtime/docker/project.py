@@ -12,8 +12,9 @@ from pathlib import Path
 
 from pytest_llmchaos.errors import BadScenario, NotReady
 from pytest_llmchaos.host.ports import given_port
-from pytest_llmchaos.runtime.docker import docker_cli, reach
+from pytest_llmchaos.runtime.docker import docker_cli, override, reach
 from pytest_llmchaos.runtime.docker.place import Place, of_daemon, require_files
+from pytest_llmchaos.runtime.docker.user_files import UserFiles
 from pytest_llmchaos.subject.lab import BACKENDS, Subject, dashboards_dir, setup_command
 
 GRAFANA_IMAGE = "LLMCHAOS_GRAFANA_IMAGE"  # the setup sets it only if the image is available
@@ -46,17 +47,25 @@ class ComposeProject:
         """
         docker_cli.require_engine()
         self._find_place()
-        self._env = {**self._image_env(), **dict(self._subject.extra_env)}
+        self._env = {**self._image_env(), **dict(self._subject.extra_env), **self._own_env()}
         for service, variable, _ in self._subject.ports:
-            self.port_of[service] = given_port(variable, self._ports.is_free) or self._ports.reserve()
-            self._env[variable] = str(self.port_of[service])
+            given = given_port(variable, self._ports.is_free) if variable else None
+            self.port_of[service] = given or self._ports.reserve()
+            if variable:
+                self._env[variable] = str(self.port_of[service])
         if GRAFANA_IMAGE in self._env:
             self.port_of["grafana"] = self._ports.reserve()
             self._env["LLMCHAOS_GRAFANA_PORT"] = str(self.port_of["grafana"])
             self._env["LLMCHAOS_DASHBOARDS"] = str(dashboards_dir())
         self._env.setdefault("LLMCHAOS_DOCKER_GID", str(_socket_group()))
         self._env["LLMCHAOS_PROJECT"] = self.name
-        self._require_images()
+        text = self._config()
+        config = reach.read_config(text)
+        require_files(self.place, reach.mounted_files(config))
+        if self._subject.bootstrap is not None:
+            self._require_images(text)
+        if self._subject.brings_judge:
+            self._note_host_ports(config)
 
     def _find_place(self) -> None:
         self.place = of_daemon(docker_cli.daemon(), self._subject.published_on, publishes=self._subject.own)
@@ -84,17 +93,35 @@ class ComposeProject:
             raise NotReady(done.stderr.strip() or f"{self._subject.bootstrap} env ended with {done.returncode}")
         return {str(k): os.environ.get(str(k), str(v)) for k, v in json.loads(done.stdout).items()}
 
-    def _require_images(self) -> None:
-        text = docker_cli.run([*self.command(), "config", "--format", "json"], env=self.environment())
-        require_files(self.place, reach.mounted_files(reach.read_config(text)))
+    @property
+    def folder(self) -> Path:
+        """The folder in which Compose's commands run."""
+        return self._subject.compose_files[0].parent if self._subject.compose_files else Path()
+
+    def _own_env(self) -> dict[str, str]:
+        if not self._subject.brings_judge:
+            return {}
+        return UserFiles(self._subject.compose_files).environment(self.name, self._subject.profiles)
+
+    def _config(self) -> str:
+        command = [*self.command(), "config", "--format", "json"]
+        return docker_cli.run(command, env=self.environment(), folder=self.folder)
+
+    def _entries(self) -> dict[str, str]:
+        """The entry of `ports` of each service that is reached from this machine."""
+        inside = {service: port for service, _, port in self._subject.ports}
+        return {name: self.place.entry(port, inside[name]) for name, port in self.port_of.items() if name in inside}
+
+    def _note_host_ports(self, config: reach.Config) -> None:
+        """Take a service's own port if it is in the host's network."""
+        for service, _, inside in self._subject.ports:
+            if service in config.services and reach.is_in_host_network(config, service):
+                self.port_of[service] = inside
+
+    def _require_images(self, text: str) -> None:
         config = json.loads(text)
         missing = []
-        for name, service in sorted(config["services"].items()):
-            if "container_name" in service:
-                raise BadScenario(
-                    f"service {name!r} sets container_name {service['container_name']!r}, so two runs would collide: "
-                    "remove it from the compose file"
-                )
+        for _, service in sorted(config["services"].items()):
             image = service.get("image", "")
             check = ["docker", "image", "inspect", "--format", "{{.Id}}", image]
             if (
@@ -122,42 +149,27 @@ class ComposeProject:
         command = ["docker", "compose", "-p", self.name]
         for file in self._files():
             command += ["-f", file]
-        if self._subject.remediator:
+        if self._subject.remediator and not self._subject.own:
             command += ["--profile", "remediator"]
         if GRAFANA_IMAGE in self._env:
             command += ["--profile", "grafana"]
         return command
 
-    def write_labels(self) -> None:
-        """Write an override file with this run's labels on the project's own things.
+    def write_override(self) -> None:
+        """Write the file that makes the project this run's own.
 
         Shared networks and volumes are used as found. Raises BadScenario if the project
         reaches beyond itself in a way that `llmchaos_allow` does not permit.
         """
-        text = docker_cli.run([*self.command(), "config", "--format", "json"], env=self.environment())
-        config = reach.read_config(text)
+        config = reach.read_config(self._config())
         if self._subject.own and (problems := reach.problems(config, self._subject, self.name)):
             raise BadScenario(f"{self._subject.compose_files[0]}: " + "; ".join(problems))
         self._directory.mkdir(parents=True, exist_ok=True)
-        (self._directory / "compose.override.yaml").write_text(self._override(config))
-
-    def _override(self, config: reach.Config) -> str:
-        """Build the override: JSON values, which YAML reads, with Compose's tags."""
-        labelled, shared = json.dumps({"labels": self._labels}), reach.shared_names(config, self.name)
-        # An image named by Compose is this run's. One with `image:` is the user's.
-        built = json.dumps({"labels": self._labels, "build": {"labels": self._labels}})
-        lines = ["services:"]
-        for service, about in config.services.items():
-            lines.append(f"  {json.dumps(service)}: {built if about.build and not about.image else labelled}")
-        for kind, found in (("networks", config.networks), ("volumes", config.volumes)):
-            if found:
-                lines.append(f"{kind}:")
-            for key in found:
-                # To label a shared network or volume, Compose would recreate it.
-                name = shared[kind].get(key)
-                value = f"!override {json.dumps({'external': True, 'name': name})}" if name else labelled
-                lines.append(f"  {json.dumps(key)}: {value}")
-        return "\n".join(lines) + "\n"
+        if self._subject.brings_judge:
+            text = override.own_override(config, self._subject, self.name, self._labels, self._entries())
+        else:
+            text = override.lab_override(config, self.name, self._labels)
+        (self._directory / "compose.override.yaml").write_text(text)
 
 
 def _socket_group() -> int:

@@ -40,11 +40,32 @@ class Device(msgspec.Struct):
     source: str
 
 
+class Port(msgspec.Struct):
+    """One entry of a service's `ports`."""
+
+    target: int
+    published: str = ""
+    protocol: str = "tcp"
+
+
+class Deploy(msgspec.Struct):
+    """The parts of `deploy` that apply outside a swarm."""
+
+    replicas: int | None = None
+    restart_policy: dict[str, object] | None = None
+
+
 class Service(msgspec.Struct):
-    """Keys of a service that can reach beyond its project, and those of its image."""
+    """Keys of a service that can reach beyond its project, or that a run replaces."""
 
     image: str = ""
     build: dict[str, object] | None = None
+    container_name: str = ""
+    profiles: list[str] = []
+    ports: list[Port] = []
+    expose: list[str] = []
+    scale: int | None = None
+    deploy: Deploy | None = None
 
     network_mode: str = ""
     pid: str = ""
@@ -71,6 +92,7 @@ class Resource(msgspec.Struct):
 
     name: str = ""
     external: bool = False
+    internal: bool = False
     driver: str = ""
     driver_opts: dict[str, str] = {}
 
@@ -121,6 +143,29 @@ def mounted_files(config: Config) -> set[str]:
     return {mount.source for mount in mounts if mount.type == "bind"} | {
         one.file for one in contents if one is not None and one.file
     }
+
+
+def network_owner(config: Config, service: str) -> str:
+    """Return the service whose network a service uses, most often itself."""
+    seen = {service}
+    while (mode := config.services[service].network_mode).startswith("service:"):
+        service = mode.removeprefix("service:")
+        if service in seen or service not in config.services:
+            break
+        seen.add(service)
+    return service
+
+
+def is_in_host_network(config: Config, service: str) -> bool:
+    """True if the service has the network of its machine."""
+    return config.services[network_owner(config, service)].network_mode == "host"
+
+
+def replicas(service: Service) -> int:
+    """Return how many containers a service has."""
+    if service.scale is not None:
+        return service.scale
+    return 1 if service.deploy is None or service.deploy.replicas is None else service.deploy.replicas
 
 
 def problems(config: Config, subject: Subject, project: str) -> list[str]:

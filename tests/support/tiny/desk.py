@@ -1,4 +1,4 @@
-"""Chat API that answers `ok`, and a Prometheus without samples.
+"""Chat API that answers `ok`, a Prometheus without samples, a pushgateway.
 
 Standard library only.
 """
@@ -6,6 +6,7 @@ Standard library only.
 from __future__ import annotations
 
 import json
+import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
@@ -22,8 +23,8 @@ def answer_to(query: str) -> dict[str, object]:
     return {"resultType": "matrix" if query.endswith("]") else "vector", "result": []}
 
 
-class Both(BaseHTTPRequestHandler):
-    """Answers clients as the chat API, and the instrument as Prometheus."""
+class All(BaseHTTPRequestHandler):
+    """Answers clients as the chat API, and the instrument as what it adds."""
 
     protocol_version = "HTTP/1.1"
 
@@ -33,6 +34,10 @@ class Both(BaseHTTPRequestHandler):
             self._say(ANSWER, "text/event-stream")
         else:
             self._judge(parse_qs(asked))
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers.get("content-length") or 0))
+        self._data([])
 
     def do_GET(self) -> None:
         self._judge(parse_qs(urlsplit(self.path).query))
@@ -62,4 +67,5 @@ class Both(BaseHTTPRequestHandler):
 
 
 ThreadingHTTPServer.daemon_threads = True
-ThreadingHTTPServer(("0.0.0.0", 8080), Both).serve_forever()
+PORTS = {"desk": 8080, "prometheus": 9090, "pushgateway": 9091}
+ThreadingHTTPServer(("0.0.0.0", PORTS[(sys.argv[1:] or ["desk"])[0]]), All).serve_forever()

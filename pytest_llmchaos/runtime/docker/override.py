@@ -1,0 +1,103 @@
+"""The override that a run lays over a compose file, which stays as it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from pytest_llmchaos.runtime.docker import judge, reach
+from pytest_llmchaos.subject.lab import Subject
+
+
+def lab_override(config: reach.Config, project: str, labels: Mapping[str, str]) -> str:
+    """Return an override with labels alone.
+
+    Args:
+        config: The lab's compose file.
+        project: Name of the Compose project.
+        labels: Labels of the run.
+    """
+    services = {name: json.dumps(_labelled(about, labels)) for name, about in config.services.items()}
+    return _text({"services": services, **_resources(config, project, labels)})
+
+
+def own_override(
+    config: reach.Config, subject: Subject, project: str, labels: Mapping[str, str], published: Mapping[str, str]
+) -> str:
+    """Return an override with which two stacks of one file can run at once.
+
+    Published ports become free ports of loopback. Container names become aliases.
+    Docker restarts nothing. The judge and its pushgateway are added.
+
+    Args:
+        config: The user's compose file with the services that start.
+        subject: The user's stack.
+        project: Name of the Compose project.
+        labels: Labels of the run.
+        published: The entry of `ports` of each service that is reached from outside.
+    """
+    services = {name: _own_service(config, subject, name, labels, published) for name in config.services}
+    services |= {name: json.dumps(about) for name, about in judge.services(config, subject, labels, published).items()}
+    resources = _resources(config, project, labels)
+    resources.setdefault("networks", {})[judge.NETWORK] = json.dumps({"labels": dict(labels)})
+    files = {name: json.dumps(about) for name, about in judge.configs(config, subject).items()}
+    return _text({"services": services, **resources, "configs": files})
+
+
+def _own_service(
+    config: reach.Config, subject: Subject, name: str, labels: Mapping[str, str], published: Mapping[str, str]
+) -> str:
+    about = config.services[name]
+    changes: dict[str, object] = {**_labelled(about, labels)}
+    tagged: dict[str, str] = {}
+    if about.container_name:
+        tagged["container_name"] = "!reset null"
+        if about.networks:
+            # Other services may use this name.
+            changes["networks"] = {network: {"aliases": [about.container_name]} for network in about.networks}
+    if not subject.keeps_restart:
+        changes["restart"] = "no"
+        if about.deploy is not None and about.deploy.restart_policy is not None:
+            changes["deploy"] = {"restart_policy": {"condition": "none"}}
+    entries = [
+        entry
+        for service, entry in published.items()
+        if service in config.services and reach.network_owner(config, service) == name
+    ]
+    if entries and about.network_mode != "host":
+        tagged["ports"] = f"!override {json.dumps(entries)}"
+    elif about.ports:
+        tagged["ports"] = "!reset []"
+    pairs = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in changes.items()]
+    return "{" + ", ".join([*pairs, *(f"{json.dumps(key)}: {value}" for key, value in tagged.items())]) + "}"
+
+
+def _labelled(about: reach.Service, labels: Mapping[str, str]) -> dict[str, object]:
+    # An image named by Compose is this run's. One with `image:` is the user's.
+    is_built = about.build is not None and not about.image
+    return {"labels": dict(labels), **({"build": {"labels": dict(labels)}} if is_built else {})}
+
+
+def _resources(config: reach.Config, project: str, labels: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    shared = reach.shared_names(config, project)
+    sections: dict[str, dict[str, str]] = {}
+    for kind, found in (("networks", config.networks), ("volumes", config.volumes)):
+        for key in found:
+            # To label a shared network or volume, Compose would recreate it.
+            name = shared[kind].get(key)
+            value = (
+                f"!override {json.dumps({'external': True, 'name': name})}"
+                if name
+                else json.dumps({"labels": dict(labels)})
+            )
+            sections.setdefault(kind, {})[key] = value
+    return sections
+
+
+def _text(sections: Mapping[str, Mapping[str, str]]) -> str:
+    """JSON values, which YAML reads, with Compose's tags."""
+    lines = []
+    for section, values in sections.items():
+        lines.append(f"{section}:")
+        lines += [f"  {json.dumps(key)}: {value}" for key, value in values.items()]
+    return "\n".join(lines) + "\n"

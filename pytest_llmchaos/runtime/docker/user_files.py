@@ -1,0 +1,47 @@
+"""A user's compose files, read as `docker compose` reads them in their folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pytest_llmchaos.runtime.docker import docker_cli
+
+PROFILES = "COMPOSE_PROFILES"
+
+
+class UserFiles:
+    """Compose files of one project, read in the folder of the first one."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._words = [word for file in files for word in ("-f", str(file))]
+        self.folder = files[0].parent
+
+    def environment(self, project: str, profiles: Sequence[str]) -> dict[str, str]:
+        """Return what Compose finds in the environment.
+
+        Without profiles, those of the environment and of `.env` count.
+
+        Args:
+            project: Name of the Compose project, which files may use as a variable.
+            profiles: Active profiles.
+        """
+        active = {PROFILES: ",".join(profiles)} if profiles else {}
+        return {"PWD": str(self.folder), "COMPOSE_PROJECT_NAME": project, **active}
+
+    def config(self, project: str, profiles: Sequence[str]) -> str:
+        """Return the output of `docker compose config`, JSON. Raises NotReady."""
+        return self._ask(["-p", project, *self._words, "config", "--format", "json"], project, profiles)
+
+    def default_profiles(self) -> tuple[str, ...]:
+        """Return the profiles that the environment and `.env` activate."""
+        said = self._ask([*self._words, "config", "--environment"], "", ())
+        for line in said.splitlines():
+            name, _, value = line.partition("=")
+            if name == PROFILES:
+                return tuple(word for word in value.split(",") if word)
+        return ()
+
+    def _ask(self, words: Sequence[str], project: str, profiles: Sequence[str]) -> str:
+        extra = self.environment(project, profiles) if project else {"PWD": str(self.folder)}
+        return docker_cli.run(["docker", "compose", *words], env=docker_cli.environment(extra), folder=self.folder)
