@@ -55,6 +55,9 @@ def test_a_running_stack_has_its_own_judge(folder):
     assert (subject.prometheus, subject.pushgateway, subject.alerts) == ("prom", "push", None)
     assert subject.scrape_jobs == ("web", "node")
     assert subject_of(folder, attach=True).pushgateway is None
+    named = subject_of(folder, attach=True, api="web:8080", prometheus="prom:9090/prefix")
+    assert named.ports == (("web", "", 8080), ("prom", "", 9090))
+    assert named.prometheus_path == "/prefix"
 
 
 def test_without_an_slo_file_the_clients_judge(folder):

@@ -110,7 +110,7 @@ class Lab:
     def prometheus(self) -> Prometheus:
         """Queries the stack's Prometheus."""
         if self._prometheus is None:
-            url = self.runtime.url(self.subject.prometheus)
+            url = self.runtime.url(self.subject.prometheus) + self.subject.prometheus_path
             self._prometheus = Prometheus(url, also=self._their_prometheus)
         return self._prometheus
 

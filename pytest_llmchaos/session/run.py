@@ -239,7 +239,7 @@ class Run:
             test=self.test,
         )
         if self.subject.own:
-            url = runtime.url(self.subject.prometheus)
+            url = runtime.url(self.subject.prometheus) + self.subject.prometheus_path
             require_metrics(url, lab.slos, pushed=self.subject.pushgateway is not None)
         return lab
 
