@@ -230,6 +230,14 @@ INI: tuple[tuple[str, IniType, str], ...] = (
         "Resources outside its Compose project that your stack may use. Default: none. Example: volume:models.",
     ),
     (
+        "llmchaos_prometheus_headers",
+        "linelist",
+        (
+            "Headers of requests to llmchaos_prometheus, with values from environment variables. "
+            "Default: none. Example: Authorization: Bearer $PROMETHEUS_TOKEN."
+        ),
+    ),
+    (
         "llmchaos_published_on",
         "string",
         (
@@ -263,6 +271,7 @@ _EXAMPLES = {
     "attach": "true",
     "project": "shop",
     "allow": "volume:models",
+    "prometheus_headers": "Authorization: Bearer $PROMETHEUS_TOKEN",
     "published_on": "docker",
 }
 _EXPECTED: dict[IniType, str] = {
@@ -421,7 +430,7 @@ def _as_written(config: pytest.Config, key: str, value: object) -> object:
 def _example(config: pytest.Config, name: str, kind: IniType) -> str:
     words = _EXAMPLES.get(name, "web")
     if str(config.inipath).endswith(".toml") and kind in ("string", "linelist", "args"):
-        quoted = ", ".join(f'"{word}"' for word in words.split())
+        quoted = ", ".join(f'"{word}"' for word in ([words] if kind == "linelist" else words.split()))
         words = quoted if kind == "string" else f"[{quoted}]"
     return f"llmchaos_{name} = {words}"
 

@@ -115,6 +115,13 @@ def test_without_a_compose_file_the_lab_is_the_subject(folder):
         ({"allow": ("volume:m", ":web")}, "llmchaos_allow must be .* got ':web'"),
         ({"project": "shop"}, "llmchaos_project has an effect only with llmchaos_attach"),
         ({"project": "Shop", "attach": True}, "llmchaos_project must be the name of a Compose project.* got 'Shop'"),
+        ({"published_on": "a b"}, "llmchaos_published_on must be an address or a host name, .* got 'a b'"),
+        (
+            {"prometheus_headers": ("s3cret",)},
+            "llmchaos_prometheus_headers must be headers .* got 's3cret' as the name",
+        ),
+        ({"prometheus_headers": ("X:  ",)}, "llmchaos_prometheus_headers must be .* got 'X' as the name"),
+        ({"prometheus_headers": ("a b: c",)}, "llmchaos_prometheus_headers must be .* got 'a b' as the name"),
         ({"tokens_per_s": 0.0}, "llmchaos_tokens_per_s must be a number above 0 and below 1e9, got 0"),
         ({"tokens_per_s": float("nan")}, "llmchaos_tokens_per_s must be .* got nan"),
     ],

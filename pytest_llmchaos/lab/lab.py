@@ -18,6 +18,7 @@ from pytest_llmchaos.evidence.trial_record import UNPLANNED, Record
 from pytest_llmchaos.evidence.trial_result import Planned, PlanNote
 from pytest_llmchaos.faults.compositions import check_fault
 from pytest_llmchaos.host import identity, measurement_lock
+from pytest_llmchaos.host.header_values import header_values
 from pytest_llmchaos.lab import gates
 from pytest_llmchaos.lab.current_test import CurrentTest
 from pytest_llmchaos.lab.injector import Injected, Injector, merged
@@ -29,6 +30,7 @@ from pytest_llmchaos.model import Injection
 from pytest_llmchaos.plan.experiment import LEASE_MARGIN_S, check_abort_if, check_blast_radius, check_seconds
 from pytest_llmchaos.plan.schedule import most_at_once, require_blast_radius
 from pytest_llmchaos.prometheus.annotations import Signals
+from pytest_llmchaos.prometheus.answers import HEADERS_KEY
 from pytest_llmchaos.prometheus.queries import Prometheus
 from pytest_llmchaos.runtime.abilities import grant
 from pytest_llmchaos.slo.openslo import slos_of
@@ -110,15 +112,25 @@ class Lab:
     def prometheus(self) -> Prometheus:
         """Queries the stack's Prometheus."""
         if self._prometheus is None:
-            url = self.runtime.url(self.subject.prometheus) + self.subject.prometheus_path
-            self._prometheus = Prometheus(url, also=self._their_prometheus)
+            subject = self.subject
+            self._prometheus = Prometheus(
+                self.runtime.url(subject.prometheus) + subject.prometheus_path,
+                also=self._their_prometheus,
+                headers=self._their_headers if subject.attach else None,
+            )
         return self._prometheus
 
     @functools.cached_property
     def _their_prometheus(self) -> Prometheus | None:
         """The user's own Prometheus, read for its alerts."""
         theirs = self.subject.alerts
-        return Prometheus(self.runtime.url(theirs.service) + theirs.path) if theirs else None
+        if theirs is None:
+            return None
+        return Prometheus(self.runtime.url(theirs.service) + theirs.path, headers=self._their_headers)
+
+    @property
+    def _their_headers(self) -> dict[str, str]:
+        return header_values(self.subject.prometheus_headers, HEADERS_KEY)
 
     @property
     def slos(self) -> tuple[Slo, ...]:

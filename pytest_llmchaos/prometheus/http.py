@@ -12,9 +12,10 @@ from prometheus_api_client.exceptions import PrometheusApiClientException
 from urllib3.util.retry import Retry
 
 from pytest_llmchaos.errors import Inconclusive, PrometheusUnreachable
+from pytest_llmchaos.prometheus.answers import cause_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 T = TypeVar("T")
 
@@ -26,11 +27,13 @@ class Connection(threading.local):
     its own session.
     """
 
-    def __init__(self, url: str, timeout_s: float) -> None:
+    def __init__(self, url: str, timeout_s: float, headers: Mapping[str, str]) -> None:
         self.url = url
+        self._headers = headers
         self.timeout_s = timeout_s
         self._api: Any = None
         self._envelope: dict[str, Any] = {}
+        self._refusal = ""
 
     def query(self, query: str, at_unix_s: float | None) -> tuple[str, Any]:
         """Return the kind of the result and the result.
@@ -61,21 +64,23 @@ class Connection(threading.local):
 
     def ask_in_time(self, what: str, ask: Callable[[Any], T]) -> T:
         api = self._connect()
-        self._envelope = {}
+        self._envelope, self._refusal = {}, ""
         try:
             return ask(api)
         except requests.RequestException as error:
             raise PrometheusUnreachable(
-                f"no answer from {self.url} within {self.timeout_s:g} s to {what}: {error}"
+                f"no answer from {self.url} within {self.timeout_s:g} s to {what}: {error}{self._refused()}"
             ) from error
         except (KeyError, TypeError) as error:
             raise PrometheusUnreachable(
-                f"the server at {self.url} is not Prometheus: its answer to {what} lacks {error}"
+                f"the server at {self.url} is not Prometheus: its answer to {what} lacks {error}{self._refused()}"
             ) from error
         except PrometheusApiClientException as error:
             text = self._envelope.get("error")
             if text is None:
-                raise PrometheusUnreachable(f"{self.url} could not answer {what}: {error}") from error
+                raise PrometheusUnreachable(
+                    f"{self.url} could not answer {what}: it {self._refusal or error}"
+                ) from error
             raise Inconclusive(f"Prometheus rejects {what}: {text}") from error
 
     def _connect(self) -> Any:
@@ -84,11 +89,20 @@ class Connection(threading.local):
             session.trust_env = False  # requests to loopback must not pass the environment's proxy
             session.hooks["response"].append(self._keep_envelope)
             self._api = PrometheusConnect(
-                self.url, session=session, timeout=self.timeout_s, retry=Retry(total=0, redirect=0)
+                self.url,
+                headers=dict(self._headers),
+                session=session,
+                timeout=self.timeout_s,
+                retry=Retry(total=0, redirect=0),
             )
         return self._api
 
+    def _refused(self) -> str:
+        return f"; it {self._refusal}" if self._refusal else ""
+
     def _keep_envelope(self, response: requests.Response, *_args: Any, **_kwargs: Any) -> None:
+        if response.status_code >= 300:
+            self._refusal = cause_of(response.status_code, response.text, response.headers.get("location", ""))
         try:
             answer = response.json()
         except ValueError:

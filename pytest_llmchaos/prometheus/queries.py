@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import Inconclusive, NoData, NotANumber, PartialScrape, PrometheusUnreachable, StaleData
 from pytest_llmchaos.host.http_client import request
+from pytest_llmchaos.prometheus.answers import cause_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -88,15 +89,24 @@ class Prometheus:
         url: Base address of the server.
         timeout_s: Seconds that one request may take.
         also: Another server whose alerts and rules count, too.
+        headers: Headers of each request, such as credentials. No message has them.
     """
 
-    def __init__(self, url: str, timeout_s: float = 3.0, also: Prometheus | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        timeout_s: float = 3.0,
+        also: Prometheus | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         self.url = url.rstrip("/")
         self.timeout_s = timeout_s
+        self.headers = dict(headers or {})
         self._also = also
         from pytest_llmchaos.prometheus.http import Connection  # noqa: PLC0415 - 0.2 s that a plan need not pay
 
-        self._connection = Connection(self.url, timeout_s)
+        self._connection = Connection(self.url, timeout_s, self.headers)
 
     def __repr__(self) -> str:
         return f"<Prometheus at {self.url}>"
@@ -104,7 +114,8 @@ class Prometheus:
     def ready(self) -> bool:
         """True if the server reports that it can answer queries."""
         try:
-            return request("GET", f"{self.url}/-/ready", timeout_s=self.timeout_s).status_code == 200
+            answer = request("GET", f"{self.url}/-/ready", timeout_s=self.timeout_s, headers=self.headers)
+            return answer.status_code == 200
         except OSError:
             return False
 
@@ -210,7 +221,7 @@ class Prometheus:
 
     def targets(self) -> tuple[Target, ...]:
         """Return the active scrape targets, sorted by job and service."""
-        active = self._connection.ask_in_time("targets", lambda api: api.get_targets(state="active"))["activeTargets"]
+        active = self._connection.ask_in_time("targets", lambda api: api.get_targets(state="active")["activeTargets"])
         found = [
             Target(
                 job=one["labels"].get("job", ""),
@@ -231,7 +242,10 @@ class Prometheus:
     def rules(self) -> tuple[Rule, ...]:
         """Return all rules with the result of their last evaluation, sorted by name."""
         try:
-            answer = request("GET", f"{self.url}/api/v1/rules", timeout_s=self.timeout_s)
+            answer = request("GET", f"{self.url}/api/v1/rules", timeout_s=self.timeout_s, headers=self.headers)
+            if not answer.is_success:
+                cause = cause_of(answer.status_code, answer.text, answer.headers.get("location", ""))
+                raise PrometheusUnreachable(f"{self.url} could not answer about its rules: it {cause}")
             found = [
                 Rule(
                     name=str(one["name"]),

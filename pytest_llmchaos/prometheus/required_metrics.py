@@ -2,26 +2,52 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
-from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.errors import NotReady, PrometheusUnreachable
 from pytest_llmchaos.host.http_client import request
+from pytest_llmchaos.prometheus.answers import cause_of
 
 if TYPE_CHECKING:
+    from pytest_llmchaos.prometheus.queries import Prometheus, Target
     from pytest_llmchaos.slo.arithmetic import Slo
 
 
 METRICS_DEADLINE_S = 20.0  # the first scrape comes 5 to 6 s after Prometheus' start
+_MOST_SHOWN = 3
+# Answers that waiting does not change.
+_FINAL = range(300, 500)
 
 
-def require_metrics(url: str, slos: Sequence[Slo], *, pushed: bool) -> None:
+def require_metrics(
+    server: Prometheus,
+    slos: Sequence[Slo],
+    *,
+    pushed: bool,
+    served: bool = False,
+    jobs: Sequence[str] | None = None,
+    note: Callable[[str], object] = lambda _: None,
+) -> None:
     """Wait until Prometheus has every metric of the service levels.
 
+    Many services export a counter only after their first request. So a metric may be
+    missing while every target is scraped without an error, if no request was served.
+
+    Args:
+        server: Prometheus.
+        slos: The service levels.
+        pushed: True if the clients' counters are pushed.
+        served: True if the service answered a request before.
+        jobs: Jobs that `llmchaos_metrics` names. None for a Prometheus of the user.
+        note: Takes a line about metrics that are missing so far.
+
     Raises:
-        NotReady: Metrics are missing after METRICS_DEADLINE_S. The message lists them.
+        NotReady: Metrics are missing after METRICS_DEADLINE_S, or Prometheus refuses
+            the request. The message has the cause.
     """
     names = {selector.partition("{")[0] for slo in slos for selector in (slo.good, slo.total)}
     clients = {name for name in names if name.startswith("llmchaos_")}
@@ -31,21 +57,107 @@ def require_metrics(url: str, slos: Sequence[Slo], *, pushed: bool) -> None:
             "set llmchaos_pushgateway, or write SLOs over your service's own metrics"
         )
     deadline = time.monotonic() + METRICS_DEADLINE_S
-    while missing := sorted(name for name in names - clients if not _is_known(url, name)):
+    wanted = sorted(names - clients)
+    while True:
+        try:
+            if not (missing := _missing(server, wanted)):
+                return
+            targets = _targets(server, jobs)
+            was_scraped = bool(targets) and all(one.up and one.last_scrape_unix_s > 0 for one in targets or ())
+            # The last scrape may have come after the first look.
+            if was_scraped and not served and (missing := _missing(server, missing)):
+                note(
+                    f"Prometheus lacks {', '.join(missing)} of the SLO file so far: it is exported after the first request, "
+                    f"or its name is wrong{_hint(server, missing)}"
+                )
+                return
+            problem = _why_missing(server, missing, targets, is_own=jobs is not None)
+        except _RefusedError as refused:
+            problem = f"Prometheus at {server.url} {refused}"
+            if refused.status in _FINAL:
+                raise NotReady(problem) from None
+        except OSError as error:
+            problem = f"Prometheus at {server.url} does not answer: {error}; check the log of that service"
         if time.monotonic() > deadline:
-            raise NotReady(
-                f"Prometheus at {url} lacks the metric {', '.join(missing)} of the SLO file: "
-                "check its name there, and that the service is scraped"
-            )
+            raise NotReady(problem)
         time.sleep(0.2)
 
 
-def _is_known(url: str, name: str) -> bool:
+def _missing(server: Prometheus, names: Sequence[str]) -> list[str]:
+    return [name for name in names if not _is_known(server, name)]
+
+
+def _targets(server: Prometheus, jobs: Sequence[str] | None) -> tuple[Target, ...] | None:
+    """The scrape targets, or None for a server that lacks this list, such as Thanos."""
+    try:
+        return tuple(one for one in server.targets() if jobs is None or one.job in jobs)
+    except PrometheusUnreachable:
+        return None
+
+
+class _RefusedError(Exception):
+    """An answer without data."""
+
+    def __init__(self, status: int, cause: str) -> None:
+        super().__init__(cause)
+        self.status = status
+
+
+def _is_known(server: Prometheus, name: str) -> bool:
     """True if the metric was scraped, or HELP and TYPE declare it without a sample."""
     declared = [name, re.sub(r"_(total|bucket|count|sum)$", "", name)]
-    paths = [f"/api/v1/series?match[]={name}", *(f"/api/v1/metadata?metric={one}" for one in declared)]
+    if _data(server, f"/api/v1/series?match[]={name}"):
+        return True
     try:
-        answers = (request("GET", url + path, timeout_s=3) for path in paths)
-        return any(answer.is_success and answer.json().get("data") for answer in answers)
-    except (OSError, ValueError, AttributeError):
+        return any(_data(server, f"/api/v1/metadata?metric={one}") for one in declared)
+    except _RefusedError:  # not every server of this API has metadata
         return False
+
+
+def _data(server: Prometheus, path: str) -> Any:
+    answer = request("GET", server.url + path, timeout_s=server.timeout_s, headers=server.headers)
+    if not answer.is_success:
+        cause = cause_of(answer.status_code, answer.text, answer.headers.get("location", ""))
+        raise _RefusedError(answer.status_code, cause)
+    try:
+        return answer.json()["data"]
+    except (ValueError, KeyError, TypeError):
+        raise _RefusedError(answer.status_code, f"is not Prometheus: it answered {answer.text:.80} to {path}") from None
+
+
+def _why_missing(server: Prometheus, missing: Sequence[str], targets: Sequence[Target] | None, *, is_own: bool) -> str:
+    """Name the cause, as far as Prometheus' targets show it."""
+    lacks = f"Prometheus at {server.url} lacks the metric {', '.join(missing)} of the SLO file"
+    if targets is None:
+        return f"{lacks}: check its name there, and that the service is scraped{_hint(server, missing)}"
+    if not targets:
+        return f"{lacks}, because it scrapes nothing: add the service to {'llmchaos_metrics' if is_own else 'its scrape_configs'}"
+    failed = [f"{one.job} at {one.url} ({one.last_error})" for one in targets if one.last_error]
+    if failed:
+        return f"{lacks}, and cannot scrape {_few(failed)}: check port and path of the target, and that it runs"
+    waiting = [f"{one.job} at {one.url}" for one in targets if one.last_scrape_unix_s == 0]
+    if waiting:
+        return (
+            f"{lacks}, because it did not scrape {_few(waiting)} within {METRICS_DEADLINE_S:g} s: "
+            "set its scrape_interval to 1s"
+        )
+    return (
+        f"{lacks}, although it scrapes {len(targets)} targets without an error: check its name "
+        f"there{_hint(server, missing)}"
+    )
+
+
+def _few(found: Sequence[str]) -> str:
+    return ", ".join(found[:_MOST_SHOWN]) + (
+        f" and {len(found) - _MOST_SHOWN} more" if len(found) > _MOST_SHOWN else ""
+    )
+
+
+def _hint(server: Prometheus, missing: Sequence[str]) -> str:
+    """Names that are close to the missing ones."""
+    try:
+        names = [str(name) for name in _data(server, "/api/v1/label/__name__/values")]
+    except (OSError, _RefusedError, TypeError):
+        return ""
+    close = dict.fromkeys(one for name in missing for one in difflib.get_close_matches(name, names, n=2, cutoff=0.8))
+    return f" (it has {', '.join(close)})" if close else ""

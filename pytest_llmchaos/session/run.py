@@ -24,8 +24,10 @@ from pytest_llmchaos.evidence.trial_result import Catalogue
 from pytest_llmchaos.faults import CATALOGUE, foreign_names
 from pytest_llmchaos.generate.rules import rules
 from pytest_llmchaos.host import identity, measurement_lock
+from pytest_llmchaos.host.header_values import header_values
 from pytest_llmchaos.lab.current_test import CurrentTest
 from pytest_llmchaos.lab.lab import Lab
+from pytest_llmchaos.prometheus.answers import HEADERS_KEY
 from pytest_llmchaos.prometheus.required_metrics import require_metrics
 from pytest_llmchaos.runtime.docker import notes, preflight
 from pytest_llmchaos.session.environment import environment
@@ -125,6 +127,7 @@ class Run:
         """
         project = identity.project_name(os.getpid(), self.settings.worker)
         if self.subject.own:
+            header_values(self.subject.prometheus_headers, HEADERS_KEY)
             self.subject = _with_rules(preflight.examine(self.subject))
             project = self.subject.project or project
         runtime = make_runtime(self.settings, self.subject, project=project, owner_id=identity.owner_label())
@@ -239,8 +242,9 @@ class Run:
             test=self.test,
         )
         if self.subject.own:
-            url = runtime.url(self.subject.prometheus) + self.subject.prometheus_path
-            require_metrics(url, lab.slos, pushed=self.subject.pushgateway is not None)
+            scraped = [one.service for one in self.subject.scrapes] if self.subject.brings_judge else None
+            has_pushed = self.subject.pushgateway is not None
+            require_metrics(lab.prometheus, lab.slos, pushed=has_pushed, jobs=scraped, note=self.progress.note)
         return lab
 
     def _stop_stack(self) -> list[str]:

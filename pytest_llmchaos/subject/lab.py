@@ -114,6 +114,9 @@ class Subject:
     own: bool = False  # a user's own stack, not the reference lab
     attach: bool = False  # it runs already under `project` and stays up
     project: str = ""
+    # Headers of requests to the user's Prometheus, as `Name: value` with `$NAME` of
+    # environment variables.
+    prometheus_headers: tuple[str, ...] = ()
     prometheus_path: str = ""  # prefix of the judge's routes
     published_on: str = ""  # address of a Docker daemon's machine that is not this one
     allow: tuple[str, ...] = ()  # permitted ways out of the project, such as "volume:models"

@@ -21,7 +21,7 @@ _PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _ENDPOINT = re.compile(rf"(?P<service>{_NAME.pattern})(?::(?P<port>[0-9]{{1,5}}))?(?P<path>/[\x21-\x7e]*)?")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # a field name of RFC 9110
 _ADDRESS = re.compile(r"[0-9A-Za-z.:_-]+")
-_LISTS = ("compose", "targets", "metrics", "profiles", "jobs", "allow", "replicas")
+_LISTS = ("compose", "targets", "metrics", "profiles", "jobs", "allow", "replicas", "prometheus_headers")
 _NEEDED = {
     "api": ("the service that takes the clients' requests", "web"),
     "targets": ("the services that faults may hit", "web worker"),
@@ -59,6 +59,7 @@ class OwnKeys:
     project: str = ""
     allow: tuple[str, ...] = ()
     published_on: str = ""
+    prometheus_headers: tuple[str, ...] = ()
 
 
 def own_subject(keys: OwnKeys, folder: Path, *, toml: bool = False) -> Subject | None:
@@ -86,6 +87,7 @@ def own_subject(keys: OwnKeys, folder: Path, *, toml: bool = False) -> Subject |
     _check_project(keys)
     _check_address(keys)
     (_check_attached if keys.attach else _check_started)(keys)
+    _check_headers("prometheus_headers", keys.prometheus_headers)
     tokens_per_s = DEFAULT_TOKENS_PER_S if keys.tokens_per_s is None else keys.tokens_per_s
     if not 0 < tokens_per_s < 1e9:
         raise BadScenario(f"llmchaos_tokens_per_s must be a number above 0 and below 1e9, got {tokens_per_s:g}")
@@ -124,6 +126,7 @@ def own_subject(keys: OwnKeys, folder: Path, *, toml: bool = False) -> Subject |
         project=keys.project,
         allow=keys.allow,
         published_on=keys.published_on,
+        prometheus_headers=keys.prometheus_headers,
         ready_path=keys.ready_path or None,
         brings_judge=not keys.attach,
         scrapes=scrapes,
@@ -261,6 +264,17 @@ def _check_project(keys: OwnKeys) -> None:
             "llmchaos_project must be the name of a Compose project, which consists of a-z, 0-9, '_' and '-', got "
             f"{keys.project!r}: `docker compose ls` lists those that run"
         )
+
+
+def _check_headers(key: str, lines: Sequence[str]) -> None:
+    """Refuse what is no header. The message has no value, which may be a secret."""
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not (colon and value.strip() and _HEADER.fullmatch(name.strip())):
+            raise BadScenario(
+                f"llmchaos_{key} must be headers such as 'Authorization: Bearer $TOKEN', got {name.strip()!r:.40} as the name "
+                "of one: write name, colon and value"
+            )
 
 
 def _file(key: str, path: Path) -> Path:

@@ -1,0 +1,182 @@
+"""Causes of a metric that Prometheus lacks at the start."""
+
+import contextlib
+import http.server
+import json
+import re
+import socket
+import threading
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from pytest_llmchaos.errors import NotReady, PrometheusUnreachable
+from pytest_llmchaos.prometheus import required_metrics
+from pytest_llmchaos.prometheus.queries import Prometheus
+from pytest_llmchaos.prometheus.required_metrics import require_metrics
+from pytest_llmchaos.slo.arithmetic import Slo
+
+SLO = Slo(name="one", objective=0.9, window_days=30, description="", good='app_total{code="200"}', total="app_total")
+SCRAPED, NEVER = "2026-01-01T00:00:00Z", "0001-01-01T00:00:00Z"
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    monkeypatch.setattr(required_metrics, "METRICS_DEADLINE_S", 0.1)
+
+
+def target(job="app", *, health="up", error="", scraped=SCRAPED):
+    labels = {"job": job, "service": job}
+    url = f"http://{job}:8080/metrics"
+    return {"labels": labels, "scrapeUrl": url, "health": health, "lastError": error, "lastScrape": scraped}
+
+
+@contextlib.contextmanager
+def prometheus(*targets, series=(), names=(), prefix="", status=None, text="", location="", key=None):
+    """A server that answers as Prometheus does, with these targets and series.
+
+    With `status` it answers only that. With `key` it requires that header. Without
+    targets it lacks the list of targets.
+    """
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            parts = urlsplit(self.path)
+            path, asked = parts.path.removeprefix(f"{prefix}/api/v1/"), parse_qs(parts.query)
+            answers = {
+                "series": [{} for one in asked.get("match[]", ()) if one in series],
+                "metadata": {},
+                "label/__name__/values": [*names],
+                "targets": {"activeTargets": [*targets]} if targets != (None,) else None,
+            }
+            known = answers.get(path)
+            code = status or (401 if key and self.headers["Authorization"] != key else 404 if known is None else 200)
+            body = text if code != 200 else json.dumps({"status": "success", "data": known})
+            self.send_response(code)
+            if location:
+                self.send_header("Location", location)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_):
+            return None
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}{prefix}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def error_of(*targets, served=False, jobs=None, **about):
+    with prometheus(*targets, **about) as url, pytest.raises(NotReady) as caught:
+        require_metrics(Prometheus(url), [SLO], pushed=False, served=served, jobs=jobs)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("targets", "cause"),
+    [
+        ((), "because it scrapes nothing: add the service to its scrape_configs"),
+        (
+            (target(health="down", error="connection refused"), target("node")),
+            r"cannot scrape app at http://app:8080/metrics \(connection refused\): check port and path",
+        ),
+        (
+            tuple(target(f"j{n}", health="down", error="401") for n in range(5)),
+            r"j2 at http://j2:8080/metrics \(401\) and 2 more: check",
+        ),
+        (
+            (target(health="unknown", scraped=NEVER),),
+            r"did not scrape app at http://app:8080/metrics within 0\.1 s: set its scrape_interval to 1s",
+        ),
+        ((None,), "check its name there, and that the service is scraped"),
+    ],
+    ids=["no target", "a target that fails", "many that fail", "not scraped yet", "no list of targets"],
+)
+def test_a_metric_that_is_missing_has_the_cause_that_the_targets_show(targets, cause):
+    assert re.search(cause, error_of(*targets))
+
+
+def test_a_metric_may_appear_with_the_first_request_if_all_targets_are_scraped():
+    said = []
+    with prometheus(target(), names=["app_totals", "up"]) as url:
+        require_metrics(Prometheus(url), [SLO], pushed=False, note=said.append)
+
+    (line,) = said
+    assert (
+        "lacks app_total of the SLO file so far: it is exported after the first request, or its name is wrong" in line
+    )
+    assert line.endswith(" (it has app_totals)")
+
+
+def test_a_metric_that_is_missing_after_a_request_is_an_error_with_close_names():
+    assert "although it scrapes 1 targets without an error: check its name there (it has app_totals)" in error_of(
+        target(), names=["app_totals"], served=True
+    )
+
+
+def test_only_endpoints_that_the_user_named_explain_a_metric_that_the_runs_own_prometheus_lacks():
+    assert "because it scrapes nothing: add the service to llmchaos_metrics" in error_of(target("pushed"), jobs=[])
+    pushed = target("pushed", health="down", error="pushed is down")
+    assert "cannot scrape app at http://app:8080/metrics (refused):" in error_of(
+        target(health="down", error="refused"), pushed, jobs=["app"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("about", "cause"),
+    [
+        ({"status": 401}, "answered 401, so it wants credentials: set llmchaos_prometheus_headers"),
+        ({"status": 403}, "answered 403, so it wants credentials"),
+        ({"status": 404}, "answered 404, so its API is below another path: add that path to llmchaos_prometheus"),
+        ({"status": 302, "location": "/prometheus/"}, "redirects to the path /prometheus/: add the path"),
+        ({"status": 308, "location": "https://x/"}, "redirects to an https:// address, which is not supported"),
+        (
+            {"status": 400, "text": "Client sent an HTTP request to an HTTPS server."},
+            "expects TLS, which is not supported",
+        ),
+        ({"status": 503, "text": "Service\nUnavailable"}, "answered 503: Service Unavailable"),
+    ],
+    ids=lambda about: str(about.get("status", "")) if isinstance(about, dict) else "",
+)
+def test_an_http_status_is_quoted_and_never_read_as_a_missing_metric(about, cause):
+    assert cause in error_of(**about)
+
+
+def test_a_refusal_that_waiting_does_not_change_ends_the_wait_at_once(monkeypatch):
+    monkeypatch.setattr(required_metrics, "METRICS_DEADLINE_S", 1e9)
+
+    assert "answered 401" in error_of(status=401)
+
+
+def test_a_server_that_does_not_answer_is_named_with_the_error():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    with pytest.raises(NotReady, match=rf"Prometheus at {url} does not answer: ConnectError: .*refused.*; check"):
+        require_metrics(Prometheus(url), [SLO], pushed=False)
+
+
+def test_a_prefix_and_credentials_lead_to_the_metrics(monkeypatch):
+    with prometheus(target(), series=["app_total"], prefix="/prom", key="Bearer s3") as url:
+        require_metrics(Prometheus(url, headers={"Authorization": "Bearer s3"}), [SLO], pushed=False)
+        assert [one.job for one in Prometheus(url, headers={"Authorization": "Bearer s3"}).targets()] == ["app"]
+        with pytest.raises(NotReady, match="answered 401"):
+            require_metrics(Prometheus(url), [SLO], pushed=False)
+
+
+@pytest.mark.parametrize("ask", [lambda server: server.value("up", 1.0), lambda server: server.targets()])
+@pytest.mark.parametrize(("status", "cause"), [(401, "wants credentials"), (404, "API is below another path")])
+def test_a_query_of_the_judge_quotes_the_status_too(ask, status, cause):
+    with prometheus(status=status) as url, pytest.raises(PrometheusUnreachable, match=f"{status}, so it.*{cause}"):
+        ask(Prometheus(url))
+
+
+def test_rules_quote_the_status_too():
+    with prometheus(status=401) as url, pytest.raises(PrometheusUnreachable, match=r"about its rules: it answered 401"):
+        Prometheus(url).rules()
