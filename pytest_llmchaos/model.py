@@ -162,7 +162,7 @@ class ServiceState:
         healthy: Result of its own health check, None without one.
         exit_code: Exit status of the last process, None while it runs or if unknown.
         started_unix_s: Unix time of the last start in seconds, 0 if it never ran.
-        restarts: Number of restarts by its restart policy.
+        restarts: Number of restarts by its restart policy since a start by others.
         identity: Id of the container or process.
         health_every_s: Seconds between its health checks, None without one. Changes of
             health are events.

@@ -1,4 +1,4 @@
-"""Checks of an attached stack: its project, labels of targets, ports of roles."""
+"""Checks of an attached stack before a run."""
 
 import json
 from dataclasses import replace
@@ -78,6 +78,8 @@ def test_the_project_is_the_one_that_compose_finds_with_its_variables_filled_in(
 
     def run(command, **_):
         asked.append(command)
+        if "ps" in command:
+            return ""
         return json.dumps({"name": "shop-blue", "services": {}})
 
     monkeypatch.setattr(docker_cli, "run", run)
@@ -87,7 +89,9 @@ def test_the_project_is_the_one_that_compose_finds_with_its_variables_filled_in(
 
 
 def test_a_project_that_the_user_names_needs_no_readable_compose_file(folder, monkeypatch):
-    monkeypatch.setattr(docker_cli, "run", lambda *_, **__: pytest.fail("Compose was called"))
+    monkeypatch.setattr(
+        docker_cli, "run", lambda command, **_: pytest.fail("Compose was called") if "compose" in command else ""
+    )
 
     assert preflight.examine(subject_of(folder, attach=True, project="shop")).project == "shop"
 

@@ -114,6 +114,49 @@ def test_our_revert_may_be_recorded_shortly_after_its_start(at, who):
     assert repaired_by(injected(), [event(100.0, "die"), event(at, "start")], []) == who
 
 
+def state(restarts, started=102.0):
+    return {"api": ServiceState(service="api", running=True, started_unix_s=started, restarts=restarts)}
+
+
+@pytest.mark.parametrize(
+    ("states", "audit", "who"),
+    [
+        pytest.param(state(1), [], "runtime", id="the restart policy"),
+        pytest.param(state(3), acted(101.8, 102.1), "runtime", id="the policy, faster than the remediator"),
+        pytest.param(state(0), [], "other", id="a call of Docker's API without a log"),
+        pytest.param(state(0), acted(101.8, 102.1), "remediator", id="the remediator"),
+        pytest.param(state(0), acted(99.0, 99.5), "other", id="the remediator had acted before the fault"),
+        pytest.param(state(0), acted(101.8, 102.1, service="db"), "other", id="the remediator acted on another"),
+        pytest.param(state(0), acted(100.0, 101.0), "unknown", id="the remediator had acted on it"),
+        pytest.param(state(0), acted(104.0, 105.0), "unknown", id="the remediator acted on it later"),
+        pytest.param(state(1, 104.1), [], "unknown", id="a later start was by the policy"),
+        pytest.param(state(1, 99.9), [], "unknown", id="an earlier start was by the policy"),
+        pytest.param(state(1, 104.0), [], "runtime", id="heard two seconds early"),
+        pytest.param(state(1, 100.0), [], "runtime", id="heard two seconds late"),
+        pytest.param({}, [], "unknown", id="no state"),
+        pytest.param(None, [], "unknown", id="no states"),
+    ],
+)
+def test_a_repair_by_the_restart_policy_differs_from_a_call_of_the_api(states, audit, who):
+    events = [event(100.0, "die"), event(102.0, "start")]
+
+    assert repaired_by(injected(), events, audit, states) == who
+
+
+def test_a_start_in_our_revert_is_ours_unless_the_policy_made_it():
+    events = [event(100.0, "die"), event(140.1, "start")]
+
+    assert repaired_by(injected(), events, [], state(0, 140.1)) == "instrument"
+    assert repaired_by(injected(), events, [], state(1, 140.1)) == "runtime"
+
+
+def test_victims_with_other_repairers_are_mixed():
+    events = [event(100.0, "die"), event(102.0, "start"), event(101.0, "die", "db"), event(102.0, "start", "db")]
+    states = state(1) | {"db": ServiceState(service="db", running=True, started_unix_s=102.0)}
+
+    assert repaired_by(injected(victims=("api", "db")), events, [], states) == "mixed"
+
+
 @pytest.mark.parametrize("other", ["h", "j"])
 def test_an_action_ends_only_with_its_own_incident(other):
     first, last = acted(101.8, 103.0, incident="i")

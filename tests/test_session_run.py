@@ -88,6 +88,19 @@ def sigterm_ignored():
     signal.signal(signal.SIGTERM, before)
 
 
+def test_notices_about_a_stack_are_printed_before_it_is_checked(run, monkeypatch):
+    printed = []
+    run.progress = Progress(lambda text, _: printed.append(text), tty=False)
+    run.subject = dataclasses.replace(run.subject, own=True)
+    monkeypatch.setattr(
+        sessions.preflight, "examine", lambda subject: dataclasses.replace(subject, notices=("it restarts",))
+    )
+
+    run.preflight()
+
+    assert printed == ["it restarts"]
+
+
 @pytest.mark.usefixtures("sigterm_ignored")
 def test_a_cancelled_job_ends_its_session_as_ctrl_c_does_so_that_faults_are_reverted(run):
     run.lab()

@@ -130,6 +130,8 @@ class Run:
             header_values(self.subject.prometheus_headers, HEADERS_KEY)
             self.subject = _with_rules(preflight.examine(self.subject))
             project = self.subject.project or project
+            for line in self.subject.notices:
+                self.progress.note(line)
         runtime = make_runtime(self.settings, self.subject, project=project, owner_id=identity.owner_label())
         runtime.prepare()
         self._runtime = runtime

@@ -130,6 +130,7 @@ class Subject:
     alerts: Endpoint | None = None
     profiles: tuple[str, ...] = ()
     keeps_restart: bool = False  # Docker may restart what died
+    notices: tuple[str, ...] = ()  # lines to print before the first trial
 
     def witness_query(self, kind: str, victim: str) -> str | None:
         """Return the query for a fault on a victim, or None."""

@@ -237,8 +237,20 @@ def _with_ends(
             yield line, next((one for one in later if one.get("event") in ends), None)
 
 
-def repaired_by(injected: Injected, events: Sequence[RuntimeEvent], audit: Audit) -> Repairer | None:
-    """Return what repaired the victims, from runtime events and the audit log."""
+def repaired_by(
+    injected: Injected,
+    events: Sequence[RuntimeEvent],
+    audit: Audit,
+    states: Mapping[str, ServiceState] | None = None,
+) -> Repairer | None:
+    """Return what repaired the victims, as the records show it.
+
+    Args:
+        injected: The injected faults and their times.
+        events: The runtime's events.
+        audit: The remediator's audit log.
+        states: States of the services after the revert.
+    """
     start_unix_s = injected.start_unix_s
     if not injected.acts or start_unix_s is None:
         return None
@@ -250,11 +262,28 @@ def repaired_by(injected: Injected, events: Sequence[RuntimeEvent], audit: Audit
         at_unix_s = _lasting_start(injected, victim, events, start_unix_s, reverted)
         if at_unix_s is None:
             names |= _ended_in_place(injected, victim, events)
+            continue
+        restarts = _restarts_at(at_unix_s, (states or {}).get(victim))
+        if restarts:
+            names.add("runtime")
         elif _has_acted(audit, victim, at_unix_s):
             names.add("remediator")
+        elif at_unix_s >= reverted - CLOCK_SLACK_S:
+            names.add("instrument")
         else:
-            names.add("instrument" if at_unix_s >= reverted - CLOCK_SLACK_S else "unknown")
+            is_logged = any(line.get("service") == victim and at_of(line) >= start_unix_s for line in audit)
+            names.add("unknown" if restarts is None or is_logged else "other")
     return names.pop() if len(names) == 1 else ("mixed" if names else None)
+
+
+def _restarts_at(at_unix_s: float, state: ServiceState | None) -> int | None:
+    """Return how often the restart policy had restarted a victim by this start.
+
+    Docker counts these in a row. A start by its API sets the count to 0. None if the
+    state is of another start.
+    """
+    is_same = state is not None and abs(state.started_unix_s - at_unix_s) <= HEARD_WITHIN_S
+    return state.restarts if state is not None and is_same else None
 
 
 def _ended_in_place(injected: Injected, victim: str, events: Sequence[RuntimeEvent]) -> set[Repairer]:

@@ -146,7 +146,7 @@ def judge(
         coincident=detected.coincident,
         recover=recovered,
         settle=settling(record, plan, injected, known),
-        repaired_by=repaired_by(injected, runtime_events, audit),
+        repaired_by=repaired_by(injected, runtime_events, audit, states),
         victims=injected.victims,
         fired=names,
         could_not_fire=no_rules or silence.of_alerts(rules, record.unix_s(fault_s)),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 FAULT_WINDOWS = ("before", "during", "after")
 # Readiness is polled every second, and a poll without an answer takes a second.
 READY_LOOKS_S = 2.0
-Repairer = Literal["remediator", "instrument", "itself", "unknown", "mixed"]
+Repairer = Literal["remediator", "runtime", "other", "instrument", "itself", "unknown", "mixed"]
 Noted = TypeVar("Noted", "Action", Incident)
 REPAIRERS = Known("repairer", get_args(Repairer))
 
@@ -71,9 +71,10 @@ class Trial(NoClaim):
         coincident: Signals after the fault's start that the fault does not explain.
         recover: Recovery from a lasting fault. Claims use `time_to_recover_s`.
         settle: Recovery after a passing fault. Claims use `time_to_settle_s`.
-        repaired_by: What repaired the victims: "remediator", "instrument" (our own
-            revert), "itself" (such as a restart policy), "unknown", or "mixed" if the
-            victims differ. None if no victim needed a repair.
+        repaired_by: What repaired the victims: "remediator" (by its audit log),
+            "runtime" (by a restart policy), "other" (a program that keeps no such log),
+            "instrument" (our own revert), "itself" (a forced restart), "unknown", or
+            "mixed" if the victims differ. None if no victim needed a repair.
         victims: Services that the fault hit.
         fired: Names of the alerts that fired. Claims use `alerts`.
         acted: Acts of the remediator, or the reason why they are unknown. Claims use

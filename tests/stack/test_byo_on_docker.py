@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -14,14 +15,17 @@ from support.journals import intend
 from support.stacks import BOOTSTRAP, ROOT, require
 from support.waiting import until
 
-from pytest_llmchaos import cli
+from pytest_llmchaos import cli, faults
 from pytest_llmchaos.errors import NotReady, Unsupported
 from pytest_llmchaos.evidence.journal import Journal
 from pytest_llmchaos.evidence.run_manifest import RunManifest
 from pytest_llmchaos.host import identity
+from pytest_llmchaos.lab.injector import Injected
+from pytest_llmchaos.model import Injection
 from pytest_llmchaos.runtime.docker import attach_preflight, docker_cli, notes
 from pytest_llmchaos.runtime.docker import attached as attach
 from pytest_llmchaos.runtime.docker.attached import AttachedRuntime
+from pytest_llmchaos.trial.attribution import repaired_by
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(280)]
 
@@ -233,6 +237,48 @@ def test_only_what_its_owner_allowed_is_acted_on(pair, tmp_path):
         runtime.down()
 
     assert looks(pair) == before
+
+
+@pytest.fixture
+def policed():
+    """A service of an attached project that Docker restarts by its policy."""
+    require("sim")
+    listing = ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "llmchaos/services"]
+    project = f"byo-policy-{os.getpid()}"
+    labels = [
+        f"com.docker.compose.project={project}",
+        "com.docker.compose.service=open",
+        f"{attach_preflight.ALLOW}=true",
+    ]
+    command = ["docker", "run", "--detach", "--init", "--restart", "always", "--name", project, "--entrypoint", "sleep"]
+    image = docker_cli.run(listing).split()[0]
+    docker_cli.run([*command, *(word for label in labels for word in ("--label", label)), image, "300"])
+    yield project
+    docker_cli.run(["docker", "rm", "--force", project])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="faults.crash needs root")
+def test_a_restart_by_the_policy_and_one_by_the_api_are_credited_to_their_makers(policed, tmp_path):
+    runtime = attached(policed, tmp_path)
+    runtime.up()
+
+    def repairer_of(repair, act):
+        injected, since_s = Injected(), time.time()
+        injected.acts = [Injection(after_s=0.0, fault=act("open").primitive, victim="open")]
+        injected.start_unix_s = since_s
+        getattr(runtime, act.__name__)("open")
+        repair()
+        heard = lambda: runtime.events(since_s, time.time())  # noqa: E731 - read again each time
+        until(lambda: any(one.action == "start" for one in heard()), "the container started again", 10)
+        return repaired_by(injected, heard(), (), runtime.states())
+
+    try:
+        assert repairer_of(lambda: None, faults.crash) == "runtime"
+        assert repairer_of(lambda: docker_cli.run(["docker", "start", policed]), faults.kill) == "other"
+        assert repairer_of(lambda: docker_cli.run(["docker", "restart", "-t", "0", policed]), faults.pause) == "other"
+        assert repairer_of(lambda: None, faults.crash) == "runtime"
+    finally:
+        runtime.down()
 
 
 def test_what_is_missing_for_taking_part_is_in_one_message(pair, tmp_path):

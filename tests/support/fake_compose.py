@@ -38,7 +38,7 @@ class FakeCompose:
             return self.version
         if command[:3] == ["docker", "image", "inspect"]:
             return json.dumps(self.images.get(command[-1]))
-        if command[:3] == ["docker", "image", "ls"]:
+        if command[:2] == ["docker", "ps"] or command[:3] == ["docker", "image", "ls"]:
             return ""
         if "--environment" in command:
             return f"HOME=/\nCOMPOSE_PROFILES={self.default_profiles}\n"

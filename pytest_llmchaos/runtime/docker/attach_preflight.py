@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from pytest_llmchaos.errors import NotReady
-from pytest_llmchaos.runtime.docker import docker_cli
+from pytest_llmchaos.runtime.docker import docker_cli, notices
 from pytest_llmchaos.subject.own_stack import services_by_key
 
 if TYPE_CHECKING:
@@ -33,12 +35,60 @@ class Binding:
 
 
 def examine(subject: Subject) -> Subject:
-    """Return the subject with the name of the project that it runs as.
+    """Return the subject with the name of the project that it runs as, and notices.
 
     Raises:
         NotReady: Compose cannot read the files, and the user named no project.
     """
-    return subject if subject.project else replace(subject, project=_project_of(subject.compose_files))
+    project = subject.project or _project_of(subject.compose_files)
+    return replace(subject, project=project, notices=notices.of(subject, _settings_of(project)))
+
+
+class _Policy(msgspec.Struct, rename="pascal"):
+    name: str = ""
+
+
+class _HostConfig(msgspec.Struct, rename="pascal"):
+    restart_policy: _Policy
+
+
+class _Config(msgspec.Struct, rename="pascal"):
+    env: list[str] | None = None
+    labels: dict[str, str] | None = None
+
+
+class _Mount(msgspec.Struct, rename="pascal"):
+    source: str = ""
+
+
+class _Container(msgspec.Struct, rename="pascal"):
+    """Output of `docker container inspect`."""
+
+    config: _Config
+    host_config: _HostConfig
+    mounts: list[_Mount] | None = None
+
+
+def _settings_of(project: str) -> dict[str, notices.About]:
+    """Settings of the project's services. Empty if it does not run."""
+    label = f"label=com.docker.compose.project={project}"
+    found = docker_cli.run(["docker", "ps", "--all", "--quiet", "--no-trunc", "--filter", label]).split()
+    if not found:
+        return {}
+    try:
+        told = docker_cli.run(["docker", "container", "inspect", *found])
+    except NotReady as error:
+        if "No such container" in str(error):  # removed meanwhile
+            return {}
+        raise
+    return {
+        str((one.config.labels or {}).get("com.docker.compose.service")): notices.About(
+            restart=one.host_config.restart_policy.name,
+            variables=dict(entry.split("=", 1) for entry in one.config.env or [] if "=" in entry),
+            mounts=tuple(mount.source for mount in one.mounts or []),
+        )
+        for one in msgspec.json.decode(told, type=list[_Container])
+    }
 
 
 def _project_of(files: Sequence[Path]) -> str:

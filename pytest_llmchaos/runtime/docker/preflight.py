@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 from pytest_llmchaos.errors import BadScenario, NotReady
-from pytest_llmchaos.runtime.docker import attach_preflight, docker_cli, judge, offered_ports, reach
+from pytest_llmchaos.runtime.docker import attach_preflight, docker_cli, judge, notices, offered_ports, reach
 from pytest_llmchaos.runtime.docker.user_files import UserFiles
 from pytest_llmchaos.slo.openslo import slos_of
 from pytest_llmchaos.subject.lab import Endpoint, Subject
@@ -44,7 +44,8 @@ def examine(subject: Subject) -> Subject:
     problems += reach.problems(config, subject, EXAMINED)
     if problems:
         raise BadScenario(f"{subject.compose_files[0]}: " + "; ".join(dict.fromkeys(problems)))
-    return replace(subject, ports=ports, scrapes=tuple(scrapes))
+    lines = notices.of(subject, notices.in_file(config))
+    return replace(subject, ports=ports, scrapes=tuple(scrapes), notices=lines)
 
 
 def _require_compose(version: str) -> None:

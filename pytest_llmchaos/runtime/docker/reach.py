@@ -66,6 +66,8 @@ class Service(msgspec.Struct):
     expose: list[str] = []
     scale: int | None = None
     deploy: Deploy | None = None
+    restart: str = ""
+    environment: dict[str, object] = {}
 
     network_mode: str = ""
     pid: str = ""
