@@ -1,4 +1,4 @@
-"""Messages on the troubleshooting page, which the programs print."""
+"""Messages on the troubleshooting page."""
 
 from __future__ import annotations
 

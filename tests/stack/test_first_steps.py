@@ -1,4 +1,4 @@
-"""The README's first commands, in an empty folder, with the built wheel."""
+"""The first commands of a new user, in an empty folder, with the built wheel."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from support import wheels
 from support.doc_blocks import blocks_of, lines_of
+from support.stacks import BOOTSTRAP, require
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(300), pytest.mark.usefixtures("local_programs")]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
 README = (wheels.ROOT / "README.md").read_text()
 ACTIVATE = ". .venv/bin/activate"
@@ -25,6 +26,23 @@ wheels.link_packages(Path(".venv"), Path({wheel!r}), "local")
 """
 
 
+# A stranger's compose file: container names, fixed ports, a restart policy.
+COMPOSE = """
+services:
+  web:
+    image: ${FAQ_IMAGE}
+    container_name: shop-web
+    restart: unless-stopped
+    entrypoint: ["python3", "/faq.py"]
+    init: true
+    ports: ["18080:8080"]
+    volumes: ["./faq.py:/faq.py:ro"]
+    healthcheck:
+      test: ["CMD", "python3", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8080/healthz', timeout=2)"]
+      interval: 1s
+"""
+
+
 def files_of(site: Path) -> dict[Path, bytes]:
     """Files of the installed package, without compiled ones."""
     return {
@@ -34,6 +52,7 @@ def files_of(site: Path) -> dict[Path, bytes]:
     }
 
 
+@pytest.mark.usefixtures("local_programs")
 def test_the_first_commands_of_the_readme_end_with_experiments_that_held(tmp_path):
     wheel = wheels.build(tmp_path / "dist", "wheel")
     first = next(block for block in blocks_of("README.md", README) if "llmchaos init" in block.text)
@@ -64,3 +83,29 @@ def test_the_first_commands_of_the_readme_end_with_experiments_that_held(tmp_pat
     (site,) = folder.glob(".venv/lib/python*/site-packages")
     assert set(files_of(site).values()) <= {content for _, content in wheels.contents(wheel).values()}
     assert {path.name for path in folder.iterdir()} == {".venv", "demo"}
+
+
+def test_a_stranger_s_compose_file_gets_a_verdict_without_an_edit(tmp_path):
+    require("sim")
+    variables = subprocess.run(
+        [sys.executable, str(BOOTSTRAP), "env", "--backend", "sim"], capture_output=True, check=True
+    )
+    images = json.loads(variables.stdout)
+    wheel = wheels.build(tmp_path / "dist", "wheel")
+    bin_ = wheels.environment(tmp_path / "venv", wheel).parent
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    (folder / "compose.yaml").write_text(COMPOSE)
+    (folder / "faq.py").write_bytes((wheels.ROOT / "examples" / "byo" / "faq.py").read_bytes())
+    for path in (tmp_path, folder):
+        path.chmod(0o755)
+    env = wheels.clean_environment() | {"FAQ_IMAGE": images["LLMCHAOS_SERVICES_IMAGE"]}
+    commands = f"set -e\n{bin_}/llmchaos init chaos --compose compose.yaml\ncd chaos\n{bin_}/pytest -p no:cacheprovider"
+
+    done = subprocess.run(
+        ["bash", "-c", commands], cwd=folder, env=env, capture_output=True, text=True, timeout=240, check=False
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "✓ held         web: pause web" in done.stdout
+    assert (folder / "compose.yaml").read_text() == COMPOSE

@@ -46,7 +46,9 @@ def _is_safe(words: list[str]) -> bool:
     match words:
         case ["cd" | "cp" | "mkdir" | "echo" | "export" | "grep", *_]:
             return True
-        case ["llmchaos", "init" | "generate" | "budget" | "report", *_] | ["llmchaos", *_, "--help"]:
+        case ["llmchaos", "init", *rest]:
+            return "--compose" not in rest
+        case ["llmchaos", "generate" | "budget" | "report", *_] | ["llmchaos", *_, "--help"]:
             return True
         case ["python" | ".venv/bin/python", "-c", *_]:
             return True

@@ -1,4 +1,4 @@
-"""The built package, and environments that have it and its dependencies alone."""
+"""The built package, and clean environments with it."""
 
 from __future__ import annotations
 

@@ -8,14 +8,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytest_llmchaos.errors import LlmchaosError
-from pytest_llmchaos.generate.starter import lab_project
+from pytest_llmchaos.errors import BadScenario, LlmchaosError
+from pytest_llmchaos.generate.starter import lab_project, own_project
 from pytest_llmchaos.generate.starter.writing import Project, write_new
 from pytest_llmchaos.subject.lab import BACKENDS
 
 _DESCRIPTION = """\
 Write a project that runs as it is: scenarios, pyproject.toml, a CI workflow and
-a README. It tests the lab that this package contains.
+a README. It tests the lab that this package contains, or with --compose your
+own stack: then it guesses from the compose file which service plays which part,
+and writes each guess with its reason.
 
 Existing files are never changed. If DIR has one of the files, nothing is
 written.
@@ -27,6 +29,7 @@ examples:
   llmchaos init demo                                 the lab in containers, if Docker responds
   llmchaos init demo --runtime local                 the lab as processes, with a real small model
   llmchaos init demo --runtime local --backend sim   the lab as processes, with a simulated model
+  llmchaos init chaos --compose compose.yaml         your own stack
 """
 
 
@@ -37,15 +40,25 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     given = _parser().parse_args(args)
     try:
-        project = lab_project.project(
-            given.folder, runtime=given.runtime, backend=given.backend, scenarios=tuple(given.scenario)
-        )
+        if given.compose:
+            _refuse_options_of_the_lab(given)
+            project = own_project.project(given.folder, given.compose)
+        else:
+            project = lab_project.project(
+                given.folder, runtime=given.runtime, backend=given.backend, scenarios=tuple(given.scenario)
+            )
         write_new(given.folder, project.files)
     except LlmchaosError as error:
         sys.stderr.write(f"llmchaos init: {error}\n")
         return 1
     sys.stdout.write(_summary(given.folder, project))
     return 0
+
+
+def _refuse_options_of_the_lab(given: argparse.Namespace) -> None:
+    wrong = [name for name in ("runtime", "backend", "scenario") if getattr(given, name)]
+    if wrong:
+        raise BadScenario(f"--{wrong[0]} is for the lab, and --compose names your own stack: give only one of them")
 
 
 def _summary(folder: Path, project: Project) -> str:
@@ -65,6 +78,14 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="the project's folder, created if missing")
+    parser.add_argument(
+        "--compose",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="your compose files, to test their stack instead of the lab. They stay as they are",
+    )
     parser.add_argument(
         "--runtime",
         choices=("compose", "local"),

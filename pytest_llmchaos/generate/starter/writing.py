@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,16 @@ from pytest_llmchaos.errors import NotReady
 def quoted(value: object) -> str:
     """Return a value as JSON, which TOML and YAML read as well."""
     return json.dumps(value, ensure_ascii=False)
+
+
+def in_comment(text: str) -> str:
+    """Return a text as one line, whatever a compose file has in it."""
+    return "".join(one if one.isprintable() else " " for one in text)
+
+
+def slug(text: str) -> str:
+    """Return a text as a name of an objective."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 # Other marks than usual: workflows contain `${{ }}`, and TOML has `[[ ]]`.
@@ -33,7 +44,7 @@ _TEMPLATES = Environment(
     comment_start_string="<#",
     comment_end_string="#>",
 )
-_TEMPLATES.filters["quoted"] = quoted
+_TEMPLATES.filters |= {"quoted": quoted, "in_comment": in_comment, "slug": slug}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,92 @@
+"""A project that tests the stack of a compose file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from pytest_llmchaos import model
+from pytest_llmchaos.generate.starter import compose_file
+from pytest_llmchaos.generate.starter.compose_file import Stack
+from pytest_llmchaos.generate.starter.lab_project import WORKFLOW, subfolder
+from pytest_llmchaos.generate.starter.roles import Roles, roles_of
+from pytest_llmchaos.generate.starter.writing import Project, render
+from pytest_llmchaos.subject.own_stack import OwnKeys
+
+_KEYS = frozenset(one.name for one in fields(OwnKeys))
+_MINUTES = 30
+
+
+def project(folder: Path, files: Sequence[Path]) -> Project:
+    """Return a project that tests a compose file's stack.
+
+    Args:
+        folder: the project's folder.
+        files: the compose files, which stay as they are.
+
+    Raises:
+        BadScenario: a file is missing or has no service that answers requests.
+        NotReady: Compose is missing or refuses the files.
+    """
+    stack = compose_file.read(files)
+    roles = roles_of(stack)
+    where = subfolder(folder)
+    values = {
+        "api": roles.api.name,
+        "victim": roles.victim,
+        "compose": [os.path.relpath(one, folder.resolve()) for one in stack.files],
+        "guesses": [one for one in roles.guesses if one.key in _KEYS],
+        "remarks": roles.remarks,
+        "ways_out": stack.ways_out,
+        "clients": model,
+        "latencies": [(one.name, latency) for one in roles.scraped for latency in one.server.latencies],
+        "key_variable": roles.key_variable if "headers" in _KEYS else "",
+        "steps": (steps := _steps(roles)),
+    }
+    workflow = render(
+        "chaos.yml.j2",
+        subfolder=where,
+        minutes=_MINUTES,
+        cached=False,
+        requirement="pytest-llmchaos",
+        setup="",
+        key_variable=values["key_variable"],
+        reports=os.path.join(where, "reports/"),  # noqa: PTH118 - the final slash stays
+    )
+    files_of = {
+        "pyproject.toml": render("own_pyproject.toml.j2", **values),
+        "slo.yaml": render("own_slo.yaml.j2", **values),
+        f"scenarios/test_{_identifier(roles.victim)}.py": render("own_scenario.py.j2", **values),
+        WORKFLOW: workflow,
+        "README.md": render("own_readme.md.j2", **values),
+        ".gitignore": render("gitignore.j2"),
+    }
+    return Project(files=files_of, steps=steps, notes=tuple(_notes(stack, roles, where)))
+
+
+def _steps(roles: Roles) -> tuple[tuple[str, str], ...]:
+    key = (
+        [(f"export {roles.key_variable}=...", "the clients' key")] if roles.key_variable and "headers" in _KEYS else []
+    )
+    return (
+        *key,
+        ("pytest --chaos-plan", "print the planned trial, start nothing"),
+        ("pytest", "start the stack as a project of its own, freeze a service, judge"),
+    )
+
+
+def _notes(stack: Stack, roles: Roles, where: str) -> list[str]:
+    guessed = {one.key: one.value for one in roles.guesses}
+    notes = [f"read pyproject.toml first: it guesses that clients use {guessed['api']}, and has the reasons"]
+    if stack.ways_out:
+        keys = ", ".join(dict.fromkeys(one.key for one in stack.ways_out))
+        notes.append(f"pytest will refuse to start until you decide on what reaches beyond the stack: {keys}")
+    if where:
+        notes.append(f"GitHub reads workflows at the top of a repository: move {WORKFLOW} there")
+    return notes
+
+
+def _identifier(name: str) -> str:
+    return "".join(one if one.isalnum() else "_" for one in name)

@@ -1,0 +1,340 @@
+"""Guesses of the parts that services play, each with its reason."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.generate.starter.compose_file import Service, Stack
+
+_NO_PART_OF_REQUESTS = ("store", "monitor", "prometheus", "remediator", "page")
+# How likely clients send their requests to a service, by its part.
+_FRONT = {"gateway": 50, "proxy": 45, "app": 40, "model": 20, "page": -20}
+_PORT_OPTION = re.compile(r"--(?:port|http-port)[= ](\d+)")
+_MODEL_OPTION = re.compile(r"(?:--served-model-name|--alias|--model-id|--model-path|--model|vllm serve)[= ]([\w./:-]+)")
+_MODEL_IN_SETTINGS = re.compile(r"(?m)^\s*-?\s*model_name:\s*[\"']?([\w./:-]+)")
+_PULLED_MODEL = re.compile(r"ollama (?:pull|run) ([\w./:-]+)")
+_PREPARES = re.compile(r"ollama (?:pull|create)\b|huggingface-cli|\bhf download\b")
+_KEY_VARIABLE = re.compile(r"(API|MASTER|AUTH|ACCESS|SECRET)\w*(KEY|TOKEN)$|^KEY$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guess:
+    """Value of an ini key and the reason for it.
+
+    Attributes:
+        key: the key without its prefix.
+        value: a text, or several.
+        reason: one line, without a line break.
+        sure: False writes the line as a comment.
+    """
+
+    key: str
+    value: str | tuple[str, ...]
+    reason: str
+    sure: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roles:
+    """Parts of the services of a compose file, as far as they can be guessed.
+
+    Attributes:
+        api: the service that clients use.
+        targets: services that faults may hit.
+        victim: the target of the first scenario.
+        scraped: services with metrics that the run scrapes.
+        key_variable: environment variable with the clients' key, or empty.
+        guesses: the ini keys.
+        remarks: what else the reader should see.
+    """
+
+    api: Service
+    targets: tuple[str, ...]
+    victim: str
+    scraped: tuple[Service, ...]
+    key_variable: str
+    guesses: tuple[Guess, ...]
+    remarks: tuple[str, ...] = field(default=())
+
+
+def roles_of(stack: Stack) -> Roles:
+    """Guess the parts of the services.
+
+    Raises:
+        BadScenario: no service could be what clients use.
+    """
+    profiles = _profiles(stack)
+    on = {name: one for name, one in stack.services.items() if _is_on(one, (*stack.active_profiles, *profiles))}
+    once = _one_shots(stack)
+    serving = {name: one for name, one in on.items() if name not in once}
+    edges = {name: {to: port for to, port in stack.references(name).items() if to in serving} for name in serving}
+    api, why_api = _api(serving, edges)
+    reached = _reached(api.name, edges)
+    targets = tuple(name for name in reached if serving[name].server.part not in _NO_PART_OF_REQUESTS)
+    targets = targets if api.name in targets else (api.name, *targets)
+    replicas = _replicas([serving[name] for name in targets])
+    scraped = tuple(_scraped(serving))
+    header, variable = _key(api)
+    guesses = [
+        Guess(key="api", value=f"{api.name}:{_port(api, edges)[0]}", reason=f"{why_api}; {_port(api, edges)[1]}"),
+        Guess(key="targets", value=targets, reason=_why_targets(targets, serving, once)),
+        *_metrics(scraped, serving, edges),
+        *_prometheus(serving),
+        *_remediator(serving),
+        *_model(stack, api, serving, reached),
+        *_ready(api, _port(api, edges)[0]),
+        *header,
+        *_of_profiles(profiles),
+        *_of_restart(targets, serving),
+        *_of_replicas(replicas),
+    ]
+    return Roles(
+        api=api,
+        targets=targets,
+        victim=replicas[0] if replicas else api.name,
+        scraped=scraped,
+        key_variable=variable,
+        guesses=tuple(guesses),
+        remarks=tuple(_remarks(stack, on)),
+    )
+
+
+def _api(serving: Mapping[str, Service], edges: Mapping[str, Mapping[str, int | None]]) -> tuple[Service, str]:
+    models = {name for name, one in serving.items() if one.server.part == "model"}
+    users = {to for name in serving for to in edges[name] if serving[name].server.part not in ("monitor", "prometheus")}
+    best: tuple[int, Service, str] | None = None
+    for name, one in serving.items():
+        points = _FRONT.get(one.server.part)
+        if points is None:
+            continue
+        reasons = [one.server.title or "a program of your own"]
+        leads = bool(models & set(_reached(name, edges)[1:]))
+        if leads:
+            points += 10
+            reasons.append("requests reach a model server through it")
+        elif models and one.server.part == "app":
+            points -= 30
+        if one.published:
+            points += 15
+            reasons.append("it publishes a port")
+        elif not (one.exposed or one.server.port or any(edges[other].get(name) for other in serving)):
+            points -= 40
+        if name not in users:
+            points += 10
+            reasons.append("no other service calls it")
+        if best is None or points > best[0]:
+            best = (points, one, ", ".join(reasons))
+    if best is None:
+        raise BadScenario(
+            f"--compose must name a file with a service that answers requests, it has {', '.join(serving) or 'none'}: "
+            "give all files that `docker compose` reads"
+        )
+    return best[1], best[2]
+
+
+def _reached(start: str, edges: Mapping[str, Mapping[str, int | None]]) -> list[str]:
+    """Services that a request can reach from one, itself first."""
+    found, left = [start], [start]
+    while left:
+        for to in edges.get(left.pop(0), {}):
+            if to not in found:
+                found.append(to)
+                left.append(to)
+    return found
+
+
+def _port(one: Service, edges: Mapping[str, Mapping[str, int | None]]) -> tuple[int, str]:
+    """Return a container's HTTP port and the reason for it."""
+    offered = one.published or one.exposed
+    option = _PORT_OPTION.search(one.command)
+    if option:
+        return int(option[1]), "its command sets the port"
+    if len(offered) == 1:
+        return offered[0], "the only port that it offers"
+    called = next((to[one.name] for to in edges.values() if to.get(one.name)), None)
+    candidates = [
+        (called, "the port that other services call"),
+        (one.health[0] if one.health else None, "the port of its health check"),
+        (one.server.port or None, f"the port of {one.server.title}"),
+    ]
+    for port, reason in candidates:
+        if port and (not offered or port in offered):
+            return port, reason
+    if offered:
+        return offered[0], f"the first of the ports that it offers ({', '.join(map(str, offered))}): check this"
+    return 8080, "it names no port, so this is a mere guess: check this"
+
+
+def _one_shots(stack: Stack) -> set[str]:
+    """Services that end: others wait for that, or their command only prepares."""
+    awaited = {
+        name
+        for one in stack.services.values()
+        for name, about in one.written.depends_on.items()
+        if about.condition == "service_completed_successfully"
+    }
+    return awaited | {
+        name for name, one in stack.services.items() if not one.written.ports and _PREPARES.search(one.command)
+    }
+
+
+def _replicas(targets: list[Service]) -> tuple[str, ...]:
+    """The largest group of model servers that start the same image."""
+    groups: dict[str, list[str]] = {}
+    for one in targets:
+        if one.server.part == "model":
+            build = one.written.build
+            groups.setdefault(one.written.image or (build.context if build else one.name), []).append(one.name)
+    largest = max(groups.values(), key=len, default=[])
+    return tuple(largest) if len(largest) > 1 else ()
+
+
+def _why_targets(targets: tuple[str, ...], serving: Mapping[str, Service], once: set[str]) -> str:
+    others = [f"{name} ({one.server.title or one.server.part})" for name, one in serving.items() if name not in targets]
+    others += [f"{name} (ends by itself)" for name in sorted(once)]
+    return "what requests pass through" + (f". Left out: {', '.join(others)}" if others else "")
+
+
+def _scraped(serving: Mapping[str, Service]) -> Iterator[Service]:
+    found = {name for one in serving.values() for name in one.scrapes}
+    for name, one in serving.items():
+        if one.server.part in ("model", "gateway", "app", "proxy") and (name in found or _serves_metrics(one)):
+            yield one
+
+
+def _serves_metrics(one: Service) -> bool:
+    option = one.server.metrics_option
+    return bool(one.server.metrics) and (not option or any(re.search(option, text) for text in one.texts))
+
+
+def _metrics(
+    scraped: tuple[Service, ...], serving: Mapping[str, Service], edges: Mapping[str, Mapping[str, int | None]]
+) -> Iterator[Guess]:
+    by_prometheus = {name: where for one in serving.values() for name, where in one.scrapes.items()}
+    entries, reasons = [], []
+    for one in scraped:
+        port, path = by_prometheus.get(one.name) or (_port(one, edges)[0], one.server.metrics)
+        entries.append(f"{one.name}:{port}{path}")
+        why = "your Prometheus scrapes it" if one.name in by_prometheus else f"{one.server.title} serves metrics there"
+        reasons.append(f"{one.name}: {why}")
+    if entries:
+        yield Guess(key="metrics", value=tuple(entries), reason="; ".join(reasons))
+
+
+def _prometheus(serving: Mapping[str, Service]) -> Iterator[Guess]:
+    for name, one in serving.items():
+        if one.server.part == "prometheus":
+            rules = "its rule files have your alerts" if one.has_rules else "no rule file of it was found"
+            port = next(iter(one.published or one.exposed), one.server.port)
+            yield Guess(
+                key="prometheus",
+                value=f"{name}:{port}",
+                reason=f"Prometheus, read for your alerts alone; {rules}",
+                sure=one.has_rules,
+            )
+            return
+
+
+def _remediator(serving: Mapping[str, Service]) -> Iterator[Guess]:
+    for name, one in serving.items():
+        known = one.server.part == "remediator"
+        if known or re.search(r"heal|remediat|repair|watchdog|fixer", name):
+            what = "autoheal restarts unhealthy containers. It has no audit log" if known else "its name"
+            yield Guess(key="remediator", value=name, reason=what, sure=known)
+            return
+
+
+def _model(stack: Stack, api: Service, serving: Mapping[str, Service], reached: list[str]) -> Iterator[Guess]:
+    near = [serving[name] for name in reached]
+    for one in near:
+        settings = next((found for text in one.texts if (found := _MODEL_IN_SETTINGS.search(text))), None)
+        option = _MODEL_OPTION.search(one.command)
+        if one.server.part == "gateway" and settings:
+            yield Guess(key="model", value=settings[1], reason=f"the first model in the settings of {one.name}")
+            return
+        if one.server.part == "model" and option:
+            yield Guess(key="model", value=option[1], reason=f"the command of {one.name} names it")
+            return
+    for name, one in stack.services.items():
+        pulled = next((found for text in one.texts if (found := _PULLED_MODEL.search(text))), None)
+        if pulled:
+            yield Guess(key="model", value=pulled[1], reason=f"{name} pulls it")
+            return
+    yield Guess(
+        key="model",
+        value="default",
+        reason=f"the name that clients of {api.name} send. None was found: write yours, if it checks the name",
+        sure=False,
+    )
+
+
+def _ready(api: Service, port: int) -> Iterator[Guess]:
+    if api.health and api.health[0] == port:
+        yield Guess(key="ready_path", value=api.health[1], reason="its own health check reads it")
+    elif api.server.ready:
+        yield Guess(key="ready_path", value=api.server.ready, reason=f"{api.server.title} answers 200 there when ready")
+
+
+def _key(api: Service) -> tuple[list[Guess], str]:
+    """Return the header with the clients' key, and the variable that holds it."""
+    known = [name for name in api.server.key_variables if name in api.written.environment]
+    others = [name for name in api.written.environment if _KEY_VARIABLE.search(name)]
+    for name, sure in [*((one, True) for one in known), *((one, False) for one in others)]:
+        reason = f"{api.name} has {name}. Give its value to pytest in the environment, never in this file"
+        return [
+            Guess(key="headers", value=(f"Authorization: Bearer ${name}",), reason=reason, sure=sure)
+        ], name if sure else ""
+    return [], ""
+
+
+def _profiles(stack: Stack) -> tuple[str, ...]:
+    """Profiles to switch on: without one of them no model server would start."""
+    serve = [one for one in stack.services.values() if one.server.part in ("model", "gateway", "proxy", "app")]
+    wanted = [one for one in serve if one.server.part == "model"] or serve
+    if any(_is_on(one, stack.active_profiles) for one in wanted):
+        return ()
+    names = [name for one in wanted for name in one.written.profiles]
+    return (next((name for name in names if "cpu" in name), names[0]),) if names else ()
+
+
+def _is_on(one: Service, profiles: Sequence[str]) -> bool:
+    """Return whether a service starts under these profiles."""
+    return not one.written.profiles or bool({"*", *one.written.profiles} & set(profiles))
+
+
+def _of_profiles(profiles: tuple[str, ...]) -> Iterator[Guess]:
+    if profiles:
+        yield Guess(key="profiles", value=profiles, reason="without it no model server starts")
+
+
+def _of_restart(targets: tuple[str, ...], serving: Mapping[str, Service]) -> Iterator[Guess]:
+    policies = sorted({f"{name}: {serving[name].written.restart}" for name in targets if _restarts(serving[name])})
+    if policies:
+        yield Guess(
+            key="restart",
+            value="keep",
+            reason=f"your file restarts {', '.join(policies)}. A run restarts nothing unless this line is in force",
+            sure=False,
+        )
+
+
+def _restarts(one: Service) -> bool:
+    return one.written.restart not in ("", "no")
+
+
+def _of_replicas(replicas: tuple[str, ...]) -> Iterator[Guess]:
+    if replicas:
+        reason = "they start the same image. Useful with llmchaos_replica_header: see trial.replicas"
+        yield Guess(key="replicas", value=replicas, reason=reason, sure=False)
+
+
+def _remarks(stack: Stack, on: Mapping[str, Service]) -> Iterator[str]:
+    off: dict[str, list[str]] = {}
+    for name, one in stack.services.items():
+        if name not in on:
+            off.setdefault(", ".join(one.written.profiles), []).append(name)
+    for profile, names in sorted(off.items()):
+        yield f"off, because the profile {profile} is: {', '.join(names)}"

@@ -1,0 +1,360 @@
+"""`llmchaos init --compose`: guesses and their reasons."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pytest_llmchaos.cli import main as llmchaos
+from pytest_llmchaos.generate.starter.servers import SERVERS, server_of
+from pytest_llmchaos.model import CLIENTS
+from pytest_llmchaos.slo.openslo import load_slos
+from pytest_llmchaos.subject.own_stack import OwnKeys, own_subject
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "byo"
+GATEWAY = """
+services:
+  litellm:
+    image: ghcr.io/berriai/litellm:main-stable
+    command: ["--config", "/app/config.yaml", "--port", "4000"]
+    volumes: ["./litellm.yaml:/app/config.yaml:ro"]
+    environment: {LITELLM_MASTER_KEY: sk-very-secret, DATABASE_URL: "postgresql://me:pw-very-secret@db:5432/x"}
+    ports: ["4000:4000"]
+    depends_on: {db: {condition: service_started}}
+  vllm-1: &vllm
+    image: vllm/vllm-openai:v0.11.0
+    command: --model Qwen/Qwen2.5-0.5B-Instruct --served-model-name qwen
+    ipc: host
+    restart: unless-stopped
+    volumes: ["models:/models"]
+  vllm-2: *vllm
+  webui:
+    image: ghcr.io/open-webui/open-webui:main
+    environment: {OPENAI_API_BASE_URL: "http://litellm:4000/v1"}
+    ports: ["3000:8080"]
+  db: {image: "postgres:16", volumes: ["pg:/var/lib/postgresql/data"]}
+  prometheus:
+    image: prom/prometheus
+    volumes: ["./prometheus.yml:/etc/prometheus/prometheus.yml:ro"]
+    ports: ["9090:9090"]
+  grafana: {image: grafana/grafana, ports: ["3001:3000"]}
+volumes: {pg: {name: litellm_pg}, models: {external: true}}
+"""
+GATEWAY_SETTINGS = """
+model_list:
+  - model_name: qwen-chat
+    litellm_params: {model: openai/qwen, api_base: "http://vllm-1:8000/v1"}
+  - model_name: qwen-chat
+    litellm_params: {model: openai/qwen, api_base: "http://vllm-2:8000/v1"}
+"""
+GATEWAY_PROMETHEUS = """
+rule_files: [alerts.yml]
+scrape_configs:
+  - {job_name: gateway, metrics_path: /metrics/, static_configs: [{targets: ["litellm:4000"]}]}
+  - {job_name: vllm, static_configs: [{targets: ["vllm-1:8000", "vllm-2:8000", "elsewhere.example:80"]}]}
+"""
+PROFILES = """
+services:
+  ollama-cpu: &ollama
+    profiles: [cpu]
+    image: ollama/ollama:latest
+    expose: [11434]
+  ollama-gpu: {<<: *ollama, profiles: [gpu-nvidia]}
+  ollama-pull:
+    profiles: [cpu]
+    image: ollama/ollama:latest
+    entrypoint: /bin/sh
+    command: ["-c", "sleep 3; OLLAMA_HOST=ollama-cpu:11434 ollama pull llama3.2"]
+    depends_on: [ollama-cpu]
+  n8n: {image: n8nio/n8n, ports: ["5678:5678"], environment: {OLLAMA_HOST: "ollama-cpu:11434"}}
+"""
+PROXY = """
+services:
+  nginx:
+    image: nginx:1.27
+    ports: ["8080:80", "8443:443"]
+    volumes: ["./nginx.conf:/etc/nginx/nginx.conf:ro"]
+  web:
+    build: ./web
+    environment: {MODEL_URL: "http://llm:8080/v1", REDIS_URL: "redis://cache:6379", API_KEY: abc-very-secret}
+    depends_on: {migrate: {condition: service_completed_successfully}}
+  migrate: {build: ./web, command: python migrate.py}
+  llm: {image: "ghcr.io/ggml-org/llama.cpp:server", command: "-m /x.gguf --port 8080 --metrics --alias tiny"}
+  cache: {image: "redis:7"}
+  autoheal:
+    image: willfarrell/autoheal
+    volumes: ["/var/run/docker.sock:/var/run/docker.sock"]
+"""
+PROXY_SETTINGS = "events {}\nhttp { upstream u { server web:8000; } server { location / { proxy_pass http://u; } } }\n"
+
+
+@pytest.fixture
+def stack(tmp_path, monkeypatch):
+    """A folder for a compose file, which Compose can read without a daemon."""
+    found = shutil.which("docker")
+    if found is None or subprocess.run([found, "compose", "version"], capture_output=True, check=False).returncode:
+        pytest.skip("needs `docker compose` to read the file")
+    for name in [name for name in os.environ if name.startswith(("DOCKER_", "COMPOSE_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent")
+    folder = tmp_path / "my stack"
+    folder.mkdir()
+    return folder
+
+
+def init(stack, text, **files):
+    """Write files, run the command, and return the project's folder."""
+    (stack / "compose.yaml").write_text(text)
+    for name, content in files.items():
+        path = stack / name.replace("__", "/")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content)
+    assert llmchaos(["init", str(stack / "chaos"), "--compose", str(stack / "compose.yaml")]) == 0
+    return stack / "chaos"
+
+
+def keys_of(project):
+    """The keys in force, as pytest and then the plugin read them."""
+    table = tomllib.loads((project / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    return {name.removeprefix("llmchaos_"): value for name, value in table.items() if name != "testpaths"}
+
+
+def subject_of(project):
+    keys = {name: tuple(value) if isinstance(value, list) else value for name, value in keys_of(project).items()}
+    return own_subject(OwnKeys(**keys), project, toml=True)
+
+
+def reason_of(project, key):
+    """The comment before a key, and whether the key is in force."""
+    found = re.search(rf"^# (.*)\n(# )?llmchaos_{key} = ", (project / "pyproject.toml").read_text(), re.MULTILINE)
+    return found[1], not found[2]
+
+
+def gateway(stack):
+    return init(stack, GATEWAY, **{"litellm.yaml": GATEWAY_SETTINGS, "prometheus.yml": GATEWAY_PROMETHEUS})
+
+
+def test_a_gateway_before_two_model_servers(stack):
+    project = gateway(stack)
+
+    keys = keys_of(project)
+    assert keys["api"] == "litellm:4000"
+    assert keys["targets"] == ["litellm", "vllm-1", "vllm-2"]
+    assert keys["metrics"] == ["litellm:4000/metrics/", "vllm-1:8000/metrics", "vllm-2:8000/metrics"]
+    assert keys["prometheus"] == "prometheus:9090"
+    assert keys["model"] == "qwen-chat"
+    assert keys["compose"] == ["../compose.yaml"]
+    why, _ = reason_of(project, "api")
+    assert why.startswith("LiteLLM, requests reach a model server through it, it publishes a port")
+    why, _ = reason_of(project, "targets")
+    assert "db (a data store)" in why
+    assert "webui (Open WebUI)" in why
+    why, in_force = reason_of(project, "restart")
+    assert "vllm-1: unless-stopped" in why
+    assert not in_force
+    assert (project / "scenarios" / "test_vllm_1.py").is_file()
+
+
+def test_the_stack_that_the_keys_describe_is_read(stack):
+    subject = subject_of(gateway(stack))
+
+    assert (subject.api, subject.api_port) == ("litellm", 4000)
+    assert [one.service for one in subject.scrapes] == ["litellm", "vllm-1", "vllm-2"]
+    assert subject.compose_files == ((stack / "compose.yaml").resolve(),)
+
+
+def test_what_the_start_would_refuse_is_a_comment_with_what_it_means(stack, capsys):
+    project = gateway(stack)
+
+    text = (project / "pyproject.toml").read_text()
+    assert "allow" not in keys_of(project)
+    assert '# llmchaos_allow = ["volume:models", "volume:pg", "ipc:vllm-1", "ipc:vllm-2"]' in text
+    assert "has the fixed name 'litellm_pg'" in text
+    assert "volume:models, volume:pg" in capsys.readouterr().out
+
+
+def test_no_secret_of_the_compose_file_is_written(stack, capsys):
+    project = gateway(stack)
+    shutil.move(project, stack / "first")
+    other = init(stack, PROXY, **{"nginx.conf": PROXY_SETTINGS, "web__Dockerfile": "FROM x\n"})
+
+    written = [path.read_text() for folder in (stack / "first", other) for path in folder.rglob("*") if path.is_file()]
+    assert "very-secret" not in "".join(written) + capsys.readouterr().out
+
+
+def test_a_profile_without_which_no_model_server_starts_is_switched_on(stack):
+    project = init(stack, PROFILES)
+
+    keys = keys_of(project)
+    assert keys["api"] == "ollama-cpu:11434"
+    assert keys["targets"] == ["ollama-cpu"]
+    assert keys["profiles"] == ["cpu"]
+    assert keys["model"] == "llama3.2"
+    assert "# off, because the profile gpu-nvidia is: ollama-gpu" in (project / "pyproject.toml").read_text()
+
+
+def test_active_profiles_need_no_key(stack, monkeypatch):
+    monkeypatch.setenv("COMPOSE_PROFILES", "gpu-nvidia")
+
+    keys = keys_of(init(stack, PROFILES))
+
+    assert keys["api"] == "ollama-gpu:11434"
+    assert "profiles" not in keys
+
+
+def test_a_proxy_before_a_program_of_ones_own(stack):
+    project = init(
+        stack, PROXY, **{"nginx.conf": PROXY_SETTINGS, "web__Dockerfile": 'FROM x\nEXPOSE 8000\nCMD ["uvicorn"]\n'}
+    )
+
+    keys = keys_of(project)
+    assert keys["api"] == "nginx:80"
+    assert keys["targets"] == ["nginx", "web", "llm"]
+    assert keys["metrics"] == ["llm:8080/metrics"]
+    assert keys["model"] == "tiny"
+    assert keys["remediator"] == "autoheal"
+    assert "migrate (ends by itself)" in reason_of(project, "targets")[0]
+    assert '# llmchaos_allow = ["bind:/var/run/docker.sock"]' in (project / "pyproject.toml").read_text()
+
+
+def test_the_example_of_the_documents(stack):
+    shutil.copytree(EXAMPLE, stack, dirs_exist_ok=True)
+    assert llmchaos(["init", str(stack / "chaos"), "--compose", str(stack / "compose.yaml")]) == 0
+
+    keys = keys_of(stack / "chaos")
+    assert keys["api"] == "faq:8080"
+    assert keys["targets"] == ["faq"]
+    assert keys["metrics"] == ["faq:8080/metrics"]
+    assert keys["prometheus"] == "prometheus:9090"
+    assert keys["ready_path"] == "/healthz"
+
+
+PORTS = {
+    "of the command": ("command: serve --port 9000, ports: ['1:1', '9000:9000']", "9000", "its command sets the port"),
+    "the only one": ("ports: ['8081:8080']", "8080", "the only port that it offers"),
+    "exposed": ("expose: [7000]", "7000", "the only port that it offers"),
+    "of the health check": (
+        "ports: ['1:1', '2:2'], healthcheck: {test: curl -f http://localhost:2/live}",
+        "2",
+        "the port of its health check",
+    ),
+    "the first": ("ports: ['8000-8002:8000-8002']", "8000", "(8000, 8001, 8002): check this"),
+    "none": ("command: serve", "8080", "a mere guess: check this"),
+}
+
+
+@pytest.mark.parametrize(("about", "port", "reason"), PORTS.values(), ids=PORTS)
+def test_the_port_is_guessed_with_a_reason(stack, about, port, reason):
+    project = init(stack, f"services: {{app: {{image: example/app, {about}}}}}\n")
+
+    assert keys_of(project)["api"] == f"app:{port}"
+    assert reason in reason_of(project, "api")[0]
+
+
+def test_every_file_that_is_written_can_be_read(stack):
+    project = gateway(stack)
+
+    slos = (project / "slo.yaml").read_text()
+    assert [one.name for one in load_slos(slos, "slo.yaml")] == ["availability", "first-token"]
+    assert CLIENTS in slos
+    uncommented = re.sub(r"^# (?=---|  |[a-z]+\w*:)", "", slos, flags=re.MULTILINE)
+    names = [one.name for one in load_slos(uncommented, "slo.yaml")]
+    assert names[2:] == ["vllm-1-ttft", "vllm-1-latency", "vllm-2-ttft", "vllm-2-latency"]
+    ast.parse((project / "scenarios" / "test_vllm_1.py").read_text())
+    (workflow,) = (project / ".github" / "workflows").iterdir()
+    assert [step["run"] for step in yaml.safe_load(workflow.read_text())["jobs"]["chaos"]["steps"] if "run" in step][
+        :2
+    ] == ['pip install "pytest-llmchaos"', "pytest"]
+
+
+def test_the_compose_file_is_not_changed_and_nothing_is_written_twice(stack):
+    project = gateway(stack)
+    before = {path: path.read_bytes() for path in stack.rglob("*") if path.is_file()}
+
+    assert llmchaos(["init", str(project), "--compose", str(stack / "compose.yaml")]) == 1
+
+    assert {path: path.read_bytes() for path in stack.rglob("*") if path.is_file()} == before
+    assert (stack / "compose.yaml").read_text() == GATEWAY
+
+
+REFUSED = {
+    "no service answers": ("services: {db: {image: postgres}}", [], "a service that answers requests, it has db"),
+    "a variable is missing": ("services: {app: {image: '${NOT_SET:?set it}'}}", [], "NOT_SET is missing a value"),
+    "an option of the lab": ("services: {app: {image: x}}", ["--backend=sim"], "--backend is for the lab"),
+}
+
+
+@pytest.mark.parametrize(("text", "more", "message"), REFUSED.values(), ids=REFUSED)
+def test_a_file_that_cannot_be_used_is_refused(stack, capsys, text, more, message):
+    (stack / "compose.yaml").write_text(text)
+
+    assert llmchaos(["init", str(stack / "chaos"), "--compose", str(stack / "compose.yaml"), *more]) == 1
+
+    assert message in capsys.readouterr().err
+    assert not (stack / "chaos").exists()
+
+
+def test_a_missing_file_is_named(tmp_path, capsys):
+    assert llmchaos(["init", str(tmp_path / "chaos"), "--compose", "nowhere.yaml"]) == 1
+
+    assert "'nowhere.yaml', which does not exist" in capsys.readouterr().err
+
+
+IMAGES = {
+    "vllm/vllm-openai:v0.11.0": "vLLM",
+    "public.ecr.aws/q9t5s3a7/vllm-cpu-release-repo:v0.11": "vLLM",
+    "lmsysorg/sglang:latest": "SGLang",
+    "ghcr.io/huggingface/text-generation-inference:3.3": "Text Generation Inference",
+    "ollama/ollama": "Ollama",
+    "localhost:5000/ollama@sha256:" + "0" * 64: "Ollama",
+    "ghcr.io/ggml-org/llama.cpp:server-cuda": "llama.cpp",
+    "nvcr.io/nvidia/tensorrt-llm/release:1.1": "TensorRT-LLM",
+    "docker.litellm.ai/berriai/litellm:main": "LiteLLM",
+    "ghcr.io/open-webui/open-webui:main": "Open WebUI",
+    "nginxinc/nginx-unprivileged": "nginx",
+    "traefik:v3": "Traefik",
+    "haproxytech/haproxy": "HAProxy",
+    "prom/prometheus:v3.5.0": "Prometheus",
+    "prom/alertmanager": "monitoring",
+    "oliver006/redis_exporter": "monitoring",
+    "grafana/grafana-oss": "monitoring",
+    "pgvector/pgvector:pg17": "a data store",
+    "qdrant/qdrant": "a data store",
+    "willfarrell/autoheal": "autoheal",
+    "example/app": "",
+    "": "",
+}
+
+
+@pytest.mark.parametrize(("image", "title"), IMAGES.items(), ids=str)
+def test_programs_are_recognised_by_their_image(image, title):
+    assert server_of(image, "").title == title
+
+
+@pytest.mark.parametrize(
+    ("command", "title"),
+    [
+        ("python -m vllm.entrypoints.openai.api_server --port 8000", "vLLM"),
+        ("vllm serve Qwen/Qwen3-0.6B", "vLLM"),
+        ("python3 -m sglang.launch_server --model x", "SGLang"),
+        ("./llama-server -m x.gguf", "llama.cpp"),
+        ("python -m my.app", ""),
+    ],
+)
+def test_programs_are_recognised_by_their_command(command, title):
+    assert server_of("registry.example/mine:1", command).title == title
+
+
+def test_a_bound_of_a_server_s_histogram_is_written_in_seconds():
+    latencies = [latency for one in SERVERS for latency in one.latencies]
+
+    assert latencies
+    assert all(float(one.le) == float(one.seconds) for one in latencies)
