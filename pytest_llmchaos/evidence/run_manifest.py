@@ -40,6 +40,8 @@ class RunManifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     tls_verify: bool = True
     """True if Docker's certificate is verified."""
     machine: str = ""
+    judge: str = ""
+    """Compose project of the judge that an attached run started."""
 
     def to_json(self) -> str:
         """Return ASCII JSON. Unlike msgspec's, it keeps a path that is not UTF-8."""

@@ -30,6 +30,7 @@ from pytest_llmchaos.lab.lab import Lab
 from pytest_llmchaos.prometheus.answers import HEADERS_KEY
 from pytest_llmchaos.prometheus.required_metrics import require_metrics
 from pytest_llmchaos.runtime.docker import notes, preflight
+from pytest_llmchaos.runtime.docker.judge_project import project_name
 from pytest_llmchaos.session.environment import environment
 from pytest_llmchaos.session.settings import Settings, make_runtime
 from pytest_llmchaos.slo.openslo import slos_of
@@ -211,7 +212,7 @@ class Run:
             directory=str(settings.stack_directory),
         )
         if self.subject.attach:
-            manifest = replace(manifest, run=settings.run, targets=tuple(self.subject.may_hit))
+            manifest = replace(manifest, run=settings.run, targets=tuple(self.subject.may_hit), judge=project_name())
             manifest = self._noted = notes.note(manifest)
             self.journal.keep_intents(notes.intents_of(manifest))
         self.journal.write(lines.Stack(**structs.asdict(manifest)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,10 @@ from pytest_llmchaos.evidence.run_manifest import RunManifest
 from pytest_llmchaos.host import measurement_lock
 from pytest_llmchaos.host.ports import http_url
 from pytest_llmchaos.model import Undo
-from pytest_llmchaos.runtime.docker import attach_preflight, docker_cli, notes, restrictions
+from pytest_llmchaos.runtime.docker import attach_preflight, docker_cli, judge, notes, restrictions
 from pytest_llmchaos.runtime.docker.compose import ComposeRuntime
 from pytest_llmchaos.runtime.docker.events import EventReader
+from pytest_llmchaos.runtime.docker.judge_project import JudgeProject, as_config
 from pytest_llmchaos.runtime.docker.place import of_daemon
 from pytest_llmchaos.runtime.undo import UNDO_DEADLINE_S, revert_until_done
 from pytest_llmchaos.subject.lab import Subject
@@ -36,11 +38,15 @@ class AttachedRuntime(ComposeRuntime):
     def __init__(self, subject: Subject, *, project: str, run: str, owner: str, directory: Path) -> None:
         super().__init__(subject, project=project, run=run, owner=owner, directory=directory)
         self._host_of: dict[str, str] = {}
+        self._owner = owner
+        self._judge: JudgeProject | None = None
 
     def __repr__(self) -> str:
         return f"<attached to compose project {self.project}>"
 
     def url(self, service: str) -> str:
+        if self._judge is not None and service in self._judge.port_of:
+            return self._judge.url(service)
         return http_url(self._host_of[service], self.compose.port_of[service])
 
     def _is_mine(self, container: Container) -> bool:  # noqa: ARG002 - observing is harmless, and `_act` checks the label
@@ -72,6 +78,11 @@ class AttachedRuntime(ComposeRuntime):
                 problems.append(str(error))
             else:
                 self._host_of[service], self.compose.port_of[service] = host, port
+        if self.subject.brings_judge:
+            self._judge = JudgeProject(labels=self._labels, owner=self._owner, directory=self._directory, place=place)
+            scrapes, wrong = judge.resolved(as_config(found), self.subject.scrapes)
+            self.subject = replace(self.subject, scrapes=scrapes)
+            problems += wrong
         if problems:
             raise NotReady(f"project {self.project}: " + "; ".join(problems) + "; nothing was touched")
 
@@ -103,6 +114,8 @@ class AttachedRuntime(ComposeRuntime):
         self._directory.mkdir(parents=True, exist_ok=True)
         self._reader = EventReader(docker_cli.daemon(), self.project)
         self._reader.start()
+        if self._judge is not None:
+            self._judge.up(as_config(self._by_service()), self.subject)
         # A trial of another run may have restricted a target.
         with measurement_lock.measuring():
             self._require_running()
@@ -142,7 +155,10 @@ class AttachedRuntime(ComposeRuntime):
         super()._ensure_running(undo)
 
     def down(self) -> None:
-        """Detach. The stack keeps running."""
+        """Detach. The stack keeps running, and the run's judge is removed."""
+        if self._judge is not None:
+            self._judge.down()
+            self._judge = None
         if self._reader is not None:
             self._reader.close()
             self._reader = None

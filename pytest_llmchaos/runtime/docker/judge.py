@@ -6,9 +6,10 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from pytest_llmchaos.errors import BadScenario, NotReady
-from pytest_llmchaos.runtime.docker import docker_cli, reach
+from pytest_llmchaos.runtime.docker import docker_cli, offered_ports, reach
 from pytest_llmchaos.subject.lab import Endpoint, Subject, stack_dir
 from pytest_llmchaos.subject.own_stack import JUDGE, PUSHGATEWAY
 
@@ -150,7 +151,23 @@ def rule_file(subject: Subject) -> str:
     return text if not down else f"{text}  - {json.dumps({'name': 'llmchaos', 'rules': down})}\n"
 
 
-def problems(config: reach.Config, scrapes: Sequence[Endpoint]) -> list[str]:
+def resolved(config: reach.Config, scrapes: Sequence[Endpoint]) -> tuple[tuple[Endpoint, ...], list[str]]:
+    """Return the endpoints with their ports, and what is wrong with the others.
+
+    Services that the stack lacks are left out.
+    """
+    found, problems = [], []
+    for one in (scrape for scrape in scrapes if scrape.service in config.services):
+        try:
+            port = offered_ports.port_of(config, one.service, one.port, "llmchaos_metrics")
+        except BadScenario as error:
+            problems.append(str(error))
+        else:
+            found.append(replace(one, port=port))
+    return tuple(found), [*problems, *_unreachable(config, found)]
+
+
+def _unreachable(config: reach.Config, scrapes: Sequence[Endpoint]) -> list[str]:
     """List endpoints that no container can reach by its name."""
     paths: dict[str, str] = {}
     found = []

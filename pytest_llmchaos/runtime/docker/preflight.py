@@ -35,17 +35,14 @@ def examine(subject: Subject) -> Subject:
     config = reach.read_config(files.config(EXAMINED, subject.profiles))
     problems = [*_missing(files, subject, config), *_other_problems(config, subject)]
     known = {name for name in services_by_key(subject) if name in config.services}
-    scrapes = []
-    for one in (scrape for scrape in subject.scrapes if scrape.service in known):
-        port = _port(config, one.service, one.port, "llmchaos_metrics", problems)
-        scrapes.append(replace(one, port=port))
-    problems += judge.problems(config, scrapes)
+    scrapes, unscraped = judge.resolved(config, subject.scrapes)
+    problems += unscraped
     ports = _published(config, subject, known, problems)
     problems += reach.problems(config, subject, EXAMINED)
     if problems:
         raise BadScenario(f"{subject.compose_files[0]}: " + "; ".join(dict.fromkeys(problems)))
     lines = notices.of(subject, notices.in_file(config))
-    return replace(subject, ports=ports, scrapes=tuple(scrapes), notices=lines)
+    return replace(subject, ports=ports, scrapes=scrapes, notices=lines)
 
 
 def _require_compose(version: str) -> None:

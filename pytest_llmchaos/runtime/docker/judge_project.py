@@ -1,0 +1,105 @@
+"""The judge of a stack that runs already: a Compose project of the run."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_llmchaos.host import identity
+from pytest_llmchaos.runtime.docker import docker_cli, judge, reach, removal
+from pytest_llmchaos.runtime.docker.place import Place
+from pytest_llmchaos.subject.lab import Subject
+from pytest_llmchaos.subject.own_stack import JUDGE, PUSHGATEWAY
+
+if TYPE_CHECKING:
+    from docker.models.containers import Container
+
+UP_DEADLINE_S = 600.0  # the images may have to be pulled
+_INSIDE = {JUDGE: judge.PROMETHEUS_PORT, PUSHGATEWAY: judge.PUSHGATEWAY_PORT}
+
+
+def project_name() -> str:
+    """Return the name of the judge's project of this process."""
+    return f"{identity.project_name(os.getpid())}-judge"
+
+
+class JudgeProject:
+    """Prometheus and pushgateway in the networks of a stack that runs already.
+
+    Attributes:
+        name: Name of the Compose project.
+        port_of: Published ports by service, while it is up.
+    """
+
+    def __init__(self, *, labels: Mapping[str, str], owner: str, directory: Path, place: Place) -> None:
+        self.name = project_name()
+        self.port_of: dict[str, int] = {}
+        self._labels = dict(labels)
+        self._owner = owner
+        self._file = directory / "judge.compose.yaml"
+        self._place = place
+        self._ports = place.ports()
+
+    def url(self, service: str) -> str:
+        """Return the address of one of the two services."""
+        return self._place.url(self.port_of[service])
+
+    def up(self, config: reach.Config, subject: Subject) -> None:
+        """Start both and wait until they are ready.
+
+        Args:
+            config: The running stack, from `as_config`.
+            subject: The user's stack with its scrapes and rules.
+
+        Raises:
+            NotReady: Docker refuses, or they are not ready in time.
+        """
+        self.port_of = {service: self._ports.reserve() for service in _INSIDE}
+        published = {name: self._place.entry(port, _INSIDE[name]) for name, port in self.port_of.items()}
+        networks = {name: {"external": True, "name": name} for name in config.networks}
+        text = {
+            "services": judge.services(config, subject, self._labels, published),
+            "configs": judge.configs(config, subject),
+            "networks": {**networks, judge.NETWORK: {"labels": self._labels}},
+        }
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        self._file.write_text(json.dumps(text, indent=1))
+        command = ["docker", "compose", "-p", self.name, "-f", str(self._file)]
+        docker_cli.run([*command, "up", "--detach", "--wait", "--quiet-pull"], timeout_s=UP_DEADLINE_S)
+
+    def down(self) -> None:
+        """Remove both. Raises NotReady if Docker refuses."""
+        if self.port_of:
+            removal.remove_owned(self.name, self._owner)
+            self.port_of = {}
+        self._ports.close()
+
+
+def as_config(found: Mapping[str, Sequence[Container]]) -> reach.Config:
+    """Describe running containers as a compose file.
+
+    Args:
+        found: Containers by service.
+    """
+    of_id = {container.id: service for service, containers in found.items() for container in containers}
+    services, networks = {}, set()
+    for service, containers in found.items():
+        about = containers[0].attrs
+        joined = sorted(about["NetworkSettings"]["Networks"] or {})
+        mode = str(about["HostConfig"]["NetworkMode"])
+        kind, _, other = mode.partition(":")
+        if kind == "container":
+            mode = f"service:{of_id[other]}" if other in of_id else mode
+        elif mode not in ("host", "none"):
+            mode = ""
+        networks.update(joined if not mode else ())
+        services[service] = reach.Service(
+            network_mode=mode,
+            networks=dict.fromkeys(joined) if not mode else None,
+            expose=sorted(about["Config"].get("ExposedPorts") or {}),
+            scale=len(containers),
+        )
+    return reach.Config(services=services, networks={name: reach.Resource(name=name) for name in sorted(networks)})
