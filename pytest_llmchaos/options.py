@@ -120,8 +120,8 @@ INI: tuple[tuple[str, IniType, str], ...] = (
         "llmchaos_prometheus",
         "string",
         (
-            "Prometheus of your stack, read for its alerts, as SERVICE:PORT/PREFIX. With llmchaos_attach it judges, and is "
-            "required. Default: none. Example: prometheus."
+            "Prometheus of your stack, read for its alerts, as SERVICE:PORT/PREFIX. It does not judge. "
+            "Default: none. Example: prometheus."
         ),
     ),
     (
@@ -138,14 +138,6 @@ INI: tuple[tuple[str, IniType, str], ...] = (
         ),
     ),
     (
-        "llmchaos_pushgateway",
-        "string",
-        (
-            "Pushgateway of a running stack, which receives the clients' own counters. Only with llmchaos_attach. "
-            "Default: none. Example: push."
-        ),
-    ),
-    (
         "llmchaos_remediator",
         "string",
         "Service of your stack that repairs it, stopped in trials with remediator=False. Default: none. Example: fixer.",
@@ -156,14 +148,6 @@ INI: tuple[tuple[str, IniType, str], ...] = (
         "Path of the remediator's audit log in its container. Default: /audit/audit.jsonl.",
     ),
     ("llmchaos_model", "string", "Value of model in the clients' requests. Default: default."),
-    (
-        "llmchaos_jobs",
-        "args",
-        (
-            "Jobs of a running stack's Prometheus that it must scrape without a gap, or the trial is inconclusive. "
-            "Only with llmchaos_attach. Default: none. Example: web node."
-        ),
-    ),
     (
         "llmchaos_replicas",
         "args",
@@ -257,7 +241,6 @@ _EXAMPLES = {
     "prometheus": "prometheus",
     "profiles": "cpu",
     "restart": "keep",
-    "pushgateway": "push",
     "remediator": "fixer",
     "audit_file": "/audit/audit.jsonl",
     "model": "default",

@@ -103,26 +103,20 @@ def slo_over(good, total):
 
 
 def test_metrics_are_known_by_a_series_or_by_their_declaration(prometheus):
-    required_metrics.require_metrics(
-        Prometheus(prometheus), [slo_over('sampled{code="200"}', "declared_total")], pushed=False
-    )
+    required_metrics.require_metrics(Prometheus(prometheus), [slo_over('sampled{code="200"}', "declared_total")])
 
 
 def test_a_metric_without_an_exporter_is_named(prometheus, monkeypatch):
     monkeypatch.setattr(required_metrics, "METRICS_DEADLINE_S", 0.3)
 
     with pytest.raises(NotReady, match="lacks the metric missing_total of the SLO file"):
-        required_metrics.require_metrics(
-            Prometheus(prometheus), [slo_over('missing_total{code="200"}', "sampled")], pushed=False
-        )
+        required_metrics.require_metrics(Prometheus(prometheus), [slo_over('missing_total{code="200"}', "sampled")])
 
 
-def test_counts_of_the_clients_need_a_pushgateway(prometheus):
+def test_counts_of_the_clients_appear_with_the_first_load(prometheus):
     slo = slo_over('llmchaos_client_requests_total{outcome="ok"}', "llmchaos_client_requests_total")
 
-    required_metrics.require_metrics(Prometheus(prometheus), [slo], pushed=True)
-    with pytest.raises(NotReady, match="set llmchaos_pushgateway"):
-        required_metrics.require_metrics(Prometheus(prometheus), [slo], pushed=False)
+    required_metrics.require_metrics(Prometheus(prometheus), [slo])
 
 
 SCENARIO = """

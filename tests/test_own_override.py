@@ -9,8 +9,10 @@ from support.fake_compose import FakeCompose
 from support.own_stack_keys import make_folder, subject_of
 
 from pytest_llmchaos.errors import BadScenario, NotReady
-from pytest_llmchaos.runtime.docker import judge, preflight, reach
+from pytest_llmchaos.runtime.docker import judge, judge_project, offered_ports, preflight, reach
+from pytest_llmchaos.runtime.docker.place import Place
 from pytest_llmchaos.runtime.docker.project import ComposeProject
+from pytest_llmchaos.subject.lab import Endpoint
 from pytest_llmchaos.subject.own_stack import JUDGE, PUSHGATEWAY
 
 PROJECT = "llmchaos-1-abcd"
@@ -394,3 +396,59 @@ def test_a_circle_of_networks_ends(monkeypatch):
     )
 
     assert reach.network_owner(config, "a") in ("a", "b")
+
+
+class Running:
+    """A container of a stack that runs already."""
+
+    def __init__(self, identity, mode="shop_default", networks=("shop_default",), ports=("8080/tcp",)):
+        self.id = identity
+        self.attrs = {
+            "HostConfig": {"NetworkMode": mode},
+            "NetworkSettings": {"Networks": dict.fromkeys(networks)},
+            "Config": {"ExposedPorts": dict.fromkeys(ports)},
+        }
+
+
+def test_running_containers_are_read_as_a_compose_file():
+    found = {
+        "web": [Running("1", networks=("shop_default", "shop_back"))],
+        "worker": [Running("2"), Running("3")],
+        "side": [Running("4", mode="container:1", networks=(), ports=())],
+        "edge": [Running("5", mode="host", networks=("host",))],
+        "other": [Running("6", networks=("elsewhere",))],
+    }
+
+    config = judge_project.as_config(found, ["worker", "side", "edge"])
+
+    assert set(config.services) == {"worker", "side", "web", "edge"}
+    assert set(config.networks) == {"shop_default", "shop_back"}
+    assert reach.replicas(config.services["worker"]) == 2
+    assert reach.network_owner(config, "side") == "web"
+    assert offered_ports.port_of(config, "web", None, "llmchaos_metrics") == 8080
+    assert "network_mode 'host'" in judge.resolved(config, (Endpoint(service="edge", port=1),))[1][0]
+
+
+def test_the_judge_of_a_running_stack_joins_its_networks_and_is_a_project_of_the_run(monkeypatch, folder):
+    fake = FakeCompose({}).install(monkeypatch)
+    removed = []
+    monkeypatch.setattr(judge_project.removal, "remove_owned", lambda *about: removed.append(about))
+    config = judge_project.as_config({"web": [Running("1")]}, ["web"])
+    subject = replace(subject_of(folder, attach=True), scrapes=(Endpoint(service="web", port=8080),))
+    made = judge_project.JudgeProject(labels=LABELS, owner="1:2:boot", directory=folder / "run", place=Place())
+
+    made.up(config, subject)
+
+    text = json.loads((folder / "run" / "judge.compose.yaml").read_text())
+    assert text["networks"] == {
+        "shop_default": {"external": True, "name": "shop_default"},
+        "llmchaos": {"labels": LABELS},
+    }
+    assert set(text["services"]) == {JUDGE, PUSHGATEWAY}
+    assert made.url(JUDGE) == f"http://127.0.0.1:{made.port_of[JUDGE]}"
+    (up,) = (command for command in fake.commands if "up" in command)
+    assert up[:4] == ["docker", "compose", "-p", made.name]
+    assert made.name.startswith("llmchaos-")
+    made.down()
+    made.down()
+    assert removed == [(made.name, "1:2:boot")]

@@ -48,16 +48,12 @@ def test_a_run_brings_the_judge_of_the_stack_that_it_starts(folder):
     assert subject_of(folder, prometheus="").alerts is None
 
 
-def test_a_running_stack_has_its_own_judge(folder):
-    subject = subject_of(folder, attach=True, pushgateway="push", jobs=("web", "node"), slo="")
+def test_a_run_brings_the_judge_of_a_stack_that_runs_already(folder):
+    subject = subject_of(folder, attach=True, metrics=("web",), api="web:8080", prometheus="prom:9090/prefix")
 
-    assert not subject.brings_judge
-    assert (subject.prometheus, subject.pushgateway, subject.alerts) == ("prom", "push", None)
-    assert subject.scrape_jobs == ("web", "node")
-    assert subject_of(folder, attach=True).pushgateway is None
-    named = subject_of(folder, attach=True, api="web:8080", prometheus="prom:9090/prefix")
-    assert named.ports == (("web", "", 8080), ("prom", "", 9090))
-    assert named.prometheus_path == "/prefix"
+    assert subject.brings_judge
+    assert subject.scrape_jobs == ("web", own_stack.PUSHGATEWAY)
+    assert subject.ports == (("web", "", 8080), ("prom", "", 9090))
 
 
 def test_without_an_slo_file_the_clients_judge(folder):
@@ -87,20 +83,15 @@ def test_without_a_compose_file_the_lab_is_the_subject(folder):
         ({"ready_path": "readyz"}, "llmchaos_ready_path must be a path such as /readyz, got 'readyz'"),
         ({"audit_file": "log", "remediator": "fixer"}, "llmchaos_audit_file must be a path such as .* got 'log'$"),
         ({"audit_file": "/log"}, "llmchaos_audit_file .* got '/log' and no llmchaos_remediator: add it"),
-        ({"slo": "", "attach": True}, "llmchaos_slo must be the path .* or add llmchaos_pushgateway"),
         ({"slo": "no.yaml"}, r"llmchaos_slo: no file at .*no\.yaml"),
         ({"api": ""}, "llmchaos_api is missing, the service that .*: add it, such as llmchaos_api = web"),
-        ({"prometheus": "", "attach": True}, "llmchaos_prometheus is missing, the service that judges a running"),
         ({"prometheus": "prom:x"}, "llmchaos_prometheus must be a service .* got 'prom:x'"),
         ({"metrics": ("web:0",)}, "llmchaos_metrics must be a service .* such as web:8080/metrics, got 'web:0'"),
         ({"metrics": ("web:70000",)}, "llmchaos_metrics must be .* got 'web:70000'"),
-        ({"metrics": ("web",), "attach": True}, "llmchaos_metrics has no effect with llmchaos_attach.*: remove it"),
         ({"profiles": ("cpu",), "attach": True}, "llmchaos_profiles has no effect with llmchaos_attach"),
         ({"restart": "keep", "attach": True}, "llmchaos_restart has no effect with llmchaos_attach"),
         ({"restart": "always"}, 'llmchaos_restart must be "no" .* or "keep" .* got \'always\''),
         ({"profiles": ("c;pu",)}, "llmchaos_profiles must be names of profiles .* got 'c;pu'"),
-        ({"pushgateway": "push"}, "llmchaos_pushgateway is for llmchaos_attach alone, .*: remove it$"),
-        ({"jobs": ("web",)}, "llmchaos_jobs is for llmchaos_attach alone, .* name what it scrapes in llmchaos_metrics"),
         ({"targets": ()}, "llmchaos_targets is missing, .* such as llmchaos_targets = web worker"),
         ({"api": "web two"}, "llmchaos_api must be a service .* such as web or web:8080, got 'web two'"),
         ({"api": "web/v1"}, "llmchaos_api must be .* got 'web/v1'"),
@@ -173,8 +164,6 @@ def test_a_service_is_named_by_the_first_key_that_has_it(folder):
     }
     judged = subject_of(folder, prometheus="", metrics=("node",))
     assert own_stack.services_by_key(judged)["node"] == "llmchaos_metrics"
-    running = subject_of(folder, attach=True, pushgateway="push")
-    assert own_stack.services_by_key(running)["push"] == "llmchaos_pushgateway"
 
 
 def test_without_the_former_key_nothing_is_refused():

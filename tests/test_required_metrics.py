@@ -74,14 +74,14 @@ def prometheus(*targets, series=(), names=(), prefix="", status=None, text="", l
 
 def error_of(*targets, served=False, jobs=None, **about):
     with prometheus(*targets, **about) as url, pytest.raises(NotReady) as caught:
-        require_metrics(Prometheus(url), [SLO], pushed=False, served=served, jobs=jobs)
+        require_metrics(Prometheus(url), [SLO], served=served, jobs=jobs)
     return str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("targets", "cause"),
     [
-        ((), "because it scrapes nothing: add the service to its scrape_configs"),
+        ((), "because it scrapes nothing: add the service to llmchaos_metrics"),
         (
             (target(health="down", error="connection refused"), target("node")),
             r"cannot scrape app at http://app:8080/metrics \(connection refused\): check port and path",
@@ -92,7 +92,7 @@ def error_of(*targets, served=False, jobs=None, **about):
         ),
         (
             (target(health="unknown", scraped=NEVER),),
-            r"did not scrape app at http://app:8080/metrics within 0\.1 s: set its scrape_interval to 1s",
+            r"did not scrape app at http://app:8080/metrics within 0\.1 s: see its log",
         ),
         ((None,), "check its name there, and that the service is scraped"),
     ],
@@ -105,7 +105,7 @@ def test_a_metric_that_is_missing_has_the_cause_that_the_targets_show(targets, c
 def test_a_metric_may_appear_with_the_first_request_if_all_targets_are_scraped():
     said = []
     with prometheus(target(), names=["app_totals", "up"]) as url:
-        require_metrics(Prometheus(url), [SLO], pushed=False, note=said.append)
+        require_metrics(Prometheus(url), [SLO], note=said.append)
 
     (line,) = said
     assert (
@@ -159,15 +159,15 @@ def test_a_server_that_does_not_answer_is_named_with_the_error():
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
 
     with pytest.raises(NotReady, match=rf"Prometheus at {url} does not answer: ConnectError: .*refused.*; check"):
-        require_metrics(Prometheus(url), [SLO], pushed=False)
+        require_metrics(Prometheus(url), [SLO])
 
 
 def test_a_prefix_and_credentials_lead_to_the_metrics(monkeypatch):
     with prometheus(target(), series=["app_total"], prefix="/prom", key="Bearer s3") as url:
-        require_metrics(Prometheus(url, headers={"Authorization": "Bearer s3"}), [SLO], pushed=False)
+        require_metrics(Prometheus(url, headers={"Authorization": "Bearer s3"}), [SLO])
         assert [one.job for one in Prometheus(url, headers={"Authorization": "Bearer s3"}).targets()] == ["app"]
         with pytest.raises(NotReady, match="answered 401"):
-            require_metrics(Prometheus(url), [SLO], pushed=False)
+            require_metrics(Prometheus(url), [SLO])
 
 
 @pytest.mark.parametrize("ask", [lambda server: server.value("up", 1.0), lambda server: server.targets()])

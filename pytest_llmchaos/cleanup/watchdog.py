@@ -113,9 +113,11 @@ def clean_up(manifest: RunManifest) -> None:
     if not manifest.owned:
         from pytest_llmchaos.runtime.docker import attached  # noqa: PLC0415 - only this branch needs it
 
-        if manifest.judge:
-            removal.remove_dead(manifest.judge, manifest.owner)
-        attached.heal(manifest)
+        try:
+            attached.heal(manifest)
+        finally:
+            if manifest.judge:
+                removal.remove_dead(manifest.judge, manifest.owner)
     elif manifest.runtime == "compose":
         removal.remove_dead(manifest.project, manifest.owner)
     elif manifest.runtime == "local":

@@ -112,12 +112,7 @@ class Lab:
     def prometheus(self) -> Prometheus:
         """Queries the stack's Prometheus."""
         if self._prometheus is None:
-            subject = self.subject
-            self._prometheus = Prometheus(
-                self.runtime.url(subject.prometheus) + subject.prometheus_path,
-                also=self._their_prometheus,
-                headers=self._their_headers if subject.attach else None,
-            )
+            self._prometheus = Prometheus(self.runtime.url(self.subject.prometheus), also=self._their_prometheus)
         return self._prometheus
 
     @functools.cached_property
@@ -126,11 +121,8 @@ class Lab:
         theirs = self.subject.alerts
         if theirs is None:
             return None
-        return Prometheus(self.runtime.url(theirs.service) + theirs.path, headers=self._their_headers)
-
-    @property
-    def _their_headers(self) -> dict[str, str]:
-        return header_values(self.subject.prometheus_headers, HEADERS_KEY)
+        headers = header_values(self.subject.prometheus_headers, HEADERS_KEY)
+        return Prometheus(self.runtime.url(theirs.service) + theirs.path, headers=headers)
 
     @property
     def slos(self) -> tuple[Slo, ...]:

@@ -27,7 +27,6 @@ def require_metrics(
     server: Prometheus,
     slos: Sequence[Slo],
     *,
-    pushed: bool,
     served: bool = False,
     jobs: Sequence[str] | None = None,
     note: Callable[[str], object] = lambda _: None,
@@ -40,9 +39,8 @@ def require_metrics(
     Args:
         server: Prometheus.
         slos: The service levels.
-        pushed: True if the clients' counters are pushed.
         served: True if the service answered a request before.
-        jobs: Jobs that `llmchaos_metrics` names. None for a Prometheus of the user.
+        jobs: Jobs that `llmchaos_metrics` names, or None for all.
         note: Takes a line about metrics that are missing so far.
 
     Raises:
@@ -50,12 +48,7 @@ def require_metrics(
             the request. The message has the cause.
     """
     names = {selector.partition("{")[0] for slo in slos for selector in (slo.good, slo.total)}
-    clients = {name for name in names if name.startswith("llmchaos_")}
-    if clients and not pushed:
-        raise NotReady(
-            f"the SLO file uses {', '.join(sorted(clients))}, which the clients count and push: "
-            "set llmchaos_pushgateway, or write SLOs over your service's own metrics"
-        )
+    clients = {name for name in names if name.startswith("llmchaos_")}  # pushed during a load
     deadline = time.monotonic() + METRICS_DEADLINE_S
     wanted = sorted(names - clients)
     while True:
@@ -71,7 +64,7 @@ def require_metrics(
                     f"or its name is wrong{_hint(server, missing)}"
                 )
                 return
-            problem = _why_missing(server, missing, targets, is_own=jobs is not None)
+            problem = _why_missing(server, missing, targets)
         except _RefusedError as refused:
             problem = f"Prometheus at {server.url} {refused}"
             if refused.status in _FINAL:
@@ -125,22 +118,19 @@ def _data(server: Prometheus, path: str) -> Any:
         raise _RefusedError(answer.status_code, f"is not Prometheus: it answered {answer.text:.80} to {path}") from None
 
 
-def _why_missing(server: Prometheus, missing: Sequence[str], targets: Sequence[Target] | None, *, is_own: bool) -> str:
+def _why_missing(server: Prometheus, missing: Sequence[str], targets: Sequence[Target] | None) -> str:
     """Name the cause, as far as Prometheus' targets show it."""
     lacks = f"Prometheus at {server.url} lacks the metric {', '.join(missing)} of the SLO file"
     if targets is None:
         return f"{lacks}: check its name there, and that the service is scraped{_hint(server, missing)}"
     if not targets:
-        return f"{lacks}, because it scrapes nothing: add the service to {'llmchaos_metrics' if is_own else 'its scrape_configs'}"
+        return f"{lacks}, because it scrapes nothing: add the service to llmchaos_metrics"
     failed = [f"{one.job} at {one.url} ({one.last_error})" for one in targets if one.last_error]
     if failed:
         return f"{lacks}, and cannot scrape {_few(failed)}: check port and path of the target, and that it runs"
     waiting = [f"{one.job} at {one.url}" for one in targets if one.last_scrape_unix_s == 0]
     if waiting:
-        return (
-            f"{lacks}, because it did not scrape {_few(waiting)} within {METRICS_DEADLINE_S:g} s: "
-            "set its scrape_interval to 1s"
-        )
+        return f"{lacks}, because it did not scrape {_few(waiting)} within {METRICS_DEADLINE_S:g} s: see its log"
     return (
         f"{lacks}, although it scrapes {len(targets)} targets without an error: check its name "
         f"there{_hint(server, missing)}"

@@ -245,9 +245,8 @@ class Run:
             test=self.test,
         )
         if self.subject.own:
-            scraped = [one.service for one in self.subject.scrapes] if self.subject.brings_judge else None
-            has_pushed = self.subject.pushgateway is not None
-            require_metrics(lab.prometheus, lab.slos, pushed=has_pushed, jobs=scraped, note=self.progress.note)
+            scraped = [one.service for one in self.subject.scrapes]
+            require_metrics(lab.prometheus, lab.slos, jobs=scraped, note=self.progress.note)
         return lab
 
     def _stop_stack(self) -> list[str]:

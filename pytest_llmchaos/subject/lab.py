@@ -117,7 +117,6 @@ class Subject:
     # Headers of requests to the user's Prometheus, as `Name: value` with `$NAME` of
     # environment variables.
     prometheus_headers: tuple[str, ...] = ()
-    prometheus_path: str = ""  # prefix of the judge's routes
     published_on: str = ""  # address of a Docker daemon's machine that is not this one
     allow: tuple[str, ...] = ()  # permitted ways out of the project, such as "volume:models"
     api_port: int | None = None  # of the api's container, if its user names it

@@ -21,12 +21,11 @@ _PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _ENDPOINT = re.compile(rf"(?P<service>{_NAME.pattern})(?::(?P<port>[0-9]{{1,5}}))?(?P<path>/[\x21-\x7e]*)?")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # a field name of RFC 9110
 _ADDRESS = re.compile(r"[0-9A-Za-z.:_-]+")
-_LISTS = ("compose", "targets", "metrics", "profiles", "jobs", "allow", "replicas", "prometheus_headers")
+_LISTS = ("compose", "targets", "metrics", "profiles", "allow", "replicas", "prometheus_headers")
 _NEEDED = {
     "api": ("the service that takes the clients' requests", "web"),
     "targets": ("the services that faults may hit", "web worker"),
 }
-_NEEDED_TO_ATTACH = {"prometheus": ("the service that judges a running stack", "prometheus")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +42,9 @@ class OwnKeys:
     prometheus: str = ""
     profiles: tuple[str, ...] = ()
     restart: str = ""
-    pushgateway: str = ""
     remediator: str = ""
     audit_file: str = ""
     model: str = ""
-    jobs: tuple[str, ...] = ()
     replicas: tuple[str, ...] = ()
     replica_header: str = ""
     busy_query: str = ""
@@ -79,36 +76,29 @@ def own_subject(keys: OwnKeys, folder: Path, *, toml: bool = False) -> Subject |
         return None
     if not keys.compose:
         raise BadScenario(f"llmchaos_{given[0]} needs llmchaos_compose, the path of your compose file: add it")
-    for name, (what, example) in (_NEEDED | (_NEEDED_TO_ATTACH if keys.attach else {})).items():
+    for name, (what, example) in _NEEDED.items():
         if name not in given:
             line = f"llmchaos_{name} = {_as_ini_line(name, example, toml=toml)}"
             raise BadScenario(f"llmchaos_{name} is missing, {what}: add it, such as {line}")
     _check_names(keys)
     _check_project(keys)
     _check_address(keys)
-    (_check_attached if keys.attach else _check_started)(keys)
+    _check_start(keys)
     _check_headers("prometheus_headers", keys.prometheus_headers)
     tokens_per_s = DEFAULT_TOKENS_PER_S if keys.tokens_per_s is None else keys.tokens_per_s
     if not 0 < tokens_per_s < 1e9:
         raise BadScenario(f"llmchaos_tokens_per_s must be a number above 0 and below 1e9, got {tokens_per_s:g}")
     api = _endpoint("api", keys.api)
     alerts = _endpoint("prometheus", keys.prometheus) if keys.prometheus else None
-    prometheus = alerts.service if keys.attach and alerts is not None else JUDGE
-    pushgateway = (keys.pushgateway or None) if keys.attach else PUSHGATEWAY
     scrapes = tuple(_endpoint("metrics", one) for one in keys.metrics)
     return Subject(
         compose_files=tuple(_file("llmchaos_compose", folder / path) for path in keys.compose),
         targets=keys.targets,
-        ports=(
-            (api.service, "", api.port or 0),
-            (prometheus, "", (alerts.port or 0) if keys.attach and alerts else 0),
-            *([(pushgateway, "", 0)] if pushgateway else []),
-        ),
+        ports=tuple((one.service, "", one.port or 0) for one in (api, alerts) if one is not None),
         api=api.service,
         api_port=api.port,
-        prometheus=prometheus,
-        prometheus_path=alerts.path if keys.attach and alerts else "",
-        pushgateway=pushgateway,
+        prometheus=JUDGE,
+        pushgateway=PUSHGATEWAY,
         remediator=keys.remediator or None,
         audit_file=keys.audit_file or AUDIT_FILE,
         model=keys.model or "default",
@@ -116,7 +106,7 @@ def own_subject(keys: OwnKeys, folder: Path, *, toml: bool = False) -> Subject |
         slo_file=_file("llmchaos_slo", folder / keys.slo) if keys.slo else CLIENTS_SLO_FILE,
         bootstrap=None,
         capacity_tokens_per_s=tokens_per_s,
-        scrape_jobs=keys.jobs if keys.attach else (*dict.fromkeys(one.service for one in scrapes), PUSHGATEWAY),
+        scrape_jobs=(*dict.fromkeys(one.service for one in scrapes), PUSHGATEWAY),
         replicas=keys.replicas,
         replica_header=keys.replica_header or None,
         busy_query=keys.busy_query or None,
@@ -128,9 +118,9 @@ def own_subject(keys: OwnKeys, folder: Path, *, toml: bool = False) -> Subject |
         published_on=keys.published_on,
         prometheus_headers=keys.prometheus_headers,
         ready_path=keys.ready_path or None,
-        brings_judge=not keys.attach,
+        brings_judge=True,
         scrapes=scrapes,
-        alerts=None if keys.attach else alerts,
+        alerts=alerts,
         profiles=keys.profiles,
         keeps_restart=keys.restart == "keep",
     )
@@ -150,28 +140,12 @@ def _endpoint(key: str, text: str) -> Endpoint:
     return Endpoint(service=match["service"], port=port, path=path)
 
 
-def _check_attached(keys: OwnKeys) -> None:
-    """Refuse keys that a running stack cannot obey."""
-    for name in ("metrics", "profiles", "restart"):
+def _check_start(keys: OwnKeys) -> None:
+    """Check the keys about how a stack is started. A running one cannot obey them."""
+    for name in ("profiles", "restart") if keys.attach else ():
         if getattr(keys, name):
             raise BadScenario(
                 f"llmchaos_{name} has no effect with llmchaos_attach, because the stack runs already: remove it"
-            )
-    if not keys.slo and not keys.pushgateway:
-        raise BadScenario(
-            "llmchaos_slo must be the path of an OpenSLO file over your own metrics: add it, or add "
-            "llmchaos_pushgateway to judge by the clients' counters"
-        )
-
-
-def _check_started(keys: OwnKeys) -> None:
-    """Refuse keys for the judge of a running stack. The run brings its own."""
-    for name in ("pushgateway", "jobs"):
-        if getattr(keys, name):
-            instead = "" if name == "pushgateway" else ", and name what it scrapes in llmchaos_metrics"
-            raise BadScenario(
-                f"llmchaos_{name} is for llmchaos_attach alone, because a run adds its own Prometheus and pushgateway to "
-                f"the stack that it starts: remove it{instead}"
             )
     if keys.restart not in ("", "no", "keep"):
         raise BadScenario(
@@ -185,9 +159,7 @@ def _check_started(keys: OwnKeys) -> None:
 def services_by_key(subject: Subject) -> dict[str, str]:
     """Return the services of the keys, each with the first key that names it."""
     pairs = [(subject.api, "api"), (subject.remediator, "remediator")]
-    if subject.attach:
-        pairs += [(subject.prometheus, "prometheus"), (subject.pushgateway, "pushgateway")]
-    elif subject.alerts is not None:
+    if subject.alerts is not None:
         pairs += [(subject.alerts.service, "prometheus")]
     pairs += [(one, "targets") for one in subject.targets] + [(one.service, "metrics") for one in subject.scrapes]
     pairs += [(replica, "replicas") for replica in subject.replicas]
@@ -216,10 +188,10 @@ def _as_ini_line(role: str, value: str, *, toml: bool) -> str:
 
 
 def _check_names(keys: OwnKeys) -> None:
-    for key in ("pushgateway", "remediator"):
-        name = getattr(keys, key)
-        if name and not _NAME.fullmatch(name):
-            raise BadScenario(f"llmchaos_{key} must be the name of one service of the compose file, got {name!r}")
+    if keys.remediator and not _NAME.fullmatch(keys.remediator):
+        raise BadScenario(
+            f"llmchaos_remediator must be the name of one service of the compose file, got {keys.remediator!r}"
+        )
     for key in ("targets", "replicas"):
         for name in getattr(keys, key):
             if not _NAME.fullmatch(name):

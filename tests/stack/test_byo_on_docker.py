@@ -123,7 +123,6 @@ def running(stack):
     changed(
         folder / "pyproject.toml",
         ('llmchaos_slo = "slo.yaml"', 'llmchaos_slo = "slo.yaml"\nllmchaos_attach = true'),
-        ('llmchaos_metrics = ["faq"]', 'llmchaos_jobs = ["faq"]'),
     )
     project = f"faqdesk{os.getpid()}"
     environment = {**environment, "COMPOSE_PROJECT_NAME": project, "FAQ_PORT": "29180", "FAQ_PROMETHEUS_PORT": "29190"}

@@ -258,7 +258,7 @@ def taken_over(image, tmp_path, engine):
     """A stack of another owner, a scenario that kills its desk, and a port taker."""
     tiny = make(tmp_path / "tiny", image, fault="kill", more=", repair_within_s=3", attach=True)
     project = f"tinydesk{os.getpid()}"
-    tiny.environment.update(COMPOSE_PROJECT_NAME=project, TINY_DESK_PORT="29330", TINY_JUDGE_PORT="29331")
+    tiny.environment.update(COMPOSE_PROJECT_NAME=project, TINY_DESK_PORT="29330")
     compose(tiny, "up", "--detach", "--wait")
     yield tiny, project
     compose(tiny, "down", "--volumes", "--timeout", "0")

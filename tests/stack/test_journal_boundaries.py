@@ -137,13 +137,18 @@ def attached(request, image, tmp_path_factory):
         engine, project = Engine(), environment["COMPOSE_PROJECT_NAME"]
         try:
             before = engine.looks(project)
-            _, died_s = die(tiny.start("--chaos-unleash"), tiny.reports)
+            pid, died_s = die(tiny.start("--chaos-unleash"), tiny.reports)
+            judge = f"{tiny_stack.project_of(pid)}-judge"
             until(
-                lambda: engine.looks(project) == before and not tiny_stack.processes_of(tiny.folder),
-                f"{before} is as it was, and no process is left",
+                lambda: (
+                    engine.looks(project) == before
+                    and not engine.left(judge)
+                    and not tiny_stack.processes_of(tiny.folder)
+                ),
+                f"{before} is as it was, and no process and no judge are left",
                 GONE_DEADLINE_S,
                 every_s=0.05,
-                seen=lambda: [*engine.looks(project), *tiny_stack.processes_of(tiny.folder)],
+                seen=lambda: [*engine.looks(project), *engine.left(judge), *tiny_stack.processes_of(tiny.folder)],
             )
             return time.monotonic() - died_s
         finally:
@@ -152,8 +157,8 @@ def attached(request, image, tmp_path_factory):
 
     try:
         for number in range(min(SIDE_BY_SIDE, len(cases))):
-            ports = {"TINY_DESK_PORT": str(29310 + number), "TINY_JUDGE_PORT": str(29320 + number)}
-            environment = {"TINY_IMAGE": image, "COMPOSE_PROJECT_NAME": f"tinydesk{os.getpid()}-{number}", **ports}
+            port = {"TINY_DESK_PORT": str(29310 + number)}
+            environment = {"TINY_IMAGE": image, "COMPOSE_PROJECT_NAME": f"tinydesk{os.getpid()}-{number}", **port}
             ups.append(environment)
             compose(environment, "up", "--detach", "--wait")
             stacks.put(environment)

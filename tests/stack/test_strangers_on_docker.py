@@ -1,4 +1,4 @@
-"""A stranger's compose file runs as it is, next to the stack that its owner works with."""
+"""A stranger's compose file runs as it is, next to its owner's stack."""
 
 import json
 import os

@@ -49,11 +49,6 @@ llmchaos_api = desk
 llmchaos_targets = desk
 llmchaos_slo = slo.yaml
 """
-# A running stack has its judge. A run that starts the stack adds it.
-ATTACHED = """
-llmchaos_prometheus = judge
-llmchaos_attach = true
-"""
 # The fake judge of a run has no sample, so its clients push nothing to it.
 UNCOUNTED = """
 from dataclasses import replace
@@ -145,10 +140,9 @@ def make(
             path.chmod(0o755)  # containers run as uid 65534 and read `desk.py` there
     for name in ("compose.yaml", "desk.py", "slo.yaml"):
         shutil.copy(HERE / name, folder)
-    (folder / "pytest.ini").write_text(INI + (ATTACHED if attach else ""))
-    (folder / "conftest.py").write_text(conftest if attach else UNCOUNTED + conftest)
-    judges = {} if attach else judge_images(image_name)
-    tiny = Tiny(folder=folder, environment={"TINY_IMAGE": image_name, **judges})
+    (folder / "pytest.ini").write_text(INI + ("llmchaos_attach = true\n" if attach else ""))
+    (folder / "conftest.py").write_text(UNCOUNTED + conftest)
+    tiny = Tiny(folder=folder, environment={"TINY_IMAGE": image_name, **judge_images(image_name)})
     if fault:
         call, usual = FAULTS[fault]
         tiny.scenario("doomed", call, more or usual)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from pytest_llmchaos.evidence.run_manifest import RunManifest
 from pytest_llmchaos.host import measurement_lock
 from pytest_llmchaos.host.ports import http_url
 from pytest_llmchaos.model import Undo
-from pytest_llmchaos.runtime.docker import attach_preflight, docker_cli, judge, notes, restrictions
+from pytest_llmchaos.runtime.docker import attach_preflight, docker_cli, judge, notes, reach, restrictions
 from pytest_llmchaos.runtime.docker.compose import ComposeRuntime
 from pytest_llmchaos.runtime.docker.events import EventReader
 from pytest_llmchaos.runtime.docker.judge_project import JudgeProject, as_config
@@ -80,11 +80,14 @@ class AttachedRuntime(ComposeRuntime):
                 self._host_of[service], self.compose.port_of[service] = host, port
         if self.subject.brings_judge:
             self._judge = JudgeProject(labels=self._labels, owner=self._owner, directory=self._directory, place=place)
-            scrapes, wrong = judge.resolved(as_config(found), self.subject.scrapes)
+            scrapes, wrong = judge.resolved(self._config(found), self.subject.scrapes)
             self.subject = replace(self.subject, scrapes=scrapes)
             problems += wrong
         if problems:
             raise NotReady(f"project {self.project}: " + "; ".join(problems) + "; nothing was touched")
+
+    def _config(self, found: Mapping[str, Sequence[Container]]) -> reach.Config:
+        return as_config(found, {one.service for one in self.subject.scrapes})
 
     def _by_service(self) -> dict[str, list[Container]]:
         found: dict[str, list[Container]] = {}
@@ -115,7 +118,7 @@ class AttachedRuntime(ComposeRuntime):
         self._reader = EventReader(docker_cli.daemon(), self.project)
         self._reader.start()
         if self._judge is not None:
-            self._judge.up(as_config(self._by_service()), self.subject)
+            self._judge.up(self._config(self._by_service()), self.subject)
         # A trial of another run may have restricted a target.
         with measurement_lock.measuring():
             self._require_running()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,21 +78,28 @@ class JudgeProject:
         self._ports.close()
 
 
-def as_config(found: Mapping[str, Sequence[Container]]) -> reach.Config:
-    """Describe running containers as a compose file.
+def as_config(found: Mapping[str, Sequence[Container]], scraped: Collection[str]) -> reach.Config:
+    """Describe running containers as a compose file, as far as a judge needs it.
 
     Args:
         found: Containers by service.
+        scraped: The services to describe, and those whose network they use.
     """
     of_id = {container.id: service for service, containers in found.items() for container in containers}
-    services, networks = {}, set()
-    for service, containers in found.items():
+    services: dict[str, reach.Service] = {}
+    networks: set[str] = set()
+    left = [service for service in scraped if service in found]
+    while left:
+        service = left.pop()
+        containers = found[service]
         about = containers[0].attrs
         joined = sorted(about["NetworkSettings"]["Networks"] or {})
         mode = str(about["HostConfig"]["NetworkMode"])
         kind, _, other = mode.partition(":")
         if kind == "container":
-            mode = f"service:{of_id[other]}" if other in of_id else mode
+            if other in of_id:
+                mode = f"service:{of_id[other]}"
+                left += [of_id[other]] if of_id[other] not in services else []
         elif mode not in ("host", "none"):
             mode = ""
         networks.update(joined if not mode else ())
