@@ -1,4 +1,4 @@
-"""A gateway that is healthy only if its surroundings are as its file says.
+"""A gateway that is healthy only if its file was read as in its own folder.
 
 It needs its environment file, its secret, its config, and the names of other services.
 Standard library only.
@@ -19,7 +19,7 @@ LOCK = threading.Lock()
 
 
 def missing() -> list[str]:
-    """What is not as the compose file says."""
+    """Names of what differs from the compose file."""
     wrong = [name for name in os.environ.get("NEEDS", "").split(",") if name and not _has_address(name)]
     if os.environ.get("NEEDS"):
         if os.environ.get("FROM_FILE") != "yes" or not os.environ["PUBLIC_URL"].endswith(":18480"):
