@@ -79,7 +79,7 @@ test-all: setup programs ## run every test, with new examples in a new order; SE
 	@$(MAKE) --no-print-directory parts DRAWN=--hypothesis-seed=$(SEED) ORDER=$(SEED) LANE='&& $(MINUTES) part sessions'
 	@echo "make test-all SEED=$(SEED) repeats these examples and this order"
 
-parts: $(VENV)/.ready $(VENV)/pytest-$(OLDEST_PYTEST)
+parts: $(VENV)/.ready $(VENV)/pytest-$(OLDEST_PYTEST) $(VENV)/neighbours
 	@echo "drawn with $(DRAWN), in the order of --randomly-seed=$(ORDER)"
 	@$(MINUTES) begin
 	$(PART) lint $(MAKE) --no-print-directory lint
@@ -106,7 +106,8 @@ $(VENV)/pytest-$(OLDEST_PYTEST): $(VENV)/.ready
 test-oldest: $(VENV)/pytest-$(OLDEST_PYTEST) ## test the plugin with the oldest supported pytest
 	PYTHONPATH=$(CURDIR)/$< $(PYTEST) $(TOUCHES_PYTEST:%=tests/%.py) --randomly-seed=$(ORDER)
 
-$(VENV)/mutants: tests/mutants.lock $(VENV)/.ready
+# Packages for some tests only, which must not load as pytest plugins, or as other versions, in all of them.
+$(VENV)/mutants $(VENV)/neighbours: $(VENV)/%: tests/%.lock $(VENV)/.ready
 	rm -rf $@
 	$(RUN)/python -m pip install --quiet --require-hashes --no-deps --target $@ -r $<
 	@touch $@
@@ -143,6 +144,8 @@ lock: $(VENV)/bin/python ## resolve all lock files again
 		--output-file requirements.lock pyproject.toml -
 	$(RUN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 		--constraint requirements.lock --custom-compile-command "make lock" --output-file tests/mutants.lock tests/mutants.in
+	$(RUN)/uv pip compile --quiet --universal --python-version 3.11 --no-deps --generate-hashes --no-emit-index-url --no-annotate \
+		--constraint requirements.lock --custom-compile-command "make lock" --output-file tests/neighbours.lock tests/neighbours.in
 	for name in requirements requirements-llamacpp; do \
 		$(RUN)/uv pip compile --quiet --python-version 3.13 --python-platform linux --only-binary :all: --generate-hashes \
 			--no-emit-index-url --no-annotate --custom-compile-command "make lock" \

@@ -282,9 +282,11 @@ class Spelling:
 
 
 def add(parser: pytest.Parser) -> Spelling:
-    """Register all options and ini keys.
+    """Register all options.
 
-    An alias that another plugin owns is left to it. The canonical name always works.
+    Called after the other plugins have registered theirs, because pytest refuses two
+    options of the same name. An alias that another plugin owns is left to it. The
+    canonical name always works.
     """
     group = parser.getgroup("llmchaos", "chaos experiments for LLM services (pytest-llmchaos)")
     taken, given_up = _foreign_options(parser), set[str]()
@@ -303,10 +305,14 @@ def add(parser: pytest.Parser) -> Spelling:
             group.addoption(canonical, **about)
         if alias in taken:
             given_up.add(name)
+    return Spelling(frozenset(given_up))
+
+
+def add_keys(parser: pytest.Parser) -> None:
+    """Register all ini keys."""
     parser.addini(_FORMER, "Removed: each role has a key of its own.", type="linelist", default=())
     for name, kind, text in INI:
         parser.addini(name, text, type=kind, default=_NO_VALUE.get(kind, ""))
-    return Spelling(frozenset(given_up))
 
 
 def _foreign_options(parser: pytest.Parser) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,27 @@ SEED = pytest.StashKey[int]()
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
-    pluginmanager.register(options.add(parser), options.SPELLING)
+    """Register ini keys. The options follow, when all plugins have theirs.
+
+    A plugin that a conftest.py names is loaded after that moment.
+    """
+    options.add_keys(parser)
+    if any(name.endswith("conftest.py") for name, _ in pluginmanager.list_name_plugin()):
+        add_options(parser, pluginmanager)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser, args: list[str]) -> None:
+    """Register the options and read the command line again, before a conftest.py is."""
+    add_options(parser, early_config.pluginmanager)
+    # Without this, the words after our options would be taken for paths.
+    known = parser.parse_known_args(args, namespace=copy.copy(early_config.option))
+    known.confcutdir = early_config.known_args_namespace.confcutdir
+    early_config.known_args_namespace = known
+
+
+def add_options(parser: pytest.Parser, plugins: pytest.PytestPluginManager) -> None:
+    plugins.register(options.add(parser), options.SPELLING)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -129,9 +150,9 @@ def has_own(node: pytest.Item | pytest.Collector) -> bool:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Plan the trials if an item uses `trial` or `lab`, or with `--chaos-plan`."""
     items = [item for item in session.items if isinstance(item, pytest.Function)]
-    trials = [item for item in items if uses(item, "trial")]
-    if trials or any(uses(item, "lab") for item in items):
-        chaos_session(session.config).plan(trials)
+    trials, with_lab = ([item for item in items if uses(item, name)] for name in ("trial", "lab"))
+    if trials or with_lab:
+        chaos_session(session.config).plan(trials, with_lab)
     elif options.given(session.config, "plan") and not hasattr(session.config, "workerinput"):
         chaos_session(session.config)
 

@@ -32,8 +32,15 @@ def checkout(tmp_path):
     """A set-up checkout with a report of an earlier run."""
     shutil.copy(MAKEFILE, tmp_path)
     (tmp_path / ".venv/bin").mkdir(parents=True)
-    (tmp_path / "benchmarks").mkdir()
-    for name in ("requirements.lock", "pyproject.toml", ".venv/bin/python", *(f"benchmarks/{x}.py" for x in "abc")):
+    for folder in ("benchmarks", "tests"):
+        (tmp_path / folder).mkdir()
+    for name in (
+        "requirements.lock",
+        "tests/neighbours.lock",
+        "pyproject.toml",
+        ".venv/bin/python",
+        *(f"benchmarks/{x}.py" for x in "abc"),
+    ):
         (tmp_path / name).write_text(PYTHON)
         (tmp_path / name).chmod(0o755)
         os.utime(tmp_path / name, (1, 1))

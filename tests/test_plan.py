@@ -193,7 +193,9 @@ def test_a_load_beyond_the_backend_is_refused_with_both_numbers():
 def test_a_load_beyond_a_stack_of_ones_own_names_the_key_that_declares_its_capacity():
     plan = planned(load=loads.open_loop(rate_rps=100, max_tokens=10))
 
-    with pytest.raises(BadScenario, match=r"llmchaos_tokens_per_s is 500: .* raise that key"):
+    with pytest.raises(
+        BadScenario, match=r"llmchaos_tokens_per_s is 500: .* set llmchaos_tokens_per_s = 1000 in the ini file if "
+    ):
         require_capacity(plan, 500.0, "own")
 
 

@@ -448,10 +448,7 @@ def test_what_lab_draws_depends_on_neither_order_nor_selection(on_a_fake, pytest
     assert drawn("--chaos-seed=8") != whole
 
 
-def test_a_failed_test_that_a_plugin_runs_again_is_one_claim_and_draws_the_same(on_a_fake, pytester):
-    """As pytest-rerunfailures does, without a hook of pytest."""
-    pytester.makeconftest(
-        """
+RUNS_AGAIN = """
 from _pytest.runner import runtestprotocol
 
 def pytest_runtest_protocol(item, nextitem):
@@ -459,20 +456,23 @@ def pytest_runtest_protocol(item, nextitem):
         item.ihook.pytest_runtest_logreport(report=report)
     return True
 """
-    )
 
-    on_a_fake(
+
+def test_a_test_with_a_lab_is_not_run_again_so_that_no_second_load_hides_the_first(on_a_fake, pytester):
+    """pytest-rerunfailures runs tests again as this conftest.py does."""
+    pytester.makeconftest(RUNS_AGAIN)
+
+    result = on_a_fake(
         """
+def test_without_a_lab():
+    assert 1 == 2
+
 def test_it(lab):
-    with lab.load(loads.poisson(rate_rps=5)), lab.inject(faults.kill("model-*")) as injected:
-        with open("drawn.txt", "a") as file:
-            file.write(injected.victims[0] + "\\n")
+    with lab.load(LOAD):
+        pass
     assert 1 == 2
 
 def test_open(lab, load):
-    assert 1 == 2
-
-def test_open_too(lab, load):
     assert 1 == 2
 
 @pytest.fixture(scope="module")
@@ -483,22 +483,16 @@ def load(lab):
         "--junitxml=odd.xml",
     )
 
-    assert len(set((pytester.path / "drawn.txt").read_text().splitlines())) == 1
+    result.assert_outcomes(failed=4)  # the one without a lab twice
     run = next(pytester.path.glob("reports/*/run.json"))
     trials = json.loads(run.read_text())["trials"]
     assert [[claim["nodeid"] for claim in trial["claims"]] for trial in trials] == [
         ["test_odd.py::test_it"],
-        ["test_odd.py::test_it"],
-        ["test_odd.py::test_open", "test_odd.py::test_open_too"],
-        ["test_odd.py::test_open_too"],  # the fixture of the file is torn down in between
+        ["test_odd.py::test_open"],
     ]
-    assert trials[2]["scenario"] == "test_odd.py::load"
-    properties = [
-        [one.get("name") for one in case.iter("property")]
-        for case in ET.parse(pytester.path / "odd.xml").iter("testcase")
-    ]
-    assert properties
-    assert all(len(set(names)) == len(names) for names in properties)
+    assert trials[1]["scenario"] == "test_odd.py::load"
+    cases = [case.get("name") for case in ET.parse(pytester.path / "odd.xml").iter("testcase")]
+    assert cases.count("test_it") == cases.count("test_open") == 1
 
 
 def test_a_need_that_the_runtime_lacks_is_a_skip_that_names_it(chaos, double):
@@ -676,17 +670,23 @@ def test_the_canonical_names_work_as_well(chaos):
     assert "--llmchaos-repeat must be a whole number from 1 to 1000, got '0'" in wrong
 
 
-def test_an_alias_that_another_installed_plugin_owns_is_given_up(pytester, monkeypatch):
-    about = pytester.mkdir("other_chaos-1.0.dist-info")
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: other-chaos\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text("[pytest11]\nother_chaos = other_chaos\n")
+@pytest.mark.parametrize("registers", ["installed", "installed in a group", "later", "later in a group"])
+def test_an_alias_that_another_plugin_owns_is_given_up(pytester, monkeypatch, registers):
+    """Plugins of PYTEST_PLUGINS are loaded after all that are installed."""
+    if registers.startswith("installed"):
+        about = pytester.mkdir("other_chaos-1.0.dist-info")
+        (about / "METADATA").write_text("Metadata-Version: 2.1\nName: other-chaos\nVersion: 1.0\n")
+        (about / "entry_points.txt").write_text("[pytest11]\nother_chaos = other_chaos\n")
+    else:
+        monkeypatch.setenv("PYTEST_PLUGINS", "other_chaos")
+    where = 'parser.getgroup("other")' if registers.endswith("group") else "parser"
     pytester.makepyfile(
-        other_chaos="""
+        other_chaos=f"""
         def pytest_addoption(parser):
-            parser.addoption("--chaos-seed", default=None)
+            {where}.addoption("--chaos-seed", default=None)
 
         def pytest_report_header(config):
-            return f"other chaos: {config.getoption('--chaos-seed')}"
+            return f"other chaos: {{config.getoption('--chaos-seed')}}"
         """,
         test_scenario=SCENARIO.format(fault='faults.kill("api")'),
     )
@@ -704,6 +704,28 @@ def test_an_alias_that_another_installed_plugin_owns_is_given_up(pytester, monke
             "1 trial planned with --llmchaos-seed=3; nothing was touched",
         ]
     )
+
+
+def test_a_value_after_a_blank_is_no_path_so_that_testpaths_keeps_its_conftest(pytester):
+    """With a path, pytest does not read the conftest.py files of `testpaths`."""
+    pytester.makeini("[pytest]\ntestpaths = checks\nllmchaos_runtime = local\n")
+    folder = pytester.mkdir("checks")
+    (folder / "conftest.py").write_text("def pytest_addoption(parser):\n    parser.addoption('--theirs')\n")
+    (folder / "test_scenario.py").write_text(SCENARIO.format(fault='faults.kill("api")'))
+
+    result = pytester.runpytest_inprocess("--chaos-seed", "42", "--theirs=x", "--chaos-plan")
+
+    result.stdout.fnmatch_lines(["1 trial planned with --chaos-seed=42; nothing was touched"])
+
+
+def test_a_plugin_that_a_conftest_names_has_its_options(pytester, monkeypatch):
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    pytester.makeconftest("pytest_plugins = ['pytest_llmchaos.plugin']")
+    pytester.makepyfile(SCENARIO.format(fault='faults.kill("api")'))
+
+    result = pytester.runpytest_inprocess("--chaos-seed=42", "--chaos-plan", "-o", "llmchaos_runtime=local")
+
+    result.stdout.fnmatch_lines(["1 trial planned with --chaos-seed=42; nothing was touched"])
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,9 @@ from pytest_llmchaos.errors import (
 from pytest_llmchaos.plan.experiment import TrialPlan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from pytest_llmchaos.evidence.trial_result import ClaimOutcome
     from pytest_llmchaos.lab.lab import Lab
     from pytest_llmchaos.session.campaign import Campaign
 
@@ -43,6 +44,7 @@ class ClaimReports:
         self._campaign = campaign
         self._is_worker = is_worker
         self._is_running = False
+        self._subtests: list[tuple[ClaimOutcome, str | None]] = []  # of the test that runs
         self._judged: set[object] = set()  # keys of trials with a claim that read a value
         self.lab: Lab | None = None
 
@@ -50,6 +52,7 @@ class ClaimReports:
     def call(self) -> Iterator[None]:
         """Surround a test's call. A report inside it belongs to a subtest."""
         self._is_running = True
+        self._subtests.clear()
         try:
             yield
         except Exception as raised:
@@ -80,21 +83,26 @@ class ClaimReports:
             self._note_claim(item, found, raised)
 
     def _note_claim(self, item: pytest.Item, found: pytest.TestReport, raised: BaseException | None) -> None:
-        """Journal the claim's outcome once."""
-        own = self._campaign.test.claim()
+        """Journal the claim's outcome once, the worst of its subtests'."""
+        own = self._campaign.test.claim(keep=self._is_running)
         if item.stash.get(READ, set()) - claims.ARM_VALUES:
             self._judged.add(item.stash[PLAN].key)
         void = (
             self._void(item, found, raised) if PLAN in item.stash or own or self._passed_with_lab(item, found) else None
         )
-        outcome = "error" if found.when == "setup" and found.failed else found.outcome
+        outcome: ClaimOutcome = "error" if found.when == "setup" and found.failed else found.outcome
+        text = found.longreprtext[-500:] if raised is None else str(raised).split("\n\n")[0]
+        message = None if found.passed else void or text
+        if self._is_running:
+            self._subtests.append((outcome, message))
+            return
+        outcome, message = worst([(outcome, message), *self._subtests])
+        self._subtests.clear()
         for result in filter(None, own.values()):
             item.user_properties.extend(report.junit_properties(result))
         if ("llmchaos_verdict", "held") in item.user_properties and outcome in CLAIM_MAKES:
             at = item.user_properties.index(("llmchaos_verdict", "held"))
             item.user_properties[at] = ("llmchaos_verdict", CLAIM_MAKES[outcome])
-        text = found.longreprtext[-500:] if raised is None else str(raised).split("\n\n")[0]
-        message = None if found.passed else void or text
         trials = [name for name in (item.stash.get(TRIAL_NAME, None), *own) if name]
         self._campaign.note_claim(trials, item.nodeid, outcome, message)
         if PLAN in item.stash and TRIAL_NAME not in item.stash:
@@ -130,6 +138,11 @@ class ClaimReports:
         """True for the last claim of a trial of which no claim read a value."""
         plan = item.stash.get(PLAN, None)
         return plan is not None and plan.key not in self._judged and self._campaign.is_last_claim(item.nodeid, plan)
+
+
+def worst(outcomes: Sequence[tuple[ClaimOutcome, str | None]]) -> tuple[ClaimOutcome, str | None]:
+    """Return the outcome that decides, the first if none does."""
+    return next((one for made in CLAIM_MAKES for one in outcomes if one[0] == made), outcomes[0])
 
 
 def stop_after(raised: BaseException | None, session: pytest.Session) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -51,11 +51,13 @@ class ChaosSession:
         self._timer: tuple[pytest.Item, object] | None = None
         self.claims = ClaimReports(self.campaign, is_worker=self.is_worker)
         self._problems: list[str] = []
+        self._once: set[str] = set()  # tests that no plugin may run again
         if options.is_leashed(config):
             self.campaign.refused = NotReady(options.leash_message(config))
 
-    def plan(self, items: Sequence[pytest.Function]) -> None:
+    def plan(self, items: Sequence[pytest.Function], with_lab: Sequence[pytest.Function] = ()) -> None:
         """Plan the trials of these items and check the machine. Raises UsageError."""
+        self._once = {item.nodeid for item in (*items, *with_lab)}
         try:
             options.check_keys(self.config)
             self._take(items)
@@ -113,17 +115,24 @@ class ChaosSession:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        """Begin a test. A plugin that runs a failed test again sets it up again."""
+        """Begin a test, or the same one again, as plugins do that run it again."""
         self.campaign.test.begin(item.nodeid, hypothesis_of(getattr(item, "obj", None).__doc__))
         item.user_properties[:] = [one for one in item.user_properties if not one[0].startswith("llmchaos_")]
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        """End the claim, after any reruns. After Ctrl-C the claim has not ended."""
-        outcome = yield
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> object:
+        """Run a test with a trial or a lab once, before plugins that run it again.
+
+        A second run of a claim would judge the same trial, and JUnit files would show
+        its first failure as a pass. After Ctrl-C the claim has not ended.
+        """
+        if item.nodeid not in self._once:
+            return None
+        runner: Any = self.config.pluginmanager.getplugin("runner")
+        done: object = runner.pytest_runtest_protocol(item=item, nextitem=nextitem)
         if PLAN in item.stash:
             self.campaign.end_claim(item.nodeid, item.stash[PLAN])
-        return outcome
+        return done
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self) -> Generator[None, object, object]:

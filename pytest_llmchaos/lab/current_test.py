@@ -69,12 +69,14 @@ class CurrentTest:
         finally:
             self._own[record.trial] = record.outcome
 
-    def claim(self) -> dict[str, TrialResult | None]:
+    def claim(self, *, keep: bool = False) -> dict[str, TrialResult | None]:
         """Return and forget this test's records of loads, with their results.
 
-        An open record has no result and stays for later tests.
+        An open record has no result and stays for later tests. `keep` forgets none.
         """
         found = dict(self._own)
+        if keep:
+            return found
         for trial, result in found.items():
             if result is not None:
                 del self._own[trial]

@@ -94,6 +94,7 @@ class Lab:
         self._prometheus: Prometheus | None = None
         self._slos: tuple[Slo, ...] | None = None
         self.trials = 0  # records opened so far
+        self.newest_trial = ""  # the name of the newest one
         self.record: Record | None = None
         self._judge = judge
         self._worker = worker
@@ -154,7 +155,7 @@ class Lab:
             planned: what the block is to do.
         """
         self.trials += 1
-        name = f"{self._worker}-{self.trials:03d}" if self._worker else f"{self.trials:03d}"
+        self.newest_trial = name = f"{self._worker}-{self.trials:03d}" if self._worker else f"{self.trials:03d}"
         directory = self.directory / "trials" / name
         directory.mkdir(parents=True, exist_ok=True)
         record = Record(self.journal, name, directory, planned)

@@ -245,7 +245,8 @@ def require_capacity(plan: TrialPlan, capacity_tokens_per_s: float, backend: str
         return
     if load.tokens_per_s > capacity_tokens_per_s:
         if backend == "own":
-            limit, way = f"llmchaos_tokens_per_s is {capacity_tokens_per_s:g}", "raise that key"
+            limit = f"llmchaos_tokens_per_s is {capacity_tokens_per_s:g}"
+            way = f"set llmchaos_tokens_per_s = {math.ceil(load.tokens_per_s)} in the ini file if your healthy stack can serve that"
         else:
             limit = f"the {backend} backend is declared for {capacity_tokens_per_s:g} on 2 cores"
             way = "use --chaos-backend=sim"

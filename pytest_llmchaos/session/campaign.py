@@ -50,7 +50,6 @@ class Campaign:
         self._problems: list[str] = []
         self._early: dict[Hashable, list[tuple[str, ClaimOutcome, str | None]]] = {}
         self._claimed: dict[tuple[str, str], ClaimOutcome] = {}
-        self._cut_off: dict[Hashable, InvalidExperiment] = {}
         self._schedule: list[ScheduledTrial] = []
         self.refused: LlmchaosError | None = None
 
@@ -114,27 +113,26 @@ class Campaign:
         if self.refused is not None:
             raise self.refused
         key = plan.key
-        if key in self._cut_off:
-            raise self._cut_off[key]
         if key not in self._performed:
-            begun = self._begun()
+            before = self._newest()
             try:
-                self._performed[key] = performed = self._perform(plan)
-                _clear_frames(performed.error)
-                for claim in self._early.pop(key, ()):
-                    self.note_claim([performed.name] if performed.name else [], *claim)
+                self._keep(key, self._perform(plan))
             except BaseException as error:
-                if self._begun() > begun:
+                if self._newest() != before:
                     # By a time limit, for example. Other claims get no new trial.
-                    why = f"{type(error).__name__}: {error}"
-                    self._cut_off[key] = InvalidExperiment(
-                        f"the trial was interrupted during another of its claims: {why}"
-                    )
+                    self._keep(key, self.run.interrupted(error))
                 raise
             finally:
                 if self._run is not None:
                     self._run.progress.done()
         return self._performed[key]
+
+    def _keep(self, key: Hashable, performed: Performed) -> None:
+        """Keep a trial for its other claims, and journal those that came before it."""
+        self._performed[key] = performed
+        _clear_frames(performed.error)
+        for claim in self._early.pop(key, ()):
+            self.note_claim([performed.name] if performed.name else [], *claim)
 
     def is_last_claim(self, nodeid: str, plan: TrialPlan) -> bool:
         """True if every other claim of this plan is over."""
@@ -154,13 +152,13 @@ class Campaign:
         )
         self._performed[plan.key] = replace(performed, trial=None, error=error)
 
-    def _begun(self) -> int:
-        """Count of begun trials.
+    def _newest(self) -> str:
+        """Name of the newest trial that has begun, empty before the first.
 
         A trial that is interrupted during the stack's start, or while another session
         measures, has not begun.
         """
-        return 0 if self._run is None else self._run.trials
+        return "" if self._run is None else self._run.newest_trial
 
     def _perform(self, plan: TrialPlan) -> Performed:
         return self.run.perform(plan)

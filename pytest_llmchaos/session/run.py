@@ -15,7 +15,7 @@ from msgspec import structs, to_builtins
 from msgspec.structs import replace
 
 from pytest_llmchaos.cleanup import sweep, watchdog
-from pytest_llmchaos.errors import HealFailed, LlmchaosError, NotReady
+from pytest_llmchaos.errors import HealFailed, InvalidExperiment, LlmchaosError, NotReady
 from pytest_llmchaos.evidence import journal_lines as lines
 from pytest_llmchaos.evidence import latest
 from pytest_llmchaos.evidence.journal import NAMES, Journal, open_intents
@@ -81,9 +81,9 @@ class Run:
         return self._journal is not None
 
     @property
-    def trials(self) -> int:
-        """Trials and loads that have begun on the running stack."""
-        return 0 if self._lab is None else self._lab.trials
+    def newest_trial(self) -> str:
+        """Name of the newest trial or load that has begun on the running stack."""
+        return "" if self._lab is None else self._lab.newest_trial
 
     @property
     def journal(self) -> Journal:
@@ -179,6 +179,11 @@ class Run:
                 return perform(self.lab(), plan)
         except LlmchaosError as error:
             return Performed(error=error)
+
+    def interrupted(self, error: BaseException) -> Performed:
+        """Return the newest trial for its other claims, such as after a time limit."""
+        why = f"the trial was interrupted during another of its claims: {type(error).__name__}: {error}"
+        return Performed(name=self.newest_trial, error=InvalidExperiment(why))
 
     def _sweep(self, project: str) -> None:
         """Remove orphans of dead runs. One that stays is printed, and the run goes on.

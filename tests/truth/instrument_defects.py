@@ -1806,9 +1806,9 @@ EVIDENCE: tuple[InstrumentDefect, ...] = (
         patches=(
             Patch(
                 file="pytest_llmchaos/chaos_session/claim_reports.py",
-                old='        outcome = "error" if found.when == "setup" and found.failed else found.outcome\n',
+                old='        outcome: ClaimOutcome = "error" if found.when == "setup" and found.failed else found.outcome\n',
                 new=(
-                    '        outcome = "error" if found.when == "setup" and found.failed else found.outcome\n'
+                    '        outcome: ClaimOutcome = "error" if found.when == "setup" and found.failed else found.outcome\n'
                     '        outcome = "passed" if hasattr(found, "wasxfail") else outcome\n'
                 ),
             ),
