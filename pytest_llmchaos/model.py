@@ -42,6 +42,8 @@ Measure = Literal["availability", "ttft", "e2e"]
 Lifetime = Literal["lasting", "passing", "none"]
 Fidelity = Literal["real", "kernel", "simulated"]
 FIDELITIES: tuple[Fidelity, ...] = get_args(Fidelity)  # from the strongest to the weakest
+# How a certificate is checked, if not with a CA file.
+TLS_SYSTEM, TLS_UNVERIFIED = "system", "unverified"
 
 
 @dataclass(frozen=True, slots=True)

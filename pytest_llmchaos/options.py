@@ -149,6 +149,46 @@ INI: tuple[tuple[str, IniType, str], ...] = (
     ),
     ("llmchaos_model", "string", "Value of model in the clients' requests. Default: default."),
     (
+        "llmchaos_dialect",
+        "string",
+        (
+            "Format of requests and answers: chat and completions (OpenAI), ollama (/api/chat), "
+            "ollama-generate (/api/generate), tgi (/generate_stream). Default: chat. Example: ollama."
+        ),
+    ),
+    (
+        "llmchaos_path",
+        "string",
+        (
+            "Path and query of the clients' requests, with $VARIABLE for values of the environment. "
+            "Default: that of the dialect, such as /v1/chat/completions. Example: /api/chat/completions."
+        ),
+    ),
+    (
+        "llmchaos_headers",
+        "linelist",
+        (
+            "Headers of the clients' requests, with $VARIABLE for values of the environment. Values are written nowhere. "
+            "Default: none. Example: Authorization: Bearer $API_KEY."
+        ),
+    ),
+    (
+        "llmchaos_tls",
+        "string",
+        (
+            "Send the clients' requests over TLS. The certificate is checked with a CA file, the system's CAs (system) or "
+            "not at all (unverified). Default: no TLS. Example: ca.pem."
+        ),
+    ),
+    (
+        "llmchaos_request",
+        "string",
+        (
+            "JSON file with further fields of the clients' requests, such as a system prompt or tools. Default: none. "
+            "Example: request.json."
+        ),
+    ),
+    (
         "llmchaos_replicas",
         "args",
         "Interchangeable services of your stack that answer requests. Default: none. Example: worker-1 worker-2.",
@@ -244,6 +284,11 @@ _EXAMPLES = {
     "remediator": "fixer",
     "audit_file": "/audit/audit.jsonl",
     "model": "default",
+    "dialect": "ollama",
+    "path": "/api/chat/completions",
+    "headers": "Authorization: Bearer $API_KEY",
+    "tls": "ca.pem",
+    "request": "request.json",
     "replicas": "worker-1 worker-2",
     "replica_header": "x-replica",
     "busy_query": "sum by (service) (vllm:num_requests_running)",
@@ -257,6 +302,8 @@ _EXAMPLES = {
     "prometheus_headers": "Authorization: Bearer $PROMETHEUS_TOKEN",
     "published_on": "docker",
 }
+# Keys whose values may be secrets, so that no message contains them.
+_UNPRINTED = frozenset({"headers", "prometheus_headers"})
 _EXPECTED: dict[IniType, str] = {
     "string": "a string",
     "linelist": "a list of strings",
@@ -391,8 +438,8 @@ def _ini(config: pytest.Config, name: str) -> Any:
             warnings.simplefilter("ignore", pytest.PytestDeprecationWarning)
             value = config.getini(key)
     except (ValueError, TypeError, pytest.UsageError) as error:
-        example = _example(config, name, kind)
-        raise BadScenario(f"{key} must be {_EXPECTED[kind]}: {error}; write {example}") from None
+        example, why = _example(config, name, kind), "" if name in _UNPRINTED else f": {error}"
+        raise BadScenario(f"{key} must be {_EXPECTED[kind]}{why}; write {example}") from None
     if kind == "string":
         seen = _as_written(config, key, value)
         good = isinstance(seen, str)
@@ -400,8 +447,8 @@ def _ini(config: pytest.Config, name: str) -> Any:
         seen = value
         good = kind not in ("linelist", "args") or all(isinstance(one, str) and one.strip() for one in value)
     if not good:
-        example = _example(config, name, kind)
-        raise BadScenario(f"{key} must be {_EXPECTED[kind]}, got {seen!r:.80}: write {example}")
+        example, seen = _example(config, name, kind), "something else" if name in _UNPRINTED else f"{seen!r:.80}"
+        raise BadScenario(f"{key} must be {_EXPECTED[kind]}, got {seen}: write {example}")
     return value
 
 

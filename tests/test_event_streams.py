@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from support.stream_shapes import PLAIN, SHAPES, A, said
 
 from pytest_llmchaos.loadgen import classify
+from pytest_llmchaos.loadgen.dialects import FORMATS
 from pytest_llmchaos.loadgen.event_stream import EventReader
 from pytest_llmchaos.loadgen.wire import Answer
 
@@ -13,9 +14,9 @@ EXPECTED = classify.Expected("a ", "m")
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 
 
-def received(pieces, *, any_channel=True):
+def received(pieces, *, any_channel=True, dialect="chat"):
     """The answer to these pieces. Its times are counted in bytes of the body."""
-    answer = Answer(any_channel=any_channel)
+    answer = Answer(any_channel=any_channel, dialect=dialect)
     answer.take(HEAD, 0.0, stream=True)
     at = 0
     for piece in pieces:
@@ -26,16 +27,16 @@ def received(pieces, *, any_channel=True):
     return answer
 
 
-def judged(pieces):
-    answer = received(pieces)
-    return (answer.ended, *classify.of_stream(bytes(answer.body)))
+def judged(pieces, dialect="chat"):
+    answer = received(pieces, dialect=dialect)
+    return (answer.ended, *FORMATS[dialect].of_stream(bytes(answer.body), None))
 
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_stream_gets_the_verdict_that_its_server_meant(name):
     shape = SHAPES[name]
 
-    assert judged([shape.body]) == ("complete", shape.outcome, shape.tokens)
+    assert judged([shape.body], shape.dialect) == ("complete", shape.outcome, shape.tokens)
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -44,8 +45,8 @@ def test_the_first_token_is_the_first_of_any_channel_or_of_content_only(name):
     bytewise = [shape.body[i : i + 1] for i in range(len(shape.body))]
     content = shape.first if shape.first_content == -1 else shape.first_content
 
-    assert received(bytewise).first_s == shape.end_of(shape.first)
-    assert received(bytewise, any_channel=False).first_s == shape.end_of(content)
+    assert received(bytewise, dialect=shape.dialect).first_s == shape.end_of(shape.first)
+    assert received(bytewise, any_channel=False, dialect=shape.dialect).first_s == shape.end_of(content)
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -56,8 +57,8 @@ def test_the_place_of_a_split_changes_nothing(name):
         pieces = [body[:cut], body[cut:]]
         seen_s = None if first is None else cut if first <= cut else len(body)
 
-        assert judged(pieces) == ("complete", shape.outcome, shape.tokens), pieces
-        assert received(pieces).first_s == seen_s, pieces
+        assert judged(pieces, shape.dialect) == ("complete", shape.outcome, shape.tokens), pieces
+        assert received(pieces, dialect=shape.dialect).first_s == seen_s, pieces
 
 
 @given(st.sampled_from(list(SHAPES.values())), st.data())
@@ -66,7 +67,7 @@ def test_the_verdict_does_not_depend_on_how_a_stream_is_split(shape, data):
     cuts = sorted(data.draw(st.lists(st.integers(0, len(body)), max_size=20)))
     pieces = [piece for a, b in zip([0, *cuts], [*cuts, len(body)], strict=True) if (piece := body[a:b])]
 
-    assert judged(pieces) == ("complete", shape.outcome, shape.tokens)
+    assert judged(pieces, shape.dialect) == ("complete", shape.outcome, shape.tokens)
 
 
 @pytest.mark.parametrize(

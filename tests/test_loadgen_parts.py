@@ -5,16 +5,17 @@ import time
 import pytest
 from support.load_server import event, tokens_of
 
-from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.errors import BadScenario, NotReady
 from pytest_llmchaos.evidence import samples_file
 from pytest_llmchaos.loadgen import classify
 from pytest_llmchaos.loadgen.driver import Driver
-from pytest_llmchaos.loadgen.load_plan import LoadPlan, load
+from pytest_llmchaos.loadgen.load_plan import HEADERS_VARIABLE, LoadPlan, header_variable, load
 from pytest_llmchaos.loadgen.metrics import DURATION_BUCKETS_S, TTFT_BUCKETS_S, Counts
 from pytest_llmchaos.loadgen.recorder import Lateness, Recorder
 from pytest_llmchaos.loadgen.status import status_of
 from pytest_llmchaos.loads.arrivals import Arrival, Impatience
 from pytest_llmchaos.model import Sample
+from pytest_llmchaos.subject.requests import Header, Requests
 
 
 @pytest.mark.parametrize(
@@ -22,7 +23,6 @@ from pytest_llmchaos.model import Sample
     [
         ({"url": "127.0.0.1:8000"}, "url must look like http://127.0.0.1:8000, got '127.0.0.1:8000'"),
         ({"push_url": "ftp://x"}, "push_url must look like"),
-        ({"path": "v1"}, "path must begin with / and be one word, got 'v1'"),
         ({"ready_path": "/readyz HTTP"}, "ready_path must begin with / and be one word, got '/readyz HTTP'"),
         ({"arrivals": ()}, "arrivals must not be empty"),
         ({"arrivals": (Arrival(1, "a", 1), Arrival(0, "b", 1))}, "arrivals must be in order of due_s"),
@@ -32,7 +32,11 @@ from pytest_llmchaos.model import Sample
         ({"drain_s": -1}, "drain_s must be at least 0, got -1"),
         ({"processes": 0}, "processes must be at least 1, got 0"),
         ({"max_inflight": 0}, "max_inflight must be at least 1, got 0"),
-        ({"headers": {"X": "a\r\nY: b"}}, "header 'X' must be plain ASCII on one line"),
+        (
+            {"requests": Requests(dialect="tgi"), "stream": False},
+            "the dialect tgi has streams alone, got stream=False and check=None",
+        ),
+        ({"requests": Requests(dialect="ollama"), "check": "sim-v1"}, "got stream=True and check='sim-v1'"),
     ],
 )
 def test_a_wrong_plan_is_refused_with_its_value(wrong, message):
@@ -41,17 +45,46 @@ def test_a_wrong_plan_is_refused_with_its_value(wrong, message):
     assert message in str(refused.value)
 
 
-def test_a_plan_crosses_to_the_other_process_unchanged(tmp_path):
+def test_a_plan_crosses_to_the_other_process_unchanged(tmp_path, monkeypatch):
+    headers = (Header("Authorization", "Bearer $LLM_KEY"), Header("Host", "llm.localhost"))
     whole = LoadPlan(
         url="http://127.0.0.1:1",
         model="m",
         arrivals=(Arrival(0.25, 'a "ü"\n', 3),),
-        headers={"A": "b"},
+        requests=Requests(dialect="ollama", path="/x?y=1", headers=headers, tls="system", template=tmp_path / "t.json"),
         impatience=Impatience(after_s=1, until="first_token", ratio=0.5),
     )
     whole.write(tmp_path, 123)
+    for name, value in header_variable(headers).items():
+        monkeypatch.setenv(name, value)
 
     assert load(tmp_path) == (whole, 123)
+
+
+def test_no_file_of_a_plan_has_the_value_of_a_header(tmp_path):
+    headers = (Header("X-Team", "literal-value"), Header("Authorization", "Bearer $LLM_KEY"))
+    LoadPlan(
+        url="http://127.0.0.1:1", model="m", arrivals=(Arrival(0, "a", 1),), requests=Requests(headers=headers)
+    ).write(tmp_path)
+
+    written = "".join(path.read_text() for path in tmp_path.iterdir())
+    assert "X-Team" in written
+    assert "literal-value" not in written
+    assert "LLM_KEY" not in written
+
+
+def test_a_plan_whose_headers_are_missing_is_refused(tmp_path, monkeypatch):
+    monkeypatch.delenv(HEADERS_VARIABLE, raising=False)
+    plan = LoadPlan(
+        url="http://127.0.0.1:1",
+        model="m",
+        arrivals=(Arrival(0, "a", 1),),
+        requests=Requests(headers=(Header("X-Team", "a"),)),
+    )
+    plan.write(tmp_path)
+
+    with pytest.raises(NotReady, match=r"plan\.json names the header X-Team: set LLMCHAOS_LOAD_HEADERS to a JSON list"):
+        load(tmp_path)
 
 
 def test_the_simulated_engine_s_tokens_are_known_in_advance():

@@ -14,7 +14,7 @@ from pytest_llmchaos import options, report
 from pytest_llmchaos.chaos_session.claim_reports import PLAN, READ, TRIAL_NAME, ClaimReports
 from pytest_llmchaos.chaos_session.terminal import progress_of, terminal_of, write_problems, write_summary
 from pytest_llmchaos.errors import LlmchaosError, NotReady, Unsupported
-from pytest_llmchaos.evidence.redaction import redact
+from pytest_llmchaos.evidence.redaction import hide, redact
 from pytest_llmchaos.experiment_mark import experiment_of
 from pytest_llmchaos.host.identity import new_run_name
 from pytest_llmchaos.plan.experiment import hypothesis_of
@@ -207,6 +207,8 @@ class ChaosSession:
 def settings_of(config: pytest.Config, seed: int) -> Settings:
     """The settings from command line, ini file and xdist controller."""
     own = options.own_subject_of(config)
+    if own is not None:
+        hide(own.requests.secrets(os.environ))
     runtime, why = choose_runtime(options.runtime_of(config), own=own is not None)
     return Settings(
         run=str(getattr(config, "workerinput", {}).get("llmchaos_run", "")) or new_run_name(seed),
@@ -253,7 +255,10 @@ def plan_of(item: pytest.Function, campaign: Campaign) -> TrialPlan:
 
 
 def plan_lines(campaign: Campaign) -> Iterator[str]:
-    """Yield a line for each planned trial."""
+    """Yield a line on the requests to a user's stack, and one for each trial."""
+    subject = campaign.settings.subject
+    if subject.own:
+        yield f"requests: {subject.requests} to {subject.api}, model {subject.model}"
     for trial in campaign.schedule():
         plan, entry = trial.plan, trial.entry
         acts = ", ".join(map(str, plan.injections)) or "no fault"

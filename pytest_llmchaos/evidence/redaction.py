@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from urllib.parse import quote, quote_plus
 
 HIDDEN = "***"
 # A shorter value occurs in other text by chance, and hiding it would damage evidence.
@@ -40,6 +42,17 @@ _PATTERNS = (
 )
 
 
+# Values that this process hides in every text, by `hide`.
+_hidden: set[str] = set()
+
+
+def hide(values: Iterable[str]) -> None:
+    """Hide these values from now on, as they are and as JSON or a URL writes them."""
+    for value in values:
+        if len(value) >= SHORTEST_VALUE:
+            _hidden.update((value, json.dumps(value)[1:-1], quote(value, safe=""), quote_plus(value)))
+
+
 def secrets_of(variables: Mapping[str, str]) -> frozenset[str]:
     """Return the values of variables with names of secrets."""
     return frozenset(
@@ -54,15 +67,17 @@ def redact(text: str, more: Iterable[str] = ()) -> str:
 
     Secrets are the values of environment variables with names of secrets, user
     information in URLs, bearer tokens, values of options and keys with names of
-    secrets, and keys with a known form.
+    secrets, keys with a known form, and the values of `hide`.
 
     Args:
         text: Text from outside.
         more: Further values to hide.
     """
-    values = sorted(secrets_of(os.environ) | set(more), key=len, reverse=True)
+    values = sorted(secrets_of(os.environ) | _hidden | set(more), key=len, reverse=True)
     for value in values:
-        if value in text:
+        if value in _hidden:
+            text = text.replace(value, HIDDEN)
+        elif value in text:
             text = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", HIDDEN, text)
     for pattern, instead in _PATTERNS:
         text = pattern.sub(instead, text)

@@ -50,8 +50,9 @@ class RunningLoad:
         push = runtime.url(subject.pushgateway) if subject.pushgateway else None
         self._process = LoadProcess(
             LoadPlan(
-                url=runtime.url(subject.api),
+                url=subject.requests.address(runtime.url(subject.api)),
                 model=subject.model,
+                requests=subject.requests,
                 arrivals=tuple(arrivals),
                 # Unique even in a Prometheus that outlives the run.
                 name=f"{directory.name}-{time.time():.3f}",

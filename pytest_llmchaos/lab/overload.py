@@ -45,7 +45,14 @@ class ProcessFlood:
         count = math.ceil(self._rate_rps * LONGEST_S)
         words = "Count slowly from one to a hundred, one number after the other."
         arrivals = tuple(Arrival(i / self._rate_rps, f"{words} ({i})", max_tokens) for i in range(count))
-        plan = LoadPlan(url=self._url, model=subject.model, arrivals=arrivals, timeout_s=10.0, drain_s=0.0)
+        plan = LoadPlan(
+            url=subject.requests.address(self._url),
+            model=subject.model,
+            requests=subject.requests,
+            arrivals=arrivals,
+            timeout_s=10.0,
+            drain_s=0.0,
+        )
         self._process = LoadProcess(plan, self._record.directory / "overload")
         self._process.start()
         pid = self._process.pid

@@ -8,10 +8,10 @@ halfway.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from hashlib import sha256
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -84,7 +84,8 @@ class _Body(msgspec.Struct, frozen=True):
         return self.error not in (None, False, "") or self.kind == "error"
 
 
-_decode = msgspec.json.Decoder(_Body).decode
+_decoder = msgspec.json.Decoder(_Body)
+Parsed = TypeVar("Parsed")
 
 
 class Expected(NamedTuple):
@@ -162,7 +163,7 @@ def of_stream(body: bytes, expected: Expected | None = None) -> Verdict:
         seen.add("truncated")
     if expected is not None and _is_foreign(chunks, expected):
         seen.add("corrupted")
-    worst: Outcome = next((outcome for outcome in _WORST_FIRST if outcome in seen), "ok")
+    worst = worst_of(seen)
     return Verdict(_compare("".join(text), expected) if worst == "ok" else worst, tokens)
 
 
@@ -230,20 +231,29 @@ def _is_foreign(chunks: Sequence[_Body], expected: Expected) -> bool:
     return len(ids) > 1 or not models <= {expected.model} or any(m.is_in_other_channel for m in messages)
 
 
-def _body(data: bytes) -> _Body:
-    """Parse a chunk. Raises ValueError for invalid JSON or a field of another type."""
+def parse(data: bytes, decoder: msgspec.json.Decoder[Parsed]) -> Parsed:
+    """Parse an event. Raises ValueError for invalid JSON or a field of another type."""
     try:
-        return _decode(data)
+        return decoder.decode(data)
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
         # A split emoji is half of a surrogate pair, which only Python's parser accepts.
         try:
-            return msgspec.convert(json.loads(data.decode()), _Body)
+            return msgspec.convert(json.loads(data.decode()), decoder.type)
         except RecursionError as error:
             raise ValueError(str(error)) from error
     except RecursionError as error:
         raise ValueError(str(error)) from error
+
+
+def worst_of(seen: Collection[Outcome]) -> Outcome:
+    """The worst of several outcomes of one answer."""
+    return next((outcome for outcome in _WORST_FIRST if outcome in seen), "ok")
+
+
+def _body(data: bytes) -> _Body:
+    return parse(data, _decoder)
 
 
 def _is_error(event: Event) -> bool:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import os
 import secrets
 import time
 
 import gevent
 
 from pytest_llmchaos.loadgen import classify
+from pytest_llmchaos.loadgen.dialects import FORMATS
 from pytest_llmchaos.loadgen.load_plan import LoadPlan
 from pytest_llmchaos.loadgen.wire import BODY_MAX_BYTES, Answer, Leave, Wire
 from pytest_llmchaos.loads.arrivals import Arrival
 from pytest_llmchaos.model import Outcome, Sample
+from pytest_llmchaos.subject.request_body import Body
+from pytest_llmchaos.subject.requests import head_of
 
 # An event of one token is shorter, even with log probabilities and other fields.
 TOKEN_MAX_BYTES = 4096
@@ -28,16 +31,15 @@ class Client:
 
     def __init__(self, plan: LoadPlan) -> None:
         self._plan = plan
-        self.wire = Wire(plan.url)
+        sent = plan.requests.resolve(os.environ)
+        self.wire = Wire(plan.url, tls=plan.requests.tls, host=sent.host)
         self.t0_s = 0.0
         self._arriving: dict[int, Answer] = {}
         self._name = secrets.token_hex(4)
-        head = {"Content-Type": "application/json", "Accept": "text/event-stream, application/json", **plan.headers}
         self._replica_header = (plan.replica_header or "").lower().encode()
-        self._head = self.wire.head("POST", plan.path, head)
-        # Temperature 0: an answer must not depend on anything that is not recorded.
-        settings = {"model": plan.model, "stream": plan.stream, "temperature": 0}
-        self._body = json.dumps(settings, separators=(",", ":"))[:-1].encode()
+        self._head = self.wire.head("POST", sent.path, head_of(sent.headers))
+        self._body = Body(plan.requests, plan.model, stream=plan.stream)
+        self._of_stream = FORMATS[plan.requests.dialect].of_stream
 
     def call(self, index: int, arrival: Arrival) -> tuple[Sample, int]:
         """Send a request and classify its answer.
@@ -56,6 +58,7 @@ class Client:
         request_id = self.request_id(index)
         answer = self._arriving[index] = Answer(
             self._replica_header,
+            dialect=self._plan.requests.dialect,
             any_channel=self._plan.first_token == "any",
             max_bytes=BODY_MAX_BYTES + arrival.max_tokens * TOKEN_MAX_BYTES,
         )
@@ -134,9 +137,7 @@ class Client:
         )
 
     def _request(self, arrival: Arrival, request_id: str) -> bytes:
-        prompt = json.dumps(arrival.prompt).encode()
-        messages = b'"messages":[{"role":"user","content":%b}]' % prompt
-        body = b'%b,"max_tokens":%d,%b}' % (self._body, arrival.max_tokens, messages)
+        body = self._body.of(arrival.prompt, arrival.max_tokens)
         own = b"X-Request-Id: %b\r\nContent-Length: %d\r\n\r\n" % (request_id.encode(), len(body))
         return self._head + own + body
 
@@ -149,7 +150,7 @@ class Client:
         if at_once is not None:
             return classify.Verdict(at_once, 0)
         expected = classify.expected_of(self._plan.check, arrival.prompt, arrival.max_tokens, self._plan.model)
-        judge = classify.of_stream if self._plan.stream else classify.of_whole
+        judge = self._of_stream if self._plan.stream else classify.of_whole
         verdict = judge(bytes(answer.body), expected)
         if answer.ended == "complete" or verdict.outcome == "inband_error":
             return verdict

@@ -1,7 +1,8 @@
-"""Parser of server-sent events (HTML standard, 9.2.6 Parsing an event stream).
+"""Parsers of server-sent events and of lines of JSON.
 
-One addition: llama.cpp has sent errors in a field of its own, `error: {...}`. The
-standard ignores unknown fields, so other clients take such a failure for a clean end.
+Server-sent events are parsed as in the HTML standard, 9.2.6. One addition: llama.cpp
+has sent errors in a field of its own, `error: {...}`. The standard ignores unknown
+fields, so other clients take such a failure for a clean end.
 """
 
 from __future__ import annotations
@@ -65,6 +66,29 @@ class EventReader:
         if piece.endswith(b"\r"):
             self._after_cr = True
         return piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
+class LineReader:
+    """Takes bytes in any pieces and returns each line as an event."""
+
+    __slots__ = ("_rest",)
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    @property
+    def is_between_events(self) -> bool:
+        """True if the next byte begins a line."""
+        return not self._rest
+
+    def feed(self, piece: bytes) -> list[Event]:
+        """Return the lines that end in `piece`. Blank lines are no events."""
+        *lines, self._rest = (self._rest + piece).split(b"\n")
+        return [Event(line) for line in map(bytes.strip, lines) if line]
+
+    def unfinished(self) -> Event | None:
+        """The last line, which lacks its end."""
+        return Event(self._rest.strip()) if self._rest.strip() else None
 
 
 def _event(block: bytes) -> Event | None:

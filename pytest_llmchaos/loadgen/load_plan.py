@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.errors import BadScenario, NotReady
 from pytest_llmchaos.loads.arrivals import Arrival, FirstToken, Impatience
+from pytest_llmchaos.subject.requests import Header, Requests, headers_of
 
 # The environment variable with the folder of the plan and of the generator's files.
 DIRECTORY_VARIABLE = "LLMCHAOS_LOAD_DIRECTORY"
+# The environment variable with a JSON list of header lines, which no file keeps.
+HEADERS_VARIABLE = "LLMCHAOS_LOAD_HEADERS"
 # The file GO starts the load. The program is launched a second earlier.
 PLAN, SCHEDULE, GO = "plan.json", "schedule.jsonl", "go"
 # The file HURRY ends the load without waiting for open requests, if it is not judged.
@@ -35,8 +39,7 @@ class LoadPlan:
         model: the value of `model` in each request.
         arrivals: the requests, by due time.
         name: value of the label `load` of the clients' counters. No label if empty.
-        path: the path of chat completions.
-        headers: added to each request.
+        requests: path, headers, TLS, dialect and template of each request.
         replica_header: response header that names the replica.
         ready_path: path to read once a second. The status codes are recorded.
         stream: True to stream answers.
@@ -64,8 +67,7 @@ class LoadPlan:
     model: str
     arrivals: tuple[Arrival, ...]
     name: str = ""
-    path: str = "/v1/chat/completions"
-    headers: Mapping[str, str] = field(default_factory=dict)
+    requests: Requests = field(default_factory=Requests)
     replica_header: str | None = None
     ready_path: str | None = None
     stream: bool = True
@@ -90,6 +92,11 @@ class LoadPlan:
             raise BadScenario("LoadPlan: arrivals must be in order of due_s")
         if self.check not in (None, "sim-v1"):
             raise BadScenario(f'LoadPlan: check must be None or "sim-v1", got {self.check!r}')
+        if self.requests.dialect != "chat" and not (self.stream and self.check is None):
+            raise BadScenario(
+                f"LoadPlan: the dialect {self.requests.dialect} has streams alone, got stream={self.stream!r} "
+                f"and check={self.check!r}"
+            )
         if self.first_token not in ("any", "content"):
             raise BadScenario(f'LoadPlan: first_token must be "any" or "content", got {self.first_token!r}')
         for name, least in (("timeout_s", 0), ("stall_s", 0), ("good_ttft_s", 0), ("good_e2e_s", 0)):
@@ -98,21 +105,15 @@ class LoadPlan:
         for name, least in (("drain_s", 0), ("processes", 1), ("max_inflight", 1)):
             if not getattr(self, name) >= least:
                 raise BadScenario(f"LoadPlan: {name} must be at least {least}, got {getattr(self, name)!r}")
-        self._check_headers()
 
     def _check_addresses(self) -> None:
         for name, url in (("url", self.url), ("push_url", self.push_url)):
             parts = urlsplit(url or "http://unset")
             if parts.scheme not in ("http", "https") or not parts.hostname:
                 raise BadScenario(f"LoadPlan: {name} must look like http://127.0.0.1:8000, got {url!r}")
-        for name, path in (("path", self.path), ("ready_path", self.ready_path)):
-            if path is not None and (not path.startswith("/") or not path.isascii() or set(path) & set(" \r\n")):
-                raise BadScenario(f"LoadPlan: {name} must begin with / and be one word, got {path!r}")
-
-    def _check_headers(self) -> None:
-        for name, value in self.headers.items():
-            if not name.isascii() or not value.isascii() or set("\r\n") & set(name + value):
-                raise BadScenario(f"LoadPlan: header {name!r} must be plain ASCII on one line, got {value!r}")
+        path = self.ready_path
+        if path is not None and (not path.startswith("/") or not path.isascii() or set(path) & set(" \r\n")):
+            raise BadScenario(f"LoadPlan: ready_path must begin with / and be one word, got {path!r}")
 
     @property
     def longest_s(self) -> float:
@@ -130,6 +131,14 @@ class LoadPlan:
             parent_pid: process whose end also ends the load, or None.
         """
         about = {key: value for key, value in asdict(self).items() if key != "arrivals"}
+        requests = self.requests
+        about["requests"] = {
+            "dialect": requests.dialect,
+            "path": requests.path,
+            "headers": [header.name for header in requests.headers],
+            "tls": requests.tls,
+            "template": None if requests.template is None else str(requests.template),
+        }
         (directory / PLAN).write_text(json.dumps({**about, "parent_pid": parent_pid}))
         with (directory / SCHEDULE).open("w", encoding="utf-8") as file:
             file.writelines(f"{json.dumps(arrival)}\n" for arrival in self.arrivals)
@@ -139,10 +148,31 @@ def load(directory: Path) -> tuple[LoadPlan, int | None]:
     """Read the plan in `directory` and the `parent_pid` that `write` was given."""
     about: dict[str, Any] = json.loads((directory / PLAN).read_text())
     parent_pid = about.pop("parent_pid", None)
+    about["requests"] = _requests(about["requests"])
     if about.get("impatience") is not None:
         about["impatience"] = Impatience(**about["impatience"])
     with (directory / SCHEDULE).open(encoding="utf-8") as lines:
         return LoadPlan(arrivals=tuple(read_schedule(lines)), **about), parent_pid
+
+
+def header_variable(headers: Sequence[Header]) -> dict[str, str]:
+    """The environment variable that gives the headers to the generator's process.
+
+    Values are not written to files. `$VARIABLE` in them is replaced by the generator.
+    """
+    lines = [f"{header.name}: {header.value}" for header in headers]
+    return {HEADERS_VARIABLE: json.dumps(lines)} if lines else {}
+
+
+def _requests(about: dict[str, Any]) -> Requests:
+    """The requests of a plan, with headers from this process' environment."""
+    headers = headers_of(json.loads(os.environ.get(HEADERS_VARIABLE, "[]")))
+    if lacking := sorted(set(about["headers"]) - {header.name for header in headers}):
+        raise NotReady(
+            f"{PLAN} names the header {', '.join(lacking)}: set {HEADERS_VARIABLE} to a JSON list of header lines"
+        )
+    template = about["template"]
+    return Requests(**{**about, "headers": headers, "template": None if template is None else Path(template)})
 
 
 def read_schedule(lines: Iterable[str]) -> Iterator[Arrival]:

@@ -19,7 +19,15 @@ from pytest_llmchaos.errors import LoadNotHeld, NotReady
 from pytest_llmchaos.evidence import readiness_file
 from pytest_llmchaos.evidence.redaction import redact_file
 from pytest_llmchaos.host.import_root import import_root
-from pytest_llmchaos.loadgen.load_plan import DIRECTORY_VARIABLE, GO, HURRY, LoadPlan, own
+from pytest_llmchaos.loadgen.load_plan import (
+    DIRECTORY_VARIABLE,
+    GO,
+    HEADERS_VARIABLE,
+    HURRY,
+    LoadPlan,
+    header_variable,
+    own,
+)
 from pytest_llmchaos.loadgen.status import LoadStatus, LoadSummary, status_of, summary_of
 from pytest_llmchaos.loadgen.tail import SamplesTail, Tail, merge
 from pytest_llmchaos.loads.arrivals import Arrival
@@ -238,10 +246,19 @@ class LoadProcess:
 
     def _environment(self) -> dict[str, str]:
         # Locust also reads options from these variables of the user.
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("LOCUST_")}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("LOCUST_") and name != HEADERS_VARIABLE
+        }
         package = str(import_root())
         paths = [package, *filter(None, [kept.get("PYTHONPATH")])]
-        return {**kept, "PYTHONPATH": os.pathsep.join(paths), DIRECTORY_VARIABLE: str(self.directory)}
+        return {
+            **kept,
+            "PYTHONPATH": os.pathsep.join(paths),
+            DIRECTORY_VARIABLE: str(self.directory),
+            **header_variable(self.plan.requests.headers),
+        }
 
 
 def _kill_group(pid: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,8 +20,9 @@ class Readiness:
     """Checks of one path. `now_s` counts from the load's start."""
 
     def __init__(self, plan: LoadPlan, path: str, folder: Path, now_s: Callable[[], float]) -> None:
-        self._wire = Wire(plan.url)
-        self._request = self._wire.head("GET", path, plan.headers) + b"\r\n"
+        sent = plan.requests.resolve(os.environ)
+        self._wire = Wire(plan.url, tls=plan.requests.tls, host=sent.host)
+        self._request = self._wire.head("GET", path, sent.headers) + b"\r\n"
         self._file = (folder / readiness_file.NAME).open("wb", buffering=0)
         self._now_s = now_s
 

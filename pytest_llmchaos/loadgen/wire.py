@@ -18,8 +18,11 @@ from gevent.event import AsyncResult
 from gevent.monkey import get_original
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from pytest_llmchaos.loadgen.classify import is_first_token
-from pytest_llmchaos.loadgen.event_stream import DONE, EventReader
+from pytest_llmchaos.host.http_client import tls_context
+from pytest_llmchaos.loadgen.dialects import FORMATS
+from pytest_llmchaos.loadgen.event_stream import DONE
+from pytest_llmchaos.model import TLS_SYSTEM
+from pytest_llmchaos.subject.requests import Dialect, authority, certificate_name
 
 Ended = Literal["complete", "cut", "refused", "timeout", "left", "garbled", "endless"]
 RECEIVE_BYTES = 65536
@@ -49,6 +52,7 @@ class Answer:
     """One response as it arrives. `end_s` and other times are monotonic seconds.
 
     Args:
+        dialect: format of the stream.
         replica_header: lower-case header whose value becomes `replica`.
         any_channel: True if reasoning, a tool call or a refusal may be the first token,
             False for the answer's own text only.
@@ -56,11 +60,17 @@ class Answer:
     """
 
     def __init__(
-        self, replica_header: bytes = b"", *, any_channel: bool = True, max_bytes: int = BODY_MAX_BYTES
+        self,
+        replica_header: bytes = b"",
+        *,
+        dialect: Dialect = "chat",
+        any_channel: bool = True,
+        max_bytes: int = BODY_MAX_BYTES,
     ) -> None:
         self._replica_header, self._any_channel = replica_header, any_channel
         self._max_bytes = max_bytes
-        self._reader = EventReader()
+        self._format = FORMATS[dialect]
+        self._reader = self._format.reader()
         self._between_events = False  # and the first token has been seen
         self.body = bytearray()
         self.replica = ""
@@ -137,7 +147,7 @@ class Answer:
         return True
 
     def _saw(self, seen: int, now_s: float) -> bool:
-        """Note the times of the events in `body[seen:]`. True after `[DONE]`."""
+        """Note the times of the events in `body[seen:]`. True after the last one."""
         body = self.body
         if (
             self._between_events
@@ -151,12 +161,14 @@ class Answer:
         for event in self._reader.feed(bytes(body[seen:])):
             if self.first_s is not None:
                 self._note_event(now_s)
-            elif is_first_token(event, any_channel=self._any_channel):
+            elif self._format.is_first_token(event, any_channel=self._any_channel):
                 self.first_s = self.last_s = now_s
                 self.on_first_token()
-            if event.is_done:
+            if self._format.is_end(event):
                 return True
-        self._between_events = self.first_s is not None and self._reader.is_between_events
+        self._between_events = (
+            self.first_s is not None and self._format.ends_with_done and self._reader.is_between_events
+        )
         return False
 
     def _note_event(self, now_s: float) -> None:
@@ -171,18 +183,24 @@ class Wire:
     Attributes:
         reconnected: requests that were sent again on a fresh connection, because the
             server had closed the idle one.
-        authority: host and port of the URL.
+        authority: value of the header `Host`.
         prefix: path of the URL, without a slash at its end.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, tls: str = TLS_SYSTEM, host: str = "") -> None:
+        """Prepare connections.
+
+        `tls` is one of `Requests.tls`. With https the certificate must have the name in
+        `authority`, unless `tls` is "unverified". `host` replaces the URL's host there.
+        """
         parts = urlsplit(url)
         self._host = parts.hostname or "127.0.0.1"
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._tls = tls_context(tls, ssl) if parts.scheme == "https" else None
+        self._name = certificate_name(url, host)
         self._idle: list[Any] = []
         self.reconnected = 0
-        self.authority = parts.netloc
+        self.authority = authority(url, host)
         self.prefix = parts.path.rstrip("/")
 
     def warm_up(self) -> None:
@@ -296,7 +314,7 @@ class Wire:
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._tls is not None:
-                return self._tls.wrap_socket(connection, server_hostname=self._host)
+                return self._tls.wrap_socket(connection, server_hostname=self._name)
         except BaseException:
             connection.close()
             raise

@@ -27,6 +27,7 @@ from pytest_llmchaos.host import identity, measurement_lock
 from pytest_llmchaos.host.header_values import header_values
 from pytest_llmchaos.lab.current_test import CurrentTest
 from pytest_llmchaos.lab.lab import Lab
+from pytest_llmchaos.loadgen.first_request import check_requests, require_answer
 from pytest_llmchaos.prometheus.answers import HEADERS_KEY
 from pytest_llmchaos.prometheus.required_metrics import require_metrics
 from pytest_llmchaos.runtime.docker import notes, preflight
@@ -129,6 +130,7 @@ class Run:
         project = identity.project_name(os.getpid(), self.settings.worker)
         if self.subject.own:
             header_values(self.subject.prometheus_headers, HEADERS_KEY)
+            check_requests(self.subject.requests)
             self.subject = _with_rules(preflight.examine(self.subject))
             project = self.subject.project or project
             for line in self.subject.notices:
@@ -250,6 +252,7 @@ class Run:
             test=self.test,
         )
         if self.subject.own:
+            require_answer(runtime.url(self.subject.api), self.subject, self.progress.note)
             scraped = [one.service for one in self.subject.scrapes]
             require_metrics(lab.prometheus, lab.slos, jobs=scraped, note=self.progress.note)
         return lab

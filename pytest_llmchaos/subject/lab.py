@@ -11,6 +11,7 @@ from pathlib import Path
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.model import Measure
 from pytest_llmchaos.subject.lab_signals import EXPECTED, RULES, Expected
+from pytest_llmchaos.subject.requests import Requests
 
 PACKAGE = Path(__file__).parent.parent
 BACKENDS = ("ollama", "llamacpp", "sim")
@@ -118,6 +119,7 @@ class Subject:
     # environment variables.
     prometheus_headers: tuple[str, ...] = ()
     published_on: str = ""  # address of a Docker daemon's machine that is not this one
+    requests: Requests = field(default_factory=Requests)
     allow: tuple[str, ...] = ()  # permitted ways out of the project, such as "volume:models"
     api_port: int | None = None  # of the api's container, if its user names it
     # The run adds a Prometheus and a pushgateway. They scrape these endpoints and

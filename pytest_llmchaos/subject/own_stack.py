@@ -9,7 +9,16 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.model import TLS_SYSTEM, TLS_UNVERIFIED
 from pytest_llmchaos.subject.lab import AUDIT_FILE, PACKAGE, Endpoint, Subject
+from pytest_llmchaos.subject.request_body import Body, model_of
+from pytest_llmchaos.subject.requests import (
+    DIALECTS,
+    PATHS,
+    Requests,
+    check_path,
+    headers_of,
+)
 
 DEFAULT_TOKENS_PER_S = 1000.0
 # Services that a run adds to a user's stack: the judge, and the clients' counters.
@@ -21,7 +30,7 @@ _PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _ENDPOINT = re.compile(rf"(?P<service>{_NAME.pattern})(?::(?P<port>[0-9]{{1,5}}))?(?P<path>/[\x21-\x7e]*)?")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # a field name of RFC 9110
 _ADDRESS = re.compile(r"[0-9A-Za-z.:_-]+")
-_LISTS = ("compose", "targets", "metrics", "profiles", "allow", "replicas", "prometheus_headers")
+_LISTS = ("compose", "targets", "metrics", "profiles", "allow", "replicas", "prometheus_headers", "headers")
 _NEEDED = {
     "api": ("the service that takes the clients' requests", "web"),
     "targets": ("the services that faults may hit", "web worker"),
@@ -57,6 +66,11 @@ class OwnKeys:
     allow: tuple[str, ...] = ()
     published_on: str = ""
     prometheus_headers: tuple[str, ...] = ()
+    dialect: str = ""
+    path: str = ""
+    headers: tuple[str, ...] = ()
+    tls: str = ""
+    request: str = ""
 
 
 def own_subject(keys: OwnKeys, folder: Path, *, toml: bool = False) -> Subject | None:
@@ -91,6 +105,7 @@ def own_subject(keys: OwnKeys, folder: Path, *, toml: bool = False) -> Subject |
     api = _endpoint("api", keys.api)
     alerts = _endpoint("prometheus", keys.prometheus) if keys.prometheus else None
     scrapes = tuple(_endpoint("metrics", one) for one in keys.metrics)
+    requests, model = _requests(keys, folder)
     return Subject(
         compose_files=tuple(_file("llmchaos_compose", folder / path) for path in keys.compose),
         targets=keys.targets,
@@ -101,7 +116,8 @@ def own_subject(keys: OwnKeys, folder: Path, *, toml: bool = False) -> Subject |
         pushgateway=PUSHGATEWAY,
         remediator=keys.remediator or None,
         audit_file=keys.audit_file or AUDIT_FILE,
-        model=keys.model or "default",
+        model=model,
+        requests=requests,
         check=None,
         slo_file=_file("llmchaos_slo", folder / keys.slo) if keys.slo else CLIENTS_SLO_FILE,
         bootstrap=None,
@@ -124,6 +140,31 @@ def own_subject(keys: OwnKeys, folder: Path, *, toml: bool = False) -> Subject |
         profiles=keys.profiles,
         keeps_restart=keys.restart == "keep",
     )
+
+
+def _requests(keys: OwnKeys, folder: Path) -> tuple[Requests, str]:
+    """The clients' requests, and the name of their model. Raises BadScenario."""
+    found = next((one for one in DIALECTS if one == (keys.dialect or "chat")), None)
+    if found is None:
+        raise BadScenario(f"llmchaos_dialect must be one of {', '.join(DIALECTS)}, got {keys.dialect!r}")
+    path = keys.path or PATHS[found]
+    check_path("llmchaos_path", path)
+    template = _file("llmchaos_request", folder / keys.request) if keys.request else None
+    requests = Requests(
+        dialect=found,
+        path=path,
+        headers=headers_of(keys.headers),
+        tls=keys.tls if keys.tls in ("", TLS_SYSTEM, TLS_UNVERIFIED) else str(_file("llmchaos_tls", folder / keys.tls)),
+        template=template,
+    )
+    named = model_of(template) if template is not None else ""
+    if named and keys.model and named != keys.model:
+        raise BadScenario(
+            f"llmchaos_model is {keys.model!r} and the model in {template} is {named!r}: give one of them"
+        )
+    model = keys.model or named or "default"
+    Body(requests, model)  # raises for a template that cannot become a request
+    return requests, model
 
 
 def _endpoint(key: str, text: str) -> Endpoint:
@@ -251,5 +292,6 @@ def _check_headers(key: str, lines: Sequence[str]) -> None:
 
 def _file(key: str, path: Path) -> Path:
     if not path.is_file():
-        raise BadScenario(f"{key}: no file at {path}: give a path from the folder of the ini file")
+        others = f', "{TLS_SYSTEM}" or "{TLS_UNVERIFIED}"' if key == "llmchaos_tls" else ""
+        raise BadScenario(f"{key}: no file at {path}: give a path from the folder of the ini file{others}")
     return path.resolve()

@@ -23,6 +23,7 @@ from pytest_llmchaos.loadgen.tail import merge
 from pytest_llmchaos.loads.arrivals import Arrival, Impatience
 from pytest_llmchaos.model import OUTCOMES
 from pytest_llmchaos.stats.windows import windows
+from pytest_llmchaos.subject.requests import Header, Requests
 
 DEADLINE_S = 30
 LEAD_S = 0.1  # LEAD_S in locustfile.py
@@ -84,7 +85,7 @@ def performed(tmp_path_factory):
             timeout_s=2,
             stall_s=1,
             push_url=server.url,
-            headers={"Authorization": "Bearer abc"},
+            requests=Requests(headers=(Header("Authorization", "Bearer abc"),)),
             replica_header="X-Llmlab-Replica",
             drain_s=5,
         )
@@ -356,7 +357,13 @@ def test_a_request_that_was_lost_otherwise_is_not_sent_again(tmp_path, prompts):
 
 def test_what_the_readiness_path_answers_is_recorded_while_the_load_runs(tmp_path):
     with Server() as server:
-        load = plan(server, ["ok"] * 4, every_s=0.9, ready_path="/readyz", headers={"Authorization": "Bearer abc"})
+        load = plan(
+            server,
+            ["ok"] * 4,
+            every_s=0.9,
+            ready_path="/readyz",
+            requests=Requests(headers=(Header("Authorization", "Bearer abc"),)),
+        )
         server.ready_status = 503
         with LoadProcess(load, tmp_path) as process:
             until(lambda: len(server.looked) >= 2, "two looks", DEADLINE_S)

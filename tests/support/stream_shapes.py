@@ -2,7 +2,9 @@
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
+CAPTURED = Path(__file__).parents[1] / "data"
 END = b"data: [DONE]\n\n"
 
 
@@ -30,6 +32,7 @@ class Shape:
     """
 
     events: list[bytes]
+    dialect: str = "chat"
     outcome: str = "ok"
     tokens: int = 2
     first: int | None = 1
@@ -40,10 +43,15 @@ class Shape:
         return b"".join(self.events)
 
     def end_of(self, place):
-        """Offset of the byte that completes the event at `place`. A CR ends a line."""
+        """Offset of the byte that completes the event at `place`.
+
+        In server-sent events a CR ends a line.
+        """
         if place is None:
             return None
-        return len(b"".join(self.events[: place + 1])) - self.events[place].endswith(b"\r\n")
+        return len(b"".join(self.events[: place + 1])) - (
+            self.dialect != "ollama" and self.events[place].endswith(b"\r\n")
+        )
 
 
 ROLE = said({"role": "assistant", "content": ""})
@@ -277,3 +285,141 @@ SHAPES = {
     ),
     "an empty answer": Shape(events=[ROLE, STOP, END], tokens=0, first=None),
 }
+
+
+def captured(name):
+    """The events of an answer of Ollama, byte for byte as it came."""
+    end = b"\n\n" if name.endswith(".sse") else b"\n"
+    return [event + end for event in (CAPTURED / name).read_bytes().split(end)[:-1]]
+
+
+def ndjson(value):
+    return json.dumps(value).encode() + b"\n"
+
+
+def talk(done=False, reason=None, **message):
+    """A line of Ollama's `/api/chat`."""
+    last = {"done_reason": reason} if reason else {}
+    return ndjson(
+        {"model": "m", "created_at": "2026", "message": {"role": "assistant", **message}, "done": done, **last}
+    )
+
+
+def tgi(text, whole=None, reason=None, special=False):
+    """An event of TGI's `/generate_stream`. It has no blank after the colon."""
+    details = {"finish_reason": reason, "generated_tokens": 2, "seed": None} if reason else None
+    token = {"id": 1, "text": text, "logprob": -0.5, "special": special}
+    value = {"index": 1, "token": token, "generated_text": whole, "details": details}
+    return b"data:" + json.dumps(value).encode() + b"\n\n"
+
+
+def completed(text, finish=None):
+    """A chunk of plain completions."""
+    choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": finish}
+    return line({"id": "cmpl-1", "object": "text_completion", "created": 1, "model": "m", "choices": [choice]})
+
+
+OF_OLLAMA = {"dialect": "ollama"}
+OF_TGI = {"dialect": "tgi"}
+OF_COMPLETIONS = {"dialect": "completions"}
+DIALECTS = {
+    "Ollama, captured": Shape(events=captured("ollama-chat.ndjson"), tokens=6, first=0, **OF_OLLAMA),
+    "Ollama generate, captured": Shape(
+        events=captured("ollama-generate.ndjson"), tokens=6, first=0, dialect="ollama-generate"
+    ),
+    "Ollama completions, captured": Shape(
+        events=captured("ollama-completions.sse"), tokens=6, first=0, **OF_COMPLETIONS
+    ),
+    "Ollama, thinking": Shape(
+        events=[talk(content="", thinking="hm"), talk(content="a"), talk(content="", done=True, reason="stop")],
+        first=0,
+        first_content=1,
+        **OF_OLLAMA,
+    ),
+    "Ollama, tool call": Shape(
+        events=[
+            talk(content="", tool_calls=[{"function": {"name": "f", "arguments": {}}}]),
+            talk(content="", done=True, reason="stop"),
+        ],
+        tokens=1,
+        first=0,
+        first_content=None,
+        **OF_OLLAMA,
+    ),
+    "Ollama, an older version": Shape(events=[talk(content="a"), talk(done=True)], tokens=1, first=0, **OF_OLLAMA),
+    "Ollama, not finished": Shape(events=[talk(content="a")], tokens=1, first=0, outcome="truncated", **OF_OLLAMA),
+    "Ollama, error": Shape(
+        events=[talk(content="a"), ndjson({"error": "an error was encountered while running the model"})],
+        tokens=1,
+        first=0,
+        outcome="inband_error",
+        **OF_OLLAMA,
+    ),
+    "Ollama, unloaded": Shape(
+        events=[talk(content="a"), talk(done=True, reason="unload")],
+        tokens=1,
+        first=0,
+        outcome="corrupted",
+        **OF_OLLAMA,
+    ),
+    "Ollama, not JSON": Shape(
+        events=[talk(content="a"), b"oops\n", talk(done=True)], tokens=1, first=0, outcome="corrupted", **OF_OLLAMA
+    ),
+    "Ollama, blank lines and CRLF": Shape(
+        events=[talk(content="a")[:-1] + b"\r\n", b"\r\n", talk(done=True, reason="stop")[:-1] + b"\r\n"],
+        tokens=1,
+        first=0,
+        **OF_OLLAMA,
+    ),
+    "TGI": Shape(events=[tgi("a"), tgi("b", "ab", "length")], first=0, **OF_TGI),
+    "TGI, end token": Shape(
+        events=[tgi("a"), tgi("b"), tgi("</s>", "ab", "eos_token", special=True)], first=0, **OF_TGI
+    ),
+    "TGI, special begin": Shape(
+        events=[tgi("<s>", special=True), tgi("a"), tgi("b", "ab", "stop_sequence")], first=1, **OF_TGI
+    ),
+    "TGI, no details": Shape(events=[tgi("a"), tgi("b", "ab")], first=0, **OF_TGI),
+    "TGI, not finished": Shape(events=[tgi("a"), tgi("b")], first=0, outcome="truncated", **OF_TGI),
+    "TGI, error": Shape(
+        events=[
+            tgi("a"),
+            line({"error": "Request failed during generation: Server error: ", "error_type": "generation"}),
+        ],
+        tokens=1,
+        first=0,
+        outcome="inband_error",
+        **OF_TGI,
+    ),
+    "TGI, error event": Shape(
+        events=[tgi("a"), b"event:error\ndata:overloaded\n\n"], tokens=1, first=0, outcome="inband_error", **OF_TGI
+    ),
+    "completions": Shape(
+        events=[completed("a"), completed("b"), completed("", "stop"), END], first=0, **OF_COMPLETIONS
+    ),
+    "completions, usage": Shape(
+        events=[completed("a"), completed("b", "length"), chunk([], usage={"completion_tokens": 2}), END],
+        first=0,
+        **OF_COMPLETIONS,
+    ),
+    "completions, no end": Shape(
+        events=[completed("a"), completed("b", "stop")], first=0, outcome="truncated", **OF_COMPLETIONS
+    ),
+    "completions, no finish": Shape(
+        events=[completed("a"), END], tokens=1, first=0, outcome="truncated", **OF_COMPLETIONS
+    ),
+    "completions, filtered": Shape(
+        events=[completed("a"), completed("", "content_filter"), END],
+        tokens=1,
+        first=0,
+        outcome="truncated",
+        **OF_COMPLETIONS,
+    ),
+    "completions, error": Shape(
+        events=[completed("a"), line({"object": "error", "message": "boom"}), END],
+        tokens=1,
+        first=0,
+        outcome="inband_error",
+        **OF_COMPLETIONS,
+    ),
+}
+SHAPES |= DIALECTS
