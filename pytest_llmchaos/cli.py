@@ -310,7 +310,7 @@ def budget(path: Path | None, slo: str | None) -> int:
     Raises:
         BadScenario: the ledger has no objective of that name.
     """
-    if path is None and not LEDGER.exists():
+    if path is None and slo is None and not LEDGER.exists():
         _print(f"no trial in the ledger yet: there is no file {LEDGER} here; give another one with --ledger")
         return 0
     found = ledger.read(path or LEDGER)
@@ -318,8 +318,13 @@ def budget(path: Path | None, slo: str | None) -> int:
         lines = "1 line was" if len(found.unreadable) == 1 else f"{len(found.unreadable)} lines were"
         sys.stderr.write(f"llmchaos: {lines} left out of the table: {found.unreadable[0]}\n")
     names = sorted({one.slo for one in found.entries})
-    if slo is not None and names and slo not in names:
-        raise BadScenario(f"--slo must be one of the ledger's objectives, {', '.join(names)}, got {slo!r}")
+    if slo is not None and slo not in names:
+        known = (
+            f"one of the ledger's objectives, {', '.join(names)}"
+            if names
+            else "an objective, and the ledger is still empty"
+        )
+        raise BadScenario(f"--slo must be {known}, got {slo!r}")
     _print(ledger.table(found.entries, slo))
     return 0
 

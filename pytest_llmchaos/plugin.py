@@ -152,7 +152,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     items = [item for item in session.items if isinstance(item, pytest.Function)]
     trials, with_lab = ([item for item in items if uses(item, name)] for name in ("trial", "lab"))
     if trials or with_lab:
-        chaos_session(session.config).plan(trials, with_lab)
+        broken = session.testsfailed and not session.config.option.continue_on_collection_errors
+        chaos_session(session.config).plan(trials, with_lab, may_run=not broken)
     elif options.given(session.config, "plan") and not hasattr(session.config, "workerinput"):
         chaos_session(session.config)
 

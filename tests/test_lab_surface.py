@@ -46,6 +46,7 @@ def test_options_are_given_by_name_and_have_these_defaults():
     required = inspect.Parameter.empty
 
     assert by_name_alone() == {
+        "CurrentTest.claim": {"keep": False},
         "Lab.say": {"deadline_s": None},
         "Lab.firing": {"of_services": False},
         "Lab.load": {"arrivals": None, "longest_s": 300.0, "remediator": True},

@@ -258,6 +258,18 @@ class TestCommand:
             "no trial in the ledger yet: there is no file reports/ledger.jsonl here; give another one with --ledger\n"
         )
 
+    @pytest.mark.parametrize("lines", [None, ""], ids=["no ledger", "an empty ledger"])
+    def test_the_command_for_an_slo_before_any_run_fails(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], lines: str | None
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        if lines is not None:
+            (tmp_path / "reports").mkdir()
+            (tmp_path / "reports/ledger.jsonl").write_text(lines)
+
+        assert main(["budget", "--slo", "availability"]) == 1
+        assert capsys.readouterr().err.startswith("llmchaos: ")
+
     def test_the_command_of_an_slo_that_the_ledger_lacks_names_the_others(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -59,6 +59,9 @@ class Generator:
     def recent(self, since_s):
         return [sample for sample in self.samples if sample.due_s >= since_s]
 
+    def ended(self, since_s):
+        return [sample for sample in self.samples if sample.end_s >= since_s]
+
     def stop(self, *, drain):
         self.calls.append(("stop", drain))
         return SUMMARY
@@ -219,12 +222,11 @@ class TestLiveWindow:
 
         assert (window.ok, window.good) == (6, 0)
 
-    def test_a_live_window_has_a_p95_once_enough_came_back(self, load_of):
-        few = load_of(now_s=8.0, answered=answered(2.0))
-        many = load_of(now_s=20.0, answered=answered(20.0))
+    def test_what_ended_lately_may_have_been_due_long_ago(self, load_of):
+        late = load_of(now_s=8.0, answered=answered(8.0, took_s=5.0))
 
-        assert few.recent_p95_s(few.live_window(8.0)) is None
-        assert many.recent_p95_s(many.live_window(20.0)) == pytest.approx(0.1)
+        assert {sample.end_s >= 6.0 for sample in late.ended(6.0)} == {True}
+        assert min(sample.due_s for sample in late.ended(6.0)) < 2.0
 
 
 class TestSteady:

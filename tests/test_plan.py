@@ -164,7 +164,9 @@ def test_each_repeat_of_a_trial_has_requests_of_its_own_and_the_same_in_every_ru
 
 
 def test_an_unknown_target_names_the_services():
-    with pytest.raises(NoVictim, match=r"scenario '\w+': target 'worker-9'.* available: api, model-1, model-2"):
+    with pytest.raises(
+        NoVictim, match=r"scenario '\w+', kill worker-9: target 'worker-9'.* available: api, model-1, model-2"
+    ):
         planned(fault=faults.kill("worker-9"))
 
 

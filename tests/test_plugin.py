@@ -785,7 +785,10 @@ def test_evidence_that_cannot_be_written_is_one_clear_error_before_anything_star
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ('faults.kill("worker-9")', "target 'worker-9' matches no service*api, model-1, model-2"),
+        (
+            'faults.kill("worker-9")',
+            "test_scenario.py: scenario 'scenario', kill worker-9: target 'worker-9' matches no service*api, model-1, model-2",
+        ),
         ('faults.kill("api"), steady_s=0', "steady_s=...) must be a number of seconds from 1 to 3600, got 0"),
     ],
 )
@@ -795,6 +798,29 @@ def test_a_wrong_scenario_is_one_clear_error_before_anything_starts(chaos, doubl
     assert result.ret != 0
     assert any(message.split("*")[0] in line for line in [*result.outlines, *result.errlines])
     assert double.performed == []
+
+
+def test_a_file_that_cannot_be_collected_ends_the_session_before_it_writes_a_folder(chaos, pytester, monkeypatch):
+    monkeypatch.setattr(Campaign, "preflight", lambda self: self.run.announce([]))
+    files = {"test_scenario": SCENARIO.format(fault='faults.kill("api")'), "test_wrong": "import nothing_of_the_sort"}
+
+    assert chaos(**files).ret == 2
+    assert not (pytester.path / "reports").exists()
+
+    chaos("--continue-on-collection-errors", **files).assert_outcomes(passed=2, errors=1)
+    assert (pytester.path / "reports/latest").exists()
+
+
+def test_a_file_that_the_machine_refuses_is_one_line(chaos, double, monkeypatch):
+    def refuse(_):
+        raise PermissionError(13, "Permission denied", "/home/me/.cache")
+
+    monkeypatch.setattr(Campaign, "preflight", refuse)
+
+    result = chaos()
+
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["ERROR: the run cannot be prepared: /home/me/.cache: Permission denied"])
 
 
 def test_a_trial_without_an_experiment_is_an_error_that_shows_what_to_add(chaos):

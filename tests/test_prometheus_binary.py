@@ -49,6 +49,20 @@ def test_an_earlier_download_is_used_again(machine: Path) -> None:
     assert find_or_fetch("promtool") == fetched
 
 
+@pytest.mark.parametrize("home", ["/proc/none", "home that is a file"])
+def test_a_cache_that_cannot_be_created_is_one_line_with_the_setting_that_moves_it(
+    machine: Path, monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    program(machine / "bin" / "apt-get")
+    program(machine / "bin" / "dpkg-deb")
+    (machine / "home that is a file").touch()
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(machine / home))
+
+    with pytest.raises(NotReady, match="set XDG_CACHE_HOME to a folder"):
+        find_or_fetch("promtool")
+
+
 def test_a_partial_download_is_not_used(machine: Path) -> None:
     program(cache_directory() / "usr" / "bin" / "promtool").chmod(0o644)
 

@@ -12,11 +12,13 @@ from support.fake_runtime import FakeRuntime
 from support.journals import intend
 
 from pytest_llmchaos import cli, experiment, faults, loads
+from pytest_llmchaos.chaos_session.terminal import fitted
 from pytest_llmchaos.cleanup.sweep import Swept
 from pytest_llmchaos.errors import EvidenceLost, InvalidExperiment, NotReady
 from pytest_llmchaos.evidence import journal
 from pytest_llmchaos.evidence.journal import open_intents
 from pytest_llmchaos.host import measurement_lock
+from pytest_llmchaos.loadgen.status import LoadStatus
 from pytest_llmchaos.model import Sample
 from pytest_llmchaos.plan.schedule import plan_trial
 from pytest_llmchaos.session import run as sessions
@@ -24,7 +26,6 @@ from pytest_llmchaos.session.campaign import Campaign
 from pytest_llmchaos.session.progress import Progress
 from pytest_llmchaos.session.run import Run
 from pytest_llmchaos.session.settings import Settings
-from pytest_llmchaos.stats.windows import windows
 from pytest_llmchaos.trial.perform import Performed
 
 
@@ -252,18 +253,49 @@ def test_an_interrupted_trial_is_performed_again_only_if_it_had_not_begun(settin
     assert (len(asked), again.type) == ((1, InvalidExperiment) if begun else (2, TimedOut))
 
 
-def test_the_progress_line_counts_no_failure_as_answered():
-    ended = [
-        Sample(5 + i / 8, 5 + i / 8, None, 5.1 + i / 8, 0.0, 0, ("ok", "refused")[i % 2], "", f"{i}") for i in range(40)
-    ]
-    (live,) = windows(ended, [("in the last 5 s", 5.0, 10.0)], is_live=True)
+def progress_line(ended, *, inflight=0, settled_s=10.0):
+    """The line 10 s after the start of the load."""
     load = SimpleNamespace(
-        live_window=lambda _: live, now_s=lambda: 10.0, offered_rps=lambda: 8.0, recent_p95_s=lambda _: None
+        ended=lambda since_s: [sample for sample in ended if sample.end_s >= since_s],
+        now_s=lambda: 10.0,
+        offered_rps=lambda: 8.0,
+        status=lambda: LoadStatus(outcomes={}, inflight=inflight, settled_s=settled_s),
+    )
+    return Progress(None, tty=False).line(SimpleNamespace(running_load=load), "fault", None)
+
+
+def sample(due_s, end_s, outcome):
+    return Sample(due_s, due_s, None, end_s, 0.0, 0, outcome, "", f"{due_s} {outcome}")
+
+
+def test_the_progress_line_counts_no_failure_as_answered():
+    ended = [sample(5 + i / 8, 5.1 + i / 8, ("ok", "refused")[i % 2]) for i in range(40)]
+
+    assert progress_line(ended) == "fault 10 s  offered 8.0/s, ok 4.0, failed 20, open 0, p95 inf"
+
+
+def test_the_progress_line_counts_what_ended_lately_however_long_ago_it_was_due():
+    """As slow answers do, and requests that run into their time limit."""
+    slow = [sample(i / 8, 5 + i / 8, "ok") for i in range(40)]
+    timed_out = [sample(0.0, 9.0, "timeout"), sample(0.0, 9.5, "left"), sample(0.0, 4.0, "timeout")]
+
+    assert progress_line([*slow, *timed_out], inflight=12, settled_s=0.5) == (
+        "fault 10 s  offered 8.0/s, ok 8.0, failed 1, open 12 (9.5 s), p95 5.00 s"
     )
 
-    line = Progress(None, tty=False).line(SimpleNamespace(running_load=load), "fault", None)
 
-    assert line == "fault 10 s  offered 8.0/s, answered 4.0  failed 20  p95 -"
+def test_the_progress_line_of_a_service_that_hangs_has_the_age_of_the_oldest_request():
+    assert (
+        progress_line([], inflight=40, settled_s=5.0)
+        == "fault 10 s  offered 8.0/s, ok 0.0, failed 0, open 40 (5.0 s), p95 -"
+    )
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown"), [(40, "ok 1.0, failed 2, p95 0.25 s"), (17, "ok 1.0, failed 2"), (3, "ok ")]
+)
+def test_a_line_too_long_for_the_terminal_loses_whole_values(columns, shown):
+    assert fitted("ok 1.0, failed 2, p95 0.25 s", columns) == shown
 
 
 def test_a_run_that_is_killed_is_the_latest_and_its_report_can_be_built(run, tmp_path, capsys):

@@ -13,7 +13,7 @@ import pytest
 from pytest_llmchaos import options, report
 from pytest_llmchaos.chaos_session.claim_reports import PLAN, READ, TRIAL_NAME, ClaimReports
 from pytest_llmchaos.chaos_session.terminal import progress_of, terminal_of, write_problems, write_summary
-from pytest_llmchaos.errors import LlmchaosError, NotReady, Unsupported
+from pytest_llmchaos.errors import BadScenario, LlmchaosError, NotReady, NoVictim, Unsupported
 from pytest_llmchaos.evidence.redaction import hide, redact
 from pytest_llmchaos.experiment_mark import experiment_of
 from pytest_llmchaos.host.identity import new_run_name
@@ -55,23 +55,35 @@ class ChaosSession:
         if options.is_leashed(config):
             self.campaign.refused = NotReady(options.leash_message(config))
 
-    def plan(self, items: Sequence[pytest.Function], with_lab: Sequence[pytest.Function] = ()) -> None:
-        """Plan the trials of these items and check the machine. Raises UsageError."""
+    def plan(
+        self, items: Sequence[pytest.Function], with_lab: Sequence[pytest.Function] = (), *, may_run: bool = True
+    ) -> None:
+        """Plan the trials of these items and check the machine. Raises UsageError.
+
+        Without `may_run` the session ends before its first test, and the machine is not
+        checked.
+        """
         self._once = {item.nodeid for item in (*items, *with_lab)}
         try:
             options.check_keys(self.config)
             self._take(items)
-            if not self.only_plans and not self.config.option.collectonly:
+            if may_run and not self.only_plans and not self.config.option.collectonly:
                 self._print_where()
                 self.campaign.preflight()
         except LlmchaosError as error:
             if not self.is_worker:
                 raise pytest.UsageError(str(error)) from None
             self.campaign.refused = error
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            raise pytest.UsageError(f"the run cannot be prepared: {where}{error.strerror or error}") from error
 
     def _take(self, items: Sequence[pytest.Function]) -> None:
         for item in items:
-            item.stash[PLAN] = plan_of(item, self.campaign)
+            try:
+                item.stash[PLAN] = plan_of(item, self.campaign)
+            except (BadScenario, NoVictim) as error:
+                raise type(error)(f"{item.location[0]}: {error}") from None
         replay = options.given(self.config, "replay")
         recorded = read_replay(Path(replay)) if replay else None
         self.campaign.take({item.nodeid: item.stash[PLAN] for item in items}, recorded)

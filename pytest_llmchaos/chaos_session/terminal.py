@@ -60,13 +60,19 @@ def progress_of(config: pytest.Config) -> Progress:
                 reporter.ensure_newline()
                 reporter.write_line(text)
             else:
-                # A wrapped line cannot be overwritten.
-                reporter.rewrite(text[: shutil.get_terminal_size().columns - 1], erase=True)
+                reporter.rewrite(fitted(text, shutil.get_terminal_size().columns - 1), erase=True)
             if not text:
                 restore_line(reporter, config.invocation_params.dir)
             reporter.flush()
 
     return Progress(write, tty=bool(reporter.isatty))
+
+
+def fitted(text: str, columns: int) -> str:
+    """Drop the last values of a line that would wrap, and could not be overwritten."""
+    while len(text) > columns and ", " in text:
+        text = text.rpartition(", ")[0]
+    return text[:columns]
 
 
 def restore_line(reporter: pytest.TerminalReporter, folder: Path) -> None:

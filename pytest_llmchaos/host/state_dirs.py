@@ -24,6 +24,30 @@ def lasting_dir() -> Path:
     return _private(_lasting(), "XDG_STATE_HOME")
 
 
+def cache_dir() -> Path:
+    """This user's folder for downloads, which may be missing."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - as in _lasting
+    return Path(base) / "pytest-llmchaos"
+
+
+def make_cache(folder: Path) -> None:
+    """Create a folder in `cache_dir`.
+
+    Raises:
+        NotReady: it cannot be created.
+    """
+    try:
+        if not folder.is_absolute():
+            raise NotReady(
+                f"cannot create {folder}: this user has no home folder; set XDG_CACHE_HOME to a folder of your own"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NotReady(
+            f"cannot create {folder}, for downloads: {error.strerror}; set XDG_CACHE_HOME to a folder of your own"
+        ) from None
+
+
 def lasting_files(pattern: str) -> list[Path]:
     """Files in `lasting_dir`. Empty if it is missing or belongs to another user."""
     try:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from pytest_llmchaos.errors import EvidenceLost, LoadNotHeld, TooFewSamples
+from pytest_llmchaos.errors import EvidenceLost, LoadNotHeld
 from pytest_llmchaos.evidence.trial_result import LoadResult
 from pytest_llmchaos.loadgen.process import LoadPlan, LoadProcess, LoadStatus, LoadSummary
 from pytest_llmchaos.model import Sample
@@ -126,6 +126,14 @@ class RunningLoad:
             since_s: earliest due time, in seconds since the start of the load.
         """
         return self._process.recent(since_s)
+
+    def ended(self, since_s: float) -> list[Sample]:
+        """Return the requests that ended in a part of the load, so far.
+
+        Args:
+            since_s: earliest end, in seconds since the start of the load.
+        """
+        return self._process.ended(since_s)
 
     def live_window(self, seconds: float) -> Window:
         """Return the last seconds of the load as its clients saw them, by due time.
@@ -287,14 +295,3 @@ class RunningLoad:
         now = self.now_s()
         span_s = min(5.0, max(0.1, now))
         return self.due_between(now - span_s, now) / span_s
-
-    def recent_p95_s(self, live: Window) -> float | None:
-        """p95 of a window's complete answers in seconds, or None for too few.
-
-        Args:
-            live: the window.
-        """
-        try:
-            return float(live.e2e_s.p95)
-        except TooFewSamples:
-            return None

@@ -158,6 +158,11 @@ class LoadProcess:
         self._settled_s = settled_s
         return recent
 
+    def ended(self, since_s: float) -> list[Sample]:
+        """Samples so far of requests that ended at or after `since_s`."""
+        self._look()
+        return self._samples.ended(since_s)
+
     def stop(self, *, drain: bool = True) -> LoadSummary:
         """End the load and its processes. Later calls return the same summary.
 

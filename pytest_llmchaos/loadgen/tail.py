@@ -43,11 +43,18 @@ class SamplesTail:
 
     def recent(self, since_s: float) -> list[Sample]:
         """Samples of requests due at or after `since_s`, in the order of their ends."""
+        return [sample for sample in self._since(since_s) if sample.due_s >= since_s]
+
+    def ended(self, since_s: float) -> list[Sample]:
+        """Samples of requests that ended at or after `since_s`, in that order."""
+        return [sample for sample in self._since(since_s) if sample.end_s >= since_s]
+
+    def _since(self, since_s: float) -> list[Sample]:
         self._read()
         start = len(self._seen)
         while start and self._seen[start - 1].end_s >= since_s - DISORDER_S:
             start -= 1
-        return [sample for sample in self._seen[start:] if sample.due_s >= since_s]
+        return self._seen[start:]
 
     def _read(self) -> None:
         for position, tail in enumerate(self._tails):

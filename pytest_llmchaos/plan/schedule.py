@@ -85,7 +85,7 @@ def plan_trial(
     try:
         injections = fault.plan(rng_for(seed, scenario, str(fault), repeat), services)
     except NoVictim as error:
-        raise NoVictim(f"scenario {scenario!r}: {error}") from None
+        raise NoVictim(f"scenario {scenario!r}, {fault}: {error}") from None
     require_blast_radius(f"scenario {scenario!r}", str(fault), injections, experiment.blast_radius)
     return TrialPlan(
         scenario=scenario,

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.host.state_dirs import cache_dir, make_cache
 
 FETCH_DEADLINE_S = 120.0
 # Program to package of the system's package manager.
@@ -16,7 +17,7 @@ _PACKAGES = {"prometheus": "prometheus", "promtool": "prometheus", "prometheus-p
 
 
 def cache_directory() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pytest-llmchaos" / "prometheus"
+    return cache_dir() / "prometheus"
 
 
 def find(program: str) -> Path | None:
@@ -47,7 +48,7 @@ def find_or_fetch(program: str) -> Path:
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         raise NotReady(f"{program} is not on PATH and there is no apt-get to fetch it: install Prometheus")
     cache = cache_directory()
-    cache.mkdir(parents=True, exist_ok=True)
+    make_cache(cache)
     # Unpack aside and move: an interrupted download must not look complete.
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
         _download(scratch, program)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
+
+from pytest_llmchaos.errors import TooFewSamples
+from pytest_llmchaos.stats.quantiles import Quantiles
 
 if TYPE_CHECKING:
     from pytest_llmchaos.lab.lab import Lab
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
 TERMINAL_EVERY_S = 0.5
 PLAIN_EVERY_S = 5.0
 LIVE_S = 5.0
+NOT_FAILED = frozenset({"ok", "left", "cancelled"})
 
 
 class Progress:
@@ -44,21 +48,24 @@ class Progress:
         self._write(self.line(lab, phase, left_s), not self._tty)
 
     def line(self, lab: Lab | None, phase: str, left_s: float | None) -> str:
-        """Phase, time left, rates, failures and p95 of the last 5 s.
+        """Phase, time left, and the requests that ended in the last 5 s.
 
-        Under 80 characters. "answered" counts complete answers.
+        A request counts when it ends, however long ago it was due. So slow answers and
+        requests that run into a time limit show. `open` has the oldest one's age.
         """
         left = f" ({left_s:.0f} s left)" if left_s is not None and left_s > 0 else ""
         load = lab.running_load if lab else None
         if load is None:
             return f"{phase}{left}"
-        live = load.live_window(LIVE_S)
-        answered_rps = live.ok / max(0.1, min(LIVE_S, load.now_s()))
-        p95_s = load.recent_p95_s(live)
-        shown = "-" if p95_s is None else "inf" if p95_s == math.inf else f"{p95_s:.2f} s"
+        now_s, status = load.now_s(), load.status()
+        ended = load.ended(now_s - LIVE_S)
+        took_s = [sample.end_s - sample.due_s for sample in ended if sample.outcome == "ok"]
+        failed = sum(sample.outcome not in NOT_FAILED for sample in ended)
+        ok_rps = len(took_s) / max(0.1, min(LIVE_S, now_s))
+        oldest = f" ({max(0.0, now_s - status.settled_s):.1f} s)" if status.inflight else ""
         return (
-            f"{phase} {load.now_s():.0f} s{left}  offered {load.offered_rps():.1f}/s, answered {answered_rps:.1f}  "
-            f"failed {int(live.failed)}  p95 {shown}"
+            f"{phase} {now_s:.0f} s{left}  offered {load.offered_rps():.1f}/s, ok {ok_rps:.1f}, failed {failed}, "
+            f"open {status.inflight}{oldest}, p95 {_p95(took_s, failed)}"
         )
 
     def done(self) -> None:
@@ -71,3 +78,12 @@ class Progress:
         """Print a line of its own."""
         if self._write is not None:
             self._write(text, True)
+
+
+def _p95(took_s: Sequence[float], failed: int) -> str:
+    """The 95th percentile, with failed requests as slower than every answer."""
+    try:
+        p95_s = float(Quantiles("the whole answer", took_s, failed).p95)
+    except TooFewSamples:
+        return "-"
+    return "inf" if p95_s == math.inf else f"{p95_s:.2f} s"

@@ -200,7 +200,7 @@ def require_one_stack(ended):
     assert counts["down"] >= counts["up"] == 1
 
 
-@pytest.mark.sampled(share=0.3)
+@pytest.mark.sampled(share=0.15)
 @pytest.mark.parametrize("name", ROWS)
 def test_each_claim_has_one_outcome_and_each_trial_is_performed_once(session, name):
     row = ROWS[name]

@@ -72,7 +72,8 @@ def test_it(trial):
     assert trial.time_to_detect_s <= 5
 """
 LINE = re.compile(
-    r"(steady|fault|recovery) (\d+) s \((\d+) s left\)  offered ([\d.]+)/s, answered ([\d.]+)  failed (\d+)  p95 (-|inf|[\d.]+ s)"
+    r"(steady|fault|recovery) (\d+) s \((\d+) s left\)  offered ([\d.]+)/s, ok ([\d.]+), failed (\d+), open \d+"
+    r"(?: \([\d.]+ s\))?(?:, p95 (-|inf|[\d.]+ s))?"
 )
 COLUMNS = 80
 

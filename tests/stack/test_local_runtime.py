@@ -21,8 +21,8 @@ from support import sessions
 from support.waiting import until
 
 from pytest_llmchaos.errors import NotReady
-from pytest_llmchaos.host import identity, ports
-from pytest_llmchaos.runtime.local import cleanup, prerequisites
+from pytest_llmchaos.host import identity, ports, state_dirs
+from pytest_llmchaos.runtime.local import cleanup
 from pytest_llmchaos.runtime.local.runtime import LocalRuntime
 from pytest_llmchaos.subject.lab import lab_subject, stack_dir
 
@@ -78,7 +78,7 @@ def contents(folder):
 
 
 def test_a_trial_needs_no_docker_names_its_repairer_and_writes_nothing_elsewhere(tmp_path, scenario):
-    reports, cache = tmp_path / "reports", prerequisites.cache_folder()
+    reports, cache = tmp_path / "reports", state_dirs.cache_dir()
     env = {"DOCKER_HOST": "unix:///nonexistent/docker.sock", "XDG_CACHE_HOME": str(cache.parent), "XDG_RUNTIME_DIR": ""}
     for variable in ("HOME", "TMPDIR"):
         (tmp_path / variable).mkdir()
@@ -304,7 +304,7 @@ def own_stack(tmp_path, monkeypatch):
 
 
 def test_it_writes_nothing_outside_its_own_folder(tmp_path, own_stack, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(prerequisites.cache_folder().parent))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(state_dirs.cache_dir().parent))
     for variable in ("HOME", "TMPDIR"):
         (tmp_path / variable).mkdir()
         monkeypatch.setenv(variable, str(tmp_path / variable))

@@ -20,6 +20,7 @@ from pathlib import Path
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.host import extras
 from pytest_llmchaos.host.ports import Ports
+from pytest_llmchaos.host.state_dirs import cache_dir, make_cache
 from pytest_llmchaos.prometheus import binary
 
 _PACKAGES = ("supervisor", "aiohttp", "uvloop", "prometheus_client", "yaml")
@@ -35,10 +36,6 @@ _HOW_TO = {
         "with Go: `go install github.com/prometheus/pushgateway@latest`, and name it prometheus-pushgateway"
     ),
 }
-
-
-def cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pytest-llmchaos"
 
 
 def require_packages(backend: str) -> None:
@@ -95,7 +92,7 @@ def _arriving(folder: Path) -> Iterator[Path]:
 
     A partial download is therefore never used.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_cache(folder.parent)
     scratch = Path(tempfile.mkdtemp(prefix=".arriving-", dir=folder.parent))
     try:
         yield scratch
@@ -137,7 +134,7 @@ def _weights_at(lock: Path) -> Path | None:
 
 
 def _weights_folder(lock: Path) -> Path:
-    return cache_folder() / "weights" / hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
+    return cache_dir() / "weights" / hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
 
 
 def _download(lock: Path, target: Path) -> None:
@@ -178,7 +175,7 @@ def _run(command: list[str], what: str, **extra: str) -> subprocess.CompletedPro
 def ollama_program() -> Path:
     """Path of Ollama: on PATH, or compiled by the lab's setup. Raises NotReady."""
     on_path = shutil.which("ollama")
-    built = sorted((cache_folder() / "ollama").glob("*/ollama"))
+    built = sorted((cache_dir() / "ollama").glob("*/ollama"))
     if on_path is None and not built:
         raise NotReady(
             "ollama is not on PATH: install it (ollama.com/download, or `brew install ollama`), "
@@ -194,7 +191,7 @@ def ollama_models(program: Path, model: str, lock: Path) -> Path:
     """
     gguf = weights(lock)
     recipe = f"FROM {gguf}\nPARAMETER temperature 0\nPARAMETER num_thread 1\n"
-    folder = cache_folder() / "ollama-models" / hashlib.sha256(recipe.encode()).hexdigest()[:12]
+    folder = cache_dir() / "ollama-models" / hashlib.sha256(recipe.encode()).hexdigest()[:12]
     if not folder.is_dir():
         with _arriving(folder) as scratch:
             (scratch / "Modelfile").write_text(recipe)
