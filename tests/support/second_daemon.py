@@ -25,8 +25,10 @@ BRIDGE, ADDRESS = f"lcd-{os.getpid()}"[:15], "10.212.0.1/24"
 class Daemon:
     """dockerd with its own data, sockets, networks and containerd."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, namespace: str = "") -> None:
         self._folder = folder
+        # `ip netns exec` would hide the control groups.
+        self._inside = ["nsenter", f"--net=/run/netns/{namespace}"] if namespace else []
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -36,7 +38,16 @@ class Daemon:
 
     def start(self) -> None:
         folder = self._folder
-        command = ["dockerd", "--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec", "--host", self.host]
+        command = [
+            *self._inside,
+            "dockerd",
+            "--data-root",
+            f"{folder}/data",
+            "--exec-root",
+            f"{folder}/exec",
+            "--host",
+            self.host,
+        ]
         command += ["--pidfile", f"{folder}/pid", "--bridge", BRIDGE, "--iptables=false", "--ip6tables=false"]
         command += ["--shutdown-timeout", "1", *self._options]
         with (folder / "log.txt").open("ab") as log:
@@ -69,14 +80,18 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def second_daemon(folder: Path, *options: str) -> Iterator[Daemon]:
-    """Start a second daemon, or skip with the reason why it cannot start."""
+def second_daemon(folder: Path, *options: str, namespace: str = "") -> Iterator[Daemon]:
+    """Start a second daemon, or skip with the reason why it cannot start.
+
+    With a network namespace its ports are not those of this machine.
+    """
     if os.geteuid() != 0 or shutil.which("dockerd") is None or shutil.which("ip") is None:
         pytest.skip("needs root, and dockerd and ip on PATH")
-    daemon, others = Daemon(folder, *options), bridges()
+    daemon, others = Daemon(folder, *options, namespace=namespace), bridges()
+    ip = ["ip", "-n", namespace] if namespace else ["ip"]
     try:
         for command in (["link", "add", BRIDGE, "type", "bridge"], ["addr", "add", ADDRESS, "dev", BRIDGE]):
-            subprocess.run(["ip", *command], check=True, capture_output=True)
+            subprocess.run([*ip, *command], check=True, capture_output=True)
         daemon.start()
         yield daemon
     finally:
@@ -91,10 +106,33 @@ def second_daemon(folder: Path, *options: str) -> Iterator[Daemon]:
                 ["docker", "-H", daemon.host, "network", "prune", "--force"], capture_output=True, check=True
             )
         daemon.end()
-        subprocess.run(["ip", "link", "delete", BRIDGE], check=False, capture_output=True)
+        subprocess.run([*ip, "link", "delete", BRIDGE], check=False, capture_output=True)
         _unmounted(folder)
         shutil.rmtree(folder, ignore_errors=True)
         assert "docker0" in bridges() or "docker0" not in others, "the second daemon deleted the first one's bridge"
+
+
+@contextlib.contextmanager
+def other_machine(here: str, there: str) -> Iterator[str]:
+    """A network namespace with the address `there`, linked to this one's `here`."""
+    name, end = f"lcn-{os.getpid()}", f"lcv-{os.getpid()}"[:15]
+    if os.geteuid() != 0 or shutil.which("ip") is None or shutil.which("nsenter") is None:
+        pytest.skip("needs root, and ip and nsenter on PATH")
+    try:
+        for command in (
+            ["netns", "add", name],
+            ["link", "add", end, "type", "veth", "peer", "name", "uplink", "netns", name],
+            ["addr", "add", f"{here}/30", "dev", end],
+            ["link", "set", end, "up"],
+            ["-n", name, "addr", "add", f"{there}/30", "dev", "uplink"],
+            ["-n", name, "link", "set", "uplink", "up"],
+            ["-n", name, "link", "set", "lo", "up"],
+        ):
+            subprocess.run(["ip", *command], check=True, capture_output=True)
+        yield name
+    finally:
+        subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
+        subprocess.run(["ip", "link", "delete", end], check=False, capture_output=True)
 
 
 def bridges() -> set[str]:
