@@ -1,9 +1,10 @@
 """Choice of the Docker daemon, the same for `docker` and the SDK."""
 
+import http.server
 import json
 import socket
+import threading
 
-import docker
 import pytest
 from support.plugin_double import SCENARIO
 
@@ -66,7 +67,7 @@ def test_a_contexts_certificates_are_used_by_both_the_client_and_the_sdk(client,
     client(context(material=["ca.pem", "cert.pem", "key.pem"], folder=certificates.parent))
     monkeypatch.setenv("DOCKER_CONTEXT", "staging")
     asked = []
-    monkeypatch.setattr(docker, "DockerClient", lambda **about: asked.append(about))
+    monkeypatch.setattr(sdk, "_alone", lambda _: lambda **about: asked.append(about))
 
     found = docker_cli.daemon()
     sdk.connect(found)
@@ -114,6 +115,31 @@ def test_tls_without_certificates_is_one_error(monkeypatch, tmp_path):
 
     with pytest.raises(NotReady, match=rf"needs TLS, but {tmp_path}/config lacks ca\.pem: set DOCKER_CERT_PATH"):
         docker_cli.daemon()
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
+def test_the_sdk_reaches_a_tcp_daemon_without_the_environments_proxy(monkeypatch, name):
+    monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for bypass in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(bypass, raising=False)
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = b'{"ApiVersion": "1.41"}'
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            return None
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.handle_request).start()
+        client = sdk.connect(Daemon(host=f"tcp://127.0.0.1:{server.server_port}"))
+
+    assert client.api.base_url == f"http://127.0.0.1:{server.server_port}"
+    client.close()
 
 
 def test_invalid_certificates_are_one_error(certificates):
@@ -167,6 +193,55 @@ def test_docker_over_ssh_is_refused_with_a_way_out(client):
         NotReady, match=r"over ssh is not supported, and the current daemon is ssh://me@far: .*--chaos-runtime"
     ):
         docker_cli.require_engine()
+
+
+@pytest.fixture
+def silent(client, monkeypatch, tmp_path):
+    """A docker client that reaches no daemon, and a home without sockets."""
+    client(fails="Cannot connect to the Docker daemon")
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+    def error(host):
+        monkeypatch.setenv("DOCKER_HOST", host)
+        with pytest.raises(NotReady) as refused:
+            docker_cli.require_engine()
+        return str(refused.value)
+
+    return error
+
+
+@pytest.mark.parametrize(
+    ("host", "exempt", "is_named"),
+    [
+        ("tcp://docker:2375", "localhost", True),
+        ("tcp://docker:2375", "localhost,docker", False),
+        ("tcp://10.0.0.7:2375", "10.0.0.0/8", False),
+        ("tcp://127.0.0.1:2375", "", False),
+        ("unix:///gone.sock", "", False),
+    ],
+)
+def test_a_proxy_on_the_way_to_a_daemon_that_does_not_answer_is_named(silent, monkeypatch, host, exempt, is_named):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", exempt)
+
+    assert (
+        "through the proxy of the environment (HTTP_PROXY, HTTPS_PROXY): add docker to NO_PROXY" in silent(host)
+    ) is is_named
+
+
+@pytest.mark.parametrize("path", ["docker.sock", "podman/podman.sock", ".colima/default/docker.sock"])
+def test_a_socket_of_another_daemon_of_this_user_is_named(silent, monkeypatch, tmp_path, path):
+    there = tmp_path / path
+    there.parent.mkdir(parents=True, exist_ok=True)
+    monkeypatch.setattr(docker_cli.Path, "is_socket", lambda one: one == there and one.exists())
+    assert "set DOCKER_HOST=unix" not in silent("unix:///gone.sock")
+    there.touch()
+
+    assert f"has the socket {there}: set DOCKER_HOST=unix://{there}; or start it" in silent("unix:///gone.sock")
+    assert "set DOCKER_HOST=unix" not in silent(f"unix://{there}")
 
 
 def test_the_docker_clients_error_about_an_odd_address_is_repeated(client, monkeypatch):

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -19,6 +20,7 @@ from pytest_llmchaos.subject.lab import setup_command
 
 SETUP = f"run `{setup_command()}` (Debian as root), or install Docker Engine with Compose v2"
 ANSWER_DEADLINE_S = 15.0
+_PROXIES = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,8 +211,8 @@ def require_engine() -> None:
     host = docker_host()
     if host.startswith("ssh://"):
         raise NotReady(
-            f"Docker over ssh is not supported, and the current daemon is {host}: services must be on this machine's loopback; "
-            "set DOCKER_HOST or DOCKER_CONTEXT to a daemon of this machine, or use --chaos-runtime=local"
+            f"Docker over ssh is not supported, and the current daemon is {host}: run pytest on that machine, set DOCKER_HOST or "
+            "DOCKER_CONTEXT to a daemon of this machine or to a tcp:// address with TLS, or use --chaos-runtime=local"
         )
     if shutil.which("docker") is None:
         raise NotReady(f"the docker client is not on PATH: {SETUP}, or use --chaos-runtime=local")
@@ -222,12 +224,50 @@ def require_engine() -> None:
                 "(`sudo usermod -aG docker $USER`, then log in again), or use --chaos-runtime=local"
             )
         raise NotReady(
-            f"no Docker daemon answers at {host}: start it or {SETUP}, or use --chaos-runtime=local"
+            f"no Docker daemon answers at {host}: {_remedy(host)}start it or {SETUP}, or use --chaos-runtime=local"
             f"{_words_of(done.stderr)}"
         )
     version = _answer("compose", "version", "--short")
     if version.returncode != 0 or not version.stdout.strip().lstrip("v").startswith(("2", "3", "4", "5")):
         raise NotReady(f"Compose v2 is missing (`docker compose version` failed): {SETUP}")
+
+
+def _remedy(host: str) -> str:
+    """The likely cause of a daemon that does not answer, or ""."""
+    address = urlsplit(host)
+    if address.scheme == "tcp" and address.hostname:
+        # Go's clients ignore ALL_PROXY, and reach loopback without a proxy.
+        is_proxied = any(os.environ.get(name) for name in _PROXIES) and not _is_exempt(address.hostname)
+        if is_proxied and address.hostname not in ("localhost", "127.0.0.1", "::1"):
+            return (
+                "docker sends even this through the proxy of the environment (HTTP_PROXY, HTTPS_PROXY): add "
+                f"{address.hostname} to NO_PROXY; or "
+            )
+    others = [path for path in _other_sockets() if f"unix://{path}" != host and path.is_socket()]
+    return (
+        f"a daemon of this user has the socket {others[0]}: set DOCKER_HOST=unix://{others[0]}; or " if others else ""
+    )
+
+
+def _is_exempt(host: str) -> bool:
+    """True if NO_PROXY has the host, its domain, or a network that may contain it."""
+    entries = (os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "").replace(" ", "").split(",")
+    return any(
+        entry in ("*", host) or "/" in entry or (entry and host.endswith(f".{entry.lstrip('.')}")) for entry in entries
+    )
+
+
+def _other_sockets() -> list[Path]:
+    """Sockets of rootless Docker, Docker Desktop, Colima, Rancher and Podman."""
+    home, run = Path.home(), Path(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}")
+    at_home = (
+        ".docker/run/docker.sock",
+        ".docker/desktop/docker.sock",
+        ".colima/default/docker.sock",
+        ".rd/docker.sock",
+    )
+    docker = [Path("/var/run/docker.sock"), run / "docker.sock", *(home / path for path in at_home)]
+    return [*docker, run / "podman/podman.sock", Path("/run/podman/podman.sock")]
 
 
 def _words_of(stderr: str) -> str:

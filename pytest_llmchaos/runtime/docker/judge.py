@@ -24,7 +24,11 @@ _PROBE = (
     "until wget -q -T 2 -O /dev/null http://127.0.0.1:{port}/-/ready 2>/dev/null; "
     "do tries=$$((tries + 1)); [ $$tries -lt 50 ] || exit 1; sleep 0.1; done; : >/tmp/probe-was-good"
 )
+# The docker client's config.json may give each container a proxy. Programs such as wget
+# send even requests to loopback there.
+UNPROXIED = {name: "" for base in ("http_proxy", "https_proxy", "all_proxy") for name in (base, base.upper())}
 _HARDENED: dict[str, object] = {
+    "environment": UNPROXIED,
     "init": True,
     "restart": "no",
     "user": "65534:65534",

@@ -10,14 +10,17 @@ from pytest_llmchaos.subject.lab import Subject
 
 
 def lab_override(config: reach.Config, project: str, labels: Mapping[str, str]) -> str:
-    """Return an override with labels alone.
+    """Return an override with labels, and without a proxy for the containers.
 
     Args:
         config: The lab's compose file.
         project: Name of the Compose project.
         labels: Labels of the run.
     """
-    services = {name: json.dumps(_labelled(about, labels)) for name, about in config.services.items()}
+    services = {
+        name: json.dumps({**_labelled(about, labels), "environment": judge.UNPROXIED})
+        for name, about in config.services.items()
+    }
     return _text({"services": services, **_resources(config, project, labels)})
 
 

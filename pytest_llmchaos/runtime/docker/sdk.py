@@ -35,16 +35,25 @@ def connect(daemon: Daemon, *, timeout_s: int = 10) -> DockerClient:
 
             def configure_alone(session: APIClient) -> None:
                 configure(session)
-                session.trust_env = False  # else REQUESTS_CA_BUNDLE would replace `ca.pem`
                 if not daemon.verify:
                     session.send = functools.partial(_send_unwarned, session.send)  # type: ignore[method-assign, assignment] # for this one session
 
             tls.configure_client = configure_alone
             about["tls"] = tls
-        client: DockerClient = docker.DockerClient(**about)
+        client: DockerClient = object.__new__(docker.DockerClient)
+        client.api = _alone(docker.APIClient)(**about)
     except docker.errors.DockerException as error:
         raise NotReady(f"the Docker daemon at {daemon.host} does not answer: {error}") from None
     return client
+
+
+def _alone(kind: type[APIClient]) -> Callable[..., APIClient]:
+    """An API client without the environment's proxies and certificates.
+
+    It sends its first request while it is created. A proxy would take requests to
+    loopback, and REQUESTS_CA_BUNDLE would replace `ca.pem`.
+    """
+    return type("Alone", (kind,), {"trust_env": property(lambda _: False, lambda _, __: None)})
 
 
 def _send_unwarned(send: Callable[..., object], *arguments: object, **named: object) -> object:
