@@ -75,11 +75,12 @@ def _plain(node):
 Tagged.add_multi_constructor("!", _tagged)
 
 
-def overridden(monkeypatch, folder, config, *, keys=None, ports=None):
+def overridden(monkeypatch, folder, config, *, keys=None, ports=None, place=None):
     """The parsed override of a run."""
     subject, _ = examined(monkeypatch, folder, config, keys=keys)
     FakeCompose(config).install(monkeypatch)
     project = ComposeProject(subject, name=PROJECT, labels=LABELS, directory=folder / "run")
+    project.place = place or project.place
     project.port_of.update(ports or {name: 21000 + i for i, (name, _, _) in enumerate(subject.ports)})
     project.write_override()
     return yaml.load((folder / "run" / "compose.override.yaml").read_text(), Tagged)
@@ -93,6 +94,13 @@ def test_fixed_ports_become_free_ports_of_loopback(monkeypatch, folder):
     assert services["web"]["ports"] == ("override", ["127.0.0.1:21000:80"])
     assert services["prom"]["ports"] == ("override", ["127.0.0.1:21001:9090"])
     assert services["worker"]["ports"] == ("override", ["127.0.0.1:21002:7"])
+
+
+def test_ports_are_published_where_the_daemons_machine_is_reached(monkeypatch, folder):
+    services = overridden(monkeypatch, folder, stack(), place=Place(publish="192.0.2.7"))["services"]
+
+    assert services["web"]["ports"] == ("override", ["192.0.2.7:21000:80"])
+    assert services[JUDGE]["ports"][0].startswith("192.0.2.7:")
 
 
 def test_ports_without_a_role_of_a_scaled_service_are_dropped(monkeypatch, folder):
@@ -339,6 +347,22 @@ def test_the_judge_alerts_on_each_service_that_is_down(monkeypatch, folder):
         ('up{job="web"} == 0', "web"),
         ('up{job="worker"} == 0', "worker"),
     ]
+
+
+def test_no_proxy_stands_between_the_judge_and_what_it_reads(monkeypatch, folder):
+    """The docker client's config.json may give each container a proxy."""
+    services = overridden(monkeypatch, folder, stack())["services"]
+
+    for name in (JUDGE, PUSHGATEWAY):
+        assert services[name]["environment"] == {
+            "http_proxy": "",
+            "HTTP_PROXY": "",
+            "https_proxy": "",
+            "HTTPS_PROXY": "",
+            "all_proxy": "",
+            "ALL_PROXY": "",
+        }
+    assert "environment" not in services["web"]
 
 
 def test_the_judge_evaluates_the_rules_of_the_objectives(folder):

@@ -9,7 +9,7 @@ from support.fake_compose import FakeCompose
 from support.own_stack_keys import make_folder, subject_of
 
 from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.runtime.docker import docker_cli, override, preflight, reach
+from pytest_llmchaos.runtime.docker import docker_cli, judge, override, preflight, reach
 from pytest_llmchaos.runtime.docker.project import ComposeProject
 
 PROJECT = "llmchaos-1-abcd"
@@ -181,9 +181,10 @@ def test_the_projects_own_things_get_labels_and_shared_ones_are_used_as_found():
     config = reach.read_config(json.dumps({"services": {"web": {}}, "volumes": volumes, "networks": networks}))
 
     labels = '{"labels": {"llmchaos.run": "r"}}'
+    unproxied = f'"environment": {json.dumps(judge.UNPROXIED)}'
     assert override.lab_override(config, PROJECT, {"llmchaos.run": "r"}).splitlines() == [
         "services:",
-        f'  "web": {labels}',
+        f'  "web": {labels[:-1]}, {unproxied}}}',
         "networks:",
         '  "default": !override {"external": true, "name": "llm-net"}',
         "volumes:",
@@ -198,9 +199,10 @@ def test_an_image_that_compose_names_is_labelled_and_one_of_the_users_name_is_no
     config = reach.read_config(json.dumps({"services": services}))
 
     labels = '{"labels": {"llmchaos.run": "r"}'
+    unproxied = f'"environment": {json.dumps(judge.UNPROXIED)}'
     assert override.lab_override(config, PROJECT, {"llmchaos.run": "r"}).splitlines()[1:3] == [
-        f'  "web": {labels}, "build": {labels}}}}}',
-        f'  "worker": {labels}}}',
+        f'  "web": {labels}, "build": {labels}}}, {unproxied}}}',
+        f'  "worker": {labels}, {unproxied}}}',
     ]
 
 

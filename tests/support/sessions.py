@@ -14,6 +14,13 @@ from pytest_llmchaos.runtime.docker import docker_cli
 
 ROOT = Path(__file__).parent.parent.parent
 
+# Nothing listens there. Every session works as behind a company's proxy that is down.
+_DEAD = "http://127.0.0.1:9"
+PROXIES = {name: _DEAD for base in ("http_proxy", "https_proxy", "all_proxy") for name in (base, base.upper())} | {
+    "no_proxy": "127.0.0.0/8",
+    "NO_PROXY": "127.0.0.0/8",
+}
+
 
 def start(reports: Path, *args: str, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
     """Start pytest in a session of its own, which gets signals alone.
@@ -36,7 +43,7 @@ def start(reports: Path, *args: str, env: dict[str, str] | None = None) -> subpr
         return subprocess.Popen(
             command,
             cwd=ROOT,
-            env={**os.environ, **(env or {})},
+            env={**os.environ, **PROXIES, **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
