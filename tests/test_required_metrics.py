@@ -13,7 +13,7 @@ import pytest
 from pytest_llmchaos.errors import NotReady, PrometheusUnreachable
 from pytest_llmchaos.prometheus import required_metrics
 from pytest_llmchaos.prometheus.queries import Prometheus
-from pytest_llmchaos.prometheus.required_metrics import require_metrics
+from pytest_llmchaos.prometheus.required_metrics import require_metrics, require_rules
 from pytest_llmchaos.slo.arithmetic import Slo
 
 SLO = Slo(name="one", objective=0.9, window_days=30, description="", good='app_total{code="200"}', total="app_total")
@@ -46,6 +46,7 @@ def prometheus(*targets, series=(), names=(), prefix="", status=None, text="", l
             answers = {
                 "series": [{} for one in asked.get("match[]", ()) if one in series],
                 "metadata": {},
+                "rules": {"groups": []},
                 "label/__name__/values": [*names],
                 "targets": {"activeTargets": [*targets]} if targets != (None,) else None,
             }
@@ -180,3 +181,13 @@ def test_a_query_of_the_judge_quotes_the_status_too(ask, status, cause):
 def test_rules_quote_the_status_too():
     with prometheus(status=401) as url, pytest.raises(PrometheusUnreachable, match=r"about its rules: it answered 401"):
         Prometheus(url).rules()
+
+
+def test_the_users_own_prometheus_must_list_its_rules_before_the_first_trial(monkeypatch):
+    headers = {"Authorization": "Bearer s3"}
+    with prometheus(prefix="/prom", key="Bearer s3") as url:
+        require_rules(Prometheus(url, headers=headers))
+        with pytest.raises(NotReady, match="answered 401, so it wants credentials"):
+            require_rules(Prometheus(url))
+        with pytest.raises(NotReady, match="answered 404, so its API is below another path"):
+            require_rules(Prometheus(url.removesuffix("/prom"), headers=headers))

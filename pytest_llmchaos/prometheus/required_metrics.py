@@ -49,28 +49,54 @@ def require_metrics(
     """
     names = {selector.partition("{")[0] for slo in slos for selector in (slo.good, slo.total)}
     clients = {name for name in names if name.startswith("llmchaos_")}  # pushed during a load
-    deadline = time.monotonic() + METRICS_DEADLINE_S
     wanted = sorted(names - clients)
-    while True:
-        try:
-            if not (missing := _missing(server, wanted)):
-                return
-            targets = _targets(server, jobs)
-            was_scraped = bool(targets) and all(one.up and one.last_scrape_unix_s > 0 for one in targets or ())
-            # The last scrape may have come after the first look.
-            if was_scraped and not served and (missing := _missing(server, missing)):
+
+    def look() -> str:
+        if not (missing := _missing(server, wanted)):
+            return ""
+        targets = _targets(server, jobs)
+        was_scraped = bool(targets) and all(one.up and one.last_scrape_unix_s > 0 for one in targets or ())
+        # The last scrape may have come after the first look.
+        if was_scraped and not served:
+            if missing := _missing(server, missing):
                 note(
                     f"Prometheus lacks {', '.join(missing)} of the SLO file so far: it is exported after the first request, "
                     f"or its name is wrong{_hint(server, missing)}"
                 )
-                return
-            problem = _why_missing(server, missing, targets)
+            return ""
+        return _why_missing(server, missing, targets)
+
+    _wait(server, look)
+
+
+def require_rules(server: Prometheus) -> None:
+    """Wait until the user's own Prometheus lists its rules.
+
+    Raises:
+        NotReady: It does not within METRICS_DEADLINE_S. The message has the cause.
+    """
+
+    def look() -> str:
+        _data(server, "/api/v1/rules")
+        return ""
+
+    _wait(server, look)
+
+
+def _wait(server: Prometheus, look: Callable[[], str]) -> None:
+    """Look until there is no problem. Raises NotReady with the last one."""
+    deadline = time.monotonic() + METRICS_DEADLINE_S
+    while True:
+        try:
+            problem = look()
         except _RefusedError as refused:
             problem = f"Prometheus at {server.url} {refused}"
             if refused.status in _FINAL:
                 raise NotReady(problem) from None
         except OSError as error:
             problem = f"Prometheus at {server.url} does not answer: {error}; check the log of that service"
+        if not problem:
+            return
         if time.monotonic() > deadline:
             raise NotReady(problem)
         time.sleep(0.2)

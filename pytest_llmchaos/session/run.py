@@ -29,7 +29,7 @@ from pytest_llmchaos.lab.current_test import CurrentTest
 from pytest_llmchaos.lab.lab import Lab
 from pytest_llmchaos.loadgen.first_request import check_requests, require_answer
 from pytest_llmchaos.prometheus.answers import HEADERS_KEY
-from pytest_llmchaos.prometheus.required_metrics import require_metrics
+from pytest_llmchaos.prometheus.required_metrics import require_metrics, require_rules
 from pytest_llmchaos.runtime.docker import notes, preflight
 from pytest_llmchaos.runtime.docker.judge_project import project_name
 from pytest_llmchaos.session.environment import environment
@@ -254,6 +254,8 @@ class Run:
         if self.subject.own:
             require_answer(runtime.url(self.subject.api), self.subject, self.progress.note)
             scraped = [one.service for one in self.subject.scrapes]
+            if lab.their_prometheus is not None:
+                require_rules(lab.their_prometheus)
             require_metrics(lab.prometheus, lab.slos, jobs=scraped, note=self.progress.note)
         return lab
 

@@ -70,7 +70,8 @@ class AttachedRuntime(ComposeRuntime):
             # a dead run is reverted first, and a live one is waited for.
             if not notes.has_note_for(self.project):
                 problems += attach_preflight.not_running(service, found[service])
-        place, keys = of_daemon(docker_cli.daemon(), publishes=False), services_by_key(self.subject)
+        place = of_daemon(docker_cli.daemon(), self.subject.published_on, publishes=self.subject.brings_judge)
+        keys = services_by_key(self.subject)
         for service, _, inside in (port for port in self.subject.ports if port[0] in found):
             try:
                 host, port = attach_preflight.address_of(service, inside, keys[service], found[service], place)
