@@ -113,11 +113,11 @@ class Lab:
     def prometheus(self) -> Prometheus:
         """Queries the stack's Prometheus."""
         if self._prometheus is None:
-            self._prometheus = Prometheus(self.runtime.url(self.subject.prometheus), also=self.their_prometheus)
+            self._prometheus = Prometheus(self.runtime.url(self.subject.prometheus), also=self._their_prometheus)
         return self._prometheus
 
     @functools.cached_property
-    def their_prometheus(self) -> Prometheus | None:
+    def _their_prometheus(self) -> Prometheus | None:
         """The user's own Prometheus, read for its alerts."""
         theirs = self.subject.alerts
         if theirs is None:
@@ -202,7 +202,7 @@ class Lab:
             Inconclusive: Prometheus does not respond or its answer is unusable.
         """
         chosen = 'alertstate="firing",severity="page"' + (',signal!="slo"' if of_services else "")
-        servers = [self.prometheus, *([self.their_prometheus] if self.their_prometheus else [])]
+        servers = [self.prometheus, *([self._their_prometheus] if self._their_prometheus else [])]
         found = [one.vector(f"ALERTS{{{chosen}}}", time.time(), may_be_empty=True) for one in servers]
         return sorted(f"{dict(labels).get('alertname')}" for labels in chain.from_iterable(found))
 

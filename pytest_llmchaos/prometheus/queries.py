@@ -103,7 +103,7 @@ class Prometheus:
         self.url = url.rstrip("/")
         self.timeout_s = timeout_s
         self.headers = dict(headers or {})
-        self._also = also
+        self.also = also
         from pytest_llmchaos.prometheus.http import Connection  # noqa: PLC0415 - 0.2 s that a plan need not pay
 
         self._connection = Connection(self.url, timeout_s, self.headers)
@@ -184,9 +184,9 @@ class Prometheus:
         period. The other server may evaluate its rules less often.
         """
         fired = self._firing_spells(from_unix_s, to_unix_s, 1.0)
-        if self._also:
+        if self.also:
             every_s = max((rule.every_s for rule in self.also_rules()), default=1.0)
-            fired += self._also._firing_spells(from_unix_s, to_unix_s, max(1.0, every_s))  # noqa: SLF001 - this class
+            fired += self.also._firing_spells(from_unix_s, to_unix_s, max(1.0, every_s))  # noqa: SLF001 - this class
         return tuple(sorted(fired, key=lambda alert: (alert.at_unix_s, alert.name)))
 
     def _firing_spells(self, from_unix_s: float, to_unix_s: float, interval_s: float) -> tuple[FiredAlert, ...]:
@@ -237,7 +237,7 @@ class Prometheus:
 
     def also_rules(self) -> tuple[Rule, ...]:
         """Return the rules of the other server."""
-        return self._also.rules() if self._also else ()
+        return self.also.rules() if self.also else ()
 
     def rules(self) -> tuple[Rule, ...]:
         """Return all rules with the result of their last evaluation, sorted by name."""

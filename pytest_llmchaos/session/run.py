@@ -254,8 +254,8 @@ class Run:
         if self.subject.own:
             require_answer(runtime.url(self.subject.api), self.subject, self.progress.note)
             scraped = [one.service for one in self.subject.scrapes]
-            if lab.their_prometheus is not None:
-                require_rules(lab.their_prometheus)
+            if lab.prometheus.also is not None:
+                require_rules(lab.prometheus.also)
             require_metrics(lab.prometheus, lab.slos, jobs=scraped, note=self.progress.note)
         return lab
 
