@@ -236,6 +236,14 @@ INI: tuple[tuple[str, IniType, str], ...] = (
         ),
     ),
     (
+        "llmchaos_startup_s",
+        "float",
+        (
+            "Seconds that your stack may take to start and pass its health checks, without pulls and builds. "
+            "Default: 120. Example: 900."
+        ),
+    ),
+    (
         "llmchaos_attach",
         "bool",
         "Use your stack as it runs now and leave it running. Faults need --chaos-unleash. Default: false.",
@@ -296,6 +304,7 @@ _EXAMPLES = {
     "ready_path": "/readyz",
     "tokens_per_s": "500",
     "slo": "slo.yaml",
+    "startup_s": "900",
     "attach": "true",
     "project": "shop",
     "allow": "volume:models",

@@ -179,3 +179,12 @@ def test_the_former_key_with_anything_else_is_answered_with_what_to_write(lines)
         "llmchaos_services is not an ini key: each role has its own, so write\n"
         'llmchaos_api = "web"\nllmchaos_targets = ["web", "worker"]'
     )
+
+
+def test_a_start_may_take_as_long_as_the_user_allows(folder):
+    assert subject_of(folder).startup_s == 120
+    assert subject_of(folder, startup_s=900.0).startup_s == 900
+    with pytest.raises(BadScenario, match="llmchaos_startup_s must be seconds above 0 and below 1e6, got 0"):
+        subject_of(folder, startup_s=0.0)
+    with pytest.raises(BadScenario, match="llmchaos_startup_s has no effect with llmchaos_attach"):
+        subject_of(folder, startup_s=9.0, attach=True)

@@ -135,7 +135,13 @@ class Run:
             project = self.subject.project or project
             for line in self.subject.notices:
                 self.progress.note(line)
-        runtime = make_runtime(self.settings, self.subject, project=project, owner_id=identity.owner_label())
+        runtime = make_runtime(
+            self.settings,
+            self.subject,
+            project=project,
+            owner_id=identity.owner_label(),
+            say=lambda what, left_s: self.progress(None, what, left_s),
+        )
         runtime.prepare()
         self._runtime = runtime
         return runtime

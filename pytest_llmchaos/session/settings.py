@@ -14,6 +14,8 @@ from pytest_llmchaos.runtime.local.runtime import LocalRuntime
 from pytest_llmchaos.subject.lab import Subject, lab_subject
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pytest_llmchaos.model import Runtime
 
 
@@ -87,14 +89,21 @@ def default_backend(runtime: str) -> str:
     return "llamacpp" if runtime == "local" else "ollama"
 
 
-def make_runtime(settings: Settings, subject: Subject, *, project: str, owner_id: str) -> Runtime:
+def make_runtime(
+    settings: Settings,
+    subject: Subject,
+    *,
+    project: str,
+    owner_id: str,
+    say: Callable[[str, float | None], None] = lambda *_: None,
+) -> Runtime:
     """Create the runtime of the settings, without starting it."""
     about = {"project": project, "run": settings.run, "owner": owner_id}
     directory = settings.stack_directory
     if subject.attach:
         return AttachedRuntime(subject, **about, directory=directory)
     if settings.runtime == "compose":
-        return ComposeRuntime(subject, **about, directory=directory)
+        return ComposeRuntime(subject, **about, directory=directory, say=say)
     return LocalRuntime(subject, **about, directory=directory)
 
 

@@ -115,6 +115,7 @@ class Subject:
     own: bool = False  # a user's own stack, not the reference lab
     attach: bool = False  # it runs already under `project` and stays up
     project: str = ""
+    startup_s: float = 120.0  # how long a start may take, without pulls and builds
     # Headers of requests to the user's Prometheus, as `Name: value` with `$NAME` of
     # environment variables.
     prometheus_headers: tuple[str, ...] = ()

@@ -21,6 +21,7 @@ from pytest_llmchaos.subject.requests import (
 )
 
 DEFAULT_TOKENS_PER_S = 1000.0
+DEFAULT_STARTUP_S = 120.0
 # Services that a run adds to a user's stack: the judge, and the clients' counters.
 JUDGE, PUSHGATEWAY = "llmchaos-prometheus", "llmchaos-pushgateway"
 # Objectives over the clients' counters, for a stack without an SLO file.
@@ -61,6 +62,7 @@ class OwnKeys:
     ready_path: str = ""
     tokens_per_s: float | None = None
     slo: str = ""
+    startup_s: float | None = None
     attach: bool = False
     project: str = ""
     allow: tuple[str, ...] = ()
@@ -102,6 +104,9 @@ def own_subject(keys: OwnKeys, folder: Path, *, toml: bool = False) -> Subject |
     tokens_per_s = DEFAULT_TOKENS_PER_S if keys.tokens_per_s is None else keys.tokens_per_s
     if not 0 < tokens_per_s < 1e9:
         raise BadScenario(f"llmchaos_tokens_per_s must be a number above 0 and below 1e9, got {tokens_per_s:g}")
+    startup_s = DEFAULT_STARTUP_S if keys.startup_s is None else keys.startup_s
+    if not 0 < startup_s < 1e6:
+        raise BadScenario(f"llmchaos_startup_s must be seconds above 0 and below 1e6, got {startup_s:g}")
     api = _endpoint("api", keys.api)
     alerts = _endpoint("prometheus", keys.prometheus) if keys.prometheus else None
     scrapes = tuple(_endpoint("metrics", one) for one in keys.metrics)
@@ -129,6 +134,7 @@ def own_subject(keys: OwnKeys, folder: Path, *, toml: bool = False) -> Subject |
         rotation_query=keys.rotation_query or None,
         own=True,
         attach=keys.attach,
+        startup_s=startup_s,
         project=keys.project,
         allow=keys.allow,
         published_on=keys.published_on,
@@ -183,7 +189,7 @@ def _endpoint(key: str, text: str) -> Endpoint:
 
 def _check_start(keys: OwnKeys) -> None:
     """Check the keys about how a stack is started. A running one cannot obey them."""
-    for name in ("profiles", "restart") if keys.attach else ():
+    for name in ("profiles", "restart", "startup_s") if keys.attach else ():
         if getattr(keys, name):
             raise BadScenario(
                 f"llmchaos_{name} has no effect with llmchaos_attach, because the stack runs already: remove it"
@@ -223,7 +229,7 @@ def refuse_services(lines: Sequence[str], *, toml: bool) -> None:
 
 
 def _as_ini_line(role: str, value: str, *, toml: bool) -> str:
-    if not toml or role in ("tokens_per_s", "attach"):
+    if not toml or role in ("tokens_per_s", "startup_s", "attach"):
         return value
     return json.dumps(value.split() if role in _LISTS else value)
 

@@ -90,12 +90,6 @@ class AttachedRuntime(ComposeRuntime):
     def _config(self, found: Mapping[str, Sequence[Container]]) -> reach.Config:
         return as_config(found, {one.service for one in self.subject.scrapes})
 
-    def _by_service(self) -> dict[str, list[Container]]:
-        found: dict[str, list[Container]] = {}
-        for container in self._list():
-            found.setdefault(str(container.labels["com.docker.compose.service"]), []).append(container)
-        return found
-
     def _no_project(self) -> str:
         """Message about a project without containers, with those of the same folder."""
         folder = self.subject.compose_files[0].parent if self.subject.compose_files else Path()

@@ -11,16 +11,16 @@ import signal
 import subprocess
 import tarfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import BadScenario, NotReady, Unsupported
-from pytest_llmchaos.evidence.redaction import redact, redact_bytes, secrets_of
+from pytest_llmchaos.evidence.redaction import redact, redact_bytes
 from pytest_llmchaos.host.ports import accepts_connections
 from pytest_llmchaos.model import EventGap, RuntimeEvent, ServiceState, UndoOp
-from pytest_llmchaos.runtime.docker import docker_cli, removal, restrictions, sdk
+from pytest_llmchaos.runtime.docker import docker_cli, removal, restrictions, sdk, startup
 from pytest_llmchaos.runtime.docker.events import NUMBER, EventReader, Heard, number_of, unix
 from pytest_llmchaos.runtime.docker.project import ComposeProject
 from pytest_llmchaos.runtime.json_log import parse, with_torn
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from docker.models.containers import Container, ExecResult
     from testcontainers.compose import DockerCompose
 
-UP_DEADLINE_S = 120
 REACH_DEADLINE_S = 5.0
 
 
@@ -44,7 +43,16 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
     name = "compose"
     services_run_as = "containers"
 
-    def __init__(self, subject: Subject, *, project: str, run: str, owner: str, directory: Path) -> None:
+    def __init__(
+        self,
+        subject: Subject,
+        *,
+        project: str,
+        run: str,
+        owner: str,
+        directory: Path,
+        say: startup.Show = lambda *_: None,
+    ) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", project):
             raise BadScenario(f"a compose project name must consist of a-z, 0-9, '_' and '-', got {project!r}")
         self.subject = subject
@@ -52,11 +60,13 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         self._labels = {"llmchaos.run": run, "llmchaos.owner": owner}
         self._directory = directory
         self.compose = ComposeProject(subject, name=project, labels=self._labels, directory=directory)
+        self._say = say
         self._client: DockerClient | None = None
         self._daemon: docker_cli.Daemon | None = None
         self._reader: EventReader | None = None
         self._found: dict[str, restrictions.AsFound] = {}
         self._numbers: dict[str, int] = {}
+        self._counts: dict[str, int] = {}
 
     def __repr__(self) -> str:
         return f"<compose project {self.project}>"
@@ -117,16 +127,58 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         self._reader = EventReader(docker_cli.daemon(), self.project)
         self._reader.start()
         try:
-            _testcontainers(self).start()
-        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-            said = redact(error.stderr.decode(errors="replace"))[-1500:] if error.stderr else str(error)
-            logs = self.logs(tail=20)
+            self._start()
+        except NotReady:
             self.down()
-            raise NotReady(f"the stack did not start: {said}\n{logs[-3000:]}") from None
+            raise
         self._require_reachable()
         self._remember()
         if not remediator:
             self.stop_remediator()
+
+    def _start(self) -> None:
+        """Fetch images, create the containers, and wait until they are up."""
+        command = startup.Command(
+            words=self.compose.command(), env=self.compose.environment(), folder=self.compose.folder
+        )
+        if self.subject.own:
+            startup.fetch_images(command, self._say)
+        deadline = time.monotonic() + self.subject.startup_s
+        _testcontainers(self, command, deadline).start()
+        roles = {self.subject.api, self.subject.prometheus, *self.subject.targets, *self.subject.replicas}
+        roles |= {one for one in (self.subject.pushgateway, self.subject.remediator) if one}
+        startup.wait_until_up(
+            self._by_service,
+            roles=roles,
+            expected=self.subject.targets,
+            deadline=deadline,
+            startup_s=self.subject.startup_s,
+            show=self._say,
+        )
+
+    def watch(self, running: startup.Running, deadline: float) -> None:
+        """Wait for `docker compose up`. It may wait itself, for what others depend on.
+
+        Raises NotReady with its last lines and what is not up.
+        """
+        begin = time.monotonic()
+        with running:
+            while running.goes_on():
+                late = [one for one in startup.standings(self._by_service(), ()) if one.why]
+                if time.monotonic() > deadline:
+                    raise NotReady(startup.too_late(late, self.subject.startup_s))
+                if time.monotonic() - begin > startup.LEAST_SHOWN_S:
+                    self._say(startup.waiting_for(late), deadline - time.monotonic())
+                time.sleep(startup.LOOK_S)
+            if running.status != 0:
+                late = [one for one in startup.standings(self._by_service(), ()) if one.why]
+                raise NotReady(f"the stack did not start: {running.end()}\n{startup.told(late)}")
+
+    def _by_service(self) -> dict[str, list[Container]]:
+        found: dict[str, list[Container]] = {}
+        for container in self._list():
+            found.setdefault(str(container.labels["com.docker.compose.service"]), []).append(container)
+        return found
 
     def _require_reachable(self) -> None:
         """Check that ports of the daemon are ports of this process.
@@ -152,6 +204,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
             for service in self.subject.targets
             if (container := self._container(service)) is not None
         }
+        self._counts = {service: len(containers) for service, containers in self._by_service().items()}
         self._containers()  # fixes which container stands for each service before the first fault
         restrictions.keep(self._directory / "as_found.json", self._found)
 
@@ -182,34 +235,24 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         with contextlib.suppress(NotReady):
             command = [*self.compose.command(), "logs", "--no-color", "--timestamps", "--tail", str(tail)]
             said = docker_cli.run(command, env=self.compose.environment(), timeout_s=20, folder=self.compose.folder)
-            return redact(said, self._secrets(self._containers().values()))
+            return redact(said, startup.secrets_in(self._containers().values()))
         return ""
 
     def keep_logs(self) -> None:
         folder = self._directory / "logs"
         folder.mkdir(parents=True, exist_ok=True)
         containers = self._containers()
-        secrets = self._secrets(containers.values())
+        secrets = startup.secrets_in(containers.values())
         for service, container in containers.items():
             with contextlib.suppress(sdk.errors.NotFound):  # removed since
                 said = container.logs(timestamps=True, tail=2000)
                 (folder / f"{service}.txt").write_bytes(redact_bytes(said, secrets))
 
-    @staticmethod
-    def _secrets(containers: Iterable[Container]) -> frozenset[str]:
-        """Secret values of all containers: each may log another's."""
-        variables = (one.attrs["Config"].get("Env") or [] for one in containers)
-        pairs = (entry.partition("=") for one in variables for entry in one)
-        return frozenset().union(*(secrets_of({name: value}) for name, _, value in pairs))
-
     def url(self, service: str) -> str:
         return self.compose.place.url(self.compose.port_of[service])
 
     def _containers(self) -> dict[str, Container]:
-        found: dict[str, list[Container]] = {}
-        for container in self._list():
-            found.setdefault(str(container.labels["com.docker.compose.service"]), []).append(container)
-        chosen = {service: self._choose(service, containers) for service, containers in found.items()}
+        chosen = {service: self._choose(service, containers) for service, containers in self._by_service().items()}
         return {service: container for service, container in chosen.items() if container is not None}
 
     def _container(self, service: str) -> Container | None:
@@ -399,21 +442,27 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         }
 
     def wait_healthy(self, services: Sequence[str], deadline_s: float) -> None:
-        """Wait until these services run and pass their own health checks.
+        """Wait until all containers of these services run and pass their health checks.
 
         Raises:
-            NotReady: one does not within `deadline_s` seconds. Names it.
+            NotReady: one does not within `deadline_s` seconds, or was removed since the
+                start. Names it.
         """
         deadline = time.monotonic() + deadline_s
         while True:
-            states = self.states()
-            sick = [s for s in services if s not in states or not states[s].running or states[s].healthy is False]
+            found = {name: containers for name, containers in self._by_service().items() if name in services}
+            sick = {one.name: one.why for one in startup.standings(found, services) if one.why}
+            for name in services:
+                count, least = len(found.get(name, ())), self._counts.get(name, 1)
+                if count < least:
+                    sick[name] = f"has {count} of {least} containers"
             if not sick:
                 return
             if time.monotonic() > deadline:
                 raise NotReady(
                     f"{', '.join(sick)} did not become healthy within {deadline_s:g} s: "
-                    f"see `docker compose -p {self.project} logs {sick[0]}`"
+                    f"{'; '.join(f'{name} {why}' for name, why in sick.items())}; "
+                    f"see `docker compose -p {self.project} logs {next(iter(sick)).partition('#')[0]}`"
                 )
             time.sleep(0.1)
 
@@ -449,26 +498,18 @@ def _health_every_s(container: Container) -> float:
     return int(check.get("Interval") or 0) / 1e9 or 30.0  # Docker's default interval
 
 
-def _testcontainers(runtime: ComposeRuntime) -> DockerCompose:
+def _testcontainers(runtime: ComposeRuntime, command: startup.Command, deadline: float) -> DockerCompose:
     """Adapt testcontainers' DockerCompose: project name, environment, time limits."""
     from testcontainers.compose import DockerCompose  # noqa: PLC0415 - 0.2 s, paid only by runs with experiments
 
     class Project(DockerCompose):
         @property
         def compose_command_property(self) -> list[str]:
-            return runtime.compose.command()
+            return list(command.words)
 
-        def _run_command(self, cmd: str | list[str], context: str | None = None) -> subprocess.CompletedProcess[bytes]:
-            if "up" in cmd:
-                cmd = [*cmd, "--wait-timeout", str(UP_DEADLINE_S), "--quiet-pull"]
-            return subprocess.run(
-                cmd,
-                cwd=context or str(self.context),
-                env=runtime.compose.environment(),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                check=True,
-                timeout=UP_DEADLINE_S + 30,
-            )
+        def _run_command(self, cmd: str | list[str], context: str | None = None) -> subprocess.CompletedProcess[bytes]:  # noqa: ARG002 - the command has its folder
+            words = [cmd] if isinstance(cmd, str) else cmd
+            runtime.watch(startup.Running([*words, "--quiet-pull"], command), deadline)
+            return subprocess.CompletedProcess(words, 0)
 
-    return Project(context=str(runtime.subject.compose_files[0].parent), wait=True)
+    return Project(context=str(command.folder), wait=False)
