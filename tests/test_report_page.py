@@ -190,6 +190,38 @@ def test_a_service_level_that_clients_cannot_judge_is_by_prometheus_alone(tmp_pa
     assert read(report.build(folder)).text.count("Prometheus only") == 1
 
 
+def test_every_failed_claim_has_its_reason_in_the_row_of_its_trial(tmp_path: Path) -> None:
+    claims = [
+        ("test_first", "failed", "assert 3 == 0"),
+        ("test_then", "error", "NoData: none"),
+        ("test_last", "passed", None),
+    ]
+    folder = reportdata.run_dir(tmp_path, [Made(claims=claims)])
+    html = report.build(folder).read_text()
+
+    (row,) = re.findall(r'<tr class="because">.*?</tr>', html, re.DOTALL)
+    assert "assert 3 == 0" in row
+    assert "then: NoData: none" in row
+    assert "last" not in row
+
+
+def test_cells_have_the_names_of_their_columns_for_narrow_screens(tmp_path: Path) -> None:
+    html = report.build(reportdata.run_dir(tmp_path, reportdata.gallery())).read_text()
+    matrix = html.partition('class="matrix"')[2].partition("</table>")[0]
+
+    (row, *_) = re.findall(r"<tr>.*?</tr>", matrix.partition("</thead>")[2], re.DOTALL)
+    assert re.findall(r'data-h="([^"]*)"', row) == [
+        "verdict",
+        "clients",
+        "claims",
+        "detected",
+        "recovered",
+        "budget spent",
+    ]
+    assert re.findall(r'<td class="n" data-h="(at, s|since fault, s)">', html)
+    assert "data-h" not in html.partition("<script")[2]
+
+
 def test_times_give_n_and_spread_and_leave_out_what_proves_nothing(tmp_path: Path) -> None:
     times = [Made(repeat=i, recover_s=value) for i, value in enumerate((4.0, 5.0, 9.0))]
     page = built(tmp_path, *times, Made(repeat=3, recover_s=99.0, verdict="invalid", reason="late"))

@@ -337,3 +337,15 @@ def test_a_run_goes_on_without_a_symlink(run, tmp_path, monkeypatch, taken):
 
     assert (tmp_path / "latest").is_dir() is taken
     assert not (tmp_path / "latest").is_symlink()
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own stack", "lab"])
+def test_the_coverage_of_an_own_stack_lists_faults_that_can_hit_it(run, tmp_path, own):
+    run.subject = dataclasses.replace(run.subject, own=own)
+    run._runtime = Stack()
+    run._runtime.abilities = frozenset({"kill", "start", "events"})
+
+    run.announce([])
+
+    (begun,) = journal.read(tmp_path / "r" / "journal.jsonl")
+    assert ("kill" in begun["catalogue"]["faults"], "hang" in begun["catalogue"]["faults"]) == (True, not own)

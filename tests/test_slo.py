@@ -536,9 +536,14 @@ class TestResult:
 
     def test_shows_in_a_failed_assert_what_it_counted(self) -> None:
         assert repr(self.result(589, 600)) == (
-            "<slo made-up: 0.981667 of objective 0.995, 11 of 600 requests bad in 12.0 s: 0.22 s without a good answer, "
+            "<slo made-up: 0.981667 of objective 0.995, 11 of 600 requests bad in 12.0 s of load: 0.22 s without a good answer, "
             "0.000106 of the month's budget spent, burn rate 3.67>"
         )
+
+    def test_shows_the_seconds_from_which_its_bad_seconds_follow(self) -> None:
+        shown = repr(self.result(300, 600, window_s=20.0, load_s=10.0))
+
+        assert "300 of 600 requests bad in 10.0 s of load: 5 s without a good answer" in shown
 
     def test_meets_the_objective_exactly_at_it(self) -> None:
         assert self.result(199, 200).met

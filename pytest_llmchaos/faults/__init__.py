@@ -8,27 +8,27 @@ from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.faults.compositions import random, sequence, together
-from pytest_llmchaos.faults.corrupted_output import corrupted_output
-from pytest_llmchaos.faults.cpu_fallback import cpu_fallback
-from pytest_llmchaos.faults.crash import crash
-from pytest_llmchaos.faults.crash_on_boot import crash_on_boot
+from pytest_llmchaos.faults.corrupted_output import CorruptedOutput, corrupted_output
+from pytest_llmchaos.faults.cpu_fallback import CpuFallback, cpu_fallback
+from pytest_llmchaos.faults.crash import Crash, crash
+from pytest_llmchaos.faults.crash_on_boot import CrashOnBoot, crash_on_boot
 from pytest_llmchaos.faults.entry_points import discover, factory
-from pytest_llmchaos.faults.gpu_exhaustion import gpu_exhaustion
-from pytest_llmchaos.faults.gpu_saturation import gpu_saturation
-from pytest_llmchaos.faults.hang import hang
-from pytest_llmchaos.faults.kill import kill
-from pytest_llmchaos.faults.limit_cpu import limit_cpu
-from pytest_llmchaos.faults.limit_memory import limit_memory
-from pytest_llmchaos.faults.memory_leak import memory_leak
+from pytest_llmchaos.faults.gpu_exhaustion import OutOfKvCache, gpu_exhaustion
+from pytest_llmchaos.faults.gpu_saturation import GpuSaturation, gpu_saturation
+from pytest_llmchaos.faults.hang import Hang, hang
+from pytest_llmchaos.faults.kill import Kill, kill
+from pytest_llmchaos.faults.limit_cpu import LimitCpu, limit_cpu
+from pytest_llmchaos.faults.limit_memory import LimitMemory, limit_memory
+from pytest_llmchaos.faults.memory_leak import MemoryLeak, memory_leak
 from pytest_llmchaos.faults.none import none
-from pytest_llmchaos.faults.overload import overload
-from pytest_llmchaos.faults.partition import partition
-from pytest_llmchaos.faults.pause import pause
-from pytest_llmchaos.faults.restart import restart
-from pytest_llmchaos.faults.slow_load import slow_load
-from pytest_llmchaos.faults.stop import stop
-from pytest_llmchaos.faults.thermal_throttling import thermal_throttling
-from pytest_llmchaos.faults.xid import xid
+from pytest_llmchaos.faults.overload import Overload, overload
+from pytest_llmchaos.faults.partition import Partition, partition
+from pytest_llmchaos.faults.pause import Pause, pause
+from pytest_llmchaos.faults.restart import Restart, restart
+from pytest_llmchaos.faults.slow_load import SlowLoad, slow_load
+from pytest_llmchaos.faults.stop import Stop, stop
+from pytest_llmchaos.faults.thermal_throttling import ThermalThrottling, thermal_throttling
+from pytest_llmchaos.faults.xid import XidReported, xid
 from pytest_llmchaos.model import Fault
 
 __all__ = [
@@ -58,31 +58,32 @@ __all__ = [
 ]
 
 
-# The coverage table of a report, in its order. Faults of other packages follow.
-CATALOGUE: tuple[str, ...] = tuple(
-    make.__name__
-    for make in (
-        kill,
-        crash,
-        stop,
-        restart,
-        pause,
-        partition,
-        limit_cpu,
-        limit_memory,
-        overload,
-        hang,
-        gpu_saturation,
-        gpu_exhaustion,
-        xid,
-        cpu_fallback,
-        thermal_throttling,
-        corrupted_output,
-        slow_load,
-        crash_on_boot,
-        memory_leak,
+# Each fault with the abilities that it needs of a runtime, in the order of a report's
+# coverage table. Faults of other packages follow there.
+CATALOGUE: dict[str, frozenset[str]] = {
+    fault.kind: fault.needs
+    for fault in (
+        Kill,
+        Crash,
+        Stop,
+        Restart,
+        Pause,
+        Partition,
+        LimitCpu,
+        LimitMemory,
+        Overload,
+        Hang,
+        GpuSaturation,
+        OutOfKvCache,
+        XidReported,
+        CpuFallback,
+        ThermalThrottling,
+        CorruptedOutput,
+        SlowLoad,
+        CrashOnBoot,
+        MemoryLeak,
     )
-)
+}
 
 
 def foreign(name: str) -> Callable[..., Fault]:

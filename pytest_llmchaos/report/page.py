@@ -17,9 +17,10 @@ from markupsafe import Markup, escape
 from pytest_llmchaos.evidence.trial_result import RunResult, TrialResult
 from pytest_llmchaos.report import aggregates, formatting
 from pytest_llmchaos.report.binning import Curves, Raw, curves
+from pytest_llmchaos.report.column_labels import label
 from pytest_llmchaos.report.markers import fault_start_s, marks
 from pytest_llmchaos.report.sparklines import sparkline, strip
-from pytest_llmchaos.report.summary import headline, headline_verdict, more_failed
+from pytest_llmchaos.report.summary import failed_claims, headline, headline_verdict
 from pytest_llmchaos.report.tables import effect_rows
 from pytest_llmchaos.report.timeline import timeline
 from pytest_llmchaos.report.trial_view import (
@@ -96,7 +97,7 @@ def _render(run: RunResult, raws: Mapping[str, Raw], logs: Mapping[str, str], de
         )
     style, script = _asset("vendor/uPlot.min.css") + _asset("page_files/page.css"), _asset("page_files/page.js")
     library = f"/*\n{_asset('vendor/LICENSE')}*/\n{_asset('vendor/uPlot.iife.min.js')}"
-    return (
+    return label(
         _environment(detail)
         .get_template("page.html.j2")
         .render(
@@ -147,7 +148,7 @@ def _environment(detail: Detail) -> Environment:
 
     environment.globals.update(short=short, words=formatting, reached=aggregates.is_reached, visible=format_value)
     environment.globals.update(
-        more_failed=more_failed, claim_words=claim_words, outcome_words=outcome_words, raw_values=raw_values
+        failed_claims=failed_claims, claim_words=claim_words, outcome_words=outcome_words, raw_values=raw_values
     )
     environment.globals.update(strip=strip, visible_log=lambda text: escape(formatting.visible(text, LIMIT_BYTES)))
     return environment

@@ -117,11 +117,11 @@ def why(trial: TrialResult) -> str:
 
 def more_failed(trial: TrialResult) -> str:
     """Return how many claims failed in addition to the one in the trial's reason."""
-    n = len(_other_failures(trial))
+    n = len(failed_claims(trial))
     return f"; and {count(n, 'more claim')} failed" if n else ""
 
 
-def _other_failures(trial: TrialResult) -> list[ClaimResult]:
+def failed_claims(trial: TrialResult) -> list[ClaimResult]:
     """Return the other failed claims, empty if the reason is the judge's."""
     failed = [claim for claim in trial.claims if claim.outcome in {"failed", "error"}]
     first = next((one for one in failed if trial.reason in {one.message, f"{one.nodeid} {one.outcome}"}), None)
@@ -191,7 +191,7 @@ def markdown(run: RunResult) -> str:
 
 def _reasons(trial: TrialResult) -> list[str]:
     """Return each failed claim with its message."""
-    others = _other_failures(trial)
+    others = failed_claims(trial)
     if not others:
         return [why(trial).removeprefix("- ")]
     return [

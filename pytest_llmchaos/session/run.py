@@ -118,9 +118,14 @@ class Run:
                 environment={**environment(), "services run as": runtime.services_run_as if runtime else "containers"},
                 schedule=tuple(map(to_builtins, schedule)),
                 kinds=tuple(sorted(NAMES)),
-                catalogue=Catalogue(faults=(*CATALOGUE, *foreign_names()), targets=self.subject.targets),
+                catalogue=Catalogue(faults=self._applicable(), targets=self.subject.targets),
             )
         )
+
+    def _applicable(self) -> tuple[str, ...]:
+        """Faults for the coverage table. Some cannot hit a user's own stack."""
+        able = self._runtime.abilities if self.subject.own and self._runtime else None
+        return (*(name for name, needs in CATALOGUE.items() if able is None or needs <= able), *foreign_names())
 
     def preflight(self) -> Runtime:
         """Check the machine and the stack before the start.

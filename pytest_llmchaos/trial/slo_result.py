@@ -165,7 +165,7 @@ class SloResult(NoClaim):
         spent = "an unknown part" if self.rate_rps is None else f"{self.budget_spent:.3g}"
         return (
             f"<slo {self.name}: {self.value:.6g} of objective {self.objective:.12g}, {self.bad:.6g} of {self.total:.6g} "
-            f"{self.slo.unit} bad in {self.window_s:.1f} s: {self.bad_s:.3g} s without a good answer, "
+            f"{self.slo.unit} bad in {self._load_s:.1f} s of load: {self.bad_s:.3g} s without a good answer, "
             f"{spent} of the month's budget spent, burn rate {self.burn_rate:.3g}>"
         )
 
