@@ -1,6 +1,7 @@
 """Checks of an attached stack before a run."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from support.own_stack_keys import make_folder, subject_of
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.runtime.docker import attach_preflight, docker_cli, preflight
 from pytest_llmchaos.runtime.docker import attached as attach
+from pytest_llmchaos.runtime.docker.events import NUMBER
 from pytest_llmchaos.runtime.docker.place import Place
 
 PROJECT = "com.docker.compose.project"
@@ -24,10 +26,10 @@ def folder(tmp_path, monkeypatch):
 class Target:
     """A container as the SDK shows it."""
 
-    id = "0123456789abcdef"
-
     def __init__(self, service, ports=None, *, status="running", folder="", **labels):
         self.status = status
+        self.id = str(id(self))
+        self.name = f"shop-{service}-1"
         self.labels = {"com.docker.compose.service": service, PROJECT: "shop"}
         self.labels |= {f"{PROJECT}.working_dir": folder, "llmchaos.allow": "true"}
         self.labels |= {name.replace("_", "."): value for name, value in labels.items()}
@@ -46,6 +48,8 @@ class Client:
         self._all = containers
 
     def list(self, *, filters, **_):
+        if "name" in filters:
+            return [c for c in self._all if re.search(filters["name"][0], f"/{c.name}")]
         wanted = filters["label"] if isinstance(filters["label"], list) else [filters["label"]]
         pairs = [one.split("=", 1) for one in wanted]
         return [c for c in self._all if all(c.labels.get(name) == value for name, value in pairs)]
@@ -58,7 +62,9 @@ def runtime(folder, monkeypatch):
     def make(*containers, project="shop", ports=None, **changes):
         subject = subject_of(folder, attach=True, project=project, **changes)
         subject = replace(subject, ports=ports or subject.ports)
-        made = attach.AttachedRuntime(subject, project=project, run="r", owner="1:1:boot", directory=folder)
+        made = attach.AttachedRuntime(
+            subject, project=project or attach_preflight.NO_PROJECT, run="r", owner="1:1:boot", directory=folder
+        )
         monkeypatch.setattr(made, "_new_client", lambda: Client(*containers))
         return made
 
@@ -184,3 +190,67 @@ def test_a_port_on_the_loopback_of_another_machine_is_an_error():
         attach_preflight.address_of("web", 0, "llmchaos_api", [web], far)
     web = Target("web", ports={"8080/tcp": [("127.0.0.1", 1), ("", 2)]})
     assert attach_preflight.address_of("web", 0, "llmchaos_api", [web], far) == ("192.0.2.7", 2)
+
+
+class Plain(Target):
+    """A container that Compose did not start."""
+
+    def __init__(self, name, ports=None, *, status="running", number=None, **labels):
+        super().__init__("", ports, status=status)
+        self.name = name
+        self.labels = {"llmchaos.allow": "true", "role": "model", **labels}
+        if number is not None:
+            self.labels[NUMBER] = number
+
+
+VLLM = {"compose": (), "api": "container:my-vllm", "prometheus": "container:prom", "targets": ("label:role=model",)}
+
+
+def test_containers_without_compose_are_checked_as_services_are(runtime):
+    plain = [Plain("my-vllm", WEB, role="api"), Plain("prom", PROM, role="judge"), Plain("gpu-1")]
+    made = runtime(*plain, Target("web"), project="", **VLLM)
+
+    made.prepare()
+
+    assert set(made._containers()) == {"my-vllm", "prom", "model"}
+    assert (made.url("my-vllm"), made._container("model")) == ("http://127.0.0.1:18080", plain[2])
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        ([], "llmchaos_targets names 'label:role=model', which no container has"),
+        (
+            [Plain("gpu-1", status="exited")],
+            r"target 'model' does not run \(exited\): start it \(`docker start gpu-1`\)",
+        ),
+        ([Plain("gpu-1", **{"llmchaos.allow": "no"})], "target 'model' lacks the label llmchaos.allow=true"),
+        ([Plain("gpu-1"), Plain("gpu-2")], r"'label:role=model' is on several containers \(gpu-1, gpu-2\): name each"),
+        ([Plain("gpu-1", number="1"), Plain("gpu-2", number="2")], ""),
+    ],
+)
+def test_a_label_stands_for_one_container_or_for_replicas_of_one_service(runtime, models, message):
+    made = runtime(Plain("my-vllm", WEB, role="api"), Plain("prom", PROM, role="judge"), *models, project="", **VLLM)
+
+    if message:
+        with pytest.raises(NotReady, match=message):
+            made.prepare()
+    else:
+        made.prepare()
+
+
+def test_a_label_is_looked_for_in_every_project(runtime):
+    inside = Target("web", **{"role": "model", "com.docker.compose.container-number": "1"})
+    outside = Plain("gpu-2", number="2")
+    made = runtime(inside, outside, api="web", targets=("label:role=model",), prometheus="")
+
+    assert made._client is None
+    made._client = made._new_client()
+
+    assert made._by_service() == {"model": [inside, outside]}
+
+
+def test_containers_without_compose_have_no_project(folder, monkeypatch):
+    monkeypatch.setattr(docker_cli, "run", lambda *_, **__: "")
+
+    assert preflight.examine(subject_of(folder, attach=True, **VLLM)).project == attach_preflight.NO_PROJECT

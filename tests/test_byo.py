@@ -18,7 +18,7 @@ from pytest_llmchaos.evidence.run_manifest import RunManifest
 from pytest_llmchaos.host import identity, measurement_lock, state_dirs
 from pytest_llmchaos.prometheus import required_metrics
 from pytest_llmchaos.prometheus.queries import Prometheus
-from pytest_llmchaos.runtime.docker import attach_preflight, docker_cli, notes, preflight
+from pytest_llmchaos.runtime.docker import attach_preflight, docker_cli, members, notes, preflight
 from pytest_llmchaos.runtime.docker import attached as attach
 from pytest_llmchaos.session.run import Run
 from pytest_llmchaos.session.settings import Settings, abilities_of
@@ -298,7 +298,8 @@ class Target:
 
     def __init__(self, service, status="running"):
         self.status = status
-        self.labels = {"com.docker.compose.service": service, attach_preflight.ALLOW: "true"}
+        self.name = f"shop-{service}-1"
+        self.labels = {members.PROJECT: "shop", members.SERVICE: service, attach_preflight.ALLOW: "true"}
         self.limit = {"Memory": 64}
 
     @property
@@ -396,7 +397,7 @@ def test_what_another_run_has_stopped_is_no_reason_to_refuse_but_its_end_is_wait
 
 def test_a_container_that_carries_the_projects_name_alone_is_no_service_of_it(taking_part):
     bare = Target("web")
-    bare.labels = {"com.docker.compose.project": "shop"}
+    bare.labels = {members.PROJECT: "shop"}
     runtime = taking_part(Target("web"), bare)
 
     runtime.prepare()

@@ -11,6 +11,7 @@ from pytest_llmchaos.runtime.docker import docker_cli
 from pytest_llmchaos.runtime.docker import events as reader_module
 from pytest_llmchaos.runtime.docker.compose import ComposeRuntime
 from pytest_llmchaos.runtime.docker.events import EventReader
+from pytest_llmchaos.runtime.docker.members import Members
 from pytest_llmchaos.subject.lab import lab_subject
 
 
@@ -19,6 +20,7 @@ def raw(action, at_unix_s, *, service="api", number="1", container="c1", **attri
         "Actor": {
             "ID": container,
             "Attributes": {
+                "com.docker.compose.project": "shop",
                 "com.docker.compose.service": service,
                 "com.docker.compose.container-number": number,
                 **attributes,
@@ -48,7 +50,7 @@ class Daemon:
 
     def read(self):
         """A started reader that is closed when the test ends."""
-        self.readers.append(EventReader(docker_cli.Daemon(host="unix:///nowhere"), "shop"))
+        self.readers.append(EventReader(docker_cli.Daemon(host="unix:///nowhere"), Members(project="shop")))
         self.readers[-1].start()
         return self.readers[-1]
 
@@ -117,7 +119,8 @@ def test_a_break_that_docker_cannot_replay_is_a_gap_with_its_reason(broken, kept
 
 def test_after_a_gap_starts_and_ends_are_read_from_the_containers(broken):
     now = time.time()
-    labels = {"com.docker.compose.service": "api", "com.docker.compose.container-number": "1"}
+    labels = {"com.docker.compose.project": "shop", "com.docker.compose.service": "api"}
+    labels |= {"com.docker.compose.container-number": "1"}
     state = {"StartedAt": stamp(now - 0.2), "FinishedAt": "0001-01-01T00:00:00Z"}
     attrs = {"Id": "c1", "Config": {"Labels": labels}, "State": state}
     oneoff = {**attrs, "Config": {"Labels": {**labels, "com.docker.compose.oneoff": "True"}}}
@@ -164,8 +167,9 @@ class Box:
     """A container, as the SDK lists it."""
 
     def __init__(self, number, ident, service="web"):
-        self.id = ident
+        self.id = self.name = ident
         self.labels = {
+            "com.docker.compose.project": "shop",
             "com.docker.compose.service": service,
             "com.docker.compose.container-number": number,
             "llmchaos.run": "r",

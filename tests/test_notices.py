@@ -8,6 +8,7 @@ from support.own_stack_keys import make_folder, subject_of
 
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.runtime.docker import attach_preflight, docker_cli, notices, reach
+from pytest_llmchaos.runtime.docker.members import PROJECT, SERVICE, Members
 from pytest_llmchaos.runtime.docker.notices import About
 
 SOCKET = "/var/run/docker.sock"
@@ -81,7 +82,8 @@ def test_the_settings_of_a_compose_file_are_read(service, about):
 
 def inspected(service, **host):
     return {
-        "Config": {"Env": ["A=1=2", "BARE"], "Labels": {"com.docker.compose.service": service}},
+        "Name": f"/shop-{service}-1",
+        "Config": {"Env": ["A=1=2", "BARE"], "Labels": {PROJECT: "shop", SERVICE: service}},
         "HostConfig": {"RestartPolicy": {"Name": "always", "MaximumRetryCount": 0}, **host},
         "Mounts": [{"Type": "bind", "Source": SOCKET}],
     }
@@ -104,7 +106,7 @@ def test_the_settings_of_running_containers_are_read(folder, monkeypatch, remove
     assert [line.split(" (")[0].split(",")[0] for line in lines] == (
         [] if removed else ["Docker restarts web", "fixer has Docker's socket"]
     )
-    about = attach_preflight._settings_of("shop")
+    about = attach_preflight._settings_of(Members(project="shop"))
     assert removed or about["web"] == About(restart="always", variables={"A": "1=2"}, mounts=(SOCKET,))
 
 
@@ -117,4 +119,4 @@ def test_another_error_of_docker_is_raised(monkeypatch):
     monkeypatch.setattr(docker_cli, "run", run)
 
     with pytest.raises(NotReady, match="no permission"):
-        attach_preflight._settings_of("shop")
+        attach_preflight._settings_of(Members(project="shop"))

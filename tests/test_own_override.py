@@ -441,11 +441,17 @@ def test_running_containers_are_read_as_a_compose_file():
         "side": [Running("4", mode="container:1", networks=(), ports=())],
         "edge": [Running("5", mode="host", networks=("host",))],
         "other": [Running("6", networks=("elsewhere",))],
+        "plain": [Running("7", mode="default", networks=("bridge",))],
+        "both": [Running("8", mode="default", networks=("bridge", "shop_back"))],
     }
 
-    config = judge_project.as_config(found, ["worker", "side", "edge"])
+    config = judge_project.as_config(found, ["worker", "side", "edge", "plain", "both"])
 
-    assert set(config.services) == {"worker", "side", "web", "edge"}
+    assert set(config.services) == {"worker", "side", "web", "edge", "plain", "both"}
+    assert (
+        "'plain', which has network_mode 'bridge'" in judge.resolved(config, (Endpoint(service="plain", port=1),))[1][0]
+    )
+    assert judge.resolved(config, (Endpoint(service="both", port=1),))[1] == []
     assert set(config.networks) == {"shop_default", "shop_back"}
     assert reach.replicas(config.services["worker"]) == 2
     assert reach.network_owner(config, "side") == "web"

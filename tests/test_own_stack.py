@@ -139,6 +139,71 @@ def test_a_stack_that_runs_already_needs_a_compose_file_too(folder):
         own_stack.own_subject(own_stack.OwnKeys(attach=True), folder)
 
 
+CONTAINERS = {
+    "compose": (),
+    "api": "container:my-vllm:8000",
+    "prometheus": "label:app.kubernetes.io/name=prom:9090/prefix",
+    "metrics": ("container:my-vllm:8000/metrics",),
+    "targets": ("container:my-vllm", "label:role=model"),
+}
+
+
+def test_a_running_stack_may_be_containers_by_name_or_by_label_without_a_compose_file(folder):
+    subject = subject_of(folder, attach=True, **CONTAINERS)
+
+    assert subject.compose_files == ()
+    assert subject.targets == ("my-vllm", "model")
+    assert (subject.api, subject.alerts) == ("my-vllm", Endpoint(service="prom", port=9090, path="/prefix"))
+    assert subject.scrapes == (Endpoint(service="my-vllm", port=8000, path="/metrics"),)
+    assert subject.ports == (("my-vllm", "", 8000), ("prom", "", 9090))
+    assert dict(subject.selectors) == {
+        "my-vllm": "container:my-vllm",
+        "prom": "label:app.kubernetes.io/name=prom",
+        "model": "label:role=model",
+    }
+
+
+def test_services_of_a_project_and_other_containers_can_be_mixed(folder):
+    subject = subject_of(folder, attach=True, targets=("web", "container:gpu-1"), replicas=("container:gpu-1",))
+
+    assert (subject.targets, subject.replicas) == (("web", "gpu-1"), ("gpu-1",))
+    assert subject.selectors == (("gpu-1", "container:gpu-1"),)
+    assert subject_of(folder, attach=True, targets=("web", "gpu-1"), replicas=("container:gpu-1",)).replicas == (
+        "gpu-1",
+    )
+
+
+def test_a_project_that_the_user_names_needs_no_compose_file(folder):
+    subject = subject_of(folder, attach=True, project="shop", compose=())
+
+    assert (subject.compose_files, subject.project, subject.selectors) == ((), "shop", ())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"targets": ("container:my-vllm", "web")}, "llmchaos_api needs llmchaos_compose"),
+        ({"api": "web"}, "llmchaos_api needs llmchaos_compose"),
+        ({"replicas": ("web",)}, "llmchaos_api needs llmchaos_compose"),
+        ({"remediator": "fixer"}, "llmchaos_api needs llmchaos_compose"),
+        ({"targets": ("container:my-vllm", "label:name=my-vllm")}, "'label:name=my-vllm', and 'container:my-vllm' has the"),
+        ({"metrics": ("web",)}, "llmchaos_api needs llmchaos_compose"),
+        ({"metrics": ("label:role=model:80",)}, "llmchaos_metrics names 'label:role=model', and Prometheus reaches a"),
+        ({"metrics": ("model:80",)}, "llmchaos_metrics names 'label:role=model'"),
+        ({"targets": ("label:gpu",)}, "llmchaos_api needs llmchaos_compose"),
+    ],
+)  # fmt: skip
+def test_containers_with_one_name_or_without_their_project_are_an_error(folder, changes, message):
+    with pytest.raises(BadScenario, match=message):
+        subject_of(folder, attach=True, **{**CONTAINERS, **changes})
+
+
+@pytest.mark.parametrize("text", ["container:my-vllm", "label:role=model", "label:gpu"])
+def test_a_stack_that_the_run_starts_has_services_alone(folder, text):
+    with pytest.raises(BadScenario, match=f"llmchaos_targets must be names of services .* got '{text}'"):
+        subject_of(folder, targets=(text,))
+
+
 @pytest.mark.parametrize(
     ("toml", "written"),
     [

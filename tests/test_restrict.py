@@ -10,13 +10,15 @@ from pytest_llmchaos.runtime.docker import restrictions
 from pytest_llmchaos.runtime.docker.compose import ComposeRuntime
 from pytest_llmchaos.subject.lab import lab_subject
 
-LABELS = {"llmchaos.run": "run-1", "llmchaos.owner": "1:2:boot", "com.docker.compose.service": "api"}
+LABELS = {"llmchaos.run": "run-1", "llmchaos.owner": "1:2:boot"}
+LABELS |= {"com.docker.compose.project": "llmchaos-1", "com.docker.compose.service": "api"}
 
 
 class Container:
     """A container as Docker keeps it, with `inspect`, updates and networks."""
 
     id = "0123456789abcdef"
+    name = "api"
     status = "running"
     labels = LABELS
 

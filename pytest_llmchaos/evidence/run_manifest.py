@@ -31,6 +31,8 @@ class RunManifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     directory: str
     run: str = ""
     targets: tuple[str, ...] = ()
+    selectors: dict[str, str] = {}
+    """Selector of each service that is no service of the project."""
     noted: str = ""
     """Path of the note of an attached run."""
     daemon: str = ""

@@ -230,7 +230,8 @@ class Run:
             directory=str(settings.stack_directory),
         )
         if self.subject.attach:
-            manifest = replace(manifest, run=settings.run, targets=tuple(self.subject.may_hit), judge=project_name())
+            targets, selectors = tuple(self.subject.may_hit), dict(self.subject.selectors)
+            manifest = replace(manifest, run=settings.run, targets=targets, selectors=selectors, judge=project_name())
             manifest = self._noted = notes.note(manifest)
             self.journal.keep_intents(notes.intents_of(manifest))
         self.journal.write(lines.Stack(**structs.asdict(manifest)))

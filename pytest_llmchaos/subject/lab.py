@@ -116,6 +116,9 @@ class Subject:
     attach: bool = False  # it runs already under `project` and stays up
     project: str = ""
     startup_s: float = 120.0  # how long a start may take, without pulls and builds
+    # Services that are no service of that project, each with `container:NAME` or
+    # `label:KEY=VALUE`.
+    selectors: tuple[tuple[str, str], ...] = ()
     # Headers of requests to the user's Prometheus, as `Name: value` with `$NAME` of
     # environment variables.
     prometheus_headers: tuple[str, ...] = ()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from pytest_llmchaos.errors import BadScenario
@@ -27,6 +27,11 @@ JUDGE, PUSHGATEWAY = "llmchaos-prometheus", "llmchaos-pushgateway"
 # Objectives over the clients' counters, for a stack without an SLO file.
 CLIENTS_SLO_FILE = PACKAGE / "subject" / "clients.slo.yaml"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+# A container that is no service of the project, by its name or a label.
+_SELECTED = re.compile(
+    rf"(?P<selector>container:(?P<name>{_NAME.pattern})|label:[A-Za-z0-9][A-Za-z0-9./_-]*=(?P<value>{_NAME.pattern}))"
+    r"(?P<rest>[:/].*)?"
+)
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _ENDPOINT = re.compile(rf"(?P<service>{_NAME.pattern})(?::(?P<port>[0-9]{{1,5}}))?(?P<path>/[\x21-\x7e]*)?")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # a field name of RFC 9110
@@ -90,7 +95,8 @@ def own_subject(keys: OwnKeys, folder: Path, *, toml: bool = False) -> Subject |
     given = [one.name for one in fields(keys) if getattr(keys, one.name) not in ("", (), None, False)]
     if not given:
         return None
-    if not keys.compose:
+    keys, selectors = _selected(keys) if keys.attach else (keys, {})
+    if not keys.compose and not (keys.attach and (keys.project or _is_all(keys, selectors))):
         raise BadScenario(f"llmchaos_{given[0]} needs llmchaos_compose, the path of your compose file: add it")
     for name, (what, example) in _NEEDED.items():
         if name not in given:
@@ -136,6 +142,7 @@ def own_subject(keys: OwnKeys, folder: Path, *, toml: bool = False) -> Subject |
         attach=keys.attach,
         startup_s=startup_s,
         project=keys.project,
+        selectors=tuple(selectors.items()),
         allow=keys.allow,
         published_on=keys.published_on,
         prometheus_headers=keys.prometheus_headers,
@@ -171,6 +178,52 @@ def _requests(keys: OwnKeys, folder: Path) -> tuple[Requests, str]:
     model = keys.model or named or "default"
     Body(requests, model)  # raises for a template that cannot become a request
     return requests, model
+
+
+def _selected(keys: OwnKeys) -> tuple[OwnKeys, dict[str, str]]:
+    """Replace each `container:NAME` by NAME and each `label:KEY=VALUE` by VALUE.
+
+    Returns:
+        The keys, and the selector of each such name.
+    """
+    selectors: dict[str, str] = {}
+
+    def name_of(key: str, text: str) -> str:
+        match = _SELECTED.fullmatch(text)
+        if match is None:
+            return text
+        name = match["name"] or match["value"]
+        other = selectors.setdefault(name, match["selector"])
+        if other != match["selector"]:
+            raise BadScenario(
+                f"llmchaos_{key} has {match['selector']!r}, and {other!r} has the same name {name!r} in evidence: "
+                "name the containers by container:NAME"
+            )
+        return name + (match["rest"] or "")
+
+    resolved = replace(
+        keys,
+        api=name_of("api", keys.api),
+        prometheus=name_of("prometheus", keys.prometheus),
+        remediator=name_of("remediator", keys.remediator),
+        targets=tuple(name_of("targets", text) for text in keys.targets),
+        replicas=tuple(name_of("replicas", text) for text in keys.replicas),
+        metrics=tuple(name_of("metrics", text) for text in keys.metrics),
+    )
+    for text in resolved.metrics:
+        selector = selectors.get(re.split("[:/]", text)[0], "")
+        if selector.startswith("label:"):
+            raise BadScenario(
+                f"llmchaos_metrics names {selector!r}, and Prometheus reaches a container by its name: write container:NAME"
+            )
+    return resolved, selectors
+
+
+def _is_all(keys: OwnKeys, selectors: Collection[str]) -> bool:
+    """True if no key names a service of a Compose project."""
+    endpoints = (keys.api, keys.prometheus, *keys.metrics)
+    named = {re.split("[:/]", text)[0] for text in endpoints} | {keys.remediator, *keys.targets, *keys.replicas}
+    return bool(selectors) and named <= {*selectors, ""}
 
 
 def _endpoint(key: str, text: str) -> Endpoint:

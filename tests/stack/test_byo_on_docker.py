@@ -239,6 +239,54 @@ def test_only_what_its_owner_allowed_is_acted_on(pair, tmp_path):
 
 
 @pytest.fixture
+def plain():
+    """A container that Compose did not start, by its name and its label."""
+    require("sim")
+    listing = ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "llmchaos/services"]
+    name = f"byo.plain-{os.getpid()}"
+    labels = ["--label", f"byo.role={name}", "--label", f"{attach_preflight.ALLOW}=true"]
+    image = docker_cli.run(listing).split()[0]
+    docker_cli.run(
+        ["docker", "run", "--detach", "--init", "--name", name, *labels, "--entrypoint", "sleep", image, "300"]
+    )
+    yield name
+    docker_cli.run(["docker", "rm", "--force", name])
+
+
+@pytest.mark.parametrize("selector", ["container:{}", "label:byo.role={}"])
+def test_a_container_without_compose_is_hit_and_reverted_after_a_death(plain, tmp_path, monkeypatch, selector):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    selectors = {plain: selector.format(plain)}
+    subject = replace(attach._bare((plain,)), selectors=tuple(selectors.items()))
+    about = {"project": attach_preflight.NO_PROJECT, "directory": tmp_path / "r", "run": "run"}
+    runtime = AttachedRuntime(subject, owner=identity.owner_label(), **about)
+    runtime.prepare()
+    runtime.up()
+    journal, since_s = Journal(tmp_path / "r" / "journal.jsonl"), time.time()
+    manifest = RunManifest(
+        **{**about, "directory": str(tmp_path / "r")}, runtime="compose", owned=False, targets=(plain,), selectors=selectors,
+        owner="1:1:another-boot", journal=str(journal.path),
+    )  # fmt: skip
+    journal.keep_intents(notes.intents_of(noted := notes.note(manifest)))
+    notes.keep_as_found(noted)
+    for op in ("ensure_running", "ensure_connected"):
+        intend(journal, plain, op)
+
+    runtime.partition(plain)
+    runtime.kill(plain)
+    until(lambda: not runtime.state(plain).running, "it ended", 10)
+    cli.heal(dry_run=False)
+
+    assert runtime.state(plain).running
+    assert runtime.released("partition", plain) is not None
+    actions = [one.action for one in runtime.events(since_s, time.time()) if one.service == plain]
+    assert actions == ["kill", "die", "start"]
+    assert list(notes.dead_runs()) == []
+    runtime.down()
+    journal.close()
+
+
+@pytest.fixture
 def policed():
     """A service of an attached project that Docker restarts by its policy."""
     require("sim")

@@ -10,6 +10,7 @@ from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.host import ports
 from pytest_llmchaos.runtime.docker import docker_cli, sdk
 from pytest_llmchaos.runtime.docker.events import EventReader
+from pytest_llmchaos.runtime.docker.members import Members
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
 
@@ -73,7 +74,7 @@ def require_reached(address, name):
     client = sdk.connect(docker_cli.daemon())
     assert client.info()["ID"] == told, name
     client.close()
-    reader = EventReader(docker_cli.daemon(), "shop")
+    reader = EventReader(docker_cli.daemon(), Members(project="shop"))
     reader.start()
     reader.close()
 

@@ -12,6 +12,8 @@ import msgspec
 
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.runtime.docker import docker_cli, notices
+from pytest_llmchaos.runtime.docker.events import NUMBER, number_of
+from pytest_llmchaos.runtime.docker.members import Members
 from pytest_llmchaos.subject.own_stack import services_by_key
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 ALLOW = "llmchaos.allow"
 # Every container of a run has this label. None of them is hit as a container of others.
 OWNER = "llmchaos.owner"
+# Name for containers that belong to no Compose project.
+NO_PROJECT = "containers"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +45,8 @@ def examine(subject: Subject) -> Subject:
         NotReady: Compose cannot read the files, and the user named no project.
     """
     project = subject.project or _project_of(subject.compose_files)
-    return replace(subject, project=project, notices=notices.of(subject, _settings_of(project)))
+    members = Members(project=project, selectors=dict(subject.selectors))
+    return replace(subject, project=project, notices=notices.of(subject, _settings_of(members)))
 
 
 class _Policy(msgspec.Struct, rename="pascal"):
@@ -64,35 +69,50 @@ class _Mount(msgspec.Struct, rename="pascal"):
 class _Container(msgspec.Struct, rename="pascal"):
     """Output of `docker container inspect`."""
 
+    name: str
     config: _Config
     host_config: _HostConfig
     mounts: list[_Mount] | None = None
 
-
-def _settings_of(project: str) -> dict[str, notices.About]:
-    """Settings of the project's services. Empty if it does not run."""
-    label = f"label=com.docker.compose.project={project}"
-    found = docker_cli.run(["docker", "ps", "--all", "--quiet", "--no-trunc", "--filter", label]).split()
-    if not found:
-        return {}
-    try:
-        told = docker_cli.run(["docker", "container", "inspect", *found])
-    except NotReady as error:
-        if "No such container" in str(error):  # removed meanwhile
-            return {}
-        raise
-    return {
-        str((one.config.labels or {}).get("com.docker.compose.service")): notices.About(
-            restart=one.host_config.restart_policy.name,
-            variables=dict(entry.split("=", 1) for entry in one.config.env or [] if "=" in entry),
-            mounts=tuple(mount.source for mount in one.mounts or []),
+    @property
+    def about(self) -> notices.About:
+        return notices.About(
+            restart=self.host_config.restart_policy.name,
+            variables=dict(entry.split("=", 1) for entry in self.config.env or [] if "=" in entry),
+            mounts=tuple(mount.source for mount in self.mounts or []),
         )
-        for one in msgspec.json.decode(told, type=list[_Container])
-    }
+
+
+def _settings_of(members: Members) -> dict[str, notices.About]:
+    """Settings of the services that have containers."""
+    found: dict[str, notices.About] = {}
+    for filters in members.filters():
+        words = [word for kind, values in filters.items() for one in values for word in ("--filter", f"{kind}={one}")]
+        ids = docker_cli.run(["docker", "ps", "--all", "--quiet", "--no-trunc", *words]).split()
+        for container in _inspect(ids):
+            name = members.service_of(container.name.removeprefix("/"), container.config.labels or {})
+            if name is not None:
+                found[name] = container.about
+    return found
+
+
+def _inspect(ids: Sequence[str]) -> list[_Container]:
+    """Containers by their ids. Empty if one was removed meanwhile."""
+    if not ids:
+        return []
+    try:
+        told = docker_cli.run(["docker", "container", "inspect", *ids])
+    except NotReady as error:
+        if "No such container" in str(error):
+            return []
+        raise
+    return msgspec.json.decode(told, type=list[_Container])
 
 
 def _project_of(files: Sequence[Path]) -> str:
     """The project that `docker compose` would use: its variables, `.env`, `name:`."""
+    if not files:
+        return NO_PROJECT
     words = [word for file in files for word in ("-f", str(file))]
     # Without variables filled in, Compose prints a name with variables wrongly.
     command = ["docker", "compose", *words, "config", "--format", "json"]
@@ -108,12 +128,26 @@ def _project_of(files: Sequence[Path]) -> str:
 
 def not_there(subject: Subject, found: Mapping[str, Sequence[Container]]) -> list[str]:
     """List services of the ini keys that have no container."""
+    selectors = dict(subject.selectors)
     return [
-        f"{key} names {name!r}, which has no container: start it (`docker compose up -d {name}`), or name one of "
+        f"{key} names {selectors[name]!r}, which no container has: start one, or see `docker ps --all`"
+        if name in selectors
+        else f"{key} names {name!r}, which has no container: start it (`docker compose up -d {name}`), or name one of "
         f"{', '.join(sorted(found))}"
         for name, key in services_by_key(subject).items()
         if name and name not in found and name != subject.remediator  # it need not run
     ]
+
+
+def ambiguous(subject: Subject, found: Mapping[str, Sequence[Container]]) -> list[str]:
+    """List labels of several containers that are no replicas of one service."""
+    problems = []
+    for name, selector in subject.selectors:
+        containers = found.get(name, ())
+        if len({number_of(container.labels.get(NUMBER, "")) for container in containers}) < len(containers):
+            several = ", ".join(sorted(str(container.name) for container in containers))
+            problems.append(f"{selector!r} is on several containers ({several}): name each as container:NAME")
+    return problems
 
 
 def not_allowed(service: str, containers: Sequence[Container]) -> list[str]:
@@ -133,13 +167,14 @@ def may_be_hit(container: Container) -> bool:
 
 def not_running(service: str, containers: Sequence[Container]) -> list[str]:
     """List reasons why a target cannot be used. Starting it is up to its owner."""
-    states = {container.status for container in containers} - {"running"}
-    if "paused" in states:
-        return [f"target {service!r} is paused: unpause it (`docker compose unpause {service}`)"]
-    return [
-        f"target {service!r} does not run ({status}): start it (`docker compose start {service}`)"
-        for status in sorted(states)
-    ]
+    problems = []
+    for container in containers:
+        if container.status == "paused":
+            problems.append(f"target {service!r} is paused: unpause it (`docker unpause {container.name}`)")
+        elif container.status != "running":
+            start = f"start it (`docker start {container.name}`)"
+            problems.append(f"target {service!r} does not run ({container.status}): {start}")
+    return problems
 
 
 def address_of(service: str, wanted: int, key: str, containers: Sequence[Container], place: Place) -> tuple[str, int]:

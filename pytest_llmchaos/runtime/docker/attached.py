@@ -61,9 +61,9 @@ class AttachedRuntime(ComposeRuntime):
         docker_cli.require_engine()
         self._client = self._new_client()
         found = self._by_service()
-        if not found:
+        if not found and not self.subject.selectors:
             raise NotReady(self._no_project())
-        problems = attach_preflight.not_there(self.subject, found)
+        problems = attach_preflight.not_there(self.subject, found) + attach_preflight.ambiguous(self.subject, found)
         for service in (target for target in self.subject.targets if target in found):
             problems += attach_preflight.not_allowed(service, found[service])
             # A target that another run of this project stopped runs again in `up`:
@@ -92,7 +92,9 @@ class AttachedRuntime(ComposeRuntime):
 
     def _no_project(self) -> str:
         """Message about a project without containers, with those of the same folder."""
-        folder = self.subject.compose_files[0].parent if self.subject.compose_files else Path()
+        if not self.subject.compose_files:
+            return f"project {self.project!r} has no container: start it, or see `docker compose ls`"
+        folder = self.subject.compose_files[0].parent
         label = f"com.docker.compose.project.working_dir={folder}"
         others = self._sdk.containers.list(all=True, filters={"label": label}, ignore_removed=True)
         names = sorted({str(one.labels.get("com.docker.compose.project")) for one in others})
@@ -110,7 +112,7 @@ class AttachedRuntime(ComposeRuntime):
         if self._client is None:
             self.prepare()
         self._directory.mkdir(parents=True, exist_ok=True)
-        self._reader = EventReader(docker_cli.daemon(), self.project)
+        self._reader = EventReader(docker_cli.daemon(), self._members)
         self._reader.start()
         if self._judge is not None:
             self._judge.up(self._config(self._by_service()), self.subject)
@@ -222,7 +224,7 @@ def _undo_all(
 ) -> list[str]:
     """Try every undo. Return the reasons of those that failed."""
     runtime = AttachedRuntime(
-        _bare(manifest.targets),
+        replace(_bare(manifest.targets), selectors=tuple(manifest.selectors.items())),
         project=manifest.project,
         run=manifest.run,
         owner=manifest.owner,

@@ -22,6 +22,7 @@ from pytest_llmchaos.host.ports import accepts_connections
 from pytest_llmchaos.model import EventGap, RuntimeEvent, ServiceState, UndoOp
 from pytest_llmchaos.runtime.docker import docker_cli, removal, restrictions, sdk, startup
 from pytest_llmchaos.runtime.docker.events import NUMBER, EventReader, Heard, number_of, unix
+from pytest_llmchaos.runtime.docker.members import Filters, Members
 from pytest_llmchaos.runtime.docker.project import ComposeProject
 from pytest_llmchaos.runtime.json_log import parse, with_torn
 from pytest_llmchaos.runtime.overload import OverloadAbility
@@ -58,6 +59,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         self.subject = subject
         self.project = project
         self._labels = {"llmchaos.run": run, "llmchaos.owner": owner}
+        self._members = Members(project=project, selectors=dict(subject.selectors))
         self._directory = directory
         self.compose = ComposeProject(subject, name=project, labels=self._labels, directory=directory)
         self._say = say
@@ -124,7 +126,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
             self.prepare()
         self.compose.write_override()
         self._client = self._new_client()
-        self._reader = EventReader(docker_cli.daemon(), self.project)
+        self._reader = EventReader(docker_cli.daemon(), self._members)
         self._reader.start()
         try:
             self._start()
@@ -173,12 +175,6 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
             if running.status != 0:
                 late = [one for one in startup.standings(self._by_service(), ()) if one.why]
                 raise NotReady(f"the stack did not start: {running.end()}\n{startup.told(late)}")
-
-    def _by_service(self) -> dict[str, list[Container]]:
-        found: dict[str, list[Container]] = {}
-        for container in self._list():
-            found.setdefault(str(container.labels["com.docker.compose.service"]), []).append(container)
-        return found
 
     def _require_reachable(self) -> None:
         """Check that ports of the daemon are ports of this process.
@@ -257,17 +253,23 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
 
     def _container(self, service: str) -> Container | None:
         """The service's container with this run's labels. No other may be touched."""
-        return self._choose(service, self._list(f"com.docker.compose.service={service}"))
+        return self._choose(service, self._find(self._members.filter_of(service)).get(service, []))
 
-    def _list(self, *labels: str) -> list[Container]:
-        """Containers of services that may be observed, with these labels."""
-        wanted = [self._label, *labels]
-        found = self._sdk.containers.list(all=True, filters={"label": wanted}, ignore_removed=True)
-        return [container for container in found if self._serves(container)]
+    def _by_service(self) -> dict[str, list[Container]]:
+        """Containers of all services that may be observed."""
+        found: dict[str, dict[str, Container]] = {}
+        for wanted in self._members.filters():
+            for service, containers in self._find(wanted).items():
+                found.setdefault(service, {}).update({str(one.id): one for one in containers})
+        return {service: list(containers.values()) for service, containers in found.items()}
 
-    @property
-    def _label(self) -> str:
-        return f"com.docker.compose.project={self.project}"
+    def _find(self, filters: Filters) -> dict[str, list[Container]]:
+        found: dict[str, list[Container]] = {}
+        for container in self._sdk.containers.list(all=True, filters={**filters}, ignore_removed=True):
+            service = self._members.service_of(str(container.name), container.labels)
+            if service is not None and self._is_mine(container):
+                found.setdefault(service, []).append(container)
+        return found
 
     def _choose(self, service: str, containers: Sequence[Container]) -> Container | None:
         """Choose the same container of a service each time.
@@ -280,14 +282,6 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         if not by_number:
             return None
         return by_number.get(self._numbers.setdefault(service, min(by_number)))
-
-    def _serves(self, container: Container) -> bool:
-        """True for containers of a service, not for those of `docker compose run`."""
-        labels = container.labels
-        is_service = (
-            bool(labels.get("com.docker.compose.service")) and labels.get("com.docker.compose.oneoff") != "True"
-        )
-        return is_service and self._is_mine(container)
 
     def _is_mine(self, container: Container) -> bool:
         return all(container.labels.get(key) == value for key, value in self._labels.items())

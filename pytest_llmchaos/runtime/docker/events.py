@@ -1,4 +1,4 @@
-"""Stream of one project's container events from Docker."""
+"""Stream of one stack's container events from Docker."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from docker.types.daemon import CancellableStream
 
     from pytest_llmchaos.runtime.docker.docker_cli import Daemon
+    from pytest_llmchaos.runtime.docker.members import Filters, Members
 
 # Docker keeps its last 256 events, and health checks make several a second. A replay
 # would miss acts and deaths, so the stream is read from the start and filtered.
@@ -38,16 +39,16 @@ class Heard:
 
 
 class EventReader:
-    """Thread that reads one project's container events from Docker.
+    """Thread that reads one stack's container events from Docker.
 
     A broken stream is reopened from the last event, and Docker replays what it kept. If
     that does not reach back to the break, the time between is a gap. Start and end
     times are then read from the containers.
     """
 
-    def __init__(self, daemon: Daemon, project: str) -> None:
+    def __init__(self, daemon: Daemon, members: Members) -> None:
         self._daemon = daemon
-        self._project = project
+        self._members = members
         self._heard: list[Heard] = []
         self._gaps: list[EventGap] = []
         self._lock = threading.Lock()
@@ -73,7 +74,7 @@ class EventReader:
         while not self._closing:
             try:
                 client = sdk.connect(self._daemon)
-                filters = {"type": "container", "event": list(ACTIONS), "label": self._label}
+                filters = {"type": "container", "event": list(ACTIONS), **self._members_filter}
                 # Docker accepts fractions of seconds, which the SDK's types lack.
                 self._stream = client.events(since=cast("int", f"{since:.9f}"), filters=filters, decode=True)
                 self._mend(client)
@@ -91,11 +92,17 @@ class EventReader:
                 time.sleep(REOPEN_S)
 
     @property
-    def _label(self) -> str:
-        return f"com.docker.compose.project={self._project}"
+    def _members_filter(self) -> Filters:
+        """Docker's filter for events of all members.
+
+        Docker combines filters of several kinds by "and", so those of members that no
+        single filter finds are filtered here.
+        """
+        filters = self._members.filters()
+        return filters[0] if len(filters) == 1 else {}
 
     def _hear(self, raw: dict[str, Any]) -> None:
-        heard = _heard(raw)
+        heard = _heard(raw, self._members)
         with self._lock:
             if heard is not None and heard not in self._heard:
                 self._heard.append(heard)
@@ -109,8 +116,8 @@ class EventReader:
         kept = client.events(since=cast("int", "1"), until=cast("int", f"{opened_s:.9f}"), decode=True)
         if not any(raw["timeNano"] / 1e9 <= broken_s for raw in kept):
             why = f"the Docker daemon's event stream broke ({self._error or 'it ended'})"
-            containers = client.containers.list(all=True, filters={"label": self._label})
-            found = [heard for one in containers for heard in _from_state(one.attrs, broken_s, opened_s)]
+            containers = client.containers.list(all=True, filters={**self._members_filter}, ignore_removed=True)
+            found = [heard for one in containers for heard in _from_state(one.attrs, self._members, broken_s, opened_s)]
             with self._lock:
                 self._heard += [heard for heard in found if heard not in self._heard]
                 self._gaps.append(EventGap(from_unix_s=broken_s, to_unix_s=opened_s, why=why))
@@ -147,10 +154,11 @@ class EventReader:
         self._thread.join(timeout=5)
 
 
-def _heard(raw: dict[str, Any]) -> Heard | None:
-    """Parse an event. None for a container of `docker compose run`."""
+def _heard(raw: dict[str, Any], members: Members) -> Heard | None:
+    """Parse an event. None for a container that is no member."""
     attributes = raw["Actor"]["Attributes"]
-    if attributes.get("com.docker.compose.oneoff") == "True":
+    service = members.service_of(str(attributes.get("name", "")), attributes)
+    if service is None:
         return None
     action, _, detail = str(raw["Action"]).partition(": ")
     kept = {k: str(v) for k, v in attributes.items() if k in {"exitCode", "signal", "execID"}}
@@ -158,7 +166,7 @@ def _heard(raw: dict[str, Any]) -> Heard | None:
         kept["detail"] = detail
     event = RuntimeEvent(
         at_unix_s=raw["timeNano"] / 1e9,
-        service=str(attributes.get("com.docker.compose.service", "")),
+        service=service,
         action=action,
         attributes=kept,
         container=str(raw["Actor"].get("ID", "")),
@@ -166,17 +174,18 @@ def _heard(raw: dict[str, Any]) -> Heard | None:
     return Heard(event=event, number=str(attributes.get(NUMBER, "")))
 
 
-def _from_state(attrs: dict[str, Any], from_unix_s: float, to_unix_s: float) -> list[Heard]:
-    """The last start and end of a container, if they are inside a gap."""
-    labels, state = attrs["Config"]["Labels"], attrs["State"]
-    if labels.get("com.docker.compose.oneoff") == "True":
+def _from_state(attrs: dict[str, Any], members: Members, from_unix_s: float, to_unix_s: float) -> list[Heard]:
+    """The last start and end of a member, if they are inside a gap."""
+    labels, state = attrs["Config"]["Labels"] or {}, attrs["State"]
+    service = members.service_of(str(attrs.get("Name", "")).removeprefix("/"), labels)
+    if service is None:
         return []
     times = {"die": unix(str(state["FinishedAt"])), "start": unix(str(state["StartedAt"]))}
     return [
         Heard(
             event=RuntimeEvent(
                 at_unix_s=at_unix_s,
-                service=str(labels.get("com.docker.compose.service", "")),
+                service=service,
                 action=action,
                 attributes={"seen": "in the container's state, after a gap"},
                 container=str(attrs["Id"]),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from docker.models.containers import Container
 
 UP_DEADLINE_S = 600.0  # the images may have to be pulled
+_NAMELESS = "bridge"
 _INSIDE = {JUDGE: judge.PROMETHEUS_PORT, PUSHGATEWAY: judge.PUSHGATEWAY_PORT}
 
 
@@ -93,7 +94,8 @@ def as_config(found: Mapping[str, Sequence[Container]], scraped: Collection[str]
         service = left.pop()
         containers = found[service]
         about = containers[0].attrs
-        joined = sorted(about["NetworkSettings"]["Networks"] or {})
+        # On Docker's default network no name leads to a container.
+        joined = sorted({*(about["NetworkSettings"]["Networks"] or {})} - {_NAMELESS})
         mode = str(about["HostConfig"]["NetworkMode"])
         kind, _, other = mode.partition(":")
         if kind == "container":
@@ -101,7 +103,7 @@ def as_config(found: Mapping[str, Sequence[Container]], scraped: Collection[str]
                 mode = f"service:{of_id[other]}"
                 left += [of_id[other]] if of_id[other] not in services else []
         elif mode not in ("host", "none"):
-            mode = ""
+            mode = "" if joined else _NAMELESS
         networks.update(joined if not mode else ())
         services[service] = reach.Service(
             network_mode=mode,
