@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -15,13 +18,16 @@ from pytest_llmchaos.cleanup import sweep
 from pytest_llmchaos.errors import BadScenario, LlmchaosError, NotReady
 from pytest_llmchaos.evidence import ledger
 from pytest_llmchaos.host import extras, state_dirs
+from pytest_llmchaos.host.ports import Ports
 from pytest_llmchaos.prometheus import binary
 from pytest_llmchaos.runtime.docker import docker_cli
 from pytest_llmchaos.runtime.local import prerequisites
 from pytest_llmchaos.runtime.local.programs import WEIGHTS_LOCK
+from pytest_llmchaos.session import ini_check
 from pytest_llmchaos.subject.lab import BACKENDS, setup_command, stack_dir
 
 LEDGER = Path("reports/ledger.jsonl")
+LEAST_FREE_GB = 2.0
 _DESCRIPTION = """\
 Tools around chaos experiments for LLM inference services. The experiments
 themselves are pytest tests: run pytest.
@@ -63,8 +69,8 @@ left alone, and the output names the commands that remove it by hand.
 Exit status: 0 if no orphan is left, 1 if one is left or Docker did not respond.
 """
 _DOCTOR = """\
-Check Docker, Compose, the lab's images, the local runtime's programs and
-orphans of dead runs. Each check prints a line:
+Check Docker, Compose, the lab's images, the local runtime's programs, the keys
+of the ini file, ports, disk and orphans of dead runs. Each check prints a line:
 
   ok    the check passed
   note  not a failure, with what to do
@@ -239,6 +245,9 @@ def doctor() -> int:
         _print(line)
     if extras.missing(["grafana_foundation_sdk"]):
         _print(f"note  `llmchaos generate` writes no dashboards here: {extras.install_command('generate')}")
+    for line in _of_project():
+        bad += line.startswith("bad")
+        _print(line)
     docker = sweep.in_docker()
     left, alone = sweep.orphans(docker), sweep.unverifiable_runs(docker)
     bad += bool(left)
@@ -253,6 +262,27 @@ def doctor() -> int:
         _print("ok    no orphans of dead runs")
     _print(f"ok    locks and port reservations are in {state_dirs.state_dir()}")
     return 1 if bad else 0
+
+
+def _of_project() -> Iterator[str]:
+    """Lines on the ini file, free ports and free disk."""
+    ini = ini_check.find(Path.cwd())
+    if ini is None:
+        yield "ok    no ini file here has a key of this plugin, so runs test the lab"
+    else:
+        wrong = ini_check.problem(ini)
+        yield f"bad   {ini}: {wrong}" if wrong else f"ok    the keys of {ini}"
+    try:
+        with contextlib.closing(Ports()) as ports:
+            ports.reserve()
+        yield "ok    ports on 127.0.0.1 are free"
+    except NotReady as error:
+        yield f"bad   {error}"
+    for folder in dict.fromkeys((Path.cwd(), Path(tempfile.gettempdir()))):
+        free_gb = shutil.disk_usage(folder).free / 1e9
+        enough = free_gb >= LEAST_FREE_GB
+        more = "" if enough else f": a run writes samples, logs and a stack's data, so free {LEAST_FREE_GB:g} GB"
+        yield f"{'ok   ' if enough else 'note '} {free_gb:.1f} GB are free in {folder}{more}"
 
 
 def _of_local() -> list[str]:

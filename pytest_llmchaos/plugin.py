@@ -155,6 +155,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         broken = session.testsfailed and not session.config.option.continue_on_collection_errors
         chaos_session(session.config).plan(trials, with_lab, may_run=not broken)
     elif options.given(session.config, "plan") and not hasattr(session.config, "workerinput"):
+        try:
+            options.check_keys(session.config)
+        except LlmchaosError as error:
+            raise pytest.UsageError(str(error)) from None
         chaos_session(session.config)
 
 
