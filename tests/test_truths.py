@@ -647,6 +647,30 @@ class TestRecorded:
         with pytest.raises(TruthsDisagree, match=r"give 0\.100 to 0\.101 \("):
             require_recorded(self.lab(recorded, beyond), 1000.0, 1012.0)
 
+    def test_a_rule_that_missed_the_newest_scrapes_saw_a_shorter_window(self) -> None:
+        # Early in a recovery, such as 0.14 with the newest scrape and 0.2 without it.
+        values = {0: [0.14] * 10, 1: [0.2] * 10, 2: [0.26] * 10}
+        expressions = {error_ratio_expression(self.SLO, "15s", missed): values[missed] for missed in values}
+        lab = self.lab([*[0.14] * 4, 0.2, 0.26, *[0.14] * 4], [0.14] * 10)
+        lab.prometheus.series_over = lambda asked, *_: {1000.5 + i: v for i, v in enumerate(expressions[asked])}
+
+        require_recorded(lab, 1000.0, 1012.0)
+
+        values[0][:] = values[1][:] = values[2][:] = [0.14] * 10
+        with pytest.raises(TruthsDisagree, match="differs at 2 of 10 instants"):
+            require_recorded(lab, 1000.0, 1012.0)
+
+    def test_a_window_is_shortened_to_no_less_than_two_scrapes(self) -> None:
+        self.NAME = "slo:error_ratio:rate3s"
+        with pytest.raises(TruthsDisagree):
+            require_recorded(self.lab([0.5] * 10, [0.1] * 10), 1000.0, 1012.0)
+
+        assert [asked[0] for asked in self.asked[1:]] == [
+            error_ratio_expression(self.SLO, "3s"),
+            error_ratio_expression(self.SLO, "3s", 1),
+        ]
+        assert "[2s] offset 1s" in self.asked[-1][0]
+
 
 class TestStrays:
     def of(self, recorded: Sequence[float], judged: Mapping[int, float]) -> list[tuple[float, float, float, float]]:
