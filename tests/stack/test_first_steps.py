@@ -52,8 +52,8 @@ def files_of(site: Path) -> dict[Path, bytes]:
     }
 
 
-@pytest.mark.usefixtures("local_programs")
-def test_the_first_commands_of_the_readme_end_with_experiments_that_held(tmp_path):
+def follow(tmp_path, *addopts):
+    """Run the README's first commands, and return the new user's folder."""
     wheel = wheels.build(tmp_path / "dist", "wheel")
     first = next(block for block in blocks_of("README.md", README) if "llmchaos init" in block.text)
     commands = lines_of(first)
@@ -69,7 +69,7 @@ def test_the_first_commands_of_the_readme_end_with_experiments_that_held(tmp_pat
     done = subprocess.run(
         ["bash", "-c", "\n".join(lines)],
         cwd=folder,
-        env=wheels.clean_environment() | wheels.offline_pip(wheel),
+        env=wheels.clean_environment() | wheels.offline_pip(wheel) | {"PYTEST_ADDOPTS": shlex.join(addopts)},
         capture_output=True,
         text=True,
         timeout=240,
@@ -77,12 +77,43 @@ def test_the_first_commands_of_the_readme_end_with_experiments_that_held(tmp_pat
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "All 3 experiments held (simulated engine)" in done.stdout
-    run = json.loads((folder / "demo" / "reports" / "latest" / "run.json").read_text())
-    assert {trial["verdict"] for trial in run["trials"]} == {"held"}
     (site,) = folder.glob(".venv/lib/python*/site-packages")
     assert set(files_of(site).values()) <= {content for _, content in wheels.contents(wheel).values()}
     assert {path.name for path in folder.iterdir()} == {".venv", "demo"}
+    return folder
+
+
+def verdicts(folder):
+    run = json.loads((folder / "demo" / "reports" / "latest" / "run.json").read_text())
+    return [trial["verdict"] for trial in run["trials"]]
+
+
+@pytest.mark.usefixtures("local_programs")
+def test_the_first_commands_of_the_readme_end_with_an_experiment_that_held(tmp_path):
+    folder = follow(tmp_path, "-k", "test_kill_api_costs_little")
+
+    assert verdicts(folder) == ["held"]
+
+
+@pytest.mark.nightly("the same commands with one of the three trials, and test_wheel plans all of them")
+@pytest.mark.usefixtures("local_programs")
+def test_all_experiments_of_the_readme_s_first_commands_hold(tmp_path):
+    assert verdicts(follow(tmp_path)) == ["held"] * 3
+
+
+def test_the_images_of_the_lab_are_set_up_from_the_wheel(tmp_path):
+    require("sim")
+    wheel = wheels.build(tmp_path / "dist", "wheel")
+    python = wheels.environment(tmp_path / "venv", wheel)
+    setup = [str(python.with_name("llmchaos")), "setup", "--backend", "sim"]
+
+    done = subprocess.run(
+        setup, env=wheels.clean_environment(), capture_output=True, text=True, timeout=200, check=False
+    )
+
+    # The images of this checkout have the same content, so nothing is built.
+    assert done.returncode == 0, done.stderr
+    assert "building" not in done.stderr
 
 
 def test_a_stranger_s_compose_file_gets_a_verdict_without_an_edit(tmp_path):
