@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,7 @@ def test_a_gateway_before_two_model_servers(stack):
     assert keys["metrics"] == ["litellm:4000/metrics/", "vllm-1:8000/metrics", "vllm-2:8000/metrics"]
     assert keys["prometheus"] == "prometheus:9090"
     assert keys["model"] == "qwen-chat"
+    assert keys["startup_s"] == 900
     assert keys["compose"] == ["../compose.yaml"]
     why, _ = reason_of(project, "api")
     assert why.startswith("LiteLLM, requests reach a model server through it, it publishes a port")
@@ -358,3 +360,48 @@ def test_a_bound_of_a_server_s_histogram_is_written_in_seconds():
 
     assert latencies
     assert all(float(one.le) == float(one.seconds) for one in latencies)
+
+
+def test_the_clients_key_is_a_variable_of_the_environment(stack, capsys):
+    project = gateway(stack)
+
+    assert keys_of(project)["headers"] == ["Authorization: Bearer $LITELLM_MASTER_KEY"]
+    assert "  export LITELLM_MASTER_KEY=..." in capsys.readouterr().out
+    (workflow,) = (project / ".github" / "workflows").iterdir()
+    (step,) = (one for one in yaml.safe_load(workflow.read_text())["jobs"]["chaos"]["steps"] if "env" in one)
+    assert step == {"run": "pytest", "env": {"LITELLM_MASTER_KEY": "${{ secrets.LITELLM_MASTER_KEY }}"}}
+
+
+def test_a_key_whose_use_is_unknown_is_a_comment(stack):
+    project = init(stack, "services: {app: {image: x, ports: ['8080:8080'], environment: {API_KEY: very-secret}}}")
+
+    assert "headers" not in keys_of(project)
+    assert '# llmchaos_headers = ["Authorization: Bearer $API_KEY"]' in (project / "pyproject.toml").read_text()
+
+
+def test_a_page_is_what_clients_use_if_nothing_else_serves_them(stack):
+    keys = keys_of(init(stack, "services: {ui: {image: ghcr.io/open-webui/open-webui, ports: ['3000:8080']}}"))
+
+    assert keys["api"] == "ui:8080"
+    assert keys["path"] == "/api/chat/completions"
+
+
+def test_every_key_that_may_be_written_is_one_that_pytest_reads():
+    source = (Path(__file__).parent.parent / "pytest_llmchaos/generate/starter/roles.py").read_text()
+    written = set(re.findall(r'Guess\(\s*key="(\w+)"', source))
+
+    assert len(written) >= 12
+    assert written <= {one.name for one in fields(OwnKeys)}
+
+
+def test_several_files_are_one_stack(stack):
+    (stack / "more.yaml").write_text("services: {app: {ports: ['1:7001']}, extra: {image: redis}}")
+    (stack / "compose.yaml").write_text("services: {app: {image: example/app}}")
+    files = [str(stack / "compose.yaml"), str(stack / "more.yaml")]
+
+    assert llmchaos(["init", str(stack / "chaos"), "--compose", *files]) == 0
+
+    keys = keys_of(stack / "chaos")
+    assert keys["compose"] == ["../compose.yaml", "../more.yaml"]
+    assert keys["api"] == "app:7001"
+    assert "extra (a data store)" in reason_of(stack / "chaos", "targets")[0]

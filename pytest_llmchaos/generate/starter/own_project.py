@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 
 from pytest_llmchaos import model
@@ -13,9 +12,7 @@ from pytest_llmchaos.generate.starter.compose_file import Stack
 from pytest_llmchaos.generate.starter.lab_project import WORKFLOW, subfolder
 from pytest_llmchaos.generate.starter.roles import Roles, roles_of
 from pytest_llmchaos.generate.starter.writing import Project, render
-from pytest_llmchaos.subject.own_stack import OwnKeys
 
-_KEYS = frozenset(one.name for one in fields(OwnKeys))
 _MINUTES = 30
 
 
@@ -37,12 +34,12 @@ def project(folder: Path, files: Sequence[Path]) -> Project:
         "api": roles.api.name,
         "victim": roles.victim,
         "compose": [os.path.relpath(one, folder.resolve()) for one in stack.files],
-        "guesses": [one for one in roles.guesses if one.key in _KEYS],
+        "guesses": roles.guesses,
         "remarks": roles.remarks,
         "ways_out": stack.ways_out,
         "clients": model,
         "latencies": [(one.name, latency) for one in roles.scraped for latency in one.server.latencies],
-        "key_variable": roles.key_variable if "headers" in _KEYS else "",
+        "key_variable": roles.key_variable,
         "steps": (steps := _steps(roles)),
     }
     workflow = render(
@@ -67,9 +64,7 @@ def project(folder: Path, files: Sequence[Path]) -> Project:
 
 
 def _steps(roles: Roles) -> tuple[tuple[str, str], ...]:
-    key = (
-        [(f"export {roles.key_variable}=...", "the clients' key")] if roles.key_variable and "headers" in _KEYS else []
-    )
+    key = [(f"export {roles.key_variable}=...", "the clients' key")] if roles.key_variable else []
     return (
         *key,
         ("pytest --chaos-plan", "print the planned trial, start nothing"),

@@ -17,6 +17,7 @@ _MODEL_OPTION = re.compile(r"(?:--served-model-name|--alias|--model-id|--model-p
 _MODEL_IN_SETTINGS = re.compile(r"(?m)^\s*-?\s*model_name:\s*[\"']?([\w./:-]+)")
 _PULLED_MODEL = re.compile(r"ollama (?:pull|run) ([\w./:-]+)")
 _PREPARES = re.compile(r"ollama (?:pull|create)\b|huggingface-cli|\bhf download\b")
+_MODEL_STARTUP_S = 900
 _KEY_VARIABLE = re.compile(r"(API|MASTER|AUTH|ACCESS|SECRET)\w*(KEY|TOKEN)$|^KEY$")
 
 
@@ -26,13 +27,13 @@ class Guess:
 
     Attributes:
         key: the key without its prefix.
-        value: a text, or several.
+        value: a text, several, or a number.
         reason: one line, without a line break.
         sure: False writes the line as a comment.
     """
 
     key: str
-    value: str | tuple[str, ...]
+    value: str | float | tuple[str, ...]
     reason: str
     sure: bool = True
 
@@ -86,7 +87,9 @@ def roles_of(stack: Stack) -> Roles:
         *_remediator(serving),
         *_model(stack, api, serving, reached),
         *_ready(api, _port(api, edges)[0]),
+        *_path(api),
         *header,
+        *_startup(targets, serving),
         *_of_profiles(profiles),
         *_of_restart(targets, serving),
         *_of_replicas(replicas),
@@ -276,6 +279,18 @@ def _ready(api: Service, port: int) -> Iterator[Guess]:
         yield Guess(key="ready_path", value=api.health[1], reason="its own health check reads it")
     elif api.server.ready:
         yield Guess(key="ready_path", value=api.server.ready, reason=f"{api.server.title} answers 200 there when ready")
+
+
+def _path(api: Service) -> Iterator[Guess]:
+    if api.server.path:
+        yield Guess(key="path", value=api.server.path, reason=f"{api.server.title} serves chat completions there")
+
+
+def _startup(targets: tuple[str, ...], serving: Mapping[str, Service]) -> Iterator[Guess]:
+    models = [name for name in targets if serving[name].server.part == "model"]
+    if models:
+        reason = f"seconds until the stack is healthy, because {', '.join(models)} may load a model for minutes"
+        yield Guess(key="startup_s", value=_MODEL_STARTUP_S, reason=reason)
 
 
 def _key(api: Service) -> tuple[list[Guess], str]:

@@ -36,6 +36,7 @@ class Server:
         metrics: path of its metrics, empty without any.
         metrics_option: pattern of the option without which it serves no metrics.
         ready: path that answers 200 while it serves.
+        path: path of chat completions, if it is not `/v1/chat/completions`.
         key_variables: variables of its environment that hold the clients' key.
         latencies: its own latency histograms.
     """
@@ -48,6 +49,7 @@ class Server:
     metrics: str = ""
     metrics_option: str = ""
     ready: str = ""
+    path: str = ""
     key_variables: tuple[str, ...] = ()
     latencies: tuple[Latency, ...] = ()
 
@@ -132,7 +134,14 @@ SERVERS = (
         key_variables=("LITELLM_MASTER_KEY",),
     ),
     Server(title="vLLM router", part="gateway", image=r"vllm-?router|production-stack", port=8000, ready="/health"),
-    Server(title="Open WebUI", part="page", image=r"open-?webui", port=8080, ready="/health"),
+    Server(
+        title="Open WebUI",
+        part="page",
+        image=r"open-?webui",
+        port=8080,
+        ready="/health",
+        path="/api/chat/completions",
+    ),
     Server(title="LibreChat", part="page", image=r"librechat", port=3080),
     Server(title="n8n", part="page", image=r"(^|/)n8n$", port=5678),
     Server(title="Flowise", part="page", image=r"flowise", port=3000),

@@ -20,7 +20,7 @@ from pytest_llmchaos.errors import BadScenario, NotReady, Unsupported
 from pytest_llmchaos.evidence.redaction import redact, redact_bytes
 from pytest_llmchaos.host.ports import accepts_connections
 from pytest_llmchaos.model import EventGap, RuntimeEvent, ServiceState, UndoOp
-from pytest_llmchaos.runtime.docker import docker_cli, removal, restrictions, sdk, startup
+from pytest_llmchaos.runtime.docker import docker_cli, freezing, removal, restrictions, sdk, startup
 from pytest_llmchaos.runtime.docker.events import NUMBER, EventReader, Heard, number_of, unix
 from pytest_llmchaos.runtime.docker.members import Filters, Members
 from pytest_llmchaos.runtime.docker.project import ComposeProject
@@ -361,7 +361,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         self._end(service, lambda c: c.restart(timeout=0))
 
     def pause(self, service: str) -> None:
-        self._act(service, lambda c: c.pause())
+        self._act(service, freezing.pause)
 
     def unpause(self, service: str) -> None:
         self._act(service, lambda c: c.unpause())
