@@ -1,5 +1,6 @@
 """Loads: checked arguments, and schedules as functions of a seed."""
 
+import gzip
 import hashlib
 import json
 import math
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from pytest_llmchaos import loads
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.loads import arrivals as schedules
-from pytest_llmchaos.loads import traces
+from pytest_llmchaos.loads import files, traces
 from pytest_llmchaos.loads.shapes import Sine
 from pytest_llmchaos.stats.windows import LatencyTargets
 
@@ -211,7 +212,10 @@ def test_tokens_per_second_are_what_the_backend_must_write_in_the_long_run():
             "constant 2/s with 40/s from 8 s for 5 s long-prompt",
         ),
         (loads.sine(mean_rps=5, amplitude_rps=2, period_s=60), "constant 5+-2/s every 60 s short-chat"),
-        (loads.trace(DATA / "burstgpt.csv", speed=10), "trace burstgpt.csv:166a4f97 at speed 10"),
+        (
+            loads.trace(DATA / "burstgpt.csv", speed=10),
+            "trace burstgpt.csv:166a4f97 (times in s: 4 rows over 113 s, mean 0.0354/s, peak 1/s) at speed 10",
+        ),
     ],
 )
 def test_a_load_names_itself(load, identity):
@@ -316,7 +320,7 @@ def test_rows_out_of_order_are_sorted():
         ("Timestamp,Request tokens,Response tokens\nnan,1,2\n", "line 2: expected a finite time"),
         ("Timestamp,Request tokens,Response tokens\n1e300,1,2\n", "line 2: expected a finite time"),
         ("Timestamp,Request tokens,Response tokens\n1,inf,2\n", "line 2: cannot read"),
-        ('{"timestamp": 1}\n', "line 1: cannot read"),
+        ('{"timestamp": 1}\n', "input_length/output_length (Mooncake), got timestamp: name them as columns="),
         ('{"timestamp": "x", "input_length": 1, "output_length": 1}\n', "line 1: cannot read"),
         ('{"timestamp": 1, "input_length": 1, "output_length": 1}\n{"timesta', "line 2: cannot read"),
     ],
@@ -328,6 +332,272 @@ def test_what_is_not_a_trace_is_refused_with_its_line(tmp_path, text, message):
     with pytest.raises(BadScenario) as refused:
         loads.trace(file)
     assert message in str(refused.value)
+
+
+MOONCAKE_ROW = '{{"timestamp": {0}, "input_length": 1, "output_length": 1, "hash_ids": [0]}}'
+QWEN_ROW = (
+    '{{"chat_id": 1, "parent_chat_id": -1, "timestamp": {0}, "input_length": 52, "output_length": 6, "type": "text",'
+    ' "turn": 1, "hash_ids": [1, 2]}}'
+)
+LENGTHS_ROW = '{{"timestamp": {0}, "input_length": 1, "output_length": 1}}'
+
+
+def written(tmp_path, text, name="t.csv"):
+    file = tmp_path / name
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return file
+
+
+def test_whole_numbers_of_mooncakes_columns_are_milliseconds():
+    trace = loads.trace(DATA / "mooncake.jsonl").shape
+
+    assert (trace.times, trace.length_s, trace.mean_rps(), trace.peak_rps()) == ("ms", 9, 4 / 9, 2)
+
+
+@pytest.mark.parametrize("times", [[0.0, 1.25, 120.0], [0, 60, 120], [0, 0.001, 120]])
+def test_mooncakes_names_with_the_chats_of_qwen_bailian_are_seconds(tmp_path, times):
+    load = loads.trace(written(tmp_path, "\n".join(QWEN_ROW.format(at) for at in times), "q.jsonl"))
+
+    assert (load.shape.length_s, load.mean_rps) == (120, 3 / 120)
+    assert "times in s: 3 rows over 120 s, mean 0.025/s" in str(load)
+
+
+@pytest.mark.parametrize(
+    ("row", "times"),
+    [
+        (MOONCAKE_ROW, [0.0, 0.2, 0.4]),  # seconds of a program that writes Mooncake's names
+        (MOONCAKE_ROW, [0.0, 1.0, 2.0]),
+        (MOONCAKE_ROW, ['"0"', '"0.5"']),
+        (MOONCAKE_ROW, [0, 1, 2]),  # 1,500 requests a second as milliseconds
+        (LENGTHS_ROW, [0, 3000, 9000]),
+    ],
+)
+def test_times_of_an_uncertain_unit_are_refused_with_every_reading(tmp_path, row, times):
+    file = written(tmp_path, "\n".join(row.format(at) for at in times))
+    last = float(str(times[-1]).strip('"'))
+
+    with pytest.raises(BadScenario) as refused:
+        loads.trace(file)
+
+    assert f"the unit of its times is not certain. It lasts {last:,.6g} s for unit='s', " in str(refused.value)
+    assert f"{last / 1000:,.6g} s for unit='ms'" in str(refused.value)
+    assert loads.trace(file, unit="s").shape.length_s == last
+    assert loads.trace(file, unit="ms").shape.length_s == pytest.approx(last / 1000)
+
+
+@quick
+@given(
+    factor=st.sampled_from([1, 1_000, 1_000_000, 1_000_000_000]),
+    start=st.integers(1_000_000_000, 2_500_000_000),
+    gaps=st.lists(st.integers(0, 10_000), min_size=1, max_size=5),
+    shape=st.sampled_from(["mooncake", "burstgpt", "columns"]),
+)
+def test_absolute_times_have_the_unit_of_their_size(factor, start, gaps, shape):
+    times = [start * factor, *(start * factor + sum(gaps[: i + 1]) * factor for i in range(len(gaps)))]
+    if shape == "mooncake":
+        trace = traces.parse("t", [MOONCAKE_ROW.format(at) for at in times])
+    elif shape == "burstgpt":
+        rows = [f"{at},1,1" for at in times]
+        trace = traces.parse("t", ["Timestamp,Request tokens,Response tokens", *rows])
+    else:
+        names = {"time": "t", "prompt": "i", "answer": "o"}
+        trace = traces.parse("t", ["t,i,o", *(f"{at},1,1" for at in times)], columns=names)
+
+    assert trace.length_s == pytest.approx(sum(gaps), abs=1e-3)
+
+
+@quick
+@given(
+    times=st.lists(st.one_of(st.integers(0, 10_000_000), st.floats(0, 1e7)), min_size=2, max_size=6, unique=True),
+    row=st.sampled_from([MOONCAKE_ROW, LENGTHS_ROW, QWEN_ROW]),
+)
+def test_seconds_are_never_read_as_milliseconds_unless_they_are_rarer_than_mooncakes(times, row):
+    try:
+        trace = traces.parse("t", [row.format(at) for at in times])
+    except BadScenario:
+        return
+    if trace.times == "ms":
+        assert all(isinstance(at, int) for at in times)
+        assert len(times) / trace.length_s <= traces.MOONCAKE_RPS
+    else:
+        assert trace.length_s == pytest.approx(max(times) - min(times))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: b"\xef\xbb\xbf" + text,
+        lambda text: text.replace(b"\n", b"\r\n"),
+        lambda text: b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n"),
+        lambda text: b"\n\n" + text,
+        gzip.compress,
+        lambda text: text.decode().encode("utf-16"),
+    ],
+    ids=["mark", "CRLF", "mark and CRLF", "blank lines", "gzip", "UTF-16"],
+)
+@pytest.mark.parametrize(
+    "name", ["azure-2023.csv", "azure-2024.csv", "burstgpt.csv", "burstgpt-2.csv", "mooncake.jsonl"]
+)
+def test_the_bytes_around_a_trace_do_not_matter(tmp_path, name, change):
+    plain = (DATA / name).read_bytes()
+
+    assert loads.trace(written(tmp_path, change(plain), name)).shape == loads.trace(DATA / name).shape
+
+
+@pytest.mark.parametrize(
+    ("head", "row"),
+    [
+        ("Timestamp;Request tokens;Response tokens", "{0};1;2"),
+        ("Timestamp\tRequest tokens\tResponse tokens", "{0}\t1\t2"),
+        ('"Timestamp","Request tokens","Response tokens"', '"{0}","1","2"'),
+        ("timestamp, request_tokens, response_tokens", "{0}, 1, 2"),
+        (
+            "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type",
+            "{0},,1.5,GPT-4,1,2,3,API log",
+        ),
+        ("Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type", "{0},GPT-4,1,2,3,API log"),
+        ("Log Type,Timestamp,Session ID,Model,Request tokens,Response tokens,Total tokens", "API log,{0},,GPT-4,1,2,3"),
+    ],
+)
+def test_columns_are_found_by_name_however_they_are_separated(head, row):
+    trace = traces.parse("t", [head, row.format(5), row.format("65.5")])
+
+    assert (trace.times, trace.rows[1]) == ("s", traces.Row(60.5, 1, 2))
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        "2024-05-10 00:00:01.5000000",
+        "2024-05-10T00:00:01.5Z",
+        "2024-05-10 00:00:01.500000+00:00",
+        "2024-05-10 02:00:01.5+0200",
+        "2024-05-10 00:00:01.5 UTC",
+        "2024-05-10 00:00:01,5",
+    ],
+)
+def test_dates_are_read_with_and_without_zone_and_fraction(second):
+    rows = ["2024-05-10 00:00:00,1,2", f'"{second}",1,2']
+    trace = traces.parse("t", ["TIMESTAMP,ContextTokens,GeneratedTokens", *rows])
+
+    assert (trace.times, trace.length_s) == ("dates", 1.5)
+
+
+def test_the_columns_and_the_unit_of_another_format_can_be_given(tmp_path):
+    names = {"time": "t", "prompt": "in", "answer": "out"}
+    file = written(tmp_path, '[{"t": 3, "in": 1, "out": 2}, {"t": 1.5, "in": 3, "out": 4}]', "weka.json")
+
+    load = loads.trace(file, columns=names, unit="s")
+
+    assert load.shape.rows == (traces.Row(0.0, 3, 4), traces.Row(1.5, 1, 2))
+    assert loads.trace(file, columns=names, unit="us").shape.length_s == pytest.approx(1.5e-6)
+    with pytest.raises(BadScenario, match=r"not certain\. It lasts 1\.5 s for unit='s', 0\.0015 s for unit='ms', "):
+        loads.trace(file, columns=names)
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "message"),
+    [
+        ("t,i,o\n1,1,1", {}, "(Mooncake), got t, i, o: name them as columns="),
+        ("t,i,o\n1,1,1", {"columns": {"time": "t"}}, "columns must name time, prompt, answer, got {'time': 't'}"),
+        ("t,i,o\n1,1,1", {"columns": 3}, "columns must be such as"),
+        (
+            "t,i,o\n1,1,1",
+            {"columns": {"time": "t", "prompt": "in", "answer": "o"}},
+            "trace 't.csv' lacks the column 'in': it has t, i, o",
+        ),
+        ("t,i,o\n1,1,1", {"unit": "min"}, "unit must be one of s, ms, us, ns, got 'min'"),
+        (
+            "TIMESTAMP,ContextTokens,GeneratedTokens\n2024-01-01 00:00:00,1,1",
+            {"unit": "ms"},
+            "has dates, which need no unit: drop unit='ms'",
+        ),
+        (
+            "TIMESTAMP,ContextTokens,GeneratedTokens\n2024-01-01 00:00:00,1,1\n17,1,1",
+            {},
+            "line 3: dates and numbers are mixed",
+        ),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\n2024-13-01 00:00:00,1,1", {}, "line 2: cannot read"),
+        ("2024-01-01 00:00:00,1,1\n", {}, "lacks a header, its first line is the row '2024-01-01 00:00:00,1,1'"),
+        ("Timestamp,Request tokens,Response tokens\n1," + "x" * 200_000 + ",1", {}, "line 2: cannot read"),
+        ('[{"timestamp": 1', {}, "is not valid JSON"),
+        ("[3]", {}, "entry 1: expected an object, got '3'"),
+        ("{}\n", {}, "expected the columns"),
+        (LENGTHS_ROW.format(1) + "\n3", {}, "line 2: cannot read '3' (expected an object)"),
+        (LENGTHS_ROW.format("null"), {}, "line 1: cannot read 'None,1,1' (it lacks timestamp)"),
+        ('[{"id": "x", "conversations": []}]', {}, "write loads.poisson(rate_rps=..., prompts='t.csv')"),
+        ('{"prompt": "x"}', {}, "has conversations without times"),
+        (b"PAR1\0\0\0", {}, "is not a text file (it begins with b'PAR1"),
+        (b"\x1f\x8bxx", {}, "cannot read"),
+        (gzip.compress(b"hello", mtime=0)[:-9], {}, "cannot read"),
+    ],
+)
+def test_a_trace_that_is_not_understood_is_refused_with_what_to_write(tmp_path, text, more, message):
+    with pytest.raises(BadScenario) as refused:
+        loads.trace(written(tmp_path, text), **more)
+
+    assert message in str(refused.value)
+
+
+def test_a_file_too_large_for_the_memory_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MAX_BYTES", 10)
+
+    with pytest.raises(BadScenario, match="cut it to the part you need"):
+        loads.trace(written(tmp_path, "x" * 11))
+
+
+def test_a_relative_path_counts_from_the_file_that_names_it(tmp_path, monkeypatch):
+    scenario = written(tmp_path, (DATA / "burstgpt.csv").read_bytes(), "b.csv").parent / "test_x.py"
+    code = compile("from pytest_llmchaos import loads\nload = loads.trace('b.csv')", scenario, "exec")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+    found = {"__name__": "test_x", "__file__": str(scenario)}
+    exec(code, found)
+    assert len(found["load"].shape.rows) == 4
+
+    with pytest.raises(BadScenario, match=re.escape(f"there is no file '{tmp_path}/elsewhere/b.csv'")):
+        exec(code, {"__name__": "a console"})
+
+
+SHAREGPT = [
+    {"id": "a", "conversations": [{"from": "human", "value": "one two"}, {"from": "gpt", "value": "three four five"}]},
+    {"id": "b", "conversations": [{"from": "gpt", "value": "goes on"}, {"from": "human", "value": "  "}, 7]},
+    {"id": "c", "messages": [
+        {"role": "system", "content": "be kind"}, {"role": "user", "content": "long " * 2000},
+        {"role": "assistant", "content": "abcdefgh" * 4},
+    ]},
+    {"id": "d", "conversations": []},
+    3,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("lines", [False, True])
+def test_conversations_give_prompts_and_the_recorded_lengths_of_their_answers(tmp_path, lines):
+    text = "\n".join(map(json.dumps, SHAREGPT)) if lines else json.dumps(SHAREGPT)
+    load = loads.open_loop(rate_rps=20, prompts=written(tmp_path, text, "s.json"))
+
+    arrivals = load.schedule(Random(1), 1)
+
+    assert {(arrival.prompt[:7], arrival.max_tokens) for arrival in arrivals} == {("one two", 3), ("long lo", 8)}
+    assert max(len(arrival.prompt.split()) for arrival in arrivals) == 1024
+    assert load.tokens_per_s == 20 * 5.5
+    assert loads.open_loop(prompts=tmp_path / "s.json", max_tokens=9).schedule(Random(1), 1)[0].max_tokens == 9
+
+
+def test_prompts_without_an_answer_draw_its_length(tmp_path):
+    load = loads.open_loop(prompts=written(tmp_path, '{"prompt": "why"}\n{"prompt": "how"}', "p.jsonl"))
+
+    assert {arrival.prompt for arrival in load.schedule(Random(1), 2)} == {"why", "how"}
+    assert load.tokens_per_s == 8 * 12
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("[", "not valid JSON"), ('{"a": 1}', "have no conversation"), ("", "have no conversation")]
+)
+def test_json_without_conversations_is_no_prompt_file(tmp_path, text, message):
+    with pytest.raises(BadScenario, match=message):
+        loads.open_loop(prompts=written(tmp_path, text, "p.json"))
 
 
 @pytest.mark.parametrize(
@@ -452,7 +722,7 @@ def test_the_examples_of_the_documentation_run(tmp_path, monkeypatch):
     examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
     monkeypatch.chdir(tmp_path)
-    assert len(examples) == 2
+    assert len(examples) == 3
     for example in examples:
         exec(example, {})
 

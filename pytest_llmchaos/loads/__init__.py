@@ -6,10 +6,12 @@ loop waits for answers, which hides an outage (coordinated omission).
 
 from __future__ import annotations
 
+import io
+from collections.abc import Mapping
 from pathlib import Path
 
 from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.loads import traces
+from pytest_llmchaos.loads import conversations, files, traces
 from pytest_llmchaos.loads.arrivals import Arrival, FirstToken, Impatience, Load, PatientFrom, Spacing, require_number
 from pytest_llmchaos.loads.prompts import BUILT_IN, PromptSet, from_lines
 from pytest_llmchaos.loads.shapes import Burst, Constant, Ramp, Shape, Sine
@@ -39,8 +41,9 @@ def open_loop(
 
     Args:
         rate_rps: Requests per second, above 0, at most 100,000.
-        prompts: `short-chat`, `long-prompt`, or the path of a file with one prompt a
-            line.
+        prompts: `short-chat`, `long-prompt`, or the path of a file, relative to the
+            calling file: one prompt a line, or conversations as JSON, whose answers
+            have the recorded length.
         max_tokens: Longest answer in tokens, 1 to 1,000,000. None draws 8 to 16 per
             request, which a small model on two cores can serve.
         arrivals: `constant` (evenly spaced) or `poisson` (independent of each other).
@@ -101,8 +104,9 @@ def poisson(
 
     Args:
         rate_rps: Mean requests per second, above 0, at most 100,000.
-        prompts: `short-chat`, `long-prompt`, or the path of a file with one prompt a
-            line.
+        prompts: `short-chat`, `long-prompt`, or the path of a file, relative to the
+            calling file: one prompt a line, or conversations as JSON, whose answers
+            have the recorded length.
         max_tokens: Longest answer in tokens, 1 to 1,000,000. None draws 8 to 16 per
             request, which a small model on two cores can serve.
         latency_targets: Bounds in seconds that a good answer meets.
@@ -164,8 +168,9 @@ def ramp(
         from_rps: Requests per second at the start, 0 to 100,000.
         to_rps: Requests per second from `over_s` on, above 0, at most 100,000.
         over_s: Seconds that the change takes, above 0.
-        prompts: `short-chat`, `long-prompt`, or the path of a file with one prompt a
-            line.
+        prompts: `short-chat`, `long-prompt`, or the path of a file, relative to the
+            calling file: one prompt a line, or conversations as JSON, whose answers
+            have the recorded length.
         max_tokens: Longest answer in tokens, 1 to 1,000,000. None draws 8 to 16 per
             request, which a small model on two cores can serve.
         arrivals: `constant` (evenly spaced) or `poisson` (independent of each other).
@@ -237,8 +242,9 @@ def burst(
         burst_rps: Requests per second in the burst, above 0, at most 100,000.
         after_s: Seconds from the load's start to the burst, at least 0.
         burst_s: Seconds that the burst lasts, above 0.
-        prompts: `short-chat`, `long-prompt`, or the path of a file with one prompt a
-            line.
+        prompts: `short-chat`, `long-prompt`, or the path of a file, relative to the
+            calling file: one prompt a line, or conversations as JSON, whose answers
+            have the recorded length.
         max_tokens: Longest answer in tokens, 1 to 1,000,000. None draws 8 to 16 per
             request, which a small model on two cores can serve.
         arrivals: `constant` (evenly spaced) or `poisson` (independent of each other).
@@ -310,8 +316,9 @@ def sine(
         amplitude_rps: Largest distance from the mean, in requests per second, at least
             0, at most `mean_rps`.
         period_s: Seconds of one oscillation, above 0.
-        prompts: `short-chat`, `long-prompt`, or the path of a file with one prompt a
-            line.
+        prompts: `short-chat`, `long-prompt`, or the path of a file, relative to the
+            calling file: one prompt a line, or conversations as JSON, whose answers
+            have the recorded length.
         max_tokens: Longest answer in tokens, 1 to 1,000,000. None draws 8 to 16 per
             request, which a small model on two cores can serve.
         arrivals: `constant` (evenly spaced) or `poisson` (independent of each other).
@@ -364,6 +371,8 @@ def trace(
     path: str | Path,
     *,
     speed: float = 1.0,
+    columns: Mapping[str, str] | None = None,
+    unit: traces.Unit | None = None,
     max_tokens: int | None = None,
     latency_targets: LatencyTargets = DEFAULT_TARGETS,
     timeout_s: float = 10,
@@ -375,13 +384,18 @@ def trace(
 ) -> Load:
     """Return a load that replays a recorded trace.
 
-    Formats: Azure LLM inference CSV, BurstGPT CSV and Mooncake JSONL (docs/load.md has
-    the sources). A prompt has as many words as the record has tokens, at most 1024,
-    because the lab's models have contexts of 2,048 tokens.
+    Formats: Azure LLM inference and BurstGPT CSV, Mooncake and Qwen-Bailian JSONL
+    (docs/load.md has the sources), or named columns. A prompt has as many words as the
+    record has tokens, at most 1024, because the lab's models have contexts of 2,048
+    tokens.
 
     Args:
-        path: Path of the trace file.
+        path: Path of the trace file, relative to the calling file. It may be gzipped.
         speed: Factor by which the replay is faster, above 0.
+        columns: Columns of another format, such as `{"time": "ts", "prompt": "in",
+            "answer": "out"}`.
+        unit: Unit of times that are numbers: `s`, `ms`, `us` or `ns`. None: determined
+            by the format, or refused.
         max_tokens: Length of every answer in tokens, 1 to 1,000,000. None uses the
             recorded lengths.
         latency_targets: Bounds in seconds that a good answer meets.
@@ -404,13 +418,18 @@ def trace(
 
     Raises:
         BadScenario: An argument is outside its bounds, or the file is missing or not a
-            trace.
+            trace, or its unit is not certain.
     """
     who = "loads.trace"
     file = _file(who, "path", path)
     rate = require_number(who, "speed", speed, above=0)
-    with file.open(encoding="utf-8", errors="replace") as lines:
-        shape = traces.parse(file.name, lines)
+    if unit is not None and unit not in traces.UNITS:
+        raise BadScenario(f"{who}: unit must be one of {', '.join(traces.UNITS)}, got {unit!r}")
+    if columns is not None and not isinstance(columns, Mapping):
+        raise BadScenario(
+            f'{who}: columns must be such as {{"time": "ts", "prompt": "in", "answer": "out"}}, got {columns!r}'
+        )
+    shape = traces.parse(file.name, io.StringIO(files.text_of(file)), columns=columns, unit=unit)
     return _load(
         who,
         shape,
@@ -492,7 +511,10 @@ def _prompts(who: str, prompts: object) -> PromptSet:
     if isinstance(prompts, str) and prompts in BUILT_IN:
         return BUILT_IN[prompts]
     file = _file(who, "prompts", prompts, besides=f" or one of {', '.join(BUILT_IN)}")
-    lines = [line.strip() for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    text = files.text_of(file)
+    if {".json", ".jsonl"} & set(file.suffixes):
+        return conversations.parse(file.name, text)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         raise BadScenario(f"{who}: the prompt file {str(file)!r} is empty: write one prompt per line")
     return from_lines(file.name, lines)
@@ -501,7 +523,7 @@ def _prompts(who: str, prompts: object) -> PromptSet:
 def _file(who: str, name: str, path: object, besides: str = "") -> Path:
     if not isinstance(path, str | Path):
         raise BadScenario(f"{who}: {name} must be a file{besides}, got {path!r}")
-    file = Path(path)
+    file = files.beside_caller(path)
     if not file.is_file():
-        raise BadScenario(f"{who}: {name} must be a file{besides}; there is no file {str(file.absolute())!r}")
+        raise BadScenario(f"{who}: {name} must be a file{besides}; there is no file {str(file)!r}")
     return file

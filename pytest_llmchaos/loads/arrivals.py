@@ -120,7 +120,7 @@ class Load:
 
     def __str__(self) -> str:
         if isinstance(self.shape, traces.Trace):
-            what = f"trace {self.shape.identity} at speed {self.speed:g}"
+            what = f"{self.shape} at speed {self.speed:g}"
         else:
             what = f"{self.spacing} {self.shape} {self.prompts}"
         tokens = f", {self.max_tokens} tokens" if self.max_tokens is not None else ""
@@ -139,7 +139,7 @@ class Load:
     def mean_rps(self) -> float:
         """Long-run rate, in requests per second: a ramp's end, the base of a burst."""
         if isinstance(self.shape, traces.Trace):
-            return len(self.shape.rows) / max(self.shape.length_s, 1.0) * self.speed
+            return self.shape.mean_rps() * self.speed
         return self.shape.mean_rps
 
     @property
@@ -150,7 +150,7 @@ class Load:
         if isinstance(self.shape, traces.Trace):
             total = sum(max(1, row.answer_tokens) for row in self.shape.rows)
             return self.mean_rps * total / len(self.shape.rows)
-        return self.mean_rps * (prompt_sets.MIN_TOKENS + prompt_sets.MAX_TOKENS) / 2
+        return self.mean_rps * self.prompts.mean_tokens
 
     def schedule(self, rng: Random, duration_s: float) -> tuple[Arrival, ...]:
         """Return all requests of the first `duration_s` seconds, in order.
@@ -189,13 +189,15 @@ class Load:
 
     def _draw(self, rng: Random, shape: Shape) -> Iterator[Arrival]:
         when, draw, draw_tokens, tokens = shape.when, self.prompts.draw, self.prompts.draw_tokens, self.max_tokens
+        answers = dict(zip(self.prompts.lines, self.prompts.answers, strict=False))
         poisson = self.spacing == "poisson"
         count, after_s = -math.log(1 - rng.random()) if poisson else 0.0, 0.0
         while True:
             after_s = when(count, after_s)
             # Whole microseconds, so that platforms whose logarithm differs in the last
             # bit give the same bytes.
-            yield Arrival(round(after_s, 6), draw(rng), tokens or draw_tokens(rng))
+            prompt = draw(rng)
+            yield Arrival(round(after_s, 6), prompt, tokens or answers.get(prompt) or draw_tokens(rng))
             count += -math.log(1 - rng.random()) if poisson else 1.0
 
     def _replay(self, rng: Random) -> Iterator[Arrival]:

@@ -78,13 +78,22 @@ class PromptSet:
     Attributes:
         name: Name of the set, or of the file with a digest of its content.
         lines: The prompts of a file. Empty for the built-in sets.
+        answers: Recorded length of each line's answer, in tokens. Empty: drawn.
     """
 
     name: str
     lines: tuple[str, ...] = ()
+    answers: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def mean_tokens(self) -> float:
+        """Mean length of an answer, in tokens."""
+        if self.answers:
+            return sum(self.answers) / len(self.answers)
+        return (MIN_TOKENS + MAX_TOKENS) / 2
 
     def draw(self, rng: Random) -> str:
         if self.lines:
