@@ -24,7 +24,7 @@ from pytest_llmchaos.evidence.journal import Journal
 from pytest_llmchaos.evidence.run_manifest import RunManifest
 from pytest_llmchaos.host import identity, state_dirs
 from pytest_llmchaos.model import ServiceState
-from pytest_llmchaos.runtime.docker import attached, docker_cli, notes, removal, restrictions
+from pytest_llmchaos.runtime.docker import attached, docker_cli, notes, removal, restrictions, sdk
 from pytest_llmchaos.runtime.local import cleanup, prerequisites
 from pytest_llmchaos.session import run
 from pytest_llmchaos.session.progress import Progress
@@ -616,7 +616,7 @@ def test_faults_are_reverted_at_the_daemon_of_the_dead_run(tmp_path, monkeypatch
         def close(self):
             return None
 
-    monkeypatch.setattr(docker, "DockerClient", Client)
+    monkeypatch.setattr(sdk, "connect", lambda daemon: Client(base_url=daemon.host, timeout=1))
     monkeypatch.setenv("DOCKER_HOST", "unix:///another/docker.sock")
 
     assert swept() == (("open faults of shop",), ())
@@ -833,11 +833,12 @@ def test_cpu_time_is_restored_at_the_daemon_of_the_dead_run(monkeypatch):
 
 
 def test_a_missing_daemon_does_not_count_as_reverted(tmp_path, monkeypatch):
-    def refuse(**_):
-        raise docker.errors.DockerException("Error while fetching server API version")
+    class Refuses:
+        def __init__(self, **_):
+            raise docker.errors.DockerException("Error while fetching server API version")
 
     path = noted(tmp_path / "r")
-    monkeypatch.setattr(docker, "DockerClient", refuse)
+    monkeypatch.setattr(docker, "APIClient", Refuses)
 
     removed, (problem,) = swept()
 

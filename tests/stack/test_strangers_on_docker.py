@@ -25,6 +25,7 @@ def stack(tmp_path):
     images = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     folder = tmp_path / "stranger's stack"
     shutil.copytree(FILES, folder)
+    (folder / "frozen_gateway.py").rename(folder / "test_frozen_gateway.py")
     for path in (tmp_path, folder):
         path.chmod(0o755)
     return folder, {"STRANGER_IMAGE": images["LLMCHAOS_SERVICES_IMAGE"]}
