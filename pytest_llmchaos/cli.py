@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status.
     """
     given = list(sys.argv[1:] if argv is None else argv)
-    if given[:1] in (["generate"], ["init"]):
+    if given[:1] in (["generate"], ["init"], ["slo"]):
         from pytest_llmchaos import generate  # noqa: PLC0415 - slow imports, and parsers of their own
 
         return generate.run(given[0], given[1:])
@@ -151,6 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     report = command("report", "build a run's report again", _REPORT, "llmchaos report reports/latest")
     report.add_argument("directory", type=Path, help="the run's folder, such as reports/latest")
     commands.add_parser("generate", help="write Prometheus rules and dashboards from an OpenSLO file")
+    commands.add_parser("slo", help="check SLO files, or convert those of Sloth and Pyrra")
     budget = command(
         "budget",
         "print each experiment's share of the month's error budget",

@@ -339,6 +339,7 @@ BAD = [
     ("sh", "A=1 pytest -q | grep x && pytest --nope", "pytest has no option --nope"),
     ("console", "$ llmchaos heal --dry\nout", "llmchaos heal has no option --dry"),
     ("sh", "llmchaos hale", "llmchaos has no command"),
+    ("sh", "llmchaos slo convert a --to b", "llmchaos slo convert has no option --to"),
     ("sh", "locust --masterr", "locust has no option --masterr"),
     ("sh", "make chaoss", "no target chaoss"),
     ("sh", "make chaos BACKND=sim", "no variable BACKND"),

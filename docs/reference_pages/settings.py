@@ -43,11 +43,17 @@ def ini_page() -> str:
     return page("Ini keys", *parts)
 
 
+# Commands that have commands of their own.
+PARTS = {"slo": ("check", "convert")}
+
+
 def commands_page() -> str:
     """Return the page of the command line."""
     parts = ["Help of the `llmchaos` command.", fence(_help([]), "text")]
     for name in commands():
         parts += [f"## `llmchaos {name}`", fence(_help([name]), "text")]
+        for part in PARTS.get(name, ()):
+            parts += [f"### `llmchaos {name} {part}`", fence(_help([name, part]), "text")]
     return page("Commands", *parts)
 
 

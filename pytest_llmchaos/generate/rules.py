@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.slo.arithmetic import BURN_ALERTS, DAY_S, scaled_window_s
+import yaml
+
+from pytest_llmchaos.slo.arithmetic import BURN_ALERTS, scaled_window_s
 from pytest_llmchaos.slo.recorded import error_ratio, error_ratio_expression, events_expression
 
 if TYPE_CHECKING:
@@ -72,21 +73,6 @@ def factors_of(slos: Sequence[Slo], alert: BurnAlert) -> str:
     return " or ".join(f"{factor:g}" for factor in sorted(factors, reverse=True))
 
 
-def require_long_windows(slos: Sequence[Slo]) -> None:
-    """Check that each SLO's window is long enough for a burn alert.
-
-    Raises:
-        BadScenario: The window is too short and `alerts` is True.
-    """
-    least_days = min(alert.long_s / alert.budget_share for alert in BURN_ALERTS) / DAY_S
-    for slo in slos:
-        if slo.alerts and all(alert.factor(slo.window_days) < 1 for alert in BURN_ALERTS):
-            raise BadScenario(
-                f"{slo.name}: its timeWindow must be at least {24 * least_days:g}h for burn alerts, got "
-                f'{24 * slo.window_days:g}h: write a longer duration, or the annotation llmchaos/alerts: "false"'
-            )
-
-
 def rules(slos: Sequence[Slo], source: str, scale: float = LAB_SCALE) -> str:
     """Return the text of the rule file.
 
@@ -94,11 +80,7 @@ def rules(slos: Sequence[Slo], source: str, scale: float = LAB_SCALE) -> str:
         slos: The objectives.
         source: Name of the SLO file, for the header.
         scale: Factor by which the alerts' windows are shorter than for a month.
-
-    Raises:
-        BadScenario: An SLO's window is too short for burn alerts.
     """
-    require_long_windows(slos)
     rows = ((w, factors_of(slos, w.alert)) for w in lab_windows(scale))
     table = "".join(
         f"#   {w.alert.name:<13} {factors:>4} times too fast over {w.long} and {w.short} "
@@ -137,7 +119,7 @@ def _record(name: str, slo: Slo, expression: str) -> list[str]:
     return [
         f"      - record: {name}",
         f"        expr: {_quote(expression)}",
-        f"        labels: {{slo: {slo.name}}}",
+        f"        labels: {{slo: {_scalar(slo.name)}}}",
     ]
 
 
@@ -155,7 +137,7 @@ def _alert(slo: Slo, windows: Windows) -> list[str]:
         f"          {error_ratio(windows.long)}{of_slo} > {limit}",
         f"            and {error_ratio(windows.short)}{of_slo} > {limit}",
         f"            and {error_ratio(windows.long)}{of_slo} * {events(windows.long)}{of_slo} >= {LEAST_BAD}",
-        f'        labels: {{severity: {alert.severity}, slo: {slo.name}, signal: slo, burn: "{factor:g}"}}',
+        f'        labels: {{severity: {alert.severity}, slo: {_scalar(slo.name)}, signal: slo, burn: "{factor:g}"}}',
         "        annotations:",
         f"          summary: {_quote(summary)}",
         f"          description: {_quote(_literal(slo.description))}",
@@ -165,6 +147,11 @@ def _alert(slo: Slo, windows: Windows) -> list[str]:
 def _literal(text: str) -> str:
     """Escape a text for Prometheus's templates."""
     return text.replace("{{", '{{ "{{" }}')
+
+
+def _scalar(name: str) -> str:
+    """Return an SLO's name as YAML, in quotes if it looks like a number or a flag."""
+    return name if isinstance(yaml.safe_load(name), str) else _quote(name)
 
 
 def _quote(text: str) -> str:

@@ -23,7 +23,8 @@ LEAST_SCRAPES = 4
 # Budgets are rounded to this. A smaller one is a floating-point error.
 LEAST_BUDGET = 1e-12
 
-_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+# RFC 1123, as OpenSLO requires it.
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 class InvalidSlo(BadScenario):
@@ -35,7 +36,7 @@ class Slo:
     """One service level objective over a ratio of counters.
 
     Attributes:
-        name: Lower-case words joined by hyphens, such as `ttft-p95`.
+        name: Up to 63 lower-case letters, digits and hyphens, such as `ttft-p95`.
         objective: Share of good events, above 0 and below 1 (99.5 % is 0.995).
         window_days: Rolling window of the error budget, in days.
         description: Meaning of the objective, in one line. Alerts show it.
@@ -67,7 +68,9 @@ class Slo:
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
-            raise InvalidSlo(f"name must be lower-case words joined by hyphens, got {self.name!r}: write 'ttft-p95'")
+            raise InvalidSlo(
+                f"name must be up to 63 lower-case letters, digits and hyphens, got {self.name!r}: write 'ttft-p95'"
+            )
         if not 0 < self.objective < 1:
             raise InvalidSlo(f"{self.name}: objective must be above 0 and below 1, got {self.objective}: write 0.995")
         if not self.error_budget > 0:
@@ -126,6 +129,9 @@ BURN_ALERTS = (
     BurnAlert(name="SlowBurn", severity="ticket", long_s=DAY_S, short_s=2 * 3600, budget_share=0.10),
     BurnAlert(name="CreepingBurn", severity="ticket", long_s=3 * DAY_S, short_s=6 * 3600, budget_share=0.10),
 )
+
+# A shorter window has no burn alert: each would fire on a budget that lasts.
+LEAST_ALERT_DAYS = min(alert.long_s / alert.budget_share for alert in BURN_ALERTS) / DAY_S
 
 
 def scaled_window_s(window_s: float, scale: float, scrape_interval_s: float = 1.0) -> float:

@@ -56,6 +56,12 @@ def expected_of(selector: str) -> str | None:
     return None
 
 
+def matchers_of(selector: str) -> tuple[str, list[tuple[str, str, str]]]:
+    """Return the metric of a valid selector, and its matchers in three parts."""
+    metric, _, rest = selector.partition("{")
+    return metric.strip(), _MATCHER.findall(rest)
+
+
 def _unquoted(quoted: str) -> str | None:
     """Return the text between quotes, None if an escape is invalid in PromQL."""
     quote, bad = quoted[0], False

@@ -81,7 +81,7 @@ def llmchaos_options(command: str) -> dict[str, frozenset[str] | bool]:
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         try:
-            cli.main([command, "--help"] if command else ["--help"])
+            cli.main([*command.split(), "--help"])
         except SystemExit as end:
             if not end.code:
                 return options_in(out.getvalue())
@@ -145,6 +145,8 @@ def _pytest(rest: list[str], block: Block, page: str) -> None:
 
 def _llmchaos(rest: list[str], _block: Block, _page: str) -> None:
     command = rest.pop(0) if rest and not rest[0].startswith("-") else ""
+    if command == "slo" and rest and not rest[0].startswith("-"):
+        command = f"slo {rest.pop(0)}"
     check_options(rest, llmchaos_options(command), f"llmchaos {command}".strip())
 
 
