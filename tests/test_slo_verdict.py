@@ -118,6 +118,24 @@ def test_a_series_that_is_gone_is_refused_with_its_labels():
         judged(rates=(1.0, 2.0))
 
 
+def test_counters_that_are_gone_with_their_process_are_refused_as_reset():
+    """The name is right, as the window's start shows."""
+    server = Prometheus()
+    answer = server.value
+
+    def value(query, at_unix_s):
+        if "good_total" in query and at_unix_s == TO_S:
+            raise NoData("matched no series: is the metric scraped, and its name right?")
+        return answer(query, at_unix_s)
+
+    server.value = value
+
+    with pytest.raises(
+        CounterReset, match="good_total or all_total has series at the window's start and none at its end"
+    ):
+        judge_slo(server, SLO, FROM_S, TO_S, rate_rps=8.0)
+
+
 class TestFreshness:
     """Scrapes are a second apart, and two lost ones in a row are too many."""
 

@@ -41,4 +41,8 @@ def problem(ini: Path) -> str | None:
         return f"pytest reads {read[1]} instead, so its keys have no effect: move them to {read[1]}"
     if done.returncode in (0, 5):
         return None
-    return str(errors[-1]) if errors else f"pytest ended with status {done.returncode}: {(done.stderr or done.stdout)[-300:]}"
+    return (
+        str(errors[-1])
+        if errors
+        else f"pytest ended with status {done.returncode}: {(done.stderr or done.stdout)[-300:]}"
+    )

@@ -40,7 +40,15 @@ def judge_slo(
         NotANumber: A query returned NaN or infinity.
     """
     from_unix_s = _fresh_start(prometheus, slo, from_unix_s)
-    _require_fresh(prometheus, slo, to_unix_s)
+    try:
+        _require_fresh(prometheus, slo, to_unix_s)
+    except NoData:
+        # As after a crash: a new process has no series before its first event.
+        raise CounterReset(
+            f"{slo.name}: {slo.good} or {slo.total} has series at the window's start and none at its end, so their counts "
+            "are lost: compute the SLO from counters that outlive the service, such as the clients' own "
+            f"({CLIENTS}_*), or use trial.whole"
+        ) from None
     queries = window_query(slo, to_unix_s - from_unix_s)
     resets = prometheus.value(queries.resets, to_unix_s)
     if resets:
