@@ -437,6 +437,22 @@ class TestEnd:
         with pytest.raises(ZeroDivisionError):
             ended(ZeroDivisionError("a defect"))
 
+    def test_the_end_by_a_time_limit_names_the_phase(self, world, monkeypatch):
+        it = world(faults.kill("api"))
+
+        def limit(*_):
+            raise KeyboardInterrupt("Timeout >20 s")
+
+        monkeypatch.setattr(performing, "_hold_fault", limit)
+
+        with pytest.raises(KeyboardInterrupt) as raised:
+            perform(it.lab, it.plan)
+
+        assert raised.value.__notes__ == ["trial 001 was interrupted in its fault phase"]
+        assert [line["reason"] for line in it.lines("judged")] == [
+            "KeyboardInterrupt: Timeout >20 s; trial 001 was interrupted in its fault phase"
+        ]
+
     def test_the_end_by_a_fault_that_cannot_be_reverted_keeps_its_verdict(self, ended):
         done, _ = ended(HealFailed("api stays down"))
 

@@ -37,7 +37,7 @@ from pytest_llmchaos.session.settings import Settings, make_runtime
 from pytest_llmchaos.slo.openslo import slos_of
 from pytest_llmchaos.subject.lab import Subject, setup_command
 from pytest_llmchaos.trial.own_load import judge_own_load
-from pytest_llmchaos.trial.perform import Performed, perform
+from pytest_llmchaos.trial.perform import Performed, explain, perform
 
 if TYPE_CHECKING:
     from pytest_llmchaos.model import Runtime
@@ -170,6 +170,8 @@ class Run:
             except BaseException as error:
                 if isinstance(error, Exception):  # after Ctrl-C or a time limit the next start may succeed
                     self.failed_start = error
+                else:
+                    error.add_note("the stack was starting; the next test starts it again")
                 self._stop_stack()
                 raise
         return self._lab
@@ -195,7 +197,7 @@ class Run:
 
     def interrupted(self, error: BaseException) -> Performed:
         """Return the newest trial for its other claims, such as after a time limit."""
-        why = f"the trial was interrupted during another of its claims: {type(error).__name__}: {error}"
+        why = f"the trial was interrupted during another of its claims: {type(error).__name__}: {explain(error)}"
         return Performed(name=self.newest_trial, error=InvalidExperiment(why))
 
     def _sweep(self, project: str) -> None:

@@ -93,13 +93,25 @@ def perform(lab: Lab, plan: TrialPlan) -> Performed:
             record.judge(result)
         except BaseException as error:
             ended = _broken_off(error) if isinstance(error, OSError) else error
-            result = result_of(plan, record, verdict_of(ended), f"{type(ended).__name__}: {ended}")
+            if not isinstance(ended, Exception):  # not the trial's own, such as a time limit
+                ended.add_note(f"trial {record.trial} was interrupted {_where(record)}")
+            result = result_of(plan, record, verdict_of(ended), f"{type(ended).__name__}: {explain(ended)}")
             with contextlib.suppress(EvidenceLost):
                 record.judge(result)
             if not isinstance(ended, LlmchaosError):
                 raise
             return Performed(name=record.trial, error=ended, result=result)
         return Performed(name=record.trial, trial=trial, result=result)
+
+
+def explain(error: BaseException) -> str:
+    """Return an error's message with its notes."""
+    notes = getattr(error, "__notes__", ())
+    return "; ".join([str(error).removesuffix("."), *notes]) if notes else str(error)
+
+
+def _where(record: Record) -> str:
+    return f"in its {record.phases[-1].name} phase" if record.phases else "before its steady phase"
 
 
 def _broken_off(error: OSError) -> InvalidExperiment:

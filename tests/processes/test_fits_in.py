@@ -305,9 +305,9 @@ def test_a_time_limit_during_the_start_ends_one_claim_and_the_next_one_starts_th
     assert ended.lines("stack.txt").count("up") == 2
     assert ended.lines("stack.txt")[-1] == "down"
     assert ended.claims() == sorted((CLAIMS | {NAMES[0]: "error"}).items())
-    assert ended.output.count("Timeout (>0.5s) from pytest-timeout") == 2, (
-        ended.output
-    )  # below the test, and as summary
+    # Below the test, and in the summary.
+    assert ended.output.count("Timeout (>0.5s) from pytest-timeout") == 2, ended.output
+    assert "the stack was starting; the next test starts it again" in ended.output
 
 
 def test_a_time_limit_in_a_trial_makes_its_claims_errors_with_one_reason(session):
@@ -320,10 +320,13 @@ def test_a_time_limit_in_a_trial_makes_its_claims_errors_with_one_reason(session
     assert ended.claims() == sorted((CLAIMS | of_the_trial).items())
     cut_off, whole = ended.trials()
     assert (cut_off["verdict"], whole["verdict"]) == ("invalid", "refuted")
-    assert cut_off["reason"] == "Failed: Timeout (>0.5s) from pytest-timeout."
-    others = "the trial was interrupted during another of its claims: Failed: Timeout (>0.5s) from pytest-timeout."
+    assert (
+        cut_off["reason"]
+        == "Failed: Timeout (>0.5s) from pytest-timeout; trial 001 was interrupted before its steady phase"
+    )
+    others = f"the trial was interrupted during another of its claims: {cut_off['reason']}"
     assert [claim["message"] for claim in cut_off["claims"]] == [
-        cut_off["reason"].removeprefix("Failed: "),
+        "Timeout (>0.5s) from pytest-timeout.",
         others,
         others,
     ]
