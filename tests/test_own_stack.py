@@ -253,3 +253,12 @@ def test_a_start_may_take_as_long_as_the_user_allows(folder):
         subject_of(folder, startup_s=0.0)
     with pytest.raises(BadScenario, match="llmchaos_startup_s has no effect with llmchaos_attach"):
         subject_of(folder, startup_s=9.0, attach=True)
+
+
+def test_profiles_and_headers_are_taken_as_they_are(folder):
+    headers = ("Authorization: Bearer $TOKEN", "X-Scope-OrgID: 7")
+
+    subject = subject_of(folder, profiles=("cpu", "debug"), prometheus_headers=headers)
+
+    assert subject.profiles == ("cpu", "debug")
+    assert subject.prometheus_headers == headers

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from pytest_llmchaos.errors import BadScenario, OpenRequests, TooFewSamples, VacuousClaim
 from pytest_llmchaos.loadgen.metrics import DURATION_BUCKETS_S, TTFT_BUCKETS_S
+from pytest_llmchaos.slo import recorded
 from pytest_llmchaos.slo.arithmetic import (
     BURN_ALERTS,
     InvalidSlo,
@@ -688,3 +689,16 @@ class TestResult:
     def test_a_result_without_events_is_refused(self, good: float, total: float) -> None:
         with pytest.raises(BadScenario, match="needs total > 0"):
             self.result(good, total)
+
+
+@pytest.mark.parametrize(
+    ("counter", "only"),
+    [("answers_total", ""), ("llmchaos_client_requests_total", " and llmchaos_client_requests_total")],
+)
+def test_recorded_series_have_one_name_and_one_expression(counter, only):
+    slo = Slo(name="one", objective=0.9, window_days=30, description="", good=f'{counter}{{ok="1"}}', total=counter)
+
+    assert recorded.error_ratio("15s") == "slo:error_ratio:rate15s"
+    assert recorded.events_expression(slo, "15s") == f"sum(increase({counter}[15s]){only})"
+    assert f"sum(rate({counter}[15s]){only})" in recorded.error_ratio_expression(slo, "15s")
+    assert f"sum(rate({counter}[13s] offset 2s){only})" in recorded.error_ratio_expression(slo, "15s", 2)
