@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
+from support.api_server import Reply, api
 
 from pytest_llmchaos.errors import NotReady
-from pytest_llmchaos.host.http_client import request
+from pytest_llmchaos.host.http_client import exchange, request
+from pytest_llmchaos.model import TLS_UNVERIFIED
 from pytest_llmchaos.prometheus.annotations import Signals
+from pytest_llmchaos.prometheus.queries import Prometheus
 from pytest_llmchaos.runtime.simulated_engine import ask_admin_port
 
 if TYPE_CHECKING:
@@ -66,6 +70,16 @@ def test_a_proxy_of_the_environment_is_not_used() -> None:
         assert request("GET", f"http://{address}/health", timeout_s=5).status_code == 200
 
     assert got[0].startswith(b"GET /health HTTP/1.1\r\n")
+
+
+def test_neither_the_judge_nor_the_first_request_uses_a_proxy_on_ipv6_loopback() -> None:
+    answer = {"status": "success", "data": {"resultType": "scalar", "result": [0, "7"]}}
+    with api(lambda _: Reply(json.dumps(answer).encode()), host="::1") as (url, asked):
+        assert request("GET", f"{url}/health", timeout_s=5).status_code == 200
+        assert Prometheus(url).clock_offset_s() < 0
+        exchange("POST", f"{url}/v1", tls=TLS_UNVERIFIED, name="", timeout_s=5, most_bytes=9, headers={})
+
+    assert [one.path.partition("?")[0] for one in asked] == ["/health", "/api/v1/query", "/v1"]
 
 
 def test_a_redirect_is_an_answer() -> None:

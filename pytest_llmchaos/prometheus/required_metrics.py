@@ -18,53 +18,40 @@ if TYPE_CHECKING:
 
 
 METRICS_DEADLINE_S = 20.0  # the first scrape comes 5 to 6 s after Prometheus' start
+SETTLED_S = 4.0  # of good scrapes after the first answer
 _MOST_SHOWN = 3
 # Answers that waiting does not change.
 _FINAL = range(300, 500)
 
 
-def require_metrics(
-    server: Prometheus,
-    slos: Sequence[Slo],
-    *,
-    served: bool = False,
-    jobs: Sequence[str] | None = None,
-    note: Callable[[str], object] = lambda _: None,
-) -> None:
+def require_metrics(server: Prometheus, slos: Sequence[Slo], *, jobs: Sequence[str] | None = None) -> None:
     """Wait until Prometheus has every metric of the service levels.
 
-    Many services export a counter only after their first request. So a metric may be
-    missing while every target is scraped without an error, if no request was served.
+    Many services export a counter only after their first request, which must be
+    answered before this call.
 
     Args:
         server: Prometheus.
         slos: The service levels.
-        served: True if the service answered a request before.
         jobs: Jobs that `llmchaos_metrics` names, or None for all.
-        note: Takes a line about metrics that are missing so far.
 
     Raises:
-        NotReady: Metrics are missing after METRICS_DEADLINE_S, or Prometheus refuses
-            the request. The message has the cause.
+        NotReady: Metrics are missing after METRICS_DEADLINE_S or several good scrapes,
+            or Prometheus refuses the request. The message has the cause.
     """
     names = {selector.partition("{")[0] for slo in slos for selector in (slo.good, slo.total)}
     clients = {name for name in names if name.startswith("llmchaos_")}  # pushed during a load
-    wanted = sorted(names - clients)
+    wanted, begun_unix_s = sorted(names - clients), time.time()
 
     def look() -> str:
         if not (missing := _missing(server, wanted)):
             return ""
         targets = _targets(server, jobs)
-        was_scraped = bool(targets) and all(one.up and one.last_scrape_unix_s > 0 for one in targets or ())
-        # The last scrape may have come after the first look.
-        if was_scraped and not served:
-            if missing := _missing(server, missing):
-                note(
-                    f"Prometheus lacks {', '.join(missing)} of the SLO file so far: it is exported after the first request, "
-                    f"or its name is wrong{_hint(server, missing)}"
-                )
-            return ""
-        return _why_missing(server, missing, targets)
+        problem = _why_missing(server, missing, targets)
+        settled_unix_s = begun_unix_s + SETTLED_S
+        if targets and all(one.up and one.last_scrape_unix_s > settled_unix_s for one in targets):
+            raise NotReady(problem)
+        return problem
 
     _wait(server, look)
 

@@ -270,7 +270,7 @@ class Run:
             scraped = [one.service for one in self.subject.scrapes]
             if lab.prometheus.also is not None:
                 require_rules(lab.prometheus.also)
-            require_metrics(lab.prometheus, lab.slos, jobs=scraped, note=self.progress.note)
+            require_metrics(lab.prometheus, lab.slos, jobs=scraped)
         return lab
 
     def _stop_stack(self) -> list[str]:

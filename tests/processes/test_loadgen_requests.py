@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.api_server import Reply, api, certificate
+from support.sessions import PROXIES
 from support.stream_shapes import SHAPES
 from support.waiting import until
 
@@ -90,3 +91,19 @@ def test_a_load_over_tls_checks_the_certificate(tmp_path: Path, tls: str, host: 
         samples = perform(tmp_path / "load", url, Requests(tls=chosen, headers=headers_of([host] if host else [])))
 
     assert [one.outcome for one in samples] == [outcome] * 3
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_no_proxy_takes_the_loads_requests_on_either_loopback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    for name, value in PROXIES.items():
+        monkeypatch.setenv(name, value)
+    shape = SHAPES["TGI"]
+    requests = Requests(dialect=shape.dialect)
+    with api(lambda one: Reply(shape.body if one.method == "POST" else b"{}"), host=host) as (url, asked):
+        samples = perform(tmp_path, url, requests, push_url=url, ready_path="/ready")
+
+    assert [one.outcome for one in samples] == ["ok"] * 3
+    assert {"GET", "POST", "PUT"} == {one.method for one in asked}
+    assert {one.headers["host"] for one in asked} == {url.removeprefix("http://")}

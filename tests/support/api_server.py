@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import subprocess
 import threading
@@ -9,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
+
+from pytest_llmchaos.host.ports import http_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -46,9 +49,9 @@ class Asked:
 
 @contextmanager
 def api(
-    answer: Callable[[Asked], Reply | None], tls: ssl.SSLContext | None = None
+    answer: Callable[[Asked], Reply | None], tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
 ) -> Iterator[tuple[str, list[Asked]]]:
-    """Serve on 127.0.0.1: the address and the requests.
+    """Serve on loopback: the address and the requests.
 
     An answer of None closes the connection.
     """
@@ -81,17 +84,21 @@ def api(
         def do_POST(self) -> None:
             self.do_GET()
 
+        do_PUT = do_POST  # noqa: N815 - the name that http.server looks for
+
     class Server(ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
         def handle_error(self, *_: object) -> None:
             pass
 
-    server = Server(("127.0.0.1", 0), Handler)
+    server = Server((host, 0), Handler)
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", asked
+        yield http_url(host, int(server.server_address[1])), asked
     finally:
         server.shutdown()
         server.server_close()
