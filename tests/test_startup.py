@@ -17,7 +17,7 @@ class Container:
 
     def __init__(self, status, *, code=0, health=None, output="", policy="no", restarts=0, number="1", log=b"", env=()):
         state = {"Status": status, "ExitCode": code}
-        if health:
+        if health is not None:
             state["Health"] = {"Status": health, "Log": [{"Output": output, "ExitCode": 1}] if output else []}
         self.attrs = {
             "State": state,
@@ -55,8 +55,15 @@ def wait(*looks, roles=("web",), startup_s=5.0, said=None):
         {"job": [Container("exited", code=0)]},
         {"job": [Container("exited", code=0, policy="on-failure")]},
         {"model": [Container("running", health="healthy"), Container("running", number="2")]},
+        {"model": [Container("running", health="none"), Container("running", health="", number="2")]},
     ],
-    ids=["alone", "a job that is done", "a job with a policy", "healthy replicas"],
+    ids=[
+        "alone",
+        "a job that is done",
+        "a job with a policy",
+        "healthy replicas",
+        "no health check, and Podman's word",
+    ],
 )
 def test_a_stack_is_up_if_all_run_and_jobs_are_done(beside):
     wait({"web": [RUNNING], **beside})

@@ -478,12 +478,12 @@ def _state(service: str, container: Container) -> ServiceState:
         service=service,
         running=bool(state["Running"]) and not state.get("Restarting", False),
         paused=bool(state["Paused"]),
-        healthy=None if health in {None, "none"} else health == "healthy",
+        healthy=None if health in {None, "", "none"} else health == "healthy",
         exit_code=None if state["Running"] else int(state["ExitCode"]),
         started_unix_s=unix(state["StartedAt"]),
         restarts=int(container.attrs.get("RestartCount", 0)),
         identity=str(container.id),
-        health_every_s=None if health in {None, "none"} else _health_every_s(container),
+        health_every_s=None if health in {None, "", "none"} else _health_every_s(container),
     )
 
 

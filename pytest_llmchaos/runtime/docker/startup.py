@@ -202,7 +202,7 @@ def _why_not_up(container: Container, *, is_role: bool) -> tuple[str, bool]:
     if status != "running":
         return f"is {status}", status in ("dead", "removing")
     health = state.get("Health") or {}
-    if health.get("Status") in (None, "none", "healthy"):
+    if health.get("Status") in (None, "", "none", "healthy"):
         return "", False
     tried = [str(one.get("Output") or f"status {one.get('ExitCode')}").strip() for one in health.get("Log") or []]
     last = f": {tried[-1][-_SHOWN:]}" if tried else ""
