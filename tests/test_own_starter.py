@@ -405,3 +405,28 @@ def test_several_files_are_one_stack(stack):
     assert keys["compose"] == ["../compose.yaml", "../more.yaml"]
     assert keys["api"] == "app:7001"
     assert "extra (a data store)" in reason_of(stack / "chaos", "targets")[0]
+
+
+FRONTS = {
+    "a site next to the model": "docs: {image: example/docs, ports: ['80:80']}",
+    "a worker that clients cannot reach": "worker: {image: example/worker, environment: {URL: 'http://llm:8000/v1'}}",
+    "a page that uses the model": (
+        "ui: {image: ghcr.io/open-webui/open-webui, ports: ['3000:8080'], environment: {URL: 'http://llm:8000/v1'}}"
+    ),
+}
+
+
+@pytest.mark.parametrize("other", FRONTS.values(), ids=FRONTS)
+def test_clients_use_the_model_server_rather_than(stack, other):
+    project = init(stack, f"services:\n  {other}\n  llm: {{image: vllm/vllm-openai, ports: ['8000:8000']}}\n")
+
+    assert keys_of(project)["api"] == "llm:8000"
+
+
+def test_a_prometheus_without_rules_has_no_alerts_to_read(stack):
+    project = init(stack, "services: {app: {image: x, expose: [80]}, prometheus: {image: prom/prometheus}}")
+
+    assert reason_of(project, "prometheus") == (
+        "Prometheus, read for your alerts alone; no rule file of it was found",
+        False,
+    )

@@ -127,6 +127,13 @@ def test_a_missing_extra_is_one_message_with_the_command(core, tmp_path):
     assert [checked.count(one) for one in (local, generate)] == [1, 1]
 
 
+def test_the_extras_bring_what_the_lab_and_the_dashboards_import(full, tmp_path):
+    check = "from pytest_llmchaos.runtime.local import prerequisites; prerequisites.require_packages('llamacpp')"
+
+    run(full, "python", "-c", check, cwd=tmp_path)
+    run(full, "python", "-c", "import pytest_llmchaos.generate.grafana", cwd=tmp_path)
+
+
 def test_the_command_has_the_version_of_the_package(core, tmp_path):
     version = tomllib.loads((wheels.ROOT / "pyproject.toml").read_text())["project"]["version"]
 

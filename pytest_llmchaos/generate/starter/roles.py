@@ -116,7 +116,6 @@ def _api(serving: Mapping[str, Service], edges: Mapping[str, Mapping[str, int | 
         reasons = [one.server.title or "a program of your own"]
         leads = bool(models & set(_reached(name, edges)[1:]))
         if leads:
-            points += 10
             reasons.append("requests reach a model server through it")
         elif models and one.server.part == "app":
             points -= 30
