@@ -282,6 +282,11 @@ class TestKeys:
         (tmp_path / "ca.pem").write_text("")
         return make_folder(tmp_path)
 
+    def test_values_for_prometheus_are_secrets_too(self, folder):
+        keys = {"headers": ("X-Team: $A",), "prometheus": "prom", "prometheus_headers": ("X-Login: Plain $B",)}
+
+        assert subject_of(folder, **keys).secrets({"A": "a1", "B": "b1"}) == {"a1", "Plain b1", "b1"}
+
     def test_keys_are_requests(self, folder):
         subject = subject_of(
             folder,

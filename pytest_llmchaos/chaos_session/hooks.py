@@ -220,7 +220,7 @@ def settings_of(config: pytest.Config, seed: int) -> Settings:
     """The settings from command line, ini file and xdist controller."""
     own = options.own_subject_of(config)
     if own is not None:
-        hide(own.requests.secrets(os.environ))
+        hide(own.secrets(os.environ))
     runtime, why = choose_runtime(options.runtime_of(config), own=own is not None)
     return Settings(
         run=str(getattr(config, "workerinput", {}).get("llmchaos_run", "")) or new_run_name(seed),

@@ -11,7 +11,7 @@ from pathlib import Path
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.model import Measure
 from pytest_llmchaos.subject.lab_signals import EXPECTED, RULES, Expected
-from pytest_llmchaos.subject.requests import Requests
+from pytest_llmchaos.subject.requests import Requests, split_headers
 
 PACKAGE = Path(__file__).parent.parent
 BACKENDS = ("ollama", "llamacpp", "sim")
@@ -136,6 +136,11 @@ class Subject:
     profiles: tuple[str, ...] = ()
     keeps_restart: bool = False  # Docker may restart what died
     notices: tuple[str, ...] = ()  # lines to print before the first trial
+
+    def secrets(self, environ: Mapping[str, str]) -> frozenset[str]:
+        """Return the values of headers and variables that no evidence may contain."""
+        theirs = Requests(headers=split_headers(self.prometheus_headers))
+        return self.requests.secrets(environ) | theirs.secrets(environ)
 
     def witness_query(self, kind: str, victim: str) -> str | None:
         """Return the query for a fault on a victim, or None."""

@@ -121,6 +121,12 @@ def head_of(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in _DEFAULTS.items() if name.lower() not in theirs} | dict(headers)
 
 
+def split_headers(lines: Sequence[str]) -> tuple[Header, ...]:
+    """Return the headers of `Name: value` lines, which are not checked."""
+    pairs = (line.partition(":") for line in lines)
+    return tuple(Header(name.strip(), value.strip()) for name, _, value in pairs)
+
+
 def headers_of(lines: Sequence[str]) -> tuple[Header, ...]:
     """Return the headers of `Name: value` lines.
 
@@ -128,15 +134,14 @@ def headers_of(lines: Sequence[str]) -> tuple[Header, ...]:
         BadScenario: A line is no header. The message has its name and not its value.
     """
     found: dict[str, Header] = {}
-    for line in lines:
-        name, colon, value = line.partition(":")
-        name, value = name.strip(), value.strip()
-        if not (colon and value and _TOKEN.fullmatch(name)):
+    for line, header in zip(lines, split_headers(lines), strict=True):
+        name, value = header.name, header.value
+        if not (value and _TOKEN.fullmatch(name)):
             raise BadScenario(
                 "llmchaos_headers must be lines such as Authorization: Bearer $API_KEY, got "
                 + (
                     f"{name!r} without a value"
-                    if colon and _TOKEN.fullmatch(name)
+                    if ":" in line and _TOKEN.fullmatch(name)
                     else "a line that does not begin with a name"
                 )
             )

@@ -17,12 +17,17 @@ PLANTED = {
     "option": "plantedOption0123",
     "pair": "plantedPair0123",
     "known form": "hf_planted0123456789abcd",
+    "variable of a header": "Zx9/planted+in=a-header",
+    "literal of a header": "planted-as-a-literal",
 }
 SAID = (
     "print('Authorization: Bearer plantedBearer0123', 'postgres://app:plantedUserinfo0123@db/app',"
     " 'serve --api-key plantedOption0123', 'password=plantedPair0123 hf_planted0123456789abcd',"
     " 'with planted-in-a-compose-file', 'and planted-in-the-environment', flush=True)\n"
 )
+# The service writes each path and header that it gets into its log.
+ECHO = "print(dict(self.headers), self.path, flush=True)"
+HEADERS = "llmchaos_path = /v1/chat/completions?pass=$SHOP_LOGIN\nllmchaos_headers =\n  X-Shop: Plain $SHOP_LOGIN\n"
 OPTION = "def pytest_addoption(parser):\n    parser.addoption('--api-key')\n"
 NODE = """
 def test_that_fails(trial):
@@ -38,6 +43,15 @@ def tiny(tmp_path):
     variable = "init: true\n  environment: {DESK_MASTER_KEY: planted-in-a-compose-file}\n"
     compose.write_text(compose.read_text().replace("init: true\n", variable, 1))
     made.environment["SHOP_PAT"] = PLANTED["variable of this process"]
+    made.environment["SHOP_LOGIN"] = PLANTED["variable of a header"]
+    ini = made.folder / "pytest.ini"
+    ini.write_text(f"{ini.read_text()}{HEADERS}  X-Literal: {PLANTED['literal of a header']}\n")
+    desk = made.folder / "desk.py"
+    echo = "    def do_POST(self) -> None:\n"
+    path = 'if self.path == "/v1/chat/completions"'
+    assert path in desk.read_text()
+    text = desk.read_text().replace(echo, f"{echo}        {ECHO}\n", 1)
+    desk.write_text(text.replace(path, 'if self.path.startswith("/v1/chat/completions")', 1))
     return made
 
 
@@ -68,9 +82,16 @@ def test_output_of_services_and_claims_is_kept_without_secrets(tiny):
     # pytest prints the source of a failed test, and the text of the user's own error.
     theirs = {one for one in found if one.startswith(("junit.xml", "output.txt"))}
     assert found - theirs == set()
+    assert not [
+        one for one in theirs for kind in ("variable of a header", "literal of a header") if PLANTED[kind] in one
+    ]
     (log,) = tiny.reports.glob("2*/logs/desk.txt")
     assert "Authorization: Bearer ***" in log.read_text()
     assert "with *** and ***" in log.read_text()
+    assert "'X-Shop': '***'" in log.read_text()
+    assert "/v1/chat/completions?pass=***" in log.read_text()
+    (plan,) = tiny.reports.glob("2*/trials/001/plan.json")
+    assert '"headers": ["X-Shop", "X-Literal"]' in plan.read_text()
     messages = [line["message"] for line in sessions.of_kind(tiny.reports, "claim")]
     assert "the claim raised an error before its assertion: RuntimeError: got password=*** from ***" in messages
     assert " --api-key *** " in sessions.of_kind(tiny.reports, "run")[0]["replay"]
