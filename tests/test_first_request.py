@@ -33,26 +33,24 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLM_CREDENTIAL", SECRET)
 
 
-def subject(model: str = "m", **requests: Any) -> Any:
-    return SimpleNamespace(api="web", model=model, requests=Requests(**requests))
-
-
-def require(url: str, deadline_s: float = 5.0, **about: Any) -> list[str]:
-    """The lines that were printed before a good answer came."""
-    said: list[str] = []
-    require_answer(url, subject(**about), said.append, deadline_s=deadline_s)
-    return said
+def require(url: str, startup_s: float = 5.0, model: str = "m", **requests: Any) -> list[str]:
+    """The lines on problems that were printed before a good answer came."""
+    lines: list[str] = []
+    subject: Any = SimpleNamespace(api="web", model=model, requests=Requests(**requests), startup_s=startup_s)
+    require_answer(url, subject, lines.append)
+    assert lines[0] == f"first request to web: its answer may take {startup_s:g} s"
+    return lines[1:]
 
 
 def refusal(
     answer: Callable[[Asked], Reply | None],
     certified: ssl.SSLContext | None = None,
-    deadline_s: float = 5.0,
+    startup_s: float = 5.0,
     **about: Any,
 ) -> str:
     """The one line of an error, which has no secret."""
     with api(answer, certified) as (url, _), pytest.raises(NotReady) as refused:
-        require(url, deadline_s, **about)
+        require(url, startup_s, **about)
     told = str(refused.value)
     assert told.startswith("the first request to web failed")
     assert "\n" not in told
@@ -120,9 +118,9 @@ def test_a_service_that_does_not_listen_yet_is_waited_for() -> None:
 
 
 def test_a_wait_ends_at_its_deadline() -> None:
-    told = refusal(always(b"loading model", 503, "text/plain"), deadline_s=0.1)
+    told = refusal(always(b"loading model", 503, "text/plain"), startup_s=0.1)
 
-    assert f"(after 0 s): POST {CHAT} got 503, 'loading model': it may still be loading" in told
+    assert f"failed after 0 s: POST {CHAT} got 503, 'loading model': it may still be loading" in told
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with pytest.raises(NotReady, match=r"got no answer .*refused.*: check the port in llmchaos_api"):
@@ -133,7 +131,7 @@ def test_an_answer_that_does_not_come_is_an_error_at_the_deadline() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(NotReady, match=r"got no answer in time \(ReadTimeout: timed out\): is its model loaded\?"):
-            require(url, deadline_s=0.1)
+            require(url, startup_s=0.1)
 
 
 KEYS = [

@@ -151,3 +151,13 @@ class TestAdminPort:
     def test_without_a_listener_is_an_error_with_the_address(self, nowhere: str) -> None:
         with pytest.raises(NotReady, match=f"the engine's admin port at {nowhere} did not answer `list`: ConnectError"):
             ask_admin_port(nowhere, "list", "")
+
+
+def test_a_request_has_exactly_the_headers_that_are_given() -> None:
+    dripping = b"HTTP/1.1 200 OK\r\nX-A: b\r\n\r\nfirst"
+    about = {"tls": "", "name": "", "most_bytes": 100, "headers": {"Host": "web"}}
+    with server(dripping) as (address, got):
+        reply = exchange("GET", f"http://{address}/x", timeout_s=5.0, **about)
+
+    assert (reply.status, reply.headers["x-a"], reply.body, reply.broken) == (200, "b", b"first", "")
+    assert got == [b"GET /x HTTP/1.1\r\nHost: web\r\n\r\n"]

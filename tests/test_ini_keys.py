@@ -133,6 +133,28 @@ def test_numbers_and_booleans_stand_where_they_are_expected(chaos):
     assert result.ret == 0
 
 
+def test_the_plan_names_headers_without_their_values(chaos):
+    keys = {"llmchaos_headers": '["X-Team: planted-literal", "Host: web"]', "llmchaos_dialect": '"ollama"'}
+
+    result = chaos("--chaos-plan", own=True, **keys)
+
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        ["requests: POST /api/chat, dialect ollama, headers X-Team, Host to web, model default"]
+    )
+    assert "planted-literal" not in result.stdout.str()
+
+
+@pytest.mark.parametrize(
+    "value", ['["X-Team: planted-literal", 5]', '[["X-Team: planted-literal"]]', '["planted-literal"]']
+)
+def test_a_wrong_header_is_refused_without_its_value(chaos, double, value):
+    result = chaos(own=True, llmchaos_headers=value)
+
+    require_refused(result, double, "llmchaos_headers must be ")
+    assert "planted-literal" not in result.stderr.str()
+
+
 @pytest.mark.parametrize("digits", ["9" * 5000, "0" * 5000])
 def test_a_repeat_of_any_length_is_one_clear_error(chaos, double, digits):
     result = chaos(f"--chaos-repeat={digits}", own=True)

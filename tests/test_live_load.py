@@ -16,6 +16,7 @@ from pytest_llmchaos.loads.arrivals import Arrival
 from pytest_llmchaos.model import Sample
 from pytest_llmchaos.stats.windows import LatencyTargets
 from pytest_llmchaos.subject.lab import lab_subject
+from pytest_llmchaos.subject.requests import Requests
 
 LOAD = loads.open_loop(rate_rps=2)
 ARRIVALS = [Arrival(due_s=i / 2, prompt="hi", max_tokens=8) for i in range(40)]
@@ -119,6 +120,12 @@ class TestWhatIsSent:
         assert (plan.replica_header, plan.ready_path, plan.check) == ("x-replica", "/ready", lab_subject("sim").check)
         assert plan.name == f"{tmp_path.name}-1700000000.250"
         assert running._process.directory == tmp_path
+
+    def test_a_users_own_requests_go_to_a_port_with_tls(self, load_of):
+        requests = Requests(dialect="ollama", tls="unverified")
+        plan = load_of(requests=requests, check=None)._process.plan
+
+        assert (plan.requests, plan.url) == (requests, "https://127.0.0.1:9/api")
 
     def test_the_load_is_counted_at_the_subjects_pushgateway_if_it_has_one(self, load_of):
         assert load_of(pushgateway="pushgateway")._process.plan.push_url == "http://127.0.0.1:9/pushgateway"

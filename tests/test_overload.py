@@ -16,6 +16,7 @@ from pytest_llmchaos.host import identity
 from pytest_llmchaos.lab import overload
 from pytest_llmchaos.lab.overload import ProcessFlood
 from pytest_llmchaos.subject.lab import lab_subject
+from pytest_llmchaos.subject.requests import Requests
 
 
 @pytest.mark.parametrize(
@@ -94,6 +95,12 @@ class TestFlood:
         assert {arrival.max_tokens for arrival in plan.arrivals} == {8}
         assert (plan.url, plan.model) == ("http://it", lab_subject("sim").model)
         assert (plan.timeout_s, plan.drain_s) == (10.0, 0.0)
+
+    def test_sends_requests_like_the_loads(self, flood_of: Any) -> None:
+        requests = Requests(tls="unverified", path="/chat")
+        plan = flood_of(requests=requests).process.plan
+
+        assert (plan.requests, plan.url) == (requests, "https://it")
 
     def test_exceeds_what_the_backend_holds_where_its_most_is_not_known(self, flood_of: Any) -> None:
         plan = flood_of(peak_tokens_per_s=0.0, capacity_tokens_per_s=40.0).process.plan

@@ -26,6 +26,7 @@ from pytest_llmchaos.session.campaign import Campaign
 from pytest_llmchaos.session.progress import Progress
 from pytest_llmchaos.session.run import Run
 from pytest_llmchaos.session.settings import Settings
+from pytest_llmchaos.subject.requests import Requests, headers_of
 from pytest_llmchaos.trial.perform import Performed
 
 
@@ -100,6 +101,28 @@ def test_notices_about_a_stack_are_printed_before_it_is_checked(run, monkeypatch
     run.preflight()
 
     assert printed == ["it restarts"]
+
+
+def test_a_variable_that_a_header_needs_is_missing_before_anything_is_looked_at(run, monkeypatch):
+    monkeypatch.delenv("NOT_SET", raising=False)
+    requests = Requests(headers=headers_of(["Authorization: Bearer $NOT_SET"]))
+    run.subject = dataclasses.replace(run.subject, own=True, requests=requests)
+    monkeypatch.setattr(sessions.preflight, "examine", lambda _: pytest.fail("looked at the stack"))
+
+    with pytest.raises(NotReady, match="Authorization needs the environment variable NOT_SET"):
+        run.preflight()
+
+
+def test_the_first_request_makes_metrics_appear_that_are_required_then(run, monkeypatch):
+    order = []
+    run.subject = dataclasses.replace(run.subject, own=True)
+    monkeypatch.setattr(sessions.preflight, "examine", lambda subject: subject)
+    monkeypatch.setattr(sessions, "require_answer", lambda url, *_: order.append(url))
+    monkeypatch.setattr(sessions, "require_metrics", lambda *_, **__: order.append("metrics"))
+
+    run.lab()
+
+    assert order == ["http://api", "metrics"]
 
 
 @pytest.mark.usefixtures("sigterm_ignored")

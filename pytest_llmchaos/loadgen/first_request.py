@@ -6,6 +6,7 @@ It also makes metrics appear that a service exports only after a request.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import time
@@ -38,7 +39,6 @@ MOST_BYTES = 2**20
 EXCERPT = 200  # characters
 # The service may still load its model, or be behind a proxy that is faster to start.
 LOADING = (429, 502, 503, 504)
-DEADLINE_S = 300.0
 # A service without a health check may not listen yet.
 REFUSED_S = 60.0
 RETRY_S = 0.5
@@ -66,35 +66,37 @@ class Problem(NamedTuple):
 
     Attributes:
         text: one line.
-        patience_s: how long it may pass by itself, 0 if it will not.
+        patience_s: seconds in which it may pass by itself, 0 if it will not.
     """
 
     text: str
     patience_s: float = 0.0
 
 
-def require_answer(url: str, subject: Subject, note: Callable[[str], None], *, deadline_s: float = DEADLINE_S) -> None:
+def require_answer(url: str, subject: Subject, note: Callable[[str], None]) -> None:
     """Send a request like the load's until it has a good answer.
+
+    A service that is still loading has `startup_s` of the subject for it.
 
     Args:
         url: address of the service that takes the clients' requests.
         subject: the stack.
-        note: takes a line for each problem that may pass.
-        deadline_s: seconds for a service that is still loading.
+        note: takes a line for the request, and one for each problem that may pass.
 
     Raises:
         NotReady: the load would fail. The message has the cause, and what to change.
     """
-    begin, said = time.monotonic(), ""
+    begin, last = time.monotonic(), ""
     first = _FirstRequest(url, subject)
-    while (problem := first.problem(max(1.0, begin + deadline_s - time.monotonic()))) is not None:
+    note(f"first request to {subject.api}: its answer may take {subject.startup_s:g} s")
+    while (problem := first.problem(max(1.0, begin + subject.startup_s - time.monotonic()))) is not None:
         waited_s = time.monotonic() - begin
-        if waited_s >= min(problem.patience_s, deadline_s):
-            after = f" (after {waited_s:.0f} s)" if problem.patience_s else ""
+        if waited_s >= min(problem.patience_s, subject.startup_s):
+            after = f" after {waited_s:.0f} s" if problem.patience_s else ""
             raise NotReady(f"the first request to {subject.api} failed{after}: {problem.text}") from None
-        if problem.text != said:
+        if problem.text != last:
             note(f"waiting for {subject.api}: {problem.text}")
-            said = problem.text
+            last = problem.text
         time.sleep(RETRY_S)
 
 
@@ -122,7 +124,7 @@ class _FirstRequest:
             text = self._of_stream(reply)
             return None if text is None else Problem(text)
         if reply.status in LOADING:
-            return Problem(f"{self._answered(reply)}: it may still be loading", DEADLINE_S)
+            return Problem(f"{self._answered(reply)}: it may still be loading", math.inf)
         return Problem(self._of_status(reply))
 
     def _send(self, requests: Requests, timeout_s: float, *, get: str = "", url: str = "") -> Reply:
