@@ -249,7 +249,7 @@ def figures(results: list[Result]) -> dict[str, Figure]:
     plain, plain_peer, streams, streams_peer, slow, slow_peer = results
 
     def error_s(result: Result) -> float:
-        return abs((result.ttft_p50_s or 0.0) - result.truth_p50_s)
+        return abs((0.0 if result.ttft_p50_s is None else float(result.ttft_p50_s)) - result.truth_p50_s)
 
     return {
         "plain_2000_rps_held": figure(plain.held, "share", ">= 0.99", peer=plain_peer.held, digits=6),
