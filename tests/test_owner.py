@@ -1,5 +1,6 @@
 """Process identity, ports and the measurement lock of one machine."""
 
+import errno
 import os
 import pwd
 import re
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import time
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 
 import pytest
@@ -50,7 +51,7 @@ def slot():
     """The name of a slot for this test only."""
     name = f"test-{uuid.uuid4().hex[:8]}"
     yield name
-    for file in (name, f"{name}-next"):
+    for file in (name, f"{name}-queue"):
         measurement_lock.slot_file(file).unlink(missing_ok=True)
 
 
@@ -104,12 +105,11 @@ def test_the_slot_is_free_once_its_holder_is_killed_even_if_its_children_live(sl
             assert time.monotonic() - begin < 5
 
 
-@pytest.mark.parametrize("file", ["", "-next"])
-def test_a_foreign_holder_of_the_slot_is_named_by_the_kernel(slot, file):
+def test_a_foreign_holder_of_the_slot_is_named_by_the_kernel(slot):
     """Any user may lock the file without writing a pid into it."""
     with measurement_lock.measuring(slot, 0.0):
         pass
-    path = measurement_lock.slot_file(slot + file)
+    path = measurement_lock.slot_file(slot)
     with subprocess.Popen(["flock", path, "--command", "echo; exec sleep 60"], stdout=subprocess.PIPE) as squatter:
         try:
             squatter.stdout.readline()
@@ -148,6 +148,178 @@ def test_a_waiting_trial_continues_when_the_other_ends(slot):
 def test_a_waiting_trial_is_next_even_if_the_other_session_has_many_more(slot):
     with held(slot, AGAIN_AND_AGAIN), measurement_lock.measuring(slot, 2.0):
         assert holder(slot) == os.getpid()
+
+
+QUEUES = """
+import os, sys
+from pytest_llmchaos.host import measurement_lock
+slot, mine, served = sys.argv[1:4]
+if len(sys.argv) > 4:
+    os.setgroups([]), os.setgid(65534), os.setuid(65534)
+heard = []
+def waits(what, deadline_s):
+    if not heard:
+        heard.append(what)
+        print(flush=True)
+with measurement_lock.measuring(slot, 60.0, waits):
+    with open(served, "a") as file:
+        file.write(mine + "\\n")
+"""
+
+
+class Queue:
+    """Processes that wait for the slot. Each begins when the one before is in line."""
+
+    def __init__(self, slot, served):
+        self.slot, self.served, self.processes = slot, served, []
+        served.touch(0o666)
+        served.chmod(0o666)
+
+    def join(self, *how, other_user=False):
+        mine = str(len(self.processes))
+        command = [*how, sys.executable, "-c", QUEUES, self.slot, mine, str(self.served), *["x"] * other_user]
+        self.processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True))
+        assert self.processes[-1].stdout.readline() == b"\n"
+
+    def order(self):
+        for process in self.processes:
+            process.wait(DEADLINE_S)
+        return self.served.read_text().split()
+
+
+@pytest.fixture
+def queue(slot, tmp_path_factory):
+    made = Queue(slot, tmp_path_factory.mktemp("queue") / "served")
+    yield made
+    for process in made.processes:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+
+
+def test_the_slot_is_served_in_order_of_arrival_though_processes_of_the_queue_are_killed(slot, queue):
+    with held(slot):
+        for _ in range(6):
+            queue.join()
+        for gone in (0, 3):
+            queue.processes[gone].kill()
+            queue.processes[gone].wait()
+        queue.join()
+
+    assert queue.order() == ["1", "2", "4", "5", "6"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="needs root and unshare")
+def test_other_users_and_other_pid_namespaces_have_their_place_in_the_queue(slot, queue):
+    elsewhere = ["unshare", "--pid", "--fork", "--kill-child"]
+    if subprocess.run([*elsewhere, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this machine makes no pid namespaces")
+    queue.served.parent.chmod(0o755)
+    with held(slot):
+        queue.join()
+        queue.join(*elsewhere)
+        queue.join(*elsewhere)
+        queue.join()
+        os.killpg(queue.processes[1].pid, signal.SIGKILL)
+
+    assert queue.order() == ["0", "2", "3"]
+
+
+def test_a_queue_whose_file_is_emptied_meanwhile_still_lets_one_measure_at_a_time(slot, queue):
+    with held(slot):
+        queue.join()
+        measurement_lock.slot_file(f"{slot}-queue").write_text("")
+        queue.join()
+
+    assert sorted(queue.order()) == ["0", "1"]
+
+
+def test_numbers_of_the_queue_begin_anew_when_it_is_empty(slot):
+    for _ in range(3):
+        with measurement_lock.measuring(slot):
+            pass
+
+    assert measurement_lock.slot_file(f"{slot}-queue").stat().st_size == 1
+
+
+def test_a_kernel_without_locks_for_the_queue_is_named_and_leaves_no_ticket(slot, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(measurement_lock.os, "ftruncate", full)
+        with (
+            pytest.raises(NotReady, match=r"cannot lock the queue of all trials on this machine: .*No locks available"),
+            measurement_lock.measuring(slot),
+        ):
+            pytest.fail("a place in the queue without a lock")
+
+    with measurement_lock.measuring(slot, 0.0):
+        pass
+
+
+def test_a_process_that_stops_in_the_queue_is_found_by_the_message(slot, queue):
+    with held(slot) as first:
+        queue.join()
+        queue.processes[0].send_signal(signal.SIGSTOP)
+        first.kill()
+        with (
+            pytest.raises(NotReady, match=rf"a trial that waits before this one \(`fuser .*{slot}-queue\.lock` lists"),
+            measurement_lock.measuring(slot, 0.5),
+        ):
+            pytest.fail("the queue has an order")
+
+
+def test_the_deadline_begins_anew_with_each_holder(slot):
+    """A long queue is no error: each of its trials ends."""
+    left = []
+    with held(slot, AGAIN_AND_AGAIN), held(slot, AGAIN_AND_AGAIN):
+
+        def say(what, deadline_s):
+            left.append(deadline_s)
+            assert deadline_s <= 1.0
+
+        with measurement_lock.measuring(slot, 1.0, say):
+            assert left
+
+
+SMALL_TMP = """
+import subprocess, sys
+from pathlib import Path
+from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.host import measurement_lock
+subprocess.run(["mount", "-t", "tmpfs", "-o", sys.argv[1], "none", "/tmp"], check=True)
+try:
+    Path("/tmp/filler").write_bytes(bytes(10_000_000))
+except OSError:
+    pass
+for _ in range(2):
+    try:
+        with measurement_lock.measuring("x"):
+            print("measured")
+    except NotReady as error:
+        print(error)
+"""
+CANNOT_OPEN = "cannot open /tmp/pytest-llmchaos-x.lock, the lock file of all trials on this machine"
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="mounting /tmp needs root and unshare")
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("size=64k", "measured"),
+        ("ro", f"{CANNOT_OPEN}: Read-only file system; mount its folder writable"),
+        ("size=64k,nr_inodes=2", f"{CANNOT_OPEN}: No space left on device; make room"),
+    ],
+)
+def test_a_full_tmp_serves_if_it_can_and_is_refused_in_one_line_otherwise(options, told):
+    command = ["unshare", "--mount", sys.executable, "-c", SMALL_TMP, options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
+    if "mount" in done.stderr:
+        pytest.skip(f"this machine lets no process mount /tmp: {done.stderr[-200:]}")
+
+    assert (done.stdout.splitlines(), done.stderr) == ([told] * 2, "")
 
 
 def test_the_slot_is_the_same_for_jobs_with_their_own_folders(slot, tmp_path):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import pwd
+import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -36,8 +39,9 @@ def _open_to_all(path: Path) -> int:
                 os.fchmod(fd, 0o666)  # regardless of this user's umask
                 return fd
     except OSError as error:
+        todo = {errno.EROFS: "mount its folder writable", errno.ENOSPC: "make room"}.get(error.errno or 0, "remove it")
         raise NotReady(
-            f"cannot open {path}, the lock file of all trials on this machine: {error}; remove it"
+            f"cannot open {path}, the lock file of all trials on this machine: {error.strerror}; {todo}"
         ) from error
 
 
@@ -73,15 +77,14 @@ def measuring(
 ) -> Iterator[None]:
     """Hold the machine's measurement slot for at most one trial at a time.
 
-    Parallel trials would distort each other's latencies. `deadline_s` limits the wait
-    (seconds).
+    Parallel trials would distort each other's latencies. Processes get the slot in the
+    order in which they came, so a session of many trials cannot take it twice in a row.
+    The kernel frees the slot, or the place in the queue, when its process ends. The
+    lock is reentrant within a thread.
 
-    The kernel frees the slot when its holder ends. A waiting process gets it next, so a
-    session of many trials cannot take it twice in a row. The lock is reentrant within a
-    thread.
-
-    While another process holds the slot, `say(what, deadline_s=...)` is called and the
-    context of `waiting()` is entered.
+    `deadline_s` limits how long one process may hold the slot (seconds). It begins anew
+    with each holder, so a long queue is no error. While another process holds the slot,
+    `say(what, deadline_s=...)` is called and the context of `waiting()` is entered.
 
     Raises:
         NotReady: at the deadline. Names the holding process, its program and its user.
@@ -90,36 +93,93 @@ def measuring(
     if name in _mine.names:
         yield
         return
-    deadline = time.monotonic() + deadline_s
     with _opened(name) as slot:
-        resting = False
+        holder, deadline = "", 0.0
 
-        def wait_for(fd: int, rest: contextlib.ExitStack) -> None:
-            nonlocal resting
-            while not _lock(fd):
+        def wait_for(happens: Callable[[], bool], rest: contextlib.ExitStack) -> None:
+            nonlocal holder, deadline
+            while not happens():
+                if not holder:
+                    rest.enter_context(waiting())
+                if holder != (now := _holder(slot, name)):
+                    holder, deadline = now, time.monotonic() + deadline_s
                 left_s = deadline - time.monotonic()
                 if left_s < 0:
                     raise NotReady(
-                        f"{_holder(slot, fd)} has held this machine's measurement slot ({slot_file(name)}) for "
+                        f"{holder} has held this machine's measurement slot ({slot_file(name)}) for "
                         f"{deadline_s:g} s: wait for it to end, or stop it"
                     )
-                say(f"waiting for {_holder(slot, fd)}", deadline_s=left_s)
-                if not resting:
-                    resting = True
-                    rest.enter_context(waiting())
+                say(f"waiting for {holder}", deadline_s=left_s)
                 time.sleep(0.1)
 
         with contextlib.ExitStack() as rest:
-            with _opened(f"{name}-next") as turn:  # the next in line holds it
-                wait_for(turn, rest)
-                wait_for(slot, rest)
-            os.ftruncate(slot, 0)
-            os.pwrite(slot, str(os.getpid()).encode(), 0)
+            with _opened(f"{name}-queue") as queue:
+                ticket = _Ticket(queue)
+                wait_for(ticket.is_drawn, rest)
+                wait_for(ticket.is_first, rest)
+                wait_for(lambda: _lock(slot), rest)
+            with contextlib.suppress(OSError):  # a full disk: then the kernel names the holder
+                os.ftruncate(slot, 0)
+                os.pwrite(slot, str(os.getpid()).encode(), 0)
         _mine.names |= {name}
         try:
             yield
         finally:
             _mine.names -= {name}
+
+
+class _Ticket:
+    """A place in the queue: the lock of one byte of the queue's file.
+
+    Each process locks the byte after the last one, so it is first once no lower byte is
+    locked. The kernel drops the lock of a process that ends. Closing the file gives the
+    ticket back. The file's length is the next number, and its content is empty space.
+    """
+
+    _DRAWING = 2**40  # the byte that is locked while a ticket is drawn
+
+    def __init__(self, queue: int) -> None:
+        self._queue = queue
+        self._number = 0
+
+    def is_drawn(self) -> bool:
+        """Draw a ticket. False if another process draws one now."""
+        if sys.platform != "linux":  # no locks of single bytes: the slot alone decides
+            return True
+        if not self._take(self._DRAWING):
+            return False
+        try:
+            length = os.fstat(self._queue).st_size
+            self._number = length if 0 < length < self._DRAWING and not self._is_free(self._DRAWING) else 0
+            while not self._take(self._number):
+                self._number += 1
+            os.ftruncate(self._queue, self._number + 1)
+        except OSError as error:
+            raise NotReady(f"cannot lock the queue of all trials on this machine: {error}") from error
+        finally:
+            self._ask(fcntl.F_OFD_SETLK, fcntl.F_UNLCK, self._DRAWING, 1)
+        return True
+
+    def is_first(self) -> bool:
+        """True if no ticket with a lower number is held."""
+        return sys.platform != "linux" or self._number == 0 or self._is_free(self._number)
+
+    def _take(self, byte: int) -> bool:
+        try:
+            self._ask(fcntl.F_OFD_SETLK, fcntl.F_WRLCK, byte, 1)
+        except (BlockingIOError, PermissionError):  # EAGAIN or EACCES
+            return False
+        return True
+
+    def _is_free(self, below: int) -> bool:
+        return self._ask(fcntl.F_OFD_GETLK, fcntl.F_WRLCK, 0, below) == fcntl.F_UNLCK
+
+    def _ask(self, command: int, kind: int, start: int, length: int) -> int:
+        # Locks of the open file, and not of the process as with `lockf`: those end when
+        # the process closes any other descriptor of the file. fcntl(2): struct flock.
+        asked = struct.pack("hhqqi4x", kind, os.SEEK_SET, start, length, 0)
+        answered: int = struct.unpack("hhqqi4x", fcntl.fcntl(self._queue, command, asked))[0]
+        return answered
 
 
 @contextlib.contextmanager
@@ -142,8 +202,8 @@ def _lock(fd: int) -> bool:
     return True
 
 
-def _holder(slot: int, awaited: int) -> str:
-    """Describe the process that holds the slot, else the next in line.
+def _holder(slot: int, name: str) -> str:
+    """Describe the process that holds the slot.
 
     The kernel names it, unless it is in another pid namespace. Then the pid that the
     holder wrote into the file is used. Any user can write there, so only a number is
@@ -151,7 +211,10 @@ def _holder(slot: int, awaited: int) -> str:
     """
     told = os.pread(slot, 20, 0)
     written = int(told) if told.isdigit() else None
-    pid = _locked_by(slot) or _locked_by(awaited)
+    pid = _locked_by(slot)
+    if pid is None and _lock(slot):
+        fcntl.flock(slot, fcntl.LOCK_UN)
+        return f"a trial that waits before this one (`fuser {slot_file(f'{name}-queue')}` lists them)"
     if pid is None:
         return "another trial" if written is None else f"the trial of process {written}"
     since = time.strftime("%H:%M:%S", time.localtime(os.fstat(slot).st_mtime))

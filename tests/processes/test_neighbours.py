@@ -115,7 +115,8 @@ Campaign._perform = hung_once
     assert performed(suite)[-1] == "one: kill model-1"
 
 
-def test_the_time_limit_of_pytest_timeout_begins_once_no_other_session_measures(suite):
+@pytest.mark.parametrize("method", ["signal", "thread"])
+def test_the_time_limit_of_pytest_timeout_begins_once_no_other_session_measures(suite, method):
     suite.makeconftest(
         CONFTEST
         + """
@@ -133,8 +134,9 @@ Campaign._perform = waited
 """
     )
 
-    result = suite.runpytest_inprocess(
-        *without(*NEIGHBOURS - {"timeout"}), "--timeout=0.5", "--timeout-method=signal", "test_one.py"
+    # A time limit of the method `thread` ends the whole process.
+    result = suite.runpytest_subprocess(
+        *without(*NEIGHBOURS - {"timeout"}), "--timeout=0.5", f"--timeout-method={method}", "test_one.py"
     )
 
     result.assert_outcomes(passed=4)
