@@ -252,6 +252,7 @@ class TestDocuments:
             ("metadata:\n  name: answers", "metadata: answers", "3:11: metadata must be a mapping, got 'answers'"),
             ("  name: answers", "  name: answers\n  annotations: [a]", "annotations must be a mapping, got a sequence"),
             ("  name: answers", "  name: answers\n  annotations: {a: 1, a: 2}", "a key of metadata.annotations must be given o"),
+            ('{result="ok"}', "{}", "ratioMetric.good must be a part of total (all events are good here, so that no"),
             ("  name: answers", "  name: answers\n  lables: {a: 1}", "5:3: a key of metadata must be one of name, display"),
             ("kind: SLO\n", "kind: SLO\n? [a]\n: b\n", "3:3: a key of the document must be one of apiVersion, kind"),
         ],

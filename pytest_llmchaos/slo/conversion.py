@@ -23,7 +23,7 @@ _SLOTH_WINDOW = "30d"
 _SLOTH_ALERTS = ("page_alert", "ticket_alert", "pageAlert", "ticketAlert")
 _SLOTH_ALERTS_OF_AN_SLO = 2
 _UNITS = {"Minute": "m", "Hour": "h", "Day": "d", "Week": "w", "Month": "M", "Quarter": "Q", "Year": "Y"}
-_NO_COUNTERS = "two counters (a gauge or a computed share has no number of events)"
+_NO_COUNTERS = "two counters, as a gauge or a computed share has no number of events"
 Node: TypeAlias = "str | float | bool | list[Node] | dict[str, Node]"
 
 
@@ -142,6 +142,8 @@ class _Converter:
         if document.child("kind").exactly("SLO", "Service") == "Service":
             return
         spec = document.child("spec")
+        if method := spec.optional("budgetingMethod"):
+            method.exactly("Occurrences")
         name = document.child("metadata").child("name").text()
         given = list(spec.child("objectives").items())
         for one in given:
@@ -150,6 +152,9 @@ class _Converter:
     def _v1alpha_slo(self, objective: Place, spec: Place, name: str, *, is_alone: bool) -> None:
         target = objective.child("target").number()
         metrics = objective.child("ratioMetrics")
+        for key in ("counter", "incremental"):
+            if (counts := metrics.optional(key)) and not counts.flag():
+                counts.fail(f"true ({_NO_COUNTERS})")
         sides = []
         for side in (metrics.child("good"), metrics.child("total")):
             kind = side.optional("source")

@@ -47,7 +47,7 @@ def good_of(bad: str, total: str) -> str | None:
     left, right = _difference(_one_line(bad))
     if right:
         good = counter_of(right)
-        is_valid = expected_of(good) is None and _same(counter_of(left), total)
+        is_valid = expected_of(good) is None and is_same(counter_of(left), total)
         return good if is_valid else None
     selector = counter_of(bad)
     if expected_of(selector) is not None:
@@ -61,7 +61,8 @@ def good_of(bad: str, total: str) -> str | None:
     return f"{metric}{{{', '.join(matchers)}}}"
 
 
-def _same(selector: str, total: str) -> bool:
+def is_same(selector: str, total: str) -> bool:
+    """True if a text is a selector of the same series as another selector."""
     if expected_of(selector) is not None:
         return False
     (metric, matchers), (of_total, others) = matchers_of(selector), matchers_of(total)
