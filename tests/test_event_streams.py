@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.stream_shapes import PLAIN, SHAPES, A, said
+from support.stream_shapes import DIALECTS, PLAIN, SHAPES, A, said
 
 from pytest_llmchaos.loadgen import classify
 from pytest_llmchaos.loadgen.dialects import FORMATS
@@ -59,6 +59,16 @@ def test_the_place_of_a_split_changes_nothing(name):
 
         assert judged(pieces, shape.dialect) == ("complete", shape.outcome, shape.tokens), pieces
         assert received(pieces, dialect=shape.dialect).first_s == seen_s, pieces
+
+
+@pytest.mark.parametrize("name", [name for name, shape in DIALECTS.items() if shape.outcome == "ok"])
+def test_a_good_answer_is_over_with_its_last_event_and_not_before(name):
+    shape = SHAPES[name]
+    answer = Answer(dialect=shape.dialect)
+    answer.take(HEAD, 0.0, stream=True)
+    over = [answer.take(event, 1.0, stream=True) for event in shape.events]
+
+    assert over == [False] * (len(over) - 1) + [True]
 
 
 @given(st.sampled_from(list(SHAPES.values())), st.data())

@@ -4,6 +4,9 @@ import pytest
 from support.own_stack_keys import make_folder
 from support.plugin_double import SCENARIO, put_double
 
+from pytest_llmchaos.evidence import redaction
+from pytest_llmchaos.evidence.redaction import redact
+
 UNIT = "def test_unit():\n    assert True\n"
 ON_WEB = SCENARIO.format(fault='faults.kill("web")')
 OWN = {
@@ -133,7 +136,8 @@ def test_numbers_and_booleans_stand_where_they_are_expected(chaos):
     assert result.ret == 0
 
 
-def test_the_plan_names_headers_without_their_values(chaos):
+def test_the_plan_names_headers_without_their_values(chaos, monkeypatch):
+    monkeypatch.setattr(redaction, "_hidden", set())
     keys = {"llmchaos_headers": '["X-Team: planted-literal", "Host: web"]', "llmchaos_dialect": '"ollama"'}
 
     result = chaos("--chaos-plan", own=True, **keys)
@@ -143,6 +147,7 @@ def test_the_plan_names_headers_without_their_values(chaos):
         ["requests: POST /api/chat, dialect ollama, headers X-Team, Host to web, model default"]
     )
     assert "planted-literal" not in result.stdout.str()
+    assert redact("its log: planted-literal") == "its log: ***"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from pytest_llmchaos.evidence.redaction import redact, redact_bytes, redact_file, redact_inside, secrets_of
+from pytest_llmchaos.evidence import redaction
+from pytest_llmchaos.evidence.redaction import hide, redact, redact_bytes, redact_file, redact_inside, secrets_of
 
 SECRET = "Zx9secretvalue"
 FORMS = [
@@ -144,3 +145,12 @@ def test_a_file_without_secrets_is_not_written_or_created(tmp_path):
     redact_file(tmp_path / "none")
 
     assert [(path.name, path.stat().st_mtime) for path in tmp_path.iterdir()] == [("log", 1)]
+
+
+def test_a_hidden_value_is_found_in_each_form_in_which_servers_write_it(monkeypatch):
+    monkeypatch.setattr(redaction, "_hidden", set())
+    text = 'Zx9/plan"ted+k=y xZx9/plan"ted+k=yx {"a": "Zx9/plan\\"ted+k=y"} ?a=Zx9%2Fplan%22ted%2Bk%3Dy short'
+
+    hide(['Zx9/plan"ted+k=y', "short"])
+
+    assert redact(text) == '*** x***x {"a": "***"} ?a=*** short'
