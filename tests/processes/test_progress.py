@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # progress.
 CONFTEST = f"""
 import sys, time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,6 +35,7 @@ from pytest_llmchaos.evidence.journal import Journal
 from pytest_llmchaos.evidence.trial_record import Record
 from pytest_llmchaos.lab.live_load import RunningLoad
 from pytest_llmchaos.loads.arrivals import Arrival
+from pytest_llmchaos.subject.lab import lab_subject
 
 def perform(campaign, plan):
     progress = campaign._make_progress()
@@ -42,7 +44,7 @@ def perform(campaign, plan):
             record=Record(Journal(Path("journal.jsonl")), "001", Path()),
             running_load=None,
             runtime=SimpleNamespace(url=lambda service: server.url),
-            subject=SimpleNamespace(pushgateway=None, api="api", model="m", check="sim-v1", replica_header=None, ready_path=None),
+            subject=replace(lab_subject("sim"), pushgateway=None, replica_header=None, ready_path=None),
         )
         progress(lab, "starting", None)
         words = ["ok"] * 40 + ["s500"] * 20 + ["ok"] * 100
