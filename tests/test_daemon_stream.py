@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 from support.waiting import until
 
+from pytest_llmchaos.faults.base import event_proof
 from pytest_llmchaos.runtime import json_log
 from pytest_llmchaos.runtime.docker import docker_cli
 from pytest_llmchaos.runtime.docker import events as reader_module
@@ -217,6 +218,24 @@ def test_a_start_or_death_of_another_replica_is_not_the_victims(scaled, daemon):
         ("web", "start", "its replacement"),
     ]
     assert runtime.event_gaps(0, 2000) == []
+
+
+def test_a_proof_names_the_replica_if_there_are_several(scaled, daemon):
+    runtime, _ = scaled
+    runtime._containers()
+    daemon.streams = [
+        [raw("die", 1010.0, service="web", number="1"), raw("die", 1011.0, service="api", number="1")],
+    ]
+    runtime._reader = daemon.read()
+    until(lambda: len(runtime.events(0, 2000)) == 2, "two events", 5.0)
+    daemon.closed = True
+
+    assert event_proof("injected", runtime.events(0, 2000)[0]).witness == "runtime event die"
+    runtime._counts = {"web": 2, "api": 1}
+    assert [event_proof("injected", one).witness for one in runtime.events(0, 2000)] == [
+        "runtime event die replica=web#1",
+        "runtime event die",
+    ]
 
 
 class TestLogsOfLines:

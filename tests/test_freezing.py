@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_llmchaos.runtime.docker import freezing
+from pytest_llmchaos.runtime.docker import freezing, sdk
 from pytest_llmchaos.runtime.docker.events import unix
 
 END = "2026-11-28T09:30:00.123456789Z"
@@ -74,3 +74,32 @@ def test_a_check_that_does_not_end_delays_the_fault_for_a_moment_only(monkeypatc
     freezing.pause(container)
 
     assert container.paused_after > 40
+
+
+class Busy(Container):
+    """A container that Docker cannot freeze for some times."""
+
+    def __init__(self, failures, explanation="OCI runtime pause failed: unable to freeze: unknown"):
+        super().__init__(looks=0)
+        self.failures, self.tries, self.explanation = failures, 0, explanation
+
+    def pause(self):
+        self.tries += 1
+        if self.tries <= self.failures:
+            raise sdk.errors.APIError("500", explanation=self.explanation)
+
+
+def test_a_busy_machine_gets_one_more_try():
+    container = Busy(failures=1)
+
+    freezing.pause(container)
+
+    assert container.tries == 2
+
+
+@pytest.mark.parametrize(("container", "tries"), [(Busy(failures=2), 2), (Busy(1, "it is not running"), 1)])
+def test_any_other_or_second_refusal_is_an_error(container, tries):
+    with pytest.raises(sdk.errors.APIError):
+        freezing.pause(container)
+
+    assert container.tries == tries

@@ -287,6 +287,17 @@ def progress_line(ended, *, inflight=0, settled_s=10.0):
     return Progress(None, tty=False).line(SimpleNamespace(running_load=load), "fault", None)
 
 
+def test_a_progress_line_whose_details_change_is_printed_every_five_seconds():
+    printed = []
+    progress = Progress(lambda text, _: printed.append(text), tty=False)
+
+    for step in ("step 1", "step 2"):
+        progress(None, f"building web: {step}", None)
+    progress(None, "waiting: web is starting", 9.0)
+
+    assert printed == ["building web: step 1", "waiting: web is starting (9 s left)"]
+
+
 def sample(due_s, end_s, outcome):
     return Sample(due_s, due_s, None, end_s, 0.0, 0, outcome, "", f"{due_s} {outcome}")
 

@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
+from support.waiting import until
 
 from pytest_llmchaos.errors import NotReady
-from pytest_llmchaos.runtime.docker import docker_cli, startup
+from pytest_llmchaos.runtime.docker import docker_cli, sdk, startup
 
 
 class Container:
@@ -38,12 +39,19 @@ RUNNING = Container("running")
 def wait(*looks, roles=("web",), startup_s=5.0, said=None):
     """Wait over these looks. The last one stays."""
     left = list(looks)
+
+    def look():
+        found = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
     startup.wait_until_up(
-        lambda: left.pop(0) if len(left) > 1 else left[0],
+        look,
         roles=roles,
         expected=("web",),
         deadline=time.monotonic() + startup_s,
-        startup_s=startup_s,
+        too_late=lambda what: f"too late: {what}",
         show=(lambda *about: said.append(about)) if said is not None else lambda *_: None,
     )
 
@@ -81,6 +89,13 @@ def test_a_start_waits_for_what_is_not_up_yet():
     ]
 
     wait(*looks)
+
+
+def test_a_docker_that_answers_late_is_queried_again_until_the_deadline():
+    wait(TimeoutError("read timed out"), {"web": [RUNNING]})
+
+    with pytest.raises(NotReady, match="too late: Docker does not report its containers: read timed out"):
+        wait(TimeoutError("read timed out"), startup_s=0.2)
 
 
 @pytest.mark.parametrize(
@@ -121,14 +136,13 @@ def test_what_has_ended_for_good_is_an_error_at_once(found, message):
         ),
     ],
 )
-def test_what_is_not_up_in_time_is_named_with_the_key_that_gives_it_longer(found, message):
+def test_what_is_not_up_in_time_is_named_with_its_health_check_and_log(found, message):
     with pytest.raises(NotReady) as caught:
         wait(found, startup_s=0.2)
 
     said = str(caught.value)
-    assert said.startswith("the stack is not up after 0.2 s: ")
+    assert said.startswith("too late: ")
     assert message in said
-    assert said.endswith("Give it longer with llmchaos_startup_s in the ini file, such as llmchaos_startup_s = 1")
 
 
 def test_a_long_start_shows_what_it_waits_for(monkeypatch):
@@ -163,6 +177,7 @@ SERVICES = {
     "built": {"build": {"context": "."}},
     "built-before": {"build": {"context": "."}, "image": "here:1"},
     "rebuilt": {"build": {"context": "."}, "image": "here:1", "pull_policy": "build"},
+    "published": {"build": {"context": "."}, "image": "mine:1"},
 }
 
 
@@ -170,7 +185,7 @@ SERVICES = {
 def compose(monkeypatch, tmp_path):
     """A program in place of Docker Compose, and the calls that it got."""
 
-    def make(program):
+    def make(program, services=SERVICES):
         calls = tmp_path / "calls"
         path = tmp_path / "docker-compose"
         path.write_text(
@@ -183,7 +198,7 @@ def compose(monkeypatch, tmp_path):
                 if not command[-1].startswith("here"):
                     raise NotReady("No such image")
                 return "sha256:1"
-            return json.dumps({"services": SERVICES})
+            return json.dumps({"services": services})
 
         monkeypatch.setattr(docker_cli, "run", run)
         return startup.Command(words=[str(path)], env=dict(os.environ), folder=tmp_path), calls
@@ -191,42 +206,62 @@ def compose(monkeypatch, tmp_path):
     return make
 
 
-def test_only_missing_images_are_fetched_before_the_start(compose):
+def test_only_missing_images_are_fetched_before_the_start_as_compose_would(compose):
     command, calls = compose("")
 
     startup.fetch_images(command, lambda *_: None)
 
     assert calls.read_text().splitlines() == [
-        "build built --progress plain",
-        "build rebuilt --progress plain",
-        "pull absent",
-        "pull always",
+        "--progress plain pull absent",
+        "--progress plain pull always",
+        "--progress plain pull published",
+        "--progress plain build built",
+        "--progress plain build rebuilt",
+        "--progress plain build published",
     ]
 
 
-def test_a_failed_build_ends_with_the_last_lines_of_the_builder(compose):
-    command, _ = compose("print('step 1'); print('no such file: app.py'); sys.exit(17)")
+def test_what_cannot_be_pulled_is_built_if_it_can_be(compose):
+    services = {"published": SERVICES["published"]}
+    command, calls = compose("sys.exit('pull' in sys.argv)", services)
 
-    with pytest.raises(NotReady, match=r"building built failed: step 1\nno such file: app\.py"):
+    startup.fetch_images(command, lambda *_: None)
+
+    assert len(calls.read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(("service", "doing"), [("absent", "pulling absent:1 for absent"), ("built", "building built")])
+def test_a_failed_fetch_ends_with_the_last_lines_of_its_program(compose, service, doing):
+    program = "print('step 1'); print('no such file: app.py'); sys.exit(17)"
+    command, _ = compose(program, {service: SERVICES[service]})
+
+    with pytest.raises(NotReady, match=rf"^{doing} failed: step 1\nno such file: app\.py$"):
         startup.fetch_images(command, lambda *_: None)
 
 
-def test_a_long_pull_shows_its_last_line_and_an_interrupt_ends_it(compose):
-    command, calls = compose("print('layer 3 of 12', flush=True); time.sleep(60)")
-    pid = []
+def test_a_long_build_shows_its_last_line_and_an_interrupt_ends_it_with_its_children(compose):
+    program = """
+import subprocess
+child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])
+print('step 3 of 12, process', child.pid, flush=True)
+child.wait()
+"""
+    command, calls = compose(program, {"built": SERVICES["built"]})
+    pids = []
 
     def say(line, left_s):
-        if "layer 3" in line:
-            assert line == "building built: layer 3 of 12"
+        if "step 3" in line:
+            assert line.startswith("building built: step 3 of 12, process ")
             assert left_s is None
-            pid.extend(int(one.name) for one in Path("/proc").glob("[0-9]*") if str(calls.parent) in _words(one))
+            pids.append(int(line.split()[-1]))
+            pids.extend(int(one.name) for one in Path("/proc").glob("[0-9]*") if str(calls.parent) in _words(one))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         startup.fetch_images(command, say)
 
-    assert pid
-    assert not Path(f"/proc/{pid[0]}").exists()
+    assert len(pids) == 2
+    until(lambda: not any(_words(Path(f"/proc/{pid}")) for pid in pids), "both processes ended", 5)
 
 
 def _words(process):
@@ -236,9 +271,43 @@ def _words(process):
         return ""
 
 
+def test_a_long_pull_shows_its_layers(compose):
+    lines = [
+        "absent Pulling",
+        "d7c0b2a1f3e4 Pulling fs layer",
+        "a1b2c3d4e5f6 Already exists",
+        "0123456789ab Waiting",
+        "d7c0b2a1f3e4 Downloading [=>  ] 1.2MB/30MB",
+        "0123456789ab Pull complete",
+    ]
+    command, _ = compose(f"print({chr(10).join(lines)!r}, flush=True); time.sleep(60)", {"absent": SERVICES["absent"]})
+    said = []
+
+    def say(line, _):
+        said.append(line)
+        if "layers" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        startup.fetch_images(command, say)
+
+    assert said[-1] == "pulling absent:1 for absent: 2 of 3 layers"
+
+
 def test_a_fetch_has_a_deadline_of_its_own(compose, monkeypatch):
     monkeypatch.setattr(startup, "FETCH_DEADLINE_S", 0.3)
     command, _ = compose("time.sleep(60)")
 
-    with pytest.raises(NotReady, match=r"building built did not end within 0\.3 s"):
+    with pytest.raises(NotReady, match=r"pulling absent:1 for absent did not end within 0\.3 s"):
         startup.fetch_images(command, lambda *_: None)
+
+
+def test_a_log_that_cannot_be_read_does_not_hide_why_a_service_is_not_up():
+    def logs(**_):
+        raise sdk.errors.APIError("no", explanation="configured logging driver does not support reading")
+
+    job = Container("exited", code=1)
+    job.logs = logs
+
+    with pytest.raises(NotReady, match="job ended with status 1, and its log cannot be read: configured logging"):
+        wait({"web": [RUNNING], "job": [job]})

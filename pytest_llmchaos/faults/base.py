@@ -288,7 +288,7 @@ def event_proof(step: Literal["injected", "healed"], event: RuntimeEvent | None)
     """
     if event is None:
         return None
-    shown = " ".join(f"{k}={v}" for k, v in sorted(event.attributes.items()) if k in {"exitCode", "signal"})
+    shown = " ".join(f"{k}={v}" for k, v in sorted(event.attributes.items()) if k in {"exitCode", "signal", "replica"})
     witness = f"runtime event {event.action}{' ' + shown if shown else ''}"
     return Proof(step=step, witness=witness, at_unix_s=event.at_unix_s)
 

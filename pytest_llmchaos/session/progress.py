@@ -42,9 +42,11 @@ class Progress:
         now = time.monotonic()
         phase = lab.record.phase_now if lab and lab.record and lab.record.phase_now else what
         every_s = TERMINAL_EVERY_S if self._tty else PLAIN_EVERY_S
-        if phase == self._phase and now - self._last_s < every_s:
+        # The words after a colon are details that change often.
+        head = phase.partition(": ")[0]
+        if head == self._phase and now - self._last_s < every_s:
             return
-        self._last_s, self._phase = now, phase
+        self._last_s, self._phase = now, head
         self._write(self.line(lab, phase, left_s), not self._tty)
 
     def line(self, lab: Lab | None, phase: str, left_s: float | None) -> str:

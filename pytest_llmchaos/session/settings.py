@@ -101,7 +101,7 @@ def make_runtime(
     about = {"project": project, "run": settings.run, "owner": owner_id}
     directory = settings.stack_directory
     if subject.attach:
-        return AttachedRuntime(subject, **about, directory=directory)
+        return AttachedRuntime(subject, **about, directory=directory, say=say)
     if settings.runtime == "compose":
         return ComposeRuntime(subject, **about, directory=directory, say=say)
     return LocalRuntime(subject, **about, directory=directory)

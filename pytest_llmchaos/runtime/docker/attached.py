@@ -14,7 +14,7 @@ from pytest_llmchaos.evidence.run_manifest import RunManifest
 from pytest_llmchaos.host import measurement_lock
 from pytest_llmchaos.host.ports import http_url
 from pytest_llmchaos.model import Undo
-from pytest_llmchaos.runtime.docker import attach_preflight, docker_cli, judge, notes, reach, restrictions
+from pytest_llmchaos.runtime.docker import attach_preflight, docker_cli, judge, notes, reach, restrictions, startup
 from pytest_llmchaos.runtime.docker.compose import ComposeRuntime
 from pytest_llmchaos.runtime.docker.events import EventReader
 from pytest_llmchaos.runtime.docker.judge_project import JudgeProject, as_config
@@ -35,8 +35,17 @@ class AttachedRuntime(ComposeRuntime):
 
     name = "attached"
 
-    def __init__(self, subject: Subject, *, project: str, run: str, owner: str, directory: Path) -> None:
-        super().__init__(subject, project=project, run=run, owner=owner, directory=directory)
+    def __init__(
+        self,
+        subject: Subject,
+        *,
+        project: str,
+        run: str,
+        owner: str,
+        directory: Path,
+        say: startup.Show = lambda *_: None,
+    ) -> None:
+        super().__init__(subject, project=project, run=run, owner=owner, directory=directory, say=say)
         self._host_of: dict[str, str] = {}
         self._owner = owner
         self._judge: JudgeProject | None = None
@@ -115,7 +124,7 @@ class AttachedRuntime(ComposeRuntime):
         self._reader = EventReader(docker_cli.daemon(), self._members)
         self._reader.start()
         if self._judge is not None:
-            self._judge.up(self._config(self._by_service()), self.subject)
+            self._judge.up(self._config(self._by_service()), self.subject, self._say)
         # A trial of another run may have restricted a target.
         with measurement_lock.measuring():
             self._require_running()

@@ -13,6 +13,7 @@ import tarfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -147,34 +148,58 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
             startup.fetch_images(command, self._say)
         deadline = time.monotonic() + self.subject.startup_s
         _testcontainers(self, command, deadline).start()
-        roles = {self.subject.api, self.subject.prometheus, *self.subject.targets, *self.subject.replicas}
-        roles |= {one for one in (self.subject.pushgateway, self.subject.remediator) if one}
         startup.wait_until_up(
             self._by_service,
-            roles=roles,
+            roles=self._roles,
             expected=self.subject.targets,
             deadline=deadline,
-            startup_s=self.subject.startup_s,
+            too_late=self._too_late,
             show=self._say,
         )
+
+    @property
+    def _roles(self) -> set[str]:
+        """Services that have to run. Any other may do its job and end."""
+        found = {self.subject.api, self.subject.prometheus, *self.subject.targets, *self.subject.replicas}
+        found |= {one for one in (self.subject.pushgateway, self.subject.remediator) if one}
+        return found | {one.service for one in self.subject.scrapes}
+
+    def _too_late(self, what: str) -> str:
+        """The message at the start's deadline."""
+        startup_s = self.subject.startup_s
+        more = (
+            f"Give it longer with {startup.TIME_KEY} in the ini file, such as {startup.TIME_KEY} = {5 * startup_s:g}"
+            if self.subject.own
+            else "The machine may be overloaded: see `llmchaos doctor`"
+        )
+        return f"the stack is not up after {startup_s:g} s: {what}\n{more}"
 
     def watch(self, running: startup.Running, deadline: float) -> None:
         """Wait for `docker compose up`. It may wait itself, for what others depend on.
 
-        Raises NotReady with its last lines and what is not up.
+        Raises NotReady with its last lines and what is not up, at once for a container
+        that has failed for good.
         """
-        begin = time.monotonic()
+        look_at = time.monotonic() + startup.LEAST_SHOWN_S
         with running:
             while running.goes_on():
-                late = [one for one in startup.standings(self._by_service(), ()) if one.why]
-                if time.monotonic() > deadline:
-                    raise NotReady(startup.too_late(late, self.subject.startup_s))
-                if time.monotonic() - begin > startup.LEAST_SHOWN_S:
-                    self._say(startup.waiting_for(late), deadline - time.monotonic())
+                now = time.monotonic()
+                if now > look_at:
+                    late = self._late()
+                    startup.require_none_over(late)
+                    self._say(startup.waiting_for(late), deadline - now)
+                    look_at = time.monotonic() + startup.LEAST_SHOWN_S
+                if now > deadline:
+                    raise NotReady(self._too_late(startup.told(self._late()) or "Compose still creates its containers"))
                 time.sleep(startup.LOOK_S)
             if running.status != 0:
-                late = [one for one in startup.standings(self._by_service(), ()) if one.why]
-                raise NotReady(f"the stack did not start: {running.end()}\n{startup.told(late)}")
+                raise NotReady(f"the stack did not start: {running.end()}\n{startup.told(self._late())}")
+
+    def _late(self) -> list[startup.Standing]:
+        """Containers that are not up. Empty if Docker is too busy to report them."""
+        with contextlib.suppress(OSError):  # a container that is being started cannot be inspected meanwhile
+            return startup.late(self._by_service())
+        return []
 
     def _require_reachable(self) -> None:
         """Check that ports of the daemon are ports of this process.
@@ -237,12 +262,12 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
     def keep_logs(self) -> None:
         folder = self._directory / "logs"
         folder.mkdir(parents=True, exist_ok=True)
-        containers = self._containers()
-        secrets = startup.secrets_in(containers.values())
-        for service, container in containers.items():
-            with contextlib.suppress(sdk.errors.NotFound):  # removed since
+        found = self._by_service()
+        secrets = startup.secrets_in(chain.from_iterable(found.values()))
+        for name, container in startup.named(found):
+            with contextlib.suppress(sdk.errors.APIError):  # removed since, or its logging driver cannot be read
                 said = container.logs(timestamps=True, tail=2000)
-                (folder / f"{service}.txt").write_bytes(redact_bytes(said, secrets))
+                (folder / f"{name}.txt").write_bytes(redact_bytes(said, secrets))
 
     def url(self, service: str) -> str:
         return self.compose.place.url(self.compose.port_of[service])
@@ -300,10 +325,21 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         return [self._told(one) for one in heard]
 
     def _told(self, heard: Heard) -> RuntimeEvent:
-        """Rename an event of a replica other than the chosen one: `service#number`."""
+        """Rename an event of a replica other than the chosen one: `service#number`.
+
+        One of the chosen replica names it in its attributes.
+        """
         event, number = heard.event, number_of(heard.number)
         is_sibling = number != self._numbers.get(event.service, number)
-        return replace(event, service=f"{event.service}#{number}") if is_sibling else event
+        if is_sibling:
+            return replace(event, service=f"{event.service}#{number}")
+        name = self._replica(event.service)
+        return replace(event, attributes={**event.attributes, "replica": name}) if name else event
+
+    def _replica(self, service: str) -> str:
+        """The chosen container, such as `web#1`. Empty if the service has only one."""
+        is_scaled = self._counts.get(service, 1) > 1
+        return f"{service}#{self._numbers[service]}" if is_scaled and service in self._numbers else ""
 
     def event_gaps(self, since_unix_s: float, until_unix_s: float) -> Sequence[EventGap]:
         return self._reader.gaps(since_unix_s, until_unix_s) if self._reader else ()
@@ -445,7 +481,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         deadline = time.monotonic() + deadline_s
         while True:
             found = {name: containers for name, containers in self._by_service().items() if name in services}
-            sick = {one.name: one.why for one in startup.standings(found, services) if one.why}
+            sick = {one.name: one.why for one in startup.late(found, services)}
             for name in services:
                 count, least = len(found.get(name, ())), self._counts.get(name, 1)
                 if count < least:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.host import identity
-from pytest_llmchaos.runtime.docker import docker_cli, judge, reach, removal
+from pytest_llmchaos.runtime.docker import docker_cli, judge, reach, removal, startup
 from pytest_llmchaos.runtime.docker.place import Place
 from pytest_llmchaos.subject.lab import Subject
 from pytest_llmchaos.subject.own_stack import JUDGE, PUSHGATEWAY
@@ -17,7 +17,7 @@ from pytest_llmchaos.subject.own_stack import JUDGE, PUSHGATEWAY
 if TYPE_CHECKING:
     from docker.models.containers import Container
 
-UP_DEADLINE_S = 600.0  # the images may have to be pulled
+UP_DEADLINE_S = 120.0  # without pulls
 _NAMELESS = "bridge"
 _INSIDE = {JUDGE: judge.PROMETHEUS_PORT, PUSHGATEWAY: judge.PUSHGATEWAY_PORT}
 
@@ -48,12 +48,13 @@ class JudgeProject:
         """Return the address of one of the two services."""
         return self._place.url(self.port_of[service])
 
-    def up(self, config: reach.Config, subject: Subject) -> None:
+    def up(self, config: reach.Config, subject: Subject, show: startup.Show = lambda *_: None) -> None:
         """Start both and wait until they are ready.
 
         Args:
             config: The running stack, from `as_config`.
             subject: The user's stack with its scrapes and rules.
+            show: Takes a line of progress and the seconds left.
 
         Raises:
             NotReady: Docker refuses, or they are not ready in time.
@@ -68,8 +69,9 @@ class JudgeProject:
         }
         self._file.parent.mkdir(parents=True, exist_ok=True)
         self._file.write_text(json.dumps(text, indent=1))
-        command = ["docker", "compose", "-p", self.name, "-f", str(self._file)]
-        docker_cli.run([*command, "up", "--detach", "--wait", "--quiet-pull"], timeout_s=UP_DEADLINE_S)
+        words = ["docker", "compose", "-p", self.name, "-f", str(self._file)]
+        startup.fetch_images(startup.Command(words=words, env=docker_cli.environment(), folder=self._file.parent), show)
+        docker_cli.run([*words, "up", "--detach", "--wait", "--quiet-pull"], timeout_s=UP_DEADLINE_S)
 
     def down(self) -> None:
         """Remove both. Raises NotReady if Docker refuses."""

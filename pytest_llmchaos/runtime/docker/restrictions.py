@@ -116,6 +116,7 @@ class Restrictable:
     _found: dict[str, AsFound]
     _act: Callable[[str, Callable[[Container], object]], None]
     _container: Callable[[str], Container | None]
+    _replica: Callable[[str], str]
 
     @property
     def _sdk(self) -> DockerClient:
@@ -173,7 +174,9 @@ class Restrictable:
         if at_unix_s is None or seen is None:
             return None
         action = " ".join(_EVENTS[kind])
-        return Proof(step="injected", witness=f"Docker event {action}; {seen}", at_unix_s=at_unix_s)
+        replica = self._replica(service)
+        witness = f"Docker event {action}{f' replica={replica}' if replica else ''}; {seen}"
+        return Proof(step="injected", witness=witness, at_unix_s=at_unix_s)
 
     def released(self, kind: str, service: str) -> Proof | None:
         """Proof that the container runs with its original settings. None until then."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 import subprocess
 import tempfile
 import time
@@ -15,6 +18,7 @@ from typing import TYPE_CHECKING, Self
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.evidence.redaction import redact, secrets_of
 from pytest_llmchaos.runtime.docker import docker_cli
+from pytest_llmchaos.runtime.docker.events import NUMBER
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
@@ -25,9 +29,12 @@ if TYPE_CHECKING:
 FETCH_DEADLINE_S = 3600.0
 LOOK_S = 0.15
 LEAST_SHOWN_S = 1.0  # a start that ends sooner shows no progress
+# The end of a long output that is read: a build writes megabytes.
+_TAIL_BYTES = 64_000
+_LAYER = re.compile(r"(?P<layer>[0-9a-f]{12}) (?P<state>[A-Z][a-z]+(?: [a-z]+)?)")
 _LOG_LINES = 12
 _SHOWN = 300
-_TIME_KEY = "llmchaos_startup_s"
+TIME_KEY = "llmchaos_startup_s"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +58,22 @@ def fetch_images(command: Command, show: Show) -> None:
     """
     said = docker_cli.run([*command.words, "config", "--format", "json"], env=command.env, folder=command.folder)
     services = json.loads(said)["services"]
-    built = [name for name, about in services.items() if _is_to_build(about)]
     pulled = {name: str(about["image"]) for name, about in services.items() if _is_to_pull(about)}
-    for name in built:
-        _fetch([*command.words, "build", name], command, f"building {name}", show)
     for image in dict.fromkeys(pulled.values()):
         name = next(service for service, of in pulled.items() if of == image)
-        _fetch([*command.words, "pull", name], command, f"pulling {image} for {name}", show)
+        try:
+            _fetch(command, "pull", name, f"pulling {image} for {name}", show)
+        except _Failed:
+            # Compose builds what it cannot pull.
+            if any(of == image and services[one].get("build") is None for one, of in pulled.items()):
+                raise
+    for name, about in services.items():
+        if _is_to_build(about):
+            _fetch(command, "build", name, f"building {name}", show)
+
+
+class _Failed(NotReady):
+    """A pull or build that ended with an error."""
 
 
 def _is_to_build(about: Mapping[str, object]) -> bool:
@@ -68,7 +84,7 @@ def _is_to_build(about: Mapping[str, object]) -> bool:
 
 def _is_to_pull(about: Mapping[str, object]) -> bool:
     policy = about.get("pull_policy")
-    if "image" not in about or about.get("build") is not None or policy in ("never", "build"):
+    if "image" not in about or policy in ("never", "build"):
         return False
     return policy == "always" or not _is_here(str(about["image"]))
 
@@ -81,20 +97,21 @@ def _is_here(image: str) -> bool:
     return True
 
 
-def _fetch(words: Sequence[str], command: Command, doing: str, show: Show) -> None:
-    with Running([*words, "--progress", "plain"] if "build" in words else words, command) as running:
+def _fetch(command: Command, verb: str, service: str, doing: str, show: Show) -> None:
+    with Running([*command.words, "--progress", "plain", verb, service], command) as running:
         deadline = time.monotonic() + FETCH_DEADLINE_S
         while running.goes_on():
-            show(f"{doing}: {running.last_line()}" if running.last_line() else doing, None)
+            done = running.progress()
+            show(f"{doing}: {done}" if done else doing, None)
             if time.monotonic() > deadline:
                 raise NotReady(f"{doing} did not end within {FETCH_DEADLINE_S:g} s: {running.end()}")
             time.sleep(LOOK_S)
         if running.status != 0:
-            raise NotReady(f"{doing} failed: {running.end()}")
+            raise _Failed(f"{doing} failed: {running.end()}")
 
 
 class Running:
-    """A command of Compose at work. Leaving the block ends it."""
+    """A command of Compose at work. Leaving the block ends it with its children."""
 
     def __init__(self, words: Sequence[str], command: Command) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
@@ -105,6 +122,7 @@ class Running:
             stdin=subprocess.DEVNULL,
             stdout=self._file,
             stderr=subprocess.STDOUT,
+            start_new_session=True,  # the docker client has Compose as a child
         )
 
     def __enter__(self) -> Self:
@@ -112,11 +130,11 @@ class Running:
 
     def __exit__(self, *_: object) -> None:
         if self._process.poll() is None:
-            self._process.terminate()  # Compose then stops what it does
+            os.killpg(self._process.pid, signal.SIGTERM)  # Compose then stops what it does
             try:
                 self._process.wait(timeout=5)
             except subprocess.TimeoutExpired:
-                self._process.kill()
+                os.killpg(self._process.pid, signal.SIGKILL)
                 self._process.wait()
         self._file.close()
 
@@ -130,14 +148,20 @@ class Running:
         return self._process.poll() is None
 
     def lines(self) -> list[str]:
-        """Lines that it wrote so far."""
-        self._file.seek(0)
+        """Lines that it wrote last."""
+        self._file.seek(0, os.SEEK_END)
+        self._file.seek(max(0, self._file.tell() - _TAIL_BYTES))
         text = redact(self._file.read().decode(errors="replace"))
         return [line.strip() for line in text.splitlines() if line.strip()]
 
-    def last_line(self) -> str:
-        """Its newest line, shortened."""
-        return "".join(self.lines()[-1:])[:60]
+    def progress(self) -> str:
+        """Layers of a pull, else the newest line, shortened."""
+        lines = self.lines()
+        layers = {found["layer"]: found["state"] for line in lines if (found := _LAYER.match(line))}
+        if layers:
+            done = sum(state in ("Pull complete", "Already exists") for state in layers.values())
+            return f"{done} of {len(layers)} layers"
+        return "".join(lines[-1:])[:60]
 
     def end(self) -> str:
         """The end of what it wrote."""
@@ -171,12 +195,17 @@ def standings(found: Mapping[str, Sequence[Container]], roles: Collection[str]) 
         roles: Services that have to run. Others may end with status 0.
     """
     secrets = secrets_in(chain.from_iterable(found.values()))
+    for name, container in named(found):
+        why, is_over = _why_not_up(container, is_role=name.partition("#")[0] in roles)
+        yield Standing(name=name, why=redact(why, secrets), is_over=is_over, container=container, secrets=secrets)
+
+
+def named(found: Mapping[str, Sequence[Container]]) -> Iterator[tuple[str, Container]]:
+    """Yield each container with its service, or `web#2` if there are several."""
     for service, containers in sorted(found.items()):
         for container in containers:
-            number = container.labels.get("com.docker.compose.container-number", "1")
-            name = service if len(containers) == 1 else f"{service}#{number}"
-            why, is_over = _why_not_up(container, is_role=service in roles)
-            yield Standing(name=name, why=redact(why, secrets), is_over=is_over, container=container, secrets=secrets)
+            number = container.labels.get(NUMBER, "1")
+            yield service if len(containers) == 1 else f"{service}#{number}", container
 
 
 def secrets_in(containers: Iterable[Container]) -> frozenset[str]:
@@ -215,7 +244,7 @@ def wait_until_up(
     roles: Collection[str],
     expected: Collection[str],
     deadline: float,
-    startup_s: float,
+    too_late: Callable[[str], str],
     show: Show,
 ) -> None:
     """Wait until every container runs and passes its health check, or has done its job.
@@ -225,29 +254,44 @@ def wait_until_up(
         roles: Services that have to run.
         expected: Services that have at least one container.
         deadline: Latest time, on the monotonic clock.
-        startup_s: Seconds that the start may take, for the message.
+        too_late: Returns the message at the deadline about what is not up.
         show: Takes a line of progress and the seconds left.
 
     Raises:
         NotReady: A container ended, or is not up at the deadline. Names it, with its
-            health check and the end of its log.
+            health check and the end of its log. Docker may answer late until then.
     """
     begin = time.monotonic()
     while True:
-        found = look()
+        try:
+            found = look()
+        except OSError as error:  # Docker is busy and answers late
+            if time.monotonic() > deadline:
+                raise NotReady(too_late(f"Docker does not report its containers: {error}")) from None
+            time.sleep(LOOK_S)
+            continue
         missing = sorted(set(expected) - set(found))
-        all_of_them = list(standings(found, roles))
-        late = [one for one in all_of_them if one.why]
-        over = [one for one in late if one.is_over]
-        if over:
-            raise NotReady(f"the stack did not start: {told(over)}")
-        if not late and not missing:
+        not_up = late(found, roles)
+        require_none_over(not_up)
+        if not not_up and not missing:
             return
         if time.monotonic() > deadline:
-            raise NotReady(too_late(late, startup_s, missing))
+            raise NotReady(too_late(told(not_up) or f"{', '.join(missing)} has no container"))
         if time.monotonic() - begin > LEAST_SHOWN_S:
-            show(waiting_for(late, missing), deadline - time.monotonic())
+            show(waiting_for(not_up, missing), deadline - time.monotonic())
         time.sleep(LOOK_S)
+
+
+def late(found: Mapping[str, Sequence[Container]], roles: Collection[str] = ()) -> list[Standing]:
+    """Return the containers that are not up, see `standings`."""
+    return [one for one in standings(found, roles) if one.why]
+
+
+def require_none_over(late: Sequence[Standing]) -> None:
+    """Raise NotReady if waiting for one of these containers cannot help."""
+    over = [one for one in late if one.is_over]
+    if over:
+        raise NotReady(f"the stack did not start: {told(over)}")
 
 
 def waiting_for(late: Sequence[Standing], missing: Sequence[str] = ()) -> str:
@@ -256,20 +300,15 @@ def waiting_for(late: Sequence[Standing], missing: Sequence[str] = ()) -> str:
     return f"waiting: {'; '.join(' '.join(line.split())[:90] for line in shown[:3])}" if shown else "starting"
 
 
-def too_late(late: Sequence[Standing], startup_s: float, missing: Sequence[str] = ()) -> str:
-    """The message at the deadline."""
-    words = told(late) if late else f"{', '.join(missing)} has no container" if missing else "Compose still creates it"
-    return (
-        f"the stack is not up after {startup_s:g} s: {words}\n"
-        f"Give it longer with {_TIME_KEY} in the ini file, such as {_TIME_KEY} = {5 * startup_s:g}"
-    )
-
-
 def told(late: Sequence[Standing]) -> str:
     """Each container, why it is not up, and the end of its log."""
     return "; ".join(f"{one.name} {one.why}{_log_of(one)}" for one in late)
 
 
 def _log_of(one: Standing) -> str:
-    said = redact(one.container.logs(tail=_LOG_LINES).decode(errors="replace"), one.secrets).strip()
+    try:
+        raw = one.container.logs(tail=_LOG_LINES)
+    except OSError as error:  # a logging driver that cannot be read, removed since, or Docker is busy
+        return f", and its log cannot be read: {getattr(error, 'explanation', None) or error}"
+    said = redact(raw.decode(errors="replace"), one.secrets).strip()
     return f", its log ends with:\n{said[-1500:]}\n" if said else ", and its log is empty"
