@@ -178,11 +178,12 @@ class TestDocuments:
         )
 
     def test_several_objectives_are_slos_of_their_own(self) -> None:
-        text = ONE.replace("target: 0.99\n", "target: 0.99\n    - targetPercent: 99.95\n")
+        text = ONE.replace("target: 0.99\n", "target: 0.99\n    - targetPercent: 99.95\n    - targetPercent: 99.9\n")
 
         assert [(slo.name, slo.objective) for slo in load_slos(text, "slo.yaml")] == [
             ("answers-99", 0.99),
             ("answers-99-95", 0.9995),
+            ("answers-99-9", 0.999),
         ]
 
     @pytest.mark.parametrize(

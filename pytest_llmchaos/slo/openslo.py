@@ -68,13 +68,13 @@ def slos_of(path: Path, name: str = "") -> tuple[Slo, ...]:
 
 
 def text_of(path: Path) -> str:
-    """Return a file's text, without a byte order mark.
+    """Return a file's text.
 
     Raises:
         InvalidSlo: The file is unreadable or not UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidSlo(f"{path}: must be a text file in UTF-8 that can be read: {error}") from None
 
