@@ -562,7 +562,8 @@ def test_however_a_trial_ends_its_verdict_is_in_the_journal(lab_on, monkeypatch,
         assert perform.perform(lab, plan).error is error
 
     (judged,) = written(lab, "judged")
-    assert (judged["verdict"], judged["reason"]) == (verdict, f"{type(error).__name__}: {error}")
+    assert judged["verdict"] == verdict
+    assert judged["reason"].startswith(f"{type(error).__name__}: {error}")
 
 
 @pytest.mark.parametrize("settles", [True, False])

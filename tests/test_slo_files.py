@@ -464,7 +464,7 @@ def test_a_list_of_objects_has_no_list_in_it() -> None:
 
 def test_problems_are_sorted_by_their_place_and_listed_once() -> None:
     first, second = documents("a: 1\n---\n\nb: 2\n", "odd:1.yaml")
-    found = Problems("odd:1.yaml")
+    found = Problems(source="odd:1.yaml")
     for place, key in ((second, "x"), (first, "y"), (second, "x"), (first, "x")):
         assert found.of(place.child, key) is None
 

@@ -27,7 +27,7 @@ _NO_COUNTERS = "two counters, as a gauge or a computed share has no number of ev
 Node: TypeAlias = "str | float | bool | list[Node] | dict[str, Node]"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Conversion:
     """An OpenSLO v1 text, and what of the source it lacks.
 
@@ -48,7 +48,9 @@ def convert(text: str, source: str) -> Conversion:
     Raises:
         InvalidSlo: The text is not YAML.
     """
-    converter = _Converter(Problems(source, InvalidSlo), Problems(source, InvalidSlo))
+    converter = _Converter(
+        problems=Problems(source=source, error=InvalidSlo), notes=Problems(source=source, error=InvalidSlo)
+    )
     written = objects(text, source, InvalidSlo)
     for document in written:
         converter.problems.of(converter.document, document)
@@ -60,7 +62,7 @@ def convert(text: str, source: str) -> Conversion:
     return Conversion(text=head + body if body else "", notes=converter.notes.lines, problems=problems)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Converter:
     problems: Problems
     notes: Problems

@@ -91,7 +91,7 @@ def load_slos(text: str, source: str) -> tuple[Slo, ...]:
         InvalidSlo: The text is not a valid list of SLOs. The message has a line for
             each problem, which begins with source, line and column.
     """
-    reader = _Reader(Problems(source, InvalidSlo))
+    reader = _Reader(problems=Problems(source=source, error=InvalidSlo))
     of = reader.problems.of
     documents = [one for one in objects(text, source, InvalidSlo) if of(reader.sort, one)]
     found: dict[str, Slo] = {}
@@ -107,7 +107,7 @@ def load_slos(text: str, source: str) -> tuple[Slo, ...]:
     return tuple(found.values())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Reader:
     """Reads the SLOs of one text, and what they name in it."""
 

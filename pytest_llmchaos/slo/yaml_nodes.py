@@ -139,7 +139,7 @@ class Place:
         return repr(str(self.node.value)[:80])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Problems:
     """Errors of one text, collected so that one message lists all of them."""
 
