@@ -26,6 +26,7 @@ from pytest_llmchaos.slo.arithmetic import (
     window_query,
 )
 from pytest_llmchaos.slo.openslo import load_slos, slos_of
+from pytest_llmchaos.slo.recorded import error_ratio, error_ratio_expression, events_expression
 from pytest_llmchaos.slo.yaml_nodes import documents
 from pytest_llmchaos.trial.slo_result import SloResult
 
@@ -548,6 +549,23 @@ class TestWindow:
     def test_a_window_without_length_is_refused(self, window_s: float) -> None:
         with pytest.raises(BadScenario, match="window_s must be above 0"):
             window_query(made(), window_s)
+
+
+class TestRecorded:
+    def test_the_share_of_bad_events_is_recorded_over_a_window(self) -> None:
+        assert error_ratio("15s") == "slo:error_ratio:rate15s"
+        assert error_ratio_expression(made(), "15s") == (
+            "clamp_min(1 - sum(rate(good_total[15s])) / (sum(rate(all_total[15s])) > 0), 0)"
+        )
+        assert events_expression(made(), "15s") == "sum(increase(all_total[15s]))"
+
+    def test_the_newest_seconds_can_be_left_out(self) -> None:
+        assert "rate(good_total[13s] offset 2s)" in error_ratio_expression(made(), "15s", without_s=2)
+
+    def test_counters_of_clients_are_those_of_one_load(self) -> None:
+        total = 'llmchaos_client_requests_total{outcome!="cancelled"}'
+
+        assert events_expression(made(total=total), "4s") == f"sum(increase({total}[4s]) and {total})"
 
 
 class TestResult:
