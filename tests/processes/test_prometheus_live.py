@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import http.server
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.prometheus_server import free_port, prometheus_with
 from support.waiting import until
+
+from pytest_llmchaos.errors import NotReady, PrometheusUnreachable
+from pytest_llmchaos.prometheus.queries import Prometheus
+from pytest_llmchaos.prometheus.required_metrics import require_metrics, require_rules
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_a_live_server_lists_its_targets_and_drops_a_dead_one(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -36,6 +44,31 @@ scrape_configs:
     assert (model.service, model.up) == ("model-1", False)
     assert "refused" in model.last_error
     assert abs(time.time() - api.last_scrape_unix_s) < 30
+
+
+# The bcrypt hash of "pass", with the least cost.
+WEB = 'basic_auth_users: {judge: "$2b$04$abcdefghijklmnopqrstuufznL8bkzdtHwLhca4To/v9Lo9bA7fR6"}'
+
+
+def test_a_prefix_and_a_password_of_a_real_server_are_used_or_named(tmp_path: Path) -> None:
+    (tmp_path / "web.yml").write_text(WEB)
+    headers = {"Authorization": f"Basic {base64.b64encode(b'judge:pass').decode()}"}
+    options = ("--web.route-prefix=/prometheus", f"--web.config.file={tmp_path / 'web.yml'}")
+    with prometheus_with(tmp_path, "", *options, prefix="/prometheus", headers=headers) as server:
+        require_rules(server)
+        require_metrics(server, [])
+        assert abs(server.clock_offset_s()) < 1
+        for wrong, cause in (
+            (Prometheus(server.url), "answered 401, so it wants credentials: set llmchaos_prometheus_headers"),
+            (
+                Prometheus(server.url.removesuffix("/prometheus"), headers=headers),
+                "answered 404, so its API is below another path",
+            ),
+        ):
+            with pytest.raises(NotReady, match=cause):
+                require_rules(wrong)
+            with pytest.raises(PrometheusUnreachable, match=cause):
+                wrong.clock_offset_s()
 
 
 class _Exporter(http.server.BaseHTTPRequestHandler):

@@ -36,8 +36,13 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def prometheus_with(directory: Path, config: str = "") -> Iterator[Prometheus]:
-    """A server on a free loopback port whose data are in `directory`."""
+def prometheus_with(
+    directory: Path, config: str = "", *options: str, prefix: str = "", headers: Mapping[str, str] | None = None
+) -> Iterator[Prometheus]:
+    """A server on a free loopback port whose data are in `directory`.
+
+    `prefix` and `headers` are those that its options require.
+    """
     (directory / "prometheus.yml").write_text(config)
     port = free_port()
     with (directory / "log.txt").open("w") as log:
@@ -48,12 +53,13 @@ def prometheus_with(directory: Path, config: str = "") -> Iterator[Prometheus]:
                 f"--storage.tsdb.path={directory / 'data'}",
                 f"--web.listen-address=127.0.0.1:{port}",
                 "--log.level=warn",
+                *options,
             ],
             stdout=log,
             stderr=log,
         )
         try:
-            server = Prometheus(f"http://127.0.0.1:{port}")
+            server = Prometheus(f"http://127.0.0.1:{port}{prefix}", headers=headers)
             until(server.ready, "Prometheus becoming ready", START_DEADLINE_S)
             yield server
         finally:
