@@ -218,7 +218,10 @@ def silent(client, monkeypatch, tmp_path):
     [
         ("tcp://docker:2375", "localhost", True),
         ("tcp://docker:2375", "localhost,docker", False),
-        ("tcp://10.0.0.7:2375", "10.0.0.0/8", False),
+        ("tcp://docker:2375", "127.0.0.0/8,10.0.0.0/8", True),
+        ("tcp://docker:2375", "*", False),
+        ("tcp://docker.ci.example:2375", ".example", False),
+        ("tcp://10.0.0.7:2375", "127.0.0.0/8,10.0.0.0/8", False),
         ("tcp://127.0.0.1:2375", "", False),
         ("unix:///gone.sock", "", False),
     ],

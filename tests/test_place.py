@@ -15,9 +15,11 @@ from pytest_llmchaos.runtime.docker.place import Place, of_daemon, require_files
 ID = "4f" * 32
 FAR = "192.0.2.7"  # of no machine, see RFC 5737
 SOCKET = Daemon(host="unix:///var/run/docker.sock")
-# A line of a host with containers, and one inside a container.
+# Lines of a host with containers, one of them bound elsewhere, and one in a container.
 OUTSIDE = (
-    f"60 27 0:9 / /var/lib/docker/containers/{ID}/mounts/shm rw - tmpfs shm rw\n27 1 254:0 / / rw - ext4 /dev/vda rw\n"
+    f"60 27 0:9 / /var/lib/docker/containers/{ID}/mounts/shm rw - tmpfs shm rw\n"
+    f"61 27 254:0 /var/lib/docker/containers/{ID}/log /mnt/logs rw - ext4 /dev/vda rw\n"
+    "27 1 254:0 / / rw - ext4 /dev/vda rw\n"
 )
 INSIDE = f"70 60 254:0 /var/lib/docker/containers/{ID}/hostname /etc/hostname rw - ext4 /dev/vda rw\n"
 
@@ -175,6 +177,12 @@ def test_a_container_without_a_network_is_one_error(machine):
 @pytest.mark.parametrize("script", ["exit 1", "echo '[]'", "echo nonsense"])
 def test_a_container_of_another_daemon_does_not_count(machine, script):
     machine(mounts=INSIDE, script=script)
+
+    assert of_daemon(SOCKET) == Place()
+
+
+def test_a_host_that_sees_its_containers_folders_is_no_container(machine):
+    machine(script=f"echo '{container('bridge', '172.17.0.1')}'")
 
     assert of_daemon(SOCKET) == Place()
 

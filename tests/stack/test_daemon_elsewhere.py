@@ -28,6 +28,7 @@ def daemon(tmp_path_factory):
 @pytest.fixture
 def tiny(daemon, tmp_path, monkeypatch):
     made = tiny_stack.make(tmp_path / "mine", tiny_stack.image(), fault="kill")
+    made.environment.update(NO_PROXY=THERE, no_proxy=THERE)  # else `docker` would use the proxy
     monkeypatch.setenv("DOCKER_HOST", ADDRESS)
     docker_cli._of_context.cache_clear()
     return made

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import ipaddress
 import json
 import os
 import shutil
@@ -243,6 +245,8 @@ def _remedy(host: str) -> str:
                 "docker sends even this through the proxy of the environment (HTTP_PROXY, HTTPS_PROXY): add "
                 f"{address.hostname} to NO_PROXY; or "
             )
+    if address.scheme != "unix":
+        return ""
     others = [path for path in _other_sockets() if f"unix://{path}" != host and path.is_socket()]
     return (
         f"a daemon of this user has the socket {others[0]}: set DOCKER_HOST=unix://{others[0]}; or " if others else ""
@@ -250,11 +254,15 @@ def _remedy(host: str) -> str:
 
 
 def _is_exempt(host: str) -> bool:
-    """True if NO_PROXY has the host, its domain, or a network that may contain it."""
+    """True if NO_PROXY has the host, its domain, or the network of its address."""
     entries = (os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "").replace(" ", "").split(",")
-    return any(
-        entry in ("*", host) or "/" in entry or (entry and host.endswith(f".{entry.lstrip('.')}")) for entry in entries
-    )
+    for entry in filter(None, entries):
+        if entry in ("*", host) or host.endswith(f".{entry.lstrip('.')}"):
+            return True
+        with contextlib.suppress(ValueError):  # a name, which no network has
+            if ipaddress.ip_address(host) in ipaddress.ip_network(entry, strict=False):
+                return True
+    return False
 
 
 def _other_sockets() -> list[Path]:
