@@ -142,6 +142,17 @@ def test_the_sdk_reaches_a_tcp_daemon_without_the_environments_proxy(monkeypatch
     client.close()
 
 
+def test_only_a_socks_proxy_for_all_reaches_the_docker_client(monkeypatch):
+    monkeypatch.setenv("DOCKER_HOST", "tcp://10.0.0.7:2375")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("all_proxy", "socks5://127.0.0.1:9")
+
+    environment = docker_cli.environment()
+
+    assert "ALL_PROXY" not in environment
+    assert environment["all_proxy"] == "socks5://127.0.0.1:9"
+
+
 def test_invalid_certificates_are_one_error(certificates):
     with socket.create_server(("127.0.0.1", 0)) as listening:  # else the connection fails before TLS
         host = "tcp://{}:{}".format(*listening.getsockname())

@@ -159,7 +159,9 @@ _VARIABLES = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS", "DOCKER_TLS_VERIFY"
 
 def environment(extra: Mapping[str, str] | None = None, *, of: Daemon | None = None) -> dict[str, str]:
     """Environment of a command for the daemon `of`, by default the current one."""
-    inherited = {name: value for name, value in os.environ.items() if name not in _VARIABLES}
+    # Compose refuses to start with a value of ALL_PROXY other than SOCKS.
+    useless = {name for name in ("ALL_PROXY", "all_proxy") if os.environ.get(name, "").startswith("http")}
+    inherited = {name: value for name, value in os.environ.items() if name not in {*_VARIABLES, *useless}}
     return {**inherited, **(of or daemon()).variables, **(extra or {})}
 
 
@@ -238,7 +240,7 @@ def _remedy(host: str) -> str:
     """The likely cause of a daemon that does not answer, or ""."""
     address = urlsplit(host)
     if address.scheme == "tcp" and address.hostname:
-        # Go's clients ignore ALL_PROXY, and reach loopback without a proxy.
+        # Go's clients reach loopback without a proxy.
         is_proxied = any(os.environ.get(name) for name in _PROXIES) and not _is_exempt(address.hostname)
         if is_proxied and address.hostname not in ("localhost", "127.0.0.1", "::1"):
             return (
