@@ -1,7 +1,7 @@
 """A Docker daemon whose ports are not on this process's loopback."""
 
 import pytest
-from support import tiny_stack
+from support import sessions, tiny_stack
 from support.second_daemon import other_machine, second_daemon
 
 from pytest_llmchaos.runtime.docker import docker_cli
@@ -28,7 +28,7 @@ def daemon(tmp_path_factory):
 @pytest.fixture
 def tiny(daemon, tmp_path, monkeypatch):
     made = tiny_stack.make(tmp_path / "mine", tiny_stack.image(), fault="kill")
-    made.environment.update(NO_PROXY=THERE, no_proxy=THERE)  # else `docker` would use the proxy
+    made.environment.update(dict.fromkeys(sessions.PROXIES, ""))  # `docker` would use them
     monkeypatch.setenv("DOCKER_HOST", ADDRESS)
     docker_cli._of_context.cache_clear()
     return made
