@@ -439,6 +439,16 @@ def test_a_start_that_the_runtime_did_not_report_is_inconclusive(performed):
         judge_own_load(performed.lab, record, running, performed.injected)
 
 
+@pytest.mark.parametrize(("restarts", "who"), [(1, "runtime"), (0, "other")])
+def test_the_repairer_is_read_from_the_states_too(performed, restarts, who):
+    start = next(event for event in performed.runtime.events(0, float("inf")) if event.action == "start")
+    states = performed.runtime._states
+    states["api"] = replace(states["api"], started_unix_s=start.at_unix_s, restarts=restarts)
+    performed.runtime.audit = list
+
+    assert judged(performed).repaired_by == who
+
+
 class TestFindings:
     def test_findings_name_a_replica_that_does_not_serve_again(self, performed):
         performed.runtime.kill("model-2")

@@ -145,6 +145,14 @@ def test_open_faults_in_an_attached_stack_are_noted_where_ci_does_not_wipe(run, 
     assert [undo.service for undo in open_intents(tmp_path / "kept.jsonl").undos] == ["web"]
 
 
+def test_the_record_of_an_attached_stack_has_its_containers_of_no_project(run, tmp_path):
+    run.subject = dataclasses.replace(run.subject, attach=True, selectors=(("gpu", "container:gpu"),))
+    run.lab()
+
+    (stack,) = (one.line for one in journal.lines(tmp_path / "r" / "journal.jsonl") if hasattr(one.line, "selectors"))
+    assert stack.selectors == {"gpu": "container:gpu"}
+
+
 def test_a_session_that_lost_evidence_does_not_pass(run, tmp_path):
     run.lab()
     run.journal.lost = EvidenceLost("no space left")
