@@ -9,6 +9,7 @@ import sys
 import pytest
 from support import sessions
 from support.stacks import BOOTSTRAP, ROOT, require
+from support.waiting import until
 
 from pytest_llmchaos.runtime.docker import docker_cli
 
@@ -43,6 +44,8 @@ def at_work(stack):
         return docker_cli.run(command, env=about, timeout_s=90, folder=folder)
 
     compose("up", "--detach")
+    running = lambda: compose("ps", "--status", "running", "--services").split()  # noqa: E731 - read again each time
+    until(lambda: "pull" not in running(), "the job that nothing waits for ended", 20)
     yield project
     compose("down", "--volumes", "--timeout", "1")
 
