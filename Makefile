@@ -22,7 +22,7 @@ stack-files = $(1:%=tests/stack/test_%.py)
 BOUNDARIES := $(call stack-files,journal_boundaries local_boundaries)
 DYING := $(call stack-files,crash deaths)
 STANDING := $(call stack-files,compose docker_contexts docker_proxy_on_docker gpu runtime_contract)
-SHARING := $(call stack-files,blast_radius_on_docker restrictions trials engine_scenarios infra grafana)
+SHARING := $(call stack-files,blast_radius_on_docker restrictions trials engine_scenarios infra grafana first_steps)
 ALONE := $(call stack-files,sessions witness)
 LISTED = $(BOUNDARIES) $(DYING) $(STANDING) $(SHARING) $(ALONE)
 # The examples that `make test` draws, and their order, are the same for a commit. `make test-all` draws new ones.
@@ -69,7 +69,7 @@ chaos: $(VENV)/.ready ## perform the experiment kill_api with Ollama; BACKEND=ll
 	exit $$status
 
 test: BACKENDS = ollama llamacpp sim
-test: setup programs ## run lint and a selection of all tests that the commit draws; about 17 minutes (docs/tests.md)
+test: setup programs ## run lint and a selection of all tests that the commit draws; about 19 minutes (docs/tests.md)
 	@$(MAKE) --no-print-directory parts
 	@$(MINUTES) end
 

@@ -127,7 +127,8 @@ def test_a_wait_ends_at_its_deadline() -> None:
         require(url)
 
 
-def test_an_answer_that_does_not_come_is_an_error_at_the_deadline() -> None:
+def test_an_answer_that_does_not_come_is_an_error_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(first_request, "_PROBE_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(NotReady, match=r"got no answer in time \(ReadTimeout: timed out\): is its model loaded\?"):

@@ -253,6 +253,7 @@ def plain():
     docker_cli.run(["docker", "rm", "--force", name])
 
 
+@pytest.mark.nightly("test_members chooses such containers, and the pair below is reverted after a death too")
 @pytest.mark.parametrize("selector", ["container:{}", "label:byo.role={}"])
 def test_a_container_without_compose_is_hit_and_reverted_after_a_death(plain, tmp_path, monkeypatch, selector):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
@@ -304,6 +305,7 @@ def policed():
     docker_cli.run(["docker", "rm", "--force", project])
 
 
+@pytest.mark.nightly("test_attribution has the events of both, and test_daemon_events what Docker sends")
 @pytest.mark.skipif(os.geteuid() != 0, reason="faults.crash needs root")
 def test_a_restart_by_the_policy_and_one_by_the_api_are_credited_to_their_makers(policed, tmp_path):
     runtime = attached(policed, tmp_path)

@@ -48,6 +48,7 @@ def test_a_daemon_of_another_machine_is_refused_with_the_line_to_write(tiny):
     assert tiny_stack.Engine(ADDRESS)._client.containers.list(all=True) == []
 
 
+@pytest.mark.nightly("test_place has every place of a daemon, and test_docker_contexts runs at another one")
 def test_a_stack_runs_where_the_daemon_is_and_its_ports_are_on_the_one_address(tiny):
     key(tiny, f"llmchaos_published_on = {THERE}")
 
@@ -70,6 +71,7 @@ def test_files_that_the_other_machine_lacks_are_one_error(tiny, daemon):
     assert not (tiny.folder / "desk.py").exists()
 
 
+@pytest.mark.nightly("test_place has every place of a daemon")
 def test_a_socket_that_leads_to_another_machine_is_named_once_the_stack_is_up(tiny, daemon, monkeypatch):
     monkeypatch.setenv("DOCKER_HOST", daemon.host)
 

@@ -98,6 +98,7 @@ def test_a_job_that_fails_ends_the_start_at_once_with_its_log(start):
     assert "llmchaos_startup_s" not in str(caught.value)
 
 
+@pytest.mark.nightly("test_startup names what is not up in time")
 def test_a_slow_boot_is_named_with_its_health_check_its_log_and_the_key(start):
     said = []
     test = ["CMD-SHELL", "echo loading weights; exit 1"]
@@ -120,6 +121,7 @@ def test_a_slow_boot_is_named_with_its_health_check_its_log_and_the_key(start):
     assert any("model is starting by its health check: loading weights" in line for line in said)
 
 
+@pytest.mark.nightly("test_startup interrupts a program in place of Compose")
 def test_an_interrupt_in_a_build_leaves_nothing_behind(start, tmp_path):
     (tmp_path / "slow").mkdir()
     (tmp_path / "slow" / "Dockerfile").write_text(f"FROM {start.image}\nENV AT={time.time()}\nRUN sleep 61\n")

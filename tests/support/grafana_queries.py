@@ -37,7 +37,7 @@ class Asked:
     """Prometheus over one span of time, queried as Grafana queries it."""
 
     def __init__(self, url: str, from_unix_s: float, to_unix_s: float) -> None:
-        self._connection = Connection(url.rstrip("/"), 10.0)
+        self._connection = Connection(url.rstrip("/"), 10.0, {})
         self._from_unix_s = from_unix_s
         self._to_unix_s = to_unix_s
         self._step_s = max(SCRAPE_S, math.ceil((to_unix_s - from_unix_s) / 300))
