@@ -430,7 +430,12 @@ def own_subject_of(config: pytest.Config) -> Subject | None:
     refuse_services(_ini(config, "services"), toml=toml)
     read: dict[str, Any] = {one.name: _ini(config, one.name) for one in fields(OwnKeys)}
     read |= {name: tuple(value) for name, value in read.items() if isinstance(value, list)}
-    return own_subject(OwnKeys(**read), config.inipath.parent if config.inipath else config.rootpath, toml=toml)
+    folder = config.inipath.parent if config.inipath else config.rootpath
+    try:
+        return own_subject(OwnKeys(**read), folder, toml=toml)
+    except BadScenario:
+        check_keys(config)  # a misspelt key is the likely cause of a missing one
+        raise
 
 
 def _ini(config: pytest.Config, name: str) -> Any:

@@ -69,6 +69,16 @@ def test_an_unread_key_is_refused_with_the_nearest_one(chaos, double, line, hint
     )
 
 
+def test_a_misspelt_key_is_named_and_not_the_one_that_is_missing_for_it(chaos, double):
+    lines = [f"{key} = {value}" for key, value in OWN.items() if key != "llmchaos_targets"]
+
+    result = chaos(lines=[*lines, 'llmchaos_target = ["web"]'])
+
+    require_refused(
+        result, double, "llmchaos_target is not an ini key of pytest-llmchaos; did you mean llmchaos_targets?"
+    )
+
+
 def test_an_unread_key_is_refused_on_the_command_line_too(chaos, double):
     require_refused(chaos("-o", "llmchaos_atach=true", own=True), double, "llmchaos_atach is not an ini key*")
 
