@@ -192,3 +192,17 @@ def test_the_users_own_prometheus_must_list_its_rules_before_the_first_trial(mon
             require_rules(Prometheus(url))
         with pytest.raises(NotReady, match="answered 404, so its API is below another path"):
             require_rules(Prometheus(url.removesuffix("/prom"), headers=headers))
+
+
+def test_a_metric_that_arrives_between_two_looks_is_there(monkeypatch):
+    series = []
+    looks = required_metrics._targets
+
+    def late(*about):
+        found = looks(*about)
+        series.append("app_total")
+        return found
+
+    monkeypatch.setattr(required_metrics, "_targets", late)
+    with prometheus(target(scraped="2036-01-01T00:00:00Z"), series=series) as url:
+        require_metrics(Prometheus(url), [SLO])

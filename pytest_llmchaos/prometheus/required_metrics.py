@@ -49,9 +49,12 @@ def require_metrics(server: Prometheus, slos: Sequence[Slo], *, jobs: Sequence[s
         targets = _targets(server, jobs)
         problem = _why_missing(server, missing, targets)
         settled_unix_s = begun_unix_s + SETTLED_S
-        if targets and all(one.up and one.last_scrape_unix_s > settled_unix_s for one in targets):
-            raise NotReady(problem)
-        return problem
+        if not targets or not all(one.up and one.last_scrape_unix_s > settled_unix_s for one in targets):
+            return problem
+        # These scrapes may have come after the first look.
+        if missing := _missing(server, missing):
+            raise NotReady(_why_missing(server, missing, targets))
+        return ""
 
     _wait(server, look)
 

@@ -57,10 +57,6 @@ def pytest_in(folder, environment, *args):
     return done.returncode, done.stdout + done.stderr
 
 
-def containers():
-    return {row["ID"] for row in docker_cli.list_rows("container")}
-
-
 def changed(path, *pairs):
     text = path.read_text()
     for old, new in pairs:
@@ -94,13 +90,12 @@ def test_the_example_holds_on_a_stack_of_its_own_and_nothing_is_left(stack):
 def test_what_would_go_wrong_later_is_explained_before_anything_starts(stack, file, old, new, message):
     folder, environment = stack
     changed(folder / file, (old, new))
-    before = containers()
 
     code, said = pytest_in(folder, environment)
 
     assert code != 0
     assert message in said
-    assert not containers() - before
+    assert "starting the stack" not in said
 
 
 @pytest.mark.nightly("test_byo names such a metric; the example's session passes because it finds its own")
