@@ -37,7 +37,7 @@ RUNNING = Container("running")
 
 
 def wait(*looks, roles=("web",), startup_s=5.0, said=None):
-    """Wait over these looks. The last one stays."""
+    """Wait over these looks and return what is left of them. The last one stays."""
     left = list(looks)
 
     def look():
@@ -54,6 +54,7 @@ def wait(*looks, roles=("web",), startup_s=5.0, said=None):
         too_late=lambda what: f"too late: {what}",
         show=(lambda *about: said.append(about)) if said is not None else lambda *_: None,
     )
+    return left
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def wait(*looks, roles=("web",), startup_s=5.0, said=None):
     ],
 )
 def test_a_stack_is_up_if_all_run_and_jobs_are_done(beside):
-    wait({"web": [RUNNING], **beside})
+    assert wait({"web": [RUNNING], **beside}, {}) == [{}]
 
 
 def test_a_start_waits_for_what_is_not_up_yet():
@@ -88,7 +89,7 @@ def test_a_start_waits_for_what_is_not_up_yet():
         {"web": [Container("running", health="healthy")]},
     ]
 
-    wait(*looks)
+    assert wait(*looks, {}) == [{}]
 
 
 def test_a_docker_that_answers_late_is_queried_again_until_the_deadline():

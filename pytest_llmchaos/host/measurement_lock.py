@@ -39,9 +39,11 @@ def _open_to_all(path: Path) -> int:
                 os.fchmod(fd, 0o666)  # regardless of this user's umask
                 return fd
     except OSError as error:
-        todo = {errno.EROFS: "mount its folder writable", errno.ENOSPC: "make room"}.get(error.errno or 0, "remove it")
+        remedy = {errno.EROFS: "mount its folder writable", errno.ENOSPC: "make room"}.get(
+            error.errno or 0, "remove it"
+        )
         raise NotReady(
-            f"cannot open {path}, the lock file of all trials on this machine: {error.strerror}; {todo}"
+            f"cannot open {path}, the lock file of all trials on this machine: {error.strerror}; {remedy}"
         ) from error
 
 

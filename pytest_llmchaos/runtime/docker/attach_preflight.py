@@ -101,12 +101,12 @@ def _inspect(ids: Sequence[str]) -> list[_Container]:
     if not ids:
         return []
     try:
-        told = docker_cli.run(["docker", "container", "inspect", *ids])
+        output = docker_cli.run(["docker", "container", "inspect", *ids])
     except NotReady as error:
         if "No such container" in str(error):
             return []
         raise
-    return msgspec.json.decode(told, type=list[_Container])
+    return msgspec.json.decode(output, type=list[_Container])
 
 
 def _project_of(files: Sequence[Path]) -> str:

@@ -14,7 +14,7 @@ from pytest_llmchaos.evidence.run_manifest import RunManifest
 from pytest_llmchaos.host import measurement_lock
 from pytest_llmchaos.host.ports import http_url
 from pytest_llmchaos.model import Undo
-from pytest_llmchaos.runtime.docker import attach_preflight, docker_cli, judge, notes, reach, restrictions, startup
+from pytest_llmchaos.runtime.docker import attach_preflight, docker_cli, judge, notes, reach, restrictions
 from pytest_llmchaos.runtime.docker.compose import ComposeRuntime
 from pytest_llmchaos.runtime.docker.events import EventReader
 from pytest_llmchaos.runtime.docker.judge_project import JudgeProject, as_config
@@ -35,20 +35,8 @@ class AttachedRuntime(ComposeRuntime):
 
     name = "attached"
 
-    def __init__(
-        self,
-        subject: Subject,
-        *,
-        project: str,
-        run: str,
-        owner: str,
-        directory: Path,
-        say: startup.Show = lambda *_: None,
-    ) -> None:
-        super().__init__(subject, project=project, run=run, owner=owner, directory=directory, say=say)
-        self._host_of: dict[str, str] = {}
-        self._owner = owner
-        self._judge: JudgeProject | None = None
+    _judge: JudgeProject | None = None
+    _host_of: dict[str, str]
 
     def __repr__(self) -> str:
         return f"<attached to compose project {self.project}>"
@@ -68,6 +56,7 @@ class AttachedRuntime(ComposeRuntime):
             NotReady: names everything that is missing.
         """
         docker_cli.require_engine()
+        self._host_of = {}
         self._client = self._new_client()
         found = self._by_service()
         if not found and not self.subject.selectors:
@@ -89,7 +78,9 @@ class AttachedRuntime(ComposeRuntime):
             else:
                 self._host_of[service], self.compose.port_of[service] = host, port
         if self.subject.brings_judge:
-            self._judge = JudgeProject(labels=self._labels, owner=self._owner, directory=self._directory, place=place)
+            self._judge = JudgeProject(
+                labels=self._labels, owner=self._labels["llmchaos.owner"], directory=self._directory, place=place
+            )
             scrapes, wrong = judge.resolved(self._config(found), self.subject.scrapes)
             self.subject = replace(self.subject, scrapes=scrapes)
             problems += wrong

@@ -190,10 +190,12 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
                     self._say(startup.waiting_for(late), deadline - now)
                     look_at = time.monotonic() + startup.LEAST_SHOWN_S
                 if now > deadline:
-                    raise NotReady(self._too_late(startup.told(self._late()) or "Compose still creates its containers"))
+                    raise NotReady(
+                        self._too_late(startup.described(self._late()) or "Compose still creates its containers")
+                    )
                 time.sleep(startup.LOOK_S)
             if running.status != 0:
-                raise NotReady(f"the stack did not start: {running.end()}\n{startup.told(self._late())}")
+                raise NotReady(f"the stack did not start: {running.end()}\n{startup.described(self._late())}")
 
     def _late(self) -> list[startup.Standing]:
         """Containers that are not up. Empty if Docker is too busy to report them."""

@@ -305,6 +305,15 @@ def _answer(*words: str) -> subprocess.CompletedProcess[str]:
         ) from None
 
 
+def has_image(reference: str) -> bool:
+    """True if the daemon has an image of this name or digest."""
+    try:
+        run(["docker", "image", "inspect", "--format", "{{.Id}}", reference])
+    except NotReady:
+        return False
+    return True
+
+
 def list_images(*filters: str) -> list[tuple[list[str], dict[str, str]]]:
     """Names and labels of the images that match the filters.
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from pytest_llmchaos.errors import BadScenario, NotReady
+from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.runtime.docker import docker_cli, offered_ports, reach
 from pytest_llmchaos.subject.lab import Endpoint, Subject, stack_dir
 from pytest_llmchaos.subject.own_stack import JUDGE, PUSHGATEWAY
@@ -201,7 +201,7 @@ def image(variable: str, name: str) -> str:
     if given := os.environ.get(variable, ""):
         return given
     official = official_image(variable)
-    if not _is_here(official):
+    if not docker_cli.has_image(official):
         built = docker_cli.run(
             ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", f"llmchaos/{name}"]
         ).split()
@@ -220,11 +220,3 @@ def official_image(variable: str) -> str:
     if found is None:
         raise BadScenario(f"the installed lab names no image for {variable}: install pytest-llmchaos again")
     return found[1]
-
-
-def _is_here(reference: str) -> bool:
-    try:
-        docker_cli.run(["docker", "image", "inspect", "--format", "{{.Id}}", reference])
-    except NotReady:
-        return False
-    return True

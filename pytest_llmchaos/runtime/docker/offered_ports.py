@@ -74,8 +74,8 @@ def _image_ports(image: str) -> tuple[int, ...]:
     if not image:
         return ()
     try:
-        told = docker_cli.run(["docker", "image", "inspect", "--format", "{{json .Config.ExposedPorts}}", image])
-        exposed: Mapping[str, object] = json.loads(told) or {}
+        output = docker_cli.run(["docker", "image", "inspect", "--format", "{{json .Config.ExposedPorts}}", image])
+        exposed: Mapping[str, object] = json.loads(output) or {}
     except (NotReady, ValueError):
         return ()
     return tuple(sorted(port for text in exposed for port in _ports_in(text)))

@@ -175,8 +175,8 @@ class _Container(msgspec.Struct, rename="pascal"):
 def _inspect(name: str) -> _Container | None:
     """A container of the daemon, or None if it lacks this name."""
     try:
-        told = docker_cli.run(["docker", "container", "inspect", name])
-        (container,) = msgspec.json.decode(told, type=tuple[_Container])
+        output = docker_cli.run(["docker", "container", "inspect", name])
+        (container,) = msgspec.json.decode(output, type=tuple[_Container])
     except (NotReady, msgspec.MsgspecError):
         return None
     return container

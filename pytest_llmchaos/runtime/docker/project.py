@@ -120,16 +120,8 @@ class ComposeProject:
 
     def _require_images(self, text: str) -> None:
         config = json.loads(text)
-        missing = []
-        for _, service in sorted(config["services"].items()):
-            image = service.get("image", "")
-            check = ["docker", "image", "inspect", "--format", "{{.Id}}", image]
-            if (
-                image
-                and subprocess.run(check, env=docker_cli.environment(), capture_output=True, check=False).returncode
-                != 0
-            ):
-                missing.append(image)
+        images = (str(service.get("image", "")) for _, service in sorted(config["services"].items()))
+        missing = [image for image in images if image and not docker_cli.has_image(image)]
         home_built = [image for image in missing if image.startswith("llmchaos/")]
         if home_built:
             command = setup_command(dict(self._subject.extra_env).get("LLMCHAOS_BACKEND", BACKENDS[0]))

@@ -79,22 +79,14 @@ class _Failed(NotReady):
 def _is_to_build(about: Mapping[str, object]) -> bool:
     if about.get("build") is None:
         return False
-    return about.get("pull_policy") == "build" or "image" not in about or not _is_here(str(about["image"]))
+    return about.get("pull_policy") == "build" or "image" not in about or not docker_cli.has_image(str(about["image"]))
 
 
 def _is_to_pull(about: Mapping[str, object]) -> bool:
     policy = about.get("pull_policy")
     if "image" not in about or policy in ("never", "build"):
         return False
-    return policy == "always" or not _is_here(str(about["image"]))
-
-
-def _is_here(image: str) -> bool:
-    try:
-        docker_cli.run(["docker", "image", "inspect", "--format", "{{.Id}}", image])
-    except NotReady:
-        return False
-    return True
+    return policy == "always" or not docker_cli.has_image(str(about["image"]))
 
 
 def _fetch(command: Command, verb: str, service: str, doing: str, show: Show) -> None:
@@ -276,7 +268,7 @@ def wait_until_up(
         if not not_up and not missing:
             return
         if time.monotonic() > deadline:
-            raise NotReady(too_late(told(not_up) or f"{', '.join(missing)} has no container"))
+            raise NotReady(too_late(described(not_up) or f"{', '.join(missing)} has no container"))
         if time.monotonic() - begin > LEAST_SHOWN_S:
             show(waiting_for(not_up, missing), deadline - time.monotonic())
         time.sleep(LOOK_S)
@@ -291,7 +283,7 @@ def require_none_over(late: Sequence[Standing]) -> None:
     """Raise NotReady if waiting for one of these containers cannot help."""
     over = [one for one in late if one.is_over]
     if over:
-        raise NotReady(f"the stack did not start: {told(over)}")
+        raise NotReady(f"the stack did not start: {described(over)}")
 
 
 def waiting_for(late: Sequence[Standing], missing: Sequence[str] = ()) -> str:
@@ -300,7 +292,7 @@ def waiting_for(late: Sequence[Standing], missing: Sequence[str] = ()) -> str:
     return f"waiting: {'; '.join(' '.join(line.split())[:90] for line in shown[:3])}" if shown else "starting"
 
 
-def told(late: Sequence[Standing]) -> str:
+def described(late: Sequence[Standing]) -> str:
     """Each container, why it is not up, and the end of its log."""
     return "; ".join(f"{one.name} {one.why}{_log_of(one)}" for one in late)
 
