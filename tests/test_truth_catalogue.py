@@ -42,6 +42,7 @@ def test_what_catches_a_defect_of_the_subject_exists(defect):
         assert f"def {defect.caught_by}(" in source
     else:
         assert issubclass(getattr(errors, defect.caught_by), errors.ProvesNothing)
+    assert not defect.only or re.search(rf"def test_\w*{re.escape(defect.only)}\w*\(", source), "its -k selects no test"
 
 
 @pytest.mark.parametrize("defect", INSTRUMENT_DEFECTS, ids=lambda defect: defect.name)

@@ -216,7 +216,7 @@ _FAULTS = (
         "busy_model",
         "FaultNotObserved",
         ("chaos.py", "call_later(lease_s, self.end,", "call_later(min(lease_s, 10), self.end,"),
-        only="is_noticed",
+        only="busy_engine_is_detected",
     ),
 )
 
