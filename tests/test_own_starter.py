@@ -8,13 +8,16 @@ import re
 import shutil
 import subprocess
 import tomllib
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from pytest_llmchaos.cli import main as llmchaos
+from pytest_llmchaos.generate.starter import compose_file
+from pytest_llmchaos.generate.starter.client_key import client_key
+from pytest_llmchaos.generate.starter.client_model import model
 from pytest_llmchaos.generate.starter.servers import SERVERS, server_of
 from pytest_llmchaos.model import CLIENTS
 from pytest_llmchaos.slo.openslo import load_slos
@@ -372,11 +375,189 @@ def test_the_clients_key_is_a_variable_of_the_environment(stack, capsys):
     assert step == {"run": "pytest", "env": {"LITELLM_MASTER_KEY": "${{ secrets.LITELLM_MASTER_KEY }}"}}
 
 
-def test_a_key_whose_use_is_unknown_is_a_comment(stack):
-    project = init(stack, "services: {app: {image: x, ports: ['8080:8080'], environment: {API_KEY: very-secret}}}")
+# What a service has, and the variable in the header in force. None is no header.
+KEYS = {
+    "vLLM's variable": ("image: vllm/vllm-openai, environment: {VLLM_API_KEY: very-secret}", "VLLM_API_KEY"),
+    "TGI's variable": ("image: ghcr.io/huggingface/text-generation-inference, environment: {API_KEY: s}", "API_KEY"),
+    "an option with a value": ("image: vllm/vllm-openai, command: --model x --api-key very-secret", "VLLM_API_KEY"),
+    "an option of an own program": ("image: x, command: serve --api-key=very-secret", "API_KEY"),
+    "an option with a variable of Compose": ("image: vllm/vllm-openai, command: '--api-key ${MY_KEY:-s}'", "MY_KEY"),
+    "the same in a list": ("image: vllm/vllm-openai, command: [--api-key, '${MY_KEY:-s}']", "MY_KEY"),
+    "an option with a variable of the shell": (
+        "image: x, command: sh -c 'serve --api-key $$K', environment: {K: s}",
+        "K",
+    ),
+    "an own variable": ("image: x, environment: {FAQ_API_KEY: very-secret}", "FAQ_API_KEY"),
+    "a token": ("image: x, environment: {SERVICE_TOKEN: very-secret}", "SERVICE_TOKEN"),
+    "an own one next to one for the next program": (
+        "image: x, environment: {OPENAI_API_KEY: very-secret, AUTH_TOKEN: very-secret}",
+        "AUTH_TOKEN",
+    ),
+    "a file": ("image: x, environment: {API_KEY_FILE: /run/secrets/k}", "API_KEY"),
+    "a secret": ("image: x, secrets: [api_key]", "API_KEY"),
+    "a key for the next program": ("image: x, environment: {OPENAI_API_KEY: very-secret}", None),
+    "a key that is empty": ("image: vllm/vllm-openai, environment: {VLLM_API_KEY: ''}", None),
+    "keys for others": ("image: x, environment: {HF_TOKEN: s, SECRET_KEY: s, JWT_SECRET: s, MAX_TOKENS: '5'}", None),
+    "none": ("image: x", None),
+}
 
+
+def read_services(stack, about, more=""):
+    """Read one service for each case, as `init` reads a compose file."""
+    lines = [f"  case-{number}: {{{one}}}" for number, one in enumerate(about)]
+    (stack / "compose.yaml").write_text("\n".join(["services:", *lines, more]))
+    found = compose_file.read([stack / "compose.yaml"])
+    return found, [found.services[f"case-{number}"] for number in range(len(about))]
+
+
+def test_the_clients_key_is_found_wherever_it_is_needed(stack):
+    _, services = read_services(stack, [about for about, _ in KEYS.values()], "secrets: {api_key: {environment: HOME}}")
+
+    keys = {case: client_key([one]) for case, one in zip(KEYS, services, strict=True)}
+
+    in_force = {case: key.variable if key and not key.doubt else None for case, key in keys.items()}
+    assert in_force == {case: variable for case, (_, variable) in KEYS.items()}
+
+
+def test_a_key_that_clients_need_is_named_wherever_it_must_be_given(stack, capsys):
+    project = init(stack, "services: {app: {image: x, ports: ['1:1'], command: serve --api-key very-secret}}")
+
+    said = capsys.readouterr().out
+    (workflow,) = (project / ".github" / "workflows").iterdir()
+    steps = yaml.safe_load(workflow.read_text())["jobs"]["chaos"]["steps"]
+    (step,) = (step for step in steps if step.get("run") == "pytest")
+    assert keys_of(project)["headers"] == ["Authorization: Bearer $API_KEY"]
+    assert "  export API_KEY=..." in said
+    assert "the clients' key, from the command of app" in said
+    assert step["env"] == {"API_KEY": "${{ secrets.API_KEY }}"}
+    assert "gh secret set API_KEY" in (project / "README.md").read_text()
+
+
+@pytest.mark.parametrize("about", ["OPENAI_API_KEY: very-secret", "API_KEY: ''"])
+def test_a_key_whose_use_is_in_doubt_is_a_comment(stack, capsys, about):
+    project = init(stack, f"services: {{app: {{image: x, ports: ['8080:8080'], environment: {{{about}}}}}}}")
+
+    name = about.partition(":")[0]
     assert "headers" not in keys_of(project)
-    assert '# llmchaos_headers = ["Authorization: Bearer $API_KEY"]' in (project / "pyproject.toml").read_text()
+    assert f'# llmchaos_headers = ["Authorization: Bearer ${name}"]' in (project / "pyproject.toml").read_text()
+    assert f"put llmchaos_headers in force and export {name}" in capsys.readouterr().out
+    assert f"#   {name}: " in (project / ".github" / "workflows" / "chaos.yml").read_text()
+
+
+def test_the_key_of_a_service_behind_a_proxy_is_the_clients(stack):
+    project = init(stack, PROXY, **{"nginx.conf": PROXY_SETTINGS, "web__Dockerfile": "FROM x\nEXPOSE 8000\n"})
+
+    assert keys_of(project)["headers"] == ["Authorization: Bearer $API_KEY"]
+    assert "the variable API_KEY of web" in reason_of(project, "headers")[0]
+
+
+def test_the_key_of_a_model_server_behind_a_service_is_not_the_clients(stack):
+    text = """
+services:
+  app: {image: x, ports: ["8080:8080"], environment: {URL: "http://llm:8000/v1"}}
+  llm: {image: vllm/vllm-openai, environment: {VLLM_API_KEY: very-secret}}
+"""
+    assert "headers" not in keys_of(init(stack, text))
+
+
+@pytest.mark.parametrize(
+    ("line", "variable"), [("os.environ/GATEWAY_KEY", "GATEWAY_KEY"), ("sk-1", "LITELLM_MASTER_KEY")]
+)
+def test_a_key_in_the_settings_of_a_gateway(stack, line, variable):
+    text = """
+services:
+  gateway: {image: litellm/litellm, ports: ["4000:4000"], configs: [{source: settings, target: /app/config.yaml}]}
+configs: {settings: {file: ./settings.yaml}}
+"""
+    project = init(stack, text, **{"settings.yaml": f"general_settings:\n  master_key: {line}\n"})
+
+    assert keys_of(project)["headers"] == [f"Authorization: Bearer ${variable}"]
+
+
+def test_variables_of_the_compose_file_are_named_in_the_workflow(stack, monkeypatch):
+    monkeypatch.setenv("DB_PASSWORD", "very-secret")
+    text = "services: {app: {image: 'x:${TAG:-1}', ports: ['1:1'], environment: ['P=${DB_PASSWORD:?}', 'H=${HOME}']}}"
+
+    workflow = (init(stack, text) / ".github" / "workflows" / "chaos.yml").read_text()
+
+    assert "# The compose file reads DB_PASSWORD: " in workflow
+
+
+# What a service has, and the model that clients name.
+MODELS = {
+    "MODEL": ("image: x, environment: {MODEL: org/tiny-1B}", "org/tiny-1B"),
+    "MODEL_NAME": ("image: x, environment: {MODEL_NAME: tiny}", "tiny"),
+    "OLLAMA_MODEL": ("image: x, environment: {OLLAMA_MODEL: 'llama3.2:1b'}", "llama3.2:1b"),
+    "LLM_MODEL": ("image: x, environment: {LLM_MODEL: tiny}", "tiny"),
+    "the exact name": ("image: x, environment: {AUX_MODEL: other, EMBEDDING_MODEL: e5, MODEL: tiny}", "tiny"),
+    "the first of several": ("image: x, environment: {MODELS: 'tiny, large'}", "tiny"),
+    "the served name, not the loaded one": (
+        "image: vllm/vllm-openai, command: --model /models/x --served-model-name tiny",
+        "tiny",
+    ),
+    "with an equals sign": ("image: vllm/vllm-openai, command: --model=org/x", "org/x"),
+    "only the loaded one": ("image: lmsysorg/sglang, command: --model-path org/x", "org/x"),
+    "the first word": ("image: vllm/vllm-openai, command: org/x --port 8000", "org/x"),
+    "an own command": ("image: x, command: vllm serve org/x --port 8000", "org/x"),
+    "a variable of the shell": ("image: x, command: sh -c 'vllm serve $$M', environment: {M: org/x}", "org/x"),
+    "the default of the shell": ("image: x, command: 'sh -c \"vllm serve $${M:-org/x}\"'", "org/x"),
+    "TGI": ("image: ghcr.io/huggingface/text-generation-inference, environment: {MODEL_ID: org/x}", "org/x"),
+    "llama.cpp": ("image: ghcr.io/ggml-org/llama.cpp, environment: {LLAMA_ARG_ALIAS: tiny, MODEL: x}", "tiny"),
+    "a settings file": ("image: litellm/litellm, configs: [settings]", "chat"),
+    "no name": ("image: x, environment: {MODEL: 'true', MODEL_URL: 'http://x', MODEL_ID: ''}", None),
+    "a store": ("image: redis, environment: {MODEL: x}", None),
+}
+# Services around the first one, and the model that clients name.
+MODELS_OF_STACKS = {
+    "the service in front before the model server": (
+        "app: {image: x, ports: ['1:1'], environment: {MODEL: public, URL: 'http://llm:8000/'}}",
+        "llm: {image: vllm/vllm-openai, command: --model org/x}",
+        "public",
+    ),
+    "behind a proxy": (
+        "app: {image: nginx, ports: ['1:1'], environment: {UPSTREAM: 'http://llm:8000/'}}",
+        "llm: {image: vllm/vllm-openai, command: --model org/x}",
+        "org/x",
+    ),
+    "pulled over HTTP": (
+        "llm: {image: ollama/ollama, ports: ['1:1']}",
+        r"""pull: {image: curl, command: "curl http://llm/api/pull -d '{\"model\": \"tiny\"}'"}""",
+        "tiny",
+    ),
+    "pulled with a variable": (
+        "llm: {image: ollama/ollama, ports: ['1:1']}",
+        "pull: {image: ollama/ollama, command: sh -c 'ollama pull $$WANTED', environment: {WANTED: tiny}}",
+        "tiny",
+    ),
+    "pulled by a hook, with one for embeddings": (
+        "llm: {image: ollama/ollama, ports: ['1:1'], post_start: [{command: ollama pull tiny}]}",
+        "pull: {image: ollama/ollama, command: ollama pull nomic-embed-text}",
+        "tiny",
+    ),
+}
+
+
+def test_the_model_that_a_service_names(stack):
+    settings = 'configs: {settings: {content: "model_list: \\n - model_name: text-embed\\n - model_name: chat"}}'
+    whole, services = read_services(stack, [about for about, _ in MODELS.values()], settings)
+    alone = replace(whole, services={})
+
+    guesses = {case: model(alone, [one]) for case, one in zip(MODELS, services, strict=True)}
+
+    in_force = {case: guess.value if guess.sure else None for case, guess in guesses.items()}
+    assert in_force == {case: name for case, (_, name) in MODELS.items()}
+
+
+@pytest.mark.parametrize(("first", "second", "name"), MODELS_OF_STACKS.values(), ids=MODELS_OF_STACKS)
+def test_the_model_that_clients_name(stack, first, second, name):
+    assert keys_of(init(stack, f"services:\n  {first}\n  {second}\n"))["model"] == name
+
+
+def test_the_model_in_a_build_s_file(stack):
+    text = "services: {app: {build: ./web, ports: ['1:1']}}"
+    project = init(stack, text, web__Dockerfile="FROM x\nENV A=1 \\\n  MODEL_NAME=tiny\n")
+
+    assert keys_of(project)["model"] == "tiny"
 
 
 def test_a_page_is_what_clients_use_if_nothing_else_serves_them(stack):
@@ -387,8 +568,9 @@ def test_a_page_is_what_clients_use_if_nothing_else_serves_them(stack):
 
 
 def test_every_key_that_may_be_written_is_one_that_pytest_reads():
-    source = (Path(__file__).parent.parent / "pytest_llmchaos/generate/starter/roles.py").read_text()
-    written = set(re.findall(r'Guess\(\s*key="(\w+)"', source))
+    folder = Path(__file__).parent.parent / "pytest_llmchaos/generate/starter"
+    sources = [path.read_text() for path in folder.glob("*.py")]
+    written = {key for source in sources for key in re.findall(r'Guess\(\s*key="(\w+)"', source)}
 
     assert len(written) >= 12
     assert written <= {one.name for one in fields(OwnKeys)}

@@ -43,6 +43,18 @@ class Condition(msgspec.Struct):
     condition: str = ""
 
 
+class Source(msgspec.Struct):
+    """One entry of `configs` or `secrets` of a service."""
+
+    source: str = ""
+
+
+class Hook(msgspec.Struct):
+    """One entry of `post_start`."""
+
+    command: list[str] | str = ""
+
+
 class HealthCheck(msgspec.Struct):
     """A service's `healthcheck`."""
 
@@ -72,10 +84,19 @@ class Written(msgspec.Struct):
     healthcheck: HealthCheck | None = None
     labels: dict[str, str] = {}
     restart: str = ""
+    configs: list[Source] = []
+    secrets: list[Source] = []
+    post_start: list[Hook] = []
+
+
+class _Config(msgspec.Struct):
+    content: str = ""
+    file: str = ""
 
 
 class _File(msgspec.Struct):
     services: dict[str, Written] = {}
+    configs: dict[str, _Config] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +108,10 @@ class Service:
         written: its keys there.
         server: the program that it starts, if that is known.
         command: its whole command line.
+        command_in_file: its command before Compose fills in variables.
+        variables: environment of the image and of the compose file.
         exposed: ports of `expose` and of the image.
-        texts: environment, command line and mounted files, which may name services.
+        texts: environment, command lines and mounted files, which may name services.
         scrapes: port and path by service, of a mounted Prometheus configuration.
         has_rules: a mounted Prometheus configuration names rule files.
     """
@@ -97,6 +120,8 @@ class Service:
     written: Written
     server: Server
     command: str
+    command_in_file: str
+    variables: Mapping[str, str]
     exposed: tuple[int, ...]
     texts: tuple[str, ...]
     scrapes: Mapping[str, tuple[int, str]] = field(default_factory=dict)
@@ -124,12 +149,14 @@ class Stack:
         services: every service by name.
         active_profiles: profiles that the environment and `.env` activate.
         ways_out: what reaches beyond the project.
+        variables: those of the files that have no default value there.
     """
 
     files: tuple[Path, ...]
     services: Mapping[str, Service]
     active_profiles: tuple[str, ...]
     ways_out: tuple[reach.Reach, ...]
+    variables: tuple[str, ...]
 
     def references(self, name: str) -> dict[str, int | None]:
         """Return services that one names, each with the port if it is named too."""
@@ -162,25 +189,55 @@ def read(files: Sequence[Path]) -> Stack:
     text = user.config(EXAMINED, ("*",))
     config = reach.read_config(text)
     try:
-        found = msgspec.json.decode(text, type=_File, strict=False).services
+        # Compose prints each dollar sign of a value twice.
+        found = msgspec.json.decode(text.replace("$$", "$"), type=_File, strict=False)
     except msgspec.DecodeError as error:
         raise BadScenario(
             f"`docker compose config` printed a format that this version cannot read: {error}; upgrade pytest-llmchaos"
         ) from None
-    names = tuple(found)
+    names = tuple(found.services)
+    in_files = _commands_in(absolute)
+    contents = {name: one.content or _text_of(Path(one.file)) for name, one in found.configs.items()}
     return Stack(
         files=absolute,
-        services={name: _service(name, written, names) for name, written in found.items()},
+        services={
+            name: _service(name, written, names, contents, in_files.get(name, ""))
+            for name, written in found.services.items()
+        },
         active_profiles=user.default_profiles(),
         ways_out=tuple(reach.reaches(config, EXAMINED, absolute[0].parent)),
+        variables=user.variables(),
     )
 
 
-def _service(name: str, written: Written, names: Sequence[str]) -> Service:
+def _commands_in(files: Sequence[Path]) -> dict[str, str]:
+    """Commands of the services of files, as they are written there."""
+    found: dict[str, str] = {}
+    for file in files:
+        try:
+            services = yaml.safe_load(_text_of(file))["services"]
+            found |= {name: _words(one.get("command") or one.get("entrypoint")) for name, one in services.items()}
+        except (yaml.YAMLError, AttributeError, KeyError, TypeError):
+            continue  # tags of Compose or a file of includes: a guess less
+    return found
+
+
+def _words(command: object) -> str:
+    return " ".join(map(str, command)) if isinstance(command, list) else str(command or "")
+
+
+def _service(name: str, written: Written, names: Sequence[str], contents: Mapping[str, str], in_file: str) -> Service:
     image = _image(written)
     own = [*(written.entrypoint or ()), *(written.command or ())]
     command = " ".join(own or [*image.entrypoint, *image.cmd])
-    texts = (command, *(f"{key}={value}" for key, value in written.environment.items()), *_file_texts(written))
+    hooks = [_words(one.command) for one in written.post_start]
+    texts = (
+        command,
+        *hooks,
+        *(f"{key}={value}" for key, value in written.environment.items()),
+        *_file_texts(written),
+        *(contents.get(one.source, "") for one in written.configs),
+    )
     scrapes, has_rules = _prometheus(texts, names)
     exposed = [port for text in written.expose for port in _ports_in(str(text))] or [*image.ports]
     return Service(
@@ -188,6 +245,8 @@ def _service(name: str, written: Written, names: Sequence[str]) -> Service:
         written=written,
         server=server_of(written.image, command),
         command=command,
+        command_in_file=in_file,
+        variables={**image.environment, **{key: value or "" for key, value in written.environment.items()}},
         exposed=tuple(exposed),
         texts=texts,
         scrapes=scrapes,
@@ -200,12 +259,14 @@ class _Image:
     ports: tuple[int, ...] = ()
     entrypoint: tuple[str, ...] = ()
     cmd: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 class _ImageConfig(msgspec.Struct, rename="pascal"):
     exposed_ports: dict[str, object] | None = None
     entrypoint: list[str] | None = None
     cmd: list[str] | None = None
+    env: list[str] | None = None
 
 
 def _image(written: Written) -> _Image:
@@ -218,7 +279,12 @@ def _image(written: Written) -> _Image:
     except (NotReady, msgspec.DecodeError):
         return _dockerfile(written.build)  # the image is not here, or Docker does not answer
     ports = sorted(port for text in found.exposed_ports or {} for port in _ports_in(text))
-    return _Image(ports=tuple(ports), entrypoint=tuple(found.entrypoint or ()), cmd=tuple(found.cmd or ()))
+    return _Image(
+        ports=tuple(ports),
+        entrypoint=tuple(found.entrypoint or ()),
+        cmd=tuple(found.cmd or ()),
+        environment=dict(one.split("=", 1) for one in found.env or () if "=" in one),
+    )
 
 
 def _dockerfile(build: Build | None) -> _Image:
@@ -229,7 +295,11 @@ def _dockerfile(build: Build | None) -> _Image:
         port for line in re.findall(r"(?mi)^EXPOSE\s+(.+)$", text) for word in line.split() for port in _ports_in(word)
     ]
     commands = re.findall(r"(?mi)^(?:ENTRYPOINT|CMD)\s+(.+)$", text)
-    return _Image(ports=tuple(ports), cmd=tuple(re.sub(r'[\[\]",]', " ", line).strip() for line in commands))
+    return _Image(
+        ports=tuple(ports),
+        cmd=tuple(" ".join(re.sub(r'[\[\]",]', " ", line).split()) for line in commands),
+        environment=dict(re.findall(r'(?mi)^(?:ENV\s+|\s+)(\w+)=["\']?([^\s"\']*)', text)),
+    )
 
 
 def _ports_in(text: str) -> tuple[int, ...]:

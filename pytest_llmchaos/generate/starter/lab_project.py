@@ -50,7 +50,8 @@ def project(folder: Path, *, runtime: str | None, backend: str | None, scenarios
         cached=True,
         requirement="pytest-llmchaos[local]" if runtime != "compose" else "pytest-llmchaos",
         setup=setup,
-        key_variable="",
+        key=None,
+        variables=(),
         reports=os.path.join(where, "reports/"),  # noqa: PTH118 - the final slash stays
     )
     files = {

@@ -14,6 +14,8 @@ from pytest_llmchaos.generate.starter.roles import Roles, roles_of
 from pytest_llmchaos.generate.starter.writing import Project, render
 
 _MINUTES = 30
+# Variables that the shell or the runner sets.
+_EVERYWHERE = ("GID", "HOME", "HOSTNAME", "PATH", "PWD", "UID", "USER")
 
 
 def project(folder: Path, files: Sequence[Path]) -> Project:
@@ -29,6 +31,7 @@ def project(folder: Path, files: Sequence[Path]) -> Project:
     """
     stack = compose_file.read(files)
     roles = roles_of(stack)
+    key = roles.key
     where = subfolder(folder)
     values = {
         "api": roles.api.name,
@@ -39,7 +42,7 @@ def project(folder: Path, files: Sequence[Path]) -> Project:
         "ways_out": stack.ways_out,
         "clients": model,
         "latencies": [(one.name, latency) for one in roles.scraped for latency in one.server.latencies],
-        "key_variable": roles.key_variable,
+        "key": key,
         "steps": (steps := _steps(roles)),
     }
     workflow = render(
@@ -49,7 +52,8 @@ def project(folder: Path, files: Sequence[Path]) -> Project:
         cached=False,
         requirement="pytest-llmchaos",
         setup="",
-        key_variable=values["key_variable"],
+        key=key,
+        variables=[name for name in stack.variables if name not in _EVERYWHERE and (not key or name != key.variable)],
         reports=os.path.join(where, "reports/"),  # noqa: PTH118 - the final slash stays
     )
     files_of = {
@@ -64,9 +68,9 @@ def project(folder: Path, files: Sequence[Path]) -> Project:
 
 
 def _steps(roles: Roles) -> tuple[tuple[str, str], ...]:
-    key = [(f"export {roles.key_variable}=...", "the clients' key")] if roles.key_variable else []
+    key = roles.key
     return (
-        *key,
+        *([(f"export {key.variable}=...", f"the clients' key, from {key.place}")] if key and not key.doubt else []),
         ("pytest --chaos-plan", "print the planned trial, start nothing"),
         ("pytest", "start the stack as a project of its own, freeze a service, judge"),
     )
@@ -75,6 +79,12 @@ def _steps(roles: Roles) -> tuple[tuple[str, str], ...]:
 def _notes(stack: Stack, roles: Roles, where: str) -> list[str]:
     guessed = {one.key: one.value for one in roles.guesses}
     notes = [f"read pyproject.toml first: it guesses that clients use {guessed['api']}, and has the reasons"]
+    if roles.key and roles.key.doubt:
+        notes.append(
+            f"if clients must send the key in {roles.key.place}, put llmchaos_headers in force and export {roles.key.variable}"
+        )
+    elif roles.key:
+        notes.append(f"in CI, add a repository secret {roles.key.variable} with the clients' key")
     if stack.ways_out:
         keys = ", ".join(dict.fromkeys(one.key for one in stack.ways_out))
         notes.append(f"pytest will refuse to start until you decide on what reaches beyond the stack: {keys}")

@@ -7,35 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.generate.starter.client_key import ClientKey, client_key
+from pytest_llmchaos.generate.starter.client_model import model, prepares
 from pytest_llmchaos.generate.starter.compose_file import Service, Stack
+from pytest_llmchaos.generate.starter.guess import Guess
 
 _NO_PART_OF_REQUESTS = ("store", "monitor", "prometheus", "remediator", "page")
 # How likely clients send their requests to a service, by its part.
 _FRONT = {"gateway": 50, "proxy": 45, "app": 40, "model": 20, "page": -20}
 _PORT_OPTION = re.compile(r"--(?:port|http-port)[= ](\d+)")
-_MODEL_OPTION = re.compile(r"(?:--served-model-name|--alias|--model-id|--model-path|--model|vllm serve)[= ]([\w./:-]+)")
-_MODEL_IN_SETTINGS = re.compile(r"(?m)^\s*-?\s*model_name:\s*[\"']?([\w./:-]+)")
-_PULLED_MODEL = re.compile(r"ollama (?:pull|run) ([\w./:-]+)")
-_PREPARES = re.compile(r"ollama (?:pull|create)\b|huggingface-cli|\bhf download\b")
 _MODEL_STARTUP_S = 900
-_KEY_VARIABLE = re.compile(r"(API|MASTER|AUTH|ACCESS|SECRET)\w*(KEY|TOKEN)$|^KEY$")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Guess:
-    """Value of an ini key and the reason for it.
-
-    Attributes:
-        key: the key without its prefix.
-        value: a text, several, or a number.
-        reason: one line, without a line break.
-        sure: False writes the line as a comment.
-    """
-
-    key: str
-    value: str | float | tuple[str, ...]
-    reason: str
-    sure: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +28,7 @@ class Roles:
         targets: services that faults may hit.
         victim: the target of the first scenario.
         scraped: services with metrics that the run scrapes.
-        key_variable: environment variable with the clients' key, or empty.
+        key: the clients' key, or None.
         guesses: the ini keys.
         remarks: what else the reader should see.
     """
@@ -56,7 +37,7 @@ class Roles:
     targets: tuple[str, ...]
     victim: str
     scraped: tuple[Service, ...]
-    key_variable: str
+    key: ClientKey | None
     guesses: tuple[Guess, ...]
     remarks: tuple[str, ...] = field(default=())
 
@@ -78,17 +59,18 @@ def roles_of(stack: Stack) -> Roles:
     targets = targets if api.name in targets else (api.name, *targets)
     replicas = _replicas([serving[name] for name in targets])
     scraped = tuple(_scraped(serving))
-    header, variable = _key(api)
+    near = [serving[name] for name in reached]
+    key = client_key(near)
     guesses = [
         Guess(key="api", value=f"{api.name}:{_port(api, edges)[0]}", reason=f"{why_api}; {_port(api, edges)[1]}"),
         Guess(key="targets", value=targets, reason=_why_targets(targets, serving, once)),
         *_metrics(scraped, serving, edges),
         *_prometheus(serving),
         *_remediator(serving),
-        *_model(stack, api, serving, reached),
+        model(stack, near),
         *_ready(api, _port(api, edges)[0]),
         *_path(api),
-        *header,
+        *([key.guess] if key else []),
         *_startup(targets, serving),
         *_of_profiles(profiles),
         *_of_restart(targets, serving),
@@ -99,7 +81,7 @@ def roles_of(stack: Stack) -> Roles:
         targets=targets,
         victim=replicas[0] if replicas else api.name,
         scraped=scraped,
-        key_variable=variable,
+        key=key,
         guesses=tuple(guesses),
         remarks=tuple(_remarks(stack, on)),
     )
@@ -178,9 +160,7 @@ def _one_shots(stack: Stack) -> set[str]:
         for name, about in one.written.depends_on.items()
         if about.condition == "service_completed_successfully"
     }
-    return awaited | {
-        name for name, one in stack.services.items() if not one.written.ports and _PREPARES.search(one.command)
-    }
+    return awaited | {name for name, one in stack.services.items() if prepares(one)}
 
 
 def _replicas(targets: list[Service]) -> tuple[str, ...]:
@@ -249,30 +229,6 @@ def _remediator(serving: Mapping[str, Service]) -> Iterator[Guess]:
             return
 
 
-def _model(stack: Stack, api: Service, serving: Mapping[str, Service], reached: list[str]) -> Iterator[Guess]:
-    near = [serving[name] for name in reached]
-    for one in near:
-        settings = next((found for text in one.texts if (found := _MODEL_IN_SETTINGS.search(text))), None)
-        option = _MODEL_OPTION.search(one.command)
-        if one.server.part == "gateway" and settings:
-            yield Guess(key="model", value=settings[1], reason=f"the first model in the settings of {one.name}")
-            return
-        if one.server.part == "model" and option:
-            yield Guess(key="model", value=option[1], reason=f"the command of {one.name} names it")
-            return
-    for name, one in stack.services.items():
-        pulled = next((found for text in one.texts if (found := _PULLED_MODEL.search(text))), None)
-        if pulled:
-            yield Guess(key="model", value=pulled[1], reason=f"{name} pulls it")
-            return
-    yield Guess(
-        key="model",
-        value="default",
-        reason=f"the name that clients of {api.name} send. None was found: write yours, if it checks the name",
-        sure=False,
-    )
-
-
 def _ready(api: Service, port: int) -> Iterator[Guess]:
     if api.health and api.health[0] == port:
         yield Guess(key="ready_path", value=api.health[1], reason="its own health check reads it")
@@ -290,18 +246,6 @@ def _startup(targets: tuple[str, ...], serving: Mapping[str, Service]) -> Iterat
     if models:
         reason = f"seconds until the stack is healthy, because {', '.join(models)} may load a model for minutes"
         yield Guess(key="startup_s", value=_MODEL_STARTUP_S, reason=reason)
-
-
-def _key(api: Service) -> tuple[list[Guess], str]:
-    """Return the header with the clients' key, and the variable that holds it."""
-    known = [name for name in api.server.key_variables if name in api.written.environment]
-    others = [name for name in api.written.environment if _KEY_VARIABLE.search(name)]
-    for name, sure in [*((one, True) for one in known), *((one, False) for one in others)]:
-        reason = f"{api.name} has {name}. Give its value to pytest in the environment, never in this file"
-        return [
-            Guess(key="headers", value=(f"Authorization: Bearer ${name}",), reason=reason, sure=sure)
-        ], name if sure else ""
-    return [], ""
 
 
 def _profiles(stack: Stack) -> tuple[str, ...]:

@@ -108,6 +108,7 @@ SERVERS = (
         port=80,
         metrics="/metrics",
         ready="/health",
+        key_variables=("API_KEY",),
     ),
     Server(title="Ollama", part="model", image=r"(^|/)ollama$", command=r"\bollama serve\b", port=11434, ready="/"),
     Server(
@@ -121,7 +122,15 @@ SERVERS = (
         ready="/health",
         key_variables=("LLAMA_API_KEY",),
     ),
-    Server(title="LocalAI", part="model", image=r"localai", port=8080, metrics="/metrics", ready="/readyz"),
+    Server(
+        title="LocalAI",
+        part="model",
+        image=r"localai",
+        port=8080,
+        metrics="/metrics",
+        ready="/readyz",
+        key_variables=("LOCALAI_API_KEY", "API_KEY"),
+    ),
     Server(
         title="LiteLLM",
         part="gateway",

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
+from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.runtime.docker import docker_cli
 
 PROFILES = "COMPOSE_PROFILES"
+
+
+class _Variable(msgspec.Struct):
+    default: str = msgspec.field(name="DefaultValue", default="")
+    alternate: str = msgspec.field(name="PresenceValue", default="")
 
 
 class UserFiles:
@@ -41,6 +49,18 @@ class UserFiles:
             if name == PROFILES:
                 return tuple(word for word in value.split(",") if word)
         return ()
+
+    def variables(self) -> tuple[str, ...]:
+        """Return the variables that have no default value in the files.
+
+        Empty if this Compose cannot list them.
+        """
+        try:
+            said = self._ask([*self._words, "config", "--variables", "--format", "json"], "", ())
+            found = msgspec.json.decode(said, type=dict[str, _Variable])
+        except (NotReady, msgspec.DecodeError):
+            return ()
+        return tuple(sorted(name for name, one in found.items() if not (one.default or one.alternate)))
 
     def _ask(self, words: Sequence[str], project: str, profiles: Sequence[str]) -> str:
         extra = self.environment(project, profiles) if project else {"PWD": str(self.folder)}
