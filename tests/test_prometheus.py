@@ -28,6 +28,7 @@ from pytest_llmchaos.errors import (
 )
 from pytest_llmchaos.prometheus.queries import Prometheus
 from pytest_llmchaos.slo.arithmetic import Slo
+from pytest_llmchaos.slo.recorded import error_ratio_expression
 from pytest_llmchaos.trial.slo_verdict import judge_slo
 
 # Far from a whole second, so that rounding anywhere would show.
@@ -37,6 +38,10 @@ MINUTE = [BASE + second for second in range(61)]
 
 def slo(good: str, total: str) -> Slo:
     return Slo(name="made-up", objective=0.99, window_days=30, description="made up", good=good, total=total)
+
+
+def slo_of_failures(bad: str, total: str) -> Slo:
+    return Slo(name="made-up", objective=0.99, window_days=30, description="made up", bad=bad, total=total)
 
 
 def firing(name: str, seconds: list[int], before_s: list[int] | None = None) -> dict[str, dict[float, float]]:
@@ -67,6 +72,8 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         # 5 requests a second, 1 of them bad from second 20 to 40.
         'answers_total{outcome="ok"}': {t: 5.0 * i - min(20, max(0, i - 20)) for i, t in enumerate(MINUTE)},
         'answers_total{outcome="failed"}': {t: float(min(20, max(0, i - 20))) for i, t in enumerate(MINUTE)},
+        # The same failures in a counter of their own, which does not exist before the first.
+        "failures_total": {t: float(min(20, i - 20)) for i, t in enumerate(MINUTE) if i > 20},
         # Restarted at second 30: the counter begins again at 0.
         "restarted_total": {t: 10.0 * (i if i < 30 else i - 30) for i, t in enumerate(MINUTE)},
         # Restarted at second 30 as well, and above its old count at the next scrape.
@@ -251,6 +258,40 @@ class TestServiceLevel:
         result = judge_slo(prometheus, slo(self.ok, self.every), BASE + 20.6, BASE + 35.4, rate_rps=5)
 
         assert (result.good, result.total) == (60, 75)
+
+    @pytest.mark.parametrize(("begin_s", "end_s", "good"), [(20, 40, 80), (15, 40, 105), (25.5, 35.5, 40), (5, 15, 50)])
+    def test_an_slo_of_failures_that_another_counter_has_counts_the_same(
+        self, prometheus: Prometheus, begin_s: float, end_s: float, good: float
+    ) -> None:
+        of_failures = slo_of_failures("failures_total", self.every)
+
+        found = judge_slo(prometheus, of_failures, BASE + begin_s, BASE + end_s, rate_rps=5)
+
+        alike = judge_slo(prometheus, slo(self.ok, self.every), BASE + begin_s, BASE + end_s, rate_rps=5)
+        assert (found.good, found.total) == (alike.good, alike.total) == (good, 5 * int(end_s - begin_s))
+        assert found.raw["bad at the window's start"] == max(0, int(begin_s) - 20)
+        assert prometheus.value(found.query, BASE + end_s) == found.good / found.total
+
+    @pytest.mark.parametrize(
+        ("total", "error"), [("idle_total", NoData), ("restarted_total", CounterReset), ("misspelt_total", NoData)]
+    )
+    def test_an_slo_of_failures_needs_a_total_to_judge(
+        self, prometheus: Prometheus, total: str, error: type[Exception]
+    ) -> None:
+        with pytest.raises(error):
+            judge_slo(prometheus, slo_of_failures("failures_total", total), BASE + 5, BASE + 45, rate_rps=5)
+
+    def test_an_slo_of_failures_that_stopped_being_counted_is_refused(self, prometheus: Prometheus) -> None:
+        with pytest.raises(StaleData, match=r"ended_total is 20\.0 s older"):
+            judge_slo(prometheus, slo_of_failures("ended_total", self.every), BASE + 20, BASE + 60, rate_rps=5)
+
+    def test_the_share_of_failures_is_recorded_alike(self, prometheus: Prometheus) -> None:
+        """But for the first failures, which a rate cannot see in a new series."""
+        of_failures, alike = slo_of_failures("failures_total", self.every), slo(self.ok, self.every)
+
+        for at_s in (15, 35, 55):
+            shares = [prometheus.value(error_ratio_expression(one, "8s"), BASE + at_s) for one in (of_failures, alike)]
+            assert shares[0] == pytest.approx(shares[1])
 
     def test_an_slo_without_events_is_no_data_instead_of_met(self, prometheus: Prometheus) -> None:
         with pytest.raises(NoData, match="no requests between"):

@@ -540,10 +540,23 @@ class TestWindow:
             "(good_total offset 12346ms unless good_total) or (all_total offset 12346ms unless all_total)"
         )
 
-    @pytest.mark.parametrize("slo", load_slos(LAB, "stack/slo.yaml"), ids=lambda slo: slo.name)
+    @pytest.mark.parametrize(
+        "slo",
+        [*load_slos(LAB, "stack/slo.yaml"), made(name="of-failures", good="", bad="failed_total")],
+        ids=lambda slo: slo.name,
+    )
     def test_gives_queries_that_parse(self, slo: Slo) -> None:
         for query in vars(window_query(slo, 0.5)).values():
             assert promql_parser.parse(query)
+
+    def test_failures_that_are_not_counted_yet_are_0(self) -> None:
+        queries = window_query(made(good="", bad="failed_total"), 3)
+
+        assert queries.good == (
+            "(sum(all_total) - sum(all_total offset 3000ms)) - "
+            "(sum(failed_total or vector(0)) - sum(failed_total offset 3000ms or vector(0)))"
+        )
+        assert queries.resets.startswith("(sum(resets(failed_total[3000ms])) or vector(0)) + ")
 
     @pytest.mark.parametrize("window_s", [0, -1.0, math.nan])
     def test_a_window_without_length_is_refused(self, window_s: float) -> None:

@@ -179,7 +179,7 @@ def test_files_of_openslo_v1alpha_are_converted_with_an_slo_for_each_objective()
     [
         (SLOTH, "events:", "raw: {error_ratio_query: x}\n      events:", "in.yaml:10:12: slos[0].sli.raw must be two counters"),
         (SLOTH, "events:", "plugin: {id: x}\n      events:", "slos[0].sli.plugin must be events with the plugin's queries"),
-        (SLOTH, 'x_count{job="shop",code=~"(5..|429)"}', "errors_total", "must be the counter of all events with one more"),
+        (SLOTH, 'x_count{job="shop",code=~"(5..|429)"}', "delta(errors_total", "must be a part of total, such as"),
         (SLOTH, 'sum(rate(x_count{job="shop"}', 'sum(delta(x_count{job="shop"}', "a selector of counters, alone or in sum"),
         (SLOTH, "objective: 99.9", "objective: 100", "in.yaml:6:5: cannot be written as OpenSLO v1: spec.objectives[0].tar"),
         (SLOTH, "objective: 99.9", "goal: 100", "slos[0] must have 'objective'"),

@@ -407,9 +407,8 @@ class TestQueries:
     @pytest.mark.parametrize(
         ("bad", "total"),
         [
-            ("x_failed_total", "x_total"),
             ("x_total", "x_total"),
-            ('x_total{a="b",c="d"}', "x_total"),
+            ('x_total{c="d"}', 'x_total{c="d"}'),
             ('x_total{a="b"}', 'x_total{c="d"}'),
             ("y_total - x_bucket", "x_total"),
             ("x_total - delta(x_bucket[5m])", "x_total"),
@@ -422,7 +421,23 @@ class TestQueries:
     def test_bad_events_that_do_not_complement_the_total_are_refused(self, bad: str, total: str) -> None:
         assert good_of(bad, total) is None
         (line,) = problems(with_bad(bad, total))
-        assert "bad.metricSource.spec.query must be the counter of total with one more label, such as" in line
+        assert "bad.metricSource.spec.query must be a part of total, such as" in line
+
+    @pytest.mark.parametrize(
+        ("bad", "total", "counted"),
+        [
+            ("x_failed_total", "x_total", "x_failed_total"),
+            ('sum(rate(x_failed_total{job="a"}[5m]))', 'x_total{job="a"}', 'x_failed_total{job="a"}'),
+            ('x_total{a="b",c="d"}', "x_total", 'x_total{a="b",c="d"}'),
+        ],
+    )
+    def test_bad_events_with_no_selector_of_good_ones_are_counted_themselves(
+        self, bad: str, total: str, counted: str
+    ) -> None:
+        slo = one(with_bad(bad, total))
+
+        assert (slo.good, slo.bad, slo.total, slo.side) == ("", counted, total, "bad")
+        assert slo.share == f"{total} without {counted}"
 
     def test_bad_events_need_a_total_that_can_be_read(self) -> None:
         assert len(problems(with_bad("delta(x[1m])", "delta(x[1m])"))) == 1

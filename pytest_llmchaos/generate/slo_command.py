@@ -66,7 +66,7 @@ def _check(files: Sequence[Path]) -> int:
     for file in files:
         try:
             for slo in slos_of(file):
-                sys.stdout.write(f"{file}: {slo}: {slo.good} of {slo.total}\n")
+                sys.stdout.write(f"{file}: {slo}: {slo.share}\n")
         except BadScenario as error:
             is_bad = True
             sys.stderr.write(f"{error}\n")

@@ -39,7 +39,7 @@ def require_metrics(server: Prometheus, slos: Sequence[Slo], *, jobs: Sequence[s
         NotReady: Metrics are missing after METRICS_DEADLINE_S or several good scrapes,
             or Prometheus refuses the request. The message has the cause.
     """
-    names = {selector.partition("{")[0] for slo in slos for selector in (slo.good, slo.total)}
+    names = {selector.partition("{")[0] for slo in slos for selector in slo.counters}
     clients = {name for name in names if name.startswith("llmchaos_")}  # pushed during a load
     wanted, begun_unix_s = sorted(names - clients), time.time()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,7 +42,9 @@ class Slo:
         window_days: Rolling window of the error budget, in days.
         description: Meaning of the objective, in one line. Alerts show it.
         good: PromQL selector of the good events' counter, without functions.
-            Its series are summed.
+            Its series are summed. Empty if `bad` is given.
+        bad: The same for the bad events, where no counter has the good ones.
+            Series that do not exist count as 0.
         total: The same for all events.
         display_name: Title on dashboards and in alerts. `name` if empty.
         unit: What the events are, in the plural.
@@ -58,8 +61,9 @@ class Slo:
     objective: float
     window_days: float
     description: str
-    good: str
     total: str
+    good: str = ""
+    bad: str = ""
     display_name: str = ""
     unit: str = "requests"
     threshold_s: float | None = None
@@ -89,13 +93,38 @@ class Slo:
                 f"{self.name}: clients 'availability' takes no bound, got {self.threshold_s:g} s: "
                 "write ttft or e2e, or drop llmchaos/threshold-seconds"
             )
-        for what, selector in (("good", self.good), ("total", self.total)):
+        if bool(self.good) == bool(self.bad):
+            raise InvalidSlo(f"{self.name}: needs good or bad, and not both, got {self.good!r} and {self.bad!r}")
+        for what, selector in zip((self.side, "total"), self.counters, strict=True):
             expected = expected_of(selector)
             if expected is not None:
                 raise InvalidSlo(f"{self.name}: {what} must select counters, got {selector!r}: write {expected}")
 
     def __str__(self) -> str:
         return f"{self.name} {self.objective:.12g} over {self.window_days:g} days"
+
+    @property
+    def side(self) -> Literal["good", "bad"]:
+        """Which events the first counter counts."""
+        return "good" if self.good else "bad"
+
+    @property
+    def counters(self) -> tuple[str, str]:
+        """Selectors of the good or bad events, and of all events."""
+        return self.good or self.bad, self.total
+
+    @property
+    def share(self) -> str:
+        """The share of good events, such as `x_total{result="ok"} of x_total`."""
+        return f"{self.good} of {self.total}" if self.good else f"{self.total} without {self.bad}"
+
+    def good_events(self, of: Callable[[str], str]) -> str:
+        """Return PromQL that counts the good events.
+
+        Args:
+            of: Returns PromQL that counts the events of a selector, as one value.
+        """
+        return of(self.good) if self.good else f"({of(self.total)} - ({of(self.bad)} or vector(0)))"
 
     @property
     def error_budget(self) -> float:
@@ -191,8 +220,9 @@ class WindowQuery:
     """PromQL over one exact window, to be evaluated at the window's end.
 
     `good` and `total` are differences of the counters at both ends, without
-    extrapolation. They are exact if `resets` is 0 and `gone` is empty: no counter was
-    reset in the window, and none disappeared.
+    extrapolation. Where bad events are counted, `good` is the rest of `total`. They
+    are exact if `resets` is 0 and `gone` is empty: no counter was reset in the window,
+    and none disappeared.
     """
 
     good: str
@@ -215,10 +245,16 @@ def window_query(slo: Slo, window_s: float) -> WindowQuery:
     def difference(selector: str) -> str:
         return f"sum({selector}) - sum({selector} offset {span})"
 
+    total, resets = difference(slo.total), f"sum(resets({slo.good}[{span}]))"
+    good = difference(slo.good)
+    if slo.bad:  # its series may not exist before the first bad event
+        zero = "or vector(0)"
+        good = f"({total}) - (sum({slo.bad} {zero}) - sum({slo.bad} offset {span} {zero}))"
+        resets = f"(sum(resets({slo.bad}[{span}])) {zero})"
     return WindowQuery(
-        good=difference(slo.good),
-        total=difference(slo.total),
-        ratio=f"({difference(slo.good)}) / ({difference(slo.total)})",
-        resets=f"sum(resets({slo.good}[{span}])) + sum(resets({slo.total}[{span}])) + {restarts_query(slo.total, span)}",
-        gone=" or ".join(f"({one} offset {span} unless {one})" for one in dict.fromkeys((slo.good, slo.total))),
+        good=good,
+        total=total,
+        ratio=f"({good}) / ({total})",
+        resets=f"{resets} + sum(resets({slo.total}[{span}])) + {restarts_query(slo.total, span)}",
+        gone=" or ".join(f"({one} offset {span} unless {one})" for one in dict.fromkeys(slo.counters)),
     )

@@ -11,7 +11,7 @@ import yaml
 from pytest_llmchaos.slo.arithmetic import InvalidSlo
 from pytest_llmchaos.slo.formats import PYRRA, SLOTH, SLOTH_CRD, V1ALPHA, format_of
 from pytest_llmchaos.slo.openslo import load_slos, name_like
-from pytest_llmchaos.slo.queries import counter_of, good_of, has_line_break_in_quotes
+from pytest_llmchaos.slo.queries import NO_BAD_COUNTER, Counters, counter_of, counters_without, has_line_break_in_quotes
 from pytest_llmchaos.slo.selectors import expected_of, matchers_of
 from pytest_llmchaos.slo.yaml_nodes import Problems, objects
 
@@ -107,8 +107,7 @@ class _Converter:
             description=slo.optional("description"),
             window=_SLOTH_WINDOW,
             target=round(slo.child("objective").number() / 100, 15),
-            good=_good(events.child(error), selector),
-            total=selector,
+            counters=_not_good(events.child(error), selector),
             alerts=sum(off) < _SLOTH_ALERTS_OF_AN_SLO,
         )
 
@@ -135,8 +134,7 @@ class _Converter:
             description=spec.optional("description"),
             window=spec.child("window").text(),
             target=round(_number(spec.child("target")) / 100, 15),
-            good=_good(good, total) if is_ratio else _counter(good),
-            total=total,
+            counters=_not_good(good, total) if is_ratio else Counters(good=_counter(good), total=total),
             alerts=not (alerting and _is_set(alerting, "disabled")),
         )
 
@@ -175,8 +173,7 @@ class _Converter:
             description=spec.optional("description"),
             window=f"{window.child('count').text()}{_UNITS[unit.exactly(*_UNITS)]}",
             target=target,
-            good=sides[0],
-            total=sides[1],
+            counters=Counters(good=sides[0], total=sides[1]),
             alerts=True,
         )
 
@@ -189,8 +186,7 @@ class _Converter:
         description: Place | None,
         window: str,
         target: float,
-        good: str,
-        total: str,
+        counters: Counters,
         alerts: bool,
     ) -> None:
         """Keep a document of an SLO, if the reader of OpenSLO v1 accepts it."""
@@ -203,6 +199,11 @@ class _Converter:
         if not alerts:
             metadata["annotations"] = {"llmchaos/alerts": "false"}
         text = description.text() if description and not description.is_blank else name
+        sides: dict[str, Node] = {
+            side: _metric(selector)
+            for side, selector in (("good", counters.good), ("bad", counters.bad), ("total", counters.total))
+            if selector
+        }
         document: dict[str, Node] = {
             "apiVersion": "openslo/v1",
             "kind": "SLO",
@@ -215,7 +216,7 @@ class _Converter:
                 "objectives": [{"target": target}],
                 "indicator": {
                     "metadata": {"name": called},
-                    "spec": {"ratioMetric": {"counter": True, "good": _metric(good), "total": _metric(total)}},
+                    "spec": {"ratioMetric": {"counter": True} | sides},
                 },
             },
         }
@@ -241,15 +242,12 @@ def _counter(query: Place) -> str:
     return selector
 
 
-def _good(errors: Place, total: str) -> str:
-    """Return the selector of the events that a query of errors does not count."""
-    good = good_of(errors.text(), total)
-    if good is None:
-        errors.fail(
-            'the counter of all events with one more label, such as x_total{code=~"5.."} of x_total, '
-            "or all events minus good ones"
-        )
-    return good
+def _not_good(errors: Place, total: str) -> Counters:
+    """Return the counters of an SLO that counts its errors."""
+    counters = counters_without(errors.text(), total)
+    if counters is None:
+        errors.fail(NO_BAD_COUNTER)
+    return counters
 
 
 def _number(place: Place) -> float:

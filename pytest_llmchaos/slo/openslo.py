@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING
 
 from pytest_llmchaos.slo.arithmetic import DAY_S, LEAST_ALERT_DAYS, LEAST_BUDGET, InvalidSlo, SecondTruth, Slo
 from pytest_llmchaos.slo.formats import format_of
-from pytest_llmchaos.slo.queries import counter_of, good_of, has_line_break_in_quotes, is_same
+from pytest_llmchaos.slo.queries import (
+    NO_BAD_COUNTER,
+    Counters,
+    counter_of,
+    counters_without,
+    has_line_break_in_quotes,
+    is_same,
+)
 from pytest_llmchaos.slo.selectors import expected_of
 from pytest_llmchaos.slo.yaml_nodes import Place, Problems, objects
 
@@ -168,8 +175,7 @@ class _Reader:
                 description=description or title or name,
                 objective=target,
                 window_days=days,
-                good=counters[0],
-                total=counters[1],
+                counters=counters,
                 unit=unit or "requests",
                 threshold_s=threshold_s,
                 clients=clients,
@@ -251,8 +257,8 @@ class _Reader:
             )
         return days
 
-    def _counters(self, spec: Place) -> tuple[str, str] | None:
-        """Return the selectors of good and of all events, None after a problem."""
+    def _counters(self, spec: Place) -> Counters | None:
+        """Return the selectors of the events, None after a problem."""
         of = self.problems.of
         indicator = self._indicator(spec)
         self.problems.only(indicator, "description", "ratioMetric", "thresholdMetric")
@@ -275,10 +281,10 @@ class _Reader:
             selector = of(self._selector, ratio, "good")
         else:
             query = of(self._query, ratio, "bad")
-            selector = of(_good, query, total) if query and total else None
+            return of(_not_good, query, total) if query and total else None
         if good and selector and total and is_same(selector, total):
             of(good.fail, "a part of total (all events are good here, so that no outage would show)")
-        return (selector, total) if selector and total else None
+        return Counters(good=selector, total=total) if selector and total else None
 
     def _indicator(self, spec: Place) -> Place:
         """Return the spec of the SLI, from the SLO or a document of the file."""
@@ -330,12 +336,12 @@ class _Reader:
             _require_type(kind)
 
 
-def _good(bad: Place, total: str) -> str:
-    """Return the selector of the events that `bad` does not count."""
-    good = good_of(bad.text(), total)
-    if good is None:
-        bad.fail('the counter of total with one more label, such as x_total{code=~"5.."} of x_total (or write good)')
-    return good
+def _not_good(bad: Place, total: str) -> Counters:
+    """Return the counters of an SLO that counts its bad events."""
+    counters = counters_without(bad.text(), total)
+    if counters is None:
+        bad.fail(NO_BAD_COUNTER)
+    return counters
 
 
 def _require_type(kind: Place) -> None:
@@ -393,8 +399,7 @@ def _slo(
     description: str,
     objective: float,
     window_days: float,
-    good: str,
-    total: str,
+    counters: Counters,
     unit: str,
     threshold_s: float | None,
     clients: SecondTruth | None,
@@ -408,8 +413,9 @@ def _slo(
             description=description,
             objective=objective,
             window_days=window_days,
-            good=good,
-            total=total,
+            good=counters.good,
+            bad=counters.bad,
+            total=counters.total,
             unit=unit,
             threshold_s=threshold_s,
             clients=clients,

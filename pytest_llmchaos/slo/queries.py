@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from pytest_llmchaos.slo.selectors import expected_of, matchers_of
 
@@ -12,6 +13,20 @@ _SUM = re.compile(r"(?:sum\s*)?\((.*)\)")
 _RATE = re.compile(r"(?:rate|irate|increase)\s*\((.*)\[[^\[\]:]+\]\s*\)")
 _OR_ZERO = re.compile(r"(.*)\sor\s+(?:on\s*\(\s*\)\s*)?vector\s*\(\s*0\s*\)", re.IGNORECASE)
 _OPPOSITE = {"=": "!=", "!=": "=", "=~": "!~", "!~": "=~"}
+
+NO_BAD_COUNTER = (
+    'a part of total, such as x_total{code=~"5.."} of x_total, another counter, such as x_failed_total, '
+    "or total minus good events"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counters:
+    """Selectors of all events of an SLO, and of the good or the bad ones."""
+
+    total: str
+    good: str = ""
+    bad: str = ""
 
 
 def has_line_break_in_quotes(query: str) -> bool:
@@ -59,6 +74,28 @@ def good_of(bad: str, total: str) -> str | None:
     label, operator, value = more[0]
     matchers = [f"{one}{is_}{text}" for one, is_, text in (*of_total, (label, _OPPOSITE[operator], value))]
     return f"{metric}{{{', '.join(matchers)}}}"
+
+
+def counters_without(bad: str, total: str) -> Counters | None:
+    """Return the counters of an SLO by its query of bad events, or None.
+
+    Good events have a selector if `good_of` knows it. If not, the bad ones are counted:
+    a part of the total's series, or another metric. That one's events must be among
+    the total's, which no query shows.
+
+    Args:
+        bad: The query of bad events.
+        total: The selector of all events.
+    """
+    good = good_of(bad, total)
+    if good is not None:
+        return Counters(good=good, total=total)
+    selector = counter_of(bad)
+    if expected_of(selector) is not None:
+        return None
+    (metric, of_bad), (of_metric, of_total) = matchers_of(selector), matchers_of(total)
+    is_part = len(of_bad) > len(of_total) and all(one in of_bad for one in of_total)
+    return Counters(bad=selector, total=total) if metric != of_metric or is_part else None
 
 
 def is_same(selector: str, total: str) -> bool:

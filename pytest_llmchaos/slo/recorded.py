@@ -30,8 +30,11 @@ def error_ratio_expression(slo: Slo, window: str, without_s: int = 0) -> str:
     """
     # clamp_min: good and total are counted at different moments, so good can be higher.
     over = f"[{float(window[:-1]) - without_s:g}s] offset {without_s}s" if without_s else f"[{window}]"
-    good, total = _of_one_load("rate", slo.good, over), _of_one_load("rate", slo.total, over)
-    return f"clamp_min(1 - sum({good}) / (sum({total}) > 0), 0)"
+
+    def rate(selector: str) -> str:
+        return f"sum({_of_one_load('rate', selector, over)})"
+
+    return f"clamp_min(1 - {slo.good_events(rate)} / ({rate(slo.total)} > 0), 0)"
 
 
 def events_expression(slo: Slo, window: str) -> str:

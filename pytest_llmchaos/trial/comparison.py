@@ -85,9 +85,9 @@ class Comparison:
 
     def _oddity(self, slo: Slo, measure: Measure) -> str | None:
         columns, bound_s = self.samples.columns, slo.threshold_s
-        is_pushed = slo.good.startswith(CLIENTS) and slo.total.startswith(CLIENTS)
+        is_pushed = all(one.startswith(CLIENTS) for one in slo.counters)
         try:
-            slo_says = self._pushed(slo) if is_pushed else self._share(slo.good, slo.total)
+            slo_says = self._pushed(slo) if is_pushed else self._share_of(slo)
         except Inconclusive:
             return None  # a claim on this SLO raises the reason
         all_seen = seen_by_clients(columns, measure, bound_s, None)
@@ -150,7 +150,7 @@ class Comparison:
         return spells
 
     def _pushed(self, slo: Slo) -> float:
-        return self.lab.prometheus.value(f"sum({slo.good}) / sum({slo.total})", self.counted_unix_s)
+        return self.lab.prometheus.value(f"{slo.good_events(_sum)} / {_sum(slo.total)}", self.counted_unix_s)
 
     def _service_says(self, measure: Measure, slo: Slo) -> float | None:
         """Return the share of good requests by the service's own counters.
@@ -172,6 +172,12 @@ class Comparison:
             self.record.finding(f"{slo.name}: the service's own counters cannot be compared: {error}")
             return None
 
+    def _share_of(self, slo: Slo) -> float | None:
+        if slo.good:
+            return self._share(slo.good, slo.total)
+        counted_bad, counted = self._moved(slo.bad, may_be_missing=True), self._moved(slo.total)
+        return 1 - counted_bad / counted if counted_bad is not None and counted else None
+
     def _share(self, good: str, total: str) -> float | None:
         """Return the exact share of good events since the load's start.
 
@@ -180,14 +186,21 @@ class Comparison:
         counted_good, counted = self._moved(good), self._moved(total)
         return counted_good / counted if counted_good is not None and counted else None
 
-    def _moved(self, selector: str) -> float | None:
+    def _moved(self, selector: str, *, may_be_missing: bool = False) -> float | None:
         """Return the exact increase since the load's start, or None after a restart."""
         until_unix_s, prometheus = self._until_unix_s, self.lab.prometheus
         span = f"{round((until_unix_s - self.record.anchor_unix_s) * 1000)}ms"
-        resets = f"sum(resets({selector}[{span}])) + {restarts_query(selector, span)}"
+        resets, counted = f"sum(resets({selector}[{span}]))", f"sum({selector})"
+        if may_be_missing:
+            resets, counted = f"({resets} or vector(0))", f"({counted} or vector(0))"
+        resets = f"{resets} + {restarts_query(selector, span)}"
         if prometheus.value(resets, until_unix_s) > 0:
             return None
-        return prometheus.value(f"sum({selector}) - (sum({selector} offset {span}) or vector(0))", until_unix_s)
+        return prometheus.value(f"{counted} - (sum({selector} offset {span}) or vector(0))", until_unix_s)
+
+
+def _sum(selector: str) -> str:
+    return f"sum({selector})"
 
 
 def _bucket(bound_s: float) -> str:

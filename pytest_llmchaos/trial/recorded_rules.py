@@ -48,7 +48,7 @@ def require_recorded(lab: Lab, from_unix_s: float, to_unix_s: float) -> None:
                 at, recorded, low, high = odd[len(odd) // 2]
                 ours = f"{low:.3f}" if high - low < 0.001 else f"{low:.3f} to {high:.3f}"
                 raise TruthsDisagree(
-                    f"the rule {name} of {slo.name} is odd: at {at:.3f} it recorded {recorded:.3f}, {slo.good} of {slo.total} "
+                    f"the rule {name} of {slo.name} is odd: at {at:.3f} it recorded {recorded:.3f}, {slo.share} "
                     f"give {ours} (differs at {len(odd)} of {len(series.points)} instants): generate the rules again"
                 )
 

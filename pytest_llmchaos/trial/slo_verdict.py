@@ -45,7 +45,7 @@ def judge_slo(
     except NoData:
         # As after a crash: a new process has no series before its first event.
         raise CounterReset(
-            f"{slo.name}: {slo.good} or {slo.total} has series at the window's start and none at its end, so their counts "
+            f"{slo.name}: {' or '.join(slo.counters)} has series at the window's start and none at its end, so their counts "
             "are lost: compute the SLO from counters that outlive the service, such as the clients' own "
             f"({CLIENTS}_*), or use trial.whole"
         ) from None
@@ -53,7 +53,7 @@ def judge_slo(
     resets = prometheus.value(queries.resets, to_unix_s)
     if resets:
         raise CounterReset(
-            f"{slo.name}: {slo.good} or {slo.total} restarted at 0 within the window ({resets:g} resets), so counts "
+            f"{slo.name}: {' or '.join(slo.counters)} restarted at 0 within the window ({resets:g} resets), so counts "
             "between the last scrape and the end of the process are lost: compute the SLO from counters that outlive "
             f"the service, such as the clients' own ({CLIENTS}_*), or use trial.whole"
         )
@@ -63,7 +63,7 @@ def judge_slo(
             ", ".join(f'{key}="{value}"' for key, value in sorted(labels)) for labels in sorted(map(sorted, gone))
         )
         raise CounterReset(
-            f"{slo.name}: of {slo.good} or {slo.total}, series from the window's start are missing at its end "
+            f"{slo.name}: of {' or '.join(slo.counters)}, series from the window's start are missing at its end "
             f"({names}), so their counts are lost: compute the SLO from counters that outlive the service, such as "
             f"the clients' own ({CLIENTS}_*), or use trial.whole"
         )
@@ -71,7 +71,8 @@ def judge_slo(
     if not total > 0:
         raise NoData(f"{slo.name}: no {slo.unit} between {from_unix_s:.3f} and {to_unix_s:.3f}, so no share of them")
     if good < 0:
-        raise Inconclusive(f"{slo.name}: {slo.good} decreased by {-good:g} without a reset that Prometheus saw")
+        what = slo.good or f"{slo.bad} counts events that {slo.total} does not, or {slo.total}"
+        raise Inconclusive(f"{slo.name}: {what} decreased by {-good:g} without a reset that Prometheus saw")
     return SloResult(
         slo=slo,
         good=good,
@@ -80,8 +81,11 @@ def judge_slo(
         rate_rps=rate_rps,
         query=queries.ratio,
         raw={
-            f"{name} at the window's {end}": prometheus.value(f"sum({selector})", at_unix_s)
-            for name, selector in (("good", slo.good), ("total", slo.total))
+            f"{name} at the window's {end}": prometheus.value(f"sum({selector}{zero})", at_unix_s)
+            for name, selector, zero in (
+                (slo.side, slo.counters[0], " or vector(0)" if slo.bad else ""),
+                ("total", slo.total, ""),
+            )
             for end, at_unix_s in (("start", from_unix_s), ("end", to_unix_s))
         },
     )
@@ -112,7 +116,9 @@ def _fresh_start(prometheus: Prometheus, slo: Slo, from_unix_s: float) -> float:
 
 
 def _require_fresh(prometheus: Prometheus, slo: Slo, at_unix_s: float) -> None:
-    for selector in (slo.good, slo.total):
+    for selector in slo.counters:
+        if selector == slo.bad and not prometheus.vector(selector, at_unix_s, may_be_empty=True):
+            continue  # no bad event yet
         newest = prometheus.value(f"min(timestamp({selector}))", at_unix_s)
         if at_unix_s - newest > GAP_TOLERANCE * SCRAPE_S:
             raise StaleData(f"the newest sample of {selector} is {at_unix_s - newest:.1f} s older than {at_unix_s:.3f}")

@@ -46,7 +46,7 @@ def measure_of(slo: Slo) -> Measure | None:
         return None if slo.clients == "none" else slo.clients
     if slo.name == "availability":
         return "availability"
-    metric = slo.good.partition("{")[0]
+    metric = slo.counters[0].partition("{")[0]
     if slo.threshold_s is None:
         return None
     if _FIRST_TOKEN.search(metric):

@@ -168,11 +168,15 @@ def _promise(slo: Slo) -> str:
 
 
 def _good(slo: Slo) -> str:
-    return f"sum(increase({slo.good}[$__range]))"
+    return slo.good_events(_increase)
 
 
 def _total(slo: Slo) -> str:
-    return f"sum(increase({slo.total}[$__range]))"
+    return _increase(slo.total)
+
+
+def _increase(selector: str) -> str:
+    return f"sum(increase({selector}[$__range]))"
 
 
 def _bad_share(slo: Slo) -> str:
