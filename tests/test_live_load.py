@@ -268,6 +268,19 @@ class TestSteady:
             "5 of 8 requests of the last 4 s were bad ({'ok': 4, 'refused': 4})"
         )
 
+    @pytest.mark.parametrize(("now_s", "reason"), [(10.0, "3 answers in 4 s, at least 4 expected"), (10.5, None)])
+    def test_the_steady_state_is_reached_by_answers_that_take_longer_than_its_window(self, load_of, now_s, reason):
+        slow = [replace(one, end_s=one.due_s + 9) for one in answered(20.0) if one.due_s + 9 <= now_s]
+
+        assert load_of(now_s=now_s, answered=slow).not_steady(4.0) == reason
+
+    def test_the_reason_counts_the_open_requests(self, load_of):
+        status = LoadStatus(at_s=8.0, begun_s=8.0, settled_s=0.0, inflight=16, outcomes={})
+
+        assert load_of(now_s=8.0, answered=[], status=status).not_steady(4.0) == (
+            "0 answers in 4 s, at least 4 expected (16 requests are open)"
+        )
+
     @pytest.mark.parametrize(
         ("begun_s", "settled_s", "reason"),
         [

@@ -72,7 +72,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         # 5 requests a second, 1 of them bad from second 20 to 40.
         'answers_total{outcome="ok"}': {t: 5.0 * i - min(20, max(0, i - 20)) for i, t in enumerate(MINUTE)},
         'answers_total{outcome="failed"}': {t: float(min(20, max(0, i - 20))) for i, t in enumerate(MINUTE)},
-        # The same failures in a counter of their own, which does not exist before the first.
+        # The same failures in a counter that does not exist before the first.
         "failures_total": {t: float(min(20, i - 20)) for i, t in enumerate(MINUTE) if i > 20},
         # Restarted at second 30: the counter begins again at 0.
         "restarted_total": {t: 10.0 * (i if i < 30 else i - 30) for i, t in enumerate(MINUTE)},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -154,23 +154,28 @@ class RunningLoad:
     def _last(self, seconds: float, *, is_live: bool) -> Window:
         now = self.now_s()
         first = max(0.0, now - seconds)
-        status = self.status()  # before the samples, so that a request that ends in between has one
-        seen = self.recent(first)
-        ended = {sample.request_id for sample in seen}
-        seen += [
-            Sample(due_s, due_s, None, status.at_s, 0.0, 0, "unfinished", "", request_id)
-            for request_id, due_s in status.overdue.items()
-            if due_s >= first and request_id not in ended
-        ]
+        seen = self._with_overdue(lambda: self.recent(first))
         part = (f"in the last {now - first:.3g} s", first, now)
         (window,) = windows(seen, [part], limits=self.limits, is_live=is_live)
         return window
 
+    def _with_overdue(self, ended: Callable[[], list[Sample]]) -> list[Sample]:
+        """Return ended requests, and the open ones that are older than their limits."""
+        status = self.status()  # before the samples, so that a request that ends in between has one
+        seen = ended()
+        known = {sample.request_id for sample in seen}
+        return seen + [
+            Sample(due_s, due_s, None, status.at_s, 0.0, 0, "unfinished", "", request_id)
+            for request_id, due_s in status.overdue.items()
+            if request_id not in known
+        ]
+
     def not_steady(self, steady_s: float) -> str | None:
         """Return why the service is not steady, or None if it is.
 
-        At least half of the due requests must be answered, every answer must be good,
-        and no open request may be older than its limits. So silence is not steady.
+        At least half as many requests must end as are due, each with a good answer,
+        and no open request may be older than its limits. So silence is not steady. When
+        an answer began does not count: it may take longer than the window.
 
         Args:
             steady_s: length of the window, in seconds up to now.
@@ -178,10 +183,12 @@ class RunningLoad:
         now = self.now_s()
         if now < steady_s:
             return f"only {now:.1f} s of load so far"
-        window = self._last(steady_s, is_live=True)
+        seen = self._with_overdue(lambda: self.ended(now - steady_s))
+        (window,) = windows(seen, [("steady", 0.0, now)], limits=self.limits, is_live=True)
         least = max(2, (self.due_between(now - steady_s, now) - int(window.left)) // 2)
         if window.offered < least:
-            return f"{window.offered} answers in {steady_s:g} s, at least {least} expected"
+            still = f" ({self.status().inflight} requests are open)" if self.status().inflight else ""
+            return f"{window.offered} answers in {steady_s:g} s, at least {least} expected{still}"
         bad = window.offered - int(window.good)
         if bad:
             return f"{bad} of {window.offered} requests of the last {steady_s:g} s were bad ({dict(window.outcomes)})"
