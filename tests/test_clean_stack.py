@@ -59,6 +59,27 @@ class TestACleanStack:
         with pytest.raises(InvalidExperiment, match=r"^model-1, model-2 was removed by another process"):
             lab.require_clean()
 
+    @pytest.mark.parametrize(("status", "attach", "is_clean"), [(0, False, True), (1, False, False), (137, True, True)])
+    def test_a_clean_stack_has_no_job_that_failed(self, lab, monkeypatch, status, attach, is_clean):
+        job = replace(lab.runtime.state("api"), service="pull", running=False, exit_code=status)
+        states = {**lab.runtime.states(), "pull": job}
+        monkeypatch.setattr(lab.runtime, "states", lambda: states)
+        lab.subject = replace(lab.subject, attach=attach)
+
+        if is_clean:
+            lab.require_clean()
+            return
+        with pytest.raises(InvalidExperiment, match=r"^pull ended with status 1, though no fault hit it"):
+            lab.require_clean()
+
+    def test_a_clean_stack_may_have_a_stopped_remediator(self, lab, monkeypatch):
+        """A control arm stops it."""
+        stopped = replace(lab.runtime.state("remediator"), running=False, exit_code=143)
+        states = {**lab.runtime.states(), "remediator": stopped}
+        monkeypatch.setattr(lab.runtime, "states", lambda: states)
+
+        lab.require_clean()
+
     def test_a_clean_stack_has_no_fault_with_an_unreadable_undo(self, lab):
         with lab.recording() as record:
             record.intent("pause", "model-1", Undo(op="ensure_unpaused", service="model-1"))

@@ -26,10 +26,10 @@ QUIET_DEADLINE_S = 150.0  # the alert on restarts looks back for two minutes
 def require_clean(lab: Lab) -> None:
     """Wait until the stack is clean.
 
-    Clean means that no fault of this run is open, every target is healthy, every job is
-    scraped and no alert on a service fires. Stopped and paused targets are started
-    first, except in an attached stack. Raises InvalidExperiment if the stack does not
-    become clean in time.
+    Clean means that no fault of this run is open, every target is healthy, no other
+    service ended with an error, every job is scraped and no alert on a service fires.
+    Stopped and paused targets are started first, except in an attached stack. Raises
+    InvalidExperiment if the stack does not become clean in time.
     """
     left = open_intents(lab.journal.path)
     if left.undos or left.unreadable:
@@ -48,7 +48,28 @@ def require_clean(lab: Lab) -> None:
     wait_until(lab.prometheus.ready, 20.0, "Prometheus is not ready")
     wait_until(lambda: is_scraped(lab, 0.0), SCRAPED_WITHIN_S, "Prometheus does not scrape every job yet")
     wait_until(lambda: is_quiet(lab), QUIET_DEADLINE_S, "an alert from before the trial is still firing")
+    _require_none_ended(lab)
     lab.reasons.set_up()
+
+
+def _require_none_ended(lab: Lab) -> None:
+    """Raise InvalidExperiment if a service that no fault hits ended with an error.
+
+    A failed job may leave the service without its model or its tables. The remediator
+    is left out, because control arms stop it. So is an attached stack, which may have
+    been used for days.
+    """
+    known = {*lab.subject.targets, lab.subject.remediator}
+    ended = [
+        f"{name} ended with status {state.exit_code}"
+        for name, state in sorted(lab.runtime.states().items())
+        if name not in known and state.exit_code
+    ]
+    if ended and not lab.subject.attach:
+        raise InvalidExperiment(
+            f"{', '.join(ended)}, though no fault hit it, so the stack is not whole: see its log in the report's folder logs/, "
+            "and mend it or put it into a profile that is off"
+        )
 
 
 def _put_right(lab: Lab, service: str) -> None:
