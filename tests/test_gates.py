@@ -388,7 +388,7 @@ class TestSteadyState:
                 seen = change([one for one in performed.seen if one.end_s <= now_s])
                 running._process = SimpleNamespace(
                     now_s=lambda: now_s,
-                    recent=lambda since_s: [one for one in seen if one.due_s >= since_s],
+                    ended=lambda since_s: [one for one in seen if one.end_s >= since_s],
                     status=lambda: status,
                 )
                 return running.not_steady(3.0)
@@ -401,8 +401,8 @@ class TestSteadyState:
     @pytest.mark.parametrize(
         ("change", "said"),
         [
-            (lambda seen: [*seen[:-3], replace(seen[-3], outcome="http_5xx"), *seen[-2:]], "1 of 60 requests"),
-            (lambda seen: [*seen[:-3], replace(seen[-3], end_s=99.0), *seen[-2:]], "1 of 60 requests"),
+            (lambda seen: [*seen[:-3], replace(seen[-3], outcome="http_5xx"), *seen[-2:]], "1 of 61 requests"),
+            (lambda seen: [*seen[:-3], replace(seen[-3], end_s=99.0), *seen[-2:]], "1 of 61 requests"),
             (lambda seen: [one for one in seen if one.due_s < 4.5], "answers in 3 s, at least 30 expected"),
             (lambda seen: [], "0 answers in 3 s, at least 30 expected"),
         ],

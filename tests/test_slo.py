@@ -549,6 +549,11 @@ class TestWindow:
         for query in vars(window_query(slo, 0.5)).values():
             assert promql_parser.parse(query)
 
+    @pytest.mark.parametrize("sides", [{"good": ""}, {"bad": "failed_total"}])
+    def test_an_slo_has_good_or_bad_events(self, sides: dict[str, str]) -> None:
+        with pytest.raises(InvalidSlo, match="made-up: needs good or bad, and not both"):
+            made(**sides)
+
     def test_failures_that_are_not_counted_yet_are_0(self) -> None:
         queries = window_query(made(good="", bad="failed_total"), 3)
 

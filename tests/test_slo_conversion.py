@@ -146,6 +146,21 @@ def test_files_of_sloth_are_converted_with_its_default_window() -> None:
     assert [slo.description for slo in written(SLOTH)] == ["Common SLO based on availability.", "Requests_Latency"]
 
 
+@pytest.mark.parametrize(
+    ("text", "old", "new"),
+    [
+        (SLOTH, 'x_count{job="shop",code=~"(5..|429)"}', "errors_total"),
+        (PYRRA, 'requests{namespace="shop",status=~"5.."}', "errors_total"),
+    ],
+)
+def test_errors_with_a_counter_of_their_own_are_converted_to_bad_events(text: str, old: str, new: str) -> None:
+    assert old in text
+    done = convert(text.replace(old, new), "in.yaml")
+
+    first = load_slos(done.text, "out.yaml")[0]
+    assert (done.problems, first.good, first.bad) == ((), "", "errors_total")
+
+
 def test_objects_of_sloth_for_kubernetes_are_converted() -> None:
     assert short(written(SLOTH_CRD)) == [("good", 0.95, 30, 'x_total{ok!="no"}', "x_total", False)]
 

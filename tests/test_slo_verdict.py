@@ -136,6 +136,18 @@ def test_counters_that_are_gone_with_their_process_are_refused_as_reset():
         judge_slo(server, SLO, FROM_S, TO_S, rate_rps=8.0)
 
 
+def test_bad_events_that_the_total_does_not_count_are_inconclusive():
+    slo = Slo(name="made-up", objective=0.99, window_days=30, description="", bad="bad_total", total="all_total")
+    server = Prometheus()
+    answer = server.value
+    server.value = lambda query, at: -2.0 if query.startswith("(sum(all_total) - ") else answer(query, at)
+
+    with pytest.raises(
+        Inconclusive, match="bad_total counts events that all_total does not, or all_total decreased by 2"
+    ):
+        judge_slo(server, slo, FROM_S, TO_S, rate_rps=8.0)
+
+
 class TestFreshness:
     """Scrapes are a second apart, and two lost ones in a row are too many."""
 

@@ -347,9 +347,9 @@ class Counters:
     def value(self, query: str, at_unix_s: float) -> float:
         self.asked.append((query, at_unix_s))
         for selector, by in self.moved.items():
-            if query.startswith(f"sum(resets({selector}["):
+            if query.lstrip("(").startswith(f"sum(resets({selector}["):
                 return self.resets.get(selector, 0.0)
-            if query.startswith(f"sum({selector}) - "):
+            if query.lstrip("(").startswith((f"sum({selector}) - ", f"sum({selector}) or vector(0)) - ")):
                 return by
         if query not in self.answers:
             raise NoData(query)
@@ -418,6 +418,22 @@ class TestComparison:
             self.comparison(Counters({OWN_OK: 95, OWN_ALL: 100}), self.OWN).require()
         with pytest.raises(TruthsDisagree, match=r"SLO 0\.9020: one of them"):
             self.comparison(self.pushed(0.902), self.PUSHED).require()
+
+    def test_a_comparison_of_an_slo_of_bad_events_is_with_the_rest_of_the_total(self) -> None:
+        of_failures = replace(self.OWN, good="", bad="app_failed_total")
+        self.comparison(Counters({"app_failed_total": 10, OWN_ALL: 100}), of_failures).require()
+
+        with pytest.raises(TruthsDisagree, match=r"SLO 0\.9800: one of them is wrong"):
+            self.comparison(Counters({"app_failed_total": 2, OWN_ALL: 100}), of_failures).require()
+
+    def test_a_comparison_of_bad_events_that_clients_pushed_is_exact(self) -> None:
+        failed = 'llmchaos_client_requests_total{outcome!="ok"}'
+        of_failures = replace(self.PUSHED, good="", bad=failed)
+        query = f"(sum({ALL}) - (sum({failed}) or vector(0))) / sum({ALL})"
+        self.comparison(Counters(answers={query: 0.9}), of_failures).require()
+
+        with pytest.raises(TruthsDisagree, match=r"SLO 0\.9020: one of them"):
+            self.comparison(Counters(answers={query: 0.902}), of_failures).require()
 
     @pytest.mark.parametrize("selectors", [{"good": OWN_OK}, {"total": OWN_ALL}])
     def test_a_comparison_of_an_slo_that_clients_pushed_in_part_counts_both_parts(self, selectors: Any) -> None:

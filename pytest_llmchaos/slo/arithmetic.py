@@ -105,7 +105,7 @@ class Slo:
 
     @property
     def side(self) -> Literal["good", "bad"]:
-        """Which events the first counter counts."""
+        """Kind of the events that the first counter counts."""
         return "good" if self.good else "bad"
 
     @property

@@ -79,9 +79,9 @@ def good_of(bad: str, total: str) -> str | None:
 def counters_without(bad: str, total: str) -> Counters | None:
     """Return the counters of an SLO by its query of bad events, or None.
 
-    Good events have a selector if `good_of` knows it. If not, the bad ones are counted:
-    a part of the total's series, or another metric. That one's events must be among
-    the total's, which no query shows.
+    Good events have a selector if `good_of` finds one. If not, the bad ones are
+    counted: a part of the total's series, or another metric. That one's events must be
+    among the total's, which no query shows.
 
     Args:
         bad: The query of bad events.

@@ -2175,8 +2175,8 @@ SILENCE: tuple[InstrumentDefect, ...] = (
         patches=(
             Patch(
                 file="pytest_llmchaos/lab/live_load.py",
-                old="            if due_s >= first and request_id not in ended\n",
-                new="            if due_s >= first and request_id in ended\n",
+                old="            if request_id not in known\n",
+                new="            if request_id in known\n",
             ),
         ),
         tests=(
