@@ -251,6 +251,39 @@ def test_an_unknown_model_is_named_with_those_that_the_service_has(body: bytes, 
     assert f"got {status}, " in told
 
 
+def behind_a_key(asked: Asked) -> Reply:
+    """A service on another path, which wants a key and lists its models to anyone."""
+    answers = {"/v1/models": Reply(MODELS), "/api/chat/completions": Reply(b"no key", 401)}
+    return answers.get(asked.path, Reply(b"no such page", 404))
+
+
+SEVERAL_CAUSES = {
+    "path and key": (
+        behind_a_key,
+        'set llmchaos_path = "/api/chat/completions"; set llmchaos_headers = ["Authorization: Bearer $API_KEY"]',
+    ),
+    "path and model": (
+        only("/api/chat/completions", Reply(UNKNOWN[0], 404)),
+        "POST /api/chat/completions got 404: set llmchaos_path = \"/api/chat/completions\"; set llmchaos_model, which is 'm'",
+    ),
+    "key and model": (
+        lambda asked: Reply(MODELS) if asked.path == "/v1/models" else Reply(b"no key", 401),
+        "and the environment variable API_KEY; llmchaos_model is 'm', and its models are llama3, qwen",
+    ),
+}
+
+
+@pytest.mark.parametrize(("answer", "message"), SEVERAL_CAUSES.values(), ids=SEVERAL_CAUSES)
+def test_all_that_an_answer_shows_is_in_one_message(answer: Any, message: str) -> None:
+    assert message in refusal(answer)
+
+
+def test_a_model_that_is_listed_needs_no_remark() -> None:
+    told = refusal(lambda asked: Reply(b'{"data":[{"id":"m"}]}') if asked.path == "/v1/models" else Reply(b"no", 401))
+
+    assert told.endswith("and the environment variable API_KEY")
+
+
 @pytest.mark.parametrize(
     ("path", "dialect", "listed", "message"),
     [

@@ -227,7 +227,10 @@ def test_all_that_is_wrong_is_in_one_message(monkeypatch, folder):
 
     said = refusal(monkeypatch, folder, config, keys={"targets": ("web", "wrker"), "metrics": ("nod",)})
 
-    assert "llmchaos_targets names 'wrker', which the compose file lacks; it has prom, web, worker" in said
+    assert (
+        "llmchaos_targets names 'wrker', which the compose file lacks; did you mean 'worker'? it has prom, web, worker"
+        in said
+    )
     assert "llmchaos_metrics names 'nod', which the compose file lacks" in said
     assert "which neither publishes nor exposes a port" in said
     assert "volume 'm' has the fixed name 'llm_models'" in said

@@ -13,7 +13,7 @@ import pytest
 from pytest_llmchaos.errors import NotReady, PrometheusUnreachable
 from pytest_llmchaos.prometheus import required_metrics
 from pytest_llmchaos.prometheus.queries import Prometheus
-from pytest_llmchaos.prometheus.required_metrics import require_metrics, require_rules
+from pytest_llmchaos.prometheus.required_metrics import require_metrics, require_rules, require_scrapes
 from pytest_llmchaos.slo.arithmetic import Slo
 
 SLO = Slo(name="one", objective=0.9, window_days=30, description="", good='app_total{code="200"}', total="app_total")
@@ -192,6 +192,42 @@ def test_the_users_own_prometheus_must_list_its_rules_before_the_first_trial(mon
             require_rules(Prometheus(url))
         with pytest.raises(NotReady, match="answered 404, so its API is below another path"):
             require_rules(Prometheus(url.removesuffix("/prom"), headers=headers))
+
+
+@pytest.mark.parametrize(
+    ("targets", "jobs", "message"),
+    [
+        ([target()], ["app"], ""),
+        ([target(), target("other", health="down", error="refused")], ["app"], ""),
+        (
+            [target(health="down", error="refused")],
+            ["app"],
+            r"cannot scrape app at .* \(refused\): check port and path",
+        ),
+        ([target(health="unknown", scraped=NEVER)], ["app"], ""),
+        ([None], ["app"], ""),
+    ],
+    ids=["good", "not of a key", "failed", "never scraped", "no list"],
+)
+def test_a_scrape_that_fails_is_an_error_whatever_else_is_wrong(monkeypatch, targets, jobs, message):
+    monkeypatch.setattr(required_metrics, "FIRST_SCRAPE_S", 0.1)
+
+    with prometheus(*targets) as url, pytest.raises(NotReady, match=message) if message else contextlib.nullcontext():
+        require_scrapes(Prometheus(url), jobs)
+
+
+def test_the_first_scrape_is_awaited(monkeypatch):
+    looks = iter([(), _targets_of(target(scraped=NEVER)), _targets_of(target(error="refused"))])
+    monkeypatch.setattr(required_metrics, "FIRST_SCRAPE_S", 60)
+    monkeypatch.setattr(required_metrics, "_targets", lambda *_: next(looks))
+
+    with pytest.raises(NotReady, match="refused"):
+        require_scrapes(Prometheus("http://nowhere"), ["app"])
+
+
+def _targets_of(*targets):
+    with prometheus(*targets) as url:
+        return Prometheus(url).targets()
 
 
 def test_a_metric_that_arrives_between_two_looks_is_there(monkeypatch):

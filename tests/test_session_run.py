@@ -26,6 +26,7 @@ from pytest_llmchaos.session.campaign import Campaign
 from pytest_llmchaos.session.progress import Progress
 from pytest_llmchaos.session.run import Run
 from pytest_llmchaos.session.settings import Settings
+from pytest_llmchaos.subject.lab import Endpoint
 from pytest_llmchaos.subject.requests import Requests, headers_of
 from pytest_llmchaos.trial.perform import Performed
 
@@ -95,7 +96,7 @@ def test_notices_about_a_stack_are_printed_before_it_is_checked(run, monkeypatch
     run.progress = Progress(lambda text, _: printed.append(text), tty=False)
     run.subject = dataclasses.replace(run.subject, own=True)
     monkeypatch.setattr(
-        sessions.preflight, "examine", lambda subject: dataclasses.replace(subject, notices=("it restarts",))
+        sessions.own_checks.preflight, "examine", lambda subject: dataclasses.replace(subject, notices=("it restarts",))
     )
 
     run.preflight()
@@ -103,11 +104,11 @@ def test_notices_about_a_stack_are_printed_before_it_is_checked(run, monkeypatch
     assert printed == ["it restarts"]
 
 
-def test_a_variable_that_a_header_needs_is_missing_before_anything_is_looked_at(run, monkeypatch):
+def test_a_variable_that_a_header_needs_is_missing_before_anything_starts(run, monkeypatch):
     monkeypatch.delenv("NOT_SET", raising=False)
     requests = Requests(headers=headers_of(["Authorization: Bearer $NOT_SET"]))
     run.subject = dataclasses.replace(run.subject, own=True, requests=requests)
-    monkeypatch.setattr(sessions.preflight, "examine", lambda _: pytest.fail("looked at the stack"))
+    monkeypatch.setattr(sessions.own_checks.preflight, "examine", lambda subject: subject)
 
     with pytest.raises(NotReady, match="Authorization needs the environment variable NOT_SET"):
         run.preflight()
@@ -116,13 +117,33 @@ def test_a_variable_that_a_header_needs_is_missing_before_anything_is_looked_at(
 def test_the_first_request_makes_metrics_appear_that_are_required_then(run, monkeypatch):
     order = []
     run.subject = dataclasses.replace(run.subject, own=True)
-    monkeypatch.setattr(sessions.preflight, "examine", lambda subject: subject)
+    monkeypatch.setattr(sessions.own_checks.preflight, "examine", lambda subject: subject)
     monkeypatch.setattr(sessions, "require_answer", lambda url, *_: order.append(url))
     monkeypatch.setattr(sessions, "require_metrics", lambda *_, **__: order.append("metrics"))
 
     run.lab()
 
     assert order == ["http://api", "metrics"]
+
+
+def test_what_is_wrong_with_a_stack_that_is_up_is_one_message(run, monkeypatch):
+    def refuse(what):
+        def check(*_, **__):
+            raise NotReady(what)
+
+        return check
+
+    scrapes = (Endpoint(service="web"),)
+    run.subject = dataclasses.replace(run.subject, own=True, scrapes=scrapes, alerts=Endpoint(service="prom"))
+    monkeypatch.setattr(sessions.own_checks.preflight, "examine", lambda subject: subject)
+    monkeypatch.setattr(sessions, "require_metrics", lambda *_, **__: pytest.fail("appear only after an answer"))
+    for name in ("require_answer", "require_scrapes", "require_rules"):
+        monkeypatch.setattr(sessions, name, refuse(name))
+
+    with pytest.raises(NotReady) as refused:
+        run.lab()
+
+    assert str(refused.value).splitlines() == ["require_answer", "require_scrapes", "require_rules"]
 
 
 @pytest.mark.usefixtures("sigterm_ignored")

@@ -83,6 +83,8 @@ class ChaosSession:
             try:
                 item.stash[PLAN] = plan_of(item, self.campaign)
             except (BadScenario, NoVictim) as error:
+                if isinstance(error, NoVictim) and (misspelt := self.campaign.misspelt_targets()):
+                    raise BadScenario("; ".join(misspelt)) from None
                 raise type(error)(f"{item.location[0]}: {error}") from None
         replay = options.given(self.config, "replay")
         recorded = read_replay(Path(replay)) if replay else None
@@ -267,7 +269,7 @@ def plan_of(item: pytest.Function, campaign: Campaign) -> TrialPlan:
 
 
 def plan_lines(campaign: Campaign) -> Iterator[str]:
-    """Yield a line on the requests to a user's stack, and one for each trial."""
+    """Yield a line for each trial, and for a user's stack what a run would find."""
     subject = campaign.settings.subject
     if subject.own:
         yield f"requests: {subject.requests} to {subject.api}, model {subject.model}"
@@ -277,3 +279,4 @@ def plan_lines(campaign: Campaign) -> Iterator[str]:
         lacking = campaign.lacking(plan)
         skipped = f" (skipped: needs {', '.join(lacking)})" if lacking else ""
         yield f"{plan.scenario}: {acts}; {entry.load}; {entry.arrivals} arrivals {entry.arrivals_sha256[:12]}{skipped}"
+    yield from campaign.foresee()

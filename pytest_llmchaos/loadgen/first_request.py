@@ -101,9 +101,18 @@ def require_answer(url: str, subject: Subject, note: Callable[[str], None]) -> N
 
 
 def check_requests(requests: Requests) -> None:
-    """Check variables and CA file before anything starts. Raises NotReady."""
-    requests.resolve(os.environ)
-    check_tls(requests.tls)
+    """Check variables and CA file before anything starts.
+
+    Raises NotReady with both problems.
+    """
+    problems = []
+    for check in (lambda: requests.resolve(os.environ), lambda: check_tls(requests.tls)):
+        try:
+            check()
+        except NotReady as error:
+            problems.append(str(error))
+    if problems:
+        raise NotReady("\n".join(problems))
 
 
 class _FirstRequest:
@@ -160,7 +169,7 @@ class _FirstRequest:
     def _of_status(self, reply: Reply) -> str:
         words = reply.body.decode(errors="replace")
         if reply.status in (401, 403):
-            change = self._of_key(reply)
+            change = self._of_key(reply) + self._unlisted()
         elif 300 <= reply.status < 400:
             change = self._of_redirect(redact(reply.headers.get("location", ""), self._secrets))
         elif "max_completion_tokens" in words:
@@ -170,7 +179,7 @@ class _FirstRequest:
         elif reply.status == 400 and _WANTS_TLS.search(words):
             change = f"the service expects TLS: {_SET_TLS}"
         elif reply.status in (400, 404) and _UNKNOWN_MODEL.search(words):
-            change = f"set llmchaos_model, which is {self._model!r}{self._models()}"
+            change = self._of_model(self._requests)
         elif reply.status in (404, 405):
             change = self._of_path()
         else:
@@ -203,8 +212,15 @@ class _FirstRequest:
                 reply = self._send(changed, _PROBE_S)
             except (ConnectionError, NotReady):
                 continue
-            if reply.status in (200, 401, 403) and "html" not in reply.headers.get("content-type", ""):
-                return f"POST {changed.path} got {reply.status}: set {change}"
+            if "html" in reply.headers.get("content-type", ""):
+                continue
+            found = f"POST {changed.path} got {reply.status}: set {change}"
+            if reply.status == 200:
+                return found
+            if reply.status in (401, 403):
+                return f"{found}; {self._of_key(reply)}"
+            if reply.status in (400, 404) and _UNKNOWN_MODEL.search(reply.body.decode(errors="replace")):
+                return f"{found}; {self._of_model(changed)}"
         return (
             "no other usual path answers: set llmchaos_path, or Host in llmchaos_headers if the service is reached "
             "by a name"
@@ -221,19 +237,29 @@ class _FirstRequest:
                 keys.append(f'llmchaos_path = "{path}"')
             yield replace(ours, dialect=dialect, path=path, template=template), " and ".join(keys)
 
-    def _models(self) -> str:
-        """The names of the service's models, if it lists them."""
-        is_ollama = self._requests.dialect.startswith("ollama")
-        base = re.sub(r"/(chat/)?completions$", "", urlsplit(self._requests.path).path)
-        try:
-            reply = self._send(self._requests, _PROBE_S, get="/api/tags" if is_ollama else f"{base}/models")
-            listed = json.loads(reply.body)["models" if is_ollama else "data"]
-            names = [str(one["name" if is_ollama else "id"]) for one in listed]
-        except (ConnectionError, NotReady, ValueError, KeyError, TypeError):
+    def _of_model(self, requests: Requests) -> str:
+        """Advice about an unknown model, with the names of those that are known."""
+        names = self._models(requests)
+        listed = f"; its models are {', '.join(names[:8])}" if names else "; its list of models is empty"
+        return redact(f"set llmchaos_model, which is {self._model!r}{'' if names is None else listed}", self._secrets)
+
+    def _unlisted(self) -> str:
+        """A remark if the service lists its models to anyone, and not the load's."""
+        names = self._models(self._requests)
+        if not names or self._model in names:
             return ""
-        return redact(
-            f"; its models are {', '.join(names[:8])}" if names else "; its list of models is empty", self._secrets
-        )
+        return redact(f"; llmchaos_model is {self._model!r}, and its models are {', '.join(names[:8])}", self._secrets)
+
+    def _models(self, requests: Requests) -> list[str] | None:
+        """The names of the service's models, or None if it does not list them."""
+        is_ollama = requests.dialect.startswith("ollama")
+        base = re.sub(r"/(chat/)?completions$", "", urlsplit(requests.path).path)
+        try:
+            reply = self._send(requests, _PROBE_S, get="/api/tags" if is_ollama else f"{base}/models")
+            listed = json.loads(reply.body)["models" if is_ollama else "data"]
+            return [str(one["name" if is_ollama else "id"]) for one in listed]
+        except (ConnectionError, NotReady, ValueError, KeyError, TypeError):
+            return None
 
     def _of_stream(self, reply: Reply) -> str | None:
         form, dialect = FORMATS[self._requests.dialect], self._requests.dialect

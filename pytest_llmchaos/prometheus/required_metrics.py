@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 
 METRICS_DEADLINE_S = 20.0  # the first scrape comes 5 to 6 s after Prometheus' start
+FIRST_SCRAPE_S = 8.0
 SETTLED_S = 4.0  # of good scrapes after the first answer
 _MOST_SHOWN = 3
+_CHECK_TARGET = "check port and path of the target, and that it runs"
 # Answers that waiting does not change.
 _FINAL = range(300, 500)
 
@@ -57,6 +59,31 @@ def require_metrics(server: Prometheus, slos: Sequence[Slo], *, jobs: Sequence[s
         return ""
 
     _wait(server, look)
+
+
+def require_scrapes(server: Prometheus, jobs: Sequence[str]) -> None:
+    """Wait until each target was scraped once, and require that none failed.
+
+    Args:
+        server: Prometheus.
+        jobs: Jobs that `llmchaos_metrics` names.
+
+    Raises:
+        NotReady: A scrape failed. The message has its error.
+    """
+    deadline = time.monotonic() + FIRST_SCRAPE_S
+    while not _all_scraped(targets := _targets(server, jobs) or ()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    if failed := _failed(targets):
+        raise NotReady(f"Prometheus at {server.url} cannot scrape {_few(failed)}: {_CHECK_TARGET}")
+
+
+def _all_scraped(targets: Sequence[Target]) -> bool:
+    return bool(targets) and all(one.last_scrape_unix_s for one in targets)
+
+
+def _failed(targets: Sequence[Target]) -> list[str]:
+    return [f"{one.job} at {one.url} ({one.last_error})" for one in targets if one.last_error]
 
 
 def require_rules(server: Prometheus) -> None:
@@ -141,9 +168,8 @@ def _why_missing(server: Prometheus, missing: Sequence[str], targets: Sequence[T
         return f"{lacks}: check its name there, and that the service is scraped{_hint(server, missing)}"
     if not targets:
         return f"{lacks}, because it scrapes nothing: add the service to llmchaos_metrics"
-    failed = [f"{one.job} at {one.url} ({one.last_error})" for one in targets if one.last_error]
-    if failed:
-        return f"{lacks}, and cannot scrape {_few(failed)}: check port and path of the target, and that it runs"
+    if failed := _failed(targets):
+        return f"{lacks}, and cannot scrape {_few(failed)}: {_CHECK_TARGET}"
     waiting = [f"{one.job} at {one.url}" for one in targets if one.last_scrape_unix_s == 0]
     if waiting:
         return f"{lacks}, because it did not scrape {_few(waiting)} within {METRICS_DEADLINE_S:g} s: see its log"

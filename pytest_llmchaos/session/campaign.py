@@ -96,6 +96,14 @@ class Campaign:
     def _abilities(self) -> frozenset[str]:
         return abilities_of(self.settings)
 
+    def foresee(self) -> list[str]:
+        """Return lines on what the start would find in a user's stack, untouched."""
+        return self.run.foresee() if self.settings.subject.own else []
+
+    def misspelt_targets(self) -> list[str]:
+        """List entries of `llmchaos_targets` that a user's stack lacks."""
+        return self.run.misspelt_targets() if self.settings.subject.own else []
+
     def preflight(self) -> None:
         """Check the machine and the stack before the start.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import signal
 import time
@@ -22,19 +21,16 @@ from pytest_llmchaos.evidence.journal import NAMES, Journal, open_intents
 from pytest_llmchaos.evidence.run_manifest import RunManifest
 from pytest_llmchaos.evidence.trial_result import Catalogue
 from pytest_llmchaos.faults import CATALOGUE, foreign_names
-from pytest_llmchaos.generate.rules import rules
 from pytest_llmchaos.host import identity, measurement_lock
-from pytest_llmchaos.host.header_values import header_values
 from pytest_llmchaos.lab.current_test import CurrentTest
 from pytest_llmchaos.lab.lab import Lab
-from pytest_llmchaos.loadgen.first_request import check_requests, require_answer
-from pytest_llmchaos.prometheus.answers import HEADERS_KEY
-from pytest_llmchaos.prometheus.required_metrics import require_metrics, require_rules
-from pytest_llmchaos.runtime.docker import notes, preflight
+from pytest_llmchaos.loadgen.first_request import require_answer
+from pytest_llmchaos.prometheus.required_metrics import require_metrics, require_rules, require_scrapes
+from pytest_llmchaos.runtime.docker import notes
 from pytest_llmchaos.runtime.docker.judge_project import project_name
+from pytest_llmchaos.session import own_checks
 from pytest_llmchaos.session.environment import environment
 from pytest_llmchaos.session.settings import Settings, make_runtime
-from pytest_llmchaos.slo.openslo import slos_of
 from pytest_llmchaos.subject.lab import Subject, setup_command
 from pytest_llmchaos.trial.own_load import judge_own_load
 from pytest_llmchaos.trial.perform import Performed, explain, perform
@@ -133,10 +129,12 @@ class Run:
         Raises NotReady or BadScenario.
         """
         project = identity.project_name(os.getpid(), self.settings.worker)
+        problems = own_checks.Problems()
         if self.subject.own:
-            header_values(self.subject.prometheus_headers, HEADERS_KEY)
-            check_requests(self.subject.requests)
-            self.subject = _with_rules(preflight.examine(self.subject))
+            examined = own_checks.examine(self.subject, problems)
+            if examined is None:
+                problems.require_none()
+            self.subject = examined or self.subject
             project = self.subject.project or project
             for line in self.subject.notices:
                 self.progress.note(line)
@@ -147,9 +145,18 @@ class Run:
             owner_id=identity.owner_label(),
             say=lambda what, left_s: self.progress(None, what, left_s),
         )
-        runtime.prepare()
+        problems.of(runtime.prepare)
+        problems.require_none()
         self._runtime = runtime
         return runtime
+
+    def foresee(self) -> list[str]:
+        """Return lines on what the start would find in a user's stack, untouched."""
+        return own_checks.foresee(self.settings)
+
+    def misspelt_targets(self) -> list[str]:
+        """List entries of `llmchaos_targets` that a user's stack lacks."""
+        return own_checks.misspelt_targets(self.settings)
 
     def lab(self) -> Lab:
         """Return the running stack, and start it at the first call.
@@ -266,12 +273,24 @@ class Run:
             test=self.test,
         )
         if self.subject.own:
-            require_answer(runtime.url(self.subject.api), self.subject, self.progress.note)
-            scraped = [one.service for one in self.subject.scrapes]
-            if lab.prometheus.also is not None:
-                require_rules(lab.prometheus.also)
-            require_metrics(lab.prometheus, lab.slos, jobs=scraped)
+            self._require_service(runtime.url(self.subject.api), lab)
         return lab
+
+    def _require_service(self, url: str, lab: Lab) -> None:
+        """Check a user's stack that is up. One message has all problems.
+
+        Many services export a metric only after their first good answer.
+        """
+        problems = own_checks.Problems()
+        problems.of(require_answer, url, self.subject, self.progress.note)
+        jobs = [one.service for one in self.subject.scrapes]
+        if problems.errors and jobs:
+            problems.of(require_scrapes, lab.prometheus, jobs)
+        elif not problems.errors:
+            problems.of(require_metrics, lab.prometheus, lab.slos, jobs=jobs)
+        if lab.prometheus.also is not None:
+            problems.of(require_rules, lab.prometheus.also)
+        problems.require_none()
 
     def _stop_stack(self) -> list[str]:
         """Remove our own stack.
@@ -339,13 +358,6 @@ class Run:
         self._journal.close()
         self._journal = None
         return problems
-
-
-def _with_rules(subject: Subject) -> Subject:
-    """Give the judge that a run brings the rules of the objectives."""
-    if not subject.brings_judge:
-        return subject
-    return dataclasses.replace(subject, rules=rules(slos_of(subject.slo_file), subject.slo_file.name))
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

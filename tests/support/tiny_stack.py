@@ -52,10 +52,10 @@ llmchaos_slo = slo.yaml
 # The fake judge of a run has no sample, so its clients push nothing to it.
 UNCOUNTED = """
 from dataclasses import replace
-from pytest_llmchaos.session import run
+from pytest_llmchaos.session import own_checks
 
-examine = run.preflight.examine
-run.preflight.examine = lambda subject: replace(examine(subject), pushgateway=None, scrape_jobs=())
+examine = own_checks.preflight.examine
+own_checks.preflight.examine = lambda subject: replace(examine(subject), pushgateway=None, scrape_jobs=())
 """
 LASTING, PASSING = ", repair_within_s=1", ", settle_within_s=2, fault_s=0.5"
 FAULTS = {

@@ -13,7 +13,8 @@ import msgspec
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.runtime.docker import docker_cli, notices
 from pytest_llmchaos.runtime.docker.events import NUMBER, number_of
-from pytest_llmchaos.runtime.docker.members import Members
+from pytest_llmchaos.runtime.docker.members import SERVICE, Members
+from pytest_llmchaos.runtime.docker.near_names import near
 from pytest_llmchaos.subject.own_stack import services_by_key
 
 if TYPE_CHECKING:
@@ -132,8 +133,8 @@ def not_there(subject: Subject, found: Mapping[str, Sequence[Container]]) -> lis
     return [
         f"{key} names {selectors[name]!r}, which no container has: start one, or see `docker ps --all`"
         if name in selectors
-        else f"{key} names {name!r}, which has no container: start it (`docker compose up -d {name}`), or name one of "
-        f"{', '.join(sorted(found))}"
+        else f"{key} names {name!r}, which has no container: {near(name, found)}start it (`docker compose up -d {name}`), "
+        f"or name one of {', '.join(sorted(found))}"
         for name, key in services_by_key(subject).items()
         if name and name not in found and name != subject.remediator  # it need not run
     ]
@@ -150,13 +151,23 @@ def ambiguous(subject: Subject, found: Mapping[str, Sequence[Container]]) -> lis
     return problems
 
 
-def not_allowed(service: str, containers: Sequence[Container]) -> list[str]:
-    """List reasons why faults may not hit a service. Every container counts."""
+def not_allowed(containers: Sequence[Container]) -> list[str]:
+    """List reasons why faults may not hit a service. Every container counts.
+
+    A reason follows the service's name, as those of `not_running` do.
+    """
     problems = []
-    if any(container.labels.get(ALLOW) != "true" for container in containers):
-        problems.append(f"target {service!r} lacks the label {ALLOW}=true: add it to the service and start it again")
+    without = [container for container in containers if container.labels.get(ALLOW) != "true"]
+    if without:
+        in_compose = without[0].labels.get(SERVICE)
+        add = (
+            f'add `labels: {{{ALLOW}: "true"}}` to it in the compose file, then `docker compose up -d {in_compose}`'
+            if in_compose
+            else f"start it anew with `--label {ALLOW}=true`"
+        )
+        problems.append(f"lacks the label {ALLOW}=true: {add}")
     if any(OWNER in container.labels for container in containers):
-        problems.append(f"target {service!r} belongs to a run of llmchaos: name services of your own stack")
+        problems.append("belongs to a run of llmchaos: name services of your own stack")
     return problems
 
 
@@ -165,15 +176,15 @@ def may_be_hit(container: Container) -> bool:
     return container.labels.get(ALLOW) == "true" and OWNER not in container.labels
 
 
-def not_running(service: str, containers: Sequence[Container]) -> list[str]:
+def not_running(containers: Sequence[Container]) -> list[str]:
     """List reasons why a target cannot be used. Starting it is up to its owner."""
     problems = []
     for container in containers:
         if container.status == "paused":
-            problems.append(f"target {service!r} is paused: unpause it (`docker unpause {container.name}`)")
+            problems.append(f"is paused: unpause it (`docker unpause {container.name}`)")
         elif container.status != "running":
             start = f"start it (`docker start {container.name}`)"
-            problems.append(f"target {service!r} does not run ({container.status}): {start}")
+            problems.append(f"does not run ({container.status}): {start}")
     return problems
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,19 @@ from pytest_llmchaos.subject.own_stack import services_by_key
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
+
+
+@dataclass(frozen=True, kw_only=True)
+class Looked:
+    """Reasons against a run on a stack as it is now.
+
+    Attributes:
+        targets: by target, why no fault may hit it. A reason follows its name.
+        problems: all others.
+    """
+
+    targets: Mapping[str, Sequence[str]]
+    problems: Sequence[str]
 
 
 class AttachedRuntime(ComposeRuntime):
@@ -55,6 +68,17 @@ class AttachedRuntime(ComposeRuntime):
         Raises:
             NotReady: names everything that is missing.
         """
+        looked = self.look()
+        targets = [f"target {name!r} {reason}" for name, reasons in looked.targets.items() for reason in reasons]
+        if problems := [*looked.problems, *targets]:
+            raise NotReady(f"project {self.project}: " + "; ".join(problems) + "; nothing was touched")
+
+    def look(self) -> Looked:
+        """Read the stack's containers and addresses, without touching anything.
+
+        Raises:
+            NotReady: Docker does not answer, or the project has no container.
+        """
         docker_cli.require_engine()
         self._host_of = {}
         self._client = self._new_client()
@@ -62,12 +86,6 @@ class AttachedRuntime(ComposeRuntime):
         if not found and not self.subject.selectors:
             raise NotReady(self._no_project())
         problems = attach_preflight.not_there(self.subject, found) + attach_preflight.ambiguous(self.subject, found)
-        for service in (target for target in self.subject.targets if target in found):
-            problems += attach_preflight.not_allowed(service, found[service])
-            # A target that another run of this project stopped runs again in `up`:
-            # a dead run is reverted first, and a live one is waited for.
-            if not notes.has_note_for(self.project):
-                problems += attach_preflight.not_running(service, found[service])
         place = of_daemon(docker_cli.daemon(), self.subject.published_on, publishes=self.subject.brings_judge)
         keys = services_by_key(self.subject)
         for service, _, inside in (port for port in self.subject.ports if port[0] in found):
@@ -84,8 +102,19 @@ class AttachedRuntime(ComposeRuntime):
             scrapes, wrong = judge.resolved(self._config(found), self.subject.scrapes)
             self.subject = replace(self.subject, scrapes=scrapes)
             problems += wrong
-        if problems:
-            raise NotReady(f"project {self.project}: " + "; ".join(problems) + "; nothing was touched")
+        return Looked(
+            targets={name: self._reasons(found[name]) for name in self.subject.targets if name in found},
+            problems=problems,
+        )
+
+    def _reasons(self, containers: Sequence[Container]) -> list[str]:
+        """Reasons why a target cannot be hit.
+
+        A target that another run of this project stopped runs again in `up`: a dead run
+        is reverted first, and a live one is waited for.
+        """
+        is_noted = notes.has_note_for(self.project)
+        return attach_preflight.not_allowed(containers) + ([] if is_noted else attach_preflight.not_running(containers))
 
     def _config(self, found: Mapping[str, Sequence[Container]]) -> reach.Config:
         return as_config(found, {one.service for one in self.subject.scrapes})
@@ -126,7 +155,7 @@ class AttachedRuntime(ComposeRuntime):
         found = self._by_service()
         problems = attach_preflight.not_there(self.subject, found)
         for service in (target for target in self.subject.targets if target in found):
-            problems += attach_preflight.not_running(service, found[service])
+            problems += [f"target {service!r} {reason}" for reason in attach_preflight.not_running(found[service])]
         if problems:
             raise NotReady(f"project {self.project}: " + "; ".join(problems) + "; nothing was touched")
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from pytest_llmchaos.errors import BadScenario, NotReady
 from pytest_llmchaos.runtime.docker import attach_preflight, docker_cli, judge, notices, offered_ports, reach
+from pytest_llmchaos.runtime.docker.near_names import near
 from pytest_llmchaos.runtime.docker.user_files import UserFiles
-from pytest_llmchaos.slo.openslo import slos_of
 from pytest_llmchaos.subject.lab import Endpoint, Subject
 from pytest_llmchaos.subject.own_stack import JUDGE, PUSHGATEWAY, services_by_key
 
@@ -22,10 +22,8 @@ def examine(subject: Subject) -> Subject:
 
     Raises:
         BadScenario: lists every problem in the compose file.
-        InvalidSlo: the SLO file is invalid.
         NotReady: Docker does not answer, or its Compose is too old.
     """
-    slos_of(subject.slo_file)
     docker_cli.require_engine()
     if subject.attach:
         return attach_preflight.examine(subject)
@@ -70,6 +68,16 @@ def _profiles(files: UserFiles, subject: Subject) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*files.default_profiles(), *wanted))) if wanted else ()
 
 
+def missing(subject: Subject) -> list[str]:
+    """List services of the ini keys that the compose file lacks.
+
+    Raises NotReady if Compose cannot read it.
+    """
+    files = UserFiles(subject.compose_files)
+    subject = replace(subject, profiles=_profiles(files, subject))
+    return _missing(files, subject, reach.read_config(files.config(EXAMINED, subject.profiles)))
+
+
 def _missing(files: UserFiles, subject: Subject, config: reach.Config) -> list[str]:
     missing = {name: key for name, key in services_by_key(subject).items() if name not in config.services}
     if not missing:
@@ -79,7 +87,7 @@ def _missing(files: UserFiles, subject: Subject, config: reach.Config) -> list[s
         f"{key} names {name!r}, whose profile {every[name].profiles[0]!r} is off: add llmchaos_profiles = "
         f'["{every[name].profiles[0]}"], or set COMPOSE_PROFILES'
         if name in every and every[name].profiles
-        else f"{key} names {name!r}, which the compose file lacks; it has {', '.join(sorted(every))}"
+        else f"{key} names {name!r}, which the compose file lacks; {near(name, every)}it has {', '.join(sorted(every))}"
         for name, key in missing.items()
     ]
 
