@@ -2,7 +2,11 @@
 
 import json
 import re
+import subprocess
+import sys
+import tomllib
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +17,7 @@ import lab_remediator.settings
 import lab_supervisor_proxy.settings
 from lab_common.browsers import refusal
 from lab_common.log import Log
-from lab_common.settings import Section, SettingsError, flag, number, refuse, section, text, whole
+from lab_common.settings import CANNOT_START, Section, SettingsError, flag, number, refuse, section, text, whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,3 +130,33 @@ def test_a_program_of_this_machine_is_served(host):
 )
 def test_what_a_browser_may_have_sent_is_refused(headers, seen):
     assert seen in str(refusal(headers))
+
+
+SERVICES = Path(__file__).parent.parent / "stack" / "services"
+EXTRA = ("aiohttp", "supervisor", "uvloop", "xllamacpp")  # of the extra `local`
+NEEDED = [
+    (main.parent.name, package)
+    for main in sorted(SERVICES.glob("*/__main__.py"))
+    for package in EXTRA
+    if any(re.search(rf"(?m)^\s*(import|from) {package}\b", path.read_text()) for path in main.parent.rglob("*.py"))
+]
+
+
+def test_the_programs_of_the_lab_need_packages_of_the_extra():
+    extra = tomllib.loads((SERVICES.parents[1] / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+    assert {re.match(r"\w+", line)[0] for line in extra["local"]} == set(EXTRA)
+    assert len({program for program, _ in NEEDED}) >= 4
+
+
+@pytest.mark.parametrize(("program", "package"), NEEDED)
+def test_a_program_without_a_package_of_the_extra_names_the_command_that_installs_it(program, package):
+    code = f"import runpy, sys; sys.modules[{package!r}] = None; runpy.run_module({program!r}, run_name='__main__')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env={"PYTHONPATH": str(SERVICES)}
+    )
+
+    assert done.stderr == (
+        f"{program}: {package} is not installed in {sys.executable}: pip install 'pytest-llmchaos[local]'\n"
+    )
+    assert done.returncode == CANNOT_START

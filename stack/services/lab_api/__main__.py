@@ -4,9 +4,14 @@ import gc
 import os
 import sys
 
-import uvloop
-from aiohttp import web
-from prometheus_client import disable_created_metrics
+from lab_common.packages import refuse_without
+
+try:
+    import uvloop
+    from aiohttp import web
+    from prometheus_client import disable_created_metrics
+except ImportError as error:
+    sys.exit(refuse_without("lab_api", error))
 
 from lab_api.app import create_app
 from lab_api.gateway import Gateway

@@ -11,8 +11,13 @@ import sys
 import time
 from pathlib import Path
 
-import uvloop
-from aiohttp import web
+from lab_common.packages import refuse_without
+
+try:
+    import uvloop
+    from aiohttp import web
+except ImportError as error:
+    sys.exit(refuse_without("lab_engine", error))
 
 from lab_common.settings import SettingsError, refuse
 from lab_common.signals import stop_event

@@ -6,7 +6,12 @@ import os
 import signal
 import sys
 
-import xllamacpp
+from lab_common.packages import refuse_without
+
+try:
+    import xllamacpp
+except ImportError as error:
+    sys.exit(refuse_without("lab_llamacpp", error))
 
 from lab_common.log import Log
 from lab_common.settings import SettingsError, refuse

@@ -8,8 +8,13 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-import aiohttp
-from aiohttp import web
+from lab_common.packages import refuse_without
+
+try:
+    import aiohttp
+    from aiohttp import web
+except ImportError as error:
+    sys.exit(refuse_without("lab_remediator", error))
 
 from lab_common.settings import CANNOT_START, SettingsError, refuse
 from lab_common.signals import ENDING
