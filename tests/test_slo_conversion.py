@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from pytest_llmchaos.cli import main as llmchaos
 from pytest_llmchaos.slo.arithmetic import InvalidSlo, Slo
 from pytest_llmchaos.slo.conversion import convert
 from pytest_llmchaos.slo.openslo import load_slos
+from pytest_llmchaos.subject.own_stack import CLIENTS_SLO_FILE
 
 SLOTH = """\
 version: "prometheus/v1"
@@ -307,17 +310,60 @@ class TestCommand:
         assert len(load_slos(out, "out")) == 2
         assert err.startswith(f"note: {tmp_path}/sloth.yaml:6:5: Sloth's default window")
 
-    def test_it_writes_what_can_be_converted_and_lists_the_rest(
+    def test_it_writes_what_can_be_converted_and_lists_the_rest_on_request(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        source, out = tmp_path / "pyrra.yaml", tmp_path / "slo.yaml"
+        source.write_text(PYRRA.replace("    ratio:", "    bool_gauge: {metric: up}\n    ratio:"))
+
+        assert llmchaos(["slo", "convert", str(source), "--out", str(out), "--partial"]) == 1
+        assert [slo.name for slo in load_slos(out.read_text(), "slo.yaml")] == ["api-latency"]
+        said = capsys.readouterr()
+        assert said.out == f"wrote {out}\n"
+        assert said.err.startswith(f"not converted: {source}:11:17: spec.indicator.bool_gauge must be ")
+
+    def test_a_conversion_with_a_problem_leaves_no_file_so_the_next_one_can_write_it(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         source, out = tmp_path / "pyrra.yaml", tmp_path / "slo.yaml"
         source.write_text(PYRRA.replace("    ratio:", "    bool_gauge: {metric: up}\n    ratio:"))
 
         assert llmchaos(["slo", "convert", str(source), "--out", str(out)]) == 1
-        assert [slo.name for slo in load_slos(out.read_text(), "slo.yaml")] == ["api-latency"]
-        said = capsys.readouterr()
-        assert said.out == f"wrote {out}\n"
-        assert said.err.startswith(f"not converted: {source}:11:17: spec.indicator.bool_gauge must be ")
+        assert not out.exists()
+        assert capsys.readouterr().err.splitlines()[-1].startswith("llmchaos slo convert: nothing was written: ")
+
+        source.write_text(PYRRA)
+        assert llmchaos(["slo", "convert", str(source), "--out", str(out)]) == 0
+        assert len(load_slos(out.read_text(), "slo.yaml")) == 2
+
+    def test_a_file_that_cannot_be_written_whole_is_not_left(self, tmp_path: Path) -> None:
+        source, out = tmp_path / "sloth.yaml", tmp_path / "slo.yaml"
+        source.write_text(SLOTH)
+        code = (
+            "import resource, signal, sys; from pytest_llmchaos.cli import main; "
+            "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); "
+            "sys.exit(main(sys.argv[1:]))"
+        )
+        command = [sys.executable, "-B", "-c", code, "slo", "convert", str(source), "--out", str(out)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+        assert done.returncode == 1
+        assert f"{out} cannot be written: File too large" in done.stderr
+        assert not out.exists()
+
+    def test_counters_that_a_killed_service_loses_are_noted(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "sloth.yaml").write_text(SLOTH)
+        note = "note: requests-availability, requests-latency: the counters are lost when the service that has them is"
+
+        assert llmchaos(["slo", "convert", str(tmp_path / "sloth.yaml"), "--out", str(tmp_path / "slo.yaml")]) == 0
+        assert note in capsys.readouterr().err
+        assert "(CounterReset)" in (tmp_path / "slo.yaml").read_text()
+        assert llmchaos(["slo", "check", str(tmp_path / "slo.yaml")]) == 0
+        assert note in capsys.readouterr().err
+        assert llmchaos(["slo", "check", str(CLIENTS_SLO_FILE)]) == 0
+        assert capsys.readouterr().err == ""
 
     def test_it_overwrites_nothing(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         source = tmp_path / "sloth.yaml"
@@ -352,5 +398,6 @@ class TestCommand:
         ]
         assert llmchaos(["slo", "check", str(bad), str(good)]) == 1
         said = capsys.readouterr()
-        assert [line.split(": ")[0] for line in said.err.splitlines()] == [f"{bad}:11:15", f"{bad}:41:15"]
+        problems = [line for line in said.err.splitlines() if not line.startswith("note: ")]
+        assert [line.split(": ")[0] for line in problems] == [f"{bad}:12:15", f"{bad}:42:15"]
         assert len(said.out.splitlines()) == 2

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.model import Measure
+from pytest_llmchaos.model import CLIENTS, Measure
 from pytest_llmchaos.slo.selectors import expected_of
 
 DAY_S = 86_400.0
@@ -112,6 +112,11 @@ class Slo:
     def counters(self) -> tuple[str, str]:
         """Selectors of the good or bad events, and of all events."""
         return self.good or self.bad, self.total
+
+    @property
+    def outlives_services(self) -> bool:
+        """True if clients count the events, so that no killed service loses them."""
+        return all(selector.startswith(f"{CLIENTS}_") for selector in self.counters)
 
     @property
     def share(self) -> str:

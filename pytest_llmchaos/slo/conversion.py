@@ -57,7 +57,10 @@ def convert(text: str, source: str) -> Conversion:
     problems = converter.problems.lines
     if not written:
         problems = (f"{source}:1:1: must hold at least one SLO, got an empty file",)
-    head = "# Written by `llmchaos slo convert`. Check the windows and the counters.\n"
+    head = (
+        "# Written by `llmchaos slo convert`. Check the windows and the counters: a service that is killed or restarted\n"
+        "# loses its own, and a claim on them is inconclusive then (CounterReset). Those of clients or of a proxy survive.\n"
+    )
     body = "---\n".join(converter.found.values())
     return Conversion(text=head + body if body else "", notes=converter.notes.lines, problems=problems)
 
