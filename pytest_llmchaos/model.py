@@ -217,6 +217,9 @@ class Undo:
         )
 
 
+# Argument of an undo: number of the container that was hit.
+REPLICA = "replica"
+
 EngineOption = str | int | float
 
 
@@ -485,6 +488,16 @@ class Flood(Protocol):
 UndoOp = Callable[[Undo], None]
 
 
+def replica_name(service: str, number: int | None) -> str:
+    """Return the name of one container: `web#2`, or `web` without a number.
+
+    Args:
+        service: Name of the service.
+        number: Number of the container within the service.
+    """
+    return service if number is None else f"{service}#{number}"
+
+
 class Runtime(HasEvents, Protocol):
     """The place where the subject runs: Docker or local processes.
 
@@ -590,8 +603,27 @@ class Runtime(HasEvents, Protocol):
         """Stop the remediator."""
         ...
 
+    def aim(self, service: str, draw: Random, number: int | None = None) -> int | None:
+        """Choose the container that stands for a service from now on.
+
+        Args:
+            service: Name of the service.
+            draw: Random generator that chooses among several.
+            number: Number of the container to choose, None to draw one.
+
+        Returns:
+            Its number. None if the service has only one.
+
+        Raises:
+            NoVictim: The service has no container of that number.
+        """
+        ...
+
     def undo(self, undo: Undo) -> None:
-        """Revert a fault. Idempotent, and succeeds if the service is already gone."""
+        """Revert a fault. Idempotent, and succeeds if the service is already gone.
+
+        The argument `replica` is the number of the container that was hit.
+        """
         ...
 
 
@@ -738,14 +770,16 @@ class Injection:
         after_s: Seconds after the fault phase began.
         fault: The fault.
         victim: Name of the service.
+        replica: Number of the container to hit, None for the one that the seed draws.
     """
 
     after_s: float
     fault: Primitive
     victim: str
+    replica: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.fault.kind} {self.victim} at +{self.after_s:g} s"
+        return f"{self.fault.kind} {replica_name(self.victim, self.replica)} at +{self.after_s:g} s"
 
 
 @runtime_checkable

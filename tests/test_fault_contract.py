@@ -3,6 +3,7 @@
 import functools
 import json
 import random
+from dataclasses import replace
 
 import pytest
 from support.fake_runtime import FakeRuntime
@@ -10,6 +11,7 @@ from support.primitives import PRIMITIVES
 
 from pytest_llmchaos import faults
 from pytest_llmchaos.errors import BadScenario, NoVictim
+from pytest_llmchaos.lab.injector import undo_of
 from pytest_llmchaos.model import FIDELITIES, Undo
 
 SERVICES = ("api", "model-1", "model-2")
@@ -116,6 +118,22 @@ def test_the_undo_survives_json_and_is_content_with_a_container_that_is_gone(act
     assert act.victim not in runtime.states()
 
 
+def test_the_undo_of_one_of_several_containers_finds_it_from_another_process(act):
+    numbers = {act.victim: (1, 2, 3)}
+    runtime, other = FakeRuntime(scaled=numbers), FakeRuntime(scaled=numbers)
+    aimed = replace(act, replica=runtime.aim(act.victim, random.Random(1), 3))
+    for one in (runtime, other):
+        act.fault.inject(one, act.victim)
+    other.hit.clear()
+
+    other.undo(Undo.from_json(json.loads(json.dumps(undo_of(aimed).as_json()))))
+
+    assert set(runtime.hit) == {f"{act.victim}#3"}
+    assert set(other.hit) <= {f"{act.victim}#3"}
+    assert (other.hit == []) == (act.fault.kind == "restart")
+    assert {**act.fault.undo(act.victim).args, "replica": 3} == undo_of(aimed).args
+
+
 def test_only_the_victim_is_touched(act):
     runtime = FakeRuntime()
 
@@ -131,7 +149,10 @@ def test_an_unknown_target_names_the_services_there_are(make):
         make("worker-9").plan(random.Random(1), SERVICES)
 
 
-@pytest.mark.parametrize("target", ["", "a b", None, 7, "*", "api;rm", "../api", ["api", 7]])
+@pytest.mark.parametrize(
+    "target",
+    ["", "a b", None, 7, "*", "api;rm", "../api", ["api", 7], "api#", "api#0", "api#x", "#1", "api-*#1", "api#1*"],
+)
 def test_a_target_that_is_no_service_name_is_refused(target):
     with pytest.raises(BadScenario, match="must be a service name"):
         faults.kill(target)
@@ -141,6 +162,15 @@ def test_a_pattern_draws_one_of_several_by_the_seed():
     drawn = {faults.kill("model-*").plan(random.Random(seed), SERVICES)[0].victim for seed in range(20)}
 
     assert drawn == {"model-1", "model-2"}
+
+
+def test_a_target_may_name_one_container_of_a_service():
+    (act,) = faults.kill("model-1#2").plan(random.Random(1), SERVICES)
+
+    assert (act.victim, act.replica) == ("model-1", 2)
+    assert str(faults.kill("model-1#2")) == "kill model-1#2"
+    with pytest.raises(NoVictim, match="target 'worker#2' matches no service that may be hit"):
+        faults.kill("worker#2").plan(random.Random(1), SERVICES)
 
 
 def test_no_fault_injects_nothing():

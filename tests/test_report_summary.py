@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 from markupsafe import escape
+from msgspec.structs import replace
 from support import reportdata
 from support.reportdata import Made
 
 from pytest_llmchaos import report
 from pytest_llmchaos.evidence.trial_result import RunResult
 from pytest_llmchaos.report import formatting
+from pytest_llmchaos.report.aggregates import fault_of
 from pytest_llmchaos.report.summary import headline
 
 
@@ -217,3 +219,11 @@ def test_what_acts_on_a_terminal_is_spelled_out() -> None:
 
 def test_a_text_too_long_shows_how_much_is_missing() -> None:
     assert formatting.visible("x" * 50, cut=10) == "xxxxxxxxxx… (40 more characters in run.json)"
+
+
+def test_the_container_of_a_scaled_service_is_named_next_to_the_fault(tmp_path: Path) -> None:
+    drawn = replace(run_of(tmp_path, Made()).trials[0], fault="kill web", target="web", victim="web#2")
+
+    assert fault_of(drawn) == "kill web (web#2)"
+    assert fault_of(replace(drawn, fault="kill web#2")) == "kill web#2"
+    assert fault_of(replace(drawn, victim="web")) == "kill web"

@@ -54,6 +54,7 @@ class Record:
         self.phase_now = ""
         self.healed = True
         self.outcome: TrialResult | None = None  # for a load whose test gives the verdict
+        self.replicas: dict[str, int] = {}  # number of each victim's container, for services with several
         self._victims: list[str] = []
         self._unix_s = time.time()
         self._monotonic_s = time.monotonic()

@@ -22,11 +22,11 @@ from pytest_llmchaos.model import (
     Undo,
 )
 
-_TARGET = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*(\*)?")
+_TARGET = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*(\*|#[1-9][0-9]{0,5})?")
 
 
 def check_target(fault: str, target: object) -> str:
-    """Return the target if it is a service name, or a name with one `*` at its end.
+    """Return the target if it is a service name, `model-*` or `model#2`.
 
     Args:
         fault: Kind of the fault, for the message.
@@ -37,7 +37,8 @@ def check_target(fault: str, target: object) -> str:
     """
     if not isinstance(target, str) or not _TARGET.fullmatch(target):
         raise BadScenario(
-            f"faults.{fault}(target) must be a service name such as 'api', or 'model-*' for any one of several, got {target!r}"
+            f"faults.{fault}(target) must be a service name such as 'api', 'model-*' for any one of several, or 'model#2' for "
+            f"its second container, got {target!r}"
         )
     return target
 
@@ -71,10 +72,11 @@ def victims_of(target: str, services: Sequence[str], taken: Collection[str] = ()
         NoVictim: No service matches, or all that match are taken. The message names
             them.
     """
+    service = target.partition("#")[0]
     if target.endswith("*"):
         found = sorted(name for name in services if name.startswith(target[:-1]))
     else:
-        found = [name for name in services if name == target]
+        found = [name for name in services if name == service]
     if not found:
         raise NoVictim(
             f"target {target!r} matches no service that may be hit; available: {', '.join(sorted(services)) or 'none'}"
@@ -139,8 +141,8 @@ class OnTarget:
 
     Attributes:
         primitive: The fault.
-        target: Service name, or `model-*` for one service, drawn from the trial's own
-            random generator.
+        target: Service name, `model-*` for one service, drawn from the trial's own
+            random generator, or `model#2` for one container of a service.
         shown: Options that are part of the name, because the experiment has several
             faults of this kind on this target.
     """
@@ -190,8 +192,8 @@ class OnTarget:
         return replace(self, primitive=self.primitive.with_lease(for_s, str(self)))
 
     def plan(self, rng: Random, services: Sequence[str]) -> tuple[Injection, ...]:
-        victim = rng.choice(victims_of(self.target, services))
-        return (Injection(after_s=0.0, fault=self.primitive, victim=victim),)
+        victim, number = rng.choice(victims_of(self.target, services)), self.target.partition("#")[2]
+        return (Injection(after_s=0.0, fault=self.primitive, victim=victim, replica=int(number) if number else None),)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from pytest_llmchaos.evidence.trial_record import Record
-    from pytest_llmchaos.evidence.trial_result import TrialResult
+    from pytest_llmchaos.evidence.trial_result import Planned, TrialResult
 
 
 class CurrentTest:
@@ -59,6 +59,10 @@ class CurrentTest:
     def rng(self, what: str, number: int) -> Random:
         """Return the generator of this test's `number`-th draw of this kind."""
         return rng_for(self._seed, self.name, what, number)
+
+    def rng_of(self, planned: Planned, what: str) -> Random:
+        """Return the generator of a draw within one trial or load."""
+        return rng_for(self._seed, planned.scenario, what, planned.repeat or 0)
 
     @contextlib.contextmanager
     def owning(self, record: Record) -> Iterator[None]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import FaultNotObserved, HealFailed, NoVictim
-from pytest_llmchaos.model import MayEndEarly
+from pytest_llmchaos.model import REPLICA, MayEndEarly, replica_name
 from pytest_llmchaos.runtime.abilities import grant
 from pytest_llmchaos.runtime.undo import is_over, prove_reverted, revert_until_done
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_llmchaos.evidence.trial_record import Record
-    from pytest_llmchaos.model import Injection, Runtime, RuntimeEvent
+    from pytest_llmchaos.model import Injection, Runtime, RuntimeEvent, Undo
     from pytest_llmchaos.prometheus.annotations import Signals
 
 PROOF_DEADLINE_S = 5.0
@@ -82,6 +82,17 @@ class Injected:
         return tuple(dict.fromkeys(act.victim for act in self.acts))
 
 
+def name_of(act: Injection) -> str:
+    """Return the victim as journal and report name it, such as `web#2`."""
+    return replica_name(act.victim, act.replica)
+
+
+def undo_of(act: Injection) -> Undo:
+    """Return the undo of an act, with the number of the container that it hits."""
+    undo = act.fault.undo(act.victim)
+    return undo if act.replica is None else replace(undo, args={**undo.args, REPLICA: act.replica})
+
+
 def merged(blocks: Sequence[Injected]) -> Injected:
     """Combine the faults of several blocks of one load."""
     whole = Injected()
@@ -120,8 +131,8 @@ class Injector:
         """
         record, injected = self._record, self.injected
         able = grant(self._runtime, act.fault.needs, act.fault.kind)
-        before_s = time.time()
-        intent = record.intent(act.fault.kind, act.victim, act.fault.undo(act.victim))
+        before_s, name = time.time(), name_of(act)
+        intent = record.intent(act.fault.kind, name, undo_of(act))
         injected.acts.append(act)
         self._intents.append((intent, act))
         with injected.acting(act.victim):
@@ -133,14 +144,12 @@ class Injector:
             if proof is None:
                 if time.monotonic() > deadline:
                     raise FaultNotObserved(
-                        f"{act.fault.kind} {act.victim}: no witness saw it within {PROOF_DEADLINE_S:g} s; "
+                        f"{act.fault.kind} {name}: no witness saw it within {PROOF_DEADLINE_S:g} s; "
                         f"expected: {act.fault.expects}"
                     )
                 time.sleep(0.02)
         record.proof("injected", proof.witness, proof.at_unix_s, intent=intent)
-        record.event(
-            "instrument", f"{act.fault.kind} {act.victim}", at_s=record.at_s(proof.at_unix_s), service=act.victim
-        )
+        record.event("instrument", f"{act.fault.kind} {name}", at_s=record.at_s(proof.at_unix_s), service=act.victim)
         self._signals.fault(act.fault.kind, act.victim, active=True)
         if injected.start_unix_s is None:
             injected.start_unix_s = proof.at_unix_s
@@ -153,7 +162,7 @@ class Injector:
             able = grant(self._runtime, act.fault.needs, act.fault.kind)
             if isinstance(act.fault, MayEndEarly) and act.fault.ended_early(able, act.victim):
                 raise FaultNotObserved(
-                    f"{act.fault.kind} {act.victim} ended before its revert, for no observed reason: "
+                    f"{act.fault.kind} {name_of(act)} ended before its revert, for no observed reason: "
                     "later samples show the service without the fault"
                 )
 
@@ -178,7 +187,7 @@ class Injector:
                 failed.append(str(error))
             except BaseException as error:  # noqa: BLE001 - in any case the earlier injections must be reverted
                 failed.append(
-                    f"the revert of {act.fault.kind} {act.victim} was interrupted: {type(error).__name__}: {error}; "
+                    f"the revert of {act.fault.kind} {name_of(act)} was interrupted: {type(error).__name__}: {error}; "
                     "run `llmchaos heal`"
                 )
                 if not isinstance(error, Exception):
@@ -193,18 +202,18 @@ class Injector:
 
     def _undo(self, intent: str, act: Injection, since_unix_s: float) -> None:
         """Revert one injection and prove it, and journal the result."""
-        record, undo = self._record, act.fault.undo(act.victim)
+        record, undo, name = self._record, undo_of(act), name_of(act)
         try:
             with self.injected.acting(act.victim):
                 revert_until_done(self._runtime, undo)
             proof = prove_reverted(self._runtime, act, since_unix_s)
             record.proof("healed", proof.witness, proof.at_unix_s, intent=intent)
-            record.undone(intent, act.victim, undo.op, ok=True)
+            record.undone(intent, name, undo.op, ok=True)
         except NoVictim as error:
-            record.undone(intent, act.victim, undo.op, ok=True, why=str(error))
+            record.undone(intent, name, undo.op, ok=True, why=str(error))
             raise
         except BaseException as error:
-            record.undone(intent, act.victim, undo.op, ok=False, why=str(error) or type(error).__name__)
+            record.undone(intent, name, undo.op, ok=False, why=str(error) or type(error).__name__)
             raise
         finally:
             self._signals.fault(act.fault.kind, act.victim, active=False)

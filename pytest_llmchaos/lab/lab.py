@@ -6,7 +6,7 @@ import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,9 +26,9 @@ from pytest_llmchaos.lab.live_load import RunningLoad
 from pytest_llmchaos.lab.overload import ProcessFlood
 from pytest_llmchaos.lab.reasons import FAULT_TAIL_S, WARM_UP_TAIL_S, Reasons
 from pytest_llmchaos.lab.views import RemediatorView, ServiceView
-from pytest_llmchaos.model import Injection
+from pytest_llmchaos.model import Injection, replica_name
 from pytest_llmchaos.plan.experiment import LEASE_MARGIN_S, check_abort_if, check_blast_radius, check_seconds
-from pytest_llmchaos.plan.schedule import most_at_once, require_blast_radius
+from pytest_llmchaos.plan.schedule import most_at_once, numbers_of, require_blast_radius
 from pytest_llmchaos.prometheus.annotations import Signals
 from pytest_llmchaos.prometheus.answers import HEADERS_KEY
 from pytest_llmchaos.prometheus.queries import Prometheus
@@ -530,7 +530,7 @@ class Lab:
     ) -> Iterator[Injected]:
         self._not_entered.pop(block, None)
         record = self._current_record()
-        acts = self._acts(fault, blast_radius)
+        acts = self._aim(self._acts(fault, blast_radius))
         self._faults.append(fault)
         record.planned = _with_faults(record.planned, self._faults)
         url = self.runtime.url(self.subject.api)
@@ -593,6 +593,27 @@ class Lab:
             live = self.running_load.live_window(5.0)
             if live.offered and abort_if(live):
                 raise Aborted(f"the abort condition was met: {live!r}; the fault was reverted")
+
+    def _aim(self, acts: Sequence[Injection]) -> Sequence[Injection]:
+        """Return the acts with the number of each victim's container.
+
+        One load hits one container of a service: events and states are about it.
+        """
+        record = self._current_record()
+        for service, number in numbers_of("lab.inject", acts).items():
+            known = record.replicas.get(service, number)
+            if known != number:
+                raise InvalidExperiment(
+                    f"{replica_name(service, number)} cannot be hit: a load hits one container of a service, and this one "
+                    f"hit {replica_name(service, known)}; use a load for each"
+                )
+            record.replicas[service] = number
+        for service in dict.fromkeys(act.victim for act in acts):
+            draw = self.test.rng_of(record.planned, f"replica of {service}")
+            chosen = self.runtime.aim(service, draw, record.replicas.pop(service, None))
+            if chosen is not None:
+                record.replicas[service] = chosen
+        return [replace(act, replica=record.replicas.get(act.victim)) for act in acts]
 
     def _acts(self, fault: Fault | Sequence[Injection], blast_radius: int | None) -> Sequence[Injection]:
         if isinstance(fault, Sequence):

@@ -14,6 +14,7 @@ import msgspec
 
 from pytest_llmchaos.errors import BadScenario, NoVictim
 from pytest_llmchaos.faults.base import options_of
+from pytest_llmchaos.model import replica_name
 from pytest_llmchaos.plan.experiment import STEADY_DEADLINE_FACTOR, STEADY_DEADLINE_MARGIN_S, Experiment, TrialPlan
 from pytest_llmchaos.plan.seeds import rng_for
 
@@ -86,6 +87,7 @@ def plan_trial(
         injections = fault.plan(rng_for(seed, scenario, str(fault), repeat), services)
     except NoVictim as error:
         raise NoVictim(f"scenario {scenario!r}, {fault}: {error}") from None
+    numbers_of(f"scenario {scenario!r}", injections)
     require_blast_radius(f"scenario {scenario!r}", str(fault), injections, experiment.blast_radius)
     return TrialPlan(
         scenario=scenario,
@@ -97,6 +99,21 @@ def plan_trial(
         repeat=repeat,
         seed=seed,
     )
+
+
+def numbers_of(where: str, injections: Sequence[Injection]) -> dict[str, int]:
+    """Return the containers that acts name, by service.
+
+    Raises:
+        BadScenario: They name two of one service. Events, states and reverts of a trial
+            are about one container of a service.
+    """
+    found: dict[str, int] = {}
+    for act in injections:
+        if act.replica is not None and found.setdefault(act.victim, act.replica) != act.replica:
+            one, other = (replica_name(act.victim, number) for number in (found[act.victim], act.replica))
+            raise BadScenario(f"{where} hits {one} and {other}: a trial hits one container of a service, so name one")
+    return found
 
 
 def require_blast_radius(where: str, fault: str, injections: Sequence[Injection], limit: int) -> None:
@@ -183,7 +200,12 @@ def entry_of(plan: TrialPlan) -> ScheduleEntry:
         fault=str(plan.fault),
         repeat=plan.repeat,
         injections=tuple(
-            ScheduledAct(after_s=act.after_s, fault=act.fault.kind, victim=act.victim, options=_options(act))
+            ScheduledAct(
+                after_s=act.after_s,
+                fault=act.fault.kind,
+                victim=replica_name(act.victim, act.replica),
+                options=_options(act),
+            )
             for act in plan.injections
         ),
         load=str(plan.load),

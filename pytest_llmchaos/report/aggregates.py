@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -157,7 +158,7 @@ def _places(trial: TrialResult) -> list[tuple[str, str]]:
     """Return (fault, target) of each primitive fault. A composition has several."""
     acts = trial.plan.injections if trial.plan else ()
     found = [tuple(act.split(" ")[:2]) for act in acts if act.count(" ") >= 2]
-    return list(dict.fromkeys((one_line(kind, 40), one_line(part, 60)) for kind, part in found)) or [
+    return list(dict.fromkeys((one_line(kind, 40), one_line(_service(part), 60)) for kind, part in found)) or [
         (_kind(trial), _target(trial))
     ]
 
@@ -200,7 +201,18 @@ def _kind(trial: TrialResult) -> str:
 
 
 def _target(trial: TrialResult) -> str:
-    return one_line(trial.victim or trial.target, 80) or NONE
+    return one_line(_service(trial.victim or trial.target or ""), 80) or NONE
+
+
+def fault_of(trial: TrialResult) -> str:
+    """Return the fault, with the containers of scaled services that it hit."""
+    hit = [name for name in (trial.victim or "").split(", ") if "#" in name and name not in trial.fault]
+    return f"{trial.fault} ({', '.join(hit)})" if hit else trial.fault
+
+
+def _service(victim: str) -> str:
+    """Return a victim without the numbers of containers."""
+    return re.sub(r"#[0-9]+", "", victim)
 
 
 def _union(known: Sequence[str], seen: list[str]) -> list[str]:

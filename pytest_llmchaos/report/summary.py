@@ -6,7 +6,7 @@ import re
 
 from pytest_llmchaos.evidence.redaction import redact
 from pytest_llmchaos.evidence.trial_result import ClaimResult, RunResult, TrialResult
-from pytest_llmchaos.report.aggregates import most_spent, times
+from pytest_llmchaos.report.aggregates import fault_of, most_spent, times
 from pytest_llmchaos.report.formatting import (
     NONE,
     VERDICT_MARK,
@@ -175,7 +175,7 @@ def markdown(run: RunResult) -> str:
         cells = [
             f"{VERDICT_MARK[trial.verdict]} {trial.verdict}",
             _md(f"{trial.scenario}{_arm(trial)}"),
-            _md(f"{trial.fault} · {trial.fidelity or 'fidelity unknown'}"),
+            _md(f"{fault_of(trial)} · {trial.fidelity or 'fidelity unknown'}"),
             _md(_by(trial.time_to_detect_s, trial.detected_by)),
             _md(_by(trial.time_to_recover_s, trial.repaired_by)),
             _md(f"{percent(spent[0])} · {spent[1]}" if (spent := most_spent(trial)) else NONE),
@@ -209,7 +209,7 @@ def _table(first: str, heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> l
 
 
 def _title(trial: TrialResult) -> str:
-    return one_line(f"{trial.scenario}: {trial.fault}{_arm(trial)}", 80)
+    return one_line(f"{trial.scenario}: {fault_of(trial)}{_arm(trial)}", 80)
 
 
 def _arm(trial: TrialResult) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from random import Random
 
 from pytest_llmchaos.errors import HealFailed, LlmchaosError, NotReady, NoVictim
-from pytest_llmchaos.model import Injection, Proof, Runtime, ServiceState, Undo, UndoOp
+from pytest_llmchaos.model import Injection, Proof, Runtime, ServiceState, Undo, UndoOp, replica_name
 from pytest_llmchaos.runtime.abilities import grant
 
 UNDO_DEADLINE_S = 15.0
@@ -30,6 +31,15 @@ class UndoRegistry:
     @property
     def undo_ops(self) -> Mapping[str, UndoOp]:
         return {"ensure_running": self._ensure_running, "ensure_unpaused": self._ensure_unpaused}
+
+    def aim(self, service: str, draw: Random, number: int | None = None) -> int | None:  # noqa: ARG002 - one process for each service
+        """Refuse a number: a service is one process."""
+        if number is not None:
+            raise NoVictim(
+                f"target {replica_name(service, number)!r} is one of several containers, and a service of the "
+                f"{self.name} runtime is one process: drop the number"
+            )
+        return None
 
     def undo(self, undo: Undo) -> None:
         """Revert one undo. Does nothing if the service is gone or already well.

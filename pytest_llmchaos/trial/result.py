@@ -17,11 +17,13 @@ from pytest_llmchaos.evidence.trial_result import (
     SloVerdict,
     TrialResult,
 )
+from pytest_llmchaos.model import replica_name
 from pytest_llmchaos.trial.trial import FAULT_WINDOWS
 from pytest_llmchaos.trial.truths import measure_of
 
 if TYPE_CHECKING:
     from pytest_llmchaos.evidence.trial_record import Record
+    from pytest_llmchaos.model import Injection
     from pytest_llmchaos.plan.experiment import TrialPlan
     from pytest_llmchaos.stats.quantiles import Quantiles
     from pytest_llmchaos.stats.windows import Window
@@ -65,13 +67,17 @@ def result_of(plan: TrialPlan, record: Record, verdict: Verdict, reason: str | N
         verdict=verdict,
         reason=reason,
         judged=True,
-        victim=", ".join(dict.fromkeys(act.victim for act in plan.injections)) or None,
+        victim=", ".join(dict.fromkeys(_victim_of(act, record) for act in plan.injections)) or None,
         proof=tuple(record.proofs),
         load=LoadResult(),
         events=tuple(record.events),
         findings=tuple(record.findings),
         healed=record.healed,
     )
+
+
+def _victim_of(act: Injection, record: Record) -> str:
+    return replica_name(act.victim, record.replicas.get(act.victim, act.replica))
 
 
 def judged_result(record: Record, trial: Trial) -> TrialResult:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import time
 from dataclasses import replace
+from random import Random
 
 import pytest
 from support import sessions, tiny_stack
@@ -151,17 +152,19 @@ def test_a_fault_hits_one_named_replica_and_all_of_them_have_to_be_healthy(start
 
     since_s = time.time()
     kill = Kill()
+    assert runtime.aim("model", Random(1), 3) == 3
     runtime.kill("model")
     proof = until(lambda: kill.observed(runtime, "model", since_s), "the death was seen", 5)
-    assert "replica=model#1" in proof.witness
-    assert running() == {name for name in containers if not name.endswith("-1")}
-    runtime.undo(kill.undo("model"))
+    assert "replica=model#3" in proof.witness
+    assert running() == {name for name in containers if not name.endswith("-3")}
+    runtime.undo(replace(kill.undo("model"), args={"replica": 3}))
     runtime.wait_healthy(("model",), 10)
 
     since_s = time.time()
+    drawn = runtime.aim("model", Random(1))
     runtime.partition("model")
     proof = until(lambda: runtime.restricted("partition", "model", since_s), "the partition was seen", 5)
-    assert "replica=model#1" in proof.witness
+    assert f"replica=model#{drawn}" in proof.witness
     runtime.release("partition", "model")
 
     docker_cli.run(["docker", "kill", f"{runtime.project}-model-2"])

@@ -84,6 +84,10 @@ def test_a_strangers_file_runs_unchanged_next_to_its_owners_stack(stack, at_work
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "3 passed" in done.stdout
+    gateway, batch = sessions.of_kind(folder / "reports", "intent")
+    number = batch["undo"]["args"]["replica"]
+    assert (gateway["victim"], batch["victim"]) == ("gateway", f"batch#{number}")
+    assert number in {1, 2}
     project = sessions.of_kind(folder / "reports", "stack")[0]["project"]
     assert sessions.leftovers(project) == []
     assert looks(at_work) == owners

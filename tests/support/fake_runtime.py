@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 from pytest_llmchaos.errors import HealFailed, NotReady
 from pytest_llmchaos.model import (
     ABILITIES,
+    REPLICA,
     EngineFaultState,
     EngineReport,
     EventGap,
@@ -19,6 +21,7 @@ from pytest_llmchaos.model import (
     ServiceState,
     Undo,
     UndoOp,
+    replica_name,
 )
 from pytest_llmchaos.runtime.docker.restrictions import RELEASES
 from pytest_llmchaos.runtime.undo import UndoRegistry
@@ -29,7 +32,7 @@ class FakeRuntime(UndoRegistry):
     """A runtime without processes.
 
     `deaf` drops events (no witness), `broken` refuses reverts, `touched` records every
-    service that was acted on.
+    service that was acted on, `hit` every container.
     """
 
     name = "fake"
@@ -39,7 +42,12 @@ class FakeRuntime(UndoRegistry):
     flood: Flood | None = None
 
     def __init__(
-        self, services: Sequence[str] = ("api", "model-1", "model-2"), *, deaf: bool = False, broken: bool = False
+        self,
+        services: Sequence[str] = ("api", "model-1", "model-2"),
+        *,
+        deaf: bool = False,
+        broken: bool = False,
+        scaled: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         self._clock = itertools.count(1000)
         self._states = {
@@ -50,6 +58,9 @@ class FakeRuntime(UndoRegistry):
         self.deaf = deaf
         self.broken = broken
         self.touched: list[str] = []
+        self.hit: list[str] = []
+        self._scaled = dict(scaled or {})
+        self._aimed = {service: numbers[0] for service, numbers in self._scaled.items()}
         self.abilities = frozenset(ABILITIES)
         self._restricted: dict[tuple[str, str], float] = {}
         self._engine_faults: dict[tuple[str, str], EngineFaultState] = {}
@@ -83,6 +94,7 @@ class FakeRuntime(UndoRegistry):
         if service not in self._states:
             raise NotReady(f"no container for {service}")
         self.touched.append(service)
+        self.hit.append(replica_name(service, self._aimed.get(service)))
         at = self.now()
         if "started_unix_s" in changes:
             changes["started_unix_s"] = at
@@ -198,7 +210,16 @@ class FakeRuntime(UndoRegistry):
             "stop_overload": self._end_flood,
         }
 
+    def aim(self, service: str, draw: Random, number: int | None = None) -> int | None:
+        if service not in self._scaled:
+            return super().aim(service, draw, number)
+        self._aimed[service] = draw.choice(self._scaled[service]) if number is None else number
+        return self._aimed[service]
+
     def undo(self, undo: Undo) -> None:
+        number = undo.args.get(REPLICA)
+        if isinstance(number, int):
+            self._aimed[undo.service] = number
         if self.broken:
             raise HealFailed(f"the fake refuses {undo.op} {undo.service}")
         super().undo(undo)

@@ -31,7 +31,7 @@ FAULTS: tuple[InstrumentDefect, ...] = (
         patches=(
             Patch(
                 file="pytest_llmchaos/lab/injector.py",
-                old="        intent = record.intent(act.fault.kind, act.victim, act.fault.undo(act.victim))\n",
+                old="        intent = record.intent(act.fault.kind, name, undo_of(act))\n",
                 new="",
             ),
             Patch(
@@ -44,7 +44,7 @@ FAULTS: tuple[InstrumentDefect, ...] = (
                 new=(
                     "        with injected.acting(act.victim):\n"
                     "            act.fault.inject(able, act.victim)\n"
-                    "        intent = record.intent(act.fault.kind, act.victim, act.fault.undo(act.victim))\n"
+                    "        intent = record.intent(act.fault.kind, name, undo_of(act))\n"
                     "        self._intents.append((intent, act))\n"
                     "        proof = None\n"
                 ),
@@ -737,7 +737,7 @@ CAUSES: tuple[InstrumentDefect, ...] = (
         what="an event of another container of the service is the victim's",
         patches=(
             Patch(
-                file="pytest_llmchaos/runtime/docker/compose.py",
+                file="pytest_llmchaos/runtime/docker/replicas.py",
                 old="        is_sibling = number != self._numbers.get(event.service, number)\n",
                 new="        is_sibling = False\n",
             ),

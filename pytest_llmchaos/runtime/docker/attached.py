@@ -19,6 +19,7 @@ from pytest_llmchaos.runtime.docker.compose import ComposeRuntime
 from pytest_llmchaos.runtime.docker.events import EventReader
 from pytest_llmchaos.runtime.docker.judge_project import JudgeProject, as_config
 from pytest_llmchaos.runtime.docker.place import of_daemon
+from pytest_llmchaos.runtime.docker.replicas import key_of, undo_of
 from pytest_llmchaos.runtime.undo import UNDO_DEADLINE_S, revert_until_done
 from pytest_llmchaos.subject.lab import Subject
 from pytest_llmchaos.subject.own_stack import services_by_key
@@ -166,6 +167,7 @@ class AttachedRuntime(ComposeRuntime):
         containers, which would look like a completed revert.
         """
         self._daemon, self._found = daemon, found
+        self._replicas.count(found)
         try:
             self._client = self._new_client()
         except NotReady as error:
@@ -265,8 +267,9 @@ def _undo_all(
         return [str(error)]
     deadline, failed = time.monotonic() + deadline_s, []
     for undo in undos:
-        if undo.op in restrictions.RELEASES and undo.service not in (found or {}):
-            failed.append(f"{undo.op} {undo.service}: the original settings of {undo.service} are no longer known")
+        victim = key_of(undo)
+        if undo.op in restrictions.RELEASES and victim not in (found or {}):
+            failed.append(f"{undo.op} {victim}: the original settings of {victim} are no longer known")
             continue
         try:
             revert_until_done(runtime, undo, max(0.0, deadline - time.monotonic()))
@@ -278,10 +281,11 @@ def _undo_all(
 
 def _back_as_found(manifest: RunManifest, found: dict[str, restrictions.AsFound]) -> tuple[Undo, ...]:
     """Undos that restore every target's state at the start of the run."""
+    unknown = set(manifest.targets) - {name.partition("#")[0] for name in found}
     return tuple(
-        Undo(op=op, service=service)
-        for service in manifest.targets
-        for op in ("ensure_running", *(restrictions.RELEASES if service in found else ()))
+        undo_of(op, name)
+        for name in (*found, *sorted(unknown))
+        for op in ("ensure_running", *(restrictions.RELEASES if name in found else ()))
     )
 
 

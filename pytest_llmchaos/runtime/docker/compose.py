@@ -12,19 +12,20 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import BadScenario, NotReady, Unsupported
 from pytest_llmchaos.evidence.redaction import redact, redact_bytes
 from pytest_llmchaos.host.ports import accepts_connections
-from pytest_llmchaos.model import EventGap, RuntimeEvent, ServiceState, UndoOp
+from pytest_llmchaos.model import EventGap, RuntimeEvent, ServiceState, Undo, UndoOp
 from pytest_llmchaos.runtime.docker import docker_cli, freezing, removal, restrictions, sdk, startup
-from pytest_llmchaos.runtime.docker.events import NUMBER, EventReader, Heard, number_of, unix
+from pytest_llmchaos.runtime.docker.events import EventReader, unix
 from pytest_llmchaos.runtime.docker.members import Filters, Members
 from pytest_llmchaos.runtime.docker.project import ComposeProject
+from pytest_llmchaos.runtime.docker.replicas import Replicas
 from pytest_llmchaos.runtime.json_log import parse, with_torn
 from pytest_llmchaos.runtime.overload import OverloadAbility
 from pytest_llmchaos.runtime.simulated_engine import BOOT_FILE, EngineAbility, EngineAnswer
@@ -68,8 +69,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         self._daemon: docker_cli.Daemon | None = None
         self._reader: EventReader | None = None
         self._found: dict[str, restrictions.AsFound] = {}
-        self._numbers: dict[str, int] = {}
-        self._counts: dict[str, int] = {}
+        self._replicas = Replicas()
 
     def __repr__(self) -> str:
         return f"<compose project {self.project}>"
@@ -222,12 +222,10 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
 
     def _remember(self) -> None:
         """Record every target's settings, so that any process can restore them."""
-        self._found = {
-            service: restrictions.as_found(container)
-            for service in self.subject.targets
-            if (container := self._container(service)) is not None
-        }
-        self._counts = {service: len(containers) for service, containers in self._by_service().items()}
+        by_name = dict(startup.named(self._by_service()))
+        targets = {name: one for name, one in by_name.items() if name.partition("#")[0] in self.subject.targets}
+        self._found = {name: restrictions.as_found(container) for name, container in targets.items()}
+        self._replicas.count(by_name)
         self._containers()  # fixes which container stands for each service before the first fault
         restrictions.keep(self._directory / "as_found.json", self._found)
 
@@ -275,12 +273,24 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         return self.compose.place.url(self.compose.port_of[service])
 
     def _containers(self) -> dict[str, Container]:
-        chosen = {service: self._choose(service, containers) for service, containers in self._by_service().items()}
+        chosen = {
+            service: self._replicas.choose(service, containers) for service, containers in self._by_service().items()
+        }
         return {service: container for service, container in chosen.items() if container is not None}
 
     def _container(self, service: str) -> Container | None:
         """The service's container with this run's labels. No other may be touched."""
-        return self._choose(service, self._find(self._members.filter_of(service)).get(service, []))
+        return self._replicas.choose(service, self._all_of(service))
+
+    def _all_of(self, service: str) -> list[Container]:
+        return self._find(self._members.filter_of(service)).get(service, [])
+
+    def aim(self, service: str, draw: Random, number: int | None = None) -> int | None:
+        return self._replicas.aim(service, self._all_of(service), draw, number)
+
+    def undo(self, undo: Undo) -> None:
+        self._replicas.aim_back(undo)
+        super().undo(undo)
 
     def _by_service(self) -> dict[str, list[Container]]:
         """Containers of all services that may be observed."""
@@ -298,18 +308,6 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
                 found.setdefault(service, []).append(container)
         return found
 
-    def _choose(self, service: str, containers: Sequence[Container]) -> Container | None:
-        """Choose the same container of a service each time.
-
-        Its proofs must come from the container that was hit. It is the one with the
-        lowest number at first sight. A replacement has the same number. Another replica
-        is never chosen, even if it is the only one left.
-        """
-        by_number = {number_of(container.labels.get(NUMBER, "")): container for container in reversed(containers)}
-        if not by_number:
-            return None
-        return by_number.get(self._numbers.setdefault(service, min(by_number)))
-
     def _is_mine(self, container: Container) -> bool:
         return all(container.labels.get(key) == value for key, value in self._labels.items())
 
@@ -324,24 +322,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
 
     def events(self, since_unix_s: float, until_unix_s: float) -> Sequence[RuntimeEvent]:
         heard = self._reader.between(since_unix_s, until_unix_s) if self._reader else ()
-        return [self._told(one) for one in heard]
-
-    def _told(self, heard: Heard) -> RuntimeEvent:
-        """Rename an event of a replica other than the chosen one: `service#number`.
-
-        One of the chosen replica names it in its attributes.
-        """
-        event, number = heard.event, number_of(heard.number)
-        is_sibling = number != self._numbers.get(event.service, number)
-        if is_sibling:
-            return replace(event, service=f"{event.service}#{number}")
-        name = self._replica(event.service)
-        return replace(event, attributes={**event.attributes, "replica": name}) if name else event
-
-    def _replica(self, service: str) -> str:
-        """The chosen container, such as `web#1`. Empty if the service has only one."""
-        is_scaled = self._counts.get(service, 1) > 1
-        return f"{service}#{self._numbers[service]}" if is_scaled and service in self._numbers else ""
+        return [self._replicas.event(one) for one in heard]
 
     def event_gaps(self, since_unix_s: float, until_unix_s: float) -> Sequence[EventGap]:
         return self._reader.gaps(since_unix_s, until_unix_s) if self._reader else ()
@@ -485,7 +466,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
             found = {name: containers for name, containers in self._by_service().items() if name in services}
             sick = {one.name: one.why for one in startup.late(found, services)}
             for name in services:
-                count, least = len(found.get(name, ())), self._counts.get(name, 1)
+                count, least = len(found.get(name, ())), self._replicas.least(name)
                 if count < least:
                     sick[name] = f"has {count} of {least} containers"
             if not sick:

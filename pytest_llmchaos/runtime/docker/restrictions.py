@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.model import Proof, Undo, UndoOp
 from pytest_llmchaos.runtime.docker import docker_cli, sharing
+from pytest_llmchaos.runtime.docker.replicas import Replicas
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -98,7 +99,12 @@ def _chosen_mac(endpoint: Mapping[str, str | None]) -> str | None:
 
 
 def keep(path: Path, found: Mapping[str, AsFound]) -> None:
-    """Write the settings to disk before the first fault, for other processes."""
+    """Write the settings to disk before the first fault, for other processes.
+
+    Args:
+        path: The file.
+        found: Settings by container: `web`, or `web#2` if there are several.
+    """
     with path.open("w") as file:
         json.dump({service: asdict(one) for service, one in found.items()}, file)
         file.flush()
@@ -116,7 +122,7 @@ class Restrictable:
     _found: dict[str, AsFound]
     _act: Callable[[str, Callable[[Container], object]], None]
     _container: Callable[[str], Container | None]
-    _replica: Callable[[str], str]
+    _replicas: Replicas
 
     @property
     def _sdk(self) -> DockerClient:
@@ -157,12 +163,16 @@ class Restrictable:
 
     def _as_remembered(self, service: str) -> AsFound:
         """Return the original settings. Without them nothing may be restricted."""
-        if service not in self._found:
+        found = self._found_of(service)
+        if found is None:
             raise NotReady(
                 f"service {service!r} had no container when the run began, so its original settings are unknown: "
                 "nothing was touched; start it, then start the run again"
             )
-        return self._found[service]
+        return found
+
+    def _found_of(self, service: str) -> AsFound | None:
+        return self._found.get(self._replicas.name(service) or service)
 
     def restricted(self, kind: str, service: str, since_unix_s: float, amount: float = 0) -> Proof | None:
         """Proof from Docker's event and the kernel. None until both agree."""
@@ -174,7 +184,7 @@ class Restrictable:
         if at_unix_s is None or seen is None:
             return None
         action = " ".join(_EVENTS[kind])
-        replica = self._replica(service)
+        replica = self._replicas.name(service)
         witness = f"Docker event {action}{f' replica={replica}' if replica else ''}; {seen}"
         return Proof(step="injected", witness=witness, at_unix_s=at_unix_s)
 
@@ -199,7 +209,7 @@ class Restrictable:
     def release(self, kind: str, service: str) -> None:
         """Restore the original settings. Does nothing if they are in place."""
         container = self._container(service)
-        found = self._found.get(service)
+        found = self._found_of(service)
         if container is None or found is None or self._is_released(kind, container, service):
             return
         if kind == "partition":
@@ -213,7 +223,7 @@ class Restrictable:
             self._act(service, lambda c: c.update(mem_limit=size, memswap_limit=swap))
 
     def _is_released(self, kind: str, container: Container, service: str) -> bool:
-        found, now = self._found.get(service), as_found(container)
+        found, now = self._found_of(service), as_found(container)
         if found is None:
             return False
         if kind == "partition":
