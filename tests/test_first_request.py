@@ -14,7 +14,8 @@ from support.stream_shapes import SHAPES
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.loadgen import first_request
 from pytest_llmchaos.loadgen.first_request import check_requests, require_answer
-from pytest_llmchaos.subject.requests import PATHS, Header, Requests, headers_of
+from pytest_llmchaos.subject.headers import Header, headers_of
+from pytest_llmchaos.subject.requests import PATHS, Requests
 
 if TYPE_CHECKING:
     import ssl

@@ -15,7 +15,8 @@ from pytest_llmchaos.loadgen.recorder import Lateness, Recorder
 from pytest_llmchaos.loadgen.status import status_of
 from pytest_llmchaos.loads.arrivals import Arrival, Impatience
 from pytest_llmchaos.model import Sample
-from pytest_llmchaos.subject.requests import Header, Requests
+from pytest_llmchaos.subject.headers import Header
+from pytest_llmchaos.subject.requests import Requests
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ PORT = {"target": 8080, "published": "1", "protocol": "tcp"}
 SERVICES = {"web": {"ports": [PORT]}, "worker": {"restart": "always"}, "prom": {"ports": [PORT]}}
 SCENARIO = """
 from pytest_llmchaos import experiment, faults, loads
+from pytest_llmchaos.subject.headers import headers_of
 
 pytestmark = experiment(load=loads.open_loop(rate_rps=2, max_tokens=8), fault=faults.kill("worker"))
 
@@ -112,7 +113,7 @@ def test_problems_that_do_not_depend_on_each_other_are_one_message(folder):
     lines = str(all_problems(subject).value).splitlines()
 
     assert [line.partition(" ")[0] for line in lines] == [
-        "llmchaos_prometheus_headers",
+        "llmchaos_prometheus_headers:",
         "llmchaos_headers:",
         "llmchaos_tls:",
         f"{folder}/slo.yaml:1:1:",
@@ -143,7 +144,7 @@ def test_several_wrong_files_are_a_wrong_scenario_and_a_missing_variable_is_not(
     wrong = subject_of(folder, targets=("wroker",))
 
     assert all_problems(wrong).type is BadScenario
-    assert all_problems(replace(wrong, prometheus_headers=("X-Key: $NOT_SET",))).type is NotReady
+    assert all_problems(replace(wrong, prometheus_headers=headers_of(("X-Key: $NOT_SET",)))).type is NotReady
 
 
 def test_a_plan_shows_what_the_start_would_refuse(plan):

@@ -6,6 +6,7 @@ from support.own_stack_keys import KEYS, make_folder, subject_of
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.slo.openslo import slos_of
 from pytest_llmchaos.subject import own_stack
+from pytest_llmchaos.subject.headers import Header
 from pytest_llmchaos.subject.lab import Endpoint
 
 
@@ -109,10 +110,10 @@ def test_without_a_compose_file_the_lab_is_the_subject(folder):
         ({"published_on": "a b"}, "llmchaos_published_on must be an address or a host name, .* got 'a b'"),
         (
             {"prometheus_headers": ("s3cret",)},
-            "llmchaos_prometheus_headers must be headers .* got 's3cret' as the name",
+            "llmchaos_prometheus_headers must be lines .* got a line that does not begin with a name",
         ),
-        ({"prometheus_headers": ("X:  ",)}, "llmchaos_prometheus_headers must be .* got 'X' as the name"),
-        ({"prometheus_headers": ("a b: c",)}, "llmchaos_prometheus_headers must be .* got 'a b' as the name"),
+        ({"prometheus_headers": ("X:  ",)}, "llmchaos_prometheus_headers must be .* got 'X' without a value"),
+        ({"prometheus_headers": ("a b: c",)}, "llmchaos_prometheus_headers must be .* got a line that"),
         ({"tokens_per_s": 0.0}, "llmchaos_tokens_per_s must be a number above 0 and below 1e9, got 0"),
         ({"tokens_per_s": float("nan")}, "llmchaos_tokens_per_s must be .* got nan"),
     ],
@@ -261,4 +262,4 @@ def test_profiles_and_headers_are_taken_as_they_are(folder):
     subject = subject_of(folder, profiles=("cpu", "debug"), prometheus_headers=headers)
 
     assert subject.profiles == ("cpu", "debug")
-    assert subject.prometheus_headers == headers
+    assert subject.prometheus_headers == (Header("Authorization", "Bearer $TOKEN"), Header("X-Scope-OrgID", "7"))

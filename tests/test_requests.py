@@ -7,17 +7,16 @@ import pytest
 from support.own_stack_keys import make_folder, subject_of
 
 from pytest_llmchaos.errors import BadScenario, NotReady
+from pytest_llmchaos.subject.headers import Header, headers_of, resolve, secrets_of
 from pytest_llmchaos.subject.request_body import Body
 from pytest_llmchaos.subject.requests import (
     DIALECTS,
     PATHS,
-    Header,
     Requests,
     authority,
     certificate_name,
     check_path,
     head_of,
-    headers_of,
 )
 
 SECRET = "Zx9-planted-secret"
@@ -46,8 +45,8 @@ class TestHeaders:
                 f"X-Team: {SECRET} $",
                 "X-Team: \\$ must begin a variable such as \\$API_KEY .* write \\$\\$ for a plain \\$",
             ),
-            ("Accept-Encoding: gzip", "Accept-Encoding is set by the load generator itself: drop it"),
-            ("x-request-ID: 5", "x-request-ID is set by the load generator itself"),
+            ("Accept-Encoding: gzip", "Accept-Encoding is set by the run itself: drop it"),
+            ("x-request-ID: 5", "x-request-ID is set by the run itself"),
             ("Host: http://web", "Host must be a name such as llm.localhost, got 'http://web'"),
         ],
     )
@@ -58,6 +57,18 @@ class TestHeaders:
         with pytest.raises(BadScenario, match=message) as refused:
             headers_of([line])
         assert SECRET not in str(refused.value)
+
+    def test_a_refusal_names_the_key_that_has_the_line(self):
+        with pytest.raises(BadScenario, match=r"^llmchaos_prometheus_headers must be lines such as .* 'X' without"):
+            headers_of(["X:"], "llmchaos_prometheus_headers")
+
+    def test_one_resolver_serves_requests_and_prometheus(self):
+        headers = headers_of(["Host: $NAME", "X-Price:  ${PRICE}$$ "], "key")
+
+        assert resolve(headers, {"NAME": "prom", "PRICE": "7"}, "key") == {"Host": "prom", "X-Price": "7$"}
+        with pytest.raises(NotReady, match=r"^key: Host needs .* NAME, which is not set; key: X-Price needs .*PRICE"):
+            resolve(headers, {}, "key")
+        assert secrets_of(headers, {"NAME": "prom", "PRICE": "7"}) == {"prom", "7", "7$"}
 
     def test_a_header_that_is_given_twice_is_refused(self):
         with pytest.raises(BadScenario, match="x-team is given twice: give each header once"):

@@ -26,8 +26,9 @@ from pytest_llmchaos.session.campaign import Campaign
 from pytest_llmchaos.session.progress import Progress
 from pytest_llmchaos.session.run import Run
 from pytest_llmchaos.session.settings import Settings
+from pytest_llmchaos.subject.headers import headers_of
 from pytest_llmchaos.subject.lab import Endpoint
-from pytest_llmchaos.subject.requests import Requests, headers_of
+from pytest_llmchaos.subject.requests import Requests
 from pytest_llmchaos.trial.perform import Performed
 
 

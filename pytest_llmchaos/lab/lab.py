@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -18,7 +19,6 @@ from pytest_llmchaos.evidence.trial_record import UNPLANNED, Record
 from pytest_llmchaos.evidence.trial_result import Planned, PlanNote
 from pytest_llmchaos.faults.compositions import check_fault
 from pytest_llmchaos.host import identity, measurement_lock
-from pytest_llmchaos.host.header_values import header_values
 from pytest_llmchaos.lab import gates
 from pytest_llmchaos.lab.current_test import CurrentTest
 from pytest_llmchaos.lab.injector import Injected, Injector, merged
@@ -30,10 +30,10 @@ from pytest_llmchaos.model import Injection, replica_name
 from pytest_llmchaos.plan.experiment import LEASE_MARGIN_S, check_abort_if, check_blast_radius, check_seconds
 from pytest_llmchaos.plan.schedule import most_at_once, numbers_of, require_blast_radius
 from pytest_llmchaos.prometheus.annotations import Signals
-from pytest_llmchaos.prometheus.answers import HEADERS_KEY
 from pytest_llmchaos.prometheus.queries import Prometheus
 from pytest_llmchaos.runtime.abilities import grant
 from pytest_llmchaos.slo.openslo import slos_of
+from pytest_llmchaos.subject.headers import PROMETHEUS_KEY, resolve
 
 if TYPE_CHECKING:
     from pytest_llmchaos.evidence.journal import Journal
@@ -122,7 +122,7 @@ class Lab:
         theirs = self.subject.alerts
         if theirs is None:
             return None
-        headers = header_values(self.subject.prometheus_headers, HEADERS_KEY)
+        headers = resolve(self.subject.prometheus_headers, os.environ, PROMETHEUS_KEY)
         return Prometheus(self.runtime.url(theirs.service) + theirs.path, headers=headers)
 
     @property

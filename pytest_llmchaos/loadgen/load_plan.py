@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 from pytest_llmchaos.errors import BadScenario, NotReady
 from pytest_llmchaos.loads.arrivals import Arrival, FirstToken, Impatience
-from pytest_llmchaos.subject.requests import Header, Requests, headers_of
+from pytest_llmchaos.subject.headers import Header, headers_of
+from pytest_llmchaos.subject.requests import Requests
 
 # The environment variable with the folder of the plan and of the generator's files.
 DIRECTORY_VARIABLE = "LLMCHAOS_LOAD_DIRECTORY"

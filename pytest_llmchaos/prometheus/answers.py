@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-HEADERS_KEY = "llmchaos_prometheus_headers"
+from pytest_llmchaos.subject.headers import PROMETHEUS_KEY
+
 _SHOWN = 200
 
 
@@ -18,7 +19,7 @@ def cause_of(status: int, text: str = "", location: str = "") -> str:
     """
     if status in (401, 403):
         return (
-            f"answered {status}, so it wants credentials: set {HEADERS_KEY}, such as "
+            f"answered {status}, so it wants credentials: set {PROMETHEUS_KEY}, such as "
             '["Authorization: Bearer $PROMETHEUS_TOKEN"]'
         )
     if 300 <= status < 400:

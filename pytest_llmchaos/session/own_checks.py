@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from pytest_llmchaos.errors import BadScenario, LlmchaosError, NotReady
 from pytest_llmchaos.generate.rules import rules
-from pytest_llmchaos.host.header_values import header_values
 from pytest_llmchaos.loadgen.first_request import check_requests
-from pytest_llmchaos.prometheus.answers import HEADERS_KEY
 from pytest_llmchaos.runtime.docker import preflight
 from pytest_llmchaos.runtime.docker.attached import AttachedRuntime, Looked
 from pytest_llmchaos.session.settings import Settings
 from pytest_llmchaos.slo.openslo import slos_of
+from pytest_llmchaos.subject.headers import PROMETHEUS_KEY, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,7 +59,7 @@ def examine(subject: Subject, problems: Problems) -> Subject | None:
     Returns:
         None if the compose file or the running project has problems.
     """
-    problems.of(header_values, subject.prometheus_headers, HEADERS_KEY)
+    problems.of(resolve, subject.prometheus_headers, os.environ, PROMETHEUS_KEY)
     problems.of(check_requests, subject.requests)
     subject = problems.of(_with_rules, subject) or subject
     return problems.of(preflight.examine, subject)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.model import Measure
+from pytest_llmchaos.subject.headers import Header, secrets_of
 from pytest_llmchaos.subject.lab_signals import EXPECTED, RULES, Expected
-from pytest_llmchaos.subject.requests import Requests, split_headers
+from pytest_llmchaos.subject.requests import Requests
 
 PACKAGE = Path(__file__).parent.parent
 BACKENDS = ("ollama", "llamacpp", "sim")
@@ -119,9 +120,7 @@ class Subject:
     # Services that are no service of that project, each with `container:NAME` or
     # `label:KEY=VALUE`.
     selectors: tuple[tuple[str, str], ...] = ()
-    # Headers of requests to the user's Prometheus, as `Name: value` with `$NAME` of
-    # environment variables.
-    prometheus_headers: tuple[str, ...] = ()
+    prometheus_headers: tuple[Header, ...] = ()  # of requests to the user's Prometheus
     published_on: str = ""  # address of a Docker daemon's machine that is not this one
     requests: Requests = field(default_factory=Requests)
     allow: tuple[str, ...] = ()  # permitted ways out of the project, such as "volume:models"
@@ -139,8 +138,7 @@ class Subject:
 
     def secrets(self, environ: Mapping[str, str]) -> frozenset[str]:
         """Return the values of headers and variables that no evidence may contain."""
-        theirs = Requests(headers=split_headers(self.prometheus_headers))
-        return self.requests.secrets(environ) | theirs.secrets(environ)
+        return self.requests.secrets(environ) | secrets_of(self.prometheus_headers, environ)
 
     def witness_query(self, kind: str, victim: str) -> str | None:
         """Return the query for a fault on a victim, or None."""

@@ -23,7 +23,8 @@ from pytest_llmchaos.loadgen.tail import merge
 from pytest_llmchaos.loads.arrivals import Arrival, Impatience
 from pytest_llmchaos.model import OUTCOMES
 from pytest_llmchaos.stats.windows import windows
-from pytest_llmchaos.subject.requests import Header, Requests
+from pytest_llmchaos.subject.headers import Header
+from pytest_llmchaos.subject.requests import Requests
 
 DEADLINE_S = 30
 LEAD_S = 0.1  # LEAD_S in locustfile.py

@@ -15,7 +15,8 @@ from pytest_llmchaos.evidence import samples_file
 from pytest_llmchaos.loadgen.load_plan import LoadPlan
 from pytest_llmchaos.loadgen.process import LoadProcess
 from pytest_llmchaos.loads.arrivals import Arrival
-from pytest_llmchaos.subject.requests import PATHS, Requests, headers_of
+from pytest_llmchaos.subject.headers import headers_of
+from pytest_llmchaos.subject.requests import PATHS, Requests
 
 if TYPE_CHECKING:
     from pathlib import Path
