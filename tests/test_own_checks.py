@@ -11,13 +11,13 @@ from pytest_llmchaos.runtime.docker import attached
 from pytest_llmchaos.session import own_checks
 from pytest_llmchaos.session.own_checks import Problems
 from pytest_llmchaos.slo.arithmetic import InvalidSlo
+from pytest_llmchaos.subject.headers import headers_of
 
 PROJECT = "com.docker.compose.project"
 PORT = {"target": 8080, "published": "1", "protocol": "tcp"}
 SERVICES = {"web": {"ports": [PORT]}, "worker": {"restart": "always"}, "prom": {"ports": [PORT]}}
 SCENARIO = """
 from pytest_llmchaos import experiment, faults, loads
-from pytest_llmchaos.subject.headers import headers_of
 
 pytestmark = experiment(load=loads.open_loop(rate_rps=2, max_tokens=8), fault=faults.kill("worker"))
 
