@@ -10,6 +10,7 @@ import pytest
 from support.plugin_double import put_double
 
 from pytest_llmchaos.evidence import journal_lines as lines
+from pytest_llmchaos.evidence.trial_result import SloVerdict
 from pytest_llmchaos.session.campaign import Campaign
 from pytest_llmchaos.session.run import Run
 
@@ -26,12 +27,13 @@ pytestmark = experiment(load=loads.open_loop(rate_rps=2, max_tokens=8), fault=fa
 def double(monkeypatch):
     """Trials that hold until a claim fails, written to the run's journal."""
     made = put_double(monkeypatch)
+    made.slos = ()
 
     def perform(campaign, plan):
         begun = replace(made.perform(campaign, plan), name=f"{len(made.performed):03}")
         about = {"trial": begun.name, "scenario": plan.scenario, "fault": str(plan.fault)}
         campaign.run.journal.write(lines.TrialBegin(samples="", **about))
-        campaign.run.journal.write(lines.Judged(verdict="held", **about))
+        campaign.run.journal.write(lines.Judged(verdict="held", slos=made.slos, **about))
         return begun
 
     monkeypatch.setattr(
@@ -88,6 +90,37 @@ def test_a_claim_that_reads_nothing_of_its_trial_proves_nothing(chaos, trials, c
     (trial,) = trials()
     assert [claim["outcome"] for claim in trial["claims"]] == ["passed", "error"]
     assert trial["reason"].startswith("VacuousClaim: this claim uses `trial` and reads no value of it")
+
+
+NO_SLO = "def test_x(trial):\n    assert trial.repaired_by == 'remediator'\n"
+ON_SLO = "def test_y(trial):\n    with pytest.raises(Exception):\n        trial.slo('gone').met\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "args", "is_asked"),
+    [
+        (NO_SLO, (), False),
+        (NO_SLO + ON_SLO, (), True),
+        (ON_SLO.replace("gone", "other").replace("_y", "_z") + NO_SLO, (), False),
+        (NO_SLO + "@pytest.mark.skip\n" + ON_SLO, (), True),
+        (NO_SLO + ON_SLO, ("-k", "test_x"), False),
+    ],
+    ids=["none", "one", "about another", "skipped", "not selected"],
+)
+def test_a_missed_objective_that_no_claim_reads_is_in_the_summary(chaos, double, text, args, is_asked):
+    double.slos = (
+        SloVerdict(name="gone", objective=0.995, value=0.913, met=False),
+        SloVerdict(name="reached", objective=0.995, value=1.0, met=True),
+    )
+
+    result = chaos(text, *args)
+
+    line = "objective missed, and no claim reads it: gone 91.3 % (objective 99.5 %)"
+    assert [one.strip() for one in result.outlines if "objective missed" in one] == ([] if is_asked else [line])
+    (summary,) = Path.cwd().glob("reports/2*/summary.md")
+    assert ("objective missed" in summary.read_text()) is not is_asked
+    (page,) = Path.cwd().glob("reports/2*/report.html")
+    assert ("below its objective, and no claim reads it" in page.read_text()) is not is_asked
 
 
 @pytest.mark.parametrize(

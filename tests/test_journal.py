@@ -508,6 +508,7 @@ OWN_TEXTS = {
         "name",
         "nodeid",
         "noted",
+        "objectives",
         "op",
         "outcomes",
         "owner",

@@ -39,6 +39,32 @@ def test_one_line_a_trial_then_the_verdict_then_how_to_repeat_it(tmp_path: Path)
     ]
 
 
+MISSED = "               objective missed, and no claim reads it: availability"
+
+
+@pytest.mark.parametrize(
+    ("objectives", "about", "is_told"),
+    [
+        ([], {}, True),
+        (["ttft-p95"], {}, True),
+        (["availability"], {}, False),
+        (None, {}, False),
+        ([], {"verdict": "refuted", "reason": "x"}, True),
+        ([], {"verdict": "inconclusive", "reason": "x"}, False),
+        ([], {"remediator": False}, False),
+        ([], {"outage_s": 0.0}, False),
+        ([], {"claims": ()}, False),
+    ],
+    ids=["no claim", "another", "a claim", "unknown", "refuted", "proves nothing", "no remediator", "met", "no claims"],
+)
+def test_a_missed_objective_has_a_line_unless_a_claim_reads_it(
+    tmp_path: Path, objectives: list[str] | None, about: dict[str, Any], is_told: bool
+) -> None:
+    run = run_of(tmp_path, Made(objectives=objectives, **about))
+
+    assert any(line.startswith(MISSED) for line in report.summary_lines(run)) is is_told
+
+
 def test_the_headline_names_what_held_and_what_did_not(tmp_path: Path) -> None:
     one, both = run_of(tmp_path / "one", Made()), run_of(tmp_path / "both", Made(), Made(judged=False))
 

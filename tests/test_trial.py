@@ -34,7 +34,7 @@ from pytest_llmchaos.trial.replicas import Replica, Replicas
 from pytest_llmchaos.trial.result import judged_result, plan_note, result_of
 from pytest_llmchaos.trial.signals import Incident, Signal
 from pytest_llmchaos.trial.slo_result import SloResult, ledger_entry
-from pytest_llmchaos.trial.trial import Action, Trial
+from pytest_llmchaos.trial.trial import OBJECTIVE, Action, Trial
 
 SLO = Slo(name="availability", objective=0.99, window_days=30, description="made up", good="good", total="total")
 JUDGED = SloResult(slo=SLO, good=98, total=100, window_s=30.0, rate_rps=2.0, query="good / total", raw={"good": 98.0})
@@ -242,6 +242,25 @@ def test_a_trial_records_which_values_were_read(trial, look, is_read):
 
     assert before == {"repaired_by"}
     assert bool(read) is is_read
+
+
+@pytest.mark.parametrize(
+    ("look", "objectives"),
+    [
+        (lambda trial: trial.slo("availability"), {"availability"}),
+        (lambda trial: trial.slo("late"), {"late"}),
+        (lambda trial: [one.met for one in trial.slos.values()], {"availability"}),
+        (lambda trial: trial.repaired_by, set()),
+    ],
+    ids=["one", "one without a result", "all", "none"],
+)
+def test_a_trial_records_which_objectives_were_read(trial, look, objectives):
+    seen = trial(slos={"availability": JUDGED}, slo_errors={"late": NoData("no data")})
+    read = seen.note_reads()
+    with contextlib.suppress(NoData):
+        look(seen)
+
+    assert {OBJECTIVE.format(name) for name in objectives} == {name for name in read if name.startswith("objective ")}
 
 
 @pytest.mark.parametrize(

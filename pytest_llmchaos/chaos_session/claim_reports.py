@@ -20,6 +20,7 @@ from pytest_llmchaos.errors import (
     Unsupported,
 )
 from pytest_llmchaos.plan.experiment import TrialPlan
+from pytest_llmchaos.trial.trial import OBJECTIVE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -103,10 +104,19 @@ class ClaimReports:
         if ("llmchaos_verdict", "held") in item.user_properties and outcome in CLAIM_MAKES:
             at = item.user_properties.index(("llmchaos_verdict", "held"))
             item.user_properties[at] = ("llmchaos_verdict", CLAIM_MAKES[outcome])
-        trials = [name for name in (item.stash.get(TRIAL_NAME, None), *own) if name]
-        self._campaign.note_claim(trials, item.nodeid, outcome, message)
+        shared = item.stash.get(TRIAL_NAME, None)
+        self._campaign.note_claim([shared] if shared else [], item.nodeid, outcome, message, self._objectives(item))
+        self._campaign.note_claim(filter(None, own), item.nodeid, outcome, message)
         if PLAN in item.stash and TRIAL_NAME not in item.stash:
             self._campaign.note_unasked(item.stash[PLAN], item.nodeid, outcome, message)
+
+    def _objectives(self, item: pytest.Item) -> tuple[str, ...] | None:
+        """Objectives whose results a claim read from its trial, None if unknown."""
+        read = item.stash.get(READ, None)
+        if read is None:
+            return None
+        before = OBJECTIVE.format("")
+        return tuple(sorted(name.removeprefix(before) for name in read if name.startswith(before)))
 
     def _passed_with_lab(self, item: pytest.Item, found: pytest.TestReport) -> bool:
         """True for a passed test that uses this session's lab without a trial."""

@@ -178,11 +178,15 @@ class ReplicaResult(msgspec.Struct, frozen=True, kw_only=True):
 class ClaimResult(msgspec.Struct, frozen=True, kw_only=True):
     """One test's outcome."""
 
+    added: ClassVar[frozenset[str]] = frozenset({"objectives"})
+
     nodeid: str
     """pytest's id of the test."""
     outcome: ClaimOutcome
     message: str | None = None
     """Reason why it did not pass."""
+    objectives: tuple[str, ...] | None = None
+    """Names of the SLOs whose results it read. Null if that is unknown."""
 
 
 class UndoResult(msgspec.Struct, frozen=True, kw_only=True):

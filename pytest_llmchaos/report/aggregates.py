@@ -194,6 +194,19 @@ def is_reached(slo: SloVerdict) -> bool | None:
     return False if slo.value < slo.objective else slo.met
 
 
+def unasked(trial: TrialResult) -> list[SloVerdict]:
+    """Return the objectives that a trial missed without a claim that read their result.
+
+    None of a trial without the remediator, which is there to miss them, of one that
+    proves nothing, or if it is unknown what a claim read.
+    """
+    asked = [claim.objectives for claim in trial.claims]
+    if trial.verdict not in {"held", "refuted"} or trial.remediator is False or not asked or None in asked:
+        return []
+    read = {name for names in asked for name in names or ()}
+    return [slo for slo in trial.slos if is_reached(slo) is False and slo.name not in read]
+
+
 def _kind(trial: TrialResult) -> str:
     """Return the fault without its target: `kill` for `kill api`."""
     name, target = one_line(trial.fault, 80), one_line(trial.target, 80)

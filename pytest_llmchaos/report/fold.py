@@ -113,7 +113,7 @@ def _trial(name: str, its: Sequence[object], begun: lines.RunBegin | None, doubt
     result = structs.replace(TrialResult(trial=name, verdict="invalid", reason=why), **known)
     anchor = _last(lines.AnchorSet, its)
     claims = tuple(
-        ClaimResult(nodeid=claim.nodeid, outcome=claim.outcome, message=claim.message)
+        ClaimResult(nodeid=claim.nodeid, outcome=claim.outcome, message=claim.message, objectives=claim.objectives)
         for claim in _of(lines.Claim, its)
     )
     verdict, reason = _verdict(

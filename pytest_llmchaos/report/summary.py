@@ -6,7 +6,7 @@ import re
 
 from pytest_llmchaos.evidence.redaction import redact
 from pytest_llmchaos.evidence.trial_result import ClaimResult, RunResult, TrialResult
-from pytest_llmchaos.report.aggregates import fault_of, most_spent, times
+from pytest_llmchaos.report.aggregates import fault_of, most_spent, times, unasked
 from pytest_llmchaos.report.formatting import (
     NONE,
     VERDICT_MARK,
@@ -84,6 +84,7 @@ def summary_lines(run: RunResult) -> list[str]:
         verdict = trial.verdict
         line = f"{VERDICT_MARK[verdict]} {verdict:<12} {_title(trial):<{min(wide, 44)}}  {took(trial)}"
         lines.append(f"{line}  {why(trial)}".rstrip())
+        lines += [f"{'':<15}{missed}" for missed in missed_objectives(trial)]
     lines += time_lines(times(trials))
     lines.append(headline(run) + (" (simulated engine)" if is_simulated(run) else ""))
     if run.exit_status is None:
@@ -119,6 +120,14 @@ def more_failed(trial: TrialResult) -> str:
     """Return how many claims failed in addition to the one in the trial's reason."""
     n = len(failed_claims(trial))
     return f"; and {count(n, 'more claim')} failed" if n else ""
+
+
+def missed_objectives(trial: TrialResult) -> list[str]:
+    """Return a line if objectives were missed and no claim reads their results."""
+    missed = [
+        f"{one_line(slo.name, 40)} {percent(slo.value)} (objective {percent(slo.objective)})" for slo in unasked(trial)
+    ]
+    return [f"objective missed, and no claim reads it: {', '.join(missed)}"] if missed else []
 
 
 def failed_claims(trial: TrialResult) -> list[ClaimResult]:
@@ -179,7 +188,7 @@ def markdown(run: RunResult) -> str:
             _md(_by(trial.time_to_detect_s, trial.detected_by)),
             _md(_by(trial.time_to_recover_s, trial.repaired_by)),
             _md(f"{percent(spent[0])} · {spent[1]}" if (spent := most_spent(trial)) else NONE),
-            "<br>".join(map(_md, _reasons(trial))),
+            "<br>".join(map(_md, [*filter(None, _reasons(trial)), *missed_objectives(trial)])),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     lines += _table("repeated", TIME_HEADS, time_rows(times(run.trials)))

@@ -196,17 +196,27 @@ class Campaign:
         except OSError as error:
             self._problems.append(f"the ledger {path} cannot be written: {error.strerror or error}")
 
-    def note_claim(self, trials: Iterable[str], nodeid: str, outcome: ClaimOutcome, message: str | None) -> None:
+    def note_claim(
+        self,
+        trials: Iterable[str],
+        nodeid: str,
+        outcome: ClaimOutcome,
+        message: str | None,
+        objectives: tuple[str, ...] | None = None,
+    ) -> None:
         """Journal a test's outcome for its trial and for each of its own loads.
 
         Written once, even if a plugin runs a failed test again on the same trial.
+        `objectives` are those whose results it read, None if they are unknown.
         """
         if self._run is None or not self._run.opened:
             return
         for name in trials:
             if self._claimed.get((name, nodeid)) != outcome:
                 self._claimed[name, nodeid] = outcome
-                self._run.journal.note(Claim(trial=name, nodeid=nodeid, outcome=outcome, message=message))
+                self._run.journal.note(
+                    Claim(trial=name, nodeid=nodeid, outcome=outcome, message=message, objectives=objectives)
+                )
 
     def note_unasked(self, plan: TrialPlan, nodeid: str, outcome: ClaimOutcome, message: str | None) -> None:
         """Note a claim that was skipped, or failed in a fixture, before its trial."""

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 FAULT_WINDOWS = ("before", "during", "after")
 # Readiness is polled every second, and a poll without an answer takes a second.
 READY_LOOKS_S = 2.0
+# An SLO among the names of values that a claim read.
+OBJECTIVE = "objective {}"
 Repairer = Literal["remediator", "runtime", "other", "instrument", "itself", "unknown", "mixed"]
 Noted = TypeVar("Noted", "Action", Incident)
 REPAIRERS = Known("repairer", get_args(Repairer))
@@ -140,6 +142,8 @@ class Trial(NoClaim):
             value = super().__getattribute__(name)
             if name[0] != "_" and name != "name" and not callable(getattr(type(self), name, None)):
                 self._read.add(name)
+                if name == "slos":
+                    self._read.update(map(OBJECTIVE.format, value))
             return value
 
     def note_reads(self) -> set[str]:
@@ -373,11 +377,13 @@ class Trial(NoClaim):
             BadScenario: `slo.yaml` lacks the SLO.
             Inconclusive: Prometheus could not compute it. The message has the reason.
         """
+        self._read.add(OBJECTIVE.format(name))
+        slos: Mapping[str, SloResult] = vars(self)["slos"]  # reading `slos` is reading each of them
         if name in self.slo_errors:
             raise self.slo_errors[name]
-        if name not in self.slos:
-            Known("SLO", {*self.slos, *self.slo_errors}).require(name)
-        return self.slos[name]
+        if name not in slos:
+            Known("SLO", {*slos, *self.slo_errors}).require(name)
+        return slos[name]
 
     def phase(self, name: str) -> Window:
         """Return the clients' view of the requests due in one window.

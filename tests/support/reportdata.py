@@ -46,6 +46,7 @@ class Made:
         ("test_kill_api_is_repaired_by_the_remediator", "passed", None),
         ("test_kill_api_keeps_the_error_budget", "passed", None),
     )
+    objectives: Sequence[str] | None = None
     findings: Sequence[str] = ()
     judged: bool = True
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -135,7 +136,8 @@ def lines(made: Made, trial: str, at_unix_s: float, rows: Sequence[tuple[Any, ..
     note(total + 0.4, "judged", **_judged(made, rows))
     for name, outcome, message in made.claims:
         nodeid = f"scenarios/test_{made.scenario}.py::{name}"
-        note(total + 0.5, "claim", nodeid=nodeid, outcome=outcome, message=message)
+        known = {} if made.objectives is None else {"objectives": list(made.objectives)}
+        note(total + 0.5, "claim", nodeid=nodeid, outcome=outcome, message=message, **known)
     return out
 
 
