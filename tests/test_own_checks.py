@@ -1,4 +1,4 @@
-"""Checks of a user's own stack, at the start of a run and in its plan."""
+"""Checks of a user's own stack."""
 
 from dataclasses import replace
 
