@@ -18,7 +18,7 @@ from pytest_llmchaos.cleanup import sweep
 from pytest_llmchaos.errors import BadScenario, LlmchaosError, NotReady
 from pytest_llmchaos.evidence import ledger
 from pytest_llmchaos.host import extras, state_dirs
-from pytest_llmchaos.host.ports import Ports
+from pytest_llmchaos.host.ports import Ports, loopback
 from pytest_llmchaos.prometheus import binary
 from pytest_llmchaos.runtime.docker import docker_cli
 from pytest_llmchaos.runtime.local import prerequisites
@@ -276,7 +276,7 @@ def _of_project() -> Iterator[str]:
     try:
         with contextlib.closing(Ports()) as ports:
             ports.reserve()
-        yield "ok    ports on 127.0.0.1 are free"
+        yield f"ok    ports on {loopback()} are free"
     except NotReady as error:
         yield f"bad   {error}"
     for folder in dict.fromkeys((Path.cwd(), Path(tempfile.gettempdir()))):

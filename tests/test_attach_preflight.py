@@ -8,6 +8,7 @@ import pytest
 from support.own_stack_keys import make_folder, subject_of
 
 from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.host import ports
 from pytest_llmchaos.runtime.docker import attach_preflight, docker_cli, preflight
 from pytest_llmchaos.runtime.docker import attached as attach
 from pytest_llmchaos.runtime.docker.events import NUMBER
@@ -190,6 +191,17 @@ def test_a_port_on_the_loopback_of_another_machine_is_an_error():
         attach_preflight.address_of("web", 0, "llmchaos_api", [web], far)
     web = Target("web", ports={"8080/tcp": [("127.0.0.1", 1), ("", 2)]})
     assert attach_preflight.address_of("web", 0, "llmchaos_api", [web], far) == ("192.0.2.7", 2)
+
+
+def test_a_port_on_every_ipv4_address_alone_is_an_error_without_ipv4_loopback(monkeypatch):
+    monkeypatch.setattr(ports, "is_own_address", lambda host: host == "::1")
+    web = Target("web", ports={"8080/tcp": [("0.0.0.0", 1)]})
+
+    with pytest.raises(
+        NotReady,
+        match=r"its port on 0\.0\.0\.0 alone, but this machine has no such loopback address: .* reached at ::1",
+    ):
+        attach_preflight.address_of("web", 0, "llmchaos_api", [web], Place())
 
 
 class Plain(Target):

@@ -15,6 +15,7 @@ import lab_engine.settings
 import lab_llamacpp.settings
 import lab_remediator.settings
 import lab_supervisor_proxy.settings
+from lab_common.addresses import authority, loopback_of
 from lab_common.browsers import refusal
 from lab_common.log import Log
 from lab_common.settings import CANNOT_START, Section, SettingsError, flag, number, refuse, section, text, whole
@@ -160,3 +161,18 @@ def test_a_program_without_a_package_of_the_extra_names_the_command_that_install
         f"{program}: {package} is not installed in {sys.executable}: pip install 'pytest-llmchaos[local]'\n"
     )
     assert done.returncode == CANNOT_START
+
+
+def test_an_ipv6_address_has_brackets():
+    assert (authority("::1", 80), authority("127.0.0.1", 80)) == ("[::1]:80", "127.0.0.1:80")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "api", ""])
+def test_an_admin_port_is_on_ipv4_loopback_wherever_else_a_service_listens(host):
+    assert loopback_of(host) == "127.0.0.1"
+
+
+@pytest.mark.parametrize("host", ["::1", "127.0.0.1"])
+def test_an_admin_port_is_on_the_loopback_address_of_its_service(host):
+    assert loopback_of(host) == host
+    assert lab_engine.settings.Settings.from_env({"LAB_HOST": host}).admin_host == host

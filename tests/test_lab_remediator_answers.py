@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from lab_remediator.clients import AskError, Docker, Prober, Prometheus, readings_of
 from lab_remediator.model import Container, Reading
 from lab_remediator.rules import Signal
+from lab_remediator.settings import Settings
 
 PROJECT, SERVICES = "llmchaos-1-abcd", ("api", "model-1")
 SIGNAL = Signal(name="health", query="up", by="service", fires_at="< 1")
@@ -160,3 +161,14 @@ def test_redirects_are_not_followed():
     asyncio.run(scenario())
 
     assert "/elsewhere" not in asked
+
+
+def test_a_probe_goes_to_the_address_of_its_service():
+    given = Settings.from_env(
+        {"LAB_PROJECT": "p", "LAB_REPAIRS": "api", "LAB_ADDRESSES": "api:8000=[::1]:21000,m:80=m:81"}
+    )
+    prober = Prober(None, "/health", given.addresses)
+    probe = Signal(name="p", probe="http://{service}:8000{health_path}", fires_at="< 1")
+
+    assert str(prober._url(probe, "api")) == "http://[::1]:21000/health"
+    assert str(prober._url(probe, "model-1")) == "http://model-1:8000/health"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pytest_llmchaos.errors import BadScenario, NotReady
+from pytest_llmchaos.host import ports
 from pytest_llmchaos.runtime.local import prerequisites
 from pytest_llmchaos.runtime.local import programs as local_programs
 from pytest_llmchaos.runtime.local.compose_reader import Addresses, Translator, read_services
@@ -15,6 +16,7 @@ from pytest_llmchaos.runtime.local.programs import Programs
 from pytest_llmchaos.runtime.local.supervisord_config import CONFIG, Process, read_log, write_supervisord
 from pytest_llmchaos.subject.lab import lab_subject, stack_dir
 
+PROBE = ["CMD", "/opt/lab/probe.sh", "8000", "/readyz"]
 SERVICES = ("api", "model-1", "model-2", "prometheus", "remediator")
 
 
@@ -33,6 +35,21 @@ def test_a_port_keeps_its_address_and_a_given_one_is_used() -> None:
     assert at.of("api", 8000) == "127.0.0.1:4711"
     assert at.of("model-1", 8080) == at.of("model-1", 8080) == "127.0.0.1:21000"
     assert at.known() == {"api:8000": "127.0.0.1:4711", "model-1:8080": "127.0.0.1:21000"}
+
+
+def test_addresses_are_on_the_loopback_address_that_this_machine_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ports, "is_own_address", lambda host: host == "::1")
+    at = addresses(api=4711)
+    service = {"command": ["python3"], "environment": {"LAB_HOST": "0.0.0.0"}, "healthcheck": {"test": PROBE}}
+
+    program = translator(tmp_path, at).program("api", service)
+
+    assert at.translate("x=http://api:8000,api:8000", SERVICES) == "x=http://[::1]:4711,[::1]:4711"
+    assert program.environment == {"LAB_HOST": "::1"}
+    assert program.health is not None
+    assert program.health.url == "http://[::1]:4711/readyz"
 
 
 @pytest.mark.parametrize(

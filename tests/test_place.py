@@ -7,6 +7,7 @@ import stat
 import pytest
 
 from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.host import ports as host_ports
 from pytest_llmchaos.host.ports import Ports, accepts_connections, http_url, is_own_address
 from pytest_llmchaos.runtime.docker import docker_cli, place, reach
 from pytest_llmchaos.runtime.docker.docker_cli import Daemon
@@ -99,6 +100,40 @@ def test_an_ipv6_address_has_brackets_everywhere():
     assert http_url("127.0.0.1", 80) == "http://127.0.0.1:80"
 
 
+@pytest.fixture
+def ipv6_only(monkeypatch):
+    """A machine whose only loopback address is ::1."""
+    monkeypatch.setattr(host_ports, "is_own_address", lambda host: host == "::1")
+
+
+@pytest.mark.usefixtures("ipv6_only")
+@pytest.mark.parametrize("host", [SOCKET.host, "tcp://[::1]:2375"])
+def test_ports_are_published_on_the_loopback_address_that_this_machine_has(host):
+    found = of_daemon(Daemon(host=host))
+
+    assert (found.entry(21000, 80), found.url(21000)) == ("[::1]:21000:80", "http://[::1]:21000")
+    assert found.host_of("") == found.host_of("::") == found.host_of("::1") == "::1"
+    assert found.host_of("0.0.0.0") is None
+
+
+def test_a_port_on_every_ipv6_address_is_reached_by_ipv6(monkeypatch):
+    monkeypatch.setattr(place, "is_own_address", lambda host: host == "::1")
+
+    assert Place().host_of("::") == "::1"
+
+
+def test_a_port_on_every_ipv6_address_is_reached_by_ipv4_without_an_ipv6_loopback(monkeypatch):
+    monkeypatch.setattr(place, "is_own_address", lambda _: False)
+
+    assert Place().host_of("::") == "127.0.0.1"
+
+
+@pytest.mark.usefixtures("ipv6_only")
+def test_a_daemon_of_another_machine_needs_leave_whatever_the_loopback_address():
+    with pytest.raises(NotReady, match="is on another machine"):
+        of_daemon(Daemon(host=f"tcp://{FAR}:2375"))
+
+
 def test_a_name_that_is_no_address_is_one_error():
     with pytest.raises(NotReady, match=r"llmchaos_published_on must be an address .* got 'no-such.invalid'"):
         of_daemon(Daemon(host=f"tcp://{FAR}:2375"), "no-such.invalid")
@@ -117,7 +152,6 @@ def test_a_running_stack_of_another_machine_needs_no_leave():
     [
         ("", "127.0.0.1"),
         ("0.0.0.0", "127.0.0.1"),
-        ("::", "::1"),
         ("::1", "::1"),
         ("127.0.0.5", "127.0.0.5"),
         (FAR, FAR),
@@ -135,6 +169,16 @@ def test_a_job_in_a_container_publishes_on_the_bridge_between_it_and_the_daemon(
     assert (found.entry(21000, 80), found.url(21000)) == ("172.17.0.1:21000:80", "http://172.17.0.1:21000")
     assert "this process runs in container 4f4f4f4f4f4f" in found.elsewhere
     assert not found.shares_files
+
+
+def test_a_job_in_a_container_without_ipv4_publishes_on_the_bridges_ipv6_address(machine):
+    inspected = json.loads(container("ci"))
+    inspected[0]["NetworkSettings"]["Networks"]["ci"] = {"Gateway": "", "IPv6Gateway": "fd00::1"}
+    machine(mounts=INSIDE, script=f"echo '{json.dumps(inspected)}'")
+
+    found = of_daemon(SOCKET)
+
+    assert (found.entry(21000, 80), found.url(21000)) == ("[fd00::1]:21000:80", "http://[fd00::1]:21000")
 
 
 def test_a_job_in_a_container_may_choose_the_address(machine):

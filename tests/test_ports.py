@@ -5,7 +5,8 @@ import socket
 import pytest
 
 from pytest_llmchaos.errors import NotReady
-from pytest_llmchaos.host.ports import given_port
+from pytest_llmchaos.host import ports
+from pytest_llmchaos.host.ports import bracketed, given_port, loopback
 
 NAME = "LLMCHAOS_API_PORT"
 
@@ -40,3 +41,25 @@ def test_a_port_that_is_taken_is_named_and_a_free_one_is_used(monkeypatch):
             given_port(NAME)
 
     assert given_port(NAME) == port
+
+
+@pytest.mark.parametrize(
+    ("addresses", "used"), [(["127.0.0.1", "::1"], "127.0.0.1"), (["127.0.0.1"], "127.0.0.1"), (["::1"], "::1")]
+)
+def test_the_loopback_address_is_one_that_this_machine_has(monkeypatch, addresses, used):
+    monkeypatch.setattr(ports, "is_own_address", addresses.__contains__)
+
+    assert loopback() == used
+
+
+def test_a_machine_without_loopback_is_one_error(monkeypatch):
+    monkeypatch.setattr(ports, "is_own_address", lambda _: False)
+
+    with pytest.raises(
+        NotReady, match=r"has no loopback address, neither 127\.0\.0\.1 nor ::1: bring the interface up"
+    ):
+        loopback()
+
+
+def test_an_ipv6_host_has_brackets():
+    assert (bracketed("::1"), bracketed("127.0.0.1"), bracketed("docker")) == ("[::1]", "127.0.0.1", "docker")

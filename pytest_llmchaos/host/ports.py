@@ -14,16 +14,32 @@ from collections.abc import Callable
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.host.state_dirs import state_dir
 
-LOOPBACK = "127.0.0.1"
+_LOOPBACKS = ("127.0.0.1", "::1")  # the first that this machine has is used
 CONNECT_DEADLINE_S = 2.0
 PORTS = range(21000, 29000)  # below Linux' ephemeral range (32768-60999): no outgoing connection takes one
 
 
+def loopback() -> str:
+    """This machine's loopback address: 127.0.0.1, or ::1 if it has no other.
+
+    Raises:
+        NotReady: it has neither.
+    """
+    for address in _LOOPBACKS:
+        if is_own_address(address):
+            return address
+    raise NotReady(
+        "this machine has no loopback address, neither 127.0.0.1 nor ::1: bring the interface up (`ip link set lo up`)"
+    )
+
+
 def port_is_free(port: int) -> bool:
-    with socket.socket() as sock:
+    """True if a program could listen at that port of the loopback address now."""
+    address = loopback()
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            sock.bind((LOOPBACK, port))
+            sock.bind((address, port))
         except OSError as error:
             if error.errno in {errno.EADDRINUSE, errno.EACCES}:
                 return False
@@ -31,9 +47,14 @@ def port_is_free(port: int) -> bool:
     return True
 
 
+def bracketed(host: str) -> str:
+    """A host as URLs have it: IPv6 addresses get brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
 def http_url(host: str, port: int) -> str:
-    """A base address. IPv6 addresses get brackets."""
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    """A base address."""
+    return f"http://{bracketed(host)}:{port}"
 
 
 def accepts_connections(host: str, port: int, *, timeout_s: float = CONNECT_DEADLINE_S) -> bool:

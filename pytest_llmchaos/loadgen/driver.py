@@ -16,6 +16,7 @@ import gevent
 from gevent.event import Event
 from prometheus_client import CollectorRegistry, start_http_server
 
+from pytest_llmchaos.host.ports import loopback
 from pytest_llmchaos.loadgen.client import Client
 from pytest_llmchaos.loadgen.load_plan import HURRY, LoadPlan, own
 from pytest_llmchaos.loadgen.metrics import Counts
@@ -85,7 +86,7 @@ class Driver:
     def prepare(self) -> None:
         """Set up everything that the first arrival needs. Raises PushFailed."""
         if self._plan.serve_port is not None:
-            start_http_server(self._plan.serve_port, addr="127.0.0.1", registry=self._registry)
+            start_http_server(self._plan.serve_port, addr=loopback(), registry=self._registry)
         if self._gateway is not None:
             self._gateway.require()
         if self._plan.ready_path is not None and not self._worker:

@@ -19,6 +19,7 @@ from pytest_llmchaos.errors import LoadNotHeld, NotReady
 from pytest_llmchaos.evidence import readiness_file
 from pytest_llmchaos.evidence.redaction import redact_file
 from pytest_llmchaos.host.import_root import import_root
+from pytest_llmchaos.host.ports import loopback
 from pytest_llmchaos.loadgen.load_plan import (
     DIRECTORY_VARIABLE,
     GO,
@@ -244,9 +245,10 @@ class LoadProcess:
         command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary"]
         command += ["--users", str(plan.processes), "--spawn-rate", str(plan.processes), "--exit-code-on-error", "0"]
         if plan.processes > 1:
-            port = str(_free_port())
-            command += ["--processes", str(plan.processes), "--master-bind-host", "127.0.0.1"]
-            command += ["--master-bind-port", port, "--master-host", "127.0.0.1", "--master-port", port]
+            host = loopback()
+            port = str(_free_port(host))
+            command += ["--processes", str(plan.processes), "--master-bind-host", host]
+            command += ["--master-bind-port", port, "--master-host", host, "--master-port", port]
         return command
 
     def _environment(self) -> dict[str, str]:
@@ -271,7 +273,7 @@ def _kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+def _free_port(host: str) -> int:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.bind((host, 0))
         return int(probe.getsockname()[1])

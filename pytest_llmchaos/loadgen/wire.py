@@ -194,7 +194,7 @@ class Wire:
         `authority`, unless `tls` is "unverified". `host` replaces the URL's host there.
         """
         parts = urlsplit(url)
-        self._host = parts.hostname or "127.0.0.1"
+        self._host = parts.hostname or ""
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
         self._tls = tls_context(tls, ssl) if parts.scheme == "https" else None
         self._name = certificate_name(url, host)

@@ -17,6 +17,7 @@ from support.waiting import until
 
 from pytest_llmchaos.errors import LoadNotHeld, NotReady
 from pytest_llmchaos.evidence import readiness_file, samples_file
+from pytest_llmchaos.host.ports import http_url, loopback
 from pytest_llmchaos.loadgen.load_plan import DIRECTORY_VARIABLE, LoadPlan
 from pytest_llmchaos.loadgen.process import LOCUSTFILE, LoadProcess
 from pytest_llmchaos.loadgen.tail import merge
@@ -58,8 +59,7 @@ BEHAVIOURS = {
 
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+    with socket.create_server(("", 0)) as probe:
         return probe.getsockname()[1]
 
 
@@ -581,7 +581,7 @@ def test_what_was_due_but_not_sent_is_counted_and_served_to_prometheus(tmp_path)
         late = Arrival(60.0, "ok", 5)
         with LoadProcess(replace(whole, arrivals=(*whole.arrivals, late)), tmp_path) as process:
             until(lambda: process.status().offered == 5, "five arrivals", DEADLINE_S)
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=DEADLINE_S) as answer:
+            with urllib.request.urlopen(f"{http_url(loopback(), port)}/metrics", timeout=DEADLINE_S) as answer:
                 counted = series(answer.read().decode(), "llmchaos_client_")
             status, summary = process.status(), process.stop()
 

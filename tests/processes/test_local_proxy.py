@@ -13,6 +13,7 @@ from support.waiting import until
 
 from lab_supervisor_proxy.server import servers
 from lab_supervisor_proxy.settings import Settings
+from pytest_llmchaos.host.ports import loopback
 from pytest_llmchaos.runtime.local.control import SOCKET
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Proxy:
 
     def __init__(self, lab: World) -> None:
         settings = Settings(
-            host="127.0.0.1", port=0, metrics_port=0, project=PROJECT, repairs=("api",), socket=lab.work / SOCKET
+            host=loopback(), port=0, metrics_port=0, project=PROJECT, repairs=("api",), socket=lab.work / SOCKET
         )
         self.lab = lab
         self._servers = servers(settings)
@@ -41,7 +42,7 @@ class Proxy:
     def call(
         self, method: str, url: str, *, metrics: bool = False, headers: dict[str, str] | None = None
     ) -> tuple[int, str]:
-        connection = http.client.HTTPConnection("127.0.0.1", self._servers[metrics].server_port, timeout=10)
+        connection = http.client.HTTPConnection(loopback(), self._servers[metrics].server_port, timeout=10)
         try:
             connection.request(method, url, headers=headers or {})
             response = connection.getresponse()

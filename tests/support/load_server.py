@@ -9,6 +9,8 @@ import threading
 import time
 from hashlib import sha256
 
+from pytest_llmchaos.host.ports import http_url, loopback
+
 OPEN = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nX-Llmlab-Replica: model-1\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
@@ -30,7 +32,7 @@ def refusal(status, more=b""):
 
 
 class Server:
-    """Answers on 127.0.0.1 from a thread of its own.
+    """Answers on loopback from a thread of its own.
 
     `wrote_s` is when the first token of each request id left, `gone_s` when a client of
     `silent` closed its connection.
@@ -51,9 +53,9 @@ class Server:
 
     def __enter__(self):
         self._thread.start()
-        self._server = self._call(asyncio.start_server(self._serve, "127.0.0.1", 0))
+        self._server = self._call(asyncio.start_server(self._serve, loopback(), 0))
         self.port = self._server.sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = http_url(loopback(), self.port)
         return self
 
     def __exit__(self, *_):

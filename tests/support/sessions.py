@@ -7,10 +7,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_llmchaos.evidence import journal
 from pytest_llmchaos.runtime.docker import docker_cli
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -22,13 +25,16 @@ PROXIES = {name: _DEAD for base in ("http_proxy", "https_proxy", "all_proxy") fo
 }
 
 
-def start(reports: Path, *args: str, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+def start(
+    reports: Path, *args: str, env: dict[str, str] | None = None, inside: Sequence[str] = ()
+) -> subprocess.Popen[bytes]:
     """Start pytest in a session of its own, which gets signals alone.
 
-    Its output goes to `output.txt`.
+    Its output goes to `output.txt`. `inside` is a command that runs another one.
     """
     reports.mkdir(parents=True, exist_ok=True)
     command = [
+        *inside,
         sys.executable,
         "-m",
         "pytest",
@@ -51,8 +57,14 @@ def start(reports: Path, *args: str, env: dict[str, str] | None = None) -> subpr
         )
 
 
-def run(reports: Path, *args: str, env: dict[str, str] | None = None, timeout_s: float = 240) -> tuple[int, str]:
-    process = start(reports, *args, env=env)
+def run(
+    reports: Path,
+    *args: str,
+    env: dict[str, str] | None = None,
+    timeout_s: float = 240,
+    inside: Sequence[str] = (),
+) -> tuple[int, str]:
+    process = start(reports, *args, env=env, inside=inside)
     try:
         process.wait(timeout=timeout_s)
     except subprocess.TimeoutExpired:

@@ -220,7 +220,8 @@ def address_of(service: str, wanted: int, key: str, containers: Sequence[Contain
         if (host := place.host_of(binding.host)) is not None:
             return host, binding.port
     raise NotReady(
-        f"service {service!r} publishes its port on {bindings[0].host} alone, but {place.elsewhere}: publish it on an "
+        f"service {service!r} publishes its port on {bindings[0].host} alone, but "
+        f"{place.elsewhere or 'this machine has no such loopback address'}: publish it on an "
         f"address that is reached at {place.reach}"
     )
 

@@ -7,14 +7,14 @@ import re
 import socket
 import subprocess
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
 
 from pytest_llmchaos.errors import NotReady
-from pytest_llmchaos.host.ports import LOOPBACK, Ports, accepts_connections, http_url, is_own_address
+from pytest_llmchaos.host.ports import Ports, accepts_connections, bracketed, http_url, is_own_address, loopback
 from pytest_llmchaos.runtime.docker import docker_cli
 
 KEY = "llmchaos_published_on"
@@ -30,20 +30,21 @@ class Place:
     """Addresses of a daemon's machine, and whether its files are this process's.
 
     Attributes:
-        publish: address of that machine on which a stack publishes its ports.
+        publish: address of that machine on which a stack publishes its ports. "" if the
+            user must choose one.
         reach: host at which this process reaches ports that are published on it.
         elsewhere: why ports are not on this process's loopback. "" if they are.
         shares_files: True if a path means the same file there and here.
     """
 
-    publish: str = LOOPBACK
-    reach: str = LOOPBACK
+    publish: str = field(default_factory=loopback)
+    reach: str = field(default_factory=loopback)
     elsewhere: str = ""
     shares_files: bool = True
 
     def entry(self, port: int, inside: int) -> str:
         """An entry of a service's `ports` in a compose file."""
-        return f"{_bracketed(self.publish)}:{port}:{inside}"
+        return f"{bracketed(self.publish)}:{port}:{inside}"
 
     def url(self, port: int) -> str:
         """Base address of a port that is published on `publish`."""
@@ -62,12 +63,15 @@ class Place:
             bound_to: The address that a published port is bound to. "" is every one.
 
         Returns:
-            A host, or None if only other machines reach that address.
+            A host, or None if this process does not reach that address.
         """
         if bound_to in ("", *_EVERY_ADDRESS):
             if self.elsewhere:
                 return self.reach
-            return "::1" if bound_to == "::" else LOOPBACK
+            if bound_to == "::" and is_own_address("::1"):
+                return "::1"
+            host = loopback()
+            return None if bound_to == "0.0.0.0" and ":" in host else host  # noqa: S104 - as above
         if _is_loopback(bound_to):
             return None if self.elsewhere else bound_to
         return bound_to
@@ -93,7 +97,7 @@ def of_daemon(daemon: docker_cli.Daemon, published_on: str = "", *, publishes: b
     if published_on:
         address = _address_of(published_on)
         return Place(publish=address, reach=address, elsewhere=place.elsewhere, shares_files=False)
-    if place.publish != LOOPBACK:
+    if place.publish:
         return place
     raise NotReady(
         f"{place.elsewhere}, so ports published on its loopback cannot be reached from here: allow one other address of "
@@ -108,7 +112,7 @@ def _found(daemon: docker_cli.Daemon) -> Place:
         if _is_loopback(parts.hostname) or is_own_address(parts.hostname):
             return Place(shares_files=False)
         why = f"the Docker daemon at {daemon.host} is on another machine"
-        return Place(reach=parts.hostname, elsewhere=why, shares_files=False)
+        return Place(publish="", reach=parts.hostname, elsewhere=why, shares_files=False)
     for name in own_container_ids():
         if (container := _inspect(name)) is not None:
             return _of_container(name, container)
@@ -123,7 +127,8 @@ def _of_container(name: str, container: _Container) -> Place:
         other = container.host_config.network_mode.removeprefix("container:")
         if (owner := _inspect(other)) is not None:
             return _of_container(name, owner)
-    gateways = [one.gateway for one in container.network_settings.networks.values() if one.gateway]
+    networks = container.network_settings.networks.values()
+    gateways = [gateway for one in networks if (gateway := one.gateway or one.gateway_of_ipv6)]
     why = f"this process runs in container {name[:12]}, and the Docker daemon on the machine around it"
     if not gateways:
         raise NotReady(
@@ -159,6 +164,7 @@ class _HostConfig(msgspec.Struct, rename="pascal"):
 
 class _Network(msgspec.Struct, rename="pascal"):
     gateway: str = ""
+    gateway_of_ipv6: str = msgspec.field(default="", name="IPv6Gateway")
 
 
 class _NetworkSettings(msgspec.Struct, rename="pascal"):
@@ -228,7 +234,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pytest_llmchaos.errors import BadScenario, NotReady
-from pytest_llmchaos.host.ports import given_port
+from pytest_llmchaos.host.ports import bracketed, given_port
 from pytest_llmchaos.runtime.docker import docker_cli, override, reach
 from pytest_llmchaos.runtime.docker.place import Place, of_daemon, require_files
 from pytest_llmchaos.runtime.docker.user_files import UserFiles
@@ -58,7 +58,7 @@ class ComposeProject:
             self._env["LLMCHAOS_GRAFANA_PORT"] = str(self.port_of["grafana"])
             self._env["LLMCHAOS_DASHBOARDS"] = str(dashboards_dir())
         self._env.setdefault("LLMCHAOS_DOCKER_GID", str(_socket_group()))
-        self._env["LLMCHAOS_PROJECT"] = self.name
+        self._env |= {"LLMCHAOS_PROJECT": self.name, "LLMCHAOS_LOOPBACK": bracketed(self.place.publish)}
         text = self._config()
         config = reach.read_config(text)
         require_files(self.place, reach.mounted_files(config))

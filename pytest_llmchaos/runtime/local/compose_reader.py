@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.host.ports import bracketed, loopback
 
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Z0-9_]+)(?:(?P<kind>:?[-?])(?P<rest>[^}]*))?\}|\$\$")
 _PORT_VARIABLES = re.compile(r"LAB_([A-Z]+_)?PORT")
@@ -53,7 +54,7 @@ class Addresses:
         return self._ports[service, port]
 
     def of(self, service: str, port: int) -> str:
-        return f"127.0.0.1:{self.port(service, port)}"
+        return f"{bracketed(loopback())}:{self.port(service, port)}"
 
     def known(self) -> dict[str, str]:
         """`service:port` -> address, for every port used so far."""
@@ -154,7 +155,7 @@ class Translator:
 
     def _setting(self, service: str, key: str, value: str, folders: Mapping[str, str]) -> str:
         if value == "0.0.0.0":  # noqa: S104 - the address that is replaced
-            return "127.0.0.1"
+            return loopback()
         if _PORT_VARIABLES.fullmatch(key) and value.isdigit():
             return str(self._addresses.port(service, int(value)))
         return self._text(value, folders)

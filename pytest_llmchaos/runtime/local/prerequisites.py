@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.host import extras
-from pytest_llmchaos.host.ports import Ports
+from pytest_llmchaos.host.ports import Ports, bracketed, loopback
 from pytest_llmchaos.host.state_dirs import cache_dir, make_cache
 from pytest_llmchaos.prometheus import binary
 
@@ -201,7 +201,11 @@ def ollama_models(program: Path, model: str, lock: Path) -> Path:
 
 def _create_model(program: Path, model: str, store: Path) -> None:
     ports = Ports()
-    settings = {"OLLAMA_HOST": f"127.0.0.1:{ports.reserve()}", "OLLAMA_MODELS": str(store), "HOME": str(store)}
+    settings = {
+        "OLLAMA_HOST": f"{bracketed(loopback())}:{ports.reserve()}",
+        "OLLAMA_MODELS": str(store),
+        "HOME": str(store),
+    }
     serving = subprocess.Popen(
         [str(program), "serve"],
         env={**os.environ, **settings},

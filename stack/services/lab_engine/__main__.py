@@ -19,6 +19,7 @@ try:
 except ImportError as error:
     sys.exit(refuse_without("lab_engine", error))
 
+from lab_common.addresses import authority
 from lab_common.settings import SettingsError, refuse
 from lab_common.signals import stop_event
 from lab_engine import admin, server
@@ -48,7 +49,7 @@ async def serve(chosen: Settings, boot: BootFaults | None, load_s: float) -> int
     stop = asyncio.create_task(stop_event().wait())
     machine = asyncio.create_task(engine.run())
     try:
-        addresses = ((chosen.host, chosen.port), (admin.HOST, chosen.admin_port))
+        addresses = ((chosen.host, chosen.port), (chosen.admin_host, chosen.admin_port))
         for runner, (host, port) in zip(runners, addresses, strict=True):
             await runner.setup()
             await _listen(runner, host, port)
@@ -81,7 +82,7 @@ async def _listen(runner: web.AppRunner, host: str, port: int) -> None:
         await web.TCPSite(runner, host, port).start()
     except OSError as error:
         raise CannotListenError(
-            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another port or free it"
+            f"cannot listen on {authority(host, port)}: {error.strerror or error}; choose another port or free it"
         ) from None
 
 

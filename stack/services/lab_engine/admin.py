@@ -16,7 +16,6 @@ from lab_engine.values import InvalidValueError
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler
 
-HOST = "127.0.0.1"  # inside a container, out of reach of every network
 MAX_BODY_BYTES = 64 << 10
 CHAOS = web.AppKey("chaos", Chaos)
 

@@ -12,6 +12,8 @@ import sys
 import urllib.error
 import urllib.request
 
+from lab_common.addresses import authority, loopback_of
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the admin port's answer. Exit status 1 if it refuses, 2 if it is closed."""
@@ -22,9 +24,10 @@ def main(arguments: list[str] | None = None) -> int:
     verbs.add_parser("end", help="end a fault").add_argument("id", help="the id that `start` printed")
     given = parser.parse_args(arguments)
     port = os.environ.get("LAB_ADMIN_PORT") or str(int(os.environ.get("LAB_PORT") or "8080") + 1)
+    address = authority(loopback_of(os.environ.get("LAB_HOST") or ""), int(port))
     path = f"/faults/{given.id}" if given.verb == "end" else "/faults"
     request = urllib.request.Request(
-        f"http://127.0.0.1:{port}{path}",
+        f"http://{address}{path}",
         data=given.json.encode() if given.verb == "start" else None,
         method={"start": "POST", "list": "GET", "end": "DELETE"}[given.verb],
     )
@@ -36,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(error.read().decode() + "\n")
         return 1
     except OSError as error:
-        sys.stderr.write(f"no admin port on 127.0.0.1:{port} ({error}): is this the engine's container?\n")
+        sys.stderr.write(f"no admin port on {address} ({error}): is this the engine's container?\n")
         return 2
 
 

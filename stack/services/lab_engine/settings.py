@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from lab_common.addresses import loopback_of
 from lab_common.settings import Section, number, parsed, text, whole
 from lab_engine import profiles
 from lab_engine.profiles import PROFILES, Profile
@@ -93,6 +94,7 @@ class Settings:
 
     host: str
     port: int
+    admin_host: str  # a loopback address, out of reach of every network
     admin_port: int
     model: str
     profile: Profile
@@ -114,6 +116,7 @@ class Settings:
         return cls(
             host=read.host,
             port=read.port,
+            admin_host=loopback_of(read.host),
             admin_port=read.chosen_admin_port(),
             model=read.model,
             profile=profile,

@@ -16,6 +16,7 @@ try:
 except ImportError as error:
     sys.exit(refuse_without("lab_remediator", error))
 
+from lab_common.addresses import authority
 from lab_common.settings import CANNOT_START, SettingsError, refuse
 from lab_common.signals import ENDING
 from lab_remediator.audit import Audit, AuditError
@@ -45,7 +46,7 @@ def main() -> int:
     try:
         asyncio.run(_serve(settings, policy, audit))
     except OSError as error:
-        sys.stderr.write(f"remediator: expected to listen on {settings.host}:{settings.port}, got: {error}\n")
+        sys.stderr.write(f"remediator: expected to listen on {authority(settings.host, settings.port)}, got: {error}\n")
         return CANNOT_START
     finally:
         audit.close()

@@ -150,7 +150,7 @@ class Prober:
     def _url(self, signal: Signal, service: str) -> URL:
         url = URL(str(signal.probe).replace("{service}", service).replace("{health_path}", self._health_path))
         host, _, port = self._addresses.get(f"{url.host}:{url.port}", "").rpartition(":")
-        return url.with_host(host).with_port(int(port)) if host else url
+        return url.with_host(host.strip("[]")).with_port(int(port)) if host else url
 
 
 class Docker:

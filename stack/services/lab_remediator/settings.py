@@ -14,7 +14,8 @@ from lab_common.targets import project_name, repaired_services
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_ADDRESS = re.compile(r"[a-z0-9][a-z0-9_.-]*:[0-9]{1,5}")
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*:[0-9]{1,5}")
+_ADDRESS = re.compile(rf"{_NAME.pattern}|\[[0-9a-f:.]+\]:[0-9]{{1,5}}")
 
 
 def _url(given: str) -> str:
@@ -27,7 +28,7 @@ def _url(given: str) -> str:
 def _addresses(given: str) -> Mapping[str, str]:
     """Addresses of services without names of their own: api:8000=127.0.0.1:21001,..."""
     pairs = [pair.partition("=") for pair in given.split(",") if pair]
-    if not all(_ADDRESS.fullmatch(name) and _ADDRESS.fullmatch(address) for name, _, address in pairs):
+    if not all(_NAME.fullmatch(name) and _ADDRESS.fullmatch(address) for name, _, address in pairs):
         raise ValueError("SERVICE:PORT=HOST:PORT,...")
     return {name: address for name, _, address in pairs}
 
