@@ -6,6 +6,7 @@ import pytest
 from support.fake_compose import FakeCompose
 from support.own_stack_keys import make_folder, subject_of
 
+from pytest_llmchaos import experiment, faults, loads  # noqa: F401 - else each session inside these tests would import them anew
 from pytest_llmchaos.errors import BadScenario, NotReady
 from pytest_llmchaos.runtime.docker import attached
 from pytest_llmchaos.session import own_checks
