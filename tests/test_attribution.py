@@ -368,8 +368,8 @@ def test_a_victim_that_never_started_again_has_no_repairer():
 
 
 class Fired:
-    def __init__(self, name, at, before=False, **labels):
-        self.name, self.at_unix_s, self.before, self.labels = name, at, before, labels
+    def __init__(self, name, at, before=False, theirs=False, **labels):
+        self.name, self.at_unix_s, self.before, self.theirs, self.labels = name, at, before, theirs, labels
 
 
 SERVICES = ("api", "model-1", "model-2")
@@ -412,6 +412,33 @@ def test_a_signal_about_another_service_is_coincident(record):
         ("alert GpuHot", 0.4, "model-2"),
     ]
     assert found.coincident[1].why == "model-2 is not a victim, and the fault does not declare the signal"
+
+
+@pytest.mark.parametrize(
+    ("theirs", "brings_judge", "source"),
+    [(False, True, "run_prometheus"), (True, True, "user_prometheus"), (False, False, "stack_prometheus")],
+)
+def test_a_detection_has_the_prometheus_that_raised_it(record, theirs, brings_judge, source):
+    fired = [Fired("ServiceDown", 102.0, theirs=theirs), Fired("ServiceDown", 103.0, theirs=not theirs)]
+
+    found = detection(record, injected(), SERVICES, [], fired, brings_judge=brings_judge)
+
+    assert (found.by, found.source) == ("alert ServiceDown", source)
+
+
+def test_a_detection_by_the_remediator_has_it_as_its_source(record):
+    found = detection(record, injected(), SERVICES, [{"at": 101.2, **NOTICED}], [], brings_judge=True)
+
+    assert found.source == "remediator"
+
+
+def test_events_name_the_users_prometheus(record):
+    fired = [Fired("Down", 101.0, theirs=True), Fired("Down", 102.0)]
+
+    assert [one.what for one in events_of(record, injected(), [], [], fired)] == [
+        "alert Down fires in the user's Prometheus",
+        "alert Down fires",
+    ]
 
 
 @pytest.mark.parametrize("victim", ["api", "model-2"])

@@ -243,6 +243,12 @@ class TestSignals:
 
         assert judged(performed).detected_by == detected
 
+    @pytest.mark.parametrize(("brings_judge", "source"), [(True, "run_prometheus"), (False, "stack_prometheus")])
+    def test_the_trial_has_the_prometheus_that_detected_its_fault(self, performed, brings_judge, source):
+        performed.lab.subject = replace(performed.lab.subject, brings_judge=brings_judge)
+
+        assert judged(performed).detection_source == source
+
     def test_signals_that_a_subject_does_not_expect_are_not_declared(self, performed):
         performed.lab.subject = replace(performed.lab.subject, expected=())
 

@@ -208,6 +208,12 @@ class TestAlerts:
 
         assert first.before is before
 
+    def test_alerts_of_another_server_are_marked_as_theirs(self, prometheus: Prometheus) -> None:
+        both = Prometheus(prometheus.url, also=Prometheus(prometheus.url)).firing_spells(BASE + 5, BASE + 60)
+
+        assert sorted(alert.theirs for alert in both if alert.name == "Once") == [False, True]
+        assert not any(alert.theirs for alert in prometheus.firing_spells(BASE + 5, BASE + 60))
+
     def test_alerts_that_fire_in_no_second_of_the_window_are_omitted(self, prometheus: Prometheus) -> None:
         assert prometheus.firing_spells(BASE + 50, BASE + 60) == ()
 

@@ -12,10 +12,12 @@ from support import reportdata
 from support.reportdata import Made
 
 from pytest_llmchaos import report
-from pytest_llmchaos.evidence.trial_result import RunResult
-from pytest_llmchaos.report import formatting
-from pytest_llmchaos.report.aggregates import fault_of
+from pytest_llmchaos.evidence.trial_result import DetectionSource, RunResult
+from pytest_llmchaos.report import formatting, summary
+from pytest_llmchaos.report.aggregates import detected_by, fault_of
+from pytest_llmchaos.report.binning import Raw
 from pytest_llmchaos.report.summary import headline
+from pytest_llmchaos.report.trial_view import tiles
 
 
 def run_of(tmp_path: Path, *trials: Made, **options: Any) -> RunResult:
@@ -253,3 +255,22 @@ def test_the_container_of_a_scaled_service_is_named_next_to_the_fault(tmp_path: 
     assert fault_of(drawn) == "kill web (web#2)"
     assert fault_of(replace(drawn, fault="kill web#2")) == "kill web#2"
     assert fault_of(replace(drawn, victim="web")) == "kill web"
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("run_prometheus", "alert ServiceDown of the run's own Prometheus"),
+        ("user_prometheus", "alert ServiceDown of the user's Prometheus"),
+        ("stack_prometheus", "alert ServiceDown"),
+        (None, "alert ServiceDown"),
+    ],
+)
+def test_a_detection_names_whose_prometheus_raised_it(tmp_path: Path, source: DetectionSource, shown: str) -> None:
+    trial = replace(run_of(tmp_path, Made()).trials[0], detected_by="alert ServiceDown", detection_source=source)
+
+    assert detected_by(trial) == shown
+    assert f"({shown})" in summary.took(trial)
+    assert [how for what, _, how in tiles(trial, Raw()) if what == "detected after"] == [shown]
+    assert ("llmchaos_detection_source" in dict(summary.junit_properties(trial))) == (source is not None)
+    assert detected_by(replace(trial, detected_by=None)) is None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -19,6 +19,8 @@ from pytest_llmchaos.model import Fidelity, Lifetime
 
 SCHEMA: Final = "llmchaos-run/1"
 TimeName = Literal["time_to_detect_s", "time_to_recover_s", "time_to_settle_s"]
+DetectionSource = Literal["run_prometheus", "user_prometheus", "stack_prometheus", "remediator"]
+SOURCES: Final[tuple[DetectionSource, ...]] = get_args(DetectionSource)
 ClaimOutcome = Literal["passed", "failed", "error", "skipped"]
 Count = Annotated[int, Meta(ge=0, le=2**53)]  # the largest integer that every JSON reader keeps exact
 
@@ -322,6 +324,7 @@ class TrialResult(Planned, frozen=True, kw_only=True):
             "effect",
             "replicas",
             "readyz",
+            "detection_source",
         }
     )
 
@@ -341,6 +344,9 @@ class TrialResult(Planned, frozen=True, kw_only=True):
     detected_by: str | None = None
     """That signal. It began after the fault and before the instrument's revert. It is
     about a victim, about clients, or declared by the fault."""
+    detection_source: DetectionSource | None = None
+    """Program that raised that signal: the run's own Prometheus, the user's Prometheus
+    (`llmchaos_prometheus`), the stack's only Prometheus, or the remediator."""
     coincident: tuple[Coincidence, ...] = ()
     """Other signals of that time, which do not count as detection."""
     time_to_recover_s: float | None = None

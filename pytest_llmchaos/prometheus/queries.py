@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -45,7 +45,7 @@ class FiredAlert:
     """One period in which an alert fired.
 
     `before`: the alert was firing or pending when the window opened, so nothing in the
-    window caused it.
+    window caused it. `theirs`: the user's own Prometheus raised it.
     """
 
     name: str
@@ -53,6 +53,7 @@ class FiredAlert:
     at_unix_s: float
     until_unix_s: float
     before: bool = False
+    theirs: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +187,8 @@ class Prometheus:
         fired = self._firing_spells(from_unix_s, to_unix_s, 1.0)
         if self.also:
             every_s = max((rule.every_s for rule in self.also_rules()), default=1.0)
-            fired += self.also._firing_spells(from_unix_s, to_unix_s, max(1.0, every_s))  # noqa: SLF001 - this class
+            theirs = self.also._firing_spells(from_unix_s, to_unix_s, max(1.0, every_s))  # noqa: SLF001 - this class
+            fired += tuple(replace(one, theirs=True) for one in theirs)
         return tuple(sorted(fired, key=lambda alert: (alert.at_unix_s, alert.name)))
 
     def _firing_spells(self, from_unix_s: float, to_unix_s: float, interval_s: float) -> tuple[FiredAlert, ...]:

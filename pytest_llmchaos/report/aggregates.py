@@ -223,6 +223,12 @@ def fault_of(trial: TrialResult) -> str:
     return f"{trial.fault} ({', '.join(hit)})" if hit else trial.fault
 
 
+def detected_by(trial: TrialResult) -> str | None:
+    """Return the signal that detected the fault, and whose Prometheus raised it."""
+    whose = {"run_prometheus": " of the run's own Prometheus", "user_prometheus": " of the user's Prometheus"}
+    return trial.detected_by and trial.detected_by + whose.get(trial.detection_source or "", "")
+
+
 def _service(victim: str) -> str:
     """Return a victim without the numbers of containers."""
     return re.sub(r"#[0-9]+", "", victim)

@@ -6,7 +6,7 @@ import re
 
 from pytest_llmchaos.evidence.redaction import redact
 from pytest_llmchaos.evidence.trial_result import ClaimResult, RunResult, TrialResult
-from pytest_llmchaos.report.aggregates import fault_of, most_spent, times, unasked
+from pytest_llmchaos.report.aggregates import detected_by, fault_of, most_spent, times, unasked
 from pytest_llmchaos.report.formatting import (
     NONE,
     VERDICT_MARK,
@@ -98,13 +98,13 @@ def took(trial: TrialResult) -> str:
     """Return the trial's times in words."""
     parts: list[str] = []
     for word, took_s, who in (
-        ("detected", trial.time_to_detect_s, trial.detected_by),
+        ("detected", trial.time_to_detect_s, detected_by(trial)),
         ("recovered", trial.time_to_recover_s, trial.repaired_by),
         ("settled", trial.time_to_settle_s, None),
         ("relapsed", trial.relapsed_s, None),
     ):
         if took_s is not None:
-            by = one_line(who, 50)
+            by = one_line(who, 80)
             parts.append(f"{word} {seconds(took_s)}{f' ({by})' if by else ''}")
     return ", ".join(parts)
 
@@ -148,6 +148,7 @@ def junit_properties(trial: TrialResult) -> list[tuple[str, str]]:
         "reason": trial.reason,
         "time_to_detect_s": trial.time_to_detect_s,
         "detected_by": trial.detected_by,
+        "detection_source": trial.detection_source,
         "time_to_recover_s": trial.time_to_recover_s,
         "time_to_settle_s": trial.time_to_settle_s,
         "recovery_resolution_s": trial.recovery_resolution_s,
@@ -185,7 +186,7 @@ def markdown(run: RunResult) -> str:
             f"{VERDICT_MARK[trial.verdict]} {trial.verdict}",
             _md(f"{trial.scenario}{_arm(trial)}"),
             _md(f"{fault_of(trial)} · {trial.fidelity or 'fidelity unknown'}"),
-            _md(_by(trial.time_to_detect_s, trial.detected_by)),
+            _md(_by(trial.time_to_detect_s, detected_by(trial))),
             _md(_by(trial.time_to_recover_s, trial.repaired_by)),
             _md(f"{percent(spent[0])} · {spent[1]}" if (spent := most_spent(trial)) else NONE),
             "<br>".join(map(_md, [*filter(None, _reasons(trial)), *missed_objectives(trial)])),

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from msgspec import structs
 
 from pytest_llmchaos.evidence.trial_result import LoadResult, PlanNote, SloVerdict, StackResult, TrialResult
-from pytest_llmchaos.report.aggregates import most_spent
+from pytest_llmchaos.report.aggregates import detected_by, most_spent
 from pytest_llmchaos.report.binning import Raw
 from pytest_llmchaos.report.formatting import FIDELITY_MEANS, NONE, at, figure, one_line, percent, seconds
 from pytest_llmchaos.report.markers import fault_start_s
@@ -57,7 +57,7 @@ def _answered(lost: int, *, is_judged: bool) -> str:
 
 def _detection_tile(trial: TrialResult) -> tuple[str, str, str]:
     if trial.time_to_detect_s is not None:
-        return "detected after", seconds(trial.time_to_detect_s), one_line(trial.detected_by, 60)
+        return "detected after", seconds(trial.time_to_detect_s), one_line(detected_by(trial), 80)
     return "detected", NONE, "the system raised no signal" if trial.verdict in FINAL else "not judged"
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import Inconclusive
-from pytest_llmchaos.evidence.trial_result import Coincidence, EventNote, ReadySpan
+from pytest_llmchaos.evidence.trial_result import Coincidence, DetectionSource, EventNote, ReadySpan
 from pytest_llmchaos.model import UNREADABLE, DeclaresSignals
 from pytest_llmchaos.runtime.json_log import at_of
 from pytest_llmchaos.trial.signals import Incident, Signal
@@ -47,7 +47,7 @@ def events_of(
         EventNote(
             at_s=record.at_s(alert.at_unix_s),
             source="prometheus",
-            what=f"alert {alert.name} fires",
+            what=f"alert {alert.name} fires" + (" in the user's Prometheus" if alert.theirs else ""),
             service=alert.labels.get("service", ""),
         )
         for alert in fired
@@ -105,6 +105,7 @@ class Detection:
 
     after_s: float | None = None
     by: str | None = None
+    source: DetectionSource | None = None
     coincident: tuple[Coincidence, ...] = ()
 
 
@@ -116,6 +117,7 @@ def detection(
     fired: Sequence[FiredAlert],
     *,
     declared: Collection[str] = (),
+    brings_judge: bool = False,
 ) -> Detection:
     """Return the first signal after the fault that the fault explains.
 
@@ -129,13 +131,15 @@ def detection(
         audit: The remediator's audit log.
         fired: Alerts that fired.
         declared: Signals about other services that the subject expects.
+        brings_judge: True if the run added a Prometheus of its own to the stack.
     """
     start_unix_s = injected.start_unix_s
     if start_unix_s is None:
         return Detection()
     by_faults = (act.fault.signals for act in injected.acts if isinstance(act.fault, DeclaresSignals))
     expected = {*declared, *(name for names in by_faults for name in names)}
-    found = [*_alerts(fired, services, injected.victims), *_rules(audit)]
+    judge: DetectionSource = "run_prometheus" if brings_judge else "stack_prometheus"
+    found = [*_alerts(fired, services, injected.victims, judge), *_rules(audit)]
     caused: list[_Signal] = []
     coincident: list[Coincidence] = []
     for one in sorted(found, key=lambda signal: (signal.at_unix_s, signal.what)):
@@ -148,7 +152,7 @@ def detection(
     if not caused:
         return Detection(coincident=tuple(coincident))
     after_s = round(record.at_s(caused[0].at_unix_s) - record.at_s(start_unix_s), 3)
-    return Detection(after_s=after_s, by=caused[0].what, coincident=tuple(coincident))
+    return Detection(after_s=after_s, by=caused[0].what, source=caused[0].source, coincident=tuple(coincident))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,17 +161,25 @@ class _Signal:
     name: str
     what: str
     service: str
+    source: DetectionSource
     before: bool = False
 
 
-def _alerts(fired: Sequence[FiredAlert], services: Collection[str], victims: Collection[str]) -> Iterator[_Signal]:
+def _alerts(
+    fired: Sequence[FiredAlert], services: Collection[str], victims: Collection[str], judge: DetectionSource
+) -> Iterator[_Signal]:
     for alert in fired:
         # A label holds a service's name, or an address with it as the host. An alert
         # about a service outside this stack is not about clients.
         named = {value.partition(":")[0] for value in alert.labels.values()} & set(services)
         service = min(named, key=lambda name: (name not in victims, name), default=alert.labels.get("service", ""))
         yield _Signal(
-            at_unix_s=alert.at_unix_s, name=alert.name, what=f"alert {alert.name}", service=service, before=alert.before
+            at_unix_s=alert.at_unix_s,
+            name=alert.name,
+            what=f"alert {alert.name}",
+            service=service,
+            source="user_prometheus" if alert.theirs else judge,
+            before=alert.before,
         )
 
 
@@ -175,7 +187,8 @@ def _rules(audit: Audit) -> Iterator[_Signal]:
     for line in audit:
         if line.get("event") == "detected":
             rule, service = str(line.get("rule") or ""), str(line.get("service") or "")
-            yield _Signal(at_unix_s=at_of(line), name=rule, what=f"remediator rule {rule}", service=service)
+            what = f"remediator rule {rule}"
+            yield _Signal(at_unix_s=at_of(line), name=rule, what=what, service=service, source="remediator")
 
 
 def _why_not_caused(signal: _Signal, injected: Injected, start_unix_s: float, declared: Collection[str]) -> str | None:

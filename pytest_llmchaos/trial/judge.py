@@ -114,7 +114,15 @@ def judge(
     fired = lab.prometheus.firing_spells(record.unix_s(fault_s), time.time())
     record.note_events(events_of(record, injected, runtime_events, audit, fired))
     services = {*states, *lab.subject.targets}
-    detected = detection(record, injected, services, audit, fired, declared=_declared(lab, injected))
+    detected = detection(
+        record,
+        injected,
+        services,
+        audit,
+        fired,
+        declared=_declared(lab, injected),
+        brings_judge=lab.subject.brings_judge,
+    )
     recovered = recovery(record, plan, injected, known)
     over_s = _over_s(record, plan, injected, fault_s, recovered)
     found |= zip(FAULT_WINDOWS, _around_fault(plan, known, load, over_s, whole.to_s), strict=True)
@@ -143,6 +151,7 @@ def judge(
         slo_errors=slo_errors,
         detect_s=detected.after_s,
         detected_by=detected.by,
+        detection_source=detected.source,
         coincident=detected.coincident,
         recover=recovered,
         settle=settling(record, plan, injected, known),

@@ -9,6 +9,7 @@ from msgspec import structs
 
 from pytest_llmchaos.errors import NoData, ProvesNothing, TooFewSamples, Verdict
 from pytest_llmchaos.evidence.trial_result import (
+    SOURCES,
     LoadResult,
     PhaseResult,
     Planned,
@@ -86,6 +87,7 @@ def judged_result(record: Record, trial: Trial) -> TrialResult:
         result_of(trial.plan, record, "held"),
         time_to_detect_s=trial.detect_s,
         detected_by=None if trial.detected_by is None else str(trial.detected_by),
+        detection_source=next((one for one in SOURCES if one == trial.detection_source), None),
         coincident=trial.coincident,
         time_to_recover_s=trial.recover.took_s,
         time_to_settle_s=trial.settle.took_s,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar, get_args
 
 from pytest_llmchaos.errors import BadScenario, Inconclusive, InvalidExperiment, NoData, NotDetected, NotRecovered
+from pytest_llmchaos.evidence.trial_result import SOURCES, DetectionSource
 from pytest_llmchaos.stats.bounded import BoundedFloat, NoClaim, Scale, Seconds
 from pytest_llmchaos.stats.names import Counts, Entries, Known, Name, Names
 from pytest_llmchaos.trial import signals as own_signals
@@ -31,6 +32,7 @@ OBJECTIVE = "objective {}"
 Repairer = Literal["remediator", "runtime", "other", "instrument", "itself", "unknown", "mixed"]
 Noted = TypeVar("Noted", "Action", Incident)
 REPAIRERS = Known("repairer", get_args(Repairer))
+_SOURCES = Known("source of a detection", SOURCES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +72,9 @@ class Trial(NoClaim):
             `time_to_detect_s`.
         detected_by: The signal that detected the fault, such as "alert ServiceDown".
             None if no signal did.
+        detection_source: Program that raised it: "run_prometheus" (the one that a run
+            adds to the user's stack), "user_prometheus" (`llmchaos_prometheus`),
+            "stack_prometheus" (the only one, as in the lab) or "remediator".
         coincident: Signals after the fault's start that the fault does not explain.
         recover: Recovery from a lasting fault. Claims use `time_to_recover_s`.
         settle: Recovery after a passing fault. Claims use `time_to_settle_s`.
@@ -121,6 +126,7 @@ class Trial(NoClaim):
     findings: tuple[str, ...]
     events: tuple[EventNote, ...]
     load: LoadResult
+    detection_source: DetectionSource | None = None
     readyz: tuple[ReadySpan, ...] = ()
     unserved_s: tuple[float, ...] = ()
     replicas_after: Replicas | None = None
@@ -174,6 +180,8 @@ class Trial(NoClaim):
         }
         if self.repaired_by is not None:
             named["repaired_by"] = Name(self.repaired_by, REPAIRERS)
+        if self.detection_source is not None:
+            named["detection_source"] = Name(self.detection_source, _SOURCES)
         if self.detected_by is not None:
             is_known = self.known_alerts and self.known_rules
             named["detected_by"] = Name(
