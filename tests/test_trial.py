@@ -607,6 +607,7 @@ def test_a_judged_trial_has_its_times_and_who_repaired_it(trial, record, plan):
     kept = judged_result(record, trial())
 
     assert (kept.time_to_detect_s, kept.detected_by, kept.repaired_by) == (1.5, "alert ServiceDown", "remediator")
+    assert kept.detection_source == "stack_prometheus"
     assert (kept.time_to_recover_s, kept.time_to_settle_s, kept.relapsed_s) == (4.25, 0.5, 2.0)
     assert kept.judged
 
