@@ -26,20 +26,42 @@ wheels.link_packages(Path(".venv"), Path({wheel!r}), "local")
 """
 
 
-# A stranger's compose file: container names, fixed ports, a restart policy.
+# A stranger's compose file: container names, fixed ports, a restart policy, a key and a
+# model that the service checks.
 COMPOSE = """
 services:
   web:
     image: ${FAQ_IMAGE}
     container_name: shop-web
     restart: unless-stopped
-    entrypoint: ["python3", "/faq.py"]
+    entrypoint: ["python3", "/guarded.py"]
     init: true
     ports: ["18080:8080"]
-    volumes: ["./faq.py:/faq.py:ro"]
+    volumes: ["./faq.py:/faq.py:ro", "./guarded.py:/guarded.py:ro"]
+    environment: {MODEL_NAME: org/tiny-1B, API_KEY: "${API_KEY:-sk-local}"}
     healthcheck:
       test: ["CMD", "python3", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8080/healthz', timeout=2)"]
       interval: 1s
+"""
+GUARDED = """
+import io, json, os
+import faq
+
+answer = faq.Desk.do_POST
+
+def guarded(self):
+    body, rest = self.rfile.read(int(self.headers["content-length"])), self.rfile
+    if self.headers["authorization"] != f"Bearer {os.environ['API_KEY']}":
+        self._whole(401, "no key", "text/plain")
+    elif json.loads(body).get("model") != os.environ["MODEL_NAME"]:
+        self._whole(404, "no such model", "text/plain")
+    else:
+        self.rfile = io.BytesIO(body)
+        answer(self)
+        self.rfile = rest
+
+faq.Desk.do_POST = guarded
+faq.main()
 """
 
 
@@ -127,16 +149,23 @@ def test_a_stranger_s_compose_file_gets_a_verdict_without_an_edit(tmp_path):
     folder = tmp_path / "shop"
     folder.mkdir()
     (folder / "compose.yaml").write_text(COMPOSE)
+    (folder / "guarded.py").write_text(GUARDED)
     (folder / "faq.py").write_bytes((wheels.ROOT / "examples" / "byo" / "faq.py").read_bytes())
     for path in (tmp_path, folder):
         path.chmod(0o755)
     env = wheels.clean_environment() | {"FAQ_IMAGE": images["LLMCHAOS_SERVICES_IMAGE"]}
-    commands = f"set -e\n{bin_}/llmchaos init chaos --compose compose.yaml\ncd chaos\n{bin_}/pytest -p no:cacheprovider"
+    pytest_ = f"{bin_}/pytest -p no:cacheprovider"
+    commands = (
+        f"set -e\n{bin_}/llmchaos init chaos --compose compose.yaml\ncd chaos\n"
+        f"{pytest_} --chaos-plan\nexport API_KEY=sk-mine\n{pytest_}"
+    )
 
     done = subprocess.run(
         ["bash", "-c", commands], cwd=folder, env=env, capture_output=True, text=True, timeout=240, check=False
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "export API_KEY=..." in done.stdout
+    assert "not ready: llmchaos_headers: Authorization needs the environment variable API_KEY" in done.stdout
     assert "✓ held         web: pause web" in done.stdout
     assert (folder / "compose.yaml").read_text() == COMPOSE

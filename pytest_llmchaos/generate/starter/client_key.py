@@ -59,7 +59,7 @@ class ClientKey:
         return Guess(
             key="headers",
             value=(f"Authorization: Bearer ${self.variable}",),
-            reason=f"a key is in {self.place}, {rest}. Its value belongs into the environment of pytest, never into this file",
+            reason=f"a key is in {self.place}, {rest}. Its value belongs in the environment of pytest, never in this file",
             sure=not self.doubt,
         )
 
