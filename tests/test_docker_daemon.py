@@ -246,7 +246,7 @@ def test_a_proxy_on_the_way_to_a_daemon_that_does_not_answer_is_named(silent, mo
     ) is is_named
 
 
-@pytest.mark.parametrize("path", ["docker.sock", "podman/podman.sock", ".colima/default/docker.sock"])
+@pytest.mark.parametrize("path", ["docker.sock", ".colima/default/docker.sock"])
 def test_a_socket_of_another_daemon_of_this_user_is_named(silent, monkeypatch, tmp_path, path):
     there = tmp_path / path
     there.parent.mkdir(parents=True, exist_ok=True)

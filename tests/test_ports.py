@@ -56,7 +56,7 @@ def test_a_machine_without_loopback_is_one_error(monkeypatch):
     monkeypatch.setattr(ports, "is_own_address", lambda _: False)
 
     with pytest.raises(
-        NotReady, match=r"has no loopback address, neither 127\.0\.0\.1 nor ::1: bring the interface up"
+        NotReady, match=r"lacks a loopback address, 127\.0\.0\.1 or ::1: run `ip link set lo up` as root"
     ):
         loopback()
 

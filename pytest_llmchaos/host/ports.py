@@ -29,7 +29,7 @@ def loopback() -> str:
         if is_own_address(address):
             return address
     raise NotReady(
-        "this machine has no loopback address, neither 127.0.0.1 nor ::1: bring the interface up (`ip link set lo up`)"
+        "this machine lacks a loopback address, 127.0.0.1 or ::1: run `ip link set lo up` as root"
     )
 
 

@@ -18,6 +18,7 @@ import msgspec
 
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.evidence.redaction import redact
+from pytest_llmchaos.runtime.docker import engine
 from pytest_llmchaos.subject.lab import setup_command
 
 SETUP = f"run `{setup_command()}` (Debian as root), or install Docker Engine with Compose v2"
@@ -220,7 +221,7 @@ def require_engine() -> None:
         )
     if shutil.which("docker") is None:
         raise NotReady(f"the docker client is not on PATH: {SETUP}, or use --chaos-runtime=local")
-    done = _answer("version", "--format", "{{.Server.Version}}")
+    done = _answer("version", "--format", "{{json .Server}}")
     if done.returncode != 0:
         if "permission denied" in done.stderr.lower():
             raise NotReady(
@@ -231,9 +232,25 @@ def require_engine() -> None:
             f"no Docker daemon answers at {host}: {_remedy(host)}start it or {SETUP}, or use --chaos-runtime=local"
             f"{_words_of(done.stderr)}"
         )
+    if podman := engine.podman_version(done.stdout):
+        raise NotReady(
+            f"the daemon at {host} is Podman {podman}, which lacks calls of Docker that faults need (`docker update`): "
+            "set DOCKER_HOST or DOCKER_CONTEXT to a Docker daemon, or use --chaos-runtime=local"
+        )
     version = _answer("compose", "version", "--short")
     if version.returncode != 0 or not version.stdout.strip().lstrip("v").startswith(("2", "3", "4", "5")):
         raise NotReady(f"Compose v2 is missing (`docker compose version` failed): {SETUP}")
+    _require_able(daemon())
+
+
+@functools.cache  # a session calls this several times, and `docker info` takes 0.1 s
+def _require_able(of: Daemon) -> None:
+    """Check that the daemon can do what trials need. Raises NotReady."""
+    if engine.lacks_control_groups(_answer("info", "--format", "{{json .}}").stdout):
+        raise NotReady(
+            f"the rootless Docker daemon at {of.host} has no control groups, so it can neither pause containers nor limit "
+            "them: boot the machine with cgroup v2 and systemd, use the system's daemon, or use --chaos-runtime=local"
+        )
 
 
 def _remedy(host: str) -> str:
@@ -268,7 +285,7 @@ def _is_exempt(host: str) -> bool:
 
 
 def _other_sockets() -> list[Path]:
-    """Sockets of rootless Docker, Docker Desktop, Colima, Rancher and Podman."""
+    """Sockets of rootless Docker, Docker Desktop, Colima and Rancher."""
     home, run = Path.home(), Path(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}")
     at_home = (
         ".docker/run/docker.sock",
@@ -276,8 +293,7 @@ def _other_sockets() -> list[Path]:
         ".colima/default/docker.sock",
         ".rd/docker.sock",
     )
-    docker = [Path("/var/run/docker.sock"), run / "docker.sock", *(home / path for path in at_home)]
-    return [*docker, run / "podman/podman.sock", Path("/run/podman/podman.sock")]
+    return [Path("/var/run/docker.sock"), run / "docker.sock", *(home / path for path in at_home)]
 
 
 def _words_of(stderr: str) -> str:
