@@ -28,9 +28,7 @@ def loopback() -> str:
     for address in _LOOPBACKS:
         if is_own_address(address):
             return address
-    raise NotReady(
-        "this machine lacks a loopback address, 127.0.0.1 or ::1: run `ip link set lo up` as root"
-    )
+    raise NotReady("this machine lacks a loopback address, 127.0.0.1 or ::1: run `ip link set lo up` as root")
 
 
 def port_is_free(port: int) -> bool:
