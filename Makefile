@@ -37,6 +37,8 @@ endif
 PYTEST = $(RUN)/python -m pytest $(DRAWN) $(PYTEST_ARGS)
 STACK_TESTS = $(PYTEST) -p no:randomly
 MINUTES := $(RUN)/python tests/support/minutes.py
+# The programs that tests start read compiled modules. Without them each session compiles its plugins again.
+unexport PYTHONDONTWRITEBYTECODE
 PART = @$(MINUTES) part
 
 .DEFAULT_GOAL := help

@@ -67,13 +67,17 @@ def _index(made: dict[str, str]) -> str:
     )
 
 
-def differing(folder: Path = FOLDER) -> dict[Path, str | None]:
+def differing(made: dict[str, str], folder: Path = FOLDER) -> dict[Path, str | None]:
     """Return the pages that differ from the code.
+
+    Args:
+        made: The text of each page, as `pages` returns them.
+        folder: The folder of the pages.
 
     Returns:
         The wanted text of each, or None for a page to remove.
     """
-    wanted = {folder / name: text for name, text in pages().items()}
+    wanted = {folder / name: text for name, text in made.items()}
     present = {path: path.read_text(encoding="utf-8") for path in folder.glob("*.md")}
     return {path: wanted.get(path) for path in present | wanted if present.get(path) != wanted.get(path)}
 
@@ -83,7 +87,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Write docs/reference/ from the code.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a page differs")
     arguments = parser.parse_args()
-    found = differing()
+    found = differing(pages())
     for path, text in sorted(found.items()):
         name = path.relative_to(ROOT)
         if arguments.check:

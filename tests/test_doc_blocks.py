@@ -180,6 +180,7 @@ def save_files(page: str, tree: Path) -> Path:
 def run_lines(lines: list[str], folder: Path, home: Path) -> str:
     """Run the lines in one shell and return what they print."""
     env = environment_of(folder)
+    del env["PYTHONDONTWRITEBYTECODE"]  # the tree is a copy: each program reads what the first one compiled
     env |= {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "HOME": str(home),

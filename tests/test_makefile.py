@@ -59,6 +59,15 @@ def made(checkout, *arguments, **world):
     )
 
 
+def test_programs_that_tests_start_keep_what_they_compile(checkout):
+    python = checkout / ".venv/bin/python"
+    python.write_text(PYTHON.replace('echo "ran: $*"', 'echo "bytecode: ${PYTHONDONTWRITEBYTECODE-kept}"'))
+
+    done = made(checkout, "chaos", PYTHONDONTWRITEBYTECODE="1")
+
+    assert "bytecode: kept\n" in done.stdout
+
+
 def test_where_the_stack_is_set_up_the_runtime_chooses_for_itself(checkout):
     done = made(checkout, "chaos", FAKE_RUN="now")
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tomllib
 from dataclasses import fields, replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -100,11 +101,18 @@ services:
 PROXY_SETTINGS = "events {}\nhttp { upstream u { server web:8000; } server { location / { proxy_pass http://u; } } }\n"
 
 
+@cache
+def has_compose() -> bool:
+    found = shutil.which("docker")
+    if found is None:
+        return False
+    return subprocess.run([found, "compose", "version"], capture_output=True, check=False).returncode == 0
+
+
 @pytest.fixture
 def stack(tmp_path, monkeypatch):
     """A folder for a compose file, which Compose can read without a daemon."""
-    found = shutil.which("docker")
-    if found is None or subprocess.run([found, "compose", "version"], capture_output=True, check=False).returncode:
+    if not has_compose():
         pytest.skip("needs `docker compose` to read the file")
     for name in [name for name in os.environ if name.startswith(("DOCKER_", "COMPOSE_"))]:
         monkeypatch.delenv(name)

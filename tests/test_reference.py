@@ -30,8 +30,8 @@ def headings(text):
     return re.findall(r"^#+ `?([^\n`]+)", text, re.MULTILINE)
 
 
-def test_the_committed_pages_are_as_the_code_gives_them():
-    assert [path.name for path in differing()] == []
+def test_the_committed_pages_are_as_the_code_gives_them(made):
+    assert [path.name for path in differing(made)] == []
 
 
 def test_a_page_that_was_changed_by_hand_or_is_no_longer_made_is_found(tmp_path, made):
@@ -40,7 +40,7 @@ def test_a_page_that_was_changed_by_hand_or_is_no_longer_made_is_found(tmp_path,
     (tmp_path / "ini.md").write_text(made["ini.md"].replace("Default", "default"))
     (tmp_path / "gone.md").write_text("# Gone\n")
 
-    assert differing(tmp_path) == {tmp_path / "ini.md": made["ini.md"], tmp_path / "gone.md": None}
+    assert differing(made, tmp_path) == {tmp_path / "ini.md": made["ini.md"], tmp_path / "gone.md": None}
 
 
 def test_the_index_links_to_every_page(made):
