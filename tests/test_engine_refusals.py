@@ -27,7 +27,14 @@ def daemon(monkeypatch, tmp_path):
         (tmp_path / "info").write_text(info)
         program = tmp_path / "docker"
         program.write_text(
-            f'#!/bin/sh\necho "$1" >>{tmp_path}/calls\n[ "$1" = compose ] && echo 2.40.3 || cat {tmp_path}/$1\n'
+            f"""#!/bin/sh
+echo "$1" >>{tmp_path}/calls
+case "$*" in
+"compose version --short") echo 2.40.3;;
+"version --format {{{{json .Server}}}}" | "info --format {{{{json .}}}}") cat {tmp_path}/$1;;
+*) exit 1;;
+esac
+"""
         )
         program.chmod(0o755)
 
