@@ -86,6 +86,22 @@ def overridden(monkeypatch, folder, config, *, keys=None, ports=None, place=None
     return yaml.load((folder / "run" / "compose.override.yaml").read_text(), Tagged)
 
 
+def test_the_files_are_read_once_for_the_check_and_once_for_the_start(monkeypatch, folder):
+    config = stack(worker={"image": "theirs:1"})
+    subject, _ = examined(monkeypatch, folder, config)
+    compose = FakeCompose(config).install(monkeypatch)
+    project = ComposeProject(subject, name=PROJECT, labels=LABELS, directory=folder / "run")
+    monkeypatch.setattr(ComposeProject, "_find_place", lambda _: None)
+
+    project.prepare()
+    project.write_override()
+
+    assert sum("config" in command for command in compose.commands) == 2
+    assert project.services["worker"]["image"] == "theirs:1"
+    assert {JUDGE, PUSHGATEWAY} <= set(project.services)
+    project.close()
+
+
 def test_fixed_ports_become_free_ports_of_loopback(monkeypatch, folder):
     config = stack(worker={"ports": [port(7, 7), port(9, 9)]})
 

@@ -1,6 +1,5 @@
 """A stack is up, or the error names what is not, with its health check and log."""
 
-import json
 import os
 import sys
 import time
@@ -199,10 +198,10 @@ def compose(monkeypatch, tmp_path):
                 if not command[-1].startswith("here"):
                     raise NotReady("No such image")
                 return "sha256:1"
-            return json.dumps({"services": services})
+            raise AssertionError(f"the files are read once, before the start: {command}")
 
         monkeypatch.setattr(docker_cli, "run", run)
-        return startup.Command(words=[str(path)], env=dict(os.environ), folder=tmp_path), calls
+        return (startup.Command(words=[str(path)], env=dict(os.environ), folder=tmp_path), services), calls
 
     return make
 
@@ -210,7 +209,7 @@ def compose(monkeypatch, tmp_path):
 def test_only_missing_images_are_fetched_before_the_start_as_compose_would(compose):
     command, calls = compose("")
 
-    startup.fetch_images(command, lambda *_: None)
+    startup.fetch_images(*command, lambda *_: None)
 
     assert calls.read_text().splitlines() == [
         "--progress plain pull absent",
@@ -226,7 +225,7 @@ def test_what_cannot_be_pulled_is_built_if_it_can_be(compose):
     services = {"published": SERVICES["published"]}
     command, calls = compose("sys.exit('pull' in sys.argv)", services)
 
-    startup.fetch_images(command, lambda *_: None)
+    startup.fetch_images(*command, lambda *_: None)
 
     assert len(calls.read_text().splitlines()) == 2
 
@@ -237,7 +236,7 @@ def test_a_failed_fetch_ends_with_the_last_lines_of_its_program(compose, service
     command, _ = compose(program, {service: SERVICES[service]})
 
     with pytest.raises(NotReady, match=rf"^{doing} failed: step 1\nno such file: app\.py$"):
-        startup.fetch_images(command, lambda *_: None)
+        startup.fetch_images(*command, lambda *_: None)
 
 
 def test_a_long_build_shows_its_last_line_and_an_interrupt_ends_it_with_its_children(compose):
@@ -259,7 +258,7 @@ child.wait()
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        startup.fetch_images(command, say)
+        startup.fetch_images(*command, say)
 
     assert len(pids) == 2
     until(lambda: not any(_words(Path(f"/proc/{pid}")) for pid in pids), "both processes ended", 5)
@@ -290,7 +289,7 @@ def test_a_long_pull_shows_its_layers(compose):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        startup.fetch_images(command, say)
+        startup.fetch_images(*command, say)
 
     assert said[-1] == "pulling absent:1 for absent: 2 of 3 layers"
 
@@ -300,7 +299,7 @@ def test_a_fetch_has_a_deadline_of_its_own(compose, monkeypatch):
     command, _ = compose("time.sleep(60)")
 
     with pytest.raises(NotReady, match=r"pulling absent:1 for absent did not end within 0\.3 s"):
-        startup.fetch_images(command, lambda *_: None)
+        startup.fetch_images(*command, lambda *_: None)
 
 
 def test_a_log_that_cannot_be_read_does_not_hide_why_a_service_is_not_up():

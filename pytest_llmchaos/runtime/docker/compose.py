@@ -145,7 +145,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
             words=self.compose.command(), env=self.compose.environment(), folder=self.compose.folder
         )
         if self.subject.own:
-            startup.fetch_images(command, self._say)
+            startup.fetch_images(command, self.compose.services, self._say)
         deadline = time.monotonic() + self.subject.startup_s
         _testcontainers(self, command, deadline).start()
         startup.wait_until_up(

@@ -62,15 +62,17 @@ class JudgeProject:
         self.port_of = {service: self._ports.reserve() for service in _INSIDE}
         published = {name: self._place.entry(port, _INSIDE[name]) for name, port in self.port_of.items()}
         networks = {name: {"external": True, "name": name} for name in config.networks}
+        services = judge.services(config, subject, self._labels, published)
         text = {
-            "services": judge.services(config, subject, self._labels, published),
+            "services": services,
             "configs": judge.configs(config, subject),
             "networks": {**networks, judge.NETWORK: {"labels": self._labels}},
         }
         self._file.parent.mkdir(parents=True, exist_ok=True)
         self._file.write_text(json.dumps(text, indent=1))
         words = ["docker", "compose", "-p", self.name, "-f", str(self._file)]
-        startup.fetch_images(startup.Command(words=words, env=docker_cli.environment(), folder=self._file.parent), show)
+        command = startup.Command(words=words, env=docker_cli.environment(), folder=self._file.parent)
+        startup.fetch_images(command, services, show)
         docker_cli.run([*words, "up", "--detach", "--wait", "--quiet-pull"], timeout_s=UP_DEADLINE_S)
 
     def down(self) -> None:

@@ -25,7 +25,13 @@ def lab_override(config: reach.Config, project: str, labels: Mapping[str, str]) 
 
 
 def own_override(
-    config: reach.Config, subject: Subject, project: str, labels: Mapping[str, str], published: Mapping[str, str]
+    config: reach.Config,
+    subject: Subject,
+    project: str,
+    labels: Mapping[str, str],
+    *,
+    published: Mapping[str, str],
+    added: Mapping[str, Mapping[str, object]],
 ) -> str:
     """Return an override with which two stacks of one file can run at once.
 
@@ -38,9 +44,10 @@ def own_override(
         project: Name of the Compose project.
         labels: Labels of the run.
         published: The entry of `ports` of each service that is reached from outside.
+        added: The judge and its pushgateway, as Compose reads them.
     """
     services = {name: _own_service(config, subject, name, labels, published) for name in config.services}
-    services |= {name: json.dumps(about) for name, about in judge.services(config, subject, labels, published).items()}
+    services |= {name: json.dumps(about) for name, about in added.items()}
     resources = _resources(config, project, labels)
     resources.setdefault("networks", {})[judge.NETWORK] = json.dumps({"labels": dict(labels)})
     files = {name: json.dumps(about) for name, about in judge.configs(config, subject).items()}

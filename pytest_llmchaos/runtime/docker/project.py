@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pytest_llmchaos.errors import BadScenario, NotReady
 from pytest_llmchaos.host.ports import bracketed, given_port
-from pytest_llmchaos.runtime.docker import docker_cli, override, reach
+from pytest_llmchaos.runtime.docker import docker_cli, judge, override, reach
 from pytest_llmchaos.runtime.docker.place import Place, of_daemon, require_files
 from pytest_llmchaos.runtime.docker.user_files import UserFiles
 from pytest_llmchaos.subject.lab import BACKENDS, Subject, dashboards_dir, setup_command
@@ -32,6 +32,8 @@ class ComposeProject:
         self._ports = self.place.ports()
         self._env: dict[str, str] = {}
         self.port_of: dict[str, int] = {}
+        self.services: dict[str, Mapping[str, object]] = {}  # all that start, as `docker compose config` prints them
+        self._text = ""  # the output of `docker compose config`
 
     def close(self) -> None:
         """Free the reserved ports."""
@@ -59,7 +61,7 @@ class ComposeProject:
             self._env["LLMCHAOS_DASHBOARDS"] = str(dashboards_dir())
         self._env.setdefault("LLMCHAOS_DOCKER_GID", str(_socket_group()))
         self._env |= {"LLMCHAOS_PROJECT": self.name, "LLMCHAOS_LOOPBACK": bracketed(self.place.publish)}
-        text = self._config()
+        self._text = text = self._config()
         config = reach.read_config(text)
         require_files(self.place, reach.mounted_files(config))
         if self._subject.bootstrap is not None:
@@ -153,15 +155,21 @@ class ComposeProject:
         Shared networks and volumes are used as found. Raises BadScenario if the project
         reaches beyond itself in a way that `llmchaos_allow` does not permit.
         """
-        config = reach.read_config(self._config())
+        # A user may have changed a file while the run waited for its turn.
+        text = self._config() if self._subject.own or not self._text else self._text
+        config = reach.read_config(text)
+        self.services = json.loads(text).get("services") or {}
         if self._subject.own and (problems := reach.problems(config, self._subject, self.name)):
             raise BadScenario(f"{self._subject.compose_files[0]}: " + "; ".join(problems))
         self._directory.mkdir(parents=True, exist_ok=True)
         if self._subject.brings_judge:
-            text = override.own_override(config, self._subject, self.name, self._labels, self._entries())
+            entries = self._entries()
+            added = judge.services(config, self._subject, self._labels, entries)
+            self.services |= added
+            laid = override.own_override(config, self._subject, self.name, self._labels, published=entries, added=added)
         else:
-            text = override.lab_override(config, self.name, self._labels)
-        (self._directory / "compose.override.yaml").write_text(text)
+            laid = override.lab_override(config, self.name, self._labels)
+        (self._directory / "compose.override.yaml").write_text(laid)
 
 
 def _socket_group() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -46,18 +45,17 @@ class Command:
     folder: Path
 
 
-def fetch_images(command: Command, show: Show) -> None:
+def fetch_images(command: Command, services: Mapping[str, Mapping[str, object]], show: Show) -> None:
     """Build and pull what the project lacks, before the start's deadline begins.
 
     Args:
         command: Compose's command.
+        services: All services that start, as `docker compose config` prints them.
         show: Takes a line of progress and the seconds left.
 
     Raises:
         NotReady: An image cannot be pulled or built. Has the last lines of the reason.
     """
-    said = docker_cli.run([*command.words, "config", "--format", "json"], env=command.env, folder=command.folder)
-    services = json.loads(said)["services"]
     pulled = {name: str(about["image"]) for name, about in services.items() if _is_to_pull(about)}
     for image in dict.fromkeys(pulled.values()):
         name = next(service for service, of in pulled.items() if of == image)
