@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import tarfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,10 +18,11 @@ from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import BadScenario, NotReady, Unsupported
 from pytest_llmchaos.evidence.redaction import redact, redact_bytes
-from pytest_llmchaos.host.ports import accepts_connections
 from pytest_llmchaos.model import EventGap, RuntimeEvent, ServiceState, Undo, UndoOp
 from pytest_llmchaos.runtime.docker import docker_cli, freezing, removal, restrictions, sdk, startup
+from pytest_llmchaos.runtime.docker.compose_start import ComposeStart
 from pytest_llmchaos.runtime.docker.events import EventReader, unix
+from pytest_llmchaos.runtime.docker.kernel_view import process_here
 from pytest_llmchaos.runtime.docker.members import Filters, Members
 from pytest_llmchaos.runtime.docker.project import ComposeProject
 from pytest_llmchaos.runtime.docker.replicas import Replicas
@@ -35,9 +35,6 @@ from pytest_llmchaos.subject.lab import Subject
 if TYPE_CHECKING:
     from docker import DockerClient
     from docker.models.containers import Container, ExecResult
-    from testcontainers.compose import DockerCompose
-
-REACH_DEADLINE_S = 5.0
 
 
 class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, OverloadAbility):
@@ -129,96 +126,16 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         self._client = self._new_client()
         self._reader = EventReader(docker_cli.daemon(), self._members)
         self._reader.start()
+        start = ComposeStart(self.subject, self.compose, self._by_service, self._say)
         try:
-            self._start()
+            start.run()
         except NotReady:
             self.down()
             raise
-        self._require_reachable()
+        start.require_reachable()
         self._remember()
         if not remediator:
             self.stop_remediator()
-
-    def _start(self) -> None:
-        """Fetch images, create the containers, and wait until they are up."""
-        command = startup.Command(
-            words=self.compose.command(), env=self.compose.environment(), folder=self.compose.folder
-        )
-        if self.subject.own:
-            startup.fetch_images(command, self.compose.services, self._say)
-        deadline = time.monotonic() + self.subject.startup_s
-        _testcontainers(self, command, deadline).start()
-        startup.wait_until_up(
-            self._by_service,
-            roles=self._roles,
-            expected=self.subject.targets,
-            deadline=deadline,
-            too_late=self._too_late,
-            show=self._say,
-        )
-
-    @property
-    def _roles(self) -> set[str]:
-        """Services that have to run. Any other may do its job and end."""
-        found = {self.subject.api, self.subject.prometheus, *self.subject.targets, *self.subject.replicas}
-        found |= {one for one in (self.subject.pushgateway, self.subject.remediator) if one}
-        return found | {one.service for one in self.subject.scrapes}
-
-    def _too_late(self, what: str) -> str:
-        """The message at the start's deadline."""
-        startup_s = self.subject.startup_s
-        more = (
-            f"Give it longer with {startup.TIME_KEY} in the ini file, such as {startup.TIME_KEY} = {5 * startup_s:g}"
-            if self.subject.own
-            else "The machine may be overloaded: see `llmchaos doctor`"
-        )
-        return f"the stack is not up after {startup_s:g} s: {what}\n{more}"
-
-    def watch(self, running: startup.Running, deadline: float) -> None:
-        """Wait for `docker compose up`. It may wait itself, for what others depend on.
-
-        Raises NotReady with its last lines and what is not up, at once for a container
-        that has failed for good.
-        """
-        look_at = time.monotonic() + startup.LEAST_SHOWN_S
-        with running:
-            while running.goes_on():
-                now = time.monotonic()
-                if now > look_at:
-                    late = self._late()
-                    startup.require_none_over(late)
-                    self._say(startup.waiting_for(late), deadline - now)
-                    look_at = time.monotonic() + startup.LEAST_SHOWN_S
-                if now > deadline:
-                    raise NotReady(
-                        self._too_late(startup.described(self._late()) or "Compose still creates its containers")
-                    )
-                time.sleep(startup.LOOK_S)
-            if running.status != 0:
-                raise NotReady(f"the stack did not start: {running.end()}\n{startup.described(self._late())}")
-
-    def _late(self) -> list[startup.Standing]:
-        """Containers that are not up. Empty if Docker is too busy to report them."""
-        with contextlib.suppress(OSError):  # a container that is being started cannot be inspected meanwhile
-            return startup.late(self._by_service())
-        return []
-
-    def _require_reachable(self) -> None:
-        """Check that ports of the daemon are ports of this process.
-
-        A socket may lead to a daemon of another machine or network namespace.
-        """
-        service = self.subject.prometheus
-        host, port = self.compose.place.reach, self.compose.port_of[service]
-        deadline = time.monotonic() + REACH_DEADLINE_S
-        while not accepts_connections(host, port):
-            if time.monotonic() > deadline:
-                raise NotReady(
-                    f"the stack is up, but {service} accepts no connection at {self.url(service)}, where Docker published it: "
-                    f"the daemon at {docker_cli.docker_host()} publishes ports in another machine or network namespace; run "
-                    "pytest there, or set DOCKER_HOST to the daemon's tcp:// address"
-                )
-            time.sleep(0.1)
 
     def _remember(self) -> None:
         """Record every target's settings, so that any process can restore them."""
@@ -394,7 +311,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
             container.reload()
             if int(container.attrs["State"]["Pid"]) <= 1:
                 raise NotReady(f"cannot crash {service}: it has no running process; nothing was touched; see its log")
-            pid = restrictions.process_here(container)
+            pid = process_here(container)
             if pid is None:
                 raise NotReady(
                     f"cannot crash {service}: Docker's pid for it is another process here, so the Docker daemon "
@@ -509,20 +426,3 @@ def _state(service: str, container: Container) -> ServiceState:
 def _health_every_s(container: Container) -> float:
     check = container.attrs["Config"].get("Healthcheck") or {}
     return int(check.get("Interval") or 0) / 1e9 or 30.0  # Docker's default interval
-
-
-def _testcontainers(runtime: ComposeRuntime, command: startup.Command, deadline: float) -> DockerCompose:
-    """Adapt testcontainers' DockerCompose: project name, environment, time limits."""
-    from testcontainers.compose import DockerCompose  # noqa: PLC0415 - 0.2 s, paid only by runs with experiments
-
-    class Project(DockerCompose):
-        @property
-        def compose_command_property(self) -> list[str]:
-            return list(command.words)
-
-        def _run_command(self, cmd: str | list[str], context: str | None = None) -> subprocess.CompletedProcess[bytes]:  # noqa: ARG002 - the command has its folder
-            words = [cmd] if isinstance(cmd, str) else cmd
-            runtime.watch(startup.Running([*words, "--quiet-pull"], command), deadline)
-            return subprocess.CompletedProcess(words, 0)
-
-    return Project(context=str(command.folder), wait=False)
