@@ -427,6 +427,22 @@ def test_a_process_from_before_the_fault_is_no_proof_of_its_end():
     assert heal.prove_reverted(runtime, act, time.time() - 1).witness == "runtime state running"
 
 
+def test_a_victim_that_ended_while_it_was_frozen_is_no_failed_revert():
+    """Another process killed it, so no fault is left in force."""
+    runtime = Clocked()
+    act = Injection(after_s=0.0, fault=faults.pause("api").primitive, victim="api")
+    act.fault.inject(runtime, "api")
+    with pytest.raises(HealFailed, match="pause on api is still in force"):
+        heal.prove_reverted(runtime, act, time.time(), deadline_s=0.0)
+    runtime.unpause("api")
+    runtime.kill("api")
+
+    with pytest.raises(
+        NoVictim, match=r"api ended with status 137 while pause was in force, so nothing is left to revert"
+    ):
+        heal.prove_reverted(runtime, act, time.time(), deadline_s=0.0)
+
+
 def test_a_victim_that_runs_and_is_unhealthy_is_not_repaired():
     runtime = Clocked()
     act = Injection(after_s=0.0, fault=Kill(), victim="api")

@@ -129,7 +129,8 @@ def prove_reverted(
 
     Raises:
         HealFailed: at the deadline.
-        NoVictim: at once, if another process removed the victim.
+        NoVictim: at once, if another process removed the victim. At the deadline, if it
+            ended during a passing fault and stays down.
     """
     able = grant(runtime, act.fault.needs, act.fault.kind)
     deadline = time.monotonic() + deadline_s
@@ -148,10 +149,20 @@ def prove_reverted(
         except Exception as error:  # noqa: BLE001 - Docker may be restarting, and a third-party fault may raise anything
             why = f": {_describe_error(error)}"
         if time.monotonic() > deadline:
+            _require_alive(runtime, act)
             raise HealFailed(
                 f"{act.fault.kind} on {act.victim} is still in force {deadline_s:g} s after its revert{why}; run `llmchaos heal`"
             )
         time.sleep(0.05)
+
+
+def _require_alive(runtime: Runtime, act: Injection) -> None:
+    state = runtime.state(act.victim)
+    if act.fault.lifetime == "passing" and state.exit_code is not None and not state.paused:
+        raise NoVictim(
+            f"{act.victim} ended with status {state.exit_code} while {act.fault.kind} was in force, so nothing is left to revert: "
+            "see its log, and who ended it (another process, the kernel, or itself)"
+        )
 
 
 def _describe_error(error: Exception) -> str:
